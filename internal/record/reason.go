@@ -1,0 +1,33 @@
+package record
+
+// Reason is why a decision fell as it did: a stable token, the "reason" key of
+// the record and the label of the decisions counter. All of them stand in this
+// block, so that an operator can read the whole vocabulary at once.
+type Reason string
+
+// Reasons that any check may give.
+const (
+	NotApplicable Reason = "not_applicable" // the check has nothing to say about this request
+	Passed        Reason = "passed"         // every check passed
+	CheckFailed   Reason = "check_failed"   // a check could not tell (see error)
+	DeadlineSpent Reason = "deadline_spent" // a check could not tell in the time it had
+	NoChecks      Reason = "no_checks"      // no check applies to this hook
+	UnknownHook   Reason = "unknown_policy_context"
+	BadRequest    Reason = "bad_request" // the request broke the protocol; the connection was closed
+	Panicked      Reason = "panicked"    // a defect of ours; the connection was closed
+)
+
+// Reasons of the ownership check.
+const (
+	OwnerOwned            Reason = "owned"
+	OwnerOwnedByAlias     Reason = "owned_by_alias"
+	OwnerSelf             Reason = "owned_by_login"  // the sender is the login's own address
+	OwnerExempt           Reason = "owner_exempt"    // the login is listed in --owner-exempt
+	OwnerNotOwned         Reason = "not_owned"       // the sender has owners, the login is none of them
+	OwnerUnlisted         Reason = "sender_unlisted" // no map lists the sender
+	OwnerNotLoggedIn      Reason = "not_logged_in"   // an owned sender, used without login
+	OwnerNullSender       Reason = "null_sender"
+	OwnerUnauthenticated  Reason = "unauthenticated" // no login: nothing to compare
+	OwnerLookupFailed     Reason = "owners_unavailable"
+	OwnerSenderNotAddress Reason = "sender_not_an_address"
+)
