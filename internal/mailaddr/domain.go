@@ -1,0 +1,140 @@
+package mailaddr
+
+import (
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// ParseDomain gives the canonical form of a domain name: A-labels in lower case
+// without a final dot (RFC 5890 section 2.3.2.1). Letters, digits, hyphens and
+// underscores may stand in a label, 1 to 63 octets each, 253 in all; a hyphen
+// may not begin or end one. The error is a [Problem]. Address literals are no
+// names.
+func ParseDomain(name string) (string, error) {
+	domain, err := canonicalName(name)
+	if err != "" {
+		return "", err
+	}
+	return domain, nil
+}
+
+// canonicalDomain takes a name or an address literal.
+func canonicalDomain(domain string) (string, Problem) {
+	if strings.HasPrefix(domain, "[") {
+		return canonicalLiteral(domain)
+	}
+	return canonicalName(domain)
+}
+
+func canonicalName(name string) (string, Problem) {
+	if len(name) > maxUnicodeDomain {
+		return "", ErrDomainTooLong
+	}
+	if !isASCII(name) {
+		var err Problem
+		if name, err = toASCII(name); err != "" {
+			return "", err
+		}
+	}
+	name = strings.TrimSuffix(name, ".")
+	if err := checkName(name); err != "" {
+		return "", err
+	}
+	return lower(name), ""
+}
+
+// toASCII turns U-labels into A-labels with the mapping of UTS 46 for look-ups,
+// non-transitional as RFC 5891 and today's browsers have it. What the mapping
+// leaves is checked by the caller like any other name. A name that is ASCII
+// already never comes here: DNS compares it as it stands, valid A-label or not.
+func toASCII(name string) (string, Problem) {
+	if !utf8.ValidString(name) {
+		return "", ErrUTF8
+	}
+	ascii, err := profile().ToASCII(name)
+	if err != nil || !isASCII(ascii) {
+		return "", ErrUnicodeDomain
+	}
+	return ascii, ""
+}
+
+func profile() *idna.Profile {
+	return idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false),
+		idna.StrictDomainName(false), idna.VerifyDNSLength(false))
+}
+
+// checkName judges an ASCII name without its final dot.
+func checkName(name string) Problem {
+	if name == "" {
+		return ErrEmptyDomain
+	}
+	if len(name) > MaxDomain {
+		return ErrDomainTooLong
+	}
+	start := 0
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && name[i] != '.' {
+			if !isNameByte(name[i]) {
+				return badNameByte(name[i])
+			}
+			continue
+		}
+		if !isLabel(name[start:i]) {
+			return ErrLabel
+		}
+		start = i + 1
+	}
+	return ""
+}
+
+func isLabel(label string) bool {
+	return label != "" && len(label) <= MaxLabel && label[0] != '-' && label[len(label)-1] != '-'
+}
+
+func isNameByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || 'A' <= c && c <= 'Z' || c == '_'
+}
+
+func badNameByte(c byte) Problem {
+	if isControl(c) {
+		return ErrControl
+	}
+	return ErrDomainChar
+}
+
+// canonicalLiteral takes an IPv4 or IPv6 address literal (RFC 5321 section
+// 4.1.3). General literals name nothing that mail can reach and are invalid.
+func canonicalLiteral(domain string) (string, Problem) {
+	if len(domain) > MaxDomain || !strings.HasSuffix(domain, "]") {
+		return "", ErrLiteral
+	}
+	const tag = "IPv6:"
+	text := domain[1 : len(domain)-1]
+	is6 := len(text) > len(tag) && strings.EqualFold(text[:len(tag)], tag)
+	if is6 {
+		text = text[len(tag):]
+	}
+	ip, err := netip.ParseAddr(text)
+	if err != nil || ip.Is6() != is6 || ip.Zone() != "" {
+		return "", ErrLiteral
+	}
+	if is6 {
+		return "[" + tag + ip.String() + "]", ""
+	}
+	return "[" + ip.String() + "]", ""
+}
+
+// UnicodeDomain gives the domain with U-labels where they decode, for people and
+// for tables that are written so. Most domains come back unchanged.
+func (a Address) UnicodeDomain() string {
+	if !strings.Contains(a.Domain, "xn--") {
+		return a.Domain
+	}
+	if u, err := profile().ToUnicode(a.Domain); err == nil {
+		return u
+	}
+	return a.Domain
+}

@@ -1,0 +1,57 @@
+package mailaddr
+
+import "strings"
+
+// Local parts that are never split at a delimiter, as in Postfix.
+const (
+	postmaster   = "postmaster"
+	mailerDaemon = "mailer-daemon"
+	doubleBounce = "double-bounce"
+	ownerPrefix  = "owner-"
+	requestEnd   = "-request"
+)
+
+// SplitExtension separates user+extension by the rules of Postfix's
+// recipient_delimiter: delims is a set of ASCII characters, the leftmost one found
+// splits, and neither postmaster, mailer-daemon nor double-bounce has an
+// extension. With "-" in the set, owner-list and list-request are whole as well
+// (owner_request_special, on by default). An extension may be empty, a base may
+// not. base keeps the Raw of the whole address; ok is false when there is nothing
+// to split, and base is the address itself then.
+func (a Address) SplitExtension(delims string) (base Address, ext string, ok bool) {
+	at := extensionAt(a.Local, delims)
+	if at < 0 {
+		return a, "", false
+	}
+	base = a
+	base.Local = a.Local[:at]
+	return base, a.Local[at+1:], true
+}
+
+// extensionAt gives the index of the delimiter that splits local, or -1.
+func extensionAt(local, delims string) int {
+	if delims == "" {
+		return -1
+	}
+	at := strings.IndexAny(local, delims)
+	if at <= 0 || isReserved(local, delims) {
+		return -1
+	}
+	return at
+}
+
+func isReserved(local, delims string) bool {
+	if equalFold(local, postmaster) || equalFold(local, mailerDaemon) || equalFold(local, doubleBounce) {
+		return true
+	}
+	if strings.IndexByte(delims, '-') < 0 {
+		return false
+	}
+	if len(local) >= len(ownerPrefix) && equalFold(local[:len(ownerPrefix)], ownerPrefix) {
+		return true
+	}
+	n := len(local) - len(requestEnd)
+	return n > 0 && equalFold(local[n:], requestEnd)
+}
+
+func equalFold(s, t string) bool { return len(s) == len(t) && strings.EqualFold(s, t) }

@@ -1,0 +1,64 @@
+package mailaddr
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+)
+
+// Fold gives the form under which Postfix compares logins and table keys
+// ignoring case: ASCII in lower case, anything else by Unicode's full case
+// folding ("Straße" and "STRASSE" are equal). Invalid UTF-8 is folded as ASCII
+// only, so that it equals nothing but itself.
+func Fold(s string) string {
+	if isASCII(s) {
+		return lower(s)
+	}
+	if !utf8.ValidString(s) {
+		return lowerASCII(s)
+	}
+	return cases.Fold().String(s)
+}
+
+// FoldKey folds a table key or a login: the part after the last "@" becomes a
+// canonical domain in lower case if it is one, the rest is folded by [Fold].
+// "@domain", "user", "user@domain" and the quoted forms are all taken. Folding
+// twice changes nothing.
+func FoldKey(key string) string {
+	at := strings.LastIndexByte(key, '@')
+	if at < 0 || at+1 == len(key) {
+		return Fold(key)
+	}
+	domain := key[at+1:]
+	if isASCII(key) && domain[0] != '[' && domain[len(domain)-1] != '.' {
+		return lower(key) // the usual key: nothing but its case can differ
+	}
+	canonical, err := canonicalDomain(domain)
+	if err != "" {
+		return Fold(key)
+	}
+	return Fold(key[:at]) + "@" + lower(canonical)
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// lower is for ASCII text; it returns s itself when there is nothing to do.
+func lower(s string) string { return strings.ToLower(s) }
+
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}

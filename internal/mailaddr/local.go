@@ -1,0 +1,130 @@
+package mailaddr
+
+import "strings"
+
+// trimBrackets takes one pair of angle brackets off; half a pair is not ok.
+func trimBrackets(raw string) (string, bool) {
+	open, closed := strings.HasPrefix(raw, "<"), strings.HasSuffix(raw, ">")
+	if open != closed || raw == "<" || raw == ">" {
+		return "", false
+	}
+	if open {
+		return raw[1 : len(raw)-1], true
+	}
+	return raw, true
+}
+
+// dropRoute removes "@one,@two:" from the front, as RFC 5321 section 3.6.1 asks.
+func dropRoute(text string) string {
+	if strings.HasPrefix(text, "@") {
+		if colon := strings.IndexByte(text, ':'); colon >= 0 {
+			return text[colon+1:]
+		}
+	}
+	return text
+}
+
+// splitExternal separates the halves of an external address and unquotes the
+// local part. The last "@" splits, as in Postfix.
+func splitExternal(text string) (local, domain string, bare bool, err Problem) {
+	if strings.HasPrefix(text, `"`) {
+		return splitQuoted(text)
+	}
+	at := strings.LastIndexByte(text, '@')
+	if at < 0 {
+		at, bare = len(text), true
+	} else {
+		domain = text[at+1:]
+	}
+	local = text[:at]
+	if strings.ContainsAny(local, specials) {
+		return "", "", bare, ErrSpecial
+	}
+	return local, domain, bare, ""
+}
+
+// splitQuoted reads a quoted-string (RFC 5321 section 4.1.2) and what follows.
+func splitQuoted(text string) (local, domain string, bare bool, err Problem) {
+	end, escaped := closingQuote(text)
+	if end < 0 {
+		return "", "", false, ErrQuote
+	}
+	local = text[1:end]
+	if escaped {
+		local = unescape(local)
+	}
+	switch rest := text[end+1:]; {
+	case rest == "":
+		return local, "", true, ""
+	case rest[0] == '@':
+		return local, rest[1:], false, ""
+	}
+	return "", "", false, ErrQuote
+}
+
+// closingQuote gives the index of the quote that ends the string text begins
+// with, -1 if there is none, and whether a backslash stands inside.
+func closingQuote(text string) (end int, escaped bool) {
+	for i := 1; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			escaped = true
+			i++
+		case '"':
+			return i, escaped
+		}
+	}
+	return -1, escaped
+}
+
+func unescape(s string) string {
+	var b strings.Builder
+	b.Grow(len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// specials are what an unquoted local part cannot contain in the external form.
+// "@" is none of them: Postfix takes the last one as the separator.
+const specials = "()<>,;:\\\"[] "
+
+// Quote gives the external form of a semantic local part: itself if it is a
+// dot-string (RFC 5321 section 4.1.2, UTF-8 as of RFC 6531), a quoted-string
+// otherwise. It is the form that postmap(1) keys have.
+func Quote(local string) string {
+	if isDotString(local) {
+		return local
+	}
+	var b strings.Builder
+	b.Grow(len(local) + 4)
+	b.WriteByte('"')
+	for i := range len(local) {
+		if local[i] == '"' || local[i] == '\\' {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(local[i])
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+func isDotString(local string) bool {
+	if local == "" || local[0] == '.' || local[len(local)-1] == '.' {
+		return false
+	}
+	for i := range len(local) {
+		c := local[i]
+		if c == '.' && local[i+1] == '.' {
+			return false
+		}
+		if c == '@' || isControl(c) || strings.IndexByte(specials, c) >= 0 {
+			return false
+		}
+	}
+	return true
+}
