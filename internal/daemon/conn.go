@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"net"
+	"sync"
+)
+
+// Conn is a connection that knows when its server drains. Like any net.Conn
+// it may be used by several goroutines.
+//
+// A handler that answers one request after another (policy delegation) says
+// Idle before it waits for a request and Busy at its first byte; draining then
+// closes it between requests, where the client loses nothing. A handler whose client
+// must not be left (a milter) calls neither and is waited for.
+type Conn struct {
+	net.Conn
+	Socket   Socket // where it was accepted
+	draining <-chan struct{}
+
+	mu     sync.Mutex
+	idle   bool
+	closed bool // by draining, while idle
+}
+
+// Draining is closed when the server begins to drain.
+func (c *Conn) Draining() <-chan struct{} { return c.draining }
+
+// Idle marks the connection as one that draining closes at once. It reports
+// false when draining began already: the handler then returns.
+func (c *Conn) Idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.draining:
+		return false
+	default:
+		c.idle = true
+		return true
+	}
+}
+
+// Busy marks the connection as one that draining waits for. It reports false when
+// draining closed the connection first: the handler then returns.
+func (c *Conn) Busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = false
+	return !c.closed
+}
+
+func (c *Conn) closeIfIdle() {
+	c.mu.Lock()
+	claimed := c.idle
+	c.closed = claimed
+	c.mu.Unlock()
+	if claimed {
+		_ = c.Close() // its handler sees the error at its Read
+	}
+}

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"time"
+)
+
+// EventKind says what an [Event] is about.
+type EventKind int
+
+// Events of [Serve] and of [Run].
+const (
+	AcceptFailing   EventKind = iota + 1 // Accept fails and is tried again; repeated once a minute
+	AcceptRecovered                      // Accept works again
+	ConnsFull                            // MaxConns handlers run, clients wait; repeated at most once a minute
+	HandlerPanicked                      // one connection was given up; Stack tells where
+	CloseFailed                          // a listener did not close or its path was not removed
+	DrainTimedOut                        // Conns connections were cut
+
+	SignalReceived   // Cause is the signal's name
+	Reloaded         // the new configuration is in force
+	ReloadFailed     // the old one stays
+	LogsReopenFailed // the log still goes to where it went
+	NotifyFailed     // the service manager did not hear us
+	ServeFailed      // serving ended without being asked, or did not end well
+	Drained          // everything ended in time
+	StoppedBySecond  // a second signal ended the process while it drained
+	eventKindsEnd    // one past the last kind
+)
+
+var eventTexts = [eventKindsEnd]string{
+	AcceptFailing:    "cannot accept connections, trying again",
+	AcceptRecovered:  "connections are accepted again",
+	ConnsFull:        "connection limit reached, new clients wait",
+	HandlerPanicked:  "panic while serving a connection, it was closed",
+	CloseFailed:      "closing a listener failed",
+	DrainTimedOut:    "drain time-out, open connections are cut",
+	SignalReceived:   "signal received",
+	Reloaded:         "reloaded",
+	ReloadFailed:     "reload failed, the old configuration stays",
+	LogsReopenFailed: "reopening the log failed",
+	NotifyFailed:     "notifying the service manager failed",
+	ServeFailed:      "serving failed",
+	Drained:          "drained",
+	StoppedBySecond:  "second signal, stopping at once",
+}
+
+// String is a message for the log.
+func (k EventKind) String() string {
+	if k <= 0 || k >= eventKindsEnd {
+		return fmt.Sprintf("event %d", int(k))
+	}
+	return eventTexts[k]
+}
+
+// Trouble reports whether somebody should look: the level of the log line.
+func (k EventKind) Trouble() bool {
+	switch k {
+	case AcceptRecovered, SignalReceived, Reloaded, Drained:
+		return false
+	}
+	return true
+}
+
+// Event is something for the log. Fields that do not apply are zero.
+type Event struct {
+	Kind   EventKind
+	Socket Socket   // of Serve's events
+	Remote net.Addr // the client, after a panic
+	Conns  int
+	Cause  string // of Run's events: the signal or the changed file
+	Err    error
+	Stack  []byte // after a panic
+}
+
+// reminder lets one report through, then one each remindEvery. It belongs to
+// one goroutine at a time.
+type reminder struct{ last time.Time }
+
+func (r *reminder) due(now time.Time) bool {
+	if !r.last.IsZero() && now.Sub(r.last) < remindEvery {
+		return false
+	}
+	r.last = now
+	return true
+}
+
+// backoff doubles the wait from failure to failure. Its zero value is ready.
+type backoff struct {
+	wait time.Duration
+	tell reminder
+	told bool // this row of failures was reported
+}
+
+func (b *backoff) next(now time.Time) (wait time.Duration, tell bool) {
+	b.wait = min(max(2*b.wait, minBackoff), maxBackoff)
+	tell = b.tell.due(now)
+	b.told = b.told || tell
+	return b.wait, tell
+}
+
+// over ends a row of failures and reports whether anybody was told of it. The
+// reminder stays, so that failures that come and go are not reported each time.
+func (b *backoff) over() bool {
+	told := b.told
+	b.wait, b.told = 0, false
+	return told
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"io/fs"
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+const (
+	gcPercent      = 400     // collects a quarter as often; the heap of a daemon is small
+	memoryLimit    = 1 << 30 // bytes
+	cgroupShare    = 0.8     // the rest is for what the Go heap does not count
+	cgroupMount    = "sys/fs/cgroup"
+	unlimitedBytes = 1 << 62 // cgroup v1 spells "no limit" as a number near 2^63
+)
+
+// Memory says how the garbage collector was tuned.
+type Memory struct {
+	GCPercent int   // 0: left to GOGC
+	Limit     int64 // bytes, 0: left to GOMEMLIMIT
+}
+
+// TuneMemory sets the GC percent to 400 and a soft memory limit of 1 GiB, or 80 %
+// of the process's cgroup limit if that is less: few collections in
+// normal times, and frequent ones rather than the OOM killer under a flood. What
+// the operator set with GOGC or GOMEMLIMIT stays.
+func TuneMemory() Memory {
+	m := planMemory(os.DirFS("/"), os.Getenv)
+	if m.GCPercent > 0 {
+		debug.SetGCPercent(m.GCPercent)
+	}
+	if m.Limit > 0 {
+		debug.SetMemoryLimit(m.Limit)
+	}
+	return m
+}
+
+func planMemory(root fs.FS, getenv func(string) string) Memory {
+	var m Memory
+	if getenv("GOGC") == "" {
+		m.GCPercent = gcPercent
+	}
+	if getenv("GOMEMLIMIT") == "" {
+		m.Limit = memoryLimit
+		if limit := cgroupLimit(root); limit < math.MaxInt64 {
+			m.Limit = min(m.Limit, int64(float64(limit)*cgroupShare))
+		}
+	}
+	return m
+}
+
+// cgroupLimit is the lowest memory limit between the process's cgroup and the
+// root, cgroups(7), for version 2 and 1; MaxInt64 when there is none.
+func cgroupLimit(root fs.FS) int64 {
+	limit := int64(math.MaxInt64)
+	lines, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return limit
+	}
+	for line := range strings.Lines(string(lines)) {
+		// hierarchy-ID:controllers:path, where version 2 is "0::path"
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		switch {
+		case fields[0] == "0" && fields[1] == "":
+			limit = min(limit, lowestLimit(root, cgroupMount, fields[2], "memory.max"))
+		case fields[1] == "memory":
+			limit = min(limit, lowestLimit(root, cgroupMount+"/memory", fields[2], "memory.limit_in_bytes"))
+		}
+	}
+	return limit
+}
+
+// lowestLimit looks from group upwards. In a container the path may be the
+// host's, of which only the mount's top exists here.
+func lowestLimit(root fs.FS, mount, group, file string) int64 {
+	limit := int64(math.MaxInt64)
+	for group = path.Clean("/" + group); ; group = path.Dir(group) {
+		limit = min(limit, readLimit(root, path.Join(mount, group, file)))
+		if group == "/" {
+			return limit
+		}
+	}
+}
+
+func readLimit(root fs.FS, name string) int64 {
+	text, err := fs.ReadFile(root, name)
+	if err != nil {
+		return math.MaxInt64
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || limit <= 0 || limit >= unlimitedBytes {
+		return math.MaxInt64 // "max" among others
+	}
+	return limit
+}

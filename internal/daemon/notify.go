@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// Notifier tells the service manager how the daemon fares, by sd_notify(3).
+// The zero value tells nobody.
+type Notifier struct {
+	// Send delivers one datagram of KEY=value lines; nil drops it.
+	Send func(state string) error
+	// Watchdog is how soon the service manager expects to hear again; 0 means
+	// that it does not wait.
+	Watchdog time.Duration
+}
+
+// SystemdNotifier reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID. Without
+// NOTIFY_SOCKET it is the zero Notifier; an error means that the other
+// two are malformed.
+func SystemdNotifier() (Notifier, error) {
+	watchdog, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		return Notifier{}, fmt.Errorf("service manager: %w", err)
+	}
+	return Notifier{Watchdog: watchdog, Send: func(state string) error {
+		_, err := sd.SdNotify(false, state)
+		return err
+	}}, nil
+}
+
+// Ready says that connections are answered, also after Reloading.
+func (n Notifier) Ready(status string) error { return n.send(sd.SdNotifyReady, status) }
+
+// Status says in a line of text what the daemon does.
+func (n Notifier) Status(status string) error { return n.send("", status) }
+
+// Reloading says that the configuration is read again; Ready ends it.
+// Type=notify-reload wants the time of CLOCK_MONOTONIC with it.
+func (n Notifier) Reloading() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("clock_gettime: %w", err)
+	}
+	usec := now.Nano() / int64(time.Microsecond)
+	return n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, usec), "reloading")
+}
+
+// Stopping says that the daemon drains for at most limit. The service manager's
+// own limit (TimeoutStopSec=) is moved so that it does not kill us before.
+func (n Notifier) Stopping(limit time.Duration) error {
+	return n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", sd.SdNotifyStopping, limit.Microseconds()), "draining")
+}
+
+func (n Notifier) keepAlive() error { return n.send(sd.SdNotifyWatchdog, "") }
+
+func (n Notifier) send(state, status string) error {
+	if n.Send == nil {
+		return nil
+	}
+	if status != "" {
+		// A line break in an error's text would start a variable of its own.
+		status = "STATUS=" + strings.NewReplacer("\n", " ", "\x00", " ").Replace(status)
+		state = strings.TrimPrefix(state+"\n"+status, "\n")
+	}
+	return n.Send(state)
+}

@@ -1,0 +1,207 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// The codes that [Run] returns for os.Exit.
+const (
+	ExitOK     = 0
+	ExitFailed = 1
+)
+
+// signalQueue holds what arrives while the loop is busy; more would only
+// repeat what is queued.
+const signalQueue = 8
+
+// stopMargin is what stopping may take beyond the drain time-out, before the
+// service manager kills the process.
+const stopMargin = cutGrace + 5*time.Second
+
+// Signals starts to collect SIGTERM, SIGINT and SIGHUP, and ignores SIGPIPE, so
+// that a log reader that went away does not end the daemon. Call it
+// first: until then SIGHUP kills the process.
+func Signals() <-chan os.Signal {
+	signals := make(chan os.Signal, signalQueue)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+	return signals
+}
+
+// RunOptions is what [Run] drives. Only Signals and Serve are required.
+type RunOptions struct {
+	Signals <-chan os.Signal // of Signals, or a test's own
+	Changes <-chan string    // paths of files that changed; the watcher joins bursts
+	// Serve serves until its ctx is done, then drains and returns, as [Serve] does.
+	Serve func(ctx context.Context) error
+	// Reload builds the new state and puts it in force, or returns an error and
+	// leaves everything as it was. One runs at a time, beside Serve; what asks
+	// meanwhile is answered by one more. cause is "SIGHUP" or a path. ctx ends
+	// when draining begins.
+	Reload func(ctx context.Context, cause string) error
+	// ReopenLogs is called at SIGHUP, before Reload, so that its outcome is in
+	// the new file.
+	ReopenLogs func() error
+	Notifier   Notifier
+	// DrainTimeout is told to the service manager; Serve keeps to it.
+	DrainTimeout time.Duration
+	Report       func(Event) // for the log, on Run's goroutine; nil drops it
+}
+
+// Run serves until SIGTERM or SIGINT, or until ctx is done, then drains once. A
+// second of these signals makes it return at once, with Serve still running: the caller exits.
+// SIGHUP reopens the logs and reloads. It returns ExitOK after a drain
+// without error; ExitFailed after a second signal or when serving failed.
+func Run(ctx context.Context, o RunOptions) int {
+	if o.Report == nil {
+		o.Report = func(Event) {}
+	}
+	serving, drain := context.WithCancel(ctx)
+	defer drain()
+	r := &runner{o: o, served: make(chan error, 1), reloaded: make(chan reload, 1)}
+	go func() { r.served <- o.Serve(serving) }() // both loops below wait for it
+
+	if o.Notifier.Watchdog > 0 {
+		// Half the time: systemd's own advice, sd_watchdog_enabled(3).
+		ticker := time.NewTicker(max(o.Notifier.Watchdog/2, time.Millisecond))
+		defer ticker.Stop()
+		r.tick = ticker.C
+	}
+	r.notified(o.Notifier.Ready("serving"))
+	r.untilStop(serving)
+	r.notified(o.Notifier.Stopping(o.DrainTimeout + stopMargin))
+	drain()
+	return r.untilDrained()
+}
+
+var errUnasked = errors.New("serving ended without being asked")
+
+// reload is the outcome of one Reload.
+type reload struct {
+	cause string
+	err   error
+}
+
+// runner is the state of one Run. All of it belongs to Run's goroutine.
+type runner struct {
+	o        RunOptions
+	tick     <-chan time.Time // nil without a watchdog
+	served   chan error
+	reloaded chan reload
+
+	reloading bool
+	again     string // why to reload once more after this one; "" is not
+}
+
+// untilStop returns when the daemon is to stop, or when Serve ended by itself:
+// untilDrained then finds its outcome in served.
+func (r *runner) untilStop(ctx context.Context) {
+	changes := r.o.Changes
+	for {
+		select {
+		case sig := <-r.o.Signals:
+			r.o.Report(Event{Kind: SignalReceived, Cause: sig.String()})
+			if sig != syscall.SIGHUP {
+				return
+			}
+			r.reopenLogs()
+			r.reload(ctx, "SIGHUP")
+		case path, open := <-changes:
+			if !open {
+				changes = nil
+				continue
+			}
+			r.reload(ctx, path)
+		case done := <-r.reloaded:
+			r.finishReload(ctx, done)
+		case <-r.tick:
+			r.notified(r.o.Notifier.keepAlive())
+		case err := <-r.served:
+			if err == nil && ctx.Err() == nil {
+				err = errUnasked
+			}
+			r.served <- err
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// untilDrained waits for Serve and for a reload that draining interrupted.
+func (r *runner) untilDrained() int {
+	var err error
+	for served := false; !served || r.reloading; {
+		select {
+		case sig := <-r.o.Signals:
+			if sig == syscall.SIGHUP {
+				r.reopenLogs() // rotation does not wait for us
+				continue
+			}
+			r.o.Report(Event{Kind: StoppedBySecond, Cause: sig.String()})
+			return ExitFailed
+		case <-r.tick:
+			r.notified(r.o.Notifier.keepAlive())
+		case <-r.reloaded:
+			r.reloading = false
+		case err = <-r.served:
+			served = true
+		}
+	}
+	if err != nil {
+		r.o.Report(Event{Kind: ServeFailed, Err: err})
+		return ExitFailed
+	}
+	r.o.Report(Event{Kind: Drained})
+	return ExitOK
+}
+
+// reload runs Reload on its own goroutine, so that a slow one delays neither
+// SIGTERM nor the watchdog. Both loops receive its end.
+func (r *runner) reload(ctx context.Context, cause string) {
+	if r.o.Reload == nil {
+		return
+	}
+	if r.reloading {
+		r.again = cause
+		return
+	}
+	r.reloading = true
+	r.notified(r.o.Notifier.Reloading())
+	go func() { r.reloaded <- reload{cause, r.o.Reload(ctx, cause)} }()
+}
+
+func (r *runner) finishReload(ctx context.Context, done reload) {
+	r.reloading = false
+	event, status := Event{Kind: Reloaded, Cause: done.cause}, "serving"
+	if done.err != nil {
+		event.Kind, event.Err = ReloadFailed, done.err
+		status = "serving with the old configuration: " + done.err.Error()
+	}
+	r.o.Report(event)
+	r.notified(r.o.Notifier.Ready(status))
+	if cause := r.again; cause != "" {
+		r.again = ""
+		r.reload(ctx, cause)
+	}
+}
+
+func (r *runner) reopenLogs() {
+	if r.o.ReopenLogs == nil {
+		return
+	}
+	if err := r.o.ReopenLogs(); err != nil {
+		r.o.Report(Event{Kind: LogsReopenFailed, Err: err})
+	}
+}
+
+func (r *runner) notified(err error) {
+	if err != nil {
+		r.o.Report(Event{Kind: NotifyFailed, Err: err})
+	}
+}

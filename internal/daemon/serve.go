@@ -1,0 +1,271 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	// DefaultMaxConns is far above the hundreds of connections that a busy
+	// Postfix keeps open, and below the usual limit of 1024 descriptors.
+	DefaultMaxConns = 900
+
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
+	// cutGrace is how long handlers have to return once their connection is cut.
+	cutGrace = 2 * time.Second
+	// remindEvery bounds how often a state that lasts is reported again.
+	remindEvery = time.Minute
+)
+
+// ErrHandlersStuck is returned by [Serve] when handlers did not return although
+// their connections were cut.
+var ErrHandlersStuck = errors.New("handlers did not end")
+
+// ServeOptions says how connections are served.
+type ServeOptions struct {
+	// Handler owns the connection until it returns; the connection is closed
+	// then, also after a panic. ctx ends when the connection is cut, not when
+	// draining begins: work in hand is finished, see [Conn.Idle] and
+	// [Conn.Draining].
+	Handler func(ctx context.Context, conn *Conn)
+	// MaxConns bounds the handlers that run at once, over all listeners; 0
+	// means DefaultMaxConns. Above it clients wait in the backlog.
+	MaxConns int
+	// DrainTimeout is how long connections may go on once draining began.
+	// Then they are cut; 0 cuts them at once.
+	DrainTimeout time.Duration
+	// Report hears of trouble; nil drops it. It is called by several
+	// goroutines at once.
+	Report func(Event)
+}
+
+// Serve accepts on all listeners until ctx is done, then drains: it closes the
+// listeners and every idle connection, and waits until the other handlers
+// return or DrainTimeout cuts their connections. No handler runs any more when it
+// returns nil. Errors of Accept never end it, only a listener that somebody
+// else closed: Serve then drains and returns that error.
+func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
+	if o.MaxConns == 0 {
+		o.MaxConns = DefaultMaxConns
+	}
+	if o.Report == nil {
+		o.Report = func(Event) {}
+	}
+	s := &server{
+		o:        o,
+		slots:    make(chan struct{}, o.MaxConns),
+		draining: make(chan struct{}),
+		empty:    make(chan struct{}),
+		conns:    make(map[*Conn]struct{}),
+	}
+	// Connections outlive the order to drain.
+	life, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+
+	var accepting sync.WaitGroup
+	broken := make(chan error, len(listeners))
+	for _, l := range listeners {
+		accepting.Go(func() {
+			if err := s.accept(life, l); err != nil {
+				broken <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-broken:
+	}
+	s.stopAccepting(listeners)
+	accepting.Wait()
+	return errors.Join(err, s.drain(cut))
+}
+
+// server is the state of one Serve.
+type server struct {
+	o        ServeOptions
+	slots    chan struct{} // holds one token a running handler
+	draining chan struct{} // closed when draining begins
+	empty    chan struct{} // closed when draining and the last handler ended
+
+	mu    sync.Mutex
+	last  bool // no connection will be added any more
+	conns map[*Conn]struct{}
+}
+
+// accept serves one listener. It takes the connection first and the slot
+// second, so that idle listeners hold no slots: at most one connection a listener waits
+// accepted, the others in the backlog.
+func (s *server) accept(life context.Context, l Listener) error {
+	var trouble backoff
+	var full reminder
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			if trouble.over() {
+				s.o.Report(Event{Kind: AcceptRecovered, Socket: l.Socket})
+			}
+		case s.isDraining():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("%s %s: %w", l.Socket.Flag, l.Socket.Endpoint, err)
+		default:
+			s.pause(&trouble, l, err)
+			continue
+		}
+		if !s.acquire(l, &full) {
+			_ = conn.Close()
+			return nil
+		}
+		s.start(life, l, conn)
+	}
+}
+
+// pause waits a little before the next Accept. Too many open files, the usual
+// reason, passes when connections end; no other error is worth more than that.
+func (s *server) pause(trouble *backoff, l Listener, err error) {
+	wait, tell := trouble.next(time.Now())
+	if tell {
+		s.o.Report(Event{Kind: AcceptFailing, Socket: l.Socket, Err: err})
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.draining:
+	}
+}
+
+// acquire waits for a slot and reports false when draining began first.
+func (s *server) acquire(l Listener, full *reminder) bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	default:
+	}
+	if full.due(time.Now()) {
+		s.o.Report(Event{Kind: ConnsFull, Socket: l.Socket, Conns: s.o.MaxConns})
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-s.draining:
+		return false
+	}
+}
+
+func (s *server) start(life context.Context, l Listener, conn net.Conn) {
+	c := &Conn{Conn: conn, Socket: l.Socket, draining: s.draining}
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	go func() { // ends with the handler; drain waits for it
+		defer s.finish(c)
+		ctx, cancel := context.WithCancel(life)
+		defer cancel()
+		s.handle(ctx, c)
+	}()
+}
+
+func (s *server) handle(ctx context.Context, c *Conn) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Report(Event{
+				Kind: HandlerPanicked, Socket: c.Socket, Remote: c.RemoteAddr(),
+				Err: fmt.Errorf("panic: %v", p), Stack: debug.Stack(),
+			})
+		}
+	}()
+	s.o.Handler(ctx, c)
+}
+
+func (s *server) finish(c *Conn) {
+	_ = c.Close() // most handlers closed it themselves
+	<-s.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.last && len(s.conns) == 0 {
+		close(s.empty)
+	}
+}
+
+func (s *server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *server) stopAccepting(listeners []Listener) {
+	close(s.draining)
+	for _, l := range listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.o.Report(Event{Kind: CloseFailed, Socket: l.Socket, Err: err})
+		}
+	}
+}
+
+// drain is called when no connection can be added any more.
+func (s *server) drain(cut context.CancelFunc) error {
+	for _, c := range s.open() {
+		c.closeIfIdle()
+	}
+	if s.ended(s.o.DrainTimeout) {
+		return nil
+	}
+	left := s.open()
+	s.o.Report(Event{Kind: DrainTimedOut, Conns: len(left)})
+	cut()
+	for _, c := range left {
+		_ = c.Close()
+	}
+	if s.ended(cutGrace) {
+		return nil
+	}
+	return fmt.Errorf("%w: %d, %v after their connections were cut", ErrHandlersStuck, len(s.open()), cutGrace)
+}
+
+// open is every connection with a running handler. The first call fixes that
+// there will be no more.
+func (s *server) open() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last {
+		s.last = true
+		if len(s.conns) == 0 {
+			close(s.empty)
+		}
+	}
+	conns := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// ended waits for the last handler, at most for limit.
+func (s *server) ended(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-s.empty:
+		return true
+	case <-timer.C:
+	}
+	select { // with a limit of 0 both may be ready
+	case <-s.empty:
+		return true
+	default:
+		return false
+	}
+}
