@@ -1,0 +1,66 @@
+package resolver
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Types that [Resolver.Query] takes (RFC 1035 section 3.2.2, RFC 3596).
+const (
+	TypeA     uint16 = 1
+	TypeNS    uint16 = 2
+	TypeCNAME uint16 = 5
+	TypePTR   uint16 = 12
+	TypeMX    uint16 = 15
+	TypeTXT   uint16 = 16
+	TypeAAAA  uint16 = 28
+)
+
+// Status says what an answer proves.
+type Status uint8
+
+// A name that does not exist has no records of any type, and no names below
+// it (RFC 8020); one without data has records of other types, or names below.
+const (
+	Found Status = iota
+	StatusNoData
+	StatusNXDomain
+)
+
+// Answer is what DNS said: records, or their proven absence. Its slices are
+// shared with the cache and must not be written to.
+type Answer struct {
+	Status Status
+	// AD says that a trusted server validated the answer (Config.TrustAD).
+	AD bool
+	// TTL is how long the answer still holds, after the clamps of Config.
+	TTL time.Duration
+	// Name is where CNAME records led to, in lower case with its last dot.
+	Name string
+	// Addrs are the addresses of A or AAAA records.
+	Addrs []netip.Addr
+	// TXT has one string a record: its parts joined without a separator, raw
+	// bytes without any escape.
+	TXT []string
+	// MX are in the order of the answer.
+	MX []MX
+	// Names are the targets of PTR, NS or CNAME records, with their last dots
+	// and with whatever bytes their owner chose.
+	Names []string
+}
+
+// MX is one MX record; Host has its last dot.
+type MX struct {
+	Host string
+	Pref uint16
+}
+
+func (a *Answer) size() int { return len(a.Addrs) + len(a.TXT) + len(a.MX) + len(a.Names) }
+
+func supported(qtype uint16) bool {
+	switch qtype {
+	case TypeA, TypeNS, TypeCNAME, TypePTR, TypeMX, TypeTXT, TypeAAAA:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,165 @@
+package resolver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// maxChases bounds the questions that follow a CNAME out of an answer that
+// stops there. Recursive servers follow themselves; more is an attack.
+const maxChases = 4
+
+// chase asks for q, and again for the target when the answer ends in a CNAME.
+func (r *Resolver) chase(ctx context.Context, q question) (reply, *server, *failure) {
+	ttl, ad, seen := ^uint32(0), true, []string{q.name}
+	for {
+		m, s, fail := r.ask(ctx, q)
+		if fail != nil {
+			return m, s, fail
+		}
+		ttl, ad = min(ttl, m.ttl), ad && m.ad && s.trustAD
+		if !m.dangling(q) {
+			m.ttl, m.ad = ttl, ad
+			return m, s, nil
+		}
+		if slices.Contains(seen, m.end) || len(seen) > maxChases {
+			return m, s, s.failed(failAnswer, malformed(errCNAMELoop))
+		}
+		seen = append(seen, m.end)
+		q.name = m.end
+	}
+}
+
+// ask tries the servers in turn until one answers. One that has answered with
+// an error is not asked again; a silent one is, when its turn comes.
+func (r *Resolver) ask(ctx context.Context, q question) (reply, *server, *failure) {
+	var said *failure
+	left := r.servers.order()
+	for tries := 0; tries < r.tries && len(left) > 0; tries++ {
+		s := left[0]
+		left = left[1:]
+		m, fail := r.try(ctx, s, q)
+		if fail == nil {
+			return m, s, nil
+		}
+		switch fail.kind {
+		case failStopped, failLocal:
+			return m, s, fail
+		case failSilent:
+			left = append(left, s)
+		}
+		said = worse(said, fail)
+	}
+	r.count.failed.Add(1)
+	return reply{}, nil, said
+}
+
+// try asks one server within one time-out: without EDNS when it does not know
+// it, over TCP when the answer does not fit or forgeries come in.
+func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *failure) {
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	started := r.now()
+	m, err := r.negotiate(ctx, s, q, started)
+	if err == nil && m.truncated || errors.Is(err, errFlooded) {
+		r.count.tcp.Add(1)
+		s.answered(r.now())
+		m, err = r.roundTrip(ctx, s, "tcp", q, s.edns(started))
+		if err == nil && m.truncated {
+			err = malformed(errors.New("truncated over TCP"))
+		}
+	}
+	if err == nil && m.rcode != NoError && m.rcode != NXDomain {
+		err = m.rcode
+	}
+	if err == nil {
+		s.succeeded(r.now())
+		return m, nil
+	}
+	fail := s.failed(kindOf(whole, err), err)
+	r.count.note(fail)
+	if whole.Err() == nil {
+		s.blame(fail.kind, started, r.now())
+	}
+	return m, fail
+}
+
+// negotiate asks over UDP, and once more without EDNS when the server says
+// that it does not understand (RFC 6891 section 7).
+func (r *Resolver) negotiate(ctx context.Context, s *server, q question, now time.Time) (reply, error) {
+	edns := s.edns(now)
+	m, err := r.roundTrip(ctx, s, "udp", q, edns)
+	if err != nil || !edns {
+		return m, err
+	}
+	switch m.rcode {
+	case FormErr, NotImp, badVers:
+		plain, err := r.roundTrip(ctx, s, "udp", q, false)
+		if err == nil && (plain.rcode == NoError || plain.rcode == NXDomain) {
+			s.withoutEDNS(now)
+		}
+		return plain, err
+	}
+	return m, nil
+}
+
+// roundTrip sends q once under a new id and reads until its answer comes.
+func (r *Resolver) roundTrip(ctx context.Context, s *server, network string, q question, edns bool) (reply, error) {
+	var random [2]byte
+	rand.Read(random[:]) // never fails: it would end the program
+	id := binary.BigEndian.Uint16(random[:])
+	var buf [headerLen + maxName + 2 + 4 + 11]byte
+	s.queries.Add(1)
+	var m reply
+	var bad error
+	err := r.exchange(ctx, s.addr, network, q.appendQuery(buf[:0], id, edns), func(packet []byte) bool {
+		m, bad = decode(packet, id, q)
+		if errors.Is(bad, errMismatch) {
+			r.count.mismatched.Add(1)
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		return reply{}, err
+	}
+	return m, bad
+}
+
+// kindOf says whose failure err is. ctx is that of the whole lookup.
+func kindOf(ctx context.Context, err error) failKind {
+	var code RCode
+	var netErr net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return failStopped
+	case errors.As(err, &code), errors.Is(err, ErrMalformed):
+		return failAnswer
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout():
+		return failSilent
+	case isLocal(err):
+		return failLocal
+	}
+	return failUnreachable
+}
+
+// isLocal reports whether this machine has run out of sockets, ports or memory.
+func isLocal(err error) bool {
+	return slices.ContainsFunc(
+		[]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EAGAIN},
+		func(e error) bool { return errors.Is(err, e) })
+}
+
+// exchangeFunc sends query and hands every packet that comes back to take,
+// until take says that it was the answer.
+type exchangeFunc func(ctx context.Context, to netip.AddrPort, network string, query []byte, take func([]byte) bool) error

@@ -1,0 +1,129 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// Causes, found with [errors.Is] in the [net.DNSError] that every method
+// returns. NXDomain, ServFail, Refused and the other codes are found likewise.
+var (
+	ErrNoData      = errors.New("no record of this type")
+	ErrBadName     = errors.New("not a name that DNS can carry")
+	ErrBadType     = errors.New("record type not supported")
+	ErrTimeout     = errors.New("no answer in time")
+	ErrUnreachable = errors.New("server cannot be reached")
+	ErrMalformed   = errors.New("malformed answer")
+	ErrClosed      = errors.New("resolver is closed")
+)
+
+// RCode is a response code (RFC 1035 section 4.1.1, RFC 6895), and an error.
+type RCode uint16
+
+// The codes that callers tell apart.
+const (
+	NoError  RCode = 0
+	FormErr  RCode = 1
+	ServFail RCode = 2
+	NXDomain RCode = 3
+	NotImp   RCode = 4
+	Refused  RCode = 5
+	badVers  RCode = 16
+)
+
+// Error names the code as dig does.
+func (c RCode) Error() string {
+	switch c {
+	case NoError:
+		return "NOERROR"
+	case FormErr:
+		return "server answered FORMERR"
+	case ServFail:
+		return "server answered SERVFAIL"
+	case NXDomain:
+		return "no such name (NXDOMAIN)"
+	case NotImp:
+		return "server answered NOTIMP"
+	case Refused:
+		return "server answered REFUSED"
+	}
+	return fmt.Sprintf("server answered with code %d", uint16(c))
+}
+
+// failKind says whose failure it was, and so what follows from it.
+type failKind uint8
+
+const (
+	failAnswer      failKind = iota // the server answered, with an error or nonsense
+	failSilent                      // the server did not answer
+	failUnreachable                 // the network says that there is no server
+	failLocal                       // this machine has no socket or port left
+	failStopped                     // Close
+)
+
+// failure is a lookup, or one try of it, that could not tell.
+type failure struct {
+	kind   failKind
+	cause  error
+	server string
+}
+
+func (f *failure) Error() string { return f.cause.Error() }
+
+// kept reports whether the cache may remember f. Only what a server did or
+// failed to do is kept: an unreachable one costs nothing to ask again.
+func (f *failure) kept() bool { return f.kind == failAnswer || f.kind == failSilent }
+
+// dnsError is f for a caller that asked for name.
+func (f *failure) dnsError(name string) *net.DNSError {
+	return &net.DNSError{
+		UnwrapErr:   f.cause,
+		Err:         f.cause.Error(),
+		Name:        name,
+		Server:      f.server,
+		IsTimeout:   f.kind == failSilent,
+		IsTemporary: true,
+	}
+}
+
+// worse returns the failure that tells more: what a server said goes before
+// its silence, and what came later before what came first.
+func worse(first, later *failure) *failure {
+	if first != nil && first.kind == failAnswer && later.kind != failAnswer {
+		return first
+	}
+	return later
+}
+
+// unreachable keeps of a socket's error what the system said.
+func unreachable(err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		err = number
+	}
+	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
+// absent is the error for a proven absence: cause is NXDomain or ErrNoData.
+func absent(name string, cause error) *net.DNSError {
+	return &net.DNSError{UnwrapErr: cause, Err: cause.Error(), Name: name, IsNotFound: true}
+}
+
+// unaskable is the permanent error for a name or type that is never sent.
+func unaskable(name string, cause error) *net.DNSError {
+	return &net.DNSError{UnwrapErr: cause, Err: cause.Error(), Name: name, IsNotFound: errors.Is(cause, ErrBadName)}
+}
+
+// gaveUp is the error for a caller whose own context ended.
+func gaveUp(name string, cause error) *net.DNSError {
+	return &net.DNSError{
+		UnwrapErr:   cause,
+		Err:         cause.Error(),
+		Name:        name,
+		IsTimeout:   errors.Is(cause, context.DeadlineExceeded),
+		IsTemporary: true,
+	}
+}

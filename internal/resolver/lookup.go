@@ -1,0 +1,175 @@
+package resolver
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// Query asks for the records of one type (a Type constant). A name without
+// such records is an answer (Answer.Status), not an error; an error is always
+// a [*net.DNSError]: temporary when the servers or the caller's context ended
+// without an answer, IsNotFound when no query can carry the name. It holds the
+// name asked, so callers whose names contain a secret must not show it.
+func (r *Resolver) Query(ctx context.Context, name string, qtype uint16) (Answer, error) {
+	if !supported(qtype) {
+		return Answer{}, unaskable(name, fmt.Errorf("%w: %d", ErrBadType, qtype))
+	}
+	asked, err := canonical(name)
+	if err != nil {
+		return Answer{}, unaskable(name, err)
+	}
+	out, err := r.lookup(ctx, question{asked, qtype})
+	if err != nil {
+		return Answer{}, gaveUp(name, err)
+	}
+	if out.fail != nil {
+		return Answer{}, out.fail.dnsError(name)
+	}
+	return out.answer, nil
+}
+
+// records is Query for the methods below, where an absence is an error.
+func (r *Resolver) records(ctx context.Context, name string, qtype uint16) (Answer, error) {
+	a, err := r.Query(ctx, name, qtype)
+	if err != nil {
+		return a, err
+	}
+	switch a.Status {
+	case StatusNXDomain:
+		return a, absent(name, NXDomain)
+	case StatusNoData:
+		return a, absent(name, ErrNoData)
+	}
+	return a, nil
+}
+
+// LookupTXT returns one string for each TXT record, its parts joined.
+func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	a, err := r.records(ctx, name, TypeTXT)
+	return slices.Clone(a.TXT), err
+}
+
+// LookupMX returns the MX records by preference, equal ones in random order.
+// Hosts that are no host names are left out; all of them being so is an error.
+func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	a, err := r.records(ctx, name, TypeMX)
+	if err != nil {
+		return nil, err
+	}
+	var out []*net.MX
+	for _, mx := range a.MX {
+		if isHostname(mx.Host) {
+			out = append(out, &net.MX{Host: mx.Host, Pref: mx.Pref})
+		}
+	}
+	if len(out) == 0 {
+		return nil, noHostname(name)
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	slices.SortStableFunc(out, func(a, b *net.MX) int { return cmp.Compare(a.Pref, b.Pref) })
+	return out, nil
+}
+
+// LookupNS returns the NS records, those that are host names.
+func (r *Resolver) LookupNS(ctx context.Context, name string) ([]*net.NS, error) {
+	hosts, err := r.hosts(ctx, name, TypeNS)
+	if err != nil {
+		return nil, err
+	}
+	var out []*net.NS
+	for _, host := range hosts {
+		out = append(out, &net.NS{Host: host})
+	}
+	return out, nil
+}
+
+// LookupAddr returns the names of an address out of its PTR records, those
+// that are host names. They are claims: nothing has confirmed them.
+func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error) {
+	ip, err := netip.ParseAddr(addr)
+	if err != nil || ip.Zone() != "" {
+		return nil, unaskable(addr, fmt.Errorf("%w: not an IP address", ErrBadName))
+	}
+	return r.hosts(ctx, reverseName(ip), TypePTR)
+}
+
+func (r *Resolver) hosts(ctx context.Context, name string, qtype uint16) ([]string, error) {
+	a, err := r.records(ctx, name, qtype)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, host := range a.Names {
+		if isHostname(host) {
+			out = append(out, host)
+		}
+	}
+	if len(out) == 0 {
+		return nil, noHostname(name)
+	}
+	return out, nil
+}
+
+// noHostname is for answers that hold records, and none that may be used.
+func noHostname(name string) *net.DNSError {
+	return absent(name, fmt.Errorf("%w that names a host", ErrNoData))
+}
+
+// LookupNetIP returns the addresses of host: of both families for network
+// "ip", of one for "ip4" or "ip6". With "ip" a failure of one family is an
+// error only when the other has no address.
+func (r *Resolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	switch network {
+	case "ip4":
+		a, err := r.records(ctx, host, TypeA)
+		return slices.Clone(a.Addrs), err
+	case "ip6":
+		a, err := r.records(ctx, host, TypeAAAA)
+		return slices.Clone(a.Addrs), err
+	case "ip":
+		return r.bothFamilies(ctx, host)
+	}
+	return nil, net.UnknownNetworkError(network)
+}
+
+func (r *Resolver) bothFamilies(ctx context.Context, host string) ([]netip.Addr, error) {
+	type result struct {
+		answer Answer
+		err    error
+	}
+	six := make(chan result, 1)
+	go func() {
+		a, err := r.records(ctx, host, TypeAAAA)
+		six <- result{a, err}
+	}()
+	four, err4 := r.records(ctx, host, TypeA)
+	other := <-six
+	addrs := slices.Concat(four.Addrs, other.answer.Addrs)
+	if len(addrs) > 0 {
+		return addrs, nil
+	}
+	return nil, lessCertain(err4, other.err)
+}
+
+// lessCertain returns the error that leaves the question open, if one does.
+func lessCertain(a, b error) error {
+	if e, ok := a.(*net.DNSError); ok && e.IsTemporary {
+		return a
+	}
+	return b
+}
+
+// LookupIP is [Resolver.LookupNetIP] in the older type.
+func (r *Resolver) LookupIP(ctx context.Context, network, host string) ([]net.IP, error) {
+	addrs, err := r.LookupNetIP(ctx, network, host)
+	var out []net.IP
+	for _, a := range addrs {
+		out = append(out, net.IP(a.AsSlice()))
+	}
+	return out, err
+}

@@ -1,0 +1,91 @@
+package resolver
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Lengths of RFC 1035 section 2.3.4, the name without its last dot.
+const (
+	maxLabel = 63
+	maxName  = 253
+)
+
+// canonical returns name in lower case without the last dot ("" for the
+// root), or an error when no query can carry it. Labels may hold any byte but
+// a dot: SPF macros and DNSBL names are not host names.
+func canonical(name string) (string, error) {
+	if name == "." {
+		return "", nil
+	}
+	name = strings.TrimSuffix(name, ".")
+	if len(name) > maxName {
+		return "", fmt.Errorf("%w: longer than %d bytes", ErrBadName, maxName)
+	}
+	upper, start := false, 0
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && name[i] != '.' {
+			upper = upper || 'A' <= name[i] && name[i] <= 'Z'
+			continue
+		}
+		if i == start {
+			return "", fmt.Errorf("%w: empty label", ErrBadName)
+		}
+		if i-start > maxLabel {
+			return "", fmt.Errorf("%w: label longer than %d bytes", ErrBadName, maxLabel)
+		}
+		start = i + 1
+	}
+	if upper {
+		name = lowerASCII(name)
+	}
+	return name, nil
+}
+
+// lowerASCII leaves bytes outside ASCII alone, which strings.ToLower would
+// replace where they are not UTF-8.
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		b[i] = lower(c)
+	}
+	return string(b)
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
+// isHostname reports whether a name out of an answer, with its last dot, may
+// be handed to callers that take it for a host: RFC 1123 characters and "_".
+func isHostname(name string) bool {
+	for i := range len(name) {
+		switch c := lower(name[i]); {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// reverseName returns the name under in-addr.arpa or ip6.arpa (RFC 1035
+// section 3.5, RFC 3596 section 2.5).
+func reverseName(addr netip.Addr) string {
+	addr = addr.Unmap()
+	if addr.Is4() {
+		b := addr.As4()
+		return fmt.Sprintf("%d.%d.%d.%d.in-addr.arpa.", b[3], b[2], b[1], b[0])
+	}
+	const hex = "0123456789abcdef"
+	b := addr.As16()
+	out := make([]byte, 0, 64+len("ip6.arpa."))
+	for i := len(b) - 1; i >= 0; i-- {
+		out = append(out, hex[b[i]&15], '.', hex[b[i]>>4], '.')
+	}
+	return string(append(out, "ip6.arpa."...))
+}

@@ -1,0 +1,198 @@
+// Package resolver asks recursive DNS servers, and remembers what they said.
+//
+// A question (name and type) is looked for in the cache, then among the
+// questions in flight, and only then sent: one UDP packet from a fresh socket
+// and port, with a random id and EDNS0 (1232 bytes), to one of the configured
+// servers. Silence, an error code or an unreadable answer moves on to the next
+// server; a truncated answer is asked again over TCP. The answer goes into the
+// cache under its clamped TTL, a negative one under that of its SOA record
+// (RFC 2308), a failed lookup for a few seconds (RFC 9520).
+//
+// Invariants:
+//
+//   - A lookup has three results: records, a proven absence, or "could not
+//     tell". The last one is always a temporary [net.DNSError].
+//   - A packet counts only if its id and its question are those asked; others
+//     are ignored, and the wait goes on.
+//   - The caller's context ends the caller's wait at once. The question in
+//     flight goes on without it under its own deadline, since others may wait
+//     for it and the cache will want it.
+//   - Cache bytes, questions in flight, records of an answer, links of a CNAME
+//     chain, tries and servers are bounded. Nothing is sent, received or
+//     waited for while a lock is held.
+//   - A server that stays silent costs those who ask at that moment one
+//     time-out. From then on the others are asked, and it is tried again with
+//     copies of real questions for whose answers nobody waits.
+//   - Neither a hosts file nor a search list is read, and an address given as
+//     a name is a name: every name is absolute.
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"time"
+)
+
+// Defaults and bounds of [Config].
+const (
+	DefaultTimeout        = 2 * time.Second
+	DefaultCacheBytes     = 16 << 20
+	DefaultMinTTL         = time.Second
+	DefaultMaxTTL         = time.Hour
+	DefaultMaxNegativeTTL = 15 * time.Minute
+	DefaultMaxInFlight    = 1024
+	DefaultResolvConf     = "/etc/resolv.conf"
+
+	minTries   = 3  // a single lost packet must not fail a lookup
+	maxTries   = 16 // bound of Config.Tries
+	maxServers = 8  // servers that are used; more are refused
+)
+
+// Config says whom to ask and how much to keep. Its zero value asks the
+// servers of /etc/resolv.conf with the defaults named at each field.
+type Config struct {
+	// Servers are IP addresses, as host, host:port or [v6]:port (port 53 when
+	// not given), at most 8. Empty: the nameserver lines of ResolvConf.
+	Servers []string
+	// ResolvConf is the file read when Servers is empty ("": DefaultResolvConf).
+	ResolvConf string
+	// Timeout bounds one try, TCP included (0: DefaultTimeout). Keep it below
+	// half of the callers' deadlines, so that a second server has its turn.
+	Timeout time.Duration
+	// Tries bounds the tries of one lookup (0: one more than there are
+	// servers, at least 3). Tries times Timeout bounds a question in flight.
+	Tries int
+	// CacheBytes bounds the memory of the cache (0: DefaultCacheBytes;
+	// negative: nothing is kept).
+	CacheBytes int64
+	// MinTTL and MaxTTL clamp the time that an answer is kept (0: DefaultMinTTL
+	// and DefaultMaxTTL; a negative MinTTL: none).
+	MinTTL, MaxTTL time.Duration
+	// MaxNegativeTTL bounds the time that an absence is kept (0:
+	// DefaultMaxNegativeTTL).
+	MaxNegativeTTL time.Duration
+	// MaxInFlight bounds the questions in flight, and with them goroutines and
+	// sockets (0: DefaultMaxInFlight). Callers beyond it queue under their
+	// contexts.
+	MaxInFlight int
+	// TrustAD names the networks of servers whose AD bit is believed. Empty:
+	// none, and Answer.AD is never set.
+	TrustAD []netip.Prefix
+	// Now is the clock of TTLs and of the servers' health (nil: time.Now).
+	Now func() time.Time
+	// Exchange replaces the sockets (nil: UDP and TCP): it sends one query
+	// packet over network "udp" or "tcp" to server and returns the reply
+	// without TCP's length prefix, or ctx's error.
+	Exchange func(ctx context.Context, server netip.AddrPort, network string, query []byte) ([]byte, error)
+}
+
+// Resolver looks names up. It is safe for concurrent use.
+type Resolver struct {
+	timeout   time.Duration
+	tries     int
+	ttl       ttlBounds
+	now       func() time.Time
+	servers   *pool
+	exchange  exchangeFunc
+	seed      maphash.Seed
+	shards    []*shard
+	slots     chan struct{} // one for each question in flight
+	closed    chan struct{}
+	stop      context.CancelFunc
+	newFlight func() (context.Context, context.CancelFunc)
+	count     counters
+}
+
+// New checks c and returns a resolver. It sends nothing. Errors name the
+// setting, or file and line, and the mend.
+func New(c Config) (*Resolver, error) {
+	addrs, err := c.addresses()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.setDefaults(len(addrs)); err != nil {
+		return nil, err
+	}
+	lifetime, stop := context.WithCancel(context.Background())
+	longest := time.Duration(c.Tries) * c.Timeout
+	r := &Resolver{
+		timeout: c.Timeout,
+		tries:   c.Tries,
+		ttl:     ttlBounds{min: c.MinTTL, max: c.MaxTTL, maxNegative: c.MaxNegativeTTL},
+		now:     c.Now,
+		servers: newPool(addrs, c.TrustAD),
+		seed:    maphash.MakeSeed(),
+		shards:  newShards(c.CacheBytes),
+		slots:   make(chan struct{}, c.MaxInFlight),
+		closed:  make(chan struct{}),
+		stop:    stop,
+		newFlight: func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(lifetime, longest)
+		},
+	}
+	r.exchange = newSockets().exchange
+	if c.Exchange != nil {
+		r.exchange = singleReply(c.Exchange)
+	}
+	return r, nil
+}
+
+// Close ends the questions in flight and waits until their goroutines are
+// gone. Lookups after it fail with ErrClosed. It must be called once.
+func (r *Resolver) Close() {
+	close(r.closed)
+	r.stop()
+	for range cap(r.slots) {
+		r.slots <- struct{}{} // kept: no flight starts any more
+	}
+}
+
+// Servers returns the addresses that are asked, for the start-up record.
+func (r *Resolver) Servers() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range r.servers.all {
+		out = append(out, s.addr)
+	}
+	return out
+}
+
+func (c *Config) setDefaults(servers int) error {
+	setDefault(&c.Timeout, DefaultTimeout)
+	setDefault(&c.Tries, min(max(minTries, servers+1), maxTries))
+	setDefault(&c.CacheBytes, DefaultCacheBytes)
+	setDefault(&c.MaxTTL, max(DefaultMaxTTL, c.MinTTL))
+	setDefault(&c.MinTTL, min(DefaultMinTTL, c.MaxTTL))
+	setDefault(&c.MaxNegativeTTL, DefaultMaxNegativeTTL)
+	setDefault(&c.MaxInFlight, DefaultMaxInFlight)
+	c.MinTTL = max(c.MinTTL, 0)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c.check()
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Timeout < 0:
+		return fmt.Errorf("resolver: timeout %v is negative", c.Timeout)
+	case c.Tries < 0 || c.Tries > maxTries:
+		return fmt.Errorf("resolver: tries %d is not within 1 and %d", c.Tries, maxTries)
+	case c.MaxTTL < c.MinTTL:
+		return fmt.Errorf("resolver: maximum TTL %v is below the minimum TTL %v", c.MaxTTL, c.MinTTL)
+	case c.MaxNegativeTTL < 0:
+		return fmt.Errorf("resolver: maximum negative TTL %v is negative", c.MaxNegativeTTL)
+	case c.MaxInFlight < 0:
+		return errors.New("resolver: the bound on questions in flight is negative")
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,94 @@
+package resolver
+
+import (
+	"errors"
+	"sync/atomic"
+)
+
+// counters since the start, for Stats.
+type counters struct {
+	shared, queued, failed             atomic.Uint64
+	timeouts, unreachable, local       atomic.Uint64
+	servFail, refused, otherCodes      atomic.Uint64
+	malformed, mismatched, tcp, probes atomic.Uint64
+}
+
+// note counts a failed try by its cause.
+func (c *counters) note(f *failure) {
+	switch {
+	case f.kind == failSilent:
+		c.timeouts.Add(1)
+	case f.kind == failUnreachable:
+		c.unreachable.Add(1)
+	case f.kind == failLocal:
+		c.local.Add(1)
+	case errors.Is(f.cause, ErrMalformed):
+		c.malformed.Add(1)
+	case errors.Is(f.cause, ServFail):
+		c.servFail.Add(1)
+	case errors.Is(f.cause, Refused):
+		c.refused.Add(1)
+	case f.kind == failAnswer:
+		c.otherCodes.Add(1)
+	}
+}
+
+// Stats is a snapshot for metrics. Numbers count from New unless said
+// otherwise.
+type Stats struct {
+	Hits   uint64 // lookups answered from the cache, kept failures included
+	Misses uint64 // lookups that were not
+	Shared uint64 // misses that joined a question in flight
+	Queued uint64 // misses that waited for a place (Config.MaxInFlight)
+	Failed uint64 // questions that no server answered
+
+	// Failed tries, by cause.
+	Timeouts, Unreachable, LocalErrors       uint64
+	ServFail, Refused, OtherCodes, Malformed uint64
+
+	Mismatched uint64 // packets ignored for their id or question: forgeries, or late
+	TCP        uint64 // questions repeated over TCP
+	Probes     uint64 // questions copied to a server that had failed
+
+	InFlight       int   // now: questions that are asked
+	CacheEntries   int   // now
+	CacheBytes     int64 // now, at most Config.CacheBytes
+	CacheEvictions uint64
+
+	Servers []ServerStats
+}
+
+// ServerStats is one server in [Stats].
+type ServerStats struct {
+	Address  string // host:port
+	Up       bool   // now: in the rotation
+	Failures int    // now: in a row
+	Queries  uint64 // packets sent
+}
+
+// Stats takes a snapshot.
+func (r *Resolver) Stats() Stats {
+	c := &r.count
+	out := Stats{
+		Shared: c.shared.Load(), Queued: c.queued.Load(), Failed: c.failed.Load(),
+		Timeouts: c.timeouts.Load(), Unreachable: c.unreachable.Load(), LocalErrors: c.local.Load(),
+		ServFail: c.servFail.Load(), Refused: c.refused.Load(), OtherCodes: c.otherCodes.Load(),
+		Malformed: c.malformed.Load(), Mismatched: c.mismatched.Load(), TCP: c.tcp.Load(), Probes: c.probes.Load(),
+		InFlight: len(r.slots),
+	}
+	for _, s := range r.shards {
+		s.mu.Lock()
+		out.Hits += s.hits
+		out.Misses += s.misses
+		out.CacheEntries += len(s.entries)
+		out.CacheBytes += s.bytes
+		out.CacheEvictions += s.evictions
+		s.mu.Unlock()
+	}
+	for _, s := range r.servers.all {
+		s.mu.Lock()
+		out.Servers = append(out.Servers, ServerStats{Address: s.name, Up: !s.down, Failures: s.failures, Queries: s.queries.Load()})
+		s.mu.Unlock()
+	}
+	return out
+}
