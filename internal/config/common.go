@@ -1,0 +1,102 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// maxResolvers bounds --resolver: each one is tried in turn within a deadline.
+const maxResolvers = 8
+
+// Common are the settings that both daemons have.
+type Common struct {
+	Resolvers      []string // as netip.AddrPort spells them after Validate; empty means resolv.conf
+	DNSTimeout     time.Duration
+	LogFormat      string // json or console
+	LogFile        string // "" means stderr
+	LogLevel       string // info, debug, warn or error
+	SocketMode     fs.FileMode
+	SocketGroup    string // "" leaves the group alone
+	User           string // "" keeps the user that started the daemon
+	DrainTimeout   time.Duration
+	MetricsListen  string // endpoint; "" for none
+	Admin          string // endpoint; "" for none
+	QueueDirectory string // what relative unix: paths are relative to
+}
+
+// CommonDefaults are the defaults in which the daemons differ.
+type CommonDefaults struct {
+	MetricsListen string // "inet:127.0.0.1:9145"
+	Admin         string // "unix:/run/postern/policyd.sock"
+}
+
+// Fixed names the common flags that a reload cannot change, because sockets are
+// bound and privileges are gone: for ChangedFixed.
+func (*Common) Fixed() []string {
+	return []string{"socket-mode", "socket-group", "user", "metrics-listen", "admin", "queue-directory"}
+}
+
+// Bind registers the common flags.
+func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
+	fs.StringArrayVar(&c.Resolvers, "resolver", nil, "DNS server to ask, `host:port`; repeat for several (default those of resolv.conf)")
+	Duration(fs, &c.DNSTimeout, "dns-timeout", 2*time.Second, 100*time.Millisecond, 30*time.Second, "how long one DNS query may take")
+	Choice(fs, &c.LogFormat, "log-format", "how log lines are written", "json", "console")
+	fs.StringVar(&c.LogFile, "log-file", "", "log to this `file`, reopened on SIGHUP (default stderr)")
+	Choice(fs, &c.LogLevel, "log-level", "least important lines that are written; decisions are info", "info", "debug", "warn", "error")
+	Mode(fs, &c.SocketMode, "socket-mode", 0o660, "permissions of unix sockets")
+	fs.StringVar(&c.SocketGroup, "socket-group", "", "`group` of unix sockets (default that of the process)")
+	fs.StringVar(&c.User, "user", "", "`user` to become once the listeners are bound (default none)")
+	Duration(fs, &c.DrainTimeout, "drain-timeout", 30*time.Second, 0, day, "how long to wait for work in progress when stopping")
+	fs.StringVar(&c.MetricsListen, "metrics-listen", d.MetricsListen, "`endpoint` of /metrics, /healthz and /readyz; \"\" for none")
+	fs.StringVar(&c.Admin, "admin", d.Admin, "`endpoint` that the postern command talks to; \"\" for none")
+	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, under which relative unix: paths lie")
+}
+
+// Validate checks what needs no I/O and brings the resolvers into the form
+// address:port. The syntax of endpoints is checked by whoever binds them.
+func (c *Common) Validate(s *Set) error {
+	var l problems
+	c.validateResolvers(s, &l)
+	if c.LogFile != "" && !filepath.IsAbs(c.LogFile) {
+		l.add(s.Errorf("log-file", "%q is relative: write it from the root, a daemon has no directory of its own", c.LogFile))
+	}
+	if !filepath.IsAbs(c.QueueDirectory) {
+		l.add(s.Errorf("queue-directory", "%q is relative: write what postconf -h queue_directory prints", c.QueueDirectory))
+	}
+	return l.err()
+}
+
+func (c *Common) validateResolvers(s *Set, l *problems) {
+	if len(c.Resolvers) > maxResolvers {
+		l.add(s.Errorf("resolver", "%d resolvers: at most %d are used", len(c.Resolvers), maxResolvers))
+		return
+	}
+	c.Resolvers = slices.Clone(c.Resolvers)
+	for i, r := range c.Resolvers {
+		a, err := parseResolver(r)
+		if err != nil {
+			l.add(s.ErrorfAt("resolver", i, "%w", err))
+			continue
+		}
+		c.Resolvers[i] = a.String()
+	}
+}
+
+// parseResolver takes address:port or a bare address, then with port 53. A
+// host name is refused: it would need a resolver.
+func parseResolver(r string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(r); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	a, err := netip.ParseAddrPort(r)
+	if err != nil || a.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%q is not the address of a DNS server: write 127.0.0.1:53 or [::1]:53", r)
+	}
+	return a, nil
+}

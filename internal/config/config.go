@@ -1,0 +1,199 @@
+// Package config turns flags, environment and one file into the settings of a
+// daemon, and remembers where each of them came from.
+//
+// Every setting is a flag. The same name is a key of the TOML file and, in
+// upper case with a prefix, an environment variable: --greylist-delay,
+// greylist-delay = "3m", POSTERN_POLICYD_GREYLIST_DELAY. A flag beats the
+// environment, the environment beats the file, the file beats the default. A
+// list is replaced as a whole by the higher level, never merged.
+//
+// Invariants:
+//
+//   - A load starts from nothing: Program.Bind registers all flags on a new
+//     flag set, so that a reload cannot inherit anything from the state before.
+//   - What a lower level says is checked even where a higher level overrides
+//     it. A file that is broken stays an error while somebody tries a flag.
+//   - Every error is an *Error: one line, with the origin (file:line, flag or
+//     variable) and, where there is one, the mend.
+//   - Reads are bounded, and a password in a URL is never repeated.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// ExitConfig is the exit status of a daemon that refuses its configuration
+// (EX_CONFIG of sysexits.h; the systemd unit does not restart on it).
+const ExitConfig = 78
+
+// Names of the flags that the loader adds to those of the program. They are
+// settings of one run, not of the daemon.
+const (
+	flagConfig  = "config"
+	flagCheck   = "check-config"
+	flagVersion = "version"
+)
+
+// Returned by Load together with a Set when the arguments ask for text instead
+// of a daemon. The exit status is then 0.
+var (
+	ErrHelp    = pflag.ErrHelp
+	ErrVersion = errors.New("version asked for")
+)
+
+// Program describes what is configured.
+type Program struct {
+	Name        string               // "postern-policyd"
+	EnvPrefix   string               // "POSTERN_POLICYD_"
+	DefaultFile string               // read when it exists and --config is not given; "" for none
+	Bind        func(*pflag.FlagSet) // registers every flag of the program; called once a load
+
+	// Redact may hide secrets that a value carries in a way that only the
+	// program knows (a key inside a DNS zone, say). It is applied to every
+	// value and text that leaves this package. Passwords in URLs are hidden
+	// in any case. Nil hides nothing more.
+	Redact func(string) string
+}
+
+// Set is the outcome of one load: all flags with their values, and the origin
+// of each.
+type Set struct {
+	*pflag.FlagSet
+	program Program
+	file    string
+	check   bool
+	version bool
+	origins map[string][]Origin
+}
+
+// Load reads args (without the program's name) and environ (as os.Environ
+// gives it) and the configuration file, in this order of precedence.
+//
+// The error joins up to maxErrors errors of type *Error, one a line. It is
+// ErrHelp or ErrVersion when the arguments ask for that; the Set is then good
+// for WriteUsage only.
+func Load(p Program, args, environ []string) (*Set, error) {
+	s := newSet(p)
+	flags, err := s.parseArgs(args)
+	if errors.Is(err, ErrHelp) {
+		return s, ErrHelp
+	}
+	if s.version {
+		return s, ErrVersion
+	}
+	var l problems
+	l.add(err)
+	variables := s.parseEnviron(environ, &l)
+	entries := s.readFile(flags, variables, &l)
+	// Lowest first, so that each level replaces what is below it.
+	for _, level := range [][]assignment{entries, variables, flags} {
+		for _, a := range level {
+			l.add(s.assign(a))
+		}
+	}
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSet(p Program) *Set {
+	fs := pflag.NewFlagSet(p.Name, pflag.ContinueOnError)
+	fs.SortFlags = false
+	fs.Usage = func() {}
+	fs.SetOutput(io.Discard)
+	s := &Set{FlagSet: fs, program: p, origins: make(map[string][]Origin)}
+	p.Bind(fs)
+	fs.StringVar(&s.file, flagConfig, p.DefaultFile, "the configuration `file`, read when it exists; \"\" for none")
+	fs.BoolVar(&s.check, flagCheck, false, "check all settings, print them with their origins, and exit")
+	fs.BoolVar(&s.version, flagVersion, false, "print the version and exit")
+	return s
+}
+
+// CheckOnly reports whether --check-config was given.
+func (s *Set) CheckOnly() bool { return s.check }
+
+// File is the configuration file that a reload reads: the explicit one, the
+// default one whether it exists or not, or "" for none.
+func (s *Set) File() string { return s.file }
+
+// Origin says where the value of a flag came from.
+func (s *Set) Origin(flag string) Origin { return s.originAt(flag, 0) }
+
+func (s *Set) originAt(flag string, index int) Origin {
+	o := s.origins[flag]
+	switch {
+	case len(o) == 0:
+		return Origin{Level: Default}
+	case index < len(o):
+		return o[index]
+	default:
+		return o[0]
+	}
+}
+
+// Errorf makes the error of a validator, with the origin of the flag's value
+// in front. A name that is no flag is a defect, and is shown as such.
+func (s *Set) Errorf(flag, format string, args ...any) error {
+	return s.ErrorfAt(flag, 0, format, args...)
+}
+
+// ErrorfAt is Errorf for one element of a list: an array of the file may span
+// many lines.
+func (s *Set) ErrorfAt(flag string, index int, format string, args ...any) error {
+	if s.Lookup(flag) == nil {
+		format = "(no such flag) " + format
+	}
+	return &Error{Flag: flag, Origin: s.originAt(flag, index), err: fmt.Errorf(format, args...), redact: s.redact}
+}
+
+// ChangedFixed names those of the fixed flags whose value differs from that of
+// old, in the order given: what a reload cannot change.
+func (s *Set) ChangedFixed(old *Set, fixed ...string) []string {
+	return slices.DeleteFunc(slices.Clone(fixed), func(name string) bool {
+		now, before := s.Lookup(name), old.Lookup(name)
+		if now == nil || before == nil {
+			return now == before
+		}
+		return slices.Equal(values(now), values(before))
+	})
+}
+
+// values gives the value of a flag as it would be set again.
+func values(f *pflag.Flag) []string {
+	if list, ok := f.Value.(pflag.SliceValue); ok {
+		return list.GetSlice()
+	}
+	return []string{f.Value.String()}
+}
+
+func (s *Set) redact(text string) string {
+	text = hidePasswords(text)
+	if s.program.Redact != nil {
+		text = s.program.Redact(text)
+	}
+	return text
+}
+
+// settings are the flags that describe the daemon, in the order of Bind.
+func (s *Set) settings(visit func(*pflag.Flag)) {
+	s.VisitAll(func(f *pflag.Flag) {
+		if isSetting(f.Name) {
+			visit(f)
+		}
+	})
+}
+
+func isSetting(name string) bool {
+	return name != flagConfig && name != flagCheck && name != flagVersion
+}
+
+func (s *Set) variable(flag string) string {
+	return s.program.EnvPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}

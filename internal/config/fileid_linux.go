@@ -1,0 +1,37 @@
+package config
+
+import (
+	"os"
+	"syscall"
+	"time"
+)
+
+// fileID tells one state of a file from another. The zero value stands for a
+// file that is not there.
+type fileID struct {
+	device, inode uint64
+	size          int64
+	modified      time.Time
+	changed       time.Time // of the inode: a rename, a new mode
+}
+
+func identify(info os.FileInfo) fileID {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fileID{size: info.Size(), modified: info.ModTime(), changed: info.ModTime()}
+	}
+	id := fileID{device: uint64(st.Dev), inode: st.Ino}
+	if info.IsDir() {
+		// Its times change with every entry; those that matter are noted one
+		// by one.
+		return id
+	}
+	id.size, id.modified = info.Size(), info.ModTime()
+	id.changed = time.Unix(st.Ctim.Unix())
+	return id
+}
+
+// same reports whether both are the same file, changed or not.
+func (f fileID) same(other fileID) bool {
+	return f.device == other.device && f.inode == other.inode
+}

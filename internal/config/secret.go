@@ -1,0 +1,93 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+)
+
+// mask stands where a secret would.
+const mask = "***"
+
+// maxSecretSize bounds a file with a secret, in bytes.
+const maxSecretSize = 64 << 10
+
+// Secret is a password or key that no print, log or marshalling shows. The
+// zero value is the empty secret.
+type Secret struct {
+	// A pointer, because fmt prints what an unexported field of somebody
+	// else's struct holds without asking its methods.
+	value *string
+}
+
+// NewSecret wraps s.
+func NewSecret(s string) Secret { return Secret{&s} }
+
+// Reveal gives the secret itself, for the one call that needs it.
+func (s Secret) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
+
+// Empty reports whether there is no secret.
+func (s Secret) Empty() bool { return s.Reveal() == "" }
+
+// String gives ***.
+func (s Secret) String() string { return mask }
+
+// GoString gives ***.
+func (s Secret) GoString() string { return mask }
+
+// Format writes *** for every verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, mask) }
+
+// MarshalText gives ***.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(mask), nil }
+
+// MarshalJSON gives "***".
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), nil }
+
+// SecretFile reads a secret: the first line of a file of at most 64 KiB,
+// without white space around it. A bare name (no slash) is looked up in
+// credentials, the directory that systemd's LoadCredential= names in
+// $CREDENTIALS_DIRECTORY. Errors name the file, never its content.
+func SecretFile(name, credentials string) (Secret, error) {
+	path, err := SecretPath(name, credentials)
+	if err != nil {
+		return Secret{}, err
+	}
+	data, err := readBounded(path, maxSecretSize)
+	if err != nil {
+		return Secret{}, err
+	}
+	line, rest, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSpace(line)
+	switch {
+	case len(line) == 0:
+		return Secret{}, fmt.Errorf("%s: the first line is empty: put the secret there", path)
+	case bytes.IndexByte(line, 0) >= 0:
+		return Secret{}, fmt.Errorf("%s: the first line holds a NUL: put the secret there as text", path)
+	case bytes.HasPrefix(line, []byte("-----BEGIN ")) && len(rest) > 0:
+		return Secret{}, fmt.Errorf("%s: is a PEM file: a secret of one line is expected", path)
+	}
+	return NewSecret(string(line)), nil
+}
+
+// SecretPath gives the file that SecretFile reads, for a watcher.
+func SecretPath(name, credentials string) (string, error) {
+	switch {
+	case name == "":
+		return "", fmt.Errorf("no file is named")
+	case strings.Contains(name, "/"):
+		return name, nil
+	case credentials == "":
+		return "", fmt.Errorf("%s is a bare name, but $CREDENTIALS_DIRECTORY is not set: use LoadCredential= of systemd, or an absolute path", name)
+	case name == "." || name == "..":
+		return "", fmt.Errorf("%s is not a file name", name)
+	}
+	return filepath.Join(credentials, name), nil
+}

@@ -1,0 +1,296 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Names that the value types below give themselves in help texts.
+const (
+	typeDuration = "duration"
+	typeWords    = "words"
+	typeMode     = "mode"
+)
+
+const (
+	day  = 24 * time.Hour
+	week = 7 * day
+)
+
+// maxDurationLength bounds the spelling of a duration, in bytes.
+const maxDurationLength = 64
+
+// Duration registers a flag for a span of time between lo and hi, both
+// included, spelled as ParseDuration reads it.
+func Duration(fs *pflag.FlagSet, p *time.Duration, name string, value, lo, hi time.Duration, usage string) {
+	*p = value
+	fs.Var(&durationValue{p, lo, hi}, name, usage)
+}
+
+type durationValue struct {
+	p      *time.Duration
+	lo, hi time.Duration
+}
+
+func (v *durationValue) Set(s string) error {
+	d, err := ParseDuration(s)
+	if err != nil {
+		return err
+	}
+	if d < v.lo || d > v.hi {
+		return fmt.Errorf("%s is out of bounds: %s to %s", FormatDuration(d), FormatDuration(v.lo), FormatDuration(v.hi))
+	}
+	*v.p = d
+	return nil
+}
+
+func (v *durationValue) String() string {
+	if v.p == nil {
+		return "" // pflag calls it on a zero value
+	}
+	return FormatDuration(*v.p)
+}
+
+func (v *durationValue) Type() string { return typeDuration }
+
+// ParseDuration reads a non-negative duration: Go's spelling, and d for 24
+// hours and w for 7 days, as in 35d or 1d12h.
+func ParseDuration(s string) (time.Duration, error) {
+	if len(s) > maxDurationLength {
+		return 0, fmt.Errorf("a duration of more than %d characters", maxDurationLength)
+	}
+	if s == "0" {
+		return 0, nil
+	}
+	var sum time.Duration
+	for rest := s; ; {
+		d, tail, err := leadingDuration(rest)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a duration: %w", s, err)
+		}
+		sum += d
+		if sum < 0 {
+			return 0, fmt.Errorf("%q is too long for a duration", s)
+		}
+		if rest = tail; rest == "" {
+			return sum, nil
+		}
+	}
+}
+
+var errDuration = errors.New("write it as 90s, 3m, 12h, 35d or 1d12h")
+
+// leadingDuration takes one number and its unit off s.
+func leadingDuration(s string) (d time.Duration, tail string, err error) {
+	isNumber := func(r rune) bool { return r == '.' || '0' <= r && r <= '9' }
+	unitAt := strings.IndexFunc(s, func(r rune) bool { return !isNumber(r) })
+	if unitAt <= 0 {
+		return 0, "", errDuration
+	}
+	end := len(s)
+	if i := strings.IndexFunc(s[unitAt:], isNumber); i >= 0 {
+		end = unitAt + i
+	}
+	number, unit, factor := s[:unitAt], s[unitAt:end], time.Duration(1)
+	switch unit {
+	case "d":
+		unit, factor = "h", day/time.Hour
+	case "w":
+		unit, factor = "h", week/time.Hour
+	}
+	d, err = time.ParseDuration(number + unit)
+	if err != nil || d > (1<<63-1)/factor {
+		return 0, "", errDuration
+	}
+	return d * factor, s[end:], nil
+}
+
+// FormatDuration spells d the short way that ParseDuration reads back: 35d,
+// 1d12h, 1m30s, 0s.
+func FormatDuration(d time.Duration) string {
+	days := d / day
+	if d < 0 || days == 0 {
+		return trimZeroUnits(d)
+	}
+	out := strconv.FormatInt(int64(days), 10) + "d"
+	if rest := d % day; rest > 0 {
+		out += trimZeroUnits(rest)
+	}
+	return out
+}
+
+// trimZeroUnits turns Go's 3m0s and 2h0m0s into 3m and 2h.
+func trimZeroUnits(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// Choice registers a flag that takes one of words; the first is the default.
+func Choice[T ~string](fs *pflag.FlagSet, p *T, name, usage string, words ...T) {
+	*p = words[0]
+	fs.Var(&choiceValue[T]{p, words}, name, usage)
+}
+
+type choiceValue[T ~string] struct {
+	p     *T
+	words []T
+}
+
+func (v *choiceValue[T]) Set(s string) error {
+	if !slices.Contains(v.words, T(s)) {
+		return fmt.Errorf("%q is not one of %s", s, strings.ReplaceAll(v.Type(), "|", ", "))
+	}
+	*v.p = T(s)
+	return nil
+}
+
+func (v *choiceValue[T]) String() string {
+	if v.p == nil {
+		return ""
+	}
+	return string(*v.p)
+}
+
+// Type lists the words, which is how the help text shows them.
+func (v *choiceValue[T]) Type() string {
+	words := make([]string, len(v.words))
+	for i, w := range v.words {
+		words[i] = string(w)
+	}
+	return strings.Join(words, "|")
+}
+
+// Words registers a list of words that is written with commas (a,b), as a
+// repeated flag, or as an array. With allowed, no other word is taken. A word
+// given twice is an error.
+func Words(fs *pflag.FlagSet, p *[]string, name string, value []string, usage string, allowed ...string) {
+	*p = slices.Clone(value)
+	fs.Var(&wordsValue{p: p, allowed: allowed}, name, usage)
+}
+
+// wordsValue is a pflag.SliceValue.
+type wordsValue struct {
+	p       *[]string
+	allowed []string
+	changed bool
+}
+
+func (v *wordsValue) Set(s string) error {
+	if !v.changed {
+		*v.p, v.changed = nil, true
+	}
+	if strings.TrimSpace(s) == "" {
+		return nil // --shadow= empties the list
+	}
+	for w := range strings.SplitSeq(s, ",") {
+		if err := v.Append(strings.TrimSpace(w)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *wordsValue) Append(w string) error {
+	switch {
+	case w == "":
+		return errors.New("an empty word between commas")
+	case slices.Contains(*v.p, w):
+		return fmt.Errorf("%q is given twice", w)
+	case v.allowed != nil && !slices.Contains(v.allowed, w):
+		hint := ""
+		if best := nearest(w, v.allowed); best != "" {
+			hint = ": did you mean " + best + "?"
+		}
+		return fmt.Errorf("%q is not one of %s%s", w, strings.Join(v.allowed, ", "), hint)
+	}
+	*v.p = append(*v.p, w)
+	return nil
+}
+
+func (v *wordsValue) Replace(words []string) error {
+	*v.p, v.changed = nil, true
+	for _, w := range words {
+		if err := v.Append(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *wordsValue) GetSlice() []string { return slices.Clone(*v.p) }
+
+func (v *wordsValue) String() string {
+	if v.p == nil {
+		return ""
+	}
+	return strings.Join(*v.p, ",")
+}
+
+func (v *wordsValue) Type() string { return typeWords }
+
+// Int registers a flag for a whole number between lo and hi, both included.
+func Int(fs *pflag.FlagSet, p *int, name string, value, lo, hi int, usage string) {
+	*p = value
+	fs.Var(&intValue{p, lo, hi}, name, usage)
+}
+
+type intValue struct {
+	p      *int
+	lo, hi int
+}
+
+func (v *intValue) Set(s string) error {
+	n, err := strconv.ParseInt(s, 0, strconv.IntSize)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return fmt.Errorf("%q is not a whole number", s)
+	}
+	if err != nil || int(n) < v.lo || int(n) > v.hi {
+		return fmt.Errorf("%s is out of bounds: %d to %d", s, v.lo, v.hi)
+	}
+	*v.p = int(n)
+	return nil
+}
+
+func (v *intValue) String() string {
+	if v.p == nil {
+		return ""
+	}
+	return strconv.Itoa(*v.p)
+}
+
+func (v *intValue) Type() string { return "int" }
+
+// Mode registers a flag for permission bits, always read as octal: 0660, 660
+// and 0o660 are the same.
+func Mode(flags *pflag.FlagSet, p *fs.FileMode, name string, value fs.FileMode, usage string) {
+	*p = value
+	flags.Var((*modeValue)(p), name, usage)
+}
+
+type modeValue fs.FileMode
+
+func (v *modeValue) Set(s string) error {
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32)
+	if err != nil || n > uint64(fs.ModePerm) {
+		return fmt.Errorf("%q is not a file mode: write it in octal, as 0660", s)
+	}
+	*v = modeValue(n)
+	return nil
+}
+
+func (v *modeValue) String() string { return fmt.Sprintf("%04o", uint32(*v)) }
+
+func (v *modeValue) Type() string { return typeMode }
