@@ -18,13 +18,25 @@ func Fold(s string) string {
 	if !utf8.ValidString(s) {
 		return lowerASCII(s)
 	}
-	return cases.Fold().String(s)
+	return strings.Map(cherokeeUpper, cases.Fold().String(s))
+}
+
+// cherokeeUpper mends the one script whose folding goes to upper case: cases.Fold
+// swaps the two cases there, so that folding twice would undo the first.
+func cherokeeUpper(r rune) rune {
+	switch {
+	case 0xab70 <= r && r <= 0xabbf:
+		return r - 0xab70 + 0x13a0
+	case 0x13f8 <= r && r <= 0x13fd:
+		return r - 8
+	}
+	return r
 }
 
 // FoldKey folds a table key or a login: the part after the last "@" becomes a
 // canonical domain in lower case if it is one, the rest is folded by [Fold].
-// "@domain", "user", "user@domain" and the quoted forms are all taken. Folding
-// twice changes nothing.
+// "@domain", "user", "user@domain" and the quoted forms are all taken. For a valid
+// address FoldKey(raw) and FoldKey(ParseInternal(raw).Key()) are the same.
 func FoldKey(key string) string {
 	at := strings.LastIndexByte(key, '@')
 	if at < 0 || at+1 == len(key) {

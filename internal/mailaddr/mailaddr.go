@@ -134,6 +134,9 @@ func (a Address) String() string {
 	if a.Local == "" {
 		return a.rawUnlessNull()
 	}
+	if isDotString(a.Local) {
+		return a.Key()
+	}
 	return join(Quote(a.Local), a.Domain)
 }
 

@@ -224,6 +224,9 @@ func TestFold(t *testing.T) {
 		"":         "",
 		"\u212a":   "k",
 		"I":        "i",
+		"\u13cf":   "\u13cf",
+		"\uab9f":   "\u13cf",
+		"\u13f8":   "\u13f0",
 		"\u0130":   "i\u0307",
 		"ALREADY1": "already1",
 	} {
@@ -260,8 +263,11 @@ func FuzzParse(f *testing.F) {
 		for _, a := range []Address{Parse(raw), ParseInternal(raw)} {
 			holdsInvariants(t, a, raw)
 		}
-		if key := FoldKey(raw); FoldKey(key) != key {
-			t.Errorf("FoldKey(%q) = %q, folded again %q", raw, key, FoldKey(key))
+		if once := Fold(raw); Fold(once) != once {
+			t.Errorf("Fold(%q) = %q, folded again %q", raw, once, Fold(once))
+		}
+		if a := ParseInternal(raw); a.IsValid() && FoldKey(raw) != FoldKey(a.Key()) {
+			t.Errorf("FoldKey(%q) = %q, of the parsed key %q", raw, FoldKey(raw), FoldKey(a.Key()))
 		}
 	})
 }

@@ -1,0 +1,55 @@
+package ownership
+
+import (
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// listsTarget tells whether a list of addresses, as virtual(5) has it, delivers to
+// the account directly. A target with an extension is delivered to the user
+// without it, so user+tag names user too. A first target "@domain" stands for the
+// sender's own local part in that domain.
+func (o *Owners) listsTarget(list, account string, sender mailaddr.Address) bool {
+	first := true
+	for text, rest := nextTarget(list); text != ""; text, rest = nextTarget(rest) {
+		target := mailaddr.Parse(text)
+		if first && strings.HasPrefix(text, "@") && sender.IsValid() {
+			target = mailaddr.Parse(mailaddr.Quote(sender.Local) + text)
+		}
+		if o.delivers(target, account) {
+			return true
+		}
+		first = false
+	}
+	return false
+}
+
+func (o *Owners) delivers(target mailaddr.Address, account string) bool {
+	if !target.IsValid() {
+		return false
+	}
+	if o.account(target.Key()) == account {
+		return true
+	}
+	base, _, ok := target.SplitExtension(o.delimiters)
+	return ok && o.account(base.Key()) == account
+}
+
+// nextTarget cuts the first address off a list that is separated by commas and
+// white space outside of quotes; an empty address means the end.
+func nextTarget(list string) (target, rest string) {
+	list = strings.TrimLeft(list, ownerSeparators)
+	quoted := false
+	for i := 0; i < len(list); i++ {
+		switch c := list[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && strings.IndexByte(ownerSeparators, c) >= 0:
+			return list[:i], list[i:]
+		}
+	}
+	return list, ""
+}

@@ -1,0 +1,130 @@
+// Package maptype answers: which source stands behind a table's name?
+//
+// A table is named as in Postfix, "type:name". What the name means depends on the
+// type; "proxy:" before it is Postfix's way through its chroot jail and is dropped.
+package maptype
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/ownership"
+	"github.com/postern-mail/postern/internal/ownership/inlinemap"
+	"github.com/postern-mail/postern/internal/ownership/patternmap"
+	"github.com/postern-mail/postern/internal/ownership/textmap"
+	"github.com/postern-mail/postern/internal/ownership/unionmap"
+)
+
+// maxDepth bounds unions within unions.
+const maxDepth = 8
+
+// Options are what opening a table may need besides its name.
+type Options struct {
+	Warn  func(string) // hears what is worth a look but no error; nil drops it
+	depth int
+}
+
+// opener opens the table that a name without its type stands for.
+type opener func(mapType, name string, o Options) (ownership.Table, error)
+
+// openers is the list of the map types, by the name Postfix gives them.
+func openers() map[string]opener {
+	return map[string]opener{
+		"btree":    openText,
+		"cdb":      openText,
+		"dbm":      openText,
+		"hash":     openText,
+		"inline":   openInline,
+		"lmdb":     openText,
+		"pcre":     openPattern,
+		"regexp":   openPattern,
+		"static":   openStatic,
+		"texthash": openText,
+		"unionmap": openUnion,
+	}
+}
+
+// Known gives the map types that can be opened, sorted.
+func Known() []string { return slices.Sorted(maps.Keys(openers())) }
+
+// Open opens the table that spec names. The error says which table, what is wrong
+// with it, with path:line where there is one, and how to mend it.
+func Open(spec string, o Options) (ownership.Table, error) {
+	mapType, name, ok := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
+	if !ok || name == "" {
+		return ownership.Table{}, fmt.Errorf("table %.80q has no type and name; write it as in Postfix, for example hash:/etc/postfix/owners", spec)
+	}
+	open, ok := openers()[mapType]
+	if !ok {
+		return ownership.Table{}, fmt.Errorf("table %.80q: map type %q is not built in; known types: %s", spec, mapType, strings.Join(Known(), " "))
+	}
+	table, err := open(mapType, name, o)
+	if err != nil {
+		return ownership.Table{}, fmt.Errorf("table %.80s: %w", spec, err)
+	}
+	table.Spec = spec
+	return table, nil
+}
+
+// OpenAll opens several tables; on an error it closes those it had opened.
+func OpenAll(specs []string, o Options) ([]ownership.Table, error) {
+	tables := make([]ownership.Table, 0, len(specs))
+	for _, spec := range specs {
+		table, err := Open(spec, o)
+		if err != nil {
+			return nil, errors.Join(err, ownership.Close(tables...))
+		}
+		tables = append(tables, table)
+	}
+	return tables, nil
+}
+
+func openText(mapType, path string, o Options) (ownership.Table, error) {
+	source, err := textmap.Open(path, textmap.Options{Type: mapType, Warn: o.Warn})
+	if err != nil {
+		return ownership.Table{}, err
+	}
+	return ownership.Table{Source: source, Files: []string{path}}, nil
+}
+
+func openPattern(mapType, path string, _ Options) (ownership.Table, error) {
+	kind := patternmap.POSIX
+	if mapType == "pcre" {
+		kind = patternmap.PCRE
+	}
+	source, err := patternmap.Open(kind, path)
+	if err != nil {
+		return ownership.Table{}, err
+	}
+	return ownership.Table{Source: source, Pattern: true, Files: []string{path}}, nil
+}
+
+func openInline(_, text string, _ Options) (ownership.Table, error) {
+	source, err := inlinemap.Open(text)
+	if err != nil {
+		return ownership.Table{}, fmt.Errorf("%w; write inline:{key=value, {key = several words}}", err)
+	}
+	return ownership.Table{Source: source}, nil
+}
+
+func openStatic(_, text string, _ Options) (ownership.Table, error) {
+	source, err := inlinemap.OpenStatic(text)
+	if err != nil {
+		return ownership.Table{}, fmt.Errorf("%w; write static:value or static:{several words}", err)
+	}
+	return ownership.Table{Source: source}, nil
+}
+
+func openUnion(_, text string, o Options) (ownership.Table, error) {
+	if o.depth++; o.depth > maxDepth {
+		return ownership.Table{}, fmt.Errorf("more than %d unions within each other", maxDepth)
+	}
+	union, err := unionmap.Open(text, func(spec string) (ownership.Table, error) { return Open(spec, o) })
+	if err != nil {
+		return ownership.Table{}, err
+	}
+	return ownership.Table{Source: union, Pattern: union.Pattern(), Files: ownership.Files(union...)}, nil
+}

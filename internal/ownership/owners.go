@@ -1,0 +1,209 @@
+package ownership
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// MaxOwners is how many owners an [Answer] names.
+const MaxOwners = 20
+
+// Config says which tables decide and how their contents are read. The zero value
+// lists nobody.
+type Config struct {
+	Owners  []Table // as smtpd_sender_login_maps
+	Aliases []Table // as virtual_alias_maps
+
+	LocalDomains []string // whose addresses are also asked for without the domain
+	LoginDomain  string   // the domain of logins, alias targets and senders that have none; "" leaves them bare
+	Delimiters   string   // as recipient_delimiter; "" means no extensions
+	SelfOwned    bool     // a login owns its own address without being listed
+}
+
+// Owners decides. It is safe for concurrent use if the sources are.
+type Owners struct {
+	owners, aliases []Table
+	localDomains    map[string]bool
+	loginDomain     string
+	delimiters      string
+	selfOwned       bool
+}
+
+// New checks the configuration and makes it ready.
+func New(c Config) (*Owners, error) {
+	o := &Owners{
+		owners: c.Owners, aliases: c.Aliases,
+		localDomains: make(map[string]bool, len(c.LocalDomains)),
+		delimiters:   c.Delimiters, selfOwned: c.SelfOwned,
+	}
+	for _, name := range c.LocalDomains {
+		domain, err := mailaddr.ParseDomain(name)
+		if err != nil {
+			return nil, fmt.Errorf("local domain %.80q: %w", name, err)
+		}
+		o.localDomains[domain] = true
+	}
+	if c.LoginDomain != "" {
+		domain, err := mailaddr.ParseDomain(c.LoginDomain)
+		if err != nil {
+			return nil, fmt.Errorf("login domain %.80q: %w", c.LoginDomain, err)
+		}
+		o.loginDomain = domain
+	}
+	for _, d := range []byte(c.Delimiters) {
+		if d <= ' ' || d >= 0x7f || strings.IndexByte(`@"\,`, d) >= 0 {
+			return nil, fmt.Errorf("recipient delimiter %q cannot delimit; use characters such as +", c.Delimiters)
+		}
+	}
+	return o, nil
+}
+
+// How is by what a login owns a sender.
+type How string
+
+// The ways to own a sender.
+const (
+	ByMap   How = "map"   // an owner table lists the login
+	ByAlias How = "alias" // an alias table delivers to the login
+	BySelf  How = "self"  // the sender is the login's own address
+)
+
+// Path is the entry that an answer rests on.
+type Path struct {
+	Table string // as configured
+	Key   string // that was found
+	Entry string // the values of the key, separated by commas
+
+	table Table
+}
+
+// Where tells the place of the entry, as "path:line"; "" if the source has none.
+func (p Path) Where() string {
+	if p.table.Source == nil {
+		return ""
+	}
+	return p.table.Locate(p.Key)
+}
+
+// Answer is what the tables say about one sender and one login.
+type Answer struct {
+	Owned  bool
+	Listed bool // some table has an entry for the sender; of no meaning when owned by self
+	How    How  // "" unless owned
+	Path   Path // the granting entry; if not owned, the first that lists the sender
+
+	// Owners are the logins and alias targets found instead, if not owned: each
+	// once, as the tables spell them, at most [MaxOwners].
+	Owners []string
+}
+
+// Check tells whether the login owns the sender. An empty login owns nothing; the
+// answer says whether the sender is listed at all. The error means that it could
+// not be told: a source failed and no other one grants the sender. The answer
+// holds then what the others said. The null sender belongs to nobody and to
+// everybody; callers decide on it before.
+func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login string) (Answer, error) {
+	q := question{owners: o, sender: sender, keys: o.keysOf(sender)}
+	if login != "" {
+		q.account = o.account(login)
+	}
+	if o.selfOwned && login != "" && o.isSelf(sender.WithDomain(o.loginDomain), login, q.account) {
+		return Answer{Owned: true, How: BySelf}, nil
+	}
+	if q.ask(ctx, o.owners, ByMap) || q.ask(ctx, o.aliases, ByAlias) {
+		return q.answer, nil
+	}
+	return q.answer, q.err
+}
+
+// Files gives the files that the tables were read from, sorted, each once.
+func (o *Owners) Files() []string {
+	return Files(slices.Concat(o.owners, o.aliases)...)
+}
+
+// Close closes all tables. No Check may be under way.
+func (o *Owners) Close() error {
+	return Close(slices.Concat(o.owners, o.aliases)...)
+}
+
+// question is one call of Check.
+type question struct {
+	owners  *Owners
+	sender  mailaddr.Address
+	account string // "" without login
+	keys    senderKeys
+	answer  Answer
+	err     error // the first source that could not tell
+}
+
+// ask goes through tables of one kind until one of them grants the sender.
+func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
+	for _, table := range tables {
+		key, values, err := q.find(ctx, table)
+		if err != nil {
+			if q.err == nil {
+				q.err = fmt.Errorf("table %s: look up %.100q: %w", table.Spec, key, err)
+			}
+			continue
+		}
+		if len(values) > 0 && q.judge(table, key, values, how) {
+			return true
+		}
+	}
+	return false
+}
+
+// find gives the first key of the sender that the table has, with its values.
+func (q *question) find(ctx context.Context, table Table) (key string, values []string, err error) {
+	keys := &q.keys.fixed
+	if table.Pattern {
+		keys = &q.keys.pattern
+	}
+	for _, key := range keys.all() {
+		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
+			return key, values, err
+		}
+	}
+	return "", nil, nil
+}
+
+// judge notes an entry in the answer and tells whether it grants the sender.
+func (q *question) judge(table Table, key string, values []string, how How) bool {
+	path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), table: table}
+	if q.grants(values, how) {
+		q.answer = Answer{Owned: true, Listed: true, How: how, Path: path}
+		return true
+	}
+	if !q.answer.Listed {
+		q.answer.Listed, q.answer.Path = true, path
+	}
+	q.answer.addOwners(values)
+	return false
+}
+
+func (q *question) grants(values []string, how How) bool {
+	if q.account == "" {
+		return false
+	}
+	return slices.ContainsFunc(values, func(value string) bool {
+		if how == ByAlias {
+			return q.owners.listsTarget(value, q.account, q.sender)
+		}
+		return q.owners.listsOwner(value, q.account)
+	})
+}
+
+// addOwners notes whom the entries name.
+func (a *Answer) addOwners(values []string) {
+	for _, value := range values {
+		for name, rest := nextTarget(value); name != "" && len(a.Owners) < MaxOwners; name, rest = nextTarget(rest) {
+			if !slices.ContainsFunc(a.Owners, func(known string) bool { return strings.EqualFold(known, name) }) {
+				a.Owners = append(a.Owners, name)
+			}
+		}
+	}
+}
