@@ -1,0 +1,156 @@
+// Package logging writes the daemons' log: one line, one write, whatever the
+// disk does.
+//
+// Lines go through zap to stderr or to a file that is opened for appending and
+// reopened on SIGHUP. Invariants:
+//
+//   - A line is written by exactly one write system call, so that lines of
+//     concurrent requests never mix, and no lock is held meanwhile.
+//   - A write that fails (disk full, reader of a pipe gone) loses its line and
+//     is counted. It neither ends nor delays the daemon. A reader of stderr
+//     that is alive but does not read does delay it: that is the price of
+//     writing a decision before the reply is given.
+//   - A reopen that fails leaves the log as it is.
+//
+// Keys that every line has: ts (RFC 3339, UTC, milliseconds), level, msg.
+package logging
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Options say how to log. The zero value is JSON to nowhere at level info.
+type Options struct {
+	Format string    // "json" (or "") or "console"
+	Path   string    // file to append to, created with mode 0640; "" means Err
+	Level  string    // "debug", "info" (or ""), "warn", "error"
+	Err    io.Writer // where lines go without a Path; nil discards them
+}
+
+// Log owns the file that a logger writes to.
+type Log struct {
+	logger *zap.Logger
+	level  zap.AtomicLevel
+	out    *sink
+}
+
+// Open starts a log. An error names the file or the option.
+func Open(o Options) (*Log, error) {
+	level, err := parseLevel(o.Level)
+	if err != nil {
+		return nil, err
+	}
+	encoder, err := newEncoder(o.Format)
+	if err != nil {
+		return nil, err
+	}
+	out, err := openSink(o.Path, o.Err)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{level: zap.NewAtomicLevelAt(level), out: out}
+	// The sink counts its failures: zap has nothing to add on stderr.
+	l.logger = zap.New(zapcore.NewCore(encoder, out, l.level), zap.ErrorOutput(zapcore.AddSync(io.Discard)))
+	return l, nil
+}
+
+// Logger is the logger that writes to l. It stays the same across Reopen.
+func (l *Log) Logger() *zap.Logger { return l.logger }
+
+// SetLevel changes the level of a running log, spelled as in Options.
+func (l *Log) SetLevel(level string) error {
+	parsed, err := parseLevel(level)
+	if err == nil {
+		l.level.SetLevel(parsed)
+	}
+	return err
+}
+
+// Reopen opens the file anew, after something (logrotate) has renamed it. Lines
+// that are being written go to either file, none is lost. With an error the
+// old file stays in use. Without a file there is nothing to do.
+func (l *Log) Reopen() error { return l.out.reopen() }
+
+// Failures counts the lines that could not be written.
+func (l *Log) Failures() uint64 { return l.out.failures.Load() }
+
+// Sync waits until the file is on the disk.
+func (l *Log) Sync() error { return l.out.Sync() }
+
+// Close syncs and closes the file. Lines that come later are counted as
+// failures.
+func (l *Log) Close() error { return l.out.close() }
+
+// RedirectStdlog sends what libraries print with the standard log package to
+// this log, at level warn. The returned function undoes that.
+func (l *Log) RedirectStdlog() (restore func()) {
+	restore, err := zap.RedirectStdLogAt(l.logger.With(zap.String("from", "stdlog")), zapcore.WarnLevel)
+	if err != nil {
+		// Only a level that zap does not know is an error.
+		panic(err)
+	}
+	return restore
+}
+
+func parseLevel(level string) (zapcore.Level, error) {
+	switch level {
+	case "debug":
+		return zapcore.DebugLevel, nil
+	case "", "info":
+		return zapcore.InfoLevel, nil
+	case "warn":
+		return zapcore.WarnLevel, nil
+	case "error":
+		return zapcore.ErrorLevel, nil
+	default:
+		return 0, fmt.Errorf("open log: %q is not a level: debug, info, warn or error", level)
+	}
+}
+
+func newEncoder(format string) (zapcore.Encoder, error) {
+	c := zapcore.EncoderConfig{
+		TimeKey:        "ts",
+		LevelKey:       "level",
+		MessageKey:     "msg",
+		NameKey:        "logger",
+		LineEnding:     zapcore.DefaultLineEnding,
+		EncodeTime:     encodeTime,
+		EncodeLevel:    zapcore.LowercaseLevelEncoder,
+		EncodeDuration: zapcore.StringDurationEncoder,
+	}
+	switch format {
+	case "", "json":
+		return zapcore.NewJSONEncoder(c), nil
+	case "console":
+		return zapcore.NewConsoleEncoder(c), nil
+	default:
+		return nil, fmt.Errorf("open log: %q is not a format: json or console", format)
+	}
+}
+
+// timeLayout always has three digits of milliseconds, so that lines sort.
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+func encodeTime(t time.Time, e zapcore.PrimitiveArrayEncoder) {
+	zapcore.TimeEncoderOfLayout(timeLayout)(t.UTC(), e)
+}
+
+// fileMode lets the adm group of a log rotation read, and nobody else: lines
+// hold addresses.
+const fileMode = 0o640
+
+func openFile(path string) (*os.File, error) {
+	// Without O_NONBLOCK the open of a FIFO would wait for a reader.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return f, nil
+}
