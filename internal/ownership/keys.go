@@ -6,9 +6,10 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// maxKeys is how many keys one sender can have: five steps, each in quoted and
-// unquoted form, with the domain as A-labels and as U-labels.
-const maxKeys = 5 * 2 * 2
+// maxKeys is how many keys one sender can have: the address with and without its
+// extension (quoted and unquoted, A-labels and U-labels), the local part with and
+// without it (quoted and unquoted), the domain (A-labels and U-labels).
+const maxKeys = 2*4 + 2*2 + 2
 
 // keyList is a list of keys without an allocation of its own.
 type keyList struct {
