@@ -31,3 +31,21 @@ const (
 	OwnerLookupFailed     Reason = "owners_unavailable"
 	OwnerSenderNotAddress Reason = "sender_not_an_address"
 )
+
+// Reasons of the signer.
+const (
+	Signed             Reason = "signed"
+	SignNoFrom         Reason = "no_from"
+	SignSeveralFrom    Reason = "several_from"
+	SignBadFrom        Reason = "from_not_an_address"
+	SignSeveralDomains Reason = "several_from_domains"
+	SignNoKey          Reason = "no_dkim_key"
+	SignAlreadySigned  Reason = "already_signed" // by us, and the signature is valid
+	SignFailed         Reason = "sign_failed"    // no key could sign (see error)
+)
+
+// Reasons of the milter server.
+const (
+	HeaderTooLarge Reason = "header_too_large" // more header than is looked at: refused
+	ConnectionLost Reason = "connection_lost"  // the MTA stalled, or left inside a command
+)

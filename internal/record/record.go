@@ -32,6 +32,14 @@ type Record struct {
 	Sender        string
 	Recipient     string
 	SASLUsername  string
+	MessageID     string // this and what follows up to SignedBy: milterd only
+	From          string // author domain
+	SPF           string
+	DKIM          string
+	ARC           string
+	DMARC         string
+	Disposition   string
+	SignedBy      string        // domain/selector of each signature that was added
 	Duration      time.Duration // from the last byte of the request to the reply
 	Steps         []Step
 	Err           error // internal error text; never sent to the client
@@ -76,6 +84,14 @@ func (r *Record) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	str("sender", r.Sender)
 	str("recipient", r.Recipient)
 	str("sasl_username", r.SASLUsername)
+	str("message_id", r.MessageID)
+	str("from", r.From)
+	str("spf", r.SPF)
+	str("dkim", r.DKIM)
+	str("arc", r.ARC)
+	str("dmarc", r.DMARC)
+	str("disposition", r.Disposition)
+	str("signed_by", r.SignedBy)
 	e.AddFloat64("duration_ms", milliseconds(r.Duration))
 	if len(r.Steps) > 0 {
 		if err := e.AddArray("steps", steps(r.Steps)); err != nil {

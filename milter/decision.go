@@ -1,0 +1,137 @@
+package milter
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// Handler decides about the messages of one role.
+type Handler interface {
+	// Begin is called at MAIL. It must not wait: what takes time is started here
+	// and ends with ctx, which lives as long as the message. An answer other than
+	// Continue settles the message and needs no Work. Without Work, Continue
+	// means Accept.
+	//
+	// s never changes. m grows between the calls, from the calling goroutine
+	// only: goroutines that are started here take copies.
+	Begin(ctx context.Context, s *Session, m *Message) (Work, Answer, error)
+}
+
+// Work is one message under way. Its methods are called in the order Headers,
+// Body, Finish; any of them may be the last, because MTAs abort messages.
+type Work interface {
+	// Headers is called when [Message.Header] is complete. An answer other than
+	// Continue settles the message, and the MTA does not send its body.
+	Headers(ctx context.Context) (Answer, error)
+	// Body gets the next chunk, up to 65,535 octets with CRLF line ends, which
+	// must not be kept. After an error it is not called again, and neither is
+	// Finish.
+	Body(chunk []byte) error
+	// Finish decides when the body has ended, before the deadline of ctx. The MTA
+	// is kept waiting by progress packets.
+	Finish(ctx context.Context) (Decision, error)
+	// Close is called once, when the message is over in whatever way and its
+	// context has ended.
+	Close()
+}
+
+// Gate is Work that has a say about each recipient.
+type Gate interface {
+	// Recipient is called for each RCPT; Reject and Defer refuse this recipient
+	// only, Accept is Continue.
+	Recipient(ctx context.Context, to mailaddr.Address) (Answer, error)
+}
+
+// Verdict is what becomes of a message.
+type Verdict uint8
+
+// Verdicts. Continue has the message go on; at the end of it, deliver it.
+const (
+	Continue Verdict = iota
+	Accept           // settle: deliver as it is, ask nothing more
+	Reject           // refuse for good, 5xx
+	Defer            // refuse for now, 4xx
+)
+
+// String gives the record's word.
+func (v Verdict) String() string {
+	switch v {
+	case Reject:
+		return "reject"
+	case Defer:
+		return "defer"
+	}
+	return "pass"
+}
+
+// Reply is what the SMTP client is told of a refusal. What is zero or not valid
+// is replaced: a Reject has a code of 500 to 599 and a status of class 5, a Defer
+// one of 400 to 499 and class 4.
+type Reply struct {
+	Code   int    // 550, 451; never 421, which would end the SMTP session
+	Status string // RFC 3463, such as "5.7.1"
+	Text   string // ASCII; lines are split at line feeds and at 400 octets
+}
+
+// Answer is what one stage of a message was answered.
+type Answer struct {
+	Verdict Verdict
+	Reply   Reply // of Reject and Defer
+	Reason  record.Reason
+	// Err is what went wrong on the way to an answer that holds nevertheless.
+	Err     error
+	Details Details
+}
+
+// Details are the findings that a decision's record shows besides the verdict.
+type Details struct {
+	Mode        string
+	Steps       []record.Step
+	From        string // author domain or address, as the handler judged it
+	SPF         string
+	DKIM        string
+	ARC         string
+	DMARC       string
+	Disposition string
+	SignedBy    string // "domain/selector", comma-separated
+}
+
+// Decision is what becomes of a whole message. Modifications are made only when
+// it is delivered: changes first, then deletions from the highest index to the
+// lowest, then insertions, so that every index is one that the milter saw.
+type Decision struct {
+	Answer
+	Change []Replacement
+	Delete []Position
+	Insert []Insertion
+	// Quarantine is the reason to put the message into the hold queue, "" not to.
+	Quarantine string
+}
+
+// Position is one header field among those that the milter saw: the Index-th of
+// its name, from 1, names compared ignoring case.
+type Position struct {
+	Name  string
+	Index int
+}
+
+// Replacement gives a field a new value, see [Insertion] for its form.
+type Replacement struct {
+	Position
+	Value string
+}
+
+// Insertion is a new field. Insertions at one index stand in the message in the
+// order in which they stand in the list.
+type Insertion struct {
+	// Index is 0 for the very top, above the MTA's own Received field, and n to
+	// stand below n fields.
+	Index int
+	Name  string
+	// Value is the text behind the colon. It gets a space in front unless it
+	// begins with white space. Folds are CRLF or LF and white space; other line
+	// ends and control characters are removed.
+	Value string
+}

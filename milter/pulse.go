@@ -1,0 +1,51 @@
+package milter
+
+import "time"
+
+// pulseEvery is how often the MTA is asked for patience. Postfix waits 300 s at
+// the end of a message, and begins anew with each progress packet.
+const pulseEvery = 10 * time.Second
+
+// pulse sends progress packets while a handler works. Until the first one is due
+// it is a timer and no more.
+type pulse struct {
+	timer *time.Timer
+	quit  chan struct{}
+	done  chan struct{}
+}
+
+// startPulse calls progress now and then, until stop; if it fails the MTA is gone,
+// and so lost is called and the pulse ends.
+func startPulse(progress func() error, lost func()) *pulse {
+	p := &pulse{quit: make(chan struct{}), done: make(chan struct{})}
+	p.timer = time.AfterFunc(pulseEvery, func() {
+		defer close(p.done)
+		p.run(progress, lost)
+	})
+	return p
+}
+
+func (p *pulse) run(progress func() error, lost func()) {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	for {
+		if err := progress(); err != nil {
+			lost()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-p.quit:
+			return
+		}
+	}
+}
+
+// stop returns when no progress packet will be sent any more.
+func (p *pulse) stop() {
+	if p.timer.Stop() {
+		return
+	}
+	close(p.quit)
+	<-p.done
+}

@@ -1,0 +1,156 @@
+package milter
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/milter/wire"
+)
+
+// Counter counts records.
+type Counter interface{ Count(r record.Record) }
+
+// reporter writes one record, and bumps one counter, for each message that was
+// answered, each recipient that was refused, and each connection that ended for
+// another reason than the MTA's will.
+type reporter struct {
+	log     *zap.Logger
+	counter Counter
+}
+
+const (
+	daemonName   = "milterd"
+	closedAction = "none, connection closed"
+	// maxMessageID bounds the Message-ID in records, in octets; RFC 5322 allows
+	// lines of 998.
+	maxMessageID = 998
+)
+
+func (p reporter) write(r *record.Record) {
+	r.Log(p.log)
+	if p.counter != nil {
+		p.counter.Count(*r)
+	}
+}
+
+// message reports the final reply to a message.
+func (p reporter) message(m *message, a *Answer, action string, since time.Time) {
+	r := m.record(since)
+	r.describe(m, a, action)
+	if len(m.Recipients) > 0 {
+		r.Recipient = m.Recipients[0].Raw
+	}
+	p.write(&r.Record)
+}
+
+// recipient reports the refusal of one recipient.
+func (p reporter) recipient(m *message, a *Answer, action, to string, since time.Time) {
+	r := m.record(since)
+	r.describe(m, a, action)
+	r.Recipient = to
+	p.write(&r.Record)
+}
+
+// panicked reports a defect of ours, with as much of the message as there is.
+func (p reporter) panicked(s *session, err error) {
+	r := s.record()
+	r.Reason = record.Panicked
+	r.Err = err
+	p.write(&r.Record)
+}
+
+// broken reports a connection that we gave up.
+func (p reporter) broken(s *session, err error) {
+	r := s.record()
+	r.Reason = record.ConnectionLost
+	var violation *wire.ProtocolError
+	if errors.As(err, &violation) {
+		r.Reason = record.BadRequest
+	}
+	r.Err = err
+	p.write(&r.Record)
+}
+
+// draft is a record that is being filled.
+type draft struct{ record.Record }
+
+// record begins the record of a connection that ends.
+func (s *session) record() draft {
+	d := draft{}
+	if s.msg != nil {
+		d = s.msg.record(s.msg.Received)
+	} else {
+		d.peer(&s.peer)
+	}
+	d.Verdict = "error"
+	d.Action = closedAction
+	return d
+}
+
+// record begins the record of a message; since is when the last octet came that
+// the reply answers.
+func (m *message) record(since time.Time) draft {
+	d := draft{}
+	d.peer(&m.session)
+	d.Check = m.Role.String()
+	d.QueueID = m.QueueID
+	d.Sender = m.Sender.Raw
+	if m.Sender.IsNull() {
+		d.Sender = "<>"
+	}
+	d.SASLUsername = m.Login
+	id := m.Get("Message-ID")
+	d.MessageID = id[:min(len(id), maxMessageID)]
+	d.Duration = time.Since(since)
+	return d
+}
+
+func (d *draft) peer(s *Session) {
+	d.Daemon = daemonName
+	d.ClientName = s.Name
+	d.ClientAddress = addrText(s.Client)
+	if s.Port != 0 {
+		d.ClientPort = strconv.Itoa(int(s.Port))
+	}
+	d.Helo = s.Helo
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// describe fills in what was decided.
+func (d *draft) describe(m *message, a *Answer, action string) {
+	d.Verdict = a.Verdict.String()
+	d.Reason = a.Reason
+	d.Action = action
+	d.Err = a.Err
+	if a.Verdict < Reject && couldNotTell(a) {
+		d.Verdict = "error"
+	}
+	if m.settings.handler(m.Role) == nil {
+		d.Verdict = "none"
+	}
+	d.Mode = a.Details.Mode
+	d.Steps = a.Details.Steps
+	d.From = a.Details.From
+	d.SPF = a.Details.SPF
+	d.DKIM = a.Details.DKIM
+	d.ARC = a.Details.ARC
+	d.DMARC = a.Details.DMARC
+	d.Disposition = a.Details.Disposition
+	d.SignedBy = a.Details.SignedBy
+}
+
+// couldNotTell tells an acceptance that is nobody's judgement.
+func couldNotTell(a *Answer) bool {
+	return a.Reason == record.CheckFailed || a.Reason == record.DeadlineSpent
+}

@@ -1,0 +1,360 @@
+package milter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/textproto"
+	"runtime/debug"
+	"time"
+
+	library "github.com/emersion/go-milter"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/milter/wire"
+)
+
+// session is one milter connection: the library's Milter. All of its methods run
+// in the library's goroutine for this connection, the end included.
+type session struct {
+	server *Server
+	kind   Listen
+	guard  *wire.Guard
+	ctx    context.Context // ends with the connection; the library's callbacks have none
+	cancel context.CancelFunc
+
+	peer    Session
+	msg     *message
+	settled *reply // the final reply to the current message
+	done    chan struct{}
+}
+
+var _ library.Milter = (*session)(nil)
+
+func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen) *session {
+	s := &session{server: server, kind: kind, done: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.guard = wire.New(conn, wire.Config{
+		Need:    wire.Offer{Actions: uint32(actions), Protocol: uint32(protocol)},
+		Idle:    server.opts.IdleTimeout,
+		Frame:   server.opts.FrameTimeout,
+		Write:   server.opts.WriteTimeout,
+		Buffers: &server.buffers,
+		Closed:  s.end,
+	})
+	return s
+}
+
+// end is called when the connection is closed and nothing uses it any more.
+func (s *session) end() {
+	defer close(s.done)
+	defer s.cancel()
+	// The library has done its recovering: a panic from here would end the daemon.
+	_, _ = s.guarded(func() library.Response { s.drop(); return nil })
+	if err := s.guard.Err(); err != nil && !errors.Is(err, wire.ErrStopped) && !errors.Is(err, errPanicked) {
+		s.server.report.broken(s, err)
+	}
+}
+
+// Connect keeps what holds for the whole session. No reply was negotiated.
+func (s *session) Connect(string, string, uint16, net.IP, *library.Modifier) (library.Response, error) {
+	return s.guarded(func() library.Response {
+		s.peer = newPeer(s.guard.Payload(), s.guard.Macros())
+		return nil
+	})
+}
+
+// newPeer reads CONNECT. The address that the MTA names in a macro is preferred:
+// some MTAs give CONNECT another form of it, or none.
+func newPeer(payload []byte, macros *wire.Macros) Session {
+	peer, _ := wire.ParseConnect(payload) // the guard let it pass
+	s := Session{
+		MTA:     macros.Get("j"),
+		Daemon:  macros.Get("{daemon_name}"),
+		Client:  peer.Addr,
+		Port:    peer.Port,
+		Name:    peer.Name,
+		Reverse: macros.Get("{client_ptr}"),
+	}
+	if addr := wire.ParseAddr(macros.Get("{client_addr}")); addr.IsValid() {
+		s.Client = addr
+	}
+	return s
+}
+
+// Helo keeps the latest name: it comes again after STARTTLS. No reply was
+// negotiated.
+func (s *session) Helo(string, *library.Modifier) (library.Response, error) {
+	return s.guarded(func() library.Response {
+		s.peer.Helo = wire.HeloName(s.guard.Payload())
+		s.peer.TLSVersion = s.guard.Macros().At(wire.Helo, "{tls_version}")
+		return nil
+	})
+}
+
+// MailFrom begins a message.
+func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) {
+	return s.guarded(func() library.Response {
+		s.drop()
+		m := newMessage(s.ctx, wire.Args(s.guard.Payload()), s.peer, s.guard.Macros(), time.Now())
+		m.settings = s.server.settings.Load()
+		m.Role = m.settings.role(s.kind, &m.session, &m.Message)
+		s.msg = m
+		work, answer, err := s.begin(m)
+		m.work = work
+		answer = s.judge(answer, err)
+		if work == nil && answer.Verdict == Continue {
+			answer.Verdict = Accept
+		}
+		return s.answer(answer, m.Received)
+	})
+}
+
+func (s *session) begin(m *message) (Work, Answer, error) {
+	h := m.settings.handler(m.Role)
+	if h == nil {
+		return nil, Answer{Verdict: Accept, Reason: record.NotApplicable}, nil
+	}
+	return h.Begin(m.ctx, &m.session, &m.Message)
+}
+
+// judge applies the rule for handlers that could not tell.
+func (s *session) judge(a Answer, err error) Answer {
+	if err == nil {
+		return a
+	}
+	failed := Answer{Verdict: Accept, Reason: record.CheckFailed, Err: err, Details: a.Details}
+	if errors.Is(err, context.DeadlineExceeded) {
+		failed.Reason = record.DeadlineSpent
+	}
+	if s.msg.settings.DeferOnError {
+		failed.Verdict = Defer
+		failed.Reply = Reply{Code: 451, Status: "4.3.0", Text: "Temporary failure, try again later"}
+	}
+	return failed
+}
+
+// answer gives the reply to a stage before the end of the message.
+func (s *session) answer(a Answer, since time.Time) library.Response {
+	r := replyTo(a)
+	if a.Verdict != Continue {
+		s.server.report.message(s.msg, &a, r.String(), since)
+		s.settle(r)
+	}
+	return r
+}
+
+// settle ends the current message with its final reply. The MTA should not speak
+// of it again; if it does, the reply stays.
+func (s *session) settle(r reply) {
+	s.endMessage()
+	s.settled = &r
+	s.guard.MessageDone()
+}
+
+// drop forgets the current message, settled or not.
+func (s *session) drop() {
+	s.endMessage()
+	s.settled = nil
+}
+
+func (s *session) endMessage() {
+	m := s.msg
+	if m == nil {
+		return
+	}
+	s.msg = nil
+	m.cancel()
+	if m.work != nil {
+		m.work.Close()
+	}
+}
+
+// RcptTo tells one recipient.
+func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
+	return s.guarded(func() library.Response {
+		m := s.msg
+		if m == nil {
+			return s.again()
+		}
+		since := time.Now()
+		s.noteQueueID()
+		to := parseAddress(wire.Args(s.guard.Payload())[0])
+		m.addRecipient(to)
+		gate, ok := m.work.(Gate)
+		if !ok {
+			return replyTo(Answer{})
+		}
+		ctx, cancel := context.WithTimeout(m.ctx, m.settings.CommandTimeout)
+		defer cancel()
+		a, err := gate.Recipient(ctx, to)
+		return s.answerRecipient(s.judge(a, err), to.Raw, since)
+	})
+}
+
+// answerRecipient refuses one recipient, or lets the message go on.
+func (s *session) answerRecipient(a Answer, to string, since time.Time) library.Response {
+	if a.Verdict == Accept {
+		a.Verdict = Continue
+	}
+	r := replyTo(a)
+	if a.Verdict != Continue || a.Err != nil {
+		s.server.report.recipient(s.msg, &a, r.String(), to, since)
+	}
+	if a.Verdict != Continue {
+		s.msg.dropRecipient()
+	}
+	return r
+}
+
+// again repeats the final reply.
+func (s *session) again() library.Response {
+	if s.settled == nil {
+		return reply{code: library.ActAccept}
+	}
+	return *s.settled
+}
+
+func (s *session) noteQueueID() {
+	if id := s.guard.Macros().Get("i"); id != "" {
+		s.msg.QueueID = id
+	}
+}
+
+// Header keeps one field. No reply was negotiated.
+func (s *session) Header(name, value string, _ *library.Modifier) (library.Response, error) {
+	if s.msg != nil {
+		s.msg.Header = append(s.msg.Header, Field{name, crlf(value)})
+	}
+	return nil, nil
+}
+
+// Headers ends the header. h is the library's own map of it, which it empties at
+// an ABORT only; the fields of message after message would gather there.
+func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.Response, error) {
+	defer clear(h)
+	return s.guarded(func() library.Response {
+		m := s.msg
+		if m == nil {
+			return s.again()
+		}
+		since := time.Now()
+		s.noteQueueID()
+		if s.guard.HeaderOverflow() {
+			return s.answer(headerTooLarge(), since)
+		}
+		ctx, cancel := context.WithTimeout(m.ctx, m.settings.CommandTimeout)
+		defer cancel()
+		a, err := m.work.Headers(ctx)
+		return s.answer(s.judge(a, err), since)
+	})
+}
+
+// headerTooLarge refuses what cannot be judged: a message that passed unseen
+// because of its many fields would be a way around every check.
+func headerTooLarge() Answer {
+	return Answer{
+		Verdict: Reject,
+		Reply:   Reply{Code: 552, Status: "5.3.4", Text: "Message header is too large"},
+		Reason:  record.HeaderTooLarge,
+		Err:     fmt.Errorf("header has over %d fields or %d octets", wire.MaxHeaders, wire.MaxHeaderBytes),
+	}
+}
+
+// BodyChunk passes a chunk on. No reply was negotiated.
+func (s *session) BodyChunk(chunk []byte, _ *library.Modifier) (library.Response, error) {
+	return s.guarded(func() library.Response {
+		if s.msg != nil && s.msg.bodyErr == nil {
+			s.msg.bodyErr = s.msg.work.Body(chunk)
+		}
+		return nil
+	})
+}
+
+// Body ends the message.
+func (s *session) Body(e *library.Modifier) (library.Response, error) {
+	return s.guarded(func() library.Response {
+		if s.msg == nil {
+			return s.again()
+		}
+		since := time.Now()
+		s.noteQueueID()
+		// Progress packets may only be sent while nothing else waits to be.
+		if err := s.guard.Flush(); err != nil {
+			s.guard.Fail(err)
+			return nil
+		}
+		d, err := s.finish()
+		if err != nil {
+			d = Decision{Answer: s.judge(d.Answer, err)}
+		}
+		return s.deliver(e, &d, since)
+	})
+}
+
+// finish asks the handler, within the deadline, while the MTA is kept patient.
+func (s *session) finish() (Decision, error) {
+	m := s.msg
+	if m.bodyErr != nil {
+		return Decision{}, m.bodyErr
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, m.settings.FinishTimeout)
+	defer cancel()
+	p := startPulse(s.guard.Progress, cancel)
+	defer p.stop()
+	return m.work.Finish(ctx)
+}
+
+// deliver sends modifications and the final reply; the guard has them leave in
+// one piece.
+func (s *session) deliver(e editor, d *Decision, since time.Time) library.Response {
+	if d.Verdict == Continue {
+		d.Verdict = Accept
+	}
+	r := replyTo(d.Answer)
+	action := r.String()
+	if d.Verdict == Accept {
+		problem, err := edit(e, d)
+		if err != nil {
+			s.guard.Fail(err)
+			return nil
+		}
+		d.Err = errors.Join(d.Err, problem)
+		action = describe(d)
+	}
+	s.server.report.message(s.msg, &d.Answer, action, since)
+	s.settle(r)
+	return r
+}
+
+// Abort forgets the message; CONNECT and HELO stay.
+func (s *session) Abort(*library.Modifier) error {
+	_, err := s.guarded(func() library.Response {
+		s.drop()
+		return nil
+	})
+	return err
+}
+
+// errPanicked is why the guard of a session that panicked ends.
+var errPanicked = errors.New("milter: panic")
+
+// guarded runs one callback. A panic costs this connection and nothing else; it
+// leaves a record. (The library recovers too, but knows no session to report.)
+func (s *session) guarded(callback func() library.Response) (r library.Response, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p)
+			r, err = nil, nil
+		}
+	}()
+	return callback(), nil
+}
+
+func (s *session) panicked(p any) {
+	s.server.opts.Log.Error("panic in a milter session", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+	s.server.report.panicked(s, fmt.Errorf("panic: %v", p))
+	s.guard.Fail(errPanicked)
+}

@@ -1,0 +1,438 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of [Config].
+const (
+	// DefaultIdle is how long an MTA may be silent between two frames. It must be
+	// longer than any honest silence: Postfix hands us a message only when all of
+	// it has come, so a slow upload is silence here, and an SMTP client may sleep
+	// five minutes between any two commands.
+	DefaultIdle = 2*time.Hour + 10*time.Second
+	// DefaultFrame is how long a frame may take from its first octet on, and how
+	// long the first frame may take to begin.
+	DefaultFrame = time.Minute
+	// DefaultWrite is how long the MTA may take to accept our octets.
+	DefaultWrite = 30 * time.Second
+)
+
+const (
+	// maxUnsent bounds what waits to be written; more is sent at once.
+	maxUnsent = 64 << 10
+	// keepUnsent is the largest write buffer that a connection keeps.
+	keepUnsent = 4 << 10
+)
+
+// Config is what a [Guard] needs besides its connection. Zero durations stand for
+// the defaults.
+type Config struct {
+	Need    Offer         // what the MTA must offer
+	Idle    time.Duration // silence between two frames
+	Frame   time.Duration // one frame, from its first octet on
+	Write   time.Duration // one write
+	Buffers *Buffers      // where the read buffer comes from
+	// Closed is called once, by the goroutine that closes the connection, when
+	// nothing uses the guard any more.
+	Closed func()
+}
+
+// Guard is one milter connection. Except for Stop and Kill, only one goroutine
+// may use it; Progress may come from a second one, see there.
+type Guard struct {
+	net.Conn
+	cfg Config
+
+	pooled *[readSize]byte
+	buf    []byte // pooled[:], or a larger one while a large frame is in it
+	r, w   int    // buf[r:w] is read but not consumed
+	left   int    // octets of the current frame that the library may still read
+	timed  bool   // the current frame has its deadline
+	woken  bool   // Stop interrupted a message by mistake, once
+
+	at       phase
+	payload  []byte // of the current command, until the next Read
+	macros   Macros
+	headers  int // of the current message
+	hdrBytes int
+
+	unsent []byte
+	err    error
+
+	inMail atomic.Bool
+	stop   atomic.Bool
+	once   sync.Once
+}
+
+var _ net.Conn = (*Guard)(nil)
+
+// New guards conn.
+func New(conn net.Conn, cfg Config) *Guard {
+	if cfg.Idle <= 0 {
+		cfg.Idle = DefaultIdle
+	}
+	if cfg.Frame <= 0 {
+		cfg.Frame = DefaultFrame
+	}
+	if cfg.Write <= 0 {
+		cfg.Write = DefaultWrite
+	}
+	if cfg.Buffers == nil {
+		cfg.Buffers = new(Buffers)
+	}
+	g := &Guard{Conn: conn, cfg: cfg, pooled: cfg.Buffers.get()}
+	g.buf = g.pooled[:]
+	return g
+}
+
+// Payload gives the payload of the current command, macros and body chunks
+// excepted. It is overwritten by the next Read.
+func (g *Guard) Payload() []byte { return g.payload }
+
+// Macros gives the macros that hold at the current command. They change with the
+// next Read.
+func (g *Guard) Macros() *Macros { return &g.macros }
+
+// HeaderOverflow tells that header fields of the current message were swallowed,
+// because there were more than [MaxHeaders] or [MaxHeaderBytes].
+func (g *Guard) HeaderOverflow() bool {
+	return g.headers > MaxHeaders || g.hdrBytes > MaxHeaderBytes
+}
+
+// Err gives the reason why the guard ended the connection, or nil if the peer
+// did, between two frames.
+func (g *Guard) Err() error { return g.err }
+
+// Fail ends the connection for a reason of the caller's own: the library gets
+// io.EOF from its next Read, and nothing unsent is sent. The first reason counts.
+func (g *Guard) Fail(reason error) {
+	g.unsent = nil
+	g.fail(reason)
+}
+
+// fail keeps the reason and gives what the library shall see: the plain end of
+// the connection, about which it logs nothing.
+func (g *Guard) fail(reason error) error {
+	if g.err == nil {
+		g.err = reason
+	}
+	return io.EOF
+}
+
+// MessageDone tells that the current message has its final reply. A connection
+// that was stopped ends when that reply is sent.
+func (g *Guard) MessageDone() { g.inMail.Store(false) }
+
+// Stop ends the connection as soon as no message is under way: now, or after the
+// current one. It may be called from any goroutine.
+func (g *Guard) Stop() {
+	g.stop.Store(true)
+	if !g.inMail.Load() {
+		// Wakes a blocked Read, which then finds the flag set. If it sets its own
+		// deadline after this one, it looks at the flag once more.
+		_ = g.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// Kill ends the connection from any goroutine, message or not. The goroutine that
+// serves it finds out at its next read or write.
+func (g *Guard) Kill() { _ = g.Conn.Close() }
+
+func (g *Guard) stopped() bool { return g.stop.Load() && !g.inMail.Load() }
+
+// Close sends what is unsent, closes the connection and calls Config.Closed. Only
+// the goroutine that reads may call it.
+func (g *Guard) Close() error {
+	var err error
+	g.once.Do(func() {
+		_ = g.Flush()
+		err = g.Conn.Close()
+		g.cfg.Buffers.put(g.pooled)
+		g.pooled, g.buf, g.payload, g.r, g.w = nil, nil, nil, 0, 0
+		if g.cfg.Closed != nil {
+			g.cfg.Closed()
+		}
+	})
+	return err
+}
+
+// Read gives the library the next octets of frames that have been checked. The
+// end of the connection is io.EOF, whatever the reason.
+func (g *Guard) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for g.left == 0 {
+		if err := g.nextFrame(); err != nil {
+			return 0, g.fail(err)
+		}
+	}
+	if g.r == g.w {
+		if n, err := g.readBody(p); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	n := copy(p[:min(len(p), g.left)], g.buf[g.r:g.w])
+	g.consume(n)
+	g.left -= n
+	return n, nil
+}
+
+// readBody continues a body chunk whose buffered part is used up: directly into p
+// when much is left, else through the buffer, which may get the next frame too.
+func (g *Guard) readBody(p []byte) (int, error) {
+	if limit := min(len(p), g.left); limit >= len(g.buf) {
+		n, err := g.readConn(p[:limit])
+		g.left -= n
+		if err != nil {
+			return n, g.fail(err)
+		}
+		return n, nil
+	}
+	if err := g.fill(1); err != nil {
+		return 0, g.fail(err)
+	}
+	return 0, nil
+}
+
+// nextFrame reads up to the next frame that the library is to see. Frames are
+// whole in the buffer, except body chunks.
+func (g *Guard) nextFrame() error {
+	g.timed = false
+	g.payload = nil
+	g.shrink()
+	if err := g.fill(4); err != nil {
+		return err
+	}
+	length := int(binary.BigEndian.Uint32(g.buf[g.r:]))
+	if length == 0 {
+		return protocolError("frame of length zero")
+	}
+	if length > MaxHeaderFrame+1 {
+		return protocolError("frame of %d octets is too long", length)
+	}
+	if err := g.fill(5); err != nil {
+		return err
+	}
+	c := Command(g.buf[g.r+4])
+	r, err := checkCommand(c, length-1, g.at)
+	if err != nil {
+		return err
+	}
+	if c == Body {
+		g.enter(c)
+		g.left = 4 + length
+		return nil
+	}
+	return g.takeFrame(c, r, length)
+}
+
+// takeFrame checks a frame's payload and either keeps the frame to itself or
+// hands it on.
+func (g *Guard) takeFrame(c Command, r rule, length int) error {
+	if err := g.fill(4 + length); err != nil {
+		return err
+	}
+	payload := g.buf[g.r+5 : g.r+4+length]
+	if r.shape != nil {
+		if err := r.shape(payload); err != nil {
+			return err
+		}
+	}
+	switch c {
+	case Macro:
+		g.macros.set(payload)
+		g.consume(4 + length)
+		return nil
+	case Negotiate:
+		if err := checkOffer(payload, g.cfg.Need); err != nil {
+			return err
+		}
+	}
+	g.enter(c)
+	if c == Header && g.overflows(len(payload)) {
+		g.consume(4 + length)
+		return nil
+	}
+	g.payload = payload
+	g.left = 4 + length
+	return nil
+}
+
+// enter follows the protocol to the next phase.
+func (g *Guard) enter(c Command) {
+	g.at = g.at.after(c)
+	g.macros.enter(c)
+	switch c {
+	case Mail:
+		g.inMail.Store(true)
+		g.headers, g.hdrBytes = 0, 0
+	case Abort:
+		g.inMail.Store(false)
+		g.headers, g.hdrBytes = 0, 0
+	}
+}
+
+// overflows counts a header field.
+func (g *Guard) overflows(n int) bool {
+	g.headers = min(g.headers+1, MaxHeaders+1)
+	g.hdrBytes = min(g.hdrBytes+n, MaxHeaderBytes+1)
+	return g.HeaderOverflow()
+}
+
+func (g *Guard) consume(n int) {
+	g.r += n
+	if g.r == g.w {
+		g.r, g.w = 0, 0
+	}
+}
+
+// fill reads until n octets are buffered.
+func (g *Guard) fill(n int) error {
+	for g.w-g.r < n {
+		if g.w == len(g.buf) || len(g.buf)-g.r < n {
+			g.makeRoom(n)
+		}
+		got, err := g.readConn(g.buf[g.w:])
+		g.w += got
+		if err != nil && g.w-g.r < n {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom moves what is buffered to the front. A buffer that is full doubles
+// towards n octets: a length that was only claimed costs little.
+func (g *Guard) makeRoom(n int) {
+	to := g.buf
+	if g.w-g.r == len(g.buf) {
+		to = make([]byte, min(n, 2*len(g.buf)))
+	}
+	g.w = copy(to, g.buf[g.r:g.w])
+	g.r = 0
+	g.buf = to
+}
+
+// shrink gives a large buffer back after the large frame.
+func (g *Guard) shrink() {
+	if len(g.buf) > readSize && g.w-g.r <= readSize {
+		g.w = copy(g.pooled[:], g.buf[g.r:g.w])
+		g.r = 0
+		g.buf = g.pooled[:]
+	}
+}
+
+// readConn is the only place that waits for the peer: what is unsent leaves
+// first, then the deadline is set.
+func (g *Guard) readConn(p []byte) (int, error) {
+	inFrame := g.left > 0 || g.r < g.w
+	if err := g.Flush(); err != nil {
+		return 0, err
+	}
+	if g.stopped() {
+		return 0, ErrStopped
+	}
+	if err := g.setReadTimer(inFrame); err != nil {
+		return 0, err
+	}
+	if g.stopped() {
+		return 0, ErrStopped
+	}
+	n, err := g.Conn.Read(p)
+	if n > 0 {
+		return n, nil
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && g.stop.Load() && g.inMail.Load() && !g.woken {
+		// Stop saw no message when it woke us, but one began before it did.
+		g.woken, g.timed = true, false
+		return 0, nil
+	}
+	return 0, g.readProblem(err, inFrame)
+}
+
+func (g *Guard) setReadTimer(inFrame bool) error {
+	if g.timed && inFrame {
+		return nil
+	}
+	wait := g.cfg.Idle
+	if inFrame || g.at == atStart {
+		wait = g.cfg.Frame
+	}
+	g.timed = inFrame
+	return g.SetReadDeadline(time.Now().Add(wait))
+}
+
+// readProblem says what the end of reading means.
+func (g *Guard) readProblem(err error, inFrame bool) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && g.stopped():
+		return ErrStopped
+	case errors.Is(err, os.ErrDeadlineExceeded) && inFrame:
+		return ErrStalled
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrIdle
+	case inFrame:
+		return ErrTruncated
+	}
+	return io.EOF
+}
+
+// Write keeps octets until the guard waits for the peer again.
+func (g *Guard) Write(p []byte) (int, error) {
+	if g.err != nil {
+		return 0, g.err
+	}
+	g.unsent = append(g.unsent, p...)
+	if len(g.unsent) < maxUnsent {
+		return len(p), nil
+	}
+	return len(p), g.Flush()
+}
+
+// Flush sends what is unsent.
+func (g *Guard) Flush() error {
+	if len(g.unsent) == 0 {
+		return nil
+	}
+	err := g.writeConn(g.unsent)
+	if err != nil || cap(g.unsent) > keepUnsent {
+		g.unsent = nil
+		return err
+	}
+	g.unsent = g.unsent[:0]
+	return nil
+}
+
+func (g *Guard) writeConn(p []byte) error {
+	if err := g.SetWriteDeadline(time.Now().Add(g.cfg.Write)); err != nil {
+		return err
+	}
+	_, err := g.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ErrStalled
+	}
+	return err
+}
+
+// progress is the frame that asks the MTA for more time (SMFIR_PROGRESS).
+const progress = "\x00\x00\x00\x01p"
+
+// Progress asks the MTA to keep waiting for the reply to the current command. A
+// second goroutine may call it while the one that serves the connection is busy
+// elsewhere and has nothing unsent; with modifications unsent it does nothing,
+// since the MTA takes no progress after them.
+func (g *Guard) Progress() error {
+	if len(g.unsent) > 0 {
+		return nil
+	}
+	return g.writeConn([]byte(progress))
+}

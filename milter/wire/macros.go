@@ -1,0 +1,115 @@
+package wire
+
+import (
+	"bytes"
+	"strings"
+)
+
+// stages are the commands that macros may belong to, in the order of a session.
+const stages = "CHMRTLNBE"
+
+// Macros are the latest macros of each stage. The zero value has none. It is not
+// safe for concurrent use.
+//
+// MTAs send macros before every header field and every body chunk, so that a
+// frame is kept as it came and searched only when somebody asks.
+type Macros struct {
+	byStage [len(stages)][]byte
+	fresh   Command // the command that the next frame must be for its macros to count
+}
+
+func checkMacros(payload []byte) error {
+	if strings.IndexByte(stages, payload[0]) < 0 {
+		return protocolError("macros for unknown command %q", payload[0])
+	}
+	pairs := payload[1:]
+	if len(pairs) > 0 && pairs[len(pairs)-1] != 0 {
+		return protocolError("macro frame does not end in NUL")
+	}
+	if bytes.Count(pairs, []byte{0})%2 != 0 {
+		return protocolError("macro without a value")
+	}
+	return nil
+}
+
+// set keeps a checked macro frame.
+func (m *Macros) set(payload []byte) {
+	i := strings.IndexByte(stages, payload[0])
+	m.byStage[i] = append(m.byStage[i][:0], payload[1:]...)
+	m.fresh = Command(payload[0])
+}
+
+// enter is called for each command: macros of an earlier one of the same stage
+// are stale if none came with this one, and a new message starts with none.
+func (m *Macros) enter(c Command) {
+	fresh := m.fresh == c
+	m.fresh = 0
+	switch c {
+	case Mail:
+		m.clearMessage(fresh)
+		return
+	case Abort:
+		m.clearMessage(false)
+		return
+	}
+	if i := strings.IndexByte(stages, byte(c)); i >= 0 && !fresh {
+		m.byStage[i] = m.byStage[i][:0]
+	}
+}
+
+// clearMessage drops what belongs to a message; CONNECT and HELO stay.
+func (m *Macros) clearMessage(keepMail bool) {
+	for i := strings.IndexByte(stages, byte(Mail)); i < len(stages); i++ {
+		if keepMail && stages[i] == byte(Mail) {
+			continue
+		}
+		m.byStage[i] = m.byStage[i][:0]
+	}
+}
+
+// Get gives the value of a macro, written as the MTA writes it ("i", "{auth_type}"),
+// from the latest stage that has it, or "". Sendmail sends some names without
+// their braces; both spellings of a name are one.
+func (m *Macros) Get(name string) string {
+	for i := len(stages) - 1; i >= 0; i-- {
+		if value, ok := lookup(m.byStage[i], name); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// At gives the value of a macro that came with one stage, or "".
+func (m *Macros) At(stage Command, name string) string {
+	i := strings.IndexByte(stages, byte(stage))
+	if i < 0 {
+		return ""
+	}
+	value, _ := lookup(m.byStage[i], name)
+	return value
+}
+
+// lookup searches "name NUL value NUL" pairs.
+func lookup(pairs []byte, name string) (string, bool) {
+	for len(pairs) > 0 {
+		key, rest, _ := bytes.Cut(pairs, []byte{0})
+		value, after, _ := bytes.Cut(rest, []byte{0})
+		if sameMacro(key, name) {
+			return string(value), true
+		}
+		pairs = after
+	}
+	return "", false
+}
+
+func sameMacro(key []byte, name string) bool {
+	return string(bare(key)) == string(bare([]byte(name)))
+}
+
+// bare drops the braces around a macro's name.
+func bare(name []byte) []byte {
+	if len(name) > 2 && name[0] == '{' && name[len(name)-1] == '}' {
+		return name[1 : len(name)-1]
+	}
+	return name
+}

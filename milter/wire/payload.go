@@ -1,0 +1,133 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"strings"
+)
+
+// maxArgs bounds the ESMTP parameters of one MAIL or RCPT, the address included.
+const maxArgs = 64
+
+// Peer is the payload of CONNECT: the SMTP client as the MTA sees it.
+type Peer struct {
+	Name   string     // host name, or "[address]" when it has none
+	Family byte       // 'U' unknown, 'L' local, '4', '6'
+	Port   uint16     // 0 unless Family is '4' or '6'
+	Addr   netip.Addr // invalid unless Family is '4' or '6' and the text is an address
+}
+
+func checkConnect(payload []byte) error {
+	_, err := ParseConnect(payload)
+	return err
+}
+
+// ParseConnect reads a CONNECT payload: host NUL family [port address NUL]. An
+// "IPv6:" prefix, which some MTAs send, is dropped. An address that does not
+// parse leaves Addr invalid: that is no reason to lose the session.
+func ParseConnect(payload []byte) (Peer, error) {
+	host, rest, ok := bytes.Cut(payload, []byte{0})
+	if !ok || len(rest) == 0 {
+		return Peer{}, protocolError("truncated CONNECT")
+	}
+	p := Peer{Name: string(host), Family: rest[0]}
+	rest = rest[1:]
+	switch p.Family {
+	case 'U':
+		return p, nil
+	case 'L', '4', '6':
+	default:
+		return Peer{}, protocolError("CONNECT of unknown family %q", p.Family)
+	}
+	if len(rest) < 3 || bytes.IndexByte(rest[2:], 0) != len(rest)-3 {
+		return Peer{}, protocolError("truncated CONNECT")
+	}
+	if p.Family != 'L' {
+		p.Port = binary.BigEndian.Uint16(rest)
+		p.Addr = ParseAddr(string(rest[2 : len(rest)-1]))
+	}
+	return p, nil
+}
+
+// ParseAddr reads an IP address as MTAs write it, with or without "IPv6:". An
+// IPv4 address mapped into IPv6 is given as IPv4. The result is invalid when the
+// text is no address.
+func ParseAddr(text string) netip.Addr {
+	const prefix = "IPv6:"
+	if len(text) > len(prefix) && strings.EqualFold(text[:len(prefix)], prefix) {
+		text = text[len(prefix):]
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr.Unmap()
+}
+
+func checkHelo(payload []byte) error {
+	if bytes.IndexByte(payload, 0) != len(payload)-1 {
+		return protocolError("HELO is not one string")
+	}
+	return nil
+}
+
+// HeloName gives the name in a HELO payload.
+func HeloName(payload []byte) string {
+	return string(bytes.TrimSuffix(payload, []byte{0}))
+}
+
+func checkArgs(payload []byte) error {
+	if payload[len(payload)-1] != 0 {
+		return protocolError("envelope command does not end in NUL")
+	}
+	if n := bytes.Count(payload, []byte{0}); n > maxArgs {
+		return protocolError("envelope command with %d arguments", n)
+	}
+	return nil
+}
+
+// Args gives the strings of a MAIL or RCPT payload: the address as the client
+// wrote it, then the ESMTP parameters.
+func Args(payload []byte) []string {
+	payload = bytes.TrimSuffix(payload, []byte{0})
+	return strings.Split(string(payload), "\x00")
+}
+
+// checkHeader wants a name and a value. To a third string the library would send
+// a reply that the MTA does not wait for, and shift every later one.
+func checkHeader(payload []byte) error {
+	end := bytes.IndexByte(payload, 0)
+	if end <= 0 {
+		return protocolError("header without a name")
+	}
+	if bytes.IndexByte(payload[end+1:], 0) != len(payload)-end-2 {
+		return protocolError("header is not two strings")
+	}
+	return nil
+}
+
+// Offer is what an MTA lets a filter do (SMFIF_*) and what of the protocol it can
+// leave out or change (SMFIP_*).
+type Offer struct{ Actions, Protocol uint32 }
+
+// minVersion is the version that the library answers with.
+const minVersion = 2
+
+// checkOffer makes sure of what the library's answer takes for granted: it never
+// looks at the offer.
+func checkOffer(payload []byte, need Offer) error {
+	version := binary.BigEndian.Uint32(payload)
+	actions := binary.BigEndian.Uint32(payload[4:])
+	protocol := binary.BigEndian.Uint32(payload[8:])
+	switch {
+	case version < minVersion:
+		return protocolError("the MTA speaks protocol version %d, at least %d is needed", version, minVersion)
+	case actions&need.Actions != need.Actions:
+		return protocolError("the MTA does not offer the actions %#x", need.Actions&^actions)
+	case protocol&need.Protocol != need.Protocol:
+		return protocolError("the MTA does not offer the protocol options %#x (Postfix: milter_protocol = 6)",
+			need.Protocol&^protocol)
+	}
+	return nil
+}
