@@ -26,6 +26,7 @@ type check struct {
 	lookups int
 	voids   int
 	queries int
+	work    int // bytes of macro values expanded
 	reverse reverse
 }
 
@@ -67,6 +68,7 @@ var (
 	errLookups   = fmt.Errorf("more than %d terms that ask DNS", MaxLookups)
 	errVoids     = errors.New("too many terms that find nothing in DNS")
 	errMXNames   = fmt.Errorf("more than %d MX records", MaxNames)
+	errWork      = errors.New("too many macros")
 	errBadTarget = errors.New("not a domain name after macro expansion")
 	errUnusable  = errors.New("a macro has no value that can stand in a domain name")
 )
@@ -245,6 +247,9 @@ func (c *check) target(ctx context.Context, spec *macroString) (name string, ok 
 		return c.domain, true, nil
 	}
 	name, ok = c.expandName(ctx, spec)
+	if c.work > maxMacroWork {
+		return "", false, permanent(errWork)
+	}
 	return name, ok, expired(ctx)
 }
 

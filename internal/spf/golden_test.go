@@ -103,7 +103,7 @@ func (g golden) run(t *testing.T, z *zone) Result {
 	if g.fields["why"] == "" || g.fields["want"] == "" || g.fields["mechanism"] == "" {
 		t.Fatal("a case needs want, mechanism and why")
 	}
-	got := g.check(t, z)
+	got := g.check(t.Context(), t, z)
 	actual := map[string]string{
 		"want":        string(got.Status),
 		"mechanism":   orDash(got.Mechanism),
@@ -140,7 +140,15 @@ func orDash(s string) string {
 	return s
 }
 
-func (g golden) check(t *testing.T, z *zone) Result {
+func (g golden) check(ctx context.Context, t *testing.T, z *zone) Result {
+	args := g.args(t)
+	if g.fields["identity"] == "helo" {
+		return CheckHelo(ctx, z, args).Result
+	}
+	return CheckMailFrom(ctx, z, args).Result
+}
+
+func (g golden) args(t *testing.T) Args {
 	args := Args{
 		IP:       netip.MustParseAddr(g.fields["ip"]),
 		Helo:     g.fields["helo"],
@@ -154,12 +162,9 @@ func (g golden) check(t *testing.T, z *zone) Result {
 		}
 		args.MaxVoids = n
 	}
-	if g.fields["identity"] == "helo" {
-		return CheckHelo(context.Background(), z, args).Result
-	}
 	if from := g.fields["from"]; from != "<>" {
 		at := strings.LastIndexByte(from, '@')
 		args.Sender = Sender{Local: from[:max(at, 0)], Domain: from[at+1:]}
 	}
-	return CheckMailFrom(context.Background(), z, args).Result
+	return args
 }

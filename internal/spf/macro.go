@@ -246,13 +246,17 @@ func (c *check) expandText(ctx context.Context, m *macroString) (text string, ok
 }
 
 // expandToken gives a token's text; ok is false for a value that is too long
-// or, in a local part, not ASCII (RFC 8616 section 4).
+// or, in a local part, not ASCII (RFC 8616 section 4), and when the check has
+// expanded as much as any check may.
 func (c *check) expandToken(ctx context.Context, t token) (value string, ok bool) {
 	if t.letter == 0 {
 		return t.text, true
 	}
 	value = c.letter(ctx, t.letter)
 	if len(value) > maxMacroValue || !isASCII(value) {
+		return "", false
+	}
+	if c.work += len(value); c.work > maxMacroWork {
 		return "", false
 	}
 	value = t.transform(value)
@@ -349,8 +353,13 @@ func (t token) transform(value string) string {
 
 // splitAny splits at every byte of delims; empty parts count.
 func splitAny(s, delims string) []string {
-	parts := make([]string, 0, 8)
-	start := 0
+	n := 1
+	for i := range len(s) {
+		if strings.IndexByte(delims, s[i]) >= 0 {
+			n++
+		}
+	}
+	parts, start := make([]string, 0, n), 0
 	for i := range len(s) {
 		if strings.IndexByte(delims, s[i]) >= 0 {
 			parts = append(parts, s[start:i])

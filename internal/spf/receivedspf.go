@@ -1,8 +1,6 @@
 package spf
 
-import (
-	"strings"
-)
+import "strings"
 
 // Bounds of a Received-SPF field.
 const (
@@ -27,15 +25,15 @@ func (r Result) receivedSPF(a Args, identity string) string {
 		receiver = unknownName
 	}
 	ip := a.IP.Unmap().WithZone("").String()
-	pairs := []string{
-		string(r.Status),
-		"(" + headerComment(receiver+": "+r.reason(ip)) + ")",
-		"receiver=" + headerValue(receiver) + ";",
-		"identity=" + identity + ";",
-		"client-ip=" + headerValue(ip) + ";",
-		"envelope-from=" + quoted(a.Sender.path()) + ";",
-		"helo=" + headerValue(a.Helo) + ";",
-	}
+	// A comment may be folded at its blanks, a value may not.
+	pairs := append([]string{string(r.Status)}, strings.Fields("("+headerComment(receiver+": "+r.reason(ip))+")")...)
+	pairs = append(pairs,
+		"receiver="+headerValue(receiver)+";",
+		"identity="+identity+";",
+		"client-ip="+headerValue(ip)+";",
+		"envelope-from="+quoted(a.Sender.path())+";",
+		"helo="+headerValue(a.Helo)+";",
+	)
 	switch {
 	case r.Status == TempError || r.Status == PermError:
 		pairs = append(pairs, "problem="+headerValue(r.problem())+";")

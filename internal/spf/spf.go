@@ -68,6 +68,7 @@ const (
 	maxRecord      = 16 << 10 // bytes of one record; RFC 7208 section 3.4 advises under 450
 	maxExplanation = 1024     // bytes of an expanded explanation
 	maxMacroValue  = 1024     // bytes a macro letter may stand for before it is cut to parts
+	maxMacroWork   = 64 << 10 // bytes of such values, per check: ten terms with 25 names each
 )
 
 // Sender is the reverse path of the mail.
