@@ -1,0 +1,206 @@
+// Package metrics counts what the daemons decide and tells whether they serve.
+//
+// Metrics, next to those of the Go runtime (go_…) and the process (process_…):
+//
+//	postern_build_info{daemon,version,revision,goversion}    always 1
+//	postern_decisions_total{check,verdict,reason,mode}       one for each record in the log; check is
+//	                                                         "none" when no check decided
+//	postern_decision_duration_seconds                        histogram: last byte of the request to the reply
+//	postern_requests_in_flight                               requests whose reply is not written yet
+//	postern_connections                                      open connections of Postfix
+//	postern_config_reload_failed                             1 when the last reload was refused and the
+//	                                                         old settings stay in force, else 0
+//	postern_config_last_reload_timestamp_seconds             when settings were last put in force, Unix time
+//	postern_log_write_failures_total                         log lines lost (disk full, reader gone)
+//
+// Other packages register theirs with Registerer. Invariants:
+//
+//   - The registry is our own: nothing is registered by import.
+//   - Label values come from constants of the program. Should one ever not, at
+//     most maxSeries combinations are counted apart, the rest as "other".
+//   - Observing takes no lock and allocates nothing once a combination has
+//     been seen.
+package metrics
+
+import (
+	"maps"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// maxSeries bounds the label combinations of postern_decisions_total.
+const maxSeries = 1024
+
+// other replaces every label value beyond maxSeries.
+const other = "other"
+
+// Options describe the daemon.
+type Options struct {
+	Daemon   string // "policyd" or "milterd"
+	Version  string
+	Revision string
+
+	LogFailures func() uint64 // lost log lines so far; nil leaves the metric out
+}
+
+// Labels are those of postern_decisions_total. Empty fields read "none", an
+// empty mode "enforce", as in the record.
+type Labels struct {
+	Check   string
+	Verdict string
+	Reason  record.Reason
+	Mode    string
+}
+
+// Metrics is safe for concurrent use.
+type Metrics struct {
+	registry     *prometheus.Registry
+	decisions    *prometheus.CounterVec
+	duration     prometheus.Histogram
+	inFlight     prometheus.Gauge
+	connections  prometheus.Gauge
+	reloadFailed prometheus.Gauge
+	lastReload   prometheus.Gauge
+
+	// series is replaced, never changed: Decided reads it without a lock.
+	series atomic.Pointer[map[Labels]prometheus.Counter]
+	grow   sync.Mutex
+}
+
+// durationBuckets run from a lookup in memory to the deadline of a policy
+// request and beyond it.
+func durationBuckets() []float64 {
+	return []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+}
+
+// New makes the metrics of one daemon.
+func New(o Options) *Metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_decisions_total",
+			Help: "Decisions, by the check that made them, verdict, reason and mode.",
+		}, []string{"check", "verdict", "reason", "mode"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "postern_decision_duration_seconds",
+			Help:    "Time from the last byte of a request to its reply.",
+			Buckets: durationBuckets(),
+		}),
+		inFlight:     gauge("postern_requests_in_flight", "Requests whose reply is not written yet."),
+		connections:  gauge("postern_connections", "Open connections of Postfix."),
+		reloadFailed: gauge("postern_config_reload_failed", "1 when the last reload was refused and the old settings stay in force."),
+		lastReload:   gauge("postern_config_last_reload_timestamp_seconds", "When settings were last put in force, Unix time."),
+	}
+	m.series.Store(&map[Labels]prometheus.Counter{})
+	m.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		buildInfo(o),
+		m.decisions, m.duration, m.inFlight, m.connections, m.reloadFailed, m.lastReload,
+	)
+	if o.LogFailures != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "postern_log_write_failures_total",
+			Help: "Log lines that could not be written.",
+		}, func() float64 { return float64(o.LogFailures()) }))
+	}
+	return m
+}
+
+func buildInfo(o Options) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "postern_build_info",
+		Help: "Always 1; what is running.",
+		ConstLabels: prometheus.Labels{
+			"daemon": o.Daemon, "version": o.Version, "revision": o.Revision, "goversion": runtime.Version(),
+		},
+	})
+	g.Set(1)
+	return g
+}
+
+// Registerer takes the metrics of other packages: breakers, stores, caches.
+func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
+
+// Gatherer gives all metrics, for tests and for the HTTP server.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// Decided counts one decision and how long it took.
+func (m *Metrics) Decided(l Labels, took time.Duration) {
+	c, ok := (*m.series.Load())[l]
+	if !ok {
+		c = m.newSeries(l)
+	}
+	c.Inc()
+	m.duration.Observe(took.Seconds())
+}
+
+// Prepare makes combinations show up with 0 before the first decision, so that
+// a rate over the first one is not lost.
+func (m *Metrics) Prepare(all ...Labels) {
+	for _, l := range all {
+		if _, ok := (*m.series.Load())[l]; !ok {
+			m.newSeries(l)
+		}
+	}
+}
+
+func (m *Metrics) newSeries(l Labels) prometheus.Counter {
+	m.grow.Lock()
+	defer m.grow.Unlock()
+	old := *m.series.Load()
+	if c, ok := old[l]; ok {
+		return c
+	}
+	if len(old) >= maxSeries {
+		return m.decisions.WithLabelValues(other, other, other, other)
+	}
+	c := m.decisions.WithLabelValues(l.values()...)
+	series := maps.Clone(old)
+	series[l] = c
+	m.series.Store(&series)
+	return c
+}
+
+func (l Labels) values() []string {
+	or := func(s, otherwise string) string {
+		if s == "" {
+			return otherwise
+		}
+		return s
+	}
+	return []string{or(l.Check, "none"), or(l.Verdict, "none"), or(string(l.Reason), "none"), or(l.Mode, "enforce")}
+}
+
+// RequestStarted and RequestDone bracket one request.
+func (m *Metrics) RequestStarted() { m.inFlight.Inc() }
+
+// RequestDone ends what RequestStarted began.
+func (m *Metrics) RequestDone() { m.inFlight.Dec() }
+
+// ConnectionOpened and ConnectionClosed bracket one connection.
+func (m *Metrics) ConnectionOpened() { m.connections.Inc() }
+
+// ConnectionClosed ends what ConnectionOpened began.
+func (m *Metrics) ConnectionClosed() { m.connections.Dec() }
+
+// Reloaded notes the outcome of a load of the configuration, the first one
+// included: with nil, now is when the settings came into force.
+func (m *Metrics) Reloaded(now time.Time, err error) {
+	if err != nil {
+		m.reloadFailed.Set(1)
+		return
+	}
+	m.reloadFailed.Set(0)
+	m.lastReload.Set(float64(now.UnixMilli()) / 1000)
+}

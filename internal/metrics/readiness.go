@@ -1,0 +1,96 @@
+package metrics
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const (
+	// maxConditions bounds the named conditions of a Readiness.
+	maxConditions = 64
+	// maxDetail bounds the text of one, in bytes.
+	maxDetail = 200
+)
+
+// Readiness says whether a daemon should be sent work: it serves, it is not
+// draining, and every named condition holds. The zero value is not serving.
+type Readiness struct {
+	mu         sync.Mutex
+	serving    bool
+	draining   bool
+	conditions map[string]condition
+}
+
+type condition struct {
+	ok     bool
+	detail string
+}
+
+// Serving notes that all listeners accept.
+func (r *Readiness) Serving() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.serving = true
+}
+
+// Draining notes that the daemon is stopping; there is no way back.
+func (r *Readiness) Draining() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = true
+}
+
+// Set notes whether a named condition holds. The detail is shown to whoever
+// asks over HTTP: it must not hold a secret or an address of a mail. Conditions
+// beyond 64 are left out.
+func (r *Readiness) Set(name string, ok bool, detail string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conditions == nil {
+		r.conditions = make(map[string]condition)
+	}
+	if _, known := r.conditions[name]; known || len(r.conditions) < maxConditions {
+		r.conditions[name] = condition{ok, detail}
+	}
+}
+
+// Remove forgets a condition, when a reload has taken away what it was about.
+func (r *Readiness) Remove(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conditions, name)
+}
+
+// Ready reports whether work is welcome, and why, one condition a line.
+func (r *Readiness) Ready() (ready bool, report string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var b strings.Builder
+	line := func(name string, ok bool, detail string) {
+		state := "ok"
+		if !ok {
+			state = "failing"
+			ready = false
+		}
+		if detail != "" {
+			state += ": " + detail
+		}
+		fmt.Fprintf(&b, "%s: %s\n", name, state)
+	}
+	ready = true
+	line("serving", r.serving, "")
+	line("not draining", !r.draining, "")
+	for _, name := range slices.Sorted(maps.Keys(r.conditions)) {
+		c := r.conditions[name]
+		line(oneLine(name), c.ok, oneLine(c.detail))
+	}
+	return ready, b.String()
+}
+
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	return strings.ToValidUTF8(s[:min(len(s), maxDetail)], "")
+}
