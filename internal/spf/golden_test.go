@@ -58,7 +58,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func readGolden(t *testing.T, file string) (*zone, []golden) {
+func readGolden(t testing.TB, file string) (*zone, []golden) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func readGolden(t *testing.T, file string) (*zone, []golden) {
 }
 
 // goldenText reads a value, in Go's quotes or bare.
-func goldenText(t *testing.T, s string) string {
+func goldenText(t testing.TB, s string) string {
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
 		return s
 	}
