@@ -1,0 +1,85 @@
+package postfixtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// Binaries builds commands of this module, each one once. The race detector is
+// built in when the caller has it, so that a race in a daemon makes its Stop
+// fail.
+type Binaries struct {
+	dir string
+
+	mu    sync.Mutex
+	built map[string]*build
+}
+
+type build struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// NewBinaries makes a directory for the binaries; Close removes it.
+func NewBinaries() (*Binaries, error) {
+	dir, err := os.MkdirTemp("", "postern-bin-")
+	if err != nil {
+		return nil, err
+	}
+	// Daemons that give up root must still be able to run helpers from here.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &Binaries{dir: dir, built: map[string]*build{}}, nil
+}
+
+// Close removes what was built.
+func (b *Binaries) Close() error { return os.RemoveAll(b.dir) }
+
+// Path returns the path of cmd/name, which it builds when asked first. The
+// caller's working directory must lie in the module.
+func (b *Binaries) Path(ctx context.Context, name string) (string, error) {
+	b.mu.Lock()
+	one := b.built[name]
+	if one == nil {
+		one = new(build)
+		b.built[name] = one
+	}
+	b.mu.Unlock()
+	one.once.Do(func() { one.path, one.err = b.build(ctx, name) })
+	return one.path, one.err
+}
+
+func (b *Binaries) build(ctx context.Context, name string) (string, error) {
+	root, err := ModuleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(b.dir, name)
+	args := []string{"build", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/"+name)...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return path, nil
+}
+
+// ModuleRoot returns the directory that holds go.mod.
+func ModuleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

@@ -1,0 +1,240 @@
+package postfixtest
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of what a Client reads.
+const (
+	maxReplyLine  = 16 << 10
+	maxReplyLines = 512
+)
+
+// defaultTimeout bounds one command unless Client.Timeout says otherwise.
+const defaultTimeout = time.Minute
+
+// Reply is what a server answers to one command.
+type Reply struct {
+	Code  int      // three digits
+	Lines []string // without the code, one at least
+}
+
+// OK says whether the server agreed (2xx or 3xx).
+func (r Reply) OK() bool { return r.Code >= 200 && r.Code < 400 }
+
+// String spells the reply in one line, the code once.
+func (r Reply) String() string {
+	return strings.TrimSpace(strconv.Itoa(r.Code) + " " + strings.Join(r.Lines, " / "))
+}
+
+// Client is an SMTP client that says exactly what it is told to.
+type Client struct {
+	Timeout  time.Duration // for one command and its reply; zero means a minute
+	Greeting Reply
+
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// Dial connects to addr and reads the greeting. ctx bounds that much only. An
+// answer other than 220 is an error that wraps a *ReplyError.
+func Dial(ctx context.Context, addr string) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
+	}
+	c := &Client{conn: conn, r: bufio.NewReaderSize(conn, maxReplyLine)}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	c.Greeting, err = c.Read()
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && c.Greeting.Code != 220 {
+		err = &ReplyError{Command: "greeting", Reply: c.Greeting}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("smtp: %w", err), conn.Close())
+	}
+	return c, nil
+}
+
+// ReplyError is a refusal where the caller cannot go on after one.
+type ReplyError struct {
+	Command string
+	Reply   Reply
+}
+
+func (e *ReplyError) Error() string { return e.Command + " answered: " + e.Reply.String() }
+
+// Close closes the connection without a QUIT.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Port returns the client's port, as Postfix reports it.
+func (c *Client) Port() string {
+	_, port, _ := net.SplitHostPort(c.conn.LocalAddr().String())
+	return port
+}
+
+// Write sends b as it is: for pipelining and for what no client should send.
+// CRLF is the caller's to add.
+func (c *Client) Write(b []byte) (int, error) {
+	if err := c.extend(); err != nil {
+		return 0, err
+	}
+	return c.conn.Write(b)
+}
+
+// Read reads one reply, all its lines.
+func (c *Client) Read() (Reply, error) {
+	if err := c.extend(); err != nil {
+		return Reply{}, err
+	}
+	var r Reply
+	for range maxReplyLines {
+		line, err := c.readLine()
+		if err != nil {
+			return r, err
+		}
+		code, err := strconv.Atoi(line[:min(3, len(line))])
+		if err != nil || code < 100 || (len(r.Lines) > 0 && code != r.Code) {
+			return r, fmt.Errorf("smtp: not a reply line: %q", line)
+		}
+		more := len(line) > 3 && line[3] == '-'
+		r.Code = code
+		r.Lines = append(r.Lines, line[min(4, len(line)):])
+		if !more {
+			return r, nil
+		}
+	}
+	return r, fmt.Errorf("smtp: a reply of more than %d lines", maxReplyLines)
+}
+
+func (c *Client) readLine() (string, error) {
+	line, err := c.r.ReadSlice('\n')
+	if err != nil {
+		return "", fmt.Errorf("smtp: read a reply: %w", err)
+	}
+	return strings.TrimRight(string(line), "\r\n"), nil
+}
+
+func (c *Client) extend() error {
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	return c.conn.SetDeadline(time.Now().Add(timeout))
+}
+
+// Cmd sends one command line and reads its reply. A refusal is a Reply, not an
+// error.
+func (c *Client) Cmd(format string, args ...any) (Reply, error) {
+	if _, err := c.Write(fmt.Appendf(nil, format+"\r\n", args...)); err != nil {
+		return Reply{}, fmt.Errorf("smtp: %w", err)
+	}
+	return c.Read()
+}
+
+// must is Cmd for the steps before a transaction, where a refusal ends the story.
+func (c *Client) must(command string) error {
+	r, err := c.Cmd("%s", command)
+	if err == nil && !r.OK() {
+		verb, _ := cutVerb(command)
+		err = &ReplyError{Command: verb, Reply: r}
+	}
+	return err
+}
+
+// Pipeline sends all commands in one write and reads one reply to each.
+func (c *Client) Pipeline(commands ...string) ([]Reply, error) {
+	if _, err := c.Write([]byte(strings.Join(commands, "\r\n") + "\r\n")); err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
+	}
+	var replies []Reply
+	for range commands {
+		r, err := c.Read()
+		if err != nil {
+			return replies, err
+		}
+		replies = append(replies, r)
+	}
+	return replies, nil
+}
+
+// Hello sends EHLO.
+func (c *Client) Hello(name string) error { return c.must("EHLO " + name) }
+
+// XClient presents another client to Postfix: attributes such as
+// "ADDR=192.0.2.1", "NAME=mx.example", "HELO=mx.example". Values are sent
+// as they are, so that xtext is the caller's business. Postfix starts over after
+// it: say Hello again.
+func (c *Client) XClient(attributes ...string) error {
+	return c.must("XCLIENT " + strings.Join(attributes, " "))
+}
+
+// StartTLS changes to TLS; say Hello again after it.
+func (c *Client) StartTLS(config *tls.Config) error {
+	if err := c.must("STARTTLS"); err != nil {
+		return err
+	}
+	conn := tls.Client(c.conn, config)
+	if err := conn.Handshake(); err != nil {
+		return fmt.Errorf("smtp: starttls: %w", err)
+	}
+	c.conn = conn
+	c.r = bufio.NewReaderSize(conn, maxReplyLine)
+	return nil
+}
+
+// Login logs in with AUTH PLAIN. Its error never holds the password.
+func (c *Client) Login(user, password string) error {
+	secret := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+	return c.must("AUTH PLAIN " + secret)
+}
+
+// Mail sends MAIL FROM:<from>, with parameters such as "SMTPUTF8".
+func (c *Client) Mail(from string, parameters ...string) (Reply, error) {
+	return c.Cmd("%s", strings.Join(append([]string{"MAIL FROM:<" + from + ">"}, parameters...), " "))
+}
+
+// Rcpt sends RCPT TO:<to>.
+func (c *Client) Rcpt(to string) (Reply, error) { return c.Cmd("RCPT TO:<%s>", to) }
+
+// Data sends message, whose lines end in CRLF or LF, and returns the reply to
+// its final dot, or to DATA when that was refused.
+func (c *Client) Data(message string) (Reply, error) {
+	r, err := c.Cmd("DATA")
+	if err != nil || r.Code != 354 {
+		return r, err
+	}
+	lines := strings.Split(strings.TrimSuffix(strings.ReplaceAll(message, "\r\n", "\n"), "\n"), "\n")
+	var b strings.Builder
+	for _, line := range lines {
+		if strings.HasPrefix(line, ".") {
+			b.WriteByte('.')
+		}
+		b.WriteString(line + "\r\n")
+	}
+	b.WriteString(".\r\n")
+	if _, err := c.Write([]byte(b.String())); err != nil {
+		return Reply{}, fmt.Errorf("smtp: %w", err)
+	}
+	return c.Read()
+}
+
+// Reset sends RSET.
+func (c *Client) Reset() error { return c.must("RSET") }
+
+// Quit says goodbye and closes the connection.
+func (c *Client) Quit() error {
+	return errors.Join(c.must("QUIT"), c.Close())
+}

@@ -1,0 +1,212 @@
+package postfixtest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// DaemonConfig is one of our daemons and how to start it.
+type DaemonConfig struct {
+	Path  string // the binary, from Binaries.Path
+	Args  []string
+	Env   []string   // "NAME=value", beside PATH
+	Files []*os.File // sockets handed over as systemd does (LISTEN_FDS)
+}
+
+// Daemon is a running daemon whose standard error is read as JSON lines.
+type Daemon struct {
+	process *process
+	lines   *lines
+	reading chan struct{} // closed once standard error has come to its end
+	settled atomic.Bool   // somebody has asked for the end, or about it
+}
+
+// StartDaemon starts a daemon and returns when it says READY=1 to its
+// NOTIFY_SOCKET. ctx bounds the start only. A daemon that ends before that is an
+// *ExitError, inside an error that carries what it printed.
+func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
+	notify, err := newNotifySocket()
+	if err != nil {
+		return nil, err
+	}
+	defer notify.close()
+	d := &Daemon{lines: newLines(), reading: make(chan struct{})}
+	if err := d.start(c, notify.path); err != nil {
+		return nil, err
+	}
+	err = notify.wait(ctx, d.process.done)
+	if err == nil {
+		return d, nil
+	}
+	d.process.kill()
+	<-d.reading
+	if errors.Is(err, errEnded) {
+		err = &ExitError{Code: d.process.cmd.ProcessState.ExitCode()}
+	}
+	return nil, fmt.Errorf("start %s: %w\n%s", filepath.Base(c.Path), err, d.lines.tail())
+}
+
+// ExitError is a daemon that ended with a code other than asked for.
+type ExitError struct{ Code int }
+
+func (e *ExitError) Error() string { return "exit status " + strconv.Itoa(e.Code) }
+
+func (d *Daemon) start(c DaemonConfig, notifyPath string) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd := daemonCommand(c, notifyPath)
+	cmd.Stdout, cmd.Stderr = w, w
+	d.process, err = startProcess(cmd)
+	if closed := w.Close(); err != nil || closed != nil {
+		return errors.Join(err, closed, r.Close())
+	}
+	go func() {
+		defer close(d.reading)
+		d.lines.read(r)
+		_ = r.Close()
+	}()
+	return nil
+}
+
+// daemonCommand hands sockets over with a shell in between, because LISTEN_PID
+// must be the pid of the process that will have them.
+func daemonCommand(c DaemonConfig, notifyPath string) *exec.Cmd {
+	cmd := exec.Command(c.Path, c.Args...)
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NOTIFY_SOCKET=" + notifyPath}, c.Env...)
+	if len(c.Files) > 0 {
+		cmd = exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, c.Path}, c.Args...)...)
+		cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NOTIFY_SOCKET=" + notifyPath,
+			"LISTEN_FDS=" + strconv.Itoa(len(c.Files))}, c.Env...)
+		cmd.ExtraFiles = c.Files
+	}
+	return cmd
+}
+
+// PID returns the process id.
+func (d *Daemon) PID() int { return d.process.pid() }
+
+// Signal sends sig.
+func (d *Daemon) Signal(sig syscall.Signal) error { return d.process.signal(sig) }
+
+// Stop sends SIGTERM and waits for the end. An end other than exit code 0 is an
+// error with what the daemon printed last.
+func (d *Daemon) Stop() error {
+	d.settled.Store(true)
+	err := d.process.stop()
+	<-d.reading
+	if err != nil {
+		return fmt.Errorf("stop %s: %w\n%s", filepath.Base(d.process.cmd.Path), err, d.lines.tail())
+	}
+	return nil
+}
+
+// Kill ends the daemon as a crash would.
+func (d *Daemon) Kill() {
+	d.settled.Store(true)
+	d.process.kill()
+	<-d.reading
+}
+
+// Wait returns the exit code once the daemon has ended by itself or by a signal
+// (-1), or an error when ctx ends first.
+func (d *Daemon) Wait(ctx context.Context) (int, error) {
+	select {
+	case <-d.process.done:
+		d.settled.Store(true)
+		<-d.reading
+		return d.process.cmd.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%s has not ended: %w", filepath.Base(d.process.cmd.Path), context.Cause(ctx))
+	}
+}
+
+// notifySocket is what sd_notify(3) writes to.
+type notifySocket struct {
+	dir, path string
+	conn      *net.UnixConn
+}
+
+// maxNotify bounds one notification.
+const maxNotify = 4 << 10
+
+func newNotifySocket() (*notifySocket, error) {
+	dir, err := os.MkdirTemp("", "postern-notify-")
+	if err != nil {
+		return nil, err
+	}
+	n := &notifySocket{dir: dir, path: filepath.Join(dir, "s")}
+	n.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: n.path, Net: "unixgram"})
+	if err == nil {
+		// A daemon that has given up root must reach it.
+		err = errors.Join(os.Chmod(dir, 0o755), os.Chmod(n.path, 0o777))
+	}
+	if err != nil {
+		n.close()
+		return nil, fmt.Errorf("notify socket: %w", err)
+	}
+	return n, nil
+}
+
+func (n *notifySocket) close() {
+	if n.conn != nil {
+		_ = n.conn.Close()
+	}
+	_ = os.RemoveAll(n.dir)
+}
+
+// wait returns nil when READY=1 arrives.
+func (n *notifySocket) wait(ctx context.Context, ended <-chan struct{}) error {
+	ready := make(chan error, 1)
+	go func() { ready <- n.readReady() }()
+	select {
+	case err := <-ready:
+		return err
+	case <-ended:
+		return errEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// readReady ends at the latest when the socket is closed.
+func (n *notifySocket) readReady() error {
+	buf := make([]byte, maxNotify)
+	for {
+		size, err := n.conn.Read(buf)
+		if err != nil {
+			return fmt.Errorf("notify socket: %w", err)
+		}
+		for line := range strings.Lines(string(buf[:size])) {
+			if strings.TrimSpace(line) == "READY=1" {
+				return nil
+			}
+		}
+	}
+}
+
+// read takes every line of r until its end.
+func (l *lines) read(r io.Reader) {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxLine)
+	for s.Scan() {
+		l.add(s.Text())
+	}
+	if err := s.Err(); err != nil {
+		l.add("postfixtest: the rest of the log is lost: " + err.Error())
+		_, _ = io.Copy(io.Discard, r)
+	}
+	l.end()
+}

@@ -1,0 +1,42 @@
+package postfixtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Log returns the lines that Postfix has logged so far.
+func (p *Postfix) Log() ([]string, error) {
+	b, err := os.ReadFile(p.layout.log())
+	if err != nil {
+		return nil, err
+	}
+	// postlogd may be in the middle of a line.
+	whole := string(b[:strings.LastIndexByte(string(b), '\n')+1])
+	return strings.Split(strings.TrimSuffix(whole, "\n"), "\n"), nil
+}
+
+// WaitLog returns the first log line that satisfies match, from the beginning
+// of the log, and waits for it until ctx ends.
+func (p *Postfix) WaitLog(ctx context.Context, match func(line string) bool) (string, error) {
+	var found string
+	err := poll(ctx, p.master.done, func() bool {
+		lines, err := p.Log()
+		if err != nil {
+			return false
+		}
+		for _, line := range lines {
+			if match(line) {
+				found = line
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return "", fmt.Errorf("no such line in Postfix's log: %w\n%s", err, fileTail(p.layout.log()))
+	}
+	return found, nil
+}

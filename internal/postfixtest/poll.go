@@ -1,0 +1,44 @@
+package postfixtest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+)
+
+// pollEvery is how often a condition outside this process is looked at.
+const pollEvery = 10 * time.Millisecond
+
+var errEnded = errors.New("the process ended")
+
+// poll returns nil once ok does, and an error when ctx or the process that
+// closes ended comes to its end first.
+func poll(ctx context.Context, ended <-chan struct{}, ok func() bool) error {
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	for !ok() {
+		select {
+		case <-ticker.C:
+		case <-ended:
+			return errEnded
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// tailLines is how much of a log an error carries.
+const tailLines = 30
+
+// fileTail returns the last lines of a log, or why it cannot be read.
+func fileTail(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+}

@@ -1,0 +1,209 @@
+package postfixtest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+const (
+	// startTries is how often Start looks for other ports when one was taken
+	// from under it.
+	startTries = 4
+	// startLimit bounds a start whose context has no end: Postfix runs on, and
+	// greets nobody, with many a mistake in its configuration.
+	startLimit = time.Minute
+)
+
+var (
+	errNotRoot = errors.New("a private Postfix needs root")
+	errTooSlow = fmt.Errorf("not started within %s", startLimit)
+)
+
+// Postfix is a running private Postfix. Its methods may be called by several
+// goroutines.
+type Postfix struct {
+	layout  layout
+	config  Config
+	addrs   map[string]string
+	roots   *x509.CertPool
+	sink    *sink
+	master  *process
+	dovecot *process
+	out     tailBuffer // what master itself prints
+}
+
+// Start starts a private Postfix and returns once each of its services greets,
+// or an error that carries the end of the log. ctx bounds the start only, which
+// may take a minute at most; Stop must be called on what Start returned.
+func Start(ctx context.Context, c Config) (*Postfix, error) {
+	if err := Check(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errTooSlow)
+	defer cancel()
+	var failed error
+	for range startTries {
+		p, err := startOnce(ctx, c)
+		if err == nil {
+			return p, nil
+		}
+		if failed = err; !strings.Contains(err.Error(), "Address already in use") {
+			break
+		}
+	}
+	return nil, failed
+}
+
+func startOnce(ctx context.Context, c Config) (_ *Postfix, err error) {
+	dir, err := os.MkdirTemp("", "postern-")
+	if err != nil {
+		return nil, err
+	}
+	p := &Postfix{layout: layout{dir: dir}, config: c, addrs: map[string]string{}}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, p.complaint(ctx))
+			err = errors.Join(err, p.Stop())
+		}
+	}()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := p.layout.check(); err != nil {
+		return nil, err
+	}
+	if err := p.prepare(); err != nil {
+		return nil, err
+	}
+	if len(c.Users) > 0 {
+		if p.dovecot, err = startDovecot(ctx, p.layout, c.Users); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.startMaster(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// complaint returns what Postfix has to say about a failed start. What is wrong
+// with main.cf master(8) tells nobody, since there is no log yet; postqueue
+// reads the same file and does tell.
+func (p *Postfix) complaint(ctx context.Context) string {
+	if _, err := os.Stat(p.layout.log()); err == nil {
+		return fileTail(p.layout.log())
+	}
+	_, err := p.Queue(ctx)
+	return fmt.Sprint(p.out.String(), err)
+}
+
+// prepare opens the sink and writes every file.
+func (p *Postfix) prepare() (err error) {
+	if p.sink, err = startSink(); err != nil {
+		return err
+	}
+	for _, s := range p.config.services() {
+		if p.addrs[s.Name], err = FreeAddr(); err != nil {
+			return err
+		}
+	}
+	if err := writeConfig(p.config, p.layout, p.addrs, p.sink.addr()); err != nil {
+		return err
+	}
+	if p.config.TLS {
+		p.roots, err = writeCertificate(p.layout.chain(), p.config.Hostname, time.Now())
+	}
+	return err
+}
+
+// startMaster runs master(8) itself: postfix(1) would detach it from us.
+func (p *Postfix) startMaster(ctx context.Context) error {
+	path, err := masterPath(ctx)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(path, "-c", p.layout.config())
+	cmd.Env = []string{"MAIL_CONFIG=" + p.layout.config(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.Stdout, cmd.Stderr = &p.out, &p.out
+	if p.master, err = startProcess(cmd); err != nil {
+		return err
+	}
+	for _, s := range p.config.services() {
+		err := poll(ctx, p.master.done, func() bool { return greets(ctx, p.addrs[s.Name]) })
+		if err != nil {
+			return fmt.Errorf("service %s at %s does not greet: %w", s.Name, p.addrs[s.Name], err)
+		}
+	}
+	return nil
+}
+
+// greets says whether an SMTP server answers at addr.
+func greets(ctx context.Context, addr string) bool {
+	c, err := Dial(ctx, addr)
+	if err != nil {
+		return false
+	}
+	_, err = c.Cmd("QUIT")
+	return errors.Join(err, c.Close()) == nil
+}
+
+// Stop ends Postfix, Dovecot and the sink, and removes the directory. It may be
+// called more than once, by one goroutine.
+func (p *Postfix) Stop() error {
+	var errs []error
+	if p.master != nil {
+		// Its exit status says only that SIGTERM ended it.
+		_ = p.master.stop()
+	}
+	if p.dovecot != nil {
+		errs = append(errs, p.dovecot.stop())
+	}
+	if p.sink != nil {
+		errs = append(errs, p.sink.stop())
+	}
+	p.master, p.dovecot, p.sink = nil, nil, nil
+	return errors.Join(append(errs, os.RemoveAll(p.layout.dir))...)
+}
+
+// Addr returns host:port of the service with that name, and panics when there
+// is none: the caller has misspelt it.
+func (p *Postfix) Addr(service string) string {
+	addr, ok := p.addrs[service]
+	if !ok {
+		panic("postfixtest: no service named " + service)
+	}
+	return addr
+}
+
+// Dial connects to a service and reads its greeting.
+func (p *Postfix) Dial(ctx context.Context, service string) (*Client, error) {
+	return Dial(ctx, p.Addr(service))
+}
+
+// Dir is a directory below which the postfix user may read; it is removed by Stop.
+func (p *Postfix) Dir() string { return p.layout.dir }
+
+// ConfigDir is the config_directory.
+func (p *Postfix) ConfigDir() string { return p.layout.config() }
+
+// QueueDir is the queue_directory, which relative socket paths lie under.
+func (p *Postfix) QueueDir() string { return p.layout.queue() }
+
+// LogPath is the file that Postfix logs to.
+func (p *Postfix) LogPath() string { return p.layout.log() }
+
+// TLSConfig trusts the certificate that STARTTLS presents.
+func (p *Postfix) TLSConfig() *tls.Config {
+	return &tls.Config{RootCAs: p.roots, ServerName: p.config.Hostname, MinVersion: tls.VersionTLS12}
+}

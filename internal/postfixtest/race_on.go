@@ -1,0 +1,5 @@
+//go:build race
+
+package postfixtest
+
+const raceEnabled = true

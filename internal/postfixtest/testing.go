@@ -1,0 +1,63 @@
+package postfixtest
+
+import (
+	"errors"
+	"os"
+	"testing"
+)
+
+// Require skips the test where only root is missing, and fails it where
+// something else is: without root one line says so; with CI set, and for a
+// server that is not installed, it is a failure.
+func Require(tb testing.TB) {
+	tb.Helper()
+	switch err := Check(); {
+	case err == nil:
+	case errors.Is(err, errNotRoot) && os.Getenv("CI") == "":
+		tb.Skip(err)
+	default:
+		tb.Fatal(err)
+	}
+}
+
+// New is Start for tests: it ends with the test, and shows the log of a test
+// that failed.
+func New(tb testing.TB, c Config) *Postfix {
+	tb.Helper()
+	Require(tb)
+	p, err := Start(tb.Context(), c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			tb.Logf("Postfix's log ends:\n%s", fileTail(p.LogPath()))
+		}
+		if err := p.Stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return p
+}
+
+// NewDaemon is StartDaemon for tests: the daemon is stopped with the test, which
+// fails if it does not end with exit code 0 then.
+func NewDaemon(tb testing.TB, c DaemonConfig) *Daemon {
+	tb.Helper()
+	d, err := StartDaemon(tb.Context(), c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		// Who has stopped or killed it, or waited for its end, has judged that end.
+		if !d.settled.Load() {
+			if err := d.Stop(); err != nil {
+				tb.Error(err)
+			}
+		}
+		if tb.Failed() {
+			tb.Logf("the daemon's log ends:\n%s", d.lines.tail())
+		}
+	})
+	return d
+}
