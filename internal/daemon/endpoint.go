@@ -110,9 +110,8 @@ func parsePath(path, queueDir string) (string, error) {
 		return "", errors.New("unix: needs a path, such as unix:/run/postern/policyd.sock")
 	case strings.ContainsFunc(path, unprintable):
 		return "", errors.New("the path holds a control character")
-	case strings.HasSuffix(path, "/"):
-		return "", errors.New("the path names a directory, not a socket")
 	}
+	isDir := strings.HasSuffix(path, "/")
 	if !filepath.IsAbs(path) {
 		if !filepath.IsAbs(queueDir) {
 			return "", errors.New("a relative path lies under Postfix's queue directory: give it with --queue-directory, or write an absolute path")
@@ -120,6 +119,12 @@ func parsePath(path, queueDir string) (string, error) {
 		path = filepath.Join(queueDir, path)
 	}
 	path = filepath.Clean(path)
+	if isDir || path == "/" {
+		return "", errors.New("the path names a directory, not a socket")
+	}
+	if strings.Contains(path, "=") {
+		return "", fmt.Errorf(`the queue directory %s holds "=", which no endpoint can spell: write a symbolic link's path`, queueDir)
+	}
 	if len(path) > maxUnixPath {
 		return "", fmt.Errorf("%s is %d bytes long, a unix socket's path has at most %d", path, len(path), maxUnixPath)
 	}

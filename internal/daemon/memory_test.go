@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"testing"
+	"testing/fstest"
+)
+
+func TestPlanMemory(t *testing.T) {
+	const gib = 1 << 30
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	v2 := func(limits map[string]string) fstest.MapFS {
+		root := fstest.MapFS{"proc/self/cgroup": file("0::/system.slice/postern.service\n")}
+		for dir, limit := range limits {
+			root["sys/fs/cgroup/"+dir+"memory.max"] = file(limit)
+		}
+		return root
+	}
+	tests := []struct {
+		name string
+		root fstest.MapFS
+		env  map[string]string
+		want Memory
+	}{
+		{"no cgroups", fstest.MapFS{}, nil, Memory{400, gib}},
+		{"v2 without limit", v2(map[string]string{"system.slice/postern.service/": "max\n"}), nil, Memory{400, gib}},
+		{"v2 limit", v2(map[string]string{"system.slice/postern.service/": "100000000\n"}), nil, Memory{400, 80000000}},
+		{"v2 parent is tighter", v2(map[string]string{"system.slice/postern.service/": "200000000\n", "system.slice/": "100000000\n"}), nil, Memory{400, 80000000}},
+		{"v2 in a container", v2(map[string]string{"": "100000000\n"}), nil, Memory{400, 80000000}},
+		{"v2 above ours", v2(map[string]string{"": "100000000000\n"}), nil, Memory{400, gib}},
+		{"v2 nonsense", v2(map[string]string{"": "-5\n", "system.slice/": "x"}), nil, Memory{400, gib}},
+		{"v1", fstest.MapFS{
+			"proc/self/cgroup": file("4:memory:/a/b\n3:cpu,cpuacct:/c\nbroken\n0::/\n"),
+			"sys/fs/cgroup/memory/a/memory.limit_in_bytes":   file("100000000\n"),
+			"sys/fs/cgroup/memory/a/b/memory.limit_in_bytes": file("9223372036854771712\n"),
+		}, nil, Memory{400, 80000000}},
+		{"GOGC is the operator's", fstest.MapFS{}, map[string]string{"GOGC": "50"}, Memory{0, gib}},
+		{"GOMEMLIMIT is the operator's", v2(map[string]string{"": "1"}), map[string]string{"GOMEMLIMIT": "1GiB"}, Memory{400, 0}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := planMemory(tt.root, func(key string) string { return tt.env[key] })
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
