@@ -49,10 +49,14 @@ var (
 
 // Program describes what is configured.
 type Program struct {
-	Name        string               // "postern-policyd"
-	EnvPrefix   string               // "POSTERN_POLICYD_"
-	DefaultFile string               // read when it exists and --config is not given; "" for none
-	Bind        func(*pflag.FlagSet) // registers every flag of the program; called once a load
+	Name        string // "postern-policyd"
+	EnvPrefix   string // "POSTERN_POLICYD_"
+	DefaultFile string // read when it exists and --config is not given; "" for none
+
+	// Bind registers every flag of the program; it is called once a load. It
+	// must write to settings made for this load: a load that fails has set some
+	// of them, and those in force must not be among them.
+	Bind func(*pflag.FlagSet)
 
 	// Redact may hide secrets that a value carries in a way that only the
 	// program knows (a key inside a DNS zone, say). It is applied to every
