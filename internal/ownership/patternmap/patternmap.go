@@ -29,7 +29,7 @@ import (
 
 // Bounds of one table.
 const (
-	MaxRules   = 10_000
+	MaxRules   = 5_000
 	MaxNesting = 50       // of if … endif
 	MaxPattern = 4096     // octets of one pattern
 	MaxResult  = 64 << 10 // octets of one expanded result

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
@@ -39,28 +38,17 @@ func Open(text string, open func(spec string) (ownership.Table, error)) (Union, 
 	return union, nil
 }
 
-// members splits the list. A member whose name has white space or commas stands in
-// braces of its own.
+// members splits the list.
 func members(text string) ([]string, error) {
 	inner, err := mapspec.Inner(text)
 	if err != nil {
 		return nil, err
 	}
 	specs, err := mapspec.Fields(inner)
-	if err != nil {
-		return nil, err
+	if err == nil && (len(specs) == 0 || len(specs) > MaxMembers) {
+		err = fmt.Errorf("%d members, 1 to %d are allowed", len(specs), MaxMembers)
 	}
-	if len(specs) == 0 || len(specs) > MaxMembers {
-		return nil, fmt.Errorf("%d members, 1 to %d are allowed", len(specs), MaxMembers)
-	}
-	for i, spec := range specs {
-		if strings.HasPrefix(spec, "{") {
-			if specs[i], err = mapspec.Inner(spec); err != nil {
-				return nil, fmt.Errorf("member %.64q: %w", spec, err)
-			}
-		}
-	}
-	return specs, nil
+	return specs, err
 }
 
 // Pattern tells whether the union is asked like a pattern table.
