@@ -19,9 +19,9 @@ const maxChases = 4
 
 // chase asks for q, and again for the target when the answer ends in a CNAME.
 func (r *Resolver) chase(ctx context.Context, q question) (reply, *server, *failure) {
-	ttl, ad, seen := ^uint32(0), true, []string{q.name}
+	ttl, ad, seen, tries := ^uint32(0), true, []string{q.name}, r.tries
 	for {
-		m, s, fail := r.ask(ctx, q)
+		m, s, fail := r.ask(ctx, q, &tries)
 		if fail != nil {
 			return m, s, fail
 		}
@@ -39,11 +39,12 @@ func (r *Resolver) chase(ctx context.Context, q question) (reply, *server, *fail
 }
 
 // ask tries the servers in turn until one answers. One that has answered with
-// an error is not asked again; a silent one is, when its turn comes.
-func (r *Resolver) ask(ctx context.Context, q question) (reply, *server, *failure) {
+// an error is not asked again; a silent one is, when its turn comes. Failed
+// tries are taken off tries.
+func (r *Resolver) ask(ctx context.Context, q question, tries *int) (reply, *server, *failure) {
 	var said *failure
 	left := r.servers.order()
-	for tries := 0; tries < r.tries && len(left) > 0; tries++ {
+	for len(left) > 0 {
 		s := left[0]
 		left = left[1:]
 		m, fail := r.try(ctx, s, q)
@@ -57,6 +58,9 @@ func (r *Resolver) ask(ctx context.Context, q question) (reply, *server, *failur
 			left = append(left, s)
 		}
 		said = worse(said, fail)
+		if *tries--; *tries <= 0 {
+			break
+		}
 	}
 	r.count.failed.Add(1)
 	return reply{}, nil, said
@@ -87,9 +91,7 @@ func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *fail
 	}
 	fail := s.failed(kindOf(whole, err), err)
 	r.count.note(fail)
-	if whole.Err() == nil {
-		s.blame(fail.kind, started, r.now())
-	}
+	s.blame(fail.kind, started, r.now())
 	return m, fail
 }
 

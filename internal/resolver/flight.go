@@ -98,15 +98,16 @@ func (r *Resolver) releaseIf(holding bool) {
 	}
 }
 
-// fly owns one slot. It ends at the latest with the flight's deadline and the
-// probe's time-out after it.
+// fly owns one slot. It ends when the tries are used up, a probe's time-out
+// after that, or with Close.
 func (r *Resolver) fly(f *flight, q question) {
 	defer r.releaseIf(true)
-	ctx, cancel := r.newFlight()
+	ctx := r.lifetime()
 	out := r.resolve(ctx, q)
-	cancel()
 	r.land(f, q, out)
-	r.probe(q)
+	if out.fail == nil {
+		r.probe(ctx, q)
+	}
 }
 
 // land keeps the outcome and wakes those who wait for it.

@@ -40,6 +40,16 @@ func (q question) appendQuery(b []byte, id uint16, edns bool) []byte {
 	for _, v := range []uint16{id, queryFlags, 1, 0, 0, additional} {
 		b = binary.BigEndian.AppendUint16(b, v)
 	}
+	b = q.appendQuestion(b)
+	if edns {
+		b = append(b, 0, 0, byte(dnsmessage.TypeOPT))
+		b = binary.BigEndian.AppendUint16(b, ednsSize)
+		b = append(b, 0, 0, 0, 0, 0, 0)
+	}
+	return b
+}
+
+func (q question) appendQuestion(b []byte) []byte {
 	for rest, label := q.name, ""; rest != ""; {
 		label, rest, _ = strings.Cut(rest, ".")
 		b = append(b, byte(len(label)))
@@ -47,13 +57,7 @@ func (q question) appendQuery(b []byte, id uint16, edns bool) []byte {
 	}
 	b = append(b, 0)
 	b = binary.BigEndian.AppendUint16(b, q.qtype)
-	b = binary.BigEndian.AppendUint16(b, uint16(dnsmessage.ClassINET))
-	if edns {
-		b = append(b, 0, 0, byte(dnsmessage.TypeOPT))
-		b = binary.BigEndian.AppendUint16(b, ednsSize)
-		b = append(b, 0, 0, 0, 0, 0, 0)
-	}
-	return b
+	return binary.BigEndian.AppendUint16(b, uint16(dnsmessage.ClassINET))
 }
 
 // reply is what one packet says about a question.
@@ -83,7 +87,7 @@ func decode(packet []byte, id uint16, q question) (reply, error) {
 		return reply{}, errMismatch
 	}
 	m := reply{rcode: RCode(h.RCode), truncated: h.Truncated, ad: h.AuthenticData, end: q.name}
-	if !echoes(&p, q, m.rcode) {
+	if !echoes(packet, q, m.rcode) {
 		return reply{}, errMismatch
 	}
 	if m.truncated || m.rcode != NoError && m.rcode != NXDomain {
@@ -91,6 +95,9 @@ func decode(packet []byte, id uint16, q question) (reply, error) {
 	}
 	if n := records(packet); n > maxRecords {
 		return m, malformed(fmt.Errorf("%d records, more than %d", n, maxRecords))
+	}
+	if err := p.SkipAllQuestions(); err != nil {
+		return m, malformed(err)
 	}
 	if err := m.readAnswers(p, q); err != nil {
 		return m, malformed(err)
@@ -115,18 +122,31 @@ func records(packet []byte) int {
 	return n
 }
 
-// echoes reports whether the question section is q. Servers that cannot or
-// will not read a query may leave the section out.
-func echoes(p *dnsmessage.Parser, q question, code RCode) bool {
-	got, err := p.Question()
-	if errors.Is(err, dnsmessage.ErrSectionDone) {
+// echoes reports whether the question section of packet is that of q. Servers
+// that cannot or will not read a query may leave the section out.
+func echoes(packet []byte, q question, code RCode) bool {
+	switch binary.BigEndian.Uint16(packet[4:]) {
+	case 0:
 		return code != NoError && code != NXDomain
+	case 1:
+		var buf [maxName + 2 + 4]byte
+		want := q.appendQuestion(buf[:0])
+		got := packet[headerLen:]
+		return len(got) >= len(want) && sameQuestion(got[:len(want)], want)
 	}
-	if err != nil || uint16(got.Type) != q.qtype || got.Class != dnsmessage.ClassINET || !sameName(&got.Name, q.name) {
-		return false
+	return false
+}
+
+// sameQuestion compares question sections of one length; want is canonical.
+// Length bytes are no letters, so that lower leaves them alone.
+func sameQuestion(got, want []byte) bool {
+	name := len(want) - 4
+	for i, c := range got[:name] {
+		if lower(c) != want[i] {
+			return false
+		}
 	}
-	_, err = p.Question()
-	return errors.Is(err, dnsmessage.ErrSectionDone)
+	return string(got[name:]) == string(want[name:])
 }
 
 // sameName compares a name of a packet with a canonical one.
@@ -226,8 +246,10 @@ var errCNAMELoop = errors.New("CNAME records in a circle")
 // eachAnswer calls visit with every header of the answer section and a parser
 // of its own at the record's data.
 func eachAnswer(p dnsmessage.Parser, visit func(*dnsmessage.ResourceHeader, dnsmessage.Parser) error) error {
+	var h dnsmessage.ResourceHeader // one for all: it holds a name and escapes
 	for {
-		h, err := p.AnswerHeader()
+		var err error
+		h, err = p.AnswerHeader()
 		if errors.Is(err, dnsmessage.ErrSectionDone) {
 			return nil
 		}

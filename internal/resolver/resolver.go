@@ -62,8 +62,8 @@ type Config struct {
 	// Timeout bounds one try, TCP included (0: DefaultTimeout). Keep it below
 	// half of the callers' deadlines, so that a second server has its turn.
 	Timeout time.Duration
-	// Tries bounds the tries of one lookup (0: one more than there are
-	// servers, at least 3). Tries times Timeout bounds a question in flight.
+	// Tries bounds the failed tries of one lookup (0: one more than there are
+	// servers, at least 3), and with Timeout the time of a question in flight.
 	Tries int
 	// CacheBytes bounds the memory of the cache (0: DefaultCacheBytes;
 	// negative: nothing is kept).
@@ -91,19 +91,19 @@ type Config struct {
 
 // Resolver looks names up. It is safe for concurrent use.
 type Resolver struct {
-	timeout   time.Duration
-	tries     int
-	ttl       ttlBounds
-	now       func() time.Time
-	servers   *pool
-	exchange  exchangeFunc
-	seed      maphash.Seed
-	shards    []*shard
-	slots     chan struct{} // one for each question in flight
-	closed    chan struct{}
-	stop      context.CancelFunc
-	newFlight func() (context.Context, context.CancelFunc)
-	count     counters
+	timeout  time.Duration
+	tries    int
+	ttl      ttlBounds
+	now      func() time.Time
+	servers  *pool
+	exchange exchangeFunc
+	seed     maphash.Seed
+	shards   []*shard
+	slots    chan struct{} // one for each question in flight
+	closed   chan struct{}
+	stop     context.CancelFunc
+	lifetime func() context.Context // ends with Close
+	count    counters
 }
 
 // New checks c and returns a resolver. It sends nothing. Errors name the
@@ -117,21 +117,18 @@ func New(c Config) (*Resolver, error) {
 		return nil, err
 	}
 	lifetime, stop := context.WithCancel(context.Background())
-	longest := time.Duration(c.Tries) * c.Timeout
 	r := &Resolver{
-		timeout: c.Timeout,
-		tries:   c.Tries,
-		ttl:     ttlBounds{min: c.MinTTL, max: c.MaxTTL, maxNegative: c.MaxNegativeTTL},
-		now:     c.Now,
-		servers: newPool(addrs, c.TrustAD),
-		seed:    maphash.MakeSeed(),
-		shards:  newShards(c.CacheBytes),
-		slots:   make(chan struct{}, c.MaxInFlight),
-		closed:  make(chan struct{}),
-		stop:    stop,
-		newFlight: func() (context.Context, context.CancelFunc) {
-			return context.WithTimeout(lifetime, longest)
-		},
+		timeout:  c.Timeout,
+		tries:    c.Tries,
+		ttl:      ttlBounds{min: c.MinTTL, max: c.MaxTTL, maxNegative: c.MaxNegativeTTL},
+		now:      c.Now,
+		servers:  newPool(addrs, c.TrustAD),
+		seed:     maphash.MakeSeed(),
+		shards:   newShards(c.CacheBytes),
+		slots:    make(chan struct{}, c.MaxInFlight),
+		closed:   make(chan struct{}),
+		stop:     stop,
+		lifetime: func() context.Context { return lifetime },
 	}
 	r.exchange = newSockets().exchange
 	if c.Exchange != nil {

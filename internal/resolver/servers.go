@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -173,15 +174,13 @@ func (s *server) probed() {
 
 // probe asks one server whose rest is over the question that another has just
 // answered. Nobody waits for it.
-func (r *Resolver) probe(q question) {
+func (r *Resolver) probe(ctx context.Context, q question) {
 	for _, s := range r.servers.all {
 		if !s.claimProbe(r.now()) {
 			continue
 		}
-		ctx, cancel := r.newFlight()
 		r.count.probes.Add(1)
 		_, _ = r.try(ctx, s, q) // notes the outcome at s
-		cancel()
 		s.probed()
 		return
 	}
