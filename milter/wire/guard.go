@@ -69,6 +69,7 @@ type Guard struct {
 
 	inMail atomic.Bool
 	stop   atomic.Bool
+	killed atomic.Bool
 	once   sync.Once
 }
 
@@ -121,7 +122,7 @@ func (g *Guard) Fail(reason error) {
 // fail keeps the reason and gives what the library shall see: the plain end of
 // the connection, about which it logs nothing.
 func (g *Guard) fail(reason error) error {
-	if g.err == nil {
+	if g.err == nil && reason != io.EOF {
 		g.err = reason
 	}
 	return io.EOF
@@ -144,7 +145,10 @@ func (g *Guard) Stop() {
 
 // Kill ends the connection from any goroutine, message or not. The goroutine that
 // serves it finds out at its next read or write.
-func (g *Guard) Kill() { _ = g.Conn.Close() }
+func (g *Guard) Kill() {
+	g.killed.Store(true)
+	_ = g.Conn.Close()
+}
 
 func (g *Guard) stopped() bool { return g.stop.Load() && !g.inMail.Load() }
 
@@ -342,7 +346,7 @@ func (g *Guard) readConn(p []byte) (int, error) {
 		return 0, ErrStopped
 	}
 	if err := g.setReadTimer(inFrame); err != nil {
-		return 0, err
+		return 0, g.readProblem(err, inFrame)
 	}
 	if g.stopped() {
 		return 0, ErrStopped
@@ -374,6 +378,8 @@ func (g *Guard) setReadTimer(inFrame bool) error {
 // readProblem says what the end of reading means.
 func (g *Guard) readProblem(err error, inFrame bool) error {
 	switch {
+	case g.killed.Load():
+		return ErrCut
 	case errors.Is(err, os.ErrDeadlineExceeded) && g.stopped():
 		return ErrStopped
 	case errors.Is(err, os.ErrDeadlineExceeded) && inFrame:
@@ -386,7 +392,8 @@ func (g *Guard) readProblem(err error, inFrame bool) error {
 	return io.EOF
 }
 
-// Write keeps octets until the guard waits for the peer again.
+// Write keeps octets until the guard waits for the peer again. After the end of
+// the connection for a reason of ours it fails.
 func (g *Guard) Write(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err

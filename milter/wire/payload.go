@@ -101,7 +101,8 @@ func checkHeader(payload []byte) error {
 	if end <= 0 {
 		return protocolError("header without a name")
 	}
-	if bytes.IndexByte(payload[end+1:], 0) != len(payload)-end-2 {
+	value := payload[end+1:]
+	if len(value) == 0 || bytes.IndexByte(value, 0) != len(value)-1 {
 		return protocolError("header is not two strings")
 	}
 	return nil

@@ -177,6 +177,8 @@ var (
 	ErrTruncated = errors.New("milter: the connection ended inside a frame")
 	// ErrStopped is the end of a drained connection, between two messages.
 	ErrStopped = errors.New("milter: the server stopped")
+	// ErrCut is the end of a connection by [Guard.Kill].
+	ErrCut = errors.New("milter: the server cut the connection")
 )
 
 // ProtocolError is a frame that the protocol does not allow here.
