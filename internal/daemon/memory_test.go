@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"math"
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 )
@@ -43,5 +45,18 @@ func TestPlanMemory(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestTuneMemory(t *testing.T) {
+	t.Setenv("GOGC", "")
+	t.Setenv("GOMEMLIMIT", "")
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64)
+	got := TuneMemory()
+	if in := debug.SetGCPercent(percent); in != 400 || got.GCPercent != in {
+		t.Errorf("GC percent %d in force, %d told", in, got.GCPercent)
+	}
+	if in := debug.SetMemoryLimit(limit); in <= 0 || in > memoryLimit || got.Limit != in {
+		t.Errorf("memory limit %d in force, %d told", in, got.Limit)
 	}
 }

@@ -167,6 +167,49 @@ func TestServeRealSockets(t *testing.T) {
 	trouble.want(t)
 }
 
+// TestServeDrainsUnderLoad stops in the middle of traffic: a client sees
+// whole answers and then the end, never half an answer.
+func TestServeDrainsUnderLoad(t *testing.T) {
+	const clients, warm = 30, 20
+	listeners := listen(t, socket(t, "unix:"+sockDir(t)+"/s"))
+	stop, served := serving(t.Context(), listeners, ServeOptions{Handler: echo, DrainTimeout: time.Hour})
+	var warmed, ended sync.WaitGroup
+	warmed.Add(clients)
+	for range clients {
+		conn, err := net.Dial("unix", listeners[0].Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended.Go(func() {
+			defer conn.Close()
+			r := bufio.NewReader(conn)
+			for answers := 0; ; answers++ {
+				if answers == warm {
+					warmed.Done()
+				}
+				_, writeErr := io.WriteString(conn, "x\n")
+				line, err := r.ReadString('\n')
+				if line == "" && err != nil && answers >= warm {
+					return // closed between answers
+				}
+				if line != "unix x\n" {
+					t.Errorf("answer %d is %q: %v, %v", answers, line, writeErr, err)
+					if answers < warm {
+						warmed.Done()
+					}
+					return
+				}
+			}
+		})
+	}
+	warmed.Wait()
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	ended.Wait()
+}
+
 func TestServeSurvivesAcceptErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeListener()
@@ -311,14 +354,14 @@ func TestServeContainsPanic(t *testing.T) {
 				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 					return
 				}
-				var m map[string]int
-				m["explode"]++
+				panic(errors.New("exploded"))
 			},
 		})
 		for range 3 { // with one slot, which each panic gives back
 			conn := l.dial(t)
 			write(t, conn, "x")
 			wantClosed(t, conn)
+			synctest.Wait() // the slot is given back after the close
 		}
 		stop()
 		if err := <-served; err != nil {
@@ -326,7 +369,7 @@ func TestServeContainsPanic(t *testing.T) {
 		}
 		heard.want(t, HandlerPanicked, HandlerPanicked, HandlerPanicked)
 		event := heard.list[0]
-		if !strings.Contains(event.Err.Error(), "nil map") || !strings.Contains(string(event.Stack), "TestServeContainsPanic") || event.Remote == nil {
+		if !strings.Contains(event.Err.Error(), "panic: exploded") || !strings.Contains(string(event.Stack), "TestServeContainsPanic") || event.Remote == nil {
 			t.Errorf("reported %v at %v\n%s", event.Err, event.Remote, event.Stack)
 		}
 	})
