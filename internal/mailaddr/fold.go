@@ -16,7 +16,7 @@ func Fold(s string) string {
 		return lower(s)
 	}
 	if !utf8.ValidString(s) {
-		return lowerASCII(s)
+		return lower(s)
 	}
 	return strings.Map(cherokeeUpper, cases.Fold().String(s))
 }
@@ -62,14 +62,22 @@ func isASCII(s string) bool {
 	return true
 }
 
-// lower is for ASCII text; it returns s itself when there is nothing to do.
-func lower(s string) string { return strings.ToLower(s) }
+// lower puts ASCII letters in lower case and leaves every other octet alone. It
+// returns s itself when there is nothing to do, which is nearly always.
+func lower(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return lowerFrom(s, i)
+		}
+	}
+	return s
+}
 
-func lowerASCII(s string) string {
+func lowerFrom(s string, start int) string {
 	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+	for i := start; i < len(b); i++ {
+		if 'A' <= b[i] && b[i] <= 'Z' {
+			b[i] += 'a' - 'A'
 		}
 	}
 	return string(b)

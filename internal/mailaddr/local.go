@@ -1,6 +1,9 @@
 package mailaddr
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // trimBrackets takes one pair of angle brackets off; half a pair is not ok.
 func trimBrackets(raw string) (string, bool) {
@@ -119,12 +122,21 @@ func isDotString(local string) bool {
 	}
 	for i := range len(local) {
 		c := local[i]
-		if c == '.' && local[i+1] == '.' {
-			return false
-		}
-		if c == '@' || isControl(c) || strings.IndexByte(specials, c) >= 0 {
+		if c == '.' && local[i+1] == '.' || !isDotText(c) {
 			return false
 		}
 	}
 	return true
+}
+
+// isDotText tells what may stand in a dot-string; letters come first, as most
+// octets are letters.
+func isDotText(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c >= utf8.RuneSelf:
+		return true
+	case c == '@' || isControl(c):
+		return false
+	}
+	return strings.IndexByte(specials, c) < 0
 }

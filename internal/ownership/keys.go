@@ -1,108 +1,92 @@
 package ownership
 
 import (
-	"strings"
+	"iter"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// maxKeys is how many keys one sender can have: the address with and without its
-// extension (quoted and unquoted, A-labels and U-labels), the local part with and
-// without it (quoted and unquoted), the domain (A-labels and U-labels).
-const maxKeys = 2*4 + 2*2 + 2
-
-// keyList is a list of keys without an allocation of its own.
-type keyList struct {
-	keys [maxKeys]string
-	n    int
-}
-
-// add appends a key unless it is there already.
-func (l *keyList) add(key string) {
-	if l.n == maxKeys {
-		return
-	}
-	for _, known := range l.keys[:l.n] {
-		if known == key {
-			return
+// keys gives the keys to ask a table for, in order. They are made one by one,
+// because the first nearly always is the answer.
+func (o *Owners) keys(sender mailaddr.Address, table Table) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		switch {
+		case table.Pattern:
+			patternKeys(sender, yield)
+		case sender.IsValid():
+			o.fixedKeys(sender, yield)
+		default:
+			yield(mailaddr.FoldKey(sender.Raw))
 		}
 	}
-	l.keys[l.n] = key
-	l.n++
 }
 
-func (l *keyList) all() []string { return l.keys[:l.n] }
-
-// senderKeys are the keys of one sender, for both ways of asking.
-type senderKeys struct {
-	fixed   keyList // folded, in the order of mail_addr_find in Postfix
-	pattern keyList // full address, not folded
-}
-
-// keysOf lists the keys of a sender. Every address is asked for in the quoted form
-// first and in the unquoted one if that differs, as Postfix does since 3.2. A
-// domain that has U-labels is asked for as A-labels first; Postfix knows only the
-// spelling that the client used.
-func (o *Owners) keysOf(sender mailaddr.Address) senderKeys {
-	var keys senderKeys
+// patternKeys are the full address, not folded.
+func patternKeys(sender mailaddr.Address, yield func(string) bool) {
 	if !sender.IsValid() {
-		keys.pattern.add(sender.Raw)
-		keys.fixed.add(mailaddr.FoldKey(sender.Raw))
-		return keys
-	}
-	local := sender.IsBare() || o.localDomains[sender.Domain]
-	sender = sender.WithDomain(o.loginDomain)
-	domains := [2]string{sender.Domain, sender.UnicodeDomain()}
-	keys.pattern.addFull(sender, domains)
-
-	base, _, extended := sender.SplitExtension(o.delimiters)
-	keys.fixed.addFolded(sender, domains)
-	if extended {
-		keys.fixed.addFolded(base, domains)
-	}
-	if local {
-		keys.fixed.addLocal(sender.Local)
-		keys.fixed.addLocal(base.Local)
-	}
-	if sender.Domain != "" {
-		keys.fixed.addDomains(domains)
-	}
-	return keys
-}
-
-// addFull adds the quoted and the unquoted address in each spelling of the domain.
-func (l *keyList) addFull(a mailaddr.Address, domains [2]string) {
-	l.add(a.String())
-	l.add(a.Key())
-	if domains[0] != domains[1] {
-		l.add(mailaddr.Quote(a.Local) + "@" + domains[1])
-		l.add(a.Local + "@" + domains[1])
-	}
-}
-
-func (l *keyList) addFolded(a mailaddr.Address, domains [2]string) {
-	if domains[0] == domains[1] && mailaddr.Quote(a.Local) == a.Local {
-		l.add(mailaddr.FoldKey(a.Key())) // nearly every address: both forms are one
+		yield(sender.Raw)
 		return
 	}
-	quoted, plain := mailaddr.Fold(mailaddr.Quote(a.Local)), mailaddr.Fold(a.Local)
-	for _, domain := range domains {
-		suffix := ""
-		if domain != "" {
-			suffix = "@" + strings.ToLower(domain)
+	yieldForms(sender, spellings(sender), yield)
+}
+
+// fixedKeys are folded and go from the full address to its parts, in the order of
+// mail_addr_find in Postfix.
+func (o *Owners) fixedKeys(sender mailaddr.Address, yield func(string) bool) {
+	isLocal := sender.IsBare() || o.localDomains[sender.Domain]
+	sender = sender.WithDomain(o.loginDomain)
+	base, _, extended := sender.SplitExtension(o.delimiters)
+	domains := spellings(sender)
+	fold := func(key string) bool { return yield(mailaddr.Fold(key)) }
+
+	if !yieldForms(sender, domains, fold) || extended && !yieldForms(base, domains, fold) {
+		return
+	}
+	if sender.Domain == "" {
+		return // the full address was the local part
+	}
+	if isLocal && (!yieldForms(sender, spelling{}, fold) || extended && !yieldForms(base, spelling{}, fold)) {
+		return
+	}
+	_ = fold("@"+domains[0]) && domains[0] != domains[1] && fold("@"+domains[1])
+}
+
+// spelling is a domain as A-labels and as U-labels, which may be equal; the zero
+// value is no domain.
+type spelling [2]string
+
+// spellings gives the spellings of an address's domain. A-labels come first;
+// Postfix knows only the spelling that the client used.
+func spellings(a mailaddr.Address) spelling {
+	return spelling{a.Domain, a.UnicodeDomain()}
+}
+
+// yieldForms gives the quoted form of a's local part in the domains, and the
+// unquoted one if that differs, as Postfix does since 3.2.
+func yieldForms(a mailaddr.Address, domains spelling, yield func(string) bool) bool {
+	quoted := mailaddr.Quote(a.Local)
+	for i, domain := range domains {
+		if i > 0 && domain == domains[0] {
+			break
 		}
-		l.add(quoted + suffix)
-		l.add(plain + suffix)
+		if quoted != a.Local && !yield(inDomain(quoted, domain)) || !yield(keyIn(a, domain)) {
+			return false
+		}
 	}
+	return true
 }
 
-func (l *keyList) addLocal(local string) {
-	l.add(mailaddr.Fold(mailaddr.Quote(local)))
-	l.add(mailaddr.Fold(local))
+// keyIn is a's key in a domain, which nearly always is its own.
+func keyIn(a mailaddr.Address, domain string) string {
+	if domain == a.Domain {
+		return a.Key()
+	}
+	return inDomain(a.Local, domain)
 }
 
-func (l *keyList) addDomains(domains [2]string) {
-	for _, domain := range domains {
-		l.add("@" + strings.ToLower(domain))
+func inDomain(local, domain string) string {
+	if domain == "" {
+		return local
 	}
+	return local + "@" + domain
 }

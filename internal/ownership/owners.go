@@ -107,7 +107,7 @@ type Answer struct {
 // holds then what the others said. The null sender belongs to nobody and to
 // everybody; callers decide on it before.
 func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login string) (Answer, error) {
-	q := question{owners: o, sender: sender, keys: o.keysOf(sender)}
+	q := question{owners: o, sender: sender}
 	if login != "" {
 		q.account = o.account(login)
 	}
@@ -135,7 +135,6 @@ type question struct {
 	owners  *Owners
 	sender  mailaddr.Address
 	account string // "" without login
-	keys    senderKeys
 	answer  Answer
 	err     error // the first source that could not tell
 }
@@ -159,11 +158,7 @@ func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
 
 // find gives the first key of the sender that the table has, with its values.
 func (q *question) find(ctx context.Context, table Table) (key string, values []string, err error) {
-	keys := &q.keys.fixed
-	if table.Pattern {
-		keys = &q.keys.pattern
-	}
-	for _, key := range keys.all() {
+	for key := range q.owners.keys(q.sender, table) {
 		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
 			return key, values, err
 		}
