@@ -13,9 +13,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/postern-mail/postern/internal/resolver"
 )
 
-var _ Resolver = (*net.Resolver)(nil)
+var (
+	_ Resolver = (*net.Resolver)(nil)
+	_ Resolver = (*resolver.Resolver)(nil)
+)
 
 // zoneOf makes a zone of lines "name TYPE data".
 func zoneOf(lines ...string) *zone {
