@@ -1,0 +1,49 @@
+package dkim
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Resolver asks the DNS. Errors are those of net.Resolver: a *net.DNSError,
+// wrapped or not, says whether a failure is temporary. Each string is one TXT
+// record, its character-strings joined.
+type Resolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
+// lookup is one question for keys, shared by all signatures that name it. Its
+// fields are written by the goroutine that asks and read after it has ended.
+type lookup struct {
+	keys    []*publicKey
+	refused *refusal
+	err     error
+}
+
+func (l *lookup) run(ctx context.Context, r Resolver, name string) {
+	records, err := r.LookupTXT(ctx, name)
+	if err != nil {
+		l.err, l.refused = err, refuseDNS(err)
+		return
+	}
+	if l.keys, err = keysOf(records); err != nil {
+		l.refused = permError(err.Error())
+	}
+}
+
+// refuseDNS tells what a failed lookup means. Anything that is not clearly an
+// answer may be different the next time.
+func refuseDNS(err error) *refusal {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case !errors.As(err, &dns):
+	case dns.IsTemporary, dns.IsTimeout:
+	case dns.IsNotFound:
+		return permError("no key")
+	default:
+		return permError("the DNS cannot answer for the key")
+	}
+	return &refusal{TempError, "the DNS could not tell the key"}
+}

@@ -1,0 +1,243 @@
+package dkim
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// refusal is a verdict other than pass, with the reason that the report shows.
+type refusal struct {
+	status Status
+	reason string
+}
+
+func (r *refusal) Error() string { return string(r.status) + ": " + r.reason }
+
+func permError(reason string) *refusal { return &refusal{PermError, reason} }
+
+// parsed is a DKIM-Signature field taken apart. What could be read stands in
+// Signature even when the field is refused, for the report.
+type parsed struct {
+	Signature
+
+	field        Field
+	keyAlgorithm string // rsa or ed25519
+	header, body Canonicalization
+	bodyHash     []byte
+	signature    []byte
+	text         string // b= without white space
+	// bStart and bEnd enclose the value of b= in field.Value, which the header
+	// hash leaves out.
+	bStart, bEnd int
+}
+
+// parseSignature reads the field at index. The refusal is nil for a signature
+// that has to be verified.
+func parseSignature(field Field, index int) (*parsed, *refusal) {
+	p := &parsed{field: field}
+	p.Index = index
+	if len(field.Value) > maxSignature {
+		return p, permError("signature field too long")
+	}
+	tags, err := parseTags(field.Value)
+	if err != nil {
+		return p, permError("signature syntax: " + err.Error())
+	}
+	p.describe(tags)
+	for _, read := range []func(tagList) *refusal{
+		p.readRequired, p.readDomain, p.readIdentity, p.readNames, p.readTimes,
+		p.readAlgorithm, p.readCanonicalization, p.readQuery, p.readHashes,
+	} {
+		if refused := read(tags); refused != nil {
+			return p, refused
+		}
+	}
+	return p, nil
+}
+
+// describe fills in what the report shows of any signature.
+func (p *parsed) describe(tags tagList) {
+	p.Domain = strings.ToLower(tags.text("d"))
+	p.Selector = tags.text("s")
+	p.Algorithm = tags.text("a")
+	p.text = tags.text("b")
+	p.Identity = tags.text("i")
+	if p.Identity == "" {
+		p.Identity = "@" + p.Domain
+	}
+}
+
+// readRequired checks that the tags are there which must be (section 3.5).
+func (p *parsed) readRequired(tags tagList) *refusal {
+	if v, ok := tags.get("v"); ok && v.value != "1" {
+		return permError("signature version is not 1")
+	}
+	for _, name := range []string{"v", "a", "b", "bh", "d", "h", "s"} {
+		if _, ok := tags.get(name); !ok {
+			return permError("signature has no " + name + "=")
+		}
+	}
+	b, _ := tags.get("b")
+	p.bStart, p.bEnd = b.start, b.end
+	return nil
+}
+
+func (p *parsed) readDomain(tagList) *refusal {
+	domain, err := mailaddr.ParseDomain(p.Domain)
+	if err != nil {
+		return permError("d= is not a domain")
+	}
+	p.Domain = domain
+	if _, err := mailaddr.ParseDomain(p.keyName()); err != nil {
+		return permError("s= is not a selector")
+	}
+	return nil
+}
+
+// keyName is the domain name that the key stands at (section 3.6.2.1).
+func (p *parsed) keyName() string {
+	return p.Selector + "._domainkey." + p.Domain
+}
+
+// readIdentity checks that i= lies in d= or below it. The local part may hold
+// anything, "@" included, so the last one counts.
+func (p *parsed) readIdentity(tags tagList) *refusal {
+	if _, ok := tags.get("i"); !ok {
+		p.Identity = "@" + p.Domain
+		return nil
+	}
+	domain, refused := p.identityDomain()
+	if refused != nil {
+		return refused
+	}
+	if domain != p.Domain && !strings.HasSuffix(domain, "."+p.Domain) {
+		return permError("i= is not below d=")
+	}
+	return nil
+}
+
+func (p *parsed) identityDomain() (string, *refusal) {
+	at := strings.LastIndexByte(p.Identity, '@')
+	if at < 0 {
+		return "", permError("i= has no @")
+	}
+	domain, err := mailaddr.ParseDomain(p.Identity[at+1:])
+	if err != nil {
+		return "", permError("i= has no domain")
+	}
+	return domain, nil
+}
+
+func (p *parsed) readNames(tags tagList) *refusal {
+	h := tags.text("h")
+	if strings.Count(h, ":") >= MaxSignedNames {
+		return permError("too many names in h=")
+	}
+	p.Signed = strings.Split(h, ":")
+	if slices.Contains(p.Signed, "") {
+		return permError("empty name in h=")
+	}
+	fromSigned := func(name string) bool { return strings.EqualFold(name, "From") }
+	if !slices.ContainsFunc(p.Signed, fromSigned) {
+		return permError("From is not signed")
+	}
+	return nil
+}
+
+func (p *parsed) readTimes(tags tagList) *refusal {
+	var ok bool
+	if p.Time, ok = readTime(tags, "t"); !ok {
+		return permError("t= is not a time")
+	}
+	if p.Expires, ok = readTime(tags, "x"); !ok {
+		return permError("x= is not a time")
+	}
+	if !p.Expires.IsZero() && !p.Time.IsZero() && !p.Expires.After(p.Time) {
+		return permError("x= is not after t=")
+	}
+	return nil
+}
+
+// maxUnix is the largest time of 12 digits, all that t= and x= may have.
+const maxUnix = 999_999_999_999
+
+// readTime gives the zero time for an absent tag.
+func readTime(tags tagList, name string) (time.Time, bool) {
+	if _, ok := tags.get(name); !ok {
+		return time.Time{}, true
+	}
+	n, err := strconv.ParseUint(tags.text(name), 10, 63)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(min(n, maxUnix)), 0), true
+}
+
+func (p *parsed) readAlgorithm(tags tagList) *refusal {
+	switch p.Algorithm {
+	case "rsa-sha256":
+		p.keyAlgorithm = "rsa"
+	case "ed25519-sha256":
+		p.keyAlgorithm = "ed25519"
+	case "rsa-sha1":
+		return &refusal{Policy, "rsa-sha1 is too weak"}
+	default:
+		return &refusal{Neutral, "unknown algorithm"}
+	}
+	if _, ok := tags.get("l"); ok {
+		return &refusal{Policy, "l= leaves part of the body unsigned"}
+	}
+	return nil
+}
+
+func (p *parsed) readCanonicalization(tags tagList) *refusal {
+	header, body, both := strings.Cut(tags.text("c"), "/")
+	if !both {
+		body = string(Simple)
+	}
+	if header == "" && !both {
+		header = string(Simple)
+	}
+	p.header, p.body = Canonicalization(header), Canonicalization(body)
+	for _, c := range []Canonicalization{p.header, p.body} {
+		if c != Simple && c != Relaxed {
+			return &refusal{Neutral, "unknown canonicalization"}
+		}
+	}
+	return nil
+}
+
+func (p *parsed) readQuery(tags tagList) *refusal {
+	if _, ok := tags.get("q"); ok && !slices.Contains(tags.words("q"), "dns/txt") {
+		return &refusal{Neutral, "unknown query method"}
+	}
+	return nil
+}
+
+func (p *parsed) readHashes(tags tagList) *refusal {
+	var err error
+	if p.bodyHash, err = decodeBase64(tags.text("bh")); err != nil || len(p.bodyHash) != sha256.Size {
+		return permError("bh= is not a SHA-256 hash")
+	}
+	if p.signature, err = decodeBase64(p.text); err != nil || len(p.signature) == 0 {
+		return permError("b= is not base64")
+	}
+	return nil
+}
+
+// decodeBase64 does not insist on the padding, which some publishers lose.
+func decodeBase64(s string) ([]byte, error) {
+	return base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
+}
+
+// unsigned is the field as the signer saw it: with an empty b=.
+func (p *parsed) unsigned() Field {
+	v := p.field.Value
+	return Field{Name: p.field.Name, Value: v[:p.bStart] + v[p.bEnd:]}
+}

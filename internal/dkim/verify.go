@@ -1,0 +1,276 @@
+package dkim
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Verifier verifies messages. It may be used by several goroutines.
+type Verifier struct {
+	Resolver Resolver
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Skew is how long after x= a signature is still taken.
+	Skew time.Duration
+	// MaxSignatures is how many signatures of a message are verified; 0 means
+	// DefaultMaxSignatures.
+	MaxSignatures int
+	// DNSBudget is the time that the key lookups of one message have together,
+	// from Start on; 0 means DefaultDNSBudget.
+	DNSBudget time.Duration
+	// Want chooses the signatures to look at by d= and s=; nil means all.
+	Want func(domain, selector string) bool
+}
+
+// Verification is one message being verified. It is not safe for concurrent
+// use.
+type Verification struct {
+	checks  []*check
+	bodies  map[Canonicalization]*BodyHash
+	lookups map[string]*lookup
+	skipped int
+
+	running sync.WaitGroup
+	cancel  context.CancelFunc
+}
+
+// check is one signature on its way to a verdict.
+type check struct {
+	*parsed
+	refused *refusal // nil while the signature may still pass
+	digest  [sha256.Size]byte
+	lookup  *lookup
+}
+
+// Start takes the whole header of a message, reads its signatures and begins to
+// look up their keys. fromDomain, which may be empty, decides which signatures
+// are verified when there are more than MaxSignatures: those of that domain
+// first, then those of domains above or below it. After Start, the body is
+// written to the Verification, and Finish or Close must be called: they end its
+// goroutines. The end of ctx ends the lookups.
+func (v *Verifier) Start(ctx context.Context, fields []Field, fromDomain string) *Verification {
+	m := &Verification{
+		bodies:  make(map[Canonicalization]*BodyHash),
+		lookups: make(map[string]*lookup),
+		cancel:  func() {},
+	}
+	m.checks, m.skipped = v.choose(fields, fromDomain)
+	live := m.live()
+	if len(live) == 0 {
+		return m
+	}
+	ctx, m.cancel = context.WithTimeout(ctx, cmp.Or(v.DNSBudget, DefaultDNSBudget))
+	for _, c := range live {
+		m.ask(ctx, v.Resolver, c)
+	}
+	header := newHeaderHash(fields)
+	for _, c := range live {
+		c.digest = header.sum(c.parsed)
+		if m.bodies[c.body] == nil {
+			m.bodies[c.body] = NewBodyHash(c.body)
+		}
+	}
+	return m
+}
+
+func (m *Verification) live() []*check {
+	var live []*check
+	for _, c := range m.checks {
+		if c.refused == nil {
+			live = append(live, c)
+		}
+	}
+	return live
+}
+
+func (m *Verification) ask(ctx context.Context, r Resolver, c *check) {
+	name := c.keyName()
+	if c.lookup = m.lookups[name]; c.lookup != nil {
+		return
+	}
+	l := new(lookup)
+	c.lookup, m.lookups[name] = l, l
+	m.running.Go(func() { l.run(ctx, r, name) })
+}
+
+// choose reads the signatures and keeps the most useful ones, in the order of
+// the header.
+func (v *Verifier) choose(fields []Field, fromDomain string) (checks []*check, skipped int) {
+	for i, f := range fields {
+		if !f.Is(FieldName) {
+			continue
+		}
+		p, refused := parseSignature(f, i)
+		if v.Want != nil && !v.Want(p.Domain, p.Selector) {
+			continue
+		}
+		if refused == nil {
+			refused = v.refuse(p, len(fields))
+		}
+		checks = append(checks, &check{parsed: p, refused: refused})
+	}
+	limit := cmp.Or(v.MaxSignatures, DefaultMaxSignatures)
+	if len(checks) <= limit {
+		return checks, 0
+	}
+	skipped = len(checks) - limit
+	fromDomain = strings.ToLower(fromDomain)
+	slices.SortStableFunc(checks, func(a, b *check) int {
+		return cmp.Compare(a.rank(fromDomain), b.rank(fromDomain))
+	})
+	checks = checks[:limit]
+	slices.SortFunc(checks, func(a, b *check) int { return cmp.Compare(a.Index, b.Index) })
+	return checks, skipped
+}
+
+// rank is lower for a signature that is more likely to speak for fromDomain. One
+// that cannot pass comes last: it must not crowd out one that can.
+func (c *check) rank(fromDomain string) int {
+	switch {
+	case c.refused != nil:
+		return 3
+	case c.Domain == fromDomain:
+		return 0
+	case strings.HasSuffix(fromDomain, "."+c.Domain), strings.HasSuffix(c.Domain, "."+fromDomain):
+		return 1
+	default:
+		return 2
+	}
+}
+
+// refuse applies the limits that do not depend on the signature alone.
+func (v *Verifier) refuse(p *parsed, fields int) *refusal {
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	if !p.Expires.IsZero() && now().After(p.Expires.Add(v.Skew)) {
+		return permError("signature expired")
+	}
+	if fields > MaxFields {
+		return permError("too many header fields")
+	}
+	return nil
+}
+
+// NeedsBody tells whether the body matters to any signature. If not, it need
+// not be written.
+func (m *Verification) NeedsBody() bool { return len(m.bodies) > 0 }
+
+// Write adds p to the body. It never fails. Line ends are CRLF.
+func (m *Verification) Write(p []byte) (int, error) {
+	for _, b := range m.bodies {
+		b.Write(p)
+	}
+	return len(p), nil
+}
+
+// Close gives the message up: it stops the lookups and waits for them.
+func (m *Verification) Close() {
+	m.cancel()
+	m.running.Wait()
+}
+
+// Finish ends the body, waits for the lookups, which end with the budget at the
+// latest, and judges every signature. It is called once.
+func (m *Verification) Finish() Report {
+	m.running.Wait()
+	m.cancel()
+	sums := make(map[Canonicalization][sha256.Size]byte, len(m.bodies))
+	for c, b := range m.bodies {
+		sums[c] = b.Sum()
+	}
+	report := Report{Skipped: m.skipped}
+	for _, c := range m.checks {
+		if c.refused == nil {
+			c.refused = c.judge(sums[c.body])
+		}
+		c.settle()
+		report.Signatures = append(report.Signatures, c.Signature)
+	}
+	shortenB(report.Signatures, m.checks)
+	return report
+}
+
+// settle turns the refusal, or its absence, into the status of the report.
+func (c *check) settle() {
+	c.Status = Pass
+	if c.refused != nil {
+		c.Status, c.Reason = c.refused.status, c.refused.reason
+	} else if c.Testing {
+		c.Reason = "testing key"
+	}
+}
+
+// judge gives nil if one of the keys verifies the signature, and otherwise the
+// refusal of the key that came closest.
+func (c *check) judge(body [sha256.Size]byte) *refusal {
+	if c.lookup.refused != nil {
+		c.Err = c.lookup.err
+		return c.lookup.refused
+	}
+	var worst *refusal
+	for _, key := range c.lookup.keys {
+		refused := c.judgeKey(key, body)
+		if refused == nil || worst == nil || closeness(refused) > closeness(worst) {
+			c.KeyBits, c.Testing, worst = key.bits, key.testing, refused
+		}
+		if refused == nil {
+			return nil
+		}
+	}
+	return worst
+}
+
+// closeness orders the refusals of several keys at one name: a key that was
+// applied says more than one that could not be.
+func closeness(r *refusal) int {
+	return slices.Index([]Status{PermError, Policy, Neutral, Fail}, r.status)
+}
+
+func (c *check) judgeKey(key *publicKey, body [sha256.Size]byte) *refusal {
+	if refused := key.allows(c.parsed); refused != nil {
+		return refused
+	}
+	reason := ""
+	if subtle.ConstantTimeCompare(body[:], c.bodyHash) != 1 {
+		reason = "body hash did not verify"
+	} else if !key.verify(c.digest, c.signature) {
+		reason = "signature did not verify"
+	}
+	switch {
+	case reason == "":
+		return nil
+	case key.testing:
+		// RFC 6376 section 3.6.1: no worse than an unsigned message.
+		return &refusal{Neutral, reason + ", under a testing key"}
+	default:
+		return &refusal{Fail, reason}
+	}
+}
+
+// Bounds of header.b, in characters (RFC 6008 section 4).
+const (
+	minShownB = 8
+	maxShownB = 64
+)
+
+// shortenB gives every signature the beginning of b= that tells it apart.
+func shortenB(signatures []Signature, checks []*check) {
+	for i := range signatures {
+		text := checks[i].text
+		n := minShownB
+		for j := range checks {
+			for j != i && n < maxShownB && n < len(text) && strings.HasPrefix(checks[j].text, text[:n]) {
+				n++
+			}
+		}
+		signatures[i].B = text[:min(n, len(text))]
+	}
+}

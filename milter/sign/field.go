@@ -1,0 +1,104 @@
+package sign
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// lineWidth is what a line of the field may have, in octets without the line
+// break (RFC 5322 section 2.1.1 says 78). Only a domain or selector that does
+// not fit by itself makes a longer one: it cannot be folded.
+const lineWidth = 76
+
+// fieldSize is what a usual field takes.
+const fieldSize = 1 << 10
+
+// folder writes tags, folded before they would grow beyond lineWidth.
+type folder struct {
+	b    strings.Builder
+	used int // octets of the current line
+}
+
+// add writes pieces, as one, on this line, or on the next if they do not fit.
+func (f *folder) add(pieces ...string) {
+	size := 0
+	for _, piece := range pieces {
+		size += len(piece)
+	}
+	if f.used > 1 && f.used+size > lineWidth {
+		f.fold()
+	}
+	for _, piece := range pieces {
+		f.b.WriteString(piece)
+	}
+	f.used += size
+}
+
+func (f *folder) fold() {
+	f.b.WriteString("\r\n ")
+	f.used = 1
+}
+
+// tag writes a tag in one piece.
+func (f *folder) tag(name, value string) {
+	if f.used+1+len(name)+1+len(value)+1 <= lineWidth {
+		f.add(" ")
+	} else {
+		f.fold()
+	}
+	f.add(name, "=", value, ";")
+}
+
+// words writes a tag whose value may be folded at its colons.
+func (f *folder) words(name string, words []string) {
+	f.add(" ", name, "=", words[0])
+	for _, word := range words[1:] {
+		f.add(":", word)
+	}
+	f.add(";")
+}
+
+// base64 writes text that may be folded anywhere.
+func (f *folder) base64(text string) {
+	for len(text) > 0 {
+		room := lineWidth - f.used
+		if room <= 0 {
+			room = lineWidth - 1
+		}
+		n := min(room, len(text))
+		f.add(text[:n])
+		text = text[n:]
+	}
+}
+
+// template is a DKIM-Signature field but for the signature.
+type template struct {
+	key      *Key
+	names    []string
+	bodyHash string // base64
+	signed   time.Time
+	expires  time.Time // zero: never
+}
+
+// value returns the folded value of the field, up to and with "b=". What is
+// appended to it is the signature. The first line has room for the name.
+func (t *template) value() *folder {
+	f := &folder{used: len("DKIM-Signature:")}
+	f.b.Grow(fieldSize)
+	f.tag("v", "1")
+	f.tag("a", t.key.Algorithm)
+	f.tag("c", "relaxed/relaxed")
+	f.tag("d", t.key.Domain)
+	f.tag("s", t.key.Selector)
+	f.tag("t", strconv.FormatInt(t.signed.Unix(), 10))
+	if !t.expires.IsZero() {
+		f.tag("x", strconv.FormatInt(t.expires.Unix(), 10))
+	}
+	f.words("h", t.names)
+	f.add(" bh=")
+	f.base64(t.bodyHash)
+	f.add(";")
+	f.add(" b=")
+	return f
+}

@@ -1,0 +1,148 @@
+package sign
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/dkim"
+)
+
+// Bounds of h=.
+const (
+	// maxInstances is how many fields of one name are signed.
+	maxInstances = 10
+	// maxHeaderNames bounds the configured names.
+	maxHeaderNames = 100
+	maxHeaderName  = 70 // octets: a name has to fit into a folded line
+)
+
+// Headers is the list of header fields that are signed.
+type Headers struct {
+	names []headerName
+	index map[string]int // of names, by name in lower case
+}
+
+type headerName struct {
+	name string
+	// oversign adds the name once more than the mail has such fields, so that
+	// one added on the way breaks the signature.
+	oversign bool
+}
+
+// DefaultHeaders returns the list of RFC 6376 section 5.4.1, with those fields
+// oversigned whose addition would change what a reader sees.
+func DefaultHeaders() []string {
+	return []string{
+		"+From", "+To", "+Cc", "+Subject", "+Date", "+Reply-To", "+Message-ID",
+		"+MIME-Version", "+Content-Type", "Content-Transfer-Encoding", "Content-ID",
+		"Content-Description", "Content-Disposition", "Sender", "In-Reply-To", "References",
+		"Resent-Date", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Message-ID",
+		"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post",
+		"List-Subscribe", "List-Post", "List-Owner", "List-Archive", "Autocrypt",
+	}
+}
+
+// unsignable lists, in lower case, what relays add or change on the way.
+func unsignable() []string {
+	return []string{
+		"received", "return-path", "delivered-to", "authentication-results", "received-spf", "dkim-signature",
+		"arc-seal", "arc-message-signature", "arc-authentication-results", "bcc", "resent-bcc",
+	}
+}
+
+// ParseHeaders reads a list of field names, each to be signed where a mail has
+// it. A "+" before a name oversigns it. From is always oversigned. An empty list
+// means DefaultHeaders.
+func ParseHeaders(list []string) (Headers, error) {
+	if len(list) == 0 {
+		list = DefaultHeaders()
+	}
+	if len(list) > maxHeaderNames {
+		return Headers{}, fmt.Errorf("more than %d header fields to sign", maxHeaderNames)
+	}
+	h := Headers{names: []headerName{{"From", true}}, index: map[string]int{"from": 0}}
+	for _, item := range list {
+		name, oversign := strings.CutPrefix(item, "+")
+		if err := checkName(name); err != nil {
+			return Headers{}, err
+		}
+		lower := strings.ToLower(name)
+		if lower == "from" {
+			continue
+		}
+		if _, ok := h.index[lower]; ok {
+			return Headers{}, fmt.Errorf("header field %q is listed twice", name)
+		}
+		h.index[lower] = len(h.names)
+		h.names = append(h.names, headerName{name, oversign})
+	}
+	return h, nil
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > maxHeaderName {
+		return fmt.Errorf("%q is not the name of a header field", name)
+	}
+	for _, b := range []byte(name) {
+		if b <= ' ' || b >= 0x7f || b == ':' || b == ';' || b == '+' {
+			return fmt.Errorf("%q is not the name of a header field", name)
+		}
+	}
+	if slices.Contains(unsignable(), strings.ToLower(name)) {
+		return fmt.Errorf("header field %q changes on the way and cannot be signed", name)
+	}
+	return nil
+}
+
+// pick returns the names for h= and the canonical form of the fields they name,
+// as a verifier will pick them: for each name, from the lowest field up.
+func (h Headers) pick(fields []dkim.Field) (names []string, canonical []byte) {
+	last, above := h.chains(fields)
+	names = make([]string, 0, 2*len(h.names))
+	canonical = make([]byte, 0, fieldSize)
+	for n, name := range h.names {
+		i, taken := last[n], 0
+		for ; i >= 0 && taken < maxInstances; i = above[i] {
+			names = append(names, name.name)
+			canonical = dkim.AppendField(canonical, dkim.Relaxed, fields[i])
+			taken++
+		}
+		// With fields left over, one more name would demand one of them.
+		if name.oversign && i < 0 {
+			names = append(names, name.name)
+		}
+	}
+	return names, canonical
+}
+
+// chains returns, for each name, the index of its lowest field, and for each
+// field that of the next one above it of the same name; -1 ends a chain.
+func (h Headers) chains(fields []dkim.Field) (last, above []int) {
+	last = slices.Repeat([]int{-1}, len(h.names))
+	above = make([]int, len(fields))
+	var lower [maxHeaderName]byte
+	for i, f := range fields {
+		n, ok := h.index[string(lowerName(lower[:0], f.Name))]
+		if ok {
+			above[i], last[n] = last[n], i
+		}
+	}
+	return last, above
+}
+
+// lowerName appends name in lower case, without the white space after it, to
+// buf; it appends nothing for a name that is too long to be listed.
+func lowerName(buf []byte, name string) []byte {
+	name = strings.TrimRight(name, " \t")
+	if len(name) > maxHeaderName {
+		return buf
+	}
+	for _, b := range []byte(name) {
+		if 'A' <= b && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		buf = append(buf, b)
+	}
+	return buf
+}

@@ -1,0 +1,257 @@
+// Package sign puts DKIM signatures (RFC 6376, RFC 8463) on mail that leaves.
+//
+// Signer.Message takes the header of a mail and decides by its From field which
+// keys sign it. The body is then written in any pieces, and Message.Close
+// returns one DKIM-Signature field for each key, or the reason why there is
+// none.
+//
+// Invariants:
+//
+//   - A mail is signed only for the domain of its From field or, when asked for,
+//     a parent of it: nothing else aligns under DMARC.
+//   - All signatures of a mail share one pass over the body and one canonical
+//     header. Memory does not depend on the length of the body.
+//   - The form is relaxed/relaxed, with no l=. Fields a reader sees are
+//     oversigned. Received and other traces are never signed.
+//   - Keys are an immutable snapshot that is swapped as a whole; a message keeps
+//     the one it began with.
+//
+// github.com/emersion/go-msgauth is not the signer: it hashes the body once for
+// each signature, leaves h= unfolded, and costs 72 µs a mail where 55 µs are
+// left. It checks this package in the tests.
+package sign
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// DefaultExpire is how long signatures are valid.
+const DefaultExpire = 7 * 24 * time.Hour
+
+// Options is what a Signer needs besides keys.
+type Options struct {
+	// Headers are the fields to sign; the zero value means DefaultHeaders.
+	Headers Headers
+	// Expire is the life of a signature, in x=; 0 means DefaultExpire, a negative
+	// duration no x= at all.
+	Expire time.Duration
+	// Subdomains signs mail of a domain without keys with those of its nearest
+	// parent.
+	Subdomains bool
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Rand is what private keys blind themselves with; nil means crypto/rand.
+	Rand io.Reader
+}
+
+// Signer signs messages. It may be used by several goroutines.
+type Signer struct {
+	options Options
+	keys    atomic.Pointer[Keys]
+}
+
+// New returns a Signer. keys may be nil: nothing is signed until SetKeys.
+func New(options Options, keys *Keys) *Signer {
+	if len(options.Headers.names) == 0 {
+		options.Headers, _ = ParseHeaders(nil) // the default list has no error
+	}
+	if options.Expire == 0 {
+		options.Expire = DefaultExpire
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if options.Rand == nil {
+		options.Rand = rand.Reader
+	}
+	s := &Signer{options: options}
+	s.SetKeys(keys)
+	return s
+}
+
+// SetKeys swaps the keys. Messages that have begun keep theirs.
+func (s *Signer) SetKeys(keys *Keys) {
+	if keys == nil {
+		keys = new(Keys)
+	}
+	s.keys.Store(keys)
+}
+
+// Keys returns the keys that the next message will see.
+func (s *Signer) Keys() *Keys { return s.keys.Load() }
+
+// Result is what became of a message.
+type Result struct {
+	// Fields are the signatures to insert at the top. Values begin with a space
+	// and are folded with CRLF.
+	Fields []dkim.Field
+	// Reason is record.Signed if there are Fields, else why there are none.
+	Reason record.Reason
+	// Domain is the domain of the author, in A-labels; "" if From has none.
+	Domain string
+	// SignedBy names the keys that signed, as selector._domainkey.domain.
+	SignedBy []string
+	// Notes are warnings for the operator.
+	Notes []string
+	// Err tells which keys could not sign.
+	Err error
+}
+
+// Message is one mail being signed. It is not safe for concurrent use.
+type Message struct {
+	signer *Signer
+	result Result
+
+	keys  []*Key
+	names []string
+	// header is the canonical form of the signed fields.
+	header []byte
+	body   *dkim.BodyHash
+	lines  lineMeter
+	own    *dkim.Verification // the signature of ours that the mail came with
+}
+
+// Message begins a mail with its whole header. Close must be called.
+func (s *Signer) Message(ctx context.Context, fields []dkim.Field) *Message {
+	m := &Message{signer: s}
+	var a author
+	if a, m.result.Reason = readAuthor(fields); m.result.Reason != "" {
+		return m
+	}
+	m.result.Domain = a.domain
+	m.keys = s.Keys().choose(a, s.options.Subdomains)
+	if len(m.keys) == 0 {
+		m.result.Reason = record.SignNoKey
+		return m
+	}
+	m.names, m.header = s.options.Headers.pick(fields)
+	m.body = dkim.NewBodyHash(dkim.Relaxed)
+	for _, f := range fields {
+		m.lines.field(f)
+	}
+	m.own = s.startOwn(ctx, fields, m.keys)
+	return m
+}
+
+// readAuthor returns the one author domain of a mail, or why it has none.
+func readAuthor(fields []dkim.Field) (author, record.Reason) {
+	var from *dkim.Field
+	for i := range fields {
+		if !fields[i].Is("From") {
+			continue
+		}
+		if from != nil {
+			return author{}, record.SignSeveralFrom
+		}
+		from = &fields[i]
+	}
+	if from == nil {
+		return author{}, record.SignNoFrom
+	}
+	a, err := parseFrom(from.Value)
+	switch {
+	case errors.Is(err, errFromDomains):
+		return a, record.SignSeveralDomains
+	case err != nil:
+		return a, record.SignBadFrom
+	}
+	return a, ""
+}
+
+// NeedsBody tells whether the body matters. If not, it need not be written.
+func (m *Message) NeedsBody() bool { return m.body != nil }
+
+// Write adds p to the body. It never fails. Line ends are CRLF.
+func (m *Message) Write(p []byte) (int, error) {
+	if m.body != nil {
+		m.body.Write(p)
+		m.lines.Write(p)
+		if m.own != nil {
+			m.own.Write(p)
+		}
+	}
+	return len(p), nil
+}
+
+// Abort gives the message up.
+func (m *Message) Abort() {
+	if m.own != nil {
+		m.own.Close()
+	}
+	m.body, m.own = nil, nil
+}
+
+// Close ends the body and signs. It is called once.
+func (m *Message) Close() Result {
+	if m.body == nil {
+		return m.result
+	}
+	if m.own != nil && m.own.Finish().Status() == dkim.Pass {
+		m.result.Reason = record.SignAlreadySigned
+		return m.result
+	}
+	m.signAll()
+	if n := m.lines.octets(); n > maxLine {
+		m.result.Notes = append(m.result.Notes, fmt.Sprintf(
+			"a line of %d octets: Postfix breaks it on the way (smtp_line_length_limit) and the signature with it", n))
+	}
+	return m.result
+}
+
+// signAll signs with every key. One that fails costs its own signature only.
+func (m *Message) signAll() {
+	options := &m.signer.options
+	sum := m.body.Sum()
+	t := template{
+		names:    m.names,
+		bodyHash: base64.StdEncoding.EncodeToString(sum[:]),
+		signed:   options.Now(),
+	}
+	if options.Expire > 0 {
+		t.expires = t.signed.Add(options.Expire)
+	}
+	var errs []error
+	for _, key := range m.keys {
+		t.key = key
+		field, err := t.sign(options.Rand, m.header)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sign with %s: %w", key.Name(), err))
+			continue
+		}
+		m.result.Fields = append(m.result.Fields, field)
+		m.result.SignedBy = append(m.result.SignedBy, key.Name())
+	}
+	m.result.Err = errors.Join(errs...)
+	m.result.Reason = record.Signed
+	if len(m.result.Fields) == 0 {
+		m.result.Reason = record.SignFailed
+	}
+}
+
+// sign hashes the header and the field itself, with b= empty and without its
+// final line break, and puts the signature into it.
+func (t *template) sign(random io.Reader, header []byte) (dkim.Field, error) {
+	value := t.value()
+	unsigned := dkim.Field{Name: dkim.FieldName, Value: value.b.String()}
+	canonical := dkim.AppendField(nil, dkim.Relaxed, unsigned)
+	hash := sha256.New()
+	hash.Write(header)
+	hash.Write(canonical[:len(canonical)-len("\r\n")])
+	signature, err := t.key.sign(random, hash.Sum(nil))
+	if err != nil {
+		return dkim.Field{}, err
+	}
+	value.base64(base64.StdEncoding.EncodeToString(signature))
+	return dkim.Field{Name: dkim.FieldName, Value: value.b.String()}, nil
+}

@@ -1,0 +1,132 @@
+package sign
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func tables(t testing.TB, keyTable, signingTable, prefix string) (*Keys, error) {
+	t.Helper()
+	ed := pkcs8(t, testEd25519())
+	dir := tree(t, map[string][]byte{"a": ed, "b": ed, "c": ed, "signing": []byte(signingTable)})
+	path := filepath.Join(tree(t, map[string][]byte{
+		"keys": []byte(strings.ReplaceAll(keyTable, "DIR", dir)),
+	}), "keys")
+	return LoadKeys(KeySource{KeyTable: path, SigningTable: prefix + filepath.Join(dir, "signing"), Group: -1})
+}
+
+const someKeys = "# the keys\na example.com:a:DIR/a\nb\tsub.example.com:b:DIR/b\n\nc example.org:c:DIR/c # old\na2 example.com:a2:DIR/a\n"
+
+func TestSigningTable(t *testing.T) {
+	const (
+		globs = "user@example.com a2\n*@example.com a\n*@*.example.com a,a2\n*@example.org c\n"
+		exact = "boss@example.com a2\nexample.com a\n.example.com a\nu@.example.org c\n"
+		any   = "* a\n"
+	)
+	tests := []struct{ table, prefix, local, domain, want string }{
+		{globs, "refile:", "user", "example.com", "a2/example.com"},
+		{globs, "refile:", "USER", "example.com", "a2/example.com"},
+		{globs, "refile:", "other", "example.com", "a/example.com"},
+		{globs, "refile:", "user", "x.y.example.com", "a/example.com a2/example.com"},
+		{globs, "refile:", "user", "notexample.com", ""},
+		{globs, "refile:", "user", "example.org", "c/example.org"},
+		{globs, "refile:", "user", "sub.example.org", ""},
+		{exact, "", "boss", "example.com", "a2/example.com"},
+		{exact, "", "x", "example.com", "a/example.com"},
+		{exact, "", "x", "deep.sub.example.com", "a/example.com"},
+		{exact, "", "u", "sub.example.org", "c/example.org"},
+		{exact, "", "v", "sub.example.org", ""},
+		{exact, "file:", "u", "example.org", ""},
+		{any, "refile:", "u", "example.com", "a/example.com"},
+		{any, "", "u", "sub.example.com", "a/example.com"},
+		{any, "", "u", "example.net", ""}, // would not align
+		{"example.com a\nexample.com a2\n", "", "u", "example.com", "a/example.com a2/example.com"},
+	}
+	for _, tt := range tests {
+		keys, err := tables(t, someKeys, tt.table, tt.prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := names(keys.choose(author{tt.local, tt.domain}, false)); got != tt.want {
+			t.Errorf("%s@%s in %q: got %q, want %q", tt.local, tt.domain, tt.table, got, tt.want)
+		}
+	}
+}
+
+func TestTableErrors(t *testing.T) {
+	tests := []struct{ name, keys, signing, prefix, want string }{
+		{"name twice", someKeys + "a example.com:z:DIR/a\n", "", "", "keys:7: the name \"a\" occurs twice"},
+		{"parts", "a example.com:DIR/a\n", "", "", "keys:1: want domain:selector:/path"},
+		{"percent", "a %:s:DIR/a\n", "", "", "keys:1: the domain is %"},
+		{"no domain", "a exa mple:s:DIR/a\n", "", "", "keys:1: the domain is not one"},
+		{"key within the table", "a example.com:s:MIIEsecret\n", "", "", "not the absolute path"},
+		{"missing file", "a example.com:s:DIR/zz\n", "", "", "no such file"},
+		{"one word", "a\n", "", "", "keys:1: want two words"},
+		{"long line", "a " + strings.Repeat("x", maxTableLine), "", "", "keys:1: bufio.Scanner: token too long"},
+		{"unknown key", someKeys, "example.com zz\n", "", "signing:1: no key is named \"zz\""},
+		{"identity", someKeys, "example.com a:user@example.com\n", "", "signer identities"},
+		{"not aligned", someKeys, "example.com c\n", "", "does not align"},
+		{"two domains", someKeys, "sub.example.com a\nsub.example.com b\n", "", "signing:2: ambiguous"},
+		{"wider first", someKeys, "*@example.com a\nuser@example.com a2\n", "refile:", "signing:2: ambiguous: line 1"},
+		{"any first", someKeys, "* a\n*@example.com a2\n", "refile:", "signing:2: ambiguous: line 1"},
+		{"wider suffix first", someKeys, "*@*.example.com a\n*@x.example.com a2\n", "refile:", "signing:2: ambiguous: line 1"},
+		{"glob inside", someKeys, "*@ex*.com a\n", "refile:", "only *@domain"},
+		{"glob in the local part", someKeys, "ad*@example.com a\n", "refile:", "only *@domain"},
+		{"user below", someKeys, "u@*.example.com a\n", "refile:", "only *@domain"},
+		{"bare domain as glob", someKeys, "example.com a\n", "refile:", "whole addresses"},
+		{"glob without refile", someKeys, "*@*.example.com a\n", "", "only *@domain"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := tables(t, tt.keys, tt.signing, tt.prefix)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got error %v, want one with %q", err, tt.want)
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("error %q shows a key", err)
+			}
+		})
+	}
+	if _, err := LoadKeys(KeySource{KeyTable: "x"}); err == nil || !strings.Contains(err.Error(), "together") {
+		t.Errorf("one table alone: %v", err)
+	}
+}
+
+// The same key may be in the folder and in a table, one selector with two keys
+// may not.
+func TestTableAndFolder(t *testing.T) {
+	ed := pkcs8(t, testEd25519())
+	dir := tree(t, map[string][]byte{"example.com/a.private": ed, "example.com/b.private": ed, "other": ed})
+	conf := tree(t, map[string][]byte{
+		"keys":    []byte("k example.com:a:" + dir + "/example.com/a.private\n"),
+		"clash":   []byte("k example.com:a:" + dir + "/other\n"),
+		"signing": []byte("example.com k\n"),
+	})
+	src := KeySource{Dir: dir, KeyTable: conf + "/keys", SigningTable: conf + "/signing", Group: -1}
+	if got := names(load(t, src).choose(author{"u", "example.com"}, false)); got != "a/example.com b/example.com" {
+		t.Errorf("keys %q", got)
+	}
+	src.KeyTable = conf + "/clash"
+	if _, err := LoadKeys(src); err == nil || !strings.Contains(err.Error(), "has its key in") {
+		t.Errorf("two keys at one selector: %v", err)
+	}
+}
+
+func FuzzTables(f *testing.F) {
+	f.Add("a b\n# c\nd\te\r\n", true)
+	f.Add("*@*.example.com x,y\n@ z\n", true)
+	f.Add(".example.com k\nu@.example.com k\n@@ k\n*@ k\n", false)
+	f.Fuzz(func(t *testing.T, text string, wildcards bool) {
+		lines, _ := parseTable("table", strings.NewReader(text))
+		for _, line := range lines {
+			pattern, err := parsePattern(line.key, wildcards)
+			if err != nil {
+				continue
+			}
+			if _, domain, ok := strings.Cut(pattern, "@"); !ok || domain == "" {
+				t.Fatalf("%q gives the pattern %q", line.key, pattern)
+			}
+		}
+	})
+}
