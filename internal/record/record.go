@@ -23,6 +23,7 @@ type Record struct {
 	Reason        Reason
 	Action        string // what Postfix was told, in Postfix's spelling
 	Mode          string // enforce, shadow, off
+	Peer          string // who spoke to us, on records of a broken connection
 	Instance      string
 	QueueID       string
 	ClientAddress string
@@ -56,9 +57,14 @@ type Step struct {
 	Duration time.Duration
 }
 
-// Log writes r as one line.
+// Log writes r as one line: at level info, or at level warn when it carries an
+// error, so that an operator who filters by level misses no trouble.
 func (r *Record) Log(l *zap.Logger) {
-	l.Info(Message, zap.Inline(r))
+	level := zapcore.InfoLevel
+	if r.Err != nil {
+		level = zapcore.WarnLevel
+	}
+	l.Log(level, Message, zap.Inline(r))
 }
 
 // MarshalLogObject writes the keys of r in their documented order.
@@ -74,6 +80,7 @@ func (r *Record) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	str("reason", string(r.Reason))
 	str("action", r.Action)
 	str("mode", r.Mode)
+	str("peer", r.Peer)
 	str("instance", r.Instance)
 	str("queue_id", r.QueueID)
 	str("client_address", r.ClientAddress)

@@ -1,0 +1,79 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// safe is every line that Postfix takes as it is meant: DUNNO, a deferral or a
+// rejection with a text, or a header.
+var safe = regexp.MustCompile(`\A(DUNNO|DEFER_IF_PERMIT \S[^\x00-\x1f\x7f]*|(451 4\.3\.0|550 5\.7\.1|553 5\.7\.1) \S[^\x00-\x1f\x7f]*|PREPEND [!-9;-~]+:[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)\z`)
+
+// hostile are texts that reached replies of other servers.
+var hostile = []string{
+	"", " ", "\n", "\r\n", "\x00", "ok\r", "a\nb", "a\naction=OK", "a\n\naction=OK\n\n", "action=",
+	"\xff\xfe", "jürgen \xe4", "\u2028", "\u202e", "\ufeff", "é" + strings.Repeat("ü", 400), strings.Repeat("x", 1<<20),
+	"X-Header: value", "X-Header:", ": value", "X Header: v", "X-Greylist: a\r\nBcc: x@y", "DUNNO", "450", "%s %d",
+}
+
+func TestActionsAreSafe(t *testing.T) {
+	codes := []Code{{}, CodePolicy, CodeSenderPolicy, CodeTemporary}
+	states := []State{StateOther, StateRcpt, StateData, StateEndOfMessage}
+	for _, text := range hostile {
+		for _, kind := range []Kind{None, Pass, Defer, Reject} {
+			for _, code := range codes {
+				for _, state := range states {
+					d := Decision{Verdict: Verdict{Kind: kind, Code: code, Text: text, Header: text}}
+					checkSafe(t, action(&Request{State: state}, &d).line)
+				}
+			}
+		}
+	}
+}
+
+func checkSafe(t *testing.T, line string) {
+	t.Helper()
+	if !safe.MatchString(line) || !utf8.ValidString(line) || len(line) > maxText+64 {
+		t.Errorf("unsafe action %.300q", line)
+	}
+}
+
+func FuzzAction(f *testing.F) {
+	for _, text := range hostile {
+		f.Add(text, uint8(Reject), uint8(StateRcpt))
+	}
+	f.Fuzz(func(t *testing.T, text string, kind, state uint8) {
+		d := Decision{Verdict: Verdict{Kind: Kind(kind % 4), Text: text, Header: text}}
+		checkSafe(t, action(&Request{State: State(state % 10)}, &d).line)
+	})
+}
+
+func TestAction(t *testing.T) {
+	tests := []struct {
+		name  string
+		state State
+		v     Verdict
+		want  string
+	}{
+		{"pass", StateRcpt, Verdict{Kind: Pass}, "DUNNO"},
+		{"nothing to say", StateRcpt, Verdict{}, "DUNNO"},
+		{"reject", StateRcpt, Verdict{Kind: Reject, Text: "listed"}, "550 5.7.1 listed"},
+		{"reject with a code", StateRcpt, Verdict{Kind: Reject, Code: CodeSenderPolicy, Text: "not owned by user x"}, "553 5.7.1 not owned by user x"},
+		{"reject without a text", StateRcpt, Verdict{Kind: Reject}, "550 5.7.1 Rejected by policy"},
+		{"defer", StateRcpt, Verdict{Kind: Defer, Text: "Greylisted, try again in 180 seconds"}, "DEFER_IF_PERMIT Greylisted, try again in 180 seconds"},
+		{"defer without a text", StateRcpt, Verdict{Kind: Defer}, "DEFER_IF_PERMIT Temporarily deferred by policy, please try again later"},
+		{"defer with a code", StateRcpt, Verdict{Kind: Defer, Code: CodeTemporary}, "451 4.3.0 Temporarily deferred by policy, please try again later"},
+		{"header", StateRcpt, Verdict{Kind: Pass, Header: "X-Greylist: delayed 200 seconds"}, "PREPEND X-Greylist: delayed 200 seconds"},
+		{"header where it is invalid", StateEndOfMessage, Verdict{Kind: Pass, Header: "X-Greylist: delayed"}, "DUNNO"},
+		{"header that is none", StateRcpt, Verdict{Kind: Pass, Header: "delayed"}, "DUNNO"},
+		{"UTF-8", StateRcpt, Verdict{Kind: Reject, Text: "not owned by user jürgen"}, "550 5.7.1 not owned by user jürgen"},
+		{"control", StateRcpt, Verdict{Kind: Reject, Text: "a\r\nb"}, "550 5.7.1 a??b"},
+	}
+	for _, tt := range tests {
+		if got := action(&Request{State: tt.state}, &Decision{Verdict: tt.v}).String(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}

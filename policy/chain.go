@@ -1,0 +1,137 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// OnError is the rule for a check that could not tell.
+type OnError uint8
+
+// ErrorPass goes on as if the check had nothing to say, ErrorDefer answers
+// with a temporary failure.
+const (
+	ErrorPass OnError = iota
+	ErrorDefer
+)
+
+// Entry is one check with the rules that the chain applies to it.
+type Entry struct {
+	Check   Check
+	Mode    Mode
+	OnError OnError
+	// ErrorReason is the reason of a decision that rests on OnError;
+	// "" means record.CheckFailed.
+	ErrorReason record.Reason
+}
+
+// Chain asks its checks in order and settles on one decision. It is immutable
+// and safe for concurrent use.
+type Chain []Entry
+
+// errorText is what the client reads when a check could not tell. It is
+// Postfix's own text for a map that cannot be read, and tells nothing about
+// our inside.
+const errorText = "Temporary lookup failure"
+
+// Decide asks the checks until one objects. Each gets an even share of the
+// time that is left until ctx's deadline, so that a check which waits for a
+// dead server leaves time to those behind it.
+func (c Chain) Decide(ctx context.Context, r *Request) Decision {
+	d := Decision{
+		Verdict: Verdict{Kind: Pass, Reason: record.NotApplicable},
+		Steps:   make([]Step, 0, len(c)),
+	}
+	var signals Signals
+	for i := range c {
+		e := &c[i]
+		if e.Mode == Off {
+			continue
+		}
+		v, err := e.ask(ctx, r, signals, len(c)-i)
+		d.Steps = append(d.Steps, Step{Check: e.Check.Name(), Mode: e.Mode, Verdict: v, Err: err})
+		signals = merge(signals, v.Signals)
+		if e.settles(&d, v, err) {
+			return d
+		}
+	}
+	return d
+}
+
+// ask runs the check within its share of the time.
+func (e *Entry) ask(ctx context.Context, r *Request, prior Signals, left int) (Verdict, error) {
+	if left > 1 {
+		if deadline, ok := ctx.Deadline(); ok {
+			share := time.Until(deadline) / time.Duration(left)
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, share)
+			defer cancel()
+		}
+	}
+	v, err := e.Check.Check(ctx, r, prior)
+	if err != nil {
+		return Verdict{Reason: e.errorReason(err), Signals: v.Signals, Detail: v.Detail}, err
+	}
+	return v, nil
+}
+
+func (e *Entry) errorReason(err error) record.Reason {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return record.DeadlineSpent
+	case e.ErrorReason != "":
+		return e.ErrorReason
+	}
+	return record.CheckFailed
+}
+
+// settles enters the check's answer into d and tells whether it ends the
+// chain.
+func (e *Entry) settles(d *Decision, v Verdict, err error) bool {
+	if err != nil {
+		if e.OnError == ErrorPass {
+			return false
+		}
+		err = fmt.Errorf("%s: %w", e.Check.Name(), err)
+		v = Verdict{Kind: Defer, Reason: v.Reason, Code: CodeTemporary, Text: errorText}
+	}
+	switch {
+	case v.Kind == None:
+		return false
+	case v.Kind == Pass:
+		d.pass(e, v)
+		return false
+	case e.Mode == Shadow:
+		d.Mode = Shadow
+		return false
+	}
+	d.Verdict, d.Check, d.Mode, d.Err = v, e.Check.Name(), Enforce, err
+	return true
+}
+
+// pass keeps the last check's reason, and the last header.
+func (d *Decision) pass(e *Entry, v Verdict) {
+	header := d.Header
+	if v.Header != "" && e.Mode == Enforce {
+		header = v.Header
+	}
+	d.Verdict, d.Check = v, e.Check.Name()
+	d.Header, d.Text = header, ""
+}
+
+func merge(into, from Signals) Signals {
+	if len(from) == 0 {
+		return into
+	}
+	if into == nil {
+		into = make(Signals, len(from))
+	}
+	for name, value := range from {
+		into[name] = value
+	}
+	return into
+}

@@ -1,0 +1,208 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// scripted answers what it was told to.
+type scripted struct {
+	name string
+	v    Verdict
+	err  error
+	// prior is what it was handed; asked counts.
+	prior Signals
+	asked int
+	// wait holds the answer back until the context ends.
+	wait bool
+}
+
+func (s *scripted) Name() string { return s.name }
+
+func (s *scripted) Check(ctx context.Context, _ *Request, prior Signals) (Verdict, error) {
+	s.prior, s.asked = prior, s.asked+1
+	if s.wait {
+		<-ctx.Done()
+		return s.v, ctx.Err()
+	}
+	return s.v, s.err
+}
+
+var errBackend = errors.New("backend gone")
+
+func TestDecide(t *testing.T) {
+	passing := Verdict{Kind: Pass, Reason: "ok"}
+	rejecting := Verdict{Kind: Reject, Reason: "bad", Text: "no"}
+	deferring := Verdict{Kind: Defer, Reason: "wait", Text: "later"}
+	tests := []struct {
+		name   string
+		chain  Chain
+		kind   Kind
+		reason record.Reason
+		check  string
+		mode   Mode
+		asked  []int
+		err    bool
+	}{
+		{name: "nothing runs", kind: Pass, reason: record.NotApplicable},
+		{name: "nobody has anything to say", chain: Chain{entry("a", Verdict{Reason: record.NotApplicable}, nil)}, kind: Pass, reason: record.NotApplicable, asked: []int{1}},
+		{name: "the last pass gives the reason", chain: Chain{entry("a", passing, nil), entry("b", Verdict{Kind: Pass, Reason: "fine"}, nil)}, kind: Pass, reason: "fine", check: "b", asked: []int{1, 1}},
+		{name: "silence does not hide a pass", chain: Chain{entry("a", passing, nil), entry("b", Verdict{}, nil)}, kind: Pass, reason: "ok", check: "a", asked: []int{1, 1}},
+		{name: "a reject ends the chain", chain: Chain{entry("a", rejecting, nil), entry("b", deferring, nil)}, kind: Reject, reason: "bad", check: "a", asked: []int{1, 0}},
+		{name: "a defer ends the chain", chain: Chain{entry("a", passing, nil), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
+		{name: "a shadowed reject does not", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
+		{name: "an enforced reject after a shadowed one", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
+		{name: "off is not asked", chain: Chain{{Check: &scripted{name: "a", v: rejecting}, Mode: Off}, entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{0, 1}},
+		{name: "could not tell, pass", chain: Chain{entry("a", Verdict{}, errBackend), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
+		{name: "could not tell, defer", chain: Chain{deferring2("a", errBackend), entry("b", passing, nil)}, kind: Defer, reason: "a_unavailable", check: "a", asked: []int{1, 0}, err: true},
+		{name: "could not tell, defer, shadowed", chain: Chain{shadowed(deferring2("a", errBackend)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
+		{name: "out of time", chain: Chain{deferring2("a", context.DeadlineExceeded)}, kind: Defer, reason: record.DeadlineSpent, check: "a", asked: []int{1}, err: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := tt.chain.Decide(t.Context(), &Request{State: StateRcpt})
+			if d.Kind != tt.kind || d.Reason != tt.reason || d.Check != tt.check || d.Mode != tt.mode || (d.Err != nil) != tt.err {
+				t.Errorf("got %s %q by %q in %s, error %v", d.Kind, d.Reason, d.Check, d.Mode, d.Err)
+			}
+			var asked []int
+			for _, e := range tt.chain {
+				asked = append(asked, e.Check.(*scripted).asked)
+			}
+			if !slices.Equal(asked, tt.asked) {
+				t.Errorf("asked %v, want %v", asked, tt.asked)
+			}
+			if d.Err != nil && d.Text != errorText {
+				t.Errorf("the client would read %q", d.Text)
+			}
+		})
+	}
+}
+
+func entry(name string, v Verdict, err error) Entry {
+	return Entry{Check: &scripted{name: name, v: v, err: err}}
+}
+
+func shadowed(e Entry) Entry {
+	e.Mode = Shadow
+	return e
+}
+
+func deferring2(name string, err error) Entry {
+	e := entry(name, Verdict{}, err)
+	e.OnError, e.ErrorReason = ErrorDefer, record.Reason(name+"_unavailable")
+	return e
+}
+
+func TestSignalsReachLaterChecks(t *testing.T) {
+	a := &scripted{name: "a", v: Verdict{Kind: Reject, Signals: Signals{"x": 1, "y": 1}}}
+	b := &scripted{name: "b", v: Verdict{Kind: Pass, Signals: Signals{"y": 2}}}
+	c := &scripted{name: "c"}
+	Chain{{Check: a, Mode: Shadow}, {Check: b}, {Check: c}}.Decide(t.Context(), &Request{})
+	if len(a.prior) != 0 || b.prior["x"] != 1 || c.prior["x"] != 1 || c.prior["y"] != 2 {
+		t.Errorf("handed on: %v, %v, %v", a.prior, b.prior, c.prior)
+	}
+}
+
+func TestHeaderOfAShadowedCheckIsNotPrepended(t *testing.T) {
+	header := Verdict{Kind: Pass, Header: "X-A: 1"}
+	for _, mode := range []Mode{Enforce, Shadow} {
+		d := Chain{{Check: &scripted{name: "a", v: header}, Mode: mode}, entry("b", Verdict{Kind: Pass}, nil)}.Decide(t.Context(), &Request{})
+		if (d.Header != "") != (mode == Enforce) {
+			t.Errorf("%s: header %q", mode, d.Header)
+		}
+	}
+}
+
+// A check that hangs leaves time to those behind it, and all of them together
+// keep the deadline.
+func TestShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const deadline = 9 * time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		defer cancel()
+		var took []time.Duration
+		start := time.Now()
+		chain := Chain{
+			{Check: &scripted{name: "a", wait: true}},
+			{Check: &scripted{name: "b", wait: true}},
+			{Check: &scripted{name: "c", wait: true}, OnError: ErrorDefer},
+		}
+		for i := range chain {
+			inner := chain[i].Check
+			chain[i].Check = timed{inner, func() { took = append(took, time.Since(start)) }}
+		}
+		d := chain.Decide(ctx, &Request{})
+		want := []time.Duration{3 * time.Second, 6 * time.Second, 9 * time.Second}
+		if !slices.Equal(took, want) || d.Kind != Defer || d.Reason != record.DeadlineSpent {
+			t.Errorf("took %v, decided %s %q", took, d.Kind, d.Reason)
+		}
+	})
+}
+
+type timed struct {
+	inner Check
+	done  func()
+}
+
+func (c timed) Name() string { return c.inner.Name() }
+
+func (c timed) Check(ctx context.Context, r *Request, prior Signals) (Verdict, error) {
+	defer c.done()
+	return c.inner.Check(ctx, r, prior)
+}
+
+func TestRouter(t *testing.T) {
+	all := Chain{entry("a", Verdict{}, nil), entry("b", Verdict{}, nil), entry("c", Verdict{}, nil)}
+	tests := []struct {
+		context string
+		bound   []string
+		want    string // names, or the error
+	}{
+		{"", nil, "a b c"},
+		{"", []string{"b"}, "b"},
+		{"a", []string{"b"}, "a"},
+		{"c,a", nil, "a c"},
+		{" c , a ", nil, "a c"},
+		{"a,a", nil, "a"},
+		{",", nil, ""},
+		{"greylisting", nil, `policy_context: "greylisting" is none of the checks that run (a, b, c)`},
+		{"a,greylisting", nil, `policy_context: "greylisting" is none of the checks that run (a, b, c)`},
+		{"", []string{"d"}, `"d" is none of the checks that run (a, b, c)`},
+	}
+	r := NewRouter(all)
+	for range 2 { // put together, then remembered
+		for _, tt := range tests {
+			chain, err := r.Chain(tt.context, tt.bound)
+			got := strings.ReplaceAll((&Router{all: chain}).names(), ",", "")
+			if err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("%q bound to %q: %q, want %q", tt.context, tt.bound, got, tt.want)
+			}
+		}
+	}
+}
+
+func TestRouterRemembersWithinBounds(t *testing.T) {
+	r := NewRouter(Chain{entry("a", Verdict{}, nil)})
+	for i := range 3 * maxRoutes {
+		context := "a"
+		for range i {
+			context += ","
+		}
+		if chain, err := r.Chain(context, nil); err != nil || len(chain) != 1 {
+			t.Fatalf("%q: %v, %v", context, chain, err)
+		}
+	}
+	if len(r.routes) > maxRoutes {
+		t.Errorf("%d chains remembered", len(r.routes))
+	}
+}

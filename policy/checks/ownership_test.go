@@ -1,0 +1,126 @@
+package checks
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/ownership"
+	"github.com/postern-mail/postern/internal/ownership/maptype"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/policy"
+)
+
+func owners(t *testing.T, c ownership.Config, tables, aliases string) Owners {
+	t.Helper()
+	open := func(specs string) []ownership.Table {
+		var out []ownership.Table
+		for spec := range strings.FieldsSeq(specs) {
+			table, err := maptype.Open(spec, maptype.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, table)
+		}
+		return out
+	}
+	c.Owners, c.Aliases = open(tables), open(aliases)
+	o, err := ownership.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestOwnership(t *testing.T) {
+	maps := owners(t, ownership.Config{SelfOwned: true, Delimiters: "+"},
+		"inline:{pr@x.example=ann@x.example,@catchall.example=bob@x.example}",
+		"inline:{info@x.example=ann@x.example}")
+	strict := Ownership{Owners: maps, UnauthenticatedReject: true, NullSenderReject: true}
+	lenient := Ownership{Owners: maps, UnlistedPass: true, Exempt: map[string]bool{"daemon@x.example": true}}
+	def := Ownership{Owners: maps}
+	tests := []struct {
+		name          string
+		check         Ownership
+		sender, login string
+		kind          policy.Kind
+		reason        record.Reason
+		text          string
+	}{
+		{"own address", def, "ann@x.example", "ann@x.example", policy.Pass, record.OwnerSelf, ""},
+		{"by map", def, "pr@x.example", "ann@x.example", policy.Pass, record.OwnerOwned, ""},
+		{"by alias", def, "info@x.example", "ann@x.example", policy.Pass, record.OwnerOwnedByAlias, ""},
+		{"with an extension", def, "pr+june@x.example", "ann@x.example", policy.Pass, record.OwnerOwned, ""},
+		{"catch-all", def, "anything@catchall.example", "bob@x.example", policy.Pass, record.OwnerOwned, ""},
+		{"case", def, "PR@X.Example", "ANN@x.example", policy.Pass, record.OwnerOwned, ""},
+		{"foreign", def, "pr@x.example", "bob@x.example", policy.Reject, record.OwnerNotOwned, "not owned by user bob@x.example"},
+		{"unlisted", def, "who@else.example", "bob@x.example", policy.Reject, record.OwnerUnlisted, "not owned by user bob@x.example"},
+		{"unlisted may pass", lenient, "who@else.example", "bob@x.example", policy.Pass, record.OwnerUnlisted, ""},
+		{"foreign may not", lenient, "pr@x.example", "bob@x.example", policy.Reject, record.OwnerNotOwned, "not owned by user bob@x.example"},
+		{"exempt", lenient, "pr@x.example", "Daemon@X.example", policy.Pass, record.OwnerExempt, ""},
+		{"no address", def, "a b\x00@", "bob@x.example", policy.Reject, record.OwnerSenderNotAddress, "not owned by user bob@x.example"},
+		{"null sender", def, "", "bob@x.example", policy.Pass, record.OwnerNullSender, ""},
+		{"null sender refused", strict, "", "bob@x.example", policy.Reject, record.OwnerNullSender, "null sender not allowed for user bob@x.example"},
+		{"null sender of nobody", strict, "", "", policy.None, record.OwnerUnauthenticated, ""},
+		{"nobody, unlisted", strict, "who@else.example", "", policy.None, record.OwnerUnauthenticated, ""},
+		{"nobody, listed", strict, "pr@x.example", "", policy.Reject, record.OwnerNotLoggedIn, "not logged in"},
+		{"nobody, listed, default", def, "pr@x.example", "", policy.None, record.OwnerUnauthenticated, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &policy.Request{State: policy.StateRcpt, Sender: mailaddr.ParseInternal(tt.sender), SASL: policy.SASL{Username: tt.login}}
+			v, err := tt.check.Check(t.Context(), r, nil)
+			if err != nil || v.Kind != tt.kind || v.Reason != tt.reason || v.Text != tt.text {
+				t.Errorf("%s %q %q, %v", v.Kind, v.Reason, v.Text, err)
+			}
+			if (v.Kind == policy.Reject) != (v.Code == policy.CodeSenderPolicy) {
+				t.Errorf("code %v", v.Code)
+			}
+		})
+	}
+}
+
+func TestOwnershipStates(t *testing.T) {
+	o := Ownership{Owners: owners(t, ownership.Config{}, "", "")}
+	for state := policy.StateOther; state <= policy.StateETRN; state++ {
+		r := &policy.Request{State: state, Sender: mailaddr.Parse("a@b.example"), SASL: policy.SASL{Username: "x"}}
+		v, err := o.Check(t.Context(), r, nil)
+		if err != nil || (v.Kind == policy.Reject) != state.HasSender() {
+			t.Errorf("state %d: %s, %v", state, v.Kind, err)
+		}
+	}
+}
+
+func TestOwnershipDetail(t *testing.T) {
+	o := Ownership{Owners: owners(t, ownership.Config{}, "inline:{pr@x.example=ann}", "")}
+	for login, want := range map[string]string{
+		"ann": "map=inline:{pr@x.example=ann} key=pr@x.example",
+		"bob": "map=inline:{pr@x.example=ann} key=pr@x.example owners=ann",
+	} {
+		v, answer, err := o.Judge(t.Context(), mailaddr.Parse("pr@x.example"), login)
+		if err != nil || v.Detail != want || answer.Path.Entry != "ann" {
+			t.Errorf("%q, %+v, %v", v.Detail, answer, err)
+		}
+	}
+}
+
+type failing struct {
+	answer ownership.Answer
+	err    error
+}
+
+func (f failing) Check(context.Context, mailaddr.Address, string) (ownership.Answer, error) {
+	return f.answer, f.err
+}
+
+func TestOwnershipCouldNotTell(t *testing.T) {
+	for _, err := range []error{context.DeadlineExceeded, errors.New("no route to host")} {
+		o := Ownership{Owners: failing{err: err}}
+		v, _, got := o.Judge(t.Context(), mailaddr.Parse("a@b.example"), "x")
+		if !errors.Is(got, err) || v.Reason != record.OwnerLookupFailed {
+			t.Errorf("%+v, %v", v, got)
+		}
+	}
+}

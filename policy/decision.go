@@ -1,0 +1,56 @@
+package policy
+
+import "github.com/postern-mail/postern/internal/record"
+
+// Mode is how a check takes part.
+type Mode uint8
+
+// A shadowed check is asked, recorded and counted; its signals reach later
+// checks; it never changes the reply. A check that is off is not asked.
+const (
+	Enforce Mode = iota
+	Shadow
+	Off
+)
+
+var modeNames = [...]string{Enforce: "enforce", Shadow: "shadow", Off: "off"}
+
+func (m Mode) String() string { return modeNames[m] }
+
+// Step is what one check said on the way to a decision.
+type Step struct {
+	Check   string
+	Mode    Mode
+	Verdict Verdict
+	Err     error // the check could not tell
+}
+
+// Decision is what the chain settled on.
+type Decision struct {
+	Verdict
+	Check string // the check that decided; "" when none had anything to say
+	Mode  Mode   // Shadow when only shadowed checks objected
+	Steps []Step
+	Err   error // why a check could not tell, when that decided
+}
+
+// recordSteps gives the steps in the record's form.
+func (d *Decision) recordSteps() []record.Step {
+	steps := make([]record.Step, len(d.Steps))
+	for i, s := range d.Steps {
+		steps[i] = record.Step{
+			Check:   s.Check,
+			Verdict: s.Verdict.Kind.String(),
+			Reason:  s.Verdict.Reason,
+			Detail:  s.Verdict.Detail,
+			Err:     s.Err,
+		}
+		if s.Err != nil {
+			steps[i].Verdict = "error"
+		}
+		if s.Mode != Enforce {
+			steps[i].Mode = s.Mode.String()
+		}
+	}
+	return steps
+}

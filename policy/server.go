@@ -1,0 +1,140 @@
+// Package policy answers Postfix's policy delegation requests.
+//
+// The way of the data is the list of its files: wire/ frames bytes, request.go
+// types them, chain.go asks the checks of policy/checks, decision.go holds what
+// they settle on, action.go spells it for Postfix, report.go records it.
+//
+// Invariants: every request gets exactly one reply and one record; a
+// connection that breaks the protocol gets no reply, one record, and is
+// closed, and no other connection notices; the reply's text never holds an
+// internal error.
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/policy/wire"
+)
+
+// Hook is what applies to one request.
+type Hook struct {
+	Chain Chain
+	// Deadline is the longest time from the last octet of a request to its
+	// reply. Postfix waits 100 s (smtpd_policy_service_timeout), but its SMTP
+	// client may wait less.
+	Deadline time.Duration
+	// Release is called once, when the decision has been made.
+	Release func()
+}
+
+// Hooks finds the checks of a request.
+type Hooks interface {
+	// Hook takes a policy_context and the words that the listener is bound
+	// to, as Router.Chain does.
+	Hook(context string, bound []string) (Hook, error)
+}
+
+// Conn is a connection that its owner may want to close between two requests:
+// the server says Idle before it waits for a request and Busy when it has
+// one. False means that the connection is to be given up.
+type Conn interface {
+	net.Conn
+	Idle() bool
+	Busy() bool
+}
+
+// Server answers the requests of the connections that it is given.
+type Server struct {
+	Hooks  Hooks
+	Report Reporter
+}
+
+// ServeConn answers the requests that come over conn until the client closes
+// or breaks the protocol, or until the connection's owner wants it closed: a
+// request that has been read is answered first. It leaves conn open.
+func (s *Server) ServeConn(conn Conn, bound []string) {
+	c := connection{server: s, conn: conn, reader: wire.NewReader(conn), bound: bound}
+	defer c.recover()
+	for c.next() {
+	}
+}
+
+// connection is what one connection keeps between requests.
+type connection struct {
+	server  *Server
+	conn    Conn
+	reader  *wire.Reader
+	bound   []string
+	scratch []byte
+}
+
+// next answers one request and tells whether there can be another.
+func (c *connection) next() bool {
+	if !c.conn.Idle() {
+		return false
+	}
+	c.reader.Arm(time.Now())
+	attrs, err := c.reader.Read()
+	if !c.conn.Busy() {
+		return false
+	}
+	if err == nil {
+		var req *Request
+		if req, err = parseRequest(attrs, time.Now()); err == nil {
+			return c.answer(req)
+		}
+	}
+	// A client that closes, or that stays idle, has done nothing wrong.
+	if broken := (*wire.ProtocolError)(nil); errors.As(err, &broken) {
+		c.server.Report.broken(c.peer(), record.BadRequest, err)
+	}
+	return false
+}
+
+func (c *connection) answer(req *Request) bool {
+	c.server.Report.Counter.RequestStarted()
+	defer c.server.Report.Counter.RequestDone()
+	d := c.server.decide(req, c.bound)
+	a := action(req, &d)
+	c.conn.SetWriteDeadline(time.Now().Add(wire.WriteTimeout))
+	var err error
+	c.scratch, err = wire.WriteReply(c.conn, c.scratch, a.line)
+	c.server.Report.decision(req, &d, a, time.Since(req.Received))
+	return err == nil
+}
+
+// decide makes the request's one deadline and asks the chain.
+func (s *Server) decide(r *Request, bound []string) Decision {
+	hook, err := s.Hooks.Hook(r.Context, bound)
+	if err != nil {
+		return Decision{Verdict: Verdict{Kind: Pass, Reason: record.UnknownHook}, Err: err}
+	}
+	defer hook.Release()
+	if len(hook.Chain) == 0 {
+		return Decision{Verdict: Verdict{Kind: Pass, Reason: record.NoChecks}}
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), r.Received.Add(hook.Deadline))
+	defer cancel()
+	return hook.Chain.Decide(ctx, r)
+}
+
+// recover ends one connection, never the daemon.
+func (c *connection) recover() {
+	if p := recover(); p != nil {
+		c.server.Report.broken(c.peer(), record.Panicked, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+	}
+}
+
+func (c *connection) peer() string {
+	addr := c.conn.RemoteAddr()
+	if name := addr.String(); name != "" && name != "@" {
+		return name
+	}
+	return addr.Network() // a unix client has no name
+}
