@@ -45,7 +45,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 
 // guardScript waits for a line; when its input ends without one, the process
 // that started it has died, and it ends the process group $0.
-const guardScript = `read -r line || kill -TERM -- "-$0"`
+const guardScript = `read -r line || kill -TERM "-$0"`
 
 // startGuard ends the process group of pid with us, however we end. PDEATHSIG
 // would be simpler, but the kernel forgets it when a process changes its

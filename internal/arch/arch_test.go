@@ -1,0 +1,230 @@
+package arch
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+const module = "github.com/postern-mail/postern"
+
+// Sets of packages that several rows name. "p/..." is p and what lies below it.
+var (
+	// infrastructure knows no mail policy and no protocol of Postfix.
+	infrastructure = []string{
+		"internal/config", "internal/record", "internal/logging/...", "internal/metrics", "internal/daemon/...",
+		"internal/admin/...", "internal/mailaddr", "internal/resolver/...",
+	}
+	// library answers one question each, and says nothing to anybody but its caller.
+	library = []string{"internal/mailaddr", "internal/resolver/..."}
+)
+
+// row allows the packages that match pkg to import those that match may.
+type row struct {
+	pkg string
+	may []string
+}
+
+// rows are tried from the top; the first that matches a package decides.
+var rows = []row{
+	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/..."}},
+
+	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership/...", "internal/spf"})},
+	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership/...", "internal/spf", "internal/dkim", "internal/dmarc"})},
+
+	{"policy/wire/...", []string{"policy/wire/..."}},
+	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/ownership", "internal/spf", "internal/record"})},
+	{"policy", []string{"policy/wire", "internal/mailaddr", "internal/record"}},
+
+	{"milter/wire/...", []string{"milter/wire/..."}},
+	{"milter/authres", []string{"internal/mailaddr"}},
+	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "milter/authres", "internal/dkim", "internal/record"})},
+	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/spf", "internal/dkim", "internal/dmarc", "dnsbl", "internal/record"})},
+	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
+
+	{"greylist/...", []string{"greylist/..."}},
+	{"dnsbl/...", []string{"dnsbl/..."}},
+	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
+	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
+	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/spf", "internal/dkim"})},
+	{"internal/ownership/...", []string{"internal/ownership/...", "internal/mailaddr"}},
+
+	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
+	{"internal/resolver/...", []string{"internal/resolver/..."}},
+	{"internal/record/...", nil},
+	{"internal/config/...", []string{"internal/config/...", "internal/mailaddr"}},
+	{"internal/logging/...", []string{"internal/logging/...", "internal/record"}},
+	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},
+	{"internal/daemon/...", []string{"internal/daemon/...", "internal/config"}},
+	{"internal/admin/...", infrastructure},
+
+	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/record"}},
+	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest"})},
+	{"internal/arch", nil},
+}
+
+// silent packages return what they found to their caller: they log nothing.
+var (
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/ownership/..."}
+	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
+)
+
+// top is what may stand at the top of the tree, beside dot files and what a
+// build or a profile leaves there.
+var top = []string{
+	"cmd", "policy", "greylist", "dnsbl", "milter", "internal", "deploy",
+	"go.mod", "go.sum", "README.md", "Makefile", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
+	"bin", ".*", "*.test", "*.prof",
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	imports, err := readImports(os.DirFS(root(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(imports["internal/arch"]) != 0 || len(imports) < 2 {
+		t.Fatalf("read %d packages: the tree was not found", len(imports))
+	}
+	for _, wrong := range violations(imports) {
+		t.Error(wrong)
+	}
+}
+
+func TestTopLevel(t *testing.T) {
+	entries, err := os.ReadDir(root(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !slices.ContainsFunc(top, func(pattern string) bool {
+			ok, err := path.Match(pattern, e.Name())
+			return ok && err == nil
+		}) {
+			t.Errorf("%s does not belong at the top of the tree", e.Name())
+		}
+	}
+}
+
+// TestRules feeds the rules what they must catch.
+func TestRules(t *testing.T) {
+	tests := []struct {
+		name, file, source, want string
+	}{
+		{"against the way", "policy/wire/a.go", `import _ "github.com/postern-mail/postern/policy"`, "policy/wire must not import policy"},
+		{"sideways", "milter/sign/a.go", `import _ "github.com/postern-mail/postern/milter/verify"`, "milter/sign must not import milter/verify"},
+		{"logging", "greylist/a.go", `import _ "go.uber.org/zap"`, "greylist must not log (go.uber.org/zap)"},
+		{"with a build tag", "dnsbl/a_windows.go", `import _ "log/slog"`, "dnsbl must not log (log/slog)"},
+		{"unknown package", "internal/misc/a.go", ``, "internal/misc: no row says what it may import"},
+		{"allowed", "policy/checks/a.go", `import _ "github.com/postern-mail/postern/policy"`, ""},
+		{"below", "internal/ownership/textmap/a.go", `import _ "github.com/postern-mail/postern/internal/ownership"`, ""},
+		{"similar name", "policy/a.go", `import _ "github.com/postern-mail/postern/policy/wirelike"`, "policy must not import policy/wirelike"},
+		{"tests may", "policy/wire/a_test.go", `import _ "github.com/postern-mail/postern/policy"`, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			tree := fstest.MapFS{test.file: {Data: []byte("package p\n" + test.source)}}
+			imports, err := readImports(tree)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(violations(imports), "; "); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// violations returns one line for each import that no row allows.
+func violations(imports map[string][]string) []string {
+	var wrong []string
+	for pkg, all := range imports {
+		i := slices.IndexFunc(rows, func(r row) bool { return matches(r.pkg, pkg) })
+		if i < 0 {
+			wrong = append(wrong, pkg+": no row says what it may import")
+			continue
+		}
+		for _, imported := range all {
+			ours, ok := strings.CutPrefix(imported, module+"/")
+			switch {
+			case ok && !matchesAny(rows[i].may, ours):
+				wrong = append(wrong, fmt.Sprintf("%s must not import %s", pkg, ours))
+			case matchesAny(silent, pkg) && slices.Contains(loggers, imported):
+				wrong = append(wrong, fmt.Sprintf("%s must not log (%s)", pkg, imported))
+			}
+		}
+	}
+	slices.Sort(wrong)
+	return wrong
+}
+
+func matches(pattern, pkg string) bool {
+	base, below := strings.CutSuffix(pattern, "/...")
+	return pkg == base || below && strings.HasPrefix(pkg, base+"/")
+}
+
+func matchesAny(patterns []string, pkg string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, pkg) })
+}
+
+// readImports returns the imports of every package below tree, whatever the
+// build tags of a file; test files are free to import what they test against.
+func readImports(tree fs.FS) (map[string][]string, error) {
+	imports := map[string][]string{}
+	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		found, err := fileImports(tree, name)
+		pkg := path.Dir(name)
+		imports[pkg] = append(imports[pkg], found...)
+		return err
+	})
+	return imports, err
+}
+
+func fileImports(tree fs.FS, name string) ([]string, error) {
+	source, err := fs.ReadFile(tree, name)
+	if err != nil {
+		return nil, err
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ImportsOnly)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, spec := range file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		found = append(found, imported)
+	}
+	return found, nil
+}
+
+// root returns the directory of go.mod.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
