@@ -264,11 +264,11 @@ func quarantineReason(reason string) string {
 // describe names what the MTA was told of a delivered message, for the record.
 func describe(d *Decision) string {
 	parts := []string{"accept"}
-	for _, p := range d.Delete {
-		parts = append(parts, fmt.Sprintf("delete %s[%d]", p.Name, p.Index))
-	}
 	for _, c := range d.Change {
 		parts = append(parts, fmt.Sprintf("change %s[%d]", c.Name, c.Index))
+	}
+	for _, p := range d.Delete {
+		parts = append(parts, fmt.Sprintf("delete %s[%d]", p.Name, p.Index))
 	}
 	for _, i := range d.Insert {
 		parts = append(parts, "insert "+i.Name)

@@ -52,10 +52,13 @@ func (s *session) end() {
 	defer close(s.done)
 	defer s.cancel()
 	// The library has done its recovering: a panic from here would end the daemon.
-	_, _ = s.guarded(func() library.Response { s.drop(); return nil })
-	if err := s.guard.Err(); err != nil && !errors.Is(err, wire.ErrStopped) && !errors.Is(err, errPanicked) {
-		s.server.report.broken(s, err)
-	}
+	_, _ = s.guarded(func() library.Response {
+		if err := s.guard.Err(); err != nil && !errors.Is(err, wire.ErrStopped) && !errors.Is(err, errPanicked) {
+			s.server.report.broken(s, err)
+		}
+		s.drop()
+		return nil
+	})
 }
 
 // Connect keeps what holds for the whole session. No reply was negotiated.

@@ -174,6 +174,9 @@ func (g *Guard) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if g.err != nil {
+		return 0, io.EOF
+	}
 	for g.left == 0 {
 		if err := g.nextFrame(); err != nil {
 			return 0, g.fail(err)

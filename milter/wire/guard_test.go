@@ -297,6 +297,9 @@ func TestFailDropsUnsent(t *testing.T) {
 	if _, err := g.Write([]byte("x")); err == nil {
 		t.Error("a failed connection takes writes")
 	}
+	if rest, err := io.ReadAll(g); err != nil || len(rest) > 0 {
+		t.Errorf("a failed connection gives %q, %v", rest, err)
+	}
 	for range 2 {
 		if err := g.Close(); err != nil {
 			t.Fatal(err)

@@ -185,19 +185,19 @@ func (c *Client) ask(command byte, payload string, optOut uint32) Reply {
 	return c.Reply()
 }
 
-// Closed waits until the milter closes the connection. What it still sends is an
-// error. The client is of no use afterwards.
+// Closed waits until the milter closes the connection. A reply is an error; it may
+// be called again then. The client is of no use afterwards.
 func (c *Client) Closed() error {
 	if c.err != nil {
 		return c.err
 	}
 	code, text, err := c.read()
-	c.err = errors.New("connection closed")
-	var timeout net.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return fmt.Errorf("reply %q %q instead of a closed connection", code, text)
-	case errors.As(err, &timeout) && timeout.Timeout():
+	}
+	c.err = net.ErrClosed
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
 		return errors.New("the connection stayed open")
 	}
 	return nil
