@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/policyd"
+)
+
+// policydClient binds the flag that finds the policy daemon.
+func policydClient(fs *pflag.FlagSet) *admin.Client {
+	c := &admin.Client{Daemon: policyd.ProgramName}
+	fs.StringVar(&c.Path, "admin", policyd.DefaultAdminPath, "admin `socket` of "+policyd.ProgramName)
+	return c
+}
+
+func bindOwnersCheck(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 2 {
+			return exitFailed, errUsage
+		}
+		ask := policyd.OwnersCheckArgs{Sender: args[0], Login: args[1]}
+		var answer policyd.OwnersCheckResult
+		if err := client.Call(ctx, "owners.check", ask, &answer, nil); err != nil {
+			return exitFailed, err
+		}
+		code := exitNo
+		if answer.Allowed {
+			code = exitYes
+		}
+		if *asJSON {
+			return code, printJSON(io.out, answer)
+		}
+		printOwners(io, ask, answer)
+		return code, nil
+	}
+}
+
+func printOwners(io streams, ask policyd.OwnersCheckArgs, a policyd.OwnersCheckResult) {
+	word := "no"
+	if a.Allowed {
+		word = "yes"
+	}
+	fmt.Fprintf(io.out, "%s: %s may %suse %s (%s)\n", word, ask.Login, map[bool]string{false: "not "}[a.Allowed], ask.Sender, a.Reason)
+	for _, line := range []struct{ name, value string }{
+		{"map", a.Map}, {"key", a.Key}, {"entry", a.Entry}, {"at", a.Where},
+		{"owners", strings.Join(a.Owners, ", ")}, {"reply", a.Reply},
+	} {
+		if line.value != "" {
+			fmt.Fprintf(io.out, "  %-7s %s\n", line.name, line.value)
+		}
+	}
+	if a.Shadow {
+		fmt.Fprintln(io.out, "  (the check is shadowed: mail is not refused)")
+	}
+}

@@ -1,0 +1,128 @@
+package policyd
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/ownership"
+	"github.com/postern-mail/postern/internal/ownership/maptype"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// ownershipOptions are the settings of the ownership check.
+type ownershipOptions struct {
+	Owners                []string
+	OwnerAliases          []string
+	OwnersOnError         string
+	OwnersUnlisted        string
+	OwnersUnauthenticated string
+	OwnerExempt           []string
+	OwnerSelf             bool
+	NullSender            string
+	LoginDomain           string
+	LocalDomains          []string
+	RecipientDelimiter    string
+}
+
+func (o *Options) bindOwnership(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&o.Owners, "owners", nil, "`type:table` of the logins that own a sender, as in smtpd_sender_login_maps; repeat for several")
+	fs.StringArrayVar(&o.OwnerAliases, "owner-aliases", nil, "`type:table` of aliases, as in virtual_alias_maps: a login owns the aliases that lead straight to it")
+	config.Choice(fs, &o.OwnersOnError, "owners-on-error", "what happens while the tables cannot be read", wordDefer, wordPass)
+	config.Choice(fs, &o.OwnersUnlisted, "owners-unlisted", "senders that no table lists", wordReject, wordPass)
+	config.Choice(fs, &o.OwnersUnauthenticated, "owners-unauthenticated", "listed senders used without login (reject breaks forwarders)", wordPass, wordReject)
+	fs.StringArrayVar(&o.OwnerExempt, "owner-exempt", nil, "`login` that may use any sender; repeat for several")
+	fs.BoolVar(&o.OwnerSelf, "owner-self", true, "a login owns its own address without being listed")
+	config.Choice(fs, &o.NullSender, "null-sender", "the null sender used by a login", wordPass, wordReject)
+	fs.StringVar(&o.LoginDomain, "login-domain", "", "`domain` of logins and alias targets that have none")
+	fs.StringArrayVar(&o.LocalDomains, "local-domains", nil, "`domain` whose users may be listed without it, as in mydestination; repeat for several")
+	fs.StringVar(&o.RecipientDelimiter, "recipient-delimiter", "+", "`characters` that may separate user from extension; \"\" for none")
+}
+
+// validateOwnership also brings the domains into their one form.
+func (o *Options) validateOwnership(s *config.Set) error {
+	var errs []error
+	if len(o.Owners)+len(o.OwnerAliases) == 0 {
+		errs = append(errs, s.Errorf("owners", "the ownership check has no table: set owners or owner-aliases, or take ownership out of checks"))
+	}
+	var err error
+	if o.LoginDomain != "" {
+		if o.LoginDomain, err = mailaddr.ParseDomain(o.LoginDomain); err != nil {
+			errs = append(errs, s.Errorf("login-domain", "%w", err))
+		}
+	}
+	o.LocalDomains = slices.Clone(o.LocalDomains)
+	for i, domain := range o.LocalDomains {
+		if o.LocalDomains[i], err = mailaddr.ParseDomain(domain); err != nil {
+			errs = append(errs, s.ErrorfAt("local-domains", i, "%q: %w", domain, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
+	o := s.settings
+	owners, err := o.openTables("owners", o.Owners, r)
+	if err != nil {
+		return policy.Entry{}, err
+	}
+	s.closeLater(func() error { return ownership.Close(owners...) })
+	aliases, err := o.openTables("owner-aliases", o.OwnerAliases, r)
+	if err != nil {
+		return policy.Entry{}, err
+	}
+	s.closeLater(func() error { return ownership.Close(aliases...) })
+	decider, err := ownership.New(ownership.Config{
+		Owners:       owners,
+		Aliases:      aliases,
+		LocalDomains: o.LocalDomains,
+		LoginDomain:  o.LoginDomain,
+		Delimiters:   o.RecipientDelimiter,
+		SelfOwned:    o.OwnerSelf,
+	})
+	if err != nil {
+		return policy.Entry{}, err
+	}
+	s.watch(decider.Files()...)
+	s.ownership = &checks.Ownership{
+		Owners:                decider,
+		UnlistedPass:          o.OwnersUnlisted == wordPass,
+		UnauthenticatedReject: o.OwnersUnauthenticated == wordReject,
+		NullSenderReject:      o.NullSender == wordReject,
+		Exempt:                exempt(o.OwnerExempt),
+	}
+	return policy.Entry{
+		Check:       s.ownership,
+		OnError:     onError(o.OwnersOnError),
+		ErrorReason: record.OwnerLookupFailed,
+	}, nil
+}
+
+// openTables opens the tables of one flag; the error names where the failing
+// one was asked for.
+func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([]ownership.Table, error) {
+	var tables []ownership.Table
+	for i, spec := range specs {
+		table, err := maptype.Open(spec, maptype.Options{Warn: warner(r.Log)})
+		if err != nil {
+			_ = ownership.Close(tables...) // the first error is the one to mend
+			return nil, s.set.ErrorfAt(flag, i, "%w", err)
+		}
+		tables = append(tables, table)
+	}
+	return tables, nil
+}
+
+func exempt(logins []string) map[string]bool {
+	set := make(map[string]bool, len(logins))
+	for _, login := range logins {
+		set[mailaddr.Fold(login)] = true
+	}
+	return set
+}

@@ -1,0 +1,297 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/logging"
+	"github.com/postern-mail/postern/internal/metrics"
+)
+
+// running is a daemon between its start and its end. What a reload changes
+// belongs to daemon.Run's reload, of which there is one at a time.
+type running struct {
+	app      App
+	process  Process
+	settings Settings // in force
+
+	log       *logging.Log
+	metrics   *metrics.Metrics
+	readiness metrics.Readiness
+	watcher   *config.Watcher // nil when files cannot be watched
+	traffic   Traffic
+}
+
+// run returns an error for the operator when nothing has been served.
+func (d *running) run() (int, error) {
+	memory := daemon.TuneMemory()
+	listeners, err := d.bind()
+	if err != nil {
+		return 0, err
+	}
+	defer closeAll(listeners) // after an error; daemon.Serve has closed them otherwise
+	if d.log, err = d.openLog(); err != nil {
+		return 0, err
+	}
+	defer d.log.Close()
+	defer d.log.RedirectStdlog()()
+	d.metrics = metrics.New(metrics.Options{
+		Daemon:      d.app.Daemon(),
+		Version:     Version(),
+		Revision:    revision(),
+		LogFailures: d.log.Failures,
+	})
+	started := time.Now()
+	state, err := d.settings.Build(d.runtime())
+	if err != nil {
+		return 0, err
+	}
+	d.traffic = d.app.Start(d.runtime())
+	state.Apply()
+	d.metrics.Reloaded(time.Now(), nil)
+	d.watch(started, state.Files())
+	if d.watcher != nil {
+		defer d.watcher.Close()
+	}
+	d.log.Logger().Info("started",
+		zap.String("version", Version()),
+		zap.Stringers("listen", addresses(listeners)),
+		zap.Int("gc_percent", memory.GCPercent),
+		zap.Int64("memory_limit", memory.Limit))
+	return d.serve(listeners)
+}
+
+func (d *running) runtime() Runtime {
+	return Runtime{Log: d.log.Logger(), Metrics: d.metrics}
+}
+
+// bind binds every socket and gives up root.
+func (d *running) bind() ([]daemon.Listener, error) {
+	all, err := sockets(d.settings)
+	if err != nil {
+		return nil, err
+	}
+	user := d.settings.Common().User
+	var identity daemon.Identity
+	if user != "" {
+		if identity, err = daemon.LookupIdentity(user); err != nil {
+			return nil, d.settings.Set().Errorf("user", "%w", err)
+		}
+	}
+	listeners, err := daemon.Listen(all)
+	if err != nil || user == "" {
+		return listeners, err
+	}
+	if err := identity.Become(); err != nil {
+		closeAll(listeners)
+		return nil, d.settings.Set().Errorf("user", "%w", err)
+	}
+	return listeners, nil
+}
+
+func (d *running) openLog() (*logging.Log, error) {
+	c := d.settings.Common()
+	log, err := logging.Open(logging.Options{Format: c.LogFormat, Path: c.LogFile, Level: c.LogLevel, Err: d.process.Stderr})
+	if err != nil {
+		return nil, d.settings.Set().Errorf("log-file", "%w", err)
+	}
+	return log, nil
+}
+
+// serve answers on all listeners until a signal ends it.
+func (d *running) serve(listeners []daemon.Listener) (int, error) {
+	adminServer, err := admin.New(d.traffic.Commands, admin.Options{Daemon: d.app.Name(), Version: Version(), Report: d.report})
+	if err != nil {
+		return 0, err
+	}
+	metricsServer := metrics.NewServer(d.metrics, &d.readiness, zap.NewStdLog(d.log.Logger()))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	return daemon.Run(ctx, daemon.RunOptions{
+		Signals:      d.process.Signals,
+		Changes:      d.changes(ctx),
+		Serve:        func(ctx context.Context) error { return d.serveAll(ctx, listeners, adminServer, metricsServer) },
+		Reload:       d.reload,
+		ReopenLogs:   d.log.Reopen,
+		Notifier:     d.process.Notifier,
+		DrainTimeout: d.settings.Common().DrainTimeout,
+		Report:       d.report,
+	}), nil
+}
+
+// serveAll ends when all servers have: the traffic's drain first, so that
+// metrics and admin can be asked until it is over.
+func (d *running) serveAll(ctx context.Context, all []daemon.Listener, adminServer *admin.Server, metricsServer *metrics.Server) error {
+	scrapes, rest := split(all, flagMetrics)
+	admins, traffic := split(rest, flagAdmin)
+	aside, stopAside := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAside()
+	var group errgroup.Group
+	for _, l := range scrapes {
+		group.Go(func() error { return metricsServer.Serve(l) })
+	}
+	if len(admins) > 0 {
+		group.Go(func() error { return adminServer.Serve(aside, admins) })
+	}
+	d.readiness.Serving()
+	stop := context.AfterFunc(ctx, d.readiness.Draining)
+	defer stop()
+	err := daemon.Serve(ctx, traffic, daemon.ServeOptions{
+		Handler:      d.connection,
+		DrainTimeout: d.settings.Common().DrainTimeout,
+		Report:       d.report,
+	})
+	stopAside()
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
+	defer cancel()
+	return errors.Join(err, metricsServer.Shutdown(bound), group.Wait())
+}
+
+// metricsGrace is how long a scrape in progress may hold up the end.
+const metricsGrace = time.Second
+
+func (d *running) connection(ctx context.Context, conn *daemon.Conn) {
+	d.metrics.ConnectionOpened()
+	defer d.metrics.ConnectionClosed()
+	d.traffic.Handler(ctx, conn)
+}
+
+// reload puts the settings of now in force, or leaves everything as it was.
+func (d *running) reload(context.Context, string) error {
+	started := time.Now()
+	err := d.replace(started)
+	d.metrics.Reloaded(time.Now(), err)
+	if err != nil {
+		return err
+	}
+	// The old state's tables are garbage now; an idle daemon would keep their
+	// memory for minutes.
+	debug.FreeOSMemory()
+	return nil
+}
+
+func (d *running) replace(started time.Time) error {
+	next, err := d.app.Configure(d.process.Args, d.process.Environ)
+	if err != nil {
+		return err
+	}
+	state, err := next.Build(d.runtime())
+	if err != nil {
+		return err
+	}
+	c := next.Common()
+	fixed := slices.Concat(next.Fixed(), c.Fixed(), []string{"log-file", "log-format", "drain-timeout"})
+	if changed := next.Set().ChangedFixed(d.settings.Set(), fixed...); len(changed) > 0 {
+		d.log.Logger().Warn("settings that need a restart were changed", zap.Strings("settings", changed))
+	}
+	if err := d.log.SetLevel(c.LogLevel); err != nil {
+		state.Discard()
+		return err
+	}
+	state.Apply()
+	d.settings = next
+	d.watch(started, state.Files())
+	return nil
+}
+
+// watch follows the files of the state in force. A daemon that cannot watch
+// still reloads on SIGHUP.
+func (d *running) watch(since time.Time, files []string) {
+	var err error
+	if d.watcher == nil {
+		d.watcher, err = config.NewWatcher(d.watchFailed)
+	}
+	if err == nil {
+		err = d.watcher.Watch(since, files)
+	}
+	if err != nil {
+		d.watchFailed(err)
+	}
+}
+
+func (d *running) watchFailed(err error) {
+	d.log.Logger().Warn("files are not watched, reload with SIGHUP after a change", zap.Error(err))
+}
+
+// changes turns the watcher's tokens into causes, until ctx ends.
+func (d *running) changes(ctx context.Context) <-chan string {
+	if d.watcher == nil {
+		return nil
+	}
+	causes := make(chan string, 1)
+	events := d.watcher.Events()
+	go func() {
+		for {
+			select {
+			case <-events:
+				select {
+				case causes <- "file change":
+				default: // one is waiting already
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return causes
+}
+
+// report writes what happened to the daemon itself.
+func (d *running) report(e daemon.Event) {
+	level := zapcore.InfoLevel
+	if e.Kind.Trouble() {
+		level = zapcore.ErrorLevel
+	}
+	fields := []zap.Field{}
+	if e.Socket.Flag != "" {
+		fields = append(fields, zap.Stringer("socket", e.Socket.Endpoint))
+	}
+	if e.Remote != nil {
+		fields = append(fields, zap.String("peer", e.Remote.String()))
+	}
+	if e.Conns > 0 {
+		fields = append(fields, zap.Int("connections", e.Conns))
+	}
+	if e.Cause != "" {
+		fields = append(fields, zap.String("cause", e.Cause))
+	}
+	if e.Err != nil {
+		fields = append(fields, zap.String("error", strings.ReplaceAll(e.Err.Error(), "\n", "; ")))
+	}
+	if len(e.Stack) > 0 {
+		fields = append(fields, zap.ByteString("stack", e.Stack))
+	}
+	d.log.Logger().Log(level, e.Kind.String(), fields...)
+}
+
+func closeAll(listeners []daemon.Listener) {
+	for _, l := range listeners {
+		_ = l.Close() // closing twice is harmless
+	}
+}
+
+func addresses(listeners []daemon.Listener) []fmt.Stringer {
+	var out []fmt.Stringer
+	for _, l := range listeners {
+		out = append(out, address{l.Addr()})
+	}
+	return out
+}
+
+// address prints its network too: a unix path could be anything.
+type address struct{ net.Addr }
+
+func (a address) String() string { return a.Network() + ":" + a.Addr.String() }
