@@ -18,20 +18,22 @@ import (
 const maxChases = 4
 
 // chase asks for q, and again for the target when the answer ends in a CNAME.
-func (r *Resolver) chase(ctx context.Context, q question) (reply, *server, *failure) {
+// The reply's TTL is the least of all, its AD set if all came validated from
+// trusted servers.
+func (r *Resolver) chase(ctx context.Context, q question) (reply, *failure) {
 	ttl, ad, seen, tries := ^uint32(0), true, []string{q.name}, r.tries
 	for {
 		m, s, fail := r.ask(ctx, q, &tries)
 		if fail != nil {
-			return m, s, fail
+			return m, fail
 		}
 		ttl, ad = min(ttl, m.ttl), ad && m.ad && s.trustAD
 		if !m.dangling(q) {
 			m.ttl, m.ad = ttl, ad
-			return m, s, nil
+			return m, nil
 		}
 		if slices.Contains(seen, m.end) || len(seen) > maxChases {
-			return m, s, s.failed(failAnswer, malformed(errCNAMELoop))
+			return m, s.failed(failAnswer, malformed(errCNAMELoop))
 		}
 		seen = append(seen, m.end)
 		q.name = m.end

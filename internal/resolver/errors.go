@@ -71,8 +71,6 @@ type failure struct {
 	server string
 }
 
-func (f *failure) Error() string { return f.cause.Error() }
-
 // kept reports whether the cache may remember f. Only what a server did or
 // failed to do is kept: an unreachable one costs nothing to ask again.
 func (f *failure) kept() bool { return f.kind == failAnswer || f.kind == failSilent }

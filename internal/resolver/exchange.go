@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +18,8 @@ const (
 	// maxMismatches is how many packets with a wrong id or question one socket
 	// takes. So many mean that somebody guesses: TCP cannot be guessed.
 	maxMismatches = 64
+	// resendPart of a try's time-out passes before its packet is sent again.
+	resendPart = 4
 )
 
 var errFlooded = errors.New("too many answers to other questions")
@@ -26,10 +30,11 @@ var errFlooded = errors.New("too many answers to other questions")
 type sockets struct {
 	dialer  net.Dialer
 	buffers sync.Pool
+	resent  *atomic.Uint64
 }
 
-func newSockets() *sockets {
-	return &sockets{buffers: sync.Pool{New: func() any { return new([udpBuffer]byte) }}}
+func newSockets(resent *atomic.Uint64) *sockets {
+	return &sockets{resent: resent, buffers: sync.Pool{New: func() any { return new([udpBuffer]byte) }}}
 }
 
 func (s *sockets) exchange(ctx context.Context, to netip.AddrPort, network string, query []byte, take func([]byte) bool) error {
@@ -45,22 +50,45 @@ func (s *sockets) datagram(ctx context.Context, to netip.AddrPort, query []byte,
 		return err
 	}
 	defer conn.Close()
-	defer bind(ctx, conn)()
+	until, _ := ctx.Deadline()
+	again := time.Now().Add(time.Until(until) / resendPart)
+	defer bind(ctx, conn, again)()
 	if _, err := conn.Write(query); err != nil {
 		return err
 	}
 	buf := s.buffers.Get().(*[udpBuffer]byte)
 	defer s.buffers.Put(buf)
-	for range maxMismatches {
+	for resent, taken := false, 0; taken < maxMismatches; {
 		n, err := conn.Read(buf[:])
-		if err != nil {
-			return err
-		}
-		if take(buf[:n]) {
+		switch {
+		case err == nil && take(buf[:n]):
 			return nil
+		case err == nil:
+			taken++
+		case resent || !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		default:
+			resent = true
+			if err := s.resend(ctx, conn, query, until); err != nil {
+				return err
+			}
 		}
 	}
 	return errFlooded
+}
+
+// resend repeats a query whose packet, or whose answer, a full buffer on the
+// way may have dropped: a crowd of questions does that even on loopback.
+func (s *sockets) resend(ctx context.Context, conn *net.UDPConn, query []byte, until time.Time) error {
+	s.resent.Add(1)
+	if err := conn.SetDeadline(until); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err // its deadline on conn may just have been overwritten
+	}
+	_, err := conn.Write(query)
+	return err
 }
 
 func (s *sockets) stream(ctx context.Context, to netip.AddrPort, query []byte, take func([]byte) bool) error {
@@ -69,7 +97,8 @@ func (s *sockets) stream(ctx context.Context, to netip.AddrPort, query []byte, t
 		return err
 	}
 	defer conn.Close()
-	defer bind(ctx, conn)()
+	until, _ := ctx.Deadline()
+	defer bind(ctx, conn, until)()
 	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(query)), uint16(len(query)))
 	if _, err := conn.Write(append(framed, query...)); err != nil {
 		return err
@@ -88,11 +117,10 @@ func (s *sockets) stream(ctx context.Context, to netip.AddrPort, query []byte, t
 	return nil
 }
 
-// bind ends conn's reads and writes with ctx. The function it returns lets go.
-func bind(ctx context.Context, conn net.Conn) func() bool {
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline) // fails only on a closed socket, as the read will
-	}
+// bind ends conn's reads and writes at until, and with ctx. The function it
+// returns lets go.
+func bind(ctx context.Context, conn net.Conn, until time.Time) func() bool {
+	_ = conn.SetDeadline(until) // fails only on a closed socket, as the read will
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 }
 

@@ -125,7 +125,7 @@ func (r *Resolver) land(f *flight, q question, out outcome) {
 
 // resolve asks until the end of the CNAME chain and judges the time to keep.
 func (r *Resolver) resolve(ctx context.Context, q question) outcome {
-	m, server, fail := r.chase(ctx, q)
+	m, fail := r.chase(ctx, q)
 	now := r.now()
 	if fail != nil {
 		out := outcome{fail: fail}
@@ -136,7 +136,7 @@ func (r *Resolver) resolve(ctx context.Context, q question) outcome {
 	}
 	answer := m.answer
 	answer.Name = m.end + "."
-	answer.AD = m.ad && server.trustAD
+	answer.AD = m.ad
 	switch {
 	case m.rcode == NXDomain:
 		answer.Status = StatusNXDomain

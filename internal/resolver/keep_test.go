@@ -3,8 +3,11 @@ package resolver_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,7 +62,7 @@ alias.org. 20     IN CNAME a.org.
 					if (err == nil) != (firstErr == nil) || again.Status != first.Status || c.fault == "" && again.TTL != 1 {
 						t.Errorf("%+v, %v", again, err)
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 				_, _ = r.Query(t.Context(), c.name, resolver.TypeTXT)
 				if z.Total() == asked {
@@ -192,6 +195,27 @@ func TestAllServersDead(t *testing.T) {
 			t.Errorf("servers that are all down must still be asked: %v", err)
 		}
 	})
+}
+
+// A machine without a free socket is not the server's fault, and more tries
+// would make it worse.
+func TestLocalErrorEndsTheLookup(t *testing.T) {
+	tries := 0
+	r := open(t, resolver.Config{
+		Servers: []string{"127.0.0.1", "127.0.0.2"},
+		Exchange: func(context.Context, netip.AddrPort, string, []byte) ([]byte, error) {
+			tries++
+			return nil, os.NewSyscallError("socket", syscall.EMFILE)
+		},
+	})
+	var dns *net.DNSError
+	_, err := r.LookupTXT(t.Context(), "example.org")
+	if !errors.Is(err, syscall.EMFILE) || !errors.As(err, &dns) || !dns.IsTemporary {
+		t.Error(err)
+	}
+	if s := r.Stats(); tries != 1 || s.LocalErrors != 1 || s.CacheEntries != 0 || !s.Servers[0].Up || !s.Servers[1].Up {
+		t.Errorf("%d tries, %+v", tries, s)
+	}
 }
 
 func TestConfig(t *testing.T) {

@@ -230,6 +230,24 @@ func TestADOnlyFromTrustedServers(t *testing.T) {
 	}
 }
 
+// An answer put together from several is validated only if each part was.
+func TestADOfAChase(t *testing.T) {
+	z := resolvertest.NewZone(t, zone)
+	z.SetAD(true)
+	z.Fail("*", resolvertest.BareCNAME)
+	for trusted, want := range map[string]bool{"127.0.0.0/30": true, "127.0.0.1/32": false, "127.0.0.2/32": false} {
+		r := open(t, resolver.Config{
+			Servers:  []string{"127.0.0.1", "127.0.0.2"}, // which take turns
+			TrustAD:  []netip.Prefix{netip.MustParsePrefix(trusted)},
+			Exchange: z.Exchange,
+		})
+		a, err := r.Query(t.Context(), "alias.org", resolver.TypeTXT)
+		if err != nil || a.AD != want || a.TTL.Seconds() != 30 {
+			t.Errorf("trusting %s: %+v, %v", trusted, a, err)
+		}
+	}
+}
+
 func open(t testing.TB, c resolver.Config) *resolver.Resolver {
 	t.Helper()
 	r, err := resolver.New(c)

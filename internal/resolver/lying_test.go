@@ -1,7 +1,9 @@
 package resolver_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -152,7 +154,7 @@ func TestUnreachableServer(t *testing.T) {
 func TestEDNSIsRememberedAsMissing(t *testing.T) {
 	srv := resolvertest.New(t, zone)
 	srv.Fail("*", resolvertest.NoEDNS)
-	r := open(t, resolver.Config{Servers: []string{srv.Addr()}})
+	r := open(t, resolver.Config{Servers: []string{srv.Addr()}, Timeout: time.Minute})
 	for _, name := range []string{"example.org", "alias.org"} {
 		if _, err := r.LookupTXT(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -173,11 +175,53 @@ func TestEDNSIsRememberedAsMissing(t *testing.T) {
 func TestChaseIsBounded(t *testing.T) {
 	srv := resolvertest.New(t, zone)
 	srv.Fail("*", resolvertest.CNAMEChase)
-	r := srv.Resolver(t)
+	r := open(t, resolver.Config{Servers: []string{srv.Addr()}, Timeout: time.Minute})
 	if _, err := r.LookupTXT(t.Context(), "example.org"); !errors.Is(err, resolver.ErrMalformed) {
 		t.Fatal(err)
 	}
 	if n := srv.Total(); n != 5 {
 		t.Errorf("%d questions", n)
 	}
+}
+
+// The second packet of a try comes from the same port, under the same id.
+func TestLostPacketIsSentAgain(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	served := make(chan error, 1)
+	go func() { served <- answerTheSecond(conn) }()
+	r := open(t, resolver.Config{Servers: []string{conn.LocalAddr().String()}, Timeout: 2 * time.Second})
+	_, err = r.LookupTXT(t.Context(), "example.org")
+	if !errors.Is(err, resolver.NXDomain) {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if s := r.Stats(); s.Resent != 1 || s.Timeouts != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// answerTheSecond drops a packet and answers NXDOMAIN to its repetition.
+func answerTheSecond(conn net.PacketConn) error {
+	var first, second [512]byte
+	n, from, err := conn.ReadFrom(first[:])
+	if err != nil {
+		return err
+	}
+	m, again, err := conn.ReadFrom(second[:])
+	if err != nil {
+		return err
+	}
+	if from.String() != again.String() || !bytes.Equal(first[:n], second[:m]) {
+		return fmt.Errorf("%v sent %x, %v sent %x", from, first[:n], again, second[:m])
+	}
+	second[2] |= 0x80 // a response
+	second[3] = 3
+	_, err = conn.WriteTo(second[:m], again)
+	return err
 }

@@ -3,10 +3,11 @@
 // A question (name and type) is looked for in the cache, then among the
 // questions in flight, and only then sent: one UDP packet from a fresh socket
 // and port, with a random id and EDNS0 (1232 bytes), to one of the configured
-// servers. Silence, an error code or an unreadable answer moves on to the next
-// server; a truncated answer is asked again over TCP. The answer goes into the
-// cache under its clamped TTL, a negative one under that of its SOA record
-// (RFC 2308), a failed lookup for a few seconds (RFC 9520).
+// servers, and once more after a quarter of the time-out. Silence, an error
+// code or an unreadable answer moves on to the next server; a truncated answer
+// is asked again over TCP. The answer goes into the cache under its clamped
+// TTL, a negative one under that of its SOA record (RFC 2308), a failed lookup
+// for a few seconds (RFC 9520).
 //
 // Invariants:
 //
@@ -15,7 +16,7 @@
 //   - A packet counts only if its id and its question are those asked; others
 //     are ignored, and the wait goes on.
 //   - The caller's context ends the caller's wait at once. The question in
-//     flight goes on without it under its own deadline, since others may wait
+//     flight goes on without it, within its own tries, since others may wait
 //     for it and the cache will want it.
 //   - Cache bytes, questions in flight, records of an answer, links of a CNAME
 //     chain, tries and servers are bounded. Nothing is sent, received or
@@ -63,7 +64,8 @@ type Config struct {
 	// half of the callers' deadlines, so that a second server has its turn.
 	Timeout time.Duration
 	// Tries bounds the failed tries of one lookup (0: one more than there are
-	// servers, at least 3), and with Timeout the time of a question in flight.
+	// servers, at least 3; at most 16), and with Timeout the time of a question
+	// in flight.
 	Tries int
 	// CacheBytes bounds the memory of the cache (0: DefaultCacheBytes;
 	// negative: nothing is kept).
@@ -130,7 +132,7 @@ func New(c Config) (*Resolver, error) {
 		stop:     stop,
 		lifetime: func() context.Context { return lifetime },
 	}
-	r.exchange = newSockets().exchange
+	r.exchange = newSockets(&r.count.resent).exchange
 	if c.Exchange != nil {
 		r.exchange = singleReply(c.Exchange)
 	}

@@ -7,10 +7,10 @@ import (
 
 // counters since the start, for Stats.
 type counters struct {
-	shared, queued, failed             atomic.Uint64
-	timeouts, unreachable, local       atomic.Uint64
-	servFail, refused, otherCodes      atomic.Uint64
-	malformed, mismatched, tcp, probes atomic.Uint64
+	shared, queued, failed                     atomic.Uint64
+	timeouts, unreachable, local               atomic.Uint64
+	servFail, refused, otherCodes              atomic.Uint64
+	malformed, mismatched, tcp, probes, resent atomic.Uint64
 }
 
 // note counts a failed try by its cause.
@@ -47,6 +47,7 @@ type Stats struct {
 	ServFail, Refused, OtherCodes, Malformed uint64
 
 	Mismatched uint64 // packets ignored for their id or question: forgeries, or late
+	Resent     uint64 // packets sent a second time for want of an answer
 	TCP        uint64 // questions repeated over TCP
 	Probes     uint64 // questions copied to a server that had failed
 
@@ -73,7 +74,7 @@ func (r *Resolver) Stats() Stats {
 		Shared: c.shared.Load(), Queued: c.queued.Load(), Failed: c.failed.Load(),
 		Timeouts: c.timeouts.Load(), Unreachable: c.unreachable.Load(), LocalErrors: c.local.Load(),
 		ServFail: c.servFail.Load(), Refused: c.refused.Load(), OtherCodes: c.otherCodes.Load(),
-		Malformed: c.malformed.Load(), Mismatched: c.mismatched.Load(), TCP: c.tcp.Load(), Probes: c.probes.Load(),
+		Malformed: c.malformed.Load(), Mismatched: c.mismatched.Load(), TCP: c.tcp.Load(), Probes: c.probes.Load(), Resent: c.resent.Load(),
 		InFlight: len(r.slots),
 	}
 	for _, s := range r.shards {
