@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serveEnv) == "" {
 		os.Exit(m.Run())
 	}
+	debug.SetGCPercent(daemonGC)
 	srv, err := resolvertest.Start("*.wild.org. IN TXT \"v=spf1 -all\"\n*.wild.org. IN A 127.0.0.2\n")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -34,6 +36,9 @@ func TestMain(m *testing.M) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	srv.Close()
 }
+
+// daemonGC is the GC percent that both daemons set.
+const daemonGC = 400
 
 // fakeServer starts the server in a process of its own.
 func fakeServer(b *testing.B) string {
@@ -78,6 +83,7 @@ func cpu(b *testing.B) time.Duration {
 // measure reports CPU and rate beside the usual time.
 func measure(b *testing.B, run func()) {
 	b.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(daemonGC))
 	before := cpu(b)
 	run()
 	used := cpu(b) - before
