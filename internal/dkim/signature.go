@@ -68,7 +68,7 @@ func (p *parsed) describe(tags tagList) {
 	p.Algorithm = tags.text("a")
 	p.text = tags.text("b")
 	p.Identity = tags.text("i")
-	if p.Identity == "" {
+	if p.Identity == "" && p.Domain != "" {
 		p.Identity = "@" + p.Domain
 	}
 }
