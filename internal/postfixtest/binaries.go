@@ -2,7 +2,6 @@ package postfixtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,13 +28,9 @@ type build struct {
 
 // NewBinaries makes a directory for the binaries; Close removes it.
 func NewBinaries() (*Binaries, error) {
-	dir, err := os.MkdirTemp("", "postern-bin-")
+	dir, err := MakeDir()
 	if err != nil {
 		return nil, err
-	}
-	// Daemons that give up root must still be able to run helpers from here.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &Binaries{dir: dir, built: map[string]*build{}}, nil
 }

@@ -25,6 +25,7 @@ type Config struct {
 	Users     map[string]string // submission logins and their passwords; no ':' in a login
 	TLS       bool              // offer STARTTLS, with a certificate of our own (see Postfix.TLSConfig)
 	NoXClient bool              // do not take XCLIENT from 127.0.0.1
+	Dir       string            // an existing directory to use, which Stop leaves; "" means one of our own
 
 	Main       []string  // further main.cf lines, "name = value"; they win over ours
 	MX         []string  // master.cf options of the MX service, "name=value"

@@ -22,6 +22,7 @@ type DaemonConfig struct {
 	Args  []string
 	Env   []string   // "NAME=value", beside PATH
 	Files []*os.File // sockets handed over as systemd does (LISTEN_FDS)
+	Copy  io.Writer  // gets every line of the log too; nil for none
 }
 
 // Daemon is a running daemon whose standard error is read as JSON lines.
@@ -75,10 +76,17 @@ func (d *Daemon) start(c DaemonConfig, notifyPath string) error {
 	}
 	go func() {
 		defer close(d.reading)
-		d.lines.read(r)
+		d.lines.read(copied(r, c.Copy))
 		_ = r.Close()
 	}()
 	return nil
+}
+
+func copied(r io.Reader, to io.Writer) io.Reader {
+	if to == nil {
+		return r
+	}
+	return io.TeeReader(r, to)
 }
 
 // daemonCommand hands sockets over with a shell in between, because LISTEN_PID
@@ -111,6 +119,15 @@ func (d *Daemon) Stop() error {
 		return fmt.Errorf("stop %s: %w\n%s", filepath.Base(d.process.cmd.Path), err, d.lines.tail())
 	}
 	return nil
+}
+
+// StopUnlessEnded is Stop for a clean-up: who has stopped or killed the daemon,
+// or waited for its end, has judged that end already.
+func (d *Daemon) StopUnlessEnded() error {
+	if d.settled.Load() {
+		return nil
+	}
+	return d.Stop()
 }
 
 // Kill ends the daemon as a crash would.

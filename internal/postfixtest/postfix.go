@@ -66,9 +66,11 @@ func Start(ctx context.Context, c Config) (*Postfix, error) {
 }
 
 func startOnce(ctx context.Context, c Config) (_ *Postfix, err error) {
-	dir, err := os.MkdirTemp("", "postern-")
-	if err != nil {
-		return nil, err
+	dir := c.Dir
+	if dir == "" {
+		if dir, err = MakeDir(); err != nil {
+			return nil, err
+		}
 	}
 	p := &Postfix{layout: layout{dir: dir}, config: c, addrs: map[string]string{}}
 	defer func() {
@@ -77,9 +79,6 @@ func startOnce(ctx context.Context, c Config) (_ *Postfix, err error) {
 			err = errors.Join(err, p.Stop())
 		}
 	}()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
 	if err := p.layout.check(); err != nil {
 		return nil, err
 	}
@@ -158,8 +157,21 @@ func greets(ctx context.Context, addr string) bool {
 	return errors.Join(err, c.Close()) == nil
 }
 
-// Stop ends Postfix, Dovecot and the sink, and removes the directory. It may be
-// called more than once, by one goroutine.
+// MakeDir makes a temporary directory that daemons without root can read; the
+// caller removes it.
+func MakeDir() (string, error) {
+	dir, err := os.MkdirTemp("", "postern-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
+// Stop ends Postfix, Dovecot and the sink, and removes their directory unless
+// Config.Dir named it. It may be called more than once, by one goroutine.
 func (p *Postfix) Stop() error {
 	var errs []error
 	if p.master != nil {
@@ -173,7 +185,10 @@ func (p *Postfix) Stop() error {
 		errs = append(errs, p.sink.stop())
 	}
 	p.master, p.dovecot, p.sink = nil, nil, nil
-	return errors.Join(append(errs, os.RemoveAll(p.layout.dir))...)
+	if p.config.Dir == "" {
+		errs = append(errs, os.RemoveAll(p.layout.dir))
+	}
+	return errors.Join(errs...)
 }
 
 // Addr returns host:port of the service with that name, and panics when there
@@ -191,7 +206,8 @@ func (p *Postfix) Dial(ctx context.Context, service string) (*Client, error) {
 	return Dial(ctx, p.Addr(service))
 }
 
-// Dir is a directory below which the postfix user may read; it is removed by Stop.
+// Dir is a directory below which the postfix user may read; Stop
+// removes it unless Config.Dir named it.
 func (p *Postfix) Dir() string { return p.layout.dir }
 
 // ConfigDir is the config_directory.

@@ -126,7 +126,7 @@ func daemonScript(t *testing.T, script string) DaemonConfig {
 func TestDaemonRecords(t *testing.T) {
 	c := daemonScript(t, `trap 'exit 0' TERM
 echo 'not json' >&2
-echo '{"level":"info","msg":"decision","sender":"a@x","check":"ownership","reason":"owned","steps":[{"check":"ownership","detail":"hash:/m"}]}' >&2
+echo '{"level":"info","msg":"decision","sender":"a@x","check":"ownership","reason":"owned","steps":[{"check":"ownership","reason":"owned","detail":"hash:/m"}]}' >&2
 echo '{"level":"info","msg":"decision","sender":"a@x","reason":"not_owned"}' >&2
 `+readyScript+`
 while :; do sleep 0.01; done`)
@@ -138,7 +138,8 @@ while :; do sleep 0.01; done`)
 		if err != nil {
 			t.Fatal(err)
 		}
-		reasons = append(reasons, r.Reason+" "+r.Detail())
+		reason, detail := r.Why()
+		reasons = append(reasons, reason+" "+detail)
 	}
 	if got := strings.Join(reasons, ","); got != "owned hash:/m,not_owned " {
 		t.Errorf("got %q", got)

@@ -54,17 +54,17 @@ type Step struct {
 	Error   string `json:"error"`
 }
 
-// Detail is what the deciding step rests on.
-func (r Record) Detail() string {
+// Why is the reason that decided and what it rests on. When no check objected
+// and none passed the request, the last one asked tells most.
+func (r Record) Why() (reason, detail string) {
 	i := slices.IndexFunc(r.Steps, func(s Step) bool { return s.Check == r.Check })
 	if i < 0 {
-		// When everything passed no check decided: the last one tells most.
 		i = len(r.Steps) - 1
 	}
 	if i < 0 {
-		return ""
+		return r.Reason, ""
 	}
-	return r.Steps[i].Detail
+	return r.Steps[i].Reason, r.Steps[i].Detail
 }
 
 // lines collects a log and wakes those who wait for a line of it.

@@ -49,11 +49,8 @@ func NewDaemon(tb testing.TB, c DaemonConfig) *Daemon {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		// Who has stopped or killed it, or waited for its end, has judged that end.
-		if !d.settled.Load() {
-			if err := d.Stop(); err != nil {
-				tb.Error(err)
-			}
+		if err := d.StopUnlessEnded(); err != nil {
+			tb.Error(err)
 		}
 		if tb.Failed() {
 			tb.Logf("the daemon's log ends:\n%s", d.lines.tail())

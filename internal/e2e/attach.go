@@ -1,0 +1,28 @@
+package e2e
+
+// The lines that attach postern-policyd, as the README shows them.
+
+// recipientRestrictions is the MX hook: it comes after everything that Postfix
+// can decide by itself, and lets mail pass while the daemon is away.
+func recipientRestrictions(endpoint, context string) string {
+	return "smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, reject_unlisted_recipient, " +
+		CheckPolicy(endpoint, "policy_context="+context+", default_action=DUNNO")
+}
+
+// senderRestrictions is the submission hook. It keeps Postfix's default action:
+// while the daemon is away nobody sends as anybody.
+func senderRestrictions(endpoint string) string {
+	return "smtpd_sender_restrictions=" + CheckPolicy(endpoint, "policy_context="+ownership)
+}
+
+// ownership is the name of the check in policy_context.
+const ownership = "ownership"
+
+// CheckPolicy spells the restriction that asks endpoint, such as
+// "inet:127.0.0.1:10045", with attributes such as "timeout=2s".
+func CheckPolicy(endpoint, attributes string) string {
+	if attributes != "" {
+		attributes = ", " + attributes
+	}
+	return "check_policy_service { " + endpoint + attributes + " }"
+}

@@ -1,0 +1,129 @@
+// Bench measures what Postern costs: `make bench`, or with the names of some
+// benchmarks as arguments.
+//
+// Machines differ and are noisy, so nearly every figure is a ratio to a
+// reference that runs in the same minute: both are measured in turn, several
+// times, and the medians are compared. CPU time is that of the measured
+// process alone, as the kernel accounts it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// benchmark is one thing measured.
+type benchmark struct {
+	name string
+	what string
+	run  func(ctx context.Context, e *env) ([]result, error)
+}
+
+// benchmarks is the list of all of them.
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"ownership", "an ownership decision against a Go echo of the same bytes", benchOwnership},
+	}
+}
+
+// env is what benchmarks share.
+type env struct {
+	binaries *postfixtest.Binaries
+	dir      string // for sockets, tables and logs; removed at the end
+}
+
+// result is one figure and what it must reach.
+type result struct {
+	what   string
+	value  float64
+	unit   string
+	most   float64 // the value must not be above; 0 for none
+	least  float64 // the value must not be below; 0 for none
+	detail string
+}
+
+func (r result) ok() bool {
+	return (r.most == 0 || r.value <= r.most) && (r.least == 0 || r.value >= r.least)
+}
+
+func (r result) String() string {
+	bound := ""
+	switch {
+	case r.most > 0:
+		bound = fmt.Sprintf("at most %g", r.most)
+	case r.least > 0:
+		bound = fmt.Sprintf("at least %g", r.least)
+	}
+	verdict := "     "
+	if bound != "" {
+		verdict = map[bool]string{true: "ok   ", false: "MISS "}[r.ok()]
+	}
+	return fmt.Sprintf("%s %-62s %9.3f %-6s %-14s %s", verdict, r.what, r.value, r.unit, bound, r.detail)
+}
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == echoArg {
+		echo(os.Args[2])
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	missed, err := run(ctx, os.Args[1:])
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	case missed > 0:
+		fmt.Fprintf(os.Stderr, "bench: %d figures miss their bound\n", missed)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, names []string) (missed int, err error) {
+	for _, name := range names {
+		if !slices.ContainsFunc(benchmarks(), func(b benchmark) bool { return b.name == name }) {
+			return 0, fmt.Errorf("no benchmark %q; there are %s", name, known())
+		}
+	}
+	e := &env{}
+	if e.binaries, err = postfixtest.NewBinaries(); err != nil {
+		return 0, err
+	}
+	defer e.binaries.Close()
+	if e.dir, err = os.MkdirTemp("", "postern-bench-"); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(e.dir)
+	for _, b := range benchmarks() {
+		if len(names) > 0 && !slices.Contains(names, b.name) {
+			continue
+		}
+		fmt.Printf("%s: %s\n", b.name, b.what)
+		results, err := b.run(ctx, e)
+		if err != nil {
+			return missed, fmt.Errorf("%s: %w", b.name, err)
+		}
+		for _, r := range results {
+			fmt.Println(r)
+			if !r.ok() {
+				missed++
+			}
+		}
+	}
+	return missed, nil
+}
+
+func known() string {
+	var names []string
+	for _, b := range benchmarks() {
+		names = append(names, b.name)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// rounds is how often two sides are measured in turn.
+const rounds = 5
+
+// cpuTime is what a process has used so far, of user and system time.
+func cpuTime(pid int) (time.Duration, error) {
+	// clock_getcpuclockid(3): the clock of a process is made of its id.
+	const schedClock = 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil {
+		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// used runs f and tells what it cost the process.
+func used(pid int, f func() error) (time.Duration, error) {
+	before, err := cpuTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	if err := f(); err != nil {
+		return 0, err
+	}
+	after, err := cpuTime(pid)
+	return after - before, err
+}
+
+// resident is the memory of a process that is in RAM, in MiB.
+func resident(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kB / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no VmRSS", pid)
+}
+
+func median(values []float64) float64 {
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)/2]
+}
+
+// spread says how far the measurements lie apart.
+func spread(values []float64) string {
+	return fmt.Sprintf("%.2f–%.2f", slices.Min(values), slices.Max(values))
+}
+
+const echoArg = "-echo"
+
+// echo is the least that a policy server in Go can do: it reads what comes and
+// writes as many octets as the reply to it would have. It ends with the
+// process that started it.
+func echo(path string) {
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			buf := make([]byte, 4096)
+			for {
+				n, err := conn.Read(buf)
+				if err != nil {
+					return
+				}
+				// A request ends in an empty line, and comes in one piece.
+				if n > 2 && buf[n-1] == '\n' && buf[n-2] == '\n' {
+					if _, err := conn.Write(echoReply); err != nil {
+						return
+					}
+				}
+			}
+		}()
+	}
+}
+
+var echoReply = []byte("action=DUNNO\n\n")
+
+// startEcho runs echo in a process of its own. stop ends it.
+func startEcho(ctx context.Context, path string) (pid int, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, nil, err
+	}
+	cmd := exec.Command(self, echoArg, path)
+	cmd.Env = append(os.Environ(), "GOGC=400")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
+	stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if err := waitSocket(ctx, path); err != nil {
+		stop()
+		return 0, nil, err
+	}
+	return cmd.Process.Pid, stop, nil
+}
+
+// waitSocket returns when somebody accepts connections on path.
+func waitSocket(ctx context.Context, path string) error {
+	for {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("nobody listens on %s: %w", path, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// policyRequest has the attributes of Postfix 3.7; %s are helo, sender,
+// recipient, client address, instance and login.
+const policyRequest = `request=smtpd_access_policy
+protocol_state=RCPT
+protocol_name=ESMTP
+client_address=%s
+client_name=unknown
+client_port=39284
+reverse_client_name=unknown
+server_address=127.0.0.1
+server_port=587
+helo_name=%s
+sender=%s
+recipient=%s
+recipient_count=0
+queue_id=
+instance=%s
+size=2048
+etrn_domain=
+stress=
+sasl_method=PLAIN
+sasl_username=%s
+sasl_sender=
+ccert_subject=
+ccert_issuer=
+ccert_fingerprint=
+ccert_pubkey_fingerprint=
+encryption_protocol=TLSv1.3
+encryption_cipher=TLS_AES_256_GCM_SHA384
+encryption_keysize=256
+policy_context=
+
+`
+
+// load is what a policy client sends.
+type load struct {
+	conns    int
+	requests int // all connections together
+	// request makes the i-th request of connection c.
+	request func(c, i int) []byte
+}
+
+// latencies are the times from a request to its reply, sorted.
+type latencies []time.Duration
+
+func (l latencies) quantile(q float64) time.Duration {
+	return l[min(len(l)-1, int(q*float64(len(l))))]
+}
+
+// send runs the load against network and address. The reply actions are
+// counted by their first word.
+func (l load) send(ctx context.Context, network, address string) (latencies, map[string]int, error) {
+	var (
+		wg      sync.WaitGroup
+		mu      sync.Mutex
+		all     latencies
+		actions = map[string]int{}
+		errs    []error
+	)
+	for c := range l.conns {
+		wg.Go(func() {
+			took, counted, err := l.one(ctx, network, address, c)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+			for action, n := range counted {
+				actions[action] += n
+			}
+			if err != nil {
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	return all, actions, errors.Join(errs...)
+}
+
+// one is the load of one connection.
+func (l load) one(ctx context.Context, network, address string, c int) (latencies, map[string]int, error) {
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	var took latencies
+	actions := map[string]int{}
+	replies := bufio.NewReader(conn)
+	for i := range l.requests / l.conns {
+		start := time.Now()
+		if _, err := conn.Write(l.request(c, i)); err != nil {
+			return took, actions, err
+		}
+		action, err := replies.ReadSlice('\n')
+		if err != nil {
+			return took, actions, fmt.Errorf("reply %d: %w", i, err)
+		}
+		word, _, _ := bytes.Cut(bytes.TrimSuffix(action[len("action="):], []byte("\n")), []byte(" "))
+		actions[string(word)]++
+		if _, err := replies.ReadSlice('\n'); err != nil {
+			return took, actions, err
+		}
+		took = append(took, time.Since(start))
+	}
+	return took, actions, nil
+}

@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// Case is one mail that "make try" shows and the tests send: add a line here to
+// add one to both.
+type Case struct {
+	Name    string
+	Service string // postfixtest.MX or postfixtest.Submission
+	Mail    postfixtest.Mail
+	Code    int           // of the reply that decides
+	Reason  record.Reason // of the check that decides
+}
+
+// Cases returns the mails, in the order in which they are shown.
+func Cases() []Case {
+	return []Case{
+		{"alice sends as herself", postfixtest.Submission, As(Alice, Alice, Stranger), 250, record.OwnerSelf},
+		{"alice sends as bob", postfixtest.Submission, As(Alice, Bob, Stranger), 553, record.OwnerNotOwned},
+		{"bob sends as info, an alias that leads to him", postfixtest.Submission, As(Bob, Info, Stranger), 250, record.OwnerOwnedByAlias},
+		{"alice sends as alice+shop", postfixtest.Submission, As(Alice, "alice+shop@home.example", Stranger), 250, record.OwnerSelf},
+		{"alice sends as press, hers by the owners map", postfixtest.Submission, As(Alice, Press, Stranger), 250, record.OwnerOwned},
+		{"a stranger writes to alice, no login", postfixtest.MX, fromOutside(Stranger, Alice), 250, record.OwnerUnauthenticated},
+	}
+}
+
+// fromOutside is a mail that another site delivers.
+func fromOutside(from string, to ...string) postfixtest.Mail {
+	return postfixtest.Mail{Client: "192.0.2.25", Name: "mx.away.example", Helo: "mx.away.example", From: from, To: to}
+}
+
+// Outcome is what became of a Case.
+type Outcome struct {
+	Reply  postfixtest.Reply
+	Record postfixtest.Record
+	Wrong  error // nil when all was as expected
+}
+
+// Run sends the mail, waits for its record and, when it was accepted, for its
+// delivery. An error means that the site itself failed.
+func (c Case) Run(ctx context.Context, s *Site) (Outcome, error) {
+	result, err := s.Postfix.Send(ctx, c.Service, c.Mail)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	o := Outcome{Reply: result.Final()}
+	if o.Record, err = s.Record(ctx, c.Mail); err != nil {
+		return o, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	if reason, _ := o.Record.Why(); o.Reply.Code != c.Code || reason != string(c.Reason) {
+		o.Wrong = fmt.Errorf("%s: answered %d because of %q, expected %d because of %q", c.Name, o.Reply.Code, reason, c.Code, c.Reason)
+		return o, nil
+	}
+	if c.Code != 250 {
+		return o, nil
+	}
+	d, err := s.Postfix.Delivered(ctx, c.Mail.To[0])
+	if err != nil {
+		return o, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	if d.Sender != c.Mail.From {
+		o.Wrong = fmt.Errorf("%s: delivered with sender %q", c.Name, d.Sender)
+	}
+	return o, nil
+}

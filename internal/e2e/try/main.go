@@ -1,0 +1,112 @@
+// Command try shows Postern at work: it starts a private Postfix that asks
+// postern-policyd, sends it mails, and prints what Postfix answered and why.
+// It exits with 1 when an answer is not the expected one, and leaves the logs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/postern-mail/postern/internal/e2e"
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// limit bounds the whole run, building included.
+const limit = 5 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	err := run(ctx, os.Stdout)
+	cancel()
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "try:", err)
+		os.Exit(1)
+	}
+}
+
+// run shows everything, and keeps the site's directory when something failed.
+func run(ctx context.Context, out io.Writer) (err error) {
+	binaries, err := postfixtest.NewBinaries()
+	if err != nil {
+		return err
+	}
+	dir, err := postfixtest.MakeDir()
+	if err != nil {
+		return errors.Join(err, binaries.Close())
+	}
+	defer func() {
+		if err == nil {
+			err = os.RemoveAll(dir)
+		} else {
+			err = fmt.Errorf("%w\nThe logs are left in %s and %s", err, logPath(dir), filepath.Join(dir, "postfix", "mail.log"))
+		}
+		err = errors.Join(err, binaries.Close())
+	}()
+	return show(ctx, out, dir, binaries)
+}
+
+func logPath(dir string) string { return filepath.Join(dir, "policyd.log") }
+
+func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.Binaries) (err error) {
+	log, err := os.Create(logPath(dir))
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	progress := func(step string) {
+		fmt.Fprintf(out, "%5.1fs  %s\n", time.Since(began).Seconds(), step)
+	}
+	site, err := e2e.Start(ctx, e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log})
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	defer func() { err = errors.Join(err, site.Stop(), log.Close()) }()
+	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
+		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
+	rows, raw, wrong, err := sendAll(ctx, site)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	printTable(out, rows)
+	fmt.Fprintf(out, "\nThe record of the last refusal, one line of postern-policyd's log:\n\n%s\n", strings.TrimSpace(raw))
+	return wrong
+}
+
+// sendAll sends every mail and returns the rows of the table, the record of the
+// last refusal, and what was not as expected.
+func sendAll(ctx context.Context, site *e2e.Site) (rows [][]string, raw string, wrong, err error) {
+	rows = [][]string{{"MAIL", "POSTFIX ANSWERED", "WHY"}}
+	for i, c := range e2e.Cases() {
+		o, err := c.Run(ctx, site)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		if !o.Reply.OK() {
+			raw = o.Record.Raw
+		}
+		wrong = errors.Join(wrong, o.Wrong)
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), why(o, site.Dir)})
+	}
+	return rows, raw, wrong, nil
+}
+
+// why is the record in words, without the directory that would fill the line.
+func why(o e2e.Outcome, dir string) string {
+	reason, detail := o.Record.Why()
+	text := strings.TrimSpace(reason + " " + strings.ReplaceAll(detail, dir+"/", ""))
+	if o.Wrong != nil {
+		text += " (NOT AS EXPECTED)"
+	}
+	return text
+}
