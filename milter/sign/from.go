@@ -14,8 +14,8 @@ type author struct {
 }
 
 var (
-	errFromSyntax  = errors.New("From is not a list of addresses")
-	errFromDomains = errors.New("From holds addresses of several domains")
+	errFromSyntax  = errors.New("no list of addresses")
+	errFromDomains = errors.New("addresses of several domains")
 )
 
 // maxFrom bounds the From field that is taken apart, in octets.

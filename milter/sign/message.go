@@ -91,16 +91,19 @@ func (s *Signer) SetKeys(keys *Keys) {
 // Keys returns the keys that the next message will see.
 func (s *Signer) Keys() *Keys { return s.keys.Load() }
 
+// Field is one header field, see dkim.Field.
+type Field = dkim.Field
+
 // Result is what became of a message.
 type Result struct {
 	// Fields are the signatures to insert at the top. Values begin with a space
 	// and are folded with CRLF.
-	Fields []dkim.Field
+	Fields []Field
 	// Reason is record.Signed if there are Fields, else why there are none.
 	Reason record.Reason
 	// Domain is the domain of the author, in A-labels; "" if From has none.
 	Domain string
-	// SignedBy names the keys that signed, as selector._domainkey.domain.
+	// SignedBy names the keys that signed, as domain/selector.
 	SignedBy []string
 	// Notes are warnings for the operator.
 	Notes []string
@@ -123,7 +126,7 @@ type Message struct {
 }
 
 // Message begins a mail with its whole header. Close must be called.
-func (s *Signer) Message(ctx context.Context, fields []dkim.Field) *Message {
+func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
 	m := &Message{signer: s}
 	var a author
 	if a, m.result.Reason = readAuthor(fields); m.result.Reason != "" {
@@ -230,7 +233,7 @@ func (m *Message) signAll() {
 			continue
 		}
 		m.result.Fields = append(m.result.Fields, field)
-		m.result.SignedBy = append(m.result.SignedBy, key.Name())
+		m.result.SignedBy = append(m.result.SignedBy, key.Domain+"/"+key.Selector)
 	}
 	m.result.Err = errors.Join(errs...)
 	m.result.Reason = record.Signed
