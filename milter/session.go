@@ -175,15 +175,23 @@ func (s *session) endMessage() {
 	}
 }
 
-// RcptTo tells one recipient.
-func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
+// during runs a callback that replies about the current message, unless it is
+// settled. since is when the last octet came that the reply answers.
+func (s *session) during(stage func(m *message, since time.Time) library.Response) (library.Response, error) {
 	return s.guarded(func() library.Response {
-		m := s.msg
-		if m == nil {
+		if s.msg == nil {
 			return s.again()
 		}
-		since := time.Now()
-		s.noteQueueID()
+		if id := s.guard.Macros().Get("i"); id != "" {
+			s.msg.QueueID = id
+		}
+		return stage(s.msg, time.Now())
+	})
+}
+
+// RcptTo tells one recipient.
+func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
+	return s.during(func(m *message, since time.Time) library.Response {
 		to := parseAddress(wire.Args(s.guard.Payload())[0])
 		m.addRecipient(to)
 		gate, ok := m.work.(Gate)
@@ -220,12 +228,6 @@ func (s *session) again() library.Response {
 	return *s.settled
 }
 
-func (s *session) noteQueueID() {
-	if id := s.guard.Macros().Get("i"); id != "" {
-		s.msg.QueueID = id
-	}
-}
-
 // Header keeps one field. No reply was negotiated.
 func (s *session) Header(name, value string, _ *library.Modifier) (library.Response, error) {
 	if s.msg != nil {
@@ -238,13 +240,7 @@ func (s *session) Header(name, value string, _ *library.Modifier) (library.Respo
 // an ABORT only; the fields of message after message would gather there.
 func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.Response, error) {
 	defer clear(h)
-	return s.guarded(func() library.Response {
-		m := s.msg
-		if m == nil {
-			return s.again()
-		}
-		since := time.Now()
-		s.noteQueueID()
+	return s.during(func(m *message, since time.Time) library.Response {
 		if s.guard.HeaderOverflow() {
 			return s.answer(headerTooLarge(), since)
 		}
@@ -278,12 +274,7 @@ func (s *session) BodyChunk(chunk []byte, _ *library.Modifier) (library.Response
 
 // Body ends the message.
 func (s *session) Body(e *library.Modifier) (library.Response, error) {
-	return s.guarded(func() library.Response {
-		if s.msg == nil {
-			return s.again()
-		}
-		since := time.Now()
-		s.noteQueueID()
+	return s.during(func(_ *message, since time.Time) library.Response {
 		// Progress packets may only be sent while nothing else waits to be.
 		if err := s.guard.Flush(); err != nil {
 			s.guard.Fail(err)

@@ -21,8 +21,8 @@ func FuzzGuard(f *testing.F) {
 		connected + frame(Macro, ""),
 		inEnvelope + frame(Header, "A\x00b\x00c\x00"),
 		connected + frame('U', "XYZZY\x00"),
-		inEnvelope + strings.Repeat(frame(Header, "A\x00b\x00"), 5000),
-		inContent + frame(Body, strings.Repeat("\r\n", 30_000)),
+		inEnvelope + strings.Repeat(frame(Header, "A\x00b\x00"), 50),
+		inContent + frame(Body, strings.Repeat("\r\n", 500)),
 	} {
 		f.Add([]byte(seed))
 	}

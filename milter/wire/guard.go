@@ -274,14 +274,18 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 	return nil
 }
 
-// enter follows the protocol to the next phase.
+// enter follows the protocol to the next phase. A header that was begun and not
+// ended counts for the next message: the library frees it with that one's.
 func (g *Guard) enter(c Command) {
-	g.at = g.at.after(c)
+	was := g.at
+	g.at = was.after(c)
 	g.macros.enter(c)
 	switch c {
 	case Mail:
 		g.inMail.Store(true)
-		g.headers, g.hdrBytes = 0, 0
+		if was != atHeader {
+			g.headers, g.hdrBytes = 0, 0
+		}
 	case Abort:
 		g.inMail.Store(false)
 		g.headers, g.hdrBytes = 0, 0

@@ -235,6 +235,19 @@ func TestHeaderOverflowIsSwallowed(t *testing.T) {
 	}
 }
 
+// The library keeps a header that never ends, and a MAIL does not make it forget.
+func TestUnfinishedHeadersAddUp(t *testing.T) {
+	again := frame(Mail, "<>\x00") + strings.Repeat(frame(Header, "A\x00b\x00"), MaxHeaders/4)
+	got, g := readAll(t, strings.NewReader(connected+strings.Repeat(again, 10)+frame(EndHeader, "")))
+	if n := strings.Count(got, "LA\x00b\x00"); n != MaxHeaders || !g.HeaderOverflow() {
+		t.Errorf("%d fields passed", n)
+	}
+	got, g = readAll(t, strings.NewReader(connected+strings.Repeat(again+frame(EndHeader, ""), 10)))
+	if n := strings.Count(got, "LA\x00b\x00"); n != 10*MaxHeaders/4 || g.HeaderOverflow() {
+		t.Errorf("%d fields of ended headers passed", n)
+	}
+}
+
 func TestWritesLeaveTogether(t *testing.T) {
 	conn := &scripted{in: strings.NewReader(negotiated + frame(Quit, ""))}
 	g := New(conn, Config{Need: needed})
