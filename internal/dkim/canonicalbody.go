@@ -172,8 +172,12 @@ func cleanPrefix(p []byte) int {
 	var carry uint64 // the high bit of octet 0 when the octet before was a space
 	for ; i+8 <= len(p); i += 8 {
 		w := binary.LittleEndian.Uint64(p[i:])
-		space := equalMask(w, ' ')
 		blank := ^((w&lows + (0x80-0x21)*ones) | w) & highs // octets up to ' '
+		if blank == 0 {
+			carry = 0
+			continue
+		}
+		space := equalMask(w, ' ')
 		if equalMask(w, '\t')|(space<<8|carry)&blank != 0 {
 			break
 		}
