@@ -17,8 +17,8 @@
 //     the one it began with.
 //
 // github.com/emersion/go-msgauth is not the signer: it hashes the body once for
-// each signature, leaves h= unfolded, and costs 72 µs a mail where 55 µs are
-// left. It checks this package in the tests.
+// each signature, octet by octet and in a goroutine of its own, and cannot fold
+// h=, which is signed as it is written. It checks this package in the tests.
 package sign
 
 import (
