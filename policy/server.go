@@ -11,7 +11,6 @@
 package policy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -72,6 +71,7 @@ type connection struct {
 	reader  *wire.Reader
 	bound   []string
 	scratch []byte
+	armed   time.Time // when the write deadline was last set
 }
 
 // next answers one request and tells whether there can be another.
@@ -102,11 +102,21 @@ func (c *connection) answer(req *Request) bool {
 	defer c.server.Report.Counter.RequestDone()
 	d := c.server.decide(req, c.bound)
 	a := action(req, &d)
-	c.conn.SetWriteDeadline(time.Now().Add(wire.WriteTimeout))
+	now := time.Now()
+	c.armWrite(now)
 	var err error
 	c.scratch, err = wire.WriteReply(c.conn, c.scratch, a.line)
-	c.server.Report.decision(req, &d, a, time.Since(req.Received))
+	c.server.Report.decision(req, &d, a, now.Sub(req.Received))
 	return err == nil
+}
+
+// armWrite gives a reply at least half of wire.WriteTimeout. Setting a deadline
+// for each reply would cost more than making the reply.
+func (c *connection) armWrite(now time.Time) {
+	if now.Sub(c.armed) > wire.WriteTimeout/2 {
+		c.armed = now
+		c.conn.SetWriteDeadline(now.Add(wire.WriteTimeout))
+	}
 }
 
 // decide makes the request's one deadline and asks the chain.
@@ -119,9 +129,9 @@ func (s *Server) decide(r *Request, bound []string) Decision {
 	if len(hook.Chain) == 0 {
 		return Decision{Verdict: Verdict{Kind: Pass, Reason: record.NoChecks}}
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), r.Received.Add(hook.Deadline))
-	defer cancel()
-	return hook.Chain.Decide(ctx, r)
+	budget := &budget{deadline: r.Received.Add(hook.Deadline)}
+	defer budget.end()
+	return hook.Chain.Decide(budget, r)
 }
 
 // recover ends one connection, never the daemon.

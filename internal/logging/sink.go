@@ -71,7 +71,7 @@ func duplicate(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// Write writes one line. It always reports success: zap can do nothing about
+// Write writes one line, or several. It always reports success: zap can do nothing about
 // a failure, and the caller must not care.
 func (s *sink) Write(line []byte) (int, error) {
 	t := s.target.Load()
@@ -86,7 +86,7 @@ func (s *sink) Write(line []byte) (int, error) {
 		err = s.writeTo(t, line)
 	}
 	if err != nil {
-		s.failures.Add(1)
+		s.failures.Add(countLines(line))
 	}
 	return len(line), nil
 }

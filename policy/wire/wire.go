@@ -60,6 +60,8 @@ func problem(format string, args ...any) error {
 	return &ProtocolError{Problem: fmt.Sprintf(format, args...)}
 }
 
+var emptyLine = []byte("\n\n")
+
 // ErrIdle reports that the client sent nothing for IdleTimeout (or that its
 // read deadline was moved into the past to end the connection). No request
 // was begun, so nothing is lost by closing.
@@ -118,12 +120,13 @@ func (r *Reader) Read() ([]Attr, error) {
 	for {
 		if n := r.endOfRequest(scanned); n > 0 {
 			raw := string(r.buf[r.start:n])
-			r.consume(n)
+			rest, err := r.parse(raw)
+			r.consume(n - len(rest))
 			if timed { // the request deadline must not outlive the request
 				r.armed = time.Time{}
 				r.Arm(time.Now())
 			}
-			return r.parse(raw)
+			return r.attrs, err
 		}
 		pending := r.end - r.start
 		if pending >= MaxRequest {
@@ -142,8 +145,10 @@ func (r *Reader) Read() ([]Attr, error) {
 	}
 }
 
-// endOfRequest returns the index behind the empty line that ends the first
-// request in the buffer, or 0. What lies before from was searched before.
+// endOfRequest returns an index behind the empty line that ends the first
+// request in the buffer, or 0. What lies before from was searched before. When
+// the buffer ends in an empty line, that is nearly always the only one, so it
+// is taken without a search; parse finds out.
 func (r *Reader) endOfRequest(from int) int {
 	if r.start == r.end {
 		return 0
@@ -151,9 +156,13 @@ func (r *Reader) endOfRequest(from int) int {
 	if r.buf[r.start] == '\n' { // an empty request
 		return r.start + 1
 	}
+	unread := r.buf[r.start:r.end]
+	if bytes.HasSuffix(unread, emptyLine) {
+		return r.end
+	}
 	from = max(from-1, r.start) // the first \n may be the last octet searched
-	if i := bytes.Index(r.buf[from:r.end], []byte("\n\n")); i >= 0 {
-		return from + i + 2
+	if i := bytes.Index(r.buf[from:r.end], emptyLine); i >= 0 {
+		return from + i + len(emptyLine)
 	}
 	return 0
 }
@@ -199,32 +208,34 @@ func (r *Reader) readError(err error, pending int) error {
 	return err
 }
 
-// parse cuts raw, which ends in an empty line, into attributes.
-func (r *Reader) parse(raw string) ([]Attr, error) {
+// parse cuts the first request of raw, which ends in an empty line, into
+// attributes, and returns what follows it.
+func (r *Reader) parse(raw string) (rest string, err error) {
 	r.attrs = r.attrs[:0]
-	for raw != "\n" {
-		line, rest, _ := strings.Cut(raw, "\n")
-		raw = rest
+	for raw[0] != '\n' {
+		end := strings.IndexByte(raw, '\n')
+		line := raw[:end]
+		raw = raw[end+1:]
 		if len(r.attrs) == MaxAttributes {
-			return nil, problem("more than %d attributes", MaxAttributes)
+			return "", problem("more than %d attributes", MaxAttributes)
 		}
 		if len(line) > MaxLine {
-			return nil, problem("line longer than %d octets", MaxLine)
+			return "", problem("line longer than %d octets", MaxLine)
 		}
 		eq := strings.IndexByte(line, '=')
 		switch {
 		case eq > 0:
 			r.attrs = append(r.attrs, Attr{Name: line[:eq], Value: line[eq+1:]})
 		case line == "\r":
-			return nil, problem("lines end in CR LF; the protocol ends them in LF")
+			return "", problem("lines end in CR LF; the protocol ends them in LF")
 		default:
-			return nil, problem("line %q is not name=value", clip(line))
+			return "", problem("line %q is not name=value", clip(line))
 		}
 	}
 	if len(r.attrs) == 0 {
-		return nil, problem("empty request")
+		return "", problem("empty request")
 	}
-	return r.attrs, nil
+	return raw[1:], nil
 }
 
 // WriteReply sends "action=text" and the empty line in one write. It frames

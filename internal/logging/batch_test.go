@@ -1,0 +1,203 @@
+package logging
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// countingWriter counts writes; hold keeps one back.
+type countingWriter struct {
+	mu     sync.Mutex
+	text   bytes.Buffer
+	writes int
+	hold   chan struct{}
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	if w.hold != nil {
+		<-w.hold
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writes++
+	return w.text.Write(p)
+}
+
+func (w *countingWriter) state() (text string, writes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String(), w.writes
+}
+
+func openBatched(t *testing.T, w *countingWriter) *Log {
+	t.Helper()
+	l, err := Open(Options{Err: w, Batch: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestBatchIsOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &countingWriter{}
+		l := openBatched(t, w)
+		for range 100 {
+			l.Logger().Info("x")
+		}
+		synctest.Wait()
+		if text, _ := w.state(); text != "" {
+			t.Errorf("written at once: %q", text)
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if text, writes := w.state(); writes != 1 || strings.Count(text, "\n") != 100 {
+			t.Errorf("%d lines in %d writes", strings.Count(text, "\n"), writes)
+		}
+		time.Sleep(time.Hour)
+		l.Logger().Info("y")
+		time.Sleep(11 * time.Millisecond)
+		synctest.Wait()
+		if _, writes := w.state(); writes != 2 {
+			t.Errorf("%d writes after the second batch", writes)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestBatchSyncAndCloseWriteAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &countingWriter{}
+		l := openBatched(t, w)
+		l.Logger().Info("x")
+		if err := l.Sync(); err != nil {
+			t.Error(err)
+		}
+		if text, _ := w.state(); strings.Count(text, "\n") != 1 {
+			t.Errorf("after Sync: %q", text)
+		}
+		l.Logger().Info("y")
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if text, _ := w.state(); strings.Count(text, "\n") != 2 {
+			t.Errorf("after Close: %q", text)
+		}
+		l.Logger().Info("z")
+		if text, _ := w.state(); strings.Count(text, "\n") != 3 {
+			t.Errorf("after a line behind Close: %q", text)
+		}
+	})
+}
+
+// A reader that has stopped holds writers up; it loses no line and takes no
+// memory beyond the bound.
+func TestBatchIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &countingWriter{hold: make(chan struct{})}
+		l := openBatched(t, w)
+		line := strings.Repeat("x", 1000)
+		const writers, each = 8, 200
+		var wg sync.WaitGroup
+		for range writers {
+			wg.Go(func() {
+				for range each {
+					l.Logger().Info(line)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b := l.batch
+		b.mu.Lock()
+		pending := len(b.pending)
+		b.mu.Unlock()
+		if pending > maxPending+2*len(line) {
+			t.Errorf("%d octets wait", pending)
+		}
+		close(w.hold)
+		wg.Wait()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if text, _ := w.state(); strings.Count(text, line) != writers*each {
+			t.Errorf("%d lines of %d", strings.Count(text, line), writers*each)
+		}
+	})
+}
+
+// Lines of one writer stay in their order.
+func TestBatchKeepsOrder(t *testing.T) {
+	w := &countingWriter{}
+	l := openBatched(t, w)
+	const writers, each = 4, 2000
+	var wg sync.WaitGroup
+	for n := range writers {
+		wg.Go(func() {
+			for i := range each {
+				l.Logger().Info(fmt.Sprintf("%d:%d", n, i))
+				if i%500 == 0 {
+					_ = l.Sync()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := w.state()
+	for n := range writers {
+		next := 0
+		for line := range strings.Lines(text) {
+			var from, i int
+			_, rest, _ := strings.Cut(line, `"msg":"`)
+			if _, err := fmt.Sscanf(rest, "%d:%d", &from, &i); err != nil {
+				t.Fatalf("torn line %q", line)
+			}
+			if from == n {
+				if i != next {
+					t.Fatalf("writer %d: line %d after %d", n, i, next-1)
+				}
+				next++
+			}
+		}
+		if next != each {
+			t.Errorf("writer %d: %d lines", n, next)
+		}
+	}
+}
+
+// fixed is a clock that stands still.
+type fixed time.Time
+
+func (f fixed) Now() time.Time                       { return time.Time(f) }
+func (fixed) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
+
+func TestTimeEncoder(t *testing.T) {
+	encode := newTimeEncoder()
+	for _, at := range []time.Time{
+		time.Unix(0, 0), time.Date(2026, 11, 21, 23, 59, 59, 999_999_999, time.FixedZone("x", 3600)),
+		time.Date(2026, 11, 21, 7, 8, 9, 5_000_000, time.UTC), time.Date(2026, 11, 21, 7, 8, 9, 50_000_000, time.UTC),
+	} {
+		var w bytes.Buffer
+		l := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{TimeKey: "ts", EncodeTime: encode}), zapcore.AddSync(&w), zapcore.InfoLevel), zap.WithClock(fixed(at)))
+		for range 2 { // made, then remembered
+			w.Reset()
+			l.Info("")
+			if want := at.UTC().Format(`{"ts":"2006-01-02T15:04:05.000Z07:00"}`); strings.TrimSpace(w.String()) != want {
+				t.Errorf("%s, want %s", w.String(), want)
+			}
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package policy
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// budget is the time of one request: a context with a deadline that starts no
+// timer until somebody waits for it. Most decisions are made from memory and
+// never do, and a timer for each would cost as much as the decision.
+type budget struct {
+	deadline time.Time
+
+	mu     sync.Mutex
+	ctx    context.Context // nil until somebody waits
+	cancel context.CancelFunc
+	ended  bool
+}
+
+// started returns the context that keeps the time.
+func (b *budget) started() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ctx == nil {
+		b.ctx, b.cancel = context.WithDeadline(context.Background(), b.deadline)
+		if b.ended {
+			b.cancel()
+		}
+	}
+	return b.ctx
+}
+
+// end releases whoever still waits.
+func (b *budget) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	if b.cancel != nil {
+		b.cancel()
+	}
+}
+
+func (b *budget) Deadline() (time.Time, bool) { return b.deadline, true }
+func (b *budget) Done() <-chan struct{}       { return b.started().Done() }
+
+// Value lets package context see the one below, so that contexts made from a
+// budget need no goroutine of their own.
+func (b *budget) Value(key any) any { return b.started().Value(key) }
+
+func (b *budget) Err() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.ctx != nil:
+		return b.ctx.Err()
+	case b.ended:
+		return context.Canceled
+	case !time.Now().Before(b.deadline):
+		return context.DeadlineExceeded
+	}
+	return nil
+}

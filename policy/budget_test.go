@@ -1,0 +1,53 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{deadline: time.Now().Add(time.Second)}
+		if err := b.Err(); err != nil || b.ctx != nil {
+			t.Errorf("a fresh budget: %v, timer %v", err, b.ctx)
+		}
+		child, cancel := context.WithTimeout(b, time.Hour)
+		defer cancel()
+		start := time.Now()
+		<-child.Done()
+		if took := time.Since(start); took != time.Second || !errors.Is(child.Err(), context.DeadlineExceeded) || !errors.Is(b.Err(), context.DeadlineExceeded) {
+			t.Errorf("%v and %v after %s", child.Err(), b.Err(), took)
+		}
+		b.end()
+	})
+}
+
+func TestBudgetNobodyWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{deadline: time.Now().Add(time.Second)}
+		time.Sleep(time.Second)
+		if !errors.Is(b.Err(), context.DeadlineExceeded) {
+			t.Errorf("spent: %v", b.Err())
+		}
+		b.end()
+	})
+}
+
+func TestBudgetEnd(t *testing.T) {
+	b := &budget{deadline: time.Now().Add(time.Hour)}
+	done := b.Done()
+	b.end()
+	<-done
+	late := &budget{deadline: time.Now().Add(time.Hour)}
+	late.end()
+	if !errors.Is(late.Err(), context.Canceled) {
+		t.Errorf("ended: %v", late.Err())
+	}
+	<-late.Done()
+	if !errors.Is(late.Err(), context.Canceled) {
+		t.Errorf("ended and asked: %v", late.Err())
+	}
+}
