@@ -34,11 +34,11 @@ type Decision struct {
 	Err   error // why a check could not tell, when that decided
 }
 
-// recordSteps gives the steps in the record's form.
-func (d *Decision) recordSteps() []record.Step {
-	steps := make([]record.Step, len(d.Steps))
-	for i, s := range d.Steps {
-		steps[i] = record.Step{
+// recordSteps appends the steps in the record's form.
+func (d *Decision) recordSteps(steps []record.Step) []record.Step {
+	for i := range d.Steps {
+		s := &d.Steps[i]
+		step := record.Step{
 			Check:   s.Check,
 			Verdict: s.Verdict.Kind.String(),
 			Reason:  s.Verdict.Reason,
@@ -46,11 +46,12 @@ func (d *Decision) recordSteps() []record.Step {
 			Err:     s.Err,
 		}
 		if s.Err != nil {
-			steps[i].Verdict = "error"
+			step.Verdict = "error"
 		}
 		if s.Mode != Enforce {
-			steps[i].Mode = s.Mode.String()
+			step.Mode = s.Mode.String()
 		}
+		steps = append(steps, step)
 	}
 	return steps
 }

@@ -24,9 +24,13 @@ type Reporter struct {
 
 const daemonName = "policyd"
 
+// scratch is a record that is filled again and again by one connection.
+type scratch struct{ record.Record }
+
 // decision reports what was answered to r.
-func (p Reporter) decision(r *Request, d *Decision, a Action, took time.Duration) {
-	rec := record.Record{
+func (p Reporter) decision(s *scratch, r *Request, d *Decision, a Action, took time.Duration) {
+	rec := &s.Record
+	*rec = record.Record{
 		Daemon:        daemonName,
 		Check:         d.Check,
 		Verdict:       d.Kind.String(),
@@ -43,11 +47,11 @@ func (p Reporter) decision(r *Request, d *Decision, a Action, took time.Duration
 		Recipient:     r.Recipient.Raw,
 		SASLUsername:  r.SASL.Username,
 		Duration:      took,
-		Steps:         d.recordSteps(),
+		Steps:         d.recordSteps(rec.Steps[:0]),
 		Err:           d.Err,
 	}
 	rec.Log(p.Log)
-	p.count(&rec)
+	p.count(rec)
 }
 
 // broken reports a connection that is closed without an answer: the protocol

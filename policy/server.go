@@ -66,12 +66,13 @@ func (s *Server) ServeConn(conn Conn, bound []string) {
 
 // connection is what one connection keeps between requests.
 type connection struct {
-	server  *Server
-	conn    Conn
-	reader  *wire.Reader
-	bound   []string
-	scratch []byte
-	armed   time.Time // when the write deadline was last set
+	server *Server
+	conn   Conn
+	reader *wire.Reader
+	bound  []string
+	reply  []byte    // reused
+	record scratch   // reused
+	armed  time.Time // when the write deadline was last set
 }
 
 // next answers one request and tells whether there can be another.
@@ -105,8 +106,8 @@ func (c *connection) answer(req *Request) bool {
 	now := time.Now()
 	c.armWrite(now)
 	var err error
-	c.scratch, err = wire.WriteReply(c.conn, c.scratch, a.line)
-	c.server.Report.decision(req, &d, a, now.Sub(req.Received))
+	c.reply, err = wire.WriteReply(c.conn, c.reply, a.line)
+	c.server.Report.decision(&c.record, req, &d, a, now.Sub(req.Received))
 	return err == nil
 }
 
