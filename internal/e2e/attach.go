@@ -3,10 +3,12 @@ package e2e
 // The lines that attach postern-policyd, as the README shows them.
 
 // recipientRestrictions is the MX hook: it comes after everything that Postfix
-// can decide by itself, and lets mail pass while the daemon is away.
+// can decide by itself, and lets mail pass while the daemon is away. The inner
+// braces are for contexts that name several checks: without them the comma
+// between two checks ends the attribute, and smtpd(8) refuses to start.
 func recipientRestrictions(endpoint, context string) string {
 	return "smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, reject_unlisted_recipient, " +
-		CheckPolicy(endpoint, "policy_context="+context+", default_action=DUNNO")
+		CheckPolicy(endpoint, "{ policy_context = "+context+" }, default_action=DUNNO")
 }
 
 // senderRestrictions is the submission hook. It keeps Postfix's default action:
@@ -19,7 +21,7 @@ func senderRestrictions(endpoint string) string {
 const ownership = "ownership"
 
 // CheckPolicy spells the restriction that asks endpoint, such as
-// "inet:127.0.0.1:10045", with attributes such as "timeout=2s".
+// "inet:127.0.0.1:10045", with attributes such as "timeout=2s, default_action=DUNNO".
 func CheckPolicy(endpoint, attributes string) string {
 	if attributes != "" {
 		attributes = ", " + attributes

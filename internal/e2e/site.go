@@ -105,7 +105,8 @@ func (s *Site) prepare() (err error) {
 		os.WriteFile(s.AliasesPath(), []byte(aliasMap), 0o644),
 		// So that no /etc/postern of this machine has a say.
 		os.WriteFile(filepath.Join(s.Dir, "policyd.toml"), nil, 0o644),
-		os.MkdirAll(s.queueDir(), 0o755),
+		// For sockets that lie under the queue directory.
+		os.MkdirAll(filepath.Join(s.queueDir(), "postern"), 0o755),
 	)
 }
 

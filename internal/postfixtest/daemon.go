@@ -34,7 +34,7 @@ type Daemon struct {
 }
 
 // StartDaemon starts a daemon and returns when it says READY=1 to its
-// NOTIFY_SOCKET. ctx bounds the start only. A daemon that ends before that is an
+// NOTIFY_SOCKET. ctx bounds the start only, which may take a minute. A daemon that ends before that is an
 // *ExitError, inside an error that carries what it printed.
 func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
 	notify, err := newNotifySocket()
@@ -46,6 +46,8 @@ func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
 	if err := d.start(c, notify.path); err != nil {
 		return nil, err
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	err = notify.wait(ctx, d.process.done)
 	if err == nil {
 		return d, nil
@@ -103,6 +105,9 @@ func daemonCommand(c DaemonConfig, notifyPath string) *exec.Cmd {
 	return cmd
 }
 
+// LogTail returns the end of what the daemon has printed.
+func (d *Daemon) LogTail() string { return d.lines.tail() }
+
 // PID returns the process id.
 func (d *Daemon) PID() int { return d.process.pid() }
 
@@ -138,8 +143,10 @@ func (d *Daemon) Kill() {
 }
 
 // Wait returns the exit code once the daemon has ended by itself or by a signal
-// (-1), or an error when ctx ends first.
+// (-1), or an error when ctx ends first; it waits a minute at most.
 func (d *Daemon) Wait(ctx context.Context) (int, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	select {
 	case <-d.process.done:
 		d.settled.Store(true)

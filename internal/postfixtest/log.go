@@ -18,9 +18,15 @@ func (p *Postfix) Log() ([]string, error) {
 	return strings.Split(strings.TrimSuffix(whole, "\n"), "\n"), nil
 }
 
+// LogTail returns the end of the log.
+func (p *Postfix) LogTail() string { return fileTail(p.layout.log()) }
+
 // WaitLog returns the first log line that satisfies match, from the beginning
-// of the log, and waits for it until ctx ends.
+// of the log, and waits for it until ctx ends,
+// a minute at most.
 func (p *Postfix) WaitLog(ctx context.Context, match func(line string) bool) (string, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var found string
 	err := poll(ctx, p.master.done, func() bool {
 		lines, err := p.Log()
@@ -36,7 +42,7 @@ func (p *Postfix) WaitLog(ctx context.Context, match func(line string) bool) (st
 		return false
 	})
 	if err != nil {
-		return "", fmt.Errorf("no such line in Postfix's log: %w\n%s", err, fileTail(p.layout.log()))
+		return "", fmt.Errorf("no such line in Postfix's log: %w\n%s", err, p.LogTail())
 	}
 	return found, nil
 }

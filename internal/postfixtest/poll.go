@@ -3,6 +3,7 @@ package postfixtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -10,6 +11,17 @@ import (
 
 // pollEvery is how often a condition outside this process is looked at.
 const pollEvery = 10 * time.Millisecond
+
+// waitLimit bounds every wait for something that a mail or a signal has caused,
+// however long the caller's context lasts: a test that waits in vain then shows
+// the logs instead of every goroutine's stack.
+const waitLimit = time.Minute
+
+var errWaited = fmt.Errorf("waited %s in vain", waitLimit)
+
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, waitLimit, errWaited)
+}
 
 var errEnded = errors.New("the process ended")
 

@@ -124,6 +124,8 @@ func (l *lines) take(match func(Record) bool) (r Record, ok, ended bool, news <-
 var errLogEnded = errors.New("the daemon ended without it")
 
 func (l *lines) wait(ctx context.Context, match func(Record) bool) (Record, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	for {
 		r, ok, ended, news := l.take(match)
 		if ok {
@@ -151,7 +153,7 @@ func (l *lines) tail() string {
 }
 
 // WaitRecord waits for a decision record that satisfies match, and returns it.
-// Each record is returned once, the oldest first, so that two equal waits are
+// It waits a minute at most. Each record is returned once, the oldest first, so that two equal waits are
 // two decisions.
 func (d *Daemon) WaitRecord(ctx context.Context, match func(Record) bool) (Record, error) {
 	return d.lines.wait(ctx, func(r Record) bool { return r.Message == record.Message && match(r) })

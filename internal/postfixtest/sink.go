@@ -226,9 +226,11 @@ func path(arguments string) string {
 }
 
 // Delivered waits until a message to recipient has been delivered, and returns
-// it; each message is returned once, the oldest first. The recipient is the
+// it; a minute at most. Each message is returned once, the oldest first. The recipient is the
 // one after Postfix's rewriting and compared without regard to case.
 func (p *Postfix) Delivered(ctx context.Context, recipient string) (Delivery, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	for {
 		d, ok, news := p.sink.take(recipient)
 		if ok {
@@ -237,7 +239,7 @@ func (p *Postfix) Delivered(ctx context.Context, recipient string) (Delivery, er
 		select {
 		case <-news:
 		case <-ctx.Done():
-			return Delivery{}, fmt.Errorf("nothing delivered to %s: %w\n%s", recipient, context.Cause(ctx), fileTail(p.layout.log()))
+			return Delivery{}, fmt.Errorf("nothing delivered to %s: %w\n%s", recipient, context.Cause(ctx), p.LogTail())
 		}
 	}
 }

@@ -31,7 +31,7 @@ func New(tb testing.TB, c Config) *Postfix {
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			tb.Logf("Postfix's log ends:\n%s", fileTail(p.LogPath()))
+			tb.Logf("Postfix's log ends:\n%s", p.LogTail())
 		}
 		if err := p.Stop(); err != nil {
 			tb.Error(err)
@@ -53,7 +53,7 @@ func NewDaemon(tb testing.TB, c DaemonConfig) *Daemon {
 			tb.Error(err)
 		}
 		if tb.Failed() {
-			tb.Logf("the daemon's log ends:\n%s", d.lines.tail())
+			tb.Logf("the daemon's log ends:\n%s", d.LogTail())
 		}
 	})
 	return d
