@@ -1,0 +1,209 @@
+package greylist
+
+import "time"
+
+const (
+	// CreditInterval is how often a client can earn a credit, and how often
+	// the use of its credit is noted.
+	CreditInterval = time.Hour
+	// FloodWindow is the time in which Limits.NetworkCap counts.
+	FloodWindow = time.Hour
+)
+
+// Limits are the settings by which facts are judged.
+type Limits struct {
+	Delay       time.Duration // from the first sighting to the first pass
+	RetryWindow time.Duration // what has not passed is forgotten that long after its first sighting
+	PassTTL     time.Duration // what has passed is forgotten that long after its last sighting
+	AllowAfter  int           // passes that allow a client for good; 0: none do
+	AllowTTL    time.Duration // an allowed client is forgotten that long after its credit was last used
+	NetworkCap  int           // new triplets of one network in FloodWindow; 0: no bound
+	Full        bool          // no new triplets at all now
+}
+
+// Why is the ground of an Outcome.
+type Why uint8
+
+// The grounds. The first four pass.
+const (
+	AllowedByHand Why = iota
+	AutoAllowed       // the client has come back often enough
+	Known             // has passed before
+	Waited            // passes for the first time
+	New               // never seen, or forgotten
+	Early             // seen, but has not waited long enough
+	FloodNetwork      // new, and not recorded: too many of its network
+	FloodDaemon       // new, and not recorded: too many in all
+)
+
+// Outcome is the judgement on one sighting.
+type Outcome struct {
+	Why Why
+	// Wait is how much longer to wait, when it does not pass.
+	Wait time.Duration
+	// Waited is how long ago the first sighting was.
+	Waited time.Duration
+}
+
+// Pass tells whether the mail may come in.
+func (o Outcome) Pass() bool { return o.Why <= Waited }
+
+// Earns tells whether the client has earned a credit.
+func (o Outcome) Earns() bool { return o.Why == Waited }
+
+// Decide judges a sighting at now by what was known before it.
+func Decide(r Record, now time.Time, l Limits) Outcome {
+	at := At(now)
+	if why, ok := r.allowed(at, l); ok {
+		return Outcome{Why: why}
+	}
+	t := r.prior(at, l)
+	switch {
+	case t == Triplet{}:
+		return Outcome{Why: refusals[r.Refused], Wait: l.Delay}
+	case t.Passed != 0:
+		return Outcome{Why: Known, Waited: at.Sub(t.First)}
+	case at.Sub(t.First) >= l.Delay:
+		return Outcome{Why: Waited, Waited: at.Sub(t.First)}
+	}
+	waited := at.Sub(t.First)
+	return Outcome{Why: Early, Wait: l.Delay - waited, Waited: waited}
+}
+
+var refusals = [...]Why{Recorded: New, NetworkFlooded: FloodNetwork, DaemonFlooded: FloodDaemon}
+
+// Change is what a store has to write after a sighting.
+type Change struct {
+	Triplet      Triplet // for all triplet keys, if WriteTriplet
+	WriteTriplet bool
+	IsNew        bool // counts against the network's cap
+	TouchDomain  bool // the domain's client was used: note it, see Client.Touch
+	TouchNetwork bool
+	Refused      Refusal
+}
+
+// Advance says what a sighting at now changes. recent is how many new triplets
+// the network has made in the running FloodWindow.
+func (r Record) Advance(now Stamp, recent int, l Limits) Change {
+	if _, ok := r.allowed(now, l); ok {
+		return Change{
+			TouchDomain:  r.DomainClient.usedAgain(now, l),
+			TouchNetwork: r.NetworkClient.usedAgain(now, l),
+		}
+	}
+	t := r.prior(now, l)
+	if t == (Triplet{}) {
+		if refused := l.refuse(recent); refused != Recorded {
+			return Change{Refused: refused}
+		}
+		return Change{Triplet: Triplet{First: now, Last: now}.pass(now, l), WriteTriplet: true, IsNew: true}
+	}
+	t.Last = now
+	return Change{Triplet: t.pass(now, l), WriteTriplet: true}
+}
+
+func (l Limits) refuse(recent int) Refusal {
+	switch {
+	case l.NetworkCap > 0 && recent >= l.NetworkCap:
+		return NetworkFlooded
+	case l.Full:
+		return DaemonFlooded
+	}
+	return Recorded
+}
+
+// prior is the triplet that counts: the older wait of what is still alive.
+func (r Record) prior(now Stamp, l Limits) Triplet {
+	d, n := r.ByDomain.clamp(now), r.ByNetwork.clamp(now)
+	switch {
+	case !d.live(now, l) && !n.live(now, l):
+		return Triplet{}
+	case !d.live(now, l):
+		return n
+	case !n.live(now, l):
+		return d
+	}
+	return d.merge(n)
+}
+
+func (r Record) allowed(now Stamp, l Limits) (Why, bool) {
+	if r.DomainClient.Manual || r.NetworkClient.Manual {
+		return AllowedByHand, true
+	}
+	return AutoAllowed, r.DomainClient.allowed(now, l) || r.NetworkClient.allowed(now, l)
+}
+
+// clamp takes times in the future for now.
+func (t Triplet) clamp(now Stamp) Triplet {
+	return Triplet{min(t.First, now), min(t.Last, now), min(t.Passed, now)}
+}
+
+func (t Triplet) live(now Stamp, l Limits) bool {
+	t = t.clamp(now)
+	switch {
+	case t.Last == 0:
+		return false
+	case t.Passed != 0:
+		return now.Sub(t.Last) <= l.PassTTL
+	}
+	return now.Sub(t.First) <= l.RetryWindow
+}
+
+func (t Triplet) merge(o Triplet) Triplet {
+	if t.Last == 0 {
+		return o
+	}
+	if o.Last == 0 {
+		return t
+	}
+	passed := min(t.Passed, o.Passed)
+	if passed == 0 {
+		passed = max(t.Passed, o.Passed)
+	}
+	return Triplet{min(t.First, o.First), max(t.Last, o.Last), passed}
+}
+
+// pass notes the first time that the wait was long enough.
+func (t Triplet) pass(now Stamp, l Limits) Triplet {
+	if t.Passed == 0 && now.Sub(t.First) >= l.Delay {
+		t.Passed = now
+	}
+	return t
+}
+
+func (c Client) live(now Stamp, l Limits) bool {
+	return c.Manual || c.Last != 0 && now.Sub(c.Last) <= l.AllowTTL
+}
+
+func (c Client) allowed(now Stamp, l Limits) bool {
+	return c.Manual || l.AllowAfter > 0 && c.Passes >= l.AllowAfter && c.live(now, l)
+}
+
+func (c Client) usedAgain(now Stamp, l Limits) bool {
+	return c.allowed(now, l) && c.due(now)
+}
+
+// due tells whether an hour has gone since the last count. A last count in the
+// future is none: the clock has been set back.
+func (c Client) due(now Stamp) bool {
+	return c.Last > now || now.Sub(c.Last) >= CreditInterval
+}
+
+// Credited counts a pass; false means that the last one is too fresh.
+func (c Client) Credited(now Stamp) (Client, bool) {
+	if c.Last != 0 && !c.due(now) {
+		return c, false
+	}
+	c.Passes = min(c.Passes+1, MaxPasses)
+	c.Last = now
+	return c, true
+}
+
+// Touched notes the use of a credit.
+func (c Client) Touched(now Stamp) Client {
+	c.Last = now
+	return c
+}
+
+// MaxPasses bounds a client's count.
+const MaxPasses = 1 << 20

@@ -1,0 +1,143 @@
+package memstore
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/greylist"
+)
+
+// Walk implements greylist.Browser for what is in memory.
+func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) error {
+	var copied []greylist.Entry
+	for i := range s.shards {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		copied = s.shards[i].appendEntries(copied[:0])
+		for _, e := range copied {
+			if err := yield(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (sh *shard) appendEntries(to []greylist.Entry) []greylist.Entry {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for _, e := range sh.entries {
+		if !e.Deleted {
+			to = append(to, e.Entry)
+		}
+	}
+	return to
+}
+
+// Put implements greylist.Browser.
+func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
+	for _, e := range entries {
+		all := ids{networkClient: e.ID}
+		err := s.with(ctx, all, func(h *hold) error {
+			merged := h.peek(&all, networkClient).Merge(e)
+			return s.change(h.at[networkClient], e.ID, func(to *greylist.Entry) {
+				to.Triplet, to.Client = merged.Triplet, merged.Client
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete implements greylist.Browser.
+func (s *Store) Delete(ctx context.Context, all []greylist.ID) (int, error) {
+	n := 0
+	for _, id := range all {
+		one := ids{networkClient: id}
+		err := s.with(ctx, one, func(h *hold) error {
+			if h.peek(&one, networkClient).ID == "" {
+				return nil
+			}
+			n++
+			s.forget(&s.shards[h.at[networkClient]], id)
+			return nil
+		})
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// forget removes an entry; with a backing, once the backing has.
+func (s *Store) forget(sh *shard, id greylist.ID) {
+	e := sh.entries[id]
+	if s.backing == nil {
+		delete(sh.entries, id)
+		return
+	}
+	e.Deleted = true
+	s.mark(sh, e)
+}
+
+// Purge forgets what has expired, one shard after the other, and returns how
+// many entries that were. With a backing only memory is freed, of entries that
+// need no writing: what the backing holds is the backing's to purge.
+func (s *Store) Purge(now greylist.Stamp, l greylist.Limits) int {
+	n := 0
+	for i := range s.shards {
+		n += s.purgeShard(&s.shards[i], now, l)
+	}
+	return n
+}
+
+func (s *Store) purgeShard(sh *shard, now greylist.Stamp, l greylist.Limits) int {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	n := 0
+	for id, e := range sh.entries {
+		if !e.dirty && e.Expired(now, l) {
+			delete(sh.entries, id)
+			n++
+		}
+	}
+	if n > 0 {
+		sh.evicted++
+	}
+	for network, w := range sh.flood {
+		if !w.runs(now) {
+			delete(sh.flood, network)
+		}
+	}
+	return n
+}
+
+// Discard drops an entry that the backing has deleted because it had expired,
+// unless it has come back to life in memory meanwhile: then it is written again.
+func (s *Store) Discard(id greylist.ID, rowID int64) {
+	sh := &s.shards[s.shardOf(id)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e := sh.entries[id]
+	if e == nil || e.RowID != rowID {
+		return
+	}
+	e.RowID = 0
+	if !e.dirty {
+		delete(sh.entries, id)
+		sh.evicted++
+	}
+}
+
+// Len is the number of entries in memory.
+func (s *Store) Len() int {
+	n := 0
+	for i := range s.shards {
+		s.shards[i].mu.Lock()
+		n += len(s.shards[i].entries)
+		s.shards[i].mu.Unlock()
+	}
+	return n
+}

@@ -1,0 +1,181 @@
+package greylist
+
+import "strings"
+
+const (
+	// minDigits is the length from which a run of digits inside a word is
+	// taken for a serial number.
+	minDigits = 4
+	// minHex is the length from which a word of hexadecimal digits is taken
+	// for an identifier. It needs a decimal digit, so that deadbeef stays.
+	minHex = 8
+	// minOpaque is the length from which a word of letters and digits is taken
+	// for an identifier; it needs two digits.
+	minOpaque = 20
+	// minGroups is the number of hexadecimal words joined by hyphens that make
+	// one identifier, as a UUID has five.
+	minGroups = 4
+)
+
+// mask stands for what changes from mail to mail.
+const mask = "#"
+
+// Sender is the sender part of a key: the address without what its system
+// changes from mail to mail. The recipient that VERP writes into a sender is
+// part of the key anyway.
+//
+// The first steps are those of postgrey, so that a sender from its database
+// and the same sender as it arrives give one key. What follows must therefore
+// only look at what those steps leave.
+func Sender(local, domain string) string {
+	if local == "" && domain == "" {
+		return NullSender
+	}
+	local = normaliseLocal(strings.Map(wordByte, local))
+	if domain == "" {
+		return local
+	}
+	return local + "@" + strings.ToLower(domain)
+}
+
+func normaliseLocal(local string) string {
+	local = withoutTag(local)
+	if plus := strings.IndexByte(local, '+'); plus > 0 {
+		local = local[:plus]
+	}
+	local = replaceWords(local, isWordByte, func(w string) string {
+		if count(w, isDigit) == len(w) {
+			return mask
+		}
+		return w
+	})
+	local = withoutSRS(local)
+	local = replaceWords(local, isAlnum, maskWord)
+	return joinGroups(local)
+}
+
+// withoutTag takes off the tag that proves to a bounce's receiver that it sent
+// the mail: BATV (prvs=tag=user, by some prvs=user=tag), btv1==tag==user of
+// Barracuda, msprvs1=tag=user of SparkPost.
+func withoutTag(local string) string {
+	scheme, rest, ok := strings.Cut(local, "=")
+	if !ok {
+		return local
+	}
+	switch scheme {
+	case "prvs":
+		tag, user, ok := strings.Cut(rest, "=")
+		if !ok || tag == "" || user == "" {
+			return local
+		}
+		if !isTag(tag) && isTag(user) {
+			return tag
+		}
+		return user
+	case "msprvs1":
+		if _, user, ok := strings.Cut(rest, "="); ok && user != "" {
+			return user
+		}
+	case "btv1":
+		if _, user, ok := strings.Cut(strings.TrimPrefix(rest, "="), "=="); ok && user != "" {
+			return user
+		}
+	}
+	return local
+}
+
+// isTag tells what looks like BATV's key number, day and hash.
+func isTag(s string) bool {
+	const length = 10
+	return len(s) >= length && count(s[:length], isAlnum) == length && count(s[:length], isDigit) > 0
+}
+
+// withoutSRS takes hash and day out of a rewritten sender:
+// srs0=hash=day=domain=user and srs1=hash=forwarder==hash=day=domain=user.
+func withoutSRS(local string) string {
+	switch {
+	case strings.HasPrefix(local, "srs0=") || strings.HasPrefix(local, "srs0-"):
+		if p := strings.SplitN(local[5:], "=", 3); len(p) == 3 {
+			return "srs0=" + p[2]
+		}
+	case strings.HasPrefix(local, "srs1=") || strings.HasPrefix(local, "srs1-"):
+		p := strings.SplitN(local[5:], "=", 3)
+		if len(p) < 3 {
+			break
+		}
+		if q := strings.SplitN(strings.TrimPrefix(p[2], "="), "=", 3); len(q) == 3 {
+			return "srs1=" + p[1] + "==" + q[2]
+		}
+	}
+	return local
+}
+
+// maskWord masks a word that is an identifier, or the serial numbers in it.
+func maskWord(w string) string {
+	digits := count(w, isDigit)
+	switch {
+	case digits == 0:
+		return w
+	case len(w) >= minHex && count(w, isHex) == len(w), len(w) >= minOpaque && digits > 1:
+		return mask
+	}
+	return replaceWords(w, isDigit, func(run string) string {
+		if len(run) >= minDigits {
+			return mask
+		}
+		return run
+	})
+}
+
+// joinGroups makes one mask of an identifier in groups (a UUID, the sender of
+// Amazon SES), some of whose groups were too short to be masked.
+func joinGroups(local string) string {
+	if strings.Count(local, "-") < minGroups-1 || !strings.Contains(local, mask) {
+		return local
+	}
+	return replaceWords(local, isGroupByte, func(w string) string {
+		core := strings.Trim(w, "-")
+		if strings.Count(core, "-") < minGroups-1 || !strings.Contains(core, mask) {
+			return w
+		}
+		return strings.Replace(w, core, mask, 1)
+	})
+}
+
+// replaceWords replaces each longest run of bytes that in accepts.
+func replaceWords(s string, in func(byte) bool, by func(string) string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		end := i
+		for end < len(s) && in(s[end]) {
+			end++
+		}
+		if end == i {
+			b.WriteByte(s[i])
+			i++
+			continue
+		}
+		b.WriteString(by(s[i:end]))
+		i = end
+	}
+	return b.String()
+}
+
+func count(s string, is func(byte) bool) int {
+	n := 0
+	for i := range len(s) {
+		if is(s[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+func isDigit(c byte) bool     { return '0' <= c && c <= '9' }
+func isHex(c byte) bool       { return isDigit(c) || 'a' <= c && c <= 'f' }
+func isAlnum(c byte) bool     { return isDigit(c) || 'a' <= c && c <= 'z' }
+func isGroupByte(c byte) bool { return isHex(c) || c == '-' || c == mask[0] }
+
+// isWordByte tells what Perl's \b takes for part of a word; bytes beyond ASCII
+// are not.
+func isWordByte(c byte) bool { return isAlnum(c) || c == '_' }

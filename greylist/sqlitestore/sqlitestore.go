@@ -1,0 +1,247 @@
+// Package sqlitestore keeps a greylist in memory and writes it behind to a
+// SQLite file, so that answers cost no disk access and a restart forgets
+// nothing.
+//
+// Invariants:
+//
+//   - Memory is the authority. What changed is written in one transaction
+//     every 200 ms: a crash loses at most the sightings of the last second, an
+//     orderly Close none.
+//   - What is not in memory is read from the file, unless the filter knows that
+//     the file does not hold it either.
+//   - One process owns the file.
+//   - A file that cannot be read is renamed, never deleted. A file that cannot
+//     be written costs no answer until memory is full of what waits for it.
+//   - Expired entries are removed in small steps between the writes.
+package sqlitestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/greylist/memstore"
+)
+
+const (
+	flushInterval = 200 * time.Millisecond
+	// failPause is the time between two tries to write while they fail.
+	failPause = time.Second
+	// batchRows bounds one transaction, not counting the rest of a shard.
+	batchRows = 10_000
+	// purgeRows is how many rows are looked at between two writes.
+	purgeRows = 500
+	// purgePause is the time from the start of one purge to the next.
+	purgePause = 10 * time.Minute
+	// DefaultMaxEntries bounds the entries in memory, about 60 MB.
+	DefaultMaxEntries = 1 << 18
+	// openTimeout bounds the opening of a file, its check included.
+	openTimeout = 5 * time.Minute
+)
+
+// EventKind says what an Event is about.
+type EventKind uint8
+
+// The events; the first three are trouble.
+const (
+	SetAside     EventKind = iota + 1 // a corrupt file was renamed to Aside, a new one is in use
+	WriteFailing                      // reported once, until WritingAgain
+	BuildFailing                      // the filter could not be built: every unknown key is read
+	WritingAgain
+)
+
+// Event is something for the log.
+type Event struct {
+	Kind  EventKind
+	Path  string
+	Aside string
+	Err   error
+}
+
+// Options describe a store.
+type Options struct {
+	Path       string
+	MaxEntries int              // in memory; 0: DefaultMaxEntries
+	Report     func(Event)      // hears of events, from the store's goroutines and from Open
+	Now        func() time.Time // clock of purging and of names; nil: time.Now
+}
+
+// Store implements greylist.Store and greylist.Browser.
+type Store struct {
+	memory  *memstore.Store
+	options Options
+	filters filters
+	limits  atomic.Pointer[greylist.Limits] // of purging; nil: nothing is purged
+
+	mu   sync.RWMutex // of file: held for reading by those who use it
+	file *file
+
+	syncs   chan chan error // asks the writer to write now
+	corrupt chan struct{}   // a reader found the file corrupt
+	stop    chan struct{}
+	life    func() context.Context // ends with Close
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	// What follows belongs to the writer.
+	failing bool
+	retryAt time.Time
+	purge   purge
+}
+
+// Open opens or makes the file. A corrupt one is set aside and reported.
+func Open(o Options) (*Store, error) {
+	if o.Report == nil {
+		o.Report = func(Event) {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.MaxEntries == 0 {
+		o.MaxEntries = DefaultMaxEntries
+	}
+	s := &Store{
+		options: o,
+		syncs:   make(chan chan error),
+		corrupt: make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+	}
+	if err := s.openOrSetAside(); err != nil {
+		return nil, err
+	}
+	life, cancel := context.WithCancel(context.Background())
+	s.life, s.cancel = func() context.Context { return life }, cancel
+	s.memory = memstore.New(memstore.Options{MaxEntries: o.MaxEntries, Backing: backing{s}})
+	s.done.Go(s.write)
+	s.done.Go(s.buildFilter)
+	return s, nil
+}
+
+func (s *Store) openOrSetAside() error {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	f, err := openFile(ctx, s.options.Path)
+	if err != nil && isCorrupt(err) {
+		f, err = s.replace(ctx, err)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.file = f
+	return nil
+}
+
+// replace sets a corrupt file aside and makes a new one.
+func (s *Store) replace(ctx context.Context, cause error) (*file, error) {
+	aside, err := setAside(s.options.Path, s.options.Now())
+	if err != nil {
+		return nil, fmt.Errorf("greylist store: set a corrupt file aside: %w", err)
+	}
+	s.options.Report(Event{Kind: SetAside, Path: s.options.Path, Aside: aside, Err: cause})
+	return openFile(ctx, s.options.Path)
+}
+
+// SetLimits says what counts as expired from now on.
+func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }
+
+// Seen implements greylist.Store.
+func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limits greylist.Limits) (greylist.Record, error) {
+	return s.memory.Seen(ctx, key, now, limits)
+}
+
+// Credit implements greylist.Store.
+func (s *Store) Credit(ctx context.Context, client string, now time.Time) error {
+	return s.memory.Credit(ctx, client, now)
+}
+
+// Peek implements greylist.Store.
+func (s *Store) Peek(ctx context.Context, key greylist.Key) (greylist.Record, error) {
+	return s.memory.Peek(ctx, key)
+}
+
+// Put implements greylist.Browser.
+func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
+	return s.memory.Put(ctx, entries)
+}
+
+// Delete implements greylist.Browser.
+func (s *Store) Delete(ctx context.Context, ids []greylist.ID) (int, error) {
+	return s.memory.Delete(ctx, ids)
+}
+
+// Sync writes what has changed.
+func (s *Store) Sync(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case s.syncs <- answer:
+	case <-s.stop:
+		return errClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errClosed = errors.New("greylist store is closed")
+
+// Close writes what has changed and closes the file. It must be called once,
+// after the last use.
+func (s *Store) Close() error {
+	close(s.stop)
+	s.cancel()
+	s.done.Wait()
+	err := s.flush()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(err, s.file.close())
+}
+
+// backing lets memory ask the file.
+type backing struct{ *Store }
+
+func (b backing) Has(id greylist.ID) bool { return b.filters.mayHave(hashOf(id)) }
+
+func (b backing) Added(id greylist.ID) { b.filters.add(hashOf(id)) }
+
+// Load reads an entry by its hash; others may have the same.
+func (b backing) Load(ctx context.Context, id greylist.ID) (memstore.Row, bool, error) {
+	row, ok, err := b.load(ctx, id)
+	if err != nil && isCorrupt(err) {
+		select {
+		case b.corrupt <- struct{}{}:
+		default:
+		}
+	}
+	return row, ok, err
+}
+
+func (b backing) load(ctx context.Context, id greylist.ID) (found memstore.Row, ok bool, err error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	rows, err := b.file.lookup.QueryContext(ctx, hashOf(id))
+	if err != nil {
+		return memstore.Row{}, false, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		row, err := scan(rows)
+		if err != nil {
+			return memstore.Row{}, false, err
+		}
+		if row.ID == id {
+			found, ok = row, true
+		}
+	}
+	return found, ok, rows.Err()
+}

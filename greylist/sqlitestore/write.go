@@ -1,0 +1,219 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/greylist/memstore"
+)
+
+// write is the one goroutine that writes to the file. It ends with Close.
+func (s *Store) write() {
+	ticker := time.NewTicker(flushInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.corrupt:
+			s.startAnew()
+		case answer := <-s.syncs:
+			answer <- s.flush()
+		case <-ticker.C:
+			s.tick()
+		}
+	}
+}
+
+func (s *Store) tick() {
+	if s.failing && s.options.Now().Before(s.retryAt) {
+		return
+	}
+	if s.flush() == nil {
+		s.purgeStep()
+	}
+}
+
+// flush writes all that has changed and reports when that begins or ceases to
+// fail.
+func (s *Store) flush() error {
+	err := s.writeAll()
+	if err != nil && isCorrupt(err) {
+		if err = s.startAnew(); err == nil {
+			err = s.writeAll()
+		}
+	}
+	switch {
+	case err == nil && s.failing:
+		s.options.Report(Event{Kind: WritingAgain, Path: s.options.Path})
+	case err != nil:
+		err = explain(s.options.Path, err)
+		s.retryAt = s.options.Now().Add(failPause)
+		if !s.failing {
+			s.options.Report(Event{Kind: WriteFailing, Path: s.options.Path, Err: err})
+		}
+	}
+	s.failing = err != nil
+	return err
+}
+
+func (s *Store) writeAll() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for {
+		batch := s.memory.Take(batchRows)
+		if len(batch.Rows) == 0 {
+			return nil
+		}
+		if err := s.file.store(batch.Rows); err != nil {
+			s.memory.Failed(batch)
+			return err
+		}
+		s.memory.Written(batch)
+	}
+}
+
+// startAnew replaces a file that turned out to be corrupt. What is in memory
+// goes into the new one.
+func (s *Store) startAnew() error {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	closed := s.file.close()
+	f, err := openFile(ctx, s.options.Path) // its check may find it sound after all
+	if err != nil && isCorrupt(err) {
+		f, err = s.replace(ctx, err)
+	}
+	if err != nil {
+		return errors.Join(err, closed)
+	}
+	s.file = f
+	s.memory.Rewrite()
+	return nil
+}
+
+const (
+	columns = 8
+	// rowsAtOnce is how many rows one statement writes: the cost of a
+	// statement outweighs that of a row.
+	rowsAtOnce = 50
+)
+
+func upsert(rows int) string {
+	const values = ",(?,?,?,?,?,?,?,?)"
+	return "INSERT INTO entries (rowid, hash, id, first, last, passed, passes, manual) VALUES " +
+		strings.Repeat(values, rows)[1:] +
+		" ON CONFLICT (rowid) DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed, passes = excluded.passes, manual = excluded.manual"
+}
+
+// store writes rows in one transaction and names those that are new. On error
+// nothing is written, and the names are void.
+func (f *file) store(rows []memstore.Row) (err error) {
+	tx, err := f.writer.Begin()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreDone(tx.Rollback()))
+		}
+	}()
+	next := f.nextRow
+	w := rowWriter{tx: tx}
+	for i := range rows {
+		row := &rows[i]
+		if row.Deleted {
+			if err := w.remove(row.RowID); err != nil {
+				return err
+			}
+			continue
+		}
+		if row.RowID == 0 {
+			row.RowID = next
+			next++
+		}
+		if err := w.add(row); err != nil {
+			return err
+		}
+	}
+	if err := w.finish(); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	f.nextRow = next
+	return nil
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// rowWriter collects rows for one statement.
+type rowWriter struct {
+	tx   *sql.Tx
+	full *sql.Stmt
+	args []any
+}
+
+func (w *rowWriter) add(r *memstore.Row) error {
+	last := r.Triplet.Last
+	if r.ID.IsClient() {
+		last = r.Client.Last
+	}
+	w.args = append(w.args, r.RowID, hashOf(r.ID), string(r.ID), int64(r.Triplet.First), int64(last),
+		int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual)
+	if len(w.args) < columns*rowsAtOnce {
+		return nil
+	}
+	if w.full == nil {
+		var err error
+		if w.full, err = w.tx.Prepare(upsert(rowsAtOnce)); err != nil {
+			return err
+		}
+	}
+	_, err := w.full.Exec(w.args...)
+	w.args = w.args[:0]
+	return err
+}
+
+func (w *rowWriter) remove(row int64) error {
+	if row == 0 {
+		return nil // it was never written
+	}
+	_, err := w.tx.Exec("DELETE FROM entries WHERE rowid = ?", row)
+	return err
+}
+
+func (w *rowWriter) finish() error {
+	if w.full != nil {
+		defer w.full.Close()
+	}
+	if len(w.args) == 0 {
+		return nil
+	}
+	_, err := w.tx.Exec(upsert(len(w.args)/columns), w.args...)
+	return err
+}
+
+// scan reads the columns of lookup and page.
+func scan(rows *sql.Rows) (memstore.Row, error) {
+	var r memstore.Row
+	var first, last, passed int64
+	err := rows.Scan(&r.RowID, &r.ID, &first, &last, &passed, &r.Client.Passes, &r.Client.Manual)
+	if r.ID.IsClient() {
+		r.Client.Last = greylist.Stamp(last)
+	} else {
+		r.Triplet = greylist.Triplet{First: greylist.Stamp(first), Last: greylist.Stamp(last), Passed: greylist.Stamp(passed)}
+	}
+	return r, err
+}
