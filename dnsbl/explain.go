@@ -1,0 +1,53 @@
+package dnsbl
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Explanation is what one zone says about one subject.
+type Explanation struct {
+	Status  Status
+	Subject string
+	Hit     *Hit   // nil: not listed, or no answer
+	Text    string // of a hit, see [Lists.Text]
+	Failure *Failure
+	Took    time.Duration // of the A question
+}
+
+// Explain asks every zone of the subject's kind, those out of service too, and
+// gives all that they say. The breakers do not hear of it. It is empty when no
+// list can know the subject.
+func (l *Lists) Explain(ctx context.Context, subject string) []Explanation {
+	q := Query{Names: []Subject{{Name: subject}}}
+	if addr, err := netip.ParseAddr(subject); err == nil {
+		q = Query{Address: addr}
+	}
+	questions := l.questions(q)
+	out := make([]Explanation, len(questions))
+	var running sync.WaitGroup
+	for n := range questions {
+		running.Go(func() { out[n] = l.explain(ctx, &questions[n]) })
+	}
+	running.Wait()
+	return out
+}
+
+func (l *Lists) explain(ctx context.Context, q *question) Explanation {
+	e := Explanation{Status: q.zone.status(), Subject: q.subject}
+	started := time.Now()
+	codes, failure := l.resolve(ctx, q.zone, q.labels)
+	e.Took = time.Since(started)
+	if failure != nil {
+		failure.Subject = q.subject
+		e.Failure = failure
+	}
+	if len(codes) > 0 {
+		weight, counted := q.zone.score(codes)
+		e.Hit = &Hit{Zone: q.zone.public, Kind: q.zone.kind, Subject: q.subject, Codes: codes, Weight: weight, Counted: counted}
+		e.Text = l.text(ctx, q.zone, q.subject)
+	}
+	return e
+}

@@ -1,0 +1,87 @@
+package dnsbl
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Lengths of RFC 1035 section 2.3.4, a name without its last dot.
+const (
+	maxLabel = 63
+	maxName  = 253
+)
+
+// Reversed gives the labels under which a list holds an address: the octets of
+// an IPv4 address, the 32 nibbles of an IPv6 address, last one first (RFC 5782
+// sections 2.1 and 2.4). An IPv4-mapped IPv6 address is an IPv6 address here.
+func Reversed(addr netip.Addr) string {
+	if addr.Is4() {
+		b := addr.As4()
+		out := make([]byte, 0, len("255.255.255.255"))
+		for i := len(b) - 1; i >= 0; i-- {
+			out = strconv.AppendUint(out, uint64(b[i]), 10)
+			out = append(out, '.')
+		}
+		return string(out[:len(out)-1])
+	}
+	const hex = "0123456789abcdef"
+	b := addr.As16()
+	var out [64]byte
+	for i, c := range b {
+		at := len(out) - 4*(i+1)
+		out[at], out[at+1], out[at+2], out[at+3] = hex[c&15], '.', hex[c>>4], '.'
+	}
+	return string(out[:len(out)-1])
+}
+
+// AskableAddress tells whether lists can know an address: it is one of the
+// internet, not of a private network (RFC 1918, RFC 4193), of this link or of
+// this machine. The documentation networks are asked: they are for trying out.
+func AskableAddress(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsValid() && !addr.IsPrivate() && !addr.IsLoopback() && !addr.IsUnspecified() &&
+		!addr.IsLinkLocalUnicast() && !addr.IsMulticast() && addr.Zone() == ""
+}
+
+// AskableName tells whether lists of domains can know a name, which is in lower
+// case and A-labels: a host name of at least two labels whose last one is not a
+// number, and none of the reverse trees. Lists answer questions about addresses
+// with an error code, and hold the test entry "test", which anybody may say in
+// HELO.
+func AskableName(name string) bool {
+	if !isHostname(name) {
+		return false
+	}
+	dot := strings.LastIndexByte(name, '.')
+	return dot > 0 && !isNumber(name[dot+1:]) && name[dot+1:] != "arpa"
+}
+
+func isNumber(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isHostname accepts the underscore, as Postfix does.
+func isHostname(name string) bool {
+	if len(name) > maxName {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for i := range len(label) {
+			switch c := label[i]; {
+			case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_':
+			default:
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,140 @@
+package dnsbl
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// Kind is what a zone holds.
+type Kind uint8
+
+// The kinds.
+const (
+	KindAddress Kind = iota
+	KindName
+)
+
+var kindNames = [...]string{KindAddress: "address", KindName: "name"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// zone is one zone with its sites. It is asked once for all of them.
+type zone struct {
+	public string // its name in everything that is shown
+	asked  string // its name in questions: may hold the key
+	keyed  bool
+	kind   Kind
+	table  table
+	sites  []Site
+	low    int // what its answer can take from the score
+	high   int // what its answer can add to the score
+
+	state    atomic.Pointer[health]
+	failures atomic.Int32 // questions without an answer since the last one with
+	suspect  atomic.Bool  // a refusal shortly after the zone healed
+}
+
+// newZones groups sites by zone, in their order.
+func newZones(sites []Site, kind Kind, key Key) ([]*zone, error) {
+	var zones []*zone
+	var errs []error
+	for _, s := range sites {
+		if err := misplaced(s, kind, key); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.Zone = publicName(s.Zone)
+		at := slices.IndexFunc(zones, func(z *zone) bool { return z.public == s.Zone })
+		if at < 0 {
+			at = len(zones)
+			zones = append(zones, newZone(s.Zone, kind, key))
+		}
+		zones[at].addSite(s)
+	}
+	if len(zones) > maxZones {
+		errs = append(errs, fmt.Errorf("%d lists: at most %d are asked", len(zones), maxZones))
+	}
+	return zones, errors.Join(errs...)
+}
+
+func newZone(public string, kind Kind, key Key) *zone {
+	z := &zone{public: public, asked: public, kind: kind, table: tableOf(public)}
+	if key != nil && isKeyable(public) {
+		z.asked, z.keyed = strings.ToLower(key.Reveal())+"."+serviceName(public), true
+	}
+	z.state.Store(&health{})
+	return z
+}
+
+func (z *zone) addSite(s Site) {
+	z.sites = append(z.sites, s)
+	z.low += min(s.Weight, 0)
+	z.high += max(s.Weight, 0)
+}
+
+// score adds up the sites that one of the codes matches, as postscreen does:
+// each counts once.
+func (z *zone) score(codes []Code) (score int, counted bool) {
+	for i := range z.sites {
+		if z.sites[i].counts(codes) {
+			score += z.sites[i].Weight
+			counted = true
+		}
+	}
+	return score, counted
+}
+
+// counts: a filter names codes whatever they mean, but never a refusal.
+func (s *Site) counts(codes []Code) bool {
+	return slices.ContainsFunc(codes, func(c Code) bool {
+		switch {
+		case c.Class == ClassRefused:
+			return false
+		case s.Filter.isNone():
+			return c.Class == ClassListed || c.Class == ClassAllowed
+		}
+		return s.Filter.Matches(c.Addr)
+	})
+}
+
+// misplaced refuses sites that cannot work.
+func misplaced(s Site, kind Kind, key Key) error {
+	name := publicName(s.Zone)
+	switch {
+	case hidesKey(s.Zone):
+		return errors.New("a DQS zone with its key inside: keys stand in messages then; write zen.spamhaus.org or dbl.spamhaus.org, and put the key into a file for --dqs-key-file")
+	case name == authZone:
+		return fmt.Errorf("%s lists stolen logins: it is for submission, not for mail that comes in; take it out", name)
+	case strings.HasSuffix(name, serviceSuffix) && key == nil:
+		return fmt.Errorf("%s needs a key: set --dqs-key-file", name)
+	case kind == KindAddress && (name == "dbl.spamhaus.org" || name == freshZone):
+		return fmt.Errorf("%s lists domains: put it under --dbl", name)
+	case kind == KindName && slices.Contains(tableOf("zen.spamhaus.org").zones, name):
+		return fmt.Errorf("%s lists addresses: put it under --dnsbl", name)
+	case !s.Filter.isNone() && !tableOf(name).canMatch(s.Filter):
+		return fmt.Errorf("%s=%s can never match: the codes of this list look like %s", name, s.Filter.text, tableOf(name).example())
+	}
+	return nil
+}
+
+// canMatch tells whether a filter names codes where a known list has its own.
+// The last octet is not compared: lists get new codes.
+func (t table) canMatch(f Filter) bool {
+	return len(t.zones) == 0 || f.octets[1].has(0) && slices.ContainsFunc(t.rows, func(r row) bool {
+		for third := int(r.third[0]); third <= int(r.third[1]); third++ {
+			if r.class != ClassRefused && f.octets[2].has(byte(third)) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// example is a code of a known list, for the mend.
+func (t table) example() string {
+	r := t.rows[len(t.rows)-1]
+	return fmt.Sprintf("127.0.%d.%d", r.third[0], r.fourth[0])
+}
