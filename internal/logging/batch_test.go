@@ -2,6 +2,7 @@ package logging
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-mail/postern/internal/record"
 )
 
 // countingWriter counts writes; hold keeps one back.
@@ -185,13 +188,13 @@ func (f fixed) Now() time.Time                       { return time.Time(f) }
 func (fixed) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
 
 func TestTimeEncoder(t *testing.T) {
-	encode := newTimeEncoder()
+	var stamps stamps
 	for _, at := range []time.Time{
 		time.Unix(0, 0), time.Date(2026, 11, 21, 23, 59, 59, 999_999_999, time.FixedZone("x", 3600)),
 		time.Date(2026, 11, 21, 7, 8, 9, 5_000_000, time.UTC), time.Date(2026, 11, 21, 7, 8, 9, 50_000_000, time.UTC),
 	} {
 		var w bytes.Buffer
-		l := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{TimeKey: "ts", EncodeTime: encode}), zapcore.AddSync(&w), zapcore.InfoLevel), zap.WithClock(fixed(at)))
+		l := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{TimeKey: "ts", EncodeTime: stamps.encode}), zapcore.AddSync(&w), zapcore.InfoLevel), zap.WithClock(fixed(at)))
 		for range 2 { // made, then remembered
 			w.Reset()
 			l.Info("")
@@ -200,4 +203,29 @@ func TestTimeEncoder(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The short way for records writes the very line that zap would.
+func TestRecordLine(t *testing.T) {
+	r := &record.Record{Daemon: "policyd", Sender: "a\"b\x00@x", Steps: []record.Step{{Check: "c", Verdict: "pass"}}, Err: errors.New("x")}
+	var short, long bytes.Buffer
+	open := func(w *bytes.Buffer) *zap.Logger {
+		l, err := Open(Options{Err: w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Logger().WithOptions(zap.WithClock(fixed(time.Unix(1000, 0))))
+	}
+	r.Log(open(&short))
+	open(&long).Log(zapcore.WarnLevel, record.Message, zap.Inline(justMarshaler{r}))
+	if short.String() != long.String() || short.Len() == 0 {
+		t.Errorf("\n got %s\nwant %s", short.String(), long.String())
+	}
+}
+
+// justMarshaler hides AppendJSON.
+type justMarshaler struct{ r *record.Record }
+
+func (j justMarshaler) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	return j.r.MarshalLogObject(e)
 }

@@ -136,19 +136,20 @@ func parseLevel(level string) (zapcore.Level, error) {
 }
 
 func newEncoder(format string) (zapcore.Encoder, error) {
+	var stamps stamps
 	c := zapcore.EncoderConfig{
 		TimeKey:        "ts",
 		LevelKey:       "level",
 		MessageKey:     "msg",
 		NameKey:        "logger",
 		LineEnding:     zapcore.DefaultLineEnding,
-		EncodeTime:     newTimeEncoder(),
+		EncodeTime:     stamps.encode,
 		EncodeLevel:    zapcore.LowercaseLevelEncoder,
 		EncodeDuration: zapcore.StringDurationEncoder,
 	}
 	switch format {
 	case "", "json":
-		return zapcore.NewJSONEncoder(c), nil
+		return newRecordEncoder(zapcore.NewJSONEncoder(c), &stamps), nil
 	case "console":
 		return zapcore.NewConsoleEncoder(c), nil
 	default:
@@ -165,21 +166,24 @@ type stamp struct {
 
 const stampLayout = "2006-01-02T15:04:05."
 
-// newTimeEncoder writes RFC 3339 in UTC, always with three digits of milliseconds,
-// so that lines sort.
-func newTimeEncoder() zapcore.TimeEncoder {
-	var last atomic.Pointer[stamp]
-	return func(t time.Time, e zapcore.PrimitiveArrayEncoder) {
-		s := last.Load()
-		if s == nil || s.second != t.Unix() {
-			s = &stamp{t.Unix(), t.UTC().Format(stampLayout)}
-			last.Store(s)
-		}
-		ms := t.Nanosecond() / int(time.Millisecond)
-		text := append(make([]byte, 0, len(stampLayout)+len("000Z")), s.text...)
-		text = append(text, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
-		e.AppendByteString(text)
+// stamps remembers the last stamp.
+type stamps struct{ last atomic.Pointer[stamp] }
+
+// append writes RFC 3339 in UTC, always with three digits of milliseconds, so
+// that lines sort.
+func (c *stamps) append(b []byte, t time.Time) []byte {
+	s := c.last.Load()
+	if s == nil || s.second != t.Unix() {
+		s = &stamp{t.Unix(), t.UTC().Format(stampLayout)}
+		c.last.Store(s)
 	}
+	ms := t.Nanosecond() / int(time.Millisecond)
+	b = append(b, s.text...)
+	return append(b, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+}
+
+func (c *stamps) encode(t time.Time, e zapcore.PrimitiveArrayEncoder) {
+	e.AppendByteString(c.append(make([]byte, 0, len(stampLayout)+len("000Z")), t))
 }
 
 // fileMode lets the adm group of a log rotation read, and nobody else: lines

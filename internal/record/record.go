@@ -67,79 +67,103 @@ func (r *Record) Log(l *zap.Logger) {
 	l.Log(level, Message, zap.Inline(r))
 }
 
-// MarshalLogObject writes the keys of r in their documented order.
-func (r *Record) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	str := func(key, value string) {
-		if value != "" {
-			e.AddString(key, value)
-		}
-	}
-	str("daemon", r.Daemon)
-	str("check", r.Check)
-	str("verdict", r.Verdict)
-	str("reason", string(r.Reason))
-	str("action", r.Action)
-	str("mode", r.Mode)
-	str("peer", r.Peer)
-	str("instance", r.Instance)
-	str("queue_id", r.QueueID)
-	str("client_address", r.ClientAddress)
-	str("client_port", r.ClientPort)
-	str("client_name", r.ClientName)
-	str("helo", r.Helo)
-	// The null sender is an answer, not an absence: it is written as "<>".
-	str("sender", r.Sender)
-	str("recipient", r.Recipient)
-	str("sasl_username", r.SASLUsername)
-	str("message_id", r.MessageID)
-	str("from", r.From)
-	str("spf", r.SPF)
-	str("dkim", r.DKIM)
-	str("arc", r.ARC)
-	str("dmarc", r.DMARC)
-	str("disposition", r.Disposition)
-	str("signed_by", r.SignedBy)
-	e.AddFloat64("duration_ms", milliseconds(r.Duration))
-	if len(r.Steps) > 0 {
-		if err := e.AddArray("steps", steps(r.Steps)); err != nil {
-			return err
-		}
-	}
-	if r.Err != nil {
-		e.AddString("error", r.Err.Error())
-	}
-	return nil
+// fields is what a record is written to. Empty texts and lists, and times of
+// zero in a step, are left out before they get there.
+type fields interface {
+	text(key, value string)
+	milliseconds(key string, d time.Duration)
+	list(key string, s []Step)
 }
 
-type steps []Step
-
-func (s steps) MarshalLogArray(e zapcore.ArrayEncoder) error {
-	for i := range s {
-		if err := e.AppendObject(&s[i]); err != nil {
-			return err
+// write gives the keys of r in their documented order.
+func (r *Record) write(f fields) {
+	text := func(key, value string) {
+		if value != "" {
+			f.text(key, value)
 		}
 	}
+	text("daemon", r.Daemon)
+	text("check", r.Check)
+	text("verdict", r.Verdict)
+	text("reason", string(r.Reason))
+	text("action", r.Action)
+	text("mode", r.Mode)
+	text("peer", r.Peer)
+	text("instance", r.Instance)
+	text("queue_id", r.QueueID)
+	text("client_address", r.ClientAddress)
+	text("client_port", r.ClientPort)
+	text("client_name", r.ClientName)
+	text("helo", r.Helo)
+	// The null sender is an answer, not an absence: it is written as "<>".
+	text("sender", r.Sender)
+	text("recipient", r.Recipient)
+	text("sasl_username", r.SASLUsername)
+	text("message_id", r.MessageID)
+	text("from", r.From)
+	text("spf", r.SPF)
+	text("dkim", r.DKIM)
+	text("arc", r.ARC)
+	text("dmarc", r.DMARC)
+	text("disposition", r.Disposition)
+	text("signed_by", r.SignedBy)
+	f.milliseconds("duration_ms", r.Duration)
+	if len(r.Steps) > 0 {
+		f.list("steps", r.Steps)
+	}
+	if r.Err != nil {
+		f.text("error", r.Err.Error())
+	}
+}
+
+// write gives the keys of one element of steps[].
+func (s *Step) write(f fields) {
+	text := func(key, value string) {
+		if value != "" {
+			f.text(key, value)
+		}
+	}
+	f.text("check", s.Check)
+	f.text("verdict", s.Verdict)
+	text("reason", string(s.Reason))
+	text("mode", s.Mode)
+	text("detail", s.Detail)
+	if s.Duration > 0 {
+		f.milliseconds("duration_ms", s.Duration)
+	}
+	if s.Err != nil {
+		f.text("error", s.Err.Error())
+	}
+}
+
+// MarshalLogObject writes r through any of zap's encoders.
+func (r *Record) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	r.write(zapFields{e})
 	return nil
 }
 
 // MarshalLogObject writes one element of steps[].
 func (s *Step) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	e.AddString("check", s.Check)
-	e.AddString("verdict", s.Verdict)
-	if s.Reason != "" {
-		e.AddString("reason", string(s.Reason))
-	}
-	if s.Mode != "" {
-		e.AddString("mode", s.Mode)
-	}
-	if s.Detail != "" {
-		e.AddString("detail", s.Detail)
-	}
-	if s.Duration > 0 {
-		e.AddFloat64("duration_ms", milliseconds(s.Duration))
-	}
-	if s.Err != nil {
-		e.AddString("error", s.Err.Error())
+	s.write(zapFields{e})
+	return nil
+}
+
+type zapFields struct{ zapcore.ObjectEncoder }
+
+func (f zapFields) text(key, value string)                   { f.AddString(key, value) }
+func (f zapFields) milliseconds(key string, d time.Duration) { f.AddFloat64(key, milliseconds(d)) }
+
+func (f zapFields) list(key string, s []Step) {
+	_ = f.AddArray(key, zapSteps(s)) // zapSteps has no errors
+}
+
+type zapSteps []Step
+
+func (s zapSteps) MarshalLogArray(e zapcore.ArrayEncoder) error {
+	for i := range s {
+		if err := e.AppendObject(&s[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
