@@ -1,0 +1,44 @@
+package policy
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// endlessConn sends one request again and again and takes every reply.
+type endlessConn struct {
+	net.Conn
+	request string
+	left    int
+}
+
+func (c *endlessConn) Idle() bool                       { return true }
+func (c *endlessConn) Busy() bool                       { return true }
+func (c *endlessConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *endlessConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *endlessConn) Write(b []byte) (int, error)      { return len(b), nil }
+func (c *endlessConn) Read(b []byte) (int, error) {
+	if c.left--; c.left < 0 {
+		return 0, io.EOF
+	}
+	return copy(b, c.request), nil
+}
+
+// BenchmarkRequest is all of a request but the system calls: parsing, an
+// instant check, the reply, the record and the counter.
+func BenchmarkRequest(b *testing.B) {
+	s := newBench(always(Verdict{Kind: Pass, Reason: record.OwnerOwned, Detail: "map=hash:/etc/postfix/owners key=a@b.example"}, nil))
+	s.Report.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zapcore.InfoLevel))
+	conn := &endlessConn{request: strings.Replace(full, "policy_context=submission", "policy_context=", 1) + "\n", left: b.N}
+	b.ReportAllocs()
+	b.ResetTimer()
+	s.ServeConn(conn, nil)
+}
