@@ -22,7 +22,7 @@ var (
 	// infrastructure knows no mail policy and no protocol of Postfix.
 	infrastructure = []string{
 		"internal/config", "internal/record", "internal/logging/...", "internal/metrics", "internal/daemon/...",
-		"internal/admin/...", "internal/mailaddr", "internal/resolver/...",
+		"internal/admin/...", "internal/service/...", "internal/mailaddr", "internal/resolver/...",
 	}
 	// library answers one question each, and says nothing to anybody but its caller.
 	library = []string{"internal/mailaddr", "internal/resolver/..."}
@@ -36,7 +36,7 @@ type row struct {
 
 // rows are tried from the top; the first that matches a package decides.
 var rows = []row{
-	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/..."}},
+	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership/...", "internal/spf"})},
 	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership/...", "internal/spf", "internal/dkim", "internal/dmarc"})},
@@ -66,6 +66,7 @@ var rows = []row{
 	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},
 	{"internal/daemon/...", []string{"internal/daemon/...", "internal/config"}},
 	{"internal/admin/...", infrastructure},
+	{"internal/service/...", infrastructure},
 
 	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/record"}},
 	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest"})},
