@@ -32,6 +32,22 @@ const (
 	OwnerSenderNotAddress Reason = "sender_not_an_address"
 )
 
+// Reasons of the DNS lists' check.
+const (
+	DNSBLClean           Reason = "dnsbl_clean"
+	DNSBLBelowThreshold  Reason = "dnsbl_below_threshold"
+	DNSBLAllowed         Reason = "dnsbl_allowed"          // lists with negative weights outweigh the others
+	DNSBLClientListed    Reason = "dnsbl_client_listed"    // the address of the client
+	DNSBLSenderListed    Reason = "dnsbl_sender_listed"    // the domain of MAIL FROM
+	DNSBLHeloListed      Reason = "dnsbl_helo_listed"      // the name in HELO
+	DNSBLNameListed      Reason = "dnsbl_name_listed"      // the client's confirmed or reverse name
+	DNSBLAuthenticated   Reason = "dnsbl_authenticated"    // a login: lists do not apply
+	DNSBLClientExempt    Reason = "dnsbl_client_exempt"    // in --dnsbl-allow-clients
+	DNSBLRecipientExempt Reason = "dnsbl_recipient_exempt" // postmaster@, abuse@, or in --dnsbl-allow-recipients
+	DNSBLNothingToAsk    Reason = "dnsbl_nothing_to_ask"   // a private address and no name that lists could know
+	DNSBLUnavailable     Reason = "dnsbl_unavailable"
+)
+
 // Reasons of the signer.
 const (
 	Signed             Reason = "signed"
