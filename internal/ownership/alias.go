@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
@@ -11,18 +12,29 @@ import (
 // without it, so user+tag names user too. A first target "@domain" stands for the
 // sender's own local part in that domain.
 func (o *Owners) listsTarget(list, account string, sender mailaddr.Address) bool {
-	first := true
-	for text, rest := nextTarget(list); text != ""; text, rest = nextTarget(rest) {
-		target := mailaddr.Parse(text)
-		if first && strings.HasPrefix(text, "@") && sender.IsValid() {
-			target = mailaddr.Parse(mailaddr.Quote(sender.Local) + text)
-		}
+	for target := range o.targets(list, sender) {
 		if o.delivers(target, account) {
 			return true
 		}
-		first = false
 	}
 	return false
+}
+
+// targets gives the addresses of a list.
+func (*Owners) targets(list string, sender mailaddr.Address) iter.Seq[mailaddr.Address] {
+	return func(yield func(mailaddr.Address) bool) {
+		first := true
+		for text, rest := nextTarget(list); text != ""; text, rest = nextTarget(rest) {
+			target := mailaddr.Parse(text)
+			if first && strings.HasPrefix(text, "@") && sender.IsValid() {
+				target = mailaddr.Parse(mailaddr.Quote(sender.Local) + text)
+			}
+			if !yield(target) {
+				return
+			}
+			first = false
+		}
+	}
 }
 
 func (o *Owners) delivers(target mailaddr.Address, account string) bool {

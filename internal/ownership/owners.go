@@ -22,6 +22,11 @@ type Config struct {
 	LoginDomain  string   // the domain of logins, alias targets and senders that have none; "" leaves them bare
 	Delimiters   string   // as recipient_delimiter; "" means no extensions
 	SelfOwned    bool     // a login owns its own address without being listed
+
+	// AliasDepth is how many aliases may lie one behind the other between a sender
+	// and the login it is delivered to; 0 and 1 mean direct recipients only, at
+	// most [MaxAliasDepth].
+	AliasDepth int
 }
 
 // Owners decides. It is safe for concurrent use if the sources are.
@@ -31,6 +36,7 @@ type Owners struct {
 	loginDomain     string
 	delimiters      string
 	selfOwned       bool
+	aliasDepth      int
 }
 
 // New checks the configuration and makes it ready.
@@ -38,7 +44,10 @@ func New(c Config) (*Owners, error) {
 	o := &Owners{
 		owners: c.Owners, aliases: c.Aliases,
 		localDomains: make(map[string]bool, len(c.LocalDomains)),
-		delimiters:   c.Delimiters, selfOwned: c.SelfOwned,
+		delimiters:   c.Delimiters, selfOwned: c.SelfOwned, aliasDepth: c.AliasDepth,
+	}
+	if c.AliasDepth < 0 || c.AliasDepth > MaxAliasDepth {
+		return nil, fmt.Errorf("alias depth %d: 1 to %d are allowed", c.AliasDepth, MaxAliasDepth)
 	}
 	for _, name := range c.LocalDomains {
 		domain, err := mailaddr.ParseDomain(name)
@@ -78,6 +87,10 @@ type Path struct {
 	Key   string // that was found
 	Entry string // the values of the key, separated by commas
 
+	// Via are the aliases on the way to Key, the sender's own first; none if the
+	// entry is that of the sender.
+	Via []string
+
 	table Table
 }
 
@@ -114,7 +127,7 @@ func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login strin
 	if o.selfOwned && login != "" && o.isSelf(sender.WithDomain(o.loginDomain), login, q.account) {
 		return Answer{Owned: true, How: BySelf}, nil
 	}
-	if q.ask(ctx, o.owners, ByMap) || q.ask(ctx, o.aliases, ByAlias) {
+	if q.ask(ctx, o.owners, ByMap) || q.ask(ctx, o.aliases, ByAlias) || q.follow(ctx) {
 		return q.answer, nil
 	}
 	return q.answer, q.err
@@ -136,17 +149,16 @@ type question struct {
 	sender  mailaddr.Address
 	account string // "" without login
 	answer  Answer
-	err     error // the first source that could not tell
+	err     error    // the first source that could not tell
+	aliases []target // of the sender, to be followed
 }
 
 // ask goes through tables of one kind until one of them grants the sender.
 func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
 	for _, table := range tables {
-		key, values, err := q.find(ctx, table)
+		key, values, err := q.owners.find(ctx, table, q.sender)
 		if err != nil {
-			if q.err == nil {
-				q.err = fmt.Errorf("table %s: look up %.100q: %w", table.Spec, key, err)
-			}
+			q.fail(table, key, err)
 			continue
 		}
 		if len(values) > 0 && q.judge(table, key, values, how) {
@@ -156,9 +168,16 @@ func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
 	return false
 }
 
-// find gives the first key of the sender that the table has, with its values.
-func (q *question) find(ctx context.Context, table Table) (key string, values []string, err error) {
-	for key := range q.owners.keys(q.sender, table) {
+// fail notes the first source that could not tell.
+func (q *question) fail(table Table, key string, err error) {
+	if q.err == nil {
+		q.err = fmt.Errorf("table %s: look up %.100q: %w", table.Spec, key, err)
+	}
+}
+
+// find gives the first key of an address that the table has, with its values.
+func (o *Owners) find(ctx context.Context, table Table, address mailaddr.Address) (key string, values []string, err error) {
+	for key := range o.keys(address, table) {
 		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
 			return key, values, err
 		}
@@ -177,6 +196,9 @@ func (q *question) judge(table Table, key string, values []string, how How) bool
 		q.answer.Listed, q.answer.Path = true, path
 	}
 	q.answer.addOwners(values)
+	if how == ByAlias && q.account != "" && q.owners.aliasDepth > 1 {
+		q.aliases = q.owners.appendTargets(q.aliases, values, target{address: q.sender, key: key})
+	}
 	return false
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/ownership"
 	"github.com/postern-mail/postern/internal/ownership/inlinemap"
 	"github.com/postern-mail/postern/internal/ownership/patternmap"
+	"github.com/postern-mail/postern/internal/ownership/remote"
 	"github.com/postern-mail/postern/internal/ownership/textmap"
 	"github.com/postern-mail/postern/internal/ownership/unionmap"
 )
@@ -23,9 +24,18 @@ const maxDepth = 8
 
 // Options are what opening a table may need besides its name.
 type Options struct {
-	Warn  func(string) // hears what is worth a look but no error; nil drops it
+	Warn func(string) // hears what is worth a look but no error; nil drops it
+
+	// For tables that live in a server:
+	MaxConns int                                 // connections to the servers of one table; 0 means DefaultMaxConns
+	Remote   remote.Config                       // time-outs and caching; its State is not used
+	State    func(table string, c remote.Change) // hears when the servers of a table go and come back; may be nil
+
 	depth int
 }
+
+// DefaultMaxConns is how many connections one table has at most.
+const DefaultMaxConns = 8
 
 // opener opens the table that a name without its type stands for.
 type opener func(mapType, name string, o Options) (ownership.Table, error)
@@ -33,17 +43,22 @@ type opener func(mapType, name string, o Options) (ownership.Table, error)
 // openers is the list of the map types, by the name Postfix gives them.
 func openers() map[string]opener {
 	return map[string]opener{
-		"btree":    openText,
-		"cdb":      openText,
-		"dbm":      openText,
-		"hash":     openText,
-		"inline":   openInline,
-		"lmdb":     openText,
-		"pcre":     openPattern,
-		"regexp":   openPattern,
-		"static":   openStatic,
-		"texthash": openText,
-		"unionmap": openUnion,
+		"btree":     openText,
+		"cdb":       openText,
+		"dbm":       openText,
+		"hash":      openText,
+		"inline":    openInline,
+		"ldap":      openRemote,
+		"lmdb":      openText,
+		"mysql":     openRemote,
+		"pcre":      openPattern,
+		"pgsql":     openRemote,
+		"regexp":    openPattern,
+		"socketmap": openSocketmap,
+		"sqlite":    openRemote,
+		"static":    openStatic,
+		"texthash":  openText,
+		"unionmap":  openUnion,
 	}
 }
 

@@ -74,7 +74,7 @@ func TestOpenErrors(t *testing.T) {
 	for spec, want := range map[string]string{
 		"/etc/postfix/owners":            `table "/etc/postfix/owners" has no type and name; write it as in Postfix`,
 		"hash:":                          "has no type and name",
-		"ldap2:/x":                       `map type "ldap2" is not built in; known types: btree cdb dbm hash inline lmdb pcre regexp static texthash unionmap`,
+		"ldap2:/x":                       `map type "ldap2" is not built in; known types: btree cdb dbm hash inline ldap lmdb mysql pcre pgsql regexp socketmap sqlite static texthash unionmap`,
 		"proxy:proxy:hash:/x":            `map type "proxy" is not built in`,
 		"hash:/nonexistent/owners":       "table hash:/nonexistent/owners: /nonexistent/owners: no such file or directory",
 		"hash:" + broken:                 broken + ":2: no value after key \"broken\"; write: key",

@@ -1,0 +1,87 @@
+package ownership
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// Bounds of aliases behind aliases.
+const (
+	MaxAliasDepth = 20
+	maxFollowed   = 500 // addresses for one question
+)
+
+var errTooMany = fmt.Errorf("more than %d addresses behind the sender's aliases", maxFollowed)
+
+// target is an address that an alias is delivered to.
+type target struct {
+	address mailaddr.Address
+	key     string   // of the alias that named it
+	via     []string // the aliases before that one, the sender's first
+}
+
+// appendTargets adds the targets of the entry that was found for an address.
+func (o *Owners) appendTargets(targets []target, values []string, of target) []target {
+	via := append(slices.Clone(of.via), of.key)
+	for _, value := range values {
+		for address := range o.targets(value, of.address) {
+			if len(targets) > maxFollowed {
+				return targets // follow calls this too many
+			}
+			targets = append(targets, target{address: address, via: via})
+		}
+	}
+	return targets
+}
+
+// follow looks for the login behind the sender's aliases, nearest first. Each
+// address is followed once, so that aliases may name each other.
+func (q *question) follow(ctx context.Context) bool {
+	seen := map[string]bool{mailaddr.FoldKey(q.sender.Key()): true}
+	level, count := q.aliases, 0
+	for depth := 2; depth <= q.owners.aliasDepth && len(level) > 0; depth++ {
+		var next []target
+		for _, t := range level {
+			name := mailaddr.FoldKey(t.address.Key())
+			if seen[name] || !t.address.IsValid() {
+				continue
+			}
+			seen[name] = true
+			if count++; count > maxFollowed || len(level) > maxFollowed {
+				q.err = cmp.Or(q.err, errTooMany)
+				return false
+			}
+			granted, found := q.lookBehind(ctx, t)
+			if granted {
+				return true
+			}
+			next = append(next, found...)
+		}
+		level = next
+	}
+	return false
+}
+
+// lookBehind asks the alias tables for one target.
+func (q *question) lookBehind(ctx context.Context, t target) (granted bool, next []target) {
+	for _, table := range q.owners.aliases {
+		key, values, err := q.owners.find(ctx, table, t.address)
+		if err != nil {
+			q.fail(table, key, err)
+			continue
+		}
+		names := func(list string) bool { return q.owners.listsTarget(list, q.account, t.address) }
+		if slices.ContainsFunc(values, names) {
+			path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), Via: t.via, table: table}
+			q.answer = Answer{Owned: true, Listed: true, How: ByAlias, Path: path}
+			return true, nil
+		}
+		next = q.owners.appendTargets(next, values, target{address: t.address, key: key, via: t.via})
+	}
+	return false, next
+}

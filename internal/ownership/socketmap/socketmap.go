@@ -1,0 +1,190 @@
+// Package socketmap answers: which value does a socketmap server give for this
+// key?
+//
+// socketmap:inet:host:port:name and socketmap:unix:/path:name are asked as
+// socketmap_table(5) says. Request and reply are netstrings: "name key" and
+// "OK data", "NOTFOUND ", or "TEMP", "TIMEOUT" or "PERM" with a reason. The server
+// is asked with full addresses only.
+//
+// Invariants: a reply is bounded, and a connection whose reply was no netstring
+// is closed.
+package socketmap
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/ownership/pool"
+	"github.com/postern-mail/postern/internal/ownership/remote"
+)
+
+// Postfix's own limits.
+const (
+	MaxReply = 100_000 // octets of a reply, without the netstring around it
+	MaxQuery = 10_000  // octets of a key
+	idle     = 10 * time.Second
+	lifetime = 100 * time.Second
+
+	maxReason = 200 // octets of a server's reason that are told
+	maxDigits = 8   // of the length of a netstring
+)
+
+// Options of [Open].
+type Options struct {
+	MaxConns int
+	Now      func() time.Time
+}
+
+// Source is a socketmap server.
+type Source struct {
+	name        string
+	connections *pool.Pool[*conn]
+}
+
+type conn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// Open reads what follows "socketmap:". The server is not asked before the source
+// is.
+func Open(text string, o Options) (*Source, error) {
+	network, address, name, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	var dialer net.Dialer
+	dial := func(ctx context.Context) (*conn, error) {
+		c, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &conn{c, bufio.NewReader(c)}, nil
+	}
+	return &Source{name: name, connections: pool.New(pool.Config[*conn]{
+		Hosts: []pool.Host[*conn]{{Name: "socketmap server " + address, Dial: dial}},
+		Max:   o.MaxConns, Idle: idle, Lifetime: lifetime,
+		Close: func(c *conn) { _ = c.Close() }, Now: o.Now, // read-only: nothing is lost
+	})}, nil
+}
+
+// parse takes "inet:host:port:name" or "unix:/path:name" apart.
+func parse(text string) (network, address, name string, err error) {
+	kind, rest, _ := strings.Cut(text, ":")
+	at := strings.LastIndexByte(rest, ':')
+	if at <= 0 || at == len(rest)-1 {
+		return "", "", "", fmt.Errorf("%q is no server and map", text)
+	}
+	address, name = rest[:at], rest[at+1:]
+	switch kind {
+	case "unix":
+		if !filepath.IsAbs(address) {
+			return "", "", "", fmt.Errorf("%q is a relative path, which would begin at Postfix's queue directory there and nowhere here", address)
+		}
+		return "unix", address, name, nil
+	case "inet":
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			return "", "", "", fmt.Errorf("%q is no host and port", address)
+		}
+		return "tcp", address, name, nil
+	}
+	return "", "", "", fmt.Errorf("%q is neither inet nor unix", kind)
+}
+
+// Lookup implements ownership.Source.
+func (s *Source) Lookup(ctx context.Context, key string) ([]string, error) {
+	if len(key) > MaxQuery {
+		return nil, nil // as Postfix: such a key is not listed
+	}
+	var reply string
+	err := s.connections.Do(ctx, func(ctx context.Context, c *conn) (err error) {
+		reply, err = c.ask(ctx, s.name+" "+key)
+		return err
+	}, remote.IsKeyError)
+	if err != nil {
+		return nil, err
+	}
+	return judge(reply)
+}
+
+// judge reads a reply.
+func judge(reply string) ([]string, error) {
+	status, data, _ := strings.Cut(reply, " ")
+	switch status {
+	case "OK":
+		if data == "" {
+			return nil, nil
+		}
+		return []string{data}, nil
+	case "NOTFOUND":
+		return nil, nil
+	case "TEMP", "TIMEOUT", "PERM":
+		return nil, fmt.Errorf("the socketmap server says %s: %.*q", status, maxReason, strings.TrimSpace(data))
+	}
+	return nil, fmt.Errorf("the socketmap server gives an unknown reply: %.*q", maxReason, reply)
+}
+
+// Close closes the connections.
+func (s *Source) Close() error {
+	s.connections.Close()
+	return nil
+}
+
+// ask sends one request and reads one reply, within the context.
+func (c *conn) ask(ctx context.Context, request string) (string, error) {
+	deadline, _ := ctx.Deadline() // the zero time is none
+	if err := c.SetDeadline(deadline); err != nil {
+		return "", err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := io.WriteString(c, strconv.Itoa(len(request))+":"+request+","); err != nil {
+		return "", fmt.Errorf("send: %w", err)
+	}
+	reply, err := readNetstring(c.in)
+	if err != nil {
+		return "", fmt.Errorf("read the reply: %w", err)
+	}
+	return reply, nil
+}
+
+var errNetstring = errors.New("no netstring")
+
+// readNetstring reads "length:data," with a length of at most MaxReply.
+func readNetstring(in *bufio.Reader) (string, error) {
+	size, digits := 0, 0
+	for {
+		c, err := in.ReadByte()
+		switch {
+		case err != nil:
+			return "", err
+		case c == ':' && digits > 0:
+			return readData(in, size)
+		case c < '0' || c > '9':
+			return "", errNetstring
+		}
+		digits++
+		if size = size*10 + int(c-'0'); size > MaxReply || digits > maxDigits {
+			return "", fmt.Errorf("a reply of more than %d octets", MaxReply)
+		}
+	}
+}
+
+func readData(in *bufio.Reader, size int) (string, error) {
+	data := make([]byte, size+1)
+	if _, err := io.ReadFull(in, data); err != nil {
+		return "", err
+	}
+	if data[size] != ',' {
+		return "", errNetstring
+	}
+	return string(data[:size]), nil
+}
