@@ -1,0 +1,225 @@
+package dmarc
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Enforcement is the value of --dmarc-enforce: a column of the table.
+type Enforcement string
+
+// The columns.
+const (
+	EnforceOff        Enforcement = "off"
+	EnforceQuarantine Enforcement = "quarantine"
+	EnforceEvidence   Enforcement = "evidence"
+	EnforceStrict     Enforcement = "strict"
+)
+
+// Enforcements lists the columns in the order of the table.
+func Enforcements() []Enforcement {
+	return []Enforcement{EnforceOff, EnforceQuarantine, EnforceEvidence, EnforceStrict}
+}
+
+// Action is what happens to the mail: the disposition of RFC 9990.
+type Action string
+
+// The actions.
+const (
+	ActionNone       Action = "none"
+	ActionPass       Action = "pass" // none, because DMARC passed
+	ActionQuarantine Action = "quarantine"
+	ActionReject     Action = "reject"
+)
+
+// Override is why another action is taken than the one asked for, by the names
+// of RFC 9990.
+type Override string
+
+// The overrides.
+const (
+	OverrideLocalPolicy      Override = "local_policy"
+	OverrideMailingList      Override = "mailing_list"
+	OverrideOther            Override = "other"
+	OverridePolicyTestMode   Override = "policy_test_mode"
+	OverrideTrustedForwarder Override = "trusted_forwarder"
+)
+
+// Signal is a sign, independent of SPF and of the others, that a mail that
+// failed was forged. SPF is no sign: it fails with every plain forwarding.
+type Signal string
+
+// The signals.
+const (
+	SignalReverseName Signal = "reverse_name" // the client's name is missing or does not lead back to it
+	SignalHelo        Signal = "helo"         // the HELO name does not lead to the client
+	SignalOurDomain   Signal = "our_domain"   // From bears a domain that we sign for
+	SignalBlockList   Signal = "block_list"   // the client is on a block list
+)
+
+// NeededSignals is how many distinct signals make evidence.
+const NeededSignals = 2
+
+// Situation is all that the disposition depends on.
+type Situation struct {
+	Enforce Enforcement // an unknown one counts as EnforceQuarantine
+	Verdict Result      // of the Report
+
+	Authenticated    bool // the client logged in
+	LocalAllow       bool // the administrator lets this mail through
+	TrustedForwarder bool // the client is on the administrator's list of forwarders
+	// TrustedSealer says that a trusted sealer vouches for the author domain
+	// with a valid ARC chain.
+	TrustedSealer bool
+	// ListTraits and ForwarderTraits say that the header looks like that of a
+	// list (List-Id, List-Post) or of a forwarder (Sender, Resent-*). Anybody
+	// can write them: they keep a mail from being rejected for want of
+	// evidence, and from nothing else.
+	ListTraits, ForwarderTraits bool
+	Signals                     []Signal
+}
+
+// Disposition is what the table says.
+type Disposition struct {
+	Action Action
+	Rule   string // the name of the row, a stable token
+	// Override and Comment say why Action is less than the published policy;
+	// both are "" when it is not.
+	Override Override
+	Comment  string
+}
+
+// Rule is a row of the table. The first row that applies decides.
+type Rule struct {
+	Name string
+	When string // in words
+	// Actions are for the columns in the order of Enforcements.
+	Actions  [4]Action
+	Override Override // reported when the action is less than the policy
+	Comment  string
+
+	applies func(*Situation) bool
+}
+
+// Rules is the one table that decides what happens to a mail after DMARC.
+func Rules() []Rule {
+	const n, q, r = ActionNone, ActionQuarantine, ActionReject
+	failed := func(policy Policy) func(*Situation) bool {
+		return func(s *Situation) bool { return s.Verdict.Status == Fail && s.Verdict.Policy == policy }
+	}
+	rejected := failed(PolicyReject)
+	return []Rule{
+		{"authenticated", "the client is authenticated", [4]Action{n, n, n, n}, "", "",
+			func(s *Situation) bool { return s.Authenticated }},
+		{"pass", "DMARC passes", [4]Action{ActionPass, ActionPass, ActionPass, ActionPass}, "", "",
+			func(s *Situation) bool { return s.Verdict.Status == Pass }},
+		{"no_policy", "no policy applies: no record, a broken one, or no domain in From", [4]Action{n, n, n, n}, "", "",
+			func(s *Situation) bool { return s.Verdict.Status == None || s.Verdict.Reason == BadRecord }},
+		{"temperror", "DNS could not tell", [4]Action{n, n, n, n}, "", "",
+			func(s *Situation) bool { return s.Verdict.Status == TempError }},
+		{"local_allow", "the administrator allows it", [4]Action{n, n, n, n}, OverrideLocalPolicy, "allowed locally",
+			func(s *Situation) bool { return s.LocalAllow }},
+		{"trusted_forwarder", "the client is a trusted forwarder", [4]Action{n, n, n, n}, OverrideTrustedForwarder, "",
+			func(s *Situation) bool { return s.TrustedForwarder }},
+		{"trusted_sealer", "a trusted ARC sealer saw DMARC pass", [4]Action{n, n, n, n}, OverrideLocalPolicy, "arc=pass",
+			func(s *Situation) bool { return s.TrustedSealer }},
+		{"from_unusable", "From cannot be judged: missing, broken, or too many domains", [4]Action{n, q, q, q}, "", "",
+			func(s *Situation) bool { return s.Verdict.Status == PermError }},
+		{"policy_none", "fails, the policy is none", [4]Action{n, n, n, n}, "", "", failed(PolicyNone)},
+		{"policy_quarantine", "fails, the policy is quarantine", [4]Action{n, q, q, q}, OverrideLocalPolicy, "not enforced",
+			failed(PolicyQuarantine)},
+		{"reject_list", "fails, the policy is reject, and the mail looks like a list's", [4]Action{n, q, q, r}, OverrideMailingList, "",
+			func(s *Situation) bool { return rejected(s) && s.ListTraits }},
+		{"reject_forwarded", "fails, the policy is reject, and the mail looks forwarded", [4]Action{n, q, q, r}, OverrideOther, "forwarded",
+			func(s *Situation) bool { return rejected(s) && s.ForwarderTraits }},
+		{"reject_evidence", "fails, the policy is reject, and two signals say forged",
+			[4]Action{n, q, r, r}, OverrideLocalPolicy, "rejection not enforced",
+			func(s *Situation) bool { return rejected(s) && s.evidence() >= NeededSignals }},
+		{"reject", "fails, the policy is reject, for want of evidence", [4]Action{n, q, q, r}, OverrideLocalPolicy, "no rejection for the policy alone",
+			rejected},
+	}
+}
+
+// evidence counts the distinct signals.
+func (s *Situation) evidence() int {
+	n := 0
+	for _, known := range []Signal{SignalReverseName, SignalHelo, SignalOurDomain, SignalBlockList} {
+		if slices.Contains(s.Signals, known) {
+			n++
+		}
+	}
+	return n
+}
+
+// strictColumn shows what a rule would do at most.
+const strictColumn = 3
+
+// Decide looks the situation up in the table.
+func Decide(s Situation) Disposition {
+	column := slices.Index(Enforcements(), s.Enforce)
+	if column < 0 {
+		column = slices.Index(Enforcements(), EnforceQuarantine)
+	}
+	for _, rule := range Rules() {
+		if rule.applies(&s) {
+			d := rule.disposition(rule.Actions[column], &s.Verdict)
+			if s.Enforce == EnforceOff && d.Override != "" && rule.Actions[strictColumn] != ActionNone {
+				d.Override, d.Comment = OverrideLocalPolicy, "not enforced"
+			}
+			return d
+		}
+	}
+	// Every Status has its row; a Result that nobody judged has none.
+	return Disposition{Action: ActionNone, Rule: "not_judged"}
+}
+
+// disposition adds why the action differs from what the record publishes. The
+// domain's own test mode explains a difference before any rule of ours.
+func (r *Rule) disposition(a Action, v *Result) Disposition {
+	d := Disposition{Action: a, Rule: r.Name}
+	switch {
+	case v.Status != Fail || a.strength() >= v.Published.strength():
+	case v.TestMode && a.strength() == v.Policy.strength():
+		d.Override = OverridePolicyTestMode
+	case v.Sampled && a.strength() == v.Policy.strength():
+		d.Override, d.Comment = OverrideOther, "sampled out by pct"
+	default:
+		d.Override, d.Comment = r.Override, r.Comment
+	}
+	return d
+}
+
+func (a Action) strength() int {
+	return slices.Index([]Action{ActionQuarantine, ActionReject}, a)
+}
+
+func (p Policy) strength() int { return Action(p).strength() }
+
+// Table prints the rules in Markdown.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| rule | when |")
+	for _, e := range Enforcements() {
+		fmt.Fprintf(&b, " `%s` |", e)
+	}
+	b.WriteString(" override |\n|---|---|" + strings.Repeat("---|", len(Enforcements())+1) + "\n")
+	for _, r := range Rules() {
+		fmt.Fprintf(&b, "| `%s` | %s |", r.Name, r.When)
+		for _, a := range r.Actions {
+			fmt.Fprintf(&b, " %s |", a)
+		}
+		fmt.Fprintf(&b, " %s |\n", r.overrideText())
+	}
+	return b.String()
+}
+
+func (r *Rule) overrideText() string {
+	switch {
+	case r.Override == "":
+		return "–"
+	case r.Comment == "":
+		return "`" + string(r.Override) + "`"
+	}
+	return "`" + string(r.Override) + "` (" + r.Comment + ")"
+}

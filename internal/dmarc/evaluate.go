@@ -1,0 +1,226 @@
+package dmarc
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+// Evaluator judges mails. It keeps nothing and may be used by several
+// goroutines.
+type Evaluator struct {
+	Resolver Resolver // if it is a Querier too, np applies to domains that do not exist
+	Method   Method   // "" is MethodTreeWalk
+}
+
+// Message is what is known of one mail.
+type Message struct {
+	Author     Author
+	SPF        spf.MailFromResult
+	Signatures []Signature
+	// Sample is a number from 0 to 99, drawn for the mail. With MethodPSL, a
+	// mail whose number is not below pct= has the policy one level lower.
+	Sample int
+}
+
+// Report is the verdict on one mail.
+type Report struct {
+	Author Author
+	// Verdict is the strictest of the Results or, when the From header as such
+	// cannot be judged, a PermError or None without a domain.
+	Verdict Result
+	// Results has one entry for each author domain, in the order of From.
+	Results []Result
+	// Queries is the number of questions asked.
+	Queries int
+}
+
+// Result is the verdict on one author domain.
+type Result struct {
+	Domain string // author domain: header.from
+	Status Status
+	Reason Reason
+	Err    error // why DNS could not tell
+
+	// Policy is what applies to Domain after p, sp, np, t and, with MethodPSL,
+	// pct: policy.dmarc. "" when no policy applies. Published is the same
+	// before t and pct.
+	Policy, Published Policy
+	TestMode          bool    // t=y lowered the policy
+	Sampled           bool    // pct= lowered the policy
+	Record            *Record // as it is acted on
+	PolicyDomain      string  // the domain whose record Record is
+	NonExistent       bool    // Domain does not exist, so that np was looked at
+	Org               string  // organizational domain, "" if it was not needed
+
+	Identifiers []Identifier
+	Walks       []Walk // of Domain first, if one was needed
+
+	// PSL is what the Public Suffix List makes of it; only with MethodTreeWalk.
+	PSL Comparison
+}
+
+// Comparison is the verdict of RFC 7489 on what has been looked up already. No
+// question is asked for it.
+type Comparison struct {
+	Org     string
+	Known   bool // Status and Policy could be told
+	Status  Status
+	Policy  Policy
+	Differs bool // in Org, when the walk needed one, Status or Policy
+}
+
+// Aligned tells whether an identifier of the mechanism, "spf" or "dkim", passed
+// and is aligned.
+func (r *Result) Aligned(mechanism string) bool {
+	for _, id := range r.Identifiers {
+		if id.Mechanism == mechanism && id.Passed && id.Aligned {
+			return true
+		}
+	}
+	return false
+}
+
+// Evaluate judges one mail. It returns when done or when ctx is.
+func (e *Evaluator) Evaluate(ctx context.Context, m Message) Report {
+	f := newFinder(e.Resolver)
+	report := Report{Author: m.Author}
+	ids := identifiers(m.SPF, m.Signatures)
+	for _, domain := range m.Author.Domains {
+		r := f.judge(ctx, e.Method, domain, ids, m.Sample)
+		if e.Method != MethodPSL {
+			r.PSL = f.compare(ctx, r, ids)
+		}
+		report.Results = append(report.Results, r)
+	}
+	report.Verdict = strictest(m.Author, report.Results)
+	report.Queries = f.queries
+	return report
+}
+
+// judge evaluates one author domain.
+func (f *finder) judge(ctx context.Context, m Method, author string, ids []Identifier, sample int) Result {
+	d := f.discover(ctx, m, author)
+	r := Result{
+		Domain: author, Reason: d.reason, Err: d.err, Record: d.record, PolicyDomain: d.domain,
+		Published: d.policy, Policy: d.policy, NonExistent: d.missing,
+	}
+	a := aligner{finder: f, method: m, author: author, record: d.record, walk: d.walk}
+	if d.record != nil {
+		r.lower(m, sample)
+		r.Identifiers = append(r.Identifiers, ids...)
+		for i := range r.Identifiers {
+			a.align(ctx, &r.Identifiers[i])
+		}
+	}
+	r.keepWalks(a)
+	if m == MethodPSL {
+		r.Org = PSLOrg(author)
+	}
+	r.settle()
+	return r
+}
+
+// lower applies t and pct.
+func (r *Result) lower(m Method, sample int) {
+	if r.Published == PolicyNone {
+		return
+	}
+	switch {
+	case r.Record.Test:
+		r.TestMode = true
+	case m == MethodPSL && sample >= r.Record.Percent:
+		r.Sampled = true
+	default:
+		return
+	}
+	r.Policy = r.Published.lowered()
+}
+
+func (r *Result) keepWalks(a aligner) {
+	if a.walk != nil {
+		r.Walks = append(r.Walks, *a.walk)
+		r.Org = a.walk.Org
+	}
+	r.Walks = append(r.Walks, a.walks...)
+}
+
+// settle derives the status. An aligned pass counts even if DNS could not tell
+// about another identifier; what could not be told is never a failure.
+func (r *Result) settle() {
+	switch r.Reason {
+	case NoRecord:
+		r.Status = None
+		return
+	case BadRecord:
+		r.Status = PermError
+		return
+	case DNSPolicy:
+		r.Status = TempError
+		return
+	}
+	r.Status, r.Reason = Fail, NotAligned
+	for _, id := range r.Identifiers {
+		switch {
+		case id.Passed && id.Aligned:
+			r.Status, r.Reason, r.Err = Pass, Aligned, nil
+			return
+		case id.Aligned, id.Err != nil:
+			r.Status, r.Reason, r.Err = TempError, DNSAlignment, id.Err
+		}
+	}
+}
+
+// compare judges the domain once more, by the Public Suffix List.
+func (f *finder) compare(ctx context.Context, r Result, ids []Identifier) Comparison {
+	f.frozen = true
+	defer func() { f.frozen = false }()
+	// pct is no difference of the lists: a sample of -1 is below any pct.
+	p := f.judge(ctx, MethodPSL, r.Domain, ids, -1)
+	c := Comparison{Org: p.Org, Known: p.Status != TempError || r.Status == TempError}
+	c.Differs = r.Org != "" && r.Org != c.Org
+	if c.Known {
+		c.Status, c.Policy = p.Status, p.Policy
+		c.Differs = c.Differs || p.Status != r.Status || p.Policy != r.Policy
+	}
+	return c
+}
+
+// strictest chooses the result that counts (RFC 9989 section 11.5).
+func strictest(author Author, results []Result) Result {
+	verdict := Result{Status: PermError, Reason: author.Defect}
+	if author.Defect == FromNoDomain {
+		verdict.Status = None
+	}
+	for i, r := range results {
+		if i == 0 && author.Defect == "" || severity(r) > severity(verdict) {
+			verdict = r
+		}
+	}
+	return verdict
+}
+
+// severity orders results: what asks for more against the mail is higher. A
+// From that cannot be judged is worse than all but a failure under a policy.
+func severity(r Result) int {
+	switch r.Status {
+	case Fail:
+		switch r.Policy {
+		case PolicyReject:
+			return 8
+		case PolicyQuarantine:
+			return 7
+		}
+		return 5
+	case PermError:
+		if r.Domain == "" {
+			return 6
+		}
+		return 3
+	case TempError:
+		return 4
+	case None:
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,307 @@
+package dmarc
+
+import (
+	"iter"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// element is one element of an address list, taken apart at its angle
+// brackets. Comments are gone and white space is one space in the parts.
+type element struct {
+	raw    string // as written
+	before string // the text before "<", or all of it; quoted strings as written
+	inside string
+	after  string
+	angle  bool
+	broken bool // brackets, quotes or comments that do not match, stray octets
+	last   byte // what ended it: ',', ';', ':' or 0 at the end of the field
+}
+
+// blank tells whether nothing is written but white space and comments.
+func (e *element) blank() bool {
+	return !e.broken && !e.angle && e.before == ""
+}
+
+// form is what an element turned out to be.
+type form uint8
+
+const (
+	formAddress form = iota // an address with a domain
+	formName                // well-formed, without a domain: a bare word, a group, "<>"
+	formBroken
+)
+
+// domain gives the domain of a well-formed address. A domain that comes with
+// formBroken is one reading among others.
+func (e *element) domain() (string, form) {
+	addr, name := e.before, ""
+	if e.angle {
+		addr, name = e.inside, e.before
+	}
+	switch {
+	case e.broken, e.after != "", hasBareAt(name):
+		return "", formBroken
+	case e.last == ':' && !e.angle && !hasBareAt(addr):
+		return "", formName // the name of a group
+	case e.last == ':':
+		return "", formBroken
+	}
+	at := strings.LastIndexByte(addr, '@')
+	if at < 0 {
+		return "", formName
+	}
+	local, domain := strings.TrimSpace(addr[:at]), strings.TrimSpace(addr[at+1:])
+	if strings.HasPrefix(domain, "[") && strings.HasSuffix(domain, "]") && isLocal(local) {
+		return "", formName // an address literal
+	}
+	// Space around dots is obsolete syntax, and some readers stop there.
+	parsed, err := mailaddr.ParseDomain(joinDots(domain))
+	switch {
+	case err != nil:
+		return "", formBroken
+	case strings.Contains(domain, " "), !isLocal(local):
+		return parsed, formBroken
+	}
+	return parsed, formAddress
+}
+
+// joinDots drops the space around dots.
+func joinDots(domain string) string {
+	if !strings.Contains(domain, " ") {
+		return domain
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(domain, " .", "."), ". ", ".")
+}
+
+// isLocal tells whether a local part means the same to every reader: atoms and
+// quoted strings between dots, and no encoded-word. Space around the dots is
+// obsolete and allowed; octets beyond ASCII are those of RFC 6532.
+func isLocal(local string) bool {
+	if local == "" || strings.Contains(local, "=?") {
+		return false
+	}
+	word := true // a word may begin
+	for i := 0; i < len(local); i++ {
+		switch b := local[i]; {
+		case b == '"':
+			end := quoteEnd(local[i:])
+			if !word || end < 0 {
+				return false
+			}
+			i += end - 1
+			word = false
+		case b == '.':
+			word = true
+		case b == ' ':
+			// Between words only a dot may stand.
+			if next := local[i+1]; !word && next != '.' {
+				return false
+			}
+		case strings.IndexByte("()<>[]:;@\\,", b) >= 0, b < ' ', b == 0x7f:
+			return false
+		default:
+			word = false
+		}
+	}
+	return true
+}
+
+// hasBareAt tells whether an "@" stands outside of quoted strings and of
+// encoded-words. Every quote in s has its end.
+func hasBareAt(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			i += max(quoteEnd(s[i:]), 1) - 1
+		case '=':
+			i += max(encodedWordEnd(s[i:]), 1) - 1
+		case '@':
+			return true
+		}
+	}
+	return false
+}
+
+// maxEncodedWord bounds an encoded-word; RFC 2047 section 2 allows 75.
+const maxEncodedWord = 256
+
+// encodedWordEnd gives the length of the encoded-word that s begins with, -1 if
+// it does not begin with one: "=?", a charset, "?", an encoding, "?", a text
+// and "?=", without space.
+func encodedWordEnd(s string) int {
+	s = s[:min(len(s), maxEncodedWord)]
+	marks := 0
+	for i := 1; i < len(s); i++ {
+		switch {
+		case isSpace(s[i]):
+			return -1
+		case s[i] == '?':
+			marks++
+			if marks == 4 && i+1 < len(s) && s[i+1] == '=' {
+				return i + 2
+			}
+		case i == 1:
+			return -1
+		}
+	}
+	return -1
+}
+
+// elements cuts a field at its commas, and at the ":" and ";" of groups.
+func elements(value string) iter.Seq[element] {
+	return func(yield func(element) bool) {
+		s := scanner{text: value}
+		for {
+			e := s.next()
+			if !yield(e) || e.last == 0 {
+				return
+			}
+		}
+	}
+}
+
+// scanner reads a field from the left, each octet once or, where a quoted
+// string or a comment has no end, twice.
+type scanner struct {
+	text  string
+	pos   int
+	group bool // between ":" and ";"
+	open  bool // a quoted string or a comment was found to have no end
+}
+
+// next reads one element.
+func (s *scanner) next() element {
+	start := s.pos
+	var e element
+	var before, inside, after part
+	current := &before
+	for s.pos < len(s.text) {
+		switch b := s.text[s.pos]; {
+		case isSpace(b):
+			current.space = true
+			s.pos++
+		case b == '(' || b == '"':
+			s.enclosed(&e, current, b)
+		case b == '<' && !e.angle:
+			e.angle, current = true, &inside
+			s.pos++
+		case b == '>' && current == &inside:
+			current = &after
+			s.pos++
+		case current != &inside && s.ends(b, &e):
+			e.last = b
+			return s.finish(e, start, before, inside, after)
+		default:
+			e.broken = e.broken || current.odd(b)
+			current.write(s.text[s.pos : s.pos+1])
+			s.pos++
+		}
+	}
+	e.broken = e.broken || current == &inside
+	return s.finish(e, start, before, inside, after)
+}
+
+// ends tells whether b ends the element, and keeps track of groups.
+func (s *scanner) ends(b byte, e *element) bool {
+	switch b {
+	case ',':
+		return true
+	case ':':
+		e.broken = e.broken || s.group
+		s.group = true
+		return true
+	case ';':
+		e.broken = e.broken || !s.group
+		s.group = false
+		return true
+	}
+	return false
+}
+
+func (s *scanner) finish(e element, start int, before, inside, after part) element {
+	e.raw = s.text[start:s.pos]
+	if e.last != 0 {
+		s.pos++
+	}
+	e.before, e.inside, e.after = before.text.String(), inside.text.String(), after.text.String()
+	return e
+}
+
+// enclosed reads a comment or a quoted string. One without an end breaks the
+// element, and its opening octet is an octet like any other; having looked for
+// the end once, the scanner does not look again.
+func (s *scanner) enclosed(e *element, p *part, b byte) {
+	rest := s.text[s.pos:]
+	end := -1
+	if !s.open {
+		if b == '(' {
+			end = commentEnd(rest)
+		} else {
+			end = quoteEnd(rest)
+		}
+	}
+	if end < 0 {
+		s.open, e.broken = true, true
+		end = 1
+	} else if b == '(' {
+		p.space = true
+		s.pos += end
+		return
+	}
+	e.broken = e.broken || strings.ContainsFunc(rest[:end], func(r rune) bool { return r == 0 })
+	p.write(rest[:end])
+	s.pos += end
+}
+
+// part is a piece of an element, white space folded into single spaces.
+type part struct {
+	text  strings.Builder
+	space bool
+}
+
+func (p *part) write(s string) {
+	if p.space && p.text.Len() > 0 {
+		p.text.WriteByte(' ')
+	}
+	p.space = false
+	p.text.WriteString(s)
+}
+
+// odd tells whether b may not stand outside of quotes and comments.
+func (p *part) odd(b byte) bool {
+	return b < ' ' || b == 0x7f || b == '\\' || b == '<' || b == '>' || b == ')'
+}
+
+// quoteEnd gives the length of the quoted string that s begins with, -1 when it
+// has no end.
+func quoteEnd(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// commentEnd is quoteEnd for a comment, which may hold comments.
+func commentEnd(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return -1
+}

@@ -1,0 +1,109 @@
+package dmarc
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+func FuzzParseRecord(f *testing.F) {
+	for _, seed := range []string{
+		"v=DMARC1; p=reject; sp=none; np=quarantine; psd=y; t=y; adkim=s; aspf=s; fo=1:d:s; rua=mailto:a@b.c!10m,https://x/; ruf=mailto:d@e.f",
+		"v = DMARC1 ;; = ; p ; p=", "v=DMARC1\x00;p=reject", "v=DMARC1; p=\xff", "v=DMARC1;" + strings.Repeat("p=none;", 50), "", "v", "v=", ";",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, ok := ParseRecord(text)
+		if ok != (strings.HasPrefix(text, "v") && ok) {
+			t.Fatalf("%q begins with no version", text)
+		}
+		if len(r.Broken) > len(tagNames) || len(r.RUA) > maxURIs || len(r.RUF) > maxURIs || r.Percent < 0 || r.Percent > 100 {
+			t.Fatalf("%q: out of bounds: %+v", text, r)
+		}
+		for _, p := range []Policy{r.P, r.SP, r.NP} {
+			if _, valid := parsePolicy(string(p)); p != "" && !valid {
+				t.Fatalf("%q: policy %q", text, p)
+			}
+		}
+		if u, ok := r.usable(); ok && u.P == "" {
+			t.Fatalf("%q: usable without a policy", text)
+		}
+	})
+}
+
+func FuzzParseFrom(f *testing.F) {
+	for _, file := range []string{"testdata/golden/from.txt", "testdata/golden/espoofer.txt"} {
+		_, cases := readGolden(f, file)
+		for _, g := range cases {
+			for _, field := range g.header {
+				f.Add(field[0], field[1][:min(len(field[1]), 500)])
+			}
+		}
+	}
+	for _, seed := range []string{` "a\"" (b(\)) <a@b.c>, d@e`, "<<>>", "((((", `"\`, ":;@,<>", " a@b.c,\x00", "=?=?=?@?=", `"a"@b@"c`} {
+		f.Add("From", seed)
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		a := ParseFrom(pairs([][2]string{{name, value}}))
+		if a.Fields > 1 || len(a.Domains) > MaxDomains || a.Addresses > MaxAddresses {
+			t.Fatalf("%q: out of bounds: %+v", value, a)
+		}
+		if len(a.Domains) == 0 && a.Defect == "" {
+			t.Fatalf("%q: no outcome", value)
+		}
+		for i, domain := range a.Domains {
+			if canonical, err := mailaddr.ParseDomain(domain); err != nil || canonical != domain || slices.Contains(a.Domains[:i], domain) {
+				t.Fatalf("%q: domain %q", value, domain)
+			}
+		}
+		// A field that a careless reader cuts at the last "@" must have judged
+		// that domain, unless it is opaque.
+		if domain, ok := strings.CutPrefix(value, "x@"); ok && a.Fields == 1 {
+			if plain, err := mailaddr.ParseDomain(domain); err == nil && !slices.Contains(a.Domains, plain) {
+				t.Fatalf("%q: %q is not judged: %+v", value, plain, a)
+			}
+		}
+	})
+}
+
+func FuzzEvaluate(f *testing.F) {
+	f.Add("v=DMARC1; p=reject; psd=n", "v=DMARC1; p=none; psd=y", "a.b.c.d.e.f.g.h.i.j", "b.c.d", "c.d", uint8(3))
+	f.Add("v=DMARC1; p=reject; np=none", "SERVFAIL", "x.y.z", "y.z", "z", uint8(0))
+	f.Fuzz(func(t *testing.T, first, second, author, mailFrom, signer string, at uint8) {
+		domain, err := mailaddr.ParseDomain(author)
+		if err != nil {
+			return
+		}
+		z := newZone()
+		names := walkNames(domain)
+		for i, text := range []string{first, second} {
+			name := "_dmarc." + names[(int(at)>>(4*i))%len(names)]
+			if text == "SERVFAIL" {
+				z.add(name, text, "")
+			} else {
+				z.add(name, "TXT", text)
+			}
+		}
+		m := Message{Author: Author{Domains: []string{domain}}, Signatures: []Signature{{signer, SignaturePass}}}
+		m.SPF.Status, m.SPF.Domain = spf.Pass, mailFrom
+		for _, method := range []Method{MethodTreeWalk, MethodPSL} {
+			e := Evaluator{Resolver: fullZone{z}, Method: method}
+			r := e.Evaluate(context.Background(), m)
+			checkInvariants(t, r)
+			if limit := 3*MaxWalkQueries + 1; r.Queries > limit {
+				t.Fatalf("%d questions", r.Queries)
+			}
+			for _, enforce := range Enforcements() {
+				d := Decide(Situation{Enforce: enforce, Verdict: r.Verdict})
+				if d.Action == ActionReject && (enforce != EnforceStrict || r.Verdict.Policy != PolicyReject) {
+					t.Fatalf("%s: rejected by %s", enforce, d.Rule)
+				}
+			}
+		}
+	})
+}
