@@ -1,0 +1,217 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postern-mail/postern/greylist"
+)
+
+// batch is how many entries go into one round trip.
+const batch = 500
+
+// read fetches entries in one round trip; those that do not exist are left
+// out.
+func (s *Store) read(ctx context.Context, ids []greylist.ID) (map[greylist.ID]greylist.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	cmds, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, id := range ids {
+			if id.IsClient() {
+				p.HMGet(ctx, s.key(id), "n", "l", "m")
+			} else {
+				p.HMGet(ctx, s.key(id), "f", "l", "p")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	entries := make(map[greylist.ID]greylist.Entry, len(ids))
+	for i, id := range ids {
+		cmd, ok := cmds[i].(*redis.SliceCmd)
+		if !ok {
+			return nil, errAnswer
+		}
+		values, found, err := numbers(cmd.Val())
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			continue
+		}
+		e := greylist.Entry{ID: id}
+		if id.IsClient() {
+			e.Client = client(values)
+		} else {
+			e.Triplet = triplet(values)
+		}
+		entries[id] = e
+	}
+	return entries, nil
+}
+
+// numbers reads three fields of a hash; found is false when there is none.
+func numbers(fields []any) (values []int64, found bool, err error) {
+	values = make([]int64, 3)
+	if len(fields) != len(values) {
+		return nil, false, errAnswer
+	}
+	for i, f := range fields {
+		text, ok := f.(string)
+		if !ok {
+			continue
+		}
+		found = true
+		if values[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+			return nil, false, errAnswer
+		}
+	}
+	return values, found, nil
+}
+
+// Walk implements greylist.Browser. An entry may come twice while the server
+// resizes its table.
+func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) error {
+	node, err := s.node(ctx)
+	if err != nil {
+		return err
+	}
+	for _, kind := range []string{"t:", "c:"} {
+		if err := s.walk(ctx, node, s.tag+kind, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// node is the server that holds the keys.
+func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		return s.client, nil
+	}
+	node, err := cluster.MasterForKey(ctx, s.tag)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	return node, nil
+}
+
+func (s *Store) walk(ctx context.Context, node redis.Cmdable, prefix string, yield func(greylist.Entry) error) error {
+	for cursor := uint64(0); ; {
+		keys, next, err := scan(ctx, node, cursor, prefix+"*")
+		if err != nil {
+			return err
+		}
+		ids := make([]greylist.ID, len(keys))
+		for i, key := range keys {
+			ids[i] = greylist.ID(strings.TrimPrefix(key, prefix))
+		}
+		if err := s.yield(ctx, ids, yield); err != nil {
+			return err
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+func scan(ctx context.Context, node redis.Cmdable, cursor uint64, pattern string) ([]string, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	keys, next, err := node.Scan(ctx, cursor, pattern, batch).Result()
+	if err != nil {
+		return nil, 0, fmt.Errorf("redis: %w", err)
+	}
+	return keys, next, nil
+}
+
+func (s *Store) yield(ctx context.Context, ids []greylist.ID, yield func(greylist.Entry) error) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	entries, err := s.read(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		e, ok := entries[id]
+		if !ok { // it has expired meanwhile
+			continue
+		}
+		if err := yield(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Put implements greylist.Browser.
+func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
+	return inBatches(entries, func(some []greylist.Entry) error {
+		ctx, cancel := context.WithTimeout(ctx, opTimeout)
+		defer cancel()
+		err := s.putBatch(ctx, some)
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			if err = s.put.Load(ctx, s.client).Err(); err == nil {
+				err = s.putBatch(ctx, some)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("redis: %w", err)
+		}
+		return nil
+	})
+}
+
+func (s *Store) putBatch(ctx context.Context, entries []greylist.Entry) error {
+	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, e := range entries {
+			if e.ID.IsClient() {
+				s.put.EvalSha(ctx, p, []string{s.key(e.ID)}, "c", e.Client.Passes, int64(e.Client.Last), e.Client.Manual, s.keep(true, false))
+			} else {
+				t := e.Triplet
+				s.put.EvalSha(ctx, p, []string{s.key(e.ID)}, "t", int64(t.First), int64(t.Last), int64(t.Passed), s.keep(false, t.Passed != 0))
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// Delete implements greylist.Browser.
+func (s *Store) Delete(ctx context.Context, ids []greylist.ID) (int, error) {
+	n := 0
+	err := inBatches(ids, func(some []greylist.ID) error {
+		ctx, cancel := context.WithTimeout(ctx, opTimeout)
+		defer cancel()
+		keys := make([]string, len(some))
+		for i, id := range some {
+			keys[i] = s.key(id)
+		}
+		deleted, err := s.client.Del(ctx, keys...).Result()
+		n += int(deleted)
+		if err != nil {
+			return fmt.Errorf("redis: %w", err)
+		}
+		return nil
+	})
+	return n, err
+}
+
+func inBatches[T any](all []T, f func([]T) error) error {
+	for len(all) > 0 {
+		some := all[:min(batch, len(all))]
+		all = all[len(some):]
+		if err := f(some); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,310 @@
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/greylist/redisstore"
+	"github.com/postern-mail/postern/greylist/redisstore/redistest"
+	"github.com/postern-mail/postern/greylist/storetest"
+)
+
+func open(t testing.TB, url, password string) *redisstore.Store {
+	t.Helper()
+	s, err := redisstore.Open(redisstore.Options{URL: url, Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// conform runs the suite, every test with keys of its own.
+func conform(t *testing.T, url string) {
+	n := 0
+	storetest.Run(t, func(t *testing.T) storetest.Subject {
+		n++
+		return open(t, url+"?prefix=test"+strconv.Itoa(n), "")
+	})
+}
+
+func TestConformanceMiniredis(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Subject {
+		return open(t, "redis://"+miniredis.RunT(t).Addr(), "")
+	})
+}
+
+func TestConformanceSingle(t *testing.T) { conform(t, "redis://"+redistest.Start(t).Addr+"/3") }
+
+func TestConformanceCluster(t *testing.T) { conform(t, redistest.StartCluster(t).URL()) }
+
+func limits() greylist.Limits { return storetest.Limits() }
+
+func key(i int) greylist.Key {
+	return greylist.NewKey("example.org", "example.org", fmt.Sprintf("192.0.%d.0/24", i%250), fmt.Sprint(i, "x@example.org"), "bob@example.net")
+}
+
+func at() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC) }
+
+func TestKeysExpire(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, "redis://"+server.Addr, "")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer client.Close()
+	l := limits()
+	s.SetLimits(l)
+	ctx := t.Context()
+	k := key(1)
+	check := func(name string, low, high time.Duration) {
+		t.Helper()
+		ttl, err := client.PTTL(ctx, name).Result()
+		if err != nil || ttl < low || ttl > high {
+			t.Errorf("%s expires in %v, %v; want %v to %v", name, ttl, err, low, high)
+		}
+	}
+	see(t, s, k, at())
+	check("{postern}:t:"+string(k.ByDomain()), l.RetryWindow, 2*l.RetryWindow)
+	check("{postern}:n:"+k.Network, time.Hour, 2*time.Hour)
+	see(t, s, k, at().Add(l.Delay))
+	check("{postern}:t:"+string(k.ByDomain()), l.PassTTL, 2*l.PassTTL)
+	check("{postern}:t:"+string(k.ByNetwork()), l.PassTTL, 2*l.PassTTL)
+	if err := s.Credit(ctx, k.Creditor(), at()); err != nil {
+		t.Fatal(err)
+	}
+	check("{postern}:c:"+k.Creditor(), l.AllowTTL, 2*l.AllowTTL)
+	byHand := greylist.Entry{ID: greylist.ID(k.Creditor()), Client: greylist.Client{Manual: true}}
+	if err := s.Put(ctx, []greylist.Entry{byHand}); err != nil {
+		t.Fatal(err)
+	}
+	check("{postern}:c:"+k.Creditor(), -1, -1)
+}
+
+func see(t *testing.T, s greylist.Store, k greylist.Key, now time.Time) greylist.Outcome {
+	t.Helper()
+	r, err := s.Seen(t.Context(), k, now, limits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return greylist.Decide(r, now, limits())
+}
+
+func TestPassword(t *testing.T) {
+	server := redistest.Start(t, "--requirepass", "s3cret")
+	see(t, open(t, "redis://"+server.Addr, "s3cret"), key(1), at())
+	_, err := open(t, "redis://"+server.Addr, "wr0ng").Seen(t.Context(), key(1), at(), limits())
+	if err == nil || strings.Contains(err.Error(), "wr0ng") {
+		t.Errorf("wrong password: %v", err)
+	}
+}
+
+// within runs f and reports an answer that comes later than an operation may
+// take. The bound is the store's own, with room for a busy machine.
+func within(t *testing.T, f func(ctx context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	f(ctx)
+	if ctx.Err() != nil {
+		t.Error("the operation outlasted its deadline")
+	}
+}
+
+func TestPaused(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, "redis://"+server.Addr, "")
+	see(t, s, key(1), at())
+	server.Pause()
+	within(t, func(ctx context.Context) {
+		if r, err := s.Seen(ctx, key(1), at().Add(time.Hour), limits()); err == nil {
+			t.Errorf("a paused server answered %+v", r)
+		}
+	})
+	server.Resume()
+	eventually(t, func() error {
+		_, err := s.Seen(t.Context(), key(2), at(), limits())
+		return err
+	})
+	// The sighting that was given up may have been made, once the server woke.
+	if o := see(t, s, key(1), at().Add(time.Hour)); !o.Pass() {
+		t.Errorf("after the pause: %+v", o)
+	}
+}
+
+// eventually tries until f succeeds; the test's own end bounds it.
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	var err error
+	for t.Context().Err() == nil {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
+}
+
+func TestKilled(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, "redis://"+server.Addr, "")
+	see(t, s, key(1), at())
+	server.Kill()
+	within(t, func(ctx context.Context) {
+		if r, err := s.Seen(ctx, key(1), at().Add(time.Hour), limits()); err == nil {
+			t.Errorf("a dead server answered %+v", r)
+		}
+	})
+	server.Restart()
+	eventually(t, func() error {
+		_, err := s.Seen(t.Context(), key(1), at(), limits())
+		return err
+	})
+	// The script has to be loaded anew, too.
+	if err := s.Put(t.Context(), []greylist.Entry{{ID: key(2).ByNetwork()}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFull(t *testing.T) {
+	server := redistest.Start(t, "--maxmemory", "4mb", "--maxmemory-policy", "noeviction")
+	s := open(t, "redis://"+server.Addr, "")
+	l := limits()
+	known, waiting := key(1), key(2)
+	see(t, s, known, at())
+	see(t, s, known, at().Add(l.Delay))
+	see(t, s, waiting, at())
+	var full error
+	for i := 3; full == nil; i++ {
+		_, full = s.Seen(t.Context(), key(i), at(), l)
+	}
+	if !redis.HasErrorPrefix(full, "OOM") {
+		t.Errorf("full: %v", full)
+	}
+	if o := see(t, s, known, at().Add(time.Hour)); o.Why != greylist.Known {
+		t.Errorf("known, while full: %+v", o)
+	}
+	// What cannot be recorded is no answer: the rule for failures applies.
+	if r, err := s.Seen(t.Context(), waiting, at().Add(l.Delay), l); err == nil {
+		t.Errorf("waiting, while full: %+v", r)
+	}
+}
+
+func TestSentinelFailover(t *testing.T) {
+	servers := redistest.StartSentinels(t)
+	s := open(t, servers.URL(), "")
+	l := limits()
+	see(t, s, key(1), at())
+	see(t, s, key(1), at().Add(l.Delay))
+	waitForReplica(t, servers.Master.Addr)
+	servers.Master.Kill()
+	within(t, func(ctx context.Context) {
+		if r, err := s.Seen(ctx, key(2), at(), l); err == nil {
+			t.Errorf("a dead master answered %+v", r)
+		}
+	})
+	servers.Watchers[0].Await("+switch-master")
+	eventually(t, func() error {
+		_, err := s.Peek(t.Context(), key(1))
+		return err
+	})
+	if o := see(t, s, key(1), at().Add(time.Hour)); o.Why != greylist.Known {
+		t.Errorf("after the failover: %+v", o)
+	}
+}
+
+// waitForReplica waits until a replica has all that was written.
+func waitForReplica(t *testing.T, master string) {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: master})
+	defer client.Close()
+	if n, err := client.Wait(t.Context(), 1, 0).Result(); err != nil || n < 1 {
+		t.Fatalf("WAIT: %d, %v", n, err)
+	}
+}
+
+func TestClusterNodeLoss(t *testing.T) {
+	servers := redistest.StartCluster(t)
+	s := open(t, servers.URL(), "")
+	l := limits()
+	see(t, s, key(1), at())
+	see(t, s, key(1), at().Add(l.Delay))
+	node := owner(t, servers)
+	waitForReplica(t, node.Addr)
+	node.Kill()
+	within(t, func(ctx context.Context) {
+		if r, err := s.Seen(ctx, key(2), at(), l); err == nil {
+			t.Errorf("a dead node answered %+v", r)
+		}
+	})
+	eventually(t, func() error {
+		_, err := s.Peek(t.Context(), key(1))
+		return err
+	})
+	if o := see(t, s, key(1), at().Add(time.Hour)); o.Why != greylist.Known {
+		t.Errorf("after the failover: %+v", o)
+	}
+}
+
+// owner is the master that has the store's keys.
+func owner(t *testing.T, c *redistest.Cluster) *redistest.Server {
+	t.Helper()
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{c.Nodes[0].Addr}})
+	defer client.Close()
+	node, err := client.MasterForKey(t.Context(), "{postern}:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(node.Options().Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := c.Find("127.0.0.1:" + port)
+	if server == nil {
+		t.Fatalf("no node at port %s", port)
+	}
+	return server
+}
+
+// TestBreakerReturns goes through the whole of an outage.
+func TestBreakerReturns(t *testing.T) {
+	server := redistest.Start(t)
+	var mu sync.Mutex
+	var changes []bool
+	b := greylist.NewBreaker(open(t, "redis://"+server.Addr, ""), time.Now, func(down bool, _ error) {
+		mu.Lock()
+		defer mu.Unlock()
+		changes = append(changes, down)
+	})
+	see(t, b, key(1), at())
+	server.Kill()
+	for {
+		if _, err := b.Seen(t.Context(), key(1), at(), limits()); errors.Is(err, greylist.ErrUnavailable) {
+			break
+		} else if err == nil {
+			t.Fatal("a dead server answered")
+		}
+	}
+	server.Restart()
+	eventually(t, func() error {
+		_, err := b.Seen(t.Context(), key(1), at(), limits())
+		return err
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if len(changes) != 2 || !changes[0] || changes[1] || b.Down() != nil {
+		t.Errorf("changes: %v, down: %v", changes, b.Down())
+	}
+}
