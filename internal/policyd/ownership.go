@@ -3,13 +3,16 @@ package policyd
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
+	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
 	"github.com/postern-mail/postern/internal/ownership/maptype"
+	"github.com/postern-mail/postern/internal/ownership/remote"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/policy"
@@ -29,11 +32,21 @@ type ownershipOptions struct {
 	LoginDomain           string
 	LocalDomains          []string
 	RecipientDelimiter    string
+	OwnerAliasDepth       int
+
+	OwnersTimeout          time.Duration
+	OwnersConnections      int
+	OwnersCacheTTL         time.Duration
+	OwnersCacheNegativeTTL time.Duration
+	OwnersCacheSize        int
+	OwnersLastKnown        time.Duration
 }
 
 func (o *Options) bindOwnership(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Owners, "owners", nil, "`type:table` of the logins that own a sender, as in smtpd_sender_login_maps; repeat for several")
 	fs.StringArrayVar(&o.OwnerAliases, "owner-aliases", nil, "`type:table` of aliases, as in virtual_alias_maps: a login owns the aliases that lead straight to it")
+	config.Int(fs, &o.OwnerAliasDepth, "owner-alias-depth", 1, 1, ownership.MaxAliasDepth, "how many aliases may lie behind each other between sender and login; 1 is the direct recipients of an alias")
+	o.bindOwnersServers(fs)
 	config.Choice(fs, &o.OwnersOnError, "owners-on-error", "what happens while the tables cannot be read", wordDefer, wordPass)
 	config.Choice(fs, &o.OwnersUnlisted, "owners-unlisted", "senders that no table lists", wordReject, wordPass)
 	config.Choice(fs, &o.OwnersUnauthenticated, "owners-unauthenticated", "listed senders used without login (reject breaks forwarders)", wordPass, wordReject)
@@ -43,6 +56,16 @@ func (o *Options) bindOwnership(fs *pflag.FlagSet) {
 	fs.StringVar(&o.LoginDomain, "login-domain", "", "`domain` of logins and alias targets that have none")
 	fs.StringArrayVar(&o.LocalDomains, "local-domains", nil, "`domain` whose users may be listed without it, as in mydestination; repeat for several")
 	fs.StringVar(&o.RecipientDelimiter, "recipient-delimiter", "+", "`characters` that may separate user from extension; \"\" for none")
+}
+
+// bindOwnersServers adds what counts for tables that live in a server.
+func (o *Options) bindOwnersServers(fs *pflag.FlagSet) {
+	config.Duration(fs, &o.OwnersTimeout, "owners-timeout", remote.DefaultTimeout, 10*time.Millisecond, time.Minute, "longest time for one question to the servers of a table; keep it below deadline")
+	config.Int(fs, &o.OwnersConnections, "owners-connections", maptype.DefaultMaxConns, 1, 1000, "most connections to the servers of one table")
+	config.Duration(fs, &o.OwnersCacheTTL, "owners-cache-ttl", time.Minute, 0, 24*time.Hour, "how long an entry of a server's table is remembered; 0 asks each time")
+	config.Duration(fs, &o.OwnersCacheNegativeTTL, "owners-cache-negative-ttl", 10*time.Second, 0, 24*time.Hour, "how long it is remembered that a server's table has no entry")
+	config.Int(fs, &o.OwnersCacheSize, "owners-cache-size", remote.DefaultMaxEntries, 16, 1_000_000, "most remembered answers of one table")
+	config.Duration(fs, &o.OwnersLastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long a remembered answer that is too old may still stand in while the servers are down; 0 never")
 }
 
 // validateOwnership also brings the domains into their one form.
@@ -85,6 +108,7 @@ func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
 		LoginDomain:  o.LoginDomain,
 		Delimiters:   o.RecipientDelimiter,
 		SelfOwned:    o.OwnerSelf,
+		AliasDepth:   o.OwnerAliasDepth,
 	})
 	if err != nil {
 		return policy.Entry{}, err
@@ -109,7 +133,7 @@ func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
 func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([]ownership.Table, error) {
 	var tables []ownership.Table
 	for i, spec := range specs {
-		table, err := maptype.Open(spec, maptype.Options{Warn: warner(r.Log)})
+		table, err := maptype.Open(spec, s.tableOptions(r))
 		if err != nil {
 			_ = ownership.Close(tables...) // the first error is the one to mend
 			return nil, s.set.ErrorfAt(flag, i, "%w", err)
@@ -117,6 +141,27 @@ func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([
 		tables = append(tables, table)
 	}
 	return tables, nil
+}
+
+func (s *settings) tableOptions(r service.Runtime) maptype.Options {
+	return maptype.Options{
+		Warn:     warner(r.Log),
+		MaxConns: s.OwnersConnections,
+		Remote: remote.Config{
+			Timeout: s.OwnersTimeout, TTL: s.OwnersCacheTTL, NegativeTTL: s.OwnersCacheNegativeTTL,
+			StaleFor: s.OwnersLastKnown, MaxEntries: s.OwnersCacheSize,
+		},
+		State: func(table string, c remote.Change) { logTableState(r.Log, table, c) },
+	}
+}
+
+// logTableState writes the one record of a server that has gone or come back.
+func logTableState(log *zap.Logger, table string, c remote.Change) {
+	if c.Up {
+		log.Info("the servers of a table answer again", zap.String("table", table), zap.Duration("down", c.Down))
+		return
+	}
+	log.Error("the servers of a table do not answer", zap.String("table", table), zap.Error(c.Err))
 }
 
 func exempt(logins []string) map[string]bool {
