@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+const deploy = "../../deploy"
+
+func readDeploy(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(deploy, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// settings joins the continuation lines of a Postfix file, without comments.
+func settings(text string) string {
+	text = regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(text, "")
+	return regexp.MustCompile(`\n?[ \t]+`).ReplaceAllString(text, " ")
+}
+
+// The lines that the tests attach the daemon with are those that are shipped.
+func TestShippedPostfixLines(t *testing.T) {
+	const endpoint = "inet:127.0.0.1:10045"
+	main := settings(readDeploy(t, "postfix/main.cf"))
+	if want := recipientRestrictions(endpoint, "dnsbl, greylist"); !strings.Contains(main, want) {
+		t.Errorf("main.cf:\n%s\nhas not %s", main, want)
+	}
+	master := strings.ReplaceAll(settings(readDeploy(t, "postfix/master.cf")), " = ", "=")
+	if want := senderRestrictions(endpoint); strings.Count(master, want) != 2 {
+		t.Errorf("master.cf:\n%s\nhas not twice %s", master, want)
+	}
+}
+
+// The shipped example runs, once the table that it names exists.
+func TestShippedExample(t *testing.T) {
+	postfixtest.Require(t)
+	dir, err := postfixtest.MakeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	owners := filepath.Join(dir, "sender_logins")
+	if err := os.WriteFile(owners, []byte(ownersMap), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	example := strings.ReplaceAll(readDeploy(t, "examples/policyd.toml"), "/etc/postfix/sender_logins", owners)
+	file := filepath.Join(dir, "policyd.toml")
+	if err := os.WriteFile(file, []byte(example), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	binary, err := binaries.Path(t.Context(), "postern-policyd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Only where it listens is not the example's: its ports may be taken here.
+	postfixtest.NewDaemon(t, postfixtest.DaemonConfig{Path: binary, Args: []string{
+		"--config", file, "--listen", "inet:127.0.0.1:0", "--metrics-listen", "inet:127.0.0.1:0", "--admin", "unix:" + filepath.Join(dir, "admin.sock"),
+	}})
+	if !strings.Contains(readDeploy(t, "systemd/postern-policyd.service"), "RestartPreventExitStatus=78") {
+		t.Error("the unit restarts on a configuration error")
+	}
+}

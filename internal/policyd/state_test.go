@@ -1,0 +1,170 @@
+package policyd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/policy"
+)
+
+func quiet() service.Runtime {
+	return service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})}
+}
+
+func buildOrFail(t *testing.T, args ...string) *state {
+	t.Helper()
+	s, err := loadAll(append([]string{"--config=", "--checks=ownership"}, args...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A state is closed when it has been replaced and its last request is over,
+// not earlier.
+func TestStateLivesAsLongAsItsRequests(t *testing.T) {
+	var c current
+	closed := map[string]bool{}
+	apply := func(name string) {
+		s := buildOrFail(t, "--owners", "static:x")
+		s.settings.current = &c
+		s.closeLater(func() error { closed[name] = true; return errors.New("nobody cares") })
+		s.Apply()
+	}
+	apply("first")
+	hook, err := c.Hook("", nil)
+	if err != nil || len(hook.Chain) != 1 {
+		t.Fatalf("%v, %v", hook, err)
+	}
+	apply("second")
+	if closed["first"] {
+		t.Error("closed under a request")
+	}
+	hook.Release()
+	if !closed["first"] || closed["second"] {
+		t.Errorf("closed: %v", closed)
+	}
+	if _, err := c.Hook("nonsense", nil); err == nil {
+		t.Error("an unknown context has a hook")
+	}
+	if got := c.p.Load().users.Load(); got != 1 {
+		t.Errorf("%d users of an idle state", got)
+	}
+}
+
+func TestReplaceUnderRequests(t *testing.T) {
+	var c current
+	next := func() {
+		s := buildOrFail(t, "--owners", "static:x")
+		s.settings.current = &c
+		s.Apply()
+	}
+	next()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				hook, err := c.Hook("ownership", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				hook.Release()
+			}
+		})
+	}
+	for range 50 {
+		next()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestBuildFailsWhole(t *testing.T) {
+	s, err := loadAll([]string{"--config=", "--checks=ownership", "--owners", "static:x", "--owner-aliases", "hash:/nonexistent/aliases"}, nil)
+	if err == nil || s != nil || !strings.HasPrefix(err.Error(), "--owner-aliases: ") {
+		t.Errorf("%v, %v", s, err)
+	}
+}
+
+func TestStateFiles(t *testing.T) {
+	dir := t.TempDir()
+	owners := filepath.Join(dir, "owners")
+	file := filepath.Join(dir, "policyd.toml")
+	for path, text := range map[string]string{owners: "a@b.example ann\n", file: "owners = [\"hash:" + owners + "\"]\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := loadAll([]string{"--config", file, "--checks=ownership"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Files(); !slices.Contains(got, owners) || !slices.Contains(got, file) {
+		t.Errorf("files %q", got)
+	}
+}
+
+func TestSettingsReachTheChecks(t *testing.T) {
+	s := buildOrFail(t, "--owners", "inline:{pr@x.example=ann}", "--owners-unlisted=pass", "--owners-unauthenticated=reject",
+		"--null-sender=reject", "--owner-exempt=Root", "--login-domain=x.example", "--shadow=all", "--owners-on-error=pass")
+	chain, err := s.router.Chain("", nil)
+	if err != nil || len(chain) != 1 || chain[0].Mode != policy.Shadow || chain[0].OnError != policy.ErrorPass {
+		t.Fatalf("%+v, %v", chain, err)
+	}
+	for _, tt := range []struct {
+		sender, login string
+		want          policy.Kind
+	}{
+		{"pr@x.example", "ann", policy.Pass}, {"pr@x.example", "ann@x.example", policy.Pass}, {"ann@x.example", "ann", policy.Pass},
+		{"pr@x.example", "bob", policy.Reject}, {"pr@x.example", "root", policy.Pass}, {"who@x.example", "bob", policy.Pass},
+		{"pr@x.example", "", policy.Reject}, {"", "bob", policy.Reject},
+	} {
+		if v, _, err := s.ownership.Judge(t.Context(), mailaddr.Parse(tt.sender), tt.login); err != nil || v.Kind != tt.want {
+			t.Errorf("%s by %q: %s %s, %v", tt.sender, tt.login, v.Kind, v.Reason, err)
+		}
+	}
+}
+
+func TestOwnersCheckCommand(t *testing.T) {
+	var a app
+	s := buildOrFail(t, "--owners", "inline:{pr@x.example=ann}")
+	s.settings.current = &a.current
+	s.Apply()
+	ask := func(args string) (OwnersCheckResult, error) {
+		result, err := a.commands()["owners.check"](context.Background(), json.RawMessage(args), nil)
+		if err != nil {
+			return OwnersCheckResult{}, err
+		}
+		return result.(OwnersCheckResult), nil
+	}
+	got, err := ask(`{"sender":"pr@x.example","login":"bob"}`)
+	want := OwnersCheckResult{Verdict: "reject", Reason: "not_owned", Reply: "not owned by user bob", Map: "inline:{pr@x.example=ann}", Key: "pr@x.example", Entry: "ann", Owners: []string{"ann"}}
+	if err != nil || got.Allowed || got.Key != want.Key || got.Entry != want.Entry || got.Reply != want.Reply || !slices.Equal(got.Owners, want.Owners) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := ask(`{"sender":"pr@x.example","login":"ann"}`); err != nil || !got.Allowed || got.Reason != "owned" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := ask(`{"sender":"pr@x.example"}`); err == nil {
+		t.Error("a question without login was answered")
+	}
+}
