@@ -42,7 +42,7 @@ func newZones(sites []Site, kind Kind, key Key) ([]*zone, error) {
 	var zones []*zone
 	var errs []error
 	for _, s := range sites {
-		if err := misplaced(s, kind, key); err != nil {
+		if err := s.Check(kind, key != nil); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -100,15 +100,16 @@ func (s *Site) counts(codes []Code) bool {
 	})
 }
 
-// misplaced refuses sites that cannot work.
-func misplaced(s Site, kind Kind, key Key) error {
+// Check refuses a site that cannot work among the lists of a kind: with or
+// without a key. The error names the mend, and never a key.
+func (s Site) Check(kind Kind, keyed bool) error {
 	name := publicName(s.Zone)
 	switch {
 	case hidesKey(s.Zone):
 		return errors.New("a DQS zone with its key inside: keys stand in messages then; write zen.spamhaus.org or dbl.spamhaus.org, and put the key into a file for --dqs-key-file")
 	case name == authZone:
 		return fmt.Errorf("%s lists stolen logins: it is for submission, not for mail that comes in; take it out", name)
-	case strings.HasSuffix(name, serviceSuffix) && key == nil:
+	case strings.HasSuffix(name, serviceSuffix) && !keyed:
 		return fmt.Errorf("%s needs a key: set --dqs-key-file", name)
 	case kind == KindAddress && (name == "dbl.spamhaus.org" || name == freshZone):
 		return fmt.Errorf("%s lists domains: put it under --dbl", name)

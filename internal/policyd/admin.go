@@ -32,7 +32,9 @@ type OwnersCheckResult struct {
 // commands are what the postern command may ask of this daemon.
 func (a *app) commands() map[string]admin.Handler {
 	return map[string]admin.Handler{
-		"owners.check": admin.Typed(a.ownersCheck),
+		"owners.check":   admin.Typed(a.ownersCheck),
+		"dnsbl.check":    admin.Typed(a.dnsblCheck),
+		"dnsbl.selftest": admin.Typed(a.dnsblSelfTest),
 	}
 }
 

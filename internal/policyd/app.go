@@ -36,6 +36,7 @@ func (a *app) Configure(args, environ []string) (service.Settings, error) {
 
 // Start wires requests to the state in force.
 func (a *app) Start(r service.Runtime) service.Traffic {
+	r.Metrics.Registerer().MustRegister(newDNSCollector(&a.current), newZoneCollector(&a.current))
 	server := &policy.Server{
 		Hooks:  &a.current,
 		Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}},

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/service"
@@ -40,6 +41,7 @@ type part struct {
 func parts() []part {
 	return []part{
 		{checks.OwnershipName, (*Options).bindOwnership, (*Options).validateOwnership, (*state).buildOwnership},
+		{checks.DNSBLName, (*Options).bindDNSBL, (*Options).validateDNSBL, (*state).buildDNSBL},
 	}
 }
 
@@ -59,6 +61,7 @@ type Options struct {
 	Shadow   []string // of Checks, or "all"
 	Deadline time.Duration
 	ownershipOptions
+	dnsblOptions
 }
 
 func (o *Options) bind(fs *pflag.FlagSet) {
@@ -117,6 +120,7 @@ func configure(args, environ []string) (*settings, error) {
 		EnvPrefix:   "POSTERN_POLICYD_",
 		DefaultFile: "/etc/postern/policyd.toml",
 		Bind:        s.bind,
+		Redact:      dnsbl.HideKeys,
 	}, args, environ)
 	s.set = set
 	if err == nil {

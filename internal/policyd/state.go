@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
@@ -16,9 +17,12 @@ type state struct {
 	settings  *settings
 	router    *policy.Router
 	ownership *checks.Ownership // nil when the check does not run
+	lists     *shared[*lists]   // likewise
+	dns       *shared[*resolver.Resolver]
 
 	files   []string
 	closers []func() error
+	starts  []func()
 	release func() // s.done, made once: a method value costs an allocation
 
 	users atomic.Int64 // its place in current counts as one
@@ -61,8 +65,14 @@ func (s *state) closeLater(f func() error) { s.closers = append(s.closers, f) }
 // Files implements service.State.
 func (s *state) Files() []string { return s.files }
 
+// startLater adds what begins to run once the state is in force.
+func (s *state) startLater(f func()) { s.starts = append(s.starts, f) }
+
 // Apply puts the state in force and lets go of the one before.
 func (s *state) Apply() {
+	for _, f := range s.starts {
+		f()
+	}
 	if old := s.settings.current.p.Swap(s); old != nil {
 		old.done()
 	}
