@@ -48,6 +48,26 @@ const (
 	DNSBLUnavailable     Reason = "dnsbl_unavailable"
 )
 
+// Reasons of the greylist check.
+const (
+	GreylistNew              Reason = "greylist_new"               // never seen: told to come back
+	GreylistEarly            Reason = "greylist_early"             // has come back too soon
+	GreylistWaited           Reason = "greylist_waited"            // passes for the first time
+	GreylistKnown            Reason = "greylist_known"             // has passed before
+	GreylistAutoAllowed      Reason = "greylist_auto_allowed"      // its client has passed often enough
+	GreylistAllowedByHand    Reason = "greylist_allowed_by_hand"   // postern greylist allow
+	GreylistFloodNetwork     Reason = "greylist_flood_network"     // its network makes too many new triplets: deferred, not recorded
+	GreylistFlood            Reason = "greylist_flood"             // too many new triplets in all: deferred, not recorded
+	GreylistAuthenticated    Reason = "greylist_authenticated"     // those who log in are never greylisted
+	GreylistLocalClient      Reason = "greylist_local_client"      // private, loopback or link-local address
+	GreylistNoClient         Reason = "greylist_no_client_address" // nothing to make a key of
+	GreylistClientAllowed    Reason = "greylist_client_allowed"
+	GreylistRecipientAllowed Reason = "greylist_recipient_allowed" // listed, or postmaster or abuse
+	GreylistSenderAllowed    Reason = "greylist_sender_allowed"    // listed, and SPF passed
+	GreylistNotSuspicious    Reason = "greylist_not_suspicious"
+	GreylistUnavailable      Reason = "greylist_unavailable" // the store could not tell (see error)
+)
+
 // Reasons of the signer.
 const (
 	Signed             Reason = "signed"
@@ -58,6 +78,13 @@ const (
 	SignNoKey          Reason = "no_dkim_key"
 	SignAlreadySigned  Reason = "already_signed" // by us, and the signature is valid
 	SignFailed         Reason = "sign_failed"    // no key could sign (see error)
+)
+
+// Reasons of the verifier.
+const (
+	Verified     Reason = "verified"      // judged; what the results are, spf, dkim and steps say
+	VerifyUnsure Reason = "verify_unsure" // the same, but DNS could not tell something
+	SPFFailed    Reason = "spf_fail"      // refused: the sender's domain does not let the client send
 )
 
 // Reasons of the milter server.

@@ -1,0 +1,31 @@
+package verify
+
+import (
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+// Findings are the results of everything that was asked about one message. The
+// header, the record and the decision are made of them and of nothing else.
+type Findings struct {
+	Envelope Envelope
+	MailFrom spf.MailFromResult
+	Helo     spf.HeloResult // without a Status when it was not asked for
+	IPRev    IPRev
+	DKIM     dkim.Report
+	Author   dmarc.Author
+}
+
+// unsure tells whether DNS could not tell something that it should have.
+func (f *Findings) unsure() bool {
+	if f.MailFrom.Status == spf.TempError {
+		return true
+	}
+	for i := range f.DKIM.Signatures {
+		if f.DKIM.Signatures[i].Status == dkim.TempError {
+			return true
+		}
+	}
+	return false
+}

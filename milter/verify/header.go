@@ -1,0 +1,111 @@
+package verify
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/milter/authres"
+)
+
+// receivedSPFField is the field of RFC 7208 section 9.1.
+const receivedSPFField = "Received-SPF"
+
+// results spells the findings, in the order in which readers expect them: what
+// the DMARC result rests on stands before it.
+func (f *Findings) results() []authres.Result {
+	list := []authres.Result{f.mailFromResult()}
+	if f.Helo.Status != "" && f.Helo.Status != spf.None {
+		list = append(list, authres.SPF{Value: authres.Value(f.Helo.Status), Helo: f.Envelope.Helo, Text: spfText(f.Helo.Result)})
+	}
+	list = append(list, dkimResults(f.DKIM)...)
+	if f.IPRev.Value != "" {
+		list = append(list, authres.IPRev{
+			Value: f.IPRev.Value,
+			IP:    f.Envelope.Client.Unmap().WithZone("").String(),
+			Text:  authres.Text{Comment: f.IPRev.Name},
+		})
+	}
+	return list
+}
+
+// mailFromResult names the domain alone: the local part is nobody's business.
+// Under a null sender the identity is the HELO name.
+func (f *Findings) mailFromResult() authres.Result {
+	r := authres.SPF{Value: authres.Value(f.MailFrom.Status), Text: spfText(f.MailFrom.Result)}
+	if f.MailFrom.NullSender {
+		r.Helo = f.Envelope.Helo
+		return r
+	}
+	r.MailFrom = f.MailFrom.Domain
+	if r.MailFrom == "" {
+		r.MailFrom = senderOf(f.Envelope.Sender).Domain
+	}
+	return r
+}
+
+// spfText says what the status rests on. The errors of DNS would name our own
+// name servers, which are nobody's business either.
+func spfText(r spf.Result) authres.Text {
+	switch {
+	case r.Status == spf.TempError:
+		return authres.Text{Comment: dnsComment}
+	case r.Status == spf.PermError && r.Err != nil:
+		return authres.Text{Comment: r.Err.Error()}
+	case r.Mechanism == "":
+		return authres.Text{}
+	}
+	return authres.Text{Comment: matched(r)}
+}
+
+const dnsComment = "DNS could not tell"
+
+// matched is the mechanism that matched, and whose it is.
+func matched(r spf.Result) string {
+	if n := len(r.Path); n > 1 {
+		return r.Mechanism + " of " + r.Path[n-1]
+	}
+	return r.Mechanism
+}
+
+// dkimResults has one result for each signature, or the one that there is none.
+func dkimResults(report dkim.Report) []authres.Result {
+	if len(report.Signatures) == 0 {
+		return []authres.Result{authres.DKIM{Value: authres.None}}
+	}
+	var list []authres.Result
+	for i := range report.Signatures {
+		s := &report.Signatures[i]
+		list = append(list, authres.DKIM{
+			Value:     authres.Value(s.Status),
+			Domain:    s.Domain,
+			Identity:  s.Identity,
+			Selector:  s.Selector,
+			Algorithm: s.Algorithm,
+			Signature: s.B,
+			Text:      authres.Text{Comment: dkimComment(s)},
+		})
+	}
+	return list
+}
+
+func dkimComment(s *dkim.Signature) string {
+	var parts []string
+	if s.Reason != "" {
+		parts = append(parts, s.Reason)
+	}
+	if s.KeyBits > 0 {
+		parts = append(parts, strconv.Itoa(s.KeyBits)+"-bit key")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// fields are those to put at the top, in this order.
+func (m *Mail) fields(f *Findings) []Field {
+	list := []Field{{Name: resultsField, Value: " " + authres.Format(m.authservID, f.results()...)}}
+	if m.verifier.options.ReceivedSPF {
+		list = append(list, Field{Name: receivedSPFField, Value: " " + f.MailFrom.ReceivedSPF(m.spfArgs)})
+	}
+	return list
+}

@@ -1,0 +1,80 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/milter/authres"
+)
+
+// maxReverseNames is how many names of a client are looked up, as SPF does (RFC
+// 7208 section 4.6.4).
+const maxReverseNames = spf.MaxNames
+
+// IPRev is whether a name of the client's address leads back to it (RFC 8601
+// section 2.7.3). Its Value is "" when nobody was asked.
+type IPRev struct {
+	Value authres.Value
+	Name  string // the name that leads back, or else the first one
+	Err   error  // of temperror and permerror
+}
+
+// checkIPRev asks for the names of the client and their addresses.
+func (v *Verifier) checkIPRev(ctx context.Context, client netip.Addr) IPRev {
+	if anonymous(client) {
+		return IPRev{}
+	}
+	client = client.Unmap().WithZone("")
+	resolver := v.options.Resolver
+	names, err := resolver.LookupAddr(ctx, client.String())
+	switch {
+	case err != nil && !isAbsent(err):
+		return IPRev{Value: authres.TempError, Err: fmt.Errorf("PTR %s: %w", client, err)}
+	case len(names) == 0:
+		return IPRev{Value: authres.PermError, Err: errNoName}
+	}
+	r := IPRev{Value: authres.Fail, Name: hostName(names[0])}
+	for _, name := range names[:min(len(names), maxReverseNames)] {
+		found, err := leadsTo(ctx, resolver, name, client)
+		switch {
+		case found:
+			return IPRev{Value: authres.Pass, Name: hostName(name)}
+		case err != nil:
+			r.Value, r.Err = authres.TempError, err
+		}
+	}
+	return r
+}
+
+var errNoName = errors.New("the address has no name")
+
+// leadsTo tells whether the name has the address.
+func leadsTo(ctx context.Context, r Resolver, name string, client netip.Addr) (bool, error) {
+	network := "ip4"
+	if client.Is6() {
+		network = "ip6"
+	}
+	addrs, err := r.LookupNetIP(ctx, network, name)
+	if err != nil && !isAbsent(err) {
+		return false, fmt.Errorf("addresses of %s: %w", name, err)
+	}
+	for _, a := range addrs {
+		if a.Unmap() == client {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isAbsent tells an answer, that there is nothing, from the lack of one.
+func isAbsent(err error) bool {
+	dns, ok := errors.AsType[*net.DNSError](err)
+	return ok && dns.IsNotFound && !dns.IsTemporary && !dns.IsTimeout
+}
+
+func hostName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

@@ -1,0 +1,136 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+// Field is one header field, see dkim.Field.
+type Field = dkim.Field
+
+// Mail is one message being verified. Its methods are called by one goroutine:
+// Refused at any time, then Header, Write, and Finish. Close must be called
+// whatever has happened before; it may be called twice.
+type Mail struct {
+	verifier   *Verifier
+	envelope   Envelope
+	authservID string
+	spfArgs    spf.Args
+
+	mailFrom *later[spf.MailFromResult]
+	helo     *later[spf.HeloResult]
+	iprev    *later[IPRev]
+	running  sync.WaitGroup
+	cancel   context.CancelFunc
+
+	startDKIM func(fields []Field, author string) *dkim.Verification // in the message's context
+	dkim      *dkim.Verification                                     // nil before the header and after the end
+	author    dmarc.Author
+	forged    []Position
+	broken    error // a panic: what it left is not used
+}
+
+// Start begins a message and asks DNS about its envelope. The questions end with
+// ctx, which should live as long as the message.
+func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
+	m := &Mail{verifier: v, envelope: e, authservID: v.options.authservID(e.MTA)}
+	m.spfArgs = v.spfArgs(e, m.authservID)
+	ctx, m.cancel = context.WithCancel(ctx)
+	m.startDKIM = func(fields []Field, author string) *dkim.Verification {
+		return v.dkim.Start(ctx, fields, author)
+	}
+	// Not the deadline of the message: its header may be long in coming.
+	early, done := context.WithTimeout(ctx, v.options.Deadline)
+	m.mailFrom = start(&m.running, func() spf.MailFromResult { return v.checkMailFrom(early, m.spfArgs) })
+	m.helo = start(&m.running, func() spf.HeloResult { return v.checkHelo(early, m.spfArgs) })
+	m.iprev = start(&m.running, func() IPRev { return v.checkIPRev(early, e.Client) })
+	m.running.Go(func() {
+		defer done()
+		<-m.mailFrom.done
+		<-m.helo.done
+		<-m.iprev.done
+	})
+	return m
+}
+
+// Refused tells whether the envelope is refused already. It waits for what
+// that depends on, but not longer than ctx, and then says no.
+func (m *Mail) Refused(ctx context.Context) *Refusal {
+	if !m.verifier.options.SPFReject {
+		return nil
+	}
+	select {
+	case <-m.mailFrom.done:
+		return refuse(&m.verifier.options, m.envelope, m.mailFrom.value)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Header takes the whole header and begins to look up keys.
+func (m *Mail) Header(fields []Field) {
+	defer rescue(&m.broken)
+	m.forged = forged(fields, m.authservID)
+	m.author = dmarc.ParseFrom(func(yield func(string, string) bool) {
+		for _, f := range fields {
+			if !yield(f.Name, f.Value) {
+				return
+			}
+		}
+	})
+	author := ""
+	if len(m.author.Domains) > 0 {
+		author = m.author.Domains[0]
+	}
+	m.dkim = m.startDKIM(fields, author)
+}
+
+// Write adds p to the body, in which lines end in CRLF. It never fails.
+func (m *Mail) Write(p []byte) (int, error) {
+	defer rescue(&m.broken)
+	if m.dkim != nil && m.broken == nil {
+		m.dkim.Write(p)
+	}
+	return len(p), nil
+}
+
+// Finish ends the body, waits for what is still asked, and gives the result.
+// When ctx ends, what is not known by then is a temporary error. Finish is
+// called once, after Header.
+func (m *Mail) Finish(ctx context.Context) Result {
+	defer context.AfterFunc(ctx, m.cancel)()
+	f := m.collect()
+	if m.broken != nil {
+		return m.unverified(m.broken)
+	}
+	return m.result(f)
+}
+
+// collect waits for all results and brings them together.
+func (m *Mail) collect() (f *Findings) {
+	defer rescue(&m.broken)
+	if m.broken != nil {
+		return nil
+	}
+	f = &Findings{Envelope: m.envelope, Author: m.author}
+	f.DKIM, m.dkim = m.dkim.Finish(), nil
+	f.MailFrom, f.Helo, f.IPRev = m.mailFrom.wait(), m.helo.wait(), m.iprev.wait()
+	m.broken = errors.Join(m.mailFrom.err, m.helo.err, m.iprev.err)
+	return f
+}
+
+// Close gives the message up if it has not come to its end, and waits for
+// everything that it started.
+func (m *Mail) Close() {
+	m.cancel()
+	if m.dkim != nil {
+		m.dkim.Close()
+		m.dkim = nil
+	}
+	m.running.Wait()
+}

@@ -1,0 +1,109 @@
+// Package verify judges mail that comes from elsewhere: SPF for its envelope,
+// DKIM for its signatures, the reverse name of its client, and what all of that
+// says to those who read the mail after us.
+//
+// Verifier.Start takes the envelope and begins to ask DNS at once. The header
+// follows with Mail.Header, which begins to ask for keys, the body with
+// Mail.Write, and Mail.Finish gives the result: fields to remove, fields to
+// put at the top, or a refusal. Everything DNS is asked runs beside the arrival
+// of the message.
+//
+// The files follow the data: envelope (who sends), spf, iprev and mail (what is
+// asked while the message comes), findings (all results in one place), then
+// header, forged, refusal and report, each made of the findings alone.
+//
+// Invariants:
+//
+//   - No question is waited for longer than Options.Deadline after the header
+//     has come, and none at all when the caller's context has ended. What DNS
+//     has not told by then is a temperror, never a fail.
+//   - Fields that claim our name are removed and our own is written even when
+//     nothing could be verified, a defect of ours included.
+//   - Results are one Authentication-Results field (RFC 8601). Nothing here
+//     reads such a field for what it says.
+//   - The HELO identity of SPF and that of MAIL FROM are never exchanged.
+//   - Every goroutine ends before Finish or Close returns.
+package verify
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+// Defaults of [Options].
+const (
+	// DefaultDeadline is below the 20 s that RFC 7208 section 4.6.4 asks of an SPF
+	// check at least when nobody waits; here an SMTP client does.
+	DefaultDeadline = 10 * time.Second
+	// DefaultSkew is how far the clocks of signers may be wrong.
+	DefaultSkew = 5 * time.Minute
+	// unknownHost is our name when nobody has told one: no other host can have it.
+	unknownHost = "localhost.invalid"
+)
+
+// Resolver asks DNS, see [spf.Resolver] for what errors mean.
+type Resolver = spf.Resolver
+
+// Options is what a Verifier needs. The zero value of a field, but for the
+// Resolver, is its default.
+type Options struct {
+	Resolver Resolver
+	// AuthservID is our name in Authentication-Results; "" is the name of the
+	// MTA, or HostName when that is unknown too.
+	AuthservID string
+	HostName   string
+	// Deadline bounds the questions of one message, see the package comment.
+	Deadline time.Duration
+	// Skew is how long after x= a signature still counts; negative for not at all.
+	Skew time.Duration
+	// SPFReject refuses mail whose sender's domain says that the client may not
+	// send it ("fail"). Nothing else that SPF says refuses mail.
+	SPFReject bool
+	// ReceivedSPF adds a Received-SPF field (RFC 7208 section 9.1).
+	ReceivedSPF bool
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Trace, when set, is told each step of the SPF checks. It is called from
+	// several goroutines.
+	Trace func(identity string, e spf.Event)
+}
+
+// Identities of SPF, for Options.Trace.
+const (
+	IdentityMailFrom = "mailfrom"
+	IdentityHelo     = "helo"
+)
+
+// Verifier verifies messages. It may be used by several goroutines.
+type Verifier struct {
+	options Options
+	dkim    dkim.Verifier
+}
+
+// New returns a Verifier.
+func New(o Options) *Verifier {
+	o.Deadline = cmp.Or(o.Deadline, DefaultDeadline)
+	o.Skew = max(cmp.Or(o.Skew, DefaultSkew), 0)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Verifier{
+		options: o,
+		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.Deadline},
+	}
+}
+
+// authservID is our name on a message that came through the MTA of this name.
+func (o *Options) authservID(mta string) string {
+	return cmp.Or(o.AuthservID, mta, o.HostName, unknownHost)
+}
+
+// anonymous tells a client whose address says nothing about who sends the mail:
+// there is none, or the mail was handed over inside this machine.
+func anonymous(client netip.Addr) bool {
+	return !client.IsValid() || client.IsUnspecified() || client.Unmap().IsLoopback()
+}

@@ -1,0 +1,90 @@
+package milter
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/milter/verify"
+)
+
+// NewVerifying returns the handler of the verify role: v judges every message,
+// removes the results that others wrote in our name, and writes ours.
+func NewVerifying(v *verify.Verifier) Handler { return verifying{v} }
+
+type verifying struct{ verifier *verify.Verifier }
+
+// Begin starts what the envelope is enough for.
+func (v verifying) Begin(ctx context.Context, s *Session, m *Message) (Work, Answer, error) {
+	mail := v.verifier.Start(ctx, verify.Envelope{Client: s.Client, Helo: s.Helo, Sender: m.Sender, MTA: s.MTA})
+	return &verifyingWork{message: m, mail: mail}, Answer{}, nil
+}
+
+// verifyingWork is one message being verified. No stage but the last accepts it:
+// forged results would stay in the header.
+type verifyingWork struct {
+	message *Message
+	mail    *verify.Mail
+}
+
+var _ Gate = (*verifyingWork)(nil)
+
+// Recipient refuses the recipients of a message whose sender is refused.
+func (w *verifyingWork) Recipient(ctx context.Context, _ mailaddr.Address) (Answer, error) {
+	if r := w.mail.Refused(ctx); r != nil {
+		return refusal(r), nil
+	}
+	return Answer{}, nil
+}
+
+func refusal(r *verify.Refusal) Answer {
+	return Answer{
+		Verdict: Reject,
+		Reply:   Reply{Code: r.Code, Status: r.Status, Text: r.Text},
+		Reason:  r.Reason,
+		Details: Details{SPF: r.SPF},
+	}
+}
+
+// Headers hands the header over.
+func (w *verifyingWork) Headers(context.Context) (Answer, error) {
+	fields := make([]verify.Field, len(w.message.Header))
+	for i, f := range w.message.Header {
+		fields[i] = verify.Field(f)
+	}
+	w.mail.Header(fields)
+	return Answer{}, nil
+}
+
+// Body hashes a chunk.
+func (w *verifyingWork) Body(chunk []byte) error {
+	_, err := w.mail.Write(chunk)
+	return err
+}
+
+// Finish gives the result. It has no error: the changes to the header would be
+// lost with it.
+func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
+	r := w.mail.Finish(ctx)
+	var d Decision
+	if r.Refusal != nil {
+		d.Answer = refusal(r.Refusal)
+	}
+	d.Reason = r.Reason
+	d.Err = r.Err
+	d.Details.Steps = r.Steps
+	if f := r.Findings; f != nil {
+		d.Details.From = f.From()
+		d.Details.SPF = string(f.MailFrom.Status)
+		d.Details.DKIM = string(f.DKIM.Status())
+	}
+	for _, p := range r.Remove {
+		d.Delete = append(d.Delete, Position(p))
+	}
+	for _, f := range r.Fields {
+		d.Insert = append(d.Insert, Insertion{Index: 0, Name: f.Name, Value: f.Value})
+	}
+	return d, nil
+}
+
+// Close ends what was started.
+func (w *verifyingWork) Close() { w.mail.Close() }
