@@ -18,10 +18,11 @@ type Point struct {
 	Failure *Failure
 	Took    time.Duration
 
-	labels string
-	// optional: the zone may leave it unlisted or unanswered. Many lists have no
+	// Optional: the zone may leave it unlisted or unanswered. Many lists have no
 	// IPv6, and of several test names one is enough.
-	optional bool
+	Optional bool
+
+	labels string
 }
 
 // OK tells whether the zone said what it should.
@@ -109,11 +110,11 @@ func (l *Lists) points(z *zone) []Point {
 }
 
 func addressPoint(addr netip.Addr, listed, optional bool) Point {
-	return Point{Subject: addr.String(), labels: Reversed(addr), Listed: listed, optional: optional}
+	return Point{Subject: addr.String(), labels: Reversed(addr), Listed: listed, Optional: optional}
 }
 
 func namePoint(name string, listed, optional bool) Point {
-	return Point{Subject: name, labels: name, Listed: listed, optional: optional}
+	return Point{Subject: name, labels: name, Listed: listed, Optional: optional}
 }
 
 // judge finds the worst that the points show: a refusal, a zone that lists what
@@ -144,7 +145,7 @@ func (p *Point) finding() (Failure, int) {
 		return *f, 4
 	case f == nil && !p.Listed && len(p.Codes) > 0:
 		return Failure{Problem: ListsEverything, Cause: fmt.Sprintf("%s is listed (%s)", p.Subject, p.Codes[0].Addr)}, 3
-	case p.optional:
+	case p.Optional:
 	case transient:
 		return *f, 2
 	case p.Listed && len(p.Codes) == 0:

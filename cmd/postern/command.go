@@ -39,6 +39,8 @@ type runner func(ctx context.Context, io streams, args []string) (code int, err 
 func commands() []command {
 	return []command{
 		{"owners check", "SENDER LOGIN", "may LOGIN use the envelope sender SENDER, and by which entry", bindOwnersCheck},
+		{"dnsbl check", "ADDRESS|NAME", "what every DNS list says about an address or a name", bindDNSBLCheck},
+		{"dnsbl selftest", "", "test every DNS list now, as RFC 5782 has it", bindDNSBLSelfTest},
 	}
 }
 

@@ -290,12 +290,13 @@ type DNSBLTest struct {
 
 // DNSBLPoint is one question of a self-test.
 type DNSBLPoint struct {
-	Subject string      `json:"subject"`
-	Want    string      `json:"want"` // listed, not listed
-	Codes   []DNSBLCode `json:"codes,omitempty"`
-	Error   string      `json:"error,omitempty"`
-	OK      bool        `json:"ok"`
-	Millis  float64     `json:"latency_ms"`
+	Subject  string      `json:"subject"`
+	Want     string      `json:"want"`     // listed, not listed
+	Optional bool        `json:"optional"` // it may be missing: no IPv6, one of several test names
+	Codes    []DNSBLCode `json:"codes,omitempty"`
+	Error    string      `json:"error,omitempty"`
+	OK       bool        `json:"ok"`
+	Millis   float64     `json:"latency_ms"`
 }
 
 // DNSBLSelfTestResult is the outcome of "dnsbl.selftest".
@@ -358,7 +359,7 @@ func (a *app) dnsblSelfTest(ctx context.Context, _ struct{}, _ func(any)) (any, 
 }
 
 func point(p *dnsbl.Point) DNSBLPoint {
-	out := DNSBLPoint{Subject: p.Subject, Want: "not listed", Codes: meanings(p.Codes), OK: p.OK(), Millis: millis(p.Took)}
+	out := DNSBLPoint{Subject: p.Subject, Want: "not listed", Optional: p.Optional, Codes: meanings(p.Codes), OK: p.OK(), Millis: millis(p.Took)}
 	if p.Listed {
 		out.Want = "listed"
 	}

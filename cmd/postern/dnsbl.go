@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/policyd"
+)
+
+// bindDNSBLCheck answers exitNo for a subject that is refused or cannot be
+// judged.
+func bindDNSBLCheck(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 1 {
+			return exitFailed, errUsage
+		}
+		var answer policyd.DNSBLCheckResult
+		if err := client.Call(ctx, "dnsbl.check", policyd.DNSBLCheckArgs{Subject: args[0]}, &answer, nil); err != nil {
+			return exitFailed, err
+		}
+		code := exitYes
+		if answer.Refused || !answer.Asked {
+			code = exitNo
+		}
+		if *asJSON {
+			return code, printJSON(io.out, answer)
+		}
+		printDNSBL(io.out, answer)
+		return code, nil
+	}
+}
+
+func printDNSBL(w io.Writer, a policyd.DNSBLCheckResult) {
+	if !a.Asked {
+		fmt.Fprintf(w, "%s is not asked about: it is a private address, no host name, or there is no list for it\n", a.Subject)
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "LIST\tSTATE\tANSWER\tMEANING\tWEIGHT\tLATENCY")
+	for _, z := range a.Zones {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.1f ms\n", z.Zone, z.State, dnsblAnswer(z), dnsblMeaning(z), dnsblWeight(z), z.Millis)
+	}
+	t.Flush()
+	for _, z := range a.Zones {
+		for _, line := range []string{z.Text, z.Error, z.Mend} {
+			if line != "" {
+				fmt.Fprintf(w, "  %s: %s\n", z.Zone, printable(line))
+			}
+		}
+	}
+	verdict := "not refused"
+	if a.Refused {
+		verdict = "refused"
+	}
+	fmt.Fprintf(w, "%s: score %d, threshold %d: %s\n", a.Subject, a.Score, a.Threshold, verdict)
+}
+
+func dnsblAnswer(z policyd.DNSBLZone) string {
+	var codes []string
+	for _, c := range z.Codes {
+		codes = append(codes, c.Code)
+	}
+	switch {
+	case len(codes) > 0:
+		return strings.Join(codes, ",")
+	case z.Error != "":
+		return "none"
+	}
+	return "not listed"
+}
+
+func dnsblMeaning(z policyd.DNSBLZone) string {
+	var names []string
+	for _, c := range z.Codes {
+		names = append(names, fmt.Sprintf("%s (%s)", c.Meaning, c.Class))
+	}
+	if len(names) == 0 {
+		return "-"
+	}
+	return strings.Join(names, ", ")
+}
+
+func dnsblWeight(z policyd.DNSBLZone) string {
+	if !z.Counted {
+		return "-"
+	}
+	return fmt.Sprintf("%+d", z.Weight)
+}
+
+// printable takes what could move a terminal's cursor out of a list's words.
+func printable(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c >= 0x7f && c < 0xa0 {
+			return '?'
+		}
+		return c
+	}, text)
+}
+
+func bindDNSBLSelfTest(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		var answer policyd.DNSBLSelfTestResult
+		if err := client.Call(ctx, "dnsbl.selftest", nil, &answer, nil); err != nil {
+			return exitFailed, err
+		}
+		code := exitNo
+		if answer.Healthy {
+			code = exitYes
+		}
+		if *asJSON {
+			return code, printJSON(io.out, answer)
+		}
+		printSelfTest(io.out, answer)
+		return code, nil
+	}
+}
+
+func printSelfTest(w io.Writer, a policyd.DNSBLSelfTestResult) {
+	for _, z := range a.Zones {
+		fmt.Fprintf(w, "%s (%s): %s\n", z.Zone, z.Kind, z.State)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, p := range z.Points {
+			answer := dnsblAnswer(policyd.DNSBLZone{Codes: p.Codes, Error: p.Error})
+			if p.Error != "" {
+				answer = p.Error
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%.1f ms\n", p.Subject, answer, dnsblExpected(p), p.Millis)
+		}
+		t.Flush()
+		if z.Mend != "" {
+			fmt.Fprintf(w, "  %s\n", z.Mend)
+		}
+	}
+}
+
+func dnsblExpected(p policyd.DNSBLPoint) string {
+	switch {
+	case p.OK:
+		return "as it should be"
+	case p.Optional && p.Want == "listed":
+		return "need not be listed"
+	}
+	return "should be " + p.Want
+}
