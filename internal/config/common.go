@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -32,9 +33,13 @@ type Common struct {
 
 // CommonDefaults are the defaults in which the daemons differ.
 type CommonDefaults struct {
-	MetricsListen string // "inet:127.0.0.1:9145"
-	Admin         string // "unix:/run/postern/policyd.sock"
+	MetricsListen string        // "inet:127.0.0.1:9145"
+	Admin         string        // "unix:/run/postern/policyd.sock"
+	DrainTimeout  time.Duration // 0 means 30s
 }
+
+// drainTimeout is enough for any one request.
+const drainTimeout = 30 * time.Second
 
 // Fixed names the common flags that a reload cannot change, because sockets are
 // bound and privileges are gone: for ChangedFixed.
@@ -52,7 +57,7 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	Mode(fs, &c.SocketMode, "socket-mode", 0o660, "permissions of unix sockets")
 	fs.StringVar(&c.SocketGroup, "socket-group", "", "`group` of unix sockets (default that of the process)")
 	fs.StringVar(&c.User, "user", "", "`user` to become once the listeners are bound (default none)")
-	Duration(fs, &c.DrainTimeout, "drain-timeout", 30*time.Second, 0, day, "how long to wait for work in progress when stopping")
+	Duration(fs, &c.DrainTimeout, "drain-timeout", cmp.Or(d.DrainTimeout, drainTimeout), 0, day, "how long to wait for work in progress when stopping")
 	fs.StringVar(&c.MetricsListen, "metrics-listen", d.MetricsListen, "`endpoint` of /metrics, /healthz and /readyz; \"\" for none")
 	fs.StringVar(&c.Admin, "admin", d.Admin, "`endpoint` that the postern command talks to; \"\" for none")
 	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, under which relative unix: paths lie")

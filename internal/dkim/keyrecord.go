@@ -51,9 +51,11 @@ func parseKey(record string) (*publicKey, error) {
 	return k, k.readKey(tags.text("p"))
 }
 
+var errRevoked = errors.New("key revoked")
+
 func (k *publicKey) readKey(text string) error {
 	if text == "" {
-		return errors.New("key revoked")
+		return errRevoked
 	}
 	data, err := decodeBase64(text)
 	if err != nil {

@@ -84,15 +84,12 @@ func (d *running) bind() ([]daemon.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	user := d.settings.Common().User
-	var identity daemon.Identity
-	if user != "" {
-		if identity, err = daemon.LookupIdentity(user); err != nil {
-			return nil, d.settings.Set().Errorf("user", "%w", err)
-		}
+	identity, err := identity(d.settings)
+	if err != nil {
+		return nil, err
 	}
 	listeners, err := daemon.Listen(all)
-	if err != nil || user == "" {
+	if err != nil || identity == nil {
 		return listeners, err
 	}
 	if err := identity.Become(); err != nil {

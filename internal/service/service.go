@@ -151,12 +151,41 @@ func check(app App, p Process, settings Settings) int {
 	if _, err := sockets(settings); err != nil {
 		return refuse(app, p, err)
 	}
+	if err := becomeForCheck(settings); err != nil {
+		return refuse(app, p, err)
+	}
 	state, err := settings.Build(Runtime{Log: log.Logger(), Metrics: metrics.New(metrics.Options{Daemon: app.Daemon()})})
 	if err != nil {
 		return refuse(app, p, err)
 	}
 	defer state.Discard()
 	return printed(settings.Set().Describe(p.Stdout))
+}
+
+// becomeForCheck gives up root, so that a file which the daemon will not be able
+// to read is found. Whoever is not root checks with what they may read.
+func becomeForCheck(settings Settings) error {
+	identity, err := identity(settings)
+	if err != nil || identity == nil || os.Geteuid() != 0 {
+		return err
+	}
+	if err := identity.Become(); err != nil {
+		return settings.Set().Errorf("user", "%w", err)
+	}
+	return nil
+}
+
+// identity is that of --user, nil without one.
+func identity(settings Settings) (*daemon.Identity, error) {
+	user := settings.Common().User
+	if user == "" {
+		return nil, nil
+	}
+	id, err := daemon.LookupIdentity(user)
+	if err != nil {
+		return nil, settings.Set().Errorf("user", "%w", err)
+	}
+	return &id, nil
 }
 
 // Flags of the sockets that every daemon has beside its own.

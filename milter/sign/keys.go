@@ -78,6 +78,25 @@ func (k *Keys) Domains() []string {
 	return slices.Sorted(maps.Keys(domains))
 }
 
+// Without returns the keys but for those that out names. Files and folders stay
+// those that were read.
+func (k *Keys) Without(out func(*Key) bool) *Keys {
+	rest := &Keys{
+		byDomain: make(map[string][]*Key, len(k.byDomain)),
+		table:    make(signingTable, len(k.table)),
+		all:      slices.DeleteFunc(slices.Clone(k.all), out),
+		files:    k.files,
+		dirs:     k.dirs,
+	}
+	for domain, keys := range k.byDomain {
+		rest.byDomain[domain] = slices.DeleteFunc(slices.Clone(keys), out)
+	}
+	for pattern, keys := range k.table {
+		rest.table[pattern] = slices.DeleteFunc(slices.Clone(keys), out)
+	}
+	return rest
+}
+
 // Files returns the files that were read: keys and tables.
 func (k *Keys) Files() []string { return slices.Clone(k.files) }
 

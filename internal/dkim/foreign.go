@@ -1,0 +1,130 @@
+package dkim
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+)
+
+// Foreign is a signature field of another protocol that borrows DKIM's tags,
+// keys and hashes: those of ARC (RFC 8617 sections 4.1.2 and 4.1.3). What i=
+// means, and which tags must be there beyond a, b, d and s, is for the caller.
+type Foreign struct {
+	parsed *parsed
+	tags   tagList
+}
+
+// ParseForeign reads a field, the one at index of its header. The error is of
+// ours alone and can be shown.
+func ParseForeign(field Field, index int) (*Foreign, error) {
+	f := &Foreign{parsed: &parsed{field: field}}
+	p := f.parsed
+	p.Index = index
+	if len(field.Value) > maxSignature {
+		return f, errors.New("field too long")
+	}
+	tags, err := parseTags(field.Value)
+	if err != nil {
+		return f, err
+	}
+	f.tags = tags
+	p.describe(tags)
+	p.Identity = "@" + p.Domain
+	for _, name := range []string{"a", "b", "d", "s"} {
+		if tags.text(name) == "" {
+			return f, errors.New("no " + name + "=")
+		}
+	}
+	b, _ := tags.get("b")
+	p.bStart, p.bEnd = b.start, b.end
+	if p.signature, err = decodeBase64(p.text); err != nil {
+		return f, errors.New("b= is not base64")
+	}
+	return f, f.read(p.readDomain, p.readTimes, p.readAlgorithm)
+}
+
+func (f *Foreign) read(readers ...func(tagList) *refusal) error {
+	for _, read := range readers {
+		if refused := read(f.tags); refused != nil {
+			return errors.New(refused.reason)
+		}
+	}
+	return nil
+}
+
+// ReadMessage reads the tags of a field that signs the message itself: bh, c
+// and h, which must name From.
+func (f *Foreign) ReadMessage() error {
+	if _, ok := f.tags.get("c"); ok && f.tags.text("c") == "" {
+		return errors.New("c= is empty")
+	}
+	return f.read(f.parsed.readNames, f.parsed.readCanonicalization, f.parsed.readHashes)
+}
+
+// Tag gives the value of a tag without white space.
+func (f *Foreign) Tag(name string) (value string, ok bool) {
+	_, ok = f.tags.get(name)
+	return f.tags.text(name), ok
+}
+
+// Signature gives what the field says of itself; its Status is empty.
+func (f *Foreign) Signature() Signature { return f.parsed.Signature }
+
+// Unsigned is the field as its signer saw it: with an empty b=.
+func (f *Foreign) Unsigned() Field { return f.parsed.unsigned() }
+
+// Body is how the body is canonicalized for bh=.
+func (f *Foreign) Body() Canonicalization { return f.parsed.body }
+
+// MatchesBody compares bh= with the hash of the body.
+func (f *Foreign) MatchesBody(sum [sha256.Size]byte) bool {
+	return subtle.ConstantTimeCompare(sum[:], f.parsed.bodyHash) == 1
+}
+
+// KeyName is the name that the key stands at, without a last dot.
+func (f *Foreign) KeyName() string { return f.parsed.keyName() }
+
+// HeaderHash hashes the fields of one message for several signatures. It is
+// not safe for concurrent use.
+type HeaderHash struct{ hash *headerHash }
+
+// NewHeaderHash takes the whole header of a message.
+func NewHeaderHash(fields []Field) *HeaderHash {
+	return &HeaderHash{newHeaderHash(fields)}
+}
+
+// Sum hashes the fields that f signed and f itself, after ReadMessage.
+func (h *HeaderHash) Sum(f *Foreign) [sha256.Size]byte { return h.hash.sum(f.parsed) }
+
+// Keys is what stands at one key name.
+type Keys struct{ lookup lookup }
+
+// LookupKeys asks for the keys at a KeyName. It returns when ctx ends.
+func LookupKeys(ctx context.Context, r Resolver, name string) *Keys {
+	k := new(Keys)
+	k.lookup.run(ctx, r, name)
+	return k
+}
+
+// Verify checks the signature of f over a header's hash. The status is Pass,
+// Fail, Policy (an RSA key of a size that is refused), TempError or PermError;
+// the reason, of ours alone, is empty for a pass. The error is that of the DNS.
+func (k *Keys) Verify(f *Foreign, digest [sha256.Size]byte) (Status, string, error) {
+	if refused := k.lookup.refused; refused != nil {
+		return refused.status, refused.reason, k.lookup.err
+	}
+	worst := permError("no key")
+	for _, key := range k.lookup.keys {
+		refused := key.allows(f.parsed)
+		switch {
+		case refused == nil && key.verify(digest, f.parsed.signature):
+			return Pass, "", nil
+		case refused == nil:
+			worst = &refusal{Fail, "signature did not verify"}
+		case closeness(refused) >= closeness(worst):
+			worst = refused
+		}
+	}
+	return worst.status, worst.reason, nil
+}

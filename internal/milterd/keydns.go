@@ -1,0 +1,223 @@
+package milterd
+
+import (
+	"context"
+	"crypto"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/milter/sign"
+)
+
+// Times and bounds of the watch over keys in the DNS.
+const (
+	keyCheckEvery   = 10 * time.Minute
+	keyCheckTimeout = 20 * time.Second // of one question, with all its tries
+	// keyConfirmAfter lies between two answers that must agree before a key is
+	// left out, and more when the first one was to be cached for longer.
+	keyConfirmAfter = 5 * time.Minute
+	maxKeyQuestions = 8 // at a time
+)
+
+// keyWatch asks the DNS for the records of our keys. A signature that fails
+// costs no more than none (RFC 6376 section 6.1), while mail without any may be
+// refused: so a key signs whatever the DNS says, but for one case. It is left out
+// when two answers, minutes apart, held another key or a revoked one, and
+// another key of its domain does verify.
+type keyWatch struct {
+	signer *sign.Signer
+	all    *sign.Keys
+	dns    txtQuerier
+	log    *zap.Logger
+	now    func() time.Time
+
+	// states is replaced, never changed, by the goroutine of run.
+	states atomic.Pointer[map[*sign.Key]keyState]
+}
+
+// txtQuerier asks the DNS.
+type txtQuerier interface {
+	Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
+}
+
+// keyState is what is known of one key.
+type keyState struct {
+	published dkim.Published
+	err       error     // the DNS could not tell; published is from before
+	asked     bool      // the DNS has answered
+	again     time.Time // when an answer of PublishedOther may be confirmed
+	confirmed bool      // it was
+	leftOut   bool
+}
+
+// newKeyWatch begins with what the watch before it, or nil, knew of the keys that
+// are still the same.
+func newKeyWatch(signer *sign.Signer, dns txtQuerier, log *zap.Logger, before *keyWatch) *keyWatch {
+	w := &keyWatch{signer: signer, all: signer.Keys(), dns: dns, log: log, now: time.Now}
+	known := make(map[*sign.Key]keyState)
+	if before != nil {
+		states := *before.states.Load()
+		old := make(map[string]*sign.Key, len(states))
+		for key := range states {
+			old[key.Name()] = key
+		}
+		for _, key := range w.all.All() {
+			if was := old[key.Name()]; was != nil && samePublic(was, key) {
+				known[key] = states[was]
+			}
+		}
+	}
+	w.states.Store(&known)
+	w.enforce(known)
+	return w
+}
+
+func samePublic(a, b *sign.Key) bool {
+	public, ok := a.Signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(b.Signer.Public())
+}
+
+// enforce takes the keys away that are to be left out.
+func (w *keyWatch) enforce(states map[*sign.Key]keyState) {
+	w.signer.SetKeys(w.all.Without(func(k *sign.Key) bool { return states[k].leftOut }))
+}
+
+// run watches until ctx ends.
+func (w *keyWatch) run(ctx context.Context) {
+	if len(w.all.All()) == 0 {
+		return
+	}
+	for {
+		w.round(ctx)
+		wait := time.NewTimer(w.untilNext())
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		}
+	}
+}
+
+// untilNext is short when an answer waits to be confirmed.
+func (w *keyWatch) untilNext() time.Duration {
+	wait, now := keyCheckEvery, w.now()
+	for _, s := range *w.states.Load() {
+		if s.published == dkim.PublishedOther && !s.confirmed {
+			wait = min(wait, max(s.again.Sub(now), time.Second))
+		}
+	}
+	return wait
+}
+
+// round asks for every key and puts the outcome in force.
+func (w *keyWatch) round(ctx context.Context) {
+	next := w.ask(ctx)
+	if ctx.Err() != nil {
+		return // cut short: it says nothing about the keys
+	}
+	decide(next)
+	before := *w.states.Swap(&next)
+	for _, key := range w.all.All() {
+		w.tell(key, before[key], next[key])
+	}
+	w.enforce(next)
+}
+
+// ask asks for all keys, some at a time.
+func (w *keyWatch) ask(ctx context.Context) map[*sign.Key]keyState {
+	before := *w.states.Load()
+	next := make(map[*sign.Key]keyState, len(before))
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	slots := make(chan struct{}, maxKeyQuestions)
+	for _, key := range w.all.All() {
+		slots <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-slots }()
+			state := w.askOne(ctx, key, before[key])
+			mu.Lock()
+			defer mu.Unlock()
+			next[key] = state
+		})
+	}
+	asking.Wait()
+	return next
+}
+
+func (w *keyWatch) askOne(ctx context.Context, key *sign.Key, before keyState) keyState {
+	ctx, cancel := context.WithTimeout(ctx, keyCheckTimeout)
+	defer cancel()
+	answer, err := w.dns.Query(ctx, key.Name(), resolver.TypeTXT)
+	if err != nil {
+		before.err = err
+		return before
+	}
+	return before.after(dkim.ComparePublished(answer.TXT, key.Signer.Public()), answer.TTL, w.now())
+}
+
+// after gives the state that follows an answer, which caches keep for ttl.
+func (s keyState) after(published dkim.Published, ttl time.Duration, now time.Time) keyState {
+	next := keyState{published: published, asked: true}
+	if published != dkim.PublishedOther {
+		return next
+	}
+	next.again = now.Add(max(keyConfirmAfter, ttl+time.Second))
+	if s.published == dkim.PublishedOther {
+		next.again = s.again
+		next.confirmed = s.confirmed || !now.Before(s.again)
+	}
+	return next
+}
+
+// decide marks the keys to leave out: those that the DNS contradicted twice, in
+// domains of which another key verifies.
+func decide(states map[*sign.Key]keyState) {
+	verifies := make(map[string]bool)
+	for key, s := range states {
+		if s.published == dkim.PublishedSame {
+			verifies[key.Domain] = true
+		}
+	}
+	for key, s := range states {
+		s.leftOut = s.confirmed && verifies[key.Domain]
+		states[key] = s
+	}
+}
+
+// tell logs what has changed for a key.
+func (w *keyWatch) tell(key *sign.Key, before, now keyState) {
+	fields := []zap.Field{zap.String("name", key.Name()), zap.String("key", key.Path)}
+	switch {
+	case now.leftOut && !before.leftOut:
+		w.log.Warn("DKIM key is left out: the DNS has another one, and other keys of the domain verify", fields...)
+	case now.err != nil && before.err == nil:
+		w.log.Warn("DKIM key could not be looked up in the DNS; it signs as before", append(fields, zap.Error(now.err))...)
+	case !now.asked || before.asked && before.published == now.published && before.leftOut == now.leftOut:
+	case now.published == dkim.PublishedSame:
+		w.log.Info("DKIM key is in the DNS", fields...)
+	default:
+		w.log.Warn("DKIM key signs, but receivers cannot verify it: publish what `postern dkim dns` prints",
+			append(fields, zap.Stringer("dns", now.published))...)
+	}
+}
+
+// status says for the admin what the DNS has of a key.
+func (w *keyWatch) status(key *sign.Key) string {
+	if w == nil {
+		return ""
+	}
+	switch s := (*w.states.Load())[key]; {
+	case s.err != nil:
+		return "unknown: " + s.err.Error()
+	case !s.asked:
+		return "not asked yet"
+	default:
+		return s.published.String()
+	}
+}

@@ -1,0 +1,259 @@
+// Package milterd is postern-milterd: flags become settings (options.go and a
+// file for each role), settings become a state (state.go), connections reach it
+// (app.go), and the postern command asks about it (admin.go).
+//
+// Each listener says whose mail comes in: our own is signed (sign.go), other
+// people's is verified. The DNS is asked through one resolver, which all of the
+// daemon shares (resolver.go); whether our own keys stand in the DNS, keydns.go
+// watches.
+package milterd
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/milter"
+)
+
+// Names of the flags whose sockets say whose mail comes in.
+const (
+	flagListen       = "listen"
+	flagListenVerify = "listen-verify"
+	flagListenSign   = "listen-sign"
+)
+
+// Where Postfix finds the daemon when no listener is named.
+const (
+	defaultListenVerify = "inet:127.0.0.1:10046"
+	defaultListenSign   = "inet:127.0.0.1:10047"
+)
+
+// Words of --on-error.
+const (
+	wordAccept   = "accept"
+	wordTempfail = "tempfail"
+)
+
+// defaultDrainTimeout is as long as sessions may well last: smtpd(8) ends those
+// that are silent for 300 s (smtpd_timeout).
+const defaultDrainTimeout = 10 * time.Minute
+
+// part is one role's share of the daemon: its flags, what must hold between
+// them, and how its handler is made of them.
+type part struct {
+	role     milter.Role
+	bind     func(*Options, *pflag.FlagSet)
+	validate func(*Options, *config.Set) error
+	build    func(*state, service.Runtime) (milter.Handler, error)
+}
+
+// parts are the roles that are wired. Mail of another role passes untouched.
+func parts() []part {
+	return []part{
+		{milter.Sign, (*Options).bindSign, (*Options).validateSign, (*state).buildSign},
+		{milter.Verify, (*Options).bindVerify, (*Options).validateVerify, (*state).buildVerify},
+	}
+}
+
+// Options are the settings of postern-milterd.
+type Options struct {
+	config.Common
+	Listen       []string // endpoints; the session says whose mail it is
+	ListenVerify []string // nothing here is ours
+	ListenSign   []string // everything here is ours
+
+	Originating      []string
+	InternalNetworks []string
+	AuthservID       string // "" is the name that the MTA gives itself
+	OnError          string
+	signOptions
+	verifyOptions
+
+	internal []netip.Prefix // InternalNetworks
+}
+
+func (o *Options) bind(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&o.Listen, flagListen, nil, "`endpoint` for any mail: signed when the client has logged in, or by --originating or --internal-networks; else verified")
+	fs.StringArrayVar(&o.ListenVerify, flagListenVerify, nil, "`endpoint` for other people's mail: nothing is signed (default, when no listener is given, "+defaultListenVerify+")")
+	fs.StringArrayVar(&o.ListenSign, flagListenSign, nil, "`endpoint` for our own mail: everything is signed (default, when no listener is given, "+defaultListenSign+")")
+	fs.StringArrayVar(&o.Originating, "originating", []string{"ORIGINATING"}, "milter_macro_daemon_`name` of the services whose mail is ours, on --listen; repeat for several")
+	fs.StringArrayVar(&o.InternalNetworks, "internal-networks", nil, "`network` whose mail is ours, on --listen, as 192.0.2.0/24; repeat for several")
+	fs.StringVar(&o.AuthservID, "authserv-id", "", "`name` under which verdicts are written into Authentication-Results (default the MTA's own)")
+	config.Choice(fs, &o.OnError, "on-error", "mail that could not be judged because of an error", wordAccept, wordTempfail)
+	for _, p := range parts() {
+		p.bind(o, fs)
+	}
+	o.Common.Bind(fs, config.CommonDefaults{
+		MetricsListen: "inet:127.0.0.1:9146",
+		Admin:         "unix:" + DefaultAdminPath,
+		DrainTimeout:  defaultDrainTimeout,
+	})
+}
+
+// validate checks what needs no I/O and brings names into their one form.
+func (o *Options) validate(s *config.Set) error {
+	errs := []error{o.Common.Validate(s), o.validateNetworks(s)}
+	if len(o.Listen)+len(o.ListenVerify)+len(o.ListenSign) == 0 {
+		o.ListenVerify, o.ListenSign = []string{defaultListenVerify}, []string{defaultListenSign}
+	}
+	if o.AuthservID != "" {
+		id, err := mailaddr.ParseDomain(o.AuthservID)
+		if err != nil {
+			errs = append(errs, s.Errorf("authserv-id", "%q: %w", o.AuthservID, err))
+		}
+		o.AuthservID = id
+	}
+	for _, p := range parts() {
+		errs = append(errs, p.validate(o, s))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateNetworks(s *config.Set) error {
+	var errs []error
+	for i, text := range o.InternalNetworks {
+		network, err := parseNetwork(text)
+		if err != nil {
+			errs = append(errs, s.ErrorfAt("internal-networks", i, "%w", err))
+		}
+		o.internal = append(o.internal, network)
+	}
+	return errors.Join(errs...)
+}
+
+// parseNetwork reads a network or a single address. Bits behind the mask are a
+// mistake, as in mynetworks.
+func parseNetwork(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a network: write 192.0.2.0/24 or 2001:db8::/32", text)
+	}
+	if masked := network.Masked(); masked != network {
+		return netip.Prefix{}, fmt.Errorf("%q has bits set behind its mask: write %s", text, masked)
+	}
+	return network, nil
+}
+
+// milterDrain is how long sessions are left alone while the daemon drains. The
+// message that is under way then has the rest of --drain-timeout to come to its
+// end.
+func (o *Options) milterDrain() time.Duration {
+	return max(o.DrainTimeout-milter.DefaultFinishTimeout-drainMargin, time.Nanosecond)
+}
+
+// drainMargin is for the body that comes before the end of a message.
+const drainMargin = 10 * time.Second
+
+// settings is one load of the configuration, as the service package wants it.
+type settings struct {
+	Options
+	set *config.Set
+	app *app // where a state of these settings comes into force
+}
+
+// configure loads and validates.
+func configure(args, environ []string) (*settings, error) {
+	s := new(settings)
+	set, err := config.Load(config.Program{
+		Name:        ProgramName,
+		EnvPrefix:   "POSTERN_MILTERD_",
+		DefaultFile: "/etc/postern/milterd.toml",
+		Bind:        s.bind,
+	}, args, environ)
+	s.set = set
+	if err == nil {
+		err = s.validate(set)
+	}
+	return s, err
+}
+
+func (s *settings) Set() *config.Set       { return s.set }
+func (s *settings) Common() *config.Common { return &s.Options.Common }
+func (*settings) Fixed() []string          { return []string{flagListen, flagListenVerify, flagListenSign} }
+
+// listeners are the flags of the sockets, and the kind of mail of each.
+func (o *Options) listeners() []struct {
+	flag      string
+	kind      milter.Listen
+	endpoints []string
+} {
+	return []struct {
+		flag      string
+		kind      milter.Listen
+		endpoints []string
+	}{
+		{flagListen, milter.BySession, o.Listen},
+		{flagListenVerify, milter.VerifyOnly, o.ListenVerify},
+		{flagListenSign, milter.SignOnly, o.ListenSign},
+	}
+}
+
+// kind is the kind of mail that comes in over a socket of a flag.
+func kind(flag string) milter.Listen {
+	for _, l := range new(Options).listeners() {
+		if "--"+l.flag == flag {
+			return l.kind
+		}
+	}
+	return milter.BySession
+}
+
+// Sockets gives those of all three flags.
+func (s *settings) Sockets() ([]daemon.Socket, error) {
+	var sockets []daemon.Socket
+	for _, l := range s.listeners() {
+		for i, endpoint := range l.endpoints {
+			socket, err := service.Socket(s, "--"+l.flag, endpoint)
+			if err != nil {
+				return nil, err
+			}
+			if len(socket.Suffix) > 0 {
+				return nil, s.set.ErrorfAt(l.flag, i, "%s: nothing may follow the address", endpoint)
+			}
+			sockets = append(sockets, socket)
+		}
+	}
+	return sockets, nil
+}
+
+// Build makes the handlers of all roles.
+func (s *settings) Build(r service.Runtime) (service.State, error) {
+	state, err := build(s, r)
+	if err != nil {
+		return nil, err
+	}
+	return state, nil
+}
+
+// warnings are what an operator should know about settings that are allowed.
+func (o *Options) warnings() []string {
+	var all []string
+	local := slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
+	if local && len(o.Listen) > 0 {
+		all = append(all, "internal-networks holds a loopback address: what a content filter hands back is then signed, whoever sent it")
+	}
+	for _, endpoint := range slices.Concat(o.Listen, o.ListenSign) {
+		if wide(endpoint) {
+			all = append(all, endpoint+": whoever reaches this address gets mail signed; use a loopback address or a unix socket")
+		}
+	}
+	return all
+}
+
+// wide tells whether an endpoint is bound to every address of the machine.
+func wide(endpoint string) bool {
+	return strings.HasPrefix(endpoint, "inet:0.0.0.0:") || strings.HasPrefix(endpoint, "inet:[::]:")
+}

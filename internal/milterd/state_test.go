@@ -1,0 +1,307 @@
+package milterd
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/milter/sign"
+	"github.com/postern-mail/postern/milter/wire/wiretest"
+)
+
+// genkey makes keys below dir.
+func genkey(t *testing.T, dir, domain string, kind sign.KeyType) []sign.NewKey {
+	t.Helper()
+	keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: domain, Type: kind, Bits: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// observed is a log that tests can read.
+func observed() (*zap.Logger, *observer.ObservedLogs) {
+	core, logs := observer.New(zap.DebugLevel)
+	return zap.New(core), logs
+}
+
+// running is an app whose first state is in force.
+func running(t *testing.T, args ...string) (*app, *metrics.Metrics, *observer.ObservedLogs) {
+	t.Helper()
+	a := new(app)
+	log, logs := observed()
+	m := metrics.New(metrics.Options{Daemon: daemonName})
+	a.Start(service.Runtime{Log: log, Metrics: m})
+	reload(t, a, args...)
+	t.Cleanup(func() { a.current.Load().close() })
+	return a, m, logs
+}
+
+// reload puts settings in force as a running daemon does.
+func reload(t *testing.T, a *app, args ...string) {
+	t.Helper()
+	s, err := load(a, a.runtime.Log, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Apply()
+}
+
+// sendOver sends one mail to a listener of a flag, as Postfix does.
+func sendOver(t *testing.T, a *app, flag, from string) wiretest.Result {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.server.ServeConn(t.Context(), theirs, kind(flag))
+	}()
+	c := wiretest.New(t, ours)
+	c.Open(wiretest.Session{Client: netip.MustParseAddrPort("192.0.2.1:1000"), Helo: "client.example"})
+	r := c.Send(wiretest.Mail{From: "<a@home.example>", To: []string{"<b@away.example>"}, Message: from + "Subject: x\r\n\r\nbody\r\n"})
+	_ = ours.Close()
+	<-done
+	return r
+}
+
+func signatures(r wiretest.Result) int {
+	n := 0
+	for _, c := range r.Changes {
+		if c.Kind == 'i' && c.Name == "DKIM-Signature" {
+			n++
+		}
+	}
+	return n
+}
+
+// decisions is what was counted with a reason.
+func decisions(t *testing.T, m *metrics.Metrics, reason record.Reason) float64 {
+	t.Helper()
+	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, family := range families {
+		for _, metric := range family.Metric {
+			for _, label := range metric.Label {
+				if family.GetName() == "postern_decisions_total" && label.GetName() == "reason" && label.GetValue() == string(reason) {
+					sum += metric.Counter.GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
+
+const fromHome = "From: <a@home.example>\r\n"
+
+// A reload takes the keys of now, and a session that is open gets them with its
+// next message.
+func TestReloadKeys(t *testing.T) {
+	dir := t.TempDir()
+	a, m, logs := running(t, "--dkim-keys="+dir)
+	if logs.FilterMessageSnippet("no DKIM key").Len() != 1 {
+		t.Errorf("no warning about missing keys: %v", logs.All())
+	}
+	if n := signatures(sendOver(t, a, "--listen-sign", fromHome)); n != 0 {
+		t.Errorf("%d signatures without a key", n)
+	}
+	genkey(t, dir, "home.example", sign.Both)
+	reload(t, a, "--dkim-keys="+dir)
+	if n := signatures(sendOver(t, a, "--listen-sign", fromHome)); n != 2 {
+		t.Errorf("%d signatures, want 2", n)
+	}
+	if n := signatures(sendOver(t, a, "--listen-verify", fromHome)); n != 0 {
+		t.Errorf("%d signatures on other people's mail", n)
+	}
+	if n := signatures(sendOver(t, a, "--listen", fromHome)); n != 0 {
+		t.Errorf("%d signatures for a stranger", n)
+	}
+	reload(t, a, "--dkim-keys="+dir, "--internal-networks=192.0.2.0/24")
+	if n := signatures(sendOver(t, a, "--listen", fromHome)); n != 2 {
+		t.Errorf("%d signatures for an internal network, want 2", n)
+	}
+	if none, signed := decisions(t, m, record.SignNoKey), decisions(t, m, record.Signed); none != 1 || signed != 2 {
+		t.Errorf("counted %v without a key and %v signed", none, signed)
+	}
+	err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(`
+# HELP postern_dkim_keys Private keys, by what is done with them.
+# TYPE postern_dkim_keys gauge
+postern_dkim_keys{state="left_out"} 0
+postern_dkim_keys{state="signing"} 2
+`), "postern_dkim_keys")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A reload that fails changes nothing.
+func TestReloadFails(t *testing.T) {
+	dir := t.TempDir()
+	key := genkey(t, dir, "home.example", sign.Ed25519)[0]
+	a, _, _ := running(t, "--dkim-keys="+dir)
+	before := a.current.Load()
+	if err := os.Chmod(key.Path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(a, a.runtime.Log, "--dkim-keys="+dir); err == nil || !strings.Contains(err.Error(), "chmod 0600 "+key.Path) {
+		t.Errorf("error %v", err)
+	}
+	if a.current.Load() != before {
+		t.Error("the state was replaced")
+	}
+	if n := signatures(sendOver(t, a, "--listen-sign", fromHome)); n != 1 {
+		t.Errorf("%d signatures, want 1", n)
+	}
+}
+
+// The resolver outlives a reload that asks the same servers, with its cache.
+func TestResolverIsKept(t *testing.T) {
+	a, _, _ := running(t, "--dkim-keys=")
+	first := a.current.Load().resolver
+	reload(t, a, "--dkim-keys=", "--log-level=debug")
+	if a.current.Load().resolver != first {
+		t.Error("a resolver of the same servers was replaced")
+	}
+	reload(t, a, "--dkim-keys=", "--dns-timeout=3s")
+	second := a.current.Load().resolver
+	if second == first {
+		t.Error("a resolver with another time-out was kept")
+	}
+	reload(t, a, "--dkim-keys=", "--dns-timeout=3s", "--resolver=127.0.0.2")
+	if a.current.Load().resolver == second {
+		t.Error("a resolver of other servers was kept")
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	tests := []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--resolver=1.1.1.1"}, "public DNS resolver"},
+		{[]string{"--listen=unix:/run/x", "--internal-networks=127.0.0.0/8"}, "loopback"},
+		{[]string{"--listen-sign=inet:0.0.0.0:10047"}, "whoever reaches"},
+	}
+	for _, test := range tests {
+		log, logs := observed()
+		if _, err := load(new(app), log, append(test.args, "--dkim-keys="+t.TempDir())...); err != nil {
+			t.Fatal(err)
+		}
+		if logs.FilterMessageSnippet(test.want).Len() != 1 {
+			t.Errorf("%q: %v, want one warning of %q", test.args, logs.All(), test.want)
+		}
+	}
+	log, logs := observed()
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Ed25519)
+	if _, err := load(new(app), log, "--dkim-keys="+dir); err != nil || logs.Len() != 0 {
+		t.Errorf("%v, %v", err, logs.All())
+	}
+}
+
+// What is watched covers every file that was read.
+func TestFiles(t *testing.T) {
+	dir, aside := t.TempDir(), t.TempDir()
+	genkey(t, dir, "home.example", sign.Ed25519)
+	other := genkey(t, aside, "away.example", sign.Ed25519)[0]
+	keyTable, signingTable := filepath.Join(aside, "KeyTable"), filepath.Join(aside, "SigningTable")
+	for path, text := range map[string]string{
+		keyTable:     "k away.example:postern:" + other.Path + "\n",
+		signingTable: "*@away.example k\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := load(new(app), zap.NewNop(), "--dkim-keys="+dir, "--dkim-key-table="+keyTable, "--dkim-signing-table=refile:"+signingTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{dir, keyTable, signingTable, filepath.Dir(other.Path)}; !slices.Equal(s.Files(), want) {
+		t.Errorf("watches %q, want %q", s.Files(), want)
+	}
+	file := filepath.Join(aside, "milterd.toml")
+	if err := os.WriteFile(file, []byte("dkim-keys = \"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	configured, err := new(app).Configure([]string{"--config=" + file}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := configured.Build(service.Runtime{Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{file, "/etc/resolv.conf"}; !slices.Equal(built.Files(), want) {
+		t.Errorf("watches %q, want %q", built.Files(), want)
+	}
+}
+
+func TestResolverMetrics(t *testing.T) {
+	srv := resolvertest.New(t, "home.example. IN TXT \"x\"\n")
+	a, m, _ := running(t, "--dkim-keys=", "--resolver="+srv.Addr())
+	for range 3 {
+		if _, err := a.current.Load().resolver.LookupTXT(t.Context(), "home.example"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(`
+# HELP postern_dns_lookups_total DNS lookups, by where the answer came from.
+# TYPE postern_dns_lookups_total counter
+postern_dns_lookups_total{from="cache"} 2
+postern_dns_lookups_total{from="dns"} 1
+`), "postern_dns_lookups_total")
+	if err != nil {
+		t.Error(err)
+	}
+	if problems, err := testutil.GatherAndLint(m.Gatherer()); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+}
+
+func TestDKIMKeysCommand(t *testing.T) {
+	dir := t.TempDir()
+	key := genkey(t, dir, "home.example", sign.Ed25519)[0]
+	a, _, _ := running(t, "--dkim-keys="+dir)
+	got, err := a.dkimKeys(t.Context(), struct{}{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []KeyStatus{{Domain: "home.example", Selector: "postern", Algorithm: "ed25519-sha256", Path: key.Path, Signs: true}}
+	if !slices.Equal(got.([]KeyStatus), want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// Background work of a state ends when the next one is in force.
+func TestBackgroundEnds(t *testing.T) {
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Ed25519)
+	srv := resolvertest.New(t, "")
+	args := []string{"--dkim-keys=" + dir, "--dkim-require-dns", "--resolver=" + srv.Addr()}
+	a, _, _ := running(t, args...)
+	old := a.current.Load()
+	reload(t, a, args...)
+	ended := make(chan struct{})
+	go func() { old.running.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("the watch of the old state still runs")
+	}
+}
