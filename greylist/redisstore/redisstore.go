@@ -43,6 +43,9 @@ const (
 	maxRetries  = 1
 	poolSize    = 64
 	idleTime    = 5 * time.Minute
+	// clusterReload is how old the map of a Cluster's slots may be: a node that
+	// has died without a word is found out by it.
+	clusterReload = time.Second
 	// defaultKeep is how long clients are kept until SetLimits says better.
 	defaultKeep = 70 * 24 * time.Hour
 )
@@ -109,6 +112,11 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 	}
 	if a.sentinelAuth {
 		o.SentinelUsername, o.SentinelPassword = a.user, password
+	}
+	if a.kind == cluster {
+		c := o.Cluster()
+		c.ClusterStateReloadInterval = clusterReload
+		return redis.NewClusterClient(c), nil
 	}
 	return redis.NewUniversalClient(&o), nil
 }

@@ -131,6 +131,7 @@ func (s *Site) PolicydConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 		"--owner-aliases", "hash:" + s.AliasesPath(),
 		"--admin", "unix:" + filepath.Join(s.Dir, "policyd.sock"),
 		"--metrics-listen", "inet:" + metrics,
+		"--greylist-store", "memory:", // a further flag may name another
 		"--queue-directory", s.queueDir(),
 	}
 	if len(s.config.Files) == 0 {

@@ -20,7 +20,14 @@ const (
 const daemonName = "policyd"
 
 // Main runs the daemon to its end and returns the exit status.
-func Main(p service.Process) int { return service.Main(new(app), p) }
+func Main(p service.Process) int {
+	a := new(app)
+	status := service.Main(a, p)
+	if s := a.current.p.Swap(nil); s != nil {
+		s.done() // stores write what they still hold
+	}
+	return status
+}
 
 // app is the daemon as the service package drives it.
 type app struct{ current current }
@@ -36,7 +43,7 @@ func (a *app) Configure(args, environ []string) (service.Settings, error) {
 
 // Start wires requests to the state in force.
 func (a *app) Start(r service.Runtime) service.Traffic {
-	r.Metrics.Registerer().MustRegister(newDNSCollector(&a.current), newZoneCollector(&a.current))
+	r.Metrics.Registerer().MustRegister(newDNSCollector(&a.current), newZoneCollector(&a.current), newGreylistCollector(&a.current))
 	server := &policy.Server{
 		Hooks:  &a.current,
 		Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}},

@@ -152,7 +152,7 @@ func (s *state) openLists(r service.Runtime) (*shared[*lists], error) {
 		Addresses: o.addresses,
 		Names:     o.names,
 		Threshold: o.DNSBLThreshold,
-		Signals:   o.runs(greylistName),
+		Signals:   o.runs(checks.GreylistName),
 		Report:    reportZones(r.Log),
 	}
 	var digest [sha256.Size]byte
@@ -176,9 +176,6 @@ func (s *state) openLists(r service.Runtime) (*shared[*lists], error) {
 	l := &lists{Lists: made, ctx: func() context.Context { return ctx }, stop: stop}
 	return share(l, settings, l.close), nil
 }
-
-// greylistName is the check that makes use of doubts.
-const greylistName = "greylist"
 
 func (s *state) readDQSKey() (config.Secret, error) {
 	name, credentials := s.settings.DQSKeyFile, os.Getenv("CREDENTIALS_DIRECTORY")

@@ -42,6 +42,7 @@ func parts() []part {
 	return []part{
 		{checks.OwnershipName, (*Options).bindOwnership, (*Options).validateOwnership, (*state).buildOwnership},
 		{checks.DNSBLName, (*Options).bindDNSBL, (*Options).validateDNSBL, (*state).buildDNSBL},
+		{checks.GreylistName, (*Options).bindGreylist, (*Options).validateGreylist, (*state).buildGreylist},
 	}
 }
 
@@ -62,6 +63,7 @@ type Options struct {
 	Deadline time.Duration
 	ownershipOptions
 	dnsblOptions
+	greylistOptions
 }
 
 func (o *Options) bind(fs *pflag.FlagSet) {

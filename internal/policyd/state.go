@@ -18,6 +18,7 @@ type state struct {
 	router    *policy.Router
 	ownership *checks.Ownership // nil when the check does not run
 	lists     *shared[*lists]   // likewise
+	greylist  *shared[*greylistStore]
 	dns       *shared[*resolver.Resolver]
 
 	files   []string

@@ -1,0 +1,342 @@
+package policyd
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/greylist/memstore"
+	"github.com/postern-mail/postern/greylist/redisstore"
+	"github.com/postern-mail/postern/greylist/sqlitestore"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// The words of the greylist's settings.
+const (
+	wordSPF        = "spf"
+	wordNetwork    = "network"
+	wordAlways     = "always"
+	wordSuspicious = "suspicious"
+	wordNone       = "none"
+)
+
+// Stores that are not in Redis.
+const (
+	memoryStore  = "memory:"
+	sqliteScheme = "sqlite:"
+)
+
+// Bounds of the greylist's settings.
+const (
+	maxDelay     = 24 * time.Hour
+	maxLife      = 10 * 366 * 24 * time.Hour
+	maxAutoAllow = 1000
+	maxFloodCap  = 100_000_000
+	maxURL       = 128
+)
+
+// greylistOptions are the settings of the greylist check.
+type greylistOptions struct {
+	GreylistStore           string
+	GreylistPasswordFile    string
+	GreylistDelay           time.Duration
+	GreylistRetryWindow     time.Duration
+	GreylistPassTTL         time.Duration
+	GreylistAWLAfter        int
+	GreylistAWLTTL          time.Duration
+	GreylistIPv4Prefix      int
+	GreylistIPv6Prefix      int
+	GreylistKey             string
+	GreylistWhen            string
+	GreylistHeader          bool
+	GreylistURL             string
+	GreylistFloodNetwork    int
+	GreylistFlood           int
+	GreylistAllowClients    []string
+	GreylistAllowRecipients []string
+	GreylistAllowSenders    []string
+	GreylistOnError         string
+}
+
+func (o *Options) bindGreylist(fs *pflag.FlagSet) {
+	fs.StringVar(&o.GreylistStore, "greylist-store", "sqlite:/var/lib/postern/greylist.db", "`where` the greylist is kept: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
+	fs.StringVar(&o.GreylistPasswordFile, "greylist-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
+	config.Duration(fs, &o.GreylistDelay, "greylist-delay", 3*time.Minute, 0, maxDelay, "how long a new sender has to wait")
+	config.Duration(fs, &o.GreylistRetryWindow, "greylist-retry-window", 48*time.Hour, time.Minute, maxLife, "how long a sender that has not passed is remembered")
+	config.Duration(fs, &o.GreylistPassTTL, "greylist-pass-ttl", 35*24*time.Hour, time.Minute, maxLife, "how long a sender that has passed is remembered after its last mail")
+	config.Int(fs, &o.GreylistAWLAfter, "greylist-awl-after", 5, 0, maxAutoAllow, "passes, one an hour, after which a client is not delayed any more; 0 for never")
+	config.Duration(fs, &o.GreylistAWLTTL, "greylist-awl-ttl", 35*24*time.Hour, time.Minute, maxLife, "how long such a client is remembered after its last mail")
+	config.Int(fs, &o.GreylistIPv4Prefix, "greylist-ipv4-prefix", 24, 8, 32, "bits of an IPv4 address that make a network")
+	config.Int(fs, &o.GreylistIPv6Prefix, "greylist-ipv6-prefix", 64, 16, 128, "bits of an IPv6 address that make a network")
+	config.Choice(fs, &o.GreylistKey, "greylist-key", "what a client is known by: the domain that SPF authorised it for, else its network", wordSPF, wordNetwork)
+	config.Choice(fs, &o.GreylistWhen, "greylist-when", "which mails are delayed", wordAlways, wordSuspicious)
+	fs.BoolVar(&o.GreylistHeader, "greylist-header", true, "add X-Greylist to mails that were delayed")
+	fs.StringVar(&o.GreylistURL, "greylist-url", "", "`page` that the reply to a delayed mail names")
+	config.Int(fs, &o.GreylistFloodNetwork, "greylist-flood-network", 1000, 0, maxFloodCap, "new senders that one network may make in an hour; 0 for no bound")
+	config.Int(fs, &o.GreylistFlood, "greylist-flood", 500_000, 0, maxFloodCap, "new senders in an hour in all; 0 for no bound")
+	fs.StringArrayVar(&o.GreylistAllowClients, "greylist-allow-clients", []string{checks.DefaultAllowList}, "`file` of clients that are not delayed, in postgrey's format; default is our own list, none is none; repeat for several")
+	fs.StringArrayVar(&o.GreylistAllowRecipients, "greylist-allow-recipients", nil, "`file` of recipients whose mail is not delayed, in postgrey's format, beside postmaster and abuse; repeat for several")
+	fs.StringArrayVar(&o.GreylistAllowSenders, "greylist-allow-senders", []string{checks.DefaultAllowList}, "`file` of senders that are not delayed when SPF passes; default is our own list, none is none; repeat for several")
+	config.Choice(fs, &o.GreylistOnError, "greylist-on-error", "what happens while the store cannot tell", wordPass, wordDefer)
+}
+
+// limits are those by which the store's facts are judged.
+func (o *greylistOptions) limits() greylist.Limits {
+	return greylist.Limits{
+		Delay:       o.GreylistDelay,
+		RetryWindow: o.GreylistRetryWindow,
+		PassTTL:     o.GreylistPassTTL,
+		AllowAfter:  o.GreylistAWLAfter,
+		AllowTTL:    o.GreylistAWLTTL,
+		NetworkCap:  o.GreylistFloodNetwork,
+	}
+}
+
+func (o *Options) validateGreylist(s *config.Set) error {
+	var errs []error
+	if err := o.validateStore(); err != nil {
+		errs = append(errs, s.Errorf("greylist-store", "%w", err))
+	}
+	if o.GreylistRetryWindow <= o.GreylistDelay {
+		errs = append(errs, s.Errorf("greylist-retry-window", "nobody could pass: it must be longer than greylist-delay (%s)", config.FormatDuration(o.GreylistDelay)))
+	}
+	if o.GreylistURL != "" {
+		u, err := url.Parse(o.GreylistURL)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(o.GreylistURL) > maxURL {
+			errs = append(errs, s.Errorf("greylist-url", "write http://… or https://…, at most %d characters", maxURL))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateStore() error {
+	store := o.GreylistStore
+	path, isFile := strings.CutPrefix(store, sqliteScheme)
+	switch {
+	case store == memoryStore, isFile:
+		if isFile && (path == "" || strings.ContainsRune(path, 0)) {
+			return errors.New("no path: write sqlite:/var/lib/postern/greylist.db")
+		}
+		if o.GreylistPasswordFile != "" {
+			return errors.New("greylist-password-file is for Redis: take it out, or name a Redis server here")
+		}
+		return nil
+	case strings.Contains(store, "://"):
+		return redisstore.CheckURL(store)
+	}
+	return fmt.Errorf("%q is no store: write sqlite:PATH, memory: or a URL of Redis", store)
+}
+
+func (s *state) buildGreylist(r service.Runtime) (policy.Entry, error) {
+	o := s.settings
+	dns, err := s.resolver(r)
+	if err != nil {
+		return policy.Entry{}, err
+	}
+	store, err := s.openGreylist(r.Log)
+	if err != nil {
+		return policy.Entry{}, err
+	}
+	s.greylist = store
+	s.closeLater(store.done)
+	s.startLater(func() { store.value.apply(o.limits(), o.GreylistFlood) })
+	check := &checks.Greylist{
+		Store:          store.value.breaker,
+		Flood:          store.value.flood,
+		Limits:         o.limits(),
+		NetworkKey:     o.GreylistKey == wordNetwork,
+		Bits4:          o.GreylistIPv4Prefix,
+		Bits6:          o.GreylistIPv6Prefix,
+		Resolver:       dns,
+		OnlySuspicious: o.GreylistWhen == wordSuspicious,
+		Header:         o.GreylistHeader,
+		Instances:      &store.value.instances,
+		URL:            o.GreylistURL,
+	}
+	if check.Hostname, err = os.Hostname(); err != nil {
+		return policy.Entry{}, fmt.Errorf("the name of this host: %w", err)
+	}
+	if err := s.readGreylistLists(check); err != nil {
+		return policy.Entry{}, err
+	}
+	return policy.Entry{Check: check, OnError: onError(o.GreylistOnError), ErrorReason: record.GreylistUnavailable}, nil
+}
+
+// readGreylistLists reads the allow lists.
+func (s *state) readGreylistLists(check *checks.Greylist) (err error) {
+	o := s.settings
+	if check.AllowClients, err = checks.ReadGreylistClients(s.allowFiles(o.GreylistAllowClients)); err != nil {
+		return o.set.Errorf("greylist-allow-clients", "%w", err)
+	}
+	if check.AllowRecipients, err = checks.ReadGreylistRecipients(s.allowFiles(o.GreylistAllowRecipients)); err != nil {
+		return o.set.Errorf("greylist-allow-recipients", "%w", err)
+	}
+	if check.AllowSenders, err = checks.ReadGreylistSenders(s.allowFiles(o.GreylistAllowSenders)); err != nil {
+		return o.set.Errorf("greylist-allow-senders", "%w", err)
+	}
+	return nil
+}
+
+// allowFiles gives the files of a list and has them watched.
+func (s *state) allowFiles(names []string) []string {
+	var files []string
+	for _, name := range names {
+		if name == wordNone {
+			continue
+		}
+		files = append(files, name)
+		if name != checks.DefaultAllowList {
+			s.watch(name)
+		}
+	}
+	return files
+}
+
+// greylistStore is a store with what belongs to this daemon's use of it. It
+// outlives reloads.
+type greylistStore struct {
+	store     browsedStore
+	breaker   *greylist.Breaker
+	flood     *greylist.Flood
+	instances checks.Instances
+	kind      string // sqlite, memory, redis: for people
+}
+
+// browsedStore is what every store is.
+type browsedStore interface {
+	greylist.Store
+	greylist.Browser
+}
+
+// apply puts settings in force that a store in use can change.
+func (g *greylistStore) apply(l greylist.Limits, flood int) {
+	if s, ok := g.store.(interface{ SetLimits(greylist.Limits) }); ok {
+		s.SetLimits(l)
+	}
+	g.flood.SetCap(flood)
+}
+
+// close writes what has to be written.
+func (g *greylistStore) close(log *zap.Logger) {
+	if s, ok := g.store.(interface{ Close() error }); ok {
+		if err := s.Close(); err != nil {
+			log.Error("the greylist store did not close well", zap.Error(err))
+		}
+	}
+}
+
+// openGreylist opens the store, or takes over the one in use.
+func (s *state) openGreylist(log *zap.Logger) (*shared[*greylistStore], error) {
+	o := s.settings
+	password, err := s.greylistPassword()
+	if err != nil {
+		return nil, o.set.Errorf("greylist-password-file", "%w", err)
+	}
+	key := fmt.Sprintf("%s %x", o.GreylistStore, sha256.Sum256([]byte(password.Reveal())))
+	if before := s.previous(); before != nil && before.greylist != nil && before.greylist.key == key {
+		return before.greylist.use(), nil
+	}
+	g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood)}
+	if g.store, g.kind, err = o.openStore(password, log); err != nil {
+		return nil, o.set.Errorf("greylist-store", "%w", err)
+	}
+	g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(log))
+	return share(g, key, func() { g.close(log) }), nil
+}
+
+func (s *state) greylistPassword() (config.Secret, error) {
+	name, credentials := s.settings.GreylistPasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
+	if name == "" {
+		return config.Secret{}, nil
+	}
+	path, err := config.SecretPath(name, credentials)
+	if err != nil {
+		return config.Secret{}, err
+	}
+	s.watch(path)
+	return config.SecretFile(name, credentials)
+}
+
+func (s *settings) openStore(password config.Secret, log *zap.Logger) (browsedStore, string, error) {
+	path, isFile := strings.CutPrefix(s.GreylistStore, sqliteScheme)
+	switch {
+	case s.GreylistStore == memoryStore:
+		return memstore.New(memstore.Options{}), "memory", nil
+	case isFile && s.set.CheckOnly():
+		// The daemon that runs owns the file; that its folder is there can be
+		// seen without opening it.
+		_, err := os.Stat(filepath.Dir(path))
+		return memstore.New(memstore.Options{}), "sqlite", err
+	case isFile:
+		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(log)})
+		return store, "sqlite", err
+	}
+	store, err := redisstore.Open(redisstore.Options{URL: s.GreylistStore, Password: password.Reveal()})
+	kind, _, _ := strings.Cut(s.GreylistStore, "://")
+	return store, kind, err
+}
+
+// reportStore logs each change of the breaker once.
+func reportStore(log *zap.Logger) func(down bool, err error) {
+	return func(down bool, err error) {
+		if down {
+			log.Error("the greylist store does not answer: greylist-on-error decides until it does", zap.Error(err))
+			return
+		}
+		log.Info("the greylist store answers again")
+	}
+}
+
+// reportFile logs what happens to the file.
+func reportFile(log *zap.Logger) func(sqlitestore.Event) {
+	return func(e sqlitestore.Event) {
+		path := zap.String("path", e.Path)
+		switch e.Kind {
+		case sqlitestore.SetAside:
+			log.Error("the greylist file is corrupt: it was renamed and a new one begun", path, zap.String("renamed_to", e.Aside), zap.Error(e.Err))
+		case sqlitestore.WriteFailing:
+			log.Error("the greylist file cannot be written: what is new is kept in memory", path, zap.Error(e.Err))
+		case sqlitestore.BuildFailing:
+			log.Error("the greylist file cannot be read through: every new sender costs a read", path, zap.Error(e.Err))
+		case sqlitestore.WritingAgain:
+			log.Info("the greylist file is written again", path)
+		}
+	}
+}
+
+// greylistCollector shows the store of the state in force.
+type greylistCollector struct {
+	current *current
+	up      *prometheus.Desc
+}
+
+func newGreylistCollector(c *current) greylistCollector {
+	return greylistCollector{c, prometheus.NewDesc("postern_greylist_store_up",
+		"1 while the greylist store answers, 0 while its breaker is open.", nil, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (c greylistCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up }
+
+// Collect implements prometheus.Collector.
+func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.current.acquire()
+	defer s.done()
+	if s.greylist != nil {
+		ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(s.greylist.value.breaker.Down() == nil))
+	}
+}

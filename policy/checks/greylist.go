@@ -1,0 +1,239 @@
+package checks
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/policy"
+)
+
+// GreylistName is the check's name in settings, records and metrics.
+const GreylistName = "greylist"
+
+// Greylist asks unknown sources to come back later. It decides about each
+// recipient by itself and has nothing to say before one is known.
+type Greylist struct {
+	Store  greylist.Store
+	Flood  *greylist.Flood // bounds new triplets of this daemon
+	Limits greylist.Limits
+
+	// The client part of the key: the domain that SPF authorised, or the
+	// network of the client, of these prefix lengths.
+	NetworkKey   bool // never the domain
+	Bits4, Bits6 int
+	Resolver     spf.Resolver
+
+	// OnlySuspicious lets requests pass in which nothing is suspicious.
+	OnlySuspicious bool
+
+	AllowClients    *GreylistClients
+	AllowRecipients *GreylistRecipients
+	AllowSenders    *GreylistRecipients // only together with an SPF pass
+
+	Header    bool // tell in a header how long a mail was delayed
+	Instances *Instances
+	Hostname  string // of this host, for the header and for SPF
+	URL       string // where a sender can read more; "" for none
+}
+
+// Name implements policy.Check.
+func (*Greylist) Name() string { return GreylistName }
+
+// Check implements policy.Check.
+func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
+	if reason := g.exempt(r); reason != "" {
+		return policy.Verdict{Reason: reason}, nil
+	}
+	sight := g.look(ctx, r)
+	if g.senderAllowed(r, &sight) {
+		return policy.Verdict{Reason: record.GreylistSenderAllowed, Detail: sight.detail()}, nil
+	}
+	if g.OnlySuspicious {
+		sight.suspicions = suspicions(ctx, g.Resolver, r, prior, sight.spf)
+		if len(sight.suspicions) == 0 {
+			return policy.Verdict{Kind: policy.Pass, Reason: record.GreylistNotSuspicious, Detail: sight.detail()}, nil
+		}
+	}
+	return g.judge(ctx, r, &sight)
+}
+
+// exempt gives the reason why a request is not greylisted, whatever the store
+// and DNS say.
+func (g *Greylist) exempt(r *policy.Request) record.Reason {
+	switch {
+	case r.State != policy.StateRcpt:
+		return record.NotApplicable
+	case r.Authenticated():
+		return record.GreylistAuthenticated
+	case !r.Client.Address.IsValid():
+		return record.GreylistNoClient
+	case isLocal(r.Client.Address):
+		return record.GreylistLocalClient
+	case isComplaintsDesk(r.Recipient.Local) || g.AllowRecipients.Has(r.Recipient):
+		return record.GreylistRecipientAllowed
+	case g.AllowClients.Has(r.Client.Address, r.Client.Name):
+		return record.GreylistClientAllowed
+	}
+	return ""
+}
+
+// isLocal tells addresses that no stranger has: RFC 1918, RFC 4193, loopback
+// and link-local.
+func isLocal(a netip.Addr) bool {
+	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified()
+}
+
+// sight is what is known of a request apart from the store.
+type sight struct {
+	key        greylist.Key
+	spf        *spf.Result // nil when SPF was not asked
+	suspicions []string
+}
+
+// spfShare is the part of the time left that SPF may take: the store needs
+// some of it, and a key of the network is better than none.
+const spfShare = 0.6
+
+// look makes the key. DNS that cannot tell leaves the network.
+func (g *Greylist) look(ctx context.Context, r *policy.Request) sight {
+	var s sight
+	domain, claimed := "", r.Sender.Domain
+	if !g.NetworkKey || g.OnlySuspicious || g.AllowSenders != nil {
+		s.spf = g.askSPF(ctx, r)
+		if s.spf.Status == spf.Fail || s.spf.Status == spf.SoftFail {
+			claimed = ""
+		}
+	}
+	if !g.NetworkKey && proves(s.spf) {
+		domain, claimed = s.spf.Domain, s.spf.Domain
+	}
+	sender := greylist.Sender(r.Sender.Local, r.Sender.Domain)
+	if !r.Sender.IsValid() && !r.Sender.IsNull() {
+		sender = r.Sender.Raw
+	}
+	network := greylist.Network(r.Client.Address, g.Bits4, g.Bits6)
+	s.key = greylist.NewKey(domain, claimed, network, sender, recipientKey(r))
+	return s
+}
+
+func recipientKey(r *policy.Request) string {
+	if r.Recipient.IsValid() {
+		return r.Recipient.Key()
+	}
+	return r.Recipient.Raw
+}
+
+// proves tells an SPF result that ties the client to the domain. A record that
+// anybody matches would make one key of a whole botnet.
+func proves(r *spf.Result) bool { return r != nil && r.Status == spf.Pass && !r.Broad() }
+
+// askSPF checks MAIL FROM, for the null sender the HELO name.
+func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(spfShare*float64(time.Until(deadline))))
+		defer cancel()
+	}
+	result := spf.CheckMailFrom(ctx, g.Resolver, spf.Args{
+		IP:            r.Client.Address,
+		Helo:          r.Helo,
+		Sender:        spf.Sender{Local: r.Sender.Local, Domain: r.Sender.Domain},
+		Receiver:      g.Hostname,
+		Now:           r.Received,
+		NoExplanation: true,
+	})
+	return &result.Result
+}
+
+func (g *Greylist) senderAllowed(r *policy.Request, s *sight) bool {
+	return g.AllowSenders != nil && proves(s.spf) && g.AllowSenders.Has(r.Sender)
+}
+
+// judge asks the store.
+func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (policy.Verdict, error) {
+	limits := g.Limits
+	limits.Full = g.Flood.Full(r.Received)
+	known, err := g.Store.Seen(ctx, s.key, r.Received, limits)
+	if err != nil {
+		return policy.Verdict{Reason: record.GreylistUnavailable, Detail: s.detail()}, err
+	}
+	o := greylist.Decide(known, r.Received, limits)
+	v := policy.Verdict{Kind: policy.Pass, Reason: greylistReason(o.Why), Detail: s.detail()}
+	switch {
+	case !o.Pass():
+		if o.Why == greylist.New {
+			g.Flood.Made()
+		}
+		v.Kind, v.Text = policy.Defer, g.text(o)
+	case o.Why == greylist.Waited:
+		v.Detail += fmt.Sprintf(" waited=%ds", seconds(o.Waited))
+		v.Header = g.header(r, o)
+		if err := g.Store.Credit(ctx, s.key.Creditor(), r.Received); err != nil {
+			v.Detail += " credit lost: " + err.Error()
+		}
+	}
+	return v, nil
+}
+
+func greylistReason(w greylist.Why) record.Reason {
+	switch w {
+	case greylist.AllowedByHand:
+		return record.GreylistAllowedByHand
+	case greylist.AutoAllowed:
+		return record.GreylistAutoAllowed
+	case greylist.Known:
+		return record.GreylistKnown
+	case greylist.Waited:
+		return record.GreylistWaited
+	case greylist.New:
+		return record.GreylistNew
+	case greylist.Early:
+		return record.GreylistEarly
+	case greylist.FloodNetwork:
+		return record.GreylistFloodNetwork
+	}
+	return record.GreylistFlood
+}
+
+// text tells when to come back. The status code is "other mailbox status": old
+// Exchange servers take the one for policy, 4.7.1, for final.
+func (g *Greylist) text(o greylist.Outcome) string {
+	text := fmt.Sprintf("4.2.0 Greylisted, please try again in %d seconds", seconds(o.Wait))
+	if g.URL != "" {
+		text += "; see " + g.URL
+	}
+	return text
+}
+
+// header is given once for a message, which has one instance but may have many
+// recipients.
+func (g *Greylist) header(r *policy.Request, o greylist.Outcome) string {
+	if !g.Header || !g.Instances.First(r.Instance) {
+		return ""
+	}
+	return fmt.Sprintf("X-Greylist: delayed %d seconds by postern at %s; %s",
+		seconds(o.Waited), g.Hostname, r.Received.Format(time.RFC1123Z))
+}
+
+// seconds rounds up: who comes back a little late is let in, who comes a
+// little early is not.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// detail is what a verdict rests on, for the record.
+func (s *sight) detail() string {
+	var b strings.Builder
+	b.WriteString("key=" + s.key.Client() + " sender=" + s.key.Sender)
+	if s.spf != nil {
+		b.WriteString(" spf=" + string(s.spf.Status))
+	}
+	if len(s.suspicions) > 0 {
+		b.WriteString(" suspicious=" + strings.Join(s.suspicions, ","))
+	}
+	return b.String()
+}

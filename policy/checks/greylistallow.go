@@ -1,0 +1,172 @@
+package checks
+
+import (
+	_ "embed" // the lists that come with the program
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// DefaultAllowList is the word that stands for the list that comes with the
+// program, in place of a file.
+const DefaultAllowList = "default"
+
+//go:embed greylist_clients.txt
+var defaultGreylistClients string
+
+//go:embed greylist_senders.txt
+var defaultGreylistSenders string
+
+// maxPatterns bounds the regular expressions of one list: each is tried for
+// each request.
+const maxPatterns = 4096
+
+// GreylistClients is a list of clients in postgrey's format: addresses and
+// networks, the first two or three octets of a network, host names with all
+// below them, and /regular expressions/ for host names. A nil list is empty.
+type GreylistClients struct {
+	list     ClientList
+	patterns patterns
+}
+
+// ReadGreylistClients reads files, and the program's own list for "default".
+// Errors name file and line.
+func ReadGreylistClients(paths []string) (*GreylistClients, error) {
+	l := &GreylistClients{list: ClientList{networks: map[netip.Prefix]bool{}, lengths: [2]map[int]bool{{}, {}}, names: map[string]bool{}}}
+	return l, readLists(paths, defaultGreylistClients, l.add)
+}
+
+func readLists(paths []string, standard string, add func(string) error) error {
+	for _, path := range paths {
+		var err error
+		if path == DefaultAllowList {
+			err = parseAllowFile(strings.NewReader(standard), "the program's own list", add)
+		} else {
+			err = readAllowFile(path, add)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *GreylistClients) add(entry string) error {
+	if ok, err := l.patterns.add(entry); ok {
+		return err
+	}
+	if p, ok := partialNetwork(entry); ok {
+		l.list.addNetwork(p)
+		return nil
+	}
+	// postgrey takes a network with address bits set; so do we.
+	if p, err := netip.ParsePrefix(entry); err == nil && !p.Addr().Is4In6() {
+		l.list.addNetwork(p.Masked())
+		return nil
+	}
+	return l.list.add(entry)
+}
+
+// partialNetwork reads two octets, a /16, or three, a /24. (postgrey itself
+// takes two octets for a /24.)
+func partialNetwork(entry string) (netip.Prefix, bool) {
+	octets := strings.Split(entry, ".")
+	if len(octets) != 2 && len(octets) != 3 {
+		return netip.Prefix{}, false
+	}
+	var ip [4]byte
+	for i, o := range octets {
+		n, err := strconv.ParseUint(o, 10, 8)
+		if err != nil {
+			return netip.Prefix{}, false
+		}
+		ip[i] = byte(n)
+	}
+	return netip.PrefixFrom(netip.AddrFrom4(ip), 8*len(octets)), true
+}
+
+// Has tells whether the list holds a client by its address or by its confirmed
+// name.
+func (l *GreylistClients) Has(addr netip.Addr, name string) bool {
+	return l != nil && (l.list.Has(addr, name) || name != "" && l.patterns.match(name))
+}
+
+// GreylistRecipients is a list of addresses in postgrey's format: user@domain
+// (with any extension), user@ for that user of every domain, a domain with all
+// below it, and /regular expressions/ for addresses. A nil list is empty.
+type GreylistRecipients struct {
+	list     RecipientList
+	patterns patterns
+}
+
+// ReadGreylistRecipients reads files. There is no list of recipients in the
+// program. Errors name file and line.
+func ReadGreylistRecipients(paths []string) (*GreylistRecipients, error) {
+	return readAddresses(paths, "")
+}
+
+// ReadGreylistSenders reads files, and the program's own list for "default".
+func ReadGreylistSenders(paths []string) (*GreylistRecipients, error) {
+	return readAddresses(paths, defaultGreylistSenders)
+}
+
+func readAddresses(paths []string, standard string) (*GreylistRecipients, error) {
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	l := &GreylistRecipients{list: RecipientList{addresses: map[string]bool{}, users: map[string]bool{}, domains: map[string]bool{}}}
+	return l, readLists(paths, standard, l.add)
+}
+
+func (l *GreylistRecipients) add(entry string) error {
+	if ok, err := l.patterns.add(entry); ok {
+		return err
+	}
+	return l.list.add(entry)
+}
+
+// Has tells whether the list holds an address.
+func (l *GreylistRecipients) Has(a mailaddr.Address) bool {
+	if l == nil || !a.IsValid() {
+		return false
+	}
+	base, _, _ := a.SplitExtension("+")
+	return l.list.Has(a) || l.list.Has(mailaddr.ParseInternal(base.Local+"@"+base.Domain)) || l.patterns.match(a.Key())
+}
+
+// patterns are regular expressions that match anywhere, ignoring case.
+type patterns []*regexp.Regexp
+
+var errPatterns = fmt.Errorf("more than %d regular expressions", maxPatterns)
+
+// add takes an entry that is a pattern; ok is false for any other.
+func (p *patterns) add(entry string) (ok bool, err error) {
+	if len(entry) < 3 || entry[0] != '/' || entry[len(entry)-1] != '/' {
+		return false, nil
+	}
+	if len(*p) == maxPatterns {
+		return true, errPatterns
+	}
+	re, err := regexp.Compile("(?i)" + entry[1:len(entry)-1])
+	if err != nil {
+		return true, errors.Join(errPerl, err)
+	}
+	*p = append(*p, re)
+	return true, nil
+}
+
+var errPerl = errors.New("a regular expression without look-around and back-references is expected")
+
+func (p patterns) match(s string) bool {
+	for _, re := range p {
+		if re.MatchString(s) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,142 @@
+package checks
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/policy"
+)
+
+// The grounds of suspicion, as the record names them.
+const (
+	suspectDNSBL       = "dnsbl_score"      // a list holds the client, below the threshold
+	suspectAbused      = "dbl_abused"       // a legitimate domain that is being abused
+	suspectFresh       = "zrd_fresh"        // a domain of the last hours
+	suspectNoName      = "no_reverse_name"  // the address has no name
+	suspectUnconfirmed = "unconfirmed_name" // it has one that does not lead back
+	suspectDynamic     = "dynamic_name"     // it looks like a customer's line
+	suspectHelo        = "helo_mismatch"    // HELO is no name of the client
+	suspectSPF         = "spf_"             // and the status
+)
+
+// suspicions lists what speaks against a request. DNS that cannot tell is no
+// ground.
+func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, prior policy.Signals, result *spf.Result) []string {
+	var found []string
+	add := func(name string, is bool) {
+		if is {
+			found = append(found, name)
+		}
+	}
+	add(suspectDNSBL, prior[policy.DNSBLScore] > 0)
+	add(suspectAbused, prior[policy.DBLAbused] != 0)
+	add(suspectFresh, prior[policy.ZRDFresh] != 0)
+	add(suspectNoName, r.Client.Name == "" && r.Client.ReverseName == "")
+	add(suspectUnconfirmed, r.Client.Name == "" && r.Client.ReverseName != "")
+	add(suspectDynamic, looksDynamic(r.Client.ReverseName, r.Client.Address) || looksDynamic(r.Client.Name, r.Client.Address))
+	if result != nil {
+		switch result.Status {
+		case spf.Fail, spf.SoftFail, spf.None:
+			found = append(found, suspectSPF+string(result.Status))
+		}
+	}
+	add(suspectHelo, heloMismatch(ctx, resolver, r))
+	return found
+}
+
+// heloMismatch tells a HELO argument that belongs to somebody else: a literal
+// of another address, something that is no full name, or a name that is
+// neither the client's nor leads to its address.
+func heloMismatch(ctx context.Context, resolver spf.Resolver, r *policy.Request) bool {
+	if literal, ok := heloLiteral(r.Helo); ok {
+		return literal != r.Client.Address
+	}
+	name, err := mailaddr.ParseDomain(r.Helo)
+	if err != nil || !strings.Contains(name, ".") || looksNumeric(name) {
+		return true
+	}
+	if own, err := mailaddr.ParseDomain(r.Client.Name); err == nil && own == name {
+		return false
+	}
+	network := "ip6"
+	if r.Client.Address.Is4() {
+		network = "ip4"
+	}
+	addrs, err := resolver.LookupNetIP(ctx, network, name+".")
+	if err != nil {
+		dns := (*net.DNSError)(nil)
+		return errors.As(err, &dns) && dns.IsNotFound
+	}
+	for _, a := range addrs {
+		if a.Unmap() == r.Client.Address {
+			return false
+		}
+	}
+	return true
+}
+
+func heloLiteral(helo string) (netip.Addr, bool) {
+	inner, ok := strings.CutPrefix(helo, "[")
+	if !ok || !strings.HasSuffix(inner, "]") {
+		return netip.Addr{}, false
+	}
+	inner = strings.TrimSuffix(inner, "]")
+	if len(inner) > 5 && strings.EqualFold(inner[:5], "IPv6:") {
+		inner = inner[5:]
+	}
+	addr, err := netip.ParseAddr(inner)
+	return addr.Unmap(), err == nil
+}
+
+// dynamicWords are parts of names that providers give to lines of customers.
+const dynamicWords = " adsl broadband cable catv cpe cust customer dhcp dial dialin dialup dsl dyn dynamic dynip fiber ftth gprs home hsd pool ppp pppoe res retail user vdsl wimax xdsl "
+
+// looksDynamic tells a name that holds the client's address, in whatever order
+// and base, or says what kind of line it stands for. static and mail hosts say
+// so in their names as well.
+func looksDynamic(name string, addr netip.Addr) bool {
+	name = strings.ToLower(name)
+	if name == "" || strings.Contains(name, "static") {
+		return false
+	}
+	words := strings.FieldsFunc(name, func(c rune) bool { return c == '.' || c == '-' || c == '_' })
+	for _, w := range words[:max(len(words)-2, 0)] { // the last two are the provider's own name
+		if strings.Contains(dynamicWords, " "+strings.TrimRight(w, "0123456789")+" ") {
+			return true
+		}
+	}
+	return addr.Is4() && holdsOctets(name, addr.As4())
+}
+
+// holdsOctets looks for the last two octets, at least, in either order, or for
+// the address in hexadecimal.
+func holdsOctets(name string, ip [4]byte) bool {
+	octet := func(i int) string { return strconv.Itoa(int(ip[i])) }
+	var numbers []string
+	for _, w := range strings.FieldsFunc(name, func(c rune) bool { return c < '0' || c > '9' }) {
+		if w = strings.TrimLeft(w, "0"); w == "" {
+			w = "0"
+		}
+		numbers = append(numbers, w)
+	}
+	found := 0
+	for i := range ip {
+		for _, n := range numbers {
+			if n == octet(i) {
+				found++
+				break
+			}
+		}
+	}
+	hex := ""
+	for _, b := range ip {
+		hex += strconv.FormatUint(uint64(b)+0x100, 16)[1:]
+	}
+	return found >= 3 && len(numbers) >= 3 || strings.Contains(name, hex)
+}
