@@ -1,0 +1,79 @@
+package arc
+
+import (
+	"bufio"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/dkim"
+)
+
+// FuzzChain changes golden messages. A chain that passes must have been sealed
+// by the golden servers, whatever was changed.
+func FuzzChain(f *testing.F) {
+	files, err := filepath.Glob("testdata/golden/*.eml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		if !strings.HasSuffix(file, "-50.eml") && !strings.HasSuffix(file, "-51.eml") {
+			f.Add([]byte(readGolden(f, file).message))
+		}
+	}
+	z := readZone(f, "testdata/golden/zone")
+	f.Fuzz(func(t *testing.T, message []byte) {
+		r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(string(message))))
+		fields, err := dkim.ReadHeader(r)
+		if err != nil {
+			return
+		}
+		m := (&Verifier{Resolver: z}).Start(t.Context(), fields)
+		if _, err := io.Copy(m, r); err != nil {
+			t.Fatal(err)
+		}
+		result := m.Finish()
+		sealed := slices.ContainsFunc(fields, func(f dkim.Field) bool { return kindOf(f) != "" })
+		if (result.Status == None) == sealed || (result.Status == Fail) != (result.Reason != "") {
+			t.Fatalf("%+v", result)
+		}
+		if len(result.Sets) > MaxSets || result.OldestPass < 0 || result.OldestPass > len(result.Sets) {
+			t.Fatalf("out of bounds: %+v", result)
+		}
+		for i, s := range result.Sets {
+			if s.Instance != i+1 || s.Sealer == "" || s.AuthServID == "" {
+				t.Fatalf("set %d: %+v", i+1, s)
+			}
+			if _, ok := z[s.Selector+"._domainkey."+s.Sealer]; result.Status == Pass && !ok {
+				t.Fatalf("passed with a seal of %s", s.Sealer)
+			}
+		}
+	})
+}
+
+func FuzzParseResults(f *testing.F) {
+	for _, seed := range []string{
+		" i=1; mx; dmarc=pass header.from=a.example", ` i=1;"a\"b";x=y z="`, "((((", " i = 1 ; = ; / = ;;", `i=1;mx;dmarc="pass"`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		s, err := parseResults(value)
+		if err != nil {
+			return
+		}
+		if s.Instance < 1 || s.Instance > MaxSets || s.AuthServID == "" && !strings.Contains(value, `""`) || len(s.Results) > maxMethods {
+			t.Fatalf("%q: %+v", value, s)
+		}
+		for _, m := range s.Results {
+			if m.Method == "" || !strings.Contains(strings.ToLower(value), m.Method[:1]) {
+				t.Fatalf("%q: method %q", value, m.Method)
+			}
+		}
+		if s.sawPass("author.example") && !strings.Contains(strings.ToLower(value), "dmarc") {
+			t.Fatalf("%q: DMARC passed out of nothing", value)
+		}
+	})
+}

@@ -1,0 +1,246 @@
+package arc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+)
+
+var update = flag.Bool("update", false, "sign the messages of testdata/golden anew")
+
+// minGolden is how many cases there must be.
+const minGolden = 30
+
+// zone is DNS for tests: TXT records by name, and names that fail.
+type zone map[string][]string
+
+func (z zone) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	switch texts := z[strings.TrimSuffix(name, ".")]; {
+	case len(texts) == 0:
+		return nil, &net.DNSError{Err: "no such record", Name: name, IsNotFound: true}
+	case texts[0] == "SERVFAIL":
+		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
+	default:
+		return texts, nil
+	}
+}
+
+// now is the clock of the golden cases.
+var now = time.Unix(1_700_000_100, 0)
+
+// golden is one file of testdata/golden: expectations, an empty line, and the
+// message. The zone stands in testdata/golden/zone.
+type golden struct {
+	name    string
+	expect  map[string]string
+	message string
+}
+
+func TestGolden(t *testing.T) {
+	if *update {
+		writeGolden(t)
+	}
+	z := readZone(t, "testdata/golden/zone")
+	files, err := filepath.Glob("testdata/golden/*.eml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < minGolden || len(files) != len(recipes(t)) {
+		t.Errorf("%d golden cases for %d recipes, want at least %d", len(files), len(recipes(t)), minGolden)
+	}
+	statuses := map[Status]int{}
+	for _, file := range files {
+		g := readGolden(t, file)
+		t.Run(g.name, func(t *testing.T) {
+			r := verify(t, z, g.message)
+			statuses[r.Status]++
+			g.check(t, r)
+		})
+	}
+	for _, s := range []Status{None, Pass, Fail} {
+		if statuses[s] == 0 {
+			t.Errorf("status %s in no case", s)
+		}
+	}
+}
+
+func verify(t testing.TB, z dkim.Resolver, message string) Result {
+	t.Helper()
+	r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(message)))
+	fields, err := dkim.ReadHeader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := Verifier{Resolver: z, Now: func() time.Time { return now }}
+	m := v.Start(t.Context(), fields)
+	if _, err := io.Copy(m, r); err != nil {
+		t.Fatal(err)
+	}
+	return m.Finish()
+}
+
+func (g *golden) check(t *testing.T, r Result) {
+	vouched, _ := r.Vouched(func(sealer string) bool {
+		return slices.Contains(strings.Fields(g.expect["trusted"]), sealer)
+	}, "author.example")
+	actual := map[string]string{
+		"want": string(r.Status), "reason": r.Reason, "sealer": r.Sealer, "oldest": fmt.Sprint(r.OldestPass),
+		"sets": fmt.Sprint(len(r.Sets)), "vouched": vouched, "temporary": fmt.Sprint(r.Temporary),
+	}
+	if g.expect["why"] == "" || g.expect["want"] == "" {
+		t.Fatal("a case needs want and why")
+	}
+	for key, value := range actual {
+		if want, ok := g.expect[key]; ok && strings.TrimSuffix(want, "-") != value {
+			t.Errorf("%s: got %q, want %q (error: %v)", key, value, want, r.Err)
+		}
+	}
+	if (r.Status == Fail) != (r.Reason != "") {
+		t.Errorf("status %s with reason %q", r.Status, r.Reason)
+	}
+}
+
+func readZone(t testing.TB, file string) zone {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zone{}
+	for line := range strings.Lines(string(text)) {
+		if name, record, ok := strings.Cut(strings.TrimSpace(line), " TXT "); ok {
+			z[name] = append(z[name], record)
+		}
+	}
+	return z
+}
+
+func readGolden(t testing.TB, file string) golden {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := golden{name: strings.TrimSuffix(filepath.Base(file), ".eml"), expect: map[string]string{}}
+	head, message, ok := strings.Cut(string(text), "\n\n")
+	if !ok {
+		t.Fatalf("%s: no message", file)
+	}
+	g.message = message
+	for line := range strings.Lines(head) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		g.expect[key] = value
+	}
+	return g
+}
+
+func writeGolden(t *testing.T) {
+	if err := os.MkdirAll("testdata/golden", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	old, err := filepath.Glob("testdata/golden/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range old {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join("testdata/golden", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("zone", goldenZone(t))
+	for _, r := range recipes(t) {
+		write(r.name+".eml", strings.TrimSpace(r.expect)+"\n\n"+strings.ReplaceAll(r.build().String(), "\r\n", "\n"))
+	}
+}
+
+func TestCancelledLookups(t *testing.T) {
+	m := testMail()
+	sealers().a.add(t, m)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	v := Verifier{Resolver: zone{}}
+	verification := v.Start(ctx, m.fields)
+	r := verification.Finish()
+	if r.Status != Fail || !r.Temporary || !errors.Is(r.Err, context.Canceled) {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// stuck is a resolver that waits for the end of its context.
+type stuck struct{ asked chan string }
+
+func (s stuck) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	s.asked <- name
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestCloseEndsLookups(t *testing.T) {
+	m := testMail()
+	sealers().a.add(t, m)
+	sealers().b.add(t, m)
+	s := stuck{make(chan string, 10)}
+	verification := (&Verifier{Resolver: s}).Start(t.Context(), m.fields)
+	if got := <-s.asked; got != "ed._domainkey.b.example" {
+		t.Errorf("asked for %q first", got)
+	}
+	verification.Close()
+	if len(s.asked) != 0 {
+		t.Errorf("asked for %q although the last seal could not be verified", <-s.asked)
+	}
+}
+
+func TestVouched(t *testing.T) {
+	pass := MethodResult{"dmarc", "pass", map[string]string{"header.from": "Author.example"}}
+	fail := MethodResult{"dmarc", "fail", map[string]string{"header.from": "author.example"}}
+	other := MethodResult{"dmarc", "pass", map[string]string{"header.from": "other.example"}}
+	bare := MethodResult{"dmarc", "pass", map[string]string{}}
+	spf := MethodResult{"spf", "pass", nil}
+	set := func(sealer string, results ...MethodResult) Set { return Set{Sealer: sealer, Results: results} }
+	tests := []struct {
+		name   string
+		status Status
+		sets   []Set
+		want   string
+	}{
+		{"the only sealer", Pass, []Set{set("t1", pass)}, "t1"},
+		{"chain broken", Fail, []Set{set("t1", pass)}, ""},
+		{"no chain", None, nil, ""},
+		{"not trusted", Pass, []Set{set("x", pass)}, ""},
+		{"trusted behind one that is not", Pass, []Set{set("t1", pass), set("x", fail)}, ""},
+		{"first of two trusted", Pass, []Set{set("t1", pass), set("t2", fail)}, "t1"},
+		{"last of two trusted", Pass, []Set{set("t1", fail), set("t2", spf, pass)}, "t2"},
+		{"invented before a trusted one", Pass, []Set{set("x", pass), set("t2", fail)}, ""},
+		{"other author", Pass, []Set{set("t1", other)}, ""},
+		{"no author", Pass, []Set{set("t1", bare)}, ""},
+		{"both ways", Pass, []Set{set("t1", pass, fail)}, ""},
+		{"no dmarc", Pass, []Set{set("t1", spf)}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Result{Status: tt.status, Sets: tt.sets}
+			got, ok := r.Vouched(func(s string) bool { return strings.HasPrefix(s, "t") }, "author.example")
+			if got != tt.want || ok != (tt.want != "") {
+				t.Errorf("got %q %v, want %q", got, ok, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,181 @@
+package arc
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+var errInstance = errors.New("i= is not a number from 1 to 50")
+
+// parseInstance reads an instance number.
+func parseInstance(text string) (int, error) {
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil || len(text) > 2 || n < 1 || n > MaxSets {
+		return 0, errInstance
+	}
+	return int(n), nil
+}
+
+// parseResults reads ARC-Authentication-Results: an instance, an authserv-id
+// and results (RFC 8617 section 4.1.1, RFC 8601 section 2.2).
+func parseResults(value string) (Set, error) {
+	var s Set
+	if len(value) > maxResults {
+		return s, errors.New("field too long")
+	}
+	parts, err := splitResults(value)
+	if err != nil {
+		return s, err
+	}
+	name, number, _ := strings.Cut(strings.Join(parts[0], ""), "=")
+	if name != "i" {
+		return s, errors.New("does not begin with i=")
+	}
+	if s.Instance, err = parseInstance(number); err != nil {
+		return s, err
+	}
+	if len(parts) < 2 || len(parts[1]) == 0 {
+		return s, errors.New("no authserv-id")
+	}
+	s.AuthServID = strings.ToLower(parts[1][0])
+	for _, words := range parts[2:min(len(parts), 2+maxMethods)] {
+		if m, ok := methodResult(words); ok {
+			s.Results = append(s.Results, m)
+		}
+	}
+	return s, nil
+}
+
+// methodResult reads "method/version=value" and the properties behind it.
+func methodResult(words []string) (MethodResult, bool) {
+	m := MethodResult{Props: map[string]string{}}
+	for i, word := range words {
+		key, value, ok := strings.Cut(word, "=")
+		key = strings.ToLower(key)
+		switch {
+		case !ok && i == 0:
+			return m, false
+		case !ok:
+		case i == 0:
+			m.Method, _, _ = strings.Cut(key, "/")
+			m.Value = strings.ToLower(value)
+		default:
+			if _, ok := m.Props[key]; !ok {
+				m.Props[key] = value
+			}
+		}
+	}
+	return m, m.Method != ""
+}
+
+// splitResults cuts a field at its semicolons and each part into words.
+// Comments are dropped, quoted strings lose their quotes, and white space
+// around "=", "/" and "." is none, except inside of quotes.
+func splitResults(value string) ([][]string, error) {
+	parts := [][]string{nil}
+	var word strings.Builder
+	open := false // a word is being read
+	join := false // the next text belongs to the word before it
+	flush := func() {
+		if open {
+			last := len(parts) - 1
+			parts[last] = append(parts[last], word.String())
+			word.Reset()
+		}
+		open, join = false, false
+	}
+	space := false
+	for i := 0; i < len(value); {
+		b := value[i]
+		n := 1
+		text := value[i : i+1]
+		switch {
+		case b == ' ' || b == '\t' || b == '\r' || b == '\n':
+			space = true
+			i++
+			continue
+		case b == '(':
+			if n = commentEnd(value[i:]); n < 0 {
+				return nil, errors.New("comment without an end")
+			}
+			space = true
+			i += n
+			continue
+		case b == ';':
+			flush()
+			parts = append(parts, nil)
+			space = false
+			i++
+			continue
+		case b == '"':
+			if text, n = unquote(value[i:]); n < 0 {
+				return nil, errors.New("quoted string without an end")
+			}
+		case b < ' ' || b == 0x7f:
+			return nil, errors.New("control character")
+		}
+		glue := b == '=' || b == '/'
+		if space && !join && !glue {
+			flush()
+		}
+		word.WriteString(text)
+		open, join, space = true, glue, false
+		i += n
+	}
+	flush()
+	return parts, nil
+}
+
+func commentEnd(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return -1
+}
+
+// unquote gives the content of the quoted string that s begins with, and its
+// length there, -1 when it has no end.
+func unquote(s string) (string, int) {
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			return b.String(), i + 1
+		case '\\':
+			if i++; i == len(s) {
+				return "", -1
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return "", -1
+}
+
+// sawPass tells whether the set reports that DMARC passed for a domain.
+func (s *Set) sawPass(author string) bool {
+	passed := false
+	for _, m := range s.Results {
+		if m.Method != "dmarc" {
+			continue
+		}
+		from, err := mailaddr.ParseDomain(m.Props["header.from"])
+		if m.Value != string(Pass) || err != nil || from != author {
+			return false
+		}
+		passed = true
+	}
+	return passed
+}

@@ -1,0 +1,260 @@
+package arc
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding"
+	"fmt"
+	"hash"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+)
+
+// Verifier verifies chains. It may be used by several goroutines.
+type Verifier struct {
+	Resolver dkim.Resolver
+	// Now is the clock for x=; nil means time.Now.
+	Now func() time.Time
+	// DNSBudget is the time that the key lookups of one message have together,
+	// from Start on; 0 means DefaultDNSBudget.
+	DNSBudget time.Duration
+}
+
+// Verification is one message being verified. It is not safe for concurrent
+// use.
+type Verification struct {
+	now    time.Time
+	chain  chain
+	broken error
+	seals  []*check // by instance, the last one first
+	// messages are the message signatures that are looked at, the last first.
+	messages []*check
+	bodies   map[dkim.Canonicalization]*dkim.BodyHash
+	keys     map[string]*key
+
+	running sync.WaitGroup
+	cancel  context.CancelFunc
+}
+
+// check is one signature on its way to a verdict.
+type check struct {
+	signature *dkim.Foreign
+	digest    [sha256.Size]byte
+	key       *key
+}
+
+// key is written by the goroutine that looks it up and read after that ended.
+type key struct{ found *dkim.Keys }
+
+// Start takes the whole header of a message and begins to look up the keys of
+// its chain, if it has one. After Start, the body is written to the
+// Verification, and Finish or Close must be called: they end its goroutines.
+// The end of ctx ends the lookups.
+func (v *Verifier) Start(ctx context.Context, fields []dkim.Field) *Verification {
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	m := &Verification{now: now(), cancel: func() {}}
+	m.chain, m.broken = readChain(fields)
+	if m.broken != nil || len(m.chain) == 0 {
+		return m
+	}
+	m.keys = make(map[string]*key)
+	m.bodies = make(map[dkim.Canonicalization]*dkim.BodyHash)
+	m.hashSeals(fields)
+	m.hashMessages(fields)
+	ctx, m.cancel = context.WithTimeout(ctx, cmp.Or(v.DNSBudget, DefaultDNSBudget))
+	m.running.Go(func() { m.fetch(ctx, v.Resolver) })
+	return m
+}
+
+func (m *Verification) check(s *dkim.Foreign) *check {
+	name := s.KeyName()
+	if m.keys[name] == nil {
+		m.keys[name] = new(key)
+	}
+	return &check{signature: s, key: m.keys[name]}
+}
+
+// hashSeals computes what each seal signed: all sets up to its own, in order,
+// each as results, message signature and seal, and its own seal without b=
+// (RFC 8617 section 5.1.1). The hash of one is where the next goes on.
+func (m *Verification) hashSeals(fields []dkim.Field) {
+	sum := sha256.New()
+	var buffer []byte
+	m.seals = make([]*check, len(m.chain))
+	for i, l := range m.chain {
+		for _, index := range []int{l.results, l.messageIndex} {
+			buffer = dkim.AppendField(buffer[:0], dkim.Relaxed, fields[index])
+			sum.Write(buffer)
+		}
+		c := m.check(l.seal)
+		buffer = dkim.AppendField(buffer[:0], dkim.Relaxed, l.seal.Unsigned())
+		c.digest = finished(sum, buffer[:len(buffer)-len("\r\n")])
+		m.seals[len(m.chain)-1-i] = c
+		buffer = dkim.AppendField(buffer[:0], dkim.Relaxed, fields[l.sealIndex])
+		sum.Write(buffer)
+	}
+}
+
+// finished gives the hash of what h has read and last, and leaves h as it is.
+func finished(h hash.Hash, last []byte) (sum [sha256.Size]byte) {
+	fork := sha256.New()
+	// SHA-256 of the standard library keeps its state in this form.
+	state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+	if err == nil {
+		err = fork.(encoding.BinaryUnmarshaler).UnmarshalBinary(state)
+	}
+	if err != nil {
+		return sum // matches no signature
+	}
+	fork.Write(last)
+	fork.Sum(sum[:0])
+	return sum
+}
+
+// hashMessages computes what the message signatures signed: of the last set,
+// and of as many before it as may be hashed.
+func (m *Verification) hashMessages(fields []dkim.Field) {
+	size := 0
+	for _, f := range fields {
+		size += len(f.Name) + len(f.Value)
+	}
+	header := dkim.NewHeaderHash(fields)
+	work := 0
+	for i := len(m.chain) - 1; i >= 0 && (work == 0 || work+size <= maxHeaderWork); i-- {
+		c := m.check(m.chain[i].message)
+		c.digest = header.Sum(c.signature)
+		m.messages = append(m.messages, c)
+		if body := c.signature.Body(); m.bodies[body] == nil {
+			m.bodies[body] = dkim.NewBodyHash(body)
+		}
+		work += size
+	}
+}
+
+// fetch looks the keys up. The last seal's comes first: if it does not verify,
+// the others do not matter.
+func (m *Verification) fetch(ctx context.Context, r dkim.Resolver) {
+	last := m.seals[0]
+	last.key.found = dkim.LookupKeys(ctx, r, last.signature.KeyName())
+	if status, _, _ := last.key.found.Verify(last.signature, last.digest); status != dkim.Pass {
+		return
+	}
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	slots := make(chan struct{}, maxLookups)
+	for name, k := range m.keys {
+		if k.found != nil {
+			continue
+		}
+		slots <- struct{}{}
+		workers.Go(func() {
+			k.found = dkim.LookupKeys(ctx, r, name)
+			<-slots
+		})
+	}
+}
+
+// NeedsBody tells whether the body matters. If not, it need not be written.
+func (m *Verification) NeedsBody() bool { return len(m.bodies) > 0 }
+
+// Write adds p to the body. It never fails. Line ends are CRLF.
+func (m *Verification) Write(p []byte) (int, error) {
+	for _, b := range m.bodies {
+		b.Write(p)
+	}
+	return len(p), nil
+}
+
+// Close gives the message up: it stops the lookups and waits for them.
+func (m *Verification) Close() {
+	m.cancel()
+	m.running.Wait()
+}
+
+// Finish ends the body, waits for the lookups, which end with the budget at
+// the latest, and judges the chain. It is called once.
+func (m *Verification) Finish() Result {
+	m.running.Wait()
+	m.cancel()
+	switch {
+	case m.broken != nil:
+		return Result{Status: Fail, Reason: m.broken.Error()}
+	case len(m.chain) == 0:
+		return Result{Status: None}
+	}
+	r := Result{Status: Pass, Sealer: m.chain[len(m.chain)-1].Sealer}
+	for _, l := range m.chain {
+		r.Sets = append(r.Sets, l.Set)
+	}
+	m.judge(&r)
+	return r
+}
+
+// judge applies steps 4 to 6 of RFC 8617 section 5.2.
+func (m *Verification) judge(r *Result) {
+	n := len(m.chain)
+	for i, c := range m.seals {
+		if !r.require(c, fmt.Sprintf("seal %d", n-i)) {
+			return
+		}
+	}
+	sums := make(map[dkim.Canonicalization][sha256.Size]byte, len(m.bodies))
+	for form, b := range m.bodies {
+		sums[form] = b.Sum()
+	}
+	last := m.messages[0]
+	name := fmt.Sprintf("message signature %d", n)
+	if !last.signature.MatchesBody(sums[last.signature.Body()]) {
+		r.fail(name + ": body hash did not verify")
+		return
+	}
+	if m.expired(last) {
+		r.fail(name + ": expired")
+		return
+	}
+	if r.require(last, name) {
+		r.OldestPass = m.oldestPass(sums)
+	}
+}
+
+func (m *Verification) expired(c *check) bool {
+	expires := c.signature.Signature().Expires
+	return !expires.IsZero() && m.now.After(expires)
+}
+
+// oldestPass looks at the message signatures before the last, from the latest
+// on, until one does not verify.
+func (m *Verification) oldestPass(sums map[dkim.Canonicalization][sha256.Size]byte) int {
+	n := len(m.chain)
+	for i, c := range m.messages[1:] {
+		status, _, _ := c.key.found.Verify(c.signature, c.digest)
+		if status != dkim.Pass || !c.signature.MatchesBody(sums[c.signature.Body()]) || m.expired(c) {
+			return n - i
+		}
+	}
+	if len(m.messages) < n {
+		return n - len(m.messages) + 1
+	}
+	return 0
+}
+
+// require fails the chain unless a signature verifies.
+func (r *Result) require(c *check, name string) bool {
+	status, reason, err := c.key.found.Verify(c.signature, c.digest)
+	if status == dkim.Pass {
+		return true
+	}
+	r.fail(name + ": " + reason)
+	r.Temporary, r.Err = status == dkim.TempError, err
+	return false
+}
+
+func (r *Result) fail(reason string) {
+	r.Status, r.Reason = Fail, reason
+}
