@@ -41,6 +41,9 @@ func commands() []command {
 		{"owners check", "SENDER LOGIN", "may LOGIN use the envelope sender SENDER, and by which entry", bindOwnersCheck},
 		{"dnsbl check", "ADDRESS|NAME", "what every DNS list says about an address or a name", bindDNSBLCheck},
 		{"dnsbl selftest", "", "test every DNS list now, as RFC 5782 has it", bindDNSBLSelfTest},
+		{"dkim genkey", "DOMAIN", "make signing keys and their DNS records", bindDKIMGenkey},
+		{"dkim dns", "[DOMAIN ...]", "the DNS records of all signing keys, to paste into a zone", bindDKIMDNS},
+		{"dkim keys", "", "which keys the running daemon signs with", bindDKIMKeys},
 	}
 }
 

@@ -36,6 +36,8 @@ type row struct {
 
 // rows are tried from the top; the first that matches a package decides.
 var rows = []row{
+	// Keys are made and printed without any daemon.
+	{"cmd/postern", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service", "milter/sign"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership/...", "internal/spf"})},

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/milter/sign"
+)
+
+// milterdClient binds the flag that finds the milter daemon.
+func milterdClient(fs *pflag.FlagSet) *admin.Client {
+	c := &admin.Client{Daemon: milterd.ProgramName}
+	fs.StringVar(&c.Path, "admin", milterd.DefaultAdminPath, "admin `socket` of "+milterd.ProgramName)
+	return c
+}
+
+// bindDKIMGenkey makes keys without asking the daemon, which sees them by itself.
+func bindDKIMGenkey(fs *pflag.FlagSet) runner {
+	var req sign.NewKeys
+	fs.StringVar(&req.Dir, "dir", milterd.DefaultKeys, "`folder` of all keys: writes FOLDER/DOMAIN/SELECTOR.private and .txt")
+	fs.StringVar(&req.Selector, "selector", sign.DefaultSelector, "`name` of the key in the DNS; of two keys the Ed25519 one gets -ed25519 behind it")
+	fs.StringVar((*string)(&req.Type), "type", string(sign.Both), "`kind` of key: rsa, ed25519, or both for one of each")
+	fs.IntVar(&req.Bits, "bits", sign.DefaultBits, "`size` of an RSA key, 1024 to 4096")
+	return func(_ context.Context, io streams, args []string) (int, error) {
+		if len(args) != 1 {
+			return exitFailed, errUsage
+		}
+		req.Domain = args[0]
+		keys, err := sign.Generate(req)
+		for _, key := range keys {
+			fmt.Fprintf(io.err, "wrote %s and %s\n", key.Path, key.RecordPath)
+		}
+		if err != nil {
+			return exitFailed, err
+		}
+		return exitYes, printZone(io.out, newKeys(keys))
+	}
+}
+
+func newKeys(made []sign.NewKey) []*sign.Key {
+	var keys []*sign.Key
+	for _, key := range made {
+		keys = append(keys, key.Key)
+	}
+	return keys
+}
+
+func bindDKIMDNS(fs *pflag.FlagSet) runner {
+	src := sign.KeySource{}
+	fs.StringVar(&src.Dir, "dir", milterd.DefaultKeys, "`folder` of all keys, as in --dkim-keys of "+milterd.ProgramName)
+	fs.StringVar(&src.KeyTable, "key-table", "", "OpenDKIM's KeyTable `file`, as in --dkim-key-table")
+	fs.StringVar(&src.SigningTable, "signing-table", "", "OpenDKIM's SigningTable `file`, as in --dkim-signing-table")
+	return func(_ context.Context, io streams, args []string) (int, error) {
+		src.Group = groupOf(src.Dir)
+		keys, err := sign.LoadKeys(src)
+		if err != nil {
+			return exitFailed, err
+		}
+		all := keys.All()
+		if len(args) > 0 {
+			all = slices.DeleteFunc(all, func(k *sign.Key) bool { return !slices.Contains(args, k.Domain) })
+		}
+		if len(all) == 0 {
+			fmt.Fprintln(io.err, "no key; make one with `postern dkim genkey DOMAIN`")
+			return exitNo, nil
+		}
+		return exitYes, printZone(io.out, all)
+	}
+}
+
+// groupOf is the group of a folder: the daemon's, which may read keys. -1 when
+// nobody can tell.
+func groupOf(dir string) int {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return -1
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(sys.Gid)
+	}
+	return -1
+}
+
+// printZone prints records that can be pasted into zones, as opendkim-genkey
+// writes them, each domain with its name above.
+func printZone(w io.Writer, keys []*sign.Key) error {
+	domain := ""
+	for _, key := range keys {
+		entry, err := key.ZoneEntry()
+		if err != nil {
+			return err
+		}
+		if key.Domain != domain {
+			domain = key.Domain
+			fmt.Fprintf(w, "$ORIGIN %s.\n", domain)
+		}
+		fmt.Fprint(w, entry)
+	}
+	return nil
+}
+
+// bindDKIMKeys answers exitNo when a key does not sign.
+func bindDKIMKeys(fs *pflag.FlagSet) runner {
+	client := milterdClient(fs)
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		var keys []milterd.KeyStatus
+		if err := client.Call(ctx, "dkim.keys", struct{}{}, &keys, nil); err != nil {
+			return exitFailed, err
+		}
+		code := exitYes
+		if len(keys) == 0 || slices.ContainsFunc(keys, func(k milterd.KeyStatus) bool { return !k.Signs }) {
+			code = exitNo
+		}
+		if *asJSON {
+			return code, printJSON(io.out, keys)
+		}
+		printKeys(io.out, keys)
+		return code, nil
+	}
+}
+
+func printKeys(w io.Writer, keys []milterd.KeyStatus) {
+	if len(keys) == 0 {
+		fmt.Fprintln(w, "no key: no mail is signed")
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "DOMAIN\tSELECTOR\tKEY\tSIGNS\tDNS")
+	for _, k := range keys {
+		kind := k.Algorithm
+		if k.Bits > 0 {
+			kind = fmt.Sprintf("%s %d", kind, k.Bits)
+		}
+		dns := k.DNS
+		if dns == "" {
+			dns = "not watched (dkim-require-dns)"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", k.Domain, k.Selector, kind, map[bool]string{true: "yes", false: "no"}[k.Signs], dns)
+	}
+	t.Flush()
+}
