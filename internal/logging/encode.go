@@ -9,8 +9,8 @@ import (
 
 // appender is a record that can write its own JSON.
 type appender interface {
-	// AppendJSON appends the members of the object, without its braces, as
-	// zap would write them.
+	// AppendJSON appends the members of the object, without its braces and
+	// behind a comma unless b ends in a brace, as zap would write them.
 	AppendJSON(b []byte) []byte
 }
 
@@ -49,7 +49,7 @@ func (e *recordEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field)
 	b = e.stamps.append(b, entry.Time)
 	b = append(b, `","msg":"`...)
 	b = append(b, entry.Message...) // the constant of package record
-	b = append(b, `",`...)
+	b = append(b, '"')
 	b = record.AppendJSON(b)
 	b = append(b, '}', '\n')
 	out := e.buffers.Get()

@@ -10,61 +10,69 @@ import (
 // zap's JSON encoder would write them. A busy server writes a record for each
 // request; this costs a third of going through the encoder.
 func (r *Record) AppendJSON(b []byte) []byte {
-	f := jsonFields{b: b}
-	r.write(&f)
-	return f.b
-}
-
-// jsonFields appends members to b. comma is what stands between them.
-type jsonFields struct {
-	b     []byte
-	comma bool
-}
-
-// key takes keys of this package only: they need no escaping.
-func (f *jsonFields) key(key string) {
-	if f.comma {
-		f.b = append(f.b, ',')
-	}
-	f.comma = true
-	f.b = append(f.b, '"')
-	f.b = append(f.b, key...)
-	f.b = append(f.b, '"', ':')
-}
-
-func (f *jsonFields) text(key, value string) {
-	f.key(key)
-	f.b = append(f.b, '"')
-	f.b = appendEscaped(f.b, value)
-	f.b = append(f.b, '"')
-}
-
-func (f *jsonFields) milliseconds(key string, d time.Duration) {
-	f.key(key)
-	f.b = strconv.AppendFloat(f.b, milliseconds(d), 'f', -1, 64)
-}
-
-func (f *jsonFields) list(key string, s []Step) {
-	f.key(key)
-	f.b = append(f.b, '[')
-	for i := range s {
-		if i > 0 {
-			f.b = append(f.b, ',')
+	members := r.texts()
+	b = appendTexts(b, members[:])
+	b = appendMilliseconds(b, r.Duration)
+	if len(r.Steps) > 0 {
+		b = append(appendKey(b, keySteps), '[')
+		for i := range r.Steps {
+			b = append(r.Steps[i].appendJSON(append(b, '{')), '}', ',')
 		}
-		f.b = append(f.b, '{')
-		inner := jsonFields{b: f.b}
-		s[i].write(&inner)
-		f.b = append(inner.b, '}')
+		b[len(b)-1] = ']' // for the last comma
 	}
-	f.b = append(f.b, ']')
+	return appendError(b, r.Err)
+}
+
+// appendJSON is AppendJSON for one element of steps[].
+func (s *Step) appendJSON(b []byte) []byte {
+	members := s.texts()
+	b = appendTexts(b, members[:])
+	if s.Duration > 0 {
+		b = appendMilliseconds(b, s.Duration)
+	}
+	return appendError(b, s.Err)
+}
+
+// appendKey takes keys of this package only: they need no escaping.
+func appendKey(b []byte, key string) []byte {
+	if n := len(b); n > 0 && b[n-1] != '{' {
+		b = append(b, ',')
+	}
+	b = append(b, '"')
+	b = append(b, key...)
+	return append(b, '"', ':')
+}
+
+func appendTexts(b []byte, members []member) []byte {
+	for i := range members {
+		if m := &members[i]; m.text != "" {
+			b = append(appendKey(b, m.key), '"')
+			b = append(appendEscaped(b, m.text), '"')
+		}
+	}
+	return b
+}
+
+func appendMilliseconds(b []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(appendKey(b, keyDuration), milliseconds(d), 'f', -1, 64)
+}
+
+func appendError(b []byte, err error) []byte {
+	if err == nil {
+		return b
+	}
+	return appendTexts(b, []member{{keyError, err.Error()}})
 }
 
 const hexDigits = "0123456789abcdef"
 
 // special tells an octet that may not stand in a JSON string as it is.
-func special(c byte) bool {
-	return c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\'
-}
+var special = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\'
+	}
+	return t
+}()
 
 // appendEscaped appends s as the inside of a JSON string. What is no UTF-8
 // becomes U+FFFD.
@@ -72,7 +80,7 @@ func appendEscaped(b []byte, s string) []byte {
 	done := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if !special(c) {
+		if !special[c] {
 			i++
 			continue
 		}

@@ -67,94 +67,94 @@ func (r *Record) Log(l *zap.Logger) {
 	l.Log(level, Message, zap.Inline(r))
 }
 
-// fields is what a record is written to. Empty texts and lists, and times of
-// zero in a step, are left out before they get there.
-type fields interface {
-	text(key, value string)
-	milliseconds(key string, d time.Duration)
-	list(key string, s []Step)
-}
+// member is one key of a record and its text; without a text it is left out.
+type member struct{ key, text string }
 
-// write gives the keys of r in their documented order.
-func (r *Record) write(f fields) {
-	text := func(key, value string) {
-		if value != "" {
-			f.text(key, value)
-		}
-	}
-	text("daemon", r.Daemon)
-	text("check", r.Check)
-	text("verdict", r.Verdict)
-	text("reason", string(r.Reason))
-	text("action", r.Action)
-	text("mode", r.Mode)
-	text("peer", r.Peer)
-	text("instance", r.Instance)
-	text("queue_id", r.QueueID)
-	text("client_address", r.ClientAddress)
-	text("client_port", r.ClientPort)
-	text("client_name", r.ClientName)
-	text("helo", r.Helo)
-	// The null sender is an answer, not an absence: it is written as "<>".
-	text("sender", r.Sender)
-	text("recipient", r.Recipient)
-	text("sasl_username", r.SASLUsername)
-	text("message_id", r.MessageID)
-	text("from", r.From)
-	text("spf", r.SPF)
-	text("dkim", r.DKIM)
-	text("arc", r.ARC)
-	text("dmarc", r.DMARC)
-	text("disposition", r.Disposition)
-	text("signed_by", r.SignedBy)
-	f.milliseconds("duration_ms", r.Duration)
-	if len(r.Steps) > 0 {
-		f.list("steps", r.Steps)
-	}
-	if r.Err != nil {
-		f.text("error", r.Err.Error())
+// texts are the members of r that are texts, in their documented order.
+func (r *Record) texts() [24]member {
+	return [...]member{
+		{"daemon", r.Daemon},
+		{"check", r.Check},
+		{"verdict", r.Verdict},
+		{"reason", string(r.Reason)},
+		{"action", r.Action},
+		{"mode", r.Mode},
+		{"peer", r.Peer},
+		{"instance", r.Instance},
+		{"queue_id", r.QueueID},
+		{"client_address", r.ClientAddress},
+		{"client_port", r.ClientPort},
+		{"client_name", r.ClientName},
+		{"helo", r.Helo},
+		{"sender", r.Sender}, // the null sender is written as "<>"
+		{"recipient", r.Recipient},
+		{"sasl_username", r.SASLUsername},
+		{"message_id", r.MessageID},
+		{"from", r.From},
+		{"spf", r.SPF},
+		{"dkim", r.DKIM},
+		{"arc", r.ARC},
+		{"dmarc", r.DMARC},
+		{"disposition", r.Disposition},
+		{"signed_by", r.SignedBy},
 	}
 }
 
-// write gives the keys of one element of steps[].
-func (s *Step) write(f fields) {
-	text := func(key, value string) {
-		if value != "" {
-			f.text(key, value)
-		}
-	}
-	f.text("check", s.Check)
-	f.text("verdict", s.Verdict)
-	text("reason", string(s.Reason))
-	text("mode", s.Mode)
-	text("detail", s.Detail)
-	if s.Duration > 0 {
-		f.milliseconds("duration_ms", s.Duration)
-	}
-	if s.Err != nil {
-		f.text("error", s.Err.Error())
+// texts are the members of one element of steps[] that are texts.
+func (s *Step) texts() [5]member {
+	return [...]member{
+		{"check", s.Check},
+		{"verdict", s.Verdict},
+		{"reason", string(s.Reason)},
+		{"mode", s.Mode},
+		{"detail", s.Detail},
 	}
 }
+
+// The keys behind the texts.
+const (
+	keyDuration = "duration_ms"
+	keySteps    = "steps"
+	keyError    = "error"
+)
 
 // MarshalLogObject writes r through any of zap's encoders.
 func (r *Record) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	r.write(zapFields{e})
+	for _, m := range r.texts() {
+		addText(e, m)
+	}
+	e.AddFloat64(keyDuration, milliseconds(r.Duration))
+	if len(r.Steps) > 0 {
+		if err := e.AddArray(keySteps, zapSteps(r.Steps)); err != nil {
+			return err
+		}
+	}
+	addError(e, r.Err)
 	return nil
 }
 
 // MarshalLogObject writes one element of steps[].
 func (s *Step) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	s.write(zapFields{e})
+	for _, m := range s.texts() {
+		addText(e, m)
+	}
+	if s.Duration > 0 {
+		e.AddFloat64(keyDuration, milliseconds(s.Duration))
+	}
+	addError(e, s.Err)
 	return nil
 }
 
-type zapFields struct{ zapcore.ObjectEncoder }
+func addText(e zapcore.ObjectEncoder, m member) {
+	if m.text != "" {
+		e.AddString(m.key, m.text)
+	}
+}
 
-func (f zapFields) text(key, value string)                   { f.AddString(key, value) }
-func (f zapFields) milliseconds(key string, d time.Duration) { f.AddFloat64(key, milliseconds(d)) }
-
-func (f zapFields) list(key string, s []Step) {
-	_ = f.AddArray(key, zapSteps(s)) // zapSteps has no errors
+func addError(e zapcore.ObjectEncoder, err error) {
+	if err != nil {
+		e.AddString(keyError, err.Error())
+	}
 }
 
 type zapSteps []Step

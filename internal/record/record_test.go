@@ -47,7 +47,7 @@ var odd = []string{
 
 func TestAppendJSONIsWhatZapWrites(t *testing.T) {
 	for _, s := range odd {
-		for _, r := range []*Record{filled(s), {Check: s}, {Steps: []Step{{Detail: s}}}} {
+		for _, r := range []*Record{filled(s), {Check: s}, {Steps: []Step{{Detail: s}, {}}}} {
 			got := "{" + string(r.AppendJSON(nil)) + "}"
 			if want := throughZap(t, r); got != want {
 				t.Errorf("%q:\n got %s\nwant %s", s, got, want)

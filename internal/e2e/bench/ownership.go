@@ -17,6 +17,10 @@ const (
 	ownershipConns = 16
 	ownershipLoad  = 200_000 // requests a round
 	idleConns      = 500
+
+	// ownershipDistinct requests a connection: together they touch a third of
+	// the table.
+	ownershipDistinct = 2000
 )
 
 func benchOwnership(ctx context.Context, e *env) ([]result, error) {
@@ -98,7 +102,7 @@ func writeOwners(path string) error {
 // cost pid. A tenth of the senders belongs to somebody else. want are the
 // replies that must have come, nil for any.
 func loadOwnership(ctx context.Context, pid int, socket string, want map[string]int) (float64, error) {
-	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest}
+	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest, distinct: ownershipDistinct}
 	var actions map[string]int
 	cpu, err := used(pid, func() (err error) {
 		_, actions, err = l.send(ctx, "unix", socket)

@@ -50,8 +50,10 @@ policy_context=
 type load struct {
 	conns    int
 	requests int // all connections together
-	// request makes the i-th request of connection c.
-	request func(c, i int) []byte
+	// request makes the i-th request of connection c. It is called before
+	// the clock starts, for i below distinct; they are sent again and again.
+	request  func(c, i int) []byte
+	distinct int
 }
 
 // latencies are the times from a request to its reply, sorted.
@@ -71,9 +73,15 @@ func (l load) send(ctx context.Context, network, address string) (latencies, map
 		actions = map[string]int{}
 		errs    []error
 	)
+	ready := make(chan struct{})
 	for c := range l.conns {
+		requests := make([][]byte, l.distinct)
+		for i := range requests {
+			requests[i] = l.request(c, i)
+		}
 		wg.Go(func() {
-			took, counted, err := l.one(ctx, network, address, c)
+			<-ready
+			took, counted, err := l.one(ctx, network, address, requests)
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
@@ -85,13 +93,14 @@ func (l load) send(ctx context.Context, network, address string) (latencies, map
 			}
 		})
 	}
+	close(ready)
 	wg.Wait()
 	slices.Sort(all)
 	return all, actions, errors.Join(errs...)
 }
 
 // one is the load of one connection.
-func (l load) one(ctx context.Context, network, address string, c int) (latencies, map[string]int, error) {
+func (l load) one(ctx context.Context, network, address string, requests [][]byte) (latencies, map[string]int, error) {
 	conn, err := net.Dial(network, address)
 	if err != nil {
 		return nil, nil, err
@@ -103,7 +112,7 @@ func (l load) one(ctx context.Context, network, address string, c int) (latencie
 	replies := bufio.NewReader(conn)
 	for i := range l.requests / l.conns {
 		start := time.Now()
-		if _, err := conn.Write(l.request(c, i)); err != nil {
+		if _, err := conn.Write(requests[i%len(requests)]); err != nil {
 			return took, actions, err
 		}
 		action, err := replies.ReadSlice('\n')
