@@ -61,7 +61,8 @@ func appendError(b []byte, err error) []byte {
 	if err == nil {
 		return b
 	}
-	return appendTexts(b, []member{{keyError, err.Error()}})
+	b = append(appendKey(b, keyError), '"')
+	return append(appendEscaped(b, err.Error()), '"')
 }
 
 const hexDigits = "0123456789abcdef"
