@@ -2,6 +2,8 @@ package maptype
 
 import (
 	"bytes"
+	"errors"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -204,6 +206,48 @@ func (p postmap) query(t *testing.T, spec string, keys []string) map[string]stri
 		found[key] = value
 	}
 	return found
+}
+
+// answer is what postmap gives for one key.
+type answer struct{ key, value string }
+
+// each asks postmap for all keys in one run, and for one after the other if a key
+// makes that run fail.
+func (p postmap) each(t *testing.T, spec string, keys []string) iter.Seq2[answer, error] {
+	t.Helper()
+	found, err := p.several(t, spec, keys)
+	return func(yield func(answer, error) bool) {
+		for _, key := range keys {
+			of, failed := found, error(nil)
+			if err != nil {
+				of, failed = p.several(t, spec, []string{key})
+			}
+			if !yield(answer{key, of[key]}, failed) {
+				return
+			}
+		}
+	}
+}
+
+// several is query for tables that may fail or list none of the keys.
+func (p postmap) several(t *testing.T, spec string, keys []string) (map[string]string, error) {
+	t.Helper()
+	found := map[string]string{}
+	out, err := p.command(strings.Join(keys, "\n")+"\n", "-q", "-", spec)
+	if strings.Contains(out, "Is the postfix-") {
+		missing(t, "postmap "+spec+": "+out)
+	}
+	if err != nil {
+		if strings.Contains(out, "fatal") {
+			return found, errors.New(out)
+		}
+		return found, nil // none found, be it with a warning
+	}
+	for line := range strings.Lines(out) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		found[key] = value
+	}
+	return found, nil
 }
 
 // compare asks both sides for every key. postmap fails when it lists none of them,
