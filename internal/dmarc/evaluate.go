@@ -171,8 +171,13 @@ func (r *Result) settle() {
 	}
 }
 
-// compare judges the domain once more, by the Public Suffix List.
+// compare judges the domain once more, by the Public Suffix List. Where the
+// domain's own record applied and no walk was needed, there is nothing that the
+// list could see differently.
 func (f *finder) compare(ctx context.Context, r Result, ids []Identifier) Comparison {
+	if r.Record != nil && len(r.Walks) == 0 {
+		return Comparison{Org: PSLOrg(r.Domain), Known: true, Status: r.Status, Policy: r.Policy}
+	}
 	f.frozen = true
 	defer func() { f.frozen = false }()
 	// pct is no difference of the lists: a sample of -1 is below any pct.

@@ -191,7 +191,7 @@ func candidates(text string) iter.Seq[string] {
 				return
 			}
 			text = text[at+1:]
-			start := strings.TrimLeft(text, " \t\r\n")
+			start := strings.TrimLeft(text, " \t\r\n[")
 			end := domainEnd(start)
 			if !yield(strings.Trim(start[:end], ".-")) {
 				return

@@ -53,8 +53,8 @@ func (e *element) domain() (string, form) {
 		return "", formName
 	}
 	local, domain := strings.TrimSpace(addr[:at]), strings.TrimSpace(addr[at+1:])
-	if strings.HasPrefix(domain, "[") && strings.HasSuffix(domain, "]") && isLocal(local) {
-		return "", formName // an address literal
+	if literal := mailaddr.Parse("x@" + domain); literal.IsLiteral() && literal.IsValid() && isLocal(local) {
+		return "", formName
 	}
 	// Space around dots is obsolete syntax, and some readers stop there.
 	parsed, err := mailaddr.ParseDomain(joinDots(domain))

@@ -121,8 +121,8 @@ func (g *golden) set(t testing.TB, key, value string) bool {
 	return true
 }
 
-// goldenText reads a value, in Go's quotes or bare; "repeat N text" inside
-// quotes is not known, long values are built with %N*text%.
+// goldenText reads a value: bare, or in backquotes with Go's escapes. %N*text%
+// is text N times.
 func goldenText(t testing.TB, s string) string {
 	if len(s) >= 2 && s[0] == '`' && s[len(s)-1] == '`' {
 		var err error

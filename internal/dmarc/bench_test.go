@@ -1,0 +1,57 @@
+package dmarc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+func BenchmarkParseRecord(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		ParseRecord("v=DMARC1; p=reject; sp=quarantine; adkim=r; aspf=r; rua=mailto:dmarc@example.com; ruf=mailto:dmarc@example.com; fo=1")
+	}
+}
+
+func BenchmarkParseFrom(b *testing.B) {
+	for name, value := range map[string]string{
+		"plain":    ` "Alice, of Example" <alice@example.com>`,
+		"thousand": strings.Repeat(" Alice <alice@example.com>,", MaxAddresses-1) + " x@example.com",
+		"comments": strings.Repeat("(", 20_000) + "a@example.com",
+		"quotes":   strings.Repeat(`"a`, 20_001) + "a@example.com",
+		"unicode":  strings.Repeat("@\u00fc", 20_000),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			header := pairs([][2]string{{"To", "x"}, {"From", value}})
+			for b.Loop() {
+				ParseFrom(header)
+			}
+		})
+	}
+}
+
+// BenchmarkEvaluate has the DNS in a map, as a warm cache nearly is.
+func BenchmarkEvaluate(b *testing.B) {
+	z := newZone()
+	z.add("_dmarc.example.com", "TXT", "v=DMARC1; p=reject; rua=mailto:dmarc@example.com")
+	for name, domains := range map[string][3]string{ // author, MAIL FROM, signer
+		"identical": {"example.com", "example.com", "example.com"},
+		"relaxed":   {"example.com", "bounce.example.com", "example.com"},
+		"walk":      {"a.b.c.d.e.f.g.h.i.j.mail.example.com", "bounce.example.com", "example.com"},
+		"esp":       {"example.com", "bounce.mailer.net", "example.com"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			m := Message{Author: Author{Domains: []string{domains[0]}}, Signatures: []Signature{{domains[2], SignaturePass}}}
+			m.SPF.Status, m.SPF.Domain = spf.Pass, domains[1]
+			e := Evaluator{Resolver: fullZone{z}}
+			for b.Loop() {
+				z.asked = z.asked[:0]
+				r := e.Evaluate(b.Context(), m)
+				Decide(Situation{Enforce: EnforceQuarantine, Verdict: r.Verdict})
+			}
+		})
+	}
+}

@@ -1,0 +1,98 @@
+package dmarc
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestEverySituationHasARule goes through all that the table depends on.
+func TestEverySituationHasARule(t *testing.T) {
+	reasons := map[Status][]Reason{
+		None: {NoRecord, FromNoDomain}, Pass: {Aligned}, Fail: {NotAligned}, TempError: {DNSPolicy, DNSAlignment},
+		PermError: {BadRecord, FromMissing, FromUnusable, TooManyDomains},
+	}
+	for status, all := range reasons {
+		for _, reason := range all {
+			for _, policy := range []Policy{"", PolicyNone, PolicyQuarantine, PolicyReject} {
+				if (status == Fail) == (policy == "") {
+					continue
+				}
+				for flags := range 1 << 6 {
+					for signals := range 5 {
+						checkSituation(t, situation(Result{Status: status, Reason: reason, Policy: policy, Published: policy}, flags, signals))
+					}
+				}
+			}
+		}
+	}
+}
+
+func situation(v Result, flags, signals int) Situation {
+	s := Situation{Verdict: v}
+	for i, flag := range []*bool{&s.Authenticated, &s.LocalAllow, &s.TrustedForwarder, &s.TrustedSealer, &s.ListTraits, &s.ForwarderTraits} {
+		*flag = flags&(1<<i) != 0
+	}
+	s.Signals = []Signal{SignalReverseName, SignalHelo, SignalOurDomain, SignalBlockList}[:signals]
+	return s
+}
+
+// checkSituation holds the promises of the table.
+func checkSituation(t *testing.T, s Situation) {
+	t.Helper()
+	var before Action
+	for _, s.Enforce = range Enforcements() {
+		d := Decide(s)
+		exempt := s.Authenticated || s.LocalAllow || s.TrustedForwarder || s.TrustedSealer
+		switch {
+		case d.Rule == "not_judged":
+			t.Errorf("no rule: %+v", s)
+		case d.Action.strength() < before.strength():
+			t.Errorf("%s is milder than the column before: %+v", s.Enforce, s)
+		case d.Action.strength() >= 0 && (exempt || s.Enforce == EnforceOff):
+			t.Errorf("%s: %s by %s: %+v", s.Enforce, d.Action, d.Rule, s)
+		case d.Action == ActionReject && s.Verdict.Policy != PolicyReject:
+			t.Errorf("rejected without p=reject: %+v", s)
+		case d.Action == ActionReject && s.Enforce != EnforceStrict && (len(s.Signals) < NeededSignals || s.ListTraits || s.ForwarderTraits):
+			t.Errorf("rejected without evidence: %+v", s)
+		case s.Verdict.Policy == PolicyNone && d.Action != ActionNone:
+			t.Errorf("p=none changed handling: %+v", s)
+		case (d.Override == "") == (s.Verdict.Status == Fail && !s.Authenticated && d.Action.strength() < s.Verdict.Published.strength()):
+			t.Errorf("%s: %s instead of %s with override %q by %s", s.Enforce, d.Action, s.Verdict.Published, d.Override, d.Rule)
+		}
+		before = d.Action
+	}
+}
+
+func TestNotJudged(t *testing.T) {
+	if d := Decide(Situation{Enforce: EnforceStrict}); d.Action != ActionNone || d.Rule != "not_judged" {
+		t.Errorf("got %+v", d)
+	}
+}
+
+func TestTable(t *testing.T) {
+	table := Table()
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	if len(lines) != len(Rules())+2 {
+		t.Fatalf("%d lines for %d rules", len(lines), len(Rules()))
+	}
+	columns := strings.Count(lines[0], "|")
+	for i, line := range lines {
+		if strings.Count(line, "|") != columns {
+			t.Errorf("line %d has other columns: %s", i+1, line)
+		}
+	}
+	for i, r := range Rules() {
+		if !strings.HasPrefix(lines[i+2], "| `"+r.Name+"` | "+r.When+" |") {
+			t.Errorf("row %d: %s", i, lines[i+2])
+		}
+	}
+	if want := "| `reject_evidence` | fails, the policy is reject, and two signals say forged | none | quarantine | reject | reject | `local_policy` (rejection not enforced) |\n"; !strings.Contains(table, want) {
+		t.Errorf("no %s in\n%s", want, table)
+	}
+}
+
+func TestEnforcementColumns(t *testing.T) {
+	if Enforcements()[strictColumn] != EnforceStrict {
+		t.Error("strictColumn is not the strict column")
+	}
+}
