@@ -41,7 +41,7 @@ var rows = []row{
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership/...", "internal/spf"})},
-	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership/...", "internal/spf", "internal/dkim", "internal/dmarc"})},
+	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
 	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/ownership", "internal/spf", "internal/record"})},
@@ -50,14 +50,16 @@ var rows = []row{
 	{"milter/wire/...", []string{"milter/wire/..."}},
 	{"milter/authres", []string{"internal/mailaddr"}},
 	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "milter/authres", "internal/dkim", "internal/record"})},
-	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/spf", "internal/dkim", "internal/dmarc", "dnsbl", "internal/record"})},
+	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
 	{"greylist/...", []string{"greylist/..."}},
 	{"dnsbl/...", []string{"dnsbl/..."}},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
+	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/spf", "internal/dkim"})},
+	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/ownership/...", []string{"internal/ownership/...", "internal/mailaddr"}},
 
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
@@ -77,7 +79,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/ownership/..."}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/..."}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 
