@@ -2,6 +2,7 @@ package policyd
 
 import (
 	"context"
+	"maps"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/mailaddr"
@@ -31,11 +32,13 @@ type OwnersCheckResult struct {
 
 // commands are what the postern command may ask of this daemon.
 func (a *app) commands() map[string]admin.Handler {
-	return map[string]admin.Handler{
+	commands := map[string]admin.Handler{
 		"owners.check":   admin.Typed(a.ownersCheck),
 		"dnsbl.check":    admin.Typed(a.dnsblCheck),
 		"dnsbl.selftest": admin.Typed(a.dnsblSelfTest),
 	}
+	maps.Copy(commands, a.greylistCommands())
+	return commands
 }
 
 func (a *app) ownersCheck(ctx context.Context, args OwnersCheckArgs, _ func(any)) (any, error) {

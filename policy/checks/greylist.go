@@ -164,7 +164,7 @@ func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (poli
 		return policy.Verdict{Reason: record.GreylistUnavailable, Detail: s.detail()}, err
 	}
 	o := greylist.Decide(known, r.Received, limits)
-	v := policy.Verdict{Kind: policy.Pass, Reason: greylistReason(o.Why), Detail: s.detail()}
+	v := policy.Verdict{Kind: policy.Pass, Reason: GreylistReason(o.Why), Detail: s.detail()}
 	switch {
 	case !o.Pass():
 		if o.Why == greylist.New {
@@ -181,7 +181,8 @@ func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (poli
 	return v, nil
 }
 
-func greylistReason(w greylist.Why) record.Reason {
+// GreylistReason is the reason that the record gives for an outcome.
+func GreylistReason(w greylist.Why) record.Reason {
 	switch w {
 	case greylist.AllowedByHand:
 		return record.GreylistAllowedByHand

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/policyd"
+)
+
+// greylistFilter binds the flags that select entries.
+func greylistFilter(fs *pflag.FlagSet) *policyd.GreylistFilter {
+	f := new(policyd.GreylistFilter)
+	fs.StringVar(&f.Kind, "kind", "", "only `triplets` or clients")
+	fs.StringVar(&f.Client, "client", "", "only this `client`: a network, spf:domain or domain@network; * stands for any text")
+	fs.StringVar(&f.Sender, "sender", "", "only this `sender`, as it stands in keys; * stands for any text")
+	fs.StringVar(&f.Recipient, "recipient", "", "only this `recipient`; * stands for any text")
+	return f
+}
+
+func bindGreylistList(fs *pflag.FlagSet) runner {
+	client, filter := policydClient(fs), greylistFilter(fs)
+	limit := fs.Int("limit", 0, "end after so many entries (0: all)")
+	asJSON := fs.Bool("json", false, "print each entry as one line of JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		p := newEntryPrinter(io.out, *asJSON)
+		var result policyd.GreylistListResult
+		ask := policyd.GreylistListArgs{GreylistFilter: *filter, Limit: *limit}
+		if err := client.Call(ctx, "greylist.list", ask, &result, p.progress); err != nil {
+			return exitFailed, err
+		}
+		if err := p.finish(); err != nil {
+			return exitFailed, err
+		}
+		if result.More {
+			fmt.Fprintf(io.err, "the first %d entries; there are more\n", result.Matched)
+		}
+		return exitYes, nil
+	}
+}
+
+// entryPrinter prints entries as they come.
+type entryPrinter struct {
+	out   io.Writer
+	table *tabwriter.Writer // nil for JSON
+	err   error
+}
+
+func newEntryPrinter(out io.Writer, asJSON bool) *entryPrinter {
+	p := &entryPrinter{out: out}
+	if !asJSON {
+		p.table = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(p.table, "CLIENT\tSENDER\tRECIPIENT\tSTATE\tFIRST\tLAST\tPASSES")
+	}
+	return p
+}
+
+func (p *entryPrinter) progress(line json.RawMessage) {
+	var entries []policyd.GreylistEntry
+	if err := json.Unmarshal(line, &entries); err != nil {
+		p.err = errors.Join(p.err, err)
+		return
+	}
+	for _, e := range entries {
+		p.err = errors.Join(p.err, p.print(e))
+	}
+}
+
+func (p *entryPrinter) print(e policyd.GreylistEntry) error {
+	if p.table == nil {
+		line, err := json.Marshal(e)
+		if err == nil {
+			_, err = fmt.Fprintf(p.out, "%s\n", line)
+		}
+		return err
+	}
+	passes := ""
+	if e.Passes > 0 {
+		passes = fmt.Sprint(e.Passes)
+	}
+	_, err := fmt.Fprintf(p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(e.Client), printable(e.Sender), printable(e.Recipient), e.State, clock(e.First), clock(e.Last), passes)
+	return err
+}
+
+func (p *entryPrinter) finish() error {
+	if p.table != nil {
+		p.err = errors.Join(p.err, p.table.Flush())
+	}
+	return p.err
+}
+
+func clock(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+// bindGreylistShow answers exitNo for a mail that would be deferred.
+func bindGreylistShow(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	domain := fs.String("spf", "", "the `domain` that SPF authorises for the client")
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 3 {
+			return exitFailed, errUsage
+		}
+		ask := policyd.GreylistShowArgs{Client: args[0], Domain: *domain, Sender: args[1], Recipient: args[2]}
+		var answer policyd.GreylistShowResult
+		if err := client.Call(ctx, "greylist.show", ask, &answer, nil); err != nil {
+			return exitFailed, err
+		}
+		code := exitNo
+		if answer.Verdict == "pass" {
+			code = exitYes
+		}
+		if *asJSON {
+			return code, printJSON(io.out, answer)
+		}
+		fmt.Fprintf(io.out, "%s (%s)", answer.Verdict, answer.Reason)
+		if answer.Wait > 0 {
+			fmt.Fprintf(io.out, ", to wait %s", time.Duration(answer.Wait)*time.Second)
+		}
+		fmt.Fprintf(io.out, "\nkey: %s, sender %s\n", printable(answer.Key), printable(answer.Sender))
+		p := newEntryPrinter(io.out, false)
+		for _, e := range answer.Entries {
+			p.err = errors.Join(p.err, p.print(e))
+		}
+		if len(answer.Entries) == 0 {
+			return code, nil
+		}
+		return code, p.finish()
+	}
+}
+
+func bindGreylistAllow(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 1 {
+			return exitFailed, errUsage
+		}
+		var answer policyd.GreylistAllowResult
+		if err := client.Call(ctx, "greylist.allow", policyd.GreylistAllowArgs{Client: args[0]}, &answer, nil); err != nil {
+			return exitFailed, err
+		}
+		if *asJSON {
+			return exitYes, printJSON(io.out, answer)
+		}
+		fmt.Fprintf(io.out, "%s is never delayed; `postern greylist delete --client %s --kind clients` undoes it\n", answer.Client, answer.Client)
+		return exitYes, nil
+	}
+}
+
+func bindGreylistDelete(fs *pflag.FlagSet) runner {
+	client, filter := policydClient(fs), greylistFilter(fs)
+	all := fs.Bool("all", false, "delete everything")
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		var answer policyd.GreylistDeleteResult
+		ask := policyd.GreylistDeleteArgs{GreylistFilter: *filter, All: *all}
+		show := func(line json.RawMessage) {
+			var so policyd.GreylistDeleteResult
+			if json.Unmarshal(line, &so) == nil {
+				fmt.Fprintf(io.err, "\r%d deleted", so.Deleted)
+			}
+		}
+		err := client.Call(ctx, "greylist.delete", ask, &answer, show)
+		if answer.Deleted > 0 {
+			fmt.Fprintln(io.err)
+		}
+		if err != nil {
+			return exitFailed, err
+		}
+		if *asJSON {
+			return exitYes, printJSON(io.out, answer)
+		}
+		fmt.Fprintf(io.out, "%d entries deleted\n", answer.Deleted)
+		return exitYes, nil
+	}
+}
+
+func bindGreylistStats(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		var answer policyd.GreylistStatsResult
+		show := func(line json.RawMessage) { fmt.Fprintf(io.err, "%s entries counted\n", line) }
+		if err := client.Call(ctx, "greylist.stats", nil, &answer, show); err != nil {
+			return exitFailed, err
+		}
+		if *asJSON {
+			return exitYes, printJSON(io.out, answer)
+		}
+		t := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(t, "store\t%s\n", answer.Store)
+		if answer.Down != "" {
+			fmt.Fprintf(t, "down\t%s\n", printable(answer.Down))
+		}
+		for _, of := range []struct {
+			name   string
+			counts map[string]int
+		}{{"triplets", answer.Triplets}, {"clients", answer.Clients}} {
+			for _, state := range slices.Sorted(maps.Keys(of.counts)) {
+				fmt.Fprintf(t, "%s %s\t%d\n", of.name, state, of.counts[state])
+			}
+		}
+		return exitYes, t.Flush()
+	}
+}
+
+func bindGreylistImport(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	postgrey := fs.String("postgrey", "", "`file` with the output of db_dump on postgrey.db or postgrey_clients.db")
+	sqlgrey := fs.String("sqlgrey", "", "`file` with a SQL dump of sqlgrey's database")
+	delay := fs.Duration("delay", time.Minute, "postgrey's --delay, if it was shorter: what was seen over this time has passed")
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 || (*postgrey == "") == (*sqlgrey == "") {
+			return exitFailed, errUsage
+		}
+		i := policyd.GreylistImport{Client: *client, Progress: func(n int) { fmt.Fprintf(io.err, "\r%d imported", n) }}
+		var answer policyd.GreylistImportResult
+		var err error
+		if *postgrey != "" {
+			answer, err = i.Postgrey(ctx, *postgrey, *delay)
+		} else {
+			answer, err = i.Sqlgrey(ctx, *sqlgrey)
+		}
+		fmt.Fprintln(io.err)
+		if err != nil {
+			return exitFailed, err
+		}
+		if *asJSON {
+			return exitYes, printJSON(io.out, answer)
+		}
+		fmt.Fprintf(io.out, "%d entries imported, %d skipped\n", answer.Imported, answer.Skipped)
+		for _, why := range answer.Why {
+			fmt.Fprintf(io.out, "  skipped: %s\n", printable(why))
+		}
+		return exitYes, nil
+	}
+}

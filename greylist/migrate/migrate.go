@@ -1,0 +1,279 @@
+// Package migrate reads what other greylisting programs have remembered, so
+// that whoever passed there passes here.
+//
+// Two sources are read: the text that db_dump writes of postgrey's databases,
+// and a SQL dump of sqlgrey's (of SQLite, MySQL or PostgreSQL).
+//
+// Invariants: input is read once, line by line, with bounded lines; what
+// cannot be understood is counted with its line number and left out, never
+// guessed.
+package migrate
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/greylist"
+)
+
+// Entry is one thing that was remembered, in no program's spelling: a triplet,
+// or a client when Passes is not 0.
+type Entry struct {
+	Client    string         `json:"client"` // IP address, of a host or of a network
+	Sender    string         `json:"sender,omitempty"`
+	Domain    string         `json:"domain,omitempty"` // of a client that is only allowed for one sender domain
+	Recipient string         `json:"recipient,omitempty"`
+	First     greylist.Stamp `json:"first,omitempty"`
+	Last      greylist.Stamp `json:"last"`
+	Passed    bool           `json:"passed,omitempty"`
+	Passes    int            `json:"passes,omitempty"`
+}
+
+// network turns the client into a network of our sizes.
+func (e Entry) network(bits4, bits6 int) (string, error) {
+	addr, err := netip.ParseAddr(e.Client)
+	if err != nil {
+		return "", fmt.Errorf("%.60q is no IP address", e.Client)
+	}
+	return greylist.Network(addr, bits4, bits6), nil
+}
+
+// Entry gives it in our store's form, with networks of our sizes.
+func (e Entry) Entry(bits4, bits6 int) (greylist.Entry, error) {
+	network, err := e.network(bits4, bits6)
+	if err != nil {
+		return greylist.Entry{}, err
+	}
+	if e.Last <= 0 {
+		return greylist.Entry{}, errors.New("no time of the last mail")
+	}
+	if e.Passes > 0 {
+		k := greylist.NewKey("", e.Domain, network, "", "")
+		return greylist.Entry{
+			ID:     greylist.ClientID(k.Claimed, k.Network),
+			Client: greylist.Client{Passes: min(e.Passes, greylist.MaxPasses), Last: e.Last},
+		}, nil
+	}
+	local, domain := splitAddress(e.Sender)
+	k := greylist.NewKey("", "", network, greylist.Sender(local, domain), e.Recipient)
+	t := greylist.Triplet{First: e.First, Last: e.Last}
+	if e.Passed {
+		t.Passed = e.Last
+	}
+	return greylist.Entry{ID: k.ByNetwork(), Triplet: t}, nil
+}
+
+func splitAddress(s string) (local, domain string) {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return s, ""
+	}
+	return s[:at], s[at+1:]
+}
+
+// Result is what became of a file.
+type Result struct {
+	Read    int      // entries handed on
+	Skipped int      // not understood, or of no use
+	Why     []string // the first of them, with their lines
+}
+
+// maxWhy bounds Result.Why.
+const maxWhy = 10
+
+func (r *Result) skip(line int, why string) {
+	r.Skipped++
+	if len(r.Why) < maxWhy {
+		r.Why = append(r.Why, fmt.Sprintf("line %d: %s", line, why))
+	}
+}
+
+// maxLine bounds a line; mysqldump writes a table's rows into few lines.
+const maxLine = 64 << 20
+
+func scanner(r io.Reader) *bufio.Scanner {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	return lines
+}
+
+// Postgrey reads the text that `db_dump -p postgrey.db` or db_dump without -p
+// writes, and the same of postgrey_clients.db; both may stand in one file.
+// passedAfter is the delay that postgrey ran with: a triplet that was seen over
+// that long a time has passed.
+func Postgrey(r io.Reader, passedAfter time.Duration, yield func(Entry) error) (Result, error) {
+	p := postgrey{passedAfter: passedAfter}
+	lines := scanner(r)
+	var key string
+	hasKey := false
+	for lines.Scan() {
+		p.line++
+		text := lines.Text()
+		data, isData := strings.CutPrefix(text, " ")
+		switch {
+		case !isData:
+			hasKey = false
+			p.header(text)
+		case !p.inData:
+			return p.result, fmt.Errorf("line %d: data before HEADER=END: this is no output of db_dump", p.line)
+		case !hasKey:
+			key, hasKey = data, true
+		default:
+			hasKey = false
+			if err := p.pair(key, data, yield); err != nil {
+				return p.result, err
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return p.result, fmt.Errorf("line %d: %w", p.line+1, err)
+	}
+	if !p.began {
+		return p.result, errors.New("this is no output of db_dump: no HEADER=END")
+	}
+	return p.result, nil
+}
+
+type postgrey struct {
+	result        Result
+	passedAfter   time.Duration
+	line          int
+	inData, began bool
+	hex           bool // format=bytevalue
+}
+
+func (p *postgrey) header(text string) {
+	switch {
+	case text == "HEADER=END":
+		p.inData, p.began = true, true
+	case text == "DATA=END":
+		p.inData = false
+	case text == "format=bytevalue":
+		p.hex = true
+	case text == "format=print":
+		p.hex = false
+	}
+}
+
+func (p *postgrey) pair(key, value string, yield func(Entry) error) error {
+	var e Entry
+	k, err := p.decode(key)
+	if err == nil {
+		var v string
+		if v, err = p.decode(value); err == nil {
+			e, err = p.entry(k, v)
+		}
+	}
+	if err != nil {
+		p.result.skip(p.line, err.Error())
+		return nil
+	}
+	if err := yield(e); err != nil {
+		return err
+	}
+	p.result.Read++
+	return nil
+}
+
+// decode undoes db_dump's escapes: \xx and \\, or all octets in hexadecimal.
+func (p *postgrey) decode(s string) (string, error) {
+	if !p.hex && !strings.Contains(s, `\`) {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		switch {
+		case !p.hex && s[i] != '\\':
+			b.WriteByte(s[i])
+			i++
+			continue
+		case !p.hex && strings.HasPrefix(s[i:], `\\`):
+			b.WriteByte('\\')
+			i += 2
+			continue
+		case !p.hex:
+			i++
+		}
+		if i+2 > len(s) {
+			return "", errEscape
+		}
+		c, err := strconv.ParseUint(s[i:i+2], 16, 8)
+		if err != nil {
+			return "", errEscape
+		}
+		b.WriteByte(byte(c))
+		i += 2
+	}
+	return b.String(), nil
+}
+
+var (
+	errEscape  = errors.New("an escape of db_dump is broken")
+	errHashed  = errors.New("a hashed key: postgrey ran with --privacy, and nobody can tell what it stands for")
+	errTriplet = errors.New("neither network/sender/recipient nor a client")
+	errValue   = errors.New("the value is not two numbers")
+)
+
+// entry reads a pair of either database: network/sender/recipient with the
+// first and the last time, or a client with the count and the last time.
+func (p *postgrey) entry(key, value string) (Entry, error) {
+	a, b, err := twoNumbers(value)
+	if err != nil {
+		return Entry{}, err
+	}
+	client, rest, isTriplet := strings.Cut(key, "/")
+	if _, err := netip.ParseAddr(client); err != nil {
+		if len(key) == 40 && strings.Trim(key, "0123456789abcdef") == "" {
+			return Entry{}, errHashed
+		}
+		return Entry{}, errTriplet
+	}
+	if !isTriplet {
+		return Entry{Client: client, Passes: int(min(a, greylist.MaxPasses)), Last: fromUnix(b)}, nil
+	}
+	sender, recipient, ok := splitTriplet(rest)
+	if !ok {
+		return Entry{}, errTriplet
+	}
+	passed := time.Duration(b-a)*time.Second >= p.passedAfter
+	return Entry{Client: client, Sender: sender, Recipient: recipient, First: fromUnix(a), Last: fromUnix(b), Passed: passed}, nil
+}
+
+// splitTriplet finds the slash between the addresses: the first one behind the
+// sender's domain, since no domain holds one.
+func splitTriplet(s string) (sender, recipient string, ok bool) {
+	if recipient, ok := strings.CutPrefix(s, "/"); ok {
+		return "", recipient, recipient != ""
+	}
+	from := max(strings.IndexByte(s, '@'), 0)
+	slash := strings.IndexByte(s[from:], '/')
+	if slash < 0 {
+		return "", "", false
+	}
+	return s[:from+slash], s[from+slash+1:], from+slash+1 < len(s)
+}
+
+// maxUnix is a time that no clock shows, in seconds: year 9999.
+const maxUnix = 253402300799
+
+func twoNumbers(value string) (a, b int64, err error) {
+	parts := strings.Split(value, ",")
+	if len(parts) < 2 {
+		return 0, 0, errValue
+	}
+	if a, err = strconv.ParseInt(parts[0], 10, 64); err == nil {
+		b, err = strconv.ParseInt(parts[1], 10, 64)
+	}
+	if err != nil || a < 0 || b < 0 || a > maxUnix || b > maxUnix {
+		return 0, 0, errValue
+	}
+	return a, b, nil
+}
+
+func fromUnix(seconds int64) greylist.Stamp { return greylist.Stamp(seconds * 1000) }
