@@ -38,7 +38,6 @@ type sealer struct {
 	messageX  string // further tags of the message signature
 	sealX     string // further tags of the seal
 	algorithm string // "": that of the key
-	fold      string // "": a space between tags
 }
 
 func testMail() *mail {
