@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,6 +182,89 @@ func TestCancelledLookups(t *testing.T) {
 	r := verification.Finish()
 	if r.Status != Fail || !r.Temporary || !errors.Is(r.Err, context.Canceled) {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// TestHeaderWork seals a header that is too long to be hashed for every
+// message signature of the chain.
+func TestHeaderWork(t *testing.T) {
+	m := testMail()
+	for range 4 {
+		m.fields = append(m.fields, dkim.Field{Name: "X-Long", Value: strings.Repeat("x", 1<<20)})
+	}
+	for range 6 {
+		sealers().a.add(t, m)
+	}
+	z := readZone(t, "testdata/golden/zone")
+	verification := (&Verifier{Resolver: z}).Start(t.Context(), m.fields)
+	if _, err := io.WriteString(verification, m.body); err != nil {
+		t.Fatal(err)
+	}
+	r := verification.Finish()
+	if r.Status != Pass || r.OldestPass != 4 {
+		t.Errorf("got %s (%s), oldest pass %d; 3 of 6 message signatures may be hashed", r.Status, r.Reason, r.OldestPass)
+	}
+}
+
+// TestLookups counts the questions of chains that are worth few of them.
+func TestLookups(t *testing.T) {
+	sealed := testMail()
+	for range 10 {
+		sealers().a.add(t, sealed)
+		sealers().b.add(t, sealed)
+	}
+	forged := &mail{fields: slices.Clone(sealed.fields), body: sealed.body}
+	seal := &forged.fields[indexOf(forged, fieldSeal)]
+	seal.Value = strings.Replace(seal.Value, "t=17", "t=16", 1)
+	broken := testMail()
+	sealers().a.add(t, broken)
+	broken.push(fieldSeal, " i=2")
+	tests := []struct {
+		name string
+		mail *mail
+		want int
+	}{
+		{"one question a name", sealed, 2}, {"last seal forged", forged, 1}, {"broken structure", broken, 0}, {"no chain", testMail(), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := &counter{zone: readZone(t, "testdata/golden/zone")}
+			verification := (&Verifier{Resolver: c}).Start(t.Context(), tt.mail.fields)
+			if _, err := io.WriteString(verification, tt.mail.body); err != nil {
+				t.Fatal(err)
+			}
+			verification.Finish()
+			if got := int(c.asked.Load()); got != tt.want {
+				t.Errorf("%d questions, want %d", got, tt.want)
+			}
+			if needs := verification.NeedsBody(); needs != (tt.want > 0) {
+				t.Errorf("needs the body: %v", needs)
+			}
+		})
+	}
+}
+
+// counter counts the questions to a zone.
+type counter struct {
+	zone
+	asked atomic.Int64
+}
+
+func (c *counter) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	c.asked.Add(1)
+	return c.zone.LookupTXT(ctx, name)
+}
+
+func BenchmarkVerify(b *testing.B) {
+	z := readZone(b, "testdata/golden/zone")
+	for _, name := range []string{"none", "pass-1", "pass-rsa", "pass-50"} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			message := readGolden(b, "testdata/golden/"+name+".eml").message
+			for b.Loop() {
+				verify(b, z, message)
+			}
+		})
 	}
 }
 

@@ -73,60 +73,65 @@ func methodResult(words []string) (MethodResult, bool) {
 
 // splitResults cuts a field at its semicolons and each part into words.
 // Comments are dropped, quoted strings lose their quotes, and white space
-// around "=", "/" and "." is none, except inside of quotes.
+// around "=" and "/" is none, except inside of quotes.
 func splitResults(value string) ([][]string, error) {
-	parts := [][]string{nil}
-	var word strings.Builder
-	open := false // a word is being read
-	join := false // the next text belongs to the word before it
-	flush := func() {
-		if open {
-			last := len(parts) - 1
-			parts[last] = append(parts[last], word.String())
-			word.Reset()
-		}
-		open, join = false, false
-	}
-	space := false
+	w := words{parts: [][]string{nil}}
 	for i := 0; i < len(value); {
-		b := value[i]
 		n := 1
-		text := value[i : i+1]
-		switch {
+		switch b := value[i]; {
 		case b == ' ' || b == '\t' || b == '\r' || b == '\n':
-			space = true
-			i++
-			continue
+			w.space = true
 		case b == '(':
 			if n = commentEnd(value[i:]); n < 0 {
 				return nil, errors.New("comment without an end")
 			}
-			space = true
-			i += n
-			continue
+			w.space = true
 		case b == ';':
-			flush()
-			parts = append(parts, nil)
-			space = false
-			i++
-			continue
+			w.endWord()
+			w.parts = append(w.parts, nil)
 		case b == '"':
+			var text string
 			if text, n = unquote(value[i:]); n < 0 {
 				return nil, errors.New("quoted string without an end")
 			}
+			w.add(text, false)
 		case b < ' ' || b == 0x7f:
 			return nil, errors.New("control character")
+		default:
+			w.add(value[i:i+1], b == '=' || b == '/')
 		}
-		glue := b == '=' || b == '/'
-		if space && !join && !glue {
-			flush()
-		}
-		word.WriteString(text)
-		open, join, space = true, glue, false
 		i += n
 	}
-	flush()
-	return parts, nil
+	w.endWord()
+	return w.parts, nil
+}
+
+// words gathers the words of a field, part by part.
+type words struct {
+	parts [][]string
+	word  strings.Builder
+	open  bool // a word is being gathered
+	glued bool // it ends in "=" or "/", so that what follows belongs to it
+	space bool // white space came after it
+}
+
+// add puts text to the word, or begins a new one if space came in between and
+// neither side is glue.
+func (w *words) add(text string, glue bool) {
+	if w.space && !w.glued && !glue {
+		w.endWord()
+	}
+	w.word.WriteString(text)
+	w.open, w.glued, w.space = true, glue, false
+}
+
+func (w *words) endWord() {
+	if w.open {
+		last := len(w.parts) - 1
+		w.parts[last] = append(w.parts[last], w.word.String())
+		w.word.Reset()
+	}
+	w.open, w.glued, w.space = false, false, false
 }
 
 func commentEnd(s string) int {

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding"
+	"errors"
 	"fmt"
 	"hash"
 	"sync"
@@ -65,7 +65,9 @@ func (v *Verifier) Start(ctx context.Context, fields []dkim.Field) *Verification
 	}
 	m.keys = make(map[string]*key)
 	m.bodies = make(map[dkim.Canonicalization]*dkim.BodyHash)
-	m.hashSeals(fields)
+	if m.broken = m.hashSeals(fields); m.broken != nil {
+		return m
+	}
 	m.hashMessages(fields)
 	ctx, m.cancel = context.WithTimeout(ctx, cmp.Or(v.DNSBudget, DefaultDNSBudget))
 	m.running.Go(func() { m.fetch(ctx, v.Resolver) })
@@ -83,7 +85,7 @@ func (m *Verification) check(s *dkim.Foreign) *check {
 // hashSeals computes what each seal signed: all sets up to its own, in order,
 // each as results, message signature and seal, and its own seal without b=
 // (RFC 8617 section 5.1.1). The hash of one is where the next goes on.
-func (m *Verification) hashSeals(fields []dkim.Field) {
+func (m *Verification) hashSeals(fields []dkim.Field) error {
 	sum := sha256.New()
 	var buffer []byte
 	m.seals = make([]*check, len(m.chain))
@@ -94,27 +96,30 @@ func (m *Verification) hashSeals(fields []dkim.Field) {
 		}
 		c := m.check(l.seal)
 		buffer = dkim.AppendField(buffer[:0], dkim.Relaxed, l.seal.Unsigned())
-		c.digest = finished(sum, buffer[:len(buffer)-len("\r\n")])
+		var err error
+		if c.digest, err = finished(sum, buffer[:len(buffer)-len("\r\n")]); err != nil {
+			return err
+		}
 		m.seals[len(m.chain)-1-i] = c
 		buffer = dkim.AppendField(buffer[:0], dkim.Relaxed, fields[l.sealIndex])
 		sum.Write(buffer)
 	}
+	return nil
 }
 
 // finished gives the hash of what h has read and last, and leaves h as it is.
-func finished(h hash.Hash, last []byte) (sum [sha256.Size]byte) {
-	fork := sha256.New()
-	// SHA-256 of the standard library keeps its state in this form.
-	state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
-	if err == nil {
-		err = fork.(encoding.BinaryUnmarshaler).UnmarshalBinary(state)
+func finished(h hash.Hash, last []byte) (sum [sha256.Size]byte, err error) {
+	cloner, ok := h.(hash.Cloner)
+	if !ok {
+		return sum, errors.New("the hash cannot be cloned")
 	}
+	fork, err := cloner.Clone()
 	if err != nil {
-		return sum // matches no signature
+		return sum, err
 	}
 	fork.Write(last)
 	fork.Sum(sum[:0])
-	return sum
+	return sum, nil
 }
 
 // hashMessages computes what the message signatures signed: of the last set,
