@@ -45,6 +45,12 @@ type DNS interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
+// memory is what a resolver that remembers has beside DNS: an answer at once,
+// or known = false. No address and no error mean that there is no such name.
+type memory interface {
+	CachedAddrs(host string) (addrs []netip.Addr, known bool, err error)
+}
+
 // Key is the secret of a keyed service. It must print as something else.
 type Key interface{ Reveal() string }
 
@@ -74,6 +80,7 @@ type Config struct {
 type Lists struct {
 	config    Config
 	key       scrubber
+	memory    memory // nil: DNS remembers nothing that could be had at once
 	addresses []*zone
 	names     []*zone
 	wake      chan struct{} // a breaker opened: Run has work
@@ -87,6 +94,7 @@ func New(c Config) (*Lists, error) {
 	}
 	c.setDefaults()
 	l := &Lists{config: c, wake: make(chan struct{}, 1)}
+	l.memory, _ = c.DNS.(memory)
 	if c.Key != nil {
 		if err := checkKey(c.Key.Reveal()); err != nil {
 			return nil, err

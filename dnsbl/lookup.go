@@ -112,7 +112,7 @@ type answer struct {
 func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 	questions := l.questions(q)
 	t := newTally(l, questions)
-	if t.settled() {
+	if l.remember(t); t.settled() {
 		return t.result()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -130,6 +130,34 @@ func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 	cancel()
 	running.Wait() // a cancelled question returns at once
 	return t.result()
+}
+
+// remember answers what the resolver knows already. Goroutines for that would
+// cost several times the answers.
+func (l *Lists) remember(t *tally) {
+	if l.memory == nil {
+		return
+	}
+	for n := range t.questions {
+		q := &t.questions[n]
+		if t.states[n] != pending {
+			continue
+		}
+		addrs, known, err := l.memory.CachedAddrs(q.labels + "." + q.zone.asked)
+		if !known {
+			continue
+		}
+		codes, failure := l.judge(q.zone, addrs, err)
+		if err != nil && failure != nil { // it was blamed on the zone when it happened
+			failure.Subject = q.subject
+			t.take(answer{n: n, failure: failure})
+			continue
+		}
+		t.take(l.learn(n, q, codes, failure))
+		if t.settled() {
+			return
+		}
+	}
 }
 
 // questions pairs zones and subjects; a name that several roles share is asked
@@ -175,23 +203,40 @@ func askable(all []Subject) []subject {
 // ask puts one question to DNS and keeps the zone's breaker informed.
 func (l *Lists) ask(ctx context.Context, n int, q *question) answer {
 	codes, failure := l.resolve(ctx, q.zone, q.labels)
+	if failure != nil && errors.Is(ctx.Err(), context.Canceled) {
+		failure.Subject = q.subject
+		return answer{n: n, failure: failure} // our own doing
+	}
+	return l.learn(n, q, codes, failure)
+}
+
+// learn notes at the zone how its question ended.
+func (l *Lists) learn(n int, q *question, codes []Code, failure *Failure) answer {
 	if failure == nil {
-		q.zone.failures.Store(0)
+		if q.zone.failures.Load() != 0 {
+			q.zone.failures.Store(0)
+		}
 		return answer{n: n, codes: codes}
 	}
 	failure.Subject = q.subject
-	if !errors.Is(ctx.Err(), context.Canceled) {
-		l.blame(q.zone, failure)
-	}
-	return answer{n: n, codes: codes, failure: failure}
+	l.blame(q.zone, failure)
+	return answer{n: n, failure: failure}
 }
 
-// resolve asks DNS and gives the codes their meanings. A refusal among them is
-// a failure; the codes are returned with it.
+// resolve asks DNS.
 func (l *Lists) resolve(ctx context.Context, z *zone, labels string) ([]Code, *Failure) {
 	addrs, err := l.config.DNS.LookupNetIP(ctx, "ip4", labels+"."+z.asked+".")
+	return l.judge(z, addrs, err)
+}
+
+// judge gives the codes of an answer their meanings. A refusal among them is a
+// failure; the codes are returned with it.
+func (l *Lists) judge(z *zone, addrs []netip.Addr, err error) ([]Code, *Failure) {
 	if err != nil {
 		return nil, l.failed(z, err)
+	}
+	if len(addrs) == 0 {
+		return nil, nil
 	}
 	codes := make([]Code, 0, min(len(addrs), maxCodes))
 	for _, addr := range addrs[:min(len(addrs), maxCodes)] {

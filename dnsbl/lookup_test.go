@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -381,6 +382,57 @@ func TestExplain(t *testing.T) {
 	got = l.Explain(t.Context(), "192.0.2.7")
 	if got[0].Failure == nil || got[0].Failure.Problem != SharedResolver || got[0].Hit == nil || l.Status()[0].Problem != Healthy {
 		t.Errorf("%+v", got[0])
+	}
+}
+
+// With a resolver that remembers, a second request asks nothing, and a failure
+// that is remembered counts once.
+func TestRememberedAnswers(t *testing.T) {
+	z := resolvertest.NewZone(t, ". 3600 IN SOA ns.invalid. me.invalid. 1 3600 600 86400 3600\n"+world)
+	z.Fail("*.bad.example.dbl.spamhaus.org", resolvertest.ServFail)
+	r, err := resolver.New(resolver.Config{Servers: []string{"127.0.0.1"}, Exchange: z.Exchange})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	l := newLists(t, r, zen, dbl, Config{Signals: true})
+	for _, q := range []struct {
+		Query
+		want Outcome
+	}{
+		{Query{Address: addr("192.0.2.7"), Names: sender("good.example")}, Listed},
+		{Query{Address: addr("192.0.2.1"), Names: sender("good.example")}, Clean},
+		{Query{Address: addr("192.0.2.1"), Names: sender("spam.example")}, Listed},
+		{Query{Address: addr("192.0.2.1"), Names: sender("a.bad.example")}, Undecided},
+	} {
+		var first string
+		for n := range 2 * failureLimit {
+			result, err := l.Check(t.Context(), q.Query)
+			if result.Outcome != q.want || (err != nil) != (q.want == Undecided) {
+				t.Errorf("%+v, %v", result, err)
+			}
+			if said := fmt.Sprint(result, err); n == 0 {
+				first = said
+				z.ResetLog()
+			} else if said != first && q.want != Listed { // a listing stops at the first zone that decides
+				t.Errorf("%d: %s, before %s", n, said, first)
+			}
+		}
+		if z.Total() > 1 { // a question that nobody waited for may still be on its way
+			t.Errorf("%d questions asked again", z.Total())
+		}
+	}
+	for _, s := range l.Status() {
+		if s.Problem != Healthy {
+			t.Errorf("%+v", s)
+		}
+	}
+	if err := z.Replace("*.spamhaus.org. IN A 127.255.255.254"); err != nil {
+		t.Fatal(err)
+	}
+	result, err := l.Check(t.Context(), Query{Address: addr("192.0.2.9")})
+	if err == nil || result.Failures[0].Problem != SharedResolver || l.Status()[0].Problem != SharedResolver {
+		t.Errorf("%+v, %v", result, err)
 	}
 }
 
