@@ -2,8 +2,13 @@ package postfixtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -44,16 +49,36 @@ func (s *Server) Stop() error { return s.process.stop() }
 // Kill ends the server as a crash would.
 func (s *Server) Kill() { s.process.kill() }
 
-// Pause stops the server's process group without ending it: connections stay and
-// nothing answers.
-func (s *Server) Pause() error { return s.group(syscall.SIGSTOP) }
+// Pause stops the server and its children without ending them: connections stay
+// and nothing answers.
+func (s *Server) Pause() error { return s.all(syscall.SIGSTOP) }
 
 // Resume lets a paused server run on.
-func (s *Server) Resume() error { return s.group(syscall.SIGCONT) }
+func (s *Server) Resume() error { return s.all(syscall.SIGCONT) }
 
-func (s *Server) group(sig syscall.Signal) error {
-	if err := syscall.Kill(-s.process.pid(), sig); err != nil {
-		return fmt.Errorf("signal %s: %w", s.process.cmd.Path, err)
+// all signals the server and what descends from it: some servers give each
+// connection a process with a group of its own.
+func (s *Server) all(sig syscall.Signal) error {
+	for _, pid := range append([]int{s.process.pid()}, descendants(s.process.pid())...) {
+		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal %s: %w", s.process.cmd.Path, err)
+		}
 	}
 	return nil
+}
+
+// descendants lists the processes below pid, as /proc knows them.
+func descendants(pid int) []int {
+	// A process whose threads have no such file has ended meanwhile.
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	var all []int
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for field := range strings.FieldsSeq(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(append(all, child), descendants(child)...)
+			}
+		}
+	}
+	return all
 }

@@ -11,12 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	_ "modernc.org/sqlite"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
-	"github.com/postern-mail/postern/internal/ownership/remote"
 	"github.com/postern-mail/postern/internal/postfixtest/backendtest"
 )
 
@@ -466,6 +464,3 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 }
-
-// quick are short enough for a test of many questions.
-func quick() remote.Config { return remote.Config{Timeout: 2 * time.Second} }
