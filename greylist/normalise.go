@@ -133,13 +133,29 @@ func joinGroups(local string) string {
 	if strings.Count(local, "-") < minGroups-1 || !strings.Contains(local, mask) {
 		return local
 	}
-	return replaceWords(local, isGroupByte, func(w string) string {
-		core := strings.Trim(w, "-")
-		if strings.Count(core, "-") < minGroups-1 || !strings.Contains(core, mask) {
-			return w
+	return replaceWords(local, isJoined, func(w string) string {
+		words := strings.Split(w, "-")
+		var out []string
+		for len(words) > 0 {
+			n := groups(words)
+			if n >= minGroups && strings.Contains(strings.Join(words[:n], ""), mask) {
+				out, words = append(out, mask), words[n:]
+				continue
+			}
+			n = max(n, 1)
+			out, words = append(out, words[:n]...), words[n:]
 		}
-		return strings.Replace(w, core, mask, 1)
+		return strings.Join(out, "-")
 	})
+}
+
+// groups counts the words at the beginning that can be part of an identifier.
+func groups(words []string) int {
+	n := 0
+	for n < len(words) && words[n] != "" && count(words[n], isGroupByte) == len(words[n]) {
+		n++
+	}
+	return n
 }
 
 // replaceWords replaces each longest run of bytes that in accepts.
@@ -174,7 +190,8 @@ func count(s string, is func(byte) bool) int {
 func isDigit(c byte) bool     { return '0' <= c && c <= '9' }
 func isHex(c byte) bool       { return isDigit(c) || 'a' <= c && c <= 'f' }
 func isAlnum(c byte) bool     { return isDigit(c) || 'a' <= c && c <= 'z' }
-func isGroupByte(c byte) bool { return isHex(c) || c == '-' || c == mask[0] }
+func isGroupByte(c byte) bool { return isHex(c) || c == mask[0] }
+func isJoined(c byte) bool    { return isAlnum(c) || c == '-' || c == mask[0] }
 
 // isWordByte tells what Perl's \b takes for part of a word; bytes beyond ASCII
 // are not.

@@ -75,7 +75,7 @@ type greylistOptions struct {
 func (o *Options) bindGreylist(fs *pflag.FlagSet) {
 	fs.StringVar(&o.GreylistStore, "greylist-store", "sqlite:/var/lib/postern/greylist.db", "`where` the greylist is kept: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
 	fs.StringVar(&o.GreylistPasswordFile, "greylist-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
-	config.Duration(fs, &o.GreylistDelay, "greylist-delay", 3*time.Minute, 0, maxDelay, "how long a new sender has to wait")
+	config.Duration(fs, &o.GreylistDelay, "greylist-delay", 3*time.Minute, time.Second, maxDelay, "how long a new sender has to wait")
 	config.Duration(fs, &o.GreylistRetryWindow, "greylist-retry-window", 48*time.Hour, time.Minute, maxLife, "how long a sender that has not passed is remembered")
 	config.Duration(fs, &o.GreylistPassTTL, "greylist-pass-ttl", 35*24*time.Hour, time.Minute, maxLife, "how long a sender that has passed is remembered after its last mail")
 	config.Int(fs, &o.GreylistAWLAfter, "greylist-awl-after", 5, 0, maxAutoAllow, "passes, one an hour, after which a client is not delayed any more; 0 for never")

@@ -30,6 +30,7 @@ type benchmark struct {
 func benchmarks() []benchmark {
 	return []benchmark{
 		{"ownership", "an ownership decision against a Go echo of the same bytes", benchOwnership},
+		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"dnsbl", "DNS lists: slow, cached, and with a dead resolver", benchDNSBL},
 	}
 }

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+const (
+	greylistConns  = 16
+	greylistRounds = 3
+	ourLoad        = 64_000 // requests a phase and round, of Postern
+	postgreyLoad   = 6_400  // likewise, of postgrey
+	manyTriplets   = 1_000_000
+	manyLoad       = 160_000
+	// greylistDelay is past when the next phase begins.
+	greylistDelay = time.Second
+)
+
+// greylister is a policy server that is measured.
+type greylister struct {
+	socket   string
+	pid      int
+	requests int // of a phase
+}
+
+// phases are the two kinds of decision: a sender that is new, and one that has
+// passed before.
+type phases struct{ newRate, knownRate, newCPU, knownCPU []float64 } // requests a second; µs of CPU a request
+
+// benchGreylist compares the stores with postgrey. All answer from their
+// records alone: no allow lists, no clients allowed for good.
+func benchGreylist(ctx context.Context, e *env) ([]result, error) {
+	postgrey, stop, err := startPostgrey(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	redis, stopRedis, err := startRedis(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	defer stopRedis()
+	dns, err := resolvertest.Start("greylist.example. 3600 IN TXT \"v=spf1 ip4:198.18.0.0/16 ip4:198.19.0.0/16 -all\"\n")
+	if err != nil {
+		return nil, err
+	}
+	defer dns.Close()
+
+	subjects := []struct {
+		name        string
+		least, most float64 // of the rate and of the CPU, against postgrey
+		flags       []string
+	}{
+		{"embedded", 15, 1. / 8, []string{"--greylist-key=network", "--greylist-store=sqlite:" + filepath.Join(e.dir, "bench.db")}},
+		{"Redis", 10, 0, []string{"--greylist-key=network", "--greylist-store=redis://" + redis}},
+		{"embedded, key of SPF with cached DNS", 0, 0, []string{"--resolver=" + dns.Addr(), "--greylist-store=sqlite:" + filepath.Join(e.dir, "spf.db")}},
+	}
+	var results []result
+	for i, s := range subjects {
+		daemon, ours, err := startGreylist(ctx, e, fmt.Sprint("greylist", i), s.flags...)
+		if err != nil {
+			return nil, err
+		}
+		got, reference, err := inTurn(ctx, i, ours, postgrey)
+		if err = errors.Join(err, daemon.Stop()); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		results = append(results, compare(s.name, s.least, s.most, got, reference)...)
+	}
+	many, err := benchMany(ctx, e)
+	return append(results, many...), err
+}
+
+func compare(name string, least, most float64, got, reference phases) []result {
+	var results []result
+	for _, p := range []struct {
+		name                          string
+		rate, refRate, cpuOf, refCPUs []float64
+	}{
+		{"new", got.newRate, reference.newRate, got.newCPU, reference.newCPU},
+		{"known", got.knownRate, reference.knownRate, got.knownCPU, reference.knownCPU},
+	} {
+		results = append(results,
+			result{what: fmt.Sprintf("%s, %s: requests against postgrey's", name, p.name), value: median(p.rate) / median(p.refRate), unit: "times", least: least,
+				detail: fmt.Sprintf("%.0f against %.0f /s", median(p.rate), median(p.refRate))},
+			result{what: fmt.Sprintf("%s, %s: CPU against postgrey's", name, p.name), value: median(p.cpuOf) / median(p.refCPUs), unit: "times", most: most,
+				detail: fmt.Sprintf("%.1f against %.1f µs", median(p.cpuOf), median(p.refCPUs))})
+	}
+	return results
+}
+
+// inTurn measures both in the same minute.
+func inTurn(ctx context.Context, series int, ours, postgrey greylister) (got, reference phases, err error) {
+	for round := range greylistRounds {
+		if err := postgrey.measure(ctx, series*greylistRounds+round, &reference); err != nil {
+			return got, reference, fmt.Errorf("postgrey: %w", err)
+		}
+		if err := ours.measure(ctx, series*greylistRounds+round, &got); err != nil {
+			return got, reference, err
+		}
+	}
+	return got, reference, nil
+}
+
+// measure runs a round: new senders, their retry (not measured), and again.
+func (g greylister) measure(ctx context.Context, round int, into *phases) error {
+	deferred := map[string]int{"DEFER_IF_PERMIT": g.requests}
+	rate, cpu, err := g.send(ctx, round, deferred)
+	if err != nil {
+		return err
+	}
+	into.newRate, into.newCPU = append(into.newRate, rate), append(into.newCPU, cpu)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(greylistDelay + time.Second): // postgrey counts whole seconds
+	}
+	if _, _, err := g.send(ctx, round, nil); err != nil {
+		return err
+	}
+	rate, cpu, err = g.send(ctx, round, map[string]int{"DUNNO": g.requests})
+	into.knownRate, into.knownCPU = append(into.knownRate, rate), append(into.knownCPU, cpu)
+	return err
+}
+
+func (g greylister) send(ctx context.Context, round int, want map[string]int) (rate, cpu float64, err error) {
+	l := load{conns: greylistConns, requests: g.requests, distinct: g.requests / greylistConns,
+		request: func(c, i int) []byte { return greylistRequest(round, c, i) }}
+	var took latencies
+	var actions map[string]int
+	used, err := used(g.pid, func() (err error) {
+		took, actions, err = l.send(ctx, "unix", g.socket)
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	for action, n := range want {
+		if actions[action] != n {
+			return 0, 0, fmt.Errorf("replies %v, want %v", actions, want)
+		}
+	}
+	var busy time.Duration
+	for _, t := range took {
+		busy += t
+	}
+	wall := busy / greylistConns // every connection waits for its reply
+	return float64(g.requests) / wall.Seconds(), float64(used.Nanoseconds()) / 1000 / float64(g.requests), nil
+}
+
+// greylistRequest makes a sender of its own for each request, of letters, as
+// digits would be masked. The clients are in 512 networks.
+func greylistRequest(round, c, i int) []byte {
+	sender := letters(round) + "." + letters(c) + "." + letters(i) + "@greylist.example"
+	client := fmt.Sprintf("198.%d.%d.%d", 18+i%2, (i/2)%256, 1+c)
+	return fmt.Appendf(nil, policyRequest, client, "mx.greylist.example", sender, "rcpt@example.org", "7b."+sender, "")
+}
+
+func letters(n int) string {
+	b := []byte{'g' + byte(n%20)}
+	for n /= 20; n > 0; n /= 20 {
+		b = append(b, 'g'+byte(n%20))
+	}
+	return string(b)
+}
+
+func startGreylist(ctx context.Context, e *env, name string, flags ...string) (*postfixtest.Daemon, greylister, error) {
+	daemon, socket, err := startPolicyd(ctx, e, name, append([]string{"--checks=greylist",
+		"--greylist-delay=" + greylistDelay.String(), "--greylist-awl-after=0", "--greylist-flood=0", "--greylist-flood-network=0",
+		"--greylist-allow-clients=none", "--greylist-allow-senders=none"}, flags...)...)
+	if err != nil {
+		return nil, greylister{}, err
+	}
+	return daemon, greylister{socket: socket, pid: daemon.PID(), requests: ourLoad}, nil
+}
+
+// startPostgrey runs postgrey with an empty database.
+func startPostgrey(ctx context.Context, e *env) (greylister, func(), error) {
+	dir := filepath.Join(e.dir, "postgrey")
+	empty := filepath.Join(e.dir, "empty")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(empty, nil, 0o600)); err != nil {
+		return greylister{}, nil, err
+	}
+	socket := filepath.Join(e.dir, "postgrey.sock")
+	cmd := exec.Command("postgrey", "--unix="+socket, "--dbdir="+dir, "--user=root", "--group=root", "--quiet",
+		fmt.Sprintf("--delay=%.0f", greylistDelay.Seconds()), "--auto-whitelist-clients=0",
+		"--whitelist-clients="+empty, "--whitelist-recipients="+empty)
+	stop, err := startPeer(ctx, cmd, func() error { return waitSocket(ctx, socket) })
+	if err != nil {
+		return greylister{}, nil, fmt.Errorf("postgrey: %w", err)
+	}
+	return greylister{socket: socket, pid: cmd.Process.Pid, requests: postgreyLoad}, stop, nil
+}
+
+func startRedis(ctx context.Context, e *env) (addr string, stop func(), err error) {
+	if addr, err = postfixtest.FreeAddr(); err != nil {
+		return "", nil, err
+	}
+	_, port, _ := strings.Cut(addr, ":")
+	socket := filepath.Join(e.dir, "redis.sock")
+	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--save", "", "--dir", e.dir)
+	stop, err = startPeer(ctx, cmd, func() error { return waitSocket(ctx, socket) })
+	return addr, stop, err
+}
+
+// startPeer starts a program of others.
+func startPeer(ctx context.Context, cmd *exec.Cmd, wait func() error) (stop func(), err error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}
+	if err := wait(); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, ctx.Err()
+}
+
+// benchMany measures the latency while a million triplets are being purged.
+func benchMany(ctx context.Context, e *env) ([]result, error) {
+	store := "--greylist-store=sqlite:" + filepath.Join(e.dir, "many.db")
+	daemon, g, err := startGreylist(ctx, e, "many", "--greylist-key=network", store)
+	if err != nil {
+		return nil, err
+	}
+	g.requests = manyTriplets
+	filled, _, err := g.send(ctx, 1000, nil)
+	if err = errors.Join(err, daemon.Stop()); err != nil {
+		return nil, err
+	}
+	// Most of them are older than a minute soon: the purge finds work.
+	daemon, g, err = startGreylist(ctx, e, "many2", "--greylist-key=network", store, "--greylist-retry-window=1m")
+	if err != nil {
+		return nil, err
+	}
+	l := load{conns: greylistConns, requests: manyLoad, distinct: manyLoad / greylistConns,
+		request: func(c, i int) []byte { return greylistRequest(1000+i%2, c, i*5) }} // half known, half new
+	took, _, err := l.send(ctx, "unix", g.socket)
+	memory, memoryErr := resident(g.pid)
+	if err := errors.Join(err, memoryErr, daemon.Stop()); err != nil {
+		return nil, err
+	}
+	return []result{
+		{what: "embedded, a million triplets, while purging: p99", value: float64(took.quantile(0.99).Microseconds()) / 1000, unit: "ms", most: 5,
+			detail: fmt.Sprintf("p50 %.2f ms, p99.9 %.2f ms; filled at %.0f /s", ms(took.quantile(0.5)), ms(took.quantile(0.999)), filled)},
+		{what: "embedded, a million triplets: resident", value: memory, unit: "MiB"},
+	}, nil
+}
