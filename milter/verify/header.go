@@ -52,11 +52,27 @@ func spfText(r spf.Result) authres.Text {
 	case r.Status == spf.TempError:
 		return authres.Text{Comment: dnsComment}
 	case r.Status == spf.PermError && r.Err != nil:
-		return authres.Text{Comment: r.Err.Error()}
+		return authres.Text{Comment: brief(r.Err.Error())}
 	case r.Mechanism == "":
 		return authres.Text{}
 	}
 	return authres.Text{Comment: matched(r)}
+}
+
+// Bytes of an error's text that a comment shows: where it began, and its cause.
+const (
+	briefHead = 90
+	briefTail = 80
+)
+
+// brief leaves out the middle of a long text. Errors of records within records
+// have their cause at the end.
+func brief(s string) string {
+	const gap = " ... "
+	if len(s) <= briefHead+len(gap)+briefTail {
+		return s
+	}
+	return s[:briefHead] + gap + s[len(s)-briefTail:]
 }
 
 const dnsComment = "DNS could not tell"

@@ -1,0 +1,204 @@
+package verify
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+// golden is one case of testdata/golden, which generate.py writes.
+type golden struct {
+	name, zone string
+	envelope   Envelope
+	options    []string
+	faults     [][2]string
+	want       string // the lines of what must come out
+	message    string // with LF
+}
+
+const goldenHost = "mail.home.example"
+
+func goldenNow() time.Time { return time.Unix(1_700_000_000, 0) }
+
+func readGolden(t testing.TB) []golden {
+	t.Helper()
+	files, err := filepath.Glob("testdata/golden/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []golden
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, parseGolden(t, strings.TrimSuffix(filepath.Base(file), ".txt"), string(text)))
+	}
+	return all
+}
+
+func parseGolden(t testing.TB, name, text string) golden {
+	t.Helper()
+	head, rest, _ := strings.Cut(text, "== zone\n")
+	zone, rest, _ := strings.Cut(rest, "== want\n")
+	want, message, ok := strings.Cut(rest, "== message\n")
+	g := golden{name: name, zone: zone, want: want, message: message, envelope: Envelope{MTA: goldenHost}}
+	why := ""
+	for line := range strings.Lines(head) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		switch key {
+		case "why":
+			why = value
+		case "ip":
+			g.envelope.Client = netip.MustParseAddr(value)
+		case "helo":
+			g.envelope.Helo = value
+		case "from":
+			inner, _ := strings.CutPrefix(value, "<")
+			g.envelope.Sender = mailaddr.Parse(strings.TrimSuffix(inner, ">"))
+		case "option":
+			g.options = append(g.options, value)
+		case "fault":
+			name, kind, _ := strings.Cut(value, " ")
+			g.faults = append(g.faults, [2]string{name, kind})
+		default:
+			t.Fatalf("%s: unknown key %q", name, key)
+		}
+	}
+	if !ok || why == "" || want == "" || !g.envelope.Client.IsValid() {
+		t.Fatalf("%s: a case needs ip, zone, want, why and a message", name)
+	}
+	return g
+}
+
+func (g golden) spoil(fail func(name string, how resolvertest.Fault)) {
+	for _, f := range g.faults {
+		fail(f[0], resolvertest.Fault(f[1]))
+	}
+}
+
+func (g golden) verifier(r Resolver) *Verifier {
+	return New(Options{
+		Resolver:    r,
+		Now:         goldenNow,
+		SPFReject:   slices.Contains(g.options, "spf-reject"),
+		ReceivedSPF: slices.Contains(g.options, "received-spf"),
+	})
+}
+
+// readMessage gives the header, and the body with CRLF.
+func readMessage(t testing.TB, message string) ([]Field, []byte) {
+	t.Helper()
+	r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(message)))
+	fields, err := dkim.ReadHeader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fields, body
+}
+
+// run verifies the message of the case, the body in pieces of seven octets.
+func (g golden) run(t testing.TB, r Resolver) Result {
+	t.Helper()
+	fields, body := readMessage(t, g.message)
+	m := g.verifier(r).Start(t.Context(), g.envelope)
+	defer m.Close()
+	m.Header(fields)
+	for chunk := range slices.Chunk(body, 7) {
+		m.Write(chunk)
+	}
+	return m.Finish(t.Context())
+}
+
+// foldsIn matches the two ways in which fields are folded here.
+var foldsIn = regexp.MustCompile(`\n[\t ]`)
+
+// spell gives a result in the form of the cases.
+func spell(r Result) string {
+	var b strings.Builder
+	if len(r.Remove) > 0 {
+		b.WriteString("remove")
+		for _, p := range r.Remove {
+			fmt.Fprintf(&b, " %d", p.Index)
+		}
+		b.WriteString("\n")
+	}
+	if r.Refusal != nil {
+		fmt.Fprintf(&b, "refuse %d %s %s\n", r.Refusal.Code, r.Refusal.Status, r.Refusal.Text)
+	}
+	for _, f := range r.Fields {
+		b.WriteString(f.Name + ":" + foldsIn.ReplaceAllString(f.Value, " ") + "\n")
+	}
+	return b.String()
+}
+
+func TestGolden(t *testing.T) {
+	cases := readGolden(t)
+	if len(cases) < 100 {
+		t.Fatalf("%d cases, want at least 100", len(cases))
+	}
+	seen := map[string]bool{}
+	for _, g := range cases {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			zone := resolvertest.NewZone(t, g.zone)
+			g.spoil(zone.Fail)
+			r := g.run(t, zone)
+			if got := spell(r); got != g.want {
+				t.Errorf("got\n%s\nwant\n%s", got, g.want)
+			}
+			checkFields(t, r)
+		})
+		for _, word := range regexp.MustCompile(`\b(spf|dkim|iprev)=[a-z]+`).FindAllString(g.want, -1) {
+			seen[word] = true
+		}
+	}
+	for method, values := range map[string]string{
+		"spf":   "none pass fail softfail neutral temperror permerror",
+		"dkim":  "none pass fail policy neutral temperror permerror",
+		"iprev": "pass fail temperror permerror",
+	} {
+		for value := range strings.FieldsSeq(values) {
+			if !seen[method+"="+value] {
+				t.Errorf("no case has %s=%s", method, value)
+			}
+		}
+	}
+}
+
+// checkFields asserts what holds for every field that is written.
+func checkFields(t *testing.T, r Result) {
+	t.Helper()
+	if len(r.Fields) == 0 || r.Fields[0].Name != resultsField {
+		t.Fatalf("the first field is not ours: %+v", r.Fields)
+	}
+	for _, f := range r.Fields {
+		if !strings.HasPrefix(f.Value, " ") {
+			t.Errorf("%s does not begin with a space", f.Name)
+		}
+		for line := range strings.SplitSeq(strings.TrimPrefix(f.Value, " "), "\n") {
+			if strings.ContainsFunc(strings.TrimLeft(line, "\t "), func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("line %q", line)
+			}
+		}
+	}
+	if r.Reason == "" || r.Err != nil || r.Findings == nil {
+		t.Errorf("reason %q, error %v", r.Reason, r.Err)
+	}
+}
