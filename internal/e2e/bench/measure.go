@@ -61,6 +61,8 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 // spread says how far the measurements lie apart.
 func spread(values []float64) string {
 	return fmt.Sprintf("%.2f–%.2f", slices.Min(values), slices.Max(values))
