@@ -39,6 +39,7 @@ type runner func(ctx context.Context, io streams, args []string) (code int, err 
 func commands() []command {
 	return []command{
 		{"owners check", "SENDER LOGIN", "may LOGIN use the envelope sender SENDER, and by which entry", bindOwnersCheck},
+		{"owners list", "LOGIN [SENDER ...]", "which senders LOGIN owns, as far as the tables can be read backwards", bindOwnersList},
 		{"dnsbl check", "ADDRESS|NAME", "what every DNS list says about an address or a name", bindDNSBLCheck},
 		{"dnsbl selftest", "", "test every DNS list now, as RFC 5782 has it", bindDNSBLSelfTest},
 		{"greylist list", "", "what the greylist holds", bindGreylistList},

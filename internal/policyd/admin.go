@@ -26,6 +26,7 @@ type OwnersCheckResult struct {
 	Key     string   `json:"key,omitempty"`
 	Entry   string   `json:"entry,omitempty"`
 	Where   string   `json:"where,omitempty"` // path:line
+	Via     []string `json:"via,omitempty"`   // aliases between the sender and Key
 	Owners  []string `json:"owners,omitempty"`
 	Shadow  bool     `json:"shadow,omitempty"` // the check only watches
 }
@@ -34,6 +35,7 @@ type OwnersCheckResult struct {
 func (a *app) commands() map[string]admin.Handler {
 	commands := map[string]admin.Handler{
 		"owners.check":   admin.Typed(a.ownersCheck),
+		"owners.list":    admin.Typed(a.ownersList),
 		"dnsbl.check":    admin.Typed(a.dnsblCheck),
 		"dnsbl.selftest": admin.Typed(a.dnsblSelfTest),
 	}
@@ -63,6 +65,7 @@ func (a *app) ownersCheck(ctx context.Context, args OwnersCheckArgs, _ func(any)
 		Key:     answer.Path.Key,
 		Entry:   answer.Path.Entry,
 		Where:   answer.Path.Where(),
+		Via:     answer.Path.Via,
 		Owners:  answer.Owners,
 		Shadow:  s.settings.shadowed(s.ownership.Name()),
 	}, nil

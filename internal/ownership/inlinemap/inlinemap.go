@@ -12,6 +12,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -56,6 +59,11 @@ func (t Table) Lookup(_ context.Context, key string) ([]string, error) {
 		return []string{value}, nil
 	}
 	return nil, nil
+}
+
+// Keys gives all keys, sorted.
+func (t Table) Keys() (iter.Seq[string], bool) {
+	return slices.Values(slices.Sorted(maps.Keys(t))), true
 }
 
 // Close has nothing to do: the table is memory.

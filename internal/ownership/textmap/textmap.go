@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"iter"
 	"strings"
 	"unicode/utf8"
 
@@ -90,6 +91,17 @@ func Parse(path string, in io.Reader, warn func(string)) (*Table, error) {
 
 // Len gives the number of entries.
 func (t *Table) Len() int { return len(t.entries) }
+
+// Keys gives all keys in the order of the text.
+func (t *Table) Keys() (iter.Seq[string], bool) {
+	return func(yield func(string) bool) {
+		for i := range t.entries {
+			if !yield(t.key(i)) {
+				return
+			}
+		}
+	}, true
+}
 
 // Close has nothing to do: the table is memory.
 func (t *Table) Close() error { return nil }

@@ -9,6 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
+	"slices"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
@@ -75,6 +78,25 @@ func (u Union) Locate(key string) string {
 		}
 	}
 	return ""
+}
+
+// Keys gives the keys of all members, each once, if all of them can tell.
+func (u Union) Keys() (iter.Seq[string], bool) {
+	seen := map[string]bool{}
+	for _, member := range u {
+		e, ok := member.Source.(ownership.Enumerator)
+		if !ok || member.Pattern {
+			return nil, false
+		}
+		keys, ok := e.Keys()
+		if !ok {
+			return nil, false
+		}
+		for key := range keys {
+			seen[key] = true
+		}
+	}
+	return slices.Values(slices.Sorted(maps.Keys(seen))), true
 }
 
 // Close closes the members.

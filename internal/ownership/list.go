@@ -1,0 +1,109 @@
+package ownership
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// MaxListed is how many entries a [Listing] holds.
+const MaxListed = 10_000
+
+// Enumerator is a [Source] that can tell all its keys. The second value is false
+// if it cannot after all, as a union with a server among its members.
+type Enumerator interface {
+	Keys() (iter.Seq[string], bool)
+}
+
+// Listed is an entry that lets a login use senders.
+type Listed struct {
+	How  How
+	Path Path // its Key is a sender, "@domain" for a whole domain, or "user" in the local domains
+}
+
+// Listing is what a login owns as far as the tables can be read backwards.
+type Listing struct {
+	Entries   []Listed
+	Unread    []Table // tables that can only be asked sender by sender: patterns and servers
+	Truncated bool    // there were more than MaxListed entries
+}
+
+// List goes through every table that can tell its keys. Aliases behind aliases
+// are followed as [Owners.Check] does. Servers are not asked: a table file of
+// Postfix says how to find the owners of a sender, not the senders of an owner.
+func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
+	var l Listing
+	if login == "" {
+		return l, nil
+	}
+	if o.selfOwned && (strings.Contains(login, "@") || o.loginDomain != "") {
+		own := mailaddr.Parse(login).WithDomain(o.loginDomain).Key()
+		l.Entries = append(l.Entries, Listed{How: BySelf, Path: Path{Key: own, Entry: login}})
+	}
+	known := *o // the same decision, on the tables that can be listed
+	known.owners, known.aliases = l.readable(o.owners), l.readable(o.aliases)
+	for _, tables := range []struct {
+		list []Table
+		how  How
+	}{{known.owners, ByMap}, {known.aliases, ByAlias}} {
+		for _, table := range tables.list {
+			if err := known.listTable(ctx, &l, table, tables.how, login); err != nil {
+				return l, fmt.Errorf("table %s: %w", table.Spec, err)
+			}
+		}
+	}
+	return l, nil
+}
+
+// readable gives the tables that can tell their keys and notes the others.
+func (l *Listing) readable(tables []Table) []Table {
+	var readable []Table
+	for _, table := range tables {
+		if _, ok := keysOf(table); ok && !table.Pattern {
+			readable = append(readable, table)
+		} else {
+			l.Unread = append(l.Unread, table)
+		}
+	}
+	return readable
+}
+
+func keysOf(table Table) (iter.Seq[string], bool) {
+	if e, ok := table.Source.(Enumerator); ok {
+		return e.Keys()
+	}
+	return nil, false
+}
+
+func (o *Owners) listTable(ctx context.Context, l *Listing, table Table, how How, login string) error {
+	keys, _ := keysOf(table)
+	for key := range keys {
+		if len(l.Entries) >= MaxListed {
+			l.Truncated = true
+			return nil
+		}
+		values, err := table.Source.Lookup(ctx, key)
+		if err != nil {
+			return err
+		}
+		q := question{owners: o, sender: mailaddr.ParseInternal(key), account: o.account(login)}
+		if q.judge(table, key, values, how) || how == ByAlias && q.follow(ctx) {
+			l.Entries = append(l.Entries, Listed{How: how, Path: q.answer.reachedFrom(key, table)})
+		} else if q.err != nil {
+			return q.err
+		}
+	}
+	return nil
+}
+
+// reachedFrom gives the path to the granting entry, told from the key that it
+// began with.
+func (a Answer) reachedFrom(key string, table Table) Path {
+	if len(a.Path.Via) == 0 {
+		return a.Path
+	}
+	return Path{Table: table.Spec, Key: key, Entry: a.Path.Entry, Via: append(a.Path.Via[1:], a.Path.Key), table: table}
+}
