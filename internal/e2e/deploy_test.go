@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 const deploy = "../../deploy"
@@ -61,9 +62,12 @@ func TestShippedExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Only where it listens is not the example's: its ports may be taken here.
+	dns := resolvertest.New(t, "")
+	// What is not the example's: where it listens, since its ports may be taken
+	// here, where it keeps the greylist, and whom it asks.
 	postfixtest.NewDaemon(t, postfixtest.DaemonConfig{Path: binary, Args: []string{
 		"--config", file, "--listen", "inet:127.0.0.1:0", "--metrics-listen", "inet:127.0.0.1:0", "--admin", "unix:" + filepath.Join(dir, "admin.sock"),
+		"--greylist-store", "sqlite:" + filepath.Join(dir, "greylist.db"), "--resolver", dns.Addr(),
 	}})
 	if !strings.Contains(readDeploy(t, "systemd/postern-policyd.service"), "RestartPreventExitStatus=78") {
 		t.Error("the unit restarts on a configuration error")
