@@ -23,49 +23,15 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// listZones are lists that pass their self-tests.
-const listZones = `
-2.0.0.127.zen.spamhaus.org.      IN A   127.0.0.2
-7.2.0.192.zen.spamhaus.org.      IN A   127.0.0.2
-7.2.0.192.zen.spamhaus.org.      IN A   127.0.0.4
-7.2.0.192.zen.spamhaus.org.      IN TXT "https://check.spamhaus.org/sbl/query/SBL1"
-8.2.0.192.zen.spamhaus.org.      IN A   127.0.0.10
-1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.zen.spamhaus.org. IN A 127.0.0.3
-9.2.0.192.zen.spamhaus.org.      IN A   127.255.255.255
-dbltest.com.dbl.spamhaus.org.    IN A   127.0.1.2
-test.dbl.spamhaus.org.           IN A   127.0.1.2
-spam.example.dbl.spamhaus.org.   IN A   127.0.1.2
-*.spam.example.dbl.spamhaus.org. IN A   127.0.1.2
-xn--bcher-kva.example.dbl.spamhaus.org. IN A 127.0.1.4
-abused.example.dbl.spamhaus.org. IN A   127.0.1.102
-odd.example.dbl.spamhaus.org.    IN A   127.0.1.255
-`
-
 // dnsblSite is a site whose MX hook asks the lists of a DNS server.
 func dnsblSite(t *testing.T, resolver string, flags ...string) *Site {
 	t.Helper()
-	return newSite(t, SiteConfig{
-		Policyd: append([]string{"--checks=ownership,dnsbl", "--resolver=" + resolver}, flags...),
-		Postfix: askLists,
-	})
-}
-
-// askLists turns the MX hook to the lists.
-func askLists(c *postfixtest.Config) {
-	context := regexp.MustCompile(`policy_context ?= ?` + ownership)
-	for i := range c.MX {
-		c.MX[i] = context.ReplaceAllString(c.MX[i], "policy_context=dnsbl")
-	}
-}
-
-// client is a mail from one address; name is the confirmed name and HELO.
-func client(addr, name, from, to string) postfixtest.Mail {
-	return postfixtest.Mail{Client: addr, Name: name, Helo: name, From: from, To: []string{to}}
+	return newSite(t, WithLists(SiteConfig{Policyd: flags}, resolver))
 }
 
 func TestDNSBL(t *testing.T) {
 	t.Parallel()
-	s := dnsblSite(t, resolvertest.New(t, listZones).Addr())
+	s := dnsblSite(t, resolvertest.New(t, Zones).Addr())
 	eai := client("192.0.2.1", "mx.good.example", "x@bücher.example", Alice)
 	eai.Parameters = []string{"SMTPUTF8"}
 	tests := []struct {
@@ -111,19 +77,18 @@ func TestDNSBL(t *testing.T) {
 
 func TestDNSBLExempt(t *testing.T) {
 	t.Parallel()
-	dns := resolvertest.New(t, listZones)
+	dns := resolvertest.New(t, Zones)
 	dir := t.TempDir()
 	clients, recipients := filepath.Join(dir, "clients"), filepath.Join(dir, "recipients")
 	replaceFile(t, clients, "2001:db8::/32\n")
 	replaceFile(t, recipients, Bob+"\n")
-	s := newSite(t, SiteConfig{
-		Policyd: []string{"--checks=ownership,dnsbl", "--resolver=" + dns.Addr(), "--dnsbl-allow-clients=" + clients, "--dnsbl-allow-recipients=" + recipients},
+	s := newSite(t, WithLists(SiteConfig{
+		Policyd: []string{"--dnsbl-allow-clients=" + clients, "--dnsbl-allow-recipients=" + recipients},
 		Postfix: func(c *postfixtest.Config) {
-			askLists(c)
 			c.MX[0] = strings.Replace(c.MX[0], "permit_sasl_authenticated, ", "", 1) // so that logins are seen
 			c.Mailboxes = append(c.Mailboxes, "Postmaster@home.example", "abuse@home.example")
 		},
-	})
+	}, dns.Addr()))
 	listed := func(to string) postfixtest.Mail { return client("192.0.2.7", "mx.good.example", "x@good.example", to) }
 	expect(t, s, postfixtest.MX, listed(Alice), 550)
 	expect(t, s, postfixtest.MX, listed("postmaster@home.example"), 250)
@@ -172,7 +137,7 @@ func TestDNSBLErrorCodes(t *testing.T) {
 	if n := strings.Count(s.Policyd.LogTail(), "state changed"); n != 2 {
 		t.Errorf("%d state changes are told, want 2", n)
 	}
-	if err := dns.Replace(listZones); err != nil {
+	if err := dns.Replace(Zones); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool {
@@ -184,7 +149,7 @@ func TestDNSBLErrorCodes(t *testing.T) {
 
 func TestDNSBLOnErrorDefer(t *testing.T) {
 	t.Parallel()
-	dns := resolvertest.New(t, listZones)
+	dns := resolvertest.New(t, Zones)
 	dns.Fail("*.zen.spamhaus.org", resolvertest.ServFail)
 	s := dnsblSite(t, dns.Addr(), "--dnsbl-on-error=defer")
 	expect(t, s, postfixtest.MX, client("192.0.2.1", "mx.good.example", "x@good.example", Alice), 451)
@@ -223,7 +188,7 @@ func postern(t *testing.T, s *Site, args ...string) (out string, code int) {
 
 func TestPosternDNSBL(t *testing.T) {
 	t.Parallel()
-	dns := resolvertest.New(t, listZones)
+	dns := resolvertest.New(t, Zones)
 	s := dnsblSite(t, dns.Addr(), "--dnsbl=zen.spamhaus.org=127.0.0.[2..11;30]*1", "--dnsbl=list.dnswl.org=127.0.[2..20].[1..3]*-2")
 	latency := regexp.MustCompile(`[0-9.]+ ms`)
 	for _, c := range []struct {
@@ -342,7 +307,7 @@ func checkConfig(t *testing.T, s *Site, args ...string) string {
 func TestDNSBLThroughUnbound(t *testing.T) {
 	t.Parallel()
 	postfixtest.Require(t)
-	dns := resolvertest.New(t, listZones)
+	dns := resolvertest.New(t, Zones)
 	dns.Fail("*.broken.example.dbl.spamhaus.org", resolvertest.Refused)
 	s := dnsblSite(t, startUnbound(t, dns.Addr()), "--dnsbl-on-error=defer")
 	for range 2 { // the second time out of caches
@@ -423,7 +388,7 @@ func TestDNSBLAgainstPostfix(t *testing.T) {
 	// resolv.conf knows no ports, so the lists have to live at port 53 of an
 	// address of our own.
 	pid := os.Getpid()
-	dns, err := resolvertest.StartAt(fmt.Sprintf("127.53.%d.%d:53", pid>>8&0xff, max(1, pid&0xff)), listZones)
+	dns, err := resolvertest.StartAt(fmt.Sprintf("127.53.%d.%d:53", pid>>8&0xff, max(1, pid&0xff)), Zones)
 	if err != nil {
 		t.Fatal(err)
 	}

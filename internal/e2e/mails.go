@@ -18,7 +18,8 @@ type Case struct {
 	Reason  record.Reason // of the check that decides
 }
 
-// Cases returns the mails, in the order in which they are shown.
+// Cases returns the mails to a site with lists, in the order in which they are
+// shown.
 func Cases() []Case {
 	return []Case{
 		{"alice sends as herself", postfixtest.Submission, As(Alice, Alice, Stranger), 250, record.OwnerSelf},
@@ -26,13 +27,23 @@ func Cases() []Case {
 		{"bob sends as info, an alias that leads to him", postfixtest.Submission, As(Bob, Info, Stranger), 250, record.OwnerOwnedByAlias},
 		{"alice sends as alice+shop", postfixtest.Submission, As(Alice, "alice+shop@home.example", Stranger), 250, record.OwnerSelf},
 		{"alice sends as press, hers by the owners map", postfixtest.Submission, As(Alice, Press, Stranger), 250, record.OwnerOwned},
-		{"a stranger writes to alice, no login", postfixtest.MX, fromOutside(Stranger, Alice), 250, record.OwnerUnauthenticated},
+		{"a stranger writes to alice, no login", postfixtest.MX, fromOutside(Stranger, Alice), 250, record.DNSBLClean},
+		{"a client that Spamhaus lists writes to alice", postfixtest.MX, client("192.0.2.7", "mx.away.example", Stranger, Alice), 550, record.DNSBLClientListed},
+		{"mail from a domain that Spamhaus lists", postfixtest.MX, client("192.0.2.25", "mx.away.example", "offer@spam.example", Alice), 550, record.DNSBLSenderListed},
+		// The last one: it puts its list out of service until a self-test has passed.
+		{"from a client about whom the list gives an error code", postfixtest.MX, client("192.0.2.9", "mx.away.example", Stranger, Alice), 250, record.DNSBLUnavailable},
 	}
 }
 
 // fromOutside is a mail that another site delivers.
 func fromOutside(from string, to ...string) postfixtest.Mail {
-	return postfixtest.Mail{Client: "192.0.2.25", Name: "mx.away.example", Helo: "mx.away.example", From: from, To: to}
+	return client("192.0.2.25", "mx.away.example", from, to...)
+}
+
+// client is a mail from one address; name is its confirmed name and what it
+// calls itself.
+func client(addr, name, from string, to ...string) postfixtest.Mail {
+	return postfixtest.Mail{Client: addr, Name: name, Helo: name, From: from, To: to}
 }
 
 // Outcome is what became of a Case.

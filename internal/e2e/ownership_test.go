@@ -9,10 +9,11 @@ import (
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 func TestCases(t *testing.T) {
-	s := newSite(t, SiteConfig{})
+	s := newSite(t, WithLists(SiteConfig{}, resolvertest.New(t, Zones).Addr()))
 	for _, c := range Cases() {
 		o, err := c.Run(t.Context(), s)
 		if err != nil {

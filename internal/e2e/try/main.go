@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/e2e"
 	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // limit bounds the whole run, building included.
@@ -66,7 +67,12 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	progress := func(step string) {
 		fmt.Fprintf(out, "%5.1fs  %s\n", time.Since(began).Seconds(), step)
 	}
-	site, err := e2e.Start(ctx, e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log})
+	dns, err := resolvertest.Start(e2e.Zones)
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	defer dns.Close()
+	site, err := e2e.Start(ctx, e2e.WithLists(e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log}, dns.Addr()))
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
