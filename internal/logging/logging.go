@@ -85,9 +85,15 @@ func (l *Log) SetLevel(level string) error {
 }
 
 // Reopen opens the file anew, after something (logrotate) has renamed it. Lines
-// that are being written go to either file, none is lost. With an error the
-// old file stays in use. Without a file there is nothing to do.
-func (l *Log) Reopen() error { return l.out.reopen() }
+// of before go to the old file, those that are being written to either, none is
+// lost. With an error the old file stays in use. Without a file there is nothing
+// to do.
+func (l *Log) Reopen() error {
+	if l.batch != nil {
+		l.batch.flush()
+	}
+	return l.out.reopen()
+}
 
 // Failures counts the lines that could not be written.
 func (l *Log) Failures() uint64 { return l.out.failures.Load() }

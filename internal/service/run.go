@@ -21,12 +21,13 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
-// running is a daemon between its start and its end. What a reload changes
-// belongs to daemon.Run's reload, of which there is one at a time.
+// running is a daemon between its start and its end. Nothing in it changes once
+// it serves: a reload runs beside everything else, and replaces what the app
+// holds, the log's level and the watcher's files.
 type running struct {
 	app      App
 	process  Process
-	settings Settings // in force
+	settings Settings // that the daemon was started with: what is fixed is as they say
 
 	log       *logging.Log
 	metrics   *metrics.Metrics
@@ -62,10 +63,12 @@ func (d *running) run() (int, error) {
 	d.traffic = d.app.Start(d.runtime())
 	state.Apply()
 	d.metrics.Reloaded(time.Now(), nil)
-	d.watch(started, state.Files())
-	if d.watcher != nil {
+	if d.watcher, err = config.NewWatcher(d.watchFailed); err != nil {
+		d.watchFailed(err)
+	} else {
 		defer d.watcher.Close()
 	}
+	d.watch(started, state.Files())
 	d.log.Logger().Info("started",
 		zap.String("version", Version()),
 		zap.Stringers("listen", addresses(listeners)),
@@ -203,7 +206,6 @@ func (d *running) replace(started time.Time) error {
 		return err
 	}
 	state.Apply()
-	d.settings = next
 	d.watch(started, state.Files())
 	return nil
 }
@@ -211,14 +213,10 @@ func (d *running) replace(started time.Time) error {
 // watch follows the files of the state in force. A daemon that cannot watch
 // still reloads on SIGHUP.
 func (d *running) watch(since time.Time, files []string) {
-	var err error
 	if d.watcher == nil {
-		d.watcher, err = config.NewWatcher(d.watchFailed)
+		return
 	}
-	if err == nil {
-		err = d.watcher.Watch(since, files)
-	}
-	if err != nil {
+	if err := d.watcher.Watch(since, files); err != nil {
 		d.watchFailed(err)
 	}
 }
