@@ -96,7 +96,7 @@ func New(c Config) (*Lists, error) {
 	l := &Lists{config: c, wake: make(chan struct{}, 1)}
 	l.memory, _ = c.DNS.(memory)
 	if c.Key != nil {
-		if err := checkKey(c.Key.Reveal()); err != nil {
+		if err := CheckKey(c.Key); err != nil {
 			return nil, err
 		}
 		l.key = newScrubber(c.Key.Reveal())

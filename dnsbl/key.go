@@ -63,9 +63,10 @@ const (
 	maxKey = maxLabel
 )
 
-// checkKey looks at a key's form; the error does not repeat it. Today's keys
+// CheckKey looks at a key's form; the error does not repeat it. Today's keys
 // have 26 letters and digits.
-func checkKey(key string) error {
+func CheckKey(k Key) error {
+	key := k.Reveal()
 	if len(key) < minKey || len(key) > maxKey || strings.Trim(strings.ToLower(key), "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
 		return errors.New("this is not a DQS key: one has 26 letters and digits; copy it from the Spamhaus portal")
 	}

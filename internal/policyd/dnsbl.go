@@ -184,7 +184,13 @@ func (s *state) readDQSKey() (config.Secret, error) {
 		return config.Secret{}, err
 	}
 	s.watch(path)
-	return config.SecretFile(name, credentials)
+	key, err := config.SecretFile(name, credentials)
+	if err == nil {
+		if err = dnsbl.CheckKey(key); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return key, err
 }
 
 // reportZones logs each change of a zone's state once.

@@ -1,0 +1,242 @@
+package policyd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/service"
+)
+
+const testKey = "abcdefghijklmnopqrstuvwxy9"
+
+// listArgs run the dnsbl check alone, on a resolver.
+func listArgs(resolver string, more ...string) []string {
+	return append([]string{"--config=", "--checks=dnsbl", "--resolver=" + resolver}, more...)
+}
+
+func TestDNSBLSettingsRefused(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	badKey, badClients, badRecipients := file("key", "UNFIT "+testKey), file("clients", "a.example\n192.168\n"), file("recipients", "@\n")
+	for want, args := range map[string][]string{
+		`--dnsbl: zen.spamhaus.org: weight "x"`:                       {"--dnsbl=a.example", "--dnsbl=zen.spamhaus.org*x"},
+		"--dbl: dbl.spamhaus.org=127.0.0.[2..11] can never match":     {"--dbl=dbl.spamhaus.org=127.0.0.[2..11]"},
+		"--dnsbl: dbl.spamhaus.org lists domains: put it under --dbl": {"--dnsbl=dbl.spamhaus.org"},
+		"--dbl: zrd.dq.spamhaus.net needs a key":                      {"--dbl=zrd.dq.spamhaus.net"},
+		"--dnsbl: a DQS zone with its key inside":                     {"--dnsbl=" + testKey + ".zen.dq.spamhaus.net"},
+		"--dnsbl-threshold: 0 is out of bounds":                       {"--dnsbl-threshold=0"},
+		`--dbl-names: "from" is not one of`:                           {"--dbl-names=from"},
+		"--dnsbl-on-error: ":                                          {"--dnsbl-on-error=reject"},
+		`--dnsbl-reply: "{who}" holds a brace`:                        {"--dnsbl-reply={who}"},
+		"--dqs-key-file: " + badKey + ": this is not a DQS key":       {"--dqs-key-file=" + badKey},
+		"--dqs-key-file: ":                                            {"--dqs-key-file=/nonexistent/key"},
+		"--dnsbl-allow-clients: " + badClients + ":2: ":               {"--dnsbl-allow-clients=" + badClients},
+		"--dnsbl-allow-recipients: " + badRecipients + ":1: ":         {"--dnsbl-allow-recipients=" + badRecipients},
+	} {
+		_, err := loadAll(listArgs("127.0.0.1:53", args...), nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", args, err)
+			continue
+		}
+		if strings.Contains(strings.ToLower(err.Error()), testKey) {
+			t.Errorf("the key stands in %q", err)
+		}
+	}
+	file("empty.toml", "dnsbl = []\ndbl = []\nchecks = [\"dnsbl\"]\n")
+	if _, err := loadAll([]string{"--config=" + filepath.Join(dir, "empty.toml")}, nil); err == nil || !strings.Contains(err.Error(), "empty.toml:1: ") || !strings.Contains(err.Error(), "has no list") {
+		t.Errorf("no list: %v", err)
+	}
+}
+
+func TestDNSBLDefaults(t *testing.T) {
+	s, err := loadAll(listArgs("127.0.0.1:53"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Discard()
+	var got []string
+	for _, z := range s.lists.value.Status() {
+		got = append(got, fmt.Sprint(z.Kind, " ", z.Sites))
+	}
+	if want := []string{"address [zen.spamhaus.org=127.0.0.[2..11;30]*1]", "name [dbl.spamhaus.org=127.0.1.[2..99]*1]"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+// A reload that changes nothing about DNS and the lists keeps them, and what
+// they know; any other makes new ones and closes the old with their last user.
+func TestReloadKeepsResolverAndLists(t *testing.T) {
+	var c current
+	load := func(args ...string) *state {
+		t.Helper()
+		configured, err := configure(args, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		configured.current = &c
+		s, err := build(configured, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	dns := resolvertest.New(t, "")
+	first := load(listArgs(dns.Addr())...)
+	first.Apply()
+	same := load(listArgs(dns.Addr(), "--dnsbl-on-error=defer")...)
+	if same.dns != first.dns || same.lists != first.lists {
+		t.Error("a reload made new ones")
+	}
+	same.Apply()
+	discarded := load(listArgs(dns.Addr())...)
+	discarded.Discard()
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(testKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keyed := load(listArgs(dns.Addr(), "--dqs-key-file="+key)...)
+	if keyed.dns != same.dns || keyed.lists == same.lists || !slices.Contains(keyed.Files(), key) {
+		t.Errorf("with a key: %v", keyed.Files())
+	}
+	keyed.Apply()
+	other := load(listArgs(dns.Addr(), "--dns-timeout=1s")...)
+	if other.dns == keyed.dns || other.lists == keyed.lists {
+		t.Error("another time-out changed nothing")
+	}
+	other.Apply()
+	if n := first.dns.users.Load() + first.lists.users.Load() + keyed.lists.users.Load(); n != 0 {
+		t.Errorf("%d users of what was replaced", n)
+	}
+	if _, err := first.dns.value.Query(t.Context(), "a.example", resolver.TypeA); err == nil {
+		t.Error("the old resolver is open")
+	}
+	other.done()
+}
+
+func TestPublicResolverIsWarnedAbout(t *testing.T) {
+	for server, want := range map[string]int{"8.8.8.8": 1, "127.0.0.1:5353": 0} {
+		core, logs := observer.New(zapcore.WarnLevel)
+		configured, err := configure(listArgs(server), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := build(configured, service.Runtime{Log: zap.New(core)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Discard()
+		if n := logs.FilterMessageSnippet("public DNS resolver").Len(); n != want {
+			t.Errorf("%s: %d warnings", server, n)
+		}
+	}
+}
+
+func TestZonesAreReportedOnce(t *testing.T) {
+	var out bytes.Buffer
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder}), zapcore.AddSync(&out), zapcore.InfoLevel))
+	report := reportZones(log)
+	broken := dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org", Problem: dnsbl.SharedResolver, Cause: "answered 127.255.255.254"}}
+	report(broken)
+	report(broken)
+	report(dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org"}, Before: dnsbl.SharedResolver})
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `"level":"error"`) || !strings.Contains(lines[0], `"state":"public_resolver"`) || !strings.Contains(lines[0], `"mend":"the list does not serve public`) ||
+		!strings.Contains(lines[1], `"state":"in service"`) || !strings.Contains(lines[1], `"level":"info"`) {
+		t.Errorf("%q", lines)
+	}
+}
+
+func TestDNSBLMetricsAndCommands(t *testing.T) {
+	dns := resolvertest.New(t, "2.0.0.127.zen.spamhaus.org. IN A 127.0.0.2\n7.2.0.192.zen.spamhaus.org. IN A 127.0.0.4\n")
+	var a app
+	args := listArgs(dns.Addr())
+	configured, err := configure(args, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	configured.current = &a.current
+	s, err := build(configured, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.starts = nil // no self-tests but those that are asked for
+	s.Apply()
+	defer s.done()
+	ask := func(command, args string) string {
+		t.Helper()
+		result, err := a.commands()[command](t.Context(), json.RawMessage(args), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	if out := ask("dnsbl.selftest", "{}"); !strings.Contains(out, `"healthy":false`) || !strings.Contains(out, `"zone":"dbl.spamhaus.org","kind":"name","state":"lists_nothing"`) || !strings.Contains(out, `"since":"`) {
+		t.Error(out)
+	}
+	if out := ask("dnsbl.check", `{"subject":"192.0.2.7"}`); !strings.Contains(out, `"meaning":"XBL","class":"listed"`) || !strings.Contains(out, `"refused":true`) {
+		t.Error(out)
+	}
+	if out := ask("dnsbl.check", `{"subject":"10.0.0.1"}`); !strings.Contains(out, `"asked":false`) || !strings.Contains(out, `"zones":[]`) {
+		t.Error(out)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newZoneCollector(&a.current), newDNSCollector(&a.current))
+	want := `# HELP postern_dnsbl_zone_up 1 while the DNS list is in service, 0 while its breaker is open.
+# TYPE postern_dnsbl_zone_up gauge
+postern_dnsbl_zone_up{kind="address",zone="zen.spamhaus.org"} 1
+postern_dnsbl_zone_up{kind="name",zone="dbl.spamhaus.org"} 0
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "postern_dnsbl_zone_up"); err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(registry, "postern_dns_lookups_total", "postern_dns_failures_total", "postern_dns_in_flight", "postern_dns_server_up", "postern_dns_server_queries_total"); err != nil || n != 6 {
+		t.Errorf("%d series of the resolver, %v", n, err)
+	}
+}
+
+func TestDNSBLCommandsWithoutTheCheck(t *testing.T) {
+	var a app
+	s := buildOrFail(t, "--owners", "static:x")
+	s.settings.current = &a.current
+	s.Apply()
+	defer s.done()
+	for command, args := range map[string]string{"dnsbl.check": `{"subject":"192.0.2.7"}`, "dnsbl.selftest": "{}"} {
+		if _, err := a.commands()[command](t.Context(), json.RawMessage(args), nil); err == nil || !strings.Contains(err.Error(), "add dnsbl to checks") {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	if n, err := testutil.GatherAndCount(registryOf(&a), "postern_dnsbl_zone_up", "postern_dns_in_flight"); err != nil || n != 0 {
+		t.Errorf("%d series, %v", n, err)
+	}
+}
+
+func registryOf(a *app) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newZoneCollector(&a.current), newDNSCollector(&a.current))
+	return r
+}
