@@ -93,10 +93,11 @@ func (e *Entry) errorReason(err error) record.Reason {
 // chain.
 func (e *Entry) settles(d *Decision, v Verdict, err error) bool {
 	if err != nil {
+		err = fmt.Errorf("%s: %w", e.Check.Name(), err)
 		if e.OnError == ErrorPass {
+			d.passOver(e, v, err)
 			return false
 		}
-		err = fmt.Errorf("%s: %w", e.Check.Name(), err)
 		v = Verdict{Kind: Defer, Reason: v.Reason, Code: CodeTemporary, Text: errorText}
 	}
 	switch {
@@ -119,8 +120,15 @@ func (d *Decision) pass(e *Entry, v Verdict) {
 	if v.Header != "" && e.Mode == Enforce {
 		header = v.Header
 	}
-	d.Verdict, d.Check = v, e.Check.Name()
+	d.Verdict, d.Check, d.Err = v, e.Check.Name(), nil
 	d.Header, d.Text = header, ""
+}
+
+// passOver lets a request go on although the check could not tell. Unless a later
+// check has something to say, the decision rests on that.
+func (d *Decision) passOver(e *Entry, v Verdict, err error) {
+	d.Verdict = Verdict{Kind: Pass, Reason: v.Reason, Header: d.Header}
+	d.Check, d.Err = e.Check.Name(), err
 }
 
 func merge(into, from Signals) Signals {

@@ -61,6 +61,7 @@ func TestDecide(t *testing.T) {
 		{name: "an enforced reject after a shadowed one", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
 		{name: "off is not asked", chain: Chain{{Check: &scripted{name: "a", v: rejecting}, Mode: Off}, entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{0, 1}},
 		{name: "could not tell, pass", chain: Chain{entry("a", Verdict{}, errBackend), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
+		{name: "could not tell, pass, and nobody else can", chain: Chain{entry("a", passing, nil), passing2("b", errBackend), entry("c", Verdict{}, nil)}, kind: Pass, reason: "b_unavailable", check: "b", asked: []int{1, 1, 1}, err: true},
 		{name: "could not tell, defer", chain: Chain{deferring2("a", errBackend), entry("b", passing, nil)}, kind: Defer, reason: "a_unavailable", check: "a", asked: []int{1, 0}, err: true},
 		{name: "could not tell, defer, shadowed", chain: Chain{shadowed(deferring2("a", errBackend)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
 		{name: "out of time", chain: Chain{deferring2("a", context.DeadlineExceeded)}, kind: Defer, reason: record.DeadlineSpent, check: "a", asked: []int{1}, err: true},
@@ -78,7 +79,7 @@ func TestDecide(t *testing.T) {
 			if !slices.Equal(asked, tt.asked) {
 				t.Errorf("asked %v, want %v", asked, tt.asked)
 			}
-			if d.Err != nil && d.Text != errorText {
+			if want := map[Kind]string{Defer: errorText}[d.Kind]; d.Err != nil && d.Text != want {
 				t.Errorf("the client would read %q", d.Text)
 			}
 		})
@@ -91,6 +92,12 @@ func entry(name string, v Verdict, err error) Entry {
 
 func shadowed(e Entry) Entry {
 	e.Mode = Shadow
+	return e
+}
+
+func passing2(name string, err error) Entry {
+	e := deferring2(name, err)
+	e.OnError = ErrorPass
 	return e
 }
 
