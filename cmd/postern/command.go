@@ -38,6 +38,7 @@ type runner func(ctx context.Context, io streams, args []string) (code int, err 
 // commands is the list of everything that can be asked.
 func commands() []command {
 	return []command{
+		{"explain message", "FILE", "how a message would be verified: every DNS answer, SPF step and signature, and the header it gets", bindExplainMessage},
 		{"owners check", "SENDER LOGIN", "may LOGIN use the envelope sender SENDER, and by which entry", bindOwnersCheck},
 		{"owners list", "LOGIN [SENDER ...]", "which senders LOGIN owns, as far as the tables can be read backwards", bindOwnersList},
 		{"dnsbl check", "ADDRESS|NAME", "what every DNS list says about an address or a name", bindDNSBLCheck},

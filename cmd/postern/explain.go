@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/milterd"
+)
+
+func bindExplainMessage(fs *pflag.FlagSet) runner {
+	var args milterd.ExplainArgs
+	fs.StringVar(&args.Client, "ip", "", "`address` of the client that hands the message over")
+	fs.StringVar(&args.Helo, "helo", "", "`name` that it gives in HELO or EHLO")
+	fs.StringVar(&args.Sender, "from", "", "envelope `sender`, as in MAIL FROM; \"\" for the null sender")
+	to := fs.String("to", "", "envelope `recipient`, shown with a refusal")
+	fs.StringArrayVar(&args.Resolver, "resolver", nil, "DNS server to ask, `host:port`; repeat for several (default those of resolv.conf)")
+	fs.DurationVar(&args.DNSTimeout, "dns-timeout", 2*time.Second, "how long one DNS query may take")
+	fs.StringVar(&args.AuthservID, "authserv-id", "", "`name` in Authentication-Results (default this host's)")
+	fs.BoolVar(&args.SPFReject, "spf-reject", false, "as the daemon with --spf-reject fail")
+	fs.BoolVar(&args.ReceivedSPF, "received-spf", false, "as the daemon with --received-spf")
+	asJSON := fs.Bool("json", false, "print everything as JSON")
+	return func(ctx context.Context, io streams, rest []string) (int, error) {
+		if len(rest) != 1 {
+			return exitFailed, errUsage
+		}
+		if !fs.Changed("ip") || !fs.Changed("from") {
+			return exitFailed, errors.New("--ip and --from are needed: SPF is about them (--from \"\" for the null sender)")
+		}
+		file, err := openMessage(rest[0])
+		if err != nil {
+			return exitFailed, err
+		}
+		defer file.Close()
+		args.Message = file
+		x, err := milterd.Explain(ctx, args)
+		if err != nil {
+			return exitFailed, fmt.Errorf("%s: %w", rest[0], err)
+		}
+		code := exitYes
+		if x.Refused != "" {
+			code = exitNo
+		}
+		if *asJSON {
+			return code, printJSON(io.out, x)
+		}
+		printExplanation(io.out, x, *to)
+		return code, nil
+	}
+}
+
+// openMessage opens a file, or standard input for "-".
+func openMessage(name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(os.Stdin), nil
+	}
+	return os.Open(name)
+}
+
+// printExplanation prints what strangers chose in quotes or printable: the
+// terminal must not obey it.
+func printExplanation(w io.Writer, x *milterd.Explanation, to string) {
+	fmt.Fprintln(w, "DNS")
+	for _, q := range x.Questions {
+		fmt.Fprintf(w, "  %-5s %s  (%.1f ms)\n", q.Type, shown(q.Name), q.Millis)
+		for _, a := range q.Answers {
+			fmt.Fprintf(w, "          %s\n", shown(a))
+		}
+		if q.Error != "" {
+			fmt.Fprintf(w, "          %s\n", shown(q.Error))
+		}
+	}
+	for _, s := range x.SPF {
+		printSPF(w, s)
+	}
+	printSignatures(w, x)
+	if x.IPRev != "" {
+		fmt.Fprintf(w, "\niprev: %s\n", shown(x.IPRev))
+	}
+	for _, name := range x.Removed {
+		fmt.Fprintf(w, "\nremoved, because it claims to be ours: %s\n", name)
+	}
+	if x.Error != "" {
+		fmt.Fprintf(w, "\nnot verified: %s\n", shown(x.Error))
+	}
+	if x.Refused != "" {
+		fmt.Fprintf(w, "\nrefused%s: %s\n", forRecipient(to), shown(x.Refused))
+	}
+	fmt.Fprintf(w, "\nadded (%s):\n", x.Reason)
+	for _, f := range x.Added {
+		fmt.Fprintf(w, "%s: %s\n", f.Name, f.Value)
+	}
+}
+
+func forRecipient(to string) string {
+	if to == "" {
+		return ""
+	}
+	return " for " + shown(to)
+}
+
+func printSPF(w io.Writer, s milterd.ExplainedSPF) {
+	fmt.Fprintf(w, "\nSPF %s %s: %s\n", s.Identity, shown(s.Domain), s.Result)
+	for _, step := range s.Steps {
+		fmt.Fprintf(w, "  %s\n", shown(step))
+	}
+	for _, line := range []struct{ name, value string }{
+		{"matched", s.Mechanism}, {"network", s.Network}, {"path", strings.Join(s.Path, " > ")},
+		{"because", s.Error}, {"explains", s.Explanation},
+	} {
+		if line.value != "" {
+			fmt.Fprintf(w, "  %-8s %s\n", line.name, shown(line.value))
+		}
+	}
+	fmt.Fprintf(w, "  %-8s %d of 10 terms asked DNS, %d of 2 found nothing\n", "limits", s.Lookups, s.Voids)
+}
+
+func printSignatures(w io.Writer, x *milterd.Explanation) {
+	if len(x.Signatures) == 0 {
+		fmt.Fprintln(w, "\nDKIM: no signature")
+	}
+	for i, s := range x.Signatures {
+		fmt.Fprintf(w, "\nDKIM signature %d: %s", i+1, s.Result)
+		if s.Reason != "" {
+			fmt.Fprintf(w, " (%s)", s.Reason)
+		}
+		fmt.Fprintf(w, "\n  d=%s s=%s i=%s a=%s", shown(s.Domain), shown(s.Selector), shown(s.Identity), shown(s.Algorithm))
+		if s.KeyBits > 0 {
+			fmt.Fprintf(w, ", %d-bit key", s.KeyBits)
+		}
+		fmt.Fprintln(w)
+		if len(s.Signed) > 0 {
+			fmt.Fprintf(w, "  signs %s\n", shown(strings.Join(s.Signed, " ")))
+		}
+		if s.Error != "" {
+			fmt.Fprintf(w, "  %s\n", shown(s.Error))
+		}
+	}
+	if x.SkippedSig > 0 {
+		fmt.Fprintf(w, "\n%d more signatures were not looked at\n", x.SkippedSig)
+	}
+	fmt.Fprintf(w, "\nFrom: %s\n", shown(x.From))
+}
+
+// shown is text for a terminal: whatever is not printable is escaped.
+func shown(s string) string {
+	q := strconv.QuoteToGraphic(s)
+	if q == `"`+s+`"` {
+		return s
+	}
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}

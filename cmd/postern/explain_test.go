@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+const explainZone = `example.com. TXT "v=spf1 include:pool.example -all exp=why.example.com"
+pool.example. TXT "v=spf1 mx -all"
+pool.example. MX 10 mx.pool.example.
+mx.pool.example. A 192.0.2.10
+10.2.0.192.in-addr.arpa. PTR mx.pool.example.
+why.example.com. TXT "not %{i}"
+`
+
+const explainMail = "From MAILER Sat Nov 21 02:00:00 2026\n" +
+	"Authentication-Results: id.example; dkim=pass\n" +
+	"DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=\u202ex; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=QUJD\n" +
+	"DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=s1; h=from:to; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=QUJD\n" +
+	"From: a@example.com\n\nHello\n"
+
+// explain runs the command on a mail and gives what it prints.
+func explain(t *testing.T, mail string, args ...string) (code int, out, errs string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "mail")
+	if err := os.WriteFile(file, []byte(mail), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := resolvertest.New(t, explainZone)
+	var o, e bytes.Buffer
+	all := append([]string{"explain", "message", "--resolver", server.Addr(), "--authserv-id", "id.example", "--helo", "mx.pool.example"}, args...)
+	code = run(t.Context(), append(all, file), streams{&o, &e})
+	return code, o.String(), e.String()
+}
+
+func TestExplainMessage(t *testing.T) {
+	code, out, errs := explain(t, explainMail, "--ip", "192.0.2.10", "--from", "a@example.com")
+	if code != exitYes || errs != "" {
+		t.Fatalf("code %d, %s", code, errs)
+	}
+	for _, want := range []string{
+		"TXT   example.com", "MX    pool.example", "10 mx.pool.example.", "PTR   192.0.2.10", "no such name (NXDOMAIN)",
+		"SPF mailfrom example.com: pass", "example.com: v=spf1 include:pool.example -all", "  mx: match",
+		"matched  mx", "network  192.0.2.10/32", "path     example.com > pool.example", "2 of 10 terms asked DNS, 0 of 2 found nothing",
+		"SPF helo mx.pool.example: none",
+		"DKIM signature 1: permerror (s= is not a selector)", `s=\u202ex`,
+		"DKIM signature 2: permerror (no key)", "signs from to",
+		"From: example.com", "iprev: pass mx.pool.example", "removed, because it claims to be ours: Authentication-Results[1]",
+		"added (verified):\nAuthentication-Results: id.example;\n\tspf=pass (mx of pool.example) smtp.mailfrom=example.com;",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if strings.Contains(out, "\u202e") {
+		t.Error("a character that turns text around reaches the terminal")
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+func TestExplainRefused(t *testing.T) {
+	code, out, _ := explain(t, explainMail, "--ip", "192.0.2.99", "--from", "<a@example.com>", "--to", "bob@home.example", "--spf-reject", "--received-spf")
+	if want := "refused for bob@home.example: 550 5.7.23 SPF: 192.0.2.99 may not send mail of example.com (-all); example.com explains: not 192.0.2.99\n"; code != exitNo || !strings.Contains(out, want) {
+		t.Errorf("code %d, no %q in\n%s", code, want, out)
+	}
+	if !strings.Contains(out, "\nReceived-SPF: fail (id.example:") {
+		t.Errorf("no Received-SPF in\n%s", out)
+	}
+}
+
+func TestExplainJSON(t *testing.T) {
+	code, out, errs := explain(t, explainMail, "--ip", "192.0.2.10", "--from", "", "--json")
+	var x milterd.Explanation
+	if err := json.Unmarshal([]byte(out), &x); err != nil || code != exitYes {
+		t.Fatalf("code %d, %v, %s", code, err, errs)
+	}
+	if len(x.SPF) != 1 || x.SPF[0].Identity != "mailfrom" || x.SPF[0].Domain != "mx.pool.example" || x.SPF[0].Result != "none" {
+		t.Errorf("spf %+v", x.SPF)
+	}
+	if len(x.Signatures) != 2 || x.Reason != "verified" || len(x.Questions) != 4 || len(x.Added) != 1 || len(x.Removed) != 1 {
+		t.Errorf("explanation %+v", x)
+	}
+}
+
+func TestExplainMistakes(t *testing.T) {
+	tests := []struct {
+		name, mail string
+		args       []string
+		want       string
+	}{
+		{"no address", explainMail, []string{"--from", "a@example.com"}, "--ip and --from are needed"},
+		{"no sender", explainMail, []string{"--ip", "192.0.2.10"}, "--ip and --from are needed"},
+		{"bad address", explainMail, []string{"--ip", "x", "--from", ""}, "client address"},
+		{"no header", "hello\n", []string{"--ip", "192.0.2.10", "--from", ""}, "header line 1 has no colon"},
+		{"bad resolver", explainMail, []string{"--ip", "192.0.2.10", "--from", "", "--resolver", "nonsense"}, "nonsense"},
+		{"two files", explainMail, []string{"--ip", "192.0.2.10", "--from", "", "/dev/null"}, "usage: postern explain message"},
+		{"only a mailbox line", "From x", []string{"--ip", "192.0.2.10", "--from", ""}, "read the message"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if code, _, errs := explain(t, test.mail, test.args...); code != exitFailed || !strings.Contains(errs, test.want) {
+				t.Errorf("code %d, %q", code, errs)
+			}
+		})
+	}
+	var e bytes.Buffer
+	if code := run(t.Context(), []string{"explain", "message", "--ip=::1", "--from=", "/nonexistent/mail"}, streams{&e, &e}); code != exitFailed {
+		t.Errorf("a file that is not there: code %d", code)
+	}
+}

@@ -1,0 +1,259 @@
+package milterd
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/milter/verify"
+)
+
+// ExplainArgs is a message and its envelope, and whom to ask about it.
+type ExplainArgs struct {
+	Message  io.Reader // as a file: lines may end in LF, a "From " line may come first
+	Client   string    // IP address
+	Helo     string
+	Sender   string // MAIL FROM, with or without brackets; "" is the null sender
+	Resolver []string
+	// The settings of the daemon that matter to the outcome.
+	DNSTimeout  time.Duration
+	AuthservID  string // "" is this host's name
+	SPFReject   bool
+	ReceivedSPF bool
+}
+
+// Explanation is how a message would be verified.
+type Explanation struct {
+	Questions  []Question       `json:"questions"` // in the order in which they were answered
+	SPF        []ExplainedSPF   `json:"spf"`
+	Signatures []ExplainedDKIM  `json:"dkim"`
+	SkippedSig int              `json:"dkim_not_looked_at,omitempty"`
+	IPRev      string           `json:"iprev,omitempty"`
+	From       string           `json:"from"`
+	Removed    []string         `json:"removed,omitempty"` // forged fields, as "Name[index]"
+	Refused    string           `json:"refused,omitempty"` // the reply, when the message would be refused
+	Added      []ExplainedField `json:"added"`
+	Reason     string           `json:"reason"`
+	Error      string           `json:"error,omitempty"`
+}
+
+// Question is one question to the DNS and what came of it.
+type Question struct {
+	Type    string   `json:"type"`
+	Name    string   `json:"name"`
+	Answers []string `json:"answers,omitempty"` // none: there is nothing, unless Error says otherwise
+	Error   string   `json:"error,omitempty"`
+	Millis  float64  `json:"ms"`
+}
+
+// ExplainedSPF is the check of one identity of SPF.
+type ExplainedSPF struct {
+	Identity    string   `json:"identity"` // mailfrom or helo
+	Domain      string   `json:"domain,omitempty"`
+	Result      string   `json:"result"`
+	Mechanism   string   `json:"mechanism,omitempty"`
+	Network     string   `json:"network,omitempty"`
+	Path        []string `json:"path,omitempty"`
+	Explanation string   `json:"explanation,omitempty"`
+	Lookups     int      `json:"lookups"`
+	Voids       int      `json:"voids"`
+	Error       string   `json:"error,omitempty"`
+	Steps       []string `json:"steps,omitempty"` // records and terms, indented by includes
+}
+
+// ExplainedDKIM is one signature.
+type ExplainedDKIM struct {
+	Result    string   `json:"result"`
+	Reason    string   `json:"reason,omitempty"`
+	Domain    string   `json:"d,omitempty"`
+	Selector  string   `json:"s,omitempty"`
+	Identity  string   `json:"i,omitempty"`
+	Algorithm string   `json:"a,omitempty"`
+	KeyBits   int      `json:"key_bits,omitempty"`
+	Signed    []string `json:"h,omitempty"`
+	Error     string   `json:"error,omitempty"`
+}
+
+// ExplainedField is a header field that would be added.
+type ExplainedField struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Explain verifies a message as the daemon would, without one. An error means
+// that the arguments or the file cannot be used.
+func Explain(ctx context.Context, a ExplainArgs) (*Explanation, error) {
+	client, err := netip.ParseAddr(a.Client)
+	if err != nil {
+		return nil, fmt.Errorf("client address: %w", err)
+	}
+	dns, err := resolver.New(resolver.Config{Servers: a.Resolver, Timeout: a.DNSTimeout})
+	if err != nil {
+		return nil, err
+	}
+	defer dns.Close()
+	host, _ := os.Hostname() // a stand-in is used without one
+	l := &listener{resolver: dns}
+	v := verify.New(verify.Options{
+		Resolver: l, AuthservID: a.AuthservID, HostName: host,
+		SPFReject: a.SPFReject, ReceivedSPF: a.ReceivedSPF, Trace: l.spfEvent,
+	})
+	mail := v.Start(ctx, verify.Envelope{Client: client, Helo: a.Helo, Sender: mailaddr.Parse(a.Sender)})
+	defer mail.Close()
+	if err := readMessage(mail, a.Message); err != nil {
+		return nil, err
+	}
+	return l.explain(mail.Finish(ctx)), nil
+}
+
+// readMessage hands a file over. The line that mailboxes put in front of a
+// message is no part of it.
+func readMessage(mail *verify.Mail, message io.Reader) error {
+	r := bufio.NewReader(dkim.NewCRLFReader(message))
+	if start, _ := r.Peek(len("From ")); string(start) == "From " {
+		if _, err := r.ReadString('\n'); err != nil {
+			return fmt.Errorf("read the message: %w", err)
+		}
+	}
+	fields, err := dkim.ReadHeader(r)
+	if err != nil {
+		return fmt.Errorf("read the message: %w", err)
+	}
+	mail.Header(fields)
+	if _, err := io.Copy(mail, r); err != nil {
+		return fmt.Errorf("read the message: %w", err)
+	}
+	return nil
+}
+
+// listener passes questions on and keeps what was asked and answered.
+type listener struct {
+	resolver *resolver.Resolver
+
+	mu        sync.Mutex
+	questions []Question
+	steps     map[string][]string // of SPF, by identity
+}
+
+// ask passes one question on.
+func ask[T any](l *listener, qtype, name string, lookup func() ([]T, error)) ([]T, error) {
+	began := time.Now()
+	answers, err := lookup()
+	q := Question{Type: qtype, Name: strings.TrimSuffix(name, "."), Millis: float64(time.Since(began).Microseconds()) / 1000}
+	for _, a := range answers {
+		if mx, ok := any(a).(*net.MX); ok {
+			q.Answers = append(q.Answers, fmt.Sprintf("%d %s", mx.Pref, mx.Host))
+			continue
+		}
+		q.Answers = append(q.Answers, fmt.Sprint(a))
+	}
+	if err != nil {
+		q.Error = err.Error()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.questions = append(l.questions, q)
+	return answers, err
+}
+
+func (l *listener) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	return ask(l, "TXT", name, func() ([]string, error) { return l.resolver.LookupTXT(ctx, name) })
+}
+
+func (l *listener) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	qtype := map[string]string{"ip4": "A", "ip6": "AAAA", "ip": "A and AAAA"}[network]
+	return ask(l, qtype, host, func() ([]netip.Addr, error) { return l.resolver.LookupNetIP(ctx, network, host) })
+}
+
+func (l *listener) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	return ask(l, "MX", name, func() ([]*net.MX, error) { return l.resolver.LookupMX(ctx, name) })
+}
+
+func (l *listener) LookupAddr(ctx context.Context, addr string) ([]string, error) {
+	return ask(l, "PTR", addr, func() ([]string, error) { return l.resolver.LookupAddr(ctx, addr) })
+}
+
+// spfEvent keeps records and terms; questions are kept where they are asked.
+func (l *listener) spfEvent(identity string, e spf.Event) {
+	text := strings.Repeat("  ", e.Depth)
+	switch e.Kind {
+	case spf.EventRecord:
+		text += e.Domain + ": " + e.Text
+	case spf.EventTerm:
+		text += "  " + e.Text + ": " + e.Outcome
+	default:
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.steps == nil {
+		l.steps = make(map[string][]string)
+	}
+	l.steps[identity] = append(l.steps[identity], text)
+}
+
+// explain puts everything together.
+func (l *listener) explain(r verify.Result) *Explanation {
+	x := &Explanation{Questions: l.questions, Reason: string(r.Reason), Error: errorText(r.Err), Signatures: []ExplainedDKIM{}}
+	for _, p := range r.Remove {
+		x.Removed = append(x.Removed, fmt.Sprintf("%s[%d]", p.Name, p.Index))
+	}
+	for _, f := range r.Fields {
+		x.Added = append(x.Added, ExplainedField{f.Name, strings.TrimPrefix(f.Value, " ")})
+	}
+	if r.Refusal != nil {
+		x.Refused = fmt.Sprintf("%d %s %s", r.Refusal.Code, r.Refusal.Status, r.Refusal.Text)
+	}
+	f := r.Findings
+	if f == nil {
+		return x
+	}
+	x.From = f.From()
+	x.SPF = append(x.SPF, l.explainSPF(verify.IdentityMailFrom, f.MailFrom.Result))
+	if f.Helo.Status != "" {
+		x.SPF = append(x.SPF, l.explainSPF(verify.IdentityHelo, f.Helo.Result))
+	}
+	for i := range f.DKIM.Signatures {
+		x.Signatures = append(x.Signatures, explainDKIM(&f.DKIM.Signatures[i]))
+	}
+	x.SkippedSig = f.DKIM.Skipped
+	x.IPRev = strings.TrimSpace(string(f.IPRev.Value) + " " + cmp.Or(f.IPRev.Name, errorText(f.IPRev.Err)))
+	return x
+}
+
+func (l *listener) explainSPF(identity string, r spf.Result) ExplainedSPF {
+	x := ExplainedSPF{
+		Identity: identity, Domain: r.Domain, Result: string(r.Status), Mechanism: r.Mechanism, Path: r.Path,
+		Explanation: r.Explanation, Lookups: r.Lookups, Voids: r.Voids, Error: errorText(r.Err), Steps: l.steps[identity],
+	}
+	if r.Network.IsValid() {
+		x.Network = r.Network.String()
+	}
+	return x
+}
+
+func explainDKIM(s *dkim.Signature) ExplainedDKIM {
+	return ExplainedDKIM{
+		Result: string(s.Status), Reason: s.Reason, Domain: s.Domain, Selector: s.Selector, Identity: s.Identity,
+		Algorithm: s.Algorithm, KeyBits: s.KeyBits, Signed: s.Signed, Error: errorText(s.Err),
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
