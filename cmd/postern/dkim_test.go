@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin"
-	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/milterd"
 )
 
@@ -172,23 +171,5 @@ func TestDKIMKeys(t *testing.T) {
 // serveAdmin answers dkim.keys as the daemon does.
 func serveAdmin(t *testing.T, answer func(context.Context, struct{}, func(any)) (any, error)) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "admin.sock")
-	listeners, err := daemon.Listen([]daemon.Socket{{Endpoint: daemon.Endpoint{Network: daemon.NetworkUnix, Address: path}, Flag: "--admin"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := admin.New(map[string]admin.Handler{"dkim.keys": admin.Typed(answer)}, admin.Options{Daemon: milterd.ProgramName, Version: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, listeners) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	return path
+	return serveCommands(t, milterd.ProgramName, map[string]admin.Handler{"dkim.keys": admin.Typed(answer)})
 }
