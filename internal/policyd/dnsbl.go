@@ -325,7 +325,7 @@ func (a *app) dnsblCheck(ctx context.Context, args DNSBLCheckArgs, _ func(any)) 
 		z := zoneState(e.Status)
 		z.Millis = millis(e.Took)
 		if e.Failure != nil {
-			z.Error = e.Failure.Error()
+			z.Error = e.Failure.Cause
 		}
 		if h := e.Hit; h != nil {
 			z.Codes, z.Text, z.Weight, z.Counted = meanings(h.Codes), e.Text, h.Weight, h.Counted
