@@ -1,17 +1,53 @@
 package sqlitestore_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/sqlitestore"
 	"github.com/postern-mail/postern/greylist/storetest"
 )
 
-func open(t *testing.T, o sqlitestore.Options) *sqlitestore.Store {
+// events collects what a store reports.
+type events struct {
+	mu  sync.Mutex
+	all []sqlitestore.Event
+}
+
+func (e *events) report(event sqlitestore.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+}
+
+func (e *events) kinds() []sqlitestore.EventKind {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var kinds []sqlitestore.EventKind
+	for _, event := range e.all {
+		kinds = append(kinds, event.Kind)
+	}
+	return kinds
+}
+
+// open opens a store that must have nothing to report, unless o says who
+// listens.
+func open(t testing.TB, o sqlitestore.Options) *sqlitestore.Store {
 	t.Helper()
 	if o.Path == "" {
 		o.Path = filepath.Join(t.TempDir(), "greylist.db")
+	}
+	if o.Report == nil {
+		o.Report = func(e sqlitestore.Event) { t.Errorf("event: %+v", e) }
 	}
 	s, err := sqlitestore.Open(o)
 	if err != nil {
@@ -20,14 +56,379 @@ func open(t *testing.T, o sqlitestore.Options) *sqlitestore.Store {
 	return s
 }
 
+func closeStore(t testing.TB, s *sqlitestore.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
 		s := open(t, sqlitestore.Options{})
-		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
+		t.Cleanup(func() { closeStore(t, s) })
+		return s
+	})
+}
+
+// TestConformanceSmall keeps next to nothing in memory: nearly all is read
+// from the file.
+func TestConformanceSmall(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Subject {
+		s := open(t, sqlitestore.Options{MaxEntries: 1})
+		t.Cleanup(func() { closeStore(t, s) })
+		return s
+	})
+}
+
+func at() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC) }
+
+func key(i int) greylist.Key {
+	return greylist.NewKey("", "", fmt.Sprintf("192.0.%d.0/24", i%250), fmt.Sprintf("s%dx@example.org", i), "bob@example.net")
+}
+
+func limits() greylist.Limits {
+	l := storetest.Limits()
+	l.NetworkCap = 0
+	return l
+}
+
+func see(t testing.TB, s greylist.Store, i int, now time.Time) greylist.Why {
+	t.Helper()
+	r, err := s.Seen(t.Context(), key(i), now, limits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return greylist.Decide(r, now, limits()).Why
+}
+
+func TestRestartForgetsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "with space?and%.db")
+	s := open(t, sqlitestore.Options{Path: path})
+	const n = 3000
+	for i := range n {
+		see(t, s, i, at())
+	}
+	for i := range n / 2 {
+		see(t, s, i, at().Add(time.Minute)) // a second version of the row
+	}
+	if err := s.Credit(t.Context(), "192.0.2.0/24", at()); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	s = open(t, sqlitestore.Options{Path: path})
+	defer closeStore(t, s)
+	for i := range n {
+		if why := see(t, s, i, at().Add(time.Hour)); why != greylist.Waited {
+			t.Fatalf("%d: %d", i, why)
+		}
+	}
+	if why := see(t, s, n, at()); why != greylist.New {
+		t.Errorf("new: %d", why)
+	}
+	r, err := s.Peek(t.Context(), greylist.NewKey("", "", "192.0.2.0/24", "", ""))
+	if err != nil || r.NetworkClient.Passes != 1 {
+		t.Errorf("credit: %+v, %v", r, err)
+	}
+}
+
+// TestEviction has memory for far less than the file holds.
+func TestEviction(t *testing.T) {
+	s := open(t, sqlitestore.Options{MaxEntries: 1})
+	defer closeStore(t, s)
+	const n = 20_000
+	for i := range n {
+		for {
+			_, err := s.Seen(t.Context(), key(i), at(), limits())
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, greylist.ErrFull) {
+				t.Fatal(err)
+			}
+			if err := s.Sync(t.Context()); err != nil { // nothing can be dropped before it is written
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range n {
+		if i%1000 == 0 {
+			if err := s.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r, err := s.Peek(t.Context(), key(i)); err != nil || r.ByNetwork.First != greylist.At(at()) {
+			t.Fatalf("%d: %+v, %v", i, r, err)
+		}
+	}
+}
+
+func TestOneOwner(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	s := open(t, sqlitestore.Options{Path: path})
+	if _, err := sqlitestore.Open(sqlitestore.Options{Path: path}); err == nil || !strings.Contains(err.Error(), "another process uses it") {
+		t.Errorf("second owner: %v", err)
+	}
+	closeStore(t, s)
+	closeStore(t, open(t, sqlitestore.Options{Path: path}))
+}
+
+func TestCannotOpen(t *testing.T) {
+	if _, err := sqlitestore.Open(sqlitestore.Options{Path: "/nonexistent/greylist.db"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+	if _, err := sqlitestore.Open(sqlitestore.Options{Path: t.TempDir()}); err == nil {
+		t.Error("a directory was opened")
+	}
+}
+
+func TestCorruptAtStart(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"no database": func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("garbage ", 1000)), 0o600) },
+		"broken page": func(path string) error {
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte(strings.Repeat("\xff", 6000)), 4096)
+			return errors.Join(err, f.Close())
+		},
+		"cut off": func(path string) error { return os.Truncate(path, 9000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "greylist.db")
+			s := open(t, sqlitestore.Options{Path: path})
+			for i := range 1000 {
+				see(t, s, i, at())
+			}
+			closeStore(t, s)
+			if err := damage(path); err != nil {
+				t.Fatal(err)
+			}
+			damaged, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e events
+			s = open(t, sqlitestore.Options{Path: path, Report: e.report, Now: at})
+			defer closeStore(t, s)
+			aside := path + ".corrupt-20260304T050607Z"
+			if len(e.all) != 1 || e.all[0].Kind != sqlitestore.SetAside || e.all[0].Aside != aside || e.all[0].Err == nil {
+				t.Fatalf("events: %+v", e.all)
+			}
+			if kept, err := os.ReadFile(aside); err != nil || string(kept) != string(damaged) {
+				t.Errorf("the damaged file was not kept: %v", err)
+			}
+			if why := see(t, s, 1, at()); why != greylist.New {
+				t.Errorf("in a new file: %d", why)
 			}
 		})
-		return s
+	}
+}
+
+// TestCorruptWhileRunning damages the file under the store: what is in memory
+// goes into a new one.
+func TestCorruptWhileRunning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	const n, inMemory = 3000, 10
+	s := open(t, sqlitestore.Options{Path: path})
+	for i := range n {
+		see(t, s, i, at())
+	}
+	closeStore(t, s)
+	var e events
+	s = open(t, sqlitestore.Options{Path: path, Report: e.report})
+	for i := range inMemory {
+		see(t, s, i, at().Add(time.Minute))
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Closing it here would end SQLite's locks, which nobody else tests.
+	if _, err := f.WriteAt([]byte(strings.Repeat("\xff", int(info.Size())-4096)), 4096); err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for i := inMemory; len(e.kinds()) == 0 && t.Context().Err() == nil; i = i%(n-1) + 1 {
+		if _, err := s.Peek(t.Context(), key(i)); err != nil {
+			failed++
+		}
+	}
+	if kinds := e.kinds(); failed == 0 || len(kinds) != 1 || kinds[0] != sqlitestore.SetAside {
+		t.Fatalf("%d reads failed, events: %+v", failed, e.all)
+	}
+	closeStore(t, s)
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	s = open(t, sqlitestore.Options{Path: path})
+	defer closeStore(t, s)
+	for i := range inMemory {
+		if why := see(t, s, i, at().Add(time.Hour)); why != greylist.Waited {
+			t.Errorf("%d: %d", i, why)
+		}
+	}
+}
+
+// TestDiskFull fills a small disk: answers go on from memory, and what is
+// there is written when there is room again.
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t)
+	path := filepath.Join(dir, "greylist.db")
+	var e events
+	s := open(t, sqlitestore.Options{Path: path, Report: e.report})
+	see(t, s, 0, at())
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	const n = 3000
+	for i := range n {
+		if why := see(t, s, i, at().Add(time.Second)); why != greylist.New && i > 0 {
+			t.Fatalf("%d: %d", i, why)
+		}
+	}
+	if err := s.Sync(t.Context()); err == nil || !strings.Contains(err.Error(), "full") {
+		t.Errorf("written to a full disk: %v", err)
+	}
+	for i := range n {
+		if why := see(t, s, i, at().Add(time.Hour)); why != greylist.Waited {
+			t.Fatalf("on a full disk, %d: %d", i, why)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	if kinds := e.kinds(); len(kinds) != 2 || kinds[0] != sqlitestore.WriteFailing || kinds[1] != sqlitestore.WritingAgain {
+		t.Errorf("events: %+v", e.all)
+	}
+	s = open(t, sqlitestore.Options{Path: path})
+	defer closeStore(t, s)
+	for i := range n {
+		if why := see(t, s, i, at().Add(2*time.Hour)); why != greylist.Known {
+			t.Fatalf("after a restart, %d: %d", i, why)
+		}
+	}
+}
+
+func TestReadOnlyDisk(t *testing.T) {
+	dir := smallDisk(t)
+	path := filepath.Join(dir, "greylist.db")
+	s := open(t, sqlitestore.Options{Path: path})
+	see(t, s, 1, at())
+	closeStore(t, s)
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlitestore.Open(sqlitestore.Options{Path: path}); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "must be able to write") {
+		t.Errorf("read-only: %v", err)
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, sqlitestore.Options{Path: path})
+	defer closeStore(t, s)
+	if why := see(t, s, 1, at().Add(time.Hour)); why != greylist.Waited {
+		t.Errorf("after all: %d", why)
+	}
+}
+
+// smallDisk mounts one of a megabyte, which only root can.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("mount: %v", err)
+		}
+		t.Skipf("mount: %v: run as root", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// TestPurge lets fake time pass, in short lives: every fifth of a second is a
+// tick of the writer.
+func TestPurge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, sqlitestore.Options{Path: path})
+		l := limits()
+		l.RetryWindow, l.PassTTL = 10*time.Minute, time.Hour
+		s.SetLimits(l)
+		sees := func(i int) greylist.Why {
+			r, err := s.Seen(t.Context(), key(i), time.Now(), l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return greylist.Decide(r, time.Now(), l).Why
+		}
+		const n = 2000
+		for i := range n {
+			sees(i)
+		}
+		time.Sleep(l.Delay)
+		for i := range n / 4 {
+			sees(i)
+		}
+		time.Sleep(l.RetryWindow + 15*time.Minute)
+		sees(n)
+		count := func() int {
+			total := 0
+			if err := s.Walk(t.Context(), func(greylist.Entry) error { total++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return total
+		}
+		if got := count(); got != n/4+1 {
+			t.Errorf("%d entries after the retry window, want %d", got, n/4+1)
+		}
+		if why := sees(n - 1); why != greylist.New {
+			t.Errorf("a purged one: %d", why)
+		}
+		if why := sees(0); why != greylist.Known {
+			t.Errorf("one that had passed: %d", why)
+		}
+		time.Sleep(l.PassTTL + 15*time.Minute)
+		if got := count(); got != 0 {
+			t.Errorf("%d entries at the end", got)
+		}
+		closeStore(t, s)
+	})
+}
+
+// BenchmarkSeen is one sighting in a store of a million.
+func BenchmarkSeen(b *testing.B) {
+	s := open(b, sqlitestore.Options{})
+	defer closeStore(b, s)
+	var n int
+	b.Run("new", func(b *testing.B) {
+		for b.Loop() {
+			n++
+			see(b, s, n, at())
+		}
+	})
+	b.Run("known", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			i++
+			see(b, s, i%n, at())
+		}
 	})
 }

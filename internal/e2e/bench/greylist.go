@@ -16,9 +16,9 @@ import (
 
 const (
 	greylistConns  = 16
-	greylistRounds = 3
-	ourLoad        = 64_000 // requests a phase and round, of Postern
-	postgreyLoad   = 6_400  // likewise, of postgrey
+	greylistRounds = 2
+	ourLoad        = 48_000 // requests a phase and round, of Postern
+	postgreyLoad   = 3_200  // likewise, of postgrey
 	manyTriplets   = 1_000_000
 	manyLoad       = 160_000
 	// greylistDelay is past when the next phase begins.
