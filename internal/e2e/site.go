@@ -40,8 +40,8 @@ team@home.example       alice@home.example, bob@home.example
 `
 )
 
-// SiteConfig is what differs between sites. The zero value, with Binaries, is
-// the site of "make try".
+// SiteConfig is what differs between sites. The zero value, with Binaries, is a
+// site with postern-policyd alone; "make try" has signing too.
 type SiteConfig struct {
 	Binaries *postfixtest.Binaries
 	Dir      string                    // as postfixtest.MakeDir makes it; "" means one that Stop removes
@@ -49,6 +49,8 @@ type SiteConfig struct {
 	Log      io.Writer                 // gets the daemon's log; nil for none
 	Policyd  []string                  // further flags of postern-policyd
 	Files    []*os.File                // its sockets, which "systemd" stands for in a --listen of Policyd
+	Signing  bool                      // postern-milterd runs too, and has keys for home.example
+	Milterd  []string                  // its further flags
 	Postfix  func(*postfixtest.Config) // changes the Postfix that would be started; nil leaves it
 }
 
@@ -61,6 +63,7 @@ type Site struct {
 	Dir, PolicyAddr string
 
 	config SiteConfig
+	*signer
 }
 
 // OwnersPath is the owners map.
@@ -75,7 +78,7 @@ func Start(ctx context.Context, c SiteConfig) (_ *Site, err error) {
 	if c.Progress == nil {
 		c.Progress = func(string) {}
 	}
-	s := &Site{config: c, Dir: c.Dir}
+	s := &Site{config: c, Dir: c.Dir, signer: new(signer)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
@@ -86,6 +89,11 @@ func Start(ctx context.Context, c SiteConfig) (_ *Site, err error) {
 	}
 	if err := s.StartPolicyd(ctx); err != nil {
 		return nil, err
+	}
+	if c.Signing {
+		if err := s.startSigning(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.startPostfix(ctx)
 }
@@ -167,6 +175,9 @@ func (s *Site) startPostfix(ctx context.Context) (err error) {
 		MX:         []string{recipientRestrictions(s.Endpoint(), ownership)},
 		Submission: []string{senderRestrictions(s.Endpoint())},
 	}
+	if s.config.Signing {
+		s.attachMilters(&c)
+	}
 	if s.config.Postfix != nil {
 		s.config.Postfix(&c)
 	}
@@ -184,6 +195,7 @@ func (s *Site) Stop() error {
 	if s.Policyd != nil {
 		errs = append(errs, s.Policyd.StopUnlessEnded())
 	}
+	errs = append(errs, s.stopSigning())
 	if s.config.Dir == "" && s.Dir != "" {
 		errs = append(errs, os.RemoveAll(s.Dir))
 	}

@@ -85,6 +85,9 @@ func splitFrom(value string) []*mailbox {
 		case '>':
 			current.broken = current.broken || !open
 			open = false
+		case ';':
+			// The end of a group; no list of addresses has it elsewhere.
+			current.broken = true
 		default:
 			to.WriteString(token)
 		}

@@ -142,6 +142,12 @@ func (l *loader) finish() *Keys {
 	slices.SortFunc(k.all, func(a, b *Key) int {
 		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Selector, b.Selector))
 	})
+	// What every verifier knows comes first: some look at no other signature.
+	for _, keys := range k.byDomain {
+		slices.SortFunc(keys, func(a, b *Key) int {
+			return cmp.Or(cmp.Compare(b.Algorithm, a.Algorithm), cmp.Compare(a.Selector, b.Selector))
+		})
+	}
 	for _, key := range k.all {
 		k.files = append(k.files, key.Path)
 	}

@@ -145,7 +145,7 @@ func TestSign(t *testing.T) {
 			m.Write([]byte(body))
 			r := signed(t, m.Close(), 2)
 			verifyAll(t, zoneOf(t, keys), append(r.Fields, fields(plainHeader)...), body, 2)
-			if got := strings.Join(r.SignedBy, " "); got != "example.com/ed example.com/rsa" {
+			if got := strings.Join(r.SignedBy, " "); got != "example.com/rsa example.com/ed" {
 				t.Errorf("signed by %s", got)
 			}
 		})
@@ -312,7 +312,7 @@ func TestAlreadySigned(t *testing.T) {
 
 	foreign := append(first.Fields[:2:2], fields(plainHeader)...)
 	foreign[0].Value = strings.ReplaceAll(foreign[0].Value, "d=example.com", "d=example.org")
-	foreign[1].Value = strings.ReplaceAll(foreign[1].Value, "s=rsa", "s=other")
+	foreign[1].Value = strings.ReplaceAll(foreign[1].Value, "s=ed", "s=other")
 	signed(t, sign(t, s, foreign, body), 2)
 
 	now = now.Add(DefaultExpire + time.Second)
@@ -326,7 +326,7 @@ func TestAlreadySignedBeneathOthers(t *testing.T) {
 	var header []dkim.Field
 	for i := range 20 {
 		f := first.Fields[0]
-		f.Value = strings.ReplaceAll(f.Value, "s=ed", "s=other"+strconv.Itoa(i))
+		f.Value = strings.ReplaceAll(f.Value, "s=rsa", "s=other"+strconv.Itoa(i))
 		header = append(header, f)
 	}
 	header = append(append(header, first.Fields...), fields(plainHeader)...)
