@@ -30,7 +30,10 @@ type benchmark struct {
 func benchmarks() []benchmark {
 	return []benchmark{
 		{"ownership", "an ownership decision against a Go echo of the same bytes", benchOwnership},
+		{"owners", "owner tables in a server: remembered against hash:, asked against the bare driver", benchOwners},
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
+		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
+		{"resolver", "DNS lookups, cached and not", benchResolver},
 		{"dnsbl", "DNS lists: slow, cached, and with a dead resolver", benchDNSBL},
 	}
 }
@@ -73,6 +76,13 @@ func (r result) String() string {
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == echoArg {
 		echo(os.Args[2])
+		return
+	}
+	if asked, err := runServer(os.Args[1:]); asked {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

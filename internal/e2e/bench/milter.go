@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/milter"
+)
+
+const (
+	milterConns   = 16
+	rsaMails      = 1_600 // a round
+	ed25519Mails  = 4_800 // a round
+	nullMails     = 4_800 // a round
+	bareSigns     = 800
+	nullMilterArg = "-null-milter"
+)
+
+func benchSigning(ctx context.Context, e *env) ([]result, error) {
+	rsaDaemon, rsaSocket, err := startMilterd(ctx, e, "rsa")
+	if err != nil {
+		return nil, err
+	}
+	defer rsaDaemon.Kill()
+	edDaemon, edSocket, err := startMilterd(ctx, e, "ed25519")
+	if err != nil {
+		return nil, err
+	}
+	defer edDaemon.Kill()
+	nullPID, nullSocket, stopNull, err := startServer(ctx, nullMilterArg)
+	if err != nil {
+		return nil, err
+	}
+	defer stopNull()
+
+	var ratios, rsaCost, floors, edCost, nullCost []float64
+	for range rounds {
+		before, err := bareRSA()
+		if err != nil {
+			return nil, err
+		}
+		signed, err := loadMilter(ctx, rsaDaemon.PID(), rsaSocket, rsaMails, 1)
+		if err != nil {
+			return nil, err
+		}
+		after, err := bareRSA()
+		if err != nil {
+			return nil, err
+		}
+		floor := (before + after) / 2
+		ratios, rsaCost, floors = append(ratios, signed/floor), append(rsaCost, signed), append(floors, before, after)
+		ed, err := loadMilter(ctx, edDaemon.PID(), edSocket, ed25519Mails, 1)
+		if err != nil {
+			return nil, err
+		}
+		null, err := loadMilter(ctx, nullPID, nullSocket, nullMails, 0)
+		if err != nil {
+			return nil, err
+		}
+		edCost, nullCost = append(edCost, ed*10_000/1e6), append(nullCost, null)
+	}
+	return []result{
+		{what: "CPU of a 10 KB mail with an RSA-2048 signature and its record", value: median(ratios), unit: "signs", most: 1.35,
+			detail: fmt.Sprintf("%.0f µs against %.0f µs of a bare signature (%s), %s", median(rsaCost), median(floors), spread(floors), spread(ratios))},
+		{what: "CPU of 10,000 mails of 10 KB with an Ed25519 signature", value: median(edCost), unit: "s", most: 2.2, detail: spread(edCost)},
+		{what: "CPU of a 10 KB mail with a handler that does nothing", value: median(nullCost), unit: "µs", detail: spread(nullCost)},
+	}, errors.Join(rsaDaemon.Stop(), edDaemon.Stop())
+}
+
+// startMilterd runs postern-milterd on a unix socket with one key of a kind for
+// home.example, its records in a file.
+func startMilterd(ctx context.Context, e *env, kind string) (*postfixtest.Daemon, string, error) {
+	postern, err := e.binaries.Path(ctx, "postern")
+	if err != nil {
+		return nil, "", err
+	}
+	keys := filepath.Join(e.dir, "dkim-"+kind)
+	if out, err := exec.CommandContext(ctx, postern, "dkim", "genkey", "home.example", "--type", kind, "--dir", keys).CombinedOutput(); err != nil {
+		return nil, "", fmt.Errorf("postern dkim genkey: %w\n%s", err, out)
+	}
+	binary, err := e.binaries.Path(ctx, "postern-milterd")
+	if err != nil {
+		return nil, "", err
+	}
+	socket := filepath.Join(e.dir, "sign-"+kind+".sock")
+	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: []string{
+		"--config=", "--listen-sign=unix:" + socket, "--admin=", "--metrics-listen=", "--resolver=127.0.0.1",
+		"--dkim-keys=" + keys, "--log-file=" + filepath.Join(e.dir, "sign-"+kind+".log"),
+	}})
+	return daemon, socket, err
+}
+
+// bareRSA is the CPU time of one RSA-2048 signature by Go alone, in
+// microseconds, with as many goroutines as a daemon has processors.
+func bareRSA() (float64, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return 0, err
+	}
+	digest := sha256.Sum256([]byte("a header"))
+	workers := runtime.GOMAXPROCS(0)
+	spent, err := used(os.Getpid(), func() error {
+		var wg sync.WaitGroup
+		errs := make([]error, workers)
+		for i := range workers {
+			wg.Go(func() {
+				for range bareSigns / workers {
+					if _, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:]); err != nil {
+						errs[i] = err
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return errors.Join(errs...)
+	})
+	return float64(spent.Microseconds()) / float64(bareSigns/workers*workers), err
+}
+
+// loadMilter sends mails and returns the microseconds of CPU that one cost pid.
+// Each must come back with that many signatures.
+func loadMilter(ctx context.Context, pid int, socket string, mails, signatures int) (float64, error) {
+	spent, err := used(pid, func() error {
+		var wg sync.WaitGroup
+		errs := make([]error, milterConns)
+		for i := range milterConns {
+			wg.Go(func() { errs[i] = milterSession(ctx, socket, mails/milterConns, signatures) })
+		}
+		wg.Wait()
+		return errors.Join(errs...)
+	})
+	return float64(spent.Microseconds()) / float64(mails/milterConns*milterConns), err
+}
+
+// milterSession is one connection.
+func milterSession(ctx context.Context, socket string, mails, signatures int) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	replies := bufio.NewReaderSize(conn, 16<<10)
+	if _, err := io.WriteString(conn, milterFrame('O', "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff")); err != nil {
+		return err
+	}
+	if code, err := milterReply(replies); err != nil || code != 'O' {
+		return fmt.Errorf("negotiation: %q, %w", code, err)
+	}
+	hello := milterFrame('C', "client.example\x004\x27\x10192.0.2.1\x00") + milterFrame('H', "client.example\x00")
+	if _, err := io.WriteString(conn, hello); err != nil {
+		return err
+	}
+	steps := milterMail()
+	for range mails {
+		inserted := 0
+		for i, step := range steps {
+			if _, err := io.WriteString(conn, step); err != nil {
+				return err
+			}
+			code, err := milterReply(replies)
+			for err == nil && code == 'i' {
+				inserted++
+				code, err = milterReply(replies)
+			}
+			if want := map[bool]byte{true: 'a', false: 'c'}[i == len(steps)-1]; err != nil || code != want {
+				return fmt.Errorf("step %d: reply %q, %w", i, code, err)
+			}
+		}
+		if signatures > 0 && inserted != signatures {
+			return fmt.Errorf("%d signatures, want %d", inserted, signatures)
+		}
+	}
+	_, err = io.WriteString(conn, milterFrame('Q', ""))
+	return err
+}
+
+func milterFrame(command byte, payload string) string {
+	return string(binary.BigEndian.AppendUint32(nil, uint32(len(payload)+1))) + string(command) + payload
+}
+
+// milterReply reads one frame and gives its command.
+func milterReply(r *bufio.Reader) (byte, error) {
+	head, err := r.Peek(5)
+	if err != nil {
+		return 0, err
+	}
+	code := head[4]
+	_, err = r.Discard(4 + int(binary.BigEndian.Uint32(head)))
+	return code, err
+}
+
+// milterMail is a mail of 10 KB with 25 header fields as Postfix tells it, macros
+// before every field included, cut where a reply is due.
+func milterMail() []string {
+	const id = "i\x004XQUEUEID\x00"
+	var header strings.Builder
+	field := func(name, value string) {
+		header.WriteString(milterFrame('D', "L"+id) + milterFrame('L', name+"\x00 "+value+"\x00"))
+	}
+	field("From", "Alice <alice@home.example>")
+	field("To", "Bob <bob@away.example>")
+	field("Subject", "a subject of quite usual length, not too short")
+	field("Date", "Mon, 1 Jan 2024 00:00:00 +0000")
+	field("Message-ID", "<20240101000000.4XQUEUEID@mail.home.example>")
+	field("MIME-Version", "1.0")
+	field("Content-Type", "text/plain; charset=utf-8")
+	for i := range 18 {
+		field(fmt.Sprintf("X-Field-%d", i), "a value of quite usual length, not too short")
+	}
+	body := strings.Repeat("a line of the body that is as long as lines are\r\n", 200)
+	return []string{
+		milterFrame('D', "M{auth_type}\x00PLAIN\x00{auth_authen}\x00alice@home.example\x00") + milterFrame('M', "<alice@home.example>\x00SIZE=10000\x00"),
+		milterFrame('D', "R"+id) + milterFrame('R', "<bob@away.example>\x00"),
+		header.String() + milterFrame('D', "N"+id) + milterFrame('N', ""),
+		milterFrame('D', "B"+id) + milterFrame('B', body) + milterFrame('D', "E"+id) + milterFrame('E', ""),
+	}
+}
+
+// nullHandler inserts one field into every message and looks at nothing: what is
+// left is the cost of the protocol.
+type nullHandler struct{}
+
+func (nullHandler) Begin(context.Context, *milter.Session, *milter.Message) (milter.Work, milter.Answer, error) {
+	return nullHandler{}, milter.Answer{}, nil
+}
+func (nullHandler) Headers(context.Context) (milter.Answer, error) { return milter.Answer{}, nil }
+func (nullHandler) Body([]byte) error                              { return nil }
+func (nullHandler) Close()                                         {}
+func (nullHandler) Finish(context.Context) (milter.Decision, error) {
+	return milter.Decision{Insert: []milter.Insertion{{Name: "X-Null", Value: "seen"}}}, nil
+}
+
+// serveNullMilter writes no records.
+func serveNullMilter(ready func(string), done io.Reader) error {
+	dir, err := os.MkdirTemp("", "postern-null-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "milter.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	server := milter.New(milter.Options{}, milter.Settings{Sign: nullHandler{}})
+	go func() { // ends with the process
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go server.ServeConn(context.Background(), conn, milter.SignOnly)
+		}
+	}()
+	ready(path)
+	_, err = io.Copy(io.Discard, done)
+	return err
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// servers are what this program is besides a bench: servers in processes of
+// their own, so that CPU time can be told apart. Each prints a line with its
+// address and serves until its input ends.
+func servers() map[string]func(ready func(addr string), done io.Reader) error {
+	return map[string]func(func(string), io.Reader) error{
+		nullMilterArg: serveNullMilter,
+		dnsArg:        serveDNS,
+	}
+}
+
+// runServer runs one of servers, if the arguments ask for it.
+func runServer(args []string) (asked bool, err error) {
+	if len(args) != 1 {
+		return false, nil
+	}
+	serve, ok := servers()[args[0]]
+	if !ok {
+		return false, nil
+	}
+	return true, serve(func(addr string) { fmt.Println(addr) }, os.Stdin)
+}
+
+// startServer starts one of servers with the collector setting of the daemons.
+func startServer(ctx context.Context, arg string) (pid int, addr string, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, arg)
+	cmd.Env = append(os.Environ(), "GOGC="+strconv.Itoa(daemonGC))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, "", nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, "", nil, err
+	}
+	stop = func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	}
+	line := make([]byte, 256)
+	n, err := out.Read(line)
+	if err != nil {
+		stop()
+		return 0, "", nil, fmt.Errorf("%s: %w", arg, err)
+	}
+	return cmd.Process.Pid, strings.TrimSpace(string(line[:n])), stop, nil
+}
+
+// daemonGC is the GC percent that both daemons set.
+const daemonGC = 400
