@@ -1,12 +1,79 @@
 package memstore_test
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
+	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
 	"github.com/postern-mail/postern/greylist/storetest"
 )
 
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(*testing.T) storetest.Subject { return memstore.New(memstore.Options{}) })
+}
+
+func at() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC) }
+
+func key(i int) greylist.Key {
+	return greylist.NewKey("", "", "192.0.2.0/24", fmt.Sprintf("s%dx@example.org", i), "bob@example.net")
+}
+
+func limits() greylist.Limits {
+	l := storetest.Limits()
+	l.NetworkCap = 0
+	return l
+}
+
+func see(t testing.TB, s *memstore.Store, k greylist.Key, now time.Time) greylist.Why {
+	t.Helper()
+	r, err := s.Seen(t.Context(), k, now, limits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return greylist.Decide(r, now, limits()).Why
+}
+
+// TestBound fills a small store many times over: it stays small, and what
+// people have allowed outlives what strangers bring.
+func TestBound(t *testing.T) {
+	const bound = 256 * 16
+	s := memstore.New(memstore.Options{MaxEntries: bound})
+	byHand := greylist.Entry{ID: "203.0.113.0/24", Client: greylist.Client{Manual: true}}
+	if err := s.Put(t.Context(), []greylist.Entry{byHand}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 * bound {
+		see(t, s, key(i), at())
+	}
+	if n := s.Len(); n > bound {
+		t.Errorf("%d entries, at most %d are allowed", n, bound)
+	}
+	if why := see(t, s, greylist.NewKey("", "", "203.0.113.0/24", "x", "y"), at()); why != greylist.AllowedByHand {
+		t.Errorf("allowed by hand, after the flood: %d", why)
+	}
+}
+
+func TestPurge(t *testing.T) {
+	s := memstore.New(memstore.Options{})
+	l := limits()
+	for i := range 100 {
+		see(t, s, key(i), at())
+	}
+	see(t, s, key(0), at().Add(l.Delay))
+	if n := s.Purge(greylist.At(at().Add(l.RetryWindow+time.Second)), l); n != 99 || s.Len() != 1 {
+		t.Errorf("purged %d, left %d", n, s.Len())
+	}
+}
+
+func BenchmarkSeen(b *testing.B) {
+	s := memstore.New(memstore.Options{})
+	b.RunParallel(func(p *testing.PB) {
+		i := 0
+		for p.Next() {
+			i++
+			see(b, s, key(i%100_000), at())
+		}
+	})
 }
