@@ -582,3 +582,19 @@ func refusedBy(t *testing.T, path string, want []string, args ...string) {
 		}
 	}
 }
+
+// The lines that the tests attach the daemon with are those that are shipped.
+func TestShippedMilterLines(t *testing.T) {
+	main := settings(readDeploy(t, "postfix/main.cf"))
+	for _, want := range []string{verifyMilter("inet:127.0.0.1:10046"), localMilter("inet:127.0.0.1:10047")} {
+		if !strings.Contains(main, want) {
+			t.Errorf("main.cf:\n%s\nhas not %s", main, want)
+		}
+	}
+	master := settings(readDeploy(t, "postfix/master.cf"))
+	for _, want := range submissionMilter("inet:127.0.0.1:10047") {
+		if strings.Count(master, " -o "+want) != 2 {
+			t.Errorf("master.cf:\n%s\nhas not twice %s", master, want)
+		}
+	}
+}

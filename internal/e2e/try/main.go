@@ -1,5 +1,6 @@
 // Command try shows Postern at work: it starts a private Postfix that asks
-// postern-policyd, sends it mails, and prints what Postfix answered and why.
+// postern-policyd and postern-milterd, sends it mails, and prints what Postfix
+// answered, what was signed, and why.
 // It exits with 1 when an answer is not the expected one, and leaves the logs.
 package main
 
@@ -72,7 +73,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 		return errors.Join(err, log.Close())
 	}
 	defer dns.Close()
-	site, err := e2e.Start(ctx, e2e.WithLists(e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log}, dns.Addr()))
+	site, err := e2e.Start(ctx, e2e.WithLists(e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log, Signing: true}, dns.Addr()))
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
@@ -83,8 +84,15 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	if err != nil {
 		return err
 	}
+	signed, notSigned, err := sendSigned(ctx, site)
+	if err != nil {
+		return err
+	}
+	wrong = errors.Join(wrong, notSigned)
 	fmt.Fprintln(out)
 	printTable(out, rows)
+	fmt.Fprintln(out)
+	printTable(out, signed)
 	fmt.Fprintf(out, "\nThe record of the last refusal, one line of postern-policyd's log:\n\n%s\n", strings.TrimSpace(raw))
 	return wrong
 }
@@ -105,6 +113,25 @@ func sendAll(ctx context.Context, site *e2e.Site) (rows [][]string, raw string, 
 		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), why(o, site.Dir)})
 	}
 	return rows, raw, wrong, nil
+}
+
+// sendSigned sends the mails that are to be signed, or not, and has a verifier
+// of Debian's judge what was delivered.
+func sendSigned(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"MAIL OF OUR OWN", "DELIVERED WITH", "WHY"}}
+	for i, c := range e2e.SignCases() {
+		o, err := c.Run(ctx, site)
+		if err != nil {
+			return nil, nil, err
+		}
+		why := o.Why()
+		if o.Wrong != nil {
+			why += " (NOT AS EXPECTED)"
+		}
+		wrong = errors.Join(wrong, o.Wrong)
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), fmt.Sprintf("%d signatures", o.All), why})
+	}
+	return rows, wrong, nil
 }
 
 // why is the record in words, without the directory that would fill the line.
