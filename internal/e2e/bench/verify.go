@@ -1,0 +1,338 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	msgauth "github.com/emersion/go-msgauth/dkim"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+const (
+	bigMails       = 60      // a round
+	bigBody        = 1 << 20 // octets
+	bigSignatures  = 3
+	bareVerifies   = 200
+	verifyConns    = 16
+	verifySessions = 60 // of each connection, one mail each
+	verifyDelay    = 20 * time.Millisecond
+)
+
+// benchVerify measures the CPU of a large signed mail, and how long a small one
+// is kept waiting by a slow DNS of which nothing is known yet.
+func benchVerify(ctx context.Context, e *env) ([]result, error) {
+	dns, err := resolvertest.Start("")
+	if err != nil {
+		return nil, err
+	}
+	defer dns.Close()
+	daemon, socket, err := startVerifier(ctx, e, dns.Addr())
+	if err != nil {
+		return nil, err
+	}
+	defer daemon.Kill()
+	big, err := benchBig(ctx, dns, daemon.PID(), socket)
+	if err != nil {
+		return nil, err
+	}
+	late, err := benchLate(ctx, dns, socket)
+	if err != nil {
+		return nil, err
+	}
+	return append(big, late...), daemon.Stop()
+}
+
+// startVerifier runs postern-milterd on a unix socket for other people's mail.
+func startVerifier(ctx context.Context, e *env, dns string) (*postfixtest.Daemon, string, error) {
+	binary, err := e.binaries.Path(ctx, "postern-milterd")
+	if err != nil {
+		return nil, "", err
+	}
+	socket := filepath.Join(e.dir, "verify.sock")
+	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: []string{
+		"--config=", "--listen-verify=unix:" + socket, "--admin=", "--metrics-listen=", "--resolver=" + dns,
+		"--dkim-keys=", "--log-file=" + filepath.Join(e.dir, "verify.log"),
+	}})
+	return daemon, socket, err
+}
+
+// benchBig compares mails of 1 MB with three signatures with the floor: one hash
+// of the body and three RSA checks. What the protocol costs, and SPF, the same
+// mails without signatures tell.
+func benchBig(ctx context.Context, dns *resolvertest.Server, pid int, socket string) ([]result, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	record := splitTXT("v=DKIM1; p=" + base64.StdEncoding.EncodeToString(der))
+	plain := "From: <a@big.example>\r\nTo: <b@home.example>\r\nSubject: a large mail\r\n\r\n" +
+		strings.Repeat("The quick brown fox jumps over the lazy dog, and goes home to sleep.\r\n", bigBody/70)
+	signed := plain
+	for i := range bigSignatures {
+		selector := fmt.Sprintf("s%d", i)
+		if signed, err = signWith(signed, "big.example", selector, key); err != nil {
+			return nil, err
+		}
+		if err := dns.Add(selector + "._domainkey.big.example. TXT " + record + "\n"); err != nil {
+			return nil, err
+		}
+	}
+	var ratios, costs, floors []float64
+	for range rounds {
+		floor, err := bareVerification(key, plain)
+		if err != nil {
+			return nil, err
+		}
+		without, err := loadBig(ctx, pid, socket, plain, "dkim=none", 1)
+		if err != nil {
+			return nil, err
+		}
+		with, err := loadBig(ctx, pid, socket, signed, "dkim=pass", bigSignatures)
+		if err != nil {
+			return nil, err
+		}
+		ratios, costs, floors = append(ratios, (with-without)/floor), append(costs, with), append(floors, floor)
+	}
+	return []result{{what: "CPU of 3 signatures on a mail of 1 MB", value: median(ratios), unit: "floors", most: 2,
+		detail: fmt.Sprintf("%.2f ms with the protocol; one SHA-256 pass and 3 RSA checks %.2f ms; %s", median(costs), median(floors), spread(ratios))}}, nil
+}
+
+// splitTXT writes a TXT record of a master file.
+func splitTXT(text string) string {
+	var parts []string
+	for chunk := range slices.Chunk([]byte(text), 200) {
+		parts = append(parts, `"`+string(chunk)+`"`)
+	}
+	return strings.Join(parts, " ")
+}
+
+func signWith(mail, domain, selector string, key crypto.Signer) (string, error) {
+	var out bytes.Buffer
+	err := msgauth.Sign(&out, strings.NewReader(mail), &msgauth.SignOptions{
+		Domain: domain, Selector: selector, Signer: key,
+		HeaderCanonicalization: msgauth.CanonicalizationRelaxed, BodyCanonicalization: msgauth.CanonicalizationRelaxed,
+		HeaderKeys: []string{"From", "To", "Subject"},
+	})
+	return out.String(), err
+}
+
+// bareVerification is the floor, in milliseconds of CPU.
+func bareVerification(key *rsa.PrivateKey, mail string) (float64, error) {
+	body := []byte(mail)
+	digest := sha256.Sum256([]byte("a header"))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:])
+	if err != nil {
+		return 0, err
+	}
+	spent, err := used(os.Getpid(), func() error {
+		for range bareVerifies {
+			sha256.Sum256(body)
+			for range bigSignatures {
+				if err := rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, digest[:], signature); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return ms(spent) / bareVerifies, err
+}
+
+// loadBig sends one mail again and again, and returns the milliseconds of CPU
+// that it cost pid. The results must say want that many times.
+func loadBig(ctx context.Context, pid int, socket, mail, want string, times int) (float64, error) {
+	frames := mailFrames("a@big.example", mail)
+	spent, err := used(pid, func() error {
+		s, err := openVerify(ctx, socket, "192.0.2.1")
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		for range bigMails {
+			got, err := s.send(frames)
+			if err != nil {
+				return err
+			}
+			if n := strings.Count(got, want); n != times {
+				return fmt.Errorf("%d times %s in %q", n, want, got)
+			}
+		}
+		return nil
+	})
+	return ms(spent) / bigMails, err
+}
+
+// lateZone gives every domain below mail.example a policy in two records and a
+// key, and every client a name.
+const lateZone = `*.mail.example. TXT "v=spf1 include:%%{d}.spf.example -all"
+*.mail.example. TXT "v=DKIM1; k=ed25519; p=%s"
+*.spf.example. TXT "v=spf1 mx:%%{d} -all"
+*.spf.example. MX 10 out.example.
+*.out.example. A 192.0.2.1
+out.example. A 192.0.2.1
+*.in-addr.arpa. PTR out.example.
+`
+
+// benchLate has each mail come from a domain and a client of its own.
+func benchLate(ctx context.Context, dns *resolvertest.Server, socket string) ([]result, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if err := dns.Add(fmt.Sprintf(lateZone, base64.StdEncoding.EncodeToString(public))); err != nil {
+		return nil, err
+	}
+	dns.SetDelay("*", verifyDelay)
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		all  latencies
+		errs []error
+	)
+	for c := range verifyConns {
+		wg.Go(func() {
+			took, err := lateSessions(ctx, socket, c, private)
+			mu.Lock()
+			defer mu.Unlock()
+			all, errs = append(all, took...), append(errs, err)
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return []result{{what: fmt.Sprintf("p99 of a mail, %d connections, DNS of %v, nothing cached", verifyConns, verifyDelay), value: ms(all.quantile(0.99)), unit: "ms", most: 150,
+		detail: fmt.Sprintf("median %.0f ms; SPF over 4 questions in a row, a key, the client's name", ms(all.quantile(0.5)))}}, nil
+}
+
+func lateSessions(ctx context.Context, socket string, c int, key ed25519.PrivateKey) (latencies, error) {
+	var took latencies
+	for i := range verifySessions {
+		domain := fmt.Sprintf("n%d-%d.mail.example", c, i)
+		mail, err := signWith("From: <a@"+domain+">\r\nTo: <b@home.example>\r\nSubject: a mail\r\n\r\nHello.\r\n", domain, "s1", key)
+		if err != nil {
+			return took, err
+		}
+		frames := mailFrames("a@"+domain, mail)
+		start := time.Now()
+		s, err := openVerify(ctx, socket, fmt.Sprintf("10.%d.%d.1", c, i))
+		if err != nil {
+			return took, err
+		}
+		got, err := s.send(frames)
+		took = append(took, time.Since(start))
+		s.close()
+		if err == nil && (!strings.Contains(got, "dkim=pass") || !strings.Contains(got, "spf=fail")) {
+			err = fmt.Errorf("results %q", got)
+		}
+		if err != nil {
+			return took, err
+		}
+	}
+	return took, nil
+}
+
+// verifySession is a milter connection that has told its client.
+type verifySession struct {
+	conn    net.Conn
+	replies *bufio.Reader
+	stop    func() bool
+}
+
+func openVerify(ctx context.Context, socket, client string) (*verifySession, error) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	s := &verifySession{conn: conn, replies: bufio.NewReaderSize(conn, 16<<10), stop: context.AfterFunc(ctx, func() { conn.Close() })}
+	if _, err := io.WriteString(conn, milterFrame('O', "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff")); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if code, _, err := s.reply(); err != nil || code != 'O' {
+		return nil, errors.Join(fmt.Errorf("negotiation: %q, %w", code, err), conn.Close())
+	}
+	_, err = io.WriteString(conn, milterFrame('D', "Cj\x00mail.home.example\x00")+
+		milterFrame('C', "client.example\x004\x27\x10"+client+"\x00")+milterFrame('H', client+".example\x00"))
+	return s, err
+}
+
+func (s *verifySession) close() {
+	s.stop()
+	_ = s.conn.Close()
+}
+
+// reply reads one frame.
+func (s *verifySession) reply() (code byte, payload string, err error) {
+	head, err := s.replies.Peek(5)
+	if err != nil {
+		return 0, "", err
+	}
+	code = head[4]
+	size := int(head[2])<<8 | int(head[3])
+	frame := make([]byte, 4+size)
+	_, err = io.ReadFull(s.replies, frame)
+	return code, string(frame[5:]), err
+}
+
+// send tells one mail and returns the fields that it gets.
+func (s *verifySession) send(steps []string) (inserted string, err error) {
+	for i, step := range steps {
+		if _, err := io.WriteString(s.conn, step); err != nil {
+			return "", err
+		}
+		code, text, err := s.reply()
+		for err == nil && code == 'i' {
+			inserted += text
+			code, text, err = s.reply()
+		}
+		if want := map[bool]byte{true: 'a', false: 'c'}[i == len(steps)-1]; err != nil || code != want {
+			return "", fmt.Errorf("step %d: reply %q %q, %w", i, code, text, err)
+		}
+	}
+	return inserted, nil
+}
+
+// mailFrames is a mail as Postfix tells it, cut where a reply is due.
+func mailFrames(sender, mail string) []string {
+	const id = "i\x004XQUEUEID\x00"
+	head, body, _ := strings.Cut(mail, "\r\n\r\n")
+	var header, content strings.Builder
+	for field := range strings.SplitSeq(strings.NewReplacer("\r\n ", "\n ", "\r\n\t", "\n\t").Replace(head), "\r\n") {
+		name, value, _ := strings.Cut(field, ":")
+		header.WriteString(milterFrame('D', "L"+id) + milterFrame('L', name+"\x00"+value+"\x00"))
+	}
+	for chunk := range slices.Chunk([]byte(body), 65535) {
+		content.WriteString(milterFrame('D', "B"+id) + milterFrame('B', string(chunk)))
+	}
+	return []string{
+		milterFrame('D', "M{auth_type}\x00\x00") + milterFrame('M', "<"+sender+">\x00"),
+		milterFrame('D', "R"+id) + milterFrame('R', "<b@home.example>\x00"),
+		header.String() + milterFrame('D', "N"+id) + milterFrame('N', ""),
+		content.String() + milterFrame('D', "E"+id) + milterFrame('E', ""),
+	}
+}
