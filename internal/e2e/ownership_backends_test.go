@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -333,5 +334,45 @@ func answerOwners(c net.Conn) {
 		if _, err := fmt.Fprintf(c, "%d:%s,", len(reply), reply); err != nil {
 			return
 		}
+	}
+}
+
+// TestOwnersServerGone asserts what a user sees while the database is away, and
+// that its return needs no restart: the rule of --owners-on-error, and one record
+// for each change.
+func TestOwnersServerGone(t *testing.T) {
+	postfixtest.Require(t)
+	dir := openDir(t)
+	m := backendtest.NewMariaDB(t, readFile(t, exampleFile(t, dir, "mysql/tables.sql")))
+	maps := exampleFile(t, dir, "mysql/mysql-owners.cf", "/run/mysqld/mysqld.sock", m.Socket)
+	log := filepath.Join(dir, "policyd.log")
+	s := newSite(t, SiteConfig{Policyd: []string{
+		"--owners", "mysql:" + maps, "--login-domain", "home.example", "--log-file", log,
+		"--owners-timeout", "1s", "--owners-cache-ttl", "0s", "--owners-cache-negative-ttl", "0s", "--owners-last-known", "0s",
+	}})
+	m.Exec("INSERT INTO cacertusers.aliases VALUES ('gone@home.example', 'alice', 1);\n")
+	mail := As(Alice, "gone@home.example", Dora)
+	expect(t, s, postfixtest.Submission, mail, 250)
+	m.Kill()
+	const down, up = "the servers of a table do not answer", "the servers of a table answer again"
+	for !strings.Contains(readFile(t, log), down) {
+		if got := send(t, s, postfixtest.Submission, mail); got.Code != 451 && got.Code != 450 {
+			t.Fatalf("without the server: %s", got)
+		}
+	}
+	// What another table grants needs no server.
+	expect(t, s, postfixtest.Submission, As(Alice, Press, Dora), 250)
+	m.Start()
+	for got := send(t, s, postfixtest.Submission, mail); got.Code != 250; got = send(t, s, postfixtest.Submission, mail) {
+		if got.Code != 451 && got.Code != 450 {
+			t.Fatalf("until the server is back: %s", got)
+		}
+	}
+	text := readFile(t, log)
+	for ; !strings.Contains(text, up) && t.Context().Err() == nil; text = readFile(t, log) { // lines reach the file a moment later
+		runtime.Gosched()
+	}
+	if strings.Count(text, down) != 1 || strings.Count(text, up) != 1 {
+		t.Errorf("told %d times that the server is gone, %d times that it is back", strings.Count(text, down), strings.Count(text, up))
 	}
 }

@@ -30,7 +30,7 @@ func NewMariaDB(tb testing.TB, scripts ...string) *MariaDB {
 	m.command = func() *exec.Cmd {
 		return exec.Command(daemon, "--no-defaults", "--user=mysql", "--datadir="+data, "--socket="+m.Socket,
 			"--bind-address=127.0.0.1", "--port="+m.Port(), "--pid-file="+filepath.Join(m.Dir, "pid"),
-			"--skip-log-bin", "--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--max-connections=200")
+			"--skip-log-bin", "--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--max-connections=200")
 	}
 	config := mysql.NewConfig()
 	config.User, config.Net, config.Addr, config.Logger = "root", "unix", m.Socket, &mysql.NopLogger{}
