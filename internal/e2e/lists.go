@@ -39,10 +39,12 @@ func WithLists(c SiteConfig, resolver string) SiteConfig {
 	return c
 }
 
+// contextPattern finds the policy_context of the MX hook.
+var contextPattern = regexp.MustCompile(`\{ policy_context ?= ?` + ownership + ` \}`)
+
 // askLists adds the lists to the checks of the MX hook.
 func askLists(c *postfixtest.Config) {
-	hook := regexp.MustCompile(`\{ policy_context ?= ?` + ownership + ` \}`)
 	for i := range c.MX {
-		c.MX[i] = hook.ReplaceAllString(c.MX[i], "{ policy_context = "+ownership+",dnsbl }")
+		c.MX[i] = contextPattern.ReplaceAllString(c.MX[i], "{ policy_context = "+ownership+",dnsbl }")
 	}
 }

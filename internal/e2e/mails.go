@@ -56,27 +56,32 @@ type Outcome struct {
 // Run sends the mail, waits for its record and, when it was accepted, for its
 // delivery. An error means that the site itself failed.
 func (c Case) Run(ctx context.Context, s *Site) (Outcome, error) {
+	o, _, err := c.run(ctx, s)
+	return o, err
+}
+
+// run also returns what was delivered.
+func (c Case) run(ctx context.Context, s *Site) (o Outcome, d postfixtest.Delivery, err error) {
 	result, err := s.Postfix.Send(ctx, c.Service, c.Mail)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("%s: %w", c.Name, err)
+		return o, d, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	o := Outcome{Reply: result.Final()}
+	o.Reply = result.Final()
 	if o.Record, err = s.Record(ctx, c.Mail); err != nil {
-		return o, fmt.Errorf("%s: %w", c.Name, err)
+		return o, d, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	if reason, _ := o.Record.Why(); o.Reply.Code != c.Code || reason != string(c.Reason) {
 		o.Wrong = fmt.Errorf("%s: answered %d because of %q, expected %d because of %q", c.Name, o.Reply.Code, reason, c.Code, c.Reason)
-		return o, nil
+		return o, d, nil
 	}
 	if c.Code != 250 {
-		return o, nil
+		return o, d, nil
 	}
-	d, err := s.Postfix.Delivered(ctx, c.Mail.To[0])
-	if err != nil {
-		return o, fmt.Errorf("%s: %w", c.Name, err)
+	if d, err = s.Postfix.Delivered(ctx, c.Mail.To[0]); err != nil {
+		return o, d, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	if d.Sender != c.Mail.From {
 		o.Wrong = fmt.Errorf("%s: delivered with sender %q", c.Name, d.Sender)
 	}
-	return o, nil
+	return o, d, nil
 }

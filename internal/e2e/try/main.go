@@ -88,13 +88,33 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	if err != nil {
 		return err
 	}
-	wrong = errors.Join(wrong, notSigned)
+	verified, notVerified, err := sendVerified(ctx, site)
+	if err != nil {
+		return err
+	}
+	wrong = errors.Join(wrong, notSigned, notVerified)
 	fmt.Fprintln(out)
 	printTable(out, rows)
 	fmt.Fprintln(out)
 	printTable(out, signed)
+	fmt.Fprintln(out)
+	printTable(out, verified)
 	fmt.Fprintf(out, "\nThe record of the last refusal, one line of postern-policyd's log:\n\n%s\n", strings.TrimSpace(raw))
 	return wrong
+}
+
+// greylistStore is the embedded store, or a Redis of our own if STORE=redis says
+// so. stop ends it.
+func greylistStore(ctx context.Context, dir string, progress func(string)) (url string, stop func(), err error) {
+	switch store := os.Getenv(e2e.RedisEnv); store {
+	case "":
+		return "sqlite:" + filepath.Join(dir, "greylist.db"), func() {}, nil
+	case "redis":
+		progress("starting a private Redis")
+		return e2e.StartRedis(ctx, dir)
+	default:
+		return "", nil, fmt.Errorf("%s=%q: the stores are the embedded one (not set) and redis", e2e.RedisEnv, store)
+	}
 }
 
 // sendAll sends every mail and returns the rows of the table, the record of the
@@ -111,6 +131,17 @@ func sendAll(ctx context.Context, site *e2e.Site) (rows [][]string, raw string, 
 		}
 		wrong = errors.Join(wrong, o.Wrong)
 		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), why(o, site.Dir)})
+	}
+	for _, c := range e2e.GreylistCases() {
+		o, header, err := c.RunGreylist(ctx, site)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		if header != "" {
+			header = "; X-Greylist: " + header
+		}
+		wrong = errors.Join(wrong, o.Wrong)
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", len(rows), c.Name), o.Reply.String(), why(o, site.Dir) + header})
 	}
 	return rows, raw, wrong, nil
 }
@@ -130,6 +161,26 @@ func sendSigned(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, er
 		}
 		wrong = errors.Join(wrong, o.Wrong)
 		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), fmt.Sprintf("%d signatures", o.All), why})
+	}
+	return rows, wrong, nil
+}
+
+// sendVerified sends the mails from outside that are to be verified.
+func sendVerified(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"MAIL FROM OUTSIDE", "RECORD", "WHAT ITS READERS ARE TOLD"}}
+	for i, c := range e2e.VerifyCases() {
+		all, err := c.Run(ctx, site)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, o := range all {
+			told := o.Results
+			if o.Wrong != nil {
+				told += " (NOT AS EXPECTED)"
+			}
+			wrong = errors.Join(wrong, o.Wrong)
+			rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Record.Reason + ", " + o.Record.Action, told})
+		}
 	}
 	return rows, wrong, nil
 }
