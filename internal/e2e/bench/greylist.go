@@ -16,7 +16,7 @@ import (
 
 const (
 	greylistConns  = 16
-	greylistRounds = 2
+	greylistRounds = 3
 	ourLoad        = 48_000 // requests a phase and round, of Postern
 	postgreyLoad   = 3_200  // likewise, of postgrey
 	manyTriplets   = 1_000_000
