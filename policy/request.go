@@ -33,16 +33,29 @@ const (
 	StateETRN
 )
 
-var stateNames = map[string]State{
-	"CONNECT":        StateConnect,
-	"EHLO":           StateEHLO,
-	"HELO":           StateHELO,
-	"MAIL":           StateMail,
-	"RCPT":           StateRcpt,
-	"DATA":           StateData,
-	"END-OF-MESSAGE": StateEndOfMessage,
-	"VRFY":           StateVRFY,
-	"ETRN":           StateETRN,
+// parseState takes a state as Postfix spells it.
+func parseState(name string) State {
+	switch name {
+	case "CONNECT":
+		return StateConnect
+	case "EHLO":
+		return StateEHLO
+	case "HELO":
+		return StateHELO
+	case "MAIL":
+		return StateMail
+	case "RCPT":
+		return StateRcpt
+	case "DATA":
+		return StateData
+	case "END-OF-MESSAGE":
+		return StateEndOfMessage
+	case "VRFY":
+		return StateVRFY
+	case "ETRN":
+		return StateETRN
+	}
+	return StateOther
 }
 
 // HasSender tells whether MAIL FROM is known in this state. Only then does an
@@ -127,7 +140,7 @@ func parseRequest(attrs []wire.Attr, received time.Time) (*Request, error) {
 	default:
 		return nil, &wire.ProtocolError{Problem: fmt.Sprintf("unknown request type %q", p.request)}
 	}
-	r.State = stateNames[r.StateName]
+	r.State = parseState(r.StateName)
 	r.Sender = mailaddr.ParseInternal(p.sender)
 	r.Recipient = mailaddr.ParseInternal(p.recipient)
 	return r, nil

@@ -126,13 +126,12 @@ func detail(a ownership.Answer) string {
 	if a.Path.Table == "" {
 		return ""
 	}
-	var b strings.Builder
-	b.WriteString("map=" + a.Path.Table + " key=" + a.Path.Key)
-	if where := a.Path.Where(); where != "" {
-		b.WriteString(" at=" + where)
+	where, owners := a.Path.Where(), ""
+	if where != "" {
+		where = " at=" + where
 	}
 	if !a.Owned {
-		b.WriteString(" owners=" + strings.Join(a.Owners, ","))
+		owners = " owners=" + strings.Join(a.Owners, ",")
 	}
-	return b.String()
+	return "map=" + a.Path.Table + " key=" + a.Path.Key + where + owners
 }

@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -56,7 +57,7 @@ func Where(path string, line int) string {
 	if line == 0 {
 		return path
 	}
-	return fmt.Sprintf("%s:%d", path, line)
+	return path + ":" + strconv.Itoa(line)
 }
 
 // File is an open table file.
