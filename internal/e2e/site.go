@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
@@ -123,6 +124,10 @@ func (s *Site) queueDir() string { return filepath.Join(s.Dir, "postfix", "queue
 // Endpoint is the daemon's address in Postfix's spelling.
 func (s *Site) Endpoint() string { return "inet:" + s.PolicyAddr }
 
+// noDNS is where no name server listens: a site without one must not ask that
+// of the machine.
+const noDNS = "127.0.0.1:9"
+
 // PolicydConfig is how the site starts postern-policyd.
 func (s *Site) PolicydConfig(ctx context.Context) (postfixtest.DaemonConfig, error) {
 	path, err := s.config.Binaries.Path(ctx, "postern-policyd")
@@ -144,6 +149,9 @@ func (s *Site) PolicydConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 	}
 	if len(s.config.Files) == 0 {
 		args = append(args, "--listen", s.Endpoint())
+	}
+	if !slices.ContainsFunc(s.config.Policyd, func(arg string) bool { return strings.HasPrefix(arg, "--resolver") }) {
+		args = append(args, "--resolver", noDNS)
 	}
 	return postfixtest.DaemonConfig{
 		Path:  path,
