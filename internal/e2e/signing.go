@@ -83,7 +83,7 @@ func (s *Site) PublishKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.DNS.Replace(zone)
+	return s.DNS.Replace(awayZone + zone)
 }
 
 // Postern runs the administrator's command and gives what it prints.

@@ -1,0 +1,59 @@
+package verify
+
+import (
+	"bufio"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/milter/authres"
+)
+
+// FuzzResults has a stranger choose all that a stranger can choose but the
+// DNS. Nothing authenticates, so that no result may read as a pass; our field is
+// there, is ours, and no field that claims to be is left.
+func FuzzResults(f *testing.F) {
+	for _, g := range readGolden(f) {
+		f.Add(g.envelope.Sender.Raw, g.envelope.Helo, g.message)
+	}
+	f.Add(`"a\"; dkim=pass x=\""@[IPv6:::1]`, "\"\\;dkim=pass", "Authentication-Results: \x00\nDKIM-Signature: v=1; i=\"\nFrom: x\n\n")
+	zone := resolvertest.NewZone(f, "")
+	v := New(Options{Resolver: zone, Now: goldenNow, Deadline: 200 * time.Millisecond, SPFReject: true, ReceivedSPF: true})
+	f.Fuzz(func(t *testing.T, sender, helo, message string) {
+		fields, err := dkim.ReadHeader(bufio.NewReader(strings.NewReader(message)))
+		if err != nil {
+			return
+		}
+		m := v.Start(t.Context(), Envelope{Client: netip.MustParseAddr("192.0.2.10"), Helo: helo, Sender: mailaddr.Parse(sender), MTA: goldenHost})
+		defer m.Close()
+		m.Header(fields)
+		m.Write([]byte(message))
+		r := m.Finish(t.Context())
+		checkFields(t, r)
+		ours := r.Fields[0].Value
+		if !authres.Claims(ours, goldenHost) {
+			t.Errorf("%q does not name us", ours)
+		}
+		for _, word := range []string{"dkim=pass", "spf=pass", "dmarc=", "iprev=pass", "auth="} {
+			if strings.Contains(ours, word) {
+				t.Errorf("%q in %q", word, ours)
+			}
+		}
+		removed := map[int]bool{}
+		for _, p := range r.Remove {
+			removed[p.Index] = true
+		}
+		n := 0
+		for _, field := range fields {
+			if field.Is(resultsField) {
+				if n++; authres.Claims(field.Value, goldenHost) != removed[n] {
+					t.Errorf("field %d %q: removed %v", n, field.Value, removed[n])
+				}
+			}
+		}
+	})
+}
