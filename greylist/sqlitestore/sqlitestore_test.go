@@ -287,7 +287,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+	if err := os.WriteFile(ballast, make([]byte, 32<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
 	const n = 3000
@@ -345,11 +345,11 @@ func TestReadOnlyDisk(t *testing.T) {
 	}
 }
 
-// smallDisk mounts one of a megabyte, which only root can.
+// smallDisk mounts one of 16 MiB, which only root can.
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("mount: %v", err)
 		}
