@@ -169,7 +169,7 @@ func TestNeverSigned(t *testing.T) {
 		c.Main = append(c.Main, "local_header_rewrite_clients =")
 	}})
 	without := As(Alice, Alice, Dora)
-	without.Message = "To: <"+Dora+">\nSubject: nobody's\n\nHello.\n"
+	without.Message = "To: <" + Dora + ">\nSubject: nobody's\n\nHello.\n"
 	tests := []struct {
 		name   string
 		mail   postfixtest.Mail
@@ -372,6 +372,86 @@ func TestMilterDrain(t *testing.T) {
 	if n := len(d.Headers("DKIM-Signature")); n != 0 {
 		t.Errorf("%d signatures by nobody", n)
 	}
+}
+
+// TestMilterRestart restarts a daemon whose socket stays open, as systemd keeps
+// it: the session that Postfix holds goes on with the old daemon, one that begins
+// meanwhile waits for the new one, and all mail is signed.
+func TestMilterRestart(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	file, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s := newSigningSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
+		c.Submission = append(c.Submission, "smtpd_milters=inet:"+listener.Addr().String())
+	}})
+	restart := func() {
+		t.Helper()
+		config, err := s.MilterdConfig(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Args = append(config.Args, "--listen-sign", "systemd")
+		config.Files = []*os.File{file}
+		if s.Milterd, err = postfixtest.StartDaemon(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed := func(to string) {
+		t.Helper()
+		d, err := s.Postfix.Delivered(t.Context(), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(d.Headers("DKIM-Signature")); n != 2 {
+			t.Errorf("to %s: %d signatures, want 2", to, n)
+		}
+	}
+	if err := s.Milterd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+	held := open(t, s, Alice)
+	transact(t, held, As(Alice, Alice, Dora))
+	signed(Dora)
+	if err := s.Milterd.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it drains: its other sockets are closed with this one
+		conn, err := net.Dial("tcp", s.verifyAddr)
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+	}
+	sent := make(chan error, 1)
+	go func() {
+		r, err := s.Postfix.Send(t.Context(), postfixtest.Submission, As(Bob, Bob, Press))
+		if err == nil && r.Final().Code != 250 {
+			err = fmt.Errorf("new session: %s", r.Final())
+		}
+		sent <- err
+	}()
+	transact(t, held, As(Alice, Alice, Dora))
+	signed(Dora)
+	if err := held.Quit(); err != nil {
+		t.Error(err)
+	}
+	if code, err := s.Milterd.Wait(t.Context()); err != nil || code != 0 {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	restart()
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	signed(Press)
 }
 
 // TestDrainTimeout holds a session for longer than --drain-timeout: the daemon

@@ -147,11 +147,11 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network, nil
 }
 
-// milterDrain is how long sessions are left alone while the daemon drains. The
-// message that is under way then has the rest of --drain-timeout to come to its
-// end.
+// milterDrain is how long sessions are left alone while the daemon drains: half
+// of a short --drain-timeout, most of a long one. The message that is under way
+// then has the rest of it to come to its end.
 func (o *Options) milterDrain() time.Duration {
-	return max(o.DrainTimeout-milter.DefaultFinishTimeout-drainMargin, time.Nanosecond)
+	return max(o.DrainTimeout-milter.DefaultFinishTimeout-drainMargin, o.DrainTimeout/2, time.Nanosecond)
 }
 
 // drainMargin is for the body that comes before the end of a message.

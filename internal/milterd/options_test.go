@@ -140,7 +140,7 @@ func TestRefusedSettings(t *testing.T) {
 // a message that is under way comes to its end.
 func TestDrain(t *testing.T) {
 	for _, test := range []struct{ daemon, milter string }{
-		{"10m", "9m20s"}, {"1m", "20s"}, {"10s", "1ns"}, {"0", "1ns"},
+		{"10m", "9m20s"}, {"1m", "30s"}, {"20s", "10s"}, {"0", "1ns"},
 	} {
 		s, err := configure([]string{"--config=", "--drain-timeout=" + test.daemon}, nil)
 		if err != nil {
