@@ -33,6 +33,7 @@ func benchmarks() []benchmark {
 		{"owners", "owner tables in a server: remembered against hash:, asked against the bare driver", benchOwners},
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
+		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},
 		{"resolver", "DNS lookups, cached and not", benchResolver},
 		{"dnsbl", "DNS lists: slow, cached, and with a dead resolver", benchDNSBL},
 	}
