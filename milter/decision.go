@@ -30,7 +30,8 @@ type Work interface {
 	// Finish.
 	Body(chunk []byte) error
 	// Finish decides when the body has ended, before the deadline of ctx. The MTA
-	// is kept waiting by progress packets.
+	// is kept waiting by progress packets. An error drops the decision, but for
+	// its Details.
 	Finish(ctx context.Context) (Decision, error)
 	// Close is called once, when the message is over in whatever way and its
 	// context has ended.
@@ -106,6 +107,10 @@ type Decision struct {
 	Change []Replacement
 	Delete []Position
 	Insert []Insertion
+	// Failed says that the verdict is nobody's judgement: the configured rule
+	// replaces it, as after an error, but the modifications are made if the
+	// message is delivered.
+	Failed error
 	// Quarantine is the reason to put the message into the hold queue, "" not to.
 	Quarantine string
 }

@@ -283,6 +283,8 @@ func (s *session) Body(e *library.Modifier) (library.Response, error) {
 		d, err := s.finish()
 		if err != nil {
 			d = Decision{Answer: s.judge(d.Answer, err)}
+		} else {
+			d.Answer = s.judge(d.Answer, d.Failed)
 		}
 		return s.deliver(e, &d, since)
 	})

@@ -61,8 +61,8 @@ func (w *verifyingWork) Body(chunk []byte) error {
 	return err
 }
 
-// Finish gives the result. It has no error: the changes to the header would be
-// lost with it.
+// Finish gives the result. It never has an error: the changes to the header, which
+// are due whatever happens, would be lost with it.
 func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 	r := w.mail.Finish(ctx)
 	var d Decision
@@ -70,7 +70,7 @@ func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 		d.Answer = refusal(r.Refusal)
 	}
 	d.Reason = r.Reason
-	d.Err = r.Err
+	d.Failed = r.Err
 	d.Details.Steps = r.Steps
 	if f := r.Findings; f != nil {
 		d.Details.From = f.From()

@@ -121,6 +121,32 @@ func TestVerifyingUnsure(t *testing.T) {
 	}
 }
 
+// nilDNS panics at the first question.
+type nilDNS struct{ verify.Resolver }
+
+// A defect of ours leads to the configured rule. Forged results go either way.
+func TestVerifyingDefect(t *testing.T) {
+	for _, test := range []struct {
+		deferred bool
+		reply    string
+		changes  int
+	}{{false, "accept", 3}, {true, "451 4.3.0 Temporary failure, try again later", 0}} {
+		handler := milter.NewVerifying(verify.New(verify.Options{Resolver: nilDNS{}}))
+		path, books := start(t, handler, milter.VerifyOnly, func(s *milter.Settings) { s.DeferOnError = test.deferred })
+		r := openVerifying(t, path).Send(wiretest.Mail{From: "<a@example.org>", To: []string{"<b@example.com>"}, Message: forgedMessage})
+		wantReply(t, "a mail", r, test.reply)
+		if len(r.Changes) != test.changes {
+			t.Errorf("changes %v", r.Changes)
+		}
+		if test.changes > 0 && r.Changes[2].Value != " mta.example; none" {
+			t.Errorf("field %v", r.Changes[2])
+		}
+		if rec := books.next(); rec.Reason != record.CheckFailed || rec.Err == nil || !strings.Contains(rec.Err.Error(), "panic") {
+			t.Errorf("record %+v", rec)
+		}
+	}
+}
+
 // A message may end at any stage.
 func TestVerifyingAborted(t *testing.T) {
 	path, books := verifying(t, verify.Options{})
