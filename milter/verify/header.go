@@ -120,7 +120,7 @@ func dkimComment(s *dkim.Signature) string {
 // fields are those to put at the top, in this order.
 func (m *Mail) fields(f *Findings) []Field {
 	list := []Field{{Name: resultsField, Value: " " + authres.Format(m.authservID, f.results()...)}}
-	if m.verifier.options.ReceivedSPF {
+	if m.verifier.options.ReceivedSPF && f.Envelope.Client.IsValid() { // the field needs its address
 		list = append(list, Field{Name: receivedSPFField, Value: " " + f.MailFrom.ReceivedSPF(m.spfArgs)})
 	}
 	return list

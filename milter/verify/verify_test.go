@@ -332,6 +332,22 @@ mx.example.com. A 192.0.2.10
 	}
 }
 
+// A client without an address has no SPF, no name, and no field that would have
+// to hold its address.
+func TestNoClient(t *testing.T) {
+	dns := &slowDNS{err: errAbsent}
+	m := New(Options{Resolver: dns, ReceivedSPF: true, SPFReject: true}).Start(t.Context(), Envelope{Sender: mailaddr.Parse("a@example.com"), MTA: goldenHost})
+	defer m.Close()
+	m.Header(nil)
+	r := m.Finish(t.Context())
+	if len(r.Fields) != 1 || foldsIn.ReplaceAllString(r.Fields[0].Value, " ") != " mail.home.example; spf=none smtp.mailfrom=example.com; dkim=none" {
+		t.Errorf("fields %q", r.Fields)
+	}
+	if asked := dns.asked.Load(); asked != 0 || r.Refusal != nil {
+		t.Errorf("%d questions, refusal %+v", asked, r.Refusal)
+	}
+}
+
 func TestTrace(t *testing.T) {
 	events := make(chan string, 100)
 	v := New(Options{Resolver: resolvertest.NewZone(t, failZone), Trace: func(identity string, e spf.Event) {
