@@ -39,7 +39,11 @@ func conform(t *testing.T, url string) {
 	n := 0
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
 		n++
-		return open(t, url+"?prefix=test"+strconv.Itoa(n), "")
+		settings := "?prefix=test" + strconv.Itoa(n)
+		if strings.Contains(url, "?") {
+			settings = "&" + settings[1:]
+		}
+		return open(t, url+settings, "")
 	})
 }
 
@@ -50,6 +54,8 @@ func TestConformanceMiniredis(t *testing.T) {
 }
 
 func TestConformanceSingle(t *testing.T) { conform(t, "redis://"+redistest.Start(t).Addr+"/3") }
+
+func TestConformanceSentinel(t *testing.T) { conform(t, redistest.StartSentinels(t).URL()) }
 
 func TestConformanceCluster(t *testing.T) { conform(t, redistest.StartCluster(t).URL()) }
 

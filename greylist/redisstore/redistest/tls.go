@@ -1,0 +1,98 @@
+package redistest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TLSServer is a server that speaks TLS only, with a certificate for the
+// address 127.0.0.1 and no name.
+type TLSServer struct {
+	*Server
+	CA string // file with the certificate of the authority that signed the server's
+}
+
+// StartTLS runs one server with an authority of its own.
+func StartTLS(tb testing.TB) *TLSServer {
+	tb.Helper()
+	Require(tb)
+	dir := tb.TempDir()
+	ca, err := WriteCertificates(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	port := freePort(tb)
+	return &TLSServer{CA: ca, Server: start(tb, port, "--port", "0", "--tls-port", port, "--tls-auth-clients", "no",
+		"--tls-cert-file", filepath.Join(dir, serverFile), "--tls-key-file", filepath.Join(dir, keyFile), "--tls-ca-cert-file", ca)}
+}
+
+const (
+	caFile     = "ca.pem"
+	serverFile = "server.pem"
+	keyFile    = "server.key"
+	// certLife is how long certificates are valid, from an hour ago on.
+	certLife = 24 * time.Hour
+)
+
+// WriteCertificates makes an authority and a server's certificate and key in
+// dir, and returns the file of the authority. The authority's key is dropped.
+func WriteCertificates(dir string) (ca string, err error) {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	authority := template(1)
+	authority.IsCA, authority.BasicConstraintsValid, authority.KeyUsage = true, true, x509.KeyUsageCertSign
+	server := template(2)
+	server.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", err
+	}
+	ca = filepath.Join(dir, caFile)
+	for _, f := range []struct {
+		path string
+		kind string
+		der  func() ([]byte, error)
+	}{
+		{ca, "CERTIFICATE", func() ([]byte, error) {
+			return x509.CreateCertificate(rand.Reader, authority, authority, caKey.Public(), caKey)
+		}},
+		{filepath.Join(dir, serverFile), "CERTIFICATE", func() ([]byte, error) {
+			return x509.CreateCertificate(rand.Reader, server, authority, key.Public(), caKey)
+		}},
+		{filepath.Join(dir, keyFile), "PRIVATE KEY", func() ([]byte, error) { return keyDER, nil }},
+	} {
+		der, err := f.der()
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: der}), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return ca, nil
+}
+
+func template(serial int64) *x509.Certificate {
+	from := time.Now().Add(-time.Hour)
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "greylist test"},
+		NotBefore: from, NotAfter: from.Add(certLife),
+	}
+}

@@ -1,0 +1,44 @@
+package redisstore_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"net"
+	"testing"
+
+	"github.com/postern-mail/postern/greylist/redisstore/redistest"
+)
+
+func TestConformanceTLS(t *testing.T) {
+	server := redistest.StartTLS(t)
+	conform(t, "rediss://"+server.Addr+"?ca="+server.CA)
+}
+
+// TestTLSRefuses shows that no word is exchanged with a server that cannot
+// prove who it is.
+func TestTLSRefuses(t *testing.T) {
+	server := redistest.StartTLS(t)
+	see(t, open(t, "rediss://"+server.Addr+"?ca="+server.CA, ""), key(1), at())
+
+	otherCA, err := redistest.WriteCertificates(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for url, want := range map[string]any{
+		"rediss://" + server.Addr:                         new(x509.UnknownAuthorityError),
+		"rediss://" + server.Addr + "?ca=" + otherCA:      new(x509.UnknownAuthorityError),
+		"rediss://localhost:" + port + "?ca=" + server.CA: new(x509.HostnameError),
+	} {
+		_, err := open(t, url, "").Seen(t.Context(), key(1), at(), limits())
+		if !errors.As(err, want) {
+			t.Errorf("%s: %v, want %T", url, err, want)
+		}
+	}
+	if _, err := open(t, "redis://"+server.Addr, "").Seen(t.Context(), key(1), at(), limits()); err == nil {
+		t.Error("a server with TLS answered in the clear")
+	}
+}
