@@ -7,6 +7,7 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
 )
 
@@ -40,7 +41,7 @@ func (a *app) Configure(args, environ []string) (service.Settings, error) {
 // Start wires connections to the server.
 func (a *app) Start(r service.Runtime) service.Traffic {
 	a.runtime = r
-	r.Metrics.Registerer().MustRegister(&collector{&a.current})
+	r.Metrics.Registerer().MustRegister(newKeyCollector(&a.current), dns.NewCollector(a.current.resolverStats))
 	return service.Traffic{
 		Handler: func(ctx context.Context, conn *daemon.Conn) {
 			a.server.ServeConn(ctx, conn, kind(conn.Socket.Flag))

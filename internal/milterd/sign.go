@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
@@ -176,10 +177,28 @@ func (s *settings) keyErrors(err error) error {
 	return errors.Join(errs...)
 }
 
-// emitKeys is for the metrics.
-func emitKeys(s *state, emit func(float64, ...string)) {
-	all := len(s.signing.keys.All())
-	signing := len(s.signing.signer.Keys().All())
-	emit(float64(signing), "signing")
-	emit(float64(all-signing), "left_out")
+// keyCollector shows the keys of the state in force:
+//
+//	postern_dkim_keys{state}   signing, left_out (see --dkim-require-dns)
+type keyCollector struct {
+	current *current
+	keys    *prometheus.Desc
+}
+
+func newKeyCollector(c *current) keyCollector {
+	return keyCollector{c, prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (c keyCollector) Describe(out chan<- *prometheus.Desc) { out <- c.keys }
+
+// Collect implements prometheus.Collector.
+func (c keyCollector) Collect(out chan<- prometheus.Metric) {
+	s := c.current.Load()
+	if s == nil {
+		return
+	}
+	all, signing := len(s.signing.keys.All()), len(s.signing.signer.Keys().All())
+	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(signing), "signing")
+	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(all-signing), "left_out")
 }

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
 )
 
@@ -18,7 +18,7 @@ import (
 type state struct {
 	settings *settings
 	milter   milter.Settings
-	resolver *resolver.Resolver
+	resolver *dns.Resolver
 	signing  *signing
 
 	files      []string

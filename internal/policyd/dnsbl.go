@@ -389,3 +389,11 @@ func meanings(all []dnsbl.Code) []DNSBLCode {
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// number is a condition as a gauge shows it.
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
 )
 
 const testKey = "abcdefghijklmnopqrstuvwxy9"
@@ -204,8 +205,7 @@ func TestDNSBLMetricsAndCommands(t *testing.T) {
 	if out := ask("dnsbl.check", `{"subject":"10.0.0.1"}`); !strings.Contains(out, `"asked":false`) || !strings.Contains(out, `"zones":[]`) {
 		t.Error(out)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(newZoneCollector(&a.current), newDNSCollector(&a.current))
+	registry := registryOf(&a)
 	want := `# HELP postern_dnsbl_zone_up 1 while the DNS list is in service, 0 while its breaker is open.
 # TYPE postern_dnsbl_zone_up gauge
 postern_dnsbl_zone_up{kind="address",zone="zen.spamhaus.org"} 1
@@ -237,6 +237,6 @@ func TestDNSBLCommandsWithoutTheCheck(t *testing.T) {
 
 func registryOf(a *app) *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(newZoneCollector(&a.current), newDNSCollector(&a.current))
+	r.MustRegister(newZoneCollector(&a.current), dns.NewCollector(a.current.resolverStats))
 	return r
 }

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -19,7 +19,7 @@ type state struct {
 	ownership *checks.Ownership // nil when the check does not run
 	lists     *shared[*lists]   // likewise
 	greylist  *shared[*greylistStore]
-	dns       *shared[*resolver.Resolver]
+	dns       *shared[*dns.Resolver]
 
 	files   []string
 	closers []func() error
