@@ -121,17 +121,21 @@ func refuse(reason record.Reason, text string) policy.Verdict {
 	return policy.Verdict{Kind: policy.Reject, Reason: reason, Code: policy.CodeSenderPolicy, Text: text}
 }
 
-// detail names the entry that decided, for the record.
+// detail names the entry that decided, for the record, and the aliases that led
+// to it.
 func detail(a ownership.Answer) string {
 	if a.Path.Table == "" {
 		return ""
 	}
-	where, owners := a.Path.Where(), ""
-	if where != "" {
-		where = " at=" + where
+	parts := []string{"map=" + a.Path.Table, "key=" + a.Path.Key}
+	if where := a.Path.Where(); where != "" {
+		parts = append(parts, "at="+where)
+	}
+	if len(a.Path.Via) > 0 {
+		parts = append(parts, "via="+strings.Join(a.Path.Via, ","))
 	}
 	if !a.Owned {
-		owners = " owners=" + strings.Join(a.Owners, ",")
+		parts = append(parts, "owners="+strings.Join(a.Owners, ","))
 	}
-	return "map=" + a.Path.Table + " key=" + a.Path.Key + where + owners
+	return strings.Join(parts, " ")
 }

@@ -106,6 +106,24 @@ func TestOwnershipDetail(t *testing.T) {
 	}
 }
 
+// What an alias leads to is named with the aliases on the way, the sender's own
+// first.
+func TestOwnershipDetailNamesAliases(t *testing.T) {
+	const aliases = "inline:{all@x.example=info@x.example,info@x.example=ann@x.example}"
+	o := Ownership{Owners: owners(t, ownership.Config{AliasDepth: 2}, "", aliases)}
+	tests := []struct{ sender, login, want string }{
+		{"info@x.example", "ann@x.example", "map=" + aliases + " key=info@x.example"},
+		{"all@x.example", "ann@x.example", "map=" + aliases + " key=info@x.example via=all@x.example"},
+		{"all@x.example", "bob@x.example", "map=" + aliases + " key=all@x.example owners=info@x.example"},
+	}
+	for _, tt := range tests {
+		v, answer, err := o.Judge(t.Context(), mailaddr.Parse(tt.sender), tt.login)
+		if err != nil || v.Detail != tt.want {
+			t.Errorf("%s of %s: %q, want %q; %+v, %v", tt.sender, tt.login, v.Detail, tt.want, answer, err)
+		}
+	}
+}
+
 type failing struct {
 	answer ownership.Answer
 	err    error
