@@ -11,7 +11,8 @@ FUZZTIME ?= 20s
 build: ## build the programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
 
-try: setup ## see Postern guard a private Postfix: mails, replies and why
+try: ## see Postern guard a private Postfix: mails, replies and why
+	@.ci/setup try
 	@$(GO) run ./internal/e2e/try
 
 test: setup check ## everything, under the race detector, against a real Postfix
