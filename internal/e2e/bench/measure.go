@@ -70,9 +70,8 @@ func spread(values []float64) string {
 
 const echoArg = "-echo"
 
-// echo is the least that a policy server in Go can do: it reads what comes and
-// writes as many octets as the reply to it would have. It ends with the
-// process that started it.
+// echo is the least that a server in Go can do with these bytes: it reads what
+// comes and writes it back. It ends with the process that started it.
 func echo(path string) {
 	listener, err := net.Listen("unix", path)
 	if err != nil {
@@ -92,18 +91,13 @@ func echo(path string) {
 				if err != nil {
 					return
 				}
-				// A request ends in an empty line, and comes in one piece.
-				if n > 2 && buf[n-1] == '\n' && buf[n-2] == '\n' {
-					if _, err := conn.Write(echoReply); err != nil {
-						return
-					}
+				if _, err := conn.Write(buf[:n]); err != nil {
+					return
 				}
 			}
 		}()
 	}
 }
-
-var echoReply = []byte("action=DUNNO\n\n")
 
 // startEcho runs echo in a process of its own. stop ends it.
 func startEcho(ctx context.Context, path string) (pid int, stop func(), err error) {

@@ -42,7 +42,7 @@ func benchOwnership(ctx context.Context, e *env) ([]result, error) {
 
 	var ratios, ours, floor []float64
 	for range rounds {
-		reference, err := loadOwnership(ctx, echoPID, echoSocket, nil)
+		reference, _, err := ownershipRound(ctx, echoPID, echoSocket, true)
 		if err != nil {
 			return nil, err
 		}
@@ -99,24 +99,26 @@ func writeOwners(path string) error {
 }
 
 // loadOwnership sends a round and returns the microseconds of CPU a request
-// cost pid. A tenth of the senders belongs to somebody else. want are the
-// replies that must have come, nil for any.
+// cost pid. want are the replies that must have come, nil for any.
 func loadOwnership(ctx context.Context, pid int, socket string, want map[string]int) (float64, error) {
-	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest, distinct: ownershipDistinct}
-	var actions map[string]int
-	cpu, err := used(pid, func() (err error) {
+	cpu, actions, err := ownershipRound(ctx, pid, socket, false)
+	for action, n := range want {
+		if err == nil && actions[action] != n {
+			err = fmt.Errorf("replies %v, want %v", actions, want)
+		}
+	}
+	return cpu, err
+}
+
+// ownershipRound sends requests of which a tenth uses a sender that belongs to
+// somebody else. echoed tells that they come back as they are.
+func ownershipRound(ctx context.Context, pid int, socket string, echoed bool) (cpu float64, actions map[string]int, err error) {
+	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest, distinct: ownershipDistinct, echoed: echoed}
+	took, err := used(pid, func() (err error) {
 		_, actions, err = l.send(ctx, "unix", socket)
 		return err
 	})
-	if err != nil {
-		return 0, err
-	}
-	for action, n := range want {
-		if actions[action] != n {
-			return 0, fmt.Errorf("replies %v, want %v", actions, want)
-		}
-	}
-	return float64(cpu.Nanoseconds()) / 1000 / ownershipLoad, nil
+	return float64(took.Nanoseconds()) / 1000 / ownershipLoad, actions, err
 }
 
 func ownershipRequest(c, i int) []byte {

@@ -54,6 +54,8 @@ type load struct {
 	// the clock starts, for i below distinct; they are sent again and again.
 	request  func(c, i int) []byte
 	distinct int
+	// echoed is set for a server that writes the requests back.
+	echoed bool
 }
 
 // latencies are the times from a request to its reply, sorted.
@@ -111,20 +113,32 @@ func (l load) one(ctx context.Context, network, address string, requests [][]byt
 	actions := map[string]int{}
 	replies := bufio.NewReader(conn)
 	for i := range l.requests / l.conns {
+		request := requests[i%len(requests)]
 		start := time.Now()
-		if _, err := conn.Write(requests[i%len(requests)]); err != nil {
+		if _, err := conn.Write(request); err != nil {
 			return took, actions, err
 		}
-		action, err := replies.ReadSlice('\n')
+		if l.echoed {
+			_, err = replies.Discard(len(request))
+		} else {
+			err = readReply(replies, actions)
+		}
 		if err != nil {
 			return took, actions, fmt.Errorf("reply %d: %w", i, err)
-		}
-		word, _, _ := bytes.Cut(bytes.TrimSuffix(action[len("action="):], []byte("\n")), []byte(" "))
-		actions[string(word)]++
-		if _, err := replies.ReadSlice('\n'); err != nil {
-			return took, actions, err
 		}
 		took = append(took, time.Since(start))
 	}
 	return took, actions, nil
+}
+
+// readReply reads one reply and counts its action's first word.
+func readReply(r *bufio.Reader, actions map[string]int) error {
+	action, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	word, _, _ := bytes.Cut(bytes.TrimSuffix(action[len("action="):], []byte("\n")), []byte(" "))
+	actions[string(word)]++
+	_, err = r.ReadSlice('\n')
+	return err
 }
