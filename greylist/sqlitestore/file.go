@@ -34,9 +34,12 @@ CREATE INDEX IF NOT EXISTS entries_hash ON entries (hash);
 `
 
 const (
-	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=cache_size(-16384)"
-	// walLimit is what a checkpoint leaves of the write-ahead log, in octets.
-	writerPragmas = "&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)"
+	// Nothing is sorted or put aside on disk but the log.
+	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=cache_size(-16384)&_pragma=temp_store(MEMORY)"
+	// The write-ahead log is worked into the file when it has 8192 pages of
+	// 4096 octets: pages of the index change again and again, and are written to
+	// their place once. What a burst has made of the log beyond 64 MiB is cut off.
+	writerPragmas = "&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
 	readerPragmas = "&_pragma=query_only(1)"
 	readers       = 4
 )

@@ -1,9 +1,12 @@
 package sqlitestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,10 +107,17 @@ const (
 	rowsAtOnce = 50
 )
 
-func upsert(rows int) string {
+// insert writes new rows. OR FAIL spares SQLite the copies of pages by which it
+// could undo this statement alone; the whole transaction is undone on error.
+func insert(rows int) string {
 	const values = ",(?,?,?,?,?,?,?,?)"
-	return "INSERT INTO entries (rowid, hash, id, first, last, passed, passes, manual) VALUES " +
-		strings.Repeat(values, rows)[1:] +
+	return "INSERT OR FAIL INTO entries (rowid, hash, id, first, last, passed, passes, manual) VALUES " +
+		strings.Repeat(values, rows)[1:]
+}
+
+// upsert writes rows that the file has.
+func upsert(rows int) string {
+	return insert(rows) +
 		" ON CONFLICT (rowid) DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed, passes = excluded.passes, manual = excluded.manual"
 }
 
@@ -124,24 +134,29 @@ func (f *file) store(rows []memstore.Row) (err error) {
 		}
 	}()
 	next := f.nextRow
-	w := rowWriter{tx: tx}
-	for i := range rows {
-		row := &rows[i]
+	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
+	for i, r := range byHash(rows) {
+		if i%rowsAtOnce == 0 {
+			runtime.Gosched() // requests come first; the scheduler itself would let them wait 10 ms
+		}
+		row := r.row
 		if row.Deleted {
-			if err := w.remove(row.RowID); err != nil {
+			if err := remove(tx, row.RowID); err != nil {
 				return err
 			}
 			continue
 		}
+		w := &known
 		if row.RowID == 0 {
 			row.RowID = next
 			next++
+			w = &fresh
 		}
-		if err := w.add(row); err != nil {
+		if err := w.add(row, r.hash); err != nil {
 			return err
 		}
 	}
-	if err := w.finish(); err != nil {
+	if err := errors.Join(fresh.finish(), known.finish()); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
@@ -149,6 +164,22 @@ func (f *file) store(rows []memstore.Row) (err error) {
 	}
 	f.nextRow = next
 	return nil
+}
+
+type hashedRow struct {
+	row  *memstore.Row
+	hash int64
+}
+
+// byHash puts rows into the order of the index, whose pages are then changed
+// once each and not in turn.
+func byHash(rows []memstore.Row) []hashedRow {
+	sorted := make([]hashedRow, len(rows))
+	for i := range rows {
+		sorted[i] = hashedRow{&rows[i], hashOf(rows[i].ID)}
+	}
+	slices.SortFunc(sorted, func(a, b hashedRow) int { return cmp.Compare(a.hash, b.hash) })
+	return sorted
 }
 
 func ignoreDone(err error) error {
@@ -160,24 +191,25 @@ func ignoreDone(err error) error {
 
 // rowWriter collects rows for one statement.
 type rowWriter struct {
-	tx   *sql.Tx
-	full *sql.Stmt
-	args []any
+	tx        *sql.Tx
+	statement func(rows int) string
+	full      *sql.Stmt
+	args      []any
 }
 
-func (w *rowWriter) add(r *memstore.Row) error {
+func (w *rowWriter) add(r *memstore.Row, hash int64) error {
 	last := r.Triplet.Last
 	if r.ID.IsClient() {
 		last = r.Client.Last
 	}
-	w.args = append(w.args, r.RowID, hashOf(r.ID), string(r.ID), int64(r.Triplet.First), int64(last),
+	w.args = append(w.args, r.RowID, hash, string(r.ID), int64(r.Triplet.First), int64(last),
 		int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual)
 	if len(w.args) < columns*rowsAtOnce {
 		return nil
 	}
 	if w.full == nil {
 		var err error
-		if w.full, err = w.tx.Prepare(upsert(rowsAtOnce)); err != nil {
+		if w.full, err = w.tx.Prepare(w.statement(rowsAtOnce)); err != nil {
 			return err
 		}
 	}
@@ -186,11 +218,11 @@ func (w *rowWriter) add(r *memstore.Row) error {
 	return err
 }
 
-func (w *rowWriter) remove(row int64) error {
+func remove(tx *sql.Tx, row int64) error {
 	if row == 0 {
 		return nil // it was never written
 	}
-	_, err := w.tx.Exec("DELETE FROM entries WHERE rowid = ?", row)
+	_, err := tx.Exec("DELETE FROM entries WHERE rowid = ?", row)
 	return err
 }
 
@@ -201,7 +233,7 @@ func (w *rowWriter) finish() error {
 	if len(w.args) == 0 {
 		return nil
 	}
-	_, err := w.tx.Exec(upsert(len(w.args)/columns), w.args...)
+	_, err := w.tx.Exec(w.statement(len(w.args)/columns), w.args...)
 	return err
 }
 
