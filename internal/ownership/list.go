@@ -105,5 +105,5 @@ func (a Answer) reachedFrom(key string, table Table) Path {
 	if len(a.Path.Via) == 0 {
 		return a.Path
 	}
-	return Path{Table: table.Spec, Key: key, Entry: a.Path.Entry, Via: append(a.Path.Via[1:], a.Path.Key), table: table}
+	return Path{Table: table.Spec, Key: key, Entry: a.Path.Entry, Via: a.Path.Behind(), table: table}
 }

@@ -102,6 +102,15 @@ func (p Path) Where() string {
 	return p.table.Locate(p.Key)
 }
 
+// Behind gives what lies behind the sender on the way to the entry: the aliases
+// after the sender's own, and Key last; none if the entry is that of the sender.
+func (p Path) Behind() []string {
+	if len(p.Via) == 0 {
+		return nil
+	}
+	return append(slices.Clone(p.Via[1:]), p.Key)
+}
+
 // Answer is what the tables say about one sender and one login.
 type Answer struct {
 	Owned  bool

@@ -6,7 +6,6 @@ import (
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
-	"github.com/postern-mail/postern/policy"
 )
 
 // maxCandidates is how many senders one owners.list may name.
@@ -58,23 +57,23 @@ func (a *app) ownersList(ctx context.Context, args OwnersListArgs, _ func(any)) 
 	}
 	result := OwnersListResult{Entries: []OwnersListEntry{}, Truncated: listing.Truncated}
 	for _, e := range listing.Entries {
-		result.add(e.Path.Key, e.How, e.Path)
+		result.add(e.Path.Key, e.How, e.Path, e.Path.Via)
 	}
 	for _, table := range listing.Unread {
 		result.Unread = append(result.Unread, table.Spec)
 	}
 	for _, sender := range args.Senders {
-		v, answer, err := s.ownership.Judge(ctx, mailaddr.Parse(sender), args.Login)
+		_, answer, err := s.ownership.Judge(ctx, mailaddr.Parse(sender), args.Login)
 		if err != nil {
 			return nil, err
 		}
-		if v.Kind == policy.Pass {
-			result.add(sender, answer.How, answer.Path)
+		if answer.Owned { // what merely passes, as the null sender, is nobody's
+			result.add(sender, answer.How, answer.Path, answer.Path.Behind())
 		}
 	}
 	return result, nil
 }
 
-func (r *OwnersListResult) add(sender string, how ownership.How, p ownership.Path) {
-	r.Entries = append(r.Entries, OwnersListEntry{Sender: sender, How: string(how), Map: p.Table, Entry: p.Entry, Where: p.Where(), Via: p.Via})
+func (r *OwnersListResult) add(sender string, how ownership.How, p ownership.Path, via []string) {
+	r.Entries = append(r.Entries, OwnersListEntry{Sender: sender, How: string(how), Map: p.Table, Entry: p.Entry, Where: p.Where(), Via: via})
 }
