@@ -22,10 +22,10 @@ var (
 	// infrastructure knows no mail policy and no protocol of Postfix.
 	infrastructure = []string{
 		"internal/config", "internal/record", "internal/logging/...", "internal/metrics", "internal/daemon/...",
-		"internal/admin/...", "internal/service/...", "internal/mailaddr", "internal/resolver/...",
+		"internal/admin/...", "internal/service/...", "internal/mailaddr", "internal/allowlist", "internal/resolver/...",
 	}
 	// library answers one question each, and says nothing to anybody but its caller.
-	library = []string{"internal/mailaddr", "internal/resolver/..."}
+	library = []string{"internal/mailaddr", "internal/allowlist", "internal/resolver/..."}
 )
 
 // row allows the packages that match pkg to import those that match may.
@@ -59,9 +59,9 @@ var rows = []row{
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/spf", "internal/dkim"})},
-	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/ownership/...", []string{"internal/ownership/...", "internal/mailaddr"}},
 
+	{"internal/allowlist/...", []string{"internal/mailaddr"}},
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
 	{"internal/resolver/...", []string{"internal/resolver/..."}},
 	{"internal/record/...", nil},
@@ -81,7 +81,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/..."}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/...", "internal/allowlist/..."}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

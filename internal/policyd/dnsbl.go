@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/mailaddr"
@@ -105,13 +106,13 @@ func (s *state) buildDNSBL(r service.Runtime) (policy.Entry, error) {
 	check := &checks.DNSBL{Lists: lists.value, Names: o.DBLNames, Reply: o.reply}
 	if name := o.DNSBLAllowClients; name != "" {
 		s.watch(name)
-		if check.AllowClients, err = checks.ReadClientList(name); err != nil {
+		if check.AllowClients, err = allowlist.ReadClients(name); err != nil {
 			return policy.Entry{}, o.set.Errorf("dnsbl-allow-clients", "%w", err)
 		}
 	}
 	if name := o.DNSBLAllowRecipients; name != "" {
 		s.watch(name)
-		if check.AllowRecipients, err = checks.ReadRecipientList(name); err != nil {
+		if check.AllowRecipients, err = allowlist.ReadRecipients(name); err != nil {
 			return policy.Entry{}, o.set.Errorf("dnsbl-allow-recipients", "%w", err)
 		}
 	}

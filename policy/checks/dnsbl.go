@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/policy"
@@ -46,8 +47,8 @@ type DNSBL struct {
 	Reply Template
 	// AllowClients and AllowRecipients are exempt; nil exempts nobody but
 	// postmaster and abuse.
-	AllowClients    *ClientList
-	AllowRecipients *RecipientList
+	AllowClients    *allowlist.Clients
+	AllowRecipients *allowlist.Recipients
 }
 
 // Name implements policy.Check.

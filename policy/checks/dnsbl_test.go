@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -247,68 +248,13 @@ func write(t testing.TB, text string) string {
 	return path
 }
 
-func TestAllowedClients(t *testing.T) {
-	list, err := ReadClientList(write(t, `
-# comment
-192.0.2.7            # one address
-198.51.100.0/24
-2001:db8:1::/48
-::ffff:203.0.113.5
-Mail.Example.
-.dotted.example
-bücher.example
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		addr, name string
-		want       bool
-	}{
-		{"192.0.2.7", "", true}, {"192.0.2.8", "", false}, {"198.51.100.255", "", true}, {"198.51.101.0", "", false},
-		{"2001:db8:1:2::3", "", true}, {"2001:db8:2::3", "", false}, {"203.0.113.5", "", true}, {"::ffff:192.0.2.7", "", true},
-		{"192.0.2.9", "mail.example", true}, {"192.0.2.9", "a.b.MAIL.example", true}, {"192.0.2.9", "xmail.example", false}, {"192.0.2.9", "example", false},
-		{"192.0.2.9", "dotted.example", true}, {"192.0.2.9", "x.xn--bcher-kva.example", true}, {"192.0.2.9", "a b", false},
-		{"", "mail.example", true}, {"", "", false},
-	} {
-		addr, _ := netip.ParseAddr(c.addr)
-		if got := list.Has(addr, c.name); got != c.want {
-			t.Errorf("%s %q: %v", c.addr, c.name, got)
-		}
-	}
-	var none *ClientList
-	if none.Has(netip.MustParseAddr("192.0.2.7"), "x.example") {
-		t.Error("an absent list has entries")
-	}
-}
-
-func TestAllowedRecipients(t *testing.T) {
-	list, err := ReadRecipientList(write(t, "Open@Home.example\nhelp@\nfree.example\n@also.example\n\"a b\"@home.example\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for address, want := range map[string]bool{
-		"open@home.example": true, "OPEN@HOME.EXAMPLE": true, "me@home.example": false, "help@any.example": true, "help": true,
-		"x@free.example": true, "x@sub.free.example": true, "x@notfree.example": false, "x@also.example": true, "a b@home.example": true,
-		"": false, "a@": false,
-	} {
-		if got := list.Has(mailaddr.ParseInternal(address)); got != want {
-			t.Errorf("%q: %v", address, got)
-		}
-	}
-	var none *RecipientList
-	if none.Has(mailaddr.ParseInternal("a@b.example")) {
-		t.Error("an absent list has entries")
-	}
-}
-
 func TestExemptLists(t *testing.T) {
 	check := newDNSBL(t, resolvertest.NewZone(t, listedZone), 1)
 	var err error
-	if check.AllowClients, err = ReadClientList(write(t, "192.0.2.7\nmx.good.example\n")); err != nil {
+	if check.AllowClients, err = allowlist.ReadClients(write(t, "192.0.2.7\nmx.good.example\n")); err != nil {
 		t.Fatal(err)
 	}
-	if check.AllowRecipients, err = ReadRecipientList(write(t, "open@home.example\n")); err != nil {
+	if check.AllowRecipients, err = allowlist.ReadRecipients(write(t, "open@home.example\n")); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -327,63 +273,4 @@ func TestExemptLists(t *testing.T) {
 			t.Errorf("%s, want %s, %v", v.Reason, tt.want, err)
 		}
 	}
-}
-
-func TestAllowFileErrors(t *testing.T) {
-	long := strings.Repeat("x", maxAllowLine+1)
-	for text, want := range map[string]string{
-		"ok.example\n192.168":       ":2: \"192.168\": not an IP address",
-		"192.0.2.1/24":              ":1: \"192.0.2.1/24\": address bits behind the network's length are set: did you mean 192.0.2.0/24?",
-		"192.0.2.0/33":              ":1: ",
-		"/^mail.*$/":                "regular expressions",
-		"fe80::1%eth0":              ":1: ",
-		"a b":                       ":1: ",
-		"::ffff:192.0.2.0/120":      ":1: ",
-		"#" + long:                  ":1: a line of more than",
-		"a.example\n" + long + "\n": ":2: a line of more than",
-	} {
-		path := write(t, text)
-		if _, err := ReadClientList(path); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), path) {
-			t.Errorf("%.40q: %v", text, err)
-		}
-	}
-	for text, want := range map[string]string{
-		"a@b@":        ":1: ",
-		"@":           ":1: ",
-		"\n\na b":     ":3: ",
-		"/x/":         "regular expressions",
-		"a@b..c":      ":1: ",
-		"x@[1.2.3.4]": "",
-	} {
-		_, err := ReadRecipientList(write(t, text))
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-	if _, err := ReadClientList(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
-	}
-	if _, err := ReadRecipientList(t.TempDir()); err == nil {
-		t.Error("a folder was read")
-	}
-	if _, err := ReadClientList(write(t, strings.Repeat("# "+strings.Repeat("x", 1000)+"\n", 4400))); err == nil || !strings.Contains(err.Error(), "larger than") {
-		t.Error(err)
-	}
-}
-
-func FuzzAllowFile(f *testing.F) {
-	for _, seed := range []string{"192.0.2.0/24\n", "a.example # x", "user@", "@", "\"a b\"@c.example", "/x/", "::/0", "\x00", "[1.2.3.4]", "bücher.example\nu@bücher.example"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		clients := &ClientList{networks: map[netip.Prefix]bool{}, lengths: [2]map[int]bool{{}, {}}, names: map[string]bool{}}
-		if parseAllowFile(strings.NewReader(text), "f", clients.add) == nil {
-			clients.Has(netip.MustParseAddr("192.0.2.1"), "a.b.example")
-			clients.Has(netip.MustParseAddr("2001:db8::1"), "")
-		}
-		recipients := &RecipientList{addresses: map[string]bool{}, users: map[string]bool{}, domains: map[string]bool{}}
-		if parseAllowFile(strings.NewReader(text), "f", recipients.add) == nil {
-			recipients.Has(mailaddr.ParseInternal("user@a.b.example"))
-		}
-	})
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
@@ -30,14 +31,14 @@ const maxPatterns = 4096
 // networks, the first two or three octets of a network, host names with all
 // below them, and /regular expressions/ for host names. A nil list is empty.
 type GreylistClients struct {
-	list     ClientList
+	list     *allowlist.Clients
 	patterns patterns
 }
 
 // ReadGreylistClients reads files, and the program's own list for "default".
 // Errors name file and line.
 func ReadGreylistClients(paths []string) (*GreylistClients, error) {
-	l := &GreylistClients{list: ClientList{networks: map[netip.Prefix]bool{}, lengths: [2]map[int]bool{{}, {}}, names: map[string]bool{}}}
+	l := &GreylistClients{list: allowlist.NewClients()}
 	return l, readLists(paths, defaultGreylistClients, l.add)
 }
 
@@ -45,9 +46,9 @@ func readLists(paths []string, standard string, add func(string) error) error {
 	for _, path := range paths {
 		var err error
 		if path == DefaultAllowList {
-			err = parseAllowFile(strings.NewReader(standard), "the program's own list", add)
+			err = allowlist.Parse(strings.NewReader(standard), "the program's own list", add)
 		} else {
-			err = readAllowFile(path, add)
+			err = allowlist.Read(path, add)
 		}
 		if err != nil {
 			return err
@@ -61,15 +62,15 @@ func (l *GreylistClients) add(entry string) error {
 		return err
 	}
 	if p, ok := partialNetwork(entry); ok {
-		l.list.addNetwork(p)
+		l.list.AddNetwork(p)
 		return nil
 	}
 	// postgrey takes a network with address bits set; so do we.
 	if p, err := netip.ParsePrefix(entry); err == nil && !p.Addr().Is4In6() {
-		l.list.addNetwork(p.Masked())
+		l.list.AddNetwork(p.Masked())
 		return nil
 	}
-	return l.list.add(entry)
+	return l.list.Add(entry)
 }
 
 // partialNetwork reads two octets, a /16, or three, a /24. (postgrey itself
@@ -100,7 +101,7 @@ func (l *GreylistClients) Has(addr netip.Addr, name string) bool {
 // (with any extension), user@ for that user of every domain, a domain with all
 // below it, and /regular expressions/ for addresses. A nil list is empty.
 type GreylistRecipients struct {
-	list     RecipientList
+	list     *allowlist.Recipients
 	patterns patterns
 }
 
@@ -119,7 +120,7 @@ func readAddresses(paths []string, standard string) (*GreylistRecipients, error)
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	l := &GreylistRecipients{list: RecipientList{addresses: map[string]bool{}, users: map[string]bool{}, domains: map[string]bool{}}}
+	l := &GreylistRecipients{list: allowlist.NewRecipients()}
 	return l, readLists(paths, standard, l.add)
 }
 
@@ -127,7 +128,7 @@ func (l *GreylistRecipients) add(entry string) error {
 	if ok, err := l.patterns.add(entry); ok {
 		return err
 	}
-	return l.list.add(entry)
+	return l.list.Add(entry)
 }
 
 // Has tells whether the list holds an address.

@@ -140,3 +140,6 @@ func holdsOctets(name string, ip [4]byte) bool {
 	}
 	return found >= 3 && len(numbers) >= 3 || strings.Contains(name, hex)
 }
+
+// looksNumeric tells a mistyped or shortened address from a name.
+func looksNumeric(name string) bool { return strings.Trim(name, "0123456789.") == "" }

@@ -1,0 +1,60 @@
+package allowlist
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// Authors is a set of author domains, each with the clients that may use it. A
+// nil set is empty.
+type Authors struct{ clients map[string]*Clients }
+
+// ReadAuthors reads an author domain a line, with the clients behind it that may
+// send its mail: addresses, networks, host names. A domain without clients is
+// taken from everybody. # begins a comment. Errors name file and line.
+func ReadAuthors(path string) (*Authors, error) {
+	a := &Authors{clients: map[string]*Clients{}}
+	if err := Read(path, a.add); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *Authors) add(entry string) error {
+	words := strings.Fields(entry)
+	domain, err := mailaddr.ParseDomain(words[0])
+	if err != nil || looksNumeric(domain) {
+		return errDomain
+	}
+	list, before := a.clients[domain]
+	if len(words) == 1 {
+		a.clients[domain] = nil
+		return nil
+	}
+	if before && list == nil {
+		return nil // everybody already
+	}
+	if list == nil {
+		list = NewClients()
+	}
+	for _, client := range words[1:] {
+		if err := list.Add(client); err != nil {
+			return fmt.Errorf("client %q: %w", client, err)
+		}
+	}
+	a.clients[domain] = list
+	return nil
+}
+
+// Has tells whether a client, by its address or its confirmed name, may send mail
+// of an author domain, given as A-labels in lower case.
+func (a *Authors) Has(domain string, addr netip.Addr, name string) bool {
+	if a == nil {
+		return false
+	}
+	clients, ok := a.clients[domain]
+	return ok && (clients == nil || clients.Has(addr, name))
+}

@@ -1,0 +1,118 @@
+package allowlist
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+var (
+	errClient   = errors.New("not an IP address, a network or a host name")
+	errHostBits = errors.New("address bits behind the network's length are set")
+	errRegexp   = errors.New("regular expressions are not read here: write names, which stand for all below them, and networks")
+)
+
+// Clients is a set of clients: addresses, networks, and names with all that
+// lies below them. A nil list is empty.
+type Clients struct {
+	networks map[netip.Prefix]bool
+	lengths  [2]map[int]bool // prefix lengths of IPv4 and IPv6 that occur
+	names    map[string]bool
+}
+
+// NewClients makes an empty list.
+func NewClients() *Clients {
+	return &Clients{networks: map[netip.Prefix]bool{}, lengths: [2]map[int]bool{{}, {}}, names: map[string]bool{}}
+}
+
+// ReadClients reads one entry a line: an IP address, a network, or a host
+// name, which stands for itself and for all names below it. # begins a comment.
+// Errors name file and line.
+func ReadClients(path string) (*Clients, error) {
+	l := NewClients()
+	if err := Read(path, l.Add); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Add takes one entry, as a line of a file has it.
+func (l *Clients) Add(entry string) error {
+	if strings.HasPrefix(entry, "/") {
+		return errRegexp
+	}
+	if addr, err := netip.ParseAddr(entry); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		l.AddNetwork(netip.PrefixFrom(addr, addr.BitLen()))
+		return nil
+	}
+	if strings.Contains(entry, "/") {
+		return l.addPrefix(entry)
+	}
+	name, err := mailaddr.ParseDomain(strings.TrimPrefix(entry, "."))
+	if err != nil || looksNumeric(name) {
+		return errClient
+	}
+	l.names[name] = true
+	return nil
+}
+
+func (l *Clients) addPrefix(entry string) error {
+	p, err := netip.ParsePrefix(entry)
+	switch {
+	case err != nil || p.Addr().Is4In6():
+		return errClient
+	case p != p.Masked():
+		return fmt.Errorf("%w: did you mean %s?", errHostBits, p.Masked())
+	}
+	l.AddNetwork(p)
+	return nil
+}
+
+// looksNumeric tells a mistyped or shortened address from a name.
+func looksNumeric(name string) bool { return strings.Trim(name, "0123456789.") == "" }
+
+// AddNetwork takes a network, which must be masked.
+func (l *Clients) AddNetwork(p netip.Prefix) {
+	l.networks[p] = true
+	l.lengths[family(p.Addr())][p.Bits()] = true
+}
+
+func family(addr netip.Addr) int {
+	if addr.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// Has tells whether the list holds a client by its address or by its confirmed
+// name.
+func (l *Clients) Has(addr netip.Addr, name string) bool {
+	if l == nil {
+		return false
+	}
+	return l.hasAddr(addr.Unmap()) || l.hasName(name)
+}
+
+func (l *Clients) hasAddr(addr netip.Addr) bool {
+	if !addr.IsValid() {
+		return false
+	}
+	for bits := range l.lengths[family(addr)] {
+		if p, err := addr.Prefix(bits); err == nil && l.networks[p] {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Clients) hasName(name string) bool {
+	if len(l.names) == 0 || name == "" {
+		return false
+	}
+	name, err := mailaddr.ParseDomain(name)
+	return err == nil && holdsDomain(l.names, name)
+}

@@ -1,0 +1,55 @@
+package allowlist
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+var errDomain = errors.New("not a domain name, such as example.org")
+
+// Domains is a set of domains. A nil set is empty.
+type Domains struct{ exact, below map[string]bool }
+
+// ReadDomains reads one domain a line, which stands for itself alone;
+// .example.org stands for itself and all below it. # begins a comment. Errors name file and line.
+func ReadDomains(path string) (*Domains, error) {
+	d := &Domains{exact: map[string]bool{}, below: map[string]bool{}}
+	if err := Read(path, d.add); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Domains) add(entry string) error {
+	set := d.exact
+	if bare, ok := strings.CutPrefix(entry, "."); ok {
+		entry, set = bare, d.below
+	}
+	name, err := mailaddr.ParseDomain(entry)
+	if err != nil || looksNumeric(name) {
+		return errDomain
+	}
+	set[name] = true
+	return nil
+}
+
+// Has tells whether the set holds a domain, given as A-labels in lower case.
+func (d *Domains) Has(name string) bool {
+	return d != nil && (d.exact[name] || holdsDomain(d.below, name))
+}
+
+// holdsDomain looks for a name and for all above it.
+func holdsDomain(set map[string]bool, name string) bool {
+	for {
+		if set[name] {
+			return true
+		}
+		_, above, ok := strings.Cut(name, ".")
+		if !ok {
+			return false
+		}
+		name = above
+	}
+}

@@ -1,0 +1,61 @@
+// Package allowlist answers one question: is this client, recipient or domain on
+// a list that the administrator wrote?
+//
+// A list is a text file with one entry a line; # begins a comment. A name stands
+// for itself and for all names below it. What cannot be read is an error with
+// file and line, never an entry that matches nothing. Lists do not change once
+// they are read.
+package allowlist
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Bounds of a file.
+const (
+	maxFile = 4 << 20 // bytes
+	maxLine = 1024    // bytes
+)
+
+// Read hands each entry of a file to add. Errors name file and line.
+func Read(path string, add func(entry string) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return Parse(f, path, add)
+}
+
+// Parse is Read for a text whose name in errors is path.
+func Parse(r io.Reader, path string, add func(entry string) error) error {
+	bounded := &io.LimitedReader{R: r, N: maxFile + 1}
+	lines := bufio.NewScanner(bounded)
+	lines.Buffer(nil, maxLine)
+	n := 0
+	for lines.Scan() {
+		n++
+		entry, _, _ := strings.Cut(lines.Text(), "#")
+		entry = strings.TrimSpace(entry)
+		if entry == "" {
+			continue
+		}
+		if err := add(entry); err != nil {
+			return fmt.Errorf("%s:%d: %.80q: %w", path, n, entry, err)
+		}
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return fmt.Errorf("%s:%d: a line of more than %d bytes", path, n+1, maxLine)
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	case bounded.N == 0:
+		return fmt.Errorf("%s: larger than %d bytes", path, maxFile)
+	}
+	return nil
+}

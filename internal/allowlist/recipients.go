@@ -1,0 +1,70 @@
+package allowlist
+
+import (
+	"errors"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"strings"
+)
+
+var errRecipient = errors.New("not an address (user@example.org), a domain (example.org) or a user of all domains (user@)")
+
+// Recipients is a set of recipients. A nil list is empty.
+type Recipients struct {
+	addresses map[string]bool // folded
+	users     map[string]bool // folded local parts
+	domains   map[string]bool
+}
+
+// NewRecipients makes an empty list.
+func NewRecipients() *Recipients {
+	return &Recipients{addresses: map[string]bool{}, users: map[string]bool{}, domains: map[string]bool{}}
+}
+
+// ReadRecipients reads one entry a line: user@example.org, user@ for that
+// user of every domain, or example.org for everybody there and below. # begins
+// a comment. Errors name file and line.
+func ReadRecipients(path string) (*Recipients, error) {
+	l := NewRecipients()
+	if err := Read(path, l.Add); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Add takes one entry, as a line of a file has it.
+func (l *Recipients) Add(entry string) error {
+	if strings.HasPrefix(entry, "/") {
+		return errRegexp
+	}
+	if user, ok := strings.CutSuffix(entry, "@"); ok {
+		a := mailaddr.Parse(user)
+		if !a.IsBare() {
+			return errRecipient
+		}
+		l.users[mailaddr.Fold(a.Local)] = true
+		return nil
+	}
+	if strings.Contains(entry, "@") && !strings.HasPrefix(entry, "@") {
+		a := mailaddr.Parse(entry)
+		if !a.IsValid() || a.IsBare() {
+			return errRecipient
+		}
+		l.addresses[mailaddr.Fold(a.Key())] = true
+		return nil
+	}
+	domain, err := mailaddr.ParseDomain(strings.TrimLeft(entry, "@."))
+	if err != nil {
+		return errRecipient
+	}
+	l.domains[domain] = true
+	return nil
+}
+
+// Has tells whether the list holds a recipient.
+func (l *Recipients) Has(a mailaddr.Address) bool {
+	if l == nil || !a.IsValid() {
+		return false
+	}
+	return l.users[mailaddr.Fold(a.Local)] || l.addresses[mailaddr.Fold(a.Key())] || holdsDomain(l.domains, a.Domain)
+}
