@@ -15,7 +15,9 @@ type verifying struct{ verifier *verify.Verifier }
 
 // Begin starts what the envelope is enough for.
 func (v verifying) Begin(ctx context.Context, s *Session, m *Message) (Work, Answer, error) {
-	mail := v.verifier.Start(ctx, verify.Envelope{Client: s.Client, Helo: s.Helo, Sender: m.Sender, MTA: s.MTA})
+	mail := v.verifier.Start(ctx, verify.Envelope{
+		Client: s.Client, Helo: s.Helo, Sender: m.Sender, MTA: s.MTA, Authenticated: m.Authenticated(),
+	})
 	return &verifyingWork{message: m, mail: mail}, Answer{}, nil
 }
 
@@ -35,6 +37,9 @@ func (w *verifyingWork) Recipient(ctx context.Context, _ mailaddr.Address) (Answ
 	}
 	return Answer{}, nil
 }
+
+// modeShadow is the record's word for a judgement that is only watched.
+const modeShadow = "shadow"
 
 func refusal(r *verify.Refusal) Answer {
 	return Answer{
@@ -71,11 +76,18 @@ func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 	}
 	d.Reason = r.Reason
 	d.Failed = r.Err
+	d.Quarantine = r.Quarantine
 	d.Details.Steps = r.Steps
+	if r.Shadowed {
+		d.Details.Mode = modeShadow
+	}
 	if f := r.Findings; f != nil {
 		d.Details.From = f.From()
 		d.Details.SPF = string(f.MailFrom.Status)
 		d.Details.DKIM = string(f.DKIM.Status())
+		d.Details.ARC = string(f.ARC.Status)
+		d.Details.DMARC = string(f.DMARC.Verdict.Status)
+		d.Details.Disposition = string(f.Disposition.Done())
 	}
 	for _, p := range r.Remove {
 		d.Delete = append(d.Delete, Position(p))

@@ -49,10 +49,10 @@ func TestVerifying(t *testing.T) {
 			"m 3 Authentication-Results:",
 			"m 1 Authentication-Results:",
 			"i 0 Received-SPF: pass (mta.example: domain of a@example.org designates 192.0.2.1\n\tas permitted sender) receiver=mta.example; identity=mailfrom;\n\tclient-ip=192.0.2.1; envelope-from=\"a@example.org\"; helo=helo.example;\n\tmechanism=\"ip4:192.0.2.1\";",
-			"i 0 Authentication-Results: mta.example;\n\tspf=pass (ip4:192.0.2.1) smtp.mailfrom=example.org;\n\tdkim=none;\n\tiprev=pass (client.example) policy.iprev=192.0.2.1",
+			"i 0 Authentication-Results: mta.example;\n\tspf=pass (ip4:192.0.2.1) smtp.mailfrom=example.org;\n\tdkim=none;\n\tiprev=pass (client.example) policy.iprev=192.0.2.1;\n\tdmarc=none header.from=example.org",
 		})
 		rec := books.next()
-		if rec.Verdict != "pass" || rec.Reason != record.Verified || rec.SPF != "pass" || rec.DKIM != "none" || rec.From != "example.org" || rec.MessageID != "<1@example.org>" || len(rec.Steps) != 3 {
+		if rec.Verdict != "pass" || rec.Reason != record.Verified || rec.SPF != "pass" || rec.DKIM != "none" || rec.From != "example.org" || rec.MessageID != "<1@example.org>" || rec.DMARC != "none" || rec.ARC != "none" || rec.Disposition != "none" || len(rec.Steps) != 4 {
 			t.Errorf("record %+v", rec)
 		}
 	}

@@ -83,12 +83,33 @@ func (r *Result) Aligned(mechanism string) bool {
 
 // Evaluate judges one mail. It returns when done or when ctx is.
 func (e *Evaluator) Evaluate(ctx context.Context, m Message) Report {
+	return e.Start(ctx, m.Author).Finish(ctx, m)
+}
+
+// Evaluation is one mail whose policies are known.
+type Evaluation struct {
+	method Method
+	finder *finder
+}
+
+// Start looks up the policies of the author's domains, which can be done before
+// SPF and DKIM have spoken. It returns when done or when ctx is.
+func (e *Evaluator) Start(ctx context.Context, author Author) *Evaluation {
 	f := newFinder(e.Resolver)
+	for _, domain := range author.Domains {
+		f.discover(ctx, e.Method, domain) // the finder remembers
+	}
+	return &Evaluation{method: e.Method, finder: f}
+}
+
+// Finish judges the mail of the author that Start was given, once.
+func (v *Evaluation) Finish(ctx context.Context, m Message) Report {
+	f := v.finder
 	report := Report{Author: m.Author}
 	ids := identifiers(m.SPF, m.Signatures)
 	for _, domain := range m.Author.Domains {
-		r := f.judge(ctx, e.Method, domain, ids, m.Sample)
-		if e.Method != MethodPSL {
+		r := f.judge(ctx, v.method, domain, ids, m.Sample)
+		if v.method != MethodPSL {
 			r.PSL = f.compare(ctx, r, ids)
 		}
 		report.Results = append(report.Results, r)

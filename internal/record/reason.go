@@ -82,9 +82,11 @@ const (
 
 // Reasons of the verifier.
 const (
-	Verified     Reason = "verified"      // judged; what the results are, spf, dkim and steps say
-	VerifyUnsure Reason = "verify_unsure" // the same, but DNS could not tell something
-	SPFFailed    Reason = "spf_fail"      // refused: the sender's domain does not let the client send
+	Verified         Reason = "verified"         // judged; what the results are, spf, dkim, arc, dmarc and steps say
+	VerifyUnsure     Reason = "verify_unsure"    // the same, but DNS could not tell something
+	SPFFailed        Reason = "spf_fail"         // refused: the sender's domain does not let the client send
+	DMARCRejected    Reason = "dmarc_reject"     // refused by the table of dispositions
+	DMARCQuarantined Reason = "dmarc_quarantine" // marked or held by it
 )
 
 // Reasons of the milter server.

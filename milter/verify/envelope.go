@@ -14,6 +14,9 @@ type Envelope struct {
 	Helo   string           // as the client said it
 	Sender mailaddr.Address // the reverse path
 	MTA    string           // the name of the MTA that has the message
+	// Authenticated says that the client has logged in. Its mail is judged for
+	// the header alone: nothing is refused or marked.
+	Authenticated bool
 }
 
 // senderOf is the identity of SPF. A reverse path that names no mailbox is not

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/spf"
@@ -14,12 +15,18 @@ type Findings struct {
 	Helo     spf.HeloResult // without a Status when it was not asked for
 	IPRev    IPRev
 	DKIM     dkim.Report
+	ARC      arc.Result
 	Author   dmarc.Author
+	DMARC    dmarc.Report
+	// Evidence is what else speaks for or against the mail, beside its results.
+	Evidence Evidence
+	// Disposition is what follows from all of that.
+	Disposition Disposition
 }
 
 // unsure tells whether DNS could not tell something that it should have.
 func (f *Findings) unsure() bool {
-	if f.MailFrom.Status == spf.TempError {
+	if f.MailFrom.Status == spf.TempError || f.DMARC.Verdict.Status == dmarc.TempError || f.ARC.Temporary {
 		return true
 	}
 	for i := range f.DKIM.Signatures {

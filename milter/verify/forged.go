@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"slices"
+
 	"github.com/postern-mail/postern/milter/authres"
 )
 
@@ -13,20 +15,24 @@ type Position struct {
 	Index int
 }
 
-// forged lists the fields that claim to be ours, from the highest index to the
-// lowest: in this order, none that is removed shifts another (RFC 8601 section
-// 5). Those of other servers stay.
+// forged lists the fields that claim to be ours, those of a name from the highest
+// index to the lowest: in this order, none that is removed shifts another (RFC
+// 8601 section 5). Results of other servers stay; our mark is nobody else's.
 func forged(fields []Field, authservID string) []Position {
 	var found []Position
-	index := 0
+	results, marks := 0, 0
 	for _, f := range fields {
-		if !f.Is(resultsField) {
-			continue
-		}
-		index++
-		if authres.Claims(f.Value, authservID) {
-			found = append([]Position{{resultsField, index}}, found...)
+		switch {
+		case f.Is(resultsField):
+			results++
+			if authres.Claims(f.Value, authservID) {
+				found = append(found, Position{resultsField, results})
+			}
+		case f.Is(QuarantineField):
+			marks++
+			found = append(found, Position{QuarantineField, marks})
 		}
 	}
+	slices.Reverse(found)
 	return found
 }

@@ -4,7 +4,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/spf"
 	"github.com/postern-mail/postern/milter/authres"
 )
@@ -27,7 +29,70 @@ func (f *Findings) results() []authres.Result {
 			Text:  authres.Text{Comment: f.IPRev.Name},
 		})
 	}
-	return list
+	if f.ARC.Status != arc.None {
+		list = append(list, f.arcResult())
+	}
+	return append(list, f.dmarcResult())
+}
+
+// arcResult names the instances that count (RFC 8617 section 10.2).
+func (f *Findings) arcResult() authres.Result {
+	r := authres.ARC{Value: authres.Value(f.ARC.Status)}
+	if client := f.Envelope.Client; client.IsValid() {
+		r.RemoteIP = client.Unmap().WithZone("").String()
+	}
+	if f.ARC.Status == arc.Pass {
+		r.OldestPass = strconv.Itoa(f.ARC.OldestPass)
+		r.Comment = "i=" + strconv.Itoa(len(f.ARC.Sets)) + " d=" + f.ARC.Sealer
+		return r
+	}
+	r.Comment = f.ARC.Reason
+	if f.ARC.Temporary {
+		r.Comment = dnsComment
+	}
+	return r
+}
+
+// dmarcResult tells the verdict that counts: a second one, for another domain
+// of the same From, could be taken for it.
+func (f *Findings) dmarcResult() authres.Result {
+	v := &f.DMARC.Verdict
+	r := authres.DMARC{Value: authres.Value(v.Status), From: v.Domain, Policy: string(v.Policy)}
+	switch {
+	case v.Record != nil:
+		r.Comment = policyComment(v.Record) + " " + f.Disposition.comment()
+	case v.Status == dmarc.TempError:
+		r.Comment = dnsComment
+	case v.Status == dmarc.PermError:
+		r.Comment = string(v.Reason) + " " + f.Disposition.comment()
+	}
+	return r
+}
+
+// comment tells what we do, where a passed mail is one to which nothing is done.
+func (d *Disposition) comment() string {
+	done := d.Done()
+	if done == dmarc.ActionPass {
+		done = dmarc.ActionNone
+	}
+	return "dis=" + string(done)
+}
+
+// policyComment shows the policies that a record publishes.
+func policyComment(r *dmarc.Record) string {
+	var parts []string
+	for _, tag := range []struct {
+		name   string
+		policy dmarc.Policy
+	}{{"p", r.P}, {"sp", r.SP}, {"np", r.NP}} {
+		if tag.policy != "" {
+			parts = append(parts, tag.name+"="+string(tag.policy))
+		}
+	}
+	if r.Test {
+		parts = append(parts, "t=y")
+	}
+	return strings.Join(parts, " ")
 }
 
 // mailFromResult names the domain alone: the local part is nobody's business.

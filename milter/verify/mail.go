@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/spf"
@@ -28,11 +29,14 @@ type Mail struct {
 	running  sync.WaitGroup
 	cancel   context.CancelFunc
 
-	startDKIM func(fields []Field, author string) *dkim.Verification // in the message's context
-	dkim      *dkim.Verification                                     // nil before the header and after the end
-	author    dmarc.Author
-	forged    []Position
-	broken    error // a panic: what it left is not used
+	afterHeader func(fields []Field) // in the message's context
+	conclude    func(f *Findings)    // the same, within the deadline
+	dkim        *dkim.Verification   // nil before the header and after the end
+	arc         *arc.Verification    // the same
+	policies    *later[*dmarc.Evaluation]
+	author      dmarc.Author
+	forged      []Position
+	broken      error // a panic: what it left is not used
 }
 
 // Start begins a message and asks DNS about its envelope. The questions end with
@@ -41,9 +45,7 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	m := &Mail{verifier: v, envelope: e, authservID: v.options.authservID(e.MTA)}
 	m.spfArgs = v.spfArgs(e, m.authservID)
 	ctx, m.cancel = context.WithCancel(ctx)
-	m.startDKIM = func(fields []Field, author string) *dkim.Verification {
-		return v.dkim.Start(ctx, fields, author)
-	}
+	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
 	// Not the deadline of the message: its header may be long in coming.
 	early, done := context.WithTimeout(ctx, v.options.Deadline)
 	m.mailFrom = start(&m.running, func() spf.MailFromResult { return v.checkMailFrom(early, m.spfArgs) })
@@ -61,18 +63,18 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 // Refused tells whether the envelope is refused already. It waits for what
 // that depends on, but not longer than ctx, and then says no.
 func (m *Mail) Refused(ctx context.Context) *Refusal {
-	if !m.verifier.options.SPFReject {
+	if o := &m.verifier.options; !o.SPFReject || o.SPFShadow {
 		return nil
 	}
 	select {
 	case <-m.mailFrom.done:
-		return refuse(&m.verifier.options, m.envelope, m.mailFrom.value)
+		return refuseSPF(&m.verifier.options, m.envelope, m.mailFrom.value)
 	case <-ctx.Done():
 		return nil
 	}
 }
 
-// Header takes the whole header and begins to look up keys.
+// Header takes the whole header and begins to look up keys and policies.
 func (m *Mail) Header(fields []Field) {
 	defer rescue(&m.broken)
 	m.forged = forged(fields, m.authservID)
@@ -83,11 +85,29 @@ func (m *Mail) Header(fields []Field) {
 			}
 		}
 	})
+	m.afterHeader(fields)
+}
+
+// begin starts what the header is asked for. From now on, the deadline runs.
+func (m *Mail) begin(ctx context.Context, fields []Field) {
+	v := m.verifier
+	ctx, cancel := context.WithTimeout(ctx, v.options.Deadline)
+	end := m.cancel
+	m.cancel = func() { cancel(); end() }
 	author := ""
 	if len(m.author.Domains) > 0 {
 		author = m.author.Domains[0]
 	}
-	m.dkim = m.startDKIM(fields, author)
+	m.dkim = v.dkim.Start(ctx, fields, author)
+	m.arc = v.arc.Start(ctx, fields)
+	m.policies = start(&m.running, func() *dmarc.Evaluation { return v.dmarc.Start(ctx, m.author) })
+	traits := traitsOf(fields)
+	m.conclude = func(f *Findings) {
+		f.DMARC = m.policies.value.Finish(ctx, v.dmarcMessage(f))
+		f.Evidence = v.evidence(ctx, f)
+		f.Evidence.Traits = traits
+		f.Disposition = v.dispose(f)
+	}
 }
 
 // Write adds p to the body, in which lines end in CRLF. It never fails.
@@ -95,6 +115,9 @@ func (m *Mail) Write(p []byte) (int, error) {
 	defer rescue(&m.broken)
 	if m.dkim != nil && m.broken == nil {
 		m.dkim.Write(p)
+		if m.arc.NeedsBody() {
+			m.arc.Write(p)
+		}
 	}
 	return len(p), nil
 }
@@ -119,8 +142,13 @@ func (m *Mail) collect() (f *Findings) {
 	}
 	f = &Findings{Envelope: m.envelope, Author: m.author}
 	f.DKIM, m.dkim = m.dkim.Finish(), nil
+	f.ARC, m.arc = m.arc.Finish(), nil
 	f.MailFrom, f.Helo, f.IPRev = m.mailFrom.wait(), m.helo.wait(), m.iprev.wait()
-	m.broken = errors.Join(m.mailFrom.err, m.helo.err, m.iprev.err)
+	m.policies.wait()
+	m.broken = errors.Join(m.mailFrom.err, m.helo.err, m.iprev.err, m.policies.err)
+	if m.broken == nil {
+		m.conclude(f)
+	}
 	return f
 }
 
@@ -131,6 +159,10 @@ func (m *Mail) Close() {
 	if m.dkim != nil {
 		m.dkim.Close()
 		m.dkim = nil
+	}
+	if m.arc != nil {
+		m.arc.Close()
+		m.arc = nil
 	}
 	m.running.Wait()
 }

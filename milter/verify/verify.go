@@ -1,6 +1,7 @@
 // Package verify judges mail that comes from elsewhere: SPF for its envelope,
-// DKIM for its signatures, the reverse name of its client, and what all of that
-// says to those who read the mail after us.
+// DKIM for its signatures, ARC for the servers on its way, the reverse name of
+// its client, DMARC for its author, and what all of that says to those who read
+// the mail after us.
 //
 // Verifier.Start takes the envelope and begins to ask DNS at once. The header
 // follows with Mail.Header, which begins to ask for keys, the body with
@@ -9,8 +10,10 @@
 // of the message.
 //
 // The files follow the data: envelope (who sends), spf, iprev and mail (what is
-// asked while the message comes), findings (all results in one place), then
-// header, forged, refusal and report, each made of the findings alone.
+// asked while the message comes), dmarc and evidence (what is asked once that is
+// known), findings (all results in one place), disposition (what follows for the
+// mail), then header, forged, refusal, result and steps, each made of the
+// findings alone.
 //
 // Invariants:
 //
@@ -30,7 +33,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -63,6 +68,10 @@ type Options struct {
 	// SPFReject refuses mail whose sender's domain says that the client may not
 	// send it ("fail"). Nothing else that SPF says refuses mail.
 	SPFReject bool
+	// SPFShadow only records what SPFReject would have refused.
+	SPFShadow bool
+	// DMARC says what follows from its verdict.
+	DMARC DMARCOptions
 	// ReceivedSPF adds a Received-SPF field (RFC 7208 section 9.1).
 	ReceivedSPF bool
 	// Now is the clock; nil means time.Now.
@@ -82,6 +91,8 @@ const (
 type Verifier struct {
 	options Options
 	dkim    dkim.Verifier
+	arc     arc.Verifier
+	dmarc   dmarc.Evaluator
 }
 
 // New returns a Verifier.
@@ -91,9 +102,12 @@ func New(o Options) *Verifier {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.DMARC.setDefaults()
 	return &Verifier{
 		options: o,
 		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.Deadline},
+		arc:     arc.Verifier{Resolver: o.Resolver, Now: o.Now, DNSBudget: o.Deadline},
+		dmarc:   dmarc.Evaluator{Resolver: o.Resolver, Method: o.DMARC.Method},
 	}
 }
 

@@ -111,7 +111,7 @@ func TestDeadDNS(t *testing.T) {
 		if r.Reason != record.VerifyUnsure || r.Refusal != nil || len(r.Remove) != 1 {
 			t.Errorf("result %+v", r)
 		}
-		for _, want := range []string{"spf=temperror", "dkim=temperror", "iprev=temperror"} {
+		for _, want := range []string{"spf=temperror", "dkim=temperror", "iprev=temperror", "dmarc=temperror"} {
 			if !strings.Contains(r.Fields[0].Value, want) {
 				t.Errorf("%s has no %s", r.Fields[0].Value, want)
 			}
@@ -124,12 +124,12 @@ func TestAnswersComeBesideTheMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dns := &slowDNS{delay: 2 * time.Second, err: errAbsent}
 		began := time.Now()
-		r := arrives(t, New(Options{Resolver: dns}), envelope(), 3*time.Second)
-		if took := time.Since(began); took != 6*time.Second {
-			t.Errorf("took %v, the message alone takes 6s", took)
+		r := arrives(t, New(Options{Resolver: dns}), envelope(), 5*time.Second)
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("took %v, the message alone takes 10s", took)
 		}
 		wantStatuses(t, r, "none", "permerror", "permerror")
-		if asked := dns.asked.Load(); asked != 4 { // MAIL FROM, HELO, PTR, key
+		if asked := dns.asked.Load(); asked != 6 { // MAIL FROM, HELO, PTR, key, and the two of the walk
 			t.Errorf("%d questions", asked)
 		}
 	})
@@ -188,7 +188,7 @@ func TestPanicBeside(t *testing.T) {
 
 func TestPanicInMessage(t *testing.T) {
 	for stage, spoil := range map[string]func(m *Mail){
-		"header": func(m *Mail) { m.startDKIM = nil; m.Header(signedFields()) },
+		"header": func(m *Mail) { m.afterHeader = nil; m.Header(signedFields()) },
 		"body": func(m *Mail) {
 			m.Header(signedFields())
 			m.dkim.Close()
@@ -323,6 +323,7 @@ mx.example.com. A 192.0.2.10
 		"dkim permerror example.com/s1: no key", long, long, long, long,
 		"dkim none 2 more signatures were not looked at",
 		"iprev pass mx.example.com",
+		"dmarc none rule no_policy; no_record; walk example.com > com:",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("steps\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -340,7 +341,7 @@ func TestNoClient(t *testing.T) {
 	defer m.Close()
 	m.Header(nil)
 	r := m.Finish(t.Context())
-	if len(r.Fields) != 1 || foldsIn.ReplaceAllString(r.Fields[0].Value, " ") != " mail.home.example; spf=none smtp.mailfrom=example.com; dkim=none" {
+	if len(r.Fields) != 1 || foldsIn.ReplaceAllString(r.Fields[0].Value, " ") != " mail.home.example; spf=none smtp.mailfrom=example.com; dkim=none; dmarc=permerror (from_missing dis=none)" {
 		t.Errorf("fields %q", r.Fields)
 	}
 	if asked := dns.asked.Load(); asked != 0 || r.Refusal != nil {

@@ -1,0 +1,91 @@
+package verify
+
+import (
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// Quarantine is what is done with mail that is to be quarantined.
+type Quarantine string
+
+// The values of --dmarc-quarantine.
+const (
+	Mark      Quarantine = "mark"   // delivered with a QuarantineField
+	Hold      Quarantine = "hold"   // put into the MTA's hold queue, for all recipients
+	RejectAll Quarantine = "reject" // refused, unless it looks like a list's or a forwarder's
+)
+
+// QuarantineField is the name of the field that marks mail, and its value. What
+// delivers the mail (Sieve) looks for it.
+const (
+	QuarantineField = "X-Postern-Quarantine"
+	quarantineValue = "dmarc"
+)
+
+// holdReason is what the MTA's log says of mail that is held, before the domain.
+const holdReason = "DMARC policy of "
+
+// Disposition is what the table in package dmarc says of a mail, and what is done
+// with it.
+type Disposition struct {
+	dmarc.Disposition
+	// How says what quarantine means for this mail; "" when it is not
+	// quarantined.
+	How Quarantine
+	// Shadow says that nothing of it is done.
+	Shadow bool
+}
+
+// Done is what happens to the mail in the end, as reports and records name it.
+func (d *Disposition) Done() dmarc.Action {
+	switch {
+	case d.Shadow && d.Action != dmarc.ActionPass:
+		return dmarc.ActionNone
+	case d.refuses():
+		return dmarc.ActionReject
+	}
+	return d.Action
+}
+
+// refuses tells a disposition that refuses the mail.
+func (d *Disposition) refuses() bool {
+	return d.Action == dmarc.ActionReject || d.How == RejectAll
+}
+
+// reason is the record's reason of a disposition, "" when nothing is done.
+func (d *Disposition) reason() record.Reason {
+	switch {
+	case d.refuses():
+		return record.DMARCRejected
+	case d.How != "":
+		return record.DMARCQuarantined
+	}
+	return ""
+}
+
+// dispose asks the table.
+func (v *Verifier) dispose(f *Findings) Disposition {
+	o, e := &v.options.DMARC, &f.Evidence
+	s := dmarc.Situation{
+		Enforce:          o.Enforce,
+		Verdict:          f.DMARC.Verdict,
+		Authenticated:    f.Envelope.Authenticated,
+		LocalAllow:       e.Allowed != "",
+		TrustedForwarder: e.Forwarder,
+		TrustedSealer:    e.Sealer != "",
+		ListTraits:       e.Traits.List != "",
+		ForwarderTraits:  e.Traits.Forwarder != "",
+	}
+	for _, signal := range e.Signals {
+		s.Signals = append(s.Signals, signal.Kind)
+	}
+	d := Disposition{Disposition: dmarc.Decide(s), Shadow: o.Shadow}
+	if d.Action == dmarc.ActionQuarantine {
+		d.How = o.Quarantine
+		// A list that gets its mail back drops the subscriber.
+		if d.How == RejectAll && (s.ListTraits || s.ForwarderTraits) {
+			d.How = Mark
+		}
+	}
+	return d
+}

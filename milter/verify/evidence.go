@@ -1,0 +1,217 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/arc"
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/milter/authres"
+)
+
+// BlockList asks lists of addresses; *dnsbl.Lists does.
+type BlockList interface {
+	Check(ctx context.Context, q dnsbl.Query) (dnsbl.Result, error)
+}
+
+// Evidence is what speaks for or against a mail that DMARC alone cannot judge.
+type Evidence struct {
+	// Signals say that the mail is forged. They are looked for only if it fails
+	// under a policy of reject.
+	Signals []Signal
+	// Unknown are signals that DNS could not tell.
+	Unknown []error
+	Traits  Traits
+	// Allowed is why the administrator lets the mail through, "" if he does not.
+	Allowed string
+	// Forwarder says that the client is on the list of trusted forwarders.
+	Forwarder bool
+	// Sealer is the trusted server that vouches for the author, "" for none.
+	Sealer string
+}
+
+// Signal is one sign that a mail is forged, and what it rests on.
+type Signal struct {
+	Kind   dmarc.Signal
+	Detail string
+}
+
+// Traits are what the header has in common with that of a mailing list or of a
+// forwarder: the name of the first such field, "" for none. Anybody can write
+// them.
+type Traits struct{ List, Forwarder string }
+
+// traitsOf looks for traits.
+func traitsOf(fields []Field) (t Traits) {
+	for _, f := range fields {
+		name := strings.ToLower(strings.TrimRight(f.Name, " \t"))
+		switch {
+		case t.List == "" && (name == "list-id" || name == "list-post"):
+			t.List = strings.TrimRight(f.Name, " \t")
+		case t.Forwarder == "" && (name == "sender" || strings.HasPrefix(name, "resent-")):
+			t.Forwarder = strings.TrimRight(f.Name, " \t")
+		}
+	}
+	return t
+}
+
+// Why mail is let through.
+const (
+	allowedByList = "listed"
+	allowedLocal  = "from this machine"
+)
+
+// evidence collects all but the traits.
+func (v *Verifier) evidence(ctx context.Context, f *Findings) (e Evidence) {
+	o := &v.options.DMARC
+	client, name := f.Envelope.Client, ""
+	if f.IPRev.Value == authres.Pass {
+		name = f.IPRev.Name
+	}
+	switch {
+	case anonymous(client):
+		e.Allowed = allowedLocal
+	case len(f.Author.Domains) > 0 && f.Author.Defect == "" &&
+		!slices.ContainsFunc(f.Author.Domains, func(d string) bool { return !o.Allow.Has(d, client, name) }):
+		e.Allowed = allowedByList
+	}
+	e.Forwarder = o.Forwarders.Has(client, name)
+	e.Sealer = vouching(o, &f.ARC, &f.DMARC)
+	if failsReject(&f.DMARC.Verdict) && !anonymous(client) {
+		v.signals(ctx, f, &e)
+	}
+	return e
+}
+
+// vouching gives the trusted sealer that saw DMARC pass for every domain that
+// fails here.
+func vouching(o *DMARCOptions, chain *arc.Result, report *dmarc.Report) (sealer string) {
+	for _, r := range report.Results {
+		if r.Status != dmarc.Fail {
+			continue
+		}
+		by, ok := chain.Vouched(o.Sealers.Has, r.Domain)
+		if !ok {
+			return ""
+		}
+		sealer = by
+	}
+	return sealer
+}
+
+// failsReject tells a failure for which there is more to know.
+func failsReject(r *dmarc.Result) bool {
+	return r.Status == dmarc.Fail && r.Policy == dmarc.PolicyReject
+}
+
+// signals looks for signs of forgery, those that DNS must be asked for at once.
+func (v *Verifier) signals(ctx context.Context, f *Findings, e *Evidence) {
+	o := &v.options.DMARC
+	var running sync.WaitGroup
+	helo := start(&running, func() found { return v.heloSignal(ctx, f.Envelope) })
+	listed := start(&running, func() found { return blockListSignal(ctx, o.BlockList, f.Envelope.Client) })
+	e.add(reverseSignal(f.IPRev), nil)
+	for _, work := range []*later[found]{helo, listed} {
+		got := work.wait()
+		if work.err != nil {
+			got = found{err: work.err}
+		}
+		e.add(got.signal, got.err)
+	}
+	for _, domain := range f.Author.Domains {
+		if o.OurDomain(domain) {
+			e.add(Signal{dmarc.SignalOurDomain, "we sign mail of " + domain}, nil)
+			break
+		}
+	}
+}
+
+// found is the outcome of looking for one signal: its Kind is "" when it is not
+// there.
+type found struct {
+	signal Signal
+	err    error // DNS could not tell
+}
+
+func (e *Evidence) add(s Signal, err error) {
+	if err != nil {
+		e.Unknown = append(e.Unknown, err)
+	}
+	if s.Kind != "" {
+		e.Signals = append(e.Signals, s)
+	}
+}
+
+// reverseSignal judges the client's name.
+func reverseSignal(r IPRev) Signal {
+	switch r.Value {
+	case authres.PermError:
+		return Signal{dmarc.SignalReverseName, "the client has no reverse name"}
+	case authres.Fail:
+		return Signal{dmarc.SignalReverseName, "the client's reverse name " + r.Name + " does not lead back to it"}
+	}
+	return Signal{}
+}
+
+// heloSignal tells a HELO argument that does not lead to the client.
+func (v *Verifier) heloSignal(ctx context.Context, e Envelope) found {
+	client := e.Client.Unmap().WithZone("")
+	sign := found{signal: Signal{dmarc.SignalHelo, "HELO " + e.Helo + " does not lead to the client"}}
+	if literal, ok := heloLiteral(e.Helo); ok {
+		if literal == client {
+			return found{}
+		}
+		return sign
+	}
+	name, err := mailaddr.ParseDomain(e.Helo)
+	if err != nil {
+		return sign
+	}
+	leads, err := leadsTo(ctx, v.options.Resolver, name+".", client)
+	switch {
+	case err != nil:
+		return found{err: fmt.Errorf("HELO %s: %w", name, err)}
+	case leads:
+		return found{}
+	}
+	return sign
+}
+
+// heloLiteral reads an address literal (RFC 5321 section 4.1.3).
+func heloLiteral(helo string) (netip.Addr, bool) {
+	inner, ok := strings.CutPrefix(helo, "[")
+	if inner, ok = strings.CutSuffix(inner, "]"); !ok {
+		return netip.Addr{}, false
+	}
+	const tag = "IPv6:"
+	if len(inner) > len(tag) && strings.EqualFold(inner[:len(tag)], tag) {
+		inner = inner[len(tag):]
+	}
+	addr, err := netip.ParseAddr(inner)
+	return addr.Unmap(), err == nil
+}
+
+// blockListSignal asks the lists about the client.
+func blockListSignal(ctx context.Context, lists BlockList, client netip.Addr) found {
+	if lists == nil {
+		return found{}
+	}
+	r, err := lists.Check(ctx, dnsbl.Query{Address: client.Unmap().WithZone("")})
+	if err != nil {
+		return found{err: fmt.Errorf("block list: %w", err)}
+	}
+	if r.Outcome != dnsbl.Listed {
+		return found{}
+	}
+	detail := "the client is listed"
+	if hit := r.Best(); hit != nil {
+		detail += " by " + hit.Zone + " (" + hit.Meaning() + ")"
+	}
+	return found{signal: Signal{dmarc.SignalBlockList, detail}}
+}
