@@ -70,6 +70,7 @@ var rows = []row{
 	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},
 	{"internal/daemon/...", []string{"internal/daemon/...", "internal/config"}},
 	{"internal/admin/...", infrastructure},
+	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
 	{"internal/service/...", infrastructure},
 
 	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/record"}},

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
+	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/policy"
 )
 
@@ -44,7 +45,7 @@ func (a *app) Configure(args, environ []string) (service.Settings, error) {
 
 // Start wires requests to the state in force.
 func (a *app) Start(r service.Runtime) service.Traffic {
-	r.Metrics.Registerer().MustRegister(dns.NewCollector(a.current.resolverStats), newZoneCollector(&a.current), newGreylistCollector(&a.current))
+	r.Metrics.Registerer().MustRegister(dns.NewCollector(a.current.resolverStats), dnslists.NewCollector(a.current.zones), newGreylistCollector(&a.current))
 	server := &policy.Server{
 		Hooks:  &a.current,
 		Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}},

@@ -5,23 +5,19 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/config"
-	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -66,32 +62,19 @@ func (o *Options) bindDNSBL(fs *pflag.FlagSet) {
 
 func (o *Options) validateDNSBL(s *config.Set) error {
 	var errs []error
-	o.addresses = o.parseSites(s, "dnsbl", o.DNSBL, dnsbl.KindAddress, &errs)
-	o.names = o.parseSites(s, "dbl", o.DBL, dnsbl.KindName, &errs)
+	var err error
+	keyed := o.DQSKeyFile != ""
+	o.addresses, err = dnslists.ParseSites(s, "dnsbl", o.DNSBL, dnsbl.KindAddress, keyed)
+	errs = append(errs, err)
+	o.names, err = dnslists.ParseSites(s, "dbl", o.DBL, dnsbl.KindName, keyed)
+	errs = append(errs, err)
 	if len(o.DNSBL)+len(o.DBL) == 0 {
 		errs = append(errs, s.Errorf("dnsbl", "the dnsbl check has no list: set dnsbl or dbl, or take dnsbl out of checks"))
 	}
-	var err error
 	if o.reply, err = checks.ParseTemplate(o.DNSBLReply); err != nil {
 		errs = append(errs, s.Errorf("dnsbl-reply", "%w", err))
 	}
 	return errors.Join(errs...)
-}
-
-func (o *Options) parseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, errs *[]error) []dnsbl.Site {
-	var sites []dnsbl.Site
-	for i, spec := range specs {
-		site, err := dnsbl.ParseSite(spec)
-		if err == nil {
-			err = site.Check(kind, o.DQSKeyFile != "")
-		}
-		if err != nil {
-			*errs = append(*errs, s.ErrorfAt(flag, i, "%w", err))
-			continue
-		}
-		sites = append(sites, site)
-	}
-	return sites
 }
 
 func (s *state) buildDNSBL(r service.Runtime) (policy.Entry, error) {
@@ -154,7 +137,7 @@ func (s *state) openLists(r service.Runtime) (*shared[*lists], error) {
 		Names:     o.names,
 		Threshold: o.DNSBLThreshold,
 		Signals:   o.runs(checks.GreylistName),
-		Report:    reportZones(r.Log),
+		Report:    dnslists.Report(r.Log),
 	}
 	var digest [sha256.Size]byte
 	if o.DQSKeyFile != "" {
@@ -179,71 +162,21 @@ func (s *state) openLists(r service.Runtime) (*shared[*lists], error) {
 }
 
 func (s *state) readDQSKey() (config.Secret, error) {
-	name, credentials := s.settings.DQSKeyFile, os.Getenv("CREDENTIALS_DIRECTORY")
-	path, err := config.SecretPath(name, credentials)
-	if err != nil {
-		return config.Secret{}, err
-	}
-	s.watch(path)
-	key, err := config.SecretFile(name, credentials)
-	if err == nil {
-		if err = dnsbl.CheckKey(key); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-		}
+	key, path, err := dnslists.ReadKey(s.settings.DQSKeyFile)
+	if path != "" {
+		s.watch(path)
 	}
 	return key, err
 }
 
-// reportZones logs each change of a zone's state once.
-func reportZones(log *zap.Logger) func(dnsbl.Change) {
-	logs := map[string]*logging.StateLog{} // used by one goroutine, that of Run
-	return func(c dnsbl.Change) {
-		subject := "DNS list " + c.Zone
-		if logs[subject] == nil {
-			logs[subject] = logging.NewStateLog(log, subject, word(c.Before))
-		}
-		if c.Problem == dnsbl.Healthy {
-			logs[subject].Report(zapcore.InfoLevel, word(c.Problem))
-			return
-		}
-		logs[subject].Report(zapcore.ErrorLevel, word(c.Problem), zap.String("error", c.Cause), zap.String("mend", c.Problem.Mend()))
-	}
-}
-
-// wordHealthy is a zone's state when it has no problem.
-const wordHealthy = "in service"
-
-func word(p dnsbl.Problem) string {
-	if p == dnsbl.Healthy {
-		return wordHealthy
-	}
-	return string(p)
-}
-
-// zoneCollector shows the zones of the state in force.
-type zoneCollector struct {
-	current *current
-	up      *prometheus.Desc
-}
-
-func newZoneCollector(c *current) zoneCollector {
-	return zoneCollector{c, prometheus.NewDesc("postern_dnsbl_zone_up",
-		"1 while the DNS list is in service, 0 while its breaker is open.", []string{"zone", "kind"}, nil)}
-}
-
-// Describe implements prometheus.Collector.
-func (c zoneCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up }
-
-// Collect implements prometheus.Collector.
-func (c zoneCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.current.acquire()
+// zones are those of the state in force.
+func (c *current) zones() []dnsbl.Status {
+	s := c.acquire()
 	defer s.done()
 	if s.lists == nil {
-		return
+		return nil
 	}
-	for _, z := range s.lists.value.Status() {
-		ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(z.Problem == dnsbl.Healthy), z.Zone, z.Kind.String())
-	}
+	return s.lists.value.Status()
 }
 
 // DNSBLCheckArgs asks what the lists say about an address or a name
@@ -374,7 +307,7 @@ func point(p *dnsbl.Point) DNSBLPoint {
 }
 
 func zoneState(s dnsbl.Status) DNSBLZone {
-	z := DNSBLZone{Zone: s.Zone, Kind: s.Kind.String(), State: word(s.Problem), Cause: s.Cause, Mend: s.Problem.Mend()}
+	z := DNSBLZone{Zone: s.Zone, Kind: s.Kind.String(), State: dnslists.Word(s.Problem), Cause: s.Cause, Mend: s.Problem.Mend()}
 	if !s.Since.IsZero() {
 		z.Since = &s.Since
 	}

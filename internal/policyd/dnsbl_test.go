@@ -1,7 +1,6 @@
 package policyd
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -16,11 +15,11 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
+	"github.com/postern-mail/postern/internal/service/dnslists"
 )
 
 const testKey = "abcdefghijklmnopqrstuvwxy9"
@@ -153,21 +152,6 @@ func TestPublicResolverIsWarnedAbout(t *testing.T) {
 	}
 }
 
-func TestZonesAreReportedOnce(t *testing.T) {
-	var out bytes.Buffer
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder}), zapcore.AddSync(&out), zapcore.InfoLevel))
-	report := reportZones(log)
-	broken := dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org", Problem: dnsbl.SharedResolver, Cause: "answered 127.255.255.254"}}
-	report(broken)
-	report(broken)
-	report(dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org"}, Before: dnsbl.SharedResolver})
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 2 || !strings.Contains(lines[0], `"level":"error"`) || !strings.Contains(lines[0], `"state":"public_resolver"`) || !strings.Contains(lines[0], `"mend":"the list does not serve public`) ||
-		!strings.Contains(lines[1], `"state":"in service"`) || !strings.Contains(lines[1], `"level":"info"`) {
-		t.Errorf("%q", lines)
-	}
-}
-
 func TestDNSBLMetricsAndCommands(t *testing.T) {
 	dns := resolvertest.New(t, "2.0.0.127.zen.spamhaus.org. IN A 127.0.0.2\n7.2.0.192.zen.spamhaus.org. IN A 127.0.0.4\n")
 	var a app
@@ -237,6 +221,6 @@ func TestDNSBLCommandsWithoutTheCheck(t *testing.T) {
 
 func registryOf(a *app) *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(newZoneCollector(&a.current), dns.NewCollector(a.current.resolverStats))
+	r.MustRegister(dnslists.NewCollector(a.current.zones), dns.NewCollector(a.current.resolverStats))
 	return r
 }

@@ -1,0 +1,116 @@
+// Package dnslists answers: which DNS lists does a daemon ask, with what key, and
+// who hears of their state?
+//
+// Both daemons name lists by flags in the syntax of postscreen_dnsbl_sites, and
+// read the key of the Spamhaus Data Query Service from a file. What the lists
+// say, package dnsbl finds out; what follows, the daemon decides.
+//
+// Invariants:
+//   - the key is in no log, error or metric;
+//   - a change of a list's state is logged once, with the mend.
+package dnslists
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/logging"
+)
+
+// ParseSites reads the lists that a flag names, all of one kind. keyed says that
+// there is a key for those that need one. The error joins all mistakes.
+func ParseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, keyed bool) ([]dnsbl.Site, error) {
+	var sites []dnsbl.Site
+	var errs []error
+	for i, spec := range specs {
+		site, err := dnsbl.ParseSite(spec)
+		if err == nil {
+			err = site.Check(kind, keyed)
+		}
+		if err != nil {
+			errs = append(errs, s.ErrorfAt(flag, i, "%w", err))
+			continue
+		}
+		sites = append(sites, site)
+	}
+	return sites, errors.Join(errs...)
+}
+
+// ReadKey reads the key in a file; a bare name is a systemd credential. The path
+// is that of the file, to be watched, as far as it is known.
+func ReadKey(name string) (key config.Secret, path string, err error) {
+	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
+	if path, err = config.SecretPath(name, credentials); err != nil {
+		return config.Secret{}, "", err
+	}
+	if key, err = config.SecretFile(name, credentials); err != nil {
+		return config.Secret{}, path, err
+	}
+	if err := dnsbl.CheckKey(key); err != nil {
+		return config.Secret{}, path, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, path, nil
+}
+
+// Report gives a dnsbl.Config's Report that logs each change of a zone's state
+// once.
+func Report(log *zap.Logger) func(dnsbl.Change) {
+	logs := map[string]*logging.StateLog{} // used by one goroutine, that of Run
+	return func(c dnsbl.Change) {
+		subject := "DNS list " + c.Zone
+		if logs[subject] == nil {
+			logs[subject] = logging.NewStateLog(log, subject, Word(c.Before))
+		}
+		if c.Problem == dnsbl.Healthy {
+			logs[subject].Report(zapcore.InfoLevel, Word(c.Problem))
+			return
+		}
+		logs[subject].Report(zapcore.ErrorLevel, Word(c.Problem), zap.String("error", c.Cause), zap.String("mend", c.Problem.Mend()))
+	}
+}
+
+// Healthy is the word for a zone that has no problem.
+const Healthy = "in service"
+
+// Word is a zone's state for people.
+func Word(p dnsbl.Problem) string {
+	if p == dnsbl.Healthy {
+		return Healthy
+	}
+	return string(p)
+}
+
+// Collector shows the state of zones:
+//
+//	postern_dnsbl_zone_up{zone,kind}   1 in service, 0 while its breaker is open
+type Collector struct {
+	zones func() []dnsbl.Status
+	up    *prometheus.Desc
+}
+
+// NewCollector makes a Collector of the zones that zones gives at each scrape.
+func NewCollector(zones func() []dnsbl.Status) Collector {
+	return Collector{zones, prometheus.NewDesc("postern_dnsbl_zone_up",
+		"1 while the DNS list is in service, 0 while its breaker is open.", []string{"zone", "kind"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (c Collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up }
+
+// Collect implements prometheus.Collector.
+func (c Collector) Collect(ch chan<- prometheus.Metric) {
+	for _, z := range c.zones() {
+		up := 0.0
+		if z.Problem == dnsbl.Healthy {
+			up = 1
+		}
+		ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up, z.Zone, z.Kind.String())
+	}
+}

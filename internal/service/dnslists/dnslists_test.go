@@ -1,0 +1,68 @@
+package dnslists
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-mail/postern/dnsbl"
+)
+
+func TestZonesAreReportedOnce(t *testing.T) {
+	var out bytes.Buffer
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder}), zapcore.AddSync(&out), zapcore.InfoLevel))
+	report := Report(log)
+	broken := dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org", Problem: dnsbl.SharedResolver, Cause: "answered 127.255.255.254"}}
+	report(broken)
+	report(broken)
+	report(dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org"}, Before: dnsbl.SharedResolver})
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `"level":"error"`) || !strings.Contains(lines[0], `"state":"public_resolver"`) || !strings.Contains(lines[0], `"mend":"the list does not serve public`) ||
+		!strings.Contains(lines[1], `"state":"in service"`) || !strings.Contains(lines[1], `"level":"info"`) {
+		t.Errorf("%q", lines)
+	}
+}
+
+func TestCollector(t *testing.T) {
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(NewCollector(func() []dnsbl.Status {
+		return []dnsbl.Status{{Zone: "zen.example", Kind: dnsbl.KindAddress}, {Zone: "dbl.example", Kind: dnsbl.KindName, Problem: dnsbl.SharedResolver}}
+	}))
+	want := `# HELP postern_dnsbl_zone_up 1 while the DNS list is in service, 0 while its breaker is open.
+# TYPE postern_dnsbl_zone_up gauge
+postern_dnsbl_zone_up{kind="address",zone="zen.example"} 1
+postern_dnsbl_zone_up{kind="name",zone="dbl.example"} 0
+`
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want)); err != nil {
+		t.Error(err)
+	}
+}
+
+// The key is read from a file and is never shown.
+func TestReadKey(t *testing.T) {
+	const key = "abcdefghijklmnopqrstuvwxy9"
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, from, err := ReadKey(path)
+	if err != nil || from != path || got.Reveal() != key || strings.Contains(got.String(), key) {
+		t.Errorf("%s from %s: %v", got, from, err)
+	}
+	if err := os.WriteFile(path, []byte("UNFIT "+key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, from, err = ReadKey(path); err == nil || strings.Contains(err.Error(), key) || from != path {
+		t.Errorf("an unfit key: %v", err)
+	}
+	if _, _, err = ReadKey("/nonexistent/key"); err == nil {
+		t.Error("a file that is not there was read")
+	}
+}
