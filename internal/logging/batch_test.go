@@ -209,14 +209,15 @@ func TestTimeEncoder(t *testing.T) {
 func TestRecordLine(t *testing.T) {
 	r := &record.Record{Daemon: "policyd", Sender: "a\"b\x00@x", Steps: []record.Step{{Check: "c", Verdict: "pass"}}, Err: errors.New("x")}
 	var short, long bytes.Buffer
+	at := time.Unix(1000, 0)
 	open := func(w *bytes.Buffer) *zap.Logger {
 		l, err := Open(Options{Err: w})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return l.Logger().WithOptions(zap.WithClock(fixed(time.Unix(1000, 0))))
+		return l.Logger().WithOptions(zap.WithClock(fixed(at)))
 	}
-	r.Log(open(&short))
+	r.LogAt(open(&short), at)
 	open(&long).Log(zapcore.WarnLevel, record.Message, zap.Inline(justMarshaler{r}))
 	if short.String() != long.String() || short.Len() == 0 {
 		t.Errorf("\n got %s\nwant %s", short.String(), long.String())
@@ -228,4 +229,30 @@ type justMarshaler struct{ r *record.Record }
 
 func (j justMarshaler) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return j.r.MarshalLogObject(e)
+}
+
+// What the short way does not know takes the long one: names, fields, levels.
+func TestRecordsOfOtherLoggers(t *testing.T) {
+	var w bytes.Buffer
+	l, err := Open(Options{Err: &w, Level: "warn"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet, loud := &record.Record{Daemon: "quiet"}, &record.Record{Daemon: "loud", Err: errors.New("x")}
+	for _, tt := range []struct {
+		logger *zap.Logger
+		has    string
+	}{
+		{l.Logger(), `"msg":"decision","daemon":"loud"`},
+		{l.Logger().With(zap.Int("n", 7)), `"n":7`},
+		{l.Logger().Named("part"), `"logger":"part"`},
+	} {
+		w.Reset()
+		quiet.Log(tt.logger)
+		loud.Log(tt.logger)
+		line := w.String()
+		if strings.Count(line, "\n") != 1 || !strings.Contains(line, tt.has) || strings.Contains(line, "quiet") {
+			t.Errorf("%q, want one line with %s", line, tt.has)
+		}
+	}
 }

@@ -53,7 +53,8 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	encoder, err := newEncoder(o.Format)
+	var stamps stamps
+	encoder, err := newEncoder(o.Format, &stamps)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +68,12 @@ func Open(o Options) (*Log, error) {
 		l.batch = newBatch(out, o.Batch)
 		to = l.batch
 	}
+	core := zapcore.NewCore(encoder, to, l.level)
+	if o.Format != formatConsole {
+		core = newRecordCore(core, to, &stamps)
+	}
 	// The sink counts its failures: zap has nothing to add on stderr.
-	l.logger = zap.New(zapcore.NewCore(encoder, to, l.level), zap.ErrorOutput(zapcore.AddSync(io.Discard)))
+	l.logger = zap.New(core, zap.ErrorOutput(zapcore.AddSync(io.Discard)))
 	return l, nil
 }
 
@@ -141,8 +146,13 @@ func parseLevel(level string) (zapcore.Level, error) {
 	}
 }
 
-func newEncoder(format string) (zapcore.Encoder, error) {
-	var stamps stamps
+// The formats; "" means formatJSON.
+const (
+	formatJSON    = "json"
+	formatConsole = "console"
+)
+
+func newEncoder(format string, stamps *stamps) (zapcore.Encoder, error) {
 	c := zapcore.EncoderConfig{
 		TimeKey:        "ts",
 		LevelKey:       "level",
@@ -154,9 +164,9 @@ func newEncoder(format string) (zapcore.Encoder, error) {
 		EncodeDuration: zapcore.StringDurationEncoder,
 	}
 	switch format {
-	case "", "json":
-		return newRecordEncoder(zapcore.NewJSONEncoder(c), &stamps), nil
-	case "console":
+	case "", formatJSON:
+		return zapcore.NewJSONEncoder(c), nil
+	case formatConsole:
 		return zapcore.NewConsoleEncoder(c), nil
 	default:
 		return nil, fmt.Errorf("open log: %q is not a format: json or console", format)

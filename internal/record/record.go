@@ -57,12 +57,26 @@ type Step struct {
 	Duration time.Duration
 }
 
+// LineWriter is a zap core that writes records without zap's entries and
+// fields in between, which cost more than the line itself.
+type LineWriter interface {
+	// WriteRecord writes the line that zap would, stamped with at.
+	WriteRecord(level zapcore.Level, at time.Time, r *Record)
+}
+
 // Log writes r as one line: at level info, or at level warn when it carries an
 // error, so that an operator who filters by level misses no trouble.
-func (r *Record) Log(l *zap.Logger) {
+func (r *Record) Log(l *zap.Logger) { r.LogAt(l, time.Now()) }
+
+// LogAt is Log for a caller that has just read the clock.
+func (r *Record) LogAt(l *zap.Logger, at time.Time) {
 	level := zapcore.InfoLevel
 	if r.Err != nil {
 		level = zapcore.WarnLevel
+	}
+	if w, ok := l.Core().(LineWriter); ok && l.Name() == "" {
+		w.WriteRecord(level, at, r)
+		return
 	}
 	l.Log(level, Message, zap.Inline(r))
 }
