@@ -21,11 +21,15 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 	fs.StringVar(&args.Helo, "helo", "", "`name` that it gives in HELO or EHLO")
 	fs.StringVar(&args.Sender, "from", "", "envelope `sender`, as in MAIL FROM; \"\" for the null sender")
 	to := fs.String("to", "", "envelope `recipient`, shown with a refusal")
-	fs.StringArrayVar(&args.Resolver, "resolver", nil, "DNS server to ask, `host:port`; repeat for several (default those of resolv.conf)")
-	fs.DurationVar(&args.DNSTimeout, "dns-timeout", 2*time.Second, "how long one DNS query may take")
-	fs.StringVar(&args.AuthservID, "authserv-id", "", "`name` in Authentication-Results (default this host's)")
-	fs.BoolVar(&args.SPFReject, "spf-reject", false, "as the daemon with --spf-reject fail")
-	fs.BoolVar(&args.ReceivedSPF, "received-spf", false, "as the daemon with --received-spf")
+	fs.String("config", milterd.DefaultConfig, "the daemon's configuration `file`, read when it exists; the flags below replace what it says")
+	fs.StringArray("resolver", nil, "DNS server to ask, `host:port`; repeat for several (default those of resolv.conf)")
+	fs.Duration("dns-timeout", 2*time.Second, "how long one DNS query may take")
+	fs.String("authserv-id", "", "`name` in Authentication-Results (default this host's)")
+	spfReject := fs.Bool("spf-reject", false, "as the daemon with --spf-reject fail")
+	fs.Bool("received-spf", false, "as the daemon with --received-spf")
+	for _, name := range dmarcFlags() {
+		fs.StringArray(name, nil, "as the daemon's flag of this name")
+	}
 	asJSON := fs.Bool("json", false, "print everything as JSON")
 	return func(ctx context.Context, io streams, rest []string) (int, error) {
 		if len(rest) != 1 {
@@ -40,6 +44,7 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 		}
 		defer file.Close()
 		args.Message = file
+		args.Settings = daemonArguments(fs, *spfReject)
 		x, err := milterd.Explain(ctx, args)
 		if err != nil {
 			return exitFailed, fmt.Errorf("%s: %w", rest[0], err)
@@ -54,6 +59,33 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 		printExplanation(io.out, x, *to)
 		return code, nil
 	}
+}
+
+// dmarcFlags are flags of the daemon that can be given here to see what they
+// would do.
+func dmarcFlags() []string {
+	return []string{"dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow", "trusted-arc-sealers", "trusted-forwarders", "dnsbl", "shadow"}
+}
+
+// daemonArguments spells the flags that were given as the daemon's.
+func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
+	all := []string{"--config=" + fs.Lookup("config").Value.String()}
+	if spfReject {
+		all = append(all, "--spf-reject=fail")
+	}
+	for _, name := range append(dmarcFlags(), "resolver", "dns-timeout", "authserv-id", "received-spf") {
+		f := fs.Lookup(name)
+		switch list, ok := f.Value.(pflag.SliceValue); {
+		case !f.Changed:
+		case ok:
+			for _, value := range list.GetSlice() {
+				all = append(all, "--"+name+"="+value)
+			}
+		default:
+			all = append(all, "--"+name+"="+f.Value.String())
+		}
+	}
+	return all
 }
 
 // openMessage opens a file, or standard input for "-".
@@ -84,14 +116,21 @@ func printExplanation(w io.Writer, x *milterd.Explanation, to string) {
 	if x.IPRev != "" {
 		fmt.Fprintf(w, "\niprev: %s\n", shown(x.IPRev))
 	}
+	printDMARC(w, x)
 	for _, name := range x.Removed {
 		fmt.Fprintf(w, "\nremoved, because it claims to be ours: %s\n", name)
+	}
+	for _, note := range x.Notes {
+		fmt.Fprintf(w, "\nnote: %s\n", shown(note))
 	}
 	if x.Error != "" {
 		fmt.Fprintf(w, "\nnot verified: %s\n", shown(x.Error))
 	}
 	if x.Refused != "" {
 		fmt.Fprintf(w, "\nrefused%s: %s\n", forRecipient(to), shown(x.Refused))
+	}
+	if x.Held != "" {
+		fmt.Fprintf(w, "\nput on hold: %s\n", shown(x.Held))
 	}
 	fmt.Fprintf(w, "\nadded (%s):\n", x.Reason)
 	for _, f := range x.Added {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +13,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-const explainZone = `example.com. TXT "v=spf1 include:pool.example -all exp=why.example.com"
+const explainZone = `_dmarc.bank.example. TXT "v=DMARC1; p=reject"
+example.com. TXT "v=spf1 include:pool.example -all exp=why.example.com"
 pool.example. TXT "v=spf1 mx -all"
 pool.example. MX 10 mx.pool.example.
 mx.pool.example. A 192.0.2.10
@@ -35,7 +37,7 @@ func explain(t *testing.T, mail string, args ...string) (code int, out, errs str
 	}
 	server := resolvertest.New(t, explainZone)
 	var o, e bytes.Buffer
-	all := append([]string{"explain", "message", "--resolver", server.Addr(), "--authserv-id", "id.example", "--helo", "mx.pool.example"}, args...)
+	all := append([]string{"explain", "message", "--config=", "--resolver", server.Addr(), "--authserv-id", "id.example", "--helo", "mx.pool.example"}, args...)
 	code = run(t.Context(), append(all, file), streams{&o, &e})
 	return code, o.String(), e.String()
 }
@@ -86,8 +88,55 @@ func TestExplainJSON(t *testing.T) {
 	if len(x.SPF) != 1 || x.SPF[0].Identity != "mailfrom" || x.SPF[0].Domain != "mx.pool.example" || x.SPF[0].Result != "none" {
 		t.Errorf("spf %+v", x.SPF)
 	}
-	if len(x.Signatures) != 2 || x.Reason != "verified" || len(x.Questions) != 4 || len(x.Added) != 1 || len(x.Removed) != 1 {
+	if len(x.Signatures) != 2 || x.Reason != "verified" || len(x.Questions) != 6 || len(x.Added) != 1 || len(x.Removed) != 1 {
 		t.Errorf("explanation %+v", x)
+	}
+}
+
+// forgedMail fails under p=reject, and comes from nowhere.
+const forgedMail = "From: <boss@bank.example>\nSubject: pay\nX-Postern-Quarantine: dmarc\n\npay\n"
+
+// What follows from DMARC is shown with all that it rests on, by the flags of the
+// daemon or its file.
+func TestExplainDMARC(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "milterd.toml")
+	if err := os.WriteFile(file, []byte("dmarc-enforce = \"evidence\"\ndnsbl = []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	envelope := []string{"--ip", "192.0.2.77", "--from", "a@pool.example"}
+	common := []string{
+		"DMARC: fail (not_aligned)", "bank.example: fail", "policy reject, published by bank.example", "signal   reverse_name: the client has no reverse name",
+		"signal   helo: HELO mx.pool.example does not lead to the client", "X-Postern-Quarantine[1]",
+	}
+	tests := []struct {
+		name string
+		args []string
+		code int
+		want []string
+	}{
+		{"default", nil, exitYes, []string{"rule     reject_evidence: quarantine (mark)", "\nX-Postern-Quarantine: dmarc"}},
+		{"off", []string{"--dmarc-enforce=off"}, exitYes, []string{"rule     reject_evidence: none"}},
+		{"evidence, from the file", []string{"--config=" + file}, exitNo, []string{"refused: 550 5.7.1 Email rejected per DMARC policy for bank.example"}},
+		{"hold", []string{"--dmarc-quarantine=hold"}, exitYes, []string{"put on hold: DMARC policy of bank.example"}},
+		{"shadow", []string{"--dmarc-enforce=strict", "--shadow=dmarc"}, exitYes, []string{"reject, not done: shadow"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			code, out, errs := explain(t, forgedMail, append(slices.Clone(envelope), test.args...)...)
+			if code != test.code || errs != "" {
+				t.Errorf("code %d, %s", code, errs)
+			}
+			for _, want := range append(test.want, common...) {
+				if !strings.Contains(out, want) {
+					t.Errorf("no %q in\n%s", want, out)
+				}
+			}
+		})
+	}
+	code, out, _ := explain(t, forgedMail, append(envelope, "--json")...)
+	var x milterd.Explanation
+	if err := json.Unmarshal([]byte(out), &x); err != nil || code != exitYes || x.DMARC == nil || x.DMARC.Rule != "reject_evidence" || len(x.DMARC.Domains) != 1 || len(x.DMARC.Signals) != 2 {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
@@ -102,6 +151,8 @@ func TestExplainMistakes(t *testing.T) {
 		{"bad address", explainMail, []string{"--ip", "x", "--from", ""}, "client address"},
 		{"no header", "hello\n", []string{"--ip", "192.0.2.10", "--from", ""}, "header line 1 has no colon"},
 		{"bad resolver", explainMail, []string{"--ip", "192.0.2.10", "--from", "", "--resolver", "nonsense"}, "nonsense"},
+		{"bad enforcement", explainMail, []string{"--ip", "192.0.2.10", "--from", "", "--dmarc-enforce=no"}, "dmarc-enforce"},
+		{"no such list", explainMail, []string{"--ip", "192.0.2.10", "--from", "", "--trusted-forwarders=/nonexistent"}, "--trusted-forwarders"},
 		{"two files", explainMail, []string{"--ip", "192.0.2.10", "--from", "", "/dev/null"}, "usage: postern explain message"},
 		{"only a mailbox line", "From x", []string{"--ip", "192.0.2.10", "--from", ""}, "read the message"},
 	}

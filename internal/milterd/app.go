@@ -8,6 +8,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
+	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/milter"
 )
 
@@ -15,6 +16,7 @@ import (
 const (
 	ProgramName      = "postern-milterd"
 	DefaultAdminPath = "/run/postern/milterd.sock"
+	DefaultConfig    = "/etc/postern/milterd.toml"
 )
 
 const daemonName = "milterd"
@@ -27,6 +29,16 @@ type app struct {
 	runtime service.Runtime
 	server  *milter.Server // made when the first state comes into force
 	current current
+	dmarc   *dmarcMetrics // see counts
+}
+
+// counts are those of all states; the first state is built before there is
+// anywhere to register them.
+func (a *app) counts() *dmarcMetrics {
+	if a.dmarc == nil {
+		a.dmarc = newDMARCMetrics()
+	}
+	return a.dmarc
 }
 
 func (*app) Name() string   { return ProgramName }
@@ -41,7 +53,9 @@ func (a *app) Configure(args, environ []string) (service.Settings, error) {
 // Start wires connections to the server.
 func (a *app) Start(r service.Runtime) service.Traffic {
 	a.runtime = r
-	r.Metrics.Registerer().MustRegister(newKeyCollector(&a.current), dns.NewCollector(a.current.resolverStats))
+	r.Metrics.Registerer().MustRegister(newKeyCollector(&a.current), dns.NewCollector(a.current.resolverStats),
+		dnslists.NewCollector(a.current.zones), newHoldCollector(&a.current))
+	r.Metrics.Registerer().MustRegister(a.counts().collectors()...)
 	return service.Traffic{
 		Handler: func(ctx context.Context, conn *daemon.Conn) {
 			a.server.ServeConn(ctx, conn, kind(conn.Socket.Flag))

@@ -8,10 +8,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/mailaddr"
@@ -20,18 +21,14 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// ExplainArgs is a message and its envelope, and whom to ask about it.
+// ExplainArgs is a message, its envelope, and the daemon that it is shown to.
 type ExplainArgs struct {
-	Message  io.Reader // as a file: lines may end in LF, a "From " line may come first
-	Client   string    // IP address
-	Helo     string
-	Sender   string // MAIL FROM, with or without brackets; "" is the null sender
-	Resolver []string
-	// The settings of the daemon that matter to the outcome.
-	DNSTimeout  time.Duration
-	AuthservID  string // "" is this host's name
-	SPFReject   bool
-	ReceivedSPF bool
+	Message io.Reader // as a file: lines may end in LF, a "From " line may come first
+	Client  string    // IP address
+	Helo    string
+	Sender  string // MAIL FROM, with or without brackets; "" is the null sender
+	// Settings are arguments of the daemon, --config among them.
+	Settings []string
 }
 
 // Explanation is how a message would be verified.
@@ -41,8 +38,12 @@ type Explanation struct {
 	Signatures []ExplainedDKIM  `json:"dkim"`
 	SkippedSig int              `json:"dkim_not_looked_at,omitempty"`
 	IPRev      string           `json:"iprev,omitempty"`
+	ARC        *ExplainedARC    `json:"arc,omitempty"` // nil without a chain
+	DMARC      *ExplainedDMARC  `json:"dmarc,omitempty"`
 	From       string           `json:"from"`
 	Removed    []string         `json:"removed,omitempty"` // forged fields, as "Name[index]"
+	Held       string           `json:"held,omitempty"`    // the reason, when the message would be put on hold
+	Notes      []string         `json:"notes,omitempty"`   // in what this differs from the daemon
 	Refused    string           `json:"refused,omitempty"` // the reply, when the message would be refused
 	Added      []ExplainedField `json:"added"`
 	Reason     string           `json:"reason"`
@@ -99,23 +100,46 @@ func Explain(ctx context.Context, a ExplainArgs) (*Explanation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client address: %w", err)
 	}
-	dns, err := resolver.New(resolver.Config{Servers: a.Resolver, Timeout: a.DNSTimeout})
+	settings, err := configure(a.Settings, nil)
+	if err != nil {
+		return nil, err
+	}
+	dns, err := resolver.New(resolver.Config{Servers: settings.Resolvers, Timeout: settings.DNSTimeout})
 	if err != nil {
 		return nil, err
 	}
 	defer dns.Close()
-	host, _ := os.Hostname() // a stand-in is used without one
 	l := &listener{resolver: dns}
-	v := verify.New(verify.Options{
-		Resolver: l, AuthservID: a.AuthservID, HostName: host,
-		SPFReject: a.SPFReject, ReceivedSPF: a.ReceivedSPF, Trace: l.spfEvent,
-	})
-	mail := v.Start(ctx, verify.Envelope{Client: client, Helo: a.Helo, Sender: mailaddr.Parse(a.Sender)})
+	options, notes, err := settings.explained(l)
+	if err != nil {
+		return nil, err
+	}
+	mail := verify.New(options).Start(ctx, verify.Envelope{Client: client, Helo: a.Helo, Sender: mailaddr.Parse(a.Sender)})
 	defer mail.Close()
 	if err := readMessage(mail, a.Message); err != nil {
 		return nil, err
 	}
-	return l.explain(mail.Finish(ctx)), nil
+	x := l.explain(mail.Finish(ctx))
+	x.Notes = notes
+	return x, nil
+}
+
+// explained are the options of a verifier that asks l. notes say in what it
+// differs from the daemon's.
+func (s *settings) explained(l *listener) (o verify.Options, notes []string, err error) {
+	o = s.verification(l)
+	o.Trace = l.spfEvent
+	throwaway := &state{settings: s}
+	if s.app == nil {
+		s.app = new(app)
+	}
+	keys, err := throwaway.loadKeys()
+	if err != nil {
+		notes = append(notes, "the keys cannot be read, so that no domain counts as our own: "+err.Error())
+	} else {
+		throwaway.signing = &signing{keys: keys}
+	}
+	return o, notes, throwaway.openDisposal(&o.DMARC, l, zap.NewNop())
 }
 
 // readMessage hands a file over. The line that mailboxes put in front of a
@@ -172,6 +196,19 @@ func (l *listener) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return ask(l, "TXT", name, func() ([]string, error) { return l.resolver.LookupTXT(ctx, name) })
 }
 
+// Query is asked whether a name exists.
+func (l *listener) Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error) {
+	var answer resolver.Answer
+	_, err := ask(l, "TXT", name, func() (texts []string, err error) {
+		answer, err = l.resolver.Query(ctx, name, qtype)
+		if err == nil && answer.Status == resolver.StatusNXDomain {
+			texts = []string{"(no such name)"}
+		}
+		return texts, err
+	})
+	return answer, err
+}
+
 func (l *listener) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	qtype := map[string]string{"ip4": "A", "ip6": "AAAA", "ip": "A and AAAA"}[network]
 	return ask(l, qtype, host, func() ([]netip.Addr, error) { return l.resolver.LookupNetIP(ctx, network, host) })
@@ -216,10 +253,12 @@ func (l *listener) explain(r verify.Result) *Explanation {
 	if r.Refusal != nil {
 		x.Refused = fmt.Sprintf("%d %s %s", r.Refusal.Code, r.Refusal.Status, r.Refusal.Text)
 	}
+	x.Held = r.Quarantine
 	f := r.Findings
 	if f == nil {
 		return x
 	}
+	x.ARC, x.DMARC = explainARC(&f.ARC), explainDMARC(f)
 	x.From = f.From()
 	x.SPF = append(x.SPF, l.explainSPF(verify.IdentityMailFrom, f.MailFrom.Result))
 	if f.Helo.Status != "" {

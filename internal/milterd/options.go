@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter"
@@ -170,7 +171,7 @@ func configure(args, environ []string) (*settings, error) {
 	set, err := config.Load(config.Program{
 		Name:        ProgramName,
 		EnvPrefix:   "POSTERN_MILTERD_",
-		DefaultFile: "/etc/postern/milterd.toml",
+		DefaultFile: DefaultConfig,
 		Bind:        s.bind,
 	}, args, environ)
 	s.set = set
@@ -244,6 +245,9 @@ func (o *Options) warnings() []string {
 	local := slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 	if local && len(o.Listen) > 0 {
 		all = append(all, "internal-networks holds a loopback address: what a content filter hands back is then signed, whoever sent it")
+	}
+	if o.DMARCEnforce == string(dmarc.EnforceStrict) {
+		all = append(all, "dmarc-enforce strict refuses mail for p=reject alone, that of mailing lists and forwarders too, which RFC 9989 section 7.4 tells receivers not to do: evidence asks for more")
 	}
 	for _, endpoint := range slices.Concat(o.Listen, o.ListenSign) {
 		if wide(endpoint) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
@@ -20,6 +21,8 @@ type state struct {
 	milter   milter.Settings
 	resolver *dns.Resolver
 	signing  *signing
+	lists    *dnsbl.Lists // asked for evidence; nil when nobody is
+	held     *holdQueue   // nil when no mail is held
 
 	files      []string
 	background []func(context.Context)

@@ -30,6 +30,7 @@ type verifyOptions struct {
 	DKIMSkew       time.Duration
 	SPFReject      string
 	ReceivedSPF    bool
+	dmarcOptions
 }
 
 func (o *Options) bindVerify(fs *pflag.FlagSet) {
@@ -37,10 +38,10 @@ func (o *Options) bindVerify(fs *pflag.FlagSet) {
 	config.Duration(fs, &o.DKIMSkew, "dkim-skew", verify.DefaultSkew, 0, maxDKIMSkew, "how long after its expiry (x=) a signature still counts")
 	config.Choice(fs, &o.SPFReject, "spf-reject", "mail whose sender's domain says that the client may not send it (SPF fail) is refused: never (its DMARC policy decides), or on every fail", wordNever, wordFail)
 	fs.BoolVar(&o.ReceivedSPF, "received-spf", false, "add a Received-SPF header field beside Authentication-Results")
+	o.bindDMARC(fs)
 }
 
-// validateVerify has nothing to add: each flag bounds its own value.
-func (*Options) validateVerify(*config.Set) error { return nil }
+func (o *Options) validateVerify(s *config.Set) error { return o.validateDMARC(s) }
 
 // verification gives the settings of the role in the words of its package.
 func (o *Options) verification(r verify.Resolver) verify.Options {
@@ -56,10 +57,17 @@ func (o *Options) verification(r verify.Resolver) verify.Options {
 		Deadline:    o.VerifyDeadline,
 		Skew:        skew,
 		SPFReject:   o.SPFReject == wordFail,
+		SPFShadow:   o.shadowed(wordSPF),
+		DMARC:       o.disposal(),
 		ReceivedSPF: o.ReceivedSPF,
 	}
 }
 
-func (s *state) buildVerify(service.Runtime) (milter.Handler, error) {
-	return milter.NewVerifying(verify.New(s.settings.verification(s.resolver))), nil
+func (s *state) buildVerify(r service.Runtime) (milter.Handler, error) {
+	o := s.settings.verification(s.resolver)
+	if err := s.openDisposal(&o.DMARC, s.resolver, r.Log); err != nil {
+		return nil, err
+	}
+	o.Observe = s.settings.app.counts().observe
+	return milter.NewVerifying(verify.New(o)), nil
 }

@@ -131,6 +131,9 @@ func (m *Mail) Finish(ctx context.Context) Result {
 	if m.broken != nil {
 		return m.unverified(m.broken)
 	}
+	if observe := m.verifier.options.Observe; observe != nil {
+		observe(f)
+	}
 	return m.result(f)
 }
 

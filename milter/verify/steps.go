@@ -96,7 +96,7 @@ func (f *Findings) dmarcStep() record.Step {
 		parts = append(parts, "policy "+string(v.Policy)+" of "+v.PolicyDomain)
 	}
 	for _, id := range v.Identifiers {
-		parts = append(parts, identifierText(id))
+		parts = append(parts, IdentifierText(id))
 	}
 	for _, w := range v.Walks {
 		parts = append(parts, walkText(w))
@@ -112,7 +112,8 @@ func (f *Findings) dmarcStep() record.Step {
 // maxDMARCDetail is room for the walks of two domains of usual length.
 const maxDMARCDetail = 1000
 
-func identifierText(id dmarc.Identifier) string {
+// IdentifierText says whether an identifier is aligned.
+func IdentifierText(id dmarc.Identifier) string {
 	text := id.Mechanism + " " + id.Domain
 	switch {
 	case !id.Passed:

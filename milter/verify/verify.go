@@ -76,6 +76,9 @@ type Options struct {
 	ReceivedSPF bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Observe, when set, is told the findings of each message that was judged. It
+	// is called from several goroutines.
+	Observe func(f *Findings)
 	// Trace, when set, is told each step of the SPF checks. It is called from
 	// several goroutines.
 	Trace func(identity string, e spf.Event)
