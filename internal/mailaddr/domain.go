@@ -130,7 +130,7 @@ func canonicalLiteral(domain string) (string, Problem) {
 // UnicodeDomain gives the domain with U-labels where they decode, for people and
 // for tables that are written so. Most domains come back unchanged.
 func (a Address) UnicodeDomain() string {
-	if !strings.Contains(a.Domain, "xn--") {
+	if a.plain || !strings.Contains(a.Domain, "xn--") {
 		return a.Domain
 	}
 	if u, err := profile().ToUnicode(a.Domain); err == nil {

@@ -24,7 +24,7 @@ func (a Address) SplitExtension(delims string) (base Address, ext string, ok boo
 		return a, "", false
 	}
 	base = a
-	base.Local = a.Local[:at]
+	base.Local, base.plain = a.Local[:at], false
 	return base, a.Local[at+1:], true
 }
 
@@ -33,11 +33,20 @@ func extensionAt(local, delims string) int {
 	if delims == "" {
 		return -1
 	}
-	at := strings.IndexAny(local, delims)
+	at := indexAny(local, delims)
 	if at <= 0 || isReserved(local, delims) {
 		return -1
 	}
 	return at
+}
+
+// indexAny is strings.IndexAny, made for the one delimiter that there nearly
+// always is.
+func indexAny(s, chars string) int {
+	if len(chars) == 1 {
+		return strings.IndexByte(s, chars[0])
+	}
+	return strings.IndexAny(s, chars)
 }
 
 func isReserved(local, delims string) bool {

@@ -12,10 +12,10 @@ import (
 // folding ("Straße" and "STRASSE" are equal). Invalid UTF-8 is folded as ASCII
 // only, so that it equals nothing but itself.
 func Fold(s string) string {
-	if isASCII(s) {
-		return lower(s)
+	if isLower(s) {
+		return s
 	}
-	if !utf8.ValidString(s) {
+	if isASCII(s) || !utf8.ValidString(s) {
 		return lower(s)
 	}
 	return strings.Map(cherokeeUpper, cases.Fold().String(s))
@@ -38,6 +38,13 @@ func cherokeeUpper(r rune) rune {
 // "@domain", "user", "user@domain" and the quoted forms are all taken. For a valid
 // address FoldKey(raw) and FoldKey(ParseInternal(raw).Key()) are the same.
 func FoldKey(key string) string {
+	if isLower(key) && !mayMend(key) {
+		return key
+	}
+	return foldKey(key)
+}
+
+func foldKey(key string) string {
 	at := strings.LastIndexByte(key, '@')
 	if at < 0 || at+1 == len(key) {
 		return Fold(key)
@@ -53,6 +60,12 @@ func FoldKey(key string) string {
 	return Fold(key[:at]) + "@" + lower(canonical)
 }
 
+// mayMend tells a key that ends like a domain with more than one spelling: with a
+// final dot, or an address literal.
+func mayMend(key string) bool {
+	return strings.HasSuffix(key, ".") || strings.HasSuffix(key, "]")
+}
+
 func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
@@ -66,7 +79,7 @@ func isASCII(s string) bool {
 // returns s itself when there is nothing to do, which is nearly always.
 func lower(s string) string {
 	for i := range len(s) {
-		if 'A' <= s[i] && s[i] <= 'Z' {
+		if isUpper(s[i]) {
 			return lowerFrom(s, i)
 		}
 	}
@@ -76,7 +89,7 @@ func lower(s string) string {
 func lowerFrom(s string, start int) string {
 	b := []byte(s)
 	for i := start; i < len(b); i++ {
-		if 'A' <= b[i] && b[i] <= 'Z' {
+		if isUpper(b[i]) {
 			b[i] += 'a' - 'A'
 		}
 	}

@@ -74,13 +74,21 @@ type Address struct {
 	Local  string // semantic local part: no quoting, case kept; "" if invalid
 	Domain string // A-labels in lower case, or [192.0.2.1], or [IPv6:2001:db8::1]; "" if none
 
-	err Problem
+	err   Problem
+	plain bool // see IsPlain
 }
 
 // Parse reads an address in its external form, with or without angle brackets.
 // A source route (RFC 5321 appendix C) is dropped. It never fails: see
 // [Address.Err].
 func Parse(raw string) Address {
+	if at := plainAt(raw); at > 0 {
+		return plain(raw, at)
+	}
+	return parseExternal(raw)
+}
+
+func parseExternal(raw string) Address {
 	text, ok := trimBrackets(raw)
 	if !ok {
 		return Address{Raw: raw, err: ErrBrackets}
@@ -96,6 +104,17 @@ func Parse(raw string) Address {
 // recipient attributes of a policy request have it: everything before the last
 // "@" is the local part, quotes and backslashes included.
 func ParseInternal(raw string) Address {
+	if at := plainAt(raw); at > 0 {
+		return plain(raw, at)
+	}
+	return parseInternal(raw)
+}
+
+func plain(raw string, at int) Address {
+	return Address{Raw: raw, Local: raw[:at], Domain: raw[at+1:], plain: true}
+}
+
+func parseInternal(raw string) Address {
 	if raw == "" || raw == "<>" {
 		return Address{Raw: raw}
 	}
@@ -128,13 +147,18 @@ func (a Address) IsLiteral() bool { return strings.HasPrefix(a.Domain, "[") }
 // IsValid tells an address that names somebody: a mailbox or a bare local part.
 func (a Address) IsValid() bool { return a.Local != "" }
 
+// IsPlain tells a mailbox that has one spelling only: Raw is its external and its
+// internal form, its folded key, and its domain the same in A-labels and
+// U-labels. Nearly every address is plain.
+func (a Address) IsPlain() bool { return a.plain }
+
 // String gives the external form: quoted where RFC 5321 asks for it, the domain
 // as A-labels, no brackets. The null sender gives "", an invalid address its Raw.
 func (a Address) String() string {
 	if a.Local == "" {
 		return a.rawUnlessNull()
 	}
-	if isDotString(a.Local) {
+	if a.plain || isDotString(a.Local) {
 		return a.Key()
 	}
 	return join(Quote(a.Local), a.Domain)
@@ -146,14 +170,14 @@ func (a Address) Key() string {
 	if a.Local == "" {
 		return a.rawUnlessNull()
 	}
-	if a.isPlain() {
+	if a.plain || a.isInternal() {
 		return a.Raw
 	}
 	return join(a.Local, a.Domain)
 }
 
-// isPlain tells that Raw is the internal form already, which it nearly always is.
-func (a Address) isPlain() bool {
+// isInternal tells that Raw is the internal form already, which it nearly always is.
+func (a Address) isInternal() bool {
 	n := len(a.Local)
 	if a.Domain == "" {
 		return a.Raw == a.Local

@@ -256,15 +256,20 @@ func TestFoldKey(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"", "<>", "a@b", `"a\"@b"@x.org`, "<@a,@b:c@d>", "jürgen@bücher.example", "a@[IPv6:::1]", "a\x00@b",
-		"a@\xff", "postmaster", "a@b@c", "a@xn--a", "\"\"@x", "a@b。c", "A@ẞ.de", "a@" + strings.Repeat("ü.", 200)} {
+		"a@\xff", "postmaster", "a@b@c", "a@xn--a", "\"\"@x", "a@b。c", "A@ẞ.de", "a@" + strings.Repeat("ü.", 200),
+		"some.user+tag@mail.example.com", "a..b@x.org", "a.@x.org", "A@x.org", "a@X.org", "a@x.org.", "a@x.xn--a", "a@-x", "longer.than.eight@x.[", "a@[x]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		for _, a := range []Address{Parse(raw), ParseInternal(raw)} {
 			holdsInvariants(t, a, raw)
 		}
+		holdsPlain(t, raw)
 		if once := Fold(raw); Fold(once) != once {
 			t.Errorf("Fold(%q) = %q, folded again %q", raw, once, Fold(once))
+		}
+		if FoldKey(raw) != foldKey(raw) || isLower(raw) != (isASCII(raw) && raw == lower(raw)) {
+			t.Errorf("FoldKey(%q) = %q, in full %q; isLower %t", raw, FoldKey(raw), foldKey(raw), isLower(raw))
 		}
 		if a := ParseInternal(raw); a.IsValid() && FoldKey(raw) != FoldKey(a.Key()) {
 			t.Errorf("FoldKey(%q) = %q, of the parsed key %q", raw, FoldKey(raw), FoldKey(a.Key()))
@@ -295,6 +300,67 @@ func holdsInvariants(t *testing.T, a Address, raw string) {
 	}
 	if base, ext, ok := a.SplitExtension("+-"); ok && (base.Local == "" || len(base.Local)+1+len(ext) != len(a.Local)) {
 		t.Fatalf("%q splits into %q and %q", a.Local, base.Local, ext)
+	}
+}
+
+// holdsPlain compares the short way of plain addresses with the full one.
+func holdsPlain(t *testing.T, raw string) {
+	t.Helper()
+	a := ParseInternal(raw)
+	full, external := parseInternal(raw), parseExternal(raw)
+	if got := Parse(raw); got.plain != a.plain {
+		t.Fatalf("%q is plain in one form only", raw)
+	}
+	if !a.IsPlain() {
+		if a != full || Parse(raw) != external {
+			t.Fatalf("%q: %+v and %+v", raw, a, full)
+		}
+		return
+	}
+	a.plain = false
+	if a != full || a != external {
+		t.Fatalf("%q is plain, but reads %+v, %+v in full", raw, full, external)
+	}
+	for _, same := range []string{full.String(), full.Key(), foldKey(raw), full.Local + "@" + full.UnicodeDomain(), Quote(full.Local) + "@" + full.Domain} {
+		if same != raw {
+			t.Fatalf("%q is plain, but has the spelling %q", raw, same)
+		}
+	}
+}
+
+func TestIsPlain(t *testing.T) {
+	label := strings.Repeat("a", MaxLabel)
+	for raw, plain := range map[string]bool{
+		"jane@example.com": true, "a.b+c-d_e=f@x-y.9": true, "a@b": true, "a@_x": true,
+		strings.Repeat("a", MaxLocal) + "@" + label + "." + label: true,
+		strings.Repeat("a", MaxLocal+1) + "@x":                    false,
+		"a@" + label + "a":                                        false,
+		"a@" + strings.Repeat(label+".", 4) + "a":                 false,
+		"": false, "@": false, "a": false, "a@": false, "@x": false, ".a@x": false, "a.@x": false, "a..b@x": false,
+		"A@x": false, "a@X": false, "a@x.": false, "a@-x": false, "a@x-": false, "a@x..y": false, "a@xn--a": false,
+		"a@b@c": false, "a b@c": false, "ü@x": false, "a@ü": false, "a@[x]": false, "<a@x>": false, "a@x\n": false,
+	} {
+		if got := ParseInternal(raw).IsPlain(); got != plain {
+			t.Errorf("%.40q: %t, want %t", raw, got, plain)
+		}
+		holdsPlain(t, raw)
+	}
+	base, _, ok := ParseInternal("a+b@x.org").SplitExtension("+")
+	if !ok || base.IsPlain() || base.Key() != "a@x.org" {
+		t.Errorf("%+v: its Raw is not its key", base)
+	}
+}
+
+func TestFoldKeyShortWay(t *testing.T) {
+	for _, key := range []string{
+		"", "a", "@x", "a@", "ab.cd.ef@gh.ij.kl", "ab.cd.ef@gh.ij.kL", "@[", "[A@x", "a@[x]", "a@[1.2.3.4]", "a@x.", "x.", "]", "a\x7f@\x00", "seven77Z", "eight888é", "a@[x",
+	} {
+		if got, want := FoldKey(key), foldKey(key); got != want {
+			t.Errorf("FoldKey(%q) = %q, want %q", key, got, want)
+		}
+		if isLower(key) != (isASCII(key) && key == lower(key)) {
+			t.Errorf("isLower(%q) = %t", key, isLower(key))
+		}
 	}
 }
 

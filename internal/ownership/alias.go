@@ -51,7 +51,7 @@ func (o *Owners) delivers(target mailaddr.Address, account string) bool {
 // nextTarget cuts the first address off a list that is separated by commas and
 // white space outside of quotes; an empty address means the end.
 func nextTarget(list string) (target, rest string) {
-	list = strings.TrimLeft(list, ownerSeparators)
+	list = trimSeparators(list)
 	quoted := false
 	for i := 0; i < len(list); i++ {
 		switch c := list[i]; {
@@ -59,7 +59,7 @@ func nextTarget(list string) (target, rest string) {
 			i++
 		case c == '"':
 			quoted = !quoted
-		case !quoted && strings.IndexByte(ownerSeparators, c) >= 0:
+		case !quoted && isOwnerSeparator(c):
 			return list[:i], list[i:]
 		}
 	}

@@ -42,6 +42,9 @@ func (o *Owners) appendTargets(targets []target, values []string, of target) []t
 // follow looks for the login behind the sender's aliases, nearest first. Each
 // address is followed once, so that aliases may name each other.
 func (q *question) follow(ctx context.Context) bool {
+	if len(q.aliases) == 0 {
+		return false
+	}
 	seen := map[string]bool{mailaddr.FoldKey(q.sender.Key()): true}
 	level, count := q.aliases, 0
 	for depth := 2; depth <= q.owners.aliasDepth && len(level) > 0; depth++ {
@@ -69,7 +72,8 @@ func (q *question) follow(ctx context.Context) bool {
 
 // lookBehind asks the alias tables for one target.
 func (q *question) lookBehind(ctx context.Context, t target) (granted bool, next []target) {
-	for _, table := range q.owners.aliases {
+	for i := range q.owners.aliases {
+		table := &q.owners.aliases[i]
 		key, values, err := q.owners.find(ctx, table, t.address)
 		if err != nil {
 			q.fail(table, key, err)

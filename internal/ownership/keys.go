@@ -8,7 +8,7 @@ import (
 
 // keys gives the keys to ask a table for, in order. They are made one by one,
 // because the first nearly always is the answer.
-func (o *Owners) keys(sender mailaddr.Address, table Table) iter.Seq[string] {
+func (o *Owners) keys(sender mailaddr.Address, table *Table) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch {
 		case table.Pattern:
@@ -64,6 +64,9 @@ func spellings(a mailaddr.Address) spelling {
 // yieldForms gives the quoted form of a's local part in the domains, and the
 // unquoted one if that differs, as Postfix does since 3.2.
 func yieldForms(a mailaddr.Address, domains spelling, yield func(string) bool) bool {
+	if a.IsPlain() && domains[0] == a.Domain {
+		return yield(a.Raw)
+	}
 	quoted := mailaddr.Quote(a.Local)
 	for i, domain := range domains {
 		if i > 0 && domain == domains[0] {

@@ -49,7 +49,8 @@ func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
 		list []Table
 		how  How
 	}{{known.owners, ByMap}, {known.aliases, ByAlias}} {
-		for _, table := range tables.list {
+		for i := range tables.list {
+			table := &tables.list[i]
 			if err := known.listTable(ctx, &l, table, tables.how, login); err != nil {
 				return l, fmt.Errorf("table %s: %w", table.Spec, err)
 			}
@@ -78,8 +79,8 @@ func keysOf(table Table) (iter.Seq[string], bool) {
 	return nil, false
 }
 
-func (o *Owners) listTable(ctx context.Context, l *Listing, table Table, how How, login string) error {
-	keys, _ := keysOf(table)
+func (o *Owners) listTable(ctx context.Context, l *Listing, table *Table, how How, login string) error {
+	keys, _ := keysOf(*table)
 	for key := range keys {
 		if len(l.Entries) >= MaxListed {
 			l.Truncated = true
@@ -101,7 +102,7 @@ func (o *Owners) listTable(ctx context.Context, l *Listing, table Table, how How
 
 // reachedFrom gives the path to the granting entry, told from the key that it
 // began with.
-func (a Answer) reachedFrom(key string, table Table) Path {
+func (a Answer) reachedFrom(key string, table *Table) Path {
 	if len(a.Path.Via) == 0 {
 		return a.Path
 	}

@@ -6,13 +6,20 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// ownerSeparators split the result of an owner table into logins, as Postfix does.
-const ownerSeparators = ", \t\r\n"
+// isOwnerSeparator tells what splits the result of an owner table into logins, as
+// in Postfix.
+func isOwnerSeparator(c byte) bool {
+	return c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'
+}
 
 // account is a login in the form that compares: folded, its domain as A-labels,
 // and without the domain that bare logins have.
 func (o *Owners) account(login string) string {
-	folded := mailaddr.FoldKey(login)
+	return o.short(mailaddr.FoldKey(login))
+}
+
+// short takes the domain that bare logins have off a folded login.
+func (o *Owners) short(folded string) string {
 	if o.loginDomain == "" {
 		return folded
 	}
@@ -29,26 +36,35 @@ func (o *Owners) isSelf(sender mailaddr.Address, login, account string) bool {
 	if !sender.IsValid() || o.loginDomain == "" && !strings.Contains(login, "@") {
 		return false
 	}
-	if o.account(sender.Key()) == account {
+	if sender.IsPlain() && o.short(sender.Raw) == account || !sender.IsPlain() && o.account(sender.Key()) == account {
 		return true
 	}
 	base, _, ok := sender.SplitExtension(o.delimiters)
 	return ok && o.account(base.Key()) == account
 }
 
-// nextField cuts the first field off a list; an empty field means the end.
-func nextField(list, separators string) (field, rest string) {
-	list = strings.TrimLeft(list, separators)
-	end := strings.IndexAny(list, separators)
-	if end < 0 {
-		return list, ""
+// nextOwner cuts the first login off a list; an empty one means the end.
+func nextOwner(list string) (login, rest string) {
+	list = trimSeparators(list)
+	for i := range len(list) {
+		if isOwnerSeparator(list[i]) {
+			return list[:i], list[i:]
+		}
 	}
-	return list[:end], list[end:]
+	return list, ""
+}
+
+// trimSeparators takes separators off the front.
+func trimSeparators(list string) string {
+	for list != "" && isOwnerSeparator(list[0]) {
+		list = list[1:]
+	}
+	return list
 }
 
 // listsOwner tells whether a list of logins names the account.
 func (o *Owners) listsOwner(list, account string) bool {
-	for name, rest := nextField(list, ownerSeparators); name != ""; name, rest = nextField(rest, ownerSeparators) {
+	for name, rest := nextOwner(list); name != ""; name, rest = nextOwner(rest) {
 		if o.account(name) == account {
 			return true
 		}

@@ -91,12 +91,12 @@ type Path struct {
 	// entry is that of the sender.
 	Via []string
 
-	table Table
+	table *Table // nil if there is no entry
 }
 
 // Where tells the place of the entry, as "path:line"; "" if the source has none.
-func (p Path) Where() string {
-	if p.table.Source == nil {
+func (p *Path) Where() string {
+	if p.table == nil {
 		return ""
 	}
 	return p.table.Locate(p.Key)
@@ -104,7 +104,7 @@ func (p Path) Where() string {
 
 // Behind gives what lies behind the sender on the way to the entry: the aliases
 // after the sender's own, and Key last; none if the entry is that of the sender.
-func (p Path) Behind() []string {
+func (p *Path) Behind() []string {
 	if len(p.Via) == 0 {
 		return nil
 	}
@@ -164,7 +164,8 @@ type question struct {
 
 // ask goes through tables of one kind until one of them grants the sender.
 func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
-	for _, table := range tables {
+	for i := range tables {
+		table := &tables[i]
 		key, values, err := q.owners.find(ctx, table, q.sender)
 		if err != nil {
 			q.fail(table, key, err)
@@ -178,14 +179,14 @@ func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
 }
 
 // fail notes the first source that could not tell.
-func (q *question) fail(table Table, key string, err error) {
+func (q *question) fail(table *Table, key string, err error) {
 	if q.err == nil {
 		q.err = fmt.Errorf("table %s: look up %.100q: %w", table.Spec, key, err)
 	}
 }
 
 // find gives the first key of an address that the table has, with its values.
-func (o *Owners) find(ctx context.Context, table Table, address mailaddr.Address) (key string, values []string, err error) {
+func (o *Owners) find(ctx context.Context, table *Table, address mailaddr.Address) (key string, values []string, err error) {
 	for key := range o.keys(address, table) {
 		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
 			return key, values, err
@@ -195,7 +196,7 @@ func (o *Owners) find(ctx context.Context, table Table, address mailaddr.Address
 }
 
 // judge notes an entry in the answer and tells whether it grants the sender.
-func (q *question) judge(table Table, key string, values []string, how How) bool {
+func (q *question) judge(table *Table, key string, values []string, how How) bool {
 	path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), table: table}
 	if q.grants(values, how) {
 		q.answer = Answer{Owned: true, Listed: true, How: how, Path: path}
@@ -215,12 +216,13 @@ func (q *question) grants(values []string, how How) bool {
 	if q.account == "" {
 		return false
 	}
-	return slices.ContainsFunc(values, func(value string) bool {
-		if how == ByAlias {
-			return q.owners.listsTarget(value, q.account, q.sender)
+	for _, value := range values {
+		if how == ByAlias && q.owners.listsTarget(value, q.account, q.sender) ||
+			how != ByAlias && q.owners.listsOwner(value, q.account) {
+			return true
 		}
-		return q.owners.listsOwner(value, q.account)
-	})
+	}
+	return false
 }
 
 // addOwners notes whom the entries name.

@@ -261,7 +261,7 @@ func TestFilesAndClose(t *testing.T) {
 	if err := o.Close(); !errors.Is(err, errDown) {
 		t.Errorf("close: %v", err)
 	}
-	if where := (Path{}).Where(); where != "" {
+	if where := new(Path).Where(); where != "" {
 		t.Errorf("an empty path stands at %q", where)
 	}
 	if where := (Table{Source: struct{ Source }{}}).Locate("x"); where != "" {

@@ -3,7 +3,6 @@ package checks
 
 import (
 	"context"
-	"strings"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
@@ -57,7 +56,7 @@ func (o *Ownership) Check(ctx context.Context, r *policy.Request, _ policy.Signa
 func (o *Ownership) Judge(ctx context.Context, sender mailaddr.Address, login string) (policy.Verdict, ownership.Answer, error) {
 	var none ownership.Answer
 	switch {
-	case login != "" && o.Exempt[mailaddr.Fold(login)]:
+	case len(o.Exempt) > 0 && login != "" && o.Exempt[mailaddr.Fold(login)]:
 		return pass(record.OwnerExempt), none, nil
 	case sender.IsNull():
 		return o.judgeNull(login), none, nil
@@ -68,8 +67,8 @@ func (o *Ownership) Judge(ctx context.Context, sender mailaddr.Address, login st
 	if err != nil && !answer.Owned {
 		return policy.Verdict{Reason: record.OwnerLookupFailed}, answer, err
 	}
-	v := o.judge(sender, login, answer)
-	v.Detail = detail(answer)
+	v := o.judge(sender, login, &answer)
+	v.Detail = detail(&answer)
 	return v, answer, nil
 }
 
@@ -83,7 +82,7 @@ func (o *Ownership) judgeNull(login string) policy.Verdict {
 	return pass(record.OwnerNullSender)
 }
 
-func (o *Ownership) judge(sender mailaddr.Address, login string, a ownership.Answer) policy.Verdict {
+func (o *Ownership) judge(sender mailaddr.Address, login string, a *ownership.Answer) policy.Verdict {
 	switch {
 	case a.Owned:
 		return pass(ownedReason(a.How))
@@ -123,19 +122,37 @@ func refuse(reason record.Reason, text string) policy.Verdict {
 
 // detail names the entry that decided, for the record, and the aliases that led
 // to it.
-func detail(a ownership.Answer) string {
+func detail(a *ownership.Answer) string {
 	if a.Path.Table == "" {
 		return ""
 	}
-	parts := []string{"map=" + a.Path.Table, "key=" + a.Path.Key}
+	var room [usualDetail]byte
+	b := append(room[:0], "map="...)
+	b = append(b, a.Path.Table...)
+	b = append(b, " key="...)
+	b = append(b, a.Path.Key...)
 	if where := a.Path.Where(); where != "" {
-		parts = append(parts, "at="+where)
+		b = append(b, " at="...)
+		b = append(b, where...)
 	}
 	if len(a.Path.Via) > 0 {
-		parts = append(parts, "via="+strings.Join(a.Path.Via, ","))
+		b = appendList(append(b, " via="...), a.Path.Via)
 	}
 	if !a.Owned {
-		parts = append(parts, "owners="+strings.Join(a.Owners, ","))
+		b = appendList(append(b, " owners="...), a.Owners)
 	}
-	return strings.Join(parts, " ")
+	return string(b)
+}
+
+// usualDetail is room for most details without an allocation.
+const usualDetail = 256
+
+func appendList(b []byte, words []string) []byte {
+	for i, word := range words {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, word...)
+	}
+	return b
 }

@@ -57,7 +57,8 @@ func Where(path string, line int) string {
 	if line == 0 {
 		return path
 	}
-	return path + ":" + strconv.Itoa(line)
+	var number [20]byte // longer than any
+	return path + ":" + string(strconv.AppendInt(number[:0], int64(line), 10))
 }
 
 // File is an open table file.

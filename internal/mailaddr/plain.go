@@ -1,0 +1,84 @@
+package mailaddr
+
+import "strings"
+
+// plainAt gives the index of the "@" of an address in which nothing has to be
+// checked or changed any more (see [Address.IsPlain]), 0 of any other. It is one
+// look at each octet, where the full way takes six.
+func plainAt(raw string) int {
+	if len(raw) > MaxLocal+1+MaxDomain {
+		return 0
+	}
+	at := plainLocal(raw)
+	if at == 0 || at > MaxLocal || !isPlainName(raw[at+1:]) {
+		return 0
+	}
+	return at
+}
+
+// plainLocal gives the index of the "@" behind a dot-string in lower case, or 0.
+func plainLocal(raw string) int {
+	afterDot := true
+	for i := range len(raw) {
+		switch c := raw[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_', c == '+', c == '=':
+			afterDot = false
+		case c == '.' && !afterDot:
+			afterDot = true
+		case c == '@' && !afterDot:
+			return i
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+// isPlainName tells a name in lower case without A-labels and final dot.
+func isPlainName(name string) bool {
+	if len(name) > MaxDomain {
+		return false
+	}
+	start := 0
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && name[i] != '.' {
+			if !isNameByte(name[i]) || isUpper(name[i]) {
+				return false
+			}
+			continue
+		}
+		if label := name[start:i]; !isLabel(label) || strings.HasPrefix(label, "xn--") {
+			return false
+		}
+		start = i + 1
+	}
+	return true
+}
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+
+// isLower tells ASCII without letters in upper case: what folding leaves alone.
+// It looks at eight octets at a time.
+func isLower(s string) bool {
+	const (
+		each = 0x0101010101010101
+		high = 0x80 * each
+	)
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		w := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		// In ASCII, adding carries no octet into the next: the high bit of the
+		// first sum tells "A" and above, that of the second "[" and above.
+		upper := (w + (0x80-'A')*each) &^ (w + (0x80-'[')*each)
+		if (w|upper)&high != 0 {
+			return false
+		}
+	}
+	for ; i < len(s); i++ {
+		if s[i] >= 0x80 || isUpper(s[i]) {
+			return false
+		}
+	}
+	return true
+}
