@@ -48,6 +48,9 @@ type signer struct {
 
 	KeysDir string
 	DNS     *resolvertest.Server // has the records of the keys
+
+	milterdMetricsAddr string
+	extra              []string // flags of postern-milterd that a DMARCCase has asked for
 }
 
 // startSigning makes keys, publishes them and starts postern-milterd.
@@ -83,7 +86,7 @@ func (s *Site) PublishKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.DNS.Replace(awayZone + zone)
+	return s.DNS.Replace(awayZone + bankZone + Zones + zone)
 }
 
 // Postern runs the administrator's command and gives what it prints.
@@ -120,7 +123,8 @@ func (s *Site) MilterdConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 		"--admin", "unix:" + filepath.Join(s.Dir, "milterd.sock"),
 		"--metrics-listen", "inet:" + metrics,
 	}
-	return postfixtest.DaemonConfig{Path: path, Args: slices.Concat(args, s.config.Milterd)}, nil
+	s.milterdMetricsAddr = metrics
+	return postfixtest.DaemonConfig{Path: path, Args: slices.Concat(args, s.config.Milterd, s.extra)}, nil
 }
 
 // StartMilterd starts postern-milterd, again if the one before has ended.

@@ -87,7 +87,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
 		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
 	var wrong error
-	for _, send := range []section{sendAll, sendGreylisted, sendSigned, sendVerified} {
+	for _, send := range []section{sendAll, sendGreylisted, sendSigned, sendVerified, sendDMARC} {
 		rows, notExpected, err := send(ctx, site)
 		if err != nil {
 			return err
@@ -194,6 +194,30 @@ func sendVerified(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, 
 			wrong = errors.Join(wrong, o.Wrong)
 			rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Record.Reason + ", " + o.Record.Action, told})
 		}
+	}
+	return rows, wrong, nil
+}
+
+// sendDMARC sends the mails whose author is a bank, or pretends to be.
+func sendDMARC(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"MAIL FROM: A BANK", "POSTFIX ANSWERED", "DMARC"}}
+	for i, c := range e2e.DMARCCases() {
+		o, err := c.Run(ctx, site)
+		if err != nil {
+			return nil, nil, err
+		}
+		text := fmt.Sprintf("%s, disposition %s, rule %s", o.Record.DMARC, o.Record.Disposition, o.Rule())
+		if o.Delivered.Header("X-Postern-Quarantine") != "" {
+			text += "; delivered with X-Postern-Quarantine"
+		}
+		if o.Record.ARC != "none" {
+			text += "; arc=" + o.Record.ARC
+		}
+		if o.Wrong != nil {
+			text += " (NOT AS EXPECTED)"
+		}
+		wrong = errors.Join(wrong, o.Wrong)
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), text})
 	}
 	return rows, wrong, nil
 }
