@@ -42,24 +42,28 @@ const errorText = "Temporary lookup failure"
 // time that is left until ctx's deadline, so that a check which waits for a
 // dead server leaves time to those behind it.
 func (c Chain) Decide(ctx context.Context, r *Request) Decision {
-	d := Decision{
-		Verdict: Verdict{Kind: Pass, Reason: record.NotApplicable},
-		Steps:   make([]Step, 0, len(c)),
-	}
+	var d Decision
+	c.decide(ctx, r, &d)
+	return d
+}
+
+// decide is Decide into a decision that has been reset.
+func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
+	d.Kind, d.Reason = Pass, record.NotApplicable
 	var signals Signals
 	for i := range c {
 		e := &c[i]
 		if e.Mode == Off {
 			continue
 		}
-		v, err := e.ask(ctx, r, signals, len(c)-i)
-		d.Steps = append(d.Steps, Step{Check: e.Check.Name(), Mode: e.Mode, Verdict: v, Err: err})
-		signals = merge(signals, v.Signals)
-		if e.settles(&d, v, err) {
-			return d
+		d.Steps = append(d.Steps, Step{Check: e.Check.Name(), Mode: e.Mode})
+		step := &d.Steps[len(d.Steps)-1]
+		step.Verdict, step.Err = e.ask(ctx, r, signals, len(c)-i)
+		signals = merge(signals, step.Verdict.Signals)
+		if e.settles(d, &step.Verdict, step.Err) {
+			return
 		}
 	}
-	return d
 }
 
 // ask runs the check within its share of the time.
@@ -91,14 +95,14 @@ func (e *Entry) errorReason(err error) record.Reason {
 
 // settles enters the check's answer into d and tells whether it ends the
 // chain.
-func (e *Entry) settles(d *Decision, v Verdict, err error) bool {
+func (e *Entry) settles(d *Decision, v *Verdict, err error) bool {
 	if err != nil {
 		err = fmt.Errorf("%s: %w", e.Check.Name(), err)
 		if e.OnError == ErrorPass {
 			d.passOver(e, v, err)
 			return false
 		}
-		v = Verdict{Kind: Defer, Reason: v.Reason, Code: CodeTemporary, Text: errorText}
+		v = &Verdict{Kind: Defer, Reason: v.Reason, Code: CodeTemporary, Text: errorText}
 	}
 	switch {
 	case v.Kind == None:
@@ -110,23 +114,23 @@ func (e *Entry) settles(d *Decision, v Verdict, err error) bool {
 		d.Mode = Shadow
 		return false
 	}
-	d.Verdict, d.Check, d.Mode, d.Err = v, e.Check.Name(), Enforce, err
+	d.Verdict, d.Check, d.Mode, d.Err = *v, e.Check.Name(), Enforce, err
 	return true
 }
 
 // pass keeps the last check's reason, and the last header.
-func (d *Decision) pass(e *Entry, v Verdict) {
+func (d *Decision) pass(e *Entry, v *Verdict) {
 	header := d.Header
 	if v.Header != "" && e.Mode == Enforce {
 		header = v.Header
 	}
-	d.Verdict, d.Check, d.Err = v, e.Check.Name(), nil
+	d.Verdict, d.Check, d.Err = *v, e.Check.Name(), nil
 	d.Header, d.Text = header, ""
 }
 
 // passOver lets a request go on although the check could not tell. Unless a later
 // check has something to say, the decision rests on that.
-func (d *Decision) passOver(e *Entry, v Verdict, err error) {
+func (d *Decision) passOver(e *Entry, v *Verdict, err error) {
 	d.Verdict = Verdict{Kind: Pass, Reason: v.Reason, Header: d.Header}
 	d.Check, d.Err = e.Check.Name(), err
 }

@@ -50,6 +50,7 @@ type Check interface {
 	// Name is the word that --checks, --shadow and policy_context use.
 	Name() string
 	// Check returns a verdict, or an error for "could not tell". prior holds
-	// the signals of the checks before. It must return soon after ctx ends.
+	// the signals of the checks before. It must return soon after ctx ends, and
+	// keep neither r nor prior: the next request takes their place.
 	Check(ctx context.Context, r *Request, prior Signals) (Verdict, error)
 }

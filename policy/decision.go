@@ -34,6 +34,13 @@ type Decision struct {
 	Err   error // why a check could not tell, when that decided
 }
 
+// reset makes d new, and keeps the memory of its steps.
+func (d *Decision) reset() {
+	steps := d.Steps[:0]
+	clear(d.Steps)
+	*d = Decision{Steps: steps}
+}
+
 // recordSteps appends the steps in the record's form.
 func (d *Decision) recordSteps(steps []record.Step) []record.Step {
 	for i := range d.Steps {

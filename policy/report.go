@@ -24,33 +24,28 @@ type Reporter struct {
 
 const daemonName = "policyd"
 
-// scratch is a record that is filled again and again by one connection.
-type scratch struct{ record.Record }
-
-// decision reports what was answered to r.
-func (p Reporter) decision(s *scratch, r *Request, d *Decision, a Action, took time.Duration) {
-	rec := &s.Record
-	*rec = record.Record{
-		Daemon:        daemonName,
-		Check:         d.Check,
-		Verdict:       d.Kind.String(),
-		Reason:        d.Reason,
-		Action:        a.line,
-		Mode:          d.Mode.String(),
-		Instance:      r.Instance,
-		QueueID:       r.QueueID,
-		ClientAddress: r.rawClientAddress,
-		ClientPort:    r.Client.Port,
-		ClientName:    r.Client.Name,
-		Helo:          r.Helo,
-		Sender:        r.senderForRecord(),
-		Recipient:     r.Recipient.Raw,
-		SASLUsername:  r.SASL.Username,
-		Duration:      took,
-		Steps:         d.recordSteps(rec.Steps[:0]),
-		Err:           d.Err,
-	}
-	rec.Log(p.Log)
+// decision reports what was answered to r at now. rec is filled again for each
+// request of a connection: what differs is set, the rest stays empty.
+func (p Reporter) decision(rec *record.Record, r *Request, d *Decision, a Action, now time.Time) {
+	rec.Daemon = daemonName
+	rec.Check = d.Check
+	rec.Verdict = d.Kind.String()
+	rec.Reason = d.Reason
+	rec.Action = a.line
+	rec.Mode = d.Mode.String()
+	rec.Instance = r.Instance
+	rec.QueueID = r.QueueID
+	rec.ClientAddress = r.rawClientAddress
+	rec.ClientPort = r.Client.Port
+	rec.ClientName = r.Client.Name
+	rec.Helo = r.Helo
+	rec.Sender = r.senderForRecord()
+	rec.Recipient = r.Recipient.Raw
+	rec.SASLUsername = r.SASL.Username
+	rec.Duration = now.Sub(r.Received)
+	rec.Steps = d.recordSteps(rec.Steps[:0])
+	rec.Err = d.Err
+	rec.LogAt(p.Log, now)
 	p.count(rec)
 }
 

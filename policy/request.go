@@ -121,163 +121,235 @@ type Request struct {
 // Authenticated tells whether the client logged in.
 func (r *Request) Authenticated() bool { return r.SASL.Username != "" }
 
-// parseRequest types the attributes. What Postfix itself can send never fails;
-// an error means that the peer is not Postfix or that the stream is corrupt.
-// Unknown attributes are those of a newer Postfix and are left alone.
-func parseRequest(attrs []wire.Attr, received time.Time) (*Request, error) {
-	r := &Request{Received: received}
-	var p requestParser
-	for _, a := range attrs {
-		p.take(r, a.Name, a.Value)
-	}
-	if p.problem != "" {
-		return nil, &wire.ProtocolError{Problem: p.problem}
-	}
-	switch p.request {
-	case requestType:
-	case "":
-		return nil, &wire.ProtocolError{Problem: "no request attribute"}
-	default:
-		return nil, &wire.ProtocolError{Problem: fmt.Sprintf("unknown request type %q", p.request)}
-	}
-	r.State = parseState(r.StateName)
-	r.Sender = mailaddr.ParseInternal(p.sender)
-	r.Recipient = mailaddr.ParseInternal(p.recipient)
-	return r, nil
+// attribute is one that this version knows.
+type attribute uint8
+
+const (
+	attrUnknown attribute = iota // of a newer Postfix, left alone
+	attrRequest
+	attrState
+	attrProtocolName
+	attrContext
+	attrInstance
+	attrQueueID
+	attrClientAddress
+	attrClientPort
+	attrClientName
+	attrReverseClientName
+	attrHelo
+	attrSender
+	attrRecipient
+	attrRecipientCount
+	attrSize
+	attrStress
+	attrETRNDomain
+	attrServerAddress
+	attrServerPort
+	attrCompatibility
+	attrMailVersion
+	attrSASLMethod
+	attrSASLUsername
+	attrSASLSender
+	attrTLSProtocol
+	attrTLSCipher
+	attrTLSKeysize
+	attrCertSubject
+	attrCertIssuer
+	attrCertFingerprint
+	attrCertPubkeyFingerprint
+	attrSNI
+)
+
+// attributeNames are those of SMTPD_POLICY_README.
+var attributeNames = [...]string{
+	attrRequest:               "request",
+	attrState:                 "protocol_state",
+	attrProtocolName:          "protocol_name",
+	attrContext:               "policy_context",
+	attrInstance:              "instance",
+	attrQueueID:               "queue_id",
+	attrClientAddress:         "client_address",
+	attrClientPort:            "client_port",
+	attrClientName:            "client_name",
+	attrReverseClientName:     "reverse_client_name",
+	attrHelo:                  "helo_name",
+	attrSender:                "sender",
+	attrRecipient:             "recipient",
+	attrRecipientCount:        "recipient_count",
+	attrSize:                  "size",
+	attrStress:                "stress",
+	attrETRNDomain:            "etrn_domain",
+	attrServerAddress:         "server_address",
+	attrServerPort:            "server_port",
+	attrCompatibility:         "compatibility_level",
+	attrMailVersion:           "mail_version",
+	attrSASLMethod:            "sasl_method",
+	attrSASLUsername:          "sasl_username",
+	attrSASLSender:            "sasl_sender",
+	attrTLSProtocol:           "encryption_protocol",
+	attrTLSCipher:             "encryption_cipher",
+	attrTLSKeysize:            "encryption_keysize",
+	attrCertSubject:           "ccert_subject",
+	attrCertIssuer:            "ccert_issuer",
+	attrCertFingerprint:       "ccert_fingerprint",
+	attrCertPubkeyFingerprint: "ccert_pubkey_fingerprint",
+	attrSNI:                   "tls_sni",
 }
 
+// attributeOf finds an attribute by its name.
+func attributeOf(name string) attribute {
+	for a := attrUnknown + 1; int(a) < len(attributeNames); a++ {
+		if attributeNames[a] == name {
+			return a
+		}
+	}
+	return attrUnknown
+}
+
+// requestParser types the requests of one connection. Postfix sends the same
+// attributes in the same order each time, so it looks for each where the
+// request before had it.
 type requestParser struct {
-	seen                       uint64
+	order []attribute // of the request before, at most wire.MaxAttributes
+
+	// Of the present request:
+	seen                       uint64 // a bit for each attribute
 	problem                    string
 	request, sender, recipient string
 }
 
-// once refuses an attribute that comes a second time: two different logins in
-// one request must not depend on which of them a reader believes.
-func (p *requestParser) once(bit int, name string) {
-	if p.seen&(1<<bit) != 0 && p.problem == "" {
-		p.problem = "attribute " + name + " sent twice"
+// parse types the attributes into r. What Postfix itself can send never fails;
+// an error means that the peer is not Postfix or that the stream is corrupt.
+// Unknown attributes are those of a newer Postfix and are left alone.
+func (p *requestParser) parse(r *Request, attrs []wire.Attr, received time.Time) error {
+	*r = Request{Received: received}
+	*p = requestParser{order: p.order}
+	for i := range attrs {
+		if a := p.attribute(i, attrs[i].Name); a != attrUnknown {
+			p.take(r, a, attrs[i].Value)
+		}
 	}
-	p.seen |= 1 << bit
+	if p.problem != "" {
+		return &wire.ProtocolError{Problem: p.problem}
+	}
+	switch p.request {
+	case requestType:
+	case "":
+		return &wire.ProtocolError{Problem: "no request attribute"}
+	default:
+		return &wire.ProtocolError{Problem: fmt.Sprintf("unknown request type %q", p.request)}
+	}
+	r.State = parseState(r.StateName)
+	r.Sender = mailaddr.ParseInternal(p.sender)
+	r.Recipient = mailaddr.ParseInternal(p.recipient)
+	return nil
 }
 
-func (p *requestParser) take(r *Request, name, value string) {
-	switch name {
-	case "request":
-		p.once(0, name)
+// attribute tells what the i-th attribute of a request is.
+func (p *requestParser) attribute(i int, name string) attribute {
+	if i == len(p.order) {
+		p.order = append(p.order, attributeOf(name))
+	} else if attributeNames[p.order[i]] != name {
+		p.order[i] = attributeOf(name)
+	}
+	return p.order[i]
+}
+
+// once refuses an attribute that comes a second time: two different logins in
+// one request must not depend on which of them a reader believes.
+func (p *requestParser) once(a attribute) {
+	if p.seen&(1<<a) != 0 && p.problem == "" {
+		p.problem = "attribute " + attributeNames[a] + " sent twice"
+	}
+	p.seen |= 1 << a
+}
+
+func (p *requestParser) take(r *Request, a attribute, value string) {
+	p.once(a)
+	if value == "" {
+		return // the same as an absent one
+	}
+	switch a {
+	case attrRequest:
 		p.request = value
-	case "protocol_state":
-		p.once(1, name)
+	case attrState:
 		r.StateName = value
-	case "protocol_name":
-		p.once(2, name)
+	case attrProtocolName:
 		r.ProtocolName = value
-	case "policy_context":
-		p.once(3, name)
+	case attrContext:
 		r.Context = value
-	case "instance":
-		p.once(4, name)
+	case attrInstance:
 		r.Instance = value
-	case "queue_id":
-		p.once(5, name)
+	case attrQueueID:
 		r.QueueID = value
-	case "client_address":
-		p.once(6, name)
+	case attrClientAddress:
 		r.rawClientAddress = value
 		r.Client.Address = parseAddr(value)
-	case "client_port":
-		p.once(7, name)
+	case attrClientPort:
 		r.Client.Port = known(value)
-	case "client_name":
-		p.once(8, name)
+	case attrClientName:
 		r.Client.Name = known(value)
-	case "reverse_client_name":
-		p.once(9, name)
+	case attrReverseClientName:
 		r.Client.ReverseName = known(value)
-	case "helo_name":
-		p.once(10, name)
+	case attrHelo:
 		r.Helo = value
-	case "sender":
-		p.once(11, name)
+	case attrSender:
 		p.sender = value
-	case "recipient":
-		p.once(12, name)
+	case attrRecipient:
 		p.recipient = value
-	case "recipient_count":
-		p.once(13, name)
-		r.RecipientCount = int(p.number(name, value))
-	case "size":
-		p.once(14, name)
-		r.Size = p.number(name, value)
-	case "stress":
-		p.once(15, name)
+	case attrRecipientCount:
+		r.RecipientCount = int(p.number(a, value))
+	case attrSize:
+		r.Size = p.number(a, value)
+	case attrStress:
 		r.Stress = value == "yes"
-	case "etrn_domain":
-		p.once(16, name)
+	case attrETRNDomain:
 		r.ETRNDomain = value
-	case "server_address":
-		p.once(17, name)
+	case attrServerAddress:
 		r.ServerAddress = parseAddr(value)
-	case "server_port":
-		p.once(18, name)
+	case attrServerPort:
 		r.ServerPort = value
-	case "compatibility_level":
-		p.once(19, name)
+	case attrCompatibility:
 		r.Compatibility = value
-	case "mail_version":
-		p.once(20, name)
+	case attrMailVersion:
 		r.MailVersion = value
 	default:
-		p.takeSession(r, name, value)
+		takeSession(r, a, value)
 	}
 }
 
 // takeSession takes the attributes of the login and of TLS.
-func (p *requestParser) takeSession(r *Request, name, value string) {
-	switch name {
-	case "sasl_method":
-		p.once(30, name)
+func takeSession(r *Request, a attribute, value string) {
+	switch a {
+	case attrSASLMethod:
 		r.SASL.Method = value
-	case "sasl_username":
-		p.once(31, name)
+	case attrSASLUsername:
 		r.SASL.Username = value
-	case "sasl_sender":
-		p.once(32, name)
+	case attrSASLSender:
 		r.SASL.Sender = value
-	case "encryption_protocol":
-		p.once(33, name)
+	case attrTLSProtocol:
 		r.TLS.Protocol = value
-	case "encryption_cipher":
-		p.once(34, name)
+	case attrTLSCipher:
 		r.TLS.Cipher = value
-	case "encryption_keysize":
-		p.once(35, name)
+	case attrTLSKeysize:
 		r.TLS.Keysize = value
-	case "ccert_subject":
-		p.once(36, name)
+	case attrCertSubject:
 		r.TLS.Subject = value
-	case "ccert_issuer":
-		p.once(37, name)
+	case attrCertIssuer:
 		r.TLS.Issuer = value
-	case "ccert_fingerprint":
-		p.once(38, name)
+	case attrCertFingerprint:
 		r.TLS.Fingerprint = value
-	case "ccert_pubkey_fingerprint":
-		p.once(39, name)
+	case attrCertPubkeyFingerprint:
 		r.TLS.PubkeyFingerprint = value
-	case "tls_sni":
-		p.once(40, name)
+	case attrSNI:
 		r.TLS.SNI = value
 	}
 }
 
-func (p *requestParser) number(name, value string) int64 {
-	if value == "" {
-		return 0
-	}
+func (p *requestParser) number(a attribute, value string) int64 {
 	n, err := strconv.ParseInt(value, 10, 64)
 	if (err != nil || n < 0) && p.problem == "" {
-		p.problem = fmt.Sprintf("attribute %s=%.40q is not a number", name, value)
+		p.problem = fmt.Sprintf("attribute %s=%.40q is not a number", attributeNames[a], value)
 	}
 	return n
 }
@@ -285,7 +357,7 @@ func (p *requestParser) number(name, value string) int64 {
 // parseAddr gives the zero Addr for "unknown" and for what is no address: that
 // must not end a daemon, and no check can look such a client up.
 func parseAddr(s string) netip.Addr {
-	if s == "" || s == "unknown" {
+	if s == "unknown" {
 		return netip.Addr{}
 	}
 	addr, err := netip.ParseAddr(s)

@@ -57,6 +57,13 @@ func attrs(text string) []wire.Attr {
 	return out
 }
 
+// parseRequest is the first request of a connection.
+func parseRequest(attrs []wire.Attr, received time.Time) (*Request, error) {
+	var p requestParser
+	r := new(Request)
+	return r, p.parse(r, attrs, received)
+}
+
 func TestParseRequest(t *testing.T) {
 	now := time.Unix(1000, 0)
 	got, err := parseRequest(attrs(full), now)

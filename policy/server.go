@@ -58,21 +58,27 @@ type Server struct {
 // or breaks the protocol, or until the connection's owner wants it closed: a
 // request that has been read is answered first. It leaves conn open.
 func (s *Server) ServeConn(conn Conn, bound []string) {
-	c := connection{server: s, conn: conn, reader: wire.NewReader(conn), bound: bound}
+	c := connection{server: s, conn: conn, reader: wire.NewReader(conn), bound: bound, now: time.Now()}
 	defer c.recover()
 	for c.next() {
 	}
 }
 
-// connection is what one connection keeps between requests.
+// connection is what one connection keeps between requests, most of it to use
+// the memory again.
 type connection struct {
 	server *Server
 	conn   Conn
 	reader *wire.Reader
 	bound  []string
-	reply  []byte    // reused
-	record scratch   // reused
+	now    time.Time // when the clock was last read
 	armed  time.Time // when the write deadline was last set
+
+	parser   requestParser
+	request  Request
+	decision Decision
+	reply    []byte
+	record   record.Record
 }
 
 // next answers one request and tells whether there can be another.
@@ -80,15 +86,15 @@ func (c *connection) next() bool {
 	if !c.conn.Idle() {
 		return false
 	}
-	c.reader.Arm(time.Now())
+	c.reader.Arm(c.now)
 	attrs, err := c.reader.Read()
 	if !c.conn.Busy() {
 		return false
 	}
 	if err == nil {
-		var req *Request
-		if req, err = parseRequest(attrs, time.Now()); err == nil {
-			return c.answer(req)
+		c.now = time.Now()
+		if err = c.parser.parse(&c.request, attrs, c.now); err == nil {
+			return c.answer()
 		}
 	}
 	// A client that closes, or that stays idle, has done nothing wrong.
@@ -98,41 +104,45 @@ func (c *connection) next() bool {
 	return false
 }
 
-func (c *connection) answer(req *Request) bool {
+func (c *connection) answer() bool {
 	c.server.Report.Counter.RequestStarted()
 	defer c.server.Report.Counter.RequestDone()
-	d := c.server.decide(req, c.bound)
-	a := action(req, &d)
-	now := time.Now()
-	c.armWrite(now)
+	r, d := &c.request, &c.decision
+	c.server.decide(r, d, c.bound)
+	a := action(r, d)
+	c.now = time.Now()
+	c.armWrite()
 	var err error
 	c.reply, err = wire.WriteReply(c.conn, c.reply, a.line)
-	c.server.Report.decision(&c.record, req, &d, a, now.Sub(req.Received))
+	c.server.Report.decision(&c.record, r, d, a, c.now)
 	return err == nil
 }
 
 // armWrite gives a reply at least half of wire.WriteTimeout. Setting a deadline
 // for each reply would cost more than making the reply.
-func (c *connection) armWrite(now time.Time) {
-	if now.Sub(c.armed) > wire.WriteTimeout/2 {
-		c.armed = now
-		c.conn.SetWriteDeadline(now.Add(wire.WriteTimeout))
+func (c *connection) armWrite() {
+	if c.now.Sub(c.armed) > wire.WriteTimeout/2 {
+		c.armed = c.now
+		c.conn.SetWriteDeadline(c.now.Add(wire.WriteTimeout))
 	}
 }
 
 // decide makes the request's one deadline and asks the chain.
-func (s *Server) decide(r *Request, bound []string) Decision {
+func (s *Server) decide(r *Request, d *Decision, bound []string) {
+	d.reset()
 	hook, err := s.Hooks.Hook(r.Context, bound)
 	if err != nil {
-		return Decision{Verdict: Verdict{Kind: Pass, Reason: record.UnknownHook}, Err: err}
+		d.Kind, d.Reason, d.Err = Pass, record.UnknownHook, err
+		return
 	}
 	defer hook.Release()
 	if len(hook.Chain) == 0 {
-		return Decision{Verdict: Verdict{Kind: Pass, Reason: record.NoChecks}}
+		d.Kind, d.Reason = Pass, record.NoChecks
+		return
 	}
 	budget := &budget{deadline: r.Received.Add(hook.Deadline)}
 	defer budget.end()
-	return hook.Chain.Decide(budget, r)
+	hook.Chain.decide(budget, r, d)
 }
 
 // recover ends one connection, never the daemon.

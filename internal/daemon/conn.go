@@ -2,7 +2,7 @@ package daemon
 
 import (
 	"net"
-	"sync"
+	"sync/atomic"
 )
 
 // Conn is a connection that knows when its server drains. Like any net.Conn
@@ -17,10 +17,15 @@ type Conn struct {
 	Socket   Socket // where it was accepted
 	draining <-chan struct{}
 
-	mu     sync.Mutex
-	idle   bool
-	closed bool // by draining, while idle
+	state atomic.Uint32
 }
+
+// The states of a Conn.
+const (
+	connBusy uint32 = iota
+	connIdle
+	connClosed // by draining, while idle
+)
 
 // Draining is closed when the server begins to drain.
 func (c *Conn) Draining() <-chan struct{} { return c.draining }
@@ -28,13 +33,15 @@ func (c *Conn) Draining() <-chan struct{} { return c.draining }
 // Idle marks the connection as one that draining closes at once. It reports
 // false when draining began already: the handler then returns.
 func (c *Conn) Idle() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	// Before the look at draining: what closes idle connections comes after
+	// draining began, so one of the two sees the other.
+	if !c.state.CompareAndSwap(connBusy, connIdle) && c.state.Load() == connClosed {
+		return false
+	}
 	select {
 	case <-c.draining:
 		return false
 	default:
-		c.idle = true
 		return true
 	}
 }
@@ -42,18 +49,11 @@ func (c *Conn) Idle() bool {
 // Busy marks the connection as one that draining waits for. It reports false when
 // draining closed the connection first: the handler then returns.
 func (c *Conn) Busy() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.idle = false
-	return !c.closed
+	return c.state.CompareAndSwap(connIdle, connBusy) || c.state.Load() != connClosed
 }
 
 func (c *Conn) closeIfIdle() {
-	c.mu.Lock()
-	claimed := c.idle
-	c.closed = claimed
-	c.mu.Unlock()
-	if claimed {
+	if c.state.CompareAndSwap(connIdle, connClosed) {
 		_ = c.Close() // its handler sees the error at its Read
 	}
 }
