@@ -2,6 +2,7 @@ package arc
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,9 @@ func FuzzChain(f *testing.F) {
 		if !strings.HasSuffix(file, "-50.eml") && !strings.HasSuffix(file, "-51.eml") {
 			f.Add([]byte(readGolden(f, file).message))
 		}
+	}
+	for _, seed := range hostileChains(readGolden(f, "testdata/golden/pass-2.eml").message) {
+		f.Add([]byte(seed))
 	}
 	z := readZone(f, "testdata/golden/zone")
 	f.Fuzz(func(t *testing.T, message []byte) {
@@ -53,9 +57,30 @@ func FuzzChain(f *testing.F) {
 	})
 }
 
+// hostileChains changes a message of two sets.
+func hostileChains(message string) []string {
+	all := []string{
+		strings.ReplaceAll(message, "h=from:", "h=from:"+strings.Repeat("x:", 5000)),
+		message + message,
+	}
+	for _, instance := range []string{"0", "01", "51", "-1", "99999999999", "1e1", ""} {
+		all = append(all, strings.ReplaceAll(message, "i=2", "i="+instance))
+	}
+	for _, cv := range []string{"cv=fail", "cv=none", "cv=pass; cv=none", "cv=", "cv=p\r\n ass"} {
+		all = append(all, strings.ReplaceAll(message, "cv=pass", cv), strings.ReplaceAll(message, "cv=none", cv))
+	}
+	var many strings.Builder
+	for i := MaxSets + 1; i > 0; i-- {
+		fmt.Fprintf(&many, "ARC-Seal: i=%d; cv=pass; a=rsa-sha256; d=a.example; s=b; b=AA==\r\nARC-Message-Signature: i=%[1]d; a=rsa-sha256; "+
+			"d=a.example; s=b; h=from; bh=AA==; b=AA==\r\nARC-Authentication-Results: i=%[1]d; a\r\n", i)
+	}
+	return append(all, many.String()+"From: a@author.example\r\n\r\n")
+}
+
 func FuzzParseResults(f *testing.F) {
 	for _, seed := range []string{
 		" i=1; mx; dmarc=pass header.from=a.example", ` i=1;"a\"b";x=y z="`, "((((", " i = 1 ; = ; / = ;;", `i=1;mx;dmarc="pass"`,
+		" i=0; mx", " i=99999999999; mx", " i=1; mx" + strings.Repeat(";a=b", maxMethods+1), " i=1; mx" + strings.Repeat(" a=b", 1000), " i=1; mx; (" + strings.Repeat("(", 1000),
 	} {
 		f.Add(seed)
 	}

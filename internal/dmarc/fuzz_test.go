@@ -14,6 +14,11 @@ func FuzzParseRecord(f *testing.F) {
 	for _, seed := range []string{
 		"v=DMARC1; p=reject; sp=none; np=quarantine; psd=y; t=y; adkim=s; aspf=s; fo=1:d:s; rua=mailto:a@b.c!10m,https://x/; ruf=mailto:d@e.f",
 		"v = DMARC1 ;; = ; p ; p=", "v=DMARC1\x00;p=reject", "v=DMARC1; p=\xff", "v=DMARC1;" + strings.Repeat("p=none;", 50), "", "v", "v=", ";",
+		// Ten thousand octets: of one address, of many, of unknown tags, of separators.
+		"v=DMARC1; rua=mailto:" + strings.Repeat("a", 9950) + "@b.example; p=reject",
+		"v=DMARC1; rua=" + strings.Repeat("mailto:a@b.example,", 526) + "; p=reject",
+		"v=DMARC1; p=reject;" + strings.Repeat("x=y;", 2495), "v=DMARC1; p=reject" + strings.Repeat(";", 9982),
+		"v=DMARC1; p=rej\x00ect; sp=quarantine", "v=DMARC1; \xe4=\xf6; p=quarantine; rua=mailto:\xfc@b.example", "v=DMARC1\u00a0; p=reject",
 	} {
 		f.Add(seed)
 	}
@@ -45,8 +50,16 @@ func FuzzParseFrom(f *testing.F) {
 			}
 		}
 	}
-	for _, seed := range []string{` "a\"" (b(\)) <a@b.c>, d@e`, "<<>>", "((((", `"\`, ":;@,<>", " a@b.c,\x00", "=?=?=?@?=", `"a"@b@"c`} {
+	for _, seed := range []string{` "a\"" (b(\)) <a@b.c>, d@e`, "<<>>", "((((", `"\`, ":;@,<>", " a@b.c,\x00", "=?=?=?@?=", `"a"@b@"c`,
+		strings.Repeat("a@b.example,", MaxAddresses) + "c@d.example", strings.Repeat("(", 10_000) + strings.Repeat(")", 10_000) + "a@b.example",
+		" a@" + strings.Repeat("x.", 299) + "example", " a@" + strings.Repeat("\u00e4.", 299) + "example", " a@b.example.", " a@b.example..", "a@b\x00.c.example",
+		":;", "x:;", "x:a@b.example,y:c@d.example;;", "x:a@b.example", "<@a.example,@b.example:c@d.example>", "=?utf-8?b?PGFAYi5leGFtcGxlPg==?= <c@d.example>",
+		strings.Repeat("=?utf-8?q?=40b.example?= ", 20), "a\r\n\t@b\r\n .example",
+	} {
 		f.Add("From", seed)
+	}
+	for _, name := range []string{"from", "From ", "From\r\n ", "Fr\x00om", "Resent-From", "From:"} {
+		f.Add(name, " a@b.example")
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		a := ParseFrom(pairs([][2]string{{name, value}}))
