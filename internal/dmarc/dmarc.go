@@ -19,7 +19,9 @@
 //     policy; an aligned pass in hand still counts.
 //   - One walk costs at most MaxWalkQueries questions, one mail judges at most
 //     MaxDomains author domains against at most MaxIdentifiers identifiers, and
-//     no name is asked twice for one mail.
+//     no name that was answered is asked again for one mail.
+//   - Each author domain has its share of the time: the DNS of one cannot keep
+//     another from being judged.
 //   - No panics, no goroutines, no state between mails, no logging.
 package dmarc
 

@@ -41,7 +41,7 @@ type Step struct {
 	Err       error // DNS could not tell
 }
 
-// finder looks records up, each name once.
+// finder looks records up, each name once unless time ran out.
 type finder struct {
 	resolver Resolver
 	steps    map[string]Step
@@ -74,7 +74,9 @@ func (f *finder) record(ctx context.Context, domain string) Step {
 		texts, s.Err = f.txt(ctx, name+".")
 		s.pick(texts)
 	}
-	f.steps[domain] = s
+	if ctx.Err() == nil { // otherwise another turn may have the time
+		f.steps[domain] = s
+	}
 	return s
 }
 
@@ -129,7 +131,9 @@ func (f *finder) domainExists(ctx context.Context, domain string) (bool, error) 
 	}
 	e := existence{}
 	e.exists, e.err = f.askExistence(ctx, q, domain)
-	f.exists[domain] = e
+	if ctx.Err() == nil {
+		f.exists[domain] = e
+	}
 	return e.exists, e.err
 }
 

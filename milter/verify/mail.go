@@ -47,7 +47,7 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	ctx, m.cancel = context.WithCancel(ctx)
 	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
 	// Not the deadline of the message: its header may be long in coming.
-	early, done := context.WithTimeout(ctx, v.options.Deadline)
+	early, done := context.WithTimeout(ctx, v.options.firstDeadline())
 	m.mailFrom = start(&m.running, func() spf.MailFromResult { return v.checkMailFrom(early, m.spfArgs) })
 	m.helo = start(&m.running, func() spf.HeloResult { return v.checkHelo(early, m.spfArgs) })
 	m.iprev = start(&m.running, func() IPRev { return v.checkIPRev(early, e.Client) })
@@ -100,7 +100,11 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 	}
 	m.dkim = v.dkim.Start(ctx, fields, author)
 	m.arc = v.arc.Start(ctx, fields)
-	m.policies = start(&m.running, func() *dmarc.Evaluation { return v.dmarc.Start(ctx, m.author) })
+	m.policies = start(&m.running, func() *dmarc.Evaluation {
+		first, done := context.WithTimeout(ctx, v.options.firstDeadline())
+		defer done()
+		return v.dmarc.Start(first, m.author)
+	})
 	traits := traitsOf(fields)
 	m.conclude = func(f *Findings) {
 		f.DMARC = m.policies.value.Finish(ctx, v.dmarcMessage(f))

@@ -20,6 +20,8 @@
 //   - No question is waited for longer than Options.Deadline after the header
 //     has come, and none at all when the caller's context has ended. What DNS
 //     has not told by then is a temperror, never a fail.
+//   - The last quarter of that time is for what is asked about the author once
+//     the rest is known: a sender whose own DNS is slow cannot use it up.
 //   - Fields that claim our name are removed and our own is written even when
 //     nothing could be verified, a defect of ours included.
 //   - Results are one Authentication-Results field (RFC 8601). Nothing here
@@ -108,11 +110,15 @@ func New(o Options) *Verifier {
 	o.DMARC.setDefaults()
 	return &Verifier{
 		options: o,
-		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.Deadline},
-		arc:     arc.Verifier{Resolver: o.Resolver, Now: o.Now, DNSBudget: o.Deadline},
+		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.firstDeadline()},
+		arc:     arc.Verifier{Resolver: o.Resolver, Now: o.Now, DNSBudget: o.firstDeadline()},
 		dmarc:   dmarc.Evaluator{Resolver: o.Resolver, Method: o.DMARC.Method},
 	}
 }
+
+// firstDeadline is the part of the deadline in which all is asked that DMARC
+// rests on: senders choose whose DNS that is.
+func (o *Options) firstDeadline() time.Duration { return o.Deadline - o.Deadline/4 }
 
 // authservID is our name on a message that came through the MTA of this name.
 func (o *Options) authservID(mta string) string {
