@@ -14,31 +14,58 @@ import (
 	"time"
 )
 
-// writeCertificates makes a private authority and a certificate of it for
-// localhost in dir: ca.pem, cert.pem and key.pem. It gives the path of the first.
+// The files that writeCertificates makes.
+const (
+	authorityFile = "ca.pem"
+	serverCert    = "cert.pem"
+	serverKey     = "key.pem"
+	clientCert    = "client.pem"
+	clientKey     = "client-key.pem"
+)
+
+// writeCertificates makes a private authority in dir, a certificate of it for
+// localhost, and one for clients. It gives the path of the authority's.
 func writeCertificates(tb testing.TB, dir string) string {
 	tb.Helper()
-	caKey, key := newKey(tb), newKey(tb)
+	caKey := newKey(tb)
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a private authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	path := filepath.Join(dir, "ca.pem")
+	path := filepath.Join(dir, authorityFile)
 	writePEM(tb, path, "CERTIFICATE", sign(tb, ca, ca, caKey, caKey))
-	writePEM(tb, filepath.Join(dir, "cert.pem"), "CERTIFICATE", sign(tb, leaf, ca, key, caKey))
-	writePEM(tb, filepath.Join(dir, "key.pem"), "PRIVATE KEY", keyDER)
+	issue := func(serial int64, name, certFile, keyFile string, use x509.ExtKeyUsage) {
+		key := newKey(tb)
+		leaf := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{use},
+		}
+		if use == x509.ExtKeyUsageServerAuth {
+			leaf.DNSNames, leaf.IPAddresses = []string{name}, []net.IP{net.IPv4(127, 0, 0, 1)}
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		writePEM(tb, filepath.Join(dir, certFile), "CERTIFICATE", sign(tb, leaf, ca, key, caKey))
+		writePEM(tb, filepath.Join(dir, keyFile), "PRIVATE KEY", der)
+	}
+	issue(2, "localhost", serverCert, serverKey, x509.ExtKeyUsageServerAuth)
+	issue(3, "postern", clientCert, clientKey, x509.ExtKeyUsageClientAuth)
 	return path
+}
+
+// ClientCertificate gives the files of a certificate that the server's authority
+// has issued for clients.
+func (s *Server) ClientCertificate() (cert, key string) {
+	return filepath.Join(s.Dir, clientCert), filepath.Join(s.Dir, clientKey)
+}
+
+// OtherAuthority makes an authority that has issued nothing of anybody here.
+func OtherAuthority(tb testing.TB) string {
+	tb.Helper()
+	return writeCertificates(tb, tb.TempDir())
 }
 
 func newKey(tb testing.TB) *ecdsa.PrivateKey {

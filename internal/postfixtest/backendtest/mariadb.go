@@ -11,9 +11,11 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// MariaDB is a private MariaDB whose root needs no password.
+// MariaDB is a private MariaDB whose root needs no password. It offers TLS with a
+// certificate of Authority for "localhost" and 127.0.0.1.
 type MariaDB struct {
 	*Server
+	Authority string // file of the authority's certificate
 	db *sql.DB
 }
 
@@ -24,12 +26,14 @@ func NewMariaDB(tb testing.TB, scripts ...string) *MariaDB {
 	daemon := tool(tb, "/usr/sbin/mariadbd", "/usr/sbin/mysqld")
 	install := tool(tb, "/usr/bin/mariadb-install-db", "/usr/bin/mysql_install_db")
 	m := &MariaDB{Server: newServer(tb, "mysql")}
+	m.Authority = writeCertificates(tb, m.Dir)
 	data := filepath.Join(m.Dir, "data")
 	m.Socket = filepath.Join(m.Dir, "s")
 	run(tb, exec.Command(install, "--no-defaults", "--user=mysql", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db"))
 	m.command = func() *exec.Cmd {
 		return exec.Command(daemon, "--no-defaults", "--user=mysql", "--datadir="+data, "--socket="+m.Socket,
 			"--bind-address=127.0.0.1", "--port="+m.Port(), "--pid-file="+filepath.Join(m.Dir, "pid"),
+			"--ssl-ca="+m.Authority, "--ssl-cert="+filepath.Join(m.Dir, serverCert), "--ssl-key="+filepath.Join(m.Dir, serverKey),
 			"--skip-log-bin", "--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--max-connections=200")
 	}
 	config := mysql.NewConfig()

@@ -11,14 +11,17 @@ import (
 	"testing"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
 // Slapd is a private OpenLDAP server. It offers StartTLS with a certificate of
 // Authority for "localhost" and 127.0.0.1.
 type Slapd struct {
 	*Server
-	Authority string // file of the authority's certificate
-	suffix    string
+	Authority  string // file of the authority's certificate
+	SecureAddr string // 127.0.0.1:port where TLS begins with the first octet
+	suffix     string
 }
 
 // RootPassword is the password of cn=admin,SUFFIX.
@@ -31,6 +34,9 @@ type SlapdConfig struct {
 	LDIF   string   // the entries, the suffix's own included
 	// RequireTLS makes the server refuse everything but StartTLS in the clear.
 	RequireTLS bool
+	// RequireCertificate makes it refuse clients over TLS that have none of its
+	// authority.
+	RequireCertificate bool
 }
 
 // NewSlapd starts one.
@@ -40,6 +46,10 @@ func NewSlapd(tb testing.TB, c SlapdConfig) *Slapd {
 	s := &Slapd{Server: newServer(tb, ""), suffix: c.Suffix}
 	s.Socket = filepath.Join(s.Dir, "ldapi")
 	s.Authority = writeCertificates(tb, s.Dir)
+	var err error
+	if s.SecureAddr, err = postfixtest.FreeAddr(); err != nil {
+		tb.Fatal(err)
+	}
 	conf, ldif := filepath.Join(s.Dir, "slapd.conf"), filepath.Join(s.Dir, "entries.ldif")
 	write(tb, conf, slapdConf(s.Dir, c))
 	write(tb, ldif, c.LDIF)
@@ -48,7 +58,7 @@ func NewSlapd(tb testing.TB, c SlapdConfig) *Slapd {
 	}
 	run(tb, exec.Command(tool(tb, "/usr/sbin/slapadd"), "-q", "-f", conf, "-l", ldif))
 	s.command = func() *exec.Cmd {
-		return exec.Command(daemon, "-d", "0", "-f", conf, "-h", "ldap://"+s.Addr+" ldapi://"+url.PathEscape(s.Socket))
+		return exec.Command(daemon, "-d", "0", "-f", conf, "-h", "ldap://"+s.Addr+" ldaps://"+s.SecureAddr+" ldapi://"+url.PathEscape(s.Socket))
 	}
 	s.ready = s.ping
 	s.Start()
@@ -66,6 +76,9 @@ func slapdConf(dir string, c SlapdConfig) string {
 		"TLSCACertificateFile "+dir+"/ca.pem", "TLSCertificateFile "+dir+"/cert.pem", "TLSCertificateKeyFile "+dir+"/key.pem")
 	if c.RequireTLS {
 		lines = append(lines, "security tls=1", "localSSF 128")
+	}
+	if c.RequireCertificate {
+		lines = append(lines, "TLSVerifyClient demand")
 	}
 	lines = append(lines,
 		"database mdb", "maxsize 67108864", "suffix \""+c.Suffix+"\"", "rootdn \"cn=admin,"+c.Suffix+"\"", "rootpw "+RootPassword, "directory "+dir+"/data",
