@@ -43,6 +43,9 @@ func StartServer(ctx context.Context, cmd *exec.Cmd, ready func(context.Context)
 	return s, nil
 }
 
+// PID returns the process id.
+func (s *Server) PID() int { return s.process.pid() }
+
 // Stop sends SIGTERM and waits for the end.
 func (s *Server) Stop() error { return s.process.stop() }
 

@@ -1,0 +1,186 @@
+package postfixtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Peer is a mail filter of others, with a private configuration, to compare ours
+// with. It is stopped like any Server.
+type Peer struct {
+	*Server
+	Socket string // the Unix socket that it listens on
+}
+
+// PeerConfig is what peers have in common.
+type PeerConfig struct {
+	Dir string // for the configuration and the socket; the caller removes it
+	// Nameserver is asked for everything, on port 53, the only one that
+	// resolv.conf(5) knows. See NameserverAddr.
+	Nameserver netip.Addr
+	// Keys is a file of DKIM keys by which OpenDKIM verifies instead of asking
+	// DNS; "" to ask. Debian's asks through libunbound, and may crash when
+	// several connections do at once.
+	Keys string
+	// Suffixes is the Public Suffix List; none means Debian's, which takes rspamd
+	// a quarter of a minute to compile.
+	Suffixes []string
+	// Enforce has OpenDMARC refuse and hold mail as policies ask.
+	Enforce bool
+}
+
+// PeerHost is the name by which peers call themselves in
+// Authentication-Results.
+const PeerHost = "peer.example"
+
+// NameserverAddr is a loopback address for a name server of one test: others
+// run at the same time, and the port is given.
+func NameserverAddr() netip.AddrPort {
+	part := func() byte { return byte(1 + rand.IntN(250)) }
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, part(), part(), part()}), 53)
+}
+
+// Peers tells which of the programs, such as "opendmarc", is missing here, or
+// that they cannot be run: giving them a resolv.conf of their own needs root.
+func Peers(programs ...string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("a resolv.conf of their own needs root")
+	}
+	for _, program := range programs {
+		if _, err := systemTool(program); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartOpenDKIM runs OpenDKIM as a verifier.
+func StartOpenDKIM(ctx context.Context, c PeerConfig) (*Peer, error) {
+	lines := []string{"Syslog no", "Mode v", "AuthservID " + PeerHost, "AlwaysAddARHeader yes"}
+	if c.Keys != "" {
+		lines = append(lines, "TestPublicKeys "+c.Keys)
+	} else {
+		unbound := filepath.Join(c.Dir, "unbound.conf")
+		text := fmt.Sprintf("server:\n  do-not-query-localhost: no\n  module-config: \"iterator\"\n  cache-max-negative-ttl: 0\n"+
+			"forward-zone:\n  name: \".\"\n  forward-addr: %s\n", c.Nameserver)
+		if err := os.WriteFile(unbound, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		lines = append(lines, "ResolverConfiguration "+unbound)
+	}
+	return c.startMilter(ctx, "opendkim", "-x", lines)
+}
+
+// publicSuffixes is where Debian keeps the list.
+const publicSuffixes = "/usr/share/publicsuffix/public_suffix_list.dat"
+
+// suffixes gives the path of the Public Suffix List.
+func (c PeerConfig) suffixes() (string, error) {
+	if len(c.Suffixes) == 0 {
+		return publicSuffixes, nil
+	}
+	path := filepath.Join(c.Dir, "suffixes")
+	return path, os.WriteFile(path, []byte(strings.Join(c.Suffixes, "\n")+"\n"), 0o644)
+}
+
+// StartOpenDMARC runs OpenDMARC, which finds out SPF itself and believes DKIM
+// results of PeerHost.
+func StartOpenDMARC(ctx context.Context, c PeerConfig) (*Peer, error) {
+	nobody := filepath.Join(c.Dir, "ignorehosts")
+	suffixes, err := c.suffixes()
+	if err := errors.Join(err, os.WriteFile(nobody, []byte("255.255.255.255\n"), 0o644)); err != nil {
+		return nil, err
+	}
+	enforce := "no"
+	if c.Enforce {
+		enforce = "yes"
+	}
+	return c.startMilter(ctx, "opendmarc", "-c", []string{
+		"Syslog no", "AuthservID " + PeerHost, "TrustedAuthservIDs " + PeerHost, "PublicSuffixList " + suffixes,
+		"SPFSelfValidate yes", "SPFIgnoreResults yes", "IgnoreHosts " + nobody,
+		"RejectFailures " + enforce, "HoldQuarantinedMessages " + enforce,
+	})
+}
+
+// startMilter runs a filter of the Trusted Domain Project in the foreground.
+func (c PeerConfig) startMilter(ctx context.Context, program, flag string, lines []string) (*Peer, error) {
+	conf, socket := filepath.Join(c.Dir, program+".conf"), filepath.Join(c.Dir, program+".sock")
+	text := strings.Join(append(lines, "Socket local:"+socket, "UMask 000"), "\n") + "\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	return c.start(ctx, socket, program, "-f", flag, conf)
+}
+
+// rspamdConf has the modules that judge, each with its own defaults, and no
+// store. %[1]s is the folder, %[2]s the name server, %[3]s the socket, %[4]s the
+// Public Suffix List.
+const rspamdConf = `options {
+  pidfile = "%[1]s/rspamd.pid"; tempdir = "%[1]s"; cache_file = "%[1]s/symbols.cache"; hs_cache_dir = "%[1]s/";
+  url_tld = "%[4]s";
+  filters = "dkim"; local_addrs = [127.0.0.0/8];
+  dns { nameserver = "%[2]s:53"; timeout = 1s; retransmits = 1; }
+}
+logging { type = "file"; filename = "%[1]s/rspamd.log"; level = "warning"; }
+actions { reject = 1000; }
+lua = "%[1]s/empty.lua";
+modules { path = "/usr/share/rspamd/plugins"; }
+.include "/etc/rspamd/modules.d/dkim.conf"
+.include "/etc/rspamd/modules.d/spf.conf"
+.include "/etc/rspamd/modules.d/arc.conf"
+.include "/etc/rspamd/modules.d/dmarc.conf"
+worker "normal" { bind_socket = "%[3]s mode=0666"; count = 1; }
+`
+
+// StartRspamd runs rspamd with SPF, DKIM, ARC and DMARC alone; it speaks HTTP.
+func StartRspamd(ctx context.Context, c PeerConfig) (*Peer, error) {
+	conf, socket := filepath.Join(c.Dir, "rspamd.conf"), filepath.Join(c.Dir, "rspamd.sock")
+	suffixes, err := c.suffixes()
+	err = errors.Join(err,
+		os.WriteFile(conf, fmt.Appendf(nil, rspamdConf, c.Dir, c.Nameserver, socket, suffixes), 0o644),
+		os.WriteFile(filepath.Join(c.Dir, "empty.lua"), []byte("-- no rules\n"), 0o644),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return c.start(ctx, socket, "rspamd", "-f", "-i", "-c", conf)
+}
+
+// inNamespace gives the program that follows a resolv.conf, which no other
+// process sees: "unshare" has made a mount namespace. The process id stays.
+const inNamespace = `mount --bind "$0" /etc/resolv.conf && exec "$@"`
+
+// start runs a program and returns when its socket takes connections.
+func (c PeerConfig) start(ctx context.Context, socket, program string, args ...string) (*Peer, error) {
+	path, err := systemTool(program)
+	if err != nil {
+		return nil, err
+	}
+	resolv := filepath.Join(c.Dir, "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver "+c.Nameserver.String()+"\n"), 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/bin/sh", append([]string{"-c", inNamespace, resolv, path}, args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	server, err := StartServer(ctx, cmd, func(context.Context) error {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Peer{Server: server, Socket: socket}, nil
+}
