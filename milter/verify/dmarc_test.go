@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/dnsbl"
@@ -269,6 +270,46 @@ func TestDMARCSteps(t *testing.T) {
 	if last.Check != "evidence" || last.Verdict != evidenceEnough || last.Detail != want || !r.Shadowed {
 		t.Errorf("step %+v, shadowed %v", last, r.Shadowed)
 	}
+}
+
+// A sender cannot use the time up by being slow himself: what is asked at the end
+// of the body has its own.
+func TestSlowBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dns := &policyDNS{slowDNS: &slowDNS{delay: time.Second, err: errAbsent}, texts: map[string]string{
+			"_dmarc.reject.example.": "v=DMARC1; p=reject",
+			"evil.example.":          "v=spf1 +all",
+		}}
+		e := envelope()
+		e.Sender = mailaddr.Parse("x@evil.example")
+		m := New(Options{Resolver: dns, Deadline: 12 * time.Second}).Start(t.Context(), e)
+		defer m.Close()
+		m.Header([]Field{{Name: "From", Value: " a@reject.example"}})
+		for range 60 {
+			time.Sleep(time.Second)
+			m.Write([]byte("x\r\n"))
+		}
+		r := m.Finish(t.Context())
+		if v := r.Findings.DMARC.Verdict; v.Status != dmarc.Fail || r.Reason != record.DMARCQuarantined {
+			t.Errorf("%s %s %v, reason %s", v.Status, v.Reason, v.Err, r.Reason)
+		}
+	})
+}
+
+// policyDNS has a few records, and takes its time.
+type policyDNS struct {
+	*slowDNS
+	texts map[string]string
+}
+
+func (d *policyDNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	if err := d.wait(ctx); !errors.Is(err, errAbsent) {
+		return nil, err
+	}
+	if text := d.texts[strings.TrimSuffix(name, ".")+"."]; text != "" {
+		return []string{text}, nil
+	}
+	return nil, errAbsent
 }
 
 // Marks that come from outside are removed, whatever they say.

@@ -88,12 +88,10 @@ func (m *Mail) Header(fields []Field) {
 	m.afterHeader(fields)
 }
 
-// begin starts what the header is asked for. From now on, the deadline runs.
+// begin starts what the header is asked for, and keeps the message's context for
+// what is asked at its end.
 func (m *Mail) begin(ctx context.Context, fields []Field) {
 	v := m.verifier
-	ctx, cancel := context.WithTimeout(ctx, v.options.Deadline)
-	end := m.cancel
-	m.cancel = func() { cancel(); end() }
 	author := ""
 	if len(m.author.Domains) > 0 {
 		author = m.author.Domains[0]
@@ -107,8 +105,10 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 	})
 	traits := traitsOf(fields)
 	m.conclude = func(f *Findings) {
-		f.DMARC = m.policies.value.Finish(ctx, v.dmarcMessage(f))
-		f.Evidence = v.evidence(ctx, f)
+		last, done := context.WithTimeout(ctx, v.options.lastDeadline())
+		defer done()
+		f.DMARC = m.policies.value.Finish(last, v.dmarcMessage(f))
+		f.Evidence = v.evidence(last, f)
 		f.Evidence.Traits = traits
 		f.Disposition = v.dispose(f)
 	}

@@ -17,11 +17,12 @@
 //
 // Invariants:
 //
-//   - No question is waited for longer than Options.Deadline after the header
-//     has come, and none at all when the caller's context has ended. What DNS
-//     has not told by then is a temperror, never a fail.
-//   - The last quarter of that time is for what is asked about the author once
-//     the rest is known: a sender whose own DNS is slow cannot use it up.
+//   - Questions end with three quarters of Options.Deadline after what they are
+//     about has come, envelope or header. The last quarter is for what is asked
+//     about the author at the end of the body, however late that comes: neither
+//     a sender whose own DNS is slow nor one whose body is can use it up. No
+//     question outlives the caller's context. What DNS has not told by then is a
+//     temperror, never a fail.
 //   - Fields that claim our name are removed and our own is written even when
 //     nothing could be verified, a defect of ours included.
 //   - Results are one Authentication-Results field (RFC 8601). Nothing here
@@ -118,7 +119,10 @@ func New(o Options) *Verifier {
 
 // firstDeadline is the part of the deadline in which all is asked that DMARC
 // rests on: senders choose whose DNS that is.
-func (o *Options) firstDeadline() time.Duration { return o.Deadline - o.Deadline/4 }
+func (o *Options) firstDeadline() time.Duration { return o.Deadline - o.lastDeadline() }
+
+// lastDeadline is the part that begins with the end of the body.
+func (o *Options) lastDeadline() time.Duration { return o.Deadline / 4 }
 
 // authservID is our name on a message that came through the MTA of this name.
 func (o *Options) authservID(mta string) string {
