@@ -34,6 +34,7 @@ func benchmarks() []benchmark {
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
 		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},
+		{"dmarc", "verifying with DMARC against OpenDKIM with OpenDMARC, and a mail of 50 MB", benchDMARC},
 		{"resolver", "DNS lookups, cached and not", benchResolver},
 		{"dnsbl", "DNS lists: slow, cached, and with a dead resolver", benchDNSBL},
 	}

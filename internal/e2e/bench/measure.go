@@ -42,18 +42,30 @@ func used(pid int, f func() error) (time.Duration, error) {
 }
 
 // resident is the memory of a process that is in RAM, in MiB.
-func resident(pid int) (float64, error) {
+func resident(pid int) (float64, error) { return memory(pid, "VmRSS:") }
+
+// peak is the most that resident has been since the start, or since resetPeak.
+func peak(pid int) (float64, error) { return memory(pid, "VmHWM:") }
+
+// resetPeak makes peak begin at what is resident now.
+func resetPeak(pid int) error {
+	const peakRSS = "5" // proc(5), clear_refs
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peakRSS), 0)
+}
+
+// memory is one figure of a process, in MiB.
+func memory(pid int, name string) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kB / 1024, err
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
+	return 0, fmt.Errorf("process %d has no %s", pid, name)
 }
 
 func median(values []float64) float64 {

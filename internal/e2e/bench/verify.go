@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -13,8 +12,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,15 +162,14 @@ func bareVerification(key *rsa.PrivateKey, mail string) (float64, error) {
 // loadBig sends one mail again and again, and returns the milliseconds of CPU
 // that it cost pid. The results must say want that many times.
 func loadBig(ctx context.Context, pid int, socket, mail, want string, times int) (float64, error) {
-	frames := mailFrames("a@big.example", mail)
 	spent, err := used(pid, func() error {
 		s, err := openVerify(ctx, socket, "192.0.2.1")
 		if err != nil {
 			return err
 		}
-		defer s.close()
+		defer s.Close()
 		for range bigMails {
-			got, err := s.send(frames)
+			got, err := verified(s, "a@big.example", mail)
 			if err != nil {
 				return err
 			}
@@ -238,15 +234,14 @@ func lateSessions(ctx context.Context, socket string, c int, key ed25519.Private
 		if err != nil {
 			return took, err
 		}
-		frames := mailFrames("a@"+domain, mail)
 		start := time.Now()
 		s, err := openVerify(ctx, socket, fmt.Sprintf("10.%d.%d.1", c, i))
 		if err != nil {
 			return took, err
 		}
-		got, err := s.send(frames)
+		got, err := verified(s, "a@"+domain, mail)
 		took = append(took, time.Since(start))
-		s.close()
+		s.Close()
 		if err == nil && (!strings.Contains(got, "dkim=pass") || !strings.Contains(got, "spf=fail")) {
 			err = fmt.Errorf("results %q", got)
 		}
@@ -257,82 +252,18 @@ func lateSessions(ctx context.Context, socket string, c int, key ed25519.Private
 	return took, nil
 }
 
-// verifySession is a milter connection that has told its client.
-type verifySession struct {
-	conn    net.Conn
-	replies *bufio.Reader
-	stop    func() bool
+func openVerify(ctx context.Context, socket, client string) (*postfixtest.MilterClient, error) {
+	return postfixtest.DialMilter(ctx, socket, postfixtest.MilterSession{Client: client, Name: "client.example", Helo: client + ".example", MTA: benchHost})
 }
 
-func openVerify(ctx context.Context, socket, client string) (*verifySession, error) {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return nil, err
-	}
-	s := &verifySession{conn: conn, replies: bufio.NewReaderSize(conn, 16<<10), stop: context.AfterFunc(ctx, func() { conn.Close() })}
-	if _, err := io.WriteString(conn, milterFrame('O', "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff")); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	if code, _, err := s.reply(); err != nil || code != 'O' {
-		return nil, errors.Join(fmt.Errorf("negotiation: %q, %w", code, err), conn.Close())
-	}
-	_, err = io.WriteString(conn, milterFrame('D', "Cj\x00mail.home.example\x00")+
-		milterFrame('C', "client.example\x004\x27\x10"+client+"\x00")+milterFrame('H', client+".example\x00"))
-	return s, err
-}
+// benchHost is our name.
+const benchHost = "mail.home.example"
 
-func (s *verifySession) close() {
-	s.stop()
-	_ = s.conn.Close()
-}
-
-// reply reads one frame.
-func (s *verifySession) reply() (code byte, payload string, err error) {
-	head, err := s.replies.Peek(5)
-	if err != nil {
-		return 0, "", err
+// verified sends a mail, which must pass, and gives the fields that it got.
+func verified(s *postfixtest.MilterClient, sender, mail string) (fields string, err error) {
+	v, err := s.Send(postfixtest.MilterMail{Sender: sender, Recipient: "b@home.example", Message: mail})
+	if err == nil && v.Code != 'a' && v.Code != 'c' {
+		err = fmt.Errorf("reply %q %q", v.Code, v.Reply)
 	}
-	code = head[4]
-	size := int(head[2])<<8 | int(head[3])
-	frame := make([]byte, 4+size)
-	_, err = io.ReadFull(s.replies, frame)
-	return code, string(frame[5:]), err
-}
-
-// send tells one mail and returns the fields that it gets.
-func (s *verifySession) send(steps []string) (inserted string, err error) {
-	for i, step := range steps {
-		if _, err := io.WriteString(s.conn, step); err != nil {
-			return "", err
-		}
-		code, text, err := s.reply()
-		for err == nil && code == 'i' {
-			inserted += text
-			code, text, err = s.reply()
-		}
-		if want := map[bool]byte{true: 'a', false: 'c'}[i == len(steps)-1]; err != nil || code != want {
-			return "", fmt.Errorf("step %d: reply %q %q, %w", i, code, text, err)
-		}
-	}
-	return inserted, nil
-}
-
-// mailFrames is a mail as Postfix tells it, cut where a reply is due.
-func mailFrames(sender, mail string) []string {
-	const id = "i\x004XQUEUEID\x00"
-	head, body, _ := strings.Cut(mail, "\r\n\r\n")
-	var header, content strings.Builder
-	for field := range strings.SplitSeq(strings.NewReplacer("\r\n ", "\n ", "\r\n\t", "\n\t").Replace(head), "\r\n") {
-		name, value, _ := strings.Cut(field, ":")
-		header.WriteString(milterFrame('D', "L"+id) + milterFrame('L', name+"\x00"+value+"\x00"))
-	}
-	for chunk := range slices.Chunk([]byte(body), 65535) {
-		content.WriteString(milterFrame('D', "B"+id) + milterFrame('B', string(chunk)))
-	}
-	return []string{
-		milterFrame('D', "M{auth_type}\x00\x00") + milterFrame('M', "<"+sender+">\x00"),
-		milterFrame('D', "R"+id) + milterFrame('R', "<b@home.example>\x00"),
-		header.String() + milterFrame('D', "N"+id) + milterFrame('N', ""),
-		content.String() + milterFrame('D', "E"+id) + milterFrame('E', ""),
-	}
+	return strings.Join(v.Fields, "\n"), err
 }
