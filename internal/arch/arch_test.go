@@ -49,7 +49,7 @@ var rows = []row{
 
 	{"milter/wire/...", []string{"milter/wire/..."}},
 	{"milter/authres", []string{"internal/mailaddr"}},
-	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "milter/authres", "internal/dkim", "internal/record"})},
+	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "milter/authres", "internal/dkim", "internal/dmarc", "internal/record"})},
 	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/record"
 )
 
 func TestParseFrom(t *testing.T) {
@@ -56,6 +58,39 @@ func TestParseFrom(t *testing.T) {
 				t.Errorf("got %+v, %v; want %s@%s, %v", got, err, tt.local, tt.domain, tt.err)
 			}
 		})
+	}
+}
+
+// Nobody vouches for a name that some reader could see in From.
+func TestOtherReaders(t *testing.T) {
+	tests := []struct {
+		name, value string
+		reason      record.Reason
+	}{
+		{"plain", " Alice <a@example.com>", ""},
+		{"its own address as display name", " a@example.com <a@Example.com>", ""},
+		{"its own address behind the brackets", " <a@example.com> a@example.com", ""},
+		{"a word with an at sign", " Alice @ work <a@example.com>", ""},
+		{"a quoted address as display name", ` "x@other.example" <a@example.com>`, ""},
+		{"a comment", " a@example.com (x@other.example)", ""},
+		{"8-bit display name", " \xe4 <a@example.com>", ""},
+		{"another address as display name", " x@other.example <a@example.com>", record.SignSeveralDomains},
+		{"one of a subdomain", " x@sub.example.com <a@example.com>", record.SignSeveralDomains},
+		{"another address behind the brackets", " <a@example.com>x@other.example", record.SignSeveralDomains},
+		{"a display name that decodes to brackets", " =?utf-8?q?=3Cx=40other.example=3E?=@x <a@example.com>", record.SignSeveralDomains},
+		{"a thousand addresses", strings.Repeat(" a@example.com,", 1000) + "a@example.com", record.SignSeveralDomains},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a, reason := readAuthor([]Field{{Name: "From", Value: tt.value}})
+			if reason != tt.reason || (a.domain == "example.com") != (tt.reason == "") {
+				t.Errorf("%+v, %q; want %q", a, reason, tt.reason)
+			}
+		})
+	}
+	hidden := []Field{{Name: "From", Value: " a@example.com"}, {Name: "F\x7from", Value: " x@other.example"}}
+	if _, reason := readAuthor(hidden); reason != record.SignSeveralDomains {
+		t.Errorf("a field with a control character in its name: %q", reason)
 	}
 }
 

@@ -8,7 +8,8 @@
 // Invariants:
 //
 //   - A mail is signed only for the domain of its From field or, when asked for,
-//     a parent of it: nothing else aligns under DMARC.
+//     a parent of it: nothing else aligns under DMARC. A field in which even a
+//     careless reader could see another domain is not signed.
 //   - All signatures of a mail share one pass over the body and one canonical
 //     header. Memory does not depend on the length of the body.
 //   - The form is relaxed/relaxed, with no l=. Fields a reader sees are
@@ -33,6 +34,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/record"
 )
 
@@ -169,7 +171,30 @@ func readAuthor(fields []dkim.Field) (author, record.Reason) {
 	case err != nil:
 		return a, record.SignBadFrom
 	}
+	if reason := otherReaders(fields, a.domain); reason != "" {
+		return author{}, reason
+	}
 	return a, ""
+}
+
+// otherReaders tells why a header cannot be signed that names the domain as RFC
+// 5322 has it. Some readers take an address in the place of a display name, or
+// behind the brackets, for the author's, and we cannot vouch for that.
+func otherReaders(fields []dkim.Field, domain string) record.Reason {
+	seen := dmarc.ParseFrom(func(yield func(string, string) bool) {
+		for i := range fields {
+			if !yield(fields[i].Name, fields[i].Value) {
+				return
+			}
+		}
+	})
+	switch {
+	case seen.Defect == dmarc.FromUnusable:
+		return record.SignBadFrom
+	case seen.Defect != "", len(seen.Domains) != 1, seen.Domains[0] != domain:
+		return record.SignSeveralDomains
+	}
+	return ""
 }
 
 // NeedsBody tells whether the body matters. If not, it need not be written.
