@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -47,7 +48,10 @@ type Client struct {
 
 // Dial connects to addr and reads the greeting. ctx bounds that much only. An
 // answer other than 220 is an error that wraps a *ReplyError.
-func Dial(ctx context.Context, addr string) (*Client, error) {
+func Dial(ctx context.Context, addr string) (*Client, error) { return dial(ctx, addr, "") }
+
+// dial sends hello before the greeting.
+func dial(ctx context.Context, addr, hello string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -55,7 +59,9 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 	}
 	c := &Client{conn: conn, r: bufio.NewReaderSize(conn, maxReplyLine)}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	c.Greeting, err = c.Read()
+	if _, err = io.WriteString(conn, hello); err == nil {
+		c.Greeting, err = c.Read()
+	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}

@@ -3,6 +3,7 @@ package postfixtest
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,13 @@ type Config struct {
 type Service struct {
 	Name    string   // for Postfix.Addr and in the log as postfix/NAME/smtpd
 	Login   bool     // offers AUTH; Config.Users must not be empty then
+	Proxied bool     // wants ProxyLine before anything else, and believes it
 	Options []string // master.cf options, "name=value"; they win over ours
+}
+
+// ProxyLine tells a Proxied service who the client is: IPv4 address and port.
+func ProxyLine(client netip.AddrPort) string {
+	return fmt.Sprintf("PROXY TCP4 %s 127.0.0.1 %d 25\r\n", client.Addr(), client.Port())
 }
 
 // withDefaults fills in what c leaves out.
@@ -226,6 +233,9 @@ func masterCF(services []Service, addrs map[string]string) string {
 		ours := []string{"syslog_name=postfix/" + s.Name}
 		if s.Login {
 			ours = append(ours, "smtpd_sasl_auth_enable=yes")
+		}
+		if s.Proxied {
+			ours = append(ours, "smtpd_upstream_proxy_protocol=haproxy")
 		}
 		fmt.Fprintf(&b, "%s inet n - n - - smtpd\n", addrs[s.Name])
 		for _, option := range override(ours, s.Options) {

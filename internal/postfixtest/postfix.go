@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -139,7 +140,7 @@ func (p *Postfix) startMaster(ctx context.Context) error {
 		return err
 	}
 	for _, s := range p.config.services() {
-		err := poll(ctx, p.master.done, func() bool { return greets(ctx, p.addrs[s.Name]) })
+		err := poll(ctx, p.master.done, func() bool { return greets(ctx, p.addrs[s.Name], s.Proxied) })
 		if err != nil {
 			return fmt.Errorf("service %s at %s does not greet: %w", s.Name, p.addrs[s.Name], err)
 		}
@@ -148,8 +149,12 @@ func (p *Postfix) startMaster(ctx context.Context) error {
 }
 
 // greets says whether an SMTP server answers at addr.
-func greets(ctx context.Context, addr string) bool {
-	c, err := Dial(ctx, addr)
+func greets(ctx context.Context, addr string, proxied bool) bool {
+	hello := ""
+	if proxied {
+		hello = ProxyLine(netip.MustParseAddrPort("127.0.0.1:1"))
+	}
+	c, err := dial(ctx, addr, hello)
 	if err != nil {
 		return false
 	}

@@ -17,6 +17,8 @@ func servers() map[string]func(ready func(addr string), done io.Reader) error {
 	return map[string]func(func(string), io.Reader) error{
 		nullMilterArg: serveNullMilter,
 		dnsArg:        serveDNS,
+		idleMilterArg: serveIdleMilter,
+		dunnoArg:      serveDunno,
 	}
 }
 

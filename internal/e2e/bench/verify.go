@@ -60,16 +60,16 @@ func benchVerify(ctx context.Context, e *env) ([]result, error) {
 }
 
 // startVerifier runs postern-milterd on a unix socket for other people's mail.
-func startVerifier(ctx context.Context, e *env, dns string) (*postfixtest.Daemon, string, error) {
+func startVerifier(ctx context.Context, e *env, dns string, more ...string) (*postfixtest.Daemon, string, error) {
 	binary, err := e.binaries.Path(ctx, "postern-milterd")
 	if err != nil {
 		return nil, "", err
 	}
 	socket := filepath.Join(e.dir, "verify.sock")
-	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: []string{
+	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: append([]string{
 		"--config=", "--listen-verify=unix:" + socket, "--admin=", "--metrics-listen=", "--resolver=" + dns,
 		"--dkim-keys=", "--log-file=" + filepath.Join(e.dir, "verify.log"),
-	}})
+	}, more...)})
 	return daemon, socket, err
 }
 

@@ -1,0 +1,482 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	gomilter "github.com/emersion/go-milter"
+
+	"github.com/postern-mail/postern/internal/e2e"
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+const (
+	rateMails    = 1_500 // a round and side
+	rateWarm     = 300   // likewise, before the rounds
+	rateSessions = 16
+	rateClients  = 16 // addresses that they seem to come from
+	rateSender   = "a@" + dmarcDomain
+	rateHelo     = "mx." + dmarcDomain
+	rateTo       = "b@home.example"
+	rateLimit    = 2 * time.Minute // for one round and side
+
+	idleMilterArg = "-idle-milter"
+	dunnoArg      = "-dunno"
+)
+
+// The two services of one Postfix.
+const (
+	bareService    = "bare"
+	guardedService = "guarded"
+)
+
+// rateZone is what DNS says of the clients, and of the lists; %s is the key.
+const rateZone = `signed.example. 3600 TXT "v=spf1 ip4:192.0.2.0/24 -all"
+_dmarc.signed.example. 3600 TXT "v=DMARC1; p=reject"
+s1._domainkey.signed.example. 3600 TXT %s
+*.2.0.192.in-addr.arpa. 3600 PTR mx.signed.example.
+`
+
+// benchRate has one Postfix with two services pass mail on: one asks a milter
+// and a policy server that do nothing, the other asks Postern. The rate is that
+// at which the mails leave Postfix again.
+func benchRate(ctx context.Context, e *env) ([]result, error) {
+	s, err := startRate(ctx, e)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	results, err := s.measure(ctx)
+	return results, errors.Join(err, s.stop())
+}
+
+// rateSite is everything that runs for benchRate.
+type rateSite struct {
+	postfix *postfixtest.Postfix
+	relays  map[string]*proxyRelay
+	mail    string // path of the message
+	records string // what postern-milterd writes
+	greeted string // what postern-policyd writes
+	ends    []func() error
+}
+
+func (s *rateSite) stop() error {
+	var errs []error
+	for i := len(s.ends) - 1; i >= 0; i-- {
+		errs = append(errs, s.ends[i]())
+	}
+	s.ends = nil
+	return errors.Join(errs...)
+}
+
+func (s *rateSite) atEnd(f func() error) { s.ends = append(s.ends, f) }
+
+// quietly is an end that cannot fail.
+func (s *rateSite) quietly(f func()) { s.atEnd(func() error { f(); return nil }) }
+
+// startRate starts it all; what it returns must be stopped even with an error.
+func startRate(ctx context.Context, e *env) (*rateSite, error) {
+	s := &rateSite{relays: map[string]*proxyRelay{}, mail: filepath.Join(e.dir, "rate.eml"),
+		records: filepath.Join(e.dir, "verify.log"), greeted: filepath.Join(e.dir, "rate.log")}
+	dns, err := s.startDNS()
+	if err != nil {
+		return s, err
+	}
+	idle, err := s.startIdle(ctx)
+	if err != nil {
+		return s, err
+	}
+	ours, err := s.startPostern(ctx, e, dns)
+	if err != nil {
+		return s, err
+	}
+	sink, err := s.startSink(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.postfix, err = postfixtest.Start(ctx, postfixtest.Config{
+		// No name server of this machine is asked about the clients.
+		Main: []string{"virtual_transport = smtp:" + strings.Replace(sink, "127.0.0.1", "[127.0.0.1]", 1), "smtpd_peername_lookup = no"},
+		More: []postfixtest.Service{
+			{Name: bareService, Proxied: true, Options: idle.options()},
+			{Name: guardedService, Proxied: true, Options: ours.options()},
+		},
+	})
+	if err != nil {
+		return s, err
+	}
+	s.atEnd(s.postfix.Stop)
+	for _, service := range []string{bareService, guardedService} {
+		relay, err := startProxyRelay(s.postfix.Addr(service))
+		if err != nil {
+			return s, err
+		}
+		s.quietly(relay.stop)
+		s.relays[service] = relay
+	}
+	return s, nil
+}
+
+// guards are the two servers that a service asks, as host:port.
+type guards struct{ milter, policy string }
+
+func (g guards) options() []string {
+	return []string{
+		"smtpd_milters=inet:" + g.milter,
+		"smtpd_recipient_restrictions=reject_unauth_destination, " + e2e.CheckPolicy("inet:"+g.policy, ""),
+	}
+}
+
+// startDNS writes the message, and answers for it.
+func (s *rateSite) startDNS() (addr string, err error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return "", err
+	}
+	mail, err := dmarcMail(key, 10_000)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(s.mail, []byte(strings.ReplaceAll(mail, "\r\n", "\n")), 0o600); err != nil {
+		return "", err
+	}
+	zone := fmt.Sprintf(rateZone, splitTXT("v=DKIM1; k=rsa; p="+base64.StdEncoding.EncodeToString(der))) + dnsblWorld
+	for i := range rateClients {
+		zone += rateHelo + ". 3600 A " + rateClient(i) + "\n"
+	}
+	dns, err := resolvertest.Start(zone)
+	if err != nil {
+		return "", err
+	}
+	s.quietly(dns.Close)
+	return dns.Addr(), nil
+}
+
+func rateClient(i int) string { return "192.0.2." + strconv.Itoa(20+i%rateClients) }
+
+// startIdle starts the servers that do nothing.
+func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
+	for _, server := range []struct {
+		arg  string
+		addr *string
+	}{{idleMilterArg, &g.milter}, {dunnoArg, &g.policy}} {
+		_, addr, stop, err := startServer(ctx, server.arg)
+		if err != nil {
+			return g, err
+		}
+		s.quietly(stop)
+		*server.addr = addr
+	}
+	return g, nil
+}
+
+// startPostern starts both daemons with all that they do for an MX, and lets
+// the clients pass the greylist.
+func (s *rateSite) startPostern(ctx context.Context, e *env, dns string) (g guards, err error) {
+	milterAddr, err1 := postfixtest.FreeAddr()
+	policyAddr, err2 := postfixtest.FreeAddr()
+	table := filepath.Join(e.dir, "rate-owners")
+	if err := errors.Join(err1, err2, writeOwners(table)); err != nil {
+		return g, err
+	}
+	milterd, _, err := startVerifier(ctx, e, dns, "--listen-verify=inet:"+milterAddr)
+	if err != nil {
+		return g, err
+	}
+	s.atEnd(milterd.StopUnlessEnded)
+	policyd, socket, err := startPolicyd(ctx, e, "rate", "--listen=inet:"+policyAddr, "--resolver="+dns, "--owners=hash:"+table,
+		"--greylist-delay="+greylistDelay.String(), "--greylist-store=sqlite:"+filepath.Join(e.dir, "rate.db"))
+	if err != nil {
+		return g, err
+	}
+	s.atEnd(policyd.StopUnlessEnded)
+	return guards{milterAddr, policyAddr}, passGreylist(ctx, socket)
+}
+
+// passGreylist has every client ask until its mail is known.
+func passGreylist(ctx context.Context, socket string) error {
+	l := load{conns: 1, requests: rateClients, distinct: rateClients, request: func(_, i int) []byte {
+		return fmt.Appendf(nil, policyRequest, rateClient(i), rateHelo, rateSender, rateTo, "rate."+strconv.Itoa(i), "")
+	}}
+	const tries = 20
+	var actions map[string]int
+	for range tries {
+		var err error
+		if _, actions, err = l.send(ctx, "unix", socket); err != nil || actions["DUNNO"] == rateClients {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(greylistDelay / 2):
+		}
+	}
+	return fmt.Errorf("the greylist lets nobody pass: %v", actions)
+}
+
+// startSink starts Postfix's own, which takes every mail and drops it.
+func (s *rateSite) startSink(ctx context.Context) (addr string, err error) {
+	if addr, err = postfixtest.FreeAddr(); err != nil {
+		return "", err
+	}
+	const backlog = "1000"
+	sink, err := postfixtest.StartServer(ctx, exec.Command("smtp-sink", "-u", "nobody", addr, backlog), func(context.Context) error {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		return "", err
+	}
+	s.quietly(sink.Kill)
+	return addr, nil
+}
+
+// measure sends to both services in turn.
+func (s *rateSite) measure(ctx context.Context) ([]result, error) {
+	rates := map[string][]float64{}
+	var ratios []float64
+	for round := range rounds + 1 {
+		mails, order := rateMails, []string{bareService, guardedService}
+		if round == 0 {
+			mails = rateWarm
+		}
+		if round%2 == 0 {
+			order[0], order[1] = order[1], order[0]
+		}
+		got := map[string]float64{}
+		for _, service := range order {
+			rate, err := s.send(ctx, service, mails)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", service, err)
+			}
+			got[service] = rate
+		}
+		if round == 0 {
+			continue // processes were started, names were asked
+		}
+		for service, rate := range got {
+			rates[service] = append(rates[service], rate)
+		}
+		ratios = append(ratios, got[guardedService]/got[bareService])
+	}
+	if err := s.judged(rateWarm + rounds*rateMails); err != nil {
+		return nil, err
+	}
+	return []result{{what: "mails through Postfix, against servers that do nothing", value: median(ratios), unit: "times", least: 0.9,
+		detail: fmt.Sprintf("%.0f against %.0f mails/s (%s against %s); ratios %s", median(rates[guardedService]), median(rates[bareService]),
+			spread(rates[guardedService]), spread(rates[bareService]), spread(ratios))}}, nil
+}
+
+// send returns the mails a second, until the last has left.
+func (s *rateSite) send(ctx context.Context, service string, mails int) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, rateLimit)
+	defer cancel()
+	log, err := os.OpenFile(s.postfix.LogPath(), os.O_RDONLY|os.O_CREATE, 0o600) // postlogd(8) may not have made it yet
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	if _, err := log.Seek(0, io.SeekEnd); err != nil {
+		return 0, err
+	}
+	cmd := exec.CommandContext(ctx, "smtp-source", "-s", strconv.Itoa(rateSessions), "-m", strconv.Itoa(mails),
+		"-M", rateHelo, "-f", rateSender, "-t", rateTo, "-F", s.mail, "inet:"+s.relays[service].addr())
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("smtp-source: %w: %s\n%s", err, out, s.postfix.LogTail())
+	}
+	if err := waitSent(ctx, log, mails); err != nil {
+		return 0, fmt.Errorf("%w\n%s", err, s.postfix.LogTail())
+	}
+	return float64(mails) / time.Since(start).Seconds(), nil
+}
+
+// waitSent reads on in Postfix's log until that many mails have left.
+func waitSent(ctx context.Context, log io.Reader, mails int) error {
+	lines := bufio.NewReaderSize(log, 64<<10)
+	var line []byte
+	for sent := 0; sent < mails; {
+		part, err := lines.ReadSlice('\n')
+		line = append(line, part...)
+		if err == nil {
+			switch {
+			case bytes.Contains(line, []byte("status=sent")):
+				sent++
+			case bytes.Contains(line, []byte("status=")), bytes.Contains(line, []byte("reject:")):
+				return fmt.Errorf("a mail was not delivered: %s", line)
+			}
+			line = line[:0]
+			continue
+		}
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d mails have left: %w", sent, mails, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// judged asserts by the records that Postern has looked at everything.
+func (s *rateSite) judged(mails int) error {
+	for path, want := range map[string][]string{
+		s.records: {`"dmarc":"pass"`, `"dkim":"pass"`, `"spf":"pass"`},
+		s.greeted: {`"check":"ownership"`, `"check":"dnsbl"`, `"check":"greylist"`},
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, word := range want {
+			if n := bytes.Count(text, []byte(word)); n < mails {
+				return fmt.Errorf("%d of %d mails have %s in their record", n, mails, word)
+			}
+		}
+	}
+	return nil
+}
+
+// proxyRelay hands connections on with the client's address in front, as
+// HAProxy does: mail from this machine itself
+// would not be checked. What it costs is the same for both sides.
+type proxyRelay struct {
+	listener net.Listener
+	target   string
+	done     chan struct{}
+}
+
+func startProxyRelay(target string) (*proxyRelay, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &proxyRelay{listener: listener, target: target, done: make(chan struct{})}
+	go r.accept()
+	return r, nil
+}
+
+func (r *proxyRelay) addr() string { return r.listener.Addr().String() }
+
+func (r *proxyRelay) stop() {
+	_ = r.listener.Close()
+	<-r.done
+}
+
+// accept ends with the listener, and once every connection has.
+func (r *proxyRelay) accept() {
+	defer close(r.done)
+	for i := 0; ; i++ {
+		conn, err := r.listener.Accept()
+		if err != nil {
+			return
+		}
+		go r.relay(conn, i) // ends with smtp-source or Postfix
+	}
+}
+
+func (r *proxyRelay) relay(client net.Conn, i int) {
+	defer client.Close()
+	server, err := net.Dial("tcp", r.target)
+	if err != nil {
+		return // the client sees the end
+	}
+	defer server.Close()
+	from := netip.AddrPortFrom(netip.MustParseAddr(rateClient(i)), client.RemoteAddr().(*net.TCPAddr).AddrPort().Port())
+	if _, err := io.WriteString(server, postfixtest.ProxyLine(from)); err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(server, client)
+		_ = server.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(client, server)
+}
+
+// idleMilter continues everything.
+type idleMilter struct{ gomilter.NoOpMilter }
+
+// Header gives no answer, as idleFlags have it.
+func (idleMilter) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
+	return nil, nil
+}
+
+// BodyChunk does neither.
+func (idleMilter) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, error) { return nil, nil }
+
+// idleFlags are those of postern-milterd.
+const idleFlags = gomilter.OptNoUnknown | gomilter.OptNoHeaderReply | gomilter.OptNoBodyReply
+
+func serveIdleMilter(ready func(string), done io.Reader) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := gomilter.Server{NewMilter: func() gomilter.Milter { return idleMilter{} }, Protocol: idleFlags}
+	go server.Serve(listener) // ends with the process
+	ready(listener.Addr().String())
+	_, err = io.Copy(io.Discard, done)
+	return err
+}
+
+// serveDunno is a policy server that has no opinion.
+func serveDunno(ready func(string), done io.Reader) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the process
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go dunno(conn)
+		}
+	}()
+	ready(listener.Addr().String())
+	_, err = io.Copy(io.Discard, done)
+	return err
+}
+
+func dunno(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return
+		}
+		if len(line) > 1 {
+			continue
+		}
+		if _, err := io.WriteString(conn, "action=DUNNO\n\n"); err != nil {
+			return
+		}
+	}
+}
