@@ -196,36 +196,24 @@ var attributeNames = [...]string{
 	attrSNI:                   "tls_sni",
 }
 
-// attributeOf finds an attribute by its name.
-func attributeOf(name string) attribute {
-	for a := attrUnknown + 1; int(a) < len(attributeNames); a++ {
-		if attributeNames[a] == name {
-			return a
-		}
-	}
-	return attrUnknown
-}
+// vocabulary is what a wire.Reader needs, so that its words are attributes.
+func vocabulary() []string { return attributeNames[attrUnknown+1:] }
 
-// requestParser types the requests of one connection. Postfix sends the same
-// attributes in the same order each time, so it looks for each where the
-// request before had it.
+// requestParser types one request.
 type requestParser struct {
-	order []attribute // of the request before, at most wire.MaxAttributes
-
-	// Of the present request:
 	seen                       uint64 // a bit for each attribute
 	problem                    string
 	request, sender, recipient string
 }
 
-// parse types the attributes into r. What Postfix itself can send never fails;
-// an error means that the peer is not Postfix or that the stream is corrupt.
-// Unknown attributes are those of a newer Postfix and are left alone.
-func (p *requestParser) parse(r *Request, attrs []wire.Attr, received time.Time) error {
+// parseRequest types the attributes into r. What Postfix itself can send never
+// fails; an error means that the peer is not Postfix or that the stream is
+// corrupt. Unknown attributes are those of a newer Postfix and are left alone.
+func parseRequest(r *Request, attrs []wire.Attr, received time.Time) error {
 	*r = Request{Received: received}
-	*p = requestParser{order: p.order}
+	var p requestParser
 	for i := range attrs {
-		if a := p.attribute(i, attrs[i].Name); a != attrUnknown {
+		if a := attribute(attrs[i].Word); a != attrUnknown {
 			p.take(r, a, attrs[i].Value)
 		}
 	}
@@ -243,16 +231,6 @@ func (p *requestParser) parse(r *Request, attrs []wire.Attr, received time.Time)
 	r.Sender = mailaddr.ParseInternal(p.sender)
 	r.Recipient = mailaddr.ParseInternal(p.recipient)
 	return nil
-}
-
-// attribute tells what the i-th attribute of a request is.
-func (p *requestParser) attribute(i int, name string) attribute {
-	if i == len(p.order) {
-		p.order = append(p.order, attributeOf(name))
-	} else if attributeNames[p.order[i]] != name {
-		p.order[i] = attributeOf(name)
-	}
-	return p.order[i]
 }
 
 // once refuses an attribute that comes a second time: two different logins in

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,21 +53,19 @@ func attrs(text string) []wire.Attr {
 	var out []wire.Attr
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-		out = append(out, wire.Attr{Name: name, Value: value})
+		out = append(out, wire.Attr{Name: name, Value: value, Word: slices.Index(vocabulary(), name) + 1})
 	}
 	return out
 }
 
-// parseRequest is the first request of a connection.
-func parseRequest(attrs []wire.Attr, received time.Time) (*Request, error) {
-	var p requestParser
-	r := new(Request)
-	return r, p.parse(r, attrs, received)
+func parse(attrs []wire.Attr, received time.Time) (*Request, error) {
+	r := &Request{Helo: "of the request before"}
+	return r, parseRequest(r, attrs, received)
 }
 
 func TestParseRequest(t *testing.T) {
 	now := time.Unix(1000, 0)
-	got, err := parseRequest(attrs(full), now)
+	got, err := parse(attrs(full), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +93,7 @@ func TestParseRequestClients(t *testing.T) {
 		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::1",
 		"unknown": "invalid IP", "": "invalid IP", "300.1.1.1": "invalid IP", "\x00": "invalid IP", strings.Repeat("1", 9000): "invalid IP",
 	} {
-		r, err := parseRequest(attrs("request=smtpd_access_policy\nclient_address="+value+"\nclient_name=unknown\n"), time.Now())
+		r, err := parse(attrs("request=smtpd_access_policy\nclient_address="+value+"\nclient_name=unknown\n"), time.Now())
 		if err != nil || r.Client.Address.String() != want || r.Client.Name != "" {
 			t.Errorf("%.20q: %v, %q, %v", value, r.Client.Address, r.Client.Name, err)
 		}
@@ -112,14 +111,14 @@ func TestParseRequestRefuses(t *testing.T) {
 		"request=smtpd_access_policy\nrecipient_count=many\n":         "attribute recipient_count=\"many\" is not a number",
 		"request=smtpd_access_policy\nsize=99999999999999999999999\n": "is not a number",
 	} {
-		_, err := parseRequest(attrs(in), time.Now())
+		_, err := parse(attrs(in), time.Now())
 		var broken *wire.ProtocolError
 		if !errors.As(err, &broken) || !strings.Contains(broken.Problem, want) {
 			t.Errorf("%.60q: %v, want %q", in, err, want)
 		}
 	}
 	for _, name := range strings.Fields("request protocol_state sasl_username client_address ccert_issuer") {
-		_, err := parseRequest(attrs(full+name+"=x\n"), time.Now())
+		_, err := parse(attrs(full+name+"=x\n"), time.Now())
 		if err == nil {
 			t.Errorf("%s twice was taken", name)
 		}
@@ -131,7 +130,7 @@ func TestStates(t *testing.T) {
 		"CONNECT": false, "EHLO": false, "HELO": false, "MAIL": true, "RCPT": true,
 		"DATA": true, "END-OF-MESSAGE": true, "VRFY": false, "ETRN": false, "FUTURE": false,
 	} {
-		r, err := parseRequest(attrs("request=smtpd_access_policy\nprotocol_state="+name+"\n"), time.Now())
+		r, err := parse(attrs("request=smtpd_access_policy\nprotocol_state="+name+"\n"), time.Now())
 		if err != nil || r.State.HasSender() != sender || (r.State == StateOther) != (name == "FUTURE") {
 			t.Errorf("%s: state %d, %v", name, r.State, err)
 		}

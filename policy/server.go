@@ -58,7 +58,7 @@ type Server struct {
 // or breaks the protocol, or until the connection's owner wants it closed: a
 // request that has been read is answered first. It leaves conn open.
 func (s *Server) ServeConn(conn Conn, bound []string) {
-	c := connection{server: s, conn: conn, reader: wire.NewReader(conn), bound: bound, now: time.Now()}
+	c := connection{server: s, conn: conn, reader: wire.NewReader(conn, vocabulary()...), bound: bound, now: time.Now()}
 	defer c.recover()
 	for c.next() {
 	}
@@ -74,7 +74,6 @@ type connection struct {
 	now    time.Time // when the clock was last read
 	armed  time.Time // when the write deadline was last set
 
-	parser   requestParser
 	request  Request
 	decision Decision
 	reply    []byte
@@ -93,7 +92,7 @@ func (c *connection) next() bool {
 	}
 	if err == nil {
 		c.now = time.Now()
-		if err = c.parser.parse(&c.request, attrs, c.now); err == nil {
+		if err = parseRequest(&c.request, attrs, c.now); err == nil {
 			return c.answer()
 		}
 	}

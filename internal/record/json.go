@@ -12,22 +12,22 @@ import (
 // them. A busy server writes a record for each request; this costs a fraction of
 // going through the encoder.
 func (r *Record) AppendJSON(b []byte) []byte {
-	b = appendText(b, "daemon", r.Daemon)
-	b = appendText(b, "check", r.Check)
-	b = appendText(b, "verdict", r.Verdict)
-	b = appendText(b, "reason", string(r.Reason))
-	b = appendText(b, "action", r.Action)
-	b = appendText(b, "mode", r.Mode)
-	b = appendText(b, "peer", r.Peer)
-	b = appendText(b, "instance", r.Instance)
-	b = appendText(b, "queue_id", r.QueueID)
-	b = appendText(b, "client_address", r.ClientAddress)
-	b = appendText(b, "client_port", r.ClientPort)
-	b = appendText(b, "client_name", r.ClientName)
-	b = appendText(b, "helo", r.Helo)
-	b = appendText(b, "sender", r.Sender)
-	b = appendText(b, "recipient", r.Recipient)
-	b = appendText(b, "sasl_username", r.SASLUsername)
+	b = appendText(b, `,"daemon":"`, r.Daemon)
+	b = appendText(b, `,"check":"`, r.Check)
+	b = appendText(b, `,"verdict":"`, r.Verdict)
+	b = appendText(b, `,"reason":"`, string(r.Reason))
+	b = appendText(b, `,"action":"`, r.Action)
+	b = appendText(b, `,"mode":"`, r.Mode)
+	b = appendText(b, `,"peer":"`, r.Peer)
+	b = appendText(b, `,"instance":"`, r.Instance)
+	b = appendText(b, `,"queue_id":"`, r.QueueID)
+	b = appendText(b, `,"client_address":"`, r.ClientAddress)
+	b = appendText(b, `,"client_port":"`, r.ClientPort)
+	b = appendText(b, `,"client_name":"`, r.ClientName)
+	b = appendText(b, `,"helo":"`, r.Helo)
+	b = appendText(b, `,"sender":"`, r.Sender)
+	b = appendText(b, `,"recipient":"`, r.Recipient)
+	b = appendText(b, `,"sasl_username":"`, r.SASLUsername)
 	b = r.appendMessage(b)
 	b = appendMilliseconds(b, r.Duration)
 	if len(r.Steps) > 0 {
@@ -42,23 +42,23 @@ func (r *Record) AppendJSON(b []byte) []byte {
 
 // appendMessage appends the members that only records of milterd have.
 func (r *Record) appendMessage(b []byte) []byte {
-	b = appendText(b, "message_id", r.MessageID)
-	b = appendText(b, "from", r.From)
-	b = appendText(b, "spf", r.SPF)
-	b = appendText(b, "dkim", r.DKIM)
-	b = appendText(b, "arc", r.ARC)
-	b = appendText(b, "dmarc", r.DMARC)
-	b = appendText(b, "disposition", r.Disposition)
-	return appendText(b, "signed_by", r.SignedBy)
+	b = appendText(b, `,"message_id":"`, r.MessageID)
+	b = appendText(b, `,"from":"`, r.From)
+	b = appendText(b, `,"spf":"`, r.SPF)
+	b = appendText(b, `,"dkim":"`, r.DKIM)
+	b = appendText(b, `,"arc":"`, r.ARC)
+	b = appendText(b, `,"dmarc":"`, r.DMARC)
+	b = appendText(b, `,"disposition":"`, r.Disposition)
+	return appendText(b, `,"signed_by":"`, r.SignedBy)
 }
 
 // appendJSON is AppendJSON for one element of steps[].
 func (s *Step) appendJSON(b []byte) []byte {
-	b = appendText(b, "check", s.Check)
-	b = appendText(b, "verdict", s.Verdict)
-	b = appendText(b, "reason", string(s.Reason))
-	b = appendText(b, "mode", s.Mode)
-	b = appendText(b, "detail", s.Detail)
+	b = appendText(b, `,"check":"`, s.Check)
+	b = appendText(b, `,"verdict":"`, s.Verdict)
+	b = appendText(b, `,"reason":"`, string(s.Reason))
+	b = appendText(b, `,"mode":"`, s.Mode)
+	b = appendText(b, `,"detail":"`, s.Detail)
 	if s.Duration > 0 {
 		b = appendMilliseconds(b, s.Duration)
 	}
@@ -75,12 +75,16 @@ func appendKey(b []byte, key string) []byte {
 	return append(b, '"', ':')
 }
 
-// appendText leaves out a member without a text.
+// appendText leaves out a member without a text. key is the key and all that
+// stands around it.
 func appendText(b []byte, key, text string) []byte {
 	if text == "" {
 		return b
 	}
-	b = append(appendKey(b, key), '"')
+	if n := len(b); n == 0 || b[n-1] == '{' {
+		key = key[len(","):]
+	}
+	b = append(b, key...)
 	return append(appendEscaped(b, text), '"')
 }
 

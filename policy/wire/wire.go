@@ -16,6 +16,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -49,7 +50,12 @@ const (
 )
 
 // Attr is one attribute as it was sent, nothing decoded.
-type Attr struct{ Name, Value string }
+type Attr struct {
+	Name, Value string
+	// Word is the place of Name in the reader's vocabulary, counted from 1; 0
+	// if it is not there.
+	Word int
+}
 
 // ProtocolError says how a request broke the protocol.
 type ProtocolError struct{ Problem string }
@@ -76,16 +82,21 @@ type Reader struct {
 	attrs []Attr
 	armed time.Time // when the idle deadline was last set
 
+	vocabulary []string
+	words      []int // of the attributes of the request before, at most MaxAttributes
+
 	idle, request time.Duration
 }
 
-// NewReader returns a Reader on conn with the default time-outs.
-func NewReader(conn net.Conn) *Reader {
+// NewReader returns a Reader on conn with the default time-outs. The
+// vocabulary is the names that the caller knows; it is not copied.
+func NewReader(conn net.Conn, vocabulary ...string) *Reader {
 	return &Reader{
-		conn:    conn,
-		buf:     make([]byte, initialBuffer),
-		idle:    IdleTimeout,
-		request: RequestTimeout,
+		conn:       conn,
+		buf:        make([]byte, initialBuffer),
+		idle:       IdleTimeout,
+		request:    RequestTimeout,
+		vocabulary: vocabulary,
 	}
 }
 
@@ -211,31 +222,76 @@ func (r *Reader) readError(err error, pending int) error {
 // parse cuts the first request of raw, which ends in an empty line, into
 // attributes, and returns what follows it.
 func (r *Reader) parse(raw string) (rest string, err error) {
-	r.attrs = r.attrs[:0]
+	attrs := r.attrs[:0]
 	for raw[0] != '\n' {
-		end := strings.IndexByte(raw, '\n')
-		line := raw[:end]
-		raw = raw[end+1:]
-		if len(r.attrs) == MaxAttributes {
+		if len(attrs) == MaxAttributes {
 			return "", problem("more than %d attributes", MaxAttributes)
 		}
-		if len(line) > MaxLine {
+		n, word := r.guess(len(attrs), raw)
+		if n == 0 {
+			if n = nameLength(raw); n == 0 {
+				return "", notAnAttribute(raw)
+			}
+			word = r.learn(len(attrs), raw[:n])
+		}
+		value, end := raw[n+1:], 0
+		if value[0] != '\n' { // many are empty
+			end = strings.IndexByte(value, '\n')
+		}
+		if n+1+end > MaxLine {
 			return "", problem("line longer than %d octets", MaxLine)
 		}
-		eq := strings.IndexByte(line, '=')
-		switch {
-		case eq > 0:
-			r.attrs = append(r.attrs, Attr{Name: line[:eq], Value: line[eq+1:]})
-		case line == "\r":
-			return "", problem("lines end in CR LF; the protocol ends them in LF")
-		default:
-			return "", problem("line %q is not name=value", clip(line))
-		}
+		attrs = append(attrs, Attr{Name: raw[:n], Value: value[:end], Word: word})
+		raw = value[end+1:]
 	}
-	if len(r.attrs) == 0 {
+	r.attrs = attrs
+	if len(attrs) == 0 {
 		return "", problem("empty request")
 	}
 	return raw[1:], nil
+}
+
+// guess gives the length of the name that lines begin with, and its word, if
+// it is what the request before had at place i; else 0. Clients send the same
+// attributes in the same order each time.
+func (r *Reader) guess(i int, lines string) (n, word int) {
+	if i >= len(r.words) || r.words[i] == 0 {
+		return 0, 0
+	}
+	word = r.words[i]
+	name := r.vocabulary[word-1]
+	if n = len(name); n < len(lines) && lines[n] == '=' && lines[:n] == name {
+		return n, word
+	}
+	return 0, 0
+}
+
+// learn gives the word of the name at place i.
+func (r *Reader) learn(i int, name string) int {
+	word := slices.Index(r.vocabulary, name) + 1
+	if i == len(r.words) {
+		r.words = append(r.words, word)
+	} else {
+		r.words[i] = word
+	}
+	return word
+}
+
+// nameLength is that of the name the first line begins with; 0 if it has none.
+func nameLength(lines string) int {
+	return max(0, strings.IndexByte(lines[:strings.IndexByte(lines, '\n')], '='))
+}
+
+// notAnAttribute says what is wrong with a line that has no name.
+func notAnAttribute(lines string) error {
+	line := lines[:strings.IndexByte(lines, '\n')]
+	switch {
+	case len(line) > MaxLine:
+		return problem("line longer than %d octets", MaxLine)
+	case line == "\r":
+		return problem("lines end in CR LF; the protocol ends them in LF")
+	}
+	return problem("line %q is not name=value", clip(line))
 }
 
 // WriteReply sends "action=text" and the empty line in one write. It frames

@@ -52,7 +52,7 @@ func (e *endless) Read(b []byte) (int, error) {
 
 func readAll(t *testing.T, in ...string) (requests [][]Attr, err error) {
 	t.Helper()
-	r := NewReader(&pieces{rest: in})
+	r := NewReader(&pieces{rest: in}, known...)
 	for {
 		attrs, err := r.Read()
 		if err != nil {
@@ -64,19 +64,49 @@ func readAll(t *testing.T, in ...string) (requests [][]Attr, err error) {
 
 const one = "request=smtpd_access_policy\nsender=a@b.example\nempty=\nx=1=2\n\n"
 
-var oneAttrs = []Attr{{"request", "smtpd_access_policy"}, {"sender", "a@b.example"}, {"empty", ""}, {"x", "1=2"}}
+var oneAttrs = []Attr{{"request", "smtpd_access_policy", 2}, {"sender", "a@b.example", 1}, {"empty", "", 0}, {"x", "1=2", 0}}
+
+// known is a vocabulary, in an order of its own.
+var known = []string{"sender", "request", "recipient"}
 
 func TestReadSplitAnywhere(t *testing.T) {
 	in := one + one
 	for cut := 1; cut < len(in); cut++ {
 		got, err := readAll(t, in[:cut], in[cut:])
 		if err != io.EOF || len(got) != 2 || !slices.Equal(got[0], oneAttrs) || !slices.Equal(got[1], oneAttrs) {
-			t.Fatalf("cut at %d: %q, %v", cut, got, err)
+			t.Fatalf("cut at %d: %+v, %v", cut, got, err)
 		}
 	}
 	got, err := readAll(t, strings.Split(in, "")...)
 	if err != io.EOF || len(got) != 2 {
 		t.Fatalf("octet by octet: %d requests, %v", len(got), err)
+	}
+}
+
+// What the request before had at a place is only a guess.
+func TestWords(t *testing.T) {
+	requests := []string{
+		"sender=a\nrequest=b\n", "sender=a\nrequest=b\n", "request=b\nsender=a\nrecipient=c\n", "sender=a\n", "request=b\nsende=x\nrecipient=c\n",
+		"requests=x\nsender==\nrecipien=x\nsender=y\n", "request=\nsender\x00=x\nsender=z\n", "x=sender\n",
+	}
+	got, err := readAll(t, strings.Join(requests, "\n")+"\n")
+	if err != io.EOF || len(got) != len(requests) {
+		t.Fatalf("%d requests, %v", len(got), err)
+	}
+	for i, attrs := range got {
+		var text strings.Builder
+		for _, a := range attrs {
+			text.WriteString(a.Name + "=" + a.Value + "\n")
+			if a.Word != slices.Index(known, a.Name)+1 {
+				t.Errorf("request %d: %q is word %d", i, a.Name, a.Word)
+			}
+		}
+		if text.String() != requests[i] {
+			t.Errorf("request %d: %q, want %q", i, text.String(), requests[i])
+		}
+	}
+	if _, err := readAll(t, "sender=a\n\nsende\n\n"); err == io.EOF {
+		t.Error("a line without a name was taken after one with it")
 	}
 }
 
@@ -90,7 +120,7 @@ func TestReadValuesAreData(t *testing.T) {
 	} {
 		got, err := readAll(t, "v="+value+"\n\n")
 		if err != io.EOF || len(got) != 1 || got[0][0].Value != value {
-			t.Errorf("%s: %q, %v", name, got, err)
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }
@@ -245,7 +275,7 @@ func FuzzRead(f *testing.F) {
 		for chunk := range slices.Chunk(in, size) {
 			conn.rest = append(conn.rest, string(chunk))
 		}
-		r := NewReader(&conn)
+		r := NewReader(&conn, known...)
 		var again strings.Builder
 		for {
 			attrs, err := r.Read()
@@ -253,8 +283,11 @@ func FuzzRead(f *testing.F) {
 				break
 			}
 			for _, a := range attrs {
+				if a.Word != slices.Index(known, a.Name)+1 {
+					t.Fatalf("%q is word %d", a.Name, a.Word)
+				}
 				if a.Name == "" || strings.ContainsAny(a.Name, "=\n") || strings.Contains(a.Value, "\n") {
-					t.Fatalf("attribute %q", a)
+					t.Fatalf("attribute %+v", a)
 				}
 				again.WriteString(a.Name + "=" + a.Value + "\n")
 			}
@@ -268,12 +301,14 @@ func FuzzRead(f *testing.F) {
 
 func BenchmarkRead(b *testing.B) {
 	var req strings.Builder
+	var vocabulary []string
 	for i := range 29 {
-		req.WriteString("attribute" + strconv.Itoa(i) + "=some value\n")
+		vocabulary = append(vocabulary, "attribute"+strconv.Itoa(i))
+		req.WriteString(vocabulary[i] + "=some value\n")
 	}
 	req.WriteString("\n")
 	conn := &repeat{text: req.String()}
-	r := NewReader(conn)
+	r := NewReader(conn, vocabulary...)
 	b.SetBytes(int64(req.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
