@@ -151,6 +151,9 @@ func (a *Author) guess(text string, found ...string) {
 	if decoded, ok := decodeWords(text); ok {
 		texts = append(texts, decoded)
 	}
+	if plain := dropComments(text); plain != text {
+		texts = append(texts, plain)
+	}
 	var single []string
 	signs := false
 	for _, text := range texts {
@@ -180,9 +183,7 @@ func (a *Author) guess(text string, found ...string) {
 	}
 }
 
-// candidates yields what stands behind each "@", up to the first octet that
-// cannot be in a domain. When that is a control character, the reading of
-// those who drop it is yielded too.
+// candidates yields what could be the domain behind each "@".
 func candidates(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for {
@@ -191,34 +192,75 @@ func candidates(text string) iter.Seq[string] {
 				return
 			}
 			text = text[at+1:]
-			start := strings.TrimLeft(text, " \t\r\n[")
-			end := domainEnd(start)
-			if !yield(strings.Trim(start[:end], ".-")) {
-				return
-			}
-			if end < len(start) && isHidden(start[end]) && !yield(dropHidden(start)) {
-				return
+			for _, domain := range readings(strings.TrimLeft(text, " \t\r\n[")) {
+				if !yield(domain) {
+					return
+				}
 			}
 		}
 	}
 }
 
-// maxCandidate bounds what is read across control characters: no domain is
+// readings gives the domain that a text begins with, up to the first octet that
+// cannot be in one. When that is a control character, a quote or an escape, the
+// reading of those who drop it counts too, and so does that of those who drop
+// the space within brackets.
+func readings(text string) []string {
+	end := domainEnd(text)
+	all := []string{strings.Trim(text[:end], ".-")}
+	if end == len(text) {
+		return all
+	}
+	if isHidden(text[end]) {
+		domain, _ := dropOctets(text, isHidden)
+		all = append(all, domain)
+	}
+	if isHiddenOrSpace(text[end]) {
+		if domain, next := dropOctets(text, isHiddenOrSpace); next == '>' {
+			all = append(all, domain)
+		}
+	}
+	return all
+}
+
+// maxCandidate bounds what is read across dropped octets: no domain is
 // longer, as U-labels in UTF-8.
 const maxCandidate = 1024
 
-func dropHidden(text string) string {
+// dropOctets reads a domain without certain octets, up to the next one that
+// cannot be in it, which it gives too.
+func dropOctets(text string, drop func(byte) bool) (domain string, next byte) {
 	kept := make([]byte, 0, 64)
 	for i := 0; i < min(len(text), maxCandidate); i++ {
-		if isHidden(text[i]) {
+		if drop(text[i]) {
 			continue
 		}
 		if !isDomainOctet(text[i]) {
+			next = text[i]
 			break
 		}
 		kept = append(kept, text[i])
 	}
-	return string(bytes.Trim(kept, ".-"))
+	return string(bytes.Trim(kept, ".-")), next
+}
+
+// dropComments gives what is left to those who put together what stands around a
+// comment.
+func dropComments(text string) string {
+	var kept []byte
+	for {
+		start := strings.IndexByte(text, '(')
+		if start < 0 {
+			break
+		}
+		end := commentEnd(text[start:])
+		if end < 0 {
+			break
+		}
+		kept = append(kept, text[:start]...)
+		text = text[start+end:]
+	}
+	return string(kept) + text
 }
 
 func domainEnd(text string) int {
@@ -234,7 +276,13 @@ func isDomainOctet(b byte) bool {
 	return isAlpha(b) || isDigit(b) || b == '-' || b == '.' || b == '_' || b >= 0x80
 }
 
-func isHidden(b byte) bool { return b < ' ' && !isSpace(b) || b == 0x7f }
+// isHidden tells what some readers drop from an address: control characters, and
+// what quotes and escapes.
+func isHidden(b byte) bool {
+	return b < ' ' && !isSpace(b) || b == 0x7f || b == '"' || b == '\\'
+}
+
+func isHiddenOrSpace(b byte) bool { return isHidden(b) || isSpace(b) }
 
 func isSpace(b byte) bool { return b == ' ' || b == '\t' || b == '\r' || b == '\n' }
 
