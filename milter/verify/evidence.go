@@ -185,8 +185,9 @@ func (v *Verifier) heloSignal(ctx context.Context, e Envelope) found {
 
 // heloLiteral reads an address literal (RFC 5321 section 4.1.3).
 func heloLiteral(helo string) (netip.Addr, bool) {
-	inner, ok := strings.CutPrefix(helo, "[")
-	if inner, ok = strings.CutSuffix(inner, "]"); !ok {
+	inner, opened := strings.CutPrefix(helo, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	if !opened || !closed {
 		return netip.Addr{}, false
 	}
 	const tag = "IPv6:"
