@@ -129,10 +129,16 @@ func (e Entry) Merge(o Entry) Entry {
 // Expired tells whether nobody needs the entry any more.
 func (e Entry) Expired(now Stamp, l Limits) bool {
 	if e.ID.IsClient() {
-		return !e.Client.live(now, l)
+		return e.Client.Expired(now, l)
 	}
-	return !e.Triplet.live(now, l)
+	return e.Triplet.Expired(now, l)
 }
+
+// Expired tells whether nobody needs the triplet any more.
+func (t Triplet) Expired(now Stamp, l Limits) bool { return !t.live(now, l) }
+
+// Expired tells whether nobody needs the credit any more.
+func (c Client) Expired(now Stamp, l Limits) bool { return !c.live(now, l) }
 
 // ErrFull is the error of a store that cannot take more.
 var ErrFull = errors.New("greylist store is full")

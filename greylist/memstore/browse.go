@@ -26,11 +26,11 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 func (sh *shard) appendEntries(to []greylist.Entry) []greylist.Entry {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, e := range sh.entries {
-		if !e.Deleted {
-			to = append(to, e.Entry)
+	sh.all(func(slot int) {
+		if !sh.slots[slot].is(deleted) {
+			to = append(to, sh.entry(slot))
 		}
-	}
+	})
 	return to
 }
 
@@ -39,10 +39,9 @@ func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
 	for _, e := range entries {
 		all := ids{networkClient: e.ID}
 		err := s.with(ctx, all, func(h *hold) error {
-			merged := h.peek(&all, networkClient).Merge(e)
-			return s.change(h.at[networkClient], e.ID, func(to *greylist.Entry) {
-				to.Triplet, to.Client = merged.Triplet, merged.Client
-			})
+			known, _ := h.peek(&all, networkClient)
+			merged := greylist.Entry{Triplet: known.triplet, Client: known.client}.Merge(e)
+			return h.change(&all, networkClient, state{merged.Triplet, merged.Client})
 		})
 		if err != nil {
 			return err
@@ -57,11 +56,12 @@ func (s *Store) Delete(ctx context.Context, all []greylist.ID) (int, error) {
 	for _, id := range all {
 		one := ids{networkClient: id}
 		err := s.with(ctx, one, func(h *hold) error {
-			if h.peek(&one, networkClient).ID == "" {
+			if _, ok := h.peek(&one, networkClient); !ok {
 				return nil
 			}
 			n++
-			s.forget(&s.shards[h.at[networkClient]], id)
+			sh := &s.shards[h.at[networkClient]]
+			s.forget(sh, sh.find(h.hash[networkClient], id))
 			return nil
 		})
 		if err != nil {
@@ -72,14 +72,13 @@ func (s *Store) Delete(ctx context.Context, all []greylist.ID) (int, error) {
 }
 
 // forget removes an entry; with a backing, once the backing has.
-func (s *Store) forget(sh *shard, id greylist.ID) {
-	e := sh.entries[id]
+func (s *Store) forget(sh *shard, slot int) {
 	if s.backing == nil {
-		delete(sh.entries, id)
+		sh.remove(slot)
 		return
 	}
-	e.Deleted = true
-	s.mark(sh, e)
+	sh.slots[slot].set(deleted, true)
+	s.mark(sh, slot)
 }
 
 // Purge forgets what has expired, one shard after the other, and returns how
@@ -97,15 +96,12 @@ func (s *Store) purgeShard(sh *shard, now greylist.Stamp, l greylist.Limits) int
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	n := 0
-	for id, e := range sh.entries {
-		if !e.dirty && e.Expired(now, l) {
-			delete(sh.entries, id)
+	sh.all(func(slot int) {
+		if e := &sh.slots[slot]; !e.is(dirty) && e.expired(now, l) {
+			s.drop(sh, slot)
 			n++
 		}
-	}
-	if n > 0 {
-		sh.evicted++
-	}
+	})
 	for network, w := range sh.flood {
 		if !w.runs(now) {
 			delete(sh.flood, network)
@@ -117,17 +113,18 @@ func (s *Store) purgeShard(sh *shard, now greylist.Stamp, l greylist.Limits) int
 // Discard drops an entry that the backing has deleted because it had expired,
 // unless it has come back to life in memory meanwhile: then it is written again.
 func (s *Store) Discard(id greylist.ID, rowID int64) {
-	sh := &s.shards[s.shardOf(id)]
+	hash := s.hash(id)
+	sh := &s.shards[shardOf(hash)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e := sh.entries[id]
-	if e == nil || e.RowID != rowID {
+	slot := sh.find(hash, id)
+	if slot < 0 || sh.slots[slot].rowID != rowID {
 		return
 	}
-	e.RowID = 0
-	if !e.dirty {
-		delete(sh.entries, id)
-		sh.evicted++
+	e := &sh.slots[slot]
+	e.rowID = 0
+	if !e.is(dirty) {
+		s.drop(sh, slot)
 	}
 }
 
@@ -136,7 +133,7 @@ func (s *Store) Len() int {
 	n := 0
 	for i := range s.shards {
 		s.shards[i].mu.Lock()
-		n += len(s.shards[i].entries)
+		n += s.shards[i].live
 		s.shards[i].mu.Unlock()
 	}
 	return n

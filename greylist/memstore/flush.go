@@ -1,63 +1,71 @@
 package memstore
 
-import "github.com/postern-mail/postern/greylist"
-
-// Batch is what changed since the last one, for a backing to write.
+// Batch is what changed since it was last written, for a backing to write.
 type Batch struct {
-	Rows    []Row // write sets RowID of rows that get one
-	entries []*entry
-	version []uint32
+	Rows   []Row // write sets RowID of rows that get one
+	places []place
 }
 
-// Take copies at most limit changed entries (more by what one shard has). The caller
-// gives the batch to Written or to Failed; there is one batch at a time.
-func (s *Store) Take(limit int) *Batch {
-	b := new(Batch)
-	for i := range s.shards {
-		if len(b.Rows) >= limit {
-			break
-		}
-		b.take(&s.shards[i])
+// place is where a row of a batch comes from. An entry that waits to be written
+// keeps its slot.
+type place struct {
+	shard, slot int32
+	version     uint32
+}
+
+// Take copies the changed entries of the shards from one on, until it has limit
+// of them (more by what one shard has), and returns the shard to go on from, 0
+// after the last. The caller gives the batch to Written or to Failed; there is
+// one batch at a time.
+func (s *Store) Take(from, limit int) (b *Batch, next int) {
+	b = new(Batch)
+	for next = from; next < shards && len(b.Rows) < limit; next++ {
+		b.take(s, next)
 	}
-	return b
+	return b, next % shards
 }
 
-func (b *Batch) take(sh *shard) {
+func (b *Batch) take(s *Store, shard int) {
+	sh := &s.shards[shard]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, e := range sh.dirty {
-		b.Rows = append(b.Rows, e.Row)
-		b.entries = append(b.entries, e)
-		b.version = append(b.version, e.version)
+	for _, slot := range sh.dirty {
+		b.Rows = append(b.Rows, sh.row(int(slot)))
+		b.places = append(b.places, place{int32(shard), slot, sh.slots[slot].version})
 	}
-	sh.dirty = nil
+	sh.dirty = sh.dirty[:0]
 }
 
 // Written notes that the backing holds the batch.
 func (s *Store) Written(b *Batch) {
-	for i, e := range b.entries {
-		sh := &s.shards[s.shardOf(b.Rows[i].ID)]
-		sh.mu.Lock()
-		e.RowID = b.Rows[i].RowID
-		switch {
-		case e.version != b.version[i]: // changed again
-			sh.dirty = append(sh.dirty, e)
-		case e.Deleted:
-			delete(sh.entries, e.ID)
-			sh.evicted++
-		default:
-			e.dirty = false
-		}
-		sh.mu.Unlock()
+	for i, p := range b.places {
+		s.written(p, b.Rows[i].RowID)
+	}
+}
+
+func (s *Store) written(p place, rowID int64) {
+	sh := &s.shards[p.shard]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e := &sh.slots[p.slot]
+	e.rowID = rowID
+	switch {
+	case e.version != p.version: // changed again
+		sh.dirty = append(sh.dirty, p.slot)
+	case e.is(deleted):
+		e.rowID = 0
+		s.drop(sh, int(p.slot))
+	default:
+		e.set(dirty, false)
 	}
 }
 
 // Failed puts the batch back.
 func (s *Store) Failed(b *Batch) {
-	for i, e := range b.entries {
-		sh := &s.shards[s.shardOf(b.Rows[i].ID)]
+	for _, p := range b.places {
+		sh := &s.shards[p.shard]
 		sh.mu.Lock()
-		sh.dirty = append(sh.dirty, e)
+		sh.dirty = append(sh.dirty, p.slot)
 		sh.mu.Unlock()
 	}
 }
@@ -67,25 +75,12 @@ func (s *Store) Rewrite() {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
-		for _, e := range sh.entries {
-			e.RowID = 0
-			if !e.Deleted {
-				s.mark(sh, e)
+		sh.all(func(slot int) {
+			sh.slots[slot].rowID = 0
+			if !sh.slots[slot].is(deleted) {
+				s.mark(sh, slot)
 			}
-		}
-		sh.mu.Unlock()
-	}
-}
-
-// Barrier calls visit for every ID in memory, each shard under its lock. What
-// is added after it has returned has seen what the caller set up before.
-func (s *Store) Barrier(visit func(greylist.ID)) {
-	for i := range s.shards {
-		sh := &s.shards[i]
-		sh.mu.Lock()
-		for id := range sh.entries {
-			visit(id)
-		}
+		})
 		sh.mu.Unlock()
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -25,10 +26,11 @@ import (
 
 const (
 	// DefaultMaxEntries bounds a store that is not told otherwise: about
-	// 250 MB when full.
+	// 200 MB when full, of IDs of 80 octets.
 	DefaultMaxEntries = 1 << 20
 
-	shards = 256
+	shardBits = 8
+	shards    = 1 << shardBits
 	// minPerShard is room enough for the four entries of one sighting, and more.
 	minPerShard = 16
 	// maxFloodNetworks bounds the networks of a shard whose new triplets are
@@ -47,12 +49,14 @@ type Row struct {
 
 // Backing is what stands behind the memory.
 type Backing interface {
-	// Has tells whether an entry may exist; false is certain.
+	// Has tells whether an entry that is not in memory may exist; false is
+	// certain.
 	Has(id greylist.ID) bool
 	// Load reads one entry; ok is false when there is none.
 	Load(ctx context.Context, id greylist.ID) (row Row, ok bool, err error)
-	// Added hears of every new entry, under a lock of the store.
-	Added(id greylist.ID)
+	// Dropped hears of every entry that memory gives up and the backing
+	// keeps, under a lock of the store.
+	Dropped(id greylist.ID)
 }
 
 // Options describe a store.
@@ -70,17 +74,11 @@ type Store struct {
 }
 
 type shard struct {
-	mu      sync.Mutex
-	entries map[greylist.ID]*entry
-	dirty   []*entry // changed since the last Flush, each once
+	mu sync.Mutex
+	table
+	dirty   []int32 // slots changed since the last Take, each once
 	flood   map[string]window
 	evicted uint64 // counts what was dropped: a miss read meanwhile may be stale
-}
-
-type entry struct {
-	Row
-	dirty   bool
-	version uint32 // counts changes, so that Flush knows what it wrote
 }
 
 // window counts the new triplets of a network.
@@ -96,15 +94,15 @@ func New(o Options) *Store {
 	}
 	s := &Store{seed: maphash.MakeSeed(), backing: o.Backing, perMap: max(o.MaxEntries/shards, minPerShard)}
 	for i := range s.shards {
-		s.shards[i].entries = make(map[greylist.ID]*entry)
 		s.shards[i].flood = make(map[string]window)
 	}
 	return s
 }
 
-func (s *Store) shardOf(id greylist.ID) int {
-	return int(maphash.String(s.seed, string(id)) % shards)
-}
+func (s *Store) hash(id greylist.ID) uint64 { return maphash.String(s.seed, string(id)) }
+
+// shardOf takes the end of a hash that the shard's table does not look at.
+func shardOf(hash uint64) int { return int(hash >> (64 - shardBits)) }
 
 // slots are the places that a sighting touches, in this order.
 const (
@@ -125,6 +123,7 @@ func idsOf(k greylist.Key) ids {
 type hold struct {
 	store *Store
 	at    [slots]int // shard of each ID, -1 for none
+	hash  [slots]uint64
 	order [slots]int
 	n     int
 }
@@ -136,7 +135,8 @@ func (s *Store) holdOf(all ids) hold {
 		if id == "" {
 			continue
 		}
-		h.at[i] = s.shardOf(id)
+		h.hash[i] = s.hash(id)
+		h.at[i] = shardOf(h.hash[i])
 		h.insert(h.at[i])
 	}
 	return h
@@ -178,17 +178,17 @@ func (s *Store) with(ctx context.Context, all ids, f func(h *hold) error) error 
 	h.lock()
 	defer h.unlock()
 	for range maxLoads {
-		missing, seen := s.missing(&h, all)
-		if missing == "" {
+		slot, seen := s.missing(&h, &all)
+		if slot < 0 {
 			return f(&h)
 		}
 		h.unlock()
-		row, ok, err := s.backing.Load(ctx, missing)
+		row, ok, err := s.backing.Load(ctx, all[slot])
 		h.lock()
 		if err != nil {
 			return fmt.Errorf("read the greylist: %w", err)
 		}
-		if err := s.loaded(missing, row, ok, seen); err != nil {
+		if err := s.loaded(h.hash[slot], all[slot], row, ok, seen); err != nil {
 			return err
 		}
 	}
@@ -197,96 +197,124 @@ func (s *Store) with(ctx context.Context, all ids, f func(h *hold) error) error 
 
 var errBusy = errors.New("greylist store: entries come and go too fast")
 
-// missing gives an ID that only the backing may know.
-func (s *Store) missing(h *hold, all ids) (greylist.ID, uint64) {
+// missing gives a slot whose ID only the backing may know, or -1.
+func (s *Store) missing(h *hold, all *ids) (int, uint64) {
 	if s.backing == nil {
-		return "", 0
+		return -1, 0
 	}
 	for i, id := range all {
 		if id == "" {
 			continue
 		}
 		sh := &s.shards[h.at[i]]
-		if _, ok := sh.entries[id]; !ok && s.backing.Has(id) {
-			return id, sh.evicted
+		if sh.find(h.hash[i], id) < 0 && s.backing.Has(id) {
+			return i, sh.evicted
 		}
 	}
-	return "", 0
+	return -1, 0
 }
 
 // loaded puts what was read into memory, an absence as a deleted entry that
 // needs no writing. What has changed since the reading began is left alone.
-func (s *Store) loaded(id greylist.ID, row Row, ok bool, seen uint64) error {
-	sh := &s.shards[s.shardOf(id)]
-	if sh.entries[id] != nil || sh.evicted != seen {
+func (s *Store) loaded(hash uint64, id greylist.ID, row Row, ok bool, seen uint64) error {
+	sh := &s.shards[shardOf(hash)]
+	if sh.find(hash, id) >= 0 || sh.evicted != seen {
 		return nil
-	}
-	if !ok {
-		row = Row{Entry: greylist.Entry{ID: id}, Deleted: true}
 	}
 	if err := s.makeRoom(sh); err != nil {
 		return err
 	}
-	sh.entries[id] = &entry{Row: row}
+	e := &sh.slots[sh.add(hash, id)]
+	e.set(deleted, !ok)
+	if ok {
+		e.rowID = row.RowID
+		e.setState(state{row.Triplet, row.Client})
+	}
 	return nil
+}
+
+// Fill puts a row of the backing into memory, before the store is used. It
+// returns false when there is no room: the backing has to know by itself that
+// it has this one.
+func (s *Store) Fill(row Row) bool {
+	hash := s.hash(row.ID)
+	sh := &s.shards[shardOf(hash)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.live >= s.perMap || sh.find(hash, row.ID) >= 0 {
+		return false
+	}
+	e := &sh.slots[sh.add(hash, row.ID)]
+	e.rowID = row.RowID
+	e.setState(state{row.Triplet, row.Client})
+	return true
 }
 
 // makeRoom drops an entry if the shard is full.
 func (s *Store) makeRoom(sh *shard) error {
-	if len(sh.entries) < s.perMap {
+	if sh.live < s.perMap {
 		return nil
 	}
-	var victim *entry
-	looked := 0
-	for _, e := range sh.entries { // the order of a map is random enough
-		if e.dirty && s.backing != nil {
+	victim, looked := -1, 0
+	start := rand.IntN(len(sh.slots))
+	for i := range sh.slots {
+		slot := (start + i) % len(sh.slots)
+		e := &sh.slots[slot]
+		if !e.is(used) || e.is(dirty) {
 			continue
 		}
-		if victim == nil || victim.worth() > e.worth() {
-			victim = e
+		if victim < 0 || sh.slots[victim].worth() > e.worth() {
+			victim = slot
 		}
 		if looked++; looked == evictionLooks {
 			break
 		}
 	}
-	if victim == nil {
+	if victim < 0 {
 		return greylist.ErrFull
 	}
-	delete(sh.entries, victim.ID)
-	sh.evicted++
+	s.drop(sh, victim)
 	return nil
 }
 
-// worth orders entries by how much their loss would hurt.
-func (e *entry) worth() int64 {
-	switch {
-	case e.Deleted:
-		return 0
-	case e.Client.Manual:
-		return 1<<62 + 1
-	case e.ID.IsClient() || e.Triplet.Passed != 0:
-		return 1<<61 + int64(max(e.Triplet.Last, e.Client.Last))
+// drop gives up an entry that needs no writing.
+func (s *Store) drop(sh *shard, slot int) {
+	if s.backing != nil && sh.slots[slot].rowID != 0 && !sh.slots[slot].is(deleted) {
+		s.backing.Dropped(sh.id(slot))
 	}
-	return int64(e.Triplet.First)
+	sh.remove(slot)
+	sh.evicted++
 }
 
-// peek gives a copy of the entry in a slot, zero if there is none.
-func (h *hold) peek(all *ids, slot int) greylist.Entry {
+// peek gives what is known of the ID in a slot; ok is false if nothing is.
+func (h *hold) peek(all *ids, slot int) (known state, ok bool) {
 	if h.at[slot] < 0 {
-		return greylist.Entry{}
+		return state{}, false
 	}
-	if e := h.store.shards[h.at[slot]].entries[all[slot]]; e != nil && !e.Deleted {
-		return e.Entry
+	sh := &h.store.shards[h.at[slot]]
+	i := sh.find(h.hash[slot], all[slot])
+	if i < 0 || sh.slots[i].is(deleted) {
+		return state{}, false
 	}
-	return greylist.Entry{}
+	return sh.slots[i].state(), true
+}
+
+func (h *hold) triplet(all *ids, slot int) greylist.Triplet {
+	known, _ := h.peek(all, slot)
+	return known.triplet
+}
+
+func (h *hold) client(all *ids, slot int) greylist.Client {
+	known, _ := h.peek(all, slot)
+	return known.client
 }
 
 func (h *hold) record(all *ids) greylist.Record {
 	return greylist.Record{
-		ByDomain:      h.peek(all, byDomain).Triplet,
-		ByNetwork:     h.peek(all, byNetwork).Triplet,
-		DomainClient:  h.peek(all, domainClient).Client,
-		NetworkClient: h.peek(all, networkClient).Client,
+		ByDomain:      h.triplet(all, byDomain),
+		ByNetwork:     h.triplet(all, byNetwork),
+		DomainClient:  h.client(all, domainClient),
+		NetworkClient: h.client(all, networkClient),
 	}
 }
 
@@ -312,61 +340,49 @@ func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limit
 }
 
 func (h *hold) apply(all *ids, c greylist.Change, now greylist.Stamp) error {
-	triplet := func(e *greylist.Entry) { e.Triplet = c.Triplet }
-	touch := func(e *greylist.Entry) { e.Client = e.Client.Touched(now) }
-	for slot, change := range [slots]func(*greylist.Entry){
-		byDomain:      onlyIf(c.WriteTriplet, triplet),
-		byNetwork:     onlyIf(c.WriteTriplet, triplet),
-		domainClient:  onlyIf(c.TouchDomain, touch),
-		networkClient: onlyIf(c.TouchNetwork, touch),
+	for slot, changes := range [slots]bool{
+		byDomain:      c.WriteTriplet,
+		byNetwork:     c.WriteTriplet,
+		domainClient:  c.TouchDomain,
+		networkClient: c.TouchNetwork,
 	} {
-		if change == nil || h.at[slot] < 0 {
+		if !changes || h.at[slot] < 0 {
 			continue
 		}
-		if err := h.store.change(h.at[slot], all[slot], change); err != nil {
+		next := state{triplet: c.Triplet}
+		if slot == domainClient || slot == networkClient {
+			next = state{client: h.client(all, slot).Touched(now)}
+		}
+		if err := h.change(all, slot, next); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func onlyIf(b bool, f func(*greylist.Entry)) func(*greylist.Entry) {
-	if !b {
-		return nil
-	}
-	return f
-}
-
-// change edits an entry, which it makes when there is none, and marks it for
-// writing.
-func (s *Store) change(shard int, id greylist.ID, edit func(*greylist.Entry)) error {
-	sh := &s.shards[shard]
-	e := sh.entries[id]
-	if e == nil {
-		if err := s.makeRoom(sh); err != nil {
+// change gives an entry, which it makes when there is none, another state and
+// marks it for writing.
+func (h *hold) change(all *ids, slot int, next state) error {
+	sh := &h.store.shards[h.at[slot]]
+	i := sh.find(h.hash[slot], all[slot])
+	if i < 0 {
+		if err := h.store.makeRoom(sh); err != nil {
 			return err
 		}
-		e = &entry{Row: Row{Entry: greylist.Entry{ID: id}}}
-		sh.entries[id] = e
-		if s.backing != nil {
-			s.backing.Added(id)
-		}
-	} else if e.Deleted {
-		e.Deleted, e.Entry = false, greylist.Entry{ID: id}
-		if s.backing != nil {
-			s.backing.Added(id)
-		}
+		i = sh.add(h.hash[slot], all[slot])
 	}
-	edit(&e.Entry)
-	s.mark(sh, e)
+	sh.slots[i].set(deleted, false)
+	sh.slots[i].setState(next)
+	h.store.mark(sh, i)
 	return nil
 }
 
-func (s *Store) mark(sh *shard, e *entry) {
+func (s *Store) mark(sh *shard, slot int) {
+	e := &sh.slots[slot]
 	e.version++
-	if s.backing != nil && !e.dirty {
-		e.dirty = true
-		sh.dirty = append(sh.dirty, e)
+	if s.backing != nil && !e.is(dirty) {
+		e.set(dirty, true)
+		sh.dirty = append(sh.dirty, int32(slot))
 	}
 }
 
@@ -401,11 +417,11 @@ func (sh *shard) count(network string, now greylist.Stamp) {
 func (s *Store) Credit(ctx context.Context, client string, now time.Time) error {
 	all := ids{networkClient: greylist.ID(client)}
 	return s.with(ctx, all, func(h *hold) error {
-		next, ok := h.peek(&all, networkClient).Client.Credited(greylist.At(now))
+		next, ok := h.client(&all, networkClient).Credited(greylist.At(now))
 		if !ok {
 			return nil
 		}
-		return s.change(h.at[networkClient], all[networkClient], func(e *greylist.Entry) { e.Client = next })
+		return h.change(&all, networkClient, state{client: next})
 	})
 }
 

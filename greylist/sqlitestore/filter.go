@@ -22,11 +22,12 @@ func hashOf(id greylist.ID) int64 {
 	return int64(binary.LittleEndian.Uint64(sum[:]))
 }
 
-// filter is a Bloom filter: it knows for certain what the file does not hold.
+// filter is a Bloom filter: it knows for certain what the file does not hold,
+// of what is not in memory.
 type filter struct {
 	words []atomic.Uint64 // a power of two
 	room  int64           // keys that it is made for
-	added atomic.Int64
+	added atomic.Int64    // keys that it did not seem to have already
 }
 
 func newFilter(keys int64) *filter {
@@ -36,12 +37,16 @@ func newFilter(keys int64) *filter {
 }
 
 func (f *filter) add(hash int64) {
-	f.added.Add(1)
+	isNew := false
 	for i := range filterProbes {
 		word, bit := f.place(hash, i)
 		if f.words[word].Load()&bit == 0 {
 			f.words[word].Or(bit)
+			isNew = true
 		}
+	}
+	if isNew {
+		f.added.Add(1)
 	}
 }
 
@@ -67,22 +72,19 @@ func (f *filter) place(hash int64, probe int) (word int, bit uint64) {
 // crowded tells that too many keys have been added to be of use.
 func (f *filter) crowded() bool { return f.added.Load() > f.room }
 
-// filters is the filter in use and the one that is being built.
+// filters is the filter in use and the one that is being built, if any.
 type filters struct{ current, building atomic.Pointer[filter] }
 
-// mayHave is true as long as there is no filter.
-func (f *filters) mayHave(hash int64) bool {
+func (f *filters) mayHave(id greylist.ID) bool {
 	current := f.current.Load()
-	return current == nil || current.has(hash)
+	return current.added.Load() > 0 && current.has(hashOf(id))
 }
 
-// add looks at the one being built first: should it be put to use in between,
+// add must be called before memory drops a key. It looks at the one being built first: should it be put to use in between,
 // current is that one.
 func (f *filters) add(hash int64) {
 	if building := f.building.Load(); building != nil {
 		building.add(hash)
 	}
-	if current := f.current.Load(); current != nil {
-		current.add(hash)
-	}
+	f.current.Load().add(hash)
 }

@@ -2,7 +2,9 @@ package sqlitestore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
@@ -40,8 +42,8 @@ func (s *Store) purgeStep() {
 	}
 	s.purge.after, s.purge.resting = 0, true
 	s.memory.Purge(greylist.At(now), *limits)
-	if f := s.filters.current.Load(); f != nil && f.crowded() && s.filters.building.Load() == nil {
-		s.done.Go(s.buildFilter)
+	if s.filters.current.Load().crowded() && s.filters.building.Load() == nil {
+		s.rebuild()
 	}
 }
 
@@ -60,7 +62,7 @@ func (s *Store) expire(rows []memstore.Row, now greylist.Stamp, l greylist.Limit
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if err := s.file.store(expired); err != nil {
+	if err := s.file.store(expired, s.behind.late); err != nil {
 		return err
 	}
 	for _, r := range expired {
@@ -73,20 +75,12 @@ func (s *Store) expire(rows []memstore.Row, now greylist.Stamp, l greylist.Limit
 func (s *Store) page(ctx context.Context, after int64, limit int) (page []memstore.Row, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	rows, err := s.file.reader.QueryContext(ctx,
-		"SELECT rowid, id, first, last, passed, passes, manual FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?", after, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
+	err = each(ctx, s.file.reader, func(rows *sql.Rows) error {
 		r, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
 		page = append(page, r)
-	}
-	return page, rows.Err()
+		return err
+	}, "SELECT rowid, id, first, last, passed, passes, manual FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?", after, limit)
+	return page, err
 }
 
 // walkRows is how many rows Walk reads at once.
@@ -116,41 +110,107 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	}
 }
 
-// buildFilter makes a filter of all keys while requests go on. What is added
-// meanwhile goes into it as well, and Barrier sees to what was under way when
-// it began.
-func (s *Store) buildFilter() {
-	f, err := s.build()
-	if err == nil {
-		s.filters.current.Store(f) // before the other is taken away, see filters.add
+// fill reads a file that nobody else uses yet into memory, and makes the filter
+// of what does not fit.
+func (s *Store) fill(ctx context.Context, f *file) error {
+	s.memory = memstore.New(memstore.Options{MaxEntries: s.options.MaxEntries, Backing: backing{s}})
+	count, err := f.count(ctx)
+	if err != nil {
+		return err
 	}
-	s.filters.building.Store(nil)
-	if err != nil && s.life().Err() == nil {
-		s.options.Report(Event{Kind: BuildFailing, Path: s.options.Path, Err: explain(s.options.Path, err)})
+	filter := newFilter(count)
+	s.filters.current.Store(filter)
+	lowest := int64(math.MaxInt64)
+	err = each(ctx, f.reader, func(rows *sql.Rows) error {
+		r, err := scan(rows)
+		lowest = r.RowID
+		if err == nil && !s.memory.Fill(r) {
+			filter.add(hashOf(r.ID))
+		}
+		return err
+	}, "SELECT rowid, id, first, last, passed, passes, manual FROM entries ORDER BY rowid DESC LIMIT ?", s.options.MaxEntries)
+	if err != nil || count <= int64(s.options.MaxEntries) {
+		return err
 	}
+	return f.hashesBelow(ctx, lowest, filter.add)
 }
 
-func (s *Store) build() (f *filter, err error) {
+// rebuild makes a filter that has room for more, while requests go on. What
+// memory drops meanwhile goes into it as well.
+func (s *Store) rebuild() {
+	s.filters.building.Store(newFilter(0)) // it is under way
+	s.done.Go(func() {
+		defer s.filters.building.Store(nil) // after the new one is in use, see filters.add
+		failed := false
+		for pause := minRebuildPause; ; pause = min(2*pause, purgePause) {
+			err := s.build(s.life())
+			switch {
+			case err == nil && failed:
+				s.options.Report(Event{Kind: BuiltAgain, Path: s.options.Path})
+				return
+			case err == nil || s.life().Err() != nil:
+				return
+			case !failed:
+				failed = true
+				s.options.Report(Event{Kind: BuildFailing, Path: s.options.Path, Err: explain(s.options.Path, err)})
+			}
+			select {
+			case <-time.After(pause):
+			case <-s.stop:
+				return
+			}
+		}
+	})
+}
+
+// minRebuildPause is the time between the first two tries to build a filter; it
+// doubles up to purgePause.
+const minRebuildPause = time.Second
+
+func (s *Store) build(ctx context.Context) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var count int64
-	if err := s.file.reader.QueryRowContext(s.life(), "SELECT COUNT(*) FROM entries").Scan(&count); err != nil {
-		return nil, err
-	}
-	f = newFilter(count)
-	s.filters.building.Store(f)
-	s.memory.Barrier(func(id greylist.ID) { f.add(hashOf(id)) })
-	rows, err := s.file.reader.QueryContext(s.life(), "SELECT hash FROM entries")
+	count, err := s.file.count(ctx)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	f := newFilter(count)
+	s.filters.building.Store(f)
+	if err := s.file.hashesBelow(ctx, math.MaxInt64, f.add); err != nil {
+		return err
+	}
+	s.filters.current.Store(f)
+	return nil
+}
+
+func (f *file) count(ctx context.Context) (n int64, err error) {
+	err = f.reader.QueryRowContext(ctx, "SELECT COUNT(*) FROM entries").Scan(&n)
+	return n, err
+}
+
+// hashesBelow gives the hashes of rows below a rowid.
+func (f *file) hashesBelow(ctx context.Context, row int64, yield func(hash int64)) error {
+	return each(ctx, f.reader, func(rows *sql.Rows) error {
+		var hash int64
+		err := rows.Scan(&hash)
+		if err == nil {
+			yield(hash)
+		}
+		return err
+	}, "SELECT hash FROM entries WHERE rowid < ?", row)
+}
+
+// each calls f for every row of a query.
+func each(ctx context.Context, db *sql.DB, f func(*sql.Rows) error, query string, args ...any) (err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var hash int64
-		if err := rows.Scan(&hash); err != nil {
-			return nil, err
+		if err := f(rows); err != nil {
+			return err
 		}
-		f.add(hash)
 	}
-	return f, rows.Err()
+	return rows.Err()
 }

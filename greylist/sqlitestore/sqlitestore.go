@@ -6,9 +6,11 @@
 //
 //   - Memory is the authority. What changed is written in one transaction
 //     every 200 ms: a crash loses at most the sightings of the last second, an
-//     orderly Close none.
-//   - What is not in memory is read from the file, unless the filter knows that
-//     the file does not hold it either.
+//     orderly Close none. Requests that come faster than the file takes them
+//     are slowed down.
+//   - Open reads the file into memory, the newest first, until memory is full.
+//     What memory has no room for is read when it is asked for; the filter
+//     knows what that may be, so that nobody is looked for in vain.
 //   - One process owns the file.
 //   - A file that cannot be read is renamed, never deleted. A file that cannot
 //     be written costs no answer until memory is full of what waits for it.
@@ -37,9 +39,11 @@ const (
 	purgeRows = 500
 	// purgePause is the time from the start of one purge to the next.
 	purgePause = 10 * time.Minute
-	// DefaultMaxEntries bounds the entries in memory, about 60 MB.
-	DefaultMaxEntries = 1 << 18
-	// openTimeout bounds the opening of a file, its check included.
+	// DefaultMaxEntries bounds the entries in memory, about 320 MB when full of
+	// IDs of 80 octets.
+	DefaultMaxEntries = 1 << 21
+	// openTimeout bounds the opening of a file, its check and its reading
+	// included.
 	openTimeout = 5 * time.Minute
 )
 
@@ -50,8 +54,9 @@ type EventKind uint8
 const (
 	SetAside     EventKind = iota + 1 // a corrupt file was renamed to Aside, a new one is in use
 	WriteFailing                      // reported once, until WritingAgain
-	BuildFailing                      // the filter could not be built: every unknown key is read
+	BuildFailing                      // the filter could not be built anew: unknown keys are read more and more often
 	WritingAgain
+	BuiltAgain
 )
 
 // Event is something for the log.
@@ -73,6 +78,7 @@ type Options struct {
 // Store implements greylist.Store and greylist.Browser.
 type Store struct {
 	memory  *memstore.Store
+	behind  *behind
 	options Options
 	filters filters
 	limits  atomic.Pointer[greylist.Limits] // of purging; nil: nothing is purged
@@ -88,7 +94,6 @@ type Store struct {
 	done    sync.WaitGroup
 
 	// What follows belongs to the writer.
-	failing bool
 	retryAt time.Time
 	purge   purge
 }
@@ -115,9 +120,8 @@ func Open(o Options) (*Store, error) {
 	}
 	life, cancel := context.WithCancel(context.Background())
 	s.life, s.cancel = func() context.Context { return life }, cancel
-	s.memory = memstore.New(memstore.Options{MaxEntries: o.MaxEntries, Backing: backing{s}})
+	s.behind = newBehind(s.memory, s.store)
 	s.done.Go(s.write)
-	s.done.Go(s.buildFilter)
 	return s, nil
 }
 
@@ -125,16 +129,21 @@ func (s *Store) openOrSetAside() error {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	f, err := openFile(ctx, s.options.Path)
-	if err != nil && isCorrupt(err) {
-		f, err = s.replace(ctx, err)
+	if err == nil {
+		if err = s.fill(ctx, f); err == nil {
+			s.file = f
+			return nil
+		}
+		err = errors.Join(explain(s.options.Path, err), f.close())
 	}
-	if err != nil {
+	if !isCorrupt(err) {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if f, err = s.replace(ctx, err); err != nil {
+		return err
+	}
 	s.file = f
-	return nil
+	return s.fill(ctx, f)
 }
 
 // replace sets a corrupt file aside and makes a new one.
@@ -152,6 +161,7 @@ func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }
 
 // Seen implements greylist.Store.
 func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limits greylist.Limits) (greylist.Record, error) {
+	s.behind.wait(ctx)
 	return s.memory.Seen(ctx, key, now, limits)
 }
 
@@ -210,9 +220,9 @@ func (s *Store) Close() error {
 // backing lets memory ask the file.
 type backing struct{ *Store }
 
-func (b backing) Has(id greylist.ID) bool { return b.filters.mayHave(hashOf(id)) }
+func (b backing) Has(id greylist.ID) bool { return b.filters.mayHave(id) }
 
-func (b backing) Added(id greylist.ID) { b.filters.add(hashOf(id)) }
+func (b backing) Dropped(id greylist.ID) { b.filters.add(hashOf(id)) }
 
 // Load reads an entry by its hash; others may have the same.
 func (b backing) Load(ctx context.Context, id greylist.ID) (memstore.Row, bool, error) {

@@ -33,7 +33,7 @@ func (s *Store) write() {
 }
 
 func (s *Store) tick() {
-	if s.failing && s.options.Now().Before(s.retryAt) {
+	if s.behind.failing.Load() && s.options.Now().Before(s.retryAt) {
 		return
 	}
 	if s.flush() == nil {
@@ -44,40 +44,30 @@ func (s *Store) tick() {
 // flush writes all that has changed and reports when that begins or ceases to
 // fail.
 func (s *Store) flush() error {
-	err := s.writeAll()
+	err := s.behind.turn()
 	if err != nil && isCorrupt(err) {
 		if err = s.startAnew(); err == nil {
-			err = s.writeAll()
+			err = s.behind.turn()
 		}
 	}
+	failing := s.behind.failing.Swap(err != nil)
 	switch {
-	case err == nil && s.failing:
+	case err == nil && failing:
 		s.options.Report(Event{Kind: WritingAgain, Path: s.options.Path})
 	case err != nil:
 		err = explain(s.options.Path, err)
 		s.retryAt = s.options.Now().Add(failPause)
-		if !s.failing {
+		if !failing {
 			s.options.Report(Event{Kind: WriteFailing, Path: s.options.Path, Err: err})
 		}
 	}
-	s.failing = err != nil
 	return err
 }
 
-func (s *Store) writeAll() error {
+func (s *Store) store(rows []memstore.Row) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for {
-		batch := s.memory.Take(batchRows)
-		if len(batch.Rows) == 0 {
-			return nil
-		}
-		if err := s.file.store(batch.Rows); err != nil {
-			s.memory.Failed(batch)
-			return err
-		}
-		s.memory.Written(batch)
-	}
+	return s.file.store(rows, s.behind.late)
 }
 
 // startAnew replaces a file that turned out to be corrupt. What is in memory
@@ -88,14 +78,19 @@ func (s *Store) startAnew() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	closed := s.file.close()
-	f, err := openFile(ctx, s.options.Path) // its check may find it sound after all
-	if err != nil && isCorrupt(err) {
+	f, err := openFile(ctx, s.options.Path)
+	if err == nil { // its check has found it sound after all
+		s.file = f
+		return nil
+	}
+	if isCorrupt(err) {
 		f, err = s.replace(ctx, err)
 	}
 	if err != nil {
 		return errors.Join(err, closed)
 	}
 	s.file = f
+	s.filters.current.Store(newFilter(0)) // the new file holds nothing
 	s.memory.Rewrite()
 	return nil
 }
@@ -122,8 +117,9 @@ func upsert(rows int) string {
 }
 
 // store writes rows in one transaction and names those that are new. On error
-// nothing is written, and the names are void.
-func (f *file) store(rows []memstore.Row) (err error) {
+// nothing is written, and the names are void. Requests come first, unless it is
+// late: the scheduler itself would let them wait 10 ms.
+func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
 	tx, err := f.writer.Begin()
 	if err != nil {
 		return err
@@ -136,8 +132,8 @@ func (f *file) store(rows []memstore.Row) (err error) {
 	next := f.nextRow
 	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
 	for i, r := range byHash(rows) {
-		if i%rowsAtOnce == 0 {
-			runtime.Gosched() // requests come first; the scheduler itself would let them wait 10 ms
+		if i%rowsAtOnce == 0 && !late() {
+			runtime.Gosched()
 		}
 		row := r.row
 		if row.Deleted {

@@ -188,10 +188,8 @@ func TestGreylistCommand(t *testing.T) {
 	expect(t, s, postfixtest.MX, client("198.51.100.9", "", "eve@other.example", Alice), 250)
 }
 
-// promise is how much of the past a crash may take: a second, on a machine that
-// the daemon has for itself. The race detector makes its writer several times
-// slower.
-const promise = raceFactor * time.Second
+// promise is how much of the past a crash may take.
+const promise = time.Second
 
 // TestGreylistKilled ends the daemon under load and looks for what it had
 // answered.

@@ -1,0 +1,199 @@
+package memstore
+
+import "github.com/postern-mail/postern/greylist"
+
+// table finds entries by their ID. There is no pointer in an entry: the garbage
+// collector passes over a million of them in no time, which a map of strings
+// would make it visit one by one.
+type table struct {
+	heads []int32 // the first slot of each chain, 1 more than its index; 0 for none
+	slots []entry
+	free  int32 // chain of free slots, likewise
+	live  int
+	text  []byte // the IDs
+	waste int    // octets of text that belong to nobody any more
+}
+
+// entry is one slot.
+type entry struct {
+	hash    uint64
+	rowID   int64
+	triplet greylist.Triplet
+	last    greylist.Stamp // of a client
+	passes  int32
+	next    int32  // slot in the same chain, 1 more than its index; 0 for none
+	text    uint32 // where the ID begins
+	size    uint32 // of the ID
+	version uint32 // counts changes, so that Written knows what was written
+	flags   flags
+}
+
+type flags uint8
+
+const (
+	used     flags = 1 << iota
+	dirty          // waits to be written
+	deleted        // is not in the backing, or must go from there
+	isClient       // ID.IsClient
+	manual         // Client.Manual
+)
+
+func (e *entry) is(f flags) bool { return e.flags&f != 0 }
+
+func (e *entry) set(f flags, on bool) {
+	if on {
+		e.flags |= f
+	} else {
+		e.flags &^= f
+	}
+}
+
+func (e *entry) client() greylist.Client {
+	return greylist.Client{Passes: int(e.passes), Last: e.last, Manual: e.is(manual)}
+}
+
+// state is what the entry says, without its name.
+func (e *entry) state() state { return state{e.triplet, e.client()} }
+
+func (e *entry) setState(s state) {
+	e.triplet, e.last = s.triplet, s.client.Last
+	e.passes = int32(min(s.client.Passes, greylist.MaxPasses))
+	e.set(manual, s.client.Manual)
+}
+
+// state is an entry's triplet or client.
+type state struct {
+	triplet greylist.Triplet
+	client  greylist.Client
+}
+
+// worth orders entries by how much their loss would hurt.
+func (e *entry) worth() int64 {
+	switch {
+	case e.is(deleted):
+		return 0
+	case e.is(manual):
+		return 1<<62 + 1
+	case e.is(isClient) || e.triplet.Passed != 0:
+		return 1<<61 + int64(max(e.triplet.Last, e.last))
+	}
+	return int64(e.triplet.First)
+}
+
+const (
+	// minChains is the size of a new table.
+	minChains = 16
+	// minWaste is from when on waste is looked at.
+	minWaste = 4096
+)
+
+// find gives the slot of an ID, -1 if there is none.
+func (t *table) find(hash uint64, id greylist.ID) int {
+	if len(t.heads) == 0 {
+		return -1
+	}
+	for i := *t.head(hash); i != 0; i = t.slots[i-1].next {
+		if e := &t.slots[i-1]; e.hash == hash && string(t.name(e)) == string(id) {
+			return int(i) - 1
+		}
+	}
+	return -1
+}
+
+func (t *table) head(hash uint64) *int32 { return &t.heads[hash&uint64(len(t.heads)-1)] }
+
+// name is the ID's text, valid until the table changes.
+func (t *table) name(e *entry) []byte { return t.text[e.text : e.text+e.size] }
+
+// id is a copy of the ID in a slot.
+func (t *table) id(slot int) greylist.ID { return greylist.ID(t.name(&t.slots[slot])) }
+
+// entry gives what is in a slot.
+func (t *table) entry(slot int) greylist.Entry {
+	e := &t.slots[slot]
+	return greylist.Entry{ID: t.id(slot), Triplet: e.triplet, Client: e.client()}
+}
+
+// row gives what is in a slot, as the backing knows it.
+func (t *table) row(slot int) Row {
+	return Row{Entry: t.entry(slot), RowID: t.slots[slot].rowID, Deleted: t.slots[slot].is(deleted)}
+}
+
+// add makes an entry for an ID that is not in the table.
+func (t *table) add(hash uint64, id greylist.ID) int {
+	if t.live >= len(t.heads) {
+		t.rehash(max(2*len(t.heads), minChains))
+	}
+	slot := int(t.free) - 1
+	if slot >= 0 {
+		t.free = t.slots[slot].next
+	} else {
+		slot = len(t.slots)
+		t.slots = append(t.slots, entry{})
+	}
+	head := t.head(hash)
+	e := &t.slots[slot]
+	*e = entry{hash: hash, next: *head, text: uint32(len(t.text)), size: uint32(len(id)), flags: used}
+	e.set(isClient, id.IsClient())
+	t.text = append(t.text, id...)
+	*head = int32(slot) + 1
+	t.live++
+	return slot
+}
+
+// rehash makes the chains anew.
+func (t *table) rehash(chains int) {
+	t.heads = make([]int32, chains)
+	for i := range t.slots {
+		if e := &t.slots[i]; e.is(used) {
+			head := t.head(e.hash)
+			e.next, *head = *head, int32(i)+1
+		}
+	}
+}
+
+// remove frees a slot.
+func (t *table) remove(slot int) {
+	e := &t.slots[slot]
+	at := t.head(e.hash)
+	for *at != int32(slot)+1 {
+		at = &t.slots[*at-1].next
+	}
+	*at = e.next
+	t.waste += int(e.size)
+	*e = entry{next: t.free}
+	t.free = int32(slot) + 1
+	t.live--
+	if t.waste > minWaste && t.waste > len(t.text)/2 {
+		t.compact()
+	}
+}
+
+// compact leaves out the text that belongs to nobody.
+func (t *table) compact() {
+	text := make([]byte, 0, len(t.text)-t.waste)
+	for i := range t.slots {
+		if e := &t.slots[i]; e.is(used) {
+			name := t.name(e)
+			e.text = uint32(len(text))
+			text = append(text, name...)
+		}
+	}
+	t.text, t.waste = text, 0
+}
+
+// all calls f for every slot in use. f may remove it.
+func (t *table) all(f func(slot int)) {
+	for i := range t.slots {
+		if t.slots[i].is(used) {
+			f(i)
+		}
+	}
+}
+
+func (e *entry) expired(now greylist.Stamp, l greylist.Limits) bool {
+	if e.is(isClient) {
+		return e.client().Expired(now, l)
+	}
+	return e.triplet.Expired(now, l)
+}

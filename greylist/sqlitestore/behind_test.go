@@ -1,0 +1,235 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/greylist/memstore"
+)
+
+// nothing is a backing that is empty.
+type nothing struct{}
+
+func (nothing) Has(greylist.ID) bool { return false }
+func (nothing) Load(context.Context, greylist.ID) (memstore.Row, bool, error) {
+	return memstore.Row{}, false, errors.New("nothing is there to load")
+}
+func (nothing) Dropped(greylist.ID) {}
+
+// disk is a backing that takes its time, and knows when it got what.
+type disk struct {
+	start, perRow time.Duration // of a transaction, and of each of its rows
+
+	mu     sync.Mutex
+	stored map[greylist.ID]bool
+}
+
+func (d *disk) store(rows []memstore.Row) error {
+	time.Sleep(d.start + time.Duration(len(rows))*d.perRow)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range rows {
+		d.stored[r.ID] = true
+	}
+	return nil
+}
+
+func (d *disk) has(id greylist.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stored[id]
+}
+
+// TestPromise lets fake time pass under load and asks, every few milliseconds,
+// what a crash would take.
+func TestPromise(t *testing.T) {
+	for name, test := range map[string]struct {
+		disk  *disk
+		pause time.Duration // of a connection between two sightings
+	}{
+		"an easy load":                   {&disk{start: time.Millisecond, perRow: 10 * time.Microsecond}, 5 * time.Millisecond},
+		"nearly all that the disk takes": {&disk{start: 20 * time.Millisecond, perRow: 200 * time.Microsecond}, time.Millisecond},
+		"half as much again as it takes": {&disk{start: 20 * time.Millisecond, perRow: 375 * time.Microsecond}, time.Millisecond},
+		"a slow beginning":               {&disk{start: 300 * time.Millisecond, perRow: 50 * time.Microsecond}, time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { keepsPromise(t, test.disk, test.pause) })
+		})
+	}
+}
+
+const (
+	loadTime  = 8 * time.Second
+	loadConns = 4
+)
+
+func keepsPromise(t *testing.T, d *disk, pause time.Duration) {
+	d.stored = map[greylist.ID]bool{}
+	memory := memstore.New(memstore.Options{Backing: nothing{}})
+	b := newBehind(memory, d.store)
+	end := time.Now().Add(loadTime)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ticker := time.NewTicker(flushInterval)
+		defer ticker.Stop()
+		for range ticker.C {
+			if err := b.turn(); err != nil {
+				t.Error(err)
+			}
+			if time.Now().After(end) {
+				return
+			}
+		}
+	})
+	type answer struct {
+		id greylist.ID
+		at time.Time
+	}
+	var mu sync.Mutex
+	var answers []answer // oldest first, without those that are known to be stored
+	total := 0
+	for c := range loadConns {
+		wg.Go(func() {
+			for i := 0; time.Now().Before(end); i++ {
+				k := greylist.NewKey("", "", "192.0.2.0/24", fmt.Sprint(c, ".", i, "@example.org"), "x@example.net")
+				b.wait(t.Context())
+				if _, err := memory.Seen(t.Context(), k, time.Now(), greylist.Limits{Delay: time.Minute, RetryWindow: time.Hour}); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				answers = append(answers, answer{k.ByNetwork(), time.Now()})
+				total++
+				mu.Unlock()
+				time.Sleep(pause)
+			}
+		})
+	}
+	for time.Now().Before(end) {
+		time.Sleep(7 * time.Millisecond)
+		mu.Lock()
+		old := 0
+		for old < len(answers) && time.Since(answers[old].at) > promise {
+			old++
+		}
+		due := answers[:old]
+		answers = answers[old:]
+		mu.Unlock()
+		if i := slices.IndexFunc(due, func(a answer) bool { return !d.has(a.id) }); i >= 0 {
+			t.Errorf("a crash after %v would take %s, answered %v ago", loadTime-time.Until(end), due[i].id, time.Since(due[i].at))
+			break
+		}
+	}
+	wg.Wait()
+	if total < 1000 {
+		t.Errorf("only %d sightings: no load", total)
+	}
+}
+
+// TestFailingDiskCostsNoAnswer has a disk that takes nothing: requests do not
+// wait for it.
+func TestFailingDiskCostsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBehind(memstore.New(memstore.Options{Backing: nothing{}}), func([]memstore.Row) error { return errors.New("full") })
+		time.Sleep(time.Minute)
+		before := time.Now()
+		b.wait(t.Context())
+		if waited := time.Since(before); waited != giveWay {
+			t.Errorf("behind: waited %v", waited)
+		}
+		b.failing.Store(true)
+		before = time.Now()
+		b.wait(t.Context())
+		if waited := time.Since(before); waited != 0 {
+			t.Errorf("failing: waited %v", waited)
+		}
+		b.failing.Store(false)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		before = time.Now()
+		b.wait(ctx)
+		if waited := time.Since(before); waited != 0 {
+			t.Errorf("a caller that has gone waited %v", waited)
+		}
+	})
+}
+
+// TestRebuild crowds the filter while the file cannot be read: the filter is
+// built as soon as it can, with ever longer pauses.
+func TestRebuild(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var events []EventKind
+		s, err := Open(Options{Path: path, MaxEntries: 1, Report: func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			events = append(events, e.Kind)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := greylist.Limits{Delay: time.Minute, RetryWindow: 1000 * time.Hour, PassTTL: 1000 * time.Hour}
+		key := func(i int) greylist.Key {
+			return greylist.NewKey("", "", "192.0.2.0/24", fmt.Sprint(i, "@example.org"), "x@example.net")
+		}
+		const n = 8000 // more than memory holds
+		for i := range n {
+			if i%1000 == 0 {
+				if err := s.Sync(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Seen(t.Context(), key(i), time.Now(), l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		crowded := s.filters.current.Load()
+		crowded.room = 10
+		broken := *s.file
+		if broken.reader, err = sql.Open("sqlite", "file::memory:"); err != nil { // it has no such table
+			t.Fatal(err)
+		}
+		defer broken.reader.Close()
+		swap := func(f *file) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.file = f
+		}
+		sound := s.file
+		swap(&broken)
+		s.rebuild()
+		time.Sleep(time.Minute)
+		if got := s.filters.current.Load(); got != crowded {
+			t.Error("a filter was built of a file that cannot be read")
+		}
+		sound.nextRow = broken.nextRow
+		swap(sound)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.filters.current.Load(); got == crowded || s.filters.building.Load() != nil {
+			t.Error("the filter was not built anew")
+		}
+		for i := range n {
+			if r, err := s.Peek(t.Context(), key(i)); err != nil || r.ByNetwork.First == 0 {
+				t.Fatalf("%d: %+v, %v", i, r, err)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Equal(events, []EventKind{BuildFailing, BuiltAgain}) {
+			t.Errorf("events: %v", events)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
