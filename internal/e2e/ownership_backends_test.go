@@ -161,7 +161,6 @@ func (v verdict) check(t *testing.T, p *postfixtest.Postfix) {
 }
 
 func TestMailInABox(t *testing.T) {
-	checkReadme(t, "mailinabox")
 	dir := openDir(t)
 	db := filepath.Join(dir, "users.sqlite")
 	fill(t, db, readFile(t, exampleFile(t, dir, "mailinabox/users.sql")))
