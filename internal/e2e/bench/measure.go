@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -82,32 +84,68 @@ func spread(values []float64) string {
 
 const echoArg = "-echo"
 
-// echo is the least that a server in Go can do with these bytes: it reads what
-// comes and writes it back. It ends with the process that started it.
+// policyEchoSuffix is what the path of the policy echo has behind that of the
+// other one.
+const policyEchoSuffix = ".policy"
+
+// echo is the least that a server in Go can do with these bytes, twice: on path
+// it writes back what comes, and on path+policyEchoSuffix it reads lines up to
+// the empty one and answers as a policy server does. It ends with the process
+// that started it.
 func echo(path string) {
+	ended := make(chan error)
+	for at, serve := range map[string]func(net.Conn) error{path: echoBytes, path + policyEchoSuffix: echoPolicy} {
+		go func() { ended <- echoOn(at, serve) }()
+	}
+	fmt.Fprintln(os.Stderr, <-ended)
+	os.Exit(1)
+}
+
+// echoOn serves each connection until it ends.
+func echoOn(path string, serve func(net.Conn) error) error {
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return err
 	}
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			return
+			return err
 		}
 		go func() {
 			defer conn.Close()
-			buf := make([]byte, 4096)
-			for {
-				n, err := conn.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := conn.Write(buf[:n]); err != nil {
-					return
-				}
-			}
+			_ = serve(conn) // the client has gone
 		}()
+	}
+}
+
+func echoBytes(conn net.Conn) error {
+	buf := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.Write(buf[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+func echoPolicy(conn net.Conn) error {
+	lines := bufio.NewReaderSize(conn, 4096)
+	reply := []byte("action=DUNNO\n\n")
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if len(line) > 1 {
+			continue
+		}
+		if _, err := conn.Write(reply); err != nil {
+			return err
+		}
 	}
 }
 
@@ -127,7 +165,7 @@ func startEcho(ctx context.Context, path string) (pid int, stop func(), err erro
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	if err := waitSocket(ctx, path); err != nil {
+	if err := errors.Join(waitSocket(ctx, path), waitSocket(ctx, path+policyEchoSuffix)); err != nil {
 		stop()
 		return 0, nil, err
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,17 +42,22 @@ func benchOwnership(ctx context.Context, e *env) ([]result, error) {
 	}
 	defer stopEcho()
 
-	var ratios, ours, floor []float64
+	drawn := load{conns: ownershipConns, requests: ownershipLoad, request: drawOwnership()}
+	var ratios, ours, floor, toBytes []float64
 	for range rounds {
-		reference, _, err := ownershipRound(ctx, echoPID, echoSocket, true)
+		bytes, _, err := ownershipRound(ctx, drawn.against(true), echoPID, echoSocket)
 		if err != nil {
 			return nil, err
 		}
-		measured, err := loadOwnership(ctx, daemon.PID(), socket, map[string]int{"DUNNO": ownershipLoad * 9 / 10, "553": ownershipLoad / 10})
+		reference, _, err := ownershipRound(ctx, drawn, echoPID, echoSocket+policyEchoSuffix)
 		if err != nil {
 			return nil, err
 		}
-		ratios = append(ratios, measured/reference)
+		measured, actions, err := ownershipRound(ctx, drawn, daemon.PID(), socket)
+		if err = errors.Join(err, expect(actions, ownershipReplies())); err != nil {
+			return nil, err
+		}
+		ratios, toBytes = append(ratios, measured/reference), append(toBytes, measured/bytes)
 		ours, floor = append(ours, measured), append(floor, reference)
 	}
 	memory, err := residentWith(idleConns, daemon.PID(), socket)
@@ -58,8 +65,9 @@ func benchOwnership(ctx context.Context, e *env) ([]result, error) {
 		return nil, err
 	}
 	return []result{
-		{what: "CPU of a decision with its record, against a Go echo", value: median(ratios), unit: "times", most: 2.5,
+		{what: "CPU of a decision with its record, against a Go policy echo", value: median(ratios), unit: "times", most: 2.5,
 			detail: fmt.Sprintf("%.1f against %.1f µs, %s", median(ours), median(floor), spread(ratios))},
+		{what: "the same, against an echo that looks at nothing", value: median(toBytes), unit: "times", detail: spread(toBytes)},
 		{what: fmt.Sprintf("resident with %d senders and %d connections", ownedSenders, idleConns), value: memory, unit: "MiB", most: 64},
 	}, daemon.Stop()
 }
@@ -98,31 +106,61 @@ func writeOwners(path string) error {
 	return f.Close()
 }
 
-// loadOwnership sends a round and returns the microseconds of CPU a request
-// cost pid. want are the replies that must have come, nil for any.
+// ownershipReplies are those of a round.
+func ownershipReplies() map[string]int {
+	return map[string]int{"DUNNO": ownershipLoad * 9 / 10, "553": ownershipLoad / 10}
+}
+
+// loadOwnership sends a round of few enough requests to be remembered, and
+// returns the microseconds of CPU a request cost pid. want are the replies that
+// must have come, nil for any.
 func loadOwnership(ctx context.Context, pid int, socket string, want map[string]int) (float64, error) {
-	cpu, actions, err := ownershipRound(ctx, pid, socket, false)
+	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest, distinct: ownershipDistinct}
+	cpu, actions, err := ownershipRound(ctx, l, pid, socket)
+	return cpu, errors.Join(err, expect(actions, want))
+}
+
+func expect(actions, want map[string]int) error {
 	for action, n := range want {
-		if err == nil && actions[action] != n {
-			err = fmt.Errorf("replies %v, want %v", actions, want)
+		if actions[action] != n {
+			return fmt.Errorf("replies %v, want %v", actions, want)
 		}
 	}
-	return cpu, err
+	return nil
+}
+
+// against is the load for a server that writes requests back, or not.
+func (l load) against(echo bool) load {
+	l.echoed = echo
+	return l
 }
 
 // ownershipRound sends requests of which a tenth uses a sender that belongs to
-// somebody else. echoed tells that they come back as they are.
-func ownershipRound(ctx context.Context, pid int, socket string, echoed bool) (cpu float64, actions map[string]int, err error) {
-	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest, distinct: ownershipDistinct, echoed: echoed}
+// somebody else.
+func ownershipRound(ctx context.Context, l load, pid int, socket string) (cpu float64, actions map[string]int, err error) {
 	took, err := used(pid, func() (err error) {
 		_, actions, err = l.send(ctx, "unix", socket)
 		return err
 	})
-	return float64(took.Nanoseconds()) / 1000 / ownershipLoad, actions, err
+	return float64(took.Nanoseconds()) / 1000 / float64(l.requests), actions, err
+}
+
+// drawOwnership makes requests of senders drawn from the whole table, so that
+// hardly two are the same.
+func drawOwnership() func(c, i int) []byte {
+	draws := make([]*rand.Rand, ownershipConns)
+	for c := range draws {
+		draws[c] = rand.New(rand.NewPCG(uint64(c), ownedSenders))
+	}
+	return func(c, i int) []byte { return ownershipRequestOf(draws[c].IntN(ownedSenders), i) }
 }
 
 func ownershipRequest(c, i int) []byte {
-	n := (c*7919 + i*104_729) % ownedSenders
+	return ownershipRequestOf((c*7919+i*104_729)%ownedSenders, i)
+}
+
+// ownershipRequestOf is the i-th request of a connection, of the n-th sender.
+func ownershipRequestOf(n, i int) []byte {
 	sender, login := owner(n)
 	if i%10 == 0 {
 		login = "mallory@elsewhere.example"

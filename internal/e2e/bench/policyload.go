@@ -52,11 +52,16 @@ type load struct {
 	requests int // all connections together
 	// request makes the i-th request of connection c. It is called before
 	// the clock starts, for i below distinct; they are sent again and again.
+	// With distinct 0 each request is made when it is sent.
 	request  func(c, i int) []byte
 	distinct int
 	// echoed is set for a server that writes the requests back.
 	echoed bool
 }
+
+// replyTimeout is what Postfix waits for a reply by default
+// (smtpd_policy_service_timeout).
+const replyTimeout = 100 * time.Second
 
 // latencies are the times from a request to its reply, sorted.
 type latencies []time.Duration
@@ -83,7 +88,12 @@ func (l load) send(ctx context.Context, network, address string) (latencies, map
 		}
 		wg.Go(func() {
 			<-ready
-			took, counted, err := l.one(ctx, network, address, requests)
+			took, counted, err := l.one(ctx, network, address, func(i int) []byte {
+				if l.distinct == 0 {
+					return l.request(c, i)
+				}
+				return requests[i%l.distinct]
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
@@ -102,7 +112,7 @@ func (l load) send(ctx context.Context, network, address string) (latencies, map
 }
 
 // one is the load of one connection.
-func (l load) one(ctx context.Context, network, address string, requests [][]byte) (latencies, map[string]int, error) {
+func (l load) one(ctx context.Context, network, address string, next func(i int) []byte) (latencies, map[string]int, error) {
 	conn, err := net.Dial(network, address)
 	if err != nil {
 		return nil, nil, err
@@ -113,8 +123,11 @@ func (l load) one(ctx context.Context, network, address string, requests [][]byt
 	actions := map[string]int{}
 	replies := bufio.NewReader(conn)
 	for i := range l.requests / l.conns {
-		request := requests[i%len(requests)]
+		request := next(i)
 		start := time.Now()
+		if err := conn.SetDeadline(start.Add(replyTimeout)); err != nil {
+			return took, actions, err
+		}
 		if _, err := conn.Write(request); err != nil {
 			return took, actions, err
 		}
