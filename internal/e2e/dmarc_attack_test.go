@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // newSpoofedSite is a site in a DNS that has the attacker and the legitimate one.
@@ -38,6 +39,7 @@ func TestEspoofer(t *testing.T) {
 			checkSpoofed(t, s, m, c)
 		})
 	}
+	t.Run("hostile", func(t *testing.T) { checkHostileMail(t, s) })
 	if err := s.milterdWith(t.Context(), []string{"--dmarc-enforce=strict"}); err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +69,9 @@ func checkShapes(t *testing.T) {
 // domain, for a reader who cuts at semicolons and knows nothing of quotes.
 var falsePass = regexp.MustCompile(`(spf|dkim|dmarc|arc)=pass[^;]*` + regexp.QuoteMeta(legit))
 
+// quoted matches a quoted display name.
+var quoted = regexp.MustCompile(`"[^"]*"`)
+
 // checkSpoofed looks at what was delivered.
 func checkSpoofed(t *testing.T, s *Site, m postfixtest.Mail, c spoof) {
 	t.Helper()
@@ -88,8 +93,12 @@ func checkSpoofed(t *testing.T, s *Site, m postfixtest.Mail, c spoof) {
 	if marks := d.Headers(quarantineField); !slices.Equal(marks, want) {
 		t.Errorf("marks %q, want %q (%s) in\n%s", marks, want, c.why, d.Data)
 	}
-	if from := d.Headers("From"); c.noAuthor && len(from) > 0 {
+	from := d.Headers("From")
+	if c.noAuthor && len(from) > 0 {
 		t.Errorf("delivered with From %q", from)
+	}
+	if c.passes && strings.Contains(quoted.ReplaceAllString(strings.Join(from, " "), ""), legit) {
+		t.Errorf("not marked with From %q", from)
 	}
 }
 
@@ -135,6 +144,26 @@ func TestEspooferUsers(t *testing.T) {
 					t.Errorf("signature %s", f)
 				}
 			}
+		})
+	}
+}
+
+// checkHostileMail has what the parsers of the daemon bear come through Postfix,
+// which changes some of it. Whatever the author is in what is delivered, nobody
+// reads the legitimate domain there in a mail without our mark.
+func checkHostileMail(t *testing.T, s *Site) {
+	if err := s.DNS.Add(hostileZone()); err != nil {
+		t.Fatal(err)
+	}
+	s.DNS.Fail("_dmarc.circle.example", resolvertest.CNAMELoop)
+	s.DNS.Fail("*.dead.example", resolvertest.Silence)
+	for _, c := range hostileMails() {
+		t.Run(c.name, func(t *testing.T) {
+			m := c.mail()
+			if got := send(t, s, postfixtest.MX, m); got.Code != 250 {
+				t.Fatal(got)
+			}
+			checkSpoofed(t, s, m, c)
 		})
 	}
 }

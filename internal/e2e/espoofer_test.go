@@ -281,6 +281,59 @@ func encoded(text string) string {
 	return "=?utf-8?B?" + base64.StdEncoding.EncodeToString([]byte(text)) + "?="
 }
 
+// hostileZone has records that are large, and many.
+func hostileZone() string {
+	var b strings.Builder
+	b.WriteString(`_dmarc.large.example. TXT "v=DMARC1; p=reject; rua=mailto:"`)
+	for range 50 {
+		b.WriteString(` "` + strings.Repeat("x", 200) + `"`)
+	}
+	b.WriteString("\n")
+	for i := range 200 {
+		fmt.Fprintf(&b, "_dmarc.storm.example. TXT \"v=spf1 include:%d.example -all\"\n", i)
+	}
+	b.WriteString(`_dmarc.storm.example. TXT "v=DMARC1; p=reject"` + "\n")
+	return b.String()
+}
+
+// hostileMails are mails whose author is hard to read or to look up.
+func hostileMails() []spoof {
+	const (
+		own   = "any@" + attacker
+		fails = "dmarc=fail (p=reject dis=quarantine) header.from=" + legit
+	)
+	from := func(value string) string { return "From: " + value + "\n" }
+	mail := func(name, value, result string) spoof {
+		return spoof{name: name, from: from(value), results: []string{result}, passes: !strings.Contains(result, "dis=quarantine")}
+	}
+	unnamed := mail("NUL in the name", "", "dmarc=permerror (from_missing dis=quarantine)")
+	unnamed.from, unnamed.noAuthor = "Fr\x00om: "+admin+"\nFrom: "+own+"\n", true
+	return []spoof{
+		unnamed, // which ends the header for Postfix
+		// Postfix cuts a field at a NUL, for us as for the reader.
+		mail("NUL behind another address", own+"\x00 <"+admin+">", "dmarc=pass (p=none dis=none) header.from="+attacker),
+		mail("NUL in the address", "adm\x00in@"+legit, "dmarc=none"),
+		// So it does with a line that is too long.
+		mail("address behind 64 KiB", strings.Repeat("x", 64<<10)+" <"+admin+">", "dmarc=none"),
+		mail("address behind 120 KB in lines", own+","+strings.Repeat(" x\n", 40_000)+" <"+admin+">", "dmarc=permerror (too_many_domains dis=quarantine)"),
+		mail("carriage return", own+"\r<"+admin+">", fails),
+		mail("1000 addresses", strings.Repeat(own+",\n ", 999)+admin, fails),
+		mail("1000 addresses in a line", strings.Repeat(own+", ", 999)+admin, fails),
+		mail("1001 addresses", strings.Repeat(own+",\n ", 1000)+admin, "dmarc=permerror (too_many_domains dis=quarantine)"),
+		mail("comments in comments", strings.Repeat("(", 10_000)+strings.Repeat(")", 10_000)+"<"+admin+">", fails),
+		mail("comments without an end", strings.Repeat("(", 10_000)+admin, fails),
+		mail("comment in the domain", "admin@le(x)git.example", fails),
+		mail("escape in the domain", "<admin@legit\\.example>", fails),
+		mail("group in a group", "a:b:"+admin+";;", fails),
+		mail("300 labels", "a@"+strings.Repeat("x.", 298)+legit, "dmarc=permerror (from_unusable dis=quarantine)"),
+		mail("large record", "a@large.example", "dmarc=fail (p=reject dis=quarantine) header.from=large.example"),
+		mail("many records", "a@storm.example", "dmarc=fail (p=reject dis=quarantine) header.from=storm.example"),
+		mail("aliases in a circle", "a@circle.example", "dmarc=temperror (DNS could not tell) header.from=circle.example"),
+		mail("aliases in a circle beside it", "a@circle.example, "+admin, fails),
+		mail("DNS that never answers beside it", "a@dead.example, b@more.dead.example, "+admin, fails),
+	}
+}
+
 // userSpoof is a mail of a user of ours who pretends to be somebody else.
 type userSpoof struct {
 	name, why  string
