@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // maxQueries is the most that one check may ask: the record; ten terms, each
@@ -222,3 +224,30 @@ type held struct {
 func (h *held) LookupTXT(context.Context, string) ([]string, error) { return h.txt, nil }
 
 func (h *held) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) { return nil, nil }
+
+// silentReverse has the client's reverse zone never answer.
+type silentReverse struct{ *zone }
+
+func (s silentReverse) LookupAddr(ctx context.Context, _ string) ([]string, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A client whose reverse zone is silent gets the fail that it would get anyway.
+func TestSilentReverseZone(t *testing.T) {
+	for _, record := range []string{"v=spf1 ptr -all", "v=spf1 ptr ptr:a.example exists:%{p}.gone.example -all"} {
+		synctest.Test(t, func(t *testing.T) {
+			z := newZone()
+			z.add("legit.example", "TXT", record)
+			const limit = 8 * time.Second
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			began := time.Now()
+			r := CheckMailFrom(ctx, silentReverse{z}, Args{IP: netip.MustParseAddr("192.0.2.1"), Helo: "mx.attack.example",
+				Sender: Sender{Local: "a", Domain: "legit.example"}, Receiver: "mail.home.example"})
+			if took := time.Since(began); r.Status != Fail || took != limit/2 {
+				t.Errorf("%s: %s after %v: %v", record, r.Status, took, r.Err)
+			}
+		})
+	}
+}
