@@ -35,7 +35,7 @@ func benchmarks() []benchmark {
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
 		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},
 		{"dmarc", "verifying with DMARC against OpenDKIM with OpenDMARC, and a mail of 50 MB", benchDMARC},
-		{"rate", "mails a second through Postfix, against servers that do nothing", benchRate},
+		{"rate", "mails a second through Postfix, against servers that look at nothing", benchRate},
 		{"resolver", "DNS lookups, cached and not", benchResolver},
 		{"dnsbl", "DNS lists: slow, cached, and with a dead resolver", benchDNSBL},
 	}
