@@ -60,25 +60,32 @@ func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 // isLower tells ASCII without letters in upper case: what folding leaves alone.
 // It looks at eight octets at a time.
 func isLower(s string) bool {
-	const (
-		each = 0x0101010101010101
-		high = 0x80 * each
-	)
+	var found uint64
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
-		w := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
-		// In ASCII, adding carries no octet into the next: the high bit of the
-		// first sum tells "A" and above, that of the second "[" and above.
-		upper := (w + (0x80-'A')*each) &^ (w + (0x80-'[')*each)
-		if (w|upper)&high != 0 {
-			return false
-		}
+		found |= marks(s[i : i+8])
+	}
+	if i < len(s) && len(s) >= 8 { // the last eight, some of them again
+		found |= marks(s[len(s)-8:])
+		i = len(s)
 	}
 	for ; i < len(s); i++ {
 		if s[i] >= 0x80 || isUpper(s[i]) {
 			return false
 		}
 	}
-	return true
+	return found&(0x80*eachOctet) == 0
+}
+
+const eachOctet = 0x0101010101010101
+
+// marks has the high bit of one of eight octets set if that is not ASCII, or a
+// letter in upper case.
+func marks(s string) uint64 {
+	_ = s[7]
+	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	// In ASCII, adding carries no octet into the next: the high bit of the first
+	// sum tells "A" and above, that of the second "[" and above.
+	return w | (w+(0x80-'A')*eachOctet)&^(w+(0x80-'[')*eachOctet)
 }

@@ -123,40 +123,52 @@ var special = func() (t [256]bool) {
 // appendEscaped appends s as the inside of a JSON string. What is no UTF-8
 // becomes U+FFFD.
 func appendEscaped(b []byte, s string) []byte {
-	plain := plainPrefix(s)
-	b = append(b, s[:plain]...)
-	if plain == len(s) {
-		return b
+	if isPlain(s) {
+		return append(b, s...)
 	}
-	return escape(b, s[plain:])
+	return escape(b, s)
 }
 
-// plainPrefix tells how much of s needs no look at its octets one by one. It
-// looks at eight at a time: most texts have nothing to escape.
-func plainPrefix(s string) int {
-	const (
-		each = 0x0101010101010101
-		high = 0x80 * each
-	)
+// isPlain tells a text that has nothing to escape and is ASCII, as most are. It
+// looks at eight octets at a time.
+func isPlain(s string) bool {
+	var found uint64
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
-		w := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
-		// An octet's high bit is set in one of these if it is a control
-		// character, a quote, a backslash, or not ASCII.
-		control := (w - ' '*each) &^ w
-		quote := w ^ '"'*each
-		slash := w ^ '\\'*each
-		if (w|control|(quote-each)&^quote|(slash-each)&^slash)&high != 0 {
-			return i
-		}
+		found |= marks(word(s[i : i+8]))
+	}
+	if i == len(s) {
+		return found&highBits == 0
+	}
+	if len(s) >= 8 { // the last eight, some of them again
+		return (found|marks(word(s[len(s)-8:])))&highBits == 0
 	}
 	for ; i < len(s); i++ {
 		if special[s[i]] {
-			break
+			return false
 		}
 	}
-	return i
+	return true
+}
+
+const (
+	eachOctet = 0x0101010101010101
+	highBits  = 0x80 * eachOctet
+)
+
+// word is the first eight octets of s.
+func word(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// marks has a high bit set if one of eight octets is a control character, a
+// quote, a backslash, or not ASCII.
+func marks(w uint64) uint64 {
+	quote := w ^ '"'*eachOctet
+	slash := w ^ '\\'*eachOctet
+	return w | (w-' '*eachOctet)&^w | (quote-eachOctet)&^quote | (slash-eachOctet)&^slash
 }
 
 // escape is appendEscaped one octet at a time.
