@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -19,60 +18,36 @@ const batch = 500
 func (s *Store) read(ctx context.Context, ids []greylist.ID) (map[greylist.ID]greylist.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	cmds, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, id := range ids {
-			if id.IsClient() {
-				p.HMGet(ctx, s.key(id), "n", "l", "m")
-			} else {
-				p.HMGet(ctx, s.key(id), "f", "l", "p")
-			}
-		}
-		return nil
-	})
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = s.key(id)
+	}
+	values, err := s.client.MGet(ctx, keys...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	if len(values) != len(ids) {
+		return nil, errAnswer
+	}
 	entries := make(map[greylist.ID]greylist.Entry, len(ids))
 	for i, id := range ids {
-		cmd, ok := cmds[i].(*redis.SliceCmd)
-		if !ok {
-			return nil, errAnswer
-		}
-		values, found, err := numbers(cmd.Val())
-		if err != nil {
-			return nil, err
-		}
+		text, found := values[i].(string)
 		if !found {
 			continue
 		}
+		numbers, ok := three(text)
+		if !ok {
+			return nil, errAnswer
+		}
 		e := greylist.Entry{ID: id}
 		if id.IsClient() {
-			e.Client = client(values)
+			e.Client = client(numbers)
 		} else {
-			e.Triplet = triplet(values)
+			e.Triplet = triplet(numbers)
 		}
 		entries[id] = e
 	}
 	return entries, nil
-}
-
-// numbers reads three fields of a hash; found is false when there is none.
-func numbers(fields []any) (values []int64, found bool, err error) {
-	values = make([]int64, 3)
-	if len(fields) != len(values) {
-		return nil, false, errAnswer
-	}
-	for i, f := range fields {
-		text, ok := f.(string)
-		if !ok {
-			continue
-		}
-		found = true
-		if values[i], err = strconv.ParseInt(text, 10, 64); err != nil {
-			return nil, false, errAnswer
-		}
-	}
-	return values, found, nil
 }
 
 // Walk implements greylist.Browser. An entry may come twice while the server

@@ -1,25 +1,25 @@
 -- Merges an entry. KEYS: the entry. ARGV: "t" and first, last, passed, or "c"
--- and passes, last, manual; and what to keep it for, 0 for ever.
-local function n(x) return tonumber(x) or 0 end
-local ttl = n(ARGV[5])
+-- and passes, last, manual; and what to keep it for.
+local a, b, c = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local x, y, z = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) (%d+)$')
+x, y, z = tonumber(x) or 0, tonumber(y) or 0, tonumber(z) or 0
+local keep = true
 if ARGV[1] == 't' then
-  local v = redis.call('HMGET', KEYS[1], 'f', 'l', 'p')
-  local f, l, p = n(ARGV[2]), n(ARGV[3]), n(ARGV[4])
-  if n(v[2]) ~= 0 then
-    if l == 0 then
-      f, l, p = n(v[1]), n(v[2]), n(v[3])
-    else
-      local passed = math.min(p, n(v[3]))
-      if passed == 0 then passed = math.max(p, n(v[3])) end
-      f, l, p = math.min(f, n(v[1])), math.max(l, n(v[2])), passed
-    end
+  if y ~= 0 and b == 0 then
+    a, b, c = x, y, z
+  elseif y ~= 0 then
+    local passed = math.min(c, z)
+    if passed == 0 then passed = math.max(c, z) end
+    a, b, c = math.min(a, x), math.max(b, y), passed
   end
-  redis.call('HSET', KEYS[1], 'f', f, 'l', l, 'p', p)
 else
-  local v = redis.call('HMGET', KEYS[1], 'n', 'l', 'm')
-  local manual = math.max(n(ARGV[4]), n(v[3]))
-  redis.call('HSET', KEYS[1], 'n', math.max(n(ARGV[2]), n(v[1])), 'l', math.max(n(ARGV[3]), n(v[2])), 'm', manual)
-  if manual == 1 then ttl = 0 end
+  a, b, c = math.max(a, x), math.max(b, y), math.max(c, z)
+  keep = c ~= 1
 end
-if ttl > 0 then redis.call('PEXPIRE', KEYS[1], ttl) else redis.call('PERSIST', KEYS[1]) end
+local value = string.format('%d %d %d', a, b, c)
+if keep then
+  redis.call('SET', KEYS[1], value, 'PX', ARGV[5])
+else
+  redis.call('SET', KEYS[1], value)
+end
 return 1

@@ -2,14 +2,14 @@
 // receive mail share it: a single server, a master that Sentinel watches, or a
 // Cluster.
 //
-// One sighting is one script (seen.lua), so that it is atomic and costs one
-// round trip. All keys carry one hash tag: in a Cluster they live on one node
+// One sighting is one script (seen.lua), so that it is atomic. Sightings that
+// come at the same time share a round trip (together.go). All keys carry one hash tag: in a Cluster they live on one node
 // and its replicas, since a sighting touches keys of a network, of a domain
 // and of both. A single node takes tens of thousands of sightings a second.
 //
-// Keys: {postern}:t:<client sender recipient> hash of f(irst), l(ast),
-// p(assed); {postern}:c:<client> hash of n (passes), l(ast), m(anual);
-// {postern}:n:<network> hash of s(tart), n (new triplets).
+// Keys, each with three numbers as its value: {postern}:t:<client sender
+// recipient> first, last, passed; {postern}:c:<client> passes, last, manual;
+// {postern}:n:<network> start, new triplets, 0.
 //
 // Invariants:
 //
@@ -25,6 +25,8 @@ import (
 	_ "embed" // scripts
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -70,6 +72,7 @@ type Store struct {
 	client            redis.UniversalClient
 	tag               string
 	seen, credit, put *redis.Script
+	sightings         together
 	limits            atomic.Pointer[greylist.Limits]
 }
 
@@ -84,13 +87,15 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}
-	return &Store{
+	s := &Store{
 		client: client,
 		tag:    "{" + a.prefix + "}:",
 		seen:   redis.NewScript(seenSource),
 		credit: redis.NewScript(creditSource),
 		put:    redis.NewScript(putSource),
-	}, nil
+	}
+	s.sightings.send = s.sendSeen
+	return s, nil
 }
 
 // connect makes the client for the kind of address. go-redis writes to
@@ -121,8 +126,11 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 	return redis.NewUniversalClient(&o), nil
 }
 
-// Close ends all connections.
-func (s *Store) Close() error { return s.client.Close() }
+// Close ends all connections, after what is under way.
+func (s *Store) Close() error {
+	s.sightings.close()
+	return s.client.Close()
+}
 
 // SetLimits says how long entries that are not written by Seen are kept.
 func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }
@@ -152,34 +160,61 @@ func (s *Store) key(id greylist.ID) string {
 
 // Seen implements greylist.Store.
 func (s *Store) Seen(ctx context.Context, k greylist.Key, now time.Time, l greylist.Limits) (greylist.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
 	keys := []string{s.key(k.ByDomain()), s.key(k.ByNetwork()), s.key(k.DomainClient()), s.key(k.NetworkClient()), s.tag + "n:" + k.Network}
-	values, err := s.seen.Run(ctx, s.client, keys,
+	values, err := s.sightings.ask(ctx, &sighting{keys: keys, args: []any{
 		int64(greylist.At(now)), l.Delay.Milliseconds(), l.RetryWindow.Milliseconds(), l.PassTTL.Milliseconds(),
-		l.AllowAfter, l.AllowTTL.Milliseconds(), l.NetworkCap, l.Full, k.Domain != "", k.Claimed != "").Int64Slice()
+		l.AllowAfter, l.AllowTTL.Milliseconds(), l.NetworkCap, l.Full, k.Domain != "", k.Claimed != ""}})
 	if err != nil {
-		return greylist.Record{}, fmt.Errorf("redis: %w", err)
+		return greylist.Record{}, err
 	}
-	if len(values) != 13 {
+	return record(values)
+}
+
+// record reads the script's answer.
+func record(values []any) (r greylist.Record, err error) {
+	var numbers [4][3]int64
+	refused, ok := int64(0), len(values) == len(numbers)+1
+	for i := 0; ok && i < len(numbers); i++ {
+		text, isText := values[i].(string)
+		if ok = isText; ok && text != "" {
+			numbers[i], ok = three(text)
+		}
+	}
+	if ok {
+		refused, ok = values[len(numbers)].(int64)
+	}
+	if !ok {
 		return greylist.Record{}, errAnswer
 	}
 	return greylist.Record{
-		ByDomain:      triplet(values[0:]),
-		ByNetwork:     triplet(values[3:]),
-		DomainClient:  client(values[6:]),
-		NetworkClient: client(values[9:]),
-		Refused:       greylist.Refusal(values[12]),
+		ByDomain:      triplet(numbers[0]),
+		ByNetwork:     triplet(numbers[1]),
+		DomainClient:  client(numbers[2]),
+		NetworkClient: client(numbers[3]),
+		Refused:       greylist.Refusal(refused),
 	}, nil
 }
 
-var errAnswer = errors.New("redis: the script's answer has another form: is another release of Postern at work on these keys?")
+var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
 
-func triplet(v []int64) greylist.Triplet {
+// three reads a value.
+func three(text string) (numbers [3]int64, ok bool) {
+	for i := range numbers {
+		word, rest, more := strings.Cut(text, " ")
+		n, err := strconv.ParseInt(word, 10, 64)
+		if err != nil || more != (i < len(numbers)-1) {
+			return numbers, false
+		}
+		numbers[i], text = n, rest
+	}
+	return numbers, true
+}
+
+func triplet(v [3]int64) greylist.Triplet {
 	return greylist.Triplet{First: greylist.Stamp(v[0]), Last: greylist.Stamp(v[1]), Passed: greylist.Stamp(v[2])}
 }
 
-func client(v []int64) greylist.Client {
+func client(v [3]int64) greylist.Client {
 	return greylist.Client{Passes: int(v[0]), Last: greylist.Stamp(v[1]), Manual: v[2] == 1}
 }
 
