@@ -82,7 +82,7 @@ func splitResults(value string) ([][]string, error) {
 		case b == ' ' || b == '\t' || b == '\r' || b == '\n':
 			w.space = true
 		case b == '(':
-			if n = commentEnd(value[i:]); n < 0 {
+			if n = mailaddr.CommentEnd(value[i:]); n < 0 {
 				return nil, errors.New("comment without an end")
 			}
 			w.space = true
@@ -132,23 +132,6 @@ func (w *words) endWord() {
 		w.word.Reset()
 	}
 	w.open, w.glued, w.space = false, false, false
-}
-
-func commentEnd(s string) int {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
-	}
-	return -1
 }
 
 // unquote gives the content of the quoted string that s begins with, and its

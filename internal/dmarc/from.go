@@ -253,7 +253,7 @@ func dropComments(text string) string {
 		if start < 0 {
 			break
 		}
-		end := commentEnd(text[start:])
+		end := mailaddr.CommentEnd(text[start:])
 		if end < 0 {
 			break
 		}

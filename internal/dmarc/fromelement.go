@@ -86,7 +86,7 @@ func isLocal(local string) bool {
 	for i := 0; i < len(local); i++ {
 		switch b := local[i]; {
 		case b == '"':
-			end := quoteEnd(local[i:])
+			end := mailaddr.QuoteEnd(local[i:])
 			if !word || end < 0 {
 				return false
 			}
@@ -114,7 +114,7 @@ func hasBareAt(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
 		case '"':
-			i += max(quoteEnd(s[i:]), 1) - 1
+			i += max(mailaddr.QuoteEnd(s[i:]), 1) - 1
 		case '=':
 			i += max(encodedWordEnd(s[i:]), 1) - 1
 		case '@':
@@ -237,9 +237,9 @@ func (s *scanner) enclosed(e *element, p *part, b byte) {
 	end := -1
 	if !s.open {
 		if b == '(' {
-			end = commentEnd(rest)
+			end = mailaddr.CommentEnd(rest)
 		} else {
-			end = quoteEnd(rest)
+			end = mailaddr.QuoteEnd(rest)
 		}
 	}
 	if end < 0 {
@@ -272,36 +272,4 @@ func (p *part) write(s string) {
 // odd tells whether b may not stand outside of quotes and comments.
 func (p *part) odd(b byte) bool {
 	return b < ' ' || b == 0x7f || b == '\\' || b == '<' || b == '>' || b == ')'
-}
-
-// quoteEnd gives the length of the quoted string that s begins with, -1 when it
-// has no end.
-func quoteEnd(s string) int {
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return -1
-}
-
-// commentEnd is quoteEnd for a comment, which may hold comments.
-func commentEnd(s string) int {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
-	}
-	return -1
 }

@@ -99,43 +99,17 @@ func splitFrom(value string) []*mailbox {
 // nextToken returns a comment, a quoted string or a single octet. A comment or
 // string without an end runs to the end of s.
 func nextToken(s string) string {
+	end := 1
 	switch s[0] {
 	case '(':
-		return s[:commentEnd(s)]
+		end = mailaddr.CommentEnd(s)
 	case '"':
-		return s[:quoteEnd(s)]
-	default:
-		return s[:1]
+		end = mailaddr.QuoteEnd(s)
 	}
-}
-
-func commentEnd(s string) int {
-	depth := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
+	if end < 0 {
+		return s
 	}
-	return len(s)
-}
-
-func quoteEnd(s string) int {
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(s)
+	return s[:end]
 }
 
 func parseMailbox(m *mailbox) (author, error) {

@@ -16,7 +16,7 @@ import (
 type MariaDB struct {
 	*Server
 	Authority string // file of the authority's certificate
-	db *sql.DB
+	db        *sql.DB
 }
 
 // NewMariaDB starts one and runs the statements of each script, which are

@@ -1,0 +1,34 @@
+package mailaddr
+
+// QuoteEnd gives the length of the quoted string of RFC 5322 section 3.2.4 that s
+// begins with, both quotes included, and -1 when it has no end. s must not be
+// empty.
+func QuoteEnd(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// CommentEnd is QuoteEnd for a comment (section 3.2.2), which may hold comments.
+func CommentEnd(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return -1
+}
