@@ -231,7 +231,7 @@ func (c *MilterClient) reply() (code byte, text string, err error) {
 	if err := c.out.Flush(); err != nil {
 		return 0, "", err
 	}
-	var head [5]byte
+	var head [4]byte
 	if _, err := io.ReadFull(c.in, head[:]); err != nil {
 		return 0, "", err
 	}
@@ -239,7 +239,7 @@ func (c *MilterClient) reply() (code byte, text string, err error) {
 	if size < 1 || size > maxMilterReply {
 		return 0, "", fmt.Errorf("a reply of %d bytes", size)
 	}
-	rest := make([]byte, size-1)
-	_, err = io.ReadFull(c.in, rest)
-	return head[4], string(rest), err
+	packet := make([]byte, size)
+	_, err = io.ReadFull(c.in, packet)
+	return packet[0], string(packet[1:]), err
 }
