@@ -14,6 +14,10 @@ func TestConformanceTLS(t *testing.T) {
 	conform(t, "rediss://"+server.Addr+"?ca="+server.CA)
 }
 
+func TestConformanceSentinelTLS(t *testing.T) { conform(t, redistest.StartSentinelsTLS(t).URL()) }
+
+func TestConformanceClusterTLS(t *testing.T) { conform(t, redistest.StartClusterTLS(t).URL()) }
+
 // TestTLSRefuses shows that no word is exchanged with a server that cannot
 // prove who it is.
 func TestTLSRefuses(t *testing.T) {

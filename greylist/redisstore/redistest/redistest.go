@@ -171,6 +171,7 @@ type Sentinels struct {
 	Master, Replica *Server
 	Watchers        []*Server
 	Name            string // of the master
+	tls             *certificates
 }
 
 // StartSentinels runs five servers. The master is taken for dead after a
@@ -183,9 +184,14 @@ func StartSentinels(tb testing.TB) *Sentinels {
 		}
 		tb.Skip(err)
 	}
-	s := &Sentinels{Name: "greylist", Master: Start(tb)}
+	return startSentinels(tb, nil)
+}
+
+func startSentinels(tb testing.TB, tls *certificates) *Sentinels {
+	tb.Helper()
+	s := &Sentinels{Name: "greylist", Master: tls.start(tb), tls: tls}
 	_, port, _ := net.SplitHostPort(s.Master.Addr)
-	s.Replica = Start(tb, "--replicaof", "127.0.0.1 "+port)
+	s.Replica = tls.start(tb, "--replicaof", "127.0.0.1 "+port)
 	s.Replica.Await("Finished with success")
 	for range 3 {
 		s.Watchers = append(s.Watchers, s.watcher(tb, port))
@@ -203,7 +209,7 @@ func (s *Sentinels) watcher(tb testing.TB, masterPort string) *Server {
 	file := filepath.Join(tb.TempDir(), "sentinel.conf")
 	conf := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor %s 127.0.0.1 %s 2\n"+
 		"sentinel down-after-milliseconds %s 1000\nsentinel failover-timeout %s 5000\n",
-		port, filepath.Dir(file), s.Name, masterPort, s.Name, s.Name)
+		port, filepath.Dir(file), s.Name, masterPort, s.Name, s.Name) + s.tls.lines(port)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -239,21 +245,35 @@ func (s *Server) awaitCount(text string, n int) {
 
 // URL is the address for a store.
 func (s *Sentinels) URL() string {
-	return "redis+sentinel://" + strings.Join(addrs(s.Watchers), ",") + "/" + s.Name
+	return s.tls.scheme("redis+sentinel") + "://" + strings.Join(addrs(s.Watchers), ",") + "/" + s.Name + s.tls.query()
 }
 
 // Cluster is three masters, each with a replica.
-type Cluster struct{ Nodes []*Server }
+type Cluster struct {
+	Nodes []*Server
+	tls   *certificates
+}
 
 // StartCluster runs six servers. A master is taken for dead after a second.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	Require(tb)
-	c := new(Cluster)
-	for range 6 {
-		c.Nodes = append(c.Nodes, Start(tb, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"))
+	return startCluster(tb, nil)
+}
+
+func startCluster(tb testing.TB, tls *certificates) *Cluster {
+	tb.Helper()
+	c := &Cluster{tls: tls}
+	settings := []string{"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"}
+	var args []string
+	if tls != nil {
+		settings = append(settings, "--tls-cluster", "yes")
+		args = []string{"--tls", "--cacert", tls.ca}
 	}
-	args := append([]string{"--cluster", "create"}, addrs(c.Nodes)...)
+	for range 6 {
+		c.Nodes = append(c.Nodes, tls.start(tb, settings...))
+	}
+	args = append(append(args, "--cluster", "create"), addrs(c.Nodes)...)
 	args = append(args, "--cluster-replicas", "1", "--cluster-yes")
 	cmd := exec.CommandContext(tb.Context(), "redis-cli", args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -266,7 +286,9 @@ func StartCluster(tb testing.TB) *Cluster {
 }
 
 // URL is the address for a store.
-func (c *Cluster) URL() string { return "redis+cluster://" + strings.Join(addrs(c.Nodes), ",") }
+func (c *Cluster) URL() string {
+	return c.tls.scheme("redis+cluster") + "://" + strings.Join(addrs(c.Nodes), ",") + c.tls.query()
+}
 
 // Find returns the node at an address.
 func (c *Cluster) Find(addr string) *Server {

@@ -7,10 +7,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -26,14 +29,76 @@ type TLSServer struct {
 func StartTLS(tb testing.TB) *TLSServer {
 	tb.Helper()
 	Require(tb)
+	t := newTLS(tb)
+	return &TLSServer{CA: t.ca, Server: t.start(tb)}
+}
+
+// certificates are those of an authority and of all servers that it vouches for.
+type certificates struct{ dir, ca string }
+
+func newTLS(tb testing.TB) *certificates {
+	tb.Helper()
 	dir := tb.TempDir()
 	ca, err := WriteCertificates(dir)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return &certificates{dir, ca}
+}
+
+// args make a server speak TLS only; nil leaves it as it is. Servers that
+// connect to others show the same certificate.
+func (c *certificates) args(port string) []string {
+	if c == nil {
+		return nil
+	}
+	return []string{"--port", "0", "--tls-port", port, "--tls-auth-clients", "no", "--tls-replication", "yes",
+		"--tls-cert-file", filepath.Join(c.dir, serverFile), "--tls-key-file", filepath.Join(c.dir, keyFile), "--tls-ca-cert-file", c.ca}
+}
+
+// lines are args as they stand in a file.
+func (c *certificates) lines(port string) string {
+	var b strings.Builder
+	for pair := range slices.Chunk(c.args(port), 2) {
+		fmt.Fprintf(&b, "%s %s\n", strings.TrimPrefix(pair[0], "--"), pair[1])
+	}
+	return b.String()
+}
+
+// start runs a server.
+func (c *certificates) start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
 	port := freePort(tb)
-	return &TLSServer{CA: ca, Server: start(tb, port, "--port", "0", "--tls-port", port, "--tls-auth-clients", "no",
-		"--tls-cert-file", filepath.Join(dir, serverFile), "--tls-key-file", filepath.Join(dir, keyFile), "--tls-ca-cert-file", ca)}
+	return start(tb, port, append(c.args(port), args...)...)
+}
+
+// scheme makes a URL's scheme one for TLS, and query names the authority.
+func (c *certificates) scheme(plain string) string {
+	if c == nil {
+		return plain
+	}
+	return "rediss" + strings.TrimPrefix(plain, "redis")
+}
+
+func (c *certificates) query() string {
+	if c == nil {
+		return ""
+	}
+	return "?ca=" + c.ca
+}
+
+// StartSentinelsTLS is StartSentinels with TLS between all of them.
+func StartSentinelsTLS(tb testing.TB) *Sentinels {
+	tb.Helper()
+	Require(tb)
+	return startSentinels(tb, newTLS(tb))
+}
+
+// StartClusterTLS is StartCluster with TLS between all of them.
+func StartClusterTLS(tb testing.TB) *Cluster {
+	tb.Helper()
+	Require(tb)
+	return startCluster(tb, newTLS(tb))
 }
 
 const (
@@ -56,10 +121,11 @@ func WriteCertificates(dir string) (ca string, err error) {
 		return "", err
 	}
 	authority := template(1)
+	authority.Subject.CommonName = "greylist test authority" // OpenSSL takes equal names for self-signed
 	authority.IsCA, authority.BasicConstraintsValid, authority.KeyUsage = true, true, x509.KeyUsageCertSign
 	server := template(2)
 	server.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return "", err
