@@ -141,5 +141,5 @@ func parseMailbox(m *mailbox) (author, error) {
 }
 
 func isQuoted(local string) bool {
-	return local[0] == '"' && len(local) > 1 && quoteEnd(local) == len(local) && strings.HasSuffix(local, `"`)
+	return local[0] == '"' && mailaddr.QuoteEnd(local) == len(local)
 }
