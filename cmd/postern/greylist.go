@@ -229,7 +229,7 @@ func bindGreylistStats(fs *pflag.FlagSet) runner {
 func bindGreylistImport(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
 	postgrey := fs.String("postgrey", "", "`file` with the output of db_dump on postgrey.db or postgrey_clients.db")
-	sqlgrey := fs.String("sqlgrey", "", "`file` with a SQL dump of sqlgrey's database")
+	sqlgrey := fs.String("sqlgrey", "", "`file` with sqlgrey's SQLite database, or a SQL dump of any")
 	delay := fs.Duration("delay", time.Minute, "postgrey's --delay, if it was shorter: what was seen over this time has passed")
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {

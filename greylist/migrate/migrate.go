@@ -2,11 +2,12 @@
 // that whoever passed there passes here.
 //
 // Two sources are read: the text that db_dump writes of postgrey's databases,
-// and a SQL dump of sqlgrey's (of SQLite, MySQL or PostgreSQL).
+// and a SQL dump of sqlgrey's (of SQLite, MySQL or PostgreSQL) or its SQLite
+// file itself.
 //
-// Invariants: input is read once, line by line, with bounded lines; what
-// cannot be understood is counted with its line number and left out, never
-// guessed.
+// Invariants: text is read once, line by line, with bounded lines; what
+// cannot be understood is counted with its line or row and left out, never
+// guessed. No file is changed.
 package migrate
 
 import (
@@ -87,10 +88,12 @@ type Result struct {
 // maxWhy bounds Result.Why.
 const maxWhy = 10
 
-func (r *Result) skip(line int, why string) {
+func (r *Result) skip(line int, why string) { r.leaveOut(fmt.Sprintf("line %d: %s", line, why)) }
+
+func (r *Result) leaveOut(why string) {
 	r.Skipped++
 	if len(r.Why) < maxWhy {
-		r.Why = append(r.Why, fmt.Sprintf("line %d: %s", line, why))
+		r.Why = append(r.Why, why)
 	}
 }
 

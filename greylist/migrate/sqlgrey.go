@@ -39,18 +39,29 @@ func Sqlgrey(r io.Reader, loc *time.Location, yield func(Entry) error) (Result, 
 		return s.result, fmt.Errorf("line %d: %w", s.line+1, err)
 	}
 	if !s.found {
-		return s.result, errors.New("none of sqlgrey's tables (connect, from_awl, domain_awl) is in this dump")
+		return s.result, errNoTables
 	}
 	return s.result, nil
 }
+
+var errNoTables = errors.New("none of sqlgrey's tables (connect, from_awl, domain_awl) is in it")
 
 type sqlgrey struct {
 	result Result
 	loc    *time.Location
 	yield  func(Entry) error
+	table  string // that line is a row of; "" in a dump
 	line   int
 	found  bool // a table of sqlgrey
 	copy   copyTable
+}
+
+func (s *sqlgrey) skip(why string) {
+	if s.table != "" {
+		s.result.leaveOut(fmt.Sprintf("table %s, row %d: %s", s.table, s.line, why))
+		return
+	}
+	s.result.skip(s.line, why)
 }
 
 // copyTable is the COPY of PostgreSQL that is being read.
@@ -92,14 +103,14 @@ func (s *sqlgrey) takeInsert(rest string) error {
 	}
 	rest = strings.TrimSpace(rest)
 	if len(rest) < 6 || !strings.EqualFold(rest[:6], "VALUES") {
-		s.result.skip(s.line, "an INSERT without VALUES")
+		s.skip("an INSERT without VALUES")
 		return nil
 	}
 	for rest = rest[6:]; ; {
 		values, after, ok := tuple(rest)
 		if !ok {
 			if left := strings.Trim(rest, " ,;"); left != "" {
-				s.result.skip(s.line, "values that do not end")
+				s.skip("values that do not end")
 			}
 			return nil
 		}
@@ -138,7 +149,7 @@ func (s *sqlgrey) takeCopied(line string) error {
 // row turns one row of a table into an entry.
 func (s *sqlgrey) row(table string, names, values []string) error {
 	if len(values) != len(names) {
-		s.result.skip(s.line, fmt.Sprintf("%d values for %d columns", len(values), len(names)))
+		s.skip(fmt.Sprintf("%d values for %d columns", len(values), len(names)))
 		return nil
 	}
 	fields := map[string]string{}
@@ -147,7 +158,7 @@ func (s *sqlgrey) row(table string, names, values []string) error {
 	}
 	e, err := s.entry(table, fields)
 	if err != nil {
-		s.result.skip(s.line, err.Error())
+		s.skip(err.Error())
 		return nil
 	}
 	if err := s.yield(e); err != nil {

@@ -432,10 +432,10 @@ func (i GreylistImport) Postgrey(ctx context.Context, path string, passedAfter t
 	})
 }
 
-// Sqlgrey sends what is in a SQL dump of sqlgrey's database.
+// Sqlgrey sends what is in sqlgrey's SQLite database, or in a SQL dump of any.
 func (i GreylistImport) Sqlgrey(ctx context.Context, path string) (GreylistImportResult, error) {
 	return i.file(ctx, path, func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
-		return migrate.Sqlgrey(f, time.Local, yield)
+		return migrate.SqlgreyFile(ctx, f, time.Local, yield)
 	})
 }
 
