@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,15 +42,10 @@ mx.signed.example. 3600 A 192.0.2.1
 // they look at neither ARC nor the client's name.
 func benchDMARC(ctx context.Context, e *env) ([]result, error) {
 	at := postfixtest.NameserverAddr()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, record, err := newRSAKey()
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	record := "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(der)
 	dns, err := resolvertest.StartAt(at.String(), fmt.Sprintf(dmarcZone, splitTXT(record)))
 	if err != nil {
 		return nil, err

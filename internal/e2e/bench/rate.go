@@ -4,10 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -146,11 +142,7 @@ func (g guards) options() []string {
 
 // startDNS writes the message, and answers for it.
 func (s *rateSite) startDNS() (addr string, err error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return "", err
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	key, record, err := newRSAKey()
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +153,7 @@ func (s *rateSite) startDNS() (addr string, err error) {
 	if err := os.WriteFile(s.mail, []byte(strings.ReplaceAll(mail, "\r\n", "\n")), 0o600); err != nil {
 		return "", err
 	}
-	zone := fmt.Sprintf(rateZone, splitTXT("v=DKIM1; k=rsa; p="+base64.StdEncoding.EncodeToString(der))) + dnsblWorld
+	zone := fmt.Sprintf(rateZone, splitTXT(record)) + dnsblWorld
 	for i := range rateClients {
 		zone += rateHelo + ". 3600 A " + rateClient(i) + "\n"
 	}
