@@ -26,7 +26,7 @@ import (
 
 const (
 	// DefaultMaxEntries bounds a store that is not told otherwise: about
-	// 200 MB when full, of IDs of 80 octets.
+	// 180 MB when full, of IDs of 75 octets.
 	DefaultMaxEntries = 1 << 20
 
 	shardBits = 8

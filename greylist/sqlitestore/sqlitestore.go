@@ -39,8 +39,8 @@ const (
 	purgeRows = 500
 	// purgePause is the time from the start of one purge to the next.
 	purgePause = 10 * time.Minute
-	// DefaultMaxEntries bounds the entries in memory, about 320 MB when full of
-	// IDs of 80 octets.
+	// DefaultMaxEntries bounds the entries in memory, about 370 MB when full of
+	// IDs of 75 octets. A triplet has one, or two when SPF authorised its domain.
 	DefaultMaxEntries = 1 << 21
 	// openTimeout bounds the opening of a file, its check and its reading
 	// included.
