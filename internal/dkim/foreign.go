@@ -103,7 +103,7 @@ type Keys struct{ lookup lookup }
 // LookupKeys asks for the keys at a KeyName. It returns when ctx ends.
 func LookupKeys(ctx context.Context, r Resolver, name string) *Keys {
 	k := new(Keys)
-	k.lookup.run(ctx, r, name)
+	k.lookup.run(ctx, r, name, nil)
 	return k
 }
 

@@ -126,7 +126,7 @@ func (k *publicKey) verify(digest [sha256.Size]byte, signature []byte) bool {
 // beside the key or from a rotation within one selector, so records that are no
 // keys are passed over and every key that remains may verify the signature. If
 // none remains, the error is that of the first record.
-func keysOf(records []string) ([]*publicKey, error) {
+func keysOf(records []string, cache *KeyCache) ([]*publicKey, error) {
 	if len(records) == 0 {
 		return nil, errors.New("no key")
 	}
@@ -136,7 +136,7 @@ func keysOf(records []string) ([]*publicKey, error) {
 	var keys []*publicKey
 	var first error
 	for _, record := range records {
-		key, err := parseKey(strings.TrimSpace(record))
+		key, err := cache.parse(strings.TrimSpace(record))
 		switch {
 		case err == nil:
 			keys = append(keys, key)

@@ -21,13 +21,34 @@ type lookup struct {
 	err     error
 }
 
-func (l *lookup) run(ctx context.Context, r Resolver, name string) {
+// remembering is a Resolver that can answer from memory alone, see
+// resolver.Resolver's FromMemory.
+type remembering interface {
+	FromMemory(ctx context.Context) (memory context.Context, missed func() bool)
+}
+
+// known answers from memory, if that is possible.
+func (l *lookup) known(ctx context.Context, r Resolver, name string, cache *KeyCache) bool {
+	m, ok := r.(remembering)
+	if !ok {
+		return false
+	}
+	memory, missed := m.FromMemory(ctx)
+	l.run(memory, r, name, cache)
+	if missed() {
+		*l = lookup{}
+		return false
+	}
+	return true
+}
+
+func (l *lookup) run(ctx context.Context, r Resolver, name string, cache *KeyCache) {
 	records, err := r.LookupTXT(ctx, name)
 	if err != nil {
 		l.err, l.refused = err, refuseDNS(err)
 		return
 	}
-	if l.keys, err = keysOf(records); err != nil {
+	if l.keys, err = keysOf(records, cache); err != nil {
 		l.refused = permError(err.Error())
 	}
 }

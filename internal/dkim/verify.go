@@ -26,6 +26,8 @@ type Verifier struct {
 	DNSBudget time.Duration
 	// Want chooses the signatures to look at by d= and s=; nil means all.
 	Want func(domain, selector string) bool
+	// Keys remembers parsed keys; nil for not at all.
+	Keys *KeyCache
 }
 
 // Verification is one message being verified. It is not safe for concurrent
@@ -65,10 +67,7 @@ func (v *Verifier) Start(ctx context.Context, fields []Field, fromDomain string)
 	if len(live) == 0 {
 		return m
 	}
-	ctx, m.cancel = context.WithTimeout(ctx, cmp.Or(v.DNSBudget, DefaultDNSBudget))
-	for _, c := range live {
-		m.ask(ctx, v.Resolver, c)
-	}
+	m.ask(ctx, v, live)
 	header := newHeaderHash(fields)
 	for _, c := range live {
 		c.digest = header.sum(c.parsed)
@@ -89,14 +88,29 @@ func (m *Verification) live() []*check {
 	return live
 }
 
-func (m *Verification) ask(ctx context.Context, r Resolver, c *check) {
-	name := c.keyName()
-	if c.lookup = m.lookups[name]; c.lookup != nil {
+// ask looks the keys up, each once: those that are known at once, the others
+// beside the message.
+func (m *Verification) ask(ctx context.Context, v *Verifier, live []*check) {
+	var unknown []string
+	for _, c := range live {
+		name := c.keyName()
+		if c.lookup = m.lookups[name]; c.lookup != nil {
+			continue
+		}
+		c.lookup = new(lookup)
+		m.lookups[name] = c.lookup
+		if !c.lookup.known(ctx, v.Resolver, name, v.Keys) {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) == 0 {
 		return
 	}
-	l := new(lookup)
-	c.lookup, m.lookups[name] = l, l
-	m.running.Go(func() { l.run(ctx, r, name) })
+	ctx, m.cancel = context.WithTimeout(ctx, cmp.Or(v.DNSBudget, DefaultDNSBudget))
+	for _, name := range unknown {
+		l := m.lookups[name]
+		m.running.Go(func() { l.run(ctx, v.Resolver, name, v.Keys) })
+	}
 }
 
 // choose reads the signatures and keeps the most useful ones, in the order of

@@ -1,9 +1,11 @@
 package verify
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // later is the result of work that runs beside the message.
@@ -13,16 +15,45 @@ type later[T any] struct {
 	err   error // a panic of the work
 }
 
-// start runs work in a goroutine that running counts. A panic of it becomes an
-// error: it must cost neither the daemon nor the rest of this message.
+// remembering is a resolver that can answer from memory alone, see
+// resolver.Resolver's FromMemory.
+type remembering interface {
+	FromMemory(ctx context.Context) (memory context.Context, missed func() bool)
+}
+
+// beside does work at once if the resolver knows all that it asks, and otherwise
+// in a goroutine that running counts, for no longer than limit: a goroutine with
+// its timer costs more than the work when everything is known. A nil r remembers
+// nothing.
+func beside[T any](ctx context.Context, r remembering, limit time.Duration, running *sync.WaitGroup, work func(context.Context) T) *later[T] {
+	if r != nil {
+		memory, missed := r.FromMemory(ctx)
+		l := &later[T]{done: make(chan struct{})}
+		l.run(func() T { return work(memory) })
+		if !missed() {
+			return l
+		}
+	}
+	return start(running, func() T {
+		ctx, done := context.WithTimeout(ctx, limit)
+		defer done()
+		return work(ctx)
+	})
+}
+
+// start runs work in a goroutine that running counts.
 func start[T any](running *sync.WaitGroup, work func() T) *later[T] {
 	l := &later[T]{done: make(chan struct{})}
-	running.Go(func() {
-		defer close(l.done)
-		defer rescue(&l.err)
-		l.value = work()
-	})
+	running.Go(func() { l.run(work) })
 	return l
+}
+
+// run does the work. A panic of it becomes an error: it must cost neither the
+// daemon nor the rest of this message.
+func (l *later[T]) run(work func() T) {
+	defer close(l.done)
+	defer rescue(&l.err)
+	l.value = work()
 }
 
 // wait returns what the work gave, the zero value after a panic.

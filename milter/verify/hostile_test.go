@@ -19,7 +19,7 @@ import (
 
 // deadFor never answers questions about names below one domain.
 type deadFor struct {
-	*resolvertest.Zone
+	Resolver
 	domain string
 }
 
@@ -28,7 +28,7 @@ func (d deadFor) LookupTXT(ctx context.Context, name string) ([]string, error) {
 		<-ctx.Done()
 		return nil, &net.DNSError{Err: ctx.Err().Error(), Name: name, IsTimeout: true}
 	}
-	return d.Zone.LookupTXT(ctx, name)
+	return d.Resolver.LookupTXT(ctx, name)
 }
 
 // A sender's own DNS that never answers must not use up the time in which the

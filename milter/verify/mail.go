@@ -47,16 +47,10 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	ctx, m.cancel = context.WithCancel(ctx)
 	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
 	// Not the deadline of the message: its header may be long in coming.
-	early, done := context.WithTimeout(ctx, v.options.firstDeadline())
-	m.mailFrom = start(&m.running, func() spf.MailFromResult { return v.checkMailFrom(early, m.spfArgs) })
-	m.helo = start(&m.running, func() spf.HeloResult { return v.checkHelo(early, m.spfArgs) })
-	m.iprev = start(&m.running, func() IPRev { return v.checkIPRev(early, e.Client) })
-	m.running.Go(func() {
-		defer done()
-		<-m.mailFrom.done
-		<-m.helo.done
-		<-m.iprev.done
-	})
+	limit, r := v.options.firstDeadline(), v.memory
+	m.mailFrom = beside(ctx, r, limit, &m.running, func(ctx context.Context) spf.MailFromResult { return v.checkMailFrom(ctx, m.spfArgs) })
+	m.helo = beside(ctx, r, limit, &m.running, func(ctx context.Context) spf.HeloResult { return v.checkHelo(ctx, m.spfArgs) })
+	m.iprev = beside(ctx, r, limit, &m.running, func(ctx context.Context) IPRev { return v.checkIPRev(ctx, e.Client) })
 	return m
 }
 
@@ -98,10 +92,8 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 	}
 	m.dkim = v.dkim.Start(ctx, fields, author)
 	m.arc = v.arc.Start(ctx, fields)
-	m.policies = start(&m.running, func() *dmarc.Evaluation {
-		first, done := context.WithTimeout(ctx, v.options.firstDeadline())
-		defer done()
-		return v.dmarc.Start(first, m.author)
+	m.policies = beside(ctx, v.memory, v.options.firstDeadline(), &m.running, func(ctx context.Context) *dmarc.Evaluation {
+		return v.dmarc.Start(ctx, m.author)
 	})
 	traits := traitsOf(fields)
 	m.conclude = func(f *Findings) {

@@ -99,6 +99,7 @@ type Verifier struct {
 	dkim    dkim.Verifier
 	arc     arc.Verifier
 	dmarc   dmarc.Evaluator
+	memory  remembering // nil when the Resolver remembers nothing, or is traced
 }
 
 // New returns a Verifier.
@@ -109,12 +110,16 @@ func New(o Options) *Verifier {
 		o.Now = time.Now
 	}
 	o.DMARC.setDefaults()
-	return &Verifier{
+	v := &Verifier{
 		options: o,
-		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.firstDeadline()},
+		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.firstDeadline(), Keys: dkim.NewKeyCache()},
 		arc:     arc.Verifier{Resolver: o.Resolver, Now: o.Now, DNSBudget: o.firstDeadline()},
 		dmarc:   dmarc.Evaluator{Resolver: o.Resolver, Method: o.DMARC.Method},
 	}
+	if o.Trace == nil { // it would hear of questions twice
+		v.memory, _ = o.Resolver.(remembering)
+	}
+	return v
 }
 
 // firstDeadline is the part of the deadline in which all is asked that DMARC
