@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"syscall"
+	"time"
 )
 
 // DefaultSocketMode lets the owner and the group of a unix socket connect.
@@ -96,7 +98,7 @@ func bind(s Socket, passed *descriptors, all []Socket) ([]net.Listener, error) {
 }
 
 func listenTCP(address string) (net.Listener, error) {
-	var config net.ListenConfig
+	config := net.ListenConfig{KeepAlive: keepAlive(address)}
 	l, err := config.Listen(context.Background(), NetworkTCP, address)
 	if err == nil {
 		return l, nil
@@ -111,4 +113,14 @@ func listenTCP(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("%w: ports below 1024 need root or CAP_NET_BIND_SERVICE; take a higher one", err)
 	}
 	return nil, err
+}
+
+// keepAlive is the default, but none between processes of this machine: the
+// kernel tells at once when one of them is gone, and setting it takes four system
+// calls a connection.
+func keepAlive(address string) time.Duration {
+	if addr, err := netip.ParseAddrPort(address); err == nil && addr.Addr().Unmap().IsLoopback() {
+		return -1
+	}
+	return 0
 }
