@@ -54,7 +54,9 @@ func TestLDAPOverTLS(t *testing.T) {
 		"in the clear":                      strings.Replace(starts, "start_tls = yes\n", "", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
-			refused(t, "ldap:"+file(t, "owners.cf", text), "certificate", "TLS", "Confidentiality", "refused", "EOF")
+			// Under TLS 1.3 a server that misses our certificate hangs up after the
+			// handshake; how we notice depends on who is first.
+			refused(t, "ldap:"+file(t, "owners.cf", text), "certificate", "TLS", "Confidentiality", "EOF", "broken pipe", "reset by peer")
 		})
 	}
 }
