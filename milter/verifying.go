@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
@@ -37,9 +38,6 @@ func (w *verifyingWork) Recipient(ctx context.Context, _ mailaddr.Address) (Answ
 	}
 	return Answer{}, nil
 }
-
-// modeShadow is the record's word for a judgement that is only watched.
-const modeShadow = "shadow"
 
 func refusal(r *verify.Refusal) Answer {
 	return Answer{
@@ -79,7 +77,7 @@ func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 	d.Quarantine = r.Quarantine
 	d.Details.Steps = r.Steps
 	if r.Shadowed {
-		d.Details.Mode = modeShadow
+		d.Details.Mode = record.ModeShadow
 	}
 	if f := r.Findings; f != nil {
 		d.Details.From = f.From()

@@ -13,7 +13,7 @@ const (
 	Off
 )
 
-var modeNames = [...]string{Enforce: "enforce", Shadow: "shadow", Off: "off"}
+var modeNames = [...]string{Enforce: "enforce", Shadow: record.ModeShadow, Off: "off"}
 
 func (m Mode) String() string { return modeNames[m] }
 

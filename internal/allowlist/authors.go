@@ -26,7 +26,7 @@ func ReadAuthors(path string) (*Authors, error) {
 func (a *Authors) add(entry string) error {
 	words := strings.Fields(entry)
 	domain, err := mailaddr.ParseDomain(words[0])
-	if err != nil || looksNumeric(domain) {
+	if err != nil || mailaddr.LooksNumeric(domain) {
 		return errDomain
 	}
 	list, before := a.clients[domain]

@@ -53,7 +53,7 @@ func (l *Clients) Add(entry string) error {
 		return l.addPrefix(entry)
 	}
 	name, err := mailaddr.ParseDomain(strings.TrimPrefix(entry, "."))
-	if err != nil || looksNumeric(name) {
+	if err != nil || mailaddr.LooksNumeric(name) {
 		return errClient
 	}
 	l.names[name] = true
@@ -71,9 +71,6 @@ func (l *Clients) addPrefix(entry string) error {
 	l.AddNetwork(p)
 	return nil
 }
-
-// looksNumeric tells a mistyped or shortened address from a name.
-func looksNumeric(name string) bool { return strings.Trim(name, "0123456789.") == "" }
 
 // AddNetwork takes a network, which must be masked.
 func (l *Clients) AddNetwork(p netip.Prefix) {

@@ -28,7 +28,7 @@ func (d *Domains) add(entry string) error {
 		entry, set = bare, d.below
 	}
 	name, err := mailaddr.ParseDomain(entry)
-	if err != nil || looksNumeric(name) {
+	if err != nil || mailaddr.LooksNumeric(name) {
 		return errDomain
 	}
 	set[name] = true

@@ -3,7 +3,6 @@ package dmarc
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 
 	"github.com/postern-mail/postern/internal/resolver"
@@ -102,18 +101,13 @@ func (f *finder) txt(ctx context.Context, name string) ([]string, error) {
 	}
 	f.queries++
 	texts, err := f.resolver.LookupTXT(ctx, name)
-	if isAbsent(err) {
+	if resolver.IsAbsent(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	return texts, nil
-}
-
-func isAbsent(err error) bool {
-	var dns *net.DNSError
-	return errors.As(err, &dns) && dns.IsNotFound && !dns.IsTemporary && !dns.IsTimeout
 }
 
 // domainExists tells whether a domain exists in the sense of RFC 8020: there
@@ -145,7 +139,7 @@ func (f *finder) askExistence(ctx context.Context, q Querier, domain string) (bo
 	}
 	f.queries++
 	a, err := q.Query(ctx, domain+".", resolver.TypeTXT)
-	if isAbsent(err) {
+	if resolver.IsAbsent(err) {
 		return false, nil
 	}
 	if err != nil {

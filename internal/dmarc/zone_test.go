@@ -71,7 +71,7 @@ type fullZone struct{ *zone }
 func (z fullZone) Query(ctx context.Context, name string, _ uint16) (resolver.Answer, error) {
 	texts, err := z.LookupTXT(ctx, name)
 	answer := resolver.Answer{TXT: texts, Name: name}
-	if err != nil && !isAbsent(err) {
+	if err != nil && !resolver.IsAbsent(err) {
 		return resolver.Answer{}, err
 	}
 	if len(texts) == 0 {

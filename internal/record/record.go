@@ -15,6 +15,9 @@ import (
 // Message is the zap message of every decision line.
 const Message = "decision"
 
+// ModeShadow is the mode of what is judged and recorded, and has no say.
+const ModeShadow = "shadow"
+
 // Record is one decision. The zero value of a field leaves its key out.
 type Record struct {
 	Daemon        string // "policyd" or "milterd"

@@ -125,3 +125,10 @@ func gaveUp(name string, cause error) *net.DNSError {
 		IsTemporary: true,
 	}
 }
+
+// IsAbsent tells an answer, that there is no such name or record, from the lack of
+// one. It takes the errors of a Resolver and of net.Resolver, wrapped or not.
+func IsAbsent(err error) bool {
+	failure, ok := errors.AsType[*net.DNSError](err)
+	return ok && failure.IsNotFound && !failure.IsTemporary && !failure.IsTimeout
+}

@@ -349,7 +349,7 @@ func TestSPFShadow(t *testing.T) {
 		if early != c.refused || (r.Refusal != nil) != c.refused || r.Shadowed != c.shadowed {
 			t.Errorf("%+v: early %v, refusal %v, shadowed %v", c, early, r.Refusal, r.Shadowed)
 		}
-		if s := r.Steps[0]; (s.Mode == modeShadow && s.Reason == record.SPFFailed) != c.shadowed {
+		if s := r.Steps[0]; (s.Mode == record.ModeShadow && s.Reason == record.SPFFailed) != c.shadowed {
 			t.Errorf("%+v: step %+v", c, s)
 		}
 	}

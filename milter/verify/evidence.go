@@ -163,7 +163,7 @@ func reverseSignal(r IPRev) Signal {
 func (v *Verifier) heloSignal(ctx context.Context, e Envelope) found {
 	client := e.Client.Unmap().WithZone("")
 	sign := found{signal: Signal{dmarc.SignalHelo, "HELO " + e.Helo + " does not lead to the client"}}
-	if literal, ok := heloLiteral(e.Helo); ok {
+	if literal, ok := mailaddr.ParseHeloLiteral(e.Helo); ok {
 		if literal == client {
 			return found{}
 		}
@@ -181,21 +181,6 @@ func (v *Verifier) heloSignal(ctx context.Context, e Envelope) found {
 		return found{}
 	}
 	return sign
-}
-
-// heloLiteral reads an address literal (RFC 5321 section 4.1.3).
-func heloLiteral(helo string) (netip.Addr, bool) {
-	inner, opened := strings.CutPrefix(helo, "[")
-	inner, closed := strings.CutSuffix(inner, "]")
-	if !opened || !closed {
-		return netip.Addr{}, false
-	}
-	const tag = "IPv6:"
-	if len(inner) > len(tag) && strings.EqualFold(inner[:len(tag)], tag) {
-		inner = inner[len(tag):]
-	}
-	addr, err := netip.ParseAddr(inner)
-	return addr.Unmap(), err == nil
 }
 
 // blockListSignal asks the lists about the client.

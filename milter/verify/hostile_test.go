@@ -290,19 +290,6 @@ func TestHostileFrom(t *testing.T) {
 	}
 }
 
-// A bracket alone makes no address literal.
-func TestHeloLiteral(t *testing.T) {
-	for helo, want := range map[string]string{
-		"[192.0.2.2]": "192.0.2.2", "[IPv6:2001:db8::1]": "2001:db8::1", "[ipv6:::ffff:192.0.2.2]": "192.0.2.2",
-		"192.0.2.2]": "", "[192.0.2.2": "", "192.0.2.2": "", "[]": "", "]": "", "[IPv6:]": "", "[mx.example]": "", "": "",
-	} {
-		addr, ok := heloLiteral(helo)
-		if ok != (want != "") || ok && addr.String() != want {
-			t.Errorf("%q: %v, %v", helo, addr, ok)
-		}
-	}
-}
-
 // sets are n ARC sets of a server whose keys are nowhere, as its fields and then
 // with tags of one set replaced.
 func sets(n int, replace ...string) string {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
 	"github.com/postern-mail/postern/milter/authres"
 )
@@ -30,17 +30,17 @@ func (v *Verifier) checkIPRev(ctx context.Context, client netip.Addr) IPRev {
 		return IPRev{}
 	}
 	client = client.Unmap().WithZone("")
-	resolver := v.options.Resolver
-	names, err := resolver.LookupAddr(ctx, client.String())
+	dns := v.options.Resolver
+	names, err := dns.LookupAddr(ctx, client.String())
 	switch {
-	case err != nil && !isAbsent(err):
+	case err != nil && !resolver.IsAbsent(err):
 		return IPRev{Value: authres.TempError, Err: fmt.Errorf("PTR %s: %w", client, err)}
 	case len(names) == 0:
 		return IPRev{Value: authres.PermError, Err: errNoName}
 	}
 	r := IPRev{Value: authres.Fail, Name: hostName(names[0])}
 	for _, name := range names[:min(len(names), maxReverseNames)] {
-		found, err := leadsTo(ctx, resolver, name, client)
+		found, err := leadsTo(ctx, dns, name, client)
 		switch {
 		case found:
 			return IPRev{Value: authres.Pass, Name: hostName(name)}
@@ -60,7 +60,7 @@ func leadsTo(ctx context.Context, r Resolver, name string, client netip.Addr) (b
 		network = "ip6"
 	}
 	addrs, err := r.LookupNetIP(ctx, network, name)
-	if err != nil && !isAbsent(err) {
+	if err != nil && !resolver.IsAbsent(err) {
 		return false, fmt.Errorf("addresses of %s: %w", name, err)
 	}
 	for _, a := range addrs {
@@ -69,12 +69,6 @@ func leadsTo(ctx context.Context, r Resolver, name string, client netip.Addr) (b
 		}
 	}
 	return false, nil
-}
-
-// isAbsent tells an answer, that there is nothing, from the lack of one.
-func isAbsent(err error) bool {
-	dns, ok := errors.AsType[*net.DNSError](err)
-	return ok && dns.IsNotFound && !dns.IsTemporary && !dns.IsTimeout
 }
 
 func hostName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

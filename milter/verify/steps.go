@@ -19,7 +19,7 @@ func (f *Findings) From() string { return strings.Join(f.Author.Domains, ",") }
 func (f *Findings) steps(o *Options) []record.Step {
 	list := []record.Step{spfStep(IdentityMailFrom, f.MailFrom.Result)}
 	if o.SPFShadow && refuseSPF(o, f.Envelope, f.MailFrom) != nil {
-		list[0].Reason, list[0].Mode = record.SPFFailed, modeShadow
+		list[0].Reason, list[0].Mode = record.SPFFailed, record.ModeShadow
 	}
 	if f.Helo.Status != "" {
 		list = append(list, spfStep(IdentityHelo, f.Helo.Result))
@@ -42,9 +42,6 @@ func (f *Findings) steps(o *Options) []record.Step {
 	}
 	return list
 }
-
-// modeShadow is the record's word for what is only watched.
-const modeShadow = "shadow"
 
 // maxDetail bounds what a record shows of values that strangers chose, in bytes.
 const maxDetail = 400
@@ -85,7 +82,7 @@ func (f *Findings) dmarcStep() record.Step {
 	v, d := &f.DMARC.Verdict, &f.Disposition
 	step := record.Step{Check: "dmarc", Verdict: string(v.Status), Reason: d.reason(), Err: v.Err}
 	if d.Shadow && step.Reason != "" {
-		step.Mode = modeShadow
+		step.Mode = record.ModeShadow
 	}
 	parts := []string{"rule " + d.Rule}
 	if d.Override != "" {

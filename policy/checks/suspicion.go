@@ -54,11 +54,11 @@ func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, p
 // of another address, something that is no full name, or a name that is
 // neither the client's nor leads to its address.
 func heloMismatch(ctx context.Context, resolver spf.Resolver, r *policy.Request) bool {
-	if literal, ok := heloLiteral(r.Helo); ok {
+	if literal, ok := mailaddr.ParseHeloLiteral(r.Helo); ok {
 		return literal != r.Client.Address
 	}
 	name, err := mailaddr.ParseDomain(r.Helo)
-	if err != nil || !strings.Contains(name, ".") || looksNumeric(name) {
+	if err != nil || !strings.Contains(name, ".") || mailaddr.LooksNumeric(name) {
 		return true
 	}
 	if own, err := mailaddr.ParseDomain(r.Client.Name); err == nil && own == name {
@@ -79,19 +79,6 @@ func heloMismatch(ctx context.Context, resolver spf.Resolver, r *policy.Request)
 		}
 	}
 	return true
-}
-
-func heloLiteral(helo string) (netip.Addr, bool) {
-	inner, ok := strings.CutPrefix(helo, "[")
-	if !ok || !strings.HasSuffix(inner, "]") {
-		return netip.Addr{}, false
-	}
-	inner = strings.TrimSuffix(inner, "]")
-	if len(inner) > 5 && strings.EqualFold(inner[:5], "IPv6:") {
-		inner = inner[5:]
-	}
-	addr, err := netip.ParseAddr(inner)
-	return addr.Unmap(), err == nil
 }
 
 // dynamicWords are parts of names that providers give to lines of customers.
@@ -140,6 +127,3 @@ func holdsOctets(name string, ip [4]byte) bool {
 	}
 	return found >= 3 && len(numbers) >= 3 || strings.Contains(name, hex)
 }
-
-// looksNumeric tells a mistyped or shortened address from a name.
-func looksNumeric(name string) bool { return strings.Trim(name, "0123456789.") == "" }
