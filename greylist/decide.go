@@ -76,7 +76,7 @@ var refusals = [...]Why{Recorded: New, NetworkFlooded: FloodNetwork, DaemonFlood
 type Change struct {
 	Triplet      Triplet // for all triplet keys, if WriteTriplet
 	WriteTriplet bool
-	IsNew        bool // counts against the network's cap
+	IsNew        bool // counts against the network's cap, if it has one
 	TouchDomain  bool // the domain's client was used: note it, see Client.Touch
 	TouchNetwork bool
 	Refused      Refusal

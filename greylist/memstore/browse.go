@@ -117,6 +117,9 @@ func (s *Store) Discard(id greylist.ID, rowID int64) {
 	sh := &s.shards[shardOf(hash)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if sh.away.row(hash) == rowID {
+		sh.away.remove(hash)
+	}
 	slot := sh.find(hash, id)
 	if slot < 0 || sh.slots[slot].rowID != rowID {
 		return

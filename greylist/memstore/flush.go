@@ -75,6 +75,7 @@ func (s *Store) Rewrite() {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
+		sh.away.clear()
 		sh.all(func(slot int) {
 			sh.slots[slot].rowID = 0
 			if !sh.slots[slot].is(deleted) {

@@ -10,6 +10,9 @@
 //   - The shards that a key touches are locked together, in their order, and
 //     the backing is never asked meanwhile.
 //   - An entry that has changed since it was last written stays in memory.
+//   - What memory has given up, or had no room for, is known by the row that the
+//     backing keeps it in: a key that is new is never looked for, and one that
+//     is not needs no index.
 package memstore
 
 import (
@@ -49,14 +52,8 @@ type Row struct {
 
 // Backing is what stands behind the memory.
 type Backing interface {
-	// Has tells whether an entry that is not in memory may exist; false is
-	// certain.
-	Has(id greylist.ID) bool
-	// Load reads one entry; ok is false when there is none.
-	Load(ctx context.Context, id greylist.ID) (row Row, ok bool, err error)
-	// Dropped hears of every entry that memory gives up and the backing
-	// keeps, under a lock of the store.
-	Dropped(id greylist.ID)
+	// Load reads the entry of one row; ok is false when there is none.
+	Load(ctx context.Context, rowID int64) (row Row, ok bool, err error)
 }
 
 // Options describe a store.
@@ -76,6 +73,7 @@ type Store struct {
 type shard struct {
 	mu sync.Mutex
 	table
+	away    away
 	dirty   []int32 // slots changed since the last Take, each once
 	flood   map[string]window
 	evicted uint64 // counts what was dropped: a miss read meanwhile may be stale
@@ -95,6 +93,7 @@ func New(o Options) *Store {
 	s := &Store{seed: maphash.MakeSeed(), backing: o.Backing, perMap: max(o.MaxEntries/shards, minPerShard)}
 	for i := range s.shards {
 		s.shards[i].flood = make(map[string]window)
+		s.shards[i].away = away{most: awayPerEntry * s.perMap}
 	}
 	return s
 }
@@ -178,17 +177,22 @@ func (s *Store) with(ctx context.Context, all ids, f func(h *hold) error) error 
 	h.lock()
 	defer h.unlock()
 	for range maxLoads {
-		slot, seen := s.missing(&h, &all)
+		slot := s.missing(&h, &all)
 		if slot < 0 {
 			return f(&h)
 		}
+		sh := &s.shards[h.at[slot]]
+		rowID, seen := sh.away.row(h.hash[slot]), sh.evicted
 		h.unlock()
-		row, ok, err := s.backing.Load(ctx, all[slot])
+		row, ok, err := s.backing.Load(ctx, rowID)
 		h.lock()
 		if err != nil {
 			return fmt.Errorf("read the greylist: %w", err)
 		}
-		if err := s.loaded(h.hash[slot], all[slot], row, ok, seen); err != nil {
+		if sh.away.row(h.hash[slot]) != rowID || sh.evicted != seen {
+			continue // it has been read, and perhaps changed, meanwhile
+		}
+		if err := s.loaded(h.hash[slot], all[slot], row, ok); err != nil {
 			return err
 		}
 	}
@@ -197,57 +201,57 @@ func (s *Store) with(ctx context.Context, all ids, f func(h *hold) error) error 
 
 var errBusy = errors.New("greylist store: entries come and go too fast")
 
-// missing gives a slot whose ID only the backing may know, or -1.
-func (s *Store) missing(h *hold, all *ids) (int, uint64) {
-	if s.backing == nil {
-		return -1, 0
-	}
+// missing gives a slot whose ID only the backing knows, or -1.
+func (s *Store) missing(h *hold, all *ids) int {
 	for i, id := range all {
 		if id == "" {
 			continue
 		}
 		sh := &s.shards[h.at[i]]
-		if sh.find(h.hash[i], id) < 0 && s.backing.Has(id) {
-			return i, sh.evicted
+		if sh.away.row(h.hash[i]) != 0 && sh.find(h.hash[i], id) < 0 {
+			return i
 		}
 	}
-	return -1, 0
+	return -1
 }
 
-// loaded puts what was read into memory, an absence as a deleted entry that
-// needs no writing. What has changed since the reading began is left alone.
-func (s *Store) loaded(hash uint64, id greylist.ID, row Row, ok bool, seen uint64) error {
+// loaded puts what was read into memory. A row that has gone, or is another's
+// whose hash is the same, is not looked for again.
+func (s *Store) loaded(hash uint64, id greylist.ID, row Row, ok bool) error {
 	sh := &s.shards[shardOf(hash)]
-	if sh.find(hash, id) >= 0 || sh.evicted != seen {
+	if !ok || row.ID != id {
+		sh.away.remove(hash)
 		return nil
 	}
 	if err := s.makeRoom(sh); err != nil {
 		return err
 	}
-	e := &sh.slots[sh.add(hash, id)]
-	e.set(deleted, !ok)
-	if ok {
-		e.rowID = row.RowID
-		e.setState(state{row.Triplet, row.Client})
-	}
+	sh.away.remove(hash)
+	sh.put(hash, row)
 	return nil
 }
 
-// Fill puts a row of the backing into memory, before the store is used. It
-// returns false when there is no room: the backing has to know by itself that
-// it has this one.
-func (s *Store) Fill(row Row) bool {
+// put makes an entry of a row that is not in memory.
+func (sh *shard) put(hash uint64, row Row) {
+	e := &sh.slots[sh.add(hash, row.ID)]
+	e.rowID = row.RowID
+	e.setState(state{row.Triplet, row.Client})
+}
+
+// Fill hears of a row of the backing, before the store is used. Memory takes it
+// while there is room. Of two rows with one ID the first counts.
+func (s *Store) Fill(row Row) {
 	hash := s.hash(row.ID)
 	sh := &s.shards[shardOf(hash)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if sh.live >= s.perMap || sh.find(hash, row.ID) >= 0 {
-		return false
+	switch {
+	case sh.find(hash, row.ID) >= 0 || sh.away.row(hash) != 0:
+	case sh.live >= s.perMap:
+		sh.away.add(hash, row.RowID)
+	default:
+		sh.put(hash, row)
 	}
-	e := &sh.slots[sh.add(hash, row.ID)]
-	e.rowID = row.RowID
-	e.setState(state{row.Triplet, row.Client})
-	return true
 }
 
 // makeRoom drops an entry if the shard is full.
@@ -279,8 +283,8 @@ func (s *Store) makeRoom(sh *shard) error {
 
 // drop gives up an entry that needs no writing.
 func (s *Store) drop(sh *shard, slot int) {
-	if s.backing != nil && sh.slots[slot].rowID != 0 && !sh.slots[slot].is(deleted) {
-		s.backing.Dropped(sh.id(slot))
+	if e := &sh.slots[slot]; e.rowID != 0 && !e.is(deleted) {
+		sh.away.add(e.hash, e.rowID)
 	}
 	sh.remove(slot)
 	sh.evicted++
@@ -331,7 +335,7 @@ func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limit
 		if err := h.apply(&all, change, at); err != nil {
 			return err
 		}
-		if change.IsNew {
+		if change.IsNew && limits.NetworkCap > 0 {
 			flood.count(key.Network, at)
 		}
 		return nil
@@ -370,6 +374,9 @@ func (h *hold) change(all *ids, slot int, next state) error {
 			return err
 		}
 		i = sh.add(h.hash[slot], all[slot])
+		// The room for another entry of this operation may have been its own.
+		sh.slots[i].rowID = sh.away.row(h.hash[slot])
+		sh.away.remove(h.hash[slot])
 	}
 	sh.slots[i].set(deleted, false)
 	sh.slots[i].setState(next)

@@ -2,10 +2,8 @@ package sqlitestore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -19,11 +17,9 @@ import (
 // nothing is a backing that is empty.
 type nothing struct{}
 
-func (nothing) Has(greylist.ID) bool { return false }
-func (nothing) Load(context.Context, greylist.ID) (memstore.Row, bool, error) {
+func (nothing) Load(context.Context, int64) (memstore.Row, bool, error) {
 	return memstore.Row{}, false, errors.New("nothing is there to load")
 }
-func (nothing) Dropped(greylist.ID) {}
 
 // disk is a backing that takes its time, and knows when it got what.
 type disk struct {
@@ -158,78 +154,6 @@ func TestFailingDiskCostsNoAnswer(t *testing.T) {
 		b.wait(ctx)
 		if waited := time.Since(before); waited != 0 {
 			t.Errorf("a caller that has gone waited %v", waited)
-		}
-	})
-}
-
-// TestRebuild crowds the filter while the file cannot be read: the filter is
-// built as soon as it can, with ever longer pauses.
-func TestRebuild(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "greylist.db")
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		var events []EventKind
-		s, err := Open(Options{Path: path, MaxEntries: 1, Report: func(e Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			events = append(events, e.Kind)
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l := greylist.Limits{Delay: time.Minute, RetryWindow: 1000 * time.Hour, PassTTL: 1000 * time.Hour}
-		key := func(i int) greylist.Key {
-			return greylist.NewKey("", "", "192.0.2.0/24", fmt.Sprint(i, "@example.org"), "x@example.net")
-		}
-		const n = 8000 // more than memory holds
-		for i := range n {
-			if i%1000 == 0 {
-				if err := s.Sync(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := s.Seen(t.Context(), key(i), time.Now(), l); err != nil {
-				t.Fatal(err)
-			}
-		}
-		crowded := s.filters.current.Load()
-		crowded.room = 10
-		broken := *s.file
-		if broken.reader, err = sql.Open("sqlite", "file::memory:"); err != nil { // it has no such table
-			t.Fatal(err)
-		}
-		defer broken.reader.Close()
-		swap := func(f *file) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.file = f
-		}
-		sound := s.file
-		swap(&broken)
-		s.rebuild()
-		time.Sleep(time.Minute)
-		if got := s.filters.current.Load(); got != crowded {
-			t.Error("a filter was built of a file that cannot be read")
-		}
-		sound.nextRow = broken.nextRow
-		swap(sound)
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if got := s.filters.current.Load(); got == crowded || s.filters.building.Load() != nil {
-			t.Error("the filter was not built anew")
-		}
-		for i := range n {
-			if r, err := s.Peek(t.Context(), key(i)); err != nil || r.ByNetwork.First == 0 {
-				t.Fatalf("%d: %+v, %v", i, r, err)
-			}
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if !slices.Equal(events, []EventKind{BuildFailing, BuiltAgain}) {
-			t.Errorf("events: %v", events)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -16,13 +16,13 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// schemaVersion is the file's user_version.
-const schemaVersion = 1
+// schemaVersion is the file's user_version. Version 1 had an index by a hash of
+// the ID.
+const schemaVersion = 2
 
 const schema = `
 CREATE TABLE IF NOT EXISTS entries (
 	rowid  INTEGER PRIMARY KEY,
-	hash   INTEGER NOT NULL, -- of id
 	id     TEXT NOT NULL,    -- "client sender recipient", or a client
 	first  INTEGER NOT NULL, -- times in milliseconds since 1970, 0 for never
 	last   INTEGER NOT NULL,
@@ -30,8 +30,12 @@ CREATE TABLE IF NOT EXISTS entries (
 	passes INTEGER NOT NULL, -- of a client
 	manual INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS entries_hash ON entries (hash);
 `
+
+const fromVersion1 = "DROP INDEX IF EXISTS entries_hash; ALTER TABLE entries DROP COLUMN hash;"
+
+// rowColumns is what scan reads.
+const rowColumns = "rowid, id, first, last, passed, passes, manual"
 
 const (
 	// Nothing is sorted or put aside on disk but the log.
@@ -105,7 +109,7 @@ func (f *file) open(ctx context.Context) error {
 	}
 	f.reader.SetMaxOpenConns(readers)
 	f.reader.SetMaxIdleConns(readers)
-	f.lookup, err = f.reader.PrepareContext(ctx, "SELECT rowid, id, first, last, passed, passes, manual FROM entries WHERE hash = ?")
+	f.lookup, err = f.reader.PrepareContext(ctx, "SELECT "+rowColumns+" FROM entries WHERE rowid = ?")
 	return err
 }
 
@@ -125,8 +129,12 @@ func (f *file) prepare(ctx context.Context) error {
 	if version > schemaVersion {
 		return fmt.Errorf("its version is %d, this release knows %d: it was written by a newer release", version, schemaVersion)
 	}
+	statements := schema
+	if version == 1 {
+		statements = fromVersion1
+	}
 	// In any case, so that a file or a disk that cannot be written is found now.
-	if _, err := f.writer.ExecContext(ctx, schema+"PRAGMA user_version = "+strconv.Itoa(schemaVersion)); err != nil {
+	if _, err := f.writer.ExecContext(ctx, "BEGIN IMMEDIATE;"+statements+"PRAGMA user_version = "+strconv.Itoa(schemaVersion)+";COMMIT"); err != nil {
 		return err
 	}
 	return f.writer.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&f.nextRow)

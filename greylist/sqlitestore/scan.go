@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
@@ -42,9 +41,6 @@ func (s *Store) purgeStep() {
 	}
 	s.purge.after, s.purge.resting = 0, true
 	s.memory.Purge(greylist.At(now), *limits)
-	if s.filters.current.Load().crowded() && s.filters.building.Load() == nil {
-		s.rebuild()
-	}
 }
 
 // expire deletes what has expired by what the file says; what memory knows
@@ -79,7 +75,7 @@ func (s *Store) page(ctx context.Context, after int64, limit int) (page []memsto
 		r, err := scan(rows)
 		page = append(page, r)
 		return err
-	}, "SELECT rowid, id, first, last, passed, passes, manual FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?", after, limit)
+	}, "SELECT "+rowColumns+" FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?", after, limit)
 	return page, err
 }
 
@@ -110,94 +106,16 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	}
 }
 
-// fill reads a file that nobody else uses yet into memory, and makes the filter
-// of what does not fit.
+// fill reads a file that nobody else uses yet into memory, the newest first.
 func (s *Store) fill(ctx context.Context, f *file) error {
 	s.memory = memstore.New(memstore.Options{MaxEntries: s.options.MaxEntries, Backing: backing{s}})
-	count, err := f.count(ctx)
-	if err != nil {
-		return err
-	}
-	filter := newFilter(count)
-	s.filters.current.Store(filter)
-	lowest := int64(math.MaxInt64)
-	err = each(ctx, f.reader, func(rows *sql.Rows) error {
-		r, err := scan(rows)
-		lowest = r.RowID
-		if err == nil && !s.memory.Fill(r) {
-			filter.add(hashOf(r.ID))
-		}
-		return err
-	}, "SELECT rowid, id, first, last, passed, passes, manual FROM entries ORDER BY rowid DESC LIMIT ?", s.options.MaxEntries)
-	if err != nil || count <= int64(s.options.MaxEntries) {
-		return err
-	}
-	return f.hashesBelow(ctx, lowest, filter.add)
-}
-
-// rebuild makes a filter that has room for more, while requests go on. What
-// memory drops meanwhile goes into it as well.
-func (s *Store) rebuild() {
-	s.filters.building.Store(newFilter(0)) // it is under way
-	s.done.Go(func() {
-		defer s.filters.building.Store(nil) // after the new one is in use, see filters.add
-		failed := false
-		for pause := minRebuildPause; ; pause = min(2*pause, purgePause) {
-			err := s.build(s.life())
-			switch {
-			case err == nil && failed:
-				s.options.Report(Event{Kind: BuiltAgain, Path: s.options.Path})
-				return
-			case err == nil || s.life().Err() != nil:
-				return
-			case !failed:
-				failed = true
-				s.options.Report(Event{Kind: BuildFailing, Path: s.options.Path, Err: explain(s.options.Path, err)})
-			}
-			select {
-			case <-time.After(pause):
-			case <-s.stop:
-				return
-			}
-		}
-	})
-}
-
-// minRebuildPause is the time between the first two tries to build a filter; it
-// doubles up to purgePause.
-const minRebuildPause = time.Second
-
-func (s *Store) build(ctx context.Context) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	count, err := s.file.count(ctx)
-	if err != nil {
-		return err
-	}
-	f := newFilter(count)
-	s.filters.building.Store(f)
-	if err := s.file.hashesBelow(ctx, math.MaxInt64, f.add); err != nil {
-		return err
-	}
-	s.filters.current.Store(f)
-	return nil
-}
-
-func (f *file) count(ctx context.Context) (n int64, err error) {
-	err = f.reader.QueryRowContext(ctx, "SELECT COUNT(*) FROM entries").Scan(&n)
-	return n, err
-}
-
-// hashesBelow gives the hashes of rows below a rowid.
-func (f *file) hashesBelow(ctx context.Context, row int64, yield func(hash int64)) error {
 	return each(ctx, f.reader, func(rows *sql.Rows) error {
-		var hash int64
-		err := rows.Scan(&hash)
+		r, err := scan(rows)
 		if err == nil {
-			yield(hash)
+			s.memory.Fill(r)
 		}
 		return err
-	}, "SELECT hash FROM entries WHERE rowid < ?", row)
+	}, "SELECT "+rowColumns+" FROM entries ORDER BY rowid DESC")
 }
 
 // each calls f for every row of a query.

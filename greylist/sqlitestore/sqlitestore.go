@@ -9,8 +9,9 @@
 //     orderly Close none. Requests that come faster than the file takes them
 //     are slowed down.
 //   - Open reads the file into memory, the newest first, until memory is full.
-//     What memory has no room for is read when it is asked for; the filter
-//     knows what that may be, so that nobody is looked for in vain.
+//     What memory has no room for is read when it is asked for. Memory knows the
+//     row of each, so that nobody is looked for in vain, and the file needs no
+//     index: keeping one would cost the writer five times what its rows do.
 //   - One process owns the file.
 //   - A file that cannot be read is renamed, never deleted. A file that cannot
 //     be written costs no answer until memory is full of what waits for it.
@@ -50,13 +51,11 @@ const (
 // EventKind says what an Event is about.
 type EventKind uint8
 
-// The events; the first three are trouble.
+// The events; the first two are trouble.
 const (
 	SetAside     EventKind = iota + 1 // a corrupt file was renamed to Aside, a new one is in use
 	WriteFailing                      // reported once, until WritingAgain
-	BuildFailing                      // the filter could not be built anew: unknown keys are read more and more often
 	WritingAgain
-	BuiltAgain
 )
 
 // Event is something for the log.
@@ -80,7 +79,6 @@ type Store struct {
 	memory  *memstore.Store
 	behind  *behind
 	options Options
-	filters filters
 	limits  atomic.Pointer[greylist.Limits] // of purging; nil: nothing is purged
 
 	mu   sync.RWMutex // of file: held for reading by those who use it
@@ -220,13 +218,9 @@ func (s *Store) Close() error {
 // backing lets memory ask the file.
 type backing struct{ *Store }
 
-func (b backing) Has(id greylist.ID) bool { return b.filters.mayHave(id) }
-
-func (b backing) Dropped(id greylist.ID) { b.filters.add(hashOf(id)) }
-
-// Load reads an entry by its hash; others may have the same.
-func (b backing) Load(ctx context.Context, id greylist.ID) (memstore.Row, bool, error) {
-	row, ok, err := b.load(ctx, id)
+// Load implements memstore.Backing.
+func (b backing) Load(ctx context.Context, rowID int64) (memstore.Row, bool, error) {
+	row, ok, err := b.load(ctx, rowID)
 	if err != nil && isCorrupt(err) {
 		select {
 		case b.corrupt <- struct{}{}:
@@ -236,22 +230,17 @@ func (b backing) Load(ctx context.Context, id greylist.ID) (memstore.Row, bool, 
 	return row, ok, err
 }
 
-func (b backing) load(ctx context.Context, id greylist.ID) (found memstore.Row, ok bool, err error) {
+func (b backing) load(ctx context.Context, rowID int64) (found memstore.Row, ok bool, err error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	rows, err := b.file.lookup.QueryContext(ctx, hashOf(id))
+	rows, err := b.file.lookup.QueryContext(ctx, rowID)
 	if err != nil {
 		return memstore.Row{}, false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		row, err := scan(rows)
-		if err != nil {
-			return memstore.Row{}, false, err
-		}
-		if row.ID == id {
-			found, ok = row, true
-		}
+	if rows.Next() {
+		found, err = scan(rows)
+		return found, err == nil, err
 	}
-	return found, ok, rows.Err()
+	return memstore.Row{}, false, rows.Err()
 }

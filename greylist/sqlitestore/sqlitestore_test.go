@@ -1,6 +1,7 @@
 package sqlitestore_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -163,6 +164,69 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// TestRestartWithLessMemory opens a file that holds far more than memory may,
+// and a second version of some of its rows.
+func TestRestartWithLessMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	const n = 20_000
+	s := open(t, sqlitestore.Options{Path: path})
+	for i := range n {
+		see(t, s, i, at())
+	}
+	closeStore(t, s)
+	for _, when := range []time.Duration{time.Hour, 2 * time.Hour} {
+		s = open(t, sqlitestore.Options{Path: path, MaxEntries: 1})
+		for i := range n {
+			if i%1000 == 0 { // nothing can be dropped before it is written
+				if err := s.Sync(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := greylist.Waited
+			if when > time.Hour {
+				want = greylist.Known
+			}
+			if why := see(t, s, i, at().Add(when)); why != want {
+				t.Fatalf("%d, after %v: %d", i, when, why)
+			}
+		}
+		total := 0
+		if err := s.Walk(t.Context(), func(greylist.Entry) error { total++; return nil }); err != nil || total != n {
+			t.Errorf("%d rows, want %d: %v", total, n, err)
+		}
+		closeStore(t, s)
+	}
+}
+
+// TestVersion1 opens a file as the first version of the schema had it.
+func TestVersion1(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := at().UnixMilli()
+	_, err = db.Exec(`CREATE TABLE entries (rowid INTEGER PRIMARY KEY, hash INTEGER NOT NULL, id TEXT NOT NULL, first INTEGER NOT NULL,
+		last INTEGER NOT NULL, passed INTEGER NOT NULL, passes INTEGER NOT NULL, manual INTEGER NOT NULL);
+		CREATE INDEX entries_hash ON entries (hash); PRAGMA user_version = 1;
+		INSERT INTO entries VALUES (7, 1234, ?, ?, ?, 0, 0, 0), (9, 5678, '192.0.2.0/24', 0, ?, 0, 3, 0)`,
+		string(key(1).ByNetwork()), first, first, first)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []greylist.Why{greylist.Waited, greylist.Known} {
+		s := open(t, sqlitestore.Options{Path: path})
+		if why := see(t, s, 1, at().Add(time.Hour)); why != want {
+			t.Errorf("%d, want %d", why, want)
+		}
+		see(t, s, 2, at())
+		if r, err := s.Peek(t.Context(), greylist.NewKey("", "", "192.0.2.0/24", "", "")); err != nil || r.NetworkClient.Passes != 3 {
+			t.Errorf("credit: %+v, %v", r.NetworkClient, err)
+		}
+		closeStore(t, s)
+	}
+}
+
 func TestOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "greylist.db")
 	s := open(t, sqlitestore.Options{Path: path})
@@ -261,6 +325,20 @@ func TestCorruptWhileRunning(t *testing.T) {
 	}
 	if kinds := e.kinds(); failed == 0 || len(kinds) != 1 || kinds[0] != sqlitestore.SetAside {
 		t.Fatalf("%d reads failed, events: %+v", failed, e.all)
+	}
+	// What the old file alone held is new, and is not looked for in the new one.
+	gone := 0
+	for i := range n {
+		r, err := s.Peek(t.Context(), key(i))
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if r == (greylist.Record{}) {
+			gone++
+		}
+	}
+	if gone == 0 || gone == n {
+		t.Errorf("%d of %d have gone with the file", gone, n)
 	}
 	closeStore(t, s)
 	if err := f.Close(); err != nil {

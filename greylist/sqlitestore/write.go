@@ -90,13 +90,12 @@ func (s *Store) startAnew() error {
 		return errors.Join(err, closed)
 	}
 	s.file = f
-	s.filters.current.Store(newFilter(0)) // the new file holds nothing
 	s.memory.Rewrite()
 	return nil
 }
 
 const (
-	columns = 8
+	columns = 7
 	// rowsAtOnce is how many rows one statement writes: the cost of a
 	// statement outweighs that of a row.
 	rowsAtOnce = 50
@@ -105,8 +104,8 @@ const (
 // insert writes new rows. OR FAIL spares SQLite the copies of pages by which it
 // could undo this statement alone; the whole transaction is undone on error.
 func insert(rows int) string {
-	const values = ",(?,?,?,?,?,?,?,?)"
-	return "INSERT OR FAIL INTO entries (rowid, hash, id, first, last, passed, passes, manual) VALUES " +
+	const values = ",(?,?,?,?,?,?,?)"
+	return "INSERT OR FAIL INTO entries (rowid, id, first, last, passed, passes, manual) VALUES " +
 		strings.Repeat(values, rows)[1:]
 }
 
@@ -131,11 +130,10 @@ func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
 	}()
 	next := f.nextRow
 	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
-	for i, r := range byHash(rows) {
+	for i, row := range byRow(rows) {
 		if i%rowsAtOnce == 0 && !late() {
 			runtime.Gosched()
 		}
-		row := r.row
 		if row.Deleted {
 			if err := remove(tx, row.RowID); err != nil {
 				return err
@@ -148,7 +146,7 @@ func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
 			next++
 			w = &fresh
 		}
-		if err := w.add(row, r.hash); err != nil {
+		if err := w.add(row); err != nil {
 			return err
 		}
 	}
@@ -162,19 +160,14 @@ func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
 	return nil
 }
 
-type hashedRow struct {
-	row  *memstore.Row
-	hash int64
-}
-
-// byHash puts rows into the order of the index, whose pages are then changed
-// once each and not in turn.
-func byHash(rows []memstore.Row) []hashedRow {
-	sorted := make([]hashedRow, len(rows))
+// byRow puts rows into the order of the file, whose pages are then changed once
+// each.
+func byRow(rows []memstore.Row) []*memstore.Row {
+	sorted := make([]*memstore.Row, len(rows))
 	for i := range rows {
-		sorted[i] = hashedRow{&rows[i], hashOf(rows[i].ID)}
+		sorted[i] = &rows[i]
 	}
-	slices.SortFunc(sorted, func(a, b hashedRow) int { return cmp.Compare(a.hash, b.hash) })
+	slices.SortFunc(sorted, func(a, b *memstore.Row) int { return cmp.Compare(a.RowID, b.RowID) })
 	return sorted
 }
 
@@ -193,12 +186,12 @@ type rowWriter struct {
 	args      []any
 }
 
-func (w *rowWriter) add(r *memstore.Row, hash int64) error {
+func (w *rowWriter) add(r *memstore.Row) error {
 	last := r.Triplet.Last
 	if r.ID.IsClient() {
 		last = r.Client.Last
 	}
-	w.args = append(w.args, r.RowID, hash, string(r.ID), int64(r.Triplet.First), int64(last),
+	w.args = append(w.args, r.RowID, string(r.ID), int64(r.Triplet.First), int64(last),
 		int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual)
 	if len(w.args) < columns*rowsAtOnce {
 		return nil
@@ -233,7 +226,7 @@ func (w *rowWriter) finish() error {
 	return err
 }
 
-// scan reads the columns of lookup and page.
+// scan reads rowColumns.
 func scan(rows *sql.Rows) (memstore.Row, error) {
 	var r memstore.Row
 	var first, last, passed int64

@@ -33,7 +33,7 @@ func (m *model) seen(k greylist.Key, now time.Time, l greylist.Limits) greylist.
 	}
 	c := r.Advance(at, recent, l)
 	r.Refused = c.Refused
-	if c.IsNew {
+	if c.IsNew && l.NetworkCap > 0 {
 		if !runs {
 			m.starts[k.Network] = at
 		}

@@ -310,12 +310,8 @@ func reportFile(log *zap.Logger) func(sqlitestore.Event) {
 			log.Error("the greylist file is corrupt: it was renamed and a new one begun", path, zap.String("renamed_to", e.Aside), zap.Error(e.Err))
 		case sqlitestore.WriteFailing:
 			log.Error("the greylist file cannot be written: what is new is kept in memory", path, zap.Error(e.Err))
-		case sqlitestore.BuildFailing:
-			log.Error("the greylist file cannot be read through: more and more new senders cost a read", path, zap.Error(e.Err))
 		case sqlitestore.WritingAgain:
 			log.Info("the greylist file is written again", path)
-		case sqlitestore.BuiltAgain:
-			log.Info("the greylist file was read through: new senders cost no read again", path)
 		}
 	}
 }
