@@ -2,10 +2,11 @@
 // receive mail share it: a single server, a master that Sentinel watches, or a
 // Cluster.
 //
-// One sighting is one script (seen.lua), so that it is atomic. Sightings that
-// come at the same time share a round trip (together.go). All keys carry one hash tag: in a Cluster they live on one node
-// and its replicas, since a sighting touches keys of a network, of a domain
-// and of both. A single node takes tens of thousands of sightings a second.
+// One sighting is one script (seen.go, seen.lua), so that it is atomic.
+// Sightings that come at the same time share a round trip (together.go). All
+// keys carry one hash tag: in a Cluster they live on one node and its replicas,
+// since a sighting touches keys of a network, of a domain and of both. A single
+// node takes tens of thousands of sightings a second.
 //
 // Keys, each with three numbers as its value: {postern}:t:<client sender
 // recipient> first, last, passed; {postern}:c:<client> passes, last, manual;
@@ -52,9 +53,6 @@ const (
 	defaultKeep = 70 * 24 * time.Hour
 )
 
-//go:embed seen.lua
-var seenSource string
-
 //go:embed credit.lua
 var creditSource string
 
@@ -73,6 +71,7 @@ type Store struct {
 	tag               string
 	seen, credit, put *redis.Script
 	sightings         together
+	terms             atomic.Pointer[terms] // of the latest sighting
 	limits            atomic.Pointer[greylist.Limits]
 }
 
@@ -148,51 +147,18 @@ func (s *Store) keep(isClient, passed bool) int64 {
 	default:
 		ttl = l.RetryWindow
 	}
-	return max((ttl + ttl/2).Milliseconds(), 1000)
+	return expiry(ttl)
 }
+
+// expiry is how long the server keeps what Limits forget after a time, in
+// milliseconds: it is for the server's memory only, so it may be generous.
+func expiry(ttl time.Duration) int64 { return max((ttl + ttl/2).Milliseconds(), 1000) }
 
 func (s *Store) key(id greylist.ID) string {
 	if id.IsClient() {
 		return s.tag + "c:" + string(id)
 	}
 	return s.tag + "t:" + string(id)
-}
-
-// Seen implements greylist.Store.
-func (s *Store) Seen(ctx context.Context, k greylist.Key, now time.Time, l greylist.Limits) (greylist.Record, error) {
-	keys := []string{s.key(k.ByDomain()), s.key(k.ByNetwork()), s.key(k.DomainClient()), s.key(k.NetworkClient()), s.tag + "n:" + k.Network}
-	values, err := s.sightings.ask(ctx, &sighting{keys: keys, args: []any{
-		int64(greylist.At(now)), l.Delay.Milliseconds(), l.RetryWindow.Milliseconds(), l.PassTTL.Milliseconds(),
-		l.AllowAfter, l.AllowTTL.Milliseconds(), l.NetworkCap, l.Full, k.Domain != "", k.Claimed != ""}})
-	if err != nil {
-		return greylist.Record{}, err
-	}
-	return record(values)
-}
-
-// record reads the script's answer.
-func record(values []any) (r greylist.Record, err error) {
-	var numbers [4][3]int64
-	refused, ok := int64(0), len(values) == len(numbers)+1
-	for i := 0; ok && i < len(numbers); i++ {
-		text, isText := values[i].(string)
-		if ok = isText; ok && text != "" {
-			numbers[i], ok = three(text)
-		}
-	}
-	if ok {
-		refused, ok = values[len(numbers)].(int64)
-	}
-	if !ok {
-		return greylist.Record{}, errAnswer
-	}
-	return greylist.Record{
-		ByDomain:      triplet(numbers[0]),
-		ByNetwork:     triplet(numbers[1]),
-		DomainClient:  client(numbers[2]),
-		NetworkClient: client(numbers[3]),
-		Refused:       greylist.Refusal(refused),
-	}, nil
 }
 
 var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")

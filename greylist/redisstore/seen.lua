@@ -1,121 +1,113 @@
--- One sighting. KEYS: the triplets of domain and network, the clients of
--- domain and network, the network's window. ARGV: now, delay, retry window,
--- pass TTL, allow after, allow TTL, network cap, daemon full, has domain, has
--- claimed domain. Times in milliseconds; the server's clock is never asked.
--- It returns the first four values as they were, then the refusal, as
--- greylist.Record has it, and writes what greylist.Record.Advance says.
--- Every call of the server is dear: all is read with one, and expiry is set
--- with the value.
-local call, pcall_, match, number = redis.call, redis.pcall, string.match, tonumber
-local now, delay, retry, pass_ttl = number(ARGV[1]), number(ARGV[2]), number(ARGV[3]), number(ARGV[4])
-local allow_after, allow_ttl, cap = number(ARGV[5]), number(ARGV[6]), number(ARGV[7])
-local has_domain, has_claimed = ARGV[9] == '1', ARGV[10] == '1'
-local window, hour = 3600000, 3600000
-
-local was = call('MGET', unpack(KEYS))
-if not has_domain then was[1] = false end
-if not has_claimed then was[3] = false end
-local refused = 0
-
-local function answer()
-  return {was[1] or '', was[2] or '', was[3] or '', was[4] or '', refused}
+-- One sighting. KEYS: the network's triplet and client, the domain's client and
+-- triplet (the former alone, or neither), and last the network's window, if new
+-- triplets are bounded. ARGV: now, delay, retry window, pass TTL, what to keep a
+-- triplet for that has not passed and one that has, the network cap, 0 for none;
+-- in one, as few sightings need them, allow after, allow TTL and what to keep a
+-- client for; and one more if the daemon is full. Times are in milliseconds; the
+-- server's clock is never asked.
+-- It returns what was known before: 0 for nothing, the triplet of the network if
+-- there is no more, or the first four values and the refusal, as greylist.Record
+-- has it. It writes what greylist.Record.Advance says.
+-- Every call of the server is dear, and so is what takes values apart and puts
+-- them together: text is kept as text where it can be.
+local now, bounded = ARGV[1], ARGV[7] ~= '0'
+local n = tonumber(now)
+local entries = bounded and #KEYS - 1 or #KEYS
+local was
+if #KEYS == 3 then
+  was = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
+else
+  was = redis.call('MGET', unpack(KEYS))
 end
+local domain_client, domain_triplet = entries > 2 and was[3], entries > 3 and was[4]
 
-local function read(value)
-  if not value then return 0, 0, 0 end
-  local a, b, c = match(value, '^(%d+) (%d+) (%d+)$')
-  return number(a) or 0, number(b) or 0, number(c) or 0
-end
-
--- Expiry is for the server's memory only, so it may be generous.
-local function keep(ttl)
-  return string.format('%d', math.max(1000, math.floor(ttl * 1.5)))
-end
-
-local function text(a, b, c)
-  return string.format('%d %d %d', a, b, c)
-end
-
-if was[3] or was[4] then
-  local function allowed(passes, last, manual)
-    return manual == 1 or allow_after > 0 and passes >= allow_after and last ~= 0 and now - last <= allow_ttl
+local function answer(refused)
+  if was[2] or domain_client or domain_triplet or refused ~= 0 then
+    return {was[1] or '', was[2] or '', domain_client or '', domain_triplet or '', refused}
   end
+  return was[1] or 0
+end
 
-  -- A server that is full may refuse this: the answer holds all the same.
-  local function touch(key, passes, last, manual)
-    if not allowed(passes, last, manual) or not (last > now or now - last >= hour) then return end
-    if manual == 1 then
-      pcall_('SET', key, text(passes, now, manual))
-    else
-      pcall_('SET', key, text(passes, now, manual), 'PX', keep(allow_ttl))
+if was[2] or domain_client then
+  local after, ttl, keep = string.match(ARGV[8], '^(%d+) (%d+) (%d+)$')
+  after, ttl = tonumber(after), tonumber(ttl)
+
+  -- Notes the use of a credit once an hour. A server that is full may refuse
+  -- this: the answer holds all the same.
+  local function allowed(value, key)
+    local passes, last, manual = string.match(value or '', '^(%d+) (%d+) (%d+)$')
+    if not passes then return false end
+    last = tonumber(last)
+    if manual ~= '1' and not (after > 0 and tonumber(passes) >= after and last ~= 0 and n - last <= ttl) then
+      return false
     end
+    if last > n or n - last >= 3600000 then
+      local touched = passes .. ' ' .. now .. ' ' .. manual
+      if manual == '1' then
+        redis.pcall('SET', key, touched)
+      else
+        redis.pcall('SET', key, touched, 'PX', keep)
+      end
+    end
+    return true
   end
 
-  local dn, dl, dm = read(was[3])
-  local nn, nl, nm = read(was[4])
-  if allowed(dn, dl, dm) or allowed(nn, nl, nm) then
-    touch(KEYS[3], dn, dl, dm)
-    touch(KEYS[4], nn, nl, nm)
-    return answer()
-  end
+  local network = allowed(was[2], KEYS[2])
+  if allowed(domain_client, KEYS[3]) or network then return answer(0) end
 end
 
--- A triplet that counts, with times in the future taken for now; nil if it has
--- been forgotten.
+-- The first time of a triplet that counts, as text and number, and when it
+-- passed, likewise, with times in the future taken for now; nil if it has been
+-- forgotten.
 local function live(value)
-  local first, last, passed = read(value)
-  if last == 0 then return nil end
-  first, last, passed = math.min(first, now), math.min(last, now), math.min(passed, now)
+  local a, b, c = string.match(value, '^(%d+) (%d+) (%d+)$')
+  if not a or b == '0' then return nil end
+  local first, passed = tonumber(a), tonumber(c)
+  if first > n then first, a = n, now end
+  if passed > n then passed, c = n, now end
   if passed ~= 0 then
-    if now - last > pass_ttl then return nil end
-  elseif now - first > retry then
+    if n - tonumber(b) > tonumber(ARGV[4]) then return nil end
+  elseif n - first > tonumber(ARGV[3]) then
     return nil
   end
-  return first, passed
+  return a, first, c, passed
 end
 
-local first, passed = live(was[1])
-local other, other_passed = live(was[2])
-if not first then
-  first, passed = other, other_passed
-elseif other then
-  first = math.min(first, other)
-  if passed == 0 or other_passed == 0 then
-    passed = math.max(passed, other_passed)
-  else
-    passed = math.min(passed, other_passed)
+local a, first, c, passed
+if was[1] then a, first, c, passed = live(was[1]) end
+if domain_triplet then
+  local oa, ofirst, oc, opassed = live(domain_triplet)
+  if not a then
+    a, first, c, passed = oa, ofirst, oc, opassed
+  elseif oa then
+    if ofirst < first then a, first = oa, ofirst end
+    if passed == 0 or opassed ~= 0 and opassed < passed then c, passed = oc, opassed end
   end
 end
 
-if not first then
-  local start, made = 0, 0
-  if was[5] then start, made = read(was[5]) end
-  if made > 0 and (now < start or now - start >= window) then made = 0 end
-  if cap > 0 and made >= cap then
-    refused = 1
-    return answer()
+local had_passed = a and passed ~= 0
+if not a then
+  local full = ARGV[9]
+  if bounded then
+    local start, made = string.match(was[#KEYS] or '', '^(%d+) (%d+)')
+    start, made = tonumber(start) or 0, tonumber(made) or 0
+    if n < start or n - start >= 3600000 then start, made = n, 0 end
+    if made >= tonumber(ARGV[7]) then return answer(1) end
+    if not full then
+      redis.call('SET', KEYS[#KEYS], string.format('%d %d 0', start, made + 1), 'PX', '5400000')
+    end
   end
-  if ARGV[8] == '1' then
-    refused = 2
-    return answer()
-  end
-  if made == 0 then start = now end
-  call('SET', KEYS[5], text(start, made + 1, 0), 'PX', keep(window))
-  first, passed = now, 0
+  if full then return answer(2) end
+  a, first, c, passed = now, n, '0', 0
 end
 
-local had_passed = passed ~= 0
-if not had_passed and now - first >= delay then passed = now end
-local value = text(first, now, passed)
-local ttl = keep(passed ~= 0 and pass_ttl or retry)
-
-local failed
-local function write(key)
-  local done = pcall_('SET', key, value, 'PX', ttl)
-  -- What has passed before passes on a full server too.
-  if done.err and not had_passed then failed = done end
+if passed == 0 and n - first >= tonumber(ARGV[2]) then c, passed = now, n end
+local value, keep = a .. ' ' .. now .. ' ' .. c, passed ~= 0 and ARGV[6] or ARGV[5]
+local done = redis.pcall('SET', KEYS[1], value, 'PX', keep)
+if entries > 3 then
+  local also = redis.pcall('SET', KEYS[4], value, 'PX', keep)
+  if also.err then done = also end
 end
-
-write(KEYS[2])
-if has_domain then write(KEYS[1]) end
-return failed or answer()
+-- What has passed before passes on a full server too.
+if done.err and not had_passed then return done end
+return answer(0)

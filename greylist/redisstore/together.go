@@ -32,17 +32,16 @@ type together struct {
 
 // sighting is one call of the script.
 type sighting struct {
-	ctx    context.Context // of who waits for it
-	keys   []string
-	args   []any
-	values []any
-	err    error
-	ready  chan struct{}
+	ctx   context.Context // of who waits for it
+	args  []any           // of EVALSHA
+	value any
+	err   error
+	ready chan struct{}
 }
 
 // ask returns when the sighting has its answer, when its context ends, or after
 // opTimeout. How many wait is bounded by those who ask: each waits for one.
-func (t *together) ask(ctx context.Context, s *sighting) ([]any, error) {
+func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
 	s.ctx, s.ready = ctx, make(chan struct{})
 	t.mu.Lock()
 	if t.closed {
@@ -59,7 +58,7 @@ func (t *together) ask(ctx context.Context, s *sighting) ([]any, error) {
 	defer timeout.Stop()
 	select {
 	case <-s.ready:
-		return s.values, s.err
+		return s.value, s.err
 	case <-timeout.C:
 		return nil, fmt.Errorf("redis: no answer within %s: %w", opTimeout, context.DeadlineExceeded)
 	case <-ctx.Done():
@@ -100,44 +99,4 @@ func (t *together) close() {
 	t.closed = true
 	t.mu.Unlock()
 	t.done.Wait()
-}
-
-// sendSeen asks the server, and once more for those sightings whose script it
-// did not know.
-func (s *Store) sendSeen(batch []*sighting) {
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
-	defer cancel()
-	unknown := s.pipeline(ctx, batch)
-	if len(unknown) == 0 {
-		return
-	}
-	if err := s.seen.Load(ctx, s.client).Err(); err != nil {
-		for _, one := range unknown {
-			one.err = fmt.Errorf("redis: %w", err)
-		}
-		return
-	}
-	s.pipeline(ctx, unknown)
-}
-
-// pipeline makes one round trip and returns those whose script is not known.
-func (s *Store) pipeline(ctx context.Context, batch []*sighting) (unknown []*sighting) {
-	p := s.client.Pipeline()
-	cmds := make([]*redis.Cmd, len(batch))
-	for i, one := range batch {
-		cmds[i] = s.seen.EvalSha(ctx, p, one.keys, one.args...)
-	}
-	_, _ = p.Exec(ctx) // each command has its own error
-	for i, one := range batch {
-		one.values, one.err = cmds[i].Slice()
-		switch {
-		case one.err == nil:
-		case redis.HasErrorPrefix(one.err, "NOSCRIPT"):
-			unknown = append(unknown, one)
-			fallthrough
-		default:
-			one.err = fmt.Errorf("redis: %w", one.err)
-		}
-	}
-	return unknown
 }

@@ -21,7 +21,7 @@ func TestTogether(t *testing.T) {
 			defer mu.Unlock()
 			sizes = append(sizes, len(batch))
 			for _, s := range batch {
-				s.values = []any{s.args[0]}
+				s.value = s.args[0]
 			}
 		}}
 		const asked = 2*maxTogether + maxFlights + 1
@@ -29,9 +29,9 @@ func TestTogether(t *testing.T) {
 		start := time.Now()
 		for i := range asked {
 			wg.Go(func() {
-				values, err := together.ask(t.Context(), &sighting{args: []any{i}})
-				if err != nil || values[0] != i {
-					t.Errorf("%d: %v, %v", i, values, err)
+				value, err := together.ask(t.Context(), &sighting{args: []any{i}})
+				if err != nil || value != i {
+					t.Errorf("%d: %v, %v", i, value, err)
 				}
 			})
 		}
