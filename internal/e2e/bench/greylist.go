@@ -135,10 +135,10 @@ func (g greylister) measure(ctx context.Context, round int, into *phases) error 
 func (g greylister) send(ctx context.Context, round int, want map[string]int) (rate, cpu float64, err error) {
 	l := load{conns: greylistConns, requests: g.requests, distinct: g.requests / greylistConns,
 		request: func(c, i int) []byte { return greylistRequest(round, c, i) }}
-	var took latencies
+	var wall time.Duration
 	var actions map[string]int
 	used, err := used(g.pid, func() (err error) {
-		took, actions, err = l.send(ctx, "unix", g.socket)
+		_, actions, wall, err = l.sendLean(ctx, g.socket)
 		return err
 	})
 	if err != nil {
@@ -149,11 +149,6 @@ func (g greylister) send(ctx context.Context, round int, want map[string]int) (r
 			return 0, 0, fmt.Errorf("replies %v, want %v", actions, want)
 		}
 	}
-	var busy time.Duration
-	for _, t := range took {
-		busy += t
-	}
-	wall := busy / greylistConns // every connection waits for its reply
 	return float64(g.requests) / wall.Seconds(), float64(used.Nanoseconds()) / 1000 / float64(g.requests), nil
 }
 
@@ -247,7 +242,7 @@ func benchMany(ctx context.Context, e *env) ([]result, error) {
 	}
 	l := load{conns: greylistConns, requests: manyLoad, distinct: manyLoad / greylistConns,
 		request: func(c, i int) []byte { return greylistRequest(1000+i%2, c, i*5) }} // half known, half new
-	took, _, err := l.send(ctx, "unix", g.socket)
+	took, _, _, err := l.sendLean(ctx, g.socket)
 	memory, memoryErr := resident(g.pid)
 	if err := errors.Join(err, memoryErr, daemon.Stop()); err != nil {
 		return nil, err
