@@ -67,12 +67,12 @@ type Options struct {
 
 // Store implements greylist.Store and greylist.Browser.
 type Store struct {
-	client            redis.UniversalClient
-	tag               string
-	seen, credit, put *redis.Script
-	sightings         together
-	terms             atomic.Pointer[terms] // of the latest sighting
-	limits            atomic.Pointer[greylist.Limits]
+	client      redis.UniversalClient
+	tag         string
+	credit, put *redis.Script
+	sightings   together
+	terms       atomic.Pointer[terms] // of the latest sighting
+	limits      atomic.Pointer[greylist.Limits]
 }
 
 // Open makes a client. It sends nothing: a server that is down now may be up
@@ -89,7 +89,6 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		client: client,
 		tag:    "{" + a.prefix + "}:",
-		seen:   redis.NewScript(seenSource),
 		credit: redis.NewScript(creditSource),
 		put:    redis.NewScript(putSource),
 	}

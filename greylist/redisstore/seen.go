@@ -5,6 +5,7 @@ import (
 	_ "embed" // the script
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,44 +16,44 @@ import (
 //go:embed seen.lua
 var seenSource string
 
-// terms are the arguments of the script that come of the limits. They change
-// with the settings only, so they are written once.
+// terms are the script for one set of limits. The limits are part of its text:
+// they change with the settings only. A server keeps the text of former settings,
+// some 5 kB each, until it restarts.
 type terms struct {
 	limits greylist.Limits // without Full
-	args   []any
+	script *redis.Script
 }
 
 func newTerms(l greylist.Limits) *terms {
-	credit := fmt.Sprint(l.AllowAfter, l.AllowTTL.Milliseconds(), expiry(l.AllowTTL))
-	return &terms{l, []any{
-		decimal(l.Delay.Milliseconds()), decimal(l.RetryWindow.Milliseconds()), decimal(l.PassTTL.Milliseconds()),
-		decimal(expiry(l.RetryWindow)), decimal(expiry(l.PassTTL)), decimal(int64(max(l.NetworkCap, 0))), credit}}
+	text := fmt.Sprintf("local delay, retry_window, pass_ttl, cap, allow_after, allow_ttl = %d, %d, %d, %d, %d, %d\n",
+		l.Delay.Milliseconds(), l.RetryWindow.Milliseconds(), l.PassTTL.Milliseconds(), max(l.NetworkCap, 0), max(l.AllowAfter, 0), l.AllowTTL.Milliseconds())
+	keep := fmt.Sprintf("local keep_waiting, keep_passed, keep_client = '%d', '%d', '%d'\n", expiry(l.RetryWindow), expiry(l.PassTTL), expiry(l.AllowTTL))
+	return &terms{l, redis.NewScript(text + keep + seenSource)}
 }
 
-func decimal(n int64) string { return strconv.FormatInt(n, 10) }
-
-func (s *Store) termsOf(l greylist.Limits) *terms {
+func (s *Store) scriptFor(l greylist.Limits) *redis.Script {
 	l.Full = false
 	t := s.terms.Load()
 	if t == nil || t.limits != l {
 		t = newTerms(l)
 		s.terms.Store(t)
 	}
-	return t
+	return t.script
 }
 
 // Seen implements greylist.Store.
 func (s *Store) Seen(ctx context.Context, k greylist.Key, now time.Time, l greylist.Limits) (greylist.Record, error) {
-	value, err := s.sightings.ask(ctx, &sighting{args: s.question(k, now, l)})
+	script := s.scriptFor(l)
+	value, err := s.sightings.ask(ctx, &sighting{script: script, args: s.question(script, k, now, l)})
 	if err != nil {
 		return greylist.Record{}, err
 	}
 	return record(value)
 }
 
-// question is EVALSHA of seen.lua.
-func (s *Store) question(k greylist.Key, now time.Time, l greylist.Limits) []any {
-	args := append(make([]any, 0, 16), "evalsha", s.seen.Hash(), "2", s.key(k.ByNetwork()), s.key(k.NetworkClient()))
+// question is EVALSHA of the script.
+func (s *Store) question(script *redis.Script, k greylist.Key, now time.Time, l greylist.Limits) []any {
+	args := append(make([]any, 0, 10), "evalsha", script.Hash(), "", s.key(k.ByNetwork()), s.key(k.NetworkClient()))
 	if k.Domain != "" || k.Claimed != "" {
 		args = append(args, s.tag+"c:"+string(k.DomainClient()))
 	}
@@ -63,8 +64,7 @@ func (s *Store) question(k greylist.Key, now time.Time, l greylist.Limits) []any
 		args = append(args, s.tag+"n:"+k.Network)
 	}
 	args[firstKey-1] = strconv.Itoa(len(args) - firstKey)
-	args = append(args, decimal(int64(greylist.At(now))))
-	args = append(args, s.termsOf(l).args...)
+	args = append(args, strconv.FormatInt(int64(greylist.At(now)), 10))
 	if l.Full {
 		args = append(args, "1")
 	}
@@ -77,24 +77,23 @@ const firstKey = 3
 // record reads the script's answer: a number for nothing, the triplet of the
 // network, or four values and the refusal.
 func record(answer any) (r greylist.Record, err error) {
-	var numbers [4][3]int64
-	ok := false
-	switch answer := answer.(type) {
-	case int64:
+	if _, nothing := answer.(int64); nothing {
 		return r, nil
-	case string:
-		numbers[0], ok = three(answer)
-	case []any:
-		if ok = len(answer) == len(numbers)+1; ok {
-			refused, isNumber := answer[len(numbers)].(int64)
-			r.Refused, ok = greylist.Refusal(refused), isNumber
-		}
+	}
+	var numbers [4][3]int64
+	text, ok := answer.(string)
+	if !strings.Contains(text, ";") {
+		numbers[0], ok = three(text)
+	} else if values := strings.Split(text, ";"); len(values) == len(numbers)+1 {
+		refused, err := strconv.ParseUint(values[len(numbers)], 10, 8)
+		r.Refused, ok = greylist.Refusal(refused), err == nil
 		for i := 0; ok && i < len(numbers); i++ {
-			text, isText := answer[i].(string)
-			if ok = isText; ok && text != "" {
-				numbers[i], ok = three(text)
+			if values[i] != "" {
+				numbers[i], ok = three(values[i])
 			}
 		}
+	} else {
+		ok = false
 	}
 	if !ok {
 		return greylist.Record{}, errAnswer
@@ -113,11 +112,17 @@ func (s *Store) sendSeen(batch []*sighting) {
 	if len(unknown) == 0 {
 		return
 	}
-	if err := s.seen.Load(ctx, s.client).Err(); err != nil {
-		for _, one := range unknown {
-			one.err = fmt.Errorf("redis: %w", err)
+	loaded := map[*redis.Script]error{}
+	for _, one := range unknown {
+		err, done := loaded[one.script]
+		if !done {
+			err = one.script.Load(ctx, s.client).Err()
+			loaded[one.script] = err
 		}
-		return
+		if err != nil {
+			one.err = fmt.Errorf("redis: %w", err)
+			return
+		}
 	}
 	s.pipeline(ctx, unknown)
 }

@@ -1,36 +1,35 @@
--- One sighting. KEYS: the network's triplet and client, the domain's client and
--- triplet (the former alone, or neither), and last the network's window, if new
--- triplets are bounded. ARGV: now, delay, retry window, pass TTL, what to keep a
--- triplet for that has not passed and one that has, the network cap, 0 for none;
--- in one, as few sightings need them, allow after, allow TTL and what to keep a
--- client for; and one more if the daemon is full. Times are in milliseconds; the
--- server's clock is never asked.
+-- One sighting. The settings stand before this text, see newTerms: what is the
+-- same for all sightings need not be sent, taken apart and thrown away with each.
+-- KEYS: the network's triplet and client, the domain's client and triplet (the
+-- former alone, or neither), and last the network's window, if cap bounds new
+-- triplets. ARGV: now, and one more if the daemon is full. Times are in
+-- milliseconds; the server's clock is never asked.
 -- It returns what was known before: 0 for nothing, the triplet of the network if
 -- there is no more, or the first four values and the refusal, as greylist.Record
--- has it. It writes what greylist.Record.Advance says.
+-- has it, with ; between. It writes what greylist.Record.Advance says.
 -- Every call of the server is dear, and so is what takes values apart and puts
 -- them together: text is kept as text where it can be.
-local now, bounded = ARGV[1], ARGV[7] ~= '0'
+local now = ARGV[1]
 local n = tonumber(now)
-local entries = bounded and #KEYS - 1 or #KEYS
+local entries = cap > 0 and #KEYS - 1 or #KEYS
 local was
 if #KEYS == 3 then
   was = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
 else
   was = redis.call('MGET', unpack(KEYS))
 end
-local domain_client, domain_triplet = entries > 2 and was[3], entries > 3 and was[4]
+local network_client, domain_client, domain_triplet = was[2], entries > 2 and was[3], entries > 3 and was[4]
 
 local function answer(refused)
-  if was[2] or domain_client or domain_triplet or refused ~= 0 then
-    return {was[1] or '', was[2] or '', domain_client or '', domain_triplet or '', refused}
+  if network_client or domain_client or domain_triplet or refused ~= 0 then
+    return (was[1] or '') .. ';' .. (network_client or '') .. ';' .. (domain_client or '') .. ';' .. (domain_triplet or '') .. ';' .. refused
   end
   return was[1] or 0
 end
 
-if was[2] or domain_client then
-  local after, ttl, keep = string.match(ARGV[8], '^(%d+) (%d+) (%d+)$')
-  after, ttl = tonumber(after), tonumber(ttl)
+-- By hand is a 1 at the end, and nearly nobody else has the passes.
+if network_client and (string.byte(network_client, -1) == 49 or allow_after > 0 and tonumber(string.match(network_client, '^%d+')) >= allow_after)
+  or domain_client and (string.byte(domain_client, -1) == 49 or allow_after > 0 and tonumber(string.match(domain_client, '^%d+')) >= allow_after) then
 
   -- Notes the use of a credit once an hour. A server that is full may refuse
   -- this: the answer holds all the same.
@@ -38,7 +37,7 @@ if was[2] or domain_client then
     local passes, last, manual = string.match(value or '', '^(%d+) (%d+) (%d+)$')
     if not passes then return false end
     last = tonumber(last)
-    if manual ~= '1' and not (after > 0 and tonumber(passes) >= after and last ~= 0 and n - last <= ttl) then
+    if manual ~= '1' and not (allow_after > 0 and tonumber(passes) >= allow_after and last ~= 0 and n - last <= allow_ttl) then
       return false
     end
     if last > n or n - last >= 3600000 then
@@ -46,13 +45,13 @@ if was[2] or domain_client then
       if manual == '1' then
         redis.pcall('SET', key, touched)
       else
-        redis.pcall('SET', key, touched, 'PX', keep)
+        redis.pcall('SET', key, touched, 'PX', keep_client)
       end
     end
     return true
   end
 
-  local network = allowed(was[2], KEYS[2])
+  local network = allowed(network_client, KEYS[2])
   if allowed(domain_client, KEYS[3]) or network then return answer(0) end
 end
 
@@ -66,8 +65,8 @@ local function live(value)
   if first > n then first, a = n, now end
   if passed > n then passed, c = n, now end
   if passed ~= 0 then
-    if n - tonumber(b) > tonumber(ARGV[4]) then return nil end
-  elseif n - first > tonumber(ARGV[3]) then
+    if n - tonumber(b) > pass_ttl then return nil end
+  elseif n - first > retry_window then
     return nil
   end
   return a, first, c, passed
@@ -87,12 +86,12 @@ end
 
 local had_passed = a and passed ~= 0
 if not a then
-  local full = ARGV[9]
-  if bounded then
+  local full = ARGV[2]
+  if cap > 0 then
     local start, made = string.match(was[#KEYS] or '', '^(%d+) (%d+)')
     start, made = tonumber(start) or 0, tonumber(made) or 0
     if n < start or n - start >= 3600000 then start, made = n, 0 end
-    if made >= tonumber(ARGV[7]) then return answer(1) end
+    if made >= cap then return answer(1) end
     if not full then
       redis.call('SET', KEYS[#KEYS], string.format('%d %d 0', start, made + 1), 'PX', '5400000')
     end
@@ -101,8 +100,8 @@ if not a then
   a, first, c, passed = now, n, '0', 0
 end
 
-if passed == 0 and n - first >= tonumber(ARGV[2]) then c, passed = now, n end
-local value, keep = a .. ' ' .. now .. ' ' .. c, passed ~= 0 and ARGV[6] or ARGV[5]
+if passed == 0 and n - first >= delay then c, passed = now, n end
+local value, keep = a .. ' ' .. now .. ' ' .. c, passed ~= 0 and keep_passed or keep_waiting
 local done = redis.pcall('SET', KEYS[1], value, 'PX', keep)
 if entries > 3 then
   local also = redis.pcall('SET', KEYS[4], value, 'PX', keep)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -11,15 +12,19 @@ import (
 
 const (
 	// maxFlights is how many round trips of sightings are under way at a time.
-	maxFlights = 2
+	maxFlights = 3
+	// company is how many sightings go together while another round trip is
+	// under way.
+	company = 4
 	// maxTogether bounds the sightings of one round trip.
 	maxTogether = 128
 )
 
 // together sends what is asked at the same time in one round trip: each costs
-// the server and us a few system calls, which are most of a sighting's price.
-// Nobody waits for company: a lone sighting leaves at once, and what comes
-// while maxFlights are under way leaves with the next.
+// the server and us a few system calls and a cold start, which is most of a
+// sighting's price. A lone sighting leaves at once. While a round trip is under
+// way, the next leaves as soon as company of them are there, or when that one is
+// back; while maxFlights are, when one is back.
 type together struct {
 	send func([]*sighting)
 
@@ -32,53 +37,79 @@ type together struct {
 
 // sighting is one call of the script.
 type sighting struct {
-	ctx   context.Context // of who waits for it
-	args  []any           // of EVALSHA
-	value any
-	err   error
-	ready chan struct{}
+	script *redis.Script
+	args   []any // of EVALSHA
+	value  any
+	err    error
+	ready  chan struct{}
+	gone   atomic.Bool // nobody waits for it any more
 }
 
 // ask returns when the sighting has its answer, when its context ends, or after
 // opTimeout. How many wait is bounded by those who ask: each waits for one.
 func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
-	s.ctx, s.ready = ctx, make(chan struct{})
-	t.mu.Lock()
-	if t.closed {
-		t.mu.Unlock()
-		return nil, redis.ErrClosed
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	t.waiting = append(t.waiting, s)
-	if t.flights < maxFlights {
-		t.flights++
-		t.done.Go(t.fly)
+	s.ready = make(chan struct{})
+	if err := t.add(s); err != nil {
+		return nil, err
 	}
-	t.mu.Unlock()
-	timeout := time.NewTimer(opTimeout) // much cheaper than a context
+	// A timer is much cheaper than a context, and so is a deadline than what
+	// tells that it has come.
+	wait, ended := opTimeout, (<-chan struct{})(nil)
+	deadline, timed := ctx.Deadline()
+	if timed {
+		wait = min(wait, time.Until(deadline))
+	} else {
+		ended = ctx.Done()
+	}
+	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	select {
 	case <-s.ready:
 		return s.value, s.err
 	case <-timeout.C:
-		return nil, fmt.Errorf("redis: no answer within %s: %w", opTimeout, context.DeadlineExceeded)
-	case <-ctx.Done():
+		s.gone.Store(true)
+		return nil, fmt.Errorf("redis: no answer within %s: %w", wait.Round(time.Millisecond), context.DeadlineExceeded)
+	case <-ended:
+		s.gone.Store(true)
 		return nil, context.Cause(ctx)
 	}
 }
 
-// fly sends until nobody waits.
+func (t *together) add(s *sighting) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return redis.ErrClosed
+	}
+	t.waiting = append(t.waiting, s)
+	if t.flights < maxFlights && t.leaves(t.flights) {
+		t.flights++
+		t.done.Go(t.fly)
+	}
+	return nil
+}
+
+// leaves tells whether what waits goes, while others are under way.
+func (t *together) leaves(others int) bool {
+	return len(t.waiting) >= company || len(t.waiting) > 0 && others == 0
+}
+
+// fly sends until what waits is another's to send.
 func (t *together) fly() {
 	for {
 		t.mu.Lock()
-		n := min(len(t.waiting), maxTogether)
-		if n == 0 {
+		if !t.leaves(t.flights - 1) {
 			t.flights--
 			t.mu.Unlock()
 			return
 		}
+		n := min(len(t.waiting), maxTogether)
 		batch := make([]*sighting, 0, n)
 		for _, s := range t.waiting[:n] {
-			if s.ctx.Err() == nil { // else nobody waits for it
+			if !s.gone.Load() {
 				batch = append(batch, s)
 			}
 		}

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -56,6 +57,40 @@ func TestTogether(t *testing.T) {
 	})
 }
 
+// TestTogetherLeaves says what goes when: one alone at once, then only what has
+// company, or nothing else under way.
+func TestTogetherLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var sizes []int
+		together := together{send: func(batch []*sighting) {
+			mu.Lock()
+			sizes = append(sizes, len(batch))
+			mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+		}}
+		var wg sync.WaitGroup
+		for i := range 2 * company {
+			wg.Go(func() {
+				if _, err := together.ask(t.Context(), &sighting{}); err != nil {
+					t.Errorf("%d: %v", i, err)
+				}
+			})
+			synctest.Wait()
+		}
+		mu.Lock()
+		if want := []int{1, company}; !slices.Equal(sizes, want) {
+			t.Errorf("under way: %d, want %d", sizes, want)
+		}
+		mu.Unlock()
+		wg.Wait()
+		if want := []int{1, company, company - 1}; !slices.Equal(sizes, want) {
+			t.Errorf("in all: %d, want %d", sizes, want)
+		}
+		together.close()
+	})
+}
+
 // TestTogetherGivesUp has a server that does not answer for a long time: those
 // who wait do not outstay their time, and what nobody waits for is not sent.
 func TestTogetherGivesUp(t *testing.T) {
@@ -67,25 +102,32 @@ func TestTogetherGivesUp(t *testing.T) {
 		}}
 		start := time.Now()
 		var wg sync.WaitGroup
-		for range maxFlights {
-			wg.Go(func() {
-				if _, err := together.ask(t.Context(), &sighting{}); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("no answer: %v", err)
-				}
-			})
+		late := func(ctx context.Context, want time.Duration) {
+			_, err := together.ask(ctx, &sighting{})
+			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != want {
+				t.Errorf("no answer: %v after %v, want %v", err, took, want)
+			}
+		}
+		for range company { // one is sent, the others wait for company
+			wg.Go(func() { late(t.Context(), opTimeout) })
 			synctest.Wait()
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		soon, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if _, err := together.ask(ctx, &sighting{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Millisecond {
-			t.Errorf("an impatient one: %v after %v", err, time.Since(start))
-		}
+		wg.Go(func() { late(soon, time.Millisecond) })
 		wg.Wait()
-		if took := time.Since(start); took != opTimeout {
-			t.Errorf("waited %v", took)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := together.ask(gone, &sighting{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("one that has gone: %v", err)
+		}
+		left, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := together.ask(left, &sighting{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("one that goes: %v", err)
 		}
 		together.close()
-		if sent != maxFlights {
+		if sent != 1+company {
 			t.Errorf("%d were sent", sent)
 		}
 	})
