@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,6 +72,7 @@ type Store struct {
 	tag         string
 	credit, put *redis.Script
 	sightings   together
+	idle        sync.Pool             // of *sighting
 	terms       atomic.Pointer[terms] // of the latest sighting
 	limits      atomic.Pointer[greylist.Limits]
 }

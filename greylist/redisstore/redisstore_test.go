@@ -109,6 +109,46 @@ func see(t *testing.T, s greylist.Store, k greylist.Key, now time.Time) greylist
 	return greylist.Decide(r, now, limits())
 }
 
+// TestStrangeValues finds values under its keys that it has not written: it says
+// so, and decides nothing by them.
+func TestStrangeValues(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, "redis://"+server.Addr, "")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer client.Close()
+	k := key(1)
+	for _, name := range []string{"t:" + string(k.ByNetwork()), "t:" + string(k.ByDomain()), "c:" + k.Network, "c:" + string(k.DomainClient())} {
+		for _, value := range []string{"x", "1", "1 2", "a b c 1", "1 2 3 4", "1;2;3"} {
+			if err := client.Set(t.Context(), "{postern}:"+name, value, 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := s.Seen(t.Context(), k, at(), limits()); err == nil || !strings.Contains(err.Error(), "another release") {
+				t.Errorf("%s is %q: %+v, %v", name, value, r, err)
+			}
+		}
+		if err := client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	see(t, s, k, at())
+}
+
+// TestScriptsForgotten has a server that forgets the scripts.
+func TestScriptsForgotten(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, "redis://"+server.Addr, "")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer client.Close()
+	for i, want := range []greylist.Why{greylist.New, greylist.Early, greylist.Waited} {
+		if got := see(t, s, key(1), at().Add(time.Duration(i)*limits().Delay/2)); got.Why != want {
+			t.Errorf("sighting %d: %v, want %v", i, got.Why, want)
+		}
+		if err := client.ScriptFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestPassword(t *testing.T) {
 	server := redistest.Start(t, "--requirepass", "s3cret")
 	see(t, open(t, "redis://"+server.Addr, "s3cret"), key(1), at())

@@ -22,38 +22,46 @@ var seenSource string
 type terms struct {
 	limits greylist.Limits // without Full
 	script *redis.Script
+	hash   any // its SHA-1, as an argument
 }
 
 func newTerms(l greylist.Limits) *terms {
 	text := fmt.Sprintf("local delay, retry_window, pass_ttl, cap, allow_after, allow_ttl = %d, %d, %d, %d, %d, %d\n",
 		l.Delay.Milliseconds(), l.RetryWindow.Milliseconds(), l.PassTTL.Milliseconds(), max(l.NetworkCap, 0), max(l.AllowAfter, 0), l.AllowTTL.Milliseconds())
 	keep := fmt.Sprintf("local keep_waiting, keep_passed, keep_client = '%d', '%d', '%d'\n", expiry(l.RetryWindow), expiry(l.PassTTL), expiry(l.AllowTTL))
-	return &terms{l, redis.NewScript(text + keep + seenSource)}
+	script := redis.NewScript(text + keep + seenSource)
+	return &terms{l, script, script.Hash()}
 }
 
-func (s *Store) scriptFor(l greylist.Limits) *redis.Script {
+func (s *Store) termsOf(l greylist.Limits) *terms {
 	l.Full = false
 	t := s.terms.Load()
 	if t == nil || t.limits != l {
 		t = newTerms(l)
 		s.terms.Store(t)
 	}
-	return t.script
+	return t
 }
 
 // Seen implements greylist.Store.
 func (s *Store) Seen(ctx context.Context, k greylist.Key, now time.Time, l greylist.Limits) (greylist.Record, error) {
-	script := s.scriptFor(l)
-	value, err := s.sightings.ask(ctx, &sighting{script: script, args: s.question(script, k, now, l)})
-	if err != nil {
-		return greylist.Record{}, err
+	one, _ := s.idle.Get().(*sighting)
+	if one == nil {
+		one = newSighting()
 	}
+	s.question(one, k, now, l)
+	value, err := s.sightings.ask(ctx, one)
+	if err != nil {
+		return greylist.Record{}, err // it may still be under way
+	}
+	s.idle.Put(one)
 	return record(value)
 }
 
-// question is EVALSHA of the script.
-func (s *Store) question(script *redis.Script, k greylist.Key, now time.Time, l greylist.Limits) []any {
-	args := append(make([]any, 0, 10), "evalsha", script.Hash(), "", s.key(k.ByNetwork()), s.key(k.NetworkClient()))
+// question makes EVALSHA of the script.
+func (s *Store) question(one *sighting, k greylist.Key, now time.Time, l greylist.Limits) {
+	t := s.termsOf(l)
+	args := append(one.args[:0], "evalsha", t.hash, "2", s.key(k.ByNetwork()), s.key(k.NetworkClient()))
 	if k.Domain != "" || k.Claimed != "" {
 		args = append(args, s.tag+"c:"+string(k.DomainClient()))
 	}
@@ -63,12 +71,14 @@ func (s *Store) question(script *redis.Script, k greylist.Key, now time.Time, l 
 	if l.NetworkCap > 0 {
 		args = append(args, s.tag+"n:"+k.Network)
 	}
-	args[firstKey-1] = strconv.Itoa(len(args) - firstKey)
+	if keys := len(args) - firstKey; keys != 2 {
+		args[firstKey-1] = strconv.Itoa(keys)
+	}
 	args = append(args, strconv.FormatInt(int64(greylist.At(now)), 10))
 	if l.Full {
 		args = append(args, "1")
 	}
-	return args
+	one.script, one.args = t.script, args
 }
 
 // firstKey is the place of the first key in EVALSHA.
@@ -81,7 +91,8 @@ func record(answer any) (r greylist.Record, err error) {
 		return r, nil
 	}
 	var numbers [4][3]int64
-	text, ok := answer.(string)
+	ok := false
+	text, _ := answer.(string) // what is no text is no triplet either
 	if !strings.Contains(text, ";") {
 		numbers[0], ok = three(text)
 	} else if values := strings.Split(text, ";"); len(values) == len(numbers)+1 {
@@ -92,8 +103,6 @@ func record(answer any) (r greylist.Record, err error) {
 				numbers[i], ok = three(values[i])
 			}
 		}
-	} else {
-		ok = false
 	}
 	if !ok {
 		return greylist.Record{}, errAnswer

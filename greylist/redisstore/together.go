@@ -35,14 +35,21 @@ type together struct {
 	done    sync.WaitGroup
 }
 
-// sighting is one call of the script.
+// sighting is one call of the script. It is used again once it has its answer.
 type sighting struct {
 	script *redis.Script
 	args   []any // of EVALSHA
 	value  any
 	err    error
-	ready  chan struct{}
+	ready  chan struct{} // has room for one
+	timer  *time.Timer
 	gone   atomic.Bool // nobody waits for it any more
+}
+
+func newSighting() *sighting {
+	s := &sighting{ready: make(chan struct{}, 1), timer: time.NewTimer(opTimeout)}
+	s.timer.Stop()
+	return s
 }
 
 // ask returns when the sighting has its answer, when its context ends, or after
@@ -51,12 +58,11 @@ func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s.ready = make(chan struct{})
 	if err := t.add(s); err != nil {
 		return nil, err
 	}
-	// A timer is much cheaper than a context, and so is a deadline than what
-	// tells that it has come.
+	// A timer is much cheaper than a context, and a deadline than a channel
+	// that tells that it has come.
 	wait, ended := opTimeout, (<-chan struct{})(nil)
 	deadline, timed := ctx.Deadline()
 	if timed {
@@ -64,12 +70,12 @@ func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
 	} else {
 		ended = ctx.Done()
 	}
-	timeout := time.NewTimer(wait)
-	defer timeout.Stop()
+	s.timer.Reset(wait)
+	defer s.timer.Stop()
 	select {
 	case <-s.ready:
 		return s.value, s.err
-	case <-timeout.C:
+	case <-s.timer.C:
 		s.gone.Store(true)
 		return nil, fmt.Errorf("redis: no answer within %s: %w", wait.Round(time.Millisecond), context.DeadlineExceeded)
 	case <-ended:
@@ -119,7 +125,7 @@ func (t *together) fly() {
 			t.send(batch)
 		}
 		for _, s := range batch {
-			close(s.ready)
+			s.ready <- struct{}{}
 		}
 	}
 }

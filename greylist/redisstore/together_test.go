@@ -10,6 +10,11 @@ import (
 	"time"
 )
 
+func with(s *sighting, arg any) *sighting {
+	s.args = []any{arg}
+	return s
+}
+
 // TestTogether has a server that takes ten milliseconds for a round trip,
 // however much is in it.
 func TestTogether(t *testing.T) {
@@ -30,7 +35,7 @@ func TestTogether(t *testing.T) {
 		start := time.Now()
 		for i := range asked {
 			wg.Go(func() {
-				value, err := together.ask(t.Context(), &sighting{args: []any{i}})
+				value, err := together.ask(t.Context(), with(newSighting(), i))
 				if err != nil || value != i {
 					t.Errorf("%d: %v, %v", i, value, err)
 				}
@@ -51,7 +56,7 @@ func TestTogether(t *testing.T) {
 			t.Errorf("%d sent, %d asked", total, asked)
 		}
 		together.close()
-		if _, err := together.ask(t.Context(), &sighting{}); err == nil {
+		if _, err := together.ask(t.Context(), newSighting()); err == nil {
 			t.Error("a closed store answered")
 		}
 	})
@@ -72,7 +77,7 @@ func TestTogetherLeaves(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 2 * company {
 			wg.Go(func() {
-				if _, err := together.ask(t.Context(), &sighting{}); err != nil {
+				if _, err := together.ask(t.Context(), newSighting()); err != nil {
 					t.Errorf("%d: %v", i, err)
 				}
 			})
@@ -103,7 +108,7 @@ func TestTogetherGivesUp(t *testing.T) {
 		start := time.Now()
 		var wg sync.WaitGroup
 		late := func(ctx context.Context, want time.Duration) {
-			_, err := together.ask(ctx, &sighting{})
+			_, err := together.ask(ctx, newSighting())
 			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != want {
 				t.Errorf("no answer: %v after %v, want %v", err, took, want)
 			}
@@ -118,12 +123,12 @@ func TestTogetherGivesUp(t *testing.T) {
 		wg.Wait()
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := together.ask(gone, &sighting{}); !errors.Is(err, context.Canceled) {
+		if _, err := together.ask(gone, newSighting()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one that has gone: %v", err)
 		}
 		left, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := together.ask(left, &sighting{}); !errors.Is(err, context.Canceled) {
+		if _, err := together.ask(left, newSighting()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one that goes: %v", err)
 		}
 		together.close()
