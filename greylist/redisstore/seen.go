@@ -28,8 +28,10 @@ type terms struct {
 func newTerms(l greylist.Limits) *terms {
 	text := fmt.Sprintf("local delay, retry_window, pass_ttl, cap, allow_after, allow_ttl = %d, %d, %d, %d, %d, %d\n",
 		l.Delay.Milliseconds(), l.RetryWindow.Milliseconds(), l.PassTTL.Milliseconds(), max(l.NetworkCap, 0), max(l.AllowAfter, 0), l.AllowTTL.Milliseconds())
-	keep := fmt.Sprintf("local keep_waiting, keep_passed, keep_client = '%d', '%d', '%d'\n", expiry(l.RetryWindow), expiry(l.PassTTL), expiry(l.AllowTTL))
-	script := redis.NewScript(text + keep + seenSource)
+	fixed := fmt.Sprintf("local flood_window, credit_interval = %d, %d\n", greylist.FloodWindow.Milliseconds(), greylist.CreditInterval.Milliseconds())
+	keep := fmt.Sprintf("local keep_waiting, keep_passed, keep_client, keep_window = '%d', '%d', '%d', '%d'\n",
+		expiry(l.RetryWindow), expiry(l.PassTTL), expiry(l.AllowTTL), expiry(greylist.FloodWindow))
+	script := redis.NewScript(text + fixed + keep + seenSource)
 	return &terms{l, script, script.Hash()}
 }
 
@@ -63,7 +65,7 @@ func (s *Store) question(one *sighting, k greylist.Key, now time.Time, l greylis
 	t := s.termsOf(l)
 	args := append(one.args[:0], "evalsha", t.hash, "2", s.key(k.ByNetwork()), s.key(k.NetworkClient()))
 	if k.Domain != "" || k.Claimed != "" {
-		args = append(args, s.tag+"c:"+string(k.DomainClient()))
+		args = append(args, s.key(k.DomainClient()))
 	}
 	if k.Domain != "" {
 		args = append(args, s.key(k.ByDomain()))

@@ -42,7 +42,7 @@ if earned(network_client) or earned(domain_client) then
     if manual ~= '1' and not (allow_after > 0 and tonumber(passes) >= allow_after and last ~= 0 and n - last <= allow_ttl) then
       return false
     end
-    if last > n or n - last >= 3600000 then
+    if last > n or n - last >= credit_interval then
       local touched = passes .. ' ' .. now .. ' ' .. manual
       if manual == '1' then
         redis.pcall('SET', key, touched)
@@ -92,10 +92,10 @@ if not a then
   if cap > 0 then
     local start, made = string.match(was[#KEYS] or '', '^(%d+) (%d+)')
     start, made = tonumber(start) or 0, tonumber(made) or 0
-    if n < start or n - start >= 3600000 then start, made = n, 0 end
+    if n < start or n - start >= flood_window then start, made = n, 0 end
     if made >= cap then return answer(1) end
     if not full then
-      redis.call('SET', KEYS[#KEYS], string.format('%d %d 0', start, made + 1), 'PX', '5400000')
+      redis.call('SET', KEYS[#KEYS], string.format('%d %d 0', start, made + 1), 'PX', keep_window)
     end
   end
   if full then return answer(2) end

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS entries (
 
 const fromVersion1 = "DROP INDEX IF EXISTS entries_hash; ALTER TABLE entries DROP COLUMN hash;"
 
-// rowColumns is what scan reads.
+// rowColumns is what insert writes and scan reads.
 const rowColumns = "rowid, id, first, last, passed, passes, manual"
 
 const (

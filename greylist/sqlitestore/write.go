@@ -105,7 +105,7 @@ const (
 // could undo this statement alone; the whole transaction is undone on error.
 func insert(rows int) string {
 	const values = ",(?,?,?,?,?,?,?)"
-	return "INSERT OR FAIL INTO entries (rowid, id, first, last, passed, passes, manual) VALUES " +
+	return "INSERT OR FAIL INTO entries (" + rowColumns + ") VALUES " +
 		strings.Repeat(values, rows)[1:]
 }
 

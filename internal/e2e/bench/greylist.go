@@ -143,7 +143,7 @@ func (g greylister) measure(ctx context.Context, round int, into *phases) error 
 }
 
 func (g greylister) send(ctx context.Context, round int, want map[string]int) (rate, cpu float64, err error) {
-	l := load{conns: greylistConns, requests: g.requests, distinct: g.requests / greylistConns,
+	l := load{conns: greylistConns, requests: g.requests,
 		request: func(c, i int) []byte { return greylistRequest(round, c, i) }}
 	var wall time.Duration
 	var actions map[string]int
@@ -250,7 +250,7 @@ func benchMany(ctx context.Context, e *env) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := load{conns: greylistConns, requests: manyLoad, distinct: manyLoad / greylistConns,
+	l := load{conns: greylistConns, requests: manyLoad,
 		request: func(c, i int) []byte { return greylistRequest(1000+i%2, c, i*5) }} // half known, half new
 	took, _, _, err := l.sendLean(ctx, g.socket)
 	memory, memoryErr := resident(g.pid)

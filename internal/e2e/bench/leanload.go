@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendLean runs the load against a unix socket, all connections from one thread
+// sendLean runs the load, each request another, against a unix socket, all connections from one thread
 // by epoll(7). It costs a third of send: where client, daemon and a store's
 // server share the machine, the client should not be what is measured. It tells
 // how long the whole took, too.
@@ -75,11 +75,7 @@ func (l load) dialLean(poll int, path string, index int) (*leanConn, error) {
 	}
 	c := &leanConn{fd: fd, requests: make([][]byte, l.requests/l.conns)}
 	for i := range c.requests {
-		if i < l.distinct {
-			c.requests[i] = l.request(index, i)
-		} else {
-			c.requests[i] = c.requests[i-l.distinct]
-		}
+		c.requests[i] = l.request(index, i)
 	}
 	err = errors.Join(
 		unix.Connect(fd, &unix.SockaddrUnix{Name: path}),
