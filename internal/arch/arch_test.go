@@ -53,17 +53,18 @@ var rows = []row{
 	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
-	{"greylist/...", []string{"greylist/..."}},
+	{"greylist/...", []string{"greylist/...", "internal/breaker"}},
 	{"dnsbl/...", []string{"dnsbl/..."}},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/spf", "internal/dkim"})},
-	{"internal/ownership/...", []string{"internal/ownership/...", "internal/mailaddr"}},
+	{"internal/ownership/...", []string{"internal/ownership/...", "internal/mailaddr", "internal/breaker"}},
 
+	{"internal/breaker", nil},
 	{"internal/allowlist/...", []string{"internal/mailaddr"}},
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
-	{"internal/resolver/...", []string{"internal/resolver/..."}},
+	{"internal/resolver/...", []string{"internal/resolver/...", "internal/breaker"}},
 	{"internal/record/...", nil},
 	{"internal/config/...", []string{"internal/config/...", "internal/mailaddr"}},
 	{"internal/logging/...", []string{"internal/logging/...", "internal/record"}},
@@ -82,7 +83,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/...", "internal/allowlist/..."}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/...", "internal/allowlist/...", "internal/breaker"}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

@@ -1,0 +1,217 @@
+// Package breaker keeps a dead backend from costing every request its time-out.
+//
+// After some failures in a row a backend counts as down. Questions are then
+// refused at once, and one at a time is let through, after a pause that grows
+// with each try, to see whether the backend has come back.
+//
+// Invariants:
+//   - every question that was let through is ended exactly once, by Done or
+//     Abandon; Do takes care of it;
+//   - Changed hears of each change between up and down once and in order; it may
+//     ask whether the backend is down;
+//   - while the backend is down at most one question is under way.
+package breaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Class says what the outcome of a question means for the backend.
+type Class uint8
+
+// The classes.
+const (
+	Failed   Class = iota // the backend is in trouble
+	Answered              // the backend works, whatever it said
+	Ignored               // says nothing about the backend
+)
+
+// ErrDown is wrapped by the error of every question that was refused.
+var ErrDown = errors.New("is down and will be asked again soon")
+
+// Config describes a breaker. The zero value is usable.
+type Config struct {
+	// Failures in a row make a backend count as down; 0 means 3.
+	Failures int
+	// First is the pause before a backend that is down is tried, 0 means a
+	// second. It doubles with each try that fails, up to Last; a Last below
+	// First means that it stays.
+	First, Last time.Duration
+	// Classify judges an outcome; nil means Classify of this package.
+	Classify func(error) Class
+	// Changed hears of changes; it may be nil.
+	Changed func(Change)
+	// Now is the clock of the pauses; nil means time.Now.
+	Now func() time.Time
+}
+
+// Change is what Config.Changed hears.
+type Change struct {
+	Up   bool
+	Err  error         // the last failure, if down
+	Down time.Duration // how long the backend was down, if up
+}
+
+// Classify is the judgement when Config names none: no error is an answer, a
+// caller that went away says nothing, all else is a failure.
+func Classify(err error) Class {
+	switch {
+	case err == nil:
+		return Answered
+	case errors.Is(err, context.Canceled):
+		return Ignored
+	}
+	return Failed
+}
+
+// Breaker guards one backend. It is safe for concurrent use.
+type Breaker struct {
+	config Config
+
+	// clean is whether the backend is up and its last answer was no failure.
+	// Nearly all questions need to read nothing else.
+	clean atomic.Bool
+
+	// changing is held while Changed is called, so that changes are heard in
+	// order. It is taken before mu.
+	changing sync.Mutex
+
+	mu       sync.Mutex
+	failures int
+	down     bool
+	since    time.Time
+	until    time.Time // no question before it, while down
+	pause    time.Duration
+	probing  bool
+	err      error
+}
+
+// New returns a breaker whose backend is up.
+func New(c Config) *Breaker {
+	if c.Failures <= 0 {
+		c.Failures = 3
+	}
+	if c.First <= 0 {
+		c.First = time.Second
+	}
+	c.Last = max(c.First, c.Last)
+	if c.Classify == nil {
+		c.Classify = Classify
+	}
+	if c.Changed == nil {
+		c.Changed = func(Change) {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	b := &Breaker{config: c}
+	b.clean.Store(true)
+	return b
+}
+
+// Question is a question that was let through.
+type Question struct {
+	breaker *Breaker
+	probe   bool
+}
+
+// Allow lets a question through, or returns an error that wraps ErrDown and the
+// backend's last failure.
+func (b *Breaker) Allow() (Question, error) {
+	if b.clean.Load() {
+		return Question{breaker: b}, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.down {
+		return Question{breaker: b}, nil
+	}
+	if b.probing || b.config.Now().Before(b.until) {
+		return Question{}, fmt.Errorf("%w; last error: %w", ErrDown, b.err)
+	}
+	b.probing = true
+	return Question{b, true}, nil
+}
+
+// Down returns the last failure of a backend that is down, else nil.
+func (b *Breaker) Down() error {
+	if b.clean.Load() {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.down {
+		return nil
+	}
+	return b.err
+}
+
+// Do asks, if the question is let through, and ends it. A panic counts as a
+// failure.
+func Do[T any](b *Breaker, ask func() (T, error)) (answer T, err error) {
+	q, err := b.Allow()
+	if err != nil {
+		return answer, err
+	}
+	outcome := errPanic
+	defer func() { q.Done(outcome) }()
+	answer, outcome = ask()
+	return answer, outcome
+}
+
+var errPanic = errors.New("panic")
+
+// Probe reports whether the question tries a backend that is down.
+func (q Question) Probe() bool { return q.probe }
+
+// Abandon ends a question that was not asked.
+func (q Question) Abandon() { q.end(Ignored, nil) }
+
+// Done ends a question with its outcome.
+func (q Question) Done(err error) { q.end(q.breaker.config.Classify(err), err) }
+
+func (q Question) end(class Class, err error) {
+	b := q.breaker
+	if !q.probe && (class == Ignored || class == Answered && b.clean.Load()) {
+		return
+	}
+	b.changing.Lock()
+	defer b.changing.Unlock()
+	if change, changed := b.note(q.probe, class, err); changed {
+		b.config.Changed(change)
+	}
+}
+
+func (b *Breaker) note(probe bool, class Class, err error) (change Change, changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probing = b.probing && !probe
+	switch class {
+	case Answered:
+		change, changed = Change{Up: true, Down: b.config.Now().Sub(b.since)}, b.down
+		b.failures, b.down, b.err = 0, false, nil
+	case Failed:
+		b.failures, b.err = b.failures+1, err
+		b.wait(probe)
+		if !b.down && b.failures >= b.config.Failures {
+			b.down, b.since, b.pause = true, b.config.Now(), b.config.First
+			b.until = b.since.Add(b.pause)
+			change, changed = Change{Err: err}, true
+		}
+	}
+	b.clean.Store(!b.down && b.failures == 0)
+	return change, changed
+}
+
+// wait plans the next try after one that failed.
+func (b *Breaker) wait(probe bool) {
+	if b.down && probe {
+		b.pause = min(2*b.pause, b.config.Last)
+		b.until = b.config.Now().Add(b.pause)
+	}
+}
