@@ -1,6 +1,6 @@
 package e2e
 
-// The lines that attach postern-policyd, as the README shows them.
+// The lines that attach postern-policyd, as README.md shows them.
 
 // recipientRestrictions is the MX hook: it comes after everything that Postfix
 // can decide by itself, and lets mail pass while the daemon is away. The inner

@@ -19,7 +19,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// The lines that attach postern-milterd, as the README shows them. While the
+// The lines that attach postern-milterd, as README.md shows them. While the
 // daemon is away, mail passes as if it had not been asked.
 
 // verifyMilter is for mail from the internet.

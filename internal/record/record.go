@@ -1,6 +1,6 @@
 // Package record is the one line that both daemons write for each decision.
 //
-// Keys are stable: operators build alerts on them and the README documents
+// Keys are stable: operators build alerts on them and deploy/README.md documents
 // them. A field that does not apply is left out of the line, so that a key
 // that stands there always means something.
 package record

@@ -71,7 +71,7 @@ func FuzzAppendJSON(f *testing.F) {
 	})
 }
 
-// The keys are a contract with operators: README and alerts name them.
+// The keys are a contract with operators: deploy/README.md and alerts name them.
 func TestKeys(t *testing.T) {
 	var got map[string]any
 	if err := json.Unmarshal([]byte("{"+string(filled("x").AppendJSON(nil))+"}"), &got); err != nil {

@@ -208,7 +208,7 @@ func TestAgainstOpenDKIM(t *testing.T) {
 }
 
 // differences are the verdicts of others that are not ours, and why. The
-// README's conformance page explains them.
+// milter/CONFORMANCE.md explains them.
 func differences() map[string]string {
 	return map[string]string{
 		"dkimpy dkim-capped":              "has no cap on signatures (RFC 6376 section 8.4 leaves it to verifiers)",

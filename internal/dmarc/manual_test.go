@@ -1,0 +1,18 @@
+package dmarc
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// milter/README.md prints the table that decides, and no other.
+func TestManualHasTheTable(t *testing.T) {
+	text, err := os.ReadFile("../../milter/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), Table()) {
+		t.Errorf("milter/README.md has another table than\n%s", Table())
+	}
+}
