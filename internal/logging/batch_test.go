@@ -103,14 +103,15 @@ func TestBatchSyncAndCloseWriteAtOnce(t *testing.T) {
 	})
 }
 
-// A reader that has stopped holds writers up; it loses no line and takes no
-// memory beyond the bound.
+// A reader that has stopped holds writers up once, and only for a moment. What
+// finds no room then is dropped and counted, and a line says so afterwards.
 func TestBatchIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &countingWriter{hold: make(chan struct{})}
 		l := openBatched(t, w)
 		line := strings.Repeat("x", 1000)
-		const writers, each = 8, 200
+		const writers, each = 8, 400
+		begun := time.Now()
 		var wg sync.WaitGroup
 		for range writers {
 			wg.Go(func() {
@@ -119,8 +120,10 @@ func TestBatchIsBounded(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		wg.Wait()
+		if took := time.Since(begun); took > 2*stuckAfter {
+			t.Errorf("writers were held up for %v", took)
+		}
 		b := l.batch
 		b.mu.Lock()
 		pending := len(b.pending)
@@ -128,14 +131,91 @@ func TestBatchIsBounded(t *testing.T) {
 		if pending > maxPending+2*len(line) {
 			t.Errorf("%d octets wait", pending)
 		}
+		if !l.Blocked() {
+			t.Error("the log does not count as blocked")
+		}
+		if err := l.Sync(); err == nil {
+			t.Error("Sync of a blocked log succeeds")
+		}
 		close(w.hold)
-		wg.Wait()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if l.Blocked() {
+			t.Error("the log still counts as blocked")
+		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		if text, _ := w.state(); strings.Count(text, line) != writers*each {
-			t.Errorf("%d lines of %d", strings.Count(text, line), writers*each)
+		text, _ := w.state()
+		lost := l.Failures()
+		if written := uint64(strings.Count(text, line)); written+lost != writers*each || lost == 0 {
+			t.Errorf("%d lines written and %d lost of %d", written, lost, writers*each)
 		}
+		if notice := fmt.Sprintf(`lines were dropped; check whatever reads the log","dropped":%d}`, lost); strings.Count(text, notice) != 1 {
+			t.Errorf("no line says %s", notice)
+		}
+	})
+}
+
+// A slow writer is waited for: nothing is lost.
+func TestBatchWaitsForASlowDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &slowWriter{every: stuckAfter / 2}
+		l, err := Open(Options{Err: w, Batch: 10 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := strings.Repeat("x", 1000)
+		const lines = 5 * maxPending / 1000
+		for range lines {
+			l.Logger().Info(line)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if w.lines != lines || l.Failures() != 0 {
+			t.Errorf("%d lines of %d, %d lost", w.lines, lines, l.Failures())
+		}
+	})
+}
+
+// slowWriter takes a while for each write.
+type slowWriter struct {
+	every time.Duration
+	lines int
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(w.every)
+	w.lines += bytes.Count(p, []byte("\n"))
+	return len(p), nil
+}
+
+// Closing and reopening a log that is blocked ends, and what it leaves is counted.
+func TestCloseWhileBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &countingWriter{hold: make(chan struct{})}
+		l := openBatched(t, w)
+		l.Logger().Info("in the write that is stuck")
+		time.Sleep(stuckAfter)
+		l.Logger().Info("behind it")
+		l.Logger().Info("behind it too")
+		begun := time.Now()
+		if err := l.Reopen(); err != nil {
+			t.Error(err)
+		}
+		if err := l.Close(); !errors.Is(err, errBlocked) {
+			t.Errorf("closed with %v", err)
+		}
+		l.Logger().Info("after it")
+		if took := time.Since(begun); took > 2*flushGrace {
+			t.Errorf("ended after %v", took)
+		}
+		if lost := l.Failures(); lost != 3 {
+			t.Errorf("%d lines lost", lost)
+		}
+		close(w.hold)
+		synctest.Wait()
 	})
 }
 

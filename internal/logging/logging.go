@@ -7,15 +7,19 @@
 //   - A line is written by exactly one write system call, so that lines of
 //     concurrent requests never mix, and no lock is held meanwhile.
 //   - A write that fails (disk full, reader of a pipe gone) loses its line and
-//     is counted. It neither ends nor delays the daemon. A reader of stderr
-//     that is alive but does not read does delay it: that is the price of
-//     writing a decision before the reply is given.
+//     is counted. It neither ends nor delays the daemon.
+//   - A write that does not end (a pipe whose reader is alive but does not read,
+//     a disk that hangs) holds writers up for a quarter of a second, once. From
+//     then on lines that find no room in memory are dropped and counted, until
+//     the write ends; a line then says how many were lost. This needs Batch.
 //   - A reopen that fails leaves the log as it is.
 //
 // Keys that every line has: ts (RFC 3339, UTC, milliseconds), level, msg.
 package logging
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,7 +69,7 @@ func Open(o Options) (*Log, error) {
 	l := &Log{level: zap.NewAtomicLevelAt(level), out: out}
 	to := zapcore.WriteSyncer(out)
 	if o.Batch > 0 {
-		l.batch = newBatch(out, o.Batch)
+		l.batch = newBatch(out, o.Batch, noticeOf(encoder.Clone()))
 		to = l.batch
 	}
 	core := zapcore.NewCore(encoder, to, l.level)
@@ -90,8 +94,8 @@ func (l *Log) SetLevel(level string) error {
 }
 
 // Reopen opens the file anew, after something (logrotate) has renamed it. Lines
-// of before go to the old file, those that are being written to either, none is
-// lost. With an error the old file stays in use. Without a file there is nothing
+// of before go to the old file, unless it is blocked, those that are being
+// written to either, none is lost. With an error the old file stays in use. Without a file there is nothing
 // to do.
 func (l *Log) Reopen() error {
 	if l.batch != nil {
@@ -100,8 +104,27 @@ func (l *Log) Reopen() error {
 	return l.out.reopen()
 }
 
+// errBlocked is returned while a write to the log does not end.
+var errBlocked = errors.New("log: a write does not end; check whatever reads the log")
+
+// noticeOf makes the line that follows a write that was stuck.
+func noticeOf(encoder zapcore.Encoder) func(dropped uint64) []byte {
+	return func(dropped uint64) []byte {
+		entry := zapcore.Entry{Level: zapcore.ErrorLevel, Time: time.Now(), Message: "log was blocked, lines were dropped; check whatever reads the log"}
+		line, err := encoder.EncodeEntry(entry, []zapcore.Field{zap.Uint64("dropped", dropped)})
+		if err != nil {
+			return nil // the lines are counted all the same
+		}
+		defer line.Free()
+		return bytes.Clone(line.Bytes())
+	}
+}
+
 // Failures counts the lines that could not be written.
 func (l *Log) Failures() uint64 { return l.out.failures.Load() }
+
+// Blocked reports whether a write to the log does not end.
+func (l *Log) Blocked() bool { return l.batch != nil && l.batch.blocked() }
 
 // Sync waits until the file is on the disk.
 func (l *Log) Sync() error {
@@ -112,10 +135,10 @@ func (l *Log) Sync() error {
 }
 
 // Close syncs and closes the file. Lines that come later are counted as
-// failures.
+// failures. A log that is blocked is left open: closing it might block too.
 func (l *Log) Close() error {
-	if l.batch != nil {
-		l.batch.close()
+	if l.batch != nil && !l.batch.close() {
+		return errBlocked
 	}
 	return l.out.close()
 }

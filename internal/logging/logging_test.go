@@ -336,6 +336,31 @@ func logToBrokenStderr() {
 	os.Exit(0)
 }
 
+// A pipe whose reader is alive but does not read: the writer goes on, and so
+// does Close.
+func TestPipeThatIsNotRead(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	l, err := Open(Options{Err: w, Batch: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close() // the log has its own
+	line := strings.Repeat("x", 1000)
+	for range 4 * maxPending / len(line) {
+		l.Logger().Info(line)
+	}
+	if !l.Blocked() || l.Failures() == 0 {
+		t.Errorf("blocked: %v, %d lines lost", l.Blocked(), l.Failures())
+	}
+	if err := l.Close(); !errors.Is(err, errBlocked) {
+		t.Errorf("closed with %v", err)
+	}
+}
+
 func TestRedirectStdlog(t *testing.T) {
 	var out bytes.Buffer
 	restore := open(t, Options{Err: &out}).RedirectStdlog()

@@ -11,7 +11,8 @@
 //	postern_config_reload_failed                             1 when the last reload was refused and the
 //	                                                         old settings stay in force, else 0
 //	postern_config_last_reload_timestamp_seconds             when settings were last put in force, Unix time
-//	postern_log_write_failures_total                         log lines lost (disk full, reader gone)
+//	postern_log_write_failures_total                         log lines lost (disk full, reader gone or stuck)
+//	postern_log_blocked                                      1 while a write to the log does not end
 //
 // Other packages register theirs with Registerer. Invariants:
 //
@@ -48,6 +49,7 @@ type Options struct {
 	Revision string
 
 	LogFailures func() uint64 // lost log lines so far; nil leaves the metric out
+	LogBlocked  func() bool   // whether the log takes no lines now; likewise
 }
 
 // Labels are those of postern_decisions_total. Empty fields read "none", an
@@ -113,6 +115,17 @@ func New(o Options) *Metrics {
 			Name: "postern_log_write_failures_total",
 			Help: "Log lines that could not be written.",
 		}, func() float64 { return float64(o.LogFailures()) }))
+	}
+	if o.LogBlocked != nil {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "postern_log_blocked",
+			Help: "1 while a write to the log does not end and lines may be lost.",
+		}, func() float64 {
+			if o.LogBlocked() {
+				return 1
+			}
+			return 0
+		}))
 	}
 	return m
 }

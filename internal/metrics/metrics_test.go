@@ -72,7 +72,7 @@ func scrape(t *testing.T, m *Metrics) string {
 }
 
 func TestMetrics(t *testing.T) {
-	m := New(Options{Daemon: "policyd", Version: "v1.2.3", Revision: "abc", LogFailures: func() uint64 { return 7 }})
+	m := New(Options{Daemon: "policyd", Version: "v1.2.3", Revision: "abc", LogFailures: func() uint64 { return 7 }, LogBlocked: func() bool { return true }})
 	m.Decided(owned(), 300*time.Microsecond)
 	m.Decided(owned(), time.Minute)
 	m.Decided(Labels{Verdict: "pass", Reason: record.Passed}, 0)
@@ -102,6 +102,7 @@ func TestMetrics(t *testing.T) {
 		"postern_config_reload_failed 1\n",
 		"postern_config_last_reload_timestamp_seconds 1.7000000005e+09\n",
 		"postern_log_write_failures_total 7\n",
+		"postern_log_blocked 1\n",
 		"postern_breaker_open 1\n",
 		"go_goroutines ", "process_open_fds ",
 	} {
@@ -122,7 +123,7 @@ func TestMetrics(t *testing.T) {
 // text.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	source := packageComment(t)
-	body := scrape(t, New(Options{LogFailures: func() uint64 { return 0 }}))
+	body := scrape(t, New(Options{LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }}))
 	m := New(Options{})
 	m.Decided(owned(), 0)
 	body += scrape(t, m)
@@ -134,7 +135,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for _, match := range regexp.MustCompile(`(?m)^//\t(postern_\w+)`).FindAllStringSubmatch(source, -1) {
 		documented[match[1]] = true
 	}
-	if len(exported) != 8 || fmt.Sprint(exported) != fmt.Sprint(documented) {
+	if len(exported) != 9 || fmt.Sprint(exported) != fmt.Sprint(documented) {
 		t.Errorf("exported %v\ndocumented %v", exported, documented)
 	}
 }

@@ -54,6 +54,7 @@ func (d *running) run() (int, error) {
 		Version:     Version(),
 		Revision:    revision(),
 		LogFailures: d.log.Failures,
+		LogBlocked:  d.log.Blocked,
 	})
 	started := time.Now()
 	state, err := d.settings.Build(d.runtime())
