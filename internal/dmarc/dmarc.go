@@ -5,8 +5,8 @@
 // A domain publishes a policy in a TXT record at _dmarc.<domain>, or leaves it
 // to a domain above. The mail passes when SPF or DKIM passed for a domain that
 // is aligned with the author's: identical, or of one organization. Which
-// domains are one organization is found by walking up the DNS tree. The table
-// in disposition.go turns the result into what happens to the mail.
+// domains are one organization is found by walking up the DNS tree. What happens
+// to the mail then is decided by its caller.
 //
 // Invariants:
 //

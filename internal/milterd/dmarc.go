@@ -49,7 +49,7 @@ type dmarcOptions struct {
 
 func (o *dmarcOptions) bindDMARC(fs *pflag.FlagSet) {
 	config.Choice(fs, &o.DMARCEnforce, "dmarc-enforce", "what DMARC failures lead to: p=quarantine and p=reject are quarantined; nothing is done (off); p=reject is refused when two more signs say forged (evidence); p=reject is refused (strict)",
-		string(dmarc.EnforceQuarantine), string(dmarc.EnforceOff), string(dmarc.EnforceEvidence), string(dmarc.EnforceStrict))
+		string(verify.EnforceQuarantine), string(verify.EnforceOff), string(verify.EnforceEvidence), string(verify.EnforceStrict))
 	config.Choice(fs, &o.DMARCQuarantine, "dmarc-quarantine", "what quarantine means: the header field "+verify.QuarantineField+", which Sieve delivers to Junk; Postfix's hold queue; refusal, but for what looks like a list's mail",
 		string(verify.Mark), string(verify.Hold), string(verify.RejectAll))
 	config.Choice(fs, &o.DMARCOrg, "dmarc-org", "how the domains of one organization are found: the tree walk of RFC 9989, or the Public Suffix List of RFC 7489",
@@ -78,7 +78,7 @@ func (o *dmarcOptions) shadowed(what string) bool {
 // to be opened.
 func (o *dmarcOptions) disposal() verify.DMARCOptions {
 	return verify.DMARCOptions{
-		Enforce:    dmarc.Enforcement(o.DMARCEnforce),
+		Enforce:    verify.Enforcement(o.DMARCEnforce),
 		Quarantine: verify.Quarantine(o.DMARCQuarantine),
 		Method:     dmarc.Method(o.DMARCOrg),
 		Shadow:     o.shadowed(wordDMARC),
@@ -92,13 +92,13 @@ func (s *state) openDisposal(d *verify.DMARCOptions, dns dnsbl.DNS, log *zap.Log
 	d.Allow, errs[0] = readList(s, "dmarc-allow", o.DMARCAllow, allowlist.ReadAuthors)
 	d.Sealers, errs[1] = readList(s, "trusted-arc-sealers", o.TrustedARCSealers, allowlist.ReadDomains)
 	d.Forwarders, errs[2] = readList(s, "trusted-forwarders", o.TrustedForwarders, allowlist.ReadClients)
-	if d.Enforce == dmarc.EnforceEvidence && len(o.evidence) > 0 {
+	if d.Enforce == verify.EnforceEvidence && len(o.evidence) > 0 {
 		errs[3] = s.openEvidenceLists(d, dns, log)
 	}
 	if s.signing != nil {
 		d.OurDomain = ourDomain(s.signing.keys)
 	}
-	if d.Quarantine == verify.Hold && !d.Shadow && d.Enforce != dmarc.EnforceOff {
+	if d.Quarantine == verify.Hold && !d.Shadow && d.Enforce != verify.EnforceOff {
 		s.held = newHoldQueue(o.QueueDirectory, log)
 		s.whileInForce(s.held.run)
 	}

@@ -29,12 +29,12 @@ func TestDMARCSettings(t *testing.T) {
 		want verify.DMARCOptions
 		spf  bool
 	}{
-		{nil, verify.DMARCOptions{Enforce: dmarc.EnforceQuarantine, Quarantine: verify.Mark, Method: dmarc.MethodTreeWalk}, false},
+		{nil, verify.DMARCOptions{Enforce: verify.EnforceQuarantine, Quarantine: verify.Mark, Method: dmarc.MethodTreeWalk}, false},
 		{[]string{"--dmarc-enforce=evidence", "--dmarc-quarantine=hold", "--dmarc-org=psl", "--shadow=dmarc"},
-			verify.DMARCOptions{Enforce: dmarc.EnforceEvidence, Quarantine: verify.Hold, Method: dmarc.MethodPSL, Shadow: true}, false},
+			verify.DMARCOptions{Enforce: verify.EnforceEvidence, Quarantine: verify.Hold, Method: dmarc.MethodPSL, Shadow: true}, false},
 		{[]string{"--dmarc-enforce=strict", "--dmarc-quarantine=reject", "--shadow=all"},
-			verify.DMARCOptions{Enforce: dmarc.EnforceStrict, Quarantine: verify.RejectAll, Method: dmarc.MethodTreeWalk, Shadow: true}, true},
-		{[]string{"--dmarc-enforce=off", "--shadow=spf"}, verify.DMARCOptions{Enforce: dmarc.EnforceOff, Quarantine: verify.Mark, Method: dmarc.MethodTreeWalk}, true},
+			verify.DMARCOptions{Enforce: verify.EnforceStrict, Quarantine: verify.RejectAll, Method: dmarc.MethodTreeWalk, Shadow: true}, true},
+		{[]string{"--dmarc-enforce=off", "--shadow=spf"}, verify.DMARCOptions{Enforce: verify.EnforceOff, Quarantine: verify.Mark, Method: dmarc.MethodTreeWalk}, true},
 	} {
 		s, err := configure(append([]string{"--config="}, test.args...), nil)
 		if err != nil {
@@ -129,7 +129,7 @@ func TestDMARCMetrics(t *testing.T) {
 	m := newDMARCMetrics()
 	f := &verify.Findings{ARC: arc.Result{Status: arc.Fail}}
 	f.DMARC.Verdict = dmarc.Result{Status: dmarc.Fail, PSL: dmarc.Comparison{Differs: true}}
-	f.Disposition.Action, f.Disposition.Rule = dmarc.ActionQuarantine, "reject"
+	f.Disposition.Action, f.Disposition.Rule = verify.ActionQuarantine, "reject"
 	m.observe(f)
 	f.Disposition.Shadow, f.ARC.Status = true, arc.None
 	m.observe(f)

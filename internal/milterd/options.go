@@ -20,10 +20,10 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
-	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter"
+	"github.com/postern-mail/postern/milter/verify"
 )
 
 // Names of the flags whose sockets say whose mail comes in.
@@ -246,7 +246,7 @@ func (o *Options) warnings() []string {
 	if local && len(o.Listen) > 0 {
 		all = append(all, "internal-networks holds a loopback address: what a content filter hands back is then signed, whoever sent it")
 	}
-	if o.DMARCEnforce == string(dmarc.EnforceStrict) {
+	if o.DMARCEnforce == string(verify.EnforceStrict) {
 		all = append(all, "dmarc-enforce strict refuses mail for p=reject alone, that of mailing lists and forwarders too, which RFC 9989 section 7.4 tells receivers not to do: evidence asks for more")
 	}
 	for _, endpoint := range slices.Concat(o.Listen, o.ListenSign) {

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/record"
 )
 
@@ -25,10 +24,15 @@ const (
 // holdReason is what the MTA's log says of mail that is held, before the domain.
 const holdReason = "DMARC policy of "
 
-// Disposition is what the table in package dmarc says of a mail, and what is done
-// with it.
+// Disposition is what the table in rules.go says of a mail, and what is done with
+// it.
 type Disposition struct {
-	dmarc.Disposition
+	Action Action
+	Rule   string // the name of the row, a stable token
+	// Override and Comment say why Action is less than the published policy;
+	// both are "" when it is not.
+	Override Override
+	Comment  string
 	// How says what quarantine means for this mail; "" when it is not
 	// quarantined.
 	How Quarantine
@@ -37,19 +41,19 @@ type Disposition struct {
 }
 
 // Done is what happens to the mail in the end, as reports and records name it.
-func (d *Disposition) Done() dmarc.Action {
+func (d *Disposition) Done() Action {
 	switch {
-	case d.Shadow && d.Action != dmarc.ActionPass:
-		return dmarc.ActionNone
+	case d.Shadow && d.Action != ActionPass:
+		return ActionNone
 	case d.refuses():
-		return dmarc.ActionReject
+		return ActionReject
 	}
 	return d.Action
 }
 
 // refuses tells a disposition that refuses the mail.
 func (d *Disposition) refuses() bool {
-	return d.Action == dmarc.ActionReject || d.How == RejectAll
+	return d.Action == ActionReject || d.How == RejectAll
 }
 
 // reason is the record's reason of a disposition, "" when nothing is done.
@@ -66,7 +70,7 @@ func (d *Disposition) reason() record.Reason {
 // dispose asks the table.
 func (v *Verifier) dispose(f *Findings) Disposition {
 	o, e := &v.options.DMARC, &f.Evidence
-	s := dmarc.Situation{
+	s := Situation{
 		Enforce:          o.Enforce,
 		Verdict:          f.DMARC.Verdict,
 		Authenticated:    f.Envelope.Authenticated,
@@ -79,8 +83,9 @@ func (v *Verifier) dispose(f *Findings) Disposition {
 	for _, signal := range e.Signals {
 		s.Signals = append(s.Signals, signal.Kind)
 	}
-	d := Disposition{Disposition: dmarc.Decide(s), Shadow: o.Shadow}
-	if d.Action == dmarc.ActionQuarantine {
+	d := Decide(s)
+	d.Shadow = o.Shadow
+	if d.Action == ActionQuarantine {
 		d.How = o.Quarantine
 		// A list that gets its mail back drops the subscriber.
 		if d.How == RejectAll && (s.ListTraits || s.ForwarderTraits) {

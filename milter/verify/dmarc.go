@@ -11,9 +11,9 @@ import (
 // DMARCOptions say what follows from the verdict of DMARC. The zero value of a
 // field is its default; a list that is nil is empty.
 type DMARCOptions struct {
-	// Enforce is the column of the table in package dmarc, EnforceQuarantine by
+	// Enforce is the column of the table in rules.go, EnforceQuarantine by
 	// default.
-	Enforce dmarc.Enforcement
+	Enforce Enforcement
 	// Quarantine is what "quarantine" means, Mark by default.
 	Quarantine Quarantine
 	// Method is how organizational domains are found.
@@ -34,7 +34,7 @@ type DMARCOptions struct {
 
 func (o *DMARCOptions) setDefaults() {
 	if o.Enforce == "" {
-		o.Enforce = dmarc.EnforceQuarantine
+		o.Enforce = EnforceQuarantine
 	}
 	if o.Quarantine == "" {
 		o.Quarantine = Mark

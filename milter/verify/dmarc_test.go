@@ -40,7 +40,7 @@ elsewhere.example. A 192.0.2.44
 // judged is what came of a message in the words of these tests.
 type judged struct {
 	dmarc   string // the result in our field, with its comment
-	action  dmarc.Action
+	action  Action
 	rule    string
 	refused string
 	marked  bool
@@ -97,7 +97,7 @@ func judge(r Result) judged {
 	return j
 }
 
-func enforce(e dmarc.Enforcement) func(*DMARCOptions) {
+func enforce(e Enforcement) func(*DMARCOptions) {
 	return func(o *DMARCOptions) { o.Enforce = e }
 }
 
@@ -107,63 +107,63 @@ func TestDMARC(t *testing.T) {
 		refusedText = "5.7.1 Email rejected per DMARC policy for reject.example"
 	)
 	list := "List-Id: <l.away.example>\n"
-	refused := judged{"fail (p=reject sp=quarantine dis=reject) header.from=reject.example policy.dmarc=reject", dmarc.ActionReject, "", refusedText, false, "", record.DMARCRejected}
+	refused := judged{"fail (p=reject sp=quarantine dis=reject) header.from=reject.example policy.dmarc=reject", ActionReject, "", refusedText, false, "", record.DMARCRejected}
 	refusedBy := func(rule string) judged { j := refused; j.rule = rule; return j }
 	marked := func(rule string) judged {
-		return judged{rejectDMARC, dmarc.ActionQuarantine, rule, "", true, "", record.DMARCQuarantined}
+		return judged{rejectDMARC, ActionQuarantine, rule, "", true, "", record.DMARCQuarantined}
 	}
 	untouched := func(rule string) judged {
-		return judged{"fail (p=reject sp=quarantine dis=none) header.from=reject.example policy.dmarc=reject", dmarc.ActionNone, rule, "", false, "", record.Verified}
+		return judged{"fail (p=reject sp=quarantine dis=none) header.from=reject.example policy.dmarc=reject", ActionNone, rule, "", false, "", record.Verified}
 	}
 	cases := []dmarcCase{
 		{name: "SPF aligned", client: "192.0.2.1", helo: "mx.reject.example", sender: "x@reject.example", from: "a@reject.example",
-			want: judged{"pass (p=reject sp=quarantine dis=none) header.from=reject.example policy.dmarc=reject", dmarc.ActionPass, "pass", "", false, "", record.Verified}},
+			want: judged{"pass (p=reject sp=quarantine dis=none) header.from=reject.example policy.dmarc=reject", ActionPass, "pass", "", false, "", record.Verified}},
 		{name: "null sender, HELO aligned", client: "192.0.2.1", helo: "reject.example", sender: "<>", from: "a@reject.example",
-			want: judged{"pass (p=reject sp=quarantine dis=none) header.from=reject.example policy.dmarc=reject", dmarc.ActionPass, "pass", "", false, "", record.Verified}},
+			want: judged{"pass (p=reject sp=quarantine dis=none) header.from=reject.example policy.dmarc=reject", ActionPass, "pass", "", false, "", record.Verified}},
 		{name: "HELO passes beside a MAIL FROM of somebody else", client: "192.0.2.1", helo: "reject.example", from: "a@reject.example", want: marked("reject")},
 		{name: "p=reject", from: "a@reject.example", want: marked("reject")},
-		{name: "p=reject, off", from: "a@reject.example", options: enforce(dmarc.EnforceOff), want: untouched("reject")},
-		{name: "p=reject, strict", from: "a@reject.example", options: enforce(dmarc.EnforceStrict), want: refusedBy("reject")},
-		{name: "p=reject, evidence but none", from: "a@reject.example", options: enforce(dmarc.EnforceEvidence), want: marked("reject")},
-		{name: "one signal", client: "192.0.2.4", helo: "[192.0.2.4]", from: "a@reject.example", options: enforce(dmarc.EnforceEvidence), want: marked("reject")},
-		{name: "two signals", client: "192.0.2.3", from: "a@reject.example", options: enforce(dmarc.EnforceEvidence), want: refusedBy("reject_evidence")},
+		{name: "p=reject, off", from: "a@reject.example", options: enforce(EnforceOff), want: untouched("reject")},
+		{name: "p=reject, strict", from: "a@reject.example", options: enforce(EnforceStrict), want: refusedBy("reject")},
+		{name: "p=reject, evidence but none", from: "a@reject.example", options: enforce(EnforceEvidence), want: marked("reject")},
+		{name: "one signal", client: "192.0.2.4", helo: "[192.0.2.4]", from: "a@reject.example", options: enforce(EnforceEvidence), want: marked("reject")},
+		{name: "two signals", client: "192.0.2.3", from: "a@reject.example", options: enforce(EnforceEvidence), want: refusedBy("reject_evidence")},
 		{name: "two signals, quarantine", client: "192.0.2.3", from: "a@reject.example", want: marked("reject_evidence")},
-		{name: "two signals and a list", client: "192.0.2.3", header: list, from: "a@reject.example", options: enforce(dmarc.EnforceEvidence), want: marked("reject_list")},
-		{name: "two signals and a forwarder", client: "192.0.2.3", header: "Resent-From: b@away.example\n", from: "a@reject.example", options: enforce(dmarc.EnforceEvidence), want: marked("reject_forwarded")},
+		{name: "two signals and a list", client: "192.0.2.3", header: list, from: "a@reject.example", options: enforce(EnforceEvidence), want: marked("reject_list")},
+		{name: "two signals and a forwarder", client: "192.0.2.3", header: "Resent-From: b@away.example\n", from: "a@reject.example", options: enforce(EnforceEvidence), want: marked("reject_forwarded")},
 		{name: "our own domain and no reverse name", client: "192.0.2.3", helo: "[192.0.2.3]", from: "a@reject.example",
 			options: func(o *DMARCOptions) {
-				o.Enforce, o.OurDomain = dmarc.EnforceEvidence, func(d string) bool { return d == "reject.example" }
+				o.Enforce, o.OurDomain = EnforceEvidence, func(d string) bool { return d == "reject.example" }
 			}, want: refusedBy("reject_evidence")},
 		{name: "listed and a bad HELO", helo: "nobody.example", from: "a@reject.example",
-			options: func(o *DMARCOptions) { o.Enforce, o.BlockList = dmarc.EnforceEvidence, listing{} }, want: refusedBy("reject_evidence")},
+			options: func(o *DMARCOptions) { o.Enforce, o.BlockList = EnforceEvidence, listing{} }, want: refusedBy("reject_evidence")},
 		{name: "held", from: "a@reject.example", options: func(o *DMARCOptions) { o.Quarantine = Hold },
-			want: judged{rejectDMARC, dmarc.ActionQuarantine, "reject", "", false, "DMARC policy of reject.example", record.DMARCQuarantined}},
+			want: judged{rejectDMARC, ActionQuarantine, "reject", "", false, "DMARC policy of reject.example", record.DMARCQuarantined}},
 		{name: "quarantine means reject", from: "a@quarantine.example", options: func(o *DMARCOptions) { o.Quarantine = RejectAll },
-			want: judged{"fail (p=quarantine dis=reject) header.from=quarantine.example policy.dmarc=quarantine", dmarc.ActionReject, "policy_quarantine",
+			want: judged{"fail (p=quarantine dis=reject) header.from=quarantine.example policy.dmarc=quarantine", ActionReject, "policy_quarantine",
 				"5.7.1 Email rejected per DMARC policy for quarantine.example", false, "", record.DMARCRejected}},
 		{name: "quarantine means reject, but a list", header: list, from: "a@quarantine.example", options: func(o *DMARCOptions) { o.Quarantine = RejectAll },
-			want: judged{"fail (p=quarantine dis=quarantine) header.from=quarantine.example policy.dmarc=quarantine", dmarc.ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
-		{name: "shadow", from: "a@reject.example", options: func(o *DMARCOptions) { o.Enforce, o.Shadow = dmarc.EnforceStrict, true }, want: untouched("reject")},
+			want: judged{"fail (p=quarantine dis=quarantine) header.from=quarantine.example policy.dmarc=quarantine", ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
+		{name: "shadow", from: "a@reject.example", options: func(o *DMARCOptions) { o.Enforce, o.Shadow = EnforceStrict, true }, want: untouched("reject")},
 		{name: "subdomain, sp", from: "a@sub.reject.example", want: judged{"fail (p=reject sp=quarantine dis=quarantine) header.from=sub.reject.example policy.dmarc=quarantine",
-			dmarc.ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
-		{name: "p=none", from: "a@none.example", want: judged{"fail (p=none dis=none) header.from=none.example policy.dmarc=\"none\"", dmarc.ActionNone, "policy_none", "", false, "", record.Verified}},
-		{name: "t=y", from: "a@test.example", options: enforce(dmarc.EnforceStrict), want: judged{"fail (p=reject t=y dis=quarantine) header.from=test.example policy.dmarc=quarantine",
-			dmarc.ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
-		{name: "broken record", from: "a@broken.example", want: judged{"permerror (bad_record dis=none) header.from=broken.example", dmarc.ActionNone, "no_policy", "", false, "", record.Verified}},
-		{name: "no record", from: "a@away.example", want: judged{"none header.from=away.example", dmarc.ActionNone, "no_policy", "", false, "", record.Verified}},
-		{name: "DNS is down", from: "a@down.example", options: enforce(dmarc.EnforceStrict), want: judged{"temperror (DNS could not tell) header.from=down.example", dmarc.ActionNone, "temperror", "", false, "", record.VerifyUnsure}},
+			ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
+		{name: "p=none", from: "a@none.example", want: judged{"fail (p=none dis=none) header.from=none.example policy.dmarc=\"none\"", ActionNone, "policy_none", "", false, "", record.Verified}},
+		{name: "t=y", from: "a@test.example", options: enforce(EnforceStrict), want: judged{"fail (p=reject t=y dis=quarantine) header.from=test.example policy.dmarc=quarantine",
+			ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
+		{name: "broken record", from: "a@broken.example", want: judged{"permerror (bad_record dis=none) header.from=broken.example", ActionNone, "no_policy", "", false, "", record.Verified}},
+		{name: "no record", from: "a@away.example", want: judged{"none header.from=away.example", ActionNone, "no_policy", "", false, "", record.Verified}},
+		{name: "DNS is down", from: "a@down.example", options: enforce(EnforceStrict), want: judged{"temperror (DNS could not tell) header.from=down.example", ActionNone, "temperror", "", false, "", record.VerifyUnsure}},
 		{name: "the strictest of two", from: "a@none.example, b@reject.example", want: marked("reject")},
-		{name: "no From that can be judged", from: "a@b..c", want: judged{"permerror (from_unusable dis=quarantine)", dmarc.ActionQuarantine, "from_unusable", "", true, "", record.DMARCQuarantined}},
+		{name: "no From that can be judged", from: "a@b..c", want: judged{"permerror (from_unusable dis=quarantine)", ActionQuarantine, "from_unusable", "", true, "", record.DMARCQuarantined}},
 		{name: "no From that can be judged, refused", from: "a@b..c", options: func(o *DMARCOptions) { o.Quarantine = RejectAll },
-			want: judged{"permerror (from_unusable dis=reject)", dmarc.ActionReject, "from_unusable", "5.7.1 Email rejected: its author (From) has an address without a valid domain", false, "", record.DMARCRejected}},
-		{name: "authenticated", from: "a@reject.example", login: true, options: enforce(dmarc.EnforceStrict), want: untouched("authenticated")},
-		{name: "from this machine", client: "127.0.0.1", from: "a@reject.example", options: enforce(dmarc.EnforceStrict), want: untouched("local_allow")},
-		{name: "trusted forwarder", from: "a@reject.example", options: lists(t, enforce(dmarc.EnforceStrict), "192.0.2.0/24", "", ""), want: untouched("trusted_forwarder")},
-		{name: "trusted forwarder by its confirmed name", from: "a@reject.example", options: lists(t, enforce(dmarc.EnforceStrict), "away.example", "", ""), want: untouched("trusted_forwarder")},
-		{name: "a name that is not confirmed", client: "192.0.2.4", from: "a@reject.example", options: lists(t, enforce(dmarc.EnforceQuarantine), "elsewhere.example", "", ""), want: marked("reject_evidence")},
-		{name: "allowed", from: "a@reject.example", options: lists(t, enforce(dmarc.EnforceStrict), "", "reject.example 192.0.2.2", ""), want: untouched("local_allow")},
-		{name: "allowed for others", from: "a@reject.example", options: lists(t, enforce(dmarc.EnforceQuarantine), "", "reject.example 192.0.2.7", ""), want: marked("reject")},
-		{name: "one of two is allowed", from: "a@reject.example, b@none.example", options: lists(t, enforce(dmarc.EnforceQuarantine), "", "reject.example", ""), want: marked("reject")},
+			want: judged{"permerror (from_unusable dis=reject)", ActionReject, "from_unusable", "5.7.1 Email rejected: its author (From) has an address without a valid domain", false, "", record.DMARCRejected}},
+		{name: "authenticated", from: "a@reject.example", login: true, options: enforce(EnforceStrict), want: untouched("authenticated")},
+		{name: "from this machine", client: "127.0.0.1", from: "a@reject.example", options: enforce(EnforceStrict), want: untouched("local_allow")},
+		{name: "trusted forwarder", from: "a@reject.example", options: lists(t, enforce(EnforceStrict), "192.0.2.0/24", "", ""), want: untouched("trusted_forwarder")},
+		{name: "trusted forwarder by its confirmed name", from: "a@reject.example", options: lists(t, enforce(EnforceStrict), "away.example", "", ""), want: untouched("trusted_forwarder")},
+		{name: "a name that is not confirmed", client: "192.0.2.4", from: "a@reject.example", options: lists(t, enforce(EnforceQuarantine), "elsewhere.example", "", ""), want: marked("reject_evidence")},
+		{name: "allowed", from: "a@reject.example", options: lists(t, enforce(EnforceStrict), "", "reject.example 192.0.2.2", ""), want: untouched("local_allow")},
+		{name: "allowed for others", from: "a@reject.example", options: lists(t, enforce(EnforceQuarantine), "", "reject.example 192.0.2.7", ""), want: marked("reject")},
+		{name: "one of two is allowed", from: "a@reject.example, b@none.example", options: lists(t, enforce(EnforceQuarantine), "", "reject.example", ""), want: marked("reject")},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -225,10 +225,10 @@ func TestUnknownSignals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			zone := resolvertest.NewZone(t, dmarcZone)
 			zone.Fail("helo.down.example", resolvertest.ServFail)
-			c := dmarcCase{client: "192.0.2.3", helo: "helo.down.example", from: "a@reject.example", options: func(o *DMARCOptions) { o.Enforce, o.BlockList = dmarc.EnforceEvidence, list }}
+			c := dmarcCase{client: "192.0.2.3", helo: "helo.down.example", from: "a@reject.example", options: func(o *DMARCOptions) { o.Enforce, o.BlockList = EnforceEvidence, list }}
 			r := c.result(t, zone)
 			e := r.Findings.Evidence
-			if len(e.Unknown) != 2 || len(e.Signals) != 1 || e.Signals[0].Kind != dmarc.SignalReverseName || r.Refusal != nil {
+			if len(e.Unknown) != 2 || len(e.Signals) != 1 || e.Signals[0].Kind != SignalReverseName || r.Refusal != nil {
 				t.Errorf("evidence %+v, refusal %+v", e, r.Refusal)
 			}
 			step := r.Steps[len(r.Steps)-1]
@@ -324,7 +324,7 @@ func TestMarksFromOutside(t *testing.T) {
 // Under RFC 7489, pct= takes mail out of the policy by the number drawn for it.
 func TestSample(t *testing.T) {
 	zone := resolvertest.NewZone(t, `_dmarc.half.example. TXT "v=DMARC1; p=quarantine; pct=50"`)
-	for sample, want := range map[int]dmarc.Action{49: dmarc.ActionQuarantine, 50: dmarc.ActionNone} {
+	for sample, want := range map[int]Action{49: ActionQuarantine, 50: ActionNone} {
 		c := dmarcCase{from: "a@half.example", options: func(o *DMARCOptions) { o.Method, o.Sample = dmarc.MethodPSL, func() int { return sample } }}
 		if got := c.result(t, zone).Findings.Disposition.Action; got != want {
 			t.Errorf("%d: %s", sample, got)

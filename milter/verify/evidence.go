@@ -38,7 +38,7 @@ type Evidence struct {
 
 // Signal is one sign that a mail is forged, and what it rests on.
 type Signal struct {
-	Kind   dmarc.Signal
+	Kind   SignalKind
 	Detail string
 }
 
@@ -126,7 +126,7 @@ func (v *Verifier) signals(ctx context.Context, f *Findings, e *Evidence) {
 	}
 	for _, domain := range f.Author.Domains {
 		if o.OurDomain(domain) {
-			e.add(Signal{dmarc.SignalOurDomain, "we sign mail of " + domain}, nil)
+			e.add(Signal{SignalOurDomain, "we sign mail of " + domain}, nil)
 			break
 		}
 	}
@@ -152,9 +152,9 @@ func (e *Evidence) add(s Signal, err error) {
 func reverseSignal(r IPRev) Signal {
 	switch r.Value {
 	case authres.PermError:
-		return Signal{dmarc.SignalReverseName, "the client has no reverse name"}
+		return Signal{SignalReverseName, "the client has no reverse name"}
 	case authres.Fail:
-		return Signal{dmarc.SignalReverseName, "the client's reverse name " + r.Name + " does not lead back to it"}
+		return Signal{SignalReverseName, "the client's reverse name " + r.Name + " does not lead back to it"}
 	}
 	return Signal{}
 }
@@ -162,7 +162,7 @@ func reverseSignal(r IPRev) Signal {
 // heloSignal tells a HELO argument that does not lead to the client.
 func (v *Verifier) heloSignal(ctx context.Context, e Envelope) found {
 	client := e.Client.Unmap().WithZone("")
-	sign := found{signal: Signal{dmarc.SignalHelo, "HELO " + e.Helo + " does not lead to the client"}}
+	sign := found{signal: Signal{SignalHelo, "HELO " + e.Helo + " does not lead to the client"}}
 	if literal, ok := mailaddr.ParseHeloLiteral(e.Helo); ok {
 		if literal == client {
 			return found{}
@@ -199,5 +199,5 @@ func blockListSignal(ctx context.Context, lists BlockList, client netip.Addr) fo
 	if hit := r.Best(); hit != nil {
 		detail += " by " + hit.Zone + " (" + hit.Meaning() + ")"
 	}
-	return found{signal: Signal{dmarc.SignalBlockList, detail}}
+	return found{signal: Signal{SignalBlockList, detail}}
 }

@@ -72,8 +72,8 @@ func (f *Findings) dmarcResult() authres.Result {
 // comment tells what we do, where a passed mail is one to which nothing is done.
 func (d *Disposition) comment() string {
 	done := d.Done()
-	if done == dmarc.ActionPass {
-		done = dmarc.ActionNone
+	if done == ActionPass {
+		done = ActionNone
 	}
 	return "dis=" + string(done)
 }

@@ -157,7 +157,7 @@ const (
 // step shows what spoke for or against a mail that fails under reject.
 func (e *Evidence) step() record.Step {
 	step := record.Step{Check: "evidence", Verdict: evidenceNone}
-	if len(e.Signals) >= dmarc.NeededSignals {
+	if len(e.Signals) >= NeededSignals {
 		step.Verdict = evidenceEnough
 	}
 	var parts []string

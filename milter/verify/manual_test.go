@@ -1,4 +1,4 @@
-package dmarc
+package verify
 
 import (
 	"os"
@@ -8,7 +8,7 @@ import (
 
 // milter/README.md prints the table that decides, and no other.
 func TestManualHasTheTable(t *testing.T) {
-	text, err := os.ReadFile("../../milter/README.md")
+	text, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

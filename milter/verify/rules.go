@@ -1,9 +1,11 @@
-package dmarc
+package verify
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/dmarc"
 )
 
 // Enforcement is the value of --dmarc-enforce: a column of the table.
@@ -46,16 +48,16 @@ const (
 	OverrideTrustedForwarder Override = "trusted_forwarder"
 )
 
-// Signal is a sign, independent of SPF and of the others, that a mail that
+// SignalKind is a sign, independent of SPF and of the others, that a mail that
 // failed was forged. SPF is no sign: it fails with every plain forwarding.
-type Signal string
+type SignalKind string
 
 // The signals.
 const (
-	SignalReverseName Signal = "reverse_name" // the client's name is missing or does not lead back to it
-	SignalHelo        Signal = "helo"         // the HELO name does not lead to the client
-	SignalOurDomain   Signal = "our_domain"   // From bears a domain that we sign for
-	SignalBlockList   Signal = "block_list"   // the client is on a block list
+	SignalReverseName SignalKind = "reverse_name" // the client's name is missing or does not lead back to it
+	SignalHelo        SignalKind = "helo"         // the HELO name does not lead to the client
+	SignalOurDomain   SignalKind = "our_domain"   // From bears a domain that we sign for
+	SignalBlockList   SignalKind = "block_list"   // the client is on a block list
 )
 
 // NeededSignals is how many distinct signals make evidence.
@@ -63,8 +65,8 @@ const NeededSignals = 2
 
 // Situation is all that the disposition depends on.
 type Situation struct {
-	Enforce Enforcement // an unknown one counts as EnforceQuarantine
-	Verdict Result      // of the Report
+	Enforce Enforcement  // an unknown one counts as EnforceQuarantine
+	Verdict dmarc.Result // of the Report
 
 	Authenticated    bool // the client logged in
 	LocalAllow       bool // the administrator lets this mail through
@@ -77,17 +79,7 @@ type Situation struct {
 	// can write them: they keep a mail from being rejected for want of
 	// evidence, and from nothing else.
 	ListTraits, ForwarderTraits bool
-	Signals                     []Signal
-}
-
-// Disposition is what the table says.
-type Disposition struct {
-	Action Action
-	Rule   string // the name of the row, a stable token
-	// Override and Comment say why Action is less than the published policy;
-	// both are "" when it is not.
-	Override Override
-	Comment  string
+	Signals                     []SignalKind
 }
 
 // Rule is a row of the table. The first row that applies decides.
@@ -105,19 +97,19 @@ type Rule struct {
 // Rules is the one table that decides what happens to a mail after DMARC.
 func Rules() []Rule {
 	const n, q, r = ActionNone, ActionQuarantine, ActionReject
-	failed := func(policy Policy) func(*Situation) bool {
-		return func(s *Situation) bool { return s.Verdict.Status == Fail && s.Verdict.Policy == policy }
+	failed := func(policy dmarc.Policy) func(*Situation) bool {
+		return func(s *Situation) bool { return s.Verdict.Status == dmarc.Fail && s.Verdict.Policy == policy }
 	}
-	rejected := failed(PolicyReject)
+	rejected := failed(dmarc.PolicyReject)
 	return []Rule{
 		{"authenticated", "the client is authenticated", [4]Action{n, n, n, n}, "", "",
 			func(s *Situation) bool { return s.Authenticated }},
 		{"pass", "DMARC passes", [4]Action{ActionPass, ActionPass, ActionPass, ActionPass}, "", "",
-			func(s *Situation) bool { return s.Verdict.Status == Pass }},
+			func(s *Situation) bool { return s.Verdict.Status == dmarc.Pass }},
 		{"no_policy", "no policy applies: no record, a broken one, or no domain in From", [4]Action{n, n, n, n}, "", "",
-			func(s *Situation) bool { return s.Verdict.Status == None || s.Verdict.Reason == BadRecord }},
+			func(s *Situation) bool { return s.Verdict.Status == dmarc.None || s.Verdict.Reason == dmarc.BadRecord }},
 		{"temperror", "DNS could not tell", [4]Action{n, n, n, n}, "", "",
-			func(s *Situation) bool { return s.Verdict.Status == TempError }},
+			func(s *Situation) bool { return s.Verdict.Status == dmarc.TempError }},
 		{"local_allow", "the administrator allows it", [4]Action{n, n, n, n}, OverrideLocalPolicy, "allowed locally",
 			func(s *Situation) bool { return s.LocalAllow }},
 		{"trusted_forwarder", "the client is a trusted forwarder", [4]Action{n, n, n, n}, OverrideTrustedForwarder, "",
@@ -125,10 +117,10 @@ func Rules() []Rule {
 		{"trusted_sealer", "a trusted ARC sealer saw DMARC pass", [4]Action{n, n, n, n}, OverrideLocalPolicy, "arc=pass",
 			func(s *Situation) bool { return s.TrustedSealer }},
 		{"from_unusable", "From cannot be judged: missing, broken, or too many domains", [4]Action{n, q, q, q}, "", "",
-			func(s *Situation) bool { return s.Verdict.Status == PermError }},
-		{"policy_none", "fails, the policy is none", [4]Action{n, n, n, n}, "", "", failed(PolicyNone)},
+			func(s *Situation) bool { return s.Verdict.Status == dmarc.PermError }},
+		{"policy_none", "fails, the policy is none", [4]Action{n, n, n, n}, "", "", failed(dmarc.PolicyNone)},
 		{"policy_quarantine", "fails, the policy is quarantine", [4]Action{n, q, q, q}, OverrideLocalPolicy, "not enforced",
-			failed(PolicyQuarantine)},
+			failed(dmarc.PolicyQuarantine)},
 		{"reject_list", "fails, the policy is reject, and the mail looks like a list's", [4]Action{n, q, q, r}, OverrideMailingList, "",
 			func(s *Situation) bool { return rejected(s) && s.ListTraits }},
 		{"reject_forwarded", "fails, the policy is reject, and the mail looks forwarded", [4]Action{n, q, q, r}, OverrideOther, "forwarded",
@@ -144,7 +136,7 @@ func Rules() []Rule {
 // evidence counts the distinct signals.
 func (s *Situation) evidence() int {
 	n := 0
-	for _, known := range []Signal{SignalReverseName, SignalHelo, SignalOurDomain, SignalBlockList} {
+	for _, known := range []SignalKind{SignalReverseName, SignalHelo, SignalOurDomain, SignalBlockList} {
 		if slices.Contains(s.Signals, known) {
 			n++
 		}
@@ -176,13 +168,13 @@ func Decide(s Situation) Disposition {
 
 // disposition adds why the action differs from what the record publishes. The
 // domain's own test mode explains a difference before any rule of ours.
-func (r *Rule) disposition(a Action, v *Result) Disposition {
+func (r *Rule) disposition(a Action, v *dmarc.Result) Disposition {
 	d := Disposition{Action: a, Rule: r.Name}
 	switch {
-	case v.Status != Fail || a.strength() >= v.Published.strength():
-	case v.TestMode && a.strength() == v.Policy.strength():
+	case v.Status != dmarc.Fail || a.strength() >= strength(v.Published):
+	case v.TestMode && a.strength() == strength(v.Policy):
 		d.Override = OverridePolicyTestMode
-	case v.Sampled && a.strength() == v.Policy.strength():
+	case v.Sampled && a.strength() == strength(v.Policy):
 		d.Override, d.Comment = OverrideOther, "sampled out by pct"
 	default:
 		d.Override, d.Comment = r.Override, r.Comment
@@ -194,7 +186,7 @@ func (a Action) strength() int {
 	return slices.Index([]Action{ActionQuarantine, ActionReject}, a)
 }
 
-func (p Policy) strength() int { return Action(p).strength() }
+func strength(p dmarc.Policy) int { return Action(p).strength() }
 
 // Table prints the rules in Markdown.
 func Table() string {

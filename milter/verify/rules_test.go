@@ -1,25 +1,27 @@
-package dmarc
+package verify
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/dmarc"
 )
 
 // TestEverySituationHasARule goes through all that the table depends on.
 func TestEverySituationHasARule(t *testing.T) {
-	reasons := map[Status][]Reason{
-		None: {NoRecord, FromNoDomain}, Pass: {Aligned}, Fail: {NotAligned}, TempError: {DNSPolicy, DNSAlignment},
-		PermError: {BadRecord, FromMissing, FromUnusable, TooManyDomains},
+	reasons := map[dmarc.Status][]dmarc.Reason{
+		dmarc.None: {dmarc.NoRecord, dmarc.FromNoDomain}, dmarc.Pass: {dmarc.Aligned}, dmarc.Fail: {dmarc.NotAligned}, dmarc.TempError: {dmarc.DNSPolicy, dmarc.DNSAlignment},
+		dmarc.PermError: {dmarc.BadRecord, dmarc.FromMissing, dmarc.FromUnusable, dmarc.TooManyDomains},
 	}
 	for status, all := range reasons {
 		for _, reason := range all {
-			for _, policy := range []Policy{"", PolicyNone, PolicyQuarantine, PolicyReject} {
-				if (status == Fail) == (policy == "") {
+			for _, policy := range []dmarc.Policy{"", dmarc.PolicyNone, dmarc.PolicyQuarantine, dmarc.PolicyReject} {
+				if (status == dmarc.Fail) == (policy == "") {
 					continue
 				}
 				for flags := range 1 << 6 {
 					for signals := range 5 {
-						checkSituation(t, situation(Result{Status: status, Reason: reason, Policy: policy, Published: policy}, flags, signals))
+						checkSituation(t, situation(dmarc.Result{Status: status, Reason: reason, Policy: policy, Published: policy}, flags, signals))
 					}
 				}
 			}
@@ -27,12 +29,12 @@ func TestEverySituationHasARule(t *testing.T) {
 	}
 }
 
-func situation(v Result, flags, signals int) Situation {
+func situation(v dmarc.Result, flags, signals int) Situation {
 	s := Situation{Verdict: v}
 	for i, flag := range []*bool{&s.Authenticated, &s.LocalAllow, &s.TrustedForwarder, &s.TrustedSealer, &s.ListTraits, &s.ForwarderTraits} {
 		*flag = flags&(1<<i) != 0
 	}
-	s.Signals = []Signal{SignalReverseName, SignalHelo, SignalOurDomain, SignalBlockList}[:signals]
+	s.Signals = []SignalKind{SignalReverseName, SignalHelo, SignalOurDomain, SignalBlockList}[:signals]
 	return s
 }
 
@@ -50,13 +52,13 @@ func checkSituation(t *testing.T, s Situation) {
 			t.Errorf("%s is milder than the column before: %+v", s.Enforce, s)
 		case d.Action.strength() >= 0 && (exempt || s.Enforce == EnforceOff):
 			t.Errorf("%s: %s by %s: %+v", s.Enforce, d.Action, d.Rule, s)
-		case d.Action == ActionReject && s.Verdict.Policy != PolicyReject:
+		case d.Action == ActionReject && s.Verdict.Policy != dmarc.PolicyReject:
 			t.Errorf("rejected without p=reject: %+v", s)
 		case d.Action == ActionReject && s.Enforce != EnforceStrict && (len(s.Signals) < NeededSignals || s.ListTraits || s.ForwarderTraits):
 			t.Errorf("rejected without evidence: %+v", s)
-		case s.Verdict.Policy == PolicyNone && d.Action != ActionNone:
+		case s.Verdict.Policy == dmarc.PolicyNone && d.Action != ActionNone:
 			t.Errorf("p=none changed handling: %+v", s)
-		case (d.Override == "") == (s.Verdict.Status == Fail && !s.Authenticated && d.Action.strength() < s.Verdict.Published.strength()):
+		case (d.Override == "") == (s.Verdict.Status == dmarc.Fail && !s.Authenticated && d.Action.strength() < strength(s.Verdict.Published)):
 			t.Errorf("%s: %s instead of %s with override %q by %s", s.Enforce, d.Action, s.Verdict.Published, d.Override, d.Rule)
 		}
 		before = d.Action
