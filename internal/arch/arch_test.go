@@ -40,8 +40,8 @@ var rows = []row{
 	{"cmd/postern", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service", "milter/sign"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
-	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership/...", "internal/spf"})},
-	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
+	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf"})},
+	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
 	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/ownership", "internal/spf", "internal/record"})},
@@ -59,7 +59,13 @@ var rows = []row{
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/spf", "internal/dkim"})},
-	{"internal/ownership/...", []string{"internal/ownership/...", "internal/mailaddr", "internal/breaker"}},
+	{"internal/ownership", []string{"internal/postmap", "internal/mailaddr"}},
+	{"internal/postmap", []string{"internal/postmap/...", "internal/mailaddr"}},
+	{"internal/postmap/sql", []string{"internal/postmap/conf", "internal/postmap/remote", "internal/postmap/mapfile"}},
+	{"internal/postmap/ldap", []string{"internal/postmap/conf", "internal/postmap/remote"}},
+	{"internal/postmap/remote", []string{"internal/postmap/mapfile", "internal/breaker"}},
+	{"internal/postmap/conf", []string{"internal/postmap/mapfile", "internal/mailaddr"}},
+	{"internal/postmap/mapfile", nil},
 
 	{"internal/breaker", nil},
 	{"internal/allowlist/...", []string{"internal/mailaddr"}},
@@ -83,7 +89,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/...", "internal/allowlist/...", "internal/breaker"}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/breaker"}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 
@@ -134,7 +140,8 @@ func TestRules(t *testing.T) {
 		{"with a build tag", "dnsbl/a_windows.go", `import _ "log/slog"`, "dnsbl must not log (log/slog)"},
 		{"unknown package", "internal/misc/a.go", ``, "internal/misc: no row says what it may import"},
 		{"allowed", "policy/checks/a.go", `import _ "github.com/postern-mail/postern/policy"`, ""},
-		{"below", "internal/ownership/textmap/a.go", `import _ "github.com/postern-mail/postern/internal/ownership"`, ""},
+		{"below", "internal/dkim/key/a.go", `import _ "github.com/postern-mail/postern/internal/dkim"`, ""},
+		{"tables know no owners", "internal/postmap/a.go", `import _ "github.com/postern-mail/postern/internal/ownership"`, "internal/postmap must not import internal/ownership"},
 		{"similar name", "policy/a.go", `import _ "github.com/postern-mail/postern/policy/wirelike"`, "policy must not import policy/wirelike"},
 		{"tests may", "policy/wire/a_test.go", `import _ "github.com/postern-mail/postern/policy"`, ""},
 	}

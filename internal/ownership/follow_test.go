@@ -7,10 +7,11 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 func TestAliasDepth(t *testing.T) {
-	aliases := []Table{
+	aliases := []postmap.Table{
 		table("top@x.org=middle@x.org", "middle@x.org=low@x.org, other@x.org", "loop1@x.org=loop2@x.org", "loop2@x.org=loop1@x.org, self@x.org", "@wild.org=@x.org"),
 		table("low@x.org=ann@x.org", "self@x.org=self@x.org", "other@x.org=bob@x.org"),
 	}
@@ -48,7 +49,7 @@ func TestAliasDepthErrors(t *testing.T) {
 	}
 	// A failure behind an alias is told unless another way grants.
 	broken := table("!=x")
-	o := newOwners(t, Config{Aliases: []Table{table("a@x.org=b@x.org", "b@x.org=ann"), broken}, AliasDepth: 3})
+	o := newOwners(t, Config{Aliases: []postmap.Table{table("a@x.org=b@x.org", "b@x.org=ann"), broken}, AliasDepth: 3})
 	if a, err := o.Check(t.Context(), mailaddr.Parse("a@x.org"), "ann"); err != nil || !a.Owned {
 		t.Errorf("%+v, %v", a, err)
 	}
@@ -60,7 +61,7 @@ func TestAliasDepthErrors(t *testing.T) {
 	for i := range maxFollowed + 5 {
 		many = append(many, fmt.Sprintf("wide@x.org=m%d@x.org", i))
 	}
-	o = newOwners(t, Config{Aliases: []Table{table(many...)}, AliasDepth: 2})
+	o = newOwners(t, Config{Aliases: []postmap.Table{table(many...)}, AliasDepth: 2})
 	if _, err := o.Check(t.Context(), mailaddr.Parse("wide@x.org"), "joe"); !errors.Is(err, errTooMany) {
 		t.Error(err)
 	}

@@ -4,11 +4,12 @@ import (
 	"iter"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 // keys gives the keys to ask a table for, in order. They are made one by one,
 // because the first nearly always is the answer.
-func (o *Owners) keys(sender mailaddr.Address, table *Table) iter.Seq[string] {
+func (o *Owners) keys(sender mailaddr.Address, table *postmap.Table) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch {
 		case table.Pattern:

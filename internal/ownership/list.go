@@ -7,16 +7,11 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 // MaxListed is how many entries a [Listing] holds.
 const MaxListed = 10_000
-
-// Enumerator is a [Source] that can tell all its keys. The second value is false
-// if it cannot after all, as a union with a server among its members.
-type Enumerator interface {
-	Keys() (iter.Seq[string], bool)
-}
 
 // Listed is an entry that lets a login use senders.
 type Listed struct {
@@ -27,8 +22,8 @@ type Listed struct {
 // Listing is what a login owns as far as the tables can be read backwards.
 type Listing struct {
 	Entries   []Listed
-	Unread    []Table // tables that can only be asked sender by sender: patterns and servers
-	Truncated bool    // there were more than MaxListed entries
+	Unread    []postmap.Table // tables that can only be asked sender by sender: patterns and servers
+	Truncated bool            // there were more than MaxListed entries
 }
 
 // List goes through every table that can tell its keys. Aliases behind aliases
@@ -46,7 +41,7 @@ func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
 	known := *o // the same decision, on the tables that can be listed
 	known.owners, known.aliases = l.readable(o.owners), l.readable(o.aliases)
 	for _, tables := range []struct {
-		list []Table
+		list []postmap.Table
 		how  How
 	}{{known.owners, ByMap}, {known.aliases, ByAlias}} {
 		for i := range tables.list {
@@ -60,8 +55,8 @@ func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
 }
 
 // readable gives the tables that can tell their keys and notes the others.
-func (l *Listing) readable(tables []Table) []Table {
-	var readable []Table
+func (l *Listing) readable(tables []postmap.Table) []postmap.Table {
+	var readable []postmap.Table
 	for _, table := range tables {
 		if _, ok := keysOf(table); ok && !table.Pattern {
 			readable = append(readable, table)
@@ -72,14 +67,14 @@ func (l *Listing) readable(tables []Table) []Table {
 	return readable
 }
 
-func keysOf(table Table) (iter.Seq[string], bool) {
-	if e, ok := table.Source.(Enumerator); ok {
+func keysOf(table postmap.Table) (iter.Seq[string], bool) {
+	if e, ok := table.Source.(postmap.Enumerator); ok {
 		return e.Keys()
 	}
 	return nil, false
 }
 
-func (o *Owners) listTable(ctx context.Context, l *Listing, table *Table, how How, login string) error {
+func (o *Owners) listTable(ctx context.Context, l *Listing, table *postmap.Table, how How, login string) error {
 	keys, _ := keysOf(*table)
 	for key := range keys {
 		if len(l.Entries) >= MaxListed {
@@ -102,7 +97,7 @@ func (o *Owners) listTable(ctx context.Context, l *Listing, table *Table, how Ho
 
 // reachedFrom gives the path to the granting entry, told from the key that it
 // began with.
-func (a Answer) reachedFrom(key string, table *Table) Path {
+func (a Answer) reachedFrom(key string, table *postmap.Table) Path {
 	if len(a.Path.Via) == 0 {
 		return a.Path
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 // listable is a fake that tells its keys.
@@ -16,7 +18,7 @@ func (l listable) Keys() (iter.Seq[string], bool) {
 	return slices.Values(slices.Sorted(maps.Keys(l.entries))), true
 }
 
-func listableTable(entries ...string) Table {
+func listableTable(entries ...string) postmap.Table {
 	t := table(entries...)
 	t.Source = listable{t.Source.(*fake)}
 	return t
@@ -25,8 +27,8 @@ func listableTable(entries ...string) Table {
 func TestList(t *testing.T) {
 	server := table("x@x.org=ann@x.org")
 	o := newOwners(t, Config{
-		Owners:     []Table{listableTable("pr@x.org=ann@x.org,bob@x.org", "@all.org=ann@x.org", "b@x.org=bob@x.org"), server, pattern("a")},
-		Aliases:    []Table{listableTable("info@x.org=ann@x.org", "deep@x.org=info@x.org", "bobs@x.org=bob@x.org", "@w.org=@x.org")},
+		Owners:     []postmap.Table{listableTable("pr@x.org=ann@x.org,bob@x.org", "@all.org=ann@x.org", "b@x.org=bob@x.org"), server, pattern("a")},
+		Aliases:    []postmap.Table{listableTable("info@x.org=ann@x.org", "deep@x.org=info@x.org", "bobs@x.org=bob@x.org", "@w.org=@x.org")},
 		AliasDepth: 2, SelfOwned: true,
 	})
 	l, err := o.List(t.Context(), "Ann@x.org")
@@ -43,7 +45,7 @@ func TestList(t *testing.T) {
 	if l, err := o.List(t.Context(), ""); err != nil || len(l.Entries) > 0 {
 		t.Errorf("nobody owns %+v, %v", l, err)
 	}
-	o = newOwners(t, Config{Owners: []Table{listableTable("!=x")}})
+	o = newOwners(t, Config{Owners: []postmap.Table{listableTable("!=x")}})
 	if _, err := o.List(t.Context(), "ann"); !errors.Is(err, errDown) {
 		t.Error(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 // MaxOwners is how many owners an [Answer] names.
@@ -15,8 +16,8 @@ const MaxOwners = 20
 // Config says which tables decide and how their contents are read. The zero value
 // lists nobody.
 type Config struct {
-	Owners  []Table // as smtpd_sender_login_maps
-	Aliases []Table // as virtual_alias_maps
+	Owners  []postmap.Table // as smtpd_sender_login_maps
+	Aliases []postmap.Table // as virtual_alias_maps
 
 	LocalDomains []string // whose addresses are also asked for without the domain
 	LoginDomain  string   // the domain of logins, alias targets and senders that have none; "" leaves them bare
@@ -31,7 +32,7 @@ type Config struct {
 
 // Owners decides. It is safe for concurrent use if the sources are.
 type Owners struct {
-	owners, aliases []Table
+	owners, aliases []postmap.Table
 	localDomains    map[string]bool
 	loginDomain     string
 	delimiters      string
@@ -91,7 +92,7 @@ type Path struct {
 	// entry is that of the sender.
 	Via []string
 
-	table *Table // nil if there is no entry
+	table *postmap.Table // nil if there is no entry
 }
 
 // Where tells the place of the entry, as "path:line"; "" if the source has none.
@@ -144,12 +145,12 @@ func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login strin
 
 // Files gives the files that the tables were read from, sorted, each once.
 func (o *Owners) Files() []string {
-	return Files(slices.Concat(o.owners, o.aliases)...)
+	return postmap.Files(slices.Concat(o.owners, o.aliases)...)
 }
 
 // Close closes all tables. No Check may be under way.
 func (o *Owners) Close() error {
-	return Close(slices.Concat(o.owners, o.aliases)...)
+	return postmap.Close(slices.Concat(o.owners, o.aliases)...)
 }
 
 // question is one call of Check.
@@ -163,7 +164,7 @@ type question struct {
 }
 
 // ask goes through tables of one kind until one of them grants the sender.
-func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
+func (q *question) ask(ctx context.Context, tables []postmap.Table, how How) bool {
 	for i := range tables {
 		table := &tables[i]
 		key, values, err := q.owners.find(ctx, table, q.sender)
@@ -179,14 +180,14 @@ func (q *question) ask(ctx context.Context, tables []Table, how How) bool {
 }
 
 // fail notes the first source that could not tell.
-func (q *question) fail(table *Table, key string, err error) {
+func (q *question) fail(table *postmap.Table, key string, err error) {
 	if q.err == nil {
 		q.err = fmt.Errorf("table %s: look up %.100q: %w", table.Spec, key, err)
 	}
 }
 
 // find gives the first key of an address that the table has, with its values.
-func (o *Owners) find(ctx context.Context, table *Table, address mailaddr.Address) (key string, values []string, err error) {
+func (o *Owners) find(ctx context.Context, table *postmap.Table, address mailaddr.Address) (key string, values []string, err error) {
 	for key := range o.keys(address, table) {
 		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
 			return key, values, err
@@ -196,7 +197,7 @@ func (o *Owners) find(ctx context.Context, table *Table, address mailaddr.Addres
 }
 
 // judge notes an entry in the answer and tells whether it grants the sender.
-func (q *question) judge(table *Table, key string, values []string, how How) bool {
+func (q *question) judge(table *postmap.Table, key string, values []string, how How) bool {
 	path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), table: table}
 	if q.grants(values, how) {
 		q.answer = Answer{Owned: true, Listed: true, How: how, Path: path}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 // fake is a source in a map; the key "!" makes every look-up fail. It notes what
@@ -37,16 +38,16 @@ func (f *fake) Locate(key string) string {
 
 func (f *fake) Close() error { return f.closed }
 
-func table(entries ...string) Table {
+func table(entries ...string) postmap.Table {
 	f := &fake{entries: map[string][]string{}}
 	for _, e := range entries {
 		key, value, _ := strings.Cut(e, "=")
 		f.entries[key] = append(f.entries[key], value)
 	}
-	return Table{Spec: "fake:" + strings.Join(entries, ";"), Source: f}
+	return postmap.Table{Spec: "fake:" + strings.Join(entries, ";"), Source: f}
 }
 
-func pattern(entries ...string) Table {
+func pattern(entries ...string) postmap.Table {
 	t := table(entries...)
 	t.Pattern = true
 	return t
@@ -63,11 +64,11 @@ func newOwners(t testing.TB, c Config) *Owners {
 
 func TestCheck(t *testing.T) {
 	cacert := Config{LoginDomain: "cacert.org", LocalDomains: []string{"cacert.org"}, Delimiters: "+-", SelfOwned: true}
-	with := func(c Config, owners, aliases []Table) Config {
+	with := func(c Config, owners, aliases []postmap.Table) Config {
 		c.Owners, c.Aliases = owners, aliases
 		return c
 	}
-	one := func(entries ...string) []Table { return []Table{table(entries...)} }
+	one := func(entries ...string) []postmap.Table { return []postmap.Table{table(entries...)} }
 	for _, c := range []struct {
 		name          string
 		config        Config
@@ -116,11 +117,11 @@ func TestCheck(t *testing.T) {
 		{"literal", with(Config{}, one("a@[ipv6:2001:db8::1]=jane"), nil), "a@[IPv6:2001:DB8:0::1]", "jane", true, true, ByMap, "a@[ipv6:2001:db8::1]"},
 		{"invalid, unlisted", with(cacert, one("@x..org=jane"), nil), "a@x..org", "jane", false, false, "", ""},
 		{"invalid, listed", with(Config{}, one("a@x..org=jane"), nil), "A@x..org", "jane", true, true, ByMap, "a@x..org"},
-		{"union", with(Config{}, []Table{table("a@x.org=jane"), table("a@x.org=joe")}, nil), "a@x.org", "joe", true, true, ByMap, "a@x.org"},
-		{"pattern", with(Config{}, []Table{pattern("A@x.org=jane")}, nil), "A@X.org", "jane", true, true, ByMap, "A@x.org"},
-		{"pattern, no parts", with(Config{Delimiters: "+"}, []Table{pattern("@x.org=jane", "a@x.org=jane")}, nil), "a+b@x.org", "jane", false, false, "", ""},
-		{"pattern, U-labels", with(Config{}, []Table{pattern("a@bücher.example=jane")}, nil), "a@bücher.example", "jane", true, true, ByMap, "a@bücher.example"},
-		{"pattern, invalid", with(Config{}, []Table{pattern("A@x..org=jane")}, nil), "A@x..org", "jane", true, true, ByMap, "A@x..org"},
+		{"union", with(Config{}, []postmap.Table{table("a@x.org=jane"), table("a@x.org=joe")}, nil), "a@x.org", "joe", true, true, ByMap, "a@x.org"},
+		{"pattern", with(Config{}, []postmap.Table{pattern("A@x.org=jane")}, nil), "A@X.org", "jane", true, true, ByMap, "A@x.org"},
+		{"pattern, no parts", with(Config{Delimiters: "+"}, []postmap.Table{pattern("@x.org=jane", "a@x.org=jane")}, nil), "a+b@x.org", "jane", false, false, "", ""},
+		{"pattern, U-labels", with(Config{}, []postmap.Table{pattern("a@bücher.example=jane")}, nil), "a@bücher.example", "jane", true, true, ByMap, "a@bücher.example"},
+		{"pattern, invalid", with(Config{}, []postmap.Table{pattern("A@x..org=jane")}, nil), "A@x..org", "jane", true, true, ByMap, "A@x..org"},
 
 		{"alias", with(Config{}, nil, one("sales@x.org=jane@x.org, joe@x.org")), "sales@x.org", "joe@x.org", true, true, ByAlias, "sales@x.org"},
 		{"alias to others", with(Config{}, nil, one("sales@x.org=jane@x.org")), "sales@x.org", "joe@x.org", false, true, "", "sales@x.org"},
@@ -170,7 +171,7 @@ func TestOrder(t *testing.T) {
 		{"root+x", []string{"root+x", "root"}},
 	} {
 		f, p := table(), pattern()
-		o := newOwners(t, Config{Owners: []Table{f, p}, LocalDomains: []string{"LOCAL.org", "bücher.org"}, Delimiters: "+"})
+		o := newOwners(t, Config{Owners: []postmap.Table{f, p}, LocalDomains: []string{"LOCAL.org", "bücher.org"}, Delimiters: "+"})
 		if _, err := o.Check(t.Context(), mailaddr.Parse(c.sender), "x"); err != nil {
 			t.Fatal(err)
 		}
@@ -189,14 +190,14 @@ func TestCouldNotTell(t *testing.T) {
 	down, grants, denies := table("!="), table("a@x.org=jane"), table("a@x.org=joe")
 	for _, c := range []struct {
 		name                string
-		tables              []Table
+		tables              []postmap.Table
 		owned, listed, fail bool
 	}{
-		{"granted before", []Table{grants, down}, true, true, false},
-		{"granted after", []Table{down, grants}, true, true, false},
-		{"denied elsewhere", []Table{down, denies}, false, true, true},
-		{"unlisted elsewhere", []Table{table(), down}, false, false, true},
-		{"all down", []Table{down, down}, false, false, true},
+		{"granted before", []postmap.Table{grants, down}, true, true, false},
+		{"granted after", []postmap.Table{down, grants}, true, true, false},
+		{"denied elsewhere", []postmap.Table{down, denies}, false, true, true},
+		{"unlisted elsewhere", []postmap.Table{table(), down}, false, false, true},
+		{"all down", []postmap.Table{down, down}, false, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, config := range []Config{{Owners: c.tables}, {Owners: c.tables[:1], Aliases: c.tables[1:]}} {
@@ -218,8 +219,8 @@ func TestOwnersAreNamed(t *testing.T) {
 		many[i] = strings.Repeat("x", i+1)
 	}
 	o := newOwners(t, Config{
-		Owners:  []Table{table("a@x.org=joe, JANE"), table("a@x.org=jane,bob")},
-		Aliases: []Table{table("a@x.org=" + strings.Join(many, " "))},
+		Owners:  []postmap.Table{table("a@x.org=joe, JANE"), table("a@x.org=jane,bob")},
+		Aliases: []postmap.Table{table("a@x.org=" + strings.Join(many, " "))},
 	})
 	got, err := o.Check(t.Context(), mailaddr.Parse("a@x.org"), "nobody")
 	if err != nil {
@@ -254,7 +255,7 @@ func TestFilesAndClose(t *testing.T) {
 	a, b := table(), table()
 	a.Files, b.Files = []string{"/z", "/a"}, []string{"/a"}
 	b.Source.(*fake).closed = errDown
-	o := newOwners(t, Config{Owners: []Table{a}, Aliases: []Table{b}})
+	o := newOwners(t, Config{Owners: []postmap.Table{a}, Aliases: []postmap.Table{b}})
 	if files := o.Files(); !slices.Equal(files, []string{"/a", "/z"}) {
 		t.Errorf("files %q", files)
 	}
@@ -264,7 +265,7 @@ func TestFilesAndClose(t *testing.T) {
 	if where := new(Path).Where(); where != "" {
 		t.Errorf("an empty path stands at %q", where)
 	}
-	if where := (Table{Source: struct{ Source }{}}).Locate("x"); where != "" {
+	if where := (postmap.Table{Source: struct{ postmap.Source }{}}).Locate("x"); where != "" {
 		t.Errorf("a source without places locates %q", where)
 	}
 }
@@ -279,8 +280,8 @@ func FuzzCheck(f *testing.F) {
 		if value == "" {
 			return
 		}
-		single := Table{Source: &fake{entries: map[string][]string{key: {value}}}}
-		for _, c := range []Config{{Owners: []Table{single}}, {Aliases: []Table{single}}} {
+		single := postmap.Table{Source: &fake{entries: map[string][]string{key: {value}}}}
+		for _, c := range []Config{{Owners: []postmap.Table{single}}, {Aliases: []postmap.Table{single}}} {
 			c.Delimiters, c.LoginDomain, c.LocalDomains = delims, "x.org", []string{"x.org"}
 			o, err := New(c)
 			if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
-	"github.com/postern-mail/postern/internal/ownership/maptype"
-	"github.com/postern-mail/postern/internal/ownership/remote"
+	"github.com/postern-mail/postern/internal/postmap"
+	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/policy"
@@ -61,7 +61,7 @@ func (o *Options) bindOwnership(fs *pflag.FlagSet) {
 // bindOwnersServers adds what counts for tables that live in a server.
 func (o *Options) bindOwnersServers(fs *pflag.FlagSet) {
 	config.Duration(fs, &o.OwnersTimeout, "owners-timeout", remote.DefaultTimeout, 10*time.Millisecond, time.Minute, "longest time for one question to the servers of a table; keep it below deadline")
-	config.Int(fs, &o.OwnersConnections, "owners-connections", maptype.DefaultMaxConns, 1, 1000, "most connections to the servers of one table")
+	config.Int(fs, &o.OwnersConnections, "owners-connections", postmap.DefaultMaxConns, 1, 1000, "most connections to the servers of one table")
 	config.Duration(fs, &o.OwnersCacheTTL, "owners-cache-ttl", time.Minute, 0, 24*time.Hour, "how long an entry of a server's table is remembered; 0 asks each time")
 	config.Duration(fs, &o.OwnersCacheNegativeTTL, "owners-cache-negative-ttl", 10*time.Second, 0, 24*time.Hour, "how long it is remembered that a server's table has no entry")
 	config.Int(fs, &o.OwnersCacheSize, "owners-cache-size", remote.DefaultMaxEntries, 16, 1_000_000, "most remembered answers of one table")
@@ -95,12 +95,12 @@ func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	s.closeLater(func() error { return ownership.Close(owners...) })
+	s.closeLater(func() error { return postmap.Close(owners...) })
 	aliases, err := o.openTables("owner-aliases", o.OwnerAliases, r)
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	s.closeLater(func() error { return ownership.Close(aliases...) })
+	s.closeLater(func() error { return postmap.Close(aliases...) })
 	decider, err := ownership.New(ownership.Config{
 		Owners:       owners,
 		Aliases:      aliases,
@@ -130,12 +130,12 @@ func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
 
 // openTables opens the tables of one flag; the error names where the failing
 // one was asked for.
-func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([]ownership.Table, error) {
-	var tables []ownership.Table
+func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([]postmap.Table, error) {
+	var tables []postmap.Table
 	for i, spec := range specs {
-		table, err := maptype.Open(spec, s.tableOptions(r))
+		table, err := postmap.Open(spec, s.tableOptions(r))
 		if err != nil {
-			_ = ownership.Close(tables...) // the first error is the one to mend
+			_ = postmap.Close(tables...) // the first error is the one to mend
 			return nil, s.set.ErrorfAt(flag, i, "%w", err)
 		}
 		tables = append(tables, table)
@@ -143,8 +143,8 @@ func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([
 	return tables, nil
 }
 
-func (s *settings) tableOptions(r service.Runtime) maptype.Options {
-	return maptype.Options{
+func (s *settings) tableOptions(r service.Runtime) postmap.Options {
+	return postmap.Options{
 		Warn:     warner(r.Log),
 		MaxConns: s.OwnersConnections,
 		Remote: remote.Config{

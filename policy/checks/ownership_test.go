@@ -8,17 +8,17 @@ import (
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
-	"github.com/postern-mail/postern/internal/ownership/maptype"
+	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/policy"
 )
 
 func owners(t *testing.T, c ownership.Config, tables, aliases string) Owners {
 	t.Helper()
-	open := func(specs string) []ownership.Table {
-		var out []ownership.Table
+	open := func(specs string) []postmap.Table {
+		var out []postmap.Table
 		for spec := range strings.FieldsSeq(specs) {
-			table, err := maptype.Open(spec, maptype.Options{})
+			table, err := postmap.Open(spec, postmap.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

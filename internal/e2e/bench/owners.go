@@ -124,7 +124,7 @@ func benchAskedOwners(ctx context.Context) (result, error) {
 	if err != nil {
 		return r, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=^BenchmarkUncachedMySQL$", "-benchtime=20x", "./internal/ownership/maptype")
+	cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=^BenchmarkUncachedMySQL$", "-benchtime=20x", "./internal/ownership")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CI=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -1,0 +1,272 @@
+// Package remote answers: what does this server say about a key, now or lately?
+//
+// It stands in front of a table that lives in a server. Answers are kept for a
+// while, those that a key is not listed too. Many who ask for one key at once are
+// answered by one question. When questions fail one after the other the server
+// counts as down: most requests are then refused at once, and one at a time is
+// let through to see whether it has come back. Meanwhile an answer that is too old
+// may stand in for a bounded time.
+//
+// Invariants:
+//   - nobody waits longer than the time-out, nor than the own context;
+//   - a failure is an error or the last known answer, never "not listed";
+//   - entries, their size and the questions under way are bounded;
+//   - State hears of each change between up and down once;
+//   - every goroutine is a question with a time-out, and Close waits for them.
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// Defaults and bounds.
+const (
+	DefaultTimeout    = 3 * time.Second
+	DefaultMaxEntries = 20_000
+	maxFlights        = 4096    // questions under way
+	maxKey            = 1 << 10 // octets of a key that is kept
+	maxValues         = 4 << 10 // octets of an answer that is kept
+)
+
+// KeyError is an answer that cannot be given for one key, because it is too large
+// or the like. It says nothing about the server.
+type KeyError struct{ What string }
+
+func (e *KeyError) Error() string { return e.What }
+
+// IsKeyError tells whether an error is, or wraps, a [KeyError].
+func IsKeyError(err error) bool {
+	var k *KeyError
+	return errors.As(err, &k)
+}
+
+// Change is what State hears.
+type Change struct {
+	Up   bool
+	Err  error         // the last one, if down
+	Down time.Duration // how long it was down, if up
+}
+
+// Source is a table that lives in a server. Lookup returns every value of the key,
+// none if it is not listed; an error means that the server could not tell.
+type Source interface {
+	Lookup(ctx context.Context, key string) ([]string, error)
+	Close() error
+}
+
+// locator is a [Source] that knows where an entry is written down.
+type locator interface {
+	Locate(key string) string
+}
+
+// Config says how a table is asked. The zero value keeps nothing.
+type Config struct {
+	Timeout     time.Duration // of one question; 0 means DefaultTimeout
+	TTL         time.Duration // how long an answer is kept
+	NegativeTTL time.Duration // how long it is kept that a key is not listed
+	StaleFor    time.Duration // how long after that an answer may stand in while the server is down
+	MaxEntries  int           // 0 means DefaultMaxEntries
+	State       func(Change)  // may be nil
+	Now         func() time.Time
+}
+
+// Table is a table behind a server. It is safe for concurrent use.
+type Table struct {
+	source  Source
+	config  Config
+	cache   *cache
+	breaker breaker
+	group   singleflight.Group
+
+	mu      sync.Mutex
+	flights map[*flight]struct{}
+	running sync.WaitGroup
+	closed  bool
+}
+
+// flight is one question under way.
+type flight struct{ cancel context.CancelFunc }
+
+// New puts the cache in front of a source, which it owns from now on.
+func New(source Source, c Config) *Table {
+	if c.Timeout <= 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.MaxEntries <= 0 {
+		c.MaxEntries = DefaultMaxEntries
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.State == nil {
+		c.State = func(Change) {}
+	}
+	return &Table{source: source, config: c, cache: newCache(c.MaxEntries), flights: map[*flight]struct{}{}}
+}
+
+// Lookup implements [Source]. Callers must not change the values.
+func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
+	now := t.config.Now()
+	known, ok := t.cache.get(key)
+	if ok && now.Sub(known.at) < t.ttl(known.values) {
+		return known.values, nil
+	}
+	mayStand := ok && now.Sub(known.at) < t.ttl(known.values)+t.config.StaleFor
+	allowed, probe, down := t.breaker.allow(now)
+	if !allowed {
+		if mayStand {
+			return known.values, nil
+		}
+		return nil, fmt.Errorf("the server is down; asked again soon; last error: %w", down)
+	}
+	answers := t.start(ctx, key, probe)
+	if mayStand && probe {
+		return known.values, nil // the question goes on without us
+	}
+	values, err := t.wait(ctx, answers)
+	if err != nil && mayStand && !IsKeyError(err) {
+		return known.values, nil
+	}
+	return values, err
+}
+
+// start begins a question, or joins the one for the same key. A probe is always
+// one of its own: it must report, whoever else asks.
+func (t *Table) start(ctx context.Context, key string, probe bool) <-chan singleflight.Result {
+	if !probe {
+		return t.group.DoChan(key, func() (any, error) { return t.ask(ctx, key, false) })
+	}
+	answer := make(chan singleflight.Result, 1)
+	go func() {
+		values, err := t.ask(ctx, key, true)
+		answer <- singleflight.Result{Val: values, Err: err}
+	}()
+	return answer
+}
+
+func (t *Table) wait(ctx context.Context, answers <-chan singleflight.Result) ([]string, error) {
+	select {
+	case answer := <-answers:
+		values, _ := answer.Val.([]string)
+		return values, answer.Err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no answer yet: %w", context.Cause(ctx))
+	}
+}
+
+func (t *Table) ttl(values []string) time.Duration {
+	if len(values) == 0 {
+		return t.config.NegativeTTL
+	}
+	return t.config.TTL
+}
+
+// ask is one question to the server. It outlives the request that began it, but
+// not its time-out, because others may be waiting for the same answer.
+func (t *Table) ask(ctx context.Context, key string, probe bool) (values []string, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.config.Timeout)
+	defer cancel()
+	f := &flight{cancel: cancel}
+	if err := t.begin(f); err != nil {
+		t.breaker.abandon(probe)
+		return nil, err
+	}
+	defer t.end(f)
+	values, err = t.lookup(ctx, key)
+	now := t.config.Now()
+	if err != nil && t.isClosed() {
+		t.breaker.abandon(probe)
+		return nil, err
+	}
+	if change, changed := t.breaker.report(now, probe, err); changed {
+		t.config.State(change)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.keep(key, values, now)
+	return values, nil
+}
+
+// lookup keeps a driver that panics on a server's answer from ending the daemon.
+func (t *Table) lookup(ctx context.Context, key string) (values []string, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			values, err = nil, fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return t.source.Lookup(ctx, key)
+}
+
+func (t *Table) keep(key string, values []string, now time.Time) {
+	if t.ttl(values)+t.config.StaleFor <= 0 || len(key) > maxKey {
+		return
+	}
+	size := 0
+	for _, v := range values {
+		size += len(v)
+	}
+	if size <= maxValues {
+		t.cache.put(key, entry{values: values, at: now})
+	}
+}
+
+func (t *Table) begin(f *flight) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed:
+		return errors.New("the table is closed")
+	case len(t.flights) >= maxFlights:
+		return fmt.Errorf("more than %d questions under way", maxFlights)
+	}
+	t.flights[f] = struct{}{}
+	t.running.Add(1)
+	return nil
+}
+
+func (t *Table) end(f *flight) {
+	t.mu.Lock()
+	delete(t.flights, f)
+	t.mu.Unlock()
+	t.running.Done()
+}
+
+func (t *Table) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
+}
+
+// Locate returns where an entry is written down. It says so when the answer is the last
+// known one.
+func (t *Table) Locate(key string) string {
+	l, ok := t.source.(locator)
+	if !ok {
+		return ""
+	}
+	where := l.Locate(key)
+	known, ok := t.cache.get(key)
+	if age := t.config.Now().Sub(known.at); ok && where != "" && age >= t.ttl(known.values) && t.breaker.isDown() {
+		return fmt.Sprintf("%s (last known, %v old)", where, age.Round(time.Second))
+	}
+	return where
+}
+
+// Close ends the questions under way and closes the source.
+func (t *Table) Close() error {
+	t.mu.Lock()
+	t.closed = true
+	for f := range t.flights {
+		f.cancel()
+	}
+	t.mu.Unlock()
+	t.running.Wait()
+	return t.source.Close()
+}

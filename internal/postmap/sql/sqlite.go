@@ -1,0 +1,244 @@
+// SQLite: which values does this key have in an SQLite file?
+//
+// The table file is sqlite_table(5)'s: dbpath, query, result_format, domain and
+// expansion_limit. The first column of every row is a value, as in Postfix.
+//
+// The file is opened read-only and nothing is ever written beside it. A database
+// in WAL mode wants an index file (-shm) even from its readers; where it is not
+// there, because no writer is, the database is opened as immutable instead, which
+// needs no other file. That promise is checked: a connection is used only if the
+// database, its log and its journal are as they were when it was opened, and what
+// was read while they changed is read again.
+//
+// Invariants:
+//   - no file is created, locked for writing or changed;
+//   - an answer was true at one moment between question and answer.
+
+package sql
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"github.com/postern-mail/postern/internal/postmap/conf"
+	"github.com/postern-mail/postern/internal/postmap/remote"
+)
+
+const (
+	// busyTimeout is how long a lock of a writer is waited for.
+	busyTimeout = time.Second
+	// sqliteLifetime lets an answer come from a file that was moved into place.
+	sqliteLifetime = time.Minute
+	// rereads is how often a read is tried again that a writer came into.
+	rereads = 5
+)
+
+// readSQLite reads what only this dialect has: the path of the database. That it is
+// there and readable is checked here; it is opened by the first question.
+func readSQLite(c *conf.Conf, q Query) (*backend, error) {
+	db := database{path: c.String("dbpath", ""), statement: q.Text}
+	if err := db.check(c); err != nil {
+		return nil, err
+	}
+	return &backend{
+		hosts: []remote.Host[session]{{Name: db.path, Dial: db.dial}},
+		idle:  sqliteLifetime, lifetime: sqliteLifetime,
+	}, nil
+}
+
+// database is one SQLite file.
+type database struct{ path, statement string }
+
+// check finds what an operator must mend before any question is asked.
+func (db database) check(c *conf.Conf) error {
+	if db.path == "" {
+		return c.Error("dbpath", "is missing", "write: dbpath = /path/to/the/file.sqlite")
+	}
+	if !filepath.IsAbs(db.path) {
+		return c.Error("dbpath", "is a relative path, which would begin at Postfix's queue directory there and nowhere here", "write the whole path")
+	}
+	info, err := os.Stat(db.path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("is no regular file")
+	}
+	if err == nil {
+		_, err = readHeader(db.path)
+	}
+	if err != nil {
+		return c.Error("dbpath", err.Error(), "let the daemon's user or one of its groups read the file and pass through every folder above it")
+	}
+	return nil
+}
+
+// header is the beginning of a database file.
+const (
+	headerSize  = 20
+	headerMagic = "SQLite format 3\x00"
+	walVersion  = 2 // of the format, at octet 19
+)
+
+func readHeader(path string) (isWAL bool, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	header := make([]byte, headerSize)
+	n, err := io.ReadFull(file, header)
+	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		return false, nil // an empty file is an empty database
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return false, err
+	case n < headerSize || string(header[:len(headerMagic)]) != headerMagic:
+		return false, errors.New("is no SQLite database")
+	}
+	return header[19] == walVersion, nil
+}
+
+func (db database) dial(ctx context.Context) (session, error) {
+	c, err := db.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// open makes a connection that creates no file.
+func (db database) open(ctx context.Context) (*sqliteConn, error) {
+	before, err := db.state()
+	if err != nil {
+		return nil, err
+	}
+	isWAL, err := readHeader(db.path)
+	if err != nil {
+		return nil, err
+	}
+	// With a log there is a writer, or was one; the index then tells what of
+	// the log counts, and SQLite reads it without the right to write. Without an
+	// index SQLite would make one.
+	immutable := isWAL && before[1].size == 0
+	if isWAL && !immutable {
+		if _, err := os.Stat(db.path + "-shm"); err != nil {
+			return nil, fmt.Errorf("%s-wal was left behind by a writer that has crashed: let that program, or sqlite3 as its user, open the database once: %w", db.path, err)
+		}
+	}
+	raw, err := new(sqlite.Driver).Open(dsn(db.path, immutable))
+	if err != nil {
+		return nil, err
+	}
+	return db.prepare(ctx, raw, before, immutable)
+}
+
+func (db database) prepare(ctx context.Context, raw driver.Conn, before sqliteState, immutable bool) (*sqliteConn, error) {
+	prepared, err := prepareOn(ctx, raw, db.statement)
+	if err != nil {
+		return nil, err
+	}
+	return &sqliteConn{driverConn: prepared, db: db, opened: before, immutable: immutable}, nil
+}
+
+func dsn(path string, immutable bool) string {
+	query := url.Values{"mode": {"ro"}, "_pragma": {
+		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "query_only(1)", "trusted_schema(0)",
+	}}
+	if immutable {
+		query.Set("immutable", "1")
+	}
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
+}
+
+// sqliteState is what tells a changed database: the file, its log, its journal.
+type sqliteState [3]fileState
+
+type fileState struct {
+	size  int64
+	mtime time.Time
+	inode os.FileInfo // for os.SameFile
+}
+
+func (db database) state() (sqliteState, error) {
+	var s sqliteState
+	for i, suffix := range []string{"", "-wal", "-journal"} {
+		info, err := os.Stat(db.path + suffix)
+		if errors.Is(err, fs.ErrNotExist) && i > 0 {
+			continue
+		}
+		if err != nil {
+			return sqliteState{}, err
+		}
+		s[i] = fileState{info.Size(), info.ModTime(), info}
+	}
+	return s, nil
+}
+
+func (s sqliteState) same(other sqliteState) bool {
+	return slices.EqualFunc(s[:], other[:], func(a, b fileState) bool {
+		if a.inode == nil || b.inode == nil {
+			return a.inode == nil && b.inode == nil
+		}
+		return a.size == b.size && a.mtime.Equal(b.mtime) && os.SameFile(a.inode, b.inode)
+	})
+}
+
+// sqliteConn is a connection and what the files were like when it was opened.
+type sqliteConn struct {
+	*driverConn
+	db        database
+	opened    sqliteState
+	immutable bool
+}
+
+// ask returns the values of one question.
+func (c *sqliteConn) ask(ctx context.Context, args []string) ([]string, error) {
+	for range rereads {
+		now, err := c.db.state()
+		if err != nil {
+			return nil, err
+		}
+		if c.stale(now) {
+			if err := c.reopen(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		values, err := c.Query(ctx, args, expected{FirstColumn: true})
+		if !c.immutable {
+			return values, err
+		}
+		if after, stateErr := c.db.state(); stateErr == nil && after.same(now) {
+			return values, err
+		}
+	}
+	return nil, errors.New("the database changed while it was read, again and again")
+}
+
+// stale tells whether a connection must not be used any more: an immutable one
+// when anything has changed, any when another file has taken the place.
+func (c *sqliteConn) stale(now sqliteState) bool {
+	if c.immutable {
+		return !now.same(c.opened)
+	}
+	return !os.SameFile(now[0].inode, c.opened[0].inode)
+}
+
+func (c *sqliteConn) reopen(ctx context.Context) error {
+	fresh, err := c.db.open(ctx)
+	if err != nil {
+		return err
+	}
+	c.driverConn.Close()
+	*c = *fresh
+	return nil
+}

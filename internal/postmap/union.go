@@ -1,0 +1,109 @@
+// unionmap: which values does a key have in any of these tables?
+//
+// unionmap:{type:name, type:name} concatenates the results of its members. As in
+// Postfix the first member decides whether the union counts as a pattern table,
+// and a member that fails fails the union.
+
+package postmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// MaxMembers is the largest number of tables in one union.
+const MaxMembers = 100
+
+// unionTable is an open union.
+type unionTable []Table
+
+// parseUnion reads what follows "unionmap:" and opens the members by open.
+func parseUnion(text string, open func(spec string) (Table, error)) (unionTable, error) {
+	specs, err := unionMembers(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w; write unionmap:{type:name, type:name}", err)
+	}
+	var union unionTable
+	for _, spec := range specs {
+		member, err := open(spec)
+		if err != nil {
+			return nil, errors.Join(err, union.Close())
+		}
+		union = append(union, member)
+	}
+	return union, nil
+}
+
+// unionMembers splits the list.
+func unionMembers(text string) ([]string, error) {
+	inner, err := specInner(text)
+	if err != nil {
+		return nil, err
+	}
+	specs, err := specFields(inner)
+	if err == nil && (len(specs) == 0 || len(specs) > MaxMembers) {
+		err = fmt.Errorf("%d members, 1 to %d are allowed", len(specs), MaxMembers)
+	}
+	return specs, err
+}
+
+// Pattern tells whether the union is asked like a pattern table.
+func (u unionTable) Pattern() bool { return len(u) > 0 && u[0].Pattern }
+
+// Lookup gives the values of all members in their order.
+func (u unionTable) Lookup(ctx context.Context, key string) ([]string, error) {
+	var values []string
+	for _, member := range u {
+		found, err := member.Source.Lookup(ctx, memberKey(member, key))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", member.Spec, err)
+		}
+		values = append(values, found...)
+	}
+	return values, nil
+}
+
+// Locate tells the place of the first entry that has the key.
+func (u unionTable) Locate(key string) string {
+	for _, member := range u {
+		if where := member.Locate(memberKey(member, key)); where != "" {
+			return where
+		}
+	}
+	return ""
+}
+
+// Keys gives the keys of all members, each once, if all of them can tell.
+func (u unionTable) Keys() (iter.Seq[string], bool) {
+	seen := map[string]bool{}
+	for _, member := range u {
+		e, ok := member.Source.(Enumerator)
+		if !ok || member.Pattern {
+			return nil, false
+		}
+		keys, ok := e.Keys()
+		if !ok {
+			return nil, false
+		}
+		for key := range keys {
+			seen[key] = true
+		}
+	}
+	return slices.Values(slices.Sorted(maps.Keys(seen))), true
+}
+
+// Close closes the members.
+func (u unionTable) Close() error { return Close(u...) }
+
+func memberKey(member Table, key string) string {
+	if member.Pattern {
+		return key
+	}
+	return mailaddr.FoldKey(key)
+}
