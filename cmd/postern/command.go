@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"text/tabwriter"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/service"
@@ -24,106 +24,152 @@ const (
 
 type streams struct{ out, err io.Writer }
 
+// group is a word of the command line and the commands below it. Each group has a
+// file of its own.
+type group struct {
+	name     string
+	help     string // one line
+	commands []command
+}
+
 // command is one thing that can be asked.
 type command struct {
-	path string // the words that name it: "owners check"
-	args string // what follows, for the usage line
-	help string // one line
-	bind func(*pflag.FlagSet) runner
+	path  string // the words that name it: "owners check"
+	args  string // what follows, for the usage line
+	help  string // one line
+	bind  func(*pflag.FlagSet) runner
+	files bool                // the arguments are files, for completion
+	words map[string][]string // the values of flags that take one of a few words, likewise; "" for arguments
 }
 
 // runner does it, with the arguments that follow the flags.
 type runner func(ctx context.Context, io streams, args []string) (code int, err error)
 
+// groups are all groups in the order of the help.
+func groups() []group {
+	return []group{explainGroup(), ownersGroup(), dnsblGroup(), greylistGroup(), dkimGroup()}
+}
+
 // commands is the list of everything that can be asked.
 func commands() []command {
-	return []command{
-		{"explain message", "FILE", "how a message would be verified: every DNS answer, SPF step and signature, and the header it gets", bindExplainMessage},
-		{"owners check", "SENDER LOGIN", "may LOGIN use the envelope sender SENDER, and by which entry", bindOwnersCheck},
-		{"owners list", "LOGIN [SENDER ...]", "which senders LOGIN owns, as far as the tables can be read backwards", bindOwnersList},
-		{"dnsbl check", "ADDRESS|NAME", "what every DNS list says about an address or a name", bindDNSBLCheck},
-		{"dnsbl selftest", "", "test every DNS list now, as RFC 5782 has it", bindDNSBLSelfTest},
-		{"greylist list", "", "what the greylist holds", bindGreylistList},
-		{"greylist show", "CLIENT SENDER RECIPIENT", "what would become of a mail, and by which entries", bindGreylistShow},
-		{"greylist allow", "[DOMAIN@]CLIENT", "never delay a client", bindGreylistAllow},
-		{"greylist delete", "", "forget entries", bindGreylistDelete},
-		{"greylist stats", "", "count entries by their state", bindGreylistStats},
-		{"greylist import", "", "take over what postgrey or sqlgrey has remembered", bindGreylistImport},
-		{"dkim genkey", "DOMAIN", "make signing keys and their DNS records", bindDKIMGenkey},
-		{"dkim dns", "[DOMAIN ...]", "the DNS records of all signing keys, to paste into a zone", bindDKIMDNS},
-		{"dkim keys", "", "which keys the running daemon signs with", bindDKIMKeys},
+	var all []command
+	for _, g := range groups() {
+		all = append(all, g.commands...)
 	}
+	return append(all, completionCommand(), versionCommand())
 }
 
 // errUsage asks for the command's usage line.
 var errUsage = errors.New("wrong number of arguments")
 
+// run is the whole command: it runs args and returns the exit status.
 func run(ctx context.Context, args []string, io streams) int {
-	if len(args) == 0 || args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
-		usage(io.out)
-		return exitYes
+	code := exitYes
+	root := newRoot(io, &code)
+	switch {
+	case len(args) == 0:
+		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
 	}
-	if args[0] == "version" || args[0] == "--version" {
-		fmt.Fprintln(io.out, "postern", service.Version())
-		return exitYes
-	}
-	c, rest, ok := find(args)
-	if !ok {
+	if !isKnown(root, args) {
 		fmt.Fprintf(io.err, "postern: no command %q; `postern help` lists them\n", strings.Join(args, " "))
 		return exitFailed
 	}
-	code, err := c.execute(ctx, io, rest)
+	root.SetArgs(args)
+	ran, err := root.ExecuteContextC(ctx)
 	if err != nil {
-		fmt.Fprintf(io.err, "postern %s: %v\n", c.path, err)
+		fmt.Fprintf(io.err, "%s: %v\n", ran.CommandPath(), err)
 		return exitFailed
 	}
 	return code
 }
 
-// find splits the words that name a command from what follows them.
-func find(args []string) (c command, rest []string, ok bool) {
-	for _, c := range commands() {
-		words := strings.Fields(c.path)
-		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.path {
-			return c, args[len(words):], true
+// newRoot builds the tree of all commands. The exit status of the one that runs
+// goes to code.
+func newRoot(io streams, code *int) *cobra.Command {
+	root := &cobra.Command{
+		Use:               "postern",
+		Short:             "The administrator's command of the Postern policy and milter daemons.",
+		Version:           service.Version(),
+		SilenceErrors:     true, // run prints them, in one line
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetOut(io.out)
+	root.SetErr(io.err)
+	root.SetVersionTemplate("postern {{.Version}}\n")
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { printHelp(io.out, c) })
+	for _, g := range groups() {
+		parent := &cobra.Command{Use: g.name, Short: g.help}
+		for _, c := range g.commands {
+			parent.AddCommand(c.build(io, code))
+		}
+		root.AddCommand(parent)
+	}
+	root.AddCommand(completionCommand().build(io, code), versionCommand().build(io, code))
+	return root
+}
+
+// build makes cobra's form of c.
+func (c command) build(io streams, code *int) *cobra.Command {
+	name := c.path[strings.LastIndexByte(c.path, ' ')+1:]
+	built := &cobra.Command{Use: strings.TrimSpace(name + " " + c.args), Short: c.help, DisableFlagsInUseLine: true, Args: cobra.ArbitraryArgs}
+	run := c.bind(built.Flags())
+	built.Flags().BoolP("help", "h", false, "print this help and exit")
+	built.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return c.usageError(err) })
+	built.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if *code, err = run(cmd.Context(), io, args); errors.Is(err, errUsage) {
+			return c.usageError(err)
+		}
+		return err
+	}
+	if !c.files {
+		built.ValidArgsFunction = cobra.FixedCompletions(cobraWords(c.words[""]), cobra.ShellCompDirectiveNoFileComp)
+	}
+	for flag, words := range c.words {
+		if flag != "" {
+			_ = built.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(cobraWords(words), cobra.ShellCompDirectiveNoFileComp))
 		}
 	}
-	return command{}, nil, false
+	return built
 }
 
-func (c command) execute(ctx context.Context, io streams, args []string) (int, error) {
-	fs := pflag.NewFlagSet(c.path, pflag.ContinueOnError)
-	fs.Usage = func() {}
-	run := c.bind(fs)
-	err := fs.Parse(args)
-	if err == nil {
-		var code int
-		if code, err = run(ctx, io, fs.Args()); !errors.Is(err, errUsage) {
-			return code, err
+func cobraWords(words []string) []cobra.Completion { return words }
+
+func (c command) usageError(err error) error {
+	return fmt.Errorf("%w; usage: %s", err, c.usage())
+}
+
+func (c command) usage() string {
+	return "postern " + c.path + " [flags] " + c.args
+}
+
+// isKnown reports whether args name a command, or ask for help or the release.
+// Flags come behind the words that name a command.
+func isKnown(root *cobra.Command, args []string) bool {
+	if args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd {
+		return true
+	}
+	at := root
+	for len(args) > 0 {
+		below := child(at, args[0])
+		if below == nil {
+			break
+		}
+		at, args = below, args[1:]
+	}
+	if !at.HasSubCommands() {
+		return true // a command: what follows is its own
+	}
+	return len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || at == root && args[0] == "--version")
+}
+
+func child(of *cobra.Command, name string) *cobra.Command {
+	for _, c := range of.Commands() {
+		if c.Name() == name {
+			return c
 		}
 	}
-	if errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprintf(io.out, "%s\n\nUsage: postern %s [flags] %s\n\n%s", c.help, c.path, c.args, fs.FlagUsages())
-		return exitYes, nil
-	}
-	return exitFailed, fmt.Errorf("%w; usage: postern %s [flags] %s", err, c.path, c.args)
-}
-
-func usage(w io.Writer) {
-	fmt.Fprintln(w, "The administrator's command of the Postern policy and milter daemons.")
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, c := range commands() {
-		fmt.Fprintf(t, "  postern %s %s\t%s\n", c.path, c.args, c.help)
-	}
-	fmt.Fprintf(t, "  postern version\tthe release\n")
-	t.Flush()
-	fmt.Fprintln(w, "\n`postern COMMAND --help` lists a command's flags.")
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return nil
 }

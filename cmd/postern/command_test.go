@@ -87,9 +87,9 @@ func TestUnknownCommands(t *testing.T) {
 
 func TestCommandNamesAreDistinct(t *testing.T) {
 	for i, c := range commands() {
-		found, rest, ok := find(append(strings.Fields(c.path), "argument"))
-		if !ok || found.path != c.path || len(rest) != 1 {
-			t.Errorf("command %d, %q, is hidden by %q", i, c.path, found.path)
+		found, rest, err := newRoot(streams{}, new(int)).Find(append(strings.Fields(c.path), "argument"))
+		if err != nil || found.CommandPath() != "postern "+c.path || len(rest) != 1 {
+			t.Errorf("command %d, %q, is hidden by %q", i, c.path, found.CommandPath())
 		}
 	}
 }

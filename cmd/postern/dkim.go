@@ -11,16 +11,16 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// milterdClient binds the flag that finds the milter daemon.
-func milterdClient(fs *pflag.FlagSet) *admin.Client {
-	c := &admin.Client{Daemon: milterd.ProgramName}
-	fs.StringVar(&c.Path, "admin", milterd.DefaultAdminPath, "admin `socket` of "+milterd.ProgramName)
-	return c
+func dkimGroup() group {
+	return group{"dkim", "Make, print and watch signing keys.", []command{
+		{path: "dkim genkey", args: "DOMAIN", help: "make signing keys and their DNS records", bind: bindDKIMGenkey, words: map[string][]string{"type": {"rsa", "ed25519", "both"}}},
+		{path: "dkim dns", args: "[DOMAIN ...]", help: "the DNS records of all signing keys, to paste into a zone", bind: bindDKIMDNS},
+		{path: "dkim keys", help: "which keys the running daemon signs with", bind: bindDKIMKeys},
+	}}
 }
 
 // bindDKIMGenkey makes keys without asking the daemon, which sees them by itself.

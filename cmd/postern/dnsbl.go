@@ -12,6 +12,13 @@ import (
 	"github.com/postern-mail/postern/internal/policyd"
 )
 
+func dnsblGroup() group {
+	return group{"dnsbl", "Ask the DNS lists, and test them.", []command{
+		{path: "dnsbl check", args: "ADDRESS|NAME", help: "what every DNS list says about an address or a name", bind: bindDNSBLCheck},
+		{path: "dnsbl selftest", help: "test every DNS list now, as RFC 5782 has it", bind: bindDNSBLSelfTest},
+	}}
+}
+
 // bindDNSBLCheck answers exitNo for a subject that is refused or cannot be
 // judged.
 func bindDNSBLCheck(fs *pflag.FlagSet) runner {
@@ -92,16 +99,6 @@ func dnsblWeight(z policyd.DNSBLZone) string {
 		return "-"
 	}
 	return fmt.Sprintf("%+d", z.Weight)
-}
-
-// printable takes what could move a terminal's cursor out of a list's words.
-func printable(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f && c < 0xa0 {
-			return '?'
-		}
-		return c
-	}, text)
 }
 
 func bindDNSBLSelfTest(fs *pflag.FlagSet) runner {

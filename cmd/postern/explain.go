@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +13,15 @@ import (
 
 	"github.com/postern-mail/postern/internal/milterd"
 )
+
+func explainGroup() group {
+	return group{"explain", "Show why a mail gets its verdict.", []command{
+		{
+			path: "explain message", args: "FILE", bind: bindExplainMessage, files: true,
+			help: "how a message would be verified: every DNS answer, SPF step and signature, and the header it gets",
+		},
+	}}
+}
 
 func bindExplainMessage(fs *pflag.FlagSet) runner {
 	var args milterd.ExplainArgs
@@ -186,13 +194,4 @@ func printSignatures(w io.Writer, x *milterd.Explanation) {
 		fmt.Fprintf(w, "\n%d more signatures were not looked at\n", x.SkippedSig)
 	}
 	fmt.Fprintf(w, "\nFrom: %s\n", shown(x.From))
-}
-
-// shown is text for a terminal: whatever is not printable is escaped.
-func shown(s string) string {
-	q := strconv.QuoteToGraphic(s)
-	if q == `"`+s+`"` {
-		return s
-	}
-	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }

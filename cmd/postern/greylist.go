@@ -16,6 +16,18 @@ import (
 	"github.com/postern-mail/postern/internal/policyd"
 )
 
+func greylistGroup() group {
+	kinds := map[string][]string{"kind": {policyd.GreylistTriplets, policyd.GreylistClients}}
+	return group{"greylist", "Look into the greylist, change it, and take over another one.", []command{
+		{path: "greylist list", help: "what the greylist holds", bind: bindGreylistList, words: kinds},
+		{path: "greylist show", args: "CLIENT SENDER RECIPIENT", help: "what would become of a mail, and by which entries", bind: bindGreylistShow},
+		{path: "greylist allow", args: "[DOMAIN@]CLIENT", help: "never delay a client", bind: bindGreylistAllow},
+		{path: "greylist delete", help: "forget entries", bind: bindGreylistDelete, words: kinds},
+		{path: "greylist stats", help: "count entries by their state", bind: bindGreylistStats},
+		{path: "greylist import", help: "take over what postgrey or sqlgrey has remembered", bind: bindGreylistImport},
+	}}
+}
+
 // greylistFilter binds the flags that select entries.
 func greylistFilter(fs *pflag.FlagSet) *policyd.GreylistFilter {
 	f := new(policyd.GreylistFilter)

@@ -7,15 +7,14 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/policyd"
 )
 
-// policydClient binds the flag that finds the policy daemon.
-func policydClient(fs *pflag.FlagSet) *admin.Client {
-	c := &admin.Client{Daemon: policyd.ProgramName}
-	fs.StringVar(&c.Path, "admin", policyd.DefaultAdminPath, "admin `socket` of "+policyd.ProgramName)
-	return c
+func ownersGroup() group {
+	return group{"owners", "Ask who may use which envelope sender.", []command{
+		{path: "owners check", args: "SENDER LOGIN", help: "may LOGIN use the envelope sender SENDER, and by which entry", bind: bindOwnersCheck},
+		{path: "owners list", args: "LOGIN [SENDER ...]", help: "which senders LOGIN owns, as far as the tables can be read backwards", bind: bindOwnersList},
+	}}
 }
 
 func bindOwnersCheck(fs *pflag.FlagSet) runner {

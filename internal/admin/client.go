@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,19 +16,22 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/postern-mail/postern/internal/daemon"
 )
 
 // Client asks one daemon. Each call has a connection of its own, so a Client
 // needs no closing and may be used by several goroutines.
 type Client struct {
-	Path   string // of the daemon's admin socket
-	Daemon string // the daemon's name, for messages, such as "postern-policyd"
+	Path    string // of the daemon's admin socket; host:port on other networks
+	Network string // "" is unix
+	Daemon  string // the daemon's name, for messages, such as "postern-policyd"
 }
 
 // Call runs a command. args and result are encoded and decoded as JSON; nil
 // args sends none, a nil result drops it. progress hears of every progress line; nil
 // drops them. A failure that the daemon reports is an *[Error]. Errors of
-// connecting name the path and the mend and wrap fs.ErrNotExist,
+// connecting name the path and what to fix, and wrap fs.ErrNotExist,
 // fs.ErrPermission or syscall.ECONNREFUSED. When ctx ends, the daemon stops working too.
 func (c Client) Call(ctx context.Context, command string, args, result any, progress func(json.RawMessage)) error {
 	line, err := encodeRequest(command, args)
@@ -35,7 +39,7 @@ func (c Client) Call(ctx context.Context, command string, args, result any, prog
 		return fmt.Errorf("admin command %s: %w", command, err)
 	}
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", c.Path)
+	conn, err := dialer.DialContext(ctx, cmp.Or(c.Network, daemon.NetworkUnix), c.Path)
 	if err != nil {
 		return c.explain(err)
 	}
@@ -131,7 +135,7 @@ func parseReply(line []byte) (reply, error) {
 	return r, nil
 }
 
-// explain adds the mend to an error of connecting.
+// explain adds what to fix to an error of connecting.
 func (c Client) explain(err error) error {
 	name := c.Daemon
 	if name == "" {

@@ -1,0 +1,53 @@
+package admin
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/daemon"
+)
+
+// queueDirectory is where the daemons look for relative paths by default.
+const queueDirectory = "/var/spool/postfix"
+
+// SetEndpoint sets where c connects. The spelling is that of the daemons' --admin
+// (unix:PATH, inet:HOST:PORT); a plain path is a unix socket.
+func (c *Client) SetEndpoint(spelling string) error {
+	if spelling == "" {
+		return errors.New("no endpoint; write unix:PATH, as --admin of the daemon has it")
+	}
+	if !isEndpoint(spelling) {
+		c.Network, c.Path = daemon.NetworkUnix, spelling
+		return nil
+	}
+	e, err := daemon.ParseEndpoint(spelling, queueDirectory)
+	switch {
+	case err != nil:
+		return err
+	case e.Network == daemon.NetworkSystemd:
+		return errors.New("systemd: names no address; write unix:PATH, with the path of the socket unit")
+	case e.Suffix != nil:
+		return errors.New("an admin endpoint takes nothing after \"=\"; write unix:PATH")
+	}
+	c.Network, c.Path = e.Network, e.Address
+	return nil
+}
+
+// isEndpoint reports whether s is spelled like an endpoint of the daemons. A path
+// with a colon in it is none, unless it starts with one of their words.
+func isEndpoint(s string) bool {
+	for _, word := range []string{"unix:", "inet:", "systemd:"} {
+		if strings.HasPrefix(s, word) {
+			return true
+		}
+	}
+	return s == "systemd"
+}
+
+// Endpoint is where c connects, as the daemons spell it.
+func (c *Client) Endpoint() string {
+	if c.Network == daemon.NetworkTCP {
+		return "inet:" + c.Path
+	}
+	return "unix:" + c.Path
+}
