@@ -91,7 +91,7 @@ func splitResults(value string) ([][]string, error) {
 			w.parts = append(w.parts, nil)
 		case b == '"':
 			var text string
-			if text, n = unquote(value[i:]); n < 0 {
+			if text, n = mailaddr.Unquote(value[i:]); n < 0 {
 				return nil, errors.New("quoted string without an end")
 			}
 			w.add(text, false)
@@ -132,24 +132,6 @@ func (w *words) endWord() {
 		w.word.Reset()
 	}
 	w.open, w.glued, w.space = false, false, false
-}
-
-// unquote gives the content of the quoted string that s begins with, and its
-// length there, -1 when it has no end.
-func unquote(s string) (string, int) {
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '"':
-			return b.String(), i + 1
-		case '\\':
-			if i++; i == len(s) {
-				return "", -1
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return "", -1
 }
 
 // sawPass tells whether the set reports that DMARC passed for a domain.

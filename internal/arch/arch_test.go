@@ -49,8 +49,8 @@ var rows = []row{
 
 	{"milter/wire/...", []string{"milter/wire/..."}},
 	{"milter/authres", []string{"internal/mailaddr"}},
-	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "milter/authres", "internal/dkim", "internal/dmarc", "internal/record"})},
-	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
+	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "milter/authres", "internal/author", "internal/dkim", "internal/record"})},
+	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/author", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
 	{"greylist/...", []string{"greylist/...", "internal/breaker"}},
@@ -58,7 +58,7 @@ var rows = []row{
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
-	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/spf", "internal/dkim"})},
+	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/author", "internal/spf", "internal/dkim"})},
 	{"internal/ownership", []string{"internal/postmap", "internal/mailaddr"}},
 	{"internal/postmap", []string{"internal/postmap/...", "internal/mailaddr"}},
 	{"internal/postmap/sql", []string{"internal/postmap/conf", "internal/postmap/remote", "internal/postmap/mapfile"}},
@@ -69,6 +69,7 @@ var rows = []row{
 
 	{"internal/breaker", nil},
 	{"internal/allowlist/...", []string{"internal/mailaddr"}},
+	{"internal/author/...", []string{"internal/mailaddr"}},
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
 	{"internal/resolver/...", []string{"internal/resolver/...", "internal/breaker"}},
 	{"internal/record/...", nil},
@@ -89,7 +90,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/breaker"}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/breaker"}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

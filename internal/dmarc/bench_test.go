@@ -1,9 +1,9 @@
 package dmarc
 
 import (
-	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -11,24 +11,6 @@ func BenchmarkParseRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		ParseRecord("v=DMARC1; p=reject; sp=quarantine; adkim=r; aspf=r; rua=mailto:dmarc@example.com; ruf=mailto:dmarc@example.com; fo=1")
-	}
-}
-
-func BenchmarkParseFrom(b *testing.B) {
-	for name, value := range map[string]string{
-		"plain":    ` "Alice, of Example" <alice@example.com>`,
-		"thousand": strings.Repeat(" Alice <alice@example.com>,", MaxAddresses-1) + " x@example.com",
-		"comments": strings.Repeat("(", 20_000) + "a@example.com",
-		"quotes":   strings.Repeat(`"a`, 20_001) + "a@example.com",
-		"unicode":  strings.Repeat("@\u00fc", 20_000),
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			header := pairs([][2]string{{"To", "x"}, {"From", value}})
-			for b.Loop() {
-				ParseFrom(header)
-			}
-		})
 	}
 }
 
@@ -44,7 +26,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			m := Message{Author: Author{Domains: []string{domains[0]}}, Signatures: []Signature{{domains[2], SignaturePass}}}
+			m := Message{Author: author.Author{Domains: []string{domains[0]}}, Signatures: []Signature{{domains[2], SignaturePass}}}
 			m.SPF.Status, m.SPF.Domain = spf.Pass, domains[1]
 			e := Evaluator{Resolver: fullZone{z}}
 			for b.Loop() {

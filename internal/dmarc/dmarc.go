@@ -25,11 +25,13 @@
 //   - No panics, no goroutines, no state between mails, no logging.
 package dmarc
 
+import "github.com/postern-mail/postern/internal/author"
+
 // Bounds on what one mail can cause.
 const (
-	MaxDomains     = 5  // author domains that are judged; a mail with more is PermError
-	MaxIdentifiers = 32 // distinct authenticated domains that are compared
-	MaxWalkQueries = 8  // questions of one tree walk (RFC 9989 section 4.10)
+	MaxDomains     = author.MaxDomains // that are judged of one From; a mail with more is PermError
+	MaxIdentifiers = 32                // distinct authenticated domains that are compared
+	MaxWalkQueries = 8                 // questions of one tree walk (RFC 9989 section 4.10)
 )
 
 // Status is a result of DMARC, as Authentication-Results spells it.
@@ -52,13 +54,13 @@ const (
 	Aligned        Reason = "aligned"
 	NotAligned     Reason = "not_aligned"
 	NoRecord       Reason = "no_record"
-	BadRecord      Reason = "bad_record"       // neither a valid policy nor a valid rua (section 4.10.1)
-	DNSPolicy      Reason = "dns_policy"       // the policy could not be looked up
-	DNSAlignment   Reason = "dns_alignment"    // an identifier that might align could not be settled
-	FromMissing    Reason = "from_missing"     // no From field, or an empty one
-	FromNoDomain   Reason = "from_no_domain"   // well-formed, but nobody in it has a domain
-	FromUnusable   Reason = "from_unusable"    // an address whose domain cannot be judged
-	TooManyDomains Reason = "too_many_domains" // more than MaxDomains in From
+	BadRecord      Reason = "bad_record"                  // neither a valid policy nor a valid rua (section 4.10.1)
+	DNSPolicy      Reason = "dns_policy"                  // the policy could not be looked up
+	DNSAlignment   Reason = "dns_alignment"               // an identifier that might align could not be settled
+	FromMissing           = Reason(author.Missing)        // no From field, or an empty one
+	FromNoDomain          = Reason(author.NoDomain)       // well-formed, but no one in it has a domain
+	FromUnusable          = Reason(author.Unusable)       // an address whose domain cannot be judged
+	TooManyDomains        = Reason(author.TooManyDomains) // more than MaxDomains in From
 )
 
 // Policy is what a domain asks for mail that fails. The zero value is "not

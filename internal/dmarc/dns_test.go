@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -60,7 +61,7 @@ func TestRealDNS(t *testing.T) {
 	e := Evaluator{Resolver: z}
 	for _, tt := range tests {
 		t.Run(tt.domain[:min(len(tt.domain), 40)], func(t *testing.T) {
-			v := e.Evaluate(t.Context(), Message{Author: Author{Domains: []string{tt.domain}}}).Verdict
+			v := e.Evaluate(t.Context(), Message{Author: author.Author{Domains: []string{tt.domain}}}).Verdict
 			if v.Status != tt.status || v.Policy != tt.policy || v.NonExistent != tt.missing || (v.Err != nil) != (tt.status == TempError) {
 				t.Errorf("got %s %q, missing %v (%v); want %s %q, %v", v.Status, v.Policy, v.NonExistent, v.Err, tt.status, tt.policy, tt.missing)
 			}
@@ -79,7 +80,7 @@ func TestStorm(t *testing.T) {
 	z := resolvertest.NewZone(t, zone.String())
 	e := Evaluator{Resolver: z}
 	for domain, want := range map[string]Status{"storm.example": Fail, "several.example": None} {
-		r := e.Evaluate(t.Context(), Message{Author: Author{Domains: []string{domain}}})
+		r := e.Evaluate(t.Context(), Message{Author: author.Author{Domains: []string{domain}}})
 		if r.Verdict.Status != want {
 			t.Errorf("%s: got %s (%v), want %s", domain, r.Verdict.Status, r.Verdict.Err, want)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -16,7 +17,7 @@ type Evaluator struct {
 
 // Message is what is known of one mail.
 type Message struct {
-	Author     Author
+	Author     author.Author
 	SPF        spf.MailFromResult
 	Signatures []Signature
 	// Sample is a number from 0 to 99, drawn for the mail. With MethodPSL, a
@@ -26,7 +27,7 @@ type Message struct {
 
 // Report is the verdict on one mail.
 type Report struct {
-	Author Author
+	Author author.Author
 	// Verdict is the strictest of the Results or, when the From header as such
 	// cannot be judged, a PermError or None without a domain.
 	Verdict Result
@@ -95,10 +96,10 @@ type Evaluation struct {
 
 // Start looks up the policies of the author's domains, which can be done before
 // SPF and DKIM have spoken. It returns when done or when ctx is.
-func (e *Evaluator) Start(ctx context.Context, author Author) *Evaluation {
+func (e *Evaluator) Start(ctx context.Context, from author.Author) *Evaluation {
 	f := newFinder(e.Resolver)
-	for i, domain := range author.Domains {
-		own, done := turn(ctx, len(author.Domains)-i)
+	for i, domain := range from.Domains {
+		own, done := turn(ctx, len(from.Domains)-i)
 		f.discover(own, e.Method, domain) // the finder remembers
 		done()
 	}
@@ -230,13 +231,13 @@ func (f *finder) compare(ctx context.Context, r Result, ids []Identifier) Compar
 }
 
 // strictest chooses the result that counts (RFC 9989 section 11.5).
-func strictest(author Author, results []Result) Result {
-	verdict := Result{Status: PermError, Reason: author.Defect}
-	if author.Defect == FromNoDomain {
+func strictest(from author.Author, results []Result) Result {
+	verdict := Result{Status: PermError, Reason: Reason(from.Defect)}
+	if from.Defect == author.NoDomain {
 		verdict.Status = None
 	}
 	for i, r := range results {
-		if i == 0 && author.Defect == "" || severity(r) > severity(verdict) {
+		if i == 0 && from.Defect == "" || severity(r) > severity(verdict) {
 			verdict = r
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -138,8 +139,8 @@ func goldenText(t testing.TB, s string) string {
 	}
 }
 
-func (g *golden) author() Author {
-	return ParseFrom(pairs(g.header))
+func (g *golden) author() author.Author {
+	return author.ParseFrom(pairs(g.header))
 }
 
 func pairs(header [][2]string) iter.Seq2[string, string] {

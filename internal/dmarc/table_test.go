@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/spf"
@@ -62,8 +63,8 @@ func situation(fields map[string]string, v dmarc.Result) verify.Situation {
 func FuzzEvaluate(f *testing.F) {
 	f.Add("v=DMARC1; p=reject; psd=n", "v=DMARC1; p=none; psd=y", "a.b.c.d.e.f.g.h.i.j", "b.c.d", "c.d", uint8(3))
 	f.Add("v=DMARC1; p=reject; np=none", "SERVFAIL", "x.y.z", "y.z", "z", uint8(0))
-	f.Fuzz(func(t *testing.T, first, second, author, mailFrom, signer string, at uint8) {
-		domain, err := mailaddr.ParseDomain(author)
+	f.Fuzz(func(t *testing.T, first, second, from, mailFrom, signer string, at uint8) {
+		domain, err := mailaddr.ParseDomain(from)
 		if err != nil {
 			return
 		}
@@ -77,7 +78,7 @@ func FuzzEvaluate(f *testing.F) {
 				z.Add(name, "TXT", text)
 			}
 		}
-		m := dmarc.Message{Author: dmarc.Author{Domains: []string{domain}}, Signatures: []dmarc.Signature{{signer, dmarc.SignaturePass}}}
+		m := dmarc.Message{Author: author.Author{Domains: []string{domain}}, Signatures: []dmarc.Signature{{signer, dmarc.SignaturePass}}}
 		m.SPF.Status, m.SPF.Domain = spf.Pass, mailFrom
 		for _, method := range []dmarc.Method{dmarc.MethodTreeWalk, dmarc.MethodPSL} {
 			e := dmarc.Evaluator{Resolver: z.Full(), Method: method}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -79,7 +80,7 @@ func TestIsBelow(t *testing.T) {
 // TestQuestionsAreBounded gives a mail all that costs questions.
 func TestQuestionsAreBounded(t *testing.T) {
 	z := newZone()
-	var author Author
+	var author author.Author
 	m := Message{}
 	for i := range MaxDomains {
 		org := fmt.Sprintf("org%d.example", i)
@@ -110,7 +111,7 @@ func TestCancelled(t *testing.T) {
 	z.add("_dmarc.example.com", "TXT", "v=DMARC1; p=reject")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	m := Message{Author: Author{Domains: []string{"example.com"}}}
+	m := Message{Author: author.Author{Domains: []string{"example.com"}}}
 	m.SPF.Status, m.SPF.Domain = spf.Pass, "example.com"
 	e := Evaluator{Resolver: z}
 	r := e.Evaluate(ctx, m)

@@ -1,5 +1,7 @@
 package mailaddr
 
+import "strings"
+
 // QuoteEnd gives the length of the quoted string of RFC 5322 section 3.2.4 that s
 // begins with, both quotes included, and -1 when it has no end. s must not be
 // empty.
@@ -31,4 +33,18 @@ func CommentEnd(s string) int {
 		}
 	}
 	return -1
+}
+
+// Unquote returns the content of the quoted string that s begins with, without
+// its quotes and backslashes, and the length that QuoteEnd returns.
+func Unquote(s string) (text string, length int) {
+	end := QuoteEnd(s)
+	if end < 0 {
+		return "", end
+	}
+	text = s[1 : end-1]
+	if strings.IndexByte(text, '\\') >= 0 {
+		text = unescape(text)
+	}
+	return text, end
 }

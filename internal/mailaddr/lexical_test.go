@@ -16,3 +16,17 @@ func TestEnds(t *testing.T) {
 		}
 	}
 }
+
+func TestUnquote(t *testing.T) {
+	tests := []struct {
+		text, want string
+		length     int
+	}{
+		{`"a b"c`, "a b", 5}, {`""`, "", 2}, {`"a\"b\\" x`, `a"b\`, 8}, {`"a`, "", -1}, {`"a\"`, "", -1},
+	}
+	for _, tt := range tests {
+		if got, n := Unquote(tt.text); got != tt.want || n != tt.length {
+			t.Errorf("%s: %q, %d; want %q, %d", tt.text, got, n, tt.want, tt.length)
+		}
+	}
+}

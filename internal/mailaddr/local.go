@@ -48,36 +48,17 @@ func splitExternal(text string) (local, domain string, bare bool, err Problem) {
 
 // splitQuoted reads a quoted-string (RFC 5321 section 4.1.2) and what follows.
 func splitQuoted(text string) (local, domain string, bare bool, err Problem) {
-	end, escaped := closingQuote(text)
+	local, end := Unquote(text)
 	if end < 0 {
 		return "", "", false, ErrQuote
 	}
-	local = text[1:end]
-	if escaped {
-		local = unescape(local)
-	}
-	switch rest := text[end+1:]; {
+	switch rest := text[end:]; {
 	case rest == "":
 		return local, "", true, ""
 	case rest[0] == '@':
 		return local, rest[1:], false, ""
 	}
 	return "", "", false, ErrQuote
-}
-
-// closingQuote gives the index of the quote that ends the string text begins
-// with, -1 if there is none, and whether a backslash stands inside.
-func closingQuote(text string) (end int, escaped bool) {
-	for i := 1; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			escaped = true
-			i++
-		case '"':
-			return i, escaped
-		}
-	}
-	return -1, escaped
 }
 
 func unescape(s string) string {

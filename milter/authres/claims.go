@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
 // Claims reports whether an Authentication-Results field with this value
@@ -46,39 +48,23 @@ func firstWord(value string) string {
 // false when a comment or a quoted string does not end.
 func headOf(value string) (head string, ok bool) {
 	var b strings.Builder
-	depth, quoted := 0, false
-	for i := 0; i < len(value); i++ {
-		c := value[i]
-		switch {
-		case c == '\\' && (depth > 0 || quoted):
-			if i++; i < len(value) && depth == 0 {
-				b.WriteByte(value[i])
-			}
-		case depth > 0:
-			depth += nesting(c)
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-			b.WriteByte(c)
-		case c == '(':
-			depth++
-		case c == ';':
+	for len(value) > 0 {
+		text, n := value[:1], 1
+		switch value[0] {
+		case ';':
 			return b.String(), true
-		default:
-			b.WriteByte(c)
+		case '(':
+			text, n = "", mailaddr.CommentEnd(value)
+		case '"':
+			text, n = mailaddr.Unquote(value)
 		}
+		if n < 0 {
+			return b.String(), false
+		}
+		b.WriteString(text)
+		value = value[n:]
 	}
-	return b.String(), depth == 0 && !quoted
-}
-
-func nesting(c byte) int {
-	switch c {
-	case '(':
-		return 1
-	case ')':
-		return -1
-	}
-	return 0
+	return b.String(), true
 }
 
 // names reports whether a head names want: as one of its words, whatever

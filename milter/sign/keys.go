@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
@@ -106,9 +107,9 @@ func (k *Keys) Dirs() []string { return slices.Clone(k.dirs) }
 // choose returns the keys for mail of an author. The keys of his own domain come
 // from the folder and from the signing table; with subdomains, the nearest
 // parent that has keys in the folder stands in for a domain that has none.
-func (k *Keys) choose(a author, subdomains bool) []*Key {
+func (k *Keys) choose(a author.Mailbox, subdomains bool) []*Key {
 	keys := slices.Clone(k.table.choose(a))
-	for domain := a.domain; ; {
+	for domain := a.Domain; ; {
 		for _, key := range k.byDomain[domain] {
 			if !slices.Contains(keys, key) {
 				keys = append(keys, key)

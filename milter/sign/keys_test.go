@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/author"
 )
 
 // testRSA is made once: it is the slow part of these tests.
@@ -213,7 +215,7 @@ func TestChoose(t *testing.T) {
 		{"com", true, ""},
 	}
 	for _, tt := range tests {
-		if got := names(keys.choose(author{"u", tt.domain}, tt.subdomains)); got != tt.want {
+		if got := names(keys.choose(author.Mailbox{Local: "u", Domain: tt.domain}, tt.subdomains)); got != tt.want {
 			t.Errorf("%s, subdomains %v: got %q, want %q", tt.domain, tt.subdomains, got, tt.want)
 		}
 	}

@@ -33,8 +33,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dkim"
-	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/record"
 )
 
@@ -130,11 +130,11 @@ type Message struct {
 // Message begins a mail with its whole header. Close must be called.
 func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
 	m := &Message{signer: s}
-	var a author
+	var a author.Mailbox
 	if a, m.result.Reason = readAuthor(fields); m.result.Reason != "" {
 		return m
 	}
-	m.result.Domain = a.domain
+	m.result.Domain = a.Domain
 	m.keys = s.Keys().choose(a, s.options.Subdomains)
 	if len(m.keys) == 0 {
 		m.result.Reason = record.SignNoKey
@@ -149,50 +149,48 @@ func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
 	return m
 }
 
-// readAuthor returns the one author domain of a mail, or why it has none.
-func readAuthor(fields []dkim.Field) (author, record.Reason) {
-	var from *dkim.Field
-	for i := range fields {
-		if !fields[i].Is("From") {
-			continue
-		}
-		if from != nil {
-			return author{}, record.SignSeveralFrom
-		}
-		from = &fields[i]
-	}
-	if from == nil {
-		return author{}, record.SignNoFrom
-	}
-	a, err := parseFrom(from.Value)
-	switch {
-	case errors.Is(err, errFromDomains):
-		return a, record.SignSeveralDomains
-	case err != nil:
-		return a, record.SignBadFrom
-	}
-	if reason := otherReaders(fields, a.domain); reason != "" {
-		return author{}, reason
-	}
-	return a, ""
-}
-
-// otherReaders tells why a header cannot be signed that names the domain as RFC
-// 5322 has it. Some readers take an address in the place of a display name, or
-// behind the brackets, for the author's, and we cannot vouch for that.
-func otherReaders(fields []dkim.Field, domain string) record.Reason {
-	seen := dmarc.ParseFrom(func(yield func(string, string) bool) {
+// readAuthor returns the author of a mail, if it has one domain and no reader
+// could see another one, or why it is not signed. The local part is that of the
+// first address, "" if there is none to tell.
+func readAuthor(fields []dkim.Field) (author.Mailbox, record.Reason) {
+	named := 0
+	seen := author.ParseFrom(func(yield func(string, string) bool) {
 		for i := range fields {
+			if fields[i].Is("From") {
+				named++
+			}
 			if !yield(fields[i].Name, fields[i].Value) {
 				return
 			}
 		}
 	})
+	reason := refuse(&seen, named)
+	if reason != "" {
+		return author.Mailbox{}, reason
+	}
+	a := author.Mailbox{Domain: seen.Domains[0]}
+	if len(seen.Mailboxes) > 0 {
+		a.Local = seen.Mailboxes[0].Local
+	}
+	return a, ""
+}
+
+// refuse tells why mail of an author is not signed; named counts the fields that
+// are called From by every reader.
+func refuse(seen *author.Author, named int) record.Reason {
 	switch {
-	case seen.Defect == dmarc.FromUnusable:
+	case seen.Fields == 0:
+		return record.SignNoFrom
+	case named > 1:
+		return record.SignSeveralFrom
+	case len(seen.Domains) == 0:
 		return record.SignBadFrom
-	case seen.Defect != "", len(seen.Domains) != 1, seen.Domains[0] != domain:
+	case len(seen.Domains) > 1, seen.Defect == author.TooManyDomains:
 		return record.SignSeveralDomains
+	case seen.Fields > 1:
+		return record.SignSeveralFrom
+	case seen.Defect != "":
+		return record.SignBadFrom
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
@@ -26,13 +27,13 @@ type signingTable map[string][]*Key
 
 // choose returns the keys of the most specific pattern, without those whose
 // domain would not align with the author's.
-func (t signingTable) choose(a author) []*Key {
+func (t signingTable) choose(a author.Mailbox) []*Key {
 	if len(t) == 0 {
 		return nil
 	}
-	for _, pattern := range patternsFor(mailaddr.Fold(a.local), a.domain) {
+	for _, pattern := range patternsFor(mailaddr.Fold(a.Local), a.Domain) {
 		if keys, ok := t[pattern]; ok {
-			return slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return !covers(k.Domain, a.domain) })
+			return slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return !covers(k.Domain, a.Domain) })
 		}
 	}
 	return nil

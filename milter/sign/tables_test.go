@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/author"
 )
 
 func tables(t testing.TB, keyTable, signingTable, prefix string) (*Keys, error) {
@@ -48,7 +50,7 @@ func TestSigningTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := names(keys.choose(author{tt.local, tt.domain}, false)); got != tt.want {
+		if got := names(keys.choose(author.Mailbox{Local: tt.local, Domain: tt.domain}, false)); got != tt.want {
 			t.Errorf("%s@%s in %q: got %q, want %q", tt.local, tt.domain, tt.table, got, tt.want)
 		}
 	}
@@ -104,7 +106,7 @@ func TestTableAndFolder(t *testing.T) {
 		"signing": []byte("example.com k\n"),
 	})
 	src := KeySource{Dir: dir, KeyTable: conf + "/keys", SigningTable: conf + "/signing", Group: -1}
-	if got := names(load(t, src).choose(author{"u", "example.com"}, false)); got != "a/example.com b/example.com" {
+	if got := names(load(t, src).choose(author.Mailbox{Local: "u", Domain: "example.com"}, false)); got != "a/example.com b/example.com" {
 		t.Errorf("keys %q", got)
 	}
 	src.KeyTable = conf + "/clash"

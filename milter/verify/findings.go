@@ -2,6 +2,7 @@ package verify
 
 import (
 	"github.com/postern-mail/postern/internal/arc"
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/spf"
@@ -16,7 +17,7 @@ type Findings struct {
 	IPRev    IPRev
 	DKIM     dkim.Report
 	ARC      arc.Result
-	Author   dmarc.Author
+	Author   author.Author
 	DMARC    dmarc.Report
 	// Evidence is what else speaks for or against the mail, beside its results.
 	Evidence Evidence

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -213,7 +214,7 @@ func TestHostileFrom(t *testing.T) {
 		unusable = "permerror (from_unusable dis=quarantine)"
 	)
 	const victim, own = "a@reject.example", "b@none.example"
-	thousand := strings.Repeat(own+",", dmarc.MaxAddresses-1)
+	thousand := strings.Repeat(own+",", author.MaxAddresses-1)
 	long := strings.Repeat("x.", 119) + "reject.example" // 252 octets: _dmarc does not fit before it
 	tests := []struct{ name, header, want string }{
 		{"1,000 addresses, the victim's last", "From: " + thousand + victim, spoofed},
@@ -221,10 +222,10 @@ func TestHostileFrom(t *testing.T) {
 		{"1,001 addresses, the victim's first", "From: " + victim + "," + thousand + own, spoofed},
 		{"1,001 addresses in two fields", "From: " + thousand + own + "\nFrom: " + victim, many},
 		{"six domains, the victim's last", "From: a@a.example, a@b.example, a@c.example, a@d.example, a@e.example, " + victim, many},
-		{"64 KiB, the victim's behind them", "From: " + strings.Repeat("x", dmarc.MaxFrom) + " <" + victim + ">", many},
-		{"64 KiB of blanks", "From:" + strings.Repeat(" ", dmarc.MaxFrom) + victim, many},
-		{"64 KiB in lines", "From:" + strings.Repeat(" \n ", dmarc.MaxFrom/8) + victim, spoofed},
-		{"64 KiB in another field", "From: " + strings.Repeat("x", dmarc.MaxFrom) + "\nFrom: " + victim, many},
+		{"64 KiB, the victim's behind them", "From: " + strings.Repeat("x", author.MaxField) + " <" + victim + ">", many},
+		{"64 KiB of blanks", "From:" + strings.Repeat(" ", author.MaxField) + victim, many},
+		{"64 KiB in lines", "From:" + strings.Repeat(" \n ", author.MaxField/8) + victim, spoofed},
+		{"64 KiB in another field", "From: " + strings.Repeat("x", author.MaxField) + "\nFrom: " + victim, many},
 		{"encoded address", "From: =?utf-8?b?PGFAcmVqZWN0LmV4YW1wbGU+?= <" + own + ">", harmless},
 		{"encoded address in a list", "From: =?utf-8?b?PGFAcmVqZWN0LmV4YW1wbGU+?=, <" + own + ">", spoofed},
 		{"encoded address alone", "From: =?utf-8?q?a=40reject.example?=", spoofed},

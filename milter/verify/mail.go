@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/postern-mail/postern/internal/arc"
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/spf"
@@ -34,7 +35,7 @@ type Mail struct {
 	dkim        *dkim.Verification   // nil before the header and after the end
 	arc         *arc.Verification    // the same
 	policies    *later[*dmarc.Evaluation]
-	author      dmarc.Author
+	author      author.Author
 	forged      []Position
 	broken      error // a panic: what it left is not used
 }
@@ -72,7 +73,7 @@ func (m *Mail) Refused(ctx context.Context) *Refusal {
 func (m *Mail) Header(fields []Field) {
 	defer rescue(&m.broken)
 	m.forged = forged(fields, m.authservID)
-	m.author = dmarc.ParseFrom(func(yield func(string, string) bool) {
+	m.author = author.ParseFrom(func(yield func(string, string) bool) {
 		for _, f := range fields {
 			if !yield(f.Name, f.Value) {
 				return
@@ -86,11 +87,11 @@ func (m *Mail) Header(fields []Field) {
 // what is asked at its end.
 func (m *Mail) begin(ctx context.Context, fields []Field) {
 	v := m.verifier
-	author := ""
+	from := ""
 	if len(m.author.Domains) > 0 {
-		author = m.author.Domains[0]
+		from = m.author.Domains[0]
 	}
-	m.dkim = v.dkim.Start(ctx, fields, author)
+	m.dkim = v.dkim.Start(ctx, fields, from)
 	m.arc = v.arc.Start(ctx, fields)
 	m.policies = beside(ctx, v.memory, v.options.firstDeadline(), &m.running, func(ctx context.Context) *dmarc.Evaluation {
 		return v.dmarc.Start(ctx, m.author)

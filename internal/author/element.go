@@ -1,4 +1,4 @@
-package dmarc
+package author
 
 import (
 	"iter"
@@ -16,12 +16,13 @@ type element struct {
 	after  string
 	angle  bool
 	broken bool // brackets, quotes or comments that do not match, stray octets
+	stray  bool // it ends in the ":" or ";" of a group that cannot be
 	last   byte // what ended it: ',', ';', ':' or 0 at the end of the field
 }
 
 // blank tells whether nothing is written but white space and comments.
 func (e *element) blank() bool {
-	return !e.broken && !e.angle && e.before == ""
+	return !e.broken && !e.stray && !e.angle && e.before == ""
 }
 
 // form is what an element turned out to be.
@@ -30,41 +31,52 @@ type form uint8
 const (
 	formAddress form = iota // an address with a domain
 	formName                // well-formed, without a domain: a bare word, a group, "<>"
+	formUnusual             // an address with a domain, which some readers see otherwise
 	formBroken
 )
 
-// domain gives the domain of a well-formed address. A domain that comes with
-// formBroken is one reading among others.
-func (e *element) domain() (string, form) {
+// mailbox returns the address of the element, without a domain or a local part
+// that cannot be told. One that comes with formBroken is a reading among others.
+func (e *element) mailbox() (Mailbox, form) {
 	addr, name := e.before, ""
 	if e.angle {
 		addr, name = e.inside, e.before
 	}
-	switch {
-	case e.broken, e.after != "", hasBareAt(name):
-		return "", formBroken
-	case e.last == ':' && !e.angle && !hasBareAt(addr):
-		return "", formName // the name of a group
-	case e.last == ':':
-		return "", formBroken
+	broken := e.broken || e.stray || e.after != "" || hasBareAt(name)
+	if !broken && e.last == ':' && !e.angle && !hasBareAt(addr) {
+		return Mailbox{}, formName // the name of a group
 	}
+	m, f := parseAddress(addr)
+	m.Name = name
+	if broken || e.last == ':' {
+		f = formBroken
+	}
+	return m, f
+}
+
+// parseAddress reads an address without its display name.
+func parseAddress(addr string) (Mailbox, form) {
 	at := strings.LastIndexByte(addr, '@')
 	if at < 0 {
-		return "", formName
+		return Mailbox{}, formName
 	}
 	local, domain := strings.TrimSpace(addr[:at]), strings.TrimSpace(addr[at+1:])
 	if literal := mailaddr.Parse("x@" + domain); literal.IsLiteral() && literal.IsValid() && isLocal(local) {
-		return "", formName
+		return Mailbox{}, formName
 	}
 	// Space around dots is obsolete syntax, and some readers stop there.
 	parsed, err := mailaddr.ParseDomain(joinDots(domain))
-	switch {
-	case err != nil:
-		return "", formBroken
-	case strings.Contains(domain, " "), !isLocal(local):
-		return parsed, formBroken
+	if err != nil {
+		return Mailbox{}, formBroken
 	}
-	return parsed, formAddress
+	if !isLocal(local) {
+		return Mailbox{Domain: parsed}, formUnusual
+	}
+	m := Mailbox{Local: local, Domain: parsed}
+	if strings.Contains(domain, " ") {
+		return m, formUnusual
+	}
+	return m, formAddress
 }
 
 // joinDots drops the space around dots.
@@ -209,11 +221,11 @@ func (s *scanner) ends(b byte, e *element) bool {
 	case ',':
 		return true
 	case ':':
-		e.broken = e.broken || s.group
+		e.stray = e.stray || s.group
 		s.group = true
 		return true
 	case ';':
-		e.broken = e.broken || !s.group
+		e.stray = e.stray || !s.group
 		s.group = false
 		return true
 	}

@@ -1,0 +1,39 @@
+package author
+
+import (
+	"io"
+	"mime"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+)
+
+// decodeWords decodes the encoded-words of RFC 2047 wherever they stand, and
+// tells whether there were any. Unknown charsets are taken as they are.
+func decodeWords(text string) (string, bool) {
+	if !strings.Contains(text, "=?") {
+		return "", false
+	}
+	d := mime.WordDecoder{CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil }}
+	decoded, err := d.DecodeHeader(text)
+	return decoded, err == nil && decoded != text
+}
+
+// decodeName returns a display name without its quotes and encoded-words.
+func decodeName(name string) string {
+	var b strings.Builder
+	for len(name) > 0 {
+		text, n := name[:1], 1
+		if name[0] == '"' {
+			if inner, end := mailaddr.Unquote(name); end > 0 {
+				text, n = inner, end
+			}
+		}
+		b.WriteString(text)
+		name = name[n:]
+	}
+	if decoded, ok := decodeWords(b.String()); ok {
+		return decoded
+	}
+	return b.String()
+}
