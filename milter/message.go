@@ -130,7 +130,8 @@ type message struct {
 	Message
 	session  Session
 	settings *Settings
-	work     Work // nil once the message is settled
+	release  func() // of the settings
+	work     Work   // nil once the message is settled
 	bodyErr  error
 	ctx      context.Context // ends with the message; the library's callbacks have none
 	cancel   context.CancelFunc

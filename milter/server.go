@@ -24,13 +24,13 @@
 package milter
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	library "github.com/emersion/go-milter"
@@ -60,7 +60,14 @@ const (
 	VerifyOnly               // nothing is ours
 )
 
-// Settings may change while the server runs; a message keeps those of its MAIL.
+// Source gives each message its settings.
+type Source interface {
+	// Pin returns the settings for a message that begins now. What they hold
+	// stays usable until release is called, once, when the message is over.
+	Pin() (s *Settings, release func())
+}
+
+// Settings hold for a message from its MAIL on.
 type Settings struct {
 	Sign   Handler // nil: mail of this role passes untouched
 	Verify Handler
@@ -79,6 +86,17 @@ type Settings struct {
 	CommandTimeout time.Duration // for a recipient or a header; 0 is the default
 }
 
+// Pin implements [Source] for settings that never change.
+func (s Settings) Pin() (*Settings, func()) { return &s, func() {} }
+
+func (s *Settings) finishTimeout() time.Duration {
+	return cmp.Or(max(s.FinishTimeout, 0), DefaultFinishTimeout)
+}
+
+func (s *Settings) commandTimeout() time.Duration {
+	return cmp.Or(max(s.CommandTimeout, 0), DefaultCommandTimeout)
+}
+
 // Options hold for the server's whole life.
 type Options struct {
 	Log     *zap.Logger // records and panics; nil drops them
@@ -94,34 +112,21 @@ type Options struct {
 // Server serves milter connections. It is made by [New].
 type Server struct {
 	opts     Options
-	settings atomic.Pointer[Settings]
+	settings Source
 	report   reporter
 	buffers  wire.Buffers
 	macros   map[library.Stage][]string
 }
 
-// New makes a server.
-func New(o Options, s Settings) *Server {
+// New makes a server whose messages get their settings from a source.
+func New(o Options, s Source) *Server {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
-	server := &Server{opts: o, report: reporter{o.Log, o.Counter}, macros: macroList()}
-	server.Reconfigure(s)
-	return server
-}
-
-// Reconfigure replaces the settings for messages that begin from now on.
-func (s *Server) Reconfigure(settings Settings) {
-	if settings.FinishTimeout <= 0 {
-		settings.FinishTimeout = DefaultFinishTimeout
-	}
-	if settings.CommandTimeout <= 0 {
-		settings.CommandTimeout = DefaultCommandTimeout
-	}
-	s.settings.Store(&settings)
+	return &Server{opts: o, settings: s, report: reporter{o.Log, o.Counter}, macros: macroList()}
 }
 
 // What the milter may do, and what it leaves out of the protocol. No reply is sent

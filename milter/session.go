@@ -113,9 +113,9 @@ func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) 
 	return s.guarded(func() library.Response {
 		s.drop()
 		m := newMessage(s.ctx, wire.Args(s.guard.Payload()), s.peer, s.guard.Macros(), time.Now())
-		m.settings = s.server.settings.Load()
-		m.Role = m.settings.role(s.kind, &m.session, &m.Message)
+		m.settings, m.release = s.server.settings.Pin()
 		s.msg = m
+		m.Role = m.settings.role(s.kind, &m.session, &m.Message)
 		work, answer, err := s.begin(m)
 		m.work = work
 		answer = s.judge(answer, err)
@@ -180,6 +180,7 @@ func (s *session) endMessage() {
 		return
 	}
 	s.msg = nil
+	defer m.release()
 	m.cancel()
 	if m.work != nil {
 		m.work.Close()
@@ -209,7 +210,7 @@ func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
 		if !ok {
 			return replyTo(Answer{})
 		}
-		ctx, cancel := context.WithTimeout(m.ctx, m.settings.CommandTimeout)
+		ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
 		defer cancel()
 		a, err := gate.Recipient(ctx, to)
 		return s.answerRecipient(s.judge(a, err), to.Raw, since)
@@ -255,7 +256,7 @@ func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.
 		if s.guard.HeaderOverflow() {
 			return s.answer(headerTooLarge(), since)
 		}
-		ctx, cancel := context.WithTimeout(m.ctx, m.settings.CommandTimeout)
+		ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
 		defer cancel()
 		a, err := m.work.Headers(ctx)
 		return s.answer(s.judge(a, err), since)
@@ -307,7 +308,7 @@ func (s *session) finish() (Decision, error) {
 	if m.bodyErr != nil {
 		return Decision{}, m.bodyErr
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, m.settings.FinishTimeout)
+	ctx, cancel := context.WithTimeout(m.ctx, m.settings.finishTimeout())
 	defer cancel()
 	p := startPulse(s.guard.Progress, cancel)
 	defer p.stop()

@@ -341,18 +341,53 @@ func TestNoHandler(t *testing.T) {
 	}
 }
 
-func TestReconfigure(t *testing.T) {
+// pins gives the settings of now, and counts who uses them.
+type pins struct {
+	now  *milter.Settings
+	used map[*milter.Settings]int
+}
+
+func (p *pins) Pin() (*milter.Settings, func()) {
+	s := p.now
+	p.used[s]++
+	return s, func() { p.used[s]-- }
+}
+
+// A message keeps the settings of its MAIL, and lets go of them when it is over.
+func TestMessagePinsItsSettings(t *testing.T) {
 	reject := &spy{begin: func(*milter.Session, *milter.Message) (milter.Answer, error) {
 		return milter.Answer{Verdict: milter.Reject}, nil
 	}}
-	server := milter.New(milter.Options{}, milter.Settings{Verify: new(spy)})
-	path := wiretest.Listen(t, func(ctx context.Context, conn net.Conn) { server.ServeConn(ctx, conn, milter.VerifyOnly) })
+	before, after := &milter.Settings{Verify: new(spy)}, &milter.Settings{Verify: reject}
+	source := &pins{now: before, used: make(map[*milter.Settings]int)}
+	server := milter.New(milter.Options{}, source)
+	ended := make(chan struct{})
+	path := wiretest.Listen(t, func(ctx context.Context, conn net.Conn) {
+		server.ServeConn(ctx, conn, milter.VerifyOnly)
+		close(ended)
+	})
 	c := open(t, path)
 	passes(t, c)
 	wantReply(t, "MAIL", c.Mail("<a@example.org>"), "continue")
-	server.Reconfigure(milter.Settings{Verify: reject})
+	if n := source.used[before]; n != 1 {
+		t.Errorf("%d users of the settings of a message", n)
+	}
+	source.now = after
 	wantReply(t, "RCPT of the old message", c.Rcpt("<b@example.com>"), "continue")
+	if n := source.used[before]; n != 1 {
+		t.Errorf("%d users of the settings of a message under way", n)
+	}
 	wantReply(t, "next MAIL", c.Mail("<a@example.org>"), "550 5.7.1 Message rejected")
+	if source.used[before] != 0 || source.used[after] != 0 {
+		t.Errorf("%v are in use after their messages", source.used)
+	}
+	source.now = before
+	wantReply(t, "MAIL", c.Mail("<a@example.org>"), "continue")
+	c.Close()
+	<-ended
+	if source.used[before] != 0 {
+		t.Error("the settings are in use after the session")
+	}
 }
 
 // A disconnect at any stage ends the work of that message and nothing else.

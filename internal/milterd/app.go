@@ -2,13 +2,14 @@ package milterd
 
 import (
 	"context"
+	"maps"
 
+	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
-	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/milter"
 )
 
@@ -22,65 +23,52 @@ const (
 const daemonName = "milterd"
 
 // Main runs the daemon to its end and returns the exit status.
-func Main(p service.Process) int { return service.Main(new(app), p) }
+func Main(p service.Process) int { return service.Main(app{}, p) }
 
 // app is the daemon as the service package drives it.
-type app struct {
-	runtime service.Runtime
-	server  *milter.Server // made when the first state comes into force
-	current current
-	dmarc   *dmarcMetrics // see counts
+type app struct{}
+
+func (app) Name() string   { return ProgramName }
+func (app) Daemon() string { return daemonName }
+
+func (app) Configure(args, environ []string) (service.Settings[*state], error) {
+	return configure(args, environ)
 }
 
-// counts are those of all states; the first state is built before there is
-// anywhere to register them.
-func (a *app) counts() *dmarcMetrics {
-	if a.dmarc == nil {
-		a.dmarc = newDMARCMetrics()
+// Start wires connections to the state in force. How long the server drains, the
+// first state says: it cannot be changed later.
+func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
+	c := &current{inForce}
+	r.Metrics.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
+	for _, room := range rooms() {
+		if room.metrics != nil {
+			r.Metrics.Registerer().MustRegister(room.metrics(c)...)
+		}
 	}
-	return a.dmarc
-}
-
-func (*app) Name() string   { return ProgramName }
-func (*app) Daemon() string { return daemonName }
-
-func (a *app) Configure(args, environ []string) (service.Settings, error) {
-	s, err := configure(args, environ)
-	s.app = a
-	return s, err
-}
-
-// Start wires connections to the server.
-func (a *app) Start(r service.Runtime) service.Traffic {
-	a.runtime = r
-	r.Metrics.Registerer().MustRegister(newKeyCollector(&a.current), dns.NewCollector(a.current.resolverStats),
-		dnslists.NewCollector(a.current.zones), newHoldCollector(&a.current))
-	r.Metrics.Registerer().MustRegister(a.counts().collectors()...)
+	first, release := c.Acquire()
+	defer release()
+	server := milter.New(milter.Options{
+		Log:          r.Log,
+		Counter:      counter{r.Metrics},
+		DrainTimeout: first.settings.milterDrain(),
+	}, c)
 	return service.Traffic{
 		Handler: func(ctx context.Context, conn *daemon.Conn) {
-			a.server.ServeConn(ctx, conn, kind(conn.Socket.Flag))
+			server.ServeConn(ctx, conn, kind(conn.Socket.Flag))
 		},
-		Commands: a.commands(),
+		Commands: commands(c),
 	}
 }
 
-// apply puts a state in force. Only the first one says how long the server
-// drains: the time cannot be changed later.
-func (a *app) apply(s *state) {
-	if a.server == nil {
-		a.server = milter.New(milter.Options{
-			Log:          a.runtime.Log,
-			Counter:      counter{a.runtime.Metrics},
-			DrainTimeout: s.settings.milterDrain(),
-		}, s.milter)
-	} else {
-		a.server.Reconfigure(s.milter)
+// commands are what the postern command may ask of this daemon.
+func commands(c *current) map[string]admin.Handler {
+	all := make(map[string]admin.Handler)
+	for _, room := range rooms() {
+		if room.commands != nil {
+			maps.Copy(all, room.commands(c))
+		}
 	}
-	old := a.current.Swap(s)
-	s.start()
-	if old != nil {
-		old.close()
-	}
+	return all
 }
 
 // counter gives the server's records to the metrics.

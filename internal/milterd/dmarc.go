@@ -2,17 +2,16 @@ package milterd
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
-	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/milter/sign"
 	"github.com/postern-mail/postern/milter/verify"
@@ -24,15 +23,8 @@ const defaultEvidenceList = "zen.spamhaus.org=127.0.0.[2..11;30]*1"
 
 const maxEvidenceThreshold = 100_000
 
-// Words of --shadow.
-const (
-	wordSPF   = "spf"
-	wordDMARC = "dmarc"
-	wordAll   = "all"
-)
-
-// dmarcOptions say what follows from the verdict of DMARC.
-type dmarcOptions struct {
+// dmarcPart is the room of what follows from the verdict of DMARC.
+type dmarcPart struct {
 	DMARCEnforce      string
 	DMARCQuarantine   string
 	DMARCOrg          string
@@ -42,12 +34,13 @@ type dmarcOptions struct {
 	EvidenceLists     []string
 	EvidenceThreshold int
 	DQSKeyFile        string
-	Shadow            []string // of spf, dmarc, all
 
 	evidence []dnsbl.Site // EvidenceLists
+	lists    *dnsbl.Lists // asked for evidence; nil when none is wanted
+	held     *holdQueue   // nil when no mail is held
 }
 
-func (o *dmarcOptions) bindDMARC(fs *pflag.FlagSet) {
+func (o *dmarcPart) bind(fs *pflag.FlagSet) {
 	config.Choice(fs, &o.DMARCEnforce, "dmarc-enforce", "what DMARC failures lead to: p=quarantine and p=reject are quarantined; nothing is done (off); p=reject is refused when two more signs say forged (evidence); p=reject is refused (strict)",
 		string(verify.EnforceQuarantine), string(verify.EnforceOff), string(verify.EnforceEvidence), string(verify.EnforceStrict))
 	config.Choice(fs, &o.DMARCQuarantine, "dmarc-quarantine", "what quarantine means: the header field "+verify.QuarantineField+", which Sieve delivers to Junk; Postfix's hold queue; refusal, but for what looks like a list's mail",
@@ -60,86 +53,108 @@ func (o *dmarcOptions) bindDMARC(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.EvidenceLists, "dnsbl", []string{defaultEvidenceList}, "`list` of addresses that is asked for evidence under dmarc-enforce evidence, as in postscreen_dnsbl_sites; repeat for several")
 	config.Int(fs, &o.EvidenceThreshold, "dnsbl-threshold", 1, 1, maxEvidenceThreshold, "sum of weights from which on a client counts as listed")
 	fs.StringVar(&o.DQSKeyFile, "dqs-key-file", "", "`file` with the key of the Spamhaus Data Query Service; a bare name is a systemd credential")
-	config.Words(fs, &o.Shadow, "shadow", nil, "what is judged and recorded but never changes a reply or a mail", wordSPF, wordDMARC, wordAll)
 }
 
-func (o *dmarcOptions) validateDMARC(s *config.Set) error {
+func (o *dmarcPart) validate(s *config.Set) error {
 	var err error
 	o.evidence, err = dnslists.ParseSites(s, "dnsbl", o.EvidenceLists, dnsbl.KindAddress, o.DQSKeyFile != "")
 	return err
 }
 
-// shadowed tells whether a verdict is only watched.
-func (o *dmarcOptions) shadowed(what string) bool {
-	return slices.Contains(o.Shadow, wordAll) || slices.Contains(o.Shadow, what)
+// build adds to the options of the verifier.
+func (o *dmarcPart) build(n *needs) error {
+	d := &n.verify.DMARC
+	d.Enforce = verify.Enforcement(o.DMARCEnforce)
+	d.Quarantine = verify.Quarantine(o.DMARCQuarantine)
+	d.Method = dmarc.Method(o.DMARCOrg)
+	d.Shadow = n.options.shadowed(wordDMARC)
+	if d.Enforce == verify.EnforceStrict {
+		n.Log.Warn("dmarc-enforce strict refuses mail for p=reject alone, that of mailing lists and forwarders too, which RFC 9989 section 7.4 tells receivers not to do: evidence asks for more")
+	}
+	if n.keys != nil {
+		d.OurDomain = ourDomain(n.keys)
+	}
+	return errors.Join(o.readLists(d, n), o.openLists(d, n), o.watchHold(d, n), o.count(n))
 }
 
-// disposal gives the settings in the words of their package, but for what has
-// to be opened.
-func (o *dmarcOptions) disposal() verify.DMARCOptions {
-	return verify.DMARCOptions{
-		Enforce:    verify.Enforcement(o.DMARCEnforce),
-		Quarantine: verify.Quarantine(o.DMARCQuarantine),
-		Method:     dmarc.Method(o.DMARCOrg),
-		Shadow:     o.shadowed(wordDMARC),
-	}
-}
-
-// openDisposal reads the files that the settings name, and makes the lists.
-func (s *state) openDisposal(d *verify.DMARCOptions, dns dnsbl.DNS, log *zap.Logger) error {
-	o := s.settings
-	var errs [4]error
-	d.Allow, errs[0] = readList(s, "dmarc-allow", o.DMARCAllow, allowlist.ReadAuthors)
-	d.Sealers, errs[1] = readList(s, "trusted-arc-sealers", o.TrustedARCSealers, allowlist.ReadDomains)
-	d.Forwarders, errs[2] = readList(s, "trusted-forwarders", o.TrustedForwarders, allowlist.ReadClients)
-	if d.Enforce == verify.EnforceEvidence && len(o.evidence) > 0 {
-		errs[3] = s.openEvidenceLists(d, dns, log)
-	}
-	if s.signing != nil {
-		d.OurDomain = ourDomain(s.signing.keys)
-	}
-	if d.Quarantine == verify.Hold && !d.Shadow && d.Enforce != verify.EnforceOff {
-		s.held = newHoldQueue(o.QueueDirectory, log)
-		s.whileInForce(s.held.run)
-	}
+// readLists reads the files that the settings name.
+func (o *dmarcPart) readLists(d *verify.DMARCOptions, n *needs) error {
+	var errs [3]error
+	d.Allow, errs[0] = readList(n, "dmarc-allow", o.DMARCAllow, allowlist.ReadAuthors)
+	d.Sealers, errs[1] = readList(n, "trusted-arc-sealers", o.TrustedARCSealers, allowlist.ReadDomains)
+	d.Forwarders, errs[2] = readList(n, "trusted-forwarders", o.TrustedForwarders, allowlist.ReadClients)
 	return errors.Join(errs[:]...)
 }
 
 // readList reads a file that a flag names, if it does.
-func readList[T any](s *state, flag, path string, read func(string) (*T, error)) (*T, error) {
+func readList[T any](n *needs, flag, path string, read func(string) (*T, error)) (*T, error) {
 	if path == "" {
 		return nil, nil
 	}
-	s.watch(path)
+	n.life.Watch(path)
 	list, err := read(path)
 	if err != nil {
-		return nil, s.settings.set.Errorf(flag, "%w", err)
+		return nil, n.set.Errorf(flag, "%w", err)
 	}
 	return list, nil
 }
 
-func (s *state) openEvidenceLists(d *verify.DMARCOptions, dns dnsbl.DNS, log *zap.Logger) error {
-	o := s.settings
-	c := dnsbl.Config{DNS: dns, Addresses: o.evidence, Threshold: o.EvidenceThreshold, Report: dnslists.Report(log)}
-	if o.DQSKeyFile != "" {
-		key, path, err := dnslists.ReadKey(o.DQSKeyFile)
-		if path != "" {
-			s.watch(path)
-		}
-		if err != nil {
-			return o.set.Errorf("dqs-key-file", "%w", err)
-		}
-		c.Key = key
+// openLists opens the lists that are asked for evidence, when they can matter.
+func (o *dmarcPart) openLists(d *verify.DMARCOptions, n *needs) error {
+	if d.Enforce != verify.EnforceEvidence || len(o.evidence) == 0 {
+		return nil
 	}
-	lists, err := dnsbl.New(c)
+	var err error
+	o.lists, err = dnslists.Settings{
+		Addresses: o.evidence,
+		Threshold: o.EvidenceThreshold,
+		KeyFile:   o.DQSKeyFile,
+		DNS:       n.asks,
+		DNSKey:    n.dns,
+	}.Open(n.life, n.set, n.Log)
 	if err != nil {
-		return o.set.Errorf("dnsbl", "%w", err)
+		return err
 	}
-	s.lists = lists
-	s.whileInForce(lists.Run)
-	d.BlockList = lists
+	d.BlockList = o.lists
 	return nil
 }
+
+// watchHold counts the hold queue while mail is put there.
+func (o *dmarcPart) watchHold(d *verify.DMARCOptions, n *needs) error {
+	if d.Quarantine != verify.Hold || d.Shadow || d.Enforce == verify.EnforceOff {
+		return nil
+	}
+	var err error
+	o.held, err = service.Keep(n.life, holdKey{n.options.QueueDirectory}, func() (service.Opened[*holdQueue], error) {
+		q := newHoldQueue(n.options.QueueDirectory, n.Log)
+		return service.Opened[*holdQueue]{Value: q, Work: q.run}, nil
+	})
+	return err
+}
+
+type holdKey struct{ queueDirectory string }
+
+// count has verdicts counted. The counters outlive reloads.
+func (o *dmarcPart) count(n *needs) error {
+	counters, err := service.Keep(n.life, countersKey{}, func() (service.Opened[*dmarcCounters], error) {
+		c := newDMARCCounters()
+		registry := n.Metrics.Registerer()
+		registry.MustRegister(c.collectors()...)
+		return service.Opened[*dmarcCounters]{Value: c, Close: func() error {
+			for _, one := range c.collectors() {
+				registry.Unregister(one)
+			}
+			return nil
+		}}, nil
+	})
+	if err != nil {
+		return err
+	}
+	n.verify.Observe = counters.observe
+	return nil
+}
+
+type countersKey struct{}
 
 // ourDomain tells whether there is a key for a domain: its mail comes from us.
 func ourDomain(keys *sign.Keys) func(string) bool {
@@ -150,19 +165,19 @@ func ourDomain(keys *sign.Keys) func(string) bool {
 	return func(domain string) bool { return ours[domain] }
 }
 
-// dmarcMetrics count verdicts:
+// dmarcCounters count verdicts:
 //
 //	postern_dmarc_results_total{result,disposition,rule}   mails; rule is a row of the table of dispositions
 //	postern_dmarc_psl_differences_total                    mails that the Public Suffix List judges in another way
 //	postern_arc_results_total{result}                      mails with a chain of ARC seals
-type dmarcMetrics struct {
+type dmarcCounters struct {
 	results     *prometheus.CounterVec
 	differences prometheus.Counter
 	chains      *prometheus.CounterVec
 }
 
-func newDMARCMetrics() *dmarcMetrics {
-	return &dmarcMetrics{
+func newDMARCCounters() *dmarcCounters {
+	return &dmarcCounters{
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postern_dmarc_results_total",
 			Help: "Mails by DMARC result, what was done, and the rule that said so.",
@@ -178,12 +193,12 @@ func newDMARCMetrics() *dmarcMetrics {
 	}
 }
 
-func (m *dmarcMetrics) collectors() []prometheus.Collector {
+func (m *dmarcCounters) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.results, m.differences, m.chains}
 }
 
 // observe counts one mail.
-func (m *dmarcMetrics) observe(f *verify.Findings) {
+func (m *dmarcCounters) observe(f *verify.Findings) {
 	v := &f.DMARC.Verdict
 	m.results.WithLabelValues(string(v.Status), string(f.Disposition.Done()), f.Disposition.Rule).Inc()
 	if v.PSL.Differs {
@@ -202,8 +217,11 @@ type holdCollector struct {
 	held    *prometheus.Desc
 }
 
-func newHoldCollector(c *current) holdCollector {
-	return holdCollector{c, prometheus.NewDesc("postern_hold_queue_messages", "Messages in Postfix's hold queue, whoever put them there.", nil, nil)}
+func dmarcMetrics(c *current) []prometheus.Collector {
+	return []prometheus.Collector{
+		dnslists.NewCollector(c.zones),
+		holdCollector{c, prometheus.NewDesc("postern_hold_queue_messages", "Messages in Postfix's hold queue, whoever put them there.", nil, nil)},
+	}
 }
 
 // Describe implements prometheus.Collector.
@@ -211,20 +229,28 @@ func (c holdCollector) Describe(out chan<- *prometheus.Desc) { out <- c.held }
 
 // Collect implements prometheus.Collector.
 func (c holdCollector) Collect(out chan<- prometheus.Metric) {
-	s := c.current.Load()
-	if s == nil || s.held == nil {
+	o, release := inForce[*dmarcPart](c.current)
+	if release == nil {
 		return
 	}
-	if n := s.held.count.Load(); n >= 0 {
+	defer release()
+	if o.held == nil {
+		return
+	}
+	if n := o.held.count.Load(); n >= 0 {
 		out <- prometheus.MustNewConstMetric(c.held, prometheus.GaugeValue, float64(n))
 	}
 }
 
 // zones are those of the state in force.
 func (c *current) zones() []dnsbl.Status {
-	s := c.Load()
-	if s == nil || s.lists == nil {
+	o, release := inForce[*dmarcPart](c)
+	if release == nil {
 		return nil
 	}
-	return s.lists.Status()
+	defer release()
+	if o.lists == nil {
+		return nil
+	}
+	return o.lists.Status()
 }

@@ -18,7 +18,9 @@ import (
 
 	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
@@ -36,11 +38,10 @@ func TestDMARCSettings(t *testing.T) {
 			verify.DMARCOptions{Enforce: verify.EnforceStrict, Quarantine: verify.RejectAll, Method: dmarc.MethodTreeWalk, Shadow: true}, true},
 		{[]string{"--dmarc-enforce=off", "--shadow=spf"}, verify.DMARCOptions{Enforce: verify.EnforceOff, Quarantine: verify.Mark, Method: dmarc.MethodTreeWalk}, true},
 	} {
-		s, err := configure(append([]string{"--config="}, test.args...), nil)
+		_, got, err := open(t, test.args...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := s.verification(nil)
 		if d := got.DMARC; d.Enforce != test.want.Enforce || d.Quarantine != test.want.Quarantine || d.Method != test.want.Method || d.Shadow != test.want.Shadow || got.SPFShadow != test.spf {
 			t.Errorf("%q: %+v", test.args, got)
 		}
@@ -48,17 +49,28 @@ func TestDMARCSettings(t *testing.T) {
 }
 
 // open makes the options of a verifier.
-func open(t *testing.T, args ...string) (*state, verify.DMARCOptions, error) {
+func open(t *testing.T, args ...string) (*needs, verify.Options, error) {
 	t.Helper()
 	settings, err := configure(append([]string{"--config=", "--dkim-keys="}, args...), nil)
 	if err != nil {
-		return nil, verify.DMARCOptions{}, err
+		return nil, verify.Options{}, err
 	}
-	settings.app = new(app)
-	s := &state{settings: settings}
-	d := settings.disposal()
-	err = s.openDisposal(&d, resolvertest.NewZone(t, ""), zap.NewNop())
-	return s, d, err
+	n := &needs{
+		Runtime: service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})},
+		life:    service.NewLife(), set: settings.set, options: &settings.Options, asks: resolvertest.NewZone(t, ""),
+	}
+	for _, r := range settings.rooms {
+		if err := r.build(n); err != nil {
+			return n, n.verify, err
+		}
+	}
+	return n, n.verify, nil
+}
+
+// disposal is the part of what open has built.
+func (n *needs) disposal(t *testing.T) *dmarcPart {
+	t.Helper()
+	return partOf[*dmarcPart](t, &state{settings: &settings{Options: *n.options}})
 }
 
 func file(t *testing.T, text string) string {
@@ -73,23 +85,24 @@ func file(t *testing.T, text string) string {
 // Files are read and watched; lists are made when they can matter.
 func TestDisposalFiles(t *testing.T) {
 	allow, sealers, forwarders := file(t, "partner.example 192.0.2.1"), file(t, "sealer.example"), file(t, "192.0.2.0/24")
-	s, d, err := open(t, "--dmarc-allow="+allow, "--trusted-arc-sealers="+sealers, "--trusted-forwarders="+forwarders)
+	n, o, err := open(t, "--dmarc-allow="+allow, "--trusted-arc-sealers="+sealers, "--trusted-forwarders="+forwarders)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Allow == nil || !d.Sealers.Has("sealer.example") || d.Forwarders == nil || d.BlockList != nil || s.held != nil || len(s.files) != 3 {
-		t.Errorf("%+v, files %q", d, s.files)
+	d := o.DMARC
+	if d.Allow == nil || !d.Sealers.Has("sealer.example") || d.Forwarders == nil || d.BlockList != nil || n.disposal(t).held != nil || len(n.life.Files()) != 3 {
+		t.Errorf("%+v, files %q", d, n.life.Files())
 	}
 	key := file(t, "abcdefghijklmnopqrstuvwxy9")
-	s, d, err = open(t, "--dmarc-enforce=evidence", "--dmarc-quarantine=hold", "--dqs-key-file="+key)
+	n, o, err = open(t, "--dmarc-enforce=evidence", "--dmarc-quarantine=hold", "--dqs-key-file="+key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.BlockList == nil || s.lists == nil || s.held == nil || len(s.background) != 2 || len(s.files) != 1 {
-		t.Errorf("%+v, files %q", d, s.files)
+	if o.DMARC.BlockList == nil || n.disposal(t).lists == nil || n.disposal(t).held == nil || len(n.life.Files()) != 1 {
+		t.Errorf("%+v, files %q", o.DMARC, n.life.Files())
 	}
-	if s, d, err = open(t, "--dmarc-enforce=off", "--dmarc-quarantine=hold"); err != nil || s.held != nil || d.BlockList != nil {
-		t.Errorf("%+v, %v", d, err)
+	if n, o, err = open(t, "--dmarc-enforce=off", "--dmarc-quarantine=hold"); err != nil || n.disposal(t).held != nil || o.DMARC.BlockList != nil {
+		t.Errorf("%+v, %v", o.DMARC, err)
 	}
 }
 
@@ -116,17 +129,17 @@ func TestDisposalMistakes(t *testing.T) {
 
 // strict is allowed, and told of.
 func TestStrictIsWarnedAbout(t *testing.T) {
-	s, err := configure([]string{"--config=", "--dmarc-enforce=strict"}, nil)
-	if err != nil {
+	log, logs := observed()
+	if _, err := load(log, "--dkim-keys=", "--dmarc-enforce=strict"); err != nil {
 		t.Fatal(err)
 	}
-	if w := strings.Join(s.warnings(), "\n"); !strings.Contains(w, "RFC 9989 section 7.4") {
-		t.Errorf("warnings %q", w)
+	if logs.FilterMessageSnippet("RFC 9989 section 7.4").Len() != 1 {
+		t.Errorf("warnings %v", logs.All())
 	}
 }
 
 func TestDMARCMetrics(t *testing.T) {
-	m := newDMARCMetrics()
+	m := newDMARCCounters()
 	f := &verify.Findings{ARC: arc.Result{Status: arc.Fail}}
 	f.DMARC.Verdict = dmarc.Result{Status: dmarc.Fail, PSL: dmarc.Comparison{Differs: true}}
 	f.Disposition.Action, f.Disposition.Rule = verify.ActionQuarantine, "reject"
@@ -193,10 +206,10 @@ func TestHoldGauge(t *testing.T) {
 	}
 	core, logs := observer.New(zapcore.InfoLevel)
 	q := newHoldQueue(dir, zap.New(core))
-	var c current
-	c.Store(&state{held: q})
+	c := newCurrent()
+	c.Apply(&state{settings: &settings{Options: Options{rooms: []room{{part: &dmarcPart{held: q}}}}}}, service.NewLife())
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(newHoldCollector(&c))
+	r.MustRegister(dmarcMetrics(c)...)
 	value := func() string {
 		t.Helper()
 		families, err := r.Gather()

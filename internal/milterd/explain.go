@@ -16,7 +16,9 @@ import (
 
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/spf"
 	"github.com/postern-mail/postern/milter/verify"
 )
@@ -110,7 +112,9 @@ func Explain(ctx context.Context, a ExplainArgs) (*Explanation, error) {
 	}
 	defer dns.Close()
 	l := &listener{resolver: dns}
-	options, notes, err := settings.explained(l)
+	life := service.NewLife()
+	defer life.Discard()
+	options, notes, err := settings.explained(l, life)
 	if err != nil {
 		return nil, err
 	}
@@ -126,20 +130,21 @@ func Explain(ctx context.Context, a ExplainArgs) (*Explanation, error) {
 
 // explained are the options of a verifier that asks l. notes say in what it
 // differs from the daemon's.
-func (s *settings) explained(l *listener) (o verify.Options, notes []string, err error) {
-	o = s.verification(l)
-	o.Trace = l.spfEvent
-	throwaway := &state{settings: s}
-	if s.app == nil {
-		s.app = new(app)
+func (s *settings) explained(l *listener, life *service.Life) (o verify.Options, notes []string, err error) {
+	n := &needs{
+		Runtime: service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})},
+		life:    life, set: s.set, options: &s.Options, asks: l,
 	}
-	keys, err := throwaway.loadKeys()
-	if err != nil {
-		notes = append(notes, "the keys cannot be read, so that no domain counts as our own: "+err.Error())
-	} else {
-		throwaway.signing = &signing{keys: keys}
+	for _, room := range s.rooms {
+		err := room.build(n)
+		if _, signs := room.part.(*signPart); signs && err != nil {
+			notes = append(notes, "the keys cannot be read, so that no domain counts as our own: "+err.Error())
+		} else if err != nil {
+			return o, nil, err
+		}
 	}
-	return o, notes, throwaway.openDisposal(&o.DMARC, l, zap.NewNop())
+	n.verify.Trace = l.spfEvent
+	return n.verify, notes, nil
 }
 
 // readMessage hands a file over. The line that mailboxes put in front of a

@@ -1,11 +1,13 @@
-// Package milterd is postern-milterd: flags become settings (options.go and a
-// file for each role), settings become a state (state.go), connections reach it
-// (app.go), and the postern command asks about it (admin.go).
+// Package milterd is postern-milterd: flags become settings (options.go),
+// settings become a state (state.go), connections reach it and the postern
+// command asks about it (app.go). What the daemon does has rooms of its own
+// (parts.go, and a file or two for each): flags, how it is built, commands and
+// metrics.
 //
 // Each listener says whose mail comes in: our own is signed (sign.go), other
-// people's is verified. The DNS is asked through one resolver, which all of the
-// daemon shares (resolver.go); whether our own keys stand in the DNS, keydns.go
-// watches.
+// people's is verified (verify.go, dmarc.go). The DNS is asked through one
+// resolver, which all parts share; keydns.go watches whether our own keys are in
+// the DNS.
 package milterd
 
 import (
@@ -23,7 +25,6 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter"
-	"github.com/postern-mail/postern/milter/verify"
 )
 
 // Names of the flags whose sockets say whose mail comes in.
@@ -45,26 +46,16 @@ const (
 	wordTempfail = "tempfail"
 )
 
+// Words of --shadow.
+const (
+	wordSPF   = "spf"
+	wordDMARC = "dmarc"
+	wordAll   = "all"
+)
+
 // defaultDrainTimeout is as long as sessions may well last: smtpd(8) ends those
 // that are silent for 300 s (smtpd_timeout).
 const defaultDrainTimeout = 10 * time.Minute
-
-// part is one role's share of the daemon: its flags, what must hold between
-// them, and how its handler is made of them.
-type part struct {
-	role     milter.Role
-	bind     func(*Options, *pflag.FlagSet)
-	validate func(*Options, *config.Set) error
-	build    func(*state, service.Runtime) (milter.Handler, error)
-}
-
-// parts are the roles that are wired. Mail of another role passes untouched.
-func parts() []part {
-	return []part{
-		{milter.Sign, (*Options).bindSign, (*Options).validateSign, (*state).buildSign},
-		{milter.Verify, (*Options).bindVerify, (*Options).validateVerify, (*state).buildVerify},
-	}
-}
 
 // Options are the settings of postern-milterd.
 type Options struct {
@@ -77,10 +68,10 @@ type Options struct {
 	InternalNetworks []string
 	AuthservID       string // "" is the name that the MTA gives itself
 	OnError          string
-	signOptions
-	verifyOptions
+	Shadow           []string // of spf, dmarc, all
 
 	internal []netip.Prefix // InternalNetworks
+	rooms    []room
 }
 
 func (o *Options) bind(fs *pflag.FlagSet) {
@@ -91,8 +82,10 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.InternalNetworks, "internal-networks", nil, "`network` whose mail is ours, on --listen, as 192.0.2.0/24; repeat for several")
 	fs.StringVar(&o.AuthservID, "authserv-id", "", "`name` under which verdicts are written into Authentication-Results (default the MTA's own)")
 	config.Choice(fs, &o.OnError, "on-error", "mail that could not be judged because of an error", wordAccept, wordTempfail)
-	for _, p := range parts() {
-		p.bind(o, fs)
+	config.Words(fs, &o.Shadow, "shadow", nil, "what is judged and recorded but never changes a reply or a mail", wordSPF, wordDMARC, wordAll)
+	o.rooms = rooms()
+	for _, r := range o.rooms {
+		r.bind(fs)
 	}
 	o.Common.Bind(fs, config.CommonDefaults{
 		MetricsListen: "inet:127.0.0.1:9146",
@@ -114,8 +107,8 @@ func (o *Options) validate(s *config.Set) error {
 		}
 		o.AuthservID = id
 	}
-	for _, p := range parts() {
-		errs = append(errs, p.validate(o, s))
+	for _, r := range o.rooms {
+		errs = append(errs, r.validate(s))
 	}
 	return errors.Join(errs...)
 }
@@ -148,6 +141,11 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network, nil
 }
 
+// shadowed reports whether a verdict is only watched.
+func (o *Options) shadowed(what string) bool {
+	return slices.Contains(o.Shadow, wordAll) || slices.Contains(o.Shadow, what)
+}
+
 // milterDrain is how long sessions are left alone while the daemon drains: half
 // of a short --drain-timeout, most of a long one. The message that is under way
 // then has the rest of it to come to its end.
@@ -162,7 +160,6 @@ const drainMargin = 10 * time.Second
 type settings struct {
 	Options
 	set *config.Set
-	app *app // where a state of these settings comes into force
 }
 
 // configure loads and validates.
@@ -231,13 +228,7 @@ func (s *settings) Sockets() ([]daemon.Socket, error) {
 }
 
 // Build makes the handlers of all roles.
-func (s *settings) Build(r service.Runtime) (service.State, error) {
-	state, err := build(s, r)
-	if err != nil {
-		return nil, err
-	}
-	return state, nil
-}
+func (s *settings) Build(l *service.Life, r service.Runtime) (*state, error) { return build(s, l, r) }
 
 // warnings are what an operator should know about settings that are allowed.
 func (o *Options) warnings() []string {
@@ -245,9 +236,6 @@ func (o *Options) warnings() []string {
 	local := slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 	if local && len(o.Listen) > 0 {
 		all = append(all, "internal-networks holds a loopback address: what a content filter hands back is then signed, whoever sent it")
-	}
-	if o.DMARCEnforce == string(verify.EnforceStrict) {
-		all = append(all, "dmarc-enforce strict refuses mail for p=reject alone, that of mailing lists and forwarders too, which RFC 9989 section 7.4 tells receivers not to do: evidence asks for more")
 	}
 	for _, endpoint := range slices.Concat(o.Listen, o.ListenSign) {
 		if wide(endpoint) {

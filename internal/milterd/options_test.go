@@ -14,17 +14,36 @@ import (
 	"github.com/postern-mail/postern/milter"
 )
 
-// load goes as far as a daemon goes before it binds anything.
-func load(a *app, log *zap.Logger, args ...string) (*state, error) {
-	configured, err := a.Configure(append([]string{"--config=", "--resolver=127.0.0.1"}, args...), nil)
+// loaded is a state with its life, as a daemon builds it before it applies it.
+type loaded struct {
+	*state
+	life *service.Life
+}
+
+func newCurrent() *current { return &current{new(service.Current[*state])} }
+
+// loadInto goes as far as a daemon goes before it binds anything; the state may
+// be put in force in c.
+func loadInto(c *current, r service.Runtime, args ...string) (*loaded, error) {
+	s, err := configure(append([]string{"--config=", "--resolver=127.0.0.1"}, args...), nil)
 	if err != nil {
 		return nil, err
 	}
-	s := configured.(*settings)
 	if _, err := s.Sockets(); err != nil {
 		return nil, err
 	}
-	return build(s, service.Runtime{Log: log, Metrics: metrics.New(metrics.Options{Daemon: daemonName})})
+	l := c.NewLife(nil)
+	state, err := s.Build(l, r)
+	if err != nil {
+		l.Discard()
+		return nil, err
+	}
+	return &loaded{state, l}, nil
+}
+
+// load loads into a daemon of its own.
+func load(log *zap.Logger, args ...string) (*loaded, error) {
+	return loadInto(newCurrent(), service.Runtime{Log: log, Metrics: metrics.New(metrics.Options{Daemon: daemonName})}, args...)
 }
 
 func TestDefaults(t *testing.T) {
@@ -128,7 +147,7 @@ func TestRefusedSettings(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := load(new(app), zap.NewNop(), test.args...)
+			_, err := load(zap.NewNop(), test.args...)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,8 +29,8 @@ const (
 	maxExpire     = 365 * 24 * time.Hour
 )
 
-// signOptions are the settings of the sign role.
-type signOptions struct {
+// signPart is the room of the sign role.
+type signPart struct {
 	DKIMKeys         string
 	DKIMHeaders      []string
 	DKIMExpire       time.Duration // 0: signatures have no x=
@@ -39,9 +40,12 @@ type signOptions struct {
 	DKIMSigningTable string
 
 	headers sign.Headers // DKIMHeaders
+	signer  *sign.Signer
+	keys    *sign.Keys
+	watch   *keyWatch // nil without --dkim-require-dns
 }
 
-func (o *Options) bindSign(fs *pflag.FlagSet) {
+func (o *signPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.DKIMKeys, "dkim-keys", DefaultKeys, "`folder` of private keys, <domain>/<selector>.private; \"\" for none. The default one need not exist")
 	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header fields to sign; with + also against one that is added later")
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
@@ -51,7 +55,7 @@ func (o *Options) bindSign(fs *pflag.FlagSet) {
 	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`; with refile: in front, if it holds patterns")
 }
 
-func (o *Options) validateSign(s *config.Set) error {
+func (o *signPart) validate(s *config.Set) error {
 	var errs []error
 	for _, path := range []struct{ flag, value string }{
 		{"dkim-keys", o.DKIMKeys},
@@ -80,50 +84,57 @@ func tablePath(table string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(table, "refile:"), "file:")
 }
 
-// signing is the sign role of one state.
-type signing struct {
-	signer *sign.Signer
-	keys   *sign.Keys
-	dns    *keyWatch // nil without --dkim-require-dns
-}
-
-func (s *state) buildSign(r service.Runtime) (milter.Handler, error) {
-	o := s.settings
-	keys, err := s.loadKeys()
-	if err != nil {
-		return nil, err
+func (o *signPart) build(n *needs) error {
+	var err error
+	if o.keys, err = o.loadKeys(n); err != nil {
+		return err
 	}
-	if len(keys.All()) == 0 {
-		r.Log.Warn("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`", zap.String("dkim_keys", o.DKIMKeys))
+	n.keys = o.keys
+	if len(o.keys.All()) == 0 {
+		n.Log.Warn("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`", zap.String("dkim_keys", o.DKIMKeys))
 	}
 	expire := o.DKIMExpire
 	if expire == 0 {
 		expire = -1
 	}
-	s.signing = &signing{keys: keys, signer: sign.New(sign.Options{
+	o.signer = sign.New(sign.Options{
 		Headers:    o.headers,
 		Expire:     expire,
 		Subdomains: o.DKIMSubdomains,
-	}, keys)}
+	}, o.keys)
+	n.milter.Sign = milter.NewSigning(o.signer)
 	if o.DKIMRequireDNS {
-		var before *keyWatch
-		if old := o.app.current.Load(); old != nil {
-			before = old.signing.dns
-		}
-		s.signing.dns = newKeyWatch(s.signing.signer, s.resolver, r.Log, before)
-		s.whileInForce(s.signing.dns.run)
+		return o.watchKeys(n)
 	}
-	return milter.NewSigning(s.signing.signer), nil
+	return nil
 }
+
+// lastWatch is the latest watch over keys that was in force.
+type lastWatch struct{ atomic.Pointer[keyWatch] }
+
+// watchKeys has the keys watched in the DNS, from what the watch before knew.
+func (o *signPart) watchKeys(n *needs) error {
+	last, err := service.Keep(n.life, lastWatchKey{}, func() (service.Opened[*lastWatch], error) {
+		return service.Opened[*lastWatch]{Value: new(lastWatch)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	o.watch = newKeyWatch(o.signer, n.asks, n.Log, last.Load())
+	n.life.OnBegin(func() { last.Store(o.watch) })
+	n.life.Background(o.watch.run)
+	return nil
+}
+
+type lastWatchKey struct{}
 
 // loadKeys reads the keys and watches where they came from. Of the key folder
 // one watch is enough: it covers the folders of the domains.
-func (s *state) loadKeys() (*sign.Keys, error) {
-	o := s.settings
-	source := sign.KeySource{Dir: o.DKIMKeys, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: o.group()}
+func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
+	source := sign.KeySource{Dir: o.DKIMKeys, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group()}
 	if o.DKIMKeys != "" {
-		s.watch(o.DKIMKeys)
-		if o.set.Origin("dkim-keys").Level == config.Default && missing(o.DKIMKeys) {
+		n.life.Watch(o.DKIMKeys)
+		if n.set.Origin("dkim-keys").Level == config.Default && missing(o.DKIMKeys) {
 			source.Dir = ""
 		}
 	}
@@ -132,14 +143,14 @@ func (s *state) loadKeys() (*sign.Keys, error) {
 	}
 	keys, err := sign.LoadKeys(source)
 	if err != nil {
-		return nil, o.keyErrors(err)
+		return nil, o.keyErrors(n.set, err)
 	}
 	if o.DKIMKeyTable != "" {
-		s.watch(tablePath(o.DKIMKeyTable), tablePath(o.DKIMSigningTable))
+		n.life.Watch(tablePath(o.DKIMKeyTable), tablePath(o.DKIMSigningTable))
 	}
 	for _, key := range keys.All() {
 		if dir := filepath.Dir(key.Path); filepath.Dir(dir) != filepath.Clean(o.DKIMKeys) {
-			s.watch(dir)
+			n.life.Watch(dir)
 		}
 	}
 	return keys, nil
@@ -161,9 +172,9 @@ func (o *Options) group() int {
 }
 
 // keyErrors makes one line of the configuration's form for each problem.
-func (s *settings) keyErrors(err error) error {
+func (o *signPart) keyErrors(set *config.Set, err error) error {
 	flag := "dkim-keys"
-	if s.DKIMKeys == "" {
+	if o.DKIMKeys == "" {
 		flag = "dkim-key-table"
 	}
 	list := []error{err}
@@ -172,7 +183,7 @@ func (s *settings) keyErrors(err error) error {
 	}
 	var errs []error
 	for _, one := range list {
-		errs = append(errs, s.set.Errorf(flag, "%w", one))
+		errs = append(errs, set.Errorf(flag, "%w", one))
 	}
 	return errors.Join(errs...)
 }
@@ -185,8 +196,10 @@ type keyCollector struct {
 	keys    *prometheus.Desc
 }
 
-func newKeyCollector(c *current) keyCollector {
-	return keyCollector{c, prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil)}
+func signMetrics(c *current) []prometheus.Collector {
+	return []prometheus.Collector{
+		keyCollector{c, prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil)},
+	}
 }
 
 // Describe implements prometheus.Collector.
@@ -194,11 +207,12 @@ func (c keyCollector) Describe(out chan<- *prometheus.Desc) { out <- c.keys }
 
 // Collect implements prometheus.Collector.
 func (c keyCollector) Collect(out chan<- prometheus.Metric) {
-	s := c.current.Load()
-	if s == nil {
+	o, release := inForce[*signPart](c.current)
+	if release == nil {
 		return
 	}
-	all, signing := len(s.signing.keys.All()), len(s.signing.signer.Keys().All())
+	defer release()
+	all, signing := len(o.keys.All()), len(o.signer.Keys().All())
 	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(signing), "signing")
 	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(all-signing), "left_out")
 }

@@ -1,101 +1,69 @@
 package milterd
 
 import (
-	"context"
-	"slices"
-	"sync"
-	"sync/atomic"
-
-	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
+	"github.com/postern-mail/postern/milter/verify"
 )
 
 // state is everything that one load of the configuration built. What messages
-// use of it never changes; a reload makes another state. Messages that have
-// begun keep the handlers of theirs, so that nothing of a state is torn down
-// under them: its background work alone ends when it is replaced.
+// use of it never changes; a reload makes another state.
 type state struct {
 	settings *settings
 	milter   milter.Settings
-	resolver *dns.Resolver
-	signing  *signing
-	lists    *dnsbl.Lists // asked for evidence; nil when nobody is
-	held     *holdQueue   // nil when no mail is held
-
-	files      []string
-	background []func(context.Context)
-	stop       context.CancelFunc // nil until start
-	running    sync.WaitGroup
+	dns      *dns.Resolver
 }
 
-// current is the state in force; nil before the first one is.
-type current struct{ atomic.Pointer[state] }
+// current is the state in force.
+type current struct{ *service.Current[*state] }
 
-// build makes the handlers of all roles. Nothing of a state that failed has to
-// be closed: background work begins with start.
-func build(o *settings, r service.Runtime) (*state, error) {
-	s := &state{settings: o, milter: milter.Settings{
-		Originating:      o.Originating,
-		InternalNetworks: o.internal,
-		DeferOnError:     o.OnError == wordTempfail,
-	}}
+// build makes the handlers of all roles. What was opened before an error is
+// closed by the life's owner.
+func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	if name := o.set.File(); name != "" {
-		s.watch(name)
+		l.Watch(name)
 	}
-	if err := s.buildResolver(r); err != nil {
-		return nil, err
+	dns, err := dns.Settings{Servers: o.Resolvers, Timeout: o.DNSTimeout}.Open(l, r.Log)
+	if err != nil {
+		return nil, o.set.Errorf("resolver", "%w", err)
 	}
-	for _, p := range parts() {
-		handler, err := p.build(s, r)
-		if err != nil {
+	n := &needs{
+		Runtime: r, life: l, set: o.set, options: &o.Options, asks: dns.Resolver, dns: dns.Key,
+		milter: milter.Settings{
+			Originating:      o.Originating,
+			InternalNetworks: o.internal,
+			DeferOnError:     o.OnError == wordTempfail,
+		},
+	}
+	for _, room := range o.rooms {
+		if err := room.build(n); err != nil {
 			return nil, err
 		}
-		if p.role == milter.Sign {
-			s.milter.Sign = handler
-		} else {
-			s.milter.Verify = handler
-		}
 	}
+	n.milter.Verify = milter.NewVerifying(verify.New(n.verify))
 	for _, text := range o.warnings() {
 		r.Log.Warn(text)
 	}
-	return s, nil
+	return &state{settings: o, milter: n.milter, dns: dns}, nil
 }
 
-// watch adds files whose change must lead to a reload.
-func (s *state) watch(files ...string) {
-	for _, name := range files {
-		if !slices.Contains(s.files, name) {
-			s.files = append(s.files, name)
-		}
+// Pin implements milter.Source. The state stays open until the message is over.
+func (c *current) Pin() (*milter.Settings, func()) {
+	s, release := c.Acquire()
+	if s == nil {
+		return new(milter.Settings), release // the daemon has stopped
 	}
+	return &s.milter, release
 }
 
-// whileInForce has work done while the state is in force. work returns when its
-// context ends.
-func (s *state) whileInForce(work func(context.Context)) { s.background = append(s.background, work) }
-
-// Files implements service.State.
-func (s *state) Files() []string { return s.files }
-
-// Apply puts the state in force and lets go of the one before.
-func (s *state) Apply() { s.settings.app.apply(s) }
-
-// Discard implements service.State.
-func (s *state) Discard() {}
-
-func (s *state) start() {
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	for _, work := range s.background {
-		s.running.Go(func() { work(ctx) })
+// resolverStats are those of the resolver in force.
+func (c *current) resolverStats() (resolver.Stats, bool) {
+	s, release := c.Acquire()
+	defer release()
+	if s == nil {
+		return resolver.Stats{}, false
 	}
-}
-
-// close ends the background work.
-func (s *state) close() {
-	s.stop()
-	s.running.Wait()
+	return s.dns.Stats(), true
 }

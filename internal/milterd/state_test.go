@@ -1,19 +1,21 @@
 package milterd
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -38,36 +40,65 @@ func observed() (*zap.Logger, *observer.ObservedLogs) {
 	return zap.New(core), logs
 }
 
-// running is an app whose first state is in force.
-func running(t *testing.T, args ...string) (*app, *metrics.Metrics, *observer.ObservedLogs) {
+// running is a daemon whose first state is in force.
+type running struct {
+	*current
+	service.Runtime
+	traffic service.Traffic
+	life    *service.Life // of the state in force
+}
+
+func start(t *testing.T, args ...string) (*running, *metrics.Metrics, *observer.ObservedLogs) {
 	t.Helper()
-	a := new(app)
 	log, logs := observed()
-	m := metrics.New(metrics.Options{Daemon: daemonName})
-	a.Start(service.Runtime{Log: log, Metrics: m})
-	reload(t, a, args...)
-	t.Cleanup(func() { a.current.Load().close() })
-	return a, m, logs
+	d := &running{
+		current: newCurrent(),
+		Runtime: service.Runtime{Log: log, Metrics: metrics.New(metrics.Options{Daemon: daemonName})},
+	}
+	d.reload(t, args...)
+	d.traffic = app{}.Start(d.Runtime, d.Current)
+	t.Cleanup(d.Close)
+	return d, d.Metrics, logs
 }
 
 // reload puts settings in force as a running daemon does.
-func reload(t *testing.T, a *app, args ...string) {
+func (d *running) reload(t *testing.T, args ...string) {
 	t.Helper()
-	s, err := load(a, a.runtime.Log, args...)
+	s, err := loadInto(d.current, d.Runtime, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Apply()
+	d.Apply(s.state, s.life)
+	d.life = s.life
+}
+
+// now is the state in force. Nothing replaces it while the test looks.
+func (d *running) now() *state {
+	s, release := d.Acquire()
+	release()
+	return s
+}
+
+// partOf returns the part of type P of a state.
+func partOf[P part](t *testing.T, s *state) P {
+	t.Helper()
+	for _, r := range s.settings.rooms {
+		if found, ok := r.part.(P); ok {
+			return found
+		}
+	}
+	t.Fatalf("no %T", *new(P))
+	panic("unreachable")
 }
 
 // sendOver sends one mail to a listener of a flag, as Postfix does.
-func sendOver(t *testing.T, a *app, flag, from string) wiretest.Result {
+func sendOver(t *testing.T, d *running, flag, from string) wiretest.Result {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		a.server.ServeConn(t.Context(), theirs, kind(flag))
+		d.traffic.Handler(t.Context(), &daemon.Conn{Conn: theirs, Socket: daemon.Socket{Flag: flag}})
 	}()
 	c := wiretest.New(t, ours)
 	c.Open(wiretest.Session{Client: netip.MustParseAddrPort("192.0.2.1:1000"), Helo: "client.example"})
@@ -113,7 +144,7 @@ const fromHome = "From: <a@home.example>\r\n"
 // next message.
 func TestReloadKeys(t *testing.T) {
 	dir := t.TempDir()
-	a, m, logs := running(t, "--dkim-keys="+dir)
+	a, m, logs := start(t, "--dkim-keys="+dir)
 	if logs.FilterMessageSnippet("no DKIM key").Len() != 1 {
 		t.Errorf("no warning about missing keys: %v", logs.All())
 	}
@@ -121,7 +152,7 @@ func TestReloadKeys(t *testing.T) {
 		t.Errorf("%d signatures without a key", n)
 	}
 	genkey(t, dir, "home.example", sign.Both)
-	reload(t, a, "--dkim-keys="+dir)
+	a.reload(t, "--dkim-keys="+dir)
 	if n := signatures(sendOver(t, a, "--listen-sign", fromHome)); n != 2 {
 		t.Errorf("%d signatures, want 2", n)
 	}
@@ -131,7 +162,7 @@ func TestReloadKeys(t *testing.T) {
 	if n := signatures(sendOver(t, a, "--listen", fromHome)); n != 0 {
 		t.Errorf("%d signatures for a stranger", n)
 	}
-	reload(t, a, "--dkim-keys="+dir, "--internal-networks=192.0.2.0/24")
+	a.reload(t, "--dkim-keys="+dir, "--internal-networks=192.0.2.0/24")
 	if n := signatures(sendOver(t, a, "--listen", fromHome)); n != 2 {
 		t.Errorf("%d signatures for an internal network, want 2", n)
 	}
@@ -153,15 +184,15 @@ postern_dkim_keys{state="signing"} 2
 func TestReloadFails(t *testing.T) {
 	dir := t.TempDir()
 	key := genkey(t, dir, "home.example", sign.Ed25519)[0]
-	a, _, _ := running(t, "--dkim-keys="+dir)
-	before := a.current.Load()
+	a, _, _ := start(t, "--dkim-keys="+dir)
+	before := a.now()
 	if err := os.Chmod(key.Path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := load(a, a.runtime.Log, "--dkim-keys="+dir); err == nil || !strings.Contains(err.Error(), "chmod 0600 "+key.Path) {
+	if _, err := loadInto(a.current, a.Runtime, "--dkim-keys="+dir); err == nil || !strings.Contains(err.Error(), "chmod 0600 "+key.Path) {
 		t.Errorf("error %v", err)
 	}
-	if a.current.Load() != before {
+	if a.now() != before {
 		t.Error("the state was replaced")
 	}
 	if n := signatures(sendOver(t, a, "--listen-sign", fromHome)); n != 1 {
@@ -171,19 +202,19 @@ func TestReloadFails(t *testing.T) {
 
 // The resolver outlives a reload that asks the same servers, with its cache.
 func TestResolverIsKept(t *testing.T) {
-	a, _, _ := running(t, "--dkim-keys=")
-	first := a.current.Load().resolver
-	reload(t, a, "--dkim-keys=", "--log-level=debug")
-	if a.current.Load().resolver != first {
+	a, _, _ := start(t, "--dkim-keys=")
+	first := a.now().dns
+	a.reload(t, "--dkim-keys=", "--log-level=debug")
+	if a.now().dns != first {
 		t.Error("a resolver of the same servers was replaced")
 	}
-	reload(t, a, "--dkim-keys=", "--dns-timeout=3s")
-	second := a.current.Load().resolver
+	a.reload(t, "--dkim-keys=", "--dns-timeout=3s")
+	second := a.now().dns
 	if second == first {
 		t.Error("a resolver with another time-out was kept")
 	}
-	reload(t, a, "--dkim-keys=", "--dns-timeout=3s", "--resolver=127.0.0.2")
-	if a.current.Load().resolver == second {
+	a.reload(t, "--dkim-keys=", "--dns-timeout=3s", "--resolver=127.0.0.2")
+	if a.now().dns == second {
 		t.Error("a resolver of other servers was kept")
 	}
 }
@@ -199,7 +230,7 @@ func TestWarnings(t *testing.T) {
 	}
 	for _, test := range tests {
 		log, logs := observed()
-		if _, err := load(new(app), log, append(test.args, "--dkim-keys="+t.TempDir())...); err != nil {
+		if _, err := load(log, append(test.args, "--dkim-keys="+t.TempDir())...); err != nil {
 			t.Fatal(err)
 		}
 		if logs.FilterMessageSnippet(test.want).Len() != 1 {
@@ -209,7 +240,7 @@ func TestWarnings(t *testing.T) {
 	log, logs := observed()
 	dir := t.TempDir()
 	genkey(t, dir, "home.example", sign.Ed25519)
-	if _, err := load(new(app), log, "--dkim-keys="+dir); err != nil || logs.Len() != 0 {
+	if _, err := load(log, "--dkim-keys="+dir); err != nil || logs.Len() != 0 {
 		t.Errorf("%v, %v", err, logs.All())
 	}
 }
@@ -228,35 +259,36 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := load(new(app), zap.NewNop(), "--dkim-keys="+dir, "--dkim-key-table="+keyTable, "--dkim-signing-table=refile:"+signingTable)
+	s, err := load(zap.NewNop(), "--dkim-keys="+dir, "--dkim-key-table="+keyTable, "--dkim-signing-table=refile:"+signingTable)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{dir, keyTable, signingTable, filepath.Dir(other.Path)}; !slices.Equal(s.Files(), want) {
-		t.Errorf("watches %q, want %q", s.Files(), want)
+	if want := []string{dir, keyTable, signingTable, filepath.Dir(other.Path)}; !slices.Equal(s.life.Files(), want) {
+		t.Errorf("watches %q, want %q", s.life.Files(), want)
 	}
 	file := filepath.Join(aside, "milterd.toml")
 	if err := os.WriteFile(file, []byte("dkim-keys = \"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	configured, err := new(app).Configure([]string{"--config=" + file}, nil)
+	configured, err := configure([]string{"--config=" + file}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	built, err := configured.Build(service.Runtime{Log: zap.NewNop()})
-	if err != nil {
+	life := service.NewLife()
+	defer life.Discard()
+	if _, err := configured.Build(life, service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{file, "/etc/resolv.conf"}; !slices.Equal(built.Files(), want) {
-		t.Errorf("watches %q, want %q", built.Files(), want)
+	if want := []string{file, "/etc/resolv.conf"}; !slices.Equal(life.Files(), want) {
+		t.Errorf("watches %q, want %q", life.Files(), want)
 	}
 }
 
 func TestResolverMetrics(t *testing.T) {
 	srv := resolvertest.New(t, "home.example. IN TXT \"x\"\n")
-	a, m, _ := running(t, "--dkim-keys=", "--resolver="+srv.Addr())
+	a, m, _ := start(t, "--dkim-keys=", "--resolver="+srv.Addr())
 	for range 3 {
-		if _, err := a.current.Load().resolver.LookupTXT(t.Context(), "home.example"); err != nil {
+		if _, err := a.now().dns.LookupTXT(t.Context(), "home.example"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -277,8 +309,8 @@ postern_dns_lookups_total{from="dns"} 1
 func TestDKIMKeysCommand(t *testing.T) {
 	dir := t.TempDir()
 	key := genkey(t, dir, "home.example", sign.Ed25519)[0]
-	a, _, _ := running(t, "--dkim-keys="+dir)
-	got, err := a.dkimKeys(t.Context(), struct{}{}, nil)
+	a, _, _ := start(t, "--dkim-keys="+dir)
+	got, err := commands(a.current)["dkim.keys"](t.Context(), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,20 +320,72 @@ func TestDKIMKeysCommand(t *testing.T) {
 	}
 }
 
-// Background work of a state ends when the next one is in force.
-func TestBackgroundEnds(t *testing.T) {
+// A message under way keeps its state from being closed.
+func TestMessagePinsItsState(t *testing.T) {
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Ed25519)
+	a, _, _ := start(t, "--dkim-keys="+dir)
+	closed := false
+	a.life.OnEnd(func() error { closed = true; return nil })
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.traffic.Handler(t.Context(), &daemon.Conn{Conn: theirs, Socket: daemon.Socket{Flag: "--listen-sign"}})
+	}()
+	c := wiretest.New(t, ours)
+	c.Open(wiretest.Session{Client: netip.MustParseAddrPort("192.0.2.1:1000"), Helo: "client.example"})
+	c.Mail("<a@home.example>")
+	a.reload(t, "--dkim-keys=")
+	if closed {
+		t.Error("the state was closed under a message")
+	}
+	c.Rcpt("<b@away.example>")
+	c.Header("From", " a@home.example")
+	c.EndOfHeader()
+	c.Body("body\r\n")
+	if n := signatures(c.EndOfMessage()); n != 1 || !closed {
+		t.Errorf("%d signatures by the state of MAIL, want 1; closed after the message: %t", n, closed)
+	}
+	_ = ours.Close()
+	<-done
+}
+
+// What is known of DNS lists outlives a reload that changes nothing about them;
+// so do the counters, and what was counted in the hold queue.
+func TestReloadKeepsWhatIsKnown(t *testing.T) {
+	srv := resolvertest.New(t, "")
+	args := []string{"--dkim-keys=", "--resolver=" + srv.Addr(), "--dmarc-enforce=evidence", "--dmarc-quarantine=hold"}
+	a, _, _ := start(t, args...)
+	before := partOf[*dmarcPart](t, a.now())
+	a.reload(t, append(args, "--spf-reject=fail")...)
+	same := partOf[*dmarcPart](t, a.now())
+	if before == same || same.lists != before.lists || same.held != before.held {
+		t.Errorf("%+v after %+v", same, before)
+	}
+	a.reload(t, append(args, "--dnsbl-threshold=2", "--queue-directory=/nonexistent")...)
+	other := partOf[*dmarcPart](t, a.now())
+	if other.lists == before.lists || other.held == before.held {
+		t.Error("other settings changed nothing")
+	}
+}
+
+// Only the watch of the state in force runs.
+func TestOneKeyWatchRuns(t *testing.T) {
 	dir := t.TempDir()
 	genkey(t, dir, "home.example", sign.Ed25519)
 	srv := resolvertest.New(t, "")
 	args := []string{"--dkim-keys=" + dir, "--dkim-require-dns", "--resolver=" + srv.Addr()}
-	a, _, _ := running(t, args...)
-	old := a.current.Load()
-	reload(t, a, args...)
-	ended := make(chan struct{})
-	go func() { old.running.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-time.After(time.Minute):
-		t.Error("the watch of the old state still runs")
+	a, _, _ := start(t, args...)
+	for range 3 {
+		a.reload(t, args...)
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if n := bytes.Count(stacks, []byte("(*keyWatch).run(")); n > 1 {
+			t.Errorf("%d watches run", n)
+		}
+	}
+	if watch := partOf[*signPart](t, a.now()).watch; watch == nil {
+		t.Error("no watch")
 	}
 }

@@ -22,11 +22,10 @@ func TestVerifySettings(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := configure(append([]string{"--config="}, test.args...), nil)
+			_, got, err := open(t, test.args...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := s.verification(nil)
 			if got.HostName == "" {
 				t.Error("no host name to fall back to")
 			}

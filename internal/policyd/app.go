@@ -2,14 +2,15 @@ package policyd
 
 import (
 	"context"
+	"maps"
 	"time"
 
+	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
-	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/policy"
 )
 
@@ -22,40 +23,48 @@ const (
 const daemonName = "policyd"
 
 // Main runs the daemon to its end and returns the exit status.
-func Main(p service.Process) int {
-	a := new(app)
-	status := service.Main(a, p)
-	if s := a.current.p.Swap(nil); s != nil {
-		s.done() // stores write what they still hold
-	}
-	return status
-}
+func Main(p service.Process) int { return service.Main(app{}, p) }
 
 // app is the daemon as the service package drives it.
-type app struct{ current current }
+type app struct{}
 
-func (*app) Name() string   { return ProgramName }
-func (*app) Daemon() string { return daemonName }
+func (app) Name() string   { return ProgramName }
+func (app) Daemon() string { return daemonName }
 
-func (a *app) Configure(args, environ []string) (service.Settings, error) {
-	s, err := configure(args, environ)
-	s.current = &a.current
-	return s, err
+func (app) Configure(args, environ []string) (service.Settings[*state], error) {
+	return configure(args, environ)
 }
 
 // Start wires requests to the state in force.
-func (a *app) Start(r service.Runtime) service.Traffic {
-	r.Metrics.Registerer().MustRegister(dns.NewCollector(a.current.resolverStats), dnslists.NewCollector(a.current.zones), newGreylistCollector(&a.current))
+func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
+	c := &current{inForce}
+	r.Metrics.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
+	for _, room := range rooms() {
+		if room.metrics != nil {
+			r.Metrics.Registerer().MustRegister(room.metrics(c)...)
+		}
+	}
 	server := &policy.Server{
-		Hooks:  &a.current,
+		Hooks:  c,
 		Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}},
 	}
 	return service.Traffic{
 		Handler: func(_ context.Context, conn *daemon.Conn) {
 			server.ServeConn(conn, conn.Socket.Suffix)
 		},
-		Commands: a.commands(),
+		Commands: commands(c),
 	}
+}
+
+// commands are what the postern command may ask of this daemon.
+func commands(c *current) map[string]admin.Handler {
+	all := make(map[string]admin.Handler)
+	for _, room := range rooms() {
+		if room.commands != nil {
+			maps.Copy(all, room.commands(c))
+		}
+	}
+	return all
 }
 
 // counter gives the server's counts to the metrics.

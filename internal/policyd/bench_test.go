@@ -61,14 +61,13 @@ func BenchmarkOwnership(b *testing.B) {
 	}
 	defer log.Close()
 	r := service.Runtime{Log: log.Logger(), Metrics: metrics.New(metrics.Options{})}
-	s, err := loadAll([]string{"--config=", "--checks=ownership", "--owners=hash:" + table.Name()}, nil)
+	c := newCurrent()
+	s, err := loadInto(c, r, []string{"--config=", "--checks=ownership", "--owners=hash:" + table.Name()}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	var c current
-	s.settings.current = &c
-	s.Apply()
-	server := &policy.Server{Hooks: &c, Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}}}
+	s.apply(c)
+	server := &policy.Server{Hooks: c, Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}}}
 	b.ReportAllocs()
 	b.ResetTimer()
 	server.ServeConn(conn, nil)

@@ -15,11 +15,11 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
-	"github.com/postern-mail/postern/internal/service/dnslists"
 )
 
 const testKey = "abcdefghijklmnopqrstuvwxy9"
@@ -74,9 +74,9 @@ func TestDNSBLDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Discard()
+	defer s.life.Discard()
 	var got []string
-	for _, z := range s.lists.value.Status() {
+	for _, z := range partOf[*dnsblPart](t, s.state).lists.Status() {
 		got = append(got, fmt.Sprint(z.Kind, " ", z.Sites))
 	}
 	if want := []string{"address [zen.spamhaus.org=127.0.0.[2..11;30]*1]", "name [dbl.spamhaus.org=127.0.1.[2..99]*1]"}; !slices.Equal(got, want) {
@@ -87,65 +87,56 @@ func TestDNSBLDefaults(t *testing.T) {
 // A reload that changes nothing about DNS and the lists keeps them, and what
 // they know; any other makes new ones and closes the old with their last user.
 func TestReloadKeepsResolverAndLists(t *testing.T) {
-	var c current
-	load := func(args ...string) *state {
+	c := newCurrent()
+	load := func(args ...string) *loaded {
 		t.Helper()
-		configured, err := configure(args, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		configured.current = &c
-		s, err := build(configured, quiet())
+		s, err := loadInto(c, quiet(), args, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
+	lists := func(l *loaded) *dnsbl.Lists { return partOf[*dnsblPart](t, l.state).lists }
 	dns := resolvertest.New(t, "")
 	first := load(listArgs(dns.Addr())...)
-	first.Apply()
+	first.apply(c)
 	same := load(listArgs(dns.Addr(), "--dnsbl-on-error=defer")...)
-	if same.dns != first.dns || same.lists != first.lists {
+	if same.dns != first.dns || lists(same) != lists(first) {
 		t.Error("a reload made new ones")
 	}
-	same.Apply()
-	discarded := load(listArgs(dns.Addr())...)
-	discarded.Discard()
+	same.apply(c)
+	load(listArgs(dns.Addr())...).life.Discard()
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte(testKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	keyed := load(listArgs(dns.Addr(), "--dqs-key-file="+key)...)
-	if keyed.dns != same.dns || keyed.lists == same.lists || !slices.Contains(keyed.Files(), key) {
-		t.Errorf("with a key: %v", keyed.Files())
+	if keyed.dns != same.dns || lists(keyed) == lists(same) || !slices.Contains(keyed.life.Files(), key) {
+		t.Errorf("with a key: %v", keyed.life.Files())
 	}
-	keyed.Apply()
+	keyed.apply(c)
 	other := load(listArgs(dns.Addr(), "--dns-timeout=1s")...)
-	if other.dns == keyed.dns || other.lists == keyed.lists {
+	if other.dns == keyed.dns || lists(other) == lists(keyed) {
 		t.Error("another time-out changed nothing")
 	}
-	other.Apply()
-	if n := first.dns.users.Load() + first.lists.users.Load() + keyed.lists.users.Load(); n != 0 {
-		t.Errorf("%d users of what was replaced", n)
+	if _, err := first.dns.Query(t.Context(), "a.example", resolver.TypeA); err != nil {
+		t.Errorf("the resolver in force: %v", err)
 	}
-	if _, err := first.dns.value.Query(t.Context(), "a.example", resolver.TypeA); err == nil {
+	other.apply(c)
+	if _, err := first.dns.Query(t.Context(), "b.example", resolver.TypeA); err == nil {
 		t.Error("the old resolver is open")
 	}
-	other.done()
+	c.Close()
 }
 
 func TestPublicResolverIsWarnedAbout(t *testing.T) {
 	for server, want := range map[string]int{"8.8.8.8": 1, "127.0.0.1:5353": 0} {
 		core, logs := observer.New(zapcore.WarnLevel)
-		configured, err := configure(listArgs(server), nil)
+		s, err := loadInto(newCurrent(), service.Runtime{Log: zap.New(core)}, listArgs(server), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := build(configured, service.Runtime{Log: zap.New(core)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Discard()
+		s.life.Discard()
 		if n := logs.FilterMessageSnippet("public DNS resolver").Len(); n != want {
 			t.Errorf("%s: %d warnings", server, n)
 		}
@@ -154,23 +145,17 @@ func TestPublicResolverIsWarnedAbout(t *testing.T) {
 
 func TestDNSBLMetricsAndCommands(t *testing.T) {
 	dns := resolvertest.New(t, "2.0.0.127.zen.spamhaus.org. IN A 127.0.0.2\n7.2.0.192.zen.spamhaus.org. IN A 127.0.0.4\n")
-	var a app
-	args := listArgs(dns.Addr())
-	configured, err := configure(args, nil)
+	c := newCurrent()
+	s, err := loadInto(c, quiet(), listArgs(dns.Addr()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	configured.current = &a.current
-	s, err := build(configured, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.starts = nil // no self-tests but those that are asked for
-	s.Apply()
-	defer s.done()
+	defer s.life.Discard()
+	c.Apply(s.state, service.NewLife()) // no self-tests but those that are asked for
+	defer c.Close()
 	ask := func(command, args string) string {
 		t.Helper()
-		result, err := a.commands()[command](t.Context(), json.RawMessage(args), nil)
+		result, err := commands(c)[command](t.Context(), json.RawMessage(args), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +174,7 @@ func TestDNSBLMetricsAndCommands(t *testing.T) {
 	if out := ask("dnsbl.check", `{"subject":"10.0.0.1"}`); !strings.Contains(out, `"asked":false`) || !strings.Contains(out, `"zones":[]`) {
 		t.Error(out)
 	}
-	registry := registryOf(&a)
+	registry := registryOf(c)
 	want := `# HELP postern_dnsbl_zone_up 1 while the DNS list is in service, 0 while its breaker is open.
 # TYPE postern_dnsbl_zone_up gauge
 postern_dnsbl_zone_up{kind="address",zone="zen.spamhaus.org"} 1
@@ -204,23 +189,20 @@ postern_dnsbl_zone_up{kind="name",zone="dbl.spamhaus.org"} 0
 }
 
 func TestDNSBLCommandsWithoutTheCheck(t *testing.T) {
-	var a app
-	s := buildOrFail(t, "--owners", "static:x")
-	s.settings.current = &a.current
-	s.Apply()
-	defer s.done()
+	c, _ := inForceWith(t, "--checks=ownership", "--owners", "static:x")
 	for command, args := range map[string]string{"dnsbl.check": `{"subject":"192.0.2.7"}`, "dnsbl.selftest": "{}"} {
-		if _, err := a.commands()[command](t.Context(), json.RawMessage(args), nil); err == nil || !strings.Contains(err.Error(), "add dnsbl to checks") {
+		if _, err := commands(c)[command](t.Context(), json.RawMessage(args), nil); err == nil || !strings.Contains(err.Error(), "add dnsbl to checks") {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
-	if n, err := testutil.GatherAndCount(registryOf(&a), "postern_dnsbl_zone_up", "postern_dns_in_flight"); err != nil || n != 0 {
+	if n, err := testutil.GatherAndCount(registryOf(c), "postern_dnsbl_zone_up", "postern_dns_in_flight"); err != nil || n != 0 {
 		t.Errorf("%d series, %v", n, err)
 	}
 }
 
-func registryOf(a *app) *prometheus.Registry {
+func registryOf(c *current) *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(dnslists.NewCollector(a.current.zones), dns.NewCollector(a.current.resolverStats))
+	r.MustRegister(dns.NewCollector(c.resolverStats))
+	r.MustRegister(dnsblMetrics(c)...)
 	return r
 }

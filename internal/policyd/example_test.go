@@ -106,16 +106,3 @@ func TestRefusedSettings(t *testing.T) {
 		})
 	}
 }
-
-// loadAll goes as far as a daemon goes before it binds anything.
-func loadAll(args, env []string) (*state, error) {
-	s, err := configure(args, env)
-	if err != nil {
-		return nil, err
-	}
-	s.current = new(current)
-	if _, err := s.Sockets(); err != nil {
-		return nil, err
-	}
-	return build(s, quiet())
-}

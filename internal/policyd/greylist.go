@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,8 +50,8 @@ const (
 	maxURL       = 128
 )
 
-// greylistOptions are the settings of the greylist check.
-type greylistOptions struct {
+// greylistPart is the room of the greylist check.
+type greylistPart struct {
 	GreylistStore           string
 	GreylistPasswordFile    string
 	GreylistDelay           time.Duration
@@ -70,9 +71,11 @@ type greylistOptions struct {
 	GreylistAllowRecipients []string
 	GreylistAllowSenders    []string
 	GreylistOnError         string
+
+	store *greylistStore
 }
 
-func (o *Options) bindGreylist(fs *pflag.FlagSet) {
+func (o *greylistPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.GreylistStore, "greylist-store", "sqlite:/var/lib/postern/greylist.db", "`where` the greylist is kept: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
 	fs.StringVar(&o.GreylistPasswordFile, "greylist-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
 	config.Duration(fs, &o.GreylistDelay, "greylist-delay", 3*time.Minute, time.Second, maxDelay, "how long a new sender has to wait")
@@ -95,7 +98,7 @@ func (o *Options) bindGreylist(fs *pflag.FlagSet) {
 }
 
 // limits are those by which the store's facts are judged.
-func (o *greylistOptions) limits() greylist.Limits {
+func (o *greylistPart) limits() greylist.Limits {
 	return greylist.Limits{
 		Delay:       o.GreylistDelay,
 		RetryWindow: o.GreylistRetryWindow,
@@ -106,7 +109,7 @@ func (o *greylistOptions) limits() greylist.Limits {
 	}
 }
 
-func (o *Options) validateGreylist(s *config.Set) error {
+func (o *greylistPart) validate(s *config.Set) error {
 	var errs []error
 	if err := o.validateStore(); err != nil {
 		errs = append(errs, s.Errorf("greylist-store", "%w", err))
@@ -123,7 +126,7 @@ func (o *Options) validateGreylist(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-func (o *Options) validateStore() error {
+func (o *greylistPart) validateStore() error {
 	store := o.GreylistStore
 	path, isFile := strings.CutPrefix(store, sqliteScheme)
 	switch {
@@ -141,58 +144,53 @@ func (o *Options) validateStore() error {
 	return fmt.Errorf("%q is no store: write sqlite:PATH, memory: or a URL of Redis", store)
 }
 
-func (s *state) buildGreylist(r service.Runtime) (policy.Entry, error) {
-	o := s.settings
-	dns, err := s.resolver(r)
+func (o *greylistPart) build(n *needs) (policy.Entry, error) {
+	dns, err := n.resolver()
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	store, err := s.openGreylist(r.Log)
-	if err != nil {
+	if o.store, err = o.open(n); err != nil {
 		return policy.Entry{}, err
 	}
-	s.greylist = store
-	s.closeLater(store.done)
-	s.startLater(func() { store.value.apply(o.limits(), o.GreylistFlood) })
+	n.life.OnBegin(func() { o.store.apply(o.limits(), o.GreylistFlood) })
 	check := &checks.Greylist{
-		Store:          store.value.breaker,
-		Flood:          store.value.flood,
+		Store:          o.store.breaker,
+		Flood:          o.store.flood,
 		Limits:         o.limits(),
 		NetworkKey:     o.GreylistKey == wordNetwork,
 		Bits4:          o.GreylistIPv4Prefix,
 		Bits6:          o.GreylistIPv6Prefix,
-		Resolver:       dns,
+		Resolver:       dns.Resolver,
 		OnlySuspicious: o.GreylistWhen == wordSuspicious,
 		Header:         o.GreylistHeader,
-		Instances:      &store.value.instances,
+		Instances:      &o.store.instances,
 		URL:            o.GreylistURL,
 	}
 	if check.Hostname, err = os.Hostname(); err != nil {
 		return policy.Entry{}, fmt.Errorf("the name of this host: %w", err)
 	}
-	if err := s.readGreylistLists(check); err != nil {
+	if err := o.readLists(check, n); err != nil {
 		return policy.Entry{}, err
 	}
 	return policy.Entry{Check: check, OnError: onError(o.GreylistOnError), ErrorReason: record.GreylistUnavailable}, nil
 }
 
-// readGreylistLists reads the allow lists.
-func (s *state) readGreylistLists(check *checks.Greylist) (err error) {
-	o := s.settings
-	if check.AllowClients, err = checks.ReadGreylistClients(s.allowFiles(o.GreylistAllowClients)); err != nil {
-		return o.set.Errorf("greylist-allow-clients", "%w", err)
+// readLists reads the allow lists.
+func (o *greylistPart) readLists(check *checks.Greylist, n *needs) (err error) {
+	if check.AllowClients, err = checks.ReadGreylistClients(allowFiles(o.GreylistAllowClients, n)); err != nil {
+		return n.set.Errorf("greylist-allow-clients", "%w", err)
 	}
-	if check.AllowRecipients, err = checks.ReadGreylistRecipients(s.allowFiles(o.GreylistAllowRecipients)); err != nil {
-		return o.set.Errorf("greylist-allow-recipients", "%w", err)
+	if check.AllowRecipients, err = checks.ReadGreylistRecipients(allowFiles(o.GreylistAllowRecipients, n)); err != nil {
+		return n.set.Errorf("greylist-allow-recipients", "%w", err)
 	}
-	if check.AllowSenders, err = checks.ReadGreylistSenders(s.allowFiles(o.GreylistAllowSenders)); err != nil {
-		return o.set.Errorf("greylist-allow-senders", "%w", err)
+	if check.AllowSenders, err = checks.ReadGreylistSenders(allowFiles(o.GreylistAllowSenders, n)); err != nil {
+		return n.set.Errorf("greylist-allow-senders", "%w", err)
 	}
 	return nil
 }
 
-// allowFiles gives the files of a list and has them watched.
-func (s *state) allowFiles(names []string) []string {
+// allowFiles returns the files of a list and has them watched.
+func allowFiles(names []string, n *needs) []string {
 	var files []string
 	for _, name := range names {
 		if name == wordNone {
@@ -200,7 +198,7 @@ func (s *state) allowFiles(names []string) []string {
 		}
 		files = append(files, name)
 		if name != checks.DefaultAllowList {
-			s.watch(name)
+			n.life.Watch(name)
 		}
 	}
 	return files
@@ -231,35 +229,45 @@ func (g *greylistStore) apply(l greylist.Limits, flood int) {
 }
 
 // close writes what has to be written.
-func (g *greylistStore) close(log *zap.Logger) {
-	if s, ok := g.store.(interface{ Close() error }); ok {
+func (g *greylistStore) close() error {
+	if s, ok := g.store.(io.Closer); ok {
 		if err := s.Close(); err != nil {
-			log.Error("the greylist store did not close well", zap.Error(err))
+			return fmt.Errorf("the greylist store: %w", err)
 		}
 	}
+	return nil
 }
 
-// openGreylist opens the store, or takes over the one in use.
-func (s *state) openGreylist(log *zap.Logger) (*shared[*greylistStore], error) {
-	o := s.settings
-	password, err := s.greylistPassword()
+// storeKey is what a store is made of.
+type storeKey struct {
+	store    string
+	password [sha256.Size]byte
+}
+
+// open opens the store, or returns the one in force when it is the same.
+func (o *greylistPart) open(n *needs) (*greylistStore, error) {
+	password, err := o.password(n)
 	if err != nil {
-		return nil, o.set.Errorf("greylist-password-file", "%w", err)
+		return nil, n.set.Errorf("greylist-password-file", "%w", err)
 	}
-	key := fmt.Sprintf("%s %x", o.GreylistStore, sha256.Sum256([]byte(password.Reveal())))
-	if before := s.previous(); before != nil && before.greylist != nil && before.greylist.key == key {
-		return before.greylist.use(), nil
+	key := storeKey{o.GreylistStore, sha256.Sum256([]byte(password.Reveal()))}
+	store, err := service.Keep(n.life, key, func() (service.Opened[*greylistStore], error) {
+		g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood)}
+		var err error
+		if g.store, g.kind, err = o.openStore(password, n); err != nil {
+			return service.Opened[*greylistStore]{}, err
+		}
+		g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(n.Log))
+		return service.Opened[*greylistStore]{Value: g, Close: g.close}, nil
+	})
+	if err != nil {
+		return nil, n.set.Errorf("greylist-store", "%w", err)
 	}
-	g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood)}
-	if g.store, g.kind, err = o.openStore(password, log); err != nil {
-		return nil, o.set.Errorf("greylist-store", "%w", err)
-	}
-	g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(log))
-	return share(g, key, func() { g.close(log) }), nil
+	return store, nil
 }
 
-func (s *state) greylistPassword() (config.Secret, error) {
-	name, credentials := s.settings.GreylistPasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
+func (o *greylistPart) password(n *needs) (config.Secret, error) {
+	name, credentials := o.GreylistPasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
 	if name == "" {
 		return config.Secret{}, nil
 	}
@@ -267,26 +275,26 @@ func (s *state) greylistPassword() (config.Secret, error) {
 	if err != nil {
 		return config.Secret{}, err
 	}
-	s.watch(path)
+	n.life.Watch(path)
 	return config.SecretFile(name, credentials)
 }
 
-func (s *settings) openStore(password config.Secret, log *zap.Logger) (browsedStore, string, error) {
-	path, isFile := strings.CutPrefix(s.GreylistStore, sqliteScheme)
+func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore, string, error) {
+	path, isFile := strings.CutPrefix(o.GreylistStore, sqliteScheme)
 	switch {
-	case s.GreylistStore == memoryStore:
+	case o.GreylistStore == memoryStore:
 		return memstore.New(memstore.Options{}), "memory", nil
-	case isFile && s.set.CheckOnly():
+	case isFile && n.set.CheckOnly():
 		// The daemon that runs owns the file; that its folder is there can be
 		// seen without opening it.
 		_, err := os.Stat(filepath.Dir(path))
 		return memstore.New(memstore.Options{}), "sqlite", err
 	case isFile:
-		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(log)})
+		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log)})
 		return store, "sqlite", err
 	}
-	store, err := redisstore.Open(redisstore.Options{URL: s.GreylistStore, Password: password.Reveal()})
-	kind, _, _ := strings.Cut(s.GreylistStore, "://")
+	store, err := redisstore.Open(redisstore.Options{URL: o.GreylistStore, Password: password.Reveal()})
+	kind, _, _ := strings.Cut(o.GreylistStore, "://")
 	return store, kind, err
 }
 
@@ -322,9 +330,9 @@ type greylistCollector struct {
 	up      *prometheus.Desc
 }
 
-func newGreylistCollector(c *current) greylistCollector {
-	return greylistCollector{c, prometheus.NewDesc("postern_greylist_store_up",
-		"1 while the greylist store answers, 0 while its breaker is open.", nil, nil)}
+func greylistMetrics(c *current) []prometheus.Collector {
+	return []prometheus.Collector{greylistCollector{c, prometheus.NewDesc("postern_greylist_store_up",
+		"1 while the greylist store answers, 0 while its breaker is open.", nil, nil)}}
 }
 
 // Describe implements prometheus.Collector.
@@ -332,9 +340,18 @@ func (c greylistCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up }
 
 // Collect implements prometheus.Collector.
 func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.current.acquire()
-	defer s.done()
-	if s.greylist != nil {
-		ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(s.greylist.value.breaker.Down() == nil))
+	o, release := inForce[*greylistPart](c.current)
+	if release == nil {
+		return
 	}
+	defer release()
+	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Down() == nil))
+}
+
+// number is a condition as a gauge shows it.
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

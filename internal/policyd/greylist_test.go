@@ -27,31 +27,24 @@ func TestGreylistSettings(t *testing.T) {
 // reload does: the file can be opened only once.
 func TestGreylistStoreIsShared(t *testing.T) {
 	store := "--greylist-store=sqlite:" + filepath.Join(t.TempDir(), "greylist.db")
-	first, err := loadAll([]string{"--config=", "--checks=greylist", store}, nil)
-	if err != nil {
-		t.Fatal(err)
+	c := newCurrent()
+	load := func(args ...string) *loaded {
+		t.Helper()
+		s, err := loadInto(c, quiet(), append([]string{"--config=", "--checks=greylist", store}, args...), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
 	}
-	first.settings.current = new(current)
-	first.Apply()
-	again, err := configure([]string{"--config=", "--checks=greylist", store, "--greylist-delay=5m"}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.current = first.settings.current
-	second, err := build(again, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if second.greylist != first.greylist {
+	first := load()
+	first.apply(c)
+	second := load("--greylist-delay=5m")
+	if partOf[*greylistPart](t, second.state).store != partOf[*greylistPart](t, first.state).store {
 		t.Error("the store was opened again")
 	}
-	second.Apply()
-	second.done()
-	if third, err := loadAll([]string{"--config=", "--checks=greylist", store}, nil); err != nil {
-		t.Errorf("after the last user: %v", err)
-	} else {
-		third.done()
-	}
+	second.apply(c)
+	c.Close()
+	load().life.Discard() // after the last user
 }
 
 func TestGlob(t *testing.T) {

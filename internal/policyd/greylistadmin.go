@@ -129,29 +129,15 @@ func when(s greylist.Stamp) *time.Time {
 	return &t
 }
 
-var errNoGreylist = &admin.Error{Code: admin.CodeFailed, Message: "the greylist check does not run: add greylist to checks"}
-
-// greylistCommand gives a command the state in force.
-func greylistCommand[A any](a *app, f func(ctx context.Context, s *state, args A, progress func(any)) (any, error)) admin.Handler {
-	return admin.Typed(func(ctx context.Context, args A, progress func(any)) (any, error) {
-		s := a.current.acquire()
-		defer s.done()
-		if s.greylist == nil {
-			return nil, errNoGreylist
-		}
-		return f(ctx, s, args, progress)
-	})
-}
-
 // greylistCommands are what can be asked about the greylist.
-func (a *app) greylistCommands() map[string]admin.Handler {
+func greylistCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
-		"greylist.list":   greylistCommand(a, greylistList),
-		"greylist.show":   greylistCommand(a, greylistShow),
-		"greylist.allow":  greylistCommand(a, greylistAllow),
-		"greylist.delete": greylistCommand(a, greylistDelete),
-		"greylist.stats":  greylistCommand(a, greylistStats),
-		"greylist.import": greylistCommand(a, greylistImport),
+		"greylist.list":   command(c, checks.GreylistName, (*greylistPart).list),
+		"greylist.show":   command(c, checks.GreylistName, (*greylistPart).show),
+		"greylist.allow":  command(c, checks.GreylistName, (*greylistPart).allow),
+		"greylist.delete": command(c, checks.GreylistName, (*greylistPart).delete),
+		"greylist.stats":  command(c, checks.GreylistName, (*greylistPart).stats),
+		"greylist.import": command(c, checks.GreylistName, (*greylistPart).importEntries),
 	}
 }
 
@@ -170,14 +156,14 @@ type GreylistListResult struct {
 
 var errEnough = errors.New("the limit is reached")
 
-func greylistList(ctx context.Context, s *state, args GreylistListArgs, progress func(any)) (any, error) {
+func (o *greylistPart) list(ctx context.Context, args GreylistListArgs, progress func(any)) (any, error) {
 	if err := args.check(); err != nil {
 		return nil, err
 	}
-	now, limits := time.Now(), s.settings.limits()
+	now, limits := time.Now(), o.limits()
 	var result GreylistListResult
 	var batch []GreylistEntry
-	err := s.greylist.value.store.Walk(ctx, func(e greylist.Entry) error {
+	err := o.store.store.Walk(ctx, func(e greylist.Entry) error {
 		if !args.matches(e.ID) {
 			return nil
 		}
@@ -220,20 +206,19 @@ type GreylistShowResult struct {
 	Entries []GreylistEntry `json:"entries"`
 }
 
-func greylistShow(ctx context.Context, s *state, args GreylistShowArgs, _ func(any)) (any, error) {
+func (o *greylistPart) show(ctx context.Context, args GreylistShowArgs, _ func(any)) (any, error) {
 	addr, err := netip.ParseAddr(args.Client)
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: fmt.Sprintf("client %.60q is no IP address", args.Client)}
 	}
 	sender, recipient := mailaddr.Parse(args.Sender), mailaddr.Parse(args.Recipient)
-	o := s.settings
 	claimed := args.Domain
 	if claimed == "" {
 		claimed = sender.Domain
 	}
 	key := greylist.NewKey(args.Domain, claimed, greylist.Network(addr, o.GreylistIPv4Prefix, o.GreylistIPv6Prefix),
 		greylist.Sender(sender.Local, sender.Domain), recipient.Key())
-	r, err := s.greylist.value.store.Peek(ctx, key)
+	r, err := o.store.store.Peek(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -265,13 +250,13 @@ type GreylistAllowResult struct {
 	Client string `json:"client"`
 }
 
-func greylistAllow(ctx context.Context, s *state, args GreylistAllowArgs, _ func(any)) (any, error) {
-	id, err := s.settings.clientID(args.Client)
+func (o *greylistPart) allow(ctx context.Context, args GreylistAllowArgs, _ func(any)) (any, error) {
+	id, err := o.clientID(args.Client)
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: err.Error()}
 	}
 	e := greylist.Entry{ID: id, Client: greylist.Client{Manual: true, Last: greylist.At(time.Now())}}
-	if err := s.greylist.value.store.Put(ctx, []greylist.Entry{e}); err != nil {
+	if err := o.store.store.Put(ctx, []greylist.Entry{e}); err != nil {
 		return nil, err
 	}
 	return GreylistAllowResult{Client: string(id)}, nil
@@ -279,7 +264,7 @@ func greylistAllow(ctx context.Context, s *state, args GreylistAllowArgs, _ func
 
 // clientID reads [domain@]address or [domain@]network. A network must be one
 // that keys are made of: any other would never be looked up.
-func (o *greylistOptions) clientID(text string) (greylist.ID, error) {
+func (o *greylistPart) clientID(text string) (greylist.ID, error) {
 	domain, client := "", text
 	if at := strings.LastIndexByte(text, '@'); at >= 0 {
 		var err error
@@ -311,7 +296,7 @@ type GreylistDeleteResult struct {
 	Deleted int `json:"deleted"`
 }
 
-func greylistDelete(ctx context.Context, s *state, args GreylistDeleteArgs, progress func(any)) (any, error) {
+func (o *greylistPart) delete(ctx context.Context, args GreylistDeleteArgs, progress func(any)) (any, error) {
 	if err := args.check(); err != nil {
 		return nil, err
 	}
@@ -319,7 +304,7 @@ func greylistDelete(ctx context.Context, s *state, args GreylistDeleteArgs, prog
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "say which entries to delete, or ask for all of them"}
 	}
 	var ids []greylist.ID
-	store := s.greylist.value.store
+	store := o.store.store
 	err := store.Walk(ctx, func(e greylist.Entry) error {
 		if args.matches(e.ID) {
 			ids = append(ids, e.ID)
@@ -351,13 +336,13 @@ type GreylistStatsResult struct {
 	Clients  map[string]int `json:"clients"`  // earning, allowed, allowed by hand, expired
 }
 
-func greylistStats(ctx context.Context, s *state, _ struct{}, progress func(any)) (any, error) {
-	g := s.greylist.value
+func (o *greylistPart) stats(ctx context.Context, _ struct{}, progress func(any)) (any, error) {
+	g := o.store
 	result := GreylistStatsResult{Store: g.kind, Triplets: map[string]int{}, Clients: map[string]int{}}
 	if err := g.breaker.Down(); err != nil {
 		result.Down = err.Error()
 	}
-	now, limits, n := time.Now(), s.settings.limits(), 0
+	now, limits, n := time.Now(), o.limits(), 0
 	err := g.store.Walk(ctx, func(e greylist.Entry) error {
 		of := result.Triplets
 		if e.ID.IsClient() {
@@ -390,10 +375,9 @@ type GreylistImportResult struct {
 // maxImportWhy bounds GreylistImportResult.Why.
 const maxImportWhy = 10
 
-func greylistImport(ctx context.Context, s *state, args GreylistImportArgs, _ func(any)) (any, error) {
+func (o *greylistPart) importEntries(ctx context.Context, args GreylistImportArgs, _ func(any)) (any, error) {
 	var result GreylistImportResult
 	var entries []greylist.Entry
-	o := s.settings
 	for _, old := range args.Entries {
 		e, err := old.Entry(o.GreylistIPv4Prefix, o.GreylistIPv6Prefix)
 		if err != nil {
@@ -402,7 +386,7 @@ func greylistImport(ctx context.Context, s *state, args GreylistImportArgs, _ fu
 		}
 		entries = append(entries, e)
 	}
-	if err := s.greylist.value.store.Put(ctx, entries); err != nil {
+	if err := o.store.store.Put(ctx, entries); err != nil {
 		return nil, err
 	}
 	result.Imported = len(entries)

@@ -1,6 +1,7 @@
-// Package policyd is postern-policyd: flags become settings (options.go and a
-// file for each check), settings become a state (state.go), requests reach it
-// (app.go), and the postern command asks about it (admin.go).
+// Package policyd is postern-policyd: flags become settings (options.go),
+// settings become a state (state.go), requests reach it and the postern command
+// asks about it (app.go). Each check has a room of its own (parts.go, and a file
+// or two for each): its flags, how it is built, its commands and metrics.
 package policyd
 
 import (
@@ -10,14 +11,11 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/service"
-	"github.com/postern-mail/postern/policy"
-	"github.com/postern-mail/postern/policy/checks"
 )
 
 // The words of the settings that choose between two.
@@ -28,32 +26,6 @@ const (
 	wordAll    = "all"
 )
 
-// part is one check's share of the daemon: its flags, what must hold between
-// them, and how the check is made of them.
-type part struct {
-	name     string
-	bind     func(*Options, *pflag.FlagSet)
-	validate func(*Options, *config.Set) error
-	build    func(*state, service.Runtime) (policy.Entry, error)
-}
-
-// parts is every check, in the order in which the chain asks them.
-func parts() []part {
-	return []part{
-		{checks.OwnershipName, (*Options).bindOwnership, (*Options).validateOwnership, (*state).buildOwnership},
-		{checks.DNSBLName, (*Options).bindDNSBL, (*Options).validateDNSBL, (*state).buildDNSBL},
-		{checks.GreylistName, (*Options).bindGreylist, (*Options).validateGreylist, (*state).buildGreylist},
-	}
-}
-
-func checkNames() []string {
-	var names []string
-	for _, p := range parts() {
-		names = append(names, p.name)
-	}
-	return names
-}
-
 // Options are the settings of postern-policyd.
 type Options struct {
 	config.Common
@@ -61,9 +33,7 @@ type Options struct {
 	Checks   []string
 	Shadow   []string // of Checks, or "all"
 	Deadline time.Duration
-	ownershipOptions
-	dnsblOptions
-	greylistOptions
+	rooms    []room
 }
 
 func (o *Options) bind(fs *pflag.FlagSet) {
@@ -72,8 +42,9 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 	config.Words(fs, &o.Checks, "checks", names, "the checks that run", names...)
 	config.Words(fs, &o.Shadow, "shadow", nil, "checks (or all) that are asked and recorded but never change a reply", append(names, wordAll)...)
 	config.Duration(fs, &o.Deadline, "deadline", 8*time.Second, 100*time.Millisecond, 90*time.Second, "longest time for one reply")
-	for _, p := range parts() {
-		p.bind(o, fs)
+	o.rooms = rooms()
+	for _, r := range o.rooms {
+		r.bind(fs)
 	}
 	o.Common.Bind(fs, config.CommonDefaults{MetricsListen: "inet:127.0.0.1:9145", Admin: "unix:" + DefaultAdminPath})
 }
@@ -92,9 +63,9 @@ func (o *Options) validate(s *config.Set) error {
 			errs = append(errs, s.Errorf("shadow", "%s is not among the checks that run (%s)", name, strings.Join(o.Checks, ", ")))
 		}
 	}
-	for _, p := range parts() {
-		if o.runs(p.name) {
-			errs = append(errs, p.validate(o, s))
+	for _, r := range o.rooms {
+		if o.runs(r.name) {
+			errs = append(errs, r.validate(s))
 		}
 	}
 	return errors.Join(errs...)
@@ -110,8 +81,7 @@ func (o *Options) shadowed(check string) bool {
 // settings is one load of the configuration, as the service package wants it.
 type settings struct {
 	Options
-	set     *config.Set
-	current *current // where a state of these settings comes into force
+	set *config.Set
 }
 
 // configure loads and validates.
@@ -155,15 +125,4 @@ func (s *settings) Sockets() ([]daemon.Socket, error) {
 }
 
 // Build makes the checks that run.
-func (s *settings) Build(r service.Runtime) (service.State, error) {
-	state, err := build(s, r)
-	if err != nil {
-		return nil, err
-	}
-	return state, nil
-}
-
-// warner gives the tables' warnings to the log.
-func warner(log *zap.Logger) func(string) {
-	return func(text string) { log.Warn(text) }
-}
+func (s *settings) Build(l *service.Life, r service.Runtime) (*state, error) { return build(s, l, r) }

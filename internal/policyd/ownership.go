@@ -14,13 +14,12 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/record"
-	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// ownershipOptions are the settings of the ownership check.
-type ownershipOptions struct {
+// ownershipPart is the room of the ownership check.
+type ownershipPart struct {
 	Owners                []string
 	OwnerAliases          []string
 	OwnersOnError         string
@@ -40,13 +39,16 @@ type ownershipOptions struct {
 	OwnersCacheNegativeTTL time.Duration
 	OwnersCacheSize        int
 	OwnersLastKnown        time.Duration
+
+	check  *checks.Ownership
+	shadow bool
 }
 
-func (o *Options) bindOwnership(fs *pflag.FlagSet) {
+func (o *ownershipPart) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Owners, "owners", nil, "`type:table` of the logins that own a sender, as in smtpd_sender_login_maps; repeat for several")
 	fs.StringArrayVar(&o.OwnerAliases, "owner-aliases", nil, "`type:table` of aliases, as in virtual_alias_maps: a login owns the aliases that lead straight to it")
 	config.Int(fs, &o.OwnerAliasDepth, "owner-alias-depth", 1, 1, ownership.MaxAliasDepth, "how many aliases may lie behind each other between sender and login; 1 is the direct recipients of an alias")
-	o.bindOwnersServers(fs)
+	o.bindServers(fs)
 	config.Choice(fs, &o.OwnersOnError, "owners-on-error", "what happens while the tables cannot be read", wordDefer, wordPass)
 	config.Choice(fs, &o.OwnersUnlisted, "owners-unlisted", "senders that no table lists", wordReject, wordPass)
 	config.Choice(fs, &o.OwnersUnauthenticated, "owners-unauthenticated", "listed senders used without login (reject breaks forwarders)", wordPass, wordReject)
@@ -58,8 +60,8 @@ func (o *Options) bindOwnership(fs *pflag.FlagSet) {
 	fs.StringVar(&o.RecipientDelimiter, "recipient-delimiter", "+", "`characters` that may separate user from extension; \"\" for none")
 }
 
-// bindOwnersServers adds what counts for tables that live in a server.
-func (o *Options) bindOwnersServers(fs *pflag.FlagSet) {
+// bindServers adds what counts for tables that live in a server.
+func (o *ownershipPart) bindServers(fs *pflag.FlagSet) {
 	config.Duration(fs, &o.OwnersTimeout, "owners-timeout", remote.DefaultTimeout, 10*time.Millisecond, time.Minute, "longest time for one question to the servers of a table; keep it below deadline")
 	config.Int(fs, &o.OwnersConnections, "owners-connections", postmap.DefaultMaxConns, 1, 1000, "most connections to the servers of one table")
 	config.Duration(fs, &o.OwnersCacheTTL, "owners-cache-ttl", time.Minute, 0, 24*time.Hour, "how long an entry of a server's table is remembered; 0 asks each time")
@@ -68,8 +70,8 @@ func (o *Options) bindOwnersServers(fs *pflag.FlagSet) {
 	config.Duration(fs, &o.OwnersLastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long a remembered answer that is too old may still stand in while the servers are down; 0 never")
 }
 
-// validateOwnership also brings the domains into their one form.
-func (o *Options) validateOwnership(s *config.Set) error {
+// validate also brings the domains into their one form.
+func (o *ownershipPart) validate(s *config.Set) error {
 	var errs []error
 	if len(o.Owners)+len(o.OwnerAliases) == 0 {
 		errs = append(errs, s.Errorf("owners", "the ownership check has no table: set owners or owner-aliases, or take ownership out of checks"))
@@ -89,18 +91,15 @@ func (o *Options) validateOwnership(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
-	o := s.settings
-	owners, err := o.openTables("owners", o.Owners, r)
+func (o *ownershipPart) build(n *needs) (policy.Entry, error) {
+	owners, err := o.openTables("owners", o.Owners, n)
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	s.closeLater(func() error { return postmap.Close(owners...) })
-	aliases, err := o.openTables("owner-aliases", o.OwnerAliases, r)
+	aliases, err := o.openTables("owner-aliases", o.OwnerAliases, n)
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	s.closeLater(func() error { return postmap.Close(aliases...) })
 	decider, err := ownership.New(ownership.Config{
 		Owners:       owners,
 		Aliases:      aliases,
@@ -113,45 +112,42 @@ func (s *state) buildOwnership(r service.Runtime) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	s.watch(decider.Files()...)
-	s.ownership = &checks.Ownership{
+	n.life.Watch(decider.Files()...)
+	o.shadow = n.options.shadowed(checks.OwnershipName)
+	o.check = &checks.Ownership{
 		Owners:                decider,
 		UnlistedPass:          o.OwnersUnlisted == wordPass,
 		UnauthenticatedReject: o.OwnersUnauthenticated == wordReject,
 		NullSenderReject:      o.NullSender == wordReject,
 		Exempt:                exempt(o.OwnerExempt),
 	}
-	return policy.Entry{
-		Check:       s.ownership,
-		OnError:     onError(o.OwnersOnError),
-		ErrorReason: record.OwnerLookupFailed,
-	}, nil
+	return policy.Entry{Check: o.check, OnError: onError(o.OwnersOnError), ErrorReason: record.OwnerLookupFailed}, nil
 }
 
 // openTables opens the tables of one flag; the error names where the failing
 // one was asked for.
-func (s *settings) openTables(flag string, specs []string, r service.Runtime) ([]postmap.Table, error) {
+func (o *ownershipPart) openTables(flag string, specs []string, n *needs) ([]postmap.Table, error) {
 	var tables []postmap.Table
 	for i, spec := range specs {
-		table, err := postmap.Open(spec, s.tableOptions(r))
+		table, err := postmap.Open(spec, o.tableOptions(n.Log))
 		if err != nil {
-			_ = postmap.Close(tables...) // the first error is the one to mend
-			return nil, s.set.ErrorfAt(flag, i, "%w", err)
+			return nil, n.set.ErrorfAt(flag, i, "%w", err)
 		}
+		n.life.OnEnd(func() error { return postmap.Close(table) })
 		tables = append(tables, table)
 	}
 	return tables, nil
 }
 
-func (s *settings) tableOptions(r service.Runtime) postmap.Options {
+func (o *ownershipPart) tableOptions(log *zap.Logger) postmap.Options {
 	return postmap.Options{
-		Warn:     warner(r.Log),
-		MaxConns: s.OwnersConnections,
+		Warn:     warner(log),
+		MaxConns: o.OwnersConnections,
 		Remote: remote.Config{
-			Timeout: s.OwnersTimeout, TTL: s.OwnersCacheTTL, NegativeTTL: s.OwnersCacheNegativeTTL,
-			StaleFor: s.OwnersLastKnown, MaxEntries: s.OwnersCacheSize,
+			Timeout: o.OwnersTimeout, TTL: o.OwnersCacheTTL, NegativeTTL: o.OwnersCacheNegativeTTL,
+			StaleFor: o.OwnersLastKnown, MaxEntries: o.OwnersCacheSize,
 		},
-		State: func(table string, c remote.Change) { logTableState(r.Log, table, c) },
+		State: func(table string, c remote.Change) { logTableState(log, table, c) },
 	}
 }
 
@@ -162,6 +158,11 @@ func logTableState(log *zap.Logger, table string, c remote.Change) {
 		return
 	}
 	log.Error("the servers of a table do not answer", zap.String("table", table), zap.Error(c.Err))
+}
+
+// warner gives the tables' warnings to the log.
+func warner(log *zap.Logger) func(string) {
+	return func(text string) { log.Warn(text) }
 }
 
 func exempt(logins []string) map[string]bool {

@@ -41,13 +41,8 @@ type ownersLister interface {
 	List(ctx context.Context, login string) (ownership.Listing, error)
 }
 
-func (a *app) ownersList(ctx context.Context, args OwnersListArgs, _ func(any)) (any, error) {
-	s := a.current.acquire()
-	defer s.done()
-	if s.ownership == nil {
-		return nil, &admin.Error{Code: admin.CodeFailed, Message: "the ownership check does not run: add ownership to checks"}
-	}
-	lister, ok := s.ownership.Owners.(ownersLister)
+func (o *ownershipPart) ownersList(ctx context.Context, args OwnersListArgs, _ func(any)) (any, error) {
+	lister, ok := o.check.Owners.(ownersLister)
 	if !ok || args.Login == "" || len(args.Senders) > maxCandidates {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "give one login and at most 1000 senders"}
 	}
@@ -63,7 +58,7 @@ func (a *app) ownersList(ctx context.Context, args OwnersListArgs, _ func(any)) 
 		result.Unread = append(result.Unread, table.Spec)
 	}
 	for _, sender := range args.Senders {
-		_, answer, err := s.ownership.Judge(ctx, mailaddr.Parse(sender), args.Login)
+		_, answer, err := o.check.Judge(ctx, mailaddr.Parse(sender), args.Login)
 		if err != nil {
 			return nil, err
 		}

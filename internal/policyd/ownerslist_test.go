@@ -16,27 +16,13 @@ import (
 	"github.com/postern-mail/postern/internal/ownership"
 )
 
-// inForce is a daemon with one state.
-func inForce(t *testing.T, args ...string) (*app, *state) {
-	t.Helper()
-	a := new(app)
-	s, err := loadAll(append([]string{"--config="}, args...), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.settings.current = &a.current
-	s.Apply()
-	t.Cleanup(s.done)
-	return a, s
-}
-
-func listOwned(t *testing.T, a *app, args OwnersListArgs) (OwnersListResult, error) {
+func listOwned(t *testing.T, c *current, args OwnersListArgs) (OwnersListResult, error) {
 	t.Helper()
 	text, err := json.Marshal(args)
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := a.commands()["owners.list"](t.Context(), text, nil)
+	result, err := commands(c)["owners.list"](t.Context(), text, nil)
 	if err != nil {
 		return OwnersListResult{}, err
 	}
@@ -51,7 +37,7 @@ func TestOwnersList(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := "hash:" + owners
-	a, _ := inForce(t, "--checks=ownership", "--owners", table, "--owners", rules, "--owner-aliases", aliases, "--owner-alias-depth=2")
+	a, _ := inForceWith(t, "--checks=ownership", "--owners", table, "--owners", rules, "--owner-aliases", aliases, "--owner-alias-depth=2")
 	all := []OwnersListEntry{
 		{Sender: "ann@x.example", How: "self", Entry: "ann@x.example"},
 		{Sender: "@all.example", How: "map", Map: table, Entry: "ann@x.example", Where: owners + ":2"},
@@ -95,7 +81,7 @@ func sameEntries(got, want []OwnersListEntry) bool {
 // The way from a sender to its entry reads the same whether the tables were
 // gone through or the sender was asked for.
 func TestOwnersListTellsTheSameWayOfCandidates(t *testing.T) {
-	a, _ := inForce(t, "--checks=ownership", "--owners=static:root@x.example", "--owner-self=false", "--owner-alias-depth=3",
+	a, _ := inForceWith(t, "--checks=ownership", "--owners=static:root@x.example", "--owner-self=false", "--owner-alias-depth=3",
 		"--owner-aliases=inline:{a@x.example=b@x.example,b@x.example=c@x.example,c@x.example=ann}")
 	got, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: []string{"a@x.example", "b@x.example", "c@x.example"}})
 	if err != nil || len(got.Entries) != 6 || !sameEntries(got.Entries[:3], got.Entries[3:]) {
@@ -110,7 +96,7 @@ func TestOwnersListTellsTheSameWayOfCandidates(t *testing.T) {
 }
 
 func TestOwnersListRefuses(t *testing.T) {
-	a, _ := inForce(t, "--checks=ownership", "--owners=static:x")
+	a, _ := inForceWith(t, "--checks=ownership", "--owners=static:x")
 	for name, args := range map[string]OwnersListArgs{
 		"no login":         {},
 		"too many senders": {Login: "ann", Senders: make([]string, maxCandidates+1)},
@@ -123,7 +109,7 @@ func TestOwnersListRefuses(t *testing.T) {
 	if _, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: make([]string, maxCandidates)}); err != nil {
 		t.Error(err)
 	}
-	without, _ := inForce(t, "--checks=dnsbl", "--resolver=127.0.0.1")
+	without, _ := inForceWith(t, "--checks=dnsbl", "--resolver=127.0.0.1")
 	if _, err := listOwned(t, without, OwnersListArgs{Login: "ann"}); err == nil || !strings.Contains(err.Error(), "add ownership to checks") {
 		t.Errorf("without the check: %v", err)
 	}
@@ -144,15 +130,15 @@ func (s scripted) Check(context.Context, mailaddr.Address, string) (ownership.An
 }
 
 func TestOwnersListWhenTablesFail(t *testing.T) {
-	a, s := inForce(t, "--checks=ownership", "--owners=static:x")
+	a, s := inForceWith(t, "--checks=ownership", "--owners=static:x")
 	down := errors.New("no route to host")
 	for name, owners := range map[string]scripted{"listing": {listErr: down}, "asking": {askErr: down}} {
-		s.ownership.Owners = owners
+		partOf[*ownershipPart](t, s).check.Owners = owners
 		if _, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: []string{"a@b.example"}}); !errors.Is(err, down) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s.ownership.Owners = scripted{listing: ownership.Listing{Truncated: true}}
+	partOf[*ownershipPart](t, s).check.Owners = scripted{listing: ownership.Listing{Truncated: true}}
 	if got, err := listOwned(t, a, OwnersListArgs{Login: "ann"}); err != nil || !got.Truncated || got.Entries == nil {
 		t.Errorf("%+v, %v", got, err)
 	}

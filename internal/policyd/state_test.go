@@ -23,7 +23,65 @@ func quiet() service.Runtime {
 	return service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})}
 }
 
-func buildOrFail(t *testing.T, args ...string) *state {
+// loaded is a state with its life, as a daemon builds it before it applies it.
+type loaded struct {
+	*state
+	life *service.Life
+}
+
+// loadInto goes as far as a daemon goes before it binds anything; the state may
+// be put in force in c.
+func loadInto(c *current, r service.Runtime, args, env []string) (*loaded, error) {
+	s, err := configure(args, env)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Sockets(); err != nil {
+		return nil, err
+	}
+	l := c.NewLife(nil)
+	state, err := s.Build(l, r)
+	if err != nil {
+		l.Discard()
+		return nil, err
+	}
+	return &loaded{state, l}, nil
+}
+
+func newCurrent() *current { return &current{new(service.Current[*state])} }
+
+// loadAll loads into a daemon of its own.
+func loadAll(args, env []string) (*loaded, error) { return loadInto(newCurrent(), quiet(), args, env) }
+
+// apply puts the state in force.
+func (l *loaded) apply(c *current) { c.Apply(l.state, l.life) }
+
+// part returns the part of type P that runs in a state.
+func partOf[P part](t *testing.T, s *state) P {
+	t.Helper()
+	for _, p := range s.parts {
+		if found, ok := p.(P); ok {
+			return found
+		}
+	}
+	t.Fatalf("no %T runs", *new(P))
+	panic("unreachable")
+}
+
+// inForceWith is a daemon with one state.
+func inForceWith(t *testing.T, args ...string) (*current, *state) {
+	t.Helper()
+	c := newCurrent()
+	l, err := loadInto(c, quiet(), append([]string{"--config="}, args...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.apply(c)
+	t.Cleanup(c.Close)
+	return c, l.state
+}
+
+func buildOrFail(t *testing.T, args ...string) *loaded {
 	t.Helper()
 	s, err := loadAll(append([]string{"--config=", "--checks=ownership"}, args...), nil)
 	if err != nil {
@@ -32,16 +90,14 @@ func buildOrFail(t *testing.T, args ...string) *state {
 	return s
 }
 
-// A state is closed when it has been replaced and its last request is over,
-// not earlier.
+// A hook keeps its state open until it is released.
 func TestStateLivesAsLongAsItsRequests(t *testing.T) {
-	var c current
+	c := newCurrent()
 	closed := map[string]bool{}
 	apply := func(name string) {
 		s := buildOrFail(t, "--owners", "static:x")
-		s.settings.current = &c
-		s.closeLater(func() error { closed[name] = true; return errors.New("nobody cares") })
-		s.Apply()
+		s.life.OnEnd(func() error { closed[name] = true; return errors.New("nobody cares") })
+		s.apply(c)
 	}
 	apply("first")
 	hook, err := c.Hook("", nil)
@@ -59,18 +115,15 @@ func TestStateLivesAsLongAsItsRequests(t *testing.T) {
 	if _, err := c.Hook("nonsense", nil); err == nil {
 		t.Error("an unknown context has a hook")
 	}
-	if got := c.p.Load().users.Load(); got != 1 {
-		t.Errorf("%d users of an idle state", got)
+	c.Close()
+	if !closed["second"] {
+		t.Error("an idle state is not closed when it is replaced")
 	}
 }
 
 func TestReplaceUnderRequests(t *testing.T) {
-	var c current
-	next := func() {
-		s := buildOrFail(t, "--owners", "static:x")
-		s.settings.current = &c
-		s.Apply()
-	}
+	c := newCurrent()
+	next := func() { buildOrFail(t, "--owners", "static:x").apply(c) }
 	next()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -118,7 +171,7 @@ func TestStateFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := s.Files(); !slices.Contains(got, owners) || !slices.Contains(got, file) {
+	if got := s.life.Files(); !slices.Contains(got, owners) || !slices.Contains(got, file) {
 		t.Errorf("files %q", got)
 	}
 }
@@ -138,19 +191,16 @@ func TestSettingsReachTheChecks(t *testing.T) {
 		{"pr@x.example", "bob", policy.Reject}, {"pr@x.example", "root", policy.Pass}, {"who@x.example", "bob", policy.Pass},
 		{"pr@x.example", "", policy.Reject}, {"", "bob", policy.Reject},
 	} {
-		if v, _, err := s.ownership.Judge(t.Context(), mailaddr.Parse(tt.sender), tt.login); err != nil || v.Kind != tt.want {
+		if v, _, err := partOf[*ownershipPart](t, s.state).check.Judge(t.Context(), mailaddr.Parse(tt.sender), tt.login); err != nil || v.Kind != tt.want {
 			t.Errorf("%s by %q: %s %s, %v", tt.sender, tt.login, v.Kind, v.Reason, err)
 		}
 	}
 }
 
 func TestOwnersCheckCommand(t *testing.T) {
-	var a app
-	s := buildOrFail(t, "--owners", "inline:{pr@x.example=ann}")
-	s.settings.current = &a.current
-	s.Apply()
+	c, _ := inForceWith(t, "--checks=ownership", "--owners", "inline:{pr@x.example=ann}")
 	ask := func(args string) (OwnersCheckResult, error) {
-		result, err := a.commands()["owners.check"](context.Background(), json.RawMessage(args), nil)
+		result, err := commands(c)["owners.check"](context.Background(), json.RawMessage(args), nil)
 		if err != nil {
 			return OwnersCheckResult{}, err
 		}

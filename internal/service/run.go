@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,20 +25,22 @@ import (
 // running is a daemon between its start and its end. Nothing in it changes once
 // it serves: a reload runs beside everything else, and replaces what the app
 // holds, the log's level and the watcher's files.
-type running struct {
-	app      App
+type running[S any] struct {
+	app      App[S]
 	process  Process
-	settings Settings // that the daemon was started with: what is fixed is as they say
+	settings Settings[S] // that the daemon was started with: what is fixed is as they say
 
 	log       *logging.Log
 	metrics   *metrics.Metrics
 	readiness metrics.Readiness
 	watcher   *config.Watcher // nil when files cannot be watched
 	traffic   Traffic
+	current   Current[S]
+	lossy     atomic.Bool // something was not closed as it should be
 }
 
 // run returns an error for the operator when nothing has been served.
-func (d *running) run() (int, error) {
+func (d *running[S]) run() (status int, err error) {
 	memory := daemon.TuneMemory()
 	listeners, err := d.bind()
 	if err != nil {
@@ -57,19 +60,19 @@ func (d *running) run() (int, error) {
 		LogBlocked:  d.log.Blocked,
 	})
 	started := time.Now()
-	state, err := d.settings.Build(d.runtime())
+	life, err := d.build(d.settings)
 	if err != nil {
 		return 0, err
 	}
-	d.traffic = d.app.Start(d.runtime())
-	state.Apply()
+	defer func() { status = max(status, d.end()) }()
+	d.traffic = d.app.Start(d.runtime(), &d.current)
 	d.metrics.Reloaded(time.Now(), nil)
 	if d.watcher, err = config.NewWatcher(d.watchFailed); err != nil {
 		d.watchFailed(err)
 	} else {
 		defer d.watcher.Close()
 	}
-	d.watch(started, state.Files())
+	d.watch(started, life.Files())
 	d.log.Logger().Info("started",
 		zap.String("version", Version()),
 		zap.Stringers("listen", addresses(listeners)),
@@ -78,12 +81,42 @@ func (d *running) run() (int, error) {
 	return d.serve(listeners)
 }
 
-func (d *running) runtime() Runtime {
+// build makes a state of settings and puts it in force.
+func (d *running[S]) build(settings Settings[S]) (*Life, error) {
+	life := d.current.NewLife(d.notClosed)
+	state, err := settings.Build(life, d.runtime())
+	if err == nil {
+		err = d.log.SetLevel(settings.Common().LogLevel)
+	}
+	if err != nil {
+		life.Discard()
+		return nil, err
+	}
+	d.current.Apply(state, life)
+	return life, nil
+}
+
+// end closes the state in force: stores write what they still hold.
+func (d *running[S]) end() (status int) {
+	d.lossy.Store(false)
+	if d.current.Close(); d.lossy.Load() {
+		return daemon.ExitFailed
+	}
+	return daemon.ExitOK
+}
+
+// notClosed is told what a state could not close.
+func (d *running[S]) notClosed(err error) {
+	d.lossy.Store(true)
+	d.log.Logger().Error("not closed as it should be: what it had not written is lost", zap.Error(err))
+}
+
+func (d *running[S]) runtime() Runtime {
 	return Runtime{Log: d.log.Logger(), Metrics: d.metrics}
 }
 
 // bind binds every socket and gives up root.
-func (d *running) bind() ([]daemon.Listener, error) {
+func (d *running[S]) bind() ([]daemon.Listener, error) {
 	all, err := sockets(d.settings)
 	if err != nil {
 		return nil, err
@@ -107,7 +140,7 @@ func (d *running) bind() ([]daemon.Listener, error) {
 // second, writing each for itself costs as much as answering.
 const logBatch = 10 * time.Millisecond
 
-func (d *running) openLog() (*logging.Log, error) {
+func (d *running[S]) openLog() (*logging.Log, error) {
 	c := d.settings.Common()
 	log, err := logging.Open(logging.Options{Format: c.LogFormat, Path: c.LogFile, Level: c.LogLevel, Err: d.process.Stderr, Batch: logBatch})
 	if err != nil {
@@ -117,7 +150,7 @@ func (d *running) openLog() (*logging.Log, error) {
 }
 
 // serve answers on all listeners until a signal ends it.
-func (d *running) serve(listeners []daemon.Listener) (int, error) {
+func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 	adminServer, err := admin.New(d.traffic.Commands, admin.Options{Daemon: d.app.Name(), Version: Version(), Report: d.report})
 	if err != nil {
 		return 0, err
@@ -139,7 +172,7 @@ func (d *running) serve(listeners []daemon.Listener) (int, error) {
 
 // serveAll ends when all servers have: the traffic's drain first, so that
 // metrics and admin can be asked until it is over.
-func (d *running) serveAll(ctx context.Context, all []daemon.Listener, adminServer *admin.Server, metricsServer *metrics.Server) error {
+func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminServer *admin.Server, metricsServer *metrics.Server) error {
 	scrapes, rest := split(all, flagMetrics)
 	admins, traffic := split(rest, flagAdmin)
 	aside, stopAside := context.WithCancel(context.WithoutCancel(ctx))
@@ -168,14 +201,14 @@ func (d *running) serveAll(ctx context.Context, all []daemon.Listener, adminServ
 // metricsGrace is how long a scrape in progress may hold up the end.
 const metricsGrace = time.Second
 
-func (d *running) connection(ctx context.Context, conn *daemon.Conn) {
+func (d *running[S]) connection(ctx context.Context, conn *daemon.Conn) {
 	d.metrics.ConnectionOpened()
 	defer d.metrics.ConnectionClosed()
 	d.traffic.Handler(ctx, conn)
 }
 
 // reload puts the settings of now in force, or leaves everything as it was.
-func (d *running) reload(context.Context, string) error {
+func (d *running[S]) reload(context.Context, string) error {
 	started := time.Now()
 	err := d.replace(started)
 	d.metrics.Reloaded(time.Now(), err)
@@ -188,12 +221,12 @@ func (d *running) reload(context.Context, string) error {
 	return nil
 }
 
-func (d *running) replace(started time.Time) error {
+func (d *running[S]) replace(started time.Time) error {
 	next, err := d.app.Configure(d.process.Args, d.process.Environ)
 	if err != nil {
 		return err
 	}
-	state, err := next.Build(d.runtime())
+	life, err := d.build(next)
 	if err != nil {
 		return err
 	}
@@ -202,18 +235,13 @@ func (d *running) replace(started time.Time) error {
 	if changed := next.Set().ChangedFixed(d.settings.Set(), fixed...); len(changed) > 0 {
 		d.log.Logger().Warn("settings that need a restart were changed", zap.Strings("settings", changed))
 	}
-	if err := d.log.SetLevel(c.LogLevel); err != nil {
-		state.Discard()
-		return err
-	}
-	state.Apply()
-	d.watch(started, state.Files())
+	d.watch(started, life.Files())
 	return nil
 }
 
 // watch follows the files of the state in force. A daemon that cannot watch
 // still reloads on SIGHUP.
-func (d *running) watch(since time.Time, files []string) {
+func (d *running[S]) watch(since time.Time, files []string) {
 	if d.watcher == nil {
 		return
 	}
@@ -222,12 +250,12 @@ func (d *running) watch(since time.Time, files []string) {
 	}
 }
 
-func (d *running) watchFailed(err error) {
+func (d *running[S]) watchFailed(err error) {
 	d.log.Logger().Warn("files are not watched, reload with SIGHUP after a change", zap.Error(err))
 }
 
 // changes turns the watcher's tokens into causes, until ctx ends.
-func (d *running) changes(ctx context.Context) <-chan string {
+func (d *running[S]) changes(ctx context.Context) <-chan string {
 	if d.watcher == nil {
 		return nil
 	}
@@ -250,7 +278,7 @@ func (d *running) changes(ctx context.Context) <-chan string {
 }
 
 // report writes what happened to the daemon itself.
-func (d *running) report(e daemon.Event) {
+func (d *running[S]) report(e daemon.Event) {
 	level := zapcore.InfoLevel
 	if e.Kind.Trouble() {
 		level = zapcore.ErrorLevel

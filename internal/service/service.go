@@ -27,42 +27,37 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
-// App is what a daemon brings.
-type App interface {
+// App is what a daemon brings. S is its state: everything that one load of the
+// configuration built.
+type App[S any] interface {
 	// Name is that of the program; Daemon that of its records.
 	Name() string
 	Daemon() string
 	// Configure reads and validates the settings. It touches nothing but the
 	// configuration file. The settings are good for usage text only when the
 	// error is config.ErrHelp or config.ErrVersion.
-	Configure(args, environ []string) (Settings, error)
-	// Start is called once, before the first state is in force. Commands may
-	// be asked, and the handler called, only after that.
-	Start(Runtime) Traffic
+	Configure(args, environ []string) (Settings[S], error)
+	// Start is called once, when the first state is in force.
+	Start(Runtime, *Current[S]) Traffic
 }
 
 // Settings are one load of the configuration.
-type Settings interface {
-	Set() *config.Set
-	Common() *config.Common
+type Settings[S any] interface {
+	Configured
 	// Fixed names the settings that a reload cannot change, beside the common
 	// ones.
 	Fixed() []string
-	// Sockets are those that Traffic.Handler serves.
-	Sockets() ([]daemon.Socket, error)
-	// Build opens everything that the settings name. Errors are for the
-	// operator. It never changes what is in force.
-	Build(Runtime) (State, error)
+	// Build opens everything that the settings name, and adds to the life how it
+	// is closed. Errors are for the operator. It never changes what is in force.
+	Build(*Life, Runtime) (S, error)
 }
 
-// State is what Build made.
-type State interface {
-	// Files are the files and folders that were read, for the watcher.
-	Files() []string
-	// Apply puts the state in force; the one before is let go.
-	Apply()
-	// Discard closes a state that will not be applied.
-	Discard()
+// Configured is what settings are besides building a state.
+type Configured interface {
+	Set() *config.Set
+	Common() *config.Common
+	// Sockets are those that Traffic.Handler serves.
+	Sockets() ([]daemon.Socket, error)
 }
 
 // Runtime is what the parts of a daemon report to.
@@ -87,7 +82,7 @@ type Process struct {
 }
 
 // Main runs a daemon to its end and returns the exit status.
-func Main(app App, p Process) int {
+func Main[S any](app App[S], p Process) int {
 	settings, err := app.Configure(p.Args, p.Environ)
 	switch {
 	case errors.Is(err, config.ErrHelp):
@@ -96,15 +91,15 @@ func Main(app App, p Process) int {
 		_, err := fmt.Fprintln(p.Stdout, app.Name(), Version())
 		return printed(err)
 	case err != nil:
-		return refuse(app, p, err)
+		return refuse(app.Name(), p, err)
 	}
 	if settings.Set().CheckOnly() {
 		return check(app, p, settings)
 	}
-	d := &running{app: app, process: p, settings: settings}
+	d := &running[S]{app: app, process: p, settings: settings}
 	status, err := d.run()
 	if err != nil {
-		return refuse(app, p, err)
+		return refuse(app.Name(), p, err)
 	}
 	return status
 }
@@ -133,38 +128,38 @@ func printed(err error) int {
 }
 
 // refuse prints each mistake on a line of its own.
-func refuse(app App, p Process, err error) int {
+func refuse(name string, p Process, err error) int {
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(p.Stderr, "%s: %s\n", app.Name(), strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(p.Stderr, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
 	}
 	return config.ExitConfig
 }
 
 // check is --check-config: everything is opened that can be opened beside a
 // daemon that runs, nothing is bound.
-func check(app App, p Process, settings Settings) int {
+func check[S any](app App[S], p Process, settings Settings[S]) int {
 	log, err := logging.Open(logging.Options{Format: "console", Level: "warn", Err: p.Stderr})
 	if err != nil {
-		return refuse(app, p, err)
+		return refuse(app.Name(), p, err)
 	}
 	defer log.Close()
 	if _, err := sockets(settings); err != nil {
-		return refuse(app, p, err)
+		return refuse(app.Name(), p, err)
 	}
 	if err := becomeForCheck(settings); err != nil {
-		return refuse(app, p, err)
+		return refuse(app.Name(), p, err)
 	}
-	state, err := settings.Build(Runtime{Log: log.Logger(), Metrics: metrics.New(metrics.Options{Daemon: app.Daemon()})})
-	if err != nil {
-		return refuse(app, p, err)
+	life := NewLife()
+	defer life.Discard()
+	if _, err := settings.Build(life, Runtime{Log: log.Logger(), Metrics: metrics.New(metrics.Options{Daemon: app.Daemon()})}); err != nil {
+		return refuse(app.Name(), p, err)
 	}
-	defer state.Discard()
 	return printed(settings.Set().Describe(p.Stdout))
 }
 
 // becomeForCheck gives up root, so that a file which the daemon will not be able
 // to read is found. Whoever is not root checks with what they may read.
-func becomeForCheck(settings Settings) error {
+func becomeForCheck(settings Configured) error {
 	identity, err := identity(settings)
 	if err != nil || identity == nil || os.Geteuid() != 0 {
 		return err
@@ -176,7 +171,7 @@ func becomeForCheck(settings Settings) error {
 }
 
 // identity is that of --user, nil without one.
-func identity(settings Settings) (*daemon.Identity, error) {
+func identity(settings Configured) (*daemon.Identity, error) {
 	user := settings.Common().User
 	if user == "" {
 		return nil, nil
@@ -195,7 +190,7 @@ const (
 )
 
 // sockets are all of a daemon: its own, metrics and admin.
-func sockets(settings Settings) ([]daemon.Socket, error) {
+func sockets(settings Configured) ([]daemon.Socket, error) {
 	all, err := settings.Sockets()
 	if err != nil {
 		return nil, err
@@ -218,7 +213,7 @@ func sockets(settings Settings) ([]daemon.Socket, error) {
 }
 
 // Socket reads one endpoint of a flag, with the common socket settings.
-func Socket(settings Settings, flag, endpoint string) (daemon.Socket, error) {
+func Socket(settings Configured, flag, endpoint string) (daemon.Socket, error) {
 	c := settings.Common()
 	e, err := daemon.ParseEndpoint(endpoint, c.QueueDirectory)
 	if err != nil {

@@ -28,13 +28,14 @@ import (
 // gate is a daemon that answers each line with the word of its settings. The
 // line "hold" is answered when the test lets it.
 type gate struct {
-	current atomic.Pointer[gateState]
+	current *Current[*gateState]
+	defect  atomic.Bool   // the handler panics
 	held    chan struct{} // gets a token when a line is held
 	release chan struct{}
 	files   []string // that a state names for the watcher
 
-	mu        sync.Mutex
-	discarded []string
+	mu    sync.Mutex
+	ended []string // words of the states
 }
 
 func newGate() *gate {
@@ -53,7 +54,7 @@ type gateSettings struct {
 	broken bool
 }
 
-func (g *gate) Configure(args, environ []string) (Settings, error) {
+func (g *gate) Configure(args, environ []string) (Settings[*gateState], error) {
 	s := &gateSettings{gate: g}
 	var err error
 	s.set, err = config.Load(config.Program{Name: g.Name(), EnvPrefix: "GATED_", Bind: func(fs *pflag.FlagSet) {
@@ -68,11 +69,12 @@ func (g *gate) Configure(args, environ []string) (Settings, error) {
 	return s, err
 }
 
-func (g *gate) Start(Runtime) Traffic {
+func (g *gate) Start(_ Runtime, current *Current[*gateState]) Traffic {
+	g.current = current
 	return Traffic{
 		Handler: g.serve,
 		Commands: map[string]admin.Handler{
-			"word": admin.Typed(func(context.Context, struct{}, func(any)) (any, error) { return g.current.Load().word, nil }),
+			"word": admin.Typed(func(context.Context, struct{}, func(any)) (any, error) { return g.word(), nil }),
 		},
 	}
 }
@@ -84,8 +86,17 @@ func (g *gate) serve(_ context.Context, conn *daemon.Conn) {
 			g.held <- struct{}{}
 			<-g.release
 		}
-		fmt.Fprintln(conn, g.current.Load().word)
+		if g.defect.Load() {
+			panic("the gate is unhinged")
+		}
+		fmt.Fprintln(conn, g.word())
 	}
+}
+
+func (g *gate) word() string {
+	s, release := g.current.Acquire()
+	defer release()
+	return s.word
 }
 
 func (s *gateSettings) Set() *config.Set       { return s.set }
@@ -97,26 +108,24 @@ func (s *gateSettings) Sockets() ([]daemon.Socket, error) {
 	return []daemon.Socket{socket}, err
 }
 
-func (s *gateSettings) Build(Runtime) (State, error) {
+func (s *gateSettings) Build(l *Life, _ Runtime) (*gateState, error) {
 	if s.broken {
 		return nil, s.set.Errorf("broken", "the gate is broken: mend it")
 	}
-	return &gateState{gate: s.gate, word: s.word, files: s.gate.files}, nil
+	l.Watch(s.gate.files...)
+	l.OnEnd(func() error {
+		s.gate.mu.Lock()
+		defer s.gate.mu.Unlock()
+		s.gate.ended = append(s.gate.ended, s.word)
+		if s.word == "lossy" {
+			return errors.New("two words were not said")
+		}
+		return nil
+	})
+	return &gateState{s.word}, nil
 }
 
-type gateState struct {
-	gate  *gate
-	word  string
-	files []string
-}
-
-func (s *gateState) Files() []string { return s.files }
-func (s *gateState) Apply()          { s.gate.current.Store(s) }
-func (s *gateState) Discard() {
-	s.gate.mu.Lock()
-	defer s.gate.mu.Unlock()
-	s.gate.discarded = append(s.gate.discarded, s.word)
-}
+type gateState struct{ word string }
 
 // process is a daemon that runs in the test.
 type process struct {
@@ -344,8 +353,8 @@ func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 func TestCheckLetsGoOfItsState(t *testing.T) {
 	g := newGate()
 	Main(g, Process{Args: []string{"--check-config", "--listen=unix:/run/x"}, Stdout: io.Discard, Stderr: io.Discard})
-	if len(g.discarded) != 1 || g.current.Load() != nil {
-		t.Errorf("discarded %q, in force %v", g.discarded, g.current.Load())
+	if len(g.ended) != 1 || g.current != nil {
+		t.Errorf("ended %q, in force %v", g.ended, g.current)
 	}
 }
 
@@ -611,16 +620,36 @@ func TestDrainTimesOut(t *testing.T) {
 	}
 }
 
+// The state in force is closed at the end, and each one before it when it was
+// replaced. What the last one loses shows in the exit status.
+func TestLastStateIsClosed(t *testing.T) {
+	p := newProcess(t)
+	p.start(t)
+	p.configure(t, `word = "lossy"`)
+	p.reload(t)
+	p.signals <- syscall.SIGTERM
+	if status := <-p.status; status != daemon.ExitFailed {
+		t.Errorf("exit status %d", status)
+	}
+	if want := []string{"file", "lossy"}; !slices.Equal(p.gate.ended, want) {
+		t.Errorf("ended %q, want %q", p.gate.ended, want)
+	}
+	if !strings.Contains(p.logged(), `"error":"two words were not said"`) {
+		t.Errorf("the log does not say what was lost:\n%s", p.logged())
+	}
+}
+
 // A handler that panics ends its connection, not the daemon.
 func TestPanicIsReported(t *testing.T) {
 	p := newProcess(t)
 	p.start(t)
-	p.gate.current.Store(nil) // the handler looks into it
+	p.gate.defect.Store(true)
 	conn := p.dial(t)
 	say(t, conn, "")
 	if line, err := conn.ReadString('\n'); !errors.Is(err, io.EOF) {
 		t.Errorf("got %q, %v", line, err)
 	}
+	p.gate.defect.Store(false)
 	p.reload(t)
 	conn = p.dial(t)
 	say(t, conn, "")

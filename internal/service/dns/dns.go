@@ -3,20 +3,18 @@
 // Both daemons have one resolver each, made of --resolver and --dns-timeout.
 // Whatever asks the DNS in a daemon shares it, and with it its cache.
 //
-// Invariants:
-//   - a reload that asks the same servers in the same way keeps the resolver in
-//     force: what it has learnt is worth keeping;
-//   - a resolver is never closed here once it was given away: the daemon knows
-//     its last user.
+// Invariant: a reload that asks the same servers in the same way keeps the
+// resolver in force, because what it has learnt is worth keeping.
 package dns
 
 import (
-	"slices"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/internal/service"
 )
 
 // Settings are what the configuration says.
@@ -25,34 +23,42 @@ type Settings struct {
 	Timeout time.Duration // for one question to one server
 }
 
-// Files gives what [Settings.Open] reads, to be watched for changes.
-func (s Settings) Files() []string {
-	if len(s.Servers) == 0 {
-		return []string{resolver.DefaultResolvConf}
-	}
-	return nil
-}
-
-// Resolver is a resolver that can be kept by the next load.
+// Resolver is a resolver that states of a daemon share.
 type Resolver struct {
 	*resolver.Resolver
+	Key Key
+}
+
+// Key is what a resolver is made of. It is part of the key of whatever is kept
+// and asks this resolver.
+type Key struct {
+	servers string
 	timeout time.Duration
 }
 
-// Open makes a resolver, or returns the one in force (nil for none) when it asks
-// the same servers with the same time-out. A new one that asks a public
+// Open returns the resolver for a state: the one in force when it asks the same
+// servers with the same time-out, else a new one. A new one that asks a public
 // resolver is warned about. The error is for the operator, about --resolver.
-func (s Settings) Open(inForce *Resolver, log *zap.Logger) (*Resolver, error) {
+func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
+	if len(s.Servers) == 0 {
+		l.Watch(resolver.DefaultResolvConf)
+	}
 	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout})
 	if err != nil {
 		return nil, err
 	}
-	if inForce != nil && inForce.timeout == s.Timeout && slices.Equal(inForce.Servers(), made.Servers()) {
+	key := Key{fmt.Sprint(made.Servers()), s.Timeout}
+	kept, err := service.Keep(l, key, func() (service.Opened[*Resolver], error) {
+		warnPublic(made, log)
+		return service.Opened[*Resolver]{
+			Value: &Resolver{made, key},
+			Close: func() error { made.Close(); return nil },
+		}, nil
+	})
+	if kept.Resolver != made {
 		made.Close() // it has asked nothing
-		return inForce, nil
 	}
-	warnPublic(made, log)
-	return &Resolver{made, s.Timeout}, nil
+	return kept, err
 }
 
 // warnPublic tells about resolvers that DNS lists do not serve: some answer

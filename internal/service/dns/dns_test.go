@@ -13,23 +13,23 @@ import (
 
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/service"
 )
 
-func open(t *testing.T, s Settings, inForce *Resolver) *Resolver {
+// load opens the resolver of a state that comes into force.
+func load(t *testing.T, c *service.Current[*Resolver], s Settings, log *zap.Logger) (*Resolver, *service.Life) {
 	t.Helper()
-	r, err := s.Open(inForce, zap.NewNop())
+	l := c.NewLife(nil)
+	r, err := s.Open(l, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r != inForce {
-		t.Cleanup(r.Close)
-	}
-	return r
+	c.Apply(r, l)
+	return r, l
 }
 
 func TestOpenKeepsTheResolverInForce(t *testing.T) {
 	settings := Settings{Servers: []string{"127.0.0.2"}, Timeout: time.Second}
-	inForce := open(t, settings, nil)
 	tests := []struct {
 		name string
 		next Settings
@@ -43,7 +43,10 @@ func TestOpenKeepsTheResolverInForce(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := open(t, tt.next, inForce); (got == inForce) != tt.kept {
+			var c service.Current[*Resolver]
+			defer c.Close()
+			inForce, _ := load(t, &c, settings, zap.NewNop())
+			if got, _ := load(t, &c, tt.next, zap.NewNop()); (got == inForce) != tt.kept {
 				t.Errorf("kept: %t, want %t", got == inForce, tt.kept)
 			}
 		})
@@ -51,7 +54,7 @@ func TestOpenKeepsTheResolverInForce(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	r, err := Settings{Servers: []string{"dns.example"}, Timeout: time.Second}.Open(nil, zap.NewNop())
+	r, err := Settings{Servers: []string{"dns.example"}, Timeout: time.Second}.Open(service.NewLife(), zap.NewNop())
 	if r != nil || err == nil || !strings.Contains(err.Error(), "dns.example") {
 		t.Errorf("%v, %v", r, err)
 	}
@@ -61,14 +64,10 @@ func TestOpenRefuses(t *testing.T) {
 func TestPublicResolverWarning(t *testing.T) {
 	core, logs := observer.New(zapcore.WarnLevel)
 	settings := Settings{Servers: []string{"127.0.0.1", "9.9.9.9", "1.1.1.1"}, Timeout: time.Second}
-	first, err := settings.Open(nil, zap.New(core))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	if _, err := settings.Open(first, zap.New(core)); err != nil {
-		t.Fatal(err)
-	}
+	var c service.Current[*Resolver]
+	defer c.Close()
+	load(t, &c, settings, zap.New(core))
+	load(t, &c, settings, zap.New(core))
 	var told []string
 	for _, e := range logs.FilterMessageSnippet("public DNS resolver").All() {
 		told = append(told, e.ContextMap()["server"].(string)+" "+e.ContextMap()["operator"].(string))
@@ -79,17 +78,21 @@ func TestPublicResolverWarning(t *testing.T) {
 }
 
 func TestFiles(t *testing.T) {
-	if got := (Settings{}).Files(); !slices.Equal(got, []string{resolver.DefaultResolvConf}) {
-		t.Errorf("%q", got)
+	var c service.Current[*Resolver]
+	defer c.Close()
+	if _, l := load(t, &c, Settings{Timeout: time.Second}, zap.NewNop()); !slices.Equal(l.Files(), []string{resolver.DefaultResolvConf}) {
+		t.Errorf("%q", l.Files())
 	}
-	if got := (Settings{Servers: []string{"127.0.0.1"}}).Files(); got != nil {
-		t.Errorf("%q", got)
+	if _, l := load(t, &c, Settings{Servers: []string{"127.0.0.1"}, Timeout: time.Second}, zap.NewNop()); l.Files() != nil {
+		t.Errorf("%q", l.Files())
 	}
 }
 
 func TestCollector(t *testing.T) {
 	srv := resolvertest.New(t, "home.example. IN TXT \"x\"\n")
-	r := open(t, Settings{Servers: []string{srv.Addr()}, Timeout: time.Second}, nil)
+	var current service.Current[*Resolver]
+	defer current.Close()
+	r, _ := load(t, &current, Settings{Servers: []string{srv.Addr()}, Timeout: time.Second}, zap.NewNop())
 	for range 3 {
 		if _, err := r.LookupTXT(t.Context(), "home.example"); err != nil {
 			t.Fatal(err)

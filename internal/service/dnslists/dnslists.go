@@ -11,6 +11,7 @@
 package dnslists
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,8 @@ import (
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/logging"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
 )
 
 // ParseSites reads the lists that a flag names, all of one kind. keyed says that
@@ -43,25 +46,81 @@ func ParseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, key
 	return sites, errors.Join(errs...)
 }
 
-// ReadKey reads the key in a file; a bare name is a systemd credential. The path
-// is that of the file, to be watched, as far as it is known.
-func ReadKey(name string) (key config.Secret, path string, err error) {
-	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
-	if path, err = config.SecretPath(name, credentials); err != nil {
-		return config.Secret{}, "", err
-	}
-	if key, err = config.SecretFile(name, credentials); err != nil {
-		return config.Secret{}, path, err
-	}
-	if err := dnsbl.CheckKey(key); err != nil {
-		return config.Secret{}, path, fmt.Errorf("%s: %w", path, err)
-	}
-	return key, path, nil
+// Settings say which lists are asked. Whatever is added here belongs into the
+// key too.
+type Settings struct {
+	Addresses, Names []dnsbl.Site
+	Threshold        int
+	Signals          bool
+	KeyFile          string // "" for none
+	DNS              dnsbl.DNS
+	DNSKey           dns.Key // of what DNS asks
 }
 
-// Report gives a dnsbl.Config's Report that logs each change of a zone's state
+// key is what lists are made of.
+type key struct {
+	addresses, names string
+	threshold        int
+	signals          bool
+	secret           [sha256.Size]byte
+	resolver         dns.Key
+}
+
+// Open returns the lists for a state: those in force when nothing about them has
+// changed, since what is known of their zones' health is worth keeping. Zones
+// are tested in the background while a state with the lists is in force. The
+// error names the flag.
+func (o Settings) Open(l *service.Life, set *config.Set, log *zap.Logger) (*dnsbl.Lists, error) {
+	c := dnsbl.Config{
+		DNS: o.DNS, Addresses: o.Addresses, Names: o.Names, Threshold: o.Threshold,
+		Signals: o.Signals, Report: report(log),
+	}
+	k := key{
+		addresses: fmt.Sprint(o.Addresses), names: fmt.Sprint(o.Names),
+		threshold: o.Threshold, signals: o.Signals, resolver: o.DNSKey,
+	}
+	if o.KeyFile != "" {
+		secret, err := readKey(o.KeyFile, l)
+		if err != nil {
+			return nil, set.Errorf("dqs-key-file", "%w", err)
+		}
+		c.Key, k.secret = secret, sha256.Sum256([]byte(secret.Reveal()))
+	}
+	lists, err := service.Keep(l, k, func() (service.Opened[*dnsbl.Lists], error) {
+		made, err := dnsbl.New(c)
+		if err != nil {
+			return service.Opened[*dnsbl.Lists]{}, err
+		}
+		return service.Opened[*dnsbl.Lists]{Value: made, Work: made.Run}, nil
+	})
+	if err != nil {
+		return nil, set.Errorf("dnsbl", "%w", err)
+	}
+	return lists, nil
+}
+
+// readKey reads the key in a file, which is watched; a bare name is a systemd
+// credential.
+func readKey(name string, l *service.Life) (config.Secret, error) {
+	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
+	path, err := config.SecretPath(name, credentials)
+	if err != nil {
+		return config.Secret{}, err
+	}
+	l.Watch(path)
+	key, err := config.SecretFile(name, credentials)
+	if err != nil {
+		return config.Secret{}, err
+	}
+	if err := dnsbl.CheckKey(key); err != nil {
+		return config.Secret{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}
+
+// report returns a dnsbl.Config's Report that logs each change of a zone's state
 // once.
-func Report(log *zap.Logger) func(dnsbl.Change) {
+func report(log *zap.Logger) func(dnsbl.Change) {
 	logs := map[string]*logging.StateLog{} // used by one goroutine, that of Run
 	return func(c dnsbl.Change) {
 		subject := "DNS list " + c.Zone

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,12 +14,13 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/service"
 )
 
 func TestZonesAreReportedOnce(t *testing.T) {
 	var out bytes.Buffer
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder}), zapcore.AddSync(&out), zapcore.InfoLevel))
-	report := Report(log)
+	report := report(log)
 	broken := dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org", Problem: dnsbl.SharedResolver, Cause: "answered 127.255.255.254"}}
 	report(broken)
 	report(broken)
@@ -45,24 +47,26 @@ postern_dnsbl_zone_up{kind="name",zone="dbl.example"} 0
 	}
 }
 
-// The key is read from a file and is never shown.
+// The key is read from a file, which is watched, and is never shown.
 func TestReadKey(t *testing.T) {
 	const key = "abcdefghijklmnopqrstuvwxy9"
 	path := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(path, []byte(key+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, from, err := ReadKey(path)
-	if err != nil || from != path || got.Reveal() != key || strings.Contains(got.String(), key) {
-		t.Errorf("%s from %s: %v", got, from, err)
+	life := service.NewLife()
+	got, err := readKey(path, life)
+	if err != nil || !slices.Equal(life.Files(), []string{path}) || got.Reveal() != key || strings.Contains(got.String(), key) {
+		t.Errorf("%s from %s: %v", got, life.Files(), err)
 	}
 	if err := os.WriteFile(path, []byte("UNFIT "+key), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, from, err = ReadKey(path); err == nil || strings.Contains(err.Error(), key) || from != path {
+	life = service.NewLife()
+	if _, err := readKey(path, life); err == nil || strings.Contains(err.Error(), key) || !slices.Equal(life.Files(), []string{path}) {
 		t.Errorf("an unfit key: %v", err)
 	}
-	if _, _, err = ReadKey("/nonexistent/key"); err == nil {
+	if _, err := readKey("/nonexistent/key", life); err == nil {
 		t.Error("a file that is not there was read")
 	}
 }

@@ -2,11 +2,11 @@ package policyd
 
 import (
 	"context"
-	"maps"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 // OwnersCheckArgs asks whether a login may use a sender ("owners.check").
@@ -31,28 +31,18 @@ type OwnersCheckResult struct {
 	Shadow  bool     `json:"shadow,omitempty"` // the check only watches
 }
 
-// commands are what the postern command may ask of this daemon.
-func (a *app) commands() map[string]admin.Handler {
-	commands := map[string]admin.Handler{
-		"owners.check":   admin.Typed(a.ownersCheck),
-		"owners.list":    admin.Typed(a.ownersList),
-		"dnsbl.check":    admin.Typed(a.dnsblCheck),
-		"dnsbl.selftest": admin.Typed(a.dnsblSelfTest),
+func ownershipCommands(c *current) map[string]admin.Handler {
+	return map[string]admin.Handler{
+		"owners.check": command(c, checks.OwnershipName, (*ownershipPart).ownersCheck),
+		"owners.list":  command(c, checks.OwnershipName, (*ownershipPart).ownersList),
 	}
-	maps.Copy(commands, a.greylistCommands())
-	return commands
 }
 
-func (a *app) ownersCheck(ctx context.Context, args OwnersCheckArgs, _ func(any)) (any, error) {
-	s := a.current.acquire()
-	defer s.done()
-	if s.ownership == nil {
-		return nil, &admin.Error{Code: admin.CodeFailed, Message: "the ownership check does not run: add ownership to checks"}
-	}
+func (o *ownershipPart) ownersCheck(ctx context.Context, args OwnersCheckArgs, _ func(any)) (any, error) {
 	if args.Login == "" {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "no login given"}
 	}
-	v, answer, err := s.ownership.Judge(ctx, mailaddr.Parse(args.Sender), args.Login)
+	v, answer, err := o.check.Judge(ctx, mailaddr.Parse(args.Sender), args.Login)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +57,6 @@ func (a *app) ownersCheck(ctx context.Context, args OwnersCheckArgs, _ func(any)
 		Where:   answer.Path.Where(),
 		Via:     answer.Path.Via,
 		Owners:  answer.Owners,
-		Shadow:  s.settings.shadowed(s.ownership.Name()),
+		Shadow:  o.shadow,
 	}, nil
 }

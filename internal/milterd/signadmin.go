@@ -18,25 +18,23 @@ type KeyStatus struct {
 	DNS       string `json:"dns,omitempty"` // "" while nobody asks: see --dkim-require-dns
 }
 
-// commands are what the postern command may ask of this daemon.
-func (a *app) commands() map[string]admin.Handler {
+func signCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
-		"dkim.keys": admin.Typed(a.dkimKeys),
+		"dkim.keys": command(c, (*signPart).list),
 	}
 }
 
-// dkimKeys lists the keys in force, by domain and selector.
-func (a *app) dkimKeys(_ context.Context, _ struct{}, _ func(any)) (any, error) {
-	s := a.current.Load().signing
+// list lists the keys, by domain and selector.
+func (o *signPart) list(context.Context, struct{}, func(any)) (any, error) {
 	signs := make(map[string]bool)
-	for _, key := range s.signer.Keys().All() {
+	for _, key := range o.signer.Keys().All() {
 		signs[key.Name()] = true
 	}
 	list := []KeyStatus{}
-	for _, key := range s.keys.All() {
+	for _, key := range o.keys.All() {
 		list = append(list, KeyStatus{
 			Domain: key.Domain, Selector: key.Selector, Algorithm: key.Algorithm, Bits: key.Bits, Path: key.Path,
-			Signs: signs[key.Name()], DNS: s.dns.status(key),
+			Signs: signs[key.Name()], DNS: o.watch.status(key),
 		})
 	}
 	return list, nil

@@ -1,0 +1,101 @@
+package policyd
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// part is the room of one check: its flags, what must hold between them, and how
+// the check is made of them. Each load of the configuration has parts of its own;
+// what build has made is kept in the part for its commands and metrics.
+type part interface {
+	bind(*pflag.FlagSet)
+	// validate needs no I/O. It may bring values into their one form.
+	validate(*config.Set) error
+	build(*needs) (policy.Entry, error)
+}
+
+// room is a part under the name of its check, with what can be asked of the one
+// in force.
+type room struct {
+	name string
+	part
+	commands func(*current) map[string]admin.Handler // may be nil
+	metrics  func(*current) []prometheus.Collector   // likewise
+}
+
+// rooms is every part, in the order in which the chain asks the checks.
+func rooms() []room {
+	return []room{
+		{checks.OwnershipName, new(ownershipPart), ownershipCommands, nil},
+		{checks.DNSBLName, new(dnsblPart), dnsblCommands, dnsblMetrics},
+		{checks.GreylistName, new(greylistPart), greylistCommands, greylistMetrics},
+	}
+}
+
+func checkNames() []string {
+	var names []string
+	for _, r := range rooms() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// needs is what a part is given to build its check.
+type needs struct {
+	service.Runtime
+	life    *service.Life
+	set     *config.Set // names the setting in an error
+	options *Options    // of the daemon: which checks run, which are only watched
+
+	dns *dns.Resolver // nil until a part asks for it
+}
+
+// resolver returns the DNS resolver that all parts share.
+func (n *needs) resolver() (*dns.Resolver, error) {
+	if n.dns == nil {
+		opened, err := dns.Settings{Servers: n.options.Resolvers, Timeout: n.options.DNSTimeout}.Open(n.life, n.Log)
+		if err != nil {
+			return nil, n.set.Errorf("resolver", "%w", err)
+		}
+		n.dns = opened
+	}
+	return n.dns, nil
+}
+
+// inForce returns the part of type P that runs. The caller calls release, which
+// is nil when none does.
+func inForce[P part](c *current) (found P, release func()) {
+	s, release := c.Acquire()
+	if s != nil {
+		for _, p := range s.parts {
+			if found, ok := p.(P); ok {
+				return found, release
+			}
+		}
+	}
+	release()
+	return found, nil
+}
+
+// command answers a question to the part of type P.
+func command[P part, A any](c *current, check string, answer func(P, context.Context, A, func(any)) (any, error)) admin.Handler {
+	return admin.Typed(func(ctx context.Context, args A, progress func(any)) (any, error) {
+		p, release := inForce[P](c)
+		if release == nil {
+			return nil, &admin.Error{Code: admin.CodeFailed, Message: fmt.Sprintf("the %s check does not run: add %s to checks", check, check)}
+		}
+		defer release()
+		return answer(p, ctx, args, progress)
+	})
+}

@@ -1,0 +1,104 @@
+package service
+
+import (
+	"context"
+	"sync"
+)
+
+// kept is what one state after the other uses as long as its settings stay the
+// same: what it has learnt outlives a reload. The last user closes it.
+type kept struct {
+	mu     sync.Mutex
+	things map[any]*thing
+}
+
+// thing is something that is kept.
+type thing struct {
+	value     any
+	close     func() error // may be nil
+	unchanged func() bool  // may be nil
+	work      func(context.Context)
+	begin     sync.Once // of the work
+	running   worker
+	users     int // guarded by kept.mu
+}
+
+// Opened is what the function returns that Keep calls.
+type Opened[T any] struct {
+	Value T
+	// Close is called once, when the last state that uses the value has ended.
+	Close func() error
+	// Work is done in the background from the first time that a state with this
+	// value is in force until the value is closed.
+	Work func(context.Context)
+	// Unchanged reports whether open would still make the same value: what it
+	// read beside its settings, such as files, is as it was. Nil means yes.
+	Unchanged func() bool
+}
+
+// Keep returns the value that a state in force has under a key, or opens it. Two
+// values have the same key only when one can stand for the other: the key holds
+// every setting that open reads. It is a comparable struct of a type of the
+// caller's own, so that keys of different packages are never equal, with secrets
+// as digests.
+func Keep[T any](l *Life, key any, open func() (Opened[T], error)) (T, error) {
+	t, err := l.kept.use(key)
+	l.fail(err)
+	if t == nil {
+		opened, err := open()
+		if err != nil {
+			return opened.Value, err
+		}
+		t = &thing{value: opened.Value, close: opened.Close, work: opened.Work, unchanged: opened.Unchanged, users: 1}
+		l.kept.add(key, t)
+	}
+	l.OnEnd(func() error { return l.kept.done(key, t) })
+	if t.work != nil {
+		l.starts = append(l.starts, func() { t.begin.Do(func() { t.running.start(t.work) }) })
+	}
+	return t.value.(T), nil
+}
+
+// use counts a user of a thing in; nil means that there is none that can be
+// used. The error is about closing one that has changed.
+func (k *kept) use(key any) (*thing, error) {
+	k.mu.Lock()
+	t := k.things[key]
+	if t != nil {
+		t.users++
+	}
+	k.mu.Unlock()
+	if t == nil || t.unchanged == nil || t.unchanged() {
+		return t, nil
+	}
+	return nil, k.done(key, t)
+}
+
+// add keeps a thing. It takes the place of one that has changed.
+func (k *kept) add(key any, t *thing) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.things == nil {
+		k.things = make(map[any]*thing)
+	}
+	k.things[key] = t
+}
+
+// done counts a user of a thing out. The last one closes it.
+func (k *kept) done(key any, t *thing) error {
+	k.mu.Lock()
+	t.users--
+	last := t.users == 0
+	if last && k.things[key] == t {
+		delete(k.things, key)
+	}
+	k.mu.Unlock()
+	if !last {
+		return nil
+	}
+	t.running.stop()
+	if t.close == nil {
+		return nil
+	}
+	return t.close()
+}
