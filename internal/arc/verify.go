@@ -26,13 +26,14 @@ type Verifier struct {
 // Verification is one message being verified. It is not safe for concurrent
 // use.
 type Verification struct {
+	dkim.Bodies // what the body is written to
+
 	now    time.Time
 	chain  chain
 	broken error
 	seals  []*check // by instance, the last one first
 	// messages are the message signatures that are looked at, the last first.
 	messages []*check
-	bodies   map[dkim.Canonicalization]*dkim.BodyHash
 	keys     map[string]*key
 
 	running sync.WaitGroup
@@ -64,7 +65,6 @@ func (v *Verifier) Start(ctx context.Context, fields []dkim.Field) *Verification
 		return m
 	}
 	m.keys = make(map[string]*key)
-	m.bodies = make(map[dkim.Canonicalization]*dkim.BodyHash)
 	if m.broken = m.hashSeals(fields); m.broken != nil {
 		return m
 	}
@@ -135,9 +135,7 @@ func (m *Verification) hashMessages(fields []dkim.Field) {
 		c := m.check(m.chain[i].message)
 		c.digest = header.Sum(c.signature)
 		m.messages = append(m.messages, c)
-		if body := c.signature.Body(); m.bodies[body] == nil {
-			m.bodies[body] = dkim.NewBodyHash(body)
-		}
+		m.Want(c.signature.Body())
 		work += size
 	}
 }
@@ -163,17 +161,6 @@ func (m *Verification) fetch(ctx context.Context, r dkim.Resolver) {
 			<-slots
 		})
 	}
-}
-
-// NeedsBody tells whether the body matters. If not, it need not be written.
-func (m *Verification) NeedsBody() bool { return len(m.bodies) > 0 }
-
-// Write adds p to the body. It never fails. Line ends are CRLF.
-func (m *Verification) Write(p []byte) (int, error) {
-	for _, b := range m.bodies {
-		b.Write(p)
-	}
-	return len(p), nil
 }
 
 // Close gives the message up: it stops the lookups and waits for them.
@@ -209,13 +196,10 @@ func (m *Verification) judge(r *Result) {
 			return
 		}
 	}
-	sums := make(map[dkim.Canonicalization][sha256.Size]byte, len(m.bodies))
-	for form, b := range m.bodies {
-		sums[form] = b.Sum()
-	}
+	sums := m.Sums()
 	last := m.messages[0]
 	name := fmt.Sprintf("message signature %d", n)
-	if !last.signature.MatchesBody(sums[last.signature.Body()]) {
+	if !last.signature.MatchesBody(sums) {
 		r.fail(name + ": body hash did not verify")
 		return
 	}
@@ -229,17 +213,17 @@ func (m *Verification) judge(r *Result) {
 }
 
 func (m *Verification) expired(c *check) bool {
-	expires := c.signature.Signature().Expires
-	return !expires.IsZero() && m.now.After(expires)
+	signature := c.signature.Signature()
+	return signature.Expired(m.now, 0)
 }
 
 // oldestPass looks at the message signatures before the last, from the latest
 // on, until one does not verify.
-func (m *Verification) oldestPass(sums map[dkim.Canonicalization][sha256.Size]byte) int {
+func (m *Verification) oldestPass(sums dkim.Sums) int {
 	n := len(m.chain)
 	for i, c := range m.messages[1:] {
 		status, _, _ := c.key.found.Verify(c.signature, c.digest)
-		if status != dkim.Pass || !c.signature.MatchesBody(sums[c.signature.Body()]) || m.expired(c) {
+		if status != dkim.Pass || !c.signature.MatchesBody(sums) || m.expired(c) {
 			return n - i
 		}
 	}

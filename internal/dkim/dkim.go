@@ -121,6 +121,11 @@ type Signature struct {
 	Expires time.Time // x=, zero when absent
 }
 
+// Expired reports whether x= is over, skew included.
+func (s *Signature) Expired(now time.Time, skew time.Duration) bool {
+	return !s.Expires.IsZero() && now.After(s.Expires.Add(skew))
+}
+
 // Status sums the report up: none without signatures, pass when one passes,
 // otherwise the status of the first signature.
 func (r Report) Status() Status {

@@ -2,8 +2,10 @@ package dkim
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net"
+	"slices"
 )
 
 // Resolver asks the DNS. Errors are those of net.Resolver: a *net.DNSError,
@@ -51,6 +53,47 @@ func (l *lookup) run(ctx context.Context, r Resolver, name string, cache *KeyCac
 	if l.keys, err = keysOf(records, cache); err != nil {
 		l.refused = permError(err.Error())
 	}
+}
+
+// judge applies the keys to a signature until one verifies it. It returns that key
+// with a nil refusal, or the refusal that came closest with its key, which is nil
+// if none was found. spoiled is why the signature fails whatever the key says of
+// it: a body that is another one.
+func (l *lookup) judge(p *parsed, digest [sha256.Size]byte, spoiled string) (*publicKey, *refusal) {
+	if l.refused != nil {
+		return nil, l.refused
+	}
+	var closest *publicKey
+	var worst *refusal
+	for _, key := range l.keys {
+		refused := key.judge(p, digest, spoiled)
+		if refused == nil {
+			return key, nil
+		}
+		if worst == nil || closeness(refused) > closeness(worst) {
+			closest, worst = key, refused
+		}
+	}
+	return closest, worst
+}
+
+func (k *publicKey) judge(p *parsed, digest [sha256.Size]byte, spoiled string) *refusal {
+	if refused := k.allows(p); refused != nil {
+		return refused
+	}
+	switch {
+	case spoiled != "":
+		return &refusal{Fail, spoiled}
+	case !k.verify(digest, p.signature):
+		return &refusal{Fail, "signature did not verify"}
+	}
+	return nil
+}
+
+// closeness orders the refusals of several keys at one name: a key that was
+// applied says more than one that could not be.
+func closeness(r *refusal) int {
+	return slices.Index([]Status{PermError, Policy, Fail}, r.status)
 }
 
 // refuseDNS tells what a failed lookup means. Anything that is not clearly an

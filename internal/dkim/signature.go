@@ -2,7 +2,9 @@ package dkim
 
 import (
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,16 +42,13 @@ type parsed struct {
 // parseSignature reads the field at index. The refusal is nil for a signature
 // that has to be verified.
 func parseSignature(field Field, index int) (*parsed, *refusal) {
-	p := &parsed{field: field}
-	p.Index = index
-	if len(field.Value) > maxSignature {
-		return p, permError("signature field too long")
-	}
-	tags, err := parseTags(field.Value)
-	if err != nil {
+	p, tags, err := openSignature(field, index)
+	switch {
+	case errors.Is(err, errFieldLong):
+		return p, permError("signature " + err.Error())
+	case err != nil:
 		return p, permError("signature syntax: " + err.Error())
 	}
-	p.describe(tags)
 	for _, read := range []func(tagList) *refusal{
 		p.readRequired, p.readDomain, p.readIdentity, p.readNames, p.readTimes,
 		p.readAlgorithm, p.readCanonicalization, p.readQuery, p.readHashes,
@@ -59,6 +58,26 @@ func parseSignature(field Field, index int) (*parsed, *refusal) {
 		}
 	}
 	return p, nil
+}
+
+var errFieldLong = errors.New("field too long")
+
+// openSignature reads the tags of a field, DKIM's or one that borrows them, and
+// describes it. The error is of ours alone and can be shown.
+func openSignature(field Field, index int) (*parsed, tagList, error) {
+	p := &parsed{field: field}
+	p.Index = index
+	if len(field.Value) > maxSignature {
+		return p, nil, errFieldLong
+	}
+	tags, err := parseTags(field.Value)
+	if err != nil {
+		return p, nil, err
+	}
+	p.describe(tags)
+	b, _ := tags.get("b")
+	p.bStart, p.bEnd = b.start, b.end
+	return p, tags, nil
 }
 
 // describe fills in what the report shows of any signature.
@@ -83,8 +102,6 @@ func (p *parsed) readRequired(tags tagList) *refusal {
 			return permError("signature has no " + name + "=")
 		}
 	}
-	b, _ := tags.get("b")
-	p.bStart, p.bEnd = b.start, b.end
 	return nil
 }
 
@@ -229,6 +246,12 @@ func (p *parsed) readHashes(tags tagList) *refusal {
 		return permError("b= is not base64")
 	}
 	return nil
+}
+
+// matchesBody compares bh= with the hash of the body.
+func (p *parsed) matchesBody(sums Sums) bool {
+	sum := sums[p.body]
+	return subtle.ConstantTimeCompare(sum[:], p.bodyHash) == 1
 }
 
 // decodeBase64 does not insist on the padding, which some publishers lose.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"slices"
 	"strings"
 	"sync"
@@ -33,8 +32,8 @@ type Verifier struct {
 // Verification is one message being verified. It is not safe for concurrent
 // use.
 type Verification struct {
+	Bodies  // what the body is written to
 	checks  []*check
-	bodies  map[Canonicalization]*BodyHash
 	lookups map[string]*lookup
 	skipped int
 
@@ -58,7 +57,6 @@ type check struct {
 // goroutines. The end of ctx ends the lookups.
 func (v *Verifier) Start(ctx context.Context, fields []Field, fromDomain string) *Verification {
 	m := &Verification{
-		bodies:  make(map[Canonicalization]*BodyHash),
 		lookups: make(map[string]*lookup),
 		cancel:  func() {},
 	}
@@ -71,9 +69,7 @@ func (v *Verifier) Start(ctx context.Context, fields []Field, fromDomain string)
 	header := newHeaderHash(fields)
 	for _, c := range live {
 		c.digest = header.sum(c.parsed)
-		if m.bodies[c.body] == nil {
-			m.bodies[c.body] = NewBodyHash(c.body)
-		}
+		m.Want(c.body)
 	}
 	return m
 }
@@ -164,25 +160,13 @@ func (v *Verifier) refuse(p *parsed, fields int) *refusal {
 	if v.Now != nil {
 		now = v.Now
 	}
-	if !p.Expires.IsZero() && now().After(p.Expires.Add(v.Skew)) {
+	if p.Expired(now(), v.Skew) {
 		return permError("signature expired")
 	}
 	if fields > MaxFields {
 		return permError("too many header fields")
 	}
 	return nil
-}
-
-// NeedsBody tells whether the body matters to any signature. If not, it need
-// not be written.
-func (m *Verification) NeedsBody() bool { return len(m.bodies) > 0 }
-
-// Write adds p to the body. It never fails. Line ends are CRLF.
-func (m *Verification) Write(p []byte) (int, error) {
-	for _, b := range m.bodies {
-		b.Write(p)
-	}
-	return len(p), nil
 }
 
 // Close gives the message up: it stops the lookups and waits for them.
@@ -196,14 +180,11 @@ func (m *Verification) Close() {
 func (m *Verification) Finish() Report {
 	m.running.Wait()
 	m.cancel()
-	sums := make(map[Canonicalization][sha256.Size]byte, len(m.bodies))
-	for c, b := range m.bodies {
-		sums[c] = b.Sum()
-	}
+	sums := m.Sums()
 	report := Report{Skipped: m.skipped}
 	for _, c := range m.checks {
 		if c.refused == nil {
-			c.refused = c.judge(sums[c.body])
+			c.refused = c.judge(sums)
 		}
 		c.settle()
 		report.Signatures = append(report.Signatures, c.Signature)
@@ -224,49 +205,21 @@ func (c *check) settle() {
 
 // judge gives nil if one of the keys verifies the signature, and otherwise the
 // refusal of the key that came closest.
-func (c *check) judge(body [sha256.Size]byte) *refusal {
-	if c.lookup.refused != nil {
-		c.Err = c.lookup.err
-		return c.lookup.refused
+func (c *check) judge(sums Sums) *refusal {
+	body := ""
+	if !c.matchesBody(sums) {
+		body = "body hash did not verify"
 	}
-	var worst *refusal
-	for _, key := range c.lookup.keys {
-		refused := c.judgeKey(key, body)
-		if refused == nil || worst == nil || closeness(refused) > closeness(worst) {
-			c.KeyBits, c.Testing, worst = key.bits, key.testing, refused
-		}
-		if refused == nil {
-			return nil
-		}
+	key, refused := c.lookup.judge(c.parsed, c.digest, body)
+	c.Err = c.lookup.err
+	if key != nil {
+		c.KeyBits, c.Testing = key.bits, key.testing
 	}
-	return worst
-}
-
-// closeness orders the refusals of several keys at one name: a key that was
-// applied says more than one that could not be.
-func closeness(r *refusal) int {
-	return slices.Index([]Status{PermError, Policy, Neutral, Fail}, r.status)
-}
-
-func (c *check) judgeKey(key *publicKey, body [sha256.Size]byte) *refusal {
-	if refused := key.allows(c.parsed); refused != nil {
-		return refused
-	}
-	reason := ""
-	if subtle.ConstantTimeCompare(body[:], c.bodyHash) != 1 {
-		reason = "body hash did not verify"
-	} else if !key.verify(c.digest, c.signature) {
-		reason = "signature did not verify"
-	}
-	switch {
-	case reason == "":
-		return nil
-	case key.testing:
+	if refused != nil && refused.status == Fail && key.testing {
 		// RFC 6376 section 3.6.1: no worse than an unsigned message.
-		return &refusal{Neutral, reason + ", under a testing key"}
-	default:
-		return &refusal{Fail, reason}
+		return &refusal{Neutral, refused.reason + ", under a testing key"}
 	}
+	return refused
 }
 
 // Bounds of header.b, in characters (RFC 6008 section 4).

@@ -1,0 +1,43 @@
+package dkim
+
+import "crypto/sha256"
+
+// Bodies are the hashes of one body, one for each canonical form that a
+// signature of the message asks for. The zero value wants none.
+type Bodies struct {
+	hashes map[Canonicalization]*BodyHash
+}
+
+// Want adds a form, before the body is written.
+func (b *Bodies) Want(c Canonicalization) {
+	if b.hashes == nil {
+		b.hashes = make(map[Canonicalization]*BodyHash)
+	}
+	if b.hashes[c] == nil {
+		b.hashes[c] = NewBodyHash(c)
+	}
+}
+
+// NeedsBody reports whether the body matters to any signature. If not, it need
+// not be written.
+func (b *Bodies) NeedsBody() bool { return len(b.hashes) > 0 }
+
+// Write adds p to the body. It never fails. Line ends are CRLF.
+func (b *Bodies) Write(p []byte) (int, error) {
+	for _, h := range b.hashes {
+		h.Write(p)
+	}
+	return len(p), nil
+}
+
+// Sums ends the body and returns its hashes.
+func (b *Bodies) Sums() Sums {
+	sums := make(Sums, len(b.hashes))
+	for c, h := range b.hashes {
+		sums[c] = h.Sum()
+	}
+	return sums
+}
+
+// Sums are the hashes of a body that has ended.
+type Sums map[Canonicalization][sha256.Size]byte
