@@ -4,22 +4,36 @@ GO       ?= go
 PREFIX   ?= /usr/local
 FUZZTIME ?= 20s
 
-.DEFAULT_GOAL := build
-.PHONY: build try test check fuzz bench install setup help
+INSTALLED  = $(DESTDIR)$(PREFIX)
+UNITS      = $(notdir $(wildcard deploy/systemd/*.service deploy/systemd/*.socket))
+BASHSCRIPT = $(INSTALLED)/share/bash-completion/completions/postern
+FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
+ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
+
+.DEFAULT_GOAL := all
+.PHONY: all build man try test check fuzz bench install uninstall go setup help
 .NOTPARALLEL:
 
-build: ## build the programs into bin/
+all: build man ## the programs and their manual pages
+
+build: go ## build the programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
 
-try: ## see Postern guard a private Postfix: mails, replies and why
+man: build ## write manual pages and completions below bin/share, from what the programs say
+	rm -rf bin/share
+	$(GO) run ./internal/manual/man bin bin/share/man
+	mkdir bin/share/completions
+	for shell in bash zsh fish; do bin/postern completion $$shell >bin/share/completions/$$shell || exit; done
+
+try: go ## see Postern guard a private Postfix: mails, replies and why
 	@.ci/setup try
 	@$(GO) run ./internal/e2e/try
 
-test: setup check ## everything, under the race detector, against a real Postfix
+test: go setup check ## everything, under the race detector, against a real Postfix
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m ./...
 
-check: ## formatting, vet, staticcheck, import directions, known vulnerabilities
+check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities
 	@unformatted=$$(gofmt -l .) || exit; \
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...
@@ -27,23 +41,40 @@ check: ## formatting, vet, staticcheck, import directions, known vulnerabilities
 	$(GO) test -count=1 ./internal/arch
 	@.ci/vuln
 
-fuzz: ## every fuzz target, FUZZTIME (20s) each
+fuzz: go ## every fuzz target, FUZZTIME (20s) each
 	@FUZZTIME=$(FUZZTIME) .ci/fuzz
 
-bench: setup ## measure what Postern costs
+bench: go setup ## measure what Postern costs
 	$(GO) run ./internal/e2e/bench
 
-install: build ## install programs, units and examples below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin
-	for program in bin/*; do case "$$program" in \
-		*-policyd|*-milterd) install -m 755 "$$program" $(DESTDIR)$(PREFIX)/sbin/;; \
-		*) install -m 755 "$$program" $(DESTDIR)$(PREFIX)/bin/;; esac; done
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for unit in deploy/systemd/*.service deploy/systemd/*.socket; do \
-		sed 's|/usr/sbin/postern|$(PREFIX)/sbin/postern|' "$$unit" \
-			>$(DESTDIR)$(PREFIX)/lib/systemd/system/"$${unit##*/}"; done
-	install -d $(DESTDIR)$(PREFIX)/share/doc/postern
-	cp -R deploy/examples deploy/postfix $(DESTDIR)$(PREFIX)/share/doc/postern/
+install: ## install what make has built, with units, manual pages and examples, below DESTDIR and PREFIX
+	@[ -d bin/share/man ] || { echo 'make install: nothing is built; run "make" first' >&2; exit 1; }
+	install -d $(INSTALLED)/bin $(INSTALLED)/sbin $(INSTALLED)/share/doc/postern $(INSTALLED)/share/man/man1 $(INSTALLED)/share/man/man8
+	install -d $(INSTALLED)/lib/systemd/system $(INSTALLED)/lib/sysusers.d $(INSTALLED)/lib/tmpfiles.d
+	install -m 755 bin/postern $(INSTALLED)/bin/
+	install -m 755 bin/postern-policyd bin/postern-milterd $(INSTALLED)/sbin/
+	for unit in $(UNITS); do \
+		sed 's|/usr/sbin/postern|$(PREFIX)/sbin/postern|' "deploy/systemd/$$unit" \
+			>$(INSTALLED)/lib/systemd/system/"$$unit" || exit; done
+	install -m 644 deploy/systemd/postern.sysusers $(INSTALLED)/lib/sysusers.d/postern.conf
+	install -m 644 deploy/systemd/postern.tmpfiles $(INSTALLED)/lib/tmpfiles.d/postern.conf
+	install -m 644 bin/share/man/man1/* $(INSTALLED)/share/man/man1/
+	install -m 644 bin/share/man/man8/* $(INSTALLED)/share/man/man8/
+	install -D -m 644 bin/share/completions/bash $(BASHSCRIPT)
+	install -D -m 644 bin/share/completions/fish $(FISHSCRIPT)
+	install -D -m 644 bin/share/completions/zsh $(ZSHSCRIPT)
+	cp -R deploy/examples deploy/postfix $(INSTALLED)/share/doc/postern/
+
+uninstall: ## remove what make install has installed; settings, keys and data stay
+	rm -f $(INSTALLED)/bin/postern $(INSTALLED)/sbin/postern-policyd $(INSTALLED)/sbin/postern-milterd
+	rm -f $(addprefix $(INSTALLED)/lib/systemd/system/,$(UNITS))
+	rm -f $(INSTALLED)/lib/sysusers.d/postern.conf $(INSTALLED)/lib/tmpfiles.d/postern.conf
+	rm -f $(BASHSCRIPT) $(FISHSCRIPT) $(ZSHSCRIPT)
+	rm -f $(INSTALLED)/share/man/man1/postern.1 $(INSTALLED)/share/man/man8/postern-policyd.8 $(INSTALLED)/share/man/man8/postern-milterd.8
+	rm -rf $(INSTALLED)/share/doc/postern
+
+go:
+	@GO=$(GO) .ci/go
 
 setup:
 	@.ci/setup

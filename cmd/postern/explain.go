@@ -36,7 +36,7 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 	spfReject := fs.Bool("spf-reject", false, "as the daemon with --spf-reject fail")
 	fs.Bool("received-spf", false, "as the daemon with --received-spf")
 	for _, name := range dmarcFlags() {
-		fs.StringArray(name, nil, "as the daemon's flag of this name")
+		fs.StringArray(name, nil, "`value` of the daemon's flag of this name")
 	}
 	asJSON := fs.Bool("json", false, "print everything as JSON")
 	return func(ctx context.Context, io streams, rest []string) (int, error) {

@@ -86,6 +86,8 @@ var rows = []row{
 	{"internal/e2e/bench", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "milter"})},
 	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest"})},
 	{"internal/arch", nil},
+	// It asks the programs for their help; it is part of none.
+	{"internal/manual/...", nil},
 }
 
 // silent packages return what they found to their caller: they log nothing.

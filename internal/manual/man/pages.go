@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// page is one manual page. What is not here comes from the program's own help.
+type page struct {
+	name    string
+	section int
+	brief   string // behind the name
+	about   string // paragraphs of DESCRIPTION, with an empty line between
+	daemon  bool
+	files   []entry
+	status  []entry
+	see     string
+}
+
+type entry struct{ term, text string }
+
+func pages() []page {
+	daemonStatus := []entry{
+		{"0", "The daemon was stopped."},
+		{"1", "The daemon ended because of an error, which it has logged."},
+		{"78", "A setting is wrong. One line on standard error names it."},
+	}
+	return []page{
+		{
+			name: "postern", section: 1, brief: "the administrator's command of the Postern daemons",
+			about: "postern asks postern-policyd(8) and postern-milterd(8) over their admin sockets, and makes and prints DKIM keys. " +
+				"Flags follow the words that name a command.",
+			status: []entry{
+				{"0", "The answer is yes, or the command did what was asked."},
+				{"1", "The answer is no."},
+				{"2", "The command failed. One line on standard error has the cause."},
+			},
+			files: []entry{
+				{"/run/postern/policyd.sock, /run/postern/milterd.sock", "The admin sockets of the daemons."},
+				{"/etc/postern/dkim", "The private keys of postern-milterd."},
+			},
+			see: "postern-policyd(8), postern-milterd(8), postconf(5)",
+		},
+		{
+			name: "postern-policyd", section: 8, daemon: true, brief: "Postfix policy daemon: sender ownership, DNS lists, greylisting",
+			about: "postern-policyd answers the questions of Postfix's check_policy_service. It decides who may use which envelope sender, " +
+				"asks DNS lists about clients and domains, and greylists mail of unknown senders. It writes one line for each decision.",
+			status: daemonStatus,
+			files: []entry{
+				{"/etc/postern/policyd.toml", "The settings, read when it exists."},
+				{"/var/lib/postern/greylist.db", "The greylist."},
+				{"/run/postern/policyd.sock", "The admin socket."},
+			},
+			see: "postern(1), postern-milterd(8), postconf(5), access(5)",
+		},
+		{
+			name: "postern-milterd", section: 8, daemon: true, brief: "Postfix milter: DKIM signing; SPF, DKIM, ARC and DMARC verification",
+			about: "postern-milterd is a milter. It puts DKIM signatures on mail of your domains, and judges mail from the internet by SPF, " +
+				"DKIM, ARC and DMARC. It writes one line for each mail.",
+			status: daemonStatus,
+			files: []entry{
+				{"/etc/postern/milterd.toml", "The settings, read when it exists."},
+				{"/etc/postern/dkim/DOMAIN/SELECTOR.private", "The private keys."},
+				{"/run/postern/milterd.sock", "The admin socket."},
+			},
+			see: "postern(1), postern-policyd(8), postconf(5)",
+		},
+	}
+}
+
+// signals are those of both daemons.
+func signals() []entry {
+	return []entry{
+		{"SIGHUP", "Load the settings and everything that they name anew. When something is wrong, the old ones stay in force. A log file is opened anew."},
+		{"SIGTERM", "Finish what is in progress, no longer than --drain-timeout, and end."},
+	}
+}
+
+// helper runs the program with arguments and returns what it prints.
+type helper func(args ...string) (string, error)
+
+// render returns the page in roff.
+func (p page) render(help helper) (string, error) {
+	var r roff
+	r.line(`.TH %s %d "" Postern "Postern"`, strings.ToUpper(p.name), p.section)
+	r.line(".ad l") // long values cannot be adjusted
+	r.section("NAME")
+	r.text(p.name + " - " + p.brief)
+	r.section("SYNOPSIS")
+	if p.daemon {
+		r.line(`.B %s`, escape(p.name))
+		r.text("[flags]")
+	} else {
+		r.line(`.B %s`, escape(p.name))
+		r.text("GROUP COMMAND [flags] [arguments]")
+	}
+	r.section("DESCRIPTION")
+	r.text(p.about)
+	options := p.commands
+	if p.daemon {
+		options = p.flags
+	}
+	if err := options(&r, help); err != nil {
+		return "", err
+	}
+	if p.daemon {
+		r.section("SIGNALS")
+		r.entries(signals())
+	}
+	r.section("EXIT STATUS")
+	r.entries(p.status)
+	r.section("FILES")
+	r.entries(p.files)
+	r.section("SEE ALSO")
+	r.text(p.see)
+	return r.String(), nil
+}
+
+// flags writes the flags of a daemon, and what its help says behind them.
+func (p page) flags(r *roff, help helper) error {
+	text, err := help("--help")
+	if err != nil {
+		return err
+	}
+	flags, rest := parseFlags(text)
+	if len(flags) == 0 {
+		return fmt.Errorf("%s --help names no flag", p.name)
+	}
+	r.section("OPTIONS")
+	r.flags(flags)
+	r.paragraph(rest)
+	return nil
+}
+
+// commands writes the commands of the administrator's command with their flags.
+func (p page) commands(r *roff, help helper) error {
+	text, err := help("help")
+	if err != nil {
+		return err
+	}
+	all := parseCommands(p.name, text)
+	if len(all) == 0 {
+		return fmt.Errorf("%s help names no command", p.name)
+	}
+	r.section("COMMANDS")
+	for _, c := range all {
+		text, err := help(append(strings.Fields(c.path), "--help")...)
+		if err != nil {
+			return err
+		}
+		flags, _ := parseFlags(text)
+		r.line(".SS %s", escape(strings.TrimSpace(p.name+" "+c.path+" "+c.args)))
+		r.paragraph(sentence(c.help))
+		r.flags(flags)
+	}
+	return nil
+}
+
+func sentence(s string) string {
+	return strings.ToUpper(s[:1]) + s[1:] + "."
+}

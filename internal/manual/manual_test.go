@@ -1,0 +1,301 @@
+package manual
+
+import (
+	"bytes"
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
+)
+
+const root = "../.."
+
+// manuals are the pages that an administrator reads.
+var manuals = []string{"README.md", "policy/README.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md"}
+
+func read(t *testing.T, path string) Page {
+	t.Helper()
+	page, err := Read(root, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
+}
+
+// Every link leads to a file of the tree, and to a heading that is there. Links into
+// the network are not followed.
+func TestLinks(t *testing.T) {
+	pages, err := Pages(root)
+	if err != nil || len(pages) < len(manuals) {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	followed := 0
+	for _, page := range pages {
+		for _, target := range page.Links() {
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			followed++
+			path, anchor, _ := strings.Cut(target, "#")
+			file := page.Path
+			if path != "" {
+				file = filepath.Join(filepath.Dir(page.Path), path)
+			}
+			if _, err := os.Stat(filepath.Join(root, file)); err != nil {
+				t.Errorf("%s: link to %s: no such file", page.Path, target)
+				continue
+			}
+			if anchor != "" && !read(t, file).Anchors()[anchor] {
+				t.Errorf("%s: link to %s: no such heading", page.Path, target)
+			}
+		}
+	}
+	if followed < 20 {
+		t.Errorf("only %d links were found", followed)
+	}
+}
+
+func TestFirstPageIsShort(t *testing.T) {
+	if n := strings.Count(read(t, "README.md").Text, "\n"); n > 200 {
+		t.Errorf("README.md has %d lines", n)
+	}
+}
+
+// flags are those of a daemon, from its own help.
+func flags(t *testing.T, main func(service.Process) int) map[string]bool {
+	t.Helper()
+	var out bytes.Buffer
+	if code := main(service.Process{Args: []string{"--help"}, Stdout: &out, Stderr: &out}); code != 0 {
+		t.Fatalf("--help: exit %d, %s", code, &out)
+	}
+	all := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z0-9-]+)`).FindAllStringSubmatch(out.String(), -1) {
+		all[m[1]] = true
+	}
+	if len(all) < 20 {
+		t.Fatalf("%d flags in\n%s", len(all), &out)
+	}
+	return all
+}
+
+// Every flag of the daemons has a row in a table of the manuals, and every flag in
+// a first cell is one of theirs.
+func TestFlags(t *testing.T) {
+	documented := make(map[string]bool)
+	for _, path := range manuals {
+		for _, row := range Rows(read(t, path).Text) {
+			for _, code := range Code(row.First) {
+				if name, ok := strings.CutPrefix(code, "--"); ok {
+					documented[regexp.MustCompile(`^[a-z0-9-]*`).FindString(name)] = true
+				}
+			}
+		}
+	}
+	known := flags(t, policyd.Main)
+	maps.Copy(known, flags(t, milterd.Main))
+	compare(t, "flag", slices.Collect(maps.Keys(known)), slices.Collect(maps.Keys(documented)))
+}
+
+// compare reports what is in one list only.
+func compare(t *testing.T, what string, known, documented []string) {
+	t.Helper()
+	for _, name := range known {
+		if !slices.Contains(documented, name) {
+			t.Errorf("%s %s is in no table of the manuals", what, name)
+		}
+	}
+	for _, name := range documented {
+		if !slices.Contains(known, name) {
+			t.Errorf("%s %s is documented, and there is none", what, name)
+		}
+	}
+}
+
+// foreign are flags of other programs that the manuals mention.
+var foreign = []string{"privacy", "user", "now", "system", "no-create-home", "shell", "create"}
+
+// Flags are mentioned in the text too: each is one of the daemons, of the command,
+// or of another program.
+func TestMentionedFlags(t *testing.T) {
+	known := flags(t, policyd.Main)
+	maps.Copy(known, flags(t, milterd.Main))
+	for _, name := range commandFlags(t) {
+		known[name] = true
+	}
+	for _, path := range manuals {
+		for _, m := range regexp.MustCompile(`(?:^|[\s(\x60])--([a-z][a-z0-9-]*[a-z0-9])`).FindAllStringSubmatch(read(t, path).Text, -1) {
+			if !known[m[1]] && !slices.Contains(foreign, m[1]) {
+				t.Errorf("%s mentions --%s, which no program has", path, m[1])
+			}
+		}
+	}
+}
+
+// commandFlags are the names of flags in the source of the command, whose package
+// cannot be imported.
+func commandFlags(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, file := range parsed(t, "cmd/postern") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if of, ok := call.Fun.(*ast.SelectorExpr); ok {
+				if x, ok := of.X.(*ast.Ident); ok && x.Name == "fs" {
+					all = append(all, literals(call)...)
+				}
+			}
+			return true
+		})
+	}
+	if !slices.Contains(all, "json") {
+		t.Fatalf("the command's flags were not found: %q", all)
+	}
+	return append(all, "help")
+}
+
+func literals(n ast.Node) []string {
+	var all []string
+	ast.Inspect(n, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if text, err := strconv.Unquote(lit.Value); err == nil {
+				all = append(all, text)
+			}
+		}
+		return true
+	})
+	return all
+}
+
+func parsed(t *testing.T, dir string) []*ast.File {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*ast.File
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, file)
+	}
+	return all
+}
+
+// reasons are the constants of type Reason.
+func reasons(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, file := range parsed(t, "internal/record") {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.ValueSpec); ok {
+				if of, ok := spec.Type.(*ast.Ident); ok && of.Name == "Reason" {
+					all = append(all, literals(spec)...)
+				}
+			}
+			return true
+		})
+	}
+	if len(all) < 40 {
+		t.Fatalf("%d reasons were found", len(all))
+	}
+	return all
+}
+
+func TestReasons(t *testing.T) {
+	text, ok := read(t, "deploy/README.md").Section("### Reasons")
+	if !ok {
+		t.Fatal("deploy/README.md has no section on reasons")
+	}
+	var documented []string
+	for _, row := range Rows(text) {
+		documented = append(documented, Code(row.First)...)
+	}
+	compare(t, "reason", reasons(t), documented)
+}
+
+// recordKeys are the keys of a record with everything in it.
+func recordKeys(t *testing.T) (top, step []string) {
+	t.Helper()
+	full := record.Record{Steps: []record.Step{{Err: os.ErrInvalid, Duration: 1}}, Err: os.ErrInvalid, Duration: 1}
+	fill(&full)
+	fill(&full.Steps[0])
+	e := zapcore.NewMapObjectEncoder()
+	if err := full.MarshalLogObject(e); err != nil {
+		t.Fatal(err)
+	}
+	line, err := json.Marshal(e.Fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys struct {
+		Steps []map[string]any
+	}
+	if err := json.Unmarshal(line, &keys); err != nil || len(keys.Steps) != 1 {
+		t.Fatalf("%v: %s", err, line)
+	}
+	return append(slices.Collect(maps.Keys(e.Fields)), "ts", "level", "msg"), slices.Collect(maps.Keys(keys.Steps[0]))
+}
+
+// fill gives every text of a struct a value.
+func fill(v any) {
+	s := reflect.ValueOf(v).Elem()
+	for i := range s.NumField() {
+		if f := s.Field(i); f.Kind() == reflect.String {
+			f.SetString("x")
+		}
+	}
+}
+
+func TestRecordKeys(t *testing.T) {
+	text, ok := read(t, "deploy/README.md").Section("## Records")
+	if !ok {
+		t.Fatal("deploy/README.md has no section on records")
+	}
+	text, _, _ = strings.Cut(text, "### Reasons")
+	var documented []string
+	top, step := recordKeys(t)
+	for _, row := range Rows(text) {
+		documented = append(documented, Code(row.First)...)
+		if slices.Contains(Code(row.First), "steps") {
+			for _, key := range step {
+				if !slices.Contains(Code(row.Rest), key) {
+					t.Errorf("the row of steps does not name %s", key)
+				}
+			}
+		}
+	}
+	compare(t, "record key", top, documented)
+}
+
+// The documents spell replies as the code sends them.
+func TestReplies(t *testing.T) {
+	for _, path := range manuals {
+		if strings.Contains(read(t, path).Text, "450 4.7.1") {
+			t.Errorf("%s: the greylist answers 450 4.2.0", path)
+		}
+	}
+}
