@@ -3,17 +3,21 @@ package resolver
 import (
 	"net/netip"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
-// Types that [Resolver.Query] takes (RFC 1035 section 3.2.2, RFC 3596).
+// Types that [Resolver.Query] takes.
 const (
-	TypeA     uint16 = 1
-	TypeNS    uint16 = 2
-	TypeCNAME uint16 = 5
-	TypePTR   uint16 = 12
-	TypeMX    uint16 = 15
-	TypeTXT   uint16 = 16
-	TypeAAAA  uint16 = 28
+	TypeA     = dns.TypeA
+	TypeNS    = dns.TypeNS
+	TypeCNAME = dns.TypeCNAME
+	TypeSOA   = dns.TypeSOA
+	TypePTR   = dns.TypePTR
+	TypeMX    = dns.TypeMX
+	TypeTXT   = dns.TypeTXT
+	TypeAAAA  = dns.TypeAAAA
+	TypeTLSA  = dns.TypeTLSA
 )
 
 // Status says what an answer proves.
@@ -47,6 +51,8 @@ type Answer struct {
 	// Names are the targets of PTR, NS or CNAME records, with their last dots
 	// and with whatever bytes their owner chose.
 	Names []string
+	// Records are those of the types without a field above: SOA and TLSA.
+	Records []dns.RR
 }
 
 // MX is one MX record; Host has its last dot.
@@ -55,11 +61,13 @@ type MX struct {
 	Pref uint16
 }
 
-func (a *Answer) size() int { return len(a.Addrs) + len(a.TXT) + len(a.MX) + len(a.Names) }
+func (a *Answer) size() int {
+	return len(a.Addrs) + len(a.TXT) + len(a.MX) + len(a.Names) + len(a.Records)
+}
 
 func supported(qtype uint16) bool {
 	switch qtype {
-	case TypeA, TypeNS, TypeCNAME, TypePTR, TypeMX, TypeTXT, TypeAAAA:
+	case TypeA, TypeNS, TypeCNAME, TypeSOA, TypePTR, TypeMX, TypeTXT, TypeAAAA, TypeTLSA:
 		return true
 	}
 	return false

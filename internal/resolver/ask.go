@@ -121,12 +121,15 @@ func (r *Resolver) roundTrip(ctx context.Context, s *server, network string, q q
 	var random [2]byte
 	rand.Read(random[:]) // never fails: it would end the program
 	id := binary.BigEndian.Uint16(random[:])
-	var buf [headerLen + maxName + 2 + 4 + 11]byte
+	query, err := q.pack(make([]byte, querySize), id, edns)
+	if err != nil {
+		return reply{}, err
+	}
 	s.queries.Add(1)
 	var m reply
 	var bad error
-	err := r.exchange(ctx, s.addr, network, q.appendQuery(buf[:0], id, edns), func(packet []byte) bool {
-		m, bad = decode(packet, id, q)
+	err = r.exchange(ctx, s.addr, network, query, func(packet []byte) bool {
+		m, bad = decode(packet, query, q)
 		if errors.Is(bad, errMismatch) {
 			r.count.mismatched.Add(1)
 			return false
@@ -151,7 +154,7 @@ func kindOf(ctx context.Context, err error) failKind {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &netErr) && netErr.Timeout():
 		return failSilent
-	case isLocal(err):
+	case isLocal(err), errors.Is(err, ErrBadName):
 		return failLocal
 	}
 	return failUnreachable

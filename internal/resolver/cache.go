@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 	"unsafe"
+
+	"github.com/miekg/dns"
 )
 
 // failureTTL is how long a failed lookup is remembered (RFC 9520 section 3.2
@@ -147,6 +149,9 @@ const (
 	addrBytes    = int64(unsafe.Sizeof(netip.Addr{}))
 	textBytes    = int64(unsafe.Sizeof(""))
 	mxBytes      = int64(unsafe.Sizeof(MX{}))
+	recordBytes  = int64(unsafe.Sizeof(dns.RR(nil)))
+	soaBytes     = int64(unsafe.Sizeof(dns.SOA{})) + 4*roundUp
+	recordText   = 4 // bytes of text for one of a packet: \255
 	roundUp      = 16
 )
 
@@ -159,6 +164,7 @@ func cost(q question, out *outcome) int64 {
 	n += addrBytes * int64(cap(out.answer.Addrs))
 	n += textBytes * int64(cap(out.answer.TXT)+cap(out.answer.Names))
 	n += mxBytes * int64(cap(out.answer.MX))
+	n += recordBytes * int64(cap(out.answer.Records))
 	for _, list := range [][]string{out.answer.TXT, out.answer.Names} {
 		for _, s := range list {
 			n += text(s)
@@ -166,6 +172,9 @@ func cost(q question, out *outcome) int64 {
 	}
 	for _, mx := range out.answer.MX {
 		n += text(mx.Host)
+	}
+	for _, rr := range out.answer.Records {
+		n += soaBytes + recordText*int64(dns.Len(rr)) // the largest type; octets as text
 	}
 	return n
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 func TestTTLBounds(t *testing.T) {
@@ -87,7 +89,11 @@ func TestCostIsHonest(t *testing.T) {
 	const limit = 8 << 20
 	now := time.Now()
 	for name, make := range map[string]func(i int) outcome{
-		"txt":    func(i int) outcome { return kept(strings.Repeat("v", 40+i%200), now.Add(time.Hour)) },
+		"txt": func(i int) outcome { return kept(strings.Repeat("v", 40+i%200), now.Add(time.Hour)) },
+		"tlsa": func(i int) outcome {
+			rr := &dns.TLSA{Usage: 3, Certificate: strings.Repeat("ab", 32+i%4)}
+			return outcome{answer: Answer{Records: []dns.RR{rr}}, expires: now.Add(time.Hour)}
+		},
 		"absent": func(int) outcome { return outcome{answer: Answer{Status: StatusNXDomain}, expires: now.Add(time.Hour)} },
 		"failed": func(int) outcome {
 			return outcome{fail: &failure{cause: ServFail, server: "s"}, expires: now.Add(time.Hour)}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"github.com/miekg/dns"
 )
 
 // Causes, found with [errors.Is] in the [net.DNSError] that every method
@@ -25,13 +27,13 @@ type RCode uint16
 
 // The codes that callers tell apart.
 const (
-	NoError  RCode = 0
-	FormErr  RCode = 1
-	ServFail RCode = 2
-	NXDomain RCode = 3
-	NotImp   RCode = 4
-	Refused  RCode = 5
-	badVers  RCode = 16
+	NoError  RCode = dns.RcodeSuccess
+	FormErr  RCode = dns.RcodeFormatError
+	ServFail RCode = dns.RcodeServerFailure
+	NXDomain RCode = dns.RcodeNameError
+	NotImp   RCode = dns.RcodeNotImplemented
+	Refused  RCode = dns.RcodeRefused
+	badVers  RCode = dns.RcodeBadVers
 )
 
 // Error names the code as dig does.

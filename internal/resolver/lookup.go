@@ -54,8 +54,9 @@ func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return slices.Clone(a.TXT), err
 }
 
-// LookupMX returns the MX records by preference, equal ones in random order.
-// Hosts that are no host names are left out; all of them being so is an error.
+// LookupMX returns the MX records by preference, equal ones in random order. All
+// of them: the hosts are whatever bytes their owner chose, with the last dot, and
+// SPF counts and asks for those that are no host names too.
 func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	a, err := r.records(ctx, name, TypeMX)
 	if err != nil {
@@ -63,28 +64,10 @@ func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 	}
 	var out []*net.MX
 	for _, mx := range a.MX {
-		if isHostname(mx.Host) {
-			out = append(out, &net.MX{Host: mx.Host, Pref: mx.Pref})
-		}
-	}
-	if len(out) == 0 {
-		return nil, noHostname(name)
+		out = append(out, &net.MX{Host: mx.Host, Pref: mx.Pref})
 	}
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	slices.SortStableFunc(out, func(a, b *net.MX) int { return cmp.Compare(a.Pref, b.Pref) })
-	return out, nil
-}
-
-// LookupNS returns the NS records, those that are host names.
-func (r *Resolver) LookupNS(ctx context.Context, name string) ([]*net.NS, error) {
-	hosts, err := r.hosts(ctx, name, TypeNS)
-	if err != nil {
-		return nil, err
-	}
-	var out []*net.NS
-	for _, host := range hosts {
-		out = append(out, &net.NS{Host: host})
-	}
 	return out, nil
 }
 
@@ -95,11 +78,8 @@ func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error
 	if err != nil || ip.Zone() != "" {
 		return nil, unaskable(addr, fmt.Errorf("%w: not an IP address", ErrBadName))
 	}
-	return r.hosts(ctx, reverseName(ip), TypePTR)
-}
-
-func (r *Resolver) hosts(ctx context.Context, name string, qtype uint16) ([]string, error) {
-	a, err := r.records(ctx, name, qtype)
+	name := reverseName(ip)
+	a, err := r.records(ctx, name, TypePTR)
 	if err != nil {
 		return nil, err
 	}
@@ -110,14 +90,9 @@ func (r *Resolver) hosts(ctx context.Context, name string, qtype uint16) ([]stri
 		}
 	}
 	if len(out) == 0 {
-		return nil, noHostname(name)
+		return nil, absent(name, fmt.Errorf("%w that names a host", ErrNoData))
 	}
 	return out, nil
-}
-
-// noHostname is for answers that hold records, and none that may be used.
-func noHostname(name string) *net.DNSError {
-	return absent(name, fmt.Errorf("%w that names a host", ErrNoData))
 }
 
 // LookupNetIP returns the addresses of host: of both families for network
@@ -162,14 +137,4 @@ func lessCertain(a, b error) error {
 		return a
 	}
 	return b
-}
-
-// LookupIP is [Resolver.LookupNetIP] in the older type.
-func (r *Resolver) LookupIP(ctx context.Context, network, host string) ([]net.IP, error) {
-	addrs, err := r.LookupNetIP(ctx, network, host)
-	var out []net.IP
-	for _, a := range addrs {
-		out = append(out, net.IP(a.AsSlice()))
-	}
-	return out, err
 }

@@ -5,22 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/miekg/dns"
 )
 
-// Bounds of one message.
+// Bounds of one message. They are checked before anything of it is unpacked.
 const (
 	headerLen  = 12
 	ednsSize   = 1232 // RFC 9715 section 3.1: below every path's fragmentation
 	maxRecords = 1024 // of all sections; an answer with more is an error, never cut
 	maxLinks   = 16   // CNAME records of one answer
+	querySize  = 512  // holds every query: a header, one name, an OPT record
 )
-
-// Header bits of a query: recursion desired, and AD (RFC 6840 section 5.7: tell
-// me whether you validated).
-const queryFlags = 1<<8 | 1<<5
 
 // errMismatch marks a packet that answers something else.
 var errMismatch = errors.New("answer to another question")
@@ -31,33 +29,21 @@ type question struct {
 	qtype uint16
 }
 
-// appendQuery appends the query packet for q.
-func (q question) appendQuery(b []byte, id uint16, edns bool) []byte {
-	additional := uint16(0)
+// pack returns the query packet for q, in buf if it fits. The AD bit asks the
+// server to say whether it validated (RFC 6840 section 5.7).
+func (q question) pack(buf []byte, id uint16, edns bool) ([]byte, error) {
+	m := dns.Msg{
+		MsgHdr:   dns.MsgHdr{Id: id, RecursionDesired: true, AuthenticatedData: true},
+		Question: []dns.Question{{Name: present(q.name), Qtype: q.qtype, Qclass: dns.ClassINET}},
+	}
 	if edns {
-		additional = 1
+		m.SetEdns0(ednsSize, false)
 	}
-	for _, v := range []uint16{id, queryFlags, 1, 0, 0, additional} {
-		b = binary.BigEndian.AppendUint16(b, v)
+	packet, err := m.PackBuffer(buf)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadName, err)
 	}
-	b = q.appendQuestion(b)
-	if edns {
-		b = append(b, 0, 0, byte(dnsmessage.TypeOPT))
-		b = binary.BigEndian.AppendUint16(b, ednsSize)
-		b = append(b, 0, 0, 0, 0, 0, 0)
-	}
-	return b
-}
-
-func (q question) appendQuestion(b []byte) []byte {
-	for rest, label := q.name, ""; rest != ""; {
-		label, rest, _ = strings.Cut(rest, ".")
-		b = append(b, byte(len(label)))
-		b = append(b, label...)
-	}
-	b = append(b, 0)
-	b = binary.BigEndian.AppendUint16(b, q.qtype)
-	return binary.BigEndian.AppendUint16(b, uint16(dnsmessage.ClassINET))
+	return packet, nil
 }
 
 // reply is what one packet says about a question.
@@ -78,63 +64,78 @@ func (m *reply) dangling(q question) bool {
 	return m.rcode == NoError && m.end != q.name && m.answer.size() == 0 && !m.soa
 }
 
-// decode reads a packet that should answer q. errMismatch: it does not, and
-// the wait goes on; ErrMalformed: it does, and is broken.
-func decode(packet []byte, id uint16, q question) (reply, error) {
-	var p dnsmessage.Parser
-	h, err := p.Start(packet)
-	if err != nil || h.ID != id || !h.Response {
+// decode reads a packet that should answer query, which asks q. errMismatch: it
+// does not, and the wait goes on; ErrMalformed: it does, and is broken.
+func decode(packet, query []byte, q question) (reply, error) {
+	if len(packet) < headerLen {
 		return reply{}, errMismatch
 	}
-	m := reply{rcode: RCode(h.RCode), truncated: h.Truncated, ad: h.AuthenticData, end: q.name}
-	if !echoes(packet, q, m.rcode) {
+	var h dns.Msg
+	if err := h.Unpack(packet[:headerLen]); err != nil || !h.Response || string(packet[:2]) != string(query[:2]) {
+		return reply{}, errMismatch
+	}
+	m := reply{rcode: RCode(h.Rcode), truncated: h.Truncated, ad: h.AuthenticatedData, end: q.name}
+	at, ok := echoes(packet, query, m.rcode)
+	if !ok {
 		return reply{}, errMismatch
 	}
 	if m.truncated || m.rcode != NoError && m.rcode != NXDomain {
 		return m, nil
 	}
-	if n := records(packet); n > maxRecords {
+	if n := announced(packet); n > maxRecords {
 		return m, malformed(fmt.Errorf("%d records, more than %d", n, maxRecords))
 	}
-	if err := p.SkipAllQuestions(); err != nil {
+	if err := m.read(records{packet: packet, off: at}, q); err != nil {
 		return m, malformed(err)
 	}
-	if err := m.readAnswers(p, q); err != nil {
-		return m, malformed(err)
-	}
-	if m.answer.size() > 0 {
-		if m.rcode == NXDomain {
-			return m, malformed(errors.New("records of a name that does not exist"))
-		}
-		return m, nil
-	}
-	return m, m.readAbsence(p)
+	return m, nil
 }
 
 func malformed(why error) error { return fmt.Errorf("%w: %w", ErrMalformed, why) }
 
-// records is how many records the header announces.
-func records(packet []byte) int {
+// announced is how many records the header announces.
+func announced(packet []byte) int {
 	n := 0
-	for off := 6; off < headerLen; off += 2 {
-		n += int(binary.BigEndian.Uint16(packet[off:]))
+	for section := range 3 {
+		n += count(packet, section)
 	}
 	return n
 }
 
-// echoes reports whether the question section of packet is that of q. Servers
-// that cannot or will not read a query may leave the section out.
-func echoes(packet []byte, q question, code RCode) bool {
+// The sections of records, as count takes them.
+const (
+	sectionAnswer = iota
+	sectionAuthority
+	sectionAdditional
+)
+
+// count is how many records the header announces for one section.
+func count(packet []byte, section int) int {
+	return int(binary.BigEndian.Uint16(packet[6+2*section:]))
+}
+
+// echoes reports whether the question section of packet is that of query, and
+// where it ends. Servers that cannot or will not read a query may leave the
+// section out.
+func echoes(packet, query []byte, code RCode) (end int, ok bool) {
 	switch binary.BigEndian.Uint16(packet[4:]) {
 	case 0:
-		return code != NoError && code != NXDomain
+		return headerLen, code != NoError && code != NXDomain
 	case 1:
-		var buf [maxName + 2 + 4]byte
-		want := q.appendQuestion(buf[:0])
-		got := packet[headerLen:]
-		return len(got) >= len(want) && sameQuestion(got[:len(want)], want)
+		end = questionEnd(query)
+		return end, len(packet) >= end && sameQuestion(packet[headerLen:end], query[headerLen:end])
 	}
-	return false
+	return 0, false
+}
+
+// questionEnd is where the question section of our own query ends: it is not
+// compressed.
+func questionEnd(query []byte) int {
+	at := headerLen
+	for query[at] != 0 {
+		at += 1 + int(query[at])
+	}
+	return at + 1 + 4
 }
 
 // sameQuestion compares question sections of one length; want is canonical.
@@ -149,52 +150,50 @@ func sameQuestion(got, want []byte) bool {
 	return string(got[name:]) == string(want[name:])
 }
 
-// sameName compares a name of a packet with a canonical one.
-func sameName(n *dnsmessage.Name, name string) bool {
-	data := n.Data[:n.Length-1] // without the last dot
-	if len(data) != len(name) {
-		return false
+// read takes from the records what answers q.
+func (m *reply) read(all records, q question) error {
+	rest, err := m.readAnswers(all, q)
+	if err != nil {
+		return err
 	}
-	for i, c := range data {
-		if lower(c) != name[i] {
-			return false
-		}
+	if m.answer.size() == 0 {
+		return m.readAbsence(rest)
 	}
-	return true
+	if m.rcode == NXDomain {
+		return errors.New("records of a name that does not exist")
+	}
+	return nil
 }
 
-// spell returns a name of a packet in canonical form.
-func spell(n *dnsmessage.Name) string { return lowerASCII(string(n.Data[:n.Length-1])) }
-
 // readAnswers follows the CNAME chain and takes the records at its end, in
-// whatever order they stand.
-func (m *reply) readAnswers(p dnsmessage.Parser, q question) error {
+// whatever order they stand. It returns the records after its section.
+func (m *reply) readAnswers(all records, q question) (rest records, err error) {
 	m.ttl = ^uint32(0)
 	if q.qtype != TypeCNAME {
-		links, err := readLinks(p)
+		links, err := readLinks(all)
 		if err != nil {
-			return err
+			return all, err
 		}
 		if err := m.follow(links); err != nil {
-			return err
+			return all, err
 		}
 	}
 	dropped := false
-	err := eachAnswer(p, func(h *dnsmessage.ResourceHeader, p dnsmessage.Parser) error {
-		if uint16(h.Type) != q.qtype || h.Class != dnsmessage.ClassINET || !sameName(&h.Name, m.end) {
+	rest, err = all.each(sectionAnswer, func(r *record) error {
+		if r.Rrtype != q.qtype || r.Class != dns.ClassINET || r.owner != m.end {
 			return nil
 		}
-		if !m.answer.add(h, &p) {
+		if rr, ok := r.unpack(); !ok || !m.answer.add(rr) {
 			dropped = true
 			return nil
 		}
-		m.ttl = min(m.ttl, sanitizeTTL(h.TTL))
+		m.ttl = min(m.ttl, sanitizeTTL(r.Ttl))
 		return nil
 	})
 	if err == nil && dropped && m.answer.size() == 0 {
 		err = errors.New("no readable record")
 	}
-	return err
+	return rest, err
 }
 
 // link is one CNAME record.
@@ -203,20 +202,24 @@ type link struct {
 	ttl           uint32
 }
 
-func readLinks(p dnsmessage.Parser) ([]link, error) {
+func readLinks(all records) ([]link, error) {
 	var links []link
-	err := eachAnswer(p, func(h *dnsmessage.ResourceHeader, p dnsmessage.Parser) error {
-		if h.Type != dnsmessage.TypeCNAME || h.Class != dnsmessage.ClassINET {
+	_, err := all.each(sectionAnswer, func(r *record) error {
+		if r.Rrtype != dns.TypeCNAME || r.Class != dns.ClassINET {
 			return nil
 		}
 		if len(links) == maxLinks {
 			return fmt.Errorf("more than %d CNAME records", maxLinks)
 		}
-		c, err := p.CNAMEResource()
-		if err != nil {
-			return err
+		rr, ok := r.unpack()
+		if !ok {
+			return errors.New("unreadable CNAME record")
 		}
-		links = append(links, link{spell(&h.Name), spell(&c.CNAME), sanitizeTTL(h.TTL)})
+		target, ok := canonicalOf(rr.(*dns.CNAME).Target)
+		if !ok {
+			return errDotted
+		}
+		links = append(links, link{r.owner, target, sanitizeTTL(r.Ttl)})
 		return nil
 	})
 	return links, err
@@ -226,13 +229,7 @@ func readLinks(p dnsmessage.Parser) ([]link, error) {
 // goes in a circle.
 func (m *reply) follow(links []link) error {
 	for range len(links) + 1 {
-		next := -1
-		for i, l := range links {
-			if l.owner == m.end {
-				next = i
-				break
-			}
-		}
+		next := slices.IndexFunc(links, func(l link) bool { return l.owner == m.end })
 		if next < 0 {
 			return nil
 		}
@@ -243,81 +240,31 @@ func (m *reply) follow(links []link) error {
 
 var errCNAMELoop = errors.New("CNAME records in a circle")
 
-// eachAnswer calls visit with every header of the answer section and a parser
-// of its own at the record's data.
-func eachAnswer(p dnsmessage.Parser, visit func(*dnsmessage.ResourceHeader, dnsmessage.Parser) error) error {
-	var h dnsmessage.ResourceHeader // one for all: it holds a name and escapes
-	for {
-		var err error
-		h, err = p.AnswerHeader()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := visit(&h, p); err != nil {
-			return err
-		}
-		if err := p.SkipAnswer(); err != nil {
-			return err
-		}
-	}
-}
-
 // readAbsence reads what a packet without records says: the SOA record that
 // bounds the absence, and the upper bits of the code (RFC 6891 section 6.1.3),
 // without which BADVERS would look like NODATA.
-func (m *reply) readAbsence(p dnsmessage.Parser) error {
-	if err := p.SkipAllAnswers(); err != nil {
-		return malformed(err)
-	}
-	for {
-		h, err := p.AuthorityHeader()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			break
-		}
-		if err == nil && h.Type == dnsmessage.TypeSOA && !m.soa {
-			err = m.readSOA(&h, p)
-		}
-		if err == nil {
-			err = p.SkipAuthority()
-		}
-		if err != nil {
-			return malformed(err)
-		}
-	}
-	for {
-		h, err := p.AdditionalHeader()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
+func (m *reply) readAbsence(rest records) error {
+	rest, err := rest.each(sectionAuthority, func(r *record) error {
+		if r.Rrtype != dns.TypeSOA || m.soa {
 			return nil
 		}
-		if err == nil && h.Type == dnsmessage.TypeOPT {
-			m.rcode = RCode(h.ExtendedRCode(dnsmessage.RCode(m.rcode)))
+		rr, ok := r.unpack()
+		if !ok {
+			return errors.New("unreadable SOA record")
 		}
-		if err == nil {
-			err = p.SkipAdditional()
-		}
-		if err != nil {
-			return malformed(err)
-		}
-	}
-}
-
-// readSOA takes the last number of the data, MINIMUM. Its names are not read:
-// mailboxes with a dot in the first label are legal there.
-func (m *reply) readSOA(h *dnsmessage.ResourceHeader, p dnsmessage.Parser) error {
-	const shortest = 1 + 1 + 5*4 // two root names and five numbers
-	raw, err := p.UnknownResource()
+		m.soa, m.soaTTL = true, min(sanitizeTTL(r.Ttl), sanitizeTTL(rr.(*dns.SOA).Minttl))
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if len(raw.Data) < shortest {
-		return errors.New("short SOA record")
-	}
-	minimum := binary.BigEndian.Uint32(raw.Data[len(raw.Data)-4:])
-	m.soa, m.soaTTL = true, min(sanitizeTTL(h.TTL), sanitizeTTL(minimum))
-	return nil
+	_, err = rest.each(sectionAdditional, func(r *record) error {
+		if r.Rrtype == dns.TypeOPT {
+			m.rcode |= RCode((&dns.OPT{Hdr: r.RR_Header}).ExtendedRcode())
+		}
+		return nil
+	})
+	return err
 }
 
 // sanitizeTTL reads a TTL with its top bit set as 0 (RFC 2181 section 8).
@@ -329,31 +276,33 @@ func sanitizeTTL(ttl uint32) uint32 {
 }
 
 // add takes one record and reports whether it could be read.
-func (a *Answer) add(h *dnsmessage.ResourceHeader, p *dnsmessage.Parser) bool {
-	switch h.Type {
-	case dnsmessage.TypeA:
-		r, err := p.AResource()
-		return err == nil && h.Length == 4 && push(&a.Addrs, netip.AddrFrom4(r.A))
-	case dnsmessage.TypeAAAA:
-		r, err := p.AAAAResource()
-		return err == nil && h.Length == 16 && push(&a.Addrs, netip.AddrFrom16(r.AAAA))
-	case dnsmessage.TypeTXT:
-		r, err := p.TXTResource()
-		return err == nil && push(&a.TXT, strings.Join(r.TXT, ""))
-	case dnsmessage.TypeMX:
-		r, err := p.MXResource()
-		return err == nil && push(&a.MX, MX{Host: r.MX.String(), Pref: r.Pref})
-	case dnsmessage.TypePTR:
-		r, err := p.PTRResource()
-		return err == nil && push(&a.Names, r.PTR.String())
-	case dnsmessage.TypeNS:
-		r, err := p.NSResource()
-		return err == nil && push(&a.Names, r.NS.String())
-	case dnsmessage.TypeCNAME:
-		r, err := p.CNAMEResource()
-		return err == nil && push(&a.Names, r.CNAME.String())
+func (a *Answer) add(rr dns.RR) bool {
+	switch r := rr.(type) {
+	case *dns.A:
+		addr, ok := netip.AddrFromSlice(r.A)
+		return ok && push(&a.Addrs, addr.Unmap())
+	case *dns.AAAA:
+		addr, ok := netip.AddrFromSlice(r.AAAA)
+		return ok && push(&a.Addrs, addr)
+	case *dns.TXT:
+		text, _ := unescape(strings.Join(r.Txt, ""))
+		return push(&a.TXT, text)
+	case *dns.MX:
+		host, ok := rawName(r.Mx)
+		return ok && push(&a.MX, MX{Host: host, Pref: r.Preference})
+	case *dns.PTR:
+		return a.addName(r.Ptr)
+	case *dns.NS:
+		return a.addName(r.Ns)
+	case *dns.CNAME:
+		return a.addName(r.Target)
 	}
-	return false
+	return push(&a.Records, rr)
+}
+
+func (a *Answer) addName(presented string) bool {
+	name, ok := rawName(presented)
+	return ok && push(&a.Names, name)
 }
 
 func push[T any](list *[]T, v T) bool {

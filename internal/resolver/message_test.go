@@ -64,6 +64,15 @@ func soaRecord(ttl, minimum uint32) dnsmessage.Resource {
 
 var loopbackA = &dnsmessage.AResource{A: [4]byte{127, 0, 0, 2}}
 
+// decodeReply reads b as the reply to the query that asks q with testID.
+func decodeReply(b []byte, q question) (reply, error) {
+	query, err := q.pack(nil, testID, true)
+	if err != nil {
+		return reply{}, err
+	}
+	return decode(b, query, q)
+}
+
 func TestDecodeRecords(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -105,7 +114,7 @@ func TestDecodeRecords(t *testing.T) {
 			answers: []dnsmessage.Resource{rr("example.org.", TypeTXT, 1, txt("x"))}},
 			reply{ad: true, end: "example.org", ttl: 1, answer: Answer{TXT: []string{"x"}}}},
 	} {
-		got, err := decode(c.in.bytes(t), testID, question{"example.org", c.in.qtype})
+		got, err := decodeReply(c.in.bytes(t), question{"example.org", c.in.qtype})
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
 		}
@@ -120,7 +129,7 @@ func TestDecodeSOADottedMailbox(t *testing.T) {
 		i++
 	}
 	b[i+1] = '.'
-	m, err := decode(b, testID, question{"example.org", TypeA})
+	m, err := decodeReply(b, question{"example.org", TypeA})
 	if err != nil || !m.soa || m.soaTTL != 50 {
 		t.Errorf("%+v, %v", m, err)
 	}
@@ -139,12 +148,12 @@ func TestDecodeMismatch(t *testing.T) {
 	}
 	for name, edit := range edits {
 		good.edit = edit
-		if _, err := decode(good.bytes(t), testID, question{"example.org", TypeTXT}); !errors.Is(err, errMismatch) {
+		if _, err := decodeReply(good.bytes(t), question{"example.org", TypeTXT}); !errors.Is(err, errMismatch) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, b := range [][]byte{nil, {0x12}, {0x12, 0x34, 0x80}, make([]byte, 12)} {
-		if _, err := decode(b, testID, question{"example.org", TypeTXT}); !errors.Is(err, errMismatch) {
+		if _, err := decodeReply(b, question{"example.org", TypeTXT}); !errors.Is(err, errMismatch) {
 			t.Errorf("%x: %v", b, err)
 		}
 	}
@@ -183,7 +192,7 @@ func TestDecodeMalformed(t *testing.T) {
 			rr("example.org.", TypeCNAME, 1, cname("b.")), rr("b.", TypeCNAME, 1, cname("example.org.")), rr("b.", TypeA, 1, loopbackA)}}.bytes(t), TypeA},
 		"too many links": {packet{qtype: TypeA, answers: links}.bytes(t), TypeA},
 	} {
-		if m, err := decode(c.bytes, testID, question{"example.org", c.qtype}); !errors.Is(err, ErrMalformed) {
+		if m, err := decodeReply(c.bytes, question{"example.org", c.qtype}); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
 	}
@@ -210,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(circle, TypeTXT)
 	f.Fuzz(func(t *testing.T, b []byte, qtype uint16) {
 		q := question{"example.org", qtype}
-		m, err := decode(b, testID, q)
+		m, err := decodeReply(b, q)
 		if err != nil {
 			if !errors.Is(err, errMismatch) && !errors.Is(err, ErrMalformed) {
 				t.Fatalf("untyped error %v", err)

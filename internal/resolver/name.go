@@ -43,6 +43,65 @@ func canonical(name string) (string, error) {
 	return name, nil
 }
 
+// present spells a canonical name as miekg/dns takes it: absolute, and with a
+// backslash before one.
+func present(name string) string {
+	if strings.IndexByte(name, '\\') >= 0 {
+		name = strings.ReplaceAll(name, `\`, `\\`)
+	}
+	return name + "."
+}
+
+// rawName returns a name that miekg/dns has unpacked with its bytes as they are,
+// its last dot included. ok is false when a label holds a dot: without escapes, no
+// name says that.
+func rawName(presented string) (name string, ok bool) {
+	name, dotted := unescape(presented)
+	return name, !dotted
+}
+
+// canonicalOf is rawName in canonical form.
+func canonicalOf(presented string) (name string, ok bool) {
+	name, ok = rawName(presented)
+	name = strings.TrimSuffix(name, ".")
+	for i := range len(name) {
+		if name[i] != lower(name[i]) {
+			return lowerASCII(name), ok
+		}
+	}
+	return name, ok
+}
+
+// unescape undoes the escapes of presentation form (RFC 1035 section 5.1) as
+// miekg/dns writes them, and reports whether one of them was that of a dot.
+func unescape(s string) (raw string, dotted bool) {
+	at := strings.IndexByte(s, '\\')
+	if at < 0 {
+		return s, false
+	}
+	out := make([]byte, 0, len(s))
+	for ; at >= 0; at = strings.IndexByte(s, '\\') {
+		out = append(out, s[:at]...)
+		c, length := escaped(s[at+1:])
+		dotted = dotted || c == '.'
+		out = append(out, c)
+		s = s[at+1+length:]
+	}
+	return string(append(out, s...)), dotted
+}
+
+// escaped reads what follows a backslash: three digits, or the byte itself.
+func escaped(s string) (c byte, length int) {
+	digit := func(i int) bool { return '0' <= s[i] && s[i] <= '9' }
+	if len(s) >= 3 && digit(0) && digit(1) && digit(2) {
+		return (s[0]-'0')*100 + (s[1]-'0')*10 + s[2] - '0', 3
+	}
+	if s == "" {
+		return '\\', 0
+	}
+	return s[0], 1
+}
+
 // lowerASCII leaves bytes outside ASCII alone, which strings.ToLower would
 // replace where they are not UTF-8.
 func lowerASCII(s string) string {

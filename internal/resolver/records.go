@@ -1,0 +1,91 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/miekg/dns"
+)
+
+// records walks over the records of a packet, one at a time: only those that
+// answer the question are unpacked, so that a packet costs no more memory than
+// what is kept of it, and a record of a type that nobody asked for cannot make
+// the others unreadable.
+type records struct {
+	packet  []byte
+	off     int
+	section int // the next one
+}
+
+// record is one record whose data is still packed.
+type record struct {
+	dns.RR_Header
+	owner  string // canonical
+	packet []byte // up to the end of the data
+	data   int    // where the data begins
+}
+
+// fixedLen is the length of type, class, TTL and length of the data.
+const fixedLen = 10
+
+var (
+	errShort  = errors.New("it ends within a record")
+	errDotted = errors.New("a name with a dot in a label")
+)
+
+// each calls visit for every record of one section, those before it skipped, and
+// returns the walk at the next section.
+func (w records) each(section int, visit func(*record) error) (records, error) {
+	var r record
+	for ; w.section <= section; w.section++ {
+		for range count(w.packet, w.section) {
+			if err := w.next(&r); err != nil {
+				return w, err
+			}
+			if w.section < section {
+				continue
+			}
+			if err := visit(&r); err != nil {
+				return w, err
+			}
+		}
+	}
+	return w, nil
+}
+
+// next reads one header into r and steps over the data.
+func (w *records) next(r *record) error {
+	name, off, err := dns.UnpackDomainName(w.packet, w.off)
+	if err != nil {
+		return err
+	}
+	if len(w.packet)-off < fixedLen {
+		return errShort
+	}
+	fixed := w.packet[off:]
+	r.RR_Header = dns.RR_Header{
+		Name:     name,
+		Rrtype:   binary.BigEndian.Uint16(fixed),
+		Class:    binary.BigEndian.Uint16(fixed[2:]),
+		Ttl:      binary.BigEndian.Uint32(fixed[4:]),
+		Rdlength: binary.BigEndian.Uint16(fixed[8:]),
+	}
+	r.data = off + fixedLen
+	w.off = r.data + int(r.Rdlength)
+	if w.off > len(w.packet) {
+		return errShort
+	}
+	r.packet = w.packet[:w.off]
+	owner, ok := canonicalOf(name)
+	if !ok {
+		return errDotted
+	}
+	r.owner = owner
+	return nil
+}
+
+// unpack reads the data. Data of no bytes holds nothing of any type.
+func (r *record) unpack() (dns.RR, bool) {
+	rr, _, err := dns.UnpackRRWithHeader(r.RR_Header, r.packet, r.data)
+	return rr, err == nil && r.Rdlength > 0
+}
