@@ -28,6 +28,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/postern-mail/postern/internal/resolver"
 )
 
 // Bounds of a [Config] and of what is kept of an answer.
@@ -43,12 +45,6 @@ const (
 type DNS interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 	LookupTXT(ctx context.Context, name string) ([]string, error)
-}
-
-// memory is what a resolver that remembers has beside DNS: an answer at once,
-// or known = false. No address and no error mean that there is no such name.
-type memory interface {
-	CachedAddrs(host string) (addrs []netip.Addr, known bool, err error)
 }
 
 // Key is the secret of a keyed service. It must print as something else.
@@ -80,7 +76,7 @@ type Config struct {
 type Lists struct {
 	config    Config
 	key       scrubber
-	memory    memory // nil: DNS remembers nothing that could be had at once
+	memory    resolver.Remembering // nil: DNS remembers nothing that could be had at once
 	addresses []*zone
 	names     []*zone
 	wake      chan struct{} // a breaker opened: Run has work
@@ -94,7 +90,7 @@ func New(c Config) (*Lists, error) {
 	}
 	c.setDefaults()
 	l := &Lists{config: c, wake: make(chan struct{}, 1)}
-	l.memory, _ = c.DNS.(memory)
+	l.memory, _ = c.DNS.(resolver.Remembering)
 	if c.Key != nil {
 		if err := CheckKey(c.Key); err != nil {
 			return nil, err

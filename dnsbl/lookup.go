@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/postern-mail/postern/internal/resolver"
 )
 
 // Subject is a name to ask about, and what it is to the caller ("sender").
@@ -112,7 +114,7 @@ type answer struct {
 func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 	questions := l.questions(q)
 	t := newTally(l, questions)
-	if l.remember(t); t.settled() {
+	if l.remember(ctx, t); t.settled() {
 		return t.result()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -134,20 +136,21 @@ func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 
 // remember answers what the resolver knows already. Goroutines for that would
 // cost several times the answers.
-func (l *Lists) remember(t *tally) {
+func (l *Lists) remember(ctx context.Context, t *tally) {
 	if l.memory == nil {
 		return
 	}
+	memory := l.memory.Memory()
 	for n := range t.questions {
 		q := &t.questions[n]
 		if t.states[n] != pending {
 			continue
 		}
-		addrs, known, err := l.memory.CachedAddrs(q.labels + "." + q.zone.asked)
-		if !known {
+		known, err := memory.Query(ctx, q.labels+"."+q.zone.asked, resolver.TypeA)
+		if errors.Is(err, resolver.ErrNotInMemory) {
 			continue
 		}
-		codes, failure := l.judge(q.zone, addrs, err)
+		codes, failure := l.judge(q.zone, known.Addrs, err)
 		if err != nil && failure != nil { // it was blamed on the zone when it happened
 			failure.Subject = q.subject
 			t.take(answer{n: n, failure: failure})

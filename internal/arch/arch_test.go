@@ -54,7 +54,7 @@ var rows = []row{
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
 	{"greylist/...", []string{"greylist/...", "internal/breaker"}},
-	{"dnsbl/...", []string{"dnsbl/..."}},
+	{"dnsbl/...", []string{"dnsbl/...", "internal/resolver"}},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"slices"
+
+	"github.com/postern-mail/postern/internal/resolver"
 )
 
 // Resolver asks the DNS. Errors are those of net.Resolver: a *net.DNSError,
@@ -23,21 +25,15 @@ type lookup struct {
 	err     error
 }
 
-// remembering is a Resolver that can answer from memory alone, see
-// resolver.Resolver's FromMemory.
-type remembering interface {
-	FromMemory(ctx context.Context) (memory context.Context, missed func() bool)
-}
-
 // known answers from memory, if that is possible.
 func (l *lookup) known(ctx context.Context, r Resolver, name string, cache *KeyCache) bool {
-	m, ok := r.(remembering)
+	m, ok := r.(resolver.Remembering)
 	if !ok {
 		return false
 	}
-	memory, missed := m.FromMemory(ctx)
-	l.run(memory, r, name, cache)
-	if missed() {
+	memory := m.Memory()
+	l.run(ctx, memory, name, cache)
+	if memory.Missed() {
 		*l = lookup{}
 		return false
 	}

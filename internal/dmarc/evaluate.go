@@ -97,12 +97,19 @@ type Evaluation struct {
 // Start looks up the policies of the author's domains, which can be done before
 // SPF and DKIM have spoken. It returns when done or when ctx is.
 func (e *Evaluator) Start(ctx context.Context, from author.Author) *Evaluation {
-	f := newFinder(e.Resolver)
+	return e.StartWith(ctx, e.Resolver, from)
+}
+
+// StartWith is Start with another resolver for the policies, such as one that
+// answers from memory. What Finish still has to ask goes to e.Resolver.
+func (e *Evaluator) StartWith(ctx context.Context, first Resolver, from author.Author) *Evaluation {
+	f := newFinder(first)
 	for i, domain := range from.Domains {
 		own, done := turn(ctx, len(from.Domains)-i)
 		f.discover(own, e.Method, domain) // the finder remembers
 		done()
 	}
+	f.resolver = e.Resolver
 	return &Evaluation{method: e.Method, finder: f}
 }
 

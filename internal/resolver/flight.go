@@ -18,8 +18,7 @@ func (r *Resolver) shard(q question) *shard {
 }
 
 // lookup answers from the cache, from a question in flight, or by sending one.
-// An error is ctx's, ErrClosed or,
-// under FromMemory, ErrNotInMemory.
+// An error is ctx's or ErrClosed.
 func (r *Resolver) lookup(ctx context.Context, q question) (outcome, error) {
 	s, holding := r.shard(q), false
 	for {
@@ -31,10 +30,6 @@ func (r *Resolver) lookup(ctx context.Context, q question) (outcome, error) {
 			r.releaseIf(holding)
 			out.answer.TTL = out.expires.Sub(now)
 			return out, nil
-		}
-		if !holding && onlyMemory(ctx) {
-			s.mu.Unlock()
-			return outcome{}, ErrNotInMemory
 		}
 		if !holding {
 			s.misses++

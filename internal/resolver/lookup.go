@@ -10,12 +10,21 @@ import (
 	"slices"
 )
 
+// lookups are the methods with which a Resolver and its Memory answer.
+type lookups struct{ from source }
+
+// source gives what is known of a question: its outcome, or the error that ended
+// the wait for it.
+type source interface {
+	lookup(ctx context.Context, q question) (outcome, error)
+}
+
 // Query asks for the records of one type (a Type constant). A name without
 // such records is an answer (Answer.Status), not an error; an error is always
 // a [*net.DNSError]: temporary when the servers or the caller's context ended
 // without an answer, IsNotFound when no query can carry the name. It holds the
 // name asked, so callers whose names contain a secret must not show it.
-func (r *Resolver) Query(ctx context.Context, name string, qtype uint16) (Answer, error) {
+func (l lookups) Query(ctx context.Context, name string, qtype uint16) (Answer, error) {
 	if !supported(qtype) {
 		return Answer{}, unaskable(name, fmt.Errorf("%w: %d", ErrBadType, qtype))
 	}
@@ -23,7 +32,7 @@ func (r *Resolver) Query(ctx context.Context, name string, qtype uint16) (Answer
 	if err != nil {
 		return Answer{}, unaskable(name, err)
 	}
-	out, err := r.lookup(ctx, question{asked, qtype})
+	out, err := l.from.lookup(ctx, question{asked, qtype})
 	if err != nil {
 		return Answer{}, gaveUp(name, err)
 	}
@@ -34,8 +43,8 @@ func (r *Resolver) Query(ctx context.Context, name string, qtype uint16) (Answer
 }
 
 // records is Query for the methods below, where an absence is an error.
-func (r *Resolver) records(ctx context.Context, name string, qtype uint16) (Answer, error) {
-	a, err := r.Query(ctx, name, qtype)
+func (l lookups) records(ctx context.Context, name string, qtype uint16) (Answer, error) {
+	a, err := l.Query(ctx, name, qtype)
 	if err != nil {
 		return a, err
 	}
@@ -49,16 +58,16 @@ func (r *Resolver) records(ctx context.Context, name string, qtype uint16) (Answ
 }
 
 // LookupTXT returns one string for each TXT record, its parts joined.
-func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	a, err := r.records(ctx, name, TypeTXT)
+func (l lookups) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	a, err := l.records(ctx, name, TypeTXT)
 	return slices.Clone(a.TXT), err
 }
 
 // LookupMX returns the MX records by preference, equal ones in random order. All
 // of them: the hosts are whatever bytes their owner chose, with the last dot, and
 // SPF counts and asks for those that are no host names too.
-func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
-	a, err := r.records(ctx, name, TypeMX)
+func (l lookups) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	a, err := l.records(ctx, name, TypeMX)
 	if err != nil {
 		return nil, err
 	}
@@ -73,13 +82,13 @@ func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 
 // LookupAddr returns the names of an address out of its PTR records, those
 // that are host names. They are claims: nothing has confirmed them.
-func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error) {
+func (l lookups) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 	ip, err := netip.ParseAddr(addr)
 	if err != nil || ip.Zone() != "" {
 		return nil, unaskable(addr, fmt.Errorf("%w: not an IP address", ErrBadName))
 	}
 	name := reverseName(ip)
-	a, err := r.records(ctx, name, TypePTR)
+	a, err := l.records(ctx, name, TypePTR)
 	if err != nil {
 		return nil, err
 	}
@@ -98,31 +107,31 @@ func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error
 // LookupNetIP returns the addresses of host: of both families for network
 // "ip", of one for "ip4" or "ip6". With "ip" a failure of one family is an
 // error only when the other has no address.
-func (r *Resolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+func (l lookups) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	switch network {
 	case "ip4":
-		a, err := r.records(ctx, host, TypeA)
+		a, err := l.records(ctx, host, TypeA)
 		return slices.Clone(a.Addrs), err
 	case "ip6":
-		a, err := r.records(ctx, host, TypeAAAA)
+		a, err := l.records(ctx, host, TypeAAAA)
 		return slices.Clone(a.Addrs), err
 	case "ip":
-		return r.bothFamilies(ctx, host)
+		return l.bothFamilies(ctx, host)
 	}
 	return nil, net.UnknownNetworkError(network)
 }
 
-func (r *Resolver) bothFamilies(ctx context.Context, host string) ([]netip.Addr, error) {
+func (l lookups) bothFamilies(ctx context.Context, host string) ([]netip.Addr, error) {
 	type result struct {
 		answer Answer
 		err    error
 	}
 	six := make(chan result, 1)
 	go func() {
-		a, err := r.records(ctx, host, TypeAAAA)
+		a, err := l.records(ctx, host, TypeAAAA)
 		six <- result{a, err}
 	}()
-	four, err4 := r.records(ctx, host, TypeA)
+	four, err4 := l.records(ctx, host, TypeA)
 	other := <-six
 	addrs := slices.Concat(four.Addrs, other.answer.Addrs)
 	if len(addrs) > 0 {

@@ -6,30 +6,47 @@ import (
 	"sync/atomic"
 )
 
-// ErrNotInMemory is the error of a question that would have to be sent.
+// ErrNotInMemory is the cause of the error for a question that would have to be
+// sent.
 var ErrNotInMemory = errors.New("the answer is not in memory")
 
-// probe notes whether something was not in memory.
-type probe struct{ missed atomic.Bool }
-
-type probeKey struct{}
-
-// FromMemory gives a context under which this resolver's lookups, those of
-// Query included, answer from memory alone and at once. A question that would
-// have to be sent gives ErrNotInMemory, and missed is true from then on: what was
-// made of the answers must be thrown away. Callers spare themselves a goroutine
-// for each message whose answers are all known.
-func (r *Resolver) FromMemory(ctx context.Context) (memory context.Context, missed func() bool) {
-	p := new(probe)
-	return context.WithValue(ctx, probeKey{}, p), p.missed.Load
+// Memory answers from what a [Resolver] remembers, at once and with the same
+// methods. It sends nothing. Callers spare themselves a goroutine for each
+// message whose answers are all known: they work with the memory first, and do
+// the work again with the resolver if something was missing.
+type Memory struct {
+	lookups
+	resolver *Resolver
+	missed   atomic.Bool
 }
 
-// onlyMemory tells whether a question may not be sent, and notes that it would
-// have been.
-func onlyMemory(ctx context.Context) bool {
-	p, ok := ctx.Value(probeKey{}).(*probe)
-	if ok {
-		p.missed.Store(true)
+// Remembering is a resolver with a memory; *Resolver is one.
+type Remembering interface{ Memory() *Memory }
+
+// Memory returns a new view of what r remembers.
+func (r *Resolver) Memory() *Memory {
+	m := &Memory{resolver: r}
+	m.lookups = lookups{m}
+	return m
+}
+
+// Missed reports whether an answer was not in memory. What was made of the
+// others must then be thrown away.
+func (m *Memory) Missed() bool { return m.missed.Load() }
+
+// lookup answers from the cache alone.
+func (m *Memory) lookup(_ context.Context, q question) (outcome, error) {
+	r := m.resolver
+	s := r.shard(q)
+	now := r.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept, ok := s.get(q, now)
+	if !ok {
+		m.missed.Store(true)
+		return outcome{}, ErrNotInMemory
 	}
-	return ok
+	out := *kept
+	out.answer.TTL = out.expires.Sub(now)
+	return out, nil
 }

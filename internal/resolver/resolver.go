@@ -93,6 +93,7 @@ type Config struct {
 
 // Resolver looks names up. It is safe for concurrent use.
 type Resolver struct {
+	lookups
 	timeout  time.Duration
 	tries    int
 	ttl      ttlBounds
@@ -132,6 +133,7 @@ func New(c Config) (*Resolver, error) {
 		stop:     stop,
 		lifetime: func() context.Context { return lifetime },
 	}
+	r.lookups = lookups{r}
 	r.exchange = newSockets(&r.count.resent).exchange
 	if c.Exchange != nil {
 		r.exchange = singleReply(c.Exchange)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
-	"time"
 )
 
 // later is the result of work that runs beside the message.
@@ -15,29 +14,24 @@ type later[T any] struct {
 	err   error // a panic of the work
 }
 
-// remembering is a resolver that can answer from memory alone, see
-// resolver.Resolver's FromMemory.
-type remembering interface {
-	FromMemory(ctx context.Context) (memory context.Context, missed func() bool)
-}
-
-// beside does work at once if the resolver knows all that it asks, and otherwise
-// in a goroutine that running counts, for no longer than limit: a goroutine with
-// its timer costs more than the work when everything is known. A nil r remembers
-// nothing.
-func beside[T any](ctx context.Context, r remembering, limit time.Duration, running *sync.WaitGroup, work func(context.Context) T) *later[T] {
-	if r != nil {
-		memory, missed := r.FromMemory(ctx)
+// beside does work at once if the resolver remembers all that it asks, and
+// otherwise in a goroutine that the message's running counts, until the first
+// deadline at the latest: a goroutine with its timer costs more than the work when
+// everything is known.
+func beside[T any](ctx context.Context, m *Mail, work func(context.Context, Resolver) T) *later[T] {
+	v := m.verifier
+	if v.memory != nil {
+		memory := v.memory.Memory()
 		l := &later[T]{done: make(chan struct{})}
-		l.run(func() T { return work(memory) })
-		if !missed() {
+		l.run(func() T { return work(ctx, memory) })
+		if !memory.Missed() {
 			return l
 		}
 	}
-	return start(running, func() T {
-		ctx, done := context.WithTimeout(ctx, limit)
+	return start(&m.running, func() T {
+		ctx, done := context.WithTimeout(ctx, v.options.firstDeadline())
 		defer done()
-		return work(ctx)
+		return work(ctx, v.options.Resolver)
 	})
 }
 

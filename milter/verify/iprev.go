@@ -25,12 +25,11 @@ type IPRev struct {
 }
 
 // checkIPRev asks for the names of the client and their addresses.
-func (v *Verifier) checkIPRev(ctx context.Context, client netip.Addr) IPRev {
+func checkIPRev(ctx context.Context, dns Resolver, client netip.Addr) IPRev {
 	if anonymous(client) {
 		return IPRev{}
 	}
 	client = client.Unmap().WithZone("")
-	dns := v.options.Resolver
 	names, err := dns.LookupAddr(ctx, client.String())
 	switch {
 	case err != nil && !resolver.IsAbsent(err):

@@ -48,10 +48,9 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	ctx, m.cancel = context.WithCancel(ctx)
 	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
 	// Not the deadline of the message: its header may be long in coming.
-	limit, r := v.options.firstDeadline(), v.memory
-	m.mailFrom = beside(ctx, r, limit, &m.running, func(ctx context.Context) spf.MailFromResult { return v.checkMailFrom(ctx, m.spfArgs) })
-	m.helo = beside(ctx, r, limit, &m.running, func(ctx context.Context) spf.HeloResult { return v.checkHelo(ctx, m.spfArgs) })
-	m.iprev = beside(ctx, r, limit, &m.running, func(ctx context.Context) IPRev { return v.checkIPRev(ctx, e.Client) })
+	m.mailFrom = beside(ctx, m, func(ctx context.Context, r Resolver) spf.MailFromResult { return v.checkMailFrom(ctx, r, m.spfArgs) })
+	m.helo = beside(ctx, m, func(ctx context.Context, r Resolver) spf.HeloResult { return v.checkHelo(ctx, r, m.spfArgs) })
+	m.iprev = beside(ctx, m, func(ctx context.Context, r Resolver) IPRev { return checkIPRev(ctx, r, e.Client) })
 	return m
 }
 
@@ -93,8 +92,8 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 	}
 	m.dkim = v.dkim.Start(ctx, fields, from)
 	m.arc = v.arc.Start(ctx, fields)
-	m.policies = beside(ctx, v.memory, v.options.firstDeadline(), &m.running, func(ctx context.Context) *dmarc.Evaluation {
-		return v.dmarc.Start(ctx, m.author)
+	m.policies = beside(ctx, m, func(ctx context.Context, r Resolver) *dmarc.Evaluation {
+		return v.dmarc.StartWith(ctx, r, m.author)
 	})
 	traits := traitsOf(fields)
 	m.conclude = func(f *Findings) {

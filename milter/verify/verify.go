@@ -39,6 +39,7 @@ import (
 	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -99,7 +100,7 @@ type Verifier struct {
 	dkim    dkim.Verifier
 	arc     arc.Verifier
 	dmarc   dmarc.Evaluator
-	memory  remembering // nil when the Resolver remembers nothing, or is traced
+	memory  resolver.Remembering // nil when the Resolver remembers nothing, or is traced
 }
 
 // New returns a Verifier.
@@ -117,7 +118,7 @@ func New(o Options) *Verifier {
 		dmarc:   dmarc.Evaluator{Resolver: o.Resolver, Method: o.DMARC.Method},
 	}
 	if o.Trace == nil { // it would hear of questions twice
-		v.memory, _ = o.Resolver.(remembering)
+		v.memory, _ = o.Resolver.(resolver.Remembering)
 	}
 	return v
 }
