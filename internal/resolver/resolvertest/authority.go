@@ -66,6 +66,7 @@ type authority struct {
 
 	control sync.Mutex
 	faults  map[string]Fault
+	missing map[string]Fault // for types without records
 	delays  map[string]time.Duration
 	ad      bool
 	log     []Query
@@ -82,6 +83,13 @@ func (a *authority) Fail(name string, how Fault) {
 	a.control.Lock()
 	defer a.control.Unlock()
 	a.faults = with(a.faults, pattern(name), how)
+}
+
+// FailMissing is Fail for the types of which name has no record. Name is no pattern.
+func (a *authority) FailMissing(name string, how Fault) {
+	a.control.Lock()
+	defer a.control.Unlock()
+	a.missing = with(a.missing, normal(name), how)
 }
 
 // SetDelay answers queries for name after d; patterns are those of Fail.
@@ -174,7 +182,15 @@ func (a *authority) plan(q *dns.Msg, network string) (Fault, time.Duration, bool
 	}
 	a.log = append(a.log, Query{question.Name, dns.TypeToString[question.Qtype], network, q.IsEdns0() != nil})
 	name := normal(question.Name)
-	return setting(a.faults, name), setting(a.delays, name), a.ad
+	return a.fault(name, question.Qtype), setting(a.delays, name), a.ad
+}
+
+// fault is how a question is answered badly. The control lock is held.
+func (a *authority) fault(name string, qtype uint16) Fault {
+	if how := a.missing[name]; how != "" && !a.has(name, qtype) {
+		return how
+	}
+	return setting(a.faults, name)
 }
 
 // reply returns the packets that answer q, in order, and how long to wait

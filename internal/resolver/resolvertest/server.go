@@ -221,5 +221,5 @@ func (a *authority) Exchange(ctx context.Context, _ netip.AddrPort, network stri
 func (a *authority) unavailable(q *dns.Msg) bool {
 	a.control.Lock()
 	defer a.control.Unlock()
-	return setting(a.faults, normal(q.Question[0].Name)) == Unavailable
+	return a.fault(normal(q.Question[0].Name), q.Question[0].Qtype) == Unavailable
 }

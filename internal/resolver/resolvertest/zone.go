@@ -81,6 +81,49 @@ func (z *zones) Remove(name string) {
 	}
 }
 
+// AddRecord puts one record beside those that are there. Name, and the value of a
+// TXT record, are raw bytes, in which nothing is an escape; other values are in
+// zone text.
+func (z *zones) AddRecord(name, qtype, value string) error {
+	if qtype == "TXT" {
+		var parts []string
+		for part := range slices.Chunk([]byte(value), maxPart) {
+			parts = append(parts, `"`+escape(string(part), "")+`"`)
+		}
+		value = strings.Join(parts, " ")
+		if parts == nil {
+			value = `""`
+		}
+	}
+	return z.Add(dns.Fqdn(escape(name, ".-")) + " IN " + qtype + " " + value)
+}
+
+// maxPart is the length of one string of a TXT record.
+const maxPart = 255
+
+// escape spells bytes so that zone text holds them, letters and digits aside and
+// those of plain.
+func escape(s, plain string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte(plain, c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, `\%03d`, c)
+		}
+	}
+	return b.String()
+}
+
+// has reports whether name has records of a type.
+func (z *zones) has(name string, qtype uint16) bool {
+	z.mu.RLock()
+	defer z.mu.RUnlock()
+	set, _ := z.find(name, qtype)
+	return len(set) > 0
+}
+
 func (z *zones) add(rr dns.RR) {
 	h := rr.Header()
 	h.Name = normal(h.Name)
