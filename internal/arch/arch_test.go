@@ -25,7 +25,7 @@ var (
 		"internal/admin/...", "internal/service/...", "internal/mailaddr", "internal/allowlist", "internal/resolver/...",
 	}
 	// library answers one question each, and says nothing to anybody but its caller.
-	library = []string{"internal/mailaddr", "internal/allowlist", "internal/resolver/..."}
+	library = []string{"internal/mailaddr", "internal/allowlist", "internal/resolver/...", "internal/helo"}
 )
 
 // row allows the packages that match pkg to import those that match may.
@@ -70,6 +70,7 @@ var rows = []row{
 	{"internal/breaker", nil},
 	{"internal/allowlist/...", []string{"internal/mailaddr"}},
 	{"internal/author/...", []string{"internal/mailaddr"}},
+	{"internal/helo/...", []string{"internal/mailaddr", "internal/resolver"}},
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
 	{"internal/resolver/...", []string{"internal/resolver/...", "internal/breaker"}},
 	{"internal/record/...", nil},
@@ -92,7 +93,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/breaker"}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker"}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

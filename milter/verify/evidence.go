@@ -11,7 +11,7 @@ import (
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dmarc"
-	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/helo"
 	"github.com/postern-mail/postern/milter/authres"
 )
 
@@ -114,10 +114,10 @@ func failsReject(r *dmarc.Result) bool {
 func (v *Verifier) signals(ctx context.Context, f *Findings, e *Evidence) {
 	o := &v.options.DMARC
 	var running sync.WaitGroup
-	helo := start(&running, func() found { return v.heloSignal(ctx, f.Envelope) })
+	name := start(&running, func() found { return v.heloSignal(ctx, f) })
 	listed := start(&running, func() found { return blockListSignal(ctx, o.BlockList, f.Envelope.Client) })
 	e.add(reverseSignal(f.IPRev), nil)
-	for _, work := range []*later[found]{helo, listed} {
+	for _, work := range []*later[found]{name, listed} {
 		got := work.wait()
 		if work.err != nil {
 			got = found{err: work.err}
@@ -159,28 +159,17 @@ func reverseSignal(r IPRev) Signal {
 	return Signal{}
 }
 
-// heloSignal tells a HELO argument that does not lead to the client.
-func (v *Verifier) heloSignal(ctx context.Context, e Envelope) found {
-	client := e.Client.Unmap().WithZone("")
-	sign := found{signal: Signal{SignalHelo, "HELO " + e.Helo + " does not lead to the client"}}
-	if literal, ok := mailaddr.ParseHeloLiteral(e.Helo); ok {
-		if literal == client {
-			return found{}
-		}
-		return sign
+// heloSignal looks for a HELO argument that does not lead to the client.
+func (v *Verifier) heloSignal(ctx context.Context, f *Findings) found {
+	client := helo.Client{Addr: f.Envelope.Client}
+	if f.IPRev.Value == authres.Pass {
+		client.Name = f.IPRev.Name
 	}
-	name, err := mailaddr.ParseDomain(e.Helo)
-	if err != nil {
-		return sign
+	verdict, err := helo.Judge(ctx, v.options.Resolver, f.Envelope.Helo, client)
+	if verdict != helo.Misleads {
+		return found{err: err}
 	}
-	leads, err := leadsTo(ctx, v.options.Resolver, name+".", client)
-	switch {
-	case err != nil:
-		return found{err: fmt.Errorf("HELO %s: %w", name, err)}
-	case leads:
-		return found{}
-	}
-	return sign
+	return found{signal: Signal{SignalHelo, "HELO " + f.Envelope.Helo + " does not lead to the client"}}
 }
 
 // blockListSignal asks the lists about the client.

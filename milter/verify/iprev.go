@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/helo"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
 	"github.com/postern-mail/postern/milter/authres"
@@ -39,7 +40,7 @@ func checkIPRev(ctx context.Context, dns Resolver, client netip.Addr) IPRev {
 	}
 	r := IPRev{Value: authres.Fail, Name: hostName(names[0])}
 	for _, name := range names[:min(len(names), maxReverseNames)] {
-		found, err := leadsTo(ctx, dns, name, client)
+		found, err := helo.HasAddress(ctx, dns, name, client)
 		switch {
 		case found:
 			return IPRev{Value: authres.Pass, Name: hostName(name)}
@@ -51,23 +52,5 @@ func checkIPRev(ctx context.Context, dns Resolver, client netip.Addr) IPRev {
 }
 
 var errNoName = errors.New("the address has no name")
-
-// leadsTo tells whether the name has the address.
-func leadsTo(ctx context.Context, r Resolver, name string, client netip.Addr) (bool, error) {
-	network := "ip4"
-	if client.Is6() {
-		network = "ip6"
-	}
-	addrs, err := r.LookupNetIP(ctx, network, name)
-	if err != nil && !resolver.IsAbsent(err) {
-		return false, fmt.Errorf("addresses of %s: %w", name, err)
-	}
-	for _, a := range addrs {
-		if a.Unmap() == client {
-			return true, nil
-		}
-	}
-	return false, nil
-}
 
 func hostName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

@@ -2,13 +2,11 @@ package checks
 
 import (
 	"context"
-	"errors"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
-	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/helo"
 	"github.com/postern-mail/postern/internal/spf"
 	"github.com/postern-mail/postern/policy"
 )
@@ -46,39 +44,9 @@ func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, p
 			found = append(found, suspectSPF+string(result.Status))
 		}
 	}
-	add(suspectHelo, heloMismatch(ctx, resolver, r))
+	verdict, _ := helo.Judge(ctx, resolver, r.Helo, helo.Client{Addr: r.Client.Address, Name: r.Client.Name}) // unknown is no ground
+	add(suspectHelo, verdict == helo.Misleads)
 	return found
-}
-
-// heloMismatch tells a HELO argument that belongs to somebody else: a literal
-// of another address, something that is no full name, or a name that is
-// neither the client's nor leads to its address.
-func heloMismatch(ctx context.Context, resolver spf.Resolver, r *policy.Request) bool {
-	if literal, ok := mailaddr.ParseHeloLiteral(r.Helo); ok {
-		return literal != r.Client.Address
-	}
-	name, err := mailaddr.ParseDomain(r.Helo)
-	if err != nil || !strings.Contains(name, ".") || mailaddr.LooksNumeric(name) {
-		return true
-	}
-	if own, err := mailaddr.ParseDomain(r.Client.Name); err == nil && own == name {
-		return false
-	}
-	network := "ip6"
-	if r.Client.Address.Is4() {
-		network = "ip4"
-	}
-	addrs, err := resolver.LookupNetIP(ctx, network, name+".")
-	if err != nil {
-		dns := (*net.DNSError)(nil)
-		return errors.As(err, &dns) && dns.IsNotFound
-	}
-	for _, a := range addrs {
-		if a.Unmap() == r.Client.Address {
-			return false
-		}
-	}
-	return true
 }
 
 // dynamicWords are parts of names that providers give to lines of customers.
