@@ -70,6 +70,17 @@ func (s *Store) Failed(b *Batch) {
 	}
 }
 
+// Pending counts the changes that wait to be written.
+func (s *Store) Pending() int {
+	n := 0
+	for i := range s.shards {
+		s.shards[i].mu.Lock()
+		n += len(s.shards[i].dirty)
+		s.shards[i].mu.Unlock()
+	}
+	return n
+}
+
 // Rewrite marks everything as unknown to the backing, which has started anew.
 func (s *Store) Rewrite() {
 	for i := range s.shards {

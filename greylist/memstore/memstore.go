@@ -238,19 +238,36 @@ func (sh *shard) put(hash uint64, row Row) {
 	e.setState(state{row.Triplet, row.Client})
 }
 
-// Fill hears of a row of the backing, before the store is used. Memory takes it
-// while there is room. Of two rows with one ID the first counts.
+// Fill hears of a row of the backing, before the store is used or after Rewrite.
+// Memory takes it while there is room, and adds it to what it knows of the ID. Of
+// two rows with one ID the first counts.
 func (s *Store) Fill(row Row) {
 	hash := s.hash(row.ID)
 	sh := &s.shards[shardOf(hash)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	switch {
-	case sh.find(hash, row.ID) >= 0 || sh.away.row(hash) != 0:
+	case sh.find(hash, row.ID) >= 0:
+		sh.learn(sh.find(hash, row.ID), row)
+	case sh.away.row(hash) != 0:
 	case sh.live >= s.perMap:
 		sh.away.add(hash, row.RowID)
 	default:
 		sh.put(hash, row)
+	}
+}
+
+// learn adds a row to what is known of its ID, unless there has been another.
+// All that the backing did not have before is still to be written.
+func (sh *shard) learn(slot int, row Row) {
+	e := &sh.slots[slot]
+	if e.rowID != 0 {
+		return
+	}
+	e.rowID = row.RowID
+	if !e.is(deleted) {
+		both := greylist.Entry{Triplet: e.triplet, Client: e.client()}.Merge(row.Entry)
+		e.setState(state{both.Triplet, both.Client})
 	}
 }
 

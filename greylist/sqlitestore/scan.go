@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
 // purge is where the search for expired rows stands.
@@ -19,20 +20,20 @@ type purge struct {
 
 // purgeStep looks at the next rows and removes those that have expired. A
 // failure is left to the next write, which meets the same disk.
-func (s *Store) purgeStep() {
+func (s *Store) purgeStep(f *sqlitefile.File) {
 	limits := s.limits.Load()
-	now := s.options.Now()
+	now := s.now()
 	if limits == nil || s.purge.resting && now.Sub(s.purge.started) < purgePause {
 		return
 	}
 	if s.purge.after == 0 {
 		s.purge.started, s.purge.resting = now, false
 	}
-	rows, err := s.page(s.life(), s.purge.after, purgeRows)
+	rows, err := page(s.life(), f, s.purge.after, purgeRows)
 	if err != nil {
 		return
 	}
-	if err := s.expire(rows, greylist.At(now), *limits); err != nil {
+	if err := s.expire(f, rows, greylist.At(now), *limits); err != nil {
 		return
 	}
 	if len(rows) == purgeRows {
@@ -45,7 +46,7 @@ func (s *Store) purgeStep() {
 
 // expire deletes what has expired by what the file says; what memory knows
 // better is written again.
-func (s *Store) expire(rows []memstore.Row, now greylist.Stamp, l greylist.Limits) error {
+func (s *Store) expire(f *sqlitefile.File, rows []memstore.Row, now greylist.Stamp, l greylist.Limits) error {
 	var expired []memstore.Row
 	for _, r := range rows {
 		if r.Expired(now, l) {
@@ -56,9 +57,7 @@ func (s *Store) expire(rows []memstore.Row, now greylist.Stamp, l greylist.Limit
 	if len(expired) == 0 {
 		return nil
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if err := s.file.store(expired, s.behind.late); err != nil {
+	if err := s.store(f, expired); err != nil {
 		return err
 	}
 	for _, r := range expired {
@@ -68,10 +67,8 @@ func (s *Store) expire(rows []memstore.Row, now greylist.Stamp, l greylist.Limit
 }
 
 // page reads the rows that follow a rowid.
-func (s *Store) page(ctx context.Context, after int64, limit int) (page []memstore.Row, err error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	err = each(ctx, s.file.reader, func(rows *sql.Rows) error {
+func page(ctx context.Context, f *sqlitefile.File, after int64, limit int) (page []memstore.Row, err error) {
+	err = each(ctx, f.Reader, func(rows *sql.Rows) error {
 		r, err := scan(rows)
 		page = append(page, r)
 		return err
@@ -90,7 +87,11 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	}
 	after := int64(0)
 	for {
-		rows, err := s.page(ctx, after, walkRows)
+		var rows []memstore.Row
+		err := s.keeper.Read(func(f *sqlitefile.File) (err error) {
+			rows, err = page(ctx, f, after, walkRows)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -104,18 +105,6 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 		}
 		after = rows[len(rows)-1].RowID
 	}
-}
-
-// fill reads a file that nobody else uses yet into memory, the newest first.
-func (s *Store) fill(ctx context.Context, f *file) error {
-	s.memory = memstore.New(memstore.Options{MaxEntries: s.options.MaxEntries, Backing: backing{s}})
-	return each(ctx, f.reader, func(rows *sql.Rows) error {
-		r, err := scan(rows)
-		if err == nil {
-			s.memory.Fill(r)
-		}
-		return err
-	}, "SELECT "+rowColumns+" FROM entries ORDER BY rowid DESC")
 }
 
 // each calls f for every row of a query.

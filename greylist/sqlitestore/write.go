@@ -8,90 +8,81 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// write is the one goroutine that writes to the file. It ends with Close.
-func (s *Store) write() {
-	ticker := time.NewTicker(flushInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-s.corrupt:
-			s.startAnew()
-		case answer := <-s.syncs:
-			answer <- s.flush()
-		case <-ticker.C:
-			s.tick()
+// schema of the file. Version 1 had an index by a hash of the ID.
+var schema = sqlitefile.Schema{
+	Name: "greylist", ID: 0x506f4772, Version: 2, Tables: []string{"entries"},
+	Migrate: map[int]string{1: "DROP INDEX IF EXISTS entries_hash; ALTER TABLE entries DROP COLUMN hash;"},
+	Create: `
+CREATE TABLE IF NOT EXISTS entries (
+	rowid  INTEGER PRIMARY KEY,
+	id     TEXT NOT NULL,    -- "client sender recipient", or a client
+	first  INTEGER NOT NULL, -- times in milliseconds since 1970, 0 for never
+	last   INTEGER NOT NULL,
+	passed INTEGER NOT NULL,
+	passes INTEGER NOT NULL, -- of a client
+	manual INTEGER NOT NULL
+);
+`}
+
+// rowColumns is what insert writes and scan reads.
+const rowColumns = "rowid, id, first, last, passed, passes, manual"
+
+// writer implements sqlitefile.Memory.
+type writer struct{ *Store }
+
+// Fill implements sqlitefile.Memory. It reads the newest rows first.
+func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
+	if w.lookup, err = f.Prepare(ctx, "SELECT "+rowColumns+" FROM entries WHERE rowid = ?"); err != nil {
+		return err
+	}
+	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
+		return err
+	}
+	w.purge = purge{}
+	return each(ctx, f.Reader, func(rows *sql.Rows) error {
+		r, err := scan(rows)
+		if err == nil {
+			w.memory.Fill(r)
+		}
+		return err
+	}, "SELECT "+rowColumns+" FROM entries ORDER BY rowid DESC")
+}
+
+// Lost implements sqlitefile.Memory.
+func (w writer) Lost() { w.memory.Rewrite() }
+
+// Pending implements sqlitefile.Memory.
+func (w writer) Pending() int { return w.memory.Pending() }
+
+// Idle implements sqlitefile.Memory.
+func (w writer) Idle(f *sqlitefile.File) { w.purgeStep(f) }
+
+// Turn implements sqlitefile.Memory. It turns round the shards of memory: what
+// had changed when it began is stored when it ends.
+func (w writer) Turn(f *sqlitefile.File) error {
+	return turn(w.memory, func(rows []memstore.Row) error { return w.store(f, rows) })
+}
+
+func turn(memory *memstore.Store, store func([]memstore.Row) error) error {
+	for from := 0; ; {
+		batch, next := memory.Take(from, batchRows)
+		if len(batch.Rows) > 0 {
+			if err := store(batch.Rows); err != nil {
+				memory.Failed(batch)
+				return err
+			}
+			memory.Written(batch)
+		}
+		if from = next; from == 0 {
+			return nil
 		}
 	}
-}
-
-func (s *Store) tick() {
-	if s.behind.failing.Load() && s.options.Now().Before(s.retryAt) {
-		return
-	}
-	if s.flush() == nil {
-		s.purgeStep()
-	}
-}
-
-// flush writes all that has changed and reports when that begins or ceases to
-// fail.
-func (s *Store) flush() error {
-	err := s.behind.turn()
-	if err != nil && isCorrupt(err) {
-		if err = s.startAnew(); err == nil {
-			err = s.behind.turn()
-		}
-	}
-	failing := s.behind.failing.Swap(err != nil)
-	switch {
-	case err == nil && failing:
-		s.options.Report(Event{Kind: WritingAgain, Path: s.options.Path})
-	case err != nil:
-		err = explain(s.options.Path, err)
-		s.retryAt = s.options.Now().Add(failPause)
-		if !failing {
-			s.options.Report(Event{Kind: WriteFailing, Path: s.options.Path, Err: err})
-		}
-	}
-	return err
-}
-
-func (s *Store) store(rows []memstore.Row) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.file.store(rows, s.behind.late)
-}
-
-// startAnew replaces a file that turned out to be corrupt. What is in memory
-// goes into the new one.
-func (s *Store) startAnew() error {
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
-	defer cancel()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	closed := s.file.close()
-	f, err := openFile(ctx, s.options.Path)
-	if err == nil { // its check has found it sound after all
-		s.file = f
-		return nil
-	}
-	if isCorrupt(err) {
-		f, err = s.replace(ctx, err)
-	}
-	if err != nil {
-		return errors.Join(err, closed)
-	}
-	s.file = f
-	s.memory.Rewrite()
-	return nil
 }
 
 const (
@@ -118,8 +109,8 @@ func upsert(rows int) string {
 // store writes rows in one transaction and names those that are new. On error
 // nothing is written, and the names are void. Requests come first, unless it is
 // late: the scheduler itself would let them wait 10 ms.
-func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
-	tx, err := f.writer.Begin()
+func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) (err error) {
+	tx, err := f.Writer.Begin()
 	if err != nil {
 		return err
 	}
@@ -128,10 +119,10 @@ func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
 			err = errors.Join(err, ignoreDone(tx.Rollback()))
 		}
 	}()
-	next := f.nextRow
+	next := s.nextRow
 	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
 	for i, row := range byRow(rows) {
-		if i%rowsAtOnce == 0 && !late() {
+		if i%rowsAtOnce == 0 && !s.keeper.Pace.Late() {
 			runtime.Gosched()
 		}
 		if row.Deleted {
@@ -156,7 +147,7 @@ func (f *file) store(rows []memstore.Row, late func() bool) (err error) {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	f.nextRow = next
+	s.nextRow = next
 	return nil
 }
 

@@ -22,7 +22,7 @@ var (
 	// infrastructure knows no mail policy and no protocol of Postfix.
 	infrastructure = []string{
 		"internal/config", "internal/record", "internal/logging/...", "internal/metrics", "internal/daemon/...",
-		"internal/admin/...", "internal/service/...", "internal/mailaddr", "internal/allowlist", "internal/resolver/...",
+		"internal/admin/...", "internal/service/...", "internal/store/...", "internal/mailaddr", "internal/allowlist", "internal/resolver/...",
 	}
 	// library answers one question each, and says nothing to anybody but its caller.
 	library = []string{"internal/mailaddr", "internal/allowlist", "internal/resolver/...", "internal/helo"}
@@ -53,7 +53,7 @@ var rows = []row{
 	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "internal/author", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
-	{"greylist/...", []string{"greylist/...", "internal/breaker"}},
+	{"greylist/...", []string{"greylist/...", "internal/breaker", "internal/store/..."}},
 	{"dnsbl/...", []string{"dnsbl/...", "internal/resolver"}},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
@@ -68,6 +68,7 @@ var rows = []row{
 	{"internal/postmap/mapfile", nil},
 
 	{"internal/breaker", nil},
+	{"internal/store/...", []string{"internal/store/..."}},
 	{"internal/allowlist/...", []string{"internal/mailaddr"}},
 	{"internal/author/...", []string{"internal/mailaddr"}},
 	{"internal/helo/...", []string{"internal/mailaddr", "internal/resolver"}},
@@ -93,7 +94,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker"}
+	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker", "internal/store/..."}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

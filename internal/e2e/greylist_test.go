@@ -23,6 +23,7 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
 // senderZones authorise good.example at two networks; other.example is in one
@@ -228,7 +229,7 @@ func TestGreylistKilled(t *testing.T) { // not beside others, whose load would b
 	d.Kill()
 	wg.Wait()
 
-	store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: func(e sqlitestore.Event) { t.Errorf("event: %+v", e) }})
+	store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: func(e sqlitefile.Event) { t.Errorf("event: %+v", e) }})
 	if err != nil {
 		t.Fatal(err)
 	}

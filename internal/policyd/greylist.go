@@ -22,6 +22,7 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -310,15 +311,19 @@ func reportStore(log *zap.Logger) func(down bool, err error) {
 }
 
 // reportFile logs what happens to the file.
-func reportFile(log *zap.Logger) func(sqlitestore.Event) {
-	return func(e sqlitestore.Event) {
+func reportFile(log *zap.Logger) func(sqlitefile.Event) {
+	return func(e sqlitefile.Event) {
 		path := zap.String("path", e.Path)
 		switch e.Kind {
-		case sqlitestore.SetAside:
-			log.Error("the greylist file is corrupt: it was renamed and a new one begun", path, zap.String("renamed_to", e.Aside), zap.Error(e.Err))
-		case sqlitestore.WriteFailing:
+		case sqlitefile.SetAside:
+			log.Error("what was at the path of the greylist file is not usable: it was renamed, and what memory knows goes into a new file", path, zap.String("renamed_to", e.Aside), zap.Error(e.Err))
+		case sqlitefile.Gone:
+			log.Error("the greylist file was removed: what memory knows goes into a new one", path)
+		case sqlitefile.Replaced:
+			log.Warn("the greylist file was written or replaced by another program: what memory knows was added to what is there", path, zap.Error(e.Err))
+		case sqlitefile.WriteFailing:
 			log.Error("the greylist file cannot be written: what is new is kept in memory", path, zap.Error(e.Err))
-		case sqlitestore.WritingAgain:
+		case sqlitefile.WritingAgain:
 			log.Info("the greylist file is written again", path)
 		}
 	}

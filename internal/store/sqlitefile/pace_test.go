@@ -1,4 +1,4 @@
-package sqlitestore
+package sqlitefile
 
 import (
 	"context"
@@ -30,6 +30,9 @@ type disk struct {
 }
 
 func (d *disk) store(rows []memstore.Row) error {
+	if len(rows) == 0 {
+		return nil
+	}
 	time.Sleep(d.start + time.Duration(len(rows))*d.perRow)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -43,6 +46,28 @@ func (d *disk) has(id greylist.ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.stored[id]
+}
+
+// follower writes what changes in memory, as a Keeper has it done.
+type follower struct {
+	*Pace
+	memory *memstore.Store
+	store  func([]memstore.Row) error
+}
+
+func (f follower) turn() error {
+	began := time.Now()
+	for from := 0; ; {
+		batch, next := f.memory.Take(from, 10_000)
+		if err := f.store(batch.Rows); err != nil {
+			return err
+		}
+		f.memory.Written(batch)
+		if from = next; from == 0 {
+			f.stored(began)
+			return nil
+		}
+	}
 }
 
 // TestPromise lets fake time pass under load and asks, every few milliseconds,
@@ -71,7 +96,7 @@ const (
 func keepsPromise(t *testing.T, d *disk, pause time.Duration) {
 	d.stored = map[greylist.ID]bool{}
 	memory := memstore.New(memstore.Options{Backing: nothing{}})
-	b := newBehind(memory, d.store)
+	b := follower{NewPace(), memory, d.store}
 	end := time.Now().Add(loadTime)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -97,7 +122,7 @@ func keepsPromise(t *testing.T, d *disk, pause time.Duration) {
 		wg.Go(func() {
 			for i := 0; time.Now().Before(end); i++ {
 				k := greylist.NewKey("", "", "192.0.2.0/24", fmt.Sprint(c, ".", i, "@example.org"), "x@example.net")
-				b.wait(t.Context())
+				b.Wait(t.Context())
 				if _, err := memory.Seen(t.Context(), k, time.Now(), greylist.Limits{Delay: time.Minute, RetryWindow: time.Hour}); err != nil {
 					t.Error(err)
 				}
@@ -134,16 +159,16 @@ func keepsPromise(t *testing.T, d *disk, pause time.Duration) {
 // wait for it.
 func TestFailingDiskCostsNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBehind(memstore.New(memstore.Options{Backing: nothing{}}), func([]memstore.Row) error { return errors.New("full") })
+		b := NewPace()
 		time.Sleep(time.Minute)
 		before := time.Now()
-		b.wait(t.Context())
+		b.Wait(t.Context())
 		if waited := time.Since(before); waited != giveWay {
 			t.Errorf("behind: waited %v", waited)
 		}
 		b.failing.Store(true)
 		before = time.Now()
-		b.wait(t.Context())
+		b.Wait(t.Context())
 		if waited := time.Since(before); waited != 0 {
 			t.Errorf("failing: waited %v", waited)
 		}
@@ -151,7 +176,7 @@ func TestFailingDiskCostsNoAnswer(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		before = time.Now()
-		b.wait(ctx)
+		b.Wait(ctx)
 		if waited := time.Since(before); waited != 0 {
 			t.Errorf("a caller that has gone waited %v", waited)
 		}

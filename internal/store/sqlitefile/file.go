@@ -1,0 +1,292 @@
+package sqlitefile
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Schema is what a file of ours looks like.
+type Schema struct {
+	Name    string // of the store, for errors, such as "greylist"
+	ID      uint32 // PRAGMA application_id
+	Version int    // PRAGMA user_version
+	Create  string // makes the tables where they are missing
+	// Migrate brings a file of an older version to this one, before Create.
+	Migrate map[int]string
+	// Tables are those of a file from before there was an ID: one that has no
+	// other table, and a version, is ours.
+	Tables []string
+}
+
+const (
+	// Nothing is sorted or put aside on disk but the log.
+	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=cache_size(-16384)&_pragma=temp_store(MEMORY)"
+	// The write-ahead log is worked into the file when it has 8192 pages of
+	// 4096 octets: pages of the index change again and again, and are written to
+	// their place once. What a burst has made of the log beyond 64 MiB is cut off.
+	writerPragmas = "&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
+	readerPragmas = "&_pragma=query_only(1)"
+	readers       = 4
+)
+
+// File is an open database that belongs to this process alone.
+type File struct {
+	Writer *sql.DB // one connection
+	Reader *sql.DB
+
+	path       string
+	schema     Schema
+	lock       *os.File
+	statements []*sql.Stmt
+	seen       sight // as it was left by the last write
+}
+
+// ErrForeign marks the database of another program.
+var ErrForeign = errors.New("it is the database of another program")
+
+// errCorrupt marks a file that SQLite cannot read.
+var errCorrupt = errors.New("not a usable database")
+
+// openFile opens, or makes, a database. A corrupt one wraps errCorrupt.
+func openFile(ctx context.Context, schema Schema, path string) (*File, error) {
+	f := &File{path: path, schema: schema}
+	var err error
+	if f.lock, err = f.lockFile(); err != nil {
+		return nil, err
+	}
+	if err := f.open(ctx); err != nil {
+		return nil, errors.Join(f.explain(err), f.close())
+	}
+	return f, nil
+}
+
+// lockFile takes the file for this process. The lock ends with the process,
+// so that none is left behind, and its descriptor must be the last of this
+// file to be closed: SQLite's own locks would end with any.
+func (f *File) lockFile() (*os.File, error) {
+	lock, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("%s store: %w: the daemon's user must be able to write this file and its directory", f.schema.Name, err)
+	}
+	if err := own(lock, f.path); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s store %s: %w", f.schema.Name, f.path, err), lock.Close())
+	}
+	return lock, nil
+}
+
+func own(lock *os.File, path string) error {
+	info, err := lock.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errors.New("it is no regular file")
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return errors.New("another process uses it, or another store of this one; several hosts or daemons share a store through Redis")
+		}
+		return err
+	}
+	if now, err := os.Stat(path); err != nil || !os.SameFile(info, now) {
+		return errors.New("it was replaced while it was opened")
+	}
+	return nil
+}
+
+func (f *File) open(ctx context.Context) error {
+	dsn, err := dsn(f.path)
+	if err != nil {
+		return err
+	}
+	version, err := f.identify(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	if f.Writer, err = sql.Open("sqlite", dsn+pragmas+writerPragmas); err != nil {
+		return err
+	}
+	f.Writer.SetMaxOpenConns(1)
+	if err := f.prepare(ctx, version); err != nil {
+		return err
+	}
+	if f.Reader, err = sql.Open("sqlite", dsn+pragmas+readerPragmas); err != nil {
+		return err
+	}
+	f.Reader.SetMaxOpenConns(readers)
+	f.Reader.SetMaxIdleConns(readers)
+	return nil
+}
+
+func dsn(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	return "file://" + (&url.URL{Path: abs}).EscapedPath() + "?", err
+}
+
+// identify looks, without writing, whether the file is ours, and returns its
+// version; 0 means that it is empty.
+func (f *File) identify(ctx context.Context, dsn string) (version int, err error) {
+	var head [header]byte
+	switch n, err := f.lock.ReadAt(head[:], 0); {
+	case n == 0 && errors.Is(err, io.EOF):
+		return 0, nil
+	case err != nil && !errors.Is(err, io.EOF):
+		return 0, err
+	case !strings.HasPrefix(string(head[:n]), magic):
+		return 0, fmt.Errorf("%w: it does not begin as one", errCorrupt)
+	}
+	db, err := sql.Open("sqlite", dsn+pragmas+readerPragmas)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	var id uint32
+	if err := errors.Join(
+		db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id),
+		db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version)); err != nil {
+		return 0, err
+	}
+	if id == f.schema.ID {
+		return version, nil
+	}
+	tables, err := tablesOf(ctx, db)
+	switch {
+	case err != nil:
+		return 0, err
+	case id == 0 && version == 0 && len(tables) == 0, id == 0 && version > 0 && slices.Equal(tables, f.schema.Tables):
+		return version, nil
+	}
+	return 0, fmt.Errorf("%w (application_id %#x, tables %.100q): name a path of its own", ErrForeign, id, tables)
+}
+
+func tablesOf(ctx context.Context, db *sql.DB) (tables []string, err error) {
+	rows, err := db.QueryContext(ctx, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name LIMIT 20")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		tables = append(tables, name)
+	}
+	return tables, rows.Err()
+}
+
+// prepare checks the file and makes the schema.
+func (f *File) prepare(ctx context.Context, version int) error {
+	var verdict string
+	if err := f.Writer.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s", errCorrupt, verdict)
+	}
+	if version > f.schema.Version {
+		return fmt.Errorf("its version is %d, this release knows %d: it was written by a newer release", version, f.schema.Version)
+	}
+	statements := "BEGIN IMMEDIATE;"
+	for v := version; v > 0 && v < f.schema.Version; v++ {
+		statements += f.schema.Migrate[v]
+	}
+	statements += f.schema.Create + "PRAGMA application_id = " + strconv.Itoa(int(f.schema.ID)) + "; PRAGMA user_version = " + strconv.Itoa(f.schema.Version) + ";COMMIT"
+	// In any case, so that a file or a disk that cannot be written is found now.
+	if _, err := f.Writer.ExecContext(ctx, statements); err != nil {
+		return err
+	}
+	// The header is in the file itself from now on, where checkHeaders looks.
+	_, err := f.Writer.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	return err
+}
+
+// Prepare makes a statement for the readers, which is closed with the file.
+func (f *File) Prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	s, err := f.Reader.PrepareContext(ctx, query)
+	if err == nil {
+		f.statements = append(f.statements, s)
+	}
+	return s, err
+}
+
+func (f *File) close() error {
+	var errs []error
+	for _, s := range f.statements {
+		errs = append(errs, s.Close())
+	}
+	if f.Reader != nil {
+		errs = append(errs, f.Reader.Close())
+	}
+	if f.Writer != nil {
+		errs = append(errs, f.Writer.Close())
+	}
+	return errors.Join(append(errs, f.lock.Close())...)
+}
+
+// forsake closes a file that something has happened to. SQLite would remove the
+// log at its path, which may be another's by now. A log that has stayed behind
+// without its file is removed: SQLite would take it for that of the next. That
+// the file makes trouble is known.
+func (f *File) forsake(ctx context.Context) {
+	if conn, err := f.Writer.Conn(ctx); err == nil {
+		_ = conn.Raw(func(driver any) error {
+			if c, ok := driver.(sqlite.FileControl); ok {
+				_, err = c.FileControlPersistWAL("main", 1)
+			}
+			return err
+		})
+		_ = conn.Close()
+	}
+	now := look(f.path)
+	_ = f.close()
+	if !now.main.sameFile(f.seen.main) && now.log.sameFile(f.seen.log) && now.log != (glance{}) {
+		_ = os.Remove(f.path + logSuffix)
+		_ = os.Remove(f.path + indexSuffix)
+	}
+}
+
+// explain adds what an administrator can do.
+func (f *File) explain(err error) error {
+	fix := ""
+	switch code(err) {
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		fix = ": the daemon's user must be able to write this file and its directory"
+	case sqlite3.SQLITE_FULL:
+		fix = ": the disk is full"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		err = fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	return fmt.Errorf("%s store %s: %w%s", f.schema.Name, f.path, err, fix)
+}
+
+// code is SQLite's primary result code, 0 if err is none of its errors.
+func code(err error) int {
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+func isCorrupt(err error) bool {
+	c := code(err)
+	return errors.Is(err, errCorrupt) || c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB
+}
+
+// isUnusable reports whether what is at the path has to make room for a file of
+// ours.
+func isUnusable(err error) bool { return isCorrupt(err) || errors.Is(err, ErrForeign) }

@@ -1,0 +1,134 @@
+package sqlitefile
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// write is the one goroutine that writes to the file. It ends with Close.
+func (k *Keeper) write() {
+	ticker := time.NewTicker(flushInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-k.stop:
+			return
+		case <-k.suspect:
+			_ = k.settle(k.restart(errCorrupt))
+		case answer := <-k.syncs:
+			answer <- k.flush()
+		case <-ticker.C:
+			k.tick()
+		}
+	}
+}
+
+func (k *Keeper) tick() {
+	if k.failing && k.options.Now().Before(k.retryAt) {
+		return
+	}
+	if k.flush() == nil {
+		k.memory.Idle(k.file)
+		k.file.seen = look(k.file.path)
+	}
+}
+
+// flush writes all that has changed, into a new file if something has happened
+// to the one before.
+func (k *Keeper) flush() error {
+	err := k.check()
+	if err == nil {
+		err = k.turn()
+	}
+	if isCorrupt(err) {
+		if err = k.restart(err); err == nil {
+			err = k.turn()
+		}
+	}
+	return k.settle(err)
+}
+
+// check looks whether the file is still the one that was written last.
+func (k *Keeper) check() error {
+	if k.file == nil {
+		return k.restart(nil)
+	}
+	if err := k.file.untouched(); err != nil {
+		return k.restart(err)
+	}
+	return nil
+}
+
+func (k *Keeper) turn() error {
+	began := time.Now()
+	err := k.memory.Turn(k.file)
+	k.file.seen = look(k.file.path) // a turn that fails has written too
+	if err != nil {
+		return k.file.explain(err)
+	}
+	k.Pace.stored(began)
+	return nil
+}
+
+// settle reports when writing begins or ceases to fail, and plans the next try.
+func (k *Keeper) settle(err error) error {
+	was := k.failing
+	k.failing = err != nil
+	k.Pace.failing.Store(k.failing)
+	switch {
+	case err == nil && was:
+		k.options.Report(Event{Kind: WritingAgain, Path: k.options.Path})
+	case err != nil && !was:
+		k.pause = firstPause
+		k.options.Report(Event{Kind: WriteFailing, Path: k.options.Path, Err: err})
+	case err != nil:
+		k.pause = min(2*k.pause, lastPause)
+	}
+	k.retryAt = k.options.Now().Add(k.pause)
+	return err
+}
+
+// restart gives the file up and opens what is at its path now, or a new file.
+// cause is what was noticed; nil means that the file is not open anyway.
+func (k *Keeper) restart(cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	aside, err := k.giveUp(ctx)
+	if err != nil {
+		return errors.Join(err, cause)
+	}
+	err = k.open(ctx)
+	switch {
+	case aside != "" && err == nil:
+		k.options.Report(Event{Kind: SetAside, Path: k.options.Path, Aside: aside, Err: cause})
+	case isUnusable(err):
+		err = k.replace(ctx, err)
+	case err == nil && errors.Is(cause, errGone):
+		k.options.Report(Event{Kind: Gone, Path: k.options.Path, Err: cause})
+	case err == nil && cause != nil:
+		k.options.Report(Event{Kind: Replaced, Path: k.options.Path, Err: cause})
+	}
+	return err
+}
+
+// giveUp closes the file. Closing writes into the file that SQLite has open: if
+// another program's database has been copied over it, a copy of that is set
+// aside before.
+func (k *Keeper) giveUp(ctx context.Context) (aside string, err error) {
+	f := k.file
+	if f == nil {
+		return "", nil
+	}
+	if f.isCopiedOver() {
+		if aside, err = f.copyAside(k.options.Now()); err != nil {
+			return "", err
+		}
+	}
+	k.file = nil
+	k.memory.Lost()
+	f.forsake(ctx)
+	return aside, nil
+}
