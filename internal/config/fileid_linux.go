@@ -26,9 +26,16 @@ func identify(info os.FileInfo) fileID {
 		// by one.
 		return id
 	}
-	id.size, id.modified = info.Size(), info.ModTime()
-	id.changed = time.Unix(st.Ctim.Unix())
+	id.size, id.modified, id.changed = info.Size(), info.ModTime(), changeTime(info)
 	return id
+}
+
+// changeTime is when an inode was changed last, or what comes nearest to it.
+func changeTime(info os.FileInfo) time.Time {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(st.Ctim.Unix())
+	}
+	return info.ModTime()
 }
 
 // same reports whether both are the same file, changed or not.

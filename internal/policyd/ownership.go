@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -40,6 +41,7 @@ type ownershipPart struct {
 	OwnersCacheSize        int
 	OwnersLastKnown        time.Duration
 
+	tables []postmap.Table // of both flags
 	check  *checks.Ownership
 	shadow bool
 }
@@ -129,14 +131,39 @@ func (o *ownershipPart) build(n *needs) (policy.Entry, error) {
 func (o *ownershipPart) openTables(flag string, specs []string, n *needs) ([]postmap.Table, error) {
 	var tables []postmap.Table
 	for i, spec := range specs {
-		table, err := postmap.Open(spec, o.tableOptions(n.Log))
+		table, err := o.openTable(spec, n)
 		if err != nil {
 			return nil, n.set.ErrorfAt(flag, i, "%w", err)
 		}
-		n.life.OnEnd(func() error { return postmap.Close(table) })
 		tables = append(tables, table)
 	}
+	o.tables = append(o.tables, tables...)
 	return tables, nil
+}
+
+// tableKey is what a table is made of, beside its files.
+type tableKey struct {
+	spec                               string
+	connections, entries               int
+	timeout, ttl, negative, staleAfter time.Duration
+}
+
+// openTable opens a table, or returns the one in force while its files and
+// settings are the same: connections, remembered and last known answers stay.
+func (o *ownershipPart) openTable(spec string, n *needs) (postmap.Table, error) {
+	key := tableKey{spec, o.OwnersConnections, o.OwnersCacheSize, o.OwnersTimeout, o.OwnersCacheTTL, o.OwnersCacheNegativeTTL, o.OwnersLastKnown}
+	return service.Keep(n.life, key, func() (service.Opened[postmap.Table], error) {
+		began := time.Now()
+		table, err := postmap.Open(spec, o.tableOptions(n.Log))
+		if err != nil {
+			return service.Opened[postmap.Table]{}, err
+		}
+		return service.Opened[postmap.Table]{
+			Value:     table,
+			Close:     func() error { return postmap.Close(table) },
+			Unchanged: config.TakeSnapshot(began, table.Files...).Unchanged,
+		}, nil
+	})
 }
 
 func (o *ownershipPart) tableOptions(log *zap.Logger) postmap.Options {

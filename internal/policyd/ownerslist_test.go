@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
+	"github.com/postern-mail/postern/internal/postmap"
 )
 
 func listOwned(t *testing.T, c *current, args OwnersListArgs) (OwnersListResult, error) {
@@ -141,5 +142,43 @@ func TestOwnersListWhenTablesFail(t *testing.T) {
 	partOf[*ownershipPart](t, s).check.Owners = scripted{listing: ownership.Listing{Truncated: true}}
 	if got, err := listOwned(t, a, OwnersListArgs{Login: "ann"}); err != nil || !got.Truncated || got.Entries == nil {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A reload keeps the tables whose files did not change, with what they have
+// learnt, and reads the others again.
+func TestReloadKeepsTables(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(path(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("same", "a@x.example ann\n")
+	write("other", "b@x.example bob\n")
+	c := newCurrent()
+	defer c.Close()
+	load := func(args ...string) []postmap.Table {
+		t.Helper()
+		l, err := loadInto(c, quiet(), append([]string{"--config=", "--checks=ownership", "--owners=hash:" + path("same"), "--owners=hash:" + path("other")}, args...), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.apply(c)
+		return partOf[*ownershipPart](t, l.state).tables
+	}
+	first, second := load(), load()
+	for second[0].Source != first[0].Source { // files this fresh are read again
+		first, second = second, load()
+	}
+	write("other", "b@x.example eve\n")
+	third := load()
+	if third[0].Source != second[0].Source || third[1].Source == second[1].Source {
+		t.Errorf("tables %v after %v", third, second)
+	}
+	if fourth := load("--owners-last-known=1h"); fourth[0].Source == third[0].Source {
+		t.Error("a table was kept whose settings changed")
 	}
 }
