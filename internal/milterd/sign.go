@@ -47,7 +47,7 @@ type signPart struct {
 
 func (o *signPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.DKIMKeys, "dkim-keys", DefaultKeys, "`folder` of private keys, <domain>/<selector>.private; \"\" for none. The default one need not exist")
-	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header fields to sign; with + also against one that is added later")
+	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header `fields` to sign; with + also against one that is added later, with ? only if the mail has one")
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")
 	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys stand in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")

@@ -25,17 +25,29 @@ type Headers struct {
 
 type headerName struct {
 	name string
-	// oversign adds the name once more than the mail has such fields, so that
-	// one added on the way breaks the signature.
-	oversign bool
+	mode oversign
 }
 
-// DefaultHeaders returns the list of RFC 6376 section 5.4.1, with those fields
-// oversigned whose addition would change what a reader sees.
+// oversign says when a name is added to h= once more than the mail has such
+// fields, so that one added on the way breaks the signature.
+type oversign uint8
+
+const (
+	never     oversign = iota // "Name"
+	ifPresent                 // "?Name": relays add it to mail that has none
+	always                    // "+Name"
+)
+
+// DefaultHeaders returns the list of RFC 6376 section 5.4.1 and the fields that
+// say how the body is read. Oversigned are those whose addition changes what a
+// reader sees (section 8.15). Relays add some of them to mail that has none (RFC
+// 6409 section 8): their absence is not signed. Content-Transfer-Encoding is left
+// out: a relay rewrites it for a next hop without 8BITMIME, even where the body
+// stays as it is.
 func DefaultHeaders() []string {
 	return []string{
-		"+From", "+To", "+Cc", "+Subject", "+Date", "+Reply-To", "+Message-ID",
-		"+MIME-Version", "+Content-Type", "Content-Transfer-Encoding", "Content-ID",
+		"+From", "+To", "+Cc", "+Subject", "+Reply-To", "?Date", "?Message-ID",
+		"?MIME-Version", "?Content-Type", "Content-ID",
 		"Content-Description", "Content-Disposition", "Sender", "In-Reply-To", "References",
 		"Resent-Date", "Resent-From", "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Message-ID",
 		"List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post",
@@ -52,8 +64,8 @@ func unsignable() []string {
 }
 
 // ParseHeaders reads a list of field names, each to be signed where a mail has
-// it. A "+" before a name oversigns it. From is always oversigned. An empty list
-// means DefaultHeaders.
+// it. A "+" before a name oversigns it, a "?" only in mail that has the field.
+// From is always oversigned. An empty list means DefaultHeaders.
 func ParseHeaders(list []string) (Headers, error) {
 	if len(list) == 0 {
 		list = DefaultHeaders()
@@ -61,9 +73,9 @@ func ParseHeaders(list []string) (Headers, error) {
 	if len(list) > maxHeaderNames {
 		return Headers{}, fmt.Errorf("more than %d header fields to sign", maxHeaderNames)
 	}
-	h := Headers{names: []headerName{{"From", true}}, index: map[string]int{"from": 0}}
+	h := Headers{names: []headerName{{"From", always}}, index: map[string]int{"from": 0}}
 	for _, item := range list {
-		name, oversign := strings.CutPrefix(item, "+")
+		name, mode := cutMode(item)
 		if err := checkName(name); err != nil {
 			return Headers{}, err
 		}
@@ -75,9 +87,19 @@ func ParseHeaders(list []string) (Headers, error) {
 			return Headers{}, fmt.Errorf("header field %q is listed twice", name)
 		}
 		h.index[lower] = len(h.names)
-		h.names = append(h.names, headerName{name, oversign})
+		h.names = append(h.names, headerName{name, mode})
 	}
 	return h, nil
+}
+
+func cutMode(item string) (name string, mode oversign) {
+	if name, ok := strings.CutPrefix(item, "+"); ok {
+		return name, always
+	}
+	if name, ok := strings.CutPrefix(item, "?"); ok {
+		return name, ifPresent
+	}
+	return item, never
 }
 
 func checkName(name string) error {
@@ -85,7 +107,7 @@ func checkName(name string) error {
 		return fmt.Errorf("%q is not the name of a header field", name)
 	}
 	for _, b := range []byte(name) {
-		if b <= ' ' || b >= 0x7f || b == ':' || b == ';' || b == '+' {
+		if b <= ' ' || b >= 0x7f || b == ':' || b == ';' || b == '+' || b == '?' {
 			return fmt.Errorf("%q is not the name of a header field", name)
 		}
 	}
@@ -109,11 +131,28 @@ func (h Headers) pick(fields []dkim.Field) (names []string, canonical []byte) {
 			taken++
 		}
 		// With fields left over, one more name would demand one of them.
-		if name.oversign && i < 0 {
+		if i < 0 && h.oversigned(n, last) {
 			names = append(names, name.name)
 		}
 	}
 	return names, canonical
+}
+
+// oversigned reports whether a further field of a name breaks the signature; last
+// is from chains. Relays add "To: undisclosed-recipients:;" to mail that names no
+// recipient, so To is not oversigned in mail without To and Cc.
+func (h Headers) oversigned(n int, last []int) bool {
+	switch h.names[n].mode {
+	case never:
+		return false
+	case ifPresent:
+		return last[n] >= 0
+	}
+	if last[n] >= 0 || !strings.EqualFold(h.names[n].name, "To") {
+		return true
+	}
+	cc, ok := h.index["cc"]
+	return !ok || last[cc] >= 0
 }
 
 // chains returns, for each name, the index of its lowest field, and for each

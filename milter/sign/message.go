@@ -223,7 +223,7 @@ func (m *Message) Close() Result {
 	if m.body == nil {
 		return m.result
 	}
-	if m.own != nil && m.own.Finish().Status() == dkim.Pass {
+	if m.alreadySigned() {
 		m.result.Reason = record.SignAlreadySigned
 		return m.result
 	}

@@ -189,7 +189,9 @@ func TestSignatureCovers(t *testing.T) {
 		{"From: x@evil.example|" + plainHeader, "x\r\n", dkim.Fail},
 		{"Subject: x|" + plainHeader, "x\r\n", dkim.Fail},
 		{"Reply-To: x|" + plainHeader, "x\r\n", dkim.Fail},
-		{"Content-Type: text/html|" + plainHeader, "x\r\n", dkim.Fail},
+		{"Date: tomorrow|" + plainHeader, "x\r\n", dkim.Fail},
+		{"Cc: x|" + plainHeader, "x\r\n", dkim.Fail},
+		{"Content-Type: text/html|" + plainHeader, "x\r\n", dkim.Pass}, // relays add it, see TestRelays
 		{plainHeader, "xx\r\n", dkim.Fail},
 	}
 	for _, tt := range tests {
@@ -319,6 +321,78 @@ func TestAlreadySigned(t *testing.T) {
 	signed(t, sign(t, s, relayed, body), 2)
 }
 
+// A signature of ours that does less than a new one is no reason not to sign.
+func TestSignedAgain(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	clock := func() time.Time { return now }
+	options := func(expire time.Duration, headers ...string) Options {
+		h, err := ParseHeaders(headers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Options{Now: clock, Expire: expire, Headers: h}
+	}
+	const mail = "From: a@example.com|To: b@example.com|Subject: x|Date: d"
+	tests := []struct {
+		name   string
+		before Options
+		added  string // on top, since the first signature
+		after  time.Duration
+		again  bool
+	}{
+		{"nothing new", options(0), "Received: x|X-Spam: no|Authentication-Results: y", 0, false},
+		{"list fields", options(0), "List-Id: <l.example.com>|List-Unsubscribe: <https://example.com/u>|List-Unsubscribe-Post: List-Unsubscribe=One-Click", 0, true},
+		{"one list field", options(0), "List-Post: NO", 0, true},
+		{"resent", options(0), "Resent-From: c@example.com|Resent-Date: d", 0, true},
+		{"Sender", options(0), "Sender: l@example.com", 0, true},
+		{"Message-ID", options(0), "Message-ID: <x@example.com>", 0, true},
+		{"Content-Type", options(0), "MIME-Version: 1.0|Content-Type: text/plain", 0, true},
+		{"a day and a bit left", options(0), "Received: x", 6*24*time.Hour - time.Minute, false},
+		{"less than a day left", options(0), "Received: x", 6*24*time.Hour + time.Minute, true},
+		{"expired", options(0), "Received: x", 8 * 24 * time.Hour, true},
+		{"never expires", options(-1), "Received: x", 100 * 24 * time.Hour, false},
+		{"by whoever signs From alone", options(0, "From"), "Received: x", 0, true},
+		{"by whoever does not oversign", options(0, "From", "To", "Subject", "Date"), "Received: x", 0, true},
+		{"by whoever signs more", options(0, "X-Mine", "+X-Yours", "+To", "+Cc", "+Subject", "+Date", "+Reply-To", "+Message-ID"), "Received: x", 0, false},
+	}
+	keys := bothKeys(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			now = time.Unix(1_700_000_000, 0)
+			first := signed(t, sign(t, New(tt.before, keys), fields(mail), "x\r\n"), 2)
+			header := append(append(fields(tt.added), first.Fields...), fields(mail)...)
+			now = now.Add(tt.after)
+			s := New(Options{Now: clock}, keys)
+			r := sign(t, s, header, "x\r\n")
+			if !tt.again {
+				if r.Reason != record.SignAlreadySigned {
+					t.Errorf("%+v", r)
+				}
+				return
+			}
+			signed(t, r, 2)
+			// Once more, and the new signatures are enough.
+			if r := sign(t, s, append(r.Fields, header...), "x\r\n"); r.Reason != record.SignAlreadySigned {
+				t.Errorf("the third time: %+v", r)
+			}
+		})
+	}
+}
+
+// Signatures that never had a day to live are enough for half of their life.
+func TestSignedAgainShortLived(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	keys := bothKeys(t)
+	s := New(Options{Now: func() time.Time { return now }, Expire: time.Hour}, keys)
+	header := append(signed(t, sign(t, s, fields(plainHeader), "x\r\n"), 2).Fields, fields(plainHeader)...)
+	now = now.Add(29 * time.Minute)
+	if r := sign(t, s, header, "x\r\n"); r.Reason != record.SignAlreadySigned {
+		t.Errorf("%+v", r)
+	}
+	now = now.Add(2 * time.Minute)
+	signed(t, sign(t, s, header, "x\r\n"), 2)
+}
+
 // Other signatures at the top do not hide ours.
 func TestAlreadySignedBeneathOthers(t *testing.T) {
 	s := New(Options{}, bothKeys(t))
@@ -425,7 +499,7 @@ func TestMemoryDoesNotGrow(t *testing.T) {
 }
 
 func TestParseHeaders(t *testing.T) {
-	for _, bad := range [][]string{{"Received"}, {"+DKIM-Signature"}, {""}, {"+"}, {"a b"}, {"x:y"}, {"To", "to"},
+	for _, bad := range [][]string{{"Received"}, {"+DKIM-Signature"}, {""}, {"+"}, {"?"}, {"+?x"}, {"a b"}, {"x:y"}, {"To", "to"},
 		{"\u00e4"}, {strings.Repeat("x", 71)}, make([]string, 101)} {
 		if _, err := ParseHeaders(bad); err == nil {
 			t.Errorf("%.40q: no error", bad)
@@ -439,6 +513,31 @@ func TestParseHeaders(t *testing.T) {
 	r := signed(t, sign(t, New(Options{Headers: h}, bothKeys(t)), fields(header), ""), 2)
 	if !strings.Contains(r.Fields[0].Value, "h=From:From:Subject:Subject:X-Mine;") {
 		t.Errorf("field %q", r.Fields[0].Value)
+	}
+}
+
+func TestOversigned(t *testing.T) {
+	tests := []struct {
+		list, header, want string
+	}{
+		{"+To,?Date,X", "", "From:From:To"},
+		{"+To,?Date,X", "|To: t|Date: d|X: x", "From:From:To:To:Date:Date:X"},
+		{"?to,?date", "|To: t|To: u", "From:From:to:to:to"},
+		{"?From", "", "From:From"},
+		// Relays name recipients in mail that names none.
+		{"+To,+Cc", "", "From:From:Cc"},
+		{"+To,+Cc", "|Cc: c", "From:From:To:Cc:Cc"},
+		{"+To,+Cc", "|To: t", "From:From:To:To:Cc"},
+	}
+	for _, tt := range tests {
+		h, err := ParseHeaders(strings.Split(tt.list, ","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, _ := h.pick(fields("From: a@example.com" + tt.header))
+		if got := strings.Join(names, ":"); got != tt.want {
+			t.Errorf("%s on %q: %s, want %s", tt.list, tt.header, got, tt.want)
+		}
 	}
 }
 

@@ -4,20 +4,71 @@ import (
 	"context"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/internal/dkim"
 )
 
+// ownLife is how long a signature of ours must still hold for a mail that comes
+// back: it may wait in a queue yet.
+const ownLife = 24 * time.Hour
+
+// maxOwn bounds the signatures of ours that are looked at.
+const maxOwn = 2 * MaxKeysPerDomain
+
 // startOwn begins to verify the signatures that claim to be by one of keys: mail
-// that a content filter hands back was signed on its first way through. No DNS
-// is asked.
+// that a content filter or a list hands back was signed on its first way through.
+// No DNS is asked.
 func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key) *dkim.Verification {
 	own := make(ownKeys, len(keys))
 	for _, key := range keys {
 		own[key.Name()] = key
 	}
-	verifier := dkim.Verifier{Resolver: own, Now: s.options.Now, Want: own.has}
+	verifier := dkim.Verifier{Resolver: own, Now: s.options.Now, Want: own.has, MaxSignatures: maxOwn}
 	return verifier.Start(ctx, fields, keys[0].Domain)
+}
+
+// alreadySigned reports whether one of our signatures does what a new one would:
+// it verifies, covers every field that is signed now, and holds long enough.
+func (m *Message) alreadySigned() bool {
+	if m.own == nil {
+		return false
+	}
+	signatures := m.own.Finish().Signatures
+	for i := range signatures {
+		s := &signatures[i]
+		if s.Status == dkim.Pass && m.coveredBy(s.Signed) && m.signer.holds(s.Expires) {
+			return true
+		}
+	}
+	return false
+}
+
+// coveredBy reports whether the names in h= are at least those that we sign, as
+// often as we name them: a list may have added List-Unsubscribe since.
+func (m *Message) coveredBy(signed []string) bool {
+	left := make(map[string]int, len(signed))
+	for _, name := range signed {
+		left[strings.ToLower(name)]++
+	}
+	for _, name := range m.names {
+		name = strings.ToLower(name)
+		if left[name] == 0 {
+			return false
+		}
+		left[name]--
+	}
+	return true
+}
+
+// holds reports whether a signature with that x= has life enough. What is given
+// less than two days has enough with half of that, or nothing ever would.
+func (s *Signer) holds(expires time.Time) bool {
+	need := ownLife
+	if s.options.Expire > 0 {
+		need = min(need, s.options.Expire/2)
+	}
+	return expires.IsZero() || expires.After(s.options.Now().Add(need))
 }
 
 // ownKeys answers for the DNS with the public halves of our own keys.
