@@ -28,6 +28,8 @@ type Common struct {
 	DrainTimeout   time.Duration
 	MetricsListen  string // endpoint; "" for none
 	Admin          string // endpoint; "" for none
+	AdminMode      fs.FileMode
+	AdminGroup     string // "" leaves the group alone
 	QueueDirectory string // what relative unix: paths are relative to
 }
 
@@ -44,7 +46,7 @@ const drainTimeout = 30 * time.Second
 // Fixed names the common flags that a reload cannot change, because sockets are
 // bound and privileges are gone: for ChangedFixed.
 func (*Common) Fixed() []string {
-	return []string{"socket-mode", "socket-group", "user", "metrics-listen", "admin", "queue-directory"}
+	return []string{"socket-mode", "socket-group", "user", "metrics-listen", "admin", "admin-mode", "admin-group", "queue-directory"}
 }
 
 // Bind registers the common flags.
@@ -54,12 +56,14 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	Choice(fs, &c.LogFormat, "log-format", "how log lines are written", "json", "console")
 	fs.StringVar(&c.LogFile, "log-file", "", "log to this `file`, reopened on SIGHUP (default stderr)")
 	Choice(fs, &c.LogLevel, "log-level", "least important lines that are written; decisions are info", "info", "debug", "warn", "error")
-	Mode(fs, &c.SocketMode, "socket-mode", 0o660, "permissions of unix sockets")
-	fs.StringVar(&c.SocketGroup, "socket-group", "", "`group` of unix sockets (default that of the process)")
+	Mode(fs, &c.SocketMode, "socket-mode", 0o660, "permissions of unix sockets, except the admin socket")
+	fs.StringVar(&c.SocketGroup, "socket-group", "", "`group` of unix sockets, except the admin socket (default that of the process)")
 	fs.StringVar(&c.User, "user", "", "`user` to become once the listeners are bound (default none)")
 	Duration(fs, &c.DrainTimeout, "drain-timeout", cmp.Or(d.DrainTimeout, drainTimeout), 0, day, "how long to wait for work in progress when stopping")
 	fs.StringVar(&c.MetricsListen, "metrics-listen", d.MetricsListen, "`endpoint` of /metrics, /healthz and /readyz; \"\" for none")
 	fs.StringVar(&c.Admin, "admin", d.Admin, "`endpoint` that the postern command talks to; \"\" for none")
+	Mode(fs, &c.AdminMode, "admin-mode", 0o660, "permissions of the admin socket")
+	fs.StringVar(&c.AdminGroup, "admin-group", "", "`group` of the admin socket, whose members may change what the daemon knows (default that of the process)")
 	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, under which relative unix: paths lie")
 }
 

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/private"
 )
 
 // mask stands where a secret would.
@@ -54,13 +57,17 @@ func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`),
 // SecretFile reads a secret: the first line of a file of at most 64 KiB,
 // without white space around it. A bare name (no slash) is looked up in
 // credentials, the directory that systemd's LoadCredential= names in
-// $CREDENTIALS_DIRECTORY. Errors name the file, never its content.
+// $CREDENTIALS_DIRECTORY. A file that others can read or replace is refused;
+// systemd guards its own. Errors name the file, never its content.
 func SecretFile(name, credentials string) (Secret, error) {
 	path, err := SecretPath(name, credentials)
 	if err != nil {
 		return Secret{}, err
 	}
 	data, err := readBounded(path, maxSecretSize)
+	if err == nil && strings.Contains(name, "/") {
+		err = checkPrivate(path)
+	}
 	if err != nil {
 		return Secret{}, err
 	}
@@ -75,6 +82,16 @@ func SecretFile(name, credentials string) (Secret, error) {
 		return Secret{}, fmt.Errorf("%s: is a PEM file: a secret of one line is expected", path)
 	}
 	return NewSecret(string(line)), nil
+}
+
+// checkPrivate refuses a file that others than the daemon's user and group can
+// read or replace.
+func checkPrivate(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return private.Check(path, info, os.Getegid(), "the secret")
 }
 
 // SecretPath gives the file that SecretFile reads, for a watcher.

@@ -177,3 +177,21 @@ func TestSecretFile(t *testing.T) {
 		}
 	}
 }
+
+// A file with a secret that others can read is refused; systemd guards its own.
+func TestSecretFileOthersCanRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key")
+	if err := os.WriteFile(path, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := SecretFile(path, ""); err == nil || !strings.Contains(err.Error(), "chmod 0600 "+path) {
+		t.Errorf("got %v", err)
+	}
+	if s, err := SecretFile("key", dir); err != nil || s.Reveal() != "secret" {
+		t.Errorf("a credential: %v", err)
+	}
+}

@@ -103,6 +103,89 @@ func TestListenUnixModeAndGroup(t *testing.T) {
 	}
 }
 
+// A folder with the setgid bit gives its own group to new files, not ours.
+func TestListenUnixGroupInSetgidFolder(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: the folder gets another group")
+	}
+	dir := sockDir(t)
+	if err := os.Chown(dir, 0, 65533); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	s := socket(t, "unix:"+filepath.Join(dir, "s"))
+	s.Mode, s.Group = 0o600, "65534"
+	listen(t, s)
+	info, err := os.Stat(s.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gid := info.Sys().(*syscall.Stat_t).Gid; gid != 65534 || info.Mode().Perm() != 0o600 {
+		t.Errorf("group %d, mode %v", gid, info.Mode())
+	}
+}
+
+// Binding leaves the umask and the group of new files of the process alone.
+func TestBindAsChangesItsThreadOnly(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	for i := range 20 {
+		s := socket(t, "unix:"+filepath.Join(sockDir(t), "s"))
+		s.Mode = 0o666
+		if os.Getuid() == 0 {
+			s.Group = "65534"
+		}
+		listen(t, s)
+		name := filepath.Join(t.TempDir(), strconv.Itoa(i))
+		if err := os.WriteFile(name, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gid := int(info.Sys().(*syscall.Stat_t).Gid); info.Mode() != 0o600 || gid != os.Getegid() {
+			t.Fatalf("a new file has mode %v and group %d", info.Mode(), gid)
+		}
+	}
+}
+
+// What was put at the path while the socket was made is left as it is.
+func TestReplacedSocketIsLeftAlone(t *testing.T) {
+	dir := sockDir(t)
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "s")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, link} {
+		p, err := openPlace(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.close()
+		at, err := p.open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer at.Close()
+		info, err := at.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := setGroup(at, info, 65534, socket(t, "unix:"+path)); err == nil || !strings.Contains(err.Error(), "was replaced") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || int(info.Sys().(*syscall.Stat_t).Gid) != os.Getegid() {
+		t.Errorf("the file has changed: %v, %v", info, err)
+	}
+}
+
 func TestListenFailsWhole(t *testing.T) {
 	dir := sockDir(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -15,6 +15,10 @@ const (
 	ExitFailed = 1
 )
 
+// ExitTransient is the exit status of a daemon that could not start because of
+// something that can pass by itself (EX_TEMPFAIL of sysexits.h): try again.
+const ExitTransient = 75
+
 // signalQueue holds what arrives while the loop is busy; more would only
 // repeat what is queued.
 const signalQueue = 8

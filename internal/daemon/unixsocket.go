@@ -8,12 +8,15 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/internal/transient"
 )
 
 const (
@@ -21,9 +24,13 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
-// listenUnix binds the path, gives it its mode and group, and only then
-// listens: until listen(2) every connect is refused, so nobody slips in under
-// the umask's mode. net.Listen does all of it at once, hence the system calls.
+// listenUnix binds the path and listens. net.Listen does it under the umask's
+// mode and the process's group, hence the system calls here.
+//
+// The path may be in a folder of a less privileged user (smtpd's, below the
+// queue directory), who can put another file in its place at any time. So a
+// path that exists is never given a mode or owner: the kernel creates the
+// socket with both, see [bindAs].
 func listenUnix(s Socket) (net.Listener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -32,100 +39,196 @@ func listenUnix(s Socket) (net.Listener, error) {
 	file := os.NewFile(uintptr(fd), s.Address)
 	defer file.Close() // net.FileListener keeps a duplicate
 
-	if err := bindUnix(fd, s.Address); err != nil {
+	gid := -1
+	if s.Group != "" {
+		if gid, err = lookupGroup(s.Group); err != nil {
+			return nil, fmt.Errorf("socket group: %w", err)
+		}
+	}
+	place, err := openPlace(s.Address)
+	if err != nil {
 		return nil, err
 	}
-	// The kernel keeps a bound socket's inode as long as the socket lives, so
-	// its number tells our path from any that replaces it.
-	made, err := os.Lstat(s.Address)
-	if err != nil {
-		return nil, fmt.Errorf("the socket was removed while it was made: %w", err)
+	if err := bindUnix(fd, place, s, gid); err != nil {
+		return nil, errors.Join(err, place.close())
 	}
-	l := &unixListener{path: s.Address, made: made}
-	if l.Listener, err = openUnix(file, s); err == nil && !l.ours() {
-		// A second daemon, started in the same instant, took the path for
-		// stale because nobody answered on it yet.
-		err = errors.Join(syscall.EADDRINUSE, l.Listener.Close())
-	}
+	l, err := place.listen(file, s, gid)
 	if err != nil {
-		_ = l.remove()
-		return nil, err
+		return nil, errors.Join(err, place.remove(), place.close())
 	}
 	return l, nil
 }
 
+// place is the folder of a socket, held open so that it stays the same one, and
+// the socket's name in it.
+type place struct {
+	path string
+	dir  *os.File
+	name string
+	made fs.FileInfo // our socket, once it is bound
+}
+
+func openPlace(path string) (*place, error) {
+	folder, name := filepath.Split(path)
+	dir, err := os.OpenFile(folder, unix.O_PATH|unix.O_DIRECTORY, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, transient.Mark(fmt.Errorf("directory %s does not exist: create it for the daemon's user (systemd: RuntimeDirectory=)", filepath.Clean(folder)))
+	case err != nil:
+		return nil, err
+	}
+	return &place{path: path, dir: dir, name: name}, nil
+}
+
+func (p *place) close() error { return p.dir.Close() }
+
+// open opens what is at the path now, without following a link.
+func (p *place) open() (*os.File, error) {
+	fd, err := unix.Openat(int(p.dir.Fd()), p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: p.path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), p.path), nil
+}
+
+// look describes what is at the path now.
+func (p *place) look() (fs.FileInfo, error) {
+	f, err := p.open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
+func (p *place) unlink() error {
+	err := unix.Unlinkat(int(p.dir.Fd()), p.name, 0)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return &fs.PathError{Op: "remove", Path: p.path, Err: err}
+	}
+	return nil
+}
+
+// listen is called when the socket is bound: until listen(2) every connect is
+// refused.
+func (p *place) listen(file *os.File, s Socket, gid int) (net.Listener, error) {
+	// The kernel keeps a bound socket's inode as long as the socket lives, so
+	// its number distinguishes our path from any that replaces it.
+	at, err := p.open()
+	if err != nil {
+		return nil, fmt.Errorf("the socket was removed while it was made: %w", err)
+	}
+	defer at.Close()
+	if p.made, err = at.Stat(); err != nil {
+		return nil, err
+	}
+	if err := setGroup(at, p.made, gid, s); err != nil {
+		return nil, err
+	}
+	if err := unix.Listen(int(file.Fd()), unixBacklog); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	inner, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	if !p.ours() {
+		// A second daemon, started in the same instant, took the path for
+		// stale because no one answered on it yet.
+		return nil, errors.Join(syscall.EADDRINUSE, inner.Close())
+	}
+	return &unixListener{Listener: inner, place: p}, nil
+}
+
+// setGroup is for what the kernel did not do when it created the socket: the
+// folder has its setgid bit, or we are not root but a member of the group. By
+// descriptor it changes a socket of our own user only, whatever was put at the
+// path.
+func setGroup(at *os.File, info fs.FileInfo, gid int, s Socket) error {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if gid < 0 || ok && int(stat.Gid) == gid {
+		return nil
+	}
+	if !ok || info.Mode().Type() != fs.ModeSocket || int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s was replaced while the socket was made: take a folder that only the daemon's user can write", s.Address)
+	}
+	if err := unix.Fchownat(int(at.Fd()), "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("socket group %s: %w: only root or a member may give the socket to it", s.Group, err)
+	}
+	return nil
+}
+
 // bindUnix takes the path. A socket that is already there is replaced only
-// when nobody listens on it any more, as after a crash.
-func bindUnix(fd int, path string) error {
-	err := unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+// when no one listens on it any more, as after a crash.
+func bindUnix(fd int, p *place, s Socket, gid int) error {
+	mode := s.Mode.Perm()
+	if s.Mode == 0 {
+		mode = DefaultSocketMode
+	}
+	err := bindAs(fd, s.Address, mode, gid)
 	if errors.Is(err, unix.EADDRINUSE) {
-		if err := removeStale(path); err != nil {
+		if err := p.removeStale(); err != nil {
 			return err
 		}
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+		err = bindAs(fd, s.Address, mode, gid)
 	}
-	dir := filepath.Dir(path)
 	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("directory %s does not exist: create it for the daemon's user (systemd: RuntimeDirectory=)", dir)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EROFS), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("bind: %w: the daemon's user may not write in %s", err, dir)
+		return fmt.Errorf("bind: %w: the daemon's user may not write in %s", err, filepath.Dir(s.Address))
 	case err != nil:
 		return os.NewSyscallError("bind", err)
 	}
 	return nil
 }
 
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
+// bindAs binds so that the kernel creates the path with the mode and, when gid
+// is not negative and we are root, the group. It takes the mode from the
+// socket, less the umask. Umask and group of new files belong to a thread once
+// it no longer shares them, so they are changed in one that ends here.
+func bindAs(fd int, path string, mode fs.FileMode, gid int) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		done <- func() error {
+			if err := unix.Fchmod(fd, uint32(mode)); err != nil {
+				return os.NewSyscallError("fchmod", err)
+			}
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return os.NewSyscallError("unshare", err)
+			}
+			unix.Umask(0)
+			if gid >= 0 {
+				_ = unix.Setfsgid(gid) // reports no failure: setGroup looks
+			}
+			return unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+		}()
+	}()
+	return <-done
+}
+
+func (p *place) removeStale() error {
+	info, err := p.look()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil // gone meanwhile: bind tells the rest
+		return nil // gone meanwhile: bind finds out
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s exists and is not a socket: move it away or choose another path", path)
+		return fmt.Errorf("%s exists and is not a socket: move it away or choose another path", p.path)
 	}
-	conn, err := net.DialTimeout(NetworkUnix, path, probeTimeout)
+	conn, err := net.DialTimeout(NetworkUnix, p.path, probeTimeout)
 	switch {
 	case err == nil:
 		_ = conn.Close()
-		return fmt.Errorf("%w: is another instance running? `ss -lxp src %s` shows it", syscall.EADDRINUSE, path)
+		return fmt.Errorf("%w: is another instance running? `ss -lxp src %s` shows it", syscall.EADDRINUSE, p.path)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 	default:
 		return fmt.Errorf("%w, and whether it is still served is not known: %w", syscall.EADDRINUSE, err)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := p.unlink(); err != nil {
 		return fmt.Errorf("remove the socket that a crash left: %w", err)
 	}
 	return nil
-}
-
-func openUnix(file *os.File, s Socket) (net.Listener, error) {
-	if err := setAccess(s); err != nil {
-		return nil, err
-	}
-	if err := unix.Listen(int(file.Fd()), unixBacklog); err != nil {
-		return nil, os.NewSyscallError("listen", err)
-	}
-	return net.FileListener(file)
-}
-
-func setAccess(s Socket) error {
-	if s.Group != "" {
-		gid, err := lookupGroup(s.Group)
-		if err != nil {
-			return fmt.Errorf("socket group: %w", err)
-		}
-		if err := os.Lchown(s.Address, -1, gid); err != nil {
-			return fmt.Errorf("socket group %s: %w: only root or a member may give the socket to it", s.Group, err)
-		}
-	}
-	mode := s.Mode.Perm()
-	if s.Mode == 0 {
-		mode = DefaultSocketMode
-	}
-	return os.Chmod(s.Address, mode)
 }
 
 func lookupGroup(name string) (int, error) {
@@ -140,40 +243,38 @@ func lookupGroup(name string) (int, error) {
 	return gid, nil
 }
 
-// unixListener removes its path when closed, unless somebody else's socket
-// stands there by now.
+// unixListener removes its path when closed, unless somebody else's socket is
+// there by now.
 type unixListener struct {
 	net.Listener
-	path  string
-	made  fs.FileInfo
-	close sync.Once
+	place *place
+	once  sync.Once
 	err   error // of the first Close
 }
 
 func (l *unixListener) Close() error {
-	l.close.Do(func() {
+	l.once.Do(func() {
 		// Before Close: a socket that no longer listens would look stale to a
 		// starting daemon, and the path we then remove would be its.
-		removeErr := l.remove()
-		l.err = errors.Join(l.Listener.Close(), removeErr)
+		removeErr := l.place.remove()
+		l.err = errors.Join(l.Listener.Close(), removeErr, l.place.close())
 	})
 	return l.err
 }
 
 // remove leaves the path when the daemon gave up the right to remove it
 // together with root: the next start, as root, replaces it as stale.
-func (l *unixListener) remove() error {
-	if !l.ours() {
+func (p *place) remove() error {
+	if !p.ours() {
 		return nil
 	}
-	err := os.Remove(l.path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return nil
+	if err := p.unlink(); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
 	}
-	return err
+	return nil
 }
 
-func (l *unixListener) ours() bool {
-	now, err := os.Lstat(l.path)
-	return err == nil && os.SameFile(now, l.made)
+func (p *place) ours() bool {
+	now, err := p.look()
+	return err == nil && p.made != nil && os.SameFile(now, p.made)
 }

@@ -3,13 +3,16 @@ package e2e
 import (
 	"bufio"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -66,7 +69,26 @@ func writeFile(t *testing.T, dir, name, text string) string {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if strings.HasSuffix(name, ".cf") { // it holds a password: root:postfix 0640
+		forPostfix(t, path)
+	}
 	return path
+}
+
+// forPostfix keeps a file from everybody but root and Postfix.
+func forPostfix(t *testing.T, path string) {
+	t.Helper()
+	group, err := user.LookupGroup("postfix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o640)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func readFile(t *testing.T, path string) string {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/transient"
 )
 
 const (
@@ -70,12 +72,13 @@ func (c *Config) fromFile() ([]netip.AddrPort, error) {
 	setDefault(&path, DefaultResolvConf)
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("resolver: no servers given, and %w", err)
+		return nil, transient.Mark(fmt.Errorf("resolver: no servers given, and %w", err))
 	}
 	defer f.Close()
 	out, err := parseResolvConf(f, path)
 	if err == nil && len(out) == 0 {
-		err = fmt.Errorf("resolver: %s has no nameserver line: add one, or name the servers", path)
+		// At boot the file may be written later than we start.
+		err = transient.Mark(fmt.Errorf("resolver: %s has no nameserver line: add one, or name the servers", path))
 	}
 	return out, err
 }

@@ -4,7 +4,8 @@
 // The way down is the order of [Main]: settings are read, sockets bound,
 // privileges given up, the log opened, the state built, and only then is
 // anything served. A failure on the way leaves nothing half-started; what the
-// operator has to mend is one line on standard error and exit status 78. A
+// operator has to fix is one line on standard error and exit status 78, or 75
+// when it can pass by itself, see package transient. A
 // reload (SIGHUP, or a change of a file that was read) goes the same way from
 // the saved arguments and environment to a new state, which replaces the old
 // one in one step or not at all.
@@ -25,6 +26,7 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/transient"
 )
 
 // App is what a daemon brings. S is its state: everything that one load of the
@@ -127,10 +129,14 @@ func printed(err error) int {
 	return daemon.ExitOK
 }
 
-// refuse prints each mistake on a line of its own.
+// refuse prints each mistake on a line of its own. What can pass by itself is no
+// mistake of the configuration: the service manager shall try again.
 func refuse(name string, p Process, err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.Stderr, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
+	}
+	if transient.Is(err) {
+		return daemon.ExitTransient
 	}
 	return config.ExitConfig
 }
@@ -206,6 +212,10 @@ func sockets(settings Configured) ([]daemon.Socket, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if s.flag == flagAdmin {
+			// Whoever may ask about mail (smtpd) may not ask for more.
+			socket.Mode, socket.Group = c.AdminMode, c.AdminGroup
 		}
 		all = append(all, socket)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -313,7 +314,7 @@ func TestMainPrints(t *testing.T) {
 			stderr: []string{"gated: --broken: the gate is broken: mend it\n"}},
 		{name: "an unknown user", args: []string{"--check-config", "--listen=unix:/run/x", "--user=no-such-user"}, status: config.ExitConfig,
 			stderr: []string{"gated: --user: "}},
-		{name: "a folder that is not there", args: []string{"--listen=unix:/nowhere/x"}, status: config.ExitConfig, stderr: []string{"/nowhere"}},
+		{name: "a folder that is not there", args: []string{"--listen=unix:/nowhere/x"}, status: daemon.ExitTransient, stderr: []string{"/nowhere"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -361,18 +362,20 @@ func TestCheckLetsGoOfItsState(t *testing.T) {
 // What cannot start leaves nothing behind, and says what to mend.
 func TestStartFailsWhole(t *testing.T) {
 	tests := []struct {
-		name string
-		args []string
-		want string
+		name   string
+		args   []string
+		status int
+		want   string
 	}{
-		{"a state that cannot be built", []string{"--broken"}, "gated: --broken: the gate is broken: mend it\n"},
-		{"a log that cannot be opened", []string{"--log-file=/nowhere/log"}, "gated: --log-file: open log: open /nowhere/log: "},
+		{"a state that cannot be built", []string{"--broken"}, config.ExitConfig, "gated: --broken: the gate is broken: mend it\n"},
+		{"a log that cannot be opened", []string{"--log-file=/"}, config.ExitConfig, "gated: --log-file: open log: open /: "},
+		{"a log whose folder is not there yet", []string{"--log-file=/nowhere/log"}, daemon.ExitTransient, "gated: --log-file: open log: open /nowhere/log: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newProcess(t, tt.args...)
 			status := Main(p.gate, Process{Args: p.args, Stdout: io.Discard, Stderr: p})
-			if status != config.ExitConfig || !strings.Contains(p.logged(), tt.want) {
+			if status != tt.status || !strings.Contains(p.logged(), tt.want) {
 				t.Errorf("exit status %d: %s", status, p.logged())
 			}
 			for _, name := range []string{"sock", "metrics", "admin"} {
@@ -384,12 +387,41 @@ func TestStartFailsWhole(t *testing.T) {
 	}
 }
 
+// What Postfix's socket is given does not open the admin socket.
+func TestAdminSocketHasItsOwnMode(t *testing.T) {
+	group, gid := "nogroup", os.Getegid()
+	if os.Getuid() != 0 {
+		group = strconv.Itoa(gid)
+	}
+	for _, tt := range []struct {
+		args []string
+		mode os.FileMode
+	}{
+		{[]string{"--socket-mode=0666", "--socket-group=" + group}, 0o660},
+		{[]string{"--socket-mode=0666", "--admin-mode=0600", "--admin-group=" + strconv.Itoa(gid)}, 0o600},
+	} {
+		p := newProcess(t, tt.args...)
+		p.start(t)
+		if info, err := os.Stat(p.path("sock")); err != nil || info.Mode().Perm() != 0o666 {
+			t.Errorf("%v: Postfix's socket: %v, %v", tt.args, info, err)
+		}
+		info, err := os.Stat(p.path("admin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := int(info.Sys().(*syscall.Stat_t).Gid); info.Mode().Perm() != tt.mode || got != gid {
+			t.Errorf("%v: the admin socket has mode %v and group %d", tt.args, info.Mode(), got)
+		}
+		p.stop(t)
+	}
+}
+
 func TestAddressInUse(t *testing.T) {
 	first := newProcess(t)
 	first.start(t)
 	defer first.stop(t)
 	second := newProcess(t, "--listen=unix:"+first.path("sock"))
-	if status := Main(second.gate, Process{Args: second.args, Stdout: io.Discard, Stderr: second}); status != config.ExitConfig {
+	if status := Main(second.gate, Process{Args: second.args, Stdout: io.Discard, Stderr: second}); status != daemon.ExitTransient {
 		t.Errorf("exit status %d", status)
 	}
 	if log := second.logged(); !strings.Contains(log, "--listen") || strings.Count(log, "\n") != 1 {

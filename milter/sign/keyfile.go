@@ -16,6 +16,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/postern-mail/postern/internal/private"
 )
 
 // Bounds of a key.
@@ -72,7 +74,7 @@ func readKeyFile(path string, group int) (crypto.Signer, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: not a regular file", path)
 	}
-	if err := checkPrivate(path, info, group); err != nil {
+	if err := private.Check(path, info, group, "the private key"); err != nil {
 		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
@@ -98,24 +100,6 @@ func openError(path string, err error) error {
 	default:
 		return err
 	}
-}
-
-// checkPrivate refuses a key that somebody else can read or replace. As with
-// OpenDKIM, the group may read it if it is the daemon's own.
-func checkPrivate(path string, info fs.FileInfo, group int) error {
-	mode := info.Mode().Perm()
-	allowed := fs.FileMode(0o700)
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok && group >= 0 && int(sys.Gid) == group {
-		allowed |= 0o040
-	}
-	if mode&^allowed == 0 {
-		return nil
-	}
-	who := "the group"
-	if mode&0o007 != 0 {
-		who = "everybody"
-	}
-	return fmt.Errorf("%s: mode %04o lets %s at the private key; chmod 0600 %s", path, mode, who, path)
 }
 
 // checkFolder refuses a folder in which others can replace keys.

@@ -20,12 +20,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/postern-mail/postern/internal/postmap/mapfile"
+	"github.com/postern-mail/postern/internal/private"
 )
 
 // MaxValue is the longest value of one parameter, in octets.
@@ -34,6 +36,7 @@ const MaxValue = 64 << 10
 // Conf is a table file. Parameters are marked as known when they are asked for.
 type Conf struct {
 	Path   string
+	info   fs.FileInfo // of the file, nil when it was not opened here
 	params map[string]*param
 	warn   func(string)
 	errs   []error
@@ -61,7 +64,11 @@ func Open(path string, warn func(string)) (*Conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(path, lines, warn)
+	c, err := parse(path, lines, warn)
+	if err == nil {
+		c.info = file.Info
+	}
+	return c, err
 }
 
 // Parse reads a table file from in; path is for messages only.
@@ -126,6 +133,19 @@ func (c *Conf) String(name, missing string) string {
 		return value
 	}
 	return missing
+}
+
+// Secret gives a password, or "" if the file does not have it. A file that
+// everybody can read or replace is no place for one; the error is kept for
+// Finish.
+func (c *Conf) Secret(name string) string {
+	value, ok := c.Lookup(name)
+	if ok && value != "" && c.info != nil {
+		if err := private.CheckShared(c.Path, c.info, "the password"); err != nil {
+			c.errs = append(c.errs, err)
+		}
+	}
+	return value
 }
 
 // Int gives a number from low to high, or missing. A bad one is kept for Finish.

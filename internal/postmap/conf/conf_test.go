@@ -217,3 +217,34 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A password in a file that everybody can read is refused; without a password
+// the file may be open.
+func TestSecretInOpenFile(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		mode os.FileMode
+		want string
+	}{
+		{"password = secret\n", 0o644, "chmod o-rwx"},
+		{"password = secret\n", 0o640, ""},
+		{"password =\n", 0o644, ""},
+		{"user = postfix\n", 0o644, ""},
+	} {
+		path := filepath.Join(t.TempDir(), "table.cf")
+		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Open(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Secret("password")
+		if err := c.Finish(); (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%q with mode %o: %v", tt.text, tt.mode, err)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func readDirectory(c *conf.Conf) *directory {
 }
 
 func readBinding(c *conf.Conf) binding {
-	b := binding{dn: c.String("bind_dn", ""), password: c.String("bind_pw", "")}
+	b := binding{dn: c.String("bind_dn", ""), password: c.Secret("bind_pw")}
 	switch kind := strings.ToLower(c.String("bind", "yes")); kind {
 	case "no", "none":
 		b.kind = "no"

@@ -71,7 +71,7 @@ func readServers(c *conf.Conf) (*servers, error) {
 	}
 	s := &servers{conf: c, files: opts.files, config: mysql.NewConfig()}
 	s.config.User = opts.or(c.String("user", ""), "user")
-	s.config.Passwd = opts.or(c.String("password", ""), "password")
+	s.config.Passwd = opts.or(c.Secret("password"), "password")
 	s.config.DBName = opts.or(c.String("dbname", ""), "database")
 	s.config.Logger = &mysql.NopLogger{}
 	if err := s.config.Apply(mysql.Charset(c.String("charset", "utf8mb4"), "")); err != nil {

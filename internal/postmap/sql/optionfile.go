@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/postmap/mapfile"
+	"github.com/postern-mail/postern/internal/private"
 )
 
 // Bounds of option files.
@@ -28,6 +29,7 @@ type options struct {
 	values map[string]string
 	groups []string
 	files  []string // that were read
+	secret bool     // the file that is being read holds a password
 }
 
 // readOptions reads the groups of an option file, or of the usual ones if there
@@ -69,7 +71,10 @@ func (o *options) read(path string) error {
 		return err
 	}
 	defer raw.Close()
-	return o.parse(path, raw)
+	if o.secret, err = false, o.parse(path, raw); err != nil || !o.secret {
+		return err
+	}
+	return private.CheckShared(path, file.Info, "the password")
 }
 
 func (o *options) parse(path string, in io.Reader) error {
@@ -90,7 +95,9 @@ func (o *options) parse(path string, in io.Reader) error {
 			}
 		case wanted:
 			name, value, _ := strings.Cut(line, "=")
-			o.values[strings.ReplaceAll(strings.Trim(name, mapfile.Space), "_", "-")] = unquote(strings.Trim(value, mapfile.Space))
+			name = strings.ReplaceAll(strings.Trim(name, mapfile.Space), "_", "-")
+			o.values[name] = unquote(strings.Trim(value, mapfile.Space))
+			o.secret = o.secret || name == "password"
 		}
 	}
 	if err := s.Err(); err != nil {

@@ -47,7 +47,7 @@ func (c pgsqlConn) Close() {
 
 // pgsqlHosts makes the servers ready to be dialled.
 func pgsqlHosts(c *conf.Conf, text string) ([]remote.Host[session], error) {
-	login := login{user: c.String("user", ""), password: c.String("password", ""), dbname: c.String("dbname", ""), encoding: c.String("encoding", "UTF8")}
+	login := login{user: c.String("user", ""), password: c.Secret("password"), dbname: c.String("dbname", ""), encoding: c.String("encoding", "UTF8")}
 	var hosts []remote.Host[session]
 	for _, name := range c.List("hosts", "localhost") {
 		config, shown, err := login.config(name)

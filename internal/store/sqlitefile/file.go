@@ -16,6 +16,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/postern-mail/postern/internal/transient"
 )
 
 // Schema is what a file of ours looks like.
@@ -97,12 +99,13 @@ func own(lock *os.File, path string) error {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return errors.New("another process uses it, or another store of this one; several hosts or daemons share a store through Redis")
+			// At a restart it may be the predecessor, which is about to end.
+			return transient.Mark(errors.New("another process uses it, or another store of this one; several hosts or daemons share a store through Redis"))
 		}
 		return err
 	}
 	if now, err := os.Stat(path); err != nil || !os.SameFile(info, now) {
-		return errors.New("it was replaced while it was opened")
+		return transient.Mark(errors.New("it was replaced while it was opened"))
 	}
 	return nil
 }
@@ -267,7 +270,9 @@ func (f *File) explain(err error) error {
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		fix = ": the daemon's user must be able to write this file and its directory"
 	case sqlite3.SQLITE_FULL:
-		fix = ": the disk is full"
+		err, fix = transient.Mark(err), ": the disk is full"
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR:
+		err = transient.Mark(err)
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		err = fmt.Errorf("%w: %w", errCorrupt, err)
 	}

@@ -1,0 +1,68 @@
+// Package transient separates two reasons why a daemon cannot start: a mistake
+// that a person must correct (exit status 78), and a condition that can pass
+// without anyone changing a setting (exit status 75, the unit tries again).
+//
+// Conditions that pass: a disk that is full, a port or a file that the
+// predecessor still holds, an address or a folder that is not there yet, a
+// resolv.conf that is not written yet, a machine out of descriptors or memory.
+// When in doubt an error counts as a mistake.
+package transient
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Mark returns err as one that can pass by itself; its text stays the same.
+func Mark(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &marked{err}
+}
+
+type marked struct{ error }
+
+func (m *marked) Unwrap() error { return m.error }
+
+// passing are the errors of the operating system that can pass.
+func passing() []error {
+	return []error{
+		syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, // the predecessor; an interface that is not up
+		syscall.ENOSPC, syscall.EDQUOT,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EAGAIN,
+		syscall.EIO, syscall.ESTALE, syscall.ENOTCONN, syscall.ETIMEDOUT, // a disk or mount in trouble
+	}
+}
+
+// Is reports whether err, or an error that it wraps, can pass by itself.
+func Is(err error) bool {
+	if m := (*marked)(nil); errors.As(err, &m) {
+		return true
+	}
+	for _, p := range passing() {
+		if errors.Is(err, p) {
+			return true
+		}
+	}
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
+		return true
+	}
+	return folderMissing(err)
+}
+
+// folderMissing reports whether err is about a file whose folder does not exist:
+// it may be mounted, or made by another unit, a little later. A file that is
+// missing in a folder that exists is a mistake.
+func folderMissing(err error) bool {
+	p := (*fs.PathError)(nil)
+	if !errors.As(err, &p) || !errors.Is(p.Err, fs.ErrNotExist) || !filepath.IsAbs(p.Path) {
+		return false
+	}
+	_, err = os.Stat(filepath.Dir(p.Path))
+	return errors.Is(err, fs.ErrNotExist)
+}
