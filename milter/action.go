@@ -150,14 +150,17 @@ type editor interface {
 
 // edit sends the modifications of a decision whose message is delivered. The
 // first error means that the connection is lost. Modifications that cannot be
-// spelled are left out and come back as problem.
-func edit(e editor, d *Decision) (problem, err error) {
+// spelled, or that the MTA does not allow, are left out and come back as problem.
+func edit(e editor, l limits, d *Decision) (problem, err error) {
 	var problems []error
+	if bad := l.cut(d); bad != nil {
+		problems = append(problems, bad)
+	}
 	for _, c := range d.Change {
 		value, bad := fieldValue(c.Value)
 		if bad = errors.Join(bad, checkPosition(c.Position)); bad != nil {
 			problems = append(problems, bad)
-		} else if err := e.ChangeHeader(c.Index, c.Name, value); err != nil {
+		} else if err := e.ChangeHeader(c.Index, c.Name, l.sent(value)); err != nil {
 			return nil, err
 		}
 	}
@@ -173,7 +176,7 @@ func edit(e editor, d *Decision) (problem, err error) {
 		value, bad := fieldValue(i.Value)
 		if bad = errors.Join(bad, checkInsertion(i)); bad != nil {
 			problems = append(problems, bad)
-		} else if err := e.InsertHeader(i.Index, i.Name, value); err != nil {
+		} else if err := e.InsertHeader(i.Index, i.Name, l.sent(value)); err != nil {
 			return nil, err
 		}
 	}

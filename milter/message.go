@@ -56,6 +56,10 @@ type Message struct {
 
 	Header   []Field
 	Received time.Time // when MAIL came
+
+	// Internal is mail of cleanup(8) with the null reverse path: bounces,
+	// vacation notices and the like. Nobody is there to be told of a refusal.
+	Internal bool
 }
 
 // Authenticated tells whether the client logged in.
@@ -132,21 +136,34 @@ type message struct {
 	settings *Settings
 	release  func() // of the settings
 	work     Work   // nil once the message is settled
-	bodyErr  error
-	ctx      context.Context // ends with the message; the library's callbacks have none
-	cancel   context.CancelFunc
+
+	headerEnded bool
+	bodyErr     error
+	ctx         context.Context // ends with the message; the library's callbacks have none
+	cancel      context.CancelFunc
 }
 
 // newMessage reads MAIL.
 func newMessage(ctx context.Context, args []string, s Session, macros *wire.Macros, now time.Time) *message {
 	m := &message{session: s}
 	m.Sender = parseAddress(args[0])
+	m.Internal = args[0] == ""
 	m.Params = args[1:]
 	m.Login = macros.At(wire.Mail, "{auth_authen}")
 	m.AuthType = macros.At(wire.Mail, "{auth_type}")
 	m.Received = now
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	return m
+}
+
+// spare turns the refusal of a message that must not be refused into its
+// acceptance, and reports whether the message is one of those. Postfix takes a
+// refused bounce for an error of its configuration, and keeps or loses it.
+func (m *message) spare(a *Answer) bool {
+	if m.Internal && a.Verdict > Accept {
+		a.Verdict, a.Reply = Accept, Reply{}
+	}
+	return m.Internal
 }
 
 func (m *message) addRecipient(to mailaddr.Address) {

@@ -101,6 +101,9 @@ func (s *Settings) commandTimeout() time.Duration {
 type Options struct {
 	Log     *zap.Logger // records and panics; nil drops them
 	Counter Counter     // may be nil
+	// Limited, when set, is called for each SMTP session of an MTA that offers less
+	// of the protocol than we ask for, with the version that it speaks.
+	Limited func(version uint32)
 	// DrainTimeout is how long sessions go on when draining has begun. After it,
 	// they end as soon as no message is under way.
 	DrainTimeout time.Duration // 0 is the default
@@ -114,6 +117,7 @@ type Server struct {
 	opts     Options
 	settings Source
 	report   reporter
+	limits   limitReport
 	buffers  wire.Buffers
 	macros   map[library.Stage][]string
 }
@@ -126,7 +130,9 @@ func New(o Options, s Source) *Server {
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
-	return &Server{opts: o, settings: s, report: reporter{o.Log, o.Counter}, macros: macroList()}
+	server := &Server{opts: o, settings: s, report: reporter{o.Log, o.Counter}, macros: macroList()}
+	server.limits.log, server.limits.count = o.Log, o.Limited
+	return server
 }
 
 // What the milter may do, and what it leaves out of the protocol. No reply is sent

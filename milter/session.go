@@ -26,6 +26,7 @@ type session struct {
 	cancel context.CancelFunc
 
 	peer    Session
+	met     bool // peer is known
 	msg     *message
 	settled *reply // the final reply to the current message
 	done    chan struct{}
@@ -37,7 +38,6 @@ func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen)
 	s := &session{server: server, kind: kind, done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.guard = wire.New(conn, wire.Config{
-		Need:    wire.Offer{Actions: uint32(actions), Protocol: uint32(protocol)},
 		Idle:    server.opts.IdleTimeout,
 		Frame:   server.opts.FrameTimeout,
 		Write:   server.opts.WriteTimeout,
@@ -61,13 +61,31 @@ func (s *session) end() {
 	})
 }
 
-// Connect keeps what holds for the whole session. No reply was negotiated.
+// Connect keeps what holds for the whole session.
 func (s *session) Connect(string, string, uint16, net.IP, *library.Modifier) (library.Response, error) {
 	growStack(0)
 	return s.guarded(func() library.Response {
-		s.peer = newPeer(s.guard.Payload(), s.guard.Macros())
-		return nil
+		s.meet(s.guard.Payload())
+		return s.mute(library.OptNoConnReply)
 	})
+}
+
+// meet begins an SMTP session; payload is that of CONNECT, empty when it did not
+// come.
+func (s *session) meet(payload []byte) {
+	peer := newPeer(payload, s.guard.Macros())
+	peer.Helo, peer.TLSVersion = s.peer.Helo, s.peer.TLSVersion // HELO may have come alone
+	s.peer, s.met = peer, true
+	s.server.limits.check(s.guard)
+}
+
+// mute returns no reply if the MTA agreed to wait for none, else the one that
+// says nothing. MTAs of an old protocol version wait for each.
+func (s *session) mute(option library.OptProtocol) library.Response {
+	if s.guard.Agreed().Protocol&uint32(option) != 0 {
+		return nil
+	}
+	return reply{code: library.ActContinue}
 }
 
 // growStack has the stack of a session's goroutine grow at once to what judging a
@@ -83,7 +101,7 @@ func growStack(i byte) byte {
 // newPeer reads CONNECT. The address that the MTA names in a macro is preferred:
 // some MTAs give CONNECT another form of it, or none.
 func newPeer(payload []byte, macros *wire.Macros) Session {
-	peer, _ := wire.ParseConnect(payload) // the guard let it pass
+	peer, _ := wire.ParseConnect(payload) // the guard let it pass, or it did not come
 	s := Session{
 		MTA:     macros.Get("j"),
 		Daemon:  macros.Get("{daemon_name}"),
@@ -98,13 +116,12 @@ func newPeer(payload []byte, macros *wire.Macros) Session {
 	return s
 }
 
-// Helo keeps the latest name: it comes again after STARTTLS. No reply was
-// negotiated.
+// Helo keeps the latest name: it comes again after STARTTLS.
 func (s *session) Helo(string, *library.Modifier) (library.Response, error) {
 	return s.guarded(func() library.Response {
 		s.peer.Helo = wire.HeloName(s.guard.Payload())
 		s.peer.TLSVersion = s.guard.Macros().At(wire.Helo, "{tls_version}")
-		return nil
+		return s.mute(library.OptNoHeloReply)
 	})
 }
 
@@ -112,6 +129,10 @@ func (s *session) Helo(string, *library.Modifier) (library.Response, error) {
 func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) {
 	return s.guarded(func() library.Response {
 		s.drop()
+		if !s.met {
+			growStack(0)
+			s.meet(nil)
+		}
 		m := newMessage(s.ctx, wire.Args(s.guard.Payload()), s.peer, s.guard.Macros(), time.Now())
 		m.settings, m.release = s.server.settings.Pin()
 		s.msg = m
@@ -152,6 +173,7 @@ func (s *session) judge(a Answer, err error) Answer {
 
 // answer gives the reply to a stage before the end of the message.
 func (s *session) answer(a Answer, since time.Time) library.Response {
+	s.msg.spare(&a)
 	r := replyTo(a)
 	if a.Verdict != Continue {
 		s.server.report.message(s.msg, &a, r.String(), since)
@@ -219,6 +241,7 @@ func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
 
 // answerRecipient refuses one recipient, or lets the message go on.
 func (s *session) answerRecipient(a Answer, to string, since time.Time) library.Response {
+	s.msg.spare(&a)
 	if a.Verdict == Accept {
 		a.Verdict = Continue
 	}
@@ -240,27 +263,43 @@ func (s *session) again() library.Response {
 	return *s.settled
 }
 
-// Header keeps one field. No reply was negotiated.
+// Header keeps one field.
 func (s *session) Header(name, value string, _ *library.Modifier) (library.Response, error) {
 	if s.msg != nil {
-		s.msg.Header = append(s.msg.Header, Field{name, crlf(value)})
+		s.msg.Header = append(s.msg.Header, Field{name, s.limits().received(crlf(value))})
 	}
-	return nil, nil
+	return s.mute(library.OptNoHeaderReply), nil
 }
+
+// limits returns what the MTA of this connection allows.
+func (s *session) limits() limits { return limits(s.guard.Agreed()) }
 
 // Headers ends the header. h is the library's own map of it, which it empties at
 // an ABORT only; the fields of message after message would gather there.
 func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.Response, error) {
 	defer clear(h)
-	return s.during(func(m *message, since time.Time) library.Response {
-		if s.guard.HeaderOverflow() {
-			return s.answer(headerTooLarge(), since)
-		}
-		ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
-		defer cancel()
-		a, err := m.work.Headers(ctx)
-		return s.answer(s.judge(a, err), since)
-	})
+	return s.during(s.endHeader)
+}
+
+func (s *session) endHeader(m *message, since time.Time) library.Response {
+	m.headerEnded = true
+	if s.guard.HeaderOverflow() {
+		return s.answer(headerTooLarge(), since)
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
+	defer cancel()
+	a, err := m.work.Headers(ctx)
+	return s.answer(s.judge(a, err), since)
+}
+
+// missingEnd ends the header of a message of which the body has begun, or the end
+// come, if the MTA did not. An answer that settles the message is then due at the
+// end of it, see again.
+func (s *session) missingEnd(e *library.Modifier) {
+	if m := s.msg; m != nil && !m.headerEnded {
+		defer clear(e.Headers)
+		s.endHeader(m, time.Now())
+	}
 }
 
 // headerTooLarge refuses what cannot be judged: a message that passed unseen
@@ -274,18 +313,25 @@ func headerTooLarge() Answer {
 	}
 }
 
-// BodyChunk passes a chunk on. No reply was negotiated.
-func (s *session) BodyChunk(chunk []byte, _ *library.Modifier) (library.Response, error) {
+// BodyChunk passes a chunk on.
+func (s *session) BodyChunk(chunk []byte, e *library.Modifier) (library.Response, error) {
 	return s.guarded(func() library.Response {
+		s.missingEnd(e)
 		if s.msg != nil && s.msg.bodyErr == nil {
 			s.msg.bodyErr = s.msg.work.Body(chunk)
 		}
-		return nil
+		if s.msg == nil && s.guard.Agreed().Protocol&uint32(library.OptNoBodyReply) == 0 {
+			return s.again()
+		}
+		return s.mute(library.OptNoBodyReply)
 	})
 }
 
 // Body ends the message.
 func (s *session) Body(e *library.Modifier) (library.Response, error) {
+	if _, err := s.guarded(func() library.Response { s.missingEnd(e); return nil }); err != nil {
+		return nil, err
+	}
 	return s.during(func(_ *message, since time.Time) library.Response {
 		// Progress packets may only be sent while nothing else waits to be.
 		if err := s.guard.Flush(); err != nil {
@@ -318,13 +364,16 @@ func (s *session) finish() (Decision, error) {
 // deliver sends modifications and the final reply; the guard has them leave in
 // one piece.
 func (s *session) deliver(e editor, d *Decision, since time.Time) library.Response {
+	if s.msg.spare(&d.Answer) {
+		d.Quarantine = ""
+	}
 	if d.Verdict == Continue {
 		d.Verdict = Accept
 	}
 	r := replyTo(d.Answer)
 	action := r.String()
 	if d.Verdict == Accept {
-		problem, err := edit(e, d)
+		problem, err := edit(e, s.limits(), d)
 		if err != nil {
 			s.guard.Fail(err)
 			return nil
@@ -337,10 +386,14 @@ func (s *session) deliver(e editor, d *Decision, since time.Time) library.Respon
 	return r
 }
 
-// Abort forgets the message; CONNECT and HELO stay.
+// Abort forgets the message; CONNECT and HELO stay unless another SMTP session
+// follows on this connection.
 func (s *session) Abort(*library.Modifier) error {
 	_, err := s.guarded(func() library.Response {
 		s.drop()
+		if s.guard.NewPeer() {
+			s.peer, s.met = Session{}, false
+		}
 		return nil
 	})
 	return err

@@ -449,13 +449,13 @@ func TestProtocolViolationIsReported(t *testing.T) {
 		r.ClientAddress != "192.0.2.1" || r.Err == nil || r.Action != "none, connection closed" {
 		t.Errorf("record %+v", r)
 	}
-	// A negotiation that offers too little gets no answer.
+	// A protocol that is too old gets no answer.
 	c = wiretest.Dial(t, "unix", path)
-	c.Packet('O', "\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00")
+	c.Packet('O', "\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00")
 	if err := c.Closed(); err != nil {
 		t.Error(err)
 	}
-	if r := books.next(); r.Reason != record.BadRequest || !strings.Contains(r.Err.Error(), "does not offer") {
+	if r := books.next(); r.Reason != record.BadRequest || !strings.Contains(r.Err.Error(), "version 1") {
 		t.Errorf("record %+v", r)
 	}
 	// Octets after the start of a frame, then the end.

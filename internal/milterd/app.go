@@ -3,6 +3,9 @@ package milterd
 import (
 	"context"
 	"maps"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/daemon"
@@ -50,6 +53,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 	server := milter.New(milter.Options{
 		Log:          r.Log,
 		Counter:      counter{r.Metrics},
+		Limited:      limited(r.Metrics),
 		DrainTimeout: first.settings.milterDrain(),
 	}, c)
 	return service.Traffic{
@@ -76,4 +80,27 @@ type counter struct{ *metrics.Metrics }
 
 func (c counter) Count(r record.Record) {
 	c.Decided(metrics.Labels{Check: r.Check, Verdict: r.Verdict, Reason: r.Reason, Mode: r.Mode}, r.Duration)
+}
+
+// limited counts SMTP sessions of MTAs that speak an old milter protocol:
+//
+//	postern_milter_old_protocol_sessions_total{version}
+func limited(m *metrics.Metrics) func(version uint32) {
+	sessions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_milter_old_protocol_sessions_total",
+		Help: "SMTP sessions of MTAs that offer less of the milter protocol than version 6.",
+	}, []string{"version"})
+	m.Registerer().MustRegister(sessions)
+	for version := uint32(2); version <= 5; version++ {
+		sessions.WithLabelValues(versionLabel(version))
+	}
+	return func(version uint32) { sessions.WithLabelValues(versionLabel(version)).Inc() }
+}
+
+// versionLabel bounds the values of the label: the MTA chooses the number.
+func versionLabel(version uint32) string {
+	if version < 2 || version > 6 {
+		return "other"
+	}
+	return strconv.Itoa(int(version))
 }

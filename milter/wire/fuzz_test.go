@@ -69,7 +69,7 @@ func BenchmarkGuard(b *testing.B) {
 	message.WriteString(frame(EndHeader, "") + frame(Body, strings.Repeat("x", 10_000)) + frame(EndBody, ""))
 	one := frame(Mail, "<a@example.org>\x00") + frame(Rcpt, "<b@example.com>\x00") + message.String()
 	in := io.MultiReader(strings.NewReader(connected), &repeat{text: one})
-	g := New(&scripted{in: in}, Config{Need: needed})
+	g := New(&scripted{in: in}, Config{})
 	buf := make([]byte, 64<<10)
 	b.SetBytes(int64(len(one)))
 	b.ReportAllocs()

@@ -35,7 +35,6 @@ const (
 // Config is what a [Guard] needs besides its connection. Zero durations stand for
 // the defaults.
 type Config struct {
-	Need    Offer         // what the MTA must offer
 	Idle    time.Duration // silence between two frames
 	Frame   time.Duration // one frame, from its first octet on
 	Write   time.Duration // one write
@@ -63,6 +62,12 @@ type Guard struct {
 	macros   Macros
 	headers  int // of the current message
 	hdrBytes int
+
+	version  uint32 // of the protocol that the MTA offered
+	offered  Offer
+	agreed   Offer
+	answered bool // the negotiation has its answer
+	newPeer  bool // QUIT_NC: what CONNECT and HELO told is over
 
 	unsent []byte
 	err    error
@@ -93,6 +98,17 @@ func New(conn net.Conn, cfg Config) *Guard {
 	g.buf = g.pooled[:]
 	return g
 }
+
+// Version returns the protocol version that the MTA offered.
+func (g *Guard) Version() uint32 { return g.version }
+
+// Agreed returns what was negotiated: of what the library asks for, what the MTA
+// offers.
+func (g *Guard) Agreed() Offer { return g.agreed }
+
+// NewPeer reports whether the current ABORT ends a whole SMTP session, which
+// another one follows on the same connection.
+func (g *Guard) NewPeer() bool { return g.newPeer }
 
 // Payload gives the payload of the current command, macros and body chunks
 // excepted. It is overwritten by the next Read.
@@ -235,6 +251,7 @@ func (g *Guard) nextFrame() error {
 		return err
 	}
 	if c == Body {
+		g.payload, g.newPeer = nil, false
 		g.enter(c)
 		g.left = 4 + length
 		return nil
@@ -260,10 +277,19 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 		g.consume(4 + length)
 		return nil
 	case Negotiate:
-		if err := checkOffer(payload, g.cfg.Need); err != nil {
+		var err error
+		if g.version, g.offered, err = readOffer(payload); err != nil {
 			return err
 		}
+		g.answered = false
+	case Unknown:
+		g.consume(4 + length)
+		g.unsent = append(g.unsent, goOn...)
+		return nil
+	case QuitNC:
+		g.buf[g.r+4] = byte(Abort) // the library knows no other end of a message
 	}
+	g.newPeer = c == QuitNC
 	g.enter(c)
 	if c == Header && g.overflows(len(payload)) {
 		g.consume(4 + length)
@@ -286,7 +312,7 @@ func (g *Guard) enter(c Command) {
 		if was != atHeader {
 			g.headers, g.hdrBytes = 0, 0
 		}
-	case Abort:
+	case Abort, QuitNC:
 		g.inMail.Store(false)
 		g.headers, g.hdrBytes = 0, 0
 	}
@@ -406,10 +432,21 @@ func (g *Guard) Write(p []byte) (int, error) {
 		return 0, g.err
 	}
 	g.unsent = append(g.unsent, p...)
+	g.answerOffer()
 	if len(g.unsent) < maxUnsent {
 		return len(p), nil
 	}
 	return len(p), g.Flush()
+}
+
+// answerOffer cuts the answer to the negotiation down to the offer when the whole
+// of it is there. It is the first thing that is written.
+func (g *Guard) answerOffer() {
+	if g.answered || len(g.unsent) < 4 || len(g.unsent) < 4+int(binary.BigEndian.Uint32(g.unsent)) {
+		return
+	}
+	g.unsent, g.agreed = agree(g.unsent, g.offered)
+	g.answered = true
 }
 
 // Flush sends what is unsent.
@@ -437,8 +474,11 @@ func (g *Guard) writeConn(p []byte) error {
 	return err
 }
 
-// progress is the frame that asks the MTA for more time (SMFIR_PROGRESS).
-const progress = "\x00\x00\x00\x01p"
+// Frames that the guard sends by itself.
+const (
+	progress = "\x00\x00\x00\x01p" // asks the MTA for more time (SMFIR_PROGRESS)
+	goOn     = "\x00\x00\x00\x01c" // answers a command about which we have nothing to say
+)
 
 // Progress asks the MTA to keep waiting for the reply to the current command. A
 // second goroutine may call it while the one that serves the connection is busy

@@ -6,7 +6,7 @@ import (
 )
 
 // stages are the commands that macros may belong to, in the order of a session.
-const stages = "CHMRTLNBE"
+const stages = "CHMRTLNBEU"
 
 // Macros are the latest macros of each stage. The zero value has none. It is not
 // safe for concurrent use.
@@ -50,6 +50,9 @@ func (m *Macros) enter(c Command) {
 		return
 	case Abort:
 		m.clearMessage(false)
+		return
+	case QuitNC:
+		*m = Macros{}
 		return
 	}
 	if i := strings.IndexByte(stages, byte(c)); i >= 0 && !fresh {

@@ -87,8 +87,9 @@ func checkArgs(payload []byte) error {
 	return nil
 }
 
-// Args gives the strings of a MAIL or RCPT payload: the address as the client
-// wrote it, then the ESMTP parameters.
+// Args returns the strings of a MAIL or RCPT payload: the address as the client
+// wrote it, then the ESMTP parameters. The null reverse path is "<>" from smtpd(8)
+// and an empty string from cleanup(8).
 func Args(payload []byte) []string {
 	payload = bytes.TrimSuffix(payload, []byte{0})
 	return strings.Split(string(payload), "\x00")
@@ -104,31 +105,6 @@ func checkHeader(payload []byte) error {
 	value := payload[end+1:]
 	if len(value) == 0 || bytes.IndexByte(value, 0) != len(value)-1 {
 		return protocolError("header is not two strings")
-	}
-	return nil
-}
-
-// Offer is what an MTA lets a filter do (SMFIF_*) and what of the protocol it can
-// leave out or change (SMFIP_*).
-type Offer struct{ Actions, Protocol uint32 }
-
-// minVersion is the version that the library answers with.
-const minVersion = 2
-
-// checkOffer makes sure of what the library's answer takes for granted: it never
-// looks at the offer.
-func checkOffer(payload []byte, need Offer) error {
-	version := binary.BigEndian.Uint32(payload)
-	actions := binary.BigEndian.Uint32(payload[4:])
-	protocol := binary.BigEndian.Uint32(payload[8:])
-	switch {
-	case version < minVersion:
-		return protocolError("the MTA speaks protocol version %d, at least %d is needed", version, minVersion)
-	case actions&need.Actions != need.Actions:
-		return protocolError("the MTA does not offer the actions %#x", need.Actions&^actions)
-	case protocol&need.Protocol != need.Protocol:
-		return protocolError("the MTA does not offer the protocol options %#x (Postfix: milter_protocol = 6)",
-			need.Protocol&^protocol)
 	}
 	return nil
 }

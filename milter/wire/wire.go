@@ -45,6 +45,8 @@ const (
 	EndBody   Command = 'E'
 	Abort     Command = 'A'
 	Quit      Command = 'Q'
+	QuitNC    Command = 'K' // quit; a new SMTP session follows on this connection
+	Unknown   Command = 'U' // an SMTP command that the MTA does not know
 )
 
 // Bounds of payloads, in octets. A frame beyond them ends the connection.
@@ -105,27 +107,30 @@ const (
 	inMail     phases = 1 << atMail
 	inHeader   phases = 1 << atHeader
 	inBody     phases = 1 << atBody
-	inSession         = inIdle | inMail | inHeader | inBody
+	inMessage         = inMail | inHeader | inBody
+	inSession         = inIdle | inMessage
 	everywhere        = inStart | inReady | inSession
 )
 
-// ruleFor gives the rule of a command. MAIL may stand anywhere in a session: the
-// MTA need not abort a message of which we have heard the last. HELO may come
-// inside an envelope, because Postfix tells it before the ABORT that belongs to
-// it. EndBody could carry a last chunk of body by the protocol; the library would
-// lose it, and no MTA sends it to a filter that speaks version 2.
+// ruleFor returns the rule of a command. MAIL may come anywhere after the
+// negotiation: the MTA need not abort a message of which we have heard the last,
+// and some MTAs leave CONNECT and HELO out. HELO may come inside a message,
+// because Postfix sends it before the ABORT that belongs to it. The end of the
+// header may be missing before the body, and the body before its end. EndBody
+// could carry a last chunk of body by the protocol; the library would lose it,
+// and no MTA sends it to a filter that speaks version 2.
 func ruleFor(c Command) (rule, bool) {
 	switch c {
 	case Negotiate:
-		return rule{"option negotiation", 12, maxNegotiation, inStart, nil}, true
+		return rule{"option negotiation", 12, maxNegotiation, inStart | inReady, nil}, true
 	case Macro:
 		return rule{"macro", 1, MaxMacroFrame, inReady | inSession, checkMacros}, true
 	case Connect:
 		return rule{"CONNECT", 2, MaxCommandFrame, inReady, checkConnect}, true
 	case Helo:
-		return rule{"HELO", 1, MaxCommandFrame, inIdle | inMail, checkHelo}, true
+		return rule{"HELO", 1, MaxCommandFrame, inReady | inSession, checkHelo}, true
 	case Mail:
-		return rule{"MAIL", 2, MaxCommandFrame, inSession, checkArgs}, true
+		return rule{"MAIL", 1, MaxCommandFrame, inReady | inSession, checkArgs}, true
 	case Rcpt:
 		return rule{"RCPT", 2, MaxCommandFrame, inMail, checkArgs}, true
 	case Data:
@@ -135,13 +140,17 @@ func ruleFor(c Command) (rule, bool) {
 	case EndHeader:
 		return rule{"end of header", 0, 0, inMail | inHeader, nil}, true
 	case Body:
-		return rule{"body", 0, MaxBodyChunk, inBody, nil}, true
+		return rule{"body", 0, MaxBodyChunk, inMessage, nil}, true
 	case EndBody:
-		return rule{"end of body", 0, 0, inBody, nil}, true
+		return rule{"end of body", 0, 0, inMessage, nil}, true
 	case Abort:
 		return rule{"ABORT", 0, 0, inReady | inSession, nil}, true
 	case Quit:
 		return rule{"QUIT", 0, 0, everywhere, nil}, true
+	case QuitNC:
+		return rule{"QUIT_NC", 0, 0, inReady | inSession, nil}, true
+	case Unknown:
+		return rule{"unknown SMTP command", 0, MaxCommandFrame, inReady | inSession, nil}, true
 	}
 	return rule{}, false
 }
@@ -149,7 +158,7 @@ func ruleFor(c Command) (rule, bool) {
 // after gives the phase that a command leads to.
 func (at phase) after(c Command) phase {
 	switch c {
-	case Negotiate:
+	case Negotiate, QuitNC:
 		return atReady
 	case Connect, EndBody:
 		return atIdle
@@ -157,7 +166,7 @@ func (at phase) after(c Command) phase {
 		return atMail
 	case Header:
 		return atHeader
-	case EndHeader:
+	case EndHeader, Body:
 		return atBody
 	case Abort:
 		if at != atReady {

@@ -1,0 +1,91 @@
+package milter
+
+import (
+	"errors"
+	"strings"
+	"sync"
+
+	library "github.com/emersion/go-milter"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/milter/wire"
+)
+
+// limits is what the MTA of a connection lets us do. An old protocol version
+// (Postfix's milter_protocol) leaves out actions, the leading space of fields,
+// lists of macros, and commands without a reply.
+type limits wire.Offer
+
+func (l limits) may(a library.OptAction) bool { return l.Actions&uint32(a) == uint32(a) }
+
+// spaced reports whether field values come and go with the space behind the colon.
+func (l limits) spaced() bool { return l.Protocol&uint32(library.OptHeaderLeadingSpace) != 0 }
+
+// received returns a field value as the message has it. An MTA that does not keep
+// the leading space took one space off; that there was one is likely, and only
+// signatures with simple header canonicalization can tell.
+func (l limits) received(value string) string {
+	if l.spaced() || value == "" || value[0] == '\t' || value[0] == '\r' {
+		return value
+	}
+	return " " + value
+}
+
+// sent returns a field value as the MTA wants it: it adds the space itself if it
+// does not keep ours.
+func (l limits) sent(value string) string {
+	if l.spaced() {
+		return value
+	}
+	return strings.TrimPrefix(value, " ")
+}
+
+// Modifications that an MTA did not offer.
+var (
+	errNoAdding     = errors.New("the MTA does not let milters add header fields; set milter_protocol = 6")
+	errNoChanging   = errors.New("the MTA does not let milters change or delete header fields; set milter_protocol = 6")
+	errNoQuarantine = errors.New("the MTA does not let milters hold mail; set milter_protocol = 6")
+)
+
+// cut takes out of a decision what the MTA does not allow, and says so.
+func (l limits) cut(d *Decision) error {
+	var problems []error
+	if len(d.Insert) > 0 && !l.may(library.OptAddHeader) {
+		d.Insert = nil
+		problems = append(problems, errNoAdding)
+	}
+	if len(d.Change)+len(d.Delete) > 0 && !l.may(library.OptChangeHeader) {
+		d.Change, d.Delete = nil, nil
+		problems = append(problems, errNoChanging)
+	}
+	if d.Quarantine != "" && !l.may(library.OptQuarantine) {
+		d.Quarantine = ""
+		problems = append(problems, errNoQuarantine)
+	}
+	return errors.Join(problems...)
+}
+
+// limitReport tells the operator of MTAs that offer less than we ask for: once in
+// the log, and each SMTP session by its counter.
+type limitReport struct {
+	log   *zap.Logger
+	count func(version uint32) // may be nil
+	once  sync.Once
+}
+
+// check looks at the session that begins.
+func (r *limitReport) check(g *wire.Guard) {
+	agreed := g.Agreed()
+	if agreed.Actions == uint32(actions) && agreed.Protocol == uint32(protocol) {
+		return
+	}
+	if r.count != nil {
+		r.count(g.Version())
+	}
+	r.once.Do(func() {
+		r.log.Warn("the MTA speaks an old milter protocol: fields lose their leading space, and more round trips are needed; remove milter_protocol from Postfix's main.cf, or set it to 6",
+			zap.Uint32("version", g.Version()),
+			zap.Uint32("missing_actions", uint32(actions)&^agreed.Actions),
+			zap.Uint32("missing_options", uint32(protocol)&^agreed.Protocol))
+	})
+}
