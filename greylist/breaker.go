@@ -4,45 +4,127 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-mail/postern/internal/breaker"
 )
 
-// breakerPause is the time between two attempts at a store that is down.
-const breakerPause = time.Second
+const (
+	// breakerPause is the time between two attempts at a store that is down.
+	breakerPause = time.Second
+	// watchInterval is the time between two probes of a store that answers.
+	watchInterval = 5 * time.Second
+)
 
 // Breaker keeps a store that is down from costing every request its time-out:
 // after three failures in a row it answers ErrUnavailable at once and lets one
-// request a second try, until one succeeds.
+// request a second try, until one succeeds. A store that takes nothing new is not
+// down: it answers for who has passed before.
 type Breaker struct {
-	store   Store
-	breaker *breaker.Breaker
+	store    Store
+	breaker  *breaker.Breaker
+	onChange func(Health, error)
+
+	full atomic.Bool
+	down atomic.Bool
+
+	mu       sync.Mutex // held while onChange is called
+	reported Health
 }
 
+// Health is the state of a store.
+type Health uint8
+
+// The states.
+const (
+	Healthy Health = iota
+	Full           // takes nothing new
+	Down
+)
+
 // NewBreaker guards store. now is the clock of the pauses. onChange is called
-// once for each change of state, by the request that brought it about.
-func NewBreaker(store Store, now func() time.Time, onChange func(down bool, err error)) *Breaker {
-	return &Breaker{store, breaker.New(breaker.Config{
+// once for each change of state, by the request that brought it about; the error
+// is the reason of trouble.
+func NewBreaker(store Store, now func() time.Time, onChange func(Health, error)) *Breaker {
+	b := &Breaker{store: store, onChange: onChange}
+	b.breaker = breaker.New(breaker.Config{
 		First:    breakerPause,
 		Classify: classify,
-		Changed:  func(c breaker.Change) { onChange(!c.Up, c.Err) },
-		Now:      now,
-	})}
+		Changed: func(c breaker.Change) {
+			b.full.Store(false) // not known any more
+			b.down.Store(!c.Up)
+			b.report(c.Err)
+		},
+		Now: now,
+	})
+	return b
+}
+
+// Health is what the store can do now.
+func (b *Breaker) Health() Health {
+	switch {
+	case b.down.Load():
+		return Down
+	case b.full.Load():
+		return Full
+	}
+	return Healthy
+}
+
+func (b *Breaker) report(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h := b.Health(); h != b.reported {
+		b.reported = h
+		b.onChange(h, err)
+	}
 }
 
 // classify says what an outcome means for the store. One that is full has
 // answered.
 func classify(err error) breaker.Class {
-	if errors.Is(err, ErrFull) {
+	switch {
+	case errors.Is(err, ErrFull):
 		return breaker.Answered
+	case errors.Is(err, ErrDenied):
+		return breaker.Hopeless
 	}
 	return breaker.Classify(err)
 }
 
 // Seen implements Store.
 func (b *Breaker) Seen(ctx context.Context, key Key, now time.Time, limits Limits) (Record, error) {
-	return guard(b, func() (Record, error) { return b.store.Seen(ctx, key, now, limits) })
+	r, err := guard(b, func() (Record, error) { return b.store.Seen(ctx, key, now, limits) })
+	switch {
+	case errors.Is(err, ErrFull):
+		b.setFull(true, err)
+	case err == nil && b.full.Load() && r.writes(now, limits):
+		b.setFull(false, nil)
+	}
+	return r, err
+}
+
+// writes reports whether a sighting could be answered only because the store has
+// taken something new.
+func (r Record) writes(now time.Time, l Limits) bool {
+	why := Decide(r, now, l).Why
+	return why == New || why == Early || why == Waited
+}
+
+func (b *Breaker) setFull(full bool, err error) {
+	if b.full.Swap(full) != full {
+		b.report(err)
+	}
+}
+
+// Watch probes the store until ctx ends, if it can be, so that trouble is noticed
+// before mail comes.
+func (b *Breaker) Watch(ctx context.Context) {
+	if s, ok := b.store.(interface{ Probe(context.Context) error }); ok {
+		b.breaker.Watch(ctx, watchInterval, s.Probe)
+	}
 }
 
 // Credit implements Store.

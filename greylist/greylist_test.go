@@ -3,7 +3,9 @@ package greylist_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -145,9 +147,10 @@ func TestFlood(t *testing.T) {
 
 // fake is a store that fails as told.
 type fake struct {
-	err   error
-	asked int
-	block chan struct{} // nil: answers at once
+	record greylist.Record
+	err    error
+	asked  int
+	block  chan struct{} // nil: answers at once
 }
 
 func (f *fake) Seen(context.Context, greylist.Key, time.Time, greylist.Limits) (greylist.Record, error) {
@@ -155,22 +158,22 @@ func (f *fake) Seen(context.Context, greylist.Key, time.Time, greylist.Limits) (
 	if f.block != nil {
 		<-f.block
 	}
-	return greylist.Record{}, f.err
+	return f.record, f.err
 }
 
 func (f *fake) Credit(context.Context, string, time.Time) error { f.asked++; return f.err }
 
 func (f *fake) Peek(context.Context, greylist.Key) (greylist.Record, error) {
 	f.asked++
-	return greylist.Record{}, f.err
+	return f.record, f.err
 }
 
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("connection refused")
 		store := &fake{}
-		var changes []bool
-		b := greylist.NewBreaker(store, time.Now, func(down bool, _ error) { changes = append(changes, down) })
+		var changes []greylist.Health
+		b := greylist.NewBreaker(store, time.Now, func(h greylist.Health, _ error) { changes = append(changes, h) })
 		see := func() error {
 			_, err := b.Seen(t.Context(), greylist.Key{}, time.Now(), greylist.Limits{})
 			return err
@@ -206,17 +209,57 @@ func TestBreaker(t *testing.T) {
 		if err := see(); err != nil || b.Down() != nil {
 			t.Errorf("back again: %v, %v", err, b.Down())
 		}
-		if len(changes) != 2 || !changes[0] || changes[1] {
-			t.Errorf("changes: %v", changes)
+		if want := []greylist.Health{greylist.Full, greylist.Down, greylist.Healthy}; !slices.Equal(changes, want) {
+			t.Errorf("changes: %v, want %v", changes, want)
 		}
 	})
+}
+
+// TestBreakerFull has a store that takes nothing new: who has passed is let in, and
+// it counts as full until it has taken something new again.
+func TestBreakerFull(t *testing.T) {
+	store := &fake{err: greylist.ErrFull}
+	var changes []greylist.Health
+	b := greylist.NewBreaker(store, time.Now, func(h greylist.Health, _ error) { changes = append(changes, h) })
+	limits := greylist.Limits{Delay: time.Minute, RetryWindow: time.Hour, PassTTL: time.Hour}
+	see := func() error {
+		_, err := b.Seen(t.Context(), greylist.Key{}, epoch, limits)
+		return err
+	}
+	for range 10 { // far more than open it
+		if err := see(); !errors.Is(err, greylist.ErrFull) || errors.Is(err, greylist.ErrUnavailable) {
+			t.Fatalf("a stranger: %v", err)
+		}
+	}
+	store.err = nil
+	store.record = greylist.Record{ByNetwork: greylist.Triplet{First: ago(time.Minute), Last: ago(time.Second), Passed: ago(time.Second)}}
+	if err := see(); err != nil || b.Health() != greylist.Full {
+		t.Errorf("one that has passed: %v, health %v", err, b.Health())
+	}
+	store.record = greylist.Record{}
+	if err := see(); err != nil || b.Health() != greylist.Healthy {
+		t.Errorf("a stranger again: %v, health %v", err, b.Health())
+	}
+	if want := []greylist.Health{greylist.Full, greylist.Healthy}; !slices.Equal(changes, want) {
+		t.Errorf("changes: %v, want %v", changes, want)
+	}
+}
+
+// A store that denies access is down at once.
+func TestBreakerDenied(t *testing.T) {
+	store := &fake{err: fmt.Errorf("%w: WRONGPASS", greylist.ErrDenied)}
+	b := greylist.NewBreaker(store, time.Now, func(greylist.Health, error) {})
+	_, _ = b.Seen(t.Context(), greylist.Key{}, epoch, greylist.Limits{})
+	if err := b.Down(); !errors.Is(err, greylist.ErrDenied) || b.Health() != greylist.Down {
+		t.Errorf("down: %v, health %v", err, b.Health())
+	}
 }
 
 // TestBreakerOneTry has a try that hangs: no other joins it.
 func TestBreakerOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &fake{err: errors.New("down")}
-		b := greylist.NewBreaker(store, time.Now, func(bool, error) {})
+		b := greylist.NewBreaker(store, time.Now, func(greylist.Health, error) {})
 		see := func() error {
 			_, err := b.Seen(t.Context(), greylist.Key{}, time.Now(), greylist.Limits{})
 			return err

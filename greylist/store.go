@@ -140,8 +140,13 @@ func (t Triplet) Expired(now Stamp, l Limits) bool { return !t.live(now, l) }
 // Expired tells whether nobody needs the credit any more.
 func (c Client) Expired(now Stamp, l Limits) bool { return !c.live(now, l) }
 
-// ErrFull is the error of a store that cannot take more.
-var ErrFull = errors.New("greylist store is full")
+// ErrFull is the error of a store that takes nothing new. It still answers for
+// what has passed before.
+var ErrFull = errors.New("greylist store takes nothing new")
+
+// ErrDenied marks the error of a store that will not answer until a person has
+// set something right, such as its password.
+var ErrDenied = errors.New("greylist store denies access")
 
 // ErrUnavailable is the error of a store that is known to be down, given
 // without asking it.

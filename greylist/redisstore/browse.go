@@ -2,12 +2,12 @@ package redisstore
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
 // batch is how many entries go into one round trip.
@@ -16,15 +16,13 @@ const batch = 500
 // read fetches entries in one round trip; those that do not exist are left
 // out.
 func (s *Store) read(ctx context.Context, ids []greylist.ID) (map[greylist.ID]greylist.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	keys := make([]string, len(ids))
-	for i, id := range ids {
-		keys[i] = s.key(id)
-	}
-	values, err := s.client.MGet(ctx, keys...).Result()
+	var values []any
+	err := s.client.Do(ctx, func(ctx context.Context) (err error) {
+		values, err = s.client.Redis.MGet(ctx, s.keys(ids)...).Result()
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("redis: %w", err)
+		return nil, err
 	}
 	if len(values) != len(ids) {
 		return nil, errAnswer
@@ -53,34 +51,21 @@ func (s *Store) read(ctx context.Context, ids []greylist.ID) (map[greylist.ID]gr
 // Walk implements greylist.Browser. An entry may come twice while the server
 // resizes its table.
 func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) error {
-	node, err := s.node(ctx)
+	node, err := s.client.Node(ctx)
 	if err != nil {
-		return err
+		return redisclient.Error(err)
 	}
 	for _, kind := range []string{"t:", "c:"} {
-		if err := s.walk(ctx, node, s.tag+kind, yield); err != nil {
+		if err := s.walk(ctx, node, s.client.Tag+kind, yield); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// node is the server that holds the keys.
-func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
-	cluster, ok := s.client.(*redis.ClusterClient)
-	if !ok {
-		return s.client, nil
-	}
-	node, err := cluster.MasterForKey(ctx, s.tag)
-	if err != nil {
-		return nil, fmt.Errorf("redis: %w", err)
-	}
-	return node, nil
-}
-
 func (s *Store) walk(ctx context.Context, node redis.Cmdable, prefix string, yield func(greylist.Entry) error) error {
 	for cursor := uint64(0); ; {
-		keys, next, err := scan(ctx, node, cursor, prefix+"*")
+		keys, next, err := s.scan(ctx, node, cursor, prefix+"*")
 		if err != nil {
 			return err
 		}
@@ -97,14 +82,12 @@ func (s *Store) walk(ctx context.Context, node redis.Cmdable, prefix string, yie
 	}
 }
 
-func scan(ctx context.Context, node redis.Cmdable, cursor uint64, pattern string) ([]string, uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	keys, next, err := node.Scan(ctx, cursor, pattern, batch).Result()
-	if err != nil {
-		return nil, 0, fmt.Errorf("redis: %w", err)
-	}
-	return keys, next, nil
+func (s *Store) scan(ctx context.Context, node redis.Cmdable, cursor uint64, pattern string) (keys []string, next uint64, err error) {
+	err = s.client.Do(ctx, func(ctx context.Context) (err error) {
+		keys, next, err = node.Scan(ctx, cursor, pattern, batch).Result()
+		return err
+	})
+	return keys, next, err
 }
 
 func (s *Store) yield(ctx context.Context, ids []greylist.ID, yield func(greylist.Entry) error) error {
@@ -130,23 +113,20 @@ func (s *Store) yield(ctx context.Context, ids []greylist.ID, yield func(greylis
 // Put implements greylist.Browser.
 func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
 	return inBatches(entries, func(some []greylist.Entry) error {
-		ctx, cancel := context.WithTimeout(ctx, opTimeout)
-		defer cancel()
-		err := s.putBatch(ctx, some)
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			if err = s.put.Load(ctx, s.client).Err(); err == nil {
-				err = s.putBatch(ctx, some)
+		return s.client.Do(ctx, func(ctx context.Context) error {
+			err := s.putBatch(ctx, some)
+			if redis.HasErrorPrefix(err, "NOSCRIPT") {
+				if err = s.put.Load(ctx, s.client.Redis).Err(); err == nil {
+					err = s.putBatch(ctx, some)
+				}
 			}
-		}
-		if err != nil {
-			return fmt.Errorf("redis: %w", err)
-		}
-		return nil
+			return err
+		})
 	})
 }
 
 func (s *Store) putBatch(ctx context.Context, entries []greylist.Entry) error {
-	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := s.client.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, e := range entries {
 			if e.ID.IsClient() {
 				s.put.EvalSha(ctx, p, []string{s.key(e.ID)}, "c", e.Client.Passes, int64(e.Client.Last), e.Client.Manual, s.keep(true, false))
@@ -164,20 +144,21 @@ func (s *Store) putBatch(ctx context.Context, entries []greylist.Entry) error {
 func (s *Store) Delete(ctx context.Context, ids []greylist.ID) (int, error) {
 	n := 0
 	err := inBatches(ids, func(some []greylist.ID) error {
-		ctx, cancel := context.WithTimeout(ctx, opTimeout)
-		defer cancel()
-		keys := make([]string, len(some))
-		for i, id := range some {
-			keys[i] = s.key(id)
-		}
-		deleted, err := s.client.Del(ctx, keys...).Result()
-		n += int(deleted)
-		if err != nil {
-			return fmt.Errorf("redis: %w", err)
-		}
-		return nil
+		return s.client.Do(ctx, func(ctx context.Context) error {
+			deleted, err := s.client.Redis.Del(ctx, s.keys(some)...).Result()
+			n += int(deleted)
+			return err
+		})
 	})
 	return n, err
+}
+
+func (s *Store) keys(ids []greylist.ID) []string {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = s.key(id)
+	}
+	return keys
 }
 
 func inBatches[T any](all []T, f func([]T) error) error {

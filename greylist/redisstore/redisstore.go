@@ -1,12 +1,9 @@
 // Package redisstore keeps a greylist in Redis or Valkey, where all hosts that
-// receive mail share it: a single server, a master that Sentinel watches, or a
-// Cluster.
+// receive mail share it.
 //
-// One sighting is one script (seen.go, seen.lua), so that it is atomic.
-// Sightings that come at the same time share a round trip (together.go). All
-// keys carry one hash tag: in a Cluster they live on one node and its replicas,
-// since a sighting touches keys of a network, of a domain and of both. A single
-// node takes tens of thousands of sightings a second.
+// One sighting is one script (seen.go, seen.lua); internal/store/redisclient
+// brings it to the server. A sighting touches keys of a network, of a domain and
+// of both. A single node takes tens of thousands of sightings a second.
 //
 // Keys, each with three numbers as its value: {postern}:t:<client sender
 // recipient> first, last, passed; {postern}:c:<client> passes, last, manual;
@@ -14,9 +11,8 @@
 //
 // Invariants:
 //
-//   - Every operation ends within opTimeout, whatever the servers do.
-//   - Times come from the caller. The server's expiry only frees memory, half
-//     as long again after Limits would have forgotten an entry.
+//   - The server's expiry only frees memory, half as long again after Limits
+//     would have forgotten an entry.
 //   - What a failing master has acknowledged but not handed on is lost: a
 //     triplet waits once more, or a credit is missing. Nothing else goes wrong.
 package redisstore
@@ -28,31 +24,17 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
-const (
-	// opTimeout bounds one operation, retries included.
-	opTimeout   = 1500 * time.Millisecond
-	dialTimeout = 500 * time.Millisecond
-	ioTimeout   = 500 * time.Millisecond
-	maxRetries  = 1
-	poolSize    = 64
-	idleTime    = 5 * time.Minute
-	// clusterReload is how old the map of a Cluster's slots may be: a node that
-	// has died without a word is found out by it.
-	clusterReload = time.Second
-	// defaultKeep is how long clients are kept until SetLimits says better.
-	defaultKeep = 70 * 24 * time.Hour
-)
+// defaultKeep is how long clients are kept until SetLimits says better.
+const defaultKeep = 70 * 24 * time.Hour
 
 //go:embed credit.lua
 var creditSource string
@@ -62,17 +44,14 @@ var putSource string
 
 // Options describe a store.
 type Options struct {
-	URL      string // see CheckURL
+	URL      string // see redisclient.CheckURL
 	Password string // "" for none
 }
 
 // Store implements greylist.Store and greylist.Browser.
 type Store struct {
-	client      redis.UniversalClient
-	tag         string
+	client      *redisclient.Client
 	credit, put *redis.Script
-	sightings   together
-	idle        sync.Pool             // of *sighting
 	terms       atomic.Pointer[terms] // of the latest sighting
 	limits      atomic.Pointer[greylist.Limits]
 }
@@ -80,57 +59,18 @@ type Store struct {
 // Open makes a client. It sends nothing: a server that is down now may be up
 // when it is asked.
 func Open(o Options) (*Store, error) {
-	a, err := parseURL(o.URL)
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}
-	client, err := a.connect(o.Password)
-	if err != nil {
-		return nil, fmt.Errorf("greylist store: %w", err)
-	}
-	s := &Store{
-		client: client,
-		tag:    "{" + a.prefix + "}:",
-		credit: redis.NewScript(creditSource),
-		put:    redis.NewScript(putSource),
-	}
-	s.sightings.send = s.sendSeen
-	return s, nil
-}
-
-// connect makes the client for the kind of address. go-redis writes to
-// standard error of its own accord; what matters of it is in the errors.
-func (a *address) connect(password string) (redis.UniversalClient, error) {
-	logging.Disable()
-	tlsConfig, err := a.tlsConfig()
-	if err != nil {
-		return nil, err
-	}
-	o := redis.UniversalOptions{
-		Addrs: a.servers, DB: a.database, Username: a.user, Password: password, TLSConfig: tlsConfig,
-		MasterName: a.master, IsClusterMode: a.kind == cluster, Protocol: 2,
-		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: ioTimeout,
-		DialerRetries: 1, ContextTimeoutEnabled: true, MaxRetries: maxRetries,
-		MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 50 * time.Millisecond,
-		PoolSize: poolSize, ConnMaxIdleTime: idleTime, DisableIdentity: true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	}
-	if a.sentinelAuth {
-		o.SentinelUsername, o.SentinelPassword = a.user, password
-	}
-	if a.kind == cluster {
-		c := o.Cluster()
-		c.ClusterStateReloadInterval = clusterReload
-		return redis.NewClusterClient(c), nil
-	}
-	return redis.NewUniversalClient(&o), nil
+	return &Store{client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource)}, nil
 }
 
 // Close ends all connections, after what is under way.
-func (s *Store) Close() error {
-	s.sightings.close()
-	return s.client.Close()
-}
+func (s *Store) Close() error { return s.client.Close() }
+
+// Probe asks whether the server can be used.
+func (s *Store) Probe(ctx context.Context) error { return failed(s.client.Probe(ctx)) }
 
 // SetLimits says how long entries that are not written by Seen are kept.
 func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }
@@ -157,9 +97,9 @@ func expiry(ttl time.Duration) int64 { return max((ttl + ttl/2).Milliseconds(), 
 
 func (s *Store) key(id greylist.ID) string {
 	if id.IsClient() {
-		return s.tag + "c:" + string(id)
+		return s.client.Tag + "c:" + string(id)
 	}
-	return s.tag + "t:" + string(id)
+	return s.client.Tag + "t:" + string(id)
 }
 
 var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
@@ -187,14 +127,22 @@ func client(v [3]int64) greylist.Client {
 
 // Credit implements greylist.Store.
 func (s *Store) Credit(ctx context.Context, client string, now time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	err := s.credit.Run(ctx, s.client, []string{s.key(greylist.ID(client))},
-		int64(greylist.At(now)), s.keep(true, false), greylist.CreditInterval.Milliseconds(), greylist.MaxPasses).Err()
-	if err != nil {
-		return fmt.Errorf("redis: %w", err)
+	return failed(s.client.Do(ctx, func(ctx context.Context) error {
+		return s.credit.Run(ctx, s.client.Redis, []string{s.key(greylist.ID(client))},
+			int64(greylist.At(now)), s.keep(true, false), greylist.CreditInterval.Milliseconds(), greylist.MaxPasses).Err()
+	}))
+}
+
+// failed says greylist.ErrFull of a server that does not write, and ErrDenied of
+// one that wants another password or has no such database.
+func failed(err error) error {
+	switch {
+	case errors.Is(err, redisclient.ErrReadOnly):
+		return fmt.Errorf("%w: %w", greylist.ErrFull, err)
+	case redisclient.IsDenied(err):
+		return fmt.Errorf("%w: %w", greylist.ErrDenied, err)
 	}
-	return nil
+	return err
 }
 
 // Peek implements greylist.Store.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/redisstore"
-	"github.com/postern-mail/postern/greylist/redisstore/redistest"
 	"github.com/postern-mail/postern/greylist/storetest"
+	"github.com/postern-mail/postern/internal/store/redistest"
 )
 
 func open(t testing.TB, url, password string) *redisstore.Store {
@@ -155,6 +155,61 @@ func TestPassword(t *testing.T) {
 	_, err := open(t, "redis://"+server.Addr, "wr0ng").Seen(t.Context(), key(1), at(), limits())
 	if err == nil || strings.Contains(err.Error(), "wr0ng") {
 		t.Errorf("wrong password: %v", err)
+	}
+}
+
+// TestServersOwnWords shows what a server says before the first command: to a
+// sighting, to a probe, and to what an administrator asks.
+func TestServersOwnWords(t *testing.T) {
+	server := redistest.Start(t, "--requirepass", "s3cret")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, Password: "s3cret"})
+	defer client.Close()
+	if err := client.Do(t.Context(), "acl", "setuser", "reader", "on", ">r", "~other:*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for url, test := range map[string]struct{ password, want string }{
+		"redis://" + server.Addr:              {"wr0ng", "WRONGPASS"},
+		"redis://" + server.Addr + "?":        {"", "NOAUTH"},
+		"redis://" + server.Addr + "/99":      {"s3cret", "DB index is out of range"},
+		"redis://reader@" + server.Addr:       {"r", "NOPERM"},
+		"redis://nosuch@" + server.Addr:       {"r", "WRONGPASS"},
+		"redis://reader@" + server.Addr + "?": {"wr0ng", "WRONGPASS"},
+	} {
+		s := open(t, url, test.password)
+		_, seen := s.Seen(t.Context(), key(1), at(), limits())
+		_, peeked := s.Peek(t.Context(), key(1))
+		for what, err := range map[string]error{
+			"Seen": seen, "Peek": peeked, "Probe": s.Probe(t.Context()), "Credit": s.Credit(t.Context(), "x", at()),
+		} {
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "another form") {
+				t.Errorf("%s, %s: %v, want %s", url, what, err, test.want)
+			}
+			if what != "Peek" && !errors.Is(err, greylist.ErrDenied) {
+				t.Errorf("%s, %s: %v is not ErrDenied", url, what, err)
+			}
+		}
+	}
+	if err := open(t, "redis://"+server.Addr, "s3cret").Probe(t.Context()); err != nil {
+		t.Errorf("the right password: %v", err)
+	}
+}
+
+// TestReplica asks a server that does not write: who has passed gets an answer.
+func TestReplica(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, "redis://"+server.Addr, "")
+	see(t, s, key(1), at())
+	see(t, s, key(1), at().Add(limits().Delay))
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer client.Close()
+	if err := client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Seen(t.Context(), key(2), at(), limits()); !errors.Is(err, greylist.ErrFull) {
+		t.Errorf("a stranger: %v", err)
+	}
+	if o := see(t, s, key(1), at().Add(time.Hour)); o.Why != greylist.Known {
+		t.Errorf("one that has passed: %+v", o)
 	}
 }
 
@@ -329,10 +384,10 @@ func TestBreakerReturns(t *testing.T) {
 	server := redistest.Start(t)
 	var mu sync.Mutex
 	var changes []bool
-	b := greylist.NewBreaker(open(t, "redis://"+server.Addr, ""), time.Now, func(down bool, _ error) {
+	b := greylist.NewBreaker(open(t, "redis://"+server.Addr, ""), time.Now, func(h greylist.Health, _ error) {
 		mu.Lock()
 		defer mu.Unlock()
-		changes = append(changes, down)
+		changes = append(changes, h == greylist.Down)
 	})
 	see(t, b, key(1), at())
 	server.Kill()

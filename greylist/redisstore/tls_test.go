@@ -6,7 +6,7 @@ import (
 	"net"
 	"testing"
 
-	"github.com/postern-mail/postern/greylist/redisstore/redistest"
+	"github.com/postern-mail/postern/internal/store/redistest"
 )
 
 func TestConformanceTLS(t *testing.T) {

@@ -117,6 +117,9 @@ func (s *Store) Delete(ctx context.Context, ids []greylist.ID) (int, error) {
 // Sync writes what has changed.
 func (s *Store) Sync(ctx context.Context) error { return s.keeper.Sync(ctx) }
 
+// Failing reports whether the file cannot be written now.
+func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
+
 // Close writes what has changed and closes the file. It must be called once,
 // after the last use. Its error says how much is lost, if anything is.
 func (s *Store) Close() error {

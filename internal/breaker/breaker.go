@@ -29,6 +29,7 @@ const (
 	Failed   Class = iota // the backend is in trouble
 	Answered              // the backend works, whatever it said
 	Ignored               // says nothing about the backend
+	Hopeless              // the backend itself says that it will not serve: one is enough
 )
 
 // ErrDown is wrapped by the error of every question that was refused.
@@ -164,6 +165,27 @@ func Do[T any](b *Breaker, ask func() (T, error)) (answer T, err error) {
 	return answer, outcome
 }
 
+// Watch asks probe at once, every so often, and more often while it fails, until
+// ctx ends: Changed hears of a backend that is down though no one asks it
+// anything.
+func (b *Breaker) Watch(ctx context.Context, every time.Duration, probe func(context.Context) error) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		_, err := Do(b, func() (struct{}, error) { return struct{}{}, probe(ctx) })
+		if err == nil {
+			timer.Reset(every)
+		} else {
+			timer.Reset(b.config.First)
+		}
+	}
+}
+
 var errPanic = errors.New("panic")
 
 // Probe reports whether the question tries a backend that is down.
@@ -195,8 +217,11 @@ func (b *Breaker) note(probe bool, class Class, err error) (change Change, chang
 	case Answered:
 		change, changed = Change{Up: true, Down: b.config.Now().Sub(b.since)}, b.down
 		b.failures, b.down, b.err = 0, false, nil
-	case Failed:
+	case Failed, Hopeless:
 		b.failures, b.err = b.failures+1, err
+		if class == Hopeless {
+			b.failures = max(b.failures, b.config.Failures)
+		}
 		b.wait(probe)
 		if !b.down && b.failures >= b.config.Failures {
 			b.down, b.since, b.pause = true, b.config.Now(), b.config.First

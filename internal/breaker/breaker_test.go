@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/internal/breaker"
@@ -98,6 +99,45 @@ func TestClasses(t *testing.T) {
 			t.Errorf("%s: down %t, want %t", test.name, down, test.down)
 		}
 	}
+}
+
+// A backend that says itself that it will not serve is down at once.
+func TestHopeless(t *testing.T) {
+	l := newLab(func(c *breaker.Config) { c.Classify = func(error) breaker.Class { return breaker.Hopeless } })
+	_ = l.ask(errDead)
+	l.wantChanges(t, "up=false err=connection refused down=0s asked=connection refused")
+}
+
+// Watch finds out by itself that a backend is down, and that it is back.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var changes []string
+		b := breaker.New(breaker.Config{First: time.Second, Last: 2 * time.Second, Changed: func(c breaker.Change) {
+			changes = append(changes, fmt.Sprintf("%v: up=%t", time.Since(start), c.Up))
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		asked := 0
+		watching.Go(func() {
+			b.Watch(ctx, 10*time.Second, func(context.Context) error {
+				asked++
+				if since := time.Since(start); since >= 10*time.Second && since < 40*time.Second {
+					return errDead
+				}
+				return nil
+			})
+		})
+		time.Sleep(time.Hour)
+		cancel()
+		watching.Wait()
+		if got, want := fmt.Sprint(changes), "[12s: up=false 41s: up=true]"; got != want {
+			t.Errorf("changes %s, want %s", got, want)
+		}
+		if asked > 3600/10+30 {
+			t.Errorf("asked %d times in an hour", asked)
+		}
+	})
 }
 
 // A caller that goes away neither adds to the failures in a row nor ends them.

@@ -18,11 +18,11 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
-	"github.com/postern-mail/postern/greylist/redisstore/redistest"
 	"github.com/postern-mail/postern/greylist/sqlitestore"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/store/redistest"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 

@@ -22,6 +22,7 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
@@ -140,7 +141,7 @@ func (o *greylistPart) validateStore() error {
 		}
 		return nil
 	case strings.Contains(store, "://"):
-		return redisstore.CheckURL(store)
+		return redisclient.CheckURL(store)
 	}
 	return fmt.Errorf("%q is no store: write sqlite:PATH, memory: or a URL of Redis", store)
 }
@@ -154,6 +155,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 		return policy.Entry{}, err
 	}
 	n.life.OnBegin(func() { o.store.apply(o.limits(), o.GreylistFlood) })
+	n.life.Background(o.store.breaker.Watch)
 	check := &checks.Greylist{
 		Store:          o.store.breaker,
 		Flood:          o.store.flood,
@@ -299,14 +301,17 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 	return store, kind, err
 }
 
-// reportStore logs each change of the breaker once.
-func reportStore(log *zap.Logger) func(down bool, err error) {
-	return func(down bool, err error) {
-		if down {
+// reportStore logs each change of the store's health once.
+func reportStore(log *zap.Logger) func(greylist.Health, error) {
+	return func(h greylist.Health, err error) {
+		switch h {
+		case greylist.Down:
 			log.Error("the greylist store does not answer: greylist-on-error decides until it does", zap.Error(err))
-			return
+		case greylist.Full:
+			log.Error("the greylist store takes nothing new: greylist-on-error decides about senders that have not passed", zap.Error(err))
+		default:
+			log.Info("the greylist store works again")
 		}
-		log.Info("the greylist store answers again")
 	}
 }
 
@@ -331,17 +336,19 @@ func reportFile(log *zap.Logger) func(sqlitefile.Event) {
 
 // greylistCollector shows the store of the state in force.
 type greylistCollector struct {
-	current *current
-	up      *prometheus.Desc
+	current    *current
+	up, writes *prometheus.Desc
 }
 
 func greylistMetrics(c *current) []prometheus.Collector {
-	return []prometheus.Collector{greylistCollector{c, prometheus.NewDesc("postern_greylist_store_up",
-		"1 while the greylist store answers, 0 while its breaker is open.", nil, nil)}}
+	return []prometheus.Collector{greylistCollector{c,
+		prometheus.NewDesc("postern_greylist_store_up", "1 while the greylist store answers, 0 while its breaker is open.", nil, nil),
+		prometheus.NewDesc("postern_greylist_store_writes", "1 while the greylist store keeps what is new, 0 while its memory or disk is full or its file cannot be written.", nil, nil),
+	}}
 }
 
 // Describe implements prometheus.Collector.
-func (c greylistCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up }
+func (c greylistCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up; ch <- c.writes }
 
 // Collect implements prometheus.Collector.
 func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
@@ -350,7 +357,14 @@ func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	defer release()
-	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Down() == nil))
+	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Health() != greylist.Down))
+	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.GaugeValue, number(o.store.writes()))
+}
+
+// writes reports whether what is new is kept.
+func (g *greylistStore) writes() bool {
+	s, ok := g.store.(interface{ Failing() bool })
+	return g.breaker.Health() == greylist.Healthy && (!ok || !s.Failing())
 }
 
 // number is a condition as a gauge shows it.

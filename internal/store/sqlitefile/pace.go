@@ -39,6 +39,9 @@ func (p *Pace) stored(began time.Time) { p.covered.Store(began.UnixNano()) }
 // lag is how old the oldest change may be that is not stored yet.
 func (p *Pace) lag() time.Duration { return time.Duration(time.Now().UnixNano() - p.covered.Load()) }
 
+// Failing reports whether the file cannot be written now.
+func (p *Pace) Failing() bool { return p.failing.Load() }
+
 // Late reports whether the writer needs the machine more than requests do.
 func (p *Pace) Late() bool { return p.lag() > slackLag && !p.failing.Load() }
 

@@ -1,4 +1,4 @@
-package redisstore
+package redisclient
 
 import (
 	"context"
@@ -11,50 +11,50 @@ import (
 )
 
 const (
-	// maxFlights is how many round trips of sightings are under way at a time.
+	// maxFlights is how many round trips are under way at a time.
 	maxFlights = 3
-	// company is how many sightings go together while another round trip is
+	// company is how many calls go together while another round trip is
 	// under way.
 	company = 4
-	// maxTogether bounds the sightings of one round trip.
+	// maxTogether bounds the calls of one round trip.
 	maxTogether = 128
 )
 
 // together sends what is asked at the same time in one round trip: each costs
 // the server and us a few system calls and a cold start, which is most of a
-// sighting's price. A lone sighting leaves at once. While a round trip is under
+// call's price. A lone call leaves at once. While a round trip is under
 // way, the next leaves as soon as company of them are there, or when that one is
 // back; while maxFlights are, when one is back.
 type together struct {
-	send func([]*sighting)
+	send func([]*Call)
 
 	mu      sync.Mutex
-	waiting []*sighting
+	waiting []*Call
 	flights int
 	closed  bool
 	done    sync.WaitGroup
 }
 
-// sighting is one call of the script. It is used again once it has its answer.
-type sighting struct {
-	script *redis.Script
+// Call is one call of a script. Make it with Client.NewCall.
+type Call struct {
+	script *Script
 	args   []any // of EVALSHA
 	value  any
 	err    error
 	ready  chan struct{} // has room for one
 	timer  *time.Timer
-	gone   atomic.Bool // nobody waits for it any more
+	gone   atomic.Bool // no one waits for it any more
 }
 
-func newSighting() *sighting {
-	s := &sighting{ready: make(chan struct{}, 1), timer: time.NewTimer(opTimeout)}
+func newCall() *Call {
+	s := &Call{ready: make(chan struct{}, 1), timer: time.NewTimer(OpTimeout)}
 	s.timer.Stop()
 	return s
 }
 
-// ask returns when the sighting has its answer, when its context ends, or after
-// opTimeout. How many wait is bounded by those who ask: each waits for one.
-func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
+// ask returns when the call has its answer, when its context ends, or after
+// OpTimeout. How many wait is bounded by those who ask: each waits for one.
+func (t *together) ask(ctx context.Context, s *Call) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
 	}
 	// A timer is much cheaper than a context, and a deadline than a channel
 	// that tells that it has come.
-	wait, ended := opTimeout, (<-chan struct{})(nil)
+	wait, ended := OpTimeout, (<-chan struct{})(nil)
 	deadline, timed := ctx.Deadline()
 	if timed {
 		wait = min(wait, time.Until(deadline))
@@ -84,7 +84,7 @@ func (t *together) ask(ctx context.Context, s *sighting) (any, error) {
 	}
 }
 
-func (t *together) add(s *sighting) error {
+func (t *together) add(s *Call) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -113,7 +113,7 @@ func (t *together) fly() {
 			return
 		}
 		n := min(len(t.waiting), maxTogether)
-		batch := make([]*sighting, 0, n)
+		batch := make([]*Call, 0, n)
 		for _, s := range t.waiting[:n] {
 			if !s.gone.Load() {
 				batch = append(batch, s)

@@ -1,4 +1,4 @@
-package redisstore
+package redisclient
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func with(s *sighting, arg any) *sighting {
+func with(s *Call, arg any) *Call {
 	s.args = []any{arg}
 	return s
 }
@@ -21,7 +21,7 @@ func TestTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var sizes []int
-		together := together{send: func(batch []*sighting) {
+		together := together{send: func(batch []*Call) {
 			time.Sleep(10 * time.Millisecond)
 			mu.Lock()
 			defer mu.Unlock()
@@ -35,7 +35,7 @@ func TestTogether(t *testing.T) {
 		start := time.Now()
 		for i := range asked {
 			wg.Go(func() {
-				value, err := together.ask(t.Context(), with(newSighting(), i))
+				value, err := together.ask(t.Context(), with(newCall(), i))
 				if err != nil || value != i {
 					t.Errorf("%d: %v, %v", i, value, err)
 				}
@@ -43,7 +43,7 @@ func TestTogether(t *testing.T) {
 		}
 		wg.Wait()
 		if took := time.Since(start); took > 30*time.Millisecond {
-			t.Errorf("%d sightings took %v", asked, took)
+			t.Errorf("%d calls took %v", asked, took)
 		}
 		total := 0
 		for _, n := range sizes {
@@ -56,7 +56,7 @@ func TestTogether(t *testing.T) {
 			t.Errorf("%d sent, %d asked", total, asked)
 		}
 		together.close()
-		if _, err := together.ask(t.Context(), newSighting()); err == nil {
+		if _, err := together.ask(t.Context(), newCall()); err == nil {
 			t.Error("a closed store answered")
 		}
 	})
@@ -68,7 +68,7 @@ func TestTogetherLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var sizes []int
-		together := together{send: func(batch []*sighting) {
+		together := together{send: func(batch []*Call) {
 			mu.Lock()
 			sizes = append(sizes, len(batch))
 			mu.Unlock()
@@ -77,7 +77,7 @@ func TestTogetherLeaves(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 2 * company {
 			wg.Go(func() {
-				if _, err := together.ask(t.Context(), newSighting()); err != nil {
+				if _, err := together.ask(t.Context(), newCall()); err != nil {
 					t.Errorf("%d: %v", i, err)
 				}
 			})
@@ -101,20 +101,20 @@ func TestTogetherLeaves(t *testing.T) {
 func TestTogetherGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sent := 0
-		together := together{send: func(batch []*sighting) {
+		together := together{send: func(batch []*Call) {
 			sent += len(batch)
 			time.Sleep(time.Minute)
 		}}
 		start := time.Now()
 		var wg sync.WaitGroup
 		late := func(ctx context.Context, want time.Duration) {
-			_, err := together.ask(ctx, newSighting())
+			_, err := together.ask(ctx, newCall())
 			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != want {
 				t.Errorf("no answer: %v after %v, want %v", err, took, want)
 			}
 		}
 		for range company { // one is sent, the others wait for company
-			wg.Go(func() { late(t.Context(), opTimeout) })
+			wg.Go(func() { late(t.Context(), OpTimeout) })
 			synctest.Wait()
 		}
 		soon, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -123,12 +123,12 @@ func TestTogetherGivesUp(t *testing.T) {
 		wg.Wait()
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := together.ask(gone, newSighting()); !errors.Is(err, context.Canceled) {
+		if _, err := together.ask(gone, newCall()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one that has gone: %v", err)
 		}
 		left, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := together.ask(left, newSighting()); !errors.Is(err, context.Canceled) {
+		if _, err := together.ask(left, newCall()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one that goes: %v", err)
 		}
 		together.close()

@@ -1,4 +1,4 @@
-package redisstore_test
+package redisclient_test
 
 import (
 	"errors"
@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-mail/postern/greylist/redisstore"
+	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
 func TestCheckURL(t *testing.T) {
@@ -33,7 +33,7 @@ func TestCheckURL(t *testing.T) {
 		"redis+sentinel://a/m?sentinel-auth=1":        "yes or no",
 		"redis://" + strings.Repeat("a,", 40) + "a":   "more than 32",
 	} {
-		err := redisstore.CheckURL(url)
+		err := redisclient.CheckURL(url)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
@@ -44,13 +44,13 @@ func TestCheckURL(t *testing.T) {
 }
 
 func TestCertificates(t *testing.T) {
-	if _, err := redisstore.Open(redisstore.Options{URL: "rediss://a?ca=/nonexistent.pem"}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := redisclient.Open(redisclient.Options{URL: "rediss://a?ca=/nonexistent.pem"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	if _, err := redisstore.Open(redisstore.Options{URL: "rediss://a?ca=/dev/null"}); err == nil {
+	if _, err := redisclient.Open(redisclient.Options{URL: "rediss://a?ca=/dev/null"}); err == nil {
 		t.Error("a file without a certificate was taken")
 	}
-	if _, err := redisstore.Open(redisstore.Options{URL: "redis://a?ca=/dev/null"}); err == nil {
+	if _, err := redisclient.Open(redisclient.Options{URL: "redis://a?ca=/dev/null"}); err == nil {
 		t.Error("a certificate without TLS was taken")
 	}
 }
@@ -59,13 +59,13 @@ func FuzzCheckURL(f *testing.F) {
 	f.Add("redis+sentinel://user@a:1,[::1]:2/name/3?prefix=x&ca=y")
 	f.Add("redis://@/?")
 	f.Fuzz(func(t *testing.T, url string) {
-		if redisstore.CheckURL(url) != nil {
+		if redisclient.CheckURL(url) != nil {
 			return
 		}
 		if strings.Contains(url, "ca=") {
 			return // would read files
 		}
-		s, err := redisstore.Open(redisstore.Options{URL: url})
+		s, err := redisclient.Open(redisclient.Options{URL: url})
 		if err != nil {
 			t.Fatalf("%q: %v", url, err)
 		}
