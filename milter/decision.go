@@ -88,7 +88,7 @@ type Answer struct {
 
 // Details are the findings that a decision's record shows besides the verdict.
 type Details struct {
-	Mode        string
+	Would       *Would // what would have been done, when it is only watched
 	Steps       []record.Step
 	From        string // author domain or address, as the handler judged it
 	SPF         string
@@ -139,4 +139,11 @@ type Insertion struct {
 	// begins with white space. Folds are CRLF or LF and white space; other line
 	// ends and control characters are removed.
 	Value string
+}
+
+// Would is what would have become of a message by a judgement that is only
+// watched. It is what the record and the counter name.
+type Would struct {
+	Verdict Verdict
+	Reason  record.Reason
 }

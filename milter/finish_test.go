@@ -19,8 +19,8 @@ import (
 
 func TestModifications(t *testing.T) {
 	decision := milter.Decision{
-		Answer: milter.Answer{Reason: record.Passed, Details: milter.Details{
-			Mode: "enforce", From: "example.org", SPF: "pass", DKIM: "pass", ARC: "none", DMARC: "pass",
+		Answer: milter.Answer{Reason: record.Verified, Details: milter.Details{
+			From: "example.org", SPF: "pass", DKIM: "pass", ARC: "none", DMARC: "pass",
 			Disposition: "none", SignedBy: "example.org/s1", Steps: []record.Step{{Check: "spf"}},
 		}},
 		Change: []milter.Replacement{{Position: milter.Position{Name: "subject", Index: 1}, Value: "changed"}},
@@ -59,7 +59,7 @@ func TestModifications(t *testing.T) {
 		rec := books.next()
 		action := "accept, change subject[1], delete A-R[1], delete A-R[3], delete X[1], delete a-r[3], " +
 			"insert First, insert Second, insert Third, quarantine"
-		if rec.Action != action || rec.Verdict != "pass" || rec.Reason != record.Passed || rec.Err != nil {
+		if rec.Action != action || rec.Verdict != "pass" || rec.Reason != record.Verified || rec.Err != nil {
 			t.Errorf("record %+v", rec)
 		}
 		if rec.Daemon != "milterd" || rec.Check != "verify" || rec.QueueID != "4XQUEUEID" || rec.Sender != "a@example.org" ||
@@ -309,7 +309,7 @@ func TestFinishDeadline(t *testing.T) {
 			return milter.Decision{}, fmt.Errorf("asking DNS: %w", ctx.Err())
 		}}
 		books := newLedger()
-		server := milter.New(milter.Options{Counter: books}, milter.Settings{Verify: h})
+		server := milter.New(milter.Options{Records: books}, milter.Settings{Verify: h})
 		c, done := pipe(t, server, t.Context(), plain)
 		c.Open(wiretest.Session{Client: client, Helo: "h"})
 		start := time.Now()
@@ -350,7 +350,7 @@ func TestReadAndWriteStall(t *testing.T) {
 	t.Run("read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			books := newLedger()
-			server := milter.New(milter.Options{Counter: books}, milter.Settings{Verify: new(spy)})
+			server := milter.New(milter.Options{Records: books}, milter.Settings{Verify: new(spy)})
 			c, done := pipe(t, server, t.Context(), plain)
 			begin(c)
 			c.Raw([]byte("\x00\x00\x01\x00L"))
@@ -367,7 +367,7 @@ func TestReadAndWriteStall(t *testing.T) {
 	t.Run("write", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			books := newLedger()
-			server := milter.New(milter.Options{Counter: books}, milter.Settings{Verify: new(spy)})
+			server := milter.New(milter.Options{Records: books}, milter.Settings{Verify: new(spy)})
 			c, done := pipe(t, server, t.Context(), plain)
 			c.Open(wiretest.Session{Client: client, Helo: "h"})
 			c.Raw(wiretest.Frame('M', "<a@example.org>\x00")) // and never reads the reply
@@ -446,7 +446,7 @@ func TestCut(t *testing.T) {
 			<-ctx.Done()
 			return milter.Decision{}, ctx.Err()
 		}}
-		server := milter.New(milter.Options{Counter: books}, milter.Settings{Verify: h})
+		server := milter.New(milter.Options{Records: books}, milter.Settings{Verify: h})
 		waiting, done1 := pipe(t, server, ctx, plain)
 		begin(waiting)
 		waiting.EndOfHeader()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
@@ -112,10 +113,10 @@ type ledger struct {
 
 func newLedger() *ledger { return &ledger{written: make(chan struct{}, 1000)} }
 
-func (l *ledger) Count(r record.Record) {
+func (l *ledger) Record(r *record.Record, _ time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.records = append(l.records, r)
+	l.records = append(l.records, *r)
 	l.written <- struct{}{}
 }
 
@@ -147,7 +148,7 @@ func start(t testing.TB, h milter.Handler, kind milter.Listen, change ...func(*m
 		c(&settings)
 	}
 	books := newLedger()
-	server := milter.New(milter.Options{Counter: books}, settings)
+	server := milter.New(milter.Options{Records: books}, settings)
 	path := wiretest.Listen(t, func(ctx context.Context, conn net.Conn) { server.ServeConn(ctx, conn, kind) })
 	return path, books
 }

@@ -6,22 +6,14 @@ import (
 	"strconv"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/wire"
 )
 
-// Counter counts records.
-type Counter interface{ Count(r record.Record) }
-
-// reporter writes one record, and bumps one counter, for each message that was
-// answered, each recipient that was refused, and each connection that ended for
-// another reason than the MTA's will.
-type reporter struct {
-	log     *zap.Logger
-	counter Counter
-}
+// reporter makes one record for each message that was answered, each recipient
+// that was refused, and each connection that ended for another reason than the
+// MTA's will.
+type reporter struct{ records record.Sink }
 
 const (
 	daemonName   = "milterd"
@@ -31,12 +23,7 @@ const (
 	maxMessageID = 998
 )
 
-func (p reporter) write(r *record.Record) {
-	r.Log(p.log)
-	if p.counter != nil {
-		p.counter.Count(*r)
-	}
-}
+func (p reporter) write(r *record.Record) { p.records.Record(r, time.Now()) }
 
 // message reports the final reply to a message.
 func (p reporter) message(m *message, a *Answer, action string, since time.Time) {
@@ -139,7 +126,10 @@ func (d *draft) describe(m *message, a *Answer, action string) {
 	if m.settings.handler(m.Role) == nil {
 		d.Verdict = "none"
 	}
-	d.Mode = a.Details.Mode
+	d.Mode = record.ModeEnforce
+	if w := a.Details.Would; w != nil {
+		d.Mode, d.Verdict, d.Reason = record.ModeShadow, w.Verdict.String(), w.Reason
+	}
 	d.Steps = a.Details.Steps
 	d.From = a.Details.From
 	d.SPF = a.Details.SPF

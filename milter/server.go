@@ -36,6 +36,7 @@ import (
 	library "github.com/emersion/go-milter"
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/wire"
 )
 
@@ -99,8 +100,8 @@ func (s *Settings) commandTimeout() time.Duration {
 
 // Options hold for the server's whole life.
 type Options struct {
-	Log     *zap.Logger // records and panics; nil drops them
-	Counter Counter     // may be nil
+	Log     *zap.Logger // panics; nil drops them
+	Records record.Sink // nil drops them
 	// Limited, when set, is called for each SMTP session of an MTA that offers less
 	// of the protocol than we ask for, with the version that it speaks.
 	Limited func(version uint32)
@@ -127,10 +128,13 @@ func New(o Options, s Source) *Server {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	if o.Records == nil {
+		o.Records = record.Sinks{}
+	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
-	server := &Server{opts: o, settings: s, report: reporter{o.Log, o.Counter}, macros: macroList()}
+	server := &Server{opts: o, settings: s, report: reporter{o.Records}, macros: macroList()}
 	server.limits.log, server.limits.count = o.Log, o.Limited
 	return server
 }

@@ -20,7 +20,7 @@ import (
 // The library does not recover from a panic in NewMilter.
 func TestPanicInNewMilter(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
-	server := New(Options{Log: zap.New(core)}, Settings{})
+	server := New(Options{Log: zap.New(core), Records: record.Log{Logger: zap.New(core)}}, Settings{})
 	near, far := net.Pipe()
 	defer far.Close()
 	s := newSession(t.Context(), server, near, VerifyOnly)
@@ -104,7 +104,7 @@ func (w mirror) Finish(context.Context) (Decision, error) {
 
 type panicCounter struct{ t *testing.T }
 
-func (c panicCounter) Count(r record.Record) {
+func (c panicCounter) Record(r *record.Record, _ time.Time) {
 	if r.Reason == record.Panicked {
 		c.t.Errorf("panic: %v", r.Err)
 	}
@@ -130,7 +130,7 @@ func FuzzSession(f *testing.F) {
 	seed(w('M', "\x00\x00"), w('D', "Mi"), w('L', "A\x00b\x00c\x00"))
 	f.Fuzz(func(t *testing.T, stream, more string) {
 		conn := &wholeIn{in: strings.NewReader(string(offer) + string(connect) + stream + more)}
-		server := New(Options{Counter: panicCounter{t}}, Settings{Verify: mirror{}})
+		server := New(Options{Records: panicCounter{t}}, Settings{Verify: mirror{}})
 		server.ServeConn(t.Context(), conn, VerifyOnly)
 		out := conn.out.String()
 		for out != "" {

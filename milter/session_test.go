@@ -279,7 +279,7 @@ func TestUnknownClient(t *testing.T) {
 }
 
 func TestEarlyAnswers(t *testing.T) {
-	deferral := milter.Answer{Verdict: milter.Defer, Reply: milter.Reply{Code: 450, Status: "4.7.23", Text: "SPF"}, Reason: record.Passed}
+	deferral := milter.Answer{Verdict: milter.Defer, Reply: milter.Reply{Code: 450, Status: "4.7.23", Text: "SPF"}, Reason: record.Verified}
 	tests := []struct {
 		name   string
 		h      *spy

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
-	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
@@ -77,7 +76,10 @@ func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 	d.Quarantine = r.Quarantine
 	d.Details.Steps = r.Steps
 	if r.Shadowed {
-		d.Details.Mode = record.ModeShadow
+		d.Details.Would = &Would{Accept, r.Would}
+		if r.WouldRefuse {
+			d.Details.Would.Verdict = Reject
+		}
 	}
 	if f := r.Findings; f != nil {
 		d.Details.From = f.From()

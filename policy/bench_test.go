@@ -36,7 +36,8 @@ func (c *endlessConn) Read(b []byte) (int, error) {
 // instant check, the reply, the record and the counter.
 func BenchmarkRequest(b *testing.B) {
 	s := newBench(always(Verdict{Kind: Pass, Reason: record.OwnerOwned, Detail: "map=hash:/etc/postfix/owners key=a@b.example"}, nil))
-	s.Report.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zapcore.InfoLevel))
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zapcore.InfoLevel))
+	s.Report.Records = record.Sinks{record.Log{Logger: log}, s}
 	conn := &endlessConn{request: strings.Replace(full, "policy_context=submission", "policy_context=", 1) + "\n", left: b.N}
 	b.ReportAllocs()
 	b.ResetTimer()

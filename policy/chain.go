@@ -53,9 +53,6 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 	var signals Signals
 	for i := range c {
 		e := &c[i]
-		if e.Mode == Off {
-			continue
-		}
 		d.Steps = append(d.Steps, Step{Check: e.Check.Name(), Mode: e.Mode})
 		step := &d.Steps[len(d.Steps)-1]
 		step.Verdict, step.Err = e.ask(ctx, r, signals, len(c)-i)
@@ -111,11 +108,18 @@ func (e *Entry) settles(d *Decision, v *Verdict, err error) bool {
 		d.pass(e, v)
 		return false
 	case e.Mode == Shadow:
-		d.Mode = Shadow
+		d.watch(Would{e.Check.Name(), v.Kind, v.Reason, err})
 		return false
 	}
 	d.Verdict, d.Check, d.Mode, d.Err = *v, e.Check.Name(), Enforce, err
 	return true
+}
+
+// watch keeps the first objection of a shadowed check.
+func (d *Decision) watch(w Would) {
+	if d.Mode != Shadow {
+		d.Mode, d.Would = Shadow, w
+	}
 }
 
 // pass keeps the last check's reason, and the last header.

@@ -59,7 +59,6 @@ func TestDecide(t *testing.T) {
 		{name: "a defer ends the chain", chain: Chain{entry("a", passing, nil), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
 		{name: "a shadowed reject does not", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
 		{name: "an enforced reject after a shadowed one", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
-		{name: "off is not asked", chain: Chain{{Check: &scripted{name: "a", v: rejecting}, Mode: Off}, entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{0, 1}},
 		{name: "could not tell, pass", chain: Chain{entry("a", Verdict{}, errBackend), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
 		{name: "could not tell, pass, and nobody else can", chain: Chain{entry("a", passing, nil), passing2("b", errBackend), entry("c", Verdict{}, nil)}, kind: Pass, reason: "b_unavailable", check: "b", asked: []int{1, 1, 1}, err: true},
 		{name: "could not tell, defer", chain: Chain{deferring2("a", errBackend), entry("b", passing, nil)}, kind: Defer, reason: "a_unavailable", check: "a", asked: []int{1, 0}, err: true},
@@ -105,6 +104,34 @@ func deferring2(name string, err error) Entry {
 	e := entry(name, Verdict{}, err)
 	e.OnError, e.ErrorReason = ErrorDefer, record.Reason(name+"_unavailable")
 	return e
+}
+
+// A decision that is only watched keeps the first objection; one that is enforced
+// has none.
+func TestWouldHaveDecided(t *testing.T) {
+	passing := Verdict{Kind: Pass, Reason: "ok"}
+	rejecting := Verdict{Kind: Reject, Reason: "bad", Text: "no"}
+	tests := []struct {
+		name  string
+		chain Chain
+		want  Would
+	}{
+		{"the first of two", Chain{shadowed(entry("a", rejecting, nil)), entry("b", passing, nil), shadowed(entry("c", Verdict{Kind: Defer, Reason: "wait"}, nil))}, Would{Check: "a", Kind: Reject, Reason: "bad"}},
+		{"could not tell", Chain{shadowed(deferring2("a", errBackend))}, Would{Check: "a", Kind: Defer, Reason: "a_unavailable"}},
+		{"nothing", Chain{shadowed(entry("a", passing, nil))}, Would{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := tt.chain.Decide(t.Context(), &Request{State: StateRcpt})
+			got := d.Would
+			if (got.Err != nil) != (tt.name == "could not tell") {
+				t.Errorf("error %v", got.Err)
+			}
+			if got.Err = nil; got != tt.want || (d.Mode == Shadow) != (tt.want != Would{}) {
+				t.Errorf("%+v in %s, want %+v", got, d.Mode, tt.want)
+			}
+		})
+	}
 }
 
 func TestSignalsReachLaterChecks(t *testing.T) {

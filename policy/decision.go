@@ -6,14 +6,13 @@ import "github.com/postern-mail/postern/internal/record"
 type Mode uint8
 
 // A shadowed check is asked, recorded and counted; its signals reach later
-// checks; it never changes the reply. A check that is off is not asked.
+// checks; it never changes the reply.
 const (
 	Enforce Mode = iota
 	Shadow
-	Off
 )
 
-var modeNames = [...]string{Enforce: "enforce", Shadow: record.ModeShadow, Off: "off"}
+var modeNames = [...]string{Enforce: record.ModeEnforce, Shadow: record.ModeShadow}
 
 func (m Mode) String() string { return modeNames[m] }
 
@@ -32,6 +31,17 @@ type Decision struct {
 	Mode  Mode   // Shadow when only shadowed checks objected
 	Steps []Step
 	Err   error // why a check could not tell, when that decided
+	// Would is what would have decided when Mode is Shadow: the first shadowed
+	// check that objected. It is what the record and the counter name.
+	Would Would
+}
+
+// Would is a decision that was only watched.
+type Would struct {
+	Check  string
+	Kind   Kind
+	Reason record.Reason
+	Err    error
 }
 
 // reset makes d new, and keeps the memory of its steps.

@@ -3,23 +3,20 @@ package policy
 import (
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Counter counts. Decision is called once for each record.
-type Counter interface {
+// Load hears how many requests are being answered.
+type Load interface {
 	RequestStarted()
 	RequestDone()
-	Decision(check, verdict string, reason record.Reason, mode string, took time.Duration)
 }
 
-// Reporter writes one record and bumps one counter for each decision, and for
-// each connection that ended because the client broke the protocol.
+// Reporter makes one record for each decision, and for each connection that
+// ended because the client broke the protocol.
 type Reporter struct {
-	Log     *zap.Logger
-	Counter Counter
+	Records record.Sink
+	Load    Load
 }
 
 const daemonName = "policyd"
@@ -28,9 +25,10 @@ const daemonName = "policyd"
 // request of a connection: what differs is set, the rest stays empty.
 func (p Reporter) decision(rec *record.Record, r *Request, d *Decision, a Action, now time.Time) {
 	rec.Daemon = daemonName
-	rec.Check = d.Check
-	rec.Verdict = d.Kind.String()
-	rec.Reason = d.Reason
+	rec.Check, rec.Verdict, rec.Reason, rec.Err = d.Check, d.Kind.String(), d.Reason, d.Err
+	if w := &d.Would; d.Mode == Shadow {
+		rec.Check, rec.Verdict, rec.Reason, rec.Err = w.Check, w.Kind.String(), w.Reason, w.Err
+	}
 	rec.Action = a.line
 	rec.Mode = d.Mode.String()
 	rec.Instance = r.Instance
@@ -41,18 +39,16 @@ func (p Reporter) decision(rec *record.Record, r *Request, d *Decision, a Action
 	rec.Helo = r.Helo
 	rec.Sender = r.senderForRecord()
 	rec.Recipient = r.Recipient.Raw
-	rec.SASLUsername = r.SASL.Username
+	rec.SASLUsername = r.Login
 	rec.Duration = now.Sub(r.Received)
 	rec.Steps = d.recordSteps(rec.Steps[:0])
-	rec.Err = d.Err
-	rec.LogAt(p.Log, now)
-	p.count(rec)
+	p.Records.Record(rec, now)
 }
 
 // broken reports a connection that is closed without an answer: the protocol
 // asks for that where no sensible answer exists.
 func (p Reporter) broken(peer string, reason record.Reason, err error) {
-	rec := record.Record{
+	p.Records.Record(&record.Record{
 		Daemon:  daemonName,
 		Verdict: "error",
 		Reason:  reason,
@@ -60,13 +56,7 @@ func (p Reporter) broken(peer string, reason record.Reason, err error) {
 		Mode:    Enforce.String(),
 		Peer:    peer,
 		Err:     err,
-	}
-	rec.Log(p.Log)
-	p.count(&rec)
-}
-
-func (p Reporter) count(rec *record.Record) {
-	p.Counter.Decision(rec.Check, rec.Verdict, rec.Reason, rec.Mode, rec.Duration)
+	}, time.Now())
 }
 
 // senderForRecord writes the null sender as "<>": its record must not look

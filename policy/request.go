@@ -77,25 +77,12 @@ type Client struct {
 	ReverseName string
 }
 
-// SASL is who logged in; Username is "" when nobody did.
-type SASL struct{ Method, Username, Sender string }
-
-// TLS is the encryption of the session and the client's certificate.
-// Subject and Issuer are xtext-encoded by Postfix and kept so.
-type TLS struct {
-	Protocol, Cipher, Keysize                       string
-	Subject, Issuer, Fingerprint, PubkeyFingerprint string
-	SNI                                             string
-}
-
-// Request is one policy request, typed once. Absent, empty and "0" mean the
-// same in this protocol: not available.
+// Request is one policy request, typed once, as far as anything here asks for it.
+// Absent, empty and "0" mean the same in this protocol: not available.
 type Request struct {
 	Received time.Time // when its last octet was read
 
 	State          State
-	StateName      string // as sent
-	ProtocolName   string // SMTP or ESMTP
 	Context        string // policy_context (Postfix 3.1)
 	Instance       string // one per message transaction, unique on this host only
 	QueueID        string // empty at the first RCPT
@@ -103,25 +90,19 @@ type Request struct {
 	Helo           string
 	Sender         mailaddr.Address // the null sender when !State.HasSender()
 	Recipient      mailaddr.Address
-	RecipientCount int   // DATA and END-OF-MESSAGE only
-	Size           int64 // octets: announced; the real size at END-OF-MESSAGE
-	SASL           SASL
-	TLS            TLS
-	ETRNDomain     string
-	Stress         bool
-	ServerAddress  netip.Addr // Postfix 3.2
-	ServerPort     string
-	Compatibility  string // compatibility_level (3.8)
-	MailVersion    string // mail_version (3.8)
+	RecipientCount int    // DATA and END-OF-MESSAGE only
+	Size           int64  // octets: announced; the real size at END-OF-MESSAGE
+	Login          string // who logged in, "" for no one
 
 	// As sent, for the record.
 	rawClientAddress string
 }
 
 // Authenticated tells whether the client logged in.
-func (r *Request) Authenticated() bool { return r.SASL.Username != "" }
+func (r *Request) Authenticated() bool { return r.Login != "" }
 
-// attribute is one that this version knows.
+// attribute is one that this version knows. Those that nothing asks for are known
+// so that they are refused when they come twice.
 type attribute uint8
 
 const (
@@ -204,6 +185,7 @@ type requestParser struct {
 	seen                       uint64 // a bit for each attribute
 	problem                    string
 	request, sender, recipient string
+	state                      string
 }
 
 // parseRequest types the attributes into r. What Postfix itself can send never
@@ -227,7 +209,7 @@ func parseRequest(r *Request, attrs []wire.Attr, received time.Time) error {
 	default:
 		return &wire.ProtocolError{Problem: fmt.Sprintf("unknown request type %q", p.request)}
 	}
-	r.State = parseState(r.StateName)
+	r.State = parseState(p.state)
 	r.Sender = mailaddr.ParseInternal(p.sender)
 	r.Recipient = mailaddr.ParseInternal(p.recipient)
 	return nil
@@ -251,9 +233,7 @@ func (p *requestParser) take(r *Request, a attribute, value string) {
 	case attrRequest:
 		p.request = value
 	case attrState:
-		r.StateName = value
-	case attrProtocolName:
-		r.ProtocolName = value
+		p.state = value
 	case attrContext:
 		r.Context = value
 	case attrInstance:
@@ -279,48 +259,8 @@ func (p *requestParser) take(r *Request, a attribute, value string) {
 		r.RecipientCount = int(p.number(a, value))
 	case attrSize:
 		r.Size = p.number(a, value)
-	case attrStress:
-		r.Stress = value == "yes"
-	case attrETRNDomain:
-		r.ETRNDomain = value
-	case attrServerAddress:
-		r.ServerAddress = parseAddr(value)
-	case attrServerPort:
-		r.ServerPort = value
-	case attrCompatibility:
-		r.Compatibility = value
-	case attrMailVersion:
-		r.MailVersion = value
-	default:
-		takeSession(r, a, value)
-	}
-}
-
-// takeSession takes the attributes of the login and of TLS.
-func takeSession(r *Request, a attribute, value string) {
-	switch a {
-	case attrSASLMethod:
-		r.SASL.Method = value
 	case attrSASLUsername:
-		r.SASL.Username = value
-	case attrSASLSender:
-		r.SASL.Sender = value
-	case attrTLSProtocol:
-		r.TLS.Protocol = value
-	case attrTLSCipher:
-		r.TLS.Cipher = value
-	case attrTLSKeysize:
-		r.TLS.Keysize = value
-	case attrCertSubject:
-		r.TLS.Subject = value
-	case attrCertIssuer:
-		r.TLS.Issuer = value
-	case attrCertFingerprint:
-		r.TLS.Fingerprint = value
-	case attrCertPubkeyFingerprint:
-		r.TLS.PubkeyFingerprint = value
-	case attrSNI:
-		r.TLS.SNI = value
+		r.Login = value
 	}
 }
 

@@ -104,8 +104,8 @@ func (c *connection) next() bool {
 }
 
 func (c *connection) answer() bool {
-	c.server.Report.Counter.RequestStarted()
-	defer c.server.Report.Counter.RequestDone()
+	c.server.Report.Load.RequestStarted()
+	defer c.server.Report.Load.RequestDone()
 	r, d := &c.request, &c.decision
 	c.server.decide(r, d, c.bound)
 	a := action(r, d)

@@ -44,7 +44,7 @@ func (f funcCheck) Check(ctx context.Context, r *Request, _ Signals) (Verdict, e
 func newBench(check funcCheck) *bench {
 	b := &bench{check: check, counted: map[string]int{}}
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder}), b, zapcore.InfoLevel)
-	b.Server = Server{Hooks: b, Report: Reporter{Log: zap.New(core), Counter: b}}
+	b.Server = Server{Hooks: b, Report: Reporter{Records: record.Sinks{record.Log{Logger: zap.New(core)}, b}, Load: b}}
 	return b
 }
 
@@ -57,10 +57,10 @@ func (b *bench) Sync() error { return nil }
 
 func (b *bench) RequestStarted() { b.inFlight.Add(1) }
 func (b *bench) RequestDone()    { b.inFlight.Add(-1) }
-func (b *bench) Decision(check, verdict string, reason record.Reason, mode string, _ time.Duration) {
+func (b *bench) Record(r *record.Record, _ time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.counted[fmt.Sprint(check, " ", verdict, " ", reason, " ", mode)]++
+	b.counted[fmt.Sprint(r.Check, " ", r.Verdict, " ", r.Reason, " ", r.Mode)]++
 }
 
 func (b *bench) Hook(context string, bound []string) (Hook, error) {
@@ -129,7 +129,7 @@ func always(v Verdict, err error) funcCheck {
 
 func TestServeManyRequests(t *testing.T) {
 	b := newBench(func(_ context.Context, r *Request) (Verdict, error) {
-		if r.SASL.Username == "you" {
+		if r.Login == "you" {
 			return Verdict{Kind: Reject, Reason: record.OwnerNotOwned, Code: CodeSenderPolicy, Text: "not owned by user you"}, nil
 		}
 		return Verdict{Kind: Pass, Reason: record.OwnerOwned}, nil

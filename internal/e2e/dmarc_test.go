@@ -113,7 +113,7 @@ func checkDMARCShadow(t *testing.T, s *Site) {
 		t.Fatal(err, o.Wrong)
 	}
 	i := slices.IndexFunc(o.Record.Steps, func(s postfixtest.Step) bool { return s.Check == "dmarc" })
-	if o.Record.Mode != "shadow" || i < 0 || o.Record.Steps[i].Reason != string(record.DMARCRejected) {
+	if o.Record.Mode != "shadow" || o.Record.Verdict != "reject" || o.Record.Reason != string(record.DMARCRejected) || i < 0 || o.Record.Steps[i].Reason != string(record.DMARCRejected) {
 		t.Errorf("record %s", o.Record.Raw)
 	}
 	want := `postern_dmarc_results_total{disposition="none",result="fail",rule="reject_evidence"} 1`

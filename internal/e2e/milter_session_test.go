@@ -60,8 +60,8 @@ func (s *milterScript) wait(t *testing.T, what string, looks func() bool) {
 	}
 }
 
-func (s *milterScript) Count(r record.Record) {
-	s.news(func() { s.records = append(s.records, r) })
+func (s *milterScript) Record(r *record.Record, _ time.Time) {
+	s.news(func() { s.records = append(s.records, *r) })
 }
 
 func (s *milterScript) Begin(_ context.Context, session *milter.Session, m *milter.Message) (milter.Work, milter.Answer, error) {
@@ -136,7 +136,7 @@ func serveMilter(t *testing.T, script *milterScript) (addr string, stop func() e
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := milter.New(milter.Options{Counter: script, DrainTimeout: time.Hour}, milter.Settings{
+	server := milter.New(milter.Options{Records: script, DrainTimeout: time.Hour}, milter.Settings{
 		Sign: script, Verify: script, Originating: []string{"ORIGINATING"},
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -102,6 +102,9 @@ func TestShadow(t *testing.T) {
 	if r.Mode != "shadow" || r.Action != "DUNNO" || len(r.Steps) != 1 || r.Steps[0].Reason != string(record.OwnerNotOwned) || r.Steps[0].Mode != "shadow" {
 		t.Errorf("the record of a shadowed refusal: %s", r.Raw)
 	}
+	if r.Check != "ownership" || r.Verdict != "reject" || r.Reason != string(record.OwnerNotOwned) {
+		t.Errorf("the record does not name what would have decided: %s", r.Raw)
+	}
 }
 
 // TestReload asserts that a changed map is used without a restart, by itself and

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
@@ -309,12 +307,10 @@ func (rowHooks) Hook(string, []string) (policy.Hook, error) {
 	}, nil
 }
 
-type noCounter struct{}
+type noLoad struct{}
 
-func (noCounter) RequestStarted() {}
-func (noCounter) RequestDone()    {}
-
-func (noCounter) Decision(string, string, record.Reason, string, time.Duration) {}
+func (noLoad) RequestStarted() {}
+func (noLoad) RequestDone()    {}
 
 // undrained is a connection that nobody drains.
 type undrained struct{ net.Conn }
@@ -323,6 +319,6 @@ func (undrained) Idle() bool { return true }
 func (undrained) Busy() bool { return true }
 
 func servePolicy(t *testing.T, opened *atomic.Int64) string {
-	server := &policy.Server{Hooks: rowHooks{}, Report: policy.Reporter{Log: zap.NewNop(), Counter: noCounter{}}}
+	server := &policy.Server{Hooks: rowHooks{}, Report: policy.Reporter{Records: record.Sinks{}, Load: noLoad{}}}
 	return serve(t, opened, func(conn net.Conn) { server.ServeConn(undrained{conn}, nil) })
 }

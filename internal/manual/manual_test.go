@@ -240,7 +240,7 @@ func TestReasons(t *testing.T) {
 // recordKeys are the keys of a record with everything in it.
 func recordKeys(t *testing.T) (top, step []string) {
 	t.Helper()
-	full := record.Record{Steps: []record.Step{{Err: os.ErrInvalid, Duration: 1}}, Err: os.ErrInvalid, Duration: 1}
+	full := record.Record{Steps: []record.Step{{Err: os.ErrInvalid}}, Err: os.ErrInvalid, Duration: 1}
 	fill(&full)
 	fill(&full.Steps[0])
 	e := zapcore.NewMapObjectEncoder()

@@ -52,14 +52,8 @@ type Options struct {
 	LogBlocked  func() bool   // whether the log takes no lines now; likewise
 }
 
-// Labels are those of postern_decisions_total. Empty fields read "none", an
-// empty mode "enforce", as in the record.
-type Labels struct {
-	Check   string
-	Verdict string
-	Reason  record.Reason
-	Mode    string
-}
+// Labels are those of postern_decisions_total.
+type Labels = record.Labels
 
 // Metrics is safe for concurrent use.
 type Metrics struct {
@@ -148,6 +142,9 @@ func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 // Gatherer gives all metrics, for tests and for the HTTP server.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
 
+// Record implements [record.Sink]: each record is counted.
+func (m *Metrics) Record(r *record.Record, _ time.Time) { m.Decided(r.Labels(), r.Duration) }
+
 // Decided counts one decision and how long it took.
 func (m *Metrics) Decided(l Labels, took time.Duration) {
 	c, ok := (*m.series.Load())[l]
@@ -178,14 +175,14 @@ func (m *Metrics) newSeries(l Labels) prometheus.Counter {
 	if len(old) >= maxSeries {
 		return m.decisions.WithLabelValues(other, other, other, other)
 	}
-	c := m.decisions.WithLabelValues(l.values()...)
+	c := m.decisions.WithLabelValues(values(l)...)
 	series := maps.Clone(old)
 	series[l] = c
 	m.series.Store(&series)
 	return c
 }
 
-func (l Labels) values() []string {
+func values(l Labels) []string {
 	or := func(s, otherwise string) string {
 		if s == "" {
 			return otherwise

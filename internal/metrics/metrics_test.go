@@ -75,7 +75,7 @@ func TestMetrics(t *testing.T) {
 	m := New(Options{Daemon: "policyd", Version: "v1.2.3", Revision: "abc", LogFailures: func() uint64 { return 7 }, LogBlocked: func() bool { return true }})
 	m.Decided(owned(), 300*time.Microsecond)
 	m.Decided(owned(), time.Minute)
-	m.Decided(Labels{Verdict: "pass", Reason: record.Passed}, 0)
+	m.Decided(Labels{Verdict: "pass", Reason: record.NotApplicable}, 0)
 	m.Prepare(owned(), Labels{Check: "dnsbl", Verdict: "reject", Reason: record.CheckFailed})
 	m.RequestStarted()
 	m.RequestStarted()
@@ -91,7 +91,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`postern_build_info{daemon="policyd",goversion="go1.`,
 		`postern_decisions_total{check="ownership",mode="shadow",reason="owned",verdict="pass"} 2` + "\n",
-		`postern_decisions_total{check="none",mode="enforce",reason="passed",verdict="pass"} 1` + "\n",
+		`postern_decisions_total{check="none",mode="enforce",reason="not_applicable",verdict="pass"} 1` + "\n",
 		`postern_decisions_total{check="dnsbl",mode="enforce",reason="check_failed",verdict="reject"} 0` + "\n",
 		`postern_decision_duration_seconds_bucket{le="0.00025"} 1` + "\n",
 		`postern_decision_duration_seconds_bucket{le="0.0005"} 2` + "\n",

@@ -10,7 +10,6 @@ import (
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
-	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
@@ -52,7 +51,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 	defer release()
 	server := milter.New(milter.Options{
 		Log:          r.Log,
-		Counter:      counter{r.Metrics},
+		Records:      r.Records,
 		Limited:      limited(r.Metrics),
 		DrainTimeout: first.settings.milterDrain(),
 	}, c)
@@ -73,13 +72,6 @@ func commands(c *current) map[string]admin.Handler {
 		}
 	}
 	return all
-}
-
-// counter gives the server's records to the metrics.
-type counter struct{ *metrics.Metrics }
-
-func (c counter) Count(r record.Record) {
-	c.Decided(metrics.Labels{Check: r.Check, Verdict: r.Verdict, Reason: r.Reason, Mode: r.Mode}, r.Duration)
 }
 
 // limited counts SMTP sessions of MTAs that speak an old milter protocol:

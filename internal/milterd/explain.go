@@ -132,7 +132,7 @@ func Explain(ctx context.Context, a ExplainArgs) (*Explanation, error) {
 // differs from the daemon's.
 func (s *settings) explained(l *listener, life *service.Life) (o verify.Options, notes []string, err error) {
 	n := &needs{
-		Runtime: service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})},
+		Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})),
 		life:    life, set: s.set, options: &s.Options, asks: l,
 	}
 	for _, room := range s.rooms {

@@ -1,6 +1,9 @@
 package milterd
 
 import (
+	"slices"
+
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
@@ -42,11 +45,21 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 			return nil, err
 		}
 	}
+	l.OnBegin(func() { r.Metrics.Prepare(o.known()...) })
 	n.milter.Verify = milter.NewVerifying(verify.New(n.verify))
 	for _, text := range o.warnings() {
 		r.Log.Warn(text)
 	}
 	return &state{settings: o, milter: n.milter, dns: dns}, nil
+}
+
+// known are the decisions that these settings can lead to.
+func (o *Options) known() []record.Labels {
+	all := slices.Concat(record.Known("", false), record.Known(milter.Sign.String(), false), record.Known(milter.Verify.String(), false))
+	if len(o.Shadow) > 0 {
+		all = append(all, record.Known(milter.Verify.String(), true)...)
+	}
+	return all
 }
 
 // Pin implements milter.Source. The state stays open until the message is over.

@@ -53,7 +53,7 @@ func start(t *testing.T, args ...string) (*running, *metrics.Metrics, *observer.
 	log, logs := observed()
 	d := &running{
 		current: newCurrent(),
-		Runtime: service.Runtime{Log: log, Metrics: metrics.New(metrics.Options{Daemon: daemonName})},
+		Runtime: service.NewRuntime(log, metrics.New(metrics.Options{Daemon: daemonName})),
 	}
 	d.reload(t, args...)
 	d.traffic = app{}.Start(d.Runtime, d.Current)

@@ -3,12 +3,9 @@ package policyd
 import (
 	"context"
 	"maps"
-	"time"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/daemon"
-	"github.com/postern-mail/postern/internal/metrics"
-	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/policy"
@@ -46,7 +43,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 	}
 	server := &policy.Server{
 		Hooks:  c,
-		Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}},
+		Report: policy.Reporter{Records: r.Records, Load: r.Metrics},
 	}
 	return service.Traffic{
 		Handler: func(_ context.Context, conn *daemon.Conn) {
@@ -65,11 +62,4 @@ func commands(c *current) map[string]admin.Handler {
 		}
 	}
 	return all
-}
-
-// counter gives the server's counts to the metrics.
-type counter struct{ *metrics.Metrics }
-
-func (c counter) Decision(check, verdict string, reason record.Reason, mode string, took time.Duration) {
-	c.Decided(metrics.Labels{Check: check, Verdict: verdict, Reason: reason, Mode: mode}, took)
 }

@@ -60,14 +60,14 @@ func BenchmarkOwnership(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer log.Close()
-	r := service.Runtime{Log: log.Logger(), Metrics: metrics.New(metrics.Options{})}
+	r := service.NewRuntime(log.Logger(), metrics.New(metrics.Options{}))
 	c := newCurrent()
 	s, err := loadInto(c, r, []string{"--config=", "--checks=ownership", "--owners=hash:" + table.Name()}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	s.apply(c)
-	server := &policy.Server{Hooks: c, Report: policy.Reporter{Log: r.Log, Counter: counter{r.Metrics}}}
+	server := &policy.Server{Hooks: c, Report: policy.Reporter{Records: r.Records, Load: r.Metrics}}
 	b.ReportAllocs()
 	b.ResetTimer()
 	server.ServeConn(conn, nil)

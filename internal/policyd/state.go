@@ -3,6 +3,7 @@ package policyd
 import (
 	"errors"
 
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
@@ -30,6 +31,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	}
 	n := &needs{Runtime: r, life: l, set: o.set, options: &o.Options}
 	var chain policy.Chain
+	known := record.Known("", false)
 	for _, room := range o.rooms {
 		if !o.runs(room.name) {
 			continue
@@ -43,7 +45,9 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 		}
 		chain = append(chain, entry)
 		s.parts = append(s.parts, room.part)
+		known = append(known, record.Known(room.name, entry.Mode == policy.Shadow)...)
 	}
+	l.OnBegin(func() { r.Metrics.Prepare(known...) })
 	s.router, s.dns = policy.NewRouter(chain), n.dns
 	return s, nil
 }

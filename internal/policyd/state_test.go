@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,15 +13,17 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/policy"
 )
 
 func quiet() service.Runtime {
-	return service.Runtime{Log: zap.NewNop(), Metrics: metrics.New(metrics.Options{})}
+	return service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{}))
 }
 
 // loaded is a state with its life, as a daemon builds it before it applies it.
@@ -195,6 +198,61 @@ func TestSettingsReachTheChecks(t *testing.T) {
 			t.Errorf("%s by %q: %s %s, %v", tt.sender, tt.login, v.Kind, v.Reason, err)
 		}
 	}
+}
+
+// A shadowed refusal is recorded and counted as what would have decided; every
+// decision that the settings can lead to is counted from 0 on.
+func TestShadowIsCounted(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c, m := newCurrent(), metrics.New(metrics.Options{})
+	s, err := loadInto(c, service.NewRuntime(zap.New(core), m), []string{"--config=", "--checks=ownership", "--owners=inline:{pr@x.example=ann}", "--shadow=all"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(c)
+	defer c.Close()
+	for _, l := range []record.Labels{{Check: "ownership", Verdict: "reject", Reason: record.OwnerNotOwned, Mode: "shadow"}, {Check: "ownership", Verdict: "pass", Reason: record.OwnerOwned, Mode: "enforce"}} {
+		if n, ok := counted(t, m, l); !ok || n != 0 {
+			t.Errorf("before the first request %v is counted %v, there: %t", l, n, ok)
+		}
+	}
+	conn := &endlessConn{left: 1, requests: [][]byte{[]byte("request=smtpd_access_policy\nprotocol_state=RCPT\nsender=pr@x.example\nsasl_username=bob\n\n")}}
+	server := &policy.Server{Hooks: c, Report: policy.Reporter{Records: service.NewRuntime(zap.New(core), m).Records, Load: m}}
+	server.ServeConn(conn, nil)
+	if n, _ := counted(t, m, record.Labels{Check: "ownership", Verdict: "reject", Reason: record.OwnerNotOwned, Mode: "shadow"}); n != 1 {
+		t.Errorf("counted %v", n)
+	}
+	records := logs.FilterMessage(record.Message).All()
+	if len(records) != 1 {
+		t.Fatalf("%d records", len(records))
+	}
+	for key, want := range map[string]string{"check": "ownership", "verdict": "reject", "reason": "not_owned", "mode": "shadow", "action": "DUNNO"} {
+		if got := records[0].ContextMap()[key]; got != want {
+			t.Errorf("%s is %v, want %s", key, got, want)
+		}
+	}
+}
+
+// counted is the count of decisions with labels, and whether it is there.
+func counted(t *testing.T, m *metrics.Metrics, l record.Labels) (n float64, ok bool) {
+	t.Helper()
+	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"check": l.Check, "verdict": l.Verdict, "reason": string(l.Reason), "mode": l.Mode}
+	for _, f := range families {
+		for _, one := range f.Metric {
+			got := make(map[string]string)
+			for _, label := range one.Label {
+				got[label.GetName()] = label.GetValue()
+			}
+			if f.GetName() == "postern_decisions_total" && maps.Equal(got, want) {
+				return one.Counter.GetValue(), true
+			}
+		}
+	}
+	return 0, false
 }
 
 func TestOwnersCheckCommand(t *testing.T) {

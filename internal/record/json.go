@@ -59,9 +59,6 @@ func (s *Step) appendJSON(b []byte) []byte {
 	b = appendText(b, `,"reason":"`, string(s.Reason))
 	b = appendText(b, `,"mode":"`, s.Mode)
 	b = appendText(b, `,"detail":"`, s.Detail)
-	if s.Duration > 0 {
-		b = appendMilliseconds(b, s.Duration)
-	}
 	return appendError(b, s.Err)
 }
 

@@ -8,7 +8,6 @@ type Reason string
 // Reasons that any check may give.
 const (
 	NotApplicable Reason = "not_applicable" // the check has nothing to say about this request
-	Passed        Reason = "passed"         // every check passed
 	CheckFailed   Reason = "check_failed"   // a check could not tell (see error)
 	DeadlineSpent Reason = "deadline_spent" // a check could not tell in the time it had
 	NoChecks      Reason = "no_checks"      // no check applies to this hook

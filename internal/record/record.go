@@ -15,8 +15,12 @@ import (
 // Message is the zap message of every decision line.
 const Message = "decision"
 
-// ModeShadow is the mode of what is judged and recorded, and has no say.
-const ModeShadow = "shadow"
+// The modes. What is in the shadow is judged and recorded, and has no say: the
+// record names what would have decided.
+const (
+	ModeEnforce = "enforce"
+	ModeShadow  = "shadow"
+)
 
 // Record is one decision. The zero value of a field leaves its key out.
 type Record struct {
@@ -51,13 +55,12 @@ type Record struct {
 
 // Step is what one check (or one stage of a milter) said on the way.
 type Step struct {
-	Check    string
-	Verdict  string
-	Reason   Reason
-	Mode     string // "" means enforce
-	Detail   string // what the verdict rests on, such as the map and key; never a secret
-	Err      error
-	Duration time.Duration
+	Check   string
+	Verdict string
+	Reason  Reason
+	Mode    string // "" means enforce
+	Detail  string // what the verdict rests on, such as the map and key; never a secret
+	Err     error
 }
 
 // LineWriter is a zap core that writes records without zap's entries and
@@ -154,9 +157,6 @@ func (r *Record) MarshalLogObject(e zapcore.ObjectEncoder) error {
 func (s *Step) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	for _, m := range s.texts() {
 		addText(e, m)
-	}
-	if s.Duration > 0 {
-		e.AddFloat64(keyDuration, milliseconds(s.Duration))
 	}
 	addError(e, s.Err)
 	return nil

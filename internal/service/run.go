@@ -112,7 +112,7 @@ func (d *running[S]) notClosed(err error) {
 }
 
 func (d *running[S]) runtime() Runtime {
-	return Runtime{Log: d.log.Logger(), Metrics: d.metrics}
+	return NewRuntime(d.log.Logger(), d.metrics)
 }
 
 // bind binds every socket and gives up root.

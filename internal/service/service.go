@@ -26,6 +26,7 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/transient"
 )
 
@@ -66,6 +67,12 @@ type Configured interface {
 type Runtime struct {
 	Log     *zap.Logger
 	Metrics *metrics.Metrics
+	Records record.Sink // of decisions: the log and the counters
+}
+
+// NewRuntime returns the runtime of a log and metrics.
+func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
+	return Runtime{Log: log, Metrics: m, Records: record.Sinks{record.Log{Logger: log}, m}}
 }
 
 // Traffic is how a daemon answers.
@@ -157,7 +164,7 @@ func check[S any](app App[S], p Process, settings Settings[S]) int {
 	}
 	life := NewLife()
 	defer life.Discard()
-	if _, err := settings.Build(life, Runtime{Log: log.Logger(), Metrics: metrics.New(metrics.Options{Daemon: app.Daemon()})}); err != nil {
+	if _, err := settings.Build(life, NewRuntime(log.Logger(), metrics.New(metrics.Options{Daemon: app.Daemon()}))); err != nil {
 		return refuse(app.Name(), p, err)
 	}
 	return printed(settings.Set().Describe(p.Stdout))

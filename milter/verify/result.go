@@ -14,10 +14,13 @@ type Result struct {
 	Remove     []Position
 	Fields     []Field // for the top of the header, in this order; folds are LF
 	Reason     record.Reason
-	// Shadowed says that something would have been done that is only watched.
-	Shadowed bool
-	Steps    []record.Step
-	Err      error
+	// Shadowed says that something would have been done that is only watched, and
+	// that nothing else is done. Would is its reason.
+	Shadowed    bool
+	Would       record.Reason
+	WouldRefuse bool
+	Steps       []record.Step
+	Err         error
 }
 
 // result decides.
@@ -28,18 +31,28 @@ func (m *Mail) result(f *Findings) Result {
 		r.Reason = record.VerifyUnsure
 	}
 	if reason := f.Disposition.reason(); reason != "" {
-		if r.Shadowed = f.Disposition.Shadow; !r.Shadowed {
+		if f.Disposition.Shadow {
+			r.watch(reason, f.Disposition.refuses())
+		} else {
 			r.carryOut(reason)
 		}
 	}
 	if refusal := refuseSPF(o, f.Envelope, f.MailFrom); refusal != nil {
 		if o.SPFShadow {
-			r.Shadowed = true
+			r.watch(refusal.Reason, true)
 		} else {
-			r.Refusal, r.Reason = refusal, refusal.Reason
+			r.Refusal, r.Reason, r.Shadowed = refusal, refusal.Reason, false
 		}
 	}
 	return r
+}
+
+// watch notes what would have been done, unless something is done. A mail that is
+// refused for SPF is refused before DMARC is asked.
+func (r *Result) watch(reason record.Reason, refuse bool) {
+	if r.Reason == record.Verified || r.Reason == record.VerifyUnsure {
+		r.Shadowed, r.Would, r.WouldRefuse = true, reason, refuse
+	}
 }
 
 // carryOut does what the disposition says.

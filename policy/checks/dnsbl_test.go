@@ -109,7 +109,7 @@ func TestDNSBL(t *testing.T) {
 			*r = policy.Request{State: policy.StateRcpt, Recipient: r.Recipient, Helo: "[10.0.0.1]", Client: policy.Client{Address: netip.MustParseAddr("10.0.0.1")}, Sender: mailaddr.ParseInternal("x@[10.0.0.1]")}
 		}, policy.None, record.DNSBLNothingToAsk, "", nil},
 		{"no address", func(r *policy.Request) { r.Client.Address = netip.Addr{} }, policy.Pass, record.DNSBLClean, "", nil},
-		{"logged in", func(r *policy.Request) { client("192.0.2.8")(r); r.SASL.Username = "ann" }, policy.None, record.DNSBLAuthenticated, "", nil},
+		{"logged in", func(r *policy.Request) { client("192.0.2.8")(r); r.Login = "ann" }, policy.None, record.DNSBLAuthenticated, "", nil},
 		{"postmaster", func(r *policy.Request) {
 			client("192.0.2.7")(r)
 			r.Recipient = mailaddr.ParseInternal("Postmaster@home.example")

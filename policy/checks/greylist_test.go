@@ -133,7 +133,7 @@ func TestGreylistExempt(t *testing.T) {
 	}{
 		{"at DATA", with(stranger(), func(r *policy.Request) { r.State = policy.StateData }), record.NotApplicable},
 		{"at MAIL", with(stranger(), func(r *policy.Request) { r.State = policy.StateMail }), record.NotApplicable},
-		{"logged in", with(stranger(), func(r *policy.Request) { r.SASL.Username = "bob" }), record.GreylistAuthenticated},
+		{"logged in", with(stranger(), func(r *policy.Request) { r.Login = "bob" }), record.GreylistAuthenticated},
 		{"unknown address", rcpt("unknown", "x@other.example", "bob@home.example"), record.GreylistNoClient},
 		{"loopback", rcpt("127.0.0.1", "x@other.example", "bob@home.example"), record.GreylistLocalClient},
 		{"private", rcpt("172.16.1.1", "x@other.example", "bob@home.example"), record.GreylistLocalClient},

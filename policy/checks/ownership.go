@@ -47,7 +47,7 @@ func (o *Ownership) Check(ctx context.Context, r *policy.Request, _ policy.Signa
 	if !r.State.HasSender() {
 		return policy.Verdict{Reason: record.NotApplicable}, nil
 	}
-	v, _, err := o.Judge(ctx, r.Sender, r.SASL.Username)
+	v, _, err := o.Judge(ctx, r.Sender, r.Login)
 	return v, err
 }
 

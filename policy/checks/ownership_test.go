@@ -70,7 +70,7 @@ func TestOwnership(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := &policy.Request{State: policy.StateRcpt, Sender: mailaddr.ParseInternal(tt.sender), SASL: policy.SASL{Username: tt.login}}
+			r := &policy.Request{State: policy.StateRcpt, Sender: mailaddr.ParseInternal(tt.sender), Login: tt.login}
 			v, err := tt.check.Check(t.Context(), r, nil)
 			if err != nil || v.Kind != tt.kind || v.Reason != tt.reason || v.Text != tt.text {
 				t.Errorf("%s %q %q, %v", v.Kind, v.Reason, v.Text, err)
@@ -85,7 +85,7 @@ func TestOwnership(t *testing.T) {
 func TestOwnershipStates(t *testing.T) {
 	o := Ownership{Owners: owners(t, ownership.Config{}, "", "")}
 	for state := policy.StateOther; state <= policy.StateETRN; state++ {
-		r := &policy.Request{State: state, Sender: mailaddr.Parse("a@b.example"), SASL: policy.SASL{Username: "x"}}
+		r := &policy.Request{State: state, Sender: mailaddr.Parse("a@b.example"), Login: "x"}
 		v, err := o.Check(t.Context(), r, nil)
 		if err != nil || (v.Kind == policy.Reject) != state.HasSender() {
 			t.Errorf("state %d: %s, %v", state, v.Kind, err)

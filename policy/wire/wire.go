@@ -85,7 +85,6 @@ type Reader struct {
 	vocabulary []string
 	words      []int // of the attributes of the request before, at most MaxAttributes
 
-	idle, request time.Duration
 }
 
 // NewReader returns a Reader on conn with the default time-outs. The
@@ -94,29 +93,16 @@ func NewReader(conn net.Conn, vocabulary ...string) *Reader {
 	return &Reader{
 		conn:       conn,
 		buf:        make([]byte, initialBuffer),
-		idle:       IdleTimeout,
-		request:    RequestTimeout,
 		vocabulary: vocabulary,
-	}
-}
-
-// SetTimeouts replaces IdleTimeout and RequestTimeout; a value of zero keeps
-// the present one.
-func (r *Reader) SetTimeouts(idle, request time.Duration) {
-	if idle > 0 {
-		r.idle = idle
-	}
-	if request > 0 {
-		r.request = request
 	}
 }
 
 // Arm sets the idle deadline if it is due. The owner calls it before Read, so
 // that it can look at its own stop signal between the two.
 func (r *Reader) Arm(now time.Time) {
-	if now.Sub(r.armed) > min(idleSlack, r.idle/2) {
+	if now.Sub(r.armed) > min(idleSlack, IdleTimeout/2) {
 		r.armed = now
-		r.conn.SetReadDeadline(now.Add(r.idle))
+		r.conn.SetReadDeadline(now.Add(IdleTimeout))
 	}
 }
 
@@ -145,7 +131,7 @@ func (r *Reader) Read() ([]Attr, error) {
 		}
 		if pending > 0 && !timed {
 			timed = true
-			r.conn.SetReadDeadline(time.Now().Add(r.request))
+			r.conn.SetReadDeadline(time.Now().Add(RequestTimeout))
 		}
 		scanned = r.makeRoom()
 		n, err := r.conn.Read(r.buf[r.end:])
@@ -212,7 +198,7 @@ func (r *Reader) readError(err error, pending int) error {
 	case errors.Is(err, os.ErrDeadlineExceeded) && pending == 0:
 		return ErrIdle
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return problem("request not ended within %s", r.request)
+		return problem("request not ended within %s", RequestTimeout)
 	case errors.Is(err, io.EOF) && pending > 0:
 		return problem("connection closed within a request")
 	}
