@@ -283,8 +283,11 @@ func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.
 
 func (s *session) endHeader(m *message, since time.Time) library.Response {
 	m.headerEnded = true
-	if s.guard.HeaderOverflow() {
+	switch {
+	case s.guard.HeaderOverflow():
 		return s.answer(headerTooLarge(), since)
+	case s.guard.HeaderNoRoom():
+		return s.answer(headerNoRoom(), since)
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
 	defer cancel()
@@ -310,6 +313,16 @@ func headerTooLarge() Answer {
 		Reply:   Reply{Code: 552, Status: "5.3.4", Text: "Message header is too large"},
 		Reason:  record.HeaderTooLarge,
 		Err:     fmt.Errorf("header has over %d fields or %d octets", wire.MaxHeaders, wire.MaxHeaderBytes),
+	}
+}
+
+// headerNoRoom refuses for now what cannot be kept, for the same reason.
+func headerNoRoom() Answer {
+	return Answer{
+		Verdict: Defer,
+		Reply:   Reply{Code: 451, Status: "4.3.2", Text: "Too many messages with large headers, try again later"},
+		Reason:  record.HeaderNoRoom,
+		Err:     errors.New("messages with large headers hold all of the memory for headers"),
 	}
 }
 

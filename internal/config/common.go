@@ -26,6 +26,8 @@ type Common struct {
 	SocketGroup    string // "" leaves the group alone
 	User           string // "" keeps the user that started the daemon
 	DrainTimeout   time.Duration
+	MaxConns       int    // connections of Postfix at once
+	MaxHostConns   int    // of one host that is not this one
 	MetricsListen  string // endpoint; "" for none
 	Admin          string // endpoint; "" for none
 	AdminMode      fs.FileMode
@@ -46,7 +48,7 @@ const drainTimeout = 30 * time.Second
 // Fixed names the common flags that a reload cannot change, because sockets are
 // bound and privileges are gone: for ChangedFixed.
 func (*Common) Fixed() []string {
-	return []string{"socket-mode", "socket-group", "user", "metrics-listen", "admin", "admin-mode", "admin-group", "queue-directory"}
+	return []string{"socket-mode", "socket-group", "max-connections", "max-connections-per-host", "user", "metrics-listen", "admin", "admin-mode", "admin-group", "queue-directory"}
 }
 
 // Bind registers the common flags.
@@ -60,6 +62,8 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	fs.StringVar(&c.SocketGroup, "socket-group", "", "`group` of unix sockets, except the admin socket (default that of the process)")
 	fs.StringVar(&c.User, "user", "", "`user` to become once the listeners are bound (default none)")
 	Duration(fs, &c.DrainTimeout, "drain-timeout", cmp.Or(d.DrainTimeout, drainTimeout), 0, day, "how long to wait for work in progress when stopping")
+	Int(fs, &c.MaxConns, "max-connections", 2000, 16, 100000, "connections of Postfix that are open at once")
+	Int(fs, &c.MaxHostConns, "max-connections-per-host", 1000, 1, 100000, "the same for one host that is not this machine")
 	fs.StringVar(&c.MetricsListen, "metrics-listen", d.MetricsListen, "`endpoint` of /metrics, /healthz and /readyz; \"\" for none")
 	fs.StringVar(&c.Admin, "admin", d.Admin, "`endpoint` that the postern command talks to; \"\" for none")
 	Mode(fs, &c.AdminMode, "admin-mode", 0o660, "permissions of the admin socket")

@@ -172,7 +172,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Common{
-		DNSTimeout: 2 * time.Second, LogFormat: "json", LogLevel: "info", SocketMode: 0o660, AdminMode: 0o660,
+		DNSTimeout: 2 * time.Second, LogFormat: "json", LogLevel: "info", SocketMode: 0o660, AdminMode: 0o660, MaxConns: 2000, MaxHostConns: 1000,
 		DrainTimeout: 30 * time.Second, MetricsListen: "inet:127.0.0.1:9145",
 		Admin: "unix:/run/postern/policyd.sock", QueueDirectory: "/var/spool/postfix",
 	}

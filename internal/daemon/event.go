@@ -13,7 +13,8 @@ type EventKind int
 const (
 	AcceptFailing   EventKind = iota + 1 // Accept fails and is tried again; repeated once a minute
 	AcceptRecovered                      // Accept works again
-	ConnsFull                            // MaxConns handlers run, clients wait; repeated at most once a minute
+	ConnsFull                            // MaxConns handlers run; repeated at most once a minute
+	HostFull                             // MaxHostConns handlers of one host run; likewise
 	HandlerPanicked                      // one connection was given up; Stack tells where
 	CloseFailed                          // a listener did not close or its path was not removed
 	DrainTimedOut                        // Conns connections were cut
@@ -32,7 +33,8 @@ const (
 var eventTexts = [eventKindsEnd]string{
 	AcceptFailing:    "cannot accept connections, trying again",
 	AcceptRecovered:  "connections are accepted again",
-	ConnsFull:        "connection limit reached, new clients wait",
+	ConnsFull:        "connection limit reached, idle connections are closed or new ones refused; raise --max-connections, or lower Postfix's process limits",
+	HostFull:         "connection limit of one host reached; raise --max-connections-per-host if the host is yours",
 	HandlerPanicked:  "panic while serving a connection, it was closed",
 	CloseFailed:      "closing a listener failed",
 	DrainTimedOut:    "drain time-out, open connections are cut",

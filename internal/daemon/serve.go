@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
 )
 
 const (
-	// DefaultMaxConns is far above the hundreds of connections that a busy
-	// Postfix keeps open, and below the usual limit of 1024 descriptors.
-	DefaultMaxConns = 900
+	// DefaultMaxConns is far above what Postfix keeps open with its default
+	// process limit of 100 a service, and enough for ten services of 200.
+	DefaultMaxConns = 2000
 
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
@@ -35,8 +36,15 @@ type ServeOptions struct {
 	// [Conn.Draining].
 	Handler func(ctx context.Context, conn *Conn)
 	// MaxConns bounds the handlers that run at once, over all listeners; 0
-	// means DefaultMaxConns. Above it clients wait in the backlog.
+	// means DefaultMaxConns. WhenFull says what happens above it.
 	MaxConns int
+	// MaxHostConns bounds those of one host that is not this one; 0 is no
+	// bound. Above it a connection is closed: an idle one of that host if
+	// WhenFull is CloseIdle, else the new one.
+	MaxHostConns int
+	WhenFull     WhenFull
+	// Overflow counts what the bounds have done; it may be nil.
+	Overflow *Overflow
 	// DrainTimeout is how long connections may go on once draining began.
 	// Then they are cut; 0 cuts them at once.
 	DrainTimeout time.Duration
@@ -57,13 +65,10 @@ func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
 	if o.Report == nil {
 		o.Report = func(Event) {}
 	}
-	s := &server{
-		o:        o,
-		slots:    make(chan struct{}, o.MaxConns),
-		draining: make(chan struct{}),
-		empty:    make(chan struct{}),
-		conns:    make(map[*Conn]struct{}),
+	if o.Overflow == nil {
+		o.Overflow = new(Overflow)
 	}
+	s := newServer(o)
 	// Connections outlive the order to drain.
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -90,21 +95,23 @@ func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
 // server is the state of one Serve.
 type server struct {
 	o        ServeOptions
-	slots    chan struct{} // holds one token a running handler
 	draining chan struct{} // closed when draining begins
 	empty    chan struct{} // closed when draining and the last handler ended
-
-	mu    sync.Mutex
-	last  bool // no connection will be added any more
-	conns map[*Conn]struct{}
+	room                   // its connections
 }
 
-// accept serves one listener. It takes the connection first and the slot
-// second, so that idle listeners hold no slots: at most one connection a listener waits
-// accepted, the others in the backlog.
+func newServer(o ServeOptions) *server {
+	s := &server{o: o, draining: make(chan struct{}), empty: make(chan struct{})}
+	s.conns = make(map[*Conn]struct{})
+	s.hosts = make(map[netip.Addr]int)
+	s.freed.L = &s.mu
+	return s
+}
+
+// accept serves one listener. At most one connection a listener waits accepted,
+// the others in the backlog.
 func (s *server) accept(life context.Context, l Listener) error {
 	var trouble backoff
-	var full reminder
 	for {
 		conn, err := l.Accept()
 		switch {
@@ -120,11 +127,14 @@ func (s *server) accept(life context.Context, l Listener) error {
 			s.pause(&trouble, l, err)
 			continue
 		}
-		if !s.acquire(l, &full) {
+		c := &Conn{Conn: conn, Socket: l.Socket, draining: s.draining, wanted: &s.wanted, host: s.hostOf(conn)}
+		c.state.Store(connNew)
+		c.since.Store(int64(time.Since(begun)))
+		if s.admit(c) {
+			s.start(life, c)
+		} else {
 			_ = conn.Close()
-			return nil
 		}
-		s.start(life, l, conn)
 	}
 }
 
@@ -143,29 +153,7 @@ func (s *server) pause(trouble *backoff, l Listener, err error) {
 	}
 }
 
-// acquire waits for a slot and reports false when draining began first.
-func (s *server) acquire(l Listener, full *reminder) bool {
-	select {
-	case s.slots <- struct{}{}:
-		return true
-	default:
-	}
-	if full.due(time.Now()) {
-		s.o.Report(Event{Kind: ConnsFull, Socket: l.Socket, Conns: s.o.MaxConns})
-	}
-	select {
-	case s.slots <- struct{}{}:
-		return true
-	case <-s.draining:
-		return false
-	}
-}
-
-func (s *server) start(life context.Context, l Listener, conn net.Conn) {
-	c := &Conn{Conn: conn, Socket: l.Socket, draining: s.draining}
-	s.mu.Lock()
-	s.conns[c] = struct{}{}
-	s.mu.Unlock()
+func (s *server) start(life context.Context, c *Conn) {
 	go func() { // ends with the handler; drain waits for it
 		defer s.finish(c)
 		ctx, cancel := context.WithCancel(life)
@@ -188,10 +176,9 @@ func (s *server) handle(ctx context.Context, c *Conn) {
 
 func (s *server) finish(c *Conn) {
 	_ = c.Close() // most handlers closed it themselves
-	<-s.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
+	s.remove(c)
 	if s.last && len(s.conns) == 0 {
 		close(s.empty)
 	}
@@ -208,6 +195,7 @@ func (s *server) isDraining() bool {
 
 func (s *server) stopAccepting(listeners []Listener) {
 	close(s.draining)
+	s.wake()
 	for _, l := range listeners {
 		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			s.o.Report(Event{Kind: CloseFailed, Socket: l.Socket, Err: err})

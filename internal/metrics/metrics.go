@@ -8,6 +8,8 @@
 //	postern_decision_duration_seconds                        histogram: last byte of the request to the reply
 //	postern_requests_in_flight                               requests whose reply is not written yet
 //	postern_connections                                      open connections of Postfix
+//	postern_connections_over_limit_total{action}             connections that --max-connections has ended: "closed"
+//	                                                         idle ones, "refused" new ones
 //	postern_config_reload_failed                             1 when the last reload was refused and the
 //	                                                         old settings stay in force, else 0
 //	postern_config_last_reload_timestamp_seconds             when settings were last put in force, Unix time
@@ -50,6 +52,10 @@ type Options struct {
 
 	LogFailures func() uint64 // lost log lines so far; nil leaves the metric out
 	LogBlocked  func() bool   // whether the log takes no lines now; likewise
+
+	// ConnsClosed and ConnsRefused count connections that a bound has ended; nil
+	// leaves the metric out.
+	ConnsClosed, ConnsRefused func() uint64
 }
 
 // Labels are those of postern_decisions_total.
@@ -110,6 +116,9 @@ func New(o Options) *Metrics {
 			Help: "Log lines that could not be written.",
 		}, func() float64 { return float64(o.LogFailures()) }))
 	}
+	if o.ConnsClosed != nil {
+		m.registry.MustRegister(overLimit("closed", o.ConnsClosed), overLimit("refused", o.ConnsRefused))
+	}
 	if o.LogBlocked != nil {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "postern_log_blocked",
@@ -122,6 +131,14 @@ func New(o Options) *Metrics {
 		}))
 	}
 	return m
+}
+
+func overLimit(action string, count func() uint64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name:        "postern_connections_over_limit_total",
+		Help:        "Connections that a bound on their number has ended.",
+		ConstLabels: prometheus.Labels{"action": action},
+	}, func() float64 { return float64(count()) })
 }
 
 func buildInfo(o Options) prometheus.Collector {

@@ -123,7 +123,8 @@ func TestMetrics(t *testing.T) {
 // text.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	source := packageComment(t)
-	body := scrape(t, New(Options{LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }}))
+	none := func() uint64 { return 0 }
+	body := scrape(t, New(Options{LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }, ConnsClosed: none, ConnsRefused: none}))
 	m := New(Options{})
 	m.Decided(owned(), 0)
 	body += scrape(t, m)
@@ -135,7 +136,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for _, match := range regexp.MustCompile(`(?m)^//\t(postern_\w+)`).FindAllStringSubmatch(source, -1) {
 		documented[match[1]] = true
 	}
-	if len(exported) != 9 || fmt.Sprint(exported) != fmt.Sprint(documented) {
+	if len(exported) != 10 || fmt.Sprint(exported) != fmt.Sprint(documented) {
 		t.Errorf("exported %v\ndocumented %v", exported, documented)
 	}
 }

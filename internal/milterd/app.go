@@ -60,6 +60,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 			server.ServeConn(ctx, conn, kind(conn.Socket.Flag))
 		},
 		Commands: commands(c),
+		Sessions: true,
 	}
 }
 

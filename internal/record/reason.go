@@ -91,5 +91,6 @@ const (
 // Reasons of the milter server.
 const (
 	HeaderTooLarge Reason = "header_too_large" // more header than is looked at: refused
+	HeaderNoRoom   Reason = "header_no_room"   // messages with large headers hold all memory for headers: deferred
 	ConnectionLost Reason = "connection_lost"  // the MTA stalled, or left inside a command
 )

@@ -35,6 +35,7 @@ type running[S any] struct {
 	readiness metrics.Readiness
 	watcher   *config.Watcher // nil when files cannot be watched
 	traffic   Traffic
+	overflow  daemon.Overflow
 	current   Current[S]
 	lossy     atomic.Bool // something was not closed as it should be
 }
@@ -58,6 +59,7 @@ func (d *running[S]) run() (status int, err error) {
 		Revision:    revision(),
 		LogFailures: d.log.Failures,
 		LogBlocked:  d.log.Blocked,
+		ConnsClosed: d.overflow.Closed.Load, ConnsRefused: d.overflow.Refused.Load,
 	})
 	started := time.Now()
 	life, err := d.build(d.settings)
@@ -187,15 +189,34 @@ func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminS
 	d.readiness.Serving()
 	stop := context.AfterFunc(ctx, d.readiness.Draining)
 	defer stop()
-	err := daemon.Serve(ctx, traffic, daemon.ServeOptions{
-		Handler:      d.connection,
-		DrainTimeout: d.settings.Common().DrainTimeout,
-		Report:       d.report,
-	})
+	err := daemon.Serve(ctx, traffic, d.serveOptions())
 	stopAside()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
 	defer cancel()
 	return errors.Join(err, metricsServer.Shutdown(bound), group.Wait())
+}
+
+// serveOptions are those of the connections of Postfix.
+func (d *running[S]) serveOptions() daemon.ServeOptions {
+	c := d.settings.Common()
+	o := daemon.ServeOptions{
+		Handler:      d.connection,
+		MaxConns:     c.MaxConns,
+		MaxHostConns: c.MaxHostConns,
+		WhenFull:     daemon.CloseIdle,
+		Overflow:     &d.overflow,
+		DrainTimeout: c.DrainTimeout,
+		Report:       d.report,
+	}
+	if d.traffic.Sessions {
+		o.WhenFull = daemon.Refuse
+	}
+	if room := daemon.RoomForConns(); room < o.MaxConns {
+		d.log.Logger().Warn("the process may not open as many files as max-connections needs; raise LimitNOFILE= or ulimit -n",
+			zap.Int("max_connections", o.MaxConns), zap.Int("connections", room))
+		o.MaxConns = room
+	}
+	return o
 }
 
 // metricsGrace is how long a scrape in progress may hold up the end.

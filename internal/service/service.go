@@ -79,6 +79,10 @@ func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
 type Traffic struct {
 	Handler  func(ctx context.Context, conn *daemon.Conn)
 	Commands map[string]admin.Handler
+	// Sessions says that a connection is a session of Postfix's, which must not
+	// be closed while Postfix holds it. Else an idle one may be closed at any
+	// time: Postfix dials again.
+	Sessions bool
 }
 
 // Process is where a daemon runs.

@@ -1,14 +1,40 @@
 package wire
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // readSize is the read buffer of a connection: the header of a common mail fits,
 // and a body chunk is read past it directly.
 const readSize = 16 << 10
 
-// Buffers lends read buffers to the connections of one server. The zero value is
-// ready; it must not be copied.
-type Buffers struct{ pool sync.Pool }
+// What the headers of all messages under way may take together. Each message has
+// freeHeader for nothing; beyond it every octet, and fieldCost for every field,
+// counts against maxHeaders.
+const (
+	freeHeader = 64 << 10
+	fieldCost  = 128 // of what is kept beside the octets of a field
+	maxHeaders = 128 << 20
+)
+
+// Buffers lends read buffers, and room for large headers, to the connections of
+// one server. The zero value is ready; it must not be copied.
+type Buffers struct {
+	pool    sync.Pool
+	headers atomic.Int64 // octets that are lent
+}
+
+// lend reports whether n more octets of headers may be kept.
+func (b *Buffers) lend(n int) bool {
+	if b.headers.Add(int64(n)) <= maxHeaders {
+		return true
+	}
+	b.headers.Add(-int64(n))
+	return false
+}
+
+func (b *Buffers) giveBack(n int) { b.headers.Add(-int64(n)) }
 
 func (b *Buffers) get() *[readSize]byte {
 	if buf, ok := b.pool.Get().(*[readSize]byte); ok {

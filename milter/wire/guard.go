@@ -62,6 +62,8 @@ type Guard struct {
 	macros   Macros
 	headers  int // of the current message
 	hdrBytes int
+	lent     int  // of the room for large headers
+	noRoom   bool // there was not enough of it for the current message
 
 	version  uint32 // of the protocol that the MTA offered
 	offered  Offer
@@ -124,6 +126,10 @@ func (g *Guard) HeaderOverflow() bool {
 	return g.headers > MaxHeaders || g.hdrBytes > MaxHeaderBytes
 }
 
+// HeaderNoRoom reports whether header fields of the current message were
+// swallowed because too many messages with large headers are under way.
+func (g *Guard) HeaderNoRoom() bool { return g.noRoom }
+
 // Err gives the reason why the guard ended the connection, or nil if the peer
 // did, between two frames.
 func (g *Guard) Err() error { return g.err }
@@ -146,7 +152,22 @@ func (g *Guard) fail(reason error) error {
 
 // MessageDone tells that the current message has its final reply. A connection
 // that was stopped ends when that reply is sent.
-func (g *Guard) MessageDone() { g.inMail.Store(false) }
+func (g *Guard) MessageDone() {
+	g.inMail.Store(false)
+	g.giveBack()
+}
+
+// giveBack returns the room for a large header.
+func (g *Guard) giveBack() {
+	g.cfg.Buffers.giveBack(g.lent)
+	g.lent = 0
+}
+
+// newHeader begins to count anew.
+func (g *Guard) newHeader() {
+	g.headers, g.hdrBytes, g.noRoom = 0, 0, false
+	g.giveBack()
+}
 
 // Stop ends the connection as soon as no message is under way: now, or after the
 // current one. It may be called from any goroutine.
@@ -175,6 +196,7 @@ func (g *Guard) Close() error {
 	g.once.Do(func() {
 		_ = g.Flush()
 		err = g.Conn.Close()
+		g.giveBack()
 		g.cfg.Buffers.put(g.pooled)
 		g.pooled, g.buf, g.payload, g.r, g.w = nil, nil, nil, 0, 0
 		if g.cfg.Closed != nil {
@@ -262,6 +284,11 @@ func (g *Guard) nextFrame() error {
 // takeFrame checks a frame's payload and either keeps the frame to itself or
 // hands it on.
 func (g *Guard) takeFrame(c Command, r rule, length int) error {
+	large := c == Header && 4+length > readSize
+	if large && g.overflows(length-1) {
+		g.enter(c)
+		return g.swallow(4 + length)
+	}
 	if err := g.fill(4 + length); err != nil {
 		return err
 	}
@@ -291,12 +318,34 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 	}
 	g.newPeer = c == QuitNC
 	g.enter(c)
-	if c == Header && g.overflows(len(payload)) {
-		g.consume(4 + length)
-		return nil
+	if c == Header && !large && g.overflows(len(payload)) {
+		return g.swallow(4 + length)
 	}
 	g.payload = payload
 	g.left = 4 + length
+	return nil
+}
+
+// noHeaderReply is SMFIP_NR_HDR: the MTA waits for no reply to a header field.
+const noHeaderReply = 1 << 7
+
+// swallow reads n octets of a header field past the buffer, and answers for it
+// if the MTA waits.
+func (g *Guard) swallow(n int) error {
+	g.left = n // within a frame, for its deadline
+	for g.left > 0 {
+		if g.r == g.w {
+			if err := g.fill(1); err != nil {
+				return err
+			}
+		}
+		part := min(g.left, g.w-g.r)
+		g.consume(part)
+		g.left -= part
+	}
+	if g.agreed.Protocol&noHeaderReply == 0 {
+		g.unsent = append(g.unsent, goOn...)
+	}
 	return nil
 }
 
@@ -310,19 +359,28 @@ func (g *Guard) enter(c Command) {
 	case Mail:
 		g.inMail.Store(true)
 		if was != atHeader {
-			g.headers, g.hdrBytes = 0, 0
+			g.newHeader()
 		}
 	case Abort, QuitNC:
 		g.inMail.Store(false)
-		g.headers, g.hdrBytes = 0, 0
+		g.newHeader()
 	}
 }
 
-// overflows counts a header field.
+// overflows counts a header field and reports whether it is to be swallowed.
 func (g *Guard) overflows(n int) bool {
 	g.headers = min(g.headers+1, MaxHeaders+1)
 	g.hdrBytes = min(g.hdrBytes+n, MaxHeaderBytes+1)
-	return g.HeaderOverflow()
+	if g.HeaderOverflow() {
+		return true
+	}
+	if kept := g.hdrBytes + fieldCost*g.headers; kept > freeHeader && !g.noRoom {
+		more := kept - freeHeader - g.lent
+		if g.noRoom = !g.cfg.Buffers.lend(more); !g.noRoom {
+			g.lent += more
+		}
+	}
+	return g.noRoom
 }
 
 func (g *Guard) consume(n int) {

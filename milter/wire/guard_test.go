@@ -227,6 +227,47 @@ func TestHeaderOverflowIsSwallowed(t *testing.T) {
 	}
 }
 
+// Large headers of all connections share one room. A message that finds none is
+// swallowed and says so; the room is back when the others are done.
+func TestLargeHeadersShareRoom(t *testing.T) {
+	b := new(Buffers)
+	hold := maxHeaders - 100_000
+	if !b.lend(hold) {
+		t.Fatal("nothing is lent")
+	}
+	field := frame(Header, "X\x00"+strings.Repeat("y", 90_000)+"\x00")
+	begin := inEnvelope
+	guard := func(text string) *Guard {
+		g := New(&scripted{in: strings.NewReader(text)}, Config{Buffers: b})
+		_, _ = io.Copy(io.Discard, g)
+		return g
+	}
+	small := guard(begin + field)
+	if small.HeaderNoRoom() || small.lent == 0 {
+		t.Errorf("no room: %v, lent %d", small.HeaderNoRoom(), small.lent)
+	}
+	// The buffer of a frame that is too large to keep does not grow either.
+	huge := guard(begin + frame(Header, "X\x00"+strings.Repeat("y", 900_000)+"\x00") + frame(EndHeader, ""))
+	if !huge.HeaderNoRoom() || len(huge.buf) != readSize || huge.Err() != nil {
+		t.Errorf("no room: %v, a buffer of %d octets, %v", huge.HeaderNoRoom(), len(huge.buf), huge.Err())
+	}
+	large := guard(begin + strings.Repeat(field, 3))
+	if !large.HeaderNoRoom() || large.HeaderOverflow() {
+		t.Errorf("no room: %v, overflow: %v", large.HeaderNoRoom(), large.HeaderOverflow())
+	}
+	for _, end := range []func(g *Guard){(*Guard).MessageDone, func(g *Guard) { _ = g.Close() }} {
+		end(small)
+		end(large)
+		if left := b.headers.Load(); left != int64(hold) {
+			t.Errorf("%d octets are not given back", left-int64(hold))
+		}
+	}
+	next := guard(begin + strings.Repeat(field, 3) + frame(Abort, "") + frame(Mail, "<b@x>\x00") + field)
+	if next.HeaderNoRoom() {
+		t.Error("the next message of the session has no room either")
+	}
+}
+
 // The library keeps a header that never ends, and a MAIL does not make it forget.
 func TestUnfinishedHeadersAddUp(t *testing.T) {
 	again := frame(Mail, "<>\x00") + strings.Repeat(frame(Header, "A\x00b\x00"), MaxHeaders/4)

@@ -1,0 +1,193 @@
+package daemon
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// WhenFull is what happens to a connection that finds no room.
+type WhenFull int
+
+const (
+	// Wait lets it wait until another one ends.
+	Wait WhenFull = iota
+	// CloseIdle closes the one that has been idle longest, see [Conn.Idle]. Its
+	// client dials again when it has something to ask. When all are busy the
+	// next one that has its answer is closed.
+	CloseIdle
+	// Refuse closes the new one: the client learns at once that it gets no
+	// answer, and no session that is under way is lost.
+	Refuse
+)
+
+// newGrace is how long a connection may say nothing before one that finds no
+// room may take its place. Postfix speaks first, at once, in both protocols.
+const newGrace = 5 * time.Second
+
+// Overflow counts connections that the bounds have ended. It may be read while
+// they are counted.
+type Overflow struct {
+	Closed  atomic.Uint64 // idle, to make room for another
+	Refused atomic.Uint64 // new
+}
+
+// room is the connections of a server, within their bounds.
+type room struct {
+	mu     sync.Mutex
+	freed  sync.Cond // on mu: a connection has ended, or draining began
+	last   bool      // no connection will be added any more
+	conns  map[*Conn]struct{}
+	hosts  map[netip.Addr]int
+	wanted atomic.Int32 // connections that wait for room
+
+	full, hostFull reminder // guarded by mu
+}
+
+// otherFiles is how many descriptors a daemon needs beside its connections, for
+// files, table servers and DNS.
+const otherFiles = 256
+
+// RoomForConns returns how many connections the process's limit of open files
+// allows. The Go runtime has raised it as far as it may.
+func RoomForConns() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<30 {
+		return 1 << 30
+	}
+	n := int(limit.Cur)
+	return max(n-otherFiles, n/2, 1)
+}
+
+// hostOf is the host to which the bound of one host applies; the zero Addr for
+// this machine, on which all programs look alike.
+func (s *server) hostOf(conn net.Conn) netip.Addr {
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok || s.o.MaxHostConns == 0 {
+		return netip.Addr{}
+	}
+	host := tcp.AddrPort().Addr().Unmap()
+	if host.IsLoopback() {
+		return netip.Addr{}
+	}
+	if host.Is6() {
+		// Its neighbours in the same /64 are as good as the host itself.
+		prefix, _ := host.WithZone("").Prefix(64)
+		return prefix.Addr()
+	}
+	return host
+}
+
+// admit adds a connection when it has room, or finds room as WhenFull says. It
+// reports false when the connection is to be closed.
+func (s *server) admit(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waits := false
+	defer func() {
+		if waits {
+			s.wanted.Add(-1)
+		}
+	}()
+	for {
+		hostFull := c.host.IsValid() && s.hosts[c.host] >= s.o.MaxHostConns
+		switch {
+		case s.isDraining():
+			return false
+		case !hostFull && len(s.conns) < s.o.MaxConns:
+			s.conns[c] = struct{}{}
+			if c.host.IsValid() {
+				s.hosts[c.host]++
+			}
+			return true
+		}
+		made := s.makeRoom(c, hostFull)
+		s.reportFull(c, hostFull)
+		if !made && (hostFull || s.o.WhenFull == Refuse) {
+			s.o.Overflow.Refused.Add(1)
+			return false
+		}
+		if !waits && !made && s.o.WhenFull == CloseIdle {
+			waits = true // all are busy: one that becomes idle shall end
+			s.wanted.Add(1)
+		}
+		s.freed.Wait()
+	}
+}
+
+// makeRoom closes the connection that can be missed most, if there is one. Its
+// handler ends soon.
+func (s *server) makeRoom(c *Conn, hostFull bool) bool {
+	if s.o.WhenFull == Wait {
+		return false
+	}
+	for {
+		victim := s.longestIdle(c.host, hostFull)
+		if victim == nil {
+			return false
+		}
+		if state := victim.state.Load(); (state == connIdle || state == connNew) && victim.closeIf(state) {
+			s.o.Overflow.Closed.Add(1)
+			return true
+		}
+	}
+}
+
+// longestIdle returns the connection that has been idle, or silent from its
+// beginning, for the longest time; of one host only, if that is what is full.
+func (s *server) longestIdle(host netip.Addr, ofHost bool) *Conn {
+	var found *Conn
+	silent := int64(time.Since(begun) - newGrace)
+	for c := range s.conns {
+		if ofHost && c.host != host {
+			continue
+		}
+		since := c.since.Load()
+		switch c.state.Load() {
+		case connIdle:
+		case connNew:
+			if since > silent {
+				continue
+			}
+		default:
+			continue
+		}
+		if found == nil || since < found.since.Load() {
+			found = c
+		}
+	}
+	return found
+}
+
+// remove takes out a connection whose handler has ended.
+func (r *room) remove(c *Conn) {
+	delete(r.conns, c)
+	if c.host.IsValid() {
+		if r.hosts[c.host]--; r.hosts[c.host] == 0 {
+			delete(r.hosts, c.host)
+		}
+	}
+	r.freed.Broadcast()
+}
+
+// wake has those look again that wait for room.
+func (r *room) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freed.Broadcast()
+}
+
+// reportFull reports at most once a minute that a bound was reached.
+func (s *server) reportFull(c *Conn, hostFull bool) {
+	event, due := Event{Kind: ConnsFull, Socket: c.Socket, Conns: s.o.MaxConns}, &s.full
+	if hostFull {
+		event, due = Event{Kind: HostFull, Socket: c.Socket, Conns: s.o.MaxHostConns, Remote: c.RemoteAddr()}, &s.hostFull
+	}
+	if due.due(time.Now()) {
+		s.o.Report(event)
+	}
+}
