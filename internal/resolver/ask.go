@@ -47,6 +47,9 @@ func (r *Resolver) ask(ctx context.Context, q question, tries *int) (reply, *ser
 	var said *failure
 	left := r.servers.order()
 	for len(left) > 0 {
+		if said != nil && r.outage.open() {
+			break
+		}
 		s := left[0]
 		left = left[1:]
 		m, fail := r.try(ctx, s, q)
@@ -54,7 +57,7 @@ func (r *Resolver) ask(ctx context.Context, q question, tries *int) (reply, *ser
 			return m, s, nil
 		}
 		switch fail.kind {
-		case failStopped, failLocal:
+		case failStopped, failLocal, failCrowded:
 			return m, s, fail
 		case failSilent:
 			left = append(left, s)
@@ -93,7 +96,9 @@ func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *fail
 	}
 	fail := s.failed(kindOf(whole, err), err)
 	r.count.note(fail)
-	s.blame(fail.kind, started, r.now())
+	if s.blame(fail.kind, started, r.now()) {
+		r.suspect()
+	}
 	return m, fail
 }
 
@@ -147,6 +152,8 @@ func kindOf(ctx context.Context, err error) failKind {
 	var code RCode
 	var netErr net.Error
 	switch {
+	case errors.Is(context.Cause(ctx), ErrCrowded):
+		return failCrowded
 	case errors.Is(ctx.Err(), context.Canceled):
 		return failStopped
 	case errors.As(err, &code), errors.Is(err, ErrMalformed):

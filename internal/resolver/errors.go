@@ -20,6 +20,8 @@ var (
 	ErrUnreachable = errors.New("server cannot be reached")
 	ErrMalformed   = errors.New("malformed answer")
 	ErrClosed      = errors.New("resolver is closed")
+	ErrCrowded     = errors.New("no answer in time, and other questions wait")
+	ErrDown        = errors.New("no DNS server answers")
 )
 
 // RCode is a response code (RFC 1035 section 4.1.1, RFC 6895), and an error.
@@ -64,6 +66,8 @@ const (
 	failUnreachable                 // the network says that there is no server
 	failLocal                       // this machine has no socket or port left
 	failStopped                     // Close
+	failCrowded                     // the server did not answer, and others needed the place
+	failDown                        // no server answers: not asked
 )
 
 // failure is a lookup, or one try of it, that could not tell.
@@ -84,7 +88,7 @@ func (f *failure) dnsError(name string) *net.DNSError {
 		Err:         f.cause.Error(),
 		Name:        name,
 		Server:      f.server,
-		IsTimeout:   f.kind == failSilent,
+		IsTimeout:   f.kind == failSilent || f.kind == failCrowded || f.kind == failDown,
 		IsTemporary: true,
 	}
 }

@@ -20,39 +20,43 @@ func (r *Resolver) shard(q question) *shard {
 // lookup answers from the cache, from a question in flight, or by sending one.
 // An error is ctx's or ErrClosed.
 func (r *Resolver) lookup(ctx context.Context, q question) (outcome, error) {
-	s, holding := r.shard(q), false
+	s := r.shard(q)
+	var held *place
 	for {
 		now := r.now()
 		s.mu.Lock()
 		if kept, ok := s.get(q, now); ok {
 			out := *kept
 			s.mu.Unlock()
-			r.releaseIf(holding)
+			r.releaseIf(held)
 			out.answer.TTL = out.expires.Sub(now)
 			return out, nil
 		}
-		if !holding {
+		if held == nil {
 			s.misses++
 		}
 		f, ok := s.flights[q]
-		if !ok && holding {
+		if !ok && held != nil {
 			q.name = strings.Clone(q.name) // kept long after the caller's buffer
 			f = &flight{done: make(chan struct{})}
 			s.flights[q] = f
 		}
 		s.mu.Unlock()
 		if f == nil {
-			if err := r.acquire(ctx); err != nil {
+			if fail := r.refuse(); fail != nil {
+				return outcome{fail: fail}, nil
+			}
+			var err error
+			if held, err = r.places.acquire(ctx, q); err != nil {
 				return outcome{}, err
 			}
-			holding = true
 			continue // another caller may have asked in the meantime
 		}
 		if ok {
 			r.count.shared.Add(1)
-			r.releaseIf(holding)
+			r.releaseIf(held)
 		} else {
-			go r.fly(f, q)
+			go r.fly(f, q, held)
 		}
 		return f.wait(ctx)
 	}
@@ -67,44 +71,31 @@ func (f *flight) wait(ctx context.Context) (outcome, error) {
 	}
 }
 
-// acquire waits for one of the slots that bound the questions in flight.
-func (r *Resolver) acquire(ctx context.Context) error {
-	select {
-	case <-r.closed:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	default:
-	}
-	select {
-	case r.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	r.count.queued.Add(1)
-	select {
-	case r.slots <- struct{}{}:
-		return nil
-	case <-r.closed:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+func (r *Resolver) releaseIf(held *place) {
+	if held != nil {
+		r.places.release(held)
 	}
 }
 
-func (r *Resolver) releaseIf(holding bool) {
-	if holding {
-		<-r.slots
+// fly owns one place. It ends when the tries are used up, a probe's time-out
+// after that, when another question needs its place, or with Close.
+func (r *Resolver) fly(f *flight, q question, held *place) {
+	defer r.places.release(held)
+	ctx, end := context.WithCancelCause(r.lifetime())
+	defer end(nil)
+	r.places.begin(held, end)
+	question, err := r.outage.breaker.Allow()
+	if err != nil { // while it waited for the place
+		r.land(f, q, outcome{fail: r.outage.failure()})
+		return
 	}
-}
-
-// fly owns one slot. It ends when the tries are used up, a probe's time-out
-// after that, or with Close.
-func (r *Resolver) fly(f *flight, q question) {
-	defer r.releaseIf(true)
-	ctx := r.lifetime()
 	out := r.resolve(ctx, q)
 	r.land(f, q, out)
+	if out.fail != nil && out.fail.kind != failAnswer {
+		question.Abandon()
+		return
+	}
+	question.Done(nil)
 	if out.fail == nil {
 		r.probe(ctx, q)
 	}

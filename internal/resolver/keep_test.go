@@ -3,6 +3,7 @@ package resolver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/postern-mail/postern/internal/breaker"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
@@ -47,16 +49,17 @@ alias.org. 20     IN CNAME a.org.
 			synctest.Test(t, func(t *testing.T) {
 				z := resolvertest.NewZone(t, text)
 				z.Fail("*", c.fault)
+				z.Fail(".", resolvertest.Healthy) // the server itself is well
 				r := cached(t, z)
 				first, firstErr := r.Query(t.Context(), c.name, resolver.TypeTXT)
-				asked := z.Total()
+				asked := z.Count(c.name, "TXT")
 				if c.fault == "" && first.TTL != c.want {
 					t.Errorf("TTL %v", first.TTL)
 				}
 				if c.want > 0 {
 					time.Sleep(c.want - 1)
 					again, err := r.Query(t.Context(), strings.ToUpper(c.name), resolver.TypeTXT)
-					if z.Total() != asked {
+					if z.Count(c.name, "TXT") != asked {
 						t.Error("not kept")
 					}
 					if (err == nil) != (firstErr == nil) || again.Status != first.Status || c.fault == "" && again.TTL != 1 {
@@ -65,7 +68,7 @@ alias.org. 20     IN CNAME a.org.
 					time.Sleep(time.Nanosecond)
 				}
 				_, _ = r.Query(t.Context(), c.name, resolver.TypeTXT)
-				if z.Total() == asked {
+				if z.Count(c.name, "TXT") == asked {
 					t.Error("kept too long")
 				}
 			})
@@ -182,17 +185,61 @@ func TestAllServersDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, zone)
 		z.Fail("*", resolvertest.Silence)
-		r := cached(t, z, func(c *resolver.Config) { c.Servers = []string{"127.0.0.1", "127.0.0.2"}; c.Tries = 4 })
+		var changes []breaker.Change
+		r := cached(t, z, func(c *resolver.Config) {
+			c.Servers = []string{"127.0.0.1", "127.0.0.2"}
+			c.Tries = 4
+			c.Changed = func(change breaker.Change) { changes = append(changes, change) }
+		})
 		start := time.Now()
 		if _, err := r.LookupTXT(t.Context(), "example.org"); !errors.Is(err, resolver.ErrTimeout) {
 			t.Error(err)
 		}
-		if took := time.Since(start); took != 4*resolver.DefaultTimeout || z.Total() != 4 {
-			t.Errorf("%v, %d queries", took, z.Total())
+		// The second try ends together with the look at the root.
+		if took := time.Since(start); took > 3*resolver.DefaultTimeout || r.Stats().Up {
+			t.Errorf("%v, %+v", took, r.Stats())
+		}
+		start = time.Now()
+		var failed *net.DNSError
+		_, err := r.LookupTXT(t.Context(), "v4.org")
+		if !errors.Is(err, resolver.ErrDown) || !errors.As(err, &failed) || !failed.IsTemporary || !failed.IsTimeout || time.Since(start) != 0 {
+			t.Errorf("while no server answers: %v after %v", err, time.Since(start))
+		}
+		if n := z.Count("v4.org", ""); n != 0 || r.Stats().Unasked != 1 {
+			t.Errorf("%d questions, %+v", n, r.Stats())
 		}
 		z.Fail("*", resolvertest.Healthy)
+		for time.Sleep(8 * time.Second); !r.Stats().Up; synctest.Wait() {
+			_, _ = r.LookupTXT(t.Context(), "v4.org") // has the servers looked at
+		}
 		if _, err := r.LookupTXT(t.Context(), "v4.org"); !errors.Is(err, resolver.ErrNoData) {
-			t.Errorf("servers that are all down must still be asked: %v", err)
+			t.Errorf("servers that are back must be asked: %v", err)
+		}
+		synctest.Wait()
+		if len(changes) != 2 || changes[0].Up || !errors.Is(changes[0].Err, resolver.ErrTimeout) || !changes[1].Up {
+			t.Errorf("changes %+v", changes)
+		}
+	})
+}
+
+// However many names stay silent, a server that answers about the root is up:
+// strangers choose the names.
+func TestSilentNamesAreNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := resolvertest.NewZone(t, zone)
+		z.Fail("*.silent.example", resolvertest.Silence)
+		r := cached(t, z)
+		for i := range 20 {
+			if _, err := r.LookupTXT(t.Context(), fmt.Sprintf("n%d.silent.example", i)); !errors.Is(err, resolver.ErrTimeout) {
+				t.Fatal(err)
+			}
+			synctest.Wait() // for the look at the root
+			if s := r.Stats(); !s.Up || s.Unasked != 0 || !s.Servers[0].Up {
+				t.Fatalf("%+v", s)
+			}
+		}
+		if _, err := r.LookupTXT(t.Context(), "example.org"); err != nil {
+			t.Error(err)
 		}
 	})
 }

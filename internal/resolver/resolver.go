@@ -24,6 +24,10 @@
 //   - A server that stays silent costs those who ask at that moment one
 //     time-out. From then on the others are asked, and it is tried again with
 //     copies of real questions for whose answers nobody waits.
+//   - When no server answers, not even about the root, questions fail at once
+//     until one does. Names whose own servers are silent never cause that.
+//   - Strangers who have us ask about silent names cannot keep others from
+//     asking: see places.
 //   - Neither a hosts file nor a search list is read, and an address given as
 //     a name is a name: every name is absolute.
 package resolver
@@ -35,6 +39,8 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"time"
+
+	"github.com/postern-mail/postern/internal/breaker"
 )
 
 // Defaults and bounds of [Config].
@@ -78,11 +84,15 @@ type Config struct {
 	MaxNegativeTTL time.Duration
 	// MaxInFlight bounds the questions in flight, and with them goroutines and
 	// sockets (0: DefaultMaxInFlight). Callers beyond it queue under their
-	// contexts.
+	// contexts. Parts of it bound what is asked for one Asker, for one client
+	// network and in one zone.
 	MaxInFlight int
 	// TrustAD names the networks of servers whose AD bit is believed. Empty:
 	// none, and Answer.AD is never set.
 	TrustAD []netip.Prefix
+	// Changed hears when no server answers any more, and when one does again. It
+	// may be nil.
+	Changed func(breaker.Change)
 	// Now is the clock of TTLs and of the servers' health (nil: time.Now).
 	Now func() time.Time
 	// Exchange replaces the sockets (nil: UDP and TCP): it sends one query
@@ -102,8 +112,8 @@ type Resolver struct {
 	exchange exchangeFunc
 	seed     maphash.Seed
 	shards   []*shard
-	slots    chan struct{} // one for each question in flight
-	closed   chan struct{}
+	places   *places
+	outage   *outage
 	stop     context.CancelFunc
 	lifetime func() context.Context // ends with Close
 	count    counters
@@ -128,8 +138,8 @@ func New(c Config) (*Resolver, error) {
 		servers:  newPool(addrs, c.TrustAD),
 		seed:     maphash.MakeSeed(),
 		shards:   newShards(c.CacheBytes),
-		slots:    make(chan struct{}, c.MaxInFlight),
-		closed:   make(chan struct{}),
+		places:   newPlaces(c.MaxInFlight, c.Timeout/2),
+		outage:   newOutage(c.Now, c.Changed),
 		stop:     stop,
 		lifetime: func() context.Context { return lifetime },
 	}
@@ -144,11 +154,8 @@ func New(c Config) (*Resolver, error) {
 // Close ends the questions in flight and waits until their goroutines are
 // gone. Lookups after it fail with ErrClosed. It must be called once.
 func (r *Resolver) Close() {
-	close(r.closed)
 	r.stop()
-	for range cap(r.slots) {
-		r.slots <- struct{}{} // kept: no flight starts any more
-	}
+	r.places.close()
 }
 
 // Servers returns the addresses that are asked, for the start-up record.

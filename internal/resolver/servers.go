@@ -95,6 +95,8 @@ func (s *server) failed(kind failKind, cause error) *failure {
 		cause = unreachable(cause)
 	case failStopped:
 		cause = ErrClosed
+	case failCrowded:
+		cause = ErrCrowded
 	}
 	return &failure{kind: kind, cause: cause, server: s.name}
 }
@@ -115,7 +117,9 @@ func (s *server) succeeded(now time.Time) {
 
 // blame notes a failed try. Silence about one name does not count against a
 // server that has answered others since: the name's own servers may be dead.
-func (s *server) blame(kind failKind, started, now time.Time) {
+//
+// It reports whether the server has said nothing at all since started.
+func (s *server) blame(kind failKind, started, now time.Time) (mute bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	heard := s.lastHeard.After(started)
@@ -124,22 +128,24 @@ func (s *server) blame(kind failKind, started, now time.Time) {
 		s.lastHeard = now
 		s.failures++
 		if s.failures < softLimit {
-			return
+			return false
 		}
-	case failSilent, failUnreachable:
+	case failSilent, failCrowded, failUnreachable:
 		if heard {
-			return
+			return false
 		}
 		s.failures++
+		mute = kind != failUnreachable
 	default:
-		return
+		return false
 	}
 	if s.down && now.Before(s.probeAt) {
-		return // one outage, seen by several at once
+		return mute // one outage, seen by several at once
 	}
 	s.down = true
 	s.rest = min(max(2*s.rest, minRest), maxRest)
 	s.probeAt = now.Add(s.rest)
+	return mute
 }
 
 func (s *server) edns(now time.Time) bool {

@@ -7,7 +7,7 @@ import (
 
 // counters since the start, for Stats.
 type counters struct {
-	shared, queued, failed                     atomic.Uint64
+	shared, failed, refusedDown                atomic.Uint64
 	timeouts, unreachable, local               atomic.Uint64
 	servFail, refused, otherCodes              atomic.Uint64
 	malformed, mismatched, tcp, probes, resent atomic.Uint64
@@ -16,7 +16,7 @@ type counters struct {
 // note counts a failed try by its cause.
 func (c *counters) note(f *failure) {
 	switch {
-	case f.kind == failSilent:
+	case f.kind == failSilent, f.kind == failCrowded:
 		c.timeouts.Add(1)
 	case f.kind == failUnreachable:
 		c.unreachable.Add(1)
@@ -41,6 +41,10 @@ type Stats struct {
 	Shared uint64 // misses that joined a question in flight
 	Queued uint64 // misses that waited for a place (Config.MaxInFlight)
 	Failed uint64 // questions that no server answered
+	// Crowded counts the questions without an answer that were ended because
+	// others waited for their place, Unasked those that were not sent since no
+	// server answers.
+	Crowded, Unasked uint64
 
 	// Failed tries, by cause.
 	Timeouts, Unreachable, LocalErrors       uint64
@@ -51,6 +55,7 @@ type Stats struct {
 	TCP        uint64 // questions repeated over TCP
 	Probes     uint64 // questions copied to a server that had failed
 
+	Up             bool  // now: a server answers, for all that is known
 	InFlight       int   // now: questions that are asked
 	CacheEntries   int   // now
 	CacheBytes     int64 // now, at most Config.CacheBytes
@@ -70,12 +75,14 @@ type ServerStats struct {
 // Stats takes a snapshot.
 func (r *Resolver) Stats() Stats {
 	c := &r.count
+	inFlight, queued, crowded := r.places.load()
 	out := Stats{
-		Shared: c.shared.Load(), Queued: c.queued.Load(), Failed: c.failed.Load(),
+		Shared: c.shared.Load(), Queued: queued, Failed: c.failed.Load(), Crowded: crowded, Unasked: c.refusedDown.Load(),
+		Up:       !r.outage.open(),
 		Timeouts: c.timeouts.Load(), Unreachable: c.unreachable.Load(), LocalErrors: c.local.Load(),
 		ServFail: c.servFail.Load(), Refused: c.refused.Load(), OtherCodes: c.otherCodes.Load(),
 		Malformed: c.malformed.Load(), Mismatched: c.mismatched.Load(), TCP: c.tcp.Load(), Probes: c.probes.Load(), Resent: c.resent.Load(),
-		InFlight: len(r.slots),
+		InFlight: inFlight,
 	}
 	for _, s := range r.shards {
 		s.mu.Lock()

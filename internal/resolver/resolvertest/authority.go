@@ -129,6 +129,9 @@ func setting[V any](m map[string]V, name string) V {
 	if v, ok := m[name]; ok || len(m) == 0 {
 		return v
 	}
+	if name == "." {
+		return m["*."]
+	}
 	for _, above := range append(upwards(name), ".")[1:] {
 		if v, ok := m["*."+strings.TrimPrefix(above, ".")]; ok {
 			return v
