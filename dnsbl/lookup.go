@@ -228,7 +228,7 @@ func (l *Lists) learn(n int, q *question, codes []Code, failure *Failure) answer
 
 // resolve asks DNS.
 func (l *Lists) resolve(ctx context.Context, z *zone, labels string) ([]Code, *Failure) {
-	addrs, err := l.config.DNS.LookupNetIP(ctx, "ip4", labels+"."+z.asked+".")
+	addrs, err := l.config.DNS.LookupNetIP(resolver.OwnZone(ctx), "ip4", labels+"."+z.asked+".")
 	return l.judge(z, addrs, err)
 }
 
@@ -292,7 +292,7 @@ func (l *Lists) text(ctx context.Context, z *zone, subject string) string {
 	if addr, err := netip.ParseAddr(subject); err == nil {
 		labels = Reversed(addr)
 	}
-	texts, err := l.config.DNS.LookupTXT(ctx, labels+"."+z.asked+".")
+	texts, err := l.config.DNS.LookupTXT(resolver.OwnZone(ctx), labels+"."+z.asked+".")
 	if err == nil && len(texts) > 0 {
 		slices.Sort(texts)
 		// Cut after cleaning: half a key must not remain.

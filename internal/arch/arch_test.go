@@ -23,7 +23,7 @@ var (
 	infrastructure = []string{
 		"internal/config", "internal/record", "internal/logging/...", "internal/metrics", "internal/daemon/...",
 		"internal/admin/...", "internal/service/...", "internal/store/...", "internal/mailaddr", "internal/allowlist", "internal/resolver/...",
-		"internal/transient", "internal/private",
+		"internal/transient", "internal/private", "internal/breaker",
 	}
 	// library answers one question each, and says nothing to anybody but its caller.
 	library = []string{"internal/mailaddr", "internal/allowlist", "internal/resolver/...", "internal/helo"}

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -41,14 +42,15 @@ type Mail struct {
 }
 
 // Start begins a message and asks DNS about its envelope. The questions end with
-// ctx, which should live as long as the message.
+// ctx, which should live as long as the message. Places are kept for those on
+// which the verdict of DMARC rests: the sender's SPF record, keys and policies.
 func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	m := &Mail{verifier: v, envelope: e, authservID: v.options.authservID(e.MTA)}
 	m.spfArgs = v.spfArgs(e, m.authservID)
-	ctx, m.cancel = context.WithCancel(ctx)
+	ctx, m.cancel = context.WithCancel(resolver.For(ctx, resolver.NewAsker(e.Client)))
 	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
 	// Not the deadline of the message: its header may be long in coming.
-	m.mailFrom = beside(ctx, m, func(ctx context.Context, r Resolver) spf.MailFromResult { return v.checkMailFrom(ctx, r, m.spfArgs) })
+	m.mailFrom = beside(resolver.Judging(ctx), m, func(ctx context.Context, r Resolver) spf.MailFromResult { return v.checkMailFrom(ctx, r, m.spfArgs) })
 	m.helo = beside(ctx, m, func(ctx context.Context, r Resolver) spf.HeloResult { return v.checkHelo(ctx, r, m.spfArgs) })
 	m.iprev = beside(ctx, m, func(ctx context.Context, r Resolver) IPRev { return checkIPRev(ctx, r, e.Client) })
 	return m
@@ -90,16 +92,17 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 	if len(m.author.Domains) > 0 {
 		from = m.author.Domains[0]
 	}
-	m.dkim = v.dkim.Start(ctx, fields, from)
-	m.arc = v.arc.Start(ctx, fields)
-	m.policies = beside(ctx, m, func(ctx context.Context, r Resolver) *dmarc.Evaluation {
+	judging := resolver.Judging(ctx)
+	m.dkim = v.dkim.Start(judging, fields, from)
+	m.arc = v.arc.Start(judging, fields)
+	m.policies = beside(judging, m, func(ctx context.Context, r Resolver) *dmarc.Evaluation {
 		return v.dmarc.StartWith(ctx, r, m.author)
 	})
 	traits := traitsOf(fields)
 	m.conclude = func(f *Findings) {
 		last, done := context.WithTimeout(ctx, v.options.lastDeadline())
 		defer done()
-		f.DMARC = m.policies.value.Finish(last, v.dmarcMessage(f))
+		f.DMARC = m.policies.value.Finish(resolver.Judging(last), v.dmarcMessage(f))
 		f.Evidence = v.evidence(last, f)
 		f.Evidence.Traits = traits
 		f.Disposition = v.dispose(f)

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/policy"
 )
 
@@ -62,6 +63,7 @@ func (d *DNSBL) Check(ctx context.Context, r *policy.Request, _ policy.Signals) 
 	if reason := d.exempt(r); reason != "" {
 		return policy.Verdict{Reason: reason}, nil
 	}
+	ctx = resolver.For(ctx, resolver.NewAsker(r.Client.Address))
 	result, err := d.Lists.Check(ctx, d.query(r))
 	v := policy.Verdict{Signals: signals(&result), Detail: dnsblDetail(&result)}
 	switch {

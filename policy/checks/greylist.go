@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
 	"github.com/postern-mail/postern/policy"
 )
@@ -50,6 +51,7 @@ func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Si
 	if reason := g.exempt(r); reason != "" {
 		return policy.Verdict{Reason: reason}, nil
 	}
+	ctx = resolver.For(ctx, resolver.NewAsker(r.Client.Address))
 	sight := g.look(ctx, r)
 	if g.senderAllowed(r, &sight) {
 		return policy.Verdict{Reason: record.GreylistSenderAllowed, Detail: sight.detail()}, nil

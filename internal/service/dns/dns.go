@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
+	"github.com/postern-mail/postern/internal/breaker"
+	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 )
@@ -43,7 +46,7 @@ func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
 	if len(s.Servers) == 0 {
 		l.Watch(resolver.DefaultResolvConf)
 	}
-	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout})
+	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout, Changed: report(log)})
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +63,25 @@ func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
 	}
 	return kept, err
 }
+
+// report returns a resolver.Config's Changed that logs each outage and its end.
+func report(log *zap.Logger) func(breaker.Change) {
+	state := logging.NewStateLog(log, "DNS", stateUp)
+	return func(c breaker.Change) {
+		if c.Up {
+			state.Report(zapcore.InfoLevel, stateUp, zap.Duration("down", c.Down))
+			return
+		}
+		state.Report(zapcore.ErrorLevel, stateDown, zap.Error(c.Err),
+			zap.String("mend", "until a DNS server answers, questions fail at once; check the servers of --resolver or /etc/resolv.conf and the way to them"))
+	}
+}
+
+// The states of DNS as a whole, for the log.
+const (
+	stateUp   = "answers"
+	stateDown = "no server answers"
+)
 
 // warnPublic tells about resolvers that DNS lists do not serve: some answer
 // that nobody is listed.

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,32 @@ func TestPublicResolverWarning(t *testing.T) {
 	}
 	if want := []string{"9.9.9.9:53 Quad9", "1.1.1.1:53 Cloudflare"}; !slices.Equal(told, want) || logs.Len() != len(want) {
 		t.Errorf("warned of %q, want %q", told, want)
+	}
+}
+
+// An outage is logged when it begins, with what to do, and when it ends.
+func TestOutageIsLogged(t *testing.T) {
+	srv := resolvertest.New(t, "home.example. IN TXT \"x\"\n")
+	srv.Fail("*", resolvertest.Silence)
+	core, logs := observer.New(zapcore.InfoLevel)
+	var c service.Current[*Resolver]
+	defer c.Close()
+	r, _ := load(t, &c, Settings{Servers: []string{srv.Addr()}, Timeout: 20 * time.Millisecond}, zap.New(core))
+	ask := func(until bool) {
+		for n := 0; r.Stats().Up != until; n++ {
+			_, _ = r.LookupTXT(t.Context(), fmt.Sprintf("n%d.example", n))
+		}
+	}
+	ask(false)
+	srv.Fail("*", resolvertest.Healthy)
+	ask(true)
+	c.Close() // waits for whoever reports
+	var told []string
+	for _, e := range logs.All() {
+		told = append(told, fmt.Sprint(e.Level, " ", e.ContextMap()["state"], " ", e.ContextMap()["mend"] != nil))
+	}
+	if want := []string{"error no server answers true", "info answers false"}; !slices.Equal(told, want) {
+		t.Errorf("logged %q, want %q", told, want)
 	}
 }
 

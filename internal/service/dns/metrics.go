@@ -10,9 +10,12 @@ import (
 //
 //	postern_dns_lookups_total{from}            cache, dns
 //	postern_dns_failures_total                 questions that no server answered
+//	postern_dns_unasked_total                  questions that failed at once because no server answers
+//	postern_dns_crowded_out_total              questions without an answer, ended because others waited
 //	postern_dns_tries_failed_total{cause}      timeout, unreachable, local, servfail, refused, other_code, malformed
 //	postern_dns_packets_ignored_total          wrong id or question: late, or forged
 //	postern_dns_tcp_total                      answers that were truncated and asked for again
+//	postern_dns_up                             0 while no server answers
 //	postern_dns_in_flight                      questions that are being asked
 //	postern_dns_cache_entries, …_bytes         what the cache holds
 //	postern_dns_cache_evictions_total          entries that made room
@@ -72,9 +75,12 @@ func metrics() []metric {
 	return []metric{
 		{desc("lookups_total", "DNS lookups, by where the answer came from.", "from"), counts, emitLookups},
 		{desc("failures_total", "DNS questions that no server answered."), counts, one(func(s resolver.Stats) float64 { return float64(s.Failed) })},
+		{desc("unasked_total", "DNS questions that failed at once because no server answers."), counts, one(func(s resolver.Stats) float64 { return float64(s.Unasked) })},
+		{desc("crowded_out_total", "DNS questions without an answer that were ended because others waited for their place."), counts, one(func(s resolver.Stats) float64 { return float64(s.Crowded) })},
 		{desc("tries_failed_total", "Questions to a server that failed, by cause.", "cause"), counts, emitFailures},
 		{desc("packets_ignored_total", "Packets of a wrong id or question."), counts, one(func(s resolver.Stats) float64 { return float64(s.Mismatched) })},
 		{desc("tcp_total", "Questions asked again over TCP."), counts, one(func(s resolver.Stats) float64 { return float64(s.TCP) })},
+		{desc("up", "0 while no DNS server answers."), now, one(func(s resolver.Stats) float64 { return number(s.Up) })},
 		{desc("in_flight", "Questions that are being asked."), now, one(func(s resolver.Stats) float64 { return float64(s.InFlight) })},
 		{desc("cache_entries", "Answers in the cache."), now, one(func(s resolver.Stats) float64 { return float64(s.CacheEntries) })},
 		{desc("cache_bytes", "Memory of the cache."), now, one(func(s resolver.Stats) float64 { return float64(s.CacheBytes) })},
@@ -101,12 +107,15 @@ func emitFailures(s resolver.Stats, out emit) {
 
 func emitServers(s resolver.Stats, out emit) {
 	for _, server := range s.Servers {
-		up := 0.0
-		if server.Up {
-			up = 1
-		}
-		out(up, server.Address)
+		out(number(server.Up), server.Address)
 	}
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func emitQueries(s resolver.Stats, out emit) {
