@@ -232,7 +232,9 @@ new.example.`+key+`.zrd.dq.spamhaus.net. IN A 127.0.2.2
 `)
 	dns.Fail("8.2.0.192."+key+".zen.dq.spamhaus.net", resolvertest.Refused)
 	keyFile := filepath.Join(t.TempDir(), "dqs")
-	replaceFile(t, keyFile, key+"\n")
+	if err := os.WriteFile(keyFile, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	metrics, err := postfixtest.FreeAddr()
 	if err != nil {
 		t.Fatal(err)

@@ -136,7 +136,11 @@ func TestReload(t *testing.T) {
 func replaceFile(t *testing.T, path, text string) {
 	t.Helper()
 	next := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm() // a secret stays one
+	}
+	if err := os.WriteFile(next, []byte(text), mode); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(next, path); err != nil {

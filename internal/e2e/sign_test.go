@@ -182,7 +182,7 @@ func TestNeverSigned(t *testing.T) {
 		{"a parent", withFrom("<alice@example>"), record.SignNoKey},
 		{"two domains", withFrom("<" + Alice + ">, <eve@away.example>"), record.SignSeveralDomains},
 		{"no address", withFrom("Alice"), record.SignBadFrom},
-		{"a group", withFrom("us: <" + Alice + ">;"), record.SignBadFrom},
+		{"an empty group", withFrom("us: ;"), record.SignBadFrom},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -621,7 +621,8 @@ func TestBadMilterdSettings(t *testing.T) {
 	}
 	defer taken.Close()
 	// Nothing is bound to check the configuration: this is for the daemon alone.
-	refusedBy(t, milterd(t), []string{"--listen-sign inet:" + taken.Addr().String(), "address already in use", "ss -ltnp"},
+	// The port may be free again in a moment, so the status is not 78.
+	refusedBy(t, milterd(t), 75, []string{"--listen-sign inet:" + taken.Addr().String(), "address already in use", "ss -ltnp"},
 		"--config=", "--listen-sign", "inet:"+taken.Addr().String())
 }
 
@@ -642,19 +643,19 @@ func refused(t *testing.T, want []string, args ...string) {
 		base = append(base, "--config=")
 	}
 	args = append(base, args...)
-	refusedBy(t, milterd(t), want, args...)
-	refusedBy(t, milterd(t), want, append(args, "--check-config")...)
+	refusedBy(t, milterd(t), 78, want, args...)
+	refusedBy(t, milterd(t), 78, want, append(args, "--check-config")...)
 }
 
-func refusedBy(t *testing.T, path string, want []string, args ...string) {
+func refusedBy(t *testing.T, path string, status int, want []string, args ...string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), path, args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	_ = cmd.Run() // its exit status is asked for below
 	text := stderr.String()
-	if code := cmd.ProcessState.ExitCode(); code != 78 || strings.Count(text, "\n") != 1 || stdout.Len() > 0 {
-		t.Errorf("%q: exit status %d, %q, %q; want 78 and one line", args, code, text, stdout.String())
+	if code := cmd.ProcessState.ExitCode(); code != status || strings.Count(text, "\n") != 1 || stdout.Len() > 0 {
+		t.Errorf("%q: exit status %d, %q, %q; want %d and one line", args, code, text, stdout.String(), status)
 	}
 	for _, w := range want {
 		if !strings.Contains(text, w) {
