@@ -19,8 +19,8 @@ type Conn struct {
 	net.Conn
 	Socket   Socket // where it was accepted
 	draining <-chan struct{}
-	wanted   *atomic.Int32 // how many new connections wait for room; may be nil
-	host     netip.Addr    // the peer, if connections of one host are bounded for it
+	room     *room      // that it takes a place of; may be nil
+	host     netip.Addr // the peer, if connections of one host are bounded for it
 
 	state  atomic.Uint32
 	since  atomic.Int64 // when it became idle, in nanoseconds since begun
@@ -54,7 +54,7 @@ func (c *Conn) Draining() <-chan struct{} { return c.draining }
 // no room, closes at once. It reports false when draining began already, or when
 // room is needed now: the handler then returns.
 func (c *Conn) Idle() bool {
-	if c.served && c.wanted != nil && c.wanted.Load() > 0 {
+	if c.served && c.room.isWanted() {
 		return false
 	}
 	c.since.Store(int64(time.Since(begun)))
@@ -62,6 +62,9 @@ func (c *Conn) Idle() bool {
 	// draining began, so one of the two sees the other.
 	if !c.state.CompareAndSwap(connBusy, connIdle) && !c.state.CompareAndSwap(connNew, connIdle) && c.state.Load() == connClosed {
 		return false
+	}
+	if c.room.isWanted() {
+		c.room.wake() // who waits for room may take ours
 	}
 	select {
 	case <-c.draining:

@@ -39,7 +39,7 @@ type Overflow struct {
 // room is the connections of a server, within their bounds.
 type room struct {
 	mu     sync.Mutex
-	freed  sync.Cond // on mu: a connection has ended, or draining began
+	freed  sync.Cond // on mu: a connection has ended or become idle, or draining began
 	last   bool      // no connection will be added any more
 	conns  map[*Conn]struct{}
 	hosts  map[netip.Addr]int
@@ -112,8 +112,11 @@ func (s *server) admit(c *Conn) bool {
 			return false
 		}
 		if !waits && !made && s.o.WhenFull == CloseIdle {
-			waits = true // all are busy: one that becomes idle shall end
+			// All are busy: the first that becomes idle shall end. One may have
+			// become so before it could know.
+			waits = true
 			s.wanted.Add(1)
+			continue
 		}
 		s.freed.Wait()
 	}
@@ -173,6 +176,9 @@ func (r *room) remove(c *Conn) {
 	}
 	r.freed.Broadcast()
 }
+
+// isWanted reports whether connections wait for room.
+func (r *room) isWanted() bool { return r != nil && r.wanted.Load() > 0 }
 
 // wake has those look again that wait for room.
 func (r *room) wake() {

@@ -35,6 +35,7 @@ func TestServeClosesLongestIdle(t *testing.T) {
 		ask(first) // second has been idle longest now
 		write(t, busy, "x")
 		synctest.Wait()
+		time.Sleep(time.Second)
 		fourth := l.dial(t)
 		ask(fourth)
 		wantClosed(t, second)
@@ -71,6 +72,31 @@ func TestServeMakesRoomBehindAnAnswer(t *testing.T) {
 		wantClosed(t, busy)
 		write(t, waiting, "y\n")
 		read(t, waiting, "unix y\n")
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A connection that becomes idle for the first time while another one waits makes
+// room too.
+func TestServeTakesTheFirstIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeListener()
+		gate := make(chan struct{})
+		stop, served := serving(t.Context(), l.listeners(), ServeOptions{
+			MaxConns: 1, WhenFull: CloseIdle, DrainTimeout: time.Hour,
+			Handler: func(ctx context.Context, c *Conn) { <-gate; echo(ctx, c) },
+		})
+		first := l.dial(t)
+		synctest.Wait()
+		second := l.dial(t)
+		synctest.Wait()
+		close(gate)
+		wantClosed(t, first)
+		write(t, second, "y\n")
+		read(t, second, "unix y\n")
 		stop()
 		if err := <-served; err != nil {
 			t.Error(err)

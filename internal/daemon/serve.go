@@ -127,7 +127,7 @@ func (s *server) accept(life context.Context, l Listener) error {
 			s.pause(&trouble, l, err)
 			continue
 		}
-		c := &Conn{Conn: conn, Socket: l.Socket, draining: s.draining, wanted: &s.wanted, host: s.hostOf(conn)}
+		c := &Conn{Conn: conn, Socket: l.Socket, draining: s.draining, room: &s.room, host: s.hostOf(conn)}
 		c.state.Store(connNew)
 		c.since.Store(int64(time.Since(begun)))
 		if s.admit(c) {
