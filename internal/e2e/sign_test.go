@@ -183,6 +183,7 @@ func TestNeverSigned(t *testing.T) {
 		{"two domains", withFrom("<" + Alice + ">, <eve@away.example>"), record.SignSeveralDomains},
 		{"no address", withFrom("Alice"), record.SignBadFrom},
 		{"an empty group", withFrom("us: ;"), record.SignBadFrom},
+		{"a group of two domains", withFrom("us: <" + Alice + ">, <eve@away.example>;"), record.SignSeveralDomains},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -191,6 +192,11 @@ func TestNeverSigned(t *testing.T) {
 				t.Errorf("record %s", o.Record.Raw)
 			}
 		})
+	}
+	// What breaks the syntax and has one domain for every reader is signed, and
+	// verifies as Postfix passes it on.
+	for _, from := range []string{"Doe, Alice <" + Alice + ">", "Alice <" + Alice + ">,", "Alice <" + Alice + ">;", "Sales; Berlin <" + Alice + ">", "us: <" + Alice + ">;"} {
+		t.Run(from, func(t *testing.T) { runSigned(t, s, bySubmission(withFrom(from), record.Signed, 2)) })
 	}
 	// Other people's mail is not signed, whatever it says of itself.
 	stranger := fromOutside(Alice, Dora)
