@@ -62,8 +62,13 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 	return func(_ context.Context, io streams, args []string) (int, error) {
 		src.Group = groupOf(src.Dir)
 		keys, err := sign.LoadKeys(src)
-		if err != nil {
+		if keys == nil {
 			return exitFailed, err
+		}
+		code := exitYes
+		if err != nil { // others can be printed
+			fmt.Fprintln(io.err, err)
+			code = exitNo
 		}
 		all := keys.All()
 		if len(args) > 0 {
@@ -73,7 +78,7 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 			fmt.Fprintln(io.err, "no key; make one with `postern dkim genkey DOMAIN`")
 			return exitNo, nil
 		}
-		return exitYes, printZone(io.out, all)
+		return code, printZone(io.out, all)
 	}
 }
 
@@ -140,6 +145,9 @@ func printKeys(w io.Writer, keys []milterd.KeyStatus) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "DOMAIN\tSELECTOR\tKEY\tSIGNS\tDNS")
 	for _, k := range keys {
+		if k.Error != "" {
+			continue
+		}
 		kind := k.Algorithm
 		if k.Bits > 0 {
 			kind = fmt.Sprintf("%s %d", kind, k.Bits)
@@ -151,4 +159,9 @@ func printKeys(w io.Writer, keys []milterd.KeyStatus) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", k.Domain, k.Selector, kind, map[bool]string{true: "yes", false: "no"}[k.Signs], dns)
 	}
 	t.Flush()
+	for _, k := range keys {
+		if k.Error != "" {
+			fmt.Fprintln(w, "not used:", k.Error)
+		}
+	}
 }

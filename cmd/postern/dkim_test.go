@@ -121,6 +121,13 @@ func TestDKIMDNS(t *testing.T) {
 	if code, _, stderr := postern(t, "dkim", "dns", "--dir", dir); code != exitYes {
 		t.Errorf("with a key for the group: exit %d, %s", code, stderr)
 	}
+	// One that cannot be used does not hide the others.
+	if err := os.Chmod(filepath.Join(dir, "home.example", "postern.private"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, stderr := postern(t, "dkim", "dns", "--dir", dir); code != exitNo || !strings.Contains(out, "away.example") || !strings.Contains(stderr, "chmod 0600") {
+		t.Errorf("with a bad key: exit %d, %q, %q", code, out, stderr)
+	}
 	if code, _, stderr := postern(t, "dkim", "dns", "--dir", dir+"/none"); code != exitFailed || !strings.Contains(stderr, dir+"/none") {
 		t.Errorf("no folder: exit %d, %s", code, stderr)
 	}
@@ -146,6 +153,10 @@ func TestDKIMKeys(t *testing.T) {
 		{
 			[]milterd.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "ed25519-sha256", DNS: "published with another key, or revoked"}},
 			exitNo, []string{"home.example  a         ed25519-sha256  no     published with another key"},
+		},
+		{
+			[]milterd.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "rsa-sha256", Bits: 2048, Signs: true}, {Error: "/etc/k: mode 0644"}},
+			exitNo, []string{"home.example  a ", "not used: /etc/k: mode 0644"},
 		},
 	}
 	for _, test := range tests {

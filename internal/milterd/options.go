@@ -233,8 +233,7 @@ func (s *settings) Build(l *service.Life, r service.Runtime) (*state, error) { r
 // warnings are what an operator should know about settings that are allowed.
 func (o *Options) warnings() []string {
 	var all []string
-	local := slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
-	if local && len(o.Listen) > 0 {
+	if o.signsLoopback() {
 		all = append(all, "internal-networks holds a loopback address: what a content filter hands back is then signed, whoever sent it")
 	}
 	for _, endpoint := range slices.Concat(o.Listen, o.ListenSign) {
@@ -243,6 +242,11 @@ func (o *Options) warnings() []string {
 		}
 	}
 	return all
+}
+
+// signsLoopback reports whether mail is ours because it comes from this machine.
+func (o *Options) signsLoopback() bool {
+	return len(o.Listen) > 0 && slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 }
 
 // wide tells whether an endpoint is bound to every address of the machine.

@@ -3,9 +3,10 @@ package milterd
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,7 @@ type signPart struct {
 	headers sign.Headers // DKIMHeaders
 	signer  *sign.Signer
 	keys    *sign.Keys
+	unused  []error   // why files, folders and lines are not used, the first of them
 	watch   *keyWatch // nil without --dkim-require-dns
 }
 
@@ -57,13 +59,17 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 
 func (o *signPart) validate(s *config.Set) error {
 	var errs []error
-	for _, path := range []struct{ flag, value string }{
-		{"dkim-keys", o.DKIMKeys},
-		{"dkim-key-table", tablePath(o.DKIMKeyTable)},
-		{"dkim-signing-table", tablePath(o.DKIMSigningTable)},
-	} {
-		if path.value != "" && !filepath.IsAbs(path.value) {
-			errs = append(errs, s.Errorf(path.flag, "%q is relative: write it from the root, a daemon has no directory of its own", path.value))
+	paths := map[string]string{"dkim-keys": o.DKIMKeys}
+	for flag, value := range map[string]string{"dkim-key-table": o.DKIMKeyTable, "dkim-signing-table": o.DKIMSigningTable} {
+		set, err := sign.ParseDataSet(value)
+		if err != nil {
+			errs = append(errs, s.Errorf(flag, "%w", err))
+		}
+		paths[flag] = set.Path
+	}
+	for _, flag := range slices.Sorted(maps.Keys(paths)) {
+		if path := paths[flag]; path != "" && !filepath.IsAbs(path) {
+			errs = append(errs, s.Errorf(flag, "%q is relative: write it from the root, a daemon has no directory of its own", path))
 		}
 	}
 	if o.DKIMKeyTable == "" && o.DKIMSigningTable != "" {
@@ -79,19 +85,17 @@ func (o *signPart) validate(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-// tablePath is the file of a table.
-func tablePath(table string) string {
-	return strings.TrimPrefix(strings.TrimPrefix(table, "refile:"), "file:")
-}
-
 func (o *signPart) build(n *needs) error {
 	var err error
 	if o.keys, err = o.loadKeys(n); err != nil {
 		return err
 	}
 	n.keys = o.keys
-	if len(o.keys.All()) == 0 {
+	if o.keys.Empty() {
 		n.Log.Warn("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`", zap.String("dkim_keys", o.DKIMKeys))
+	}
+	if o.DKIMKeyTable != "" && !n.options.signsLoopback() {
+		n.Log.Warn("opendkim signs mail from 127.0.0.1 by default, postern-milterd does not: programs that speak SMTP to this host have to log in or need a service of their own; see \"Local applications\" in milter/README.md")
 	}
 	expire := o.DKIMExpire
 	if expire == 0 {
@@ -131,7 +135,13 @@ type lastWatchKey struct{}
 // loadKeys reads the keys and watches where they came from. Of the key folder
 // one watch is enough: it covers the folders of the domains.
 func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
-	source := sign.KeySource{Dir: o.DKIMKeys, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group()}
+	last, err := service.Keep(n.life, lastKeysKey{o.DKIMKeys, o.DKIMKeyTable, o.DKIMSigningTable}, func() (service.Opened[*lastKeys], error) {
+		return service.Opened[*lastKeys]{Value: new(lastKeys)}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	source := sign.KeySource{Dir: o.DKIMKeys, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group(), Before: last.Load()}
 	if o.DKIMKeys != "" {
 		n.life.Watch(o.DKIMKeys)
 		if n.set.Origin("dkim-keys").Level == config.Default && missing(o.DKIMKeys) {
@@ -142,18 +152,45 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 		return new(sign.Keys), nil
 	}
 	keys, err := sign.LoadKeys(source)
-	if err != nil {
+	if err != nil && (keys == nil || n.set.CheckOnly()) {
 		return nil, o.keyErrors(n.set, err)
 	}
-	if o.DKIMKeyTable != "" {
-		n.life.Watch(tablePath(o.DKIMKeyTable), tablePath(o.DKIMSigningTable))
+	n.life.OnBegin(func() { last.Store(keys) })
+	o.report(n, keys, err)
+	o.watchFiles(n.life, keys)
+	return keys, nil
+}
+
+// lastKeys are the latest keys that were in force.
+type lastKeys struct{ atomic.Pointer[sign.Keys] }
+
+// lastKeysKey is what they were read from.
+type lastKeysKey struct{ dir, keyTable, signingTable string }
+
+// report logs what could not be used. It costs the mail of its domain.
+func (o *signPart) report(n *needs, keys *sign.Keys, err error) {
+	o.unused = problems(err)
+	for _, problem := range o.unused {
+		n.Log.Error("DKIM key cannot be used: mail of its domain leaves without this signature, or is signed with the key of before; fix it, the daemon notices",
+			zap.Error(problem), zap.Int("problems", keys.Problems()))
 	}
-	for _, key := range keys.All() {
-		if dir := filepath.Dir(key.Path); filepath.Dir(dir) != filepath.Clean(o.DKIMKeys) {
-			n.life.Watch(dir)
+	for _, text := range keys.Warnings() {
+		n.Log.Warn("line of a DKIM table has no effect", zap.String("line", text))
+	}
+}
+
+func (o *signPart) watchFiles(l *service.Life, keys *sign.Keys) {
+	for _, table := range []string{o.DKIMKeyTable, o.DKIMSigningTable} {
+		if set, err := sign.ParseDataSet(table); err == nil && set.Path != "" {
+			l.Watch(set.Path)
 		}
 	}
-	return keys, nil
+	root := filepath.Clean(o.DKIMKeys)
+	for _, dir := range keys.Dirs() {
+		if dir != root && filepath.Dir(dir) != root {
+			l.Watch(dir)
+		}
+	}
 }
 
 func missing(path string) bool {
@@ -177,33 +214,48 @@ func (o *signPart) keyErrors(set *config.Set, err error) error {
 	if o.DKIMKeys == "" {
 		flag = "dkim-key-table"
 	}
-	list := []error{err}
-	if joined, ok := errors.Unwrap(err).(interface{ Unwrap() []error }); ok {
-		list = joined.Unwrap()
-	}
 	var errs []error
-	for _, one := range list {
+	for _, one := range problems(err) {
 		errs = append(errs, set.Errorf(flag, "%w", one))
 	}
 	return errors.Join(errs...)
 }
 
+// problems are the errors that LoadKeys joins.
+func problems(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := errors.Unwrap(err).(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
 // keyCollector shows the keys of the state in force:
 //
 //	postern_dkim_keys{state}   signing, left_out (see --dkim-require-dns)
+//	postern_dkim_key_problems  files, folders and lines that cannot be used
 type keyCollector struct {
-	current *current
-	keys    *prometheus.Desc
+	current        *current
+	keys, problems *prometheus.Desc
 }
 
 func signMetrics(c *current) []prometheus.Collector {
 	return []prometheus.Collector{
-		keyCollector{c, prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil)},
+		keyCollector{
+			c,
+			prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil),
+			prometheus.NewDesc("postern_dkim_key_problems", "Key files, folders and table lines that cannot be used.", nil, nil),
+		},
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (c keyCollector) Describe(out chan<- *prometheus.Desc) { out <- c.keys }
+func (c keyCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.keys
+	out <- c.problems
+}
 
 // Collect implements prometheus.Collector.
 func (c keyCollector) Collect(out chan<- prometheus.Metric) {
@@ -215,4 +267,5 @@ func (c keyCollector) Collect(out chan<- prometheus.Metric) {
 	all, signing := len(o.keys.All()), len(o.signer.Keys().All())
 	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(signing), "signing")
 	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(all-signing), "left_out")
+	out <- prometheus.MustNewConstMetric(c.problems, prometheus.GaugeValue, float64(o.keys.Problems()))
 }

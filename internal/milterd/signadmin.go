@@ -15,7 +15,9 @@ type KeyStatus struct {
 	Bits      int    `json:"bits,omitempty"` // of RSA
 	Path      string `json:"path"`
 	Signs     bool   `json:"signs"`
-	DNS       string `json:"dns,omitempty"` // "" while nobody asks: see --dkim-require-dns
+	DNS       string `json:"dns,omitempty"` // "" while no one asks: see --dkim-require-dns
+	// Error is why a file, folder or line is not used; nothing else is known of it.
+	Error string `json:"error,omitempty"`
 }
 
 func signCommands(c *current) map[string]admin.Handler {
@@ -36,6 +38,9 @@ func (o *signPart) list(context.Context, struct{}, func(any)) (any, error) {
 			Domain: key.Domain, Selector: key.Selector, Algorithm: key.Algorithm, Bits: key.Bits, Path: key.Path,
 			Signs: signs[key.Name()], DNS: o.watch.status(key),
 		})
+	}
+	for _, err := range o.unused {
+		list = append(list, KeyStatus{Error: err.Error()})
 	}
 	return list, nil
 }

@@ -2,6 +2,7 @@ package milterd
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -177,6 +178,86 @@ postern_dkim_keys{state="signing"} 2
 `), "postern_dkim_keys")
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// One bad key costs its domain. It is loud, and --check-config refuses it.
+func TestOneBadKey(t *testing.T) {
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Both)
+	bad := genkey(t, dir, "away.example", sign.Ed25519)[0]
+	chmod := func(mode os.FileMode) {
+		if err := os.Chmod(bad.Path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	problems := func(m *metrics.Metrics, want int) {
+		t.Helper()
+		err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(fmt.Sprintf(`
+# HELP postern_dkim_key_problems Key files, folders and table lines that cannot be used.
+# TYPE postern_dkim_key_problems gauge
+postern_dkim_key_problems %d
+`, want)), "postern_dkim_key_problems")
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	chmod(0o644)
+	a, m, logs := start(t, "--dkim-keys="+dir)
+	if n := signatures(sendOver(t, a, "--listen-sign", fromHome)); n != 2 {
+		t.Errorf("%d signatures, want 2", n)
+	}
+	if n := logs.FilterLevelExact(zap.ErrorLevel).FilterMessageSnippet("DKIM key cannot be used").Len(); n != 1 {
+		t.Errorf("%v", logs.All())
+	}
+	problems(m, 1)
+	o, release := inForce[*signPart](a.current)
+	list, err := o.list(t.Context(), struct{}{}, nil)
+	release()
+	if keys := list.([]KeyStatus); err != nil || len(keys) != 3 || !strings.Contains(keys[2].Error, "chmod 0600 "+bad.Path) {
+		t.Errorf("%+v, %v", keys, err)
+	}
+	if _, err := load(zap.NewNop(), "--dkim-keys="+dir, "--check-config"); err == nil || !strings.Contains(err.Error(), "chmod 0600 "+bad.Path) {
+		t.Errorf("--check-config: %v", err)
+	}
+	chmod(0o600)
+	a.reload(t, "--dkim-keys="+dir)
+	problems(m, 0)
+	fromAway := strings.ReplaceAll(fromHome, "home.example", "away.example")
+	if n := signatures(sendOver(t, a, "--listen-sign", fromAway)); n != 1 {
+		t.Errorf("%d signatures once it is fixed, want 1", n)
+	}
+	// What it held signs on when it goes bad again.
+	chmod(0o644)
+	a.reload(t, "--dkim-keys="+dir)
+	problems(m, 1)
+	if n := signatures(sendOver(t, a, "--listen-sign", fromAway)); n != 1 {
+		t.Errorf("%d signatures after a reload, want 1", n)
+	}
+}
+
+// Who comes from OpenDKIM learns what it signed beside.
+func TestLocalApplications(t *testing.T) {
+	dir := t.TempDir()
+	key := genkey(t, dir, "home.example", sign.Ed25519)[0]
+	keyTable, signingTable := filepath.Join(dir, "k"), filepath.Join(dir, "s")
+	for path, text := range map[string]string{keyTable: "k home.example:postern:" + key.Path + "\n", signingTable: "*@home.example k\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for internal, want := range map[string]int{"": 1, "127.0.0.0/8": 0} {
+		log, logs := observed()
+		args := []string{"--dkim-keys=", "--dkim-key-table=" + keyTable, "--dkim-signing-table=refile:" + signingTable, "--listen=inet:127.0.0.1:0"}
+		if internal != "" {
+			args = append(args, "--internal-networks="+internal)
+		}
+		if _, err := load(log, args...); err != nil {
+			t.Fatal(err)
+		}
+		if n := logs.FilterMessageSnippet("opendkim signs mail from 127.0.0.1").Len(); n != want {
+			t.Errorf("%q: %d warnings, want %d", internal, n, want)
+		}
 	}
 }
 

@@ -91,6 +91,9 @@ func (t *template) value() *folder {
 	f.tag("c", "relaxed/relaxed")
 	f.tag("d", t.key.Domain)
 	f.tag("s", t.key.Selector)
+	if t.key.Identity != "" {
+		f.tag("i", t.key.Identity)
+	}
 	f.tag("t", strconv.FormatInt(t.signed.Unix(), 10))
 	if !t.expires.IsZero() {
 		f.tag("x", strconv.FormatInt(t.expires.Unix(), 10))

@@ -36,6 +36,7 @@ type Key struct {
 	Selector  string // lower case: s=
 	Algorithm string // rsa-sha256 or ed25519-sha256: a=
 	Bits      int    // of an RSA key, else 0
+	Identity  string // user@domain: i=; "" for none
 	Path      string
 	Signer    crypto.Signer
 }

@@ -186,8 +186,8 @@ func TestLoadDir(t *testing.T) {
 	if got, want := strings.Join(keys.Domains(), " "), "example.com xn--bcher-kva.example"; got != want {
 		t.Errorf("domains %s, want %s", got, want)
 	}
-	if len(keys.Files()) != 3 || !slices.Contains(keys.Dirs(), dir) || !slices.Contains(keys.Dirs(), filepath.Join(dir, "Example.COM")) {
-		t.Errorf("files %q, dirs %q", keys.Files(), keys.Dirs())
+	if !slices.Contains(keys.Dirs(), dir) || !slices.Contains(keys.Dirs(), filepath.Join(dir, "Example.COM")) {
+		t.Errorf("dirs %q", keys.Dirs())
 	}
 	if k := keys.All()[1]; k.Algorithm != "rsa-sha256" || k.Bits != 2048 || k.Name() != "mail._domainkey.example.com" {
 		t.Errorf("key %+v", k)
@@ -326,5 +326,137 @@ func TestGroupMayRead(t *testing.T) {
 	}
 	if _, err := LoadKeys(KeySource{Dir: dir, Group: os.Getegid()}); err == nil {
 		t.Error("the group may write the key")
+	}
+}
+
+// One bad file costs what it is for. What it held before still signs.
+func TestOneBadKey(t *testing.T) {
+	ed, rsa := pkcs8(t, testEd25519()), pkcs8(t, testRSA())
+	bad := func(t *testing.T, path string) {
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name   string
+		spoil  func(t *testing.T, dir string)
+		afresh string // the keys of a daemon that starts now
+		kept   string // those of one that had them all
+	}{
+		{"key of everybody", func(t *testing.T, dir string) { bad(t, dir+"/a.example/s.private") }, "s/b.example t/b.example", "s/a.example s/b.example t/b.example"},
+		{"one of two keys", func(t *testing.T, dir string) { bad(t, dir+"/b.example/s.private") }, "s/a.example t/b.example", "s/a.example s/b.example t/b.example"},
+		{"half written", func(t *testing.T, dir string) { write(t, dir, "a.example/s.private", string(rsa[:700])) }, "s/b.example t/b.example", "s/a.example s/b.example t/b.example"},
+		{"removed", func(t *testing.T, dir string) {
+			if err := os.Remove(dir + "/a.example/s.private"); err != nil {
+				t.Fatal(err)
+			}
+		}, "s/b.example t/b.example", "s/b.example t/b.example"},
+		{"replaced", func(t *testing.T, dir string) { write(t, dir, "a.example/s.private", string(rsa)) }, "s/a.example s/b.example t/b.example", "s/a.example s/b.example t/b.example"},
+		{"folder of everybody", func(t *testing.T, dir string) {
+			if err := os.Chmod(dir+"/b.example", 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, "s/a.example", "s/a.example s/b.example t/b.example"},
+		{"folder that leads nowhere", func(t *testing.T, dir string) {
+			if err := os.RemoveAll(dir + "/b.example"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink("nowhere", dir+"/b.example"); err != nil {
+				t.Fatal(err)
+			}
+		}, "s/a.example", "s/a.example s/b.example t/b.example"},
+		{"key at the top", func(t *testing.T, dir string) { write(t, dir, "s.private", string(ed)) }, "s/a.example s/b.example t/b.example", "s/a.example s/b.example t/b.example"},
+		{"all of them", func(t *testing.T, dir string) {
+			bad(t, dir+"/a.example/s.private")
+			bad(t, dir+"/b.example/s.private")
+			bad(t, dir+"/b.example/t.private")
+		}, "none", "none"},
+		{"whole folder", func(t *testing.T, dir string) {
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, "none", "none"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := tree(t, map[string][]byte{"a.example/s.private": ed, "b.example/s.private": ed, "b.example/t.private": rsa})
+			before := load(t, KeySource{Dir: dir, Group: -1})
+			tt.spoil(t, dir)
+			for _, c := range []struct {
+				before *Keys
+				want   string
+			}{{nil, tt.afresh}, {before, tt.kept}} {
+				keys, err := LoadKeys(KeySource{Dir: dir, Group: -1, Before: c.before})
+				got := "none"
+				if keys != nil {
+					got = names(keys.All())
+				}
+				if got != c.want {
+					t.Errorf("keys %q, want %q (%v)", got, c.want, err)
+				}
+				if fine := tt.name == "removed" || tt.name == "replaced"; (err == nil) != fine || keys != nil && (keys.Problems() == 0) != fine {
+					t.Errorf("error %v", err)
+				}
+				if keys != nil && !slices.Contains(keys.Dirs(), dir) {
+					t.Errorf("dirs %q", keys.Dirs())
+				}
+			}
+		})
+	}
+}
+
+// Tables and the files that they name fail in the same way.
+func TestOneBadTableKey(t *testing.T) {
+	ed := pkcs8(t, testEd25519())
+	dir := tree(t, map[string][]byte{"each/a.example/k": ed, "each/b.example/k": ed, "one": ed, "senders": []byte("* each\nc.example one\nd.example any\n")})
+	write(t, dir, "keys", strings.ReplaceAll("each %:s:DIR/each/%/k\none c.example:s:DIR/one\nany %:t:DIR/one\n", "DIR", dir))
+	src := KeySource{KeyTable: dir + "/keys", SigningTable: dir + "/senders", Group: -1}
+	chosen := func(keys *Keys) string {
+		var all []string
+		for _, domain := range []string{"a.example", "b.example", "c.example", "d.example"} {
+			all = append(all, names(keys.choose(author.Mailbox{Domain: domain}, false)))
+		}
+		return strings.Join(all, "|")
+	}
+	before := load(t, src)
+	const whole = "s/a.example|s/b.example|s/c.example|t/d.example"
+	if got := chosen(before); got != whole || names(before.All()) != "s/a.example s/b.example s/c.example t/d.example" {
+		t.Fatalf("%s, %s", got, names(before.All()))
+	}
+	if err := os.Chmod(dir+"/one", 0o604); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := LoadKeys(src)
+	if got := chosen(keys); got != "s/a.example|s/b.example||" || err == nil || keys.Problems() != 1 {
+		t.Errorf("%s, %d problems, %v", got, keys.Problems(), err)
+	}
+	src.Before = before
+	for _, name := range []string{"keys", "senders"} { // a table that is gone
+		if err := os.Rename(dir+"/"+name, dir+"/old"); err != nil {
+			t.Fatal(err)
+		}
+		keys, err = LoadKeys(src)
+		if got := chosen(keys); got != whole || !strings.Contains(err.Error(), name+": no such file") {
+			t.Errorf("%s, %v", got, err)
+		}
+		if err := os.Rename(dir+"/old", dir+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir+"/each", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir+"/one", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys, err = LoadKeys(src)
+	if got := chosen(keys); got != whole || err == nil {
+		t.Errorf("%s, %v", got, err)
+	}
+	rest := keys.Without(func(k *Key) bool {
+		return k.Domain == "d.example" || k.Domain == "a.example" || k.Domain == "c.example"
+	})
+	if got := chosen(rest); got != "|s/b.example||" {
+		t.Errorf("without two: %s", got)
 	}
 }

@@ -60,24 +60,20 @@ func TestTableErrors(t *testing.T) {
 	tests := []struct{ name, keys, signing, prefix, want string }{
 		{"name twice", someKeys + "a example.com:z:DIR/a\n", "", "", "keys:7: the name \"a\" occurs twice"},
 		{"parts", "a example.com:DIR/a\n", "", "", "keys:1: want domain:selector:/path"},
-		{"percent", "a %:s:DIR/a\n", "", "", "keys:1: the domain is %"},
 		{"no domain", "a exa mple:s:DIR/a\n", "", "", "keys:1: the domain is not one"},
 		{"key within the table", "a example.com:s:MIIEsecret\n", "", "", "not the absolute path"},
 		{"missing file", "a example.com:s:DIR/zz\n", "", "", "no such file"},
 		{"one word", "a\n", "", "", "keys:1: want two words"},
 		{"long line", "a " + strings.Repeat("x", maxTableLine), "", "", "keys:1: bufio.Scanner: token too long"},
 		{"unknown key", someKeys, "example.com zz\n", "", "signing:1: no key is named \"zz\""},
-		{"identity", someKeys, "example.com a:user@example.com\n", "", "signer identities"},
 		{"not aligned", someKeys, "example.com c\n", "", "does not align"},
 		{"two domains", someKeys, "sub.example.com a\nsub.example.com b\n", "", "signing:2: ambiguous"},
-		{"wider first", someKeys, "*@example.com a\nuser@example.com a2\n", "refile:", "signing:2: ambiguous: line 1"},
-		{"any first", someKeys, "* a\n*@example.com a2\n", "refile:", "signing:2: ambiguous: line 1"},
-		{"wider suffix first", someKeys, "*@*.example.com a\n*@x.example.com a2\n", "refile:", "signing:2: ambiguous: line 1"},
-		{"glob inside", someKeys, "*@ex*.com a\n", "refile:", "only *@domain"},
-		{"glob in the local part", someKeys, "ad*@example.com a\n", "refile:", "only *@domain"},
-		{"user below", someKeys, "u@*.example.com a\n", "refile:", "only *@domain"},
 		{"bare domain as glob", someKeys, "example.com a\n", "refile:", "whole addresses"},
 		{"glob without refile", someKeys, "*@*.example.com a\n", "", "only *@domain"},
+		{"glob in the local part without refile", someKeys, "ad*@example.com a\n", "", "only *@domain"},
+		{"selector", "a %:no selector:DIR/a\n", "", "", "is not a selector"},
+		{"other tables", someKeys, "", "lua:", "lua: tables are not read; write its entries into a file"},
+		{"empty name", someKeys, "", "refile:refile", "no such file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,6 +111,43 @@ func TestTableAndFolder(t *testing.T) {
 	}
 }
 
+// Lines that never decide are named, and do no harm.
+func TestShadowedLines(t *testing.T) {
+	for _, tt := range []struct{ table, local, domain, want string }{
+		{"*@example.com a\nuser@example.com a2\n", "user", "example.com", "a/example.com"},
+		{"* a\n*@example.com a2\n", "user", "example.com", "a/example.com"},
+		{"*@*.example.com a\n*@x.example.com a2\n", "user", "x.example.com", "a/example.com"},
+	} {
+		keys, err := tables(t, someKeys, tt.table, "refile:")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := strings.Join(keys.Warnings(), "|"); !strings.Contains(w, "signing:2: ambiguous: line 1") {
+			t.Errorf("%q: warnings %q", tt.table, w)
+		}
+		if got := names(keys.choose(author.Mailbox{Local: tt.local, Domain: tt.domain}, false)); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.table, got, tt.want)
+		}
+	}
+}
+
+// A line that is wrong costs its own mail.
+func TestWrongLines(t *testing.T) {
+	keys, err := tables(t, someKeys+"bad example.com\nlost example.com:l:DIR/none\n"+"x "+strings.Repeat("x", 2*maxTableLine)+"\nlast example.com:z:DIR/a\n",
+		"example.com bad\nexample.com lost\nexample.com a,zz\nexample.com a2,last\nsub.example.com\nexample.org c\n*x@y z\n", "")
+	if err == nil || keys == nil {
+		t.Fatalf("%v, %v", keys, err)
+	}
+	if keys.Problems() != 6 {
+		t.Errorf("%d problems: %v", keys.Problems(), err)
+	}
+	for domain, want := range map[string]string{"example.com": "a/example.com a2/example.com z/example.com", "example.org": "c/example.org", "sub.example.com": ""} {
+		if got := names(keys.choose(author.Mailbox{Local: "u", Domain: domain}, false)); got != want {
+			t.Errorf("%s: %q, want %q", domain, got, want)
+		}
+	}
+}
+
 func FuzzTables(f *testing.F) {
 	f.Add("a b\n# c\nd\te\r\n", true)
 	f.Add("*@*.example.com x,y\n@ z\n", true)
@@ -122,8 +155,11 @@ func FuzzTables(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string, wildcards bool) {
 		lines, _ := parseTable("table", strings.NewReader(text))
 		for _, line := range lines {
-			pattern, err := parsePattern(line.key, wildcards)
-			if err != nil {
+			pattern, glob, err := parsePattern(line.key, wildcards)
+			if glob != "" {
+				matchGlob(glob, line.value)
+			}
+			if err != nil || glob != "" {
 				continue
 			}
 			if _, domain, ok := strings.Cut(pattern, "@"); !ok || domain == "" {

@@ -1,0 +1,128 @@
+package sign
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Bounds of OpenDKIM's tables.
+const (
+	maxTableLines = 100_000
+	maxTableLine  = 4 << 10 // octets
+)
+
+// DataSet is one of OpenDKIM's data sets: a file or a list.
+type DataSet struct {
+	Path     string // "" for a list
+	List     string // behind "csl:"
+	Patterns bool   // the keys are patterns ("refile:")
+}
+
+// ParseDataSet reads how opendkim.conf(5) names a data set.
+func ParseDataSet(text string) (DataSet, error) {
+	kind, rest, ok := strings.Cut(text, ":")
+	switch {
+	case strings.HasSuffix(text, ".db"):
+		return DataSet{}, fmt.Errorf("%s: database files are not read; write its entries into a file, two words on a line", text)
+	case ok && rest == "":
+		return DataSet{}, fmt.Errorf("%s: nothing is named", text)
+	case !ok || strings.HasPrefix(text, "/"):
+		return DataSet{Path: text}, nil
+	case kind == "file":
+		return DataSet{Path: rest}, nil
+	case kind == "refile":
+		return DataSet{Path: rest, Patterns: true}, nil
+	case kind == "csl":
+		return DataSet{List: rest}, nil
+	}
+	return DataSet{}, fmt.Errorf("%s: tables are not read; write its entries into a file, two words on a line", kind)
+}
+
+// tableLine is a line of a table: a key and what it is for.
+type tableLine struct {
+	file       string
+	number     int
+	key, value string
+}
+
+func (t tableLine) errorf(format string, args ...any) error {
+	return fmt.Errorf("%s:%d: %w", t.file, t.number, fmt.Errorf(format, args...))
+}
+
+// readTable reads the rows of a data set, those that can be read. The rows of
+// before count for a file that cannot be read at all.
+func (l *loader) readTable(set DataSet) []tableLine {
+	if set.Path == "" {
+		return l.rows("csl", strings.NewReader(strings.ReplaceAll(set.List, ",", "\n")))
+	}
+	f, err := os.Open(set.Path)
+	if err != nil {
+		l.fail(openError(set.Path, err))
+		l.keys.rows[set.Path] = l.before.rows[set.Path]
+		return l.keys.rows[set.Path]
+	}
+	defer f.Close()
+	l.keys.rows[set.Path] = l.rows(set.Path, f)
+	return l.keys.rows[set.Path]
+}
+
+func (l *loader) rows(name string, r io.Reader) []tableLine {
+	lines, errs := parseTable(name, r)
+	for _, err := range errs {
+		l.fail(err)
+	}
+	return lines
+}
+
+// parseTable reads lines of two words; "#" begins a comment. A line that is wrong
+// is left out.
+func parseTable(path string, r io.Reader) (lines []tableLine, errs []error) {
+	reader := bufio.NewReaderSize(r, maxTableLine)
+	for number := 1; ; number++ {
+		text, err := readTableLine(reader)
+		if err != nil && !errors.Is(err, bufio.ErrTooLong) {
+			if err != io.EOF {
+				errs = append(errs, fmt.Errorf("%s:%d: %w", path, number, err))
+			}
+			return lines, errs
+		}
+		line := tableLine{file: path, number: number}
+		if number > maxTableLines {
+			return lines, append(errs, line.errorf("more than %d lines", maxTableLines))
+		}
+		text, _, _ = strings.Cut(text, "#")
+		line.key, line.value, _ = strings.Cut(strings.ReplaceAll(strings.TrimSpace(text), "\t", " "), " ")
+		line.value = strings.TrimSpace(line.value)
+		switch {
+		case err != nil:
+			errs = append(errs, line.errorf("%w", err))
+		case line.key == "":
+		case line.value == "":
+			errs = append(errs, line.errorf("want two words"))
+		default:
+			lines = append(lines, line)
+		}
+	}
+}
+
+// readTableLine returns a line, or bufio.ErrTooLong having skipped one.
+func readTableLine(r *bufio.Reader) (string, error) {
+	text, err := r.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		if err == io.EOF && len(text) > 0 {
+			err = nil
+		}
+		return string(text), err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = r.ReadSlice('\n')
+	}
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return "", bufio.ErrTooLong
+}
