@@ -206,34 +206,98 @@ func TestRouter(t *testing.T) {
 		{" c , a ", nil, "a c"},
 		{"a,a", nil, "a"},
 		{",", nil, ""},
+		{"A;C", nil, "a c"},
+		{"{ b }", nil, "b"},
+		{"", []string{"B"}, "b"},
+		{"", []string{"c", "a"}, "a c"},
 		{"greylisting", nil, `policy_context: "greylisting" is none of the checks that run (a, b, c)`},
-		{"a,greylisting", nil, `policy_context: "greylisting" is none of the checks that run (a, b, c)`},
-		{"", []string{"d"}, `"d" is none of the checks that run (a, b, c)`},
+		{"a,greylisting", nil, `a policy_context: "greylisting" is none of the checks that run (a, b, c)`},
+		{"x c y,x", nil, `c policy_context: "x", "y" is none of the checks that run (a, b, c)`},
+		{"", []string{"d"}, `policy_context: "d" is none of the checks that run (a, b, c)`},
 	}
-	r := NewRouter(all)
+	var told []string
+	r := NewRouter(all, RouterOptions{Unknown: func(err error) { told = append(told, err.Error()) }})
 	for range 2 { // put together, then remembered
 		for _, tt := range tests {
-			chain, err := r.Chain(tt.context, tt.bound)
-			got := strings.ReplaceAll((&Router{all: chain}).names(), ",", "")
-			if err != nil {
-				got = err.Error()
+			var got []string
+			for _, e := range r.Chain(tt.context, tt.bound) {
+				name := e.Check.Name()
+				if _, err := e.Check.Check(t.Context(), &Request{}, nil); err != nil {
+					name += ": " + err.Error()
+				}
+				got = append(got, name)
 			}
-			if got != tt.want {
+			if got := strings.Join(got, " "); got != tt.want {
 				t.Errorf("%q bound to %q: %q, want %q", tt.context, tt.bound, got, tt.want)
 			}
 		}
 	}
+	if len(told) != 4 {
+		t.Errorf("told %d times: %q", len(told), told)
+	}
+}
+
+// An unknown word does not keep the other checks from being asked. It opens the
+// hook only when it cannot stand for a check that must not be left out.
+func TestUnknownWords(t *testing.T) {
+	const closed = "ownership"
+	run := func(mode Mode, context string, runs ...string) Decision {
+		var all Chain
+		for _, name := range runs {
+			v := Verdict{Kind: Pass, Reason: "ok"}
+			if name == closed {
+				v = Verdict{Kind: Reject, Reason: "bad"}
+			}
+			all = append(all, entry(name, v, nil))
+		}
+		r := NewRouter(all, RouterOptions{Closed: []string{closed}, Mode: mode})
+		return r.Chain(context, nil).Decide(t.Context(), &Request{State: StateRcpt})
+	}
+	tests := []struct {
+		context string
+		runs    []string
+		kind    Kind
+		reason  record.Reason
+	}{
+		{"ownership, dnsbl", []string{closed}, Reject, "bad"},
+		{"Ownership", []string{closed}, Reject, "bad"},
+		{"OWNERSHIP dnsbll", []string{closed, "dnsbl"}, Reject, "bad"},
+		{"ownership", []string{"dnsbl"}, Defer, record.UnknownHook},
+		{"dnsbl, ownership", []string{"dnsbl"}, Defer, record.UnknownHook},
+		{"dnsbl, ownershp", []string{closed, "dnsbl"}, Defer, record.UnknownHook},
+		{"dnsbll, greylist", []string{closed, "dnsbl", "greylist"}, Pass, record.UnknownHook},
+		{"submission", []string{closed}, Pass, record.UnknownHook},
+		{"greylist", []string{closed}, Pass, record.UnknownHook},
+		{"dnsbl", []string{"dnsbl"}, Pass, "ok"},
+	}
+	for _, word := range strings.Fields("ownershp onwership owenrship owners ownersihp ownerships wnership 0wnership own owner-ship") {
+		tests = append(tests, struct {
+			context string
+			runs    []string
+			kind    Kind
+			reason  record.Reason
+		}{word, []string{closed}, Defer, record.UnknownHook})
+	}
+	for _, tt := range tests {
+		d := run(Enforce, tt.context, tt.runs...)
+		if d.Kind != tt.kind || d.Reason != tt.reason || (d.Err != nil) != (tt.reason == record.UnknownHook) {
+			t.Errorf("%q of %q: %s %s, %v", tt.context, tt.runs, d.Kind, d.Reason, d.Err)
+		}
+	}
+	if d := run(Shadow, "ownershp", closed); d.Kind != Pass || d.Mode != Shadow || d.Would.Kind != Defer || d.Would.Reason != record.UnknownHook {
+		t.Errorf("in the shadow: %+v", d)
+	}
 }
 
 func TestRouterRemembersWithinBounds(t *testing.T) {
-	r := NewRouter(Chain{entry("a", Verdict{}, nil)})
+	r := NewRouter(Chain{entry("a", Verdict{}, nil)}, RouterOptions{})
 	for i := range 3 * maxRoutes {
 		context := "a"
 		for range i {
 			context += ","
 		}
-		if chain, err := r.Chain(context, nil); err != nil || len(chain) != 1 {
-			t.Fatalf("%q: %v, %v", context, chain, err)
+		if chain := r.Chain(context, nil); len(chain) != 1 {
+			t.Fatalf("%q: %v", context, chain)
 		}
 	}
 	if len(r.routes) > maxRoutes {

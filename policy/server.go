@@ -35,7 +35,7 @@ type Hook struct {
 // Hooks finds the checks of a request.
 type Hooks interface {
 	// Hook takes a policy_context and the words that the listener is bound
-	// to, as Router.Chain does.
+	// to, as Router.Chain does. An error means that nothing can be asked.
 	Hook(context string, bound []string) (Hook, error)
 }
 
@@ -131,7 +131,8 @@ func (s *Server) decide(r *Request, d *Decision, bound []string) {
 	d.reset()
 	hook, err := s.Hooks.Hook(r.Context, bound)
 	if err != nil {
-		d.Kind, d.Reason, d.Err = Pass, record.UnknownHook, err
+		d.Verdict = Verdict{Kind: Defer, Reason: record.CheckFailed, Code: CodeTemporary, Text: errorText}
+		d.Err = err
 		return
 	}
 	defer hook.Release()

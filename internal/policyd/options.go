@@ -114,7 +114,9 @@ func (s *settings) Sockets() ([]daemon.Socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range socket.Suffix {
+		for j, name := range socket.Suffix {
+			name = strings.ToLower(name)
+			socket.Suffix[j] = name
 			if !s.runs(name) {
 				return nil, s.set.ErrorfAt("listen", i, "%s: %q is none of the checks that run (%s)", endpoint, name, strings.Join(s.Checks, ", "))
 			}

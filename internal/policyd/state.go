@@ -2,12 +2,16 @@ package policyd
 
 import (
 	"errors"
+	"slices"
+
+	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 // state is everything that one load of the configuration built. It is
@@ -31,7 +35,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	}
 	n := &needs{Runtime: r, life: l, set: o.set, options: &o.Options}
 	var chain policy.Chain
-	known := record.Known("", false)
+	known := slices.Concat(record.Known("", false), record.Known("policy_context", o.shadowed(checks.OwnershipName)))
 	for _, room := range o.rooms {
 		if !o.runs(room.name) {
 			continue
@@ -48,8 +52,26 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 		known = append(known, record.Known(room.name, entry.Mode == policy.Shadow)...)
 	}
 	l.OnBegin(func() { r.Metrics.Prepare(known...) })
-	s.router, s.dns = policy.NewRouter(chain), n.dns
+	l.OnBegin(func() { r.Readiness.Remove(contextCondition) })
+	s.router, s.dns = o.newRouter(chain, r), n.dns
 	return s, nil
+}
+
+// contextCondition is the condition of readiness that every hook names checks
+// which run.
+const contextCondition = "policy_context"
+
+// newRouter has hooks that name what does not run told of. Ownership must not be
+// left out because of a typing error.
+func (o *Options) newRouter(chain policy.Chain, r service.Runtime) *policy.Router {
+	options := policy.RouterOptions{Closed: []string{checks.OwnershipName}, Unknown: func(err error) {
+		r.Log.Error("a hook of Postfix names what does not run; correct policy_context in main.cf or master.cf, or add the check to checks", zap.Error(err))
+		r.Readiness.Set(contextCondition, false, err.Error())
+	}}
+	if o.shadowed(checks.OwnershipName) {
+		options.Mode = policy.Shadow
+	}
+	return policy.NewRouter(chain, options)
 }
 
 // Hook implements policy.Hooks. The state stays open until the hook is
@@ -59,12 +81,7 @@ func (c *current) Hook(context string, bound []string) (policy.Hook, error) {
 	if s == nil {
 		return policy.Hook{}, errStopped
 	}
-	chain, err := s.router.Chain(context, bound)
-	if err != nil {
-		release()
-		return policy.Hook{}, err
-	}
-	return policy.Hook{Chain: chain, Deadline: s.settings.Deadline, Release: release}, nil
+	return policy.Hook{Chain: s.router.Chain(context, bound), Deadline: s.settings.Deadline, Release: release}, nil
 }
 
 var errStopped = errors.New("the daemon has stopped")

@@ -115,9 +115,6 @@ func TestStateLivesAsLongAsItsRequests(t *testing.T) {
 	if !closed["first"] || closed["second"] {
 		t.Errorf("closed: %v", closed)
 	}
-	if _, err := c.Hook("nonsense", nil); err == nil {
-		t.Error("an unknown context has a hook")
-	}
 	c.Close()
 	if !closed["second"] {
 		t.Error("an idle state is not closed when it is replaced")
@@ -182,9 +179,9 @@ func TestStateFiles(t *testing.T) {
 func TestSettingsReachTheChecks(t *testing.T) {
 	s := buildOrFail(t, "--owners", "inline:{pr@x.example=ann}", "--owners-unlisted=pass", "--owners-unauthenticated=reject",
 		"--null-sender=reject", "--owner-exempt=Root", "--login-domain=x.example", "--shadow=all", "--owners-on-error=pass")
-	chain, err := s.router.Chain("", nil)
-	if err != nil || len(chain) != 1 || chain[0].Mode != policy.Shadow || chain[0].OnError != policy.ErrorPass {
-		t.Fatalf("%+v, %v", chain, err)
+	chain := s.router.Chain("", nil)
+	if len(chain) != 1 || chain[0].Mode != policy.Shadow || chain[0].OnError != policy.ErrorPass {
+		t.Fatalf("%+v", chain)
 	}
 	for _, tt := range []struct {
 		sender, login string
@@ -230,6 +227,53 @@ func TestShadowIsCounted(t *testing.T) {
 		if got := records[0].ContextMap()[key]; got != want {
 			t.Errorf("%s is %v, want %s", key, got, want)
 		}
+	}
+}
+
+// A hook that names what does not run is told of in log and readiness, until a
+// reload.
+func TestUnknownContextIsLoud(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := newCurrent()
+	r := service.NewRuntime(zap.New(core), metrics.New(metrics.Options{}))
+	r.Readiness.Serving()
+	load := func() {
+		t.Helper()
+		s, err := loadInto(c, r, []string{"--config=", "--checks=ownership", "--owners=static:x"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.apply(c)
+	}
+	load()
+	defer c.Close()
+	for range 3 {
+		hook, err := c.Hook("Ownership, dnsbl", nil)
+		if err != nil || len(hook.Chain) != 2 || hook.Chain[0].Check.Name() != "ownership" {
+			t.Fatalf("%+v, %v", hook, err)
+		}
+		hook.Release()
+	}
+	if n := logs.FilterMessageSnippet("names what does not run").Len(); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if ready, report := r.Readiness.Ready(); ready || !strings.Contains(report, `policy_context: failing: policy_context: "dnsbl" is none of the checks that run (ownership)`) {
+		t.Errorf("ready %t: %s", ready, report)
+	}
+	load()
+	if ready, report := r.Readiness.Ready(); !ready {
+		t.Errorf("after a reload: %s", report)
+	}
+}
+
+func TestWordsOfSocketsIgnoreCase(t *testing.T) {
+	s, err := configure([]string{"--config=", "--checks=ownership", "--owners=static:x", "--listen=inet:127.0.0.1:0=Ownership"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := s.Sockets()
+	if err != nil || len(sockets) != 1 || !slices.Equal(sockets[0].Suffix, []string{"ownership"}) {
+		t.Errorf("%+v, %v", sockets, err)
 	}
 }
 

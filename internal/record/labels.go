@@ -44,8 +44,9 @@ func with(verdict string, reasons ...Reason) (uses []use) {
 func uses(check string) []use {
 	switch check {
 	case "":
-		return slices.Concat(with(pass, NotApplicable, NoChecks), with(failed, BadRequest, Panicked, ConnectionLost),
-			[]use{{UnknownHook, []string{pass, deferral}}})
+		return slices.Concat(with(pass, NotApplicable, NoChecks), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost))
+	case "policy_context":
+		return []use{{UnknownHook, []string{pass, deferral}}}
 	case "ownership":
 		return slices.Concat(couldNotTell(OwnerLookupFailed), with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt),
 			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress),
@@ -58,10 +59,10 @@ func uses(check string) []use {
 			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood))
 	case "sign":
-		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge),
+		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge, HeaderNoRoom),
 			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed))
 	case "verify":
-		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge, SPFFailed, DMARCRejected),
+		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge, HeaderNoRoom, SPFFailed, DMARCRejected),
 			with(pass, Verified, VerifyUnsure, DMARCQuarantined))
 	}
 	return nil

@@ -20,7 +20,7 @@ var inSteps = []Reason{
 // Every reason is counted for some check, or is only found in steps.
 func TestEveryReasonIsKnown(t *testing.T) {
 	known := make(map[Reason]bool)
-	for _, check := range []string{"", "ownership", "dnsbl", "greylist", "sign", "verify"} {
+	for _, check := range []string{"", "policy_context", "ownership", "dnsbl", "greylist", "sign", "verify"} {
 		for _, l := range Known(check, false) {
 			known[l.Reason] = true
 		}

@@ -114,7 +114,9 @@ func (d *running[S]) notClosed(err error) {
 }
 
 func (d *running[S]) runtime() Runtime {
-	return NewRuntime(d.log.Logger(), d.metrics)
+	r := NewRuntime(d.log.Logger(), d.metrics)
+	r.Readiness = &d.readiness
+	return r
 }
 
 // bind binds every socket and gives up root.
@@ -245,6 +247,10 @@ func (d *running[S]) reload(context.Context, string) error {
 func (d *running[S]) replace(started time.Time) error {
 	next, err := d.app.Configure(d.process.Args, d.process.Environ)
 	if err != nil {
+		return err
+	}
+	// What could not start anew is not put in force.
+	if _, err := sockets(next); err != nil {
 		return err
 	}
 	life, err := d.build(next)

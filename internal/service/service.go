@@ -65,14 +65,15 @@ type Configured interface {
 
 // Runtime is what the parts of a daemon report to.
 type Runtime struct {
-	Log     *zap.Logger
-	Metrics *metrics.Metrics
-	Records record.Sink // of decisions: the log and the counters
+	Log       *zap.Logger
+	Metrics   *metrics.Metrics
+	Readiness *metrics.Readiness
+	Records   record.Sink // of decisions: the log and the counters
 }
 
-// NewRuntime returns the runtime of a log and metrics.
+// NewRuntime returns the runtime of a log and metrics, with a readiness of its own.
 func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
-	return Runtime{Log: log, Metrics: m, Records: record.Sinks{record.Log{Logger: log}, m}}
+	return Runtime{Log: log, Metrics: m, Readiness: new(metrics.Readiness), Records: record.Sinks{record.Log{Logger: log}, m}}
 }
 
 // Traffic is how a daemon answers.
