@@ -48,7 +48,7 @@ func printOwners(io streams, ask policyd.OwnersCheckArgs, a policyd.OwnersCheckR
 	}
 	fmt.Fprintf(io.out, "%s: %s may %suse %s (%s)\n", word, ask.Login, map[bool]string{false: "not "}[a.Allowed], ask.Sender, a.Reason)
 	for _, line := range []struct{ name, value string }{
-		{"map", a.Map}, {"key", a.Key}, {"entry", a.Entry}, {"at", a.Where},
+		{"queued", a.Queued}, {"map", a.Map}, {"key", a.Key}, {"entry", a.Entry}, {"at", a.Where},
 		{"via", strings.Join(a.Via, ", ")},
 		{"owners", strings.Join(a.Owners, ", ")}, {"reply", a.Reply},
 	} {

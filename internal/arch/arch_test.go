@@ -60,7 +60,7 @@ var rows = []row{
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/author", "internal/spf", "internal/dkim"})},
-	{"internal/ownership", []string{"internal/postmap", "internal/mailaddr"}},
+	{"internal/ownership", []string{"internal/postmap", "internal/mailaddr", "internal/record"}},
 	{"internal/postmap", []string{"internal/postmap/...", "internal/mailaddr"}},
 	{"internal/postmap/sql", []string{"internal/postmap/conf", "internal/postmap/remote", "internal/postmap/mapfile", "internal/private"}},
 	{"internal/postmap/ldap", []string{"internal/postmap/conf", "internal/postmap/remote"}},
@@ -83,6 +83,7 @@ var rows = []row{
 	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},
 	{"internal/daemon/...", []string{"internal/daemon/...", "internal/config", "internal/transient"}},
 	{"internal/admin/...", infrastructure},
+	{"internal/service/owners", slices.Concat(infrastructure, []string{"internal/ownership", "internal/postmap/..."})},
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
 	{"internal/service/...", infrastructure},
 

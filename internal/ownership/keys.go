@@ -31,25 +31,31 @@ func patternKeys(sender mailaddr.Address, yield func(string) bool) {
 	yieldForms(sender, spellings(sender), yield)
 }
 
-// fixedKeys are folded and go from the full address to its parts, in the order of
-// mail_addr_find in Postfix.
+// fixedKeys are folded and go from the full address to its parts.
 func (o *Owners) fixedKeys(sender mailaddr.Address, yield func(string) bool) {
+	o.forms(sender, func(form string, _ bool) bool { return yield(mailaddr.Fold(form)) })
+}
+
+// forms gives the full address and its parts, in the order of mail_addr_find in
+// Postfix; full reports whether a form is the full address.
+func (o *Owners) forms(sender mailaddr.Address, yield func(form string, full bool) bool) {
 	isLocal := sender.IsBare() || o.localDomains[sender.Domain]
 	sender = sender.WithDomain(o.loginDomain)
 	base, _, extended := sender.SplitExtension(o.delimiters)
 	domains := spellings(sender)
-	fold := func(key string) bool { return yield(mailaddr.Fold(key)) }
+	full := func(form string) bool { return yield(form, true) }
+	part := func(form string) bool { return yield(form, false) }
 
-	if !yieldForms(sender, domains, fold) || extended && !yieldForms(base, domains, fold) {
+	if !yieldForms(sender, domains, full) || extended && !yieldForms(base, domains, part) {
 		return
 	}
 	if sender.Domain == "" {
 		return // the full address was the local part
 	}
-	if isLocal && (!yieldForms(sender, spelling{}, fold) || extended && !yieldForms(base, spelling{}, fold)) {
+	if isLocal && (!yieldForms(sender, spelling{}, part) || extended && !yieldForms(base, spelling{}, part)) {
 		return
 	}
-	_ = fold("@"+domains[0]) && domains[0] != domains[1] && fold("@"+domains[1])
+	_ = part("@"+domains[0]) && domains[0] != domains[1] && part("@"+domains[1])
 }
 
 // spelling is a domain as A-labels and as U-labels, which may be equal; the zero

@@ -15,19 +15,24 @@ func isOwnerSeparator(c byte) bool {
 // account is a login in the form that compares: folded, its domain as A-labels,
 // and without the domain that bare logins have.
 func (o *Owners) account(login string) string {
-	return o.short(mailaddr.FoldKey(login))
+	return short(mailaddr.FoldKey(login), o.loginDomain)
 }
 
 // short takes the domain that bare logins have off a folded login.
-func (o *Owners) short(folded string) string {
-	if o.loginDomain == "" {
+func short(folded, loginDomain string) string {
+	if loginDomain == "" {
 		return folded
 	}
-	at := len(folded) - len(o.loginDomain) - 1
-	if at > 0 && folded[at] == '@' && folded[at+1:] == o.loginDomain {
+	at := len(folded) - len(loginDomain) - 1
+	if at > 0 && folded[at] == '@' && folded[at+1:] == loginDomain {
 		return folded[:at]
 	}
 	return folded
+}
+
+// ownsSelf reports whether the login owns the sender because it is its own address.
+func (o *Owners) ownsSelf(sender mailaddr.Address, login, account string) bool {
+	return o.selfOwned && login != "" && o.isSelf(sender.WithDomain(o.loginDomain), login, account)
 }
 
 // isSelf tells whether the sender, or the sender without its extension, is the
@@ -36,7 +41,7 @@ func (o *Owners) isSelf(sender mailaddr.Address, login, account string) bool {
 	if !sender.IsValid() || o.loginDomain == "" && !strings.Contains(login, "@") {
 		return false
 	}
-	if sender.IsPlain() && o.short(sender.Raw) == account || !sender.IsPlain() && o.account(sender.Key()) == account {
+	if sender.IsPlain() && short(sender.Raw, o.loginDomain) == account || !sender.IsPlain() && o.account(sender.Key()) == account {
 		return true
 	}
 	base, _, ok := sender.SplitExtension(o.delimiters)

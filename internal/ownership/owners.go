@@ -23,6 +23,7 @@ type Config struct {
 	LoginDomain  string   // the domain of logins, alias targets and senders that have none; "" leaves them bare
 	Delimiters   string   // as recipient_delimiter; "" means no extensions
 	SelfOwned    bool     // a login owns its own address without being listed
+	FirstMatch   bool     // the first table that lists the sender decides; a login owns its own address only where none does
 
 	// AliasDepth is how many aliases may lie one behind the other between a sender
 	// and the login it is delivered to; 0 and 1 mean direct recipients only, at
@@ -37,6 +38,7 @@ type Owners struct {
 	loginDomain     string
 	delimiters      string
 	selfOwned       bool
+	firstMatch      bool
 	aliasDepth      int
 }
 
@@ -45,7 +47,7 @@ func New(c Config) (*Owners, error) {
 	o := &Owners{
 		owners: c.Owners, aliases: c.Aliases,
 		localDomains: make(map[string]bool, len(c.LocalDomains)),
-		delimiters:   c.Delimiters, selfOwned: c.SelfOwned, aliasDepth: c.AliasDepth,
+		delimiters:   c.Delimiters, selfOwned: c.SelfOwned, firstMatch: c.FirstMatch, aliasDepth: c.AliasDepth,
 	}
 	if c.AliasDepth < 0 || c.AliasDepth > MaxAliasDepth {
 		return nil, fmt.Errorf("alias depth %d: 1 to %d are allowed", c.AliasDepth, MaxAliasDepth)
@@ -134,7 +136,10 @@ func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login strin
 	if login != "" {
 		q.account = o.account(login)
 	}
-	if o.selfOwned && login != "" && o.isSelf(sender.WithDomain(o.loginDomain), login, q.account) {
+	if o.firstMatch {
+		return q.firstMatch(ctx, login)
+	}
+	if o.ownsSelf(sender, login, q.account) {
 		return Answer{Owned: true, How: BySelf}, nil
 	}
 	if q.ask(ctx, o.owners, ByMap) || q.ask(ctx, o.aliases, ByAlias) || q.follow(ctx) {

@@ -68,7 +68,7 @@ func TestCheck(t *testing.T) {
 		c.Owners, c.Aliases = owners, aliases
 		return c
 	}
-	one := func(entries ...string) []postmap.Table { return []postmap.Table{table(entries...)} }
+
 	for _, c := range []struct {
 		name          string
 		config        Config
@@ -297,3 +297,5 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+func one(entries ...string) []postmap.Table { return []postmap.Table{table(entries...)} }

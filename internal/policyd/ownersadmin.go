@@ -21,7 +21,8 @@ type OwnersCheckResult struct {
 	Allowed bool     `json:"allowed"`
 	Verdict string   `json:"verdict"` // as in the record
 	Reason  string   `json:"reason"`
-	Reply   string   `json:"reply,omitempty"` // what the client would read
+	Reply   string   `json:"reply,omitempty"`  // what the client would read
+	Queued  string   `json:"queued,omitempty"` // the sender as Postfix will queue it, if that differs
 	Map     string   `json:"map,omitempty"`
 	Key     string   `json:"key,omitempty"`
 	Entry   string   `json:"entry,omitempty"`
@@ -42,11 +43,12 @@ func (o *ownershipPart) ownersCheck(ctx context.Context, args OwnersCheckArgs, _
 	if args.Login == "" {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "no login given"}
 	}
-	v, answer, err := o.check.Judge(ctx, mailaddr.Parse(args.Sender), args.Login)
+	v, ruling, err := o.check.Judge(ctx, mailaddr.Parse(args.Sender), args.Login)
 	if err != nil {
 		return nil, err
 	}
-	return OwnersCheckResult{
+	answer := &ruling.Answer
+	result := OwnersCheckResult{
 		Allowed: v.Kind == policy.Pass,
 		Verdict: v.Kind.String(),
 		Reason:  string(v.Reason),
@@ -58,5 +60,9 @@ func (o *ownershipPart) ownersCheck(ctx context.Context, args OwnersCheckArgs, _
 		Via:     answer.Path.Via,
 		Owners:  answer.Owners,
 		Shadow:  o.shadow,
-	}, nil
+	}
+	if ruling.Changed {
+		result.Queued = ruling.Sender.String()
+	}
+	return result, nil
 }

@@ -42,7 +42,7 @@ type ownersLister interface {
 }
 
 func (o *ownershipPart) ownersList(ctx context.Context, args OwnersListArgs, _ func(any)) (any, error) {
-	lister, ok := o.check.Owners.(ownersLister)
+	lister, ok := o.check.Rules.Owners.(ownersLister)
 	if !ok || args.Login == "" || len(args.Senders) > maxCandidates {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "give one login and at most 1000 senders"}
 	}
@@ -58,11 +58,11 @@ func (o *ownershipPart) ownersList(ctx context.Context, args OwnersListArgs, _ f
 		result.Unread = append(result.Unread, table.Spec)
 	}
 	for _, sender := range args.Senders {
-		_, answer, err := o.check.Judge(ctx, mailaddr.Parse(sender), args.Login)
+		_, ruling, err := o.check.Judge(ctx, mailaddr.Parse(sender), args.Login)
 		if err != nil {
 			return nil, err
 		}
-		if answer.Owned { // what merely passes, as the null sender, is nobody's
+		if answer := &ruling.Answer; answer.Owned { // what merely passes, as the null sender, is nobody's
 			result.add(sender, answer.How, answer.Path, answer.Path.Behind())
 		}
 	}

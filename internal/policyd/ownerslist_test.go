@@ -134,12 +134,12 @@ func TestOwnersListWhenTablesFail(t *testing.T) {
 	a, s := inForceWith(t, "--checks=ownership", "--owners=static:x")
 	down := errors.New("no route to host")
 	for name, owners := range map[string]scripted{"listing": {listErr: down}, "asking": {askErr: down}} {
-		partOf[*ownershipPart](t, s).check.Owners = owners
+		partOf[*ownershipPart](t, s).check.Rules.Owners = owners
 		if _, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: []string{"a@b.example"}}); !errors.Is(err, down) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	partOf[*ownershipPart](t, s).check.Owners = scripted{listing: ownership.Listing{Truncated: true}}
+	partOf[*ownershipPart](t, s).check.Rules.Owners = scripted{listing: ownership.Listing{Truncated: true}}
 	if got, err := listOwned(t, a, OwnersListArgs{Login: "ann"}); err != nil || !got.Truncated || got.Entries == nil {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -167,7 +167,7 @@ func TestReloadKeepsTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.apply(c)
-		return partOf[*ownershipPart](t, l.state).tables
+		return partOf[*ownershipPart](t, l.state).opened.Tables
 	}
 	first, second := load(), load()
 	for second[0].Source != first[0].Source { // files this fresh are read again

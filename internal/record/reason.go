@@ -29,6 +29,7 @@ const (
 	OwnerUnauthenticated  Reason = "unauthenticated" // no login: nothing to compare
 	OwnerLookupFailed     Reason = "owners_unavailable"
 	OwnerSenderNotAddress Reason = "sender_not_an_address"
+	OwnerSenderUnclear    Reason = "sender_unclear" // what Postfix makes of the sender cannot be determined
 )
 
 // Reasons of the DNS lists' check.

@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-func owners(t *testing.T, c ownership.Config, tables, aliases string) Owners {
+func owners(t *testing.T, c ownership.Config, tables, aliases string) ownership.Asker {
 	t.Helper()
 	open := func(specs string) []postmap.Table {
 		var out []postmap.Table
@@ -38,9 +38,9 @@ func TestOwnership(t *testing.T) {
 	maps := owners(t, ownership.Config{SelfOwned: true, Delimiters: "+"},
 		"inline:{pr@x.example=ann@x.example,@catchall.example=bob@x.example}",
 		"inline:{info@x.example=ann@x.example}")
-	strict := Ownership{Owners: maps, UnauthenticatedReject: true, NullSenderReject: true}
-	lenient := Ownership{Owners: maps, UnlistedPass: true, Exempt: map[string]bool{"daemon@x.example": true}}
-	def := Ownership{Owners: maps}
+	strict := Ownership{&ownership.Judge{Owners: maps, UnauthenticatedReject: true, NullSenderReject: true}}
+	lenient := Ownership{&ownership.Judge{Owners: maps, UnlistedPass: true, Exempt: ownership.NewLogins([]string{"daemon@x.example"}, "")}}
+	def := Ownership{&ownership.Judge{Owners: maps}}
 	tests := []struct {
 		name          string
 		check         Ownership
@@ -83,7 +83,7 @@ func TestOwnership(t *testing.T) {
 }
 
 func TestOwnershipStates(t *testing.T) {
-	o := Ownership{Owners: owners(t, ownership.Config{}, "", "")}
+	o := Ownership{&ownership.Judge{Owners: owners(t, ownership.Config{}, "", "")}}
 	for state := policy.StateOther; state <= policy.StateETRN; state++ {
 		r := &policy.Request{State: state, Sender: mailaddr.Parse("a@b.example"), Login: "x"}
 		v, err := o.Check(t.Context(), r, nil)
@@ -94,14 +94,14 @@ func TestOwnershipStates(t *testing.T) {
 }
 
 func TestOwnershipDetail(t *testing.T) {
-	o := Ownership{Owners: owners(t, ownership.Config{}, "inline:{pr@x.example=ann}", "")}
+	o := Ownership{&ownership.Judge{Owners: owners(t, ownership.Config{}, "inline:{pr@x.example=ann}", "")}}
 	for login, want := range map[string]string{
 		"ann": "map=inline:{pr@x.example=ann} key=pr@x.example",
 		"bob": "map=inline:{pr@x.example=ann} key=pr@x.example owners=ann",
 	} {
-		v, answer, err := o.Judge(t.Context(), mailaddr.Parse("pr@x.example"), login)
-		if err != nil || v.Detail != want || answer.Path.Entry != "ann" {
-			t.Errorf("%q, %+v, %v", v.Detail, answer, err)
+		v, ruling, err := o.Judge(t.Context(), mailaddr.Parse("pr@x.example"), login)
+		if err != nil || v.Detail != want || ruling.Answer.Path.Entry != "ann" {
+			t.Errorf("%q, %+v, %v", v.Detail, ruling, err)
 		}
 	}
 }
@@ -110,7 +110,7 @@ func TestOwnershipDetail(t *testing.T) {
 // first.
 func TestOwnershipDetailNamesAliases(t *testing.T) {
 	const aliases = "inline:{all@x.example=info@x.example,info@x.example=ann@x.example}"
-	o := Ownership{Owners: owners(t, ownership.Config{AliasDepth: 2}, "", aliases)}
+	o := Ownership{&ownership.Judge{Owners: owners(t, ownership.Config{AliasDepth: 2}, "", aliases)}}
 	tests := []struct{ sender, login, want string }{
 		{"info@x.example", "ann@x.example", "map=" + aliases + " key=info@x.example"},
 		{"all@x.example", "ann@x.example", "map=" + aliases + " key=info@x.example via=all@x.example"},
@@ -135,7 +135,7 @@ func (f failing) Check(context.Context, mailaddr.Address, string) (ownership.Ans
 
 func TestOwnershipCouldNotTell(t *testing.T) {
 	for _, err := range []error{context.DeadlineExceeded, errors.New("no route to host")} {
-		o := Ownership{Owners: failing{err: err}}
+		o := Ownership{&ownership.Judge{Owners: failing{err: err}}}
 		v, _, got := o.Judge(t.Context(), mailaddr.Parse("a@b.example"), "x")
 		if !errors.Is(got, err) || v.Reason != record.OwnerLookupFailed {
 			t.Errorf("%+v, %v", v, got)

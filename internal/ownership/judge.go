@@ -1,0 +1,231 @@
+package ownership
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// Asker answers whether a login owns a sender; [*Owners] does.
+type Asker interface {
+	Check(ctx context.Context, sender mailaddr.Address, login string) (Answer, error)
+}
+
+// Judge decides whether a login may use a sender: what the tables say, under the
+// administrator's rules. Its zero rules are those of
+// reject_authenticated_sender_login_mismatch: a sender that is listed for others,
+// or nowhere, is refused; clients that have not logged in are none of its business.
+//
+// What it judges is the sender as Postfix will queue it. When the local part leads
+// to another address, the login must own both.
+type Judge struct {
+	Owners Asker
+	// Rewriting is how Postfix completes a sender. Nil takes senders as they are.
+	Rewriting *mailaddr.Rewriting
+	// UnlistedPass lets logins use senders that no map lists, as
+	// reject_known_sender_login_mismatch does.
+	UnlistedPass bool
+	// UnauthenticatedReject refuses a listed sender to clients that have not
+	// logged in, as reject_unauthenticated_sender_login_mismatch does. It
+	// breaks forwarders and mailing lists.
+	UnauthenticatedReject bool
+	// NullSenderReject refuses the null sender to logins. Mail programs need
+	// it for disposition notifications (RFC 8098 section 3), stolen accounts
+	// abuse it.
+	NullSenderReject bool
+	// Exempt are logins that may use any sender.
+	Exempt Logins
+}
+
+// Logins is a set of logins.
+type Logins struct {
+	set    map[string]bool // in the form that compares
+	domain string          // of logins that have none
+}
+
+// NewLogins makes a set of logins. domain is that of logins without one, ""
+// leaves them bare.
+func NewLogins(logins []string, domain string) Logins {
+	l := Logins{set: make(map[string]bool, len(logins)), domain: domain}
+	for _, login := range logins {
+		l.set[short(mailaddr.FoldKey(login), domain)] = true
+	}
+	return l
+}
+
+// Has reports whether the set has a login.
+func (l Logins) Has(login string) bool {
+	return len(l.set) > 0 && login != "" && l.set[short(mailaddr.FoldKey(login), l.domain)]
+}
+
+// Ruling is what a Judge decides.
+type Ruling struct {
+	Kind   Kind
+	Reason record.Reason
+	Text   string // for the client, when refused
+
+	// Sender is the address that was judged: as Postfix will queue it, or what its
+	// local part leads to. Changed reports whether it differs from the one given.
+	Sender  mailaddr.Address
+	Changed bool
+	Unclear error // why it cannot be determined what Postfix makes of the sender
+
+	Answer Answer // of the tables, if they were asked
+}
+
+// Kind is what becomes of a sender.
+type Kind int
+
+// The kinds.
+const (
+	NotJudged Kind = iota // none of the judge's business
+	Allowed
+	Refused
+)
+
+// Decide decides about a sender and a login ("" for none). An error means that the
+// tables could not tell.
+func (j *Judge) Decide(ctx context.Context, sender mailaddr.Address, login string) (Ruling, error) {
+	r := Ruling{Sender: sender}
+	switch {
+	case j.Exempt.Has(login):
+		return r.with(Allowed, record.OwnerExempt, ""), nil
+	case sender.IsNull():
+		return j.judgeNull(r, login), nil
+	case login == "" && !j.UnauthenticatedReject:
+		return r.with(NotJudged, record.OwnerUnauthenticated, ""), nil
+	}
+	completed, err := j.complete(sender)
+	if err != nil {
+		r.Unclear = err
+		return r.with(Refused, record.OwnerSenderUnclear, "incomplete or ambiguous address; use the form user@domain"), nil
+	}
+	r, err = j.decide(ctx, sender, completed.Queued, login)
+	if err != nil || r.Kind == Refused || completed.Routed.Key() == completed.Queued.Key() {
+		return r, err
+	}
+	return j.decide(ctx, sender, completed.Routed, login)
+}
+
+func (r Ruling) with(kind Kind, reason record.Reason, text string) Ruling {
+	r.Kind, r.Reason, r.Text = kind, reason, text
+	return r
+}
+
+func (j *Judge) judgeNull(r Ruling, login string) Ruling {
+	switch {
+	case login == "":
+		return r.with(NotJudged, record.OwnerUnauthenticated, "")
+	case j.NullSenderReject:
+		return r.with(Refused, record.OwnerNullSender, "null sender not allowed for user "+login)
+	}
+	return r.with(Allowed, record.OwnerNullSender, "")
+}
+
+// complete returns the sender as Postfix uses it. What is no address cannot be
+// completed; a table may list it as it is, unless it would route.
+func (j *Judge) complete(sender mailaddr.Address) (mailaddr.Completed, error) {
+	if j.Rewriting == nil {
+		return mailaddr.Completed{Queued: sender, Routed: sender}, nil
+	}
+	completed, err := j.Rewriting.Complete(sender)
+	if err == nil || sender.IsValid() {
+		return completed, err
+	}
+	if strings.ContainsAny(sender.Raw, "!%") || strings.HasPrefix(sender.Raw, "@") || strings.Count(sender.Raw, "@") > 1 {
+		return completed, errors.New("address is not valid")
+	}
+	return mailaddr.Completed{Queued: sender, Routed: sender}, nil
+}
+
+// decide asks the tables for one form of the sender.
+func (j *Judge) decide(ctx context.Context, given, sender mailaddr.Address, login string) (Ruling, error) {
+	r := Ruling{Sender: sender, Changed: sender.Key() != given.Key() || sender.IsValid() != given.IsValid()}
+	answer, err := j.Owners.Check(ctx, sender, login)
+	r.Answer = answer
+	if err != nil && !answer.Owned {
+		return r.with(NotJudged, record.OwnerLookupFailed, ""), err
+	}
+	return j.rule(r, login), nil
+}
+
+// rule applies the rules to the answer of the tables.
+func (j *Judge) rule(r Ruling, login string) Ruling {
+	notOwned := "not owned by user " + login
+	switch a := &r.Answer; {
+	case a.Owned:
+		return r.with(Allowed, ownedReason(a.How), "")
+	case login == "" && a.Listed:
+		return r.with(Refused, record.OwnerNotLoggedIn, "not logged in")
+	case login == "":
+		return r.with(NotJudged, record.OwnerUnauthenticated, "")
+	case a.Listed:
+		return r.with(Refused, record.OwnerNotOwned, notOwned)
+	case !r.Sender.IsValid():
+		return r.with(Refused, record.OwnerSenderNotAddress, notOwned)
+	case j.UnlistedPass:
+		return r.with(Allowed, record.OwnerUnlisted, "")
+	}
+	return r.with(Refused, record.OwnerUnlisted, notOwned)
+}
+
+func ownedReason(how How) record.Reason {
+	switch how {
+	case BySelf:
+		return record.OwnerSelf
+	case ByAlias:
+		return record.OwnerOwnedByAlias
+	}
+	return record.OwnerOwned
+}
+
+// usualDetail is room for most details without an allocation.
+const usualDetail = 256
+
+// Detail names what decided, for the record: the sender as Postfix will queue it
+// where that differs, the entry, and the aliases that led to it.
+func (r *Ruling) Detail() string {
+	var room [usualDetail]byte
+	b := room[:0]
+	switch {
+	case r.Unclear != nil:
+		b = append(append(b, "unclear: "...), r.Unclear.Error()...)
+	case r.Changed:
+		b = append(append(b, "queued="...), r.Sender.String()...)
+	}
+	return string(r.Answer.appendDetail(b))
+}
+
+func (a *Answer) appendDetail(b []byte) []byte {
+	if a.Path.Table == "" {
+		return b
+	}
+	if len(b) > 0 {
+		b = append(b, ' ')
+	}
+	b = append(append(b, "map="...), a.Path.Table...)
+	b = append(append(b, " key="...), a.Path.Key...)
+	if where := a.Path.Where(); where != "" {
+		b = append(append(b, " at="...), where...)
+	}
+	if len(a.Path.Via) > 0 {
+		b = appendList(append(b, " via="...), a.Path.Via)
+	}
+	if !a.Owned {
+		b = appendList(append(b, " owners="...), a.Owners)
+	}
+	return b
+}
+
+func appendList(b []byte, words []string) []byte {
+	for i, word := range words {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, word...)
+	}
+	return b
+}
