@@ -4,18 +4,17 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin"
-	"github.com/postern-mail/postern/internal/milterd"
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 // policydClient binds the flag that finds the policy daemon.
 func policydClient(fs *pflag.FlagSet) *admin.Client {
-	return client(fs, policyd.ProgramName, policyd.DefaultAdminPath)
+	return client(fs, api.Policyd, api.PolicydSocket)
 }
 
 // milterdClient binds the flag that finds the milter daemon.
 func milterdClient(fs *pflag.FlagSet) *admin.Client {
-	return client(fs, milterd.ProgramName, milterd.DefaultAdminPath)
+	return client(fs, api.Milterd, api.MilterdSocket)
 }
 
 func client(fs *pflag.FlagSet, daemon, path string) *admin.Client {

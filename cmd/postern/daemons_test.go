@@ -7,15 +7,14 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin"
-	"github.com/postern-mail/postern/internal/milterd"
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 // The daemons' own spelling of --admin finds their socket, and so does a path.
 func TestAdminSpellings(t *testing.T) {
-	path := serveCommands(t, policyd.ProgramName, map[string]admin.Handler{
+	path := serveCommands(t, api.Policyd, map[string]admin.Handler{
 		"owners.check": func(context.Context, json.RawMessage, func(any)) (any, error) {
-			return policyd.OwnersCheckResult{Allowed: true, Reason: "owned"}, nil
+			return api.OwnersCheckResult{Allowed: true, Reason: "owned"}, nil
 		},
 	})
 	for _, spelling := range []string{path, "unix:" + path} {
@@ -32,8 +31,8 @@ func TestAdminSpellings(t *testing.T) {
 // The help shows the endpoints of the daemons as these spell them.
 func TestAdminDefaults(t *testing.T) {
 	for _, tt := range []struct{ group, word, want string }{
-		{"owners", "check", `default unix:` + policyd.DefaultAdminPath},
-		{"dkim", "keys", `default unix:` + milterd.DefaultAdminPath},
+		{"owners", "check", `default unix:` + api.PolicydSocket},
+		{"dkim", "keys", `default unix:` + api.MilterdSocket},
 	} {
 		if _, out, _ := postern(t, tt.group, tt.word, "--help"); !strings.Contains(out, tt.want) {
 			t.Errorf("%s %s --help has no %q:\n%s", tt.group, tt.word, tt.want, out)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -26,7 +26,7 @@ func dkimGroup() group {
 // bindDKIMGenkey makes keys without asking the daemon, which sees them by itself.
 func bindDKIMGenkey(fs *pflag.FlagSet) runner {
 	var req sign.NewKeys
-	fs.StringVar(&req.Dir, "dir", milterd.DefaultKeys, "`folder` of all keys: writes FOLDER/DOMAIN/SELECTOR.private and .txt")
+	fs.StringVar(&req.Dir, "dir", api.DKIMKeysFolder, "`folder` of all keys: writes FOLDER/DOMAIN/SELECTOR.private and .txt")
 	fs.StringVar(&req.Selector, "selector", sign.DefaultSelector, "`name` of the key in the DNS; of two keys the Ed25519 one gets -ed25519 behind it")
 	fs.StringVar((*string)(&req.Type), "type", string(sign.Both), "`kind` of key: rsa, ed25519, or both for one of each")
 	fs.IntVar(&req.Bits, "bits", sign.DefaultBits, "`size` of an RSA key, 1024 to 4096")
@@ -56,7 +56,7 @@ func newKeys(made []sign.NewKey) []*sign.Key {
 
 func bindDKIMDNS(fs *pflag.FlagSet) runner {
 	src := sign.KeySource{}
-	fs.StringVar(&src.Dir, "dir", milterd.DefaultKeys, "`folder` of all keys, as in --dkim-keys of "+milterd.ProgramName)
+	fs.StringVar(&src.Dir, "dir", api.DKIMKeysFolder, "`folder` of all keys, as in --dkim-keys of "+api.Milterd)
 	fs.StringVar(&src.KeyTable, "key-table", "", "OpenDKIM's KeyTable `file`, as in --dkim-key-table")
 	fs.StringVar(&src.SigningTable, "signing-table", "", "OpenDKIM's SigningTable `file`, as in --dkim-signing-table")
 	return func(_ context.Context, io streams, args []string) (int, error) {
@@ -121,12 +121,12 @@ func bindDKIMKeys(fs *pflag.FlagSet) runner {
 		if len(args) != 0 {
 			return exitFailed, errUsage
 		}
-		var keys []milterd.KeyStatus
-		if err := client.Call(ctx, "dkim.keys", struct{}{}, &keys, nil); err != nil {
+		var keys []api.KeyStatus
+		if err := client.Call(ctx, api.DKIMKeys, struct{}{}, &keys, nil); err != nil {
 			return exitFailed, err
 		}
 		code := exitYes
-		if len(keys) == 0 || slices.ContainsFunc(keys, func(k milterd.KeyStatus) bool { return !k.Signs }) {
+		if len(keys) == 0 || slices.ContainsFunc(keys, func(k api.KeyStatus) bool { return !k.Signs }) {
 			code = exitNo
 		}
 		if *asJSON {
@@ -137,7 +137,7 @@ func bindDKIMKeys(fs *pflag.FlagSet) runner {
 	}
 }
 
-func printKeys(w io.Writer, keys []milterd.KeyStatus) {
+func printKeys(w io.Writer, keys []api.KeyStatus) {
 	if len(keys) == 0 {
 		fmt.Fprintln(w, "no key: no mail is signed")
 		return

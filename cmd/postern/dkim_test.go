@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin"
-	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 // postern runs the command and gives what it printed.
@@ -141,21 +141,21 @@ func sameLines(a, b string) bool {
 
 func TestDKIMKeys(t *testing.T) {
 	tests := []struct {
-		keys []milterd.KeyStatus
+		keys []api.KeyStatus
 		code int
 		want []string
 	}{
-		{[]milterd.KeyStatus{}, exitNo, []string{"no key: no mail is signed"}},
+		{[]api.KeyStatus{}, exitNo, []string{"no key: no mail is signed"}},
 		{
-			[]milterd.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "rsa-sha256", Bits: 2048, Signs: true}},
+			[]api.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "rsa-sha256", Bits: 2048, Signs: true}},
 			exitYes, []string{"home.example  a         rsa-sha256 2048  yes    not watched"},
 		},
 		{
-			[]milterd.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "ed25519-sha256", DNS: "published with another key, or revoked"}},
+			[]api.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "ed25519-sha256", DNS: "published with another key, or revoked"}},
 			exitNo, []string{"home.example  a         ed25519-sha256  no     published with another key"},
 		},
 		{
-			[]milterd.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "rsa-sha256", Bits: 2048, Signs: true}, {Error: "/etc/k: mode 0644"}},
+			[]api.KeyStatus{{Domain: "home.example", Selector: "a", Algorithm: "rsa-sha256", Bits: 2048, Signs: true}, {Error: "/etc/k: mode 0644"}},
 			exitNo, []string{"home.example  a ", "not used: /etc/k: mode 0644"},
 		},
 	}
@@ -182,5 +182,5 @@ func TestDKIMKeys(t *testing.T) {
 // serveAdmin answers dkim.keys as the daemon does.
 func serveAdmin(t *testing.T, answer func(context.Context, struct{}, func(any)) (any, error)) string {
 	t.Helper()
-	return serveCommands(t, milterd.ProgramName, map[string]admin.Handler{"dkim.keys": admin.Typed(answer)})
+	return serveCommands(t, api.Milterd, map[string]admin.Handler{"dkim.keys": admin.Typed(answer)})
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 func dnsblGroup() group {
@@ -28,8 +28,8 @@ func bindDNSBLCheck(fs *pflag.FlagSet) runner {
 		if len(args) != 1 {
 			return exitFailed, errUsage
 		}
-		var answer policyd.DNSBLCheckResult
-		if err := client.Call(ctx, "dnsbl.check", policyd.DNSBLCheckArgs{Subject: args[0]}, &answer, nil); err != nil {
+		var answer api.DNSBLCheckResult
+		if err := client.Call(ctx, api.DNSBLCheck, api.DNSBLCheckArgs{Subject: args[0]}, &answer, nil); err != nil {
 			return exitFailed, err
 		}
 		code := exitYes
@@ -44,7 +44,7 @@ func bindDNSBLCheck(fs *pflag.FlagSet) runner {
 	}
 }
 
-func printDNSBL(w io.Writer, a policyd.DNSBLCheckResult) {
+func printDNSBL(w io.Writer, a api.DNSBLCheckResult) {
 	if !a.Asked {
 		fmt.Fprintf(w, "%s is not asked about: it is a private address, no host name, or there is no list for it\n", a.Subject)
 		return
@@ -69,7 +69,7 @@ func printDNSBL(w io.Writer, a policyd.DNSBLCheckResult) {
 	fmt.Fprintf(w, "%s: score %d, threshold %d: %s\n", a.Subject, a.Score, a.Threshold, verdict)
 }
 
-func dnsblAnswer(z policyd.DNSBLZone) string {
+func dnsblAnswer(z api.DNSBLZone) string {
 	var codes []string
 	for _, c := range z.Codes {
 		codes = append(codes, c.Code)
@@ -83,7 +83,7 @@ func dnsblAnswer(z policyd.DNSBLZone) string {
 	return "not listed"
 }
 
-func dnsblMeaning(z policyd.DNSBLZone) string {
+func dnsblMeaning(z api.DNSBLZone) string {
 	var names []string
 	for _, c := range z.Codes {
 		names = append(names, fmt.Sprintf("%s (%s)", c.Meaning, c.Class))
@@ -94,7 +94,7 @@ func dnsblMeaning(z policyd.DNSBLZone) string {
 	return strings.Join(names, ", ")
 }
 
-func dnsblWeight(z policyd.DNSBLZone) string {
+func dnsblWeight(z api.DNSBLZone) string {
 	if !z.Counted {
 		return "-"
 	}
@@ -108,8 +108,8 @@ func bindDNSBLSelfTest(fs *pflag.FlagSet) runner {
 		if len(args) != 0 {
 			return exitFailed, errUsage
 		}
-		var answer policyd.DNSBLSelfTestResult
-		if err := client.Call(ctx, "dnsbl.selftest", nil, &answer, nil); err != nil {
+		var answer api.DNSBLSelfTestResult
+		if err := client.Call(ctx, api.DNSBLSelfTest, nil, &answer, nil); err != nil {
 			return exitFailed, err
 		}
 		code := exitNo
@@ -124,12 +124,12 @@ func bindDNSBLSelfTest(fs *pflag.FlagSet) runner {
 	}
 }
 
-func printSelfTest(w io.Writer, a policyd.DNSBLSelfTestResult) {
+func printSelfTest(w io.Writer, a api.DNSBLSelfTestResult) {
 	for _, z := range a.Zones {
 		fmt.Fprintf(w, "%s (%s): %s\n", z.Zone, z.Kind, z.State)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, p := range z.Points {
-			answer := dnsblAnswer(policyd.DNSBLZone{Codes: p.Codes, Error: p.Error})
+			answer := dnsblAnswer(api.DNSBLZone{Codes: p.Codes, Error: p.Error})
 			if p.Error != "" {
 				answer = p.Error
 			}
@@ -142,7 +142,7 @@ func printSelfTest(w io.Writer, a policyd.DNSBLSelfTestResult) {
 	}
 }
 
-func dnsblExpected(p policyd.DNSBLPoint) string {
+func dnsblExpected(p api.DNSBLPoint) string {
 	switch {
 	case p.OK:
 		return "as it should be"

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/milterd"
 )
 
@@ -29,7 +30,7 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 	fs.StringVar(&args.Helo, "helo", "", "`name` that it gives in HELO or EHLO")
 	fs.StringVar(&args.Sender, "from", "", "envelope `sender`, as in MAIL FROM; \"\" for the null sender")
 	to := fs.String("to", "", "envelope `recipient`, shown with a refusal")
-	fs.String("config", milterd.DefaultConfig, "the daemon's configuration `file`, read when it exists; the flags below replace what it says")
+	fs.String("config", api.MilterdConfig, "the daemon's configuration `file`, read when it exists; the flags below replace what it says")
 	fs.StringArray("resolver", nil, "DNS server to ask, `host:port`; repeat for several (default those of resolv.conf)")
 	fs.Duration("dns-timeout", 2*time.Second, "how long one DNS query may take")
 	fs.String("authserv-id", "", "`name` in Authentication-Results (default this host's)")
@@ -106,7 +107,7 @@ func openMessage(name string) (io.ReadCloser, error) {
 
 // printExplanation prints what strangers chose in quotes or printable: the
 // terminal must not obey it.
-func printExplanation(w io.Writer, x *milterd.Explanation, to string) {
+func printExplanation(w io.Writer, x *api.Explanation, to string) {
 	fmt.Fprintln(w, "DNS")
 	for _, q := range x.Questions {
 		fmt.Fprintf(w, "  %-5s %s  (%.1f ms)\n", q.Type, shown(q.Name), q.Millis)
@@ -153,7 +154,7 @@ func forRecipient(to string) string {
 	return " for " + shown(to)
 }
 
-func printSPF(w io.Writer, s milterd.ExplainedSPF) {
+func printSPF(w io.Writer, s api.ExplainedSPF) {
 	fmt.Fprintf(w, "\nSPF %s %s: %s\n", s.Identity, shown(s.Domain), s.Result)
 	for _, step := range s.Steps {
 		fmt.Fprintf(w, "  %s\n", shown(step))
@@ -169,7 +170,7 @@ func printSPF(w io.Writer, s milterd.ExplainedSPF) {
 	fmt.Fprintf(w, "  %-8s %d of 10 terms asked DNS, %d of 2 found nothing\n", "limits", s.Lookups, s.Voids)
 }
 
-func printSignatures(w io.Writer, x *milterd.Explanation) {
+func printSignatures(w io.Writer, x *api.Explanation) {
 	if len(x.Signatures) == 0 {
 		fmt.Fprintln(w, "\nDKIM: no signature")
 	}

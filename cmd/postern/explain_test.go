@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -81,7 +81,7 @@ func TestExplainRefused(t *testing.T) {
 
 func TestExplainJSON(t *testing.T) {
 	code, out, errs := explain(t, explainMail, "--ip", "192.0.2.10", "--from", "", "--json")
-	var x milterd.Explanation
+	var x api.Explanation
 	if err := json.Unmarshal([]byte(out), &x); err != nil || code != exitYes {
 		t.Fatalf("code %d, %v, %s", code, err, errs)
 	}
@@ -134,7 +134,7 @@ func TestExplainDMARC(t *testing.T) {
 		})
 	}
 	code, out, _ := explain(t, forgedMail, append(envelope, "--json")...)
-	var x milterd.Explanation
+	var x api.Explanation
 	if err := json.Unmarshal([]byte(out), &x); err != nil || code != exitYes || x.DMARC == nil || x.DMARC.Rule != "reject_evidence" || len(x.DMARC.Domains) != 1 || len(x.DMARC.Signals) != 2 {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -6,12 +6,12 @@ import (
 	"io"
 	"strings"
 
-	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 // printDMARC prints the chain of seals, the verdict on the author and what
 // follows from it.
-func printDMARC(w io.Writer, x *milterd.Explanation) {
+func printDMARC(w io.Writer, x *api.Explanation) {
 	if a := x.ARC; a != nil {
 		fmt.Fprintf(w, "\nARC: %s%s\n", a.Result, because(a.Reason))
 		for i, sealer := range a.Sealers {
@@ -59,7 +59,7 @@ func because(reason string) string {
 	return " (" + shown(reason) + ")"
 }
 
-func printDomain(w io.Writer, d milterd.ExplainedDomain) {
+func printDomain(w io.Writer, d api.ExplainedDomain) {
 	fmt.Fprintf(w, "  %s: %s (%s)\n", shown(d.Domain), d.Result, d.Reason)
 	for _, walk := range d.Walks {
 		fmt.Fprintf(w, "    walk from %s\n", shown(walk.Start))

@@ -13,11 +13,11 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 func greylistGroup() group {
-	kinds := map[string][]string{"kind": {policyd.GreylistTriplets, policyd.GreylistClients}}
+	kinds := map[string][]string{"kind": {api.GreylistTriplets, api.GreylistClients}}
 	return group{"greylist", "Look into the greylist, change it, and take over another one.", []command{
 		{path: "greylist list", help: "what the greylist holds", bind: bindGreylistList, words: kinds},
 		{path: "greylist show", args: "CLIENT SENDER RECIPIENT", help: "what would become of a mail, and by which entries", bind: bindGreylistShow},
@@ -29,8 +29,8 @@ func greylistGroup() group {
 }
 
 // greylistFilter binds the flags that select entries.
-func greylistFilter(fs *pflag.FlagSet) *policyd.GreylistFilter {
-	f := new(policyd.GreylistFilter)
+func greylistFilter(fs *pflag.FlagSet) *api.GreylistFilter {
+	f := new(api.GreylistFilter)
 	fs.StringVar(&f.Kind, "kind", "", "only `triplets` or clients")
 	fs.StringVar(&f.Client, "client", "", "only this `client`: a network, spf:domain or domain@network; * stands for any text")
 	fs.StringVar(&f.Sender, "sender", "", "only this `sender`, as it stands in keys; * stands for any text")
@@ -47,9 +47,9 @@ func bindGreylistList(fs *pflag.FlagSet) runner {
 			return exitFailed, errUsage
 		}
 		p := newEntryPrinter(io.out, *asJSON)
-		var result policyd.GreylistListResult
-		ask := policyd.GreylistListArgs{GreylistFilter: *filter, Limit: *limit}
-		if err := client.Call(ctx, "greylist.list", ask, &result, p.progress); err != nil {
+		var result api.GreylistListResult
+		ask := api.GreylistListArgs{GreylistFilter: *filter, Limit: *limit}
+		if err := client.Call(ctx, api.GreylistList, ask, &result, p.progress); err != nil {
 			return exitFailed, err
 		}
 		if err := p.finish(); err != nil {
@@ -79,7 +79,7 @@ func newEntryPrinter(out io.Writer, asJSON bool) *entryPrinter {
 }
 
 func (p *entryPrinter) progress(line json.RawMessage) {
-	var entries []policyd.GreylistEntry
+	var entries []api.GreylistEntry
 	if err := json.Unmarshal(line, &entries); err != nil {
 		p.err = errors.Join(p.err, err)
 		return
@@ -89,7 +89,7 @@ func (p *entryPrinter) progress(line json.RawMessage) {
 	}
 }
 
-func (p *entryPrinter) print(e policyd.GreylistEntry) error {
+func (p *entryPrinter) print(e api.GreylistEntry) error {
 	if p.table == nil {
 		line, err := json.Marshal(e)
 		if err == nil {
@@ -128,9 +128,9 @@ func bindGreylistShow(fs *pflag.FlagSet) runner {
 		if len(args) != 3 {
 			return exitFailed, errUsage
 		}
-		ask := policyd.GreylistShowArgs{Client: args[0], Domain: *domain, Sender: args[1], Recipient: args[2]}
-		var answer policyd.GreylistShowResult
-		if err := client.Call(ctx, "greylist.show", ask, &answer, nil); err != nil {
+		ask := api.GreylistShowArgs{Client: args[0], Domain: *domain, Sender: args[1], Recipient: args[2]}
+		var answer api.GreylistShowResult
+		if err := client.Call(ctx, api.GreylistShow, ask, &answer, nil); err != nil {
 			return exitFailed, err
 		}
 		code := exitNo
@@ -163,8 +163,8 @@ func bindGreylistAllow(fs *pflag.FlagSet) runner {
 		if len(args) != 1 {
 			return exitFailed, errUsage
 		}
-		var answer policyd.GreylistAllowResult
-		if err := client.Call(ctx, "greylist.allow", policyd.GreylistAllowArgs{Client: args[0]}, &answer, nil); err != nil {
+		var answer api.GreylistAllowResult
+		if err := client.Call(ctx, api.GreylistAllow, api.GreylistAllowArgs{Client: args[0]}, &answer, nil); err != nil {
 			return exitFailed, err
 		}
 		if *asJSON {
@@ -183,15 +183,15 @@ func bindGreylistDelete(fs *pflag.FlagSet) runner {
 		if len(args) != 0 {
 			return exitFailed, errUsage
 		}
-		var answer policyd.GreylistDeleteResult
-		ask := policyd.GreylistDeleteArgs{GreylistFilter: *filter, All: *all}
+		var answer api.GreylistDeleteResult
+		ask := api.GreylistDeleteArgs{GreylistFilter: *filter, All: *all}
 		show := func(line json.RawMessage) {
-			var so policyd.GreylistDeleteResult
+			var so api.GreylistDeleteResult
 			if json.Unmarshal(line, &so) == nil {
 				fmt.Fprintf(io.err, "\r%d deleted", so.Deleted)
 			}
 		}
-		err := client.Call(ctx, "greylist.delete", ask, &answer, show)
+		err := client.Call(ctx, api.GreylistDelete, ask, &answer, show)
 		if answer.Deleted > 0 {
 			fmt.Fprintln(io.err)
 		}
@@ -213,9 +213,9 @@ func bindGreylistStats(fs *pflag.FlagSet) runner {
 		if len(args) != 0 {
 			return exitFailed, errUsage
 		}
-		var answer policyd.GreylistStatsResult
+		var answer api.GreylistStatsResult
 		show := func(line json.RawMessage) { fmt.Fprintf(io.err, "%s entries counted\n", line) }
-		if err := client.Call(ctx, "greylist.stats", nil, &answer, show); err != nil {
+		if err := client.Call(ctx, api.GreylistStats, nil, &answer, show); err != nil {
 			return exitFailed, err
 		}
 		if *asJSON {
@@ -235,38 +235,5 @@ func bindGreylistStats(fs *pflag.FlagSet) runner {
 			}
 		}
 		return exitYes, t.Flush()
-	}
-}
-
-func bindGreylistImport(fs *pflag.FlagSet) runner {
-	client := policydClient(fs)
-	postgrey := fs.String("postgrey", "", "`file` with the output of db_dump on postgrey.db or postgrey_clients.db")
-	sqlgrey := fs.String("sqlgrey", "", "`file` with sqlgrey's SQLite database, or a SQL dump of any")
-	delay := fs.Duration("delay", time.Minute, "postgrey's --delay, if it was shorter: what was seen over this time has passed")
-	asJSON := fs.Bool("json", false, "print the answer as JSON")
-	return func(ctx context.Context, io streams, args []string) (int, error) {
-		if len(args) != 0 || (*postgrey == "") == (*sqlgrey == "") {
-			return exitFailed, errUsage
-		}
-		i := policyd.GreylistImport{Client: *client, Progress: func(n int) { fmt.Fprintf(io.err, "\r%d imported", n) }}
-		var answer policyd.GreylistImportResult
-		var err error
-		if *postgrey != "" {
-			answer, err = i.Postgrey(ctx, *postgrey, *delay)
-		} else {
-			answer, err = i.Sqlgrey(ctx, *sqlgrey)
-		}
-		fmt.Fprintln(io.err)
-		if err != nil {
-			return exitFailed, err
-		}
-		if *asJSON {
-			return exitYes, printJSON(io.out, answer)
-		}
-		fmt.Fprintf(io.out, "%d entries imported, %d skipped\n", answer.Imported, answer.Skipped)
-		for _, why := range answer.Why {
-			fmt.Fprintf(io.out, "  skipped: %s\n", printable(why))
-		}
-		return exitYes, nil
 	}
 }

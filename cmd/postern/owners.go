@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 func ownersGroup() group {
@@ -24,9 +24,9 @@ func bindOwnersCheck(fs *pflag.FlagSet) runner {
 		if len(args) != 2 {
 			return exitFailed, errUsage
 		}
-		ask := policyd.OwnersCheckArgs{Sender: args[0], Login: args[1]}
-		var answer policyd.OwnersCheckResult
-		if err := client.Call(ctx, "owners.check", ask, &answer, nil); err != nil {
+		ask := api.OwnersCheckArgs{Sender: args[0], Login: args[1]}
+		var answer api.OwnersCheckResult
+		if err := client.Call(ctx, api.OwnersCheck, ask, &answer, nil); err != nil {
 			return exitFailed, err
 		}
 		code := exitNo
@@ -41,7 +41,7 @@ func bindOwnersCheck(fs *pflag.FlagSet) runner {
 	}
 }
 
-func printOwners(io streams, ask policyd.OwnersCheckArgs, a policyd.OwnersCheckResult) {
+func printOwners(io streams, ask api.OwnersCheckArgs, a api.OwnersCheckResult) {
 	word := "no"
 	if a.Allowed {
 		word = "yes"

@@ -7,19 +7,19 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin"
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 func TestOwnersCheck(t *testing.T) {
 	tests := []struct {
 		name   string
-		answer policyd.OwnersCheckResult
+		answer api.OwnersCheckResult
 		code   int
 		want   string
 	}{
 		{
 			name: "yes",
-			answer: policyd.OwnersCheckResult{
+			answer: api.OwnersCheckResult{
 				Allowed: true, Verdict: "pass", Reason: "owned",
 				Map: "hash:/etc/postfix/owners", Key: "press@b.example", Entry: "alice, bob", Where: "/etc/postfix/owners:12",
 			},
@@ -29,7 +29,7 @@ func TestOwnersCheck(t *testing.T) {
 		},
 		{
 			name: "no",
-			answer: policyd.OwnersCheckResult{
+			answer: api.OwnersCheckResult{
 				Verdict: "reject", Reason: "not_owned", Reply: "not owned by user bob", Map: "static:x", Key: "press@b.example", Owners: []string{"x", "y"},
 			},
 			code: exitNo,
@@ -38,16 +38,16 @@ func TestOwnersCheck(t *testing.T) {
 		},
 		{
 			name:   "no, but only watched",
-			answer: policyd.OwnersCheckResult{Verdict: "reject", Reason: "sender_unlisted", Shadow: true},
+			answer: api.OwnersCheckResult{Verdict: "reject", Reason: "sender_unlisted", Shadow: true},
 			code:   exitNo,
 			want:   "no: bob may not use press@b.example (sender_unlisted)\n  (the check is shadowed: mail is not refused)\n",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var asked policyd.OwnersCheckArgs
-			path := serveCommands(t, policyd.ProgramName, map[string]admin.Handler{
-				"owners.check": admin.Typed(func(_ context.Context, args policyd.OwnersCheckArgs, _ func(any)) (any, error) {
+			var asked api.OwnersCheckArgs
+			path := serveCommands(t, api.Policyd, map[string]admin.Handler{
+				"owners.check": admin.Typed(func(_ context.Context, args api.OwnersCheckArgs, _ func(any)) (any, error) {
 					asked = args
 					return tt.answer, nil
 				}),
@@ -56,11 +56,11 @@ func TestOwnersCheck(t *testing.T) {
 			if code != tt.code || out != tt.want || stderr != "" {
 				t.Errorf("exit %d, %q, %q", code, out, stderr)
 			}
-			if want := (policyd.OwnersCheckArgs{Sender: "press@b.example", Login: "bob"}); asked != want {
+			if want := (api.OwnersCheckArgs{Sender: "press@b.example", Login: "bob"}); asked != want {
 				t.Errorf("the daemon is asked %+v", asked)
 			}
 			code, out, _ = postern(t, "owners", "check", "press@b.example", "bob", "--json", "--admin="+path)
-			var got policyd.OwnersCheckResult
+			var got api.OwnersCheckResult
 			if err := json.Unmarshal([]byte(out), &got); err != nil || code != tt.code || !reflect.DeepEqual(got, tt.answer) {
 				t.Errorf("JSON: exit %d, %+v, %v", code, got, err)
 			}

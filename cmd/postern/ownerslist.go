@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 func bindOwnersList(fs *pflag.FlagSet) runner {
@@ -18,8 +18,8 @@ func bindOwnersList(fs *pflag.FlagSet) runner {
 		if len(args) == 0 {
 			return exitFailed, errUsage
 		}
-		var answer policyd.OwnersListResult
-		if err := client.Call(ctx, "owners.list", policyd.OwnersListArgs{Login: args[0], Senders: args[1:]}, &answer, nil); err != nil {
+		var answer api.OwnersListResult
+		if err := client.Call(ctx, api.OwnersList, api.OwnersListArgs{Login: args[0], Senders: args[1:]}, &answer, nil); err != nil {
 			return exitFailed, err
 		}
 		code := exitYes
@@ -33,7 +33,7 @@ func bindOwnersList(fs *pflag.FlagSet) runner {
 	}
 }
 
-func printOwnersList(io streams, a policyd.OwnersListResult) error {
+func printOwnersList(io streams, a api.OwnersListResult) error {
 	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
 	for _, e := range a.Entries {
 		at := e.Where

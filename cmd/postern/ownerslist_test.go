@@ -7,21 +7,21 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin"
-	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 func TestOwnersList(t *testing.T) {
 	tests := []struct {
 		name   string
 		args   []string
-		answer policyd.OwnersListResult
+		answer api.OwnersListResult
 		code   int
 		want   string
 	}{
 		{
 			name: "entries of every kind",
 			args: []string{"ann@x.example"},
-			answer: policyd.OwnersListResult{Entries: []policyd.OwnersListEntry{
+			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{
 				{Sender: "ann@x.example", How: "self", Entry: "ann@x.example"},
 				{Sender: "@all.example", How: "map", Map: "hash:/etc/postfix/owners", Entry: "ann@x.example", Where: "/etc/postfix/owners:2"},
 				{Sender: "all@x.example", How: "alias", Map: "inline:{...}", Via: []string{"info@x.example", "pr@x.example"}},
@@ -34,7 +34,7 @@ func TestOwnersList(t *testing.T) {
 		{
 			name:   "nothing, in tables that cannot be read backwards",
 			args:   []string{"eve", "pr@x.example", "@x.example"},
-			answer: policyd.OwnersListResult{Entries: []policyd.OwnersListEntry{}, Unread: []string{"mysql:/etc/postfix/owners.cf"}},
+			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{}, Unread: []string{"mysql:/etc/postfix/owners.cf"}},
 			code:   exitNo,
 			want: "mysql:/etc/postfix/owners.cf cannot be read backwards: it tells who owns a sender, not what a login owns; " +
 				"name senders behind LOGIN to ask for them\n",
@@ -42,16 +42,16 @@ func TestOwnersList(t *testing.T) {
 		{
 			name:   "too many",
 			args:   []string{"root"},
-			answer: policyd.OwnersListResult{Entries: []policyd.OwnersListEntry{{Sender: "a@x.example", How: "map", Map: "m"}}, Truncated: true},
+			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{{Sender: "a@x.example", How: "map", Map: "m"}}, Truncated: true},
 			code:   exitYes,
 			want:   "a@x.example  map  m\n(there are more)\n",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var asked policyd.OwnersListArgs
-			path := serveCommands(t, policyd.ProgramName, map[string]admin.Handler{
-				"owners.list": admin.Typed(func(_ context.Context, args policyd.OwnersListArgs, _ func(any)) (any, error) {
+			var asked api.OwnersListArgs
+			path := serveCommands(t, api.Policyd, map[string]admin.Handler{
+				"owners.list": admin.Typed(func(_ context.Context, args api.OwnersListArgs, _ func(any)) (any, error) {
 					asked = args
 					return tt.answer, nil
 				}),
@@ -64,7 +64,7 @@ func TestOwnersList(t *testing.T) {
 				t.Errorf("the daemon is asked %+v", asked)
 			}
 			code, out, _ = postern(t, append([]string{"owners", "list", "--json", "--admin", path}, tt.args...)...)
-			var got policyd.OwnersListResult
+			var got api.OwnersListResult
 			if err := json.Unmarshal([]byte(out), &got); err != nil || code != tt.code || !reflect.DeepEqual(got, tt.answer) {
 				t.Errorf("JSON: exit %d, %+v, %v", code, got, err)
 			}
@@ -77,8 +77,8 @@ func TestOwnersListFails(t *testing.T) {
 	if code, out, stderr := postern(t, "owners", "list"); code != exitFailed || out != "" || stderr != usage {
 		t.Errorf("without a login: exit %d, %q, %q", code, out, stderr)
 	}
-	path := serveCommands(t, policyd.ProgramName, map[string]admin.Handler{
-		"owners.list": admin.Typed(func(context.Context, policyd.OwnersListArgs, func(any)) (any, error) {
+	path := serveCommands(t, api.Policyd, map[string]admin.Handler{
+		"owners.list": admin.Typed(func(context.Context, api.OwnersListArgs, func(any)) (any, error) {
 			return nil, &admin.Error{Code: admin.CodeFailed, Message: "table mysql:x: no route to host"}
 		}),
 	})

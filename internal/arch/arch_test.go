@@ -38,7 +38,9 @@ type row struct {
 // rows are tried from the top; the first that matches a package decides.
 var rows = []row{
 	// Keys are made and printed without any daemon.
-	{"cmd/postern", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service", "milter/sign"}},
+	// A mail is explained by the daemon's own code; entries of other programs are
+	// read before they are sent.
+	{"cmd/postern", []string{"internal/milterd", "internal/admin/...", "internal/service", "milter/sign", "greylist/migrate"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf"})},
@@ -82,6 +84,7 @@ var rows = []row{
 	{"internal/logging/...", []string{"internal/logging/...", "internal/record"}},
 	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},
 	{"internal/daemon/...", []string{"internal/daemon/...", "internal/config", "internal/transient"}},
+	{"internal/admin/api", nil},
 	{"internal/admin/...", infrastructure},
 	{"internal/service/owners", slices.Concat(infrastructure, []string{"internal/ownership", "internal/postmap/..."})},
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
@@ -93,6 +96,7 @@ var rows = []row{
 	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest"})},
 	{"internal/arch", nil},
 	// It asks the programs for their help; it is part of none.
+	{"internal/manual/manualtest", []string{"internal/manual", "internal/metrics"}},
 	{"internal/manual/...", nil},
 }
 

@@ -8,18 +8,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
-)
-
-// What the postern command must know to find the daemon.
-const (
-	ProgramName      = "postern-milterd"
-	DefaultAdminPath = "/run/postern/milterd.sock"
-	DefaultConfig    = "/etc/postern/milterd.toml"
 )
 
 const daemonName = "milterd"
@@ -30,7 +24,7 @@ func Main(p service.Process) int { return service.Main(app{}, p) }
 // app is the daemon as the service package drives it.
 type app struct{}
 
-func (app) Name() string   { return ProgramName }
+func (app) Name() string   { return api.Milterd }
 func (app) Daemon() string { return daemonName }
 
 func (app) Configure(args, environ []string) (service.Settings[*state], error) {
@@ -41,12 +35,7 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 // first state says: it cannot be changed later.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
-	r.Metrics.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
-	for _, room := range rooms() {
-		if room.metrics != nil {
-			r.Metrics.Registerer().MustRegister(room.metrics(c)...)
-		}
-	}
+	register(r.Metrics, c)
 	first, release := c.Acquire()
 	defer release()
 	server := milter.New(milter.Options{
@@ -61,6 +50,16 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		},
 		Commands: commands(c),
 		Sessions: true,
+	}
+}
+
+// register adds what the parts of the daemon show of the state in force.
+func register(m *metrics.Metrics, c *current) {
+	m.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
+	for _, room := range rooms() {
+		if room.metrics != nil {
+			m.Registerer().MustRegister(room.metrics(c)...)
+		}
 	}
 }
 

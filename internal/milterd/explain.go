@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/metrics"
@@ -33,71 +34,9 @@ type ExplainArgs struct {
 	Settings []string
 }
 
-// Explanation is how a message would be verified.
-type Explanation struct {
-	Questions  []Question       `json:"questions"` // in the order in which they were answered
-	SPF        []ExplainedSPF   `json:"spf"`
-	Signatures []ExplainedDKIM  `json:"dkim"`
-	SkippedSig int              `json:"dkim_not_looked_at,omitempty"`
-	IPRev      string           `json:"iprev,omitempty"`
-	ARC        *ExplainedARC    `json:"arc,omitempty"` // nil without a chain
-	DMARC      *ExplainedDMARC  `json:"dmarc,omitempty"`
-	From       string           `json:"from"`
-	Removed    []string         `json:"removed,omitempty"` // forged fields, as "Name[index]"
-	Held       string           `json:"held,omitempty"`    // the reason, when the message would be put on hold
-	Notes      []string         `json:"notes,omitempty"`   // in what this differs from the daemon
-	Refused    string           `json:"refused,omitempty"` // the reply, when the message would be refused
-	Added      []ExplainedField `json:"added"`
-	Reason     string           `json:"reason"`
-	Error      string           `json:"error,omitempty"`
-}
-
-// Question is one question to the DNS and what came of it.
-type Question struct {
-	Type    string   `json:"type"`
-	Name    string   `json:"name"`
-	Answers []string `json:"answers,omitempty"` // none: there is nothing, unless Error says otherwise
-	Error   string   `json:"error,omitempty"`
-	Millis  float64  `json:"ms"`
-}
-
-// ExplainedSPF is the check of one identity of SPF.
-type ExplainedSPF struct {
-	Identity    string   `json:"identity"` // mailfrom or helo
-	Domain      string   `json:"domain,omitempty"`
-	Result      string   `json:"result"`
-	Mechanism   string   `json:"mechanism,omitempty"`
-	Network     string   `json:"network,omitempty"`
-	Path        []string `json:"path,omitempty"`
-	Explanation string   `json:"explanation,omitempty"`
-	Lookups     int      `json:"lookups"`
-	Voids       int      `json:"voids"`
-	Error       string   `json:"error,omitempty"`
-	Steps       []string `json:"steps,omitempty"` // records and terms, indented by includes
-}
-
-// ExplainedDKIM is one signature.
-type ExplainedDKIM struct {
-	Result    string   `json:"result"`
-	Reason    string   `json:"reason,omitempty"`
-	Domain    string   `json:"d,omitempty"`
-	Selector  string   `json:"s,omitempty"`
-	Identity  string   `json:"i,omitempty"`
-	Algorithm string   `json:"a,omitempty"`
-	KeyBits   int      `json:"key_bits,omitempty"`
-	Signed    []string `json:"h,omitempty"`
-	Error     string   `json:"error,omitempty"`
-}
-
-// ExplainedField is a header field that would be added.
-type ExplainedField struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
 // Explain verifies a message as the daemon would, without one. An error means
 // that the arguments or the file cannot be used.
-func Explain(ctx context.Context, a ExplainArgs) (*Explanation, error) {
+func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 	client, err := netip.ParseAddr(a.Client)
 	if err != nil {
 		return nil, fmt.Errorf("client address: %w", err)
@@ -172,7 +111,7 @@ type listener struct {
 	resolver *resolver.Resolver
 
 	mu        sync.Mutex
-	questions []Question
+	questions []api.Question
 	steps     map[string][]string // of SPF, by identity
 }
 
@@ -180,7 +119,7 @@ type listener struct {
 func ask[T any](l *listener, qtype, name string, lookup func() ([]T, error)) ([]T, error) {
 	began := time.Now()
 	answers, err := lookup()
-	q := Question{Type: qtype, Name: strings.TrimSuffix(name, "."), Millis: float64(time.Since(began).Microseconds()) / 1000}
+	q := api.Question{Type: qtype, Name: strings.TrimSuffix(name, "."), Millis: float64(time.Since(began).Microseconds()) / 1000}
 	for _, a := range answers {
 		if mx, ok := any(a).(*net.MX); ok {
 			q.Answers = append(q.Answers, fmt.Sprintf("%d %s", mx.Pref, mx.Host))
@@ -247,13 +186,13 @@ func (l *listener) spfEvent(identity string, e spf.Event) {
 }
 
 // explain puts everything together.
-func (l *listener) explain(r verify.Result) *Explanation {
-	x := &Explanation{Questions: l.questions, Reason: string(r.Reason), Error: errorText(r.Err), Signatures: []ExplainedDKIM{}}
+func (l *listener) explain(r verify.Result) *api.Explanation {
+	x := &api.Explanation{Questions: l.questions, Reason: string(r.Reason), Error: errorText(r.Err), Signatures: []api.ExplainedDKIM{}}
 	for _, p := range r.Remove {
 		x.Removed = append(x.Removed, fmt.Sprintf("%s[%d]", p.Name, p.Index))
 	}
 	for _, f := range r.Fields {
-		x.Added = append(x.Added, ExplainedField{f.Name, strings.TrimPrefix(f.Value, " ")})
+		x.Added = append(x.Added, api.ExplainedField{Name: f.Name, Value: strings.TrimPrefix(f.Value, " ")})
 	}
 	if r.Refusal != nil {
 		x.Refused = fmt.Sprintf("%d %s %s", r.Refusal.Code, r.Refusal.Status, r.Refusal.Text)
@@ -277,8 +216,8 @@ func (l *listener) explain(r verify.Result) *Explanation {
 	return x
 }
 
-func (l *listener) explainSPF(identity string, r spf.Result) ExplainedSPF {
-	x := ExplainedSPF{
+func (l *listener) explainSPF(identity string, r spf.Result) api.ExplainedSPF {
+	x := api.ExplainedSPF{
 		Identity: identity, Domain: r.Domain, Result: string(r.Status), Mechanism: r.Mechanism, Path: r.Path,
 		Explanation: r.Explanation, Lookups: r.Lookups, Voids: r.Voids, Error: errorText(r.Err), Steps: l.steps[identity],
 	}
@@ -288,8 +227,8 @@ func (l *listener) explainSPF(identity string, r spf.Result) ExplainedSPF {
 	return x
 }
 
-func explainDKIM(s *dkim.Signature) ExplainedDKIM {
-	return ExplainedDKIM{
+func explainDKIM(s *dkim.Signature) api.ExplainedDKIM {
+	return api.ExplainedDKIM{
 		Result: string(s.Status), Reason: s.Reason, Domain: s.Domain, Selector: s.Selector, Identity: s.Identity,
 		Algorithm: s.Algorithm, KeyBits: s.KeyBits, Signed: s.Signed, Error: errorText(s.Err),
 	}

@@ -4,80 +4,27 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// ExplainedARC is the chain of seals.
-type ExplainedARC struct {
-	Result     string   `json:"result"`
-	Reason     string   `json:"reason,omitempty"`
-	Sealers    []string `json:"sealers,omitempty"` // of set 1 first
-	OldestPass int      `json:"oldest_pass"`
-	Error      string   `json:"error,omitempty"`
-}
-
-// ExplainedDMARC is the verdict on the author, and what follows.
-type ExplainedDMARC struct {
-	Result  string            `json:"result"` // that counts: the strictest
-	Reason  string            `json:"reason"`
-	Domains []ExplainedDomain `json:"domains"`
-
-	Signals   []string `json:"signals,omitempty"` // of forgery
-	Unknown   []string `json:"unknown,omitempty"` // signals that DNS could not tell
-	Traits    []string `json:"traits,omitempty"`  // fields of a list or a forwarder
-	Allowed   string   `json:"allowed,omitempty"`
-	Forwarder bool     `json:"trusted_forwarder,omitempty"`
-	Sealer    string   `json:"trusted_sealer,omitempty"`
-
-	Rule        string `json:"rule"` // the row of the table of dispositions
-	Disposition string `json:"disposition"`
-	Quarantine  string `json:"quarantine,omitempty"` // what it means here
-	Shadow      bool   `json:"shadow,omitempty"`     // judged, and not done
-	Override    string `json:"override,omitempty"`
-}
-
-// ExplainedDomain is the verdict on one author domain.
-type ExplainedDomain struct {
-	Domain       string          `json:"domain"`
-	Result       string          `json:"result"`
-	Reason       string          `json:"reason"`
-	Policy       string          `json:"policy,omitempty"`
-	Published    string          `json:"published,omitempty"` // the policy before t and pct
-	PolicyDomain string          `json:"policy_domain,omitempty"`
-	NonExistent  bool            `json:"non_existent,omitempty"`
-	BrokenTags   []string        `json:"broken_tags,omitempty"`
-	Org          string          `json:"organization,omitempty"`
-	Identifiers  []string        `json:"identifiers,omitempty"`
-	Walks        []ExplainedWalk `json:"walks,omitempty"`
-	PSLDiffers   bool            `json:"public_suffix_list_differs,omitempty"`
-	PSLOrg       string          `json:"public_suffix_list_organization,omitempty"`
-	Error        string          `json:"error,omitempty"`
-}
-
-// ExplainedWalk is one walk up the DNS tree.
-type ExplainedWalk struct {
-	Start string   `json:"start"`
-	Steps []string `json:"steps"`
-	Org   string   `json:"organization,omitempty"`
-}
-
-func explainARC(r *arc.Result) *ExplainedARC {
+func explainARC(r *arc.Result) *api.ExplainedARC {
 	if r.Status == arc.None {
 		return nil
 	}
-	x := &ExplainedARC{Result: string(r.Status), Reason: r.Reason, OldestPass: r.OldestPass, Error: errorText(r.Err)}
+	x := &api.ExplainedARC{Result: string(r.Status), Reason: r.Reason, OldestPass: r.OldestPass, Error: errorText(r.Err)}
 	for _, set := range r.Sets {
 		x.Sealers = append(x.Sealers, set.Sealer)
 	}
 	return x
 }
 
-func explainDMARC(f *verify.Findings) *ExplainedDMARC {
+func explainDMARC(f *verify.Findings) *api.ExplainedDMARC {
 	d, e := &f.Disposition, &f.Evidence
-	x := &ExplainedDMARC{
-		Result: string(f.DMARC.Verdict.Status), Reason: string(f.DMARC.Verdict.Reason), Domains: []ExplainedDomain{},
+	x := &api.ExplainedDMARC{
+		Result: string(f.DMARC.Verdict.Status), Reason: string(f.DMARC.Verdict.Reason), Domains: []api.ExplainedDomain{},
 		Allowed: e.Allowed, Forwarder: e.Forwarder, Sealer: e.Sealer,
 		Rule: d.Rule, Disposition: string(d.Action), Quarantine: string(d.How), Shadow: d.Shadow,
 		Override: strings.TrimSpace(string(d.Override) + " " + d.Comment),
@@ -99,8 +46,8 @@ func explainDMARC(f *verify.Findings) *ExplainedDMARC {
 	return x
 }
 
-func explainDomain(r *dmarc.Result) ExplainedDomain {
-	x := ExplainedDomain{
+func explainDomain(r *dmarc.Result) api.ExplainedDomain {
+	x := api.ExplainedDomain{
 		Domain: r.Domain, Result: string(r.Status), Reason: string(r.Reason), Policy: string(r.Policy), Published: string(r.Published),
 		PolicyDomain: r.PolicyDomain, NonExistent: r.NonExistent, Org: r.Org, PSLDiffers: r.PSL.Differs, PSLOrg: r.PSL.Org, Error: errorText(r.Err),
 	}
@@ -111,7 +58,7 @@ func explainDomain(r *dmarc.Result) ExplainedDomain {
 		x.Identifiers = append(x.Identifiers, verify.IdentifierText(id))
 	}
 	for _, w := range r.Walks {
-		walk := ExplainedWalk{Start: w.Start, Org: w.Org}
+		walk := api.ExplainedWalk{Start: w.Start, Org: w.Org}
 		for _, s := range w.Steps {
 			walk.Steps = append(walk.Steps, stepText(s))
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/mailaddr"
@@ -89,7 +90,7 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 	}
 	o.Common.Bind(fs, config.CommonDefaults{
 		MetricsListen: "inet:127.0.0.1:9146",
-		Admin:         "unix:" + DefaultAdminPath,
+		Admin:         "unix:" + api.MilterdSocket,
 		DrainTimeout:  defaultDrainTimeout,
 	})
 }
@@ -166,9 +167,9 @@ type settings struct {
 func configure(args, environ []string) (*settings, error) {
 	s := new(settings)
 	set, err := config.Load(config.Program{
-		Name:        ProgramName,
+		Name:        api.Milterd,
 		EnvPrefix:   "POSTERN_MILTERD_",
-		DefaultFile: DefaultConfig,
+		DefaultFile: api.MilterdConfig,
 		Bind:        s.bind,
 	}, args, environ)
 	s.set = set

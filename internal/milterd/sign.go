@@ -14,15 +14,13 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter"
 	"github.com/postern-mail/postern/milter/sign"
 )
-
-// DefaultKeys is where the daemon and the postern command expect private keys.
-const DefaultKeys = "/etc/postern/dkim"
 
 // Bounds of --dkim-expire. Mail may well wait five days in the queue of a relay.
 const (
@@ -48,7 +46,7 @@ type signPart struct {
 }
 
 func (o *signPart) bind(fs *pflag.FlagSet) {
-	fs.StringVar(&o.DKIMKeys, "dkim-keys", DefaultKeys, "`folder` of private keys, <domain>/<selector>.private; \"\" for none. The default one need not exist")
+	fs.StringVar(&o.DKIMKeys, "dkim-keys", api.DKIMKeysFolder, "`folder` of private keys, <domain>/<selector>.private; \"\" for none. The default one need not exist")
 	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header `fields` to sign; with + also against one that is added later, with ? only if the mail has one")
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")

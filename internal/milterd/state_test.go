@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
@@ -214,7 +215,7 @@ postern_dkim_key_problems %d
 	o, release := inForce[*signPart](a.current)
 	list, err := o.list(t.Context(), struct{}{}, nil)
 	release()
-	if keys := list.([]KeyStatus); err != nil || len(keys) != 3 || !strings.Contains(keys[2].Error, "chmod 0600 "+bad.Path) {
+	if keys := list.([]api.KeyStatus); err != nil || len(keys) != 3 || !strings.Contains(keys[2].Error, "chmod 0600 "+bad.Path) {
 		t.Errorf("%+v, %v", keys, err)
 	}
 	if _, err := load(zap.NewNop(), "--dkim-keys="+dir, "--check-config"); err == nil || !strings.Contains(err.Error(), "chmod 0600 "+bad.Path) {
@@ -395,8 +396,8 @@ func TestDKIMKeysCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []KeyStatus{{Domain: "home.example", Selector: "postern", Algorithm: "ed25519-sha256", Path: key.Path, Signs: true}}
-	if !slices.Equal(got.([]KeyStatus), want) {
+	want := []api.KeyStatus{{Domain: "home.example", Selector: "postern", Algorithm: "ed25519-sha256", Path: key.Path, Signs: true}}
+	if !slices.Equal(got.([]api.KeyStatus), want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

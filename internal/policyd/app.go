@@ -5,16 +5,12 @@ import (
 	"maps"
 
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/policy"
-)
-
-// What the postern command must know to find the daemon.
-const (
-	ProgramName      = "postern-policyd"
-	DefaultAdminPath = "/run/postern/policyd.sock"
 )
 
 const daemonName = "policyd"
@@ -25,7 +21,7 @@ func Main(p service.Process) int { return service.Main(app{}, p) }
 // app is the daemon as the service package drives it.
 type app struct{}
 
-func (app) Name() string   { return ProgramName }
+func (app) Name() string   { return api.Policyd }
 func (app) Daemon() string { return daemonName }
 
 func (app) Configure(args, environ []string) (service.Settings[*state], error) {
@@ -35,12 +31,7 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 // Start wires requests to the state in force.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
-	r.Metrics.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
-	for _, room := range rooms() {
-		if room.metrics != nil {
-			r.Metrics.Registerer().MustRegister(room.metrics(c)...)
-		}
-	}
+	register(r.Metrics, c)
 	server := &policy.Server{
 		Hooks:  c,
 		Report: policy.Reporter{Records: r.Records, Load: r.Metrics},
@@ -50,6 +41,16 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 			server.ServeConn(conn, conn.Socket.Suffix)
 		},
 		Commands: commands(c),
+	}
+}
+
+// register adds what the parts of the daemon show of the state in force.
+func register(m *metrics.Metrics, c *current) {
+	m.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
+	for _, room := range rooms() {
+		if room.metrics != nil {
+			m.Registerer().MustRegister(room.metrics(c)...)
+		}
 	}
 }
 

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/migrate"
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -20,31 +20,16 @@ import (
 // or into one operation of the store.
 const greylistBatch = 200
 
-// GreylistFilter selects entries. A * stands for any text; empty means all.
-type GreylistFilter struct {
-	Kind      string `json:"kind,omitempty"` // triplets, clients
-	Client    string `json:"client,omitempty"`
-	Sender    string `json:"sender,omitempty"`
-	Recipient string `json:"recipient,omitempty"`
-}
-
-// The kinds of a GreylistFilter.
-const (
-	GreylistTriplets = "triplets"
-	GreylistClients  = "clients"
-)
-
-func (f GreylistFilter) empty() bool { return f == GreylistFilter{} }
-
-func (f GreylistFilter) check() error {
-	if f.Kind != "" && f.Kind != GreylistTriplets && f.Kind != GreylistClients {
-		return &admin.Error{Code: admin.CodeBadArgs, Message: "kind is " + GreylistTriplets + " or " + GreylistClients}
+func checkFilter(f api.GreylistFilter) error {
+	if f.Kind != "" && f.Kind != api.GreylistTriplets && f.Kind != api.GreylistClients {
+		return &admin.Error{Code: admin.CodeBadArgs, Message: "kind is " + api.GreylistTriplets + " or " + api.GreylistClients}
 	}
 	return nil
 }
 
-func (f GreylistFilter) matches(id greylist.ID) bool {
-	if f.Kind != "" && (f.Kind == GreylistClients) != id.IsClient() {
+// matches reports whether a filter selects an entry.
+func matches(f api.GreylistFilter, id greylist.ID) bool {
+	if f.Kind != "" && (f.Kind == api.GreylistClients) != id.IsClient() {
 		return false
 	}
 	client, sender, recipient := id.Split()
@@ -75,18 +60,6 @@ func glob(pattern, s string) bool {
 	return strings.HasSuffix(s, parts[last])
 }
 
-// GreylistEntry is an entry as people read it.
-type GreylistEntry struct {
-	Client    string     `json:"client"` // a network, spf:domain, or domain@network
-	Sender    string     `json:"sender,omitempty"`
-	Recipient string     `json:"recipient,omitempty"`
-	State     string     `json:"state"` // waiting, passed; earning, allowed, allowed by hand; expired
-	First     *time.Time `json:"first,omitempty"`
-	Last      *time.Time `json:"last,omitempty"`
-	Passed    *time.Time `json:"passed,omitempty"`
-	Passes    int        `json:"passes,omitempty"`
-}
-
 // The states of a GreylistEntry.
 const (
 	stateExpired = "expired"
@@ -113,8 +86,8 @@ func entryState(e greylist.Entry, now time.Time, l greylist.Limits) string {
 	return stateWaiting
 }
 
-func listedEntry(e greylist.Entry, now time.Time, l greylist.Limits) GreylistEntry {
-	out := GreylistEntry{State: entryState(e, now, l), Passes: e.Client.Passes}
+func listedEntry(e greylist.Entry, now time.Time, l greylist.Limits) api.GreylistEntry {
+	out := api.GreylistEntry{State: entryState(e, now, l), Passes: e.Client.Passes}
 	out.Client, out.Sender, out.Recipient = e.ID.Split()
 	out.First, out.Passed = when(e.Triplet.First), when(e.Triplet.Passed)
 	out.Last = when(max(e.Triplet.Last, e.Client.Last))
@@ -132,39 +105,26 @@ func when(s greylist.Stamp) *time.Time {
 // greylistCommands are what can be asked about the greylist.
 func greylistCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
-		"greylist.list":   command(c, checks.GreylistName, (*greylistPart).list),
-		"greylist.show":   command(c, checks.GreylistName, (*greylistPart).show),
-		"greylist.allow":  command(c, checks.GreylistName, (*greylistPart).allow),
-		"greylist.delete": command(c, checks.GreylistName, (*greylistPart).delete),
-		"greylist.stats":  command(c, checks.GreylistName, (*greylistPart).stats),
-		"greylist.import": command(c, checks.GreylistName, (*greylistPart).importEntries),
+		api.GreylistList:   command(c, checks.GreylistName, (*greylistPart).list),
+		api.GreylistShow:   command(c, checks.GreylistName, (*greylistPart).show),
+		api.GreylistAllow:  command(c, checks.GreylistName, (*greylistPart).allow),
+		api.GreylistDelete: command(c, checks.GreylistName, (*greylistPart).delete),
+		api.GreylistStats:  command(c, checks.GreylistName, (*greylistPart).stats),
+		api.GreylistImport: command(c, checks.GreylistName, (*greylistPart).importEntries),
 	}
-}
-
-// GreylistListArgs asks for entries ("greylist.list"). They come as progress,
-// in lines of []GreylistEntry.
-type GreylistListArgs struct {
-	GreylistFilter
-	Limit int `json:"limit,omitempty"` // 0: all
-}
-
-// GreylistListResult ends a list.
-type GreylistListResult struct {
-	Matched int  `json:"matched"` // entries that were sent
-	More    bool `json:"more"`    // the limit was reached
 }
 
 var errEnough = errors.New("the limit is reached")
 
-func (o *greylistPart) list(ctx context.Context, args GreylistListArgs, progress func(any)) (any, error) {
-	if err := args.check(); err != nil {
+func (o *greylistPart) list(ctx context.Context, args api.GreylistListArgs, progress func(any)) (any, error) {
+	if err := checkFilter(args.GreylistFilter); err != nil {
 		return nil, err
 	}
 	now, limits := time.Now(), o.limits()
-	var result GreylistListResult
-	var batch []GreylistEntry
+	var result api.GreylistListResult
+	var batch []api.GreylistEntry
 	err := o.store.store.Walk(ctx, func(e greylist.Entry) error {
-		if !args.matches(e.ID) {
+		if !matches(args.GreylistFilter, e.ID) {
 			return nil
 		}
 		if args.Limit > 0 && result.Matched == args.Limit {
@@ -188,25 +148,7 @@ func (o *greylistPart) list(ctx context.Context, args GreylistListArgs, progress
 	return result, nil
 }
 
-// GreylistShowArgs asks what would become of a mail ("greylist.show").
-type GreylistShowArgs struct {
-	Client    string `json:"client"`           // IP address
-	Domain    string `json:"domain,omitempty"` // that SPF authorises, "" for none
-	Sender    string `json:"sender"`           // "" or <> is the null sender
-	Recipient string `json:"recipient"`
-}
-
-// GreylistShowResult is what the store knows, and what follows.
-type GreylistShowResult struct {
-	Key     string          `json:"key"`     // the client part
-	Sender  string          `json:"sender"`  // as it stands in the key
-	Verdict string          `json:"verdict"` // pass, defer
-	Reason  string          `json:"reason"`
-	Wait    int             `json:"wait_seconds,omitempty"`
-	Entries []GreylistEntry `json:"entries"`
-}
-
-func (o *greylistPart) show(ctx context.Context, args GreylistShowArgs, _ func(any)) (any, error) {
+func (o *greylistPart) show(ctx context.Context, args api.GreylistShowArgs, _ func(any)) (any, error) {
 	addr, err := netip.ParseAddr(args.Client)
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: fmt.Sprintf("client %.60q is no IP address", args.Client)}
@@ -224,8 +166,8 @@ func (o *greylistPart) show(ctx context.Context, args GreylistShowArgs, _ func(a
 	}
 	now, limits := time.Now(), o.limits()
 	outcome := greylist.Decide(r, now, limits)
-	result := GreylistShowResult{Key: key.Client(), Sender: key.Sender, Verdict: "defer", Reason: string(checks.GreylistReason(outcome.Why)),
-		Wait: int((outcome.Wait + time.Second - 1) / time.Second), Entries: []GreylistEntry{}}
+	result := api.GreylistShowResult{Key: key.Client(), Sender: key.Sender, Verdict: "defer", Reason: string(checks.GreylistReason(outcome.Why)),
+		Wait: int((outcome.Wait + time.Second - 1) / time.Second), Entries: []api.GreylistEntry{}}
 	if outcome.Pass() {
 		result.Verdict = "pass"
 	}
@@ -240,17 +182,7 @@ func (o *greylistPart) show(ctx context.Context, args GreylistShowArgs, _ func(a
 	return result, nil
 }
 
-// GreylistAllowArgs names a client that is never delayed ("greylist.allow").
-type GreylistAllowArgs struct {
-	Client string `json:"client"` // IP address or network, with domain@ in front for one SPF domain there
-}
-
-// GreylistAllowResult is the client as the store has it.
-type GreylistAllowResult struct {
-	Client string `json:"client"`
-}
-
-func (o *greylistPart) allow(ctx context.Context, args GreylistAllowArgs, _ func(any)) (any, error) {
+func (o *greylistPart) allow(ctx context.Context, args api.GreylistAllowArgs, _ func(any)) (any, error) {
 	id, err := o.clientID(args.Client)
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: err.Error()}
@@ -259,7 +191,7 @@ func (o *greylistPart) allow(ctx context.Context, args GreylistAllowArgs, _ func
 	if err := o.store.store.Put(ctx, []greylist.Entry{e}); err != nil {
 		return nil, err
 	}
-	return GreylistAllowResult{Client: string(id)}, nil
+	return api.GreylistAllowResult{Client: string(id)}, nil
 }
 
 // clientID reads [domain@]address or [domain@]network. A network must be one
@@ -285,28 +217,17 @@ func (o *greylistPart) clientID(text string) (greylist.ID, error) {
 	return greylist.ClientID(domain, network), nil
 }
 
-// GreylistDeleteArgs selects what to forget ("greylist.delete").
-type GreylistDeleteArgs struct {
-	GreylistFilter
-	All bool `json:"all,omitempty"` // needed when the filter is empty
-}
-
-// GreylistDeleteResult counts.
-type GreylistDeleteResult struct {
-	Deleted int `json:"deleted"`
-}
-
-func (o *greylistPart) delete(ctx context.Context, args GreylistDeleteArgs, progress func(any)) (any, error) {
-	if err := args.check(); err != nil {
+func (o *greylistPart) delete(ctx context.Context, args api.GreylistDeleteArgs, progress func(any)) (any, error) {
+	if err := checkFilter(args.GreylistFilter); err != nil {
 		return nil, err
 	}
-	if args.empty() != args.All {
+	if (args.GreylistFilter == api.GreylistFilter{}) != args.All {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "say which entries to delete, or ask for all of them"}
 	}
 	var ids []greylist.ID
 	store := o.store.store
 	err := store.Walk(ctx, func(e greylist.Entry) error {
-		if args.matches(e.ID) {
+		if matches(args.GreylistFilter, e.ID) {
 			ids = append(ids, e.ID)
 		}
 		return nil
@@ -314,7 +235,7 @@ func (o *greylistPart) delete(ctx context.Context, args GreylistDeleteArgs, prog
 	if err != nil {
 		return nil, err
 	}
-	var result GreylistDeleteResult
+	var result api.GreylistDeleteResult
 	for len(ids) > 0 {
 		some := ids[:min(greylistBatch, len(ids))]
 		ids = ids[len(some):]
@@ -328,17 +249,9 @@ func (o *greylistPart) delete(ctx context.Context, args GreylistDeleteArgs, prog
 	return result, nil
 }
 
-// GreylistStatsResult counts entries by state ("greylist.stats").
-type GreylistStatsResult struct {
-	Store    string         `json:"store"` // its kind
-	Down     string         `json:"down,omitempty"`
-	Triplets map[string]int `json:"triplets"` // waiting, passed, expired
-	Clients  map[string]int `json:"clients"`  // earning, allowed, allowed by hand, expired
-}
-
 func (o *greylistPart) stats(ctx context.Context, _ struct{}, progress func(any)) (any, error) {
 	g := o.store
-	result := GreylistStatsResult{Store: g.kind, Triplets: map[string]int{}, Clients: map[string]int{}}
+	result := api.GreylistStatsResult{Store: g.kind, Triplets: map[string]int{}, Clients: map[string]int{}}
 	if err := g.breaker.Down(); err != nil {
 		result.Down = err.Error()
 	}
@@ -360,28 +273,16 @@ func (o *greylistPart) stats(ctx context.Context, _ struct{}, progress func(any)
 // statsStep is how many entries are counted between two lines of progress.
 const statsStep = 100_000
 
-// GreylistImportArgs brings entries of another program ("greylist.import").
-type GreylistImportArgs struct {
-	Entries []migrate.Entry `json:"entries"`
-}
-
-// GreylistImportResult counts what came of them.
-type GreylistImportResult struct {
-	Imported int      `json:"imported"`
-	Skipped  int      `json:"skipped"`
-	Why      []string `json:"why,omitempty"` // of the first that were skipped
-}
-
-// maxImportWhy bounds GreylistImportResult.Why.
-const maxImportWhy = 10
-
-func (o *greylistPart) importEntries(ctx context.Context, args GreylistImportArgs, _ func(any)) (any, error) {
-	var result GreylistImportResult
+func (o *greylistPart) importEntries(ctx context.Context, args api.GreylistImportArgs, _ func(any)) (any, error) {
+	var result api.GreylistImportResult
 	var entries []greylist.Entry
 	for _, old := range args.Entries {
-		e, err := old.Entry(o.GreylistIPv4Prefix, o.GreylistIPv6Prefix)
+		e, err := imported(old).Entry(o.GreylistIPv4Prefix, o.GreylistIPv6Prefix)
 		if err != nil {
-			result.skip(err.Error())
+			result.Skipped++
+			if len(result.Why) < api.MaxImportWhy {
+				result.Why = append(result.Why, err.Error())
+			}
 			continue
 		}
 		entries = append(entries, e)
@@ -393,82 +294,9 @@ func (o *greylistPart) importEntries(ctx context.Context, args GreylistImportArg
 	return result, nil
 }
 
-func (r *GreylistImportResult) skip(why ...string) {
-	for _, w := range why {
-		r.Skipped++
-		if len(r.Why) < maxImportWhy {
-			r.Why = append(r.Why, w)
-		}
+func imported(e api.ImportedEntry) migrate.Entry {
+	return migrate.Entry{
+		Client: e.Client, Sender: e.Sender, Domain: e.Domain, Recipient: e.Recipient,
+		First: greylist.Stamp(e.First), Last: greylist.Stamp(e.Last), Passed: e.Passed, Passes: e.Passes,
 	}
 }
-
-// GreylistImport is a file of another program on its way into the daemon.
-type GreylistImport struct {
-	Client   admin.Client
-	Progress func(imported int) // told after each batch
-}
-
-// Postgrey sends what db_dump has written of postgrey's databases. passedAfter
-// is postgrey's delay.
-func (i GreylistImport) Postgrey(ctx context.Context, path string, passedAfter time.Duration) (GreylistImportResult, error) {
-	return i.file(ctx, path, func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
-		return migrate.Postgrey(f, passedAfter, yield)
-	})
-}
-
-// Sqlgrey sends what is in sqlgrey's SQLite database, or in a SQL dump of any.
-func (i GreylistImport) Sqlgrey(ctx context.Context, path string) (GreylistImportResult, error) {
-	return i.file(ctx, path, func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
-		return migrate.SqlgreyFile(ctx, f, time.Local, yield)
-	})
-}
-
-func (i GreylistImport) file(ctx context.Context, path string, read func(*os.File, func(migrate.Entry) error) (migrate.Result, error)) (GreylistImportResult, error) {
-	var total GreylistImportResult
-	f, err := os.Open(path)
-	if err != nil {
-		return total, err
-	}
-	defer f.Close()
-	var batch []migrate.Entry
-	send := func() error {
-		var r GreylistImportResult
-		if err := i.Client.Call(ctx, "greylist.import", GreylistImportArgs{batch}, &r, nil); err != nil {
-			return err
-		}
-		total.Imported += r.Imported
-		total.Skipped += r.Skipped
-		total.Why = append(total.Why, r.Why[:min(len(r.Why), maxImportWhy-len(total.Why))]...)
-		batch = batch[:0]
-		i.Progress(total.Imported)
-		return nil
-	}
-	size := 0
-	result, err := read(f, func(e migrate.Entry) error {
-		size += len(e.Sender) + len(e.Recipient) + len(e.Domain) + importOverhead
-		if len(batch) > 0 && size > maxImportBatch {
-			if err := send(); err != nil {
-				return err
-			}
-			size = 0
-		}
-		batch = append(batch, e)
-		return nil
-	})
-	total.Skipped += result.Skipped
-	total.Why = append(result.Why, total.Why...)
-	if err == nil && len(batch) > 0 {
-		err = send()
-	}
-	if err != nil {
-		return total, fmt.Errorf("%s: %w", path, err)
-	}
-	return total, nil
-}
-
-// A request of the admin protocol holds 64 KiB; JSON may escape an octet with
-// six.
-const (
-	maxImportBatch = 10_000
-	importOverhead = 120
-)

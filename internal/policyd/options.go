@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/service"
@@ -46,7 +47,7 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 	for _, r := range o.rooms {
 		r.bind(fs)
 	}
-	o.Common.Bind(fs, config.CommonDefaults{MetricsListen: "inet:127.0.0.1:9145", Admin: "unix:" + DefaultAdminPath})
+	o.Common.Bind(fs, config.CommonDefaults{MetricsListen: "inet:127.0.0.1:9145", Admin: "unix:" + api.PolicydSocket})
 }
 
 // validate checks what needs no I/O and brings domains into their one form.
@@ -88,7 +89,7 @@ type settings struct {
 func configure(args, environ []string) (*settings, error) {
 	s := new(settings)
 	set, err := config.Load(config.Program{
-		Name:        ProgramName,
+		Name:        api.Policyd,
 		EnvPrefix:   "POSTERN_POLICYD_",
 		DefaultFile: "/etc/postern/policyd.toml",
 		Bind:        s.bind,

@@ -4,42 +4,20 @@ import (
 	"context"
 
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// OwnersCheckArgs asks whether a login may use a sender ("owners.check").
-type OwnersCheckArgs struct {
-	Sender string `json:"sender"` // external form, as in MAIL FROM
-	Login  string `json:"login"`
-}
-
-// OwnersCheckResult is the verdict of the running daemon and the entry that it
-// rests on.
-type OwnersCheckResult struct {
-	Allowed bool     `json:"allowed"`
-	Verdict string   `json:"verdict"` // as in the record
-	Reason  string   `json:"reason"`
-	Reply   string   `json:"reply,omitempty"`  // what the client would read
-	Queued  string   `json:"queued,omitempty"` // the sender as Postfix will queue it, if that differs
-	Map     string   `json:"map,omitempty"`
-	Key     string   `json:"key,omitempty"`
-	Entry   string   `json:"entry,omitempty"`
-	Where   string   `json:"where,omitempty"` // path:line
-	Via     []string `json:"via,omitempty"`   // aliases between the sender and Key
-	Owners  []string `json:"owners,omitempty"`
-	Shadow  bool     `json:"shadow,omitempty"` // the check only watches
-}
-
 func ownershipCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
-		"owners.check": command(c, checks.OwnershipName, (*ownershipPart).ownersCheck),
-		"owners.list":  command(c, checks.OwnershipName, (*ownershipPart).ownersList),
+		api.OwnersCheck: command(c, checks.OwnershipName, (*ownershipPart).ownersCheck),
+		api.OwnersList:  command(c, checks.OwnershipName, (*ownershipPart).ownersList),
 	}
 }
 
-func (o *ownershipPart) ownersCheck(ctx context.Context, args OwnersCheckArgs, _ func(any)) (any, error) {
+func (o *ownershipPart) ownersCheck(ctx context.Context, args api.OwnersCheckArgs, _ func(any)) (any, error) {
 	if args.Login == "" {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "no login given"}
 	}
@@ -48,7 +26,7 @@ func (o *ownershipPart) ownersCheck(ctx context.Context, args OwnersCheckArgs, _
 		return nil, err
 	}
 	answer := &ruling.Answer
-	result := OwnersCheckResult{
+	result := api.OwnersCheckResult{
 		Allowed: v.Kind == policy.Pass,
 		Verdict: v.Kind.String(),
 		Reason:  string(v.Reason),

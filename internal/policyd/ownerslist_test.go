@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/ownership"
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-func listOwned(t *testing.T, c *current, args OwnersListArgs) (OwnersListResult, error) {
+func listOwned(t *testing.T, c *current, args api.OwnersListArgs) (api.OwnersListResult, error) {
 	t.Helper()
 	text, err := json.Marshal(args)
 	if err != nil {
@@ -25,9 +26,9 @@ func listOwned(t *testing.T, c *current, args OwnersListArgs) (OwnersListResult,
 	}
 	result, err := commands(c)["owners.list"](t.Context(), text, nil)
 	if err != nil {
-		return OwnersListResult{}, err
+		return api.OwnersListResult{}, err
 	}
-	return result.(OwnersListResult), nil
+	return result.(api.OwnersListResult), nil
 }
 
 func TestOwnersList(t *testing.T) {
@@ -39,7 +40,7 @@ func TestOwnersList(t *testing.T) {
 	}
 	table := "hash:" + owners
 	a, _ := inForceWith(t, "--checks=ownership", "--owners", table, "--owners", rules, "--owner-aliases", aliases, "--owner-alias-depth=2")
-	all := []OwnersListEntry{
+	all := []api.OwnersListEntry{
 		{Sender: "ann@x.example", How: "self", Entry: "ann@x.example"},
 		{Sender: "@all.example", How: "map", Map: table, Entry: "ann@x.example", Where: owners + ":2"},
 		{Sender: "pr@x.example", How: "map", Map: table, Entry: "ann@x.example, bob@x.example", Where: owners + ":1"},
@@ -48,13 +49,13 @@ func TestOwnersList(t *testing.T) {
 	}
 	tests := []struct {
 		name string
-		args OwnersListArgs
-		want []OwnersListEntry
+		args api.OwnersListArgs
+		want []api.OwnersListEntry
 	}{
-		{"what a login owns", OwnersListArgs{Login: "ann@x.example"}, all},
-		{"nothing but itself", OwnersListArgs{Login: "eve@x.example"}, []OwnersListEntry{{Sender: "eve@x.example", How: "self", Entry: "eve@x.example"}}},
-		{"nothing", OwnersListArgs{Login: "eve"}, nil},
-		{"senders that are asked for", OwnersListArgs{Login: "root@x.example", Senders: []string{"who@else.example", ""}}, []OwnersListEntry{
+		{"what a login owns", api.OwnersListArgs{Login: "ann@x.example"}, all},
+		{"nothing but itself", api.OwnersListArgs{Login: "eve@x.example"}, []api.OwnersListEntry{{Sender: "eve@x.example", How: "self", Entry: "eve@x.example"}}},
+		{"nothing", api.OwnersListArgs{Login: "eve"}, nil},
+		{"senders that are asked for", api.OwnersListArgs{Login: "root@x.example", Senders: []string{"who@else.example", ""}}, []api.OwnersListEntry{
 			{Sender: "root@x.example", How: "self", Entry: "root@x.example"},
 			{Sender: "who@else.example", How: "map", Map: rules, Entry: "root@x.example"},
 		}},
@@ -73,8 +74,8 @@ func TestOwnersList(t *testing.T) {
 }
 
 // sameEntries compares in any order: the tables' own is not told.
-func sameEntries(got, want []OwnersListEntry) bool {
-	bySender := func(a, b OwnersListEntry) int { return strings.Compare(a.Sender, b.Sender) }
+func sameEntries(got, want []api.OwnersListEntry) bool {
+	bySender := func(a, b api.OwnersListEntry) int { return strings.Compare(a.Sender, b.Sender) }
 	got, want = slices.SortedFunc(slices.Values(got), bySender), slices.SortedFunc(slices.Values(want), bySender)
 	return reflect.DeepEqual(got, want)
 }
@@ -84,7 +85,7 @@ func sameEntries(got, want []OwnersListEntry) bool {
 func TestOwnersListTellsTheSameWayOfCandidates(t *testing.T) {
 	a, _ := inForceWith(t, "--checks=ownership", "--owners=static:root@x.example", "--owner-self=false", "--owner-alias-depth=3",
 		"--owner-aliases=inline:{a@x.example=b@x.example,b@x.example=c@x.example,c@x.example=ann}")
-	got, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: []string{"a@x.example", "b@x.example", "c@x.example"}})
+	got, err := listOwned(t, a, api.OwnersListArgs{Login: "ann", Senders: []string{"a@x.example", "b@x.example", "c@x.example"}})
 	if err != nil || len(got.Entries) != 6 || !sameEntries(got.Entries[:3], got.Entries[3:]) {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -98,7 +99,7 @@ func TestOwnersListTellsTheSameWayOfCandidates(t *testing.T) {
 
 func TestOwnersListRefuses(t *testing.T) {
 	a, _ := inForceWith(t, "--checks=ownership", "--owners=static:x")
-	for name, args := range map[string]OwnersListArgs{
+	for name, args := range map[string]api.OwnersListArgs{
 		"no login":         {},
 		"too many senders": {Login: "ann", Senders: make([]string, maxCandidates+1)},
 	} {
@@ -107,11 +108,11 @@ func TestOwnersListRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: make([]string, maxCandidates)}); err != nil {
+	if _, err := listOwned(t, a, api.OwnersListArgs{Login: "ann", Senders: make([]string, maxCandidates)}); err != nil {
 		t.Error(err)
 	}
 	without, _ := inForceWith(t, "--checks=dnsbl", "--resolver=127.0.0.1")
-	if _, err := listOwned(t, without, OwnersListArgs{Login: "ann"}); err == nil || !strings.Contains(err.Error(), "add ownership to checks") {
+	if _, err := listOwned(t, without, api.OwnersListArgs{Login: "ann"}); err == nil || !strings.Contains(err.Error(), "add ownership to checks") {
 		t.Errorf("without the check: %v", err)
 	}
 }
@@ -135,12 +136,12 @@ func TestOwnersListWhenTablesFail(t *testing.T) {
 	down := errors.New("no route to host")
 	for name, owners := range map[string]scripted{"listing": {listErr: down}, "asking": {askErr: down}} {
 		partOf[*ownershipPart](t, s).check.Rules.Owners = owners
-		if _, err := listOwned(t, a, OwnersListArgs{Login: "ann", Senders: []string{"a@b.example"}}); !errors.Is(err, down) {
+		if _, err := listOwned(t, a, api.OwnersListArgs{Login: "ann", Senders: []string{"a@b.example"}}); !errors.Is(err, down) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	partOf[*ownershipPart](t, s).check.Rules.Owners = scripted{listing: ownership.Listing{Truncated: true}}
-	if got, err := listOwned(t, a, OwnersListArgs{Login: "ann"}); err != nil || !got.Truncated || got.Entries == nil {
+	if got, err := listOwned(t, a, api.OwnersListArgs{Login: "ann"}); err != nil || !got.Truncated || got.Entries == nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
@@ -301,15 +302,15 @@ func counted(t *testing.T, m *metrics.Metrics, l record.Labels) (n float64, ok b
 
 func TestOwnersCheckCommand(t *testing.T) {
 	c, _ := inForceWith(t, "--checks=ownership", "--owners", "inline:{pr@x.example=ann}")
-	ask := func(args string) (OwnersCheckResult, error) {
+	ask := func(args string) (api.OwnersCheckResult, error) {
 		result, err := commands(c)["owners.check"](context.Background(), json.RawMessage(args), nil)
 		if err != nil {
-			return OwnersCheckResult{}, err
+			return api.OwnersCheckResult{}, err
 		}
-		return result.(OwnersCheckResult), nil
+		return result.(api.OwnersCheckResult), nil
 	}
 	got, err := ask(`{"sender":"pr@x.example","login":"bob"}`)
-	want := OwnersCheckResult{Verdict: "reject", Reason: "not_owned", Reply: "not owned by user bob", Map: "inline:{pr@x.example=ann}", Key: "pr@x.example", Entry: "ann", Owners: []string{"ann"}}
+	want := api.OwnersCheckResult{Verdict: "reject", Reason: "not_owned", Reply: "not owned by user bob", Map: "inline:{pr@x.example=ann}", Key: "pr@x.example", Entry: "ann", Owners: []string{"ann"}}
 	if err != nil || got.Allowed || got.Key != want.Key || got.Entry != want.Entry || got.Reply != want.Reply || !slices.Equal(got.Owners, want.Owners) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -1,0 +1,72 @@
+package api
+
+import "time"
+
+// The commands about DNS lists.
+const (
+	DNSBLCheck    = "dnsbl.check"
+	DNSBLSelfTest = "dnsbl.selftest"
+)
+
+// DNSBLCheckArgs asks what the lists say about an address or a name
+// ("dnsbl.check").
+type DNSBLCheckArgs struct {
+	Subject string `json:"subject"`
+}
+
+// DNSBLZone is one list's answer, or the state it is in.
+type DNSBLZone struct {
+	Zone    string      `json:"zone"`
+	Kind    string      `json:"kind"`
+	State   string      `json:"state"` // "in service", or the problem that opened the breaker
+	Cause   string      `json:"cause,omitempty"`
+	Mend    string      `json:"mend,omitempty"`
+	Since   *time.Time  `json:"since,omitempty"`
+	Listed  bool        `json:"listed"`
+	Codes   []DNSBLCode `json:"codes,omitempty"`
+	Weight  int         `json:"weight"`            // what it adds to the score
+	Counted bool        `json:"counted,omitempty"` // a filter or the list's meaning lets it count
+	Text    string      `json:"text,omitempty"`
+	Error   string      `json:"error,omitempty"` // the list could not tell
+	Millis  float64     `json:"latency_ms"`
+}
+
+// DNSBLCode is one answer of a list with its meaning.
+type DNSBLCode struct {
+	Code    string `json:"code"`
+	Meaning string `json:"meaning"`
+	Class   string `json:"class"` // listed, allowed, abused, fresh, other, refused
+}
+
+// DNSBLCheckResult is what all lists of the subject's kind say.
+type DNSBLCheckResult struct {
+	Subject   string      `json:"subject"` // as it was asked: A-labels, lower case
+	Asked     bool        `json:"asked"`   // false: no list can know it
+	Score     int         `json:"score"`
+	Threshold int         `json:"threshold"`
+	Refused   bool        `json:"refused"` // the score reaches the threshold, by this subject alone
+	Zones     []DNSBLZone `json:"zones"`
+}
+
+// DNSBLTest is the self-test of one list.
+type DNSBLTest struct {
+	DNSBLZone
+	Points []DNSBLPoint `json:"points"`
+}
+
+// DNSBLPoint is one question of a self-test.
+type DNSBLPoint struct {
+	Subject  string      `json:"subject"`
+	Want     string      `json:"want"`     // listed, not listed
+	Optional bool        `json:"optional"` // it may be missing: no IPv6, one of several test names
+	Codes    []DNSBLCode `json:"codes,omitempty"`
+	Error    string      `json:"error,omitempty"`
+	OK       bool        `json:"ok"`
+	Millis   float64     `json:"latency_ms"`
+}
+
+// DNSBLSelfTestResult is the outcome of "dnsbl.selftest".
+type DNSBLSelfTestResult struct {
+	Healthy bool        `json:"healthy"` // all lists are in service
+	Zones   []DNSBLTest `json:"zones"`
+}

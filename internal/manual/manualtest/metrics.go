@@ -1,0 +1,54 @@
+// Package manualtest compares the documents with what only a daemon's own tests can
+// reach.
+package manualtest
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-mail/postern/internal/manual"
+	"github.com/postern-mail/postern/internal/metrics"
+)
+
+// Metrics fails the test unless deploy/README.md lists the metrics of a daemon that
+// are registered with m, and no other. The test runs in a folder of internal.
+func Metrics(t *testing.T, daemon string, m *metrics.Metrics) {
+	t.Helper()
+	documented, err := manual.Metrics("../..", daemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registered := names(m)
+	for _, name := range registered {
+		if !slices.Contains(documented, name) {
+			t.Errorf("metric %s is not in deploy/README.md (as one of %s)", name, daemon)
+		}
+	}
+	for _, name := range documented {
+		if !slices.Contains(registered, name) {
+			t.Errorf("deploy/README.md lists metric %s, which %s does not have", name, daemon)
+		}
+	}
+}
+
+var fullName = regexp.MustCompile(`fqName: "([^"]*)"`)
+
+// names are the metrics of Postern itself that m holds.
+func names(m *metrics.Metrics) []string {
+	described := make(chan *prometheus.Desc)
+	go func() {
+		defer close(described)
+		m.Registerer().(prometheus.Collector).Describe(described)
+	}()
+	var all []string
+	for d := range described {
+		if match := fullName.FindStringSubmatch(d.String()); match != nil && strings.HasPrefix(match[1], "postern_") {
+			all = append(all, match[1])
+		}
+	}
+	return all
+}

@@ -1,0 +1,17 @@
+package milterd
+
+import (
+	"testing"
+
+	"github.com/postern-mail/postern/internal/manual/manualtest"
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/service"
+)
+
+// deploy/README.md lists every metric of this daemon, and no other.
+func TestManualHasTheMetrics(t *testing.T) {
+	m := metrics.New(metrics.Options{Daemon: daemonName, LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }})
+	register(m, &current{new(service.Current[*state])})
+	m.Registerer().MustRegister(newDMARCCounters().collectors()...) // by the first state
+	manualtest.Metrics(t, daemonName, m)
+}
