@@ -48,11 +48,15 @@ func Read(root, path string) (Page, error) {
 func (p Page) Section(heading string) (text string, ok bool) {
 	rank := strings.IndexFunc(heading, func(r rune) bool { return r != '#' })
 	var out strings.Builder
+	inBlock := false // of code, where a # begins no heading
 	for line := range strings.Lines(p.Text) {
+		if strings.HasPrefix(line, "```") {
+			inBlock = !inBlock
+		}
 		switch {
-		case strings.TrimSpace(line) == heading:
+		case !inBlock && strings.TrimSpace(line) == heading:
 			ok = true
-		case ok && isHeading(line) && strings.IndexByte(line, ' ') <= rank:
+		case ok && !inBlock && isHeading(line) && strings.IndexByte(line, ' ') <= rank:
 			return out.String(), true
 		case ok:
 			out.WriteString(line)

@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -289,6 +290,62 @@ func TestRecordKeys(t *testing.T) {
 		}
 	}
 	compare(t, "record key", top, documented)
+}
+
+// The quick start of the first page is a part of the guide that a test runs, in its
+// order.
+func TestQuickStart(t *testing.T) {
+	quick, _ := read(t, "README.md").Section("## Quick start")
+	rest := read(t, "deploy/examples/debian/README.md").Text
+	n := 0
+	inBlock := false
+	for line := range strings.Lines(quick) {
+		switch {
+		case strings.HasPrefix(line, "```"):
+			inBlock = line == "```sh\n"
+			continue
+		case !inBlock:
+			continue
+		}
+		n++
+		at := strings.Index("\n"+rest, "\n"+line)
+		if at < 0 {
+			t.Errorf("the guide does not have, in this order, %q", line)
+			continue
+		}
+		rest = rest[at+len(line)-1:]
+	}
+	if n < 10 {
+		t.Errorf("the quick start has %d lines", n)
+	}
+}
+
+// Every line of jq in the documents reads a journal with the lines of systemd in it.
+func TestJournalLines(t *testing.T) {
+	journal := "Started postern-policyd.service.\n{not JSON}\n" +
+		`{"level":"info","ts":"2026-11-26T15:17:44.832Z","msg":"started","listen":[]}` + "\n" +
+		`{"level":"info","ts":"2026-11-26T15:17:44.832Z","msg":"decision","check":"ownership","verdict":"reject","reason":"not_owned","mode":"shadow","sender":"a@b.example","steps":[{"check":"ownership","verdict":"reject","reason":"not_owned"}]}` + "\n"
+	pages, err := Pages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, page := range pages {
+		for _, m := range regexp.MustCompile(`(?m)journalctl .*?\| (jq -[^|\n]* '[^'\n]*')`).FindAllStringSubmatch(page.Text, -1) {
+			n++
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", m[1])
+			cmd.Stdin = strings.NewReader(journal)
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "ownership") && !strings.Contains(string(out), "a@b.example") {
+				t.Errorf("%s: %s: %v, %q", page.Path, m[1], err, out)
+			}
+		}
+		if regexp.MustCompile(`journalctl .*\| grep`).MatchString(page.Text) {
+			t.Errorf("%s: reads the journal with grep; use jq -R 'fromjson?'", page.Path)
+		}
+	}
+	if n < 4 {
+		t.Errorf("%d lines of jq were found", n)
+	}
 }
 
 // The documents spell replies as the code sends them.

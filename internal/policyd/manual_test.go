@@ -10,7 +10,7 @@ import (
 
 // deploy/README.md lists every metric of this daemon, and no other.
 func TestManualHasTheMetrics(t *testing.T) {
-	m := metrics.New(metrics.Options{Daemon: daemonName, LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }})
+	m := metrics.New(manualtest.Options(daemonName))
 	register(m, &current{new(service.Current[*state])})
 	manualtest.Metrics(t, daemonName, m)
 }

@@ -14,6 +14,16 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
+// Options are those of a daemon that has every metric.
+func Options(daemon string) metrics.Options {
+	none := func() uint64 { return 0 }
+	return metrics.Options{
+		Daemon:      daemon,
+		LogFailures: none, LogBlocked: func() bool { return false },
+		ConnsClosed: none, ConnsRefused: none,
+	}
+}
+
 // Metrics fails the test unless deploy/README.md lists the metrics of a daemon that
 // are registered with m, and no other. The test runs in a folder of internal.
 func Metrics(t *testing.T, daemon string, m *metrics.Metrics) {
