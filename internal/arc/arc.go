@@ -80,6 +80,7 @@ type Set struct {
 	Signer     string // d= of the message signature
 	AuthServID string // who reports the Results
 	Results    []MethodResult
+	Bare       bool // the message signature covers no field: its header could be any
 }
 
 // MethodResult is one result of ARC-Authentication-Results.
@@ -92,9 +93,10 @@ type MethodResult struct {
 // domain, which is given in A-labels in lower case. Servers are asked from the
 // last towards the first, until one is not trusted: what came before that may
 // be invented. A server that reports several results for DMARC must mean the
-// same by all.
+// same by all. A mail whose header the last signature does not cover is not
+// vouched for.
 func (r *Result) Vouched(trusted func(sealer string) bool, author string) (sealer string, ok bool) {
-	if r.Status != Pass {
+	if r.Status != Pass || r.Sets[len(r.Sets)-1].Bare {
 		return "", false
 	}
 	for i := len(r.Sets) - 1; i >= 0 && trusted(r.Sets[i].Sealer); i-- {

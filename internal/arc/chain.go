@@ -124,6 +124,7 @@ func (l *link) addMessage(s *dkim.Foreign, index int) error {
 		}
 	}
 	l.message, l.messageIndex, l.Signer = s, index, s.Signature().Domain
+	l.Bare = len(s.Signature().Signed) == 0
 	return nil
 }
 

@@ -41,14 +41,15 @@ func TestDkimpyAgrees(t *testing.T) {
 	}
 	// Where dkimpy differs, and why we do not follow.
 	differences := map[string]string{
-		"pass-ed25519.eml":          "fail",      // knows no Ed25519 for ARC (RFC 8463 section 6 has it for DKIM, whose algorithms ARC takes)
-		"pass-field-order.eml":      "fail",      // takes the fields of a set as they stand; RFC 8617 section 5.1.1 orders them
-		"fail-51.eml":               "pass",      // has no limit of 50 (section 4.2.1)
-		"fail-control.eml":          "pass",      // does not read results, whose syntax section 4.1.1 gives
-		"fail-results-comment.eml":  "pass",      // likewise
-		"fail-from-unsigned.eml":    "pass",      // does not ask for From (RFC 6376 section 5.4)
-		"fail-key-algorithm.eml":    "exception", // applies the key without comparing k=
-		"fail-sealed-as-failed.eml": "none",      // calls a chain that was sealed as failed none; section 5.2 step 3 fails it
+		"pass-ed25519.eml":                  "fail",      // knows no Ed25519 for ARC (RFC 8463 section 6 has it for DKIM, whose algorithms ARC takes)
+		"pass-field-order.eml":              "fail",      // takes the fields of a set as they stand; RFC 8617 section 5.1.1 orders them
+		"fail-51.eml":                       "pass",      // has no limit of 50 (section 4.2.1)
+		"fail-control.eml":                  "pass",      // does not read results, whose syntax section 4.1.1 gives
+		"fail-results-comment.eml":          "pass",      // likewise
+		"fail-from-unsigned.eml":            "pass",      // does not ask for From (RFC 6376 section 5.4)
+		"fail-empty-name-from-unsigned.eml": "pass",      // likewise
+		"fail-key-algorithm.eml":            "exception", // applies the key without comparing k=
+		"fail-sealed-as-failed.eml":         "none",      // calls a chain that was sealed as failed none; section 5.2 step 3 fails it
 	}
 	cmd := exec.Command("/usr/bin/python3", "-c", dkimpyVerify)
 	cmd.Dir = "testdata/golden"

@@ -137,6 +137,10 @@ func recipes(t testing.TB) []recipe {
 		{"pass-ed25519", "want pass\nsealer b.example\nwhy the other algorithm of RFC 8463", sealed(sealers().a, sealers().b)},
 		{"pass-list", "want pass\nsets 2\noldest 2\ntrusted a.example b.example\nvouched b.example\nwhy a list changed subject and body, and signed anew: the first signature is history", modified},
 		{"pass-simple", "want pass\nwhy simple canonicalization of header and body", sealed(with(s.a, func(s *sealer) { s.canon = "simple/simple" }))},
+		{"pass-without-c", "want pass\ntrusted a.example\nvouched a.example\nwhy as the public suite has it (ams_fields_c_na)", sealed(with(s.a, func(s *sealer) { s.noCanon = true }))},
+		{"pass-empty-name", "want pass\ntrusted a.example\nvouched a.example\nwhy an empty name in h= signs nothing (ams_fields_h_mis_hdr)", sealed(with(s.a, func(s *sealer) { s.signed = "from::to:" }))},
+		{"pass-no-names", "want pass\ntrusted a.example\nvouched -\nwhy likewise (ams_fields_h_empty), but then it vouches for no author", sealed(with(s.a, func(s *sealer) { s.signed = ":" }))},
+		{"fail-empty-name-from-unsigned", "want fail\nreason ARC-Message-Signature: From is not signed\nwhy names that are there must hold From", sealed(with(s.a, func(s *sealer) { s.signed = "to::subject" }))},
 		{"pass-mixed", "want pass\noldest 0\nwhy two signatures with different forms of the body", sealed(with(s.a, func(s *sealer) { s.canon = "simple/relaxed" }), with(s.b, func(s *sealer) { s.canon = "relaxed/simple" }))},
 		{"pass-signs-arc", "want pass\noldest 0\nwhy a message signature may cover the sets before it", sealed(s.a, with(s.b, func(s *sealer) {
 			s.signed = "from:to:subject:arc-authentication-results:arc-message-signature"

@@ -34,10 +34,16 @@ func (b *Bodies) Write(p []byte) (int, error) {
 func (b *Bodies) Sums() Sums {
 	sums := make(Sums, len(b.hashes))
 	for c, h := range b.hashes {
-		sums[c] = h.Sum()
+		sums[c] = BodySum{h.Sum(), h.Size()}
 	}
 	return sums
 }
 
 // Sums are the hashes of a body that has ended.
-type Sums map[Canonicalization][sha256.Size]byte
+type Sums map[Canonicalization]BodySum
+
+// BodySum is the hash of one canonical form, and its size in octets.
+type BodySum struct {
+	Hash [sha256.Size]byte
+	Size int64
+}

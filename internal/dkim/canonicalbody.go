@@ -19,7 +19,8 @@ type BodyHash struct {
 	space  bool // relaxed: white space, dropped before a CRLF
 	cr     bool // a CR whose LF may come with the next write
 
-	content bool // something other than line breaks was hashed
+	content bool  // something other than line breaks was hashed
+	size    int64 // octets that left pending
 	pending []byte
 }
 
@@ -125,6 +126,7 @@ func (h *BodyHash) add(b []byte) {
 	h.room(len(b))
 	if len(b) > pendingSize {
 		h.hash.Write(b)
+		h.size += int64(len(b))
 		return
 	}
 	h.pending = append(h.pending, b...)
@@ -134,10 +136,18 @@ func (h *BodyHash) add(b []byte) {
 // it can hold.
 func (h *BodyHash) room(n int) {
 	if len(h.pending)+n > pendingSize {
-		h.hash.Write(h.pending)
-		h.pending = h.pending[:0]
+		h.flush()
 	}
 }
+
+func (h *BodyHash) flush() {
+	h.hash.Write(h.pending)
+	h.size += int64(len(h.pending))
+	h.pending = h.pending[:0]
+}
+
+// Size is the number of octets of the canonical form, after Sum.
+func (h *BodyHash) Size() int64 { return h.size }
 
 // Sum ends the body and returns its hash. Nothing may be written after it.
 func (h *BodyHash) Sum() [sha256.Size]byte {
@@ -150,8 +160,7 @@ func (h *BodyHash) Sum() [sha256.Size]byte {
 	if h.content || !h.relaxed {
 		h.add([]byte(crlf))
 	}
-	h.hash.Write(h.pending)
-	h.pending = h.pending[:0]
+	h.flush()
 	var sum [sha256.Size]byte
 	h.hash.Sum(sum[:0])
 	return sum

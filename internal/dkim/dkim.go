@@ -24,7 +24,7 @@
 //	none       the message carries no signature
 //	pass       the signature verifies and is acceptable
 //	fail       the signature or the body hash does not verify
-//	policy     refused although it might verify: l= (the body may have grown),
+//	policy     refused although it might verify: l= of a part of the body,
 //	           rsa-sha1, RSA keys under 1024 or over 4096 bit
 //	neutral    not judged: an algorithm, canonicalization or query method that
 //	           is unknown here, or a failure under a testing key (t=y)
@@ -116,6 +116,7 @@ type Signature struct {
 	KeyBits int  // size of an RSA key, 0 when none was used
 	Testing bool // the key says t=y
 
+	Limited bool      // there is an l=; a pass covers the whole body all the same
 	Signed  []string  // h=
 	Time    time.Time // t=, zero when absent
 	Expires time.Time // x=, zero when absent

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 )
 
 // Foreign is a signature field of another protocol that borrows DKIM's tags,
@@ -31,6 +32,9 @@ func ParseForeign(field Field, index int) (*Foreign, error) {
 	if p.signature, err = decodeBase64(p.text); err != nil {
 		return f, errors.New("b= is not base64")
 	}
+	if _, ok := tags.get("l"); ok {
+		return f, errors.New("l= leaves part of the body unsigned")
+	}
 	return f, f.read(p.readDomain, p.readTimes, p.readAlgorithm)
 }
 
@@ -44,12 +48,36 @@ func (f *Foreign) read(readers ...func(tagList) *refusal) error {
 }
 
 // ReadMessage reads the tags of a field that signs the message itself: bh, c
-// and h, which must name From.
+// and h. RFC 8617 leaves open what other sealers do, so two things are as the
+// public suite of its authors has them: without c= both forms are relaxed, and
+// empty names in h= sign nothing. A list that names fields must name From.
 func (f *Foreign) ReadMessage() error {
-	if _, ok := f.tags.get("c"); ok && f.tags.text("c") == "" {
+	_, ok := f.tags.get("c")
+	if ok && f.tags.text("c") == "" {
 		return errors.New("c= is empty")
 	}
-	return f.read(f.parsed.readNames, f.parsed.readCanonicalization, f.parsed.readHashes)
+	if err := f.read(f.parsed.readForeignNames, f.parsed.readCanonicalization, f.parsed.readHashes); err != nil {
+		return err
+	}
+	if !ok {
+		f.parsed.header, f.parsed.body = Relaxed, Relaxed
+	}
+	return nil
+}
+
+// readForeignNames is readNames but for empty names, which are dropped.
+func (p *parsed) readForeignNames(tags tagList) *refusal {
+	if _, ok := tags.get("h"); !ok {
+		return permError("no h=")
+	}
+	if refused := p.splitNames(tags); refused != nil {
+		return refused
+	}
+	p.Signed = slices.DeleteFunc(p.Signed, func(name string) bool { return name == "" })
+	if len(p.Signed) == 0 {
+		return nil
+	}
+	return p.checkFrom()
 }
 
 // Tag gives the value of a tag without white space.

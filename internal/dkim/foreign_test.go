@@ -62,7 +62,10 @@ func TestForeignMessage(t *testing.T) {
 		{"empty c", "h=From; c=; bh=" + hash, "c= is empty"},
 		{"bad c", "h=From; c=loose; bh=" + hash, "unknown canonicalization"},
 		{"no From", "h=To; bh=" + hash, "From is not signed"},
-		{"empty name", "h=From:; bh=" + hash, "empty name"},
+		{"empty name", "h=From:; bh=" + hash, ""},
+		{"no names", "h=; bh=" + hash, ""},
+		{"no h", "bh=" + hash, "no h="},
+		{"empty name without From", "h=To::; bh=" + hash, "From is not signed"},
 		{"short bh", "h=From; bh=QUJD", "bh= is not"},
 	}
 	for _, tt := range tests {
@@ -78,7 +81,7 @@ func TestForeignMessage(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !f.MatchesBody(Sums{f.Body(): {}}) || f.MatchesBody(Sums{f.Body(): {1}}) {
+			if err != nil || !f.MatchesBody(Sums{f.Body(): {}}) || f.MatchesBody(Sums{f.Body(): {Hash: [sha256.Size]byte{1}}}) {
 				t.Errorf("error %v", err)
 			}
 		})

@@ -33,6 +33,7 @@ type parsed struct {
 	header, body Canonicalization
 	bodyHash     []byte
 	signature    []byte
+	limit        int64  // l=
 	text         string // b= without white space
 	// bStart and bEnd enclose the value of b= in field.Value, which the header
 	// hash leaves out.
@@ -51,7 +52,7 @@ func parseSignature(field Field, index int) (*parsed, *refusal) {
 	}
 	for _, read := range []func(tagList) *refusal{
 		p.readRequired, p.readDomain, p.readIdentity, p.readNames, p.readTimes,
-		p.readAlgorithm, p.readCanonicalization, p.readQuery, p.readHashes,
+		p.readAlgorithm, p.readLength, p.readCanonicalization, p.readQuery, p.readHashes,
 	} {
 		if refused := read(tags); refused != nil {
 			return p, refused
@@ -152,19 +153,33 @@ func (p *parsed) identityDomain() (string, *refusal) {
 }
 
 func (p *parsed) readNames(tags tagList) *refusal {
+	if refused := p.splitNames(tags); refused != nil {
+		return refused
+	}
+	if slices.Contains(p.Signed, "") {
+		return permError("empty name in h=")
+	}
+	return p.checkFrom()
+}
+
+func (p *parsed) splitNames(tags tagList) *refusal {
 	h := tags.text("h")
 	if strings.Count(h, ":") >= MaxSignedNames {
 		return permError("too many names in h=")
 	}
 	p.Signed = strings.Split(h, ":")
-	if slices.Contains(p.Signed, "") {
-		return permError("empty name in h=")
-	}
-	fromSigned := func(name string) bool { return strings.EqualFold(name, "From") }
-	if !slices.ContainsFunc(p.Signed, fromSigned) {
+	return nil
+}
+
+func (p *parsed) checkFrom() *refusal {
+	if !p.signs("From") {
 		return permError("From is not signed")
 	}
 	return nil
+}
+
+func (p *parsed) signs(name string) bool {
+	return slices.ContainsFunc(p.Signed, func(signed string) bool { return strings.EqualFold(signed, name) })
 }
 
 func (p *parsed) readTimes(tags tagList) *refusal {
@@ -207,10 +222,33 @@ func (p *parsed) readAlgorithm(tags tagList) *refusal {
 	default:
 		return &refusal{Neutral, "unknown algorithm"}
 	}
-	if _, ok := tags.get("l"); ok {
+	return nil
+}
+
+// readLength reads how much of the body is signed. Whether that is all of it, the
+// end of the body says.
+func (p *parsed) readLength(tags tagList) *refusal {
+	if _, p.Limited = tags.get("l"); !p.Limited {
+		return nil
+	}
+	n, err := strconv.ParseUint(tags.text("l"), 10, 63)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return permError("l= is not a length")
+	}
+	p.limit = int64(n)
+	return nil
+}
+
+// checkLength refuses a signature under which text may have been appended, or
+// that is for a longer body.
+func (p *parsed) checkLength(sums Sums) *refusal {
+	switch size := sums[p.body].Size; {
+	case !p.Limited, p.limit == size:
+		return nil
+	case p.limit < size:
 		return &refusal{Policy, "l= leaves part of the body unsigned"}
 	}
-	return nil
+	return &refusal{Fail, "l= is longer than the body"}
 }
 
 func (p *parsed) readCanonicalization(tags tagList) *refusal {
@@ -250,7 +288,7 @@ func (p *parsed) readHashes(tags tagList) *refusal {
 
 // matchesBody compares bh= with the hash of the body.
 func (p *parsed) matchesBody(sums Sums) bool {
-	sum := sums[p.body]
+	sum := sums[p.body].Hash
 	return subtle.ConstantTimeCompare(sum[:], p.bodyHash) == 1
 }
 

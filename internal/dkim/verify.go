@@ -196,16 +196,22 @@ func (m *Verification) Finish() Report {
 // settle turns the refusal, or its absence, into the status of the report.
 func (c *check) settle() {
 	c.Status = Pass
-	if c.refused != nil {
+	switch {
+	case c.refused != nil:
 		c.Status, c.Reason = c.refused.status, c.refused.reason
-	} else if c.Testing {
+	case c.Testing:
 		c.Reason = "testing key"
+	case c.Limited:
+		c.Reason = "l= covers the whole body"
 	}
 }
 
 // judge gives nil if one of the keys verifies the signature, and otherwise the
 // refusal of the key that came closest.
 func (c *check) judge(sums Sums) *refusal {
+	if refused := c.checkLength(sums); refused != nil {
+		return refused
+	}
 	body := ""
 	if !c.matchesBody(sums) {
 		body = "body hash did not verify"

@@ -61,6 +61,7 @@ const (
 	FromNoDomain          = Reason(author.NoDomain)       // well-formed, but no one in it has a domain
 	FromUnusable          = Reason(author.Unusable)       // an address whose domain cannot be judged
 	TooManyDomains        = Reason(author.TooManyDomains) // more than MaxDomains in From
+	FromSeveral    Reason = "from_several"                // several From fields, all of whose domains passed
 )
 
 // Policy is what a domain asks for mail that fails. The zero value is "not

@@ -248,6 +248,11 @@ func strictest(from author.Author, results []Result) Result {
 			verdict = r
 		}
 	}
+	if verdict.Status == Pass && from.Fields > 1 {
+		// Readers show one of the fields, and a signature vouches for the last
+		// (RFC 5322 section 3.6, RFC 6376 section 8.15).
+		return Result{Status: PermError, Reason: FromSeveral}
+	}
 	return verdict
 }
 

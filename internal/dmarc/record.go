@@ -29,14 +29,14 @@ type Record struct {
 	Test       bool     // t=y
 	Percent    int      // pct, historic: 100 unless set; only MethodPSL looks at it
 	FO         string   // fo as published, "0" by default
-	RUA, RUF   []string // valid URIs without size limits, at most 16 each
+	RUA, RUF   []string // valid URIs, at most 16 each
 	// Broken names the known tags whose value is invalid or that occur twice.
 	Broken []string
 }
 
 // ParseRecord reads one TXT record. It is false for a text that is no DMARC
-// record: v=DMARC1 must come first, with its case; space may stand around the
-// "=" only. Any length, octets beyond ASCII and control characters are taken:
+// record: v=DMARC1 must come first, the value with its case (RFC 9989 section
+// 4.8); space may be around the "=" only. Any length, octets beyond ASCII and control characters are taken:
 // they break the tag that they stand in, and no other.
 func ParseRecord(text string) (Record, bool) {
 	r := Record{PSD: PSDUnknown, Percent: 100, FO: "0"}
@@ -61,11 +61,10 @@ func ParseRecord(text string) (Record, bool) {
 
 // cutVersion cuts "v=DMARC1" and its separator off.
 func cutVersion(text string) (rest string, ok bool) {
-	rest, ok = strings.CutPrefix(text, "v")
-	if !ok {
+	if text == "" || text[0]|0x20 != 'v' {
 		return "", false
 	}
-	if rest, ok = strings.CutPrefix(strings.TrimLeft(rest, " \t"), "="); !ok {
+	if rest, ok = strings.CutPrefix(strings.TrimLeft(text[1:], " \t"), "="); !ok {
 		return "", false
 	}
 	if rest, ok = strings.CutPrefix(strings.TrimLeft(rest, " \t"), "DMARC1"); !ok {
@@ -206,11 +205,11 @@ func validFO(value string) bool {
 	return true
 }
 
-// parseURIs keeps the valid URIs of a list, without obsolete size limits.
+// parseURIs keeps the valid URIs of a list.
 func parseURIs(value string) []string {
 	var list []string
 	for uri := range strings.SplitSeq(value, ",") {
-		uri, _, _ = strings.Cut(trimWSP(uri), "!")
+		uri = trimWSP(uri)
 		if validURI(uri) && len(list) < maxURIs {
 			list = append(list, uri)
 		}
@@ -219,7 +218,8 @@ func parseURIs(value string) []string {
 }
 
 // validURI checks the generic form of RFC 3986: a scheme, a colon, and
-// something of the characters that a URI may hold.
+// something of the characters that a URI may hold. An exclamation mark has to be
+// encoded (RFC 9989 section 4.7); RFC 7489 put a size limit behind it.
 func validURI(uri string) bool {
 	scheme, rest, ok := strings.Cut(uri, ":")
 	if !ok || scheme == "" || rest == "" || !isAlpha(scheme[0]) {
@@ -231,7 +231,7 @@ func validURI(uri string) bool {
 		}
 	}
 	for _, b := range []byte(rest) {
-		if b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>\\^`{|}", b) >= 0 {
+		if b <= ' ' || b >= 0x7f || strings.IndexByte("!\"<>\\^`{|}", b) >= 0 {
 			return false
 		}
 	}

@@ -24,9 +24,12 @@ func TestParseRecord(t *testing.T) {
 		{"values ignoring case", "v=DMARC1;P=NONE;ADKIM=S;PSD=Y;T=Y;FO=D", func(r *Record) {
 			r.P, r.StrictDKIM, r.PSD, r.Test, r.FO = PolicyNone, true, PSDYes, true, "d"
 		}},
-		{"size limits and bad URIs are dropped", "v=DMARC1; rua=mailto:a@b.c!10m , b@c.d, mailto:, 1x:y, m&:x, x:a b, https://c.d/?q=1", func(r *Record) {
-			r.RUA = []string{"mailto:a@b.c", "https://c.d/?q=1"}
+		{"bad URIs are dropped", "v=DMARC1; rua=mailto:a@b.c , mailto:a@b.c!10m, b@c.d, mailto:, 1x:y, m&:x, x:a b, https://c.d/?q=1, mailto:a%21b@c.d", func(r *Record) {
+			r.RUA = []string{"mailto:a@b.c", "https://c.d/?q=1", "mailto:a%21b@c.d"}
 		}},
+		{"an exclamation mark that is not encoded", "v=DMARC1; rua=mailto:a@b.c!10m; ruf=mailto:a!b@c.d", func(r *Record) { r.Broken = []string{"rua", "ruf"} }},
+		{"the version's name in upper case", "V=DMARC1; p=reject", func(r *Record) { r.P = PolicyReject }},
+		{"the same with space", "V\t= DMARC1;p=none", func(r *Record) { r.P = PolicyNone }},
 		{"no valid URI", "v=DMARC1; rua=a@b.c; ruf=", func(r *Record) { r.Broken = []string{"rua", "ruf"} }},
 		{"broken values", "v=DMARC1; p=no; sp=; np=rejected; adkim=x; aspf=; psd=yes; t=1; fo=2; pct=101", func(r *Record) {
 			r.Broken = []string{"p", "sp", "np", "adkim", "aspf", "psd", "t", "fo", "pct"}
@@ -55,7 +58,7 @@ func TestParseRecord(t *testing.T) {
 
 func TestNoRecord(t *testing.T) {
 	for _, text := range []string{
-		"", "v", "v=", "v=DMARC", "v=DMARC1x; p=none", "v=DMARC1 x; p=none", "V=DMARC1; p=none", "v=Dmarc1; p=none",
+		"", "v", "v=", "v=DMARC", "v=DMARC1x; p=none", "v=DMARC1 x; p=none", "V=dmarc1; p=none", "v=Dmarc1; p=none", "w=DMARC1; p=none", "\x16=DMARC1; p=none",
 		" v=DMARC1; p=none", ";v=DMARC1; p=none", "p=none; v=DMARC1", "v=spf1 -all", "v==DMARC1", "v=DMARC1\x00; p=none", "v=DMARC1\n; p=none",
 	} {
 		if r, ok := ParseRecord(text); ok {

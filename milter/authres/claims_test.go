@@ -69,7 +69,11 @@ func TestClaims(t *testing.T) {
 		{"mx.google.com; x=\"", false, "no end, but behind the head"},
 		{"evil.example (; dkim=pass", false, "comment without end, our name nowhere"},
 		{`"evil.example; dkim=pass`, false, "string without end, our name nowhere"},
-		{"spf=pass (sender IP is 192.0.2.1) smtp.mailfrom=example.com; dkim=none", false, "a big host's fields without any name"},
+		{"spf=pass (sender IP is 192.0.2.1) smtp.mailfrom=example.com; dkim=none", true, "a big host's fields without any name"},
+		{"dkim=pass header.d=example.com", true, "a result in the place of the name"},
+		{"(mx) dmarc = pass; spf=pass", true, "the same behind a comment"},
+		{"; dkim=pass", true, "an empty name"},
+		{"mx.google.com", false, "a foreign name alone"},
 		{"b\u00fccher.example; dkim=pass", false, "a foreign U-label"},
 	}
 	for _, tt := range tests {

@@ -29,7 +29,8 @@ func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key)
 }
 
 // alreadySigned reports whether one of our signatures does what a new one would:
-// it verifies, covers every field that is signed now, and holds long enough.
+// it verifies, covers every field that is signed now and whatever body comes, and
+// holds long enough.
 func (m *Message) alreadySigned() bool {
 	if m.own == nil {
 		return false
@@ -37,7 +38,7 @@ func (m *Message) alreadySigned() bool {
 	signatures := m.own.Finish().Signatures
 	for i := range signatures {
 		s := &signatures[i]
-		if s.Status == dkim.Pass && m.coveredBy(s.Signed) && m.signer.holds(s.Expires) {
+		if s.Status == dkim.Pass && !s.Limited && m.coveredBy(s.Signed) && m.signer.holds(s.Expires) {
 			return true
 		}
 	}

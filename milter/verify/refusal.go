@@ -54,6 +54,8 @@ func refuseDMARC(f *Findings) *Refusal {
 		text = "Email rejected: it names no author (From)"
 	case dmarc.FromUnusable:
 		text = "Email rejected: its author (From) has an address without a valid domain"
+	case dmarc.FromSeveral:
+		text = "Email rejected: it has several author fields (From)"
 	case dmarc.TooManyDomains:
 		text = "Email rejected: its author (From) has addresses in too many domains"
 	}
