@@ -3,31 +3,40 @@ package milter
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/milter/mark"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
 // NewSigning returns the handler of the sign role: it lets every message pass and
-// puts the signatures of s at the top.
-func NewSigning(s *sign.Signer) Handler { return signing{s} }
+// puts the signatures of s at the top. Mail that carries a mark of one of the keys
+// came from outside, and is signed only if it was proven to be its author's.
+func NewSigning(s *sign.Signer, marks *mark.Keys) Handler { return signing{s, marks} }
 
-type signing struct{ signer *sign.Signer }
+type signing struct {
+	signer *sign.Signer
+	marks  *mark.Keys
+}
 
 // Begin waits for the header, which says who the author is.
 func (s signing) Begin(_ context.Context, _ *Session, m *Message) (Work, Answer, error) {
-	return &signingWork{signer: s.signer, message: m}, Answer{}, nil
+	return &signingWork{signing: s, message: m}, Answer{}, nil
 }
 
 // signingWork is one message being signed.
 type signingWork struct {
-	signer  *sign.Signer
+	signing
 	message *Message
 	mail    *sign.Message // nil before the header and after the end
 }
 
 // Headers settles a message that will not be signed: its body need not come.
 func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
+	if v := w.unproven(); v != nil {
+		return Answer{Verdict: Accept, Reason: record.SignMarked, Details: Details{DMARC: v.DMARC}}, nil
+	}
 	fields := make([]sign.Field, len(w.message.Header))
 	for i, f := range w.message.Header {
 		fields[i] = sign.Field(f)
@@ -39,6 +48,31 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 	answer := w.end()
 	answer.Verdict = Accept
 	return answer.Answer, nil
+}
+
+// unproven returns the verdict of our mark on a mail that came from outside and
+// must not get our signature: Sieve or a forwarding user sends on what a stranger
+// sent. What failed is never signed, whatever its From says by now: cleanup(8) may
+// have completed it. What could not be told is signed only under another From,
+// which a mailing list of ours gave it.
+func (w *signingWork) unproven() *mark.Sealed {
+	var from []string
+	for _, f := range w.message.Header {
+		if strings.EqualFold(f.Name, "From") {
+			from = append(from, f.Value)
+		}
+	}
+	sealed, _ := w.marks.Find(func(yield func(string, string) bool) {
+		for _, f := range w.message.Header {
+			if !yield(f.Name, f.Value) {
+				return
+			}
+		}
+	}, time.Now())
+	if sealed == nil || sealed.Passed() || !sealed.Forged() && sealed.From != mark.HashOf(from...) {
+		return nil
+	}
+	return sealed
 }
 
 // Body hashes a chunk.

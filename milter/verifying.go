@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/milter/mark"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
@@ -53,7 +54,9 @@ func (w *verifyingWork) Headers(context.Context) (Answer, error) {
 	for i, f := range w.message.Header {
 		fields[i] = verify.Field(f)
 	}
-	w.mail.Header(fields)
+	if r := w.mail.Header(fields); r != nil {
+		return refusal(r), nil
+	}
 	return Answer{}, nil
 }
 
@@ -88,6 +91,12 @@ func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 		d.Details.ARC = string(f.ARC.Status)
 		d.Details.DMARC = string(f.DMARC.Verdict.Status)
 		d.Details.Disposition = string(f.Disposition.Done())
+	}
+	if k := r.Kept; k != nil {
+		d.Details.DMARC, d.Details.Disposition = k.DMARC, string(verify.ActionNone)
+		if k.Done != mark.Delivered {
+			d.Details.Disposition = string(verify.ActionQuarantine)
+		}
 	}
 	for _, p := range r.Remove {
 		d.Delete = append(d.Delete, Position(p))

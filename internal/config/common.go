@@ -33,6 +33,8 @@ type Common struct {
 	AdminMode      fs.FileMode
 	AdminGroup     string // "" leaves the group alone
 	QueueDirectory string // what relative unix: paths are relative to
+	TrustedRelays  []string
+	Relays         []netip.Prefix // TrustedRelays after Validate
 }
 
 // CommonDefaults are the defaults in which the daemons differ.
@@ -69,6 +71,7 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	Mode(fs, &c.AdminMode, "admin-mode", 0o660, "permissions of the admin socket")
 	fs.StringVar(&c.AdminGroup, "admin-group", "", "`group` of the admin socket, whose members may change what the daemon knows (default that of the process)")
 	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, under which relative unix: paths lie")
+	fs.StringArrayVar(&c.TrustedRelays, flagRelays, nil, "`network` of your own relays, a backup MX for instance, as 192.0.2.0/24: looked through to their client, and neither greylisted nor looked up in lists; repeat for several")
 }
 
 // Validate checks what needs no I/O and brings the resolvers into the form
@@ -82,8 +85,18 @@ func (c *Common) Validate(s *Set) error {
 	if !filepath.IsAbs(c.QueueDirectory) {
 		l.add(s.Errorf("queue-directory", "%q is relative: write what postconf -h queue_directory prints", c.QueueDirectory))
 	}
+	var err error
+	c.Relays, err = s.Networks(flagRelays, c.TrustedRelays)
+	l.add(err)
+	for i, network := range c.Relays {
+		if network.IsValid() && network.Addr().Unmap().IsLoopback() {
+			l.add(s.ErrorfAt(flagRelays, i, "%s: everyone on this machine sends from a loopback address; leave it out, mail that a content filter hands back is known by its mark (mark-key-file)", network))
+		}
+	}
 	return l.err()
 }
+
+const flagRelays = "trusted-relays"
 
 func (c *Common) validateResolvers(s *Set, l *problems) {
 	if len(c.Resolvers) > maxResolvers {

@@ -48,7 +48,7 @@ func situation(fields map[string]string, v dmarc.Result) verify.Situation {
 		s.Enforce = verify.Enforcement(e)
 	}
 	flags := map[string]*bool{
-		"authenticated": &s.Authenticated, "allowed": &s.LocalAllow, "forwarder": &s.TrustedForwarder,
+		"marked": &s.Marked, "authenticated": &s.Authenticated, "allowed": &s.LocalAllow, "forwarder": &s.TrustedForwarder,
 		"sealer": &s.TrustedSealer, "list": &s.ListTraits, "forwarded": &s.ForwarderTraits,
 	}
 	for name := range strings.FieldsSeq(fields["flags"]) {

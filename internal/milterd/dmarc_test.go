@@ -51,7 +51,7 @@ func TestDMARCSettings(t *testing.T) {
 // open makes the options of a verifier.
 func open(t *testing.T, args ...string) (*needs, verify.Options, error) {
 	t.Helper()
-	settings, err := configure(append([]string{"--config=", "--dkim-keys="}, args...), nil)
+	settings, err := configure(append([]string{"--config=", "--dkim-keys=", "--mark-key-file="}, args...), nil)
 	if err != nil {
 		return nil, verify.Options{}, err
 	}

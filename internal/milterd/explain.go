@@ -72,13 +72,19 @@ func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 func (s *settings) explained(l *listener, life *service.Life) (o verify.Options, notes []string, err error) {
 	n := &needs{
 		Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})),
-		life:    life, set: s.set, options: &s.Options, asks: l,
+		life:    life, set: s.set, options: &s.Options, asks: l, readOnly: true,
 	}
 	for _, room := range s.rooms {
 		err := room.build(n)
-		if _, signs := room.part.(*signPart); signs && err != nil {
+		if err == nil {
+			continue
+		}
+		switch room.part.(type) {
+		case *signPart:
 			notes = append(notes, "the keys cannot be read, so that no domain counts as our own: "+err.Error())
-		} else if err != nil {
+		case *markPart:
+			notes = append(notes, "the key of marks cannot be read, so that no mark counts: "+err.Error())
+		default:
 			return o, nil, err
 		}
 	}

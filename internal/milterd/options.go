@@ -12,7 +12,6 @@ package milterd
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -72,6 +71,7 @@ type Options struct {
 	Shadow           []string // of spf, dmarc, all
 
 	internal []netip.Prefix // InternalNetworks
+	idle     []error        // settings without effect
 	rooms    []room
 }
 
@@ -97,7 +97,10 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 
 // validate checks what needs no I/O and brings names into their one form.
 func (o *Options) validate(s *config.Set) error {
-	errs := []error{o.Common.Validate(s), o.validateNetworks(s)}
+	var err error
+	errs := []error{o.Common.Validate(s)}
+	o.internal, err = s.Networks("internal-networks", o.InternalNetworks)
+	errs = append(errs, err)
 	if len(o.Listen)+len(o.ListenVerify)+len(o.ListenSign) == 0 {
 		o.ListenVerify, o.ListenSign = []string{defaultListenVerify}, []string{defaultListenSign}
 	}
@@ -111,35 +114,11 @@ func (o *Options) validate(s *config.Set) error {
 	for _, r := range o.rooms {
 		errs = append(errs, r.validate(s))
 	}
-	return errors.Join(errs...)
-}
-
-func (o *Options) validateNetworks(s *config.Set) error {
-	var errs []error
-	for i, text := range o.InternalNetworks {
-		network, err := parseNetwork(text)
-		if err != nil {
-			errs = append(errs, s.ErrorfAt("internal-networks", i, "%w", err))
-		}
-		o.internal = append(o.internal, network)
+	o.idle = o.findIdle(s)
+	if s.CheckOnly() {
+		errs = append(errs, o.idle...)
 	}
 	return errors.Join(errs...)
-}
-
-// parseNetwork reads a network or a single address. Bits behind the mask are a
-// mistake, as in mynetworks.
-func parseNetwork(text string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
-	}
-	network, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is not a network: write 192.0.2.0/24 or 2001:db8::/32", text)
-	}
-	if masked := network.Masked(); masked != network {
-		return netip.Prefix{}, fmt.Errorf("%q has bits set behind its mask: write %s", text, masked)
-	}
-	return network, nil
 }
 
 // shadowed reports whether a verdict is only watched.

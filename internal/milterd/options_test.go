@@ -25,7 +25,7 @@ func newCurrent() *current { return &current{new(service.Current[*state])} }
 // loadInto goes as far as a daemon goes before it binds anything; the state may
 // be put in force in c.
 func loadInto(c *current, r service.Runtime, args ...string) (*loaded, error) {
-	s, err := configure(append([]string{"--config=", "--resolver=127.0.0.1"}, args...), nil)
+	s, err := configure(append([]string{"--config=", "--resolver=127.0.0.1", "--mark-key-file="}, args...), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
+	"github.com/postern-mail/postern/milter/mark"
 	"github.com/postern-mail/postern/milter/sign"
 	"github.com/postern-mail/postern/milter/verify"
 )
@@ -37,6 +38,7 @@ type room struct {
 // rooms is every part, in the order in which they are built.
 func rooms() []room {
 	return []room{
+		{new(markPart), nil, nil},
 		{new(signPart), signCommands, signMetrics},
 		{new(verifyPart), nil, nil},
 		{new(dmarcPart), nil, dmarcMetrics},
@@ -51,11 +53,15 @@ type needs struct {
 	options *Options    // of the daemon
 	asks    asker       // the DNS resolver that all parts share
 	dns     dns.Key     // of what asks asks
+	// readOnly keeps parts from making files: nothing is going to run.
+	readOnly bool
 
 	milter milter.Settings
 	// verify is begun by one part and added to by others; its handler is made
 	// when all have been built.
 	verify verify.Options
+	// marks are the keys of our marks; nil for none.
+	marks *mark.Keys
 	// keys are those that sign: their domains are our own.
 	keys *sign.Keys
 }

@@ -104,7 +104,7 @@ func (o *signPart) build(n *needs) error {
 		Expire:     expire,
 		Subdomains: o.DKIMSubdomains,
 	}, o.keys)
-	n.milter.Sign = milter.NewSigning(o.signer)
+	n.milter.Sign = milter.NewSigning(o.signer, n.marks)
 	if o.DKIMRequireDNS {
 		return o.watchKeys(n)
 	}

@@ -3,6 +3,8 @@ package milterd
 import (
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
@@ -33,7 +35,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 		return nil, o.set.Errorf("resolver", "%w", err)
 	}
 	n := &needs{
-		Runtime: r, life: l, set: o.set, options: &o.Options, asks: dns.Resolver, dns: dns.Key,
+		Runtime: r, life: l, set: o.set, options: &o.Options, asks: dns.Resolver, dns: dns.Key, readOnly: o.set.CheckOnly(),
 		milter: milter.Settings{
 			Originating:      o.Originating,
 			InternalNetworks: o.internal,
@@ -49,6 +51,9 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	n.milter.Verify = milter.NewVerifying(verify.New(n.verify))
 	for _, text := range o.warnings() {
 		r.Log.Warn(text)
+	}
+	for _, idle := range o.idle {
+		r.Log.Error("a setting does nothing", zap.Error(idle))
 	}
 	return &state{settings: o, milter: n.milter, dns: dns}, nil
 }

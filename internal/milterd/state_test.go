@@ -349,7 +349,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("watches %q, want %q", s.life.Files(), want)
 	}
 	file := filepath.Join(aside, "milterd.toml")
-	if err := os.WriteFile(file, []byte("dkim-keys = \"\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("dkim-keys = \"\"\nmark-key-file = \"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	configured, err := configure([]string{"--config=" + file}, nil)

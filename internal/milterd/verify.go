@@ -56,6 +56,8 @@ func (o *verifyPart) build(n *needs) error {
 		SPFReject:   o.SPFReject == wordFail,
 		SPFShadow:   n.options.shadowed(wordSPF),
 		ReceivedSPF: o.ReceivedSPF,
+		Relays:      n.options.Relays,
+		Marks:       n.marks,
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply}
+	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply, Relays: n.options.Relays}
 	if name := o.DNSBLAllowClients; name != "" {
 		n.life.Watch(name)
 		if check.AllowClients, err = allowlist.ReadClients(name); err != nil {

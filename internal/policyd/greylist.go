@@ -164,6 +164,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 		Bits4:          o.GreylistIPv4Prefix,
 		Bits6:          o.GreylistIPv6Prefix,
 		Resolver:       dns.Resolver,
+		Relays:         n.options.Relays,
 		OnlySuspicious: o.GreylistWhen == wordSuspicious,
 		Header:         o.GreylistHeader,
 		Instances:      &o.store.instances,

@@ -43,6 +43,7 @@ const (
 	DNSBLNameListed      Reason = "dnsbl_name_listed"      // the client's confirmed or reverse name
 	DNSBLAuthenticated   Reason = "dnsbl_authenticated"    // a login: lists do not apply
 	DNSBLClientExempt    Reason = "dnsbl_client_exempt"    // in --dnsbl-allow-clients
+	DNSBLTrustedRelay    Reason = "dnsbl_trusted_relay"    // in --trusted-relays
 	DNSBLRecipientExempt Reason = "dnsbl_recipient_exempt" // postmaster@, abuse@, or in --dnsbl-allow-recipients
 	DNSBLNothingToAsk    Reason = "dnsbl_nothing_to_ask"   // a private address and no name that lists could know
 	DNSBLUnavailable     Reason = "dnsbl_unavailable"
@@ -61,6 +62,7 @@ const (
 	GreylistAuthenticated    Reason = "greylist_authenticated"     // those who log in are never greylisted
 	GreylistLocalClient      Reason = "greylist_local_client"      // private, loopback or link-local address
 	GreylistNoClient         Reason = "greylist_no_client_address" // nothing to make a key of
+	GreylistTrustedRelay     Reason = "greylist_trusted_relay"     // in --trusted-relays
 	GreylistClientAllowed    Reason = "greylist_client_allowed"
 	GreylistRecipientAllowed Reason = "greylist_recipient_allowed" // listed, or postmaster or abuse
 	GreylistSenderAllowed    Reason = "greylist_sender_allowed"    // listed, and SPF passed
@@ -78,6 +80,7 @@ const (
 	SignNoKey          Reason = "no_dkim_key"
 	SignAlreadySigned  Reason = "already_signed" // by us, and the signature is valid
 	SignFailed         Reason = "sign_failed"    // no key could sign (see error)
+	SignMarked         Reason = "not_our_mail"   // came from outside, and its author was not proven: our mark says so
 )
 
 // Reasons of the verifier.
@@ -87,6 +90,8 @@ const (
 	SPFFailed        Reason = "spf_fail"         // refused: the sender's domain does not let the client send
 	DMARCRejected    Reason = "dmarc_reject"     // refused by the table of dispositions
 	DMARCQuarantined Reason = "dmarc_quarantine" // marked or held by it
+	VerdictKept      Reason = "verdict_kept"     // came back from a host of ours: the first verdict stands
+	TooManyResults   Reason = "too_many_results" // refused: more results in our name than are removed
 )
 
 // Reasons of the milter server.

@@ -74,6 +74,7 @@ func (v *Verifier) dispose(f *Findings) Disposition {
 		Enforce:          o.Enforce,
 		Verdict:          f.DMARC.Verdict,
 		Authenticated:    f.Envelope.Authenticated,
+		Marked:           e.Marked,
 		LocalAllow:       e.Allowed != "",
 		TrustedForwarder: e.Forwarder,
 		TrustedSealer:    e.Sealer != "",
@@ -85,10 +86,15 @@ func (v *Verifier) dispose(f *Findings) Disposition {
 	}
 	d := Decide(s)
 	d.Shadow = o.Shadow
+	if d.Action == ActionReject && f.Envelope.Relayed {
+		d.Action, d.Override, d.Comment = ActionQuarantine, OverrideLocalPolicy, "relayed"
+	}
 	if d.Action == ActionQuarantine {
 		d.How = o.Quarantine
-		// A list that gets its mail back drops the subscriber.
-		if d.How == RejectAll && (s.ListTraits || s.ForwarderTraits) {
+		// What was marked once is not held or refused now: whoever released it from
+		// the hold queue has decided. A list that gets its mail back drops the
+		// subscriber, and a relay returns it to a sender who may be forged.
+		if e.Marked || d.How == RejectAll && (s.ListTraits || s.ForwarderTraits || f.Envelope.Relayed) {
 			d.How = Mark
 		}
 	}

@@ -17,6 +17,10 @@ type Envelope struct {
 	// Authenticated says that the client has logged in. Its mail is judged for
 	// the header alone: nothing is refused or marked.
 	Authenticated bool
+	// Relayed says that one of our own relays handed the mail over: Client and
+	// Helo are those of the relay's client. Such mail is never refused, since the
+	// relay would have to return it to a sender who may be forged; it is marked.
+	Relayed bool
 }
 
 // senderOf is the identity of SPF. A reverse path that names no mailbox is not

@@ -32,6 +32,8 @@ type Evidence struct {
 	Allowed string
 	// Forwarder says that the client is on the list of trusted forwarders.
 	Forwarder bool
+	// Marked says that an earlier pass through our hosts marked the mail.
+	Marked bool
 	// Sealer is the trusted server that vouches for the author, "" for none.
 	Sealer string
 }
@@ -65,6 +67,7 @@ func traitsOf(fields []Field) (t Traits) {
 const (
 	allowedByList = "listed"
 	allowedLocal  = "from this machine"
+	allowedRelay  = "from a client of our relay that its Received field does not name"
 )
 
 // evidence collects all but the traits.
@@ -75,18 +78,29 @@ func (v *Verifier) evidence(ctx context.Context, f *Findings) (e Evidence) {
 		name = f.IPRev.Name
 	}
 	switch {
+	case anonymous(client) && f.Envelope.Relayed:
+		e.Allowed = allowedRelay
 	case anonymous(client):
 		e.Allowed = allowedLocal
 	case len(f.Author.Domains) > 0 && f.Author.Defect == "" &&
 		!slices.ContainsFunc(f.Author.Domains, func(d string) bool { return !o.Allow.Has(d, client, name) }):
 		e.Allowed = allowedByList
 	}
-	e.Forwarder = o.Forwarders.Has(client, name)
+	e.Forwarder = v.options.forwarder(client, f.IPRev)
 	e.Sealer = vouching(o, &f.ARC, &f.DMARC)
 	if failsReject(&f.DMARC.Verdict) && !anonymous(client) {
 		v.signals(ctx, f, &e)
 	}
 	return e
+}
+
+// forwarder reports whether the client is one of the trusted forwarders.
+func (o *Options) forwarder(client netip.Addr, r IPRev) bool {
+	name := ""
+	if r.Value == authres.Pass {
+		name = r.Name
+	}
+	return o.DMARC.Forwarders.Has(client, name)
 }
 
 // vouching gives the trusted sealer that saw DMARC pass for every domain that

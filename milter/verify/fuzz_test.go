@@ -30,7 +30,9 @@ func FuzzResults(f *testing.F) {
 		}
 		m := v.Start(t.Context(), Envelope{Client: netip.MustParseAddr("192.0.2.10"), Helo: helo, Sender: mailaddr.Parse(sender), MTA: goldenHost})
 		defer m.Close()
-		m.Header(fields)
+		if m.Header(fields) != nil {
+			return
+		}
 		m.Write([]byte(message))
 		r := m.Finish(t.Context())
 		checkFields(t, r)

@@ -22,6 +22,7 @@ type Field = dkim.Field
 type Mail struct {
 	verifier   *Verifier
 	envelope   Envelope
+	fromUs     bool // a host of ours hands the mail over
 	authservID string
 	spfArgs    spf.Args
 
@@ -37,8 +38,9 @@ type Mail struct {
 	arc         *arc.Verification    // the same
 	policies    *later[*dmarc.Evaluation]
 	author      author.Author
-	forged      []Position
-	broken      error // a panic: what it left is not used
+	before      before
+	refusal     *Refusal // for the header alone
+	broken      error    // a panic: what it left is not used
 }
 
 // Start begins a message and asks DNS about its envelope. The questions end with
@@ -46,34 +48,65 @@ type Mail struct {
 // which the verdict of DMARC rests: the sender's SPF record, keys and policies.
 func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	m := &Mail{verifier: v, envelope: e, authservID: v.options.authservID(e.MTA)}
-	m.spfArgs = v.spfArgs(e, m.authservID)
+	m.fromUs = anonymous(e.Client) || v.options.Relays.Has(e.Client)
 	ctx, m.cancel = context.WithCancel(resolver.For(ctx, resolver.NewAsker(e.Client)))
 	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
+	if !v.options.Relays.Has(e.Client) {
+		m.ask(ctx)
+	}
+	return m
+}
+
+// ask begins to ask about the envelope.
+func (m *Mail) ask(ctx context.Context) {
+	v, e := m.verifier, m.envelope
+	m.spfArgs = v.spfArgs(e, m.authservID)
 	// Not the deadline of the message: its header may be long in coming.
 	m.mailFrom = beside(resolver.Judging(ctx), m, func(ctx context.Context, r Resolver) spf.MailFromResult { return v.checkMailFrom(ctx, r, m.spfArgs) })
 	m.helo = beside(ctx, m, func(ctx context.Context, r Resolver) spf.HeloResult { return v.checkHelo(ctx, r, m.spfArgs) })
 	m.iprev = beside(ctx, m, func(ctx context.Context, r Resolver) IPRev { return checkIPRev(ctx, r, e.Client) })
-	return m
 }
 
 // Refused tells whether the envelope is refused already. It waits for what
 // that depends on, but not longer than ctx, and then says no.
 func (m *Mail) Refused(ctx context.Context) *Refusal {
-	if o := &m.verifier.options; !o.SPFReject || o.SPFShadow {
+	o := &m.verifier.options
+	if !o.SPFReject || o.SPFShadow || m.mailFrom == nil {
 		return nil
 	}
 	select {
 	case <-m.mailFrom.done:
-		return refuseSPF(&m.verifier.options, m.envelope, m.mailFrom.value)
 	case <-ctx.Done():
 		return nil
 	}
+	r := refuseSPF(o, m.envelope, m.mailFrom.value)
+	if r == nil || o.DMARC.Forwarders == nil {
+		return r
+	}
+	select { // forwarders may be listed by their name
+	case <-m.iprev.done:
+	case <-ctx.Done():
+		return nil
+	}
+	if o.forwarder(m.envelope.Client, m.iprev.value) {
+		return nil
+	}
+	return r
 }
 
-// Header takes the whole header and begins to look up keys and policies.
-func (m *Mail) Header(fields []Field) {
+// Header takes the whole header and begins to look up keys and policies. It
+// returns a refusal that does not depend on the rest.
+func (m *Mail) Header(fields []Field) *Refusal {
 	defer rescue(&m.broken)
-	m.forged = forged(fields, m.authservID)
+	inside := 0
+	if m.mailFrom == nil {
+		t := m.verifier.options.follow(fields)
+		m.envelope, inside = t.from(m.envelope), t.inside
+	}
+	m.before.look(&m.verifier.options, fields, m.authservID, inside)
+	if m.refusal = m.before.tooMany(); m.refusal != nil {
+		return m.refusal
+	}
 	m.author = author.ParseFrom(func(yield func(string, string) bool) {
 		for _, f := range fields {
 			if !yield(f.Name, f.Value) {
@@ -82,12 +115,16 @@ func (m *Mail) Header(fields []Field) {
 		}
 	})
 	m.afterHeader(fields)
+	return nil
 }
 
 // begin starts what the header is asked for, and keeps the message's context for
 // what is asked at its end.
 func (m *Mail) begin(ctx context.Context, fields []Field) {
 	v := m.verifier
+	if m.mailFrom == nil {
+		m.ask(ctx)
+	}
 	from := ""
 	if len(m.author.Domains) > 0 {
 		from = m.author.Domains[0]
@@ -105,6 +142,7 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 		f.DMARC = m.policies.value.Finish(resolver.Judging(last), v.dmarcMessage(f))
 		f.Evidence = v.evidence(last, f)
 		f.Evidence.Traits = traits
+		f.Evidence.Marked = m.before.quarantined()
 		f.Disposition = v.dispose(f)
 	}
 }
@@ -112,6 +150,7 @@ func (m *Mail) begin(ctx context.Context, fields []Field) {
 // Write adds p to the body, in which lines end in CRLF. It never fails.
 func (m *Mail) Write(p []byte) (int, error) {
 	defer rescue(&m.broken)
+	m.before.write(p)
 	if m.dkim != nil && m.broken == nil {
 		m.dkim.Write(p)
 		if m.arc.NeedsBody() {
@@ -126,9 +165,15 @@ func (m *Mail) Write(p []byte) (int, error) {
 // called once, after Header.
 func (m *Mail) Finish(ctx context.Context) Result {
 	defer context.AfterFunc(ctx, m.cancel)()
+	if m.refusal != nil {
+		return Result{Refusal: m.refusal, Reason: m.refusal.Reason}
+	}
 	f := m.collect()
 	if m.broken != nil {
 		return m.unverified(m.broken)
+	}
+	if m.fromUs && m.before.whole() {
+		return m.kept()
 	}
 	if observe := m.verifier.options.Observe; observe != nil {
 		observe(f)

@@ -46,6 +46,14 @@ func refuseSPF(o *Options, e Envelope, r spf.MailFromResult) *Refusal {
 	return &Refusal{Code: refusalCode, Status: spfStatus, Text: oneLine(text), Reason: record.SPFFailed, SPF: string(r.Status)}
 }
 
+// refuseSPF is refuseSPF of a mail whose client is no trusted forwarder.
+func (f *Findings) refuseSPF(o *Options) *Refusal {
+	if f.Evidence.Forwarder {
+		return nil
+	}
+	return refuseSPF(o, f.Envelope, f.MailFrom)
+}
+
 // refuseDMARC spells the refusal of a mail that the disposition refuses.
 func refuseDMARC(f *Findings) *Refusal {
 	text := "Email rejected per DMARC policy for " + f.authorText()

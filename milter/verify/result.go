@@ -1,14 +1,18 @@
 package verify
 
 import (
+	"slices"
+
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/authres"
+	"github.com/postern-mail/postern/milter/mark"
 )
 
 // Result is what becomes of a message.
 type Result struct {
-	Findings *Findings // nil when verification itself failed
-	Refusal  *Refusal  // nil to deliver
+	Findings *Findings    // nil when verification itself failed, and with Kept
+	Kept     *mark.Sealed // the verdict of an earlier pass, when it stands
+	Refusal  *Refusal     // nil to deliver
 	// Quarantine is the reason to put the message into the hold queue, "" not to.
 	Quarantine string
 	Remove     []Position
@@ -26,7 +30,7 @@ type Result struct {
 // result decides.
 func (m *Mail) result(f *Findings) Result {
 	o := &m.verifier.options
-	r := Result{Findings: f, Remove: m.forged, Fields: m.fields(f), Reason: record.Verified, Steps: f.steps(o)}
+	r := Result{Findings: f, Fields: m.fields(f), Reason: record.Verified, Steps: f.steps(o)}
 	if f.unsure() {
 		r.Reason = record.VerifyUnsure
 	}
@@ -37,13 +41,18 @@ func (m *Mail) result(f *Findings) Result {
 			r.carryOut(reason)
 		}
 	}
-	if refusal := refuseSPF(o, f.Envelope, f.MailFrom); refusal != nil {
-		if o.SPFShadow {
-			r.watch(refusal.Reason, true)
-		} else {
+	if refusal := f.refuseSPF(o); refusal != nil {
+		switch {
+		case o.SPFShadow:
+			r.watch(refusal.Reason, !f.Envelope.Relayed)
+		case f.Envelope.Relayed:
+			r.mark(refusal.Reason)
+		default:
 			r.Refusal, r.Reason, r.Shadowed = refusal, refusal.Reason, false
 		}
 	}
+	m.seal(&r, f)
+	m.tidy(&r)
 	return r
 }
 
@@ -52,6 +61,26 @@ func (m *Mail) result(f *Findings) Result {
 func (r *Result) watch(reason record.Reason, refuse bool) {
 	if r.Reason == record.Verified || r.Reason == record.VerifyUnsure {
 		r.Shadowed, r.Would, r.WouldRefuse = true, reason, refuse
+	}
+}
+
+// tidy removes what claims to be ours, but for a mark that has no successor.
+func (m *Mail) tidy(r *Result) {
+	sealed := slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Name == mark.Field })
+	r.Remove = m.before.remove(keep{mark: !sealed})
+	if m.before.stays(r.Remove) {
+		r.Fields = slices.DeleteFunc(r.Fields, func(f Field) bool { return f.Name == QuarantineField })
+	}
+	if m.before.sealed != nil {
+		r.Steps = append(r.Steps, m.before.step())
+	}
+}
+
+// mark has the mail delivered with the field that says quarantine.
+func (r *Result) mark(reason record.Reason) {
+	r.Reason, r.Shadowed = reason, false
+	if !slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Name == QuarantineField }) {
+		r.Fields = append(r.Fields, Field{Name: QuarantineField, Value: " " + quarantineValue})
 	}
 }
 
@@ -65,17 +94,21 @@ func (r *Result) carryOut(reason record.Reason) {
 	case f.Disposition.How == Hold:
 		r.Quarantine = holdReason + f.authorText()
 	default:
-		r.Fields = append(r.Fields, Field{Name: QuarantineField, Value: " " + quarantineValue})
+		r.mark(reason)
 	}
 }
 
 // unverified is the result when a defect of ours kept us from judging. Readers
 // must still not see results that claim to be ours.
 func (m *Mail) unverified(err error) Result {
-	return Result{
-		Remove: m.forged,
+	r := Result{
 		Fields: []Field{{Name: resultsField, Value: " " + authres.Format(m.authservID)}},
 		Reason: record.CheckFailed,
 		Err:    err,
 	}
+	if m.before.quarantined() {
+		r.mark(r.Reason)
+	}
+	m.tidy(&r)
+	return r
 }

@@ -69,6 +69,7 @@ type Situation struct {
 	Verdict dmarc.Result // of the Report
 
 	Authenticated    bool // the client logged in
+	Marked           bool // an earlier pass through our hosts marked it
 	LocalAllow       bool // the administrator lets this mail through
 	TrustedForwarder bool // the client is on the administrator's list of forwarders
 	// TrustedSealer says that a trusted sealer vouches for the author domain
@@ -104,6 +105,8 @@ func Rules() []Rule {
 	return []Rule{
 		{"authenticated", "the client is authenticated", [4]Action{n, n, n, n}, "", "",
 			func(s *Situation) bool { return s.Authenticated }},
+		{"marked", "our own mark says that an earlier pass quarantined it", [4]Action{n, q, q, q}, OverrideLocalPolicy, "judged before",
+			func(s *Situation) bool { return s.Marked }},
 		{"pass", "DMARC passes", [4]Action{ActionPass, ActionPass, ActionPass, ActionPass}, "", "",
 			func(s *Situation) bool { return s.Verdict.Status == dmarc.Pass }},
 		{"no_policy", "no policy applies: no record, a broken one, or no domain in From", [4]Action{n, n, n, n}, "", "",

@@ -18,7 +18,7 @@ func (f *Findings) From() string { return strings.Join(f.Author.Domains, ",") }
 // steps tells the record what each result rests on.
 func (f *Findings) steps(o *Options) []record.Step {
 	list := []record.Step{spfStep(IdentityMailFrom, f.MailFrom.Result)}
-	if o.SPFShadow && refuseSPF(o, f.Envelope, f.MailFrom) != nil {
+	if o.SPFShadow && f.refuseSPF(o) != nil {
 		list[0].Reason, list[0].Mode = record.SPFFailed, record.ModeShadow
 	}
 	if f.Helo.Status != "" {

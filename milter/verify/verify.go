@@ -36,11 +36,13 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/arc"
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/milter/mark"
 )
 
 // Defaults of [Options].
@@ -76,6 +78,12 @@ type Options struct {
 	SPFShadow bool
 	// DMARC says what follows from its verdict.
 	DMARC DMARCOptions
+	// Relays are the networks of our own relays: what they wrote stays, and they are
+	// looked through to their client.
+	Relays allowlist.Networks
+	// Marks makes and checks the marks of mail that passes here more than once; nil
+	// for none.
+	Marks *mark.Keys
 	// ReceivedSPF adds a Received-SPF field (RFC 7208 section 9.1).
 	ReceivedSPF bool
 	// Now is the clock; nil means time.Now.

@@ -43,9 +43,10 @@ const textTimeout = time.Second
 // recipients, since some of them take mail from everybody: where no recipient
 // is known yet, or there are several, it has nothing to say.
 type DNSBL struct {
-	Lists Lists
-	Names []string // of DNSBLNames, those to ask about
-	Reply Template
+	Lists  Lists
+	Names  []string // of DNSBLNames, those to ask about
+	Reply  Template
+	Relays allowlist.Networks // our own relays: lists know them, not their clients
 	// AllowClients and AllowRecipients are exempt; nil exempts nobody but
 	// postmaster and abuse.
 	AllowClients    *allowlist.Clients
@@ -96,6 +97,8 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 	switch {
 	case r.Authenticated():
 		return record.DNSBLAuthenticated
+	case d.Relays.Has(r.Client.Address):
+		return record.DNSBLTrustedRelay
 	case isComplaintsDesk(r.Recipient.Local) || d.AllowRecipients.Has(r.Recipient):
 		return record.DNSBLRecipientExempt
 	case d.AllowClients.Has(r.Client.Address, r.Client.Name):

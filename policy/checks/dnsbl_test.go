@@ -250,6 +250,7 @@ func write(t testing.TB, text string) string {
 
 func TestExemptLists(t *testing.T) {
 	check := newDNSBL(t, resolvertest.NewZone(t, listedZone), 1)
+	check.Relays = allowlist.Networks{netip.MustParsePrefix("192.0.2.9/32")}
 	var err error
 	if check.AllowClients, err = allowlist.ReadClients(write(t, "192.0.2.7\nmx.good.example\n")); err != nil {
 		t.Fatal(err)
@@ -262,6 +263,7 @@ func TestExemptLists(t *testing.T) {
 		want   record.Reason
 	}{
 		{func(r *policy.Request) { client("192.0.2.7")(r); r.Client.Name = "" }, record.DNSBLClientExempt},
+		{client("192.0.2.9"), record.DNSBLTrustedRelay},
 		{client("192.0.2.8"), record.DNSBLClientExempt},                                                    // by its confirmed name
 		{func(r *policy.Request) { client("192.0.2.8")(r); r.Client.Name = "" }, record.DNSBLClientListed}, // the reverse name proves nothing
 		{func(r *policy.Request) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
@@ -33,6 +34,7 @@ type Greylist struct {
 	// OnlySuspicious lets requests pass in which nothing is suspicious.
 	OnlySuspicious bool
 
+	Relays          allowlist.Networks // our own relays: their clients are not ours to ask
 	AllowClients    *GreylistClients
 	AllowRecipients *GreylistRecipients
 	AllowSenders    *GreylistRecipients // only together with an SPF pass
@@ -77,6 +79,8 @@ func (g *Greylist) exempt(r *policy.Request) record.Reason {
 		return record.GreylistNoClient
 	case isLocal(r.Client.Address):
 		return record.GreylistLocalClient
+	case g.Relays.Has(r.Client.Address):
+		return record.GreylistTrustedRelay
 	case isComplaintsDesk(r.Recipient.Local) || g.AllowRecipients.Has(r.Recipient):
 		return record.GreylistRecipientAllowed
 	case g.AllowClients.Has(r.Client.Address, r.Client.Name):

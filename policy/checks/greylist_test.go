@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
+	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/policy"
@@ -121,6 +122,7 @@ func TestGreylistExempt(t *testing.T) {
 	if g.AllowSenders, err = checks.ReadGreylistSenders([]string{senders}); err != nil {
 		t.Fatal(err)
 	}
+	g.Relays = allowlist.Networks{netip.MustParsePrefix("203.0.113.77/32")}
 	with := func(r *policy.Request, change func(*policy.Request)) *policy.Request {
 		change(r)
 		return r
@@ -146,6 +148,7 @@ func TestGreylistExempt(t *testing.T) {
 		{"listed recipient", rcpt("203.0.113.7", "x@other.example", "vip+tag@home.example"), record.GreylistRecipientAllowed},
 		{"listed user", rcpt("203.0.113.7", "x@other.example", "help@home.example"), record.GreylistRecipientAllowed},
 		{"listed domain", rcpt("203.0.113.7", "x@other.example", "bob@sub.open.example"), record.GreylistRecipientAllowed},
+		{"our relay", rcpt("203.0.113.77", "x@other.example", "bob@home.example"), record.GreylistTrustedRelay},
 		{"listed address", rcpt("203.0.113.5", "x@other.example", "bob@home.example"), record.GreylistClientAllowed},
 		{"listed name", with(stranger(), func(r *policy.Request) { r.Client.Name = "a.mail.allowed.example" }), record.GreylistClientAllowed},
 		{"a name that is not confirmed", with(stranger(), func(r *policy.Request) {

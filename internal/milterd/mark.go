@@ -1,0 +1,77 @@
+package milterd
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/milter/mark"
+)
+
+// defaultMarkKey is in the folder that the unit gives the daemon.
+const defaultMarkKey = "/var/lib/postern/mark.key"
+
+// markPart is the room of the marks by which we know mail that we have judged.
+type markPart struct{ MarkKeyFile string }
+
+func (o *markPart) bind(fs *pflag.FlagSet) {
+	fs.StringVar(&o.MarkKeyFile, "mark-key-file", defaultMarkKey, "`file` with the key of the "+mark.Field+" field, by which mail is known that comes back; made when it is missing, and to be shared by all hosts that hand mail to each other; \"\" for no marks")
+}
+
+func (o *markPart) validate(s *config.Set) error {
+	if o.MarkKeyFile != "" && !filepath.IsAbs(o.MarkKeyFile) {
+		return s.Errorf("mark-key-file", "%q is relative: write it from the root, a daemon has no directory of its own", o.MarkKeyFile)
+	}
+	return nil
+}
+
+// build gives the keys to both roles. Where the default file has no place, marks
+// live until the daemon ends; a file that was named must be one.
+func (o *markPart) build(n *needs) error {
+	if o.MarkKeyFile == "" {
+		return nil
+	}
+	byDefault := n.set.Origin("mark-key-file").Level == config.Default
+	keys, err := o.open(n)
+	switch {
+	case err == nil:
+		n.life.Watch(o.MarkKeyFile)
+	case n.readOnly && errors.Is(err, fs.ErrNotExist) && (byDefault || !missing(filepath.Dir(o.MarkKeyFile))):
+		return nil // the daemon will make it, or do without
+	case !byDefault || !unavailable(err):
+		return n.set.Errorf("mark-key-file", "%w", err)
+	default:
+		n.Log.Warn("no file for the key of marks: mail that comes back after a restart, or from another host, is not known; name one with mark-key-file", zap.Error(err))
+		if keys, err = service.Keep(n.life, randomMarkKey{}, func() (service.Opened[*mark.Keys], error) {
+			return service.Opened[*mark.Keys]{Value: mark.Random()}, nil
+		}); err != nil {
+			return err
+		}
+	}
+	n.marks = keys
+	return nil
+}
+
+type randomMarkKey struct{}
+
+// open reads the file, or makes it first.
+func (o *markPart) open(n *needs) (*mark.Keys, error) {
+	keys, err := mark.ReadFile(o.MarkKeyFile, n.options.group())
+	if !errors.Is(err, fs.ErrNotExist) || n.readOnly {
+		return keys, err
+	}
+	if err := mark.MakeFile(o.MarkKeyFile); err != nil {
+		return nil, err
+	}
+	return mark.ReadFile(o.MarkKeyFile, n.options.group())
+}
+
+// unavailable reports whether there is no place for the file.
+func unavailable(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+}

@@ -1,0 +1,24 @@
+package mark
+
+import (
+	"strings"
+	"time"
+)
+
+// Find returns the genuine mark among a mail's fields, and which field of its name
+// it is, from 1. Of several the worst one counts. It returns nil when there is
+// none. header calls yield for each field.
+func (k *Keys) Find(header func(yield func(name, value string) bool), now time.Time) (found *Sealed, index int) {
+	seen := 0
+	header(func(name, value string) bool {
+		if !strings.EqualFold(strings.TrimRight(name, " \t"), Field) {
+			return true
+		}
+		seen++
+		if s, err := k.Open(value, now); err == nil && (found == nil || s.Forged() && !found.Forged()) {
+			found, index = s, seen
+		}
+		return seen < MaxMarks
+	})
+	return found, index
+}

@@ -1,0 +1,249 @@
+// Package mark answers: have we judged this mail before, and what did we say?
+//
+// Mail passes our milters more than once: a content filter hands it back from
+// 127.0.0.1, a backup MX delivers it to the primary, Sieve sends it on with
+// sendmail(1). An address proves nothing there. So the first pass adds a field
+//
+//	X-Postern-Mark: v=1; t=1764167000; x=1764771800; dmarc=fail; dis=mark;
+//	 f=…; r=…; bh=…; b=…
+//
+// with a keyed hash (b=, HMAC-SHA256) over the verdict, its time and expiry, and
+// hashes of the From fields (f=), of our Authentication-Results (r=) and of the
+// body (bh=). The hosts of a site share the key.
+//
+// Content filters add fields, rewrite the Subject, fold fields anew, and some
+// change the body. Hence:
+//
+//   - White space does not count in any of the hashes, so that folding and line
+//     ends may change. Nothing is said of fields other than From.
+//   - A mark whose keyed hash is right is genuine: we have judged a mail, and this
+//     is what we said of it. That is enough to keep a bad verdict, since no one
+//     gains by carrying one.
+//   - A good verdict counts only with the same From, the same results and the
+//     same body (see [Sealed.Whole]): else whoever got one good mail from us could
+//     put its mark on another.
+//
+// Invariants: no panics; the cost is linear in what is read; of many fields only
+// [MaxMarks] are looked at; the key is never printed.
+package mark
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"hash"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Field is the name of the field.
+const Field = "X-Postern-Mark"
+
+const (
+	// MaxMarks is how many fields of one mail are looked at.
+	MaxMarks = 8
+	// Lifetime is how long a mark is valid: mail waits up to five days in the
+	// queue of a relay.
+	Lifetime = 7 * 24 * time.Hour
+	// skew is how far the clocks of our hosts may differ.
+	skew = 5 * time.Minute
+	// maxField bounds what is read of a field, in octets.
+	maxField = 1000
+	// prefix keeps the hash apart from any other use of the key.
+	prefix = "postern mark v1\n"
+)
+
+// Done is what the first pass did with the mail.
+type Done string
+
+// What was done.
+const (
+	Delivered   Done = "none"
+	Quarantined Done = "mark" // delivered with the field that says quarantine
+	Held        Done = "hold" // put into the hold queue: whoever released it has decided
+)
+
+// Verdict is what we said of a mail.
+type Verdict struct {
+	DMARC string // the result, as Authentication-Results spells it
+	Done  Done
+	At    time.Time
+}
+
+// Passed reports whether the mail was proven to be its author's.
+func (v Verdict) Passed() bool { return v.DMARC == "pass" && v.Done == Delivered }
+
+// Forged reports whether the mail failed: it must never get a signature of ours.
+func (v Verdict) Forged() bool {
+	return v.DMARC == "fail" || v.DMARC == "permerror" || v.Done != Delivered
+}
+
+// Content is what a mark is about, as hashes.
+type Content struct{ From, Results, Body string }
+
+// Keys make and check marks. The zero value, and nil, know no key.
+type Keys struct{ secrets [][]byte }
+
+// String does not print the keys.
+func (*Keys) String() string { return "***" }
+
+// GoString does not either.
+func (*Keys) GoString() string { return "***" }
+
+// New returns keys of these secrets: the first one makes marks, all of them check.
+func New(secrets ...[]byte) *Keys { return &Keys{secrets} }
+
+// Seal returns the value of a new field.
+func (k *Keys) Seal(v Verdict, c Content) string {
+	tags := strings.Join([]string{
+		"v=1",
+		"t=" + strconv.FormatInt(v.At.Unix(), 10),
+		"x=" + strconv.FormatInt(v.At.Add(Lifetime).Unix(), 10),
+		"dmarc=" + v.DMARC,
+		"dis=" + string(v.Done),
+		"f=" + c.From,
+		"r=" + c.Results,
+		"bh=" + c.Body,
+	}, "; ")
+	sum := sign(k.secrets[0], bare(tags))
+	head, tail, _ := strings.Cut(tags, " f=")
+	return head + "\n\tf=" + tail + ";\n\tb=" + encode(sum)
+}
+
+// Sealed is a genuine mark.
+type Sealed struct {
+	Verdict
+	Content
+}
+
+// Whole reports whether a mail with this content is the one that was judged.
+func (s *Sealed) Whole(c Content) bool { return s.Content == c }
+
+// Errors of Open.
+var (
+	errForm    = errors.New("not the form of a mark")
+	errKey     = errors.New("made with another key, or altered")
+	errExpired = errors.New("expired")
+)
+
+// Open reads a field's value. An error means that the mark counts for nothing.
+func (k *Keys) Open(value string, now time.Time) (*Sealed, error) {
+	if k == nil || len(value) > maxField {
+		return nil, errForm
+	}
+	text, sum, ok := strings.Cut(bare(value), ";b=")
+	if !ok || !k.made(text, sum) {
+		return nil, errKey
+	}
+	tags, ok := split(text)
+	if !ok {
+		return nil, errForm
+	}
+	made, err := strconv.ParseInt(tags["t"], 10, 64)
+	if err != nil {
+		return nil, errForm
+	}
+	expiry, err := strconv.ParseInt(tags["x"], 10, 64)
+	if err != nil {
+		return nil, errForm
+	}
+	s := &Sealed{
+		Verdict{tags["dmarc"], Done(tags["dis"]), time.Unix(made, 0)},
+		Content{tags["f"], tags["r"], tags["bh"]},
+	}
+	if now.After(time.Unix(expiry, 0)) || s.At.After(now.Add(skew)) {
+		return nil, errExpired
+	}
+	return s, nil
+}
+
+// made reports whether one of the keys made the hash of the tags.
+func (k *Keys) made(text, sum string) bool {
+	given, err := base64.StdEncoding.DecodeString(sum)
+	if err != nil {
+		return false
+	}
+	for _, secret := range k.secrets {
+		if hmac.Equal(given, sign(secret, text)) {
+			return true
+		}
+	}
+	return false
+}
+
+// split reads tags in the order in which Seal writes them.
+func split(text string) (map[string]string, bool) {
+	tags := make(map[string]string)
+	for tag := range strings.SplitSeq(text, ";") {
+		name, value, ok := strings.Cut(tag, "=")
+		if _, twice := tags[name]; !ok || twice {
+			return nil, false
+		}
+		tags[name] = value
+	}
+	return tags, tags["v"] == "1"
+}
+
+// hashLength is how much of a hash stands for a content, in octets: the keyed
+// hash covers it, so that only a second content with the same one is of use.
+const hashLength = 16
+
+func sign(secret []byte, text string) []byte {
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte(prefix + text))
+	return mac.Sum(nil)
+}
+
+func encode(sum []byte) string { return base64.StdEncoding.EncodeToString(sum) }
+
+// Hash hashes one part of a mail; white space does not count.
+type Hash struct {
+	sum  hash.Hash
+	room [512]byte
+}
+
+// NewHash returns the hash of nothing.
+func NewHash() *Hash { return &Hash{sum: sha256.New()} }
+
+// Write adds p. It never fails.
+func (h *Hash) Write(p []byte) (int, error) {
+	room := h.room[:0]
+	for _, c := range p {
+		if blank(c) {
+			continue
+		}
+		if room = append(room, c); len(room) == cap(room) {
+			h.sum.Write(room)
+			room = room[:0]
+		}
+	}
+	h.sum.Write(room)
+	return len(p), nil
+}
+
+// Sum returns the hash of what was written.
+func (h *Hash) Sum() string { return encode(h.sum.Sum(nil)[:hashLength]) }
+
+// HashOf hashes values of fields, each for itself.
+func HashOf(values ...string) string {
+	h := NewHash()
+	for _, v := range values {
+		_, _ = h.Write([]byte(v))
+		h.sum.Write([]byte{'\n'})
+	}
+	return h.Sum()
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// bare drops white space.
+func bare(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x80 && blank(byte(r)) {
+			return -1
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,54 @@
+package milter
+
+import (
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/milter/mark"
+	"github.com/postern-mail/postern/milter/sign"
+)
+
+// What came from outside gets our signature only if it was proven.
+func TestMarkedMailIsNotSigned(t *testing.T) {
+	keys := mark.New([]byte("0123456789abcdef"))
+	const boss = " boss@example.com"
+	seal := func(dmarc string, done mark.Done, from string) Field {
+		v := mark.Verdict{DMARC: dmarc, Done: done, At: time.Now()}
+		return Field{mark.Field, " " + keys.Seal(v, mark.Content{From: mark.HashOf(from), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
+	}
+	forged := Field{mark.Field, " v=1; t=1; x=99999999999; dmarc=fail; dis=mark; f=x; r=x; bh=x; b=QUFB"}
+	fill := make([]Field, mark.MaxMarks)
+	for i := range fill {
+		fill[i] = forged
+	}
+	for name, test := range map[string]struct {
+		marks  []Field
+		signed bool
+	}{
+		"no mark":                     {nil, true},
+		"failed":                      {[]Field{seal("fail", mark.Quarantined, boss)}, false},
+		"failed under p=none":         {[]Field{seal("fail", mark.Delivered, boss)}, false},
+		"failed, From was completed":  {[]Field{seal("permerror", mark.Quarantined, " boss")}, false},
+		"failed, held, released":      {[]Field{seal("fail", mark.Held, boss)}, false},
+		"passed":                      {[]Field{seal("pass", mark.Delivered, boss)}, true},
+		"passed, a list's From":       {[]Field{seal("pass", mark.Delivered, " x@other.example")}, true},
+		"not proven":                  {[]Field{seal("none", mark.Delivered, boss)}, false},
+		"DNS could not tell":          {[]Field{seal("temperror", mark.Delivered, boss)}, false},
+		"not proven, a list's From":   {[]Field{seal("none", mark.Delivered, " x@other.example")}, true},
+		"a forged mark":               {[]Field{forged}, true},
+		"good and bad":                {[]Field{seal("pass", mark.Delivered, boss), seal("fail", mark.Quarantined, boss)}, false},
+		"a bad one among forged ones": {append([]Field{seal("fail", mark.Quarantined, boss)}, fill...), false},
+	} {
+		m := &Message{Role: Sign, Header: append(test.marks, Field{"From", boss})}
+		work, _, err := NewSigning(sign.New(sign.Options{}, signingKeys(t)), keys).Begin(t.Context(), &Session{}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := work.Headers(t.Context())
+		if err != nil || (a.Verdict == Continue) != test.signed || !test.signed && a.Reason != record.SignMarked {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+		work.Close()
+	}
+}

@@ -1,0 +1,184 @@
+package verify
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/milter/authres"
+	"github.com/postern-mail/postern/milter/mark"
+)
+
+// Position is one header field: the Index-th of its name, from 1.
+type Position struct {
+	Name  string
+	Index int
+}
+
+// resultsField is the name of the field that carries results (RFC 8601).
+const resultsField = "Authentication-Results"
+
+// MaxRemoved is how many fields of one mail are removed. The MTA looks for each
+// from the top, so that the cost is the square of their number; no honest mail has
+// more than a few.
+const MaxRemoved = 100
+
+// ownField is a field that only we write: results in our name, our marks.
+type ownField struct {
+	Position
+	value  string
+	inside bool // one of our relays put it there
+}
+
+// before is what is known of an earlier pass of the mail through our hosts.
+type before struct {
+	fields []ownField
+	sealed *mark.Sealed // nil without a genuine mark
+	at     int          // which field of its name sealed is
+	from   string       // hash of the From fields
+	body   *mark.Hash
+}
+
+// look finds the fields that claim to be ours (RFC 8601 section 5). Results of
+// other servers stay.
+func (b *before) look(o *Options, fields []Field, authservID string, inside int) {
+	seen := map[string]int{}
+	var from []string
+	for i, f := range fields {
+		name := ""
+		switch {
+		case f.Is(resultsField):
+			name = resultsField
+		case f.Is(QuarantineField):
+			name = QuarantineField
+		case f.Is(mark.Field):
+			name = mark.Field
+		case f.Is("From"):
+			from = append(from, f.Value)
+			continue
+		default:
+			continue
+		}
+		seen[name]++
+		if name != resultsField || authres.Claims(f.Value, authservID) {
+			b.fields = append(b.fields, ownField{Position{name, seen[name]}, f.Value, i < inside})
+		}
+	}
+	if o.Marks == nil {
+		return
+	}
+	b.from, b.body = mark.HashOf(from...), mark.NewHash()
+	b.sealed, b.at = o.Marks.Find(func(yield func(string, string) bool) {
+		for _, f := range fields {
+			if !yield(f.Name, f.Value) {
+				return
+			}
+		}
+	}, o.Now())
+}
+
+// write adds a part of the body.
+func (b *before) write(p []byte) {
+	if b.body != nil {
+		_, _ = b.body.Write(p)
+	}
+}
+
+// content is what a mark of the mail with these results is about.
+func (b *before) content(results string) mark.Content {
+	return mark.Content{From: b.from, Results: mark.HashOf(results), Body: b.body.Sum()}
+}
+
+// whole reports whether this is the very mail that was judged, its results included.
+func (b *before) whole() bool {
+	return b.sealed != nil && slices.ContainsFunc(b.fields, func(f ownField) bool {
+		return f.Name == resultsField && b.sealed.Whole(b.content(f.value))
+	})
+}
+
+// quarantined reports whether an earlier pass marked the mail as one to quarantine.
+func (b *before) quarantined() bool { return b.sealed != nil && b.sealed.Done == mark.Quarantined }
+
+// keep says which of our fields stay.
+type keep struct{ verdict, mark bool }
+
+// remove lists the fields that go, from the highest index of a name to the lowest:
+// in this order, none that is removed shifts another.
+func (b *before) remove(k keep) []Position {
+	var gone []Position
+	results, marks := 0, 0
+	for _, f := range b.fields {
+		stays := f.inside && f.Name != mark.Field
+		switch {
+		case f.Name == mark.Field:
+			stays = k.mark && f.Index == b.at
+		case stays || !k.verdict:
+		case f.Name == QuarantineField:
+			marks++
+			stays = b.quarantined() && marks == 1
+		case mark.HashOf(f.value) == b.sealed.Results:
+			results++
+			stays = results == 1
+		}
+		if !stays {
+			gone = append(gone, f.Position)
+		}
+	}
+	slices.Reverse(gone)
+	return gone
+}
+
+// stays reports whether a field that says quarantine is among those that stay.
+func (b *before) stays(gone []Position) bool {
+	return slices.ContainsFunc(b.fields, func(f ownField) bool {
+		return f.Name == QuarantineField && !slices.Contains(gone, f.Position)
+	})
+}
+
+// tooMany returns the refusal of a mail with more fields in our name than are removed.
+func (b *before) tooMany() *Refusal {
+	if len(b.fields) <= MaxRemoved {
+		return nil
+	}
+	return &Refusal{
+		Code: 552, Status: "5.3.4", Reason: record.TooManyResults,
+		Text: "Message has too many header fields that only this server may write (Authentication-Results)",
+	}
+}
+
+// seal adds the mark to what the first pass says. Mail of our own users, and mail
+// of which the client is unknown, gets none: a verdict on it says nothing.
+func (m *Mail) seal(r *Result, f *Findings) {
+	o := &m.verifier.options
+	if o.Marks == nil || r.Refusal != nil || f.Envelope.Authenticated || anonymous(f.Envelope.Client) {
+		return
+	}
+	v := mark.Verdict{DMARC: string(f.DMARC.Verdict.Status), Done: mark.Delivered, At: o.Now()}
+	switch {
+	case r.Quarantine != "":
+		v.Done = mark.Held
+	case slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Name == QuarantineField }):
+		v.Done = mark.Quarantined
+	}
+	value := o.Marks.Seal(v, m.before.content(r.Fields[0].Value))
+	r.Fields = slices.Insert(r.Fields, 1, Field{Name: mark.Field, Value: " " + value})
+}
+
+// kept is the result for a mail that comes back as we let it go, from a host of
+// ours: everything stays as it is.
+func (m *Mail) kept() Result {
+	b := &m.before
+	r := Result{Kept: b.sealed, Remove: b.remove(keep{verdict: true, mark: true}), Reason: record.VerdictKept}
+	if b.quarantined() && !b.stays(r.Remove) {
+		r.Fields = []Field{{Name: QuarantineField, Value: " " + quarantineValue}}
+	}
+	r.Steps = []record.Step{b.step()}
+	return r
+}
+
+// step tells the record about the mark.
+func (b *before) step() record.Step {
+	return record.Step{Check: "mark", Verdict: b.sealed.DMARC, Detail: strings.Join([]string{
+		"judged before", b.sealed.At.UTC().Format("2006-01-02T15:04:05Z"), "dis=" + string(b.sealed.Done),
+	}, " ")}
+}
