@@ -56,7 +56,7 @@ func (p reporter) broken(s *session, err error) {
 	r := s.record()
 	r.Reason = record.ConnectionLost
 	var violation *wire.ProtocolError
-	if errors.As(err, &violation) {
+	if errors.As(err, &violation) || errors.Is(err, wire.ErrPolicyClient) {
 		r.Reason = record.BadRequest
 	}
 	r.Err = err

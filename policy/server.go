@@ -97,7 +97,7 @@ func (c *connection) next() bool {
 		}
 	}
 	// A client that closes, or that stays idle, has done nothing wrong.
-	if broken := (*wire.ProtocolError)(nil); errors.As(err, &broken) {
+	if broken := (*wire.ProtocolError)(nil); errors.As(err, &broken) || errors.Is(err, wire.ErrMilterClient) {
 		c.server.Report.broken(c.peer(), record.BadRequest, err)
 	}
 	return false

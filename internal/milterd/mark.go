@@ -46,7 +46,7 @@ func (o *markPart) build(n *needs) error {
 	case !byDefault || !unavailable(err):
 		return n.set.Errorf("mark-key-file", "%w", err)
 	default:
-		n.Log.Warn("no file for the key of marks: mail that comes back after a restart, or from another host, is not known; name one with mark-key-file", zap.Error(err))
+		n.warn("no file for the key of marks: mail that comes back after a restart, or from another host, is not known; name one with mark-key-file", zap.Error(err))
 		if keys, err = service.Keep(n.life, randomMarkKey{}, func() (service.Opened[*mark.Keys], error) {
 			return service.Opened[*mark.Keys]{Value: mark.Random()}, nil
 		}); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/admin"
@@ -56,6 +57,8 @@ type needs struct {
 	// readOnly keeps parts from making files: nothing is going to run.
 	readOnly bool
 
+	warnings []func() // what to log when all is built
+
 	milter milter.Settings
 	// verify is begun by one part and added to by others; its handler is made
 	// when all have been built.
@@ -64,6 +67,11 @@ type needs struct {
 	marks *mark.Keys
 	// keys are those that sign: their domains are our own.
 	keys *sign.Keys
+}
+
+// warn logs a warning if the state gets built: a mistake stands alone.
+func (n *needs) warn(text string, fields ...zap.Field) {
+	n.warnings = append(n.warnings, func() { n.Log.Warn(text, fields...) })
 }
 
 // asker is all that parts ask of a resolver.

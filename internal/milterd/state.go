@@ -49,6 +49,9 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	}
 	l.OnBegin(func() { r.Metrics.Prepare(o.known()...) })
 	n.milter.Verify = milter.NewVerifying(verify.New(n.verify))
+	for _, warn := range n.warnings {
+		warn()
+	}
 	for _, text := range o.warnings() {
 		r.Log.Warn(text)
 	}

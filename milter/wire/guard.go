@@ -258,6 +258,9 @@ func (g *Guard) nextFrame() error {
 		return err
 	}
 	length := int(binary.BigEndian.Uint32(g.buf[g.r:]))
+	if g.at == atStart && isPolicy(g.buf[g.r:g.w]) {
+		return g.turnAway()
+	}
 	if length == 0 {
 		return protocolError("frame of length zero")
 	}

@@ -115,6 +115,9 @@ func (r *Reader) Read() ([]Attr, error) {
 	scanned := r.start // buf[start:scanned] holds no end of request
 	timed := false
 	for {
+		if isMilter(r.buf[r.start:r.end]) {
+			return nil, r.turnAway()
+		}
 		if n := r.endOfRequest(scanned); n > 0 {
 			raw := string(r.buf[r.start:n])
 			rest, err := r.parse(raw)

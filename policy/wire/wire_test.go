@@ -19,6 +19,7 @@ type pieces struct {
 	net.Conn // nil: nothing else is called
 	rest     []string
 	read     int // octets handed out
+	told     string
 }
 
 func (p *pieces) SetReadDeadline(time.Time) error { return nil }
