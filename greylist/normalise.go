@@ -10,11 +10,13 @@ const (
 	// for an identifier. It needs a decimal digit, so that deadbeef stays.
 	minHex = 8
 	// minOpaque is the length from which a word of letters and digits is taken
-	// for an identifier; it needs two digits.
+	// for an identifier; it needs two digits, and one before the number at its end.
 	minOpaque = 20
 	// minGroups is the number of hexadecimal words joined by hyphens that make
 	// one identifier, as a UUID has five.
 	minGroups = 4
+	// maxRest is the length up to which letters after a token are its rest.
+	maxRest = 3
 )
 
 // mask stands for what changes from mail to mail.
@@ -39,7 +41,8 @@ func Sender(local, domain string) string {
 }
 
 func normaliseLocal(local string) string {
-	local = withoutTag(local)
+	// The hash of SRS may have + in it, which is no extension then.
+	local = maskBase64(withoutSRS(withoutTag(local)))
 	if plus := strings.IndexByte(local, '+'); plus > 0 {
 		local = local[:plus]
 	}
@@ -49,9 +52,39 @@ func normaliseLocal(local string) string {
 		}
 		return w
 	})
-	local = withoutSRS(local)
-	local = replaceWords(local, isAlnum, maskWord)
-	return joinGroups(local)
+	return maskTokens(local)
+}
+
+// maskTokens masks what only random words and serial numbers have. It changes
+// nothing that it has made.
+func maskTokens(local string) string {
+	return withoutRest(joinGroups(replaceWords(local, isAlnum, maskWord)))
+}
+
+// maskBase64 masks a token in base64, which has / in it or = at its end. It may
+// have + in it, which would be taken for the beginning of an extension.
+func maskBase64(local string) string {
+	if !strings.ContainsAny(local, "/=") || isSRS(local) {
+		return local
+	}
+	return replaceWords(local, isBase64Byte, func(w string) string {
+		if strings.Contains(w, "/") || strings.HasSuffix(w, "=") {
+			if isOpaque(replaceWords(w, isBase64Sign, func(string) string { return "" })) {
+				return mask
+			}
+		}
+		return w
+	})
+}
+
+// withoutRest takes off a few letters that a token has left at the end, as in
+// #_xk.
+func withoutRest(local string) string {
+	at := strings.LastIndexByte(local, '_')
+	if at < 1 || local[at-1] != mask[0] || len(local)-at-1 > maxRest || count(local[at+1:], isAlnum) != len(local)-at-1 {
+		return local
+	}
+	return local[:at]
 }
 
 // withoutTag takes off the tag that proves to a bounce's receiver that it sent
@@ -94,11 +127,12 @@ func isTag(s string) bool {
 // srs0=hash=day=domain=user and srs1=hash=forwarder==hash=day=domain=user.
 func withoutSRS(local string) string {
 	switch {
-	case strings.HasPrefix(local, "srs0=") || strings.HasPrefix(local, "srs0-"):
+	case !isSRS(local):
+	case local[3] == '0':
 		if p := strings.SplitN(local[5:], "=", 3); len(p) == 3 {
 			return "srs0=" + p[2]
 		}
-	case strings.HasPrefix(local, "srs1=") || strings.HasPrefix(local, "srs1-"):
+	default:
 		p := strings.SplitN(local[5:], "=", 3)
 		if len(p) < 3 {
 			break
@@ -110,13 +144,23 @@ func withoutSRS(local string) string {
 	return local
 }
 
+// isSRS reports whether a sender was rewritten: srs0= or srs1=, or with - for
+// the first =.
+func isSRS(local string) bool {
+	return len(local) > 4 && (local[:4] == "srs0" || local[:4] == "srs1") && (local[4] == '=' || local[4] == '-')
+}
+
 // maskWord masks a word that is an identifier, or the serial numbers in it.
 func maskWord(w string) string {
 	digits := count(w, isDigit)
 	switch {
+	case digits == 0 && isOpaque(w):
+		return mask
 	case digits == 0:
 		return w
-	case len(w) >= minHex && count(w, isHex) == len(w), len(w) >= minOpaque && digits > 1:
+	case len(w) >= minHex && count(w, isHex) == len(w), len(w) >= minOpaque && digits > 1 && count(strings.TrimRight(w, "0123456789"), isDigit) > 0:
+		return mask
+	case isOpaque(w):
 		return mask
 	}
 	return replaceWords(w, isDigit, func(run string) string {
@@ -187,11 +231,13 @@ func count(s string, is func(byte) bool) int {
 	return n
 }
 
-func isDigit(c byte) bool     { return '0' <= c && c <= '9' }
-func isHex(c byte) bool       { return isDigit(c) || 'a' <= c && c <= 'f' }
-func isAlnum(c byte) bool     { return isDigit(c) || 'a' <= c && c <= 'z' }
-func isGroupByte(c byte) bool { return isHex(c) || c == mask[0] }
-func isJoined(c byte) bool    { return isAlnum(c) || c == '-' || c == mask[0] }
+func isDigit(c byte) bool      { return '0' <= c && c <= '9' }
+func isHex(c byte) bool        { return isDigit(c) || 'a' <= c && c <= 'f' }
+func isAlnum(c byte) bool      { return isDigit(c) || 'a' <= c && c <= 'z' }
+func isGroupByte(c byte) bool  { return isHex(c) || c == mask[0] }
+func isBase64Sign(c byte) bool { return c == '+' || c == '/' || c == '=' }
+func isBase64Byte(c byte) bool { return isAlnum(c) || isBase64Sign(c) }
+func isJoined(c byte) bool     { return isAlnum(c) || c == '-' || c == mask[0] }
 
 // isWordByte tells what Perl's \b takes for part of a word; bytes beyond ASCII
 // are not.

@@ -1,6 +1,9 @@
 package greylist_test
 
 import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -49,6 +52,81 @@ func TestSender(t *testing.T) {
 	for _, s := range senders {
 		if one, two := sender(s.one), sender(s.two); one != s.want || two != s.want {
 			t.Errorf("%s: %q and %q, want %q", s.name, one, two, s.want)
+		}
+	}
+}
+
+// lines reads a table, without its comments.
+func lines(t *testing.T, name string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			all = append(all, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	return all
+}
+
+// Two mails of one system have one key.
+func TestTokens(t *testing.T) {
+	table := lines(t, "tokens.tsv")
+	if len(table) < 60 {
+		t.Errorf("%d systems", len(table))
+	}
+	for _, line := range table {
+		column := strings.Split(line, "\t")
+		if one, two := sender(column[1]), sender(column[2]); one != two {
+			t.Errorf("%s: %q and %q", column[0], one, two)
+		}
+	}
+}
+
+// No name is masked, alone, put together without a dot, or with a small number.
+func TestNames(t *testing.T) {
+	table := lines(t, "names.txt")
+	if len(table) < 200 {
+		t.Errorf("%d names", len(table))
+	}
+	for _, name := range table {
+		for _, local := range []string{name, name + "7", name + "85", "x." + name, name + "_it"} {
+			if got := greylist.Sender(local, "example.org"); got != local+"@example.org" {
+				t.Errorf("%s is masked: %s", local, got)
+			}
+		}
+	}
+}
+
+// TestRandomTokens measures the rule on tokens that nobody has chosen: of a
+// thousand of each kind at least so many are masked.
+func TestRandomTokens(t *testing.T) {
+	const letters, digits = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+	random := rand.New(rand.NewPCG(20261126, 0))
+	for _, kind := range []struct {
+		alphabet     string
+		length, want int
+	}{
+		{letters, 9, 590}, {letters, 12, 770}, {letters, 16, 900}, {letters, 19, 950},
+		{letters + "234567", 9, 750}, {letters + "234567", 13, 950},
+		{letters + digits, 9, 790}, {letters + digits, 12, 940}, {letters + digits, 15, 980}, {letters + digits, 19, 990},
+	} {
+		masked := 0
+		for range 1000 {
+			token := make([]byte, kind.length)
+			for i := range token {
+				token[i] = kind.alphabet[random.IntN(len(kind.alphabet))]
+			}
+			if greylist.Sender(string(token), "example.org") == "#@example.org" {
+				masked++
+			}
+		}
+		t.Logf("%d of %d characters: %.1f %%", kind.length, len(kind.alphabet), float64(masked)/10)
+		if masked < kind.want {
+			t.Errorf("%d of %d characters: %d masked, want %d", kind.length, len(kind.alphabet), masked, kind.want)
 		}
 	}
 }
