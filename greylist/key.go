@@ -21,7 +21,14 @@ type Key struct {
 	Domain string
 	// Claimed is the domain whose credit at this network counts: Domain, or
 	// the sender's domain as long as SPF does not contradict. It may be "".
-	Claimed   string
+	Claimed string
+	// Pool is the organizational domain of the client's confirmed name, when
+	// the SPF record of Domain admits so many that both together make the
+	// source; "" otherwise.
+	Pool string
+	// PoolCredit is whether all servers of the pool share the credit of Claimed.
+	PoolCredit bool
+
 	Network   string // of the client, as Network spells it
 	Sender    string // as Sender spells it
 	Recipient string
@@ -30,7 +37,7 @@ type Key struct {
 // NewKey brings the parts into the form that stores use: printable, without
 // blanks, bounded, in lower case.
 func NewKey(domain, claimed, network, sender, recipient string) Key {
-	return Key{part(domain), part(claimed), part(network), part(sender), part(recipient)}
+	return Key{Domain: part(domain), Claimed: part(claimed), Network: part(network), Sender: part(sender), Recipient: part(recipient)}
 }
 
 // Network is the client part of a key that has no domain, such as
@@ -52,8 +59,8 @@ func Network(addr netip.Addr, bits4, bits6 int) string {
 const domainMark = "spf:"
 
 // ID names one entry of a store: "client sender recipient" of a triplet, with
-// a network or spf:domain as the client, or the one word of a client that can
-// earn credit: a network or domain@network.
+// a network, spf:domain or spf:domain/pool as the client, or the one word of a
+// client that can earn credit: a network, domain@network or domain@pool.
 type ID string
 
 // IsClient tells the ID of a client.
@@ -76,7 +83,7 @@ func (k Key) ByDomain() ID {
 	if k.Domain == "" {
 		return ""
 	}
-	return TripletID(domainMark+k.Domain, k.Sender, k.Recipient)
+	return TripletID(k.Client(), k.Sender, k.Recipient)
 }
 
 // ByNetwork is the triplet of the network.
@@ -88,13 +95,21 @@ func (k Key) DomainClient() ID {
 	if k.Claimed == "" {
 		return ""
 	}
-	return ClientID(k.Claimed, k.Network)
+	return ClientID(k.Claimed, k.creditAt())
+}
+
+// creditAt is where the credit of a domain counts.
+func (k Key) creditAt() string {
+	if k.PoolCredit {
+		return k.Pool
+	}
+	return k.Network
 }
 
 // NetworkClient is the network as a client.
 func (k Key) NetworkClient() ID { return ID(k.Network) }
 
-// ClientID is the client of a domain at a network; the domain may be "".
+// ClientID is the client of a domain at a network or pool; the domain may be "".
 func ClientID(domain, network string) ID {
 	if domain == "" {
 		return ID(network)
@@ -103,15 +118,25 @@ func ClientID(domain, network string) ID {
 }
 
 // Creditor is the client that earns the credit of a first pass: the domain at
-// this network if SPF authorised it, otherwise the network.
-func (k Key) Creditor() string { return string(ClientID(k.Domain, k.Network)) }
+// this network or pool if SPF authorised it, otherwise the network. In a pool that
+// anyone may be part of the domain earns nothing.
+func (k Key) Creditor() string {
+	if k.Domain == "" || k.Pool != "" && !k.PoolCredit {
+		return k.Network
+	}
+	return string(ClientID(k.Domain, k.creditAt()))
+}
 
-// Client is the client part by which the key is known: spf:domain or network.
+// Client is the client part by which the key is known: spf:domain,
+// spf:domain/pool or network.
 func (k Key) Client() string {
-	if k.Domain != "" {
+	switch {
+	case k.Domain == "":
+		return k.Network
+	case k.Pool == "":
 		return domainMark + k.Domain
 	}
-	return k.Network
+	return domainMark + k.Domain + "/" + k.Pool
 }
 
 // part makes one word of printable characters out of s.

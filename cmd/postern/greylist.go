@@ -32,8 +32,8 @@ func greylistGroup() group {
 func greylistFilter(fs *pflag.FlagSet) *api.GreylistFilter {
 	f := new(api.GreylistFilter)
 	fs.StringVar(&f.Kind, "kind", "", "only `triplets` or clients")
-	fs.StringVar(&f.Client, "client", "", "only this `client`: a network, spf:domain or domain@network; * stands for any text")
-	fs.StringVar(&f.Sender, "sender", "", "only this `sender`, as it stands in keys; * stands for any text")
+	fs.StringVar(&f.Client, "client", "", "only this `client`: an address or network, spf:domain, spf:domain/pool, domain@network or domain@pool; * stands for any text")
+	fs.StringVar(&f.Sender, "sender", "", "only this `sender`, as it arrives or as it is in keys; * stands for any text")
 	fs.StringVar(&f.Recipient, "recipient", "", "only this `recipient`; * stands for any text")
 	return f
 }
@@ -123,12 +123,13 @@ func clock(t *time.Time) string {
 func bindGreylistShow(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
 	domain := fs.String("spf", "", "the `domain` that SPF authorises for the client")
+	pool := fs.String("pool", "", "the organizational `domain` of the client's name, when SPF admits too many (spf:DOMAIN/POOL in keys)")
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
 		if len(args) != 3 {
 			return exitFailed, errUsage
 		}
-		ask := api.GreylistShowArgs{Client: args[0], Domain: *domain, Sender: args[1], Recipient: args[2]}
+		ask := api.GreylistShowArgs{Client: args[0], Domain: *domain, Pool: *pool, Sender: args[1], Recipient: args[2]}
 		var answer api.GreylistShowResult
 		if err := client.Call(ctx, api.GreylistShow, ask, &answer, nil); err != nil {
 			return exitFailed, err

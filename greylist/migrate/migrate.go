@@ -36,38 +36,28 @@ type Entry struct {
 	Passes    int            `json:"passes,omitempty"`
 }
 
-// network turns the client into a network of our sizes.
-func (e Entry) network(bits4, bits6 int) (string, error) {
+// Entry is the entry in our store's form, with the keys of our keyer.
+func (e Entry) Entry(k greylist.Keyer) (greylist.Entry, error) {
 	addr, err := netip.ParseAddr(e.Client)
-	if err != nil {
-		return "", fmt.Errorf("%.60q is no IP address", e.Client)
-	}
-	return greylist.Network(addr, bits4, bits6), nil
-}
-
-// Entry gives it in our store's form, with networks of our sizes.
-func (e Entry) Entry(bits4, bits6 int) (greylist.Entry, error) {
-	network, err := e.network(bits4, bits6)
-	if err != nil {
-		return greylist.Entry{}, err
-	}
-	if e.Last <= 0 {
+	switch {
+	case err != nil:
+		return greylist.Entry{}, fmt.Errorf("%.60q is no IP address", e.Client)
+	case e.Last <= 0:
 		return greylist.Entry{}, errors.New("no time of the last mail")
-	}
-	if e.Passes > 0 {
-		k := greylist.NewKey("", e.Domain, network, "", "")
+	case e.Passes > 0:
+		key := greylist.NewKey("", e.Domain, k.Network(addr), "", "")
 		return greylist.Entry{
-			ID:     greylist.ClientID(k.Claimed, k.Network),
+			ID:     greylist.ClientID(key.Claimed, key.Network),
 			Client: greylist.Client{Passes: min(e.Passes, greylist.MaxPasses), Last: e.Last},
 		}, nil
 	}
 	local, domain := splitAddress(e.Sender)
-	k := greylist.NewKey("", "", network, greylist.Sender(local, domain), e.Recipient)
+	key := greylist.NewKey("", "", k.Network(addr), greylist.Sender(local, domain), e.Recipient)
 	t := greylist.Triplet{First: e.First, Last: e.Last}
 	if e.Passed {
 		t.Passed = e.Last
 	}
-	return greylist.Entry{ID: k.ByNetwork(), Triplet: t}, nil
+	return greylist.Entry{ID: key.ByNetwork(), Triplet: t}, nil
 }
 
 func splitAddress(s string) (local, domain string) {

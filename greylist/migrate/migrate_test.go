@@ -50,7 +50,7 @@ func collect(t *testing.T, read func(func(migrate.Entry) error) (migrate.Result,
 	t.Helper()
 	var entries []greylist.Entry
 	result, err := read(func(e migrate.Entry) error {
-		ours, err := e.Entry(24, 64)
+		ours, err := e.Entry(greylist.Keyer{Bits4: 24, Bits6: 64})
 		if err != nil {
 			t.Errorf("%+v: %v", e, err)
 		}
@@ -177,7 +177,7 @@ func TestSqlgrey(t *testing.T) {
 
 func TestEntryRefused(t *testing.T) {
 	for _, e := range []migrate.Entry{{Client: "nobody", Last: 1}, {Client: "192.0.2.1"}} {
-		if got, err := e.Entry(24, 64); err == nil {
+		if got, err := e.Entry(greylist.Keyer{Bits4: 24, Bits6: 64}); err == nil {
 			t.Errorf("%+v: %+v", e, got)
 		}
 	}
@@ -207,7 +207,7 @@ func FuzzSqlgrey(f *testing.F) {
 // check holds that what was read can be stored, and found by its ID.
 func check(t *testing.T, read func(func(migrate.Entry) error)) {
 	read(func(e migrate.Entry) error {
-		ours, err := e.Entry(24, 64)
+		ours, err := e.Entry(greylist.Keyer{Bits4: 24, Bits6: 64})
 		if err != nil {
 			return nil
 		}

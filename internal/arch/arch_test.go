@@ -57,7 +57,7 @@ var rows = []row{
 	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "milter/mark", "internal/author", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "milter/mark", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
-	{"greylist/...", []string{"greylist/...", "internal/breaker", "internal/store/...", "internal/transient"}},
+	{"greylist/...", []string{"greylist/...", "internal/mailaddr", "internal/breaker", "internal/store/...", "internal/transient"}},
 	{"dnsbl/...", []string{"dnsbl/...", "internal/resolver"}},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},

@@ -207,7 +207,7 @@ func postgreysCheck(t *testing.T, clients, recipients string) *checks.Greylist {
 	g := &checks.Greylist{
 		Store: memstore.New(memstore.Options{}), Flood: greylist.NewFlood(0),
 		Limits: greylist.Limits{Delay: 300 * time.Second, RetryWindow: 48 * time.Hour, PassTTL: 35 * 24 * time.Hour, AllowAfter: 5, AllowTTL: 35 * 24 * time.Hour},
-		Bits4:  24, Bits6: 64, NetworkKey: true, Header: true, Instances: new(checks.Instances), Hostname: "mx.home.example",
+		Keyer:  greylist.Keyer{Bits4: 24, Bits6: 64, NetworkKey: true}, Header: true, Instances: new(checks.Instances), Hostname: "mx.home.example",
 	}
 	var err error
 	if g.AllowClients, err = checks.ReadGreylistClients([]string{clients}); err != nil {

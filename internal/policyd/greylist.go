@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,7 +94,7 @@ func (o *greylistPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.GreylistURL, "greylist-url", "", "`page` that the reply to a delayed mail names")
 	config.Int(fs, &o.GreylistFloodNetwork, "greylist-flood-network", 1000, 0, maxFloodCap, "new senders that one network may make in an hour; 0 for no bound")
 	config.Int(fs, &o.GreylistFlood, "greylist-flood", 500_000, 0, maxFloodCap, "new senders in an hour in all; 0 for no bound")
-	fs.StringArrayVar(&o.GreylistAllowClients, "greylist-allow-clients", []string{checks.DefaultAllowList}, "`file` of clients that are not delayed, in postgrey's format; default is our own list, none is none; repeat for several")
+	fs.StringArrayVar(&o.GreylistAllowClients, "greylist-allow-clients", []string{checks.DefaultAllowList}, "`file` of clients that are not delayed, in postgrey's format, beside our own list; none leaves that out; repeat for several")
 	fs.StringArrayVar(&o.GreylistAllowRecipients, "greylist-allow-recipients", nil, "`file` of recipients whose mail is not delayed, in postgrey's format, beside postmaster and abuse; repeat for several")
 	fs.StringArrayVar(&o.GreylistAllowSenders, "greylist-allow-senders", []string{checks.DefaultAllowList}, "`file` of senders that are not delayed when SPF passes; default is our own list, none is none; repeat for several")
 	config.Choice(fs, &o.GreylistOnError, "greylist-on-error", "what happens while the store cannot tell", wordPass, wordDefer)
@@ -109,6 +110,11 @@ func (o *greylistPart) limits() greylist.Limits {
 		AllowTTL:    o.GreylistAWLTTL,
 		NetworkCap:  o.GreylistFloodNetwork,
 	}
+}
+
+// keyer makes the keys, for the check and for the commands.
+func (o *greylistPart) keyer() greylist.Keyer {
+	return greylist.Keyer{NetworkKey: o.GreylistKey == wordNetwork, Bits4: o.GreylistIPv4Prefix, Bits6: o.GreylistIPv6Prefix}
 }
 
 func (o *greylistPart) validate(s *config.Set) error {
@@ -160,9 +166,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 		Store:          o.store.breaker,
 		Flood:          o.store.flood,
 		Limits:         o.limits(),
-		NetworkKey:     o.GreylistKey == wordNetwork,
-		Bits4:          o.GreylistIPv4Prefix,
-		Bits6:          o.GreylistIPv6Prefix,
+		Keyer:          o.keyer(),
 		Resolver:       dns.Resolver,
 		Relays:         n.options.Relays,
 		OnlySuspicious: o.GreylistWhen == wordSuspicious,
@@ -181,13 +185,13 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 
 // readLists reads the allow lists.
 func (o *greylistPart) readLists(check *checks.Greylist, n *needs) (err error) {
-	if check.AllowClients, err = checks.ReadGreylistClients(allowFiles(o.GreylistAllowClients, n)); err != nil {
+	if check.AllowClients, err = checks.ReadGreylistClients(withDefault(allowFiles(o.GreylistAllowClients, n), o.GreylistAllowClients)); err != nil {
 		return n.set.Errorf("greylist-allow-clients", "%w", err)
 	}
 	if check.AllowRecipients, err = checks.ReadGreylistRecipients(allowFiles(o.GreylistAllowRecipients, n)); err != nil {
 		return n.set.Errorf("greylist-allow-recipients", "%w", err)
 	}
-	if check.AllowSenders, err = checks.ReadGreylistSenders(allowFiles(o.GreylistAllowSenders, n)); err != nil {
+	if check.AllowSenders, err = checks.ReadGreylistSenders(withDefault(allowFiles(o.GreylistAllowSenders, n), o.GreylistAllowSenders)); err != nil {
 		return n.set.Errorf("greylist-allow-senders", "%w", err)
 	}
 	return nil
@@ -206,6 +210,14 @@ func allowFiles(names []string, n *needs) []string {
 		}
 	}
 	return files
+}
+
+// withDefault adds the program's own list, unless none was named.
+func withDefault(files, names []string) []string {
+	if slices.Contains(names, wordNone) || slices.Contains(files, checks.DefaultAllowList) {
+		return files
+	}
+	return append([]string{checks.DefaultAllowList}, files...)
 }
 
 // greylistStore is a store with what belongs to this daemon's use of it. It

@@ -27,13 +27,32 @@ func checkFilter(f api.GreylistFilter) error {
 	return nil
 }
 
-// matches reports whether a filter selects an entry.
-func matches(f api.GreylistFilter, id greylist.ID) bool {
-	if f.Kind != "" && (f.Kind == api.GreylistClients) != id.IsClient() {
-		return false
+// matcher returns what selects the entries of a filter. What a person writes
+// without * may be the form in keys or an address as it arrives.
+func matcher(f api.GreylistFilter, k greylist.Keyer) func(greylist.ID) bool {
+	network := ""
+	if addr, err := netip.ParseAddr(f.Client); err == nil {
+		network = k.Network(addr)
 	}
-	client, sender, recipient := id.Split()
-	return glob(f.Client, client) && glob(f.Sender, sender) && glob(f.Recipient, recipient)
+	sender, recipient := greylist.SenderPart(address(f.Sender)), greylist.RecipientPart(address(f.Recipient))
+	either := func(pattern, key, s string) bool {
+		return glob(pattern, s) || key == s && key != "" && !strings.Contains(pattern, "*")
+	}
+	return func(id greylist.ID) bool {
+		if f.Kind != "" && (f.Kind == api.GreylistClients) != id.IsClient() {
+			return false
+		}
+		c, s, r := id.Split()
+		return either(f.Client, network, c) && either(f.Sender, sender, s) && either(f.Recipient, recipient, r)
+	}
+}
+
+// address reads an address as people write it, or else as Postfix passes it on.
+func address(text string) mailaddr.Address {
+	if a := mailaddr.Parse(text); a.IsValid() || a.IsNull() {
+		return a
+	}
+	return mailaddr.ParseInternal(text)
 }
 
 // glob matches a pattern in which * stands for any text, ignoring case.
@@ -120,11 +139,11 @@ func (o *greylistPart) list(ctx context.Context, args api.GreylistListArgs, prog
 	if err := checkFilter(args.GreylistFilter); err != nil {
 		return nil, err
 	}
-	now, limits := time.Now(), o.limits()
+	now, limits, matches := time.Now(), o.limits(), matcher(args.GreylistFilter, o.keyer())
 	var result api.GreylistListResult
 	var batch []api.GreylistEntry
 	err := o.store.store.Walk(ctx, func(e greylist.Entry) error {
-		if !matches(args.GreylistFilter, e.ID) {
+		if !matches(e.ID) {
 			return nil
 		}
 		if args.Limit > 0 && result.Matched == args.Limit {
@@ -153,13 +172,10 @@ func (o *greylistPart) show(ctx context.Context, args api.GreylistShowArgs, _ fu
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: fmt.Sprintf("client %.60q is no IP address", args.Client)}
 	}
-	sender, recipient := mailaddr.Parse(args.Sender), mailaddr.Parse(args.Recipient)
-	claimed := args.Domain
-	if claimed == "" {
-		claimed = sender.Domain
-	}
-	key := greylist.NewKey(args.Domain, claimed, greylist.Network(addr, o.GreylistIPv4Prefix, o.GreylistIPv6Prefix),
-		greylist.Sender(sender.Local, sender.Domain), recipient.Key())
+	key := o.keyer().Key(greylist.Mail{
+		Client: addr, Sender: address(args.Sender), Recipient: address(args.Recipient),
+		Source: greylist.Source{Domain: args.Domain, Pool: args.Pool, PoolCredit: args.Pool != ""},
+	})
 	r, err := o.store.store.Peek(ctx, key)
 	if err != nil {
 		return nil, err
@@ -183,7 +199,7 @@ func (o *greylistPart) show(ctx context.Context, args api.GreylistShowArgs, _ fu
 }
 
 func (o *greylistPart) allow(ctx context.Context, args api.GreylistAllowArgs, _ func(any)) (any, error) {
-	id, err := o.clientID(args.Client)
+	id, err := o.keyer().ClientID(args.Client)
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: err.Error()}
 	}
@@ -194,29 +210,6 @@ func (o *greylistPart) allow(ctx context.Context, args api.GreylistAllowArgs, _ 
 	return api.GreylistAllowResult{Client: string(id)}, nil
 }
 
-// clientID reads [domain@]address or [domain@]network. A network must be one
-// that keys are made of: any other would never be looked up.
-func (o *greylistPart) clientID(text string) (greylist.ID, error) {
-	domain, client := "", text
-	if at := strings.LastIndexByte(text, '@'); at >= 0 {
-		var err error
-		if domain, err = mailaddr.ParseDomain(text[:at]); err != nil {
-			return "", fmt.Errorf("%.60q: %w", text[:at], err)
-		}
-		client = text[at+1:]
-	}
-	address, bits, isNetwork := strings.Cut(client, "/")
-	addr, err := netip.ParseAddr(address)
-	if err != nil {
-		return "", fmt.Errorf("%.60q is no IP address", address)
-	}
-	network := greylist.Network(addr, o.GreylistIPv4Prefix, o.GreylistIPv6Prefix)
-	if isNetwork && !strings.HasSuffix(network, "/"+bits) {
-		return "", fmt.Errorf("/%.10s is not the size of a network here: that of %s is %s", bits, address, network)
-	}
-	return greylist.ClientID(domain, network), nil
-}
-
 func (o *greylistPart) delete(ctx context.Context, args api.GreylistDeleteArgs, progress func(any)) (any, error) {
 	if err := checkFilter(args.GreylistFilter); err != nil {
 		return nil, err
@@ -225,9 +218,9 @@ func (o *greylistPart) delete(ctx context.Context, args api.GreylistDeleteArgs, 
 		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: "say which entries to delete, or ask for all of them"}
 	}
 	var ids []greylist.ID
-	store := o.store.store
+	store, matches := o.store.store, matcher(args.GreylistFilter, o.keyer())
 	err := store.Walk(ctx, func(e greylist.Entry) error {
-		if matches(args.GreylistFilter, e.ID) {
+		if matches(e.ID) {
 			ids = append(ids, e.ID)
 		}
 		return nil
@@ -277,7 +270,7 @@ func (o *greylistPart) importEntries(ctx context.Context, args api.GreylistImpor
 	var result api.GreylistImportResult
 	var entries []greylist.Entry
 	for _, old := range args.Entries {
-		e, err := imported(old).Entry(o.GreylistIPv4Prefix, o.GreylistIPv6Prefix)
+		e, err := imported(old).Entry(o.keyer())
 		if err != nil {
 			result.Skipped++
 			if len(result.Why) < api.MaxImportWhy {

@@ -25,11 +25,8 @@ type Greylist struct {
 	Flood  *greylist.Flood // bounds new triplets of this daemon
 	Limits greylist.Limits
 
-	// The client part of the key: the domain that SPF authorised, or the
-	// network of the client, of these prefix lengths.
-	NetworkKey   bool // never the domain
-	Bits4, Bits6 int
-	Resolver     spf.Resolver
+	Keyer    greylist.Keyer
+	Resolver spf.Resolver
 
 	// OnlySuspicious lets requests pass in which nothing is suspicious.
 	OnlySuspicious bool
@@ -51,7 +48,7 @@ func (*Greylist) Name() string { return GreylistName }
 // Check implements policy.Check.
 func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
 	if reason := g.exempt(r); reason != "" {
-		return policy.Verdict{Reason: reason}, nil
+		return policy.Verdict{Reason: reason, Detail: exemptDetail(r, reason)}, nil
 	}
 	ctx = resolver.For(ctx, resolver.NewAsker(r.Client.Address))
 	sight := g.look(ctx, r)
@@ -89,6 +86,17 @@ func (g *Greylist) exempt(r *policy.Request) record.Reason {
 	return ""
 }
 
+// exemptDetail is what a list was asked for, for the record.
+func exemptDetail(r *policy.Request, reason record.Reason) string {
+	switch reason {
+	case record.GreylistClientAllowed:
+		return strings.TrimSpace("client=" + r.Client.Address.String() + " " + r.Client.Name)
+	case record.GreylistRecipientAllowed:
+		return "recipient=" + greylist.RecipientPart(r.Recipient)
+	}
+	return ""
+}
+
 // isLocal tells addresses that no stranger has: RFC 1918, RFC 4193, loopback
 // and link-local.
 func isLocal(a netip.Addr) bool {
@@ -109,35 +117,14 @@ const spfShare = 0.6
 // look makes the key. DNS that cannot tell leaves the network.
 func (g *Greylist) look(ctx context.Context, r *policy.Request) sight {
 	var s sight
-	domain, claimed := "", r.Sender.Domain
-	if !g.NetworkKey || g.OnlySuspicious || g.AllowSenders != nil {
+	var source greylist.Source
+	if !g.Keyer.NetworkKey || g.OnlySuspicious || g.AllowSenders != nil {
 		s.spf = g.askSPF(ctx, r)
-		if s.spf.Status == spf.Fail || s.spf.Status == spf.SoftFail {
-			claimed = ""
-		}
+		source = sourceOf(s.spf, r.Client)
 	}
-	if !g.NetworkKey && proves(s.spf) {
-		domain, claimed = s.spf.Domain, s.spf.Domain
-	}
-	sender := greylist.Sender(r.Sender.Local, r.Sender.Domain)
-	if !r.Sender.IsValid() && !r.Sender.IsNull() {
-		sender = r.Sender.Raw
-	}
-	network := greylist.Network(r.Client.Address, g.Bits4, g.Bits6)
-	s.key = greylist.NewKey(domain, claimed, network, sender, recipientKey(r))
+	s.key = g.Keyer.Key(greylist.Mail{Client: r.Client.Address, Sender: r.Sender, Recipient: r.Recipient, Source: source})
 	return s
 }
-
-func recipientKey(r *policy.Request) string {
-	if r.Recipient.IsValid() {
-		return r.Recipient.Key()
-	}
-	return r.Recipient.Raw
-}
-
-// proves tells an SPF result that ties the client to the domain. A record that
-// anybody matches would make one key of a whole botnet.
-func proves(r *spf.Result) bool { return r != nil && r.Status == spf.Pass && !r.Broad() }
 
 // askSPF checks MAIL FROM, for the null sender the HELO name.
 func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {

@@ -78,7 +78,7 @@ func newGreylist(z *zone) *checks.Greylist {
 	return &checks.Greylist{
 		Store: memstore.New(memstore.Options{}), Flood: greylist.NewFlood(0), Resolver: z,
 		Limits: greylist.Limits{Delay: 3 * time.Minute, RetryWindow: 48 * time.Hour, PassTTL: 840 * time.Hour, AllowAfter: 5, AllowTTL: 840 * time.Hour},
-		Bits4:  24, Bits6: 64, Header: true, Instances: new(checks.Instances), Hostname: "mx.home.example",
+		Keyer:  greylist.Keyer{Bits4: 24, Bits6: 64}, Header: true, Instances: new(checks.Instances), Hostname: "mx.home.example",
 	}
 }
 
@@ -186,7 +186,7 @@ func TestGreylistKey(t *testing.T) {
 		}
 	}
 	g := newGreylist(world())
-	g.NetworkKey = true
+	g.Keyer.NetworkKey = true
 	if v := ask(t, g, rcpt("192.0.2.7", "x@good.example", "bob@home.example")); v.Detail != "key=192.0.2.0/24 sender=x@good.example" {
 		t.Errorf("network key: %q", v.Detail)
 	}

@@ -55,6 +55,7 @@ type GreylistListResult struct {
 type GreylistShowArgs struct {
 	Client    string `json:"client"`           // IP address
 	Domain    string `json:"domain,omitempty"` // that SPF authorises, "" for none
+	Pool      string `json:"pool,omitempty"`   // organizational domain of the client's name, when SPF admits too many
 	Sender    string `json:"sender"`           // "" or <> is the null sender
 	Recipient string `json:"recipient"`
 }
