@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/mail"
 	"os"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 	fs.StringVar(&args.Client, "ip", "", "`address` of the client that hands the message over")
 	fs.StringVar(&args.Helo, "helo", "", "`name` that it gives in HELO or EHLO")
 	fs.StringVar(&args.Sender, "from", "", "envelope `sender`, as in MAIL FROM; \"\" for the null sender")
+	at := fs.String("at", "", "`time` of arrival, at which signatures are judged, as 2026-11-21T02:00:00Z (default that of the topmost Received field)")
 	to := fs.String("to", "", "envelope `recipient`, shown with a refusal")
 	fs.String("config", api.MilterdConfig, "the daemon's configuration `file`, read when it exists; the flags below replace what it says")
 	fs.StringArray("resolver", nil, "DNS server to ask, `host:port`; repeat for several (default those of resolv.conf)")
@@ -46,6 +48,10 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 		}
 		if !fs.Changed("ip") || !fs.Changed("from") {
 			return exitFailed, errors.New("--ip and --from are needed: SPF is about them (--from \"\" for the null sender)")
+		}
+		var err error
+		if args.At, err = parseTime(*at); err != nil {
+			return exitFailed, err
 		}
 		file, err := openMessage(rest[0])
 		if err != nil {
@@ -78,7 +84,10 @@ func dmarcFlags() []string {
 
 // daemonArguments spells the flags that were given as the daemon's.
 func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
-	all := []string{"--config=" + fs.Lookup("config").Value.String()}
+	var all []string
+	if fs.Changed("config") { // the default one need not exist
+		all = append(all, "--config="+fs.Lookup("config").Value.String())
+	}
 	if spfReject {
 		all = append(all, "--spf-reject=fail")
 	}
@@ -97,6 +106,23 @@ func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
 	return all
 }
 
+// parseTime reads a time as a log, a Received field or a person writes it; "" is
+// none. Without a zone it is local.
+func parseTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return at, nil
+		}
+	}
+	if at, err := mail.ParseDate(s); err == nil {
+		return at, nil
+	}
+	return time.Time{}, fmt.Errorf("--at %q is no time; write 2026-11-21T02:00:00Z, or the date of a Received field", s)
+}
+
 // openMessage opens a file, or standard input for "-".
 func openMessage(name string) (io.ReadCloser, error) {
 	if name == "-" {
@@ -108,7 +134,8 @@ func openMessage(name string) (io.ReadCloser, error) {
 // printExplanation prints what strangers chose in quotes or printable: the
 // terminal must not obey it.
 func printExplanation(w io.Writer, x *api.Explanation, to string) {
-	fmt.Fprintln(w, "DNS")
+	from := map[string]string{api.AtFlag: "--at", api.AtReceived: "its Received field", api.AtNow: "now: it has no Received field"}[x.AtFrom]
+	fmt.Fprintf(w, "judged as of %s (%s); DNS is asked now\n\nDNS\n", x.At.UTC().Format(time.RFC3339), from)
 	for _, q := range x.Questions {
 		fmt.Fprintf(w, "  %-5s %s  (%.1f ms)\n", q.Type, shown(q.Name), q.Millis)
 		for _, a := range q.Answers {

@@ -140,6 +140,62 @@ func TestExplainDMARC(t *testing.T) {
 	}
 }
 
+// Signatures are judged when the message arrived, and not when someone asks.
+func TestExplainTime(t *testing.T) {
+	received := "Received: from a by b;\n\tSat, 21 Nov 2026 03:00:00 +0100 (CET)\n"
+	signature := "DKIM-Signature: v=1; a=rsa-sha256; d=example.com; s=s1; t=1795200000; x=1795230000; h=from;\n\tbh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=QUJD\n"
+	rest := "From: a@example.com\n\nHello\n"
+	tests := []struct {
+		name, mail string
+		args       []string
+		want       []string
+		expired    bool
+	}{
+		{"the Received field", received + signature + rest, nil, []string{"judged as of 2026-11-21T02:00:00Z (its Received field)"}, false},
+		{"asked for", received + signature + rest, []string{"--at", "2026-11-23T00:00:00Z"}, []string{"judged as of 2026-11-23T00:00:00Z (--at)"}, true},
+		{"as a Received field spells it", signature + rest, []string{"--at", "Sat, 21 Nov 2026 02:30:00 +0000"}, []string{"judged as of 2026-11-21T02:30:00Z (--at)"}, false},
+		{"neither", rest, nil, []string{"(now: it has no Received field)"}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			code, out, errs := explain(t, tt.mail, append([]string{"--ip", "192.0.2.10", "--from", "a@example.com"}, tt.args...)...)
+			if code != exitYes || errs != "" {
+				t.Errorf("code %d, %s", code, errs)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("no %q in\n%s", want, out)
+				}
+			}
+			if strings.Contains(out, "expired") != tt.expired {
+				t.Errorf("expired, want %t:\n%s", tt.expired, out)
+			}
+		})
+	}
+	if code, _, errs := explain(t, rest, "--ip", "192.0.2.10", "--from", "", "--at", "tomorrow"); code != exitFailed || !strings.Contains(errs, "write 2026-11-21T02:00:00Z") {
+		t.Errorf("no time: code %d, %s", code, errs)
+	}
+}
+
+// The daemon's file is read when it exists; a file that is named must.
+func TestExplainWithoutASettingsFile(t *testing.T) {
+	if _, err := os.Stat(api.MilterdConfig); err == nil && os.Getenv("CI") == "" {
+		t.Skipf("%s is on this machine", api.MilterdConfig)
+	}
+	file := filepath.Join(t.TempDir(), "mail")
+	if err := os.WriteFile(file, []byte(explainMail), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := resolvertest.New(t, explainZone)
+	args := []string{"explain", "message", "--resolver", server.Addr(), "--ip", "192.0.2.10", "--from", "a@example.com", file}
+	if code, out, errs := postern(t, args...); code != exitYes || errs != "" || !strings.Contains(out, "SPF mailfrom example.com: pass") {
+		t.Errorf("exit %d, %s, %s", code, out, errs)
+	}
+	if code, _, errs := postern(t, append(args, "--config=/nonexistent/milterd.toml")...); code != exitFailed || !strings.Contains(errs, "/nonexistent/milterd.toml") {
+		t.Errorf("a file that is not there: exit %d, %s", code, errs)
+	}
+}
+
 func TestExplainMistakes(t *testing.T) {
 	tests := []struct {
 		name, mail string

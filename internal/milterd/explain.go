@@ -1,7 +1,6 @@
 package milterd
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"fmt"
@@ -30,6 +29,9 @@ type ExplainArgs struct {
 	Client  string    // IP address
 	Helo    string
 	Sender  string // MAIL FROM, with or without brackets; "" is the null sender
+	// At is when the message arrived; zero means when its Received field says, or
+	// else now.
+	At time.Time
 	// Settings are arguments of the daemon, --config among them.
 	Settings []string
 }
@@ -57,14 +59,32 @@ func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	mail := verify.New(options).Start(ctx, verify.Envelope{Client: client, Helo: a.Helo, Sender: mailaddr.Parse(a.Sender)})
-	defer mail.Close()
-	if err := readMessage(mail, a.Message); err != nil {
+	fields, body, err := readMessage(a.Message)
+	if err != nil {
 		return nil, err
 	}
+	at, from := a.judgedAt(fields)
+	options.Now = func() time.Time { return at }
+	mail := verify.New(options).Start(ctx, verify.Envelope{Client: client, Helo: a.Helo, Sender: mailaddr.Parse(a.Sender)})
+	defer mail.Close()
+	mail.Header(fields)
+	if _, err := io.Copy(mail, body); err != nil {
+		return nil, fmt.Errorf("read the message: %w", err)
+	}
 	x := l.explain(mail.Finish(ctx))
-	x.Notes = notes
+	x.At, x.AtFrom, x.Notes = at, from, notes
 	return x, nil
+}
+
+// judgedAt is the time at which signatures are judged, and where it comes from.
+func (a *ExplainArgs) judgedAt(fields []dkim.Field) (at time.Time, from string) {
+	if !a.At.IsZero() {
+		return a.At, api.AtFlag
+	}
+	if at, ok := arrival(fields); ok {
+		return at, api.AtReceived
+	}
+	return time.Now(), api.AtNow
 }
 
 // explained are the options of a verifier that asks l. notes say in what it
@@ -90,26 +110,6 @@ func (s *settings) explained(l *listener, life *service.Life) (o verify.Options,
 	}
 	n.verify.Trace = l.spfEvent
 	return n.verify, notes, nil
-}
-
-// readMessage hands a file over. The line that mailboxes put in front of a
-// message is no part of it.
-func readMessage(mail *verify.Mail, message io.Reader) error {
-	r := bufio.NewReader(dkim.NewCRLFReader(message))
-	if start, _ := r.Peek(len("From ")); string(start) == "From " {
-		if _, err := r.ReadString('\n'); err != nil {
-			return fmt.Errorf("read the message: %w", err)
-		}
-	}
-	fields, err := dkim.ReadHeader(r)
-	if err != nil {
-		return fmt.Errorf("read the message: %w", err)
-	}
-	mail.Header(fields)
-	if _, err := io.Copy(mail, r); err != nil {
-		return fmt.Errorf("read the message: %w", err)
-	}
-	return nil
 }
 
 // listener passes questions on and keeps what was asked and answered.

@@ -1,7 +1,18 @@
 package api
 
+import "time"
+
+// Where the time of an Explanation comes from.
+const (
+	AtFlag     = "flag"
+	AtReceived = "received"
+	AtNow      = "now"
+)
+
 // Explanation is how a message would be verified.
 type Explanation struct {
+	At         time.Time        `json:"at"` // when signatures were judged; DNS is asked now
+	AtFrom     string           `json:"at_from"`
 	Questions  []Question       `json:"questions"` // in the order in which they were answered
 	SPF        []ExplainedSPF   `json:"spf"`
 	Signatures []ExplainedDKIM  `json:"dkim"`

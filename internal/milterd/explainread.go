@@ -1,0 +1,89 @@
+package milterd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/milter/wire"
+)
+
+// readMessage reads the header of a file as Postfix hands it to the daemon: a line
+// that is no field begins the body, whether or not an empty line is before it. The
+// line that mailboxes put in front of a message is no part of it. The body is what
+// is left to read.
+func readMessage(message io.Reader) (fields []dkim.Field, body io.Reader, err error) {
+	r := bufio.NewReader(dkim.NewCRLFReader(message))
+	for size := 0; ; {
+		line, err := readLine(r, wire.MaxHeaderBytes-size)
+		if err != nil && err != io.EOF {
+			return nil, nil, fmt.Errorf("read the message: %w", err)
+		}
+		size += len(line)
+		text := strings.TrimRight(line, "\r\n")
+		name, value, isField := cutField(text)
+		switch {
+		case !isField && size == len(line) && strings.HasPrefix(text, "From "):
+			if err == io.EOF {
+				return nil, nil, errors.New("read the message: nothing is behind its mailbox line")
+			}
+		case text == "":
+			return fields, r, nil
+		case isField && len(fields) == wire.MaxHeaders:
+			return nil, nil, errTooLarge
+		case isField:
+			fields = append(fields, dkim.Field{Name: name, Value: value})
+		case len(fields) == 0:
+			return nil, nil, errors.New("read the message: header line 1 has no colon, so this is no message")
+		case text[0] == ' ' || text[0] == '\t':
+			fields[len(fields)-1].Value += "\r\n" + text
+		default:
+			return fields, io.MultiReader(strings.NewReader(line), r), nil
+		}
+	}
+}
+
+var errTooLarge = fmt.Errorf("the daemon refuses this message: its header has over %d fields or %d octets", wire.MaxHeaders, wire.MaxHeaderBytes)
+
+// readLine reads a line with its end; the last one may have none.
+func readLine(r *bufio.Reader, limit int) (string, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		if len(line) > limit {
+			return "", errTooLarge
+		}
+		if err != bufio.ErrBufferFull {
+			return string(line), err
+		}
+	}
+}
+
+// cutField splits a line that begins a field. Like Postfix, it takes printable ASCII
+// for a name, and blanks between it and the colon.
+func cutField(line string) (name, value string, ok bool) {
+	name, value, ok = strings.Cut(line, ":")
+	bare := strings.TrimRight(name, " \t")
+	notInName := func(r rune) bool { return r <= ' ' || r > '~' }
+	return name, value, ok && bare != "" && !strings.ContainsFunc(bare, notInName)
+}
+
+// arrival is when a message arrived, by the topmost Received field that has a date:
+// the one that the MTA beside the daemon wrote.
+func arrival(fields []dkim.Field) (time.Time, bool) {
+	for _, f := range fields {
+		if !strings.EqualFold(strings.TrimRight(f.Name, " \t"), "Received") {
+			continue
+		}
+		if at, err := mail.ParseDate(strings.Join(strings.Fields(f.Value[strings.LastIndexByte(f.Value, ';')+1:]), " ")); err == nil {
+			return at, true
+		}
+	}
+	return time.Time{}, false
+}
