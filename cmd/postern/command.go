@@ -56,7 +56,7 @@ func commands() []command {
 	for _, g := range groups() {
 		all = append(all, g.commands...)
 	}
-	return append(all, completionCommand(), versionCommand())
+	return append(all, configCommand(), completionCommand(), versionCommand())
 }
 
 // errUsage asks for the command's usage line.
@@ -107,7 +107,7 @@ func newRoot(io streams, code *int) *cobra.Command {
 		}
 		root.AddCommand(parent)
 	}
-	root.AddCommand(completionCommand().build(io, code), versionCommand().build(io, code))
+	root.AddCommand(configCommand().build(io, code), completionCommand().build(io, code), versionCommand().build(io, code))
 	return root
 }
 

@@ -74,6 +74,7 @@ type Set struct {
 	check   bool
 	version bool
 	origins map[string][]Origin
+	beaten  []string
 }
 
 // Load reads args (without the program's name) and environ (as os.Environ
@@ -95,6 +96,7 @@ func Load(p Program, args, environ []string) (*Set, error) {
 	l.add(err)
 	variables := s.parseEnviron(environ, &l)
 	entries := s.readFile(flags, variables, &l)
+	s.beaten = beaten(entries, slices.Concat(variables, flags))
 	// Lowest first, so that each level replaces what is below it.
 	for _, level := range [][]assignment{entries, variables, flags} {
 		for _, a := range level {
@@ -140,6 +142,26 @@ func (s *Set) originAt(flag string, index int) Origin {
 	default:
 		return o[0]
 	}
+}
+
+// Beaten returns a text for each setting of the file that has no effect, because
+// a flag or a variable gives another value.
+func (s *Set) Beaten() []string { return s.beaten }
+
+func beaten(entries, above []assignment) []string {
+	var texts []string
+	for _, e := range entries {
+		for _, a := range slices.Backward(above) {
+			if a.flag != e.flag {
+				continue
+			}
+			if !slices.Equal(a.values, e.values) {
+				texts = append(texts, oneLine(fmt.Sprintf("%s: %s has no effect: %s beats it; take it out here, or change it there", e.at(0), e.flag.Name, a.origin)))
+			}
+			break
+		}
+	}
+	return texts
 }
 
 // Errorf makes the error of a validator, with the origin of the flag's value

@@ -20,10 +20,42 @@ const usageWidth = 100
 // in URLs read ***.
 func (s *Set) Describe(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	s.settings(func(f *pflag.Flag) {
-		fmt.Fprintf(b, "%s = %s  # %s\n", f.Name, s.literal(f), oneLine(s.Origin(f.Name).String()))
-	})
+	for _, v := range s.Values() {
+		fmt.Fprintf(b, "%s = %s  # %s\n", v.Name, v.Text, v.Origin)
+	}
 	return b.Flush()
+}
+
+// Value is a setting with its value as the file would spell it, without secrets,
+// and where it comes from.
+type Value struct{ Name, Text, Origin string }
+
+// Values returns every setting, in the order of Bind.
+func (s *Set) Values() []Value {
+	var all []Value
+	s.settings(func(f *pflag.Flag) { all = append(all, s.value(f)) })
+	return all
+}
+
+// Value returns one setting.
+func (s *Set) Value(name string) Value { return s.value(s.Lookup(name)) }
+
+func (s *Set) value(f *pflag.Flag) Value {
+	return Value{f.Name, s.literal(f), oneLine(s.Origin(f.Name).String())}
+}
+
+// Changes returns what differs from old, one text for each setting.
+func (s *Set) Changes(old *Set) []string {
+	var all []string
+	s.settings(func(f *pflag.Flag) {
+		was := old.Lookup(f.Name)
+		if was == nil || slices.Equal(values(f), values(was)) {
+			return
+		}
+		before, now := old.value(was), s.value(f)
+		all = append(all, fmt.Sprintf("%s: %s → %s (%s)", f.Name, before.Text, now.Text, now.Origin))
+	})
+	return all
 }
 
 // literal spells the value of a flag in TOML.

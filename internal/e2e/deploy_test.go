@@ -73,3 +73,19 @@ func TestShippedExample(t *testing.T) {
 		t.Error("the unit restarts on a configuration error")
 	}
 }
+
+// A reload checks what the unit runs, and goes on to the daemon only when that is
+// good: systemd runs the lines of ExecReload in order up to the first that fails.
+func TestShippedReloadChecksFirst(t *testing.T) {
+	for _, unit := range []string{"systemd/postern-policyd.service", "systemd/postern-milterd.service", "examples/mailinabox/milterd.conf"} {
+		text := readDeploy(t, unit)
+		start := regexp.MustCompile(`(?m)^ExecStart=(/usr/sbin/\S+) (.*)$`).FindStringSubmatch(text)
+		if start == nil {
+			t.Fatalf("%s: no ExecStart", unit)
+		}
+		want := "\nExecReload=" + start[1] + " --check-config " + start[2] + "\nExecReload=/bin/kill -HUP $MAINPID\n"
+		if !strings.Contains(text, want) || strings.Count(text, "ExecReload=/") != 2 {
+			t.Errorf("%s has not%s", unit, want)
+		}
+	}
+}

@@ -59,10 +59,10 @@ func uses(check string) []use {
 			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood))
 	case "sign":
-		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge, HeaderNoRoom),
+		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge), with(deferral, HeaderNoRoom),
 			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed))
 	case "verify":
-		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge, HeaderNoRoom, SPFFailed, DMARCRejected),
+		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(deferral, HeaderNoRoom), with(reject, HeaderTooLarge, SPFFailed, DMARCRejected),
 			with(pass, Verified, VerifyUnsure, DMARCQuarantined))
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -37,7 +36,9 @@ type running[S any] struct {
 	traffic   Traffic
 	overflow  daemon.Overflow
 	current   Current[S]
-	lossy     atomic.Bool // something was not closed as it should be
+	inForce   atomic.Pointer[config.Set]
+	refused   atomic.Pointer[string] // why the last reload was; nil when it was not
+	lossy     atomic.Bool            // something was not closed as it should be
 }
 
 // run returns an error for the operator when nothing has been served.
@@ -69,6 +70,7 @@ func (d *running[S]) run() (status int, err error) {
 	defer func() { status = max(status, d.end()) }()
 	d.traffic = d.app.Start(d.runtime(), &d.current)
 	d.metrics.Reloaded(time.Now(), nil)
+	d.settled(d.settings.Set())
 	if d.watcher, err = config.NewWatcher(d.watchFailed); err != nil {
 		d.watchFailed(err)
 	} else {
@@ -155,7 +157,7 @@ func (d *running[S]) openLog() (*logging.Log, error) {
 
 // serve answers on all listeners until a signal ends it.
 func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
-	adminServer, err := admin.New(d.traffic.Commands, admin.Options{Daemon: d.app.Name(), Version: Version(), Report: d.report})
+	adminServer, err := admin.New(d.commands(), admin.Options{Daemon: d.app.Name(), Version: Version(), Report: d.report})
 	if err != nil {
 		return 0, err
 	}
@@ -235,6 +237,7 @@ func (d *running[S]) reload(context.Context, string) error {
 	started := time.Now()
 	err := d.replace(started)
 	d.metrics.Reloaded(time.Now(), err)
+	d.noteReload(err)
 	if err != nil {
 		return err
 	}
@@ -257,9 +260,8 @@ func (d *running[S]) replace(started time.Time) error {
 	if err != nil {
 		return err
 	}
-	c := next.Common()
-	fixed := slices.Concat(next.Fixed(), c.Fixed(), []string{"log-file", "log-format", "drain-timeout"})
-	if changed := next.Set().ChangedFixed(d.settings.Set(), fixed...); len(changed) > 0 {
+	d.settled(next.Set())
+	if changed := next.Set().ChangedFixed(d.settings.Set(), d.fixed(next)...); len(changed) > 0 {
 		d.log.Logger().Warn("settings that need a restart were changed", zap.Strings("settings", changed))
 	}
 	d.watch(started, life.Files())

@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 )
@@ -506,6 +507,76 @@ func TestReloadNamesWhatIsFixed(t *testing.T) {
 	want := []string{`["log-format","drain-timeout"]}`, `["drain-timeout"]}`}
 	if !slices.Equal(warned, want) {
 		t.Errorf("warned of %q, want %q\n%s", warned, want, p.logged())
+	}
+}
+
+// The settings in force can be asked, beside those that are configured and are
+// not: what needs a restart, and what a refused reload left out. The log lists
+// what a reload changed.
+func TestSettingsCanBeAsked(t *testing.T) {
+	p := newProcess(t)
+	p.start(t)
+	ask := func() map[string]api.Setting {
+		t.Helper()
+		var answer api.ConfigResult
+		if err := (admin.Client{Path: p.path("admin"), Daemon: "gated"}).Call(t.Context(), api.Config, struct{}{}, &answer, nil); err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]api.Setting{"refused": {Value: answer.Refused}}
+		for _, s := range answer.Settings {
+			all[s.Name] = s
+		}
+		return all
+	}
+	want := func(all map[string]api.Setting, s api.Setting) {
+		t.Helper()
+		if all[s.Name] != s {
+			t.Errorf("%+v, want %+v", all[s.Name], s)
+		}
+	}
+	at := func(line int) string { return fmt.Sprintf("%s:%d", p.path("conf"), line) }
+	all := ask()
+	want(all, api.Setting{Name: "word", Value: `"file"`, Origin: at(1)})
+	want(all, api.Setting{Name: "broken", Value: "false", Origin: "default"})
+
+	p.configure(t, "drain-timeout = \"10s\"\nword = \"second\"")
+	want(ask(), api.Setting{Name: "word", Value: `"file"`, Origin: at(1), Pending: `"second"`, PendingOrigin: at(2)})
+	p.reload(t)
+	all = ask()
+	want(all, api.Setting{Name: "word", Value: `"second"`, Origin: at(2)})
+	want(all, api.Setting{Name: "drain-timeout", Value: `"30s"`, Origin: "default", Pending: `"10s"`, PendingOrigin: at(1), Restart: true})
+
+	p.configure(t, "word = \"third\"\nbroken = true")
+	p.reload(t)
+	all = ask()
+	want(all, api.Setting{Name: "word", Value: `"second"`, Origin: at(2), Pending: `"third"`, PendingOrigin: at(1)})
+	if !strings.Contains(all["refused"].Value, "the gate is broken") {
+		t.Errorf("refused %q", all["refused"].Value)
+	}
+	p.configure(t, `wrod = "third"`)
+	if got := ask()["refused"].Value; !strings.Contains(got, "unknown key wrod") {
+		t.Errorf("refused %q", got)
+	}
+	p.stop(t)
+	if !strings.Contains(p.logged(), `"settings":["word: \"file\" → \"second\" (`+at(2)+`)","drain-timeout: `) {
+		t.Errorf("the log does not list what was changed:\n%s", p.logged())
+	}
+}
+
+// A setting of the file that a flag beats is told of, at start and by
+// --check-config.
+func TestBeatenSettingIsToldOf(t *testing.T) {
+	p := newProcess(t)
+	p.configure(t, "word = \"file\"\nlisten = \"unix:/run/other\"")
+	text := p.path("conf") + ":2: listen has no effect: --listen beats it"
+	p.start(t)
+	p.stop(t)
+	if strings.Count(p.logged(), text) != 1 {
+		t.Errorf("the log does not say so:\n%s", p.logged())
+	}
+	var stderr bytes.Buffer
+	if status := Main(p.gate, Process{Args: append(p.args, "--check-config"), Stdout: io.Discard, Stderr: &stderr}); status != daemon.ExitOK || !strings.Contains(stderr.String(), text) {
+		t.Errorf("exit status %d: %s", status, &stderr)
 	}
 }
 

@@ -1,0 +1,79 @@
+package service
+
+import (
+	"context"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/config"
+)
+
+// fixed names the settings that need a restart.
+func (d *running[S]) fixed(s Settings[S]) []string {
+	return slices.Concat(s.Fixed(), s.Common().Fixed(), []string{"log-file", "log-format", "drain-timeout"})
+}
+
+// showSettings answers with the settings in force, beside those that are
+// configured now.
+func (d *running[S]) showSettings(context.Context, struct{}, func(any)) (any, error) {
+	fixed, current := d.fixed(d.settings), d.inForce.Load()
+	next, err := d.app.Configure(d.process.Args, d.process.Environ)
+	var result api.ConfigResult
+	switch refused := d.refused.Load(); {
+	case err != nil:
+		result.Refused = err.Error()
+	case refused != nil:
+		result.Refused = *refused
+	}
+	for _, v := range current.Values() {
+		s := api.Setting{Restart: slices.Contains(fixed, v.Name)}
+		if s.Restart {
+			v = d.settings.Set().Value(v.Name)
+		}
+		s.Name, s.Value, s.Origin = v.Name, v.Text, v.Origin
+		if err == nil {
+			if now := next.Set().Value(v.Name); now.Text != s.Value {
+				s.Pending, s.PendingOrigin = now.Text, now.Origin
+			}
+		}
+		s.Restart = s.Restart && s.Pending != ""
+		result.Settings = append(result.Settings, s)
+	}
+	return result, nil
+}
+
+// settled notes which settings are in force, and logs what has changed.
+func (d *running[S]) settled(next *config.Set) {
+	before := d.inForce.Swap(next)
+	for _, text := range next.Beaten() {
+		d.log.Logger().Warn("a setting of the file is not in force", zap.String("setting", text))
+	}
+	if before == nil {
+		return
+	}
+	if changes := next.Changes(before); len(changes) > 0 {
+		d.log.Logger().Info("settings were changed", zap.Strings("settings", changes))
+	}
+}
+
+// noteReload keeps why a reload was refused, nil for one that was not.
+func (d *running[S]) noteReload(err error) {
+	if err == nil {
+		d.refused.Store(nil)
+		return
+	}
+	text := err.Error()
+	d.refused.Store(&text)
+}
+
+// commands are those of the daemon and those that every daemon has.
+func (d *running[S]) commands() map[string]admin.Handler {
+	all := map[string]admin.Handler{api.Config: admin.Typed(d.showSettings)}
+	for name, handler := range d.traffic.Commands {
+		all[name] = handler
+	}
+	return all
+}
