@@ -49,7 +49,7 @@ func uses(check string) []use {
 		return []use{{UnknownHook, []string{pass, deferral}}}
 	case "ownership":
 		return slices.Concat(couldNotTell(OwnerLookupFailed), with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt),
-			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress),
+			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear),
 			[]use{{OwnerUnlisted, []string{pass, reject}}, {OwnerNullSender, []string{pass, reject}}})
 	case "dnsbl":
 		return slices.Concat(couldNotTell(DNSBLUnavailable), with(pass, DNSBLClean, DNSBLBelowThreshold, DNSBLAllowed),

@@ -3,6 +3,7 @@ package record
 // Reason is why a decision fell as it did: a stable token, the "reason" key of
 // the record and the label of the decisions counter. All of them stand in this
 // block, so that an operator can read the whole vocabulary at once.
+// Each is counted by its check: labels.go says with which verdicts.
 type Reason string
 
 // Reasons that any check may give.
