@@ -60,10 +60,10 @@ func uses(check string) []use {
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood))
 	case "sign":
 		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(reject, HeaderTooLarge), with(deferral, HeaderNoRoom),
-			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed))
+			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignMarked))
 	case "verify":
-		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(deferral, HeaderNoRoom), with(reject, HeaderTooLarge, SPFFailed, DMARCRejected),
-			with(pass, Verified, VerifyUnsure, DMARCQuarantined))
+		return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest), with(deferral, HeaderNoRoom), with(reject, HeaderTooLarge, SPFFailed, DMARCRejected, TooManyResults),
+			with(pass, Verified, VerifyUnsure, DMARCQuarantined, VerdictKept))
 	}
 	return nil
 }
