@@ -65,12 +65,6 @@ type Message struct {
 // Authenticated tells whether the client logged in.
 func (m *Message) Authenticated() bool { return m.Login != "" || m.AuthType != "" }
 
-// SMTPUTF8 tells whether the client asked for internationalised mail (RFC 6531).
-func (m *Message) SMTPUTF8() bool {
-	_, ok := m.Param("SMTPUTF8")
-	return ok
-}
-
 // Param gives the value of an ESMTP parameter of MAIL, such as BODY or SIZE; its
 // name is compared ignoring case.
 func (m *Message) Param(name string) (value string, ok bool) {

@@ -167,7 +167,8 @@ func TestMessageValues(t *testing.T) {
 		Macros: []string{"{auth_authen}", "alice", "{auth_type}", "PLAIN"}, Message: message,
 	})
 	body, _ := got.Param("body")
-	if got.Sender.Local != "a b" || got.Sender.Domain != "example.org" || body != "8BITMIME" || !got.SMTPUTF8() {
+	_, utf8 := got.Param("SMTPUTF8")
+	if got.Sender.Local != "a b" || got.Sender.Domain != "example.org" || body != "8BITMIME" || !utf8 {
 		t.Errorf("envelope %+v", got)
 	}
 	if _, ok := got.Param("RET"); ok {

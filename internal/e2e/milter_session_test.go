@@ -355,7 +355,8 @@ func checkMessage(t *testing.T, p *postfixtest.Postfix, script *milterScript) {
 	smtp(t, c, "RCPT TO:<exact@home.example>", "250")
 	smtpData(t, c, milterMail, "250")
 	m := lastEnded(t, script, "exact")
-	if body, _ := m.Param("BODY"); body != "8BITMIME" || !m.SMTPUTF8() || m.QueueID == "" {
+	_, utf8 := m.Param("SMTPUTF8")
+	if body, _ := m.Param("BODY"); body != "8BITMIME" || !utf8 || m.QueueID == "" {
 		t.Errorf("message %+v", m)
 	}
 	var seen strings.Builder
