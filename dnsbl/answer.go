@@ -67,8 +67,8 @@ var mends = map[Problem]string{
 	Refused:         "the list refuses this resolver: see the list's web site for the code, or take the list out",
 	AddressAsked:    "the zone holds domains and took a question for an address: check that the zone stands under --dbl and not under --dnsbl",
 	OutsideLoopback: "answers are not those of a list: the resolver rewrites absent names, or the list has ended and its domain was sold; ask another resolver or take the list out",
-	ListsEverything: "the zone lists what no list may hold: it has been shut down, or refuses us so; take the list out",
-	ListsNothing:    "the zone lacks its test entry (127.0.0.2 or test, RFC 5782 section 5): the name is wrong, the list has ended, or it does not serve this resolver",
+	ListsEverything: "the zone lists what no list may hold: it has been shut down, or refuses us so: take the list out; if it is well and does not follow RFC 5782, name its own test entries with --dnsbl-selftest",
+	ListsNothing:    "no test entry is listed (127.0.0.2 or test, RFC 5782 section 5): the name is wrong, the list has ended, or it does not serve this resolver; if it is well and does not follow RFC 5782, name its own test entries with --dnsbl-selftest",
 	NoAnswer:        "the zone's servers do not answer: check the resolver and the firewall",
 	Failing:         "the resolver cannot ask the zone: check the resolver; with a DQS key, that the key is active and includes this list",
 }
@@ -88,7 +88,7 @@ type table struct {
 	zones  []string // public names
 	rows   []row
 	other  Class    // of codes that no row names
-	tests  []string // listed names, of a list of domains that does not hold "test" alone
+	tests  []string // its own test entries, see SelfTest; nil: those of RFC 5782
 	lookup string   // where people look a subject up; {} stands for it
 }
 
@@ -143,18 +143,39 @@ func tables() []table {
 		},
 		lookup: "https://www.dnswl.org/s/?s={}",
 	}, {
-		// Bit 1 is the refusal of both, the others say which of their lists.
-		zones: []string{"multi.uribl.com", "black.uribl.com", "multi.surbl.org"},
+		zones: []string{"multi.uribl.com", "black.uribl.com"},
+		rows:  bitRows(),
+		tests: []string{"test.uribl.com", "127.0.0.2"},
+	}, {
+		zones: []string{"multi.surbl.org"},
+		rows:  bitRows(),
+		tests: []string{"surbl-org-permanent-test-point.com", "test.surbl.org", "127.0.0.2"},
+	}, {
+		// What it calls white counts where a filter names it. It lists 127.0.0.1 so.
+		zones: []string{"hostkarma.junkemailfilter.com"},
 		rows: []row{
-			{[2]byte{0, 0}, [2]byte{1, 1}, ClassRefused, "over quota"},
-			{[2]byte{0, 0}, [2]byte{2, 254}, ClassListed, ""},
+			{[2]byte{0, 0}, [2]byte{1, 1}, ClassOther, "hostkarma white"},
+			{[2]byte{0, 0}, [2]byte{2, 2}, ClassListed, "hostkarma black"},
+			{[2]byte{0, 0}, [2]byte{3, 3}, ClassOther, "hostkarma yellow"},
+			{[2]byte{0, 0}, [2]byte{4, 4}, ClassListed, "hostkarma brown"},
+			{[2]byte{0, 0}, [2]byte{5, 5}, ClassOther, "hostkarma no black"},
 		},
+		tests: []string{"127.0.0.2"},
 	}, {
 		// Any other list: a code that it does not explain is a listing. 127.0.0.1
 		// is none (RFC 5782 section 2.1), unless a filter names it.
 		rows:  []row{{[2]byte{0, 0}, [2]byte{0, 1}, ClassOther, ""}},
 		other: ClassListed,
 	}}
+}
+
+// bitRows are the codes of URIBL and SURBL: bit 1 is the refusal of both, the
+// others say which of their lists.
+func bitRows() []row {
+	return []row{
+		{[2]byte{0, 0}, [2]byte{1, 1}, ClassRefused, "over quota"},
+		{[2]byte{0, 0}, [2]byte{2, 254}, ClassListed, ""},
+	}
 }
 
 // tableOf finds the table of a zone by its public name.

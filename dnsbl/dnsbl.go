@@ -60,6 +60,9 @@ type Config struct {
 	// Key moves the Spamhaus zones to their keyed service and adds the list of
 	// newly seen domains to it, with weight 0. Nil: the public mirrors.
 	Key Key
+	// SelfTests say how zones are tested of which more is known than what RFC 5782
+	// asks, by their names. Those of other zones are not used.
+	SelfTests map[string]SelfTest
 	// Signals says that marks and scores below the threshold are wanted too:
 	// without it, a request is settled as soon as it cannot become listed.
 	Signals bool
@@ -101,6 +104,7 @@ func New(c Config) (*Lists, error) {
 	var err4, errName error
 	l.addresses, err4 = newZones(c.Addresses, KindAddress, c.Key)
 	l.names, errName = newZones(c.Names, KindName, c.Key)
+	l.setSelfTests()
 	return l, errors.Join(err4, errName)
 }
 

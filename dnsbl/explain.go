@@ -15,31 +15,41 @@ type Explanation struct {
 	Text    string // of a hit, see [Lists.Text]
 	Failure *Failure
 	Took    time.Duration // of the A question
+
+	codes []Code
 }
 
 // Explain asks every zone of the subject's kind, those out of service too, and
-// gives all that they say. The breakers do not hear of it. It is empty when no
-// list can know the subject.
-func (l *Lists) Explain(ctx context.Context, subject string) []Explanation {
+// returns all that they say. The breakers do not hear of it. It is empty when no
+// list can know the subject. The result is that of [Lists.Check] about the subject,
+// its error included: zones out of service are shown and do not count.
+func (l *Lists) Explain(ctx context.Context, subject string) ([]Explanation, Result, error) {
 	q := Query{Names: []Subject{{Name: subject}}}
 	if addr, err := netip.ParseAddr(subject); err == nil {
 		q = Query{Address: addr}
 	}
 	questions := l.questions(q)
 	out := make([]Explanation, len(questions))
+	t := newTally(l, questions) // by the breakers as they are now
 	var running sync.WaitGroup
 	for n := range questions {
 		running.Go(func() { out[n] = l.explain(ctx, &questions[n]) })
 	}
 	running.Wait()
-	return out
+	for n := range questions {
+		if t.states[n] == pending {
+			t.take(answer{n: n, codes: out[n].codes, failure: out[n].Failure})
+		}
+	}
+	result, err := t.result()
+	return out, result, err
 }
 
 func (l *Lists) explain(ctx context.Context, q *question) Explanation {
 	e := Explanation{Status: q.zone.status(), Subject: q.subject}
 	started := time.Now()
 	codes, failure := l.resolve(ctx, q.zone, q.labels)
-	e.Took = time.Since(started)
+	e.Took, e.codes = time.Since(started), codes
 	if failure != nil {
 		failure.Subject = q.subject
 		e.Failure = failure

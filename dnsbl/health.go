@@ -71,7 +71,7 @@ func (l *Lists) blame(z *zone, f *Failure) {
 	switch {
 	case h.problem != Healthy:
 		return
-	case !h.since.IsZero() && now.Sub(h.since) < trustTime:
+	case !z.tests.Off && !h.since.IsZero() && now.Sub(h.since) < trustTime:
 		z.suspect.Store(true)
 	default:
 		z.state.CompareAndSwap(h, &health{f.Problem, f.Cause, now})
@@ -102,9 +102,10 @@ func (l *Lists) apply(z *zone, t TestResult) {
 type patient struct {
 	*zone
 	reported Problem
-	strikes  int // self-tests that failed in a row
-	lastTest time.Time
+	strikes  int       // self-tests that failed in a row
+	lastTest time.Time // or the end of the last rest
 	due      time.Time
+	resting  bool // out of service until due, without a test
 }
 
 // Run tests every zone at once and then periodically, and reports changes. It
@@ -140,6 +141,9 @@ func (l *Lists) visit(ctx context.Context, patients []*patient) {
 	results := make([]TestResult, len(due))
 	var running sync.WaitGroup
 	for i, p := range due {
+		if p.tests.Off {
+			continue // the zero result is health: its rest is over
+		}
 		running.Go(func() { results[i] = l.test(ctx, p.zone) })
 	}
 	running.Wait()
@@ -155,6 +159,13 @@ func (l *Lists) visit(ctx context.Context, patients []*patient) {
 
 // tested plans the next test.
 func (p *patient) tested(now time.Time, problem Problem) {
+	if p.tests.Off {
+		if p.resting {
+			p.lastTest, p.resting = now, false
+		}
+		p.due = now.Add(testInterval)
+		return
+	}
 	p.lastTest = now
 	if problem == Healthy {
 		p.strikes = 0
@@ -169,6 +180,10 @@ func (p *patient) tested(now time.Time, problem Problem) {
 // hurry brings the test of a zone forward that broke since its last one, or is
 // suspected to have.
 func (p *patient) hurry(now time.Time) {
+	if p.tests.Off {
+		p.rest(now)
+		return
+	}
 	broke := p.state.Load().problem != Healthy && p.strikes == 0
 	if !broke && !p.suspect.Load() {
 		return
@@ -180,6 +195,19 @@ func (p *patient) hurry(now time.Time) {
 	if soon.Before(p.due) {
 		p.due = soon
 	}
+}
+
+// rest gives a zone without self-tests that broke its time out of service, each
+// time longer until it has been well for trustTime.
+func (p *patient) rest(now time.Time) {
+	if p.resting || p.state.Load().problem == Healthy {
+		return
+	}
+	if now.Sub(p.lastTest) > trustTime {
+		p.strikes = 0
+	}
+	p.resting, p.due = true, now.Add(min(retryFirst<<min(p.strikes, 10), retryMax))
+	p.strikes++
 }
 
 // rest waits until the next test is due or a breaker opens; false means that

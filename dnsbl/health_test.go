@@ -95,6 +95,14 @@ func TestSelfTestFindsBrokenZones(t *testing.T) {
 		{"SERVFAIL", "", "bl.example", "rhsbl.example", resolvertest.ServFail, []string{
 			"bl.example healthy→dns_failure server answered SERVFAIL", "rhsbl.example healthy→dns_failure server answered SERVFAIL"}},
 		{"silent", "", "bl.example", "", resolvertest.Unavailable, []string{"bl.example healthy→no_answer no answer in time"}},
+		{"SURBL", "surbl-org-permanent-test-point.com.multi.surbl.org. IN A 127.0.0.254\n", "", "multi.surbl.org", "", nil},
+		{"SURBL by another of its entries", "2.0.0.127.multi.surbl.org. IN A 127.0.0.254\n", "", "multi.surbl.org", "", nil},
+		{"SURBL has ended", "", "", "multi.surbl.org", "", []string{"multi.surbl.org healthy→lists_nothing no test entry is listed"}},
+		{"URIBL", "test.uribl.com.multi.uribl.com. IN A 127.0.0.14\n2.0.0.127.multi.uribl.com. IN A 127.0.0.14\n", "", "multi.uribl.com", "", nil},
+		{"URIBL refuses", "*.multi.uribl.com. IN A 127.0.0.1\n", "", "multi.uribl.com", "", []string{"multi.uribl.com healthy→too_many_queries answered 127.0.0.1: over quota"}},
+		{"hostkarma", "2.0.0.127.hostkarma.junkemailfilter.com. IN A 127.0.0.2\n1.0.0.127.hostkarma.junkemailfilter.com. IN A 127.0.0.1\n", "hostkarma.junkemailfilter.com", "", "", nil},
+		{"hostkarma lists everything", "*.hostkarma.junkemailfilter.com. IN A 127.0.0.2\n", "hostkarma.junkemailfilter.com", "", "", []string{
+			"hostkarma.junkemailfilter.com healthy→lists_everything 127.165.67.33 is listed (127.0.0.2)"}},
 		{"address list as name list", testPoint, "", "bl.example", "", []string{"bl.example healthy→lists_nothing test is not listed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -283,4 +291,88 @@ func TestRunEndsWithItsContext(t *testing.T) {
 			t.Error("ran on")
 		}
 	})
+}
+
+// A list with test entries of its own is tested by these, whatever it says of
+// those of RFC 5782.
+func TestOwnTestEntries(t *testing.T) {
+	const odd = "1.0.0.127.odd.example. IN A 127.0.0.4\n5.0.0.127.odd.example. IN A 127.0.0.2\nalive.odd.example. IN A 127.0.0.2\n"
+	for name, c := range map[string]struct {
+		zone, tests string
+		want        []string
+	}{
+		"as RFC 5782 has it": {odd, "", []string{"odd.example healthy→lists_everything 127.0.0.1 is listed (127.0.0.4)"}},
+		"its own":            {odd, "odd.example=127.0.0.5", nil},
+		"one of several":     {odd, "ODD.example.=127.0.0.9,127.0.0.5", nil},
+		"it lacks its own":   {odd, "odd.example=127.0.0.9", []string{"odd.example healthy→lists_nothing 127.0.0.9 is not listed"}},
+		"it lists all":       {"*.odd.example. IN A 127.0.0.2\n", "odd.example=127.0.0.5", []string{"odd.example healthy→lists_everything 127.165.67.33 is listed (127.0.0.2)"}},
+		"off":                {"", "odd.example=off", nil},
+		"of another list":    {odd, "even.example=off", []string{"odd.example healthy→lists_everything 127.0.0.1 is listed (127.0.0.4)"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := Config{Random: func() uint64 { return 0x214325 }}
+				if c.tests != "" {
+					zone, own, err := ParseSelfTest(c.tests)
+					if err != nil {
+						t.Fatal(err)
+					}
+					config.SelfTests = map[string]SelfTest{zone: own}
+				}
+				watch(t, resolvertest.NewZone(t, c.zone), "odd.example", "", config).expect(c.want...)
+			})
+		})
+	}
+}
+
+// A list that is never tested is put out of service by refusals alone, and back by
+// time, which grows while it goes on refusing.
+func TestWithoutSelfTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := resolvertest.NewZone(t, "7.2.0.192.odd.example. IN A 127.255.255.255\n")
+		w := watch(t, z, "odd.example", "", Config{SelfTests: map[string]SelfTest{"odd.example": {Off: true}}})
+		w.expect()
+		for _, rest := range []time.Duration{5, 10, 20} {
+			w.check(Query{Address: addr("192.0.2.7")})
+			w.expect("odd.example healthy→too_many_queries answered 127.255.255.255: too many queries")
+			asked := z.Total()
+			time.Sleep(rest*time.Second - 1)
+			if r := w.check(Query{Address: addr("192.0.2.7")}); len(r.Failures) != 1 || !r.Failures[0].Broken {
+				t.Errorf("%+v", r)
+			}
+			w.expect()
+			time.Sleep(1)
+			w.expect("odd.example too_many_queries→healthy ")
+			synctest.Wait()
+			if z.Total() != asked {
+				t.Error("asked about something")
+			}
+		}
+		results, err := w.SelfTest(t.Context())
+		if err != nil || len(results) != 1 || !results[0].Off || results[0].Problem != Healthy || len(results[0].Points) != 0 {
+			t.Errorf("%+v, %v", results, err)
+		}
+	})
+}
+
+func TestParseSelfTest(t *testing.T) {
+	for text, want := range map[string]string{
+		"list.example=off":                 "list.example {true []}",
+		"LIST.example.=Test.List.example.": "list.example {false [test.list.example]}",
+		"l.example=127.0.0.2, ::1,a.b":     "l.example {false [127.0.0.2 ::1 a.b]}",
+	} {
+		zone, got, err := ParseSelfTest(text)
+		if text := fmt.Sprintf("%s %v", zone, got); err != nil || text != want {
+			t.Errorf("%s: %s, %v", text, text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"": "write ZONE=off", "off": "write ZONE=off", "l.example": "write ZONE=off", "=off": "write ZONE=off", "a b=off": "write ZONE=off",
+		"l.example=": "is no test entry", "l.example=a,,b": "is no test entry", "l.example=a b": "is no test entry",
+		"l.example=" + strings.Repeat("a,", 8) + "b": "are enough", "l.example=" + strings.Repeat("a", 600): "write ZONE=off",
+	} {
+		if _, _, err := ParseSelfTest(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
 }

@@ -285,7 +285,11 @@ func TestKeyStaysInside(t *testing.T) {
 		}
 	}
 	tests, err := l.SelfTest(t.Context())
-	seen = append(seen, tests, err, l.Status(), l.Explain(t.Context(), "192.0.2.7"), l.Explain(t.Context(), "spam.example"))
+	seen = append(seen, tests, err, l.Status())
+	for _, subject := range []string{"192.0.2.7", "spam.example"} {
+		got, r, err := l.Explain(t.Context(), subject)
+		seen = append(seen, got, r, err)
+	}
 	z.Fail("*", resolvertest.Refused)
 	r, err := l.Check(t.Context(), Query{Address: addr("192.0.2.99"), Names: sender("fail.example")})
 	seen = append(seen, r, err, fmt.Sprintf("%+v %#v", l.config.Key, Config{}.Key))
@@ -365,23 +369,46 @@ func TestExplain(t *testing.T) {
 	z := resolvertest.NewZone(t, world)
 	z.Fail("*.list.dnswl.org", resolvertest.ServFail)
 	l := newLists(t, z, zen+" list.dnswl.org*-1", dbl, Config{})
-	got := l.Explain(t.Context(), "192.0.2.7")
+	got, r, err := l.Explain(t.Context(), "192.0.2.7")
+	if r.Outcome != Undecided || r.Score != 1 || err == nil { // the list that failed may allow
+		t.Errorf("%+v, %v", r, err)
+	}
 	if len(got) != 2 || got[0].Hit == nil || got[0].Hit.Weight != 1 || got[0].Hit.Meaning() != "SBL, XBL" || !strings.HasPrefix(got[0].Text, "Listed by SBL") ||
 		got[1].Hit != nil || got[1].Failure == nil || got[1].Failure.Problem != Failing {
 		t.Errorf("%+v", got)
 	}
-	if got := l.Explain(t.Context(), "good.example"); len(got) != 1 || got[0].Hit != nil || got[0].Failure != nil {
+	if got, r, err := l.Explain(t.Context(), "good.example"); r.Outcome != Clean || err != nil || len(got) != 1 || got[0].Hit != nil || got[0].Failure != nil {
 		t.Errorf("%+v", got)
 	}
 	for _, subject := range []string{"10.0.0.1", "localhost", "", "192.0.2.300"} {
-		if got := l.Explain(t.Context(), subject); len(got) != 0 {
+		if got, _, _ := l.Explain(t.Context(), subject); len(got) != 0 {
 			t.Errorf("%q: %+v", subject, got)
 		}
 	}
 	z.Replace("7.2.0.192.zen.spamhaus.org. IN A 127.255.255.254")
-	got = l.Explain(t.Context(), "192.0.2.7")
+	got, _, _ = l.Explain(t.Context(), "192.0.2.7")
 	if got[0].Failure == nil || got[0].Failure.Problem != SharedResolver || got[0].Hit == nil || l.Status()[0].Problem != Healthy {
 		t.Errorf("%+v", got[0])
+	}
+}
+
+// A list that is out of service is asked for show, and counts as little as it does
+// for mail.
+func TestExplainCountsWhatMailCounts(t *testing.T) {
+	z := resolvertest.NewZone(t, strings.ReplaceAll(world, "2.0.0.127.zen.spamhaus.org.", "other."))
+	l := newLists(t, z, zen, dbl, Config{})
+	if _, r, err := l.Explain(t.Context(), "192.0.2.7"); r.Outcome != Listed || err != nil {
+		t.Errorf("in service: %+v, %v", r, err)
+	}
+	if _, err := l.SelfTest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, r, err := l.Explain(t.Context(), "192.0.2.7")
+	if r.Outcome != Undecided || r.Score != 0 || err == nil || got[0].Hit == nil || got[0].Status.Problem != ListsNothing {
+		t.Errorf("out of service: %+v, %v, %+v", r, err, got)
+	}
+	if mail, _ := l.Check(t.Context(), Query{Address: addr("192.0.2.7")}); mail.Outcome != r.Outcome || mail.Score != r.Score {
+		t.Errorf("mail: %+v", mail)
 	}
 }
 

@@ -35,13 +35,24 @@ func Reversed(addr netip.Addr) string {
 	return string(out[:len(out)-1])
 }
 
-// AskableAddress tells whether lists can know an address: it is one of the
-// internet, not of a private network (RFC 1918, RFC 4193), of this link or of
-// this machine. The documentation networks are asked: they are for trying out.
+// AskableAddress reports whether lists can know an address: it is one of the
+// internet, not of a private network (RFC 1918, RFC 4193, RFC 6598), of this link or
+// of this machine. The documentation networks are asked: they are for trying out.
 func AskableAddress(addr netip.Addr) bool {
 	addr = addr.Unmap()
 	return addr.IsValid() && !addr.IsPrivate() && !addr.IsLoopback() && !addr.IsUnspecified() &&
-		!addr.IsLinkLocalUnicast() && !addr.IsMulticast() && addr.Zone() == ""
+		!addr.IsLinkLocalUnicast() && !addr.IsMulticast() && addr.Zone() == "" && !reserved(addr)
+}
+
+// reserved reports whether an IPv4 address is one that no client on the internet
+// can have (RFC 6890): this network, the provider's own network behind its address
+// translation, the test of devices, the future.
+func reserved(addr netip.Addr) bool {
+	if !addr.Is4() {
+		return false
+	}
+	b := addr.As4()
+	return b[0] == 0 || b[0] == 100 && b[1]&0xc0 == 64 || b[0] == 198 && b[1]&0xfe == 18 || b[0] >= 240
 }
 
 // AskableName tells whether lists of domains can know a name, which is in lower

@@ -36,6 +36,7 @@ type TestResult struct {
 	Problem Problem
 	Cause   string
 	Points  []Point
+	Off     bool // the zone is not to be tested
 }
 
 // SelfTest tests every zone now and puts the results in force.
@@ -58,11 +59,17 @@ func (l *Lists) SelfTest(ctx context.Context) ([]TestResult, error) {
 	return results, nil
 }
 
-// test asks all points of one zone at once.
+// test asks all points of one zone at once. One that is not to be tested keeps its
+// state.
 func (l *Lists) test(ctx context.Context, z *zone) TestResult {
 	ctx, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
-	t := TestResult{Status: z.status(), Points: l.points(z)}
+	t := TestResult{Status: z.status()}
+	if z.tests.Off {
+		t.Off, t.Problem, t.Cause = true, t.Status.Problem, t.Status.Cause
+		return t
+	}
+	t.Points = l.points(z)
 	var running sync.WaitGroup
 	for i := range t.Points {
 		p := &t.Points[i]
@@ -80,41 +87,50 @@ func (l *Lists) test(ctx context.Context, z *zone) TestResult {
 	return t
 }
 
-// points are the test entries of RFC 5782 section 5, and one subject that
-// nobody has asked about: the answers to the others may come from caches while
-// the zone has begun to refuse. It lies where no list has entries.
+// points are the zone's own test entries or those of RFC 5782 section 5, and one
+// subject that was never asked about: the answers to the others may come from
+// caches while the zone has begun to refuse. It lies where no list has entries.
 func (l *Lists) points(z *zone) []Point {
-	if z.kind == KindAddress {
-		n := l.config.Random()
-		fresh := netip.AddrFrom4([4]byte{127, 128 | byte(n), byte(n >> 8), byte(n >> 16)})
-		return []Point{
-			addressPoint(netip.AddrFrom4([4]byte{127, 0, 0, 2}), true, false),
-			addressPoint(netip.AddrFrom4([4]byte{127, 0, 0, 1}), false, false),
-			addressPoint(fresh, false, false),
-			addressPoint(netip.MustParseAddr("::ffff:127.0.0.2"), true, true),
-			addressPoint(netip.MustParseAddr("::ffff:127.0.0.1"), false, true),
+	own := z.tests.Listed
+	if z.kind == KindName {
+		points := []Point{
+			newPoint("invalid", false, false),
+			newPoint("postern-"+strconv.FormatUint(l.config.Random(), 36)+".invalid", false, false),
 		}
+		if len(own) == 0 {
+			own = []string{"test"}
+		}
+		return append(points, listedPoints(own)...)
 	}
-	points := []Point{
-		namePoint("invalid", false, false),
-		namePoint("postern-"+strconv.FormatUint(l.config.Random(), 36)+".invalid", false, false),
+	n := l.config.Random()
+	fresh := newPoint(netip.AddrFrom4([4]byte{127, 128 | byte(n), byte(n >> 8), byte(n >> 16)}).String(), false, false)
+	if len(own) > 0 {
+		return append(listedPoints(own), fresh)
 	}
-	tests := z.table.tests
-	if len(tests) == 0 {
-		tests = []string{"test"}
+	return []Point{
+		newPoint("127.0.0.2", true, false),
+		newPoint("127.0.0.1", false, false),
+		fresh,
+		newPoint("::ffff:127.0.0.2", true, true),
+		newPoint("::ffff:127.0.0.1", false, true),
 	}
-	for _, name := range tests {
-		points = append(points, namePoint(name, true, len(tests) > 1))
+}
+
+// listedPoints are entries of which one must be listed.
+func listedPoints(entries []string) []Point {
+	var points []Point
+	for _, e := range entries {
+		points = append(points, newPoint(e, true, len(entries) > 1))
 	}
 	return points
 }
 
-func addressPoint(addr netip.Addr, listed, optional bool) Point {
-	return Point{Subject: addr.String(), labels: Reversed(addr), Listed: listed, Optional: optional}
-}
-
-func namePoint(name string, listed, optional bool) Point {
-	return Point{Subject: name, labels: name, Listed: listed, Optional: optional}
+func newPoint(subject string, listed, optional bool) Point {
+	labels := subject
+	if addr, err := netip.ParseAddr(subject); err == nil {
+		labels = Reversed(addr)
+	}
+	return Point{Subject: subject, labels: labels, Listed: listed, Optional: optional}
 }
 
 // judge finds the worst that the points show: a refusal, a zone that lists what

@@ -29,6 +29,7 @@ type zone struct {
 	kind   Kind
 	table  table
 	sites  []Site
+	tests  SelfTest
 	low    int // what its answer can take from the score
 	high   int // what its answer can add to the score
 
@@ -62,6 +63,7 @@ func newZones(sites []Site, kind Kind, key Key) ([]*zone, error) {
 
 func newZone(public string, kind Kind, key Key) *zone {
 	z := &zone{public: public, asked: public, kind: kind, table: tableOf(public)}
+	z.tests = SelfTest{Listed: z.table.tests}
 	if key != nil && isKeyable(public) {
 		z.asked, z.keyed = strings.ToLower(key.Reveal())+"."+serviceName(public), true
 	}

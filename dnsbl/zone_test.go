@@ -82,7 +82,8 @@ func TestAskableAddress(t *testing.T) {
 		"192.0.2.1": true, "198.51.100.7": true, "203.0.113.9": true, "2001:db8::1": true, "8.8.8.8": true, "::ffff:192.0.2.1": true,
 		"10.1.2.3": false, "172.16.0.1": false, "172.32.0.1": true, "192.168.1.1": false, "127.0.0.2": false, "::1": false,
 		"169.254.1.1": false, "fe80::1": false, "fd00::1": false, "0.0.0.0": false, "::": false, "224.0.0.1": false,
-		"::ffff:10.0.0.1": false, "fe80::1%eth0": false, "ff02::1": false,
+		"::ffff:10.0.0.1": false, "100.64.0.1": false, "100.127.255.254": false, "100.128.0.1": true, "100.63.0.1": true, "0.1.2.3": false,
+		"198.18.0.1": false, "198.19.255.1": false, "198.20.0.1": true, "240.0.0.1": false, "255.255.255.255": false, "fe80::1%eth0": false, "ff02::1": false,
 	} {
 		if got := AskableAddress(addr(in)); got != want {
 			t.Errorf("%s: %v", in, got)

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/policyd"
 )
 
 func dnsblGroup() group {
@@ -19,21 +23,25 @@ func dnsblGroup() group {
 	}}
 }
 
-// bindDNSBLCheck answers exitNo for a subject that is refused or cannot be
-// judged.
+// bindDNSBLCheck answers exitNo for a subject with which mail is not taken, or
+// about which no list is asked.
 func bindDNSBLCheck(fs *pflag.FlagSet) runner {
-	client := policydClient(fs)
+	ask := bindListsClient(fs)
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
 		if len(args) != 1 {
 			return exitFailed, errUsage
 		}
 		var answer api.DNSBLCheckResult
-		if err := client.Call(ctx, api.DNSBLCheck, api.DNSBLCheckArgs{Subject: args[0]}, &answer, nil); err != nil {
+		err := ask(ctx, io, api.DNSBLCheck, api.DNSBLCheckArgs{Subject: args[0]}, &answer, func(settings []string) (err error) {
+			answer, err = policyd.CheckDNSBL(ctx, settings, os.Environ(), args[0])
+			return err
+		})
+		if err != nil {
 			return exitFailed, err
 		}
 		code := exitYes
-		if answer.Refused || !answer.Asked {
+		if answer.Verdict != api.DNSBLNotRefused {
 			code = exitNo
 		}
 		if *asJSON {
@@ -41,6 +49,24 @@ func bindDNSBLCheck(fs *pflag.FlagSet) runner {
 		}
 		printDNSBL(io.out, answer)
 		return code, nil
+	}
+}
+
+// bindListsClient returns a function that asks the daemon or, when none runs, asks
+// alone with the daemon's settings, and says so.
+func bindListsClient(fs *pflag.FlagSet) func(ctx context.Context, io streams, command string, args, answer any, alone func(settings []string) error) error {
+	client := policydClient(fs)
+	config := fs.String("config", api.PolicydConfig, "the daemon's configuration `file`, for when the daemon does not run")
+	return func(ctx context.Context, io streams, command string, args, answer any, alone func([]string) error) error {
+		err := client.Call(ctx, command, args, answer, nil)
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+		fmt.Fprintf(io.err, "%s does not run; asking with the settings of %s\n", api.Policyd, *config)
+		if fs.Changed("config") {
+			return alone([]string{"--config=" + *config})
+		}
+		return alone(nil) // the default file need not be there
 	}
 }
 
@@ -62,9 +88,9 @@ func printDNSBL(w io.Writer, a api.DNSBLCheckResult) {
 			}
 		}
 	}
-	verdict := "not refused"
-	if a.Refused {
-		verdict = "refused"
+	verdict := a.Verdict
+	if a.Why != "" {
+		verdict += ": " + printable(a.Why)
 	}
 	fmt.Fprintf(w, "%s: score %d, threshold %d: %s\n", a.Subject, a.Score, a.Threshold, verdict)
 }
@@ -95,6 +121,9 @@ func dnsblMeaning(z api.DNSBLZone) string {
 }
 
 func dnsblWeight(z api.DNSBLZone) string {
+	if z.Unused && len(z.Codes) > 0 {
+		return "unused"
+	}
 	if !z.Counted {
 		return "-"
 	}
@@ -102,14 +131,18 @@ func dnsblWeight(z api.DNSBLZone) string {
 }
 
 func bindDNSBLSelfTest(fs *pflag.FlagSet) runner {
-	client := policydClient(fs)
+	ask := bindListsClient(fs)
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
 		if len(args) != 0 {
 			return exitFailed, errUsage
 		}
 		var answer api.DNSBLSelfTestResult
-		if err := client.Call(ctx, api.DNSBLSelfTest, nil, &answer, nil); err != nil {
+		err := ask(ctx, io, api.DNSBLSelfTest, nil, &answer, func(settings []string) (err error) {
+			answer, err = policyd.TestDNSBL(ctx, settings, os.Environ())
+			return err
+		})
+		if err != nil {
 			return exitFailed, err
 		}
 		code := exitNo
@@ -126,7 +159,11 @@ func bindDNSBLSelfTest(fs *pflag.FlagSet) runner {
 
 func printSelfTest(w io.Writer, a api.DNSBLSelfTestResult) {
 	for _, z := range a.Zones {
-		fmt.Fprintf(w, "%s (%s): %s\n", z.Zone, z.Kind, z.State)
+		state := z.State
+		if z.Off {
+			state += ", not tested (dnsbl-selftest off)"
+		}
+		fmt.Fprintf(w, "%s (%s): %s\n", z.Zone, z.Kind, state)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, p := range z.Points {
 			answer := dnsblAnswer(api.DNSBLZone{Codes: p.Codes, Error: p.Error})

@@ -9,7 +9,7 @@ import (
 
 func TestPrintDNSBL(t *testing.T) {
 	var out strings.Builder
-	printDNSBL(&out, api.DNSBLCheckResult{Subject: "192.0.2.7", Asked: true, Score: 3, Threshold: 3, Refused: true, Zones: []api.DNSBLZone{
+	printDNSBL(&out, api.DNSBLCheckResult{Subject: "192.0.2.7", Asked: true, Score: 3, Threshold: 3, Refused: true, Verdict: api.DNSBLRefused, Zones: []api.DNSBLZone{
 		{Zone: "a.example", State: "in service", Codes: []api.DNSBLCode{{Code: "127.0.0.2", Meaning: "SBL", Class: "listed"}}, Weight: 3, Counted: true, Text: "go\x1b[2Jaway\u009b", Millis: 1.25},
 		{Zone: "b.example", State: "in service", Millis: 20},
 		{Zone: "c.example", State: "no_answer", Error: "no answer in time", Mend: "check the resolver"},

@@ -38,9 +38,9 @@ type row struct {
 // rows are tried from the top; the first that matches a package decides.
 var rows = []row{
 	// Keys are made and printed without any daemon.
-	// A mail is explained by the daemon's own code; entries of other programs are
+	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/milterd", "internal/admin/...", "internal/service", "milter/sign", "greylist/migrate"}},
+	{"cmd/postern", []string{"internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "milter/sign", "greylist/migrate"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf"})},

@@ -216,6 +216,24 @@ func TestPosternDNSBL(t *testing.T) {
 			}
 		}
 	}
+	// Without the daemon, its settings say whom to ask.
+	if err := s.Policyd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "policyd.toml")
+	replaceFile(t, config, fmt.Sprintf("checks = [\"dnsbl\"]\nresolver = [%q]\n", dns.Addr()))
+	for subject, want := range map[string]string{"192.0.2.7": "192.0.2.7: score 1, threshold 1: refused", "192.0.2.1": "not refused"} {
+		out, code := postern(t, s, "dnsbl", "check", subject, "--config="+config)
+		if (code == 1) != (subject == "192.0.2.7") || code > 1 || !strings.Contains(out, "postern-policyd does not run") || !strings.Contains(out, want) {
+			t.Errorf("exit %d\n%s", code, out)
+		}
+	}
+	if out, code := postern(t, s, "dnsbl", "selftest", "--config="+config); code != 0 || !strings.Contains(out, "zen.spamhaus.org (address): in service") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	if out, code := postern(t, s, "dnsbl", "check", "192.0.2.7", "--config=/nonexistent"); code != 2 || !strings.Contains(out, "/nonexistent") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
 }
 
 // The key of the keyed service appears in nothing that leaves the daemon, while

@@ -33,11 +33,13 @@ type dmarcPart struct {
 	TrustedForwarders string
 	EvidenceLists     []string
 	EvidenceThreshold int
+	EvidenceSelfTest  []string
 	DQSKeyFile        string
 
-	evidence []dnsbl.Site // EvidenceLists
-	lists    *dnsbl.Lists // asked for evidence; nil when none is wanted
-	held     *holdQueue   // nil when no mail is held
+	evidence  []dnsbl.Site // EvidenceLists
+	selfTests map[string]dnsbl.SelfTest
+	lists     *dnsbl.Lists // asked for evidence; nil when none is wanted
+	held      *holdQueue   // nil when no mail is held
 }
 
 func (o *dmarcPart) bind(fs *pflag.FlagSet) {
@@ -52,13 +54,15 @@ func (o *dmarcPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.TrustedForwarders, "trusted-forwarders", "", "`file` of addresses, networks and host names that forward mail to us, which DMARC failures do not hurt")
 	fs.StringArrayVar(&o.EvidenceLists, "dnsbl", []string{defaultEvidenceList}, "`list` of addresses that is asked for evidence under dmarc-enforce evidence, as in postscreen_dnsbl_sites; repeat for several")
 	config.Int(fs, &o.EvidenceThreshold, "dnsbl-threshold", 1, 1, maxEvidenceThreshold, "sum of weights from which on a client counts as listed")
+	fs.StringArrayVar(&o.EvidenceSelfTest, dnslists.SelfTestFlag, nil, dnslists.SelfTestHelp)
 	fs.StringVar(&o.DQSKeyFile, "dqs-key-file", "", "`file` with the key of the Spamhaus Data Query Service; a bare name is a systemd credential")
 }
 
 func (o *dmarcPart) validate(s *config.Set) error {
-	var err error
-	o.evidence, err = dnslists.ParseSites(s, "dnsbl", o.EvidenceLists, dnsbl.KindAddress, o.DQSKeyFile != "")
-	return err
+	var errSites, errTests error
+	o.evidence, errSites = dnslists.ParseSites(s, "dnsbl", o.EvidenceLists, dnsbl.KindAddress, o.DQSKeyFile != "")
+	o.selfTests, errTests = dnslists.ParseSelfTests(s, o.EvidenceSelfTest, o.evidence)
+	return errors.Join(errSites, errTests)
 }
 
 // build adds to the options of the verifier.
@@ -108,6 +112,7 @@ func (o *dmarcPart) openLists(d *verify.DMARCOptions, n *needs) error {
 	o.lists, err = dnslists.Settings{
 		Addresses: o.evidence,
 		Threshold: o.EvidenceThreshold,
+		SelfTests: o.selfTests,
 		KeyFile:   o.DQSKeyFile,
 		DNS:       n.asks,
 		DNSKey:    n.dns,

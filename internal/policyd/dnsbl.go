@@ -31,6 +31,7 @@ type dnsblPart struct {
 	DBL                  []string
 	DBLNames             []string
 	DNSBLThreshold       int
+	DNSBLSelfTest        []string
 	DQSKeyFile           string
 	DNSBLOnError         string
 	DNSBLReply           string
@@ -38,8 +39,12 @@ type dnsblPart struct {
 	DNSBLAllowRecipients string
 
 	addresses, names []dnsbl.Site // DNSBL and DBL after validation
+	selfTests        map[string]dnsbl.SelfTest
 	reply            checks.Template
-	lists            *dnsbl.Lists
+
+	lists        *dnsbl.Lists // these are made by build
+	allowClients *allowlist.Clients
+	shadowed     bool
 }
 
 func (o *dnsblPart) bind(fs *pflag.FlagSet) {
@@ -47,6 +52,7 @@ func (o *dnsblPart) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.DBL, "dbl", []string{defaultDBL}, "`list` of domains, for the names of dbl-names; spelled like dnsbl")
 	config.Words(fs, &o.DBLNames, "dbl-names", checks.DNSBLNames(), "the names that lists of domains are asked about", checks.DNSBLNames()...)
 	config.Int(fs, &o.DNSBLThreshold, "dnsbl-threshold", 1, 1, maxThreshold, "sum of weights from which on mail is refused")
+	fs.StringArrayVar(&o.DNSBLSelfTest, dnslists.SelfTestFlag, nil, dnslists.SelfTestHelp)
 	fs.StringVar(&o.DQSKeyFile, "dqs-key-file", "", "`file` with the key of the Spamhaus Data Query Service; a bare name is a systemd credential")
 	config.Choice(fs, &o.DNSBLOnError, "dnsbl-on-error", "what happens while the lists cannot tell", wordPass, wordDefer)
 	fs.StringVar(&o.DNSBLReply, "dnsbl-reply", checks.DefaultDNSBLReply, "`text` of a refusal; {what} {zone} {meaning} {text} {score} are filled in")
@@ -61,6 +67,8 @@ func (o *dnsblPart) validate(s *config.Set) error {
 	o.addresses, err = dnslists.ParseSites(s, "dnsbl", o.DNSBL, dnsbl.KindAddress, keyed)
 	errs = append(errs, err)
 	o.names, err = dnslists.ParseSites(s, "dbl", o.DBL, dnsbl.KindName, keyed)
+	errs = append(errs, err)
+	o.selfTests, err = dnslists.ParseSelfTests(s, o.DNSBLSelfTest, o.addresses, o.names)
 	errs = append(errs, err)
 	if len(o.DNSBL)+len(o.DBL) == 0 {
 		errs = append(errs, s.Errorf("dnsbl", "the dnsbl check has no list: set dnsbl or dbl, or take dnsbl out of checks"))
@@ -81,6 +89,7 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 		Names:     o.names,
 		Threshold: o.DNSBLThreshold,
 		Signals:   n.options.runs(checks.GreylistName),
+		SelfTests: o.selfTests,
 		KeyFile:   o.DQSKeyFile,
 		DNS:       dns.Resolver,
 		DNSKey:    dns.Key,
@@ -88,6 +97,7 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
+	o.shadowed = n.options.shadowed(checks.DNSBLName)
 	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply, Relays: n.options.Relays}
 	if name := o.DNSBLAllowClients; name != "" {
 		n.life.Watch(name)
@@ -95,6 +105,7 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 			return policy.Entry{}, n.set.Errorf("dnsbl-allow-clients", "%w", err)
 		}
 	}
+	o.allowClients = check.AllowClients
 	if name := o.DNSBLAllowRecipients; name != "" {
 		n.life.Watch(name)
 		if check.AllowRecipients, err = allowlist.ReadRecipients(name); err != nil {

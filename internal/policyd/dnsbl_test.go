@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
@@ -46,6 +47,8 @@ func TestDNSBLSettingsRefused(t *testing.T) {
 		"--dbl: zrd.dq.spamhaus.net needs a key":                      {"--dbl=zrd.dq.spamhaus.net"},
 		"--dnsbl: a DQS zone with its key inside":                     {"--dnsbl=" + testKey + ".zen.dq.spamhaus.net"},
 		"--dnsbl-threshold: 0 is out of bounds":                       {"--dnsbl-threshold=0"},
+		"--dnsbl-selftest: odd.example is none of the lists":          {"--dnsbl=even.example", "--dnsbl-selftest=odd.example=off"},
+		`--dnsbl-selftest: "zen.spamhaus.org": write ZONE=off`:        {"--dnsbl-selftest=zen.spamhaus.org"},
 		`--dbl-names: "from" is not one of`:                           {"--dbl-names=from"},
 		"--dnsbl-on-error: ":                                          {"--dnsbl-on-error=reject"},
 		`--dnsbl-reply: "{who}" holds a brace`:                        {"--dnsbl-reply={who}"},
@@ -205,4 +208,51 @@ func registryOf(c *current) *prometheus.Registry {
 	r.MustRegister(dns.NewCollector(c.resolverStats))
 	r.MustRegister(dnsblMetrics(c)...)
 	return r
+}
+
+// The command says what the daemon does with a mail: what the settings say beside
+// the lists, and what a list out of service counts, included.
+func TestDNSBLCheckSaysWhatHappens(t *testing.T) {
+	const works = "2.0.0.127.zen.spamhaus.org. IN A 127.0.0.2\n"
+	const listed = "7.2.0.192.zen.spamhaus.org. IN A 127.0.0.4\n"
+	clients := filepath.Join(t.TempDir(), "clients")
+	if err := os.WriteFile(clients, []byte("192.0.2.0/24\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		zone, subject string
+		args          []string
+		verdict, why  string
+		score         int
+	}{
+		"listed":                {works + listed, "192.0.2.7", nil, api.DNSBLRefused, "", 1},
+		"not listed":            {works + listed, "192.0.2.8", nil, api.DNSBLNotRefused, "", 0},
+		"private":               {works, "10.0.0.1", nil, api.DNSBLNotAsked, "", 0},
+		"out of service":        {listed, "192.0.2.7", nil, api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists cannot tell: zen.spamhaus.org: out of service: lists_nothing", 0},
+		"out of service, defer": {listed, "192.0.2.7", []string{"--dnsbl-on-error=defer"}, api.DNSBLDeferred, "dnsbl-on-error defer", 0},
+		"allowed":               {works + listed, "192.0.2.7", []string{"--dnsbl-allow-clients=" + clients}, api.DNSBLNotRefused, "dnsbl-allow-clients", 1},
+		"shadow":                {works + listed, "192.0.2.7", []string{"--shadow=dnsbl"}, api.DNSBLNotRefused, "shadow; it records: refused", 1},
+		"not tested":            {listed, "192.0.2.7", []string{"--dnsbl-selftest=zen.spamhaus.org=off"}, api.DNSBLRefused, "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dns := resolvertest.New(t, c.zone+"test.dbl.spamhaus.org. IN A 127.0.1.2\n")
+			got, err := CheckDNSBL(t.Context(), listArgs(dns.Addr(), c.args...), nil, c.subject)
+			if err != nil || got.Verdict != c.verdict || !strings.Contains(got.Why, c.why) || (got.Why != "") != (c.why != "") || got.Score != c.score {
+				t.Errorf("%+v, %v", got, err)
+			}
+			if got.Refused != (c.verdict == api.DNSBLRefused) {
+				t.Errorf("refused %t", got.Refused)
+			}
+		})
+	}
+}
+
+func TestDNSBLAloneWithoutTheCheck(t *testing.T) {
+	args := []string{"--config=", "--checks=ownership", "--owners=static:x"}
+	if _, err := CheckDNSBL(t.Context(), args, nil, "192.0.2.7"); err == nil || !strings.Contains(err.Error(), "add dnsbl to checks") {
+		t.Error(err)
+	}
+	if _, err := TestDNSBL(t.Context(), []string{"--config=", "--checks=dnsbl", "--dnsbl=a.example*x"}, nil); err == nil || !strings.Contains(err.Error(), "--dnsbl: a.example") {
+		t.Error(err)
+	}
 }

@@ -2,6 +2,7 @@ package policyd
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/postern-mail/postern/dnsbl"
@@ -20,37 +21,77 @@ func dnsblCommands(c *current) map[string]admin.Handler {
 }
 
 func (o *dnsblPart) check(ctx context.Context, args api.DNSBLCheckArgs, _ func(any)) (any, error) {
-	subject := args.Subject
+	return o.explain(ctx, args.Subject), nil
+}
+
+// explain asks the lists about a subject and says what the check does with it.
+func (o *dnsblPart) explain(ctx context.Context, subject string) api.DNSBLCheckResult {
 	if name, err := mailaddr.ParseDomain(subject); err == nil {
 		subject = name
 	}
 	out := api.DNSBLCheckResult{Subject: subject, Threshold: o.DNSBLThreshold, Zones: []api.DNSBLZone{}}
-	for _, e := range o.lists.Explain(ctx, subject) {
+	explained, result, err := o.lists.Explain(ctx, subject)
+	for _, e := range explained {
 		z := zoneState(e.Status)
+		z.Unused = e.Status.Problem != dnsbl.Healthy
 		z.Millis = millis(e.Took)
 		if e.Failure != nil {
 			z.Error = e.Failure.Cause
 		}
 		if h := e.Hit; h != nil {
-			z.Codes, z.Text, z.Weight, z.Counted = meanings(h.Codes), e.Text, h.Weight, h.Counted
+			z.Codes, z.Text, z.Counted = meanings(h.Codes), e.Text, h.Counted && !z.Unused
 			z.Listed = e.Failure == nil
-			out.Score += h.Weight
+			if z.Counted {
+				z.Weight = h.Weight
+			}
 		}
 		out.Zones = append(out.Zones, z)
 	}
 	out.Asked = len(out.Zones) > 0
-	out.Refused = out.Score >= out.Threshold
-	return out, nil
+	out.Score = result.Score
+	o.decide(&out, result.Outcome, err)
+	return out
+}
+
+// decide says what the check does, and by which setting when the lists alone do
+// not say it.
+func (o *dnsblPart) decide(out *api.DNSBLCheckResult, outcome dnsbl.Outcome, err error) {
+	addr, addrErr := netip.ParseAddr(out.Subject)
+	switch {
+	case !out.Asked:
+		out.Verdict = api.DNSBLNotAsked
+		return
+	case addrErr == nil && o.allowClients != nil && o.allowClients.Has(addr.Unmap(), ""):
+		out.Verdict, out.Why = api.DNSBLNotRefused, "the client is in dnsbl-allow-clients, and no list is asked"
+		return
+	case outcome == dnsbl.Listed:
+		out.Verdict = api.DNSBLRefused
+	case outcome == dnsbl.Clean:
+		out.Verdict = api.DNSBLNotRefused
+	case o.DNSBLOnError == wordDefer:
+		out.Verdict, out.Why = api.DNSBLDeferred, "dnsbl-on-error defer, and the lists cannot tell: "+err.Error()
+	default:
+		out.Verdict, out.Why = api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists cannot tell: "+err.Error()
+	}
+	if o.shadowed && out.Verdict != api.DNSBLNotRefused {
+		out.Verdict, out.Why = api.DNSBLNotRefused, "the check is in shadow; it records: "+out.Verdict
+	}
+	out.Refused = out.Verdict == api.DNSBLRefused
 }
 
 func (o *dnsblPart) selfTest(ctx context.Context, _ struct{}, _ func(any)) (any, error) {
+	out, err := o.testLists(ctx)
+	return out, err
+}
+
+func (o *dnsblPart) testLists(ctx context.Context) (api.DNSBLSelfTestResult, error) {
 	results, err := o.lists.SelfTest(ctx)
 	if err != nil {
-		return nil, err
+		return api.DNSBLSelfTestResult{}, err
 	}
 	out := api.DNSBLSelfTestResult{Healthy: true}
 	for _, r := range results {
-		t := api.DNSBLTest{DNSBLZone: zoneState(r.Status)}
+		t := api.DNSBLTest{DNSBLZone: zoneState(r.Status), Off: r.Off}
 		for i := range r.Points {
 			t.Points = append(t.Points, point(&r.Points[i]))
 		}

@@ -91,7 +91,7 @@ func configure(args, environ []string) (*settings, error) {
 	set, err := config.Load(config.Program{
 		Name:        api.Policyd,
 		EnvPrefix:   "POSTERN_POLICYD_",
-		DefaultFile: "/etc/postern/policyd.toml",
+		DefaultFile: api.PolicydConfig,
 		Bind:        s.bind,
 		Redact:      dnsbl.HideKeys,
 	}, args, environ)

@@ -43,7 +43,7 @@ func (r *Resolver) lookup(ctx context.Context, q question) (outcome, error) {
 		}
 		s.mu.Unlock()
 		if f == nil {
-			if fail := r.refuse(); fail != nil {
+			if fail := r.refuse(ctx); fail != nil {
 				return outcome{fail: fail}, nil
 			}
 			var err error

@@ -201,7 +201,8 @@ func TestAllServersDead(t *testing.T) {
 		}
 		start = time.Now()
 		var failed *net.DNSError
-		_, err := r.LookupTXT(t.Context(), "v4.org")
+		stranger := resolver.For(t.Context(), resolver.NewAsker(netip.MustParseAddr("192.0.2.1")))
+		_, err := r.LookupTXT(stranger, "v4.org")
 		if !errors.Is(err, resolver.ErrDown) || !errors.As(err, &failed) || !failed.IsTemporary || !failed.IsTimeout || time.Since(start) != 0 {
 			t.Errorf("while no server answers: %v after %v", err, time.Since(start))
 		}
@@ -210,7 +211,7 @@ func TestAllServersDead(t *testing.T) {
 		}
 		z.Fail("*", resolvertest.Healthy)
 		for time.Sleep(8 * time.Second); !r.Stats().Up; synctest.Wait() {
-			_, _ = r.LookupTXT(t.Context(), "v4.org") // has the servers looked at
+			_, _ = r.LookupTXT(stranger, "v4.org") // has the servers looked at
 		}
 		if _, err := r.LookupTXT(t.Context(), "v4.org"); !errors.Is(err, resolver.ErrNoData) {
 			t.Errorf("servers that are back must be asked: %v", err)
@@ -218,6 +219,14 @@ func TestAllServersDead(t *testing.T) {
 		synctest.Wait()
 		if len(changes) != 2 || changes[0].Up || !errors.Is(changes[0].Err, resolver.ErrTimeout) || !changes[1].Up {
 			t.Errorf("changes %+v", changes)
+		}
+		// A question of our own that finds the outage over is answered at once.
+		z.Fail("*", resolvertest.Silence)
+		_, _ = r.LookupTXT(t.Context(), "x.wild.org")
+		z.Fail("*", resolvertest.Healthy)
+		time.Sleep(8 * time.Second)
+		if _, err := r.LookupTXT(t.Context(), "y.wild.org"); err != nil || r.Stats().Unasked < 1 {
+			t.Errorf("%v, %+v", err, r.Stats())
 		}
 	})
 }

@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/postern-mail/postern/internal/breaker"
@@ -17,7 +18,9 @@ const maxOutagePause = 8 * time.Second
 // silence about the root, which every server knows.
 type outage struct {
 	breaker *breaker.Breaker
-	looking chan struct{} // holds one value while somebody asks about the root
+
+	mu      sync.Mutex
+	looking chan struct{} // closed when those who ask about the root are done; nil when nobody does
 }
 
 func newOutage(now func() time.Time, changed func(breaker.Change)) *outage {
@@ -28,7 +31,6 @@ func newOutage(now func() time.Time, changed func(breaker.Change)) *outage {
 			Changed:  changed,
 			Now:      now,
 		}),
-		looking: make(chan struct{}, 1),
 	}
 }
 
@@ -44,15 +46,24 @@ func (o *outage) failure() *failure {
 
 // refuse returns the failure of a question that is not sent because no server
 // answers, or nil. When it is time, the servers are asked about the root
-// meanwhile.
-func (r *Resolver) refuse() *failure {
+// meanwhile. A question of our own waits for what comes of that: nobody's mail
+// depends on it, and it may be the only one for long.
+func (r *Resolver) refuse(ctx context.Context) *failure {
 	if !r.outage.open() {
 		return nil
 	}
+	looked := r.look()
+	if looked != nil && askingOf(ctx).who == nil {
+		select {
+		case <-looked:
+		case <-ctx.Done():
+		}
+		if !r.outage.open() {
+			return nil
+		}
+	}
 	r.count.refusedDown.Add(1)
-	fail := r.outage.failure()
-	r.look()
-	return fail
+	return r.outage.failure()
 }
 
 // suspect asks the servers about the root when one has said nothing at all while
@@ -63,24 +74,34 @@ func (r *Resolver) suspect() {
 	}
 }
 
-// look asks every server about the root, unless that is being done, and tells the
-// breaker whether one answered. Nobody waits for it.
-func (r *Resolver) look() {
-	select {
-	case r.outage.looking <- struct{}{}:
-	default:
-		return
+// look asks every server about the root, unless that is being done or it is too
+// early, and tells the breaker whether one answered. It returns what is closed at
+// the end of the look that runs, nil when none does.
+func (r *Resolver) look() (looked <-chan struct{}) {
+	o := r.outage
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.looking != nil {
+		return o.looking
 	}
-	question, err := r.outage.breaker.Allow()
-	if err != nil || !r.places.start(func() {
-		defer func() { <-r.outage.looking }()
+	question, err := o.breaker.Allow()
+	if err != nil {
+		return nil
+	}
+	done := make(chan struct{})
+	started := r.places.start(func() {
+		defer close(done)
 		question.Done(r.askRoot())
-	}) {
-		if err == nil {
-			question.Abandon()
-		}
-		<-r.outage.looking
+		o.mu.Lock()
+		o.looking = nil
+		o.mu.Unlock()
+	})
+	if !started {
+		question.Abandon()
+		return nil
 	}
+	o.looking = done
+	return done
 }
 
 // askRoot returns nil as soon as a server has said anything about the root.

@@ -14,6 +14,7 @@ const (
 	PolicydSocket = "/run/postern/policyd.sock"
 	MilterdSocket = "/run/postern/milterd.sock"
 
+	PolicydConfig  = "/etc/postern/policyd.toml"
 	MilterdConfig  = "/etc/postern/milterd.toml"
 	DKIMKeysFolder = "/etc/postern/dkim"
 )

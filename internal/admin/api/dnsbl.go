@@ -22,6 +22,7 @@ type DNSBLZone struct {
 	Cause   string      `json:"cause,omitempty"`
 	Mend    string      `json:"mend,omitempty"`
 	Since   *time.Time  `json:"since,omitempty"`
+	Unused  bool        `json:"unused,omitempty"` // out of service: the daemon does not ask it, and it adds nothing
 	Listed  bool        `json:"listed"`
 	Codes   []DNSBLCode `json:"codes,omitempty"`
 	Weight  int         `json:"weight"`            // what it adds to the score
@@ -38,19 +39,31 @@ type DNSBLCode struct {
 	Class   string `json:"class"` // listed, allowed, abused, fresh, other, refused
 }
 
-// DNSBLCheckResult is what all lists of the subject's kind say.
+// DNSBLCheckResult is what all lists of the subject's kind say, and what the daemon
+// does with a mail about which they say nothing else.
 type DNSBLCheckResult struct {
 	Subject   string      `json:"subject"` // as it was asked: A-labels, lower case
 	Asked     bool        `json:"asked"`   // false: no list can know it
 	Score     int         `json:"score"`
 	Threshold int         `json:"threshold"`
-	Refused   bool        `json:"refused"` // the score reaches the threshold, by this subject alone
+	Refused   bool        `json:"refused"`
+	Verdict   string      `json:"verdict"` // refused, not refused, deferred, not asked
+	Why       string      `json:"why,omitempty"`
 	Zones     []DNSBLZone `json:"zones"`
 }
+
+// The verdicts of DNSBLCheckResult.
+const (
+	DNSBLRefused    = "refused"
+	DNSBLNotRefused = "not refused"
+	DNSBLDeferred   = "deferred"
+	DNSBLNotAsked   = "not asked" // no list can know the subject
+)
 
 // DNSBLTest is the self-test of one list.
 type DNSBLTest struct {
 	DNSBLZone
+	Off    bool         `json:"off,omitempty"` // dnsbl-selftest says not to test it
 	Points []DNSBLPoint `json:"points"`
 }
 

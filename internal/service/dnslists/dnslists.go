@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -46,12 +47,39 @@ func ParseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, key
 	return sites, errors.Join(errs...)
 }
 
+// SelfTestFlag is the flag that says how lists are tested, the same in both
+// daemons, and its help.
+const (
+	SelfTestFlag = "dnsbl-selftest"
+	SelfTestHelp = "`ZONE=ENTRY,ENTRY` names entries that a list holds which does not follow RFC 5782, ZONE=off tests it not at all; repeat for several"
+)
+
+// ParseSelfTests reads the values of SelfTestFlag for the lists of sites.
+func ParseSelfTests(s *config.Set, specs []string, sites ...[]dnsbl.Site) (map[string]dnsbl.SelfTest, error) {
+	tests := map[string]dnsbl.SelfTest{}
+	var errs []error
+	for i, spec := range specs {
+		zone, t, err := dnsbl.ParseSelfTest(spec)
+		switch {
+		case err != nil:
+			errs = append(errs, s.ErrorfAt(SelfTestFlag, i, "%w", err))
+			continue
+		case !dnsbl.HasZone(slices.Concat(sites...), zone):
+			errs = append(errs, s.ErrorfAt(SelfTestFlag, i, "%s is none of the lists that are asked; correct the name, or take this out", zone))
+			continue
+		}
+		tests[zone] = t
+	}
+	return tests, errors.Join(errs...)
+}
+
 // Settings say which lists are asked. Whatever is added here belongs into the
 // key too.
 type Settings struct {
 	Addresses, Names []dnsbl.Site
 	Threshold        int
 	Signals          bool
+	SelfTests        map[string]dnsbl.SelfTest
 	KeyFile          string // "" for none
 	DNS              dnsbl.DNS
 	DNSKey           dns.Key // of what DNS asks
@@ -60,6 +88,7 @@ type Settings struct {
 // key is what lists are made of.
 type key struct {
 	addresses, names string
+	selfTests        string
 	threshold        int
 	signals          bool
 	secret           [sha256.Size]byte
@@ -73,11 +102,11 @@ type key struct {
 func (o Settings) Open(l *service.Life, set *config.Set, log *zap.Logger) (*dnsbl.Lists, error) {
 	c := dnsbl.Config{
 		DNS: o.DNS, Addresses: o.Addresses, Names: o.Names, Threshold: o.Threshold,
-		Signals: o.Signals, Report: report(log),
+		Signals: o.Signals, SelfTests: o.SelfTests, Report: report(log),
 	}
 	k := key{
 		addresses: fmt.Sprint(o.Addresses), names: fmt.Sprint(o.Names),
-		threshold: o.Threshold, signals: o.Signals, resolver: o.DNSKey,
+		threshold: o.Threshold, signals: o.Signals, selfTests: fmt.Sprint(o.SelfTests), resolver: o.DNSKey,
 	}
 	if o.KeyFile != "" {
 		secret, err := readKey(o.KeyFile, l)
