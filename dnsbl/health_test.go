@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 type watched struct {
 	*Lists
 	t       *testing.T
+	mu      sync.Mutex
 	changes []string
 }
 
@@ -23,6 +25,8 @@ func watch(t *testing.T, z DNS, addresses, names string, c Config) *watched {
 	w := &watched{t: t}
 	c.Signals = true
 	c.Report = func(c Change) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.changes = append(w.changes, fmt.Sprintf("%s %s→%s %s", c.Zone, or(c.Before), or(c.Problem), c.Cause))
 	}
 	w.Lists = newLists(t, z, addresses, names, c)
@@ -51,6 +55,8 @@ func or(p Problem) string {
 func (w *watched) expect(want ...string) {
 	w.t.Helper()
 	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if !slices.Equal(w.changes, want) {
 		w.t.Errorf("changes %q, want %q", w.changes, want)
 	}
@@ -343,7 +349,6 @@ func TestWithoutSelfTest(t *testing.T) {
 			w.expect()
 			time.Sleep(1)
 			w.expect("odd.example too_many_queries→healthy ")
-			synctest.Wait()
 			if z.Total() != asked {
 				t.Error("asked about something")
 			}
