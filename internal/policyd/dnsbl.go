@@ -42,9 +42,9 @@ type dnsblPart struct {
 	selfTests        map[string]dnsbl.SelfTest
 	reply            checks.Template
 
-	lists        *dnsbl.Lists // these are made by build
-	allowClients *allowlist.Clients
-	shadowed     bool
+	lists    *dnsbl.Lists // these are made by build
+	made     *checks.DNSBL
+	shadowed bool
 }
 
 func (o *dnsblPart) bind(fs *pflag.FlagSet) {
@@ -97,7 +97,6 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	o.shadowed = n.options.shadowed(checks.DNSBLName)
 	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply, Relays: n.options.Relays}
 	if name := o.DNSBLAllowClients; name != "" {
 		n.life.Watch(name)
@@ -105,13 +104,13 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 			return policy.Entry{}, n.set.Errorf("dnsbl-allow-clients", "%w", err)
 		}
 	}
-	o.allowClients = check.AllowClients
 	if name := o.DNSBLAllowRecipients; name != "" {
 		n.life.Watch(name)
 		if check.AllowRecipients, err = allowlist.ReadRecipients(name); err != nil {
 			return policy.Entry{}, n.set.Errorf("dnsbl-allow-recipients", "%w", err)
 		}
 	}
+	o.made, o.shadowed = check, n.options.shadowed(checks.DNSBLName)
 	return policy.Entry{Check: check, OnError: onError(o.DNSBLOnError), ErrorReason: record.DNSBLUnavailable}, nil
 }
 

@@ -231,6 +231,7 @@ func TestDNSBLCheckSaysWhatHappens(t *testing.T) {
 		"out of service":        {listed, "192.0.2.7", nil, api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists cannot tell: zen.spamhaus.org: out of service: lists_nothing", 0},
 		"out of service, defer": {listed, "192.0.2.7", []string{"--dnsbl-on-error=defer"}, api.DNSBLDeferred, "dnsbl-on-error defer", 0},
 		"allowed":               {works + listed, "192.0.2.7", []string{"--dnsbl-allow-clients=" + clients}, api.DNSBLNotRefused, "dnsbl-allow-clients", 1},
+		"relay":                 {works + listed, "192.0.2.7", []string{"--trusted-relays=192.0.2.0/24"}, api.DNSBLNotRefused, "trusted-relays", 1},
 		"shadow":                {works + listed, "192.0.2.7", []string{"--shadow=dnsbl"}, api.DNSBLNotRefused, "shadow; it records: refused", 1},
 		"not tested":            {listed, "192.0.2.7", []string{"--dnsbl-selftest=zen.spamhaus.org=off"}, api.DNSBLRefused, "", 1},
 	} {

@@ -61,7 +61,10 @@ func (o *dnsblPart) decide(out *api.DNSBLCheckResult, outcome dnsbl.Outcome, err
 	case !out.Asked:
 		out.Verdict = api.DNSBLNotAsked
 		return
-	case addrErr == nil && o.allowClients != nil && o.allowClients.Has(addr.Unmap(), ""):
+	case addrErr == nil && o.made.Relays.Has(addr.Unmap()):
+		out.Verdict, out.Why = api.DNSBLNotRefused, "the client is in trusted-relays, and no list is asked"
+		return
+	case addrErr == nil && o.made.AllowClients != nil && o.made.AllowClients.Has(addr.Unmap(), ""):
 		out.Verdict, out.Why = api.DNSBLNotRefused, "the client is in dnsbl-allow-clients, and no list is asked"
 		return
 	case outcome == dnsbl.Listed:
