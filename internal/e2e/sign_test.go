@@ -117,6 +117,43 @@ func TestSignedMail(t *testing.T) {
 	}
 }
 
+// TestSignaturesArrive takes signed mail over real next hops: one without 8BITMIME,
+// for which Postfix relabels the body, and one that adds what is missing.
+func TestSignaturesArrive(t *testing.T) {
+	t.Parallel()
+	first := newSigningSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
+		c.Main = append(c.Main, "local_header_rewrite_clients =", "lmtp_discard_lhlo_keywords = 8bitmime, smtputf8")
+	}})
+	second := newSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
+		c.Main = append(c.Main, "always_add_missing_headers = yes", "undisclosed_recipients_header = To: undisclosed-recipients:;")
+	}})
+	const label = "Content-Transfer-Encoding: 8bit\n"
+	for name, header := range map[string]string{
+		"bare":    "From: <" + Alice + ">\nSubject: x\n",
+		"labeled": "From: <" + Alice + ">\nTo: <" + Dora + ">\nSubject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n" + label,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := As(Alice, Alice, Dora)
+			m.Message = header + "\nplain ASCII\n"
+			text := string(runSigned(t, first, bySubmission(m, record.Signed, 2)).Delivered.Data)
+			if strings.Contains(text, "Encoding: 8bit") || strings.Contains(text, "Message-Id:") {
+				t.Fatalf("Postfix did not do what it is here for:\n%s", text)
+			}
+			again := fromOutside(Alice, Dora)
+			again.Message = text
+			expect(t, second, postfixtest.MX, again, 250)
+			d, err := second.Postfix.Delivered(t.Context(), Dora)
+			if err != nil {
+				t.Fatal(err)
+			}
+			good, all, err := VerifyDKIM(t.Context(), first.DNS, d.Data)
+			if err != nil || good != 2 || all != 2 || !bytes.Contains(d.Data, []byte("\nMessage-Id:")) {
+				t.Errorf("%d of %d verify, %v:\n%s", good, all, err, d.Data)
+			}
+		})
+	}
+}
+
 // signatureFields are the DKIM-Signature fields as written.
 func signatureFields(text string) []string {
 	head, _, _ := strings.Cut(text, "\r\n\r\n")
