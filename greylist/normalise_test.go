@@ -1,6 +1,8 @@
 package greylist_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -82,6 +84,41 @@ func TestTokens(t *testing.T) {
 		column := strings.Split(line, "\t")
 		if one, two := sender(column[1]), sender(column[2]); one != two {
 			t.Errorf("%s: %q and %q", column[0], one, two)
+		}
+	}
+}
+
+// A change of what senders are made of needs another Scheme, and a Migrate that
+// brings the older form to it: raise both, then this.
+func TestScheme(t *testing.T) {
+	sum := sha256.New()
+	for _, line := range lines(t, "tokens.tsv") {
+		column := strings.Split(line, "\t")
+		fmt.Fprintln(sum, sender(column[1]))
+	}
+	for _, s := range senders {
+		fmt.Fprintln(sum, sender(s.one))
+	}
+	if got, want := fmt.Sprintf("%d %x", greylist.Scheme, sum.Sum(nil)[:8]), "2 d8c8d95d0c8e07c2"; got != want {
+		t.Errorf("scheme and sum %q, want %q", got, want)
+	}
+}
+
+// What the first scheme left is brought to the form of today, and that stays.
+func TestMigrate(t *testing.T) {
+	for old, want := range map[string]string{
+		"192.0.2.0/24 b.q7w8e9r0t1y2@news.example bob@example.net": "192.0.2.0/24 b.#@news.example bob@example.net",
+		"spf:a.example #.#_xk@a.example bob@example.net":           "spf:a.example #.#@a.example bob@example.net",
+		"192.0.2.0/24 <> bob@example.net":                          "192.0.2.0/24 <> bob@example.net",
+		"192.0.2.0/24 mailer-daemon bob@example.net":               "192.0.2.0/24 mailer-daemon bob@example.net",
+		"good.example@192.0.2.0/24":                                "good.example@192.0.2.0/24",
+	} {
+		once := greylist.Migrate(greylist.Entry{ID: greylist.ID(old)})
+		if once.ID != greylist.ID(want) {
+			t.Errorf("%s: %s, want %s", old, once.ID, want)
+		}
+		if twice := greylist.Migrate(once); twice != once {
+			t.Errorf("%s is not stable: %s", once.ID, twice.ID)
 		}
 	}
 }

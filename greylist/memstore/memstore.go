@@ -257,6 +257,27 @@ func (s *Store) Fill(row Row) {
 	}
 }
 
+// Adopt adds an entry that the backing does not have under this ID, while memory has
+// room.
+func (s *Store) Adopt(e greylist.Entry) {
+	hash := s.hash(e.ID)
+	sh := &s.shards[shardOf(hash)]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	slot := sh.find(hash, e.ID)
+	switch {
+	case slot >= 0:
+		known := sh.entry(slot).Merge(e)
+		sh.slots[slot].setState(state{known.Triplet, known.Client})
+	case sh.away.row(hash) != 0 || sh.live >= s.perMap:
+		return
+	default:
+		sh.put(hash, Row{Entry: e})
+		slot = sh.find(hash, e.ID)
+	}
+	s.mark(sh, slot)
+}
+
 // learn adds a row to what is known of its ID, unless there has been another.
 // All that the backing did not have before is still to be written.
 func (sh *shard) learn(slot int, row Row) {

@@ -16,9 +16,14 @@ const batch = 500
 // read fetches entries in one round trip; those that do not exist are left
 // out.
 func (s *Store) read(ctx context.Context, ids []greylist.ID) (map[greylist.ID]greylist.Entry, error) {
+	return s.readKeys(ctx, ids, s.keys(ids))
+}
+
+// readKeys is read for keys of any scheme.
+func (s *Store) readKeys(ctx context.Context, ids []greylist.ID, keys []string) (map[greylist.ID]greylist.Entry, error) {
 	var values []any
 	err := s.client.Do(ctx, func(ctx context.Context) (err error) {
-		values, err = s.client.Redis.MGet(ctx, s.keys(ids)...).Result()
+		values, err = s.client.Redis.MGet(ctx, keys...).Result()
 		return err
 	})
 	if err != nil {
@@ -55,7 +60,7 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	if err != nil {
 		return redisclient.Error(err)
 	}
-	for _, kind := range []string{"t:", "c:"} {
+	for _, kind := range []string{tripletKind, clientKind} {
 		if err := s.walk(ctx, node, s.client.Tag+kind, yield); err != nil {
 			return err
 		}
@@ -64,6 +69,11 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 }
 
 func (s *Store) walk(ctx context.Context, node redis.Cmdable, prefix string, yield func(greylist.Entry) error) error {
+	return s.pages(ctx, node, prefix, func(ids []greylist.ID, _ []string) error { return s.yield(ctx, ids, yield) })
+}
+
+// pages calls f for the keys that begin with a prefix, some at a time.
+func (s *Store) pages(ctx context.Context, node redis.Cmdable, prefix string, f func(ids []greylist.ID, keys []string) error) error {
 	for cursor := uint64(0); ; {
 		keys, next, err := s.scan(ctx, node, cursor, prefix+"*")
 		if err != nil {
@@ -73,8 +83,10 @@ func (s *Store) walk(ctx context.Context, node redis.Cmdable, prefix string, yie
 		for i, key := range keys {
 			ids[i] = greylist.ID(strings.TrimPrefix(key, prefix))
 		}
-		if err := s.yield(ctx, ids, yield); err != nil {
-			return err
+		if len(ids) > 0 {
+			if err := f(ids, keys); err != nil {
+				return err
+			}
 		}
 		if cursor = next; cursor == 0 {
 			return nil
@@ -91,9 +103,6 @@ func (s *Store) scan(ctx context.Context, node redis.Cmdable, cursor uint64, pat
 }
 
 func (s *Store) yield(ctx context.Context, ids []greylist.ID, yield func(greylist.Entry) error) error {
-	if len(ids) == 0 {
-		return nil
-	}
 	entries, err := s.read(ctx, ids)
 	if err != nil {
 		return err

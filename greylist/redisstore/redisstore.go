@@ -5,9 +5,10 @@
 // brings it to the server. A sighting touches keys of a network, of a domain and
 // of both. A single node takes tens of thousands of sightings a second.
 //
-// Keys, each with three numbers as its value: {postern}:t:<client sender
-// recipient> first, last, passed; {postern}:c:<client> passes, last, manual;
-// {postern}:n:<network> start, new triplets, 0.
+// Keys, each with three numbers as its value: {postern}:t2:<client sender
+// recipient> first, last, passed, with greylist.Scheme after the t (nothing for the
+// first); {postern}:c:<client> passes, last, manual; {postern}:n:<network> start,
+// new triplets, 0. {postern}:scheme is the scheme to which all have been brought.
 //
 // Invariants:
 //
@@ -32,6 +33,16 @@ import (
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
+
+// The kinds of keys, see the package comment.
+const (
+	clientKind  = "c:"
+	windowKind  = "n:"
+	schemeKey   = "scheme"
+	firstScheme = "t:" // the kind of a triplet in greylist.Scheme 1
+)
+
+var tripletKind = "t" + strconv.Itoa(greylist.Scheme) + ":"
 
 // defaultKeep is how long clients are kept until SetLimits says better.
 const defaultKeep = 70 * 24 * time.Hour
@@ -97,9 +108,9 @@ func expiry(ttl time.Duration) int64 { return max((ttl + ttl/2).Milliseconds(), 
 
 func (s *Store) key(id greylist.ID) string {
 	if id.IsClient() {
-		return s.client.Tag + "c:" + string(id)
+		return s.client.Tag + clientKind + string(id)
 	}
-	return s.client.Tag + "t:" + string(id)
+	return s.client.Tag + tripletKind + string(id)
 }
 
 var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")

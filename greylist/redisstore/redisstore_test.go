@@ -84,11 +84,11 @@ func TestKeysExpire(t *testing.T) {
 		}
 	}
 	see(t, s, k, at())
-	check("{postern}:t:"+string(k.ByDomain()), l.RetryWindow, 2*l.RetryWindow)
+	check("{postern}:t2:"+string(k.ByDomain()), l.RetryWindow, 2*l.RetryWindow)
 	check("{postern}:n:"+k.Network, time.Hour, 2*time.Hour)
 	see(t, s, k, at().Add(l.Delay))
-	check("{postern}:t:"+string(k.ByDomain()), l.PassTTL, 2*l.PassTTL)
-	check("{postern}:t:"+string(k.ByNetwork()), l.PassTTL, 2*l.PassTTL)
+	check("{postern}:t2:"+string(k.ByDomain()), l.PassTTL, 2*l.PassTTL)
+	check("{postern}:t2:"+string(k.ByNetwork()), l.PassTTL, 2*l.PassTTL)
 	if err := s.Credit(ctx, k.Creditor(), at()); err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +109,43 @@ func see(t *testing.T, s greylist.Store, k greylist.Key, now time.Time) greylist
 	return greylist.Decide(r, now, limits())
 }
 
+// TestOlderScheme takes over what a release with the first scheme has written.
+func TestOlderScheme(t *testing.T) {
+	server := redistest.Start(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer client.Close()
+	first := at().UnixMilli()
+	old := func(id, value string) {
+		t.Helper()
+		if err := client.Set(t.Context(), "{postern}:t:"+id, value, time.Hour*1000).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const n = 1200 // more than one round trip
+	for i := range n {
+		old(fmt.Sprintf("192.0.2.0/24 s%dx@example.org bob@example.net", i), fmt.Sprintf("%d %d 0", first, first))
+	}
+	old("192.0.2.0/24 b.q7w8e9r0t1y2@news.example bob@example.net", fmt.Sprintf("%d %d 0", first, first))
+	old("192.0.2.0/24 b.z9x8c7v6b5n4@news.example bob@example.net", fmt.Sprintf("%d %d %d", first-5, first, first))
+	s := open(t, "redis://"+server.Addr, "")
+	for i, want := range []int{n + 2, 0} {
+		if got, err := s.Migrate(t.Context()); got != want || err != nil {
+			t.Errorf("time %d: %d, %v; want %d", i, got, err, want)
+		}
+	}
+	k := greylist.NewKey("", "", "192.0.2.0/24", greylist.Sender("s7x", "example.org"), "bob@example.net")
+	if o := see(t, s, k, at().Add(limits().Delay)); o.Why != greylist.Waited {
+		t.Errorf("a sender that stays as it is: %+v", o)
+	}
+	k.Sender = greylist.Sender("b.a1s2d3f4g5h6", "news.example")
+	if o := see(t, s, k, at().Add(time.Hour)); o.Why != greylist.Known {
+		t.Errorf("one that is masked now: %+v", o)
+	}
+	if ttl, err := client.TTL(t.Context(), "{postern}:t:192.0.2.0/24 s7x@example.org bob@example.net").Result(); err != nil || ttl > 24*time.Hour {
+		t.Errorf("the old key stays %v, %v", ttl, err)
+	}
+}
+
 // TestStrangeValues finds values under its keys that it has not written: it says
 // so, and decides nothing by them.
 func TestStrangeValues(t *testing.T) {
@@ -117,7 +154,7 @@ func TestStrangeValues(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: server.Addr})
 	defer client.Close()
 	k := key(1)
-	for _, name := range []string{"t:" + string(k.ByNetwork()), "t:" + string(k.ByDomain()), "c:" + k.Network, "c:" + string(k.DomainClient())} {
+	for _, name := range []string{"t2:" + string(k.ByNetwork()), "t2:" + string(k.ByDomain()), "c:" + k.Network, "c:" + string(k.DomainClient())} {
 		for _, value := range []string{"x", "1", "1 2", "a b c 1", "1 2 3 4", "1;2;3"} {
 			if err := client.Set(t.Context(), "{postern}:"+name, value, 0).Err(); err != nil {
 				t.Fatal(err)

@@ -62,7 +62,7 @@ func (s *Store) question(k greylist.Key, now time.Time, l greylist.Limits) *redi
 		call.Key(s.key(k.ByDomain()))
 	}
 	if l.NetworkCap > 0 {
-		call.Key(s.client.Tag + "n:" + k.Network)
+		call.Key(s.client.Tag + windowKind + k.Network)
 	}
 	call.Keys()
 	call.Arg(strconv.FormatInt(int64(greylist.At(now)), 10))

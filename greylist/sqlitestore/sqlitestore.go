@@ -61,7 +61,9 @@ type Store struct {
 	lookup  *sql.Stmt
 	nextRow int64
 
-	purge purge // belongs to the writer
+	// What follows belongs to the writer.
+	purge    purge
+	outdated []memstore.Row // of an older scheme; Deleted: written under another ID
 }
 
 // Open opens or makes the file. A corrupt one is set aside and reported.

@@ -228,6 +228,48 @@ func TestVersion1(t *testing.T) {
 	}
 }
 
+// TestOlderScheme opens a file whose IDs were made by the first scheme.
+func TestOlderScheme(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := at().UnixMilli()
+	_, err = db.Exec(`CREATE TABLE entries (rowid INTEGER PRIMARY KEY, id TEXT NOT NULL, first INTEGER NOT NULL,
+		last INTEGER NOT NULL, passed INTEGER NOT NULL, passes INTEGER NOT NULL, manual INTEGER NOT NULL);
+		PRAGMA user_version = 2;
+		INSERT INTO entries VALUES (1, '192.0.2.0/24 b.q7w8e9r0t1y2@news.example bob@example.net', ?1, ?1, 0, 0, 0),
+			(2, '192.0.2.0/24 b.z9x8c7v6b5n4@news.example bob@example.net', ?1, ?1, ?1, 0, 0),
+			(3, '192.0.2.0/24 alice@example.org bob@example.net', ?1, ?1, 0, 0, 0), (4, '192.0.2.0/24', 0, ?1, 0, 3, 0)`, first)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s := open(t, sqlitestore.Options{Path: path})
+		for sender, passed := range map[string]bool{"b.a1s2d3f4g5h6@news.example": true, "alice@example.org": false} {
+			k := greylist.NewKey("", "", "192.0.2.0/24", greylist.Sender(sender[:strings.IndexByte(sender, '@')], sender[strings.IndexByte(sender, '@')+1:]), "bob@example.net")
+			r, err := s.Peek(t.Context(), k)
+			if err != nil || r.ByNetwork.First != greylist.Stamp(first) || (r.ByNetwork.Passed != 0) != passed || r.NetworkClient.Passes != 3 {
+				t.Errorf("%s: %+v, %v", sender, r, err)
+			}
+		}
+		total := 0
+		if err := s.Walk(t.Context(), func(greylist.Entry) error { total++; return nil }); err != nil || total != 3 {
+			t.Errorf("%d rows, want 3: %v", total, err)
+		}
+		closeStore(t, s)
+	}
+	if db, err = sql.Open("sqlite", path); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var old int
+	if err := db.QueryRow("SELECT count(*) FROM entries WHERE scheme < 2").Scan(&old); err != nil || old != 0 {
+		t.Errorf("%d rows are of an older scheme, %v", old, err)
+	}
+}
+
 func TestOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "greylist.db")
 	s := open(t, sqlitestore.Options{Path: path})

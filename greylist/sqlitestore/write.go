@@ -14,10 +14,14 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// schema of the file. Version 1 had an index by a hash of the ID.
+// schema of the file. Version 1 had an index by a hash of the ID; versions 1 and 2
+// had IDs of greylist.Scheme 1.
 var schema = sqlitefile.Schema{
-	Name: "greylist", ID: 0x506f4772, Version: 2, Tables: []string{"entries"},
-	Migrate: map[int]string{1: "DROP INDEX IF EXISTS entries_hash; ALTER TABLE entries DROP COLUMN hash;"},
+	Name: "greylist", ID: 0x506f4772, Version: 3, Tables: []string{"entries"},
+	Migrate: map[int]string{
+		1: "DROP INDEX IF EXISTS entries_hash; ALTER TABLE entries DROP COLUMN hash;",
+		2: "ALTER TABLE entries ADD COLUMN scheme INTEGER NOT NULL DEFAULT 1;",
+	},
 	Create: `
 CREATE TABLE IF NOT EXISTS entries (
 	rowid  INTEGER PRIMARY KEY,
@@ -26,12 +30,13 @@ CREATE TABLE IF NOT EXISTS entries (
 	last   INTEGER NOT NULL,
 	passed INTEGER NOT NULL,
 	passes INTEGER NOT NULL, -- of a client
-	manual INTEGER NOT NULL
+	manual INTEGER NOT NULL,
+	scheme INTEGER NOT NULL DEFAULT 1 -- greylist.Scheme by which the id was made
 );
 `}
 
 // rowColumns is what insert writes and scan reads.
-const rowColumns = "rowid, id, first, last, passed, passes, manual"
+const rowColumns = "rowid, id, first, last, passed, passes, manual, scheme"
 
 // writer implements sqlitefile.Memory.
 type writer struct{ *Store }
@@ -44,14 +49,46 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
 		return err
 	}
-	w.purge = purge{}
+	w.purge, w.outdated = purge{}, nil
 	return each(ctx, f.Reader, func(rows *sql.Rows) error {
-		r, err := scan(rows)
-		if err == nil {
+		r, scheme, err := scanScheme(rows)
+		switch {
+		case err != nil:
+		case scheme < greylist.Scheme:
+			w.bringUp(r)
+		default:
 			w.memory.Fill(r)
 		}
 		return err
 	}, "SELECT "+rowColumns+" FROM entries ORDER BY rowid DESC")
+}
+
+// bringUp takes a row of an older scheme into memory. One that has another ID now
+// is written anew, and the old row removed, by the next turn.
+func (w writer) bringUp(r memstore.Row) {
+	e := greylist.Migrate(r.Entry)
+	if e.ID == r.ID {
+		w.memory.Fill(r)
+		r.Deleted = false
+	} else {
+		w.memory.Adopt(e)
+		r.Deleted = true
+	}
+	w.outdated = append(w.outdated, r)
+}
+
+// renew marks rows of an older scheme as of this one, and removes those that have
+// been written under another ID.
+func (w writer) renew(f *sqlitefile.File) error {
+	if len(w.outdated) == 0 {
+		return nil
+	}
+	if err := w.store(f, slices.DeleteFunc(w.outdated, func(r memstore.Row) bool { return !r.Deleted })); err != nil {
+		return err
+	}
+	w.outdated = nil
+	_, err := f.Writer.Exec("UPDATE entries SET scheme = ? WHERE scheme < ?", greylist.Scheme, greylist.Scheme)
+	return err
 }
 
 // Lost implements sqlitefile.Memory.
@@ -66,7 +103,10 @@ func (w writer) Idle(f *sqlitefile.File) { w.purgeStep(f) }
 // Turn implements sqlitefile.Memory. It turns round the shards of memory: what
 // had changed when it began is stored when it ends.
 func (w writer) Turn(f *sqlitefile.File) error {
-	return turn(w.memory, func(rows []memstore.Row) error { return w.store(f, rows) })
+	if err := turn(w.memory, func(rows []memstore.Row) error { return w.store(f, rows) }); err != nil {
+		return err
+	}
+	return w.renew(f)
 }
 
 func turn(memory *memstore.Store, store func([]memstore.Row) error) error {
@@ -86,7 +126,7 @@ func turn(memory *memstore.Store, store func([]memstore.Row) error) error {
 }
 
 const (
-	columns = 7
+	columns = 8
 	// rowsAtOnce is how many rows one statement writes: the cost of a
 	// statement outweighs that of a row.
 	rowsAtOnce = 50
@@ -95,7 +135,7 @@ const (
 // insert writes new rows. OR FAIL spares SQLite the copies of pages by which it
 // could undo this statement alone; the whole transaction is undone on error.
 func insert(rows int) string {
-	const values = ",(?,?,?,?,?,?,?)"
+	const values = ",(?,?,?,?,?,?,?,?)"
 	return "INSERT OR FAIL INTO entries (" + rowColumns + ") VALUES " +
 		strings.Repeat(values, rows)[1:]
 }
@@ -103,7 +143,7 @@ func insert(rows int) string {
 // upsert writes rows that the file has.
 func upsert(rows int) string {
 	return insert(rows) +
-		" ON CONFLICT (rowid) DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed, passes = excluded.passes, manual = excluded.manual"
+		" ON CONFLICT (rowid) DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed, passes = excluded.passes, manual = excluded.manual, scheme = excluded.scheme"
 }
 
 // store writes rows in one transaction and names those that are new. On error
@@ -183,7 +223,7 @@ func (w *rowWriter) add(r *memstore.Row) error {
 		last = r.Client.Last
 	}
 	w.args = append(w.args, r.RowID, string(r.ID), int64(r.Triplet.First), int64(last),
-		int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual)
+		int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual, greylist.Scheme)
 	if len(w.args) < columns*rowsAtOnce {
 		return nil
 	}
@@ -217,15 +257,20 @@ func (w *rowWriter) finish() error {
 	return err
 }
 
-// scan reads rowColumns.
+// scan reads rowColumns of a row of this scheme.
 func scan(rows *sql.Rows) (memstore.Row, error) {
-	var r memstore.Row
+	r, _, err := scanScheme(rows)
+	return r, err
+}
+
+// scanScheme reads rowColumns.
+func scanScheme(rows *sql.Rows) (r memstore.Row, scheme int, err error) {
 	var first, last, passed int64
-	err := rows.Scan(&r.RowID, &r.ID, &first, &last, &passed, &r.Client.Passes, &r.Client.Manual)
+	err = rows.Scan(&r.RowID, &r.ID, &first, &last, &passed, &r.Client.Passes, &r.Client.Manual, &scheme)
 	if r.ID.IsClient() {
 		r.Client.Last = greylist.Stamp(last)
 	} else {
 		r.Triplet = greylist.Triplet{First: greylist.Stamp(first), Last: greylist.Stamp(last), Passed: greylist.Stamp(passed)}
 	}
-	return r, err
+	return r, scheme, err
 }

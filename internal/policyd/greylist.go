@@ -1,6 +1,7 @@
 package policyd
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ const (
 	maxAutoAllow = 1000
 	maxFloodCap  = 100_000_000
 	maxURL       = 128
+
+	// migrateRetry is the time between two tries at a store that does not answer.
+	migrateRetry = 10 * time.Second
 )
 
 // greylistPart is the room of the greylist check.
@@ -162,6 +166,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	}
 	n.life.OnBegin(func() { o.store.apply(o.limits(), o.GreylistFlood) })
 	n.life.Background(o.store.breaker.Watch)
+	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
 	check := &checks.Greylist{
 		Store:          o.store.breaker,
 		Flood:          o.store.flood,
@@ -372,6 +377,33 @@ func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
 	defer release()
 	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Health() != greylist.Down))
 	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.GaugeValue, number(o.store.writes()))
+}
+
+// migrate brings what a store shares with other hosts to the keys of this release,
+// as soon as it answers.
+func (g *greylistStore) migrate(ctx context.Context, log *zap.Logger) {
+	s, ok := g.store.(interface {
+		Migrate(context.Context) (int, error)
+	})
+	if !ok {
+		return
+	}
+	retry := time.NewTicker(migrateRetry)
+	defer retry.Stop()
+	for {
+		copied, err := s.Migrate(ctx)
+		if copied > 0 {
+			log.Info("greylist entries of an older release were brought to the keys of this one", zap.Int("entries", copied), zap.Error(err))
+		}
+		if err == nil {
+			return
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // writes reports whether what is new is kept.
