@@ -48,9 +48,6 @@ type Outcome struct {
 // Pass tells whether the mail may come in.
 func (o Outcome) Pass() bool { return o.Why <= Waited }
 
-// Earns tells whether the client has earned a credit.
-func (o Outcome) Earns() bool { return o.Why == Waited }
-
 // Decide judges a sighting at now by what was known before it.
 func Decide(r Record, now time.Time, l Limits) Outcome {
 	at := At(now)

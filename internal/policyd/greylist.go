@@ -22,6 +22,7 @@ import (
 	"github.com/postern-mail/postern/greylist/redisstore"
 	"github.com/postern-mail/postern/greylist/sqlitestore"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/store/redisclient"
@@ -165,7 +166,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 		return policy.Entry{}, err
 	}
 	n.life.OnBegin(func() { o.store.apply(o.limits(), o.GreylistFlood) })
-	n.life.Background(o.store.breaker.Watch)
+	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n.Readiness) })
 	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
 	check := &checks.Greylist{
 		Store:          o.store.breaker,
@@ -278,7 +279,7 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 		if g.store, g.kind, err = o.openStore(password, n); err != nil {
 			return service.Opened[*greylistStore]{}, err
 		}
-		g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(n.Log))
+		g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(n.Log, n.Readiness))
 		return service.Opened[*greylistStore]{Value: g, Close: g.close}, nil
 	})
 	if err != nil {
@@ -320,10 +321,12 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 }
 
 // reportStore logs each change of the store's health once.
-func reportStore(log *zap.Logger) func(greylist.Health, error) {
+func reportStore(log *zap.Logger, ready *metrics.Readiness) func(greylist.Health, error) {
 	return func(h greylist.Health, err error) {
+		setCondition(ready, nil)
 		switch h {
 		case greylist.Down:
+			setCondition(ready, err)
 			log.Error("the greylist store does not answer: greylist-on-error decides until it does", zap.Error(err))
 		case greylist.Full:
 			log.Error("the greylist store takes nothing new: greylist-on-error decides about senders that have not passed", zap.Error(err))
@@ -377,6 +380,26 @@ func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
 	defer release()
 	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Health() != greylist.Down))
 	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.GaugeValue, number(o.store.writes()))
+}
+
+// storeCondition is the condition of readiness that the store answers.
+const storeCondition = "greylist store"
+
+// watch looks after the store while the check runs.
+func (g *greylistStore) watch(ctx context.Context, ready *metrics.Readiness) {
+	down := g.breaker.Down()
+	setCondition(ready, down)
+	defer ready.Remove(storeCondition)
+	g.breaker.Watch(ctx)
+	<-ctx.Done()
+}
+
+func setCondition(ready *metrics.Readiness, down error) {
+	detail := ""
+	if down != nil {
+		detail = down.Error()
+	}
+	ready.Set(storeCondition, down == nil, detail)
 }
 
 // migrate brings what a store shares with other hosts to the keys of this release,

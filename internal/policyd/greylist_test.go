@@ -1,9 +1,21 @@
 package policyd
 
 import (
+	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/redistest"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 func TestGreylistSettings(t *testing.T) {
@@ -45,6 +57,73 @@ func TestGreylistStoreIsShared(t *testing.T) {
 	second.apply(c)
 	c.Close()
 	load().life.Discard() // after the last user
+}
+
+// TestStoreTroubleIsNoticed has a wrong password: log, readiness and gauge say so
+// before mail comes.
+func TestStoreTroubleIsNoticed(t *testing.T) {
+	server := redistest.Start(t, "--requirepass", "right")
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("wrong\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan string, 10)
+	core, _ := observer.New(zap.ErrorLevel)
+	log := zap.New(core, zap.Hooks(func(e zapcore.Entry) error { said <- e.Message; return nil }))
+	r := service.NewRuntime(log, metrics.New(metrics.Options{}))
+	r.Readiness.Serving()
+	c := newCurrent()
+	s, err := loadInto(c, r, []string{"--config=", "--checks=greylist", "--greylist-store=redis://" + server.Addr, "--greylist-password-file=" + password}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(c)
+	if message := <-said; !strings.Contains(message, "does not answer") {
+		t.Errorf("logged %q", message)
+	}
+	store := partOf[*greylistPart](t, s.state).store
+	if ready, report := r.Readiness.Ready(); ready || !strings.Contains(report, "WRONGPASS") || store.breaker.Health() != greylist.Down {
+		t.Errorf("ready %t: %s", ready, report)
+	}
+	c.Close()
+	if ready, report := r.Readiness.Ready(); !ready {
+		t.Errorf("once the check does not run: %s", report)
+	}
+}
+
+// TestDefaultListStays names a list of one's own.
+func TestDefaultListStays(t *testing.T) {
+	own := filepath.Join(t.TempDir(), "own")
+	if err := os.WriteFile(own, []byte("partner.test\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args       []string
+		mine, ours bool
+	}{
+		{nil, false, true},
+		{[]string{own}, true, true},
+		{[]string{"default", own}, true, true},
+		{[]string{"none"}, false, false},
+		{[]string{own, "none"}, true, false},
+	} {
+		args := []string{"--checks=greylist", "--greylist-store=memory:"}
+		for _, a := range test.args {
+			args = append(args, "--greylist-allow-clients="+a)
+		}
+		c, _ := inForceWith(t, args...)
+		hook, err := c.Hook("", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := hook.Chain[0].Check.(*checks.Greylist).AllowClients
+		for name, want := range map[string]bool{"mx.partner.test": test.mine, "mail-x.outbound.protection.outlook.com": test.ours} {
+			if got := list.Has(netip.MustParseAddr("203.0.113.9"), name); got != want {
+				t.Errorf("%q: %s is allowed: %t, want %t", test.args, name, got, want)
+			}
+		}
+		hook.Release()
+	}
 }
 
 func TestGlob(t *testing.T) {
