@@ -1,9 +1,11 @@
 package record
 
+import "slices"
+
 // Reason is why a decision fell as it did: a stable token, the "reason" key of
 // the record and the label of the decisions counter. All of them stand in this
-// block, so that an operator can read the whole vocabulary at once.
-// Each is counted by its check: labels.go says with which verdicts.
+// block, so that an operator can read the whole vocabulary at once; vocabulary says
+// which check gives it with which verdicts.
 type Reason string
 
 // Reasons that any check may give.
@@ -101,3 +103,66 @@ const (
 	HeaderNoRoom   Reason = "header_no_room"   // messages with large headers hold all memory for headers: deferred
 	ConnectionLost Reason = "connection_lost"  // the MTA stalled, or left inside a command
 )
+
+// The words of Record.Verdict. A reason that is given with none is only found in
+// steps: no decision rests on it.
+const (
+	none     = "none"
+	pass     = "pass"
+	deferral = "defer"
+	reject   = "reject"
+	failed   = "error"
+)
+
+// use is a reason with the verdicts that a check gives it with.
+type use struct {
+	reason   Reason
+	verdicts []string
+}
+
+// vocabulary is every reason by the check that gives it, "" for decisions of no
+// check.
+func vocabulary() map[string][]use {
+	return map[string][]use{
+		"":               slices.Concat(with(pass, NotApplicable, NoChecks), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
+		"policy_context": {{UnknownHook, []string{pass, deferral}}},
+		"ownership": slices.Concat(couldNotTell(OwnerLookupFailed), with(none, OwnerUnauthenticated),
+			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
+			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear, OwnerUnlisted, OwnerNullSender)),
+		"dnsbl": slices.Concat(couldNotTell(DNSBLUnavailable),
+			with(none, DNSBLAuthenticated, DNSBLTrustedRelay, DNSBLClientExempt, DNSBLRecipientExempt, DNSBLNothingToAsk),
+			with(pass, DNSBLClean, DNSBLBelowThreshold, DNSBLAllowed),
+			with(reject, DNSBLClientListed, DNSBLSenderListed, DNSBLHeloListed, DNSBLNameListed)),
+		"greylist": slices.Concat(couldNotTell(GreylistUnavailable),
+			with(none, GreylistAuthenticated, GreylistTrustedRelay, GreylistLocalClient, GreylistNoClient,
+				GreylistClientAllowed, GreylistRecipientAllowed, GreylistSenderAllowed),
+			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
+			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood)),
+		"sign": slices.Concat(ofSessions(),
+			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignMarked)),
+		"verify": slices.Concat(ofSessions(), with(reject, SPFFailed, DMARCRejected, TooManyResults),
+			with(pass, Verified, VerifyUnsure, DMARCQuarantined, VerdictKept)),
+	}
+}
+
+func with(verdict string, reasons ...Reason) (uses []use) {
+	for _, r := range reasons {
+		uses = append(uses, use{r, []string{verdict}})
+	}
+	return uses
+}
+
+// couldNotTell are the reasons of a check that could not tell, whose rule decides.
+func couldNotTell(own Reason) []use {
+	var all []use
+	for _, r := range []Reason{own, CheckFailed, DeadlineSpent} {
+		all = append(all, use{r, []string{pass, deferral}})
+	}
+	return all
+}
+
+// ofSessions are the reasons of every message of a milter session.
+func ofSessions() []use {
+	return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest),
+		with(reject, HeaderTooLarge), with(deferral, HeaderNoRoom))
+}
