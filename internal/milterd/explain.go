@@ -99,17 +99,21 @@ func (s *settings) explained(l *listener, life *service.Life) (o verify.Options,
 		if err == nil {
 			continue
 		}
-		switch room.part.(type) {
-		case *signPart:
-			notes = append(notes, "the keys cannot be read, so that no domain counts as our own: "+err.Error())
-		case *markPart:
-			notes = append(notes, "the key of marks cannot be read, so that no mark counts: "+err.Error())
-		default:
+		secret, ok := room.part.(secretive)
+		if !ok {
 			return o, nil, err
 		}
+		notes = append(notes, secret.without()+": "+err.Error())
 	}
 	n.verify.Trace = l.spfEvent
 	return n.verify, notes, nil
+}
+
+// secretive is a part that reads what only the daemon may read. A mail is
+// explained without it.
+type secretive interface {
+	// without says what the explanation lacks.
+	without() string
 }
 
 // listener passes questions on and keeps what was asked and answered.

@@ -57,6 +57,8 @@ func (o *markPart) build(n *needs) error {
 	return nil
 }
 
+func (*markPart) without() string { return "the key of marks cannot be read, so that no mark counts" }
+
 type randomMarkKey struct{}
 
 // open reads the file, or makes it first.

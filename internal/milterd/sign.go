@@ -111,6 +111,10 @@ func (o *signPart) build(n *needs) error {
 	return nil
 }
 
+func (*signPart) without() string {
+	return "the keys cannot be read, so that no domain counts as our own"
+}
+
 // lastWatch is the latest watch over keys that was in force.
 type lastWatch struct{ atomic.Pointer[keyWatch] }
 
