@@ -16,7 +16,7 @@ func TestCompletions(t *testing.T) {
 		want []string
 		file bool // the shell goes on with names of files
 	}{
-		{"", []string{"completion", "config", "dkim", "dnsbl", "explain", "greylist", "help", "owners", "version"}, false},
+		{"", []string{"completion", "config", "dkim", "dnsbl", "explain", "greylist", "help", "owners", "restart", "version"}, false},
 		{"dk", []string{"dkim"}, false},
 		{"owners ", []string{"check", "list"}, false},
 		{"owners check ", nil, false},

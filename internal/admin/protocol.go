@@ -80,6 +80,11 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 
 // parseRequest looks at the version first: a newer request may hold keys that
 // only a newer daemon knows.
+// Line is a request without arguments, as it is sent.
+func Line(command string) []byte {
+	return fmt.Appendf(nil, "{\"v\":%d,\"command\":%q}\n", Version, command)
+}
+
 func parseRequest(line []byte) (request, error) {
 	var versioned struct {
 		V int `json:"v"`

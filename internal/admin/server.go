@@ -55,6 +55,10 @@ type Options struct {
 	Version string             // its release
 	Timeout time.Duration      // for each command; 0 means DefaultTimeout
 	Report  func(daemon.Event) // hears of trouble, from several goroutines; nil drops it
+	// Takes are commands that get the connection itself, and speak another
+	// protocol over it. It is closed when they return; ctx ends when the daemon
+	// does not wait any more.
+	Takes map[string]func(ctx context.Context, conn *net.UnixConn)
 }
 
 // Server answers commands. Make it with [New].
@@ -140,6 +144,12 @@ func (s *Server) serve(ctx context.Context, conn *daemon.Conn) {
 	if err != nil {
 		w.fail(err)
 		return
+	}
+	if take, ok := s.o.Takes[req.Command]; ok {
+		if unix, ok := conn.Conn.(*net.UnixConn); ok {
+			take(ctx, unix)
+			return
+		}
 	}
 	s.run(ctx, cancel, req, w)
 }

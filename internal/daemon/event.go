@@ -22,6 +22,8 @@ const (
 	SignalReceived   // Cause is the signal's name
 	Reloaded         // the new configuration is in force
 	ReloadFailed     // the old one stays
+	Replaced         // a successor serves
+	RestartFailed    // there is none, this process goes on
 	LogsReopenFailed // the log still goes to where it went
 	NotifyFailed     // the service manager did not hear us
 	ServeFailed      // serving ended without being asked, or did not end well
@@ -41,6 +43,8 @@ var eventTexts = [eventKindsEnd]string{
 	SignalReceived:   "signal received",
 	Reloaded:         "reloaded",
 	ReloadFailed:     "reload failed, the old configuration stays",
+	Replaced:         "restarted, a successor serves; sessions that are open come to their end here",
+	RestartFailed:    "restart failed, this process goes on",
 	LogsReopenFailed: "reopening the log failed",
 	NotifyFailed:     "notifying the service manager failed",
 	ServeFailed:      "serving failed",
@@ -59,7 +63,7 @@ func (k EventKind) String() string {
 // Trouble reports whether somebody should look: the level of the log line.
 func (k EventKind) Trouble() bool {
 	switch k {
-	case AcceptRecovered, SignalReceived, Reloaded, Drained:
+	case AcceptRecovered, SignalReceived, Reloaded, Replaced, Drained:
 		return false
 	}
 	return true

@@ -39,7 +39,11 @@ type Listener struct {
 // no endpoint takes is an error, so Listen is called once in the life of a
 // process, with all its sockets. On an error everything already bound is
 // closed again; the error names the flag, the endpoint and the mend.
-func Listen(sockets []Socket) ([]Listener, error) {
+func Listen(sockets []Socket) ([]Listener, error) { return ListenAfter(nil, sockets) }
+
+// ListenAfter is Listen for a daemon that takes over: the sockets that its
+// predecessor has are not bound but inherited. p may be nil.
+func ListenAfter(p *Predecessor, sockets []Socket) ([]Listener, error) {
 	passed, err := takeDescriptors()
 	if err != nil {
 		return nil, err
@@ -49,7 +53,11 @@ func Listen(sockets []Socket) ([]Listener, error) {
 	var bound []Listener
 	fail := func(s Socket, err error) ([]Listener, error) {
 		for _, l := range bound {
-			_ = l.Close() // the first error is the one to mend
+			if p.inherits(l.Socket) {
+				_ = l.Abandon()
+				continue
+			}
+			_ = l.Close() // the first error is the one to fix
 		}
 		return nil, fmt.Errorf("%s %s: %w", s.Flag, s.Endpoint, err)
 	}
@@ -57,7 +65,10 @@ func Listen(sockets []Socket) ([]Listener, error) {
 		if repeats(sockets[:i], s.Endpoint) {
 			return fail(s, errors.New("the address is given twice"))
 		}
-		listeners, err := bind(s, passed, sockets)
+		listeners, err := p.claim(s)
+		if err == nil && len(listeners) == 0 {
+			listeners, err = bind(s, passed, sockets)
+		}
 		if err != nil {
 			return fail(s, err)
 		}
@@ -67,6 +78,9 @@ func Listen(sockets []Socket) ([]Listener, error) {
 	}
 	if err := passed.unclaimed(); err != nil {
 		return fail(Socket{Flag: "--listen", Endpoint: Endpoint{Network: NetworkSystemd}}, err)
+	}
+	if p != nil {
+		p.closeUnclaimed()
 	}
 	return bound, nil
 }

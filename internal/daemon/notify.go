@@ -56,6 +56,14 @@ func (n Notifier) Stopping(limit time.Duration) error {
 	return n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", sd.SdNotifyStopping, limit.Microseconds()), "draining")
 }
 
+// MainPID says which process the service manager shall heed from now on.
+func (n Notifier) MainPID(pid int) error {
+	if pid == 0 {
+		return nil // one that we did not start
+	}
+	return n.send(fmt.Sprintf("MAINPID=%d", pid), "")
+}
+
 func (n Notifier) keepAlive() error { return n.send(sd.SdNotifyWatchdog, "") }
 
 func (n Notifier) send(state, status string) error {

@@ -27,12 +27,12 @@ const signalQueue = 8
 // service manager kills the process.
 const stopMargin = cutGrace + 5*time.Second
 
-// Signals starts to collect SIGTERM, SIGINT and SIGHUP, and ignores SIGPIPE, so
+// Signals starts to collect SIGTERM, SIGINT, SIGHUP and SIGUSR2, and ignores SIGPIPE, so
 // that a log reader that went away does not end the daemon. Call it
 // first: until then SIGHUP kills the process.
 func Signals() <-chan os.Signal {
 	signals := make(chan os.Signal, signalQueue)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	signal.Ignore(syscall.SIGPIPE)
 	return signals
 }
@@ -51,7 +51,13 @@ type RunOptions struct {
 	// ReopenLogs is called at SIGHUP, before Reload, so that its outcome is in
 	// the new file.
 	ReopenLogs func() error
-	Notifier   Notifier
+	// Restart starts a successor and returns nil when that serves in this
+	// process's place, or why it does not. It runs beside Serve, one at a time;
+	// nil means that SIGUSR2 has no effect. ctx ends when draining begins.
+	Restart func(ctx context.Context) error
+	// Restarts are wishes for a restart; each is told its outcome.
+	Restarts <-chan chan<- error
+	Notifier Notifier
 	// DrainTimeout is told to the service manager; Serve keeps to it.
 	DrainTimeout time.Duration
 	Report       func(Event) // for the log, on Run's goroutine; nil drops it
@@ -67,7 +73,7 @@ func Run(ctx context.Context, o RunOptions) int {
 	}
 	serving, drain := context.WithCancel(ctx)
 	defer drain()
-	r := &runner{o: o, served: make(chan error, 1), reloaded: make(chan reload, 1)}
+	r := &runner{o: o, served: make(chan error, 1), reloaded: make(chan reload, 1), restarted: make(chan error, 1)}
 	go func() { r.served <- o.Serve(serving) }() // both loops below wait for it
 
 	if o.Notifier.Watchdog > 0 {
@@ -100,6 +106,11 @@ type runner struct {
 
 	reloading bool
 	again     string // why to reload once more after this one; "" is not
+
+	restarted  chan error
+	restarting bool
+	asked      chan<- error // who asked for the restart; nil for a signal
+	replaced   bool         // a successor serves: the service manager heeds it now
 }
 
 // untilStop returns when the daemon is to stop, or when Serve ended by itself:
@@ -110,11 +121,21 @@ func (r *runner) untilStop(ctx context.Context) {
 		select {
 		case sig := <-r.o.Signals:
 			r.o.Report(Event{Kind: SignalReceived, Cause: sig.String()})
-			if sig != syscall.SIGHUP {
+			switch sig {
+			case syscall.SIGHUP:
+				r.reopenLogs()
+				r.reload(ctx, "SIGHUP")
+			case syscall.SIGUSR2:
+				r.restart(ctx, nil)
+			default:
 				return
 			}
-			r.reopenLogs()
-			r.reload(ctx, "SIGHUP")
+		case asked := <-r.o.Restarts:
+			r.restart(ctx, asked)
+		case err := <-r.restarted:
+			if r.finishRestart(err); err == nil {
+				return
+			}
 		case path, open := <-changes:
 			if !open {
 				changes = nil
@@ -140,11 +161,17 @@ func (r *runner) untilStop(ctx context.Context) {
 // untilDrained waits for Serve and for a reload that draining interrupted.
 func (r *runner) untilDrained() int {
 	var err error
-	for served := false; !served || r.reloading; {
+	for served := false; !served || r.reloading || r.restarting; {
 		select {
 		case sig := <-r.o.Signals:
-			if sig == syscall.SIGHUP {
+			switch {
+			case sig == syscall.SIGHUP:
 				r.reopenLogs() // rotation does not wait for us
+				continue
+			case sig == syscall.SIGUSR2:
+				continue
+			case r.replaced:
+				r.replaced = false // the first one to this process
 				continue
 			}
 			r.o.Report(Event{Kind: StoppedBySecond, Cause: sig.String()})
@@ -153,6 +180,8 @@ func (r *runner) untilDrained() int {
 			r.notified(r.o.Notifier.keepAlive())
 		case <-r.reloaded:
 			r.reloading = false
+		case err := <-r.restarted:
+			r.finishRestart(err)
 		case err = <-r.served:
 			served = true
 		}
@@ -193,6 +222,32 @@ func (r *runner) finishReload(ctx context.Context, done reload) {
 		r.again = ""
 		r.reload(ctx, cause)
 	}
+}
+
+// restart runs Restart on its own goroutine, as reload does Reload.
+func (r *runner) restart(ctx context.Context, asked chan<- error) {
+	if r.o.Restart == nil || r.restarting {
+		if asked != nil {
+			asked <- errors.New("a restart is not possible now")
+		}
+		return
+	}
+	r.restarting, r.asked = true, asked
+	go func() { r.restarted <- r.o.Restart(ctx) }()
+}
+
+func (r *runner) finishRestart(err error) {
+	r.restarting = false
+	if r.asked != nil {
+		r.asked <- err
+		r.asked = nil
+	}
+	if err != nil {
+		r.o.Report(Event{Kind: RestartFailed, Err: err})
+		return
+	}
+	r.o.Report(Event{Kind: Replaced})
+	r.replaced, r.o.Notifier = true, Notifier{}
 }
 
 func (r *runner) reopenLogs() {

@@ -44,7 +44,11 @@ func takeDescriptors() (*descriptors, error) {
 
 // fileListener refuses what would fail only at the first Accept.
 func fileListener(f *os.File) (net.Listener, error) {
-	listening, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	fd, err := descriptorOf(f)
+	if err != nil {
+		return nil, err
+	}
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,7 @@ type running[S any] struct {
 	app      App[S]
 	process  Process
 	settings Settings[S] // that the daemon was started with: what is fixed is as they say
+	latest   Settings[S] // that the state in force was built of
 
 	log       *logging.Log
 	metrics   *metrics.Metrics
@@ -35,6 +37,8 @@ type running[S any] struct {
 	watcher   *config.Watcher // nil when files cannot be watched
 	traffic   Traffic
 	overflow  daemon.Overflow
+	relay     *relay
+	restarts  chan chan<- error // wishes of the admin socket
 	current   Current[S]
 	inForce   atomic.Pointer[config.Set]
 	refused   atomic.Pointer[string] // why the last reload was; nil when it was not
@@ -48,7 +52,15 @@ func (d *running[S]) run() (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer closeAll(listeners) // after an error; daemon.Serve has closed them otherwise
+	d.relay = newRelay(listeners)
+	serves := false
+	defer func() {
+		if serves {
+			d.relay.closeAll(listeners)
+		} else {
+			d.giveUp(listeners)
+		}
+	}()
 	if d.log, err = d.openLog(); err != nil {
 		return 0, err
 	}
@@ -63,6 +75,11 @@ func (d *running[S]) run() (status int, err error) {
 		ConnsClosed: d.overflow.Closed.Load, ConnsRefused: d.overflow.Refused.Load,
 	})
 	started := time.Now()
+	if d.process.Predecessor != nil {
+		if err := d.process.Predecessor.Release(); err != nil {
+			return 0, err
+		}
+	}
 	life, err := d.build(d.settings)
 	if err != nil {
 		return 0, err
@@ -82,7 +99,22 @@ func (d *running[S]) run() (status int, err error) {
 		zap.Stringers("listen", addresses(listeners)),
 		zap.Int("gc_percent", memory.GCPercent),
 		zap.Int64("memory_limit", memory.Limit))
+	if d.process.Predecessor != nil {
+		if err := d.process.Predecessor.Serving(); err != nil {
+			d.log.Logger().Warn("the predecessor did not say that it has left; it may still be there", zap.Error(err))
+		}
+	}
+	serves = true
 	return d.serve(listeners)
+}
+
+// giveUp closes the sockets of a start that has failed. Those of the predecessor
+// stay as they are.
+func (d *running[S]) giveUp(listeners []daemon.Listener) {
+	for _, l := range d.process.Predecessor.Inherited(listeners) {
+		_ = l.Abandon()
+	}
+	closeAll(listeners)
 }
 
 // build makes a state of settings and puts it in force.
@@ -131,12 +163,17 @@ func (d *running[S]) bind() ([]daemon.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	listeners, err := daemon.Listen(all)
+	listeners, err := daemon.ListenAfter(d.process.Predecessor, all)
+	if err != nil && d.process.Predecessor == nil {
+		if d.process.Predecessor = d.predecessor(err); d.process.Predecessor != nil {
+			listeners, err = daemon.ListenAfter(d.process.Predecessor, all)
+		}
+	}
 	if err != nil || identity == nil {
 		return listeners, err
 	}
 	if err := identity.Become(); err != nil {
-		closeAll(listeners)
+		d.giveUp(listeners)
 		return nil, d.settings.Set().Errorf("user", "%w", err)
 	}
 	return listeners, nil
@@ -157,7 +194,10 @@ func (d *running[S]) openLog() (*logging.Log, error) {
 
 // serve answers on all listeners until a signal ends it.
 func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
-	adminServer, err := admin.New(d.commands(), admin.Options{Daemon: d.app.Name(), Version: Version(), Report: d.report})
+	adminServer, err := admin.New(d.commands(), admin.Options{
+		Daemon: d.app.Name(), Version: Version(), Report: d.report,
+		Takes: map[string]func(context.Context, *net.UnixConn){commandHandover: d.takenOver},
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -170,6 +210,8 @@ func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 		Serve:        func(ctx context.Context) error { return d.serveAll(ctx, listeners, adminServer, metricsServer) },
 		Reload:       d.reload,
 		ReopenLogs:   d.log.Reopen,
+		Restart:      d.restart,
+		Restarts:     d.restarts,
 		Notifier:     d.process.Notifier,
 		DrainTimeout: d.settings.Common().DrainTimeout,
 		Report:       d.report,
@@ -177,9 +219,9 @@ func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 }
 
 // serveAll ends when all servers have: the traffic's drain first, so that
-// metrics and admin can be asked until it is over.
+// metrics and admin can be asked until it is over, unless a successor has them.
 func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminServer *admin.Server, metricsServer *metrics.Server) error {
-	scrapes, rest := split(all, flagMetrics)
+	scrapes, rest := split(daemon.Lease(all, d.keeps), flagMetrics)
 	admins, traffic := split(rest, flagAdmin)
 	aside, stopAside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAside()
@@ -193,12 +235,65 @@ func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminS
 	d.readiness.Serving()
 	stop := context.AfterFunc(ctx, d.readiness.Draining)
 	defer stop()
-	err := daemon.Serve(ctx, traffic, d.serveOptions())
-	stopAside()
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
-	defer cancel()
-	return errors.Join(err, metricsServer.Shutdown(bound), group.Wait())
+	endAside := sync.OnceValue(func() error {
+		stopAside()
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
+		defer cancel()
+		return metricsServer.Shutdown(bound)
+	})
+	group.Go(func() error {
+		select {
+		case <-d.relay.gone:
+			return endAside()
+		case <-aside.Done():
+			return nil
+		}
+	})
+	err := d.serveTraffic(ctx, all, traffic)
+	return errors.Join(err, endAside(), group.Wait())
 }
+
+// serveTraffic serves until ctx is done, or until a successor serves. While one
+// is on its way that needs what this process holds, nothing is accepted.
+func (d *running[S]) serveTraffic(ctx context.Context, all, traffic []daemon.Listener) error {
+	d.relay.begins(ctx)
+	ended := make(chan struct{})
+	defer close(ended)
+	go d.hold(ctx, all, ended)
+	for {
+		serving, stop := context.WithCancel(ctx)
+		d.relay.serving(stop)
+		err := daemon.Serve(serving, traffic, d.serveOptions())
+		stop()
+		if err != nil || ctx.Err() != nil || !d.relay.isPaused() || !d.relay.waitPaused(ctx) {
+			return err
+		}
+		_, rest := split(daemon.Lease(all, d.keeps), flagMetrics)
+		_, traffic = split(rest, flagAdmin)
+	}
+}
+
+// hold closes the sockets of a daemon that stops when no successor has come for
+// them in holdFor.
+func (d *running[S]) hold(ctx context.Context, all []daemon.Listener, ended <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-ended:
+		return
+	}
+	timer := time.NewTimer(holdFor)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		_, rest := split(all, flagMetrics)
+		_, traffic := split(rest, flagAdmin)
+		d.relay.closeAll(traffic)
+	case <-ended:
+	}
+}
+
+// keeps reports whether a socket stays open when it is not accepted from.
+func (d *running[S]) keeps(s daemon.Socket) bool { return d.relay.keeps(s, d.traffic.Sessions) }
 
 // serveOptions are those of the connections of Postfix.
 func (d *running[S]) serveOptions() daemon.ServeOptions {
@@ -234,6 +329,8 @@ func (d *running[S]) connection(ctx context.Context, conn *daemon.Conn) {
 
 // reload puts the settings of now in force, or leaves everything as it was.
 func (d *running[S]) reload(context.Context, string) error {
+	d.relay.building.Lock() // not while a successor has what a state needs
+	defer d.relay.building.Unlock()
 	started := time.Now()
 	err := d.replace(started)
 	d.metrics.Reloaded(time.Now(), err)
@@ -265,6 +362,7 @@ func (d *running[S]) replace(started time.Time) error {
 		d.log.Logger().Warn("settings that need a restart were changed", zap.Strings("settings", changed))
 	}
 	d.watch(started, life.Files())
+	d.latest = next
 	return nil
 }
 

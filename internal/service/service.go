@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"go.uber.org/zap"
@@ -93,6 +95,8 @@ type Process struct {
 	Stdout, Stderr io.Writer
 	Signals        <-chan os.Signal
 	Notifier       daemon.Notifier
+	Executable     string              // the program's path, to start a successor; "" if that is not possible
+	Predecessor    *daemon.Predecessor // that started this process to take its place; nil for none
 }
 
 // Main runs a daemon to its end and returns the exit status.
@@ -110,10 +114,10 @@ func Main[S any](app App[S], p Process) int {
 	if settings.Set().CheckOnly() {
 		return check(app, p, settings)
 	}
-	d := &running[S]{app: app, process: p, settings: settings}
+	d := &running[S]{app: app, process: p, settings: settings, latest: settings, restarts: make(chan chan<- error)}
 	status, err := d.run()
 	if err != nil {
-		return refuse(app.Name(), p, err)
+		return refuse(app.Name(), d.process, err)
 	}
 	return status
 }
@@ -131,6 +135,14 @@ func MainProcess() Process {
 	// Without a notifier the daemon runs, so an unusable NOTIFY_SOCKET is no
 	// reason to refuse mail.
 	p.Notifier, _ = daemon.SystemdNotifier()
+	// Found now: the path may be relative, and the file may be replaced.
+	if path, err := exec.LookPath(os.Args[0]); err == nil {
+		p.Executable, _ = filepath.Abs(path)
+	}
+	var err error
+	if p.Predecessor, err = daemon.PredecessorFromEnvironment(); err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", os.Args[0], err)
+	}
 	return p
 }
 
@@ -146,6 +158,9 @@ func printed(err error) int {
 func refuse(name string, p Process, err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.Stderr, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
+	}
+	if p.Predecessor != nil {
+		p.Predecessor.Fail(err.Error())
 	}
 	if transient.Is(err) {
 		return daemon.ExitTransient
