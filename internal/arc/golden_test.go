@@ -7,39 +7,21 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 var update = flag.Bool("update", false, "sign the messages of testdata/golden anew")
 
 // minGolden is how many cases there must be.
 const minGolden = 30
-
-// zone is DNS for tests: TXT records by name, and names that fail.
-type zone map[string][]string
-
-func (z zone) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	switch texts := z[strings.TrimSuffix(name, ".")]; {
-	case len(texts) == 0:
-		return nil, &net.DNSError{Err: "no such record", Name: name, IsNotFound: true}
-	case texts[0] == "SERVFAIL":
-		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
-	default:
-		return texts, nil
-	}
-}
 
 // now is the clock of the golden cases.
 var now = time.Unix(1_700_000_100, 0)
@@ -116,15 +98,20 @@ func (g *golden) check(t *testing.T, r Result) {
 	}
 }
 
-func readZone(t testing.TB, file string) zone {
+func readZone(t testing.TB, file string) *resolvertest.Table {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	z := zone{}
+	z := resolvertest.NewTable()
+	z.Relative = true
 	for line := range strings.Lines(string(text)) {
-		if name, record, ok := strings.Cut(strings.TrimSpace(line), " TXT "); ok {
-			z[name] = append(z[name], record)
+		name, record, ok := strings.Cut(strings.TrimSpace(line), " TXT ")
+		switch {
+		case record == "SERVFAIL":
+			z.Add(name, record, "")
+		case ok:
+			z.Add(name, "TXT", record)
 		}
 	}
 	return z
@@ -177,7 +164,7 @@ func TestCancelledLookups(t *testing.T) {
 	sealers().a.add(t, m)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	v := Verifier{Resolver: zone{}}
+	v := Verifier{Resolver: &resolvertest.Table{Relative: true}}
 	verification := v.Start(ctx, m.fields)
 	r := verification.Finish()
 	if r.Status != Fail || !r.Temporary || !errors.Is(r.Err, context.Canceled) {
@@ -228,13 +215,13 @@ func TestLookups(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := &counter{zone: readZone(t, "testdata/golden/zone")}
+			c := readZone(t, "testdata/golden/zone")
 			verification := (&Verifier{Resolver: c}).Start(t.Context(), tt.mail.fields)
 			if _, err := io.WriteString(verification, tt.mail.body); err != nil {
 				t.Fatal(err)
 			}
 			verification.Finish()
-			if got := int(c.asked.Load()); got != tt.want {
+			if got := len(c.Asked()); got != tt.want {
 				t.Errorf("%d questions, want %d", got, tt.want)
 			}
 			if needs := verification.NeedsBody(); needs != (tt.want > 0) {
@@ -242,17 +229,6 @@ func TestLookups(t *testing.T) {
 			}
 		})
 	}
-}
-
-// counter counts the questions to a zone.
-type counter struct {
-	zone
-	asked atomic.Int64
-}
-
-func (c *counter) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	c.asked.Add(1)
-	return c.zone.LookupTXT(ctx, name)
 }
 
 func BenchmarkVerify(b *testing.B) {

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // FuzzVerify reads whole messages. Nothing may panic, and a message of which
@@ -69,7 +71,8 @@ func keyOfBits(t testing.TB, bits uint) string {
 func TestHugeKey(t *testing.T) {
 	fields, body, zone := golden(t, "pass-relaxed")
 	for bits, want := range map[uint]string{16384: "RSA key over 4096 bit", 65536: "key record too long"} {
-		zone["s1._domainkey.example.com"] = []string{keyOfBits(t, bits)}
+		zone.Remove("s1._domainkey.example.com")
+		zone.Add("s1._domainkey.example.com", "TXT", keyOfBits(t, bits))
 		if s := verify(t, &Verifier{Resolver: zone, Now: fixedNow}, fields, body).Signatures[0]; s.Reason != want {
 			t.Errorf("%d bit: %s %s", bits, s.Status, s.Reason)
 		}
@@ -107,7 +110,7 @@ func cpu(t testing.TB, f func()) time.Duration {
 
 // What an attacker can multiply is capped before it costs anything.
 func TestAttackBounds(t *testing.T) {
-	v := &Verifier{Resolver: fakeDNS{"s1._domainkey.example.com": {"v=DKIM1; p="}}, Now: fixedNow}
+	v := &Verifier{Resolver: tableOf(map[string][]string{"s1._domainkey.example.com": {"v=DKIM1; p="}}), Now: fixedNow}
 	tests := []struct {
 		names, fields int
 		want          string
@@ -191,14 +194,14 @@ func manySignatures(n int) []Field {
 }
 
 // threeSignatures is a header that three keys signed, and the zone of the keys.
-func threeSignatures(b testing.TB, body string) ([]Field, fakeDNS) {
+func threeSignatures(b testing.TB, body string) ([]Field, *resolvertest.Table) {
 	key := oracleKeys(b)["rsa2048"]
-	zone := make(fakeDNS)
+	zone := tableOf(nil)
 	sum := sha256.Sum256(plainBody(Relaxed, []byte(body)))
 	fields := []Field{{"From", " a@example.com"}}
 	for i := range 3 {
 		selector := fmt.Sprintf("s%d", i)
-		zone[selector+"._domainkey.example.com"] = []string{publicRecord(b, key)}
+		zone.Add(selector+"._domainkey.example.com", "TXT", publicRecord(b, key))
 		f := Field{FieldName, " v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.com; s=" + selector +
 			"; h=from; bh=" + base64.StdEncoding.EncodeToString(sum[:]) + "; b="}
 		data := AppendField(nil, Relaxed, Field{"From", " a@example.com"})
@@ -259,8 +262,12 @@ func benchmarkVerify(b *testing.B, body string) {
 	b.ReportMetric(float64(took.Microseconds())/rounds, "cpu-µs")
 }
 
-func floorOf(b *testing.B, fields []Field, zone fakeDNS, data []byte, rounds int) {
-	key, err := parseKey(zone["s0._domainkey.example.com"][0])
+func floorOf(b *testing.B, fields []Field, zone *resolvertest.Table, data []byte, rounds int) {
+	records, err := zone.LookupTXT(b.Context(), "s0._domainkey.example.com")
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, err := parseKey(records[0])
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func limited(key ed25519.PrivateKey, form Canonicalization, signed, l string) []
 // never passes.
 func TestLength(t *testing.T) {
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
-	records := fakeDNS{"s._domainkey.example.com": {"v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))}}
+	records := tableOf(map[string][]string{"s._domainkey.example.com": {"v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))}})
 	long := strings.Repeat("0123456789 abcdef\r\n", 5000)
 	tests := []struct {
 		name      string

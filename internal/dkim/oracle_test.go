@@ -18,10 +18,12 @@ import (
 	"testing"
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
+
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // theirs verifies a message with go-msgauth and tells which signatures pass.
-func theirs(t testing.TB, message string, zone fakeDNS) []bool {
+func theirs(t testing.TB, message string, zone *resolvertest.Table) []bool {
 	t.Helper()
 	results, err := msgauth.VerifyWithOptions(strings.NewReader(message), &msgauth.VerifyOptions{
 		LookupTXT: func(name string) ([]string, error) { return zone.LookupTXT(context.Background(), name) },
@@ -188,9 +190,9 @@ func (c corpus) spoil(message string) string {
 // Where the two may differ by design, the reason stands in excused.
 func TestAgainstMsgauth(t *testing.T) {
 	keys := oracleKeys(t)
-	zone := make(fakeDNS)
+	zone := tableOf(nil)
 	for name, key := range keys {
-		zone[name+"._domainkey.example.com"] = []string{publicRecord(t, key)}
+		zone.Add(name+"._domainkey.example.com", "TXT", publicRecord(t, key))
 	}
 	c := corpus{rand.New(rand.NewPCG(6376, 8463))}
 	passed := 0

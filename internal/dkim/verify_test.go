@@ -13,42 +13,41 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// fakeDNS answers from a map; a record that begins with "!" is a failure. A name
-// that is not in it does not exist.
-type fakeDNS map[string][]string
+// keyFailures are the words after "!" of a zone, as a Table has them.
+var keyFailures = map[string]string{"temporary": "WRAPPED", "timeout": "TIMEOUT", "refused": "REFUSED", "other": "OTHER"}
 
-func (f fakeDNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	records, ok := f[name]
-	if !ok {
-		return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
-	}
-	if len(records) == 1 {
-		switch records[0] {
-		case "!temporary":
-			return nil, fmt.Errorf("ask for %s: %w", name, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true})
-		case "!timeout":
-			return nil, &net.DNSError{Err: "i/o timeout", Name: name, IsTimeout: true}
-		case "!refused":
-			return nil, &net.DNSError{Err: "refused", Name: name}
-		case "!other":
-			return nil, io.ErrUnexpectedEOF
+// tableOf is DNS with these TXT records; a name with none of them answers with
+// nothing.
+func tableOf(records map[string][]string) *resolvertest.Table {
+	dns := resolvertest.NewTable()
+	dns.Relative = true
+	for name, all := range records {
+		if len(all) == 0 {
+			dns.Add(name, "EMPTY", "")
+		}
+		for _, record := range all {
+			if failure, ok := strings.CutPrefix(record, "!"); ok {
+				dns.Add(name, keyFailures[failure], "")
+				continue
+			}
+			dns.Add(name, "TXT", record)
 		}
 	}
-	return records, nil
+	return dns
 }
 
-func parseZone(text string) fakeDNS {
-	zone := make(fakeDNS)
+// parseZone reads lines of a name and a record, or "!" and a failure.
+func parseZone(text string) *resolvertest.Table {
+	records := map[string][]string{}
 	for line := range strings.Lines(text) {
 		name, record, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		zone[name] = append(zone[name], record)
+		records[name] = append(records[name], record)
 	}
-	return zone
+	return tableOf(records)
 }
 
 // split cuts a message into header and body.
@@ -127,7 +126,7 @@ func TestGolden(t *testing.T) {
 }
 
 // The keys of RFC 6376 appendix C and RFC 8463 appendix A.2.
-func rfcZone() fakeDNS {
+func rfcZone() *resolvertest.Table {
 	const (
 		rsaKey = "v=DKIM1; k=rsa; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/UC3SBsEmGqZ9ZJW3/DkMoGeLnQg1fWn7/zYt" +
 			"IxN2SnFCjxOCKG9v3b4jYfcTNh5ijSsq631uBItLa7od+v/RtdC2UzJ1lWT947qR+Rcac2gbto/NMqJ0fzfVjH4OuKhitdY9tf6mcwGjaNBcWToIMmPSPDdQPNUYckcQ2QIDAQAB"
@@ -135,11 +134,11 @@ func rfcZone() fakeDNS {
 			"yYzCNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG4hstT5QjvHO9PzoxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB"
 		edKey = "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 	)
-	return fakeDNS{
+	return tableOf(map[string][]string{
 		"brisbane._domainkey.example.com":          {rsaKey},
 		"test._domainkey.football.example.com":     {testKey},
 		"brisbane._domainkey.football.example.com": {edKey},
-	}
+	})
 }
 
 const rfcMail = `From: Joe SixPack <joe@football.example.com>
@@ -214,7 +213,7 @@ func checkVector(t *testing.T, mail, want string) {
 }
 
 // golden returns the parts of a golden case that passes.
-func golden(t testing.TB, name string) ([]Field, string, fakeDNS) {
+func golden(t testing.TB, name string) ([]Field, string, *resolvertest.Table) {
 	t.Helper()
 	base := "testdata/golden/" + name
 	fields, body := split(t, readFile(t, base+".eml"))
@@ -292,12 +291,12 @@ func TestExpirySkew(t *testing.T) {
 func TestDNSFailures(t *testing.T) {
 	fields, body, _ := golden(t, "pass-relaxed")
 	for record, want := range map[string]Status{"!temporary": TempError, "!timeout": TempError, "!refused": PermError, "!other": TempError} {
-		zone := fakeDNS{"s1._domainkey.example.com": {record}}
+		zone := tableOf(map[string][]string{"s1._domainkey.example.com": {record}})
 		if got := verify(t, &Verifier{Resolver: zone, Now: fixedNow}, fields, body).Signatures[0]; got.Status != want || got.Err == nil {
 			t.Errorf("%s: got %s %v, want %s", record, got.Status, got.Err, want)
 		}
 	}
-	empty := fakeDNS{"s1._domainkey.example.com": nil}
+	empty := tableOf(map[string][]string{"s1._domainkey.example.com": nil})
 	if got := verify(t, &Verifier{Resolver: empty, Now: fixedNow}, fields, body).Signatures[0]; got.Status != PermError || got.Reason != "no key" {
 		t.Errorf("no data: got %s %s", got.Status, got.Reason)
 	}
@@ -346,17 +345,7 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// countingDNS counts questions; the verifier asks for a key once.
-type countingDNS struct {
-	fakeDNS
-	asked chan string
-}
-
-func (c countingDNS) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	c.asked <- name
-	return c.fakeDNS.LookupTXT(ctx, name)
-}
-
+// The verifier asks for a key once.
 func TestLookups(t *testing.T) {
 	for name, want := range map[string]int{"pass-two": 2, "policy-l": 1, "policy-sha1": 0, "x-passed": 0, "none": 0, "many-aligned-first": 5} {
 		fields, body, zone := golden(t, name)
@@ -364,15 +353,14 @@ func TestLookups(t *testing.T) {
 		if name == "pass-two" {
 			fields = append(fields[:1:1], fields...)
 		}
-		dns := countingDNS{zone, make(chan string, 100)}
-		v := &Verifier{Resolver: dns, Now: fixedNow}
+		v := &Verifier{Resolver: zone, Now: fixedNow}
 		m := v.Start(t.Context(), fields, "example.com")
 		if m.NeedsBody() != (want > 0) {
 			t.Errorf("%s: needs body %v", name, m.NeedsBody())
 		}
 		m.Write([]byte(body))
 		m.Finish()
-		if got := len(dns.asked); got != want {
+		if got := len(zone.Asked()); got != want {
 			t.Errorf("%s: %d questions, want %d", name, got, want)
 		}
 	}
@@ -451,7 +439,8 @@ func TestLimits(t *testing.T) {
 			}
 		})
 	}
-	zone["s1._domainkey.example.com"] = []string{"v=DKIM1; n=" + strings.Repeat("x", maxKeyRecord) + "; p="}
+	zone.Remove("s1._domainkey.example.com")
+	zone.Add("s1._domainkey.example.com", "TXT", "v=DKIM1; n="+strings.Repeat("x", maxKeyRecord)+"; p=")
 	if s := verify(t, v, fields, body).Signatures[0]; s.Reason != "key record too long" {
 		t.Errorf("got %s %s", s.Status, s.Reason)
 	}

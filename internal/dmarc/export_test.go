@@ -13,9 +13,6 @@ var (
 	WalkNames       = walkNames
 )
 
-func (z *zone) Add(name, qtype, value string) { z.add(name, qtype, value) }
-func (z *zone) Full() Resolver                { return fullZone{z} }
-
 // EachGolden calls visit for each golden case with its fields and its verdict.
 func EachGolden(t *testing.T, visit func(t testing.TB, fields map[string]string, v Result)) {
 	files, err := filepath.Glob("testdata/golden/*.txt")

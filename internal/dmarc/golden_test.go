@@ -77,7 +77,7 @@ func readGolden(t testing.TB, file string) (*zone, []golden) {
 			cases = append(cases, golden{name: value, fields: map[string]string{}})
 		case inZone:
 			qtype, data, _ := strings.Cut(value, " ")
-			z.add(key, qtype, goldenText(t, strings.TrimSpace(data)))
+			z.Add(key, qtype, goldenText(t, strings.TrimSpace(data)))
 		default:
 			if !cases[len(cases)-1].set(t, key, value) {
 				t.Fatalf("%s:%d: unknown key %q", file, n+1, key)
@@ -174,7 +174,7 @@ func (g *golden) run(t testing.TB, z *zone) Report {
 	if g.fields["why"] == "" || g.fields["want"] == "" || g.fields["action"] == "" {
 		t.Fatal("a case needs want, action and why")
 	}
-	e := Evaluator{Resolver: fullZone{z}, Method: Method(g.fields["method"])}
+	e := Evaluator{Resolver: z.Full(), Method: Method(g.fields["method"])}
 	if g.fields["resolver"] == "plain" {
 		e.Resolver = z
 	}

@@ -52,7 +52,7 @@ func TestOrganizationalDomain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			z := newZone()
 			for domain, tags := range tt.records {
-				z.add("_dmarc."+domain, "TXT", "v=DMARC1; p=none; "+tags)
+				z.Add("_dmarc."+domain, "TXT", "v=DMARC1; p=none; "+tags)
 			}
 			w := newFinder(z).walk(t.Context(), tt.start)
 			if w.Org != tt.want || w.Err != nil {
@@ -84,7 +84,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 	m := Message{}
 	for i := range MaxDomains {
 		org := fmt.Sprintf("org%d.example", i)
-		z.add("_dmarc."+org, "TXT", "v=DMARC1; p=none; np=reject")
+		z.Add("_dmarc."+org, "TXT", "v=DMARC1; p=none; np=reject")
 		author.Domains = append(author.Domains, "1.2.3.4.5.6.7.8.9."+org)
 		for j := range 200 {
 			domain := fmt.Sprintf("x%d.1.2.3.4.5.6.7.8.%s", j, org)
@@ -92,31 +92,32 @@ func TestQuestionsAreBounded(t *testing.T) {
 		}
 	}
 	m.Author = author
-	e := Evaluator{Resolver: fullZone{z}}
+	e := Evaluator{Resolver: z.Full()}
 	r := e.Evaluate(t.Context(), m)
 	if len(r.Results[0].Identifiers) != MaxIdentifiers {
 		t.Errorf("%d identifiers", len(r.Results[0].Identifiers))
 	}
-	if limit := (MaxDomains+MaxIdentifiers)*MaxWalkQueries + MaxDomains; r.Queries > limit || len(z.asked) != r.Queries {
-		t.Errorf("%d questions, %d asked, limit %d", r.Queries, len(z.asked), limit)
+	if limit := (MaxDomains+MaxIdentifiers)*MaxWalkQueries + MaxDomains; r.Queries > limit || len(z.Asked()) != r.Queries {
+		t.Errorf("%d questions, %d asked, limit %d", r.Queries, len(z.Asked()), limit)
 	}
-	slices.Sort(z.asked)
-	if once := slices.Compact(slices.Clone(z.asked)); len(once) != len(z.asked) {
-		t.Errorf("%d questions for %d names", len(z.asked), len(once))
+	asked := z.Asked()
+	slices.Sort(asked)
+	if once := slices.Compact(slices.Clone(asked)); len(once) != len(asked) {
+		t.Errorf("%d questions for %d names", len(asked), len(once))
 	}
 }
 
 func TestCancelled(t *testing.T) {
 	z := newZone()
-	z.add("_dmarc.example.com", "TXT", "v=DMARC1; p=reject")
+	z.Add("_dmarc.example.com", "TXT", "v=DMARC1; p=reject")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	m := Message{Author: author.Author{Domains: []string{"example.com"}}}
 	m.SPF.Status, m.SPF.Domain = spf.Pass, "example.com"
 	e := Evaluator{Resolver: z}
 	r := e.Evaluate(ctx, m)
-	if r.Verdict.Status != TempError || !errors.Is(r.Verdict.Err, context.Canceled) || len(z.asked) != 0 {
-		t.Errorf("got %+v, asked %v", r.Verdict, z.asked)
+	if r.Verdict.Status != TempError || !errors.Is(r.Verdict.Err, context.Canceled) || len(z.Asked()) != 0 {
+		t.Errorf("got %+v, asked %v", r.Verdict, z.Asked())
 	}
 }
 

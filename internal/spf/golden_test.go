@@ -77,7 +77,7 @@ func readGolden(t testing.TB, file string) (*zone, []golden) {
 			cases = append(cases, golden{value, map[string]string{}})
 		case inZone:
 			qtype, data, _ := strings.Cut(value, " ")
-			z.add(goldenText(t, key), qtype, goldenText(t, strings.TrimSpace(data)))
+			z.Add(goldenText(t, key), qtype, goldenText(t, strings.TrimSpace(data)))
 		case !slices.Contains(goldenKeys, key):
 			t.Fatalf("%s:%d: unknown key %q", file, n+1, key)
 		default:

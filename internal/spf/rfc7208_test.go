@@ -22,7 +22,7 @@ func TestStandardSuite(t *testing.T) {
 	for _, s := range scenarios {
 		z := newZone()
 		for _, r := range s.Records {
-			z.add(r.Name, r.Type, r.Value)
+			z.Add(r.Name, r.Type, r.Value)
 		}
 		for _, c := range s.Cases {
 			ran++

@@ -28,7 +28,7 @@ func zoneOf(lines ...string) *zone {
 	for _, line := range lines {
 		name, rest, _ := strings.Cut(line, " ")
 		qtype, data, _ := strings.Cut(rest, " ")
-		z.add(name, qtype, data)
+		z.Add(name, qtype, data)
 	}
 	return z
 }
@@ -65,7 +65,7 @@ func TestNullSenderIsMarked(t *testing.T) {
 func TestNoClientAddress(t *testing.T) {
 	z := zoneOf("d.example TXT v=spf1 +all")
 	got := CheckMailFrom(t.Context(), z, Args{Sender: Sender{"a", "d.example"}})
-	if got.Status != None || !errors.Is(got.Err, errNoAddress) || z.queries.Load() != 0 {
+	if got.Status != None || !errors.Is(got.Err, errNoAddress) || len(z.Asked()) != 0 {
 		t.Errorf("%+v", got)
 	}
 	if got.ReceivedSPF(Args{}) == "" {
@@ -182,7 +182,7 @@ func TestCancelAnywhere(t *testing.T) {
 					cancelled++
 				}
 			}
-			z.onQuery = nil
+			z.OnQuery = nil
 		}
 	}
 	if cancelled < 100 {
@@ -194,7 +194,7 @@ func (g golden) checkCancelled(t *testing.T, z *zone, at int) Result {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n := 0
-	z.onQuery = func(string) {
+	z.OnQuery = func(string) {
 		if n++; n == at {
 			cancel()
 		}
@@ -207,8 +207,8 @@ func TestCancelledBeforeStart(t *testing.T) {
 	cancel()
 	z := zoneOf("d.example TXT v=spf1 +all")
 	got := CheckMailFrom(ctx, z, argsFor("192.0.2.1", "a@d.example"))
-	if got.Status != TempError || z.queries.Load() != 0 {
-		t.Errorf("%s after %d queries", got.Status, z.queries.Load())
+	if got.Status != TempError || len(z.Asked()) != 0 {
+		t.Errorf("%s after %d queries", got.Status, len(z.Asked()))
 	}
 }
 
