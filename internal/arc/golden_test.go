@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/dkim"
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -118,19 +119,10 @@ func readZone(t testing.TB, file string) *resolvertest.Table {
 }
 
 func readGolden(t testing.TB, file string) golden {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := golden{name: strings.TrimSuffix(filepath.Base(file), ".eml"), expect: map[string]string{}}
-	head, message, ok := strings.Cut(string(text), "\n\n")
-	if !ok {
-		t.Fatalf("%s: no message", file)
-	}
-	g.message = message
-	for line := range strings.Lines(head) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		g.expect[key] = value
+	c := reader.Files(t, file)[0]
+	g := golden{name: c.Name, expect: map[string]string{}, message: c.Sections["message"]}
+	for _, f := range c.Fields {
+		g.expect[f.Key] = f.Value
 	}
 	return g
 }

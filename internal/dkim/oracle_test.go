@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -68,16 +67,11 @@ func knownDifferences() map[string]string {
 }
 
 func TestGoldenAgainstMsgauth(t *testing.T) {
-	paths, err := filepath.Glob("testdata/golden/*.eml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	known := knownDifferences()
-	for _, path := range paths {
-		name := strings.TrimSuffix(filepath.Base(path), ".eml")
-		message := readFile(t, path)
+	for _, c := range goldenCases(t, "*") {
+		name, message := c.Name, c.Sections["message"]
 		fields, body := split(t, message)
-		zone := parseZone(readFile(t, strings.TrimSuffix(path, ".eml")+".zone"))
+		zone := parseZone(c.Sections["zone"])
 		a := ours(verify(t, &Verifier{Resolver: zone, Now: fixedNow, MaxSignatures: 100}, fields, body))
 		b := theirs(t, message, zone)
 		why, differs := known[name]

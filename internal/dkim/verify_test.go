@@ -8,12 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -108,18 +108,17 @@ func readFile(t testing.TB, path string) string {
 // The golden cases stand in testdata/golden, each as a message, a zone, the
 // expected results and why.
 func TestGolden(t *testing.T) {
-	paths, err := filepath.Glob("testdata/golden/*.eml")
-	if err != nil || len(paths) < 100 {
-		t.Fatalf("%d cases, error %v", len(paths), err)
+	cases := goldenCases(t, "*")
+	if len(cases) < 100 {
+		t.Fatalf("%d cases", len(cases))
 	}
-	for _, path := range paths {
-		base := strings.TrimSuffix(path, ".eml")
-		t.Run(filepath.Base(base), func(t *testing.T) {
-			zone := parseZone(readFile(t, base+".zone"))
-			fields, body := split(t, readFile(t, path))
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			zone := parseZone(c.Sections["zone"])
+			fields, body := split(t, c.Sections["message"])
 			got := verify(t, &Verifier{Resolver: zone, Now: fixedNow}, fields, body).lines()
-			if want := strings.TrimSpace(readFile(t, base+".want")); got != want {
-				t.Errorf("%sgot\n%s\nwant\n%s", readFile(t, base+".why"), got, want)
+			if want := strings.TrimSpace(c.Sections["want"]); got != want {
+				t.Errorf("%sgot\n%s\nwant\n%s", c.Sections["why"], got, want)
 			}
 		})
 	}
@@ -215,9 +214,15 @@ func checkVector(t *testing.T, mail, want string) {
 // golden returns the parts of a golden case that passes.
 func golden(t testing.TB, name string) ([]Field, string, *resolvertest.Table) {
 	t.Helper()
-	base := "testdata/golden/" + name
-	fields, body := split(t, readFile(t, base+".eml"))
-	return fields, body, parseZone(readFile(t, base+".zone"))
+	c := goldenCases(t, name)[0]
+	fields, body := split(t, c.Sections["message"])
+	return fields, body, parseZone(c.Sections["zone"])
+}
+
+// goldenCases are the cases whose names match a pattern.
+func goldenCases(t testing.TB, pattern string) []reader.Case {
+	t.Helper()
+	return reader.Siblings(t, "testdata/golden/"+pattern+".eml", "zone", "want", "why")
 }
 
 func TestReportValues(t *testing.T) {

@@ -3,7 +3,6 @@ package dmarc
 import (
 	"fmt"
 	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/author"
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -59,46 +59,37 @@ func TestGolden(t *testing.T) {
 }
 
 func readGolden(t testing.TB, file string) (*zone, []golden) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	world, all := reader.List(t, file)
+	z := newZone()
+	for _, f := range world {
+		qtype, data, _ := strings.Cut(f.Value, " ")
+		z.Add(f.Key, qtype, goldenText(t, f, strings.TrimSpace(data)))
 	}
-	z, cases := newZone(), []golden(nil)
-	inZone := false
-	for n, line := range strings.Split(string(text), "\n") {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		value = strings.TrimSpace(value)
-		switch {
-		case key == "" || key[0] == '#':
-		case line[0] != ' ' && key == "zone":
-			inZone = true
-		case line[0] != ' ' && key == "case":
-			inZone = false
-			cases = append(cases, golden{name: value, fields: map[string]string{}})
-		case inZone:
-			qtype, data, _ := strings.Cut(value, " ")
-			z.Add(key, qtype, goldenText(t, strings.TrimSpace(data)))
-		default:
-			if !cases[len(cases)-1].set(t, key, value) {
-				t.Fatalf("%s:%d: unknown key %q", file, n+1, key)
+	var cases []golden
+	for _, c := range all {
+		g := golden{name: c.Name, fields: map[string]string{}}
+		for _, f := range c.Fields {
+			if !g.set(t, f) {
+				t.Fatalf("%s: unknown key %q", f.At, f.Key)
 			}
 		}
+		cases = append(cases, g)
 	}
 	return z, cases
 }
 
 // set reads one line of a case. "from" and "header" give header fields in their
 // order, "dkim" one signature each.
-func (g *golden) set(t testing.TB, key, value string) bool {
-	switch key {
+func (g *golden) set(t testing.TB, f reader.Field) bool {
+	switch f.Key {
 	case "from":
-		g.header = append(g.header, [2]string{"From", " " + goldenText(t, value)})
+		g.header = append(g.header, [2]string{"From", " " + goldenText(t, f, f.Value)})
 	case "header":
-		name, text, _ := strings.Cut(goldenText(t, value), ":")
+		name, text, _ := strings.Cut(goldenText(t, f, f.Value), ":")
 		g.header = append(g.header, [2]string{name, text})
 	case "dkim":
-		result, domain, _ := strings.Cut(value, " ")
-		s := Signature{Domain: goldenText(t, domain)}
+		result, domain, _ := strings.Cut(f.Value, " ")
+		s := Signature{Domain: goldenText(t, f, domain)}
 		switch result {
 		case "pass":
 			s.Status = SignaturePass
@@ -107,23 +98,18 @@ func (g *golden) set(t testing.TB, key, value string) bool {
 		}
 		g.dkim = append(g.dkim, s)
 	default:
-		if !slices.Contains(goldenKeys, key) {
+		if !slices.Contains(goldenKeys, f.Key) {
 			return false
 		}
-		g.fields[key] = goldenText(t, value)
+		g.fields[f.Key] = goldenText(t, f, f.Value)
 	}
 	return true
 }
 
-// goldenText reads a value: bare, or in backquotes with Go's escapes. %N*text%
-// is text N times.
-func goldenText(t testing.TB, s string) string {
-	if len(s) >= 2 && s[0] == '`' && s[len(s)-1] == '`' {
-		var err error
-		if s, err = strconv.Unquote(`"` + strings.ReplaceAll(s[1:len(s)-1], `"`, `\"`) + `"`); err != nil {
-			t.Fatalf("%s: %v", s, err)
-		}
-	}
+// goldenText reads a part of a field. %N*text% is text N times.
+func goldenText(t testing.TB, f reader.Field, part string) string {
+	f.Value = part
+	s := reader.Text(t, f)
 	for {
 		start := strings.IndexByte(s, '%')
 		end := start + 1 + strings.IndexByte(s[start+1:], '%')

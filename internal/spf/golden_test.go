@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	reader "github.com/postern-mail/postern/internal/golden"
 )
 
 // golden is one case of testdata/golden: a file holds a zone and cases on it.
@@ -59,44 +60,30 @@ func TestGolden(t *testing.T) {
 }
 
 func readGolden(t testing.TB, file string) (*zone, []golden) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	world, all := reader.List(t, file)
+	z := newZone()
+	for _, f := range world {
+		qtype, data, _ := strings.Cut(f.Value, " ")
+		z.Add(goldenText(t, f, f.Key), qtype, goldenText(t, f, strings.TrimSpace(data)))
 	}
-	z, cases := newZone(), []golden(nil)
-	inZone := false
-	for n, line := range strings.Split(string(text), "\n") {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		value = strings.TrimSpace(value)
-		switch {
-		case key == "" || key[0] == '#':
-		case line[0] != ' ' && key == "zone":
-			inZone = true
-		case line[0] != ' ' && key == "case":
-			inZone = false
-			cases = append(cases, golden{value, map[string]string{}})
-		case inZone:
-			qtype, data, _ := strings.Cut(value, " ")
-			z.Add(goldenText(t, key), qtype, goldenText(t, strings.TrimSpace(data)))
-		case !slices.Contains(goldenKeys, key):
-			t.Fatalf("%s:%d: unknown key %q", file, n+1, key)
-		default:
-			cases[len(cases)-1].fields[key] = goldenText(t, value)
+	var cases []golden
+	for _, c := range all {
+		g := golden{c.Name, map[string]string{}}
+		for _, f := range c.Fields {
+			if !slices.Contains(goldenKeys, f.Key) {
+				t.Fatalf("%s: unknown key %q", f.At, f.Key)
+			}
+			g.fields[f.Key] = reader.Text(t, f)
 		}
+		cases = append(cases, g)
 	}
 	return z, cases
 }
 
-// goldenText reads a value, in Go's quotes or bare.
-func goldenText(t testing.TB, s string) string {
-	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
-		return s
-	}
-	out, err := strconv.Unquote(s)
-	if err != nil {
-		t.Fatalf("%s: %v", s, err)
-	}
-	return out
+// goldenText reads a part of a field.
+func goldenText(t testing.TB, f reader.Field, part string) string {
+	f.Value = part
+	return reader.Text(t, f)
 }
 
 func (g golden) run(t *testing.T, z *zone) Result {

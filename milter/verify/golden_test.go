@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/dkim"
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
@@ -34,51 +33,37 @@ func goldenNow() time.Time { return time.Unix(1_700_000_000, 0) }
 
 func readGolden(t testing.TB) []golden {
 	t.Helper()
-	files, err := filepath.Glob("testdata/golden/*.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var all []golden
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, parseGolden(t, strings.TrimSuffix(filepath.Base(file), ".txt"), string(text)))
+	for _, c := range reader.Files(t, "testdata/golden/*.txt") {
+		all = append(all, parseGolden(t, c))
 	}
 	return all
 }
 
-func parseGolden(t testing.TB, name, text string) golden {
+func parseGolden(t testing.TB, c reader.Case) golden {
 	t.Helper()
-	head, rest, _ := strings.Cut(text, "== zone\n")
-	zone, rest, _ := strings.Cut(rest, "== want\n")
-	want, message, ok := strings.Cut(rest, "== message\n")
-	g := golden{name: name, zone: zone, want: want, message: message, envelope: Envelope{MTA: goldenHost}}
-	why := ""
-	for line := range strings.Lines(head) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		switch key {
+	g := golden{name: c.Name, zone: c.Sections["zone"], want: c.Sections["want"], message: c.Sections["message"], envelope: Envelope{MTA: goldenHost}}
+	for _, f := range c.Fields {
+		switch f.Key {
 		case "why":
-			why = value
 		case "ip":
-			g.envelope.Client = netip.MustParseAddr(value)
+			g.envelope.Client = netip.MustParseAddr(f.Value)
 		case "helo":
-			g.envelope.Helo = value
+			g.envelope.Helo = f.Value
 		case "from":
-			inner, _ := strings.CutPrefix(value, "<")
+			inner, _ := strings.CutPrefix(f.Value, "<")
 			g.envelope.Sender = mailaddr.Parse(strings.TrimSuffix(inner, ">"))
 		case "option":
-			g.options = append(g.options, value)
+			g.options = append(g.options, f.Value)
 		case "fault":
-			name, kind, _ := strings.Cut(value, " ")
+			name, kind, _ := strings.Cut(f.Value, " ")
 			g.faults = append(g.faults, [2]string{name, kind})
 		default:
-			t.Fatalf("%s: unknown key %q", name, key)
+			t.Fatalf("%s: unknown key %q", f.At, f.Key)
 		}
 	}
-	if !ok || why == "" || want == "" || !g.envelope.Client.IsValid() {
-		t.Fatalf("%s: a case needs ip, zone, want, why and a message", name)
+	if g.message == "" || c.Get("why") == "" || g.want == "" || !g.envelope.Client.IsValid() {
+		t.Fatalf("%s: a case needs ip, zone, want, why and a message", c.Name)
 	}
 	return g
 }
