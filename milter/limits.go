@@ -65,7 +65,7 @@ func (l limits) cut(d *Decision) error {
 	return errors.Join(problems...)
 }
 
-// limitReport tells the operator of MTAs that offer less than we ask for: once in
+// limitReport names MTAs that offer less than we ask for to the operator: once in
 // the log, and each SMTP session by its counter.
 type limitReport struct {
 	log   *zap.Logger

@@ -54,7 +54,7 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 // must not get our signature: Sieve or a forwarding user sends on what a stranger
 // sent. What failed is never signed, whatever its From says by now: cleanup(8) may
 // have completed it. What could not be told is signed only under another From,
-// which a mailing list of ours gave it.
+// which a mailing list of ours has put there.
 func (w *signingWork) unproven() *mark.Sealed {
 	var from []string
 	for _, f := range w.message.Header {

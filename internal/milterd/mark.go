@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/milter/mark"
 )
 
-// defaultMarkKey is in the folder that the unit gives the daemon.
+// defaultMarkKey is in the folder that systemd makes for the daemon.
 const defaultMarkKey = "/var/lib/postern/mark.key"
 
 // markPart is the room of the marks by which we know mail that we have judged.

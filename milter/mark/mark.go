@@ -33,6 +33,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -201,7 +202,7 @@ func encode(sum []byte) string { return base64.StdEncoding.EncodeToString(sum) }
 // Hash hashes one part of a mail; white space does not count.
 type Hash struct {
 	sum  hash.Hash
-	room [512]byte
+	room [1024]byte
 }
 
 // NewHash returns the hash of nothing.
@@ -209,19 +210,26 @@ func NewHash() *Hash { return &Hash{sum: sha256.New()} }
 
 // Write adds p. It never fails.
 func (h *Hash) Write(p []byte) (int, error) {
-	room := h.room[:0]
-	for _, c := range p {
-		if blank(c) {
-			continue
+	for part := range slices.Chunk(p, len(h.room)) {
+		n := 0
+		for _, c := range part { // without a branch: see BenchmarkHash
+			h.room[n] = c
+			n += int(counts[c])
 		}
-		if room = append(room, c); len(room) == cap(room) {
-			h.sum.Write(room)
-			room = room[:0]
-		}
+		h.sum.Write(h.room[:n])
 	}
-	h.sum.Write(room)
 	return len(p), nil
 }
+
+// counts is 1 for each octet that is no white space.
+var counts = func() (t [256]uint8) {
+	for c := range t {
+		if !blank(byte(c)) {
+			t[c] = 1
+		}
+	}
+	return t
+}()
 
 // Sum returns the hash of what was written.
 func (h *Hash) Sum() string { return encode(h.sum.Sum(nil)[:hashLength]) }

@@ -422,9 +422,9 @@ func TestWorkIsLinear(t *testing.T) {
 		{"signatures", 100, func(n int) string {
 			return strings.Repeat("DKIM-Signature: v=1; a=rsa-sha256; d=none.example; s=s; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=QUJD\n", n) + "From: " + victim + "\n"
 		}},
-		{"results that claim to be ours", 250, func(n int) string { return strings.Repeat(ours+"; dkim=pass\n", n) + "From: " + victim + "\n" }},
+		{"results that claim to be ours", MaxRemoved / 4, func(n int) string { return strings.Repeat(ours+"; dkim=pass\n", n) + "From: " + victim + "\n" }},
 		{"results in comments", 4000, func(n int) string { return ours[:24] + strings.Repeat("(", n) + "x\nFrom: " + victim + "\n" }},
-		{"marks", 500, func(n int) string {
+		{"marks", MaxRemoved / 4, func(n int) string {
 			return strings.Repeat("X-Postern-Quarantine: dmarc\n", n) + "From: " + victim + "\n"
 		}},
 	}

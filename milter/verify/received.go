@@ -7,7 +7,7 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// hop is what the host that wrote a Received field says of who gave it the mail.
+// hop is what the host that wrote a Received field says of who handed it the mail.
 type hop struct {
 	Client netip.Addr
 	Helo   string

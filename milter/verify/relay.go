@@ -5,7 +5,7 @@ const maxHops = 10
 
 // trail is the way of a mail through our own hosts, as its Received fields show it.
 type trail struct {
-	origin hop // who gave the mail to the first of our hosts; no Client if unknown
+	origin hop // who handed the mail to the first of our hosts; no Client if unknown
 	// inside is how many fields our own hosts put on top: those above the Received
 	// field of the one that got the mail from outside.
 	inside int
@@ -34,7 +34,7 @@ func (o *Options) follow(fields []Field) trail {
 }
 
 // from returns the envelope as it was when the mail came to our hosts. Without an
-// origin nobody is asked about the client.
+// origin no one is asked about the client.
 func (t *trail) from(e Envelope) Envelope {
 	e.Client, e.Helo, e.Relayed = t.origin.Client, t.origin.Helo, true
 	return e

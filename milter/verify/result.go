@@ -11,7 +11,7 @@ import (
 // Result is what becomes of a message.
 type Result struct {
 	Findings *Findings    // nil when verification itself failed, and with Kept
-	Kept     *mark.Sealed // the verdict of an earlier pass, when it stands
+	Kept     *mark.Sealed // the verdict of an earlier pass, when it is kept
 	Refusal  *Refusal     // nil to deliver
 	// Quarantine is the reason to put the message into the hold queue, "" not to.
 	Quarantine string

@@ -176,7 +176,7 @@ func (m *Mail) kept() Result {
 	return r
 }
 
-// step tells the record about the mark.
+// step shows the mark in the record.
 func (b *before) step() record.Step {
 	return record.Step{Check: "mark", Verdict: b.sealed.DMARC, Detail: strings.Join([]string{
 		"judged before", b.sealed.At.UTC().Format("2006-01-02T15:04:05Z"), "dis=" + string(b.sealed.Done),

@@ -17,8 +17,8 @@ func isPolicy(start []byte) bool {
 	return true
 }
 
-// turnAway tells a policy client at once where it is, in a line that Postfix logs;
-// else smtpd(8) would wait, and its log would name no reason.
+// turnAway says to a policy client at once where it is, in text. smtpd(8) logs a
+// problem with this server then, and does what default_action says.
 func (g *Guard) turnAway() error {
 	_ = g.writeConn([]byte("this is the milter port of postern-milterd, not the policy port\n\n"))
 	return ErrPolicyClient

@@ -15,7 +15,7 @@ func isMilter(start []byte) bool {
 	return len(start) >= 5 && start[0] == 0 && start[1] == 0 && start[4] == 'O'
 }
 
-// turnAway tells a milter client at once where it is, in a frame of its protocol:
+// turnAway says to a milter client at once where it is, in a frame of its protocol:
 // smtpd(8) sends no banner before the milter has answered, and would wait for 30
 // seconds.
 func (r *Reader) turnAway() error {
