@@ -29,7 +29,7 @@ func (p Reporter) decision(rec *record.Record, r *Request, d *Decision, a Action
 	if w := &d.Would; d.Mode == Shadow {
 		rec.Check, rec.Verdict, rec.Reason, rec.Err = w.Check, w.Kind.String(), w.Reason, w.Err
 	}
-	rec.Action = a.line
+	rec.Action = a.String()
 	rec.Mode = d.Mode.String()
 	rec.Instance = r.Instance
 	rec.QueueID = r.QueueID
