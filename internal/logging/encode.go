@@ -9,17 +9,21 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
+// form appends a record as a line, with its end.
+type form func(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *record.Record) []byte
+
 // recordCore is zap's core with a short way for records. The cores that zap
 // makes of it for loggers with fields of their own are zap's.
 type recordCore struct {
 	zapcore.Core
 	out    zapcore.WriteSyncer
 	stamps *stamps
+	form   form
 	lines  sync.Pool // of *[]byte
 }
 
-func newRecordCore(core zapcore.Core, out zapcore.WriteSyncer, stamps *stamps) *recordCore {
-	return &recordCore{Core: core, out: out, stamps: stamps, lines: sync.Pool{New: func() any { return new([]byte) }}}
+func newRecordCore(core zapcore.Core, out zapcore.WriteSyncer, stamps *stamps, form form) *recordCore {
+	return &recordCore{Core: core, out: out, stamps: stamps, form: form, lines: sync.Pool{New: func() any { return new([]byte) }}}
 }
 
 // WriteRecord implements record.LineWriter.
@@ -28,14 +32,26 @@ func (c *recordCore) WriteRecord(level zapcore.Level, at time.Time, r *record.Re
 		return
 	}
 	line := c.lines.Get().(*[]byte)
-	b := append((*line)[:0], `{"level":"`...)
-	b = append(b, level.String()...)
-	b = append(b, `","ts":"`...)
-	b = c.stamps.append(b, at)
-	b = append(b, `","msg":"`+record.Message+`"`...)
-	b = r.AppendJSON(b)
-	b = append(b, '}', '\n')
+	b := c.form((*line)[:0], c.stamps, level, at, r)
 	_, _ = c.out.Write(b) // counts its failures
 	*line = b
 	c.lines.Put(line)
+}
+
+// jsonForm is the line that zap's JSON encoder would write.
+func jsonForm(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *record.Record) []byte {
+	b = append(b, `{"level":"`...)
+	b = append(b, level.String()...)
+	b = append(b, `","ts":"`...)
+	b = stamps.append(b, at)
+	b = append(b, `","msg":"`+record.Message+`"`...)
+	b = r.AppendJSON(b)
+	return append(b, '}', '\n')
+}
+
+// consoleForm is one short line for people.
+func consoleForm(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *record.Record) []byte {
+	b = stamps.append(b, at)
+	b = append(append(append(b, ' '), level.String()...), ' ')
+	return append(r.AppendConsole(b), '\n')
 }

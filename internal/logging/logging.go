@@ -72,10 +72,11 @@ func Open(o Options) (*Log, error) {
 		l.batch = newBatch(out, o.Batch, noticeOf(encoder.Clone()))
 		to = l.batch
 	}
-	core := zapcore.NewCore(encoder, to, l.level)
-	if o.Format != formatConsole {
-		core = newRecordCore(core, to, &stamps)
+	form := jsonForm
+	if o.Format == formatConsole {
+		form = consoleForm
 	}
+	core := newRecordCore(zapcore.NewCore(encoder, to, l.level), to, &stamps, form)
 	// The sink counts its failures: zap has nothing to add on stderr.
 	l.logger = zap.New(core, zap.ErrorOutput(zapcore.AddSync(io.Discard)))
 	return l, nil

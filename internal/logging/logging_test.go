@@ -77,6 +77,22 @@ func TestConsole(t *testing.T) {
 	}
 }
 
+// A decision is one short line for people, with the time and the level in front.
+func TestConsoleDecision(t *testing.T) {
+	var out bytes.Buffer
+	r := record.Record{Daemon: "policyd", Check: "ownership", Verdict: "reject", Reason: record.OwnerNotOwned, SASLUsername: "bob", Action: "553 5.7.1 no"}
+	at := time.Date(2026, 11, 21, 2, 0, 0, 7e6, time.UTC)
+	r.LogAt(open(t, Options{Err: &out, Format: "console"}).Logger(), at)
+	if want := "2026-11-21T02:00:00.007Z info ownership reject not_owned login=bob reply=\"553 5.7.1 no\" 0ms\n"; out.String() != want {
+		t.Errorf("got %q", out.String())
+	}
+	out.Reset()
+	r.LogAt(open(t, Options{Err: &out, Format: "console", Level: "warn"}).Logger(), at)
+	if out.Len() != 0 {
+		t.Errorf("below the level: %q", out.String())
+	}
+}
+
 func TestLevels(t *testing.T) {
 	for level, want := range map[string]string{
 		"": "info warn error", "debug": "debug info warn error", "info": "info warn error", "warn": "warn error", "error": "error",
