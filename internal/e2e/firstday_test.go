@@ -73,7 +73,7 @@ type firstDay struct {
 // mails where it says what has changed.
 func TestFirstDay(t *testing.T) {
 	postfixtest.Require(t)
-	m := bootDebian(t, debianTree(t))
+	m := startDebian(t, debianTree(t))
 	d := firstDay{m, m.shell(t)}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -184,6 +184,7 @@ func (d firstDay) logged(t *testing.T, unit, text string) {
 }
 
 func (d firstDay) switched(t *testing.T) {
+	d.logged(t, "postern-policyd", `"msg":"reloaded"`)
 	replied(t, "alice as herself", d.submit(t, "alice", "wonder", "alice@example.org", "bob@example.org"), "250 ")
 	replied(t, "bob as the press", d.submit(t, "bob", "builder", "press@example.org", "alice@example.org"), "250 ")
 	replied(t, "alice as bob", d.submit(t, "alice", "wonder", "bob@example.org", "alice@example.org"), "553 5.7.1 ")
