@@ -17,7 +17,7 @@ type Limits struct {
 	PassTTL     time.Duration // what has passed is forgotten that long after its last sighting
 	AllowAfter  int           // passes that allow a client for good; 0: none do
 	AllowTTL    time.Duration // an allowed client is forgotten that long after its credit was last used
-	NetworkCap  int           // new triplets of one network in FloodWindow; 0: no bound
+	NetworkCap  int           // new triplets of one network, or of one domain that SPF authorised, in FloodWindow; 0: no bound
 	Full        bool          // no new triplets at all now
 }
 
@@ -32,14 +32,15 @@ const (
 	Waited            // passes for the first time
 	New               // never seen, or forgotten
 	Early             // seen, but has not waited long enough
-	FloodNetwork      // new, and not recorded: too many of its network
+	FloodNetwork      // new, and not recorded: too many of its network or domain
 	FloodDaemon       // new, and not recorded: too many in all
 )
 
 // Outcome is the judgement on one sighting.
 type Outcome struct {
 	Why Why
-	// Wait is how much longer to wait, when it does not pass.
+	// Wait is how much longer to wait, when it does not pass: until it is recorded,
+	// if too many of its source were new.
 	Wait time.Duration
 	// Waited is how long ago the first sighting was.
 	Waited time.Duration
@@ -51,11 +52,16 @@ func (o Outcome) Pass() bool { return o.Why <= Waited }
 // Decide judges a sighting at now by what was known before it.
 func Decide(r Record, now time.Time, l Limits) Outcome {
 	at := At(now)
+	if r.At != 0 {
+		at = r.At
+	}
 	if why, ok := r.allowed(at, l); ok {
 		return Outcome{Why: why}
 	}
 	t := r.prior(at, l)
 	switch {
+	case t == Triplet{} && r.FloodEnds > at:
+		return Outcome{Why: FloodNetwork, Wait: r.FloodEnds.Sub(at)}
 	case t == Triplet{}:
 		return Outcome{Why: refusals[r.Refused], Wait: l.Delay}
 	case t.Passed != 0:
@@ -73,14 +79,15 @@ var refusals = [...]Why{Recorded: New, NetworkFlooded: FloodNetwork, DaemonFlood
 type Change struct {
 	Triplet      Triplet // for all triplet keys, if WriteTriplet
 	WriteTriplet bool
-	IsNew        bool // counts against the network's cap, if it has one
+	IsNew        bool // counts against the cap, if there is one
 	TouchDomain  bool // the domain's client was used: note it, see Client.Touch
 	TouchNetwork bool
 	Refused      Refusal
 }
 
 // Advance says what a sighting at now changes. recent is how many new triplets
-// the network has made in the running FloodWindow.
+// the key's Window has in the running FloodWindow. A clock that is behind moves no
+// Last back: other hosts, or this one later, would take the entry for forgotten.
 func (r Record) Advance(now Stamp, recent int, l Limits) Change {
 	if _, ok := r.allowed(now, l); ok {
 		return Change{
@@ -95,7 +102,7 @@ func (r Record) Advance(now Stamp, recent int, l Limits) Change {
 		}
 		return Change{Triplet: Triplet{First: now, Last: now}.pass(now, l), WriteTriplet: true, IsNew: true}
 	}
-	t.Last = now
+	t.Last = max(t.Last, now)
 	return Change{Triplet: t.pass(now, l), WriteTriplet: true}
 }
 
@@ -130,9 +137,9 @@ func (r Record) allowed(now Stamp, l Limits) (Why, bool) {
 	return AutoAllowed, r.DomainClient.allowed(now, l) || r.NetworkClient.allowed(now, l)
 }
 
-// clamp takes times in the future for now.
+// clamp takes the beginning of a wait in the future for now.
 func (t Triplet) clamp(now Stamp) Triplet {
-	return Triplet{min(t.First, now), min(t.Last, now), min(t.Passed, now)}
+	return Triplet{min(t.First, now), t.Last, min(t.Passed, now)}
 }
 
 func (t Triplet) live(now Stamp, l Limits) bool {
@@ -177,7 +184,7 @@ func (c Client) allowed(now Stamp, l Limits) bool {
 }
 
 func (c Client) usedAgain(now Stamp, l Limits) bool {
-	return c.allowed(now, l) && c.due(now)
+	return c.allowed(now, l) && now.Sub(c.Last) >= CreditInterval
 }
 
 // due tells whether an hour has gone since the last count. A last count in the
@@ -192,13 +199,13 @@ func (c Client) Credited(now Stamp) (Client, bool) {
 		return c, false
 	}
 	c.Passes = min(c.Passes+1, MaxPasses)
-	c.Last = now
+	c.Last = max(c.Last, now)
 	return c, true
 }
 
 // Touched notes the use of a credit.
 func (c Client) Touched(now Stamp) Client {
-	c.Last = now
+	c.Last = max(c.Last, now)
 	return c
 }
 

@@ -139,6 +139,11 @@ func (k Key) Client() string {
 	return domainMark + k.Domain + "/" + k.Pool
 }
 
+// Window names what the new triplets of the key are counted by: the domain that SPF
+// authorised, which has nothing to do with its neighbours at a provider, or the
+// network.
+func (k Key) Window() string { return k.Client() }
+
 // part makes one word of printable characters out of s.
 func part(s string) string {
 	for i := range len(s) {

@@ -12,8 +12,9 @@
 //     passed, how often a client has. Only [Decide] judges them, with the
 //     [Limits] of the moment, so that a changed delay or life time applies to
 //     what is stored already.
-//   - A time in the future, after a clock has jumped, counts as now: nobody is
-//     delayed by more than one delay for it.
+//   - The beginning of a wait in the future, after a clock has jumped, counts as
+//     now: no one is delayed by more than one delay for it. The time of the latest
+//     sighting never goes back.
 //   - All stores make of one sighting what [Record.Advance] makes of it; the
 //     suite in storetest holds them to it.
 //   - Keys are made of bounded, printable strings. This package knows no mail
@@ -70,7 +71,7 @@ type Refusal uint8
 // The refusals.
 const (
 	Recorded       Refusal = iota
-	NetworkFlooded         // its network has made Limits.NetworkCap new ones in FloodWindow
+	NetworkFlooded         // its Window has Limits.NetworkCap new ones in FloodWindow
 	DaemonFlooded          // Limits.Full
 )
 
@@ -81,6 +82,10 @@ type Record struct {
 	DomainClient  Client // of the domain at this network
 	NetworkClient Client
 	Refused       Refusal
+	FloodEnds     Stamp // when new triplets of its Window are recorded again, if NetworkFlooded
+	// At is the time by the store's own clock, which Decide takes; 0: that of
+	// the caller.
+	At Stamp
 }
 
 // Store keeps what has been seen. Implementations are safe for concurrent use;

@@ -75,12 +75,12 @@ type shard struct {
 	table
 	away    away
 	dirty   []int32 // slots changed since the last Take, each once
-	flood   map[string]window
+	flood   map[string]counter
 	evicted uint64 // counts what was dropped: a miss read meanwhile may be stale
 }
 
-// window counts the new triplets of a network.
-type window struct {
+// counter counts the new triplets of a greylist.Key's Window.
+type counter struct {
 	start greylist.Stamp
 	count int
 }
@@ -92,7 +92,7 @@ func New(o Options) *Store {
 	}
 	s := &Store{seed: maphash.MakeSeed(), backing: o.Backing, perMap: max(o.MaxEntries/shards, minPerShard)}
 	for i := range s.shards {
-		s.shards[i].flood = make(map[string]window)
+		s.shards[i].flood = make(map[string]counter)
 		s.shards[i].away = away{most: awayPerEntry * s.perMap}
 	}
 	return s
@@ -109,13 +109,18 @@ const (
 	byNetwork
 	domainClient
 	networkClient
+	window // of new triplets, when it is not the network: locked, never stored
 	slots
 )
 
 type ids [slots]greylist.ID
 
 func idsOf(k greylist.Key) ids {
-	return ids{k.ByDomain(), k.ByNetwork(), k.DomainClient(), k.NetworkClient()}
+	all := ids{byDomain: k.ByDomain(), byNetwork: k.ByNetwork(), domainClient: k.DomainClient(), networkClient: k.NetworkClient()}
+	if k.Domain != "" {
+		all[window] = greylist.ID(k.Window())
+	}
+	return all
 }
 
 // hold is the set of locked shards of one operation.
@@ -367,14 +372,19 @@ func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limit
 	err := s.with(ctx, all, func(h *hold) error {
 		r = h.record(&all)
 		at := greylist.At(now)
-		flood := &s.shards[h.at[networkClient]]
-		change := r.Advance(at, flood.recent(key.Network, at), limits)
-		r.Refused = change.Refused
+		flood, source := &s.shards[h.at[networkClient]], key.Window()
+		if key.Domain != "" {
+			flood = &s.shards[h.at[window]]
+		}
+		change := r.Advance(at, flood.recent(source, at), limits)
+		if r.Refused = change.Refused; r.Refused == greylist.NetworkFlooded {
+			r.FloodEnds = flood.flood[source].ends()
+		}
 		if err := h.apply(&all, change, at); err != nil {
 			return err
 		}
 		if change.IsNew && limits.NetworkCap > 0 {
-			flood.count(key.Network, at)
+			flood.count(source, at)
 		}
 		return nil
 	})
@@ -438,7 +448,12 @@ func (sh *shard) recent(network string, now greylist.Stamp) int {
 	return 0
 }
 
-func (w window) runs(now greylist.Stamp) bool {
+// ends is when the window does.
+func (w counter) ends() greylist.Stamp {
+	return w.start + greylist.Stamp(greylist.FloodWindow.Milliseconds())
+}
+
+func (w counter) runs(now greylist.Stamp) bool {
 	age := now.Sub(w.start)
 	return age >= 0 && age < greylist.FloodWindow
 }
@@ -446,7 +461,7 @@ func (w window) runs(now greylist.Stamp) bool {
 func (sh *shard) count(network string, now greylist.Stamp) {
 	w := sh.flood[network]
 	if !w.runs(now) {
-		w = window{start: now}
+		w = counter{start: now}
 	}
 	w.count++
 	if _, ok := sh.flood[network]; !ok && len(sh.flood) >= maxFloodNetworks {

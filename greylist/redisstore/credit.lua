@@ -4,7 +4,7 @@ local now, interval, most = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[
 local n, l, m = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) (%d+)$')
 local passes, last = tonumber(n) or 0, tonumber(l) or 0
 if last ~= 0 and last <= now and now - last < interval then return 0 end
-local value = string.format('%d %d %d', math.min(passes + 1, most), now, tonumber(m) or 0)
+local value = string.format('%d %d %d', math.min(passes + 1, most), math.max(last, now), tonumber(m) or 0)
 if m == '1' then
   redis.call('SET', KEYS[1], value)
 else

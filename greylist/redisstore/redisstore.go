@@ -12,6 +12,7 @@
 //
 // Invariants:
 //
+//   - Times are those of the server's clock, which all hosts share.
 //   - The server's expiry only frees memory, half as long again after Limits
 //     would have forgotten an entry.
 //   - What a failing master has acknowledged but not handed on is lost: a
@@ -57,6 +58,9 @@ var putSource string
 type Options struct {
 	URL      string // see redisclient.CheckURL
 	Password string // "" for none
+	// CallerClock has entries judged by the times that callers give, not by the
+	// server's clock.
+	CallerClock bool
 }
 
 // Store implements greylist.Store and greylist.Browser.
@@ -65,6 +69,7 @@ type Store struct {
 	credit, put *redis.Script
 	terms       atomic.Pointer[terms] // of the latest sighting
 	limits      atomic.Pointer[greylist.Limits]
+	callerClock bool
 }
 
 // Open makes a client. It sends nothing: a server that is down now may be up
@@ -74,7 +79,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}
-	return &Store{client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource)}, nil
+	return &Store{client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource), callerClock: o.CallerClock}, nil
 }
 
 // Close ends all connections, after what is under way.
@@ -138,9 +143,13 @@ func client(v [3]int64) greylist.Client {
 
 // Credit implements greylist.Store.
 func (s *Store) Credit(ctx context.Context, client string, now time.Time) error {
+	at, err := s.now(ctx, now)
+	if err != nil {
+		return err
+	}
 	return failed(s.client.Do(ctx, func(ctx context.Context) error {
 		return s.credit.Run(ctx, s.client.Redis, []string{s.key(greylist.ID(client))},
-			int64(greylist.At(now)), s.keep(true, false), greylist.CreditInterval.Milliseconds(), greylist.MaxPasses).Err()
+			int64(greylist.At(at)), s.keep(true, false), greylist.CreditInterval.Milliseconds(), greylist.MaxPasses).Err()
 	}))
 }
 
@@ -167,9 +176,14 @@ func (s *Store) Peek(ctx context.Context, k greylist.Key) (greylist.Record, erro
 	}
 	entries, err := s.read(ctx, ids)
 	if err != nil {
-		return greylist.Record{}, err
+		return greylist.Record{}, failed(err)
+	}
+	at := greylist.Stamp(0)
+	if now, ok := s.client.Now(); ok && !s.callerClock {
+		at = greylist.At(now)
 	}
 	return greylist.Record{
+		At:            at,
 		ByDomain:      entries[k.ByDomain()].Triplet,
 		ByNetwork:     entries[k.ByNetwork()].Triplet,
 		DomainClient:  entries[k.DomainClient()].Client,

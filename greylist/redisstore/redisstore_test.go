@@ -22,7 +22,7 @@ import (
 
 func open(t testing.TB, url, password string) *redisstore.Store {
 	t.Helper()
-	s, err := redisstore.Open(redisstore.Options{URL: url, Password: password})
+	s, err := redisstore.Open(redisstore.Options{URL: url, Password: password, CallerClock: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +107,53 @@ func see(t *testing.T, s greylist.Store, k greylist.Key, now time.Time) greylist
 		t.Fatal(err)
 	}
 	return greylist.Decide(r, now, limits())
+}
+
+// TestServersClock has hosts whose own clocks are wrong: they are judged by the
+// server's, and harm no one.
+func TestServersClock(t *testing.T) {
+	server := miniredis.RunT(t)
+	now := at()
+	server.SetTime(now)
+	host := func() *redisstore.Store {
+		s, err := redisstore.Open(redisstore.Options{URL: "redis://" + server.Addr()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	l := limits()
+	see := func(s *redisstore.Store, clock time.Time) greylist.Outcome {
+		t.Helper()
+		r, err := s.Seen(t.Context(), key(1), clock, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return greylist.Decide(r, clock, l)
+	}
+	dead, ahead := time.Unix(7, 0), at().Add(10*365*24*time.Hour)
+	if o := see(host(), dead); o.Why != greylist.New {
+		t.Errorf("a host whose clock has stopped: %+v", o)
+	}
+	server.SetTime(now.Add(l.Delay))
+	if o := see(host(), ahead); o.Why != greylist.Waited || o.Waited.Round(time.Second) != l.Delay {
+		t.Errorf("a host whose clock is ahead: %+v", o)
+	}
+	good := host()
+	if o := see(good, now.Add(l.Delay+time.Minute)); o.Why != greylist.Known {
+		t.Errorf("a host whose clock is right: %+v", o)
+	}
+	r, err := good.Peek(t.Context(), key(1))
+	if last := r.ByNetwork.Last.Time(); err != nil || last.Before(now.Add(l.Delay)) || last.After(now.Add(l.Delay+time.Minute)) {
+		t.Errorf("last seen %v, %v", last, err)
+	}
+	if err := good.Credit(t.Context(), "example.org@192.0.1.0/24", dead); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = good.Peek(t.Context(), key(1)); err != nil || r.DomainClient.Last.Time().Before(now) {
+		t.Errorf("credit: %+v, %v", r.DomainClient, err)
+	}
 }
 
 // TestOlderScheme takes over what a release with the first scheme has written.
@@ -325,6 +372,7 @@ func TestFull(t *testing.T) {
 	see(t, s, known, at().Add(l.Delay))
 	see(t, s, waiting, at())
 	var full error
+	l.NetworkCap = 0 // they are of one domain
 	for i := 3; full == nil; i++ {
 		_, full = s.Seen(t.Context(), key(i), at(), l)
 	}

@@ -44,11 +44,35 @@ func (s *Store) termsOf(l greylist.Limits) *terms {
 
 // Seen implements greylist.Store.
 func (s *Store) Seen(ctx context.Context, k greylist.Key, now time.Time, l greylist.Limits) (greylist.Record, error) {
-	value, err := s.client.Ask(ctx, s.question(k, now, l))
+	at, err := s.now(ctx, now)
+	if err != nil {
+		return greylist.Record{}, err
+	}
+	value, err := s.client.Ask(ctx, s.question(k, at, l))
 	if err != nil {
 		return greylist.Record{}, failed(err)
 	}
-	return record(value)
+	r, err := record(value)
+	if err == nil && !s.callerClock {
+		r.At = greylist.At(at)
+	}
+	return r, err
+}
+
+// now is the time by the server's clock, which is read before it is needed for the
+// first time: a host whose own clock is wrong must not harm the others.
+func (s *Store) now(ctx context.Context, caller time.Time) (time.Time, error) {
+	if s.callerClock {
+		return caller, nil
+	}
+	if at, ok := s.client.Now(); ok {
+		return at, nil
+	}
+	if err := s.Probe(ctx); err != nil {
+		return time.Time{}, err
+	}
+	at, _ := s.client.Now()
+	return at, nil
 }
 
 func (s *Store) question(k greylist.Key, now time.Time, l greylist.Limits) *redisclient.Call {
@@ -62,7 +86,7 @@ func (s *Store) question(k greylist.Key, now time.Time, l greylist.Limits) *redi
 		call.Key(s.key(k.ByDomain()))
 	}
 	if l.NetworkCap > 0 {
-		call.Key(s.client.Tag + windowKind + k.Network)
+		call.Key(s.client.Tag + windowKind + k.Window())
 	}
 	call.Keys()
 	call.Arg(strconv.FormatInt(int64(greylist.At(now)), 10))
@@ -84,8 +108,10 @@ func record(answer any) (r greylist.Record, err error) {
 	if !strings.Contains(text, ";") {
 		numbers[0], ok = three(text)
 	} else if values := strings.Split(text, ";"); len(values) == len(numbers)+1 {
-		refused, err := strconv.ParseUint(values[len(numbers)], 10, 8)
-		r.Refused, ok = greylist.Refusal(refused), err == nil
+		why, ends, _ := strings.Cut(values[len(numbers)], " ")
+		refused, err := strconv.ParseUint(why, 10, 8)
+		until, _ := strconv.ParseInt(ends, 10, 64)
+		r.Refused, r.FloodEnds, ok = greylist.Refusal(refused), greylist.Stamp(until), err == nil
 		for i := 0; ok && i < len(numbers); i++ {
 			if values[i] != "" {
 				numbers[i], ok = three(values[i])

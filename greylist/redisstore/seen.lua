@@ -42,7 +42,7 @@ if earned(network_client) or earned(domain_client) then
     if manual ~= '1' and not (allow_after > 0 and tonumber(passes) >= allow_after and last ~= 0 and n - last <= allow_ttl) then
       return false
     end
-    if last > n or n - last >= credit_interval then
+    if n - last >= credit_interval then
       local touched = passes .. ' ' .. now .. ' ' .. manual
       if manual == '1' then
         redis.pcall('SET', key, touched)
@@ -57,9 +57,9 @@ if earned(network_client) or earned(domain_client) then
   if allowed(domain_client, KEYS[3]) or network then return answer(0) end
 end
 
--- The first time of a triplet that counts, as text and number, and when it
--- passed, likewise, with times in the future taken for now; nil if it has been
--- forgotten.
+-- The first time of a triplet that counts, as text and number, when it passed,
+-- likewise, with times in the future taken for now, and the last; nil if it has
+-- been forgotten.
 local function live(value)
   local a, b, c = string.match(value, '^(%d+) (%d+) (%d+)$')
   if not a or b == '0' then return nil end
@@ -71,16 +71,17 @@ local function live(value)
   elseif n - first > retry_window then
     return nil
   end
-  return a, first, c, passed
+  return a, first, c, passed, b
 end
 
-local a, first, c, passed
-if was[1] then a, first, c, passed = live(was[1]) end
+local a, first, c, passed, last
+if was[1] then a, first, c, passed, last = live(was[1]) end
 if domain_triplet then
-  local oa, ofirst, oc, opassed = live(domain_triplet)
+  local oa, ofirst, oc, opassed, olast = live(domain_triplet)
   if not a then
-    a, first, c, passed = oa, ofirst, oc, opassed
+    a, first, c, passed, last = oa, ofirst, oc, opassed, olast
   elseif oa then
+    if tonumber(olast) > tonumber(last) then last = olast end
     if ofirst < first then a, first = oa, ofirst end
     if passed == 0 or opassed ~= 0 and opassed < passed then c, passed = oc, opassed end
   end
@@ -93,7 +94,7 @@ if not a then
     local start, made = string.match(was[#KEYS] or '', '^(%d+) (%d+)')
     start, made = tonumber(start) or 0, tonumber(made) or 0
     if n < start or n - start >= flood_window then start, made = n, 0 end
-    if made >= cap then return answer(1) end
+    if made >= cap then return answer('1 ' .. string.format('%d', start + flood_window)) end
     if not full then
       redis.call('SET', KEYS[#KEYS], string.format('%d %d 0', start, made + 1), 'PX', keep_window)
     end
@@ -101,9 +102,11 @@ if not a then
   if full then return answer(2) end
   a, first, c, passed = now, n, '0', 0
 end
+-- The clock of another host may be ahead: the latest sighting never goes back.
+if not last or tonumber(last) < n then last = now end
 
 if passed == 0 and n - first >= delay then c, passed = now, n end
-local value, keep = a .. ' ' .. now .. ' ' .. c, passed ~= 0 and keep_passed or keep_waiting
+local value, keep = a .. ' ' .. last .. ' ' .. c, passed ~= 0 and keep_passed or keep_waiting
 local done = redis.pcall('SET', KEYS[1], value, 'PX', keep)
 if entries > 3 then
   local also = redis.pcall('SET', KEYS[4], value, 'PX', keep)

@@ -25,19 +25,22 @@ func (m *model) seen(k greylist.Key, now time.Time, l greylist.Limits) greylist.
 		DomainClient:  m.entries[k.DomainClient()].Client,
 		NetworkClient: m.entries[k.NetworkClient()].Client,
 	}
-	age := at.Sub(m.starts[k.Network])
-	runs := m.made[k.Network] > 0 && age >= 0 && age < greylist.FloodWindow
+	age := at.Sub(m.starts[k.Window()])
+	runs := m.made[k.Window()] > 0 && age >= 0 && age < greylist.FloodWindow
 	recent := 0
 	if runs {
-		recent = m.made[k.Network]
+		recent = m.made[k.Window()]
 	}
 	c := r.Advance(at, recent, l)
 	r.Refused = c.Refused
+	if c.Refused == greylist.NetworkFlooded {
+		r.FloodEnds = m.starts[k.Window()] + greylist.Stamp(greylist.FloodWindow.Milliseconds())
+	}
 	if c.IsNew && l.NetworkCap > 0 {
 		if !runs {
-			m.starts[k.Network] = at
+			m.starts[k.Window()] = at
 		}
-		m.made[k.Network] = recent + 1
+		m.made[k.Window()] = recent + 1
 	}
 	m.apply(k, c, at)
 	return r

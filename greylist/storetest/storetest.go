@@ -39,8 +39,10 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"older of both keys":        olderOfBoth,
 		"changed limits":            changedLimits,
 		"clock set back":            clockSetBack,
+		"clock behind":              clockBehind,
 		"credit":                    credit,
 		"network flood":             networkFlood,
+		"domain flood":              domainFlood,
 		"daemon flood":              daemonFlood,
 		"peek records nothing":      peekRecordsNothing,
 		"browse":                    browse,
@@ -139,6 +141,53 @@ func clockSetBack(t *testing.T, s Subject) {
 		t.Errorf("seen in the future: %+v", o)
 	}
 	want(t, see(t, s, k, at.Add(l.Delay), l), greylist.Waited)
+}
+
+// clockBehind has a host whose clock has stopped: what it sees does not look older
+// to the others.
+func clockBehind(t *testing.T, s Subject) {
+	k, l, at := key("example.org", "192.0.2.0/24"), Limits(), start()
+	want(t, see(t, s, k, at, l), greylist.New)
+	want(t, see(t, s, k, at.Add(l.Delay), l), greylist.Waited)
+	want(t, see(t, s, k, time.Unix(100, 0), l), greylist.Known)
+	r, err := s.Peek(t.Context(), k)
+	if last := greylist.At(at.Add(l.Delay)); err != nil || r.ByDomain.Last != last || r.ByNetwork.Last != last {
+		t.Errorf("the latest sighting went back: %+v, %v", r, err)
+	}
+	want(t, see(t, s, k, at.Add(l.Delay+l.PassTTL), l), greylist.Known)
+	for _, when := range []time.Time{at, time.Unix(100, 0)} {
+		if err := s.Credit(t.Context(), k.Creditor(), when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err = s.Peek(t.Context(), k); err != nil || r.DomainClient.Last != greylist.At(at) {
+		t.Errorf("the latest credit went back: %+v, %v", r.DomainClient, err)
+	}
+}
+
+// domainFlood counts a domain that SPF authorised by itself, wherever it comes from,
+// and not with its neighbours.
+func domainFlood(t *testing.T, s Subject) {
+	l, at := Limits(), start()
+	l.NetworkCap = 3
+	neighbour := key("", "192.0.2.0/24")
+	for i := range 4 {
+		neighbour.Sender = fmt.Sprint(i, "@neighbour.example")
+		see(t, s, neighbour, at, l)
+	}
+	for i := range 5 {
+		k := key("example.org", fmt.Sprintf("192.0.%d.0/24", 2+i))
+		k.Sender = fmt.Sprint(i, "@example.org")
+		o := see(t, s, k, at.Add(time.Duration(i)*time.Minute), l)
+		if i < 3 {
+			want(t, o, greylist.New)
+		} else if left := greylist.FloodWindow - time.Duration(i)*time.Minute; o.Why != greylist.FloodNetwork || o.Wait != left {
+			t.Errorf("new sender %d of a domain: %+v, want to wait %v", i, o, left)
+		}
+	}
+	k := key("example.org", "192.0.2.0/24")
+	k.Sender = "4@example.org"
+	want(t, see(t, s, k, at.Add(greylist.FloodWindow), l), greylist.New)
 }
 
 func credit(t *testing.T, s Subject) {

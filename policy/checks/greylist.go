@@ -163,7 +163,7 @@ func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (poli
 		if o.Why == greylist.New {
 			g.Flood.Made()
 		}
-		v.Kind, v.Text = policy.Defer, g.text(o)
+		v.Kind, v.Text = policy.Defer, g.text(o, s.key)
 	case o.Why == greylist.Waited:
 		v.Detail += fmt.Sprintf(" waited=%ds", seconds(o.Waited))
 		v.Header = g.header(r, o)
@@ -197,8 +197,18 @@ func GreylistReason(w greylist.Why) record.Reason {
 
 // text tells when to come back. The status code is "other mailbox status": old
 // Exchange servers take the one for policy, 4.7.1, for final.
-func (g *Greylist) text(o greylist.Outcome) string {
+func (g *Greylist) text(o greylist.Outcome, k greylist.Key) string {
+	source := "network"
+	if k.Domain != "" {
+		source = "domain"
+	}
 	text := fmt.Sprintf("4.2.0 Greylisted, please try again in %d seconds", seconds(o.Wait))
+	switch o.Why {
+	case greylist.FloodNetwork:
+		text = fmt.Sprintf("4.2.0 Too many new senders from your %s in an hour, please try again in %d seconds", source, seconds(o.Wait))
+	case greylist.FloodDaemon:
+		text = "4.2.0 Too many new senders at the moment, please try again later"
+	}
 	if g.URL != "" {
 		text += "; see " + g.URL
 	}

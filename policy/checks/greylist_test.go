@@ -278,6 +278,27 @@ func TestGreylistFlood(t *testing.T) {
 	}
 }
 
+// TestFloodTellsTheTruth reads what a sender is told: when it may come back, and
+// whose new senders were too many.
+func TestFloodTellsTheTruth(t *testing.T) {
+	g := newGreylist(world())
+	g.Limits.NetworkCap = 1
+	at := start
+	for _, test := range []struct{ client, sender, want string }{
+		{"192.0.2.1", "a@none.example", "4.2.0 Greylisted, please try again in 180 seconds"},
+		{"192.0.2.2", "b@none.example", "4.2.0 Too many new senders from your network in an hour, please try again in 3540 seconds"},
+		{"192.0.2.7", "x@good.example", "4.2.0 Greylisted, please try again in 180 seconds"}, // not its neighbours' /24
+		{"198.51.100.7", "y@good.example", "4.2.0 Too many new senders from your domain in an hour, please try again in 3540 seconds"},
+	} {
+		r := rcpt(test.client, test.sender, "bob@home.example")
+		r.Received = at
+		if v := ask(t, g, r); v.Text != test.want {
+			t.Errorf("%s: %q, want %q", test.sender, v.Text, test.want)
+		}
+		at = at.Add(time.Minute)
+	}
+}
+
 // broken is a store that is down.
 type broken struct{ greylist.Store }
 
