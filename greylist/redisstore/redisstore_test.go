@@ -85,7 +85,7 @@ func TestKeysExpire(t *testing.T) {
 	}
 	see(t, s, k, at())
 	check("{postern}:t2:"+string(k.ByDomain()), l.RetryWindow, 2*l.RetryWindow)
-	check("{postern}:n:"+k.Network, time.Hour, 2*time.Hour)
+	check("{postern}:n:"+k.Window(), time.Hour, 2*time.Hour)
 	see(t, s, k, at().Add(l.Delay))
 	check("{postern}:t2:"+string(k.ByDomain()), l.PassTTL, 2*l.PassTTL)
 	check("{postern}:t2:"+string(k.ByNetwork()), l.PassTTL, 2*l.PassTTL)

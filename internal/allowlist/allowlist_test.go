@@ -117,6 +117,33 @@ func TestAllowFileErrors(t *testing.T) {
 	}
 }
 
+// What can never match is an error in every list, with the fix.
+func TestNeverMatches(t *testing.T) {
+	readers := map[string]func(string) error{
+		"clients":    func(p string) error { _, err := ReadClients(p); return err },
+		"recipients": func(p string) error { _, err := ReadRecipients(p); return err },
+		"domains":    func(p string) error { _, err := ReadDomains(p); return err },
+		"authors":    func(p string) error { _, err := ReadAuthors(p); return err },
+	}
+	for entry, want := range map[string]string{
+		"192.0.2.1-192.0.2.9": "ranges", "192.0.2.0-24": "ranges", "192.0.2.1 - 192.0.2.9": "ranges", "2001:db8::1-2001:db8::9": "ranges",
+		"192.0.2.*": "wild cards", "2001:db8::*": "wild cards", "*.example.org": "wild cards", "mail*.example.org": "wild cards", "mail?.example.org": "wild cards", "*": "wild cards",
+		"192.0.2": "", "10.1-5": "", "a.example,b.example": "", "!a.example": "", "192.0.2.0/255.255.255.0": "",
+	} {
+		for list, read := range readers {
+			path := write(t, "ok.example\n"+entry+"\n")
+			if err := read(path); err == nil || !strings.HasPrefix(err.Error(), path+":2: ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: %v, want %q", list, entry, err, want)
+			}
+		}
+	}
+	for _, entry := range []string{"*@example.org", "user*@example.org", "user@*", "user@*.example.org", "info@192.0.2"} {
+		if _, err := ReadRecipients(write(t, entry)); err == nil {
+			t.Errorf("%s was read", entry)
+		}
+	}
+}
+
 func FuzzAllowFile(f *testing.F) {
 	for _, seed := range []string{"192.0.2.0/24\n", "a.example # x", "user@", "@", "\"a b\"@c.example", "/x/", "::/0", "\x00", "[1.2.3.4]", "bücher.example\nu@bücher.example"} {
 		f.Add(seed)

@@ -24,9 +24,12 @@ func ReadAuthors(path string) (*Authors, error) {
 }
 
 func (a *Authors) add(entry string) error {
+	if err := never(entry); err != nil {
+		return err
+	}
 	words := strings.Fields(entry)
 	domain, err := mailaddr.ParseDomain(words[0])
-	if err != nil || mailaddr.LooksNumeric(domain) {
+	if err != nil || isNoName(domain) {
 		return errDomain
 	}
 	list, before := a.clients[domain]

@@ -44,6 +44,9 @@ func (l *Clients) Add(entry string) error {
 	if strings.HasPrefix(entry, "/") {
 		return errRegexp
 	}
+	if err := never(entry); err != nil {
+		return err
+	}
 	if addr, err := netip.ParseAddr(entry); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
 		l.AddNetwork(netip.PrefixFrom(addr, addr.BitLen()))
@@ -53,7 +56,7 @@ func (l *Clients) Add(entry string) error {
 		return l.addPrefix(entry)
 	}
 	name, err := mailaddr.ParseDomain(strings.TrimPrefix(entry, "."))
-	if err != nil || mailaddr.LooksNumeric(name) {
+	if err != nil || isNoName(name) {
 		return errClient
 	}
 	l.names[name] = true

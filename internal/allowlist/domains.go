@@ -23,12 +23,15 @@ func ReadDomains(path string) (*Domains, error) {
 }
 
 func (d *Domains) add(entry string) error {
+	if err := never(entry); err != nil {
+		return err
+	}
 	set := d.exact
 	if bare, ok := strings.CutPrefix(entry, "."); ok {
 		entry, set = bare, d.below
 	}
 	name, err := mailaddr.ParseDomain(entry)
-	if err != nil || mailaddr.LooksNumeric(name) {
+	if err != nil || isNoName(name) {
 		return errDomain
 	}
 	set[name] = true

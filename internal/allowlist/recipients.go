@@ -37,6 +37,9 @@ func (l *Recipients) Add(entry string) error {
 	if strings.HasPrefix(entry, "/") {
 		return errRegexp
 	}
+	if err := never(entry); err != nil {
+		return err
+	}
 	if user, ok := strings.CutSuffix(entry, "@"); ok {
 		a := mailaddr.Parse(user)
 		if !a.IsBare() {
@@ -47,14 +50,14 @@ func (l *Recipients) Add(entry string) error {
 	}
 	if strings.Contains(entry, "@") && !strings.HasPrefix(entry, "@") {
 		a := mailaddr.Parse(entry)
-		if !a.IsValid() || a.IsBare() {
+		if !a.IsValid() || a.IsBare() || !a.IsLiteral() && isNoName(a.Domain) {
 			return errRecipient
 		}
 		l.addresses[mailaddr.Fold(a.Key())] = true
 		return nil
 	}
 	domain, err := mailaddr.ParseDomain(strings.TrimLeft(entry, "@."))
-	if err != nil {
+	if err != nil || isNoName(domain) {
 		return errRecipient
 	}
 	l.domains[domain] = true
