@@ -85,7 +85,8 @@ func decode(packet, query []byte, q question) (reply, error) {
 	if n := announced(packet); n > maxRecords {
 		return m, malformed(fmt.Errorf("%d records, more than %d", n, maxRecords))
 	}
-	if err := m.read(records{packet: packet, off: at}, q); err != nil {
+	all := records{packet: packet, off: at, asked: q.name, wire: query[headerLen : questionEnd(query)-4]}
+	if err := m.read(all, q); err != nil {
 		return m, malformed(err)
 	}
 	return m, nil
@@ -139,15 +140,20 @@ func questionEnd(query []byte) int {
 }
 
 // sameQuestion compares question sections of one length; want is canonical.
-// Length bytes are no letters, so that lower leaves them alone.
 func sameQuestion(got, want []byte) bool {
 	name := len(want) - 4
-	for i, c := range got[:name] {
+	return sameName(got[:name], want[:name]) && string(got[name:]) == string(want[name:])
+}
+
+// sameName compares packed names of one length; want is canonical. Length bytes
+// are no letters, so that lower leaves them alone.
+func sameName(got, want []byte) bool {
+	for i, c := range got {
 		if lower(c) != want[i] {
 			return false
 		}
 	}
-	return string(got[name:]) == string(want[name:])
+	return true
 }
 
 // read takes from the records what answers q.

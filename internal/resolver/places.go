@@ -60,6 +60,8 @@ type gate struct {
 type place struct {
 	gates  []*gate
 	marks  []*list.Element // in the gates' oldest
+	room   [maxGates]*gate // for gates and marks
+	places [maxGates]*list.Element
 	since  time.Time
 	end    context.CancelCauseFunc // of the flight; nil until it has begun
 	ending bool
@@ -97,7 +99,8 @@ func (p *places) acquire(ctx context.Context, q question) (*place, error) {
 	if p.isClosed() {
 		return nil, ErrClosed
 	}
-	pl := &place{gates: p.gates(a, q)}
+	pl := &place{}
+	pl.gates = p.gates(pl.room[:0], a, q)
 	full := pl.full()
 	if full == nil {
 		p.grant(pl)
@@ -162,9 +165,11 @@ func (p *places) isClosed() bool {
 	}
 }
 
-// gates are those that a question has to pass, in the order in which it waits.
-func (p *places) gates(a asking, q question) []*gate {
-	gates := make([]*gate, 0, 5)
+// maxGates is how many gates a question passes at most.
+const maxGates = 5
+
+// gates appends those that a question has to pass, in the order in which it waits.
+func (p *places) gates(gates []*gate, a asking, q question) []*gate {
 	if a.who != nil {
 		gates = append(gates, gateOf(p.askers, a.who, min(maxPerAsker, p.limit)))
 		if a.who.network.IsValid() {
@@ -206,6 +211,7 @@ func (pl *place) full() *gate {
 func (p *places) grant(pl *place) {
 	p.running.Add(1)
 	pl.since = time.Now()
+	pl.marks = pl.places[:0]
 	for _, g := range pl.gates {
 		g.taken++
 		pl.marks = append(pl.marks, g.oldest.PushBack(pl))
