@@ -68,12 +68,20 @@ func (o *markPart) open(n *needs) (*mark.Keys, error) {
 		return keys, err
 	}
 	if err := mark.MakeFile(o.MarkKeyFile); err != nil {
-		return nil, err
+		return nil, &noPlace{err}
 	}
+	n.Log.Info("made the key of marks; copy it to the hosts that hand mail to this one", zap.String("mark_key_file", o.MarkKeyFile))
 	return mark.ReadFile(o.MarkKeyFile, n.options.group())
 }
 
-// unavailable reports whether there is no place for the file.
+// noPlace is why the file could not be made: no folder, a full or read-only disk.
+type noPlace struct{ error }
+
+func (e *noPlace) Unwrap() error { return e.error }
+
+// unavailable reports whether there is no file that could be read, and no fault in
+// what it holds.
 func unavailable(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+	var made *noPlace
+	return errors.As(err, &made) || errors.Is(err, fs.ErrPermission)
 }

@@ -1,9 +1,12 @@
 package milterd
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/zap"
@@ -36,6 +39,23 @@ func TestMarkKeyIsMadeOnce(t *testing.T) {
 	}
 	if after, _ := os.ReadFile(path); string(after) != string(before) {
 		t.Error("the file was made anew")
+	}
+}
+
+// Where the file has no place, whatever the reason, there are marks all the same.
+func TestMarkKeyWithoutAPlace(t *testing.T) {
+	for err, want := range map[error]bool{
+		&noPlace{syscall.EROFS}:                                   true,
+		&noPlace{syscall.ENOSPC}:                                  true,
+		&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}: true,
+		errors.New("x:1: not a key"):                              false,
+	} {
+		if unavailable(err) != want {
+			t.Errorf("%v: %t", err, !want)
+		}
+	}
+	if !errors.Is(&noPlace{syscall.ENOSPC}, syscall.ENOSPC) {
+		t.Error("the cause is lost")
 	}
 }
 
