@@ -18,7 +18,7 @@ func TestCompletions(t *testing.T) {
 	}{
 		{"", []string{"completion", "config", "dkim", "dnsbl", "explain", "greylist", "help", "owners", "restart", "version"}, false},
 		{"dk", []string{"dkim"}, false},
-		{"owners ", []string{"check", "list"}, false},
+		{"owners ", []string{"check", "list", "reload"}, false},
 		{"owners check ", nil, false},
 		{"dkim genkey --ty", []string{"--type"}, false},
 		{"dkim genkey --type ", []string{"both", "ed25519", "rsa"}, false},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -14,6 +15,7 @@ func ownersGroup() group {
 	return group{"owners", "Ask who may use which envelope sender.", []command{
 		{path: "owners check", args: "SENDER LOGIN", help: "may LOGIN use the envelope sender SENDER, and by which entry", bind: bindOwnersCheck},
 		{path: "owners list", args: "LOGIN [SENDER ...]", help: "which senders LOGIN owns, as far as the tables can be read backwards", bind: bindOwnersList},
+		{path: "owners reload", help: "read the tables and allow lists again", bind: bindOwnersReload},
 	}}
 }
 
@@ -58,5 +60,30 @@ func printOwners(io streams, ask api.OwnersCheckArgs, a api.OwnersCheckResult) {
 	}
 	if a.Shadow {
 		fmt.Fprintln(io.out, "  (the check is shadowed: mail is not refused)")
+	}
+}
+
+func bindOwnersReload(fs *pflag.FlagSet) runner {
+	client := policydClient(fs)
+	force := fs.Bool("force", false, "use what is held back because it would lose more than half of its entries")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		var answer api.OwnersReloadResult
+		if err := client.Call(ctx, api.OwnersReload, api.OwnersReloadArgs{Force: *force}, &answer, nil); err != nil {
+			return exitFailed, err
+		}
+		code := exitYes
+		for _, name := range answer.Held {
+			if slices.Contains(answer.Taken, name) {
+				fmt.Fprintf(io.out, "%s: used as it is from now on\n", name)
+				continue
+			}
+			code = exitNo
+			fmt.Fprintf(io.out, "%s: held back, it would lose more than half of its entries; correct it, or use it with --force\n", name)
+		}
+		fmt.Fprintln(io.out, "a reload was asked for; the daemon's log has its outcome")
+		return code, nil
 	}
 }

@@ -52,6 +52,14 @@ func (a *Authors) add(entry string) error {
 	return nil
 }
 
+// Len returns the number of author domains.
+func (a *Authors) Len() int {
+	if a == nil {
+		return 0
+	}
+	return len(a.clients)
+}
+
 // Has tells whether a client, by its address or its confirmed name, may send mail
 // of an author domain, given as A-labels in lower case.
 func (a *Authors) Has(domain string, addr netip.Addr, name string) bool {

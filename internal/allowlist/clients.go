@@ -88,6 +88,14 @@ func family(addr netip.Addr) int {
 	return 1
 }
 
+// Len returns the number of entries.
+func (l *Clients) Len() int {
+	if l == nil {
+		return 0
+	}
+	return len(l.networks) + len(l.names)
+}
+
 // Has tells whether the list holds a client by its address or by its confirmed
 // name.
 func (l *Clients) Has(addr netip.Addr, name string) bool {

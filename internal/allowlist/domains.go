@@ -38,6 +38,14 @@ func (d *Domains) add(entry string) error {
 	return nil
 }
 
+// Len returns the number of entries.
+func (d *Domains) Len() int {
+	if d == nil {
+		return 0
+	}
+	return len(d.exact) + len(d.below)
+}
+
 // Has tells whether the set holds a domain, given as A-labels in lower case.
 func (d *Domains) Has(name string) bool {
 	return d != nil && (d.exact[name] || holdsDomain(d.below, name))

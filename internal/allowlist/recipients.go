@@ -64,6 +64,14 @@ func (l *Recipients) Add(entry string) error {
 	return nil
 }
 
+// Len returns the number of entries.
+func (l *Recipients) Len() int {
+	if l == nil {
+		return 0
+	}
+	return len(l.addresses) + len(l.users) + len(l.domains)
+}
+
 // Has tells whether the list holds a recipient.
 func (l *Recipients) Has(a mailaddr.Address) bool {
 	if l == nil || !a.IsValid() {

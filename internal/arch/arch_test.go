@@ -89,6 +89,7 @@ var rows = []row{
 	{"internal/admin/...", infrastructure},
 	// The life of a state knows nothing of what is kept in it.
 	{"internal/service", []string{"internal/admin/...", "internal/config", "internal/daemon/...", "internal/logging/...", "internal/metrics", "internal/record", "internal/transient"}},
+	{"internal/service/lastgood", infrastructure},
 	{"internal/service/owners", slices.Concat(infrastructure, []string{"internal/ownership", "internal/postmap/..."})},
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
 	{"internal/service/...", infrastructure},

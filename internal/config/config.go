@@ -37,6 +37,7 @@ const ExitConfig = 78
 const (
 	flagConfig  = "config"
 	flagCheck   = "check-config"
+	flagOnline  = "online"
 	flagVersion = "version"
 )
 
@@ -72,6 +73,7 @@ type Set struct {
 	program Program
 	file    string
 	check   bool
+	online  bool
 	version bool
 	origins map[string][]Origin
 	beaten  []string
@@ -118,12 +120,16 @@ func newSet(p Program) *Set {
 	p.Bind(fs)
 	fs.StringVar(&s.file, flagConfig, p.DefaultFile, "the configuration `file`, read when it exists; \"\" for none")
 	fs.BoolVar(&s.check, flagCheck, false, "check all settings, print them with their origins, and exit")
+	fs.BoolVar(&s.online, flagOnline, false, "with check-config: ask the servers of the lookup tables too")
 	fs.BoolVar(&s.version, flagVersion, false, "print the version and exit")
 	return s
 }
 
 // CheckOnly reports whether --check-config was given.
 func (s *Set) CheckOnly() bool { return s.check }
+
+// Online reports whether --online was given beside --check-config.
+func (s *Set) Online() bool { return s.check && s.online }
 
 // File is the configuration file that a reload reads: the explicit one, the
 // default one whether it exists or not, or "" for none.
@@ -217,7 +223,7 @@ func (s *Set) settings(visit func(*pflag.Flag)) {
 }
 
 func isSetting(name string) bool {
-	return name != flagConfig && name != flagCheck && name != flagVersion
+	return name != flagConfig && name != flagCheck && name != flagOnline && name != flagVersion
 }
 
 func (s *Set) variable(flag string) string {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"time"
 )
@@ -37,6 +38,43 @@ func (s Snapshot) Unchanged() bool {
 		}
 	}
 	return true
+}
+
+// Same reports whether two snapshots show the same files in the same state.
+func (s Snapshot) Same(other Snapshot) bool { return maps.Equal(s.files, other.files) }
+
+// Unsettled returns how long it is until every file that has changed since may be
+// taken for whole, when it must not have been written for a time; 0 when all are. A
+// file that was renamed into place is whole at once, and so is the text of a table
+// whose compiled form is newer.
+func (s Snapshot) Unsettled(now time.Time, rest time.Duration) (wait time.Duration) {
+	for name, before := range s.files {
+		id := stat(name)
+		if id == before && !s.fresh || id == (fileID{}) {
+			continue
+		}
+		if age := now.Sub(id.modified); age >= 0 && age < rest && !id.renamedOver(before) && !isCompiled(name, id) {
+			wait = max(wait, rest-age)
+		}
+	}
+	return wait
+}
+
+// renamedOver reports whether the file was moved into the place of another: a rename
+// changes the inode later than its text was written.
+func (f fileID) renamedOver(before fileID) bool {
+	return !f.same(before) && f.changed.After(f.modified)
+}
+
+// isCompiled reports whether postmap(1) has compiled the text of a table since it was
+// written.
+func isCompiled(name string, text fileID) bool {
+	for _, suffix := range []string{".db", ".lmdb", ".cdb"} {
+		if compiled := stat(name + suffix); compiled != (fileID{}) && compiled.modified.After(text.modified) {
+			return true
+		}
+	}
+	return false
 }
 
 func stat(name string) fileID {

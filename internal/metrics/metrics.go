@@ -13,6 +13,7 @@
 //	postern_config_reload_failed                             1 when the last reload was refused and the
 //	                                                         old settings stay in force, else 0
 //	postern_config_last_reload_timestamp_seconds             when settings were last put in force, Unix time
+//	postern_files_held_back                                  tables and allow lists whose new text is not used
 //	postern_log_write_failures_total                         log lines lost (disk full, reader gone or stuck)
 //	postern_log_blocked                                      1 while a write to the log does not end
 //
@@ -70,6 +71,7 @@ type Metrics struct {
 	connections  prometheus.Gauge
 	reloadFailed prometheus.Gauge
 	lastReload   prometheus.Gauge
+	heldBack     prometheus.Gauge
 
 	// series is replaced, never changed: Decided reads it without a lock.
 	series atomic.Pointer[map[Labels]prometheus.Counter]
@@ -101,6 +103,7 @@ func New(o Options) *Metrics {
 		inFlight:     gauge("postern_requests_in_flight", "Requests whose reply is not written yet."),
 		connections:  gauge("postern_connections", "Open connections of Postfix."),
 		reloadFailed: gauge("postern_config_reload_failed", "1 when the last reload was refused and the old settings stay in force."),
+		heldBack:     gauge("postern_files_held_back", "Tables and allow lists whose new text is not used because it would lose more than half of the entries."),
 		lastReload:   gauge("postern_config_last_reload_timestamp_seconds", "When settings were last put in force, Unix time."),
 	}
 	m.series.Store(&map[Labels]prometheus.Counter{})
@@ -108,7 +111,7 @@ func New(o Options) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(o),
-		m.decisions, m.duration, m.inFlight, m.connections, m.reloadFailed, m.lastReload,
+		m.decisions, m.duration, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
 	)
 	if o.LogFailures != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -231,3 +234,6 @@ func (m *Metrics) Reloaded(now time.Time, err error) {
 	m.reloadFailed.Set(0)
 	m.lastReload.Set(float64(now.UnixMilli()) / 1000)
 }
+
+// HeldBack takes how many tables and allow lists have a new text that is not used.
+func (m *Metrics) HeldBack(files int) { m.heldBack.Set(float64(files)) }

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dnslists"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/milter/sign"
 	"github.com/postern-mail/postern/milter/verify"
 )
@@ -91,14 +92,13 @@ func (o *dmarcPart) readLists(d *verify.DMARCOptions, n *needs) error {
 }
 
 // readList reads a file that a flag names, if it does.
-func readList[T any](n *needs, flag, path string, read func(string) (*T, error)) (*T, error) {
+func readList[T lastgood.Counted](n *needs, flag, path string, read func(string) (T, error)) (list T, err error) {
 	if path == "" {
-		return nil, nil
+		return list, nil
 	}
 	n.life.Watch(path)
-	list, err := read(path)
-	if err != nil {
-		return nil, n.set.Errorf(flag, "%w", err)
+	if list, err = lastgood.List(n.life, n.Runtime, flag, []string{path}, func() (T, error) { return read(path) }); err != nil {
+		return list, n.set.Errorf(flag, "%w", err)
 	}
 	return list, nil
 }

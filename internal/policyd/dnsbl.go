@@ -11,6 +11,7 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service/dnslists"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -100,13 +101,15 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply, Relays: n.options.Relays}
 	if name := o.DNSBLAllowClients; name != "" {
 		n.life.Watch(name)
-		if check.AllowClients, err = allowlist.ReadClients(name); err != nil {
+		read := func() (*allowlist.Clients, error) { return allowlist.ReadClients(name) }
+		if check.AllowClients, err = lastgood.List(n.life, n.Runtime, "dnsbl-allow-clients", []string{name}, read); err != nil {
 			return policy.Entry{}, n.set.Errorf("dnsbl-allow-clients", "%w", err)
 		}
 	}
 	if name := o.DNSBLAllowRecipients; name != "" {
 		n.life.Watch(name)
-		if check.AllowRecipients, err = allowlist.ReadRecipients(name); err != nil {
+		read := func() (*allowlist.Recipients, error) { return allowlist.ReadRecipients(name) }
+		if check.AllowRecipients, err = lastgood.List(n.life, n.Runtime, "dnsbl-allow-recipients", []string{name}, read); err != nil {
 			return policy.Entry{}, n.set.Errorf("dnsbl-allow-recipients", "%w", err)
 		}
 	}

@@ -48,7 +48,7 @@ func TestExampleIsComplete(t *testing.T) {
 
 // settingOfRun tells flags that are no settings of the daemon.
 func settingOfRun(flag string) bool {
-	return flag == "config" || flag == "check-config" || flag == "version"
+	return flag == "config" || flag == "check-config" || flag == "online" || flag == "version"
 }
 
 // Every setting must have a default that is valid, and errors must name it.

@@ -25,6 +25,7 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 	"github.com/postern-mail/postern/policy"
@@ -191,16 +192,23 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 
 // readLists reads the allow lists.
 func (o *greylistPart) readLists(check *checks.Greylist, n *needs) (err error) {
-	if check.AllowClients, err = checks.ReadGreylistClients(withDefault(allowFiles(o.GreylistAllowClients, n), o.GreylistAllowClients)); err != nil {
-		return n.set.Errorf("greylist-allow-clients", "%w", err)
+	if check.AllowClients, err = readGreylist(n, "greylist-allow-clients", withDefault(allowFiles(o.GreylistAllowClients, n), o.GreylistAllowClients), checks.ReadGreylistClients); err != nil {
+		return err
 	}
-	if check.AllowRecipients, err = checks.ReadGreylistRecipients(allowFiles(o.GreylistAllowRecipients, n)); err != nil {
-		return n.set.Errorf("greylist-allow-recipients", "%w", err)
+	if check.AllowRecipients, err = readGreylist(n, "greylist-allow-recipients", allowFiles(o.GreylistAllowRecipients, n), checks.ReadGreylistRecipients); err != nil {
+		return err
 	}
-	if check.AllowSenders, err = checks.ReadGreylistSenders(withDefault(allowFiles(o.GreylistAllowSenders, n), o.GreylistAllowSenders)); err != nil {
-		return n.set.Errorf("greylist-allow-senders", "%w", err)
+	check.AllowSenders, err = readGreylist(n, "greylist-allow-senders", withDefault(allowFiles(o.GreylistAllowSenders, n), o.GreylistAllowSenders), checks.ReadGreylistSenders)
+	return err
+}
+
+// readGreylist reads the allow list of a flag.
+func readGreylist[T lastgood.Counted](n *needs, flag string, files []string, read func([]string) (T, error)) (T, error) {
+	list, err := lastgood.List(n.life, n.Runtime, flag, files, func() (T, error) { return read(files) })
+	if err != nil {
+		return list, n.set.Errorf(flag, "%w", err)
 	}
-	return nil
+	return list, nil
 }
 
 // allowFiles returns the files of a list and has them watched.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/internal/service/owners"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
@@ -15,6 +16,8 @@ type ownershipPart struct {
 	owners.Flags
 
 	opened *owners.Opened
+	guard  *lastgood.Guard
+	reload func(cause string)
 	check  *checks.Ownership
 	shadow bool
 }
@@ -24,11 +27,14 @@ func (o *ownershipPart) bind(fs *pflag.FlagSet) { o.Bind(fs) }
 func (o *ownershipPart) validate(s *config.Set) error { return o.Validate(s) }
 
 func (o *ownershipPart) build(n *needs) (policy.Entry, error) {
-	opened, err := o.Open(owners.Deps{Set: n.set, Log: n.Log, Life: n.life})
+	opened, err := o.Open(owners.Deps{Runtime: n.Runtime, Set: n.set, Life: n.life})
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	o.opened = opened
+	if o.guard, err = lastgood.Of(n.life, n.Runtime); err != nil {
+		return policy.Entry{}, err
+	}
+	o.opened, o.reload = opened, n.Reload
 	o.shadow = n.options.shadowed(checks.OwnershipName)
 	o.check = &checks.Ownership{Rules: opened.Judge}
 	return policy.Entry{Check: o.check, OnError: onError(o.OnError), ErrorReason: record.OwnerLookupFailed}, nil

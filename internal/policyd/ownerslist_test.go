@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
@@ -153,7 +154,8 @@ func TestReloadKeepsTables(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	write := func(name, text string) {
 		t.Helper()
-		if err := os.WriteFile(path(name), []byte(text), 0o600); err != nil {
+		written := time.Now().Add(-time.Hour) // long enough ago to be whole
+		if err := errors.Join(os.WriteFile(path(name), []byte(text), 0o600), os.Chtimes(path(name), written, written)); err != nil {
 			t.Fatal(err)
 		}
 	}

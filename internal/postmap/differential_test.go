@@ -122,6 +122,26 @@ func TestInlineAgainstPostmap(t *testing.T) {
 	}
 }
 
+// TestAliasesAgainstPostmap asks tables that postalias(1) compiled from aliases(5).
+func TestAliasesAgainstPostmap(t *testing.T) {
+	p := newPostmap(t)
+	keys := []string{"postmaster", "POSTMASTER", "root", "abuse", "two words", "colon:ed", "prog", "list", "owner-list", "none", "postmaster:", "tight", "spaced", "more"}
+	for name, text := range map[string]string{
+		"usual":  "# /etc/aliases\npostmaster:    root\nRoot: bob\nabuse:\tpostmaster, bob\n",
+		"quoted": "\"two words\": bob\n\"colon:ed\": ann\nprog: \"|/usr/bin/prog -a, b\"\nlist: :include:/etc/list\n",
+		"tight":  "postmaster:root\ntight:bob,ann\nspaced : bob\n",
+		"long":   "list: ann,\n  bob ,\n\tcara@x.example\nowner-list: ann\nmore: \\ann, bob\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := file(t, "aliases", text)
+			alias := p
+			alias.program = strings.Replace(p.program, "postmap", "postalias", 1)
+			alias.run(t, "", "hash:"+path)
+			p.compare(t, "hash:"+path, keys)
+		})
+	}
+}
+
 // TestRefusedLikePostmap holds that no name is opened that Postfix refuses.
 func TestRefusedLikePostmap(t *testing.T) {
 	p := newPostmap(t)

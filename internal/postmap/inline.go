@@ -61,6 +61,9 @@ func (t inlineTable) Lookup(_ context.Context, key string) ([]string, error) {
 	return nil, nil
 }
 
+// Len returns the number of entries.
+func (t inlineTable) Len() int { return len(t) }
+
 // Keys gives all keys, sorted.
 func (t inlineTable) Keys() (iter.Seq[string], bool) {
 	return slices.Values(slices.Sorted(maps.Keys(t))), true

@@ -85,6 +85,9 @@ func parsePatternText(kind patternKind, path string, in io.Reader) (*patternTabl
 	return parsePatterns(kind, path, mapfile.NewScanner(path, in))
 }
 
+// Len returns the number of rules.
+func (t *patternTable) Len() int { return len(t.rules) }
+
 // Close has nothing to do: the table is memory.
 func (t *patternTable) Close() error { return nil }
 

@@ -58,6 +58,27 @@ func (t Table) Locate(key string) string {
 	return ""
 }
 
+// Prober is a [Source] that can be asked whether it could answer at all.
+type Prober interface {
+	Probe(ctx context.Context) error
+}
+
+// Probe asks the table for a key that nobody has, past every cache and domain list.
+func (t Table) Probe(ctx context.Context) error {
+	if prober, ok := t.Source.(Prober); ok {
+		return prober.Probe(ctx)
+	}
+	return nil
+}
+
+// Len returns how many entries or rules the table has, -1 if that is not known.
+func (t Table) Len() int {
+	if counted, ok := t.Source.(interface{ Len() int }); ok {
+		return counted.Len()
+	}
+	return -1
+}
+
 // Files returns the files of all tables, sorted, each once.
 func Files(tables ...Table) []string {
 	var files []string

@@ -167,6 +167,7 @@ func (t *textTable) value(i int) string {
 // textLoader builds a table.
 type textLoader struct {
 	path     string
+	aliases  bool // the text is that of aliases(5)
 	warn     func(string)
 	warnings int
 	text     strings.Builder
@@ -187,7 +188,7 @@ func (l *textLoader) reserve(file *mapfile.File) error {
 	if err != nil {
 		return err
 	}
-	count, size := 0, 0
+	count, size, aliases := 0, 0, 0
 	for {
 		line, err := lines.Next()
 		if errors.Is(err, io.EOF) {
@@ -198,7 +199,11 @@ func (l *textLoader) reserve(file *mapfile.File) error {
 		}
 		count++
 		size += len(line.Text)
+		if isAliasLine(line.Text) {
+			aliases++
+		}
 	}
+	l.aliases = count > 0 && aliases == count
 	l.text.Grow(size)
 	l.table.entries = make([]textEntry, 0, min(count, MaxEntries))
 	l.table.index = make([]uint32, indexSize(count))
@@ -230,7 +235,11 @@ func (l *textLoader) load(lines *mapfile.Scanner) error {
 }
 
 func (l *textLoader) add(line mapfile.Line) error {
-	key, value, problem := splitText(line.Text)
+	split := splitText
+	if l.aliases {
+		split = splitAlias
+	}
+	key, value, problem := split(line.Text)
 	if problem != nil {
 		problem.Path, problem.Line = l.path, line.Number
 		return problem

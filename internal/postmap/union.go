@@ -98,6 +98,30 @@ func (u unionTable) Keys() (iter.Seq[string], bool) {
 	return slices.Values(slices.Sorted(maps.Keys(seen))), true
 }
 
+// Probe asks all members.
+func (u unionTable) Probe(ctx context.Context) error {
+	var errs []error
+	for _, member := range u {
+		if err := member.Probe(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", member.Spec, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Len returns the number of entries of all members, -1 if one does not know.
+func (u unionTable) Len() int {
+	total := 0
+	for _, member := range u {
+		n := member.Len()
+		if n < 0 {
+			return -1
+		}
+		total += n
+	}
+	return total
+}
+
 // Close closes the members.
 func (u unionTable) Close() error { return Close(u...) }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Life is how long what one load of the configuration has opened stays open. It
@@ -17,6 +18,7 @@ type Life struct {
 	kept    *kept
 	failed  func(error) // hears what could not be closed; may be nil
 	files   []string
+	again   time.Duration // after which a reload is due; 0 is none
 	closers []func() error
 	begins  []func()
 	starts  []func()
@@ -48,6 +50,17 @@ func (l *Life) Watch(files ...string) {
 
 // Files returns what is watched.
 func (l *Life) Files() []string { return l.files }
+
+// LookAgain asks for a reload after a time, the shortest of several: a file was not
+// fit to be read.
+func (l *Life) LookAgain(after time.Duration) {
+	if l.again == 0 || after < l.again {
+		l.again = after
+	}
+}
+
+// Again returns after which time a reload is due, 0 for none.
+func (l *Life) Again() time.Duration { return l.again }
 
 // OnEnd adds what is done when the life ends; the latest is done first.
 func (l *Life) OnEnd(f func() error) { l.closers = append(l.closers, f) }

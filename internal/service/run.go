@@ -43,6 +43,8 @@ type running[S any] struct {
 	inForce   atomic.Pointer[config.Set]
 	refused   atomic.Pointer[string] // why the last reload was; nil when it was not
 	lossy     atomic.Bool            // something was not closed as it should be
+	causes    chan string            // of the next reload; one may wait
+	again     *time.Timer            // for files that were not fit to be read
 }
 
 // run returns an error for the operator when nothing has been served.
@@ -94,6 +96,8 @@ func (d *running[S]) run() (status int, err error) {
 		defer d.watcher.Close()
 	}
 	d.watch(started, life.Files())
+	d.lookAgain(life.again)
+	defer d.lookAgain(0)
 	d.log.Logger().Info("started",
 		zap.String("version", Version()),
 		zap.Stringers("listen", addresses(listeners)),
@@ -149,8 +153,27 @@ func (d *running[S]) notClosed(err error) {
 
 func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
-	r.Readiness = &d.readiness
+	r.Readiness, r.Reload = &d.readiness, d.askReload
 	return r
+}
+
+// askReload leaves the cause of a reload, unless one waits already.
+func (d *running[S]) askReload(cause string) {
+	select {
+	case d.causes <- cause:
+	default:
+	}
+}
+
+// lookAgain has a reload follow after a time; 0 means that none is to follow.
+func (d *running[S]) lookAgain(after time.Duration) {
+	if d.again != nil {
+		d.again.Stop()
+		d.again = nil
+	}
+	if after > 0 {
+		d.again = time.AfterFunc(after, func() { d.askReload("a file may be whole now") })
+	}
 }
 
 // bind binds every socket and gives up root.
@@ -363,6 +386,7 @@ func (d *running[S]) replace(started time.Time) error {
 	}
 	d.watch(started, life.Files())
 	d.latest = next
+	d.lookAgain(life.again)
 	return nil
 }
 
@@ -384,24 +408,20 @@ func (d *running[S]) watchFailed(err error) {
 // changes turns the watcher's tokens into causes, until ctx ends.
 func (d *running[S]) changes(ctx context.Context) <-chan string {
 	if d.watcher == nil {
-		return nil
+		return d.causes
 	}
-	causes := make(chan string, 1)
 	events := d.watcher.Events()
 	go func() {
 		for {
 			select {
 			case <-events:
-				select {
-				case causes <- "file change":
-				default: // one is waiting already
-				}
+				d.askReload("file change")
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	return causes
+	return d.causes
 }
 
 // report writes what happened to the daemon itself.

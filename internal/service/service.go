@@ -71,6 +71,10 @@ type Runtime struct {
 	Metrics   *metrics.Metrics
 	Readiness *metrics.Readiness
 	Records   record.Sink // of decisions: the log and the counters
+
+	// Reload asks for a reload, for the cause that the log names. It does not wait;
+	// nil when there is no daemon that could.
+	Reload func(cause string)
 }
 
 // NewRuntime returns the runtime of a log and metrics, with a readiness of its own.
@@ -114,7 +118,7 @@ func Main[S any](app App[S], p Process) int {
 	if settings.Set().CheckOnly() {
 		return check(app, p, settings)
 	}
-	d := &running[S]{app: app, process: p, settings: settings, latest: settings, restarts: make(chan chan<- error)}
+	d := &running[S]{app: app, process: p, settings: settings, latest: settings, restarts: make(chan chan<- error), causes: make(chan string, 1)}
 	status, err := d.run()
 	if err != nil {
 		return refuse(app.Name(), d.process, err)

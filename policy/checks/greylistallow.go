@@ -35,6 +35,14 @@ type GreylistClients struct {
 	patterns patterns
 }
 
+// Len returns the number of entries.
+func (l *GreylistClients) Len() int {
+	if l == nil {
+		return 0
+	}
+	return l.list.Len() + len(l.patterns)
+}
+
 // ReadGreylistClients reads files, and the program's own list for "default".
 // Errors name file and line.
 func ReadGreylistClients(paths []string) (*GreylistClients, error) {
@@ -103,6 +111,14 @@ func (l *GreylistClients) Has(addr netip.Addr, name string) bool {
 type GreylistRecipients struct {
 	list     *allowlist.Recipients
 	patterns patterns
+}
+
+// Len returns the number of entries.
+func (l *GreylistRecipients) Len() int {
+	if l == nil {
+		return 0
+	}
+	return l.list.Len() + len(l.patterns)
 }
 
 // ReadGreylistRecipients reads files. There is no list of recipients in the

@@ -177,10 +177,18 @@ func (c *Conf) Bool(name string, missing bool) bool {
 	return missing
 }
 
-// List gives the fields of a parameter that is separated by commas and white space.
+// List returns the fields of a parameter that are separated by commas and white
+// space, outside of braces.
 func (c *Conf) List(name, missing string) []string {
+	depth := 0
 	return strings.FieldsFunc(c.String(name, missing), func(r rune) bool {
-		return strings.ContainsRune(separators, r)
+		switch r {
+		case '{':
+			depth++
+		case '}':
+			depth--
+		}
+		return depth <= 0 && strings.ContainsRune(separators, r)
 	})
 }
 

@@ -259,6 +259,26 @@ func (t *Table) Locate(key string) string {
 	return where
 }
 
+// ProbeKey is a key that no table has.
+const ProbeKey = "postern-probe@mail.probe.postern.invalid"
+
+// Probe asks the source, past cache and breaker. What concerns this one key only is
+// no error.
+func (t *Table) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.config.Timeout)
+	defer cancel()
+	err := error(nil)
+	if prober, ok := t.source.(interface{ Probe(context.Context) error }); ok {
+		err = prober.Probe(ctx)
+	} else {
+		_, err = t.lookup(ctx, ProbeKey)
+	}
+	if IsKeyError(err) {
+		return nil
+	}
+	return err
+}
+
 // Close ends the questions under way and closes the source.
 func (t *Table) Close() error {
 	t.mu.Lock()

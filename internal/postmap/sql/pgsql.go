@@ -11,9 +11,13 @@ package sql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,21 +26,21 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/remote"
 )
 
-const (
-	// closeTimeout bounds the goodbye of a connection.
-	closeTimeout = time.Second
-	statement    = "owners" // the name of the prepared statement
-)
+// closeTimeout bounds the goodbye of a connection.
+const closeTimeout = time.Second
 
 // readPgSQL reads how the servers are reached.
 func readPgSQL(c *conf.Conf, q Query) (*backend, error) {
-	hosts, err := pgsqlHosts(c, q.Text)
+	hosts, err := pgsqlHosts(c, &pgsqlQuery{text: q.Text, types: make([]uint32, len(q.Args))})
 	idle, retry := intervals(c)
 	return &backend{hosts: hosts, idle: idle, lifetime: serverLifetime, retry: retry}, err
 }
 
-// pgsqlConn is a connection with its prepared statement.
-type pgsqlConn struct{ *pgconn.PgConn }
+// pgsqlConn is a connection with the statement that it is asked.
+type pgsqlConn struct {
+	*pgconn.PgConn
+	query *pgsqlQuery
+}
 
 // Close ends the connection.
 func (c pgsqlConn) Close() {
@@ -46,7 +50,7 @@ func (c pgsqlConn) Close() {
 }
 
 // pgsqlHosts makes the servers ready to be dialled.
-func pgsqlHosts(c *conf.Conf, text string) ([]remote.Host[session], error) {
+func pgsqlHosts(c *conf.Conf, query *pgsqlQuery) ([]remote.Host[session], error) {
 	login := login{user: c.String("user", ""), password: c.Secret("password"), dbname: c.String("dbname", ""), encoding: c.String("encoding", "UTF8")}
 	var hosts []remote.Host[session]
 	for _, name := range c.List("hosts", "localhost") {
@@ -55,7 +59,7 @@ func pgsqlHosts(c *conf.Conf, text string) ([]remote.Host[session], error) {
 			return nil, c.Error("hosts", err.Error(), "write host, host:port, unix:/folder/of/the/socket or a postgresql:// URI")
 		}
 		hosts = append(hosts, remote.Host[session]{
-			Name: "pgsql server " + shown, First: strings.HasPrefix(config.Host, "/"), Dial: pgsqlDialler(config, text),
+			Name: "pgsql server " + shown, First: strings.HasPrefix(config.Host, "/"), Dial: pgsqlDialler(config, query),
 		})
 	}
 	if len(hosts) == 0 {
@@ -113,23 +117,78 @@ func (l login) conninfo(name string) (string, error) {
 	return b.String(), nil
 }
 
-func pgsqlDialler(config *pgconn.Config, text string) func(context.Context) (session, error) {
+func pgsqlDialler(config *pgconn.Config, query *pgsqlQuery) func(context.Context) (session, error) {
 	return func(ctx context.Context) (session, error) {
 		conn, err := pgconn.ConnectConfig(ctx, config)
 		if err != nil {
 			return nil, fmt.Errorf("connect: %w", err)
 		}
-		if _, err := conn.Prepare(ctx, statement, text, nil); err != nil {
-			pgsqlConn{conn}.Close()
-			return nil, fmt.Errorf("prepare the query: %w", err)
-		}
-		return pgsqlConn{conn}, nil
+		return pgsqlConn{conn, query}, nil
 	}
 }
 
-// ask runs the prepared statement with text in and text out. The server
-// decides about the types of the parameters, as it does for quoted strings.
-func (c pgsqlConn) ask(ctx context.Context, args []string) (found []string, err error) {
+// pgsqlQuery is the statement of a table with the types of its parameters. The
+// server finds a type for most of them, as it does for a string in quotes: that of
+// the column it is compared with. Where it would take a string for text, as an
+// argument of concat or format, it refuses a parameter without a type (42P18);
+// these are declared as text, and remembered for all connections.
+type pgsqlQuery struct {
+	text string
+
+	mu    sync.Mutex
+	types []uint32 // OIDs; 0 leaves the choice to the server
+}
+
+// parameterTypes returns the types that are known so far.
+func (q *pgsqlQuery) parameterTypes() []uint32 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.types)
+}
+
+// learn declares one more parameter as text, after the server could not find a
+// type with the given ones. False means that it had all it can be told.
+func (q *pgsqlQuery) learn(err error, given []uint32) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "42P18" {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !slices.Equal(q.types, given) {
+		return true // another connection has learnt meanwhile
+	}
+	if i := parameterNumber(refused.Message) - 1; i >= 0 && i < len(q.types) && q.types[i] == 0 {
+		q.types[i] = pgtypeText
+		return true
+	}
+	open := slices.Index(q.types, 0)
+	for i := range q.types { // a message that names no parameter: all of them
+		q.types[i] = pgtypeText
+	}
+	return open >= 0
+}
+
+// pgtypeText is the OID of the type text.
+const pgtypeText = 25
+
+// parameterNumber returns n of the first "$n" in a message, in any language.
+func parameterNumber(message string) int {
+	_, rest, _ := strings.Cut(message, "$")
+	end := 0
+	for end < len(rest) && '0' <= rest[end] && rest[end] <= '9' {
+		end++
+	}
+	n, err := strconv.Atoi(rest[:end])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// ask runs the statement with text in and text out. It has no name, so that a
+// pooler may give each question to another connection of its own.
+func (c pgsqlConn) ask(ctx context.Context, args []string) ([]string, error) {
 	params := make([][]byte, len(args))
 	for i, arg := range args {
 		if strings.IndexByte(arg, 0) >= 0 {
@@ -137,7 +196,27 @@ func (c pgsqlConn) ask(ctx context.Context, args []string) (found []string, err 
 		}
 		params[i] = []byte(arg)
 	}
-	rows := c.ExecPrepared(ctx, statement, params, nil, nil)
+	for {
+		types := c.query.parameterTypes()
+		found, err := readPgSQLRows(c.ExecParams(ctx, c.query.text, params, types, nil, nil))
+		if err == nil || !c.query.learn(err, types) {
+			return found, keyError(err)
+		}
+	}
+}
+
+// keyError makes an error that is about the values of one key (class 22, as a user
+// that is no number where the query casts it) one that tells nothing about the
+// server.
+func keyError(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "22") {
+		return &remote.KeyError{What: "query: " + refused.Error()}
+	}
+	return err
+}
+
+func readPgSQLRows(rows *pgconn.ResultReader) (found []string, err error) {
 	size := 0
 	for rows.NextRow() {
 		for _, value := range rows.Values() {

@@ -312,6 +312,9 @@ func (l *lexer) literal(quote byte) error {
 	l.query.Wildcards = l.query.Wildcards || before == word && isLike(l.name)
 	l.query.Args = append(l.query.Args, value)
 	l.out.WriteString(l.placeholder())
+	if isWord(l.at(0)) {
+		l.out.WriteByte(' ') // 'a'AND is two tokens, $1AND is none
+	}
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/internal/postmap/remote"
@@ -27,13 +28,22 @@ type driverConn struct {
 
 // prepareOn takes a connection over and prepares the statement.
 func prepareOn(ctx context.Context, conn driver.Conn, statement string) (*driverConn, error) {
+	prepared, err := prepareConn(ctx, conn, statement)
+	if err != nil {
+		_ = conn.Close() // the first error is the one that tells
+		return nil, err
+	}
+	return prepared, nil
+}
+
+// prepareConn prepares a statement on a connection that stays the caller's.
+func prepareConn(ctx context.Context, conn driver.Conn, statement string) (*driverConn, error) {
 	preparer, ok := conn.(driver.ConnPrepareContext)
 	if !ok {
-		return nil, errors.Join(errors.New("the driver prepares without a context"), conn.Close())
+		return nil, errors.New("the driver prepares without a context")
 	}
 	stmt, err := preparer.PrepareContext(ctx, statement)
 	if err != nil {
-		_ = conn.Close() // the first error is the one that tells
 		return nil, fmt.Errorf("prepare the query: %w", err)
 	}
 	return &driverConn{conn: conn, stmt: stmt}, nil
@@ -140,9 +150,9 @@ func text(v driver.Value) string {
 	case int64:
 		return strconv.FormatInt(v, 10)
 	case float32:
-		return strconv.FormatFloat(float64(v), 'g', -1, 32)
+		return strings.Replace(strconv.FormatFloat(float64(v), 'g', -1, 32), "e+", "e", 1)
 	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
+		return strings.Replace(strconv.FormatFloat(v, 'g', -1, 64), "e+", "e", 1)
 	case bool:
 		if v {
 			return "1"

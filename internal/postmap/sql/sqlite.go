@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"modernc.org/sqlite"
@@ -47,9 +48,12 @@ const (
 // readSQLite reads what only this dialect has: the path of the database. That it is
 // there and readable is checked here; it is opened by the first question.
 func readSQLite(c *conf.Conf, q Query) (*backend, error) {
-	db := database{path: c.String("dbpath", ""), statement: q.Text}
+	db := database{path: c.String("dbpath", ""), statement: q.Text, parameters: len(q.Args)}
 	if err := db.check(c); err != nil {
 		return nil, err
+	}
+	if err := db.compiles(); err != nil {
+		return nil, c.Error("query", err.Error(), "correct the query, or the tables of the database")
 	}
 	return &backend{
 		hosts: []remote.Host[session]{{Name: db.path, Dial: db.dial}},
@@ -58,7 +62,10 @@ func readSQLite(c *conf.Conf, q Query) (*backend, error) {
 }
 
 // database is one SQLite file.
-type database struct{ path, statement string }
+type database struct {
+	path, statement string
+	parameters      int // of the statement
+}
 
 // check finds what an operator must mend before any question is asked.
 func (db database) check(c *conf.Conf) error {
@@ -142,11 +149,79 @@ func (db database) open(ctx context.Context) (*sqliteConn, error) {
 }
 
 func (db database) prepare(ctx context.Context, raw driver.Conn, before sqliteState, immutable bool) (*sqliteConn, error) {
-	prepared, err := prepareOn(ctx, raw, db.statement)
+	prepared, err := prepareOn(ctx, raw, db.asText(ctx, raw))
 	if err != nil {
 		return nil, err
 	}
 	return &sqliteConn{driverConn: prepared, db: db, opened: before, immutable: immutable}, nil
+}
+
+// compiles finds a query that the database does not understand. A database that
+// cannot be asked now is no error here.
+func (db database) compiles() error {
+	ctx, cancel := context.WithTimeout(context.Background(), busyTimeout)
+	defer cancel()
+	c, err := db.open(ctx)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	var refused *sqlite.Error
+	if err := db.explain(ctx, c.conn, db.statement); errors.As(err, &refused) && refused.Code() == sqliteError {
+		return refused
+	}
+	return nil
+}
+
+// sqliteError is SQLITE_ERROR, which SQLite gives for a statement that is wrong.
+const sqliteError = 1
+
+// maxColumns is the most columns of a query whose values are spelled by SQLite.
+const maxColumns = 100
+
+// asText returns the statement with its first column as text, so that dates stay as
+// they are stored and numbers are spelled as in SQLite's own interface, with 15
+// digits; the driver would spell both as Go does. A statement that cannot be a sub-query is returned as it is.
+func (db database) asText(ctx context.Context, raw driver.Conn) string {
+	for columns := 1; columns > 0 && columns <= maxColumns; {
+		names := make([]string, columns)
+		for i := range names {
+			names[i] = fmt.Sprintf("v%d", i)
+		}
+		text := fmt.Sprintf("WITH postern_answer(%s) AS (%s\n) SELECT CASE typeof(v0) WHEN 'real' THEN printf('%%!.15g', v0) ELSE CAST(v0 AS TEXT) END FROM postern_answer", strings.Join(names, ", "), db.statement)
+		err := db.explain(ctx, raw, text)
+		if err == nil {
+			return text
+		}
+		more := columnsOf(err)
+		if more == columns {
+			break
+		}
+		columns = more
+	}
+	return db.statement
+}
+
+// explain compiles a statement without running it.
+func (db database) explain(ctx context.Context, raw driver.Conn, text string) error {
+	explained, err := prepareConn(ctx, raw, "EXPLAIN "+text)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = explained.stmt.Close() }() // nothing was written that could be lost
+	_, err = explained.Query(ctx, make([]string, db.parameters), expected{FirstColumn: true})
+	return err
+}
+
+// columnsOf reads how many columns a query has from the error about a wrong number
+// of names, 0 from any other error.
+func columnsOf(err error) int {
+	var columns, names int
+	_, text, _ := strings.Cut(err.Error(), "postern_answer has ")
+	if n, _ := fmt.Sscanf(text, "%d values for %d columns", &columns, &names); n < 2 {
+		return 0
+	}
+	return columns
 }
 
 func dsn(path string, immutable bool) string {

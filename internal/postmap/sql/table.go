@@ -126,6 +126,16 @@ func (s *Source) rows(ctx context.Context, args []string) (values []string, err 
 	return values, err
 }
 
+// Probe runs the query for a key that no table has, whatever the domain list says.
+func (s *Source) Probe(ctx context.Context) error {
+	k, ok := s.expander.Key(remote.ProbeKey)
+	if !ok {
+		return nil // the query needs more labels than most domains have
+	}
+	_, err := s.rows(ctx, s.Query.Values(k))
+	return err
+}
+
 // Locate returns the place of the query, for every key.
 func (s *Source) Locate(string) string { return s.QueryAt }
 

@@ -3,6 +3,7 @@
 package owners
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 )
 
 // The words of the settings that choose between two.
@@ -133,8 +135,8 @@ func (f *Flags) Validate(s *config.Set) error {
 
 // Deps are what opening the tables needs.
 type Deps struct {
+	service.Runtime
 	Set  *config.Set // names the setting in an error
-	Log  *zap.Logger
 	Life *service.Life
 }
 
@@ -164,6 +166,11 @@ func (f *Flags) Open(d Deps) (*Opened, error) {
 	}
 	d.Life.Watch(decider.Files()...)
 	f.advise(d.Log)
+	if d.Set.Online() {
+		if err := f.probe(owners, aliases, d.Set); err != nil {
+			return nil, err
+		}
+	}
 	return &Opened{Judge: f.judge(decider), Tables: slices.Concat(owners, aliases)}, nil
 }
 
@@ -176,6 +183,21 @@ func (f *Flags) judge(decider ownership.Asker) *ownership.Judge {
 		NullSenderReject:      f.NullSender == wordReject,
 		Exempt:                ownership.NewLogins(f.Exempt, f.LoginDomain),
 	}
+}
+
+// probe asks each table once, for --check-config --online.
+func (f *Flags) probe(owners, aliases []postmap.Table, s *config.Set) error {
+	ctx, cancel := context.WithTimeout(context.Background(), f.Timeout)
+	defer cancel()
+	var errs []error
+	for flag, tables := range map[string][]postmap.Table{"owners": owners, "owner-aliases": aliases} {
+		for i, table := range tables {
+			if err := table.Probe(ctx); err != nil {
+				errs = append(errs, s.ErrorfAt(flag, i, "table %.80s cannot answer: %w", table.Spec, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // advise names what differs from Postfix in these settings.
@@ -217,20 +239,16 @@ type tableKey struct {
 	servers
 }
 
-// openTable opens a table, or returns the one in force while its files and
-// settings are the same: connections, remembered and last known answers stay.
+// openTable opens a table, or returns the one in force while its files and settings
+// are the same, or its text is not fit to take its place: connections, remembered and
+// last known answers stay.
 func (f *Flags) openTable(spec string, d Deps) (postmap.Table, error) {
-	return service.Keep(d.Life, tableKey{spec, f.servers}, func() (service.Opened[postmap.Table], error) {
-		began := time.Now()
-		table, err := postmap.Open(spec, f.tableOptions(d.Log))
-		if err != nil {
-			return service.Opened[postmap.Table]{}, err
-		}
-		return service.Opened[postmap.Table]{
-			Value:     table,
-			Close:     func() error { return postmap.Close(table) },
-			Unchanged: config.TakeSnapshot(began, table.Files...).Unchanged,
-		}, nil
+	return lastgood.Keep(d.Life, d.Runtime, tableKey{spec, f.servers}, lastgood.Reader[postmap.Table]{
+		Name:  spec,
+		Open:  func() (postmap.Table, error) { return postmap.Open(spec, f.tableOptions(d.Log)) },
+		Files: func(t postmap.Table) []string { return t.Files },
+		Len:   postmap.Table.Len,
+		Close: func(t postmap.Table) error { return postmap.Close(t) },
 	})
 }
 

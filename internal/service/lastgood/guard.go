@@ -1,0 +1,79 @@
+package lastgood
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/service"
+)
+
+// Guard knows which texts are held back.
+type Guard struct {
+	metrics *metrics.Metrics // may be nil
+
+	mu    sync.Mutex
+	held  map[string]bool // by name
+	taken map[string]bool // those that an administrator takes as they are
+}
+
+type guardKey struct{}
+
+// Of returns the guard of a daemon. It outlives each state.
+func Of(l *service.Life, r service.Runtime) (*Guard, error) {
+	return service.Keep(l, guardKey{}, func() (service.Opened[*Guard], error) {
+		return service.Opened[*Guard]{Value: &Guard{metrics: r.Metrics, held: map[string]bool{}, taken: map[string]bool{}}}, nil
+	})
+}
+
+// Held returns the names of the texts that are held back, sorted.
+func (g *Guard) Held() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var names []string
+	for name := range g.held {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Take lets the next reload use the texts that are held back, and returns their
+// names.
+func (g *Guard) Take() []string {
+	names := g.Held()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, name := range names {
+		g.taken[name] = true
+	}
+	return names
+}
+
+func (g *Guard) hold(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held[name] = true
+	g.count()
+}
+
+// count brings the gauge up to date.
+func (g *Guard) count() {
+	if g.metrics != nil {
+		g.metrics.HeldBack(len(g.held))
+	}
+}
+
+func (g *Guard) release(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.held, name)
+	delete(g.taken, name)
+	g.count()
+}
+
+func (g *Guard) take(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.taken[name]
+}

@@ -1,0 +1,179 @@
+// Package lastgood keeps what was read from a text of entries, a lookup table or an
+// allow list, while its text is not fit to take its place.
+//
+// A script may write such a text for minutes, line by line, or leave it empty because
+// its export failed. Postfix goes on with the compiled table meanwhile; a daemon that
+// reads the text would refuse the mail of everyone who is not written yet. So a
+// changed text is read again only when it is whole: renamed into place, or older than
+// a compiled table beside it, or not written for a while, which is longer for a
+// writer that pauses. And one that would lose more than half of the entries, or all,
+// is not used until it is changed again or an administrator takes it.
+//
+// Invariants: what is kept is what a reload before has put in force; the first text
+// of a daemon is taken as it is; each text that is held back is logged once and
+// counted by the gauge postern_files_held_back until another takes its place.
+package lastgood
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/service"
+)
+
+// Bounds of the time for which a text must not have been written.
+const (
+	settle    = 2 * time.Second
+	maxSettle = time.Minute
+	// pauses is how many times the longest pause of its writer a text must rest.
+	pauses = 3
+)
+
+// Reader says how a text is read.
+type Reader[T any] struct {
+	Name  string // for the log, as "hash:/etc/postfix/owners"
+	Open  func() (T, error)
+	Files func(T) []string
+	Len   func(T) int      // how many entries there are, negative when that is not known
+	Close func(T) error    // may be nil
+	Now   func() time.Time // nil means time.Now
+}
+
+// Keep reads a text, or returns what the state in force has read of it under the
+// same key while the text has not changed or is not fit. The key is as for
+// [service.Keep].
+func Keep[T any](l *service.Life, r service.Runtime, key any, reader Reader[T]) (T, error) {
+	guard, err := Of(l, r)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	if reader.Now == nil {
+		reader.Now = time.Now
+	}
+	e, err := service.Keep(l, entryKey{key}, func() (service.Opened[*entry[T]], error) {
+		e, err := open(guard, r.Log, reader)
+		if err != nil {
+			return service.Opened[*entry[T]]{}, err
+		}
+		return service.Opened[*entry[T]]{Value: e, Close: e.close, Unchanged: e.unchanged}, nil
+	})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	if wait := e.wait(); wait > 0 {
+		l.LookAgain(wait)
+	}
+	return e.value, nil
+}
+
+type entryKey struct{ key any }
+
+// entry is one text that was read.
+type entry[T any] struct {
+	guard   *Guard
+	log     *zap.Logger
+	reader  Reader[T]
+	value   T
+	entries int
+	read    config.Snapshot // when it was read
+
+	mu      sync.Mutex
+	waiting time.Duration   // until the text may be whole
+	refused config.Snapshot // the text that would lose too much
+	isHeld  bool            // refused is set
+	seen    config.Snapshot // the latest state of the text
+	changed time.Time       // when that was first seen
+	pause   time.Duration   // the longest between two changes
+}
+
+func open[T any](guard *Guard, log *zap.Logger, reader Reader[T]) (*entry[T], error) {
+	began := reader.Now()
+	value, err := reader.Open()
+	if err != nil {
+		return nil, err
+	}
+	guard.release(reader.Name)
+	e := &entry[T]{guard: guard, log: log, reader: reader, value: value, entries: reader.Len(value)}
+	e.read = config.TakeSnapshot(began, reader.Files(value)...)
+	e.seen = e.read
+	e.waiting = e.read.Unsettled(reader.Now(), settle) // it may be being written
+	return e, nil
+}
+
+func (e *entry[T]) close() error {
+	if e.reader.Close == nil {
+		return nil
+	}
+	return e.reader.Close(e.value)
+}
+
+func (e *entry[T]) wait() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.waiting
+}
+
+// unchanged reports whether the value is still to be used.
+func (e *entry[T]) unchanged() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting = 0
+	switch {
+	case e.read.Unchanged():
+		e.isHeld = false
+		e.guard.release(e.reader.Name)
+		return true
+	case e.guard.take(e.reader.Name):
+		return false
+	case e.isHeld && e.refused.Unchanged():
+		return true
+	}
+	if e.waiting = e.unsettled(); e.waiting > 0 {
+		return true
+	}
+	return e.losesTooMuch()
+}
+
+// unsettled returns how long it is at least until the text may be whole.
+func (e *entry[T]) unsettled() time.Duration {
+	now := e.reader.Now()
+	latest := config.TakeSnapshot(now, e.reader.Files(e.value)...)
+	if !latest.Same(e.seen) {
+		if pause := now.Sub(e.changed); pause < maxSettle {
+			e.pause = max(e.pause, pause)
+		} else {
+			e.pause = 0
+		}
+		e.seen, e.changed = latest, now
+	}
+	return e.read.Unsettled(now, min(max(settle, pauses*e.pause), maxSettle))
+}
+
+// losesTooMuch reads the text once more, to see how many entries it has.
+func (e *entry[T]) losesTooMuch() bool {
+	if e.entries <= 0 {
+		return false
+	}
+	began := e.reader.Now()
+	value, err := e.reader.Open()
+	if err != nil {
+		return false // the reload will report it, and leave everything as it is
+	}
+	entries := e.reader.Len(value)
+	if e.reader.Close != nil {
+		_ = e.reader.Close(value) // it was only counted
+	}
+	if entries < 0 || 2*entries >= e.entries {
+		return false
+	}
+	e.refused, e.isHeld = config.TakeSnapshot(began, e.reader.Files(e.value)...), true
+	e.guard.hold(e.reader.Name)
+	e.log.Error("a text would lose more than half of its entries, the last good one stays in use; correct it, or take it with: postern owners reload --force",
+		zap.String("file", e.reader.Name), zap.Int("entries", e.entries), zap.Int("would_be", entries))
+	return true
+}
