@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/mark"
 	"github.com/postern-mail/postern/milter/sign"
@@ -14,8 +15,9 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 	keys := mark.New([]byte("0123456789abcdef"))
 	const boss = " boss@example.com"
 	seal := func(dmarc string, done mark.Done, from string) Field {
+		a := author.ParseFrom(func(yield func(string, string) bool) { yield("From", from) })
 		v := mark.Verdict{DMARC: dmarc, Done: done, At: time.Now()}
-		return Field{mark.Field, " " + keys.Seal(v, mark.Content{From: mark.HashOf(from), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
+		return Field{mark.Field, " " + keys.Seal(v, mark.Content{From: mark.HashOf(from), Locals: mark.HashOfLocals(&a), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
 	}
 	forged := Field{mark.Field, " v=1; t=1; x=99999999999; dmarc=fail; dis=mark; f=x; r=x; bh=x; b=QUFB"}
 	fill := make([]Field, mark.MaxMarks)
@@ -36,6 +38,13 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 		"not proven":                  {[]Field{seal("none", mark.Delivered, boss)}, false},
 		"DNS could not tell":          {[]Field{seal("temperror", mark.Delivered, boss)}, false},
 		"not proven, a list's From":   {[]Field{seal("none", mark.Delivered, " x@other.example")}, true},
+		"not proven, completed":       {[]Field{seal("none", mark.Delivered, " boss")}, false},
+		"completed in brackets":       {[]Field{seal("none", mark.Delivered, " The Boss <boss>")}, false},
+		"percent hack":                {[]Field{seal("none", mark.Delivered, " boss%example.com")}, false},
+		"bang path":                   {[]Field{seal("none", mark.Delivered, " example.com!boss")}, false},
+		"quoted":                      {[]Field{seal("none", mark.Delivered, ` "boss"`)}, false},
+		"a host's name, completed":    {[]Field{seal("none", mark.Delivered, " Boss@mail")}, false},
+		"a masqueraded domain":        {[]Field{seal("temperror", mark.Delivered, ` "boss"@mail.example.com`)}, false},
 		"a forged mark":               {[]Field{forged}, true},
 		"good and bad":                {[]Field{seal("pass", mark.Delivered, boss), seal("fail", mark.Quarantined, boss)}, false},
 		"a bad one among forged ones": {append([]Field{seal("fail", mark.Quarantined, boss)}, fill...), false},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/mark"
 	"github.com/postern-mail/postern/milter/sign"
@@ -52,24 +53,22 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 
 // unproven returns the verdict of our mark on a mail that came from outside and
 // must not get our signature: Sieve or a forwarding user sends on what a stranger
-// sent. What failed is never signed, whatever its From says by now: cleanup(8) may
-// have completed it. What could not be told is signed only under another From,
-// which a mailing list of ours has put there.
+// sent. What failed is never signed, whatever its From says by now. What could not
+// be told is signed only under the From of another author, which a mailing list of
+// ours has put there: cleanup(8) completes "ceo" and "ceo@host" with our own domain.
 func (w *signingWork) unproven() *mark.Sealed {
-	var from []string
-	for _, f := range w.message.Header {
-		if strings.EqualFold(f.Name, "From") {
-			from = append(from, f.Value)
-		}
-	}
-	sealed, _ := w.marks.Find(func(yield func(string, string) bool) {
+	header := func(yield func(name, value string) bool) {
 		for _, f := range w.message.Header {
 			if !yield(f.Name, f.Value) {
 				return
 			}
 		}
-	}, time.Now())
-	if sealed == nil || sealed.Passed() || !sealed.Forged() && sealed.From != mark.HashOf(from...) {
+	}
+	sealed, _ := w.marks.Find(header, time.Now())
+	if sealed == nil || sealed.Passed() {
+		return nil
+	}
+	if now := author.ParseFrom(header); !sealed.Forged() && !sealed.Completed(mark.HashOfLocals(&now)) {
 		return nil
 	}
 	return sealed

@@ -52,10 +52,10 @@ var rows = []row{
 
 	{"milter/wire/...", []string{"milter/wire/..."}},
 	{"milter/authres", []string{"internal/mailaddr"}},
-	{"milter/mark", []string{"internal/private"}},
+	{"milter/mark", []string{"internal/private", "internal/author"}},
 	{"milter/sign/...", slices.Concat(library, []string{"milter/sign/...", "internal/private", "milter/authres", "internal/author", "internal/dkim", "internal/record"})},
 	{"milter/verify/...", slices.Concat(library, []string{"milter/verify/...", "milter/authres", "milter/mark", "internal/author", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "dnsbl", "internal/record"})},
-	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "milter/mark", "internal/ownership", "internal/mailaddr", "internal/record"}},
+	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "milter/mark", "internal/author", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
 	{"greylist/...", []string{"greylist/...", "internal/mailaddr", "internal/breaker", "internal/store/...", "internal/transient"}},
 	{"dnsbl/...", []string{"dnsbl/...", "internal/resolver"}},

@@ -123,7 +123,11 @@ func TestContentFilterHandsBack(t *testing.T) {
 // milter is the sign socket.
 func TestRedirectedSpoofIsNotSigned(t *testing.T) {
 	t.Parallel()
-	s := newMarkingSite(t, nil)
+	s := newMarkingSite(t, func(c *postfixtest.Config) {
+		// Postfix does not rewrite the header of strangers. This test's clients
+		// connect from 127.0.0.1, before XCLIENT.
+		c.Main = append(c.Main, "local_header_rewrite_clients =", "myorigin = home.example")
+	})
 	d := passOn(t, s, postfixtest.MX, forgery(Alice))
 	if got := markings(d); got != spoofed {
 		t.Fatalf("first pass: %s", got)
@@ -144,9 +148,14 @@ func TestRedirectedSpoofIsNotSigned(t *testing.T) {
 		}
 	}
 	redirect("X-Sieve-Redirected-From: "+Dora+"\nReturn-Path: <"+spoofer+">\n"+strings.ReplaceAll(string(d.Data), "\r\n", "\n"), record.SignMarked, 0)
-	// cleanup(8) completes a bare From into our domain.
-	d = passOn(t, s, postfixtest.MX, forgery("alice"))
-	redirect(strings.ReplaceAll(string(d.Data), "\r\n", "\n"), record.SignMarked, 0)
+	// cleanup(8) of sendmail(1) completes a bare From into our domain.
+	for _, bare := range []string{"alice", "alice%home.example", "home.example!alice"} {
+		d = passOn(t, s, postfixtest.MX, forgery(bare))
+		if from := d.Headers("From"); len(from) != 1 || strings.Contains(from[0], "@") {
+			t.Fatalf("%s was completed at once: %q", bare, from)
+		}
+		redirect(strings.ReplaceAll(string(d.Data), "\r\n", "\n"), record.SignMarked, 0)
+	}
 	// Mail of a program on this machine has no mark.
 	redirect("From: <"+Alice+">\nSubject: x\n\nx\n", record.Signed, 2)
 }

@@ -5,11 +5,12 @@
 // sendmail(1). An address proves nothing there. So the first pass adds a field
 //
 //	X-Postern-Mark: v=1; t=1764167000; x=1764771800; dmarc=fail; dis=mark;
-//	 f=…; r=…; bh=…; b=…
+//	 f=…; u=…; r=…; bh=…; b=…
 //
 // with a keyed hash (b=, HMAC-SHA256) over the verdict, its time and expiry, and
-// hashes of the From fields (f=), of our Authentication-Results (r=) and of the
-// body (bh=). The hosts of a site share the key.
+// hashes of the From fields (f=), of the local parts in them (u=), of our
+// Authentication-Results (r=) and of the body (bh=). The hosts of a site share the
+// key.
 //
 // Content filters add fields, rewrite the Subject, fold fields anew, and some
 // change the body. Hence:
@@ -22,6 +23,9 @@
 //   - A good verdict counts only with the same From, the same results and the
 //     same body (see [Sealed.Whole]): else whoever got one good mail from us could
 //     put its mark on another.
+//   - A From that differs may be that of a list of ours, or what cleanup(8) made
+//     out of "ceo" or "ceo@host" when the mail was sent on. The local parts tell
+//     the two apart (see [Sealed.Completed]).
 //
 // Invariants: no panics; the cost is linear in what is read; of many fields only
 // [MaxMarks] are looked at; the key is never printed.
@@ -37,6 +41,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/internal/author"
 )
 
 // Field is the name of the field.
@@ -81,8 +87,9 @@ func (v Verdict) Forged() bool {
 	return v.DMARC == "fail" || v.DMARC == "permerror" || v.Done != Delivered
 }
 
-// Content is what a mark is about, as hashes.
-type Content struct{ From, Results, Body string }
+// Content is what a mark is about, as hashes. Locals is "" for a mail whose From
+// has no address with a domain, see [HashOfLocals].
+type Content struct{ From, Locals, Results, Body string }
 
 // Keys make and check marks. The zero value, and nil, know no key.
 type Keys struct{ secrets [][]byte }
@@ -105,6 +112,7 @@ func (k *Keys) Seal(v Verdict, c Content) string {
 		"dmarc=" + v.DMARC,
 		"dis=" + string(v.Done),
 		"f=" + c.From,
+		"u=" + c.Locals,
 		"r=" + c.Results,
 		"bh=" + c.Body,
 	}, "; ")
@@ -121,6 +129,11 @@ type Sealed struct {
 
 // Whole reports whether a mail with this content is the one that was judged.
 func (s *Sealed) Whole(c Content) bool { return s.Content == c }
+
+// Completed reports whether a From with these local parts may be the judged one
+// after the MTA rewrote it: completed, its domain masqueraded or made canonical. A
+// From without any domain may become anything.
+func (s *Sealed) Completed(locals string) bool { return s.Locals == "" || s.Locals == locals }
 
 // Errors of Open.
 var (
@@ -152,7 +165,7 @@ func (k *Keys) Open(value string, now time.Time) (*Sealed, error) {
 	}
 	s := &Sealed{
 		Verdict{tags["dmarc"], Done(tags["dis"]), time.Unix(made, 0)},
-		Content{tags["f"], tags["r"], tags["bh"]},
+		Content{tags["f"], tags["u"], tags["r"], tags["bh"]},
 	}
 	if now.After(time.Unix(expiry, 0)) || s.At.After(now.Add(skew)) {
 		return nil, errExpired
@@ -242,6 +255,20 @@ func HashOf(values ...string) string {
 		h.sum.Write([]byte{'\n'})
 	}
 	return h.Sum()
+}
+
+// HashOfLocals hashes the local parts of an author's addresses; it returns "" for
+// none. Their order, case and quotes do not count.
+func HashOfLocals(a *author.Author) string {
+	if len(a.Mailboxes) == 0 {
+		return ""
+	}
+	locals := make([]string, len(a.Mailboxes))
+	for i, m := range a.Mailboxes {
+		locals[i] = strings.ToLower(strings.Trim(m.Local, `"`))
+	}
+	slices.Sort(locals)
+	return HashOf(slices.Compact(locals)...)
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }

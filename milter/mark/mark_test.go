@@ -14,7 +14,7 @@ var now = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 
 var (
 	keys    = New([]byte("0123456789abcdef0123456789abcdef"))
-	content = Content{HashOf(" boss@home.example"), HashOf(" mx; dmarc=fail"), HashOf("body")}
+	content = Content{HashOf(" boss@home.example"), HashOf("boss"), HashOf(" mx; dmarc=fail"), HashOf("body")}
 	failed  = Verdict{"fail", Quarantined, now}
 )
 
@@ -37,6 +37,8 @@ func TestForgeries(t *testing.T) {
 		"another disposition": strings.Replace(value, "dis=mark", "dis=none", 1),
 		"a longer life":       strings.Replace(value, "x=1", "x=2", 1),
 		"another From":        strings.Replace(value, content.From, HashOf("x"), 1),
+		"other local parts":   strings.Replace(value, content.Locals, HashOf("x"), 1),
+		"no local parts":      strings.Replace(value, "u="+content.Locals, "u=", 1),
 		"another body":        strings.Replace(value, content.Body, HashOf("x"), 1),
 		"a tag more":          strings.Replace(value, "v=1;", "v=1; dmarc=pass;", 1),
 		"no hash":             value[:strings.Index(value, "b=")],

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/milter/mark"
 )
 
 // Field is one header field, see dkim.Field.
@@ -114,6 +115,7 @@ func (m *Mail) Header(fields []Field) *Refusal {
 			}
 		}
 	})
+	m.before.locals = mark.HashOfLocals(&m.author)
 	m.afterHeader(fields)
 	return nil
 }

@@ -36,6 +36,7 @@ type before struct {
 	sealed *mark.Sealed // nil without a genuine mark
 	at     int          // which field of its name sealed is
 	from   string       // hash of the From fields
+	locals string       // hash of the local parts in them
 	body   *mark.Hash
 }
 
@@ -86,7 +87,7 @@ func (b *before) write(p []byte) {
 
 // content is what a mark of the mail with these results is about.
 func (b *before) content(results string) mark.Content {
-	return mark.Content{From: b.from, Results: mark.HashOf(results), Body: b.body.Sum()}
+	return mark.Content{From: b.from, Locals: b.locals, Results: mark.HashOf(results), Body: b.body.Sum()}
 }
 
 // whole reports whether this is the very mail that was judged, its results included.
@@ -147,10 +148,12 @@ func (b *before) tooMany() *Refusal {
 }
 
 // seal adds the mark to what the first pass says. Mail of our own users, and mail
-// of which the client is unknown, gets none: a verdict on it says nothing.
+// handed over inside this machine, gets none: a verdict on it says nothing. Mail of
+// a relay comes from outside, also when the relay does not say from whom; but then
+// a mark of before knows more.
 func (m *Mail) seal(r *Result, f *Findings) {
 	o := &m.verifier.options
-	if o.Marks == nil || r.Refusal != nil || f.Envelope.Authenticated || anonymous(f.Envelope.Client) {
+	if o.Marks == nil || r.Refusal != nil || f.Envelope.Authenticated || anonymous(f.Envelope.Client) && (!f.Envelope.Relayed || m.before.sealed != nil) {
 		return
 	}
 	v := mark.Verdict{DMARC: string(f.DMARC.Verdict.Status), Done: mark.Delivered, At: o.Now()}

@@ -275,6 +275,9 @@ func TestTrustedRelay(t *testing.T) {
 				if marked := p.count(QuarantineField); marked != map[bool]int{true: 1}[test.marked] || p.count(resultsField) != test.results {
 					t.Errorf("%s: %d marks, %d fields of results", what, marked, p.count(resultsField))
 				}
+				if p.count(mark.Field) != 1 {
+					t.Errorf("%s: no seal: sendmail(1) would sign it on its way out", what)
+				}
 			}
 		}
 	}
