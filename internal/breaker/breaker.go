@@ -5,8 +5,8 @@
 // with each try, to see whether the backend has come back.
 //
 // Invariants:
-//   - every question that was let through is ended exactly once, by Done or
-//     Abandon; Do takes care of it;
+//   - every question that tries a backend which is down is ended exactly once,
+//     by Done or Abandon; Do takes care of it;
 //   - Changed hears of each change between up and down once and in order; it may
 //     ask whether the backend is down;
 //   - while the backend is down at most one question is under way.

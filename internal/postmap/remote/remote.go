@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/postern-mail/postern/internal/breaker"
 )
 
 // Defaults and bounds.
@@ -47,10 +49,23 @@ func IsKeyError(err error) bool {
 }
 
 // Change is what State hears.
-type Change struct {
-	Up   bool
-	Err  error         // the last one, if down
-	Down time.Duration // how long it was down, if up
+type Change = breaker.Change
+
+// A server that is down is tried again after firstPause, then after twice that,
+// and so on up to lastPause.
+const (
+	maxFailures = 3 // in a row make it count as down
+	firstPause  = 250 * time.Millisecond
+	lastPause   = 5 * time.Second
+)
+
+// classify judges an answer. One that cannot be given for one key says nothing
+// against the server.
+func classify(err error) breaker.Class {
+	if err == nil || IsKeyError(err) {
+		return breaker.Answered
+	}
+	return breaker.Failed
 }
 
 // Source is a table that lives in a server. Lookup returns every value of the key,
@@ -81,7 +96,7 @@ type Table struct {
 	source  Source
 	config  Config
 	cache   *cache
-	breaker breaker
+	breaker *breaker.Breaker
 	group   singleflight.Group
 
 	mu      sync.Mutex
@@ -107,7 +122,10 @@ func New(source Source, c Config) *Table {
 	if c.State == nil {
 		c.State = func(Change) {}
 	}
-	return &Table{source: source, config: c, cache: newCache(c.MaxEntries), flights: map[*flight]struct{}{}}
+	return &Table{
+		source: source, config: c, cache: newCache(c.MaxEntries), flights: map[*flight]struct{}{},
+		breaker: breaker.New(breaker.Config{Failures: maxFailures, First: firstPause, Last: lastPause, Classify: classify, Changed: c.State, Now: c.Now}),
+	}
 }
 
 // Lookup implements [Source]. Callers must not change the values.
@@ -118,15 +136,15 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 		return known.values, nil
 	}
 	mayStand := ok && now.Sub(known.at) < t.ttl(known.values)+t.config.StaleFor
-	allowed, probe, down := t.breaker.allow(now)
-	if !allowed {
+	question, err := t.breaker.Allow()
+	if err != nil {
 		if mayStand {
 			return known.values, nil
 		}
-		return nil, fmt.Errorf("the server is down; asked again soon; last error: %w", down)
+		return nil, fmt.Errorf("the server %w", err)
 	}
-	answers := t.start(ctx, key, probe)
-	if mayStand && probe {
+	answers := t.start(ctx, key, question)
+	if mayStand && question.Probe() {
 		return known.values, nil // the question goes on without us
 	}
 	values, err := t.wait(ctx, answers)
@@ -138,13 +156,13 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 
 // start begins a question, or joins the one for the same key. A probe is always
 // one of its own: it must report, whoever else asks.
-func (t *Table) start(ctx context.Context, key string, probe bool) <-chan singleflight.Result {
-	if !probe {
-		return t.group.DoChan(key, func() (any, error) { return t.ask(ctx, key, false) })
+func (t *Table) start(ctx context.Context, key string, q breaker.Question) <-chan singleflight.Result {
+	if !q.Probe() {
+		return t.group.DoChan(key, func() (any, error) { return t.ask(ctx, key, q) })
 	}
 	answer := make(chan singleflight.Result, 1)
 	go func() {
-		values, err := t.ask(ctx, key, true)
+		values, err := t.ask(ctx, key, q)
 		answer <- singleflight.Result{Val: values, Err: err}
 	}()
 	return answer
@@ -169,28 +187,25 @@ func (t *Table) ttl(values []string) time.Duration {
 
 // ask is one question to the server. It outlives the request that began it, but
 // not its time-out, because others may be waiting for the same answer.
-func (t *Table) ask(ctx context.Context, key string, probe bool) (values []string, err error) {
+func (t *Table) ask(ctx context.Context, key string, q breaker.Question) (values []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.config.Timeout)
 	defer cancel()
 	f := &flight{cancel: cancel}
 	if err := t.begin(f); err != nil {
-		t.breaker.abandon(probe)
+		q.Abandon()
 		return nil, err
 	}
 	defer t.end(f)
 	values, err = t.lookup(ctx, key)
-	now := t.config.Now()
 	if err != nil && t.isClosed() {
-		t.breaker.abandon(probe)
+		q.Abandon()
 		return nil, err
 	}
-	if change, changed := t.breaker.report(now, probe, err); changed {
-		t.config.State(change)
-	}
+	q.Done(err)
 	if err != nil {
 		return nil, err
 	}
-	t.keep(key, values, now)
+	t.keep(key, values, t.config.Now())
 	return values, nil
 }
 
@@ -253,7 +268,7 @@ func (t *Table) Locate(key string) string {
 	}
 	where := l.Locate(key)
 	known, ok := t.cache.get(key)
-	if age := t.config.Now().Sub(known.at); ok && where != "" && age >= t.ttl(known.values) && t.breaker.isDown() {
+	if age := t.config.Now().Sub(known.at); ok && where != "" && age >= t.ttl(known.values) && t.breaker.Down() != nil {
 		return fmt.Sprintf("%s (last known, %v old)", where, age.Round(time.Second))
 	}
 	return where
