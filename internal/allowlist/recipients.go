@@ -72,10 +72,24 @@ func (l *Recipients) Len() int {
 	return len(l.addresses) + len(l.users) + len(l.domains)
 }
 
-// Has tells whether the list holds a recipient.
+// delimiter separates a user from an extension, as Postfix's recipient_delimiter
+// usually does.
+const delimiter = "+"
+
+// Base returns a recipient without its extension.
+func Base(a mailaddr.Address) mailaddr.Address {
+	base, _, _ := a.SplitExtension(delimiter)
+	return base
+}
+
+// Has reports whether the list holds a recipient, with or without its extension.
 func (l *Recipients) Has(a mailaddr.Address) bool {
 	if l == nil || !a.IsValid() {
 		return false
 	}
+	return l.has(a) || l.has(Base(a))
+}
+
+func (l *Recipients) has(a mailaddr.Address) bool {
 	return l.users[mailaddr.Fold(a.Local)] || l.addresses[mailaddr.Fold(a.Key())] || holdsDomain(l.domains, a.Domain)
 }

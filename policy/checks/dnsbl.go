@@ -99,7 +99,7 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 		return record.DNSBLAuthenticated
 	case d.Relays.Has(r.Client.Address):
 		return record.DNSBLTrustedRelay
-	case isComplaintsDesk(r.Recipient.Local) || d.AllowRecipients.Has(r.Recipient):
+	case isComplaintsDesk(r.Recipient) || d.AllowRecipients.Has(r.Recipient):
 		return record.DNSBLRecipientExempt
 	case d.AllowClients.Has(r.Client.Address, r.Client.Name):
 		return record.DNSBLClientExempt
@@ -109,7 +109,8 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 
 // isComplaintsDesk tells the mailboxes where a listed sender can complain (RFC
 // 2142 section 4, RFC 5321 section 4.5.1).
-func isComplaintsDesk(local string) bool {
+func isComplaintsDesk(recipient mailaddr.Address) bool {
+	local := allowlist.Base(recipient).Local
 	return strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
 }
 

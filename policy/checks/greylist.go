@@ -78,7 +78,7 @@ func (g *Greylist) exempt(r *policy.Request) record.Reason {
 		return record.GreylistLocalClient
 	case g.Relays.Has(r.Client.Address):
 		return record.GreylistTrustedRelay
-	case isComplaintsDesk(r.Recipient.Local) || g.AllowRecipients.Has(r.Recipient):
+	case isComplaintsDesk(r.Recipient) || g.AllowRecipients.Has(r.Recipient):
 		return record.GreylistRecipientAllowed
 	case g.AllowClients.Has(r.Client.Address, r.Client.Name):
 		return record.GreylistClientAllowed

@@ -152,8 +152,7 @@ func (l *GreylistRecipients) Has(a mailaddr.Address) bool {
 	if l == nil || !a.IsValid() {
 		return false
 	}
-	base, _, _ := a.SplitExtension("+")
-	return l.list.Has(a) || l.list.Has(mailaddr.ParseInternal(base.Local+"@"+base.Domain)) || l.patterns.match(a.Key())
+	return l.list.Has(a) || l.patterns.match(a.Key())
 }
 
 // patterns are regular expressions that match anywhere, ignoring case.

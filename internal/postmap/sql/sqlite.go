@@ -162,12 +162,12 @@ func (db database) compiles() error {
 	ctx, cancel := context.WithTimeout(context.Background(), busyTimeout)
 	defer cancel()
 	c, err := db.open(ctx)
-	if err != nil {
-		return nil
+	if err == nil {
+		err = db.explain(ctx, c.conn, db.statement)
+		c.Close()
 	}
-	defer c.Close()
 	var refused *sqlite.Error
-	if err := db.explain(ctx, c.conn, db.statement); errors.As(err, &refused) && refused.Code() == sqliteError {
+	if errors.As(err, &refused) && refused.Code() == sqliteError {
 		return refused
 	}
 	return nil
