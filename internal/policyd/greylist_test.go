@@ -6,12 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/store/redistest"
@@ -123,6 +126,33 @@ func TestDefaultListStays(t *testing.T) {
 			}
 		}
 		hook.Release()
+	}
+}
+
+// TestOneKeyer asks for a mail as the check has seen it: show has the same key, and
+// delete finds what it wrote by the address as it arrived.
+func TestOneKeyer(t *testing.T) {
+	for _, key := range []string{"spf", "network"} {
+		_, s := inForceWith(t, "--checks=greylist", "--greylist-store=memory:", "--greylist-key="+key)
+		p := partOf[*greylistPart](t, s)
+		for _, sender := range []string{"bounce.q7w8e9r0t1y2@news.test", "no address\x01@", "<>", "bare"} {
+			source := greylist.Source{Domain: "news.test"}
+			seen := p.keyer().Key(greylist.Mail{Client: netip.MustParseAddr("192.0.2.7"), Sender: mailaddr.ParseInternal(sender), Recipient: mailaddr.ParseInternal("bob@rcpt.test"), Source: source})
+			if _, err := p.store.store.Seen(t.Context(), seen, time.Now(), p.limits()); err != nil {
+				t.Fatal(err)
+			}
+			shown, err := p.show(t.Context(), api.GreylistShowArgs{Client: "192.0.2.7", Domain: "news.test", Sender: sender, Recipient: "bob@rcpt.test"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := shown.(api.GreylistShowResult); r.Key != seen.Client() || r.Sender != seen.Sender || len(r.Entries) == 0 {
+				t.Errorf("%s, %q: shown %+v, seen %+v", key, sender, r, seen)
+			}
+			gone, err := p.delete(t.Context(), api.GreylistDeleteArgs{GreylistFilter: api.GreylistFilter{Sender: sender, Kind: api.GreylistTriplets}}, func(any) {})
+			if n := gone.(api.GreylistDeleteResult).Deleted; err != nil || n == 0 {
+				t.Errorf("%s, %q: %d deleted, %v", key, sender, n, err)
+			}
+		}
 	}
 }
 
