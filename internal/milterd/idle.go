@@ -17,6 +17,15 @@ func (o *Options) findIdle(s *config.Set) (idle []error) {
 	bySocket := len(o.Listen) == 0
 	add("internal-networks", bySocket, "it decides on sockets of --listen, and there is none; let these clients' mail come in at a --listen-sign socket, or replace --listen-verify by --listen")
 	add("originating", bySocket, "it decides on sockets of --listen, and there is none; have those services use a --listen-sign socket, or replace --listen-verify by --listen")
+	for _, flag := range []string{"dkim-headers", "dkim-expire"} {
+		add(flag, bySocket && len(o.ListenSign) == 0, "no socket signs mail; add --listen-sign, or remove it")
+	}
+	for _, flag := range []string{
+		"spf-reject", "received-spf", "verify-deadline", "dkim-skew", "dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow",
+		"trusted-forwarders", "trusted-relays", "trusted-arc-sealers",
+	} {
+		add(flag, bySocket && len(o.ListenVerify) == 0, "no socket verifies mail; add --listen-verify, or remove it")
+	}
 	d := roomOf[*dmarcPart](o)
 	evidence := d.DMARCEnforce == string(verify.EnforceEvidence)
 	for _, flag := range []string{"dnsbl", "dnsbl-threshold", "dqs-key-file"} {

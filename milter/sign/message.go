@@ -223,7 +223,7 @@ func (m *Message) Close() Result {
 	if m.body == nil {
 		return m.result
 	}
-	if m.alreadySigned() {
+	if m.keys = m.unsigned(); len(m.keys) == 0 {
 		m.result.Reason = record.SignAlreadySigned
 		return m.result
 	}

@@ -305,9 +305,16 @@ func TestAlreadySigned(t *testing.T) {
 	if r.Reason != record.SignAlreadySigned || r.Fields != nil || r.Domain != "example.com" {
 		t.Errorf("relayed: %+v", r)
 	}
-	one := append(first.Fields[1:2:2], fields(plainHeader)...)
-	if r := sign(t, s, one, body); r.Reason != record.SignAlreadySigned {
-		t.Errorf("with one of the signatures: %+v", r)
+	// A key whose signature is missing signs, and no other.
+	for i := range first.Fields {
+		one := append(first.Fields[i:i+1:i+1], fields(plainHeader)...)
+		r := signed(t, sign(t, s, one, body), 1)
+		if r.SignedBy[0] != first.SignedBy[1-i] {
+			t.Errorf("with the signature of %s: signed by %s", first.SignedBy[i], r.SignedBy)
+		}
+		if r := sign(t, s, append(r.Fields, one...), body); r.Reason != record.SignAlreadySigned {
+			t.Errorf("with both again: %+v", r)
+		}
 	}
 	signed(t, sign(t, s, relayed, body+"-- \r\na footer\r\n"), 2)
 	signed(t, sign(t, s, append(relayed, dkim.Field{Name: "Subject", Value: " x"}), body), 2)

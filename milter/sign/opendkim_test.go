@@ -87,6 +87,43 @@ func TestOpenDKIMTables(t *testing.T) {
 	}
 }
 
+// Lists within opendkim.conf, "csl:", are read as opendkim reads them.
+func TestOpenDKIMLists(t *testing.T) {
+	needs(t, "/usr/sbin/opendkim")
+	dir := tree(t, map[string][]byte{"one.pem": pkcs8(t, testRSA())})
+	const com, net = "com=example.com:com:KEYS/one.pem", "net=example.net:net:KEYS/one.pem"
+	for _, tt := range []struct{ keys, senders string }{
+		{"csl:" + com, "csl:example.com=com"},
+		{"csl:" + com + "," + net, "csl:example.net=net,example.com=com"},
+		{"csl: com = example.com:com:KEYS/one.pem , " + net, "csl: example.net = net , boss@example.com = com"},
+		{"csl:" + com + "," + net, "example.com=com,example.net=net"},
+		{"csl:any=%:any:KEYS/one.pem", "csl:.example.com=any,example.org=any"},
+		{"csl:" + com, "csl:example.com=com:list@%"},
+	} {
+		keyTable := strings.ReplaceAll(tt.keys, "KEYS", dir)
+		write(t, dir, "conf", fmt.Sprintf("Mode s\nKeyTable %s\nSigningTable %s\nRequireSafeKeys no\n", keyTable, tt.senders))
+		keys := load(t, KeySource{KeyTable: keyTable, SigningTable: tt.senders, Group: -1})
+		signs := 0
+		for _, sender := range tableSenders {
+			theirs, ours := opendkimSigns(t, dir, sender), weSign(t, keys, sender)
+			if ours != theirs {
+				t.Errorf("%s, %s: %s: we sign with %q, opendkim with %q", tt.keys, tt.senders, sender, ours, theirs)
+			}
+			if ours != "" {
+				signs++
+			}
+		}
+		if signs == 0 {
+			t.Errorf("%s, %s: nothing is signed", tt.keys, tt.senders)
+		}
+	}
+	for _, list := range []string{"csl:com", "csl:com example.com:com:" + dir + "/one.pem", "csl:=x", "csl:,"} {
+		if _, err := LoadKeys(KeySource{KeyTable: list, SigningTable: "csl:example.com=com", Group: -1}); err == nil {
+			t.Errorf("%s is a key table", list)
+		}
+	}
+}
+
 func write(t *testing.T, dir, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

@@ -3,6 +3,7 @@ package sign
 import (
 	"context"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,21 +29,26 @@ func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key)
 	return verifier.Start(ctx, fields, keys[0].Domain)
 }
 
-// alreadySigned reports whether one of our signatures does what a new one would:
-// it verifies, covers every field that is signed now and whatever body comes, and
-// holds long enough.
-func (m *Message) alreadySigned() bool {
+// unsigned returns the keys of which the mail has no signature that does what a new
+// one would: it verifies, covers every field that is signed now and whatever body
+// comes, and holds long enough. Each key is asked for: a mail that has the Ed25519
+// signature alone has none for most receivers.
+func (m *Message) unsigned() []*Key {
 	if m.own == nil {
-		return false
+		return m.keys
 	}
+	have := make(ownKeys, len(m.keys))
 	signatures := m.own.Finish().Signatures
 	for i := range signatures {
 		s := &signatures[i]
 		if s.Status == dkim.Pass && !s.Limited && m.coveredBy(s.Signed) && m.signer.holds(s.Expires) {
-			return true
+			have[nameOf(s.Domain, s.Selector)] = nil
 		}
 	}
-	return false
+	return slices.DeleteFunc(slices.Clone(m.keys), func(k *Key) bool {
+		_, ok := have[k.Name()]
+		return ok
+	})
 }
 
 // coveredBy reports whether the names in h= are at least those that we sign, as
@@ -76,8 +82,13 @@ func (s *Signer) holds(expires time.Time) bool {
 type ownKeys map[string]*Key
 
 func (o ownKeys) has(domain, selector string) bool {
-	_, ok := o[strings.ToLower(selector)+"._domainkey."+domain]
+	_, ok := o[nameOf(domain, selector)]
 	return ok
+}
+
+// nameOf is the name of a key's record, as Key.Name has it.
+func nameOf(domain, selector string) string {
+	return strings.ToLower(selector) + "._domainkey." + domain
 }
 
 // LookupTXT returns the record of a key of ours.

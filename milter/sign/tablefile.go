@@ -30,6 +30,8 @@ func ParseDataSet(text string) (DataSet, error) {
 		return DataSet{}, fmt.Errorf("%s: database files are not read; write its entries into a file, two words on a line", text)
 	case ok && rest == "":
 		return DataSet{}, fmt.Errorf("%s: nothing is named", text)
+	case !ok && !strings.HasPrefix(text, "/") && strings.Contains(text, ","):
+		return DataSet{List: text}, nil
 	case !ok || strings.HasPrefix(text, "/"):
 		return DataSet{Path: text}, nil
 	case kind == "file":
@@ -57,7 +59,7 @@ func (t tableLine) errorf(format string, args ...any) error {
 // before count for a file that cannot be read at all.
 func (l *loader) readTable(set DataSet) []tableLine {
 	if set.Path == "" {
-		return l.rows("csl", strings.NewReader(strings.ReplaceAll(set.List, ",", "\n")))
+		return l.rows("csl", strings.NewReader(listRows(set.List)))
 	}
 	f, err := os.Open(set.Path)
 	if err != nil {
@@ -68,6 +70,20 @@ func (l *loader) readTable(set DataSet) []tableLine {
 	defer f.Close()
 	l.keys.rows[set.Path] = l.rows(set.Path, f)
 	return l.keys.rows[set.Path]
+}
+
+// listRows returns the entries of a list as lines of a table: opendkim has a "="
+// between the two words.
+func listRows(list string) string {
+	var b strings.Builder
+	for entry := range strings.SplitSeq(list, ",") {
+		key, value, ok := strings.Cut(entry, "=")
+		if key = strings.TrimSpace(key); !ok {
+			key, _, _ = strings.Cut(key, " ") // a space is no "=": the value is missing
+		}
+		b.WriteString(key + " " + strings.TrimSpace(value) + "\n")
+	}
+	return b.String()
 }
 
 func (l *loader) rows(name string, r io.Reader) []tableLine {
