@@ -11,7 +11,7 @@ FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
 
 .DEFAULT_GOAL := all
-.PHONY: all build man try test check fuzz bench install uninstall go setup help
+.PHONY: all build man try test check fuzz bench install uninstall deb rpm go setup help
 .NOTPARALLEL:
 
 all: build man ## the programs and their manual pages
@@ -66,6 +66,12 @@ install: ## install what make has built, with units, manual pages and examples, 
 	install -D -m 644 bin/share/completions/fish $(FISHSCRIPT)
 	install -D -m 644 bin/share/completions/zsh $(ZSHSCRIPT)
 	cp -R deploy/examples deploy/postfix $(INSTALLED)/share/doc/postern/
+
+deb: all ## dist/postern_VERSION_ARCH.deb for amd64 and arm64
+	@GO=$(GO) .ci/package/build deb
+
+rpm: all ## the same as RPM
+	@GO=$(GO) .ci/package/build rpm
 
 uninstall: ## remove what make install has installed; settings, keys and data stay
 	rm -f $(INSTALLED)/bin/postern $(INSTALLED)/sbin/postern-policyd $(INSTALLED)/sbin/postern-milterd

@@ -116,7 +116,7 @@ var (
 var top = []string{
 	"cmd", "policy", "greylist", "dnsbl", "milter", "internal", "deploy",
 	"go.mod", "go.sum", "README.md", "Makefile", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
-	"bin", ".*", "*.test", "*.prof",
+	"bin", "dist", ".*", "*.test", "*.prof",
 }
 
 func TestImportsPointOneWay(t *testing.T) {
