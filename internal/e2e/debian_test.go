@@ -254,6 +254,9 @@ func (r *readiness) wait() (leader int, err error) {
 	}
 }
 
+// path is where a file of the machine is for this one.
+func (m *machine) path(name string) string { return fmt.Sprintf("/proc/%d/root%s", m.init, name) }
+
 // shell is a root shell of a machine. What one command sets, the next ones have.
 type shell struct {
 	in  io.WriteCloser
