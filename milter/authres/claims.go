@@ -27,9 +27,9 @@ func Claims(value, authservID string) bool {
 	if !ok {
 		return contains(value, want)
 	}
-	if strings.TrimFunc(head, isBlank) == "" || strings.Contains(head, "=") {
-		// No name, a result in its place, or an encoded one: whoever reads on takes
-		// the results for those of the nearest server, which is us.
+	if strings.Trim(squeeze(head), "0123456789") == "" || strings.Contains(head, "=") {
+		// No name, but for a version, a result in its place, or an encoded one: whoever
+		// reads on takes the results for those of the nearest server, which is us.
 		return true
 	}
 	return names(head, want) || names(firstWord(value), want)
