@@ -72,7 +72,7 @@ func (f *Flags) Bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.Owners, "owners", nil, "`type:table` of the logins that own a sender, as in smtpd_sender_login_maps; repeat for several")
 	fs.StringArrayVar(&f.Aliases, "owner-aliases", nil, "`type:table` of aliases, as in virtual_alias_maps: a login owns the aliases that lead straight to it")
 	config.Int(fs, &f.AliasDepth, "owner-alias-depth", 1, 1, ownership.MaxAliasDepth, "how many aliases may lie behind each other between sender and login; 1 is the direct recipients of an alias")
-	fs.BoolVar(&f.FirstMatch, "owners-first-match", false, "the first table that lists a sender decides, as in Postfix; without it the tables are a union")
+	fs.BoolVar(&f.FirstMatch, "owners-first-match", false, "the first table that lists a sender decides, as in Postfix, and not a union of all (default true when owners names several tables)")
 	f.servers.bind(fs)
 	config.Choice(fs, &f.OnError, "owners-on-error", "what happens while the tables cannot be read", wordDefer, wordPass)
 	config.Choice(fs, &f.Unlisted, "owners-unlisted", "senders that no table lists", wordReject, wordPass)
@@ -111,6 +111,9 @@ func (f *Flags) Validate(s *config.Set) error {
 	var errs []error
 	if len(f.Owners)+len(f.Aliases) == 0 {
 		errs = append(errs, s.Errorf("owners", "the ownership check has no table: set owners or owner-aliases, or take ownership out of checks"))
+	}
+	if len(f.Owners) > 1 && s.Origin("owners-first-match").Level == config.Default {
+		f.FirstMatch = true
 	}
 	var err error
 	for name, domain := range map[string]*string{"login-domain": &f.LoginDomain, "myorigin": &f.Myorigin, "mydomain": &f.Mydomain} {
@@ -165,7 +168,6 @@ func (f *Flags) Open(d Deps) (*Opened, error) {
 		return nil, err
 	}
 	d.Life.Watch(decider.Files()...)
-	f.advise(d.Log)
 	if d.Set.Online() {
 		if err := f.probe(owners, aliases, d.Set); err != nil {
 			return nil, err
@@ -198,13 +200,6 @@ func (f *Flags) probe(owners, aliases []postmap.Table, s *config.Set) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// advise names what differs from Postfix in these settings.
-func (f *Flags) advise(log *zap.Logger) {
-	if len(f.Owners) > 1 && !f.FirstMatch {
-		log.Info("several owner tables are a union here, where Postfix takes the first that lists a sender; set owners-first-match for its rule")
-	}
 }
 
 func (f *Flags) rewriter() *mailaddr.Rewriting {
