@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// packaged is what a package has outside of the folder of its documents.
+// packaged is what every package has outside of the folder of its documents.
 var packaged = []string{
 	"/etc/postern/milterd.toml",
 	"/etc/postern/policyd.toml",
@@ -28,25 +28,31 @@ var packaged = []string{
 	"/usr/sbin/postern-policyd",
 	"/usr/share/bash-completion/completions/postern",
 	"/usr/share/fish/vendor_completions.d/postern.fish",
-	"/usr/share/lintian/overrides/postern",
 	"/usr/share/man/man1/postern.1.gz",
 	"/usr/share/man/man8/postern-milterd.8.gz",
 	"/usr/share/man/man8/postern-policyd.8.gz",
-	"/usr/share/zsh/vendor-completions/_postern",
 }
 
-// documented are some of the documents of a package.
-var documented = []string{"changelog.Debian.gz", "copyright", "examples/debian/README.md", "examples/policyd.toml", "postfix/main.cf"}
+// What only one of the two kinds has.
+var (
+	packagedDeb = []string{"/usr/share/lintian/overrides/postern", "/usr/share/zsh/vendor-completions/_postern"}
+	packagedRPM = []string{"/usr/share/licenses/postern/LICENSE", "/usr/share/zsh/site-functions/_postern"}
+)
 
-// makePackages runs make deb and returns the packages that it made.
-func makePackages(t *testing.T, variables ...string) []string {
+const packageDocuments = "/usr/share/doc/postern/"
+
+// documented are some of the documents of a package.
+var documented = []string{"examples/debian/README.md", "examples/policyd.toml", "postfix/main.cf"}
+
+// makePackages runs make deb or make rpm and returns the packages that it made.
+func makePackages(t *testing.T, format string, variables ...string) []string {
 	t.Helper()
 	dist := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "make", append([]string{"-C", "../..", "deb", "DIST=" + dist}, variables...)...)
+	cmd := exec.CommandContext(t.Context(), "make", append([]string{"-C", "../..", format, "DIST=" + dist}, variables...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make deb: %v\n%s", err, out)
+		t.Fatalf("make %s: %v\n%s", format, err, out)
 	}
-	made, err := filepath.Glob(filepath.Join(dist, "postern_*.deb"))
+	made, err := filepath.Glob(filepath.Join(dist, "postern*."+format))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +63,7 @@ func makePackages(t *testing.T, variables ...string) []string {
 // them installed, upgraded, removed and purged on a fresh Debian.
 func TestPackage(t *testing.T) {
 	postfixtest.Require(t)
-	made := makePackages(t)
+	made := makePackages(t, "deb")
 	if len(made) != 2 || !strings.HasSuffix(made[0], "_amd64.deb") || !strings.HasSuffix(made[1], "_arm64.deb") {
 		t.Fatalf("make deb made %q", made)
 	}
@@ -72,29 +78,21 @@ func TestPackage(t *testing.T) {
 	t.Run("life", func(t *testing.T) { livePackage(t, made[0]) })
 }
 
-// checkPackage compares the files of a package with what it should have.
+// checkPackage compares what is in a package for Debian with what should be.
 func checkPackage(t *testing.T, file string, machine elf.Machine) {
 	dir := t.TempDir()
 	command(t, "dpkg-deb", "--extract", file, dir)
-	const documents = "/usr/share/doc/postern/"
 	var found []string
 	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if name := strings.TrimPrefix(path, dir); err == nil && !e.IsDir() && !strings.HasPrefix(name, documents) {
-			found = append(found, name)
+		if err == nil && !e.IsDir() {
+			found = append(found, strings.TrimPrefix(path, dir))
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(found, packaged) {
-		t.Errorf("it has\n%s\nand should have\n%s", strings.Join(found, "\n"), strings.Join(packaged, "\n"))
-	}
-	for _, name := range documented {
-		if _, err := os.Stat(dir + documents + name); err != nil {
-			t.Error(err)
-		}
-	}
+	comparePackage(t, found, packagedDeb, "changelog.Debian.gz", "copyright")
 	for _, program := range []string{"/usr/bin/postern", "/usr/sbin/postern-policyd", "/usr/sbin/postern-milterd"} {
 		f, err := elf.Open(dir + program)
 		if err != nil {
@@ -109,6 +107,65 @@ func checkPackage(t *testing.T, file string, machine elf.Machine) {
 	settings := command(t, "dpkg-deb", "--info", file, "conffiles")
 	if !slices.Equal(strings.Fields(settings), packaged[:2]) {
 		t.Errorf("conffiles: %q", settings)
+	}
+}
+
+// comparePackage compares the files of a package with what every package has, and
+// what only its kind has.
+func comparePackage(t *testing.T, found, kind []string, documents ...string) {
+	t.Helper()
+	want := slices.Concat(packaged, kind)
+	for _, name := range slices.Concat(documented, documents) {
+		want = append(want, packageDocuments+name)
+	}
+	for _, name := range want {
+		if !slices.Contains(found, name) {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	for _, name := range found {
+		if !slices.Contains(want, name) && !strings.HasPrefix(name, packageDocuments) {
+			t.Errorf("%s should not be there", name)
+		}
+	}
+}
+
+// TestRPM makes the packages for Fedora and its kin from the same description, and
+// has rpm read them.
+func TestRPM(t *testing.T) {
+	postfixtest.Require(t)
+	made := makePackages(t, "rpm")
+	if len(made) != 2 || !strings.HasSuffix(made[0], ".aarch64.rpm") || !strings.HasSuffix(made[1], ".x86_64.rpm") {
+		t.Fatalf("make rpm made %q", made)
+	}
+	for _, file := range made {
+		query := func(format string) []string {
+			return strings.Fields(command(t, "rpm", "--query", "--package", "--queryformat", format, file))
+		}
+		var found []string
+		for _, entry := range query("[%{FILEMODES:perms}|%{FILEUSERNAME}|%{FILENAMES}\\n]") {
+			fields := strings.Split(entry, "|")
+			switch isFolder := strings.HasPrefix(fields[0], "d"); {
+			case fields[1] != "root":
+				t.Errorf("%s belongs to %s", fields[2], fields[1])
+			case isFolder && !strings.HasPrefix(fields[2]+"/", packageDocuments):
+				t.Errorf("the folder %s belongs to other packages", fields[2])
+			case !isFolder:
+				found = append(found, fields[2])
+			}
+		}
+		comparePackage(t, found, packagedRPM)
+		if settings := strings.Fields(command(t, "rpm", "--query", "--package", "--configfiles", file)); !slices.Equal(settings, packaged[:2]) {
+			t.Errorf("configuration files: %q", settings)
+		}
+		if flags := query("[%{FILEFLAGS:fflags}\\n]"); !slices.Contains(flags, "cn") {
+			t.Errorf("an upgrade would replace edited settings: %q", flags)
+		}
+		for _, scriptlet := range []string{"%{POSTIN}", "%{PREUN}", "%{POSTUN}"} {
+			if len(query(scriptlet)) < 10 {
+				t.Errorf("there is no %s", scriptlet)
+			}
+		}
 	}
 }
 
@@ -136,7 +193,7 @@ const packageUnits = "postern-policyd.socket postern-policyd.service postern-mil
 // livePackage is the life of a package: an older one is installed, mail flows
 // through it, it is upgraded, removed and purged.
 func livePackage(t *testing.T, newer string) {
-	older := makePackages(t, "VERSION=0.0.9", "ARCHS=amd64")
+	older := makePackages(t, "deb", "VERSION=0.0.9", "ARCHS=amd64")
 	if len(older) != 1 {
 		t.Fatalf("make deb ARCHS=amd64 made %q", older)
 	}
