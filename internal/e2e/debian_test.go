@@ -113,7 +113,7 @@ func startDebian(t *testing.T, tree string) *machine {
 		}
 		t.Log(err)
 	}
-	const note = "the guide for Debian ran in a chroot, its daemons started by hand: systemd cannot be booted here"
+	const note = "the guide for Debian and the life of its package ran in a chroot, daemons started by hand, and no upgrade restarted any: systemd cannot be booted here"
 	t.Log(note)
 	if file := os.Getenv("POSTERN_TEST_NOTES"); file != "" {
 		if err := os.WriteFile(file, []byte(note+"\n"), 0o644); err != nil {
