@@ -100,6 +100,9 @@ func (b *before) whole() bool {
 // quarantined reports whether an earlier pass marked the mail as one to quarantine.
 func (b *before) quarantined() bool { return b.sealed != nil && b.sealed.Done == mark.Quarantined }
 
+// failed reports whether an earlier pass found that the mail is not its author's.
+func (b *before) failed() bool { return b.sealed != nil && b.sealed.Forged() }
+
 // keep says which of our fields stay.
 type keep struct{ verdict, mark bool }
 
@@ -149,11 +152,11 @@ func (b *before) tooMany() *Refusal {
 
 // seal adds the mark to what the first pass says. Mail of our own users, and mail
 // handed over inside this machine, gets none: a verdict on it says nothing. Mail of
-// a relay comes from outside, also when the relay does not say from whom; but then
-// a mark of before knows more.
+// a relay comes from outside, also when the relay does not say from whom; then a
+// mark of before that is bad stays, and a good one may be replayed.
 func (m *Mail) seal(r *Result, f *Findings) {
 	o := &m.verifier.options
-	if o.Marks == nil || r.Refusal != nil || f.Envelope.Authenticated || anonymous(f.Envelope.Client) && (!f.Envelope.Relayed || m.before.sealed != nil) {
+	if o.Marks == nil || r.Refusal != nil || f.Envelope.Authenticated || anonymous(f.Envelope.Client) && (!f.Envelope.Relayed || m.before.failed()) {
 		return
 	}
 	v := mark.Verdict{DMARC: string(f.DMARC.Verdict.Status), Done: mark.Delivered, At: o.Now()}

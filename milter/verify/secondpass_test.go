@@ -330,3 +330,33 @@ func listFile(t *testing.T, text string) string {
 	}
 	return path
 }
+
+// A good mark that a stranger puts on another mail does not reach the sign socket
+// by way of a relay whose Received field names no client.
+func TestReplayedMarkEndsAtARelay(t *testing.T) {
+	first := newPasses(t, "a@reject.example")
+	first.pass(owner)
+	for name, received := range map[string]string{"unreadable": " somehow", "begun there": " by mx2 (Postfix, from userid 0) id 1; date", "none": ""} {
+		p := newPasses(t, "b@reject.example")
+		p.body = "Forged.\r\n"
+		for _, f := range first.header {
+			if f.Is(mark.Field) || f.Is(resultsField) {
+				p.header = append(p.header, f)
+			}
+		}
+		if received != "" {
+			p.header = slices.Insert(p.header, 0, Field{Name: "Received", Value: received})
+		}
+		p.pass(relay)
+		found, _ := p.o.Marks.Find(func(yield func(string, string) bool) {
+			for _, f := range p.header {
+				if !yield(f.Name, f.Value) {
+					return
+				}
+			}
+		}, goldenNow())
+		if found == nil || found.Passed() || p.count(mark.Field) != 1 {
+			t.Errorf("%s: the mark says %+v, %d fields", name, found, p.count(mark.Field))
+		}
+	}
+}
