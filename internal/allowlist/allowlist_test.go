@@ -65,12 +65,17 @@ func TestAllowedRecipients(t *testing.T) {
 		"open+tag@home.example": true, "Open+Tag@HOME.example.": true, "help+x@any.example": true, "me+open@home.example": false, "x@free.example": true, "x@sub.free.example": true, "x@notfree.example": false, "x@also.example": true, "a b@home.example": true,
 		"": false, "a@": false,
 	} {
-		if got := list.Has(mailaddr.ParseInternal(address)); got != want {
+		if got := list.Has(mailaddr.ParseInternal(address), "+"); got != want {
 			t.Errorf("%q: %v", address, got)
 		}
 	}
+	for address, want := range map[string]bool{"open-tag@home.example": true, "open+tag@home.example": false, "open=tag@home.example": true} {
+		if got := list.Has(mailaddr.ParseInternal(address), "-="); got != want {
+			t.Errorf("%q with other delimiters: %v", address, got)
+		}
+	}
 	var none *Recipients
-	if none.Has(mailaddr.ParseInternal("a@b.example")) {
+	if none.Has(mailaddr.ParseInternal("a@b.example"), "+") {
 		t.Error("an absent list has entries")
 	}
 }
@@ -156,7 +161,7 @@ func FuzzAllowFile(f *testing.F) {
 		}
 		recipients := NewRecipients()
 		if Parse(strings.NewReader(text), "f", recipients.Add) == nil {
-			recipients.Has(mailaddr.ParseInternal("user@a.b.example"))
+			recipients.Has(mailaddr.ParseInternal("user@a.b.example"), "+")
 		}
 	})
 }

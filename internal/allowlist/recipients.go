@@ -2,9 +2,9 @@ package allowlist
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
-	"strings"
 )
 
 var errRecipient = errors.New("not an address (user@example.org), a domain (example.org) or a user of all domains (user@)")
@@ -72,22 +72,14 @@ func (l *Recipients) Len() int {
 	return len(l.addresses) + len(l.users) + len(l.domains)
 }
 
-// delimiter separates a user from an extension, as Postfix's recipient_delimiter
-// usually does.
-const delimiter = "+"
-
-// Base returns a recipient without its extension.
-func Base(a mailaddr.Address) mailaddr.Address {
-	base, _, _ := a.SplitExtension(delimiter)
-	return base
-}
-
-// Has reports whether the list holds a recipient, with or without its extension.
-func (l *Recipients) Has(a mailaddr.Address) bool {
+// Has reports whether the list holds a recipient, with or without its extension,
+// which one of the delimiters separates from the user (recipient_delimiter).
+func (l *Recipients) Has(a mailaddr.Address, delimiters string) bool {
 	if l == nil || !a.IsValid() {
 		return false
 	}
-	return l.has(a) || l.has(Base(a))
+	base, _, _ := a.SplitExtension(delimiters)
+	return l.has(a) || l.has(base)
 }
 
 func (l *Recipients) has(a mailaddr.Address) bool {

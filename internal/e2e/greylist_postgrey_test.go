@@ -205,7 +205,8 @@ func (p *postgrey) ask(t *testing.T, s step, now time.Time) string {
 func postgreysCheck(t *testing.T, clients, recipients string) *checks.Greylist {
 	t.Helper()
 	g := &checks.Greylist{
-		Store: memstore.New(memstore.Options{}), Flood: greylist.NewFlood(0),
+		Delimiters: "+",
+		Store:      memstore.New(memstore.Options{}), Flood: greylist.NewFlood(0),
 		Limits: greylist.Limits{Delay: 300 * time.Second, RetryWindow: 48 * time.Hour, PassTTL: 35 * 24 * time.Hour, AllowAfter: 5, AllowTTL: 35 * 24 * time.Hour},
 		Keyer:  greylist.Keyer{Bits4: 24, Bits6: 64, NetworkKey: true}, Header: true, Instances: new(checks.Instances), Hostname: "mx.home.example",
 	}

@@ -98,7 +98,7 @@ func (o *dnsblPart) build(n *needs) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply, Relays: n.options.Relays}
+	check := &checks.DNSBL{Lists: o.lists, Names: o.DBLNames, Reply: o.reply, Relays: n.options.Relays, Delimiters: n.delimiters()}
 	if name := o.DNSBLAllowClients; name != "" {
 		n.life.Watch(name)
 		read := func() (*allowlist.Clients, error) { return allowlist.ReadClients(name) }

@@ -170,6 +170,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n.Readiness) })
 	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
 	check := &checks.Greylist{
+		Delimiters:     n.delimiters(),
 		Store:          o.store.breaker,
 		Flood:          o.store.flood,
 		Limits:         o.limits(),

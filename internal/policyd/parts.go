@@ -61,6 +61,9 @@ type needs struct {
 	dns *dns.Resolver // nil until a part asks for it
 }
 
+// delimiters returns what separates a user from an extension (--recipient-delimiter).
+func (n *needs) delimiters() string { return n.set.Lookup("recipient-delimiter").Value.String() }
+
 // resolver returns the DNS resolver that all parts share.
 func (n *needs) resolver() (*dns.Resolver, error) {
 	if n.dns == nil {

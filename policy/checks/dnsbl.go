@@ -51,6 +51,7 @@ type DNSBL struct {
 	// postmaster and abuse.
 	AllowClients    *allowlist.Clients
 	AllowRecipients *allowlist.Recipients
+	Delimiters      string // between user and extension of a recipient, as in recipient_delimiter
 }
 
 // Name implements policy.Check.
@@ -99,7 +100,7 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 		return record.DNSBLAuthenticated
 	case d.Relays.Has(r.Client.Address):
 		return record.DNSBLTrustedRelay
-	case isComplaintsDesk(r.Recipient) || d.AllowRecipients.Has(r.Recipient):
+	case isComplaintsDesk(r.Recipient, d.Delimiters) || d.AllowRecipients.Has(r.Recipient, d.Delimiters):
 		return record.DNSBLRecipientExempt
 	case d.AllowClients.Has(r.Client.Address, r.Client.Name):
 		return record.DNSBLClientExempt
@@ -109,9 +110,9 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 
 // isComplaintsDesk tells the mailboxes where a listed sender can complain (RFC
 // 2142 section 4, RFC 5321 section 4.5.1).
-func isComplaintsDesk(recipient mailaddr.Address) bool {
-	local := allowlist.Base(recipient).Local
-	return strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
+func isComplaintsDesk(recipient mailaddr.Address, delimiters string) bool {
+	base, _, _ := recipient.SplitExtension(delimiters)
+	return strings.EqualFold(base.Local, "postmaster") || strings.EqualFold(base.Local, "abuse")
 }
 
 func (d *DNSBL) query(r *policy.Request) dnsbl.Query {

@@ -53,7 +53,7 @@ func newDNSBL(t *testing.T, z dnsbl.DNS, threshold int) *DNSBL {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &DNSBL{Lists: lists, Names: DNSBLNames(), Reply: reply}
+	return &DNSBL{Lists: lists, Names: DNSBLNames(), Reply: reply, Delimiters: "+"}
 }
 
 // request is a mail at RCPT from a client that no list holds.

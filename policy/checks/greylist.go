@@ -34,6 +34,7 @@ type Greylist struct {
 	Relays          allowlist.Networks // our own relays: their clients are not ours to ask
 	AllowClients    *GreylistClients
 	AllowRecipients *GreylistRecipients
+	Delimiters      string              // between user and extension of a recipient, as in recipient_delimiter
 	AllowSenders    *GreylistRecipients // only together with an SPF pass
 
 	Header    bool // tell in a header how long a mail was delayed
@@ -78,7 +79,7 @@ func (g *Greylist) exempt(r *policy.Request) record.Reason {
 		return record.GreylistLocalClient
 	case g.Relays.Has(r.Client.Address):
 		return record.GreylistTrustedRelay
-	case isComplaintsDesk(r.Recipient) || g.AllowRecipients.Has(r.Recipient):
+	case isComplaintsDesk(r.Recipient, g.Delimiters) || g.AllowRecipients.Has(r.Recipient, g.Delimiters):
 		return record.GreylistRecipientAllowed
 	case g.AllowClients.Has(r.Client.Address, r.Client.Name):
 		return record.GreylistClientAllowed
@@ -145,7 +146,7 @@ func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {
 }
 
 func (g *Greylist) senderAllowed(r *policy.Request, s *sight) bool {
-	return g.AllowSenders != nil && proves(s.spf) && g.AllowSenders.Has(r.Sender)
+	return g.AllowSenders != nil && proves(s.spf) && g.AllowSenders.Has(r.Sender, usualDelimiter)
 }
 
 // judge asks the store.

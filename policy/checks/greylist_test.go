@@ -76,7 +76,8 @@ func world() *zone {
 
 func newGreylist(z *zone) *checks.Greylist {
 	return &checks.Greylist{
-		Store: memstore.New(memstore.Options{}), Flood: greylist.NewFlood(0), Resolver: z,
+		Delimiters: "+",
+		Store:      memstore.New(memstore.Options{}), Flood: greylist.NewFlood(0), Resolver: z,
 		Limits: greylist.Limits{Delay: 3 * time.Minute, RetryWindow: 48 * time.Hour, PassTTL: 840 * time.Hour, AllowAfter: 5, AllowTTL: 840 * time.Hour},
 		Keyer:  greylist.Keyer{Bits4: 24, Bits6: 64}, Header: true, Instances: new(checks.Instances), Hostname: "mx.home.example",
 	}
@@ -502,7 +503,7 @@ func TestGreylistRecipients(t *testing.T) {
 		"anyone@two.example": true, "anyone+x@two.example": true, "who@domain.example": true, "who@a.domain.example": true,
 		"who@notdomain.example": false, "X1@p.example": true, "y@p.example": false, "": false,
 	} {
-		if got := l.Has(mailaddr.ParseInternal(address)); got != want {
+		if got := l.Has(mailaddr.ParseInternal(address), "+"); got != want {
 			t.Errorf("%q: %t", address, got)
 		}
 	}

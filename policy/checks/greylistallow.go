@@ -147,12 +147,15 @@ func (l *GreylistRecipients) add(entry string) error {
 	return l.list.Add(entry)
 }
 
-// Has tells whether the list holds an address.
-func (l *GreylistRecipients) Has(a mailaddr.Address) bool {
+// usualDelimiter is that of other people's addresses: theirs is not known.
+const usualDelimiter = "+"
+
+// Has reports whether the list holds an address, with or without its extension.
+func (l *GreylistRecipients) Has(a mailaddr.Address, delimiters string) bool {
 	if l == nil || !a.IsValid() {
 		return false
 	}
-	return l.list.Has(a) || l.patterns.match(a.Key())
+	return l.list.Has(a, delimiters) || l.patterns.match(a.Key())
 }
 
 // patterns are regular expressions that match anywhere, ignoring case.
