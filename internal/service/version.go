@@ -5,6 +5,10 @@ import "runtime/debug"
 // version is the release that this tree is becoming.
 const version = "0.1.0"
 
+// packaged is the first part of the commit that a package was built from. The linker
+// sets it, because what Go notes by itself depends on the kind of the checkout.
+var packaged string
+
 // Version names the release, and the revision it was built from if that is
 // known.
 func Version() string {
@@ -17,6 +21,9 @@ func Version() string {
 // revision is the first part of the commit that the binary was built from, ""
 // when the build did not note it.
 func revision() string {
+	if packaged != "" {
+		return packaged
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
