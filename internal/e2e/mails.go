@@ -24,6 +24,8 @@ func Cases() []Case {
 	return []Case{
 		{"alice sends as herself", postfixtest.Submission, As(Alice, Alice, Stranger), 250, record.OwnerSelf},
 		{"alice sends as bob", postfixtest.Submission, As(Alice, Bob, Stranger), 553, record.OwnerNotOwned},
+		{"alice sends as bob%home.example, which Postfix completes", postfixtest.Submission, As(Alice, "bob%home.example", Stranger), 553, record.OwnerNotOwned},
+		{"alice sends as home.example!bob, likewise", postfixtest.Submission, As(Alice, "home.example!bob", Stranger), 553, record.OwnerNotOwned},
 		{"bob sends as info, an alias that leads to him", postfixtest.Submission, As(Bob, Info, Stranger), 250, record.OwnerOwnedByAlias},
 		{"alice sends as alice+shop", postfixtest.Submission, As(Alice, "alice+shop@home.example", Stranger), 250, record.OwnerSelf},
 		{"alice sends as press, hers by the owners map", postfixtest.Submission, As(Alice, Press, Stranger), 250, record.OwnerOwned},
