@@ -32,7 +32,7 @@ try: go ## see Postern guard a private Postfix: mails, replies and why
 test: go setup check ## everything, under the race detector, against a real Postfix
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"
 	@notes=$$(mktemp) && code=0; \
-		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -race -count=1 -timeout 20m ./... || code=$$?; \
+		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -race -count=1 -timeout 40m ./... || code=$$?; \
 		sed 's/^/make test: /' $$notes; rm -f $$notes; exit $$code
 
 check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities
