@@ -71,21 +71,24 @@ func (k *Keeper) turn() error {
 	return nil
 }
 
-// settle reports when writing begins or ceases to fail, and plans the next try.
+// settle plans the next try, and then reports when writing begins or ceases to fail:
+// who hears of it may count on the plan.
 func (k *Keeper) settle(err error) error {
 	was := k.failing
 	k.failing = err != nil
 	k.Pace.failing.Store(k.failing)
+	if k.failing && was {
+		k.pause = min(2*k.pause, lastPause)
+	} else {
+		k.pause = firstPause
+	}
+	k.retryAt = k.options.Now().Add(k.pause)
 	switch {
 	case err == nil && was:
 		k.options.Report(Event{Kind: WritingAgain, Path: k.options.Path})
 	case err != nil && !was:
-		k.pause = firstPause
 		k.options.Report(Event{Kind: WriteFailing, Path: k.options.Path, Err: err})
-	case err != nil:
-		k.pause = min(2*k.pause, lastPause)
 	}
-	k.retryAt = k.options.Now().Add(k.pause)
 	return err
 }
 
