@@ -277,6 +277,7 @@ func (d firstDay) keepsOld(t *testing.T, file string) {
 	if after := strings.Fields(d.must(t, pids)); after[0] != before[0] || after[1] == before[1] {
 		t.Errorf("processes after an upgrade with a mistake for postern-policyd: %q, before: %q", after, before)
 	}
+	d.must(t, "! systemctl reload postern-policyd") // the mistake is shown, not passed over
 	d.guarded(t)
 	d.must(t, "cp -a /root/policyd.toml /etc/postern/policyd.toml && systemctl reload postern-policyd")
 }
