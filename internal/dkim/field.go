@@ -42,7 +42,7 @@ func ReadHeader(r *bufio.Reader) ([]Field, error) {
 	var fields []Field
 	size := 0
 	for {
-		line, err := readLine(r, MaxHeaderBytes-size)
+		line, err := ReadLine(r, MaxHeaderBytes-size)
 		if err != nil && err != io.EOF {
 			return fields, err
 		}
@@ -57,7 +57,9 @@ func ReadHeader(r *bufio.Reader) ([]Field, error) {
 	}
 }
 
-func readLine(r *bufio.Reader, limit int) (string, error) {
+// ReadLine reads a line with its end; the last one may have none. A line of more
+// than limit octets is ErrHeaderTooLarge.
+func ReadLine(r *bufio.Reader, limit int) (string, error) {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')

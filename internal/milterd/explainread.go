@@ -20,7 +20,10 @@ import (
 func readMessage(message io.Reader) (fields []dkim.Field, body io.Reader, err error) {
 	r := bufio.NewReader(dkim.NewCRLFReader(message))
 	for size := 0; ; {
-		line, err := readLine(r, wire.MaxHeaderBytes-size)
+		line, err := dkim.ReadLine(r, wire.MaxHeaderBytes-size)
+		if errors.Is(err, dkim.ErrHeaderTooLarge) {
+			err = errTooLarge
+		}
 		if err != nil && err != io.EOF {
 			return nil, nil, fmt.Errorf("read the message: %w", err)
 		}
@@ -49,21 +52,6 @@ func readMessage(message io.Reader) (fields []dkim.Field, body io.Reader, err er
 }
 
 var errTooLarge = fmt.Errorf("the daemon refuses this message: its header has over %d fields or %d octets", wire.MaxHeaders, wire.MaxHeaderBytes)
-
-// readLine reads a line with its end; the last one may have none.
-func readLine(r *bufio.Reader, limit int) (string, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		if len(line) > limit {
-			return "", errTooLarge
-		}
-		if err != bufio.ErrBufferFull {
-			return string(line), err
-		}
-	}
-}
 
 // cutField splits a line that begins a field. Like Postfix, it takes printable ASCII
 // for a name, and blanks between it and the colon.
