@@ -70,16 +70,21 @@ type LineWriter interface {
 	WriteRecord(level zapcore.Level, at time.Time, r *Record)
 }
 
-// Log writes r as one line: at level info, or at level warn when it carries an
-// error, so that an operator who filters by level misses no trouble.
+// Level is that of r's line: info, or warn when r carries an error, so that an
+// operator who filters by level misses no trouble.
+func (r *Record) Level() zapcore.Level {
+	if r.Err != nil {
+		return zapcore.WarnLevel
+	}
+	return zapcore.InfoLevel
+}
+
+// Log writes r as one line.
 func (r *Record) Log(l *zap.Logger) { r.LogAt(l, time.Now()) }
 
 // LogAt is Log for a caller that has just read the clock.
 func (r *Record) LogAt(l *zap.Logger, at time.Time) {
-	level := zapcore.InfoLevel
-	if r.Err != nil {
-		level = zapcore.WarnLevel
-	}
+	level := r.Level()
 	if w, ok := l.Core().(LineWriter); ok && l.Name() == "" {
 		w.WriteRecord(level, at, r)
 		return

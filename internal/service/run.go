@@ -20,6 +20,7 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
 )
 
 // running is a daemon between its start and its end. Nothing in it changes once
@@ -37,6 +38,7 @@ type running[S any] struct {
 	watcher   *config.Watcher // nil when files cannot be watched
 	traffic   Traffic
 	overflow  daemon.Overflow
+	recent    *recent
 	relay     *relay
 	restarts  chan chan<- error // wishes of the admin socket
 	current   Current[S]
@@ -154,6 +156,7 @@ func (d *running[S]) notClosed(err error) {
 func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
 	r.Readiness, r.Reload = &d.readiness, d.askReload
+	r.Records = record.Sinks{r.Records, d.recent}
 	return r
 }
 
@@ -259,6 +262,7 @@ func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminS
 	stop := context.AfterFunc(ctx, d.readiness.Draining)
 	defer stop()
 	endAside := sync.OnceValue(func() error {
+		close(d.recent.leaving)
 		stopAside()
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
 		defer cancel()

@@ -70,7 +70,7 @@ type Runtime struct {
 	Log       *zap.Logger
 	Metrics   *metrics.Metrics
 	Readiness *metrics.Readiness
-	Records   record.Sink // of decisions: the log and the counters
+	Records   record.Sink // of decisions: the log, the counters, the memory of the last ones
 
 	// Reload asks for a reload, for the cause that the log names. It does not wait;
 	// nil when there is no daemon that could.
@@ -118,7 +118,7 @@ func Main[S any](app App[S], p Process) int {
 	if settings.Set().CheckOnly() {
 		return check(app, p, settings)
 	}
-	d := &running[S]{app: app, process: p, settings: settings, latest: settings, restarts: make(chan chan<- error), causes: make(chan string, 1)}
+	d := &running[S]{app: app, process: p, settings: settings, latest: settings, restarts: make(chan chan<- error), recent: newRecent(), causes: make(chan string, 1)}
 	status, err := d.run()
 	if err != nil {
 		return refuse(app.Name(), d.process, err)

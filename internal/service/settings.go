@@ -71,7 +71,7 @@ func (d *running[S]) noteReload(err error) {
 
 // commands are those of the daemon and those that every daemon has.
 func (d *running[S]) commands() map[string]admin.Handler {
-	all := map[string]admin.Handler{api.Config: admin.Typed(d.showSettings), api.Restart: d.commandRestart}
+	all := map[string]admin.Handler{api.Config: admin.Typed(d.showSettings), api.Restart: d.commandRestart, api.Log: admin.Typed(d.recent.show)}
 	for name, handler := range d.traffic.Commands {
 		all[name] = handler
 	}
