@@ -23,7 +23,7 @@ var (
 	infrastructure = []string{
 		"internal/config", "internal/record", "internal/logging/...", "internal/metrics", "internal/daemon/...",
 		"internal/admin/...", "internal/service/...", "internal/store/...", "internal/mailaddr", "internal/allowlist", "internal/resolver/...",
-		"internal/transient", "internal/private", "internal/breaker",
+		"internal/transient", "internal/private", "internal/breaker", "internal/glob",
 	}
 	// library answers one question each, and says nothing to anybody but its caller.
 	library = []string{"internal/mailaddr", "internal/allowlist", "internal/resolver/...", "internal/helo"}
@@ -40,7 +40,7 @@ var rows = []row{
 	// Keys are made and printed without any daemon.
 	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "milter/sign", "greylist/migrate"}},
+	{"cmd/postern", []string{"internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "milter/sign", "greylist/migrate"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf"})},
@@ -81,6 +81,8 @@ var rows = []row{
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
 	{"internal/resolver/...", []string{"internal/resolver/...", "internal/breaker", "internal/transient"}},
 	{"internal/record/...", nil},
+	{"internal/glob", nil},
+	{"internal/maillog/...", []string{"internal/record", "internal/config", "internal/glob"}},
 	{"internal/config/...", []string{"internal/config/...", "internal/mailaddr", "internal/private"}},
 	{"internal/logging/...", []string{"internal/logging/...", "internal/record"}},
 	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},

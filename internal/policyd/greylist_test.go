@@ -164,7 +164,7 @@ func TestGlob(t *testing.T) {
 		{"", "x", true}, {"x", "x", true}, {"X", "x", true}, {"x", "xy", false}, {"x*", "xy", true}, {"*y", "xy", true},
 		{"*@*.example", "a@b.example", true}, {"a*a", "a", false}, {"a*b*c", "a-b-c", true}, {"a*b*c", "a-c-b", false}, {"*", "", true},
 	} {
-		if got := glob(test.pattern, test.s); got != test.want {
+		if got := globs(test.pattern, test.s); got != test.want {
 			t.Errorf("%q, %q: %t", test.pattern, test.s, got)
 		}
 	}

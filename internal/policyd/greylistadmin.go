@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/greylist/migrate"
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/glob"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -36,7 +37,7 @@ func matcher(f api.GreylistFilter, k greylist.Keyer) func(greylist.ID) bool {
 	}
 	sender, recipient := greylist.SenderPart(address(f.Sender)), greylist.RecipientPart(address(f.Recipient))
 	either := func(pattern, key, s string) bool {
-		return glob(pattern, s) || key == s && key != "" && !strings.Contains(pattern, "*")
+		return globs(pattern, s) || key == s && key != "" && !strings.Contains(pattern, "*")
 	}
 	return func(id greylist.ID) bool {
 		if f.Kind != "" && (f.Kind == api.GreylistClients) != id.IsClient() {
@@ -55,29 +56,8 @@ func address(text string) mailaddr.Address {
 	return mailaddr.ParseInternal(text)
 }
 
-// glob matches a pattern in which * stands for any text, ignoring case.
-func glob(pattern, s string) bool {
-	if pattern == "" {
-		return true
-	}
-	parts := strings.Split(strings.ToLower(pattern), "*")
-	if len(parts) == 1 {
-		return s == parts[0]
-	}
-	s, ok := strings.CutPrefix(s, parts[0])
-	if !ok {
-		return false
-	}
-	last := len(parts) - 1
-	for _, p := range parts[1:last] {
-		at := strings.Index(s, p)
-		if at < 0 {
-			return false
-		}
-		s = s[at+len(p):]
-	}
-	return strings.HasSuffix(s, parts[last])
-}
+// globs matches a pattern; an empty one is for all.
+func globs(pattern, s string) bool { return pattern == "" || glob.Match(pattern, s) }
 
 // The states of a GreylistEntry.
 const (

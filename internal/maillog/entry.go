@@ -1,0 +1,130 @@
+// Package maillog reads the records of both daemons back: it finds them in the
+// lines of a log, puts them in the order of time, joins those of one mail, picks
+// some of them and counts.
+//
+// The way of the data is the list of its files: entry.go finds a record in a line,
+// source.go reads a file and order.go several in the order of time, mail.go joins,
+// filter.go picks, summary.go counts. tail.go follows a file that grows.
+//
+// Logs hold what strangers have sent. Invariants:
+//
+//   - Lines, mails that are being joined, and names that are counted are bounded,
+//     whatever a log holds.
+//   - What is no record is passed over and counted.
+package maillog
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// Entry is one record as it was read.
+type Entry struct {
+	Time          time.Time `json:"ts"`
+	Level         string    `json:"level"`
+	Message       string    `json:"msg"`
+	Daemon        string    `json:"daemon"`
+	Check         string    `json:"check"`
+	Verdict       string    `json:"verdict"`
+	Reason        string    `json:"reason"`
+	Action        string    `json:"action"`
+	Mode          string    `json:"mode"`
+	Peer          string    `json:"peer"`
+	Instance      string    `json:"instance"`
+	QueueID       string    `json:"queue_id"`
+	ClientAddress string    `json:"client_address"`
+	ClientPort    string    `json:"client_port"`
+	ClientName    string    `json:"client_name"`
+	Helo          string    `json:"helo"`
+	Sender        string    `json:"sender"`
+	Recipient     string    `json:"recipient"`
+	SASLUsername  string    `json:"sasl_username"`
+	MessageID     string    `json:"message_id"`
+	From          string    `json:"from"`
+	SPF           string    `json:"spf"`
+	DKIM          string    `json:"dkim"`
+	ARC           string    `json:"arc"`
+	DMARC         string    `json:"dmarc"`
+	Disposition   string    `json:"disposition"`
+	SignedBy      string    `json:"signed_by"`
+	Millis        float64   `json:"duration_ms"`
+	Steps         []Step    `json:"steps"`
+	Error         string    `json:"error"`
+
+	Line json.RawMessage `json:"-"` // the record itself, with every key
+}
+
+// Step is one element of a record's steps.
+type Step struct {
+	Check   string `json:"check"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+	Mode    string `json:"mode"`
+	Detail  string `json:"detail"`
+	Error   string `json:"error"`
+}
+
+// Received is when the last octet of the request came that the record answers.
+func (e *Entry) Received() time.Time {
+	return e.Time.Add(-time.Duration(e.Millis * float64(time.Millisecond)))
+}
+
+// Step returns the step of a check, nil when it was not asked.
+func (e *Entry) Step(check string) *Step {
+	for i := range e.Steps {
+		if e.Steps[i].Check == check {
+			return &e.Steps[i]
+		}
+	}
+	return nil
+}
+
+// wrapped is a line of a program that puts the lines of others into JSON of its own:
+// journalctl -o json, the log files of containers, log shippers.
+type wrapped struct {
+	Journal string `json:"MESSAGE"`
+	Log     string `json:"log"`
+	Text    string `json:"message"`
+}
+
+var decision = []byte(record.Message)
+
+// Parse finds the record in a line of a log. What stands before its brace, such as
+// the stamp of syslog or the name of a container, is passed over. It returns nil when
+// there is no record in the line.
+func Parse(line []byte) *Entry {
+	if !bytes.Contains(line, decision) {
+		return nil
+	}
+	if e := parse(line); e != nil {
+		return e
+	}
+	at := bytes.IndexByte(line, '{')
+	var w wrapped
+	if at < 0 || json.Unmarshal(line[at:], &w) != nil {
+		return nil
+	}
+	for _, inner := range []string{w.Journal, w.Log, w.Text} {
+		if e := parse([]byte(inner)); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+func parse(line []byte) *Entry {
+	at := bytes.IndexByte(line, '{')
+	if at < 0 {
+		return nil
+	}
+	object := bytes.TrimRight(line[at:], " \t\r\n")
+	e := new(Entry)
+	if json.Unmarshal(object, e) != nil || e.Message != record.Message || e.Daemon == "" {
+		return nil
+	}
+	e.Line = bytes.Clone(object)
+	return e
+}

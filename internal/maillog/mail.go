@@ -1,0 +1,202 @@
+package maillog
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// patience is how long after its last record a mail may get another one: the
+	// time that a client may take from its recipients to the end of the message.
+	patience = 15 * time.Minute
+	// afterlife is the same for a mail whose message has been judged.
+	afterlife = 5 * time.Second
+	// maxOpen bounds the mails that wait for more records.
+	maxOpen = 20_000
+	// maxOfMail bounds the records of one mail, maxRecipients its recipients.
+	maxOfMail     = 10_000
+	maxRecipients = 1000
+)
+
+// Mail is what both daemons have recorded of one mail, in the order of time.
+type Mail struct {
+	Entries    []*Entry
+	QueueID    string // "" as long as none is known
+	Recipients []string
+
+	number   uint64
+	instance string
+	judged   bool // the message itself
+	closed   bool
+}
+
+// First is the oldest record.
+func (m *Mail) First() *Entry { return m.Entries[0] }
+
+// Last is when the mail got its latest record.
+func (m *Mail) Last() time.Time { return m.Entries[len(m.Entries)-1].Time }
+
+// Text returns the first text that a record of the mail has.
+func (m *Mail) Text(of func(*Entry) string) string {
+	for _, e := range m.Entries {
+		if text := of(e); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+func (m *Mail) add(e *Entry) {
+	if len(m.Entries) < maxOfMail {
+		m.Entries = append(m.Entries, e)
+	}
+	if m.QueueID == "" {
+		m.QueueID = e.QueueID
+	}
+	if m.instance == "" {
+		m.instance = e.Instance
+	}
+	if e.Recipient != "" && len(m.Recipients) < maxRecipients && !slices.Contains(m.Recipients, e.Recipient) {
+		m.Recipients = append(m.Recipients, e.Recipient)
+	}
+	m.judged = m.judged || e.judgesMessage()
+}
+
+const milterd = "milterd"
+
+// judgesMessage reports whether the record is about a message, and not about one of
+// its recipients or a connection.
+func (e *Entry) judgesMessage() bool {
+	ofRecipient := (e.Verdict == "reject" || e.Verdict == "defer") && e.MessageID == "" && e.From == "" && e.DKIM == ""
+	return e.Daemon == milterd && e.Check != "" && !ofRecipient
+}
+
+// Joiner joins the records of each mail. It takes them in the order of time.
+//
+// policyd gives the records of one mail a common instance, and knows the queue id
+// only from the second recipient on; milterd has the queue id alone. What both have
+// are the client's address and port and the sender. A session may send several mails
+// from the same sender: a message that was judged ends a mail.
+type Joiner struct {
+	open       []*Mail // in the order of their first records
+	byInstance map[string]*Mail
+	byQueue    map[string]*Mail
+	latest     map[string]*Mail // of a client and sender
+	mails      uint64
+}
+
+// NewJoiner returns a joiner without mails.
+func NewJoiner() *Joiner {
+	return &Joiner{byInstance: map[string]*Mail{}, byQueue: map[string]*Mail{}, latest: map[string]*Mail{}}
+}
+
+// Add returns the mail that a record belongs to, which has it already. isNew is
+// whether it is the first one of the mail.
+func (j *Joiner) Add(e *Entry) (m *Mail, isNew bool) {
+	if m = j.find(e); m == nil {
+		m, isNew = &Mail{number: j.mails}, true
+		j.mails++
+		j.open = append(j.open, m)
+	}
+	m.add(e)
+	j.index(m, e)
+	return m, isNew
+}
+
+func (j *Joiner) find(e *Entry) *Mail {
+	client := e.client()
+	if e.Instance != "" {
+		if m := j.byInstance[client+" "+e.Instance]; m.takes(e) {
+			return m
+		}
+	}
+	if e.QueueID != "" {
+		if m := j.byQueue[client+" "+e.QueueID]; m.takes(e) {
+			return m
+		}
+	}
+	m := j.latest[client+" "+e.sender()]
+	switch {
+	case e.ClientAddress == "" || !m.takes(e) || m.judged:
+		return nil
+	case e.Instance != "" && m.instance != "" && m.instance != e.Instance:
+		return nil
+	case e.QueueID != "" && m.QueueID != "" && m.QueueID != e.QueueID:
+		return nil
+	}
+	return m
+}
+
+// takes reports whether a mail may get a record now.
+func (m *Mail) takes(e *Entry) bool {
+	return m != nil && !m.closed && e.Time.Sub(m.Last()) <= patience
+}
+
+func (j *Joiner) index(m *Mail, e *Entry) {
+	client := e.client()
+	if e.Instance != "" {
+		j.byInstance[client+" "+e.Instance] = m
+	}
+	if e.QueueID != "" {
+		j.byQueue[client+" "+e.QueueID] = m
+	}
+	j.latest[client+" "+e.sender()] = m
+}
+
+// client names the connection.
+func (e *Entry) client() string { return e.ClientAddress + " " + e.ClientPort }
+
+// sender is the envelope sender without what the two protocols spell differently.
+func (e *Entry) sender() string { return strings.ToLower(spelling.Replace(e.Sender)) }
+
+var spelling = strings.NewReplacer("<", "", ">", "", `"`, "", `\`, "")
+
+// Ended gives the mails, in the order of their first records, that get no more at a
+// time.
+func (j *Joiner) Ended(now time.Time) iter.Seq[*Mail] {
+	return func(yield func(*Mail) bool) {
+		for len(j.open) > 0 && (len(j.open) > maxOpen || j.open[0].over(now)) {
+			if !yield(j.pop()) {
+				return
+			}
+		}
+	}
+}
+
+// Rest gives all mails that are left.
+func (j *Joiner) Rest() iter.Seq[*Mail] {
+	return func(yield func(*Mail) bool) {
+		for len(j.open) > 0 {
+			if !yield(j.pop()) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Mail) over(now time.Time) bool {
+	idle := now.Sub(m.Last())
+	return idle > patience || m.judged && idle > afterlife
+}
+
+func (j *Joiner) pop() *Mail {
+	m := j.open[0]
+	j.open[0] = nil
+	j.open = j.open[1:]
+	m.closed = true
+	for _, e := range m.Entries {
+		client := e.client()
+		remove(j.byInstance, client+" "+e.Instance, m)
+		remove(j.byQueue, client+" "+e.QueueID, m)
+		remove(j.latest, client+" "+e.sender(), m)
+	}
+	return m
+}
+
+func remove(from map[string]*Mail, key string, m *Mail) {
+	if from[key] == m {
+		delete(from, key)
+	}
+}

@@ -1,0 +1,109 @@
+package maillog
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// maxLine bounds a line of a log. A longer one is no record.
+const maxLine = 1 << 20
+
+// Source gives the records of one log.
+type Source struct {
+	Name    string
+	Records int // that were found
+	Others  int // lines that are none
+
+	lines *bufio.Reader
+	close func() error
+}
+
+// NewSource returns a source that reads lines. close may be nil.
+func NewSource(name string, r io.Reader, close func() error) *Source {
+	return &Source{Name: name, lines: bufio.NewReaderSize(r, 64<<10), close: close}
+}
+
+// Open opens a file, which may be compressed by gzip, or standard input for "-".
+func Open(name string) (*Source, error) {
+	if name == "-" {
+		return NewSource("standard input", os.Stdin, nil), nil
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	s := NewSource(name, file, file.Close)
+	if magic, _ := s.lines.Peek(2); !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		return s, nil
+	}
+	unzipped, err := gzip.NewReader(s.lines)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), file.Close())
+	}
+	s.lines = bufio.NewReaderSize(unzipped, 64<<10)
+	return s, nil
+}
+
+// Close releases what Open has opened.
+func (s *Source) Close() error {
+	if s.close == nil {
+		return nil
+	}
+	return s.close()
+}
+
+// Next returns the next record, or io.EOF.
+func (s *Source) Next() (*Entry, error) {
+	for {
+		line, err := s.Line()
+		if err != nil {
+			return nil, err
+		}
+		if e := Parse(line); e != nil {
+			s.Records++
+			return e, nil
+		}
+		if len(bytes.TrimSpace(line)) > 0 {
+			s.Others++
+		}
+	}
+}
+
+// Line returns the next line, without its end; a line that is too long comes empty.
+// It is valid until the next call.
+func (s *Source) Line() ([]byte, error) {
+	line, err := s.lines.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return s.longLine(bytes.Clone(line))
+	}
+	if errors.Is(err, io.EOF) && len(line) > 0 {
+		err = nil
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%s: %w", s.Name, err)
+	}
+	return bytes.TrimRight(line, "\r\n"), err
+}
+
+// longLine reads the rest of a line that has more than the buffer.
+func (s *Source) longLine(line []byte) ([]byte, error) {
+	for {
+		part, err := s.lines.ReadSlice('\n')
+		if len(line)+len(part) <= maxLine {
+			line = append(line, part...)
+		} else {
+			line = line[:0]
+		}
+		switch {
+		case err == nil || errors.Is(err, io.EOF):
+			return bytes.TrimRight(line, "\r\n"), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package maillog
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// maxNames bounds the names of one kind that are counted.
+const maxNames = 100_000
+
+// Summary is what a log says as a whole. Senders, recipients, clients and logins are
+// counted once for each mail.
+type Summary struct {
+	Since   time.Time  `json:"since"`
+	Until   time.Time  `json:"until"`
+	Records int        `json:"records"`
+	Mails   int        `json:"mails"`
+	Reasons []Decision `json:"reasons"`
+
+	Senders    []Count `json:"senders"`
+	Recipients []Count `json:"recipients"`
+	Clients    []Count `json:"clients"`
+	Logins     []Count `json:"logins"`
+	// Rough is whether there were more names than are counted: rare ones may be
+	// missing, and counts too small.
+	Rough bool `json:"rough,omitempty"`
+
+	Hours []Hour `json:"hours"`
+	// Greylisted is how long mails waited that the greylist has delayed, in
+	// seconds; Durations how long each daemon took for its replies, in milliseconds.
+	Greylisted Spread            `json:"greylisted_seconds"`
+	Durations  map[string]Spread `json:"duration_ms"`
+}
+
+// Decision counts the records of one verdict and reason.
+type Decision struct {
+	Check   string `json:"check"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+	Mode    string `json:"mode"`
+	Count   int    `json:"count"`
+}
+
+// Count counts the mails of a name.
+type Count struct {
+	Name  string `json:"name"`
+	Count int    `json:"count"`
+}
+
+// Hour counts the records of one hour.
+type Hour struct {
+	Hour     time.Time      `json:"hour"`
+	Verdicts map[string]int `json:"verdicts"`
+}
+
+// Spread describes many values, each to three digits.
+type Spread struct {
+	Count  int     `json:"count"`
+	Median float64 `json:"median"`
+	P90    float64 `json:"p90"`
+	P99    float64 `json:"p99"`
+	Max    float64 `json:"max"`
+}
+
+// Counter makes a Summary.
+type Counter struct {
+	since, until                        time.Time
+	records, mails                      int
+	decisions                           map[Decision]int
+	senders, recipients, clients, users names
+	hours                               map[time.Time]map[string]int
+	waits                               values
+	durations                           map[string]*values
+}
+
+// NewCounter returns a counter of nothing yet.
+func NewCounter() *Counter {
+	return &Counter{decisions: map[Decision]int{}, hours: map[time.Time]map[string]int{}, durations: map[string]*values{}}
+}
+
+// Add counts a mail.
+func (c *Counter) Add(m *Mail) {
+	c.mails++
+	for _, e := range m.Entries {
+		c.entry(e)
+	}
+	c.senders.add(m.Text(func(e *Entry) string { return e.Sender }))
+	c.users.add(m.Text(func(e *Entry) string { return e.SASLUsername }))
+	c.clients.add(Client(m.Text(func(e *Entry) string { return e.ClientName }), m.First().ClientAddress))
+	for _, r := range m.Recipients {
+		c.recipients.add(r)
+	}
+}
+
+// Client spells a client as Postfix does.
+func Client(name, address string) string {
+	switch {
+	case name == "" || name == address:
+		return address
+	case address == "":
+		return name
+	}
+	return name + "[" + address + "]"
+}
+
+func (c *Counter) entry(e *Entry) {
+	c.records++
+	if c.since.IsZero() || e.Time.Before(c.since) {
+		c.since = e.Time
+	}
+	if e.Time.After(c.until) {
+		c.until = e.Time
+	}
+	c.decisions[Decision{Check: cmp.Or(e.Check, "-"), Verdict: e.Verdict, Reason: e.Reason, Mode: e.Mode}]++
+	hour := e.Time.Truncate(time.Hour)
+	if c.hours[hour] == nil && len(c.hours) < maxNames {
+		c.hours[hour] = map[string]int{}
+	}
+	if counts := c.hours[hour]; counts != nil {
+		counts[e.Verdict]++
+	}
+	if c.durations[e.Daemon] == nil {
+		c.durations[e.Daemon] = new(values)
+	}
+	c.durations[e.Daemon].add(e.Millis)
+	if s := e.Step("greylist"); s != nil && s.Reason == string(record.GreylistWaited) {
+		if waited, ok := Detail(s.Detail, "waited"); ok {
+			if seconds, err := strconv.Atoi(strings.TrimSuffix(waited, "s")); err == nil {
+				c.waits.add(float64(seconds))
+			}
+		}
+	}
+}
+
+// Detail returns the value of a name=value word of a step's detail.
+func Detail(detail, name string) (value string, ok bool) {
+	for word := range strings.FieldsSeq(detail) {
+		if value, ok = strings.CutPrefix(word, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// Summary returns what was counted, with so many names of each kind.
+func (c *Counter) Summary(top int) Summary {
+	s := Summary{
+		Since: c.since, Until: c.until, Records: c.records, Mails: c.mails,
+		Senders: c.senders.top(top), Recipients: c.recipients.top(top), Clients: c.clients.top(top), Logins: c.users.top(top),
+		Rough:      c.senders.forgot+c.recipients.forgot+c.clients.forgot+c.users.forgot > 0,
+		Greylisted: c.waits.spread(), Durations: map[string]Spread{},
+	}
+	for d, n := range c.decisions {
+		d.Count = n
+		s.Reasons = append(s.Reasons, d)
+	}
+	slices.SortFunc(s.Reasons, func(a, b Decision) int {
+		return cmp.Or(b.Count-a.Count, strings.Compare(a.Check, b.Check), strings.Compare(a.Reason, b.Reason), strings.Compare(a.Verdict, b.Verdict), strings.Compare(a.Mode, b.Mode))
+	})
+	for _, hour := range slices.SortedFunc(maps.Keys(c.hours), time.Time.Compare) {
+		s.Hours = append(s.Hours, Hour{hour, c.hours[hour]})
+	}
+	for daemon, v := range c.durations {
+		s.Durations[daemon] = v.spread()
+	}
+	return s
+}
+
+// names counts names. When there are too many, all counts are lowered by one, and
+// those that reach zero are forgotten: frequent names stay.
+type names struct {
+	counts map[string]int
+	forgot int
+}
+
+func (n *names) add(name string) {
+	if name == "" {
+		return
+	}
+	if n.counts == nil {
+		n.counts = make(map[string]int)
+	}
+	if _, known := n.counts[name]; !known && len(n.counts) >= maxNames {
+		for other := range n.counts {
+			if n.counts[other]--; n.counts[other] == 0 {
+				delete(n.counts, other)
+			}
+		}
+		n.forgot++
+		return
+	}
+	n.counts[name]++
+}
+
+func (n *names) top(most int) []Count {
+	all := make([]Count, 0, len(n.counts))
+	for name, count := range n.counts {
+		all = append(all, Count{name, count})
+	}
+	slices.SortFunc(all, func(a, b Count) int { return cmp.Or(b.Count-a.Count, strings.Compare(a.Name, b.Name)) })
+	return all[:min(most, len(all))]
+}
+
+// values counts numbers by their first three digits, so that there are few.
+type values struct {
+	counts map[float64]int
+	n      int
+	max    float64
+}
+
+func (v *values) add(x float64) {
+	if v.counts == nil {
+		v.counts = make(map[float64]int)
+	}
+	v.n++
+	v.max = max(v.max, x)
+	v.counts[threeDigits(x)]++
+}
+
+func threeDigits(x float64) float64 {
+	if x <= 0 {
+		return 0
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(x))-2)
+	rounded := math.Round(x/unit) * unit
+	exact, _ := strconv.ParseFloat(strconv.FormatFloat(rounded, 'g', 4, 64), 64)
+	return exact
+}
+
+func (v *values) spread() Spread {
+	s := Spread{Count: v.n, Max: v.max}
+	sorted := slices.Sorted(maps.Keys(v.counts))
+	at := func(share float64) float64 {
+		rank := int(math.Ceil(share * float64(v.n)))
+		for _, x := range sorted {
+			if rank -= v.counts[x]; rank <= 0 {
+				return x
+			}
+		}
+		return 0
+	}
+	s.Median, s.P90, s.P99 = at(0.5), at(0.9), at(0.99)
+	return s
+}
