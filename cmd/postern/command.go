@@ -56,7 +56,12 @@ func commands() []command {
 	for _, g := range groups() {
 		all = append(all, g.commands...)
 	}
-	return append(all, configCommand(), completionCommand(), versionCommand())
+	return append(all, single()...)
+}
+
+// single are the commands that are in no group.
+func single() []command {
+	return []command{logCommand(), configCommand(), completionCommand(), versionCommand()}
 }
 
 // errUsage asks for the command's usage line.
@@ -107,7 +112,9 @@ func newRoot(io streams, code *int) *cobra.Command {
 		}
 		root.AddCommand(parent)
 	}
-	root.AddCommand(configCommand().build(io, code), completionCommand().build(io, code), versionCommand().build(io, code))
+	for _, c := range single() {
+		root.AddCommand(c.build(io, code))
+	}
 	return root
 }
 

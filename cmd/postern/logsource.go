@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/maillog"
+)
+
+// bothClients binds the flags that find both daemons.
+func bothClients(fs *pflag.FlagSet) (policyd, milterd *admin.Client) {
+	policyd = &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
+	milterd = &admin.Client{Daemon: api.Milterd, Path: api.MilterdSocket}
+	fs.Var(adminFlag{policyd}, "policyd", "`endpoint` of postern-policyd's admin socket; with one of --policyd and --milterd only that daemon is asked")
+	fs.Var(adminFlag{milterd}, "milterd", "`endpoint` of postern-milterd's admin socket")
+	return policyd, milterd
+}
+
+// askedClients are those that the flags name, or both.
+func askedClients(fs *pflag.FlagSet, policyd, milterd *admin.Client) []*admin.Client {
+	switch p, m := fs.Changed("policyd"), fs.Changed("milterd"); {
+	case p && !m:
+		return []*admin.Client{policyd}
+	case m && !p:
+		return []*admin.Client{milterd}
+	}
+	return []*admin.Client{policyd, milterd}
+}
+
+// open opens what the records are read from.
+func (o *logOptions) open(ctx context.Context, io streams, files []string) ([]*maillog.Source, error) {
+	if o.journal {
+		s, err := o.openJournal(ctx, io)
+		return []*maillog.Source{s}, err
+	}
+	if len(files) > 0 {
+		return openFiles(files, maillog.Open)
+	}
+	return o.openMemories(ctx, io)
+}
+
+// openFiles opens all files or none.
+func openFiles(files []string, open func(name string) (*maillog.Source, error)) ([]*maillog.Source, error) {
+	var sources []*maillog.Source
+	for _, name := range files {
+		s, err := open(name)
+		if err != nil {
+			for _, opened := range sources {
+				_ = opened.Close()
+			}
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// openJournal runs journalctl: the format of the journal is its own affair.
+func (o *logOptions) openJournal(ctx context.Context, streams streams) (*maillog.Source, error) {
+	args := []string{"--output=cat", "--all", "--quiet", "--unit=" + api.Policyd, "--unit=" + api.Milterd}
+	if !o.filter.Since.IsZero() {
+		args = append(args, fmt.Sprintf("--since=@%d", o.filter.Since.Unix()))
+	}
+	if !o.filter.Until.IsZero() {
+		args = append(args, fmt.Sprintf("--until=@%d", o.filter.Until.Unix()+1))
+	}
+	if o.follow {
+		args = append(args, "--follow", "--lines=all")
+	}
+	journal := exec.CommandContext(ctx, "journalctl", args...)
+	journal.Cancel = func() error { return journal.Process.Signal(os.Interrupt) }
+	journal.WaitDelay = 5 * time.Second
+	journal.Stderr = streams.err
+	out, err := journal.StdoutPipe()
+	if err == nil {
+		err = journal.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the journal: %w; without systemd name the files of the log", err)
+	}
+	finish := func() error {
+		_, _ = io.Copy(io.Discard, out)
+		if err := journal.Wait(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("journalctl: %w; run as root, or as a member of the group systemd-journal", err)
+		}
+		return nil
+	}
+	return maillog.NewSource("the journal", out, finish), nil
+}
+
+// openMemories asks the daemons for the records that they remember. One that does
+// not answer is left out.
+func (o *logOptions) openMemories(ctx context.Context, io streams) ([]*maillog.Source, error) {
+	var sources []*maillog.Source
+	var errs []error
+	for _, c := range o.asked {
+		var lines bytes.Buffer
+		if _, err := askLog(ctx, c, api.LogArgs{}, func(line []byte) { lines.Write(line); lines.WriteByte('\n') }); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		sources = append(sources, maillog.NewSource("the memory of "+c.Daemon, &lines, nil))
+	}
+	if len(sources) == 0 {
+		return nil, fmt.Errorf("%w\nname the files of the log, or read the journal with --journal", errors.Join(errs...))
+	}
+	for _, err := range errs {
+		fmt.Fprintf(io.err, "postern log: %v\n", err)
+	}
+	return sources, nil
+}
+
+// askLog gives the lines that a daemon sends.
+func askLog(ctx context.Context, c *admin.Client, args api.LogArgs, take func(line []byte)) (api.LogResult, error) {
+	var result api.LogResult
+	var malformed error
+	err := c.Call(ctx, api.Log, args, &result, func(message json.RawMessage) {
+		var lines api.LogLines
+		if err := json.Unmarshal(message, &lines); err != nil {
+			malformed = err
+		}
+		for _, line := range lines {
+			take(line)
+		}
+	})
+	if e := (*admin.Error)(nil); errors.As(err, &e) && e.Code == admin.CodeUnknownCommand {
+		err = fmt.Errorf("%s is of an older release and remembers no records; restart it (postern restart %s)", c.Daemon, strings.TrimPrefix(c.Daemon, "postern-"))
+	}
+	return result, errors.Join(err, malformed)
+}
