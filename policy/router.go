@@ -64,7 +64,7 @@ func (r *Router) Chain(context string, bound []string) Chain {
 	if ok {
 		return chain
 	}
-	chain, unknown := r.pick(strings.FieldsFunc(strings.ToLower(context), isSeparator))
+	chain, unknown := r.pick(contextWords(context))
 	r.mu.Lock()
 	remembered := len(r.routes) < maxRoutes
 	if remembered {

@@ -22,6 +22,10 @@ func explainGroup() group {
 			path: "explain message", args: "FILE", bind: bindExplainMessage, files: true,
 			help: "how a message would be verified: every DNS answer, SPF step and signature, and the header it gets",
 		},
+		{
+			path: "explain policy", args: "[-]", bind: bindExplainPolicy,
+			help: "what the running policy daemon would answer to Postfix, why, and what would change it; nothing is left behind",
+		},
 	}}
 }
 

@@ -30,6 +30,9 @@ const root = "../.."
 // manuals are the pages that an administrator reads.
 var manuals = []string{"README.md", "policy/README.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md"}
 
+// commandPages are about the postern command, whose flags are in the tables too.
+var commandPages = []string{"deploy/LOG.md"}
+
 func read(t *testing.T, path string) Page {
 	t.Helper()
 	page, err := Read(root, path)
@@ -139,7 +142,7 @@ func TestMentionedFlags(t *testing.T) {
 	for _, name := range commandFlags(t) {
 		known[name] = true
 	}
-	for _, path := range manuals {
+	for _, path := range slices.Concat(manuals, commandPages) {
 		for _, m := range regexp.MustCompile(`(?:^|[\s(\x60])--([a-z][a-z0-9-]*[a-z0-9])`).FindAllStringSubmatch(read(t, path).Text, -1) {
 			if !known[m[1]] && !slices.Contains(foreign, m[1]) {
 				t.Errorf("%s mentions --%s, which no program has", path, m[1])

@@ -56,7 +56,7 @@ func register(m *metrics.Metrics, c *current) {
 
 // commands are what the postern command may ask of this daemon.
 func commands(c *current) map[string]admin.Handler {
-	all := make(map[string]admin.Handler)
+	all := map[string]admin.Handler{api.PolicyExplain: admin.Typed(c.explain)}
 	for _, room := range rooms() {
 		if room.commands != nil {
 			maps.Copy(all, room.commands(c))

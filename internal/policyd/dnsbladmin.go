@@ -2,6 +2,7 @@ package policyd
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/service/dnslists"
+	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -132,3 +134,17 @@ func meanings(all []dnsbl.Code) []api.DNSBLCode {
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// advise implements adviser.
+func (o *dnsblPart) advise(_ context.Context, r *policy.Request, step *policy.Step) []string {
+	if step.Err != nil {
+		return []string{"the lists must answer (`postern dnsbl selftest` shows which do not), or --dnsbl-on-error=pass"}
+	}
+	var texts []string
+	if score := step.Verdict.Signals[policy.DNSBLScore]; score < maxThreshold {
+		texts = append(texts, fmt.Sprintf("score %d of %d; --dnsbl-threshold=%d would pass it", score, o.DNSBLThreshold, score+1))
+	}
+	return append(texts,
+		fmt.Sprintf("an entry for %s in --dnsbl-allow-clients would pass it", r.Client.Address),
+		fmt.Sprintf("an entry for %s in --dnsbl-allow-recipients would pass it", r.Recipient.Raw))
+}

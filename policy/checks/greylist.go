@@ -48,6 +48,13 @@ func (*Greylist) Name() string { return GreylistName }
 
 // Check implements policy.Check.
 func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
+	return g.check(ctx, r, prior, g.judge)
+}
+
+// judge gives the verdict on a request that is greylisted.
+type judge func(context.Context, *policy.Request, *sight) (policy.Verdict, error)
+
+func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Signals, judge judge) (policy.Verdict, error) {
 	if reason := g.exempt(r); reason != "" {
 		return policy.Verdict{Reason: reason, Detail: exemptDetail(r, reason)}, nil
 	}
@@ -62,7 +69,7 @@ func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Si
 			return policy.Verdict{Kind: policy.Pass, Reason: record.GreylistNotSuspicious, Detail: sight.detail()}, nil
 		}
 	}
-	return g.judge(ctx, r, &sight)
+	return judge(ctx, r, &sight)
 }
 
 // exempt gives the reason why a request is not greylisted, whatever the store
@@ -222,6 +229,10 @@ func (g *Greylist) header(r *policy.Request, o greylist.Outcome) string {
 	if !g.Header || !g.Instances.First(r.Instance) {
 		return ""
 	}
+	return g.headerOf(r, o)
+}
+
+func (g *Greylist) headerOf(r *policy.Request, o greylist.Outcome) string {
 	return fmt.Sprintf("X-Greylist: delayed %d seconds by postern at %s; %s",
 		seconds(o.Waited), g.Hostname, r.Received.Format(time.RFC1123Z))
 }

@@ -1,0 +1,53 @@
+package checks
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-mail/postern/greylist"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/policy"
+)
+
+// Peek implements policy.Peeker: the store is read and learns nothing. It cannot
+// tell how many new senders a network has made of late, so that the verdict on one
+// that makes too many is that on the first of them.
+func (g *Greylist) Peek(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
+	return g.check(ctx, r, prior, g.peek)
+}
+
+func (g *Greylist) peek(ctx context.Context, r *policy.Request, s *sight) (policy.Verdict, error) {
+	v := policy.Verdict{Kind: policy.Pass, Detail: s.detail()}
+	known, err := g.peekStore(ctx, s.key)
+	if err != nil {
+		return policy.Verdict{Reason: record.GreylistUnavailable, Detail: v.Detail}, err
+	}
+	limits := g.Limits
+	if g.Flood.Full(r.Received) {
+		known.Refused = greylist.DaemonFlooded
+	}
+	o := greylist.Decide(known, r.Received, limits)
+	v.Reason = GreylistReason(o.Why)
+	switch {
+	case !o.Pass():
+		v.Kind, v.Text = policy.Defer, g.text(o, s.key)
+		v.Detail += fmt.Sprintf(" waited=%ds left=%ds", seconds(o.Waited), seconds(o.Wait))
+	case o.Why == greylist.Waited:
+		v.Detail += fmt.Sprintf(" waited=%ds", seconds(o.Waited))
+		if g.Header {
+			v.Header = g.headerOf(r, o)
+		}
+	}
+	return v, nil
+}
+
+// peekStore gives the answer that a request would get: a store whose breaker is
+// open is not asked.
+func (g *Greylist) peekStore(ctx context.Context, key greylist.Key) (greylist.Record, error) {
+	if guarded, ok := g.Store.(interface{ Down() error }); ok {
+		if err := guarded.Down(); err != nil {
+			return greylist.Record{}, fmt.Errorf("%w: %w", greylist.ErrUnavailable, err)
+		}
+	}
+	return g.Store.Peek(ctx, key)
+}
