@@ -40,9 +40,11 @@ var rows = []row{
 	// Keys are made and printed without any daemon.
 	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "milter/sign", "greylist/migrate"}},
+	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "milter/sign", "greylist/migrate"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
+	// It looks at everything, and nothing looks at it but the command.
+	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf"})},
 	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
 

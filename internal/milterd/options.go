@@ -36,8 +36,8 @@ const (
 
 // Where Postfix finds the daemon when no listener is named.
 const (
-	defaultListenVerify = "inet:127.0.0.1:10046"
-	defaultListenSign   = "inet:127.0.0.1:10047"
+	DefaultListenVerify = "inet:127.0.0.1:10046"
+	DefaultListenSign   = "inet:127.0.0.1:10047"
 )
 
 // Words of --on-error.
@@ -77,8 +77,8 @@ type Options struct {
 
 func (o *Options) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Listen, flagListen, nil, "`endpoint` for any mail: signed when the client has logged in, or by --originating or --internal-networks; else verified")
-	fs.StringArrayVar(&o.ListenVerify, flagListenVerify, nil, "`endpoint` for other people's mail: nothing is signed (default, when no listener is given, "+defaultListenVerify+")")
-	fs.StringArrayVar(&o.ListenSign, flagListenSign, nil, "`endpoint` for our own mail: everything is signed (default, when no listener is given, "+defaultListenSign+")")
+	fs.StringArrayVar(&o.ListenVerify, flagListenVerify, nil, "`endpoint` for other people's mail: nothing is signed (default, when no listener is given, "+DefaultListenVerify+")")
+	fs.StringArrayVar(&o.ListenSign, flagListenSign, nil, "`endpoint` for our own mail: everything is signed (default, when no listener is given, "+DefaultListenSign+")")
 	fs.StringArrayVar(&o.Originating, "originating", []string{"ORIGINATING"}, "milter_macro_daemon_`name` of the services whose mail is ours, on --listen; repeat for several")
 	fs.StringArrayVar(&o.InternalNetworks, "internal-networks", nil, "`network` whose mail is ours, on --listen, as 192.0.2.0/24; repeat for several")
 	fs.StringVar(&o.AuthservID, "authserv-id", "", "`name` under which verdicts are written into Authentication-Results (default the MTA's own)")
@@ -102,7 +102,7 @@ func (o *Options) validate(s *config.Set) error {
 	o.internal, err = s.Networks("internal-networks", o.InternalNetworks)
 	errs = append(errs, err)
 	if len(o.Listen)+len(o.ListenVerify)+len(o.ListenSign) == 0 {
-		o.ListenVerify, o.ListenSign = []string{defaultListenVerify}, []string{defaultListenSign}
+		o.ListenVerify, o.ListenSign = []string{DefaultListenVerify}, []string{DefaultListenSign}
 	}
 	if o.AuthservID != "" {
 		id, err := mailaddr.ParseDomain(o.AuthservID)

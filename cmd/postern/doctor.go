@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/doctor"
+	"github.com/postern-mail/postern/internal/service"
+)
+
+func doctorCommand() command {
+	return command{
+		path: "doctor", help: "look for what is wrong between Postfix, the daemons and what they need, and say what to do",
+		bind: bindDoctor, words: map[string][]string{"check": doctor.Names(), "skip": doctor.Names()},
+	}
+}
+
+// bindDoctor answers 0 when everything is well, 1 for warnings, 2 for failures.
+func bindDoctor(fs *pflag.FlagSet) runner {
+	o := doctor.Options{Version: service.Version()}
+	fs.StringVar(&o.ConfigDirectory, "config-directory", "", "`folder` of Postfix's main.cf (default what postconf says)")
+	fs.StringVar(&o.Policyd.Config, "policyd-config", "", "configuration `file` of postern-policyd, for when it does not run (default that of its unit)")
+	fs.StringVar(&o.Milterd.Config, "milterd-config", "", "configuration `file` of postern-milterd, likewise")
+	fs.StringVar(&o.Policyd.Admin, "policyd-admin", "", "`endpoint` of postern-policyd's admin socket, as its --admin has it")
+	fs.StringVar(&o.Milterd.Admin, "milterd-admin", "", "`endpoint` of postern-milterd's admin socket, likewise")
+	fs.StringVar(&o.MailLog, "mail-log", "", "Postfix's log `file`, for the clients' addresses (default where Postfix or the system keeps it)")
+	fs.StringSliceVar(&o.Only, "check", nil, "`names` of the checks to make; repeat, or put commas between them (default all)")
+	fs.StringSliceVar(&o.Skip, "skip", nil, "`names` of checks to leave out")
+	asJSON := fs.Bool("json", false, "print the answer as JSON")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 {
+			return exitFailed, errUsage
+		}
+		for _, name := range slices.Concat(o.Only, o.Skip) {
+			if !slices.Contains(doctor.Names(), name) {
+				return exitFailed, fmt.Errorf("no check %.40q; the checks are %s", name, strings.Join(doctor.Names(), ", "))
+			}
+		}
+		report := doctor.Run(ctx, o)
+		if err := ctx.Err(); err != nil {
+			return exitFailed, err
+		}
+		if *asJSON {
+			return report.Status(), printJSON(io.out, report)
+		}
+		printReport(io.out, report)
+		return report.Status(), nil
+	}
+}
+
+// printReport prints one line for each finding.
+func printReport(w io.Writer, r doctor.Report) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range r.Findings {
+		line := printable(f.Text)
+		if f.Fix != "" {
+			line += "; fix: " + printable(f.Fix)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, f.Check, line)
+	}
+	t.Flush()
+}

@@ -1,0 +1,68 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+)
+
+// check is one thing that is looked at.
+type check struct {
+	name  string
+	about string // for the manual
+	run   func(context.Context, *Facts) []Finding
+}
+
+// allChecks are all of them, in the order in which a mail meets what they look at, and
+// what everything rests on first.
+func allChecks() []check {
+	return []check{
+		{"postfix", "postconf can read Postfix's settings; parameters that are misspelt", checkPostfix},
+		{"daemons", "both daemons are installed and run, with the settings that are configured", checkDaemons},
+		{"settings", "each daemon's own check of its settings, with its rights: tables, keys, secrets, stores", checkSettings},
+		{"units", "systemd: enabled, active, not failed, and what the sandbox hides", checkUnits},
+		{"versions", "the command, the programs and the processes are of one release", checkVersions},
+		{"attached", "what Postfix asks is where the daemons listen, and speaks the right protocol", checkAttached},
+		{"sockets", "smtpd and cleanup reach the sockets: chroot, folders, permissions", checkSockets},
+		{"context", "policy_context names checks that run, in braces where there are several", checkContext},
+		{"ownership", "every service that takes logins asks for ownership, and before anything permits", checkOwnership},
+		{"order", "the hooks of the internet's mail come after what Postfix decides by itself, and are reached", checkOrder},
+		{"delay", "smtpd_delay_reject: the checks get what they need", checkDelay},
+		{"twice", "no second greylist, no list asked twice, no second signer", checkTwice},
+		{"signing", "users' mail and that of this machine comes in at a socket that signs, the internet's at none", checkSigning},
+		{"actions", "what Postfix does while a daemon is away", checkActions},
+		{"macros", "milter protocol and macros", checkMacros},
+		{"postscreen", "postscreen does not ask the same lists or delay once more", checkPostscreen},
+		{"proxy-filter", "what does not work in front of smtpd_proxy_filter and behind content_filter", checkFilters},
+		{"clients", "Postfix sees the clients' addresses, not those of a proxy or of NAT", checkClients},
+		{"limits", "Postfix opens no more connections, and waits no less, than the daemons allow for", checkLimits},
+		{"resolver", "the DNS servers answer, are not shared with strangers, and validate DNSSEC", checkResolver},
+		{"lists", "the DNS lists answer their test points; the key of the Data Query Service", checkLists},
+		{"stores", "the greylist's store: reachable, version, latency", checkStores},
+		{"keys", "the signing keys are in the DNS", checkKeys},
+		{"domains", "SPF and DMARC of the domains that are signed", checkDomains},
+		{"queue", "what lies in Postfix's hold queue, and how long", checkQueue},
+		{"clock", "the clock is kept right", checkClock},
+	}
+}
+
+func okf(format string, args ...any) Finding {
+	return Finding{Level: OK, Text: fmt.Sprintf(format, args...)}
+}
+
+// warnf is for what works and should not stay so.
+func warnf(fix, format string, args ...any) Finding {
+	return Finding{Level: Warn, Fix: fix, Text: fmt.Sprintf(format, args...)}
+}
+
+// failf is for what does not work, or not as it is meant.
+func failf(fix, format string, args ...any) Finding {
+	return Finding{Level: Fail, Fix: fix, Text: fmt.Sprintf(format, args...)}
+}
+
+// orOK is one good finding where there is no bad one.
+func orOK(found []Finding, format string, args ...any) []Finding {
+	if len(found) > 0 {
+		return found
+	}
+	return []Finding{okf(format, args...)}
+}

@@ -1,0 +1,308 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
+)
+
+// Bounds of what a daemon is asked and of its own check of its settings.
+const (
+	askTimeout   = 5 * time.Second
+	checkTimeout = 30 * time.Second
+)
+
+// Daemon is what is known of one of ours, whether it runs or not.
+type Daemon struct {
+	Name    string // postern-policyd
+	Running bool
+	AskErr  error // why it could not be asked, when it does not run
+	PID     int   // 0: not known
+
+	Binary  string // "" when it is not installed
+	Version string // of Binary
+	Runs    string // the version of the process
+
+	// Args and Environ are those of the process, of its unit, or those that the
+	// settings below were read with.
+	Args, Environ []string
+	Identity      *daemon.Identity // who it is or will be; nil when that cannot be told
+	IdentityErr   error
+
+	Settings    map[string][]string // "" lists are empty, a scalar is a list of one
+	SettingsErr error               // its settings are refused
+	Refused     string              // it runs with older settings, and why
+	Pending     []api.Setting
+
+	// Problems are the lines of its own check of its settings, made with its
+	// rights: tables, keys, stores, secrets. CheckErr says why there was none.
+	Problems []string
+	CheckErr error
+
+	Unit    Unit
+	Sockets []Unit
+
+	settings func(args, environ []string) ([]config.Value, error)
+	defaults []string // arguments
+	client   admin.Client
+}
+
+// daemonKind is what the two daemons differ in.
+type daemonKind struct {
+	name, socket string
+	sockets      []string // units
+	settings     func(args, environ []string) ([]config.Value, error)
+	defaults     []string // arguments with which all settings have their defaults
+}
+
+// readDaemon gathers everything about a daemon. It needs nothing of Postfix.
+func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions) *Daemon {
+	d := &Daemon{Name: kind.name, settings: kind.settings, defaults: kind.defaults, client: admin.Client{Daemon: kind.name, Path: kind.socket}}
+	if o.Admin != "" {
+		if err := d.client.SetEndpoint(o.Admin); err != nil {
+			d.AskErr = fmt.Errorf("admin endpoint: %w", err)
+		}
+	}
+	d.Unit = readUnit(ctx, kind.name+".service")
+	for _, name := range kind.sockets {
+		d.Sockets = append(d.Sockets, readUnit(ctx, name))
+	}
+	answer, err := d.ask(ctx)
+	d.findProgram(ctx, o)
+	d.findArguments(o)
+	d.findIdentity()
+	if d.Running = err == nil; d.Running {
+		d.take(answer)
+	} else {
+		d.AskErr = cmp.Or(d.AskErr, err)
+		d.readSettings()
+	}
+	d.check(ctx)
+	return d
+}
+
+// ask asks the running daemon for its settings, and finds its process.
+func (d *Daemon) ask(ctx context.Context) (api.ConfigResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var answer api.ConfigResult
+	err := d.client.Call(ctx, api.Config, struct{}{}, &answer, nil)
+	if err == nil && d.client.Network != daemon.NetworkTCP {
+		d.PID = peerPID(d.client.Path)
+	}
+	return answer, err
+}
+
+// take notes what the running daemon is set to.
+func (d *Daemon) take(answer api.ConfigResult) {
+	d.Settings, d.Refused = make(map[string][]string), answer.Refused
+	for _, s := range answer.Settings {
+		d.Settings[s.Name] = literals(s.Value)
+		if s.Pending != "" {
+			d.Pending = append(d.Pending, s)
+		}
+	}
+}
+
+// readSettings reads what the daemon would be set to.
+func (d *Daemon) readSettings() {
+	values, err := d.settings(d.Args, d.Environ)
+	if err != nil {
+		d.SettingsErr = err
+		// Whatever else is looked at, is looked at with the defaults.
+		values, _ = d.settings(d.defaults, nil)
+	}
+	d.Settings = make(map[string][]string)
+	for _, v := range values {
+		d.Settings[v.Name] = literals(v.Text)
+	}
+}
+
+// literals are the values of a setting that is spelled as in TOML.
+func literals(text string) []string {
+	var decoded struct{ V any }
+	if err := toml.Unmarshal([]byte("V = "+text), &decoded); err != nil {
+		return []string{text}
+	}
+	list, ok := decoded.V.([]any)
+	if !ok {
+		return []string{fmt.Sprint(decoded.V)}
+	}
+	values := []string{}
+	for _, v := range list {
+		values = append(values, fmt.Sprint(v))
+	}
+	return values
+}
+
+// findProgram finds the program and the versions of the file and of the process.
+func (d *Daemon) findProgram(ctx context.Context, o DaemonOptions) {
+	candidates := []string{o.Binary}
+	if o.Binary == "" {
+		candidates = []string{filepath.Join("/usr/sbin", d.Name), filepath.Join("/usr/local/sbin", d.Name)}
+		if self, err := os.Executable(); err == nil {
+			candidates = slices.Insert(candidates, 0, filepath.Join(filepath.Dir(self), d.Name))
+		}
+		if fields := strings.Fields(d.Unit.Properties["ExecStart"]); len(fields) > 1 {
+			candidates = slices.Insert(candidates, 0, strings.TrimPrefix(fields[1], "path="))
+		}
+		if d.PID > 0 {
+			if exe, err := os.Readlink(procPath(d.PID, "exe")); err == nil {
+				candidates = slices.Insert(candidates, 0, strings.TrimSuffix(exe, " (deleted)"))
+			}
+		}
+		candidates = append(candidates, d.Name)
+	}
+	for _, path := range candidates {
+		if found, err := exec.LookPath(path); err == nil {
+			d.Binary, d.Version = found, version(ctx, found)
+			break
+		}
+	}
+	if d.PID > 0 {
+		// The process's own program, also when the file has been replaced.
+		d.Runs = version(ctx, procPath(d.PID, "exe"))
+	}
+}
+
+// version is the last word of what a program prints for --version.
+func version(ctx context.Context, path string) string {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	words := strings.Fields(string(out))
+	if err != nil || len(words) == 0 {
+		return ""
+	}
+	return words[len(words)-1]
+}
+
+// findArguments: those of the process count most, then those of the unit.
+func (d *Daemon) findArguments(o DaemonOptions) {
+	d.Environ = os.Environ()
+	switch line := procList(d.PID, "cmdline"); {
+	case d.PID > 0 && len(line) > 0:
+		d.Args = line[1:]
+		if environ := procList(d.PID, "environ"); environ != nil {
+			d.Environ = slices.DeleteFunc(environ, isOfProcess)
+		}
+		return
+	case o.Config != "":
+		d.Args = []string{"--config=" + o.Config}
+		return
+	case d.Unit.known():
+		d.Args, d.Environ = d.Unit.args(), append(d.Environ, d.Unit.words("Environment")...)
+	}
+}
+
+// isOfProcess reports whether a variable is for the process alone: what systemd, or
+// the process before it, told it.
+func isOfProcess(variable string) bool {
+	for _, prefix := range []string{"NOTIFY_SOCKET=", "LISTEN_", "WATCHDOG_", daemon.HandoverVariable + "="} {
+		if strings.HasPrefix(variable, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// findIdentity: that of the process, of the unit, of --user, or the one that the
+// package makes.
+func (d *Daemon) findIdentity() {
+	spec := ""
+	for i, arg := range d.Args {
+		if value, ok := strings.CutPrefix(arg, "--user="); ok {
+			spec = value
+		} else if arg == "--user" && i+1 < len(d.Args) {
+			spec = d.Args[i+1]
+		}
+	}
+	if values, err := d.settings(d.Args, d.Environ); err == nil && spec == "" {
+		for _, v := range values {
+			if v.Name == "user" {
+				spec = first(literals(v.Text))
+			}
+		}
+	}
+	var id daemon.Identity
+	switch {
+	case d.PID > 0:
+		id, d.IdentityErr = processIdentity(d.PID)
+	case spec != "":
+		id, d.IdentityErr = daemon.LookupIdentity(spec)
+	case d.Unit.known():
+		id, d.IdentityErr = unitIdentity(d.Unit)
+	default:
+		id, d.IdentityErr = daemon.LookupIdentity(packageUser)
+	}
+	if d.IdentityErr == nil {
+		d.Identity = &id
+	}
+}
+
+// packageUser is the user that systemd-sysusers makes.
+const packageUser = "postern"
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+// check has the daemon's own program check all settings with the daemon's rights,
+// and ask the servers of its tables.
+func (d *Daemon) check(ctx context.Context) {
+	if d.Binary == "" || d.SettingsErr != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	args := append(slices.Clone(d.Args), "--check-config", "--online")
+	errOut, err := runAs(ctx, d.Identity, d.Environ, d.Binary, args...)
+	if err == nil {
+		return
+	}
+	if ctx.Err() != nil {
+		d.CheckErr = fmt.Errorf("%s --check-config has not ended in %s", d.Name, checkTimeout)
+		return
+	}
+	for line := range strings.Lines(errOut) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), d.Name+": "); ok {
+			d.Problems = append(d.Problems, text)
+		}
+	}
+	if len(d.Problems) == 0 {
+		d.CheckErr = errors.New(strings.TrimSpace(d.Name + " --check-config: " + err.Error() + " " + errOut))
+	}
+}
+
+// list is a setting that is a list.
+func (d *Daemon) list(name string) []string { return d.Settings[name] }
+
+// text is a setting that is not.
+func (d *Daemon) text(name string) string { return first(d.Settings[name]) }
+
+// number is a setting that is a number, 0 when it is none.
+func (d *Daemon) number(name string) int {
+	n, _ := strconv.Atoi(d.text(name))
+	return n
+}
+
+// wanted reports whether the daemon is meant to run, whoever asks it.
+func (d *Daemon) wanted() bool { return d.Running || d.Unit.enabled() }

@@ -1,0 +1,263 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// inUse are the daemons that Postfix asks or that are meant to run.
+func (f *Facts) inUse() []*Daemon {
+	var used []*Daemon
+	if len(f.Hooks) > 0 || f.Policyd.wanted() {
+		used = append(used, f.Policyd)
+	}
+	if f.namesMilterd() || f.Milterd.wanted() {
+		used = append(used, f.Milterd)
+	}
+	return used
+}
+
+// namesMilterd reports whether Postfix names a milter that is, or should be, ours.
+func (f *Facts) namesMilterd() bool {
+	return f.usesMilterd() || slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool {
+		return strings.Contains(m.Endpoint, "postern") || strings.HasSuffix(m.Endpoint, ":10046") || strings.HasSuffix(m.Endpoint, ":10047")
+	})
+}
+
+// checkDaemons: installed, running, and with what is configured.
+func checkDaemons(_ context.Context, f *Facts) []Finding {
+	var found []Finding
+	used := f.inUse()
+	for _, d := range used {
+		found = append(found, d.findings()...)
+	}
+	if len(used) == 0 {
+		return []Finding{okf("neither daemon is meant to run")}
+	}
+	var names []string
+	for _, d := range used {
+		names = append(names, d.Name)
+	}
+	return orOK(found, "%s: running, with what is configured", strings.Join(names, " and "))
+}
+
+func (d *Daemon) findings() []Finding {
+	short := strings.TrimPrefix(d.Name, "postern-")
+	switch {
+	case d.Binary == "" && !d.Running:
+		return []Finding{failf("install it: make install, or the package; see deploy/README.md", "%s is not installed", d.Name)}
+	case d.SettingsErr != nil:
+		return nil // checkSettings has every line of it
+	case !d.Running:
+		fix := "systemctl enable --now " + d.Name
+		if !d.Unit.known() {
+			fix = "start it; --admin names its socket when it is not " + d.client.Endpoint()
+		}
+		return []Finding{failf(fix, "%s does not answer: %v", d.Name, d.AskErr)}
+	}
+	var found []Finding
+	if d.Refused != "" {
+		text, fix := splitFix(oneLine(d.Refused), "correct the file; the daemon reads it again by itself")
+		found = append(found, failf(fix, "%s runs with older settings, because the new ones are refused: %s", d.Name, text))
+	}
+	for _, s := range d.Pending {
+		fix := "systemctl reload " + d.Name
+		if s.Restart {
+			fix = "postern restart " + short
+		}
+		found = append(found, warnf(fix, "%s: %s = %s is configured (%s) and not in force", d.Name, s.Name, s.Pending, s.PendingOrigin))
+	}
+	return found
+}
+
+// checkSettings shows what the daemons' own checks say.
+func checkSettings(_ context.Context, f *Facts) []Finding {
+	var found []Finding
+	for _, d := range f.inUse() {
+		found = append(found, d.problems()...)
+	}
+	if !isRoot() {
+		found = append(found, warnf("run postern doctor as root", "only root can look with the daemons' and Postfix's rights"))
+	}
+	return orOK(found, "each daemon accepts its settings, and reads its tables, keys and secrets")
+}
+
+func (d *Daemon) problems() []Finding {
+	var found []Finding
+	if d.SettingsErr != nil {
+		for line := range strings.Lines(d.SettingsErr.Error()) {
+			found = append(found, d.problem(line))
+		}
+		return found
+	}
+	for _, line := range d.Problems {
+		found = append(found, d.problem(line))
+	}
+	if d.CheckErr != nil {
+		found = append(found, warnf("run it by hand: "+d.Name+" --check-config --online", "%v", d.CheckErr))
+	}
+	if d.IdentityErr != nil && !d.Running {
+		found = append(found, failf("systemd-sysusers, or name a user that there is with --user", "%s: %v", d.Name, d.IdentityErr))
+	}
+	if d.Identity != nil && d.Identity.UID == 0 {
+		found = append(found, warnf("give it a user of its own: user = \"postern\", or User= in the unit", "%s runs as root", d.Name))
+	}
+	return found
+}
+
+// problem makes a finding of a line of --check-config.
+func (d *Daemon) problem(line string) Finding {
+	who := ""
+	if d.Identity != nil && d.Identity.UID != 0 {
+		who = " (as user " + d.Identity.Name + ")"
+	}
+	text, fix := splitFix(strings.TrimSpace(line), "correct this setting; "+d.Name+" --check-config looks again")
+	return failf(fix, "%s%s: %s", d.Name, who, text)
+}
+
+// splitFix takes what to do off an error, which ends with it behind a semicolon.
+func splitFix(text, otherwise string) (problem, fix string) {
+	if at := strings.LastIndex(text, "; "); at > 0 {
+		return text[:at], text[at+2:]
+	}
+	return text, otherwise
+}
+
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), " | ")
+}
+
+// checkUnits looks at systemd's side.
+func checkUnits(_ context.Context, f *Facts) []Finding {
+	var found []Finding
+	known := false
+	for _, d := range f.inUse() {
+		known = known || d.Unit.known()
+		found = append(found, d.unitFindings()...)
+	}
+	if !known && len(found) == 0 {
+		return []Finding{okf("no unit of systemd: the daemons are started by other means")}
+	}
+	return orOK(found, "units are enabled and active, and their sandbox hides nothing that the settings name")
+}
+
+func (d *Daemon) unitFindings() []Finding {
+	var found []Finding
+	if !d.Unit.known() {
+		return nil
+	}
+	for _, u := range append([]Unit{d.Unit}, d.Sockets...) {
+		switch {
+		case !u.known():
+			continue
+		case u.Properties["ActiveState"] == "failed":
+			found = append(found, failf(fmt.Sprintf("journalctl -u %s -n 20 says why; then systemctl reset-failed %s && systemctl start %s", u.Name, u.Name, u.Name),
+				"%s has failed (%s, status %s)", u.Name, u.Properties["Result"], u.Properties["ExecMainStatus"]))
+		case !u.enabled() && d.named(u):
+			found = append(found, warnf("systemctl enable "+u.Name, "%s is not enabled: it is gone after the next boot", u.Name))
+		case !u.active() && d.named(u):
+			found = append(found, failf("systemctl start "+u.Name, "%s is enabled and not active", u.Name))
+		}
+		if u.Properties["NeedDaemonReload"] == "yes" {
+			found = append(found, warnf("systemctl daemon-reload", "%s was changed on disk, and systemd still has the old text", u.Name))
+		}
+	}
+	return append(found, d.sandbox()...)
+}
+
+// named reports whether the daemon cannot do without a unit.
+func (d *Daemon) named(u Unit) bool {
+	return u.Name == d.Unit.Name || slices.ContainsFunc(d.Args, func(arg string) bool {
+		return u.Descriptor != "" && strings.HasSuffix(arg, "systemd:"+u.Descriptor) || arg == "systemd"
+	})
+}
+
+// sandbox finds paths of the settings that the unit hides or does not let the daemon
+// write.
+func (d *Daemon) sandbox() []Finding {
+	var found []Finding
+	u := d.Unit
+	for _, path := range d.pathsOfSettings() {
+		hides := ""
+		switch {
+		case u.Properties["PrivateTmp"] == "yes" && (below(path.name, "/tmp") || below(path.name, "/var/tmp")):
+			hides = "PrivateTmp="
+		case slices.Contains([]string{"yes", "tmpfs"}, u.Properties["ProtectHome"]) && (below(path.name, "/home") || below(path.name, "/root") || below(path.name, "/run/user")):
+			hides = "ProtectHome="
+		case slices.ContainsFunc(u.words("InaccessiblePaths"), func(p string) bool { return below(path.name, strings.TrimLeft(p, "-+")) }):
+			hides = "InaccessiblePaths="
+		}
+		switch {
+		case hides != "":
+			found = append(found, failf("move it to /etc/postern or /var/lib/postern, or loosen "+hides+" with systemctl edit "+u.Name,
+				"%s: %s of the unit hides %s (%s)", u.Name, hides, path.name, path.setting))
+		case path.written && u.Properties["ProtectSystem"] == "strict" && !u.writes(path.name):
+			found = append(found, failf(fmt.Sprintf("systemctl edit %s, and add [Service] ReadWritePaths=%s", u.Name, filepath.Dir(path.name)),
+				"%s: the unit does not let the daemon write %s (%s)", u.Name, path.name, path.setting))
+		}
+	}
+	return found
+}
+
+// settingPath is a file or folder that a setting names.
+type settingPath struct {
+	name, setting string
+	written       bool
+}
+
+// pathsOfSettings are all absolute paths in the settings.
+func (d *Daemon) pathsOfSettings() []settingPath {
+	written := []string{"greylist-store", "limit-store", "report-store", "log-file", "mark-key-file"}
+	var all []settingPath
+	for name, values := range d.Settings {
+		for _, value := range values {
+			at := strings.IndexByte(value, '/')
+			scheme := value[:max(0, at)]
+			if at < 0 || strings.HasPrefix(value[at:], "//") || scheme != "" && !strings.HasSuffix(scheme, ":") {
+				continue
+			}
+			all = append(all, settingPath{value[at:], name, slices.Contains(written, name)})
+		}
+	}
+	slices.SortFunc(all, func(a, b settingPath) int {
+		return cmp.Or(cmp.Compare(a.setting, b.setting), cmp.Compare(a.name, b.name))
+	})
+	return all
+}
+
+// writes reports whether a unit under ProtectSystem=strict may write a path.
+func (u Unit) writes(path string) bool {
+	for property, root := range map[string]string{"StateDirectory": "/var/lib", "RuntimeDirectory": "/run", "LogsDirectory": "/var/log"} {
+		for _, name := range u.words(property) {
+			if below(path, filepath.Join(root, name)) {
+				return true
+			}
+		}
+	}
+	free := append(u.words("ReadWritePaths"), "/dev", "/proc", "/sys")
+	return slices.ContainsFunc(free, func(p string) bool { return below(path, strings.TrimLeft(p, "-+")) })
+}
+
+func below(path, folder string) bool {
+	path, folder = filepath.Clean(path), filepath.Clean(folder)
+	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
+}
+
+// checkVersions compares the command, the programs and the processes.
+func checkVersions(_ context.Context, f *Facts) []Finding {
+	var found []Finding
+	for _, d := range f.inUse() {
+		short := strings.TrimPrefix(d.Name, "postern-")
+		switch {
+		case d.Runs != "" && d.Version != "" && d.Runs != d.Version:
+			found = append(found, warnf("postern restart "+short, "%s %s runs, and %s is %s", d.Name, d.Runs, d.Binary, d.Version))
+		case d.Version != "" && f.Options.Version != "" && d.Version != f.Options.Version:
+			found = append(found, warnf("install both from one release", "postern is %s, and %s is %s", f.Options.Version, d.Binary, d.Version))
+		}
+	}
+	return orOK(found, "all of release %s", cmp.Or(f.Options.Version, "unknown"))
+}

@@ -1,0 +1,417 @@
+package doctor
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// setup is a Postern with something wrong: one change to a site that works.
+type setup struct {
+	name string
+	// edit changes Postfix's files, the DNS, or what else is on the disk, while the
+	// daemons of the site that works run.
+	edit func(*site)
+	// dns changes the DNS before the daemons start, who remember what it says.
+	dns func(*site)
+	// policyd and milterd are settings that replace or follow those of the site. The
+	// daemons are down then, and other findings may say so.
+	policyd, milterd string
+	down             bool
+	// own: the edit concerns more than Postfix's files, so that the site is not shared.
+	own bool
+
+	check string
+	level Level
+	text  string // in the finding
+	fix   string // in its fix
+}
+
+// setups are what administrators really get wrong.
+func setups() []setup {
+	return []setup{
+		// What Postfix asks, and where.
+		{name: "nothing attached", edit: func(s *site) {
+			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
+			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions", "submission/inet/smtpd_milters")
+		}, check: "attached", level: Fail, text: "asks neither daemon", fix: "postern setup"},
+		{name: "a port that no one listens on", edit: func(s *site) { s.replace("etc/main.cf", "inet:"+s.policy, "inet:127.0.0.1:10045") },
+			check: "attached", level: Fail, text: "asks inet:127.0.0.1:10045, where postern-policyd does not listen", fix: "write inet:127.0.0.1:"},
+		{name: "a milter's port that no one listens on", edit: func(s *site) { s.postconf("-e", "smtpd_milters = { inet:localhost:10046, default_action=accept }") },
+			check: "attached", level: Fail, text: "milter inet:localhost:10046, where postern-milterd does not listen", fix: "listen-verify"},
+		{name: "the policy hook leads to the milter", edit: func(s *site) {
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { inet:"+s.verify+", {")
+		},
+			check: "attached", level: Fail, text: "does not speak the policy protocol", fix: "name the socket of postern-policyd"},
+		{name: "the milter list leads to the policy daemon", edit: func(s *site) { s.postconf("-e", "smtpd_milters = inet:"+s.policy) },
+			check: "attached", level: Fail, text: "does not speak the milter protocol", fix: "name a socket of postern-milterd"},
+		{name: "a socket outside of the chroot", edit: func(s *site) {
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { unix:"+s.path("run/outside.sock")+", {")
+		},
+			check: "sockets", level: Fail, text: "smtpd of smtp/inet runs in a chroot", fix: "unix:postern/outside.sock"},
+		{name: "a milter's socket outside of the chroot", edit: func(s *site) {
+			s.postconf("-e", "smtpd_milters = { unix:"+s.path("run/verify.sock")+", default_action=accept }")
+		},
+			check: "sockets", level: Fail, text: "runs in a chroot", fix: "unix:postern/verify.sock"},
+		{name: "a socket that Postfix may not connect to", edit: func(s *site) {
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { unix:postern/policyd.sock, {")
+			s.must(os.Chmod(s.path("queue/postern/policyd.sock"), 0o600))
+		}, own: true, check: "sockets", level: Fail, text: "may not connect to unix:", fix: `socket-group = "postfix"`},
+		{name: "a folder that Postfix may not enter", edit: func(s *site) {
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { unix:postern/policyd.sock, {")
+			s.must(os.Chmod(s.path("queue/postern"), 0o700))
+		}, own: true, check: "sockets", level: Fail, text: "may not connect to unix:", fix: "into the folder"},
+
+		// What the hooks name.
+		{name: "contexts without inner braces", edit: func(s *site) {
+			s.replace("etc/main.cf", "{ policy_context = dnsbl, greylist }", "policy_context=dnsbl, greylist")
+		},
+			check: "context", level: Fail, text: "a comma ends policy_context", fix: "{ policy_context = dnsbl, greylist }"},
+		{name: "a context with a typing error", edit: func(s *site) { s.replace("etc/main.cf", "dnsbl, greylist", "dnsbl, greylist, graylist") },
+			check: "context", level: Fail, text: `names "graylist", which is no check`, fix: "the words are ownership"},
+		{name: "a context for a check that does not run", policyd: "checks = [\"ownership\", \"dnsbl\"]\n",
+			check: "context", level: Fail, text: "names greylist, which postern-policyd does not run", fix: `add "greylist" to checks`},
+		{name: "a check that no hook asks for", edit: func(s *site) {
+			s.replace("etc/main.cf", "{ policy_context = dnsbl, greylist }", "policy_context=greylist")
+		},
+			check: "context", level: Warn, text: "the check dnsbl runs, and no hook", fix: "policy_context"},
+
+		// Who is asked for ownership.
+		{name: "Debian's undefined parameter", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_restrictions = $postern_ownership")
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=$mua_sender_restrictions")
+		}, check: "ownership", level: Fail, text: "$mua_sender_restrictions, which is not defined", fix: "postconf -P 'submission/inet/smtpd_sender_restrictions="},
+		{name: "a list of its own", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_restrictions = $postern_ownership")
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=reject_unknown_sender_domain")
+		}, check: "ownership", level: Fail, text: "of its own, without the hook", fix: "postconf -P 'submission/inet/"},
+		{name: "ownership behind permit_sasl_authenticated", edit: func(s *site) {
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=permit_sasl_authenticated,$postern_ownership")
+		}, check: "ownership", level: Fail, text: "behind permit_sasl_authenticated", fix: "to the front"},
+		{name: "logins at port 25", edit: func(s *site) { s.postconf("-e", "smtpd_sasl_auth_enable = yes") },
+			check: "ownership", level: Fail, text: "smtp/inet: users who log in here send as anyone", fix: "smtp/inet/smtpd_sasl_auth_enable=no"},
+
+		// Order.
+		{name: "a hook behind permit", edit: func(s *site) { s.replace("etc/main.cf", "reject_unlisted_recipient,", "permit,") },
+			check: "order", level: Fail, text: "behind permit", fix: "in front of it"},
+		{name: "a hook before what Postfix decides", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unauth_destination, reject_unlisted_recipient,", "")
+			s.postconf("-e", "smtpd_relay_restrictions = permit_mynetworks")
+		}, check: "order", level: Warn, text: "other people's domains", fix: "reject_unauth_destination in front"},
+		{name: "one check in two lists", edit: func(s *site) {
+			s.postconf("-e", "smtpd_data_restrictions = check_policy_service { inet:"+s.policy+", policy_context=greylist, default_action=DUNNO }")
+		}, check: "order", level: Warn, text: "asks for greylist in smtpd_recipient_restrictions and in smtpd_data_restrictions", fix: "in one of them"},
+		{name: "smtpd_delay_reject", edit: func(s *site) {
+			s.postconf("-e", "smtpd_delay_reject = no", "smtpd_client_restrictions = check_policy_service { inet:"+s.policy+", { policy_context = dnsbl, greylist }, default_action=DUNNO }")
+			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
+			s.postconf("-e", "smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination")
+		}, check: "delay", level: Fail, text: "asks for greylist while the client's address is known and no more", fix: "postconf -X smtpd_delay_reject"},
+
+		// Twice.
+		{name: "postgrey is still asked", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:10023,")
+		},
+			check: "twice", level: Fail, text: "postgrey greylists too", fix: "take check_policy_service inet:127.0.0.1:10023 out"},
+		{name: "opendkim still signs", edit: func(s *site) {
+			s.replace("etc/main.cf", "non_smtpd_milters = ", "non_smtpd_milters = unix:opendkim/opendkim.sock ")
+		},
+			check: "twice", level: Fail, text: "OpenDKIM signs too", fix: "take unix:opendkim/opendkim.sock out of non_smtpd_milters"},
+		{name: "rspamd greylists beside us", edit: func(s *site) {
+			s.replace("etc/main.cf", "\nsmtpd_milters = ", "\nsmtpd_milters = inet:localhost:11332 ")
+		},
+			check: "twice", level: Warn, text: "rspamd greylists too", fix: "local.d/greylist.conf"},
+		{name: "Postfix asks the same list", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
+		},
+			check: "twice", level: Warn, text: "asks zen.spamhaus.org itself", fix: "take reject_rbl_client zen.spamhaus.org"},
+
+		// Whose mail comes in where.
+		{name: "the internet's mail is signed", edit: func(s *site) { s.postconf("-e", "smtpd_milters = { inet:"+s.sign+", default_action=accept }") },
+			check: "signing", level: Fail, text: "mail from the internet comes in at inet:", fix: "the socket that signs is for submission"},
+		{name: "users' mail is verified", edit: func(s *site) { s.postconf("-PX", "submission/inet/smtpd_milters") },
+			check: "signing", level: Fail, text: "submission/inet: users' mail comes in at", fix: "postconf -P 'submission/inet/smtpd_milters=inet:"},
+		{name: "users' mail meets no milter", edit: func(s *site) { s.postconf("-P", "submission/inet/smtpd_milters=") },
+			check: "signing", level: Fail, text: "users' mail is not signed", fix: "postconf -P 'submission/inet/smtpd_milters=inet:"},
+		{name: "cron's mail is not signed", edit: func(s *site) { s.postconf("-X", "non_smtpd_milters") },
+			check: "signing", level: Warn, text: "mail of sendmail(1) and cron is not signed", fix: "non_smtpd_milters = {"},
+		{name: "cron's mail is verified", edit: func(s *site) { s.postconf("-e", "non_smtpd_milters = { inet:"+s.verify+", default_action=accept }") },
+			check: "signing", level: Fail, text: "non_smtpd_milters names inet:", fix: "non_smtpd_milters = { inet:"},
+		{name: "a content filter's mail is signed", edit: func(s *site) {
+			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
+			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o smtpd_milters=inet:"+s.sign+" -o smtpd_recipient_restrictions=permit_mynetworks,reject")
+		}, check: "signing", level: Fail, text: "what a content filter hands back", fix: "127.0.0.1:10025/inet/smtpd_milters="},
+
+		// While a daemon is away, and other settings of Postfix.
+		{name: "ownership fails open", edit: func(s *site) {
+			s.replace("etc/main.cf", "policy_context=ownership }", "policy_context=ownership, default_action=DUNNO }")
+		},
+			check: "actions", level: Fail, text: "users send as anyone", fix: "take default_action out"},
+		{name: "a global default action opens ownership", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_default_action = DUNNO") },
+			check: "actions", level: Fail, text: "users send as anyone", fix: "smtpd_policy_service_default_action"},
+		{name: "the internet's mail waits for us", edit: func(s *site) { s.replace("etc/main.cf", ", default_action=DUNNO", "") },
+			check: "actions", level: Warn, text: "all mail from the internet is deferred", fix: "default_action=DUNNO"},
+		{name: "a milter without default action", edit: func(s *site) { s.postconf("-e", "smtpd_milters = inet:"+s.verify) },
+			check: "actions", level: Warn, text: "the default action of inet:", fix: "default_action=accept"},
+		{name: "an old milter protocol", edit: func(s *site) { s.postconf("-e", "milter_protocol = 2") },
+			check: "macros", level: Warn, text: "milter_protocol is 2", fix: "postconf -X milter_protocol"},
+		{name: "macros of an older guide", edit: func(s *site) { s.postconf("-e", "milter_mail_macros = i {mail_addr} {client_addr}") },
+			check: "macros", level: Warn, text: "milter_mail_macros leaves out {auth_authen}, {auth_type}", fix: "postconf -X milter_mail_macros"},
+		{name: "postscreen asks Zen already", edit: func(s *site) {
+			s.postscreen()
+			s.postconf("-e", "postscreen_dnsbl_sites = zen.spamhaus.org*2", "postscreen_dnsbl_action = enforce")
+		}, check: "postscreen", level: Warn, text: "postscreen asks zen.spamhaus.org already", fix: "out of postscreen_dnsbl_sites"},
+		{name: "postscreen greylists", edit: func(s *site) {
+			s.postscreen()
+			s.postconf("-e", "postscreen_pipelining_enable = yes")
+		}, check: "postscreen", level: Warn, text: "postscreen_pipelining_enable", fix: "postscreen_pipelining_enable=no"},
+		{name: "a milter in front of a proxy filter", edit: func(s *site) { s.postconf("-P", "smtp/inet/smtpd_proxy_filter=127.0.0.1:10024") },
+			check: "proxy-filter", level: Fail, text: "a milter in front of it sees no header and no body", fix: "smtp/inet/smtpd_milters="},
+		{name: "all clients are one", edit: func(s *site) { s.write("mail.log", s.log(func(int) string { return "172.17.0.1" })) },
+			check: "clients", level: Fail, text: "40 of the last 40 clients came from 172.17.0.1", fix: "smtpd_upstream_proxy_protocol"},
+		{name: "mynetworks is the internet", edit: func(s *site) { s.postconf("-e", "mynetworks = 0.0.0.0/0") },
+			check: "clients", level: Fail, text: "mynetworks holds the whole internet", fix: "your own networks"},
+		{name: "Postfix does not wait as long as we may take", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_timeout = 5s") },
+			check: "limits", level: Fail, text: "Postfix waits 5s", fix: "postconf -X smtpd_policy_service_timeout"},
+		{name: "a parameter is misspelt", edit: func(s *site) { s.postconf("-e", "smtpd_milter = inet:"+s.verify) },
+			check: "postfix", level: Warn, text: "smtpd_milter", fix: "correct the name"},
+
+		// DNS.
+		{name: "the key is not in the DNS", dns: func(s *site) { s.dns.Remove(s.keys[0].Name()) },
+			check: "keys", level: Fail, text: "is not published", fix: "postern dkim dns home.example"},
+		{name: "another key is in the DNS", dns: func(s *site) {
+			s.dns.Remove(s.keys[0].Name())
+			s.must(s.dns.Add(s.keys[0].Name() + `. IN TXT "v=DKIM1; p="`))
+		}, check: "keys", level: Fail, text: "published with another key, or revoked", fix: "postern dkim dns home.example"},
+		{name: "no SPF record", dns: func(s *site) { s.dns.Remove("home.example.") },
+			check: "domains", level: Fail, text: "home.example has no SPF record", fix: `TXT "v=spf1 mx -all"`},
+		{name: "SPF without this host", dns: func(s *site) {
+			s.dns.Remove("home.example.")
+			s.must(s.dns.Add(`home.example. IN TXT "v=spf1 ip4:198.51.100.0/24 -all"`))
+		}, check: "domains", level: Fail, text: "SPF says fail for 203.0.113.7", fix: "add ip4:203.0.113.7"},
+		{name: "two SPF records", dns: func(s *site) { s.must(s.dns.Add(`home.example. IN TXT "v=spf1 mx -all"`)) },
+			check: "domains", level: Fail, text: "cannot be used", fix: "correct the TXT record of home.example"},
+		{name: "no DMARC record", dns: func(s *site) { s.dns.Remove("_dmarc.home.example.") },
+			check: "domains", level: Warn, text: "home.example has no DMARC record", fix: "_dmarc.home.example. TXT"},
+		{name: "two DMARC records", dns: func(s *site) { s.must(s.dns.Add(`_dmarc.home.example. IN TXT "v=DMARC1; p=reject"`)) },
+			check: "domains", level: Fail, text: "has 2 DMARC records", fix: "leave one"},
+		{name: "lists do not answer", dns: func(s *site) { s.dns.Remove("2.0.0.127.zen.spamhaus.org.") },
+			check: "lists", level: Fail, text: "zen.spamhaus.org", fix: "resolver"},
+		{name: "a resolver that lists refuse", dns: func(s *site) {
+			s.dns.Remove("2.0.0.127.zen.spamhaus.org.")
+			s.must(s.dns.Add("2.0.0.127.zen.spamhaus.org. IN A 127.255.255.254"))
+		}, check: "lists", level: Fail, text: "zen.spamhaus.org", fix: "resolver"},
+		{name: "no DNSSEC", dns: func(s *site) { s.dns.SetAD(false) },
+			check: "resolver", level: Warn, text: "does not validate DNSSEC", fix: "unbound"},
+
+		// The daemons are down, or would not start.
+		{name: "the daemons are down", down: true,
+			check: "daemons", level: Fail, text: "postern-policyd does not answer", fix: "start it"},
+		{name: "no one listens", down: true,
+			check: "sockets", level: Fail, text: "no one listens at inet:", fix: "systemctl start postern-milterd"},
+		{name: "a mistake in the file", policyd: "greylist-dealy = \"3m\"\n",
+			check: "settings", level: Fail, text: "did you mean greylist-delay?", fix: "correct this setting"},
+		{name: "a table that the daemon may not read", edit: func(s *site) { s.must(os.Chmod(s.path("sender_logins"), 0o600)) }, down: true,
+			check: "settings", level: Fail, text: "permission denied", fix: "let the daemon's user or one of its groups read it"},
+		{name: "a key that others can read", edit: func(s *site) { s.must(os.Chmod(s.keys[0].Path, 0o644)) }, down: true,
+			check: "settings", level: Fail, text: s0, fix: "chmod"},
+		{name: "Redis is down", policyd: "greylist-store = \"redis://127.0.0.1:1/0\"\n",
+			check: "stores", level: Fail, text: "connection refused", fix: "start the server"},
+		{name: "the store is another program's file", edit: func(s *site) { s.write("run/greylist.db", "not a database at all") }, down: true,
+			check: "stores", level: Fail, text: "is no file of SQLite", fix: "another file"},
+		{name: "a public resolver", policyd: "resolver = [\"8.8.8.8\"]\n",
+			check: "resolver", level: Fail, text: "shared by all customers of Google", fix: "resolver of your own"},
+		{name: "a DQS key that everyone can read", edit: func(s *site) { s.write("dqs.key", strings.Repeat("a", 26)+"\n") }, policyd: "dqs-key-file = \"DIR/dqs.key\"\n",
+			check: "settings", level: Fail, text: "dqs", fix: "chmod"},
+		{name: "no key at all", edit: func(s *site) { s.must(os.RemoveAll(s.path("dkim/home.example"))) }, down: true,
+			check: "keys", level: Warn, text: "no mail is signed", fix: "postern dkim genkey"},
+		{name: "limits of connections", policyd: "max-connections = 50\n",
+			check: "limits", level: Warn, text: "takes 50 connections", fix: "max-connections ="},
+	}
+}
+
+// s0 is what every error about a key file names.
+const s0 = "postern.private"
+
+// postscreen puts postscreen in front of the site's smtpd.
+func (s *site) postscreen() {
+	s.t.Helper()
+	s.replace("etc/master.cf", "smtp       inet n - y - - smtpd\n", "smtp       inet n - y - 1 postscreen\nsmtpd      pass - - y - - smtpd\n")
+}
+
+// log is a log of Postfix's with forty clients.
+func (s *site) log(client func(int) string) string {
+	var b strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&b, "Nov 26 10:00:%02d mail postfix/smtpd[%d]: connect from unknown[%s]\n", i, 1000+i, client(i))
+	}
+	return b.String()
+}
+
+// problems are the findings that are not ok.
+func problems(r Report) []Finding {
+	return slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool { return f.Level == OK })
+}
+
+func show(findings []Finding) string {
+	var b strings.Builder
+	for _, f := range findings {
+		fmt.Fprintf(&b, "%s %s: %s; fix: %s\n", f.Level, f.Check, f.Text, f.Fix)
+	}
+	return b.String()
+}
+
+// A site that works has nothing to say about, and every check says something.
+func TestAllIsWell(t *testing.T) {
+	s := newSite(t)
+	s.save()
+	s.write("mail.log", s.log(func(i int) string { return fmt.Sprintf("192.0.2.%d", i) }))
+	s.start()
+	r := Run(t.Context(), s.options())
+	if r.Status() != 0 || r.Level != OK {
+		t.Errorf("status %d:\n%s", r.Status(), show(problems(r)))
+	}
+	for _, name := range Names() {
+		if name != "clock" && !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Check == name }) {
+			t.Errorf("check %s says nothing", name)
+		}
+	}
+}
+
+// Each broken set-up is found, by the check that it is for, with what to do. While the
+// daemons run, nothing else is found.
+func TestBrokenSetups(t *testing.T) {
+	shared := newSite(t)
+	shared.save()
+	shared.start()
+	for _, test := range setups() {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := test.site(t, shared)
+			if test.edit != nil {
+				test.edit(s)
+			}
+			r := Run(t.Context(), s.options())
+			found := problems(r)
+			at := slices.IndexFunc(found, func(f Finding) bool {
+				return f.Check == test.check && f.Level == test.level && strings.Contains(f.Text, test.text) && strings.Contains(f.Fix, test.fix)
+			})
+			if at < 0 {
+				t.Fatalf("not found: %s %s: %s; fix: %s\nin\n%s", test.level, test.check, test.text, test.fix, show(found))
+			}
+			for _, f := range found {
+				if test.running() && (f.Check != test.check || f.Level.rank() > test.level.rank()) {
+					t.Errorf("found too: %s", show([]Finding{f}))
+				}
+				if f.Fix == "" || strings.ContainsAny(f.Text+f.Fix, "\n\r") {
+					t.Errorf("not one line with what to do: %q, %q", f.Text, f.Fix)
+				}
+			}
+			if want := test.level.rank(); r.Status() < want {
+				t.Errorf("status %d", r.Status())
+			}
+		})
+	}
+}
+
+func (c *setup) running() bool { return !c.down && c.policyd == "" && c.milterd == "" }
+
+// site is one to which the set-up's edit can be made.
+func (c *setup) site(t *testing.T, shared *site) *site {
+	if c.running() && !c.own && c.dns == nil {
+		return shared.withPostfix(t)
+	}
+	s := newSite(t)
+	if c.dns != nil {
+		c.dns(s)
+	}
+	c.settings(s)
+	s.save()
+	if c.running() {
+		s.start()
+	}
+	return s
+}
+
+// settings puts the set-up's settings in the place of the site's.
+func (c *setup) settings(s *site) {
+	s.policyd = override(s.policyd, strings.ReplaceAll(c.policyd, "DIR", s.dir))
+	s.milterd = override(s.milterd, strings.ReplaceAll(c.milterd, "DIR", s.dir))
+}
+
+// override adds lines, and removes those of the same names.
+func override(lines, more string) string {
+	kept := ""
+	for line := range strings.Lines(lines) {
+		name, _, _ := strings.Cut(line, " =")
+		if !strings.HasPrefix(more, name+" =") && !strings.Contains(more, "\n"+name+" =") {
+			kept += line
+		}
+	}
+	return kept + more
+}
+
+// What lies in the hold queue of a real Postfix is counted, and a warning when no one
+// looks at it.
+func TestHoldQueue(t *testing.T) {
+	p := postfixtest.New(t, postfixtest.Config{Main: []string{"smtpd_client_restrictions = check_client_access static:HOLD"}})
+	for range 2 {
+		if r, err := p.Send(t.Context(), postfixtest.MX, postfixtest.Mail{From: "a@elsewhere.example", To: []string{"b@home.example"}}); err != nil || r.Final().Code != 250 {
+			t.Fatal(r, err)
+		}
+	}
+	o := Options{ConfigDirectory: p.ConfigDir(), Only: []string{"queue"}, paths: paths{mailLogs: []string{}}}
+	r := Run(t.Context(), o)
+	if len(r.Findings) != 1 || r.Level != OK || !strings.Contains(r.Findings[0].Text, "2 messages are on hold") {
+		t.Errorf("%v", r)
+	}
+	o.now = func() time.Time { return time.Now().Add(75 * time.Hour) }
+	r = Run(t.Context(), o)
+	if len(r.Findings) != 1 || r.Level != Warn || !strings.Contains(r.Findings[0].Text, "for 3 days") || !strings.Contains(r.Findings[0].Fix, "postsuper -H") {
+		t.Errorf("%v", r)
+	}
+}
+
+// What systemd would say. The units' own words, on a machine that it runs, are looked
+// at in internal/e2e.
+func TestSandbox(t *testing.T) {
+	d := &Daemon{Name: "postern-policyd", Settings: map[string][]string{
+		"greylist-store": {"sqlite:/srv/postern/greylist.db"},
+		"owners":         {"hash:/home/box/owners", "mysql:/etc/postfix/owners.cf"},
+		"log-file":       {"/var/log/postern/policyd.log"},
+		"dqs-key-file":   {"/tmp/key"},
+		"limit-store":    {"redis://127.0.0.1/0"},
+		"admin":          {"unix:/run/postern/policyd.sock"},
+	}, Unit: Unit{Name: "postern-policyd.service", Properties: map[string]string{
+		"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled",
+		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern",
+	}}}
+	got := show(d.unitFindings())
+	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "ReadWritePaths=/srv/postern"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if n := strings.Count(got, "\n"); n != 3 {
+		t.Errorf("%d findings:\n%s", n, got)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	for text, want := range map[string][]string{
+		"a, b  c,,d":                       {"a", "b", "c", "d"},
+		"check { x, { y = 1, 2 }, z } end": {"check", "{ x, { y = 1, 2 }, z }", "end"},
+		"{ never closed, a":                {"{ never closed, a"},
+		"} a":                              {"}", "a"},
+		"":                                 nil,
+	} {
+		if got := tokens(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

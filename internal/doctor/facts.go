@@ -1,0 +1,209 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/resolver"
+)
+
+// Facts are what the checks judge.
+type Facts struct {
+	Options    Options
+	Postfix    *Postfix // nil when it cannot be read
+	PostfixErr error
+	Owner      *daemon.Identity // mail_owner: who smtpd and cleanup are
+
+	Policyd, Milterd *Daemon
+	policySockets    []Listener
+	milterSockets    []Listener
+
+	Hooks   []Hook           // of all services, that lead to policyd
+	Foreign []Hook           // those that do not
+	Milters []AttachedMilter // of all services and of local mail
+
+	DNS    *resolver.Resolver // with the settings of a daemon that needs one
+	DNSErr error
+}
+
+// AttachedMilter is a milter that Postfix gives mail to.
+type AttachedMilter struct {
+	Milter
+	Service *Service  // nil for mail that does not come over SMTP
+	At      place     // where it is
+	Ours    *Listener // the socket of ours that it leads to; nil for none
+}
+
+// where names what gives its mail to the milter.
+func (m AttachedMilter) where() string {
+	if m.Service == nil {
+		return "non_smtpd_milters"
+	}
+	return m.Service.String()
+}
+
+// paths are where other programs keep their things.
+type paths struct {
+	rspamd   string   // folder
+	mailLogs []string // files, the first that is there is read
+}
+
+func (p *paths) setDefaults() {
+	if p.rspamd == "" {
+		p.rspamd = "/etc/rspamd"
+	}
+	if p.mailLogs == nil {
+		p.mailLogs = []string{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail"}
+	}
+}
+
+// kinds are the two daemons.
+func kinds() (policy, milter daemonKind) {
+	// The check for ownership does not do without a table.
+	return daemonKind{api.Policyd, api.PolicydSocket, []string{"postern-policyd.socket"}, policyd.Settings, []string{"--config=", "--owners=static:none"}},
+		daemonKind{api.Milterd, api.MilterdSocket, []string{"postern-milterd.socket", "postern-milterd-sign.socket"}, milterd.Settings, []string{"--config="}}
+}
+
+// gather gathers everything that does not depend on what a check finds.
+func gather(ctx context.Context, o Options) *Facts {
+	o.paths.setDefaults()
+	if o.now == nil {
+		o.now = time.Now
+	}
+	f := &Facts{Options: o}
+	policyKind, milterKind := kinds()
+	var gathering sync.WaitGroup
+	gathering.Go(func() { f.Postfix, f.PostfixErr = readPostfix(ctx, o.ConfigDirectory) })
+	gathering.Go(func() { f.Policyd = readDaemon(ctx, policyKind, o.Policyd) })
+	gathering.Go(func() { f.Milterd = readDaemon(ctx, milterKind, o.Milterd) })
+	gathering.Wait()
+	if f.PostfixErr != nil {
+		f.Postfix = nil
+	}
+	f.findSockets()
+	if f.Postfix != nil {
+		f.attach()
+		if owner, err := daemon.LookupIdentity(f.Postfix.Params["mail_owner"]); err == nil {
+			f.Owner = &owner
+		}
+	}
+	f.openDNS()
+	return f
+}
+
+// findSockets notes where the daemons listen.
+func (f *Facts) findSockets() {
+	queue := f.Policyd.text("queue-directory")
+	f.policySockets = f.Policyd.listeners("listen", "", queue)
+	queue = f.Milterd.text("queue-directory")
+	f.milterSockets = slices.Concat(
+		f.Milterd.listeners("listen", roleSession, queue),
+		f.Milterd.listeners("listen-verify", roleVerify, queue),
+		f.Milterd.listeners("listen-sign", roleSign, queue))
+	if len(f.milterSockets) == 0 && len(f.Milterd.list("listen"))+len(f.Milterd.list("listen-verify"))+len(f.Milterd.list("listen-sign")) == 0 {
+		f.milterSockets = []Listener{
+			{place{daemon.NetworkTCP, strings.TrimPrefix(milterd.DefaultListenVerify, "inet:")}, roleVerify, nil},
+			{place{daemon.NetworkTCP, strings.TrimPrefix(milterd.DefaultListenSign, "inet:")}, roleSign, nil},
+		}
+	}
+}
+
+// attach finds what of Postfix leads to the daemons.
+func (f *Facts) attach() {
+	for _, s := range f.Postfix.smtpds() {
+		for _, h := range s.hooks() {
+			if f.isOurs(h) {
+				f.Hooks = append(f.Hooks, h)
+			} else {
+				f.Foreign = append(f.Foreign, h)
+			}
+		}
+		for _, m := range s.milters() {
+			f.addMilter(m, s, s.Chroot)
+		}
+	}
+	cleanup := f.Postfix.service("cleanup")
+	for _, m := range f.Postfix.localMilters() {
+		f.addMilter(m, nil, cleanup != nil && cleanup.Chroot)
+	}
+}
+
+func (f *Facts) addMilter(m Milter, s *Service, chroot bool) {
+	at := f.Postfix.place(m.Endpoint, chroot)
+	a := AttachedMilter{Milter: m, Service: s, At: at}
+	if i := slices.IndexFunc(f.milterSockets, func(l Listener) bool { return l.serves(at) }); i >= 0 {
+		a.Ours = &f.milterSockets[i]
+	}
+	f.Milters = append(f.Milters, a)
+}
+
+// contextWords are the checks of policyd, as policy_context spells them.
+func contextWords() []string { return policyd.CheckNames() }
+
+// isOurs: a hook is meant for policyd when it leads there, names checks of it, or
+// has the port that it listens on by default.
+func (f *Facts) isOurs(h Hook) bool {
+	return f.policySocket(h) != nil ||
+		slices.ContainsFunc(h.Context, func(word string) bool { return slices.Contains(contextWords(), word) }) ||
+		strings.HasSuffix(h.Endpoint, ":10045") || strings.Contains(h.Endpoint, "postern")
+}
+
+// policySocket is the socket of policyd that a hook leads to, nil for none.
+func (f *Facts) policySocket(h Hook) *Listener {
+	at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
+	if i := slices.IndexFunc(f.policySockets, func(l Listener) bool { return l.serves(at) }); i >= 0 {
+		return &f.policySockets[i]
+	}
+	return nil
+}
+
+// asks are the checks that a hook asks.
+func (f *Facts) asks(h Hook) []string {
+	words := h.Context
+	if socket := f.policySocket(h); len(words) == 0 && socket != nil {
+		words = socket.Checks
+	}
+	runs := f.Policyd.list("checks")
+	if len(words) == 0 {
+		return runs
+	}
+	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !slices.Contains(runs, w) })
+}
+
+// attached reports whether Postfix asks policyd for a check anywhere.
+func (f *Facts) attached(check string) bool {
+	return slices.ContainsFunc(f.Hooks, func(h Hook) bool { return slices.Contains(f.asks(h), check) })
+}
+
+// usesMilterd reports whether Postfix gives any mail to milterd.
+func (f *Facts) usesMilterd() bool {
+	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil })
+}
+
+// openDNS makes a resolver with the settings of a daemon.
+func (f *Facts) openDNS() {
+	servers := f.Policyd.list("resolver")
+	if len(servers) == 0 {
+		servers = f.Milterd.list("resolver")
+	}
+	everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	f.DNS, f.DNSErr = resolver.New(resolver.Config{Servers: servers, TrustAD: everywhere})
+}
+
+func (f *Facts) close() {
+	if f.DNSErr == nil {
+		f.DNS.Close()
+	}
+}
+
+// isRoot reports whether everything can be looked at.
+func isRoot() bool { return os.Geteuid() == 0 }

@@ -1,0 +1,166 @@
+package doctor
+
+import (
+	"slices"
+	"strings"
+)
+
+// Hook is one check_policy_service in a restriction list of a service.
+type Hook struct {
+	Service  *Service
+	List     string
+	Endpoint string   // as Postfix spells it
+	Context  []string // words of policy_context
+	Broken   string   // attributes that mean nothing, such as the rest of a list without braces
+	Default  string   // default_action; "" is Postfix's own
+	Before   []string // the restrictions in front of it
+}
+
+// Milter is one entry of a milter list.
+type Milter struct {
+	Endpoint string
+	Default  string // default_action of its own
+}
+
+// restrictionLists are those in which Postfix may ask a policy service, in the
+// order in which they are evaluated.
+var restrictionLists = []string{
+	"smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions", "smtpd_relay_restrictions",
+	"smtpd_recipient_restrictions", "smtpd_data_restrictions", "smtpd_end_of_data_restrictions", "smtpd_etrn_restrictions",
+}
+
+// maxClasses bounds how deep restriction classes may lead.
+const maxClasses = 8
+
+// hooks returns every policy service that a service asks, in order.
+func (s *Service) hooks() []Hook {
+	var found []Hook
+	for _, list := range restrictionLists {
+		var before []string
+		found = s.walk(found, list, s.Value(list), &before, 0)
+	}
+	return found
+}
+
+// walk adds the hooks of the text of a list to found.
+func (s *Service) walk(found []Hook, list, text string, before *[]string, depth int) []Hook {
+	words := tokens(text)
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		switch {
+		case word == "check_policy_service" && i+1 < len(words):
+			i++
+			h := parseHook(words[i])
+			h.Service, h.List, h.Before = s, list, slices.Clone(*before)
+			if h.Default == "" {
+				h.Default = s.Value("smtpd_policy_service_default_action")
+			}
+			found = append(found, h)
+		case depth < maxClasses && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), word):
+			found = s.walk(found, list, s.Value(word), before, depth+1)
+			continue
+		}
+		*before = append(*before, word)
+	}
+	return found
+}
+
+// parseHook reads what follows check_policy_service.
+func parseHook(text string) Hook {
+	var h Hook
+	for i, word := range tokens(unbraced(text)) {
+		if i == 0 {
+			h.Endpoint = word
+			continue
+		}
+		name, value, ok := strings.Cut(unbraced(word), "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		switch {
+		case !ok:
+			h.Broken = word
+		case name == "policy_context":
+			h.Context = strings.FieldsFunc(strings.ToLower(value), isSeparator)
+		case name == "default_action":
+			h.Default = value
+		}
+	}
+	return h
+}
+
+// milters reads a list of milters.
+func milters(text, defaultAction string) []Milter {
+	var found []Milter
+	for _, entry := range tokens(text) {
+		m := Milter{Default: defaultAction}
+		for i, word := range tokens(unbraced(entry)) {
+			name, value, _ := strings.Cut(unbraced(word), "=")
+			switch {
+			case i == 0:
+				m.Endpoint = word
+			case strings.TrimSpace(name) == "default_action":
+				m.Default = strings.TrimSpace(value)
+			}
+		}
+		found = append(found, m)
+	}
+	return found
+}
+
+// milters are those that a service gives mail to.
+func (s *Service) milters() []Milter {
+	if slices.Contains(tokens(s.Value("receive_override_options")), "no_milters") {
+		return nil
+	}
+	return milters(s.Value("smtpd_milters"), s.Value("milter_default_action"))
+}
+
+// localMilters are those of mail that does not come over SMTP.
+func (p *Postfix) localMilters() []Milter {
+	for _, s := range p.Services {
+		if s.Command == "cleanup" && s.overrides("non_smtpd_milters") {
+			return milters(s.Value("non_smtpd_milters"), s.Value("milter_default_action"))
+		}
+	}
+	return milters(p.Params["non_smtpd_milters"], p.Params["milter_default_action"])
+}
+
+func isSeparator(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' }
+
+// tokens splits a list of Postfix's at commas and white space that are not in
+// braces.
+func tokens(text string) []string {
+	var all []string
+	start, depth := -1, 0
+	for i, r := range text {
+		if r == '}' && depth > 0 {
+			depth--
+		}
+		if depth == 0 && isSeparator(r) {
+			if start >= 0 {
+				all = append(all, text[start:i])
+			}
+			start = -1
+			continue
+		}
+		if start < 0 {
+			start = i
+		}
+		if r == '{' {
+			depth++
+		}
+	}
+	if start >= 0 {
+		all = append(all, text[start:])
+	}
+	return all
+}
+
+// unbraced takes off one pair of braces.
+func unbraced(text string) string {
+	inner, opened := strings.CutPrefix(text, "{")
+	inner, closed := strings.CutSuffix(inner, "}")
+	if !opened || !closed {
+		return text
+	}
+	return strings.TrimSpace(inner)
+}

@@ -1,0 +1,320 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Postfix is what postconf says about one instance.
+type Postfix struct {
+	Directory string            // config_directory
+	Params    map[string]string // of main.cf and the defaults, expanded
+	raw       map[string]string // the same, as written
+	Set       map[string]bool   // names that main.cf sets
+	Services  []*Service
+	Undefined []string // names of parameters that are used and not defined
+	Warnings  []string // of postconf, other than about these
+}
+
+// Service is a line of master.cf.
+type Service struct {
+	Name, Type, Command string
+	Chroot              bool
+	Overrides           map[string]string // -o, expanded
+	Raw                 map[string]string // -o, as written
+	postfix             *Postfix
+}
+
+// maxPostconf bounds what is read of postconf.
+const maxPostconf = 8 << 20
+
+// readPostfix asks postconf, of the instance in dir ("" for the default one).
+func readPostfix(ctx context.Context, dir string) (*Postfix, error) {
+	p := &Postfix{Params: make(map[string]string), raw: make(map[string]string), Set: make(map[string]bool)}
+	var base []string
+	if dir != "" {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		base = []string{"-c", abs}
+		p.Directory = abs
+	}
+	all, err := p.postconf(ctx, append(base, "-x")...)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range assignments(all) {
+		p.Params[name] = value
+	}
+	raw, err := p.postconf(ctx, base...)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range assignments(raw) {
+		p.raw[name] = value
+	}
+	set, err := p.postconf(ctx, append(base, "-n")...)
+	if err != nil {
+		return nil, err
+	}
+	for name := range assignments(set) {
+		p.Set[name] = true
+	}
+	p.Directory = p.Params["config_directory"]
+	return p, p.readServices(ctx, base)
+}
+
+func (p *Postfix) readServices(ctx context.Context, base []string) error {
+	lines, err := p.postconf(ctx, append(base, "-M")...)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(lines) {
+		if s := p.parseService(line); s != nil {
+			p.Services = append(p.Services, s)
+		}
+	}
+	for _, flags := range []string{"-P", "-Px"} {
+		overrides, err := p.postconf(ctx, append(base, flags)...)
+		if err != nil {
+			return err
+		}
+		for path, value := range assignments(overrides) {
+			p.override(path, value, flags == "-P")
+		}
+	}
+	return nil
+}
+
+// parseService reads a line of master.cf as postconf -M prints it.
+func (p *Postfix) parseService(line string) *Service {
+	fields := strings.Fields(line)
+	if len(fields) < 8 {
+		return nil
+	}
+	chroot := fields[4] == "y" || fields[4] == "-" && p.compatibility() < 1
+	return &Service{Name: fields[0], Type: fields[1], Command: fields[7], Chroot: chroot,
+		Overrides: make(map[string]string), Raw: make(map[string]string), postfix: p}
+}
+
+// override notes service/type/parameter = value.
+func (p *Postfix) override(path, value string, raw bool) {
+	at := strings.LastIndexByte(path, '/')
+	if at < 0 {
+		return
+	}
+	for _, s := range p.Services {
+		switch {
+		case s.Name+"/"+s.Type != path[:at]:
+		case raw:
+			s.Raw[path[at+1:]] = value
+		default:
+			s.Overrides[path[at+1:]] = value
+		}
+	}
+}
+
+var undefinedParameter = regexp.MustCompile(`undefined parameter: (\S+)`)
+
+// postconf runs it. Warnings go to p, and do not fail.
+func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) {
+	out, errOut, err := run(ctx, "postconf", args...)
+	for line := range strings.Lines(errOut) {
+		line = strings.TrimSpace(line)
+		_, text, isWarning := strings.Cut(line, "postconf: warning: ")
+		if !isWarning {
+			text = line
+		}
+		if m := undefinedParameter.FindStringSubmatch(line); m != nil {
+			if !slices.Contains(p.Undefined, m[1]) {
+				p.Undefined = append(p.Undefined, m[1])
+			}
+		} else if text != "" && !slices.Contains(p.Warnings, text) {
+			p.Warnings = append(p.Warnings, text)
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("postconf: %w: %s", err, strings.Join(p.Warnings, "; "))
+	}
+	return out, nil
+}
+
+// run runs a program of the system, whose sbin many PATHs leave out, and keeps a
+// bounded part of what it prints.
+func run(ctx context.Context, name string, args ...string) (out, errOut string, err error) {
+	path, err := program(name)
+	if err != nil {
+		return "", "", err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	var stdout, stderr bounded
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	return stdout.String(), stderr.String(), err
+}
+
+func program(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/usr/bin", "/bin"} {
+		if err == nil {
+			break
+		}
+		path, err = exec.LookPath(filepath.Join(dir, name))
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s is not installed, or not in PATH", name)
+	}
+	return path, nil
+}
+
+// bounded keeps the first maxPostconf bytes.
+type bounded struct{ bytes.Buffer }
+
+func (b *bounded) Write(text []byte) (int, error) {
+	_, _ = b.Buffer.Write(text[:min(len(text), max(0, maxPostconf-b.Len()))])
+	return len(text), nil
+}
+
+// assignments yields the lines "name = value".
+func assignments(text string) func(func(name, value string) bool) {
+	return func(yield func(string, string) bool) {
+		for line := range strings.Lines(text) {
+			name, value, ok := strings.Cut(line, "=")
+			if ok && !yield(strings.TrimSpace(name), strings.TrimSpace(value)) {
+				return
+			}
+		}
+	}
+}
+
+// Value is what a service has for a parameter.
+func (s *Service) Value(name string) string {
+	if value, ok := s.Overrides[name]; ok {
+		return value
+	}
+	if raw := s.postfix.raw[name]; s.changes(raw) {
+		return s.expand(raw, 0)
+	}
+	return s.postfix.Params[name]
+}
+
+var named = regexp.MustCompile(`\$(?:\{(\w+)\}|\((\w+)\)|(\w+))`)
+
+// maxExpansion bounds how deep parameters may name each other.
+const maxExpansion = 16
+
+// changes reports whether a text of main.cf names what the service overrides.
+func (s *Service) changes(text string) bool {
+	for _, m := range named.FindAllString(text, -1) {
+		if s.overrides(strings.Trim(m, "${}()")) {
+			return true
+		}
+	}
+	return false
+}
+
+// expand replaces the names of parameters in a text of main.cf by what the service
+// has for them.
+func (s *Service) expand(text string, depth int) string {
+	if depth == maxExpansion {
+		return ""
+	}
+	return named.ReplaceAllStringFunc(text, func(m string) string {
+		name := strings.Trim(m, "${}()")
+		if own, ok := s.Overrides[name]; ok {
+			return own
+		}
+		return s.expand(s.postfix.raw[name], depth+1)
+	})
+}
+
+func (s *Service) overrides(name string) bool {
+	_, ok := s.Overrides[name]
+	return ok
+}
+
+// String names a service as people do.
+func (s *Service) String() string { return s.Name + "/" + s.Type }
+
+func (p *Postfix) queueDirectory() string { return p.Params["queue_directory"] }
+
+// compatibility is the major number of compatibility_level.
+func (p *Postfix) compatibility() int {
+	major, _, _ := strings.Cut(p.Params["compatibility_level"], ".")
+	n, _ := strconv.Atoi(major)
+	return n
+}
+
+// atLeast reports whether Postfix is of a release or a later one.
+func (p *Postfix) atLeast(major, minor int) bool {
+	parts := strings.SplitN(p.Params["mail_version"], ".", 3)
+	if len(parts) < 2 {
+		return true
+	}
+	a, _ := strconv.Atoi(parts[0])
+	b, _ := strconv.Atoi(strings.TrimRight(parts[1], "-abcdefghijklmnopqrstuvwxyz"))
+	return a > major || a == major && b >= minor
+}
+
+// smtpds are the services that speak SMTP to clients, postscreen's smtpd among them.
+func (p *Postfix) smtpds() []*Service {
+	var found []*Service
+	for _, s := range p.Services {
+		if s.Command == "smtpd" && s.Type != "unix" {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// service returns the first service that runs a program, or nil.
+func (p *Postfix) service(command string) *Service {
+	i := slices.IndexFunc(p.Services, func(s *Service) bool { return s.Command == command })
+	if i < 0 {
+		return nil
+	}
+	return p.Services[i]
+}
+
+// takesLogins reports whether clients can log in.
+func (s *Service) takesLogins() bool { return s.Value("smtpd_sasl_auth_enable") == "yes" }
+
+// submissionNames are the names and ports that users send through.
+var submissionNames = []string{"submission", "submissions", "smtps", "587", "465"}
+
+// isSubmission reports whether a service is for users only: by its name, or
+// because it refuses whoever has not logged in.
+func (s *Service) isSubmission() bool {
+	name := s.Name[strings.LastIndexByte(s.Name, ':')+1:]
+	if slices.Contains(submissionNames, name) {
+		return true
+	}
+	if !s.takesLogins() {
+		return false
+	}
+	for _, list := range []string{"smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"} {
+		words := tokens(s.Value(list))
+		last := len(words) - 1
+		if last > 0 && words[last] == "reject" && slices.Contains(words, "permit_sasl_authenticated") {
+			return true
+		}
+	}
+	return false
+}
+
+// isLoopback reports whether only programs of this machine reach a service: what a
+// content filter hands mail back to.
+func (s *Service) isLoopback() bool {
+	return strings.HasPrefix(s.Name, "127.") || strings.HasPrefix(s.Name, "localhost:") || strings.HasPrefix(s.Name, "[::1]:")
+}
+
+// isInbound reports whether the internet's mail comes in here.
+func (s *Service) isInbound() bool { return !s.isSubmission() && !s.isLoopback() }

@@ -1,0 +1,262 @@
+package doctor
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/milter/sign"
+)
+
+// binaries are built once for all tests of this package.
+var binaries *postfixtest.Binaries
+
+func TestMain(m *testing.M) {
+	var err error
+	if binaries, err = postfixtest.NewBinaries(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := binaries.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// daemonUser is who the daemons of the tests are.
+const daemonUser = "nobody"
+
+// zone is the DNS of the tests: the root, lists that answer their test points, and
+// a domain with everything.
+const zone = `
+.                                IN NS  ns.invalid.
+2.0.0.127.zen.spamhaus.org.      IN A   127.0.0.2
+dbltest.com.dbl.spamhaus.org.    IN A   127.0.1.2
+test.dbl.spamhaus.org.           IN A   127.0.1.2
+mail.home.example.               IN A   203.0.113.7
+home.example.                    IN TXT "v=spf1 ip4:203.0.113.7 -all"
+_dmarc.home.example.             IN TXT "v=DMARC1; p=none; rua=mailto:postmaster@home.example"
+`
+
+// site is a Postern that works: a Postfix folder, settings, keys, DNS, and both
+// daemons running unless a test wants them down.
+type site struct {
+	t       *testing.T
+	dir     string
+	postfix string // folder of Postfix's files, its log and rspamd's
+	dns     *resolvertest.Server
+	keys    []sign.NewKey
+
+	policy, verify, sign string // addresses
+
+	policyd, milterd string // lines of their files
+}
+
+// newSite makes the files of a site; start starts its daemons.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	postfixtest.Require(t)
+	dir := makeDir(t)
+	s := &site{t: t, dir: dir, postfix: dir, dns: resolvertest.New(t, zone)}
+	s.dns.SetAD(true)
+	var err error
+	for _, at := range []*string{&s.policy, &s.verify, &s.sign} {
+		if *at, err = postfixtest.FreeAddr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, folder := range []string{"run", "dkim", "queue/postern", "queue/hold", "queue/active", "queue/incoming", "queue/deferred", "queue/maildrop", "queue/defer"} {
+		s.must(os.MkdirAll(filepath.Join(dir, folder), 0o755))
+	}
+	s.system("chown", "-R", daemonUser+":postfix", s.path("run"), s.path("queue/postern"))
+	s.system("chown", daemonUser+":", s.path("dkim"))
+	s.makeKeys()
+	s.writePostfix()
+	s.write("sender_logins", "press@home.example alice\n")
+	s.policyd = fmt.Sprintf(`listen = ["inet:%s", "unix:%s", "unix:%s"]
+admin = "unix:%s"
+metrics-listen = ""
+resolver = [%q]
+login-domain = "home.example"
+owners = ["texthash:%s"]
+greylist-store = "sqlite:%s"
+queue-directory = %q
+socket-group = "postfix"
+user = %q
+`, s.policy, s.path("queue/postern/policyd.sock"), s.path("run/outside.sock"), s.path("run/policyd.sock"), s.dns.Addr(),
+		s.path("sender_logins"), s.path("run/greylist.db"), s.path("queue"), daemonUser)
+	s.milterd = fmt.Sprintf(`listen-verify = ["inet:%s", "unix:%s"]
+listen-sign = ["inet:%s"]
+admin = "unix:%s"
+metrics-listen = ""
+resolver = [%q]
+dkim-keys = %q
+queue-directory = %q
+socket-group = "postfix"
+user = %q
+`, s.verify, s.path("run/verify.sock"), s.sign, s.path("run/milterd.sock"), s.dns.Addr(), s.path("dkim"), s.path("queue"), daemonUser)
+	return s
+}
+
+func makeDir(t *testing.T) string {
+	t.Helper()
+	dir, err := postfixtest.MakeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// withPostfix is the same site with Postfix's files of its own.
+func (s *site) withPostfix(t *testing.T) *site {
+	t.Helper()
+	other := *s
+	other.t, other.postfix = t, makeDir(t)
+	other.writePostfix()
+	return &other
+}
+
+func (s *site) writePostfix() {
+	s.t.Helper()
+	for _, folder := range []string{"etc", "rspamd/local.d"} {
+		s.must(os.MkdirAll(s.path(folder), 0o755))
+	}
+	s.write("etc/main.cf", s.mainCF())
+	s.write("etc/master.cf", s.masterCF())
+}
+
+func (s *site) path(name string) string {
+	if top, _, _ := strings.Cut(name, "/"); top == "etc" || top == "rspamd" || top == "mail.log" {
+		return filepath.Join(s.postfix, name)
+	}
+	return filepath.Join(s.dir, name)
+}
+
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) write(name, text string) {
+	s.t.Helper()
+	s.must(os.WriteFile(s.path(name), []byte(text), 0o644))
+}
+
+func (s *site) system(name string, args ...string) {
+	s.t.Helper()
+	path, err := program(name)
+	s.must(err)
+	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+// postconf edits the site's Postfix.
+func (s *site) postconf(args ...string) {
+	s.t.Helper()
+	s.system("postconf", append([]string{"-c", s.path("etc")}, args...)...)
+}
+
+// replace changes a file, in which the old text must be.
+func (s *site) replace(name, old, text string) {
+	s.t.Helper()
+	before, err := os.ReadFile(s.path(name))
+	s.must(err)
+	if !strings.Contains(string(before), old) {
+		s.t.Fatalf("%s has no %q", name, old)
+	}
+	s.write(name, strings.ReplaceAll(string(before), old, text))
+}
+
+func (s *site) makeKeys() {
+	s.t.Helper()
+	var err error
+	s.keys, err = sign.Generate(sign.NewKeys{Dir: s.path("dkim"), Domain: "home.example", Bits: 1024})
+	s.must(err)
+	for _, key := range s.keys {
+		s.must(s.dns.Add("$ORIGIN home.example.\n" + key.ZoneEntry))
+	}
+}
+
+func (s *site) mainCF() string {
+	return fmt.Sprintf(`compatibility_level = 3.6
+queue_directory = %s
+maillog_file = %s
+maillog_file_prefixes = %s
+myhostname = mail.home.example
+mynetworks = 127.0.0.0/8
+smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, reject_unlisted_recipient,
+  check_policy_service { inet:%s, { policy_context = dnsbl, greylist }, default_action=DUNNO }
+postern_ownership = check_policy_service { inet:%s, policy_context=ownership }
+smtpd_milters = { inet:%s, default_action=accept }
+non_smtpd_milters = { inet:%s, default_action=accept }
+`, s.path("queue"), s.path("mail.log"), s.postfix, s.policy, s.policy, s.verify, s.sign)
+}
+
+func (s *site) masterCF() string {
+	return fmt.Sprintf(`smtp       inet n - y - - smtpd
+submission inet n - y - - smtpd
+  -o syslog_name=postfix/submission
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_client_restrictions=$mua_client_restrictions
+  -o smtpd_sender_restrictions=$postern_ownership
+  -o smtpd_milters=inet:%s
+  -o milter_macro_daemon_name=ORIGINATING
+pickup     unix n - y 60 1 pickup
+cleanup    unix n - y - 0 cleanup
+qmgr       unix n - n 300 1 qmgr
+showq      unix n - y - - showq
+`, s.sign)
+}
+
+// start starts the daemons with their files.
+func (s *site) start() {
+	s.t.Helper()
+	for _, name := range []string{"policyd", "milterd"} {
+		d, err := postfixtest.StartDaemon(s.t.Context(), postfixtest.DaemonConfig{Path: s.binary("postern-" + name), Args: []string{"--config", s.path(name + ".toml")}})
+		s.must(err)
+		s.t.Cleanup(func() {
+			if s.t.Failed() {
+				s.t.Logf("postern-%s's log ends:\n%s", name, d.LogTail())
+			}
+			if err := d.StopUnlessEnded(); err != nil {
+				s.t.Error(err)
+			}
+		})
+	}
+}
+
+func (s *site) binary(name string) string {
+	s.t.Helper()
+	path, err := binaries.Path(s.t.Context(), name)
+	s.must(err)
+	return path
+}
+
+// save writes the daemons' files.
+func (s *site) save() {
+	s.write("policyd.toml", s.policyd)
+	s.write("milterd.toml", s.milterd)
+}
+
+// options are those with which the site is looked at. Whether this machine's clock is
+// kept right says nothing about the site.
+func (s *site) options() Options {
+	return Options{
+		ConfigDirectory: s.path("etc"),
+		Policyd:         DaemonOptions{Admin: "unix:" + s.path("run/policyd.sock"), Config: s.path("policyd.toml"), Binary: s.binary("postern-policyd")},
+		Milterd:         DaemonOptions{Admin: "unix:" + s.path("run/milterd.sock"), Config: s.path("milterd.toml"), Binary: s.binary("postern-milterd")},
+		Skip:            []string{"clock"},
+		paths:           paths{rspamd: s.path("rspamd"), mailLogs: []string{}},
+	}
+}

@@ -1,0 +1,101 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// Bounds that are worth a word.
+const (
+	slowStore = 50 * time.Millisecond
+	oldHeld   = 24 * time.Hour
+)
+
+// checkStores opens the stores as the daemon does.
+func checkStores(ctx context.Context, f *Facts) []Finding {
+	runs := f.Policyd.list("checks")
+	if f.Policyd.SettingsErr != nil || len(runs) == 0 || len(f.Hooks) == 0 && !f.Policyd.wanted() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	stores, err := policyd.ProbeStores(ctx, f.Policyd.Args, f.Policyd.Environ)
+	if err != nil {
+		return nil // checkSettings says so
+	}
+	var found, good []Finding
+	for _, s := range stores {
+		switch {
+		case s.Err != nil:
+			text, fix := splitFix(oneLine(s.Err.Error()), "start the server, or correct "+s.Setting+"; until then "+checks.GreylistName+"-on-error decides")
+			found = append(found, failf(fix, "%s = %s: %s", s.Setting, s.Store, text))
+		case s.Latency > slowStore:
+			found = append(found, warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", s.Setting, s.Store, s.Version, s.Latency.Round(time.Millisecond)))
+		default:
+			good = append(good, okf("%s = %s: %s, answers in %s", s.Setting, s.Store, s.Version, s.Latency.Round(10*time.Microsecond)))
+		}
+	}
+	return append(found, good...)
+}
+
+// held is a message of Postfix's hold queue, as postqueue -j prints it.
+type held struct {
+	Queue   string `json:"queue_name"`
+	ID      string `json:"queue_id"`
+	Arrival int64  `json:"arrival_time"`
+}
+
+// checkQueue counts what is on hold.
+func checkQueue(ctx context.Context, f *Facts) []Finding {
+	if f.Postfix == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	out, errOut, err := run(ctx, "postqueue", "-c", f.Postfix.Directory, "-j")
+	if err != nil {
+		return []Finding{warnf("run it by hand, as root: postqueue -p", "the hold queue cannot be read: %s", oneLine(strings.TrimSpace(errOut)+" "+err.Error()))}
+	}
+	count, oldest := 0, held{}
+	for line := range strings.Lines(out) {
+		var m held
+		if json.Unmarshal([]byte(line), &m) != nil || m.Queue != "hold" {
+			continue
+		}
+		if count++; count == 1 || m.Arrival < oldest.Arrival {
+			oldest = m
+		}
+	}
+	if count == 0 {
+		return []Finding{okf("nothing is on hold")}
+	}
+	age := f.Options.now().Sub(time.Unix(oldest.Arrival, 0)).Truncate(time.Minute)
+	if age > oldHeld {
+		return []Finding{warnf("look at it (postcat -q "+oldest.ID+"), then release (postsuper -H "+oldest.ID+") or delete (postsuper -d "+oldest.ID+")",
+			"%d messages are on hold, the oldest (%s) for %s: no one releases them but you", count, oldest.ID, days(age))}
+	}
+	return []Finding{okf("%d messages are on hold, the oldest for %s", count, age)}
+}
+
+func days(age time.Duration) string { return fmt.Sprintf("%d days", int(age.Hours()/24)) }
+
+// checkClock asks the kernel whether its clock is kept right.
+func checkClock(context.Context, *Facts) []Finding {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	switch {
+	case err != nil:
+		return []Finding{okf("whether the clock is kept right cannot be told: %v", err)}
+	case state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0:
+		return []Finding{warnf("timedatectl set-ntp true, or install chrony; signatures carry the time, and the greylist counts it", "no one keeps the clock right (it says %s)", time.Now().UTC().Format(time.RFC3339))}
+	}
+	return []Finding{okf("the clock is kept right, to within %s", time.Duration(t.Maxerror)*time.Microsecond)}
+}

@@ -1,0 +1,83 @@
+package doctor
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/daemon"
+)
+
+// Unit is what systemd says about a unit; the zero value is one that it does not
+// know.
+type Unit struct {
+	Name       string
+	Properties map[string]string
+	Descriptor string  // FileDescriptorName= of a socket
+	Listen     []place // of a socket
+}
+
+// unitProperties are those that checks look at.
+var unitProperties = []string{
+	"LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload", "ExecStart", "Environment",
+	"User", "Group", "SupplementaryGroups", "FileDescriptorName", "Listen", "ProtectHome", "ProtectSystem", "PrivateTmp",
+	"ReadWritePaths", "InaccessiblePaths", "StateDirectory", "RuntimeDirectory", "LogsDirectory", "ExecMainStatus", "LoadError",
+}
+
+// readUnit asks systemd. Where there is none, nothing is known of the unit.
+func readUnit(ctx context.Context, name string) Unit {
+	u := Unit{Name: name, Properties: make(map[string]string)}
+	out, _, err := run(ctx, "systemctl", "show", "--property="+strings.Join(unitProperties, ","), "--", name)
+	if err != nil {
+		return u
+	}
+	for key, value := range assignments(out) {
+		if key == "Listen" {
+			u.listen(value)
+			continue
+		}
+		u.Properties[key] = value
+	}
+	u.Descriptor = u.Properties["FileDescriptorName"]
+	return u
+}
+
+// listen reads a line as "127.0.0.1:10045 (Stream)".
+func (u *Unit) listen(value string) {
+	address, kind, _ := strings.Cut(value, " ")
+	if kind != "(Stream)" {
+		return
+	}
+	at := place{daemon.NetworkTCP, address}
+	if filepath.IsAbs(address) {
+		at.network = daemon.NetworkUnix
+	} else if _, _, err := net.SplitHostPort(address); err != nil {
+		return
+	}
+	u.Listen = append(u.Listen, at)
+}
+
+func (u Unit) known() bool { return u.Properties["LoadState"] == "loaded" }
+
+func (u Unit) active() bool { return u.Properties["ActiveState"] == "active" }
+
+// enabled reports whether it is started with the machine.
+func (u Unit) enabled() bool { return strings.HasPrefix(u.Properties["UnitFileState"], "enabled") }
+
+// args are the arguments of ExecStart=, without the program.
+func (u Unit) args() []string {
+	_, rest, ok := strings.Cut(u.Properties["ExecStart"], "argv[]=")
+	if !ok {
+		return nil
+	}
+	line, _, _ := strings.Cut(rest, " ;")
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return nil
+	}
+	return words[1:]
+}
+
+// words are the parts of a property that is a list.
+func (u Unit) words(property string) []string { return strings.Fields(u.Properties[property]) }

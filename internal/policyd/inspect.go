@@ -1,0 +1,135 @@
+package policyd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/store/redisclient"
+)
+
+// Settings returns what the daemon with these arguments and environment would be set
+// to, without one.
+func Settings(args, environ []string) ([]config.Value, error) {
+	s, err := configure(args, environ)
+	if err != nil {
+		return nil, err
+	}
+	return s.set.Values(), nil
+}
+
+// CheckNames are the names of all checks, in the order in which they are asked.
+func CheckNames() []string { return checkNames() }
+
+// StoreState is what one store says about itself.
+type StoreState struct {
+	Setting string // the name of its flag
+	Store   string // as it is set, without secrets
+	Version string
+	Latency time.Duration // of one question
+	Err     error
+}
+
+// storeFlags are the settings that name stores, the checks that use them, and where
+// their passwords are.
+var storeFlags = []struct{ flag, check, password string }{
+	{"greylist-store", "greylist", "greylist-password-file"},
+	{"limit-store", "limit", "limit-password-file"},
+}
+
+// ProbeStores asks the stores of the daemon with these arguments and environment. It
+// changes nothing in them, and opens no file that a daemon may own. An error is
+// about the settings.
+func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, error) {
+	s, err := configure(args, environ)
+	if err != nil {
+		return nil, err
+	}
+	var all []StoreState
+	for _, f := range storeFlags {
+		flag := s.set.Lookup(f.flag)
+		if flag == nil || !s.runs(f.check) {
+			continue
+		}
+		password := ""
+		if p := s.set.Lookup(f.password); p != nil {
+			password = p.Value.String()
+		}
+		state := probeStore(ctx, flag.Value.String(), password, credentials(environ))
+		state.Setting, state.Store = f.flag, strings.Trim(s.set.Value(f.flag).Text, `"`)
+		all = append(all, state)
+	}
+	return all, nil
+}
+
+// credentials is the folder of systemd's credentials, "" for none.
+func credentials(environ []string) string {
+	i := slices.IndexFunc(environ, func(v string) bool { return strings.HasPrefix(v, "CREDENTIALS_DIRECTORY=") })
+	if i < 0 {
+		return ""
+	}
+	return strings.TrimPrefix(environ[i], "CREDENTIALS_DIRECTORY=")
+}
+
+func probeStore(ctx context.Context, store, passwordFile, credentials string) StoreState {
+	path, isFile := strings.CutPrefix(store, sqliteScheme)
+	switch {
+	case store == memoryStore:
+		return StoreState{Version: "memory of the daemon, lost when it ends"}
+	case isFile:
+		return StoreState{Version: "a file, answered from memory", Err: lookAtFile(path)}
+	}
+	var password config.Secret
+	if passwordFile != "" {
+		var err error
+		if password, err = config.SecretFile(passwordFile, credentials); err != nil {
+			return StoreState{Err: err}
+		}
+	}
+	c, err := redisclient.Open(redisclient.Options{URL: store, Password: password.Reveal()})
+	if err != nil {
+		return StoreState{Err: err}
+	}
+	defer c.Close()
+	version, err := c.Version(ctx)
+	if err != nil {
+		return StoreState{Err: err}
+	}
+	began := time.Now() // over a connection that is open
+	err = c.Probe(ctx)
+	return StoreState{Version: version, Latency: time.Since(began), Err: err}
+}
+
+// sqliteMagic is how the files of SQLite begin.
+const sqliteMagic = "SQLite format 3\x00"
+
+// lookAtFile reports what keeps a file from being a store.
+func lookAtFile(path string) error {
+	folder := filepath.Dir(path)
+	if info, err := os.Stat(folder); err != nil {
+		return fmt.Errorf("%w; make the folder and give it to the daemon's user", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is no folder; name another file", folder)
+	}
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the daemon makes it
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	head := make([]byte, len(sqliteMagic))
+	n, _ := file.Read(head)
+	if n > 0 && string(head[:n]) != sqliteMagic {
+		return fmt.Errorf("%s is no file of SQLite; name another file, or move this one away", path)
+	}
+	return nil
+}
