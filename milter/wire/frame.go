@@ -1,0 +1,170 @@
+package wire
+
+import (
+	"encoding/binary"
+	"io"
+)
+
+// Read gives the library the next octets of frames that have been checked. The
+// end of the connection is io.EOF, whatever the reason.
+func (g *Guard) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if g.err != nil {
+		return 0, io.EOF
+	}
+	for g.left == 0 {
+		if err := g.nextFrame(); err != nil {
+			return 0, g.fail(err)
+		}
+	}
+	if g.r == g.w {
+		if n, err := g.readBody(p); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	n := copy(p[:min(len(p), g.left)], g.buf[g.r:g.w])
+	g.consume(n)
+	g.left -= n
+	return n, nil
+}
+
+// readBody continues a body chunk whose buffered part is used up: directly into p
+// when much is left, else through the buffer, which may get the next frame too.
+func (g *Guard) readBody(p []byte) (int, error) {
+	if limit := min(len(p), g.left); limit >= len(g.buf) {
+		n, err := g.readConn(p[:limit])
+		g.left -= n
+		if err != nil {
+			return n, g.fail(err)
+		}
+		return n, nil
+	}
+	if err := g.fill(1); err != nil {
+		return 0, g.fail(err)
+	}
+	return 0, nil
+}
+
+// nextFrame reads up to the next frame that the library is to see. Frames are
+// whole in the buffer, except body chunks.
+func (g *Guard) nextFrame() error {
+	g.timed = false
+	g.payload = nil
+	g.shrink()
+	if err := g.fill(4); err != nil {
+		return err
+	}
+	length := int(binary.BigEndian.Uint32(g.buf[g.r:]))
+	if g.at == atStart && isPolicy(g.buf[g.r:g.w]) {
+		return g.turnAway()
+	}
+	if length == 0 {
+		return protocolError("frame of length zero")
+	}
+	if length > MaxHeaderFrame+1 {
+		return protocolError("frame of %d octets is too long", length)
+	}
+	if err := g.fill(5); err != nil {
+		return err
+	}
+	c := Command(g.buf[g.r+4])
+	r, err := checkCommand(c, length-1, g.at)
+	if err != nil {
+		return err
+	}
+	if c == Body {
+		g.payload, g.newPeer = nil, false
+		g.enter(c)
+		g.left = 4 + length
+		return nil
+	}
+	return g.takeFrame(c, r, length)
+}
+
+// takeFrame checks a frame's payload and either keeps the frame to itself or
+// hands it on.
+func (g *Guard) takeFrame(c Command, r rule, length int) error {
+	large := c == Header && 4+length > readSize
+	if large && g.overflows(length-1) {
+		g.enter(c)
+		return g.swallow(4 + length)
+	}
+	if err := g.fill(4 + length); err != nil {
+		return err
+	}
+	payload := g.buf[g.r+5 : g.r+4+length]
+	if r.shape != nil {
+		if err := r.shape(payload); err != nil {
+			return err
+		}
+	}
+	switch c {
+	case Macro:
+		g.macros.set(payload)
+		g.consume(4 + length)
+		return nil
+	case Negotiate:
+		var err error
+		if g.version, g.offered, err = readOffer(payload); err != nil {
+			return err
+		}
+		g.answered = false
+	case Unknown:
+		g.consume(4 + length)
+		g.unsent = append(g.unsent, goOn...)
+		return nil
+	case QuitNC:
+		g.buf[g.r+4] = byte(Abort) // the library knows no other end of a message
+	}
+	g.newPeer = c == QuitNC
+	g.enter(c)
+	if c == Header && !large && g.overflows(len(payload)) {
+		return g.swallow(4 + length)
+	}
+	g.payload = payload
+	g.left = 4 + length
+	return nil
+}
+
+// noHeaderReply is SMFIP_NR_HDR: the MTA waits for no reply to a header field.
+const noHeaderReply = 1 << 7
+
+// swallow reads n octets of a header field past the buffer, and answers for it
+// if the MTA waits.
+func (g *Guard) swallow(n int) error {
+	g.left = n // within a frame, for its deadline
+	for g.left > 0 {
+		if g.r == g.w {
+			if err := g.fill(1); err != nil {
+				return err
+			}
+		}
+		part := min(g.left, g.w-g.r)
+		g.consume(part)
+		g.left -= part
+	}
+	if g.agreed.Protocol&noHeaderReply == 0 {
+		g.unsent = append(g.unsent, goOn...)
+	}
+	return nil
+}
+
+// enter follows the protocol to the next phase. A header that was begun and not
+// ended counts for the next message: the library frees it with that one's.
+func (g *Guard) enter(c Command) {
+	was := g.at
+	g.at = was.after(c)
+	g.macros.enter(c)
+	switch c {
+	case Mail:
+		g.inMail.Store(true)
+		if was != atHeader {
+			g.newHeader()
+		}
+	case Abort, QuitNC:
+		g.inMail.Store(false)
+		g.newHeader()
+	}
+}

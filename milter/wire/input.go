@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+func (g *Guard) consume(n int) {
+	g.r += n
+	if g.r == g.w {
+		g.r, g.w = 0, 0
+	}
+}
+
+// fill reads until n octets are buffered.
+func (g *Guard) fill(n int) error {
+	for g.w-g.r < n {
+		if g.w == len(g.buf) || len(g.buf)-g.r < n {
+			g.makeRoom(n)
+		}
+		got, err := g.readConn(g.buf[g.w:])
+		g.w += got
+		if err != nil && g.w-g.r < n {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom moves what is buffered to the front. A buffer that is full doubles
+// towards n octets: a length that was only claimed costs little.
+func (g *Guard) makeRoom(n int) {
+	to := g.buf
+	if g.w-g.r == len(g.buf) {
+		to = make([]byte, min(n, 2*len(g.buf)))
+	}
+	g.w = copy(to, g.buf[g.r:g.w])
+	g.r = 0
+	g.buf = to
+}
+
+// shrink gives a large buffer back after the large frame.
+func (g *Guard) shrink() {
+	if len(g.buf) > readSize && g.w-g.r <= readSize {
+		g.w = copy(g.pooled[:], g.buf[g.r:g.w])
+		g.r = 0
+		g.buf = g.pooled[:]
+	}
+}
+
+// readConn is the only place that waits for the peer: what is unsent leaves
+// first, then the deadline is set.
+func (g *Guard) readConn(p []byte) (int, error) {
+	inFrame := g.left > 0 || g.r < g.w
+	if err := g.Flush(); err != nil {
+		return 0, err
+	}
+	if g.stopped() {
+		return 0, ErrStopped
+	}
+	if err := g.setReadTimer(inFrame); err != nil {
+		return 0, g.readProblem(err, inFrame)
+	}
+	if g.stopped() {
+		return 0, ErrStopped
+	}
+	n, err := g.Conn.Read(p)
+	if n > 0 {
+		return n, nil
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && g.stop.Load() && g.inMail.Load() && !g.woken {
+		// Stop saw no message when it woke us, but one began before it did.
+		g.woken, g.timed = true, false
+		return 0, nil
+	}
+	return 0, g.readProblem(err, inFrame)
+}
+
+func (g *Guard) setReadTimer(inFrame bool) error {
+	if g.timed && inFrame {
+		return nil
+	}
+	wait := g.cfg.Idle
+	if inFrame || g.at == atStart {
+		wait = g.cfg.Frame
+	}
+	g.timed = inFrame
+	return g.SetReadDeadline(time.Now().Add(wait))
+}
+
+// readProblem says what the end of reading means.
+func (g *Guard) readProblem(err error, inFrame bool) error {
+	switch {
+	case g.killed.Load():
+		return ErrCut
+	case errors.Is(err, os.ErrDeadlineExceeded) && g.stopped():
+		return ErrStopped
+	case errors.Is(err, os.ErrDeadlineExceeded) && inFrame:
+		return ErrStalled
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrIdle
+	case inFrame:
+		return ErrTruncated
+	}
+	return io.EOF
+}
