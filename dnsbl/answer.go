@@ -54,12 +54,6 @@ const (
 	Failing         Problem = "dns_failure" // SERVFAIL and the like
 )
 
-// Problems lists every problem, for tables and metrics.
-func Problems() []Problem {
-	return []Problem{Typo, SharedResolver, TooManyQueries, Refused, AddressAsked, OutsideLoopback,
-		ListsEverything, ListsNothing, NoAnswer, Failing}
-}
-
 var mends = map[Problem]string{
 	Typo:            "the list does not know this zone name: correct its spelling",
 	SharedResolver:  "the list does not serve public or shared resolvers: run a resolver on this machine (unbound) and name it with --resolver, or use a Spamhaus DQS key (--dqs-key-file)",
@@ -75,119 +69,6 @@ var mends = map[Problem]string{
 
 // Mend says what an administrator can do about the problem.
 func (p Problem) Mend() string { return mends[p] }
-
-// row gives codes 127.0.x.y a meaning: x within third, y within fourth.
-type row struct {
-	third, fourth [2]byte
-	class         Class
-	name          string
-}
-
-// table is what is known of a list and the zones that belong to it.
-type table struct {
-	zones  []string // public names
-	rows   []row
-	other  Class    // of codes that no row names
-	tests  []string // its own test entries, see SelfTest; nil: those of RFC 5782
-	lookup string   // where people look a subject up; {} stands for it
-}
-
-const spamhausLookup = "https://check.spamhaus.org/results/?query={}"
-
-// tables are the lists whose codes are typed. The codes of the Spamhaus zones
-// are at https://docs.spamhaus.com, those of the others on their web sites.
-func tables() []table {
-	return []table{{
-		zones: []string{"zen.spamhaus.org", "sbl.spamhaus.org", "xbl.spamhaus.org", "sbl-xbl.spamhaus.org", "pbl.spamhaus.org"},
-		rows: []row{
-			{[2]byte{0, 0}, [2]byte{2, 2}, ClassListed, "SBL"},
-			{[2]byte{0, 0}, [2]byte{3, 3}, ClassListed, "CSS"},
-			{[2]byte{0, 0}, [2]byte{4, 7}, ClassListed, "XBL"}, // .5 to .7 are reserved for it
-			{[2]byte{0, 0}, [2]byte{9, 9}, ClassListed, "DROP"},
-			{[2]byte{0, 0}, [2]byte{10, 11}, ClassListed, "PBL"}, // entered by the provider, by Spamhaus
-			{[2]byte{0, 0}, [2]byte{20, 20}, ClassOther, "AuthBL"},
-			{[2]byte{0, 0}, [2]byte{30, 30}, ClassListed, "BCL"},
-		},
-		lookup: spamhausLookup,
-	}, {
-		zones: []string{authZone},
-		rows:  []row{{[2]byte{0, 0}, [2]byte{20, 20}, ClassListed, "AuthBL"}},
-	}, {
-		zones: []string{"dbl.spamhaus.org"},
-		rows: []row{
-			{[2]byte{1, 1}, [2]byte{2, 2}, ClassListed, "DBL low reputation"},
-			{[2]byte{1, 1}, [2]byte{4, 4}, ClassListed, "DBL phish"},
-			{[2]byte{1, 1}, [2]byte{5, 5}, ClassListed, "DBL malware"},
-			{[2]byte{1, 1}, [2]byte{6, 6}, ClassListed, "DBL botnet C&C"},
-			{[2]byte{1, 1}, [2]byte{102, 102}, ClassAbused, "DBL abused legit"},
-			{[2]byte{1, 1}, [2]byte{103, 103}, ClassAbused, "DBL abused redirector"},
-			{[2]byte{1, 1}, [2]byte{104, 104}, ClassAbused, "DBL abused phish"},
-			{[2]byte{1, 1}, [2]byte{105, 105}, ClassAbused, "DBL abused malware"},
-			{[2]byte{1, 1}, [2]byte{106, 106}, ClassAbused, "DBL abused botnet C&C"},
-		},
-		tests:  []string{"dbltest.com", "test"},
-		lookup: spamhausLookup,
-	}, {
-		zones:  []string{freshZone},
-		rows:   []row{{[2]byte{2, 2}, [2]byte{2, 24}, ClassFresh, "ZRD"}},
-		tests:  []string{"dbltest.com", "test"},
-		lookup: spamhausLookup,
-	}, {
-		zones: []string{"list.dnswl.org"},
-		rows: []row{
-			{[2]byte{0, 255}, [2]byte{255, 255}, ClassRefused, "over quota"},
-			{[2]byte{2, 20}, [2]byte{0, 0}, ClassAllowed, "DNSWL none"},
-			{[2]byte{2, 20}, [2]byte{1, 1}, ClassAllowed, "DNSWL low"},
-			{[2]byte{2, 20}, [2]byte{2, 2}, ClassAllowed, "DNSWL medium"},
-			{[2]byte{2, 20}, [2]byte{3, 3}, ClassAllowed, "DNSWL high"},
-		},
-		lookup: "https://www.dnswl.org/s/?s={}",
-	}, {
-		zones: []string{"multi.uribl.com", "black.uribl.com"},
-		rows:  bitRows(),
-		tests: []string{"test.uribl.com", "127.0.0.2"},
-	}, {
-		zones: []string{"multi.surbl.org"},
-		rows:  bitRows(),
-		tests: []string{"surbl-org-permanent-test-point.com", "test.surbl.org", "127.0.0.2"},
-	}, {
-		// What it calls white counts where a filter names it. It lists 127.0.0.1 so.
-		zones: []string{"hostkarma.junkemailfilter.com"},
-		rows: []row{
-			{[2]byte{0, 0}, [2]byte{1, 1}, ClassOther, "hostkarma white"},
-			{[2]byte{0, 0}, [2]byte{2, 2}, ClassListed, "hostkarma black"},
-			{[2]byte{0, 0}, [2]byte{3, 3}, ClassOther, "hostkarma yellow"},
-			{[2]byte{0, 0}, [2]byte{4, 4}, ClassListed, "hostkarma brown"},
-			{[2]byte{0, 0}, [2]byte{5, 5}, ClassOther, "hostkarma no black"},
-		},
-		tests: []string{"127.0.0.2"},
-	}, {
-		// Any other list: a code that it does not explain is a listing. 127.0.0.1
-		// is none (RFC 5782 section 2.1), unless a filter names it.
-		rows:  []row{{[2]byte{0, 0}, [2]byte{0, 1}, ClassOther, ""}},
-		other: ClassListed,
-	}}
-}
-
-// bitRows are the codes of URIBL and SURBL: bit 1 is the refusal of both, the
-// others say which of their lists.
-func bitRows() []row {
-	return []row{
-		{[2]byte{0, 0}, [2]byte{1, 1}, ClassRefused, "over quota"},
-		{[2]byte{0, 0}, [2]byte{2, 254}, ClassListed, ""},
-	}
-}
-
-// tableOf finds the table of a zone by its public name.
-func tableOf(zone string) table {
-	all := tables()
-	for _, t := range all {
-		if slices.Contains(t.zones, zone) {
-			return t
-		}
-	}
-	return all[len(all)-1]
-}
 
 // classify gives one answer its meaning. What cannot be a listing in any zone
 // comes first.

@@ -134,12 +134,14 @@ func testGoldenScore(t *testing.T, site string, kind Kind, code string, want int
 }
 
 func TestEveryProblemHasAMend(t *testing.T) {
-	for _, p := range Problems() {
+	problems := []Problem{Typo, SharedResolver, TooManyQueries, Refused, AddressAsked, OutsideLoopback,
+		ListsEverything, ListsNothing, NoAnswer, Failing}
+	for _, p := range problems {
 		if p.Mend() == "" {
 			t.Errorf("%s has none", p)
 		}
 	}
-	if len(mends) != len(Problems()) {
-		t.Error("Problems is not complete")
+	if len(mends) != len(problems) {
+		t.Error("the list of problems is not complete")
 	}
 }
