@@ -35,8 +35,10 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"hash"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -215,7 +217,7 @@ func encode(sum []byte) string { return base64.StdEncoding.EncodeToString(sum) }
 // Hash hashes one part of a mail; white space does not count.
 type Hash struct {
 	sum  hash.Hash
-	room [1024]byte
+	room [1024 + 8]byte
 }
 
 // NewHash returns the hash of nothing.
@@ -223,26 +225,43 @@ func NewHash() *Hash { return &Hash{sum: sha256.New()} }
 
 // Write adds p. It never fails.
 func (h *Hash) Write(p []byte) (int, error) {
-	for part := range slices.Chunk(p, len(h.room)) {
-		n := 0
-		for _, c := range part { // without a branch: see BenchmarkHash
-			h.room[n] = c
-			n += int(counts[c])
-		}
-		h.sum.Write(h.room[:n])
+	for part := range slices.Chunk(p, len(h.room)-8) {
+		h.sum.Write(h.room[:squeeze(h.room[:], part)])
 	}
 	return len(p), nil
 }
 
-// counts is 1 for each octet that is no white space.
-var counts = func() (t [256]uint8) {
-	for c := range t {
-		if !blank(byte(c)) {
-			t[c] = 1
+// squeeze copies what is no white space and returns its length. into has room for 8
+// octets more. It takes 8 octets at a time: a look at each makes hashing text cost a sixth,
+// and an attachment two thirds, more (BenchmarkHash).
+func squeeze(into, from []byte) (n int) {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(from) >= 8; from = from[8:] {
+		word := binary.LittleEndian.Uint64(from)
+		length := 8
+		// The high bit of each octet up to ' '.
+		for low := ^((word&^high + (0x7f-' ')*each) | word) & high; low != 0; {
+			at := bits.TrailingZeros64(low) &^ 7
+			if !blank(byte(word >> at)) {
+				low &= low - 1 // another control character
+				continue
+			}
+			before := uint64(1)<<at - 1
+			word = word&before | word>>8&^before
+			low = low&before | low>>8&^before
+			length--
+		}
+		binary.LittleEndian.PutUint64(into[n:], word)
+		n += length
+	}
+	for _, c := range from {
+		if !blank(c) {
+			into[n] = c
+			n++
 		}
 	}
-	return t
-}()
+	return n
+}
 
 // Sum returns the hash of what was written.
 func (h *Hash) Sum() string { return encode(h.sum.Sum(nil)[:hashLength]) }
