@@ -79,13 +79,10 @@ func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *fail
 	defer cancel()
 	started := r.now()
 	m, err := r.negotiate(ctx, s, q, started)
-	if err == nil && m.truncated || errors.Is(err, errFlooded) {
-		r.count.tcp.Add(1)
+	overTCP := err == nil && m.truncated || errors.Is(err, errFlooded)
+	if overTCP {
 		s.answered(r.now())
-		m, err = r.roundTrip(ctx, s, "tcp", q, s.edns(started))
-		if err == nil && m.truncated {
-			err = malformed(errors.New("truncated over TCP"))
-		}
+		m, err = r.askOverTCP(ctx, s, q, s.edns(started))
 	}
 	if err == nil && m.rcode != NoError && m.rcode != NXDomain {
 		err = m.rcode
@@ -96,7 +93,10 @@ func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *fail
 	}
 	fail := s.failed(kindOf(whole, err), err)
 	r.count.note(fail)
-	if s.blame(fail.kind, started, r.now()) {
+	switch {
+	case overTCP && fail.hidden(): // it has answered over UDP
+		r.lookOverTCP(s)
+	case s.blame(fail.kind, started, r.now()):
 		r.suspect()
 	}
 	return m, fail
@@ -156,6 +156,8 @@ func kindOf(ctx context.Context, err error) failKind {
 		return failCrowded
 	case errors.Is(ctx.Err(), context.Canceled):
 		return failStopped
+	case errors.Is(err, ErrNoTCP):
+		return failUnreachable
 	case errors.As(err, &code), errors.Is(err, ErrMalformed):
 		return failAnswer
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),

@@ -22,6 +22,7 @@ var (
 	ErrClosed      = errors.New("resolver is closed")
 	ErrCrowded     = errors.New("no answer in time, and other questions wait")
 	ErrDown        = errors.New("no DNS server answers")
+	ErrNoTCP       = errors.New("the answer does not fit into a packet, and the server does not answer over TCP")
 )
 
 // RCode is a response code (RFC 1035 section 4.1.1, RFC 6895), and an error.
@@ -80,6 +81,11 @@ type failure struct {
 // kept reports whether the cache may remember f. Only what a server did or
 // failed to do is kept: an unreachable one costs nothing to ask again.
 func (f *failure) kept() bool { return f.kind == failAnswer || f.kind == failSilent }
+
+// hidden reports whether nothing came from the server.
+func (f *failure) hidden() bool {
+	return f.kind == failSilent || f.kind == failCrowded || f.kind == failUnreachable
+}
 
 // dnsError is f for a caller that asked for name.
 func (f *failure) dnsError(name string) *net.DNSError {

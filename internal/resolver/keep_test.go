@@ -111,6 +111,17 @@ type two struct {
 	dead func() bool
 }
 
+// silentTCP is a pair of servers, of which the first does not answer over TCP.
+type silentTCP struct{ *resolvertest.Zone }
+
+func (p silentTCP) exchange(ctx context.Context, to netip.AddrPort, network string, query []byte) ([]byte, error) {
+	if to.Addr() == netip.MustParseAddr("127.0.0.1") && network == "tcp" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return p.Exchange(ctx, to, network, query)
+}
+
 func (p two) exchange(ctx context.Context, to netip.AddrPort, network string, query []byte) ([]byte, error) {
 	if to.Addr() == netip.MustParseAddr("127.0.0.1") && p.dead() {
 		<-ctx.Done()

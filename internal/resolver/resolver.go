@@ -26,6 +26,8 @@
 //     copies of real questions for whose answers nobody waits.
 //   - When no server answers, not even about the root, questions fail at once
 //     until one does. Names whose own servers are silent never cause that.
+//   - A server that answers over UDP only costs those who ask for large answers at
+//     that moment one time-out. From then on such answers fail at once.
 //   - Strangers who have us ask about silent names cannot keep others from
 //     asking: see places.
 //   - Neither a hosts file nor a search list is read, and an address given as
@@ -93,6 +95,9 @@ type Config struct {
 	// Changed hears when no server answers any more, and when one does again. It
 	// may be nil.
 	Changed func(breaker.Change)
+	// TCPChanged hears when a server does not answer over TCP any more, and when it
+	// does again. It may be nil.
+	TCPChanged func(TCPChange)
 	// Now is the clock of TTLs and of the servers' health (nil: time.Now).
 	Now func() time.Time
 	// Exchange replaces the sockets (nil: UDP and TCP): it sends one query
@@ -142,6 +147,9 @@ func New(c Config) (*Resolver, error) {
 		outage:   newOutage(c.Now, c.Changed),
 		stop:     stop,
 		lifetime: func() context.Context { return lifetime },
+	}
+	for _, s := range r.servers.all {
+		s.tcp = newOverTCP(s.name, &c)
 	}
 	r.lookups = lookups{r}
 	r.exchange = newSockets(&r.count.resent).exchange

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ type server struct {
 	name    string // addr as it stands in errors
 	trustAD bool
 	queries atomic.Uint64
+	tcp     *overTCP
 
 	mu         sync.Mutex
 	down       bool
@@ -92,7 +94,9 @@ func (s *server) failed(kind failKind, cause error) *failure {
 	case failSilent:
 		cause = ErrTimeout
 	case failUnreachable:
-		cause = unreachable(cause)
+		if !errors.Is(cause, ErrNoTCP) {
+			cause = unreachable(cause)
+		}
 	case failStopped:
 		cause = ErrClosed
 	case failCrowded:

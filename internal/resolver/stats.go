@@ -68,6 +68,7 @@ type Stats struct {
 type ServerStats struct {
 	Address  string // host:port
 	Up       bool   // now: in the rotation
+	TCP      bool   // now: it answers over TCP, for all that is known
 	Failures int    // now: in a row
 	Queries  uint64 // packets sent
 }
@@ -95,7 +96,7 @@ func (r *Resolver) Stats() Stats {
 	}
 	for _, s := range r.servers.all {
 		s.mu.Lock()
-		out.Servers = append(out.Servers, ServerStats{Address: s.name, Up: !s.down, Failures: s.failures, Queries: s.queries.Load()})
+		out.Servers = append(out.Servers, ServerStats{Address: s.name, Up: !s.down, TCP: s.tcp.breaker.Down() == nil, Failures: s.failures, Queries: s.queries.Load()})
 		s.mu.Unlock()
 	}
 	return out

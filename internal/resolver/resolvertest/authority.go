@@ -24,6 +24,7 @@ const (
 	Silence       Fault = "silence"       // no answer at all
 	Unavailable   Fault = "unavailable"   // Silence, but a Zone times out at once
 	NoUDP         Fault = "noudp"         // no answer over UDP
+	NoTCP         Fault = "notcp"         // no answer over TCP
 	Truncate      Fault = "truncate"      // empty and truncated over UDP, whole over TCP
 	AlwaysCut     Fault = "alwayscut"     // truncated over TCP as well
 	WrongID       Fault = "wrongid"       // right but for the id
@@ -44,7 +45,7 @@ const (
 
 // Faults lists every fault, for flags and tables.
 func Faults() []Fault {
-	return []Fault{ServFail, Refused, NotImp, Silence, Unavailable, NoUDP, Truncate, AlwaysCut, WrongID, WrongQuestion, Forged, Flood,
+	return []Fault{ServFail, Refused, NotImp, Silence, Unavailable, NoUDP, NoTCP, Truncate, AlwaysCut, WrongID, WrongQuestion, Forged, Flood,
 		Garbage, Short, CNAMELoop, CNAMEChase, Many, Claims, NoEDNS, BadVersion, NoSOA, BareCNAME}
 }
 
@@ -313,6 +314,7 @@ var afterPacking = map[Fault]func(packet []byte, network string, size int) [][]b
 	Silence:       func([]byte, string, int) [][]byte { return nil },
 	Unavailable:   func([]byte, string, int) [][]byte { return nil },
 	NoUDP:         func(p []byte, network string, _ int) [][]byte { return unless(network == "udp", p) },
+	NoTCP:         func(p []byte, network string, _ int) [][]byte { return unless(network == "tcp", p) },
 	WrongID:       func(p []byte, _ string, _ int) [][]byte { return [][]byte{otherID(p)} },
 	WrongQuestion: func(p []byte, _ string, _ int) [][]byte { return [][]byte{otherQuestion(p)} },
 	Forged: func(p []byte, network string, _ int) [][]byte {

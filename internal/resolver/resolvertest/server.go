@@ -36,7 +36,7 @@ type TB interface {
 type Server struct {
 	authority
 	addr      netip.AddrPort
-	listeners []*dns.Server
+	listeners []*dns.Server // TCP first
 	running   sync.WaitGroup
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -126,6 +126,9 @@ func (s *Server) handle(w dns.ResponseWriter, q *dns.Msg, network string) {
 		}
 	}
 }
+
+// RefuseTCP stops listening over TCP.
+func (s *Server) RefuseTCP() { _ = s.listeners[0].Shutdown() }
 
 // Addr is the address as host:port.
 func (s *Server) Addr() string { return s.addr.String() }

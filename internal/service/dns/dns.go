@@ -9,6 +9,7 @@ package dns
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,7 +47,7 @@ func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
 	if len(s.Servers) == 0 {
 		l.Watch(resolver.DefaultResolvConf)
 	}
-	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout, Changed: report(log)})
+	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout, Changed: report(log), TCPChanged: reportTCP(log)})
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +78,33 @@ func report(log *zap.Logger) func(breaker.Change) {
 	}
 }
 
-// The states of DNS as a whole, for the log.
+// reportTCP returns a resolver.Config's TCPChanged that logs each change of a server.
+func reportTCP(log *zap.Logger) func(resolver.TCPChange) {
+	var mu sync.Mutex
+	states := map[string]*logging.StateLog{}
+	return func(c resolver.TCPChange) {
+		mu.Lock()
+		defer mu.Unlock()
+		state := states[c.Server]
+		if state == nil {
+			state = logging.NewStateLog(log, "DNS server "+c.Server+" over TCP", stateUp)
+			states[c.Server] = state
+		}
+		if c.Up {
+			state.Report(zapcore.InfoLevel, stateUp, zap.Duration("down", c.Down))
+			return
+		}
+		state.Report(zapcore.ErrorLevel, stateSilent, zap.Error(c.Err),
+			zap.String("mend", "answers that do not fit into a packet, such as those of large SPF records, fail until it does; let TCP to port 53 of the server through"))
+	}
+}
+
+// The states of DNS as a whole, and of a server, for the log.
 const (
 	stateUp   = "answers"
 	stateDown = "no server answers"
+
+	stateSilent = "does not answer"
 )
 
 // warnPublic tells about resolvers that DNS lists do not serve: some answer

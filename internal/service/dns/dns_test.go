@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/breaker"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
@@ -104,6 +105,27 @@ func TestOutageIsLogged(t *testing.T) {
 	}
 }
 
+// A server that answers over UDP only is logged when that begins and when it ends.
+func TestSilentTCPIsLogged(t *testing.T) {
+	core, logs := observer.New(zapcore.InfoLevel)
+	report := reportTCP(zap.New(core))
+	down := breaker.Change{Err: resolver.ErrTimeout}
+	for _, c := range []resolver.TCPChange{{Server: "a:53", Change: down}, {Server: "b:53", Change: down}, {Server: "a:53", Change: breaker.Change{Up: true}}} {
+		report(c)
+	}
+	var told []string
+	for _, e := range logs.All() {
+		told = append(told, fmt.Sprint(e.Level, " ", e.ContextMap()["subject"], " ", e.ContextMap()["state"], " ", e.ContextMap()["mend"] != nil))
+	}
+	want := []string{
+		"error DNS server a:53 over TCP does not answer true", "error DNS server b:53 over TCP does not answer true",
+		"info DNS server a:53 over TCP answers false",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("logged %q, want %q", told, want)
+	}
+}
+
 func TestFiles(t *testing.T) {
 	var c service.Current[*Resolver]
 	defer c.Close()
@@ -145,10 +167,13 @@ postern_dns_cache_entries 1
 # HELP postern_dns_server_up 0 while a server is left out because it failed.
 # TYPE postern_dns_server_up gauge
 postern_dns_server_up{server="`+srv.Addr()+`"} 1
+# HELP postern_dns_server_tcp_up 0 while a server does not answer over TCP, so that large answers fail.
+# TYPE postern_dns_server_tcp_up gauge
+postern_dns_server_tcp_up{server="`+srv.Addr()+`"} 1
 # HELP postern_dns_server_queries_total Packets sent to the DNS server.
 # TYPE postern_dns_server_queries_total counter
 postern_dns_server_queries_total{server="`+srv.Addr()+`"} 1
-`), "postern_dns_lookups_total", "postern_dns_failures_total", "postern_dns_cache_entries", "postern_dns_server_up", "postern_dns_server_queries_total")
+`), "postern_dns_lookups_total", "postern_dns_failures_total", "postern_dns_cache_entries", "postern_dns_server_up", "postern_dns_server_tcp_up", "postern_dns_server_queries_total")
 	if err != nil {
 		t.Error(err)
 	}

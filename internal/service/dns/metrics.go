@@ -20,6 +20,7 @@ import (
 //	postern_dns_cache_entries, …_bytes         what the cache holds
 //	postern_dns_cache_evictions_total          entries that made room
 //	postern_dns_server_up{server}              0 while a server is left out because it failed
+//	postern_dns_server_tcp_up{server}          0 while it does not answer over TCP
 //	postern_dns_server_queries_total{server}   packets sent to it
 //
 // The counts begin anew when a reload names other servers.
@@ -86,6 +87,7 @@ func metrics() []metric {
 		{desc("cache_bytes", "Memory of the cache."), now, one(func(s resolver.Stats) float64 { return float64(s.CacheBytes) })},
 		{desc("cache_evictions_total", "Answers that made room for others."), counts, one(func(s resolver.Stats) float64 { return float64(s.CacheEvictions) })},
 		{desc("server_up", "0 while a server is left out because it failed.", "server"), now, emitServers},
+		{desc("server_tcp_up", "0 while a server does not answer over TCP, so that large answers fail.", "server"), now, emitTCP},
 		{desc("server_queries_total", "Packets sent to the DNS server.", "server"), counts, emitQueries},
 	}
 }
@@ -108,6 +110,12 @@ func emitFailures(s resolver.Stats, out emit) {
 func emitServers(s resolver.Stats, out emit) {
 	for _, server := range s.Servers {
 		out(number(server.Up), server.Address)
+	}
+}
+
+func emitTCP(s resolver.Stats, out emit) {
+	for _, server := range s.Servers {
+		out(number(server.TCP), server.Address)
 	}
 }
 

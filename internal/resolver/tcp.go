@@ -1,0 +1,89 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/postern-mail/postern/internal/breaker"
+)
+
+// overTCP is what is known of a server's answers over TCP. A firewall that lets
+// only UDP through makes every large answer cost a time-out, while the server is
+// well for all others.
+//
+// Names whose own servers are silent must not cause that, so the breaker hears only
+// of questions about the root, as outage does.
+type overTCP struct {
+	breaker *breaker.Breaker
+	looking atomic.Bool
+}
+
+// TCPChange is that a server does not answer over TCP any more, or does again.
+type TCPChange struct {
+	Server string // host:port
+	breaker.Change
+}
+
+func newOverTCP(server string, c *Config) *overTCP {
+	changed := c.TCPChanged
+	if changed == nil {
+		changed = func(TCPChange) {}
+	}
+	return &overTCP{breaker: breaker.New(breaker.Config{
+		Failures: 1, // of a look
+		Last:     maxOutagePause,
+		Now:      c.Now,
+		Changed:  func(change breaker.Change) { changed(TCPChange{server, change}) },
+	})}
+}
+
+// askOverTCP asks a server again for an answer that does not fit into a packet, or
+// that forgeries hide. It fails at once while the server does not answer over TCP.
+func (r *Resolver) askOverTCP(ctx context.Context, s *server, q question, edns bool) (reply, error) {
+	r.count.tcp.Add(1)
+	if err := s.tcp.breaker.Down(); err != nil {
+		return reply{}, fmt.Errorf("%w: %w", ErrNoTCP, err)
+	}
+	m, err := r.roundTrip(ctx, s, "tcp", q, edns)
+	if err == nil && m.truncated {
+		err = malformed(errors.New("truncated over TCP"))
+	}
+	return m, err
+}
+
+// lookOverTCP asks a server about the root over TCP, unless that is being done or it
+// is too early, and tells the breaker whether it answered.
+func (r *Resolver) lookOverTCP(s *server) {
+	if !s.tcp.looking.CompareAndSwap(false, true) {
+		return
+	}
+	look, err := s.tcp.breaker.Allow()
+	if err != nil {
+		s.tcp.looking.Store(false)
+		return
+	}
+	started := r.places.start(func() {
+		defer s.tcp.looking.Store(false)
+		look.Done(r.rootOverTCP(s))
+	})
+	if !started {
+		look.Abandon()
+	}
+}
+
+// rootOverTCP returns nil when a server has said anything about the root, and
+// context.Canceled when the resolver was closed.
+func (r *Resolver) rootOverTCP(s *server) error {
+	ctx, cancel := context.WithTimeout(r.lifetime(), r.timeout)
+	defer cancel()
+	_, err := r.roundTrip(ctx, s, "tcp", question{qtype: TypeNS}, false)
+	if err == nil || errors.Is(err, ErrMalformed) {
+		return nil
+	}
+	if kind := kindOf(r.lifetime(), err); kind != failStopped && kind != failLocal {
+		return s.failed(kind, err).cause
+	}
+	return context.Canceled // says nothing about the server
+}
