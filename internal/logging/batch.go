@@ -10,6 +10,12 @@ const (
 	// maxPending bounds the lines that wait to be written, in octets. A writer
 	// that finds more there waits, until the write under way counts as stuck.
 	maxPending = 1 << 20
+	// worthWriting is how many octets are written before their time: more would
+	// only need larger buffers.
+	worthWriting = 64 << 10
+	// maxKept is the largest buffer that is kept. What is kept costs five times its
+	// size, since the collector lets the heap grow by its percentage of what lives.
+	maxKept = 2 * worthWriting
 	// stuckAfter is how long a write may take before it counts as stuck: a pipe
 	// that is not read, a disk that does not answer. From then on lines that
 	// find no room are dropped, and mail goes on.
@@ -88,7 +94,7 @@ func (b *batch) Write(line []byte) (int, error) {
 	if before == 0 {
 		signal(b.begun)
 	}
-	if before <= maxPending/2 && after > maxPending/2 {
+	if before <= worthWriting && after > worthWriting {
 		signal(b.full)
 	}
 	return len(line), nil
@@ -143,7 +149,10 @@ func (b *batch) write() {
 	b.writing = len(lines) > 0
 	b.mu.Unlock()
 	b.room.Broadcast()
-	b.spare = lines
+	b.spare = nil
+	if cap(lines) <= maxKept {
+		b.spare = lines
+	}
 	if len(lines) == 0 {
 		return
 	}

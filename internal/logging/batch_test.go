@@ -83,7 +83,7 @@ func TestBatchSyncAndCloseWriteAtOnce(t *testing.T) {
 		w := &countingWriter{}
 		l := openBatched(t, w)
 		l.Logger().Info("x")
-		if err := l.Sync(); err != nil {
+		if err := l.Logger().Sync(); err != nil {
 			t.Error(err)
 		}
 		if text, _ := w.state(); strings.Count(text, "\n") != 1 {
@@ -134,7 +134,7 @@ func TestBatchIsBounded(t *testing.T) {
 		if !l.Blocked() {
 			t.Error("the log does not count as blocked")
 		}
-		if err := l.Sync(); err == nil {
+		if err := l.Logger().Sync(); err == nil {
 			t.Error("Sync of a blocked log succeeds")
 		}
 		close(w.hold)
@@ -230,7 +230,7 @@ func TestBatchKeepsOrder(t *testing.T) {
 			for i := range each {
 				l.Logger().Info(fmt.Sprintf("%d:%d", n, i))
 				if i%500 == 0 {
-					_ = l.Sync()
+					_ = l.Logger().Sync()
 				}
 			}
 		})

@@ -127,14 +127,6 @@ func (l *Log) Failures() uint64 { return l.out.failures.Load() }
 // Blocked reports whether a write to the log does not end.
 func (l *Log) Blocked() bool { return l.batch != nil && l.batch.blocked() }
 
-// Sync waits until the file is on the disk.
-func (l *Log) Sync() error {
-	if l.batch != nil {
-		return l.batch.Sync()
-	}
-	return l.out.Sync()
-}
-
 // Close syncs and closes the file. Lines that come later are counted as
 // failures. A log that is blocked is left open: closing it might block too.
 func (l *Log) Close() error {

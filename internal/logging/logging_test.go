@@ -156,7 +156,7 @@ func TestFileIsAppendedTo(t *testing.T) {
 	for range 2 {
 		l := open(t, Options{Path: path})
 		l.Logger().Info("x")
-		if err := errors.Join(l.Sync(), l.Close()); err != nil {
+		if err := errors.Join(l.Logger().Sync(), l.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -244,7 +244,7 @@ func TestFailedReopenKeepsTheFile(t *testing.T) {
 
 func TestReopenWithoutFile(t *testing.T) {
 	l := open(t, Options{})
-	if err := errors.Join(l.Reopen(), l.Sync(), l.Close()); err != nil {
+	if err := errors.Join(l.Reopen(), l.Logger().Sync(), l.Close()); err != nil {
 		t.Error(err)
 	}
 }
@@ -271,7 +271,7 @@ func TestWritesAfterCloseAreCounted(t *testing.T) {
 	if l.Failures() != 1 {
 		t.Errorf("%d failures", l.Failures())
 	}
-	if err := errors.Join(l.Sync(), l.Close()); !errors.Is(err, os.ErrClosed) {
+	if err := errors.Join(l.Logger().Sync(), l.Close()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -47,7 +47,7 @@ type textTable struct {
 	path    string
 	text    string // folded key and value of every entry, one after the other
 	entries []textEntry
-	index   []uint32 // open addressing: 1 + position in entries, 0 is free
+	index   []uint32 // open addressing: 1 + position in entries, 0 is free; a third is free
 	seed    maphash.Seed
 }
 
@@ -140,15 +140,17 @@ func (t *textTable) find(key string) int {
 // slot gives where in the index the key stands or would stand. The index is never
 // full, so the search ends.
 func (t *textTable) slot(key string) (slot int, taken bool) {
-	mask := len(t.index) - 1
-	for slot = int(maphash.String(t.seed, key)) & mask; ; slot = (slot + 1) & mask {
-		if t.index[slot] == 0 {
-			return slot, false
-		}
+	// The upper half of the product is below the number of slots.
+	slot = int(uint64(uint32(maphash.String(t.seed, key))) * uint64(len(t.index)) >> 32)
+	for t.index[slot] != 0 {
 		if t.key(int(t.index[slot])-1) == key {
 			return slot, true
 		}
+		if slot++; slot == len(t.index) {
+			slot = 0
+		}
 	}
+	return slot, false
 }
 
 func (t *textTable) key(i int) string {
@@ -210,14 +212,8 @@ func (l *textLoader) reserve(file *mapfile.File) error {
 	return nil
 }
 
-// indexSize gives the power of two that is filled by two thirds at most.
-func indexSize(entries int) int {
-	size := 8
-	for size*2 < entries*3 {
-		size *= 2
-	}
-	return size
-}
+// indexSize returns the number of slots that so many entries fill by two thirds.
+func indexSize(entries int) int { return max(8, entries*3/2+1) }
 
 func (l *textLoader) load(lines *mapfile.Scanner) error {
 	for {
