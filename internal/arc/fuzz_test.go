@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/dkim"
+	reader "github.com/postern-mail/postern/internal/golden"
 )
 
 // FuzzChain changes golden messages. A chain that passes must have been sealed
@@ -30,7 +31,7 @@ func FuzzChain(f *testing.F) {
 	z := readZone(f, "testdata/golden/zone")
 	f.Fuzz(func(t *testing.T, message []byte) {
 		r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(string(message))))
-		fields, err := dkim.ReadHeader(r)
+		fields, err := reader.Header[dkim.Field](r)
 		if err != nil {
 			return
 		}

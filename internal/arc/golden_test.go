@@ -66,7 +66,7 @@ func TestGolden(t *testing.T) {
 func verify(t testing.TB, z dkim.Resolver, message string) Result {
 	t.Helper()
 	r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(message)))
-	fields, err := dkim.ReadHeader(r)
+	fields, err := reader.Header[dkim.Field](r)
 	if err != nil {
 		t.Fatal(err)
 	}

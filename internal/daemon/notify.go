@@ -36,9 +36,6 @@ func SystemdNotifier() (Notifier, error) {
 // Ready says that connections are answered, also after Reloading.
 func (n Notifier) Ready(status string) error { return n.send(sd.SdNotifyReady, status) }
 
-// Status says in a line of text what the daemon does.
-func (n Notifier) Status(status string) error { return n.send("", status) }
-
 // Reloading says that the configuration is read again; Ready ends it.
 // Type=notify-reload wants the time of CLOCK_MONOTONIC with it.
 func (n Notifier) Reloading() error {
@@ -73,7 +70,7 @@ func (n Notifier) send(state, status string) error {
 	if status != "" {
 		// A line break in an error's text would start a variable of its own.
 		status = "STATUS=" + strings.NewReplacer("\n", " ", "\x00", " ").Replace(status)
-		state = strings.TrimPrefix(state+"\n"+status, "\n")
+		state += "\n" + status
 	}
 	return n.Send(state)
 }

@@ -34,7 +34,7 @@ func TestSystemdNotifier(t *testing.T) {
 		{func() error { return n.Ready("") }, `READY=1`},
 		{n.Reloading, `RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]*\nSTATUS=reloading`},
 		{func() error { return n.Stopping(90 * time.Second) }, `STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000\nSTATUS=draining`},
-		{func() error { return n.Status("a\nMAINPID=1") }, `STATUS=a MAINPID=1`},
+		{func() error { return n.Ready("a\nMAINPID=1") }, `READY=1\nSTATUS=a MAINPID=1`},
 		{n.keepAlive, `WATCHDOG=1`},
 	}
 	for _, tt := range tests {

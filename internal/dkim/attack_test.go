@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -31,7 +32,7 @@ func FuzzVerify(f *testing.F) {
 	_, _, zone := golden(f, "pass-two")
 	f.Fuzz(func(t *testing.T, message string) {
 		r := bufio.NewReader(strings.NewReader(message))
-		fields, err := ReadHeader(r)
+		fields, err := reader.Header[Field](r)
 		if err != nil {
 			return
 		}

@@ -3,7 +3,6 @@ package dkim
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 )
@@ -27,35 +26,8 @@ func trimRightWSP(s string) string {
 	return strings.TrimRight(s, " \t")
 }
 
-// MaxHeaderBytes bounds the header that ReadHeader reads.
-const MaxHeaderBytes = 4 << 20
-
-// ErrHeaderTooLarge is what ReadHeader returns for a header of more than
-// MaxHeaderBytes or MaxFields.
+// ErrHeaderTooLarge is what ReadLine returns for a line above its limit.
 var ErrHeaderTooLarge = errors.New("dkim: header too large")
-
-// ReadHeader reads the header of a message, the empty line after it included.
-// What follows in r is the body. Lines may end in CRLF or LF. A message that
-// ends inside the header has no body, which is not an error. A line that is
-// neither a field nor a continuation ends the header with an error.
-func ReadHeader(r *bufio.Reader) ([]Field, error) {
-	var fields []Field
-	size := 0
-	for {
-		line, err := ReadLine(r, MaxHeaderBytes-size)
-		if err != nil && err != io.EOF {
-			return fields, err
-		}
-		size += len(line)
-		text := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
-		if text == "" {
-			return fields, nil
-		}
-		if fields, err = addLine(fields, text); err != nil {
-			return fields, err
-		}
-	}
-}
 
 // ReadLine reads a line with its end; the last one may have none. A line of more
 // than limit octets is ErrHeaderTooLarge.
@@ -71,24 +43,6 @@ func ReadLine(r *bufio.Reader, limit int) (string, error) {
 			return string(line), err
 		}
 	}
-}
-
-func addLine(fields []Field, text string) ([]Field, error) {
-	if text[0] == ' ' || text[0] == '\t' {
-		if len(fields) == 0 {
-			return fields, errors.New("dkim: header begins with a continuation line")
-		}
-		fields[len(fields)-1].Value += "\r\n" + text
-		return fields, nil
-	}
-	name, value, ok := strings.Cut(text, ":")
-	if !ok {
-		return fields, fmt.Errorf("dkim: header line %d has no colon", len(fields)+1)
-	}
-	if len(fields) == MaxFields {
-		return fields, ErrHeaderTooLarge
-	}
-	return append(fields, Field{Name: name, Value: value}), nil
 }
 
 // NewCRLFReader returns a reader that turns the LF line ends of a file into

@@ -18,6 +18,7 @@ import (
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
 
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -197,7 +198,7 @@ func TestAgainstMsgauth(t *testing.T) {
 		}
 		message := c.spoil(signed)
 		in := bufio.NewReader(strings.NewReader(message))
-		fields, err := ReadHeader(in)
+		fields, err := reader.Header[Field](in)
 		body, _ := io.ReadAll(in)
 		if err != nil || excused(message) {
 			continue

@@ -54,7 +54,7 @@ func parseZone(text string) *resolvertest.Table {
 func split(t testing.TB, message string) ([]Field, string) {
 	t.Helper()
 	r := bufio.NewReader(strings.NewReader(message))
-	fields, err := ReadHeader(r)
+	fields, err := reader.Header[Field](r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,41 +457,6 @@ func tagsTo(n int) string {
 		fmt.Fprintf(&b, "t%d=;", i)
 	}
 	return b.String()
-}
-
-func TestReadHeader(t *testing.T) {
-	tests := []struct {
-		name, text string
-		fields     int
-		body, err  string
-	}{
-		{"plain", "A: b\r\n c\r\nD:e\r\n\r\nbody", 2, "body", ""},
-		{"LF", "A: b\n\nbody", 1, "body", ""},
-		{"no body", "A: b\r\n", 1, "", ""},
-		{"no final line break", "A: b", 1, "", ""},
-		{"empty", "", 0, "", ""},
-		{"no header", "\r\nbody", 0, "body", ""},
-		{"continuation first", " x\r\n", 0, "", "continuation"},
-		{"no colon", "A: b\r\nhello\r\n", 1, "", "header line 2 has no colon"},
-		{"too long", "A: " + strings.Repeat("x", MaxHeaderBytes), 0, "", "too large"},
-		{"too many", strings.Repeat("A:b\r\n", MaxFields+1), MaxFields, "", "too large"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := bufio.NewReader(strings.NewReader(tt.text))
-			fields, err := ReadHeader(r)
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("error %v, want one with %q", err, tt.err)
-				}
-				return
-			}
-			body, _ := io.ReadAll(r)
-			if err != nil || len(fields) != tt.fields || string(body) != tt.body {
-				t.Errorf("%d fields, body %q, error %v", len(fields), body, err)
-			}
-		})
-	}
 }
 
 func TestCRLFReader(t *testing.T) {

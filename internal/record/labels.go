@@ -34,14 +34,3 @@ func Known(check string, shadowed bool) []Labels {
 	}
 	return all
 }
-
-// Reasons returns every reason that some check gives.
-func Reasons() map[Reason]bool {
-	all := make(map[Reason]bool)
-	for _, uses := range vocabulary() {
-		for _, u := range uses {
-			all[u.reason] = true
-		}
-	}
-	return all
-}

@@ -78,13 +78,6 @@ type IPRev struct {
 	Text
 }
 
-// Auth is the result of SMTP AUTH (RFC 8601 section 2.7.4).
-type Auth struct {
-	Value Value
-	User  string
-	Text
-}
-
 // ARC is the result for the chain of seals (RFC 8617 section 10.2).
 type ARC struct {
 	Value      Value
@@ -126,10 +119,6 @@ func (r IPRev) info() info {
 	return info{"iprev", r.Value, r.Text, []prop{{"policy.iprev", r.IP}}}
 }
 
-func (r Auth) info() info {
-	return info{"auth", r.Value, r.Text, []prop{{"smtp.auth", r.User}}}
-}
-
 func (r ARC) info() info {
 	return info{"arc", r.Value, r.Text, []prop{{"smtp.remote-ip", r.RemoteIP}, {"header.oldest-pass", r.OldestPass}}}
 }
@@ -141,7 +130,7 @@ func registered(method string) string {
 		return "none pass fail policy neutral temperror permerror"
 	case "spf":
 		return "none pass fail softfail policy neutral temperror permerror"
-	case "dmarc", "auth":
+	case "dmarc":
 		return "none pass fail temperror permerror"
 	case "iprev":
 		return "pass fail temperror permerror"

@@ -25,7 +25,6 @@ func TestFormat(t *testing.T) {
 			DKIM{Value: Fail, Domain: "x.example", Selector: "s", Text: Text{Reason: "body hash does not match"}},
 			DMARC{Value: Pass, From: "news.example", Policy: "reject"},
 			IPRev{Value: Fail, IP: "2001:db8::1"},
-			Auth{Value: Pass, User: "alice@example.org"},
 			ARC{Value: Pass, RemoteIP: "192.0.2.1", OldestPass: "0"},
 		}, `mx.example.org;
 	spf=pass (ip4:192.0.2.0/24 of news.example)
@@ -37,7 +36,6 @@ func TestFormat(t *testing.T) {
 	header.s=s;
 	dmarc=pass header.from=news.example policy.dmarc=reject;
 	iprev=fail policy.iprev="2001:db8::1";
-	auth=pass smtp.auth=alice@example.org;
 	arc=pass smtp.remote-ip=192.0.2.1 header.oldest-pass=0`},
 		{"long texts fold", []Result{DMARC{Value: Fail, From: "bank.example", Text: Text{
 			Comment: "neither a signature nor the envelope sender is aligned with the author's domain",
@@ -48,7 +46,7 @@ func TestFormat(t *testing.T) {
 		{"not registered", []Result{SPF{Value: "hardfail"}, IPRev{Value: Policy}, ARC{Value: TempError}, DMARC{Value: SoftFail}, DKIM{}},
 			"mx.example.org;\n\tspf=permerror;\n\tiprev=permerror;\n\tarc=fail;\n\tdmarc=permerror;\n\tdkim=permerror"},
 		{"policy not a policy", []Result{DMARC{Value: Pass, Policy: "pass"}}, "mx.example.org;\n\tdmarc=pass"},
-		{"value that is a result", []Result{Auth{Value: Fail, User: "Pass"}}, "mx.example.org;\n\tauth=fail smtp.auth=\"Pass\""},
+		{"value that is a result", []Result{IPRev{Value: Fail, IP: "Pass"}}, "mx.example.org;\n\tiprev=fail policy.iprev=\"Pass\""},
 		{"domain of the envelope only", []Result{SPF{Value: Fail, MailFrom: `"a@b; dkim=pass"@evil.example`}},
 			"mx.example.org;\n\tspf=fail smtp.mailfrom=evil.example"},
 		{"nested brackets", []Result{SPF{Value: Fail, Text: Text{Comment: `a) (b \`}}}, "mx.example.org;\n\tspf=fail (a\\) \\(b \\\\)"},
@@ -180,7 +178,6 @@ func everywhere(s string) []Result {
 		DKIM{Fail, s, s, s, s, s, text},
 		DMARC{Fail, s, s, text},
 		IPRev{Fail, s, text},
-		Auth{Fail, s, text},
 		ARC{Fail, s, s, text},
 	}
 }
@@ -192,7 +189,7 @@ func FuzzFormat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b, c, d string) {
 		results := []Result{
 			SPF{Pass, a, b, Text{c, d}}, DKIM{Pass, b, c, d, a, a + b, Text{d, a}}, DMARC{Fail, c, d, Text{a, b}},
-			IPRev{Value(d), a, Text{b, c}}, Auth{Pass, d, Text{b + c, c + d}}, ARC{Pass, a, b, Text{c + d, a + b}},
+			IPRev{Value(d), a, Text{b, c}}, ARC{Pass, a, b, Text{c + d, a + b}},
 		}
 		assertField(t, "mx.example.org", results, Format("mx.example.org", results...))
 	})
@@ -206,8 +203,7 @@ func TestAgainstOracle(t *testing.T) {
 		DKIM{Value: Pass, Domain: "news.example", Identity: "@news.example", Text: Text{Reason: "good"}},
 		DKIM{Value: TempError, Domain: "other.example", Identity: "a+b@other.example"},
 		DMARC{Value: Fail, From: "author.example"},
-		IPRev{Value: Pass, IP: "192.0.2.1"},
-		Auth{Value: Pass, User: "alice@example.org"})
+		IPRev{Value: Pass, IP: "192.0.2.1"})
 	id, got, err := oracle.Parse(unfold(field))
 	want := []oracle.Result{
 		&oracle.SPFResult{Value: oracle.ResultPass, From: "news.example", Helo: "mx.news.example"},
@@ -215,7 +211,6 @@ func TestAgainstOracle(t *testing.T) {
 		&oracle.DKIMResult{Value: oracle.ResultTempError, Domain: "other.example", Identifier: "a+b@other.example"},
 		&oracle.DMARCResult{Value: oracle.ResultFail, From: "author.example"},
 		&oracle.IPRevResult{Value: oracle.ResultPass, IP: "192.0.2.1"},
-		&oracle.AuthResult{Value: oracle.ResultPass, Auth: "alice@example.org"},
 	}
 	if err != nil || id != "mx.example.org" || !reflect.DeepEqual(got, want) {
 		t.Errorf("%s %v %v", id, got, err)

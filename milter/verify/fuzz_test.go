@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/dkim"
+	reader "github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/milter/authres"
@@ -24,7 +25,7 @@ func FuzzResults(f *testing.F) {
 	zone := resolvertest.NewZone(f, "")
 	v := New(Options{Resolver: zone, Now: goldenNow, Deadline: 200 * time.Millisecond, SPFReject: true, ReceivedSPF: true})
 	f.Fuzz(func(t *testing.T, sender, helo, message string) {
-		fields, err := dkim.ReadHeader(bufio.NewReader(strings.NewReader(message)))
+		fields, err := reader.Header[dkim.Field](bufio.NewReader(strings.NewReader(message)))
 		if err != nil {
 			return
 		}

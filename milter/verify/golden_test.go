@@ -87,7 +87,7 @@ func (g golden) verifier(r Resolver) *Verifier {
 func readMessage(t testing.TB, message string) ([]Field, []byte) {
 	t.Helper()
 	r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(message)))
-	fields, err := dkim.ReadHeader(r)
+	fields, err := reader.Header[dkim.Field](r)
 	if err != nil {
 		t.Fatal(err)
 	}
