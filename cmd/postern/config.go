@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -22,9 +21,9 @@ func configCommand() command {
 
 func bindConfig(fs *pflag.FlagSet) runner {
 	set := fs.Bool("set", false, "leave out what is at its default")
-	at := fs.String("admin", "", "`endpoint` of the daemon's admin socket, as its --admin has it (default that of the daemon)")
+	at := atFlag(fs)
 	return func(ctx context.Context, io streams, args []string) (int, error) {
-		clients, err := configClients(args, *at)
+		clients, err := namedDaemons(args, *at)
 		if err != nil {
 			return exitFailed, err
 		}
@@ -32,47 +31,20 @@ func bindConfig(fs *pflag.FlagSet) runner {
 	}
 }
 
-// configClients are the daemons to ask: the one that args name, or both.
-func configClients(args []string, at string) ([]*admin.Client, error) {
-	both := map[string]*admin.Client{
-		"policyd": {Daemon: api.Policyd, Path: api.PolicydSocket},
-		"milterd": {Daemon: api.Milterd, Path: api.MilterdSocket},
-	}
-	if len(args) == 0 && at == "" {
-		return []*admin.Client{both["policyd"], both["milterd"]}, nil
-	}
-	if len(args) != 1 {
-		return nil, errUsage
-	}
-	one := both[strings.TrimPrefix(args[0], "postern-")]
-	if one == nil {
-		return nil, fmt.Errorf("no daemon %.40q; write policyd or milterd", args[0])
-	}
-	if at == "" {
-		return []*admin.Client{one}, nil
-	}
-	return []*admin.Client{one}, one.SetEndpoint(at)
-}
-
-// showConfig prints what each daemon runs with. Of several, one that does not run
-// is passed over.
+// showConfig prints what each daemon runs with.
 func showConfig(ctx context.Context, io streams, clients []*admin.Client, set bool) (code int, err error) {
-	var errs []error
-	for _, c := range clients {
+	err = eachDaemon(io, "config", clients, func(c *admin.Client) error {
 		var answer api.ConfigResult
 		if err := c.Call(ctx, api.Config, struct{}{}, &answer, nil); err != nil {
-			errs = append(errs, err)
-			continue
+			return err
 		}
 		if !printConfig(io.out, c.Daemon, answer, set) {
 			code = exitNo
 		}
-	}
-	if len(errs) == len(clients) {
-		return exitFailed, errors.Join(errs...)
-	}
-	for _, err := range errs {
-		fmt.Fprintf(io.err, "postern config: %v\n", err)
+		return nil
+	})
+	if err != nil {
+		return exitFailed, err
 	}
 	return code, nil
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"strings"
+
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin"
@@ -34,4 +38,48 @@ func (f adminFlag) String() string {
 		return ""
 	}
 	return f.client.Endpoint()
+}
+
+// namedDaemons are the daemons to ask: the one that args name, or both.
+func namedDaemons(args []string, at string) ([]*admin.Client, error) {
+	both := map[string]*admin.Client{
+		"policyd": {Daemon: api.Policyd, Path: api.PolicydSocket},
+		"milterd": {Daemon: api.Milterd, Path: api.MilterdSocket},
+	}
+	if len(args) == 0 && at == "" {
+		return []*admin.Client{both["policyd"], both["milterd"]}, nil
+	}
+	if len(args) != 1 {
+		return nil, errUsage
+	}
+	one := both[strings.TrimPrefix(args[0], "postern-")]
+	if one == nil {
+		return nil, fmt.Errorf("no daemon %.40q; write policyd or milterd", args[0])
+	}
+	if at == "" {
+		return []*admin.Client{one}, nil
+	}
+	return []*admin.Client{one}, one.SetEndpoint(at)
+}
+
+// atFlag binds --admin of a command that asks one daemon or both.
+func atFlag(fs *pflag.FlagSet) *string {
+	return fs.String("admin", "", "`endpoint` of the daemon's admin socket, as its --admin has it (default that of the daemon)")
+}
+
+// eachDaemon asks daemons. Of several, one that cannot be asked is passed over.
+func eachDaemon(io streams, command string, clients []*admin.Client, ask func(*admin.Client) error) error {
+	var errs []error
+	for _, c := range clients {
+		if err := ask(c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == len(clients) {
+		return errors.Join(errs...)
+	}
+	for _, err := range errs {
+		fmt.Fprintf(io.err, "postern %s: %v\n", command, err)
+	}
+	return nil
 }

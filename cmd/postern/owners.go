@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -65,25 +64,11 @@ func printOwners(io streams, ask api.OwnersCheckArgs, a api.OwnersCheckResult) {
 
 func bindOwnersReload(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
-	force := fs.Bool("force", false, "use what is held back because it would lose more than half of its entries")
+	force := forceFlag(fs)
 	return func(ctx context.Context, io streams, args []string) (int, error) {
 		if len(args) != 0 {
 			return exitFailed, errUsage
 		}
-		var answer api.OwnersReloadResult
-		if err := client.Call(ctx, api.OwnersReload, api.OwnersReloadArgs{Force: *force}, &answer, nil); err != nil {
-			return exitFailed, err
-		}
-		code := exitYes
-		for _, name := range answer.Held {
-			if slices.Contains(answer.Taken, name) {
-				fmt.Fprintf(io.out, "%s: used as it is from now on\n", name)
-				continue
-			}
-			code = exitNo
-			fmt.Fprintf(io.out, "%s: held back, it would lose more than half of its entries; correct it, or use it with --force\n", name)
-		}
-		fmt.Fprintln(io.out, "a reload was asked for; the daemon's log has its outcome")
-		return code, nil
+		return reload(ctx, io, client, *force)
 	}
 }

@@ -2,17 +2,16 @@ package milterd
 
 import (
 	"context"
-	"maps"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/milter"
 )
 
@@ -35,7 +34,9 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 // first state says: it cannot be changed later.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
-	register(r.Metrics, c)
+	service.Register(r.Metrics, c, rooms(), dns.NewCollector(c.resolverStats))
+	commands := service.Commands(c, rooms())
+	commands[api.Reload] = lastgood.Command(inForce, r)
 	first, release := c.Acquire()
 	defer release()
 	server := milter.New(milter.Options{
@@ -48,30 +49,9 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		Handler: func(ctx context.Context, conn *daemon.Conn) {
 			server.ServeConn(ctx, conn, kind(conn.Socket.Flag))
 		},
-		Commands: commands(c),
+		Commands: commands,
 		Sessions: true,
 	}
-}
-
-// register adds what the parts of the daemon show of the state in force.
-func register(m *metrics.Metrics, c *current) {
-	m.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
-	for _, room := range rooms() {
-		if room.metrics != nil {
-			m.Registerer().MustRegister(room.metrics(c)...)
-		}
-	}
-}
-
-// commands are what the postern command may ask of this daemon.
-func commands(c *current) map[string]admin.Handler {
-	all := make(map[string]admin.Handler)
-	for _, room := range rooms() {
-		if room.commands != nil {
-			maps.Copy(all, room.commands(c))
-		}
-	}
-	return all
 }
 
 // limited counts SMTP sessions of MTAs that speak an old milter protocol:

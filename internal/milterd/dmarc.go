@@ -66,6 +66,15 @@ func (o *dmarcPart) validate(s *config.Set) error {
 	return errors.Join(errSites, errTests)
 }
 
+func (o *dmarcPart) findIdle(i *idleSettings) {
+	i.add(!i.verifies, fixVerifies, "dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow", "trusted-forwarders", "trusted-arc-sealers")
+	i.add(o.DMARCEnforce != string(verify.EnforceEvidence), "lists are asked for evidence only; set --dmarc-enforce evidence, or remove it (postern-policyd has lists of its own)",
+		"dnsbl", "dnsbl-threshold", dnslists.SelfTestFlag, "dqs-key-file")
+	off := o.DMARCEnforce == string(verify.EnforceOff)
+	i.add(off, "--dmarc-enforce off quarantines nothing; set it to quarantine, or remove this", "dmarc-quarantine")
+	i.watches = i.watches || i.shadowed(wordDMARC) && !off
+}
+
 // build adds to the options of the verifier.
 func (o *dmarcPart) build(n *needs) error {
 	d := &n.verify.DMARC

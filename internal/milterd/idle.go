@@ -1,46 +1,58 @@
 package milterd
 
-import (
-	"github.com/postern-mail/postern/internal/config"
-	"github.com/postern-mail/postern/milter/verify"
+import "github.com/postern-mail/postern/internal/config"
+
+// idleSettings gathers settings that were made and do nothing as the others are.
+type idleSettings struct {
+	set  *config.Set
+	errs []error
+
+	signs, verifies bool // there is a socket for it
+	// shadowed reports whether a verdict is only watched; a part that has one says so
+	// in watches.
+	shadowed func(what string) bool
+	watches  bool
+}
+
+// What is to be done about settings of a role that no socket has.
+const (
+	fixSigns    = "no socket signs mail; add --listen-sign, or remove it"
+	fixVerifies = "no socket verifies mail; add --listen-verify, or remove it"
 )
+
+// add adds the settings, if they idle, that someone made.
+func (i *idleSettings) add(idles bool, fix string, flags ...string) {
+	for _, flag := range flags {
+		if idles && i.set.Origin(flag).Level != config.Default {
+			i.errs = append(i.errs, i.set.Errorf(flag, "has no effect: %s", fix))
+		}
+	}
+}
 
 // findIdle returns an error for each setting that was made and does nothing as the
 // others are. --check-config fails for them. The daemon runs and logs them as
 // errors: mail must not stop for them.
-func (o *Options) findIdle(s *config.Set) (idle []error) {
-	add := func(flag string, idles bool, fix string) {
-		if idles && s.Origin(flag).Level != config.Default {
-			idle = append(idle, s.Errorf(flag, "has no effect: %s", fix))
-		}
+func (o *Options) findIdle(s *config.Set) []error {
+	bySession := len(o.Listen) > 0
+	i := &idleSettings{
+		set: s, shadowed: o.shadowed,
+		signs: bySession || len(o.ListenSign) > 0, verifies: bySession || len(o.ListenVerify) > 0,
 	}
-	bySocket := len(o.Listen) == 0
-	add("internal-networks", bySocket, "it decides on sockets of --listen, and there is none; let these clients' mail come in at a --listen-sign socket, or replace --listen-verify by --listen")
-	add("originating", bySocket, "it decides on sockets of --listen, and there is none; have those services use a --listen-sign socket, or replace --listen-verify by --listen")
-	for _, flag := range []string{"dkim-headers", "dkim-expire"} {
-		add(flag, bySocket && len(o.ListenSign) == 0, "no socket signs mail; add --listen-sign, or remove it")
-	}
-	for _, flag := range []string{
-		"spf-reject", "received-spf", "verify-deadline", "dkim-skew", "dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow",
-		"trusted-forwarders", "trusted-relays", "trusted-arc-sealers",
-	} {
-		add(flag, bySocket && len(o.ListenVerify) == 0, "no socket verifies mail; add --listen-verify, or remove it")
-	}
-	d := roomOf[*dmarcPart](o)
-	evidence := d.DMARCEnforce == string(verify.EnforceEvidence)
-	for _, flag := range []string{"dnsbl", "dnsbl-threshold", "dqs-key-file"} {
-		add(flag, !evidence, "lists are asked for evidence only; set --dmarc-enforce evidence, or remove it (postern-policyd has lists of its own)")
-	}
-	add("dmarc-quarantine", d.DMARCEnforce == string(verify.EnforceOff), "--dmarc-enforce off quarantines nothing; set it to quarantine, or remove this")
-	return idle
-}
-
-// roomOf returns the part of type P.
-func roomOf[P part](o *Options) (found P) {
+	i.add(!bySession, "it decides on sockets of --listen, and there is none; let these clients' mail come in at a --listen-sign socket, or replace --listen-verify by --listen", "internal-networks")
+	i.add(!bySession, "it decides on sockets of --listen, and there is none; have those services use a --listen-sign socket, or replace --listen-verify by --listen", "originating")
+	i.add(!i.verifies, fixVerifies, "trusted-relays")
+	i.add(!i.verifies && o.AuthservID != "", fixVerifies, "authserv-id")
 	for _, r := range o.rooms {
-		if p, ok := r.part.(P); ok {
-			return p
+		if p, ok := r.part.(interface{ findIdle(*idleSettings) }); ok {
+			p.findIdle(i)
 		}
 	}
-	return found
+	switch {
+	case len(o.Shadow) == 0:
+	case !i.verifies:
+		i.add(true, fixVerifies, "shadow")
+	default:
+		i.add(!i.watches, "what it names refuses and marks nothing; set --spf-reject fail or --dmarc-enforce quarantine, or remove this", "shadow")
+	}
+	return i.errs
 }

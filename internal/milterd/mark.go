@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/milter/mark"
 )
 
@@ -17,7 +18,11 @@ import (
 const defaultMarkKey = "/var/lib/postern/mark.key"
 
 // markPart is the room of the marks by which we know mail that we have judged.
-type markPart struct{ MarkKeyFile string }
+type markPart struct {
+	MarkKeyFile string
+
+	keys *mark.Keys // nil for none
+}
 
 func (o *markPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.MarkKeyFile, "mark-key-file", defaultMarkKey, "`file` with the key of the "+mark.Field+" field, by which mail is known that comes back; made when it is missing, and to be shared by all hosts that hand mail to each other; \"\" for no marks")
@@ -53,7 +58,7 @@ func (o *markPart) build(n *needs) error {
 			return err
 		}
 	}
-	n.marks = keys
+	o.keys, n.marks = keys, keys
 	return nil
 }
 
@@ -61,8 +66,25 @@ func (*markPart) without() string { return "the key of marks cannot be read, so 
 
 type randomMarkKey struct{}
 
-// open reads the file, or makes it first.
+// open reads the file, or makes it first. While it is being written, the keys in
+// force stay.
 func (o *markPart) open(n *needs) (*mark.Keys, error) {
+	return lastgood.Keep(n.life, n.Runtime, markKey{o.MarkKeyFile, n.options.group()}, lastgood.Reader[*mark.Keys]{
+		Name:  o.MarkKeyFile,
+		Open:  func() (*mark.Keys, error) { return o.read(n) },
+		Files: func(*mark.Keys) []string { return []string{o.MarkKeyFile} },
+		Len:   func(*mark.Keys) int { return -1 }, // one is enough
+	})
+}
+
+// markKey is what the keys of marks are read with.
+type markKey struct {
+	path  string
+	group int
+}
+
+// read reads the file, or makes it first.
+func (o *markPart) read(n *needs) (*mark.Keys, error) {
 	keys, err := mark.ReadFile(o.MarkKeyFile, n.options.group())
 	if !errors.Is(err, fs.ErrNotExist) || n.readOnly {
 		return keys, err

@@ -36,6 +36,12 @@ type room struct {
 	metrics  func(*current) []prometheus.Collector   // likewise
 }
 
+// Commands implements service.Room.
+func (r room) Commands() func(*current) map[string]admin.Handler { return r.commands }
+
+// Metrics implements service.Room.
+func (r room) Metrics() func(*current) []prometheus.Collector { return r.metrics }
+
 // rooms is every part, in the order in which they are built.
 func rooms() []room {
 	return []room{

@@ -18,6 +18,7 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/milter"
 	"github.com/postern-mail/postern/milter/sign"
 )
@@ -81,6 +82,17 @@ func (o *signPart) validate(s *config.Set) error {
 		errs = append(errs, s.Errorf("dkim-headers", "%w", err))
 	}
 	return errors.Join(errs...)
+}
+
+func (o *signPart) findIdle(i *idleSettings) {
+	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire")
+	switch {
+	case !o.DKIMSubdomains:
+	case !i.signs:
+		i.add(true, fixSigns, "dkim-subdomains")
+	default:
+		i.add(o.DKIMKeys == "", "it is about the keys of --dkim-keys, which is not set; set it, or write *@.DOMAIN into the signing table and remove this", "dkim-subdomains")
+	}
 }
 
 func (o *signPart) build(n *needs) error {
@@ -153,6 +165,7 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 	if source.Dir == "" && source.KeyTable == "" {
 		return new(sign.Keys), nil
 	}
+	source.Tables = o.tables(n)
 	keys, err := sign.LoadKeys(source)
 	if err != nil && (keys == nil || n.set.CheckOnly()) {
 		return nil, o.keyErrors(n.set, err)
@@ -162,6 +175,30 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 	o.watchFiles(n.life, keys)
 	return keys, nil
 }
+
+// tables returns the rows of the tables that are files; those in force while a text
+// is not fit to take its place. LoadKeys reports what cannot be read.
+func (o *signPart) tables(n *needs) (tables []*sign.Table) {
+	for _, text := range []string{o.DKIMKeyTable, o.DKIMSigningTable} {
+		set, err := sign.ParseDataSet(text)
+		if err != nil || set.Path == "" {
+			continue
+		}
+		table, err := lastgood.Keep(n.life, n.Runtime, tableKey{set.Path}, lastgood.Reader[*sign.Table]{
+			Name:  set.Path,
+			Open:  func() (*sign.Table, error) { return sign.ReadTable(set.Path) },
+			Files: func(*sign.Table) []string { return []string{set.Path} },
+			Len:   (*sign.Table).Len,
+		})
+		if err == nil {
+			tables = append(tables, table)
+		}
+	}
+	return tables
+}
+
+// tableKey is that of one of OpenDKIM's tables.
+type tableKey struct{ path string }
 
 // lastKeys are the latest keys that were in force.
 type lastKeys struct{ atomic.Pointer[sign.Keys] }

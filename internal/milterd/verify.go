@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter"
 	"github.com/postern-mail/postern/milter/verify"
 )
@@ -29,6 +31,8 @@ type verifyPart struct {
 	DKIMSkew       time.Duration
 	SPFReject      string
 	ReceivedSPF    bool
+
+	keys *dkim.KeyCache
 }
 
 func (o *verifyPart) bind(fs *pflag.FlagSet) {
@@ -40,11 +44,23 @@ func (o *verifyPart) bind(fs *pflag.FlagSet) {
 
 func (*verifyPart) validate(*config.Set) error { return nil }
 
+func (o *verifyPart) findIdle(i *idleSettings) {
+	i.add(!i.verifies, fixVerifies, "spf-reject", "received-spf", "verify-deadline", "dkim-skew")
+	i.watches = i.watches || i.shadowed(wordSPF) && o.SPFReject == wordFail
+}
+
 // build begins the options of the verifier.
 func (o *verifyPart) build(n *needs) error {
 	skew := o.DKIMSkew
 	if skew == 0 {
 		skew = -1
+	}
+	var err error
+	o.keys, err = service.Keep(n.life, keyCacheKey{}, func() (service.Opened[*dkim.KeyCache], error) {
+		return service.Opened[*dkim.KeyCache]{Value: dkim.NewKeyCache()}, nil
+	})
+	if err != nil {
+		return err
 	}
 	host, _ := os.Hostname() // "" when unknown; the MTA gives its name anyway
 	n.verify = verify.Options{
@@ -58,6 +74,10 @@ func (o *verifyPart) build(n *needs) error {
 		ReceivedSPF: o.ReceivedSPF,
 		Relays:      n.options.Relays,
 		Marks:       n.marks,
+		Keys:        o.keys,
 	}
 	return nil
 }
+
+// keyCacheKey is that of the public keys of senders, which outlive every reload.
+type keyCacheKey struct{}

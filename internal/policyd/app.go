@@ -2,14 +2,13 @@ package policyd
 
 import (
 	"context"
-	"maps"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
-	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
+	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/policy"
 )
 
@@ -31,7 +30,9 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 // Start wires requests to the state in force.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
-	register(r.Metrics, c)
+	service.Register(r.Metrics, c, rooms(), dns.NewCollector(c.resolverStats))
+	all := commands(c)
+	all[api.Reload] = lastgood.Command(inForce, r)
 	server := &policy.Server{
 		Hooks:  c,
 		Report: policy.Reporter{Records: r.Records, Load: r.Metrics},
@@ -40,27 +41,13 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		Handler: func(_ context.Context, conn *daemon.Conn) {
 			server.ServeConn(conn, conn.Socket.Suffix)
 		},
-		Commands: commands(c),
+		Commands: all,
 	}
 }
 
-// register adds what the parts of the daemon show of the state in force.
-func register(m *metrics.Metrics, c *current) {
-	m.Registerer().MustRegister(dns.NewCollector(c.resolverStats))
-	for _, room := range rooms() {
-		if room.metrics != nil {
-			m.Registerer().MustRegister(room.metrics(c)...)
-		}
-	}
-}
-
-// commands are what the postern command may ask of this daemon.
+// commands are what the postern command may ask of the checks of this daemon.
 func commands(c *current) map[string]admin.Handler {
-	all := map[string]admin.Handler{api.PolicyExplain: admin.Typed(c.explain)}
-	for _, room := range rooms() {
-		if room.commands != nil {
-			maps.Copy(all, room.commands(c))
-		}
-	}
+	all := service.Commands(c, rooms())
+	all[api.PolicyExplain] = admin.Typed(c.explain)
 	return all
 }

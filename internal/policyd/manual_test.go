@@ -6,11 +6,13 @@ import (
 	"github.com/postern-mail/postern/internal/manual/manualtest"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/dns"
 )
 
 // deploy/README.md lists every metric of this daemon, and no other.
 func TestManualHasTheMetrics(t *testing.T) {
 	m := metrics.New(manualtest.Options(daemonName))
-	register(m, &current{new(service.Current[*state])})
+	c := &current{new(service.Current[*state])}
+	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats))
 	manualtest.Metrics(t, daemonName, m)
 }

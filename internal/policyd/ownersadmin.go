@@ -13,9 +13,8 @@ import (
 
 func ownershipCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
-		api.OwnersCheck:  command(c, checks.OwnershipName, (*ownershipPart).ownersCheck),
-		api.OwnersReload: command(c, checks.OwnershipName, (*ownershipPart).ownersReload),
-		api.OwnersList:   command(c, checks.OwnershipName, (*ownershipPart).ownersList),
+		api.OwnersCheck: command(c, checks.OwnershipName, (*ownershipPart).ownersCheck),
+		api.OwnersList:  command(c, checks.OwnershipName, (*ownershipPart).ownersList),
 	}
 }
 
@@ -43,18 +42,6 @@ func (o *ownershipPart) ownersCheck(ctx context.Context, args api.OwnersCheckArg
 	}
 	if ruling.Changed {
 		result.Queued = ruling.Sender.String()
-	}
-	return result, nil
-}
-
-// ownersReload asks for a reload, with force one that uses what is held back.
-func (o *ownershipPart) ownersReload(_ context.Context, args api.OwnersReloadArgs, _ func(any)) (any, error) {
-	result := api.OwnersReloadResult{Held: o.guard.Held()}
-	if args.Force {
-		result.Taken = o.guard.Take()
-	}
-	if o.reload != nil {
-		o.reload("postern owners reload")
 	}
 	return result, nil
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
-	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/internal/service/owners"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
@@ -16,8 +15,6 @@ type ownershipPart struct {
 	owners.Flags
 
 	opened *owners.Opened
-	guard  *lastgood.Guard
-	reload func(cause string)
 	check  *checks.Ownership
 	shadow bool
 }
@@ -31,10 +28,7 @@ func (o *ownershipPart) build(n *needs) (policy.Entry, error) {
 	if err != nil {
 		return policy.Entry{}, err
 	}
-	if o.guard, err = lastgood.Of(n.life, n.Runtime); err != nil {
-		return policy.Entry{}, err
-	}
-	o.opened, o.reload = opened, n.Reload
+	o.opened = opened
 	o.shadow = n.options.shadowed(checks.OwnershipName)
 	o.check = &checks.Ownership{Rules: opened.Judge}
 	return policy.Entry{Check: o.check, OnError: onError(o.OnError), ErrorReason: record.OwnerLookupFailed}, nil

@@ -63,7 +63,7 @@ func writeSigned(t *testing.T, keys *Keys, body string) (mail, zoneFile, opendki
 	r := signed(t, sign(t, New(Options{}, keys), header, body), len(keys.All()))
 	dir := t.TempDir()
 	var lines, records strings.Builder
-	for name, text := range zoneOf(t, keys) {
+	for name, text := range zoneOf(t, keys).texts {
 		lines.WriteString(name + "\t" + text + "\n")
 		records.WriteString(name + " " + text + "\n")
 	}

@@ -28,6 +28,8 @@ type KeySource struct {
 	// Group is the group whose members may read keys besides their owner: the
 	// daemon's own. A negative number means none.
 	Group int
+	// Tables are those that have been read already; other files are read.
+	Tables []*Table
 	// Before are the keys of the load before, or nil. What it knew of a file that
 	// cannot be read now still signs.
 	Before *Keys

@@ -2,12 +2,10 @@ package sign
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/rand"
 	"errors"
 	"io"
-	"net"
 	"runtime"
 	"strconv"
 	"strings"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 func someKeysOf(t testing.TB, files ...string) *Keys {
@@ -70,26 +69,24 @@ func signed(t testing.TB, r Result, want int) Result {
 }
 
 // zone is the DNS with the records of some keys.
-type zone map[string]string
+type zone struct {
+	*resolvertest.Table
+	texts map[string]string // by name
+}
 
 func zoneOf(t testing.TB, keys *Keys) zone {
 	t.Helper()
-	z := make(zone)
+	z := zone{resolvertest.NewTable(), make(map[string]string)}
+	z.Relative = true
 	for _, k := range keys.All() {
 		text, err := k.Record()
 		if err != nil {
 			t.Fatal(err)
 		}
-		z[k.Name()] = text
+		z.Add(k.Name(), "TXT", text)
+		z.texts[k.Name()] = text
 	}
 	return z
-}
-
-func (z zone) LookupTXT(_ context.Context, name string) ([]string, error) {
-	if text, ok := z[name]; ok {
-		return []string{text}, nil
-	}
-	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 }
 
 func wire(header []dkim.Field, body string) string {

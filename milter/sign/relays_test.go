@@ -257,7 +257,7 @@ func writeArrived(t *testing.T, z zone, cases []arrived) string {
 	t.Helper()
 	dir := t.TempDir()
 	var lines, records strings.Builder
-	for name, text := range z {
+	for name, text := range z.texts {
 		fmt.Fprintf(&lines, "%s\t%s\n", name, text)
 		fmt.Fprintf(&records, "%s %s\n", name, text)
 	}

@@ -55,21 +55,48 @@ func (t tableLine) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", t.file, t.number, fmt.Errorf(format, args...))
 }
 
-// readTable reads the rows of a data set, those that can be read. The rows of
-// before count for a file that cannot be read at all.
-func (l *loader) readTable(set DataSet) []tableLine {
-	if set.Path == "" {
-		return l.rows("csl", strings.NewReader(listRows(set.List)))
-	}
-	f, err := os.Open(set.Path)
+// Table is the rows of a file.
+type Table struct {
+	path  string
+	lines []tableLine
+	errs  []error // of the rows that cannot be read
+}
+
+// ReadTable reads the rows of a file, those that can be read.
+func ReadTable(path string) (*Table, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		l.fail(openError(set.Path, err))
-		l.keys.rows[set.Path] = l.before.rows[set.Path]
-		return l.keys.rows[set.Path]
+		return nil, openError(path, err)
 	}
 	defer f.Close()
-	l.keys.rows[set.Path] = l.rows(set.Path, f)
-	return l.keys.rows[set.Path]
+	t := &Table{path: path}
+	t.lines, t.errs = parseTable(path, f)
+	return t, nil
+}
+
+// Len returns the number of rows.
+func (t *Table) Len() int { return len(t.lines) }
+
+// readTable returns the rows of a data set. The rows of before count for a file
+// that cannot be read at all.
+func (l *loader) readTable(set DataSet) []tableLine {
+	if set.Path == "" {
+		lines, errs := parseTable("csl", strings.NewReader(listRows(set.List)))
+		return l.rows(&Table{lines: lines, errs: errs})
+	}
+	for _, t := range l.src.Tables {
+		if t.path == set.Path {
+			l.keys.rows[set.Path] = l.rows(t)
+			return t.lines
+		}
+	}
+	t, err := ReadTable(set.Path)
+	if err != nil {
+		l.fail(err)
+		t = &Table{lines: l.before.rows[set.Path]}
+	}
+	l.keys.rows[set.Path] = l.rows(t)
+	return t.lines
 }
 
 // listRows returns the entries of a list as lines of a table: opendkim has a "="
@@ -86,12 +113,12 @@ func listRows(list string) string {
 	return b.String()
 }
 
-func (l *loader) rows(name string, r io.Reader) []tableLine {
-	lines, errs := parseTable(name, r)
-	for _, err := range errs {
+// rows returns the rows of a table, and notes what is wrong with others.
+func (l *loader) rows(t *Table) []tableLine {
+	for _, err := range t.errs {
 		l.fail(err)
 	}
-	return lines
+	return t.lines
 }
 
 // parseTable reads lines of two words; "#" begins a comment. A line that is wrong

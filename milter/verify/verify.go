@@ -84,6 +84,8 @@ type Options struct {
 	// Marks makes and checks the marks of mail that passes here more than once; nil
 	// for none.
 	Marks *mark.Keys
+	// Keys remembers public keys; nil is a cache of the Verifier's own.
+	Keys *dkim.KeyCache
 	// ReceivedSPF adds a Received-SPF field (RFC 7208 section 9.1).
 	ReceivedSPF bool
 	// Now is the clock; nil means time.Now.
@@ -118,10 +120,11 @@ func New(o Options) *Verifier {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Keys = cmp.Or(o.Keys, dkim.NewKeyCache())
 	o.DMARC.setDefaults()
 	v := &Verifier{
 		options: o,
-		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.firstDeadline(), Keys: dkim.NewKeyCache()},
+		dkim:    dkim.Verifier{Resolver: o.Resolver, Now: o.Now, Skew: o.Skew, DNSBudget: o.firstDeadline(), Keys: o.Keys},
 		arc:     arc.Verifier{Resolver: o.Resolver, Now: o.Now, DNSBudget: o.firstDeadline()},
 		dmarc:   dmarc.Evaluator{Resolver: o.Resolver, Method: o.DMARC.Method},
 	}

@@ -2,9 +2,8 @@ package api
 
 // The commands about owners of senders.
 const (
-	OwnersCheck  = "owners.check"
-	OwnersList   = "owners.list"
-	OwnersReload = "owners.reload"
+	OwnersCheck = "owners.check"
+	OwnersList  = "owners.list"
 )
 
 // OwnersCheckArgs asks whether a login may use a sender ("owners.check").
@@ -28,17 +27,6 @@ type OwnersCheckResult struct {
 	Via     []string `json:"via,omitempty"`   // aliases between the sender and Key
 	Owners  []string `json:"owners,omitempty"`
 	Shadow  bool     `json:"shadow,omitempty"` // the check only watches
-}
-
-// OwnersReloadArgs asks for a reload ("owners.reload").
-type OwnersReloadArgs struct {
-	Force bool `json:"force,omitempty"` // use the tables and allow lists that are held back
-}
-
-// OwnersReloadResult is what a reload was asked for with.
-type OwnersReloadResult struct {
-	Held  []string `json:"held,omitempty"`  // that were held back
-	Taken []string `json:"taken,omitempty"` // of these, what the reload uses
 }
 
 // OwnersListArgs asks what a login owns ("owners.list").

@@ -15,6 +15,10 @@ type Guard struct {
 	mu    sync.Mutex
 	held  map[string]bool // by name
 	taken map[string]bool // those that an administrator takes as they are
+
+	// counted are readings that were made to count entries, for the reload that is
+	// under way and goes on to use them.
+	counted map[entryKey]any
 }
 
 type guardKey struct{}
@@ -22,7 +26,9 @@ type guardKey struct{}
 // Of returns the guard of a daemon. It outlives each state.
 func Of(l *service.Life, r service.Runtime) (*Guard, error) {
 	return service.Keep(l, guardKey{}, func() (service.Opened[*Guard], error) {
-		return service.Opened[*Guard]{Value: &Guard{metrics: r.Metrics, held: map[string]bool{}, taken: map[string]bool{}}}, nil
+		return service.Opened[*Guard]{Value: &Guard{
+			metrics: r.Metrics, held: map[string]bool{}, taken: map[string]bool{}, counted: map[entryKey]any{},
+		}}, nil
 	})
 }
 
@@ -76,4 +82,20 @@ func (g *Guard) take(name string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.taken[name]
+}
+
+// leaveCounted keeps a reading for takeCounted, which the same reload calls next.
+func (g *Guard) leaveCounted(key entryKey, reading any) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counted[key] = reading
+}
+
+// takeCounted returns the reading that was left under a key, nil for none.
+func (g *Guard) takeCounted(key entryKey) any {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	reading := g.counted[key]
+	delete(g.counted, key)
+	return reading
 }

@@ -55,7 +55,7 @@ func Keep[T any](l *service.Life, r service.Runtime, key any, reader Reader[T]) 
 		reader.Now = time.Now
 	}
 	e, err := service.Keep(l, entryKey{key}, func() (service.Opened[*entry[T]], error) {
-		e, err := open(guard, r.Log, reader)
+		e, err := open(guard, r.Log, entryKey{key}, reader)
 		if err != nil {
 			return service.Opened[*entry[T]]{}, err
 		}
@@ -73,14 +73,36 @@ func Keep[T any](l *service.Life, r service.Runtime, key any, reader Reader[T]) 
 
 type entryKey struct{ key any }
 
-// entry is one text that was read.
-type entry[T any] struct {
-	guard   *Guard
-	log     *zap.Logger
-	reader  Reader[T]
+// reading is what was read of a text.
+type reading[T any] struct {
 	value   T
-	entries int
-	read    config.Snapshot // when it was read
+	entries int             // negative when that is not known
+	at      config.Snapshot // when it was read
+}
+
+func (r Reader[T]) read() (*reading[T], error) {
+	began := r.Now()
+	value, err := r.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &reading[T]{value, r.Len(value), config.TakeSnapshot(began, r.Files(value)...)}, nil
+}
+
+func (r Reader[T]) close(read *reading[T]) error {
+	if r.Close == nil {
+		return nil
+	}
+	return r.Close(read.value)
+}
+
+// entry is one text that is in use.
+type entry[T any] struct {
+	guard  *Guard
+	log    *zap.Logger
+	key    entryKey
+	reader Reader[T]
+	*reading[T]
 
 	mu      sync.Mutex
 	waiting time.Duration   // until the text may be whole
@@ -91,26 +113,22 @@ type entry[T any] struct {
 	pause   time.Duration   // the longest between two changes
 }
 
-func open[T any](guard *Guard, log *zap.Logger, reader Reader[T]) (*entry[T], error) {
-	began := reader.Now()
-	value, err := reader.Open()
-	if err != nil {
-		return nil, err
+// open reads a text, unless the entry before has just read it to count.
+func open[T any](guard *Guard, log *zap.Logger, key entryKey, reader Reader[T]) (*entry[T], error) {
+	read, ok := guard.takeCounted(key).(*reading[T])
+	if !ok {
+		var err error
+		if read, err = reader.read(); err != nil {
+			return nil, err
+		}
 	}
 	guard.release(reader.Name)
-	e := &entry[T]{guard: guard, log: log, reader: reader, value: value, entries: reader.Len(value)}
-	e.read = config.TakeSnapshot(began, reader.Files(value)...)
-	e.seen = e.read
-	e.waiting = e.read.Unsettled(reader.Now(), settle) // it may be being written
+	e := &entry[T]{guard: guard, log: log, key: key, reader: reader, reading: read, seen: read.at}
+	e.waiting = read.at.Unsettled(reader.Now(), settle) // it may be being written
 	return e, nil
 }
 
-func (e *entry[T]) close() error {
-	if e.reader.Close == nil {
-		return nil
-	}
-	return e.reader.Close(e.value)
-}
+func (e *entry[T]) close() error { return e.reader.close(e.reading) }
 
 func (e *entry[T]) wait() time.Duration {
 	e.mu.Lock()
@@ -124,7 +142,7 @@ func (e *entry[T]) unchanged() bool {
 	defer e.mu.Unlock()
 	e.waiting = 0
 	switch {
-	case e.read.Unchanged():
+	case e.at.Unchanged():
 		e.isHeld = false
 		e.guard.release(e.reader.Name)
 		return true
@@ -151,29 +169,27 @@ func (e *entry[T]) unsettled() time.Duration {
 		}
 		e.seen, e.changed = latest, now
 	}
-	return e.read.Unsettled(now, min(max(settle, pauses*e.pause), maxSettle))
+	return e.at.Unsettled(now, min(max(settle, pauses*e.pause), maxSettle))
 }
 
-// losesTooMuch reads the text once more, to see how many entries it has.
+// losesTooMuch reads the text, to see how many entries it has. If it is fit, what was
+// read is left for open.
 func (e *entry[T]) losesTooMuch() bool {
 	if e.entries <= 0 {
 		return false
 	}
-	began := e.reader.Now()
-	value, err := e.reader.Open()
+	next, err := e.reader.read()
 	if err != nil {
 		return false // the reload will report it, and leave everything as it is
 	}
-	entries := e.reader.Len(value)
-	if e.reader.Close != nil {
-		_ = e.reader.Close(value) // it was only counted
-	}
-	if entries < 0 || 2*entries >= e.entries {
+	if next.entries < 0 || 2*next.entries >= e.entries {
+		e.guard.leaveCounted(e.key, next)
 		return false
 	}
-	e.refused, e.isHeld = config.TakeSnapshot(began, e.reader.Files(e.value)...), true
+	_ = e.reader.close(next) // it was only counted
+	e.refused, e.isHeld = next.at, true
 	e.guard.hold(e.reader.Name)
-	e.log.Error("a text would lose more than half of its entries, the last good one stays in use; correct it, or take it with: postern owners reload --force",
-		zap.String("file", e.reader.Name), zap.Int("entries", e.entries), zap.Int("would_be", entries))
+	e.log.Error("a text would lose more than half of its entries, the last good one stays in use; correct it, or take it with: postern reload --force",
+		zap.String("file", e.reader.Name), zap.Int("entries", e.entries), zap.Int("would_be", next.entries))
 	return true
 }

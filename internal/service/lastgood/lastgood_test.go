@@ -1,9 +1,11 @@
 package lastgood
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 )
@@ -28,6 +31,7 @@ type site struct {
 	runtime service.Runtime
 	logs    *observer.ObservedLogs
 	opened  int
+	closed  int
 }
 
 func newSite(t *testing.T) *site {
@@ -72,6 +76,7 @@ func (s *site) reload() (words, time.Duration) {
 		},
 		Files: func(words) []string { return []string{s.path} },
 		Len:   func(w words) int { return len(w) },
+		Close: func(words) error { s.closed++; return nil },
 		Now:   func() time.Time { return s.now },
 	})
 	if err != nil {
@@ -99,6 +104,55 @@ func (s *site) wantHeld(held float64, errors int) {
 	}
 	if n := s.logs.FilterLevelExact(zap.ErrorLevel).Len(); n != errors {
 		s.t.Errorf("%d errors in the log, want %d", n, errors)
+	}
+}
+
+// A text that has changed is read once.
+func TestReadOnce(t *testing.T) {
+	s := newSite(t)
+	s.write(time.Hour, "a", "b", "c", "d")
+	s.want(4, false)
+	s.write(time.Minute, "a", "b", "c")
+	s.want(3, false)
+	s.rename("a", "b")
+	s.want(2, false)
+	if s.opened != 3 || s.closed != 2 {
+		t.Errorf("read %d times, closed %d times", s.opened, s.closed)
+	}
+}
+
+// The command of the administrator names what is held back, and has it used.
+func TestCommand(t *testing.T) {
+	s := newSite(t)
+	causes := make(chan string, 2)
+	s.runtime.Reload = func(cause string) { causes <- cause }
+	command := Command(&s.current, s.runtime)
+	ask := func(args string) api.ReloadResult {
+		t.Helper()
+		result, err := command(t.Context(), json.RawMessage(args), nil)
+		if err != nil || len(causes) != 1 {
+			t.Fatalf("%v, %d reloads", err, len(causes))
+		}
+		<-causes
+		return result.(api.ReloadResult)
+	}
+	s.write(time.Hour, "a", "b", "c", "d", "e")
+	s.want(5, false)
+	if r := ask(`{}`); r.Held != nil || r.Taken != nil {
+		t.Errorf("%+v", r)
+	}
+	s.rename("a")
+	s.want(5, false)
+	if r := ask(`{}`); !slices.Equal(r.Held, []string{"list"}) || r.Taken != nil {
+		t.Errorf("%+v", r)
+	}
+	s.want(5, false)
+	if r := ask(`{"force":true}`); !slices.Equal(r.Taken, []string{"list"}) {
+		t.Errorf("%+v", r)
+	}
+	s.want(1, false)
+	if r := ask(`{"force":true}`); r.Held != nil || r.Taken != nil {
+		t.Errorf("%+v", r)
 	}
 }
 
