@@ -86,6 +86,9 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 	for _, m := range f.Milters {
 		found = appendNew(found, f.milterLeads(m)...)
 	}
+	for _, d := range f.inUse() {
+		found = append(found, f.otherQueue(d)...)
+	}
 	if len(f.Hooks) == 0 && f.Policyd.wanted() {
 		found = append(found, warnf("run postern setup --only policyd, or stop the daemon", "%s runs, and Postfix does not ask it", f.Policyd.Name))
 	}
@@ -114,6 +117,22 @@ func appendNew(found []Finding, more ...Finding) []Finding {
 	return found
 }
 
+// otherQueue: relative paths of sockets lie below the queue directory, for Postfix and
+// for the daemons.
+func (f *Facts) otherQueue(d *Daemon) []Finding {
+	theirs, ours := f.Postfix.queueDirectory(), d.text("queue-directory")
+	if filepath.Clean(theirs) == filepath.Clean(ours) {
+		return nil
+	}
+	for _, l := range slices.Concat(f.policySockets, f.milterSockets) {
+		if l.network == daemon.NetworkUnix && below(l.address, ours) {
+			return []Finding{failf(fmt.Sprintf("set queue-directory = %q", theirs),
+				"%s makes %s, below its queue-directory, and Postfix's queue_directory is %s", d.Name, l, theirs)}
+		}
+	}
+	return nil
+}
+
 func wrongProtocol(h Hook) Finding {
 	return failf("name the socket of postern-policyd there (listen, inet:127.0.0.1:10045 by default)",
 		"%s: check_policy_service %s leads to postern-milterd, which does not speak the policy protocol: every mail is deferred", h.List, h.Endpoint)
@@ -138,13 +157,17 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 		return []Finding{failf("name a socket of postern-milterd there (inet:127.0.0.1:10046 verifies, :10047 signs)",
 			"%s: milter %s leads to postern-policyd, which does not speak the milter protocol: smtpd greets no client until it gives up", m.where(), m.Endpoint)}
 	}
-	port := m.Endpoint[strings.LastIndexByte(m.Endpoint, ':')+1:]
-	ours := port == "10046" || port == "10047" || strings.Contains(m.Endpoint, "postern")
-	if f.Milterd.SettingsErr != nil || m.Ours != nil || !ours || isElsewhere(m.At) || m.Service != nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets) || m.Service == nil && f.chrootMiss(m.Endpoint, f.Postfix.service("cleanup"), f.milterSockets) {
+	if f.Milterd.SettingsErr != nil || m.Ours != nil || !looksOurs(m.Endpoint) || isElsewhere(m.At) || m.Service != nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets) || m.Service == nil && f.chrootMiss(m.Endpoint, f.Postfix.service("cleanup"), f.milterSockets) {
 		return nil
 	}
 	return []Finding{failf(fmt.Sprintf("write %s there, or add %s to listen-verify or listen-sign in milterd.toml", spellings(f.milterSockets), m.Endpoint),
 		"%s: milter %s, where postern-milterd does not listen (it listens on %s)", m.where(), m.Endpoint, spellings(f.milterSockets))}
+}
+
+// looksOurs reports whether a milter is meant to be ours, by the ports that ours has by
+// default or by its name.
+func looksOurs(endpoint string) bool {
+	return strings.HasSuffix(endpoint, ":10046") || strings.HasSuffix(endpoint, ":10047") || strings.Contains(endpoint, "postern")
 }
 
 // chrootMiss reports whether an endpoint would lead to a socket of ours if the
@@ -196,7 +219,7 @@ func (f *Facts) dials() []dialled {
 	for _, h := range f.Hooks {
 		at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
 		missed := f.chrootMiss(h.Endpoint, h.Service, f.policySockets)
-		if f.policySocket(h) != nil || missed {
+		if f.policySocket(h) != nil || missed || isElsewhere(at) {
 			add(dialled{h.Endpoint, "smtpd of " + h.Service.String(), at, h.Service.Chroot, missed, f.Policyd.Name})
 		}
 	}
@@ -208,7 +231,7 @@ func (f *Facts) dials() []dialled {
 			what = "smtpd of " + s.String()
 		}
 		missed := f.chrootMiss(m.Endpoint, s, f.milterSockets)
-		if m.Ours != nil || missed {
+		if m.Ours != nil || missed || isElsewhere(m.At) && looksOurs(m.Endpoint) {
 			add(dialled{m.Endpoint, what, m.At, s != nil && s.Chroot, missed, f.Milterd.Name})
 		}
 	}

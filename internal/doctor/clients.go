@@ -13,14 +13,15 @@ import (
 
 // How much of Postfix's log is looked at, and how many clients say something.
 const (
-	logTail    = 1 << 20
-	minClients = 30
+	logTail      = 1 << 20
+	journalLines = "5000"
+	minClients   = 30
 )
 
 var connectLine = regexp.MustCompile(`postfix[^ ]*/(?:smtpd|postscreen)\[\d+\]: (?:connect from [^\[]*|CONNECT from )\[([0-9A-Fa-f:.]+)\]`)
 
 // checkClients looks at which addresses clients came from.
-func checkClients(_ context.Context, f *Facts) []Finding {
+func checkClients(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
 	}
@@ -28,7 +29,7 @@ func checkClients(_ context.Context, f *Facts) []Finding {
 	for _, s := range f.Postfix.smtpds() {
 		found = append(found, f.unprotectedProxy(s)...)
 	}
-	counts, total := clientsOf(f.tailOfLog())
+	counts, total := clientsOf(f.tailOfLog(ctx))
 	if total >= minClients {
 		for addr, n := range counts {
 			if n*20 < total*19 { // 95 of a hundred come from elsewhere
@@ -70,7 +71,7 @@ func isPrivate(addr netip.Addr) bool {
 }
 
 // tailOfLog is the end of Postfix's log.
-func (f *Facts) tailOfLog() string {
+func (f *Facts) tailOfLog(ctx context.Context) string {
 	names := f.Options.paths.mailLogs
 	if name := f.Postfix.Params["maillog_file"]; name != "" && name != "/dev/stdout" {
 		names = append([]string{name}, names...)
@@ -83,7 +84,13 @@ func (f *Facts) tailOfLog() string {
 			return text
 		}
 	}
-	return ""
+	if f.Options.MailLog != "" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	out, _, _ := run(ctx, "journalctl", "--quiet", "--no-pager", "--lines="+journalLines, "--identifier=postfix/smtpd", "--identifier=postfix/smtp/smtpd", "--identifier=postfix/postscreen")
+	return out
 }
 
 func tail(name string) (string, error) {

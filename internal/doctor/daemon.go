@@ -41,6 +41,7 @@ type Daemon struct {
 	// Args and Environ are those of the process, of its unit, or those that the
 	// settings below were read with.
 	Args, Environ []string
+	ArgsGuessed   bool             // it runs, and with which arguments cannot be told
 	Identity      *daemon.Identity // who it is or will be; nil when that cannot be told
 	IdentityErr   error
 
@@ -83,10 +84,11 @@ func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions) *Daemon {
 		d.Sockets = append(d.Sockets, readUnit(ctx, name))
 	}
 	answer, err := d.ask(ctx)
+	d.Running = err == nil
 	d.findProgram(ctx, o)
 	d.findArguments(o)
 	d.findIdentity()
-	if d.Running = err == nil; d.Running {
+	if d.Running {
 		d.take(answer)
 	} else {
 		d.AskErr = cmp.Or(d.AskErr, err)
@@ -207,6 +209,8 @@ func (d *Daemon) findArguments(o DaemonOptions) {
 		return
 	case d.Unit.known():
 		d.Args, d.Environ = d.Unit.args(), append(d.Environ, d.Unit.words("Environment")...)
+	default:
+		d.ArgsGuessed = d.Running
 	}
 }
 
@@ -268,7 +272,7 @@ func first(list []string) string {
 // check has the daemon's own program check all settings with the daemon's rights,
 // and ask the servers of its tables.
 func (d *Daemon) check(ctx context.Context) {
-	if d.Binary == "" || d.SettingsErr != nil {
+	if d.Binary == "" || d.SettingsErr != nil || d.ArgsGuessed {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)

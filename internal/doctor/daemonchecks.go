@@ -3,7 +3,9 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,7 +26,7 @@ func (f *Facts) inUse() []*Daemon {
 // namesMilterd reports whether Postfix names a milter that is, or should be, ours.
 func (f *Facts) namesMilterd() bool {
 	return f.usesMilterd() || slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool {
-		return strings.Contains(m.Endpoint, "postern") || strings.HasSuffix(m.Endpoint, ":10046") || strings.HasSuffix(m.Endpoint, ":10047")
+		return looksOurs(m.Endpoint)
 	})
 }
 
@@ -52,6 +54,8 @@ func (d *Daemon) findings() []Finding {
 		return []Finding{failf("install it: make install, or the package; see deploy/README.md", "%s is not installed", d.Name)}
 	case d.SettingsErr != nil:
 		return nil // checkSettings has every line of it
+	case errors.Is(d.AskErr, fs.ErrPermission):
+		return []Finding{warnf("run postern doctor as root, or as a member of the socket's group", "%s cannot be asked: %v", d.Name, d.AskErr)}
 	case !d.Running:
 		fix := "systemctl enable --now " + d.Name
 		if !d.Unit.known() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // setup is a Postern with something wrong: one change to a site that works.
@@ -22,7 +23,7 @@ type setup struct {
 	// policyd and milterd are settings that replace or follow those of the site. The
 	// daemons are down then, and other findings may say so.
 	policyd, milterd string
-	down             bool
+	down, up         bool // up: the daemons run with these settings
 	// own: the edit concerns more than Postfix's files, so that the site is not shared.
 	own bool
 
@@ -181,6 +182,47 @@ func setups() []setup {
 		{name: "a parameter is misspelt", edit: func(s *site) { s.postconf("-e", "smtpd_milter = inet:"+s.verify) },
 			check: "postfix", level: Warn, text: "smtpd_milter", fix: "correct the name"},
 
+		{name: "the hook's list is replaced at submission", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unauth_destination,", "reject_unauth_destination, $postern_ownership,")
+			s.replace("etc/main.cf", "permit_sasl_authenticated, ", "")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")
+			s.postconf("-P", "submission/inet/smtpd_recipient_restrictions=permit_sasl_authenticated,reject")
+		}, check: "ownership", level: Fail, text: "gives it a smtpd_recipient_restrictions of its own, without the hook", fix: "smtpd_sender_restrictions=$postern_ownership"},
+		{name: "a hook that only warns", edit: func(s *site) {
+			s.replace("etc/main.cf", "  check_policy_service {", "  warn_if_reject check_policy_service {")
+		},
+			check: "order", level: Warn, text: "behind warn_if_reject", fix: "shadow"},
+		{name: "an override of milters by another option", edit: func(s *site) { s.postconf("-P", "submission/inet/receive_override_options=no_milters") },
+			check: "signing", level: Fail, text: "receive_override_options there has no_milters", fix: "submission/inet"},
+		{name: "Postfix does not wait for a verdict", edit: func(s *site) { s.postconf("-e", "milter_content_timeout = 3s") },
+			check: "limits", level: Fail, text: "Postfix waits 3s for a milter", fix: "postconf -X milter_content_timeout"},
+		{name: "everything is soft", edit: func(s *site) { s.postconf("-e", "soft_bounce = yes") },
+			check: "postfix", level: Warn, text: "soft_bounce", fix: "postconf -X soft_bounce"},
+		{name: "the queue is elsewhere", edit: func(s *site) {
+			s.must(os.MkdirAll(s.path("etc/queue/hold"), 0o755))
+			s.system("cp", "-a", s.path("queue"), s.path("etc"))
+			s.postconf("-e", "queue_directory = "+s.path("etc/queue"))
+		}, check: "attached", level: Fail, text: "below its queue-directory, and Postfix's queue_directory is", fix: "set queue-directory = "},
+		{name: "every milter goes to local mail too", edit: func(s *site) { s.postconf("-e", "non_smtpd_milters = $smtpd_milters") },
+			check: "signing", level: Fail, text: "non_smtpd_milters names inet:", fix: "non_smtpd_milters = { inet:"},
+		{name: "a service parameter changes a list of main.cf", edit: func(s *site) {
+			s.postconf("-e", "mine = $postern_ownership", "smtpd_sender_restrictions = $mine")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")
+			s.postconf("-P", "submission/inet/mine=permit")
+		}, check: "ownership", level: Fail, text: "users who log in here send as anyone", fix: "submission/inet/smtpd_sender_restrictions="},
+		{name: "the session decides, and main.cf says that all is ours", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\n",
+			edit:  func(s *site) { s.postconf("-e", "milter_macro_daemon_name = ORIGINATING") },
+			check: "macros", level: Fail, text: "mail from the internet counts as ours", fix: "postconf -X milter_macro_daemon_name"},
+		{name: "the session decides about local mail", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\n",
+			edit:  func(s *site) { s.postconf("-e", "non_smtpd_milters = { inet:"+s.verify+", default_action=accept }") },
+			check: "signing", level: Fail, text: "where the session decides", fix: "listen-sign"},
+		{name: "a DQS key that is refused", up: true, policyd: "dqs-key-file = \"DIR/run/dqs.key\"\n", dns: func(s *site) {
+			s.write("run/dqs.key", strings.Repeat("a", 26)+"\n")
+			s.must(os.Chmod(s.path("run/dqs.key"), 0o600))
+			s.system("chown", daemonUser, s.path("run/dqs.key"))
+			s.dns.Fail("*.dq.spamhaus.net.", resolvertest.ServFail)
+		}, check: "lists", level: Fail, text: "spamhaus.org", fix: "key"},
+
 		// DNS.
 		{name: "the key is not in the DNS", dns: func(s *site) { s.dns.Remove(s.keys[0].Name()) },
 			check: "keys", level: Fail, text: "is not published", fix: "postern dkim dns home.example"},
@@ -319,11 +361,11 @@ func TestBrokenSetups(t *testing.T) {
 	}
 }
 
-func (c *setup) running() bool { return !c.down && c.policyd == "" && c.milterd == "" }
+func (c *setup) running() bool { return c.up || !c.down && c.policyd == "" && c.milterd == "" }
 
 // site is one to which the set-up's edit can be made.
 func (c *setup) site(t *testing.T, shared *site) *site {
-	if c.running() && !c.own && c.dns == nil {
+	if c.running() && !c.own && !c.up && c.dns == nil {
 		return shared.withPostfix(t)
 	}
 	s := newSite(t)
@@ -340,8 +382,8 @@ func (c *setup) site(t *testing.T, shared *site) *site {
 
 // settings puts the set-up's settings in the place of the site's.
 func (c *setup) settings(s *site) {
-	s.policyd = override(s.policyd, strings.ReplaceAll(c.policyd, "DIR", s.dir))
-	s.milterd = override(s.milterd, strings.ReplaceAll(c.milterd, "DIR", s.dir))
+	names := strings.NewReplacer("DIR", s.dir, "VERIFY", s.verify, "SIGN", s.sign)
+	s.policyd, s.milterd = override(s.policyd, names.Replace(c.policyd)), override(s.milterd, names.Replace(c.milterd))
 }
 
 // override adds lines, and removes those of the same names.

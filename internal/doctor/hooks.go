@@ -46,7 +46,7 @@ func (s *Service) hooks() []Hook {
 func (s *Service) walk(found []Hook, list, text string, before *[]string, depth int) []Hook {
 	words := tokens(text)
 	for i := 0; i < len(words); i++ {
-		word := words[i]
+		word := strings.ToLower(words[i]) // Postfix does not mind the case either
 		switch {
 		case word == "check_policy_service" && i+1 < len(words):
 			i++
@@ -56,8 +56,8 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, depth 
 				h.Default = s.Value("smtpd_policy_service_default_action")
 			}
 			found = append(found, h)
-		case depth < maxClasses && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), word):
-			found = s.walk(found, list, s.Value(word), before, depth+1)
+		case depth < maxClasses && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), words[i]):
+			found = s.walk(found, list, s.Value(words[i]), before, depth+1)
 			continue
 		}
 		*before = append(*before, word)
@@ -108,10 +108,14 @@ func milters(text, defaultAction string) []Milter {
 
 // milters are those that a service gives mail to.
 func (s *Service) milters() []Milter {
-	if slices.Contains(tokens(s.Value("receive_override_options")), "no_milters") {
+	if noMilters(s) {
 		return nil
 	}
 	return milters(s.Value("smtpd_milters"), s.Value("milter_default_action"))
+}
+
+func noMilters(s *Service) bool {
+	return slices.Contains(tokens(s.Value("receive_override_options")), "no_milters")
 }
 
 // localMilters are those of mail that does not come over SMTP.

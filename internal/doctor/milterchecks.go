@@ -140,7 +140,7 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 	for _, s := range f.Postfix.smtpds() {
 		if s.isSubmission() && f.roleAt(s) == "" {
 			found = append(found, failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
-				"%s: users' mail is not signed: smtpd_milters is %q there", s, s.Value("smtpd_milters")))
+				"%s: users' mail is not signed: %s", s, whyNoMilter(s)))
 		}
 	}
 	if f.roleAt(nil) == "" {
@@ -148,6 +148,13 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q", f.Postfix.Params["non_smtpd_milters"]))
 	}
 	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
+}
+
+func whyNoMilter(s *Service) string {
+	if noMilters(s) {
+		return "receive_override_options there has no_milters; take it out"
+	}
+	return fmt.Sprintf("smtpd_milters is %q there", s.Value("smtpd_milters"))
 }
 
 // signs reports whether any mail comes in at a socket that signs.
@@ -379,6 +386,13 @@ func checkLimits(_ context.Context, f *Facts) []Finding {
 	if len(f.Hooks) > 0 && deadline > 0 && wait > 0 && wait <= deadline {
 		found = append(found, failf("postconf -X smtpd_policy_service_timeout (100s is the default), or set a shorter deadline in policyd.toml",
 			"Postfix waits %gs for an answer (smtpd_policy_service_timeout), and postern-policyd may take %gs (deadline)", wait, deadline))
+	}
+	verdict := seconds(f.Milterd.text("verify-deadline"))
+	for _, name := range []string{"milter_command_timeout", "milter_content_timeout"} {
+		if wait := seconds(f.Postfix.Params[name]); f.verifies() && verdict > 0 && wait > 0 && wait <= verdict {
+			found = append(found, failf("postconf -X "+name+", or set a shorter verify-deadline in milterd.toml",
+				"Postfix waits %gs for a milter (%s), and postern-milterd may take %gs (verify-deadline)", wait, name, verdict))
+		}
 	}
 	return orOK(found, "connections and times fit together")
 }

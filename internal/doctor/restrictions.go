@@ -82,6 +82,7 @@ func checkOwnership(_ context.Context, f *Facts) []Finding {
 
 // ownershipOf judges one service that takes logins.
 func (f *Facts) ownershipOf(s *Service) []Finding {
+	list, empty := f.overridden(s)
 	fix := fmt.Sprintf("postconf -P '%s/smtpd_sender_restrictions=$postern_ownership' after postconf -e 'postern_ownership = check_policy_service { inet:127.0.0.1:10045, policy_context=ownership }'", s)
 	var late *Hook
 	for _, h := range f.Hooks {
@@ -97,11 +98,12 @@ func (f *Facts) ownershipOf(s *Service) []Finding {
 		return []Finding{behind(s, late)}
 	}
 	why := "its lists do not ask for it"
-	if name := f.emptied(s); name != "" {
-		why = fmt.Sprintf("its smtpd_sender_restrictions is $%s, which is not defined, and so is empty", name)
-		fix += fmt.Sprintf(" (or define %s in main.cf)", name)
-	} else if s.overrides("smtpd_sender_restrictions") {
-		why = "master.cf gives it a smtpd_sender_restrictions of its own, without the hook"
+	switch {
+	case empty != "":
+		why = fmt.Sprintf("its %s is $%s, which is not defined, and so is empty", list, empty)
+		fix += fmt.Sprintf(" (or define %s in main.cf)", empty)
+	case list != "":
+		why = fmt.Sprintf("master.cf gives it a %s of its own, without the hook", list)
 	}
 	if !s.isSubmission() {
 		fix = fmt.Sprintf("postconf -P '%s/smtpd_sasl_auth_enable=no', so that users log in at submission only, or put the ownership hook into its smtpd_sender_restrictions", s)
@@ -119,11 +121,26 @@ func behind(s *Service, h *Hook) Finding {
 	return failf(fix, "%s: ownership is behind %s in %s: users who have logged in are never asked", s, permit, h.List)
 }
 
-// emptied is the undefined parameter that empties the sender restrictions of s.
-func (f *Facts) emptied(s *Service) string {
-	raw := s.Raw["smtpd_sender_restrictions"]
-	for _, name := range f.Postfix.Undefined {
-		if strings.Contains(raw, "$"+name) || strings.Contains(raw, "${"+name) || strings.Contains(raw, "$("+name) {
+// overridden finds the list of s that keeps it from the ownership hook of main.cf, or
+// the one that the hook should be in; and the undefined parameter that empties it.
+func (f *Facts) overridden(s *Service) (list, empty string) {
+	plain := &Service{Overrides: map[string]string{}, postfix: f.Postfix}
+	for _, h := range plain.hooks() {
+		if s.overrides(h.List) && f.isOurs(h) && slices.Contains(f.asks(h), ownershipWord) {
+			return h.List, f.undefinedIn(s.Raw[h.List])
+		}
+	}
+	const sender = "smtpd_sender_restrictions"
+	if s.overrides(sender) {
+		return sender, f.undefinedIn(s.Raw[sender])
+	}
+	return "", ""
+}
+
+// undefinedIn is the first undefined parameter that a text names, "" for none.
+func (f *Facts) undefinedIn(text string) string {
+	for _, m := range named.FindAllString(text, -1) {
+		if name := strings.Trim(m, "${}()"); slices.Contains(f.Postfix.Undefined, name) {
 			return name
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -27,6 +29,14 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	if f.Policyd.Running {
+		if down := f.Policyd.greylistDown(ctx); down != "" {
+			return []Finding{failf("start the server, or correct greylist-store; until then greylist-on-error decides", "%s says that the greylist's store is out of service: %s", f.Policyd.Name, oneLine(down))}
+		}
+	}
+	if f.Policyd.ArgsGuessed {
+		return []Finding{okf("the greylist's store answers the daemon")}
+	}
 	stores, err := policyd.ProbeStores(ctx, f.Policyd.Args, f.Policyd.Environ)
 	if err != nil {
 		return nil // checkSettings says so
@@ -44,6 +54,15 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 		}
 	}
 	return append(found, good...)
+}
+
+// greylistDown is what the running daemon says about its store, "" when all is well.
+func (d *Daemon) greylistDown(ctx context.Context) string {
+	var stats api.GreylistStatsResult
+	if !slices.Contains(d.list("checks"), checks.GreylistName) || d.client.Call(ctx, api.GreylistStats, struct{}{}, &stats, nil) != nil {
+		return ""
+	}
+	return stats.Down
 }
 
 // held is a message of Postfix's hold queue, as postqueue -j prints it.
