@@ -58,24 +58,27 @@ func (s *Set) Changes(old *Set) []string {
 	return all
 }
 
-// literal spells the value of a flag in TOML.
-func (s *Set) literal(f *pflag.Flag) string {
-	k := kindOf(f)
-	if list, ok := f.Value.(pflag.SliceValue); ok {
-		parts := []string{}
-		for _, v := range list.GetSlice() {
-			parts = append(parts, s.scalarLiteral(k.element, v))
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
-	}
-	return s.scalarLiteral(k.scalar, f.Value.String())
-}
+// literal spells the value of a flag in TOML, without secrets.
+func (s *Set) literal(f *pflag.Flag) string { return s.spell(f, s.redact) }
 
-func (s *Set) scalarLiteral(kinds []unstable.Kind, v string) string {
-	if slices.Contains(kinds, unstable.String) {
-		return quoteTOML(s.redact(v))
+// spell spells the value of a flag in TOML. Strings go through redact.
+func (s *Set) spell(f *pflag.Flag, redact func(string) string) string {
+	k := kindOf(f)
+	scalar := func(kinds []unstable.Kind, v string) string {
+		if slices.Contains(kinds, unstable.String) {
+			return quoteTOML(redact(v))
+		}
+		return v
 	}
-	return v
+	list, ok := f.Value.(pflag.SliceValue)
+	if !ok {
+		return scalar(k.scalar, f.Value.String())
+	}
+	parts := []string{}
+	for _, v := range list.GetSlice() {
+		parts = append(parts, scalar(k.element, v))
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
 }
 
 // quoteTOML writes a basic string. Values hold no control character but the

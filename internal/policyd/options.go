@@ -88,19 +88,27 @@ type settings struct {
 // configure loads and validates.
 func configure(args, environ []string) (*settings, error) {
 	s := new(settings)
-	set, err := config.Load(config.Program{
-		Name:        api.Policyd,
-		EnvPrefix:   "POSTERN_POLICYD_",
-		DefaultFile: api.PolicydConfig,
-		Bind:        s.bind,
-		Redact:      dnsbl.HideKeys,
-	}, args, environ)
+	set, err := config.Load(s.program(), args, environ)
 	s.set = set
 	if err == nil {
 		err = s.validate(set)
 	}
 	return s, err
 }
+
+// program is what is configured; its flags write to s.
+func (s *settings) program() config.Program {
+	return config.Program{
+		Name:        api.Policyd,
+		EnvPrefix:   "POSTERN_POLICYD_",
+		DefaultFile: api.PolicydConfig,
+		Bind:        s.bind,
+		Redact:      dnsbl.HideKeys,
+	}
+}
+
+// Program is what the daemon's settings are, for those who write a file of them.
+func Program() config.Program { return new(settings).program() }
 
 func (s *settings) Set() *config.Set       { return s.set }
 func (s *settings) Common() *config.Common { return &s.Options.Common }

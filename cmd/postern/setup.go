@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/greylist/migrate"
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/setup"
+)
+
+func setupCommand() command {
+	return command{
+		path: "setup", help: "attach Postern to Postfix, or take it off again; prints what would change unless --apply is given",
+		bind: bindSetup, words: map[string][]string{"only": {setup.Policyd, setup.Milterd}},
+	}
+}
+
+// setupFlags are those of postern setup.
+type setupFlags struct {
+	setup.Options
+	apply, undo, yes, shadow, services bool
+	journal, binaries                  string
+}
+
+func bindSetup(fs *pflag.FlagSet) runner {
+	f := &setupFlags{}
+	f.Policyd = setup.Daemon{Program: policyd.Program()}
+	f.Milterd = setup.Daemon{Program: milterd.Program()}
+	fs.BoolVar(&f.apply, "apply", false, "make the changes; asks first on a terminal")
+	fs.BoolVar(&f.undo, "undo", false, "take back what --apply has changed")
+	fs.BoolVar(&f.yes, "yes", false, "do not ask")
+	fs.BoolVar(&f.shadow, "shadow", false, "attach everything, but only watch: nothing is refused, delayed or signed; --shadow=false ends that")
+	fs.StringVar(&f.Only, "only", "", "attach one `daemon`: policyd or milterd")
+	fs.StringVar(&f.ConfigDirectory, "config-directory", "", "`folder` of main.cf and master.cf (default as postconf says)")
+	fs.StringVar(&f.Policyd.Config, "policyd-config", api.PolicydConfig, "`file` of settings of postern-policyd")
+	fs.StringVar(&f.Milterd.Config, "milterd-config", api.MilterdConfig, "`file` of settings of postern-milterd")
+	fs.StringVar(&f.Policy, "policy", setup.DefaultPolicy, "`endpoint` of postern-policyd, as Postfix spells it")
+	fs.StringVar(&f.Verify, "verify", setup.DefaultVerify, "`endpoint` of postern-milterd for mail from the internet")
+	fs.StringVar(&f.Sign, "sign", setup.DefaultSign, "`endpoint` of postern-milterd for mail to be signed")
+	fs.StringVar(&f.LoginDomain, "login-domain", "", "`domain` of users who log in without one (default myorigin, if it is in mydestination)")
+	fs.StringVar(&f.Signer, "signer", "", "`program` that signs: postern, or one that is attached (default: rspamd or amavis if it signs today)")
+	fs.StringVar(&f.Greylister, "greylister", "", "`program` that greylists: postern, or one that is attached (default: rspamd or iRedAPD if it does today)")
+	fs.StringVar(&f.User, "user", "postern", "`user` of the daemons, who gets the keys")
+	fs.StringVar(&f.Root, "root", "", "`folder` below which the files of other programs and of systemd are")
+	fs.StringVar(&f.journal, "journal", setup.DefaultJournal, "`folder` that keeps what was there before")
+	fs.StringVar(&f.binaries, "daemons", "", "`folder` of the daemons (default beside this program, and the usual ones)")
+	fs.BoolVar(&f.services, "services", true, "have systemd start and stop the daemons, where it runs")
+	client := &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
+	fs.Var(adminFlag{client}, "admin", "`endpoint` of postern-policyd's admin socket, for the import of a greylist")
+	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if len(args) != 0 || f.apply && f.undo {
+			return exitFailed, errUsage
+		}
+		if f.Only != "" && f.Only != setup.Policyd && f.Only != setup.Milterd {
+			return exitFailed, fmt.Errorf("--only %.40q: write policyd or milterd", f.Only)
+		}
+		if fs.Changed("shadow") {
+			f.Shadow = &f.shadow
+		}
+		f.Hide = dnsbl.HideKeys
+		f.Import = func(ctx context.Context, i setup.Import) (string, error) {
+			return importPostgrey(ctx, client, i.Folder)
+		}
+		return f.run(ctx, io)
+	}
+}
+
+func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
+	say := func(format string, args ...any) { fmt.Fprintf(io.out, dnsbl.HideKeys(format)+"\n", args...) }
+	applier := &setup.Applier{Options: f.Options, Say: say, Services: f.services && f.Root == "", Binaries: f.binaries}
+	var err error
+	if applier.ConfigDirectory, err = setup.ConfigDirectory(ctx, f.ConfigDirectory); err != nil {
+		return exitFailed, err
+	}
+	applier.Journals = setup.JournalsOf(f.journal, applier.ConfigDirectory)
+	if f.undo {
+		if !f.agreed(io, "Take Postern off this Postfix?") {
+			return exitNo, nil
+		}
+		if err := applier.Undo(ctx); err != nil {
+			return exitFailed, err
+		}
+		say("Postern is off %s", applier.ConfigDirectory)
+		return exitYes, nil
+	}
+	if f.apply {
+		recovered, err := applier.Recover(ctx)
+		if err != nil {
+			return exitFailed, err
+		}
+		if recovered {
+			say("an earlier run was cut short; what it had changed is taken back")
+		}
+	}
+	plan, err := setup.MakePlan(ctx, applier.Options)
+	if err != nil {
+		return exitFailed, err
+	}
+	plan.Print(io.out, f.Hide)
+	if plan.Nothing() {
+		return exitYes, nil
+	}
+	if !f.apply {
+		fmt.Fprintln(io.out, "\nNothing is changed yet; postern setup --apply does it, and --undo takes it back.")
+		return exitYes, nil
+	}
+	if !f.agreed(io, "Make these changes?") {
+		return exitNo, nil
+	}
+	if err := applier.Apply(ctx, plan); err != nil {
+		return exitFailed, err
+	}
+	say("Postern is attached to %s; postern setup --undo takes it off again", applier.ConfigDirectory)
+	return exitYes, nil
+}
+
+// agreed asks on a terminal. Without one the flags have said it.
+func (f *setupFlags) agreed(io streams, question string) bool {
+	if f.yes || !isTerminal(os.Stdin) {
+		return true
+	}
+	fmt.Fprintf(io.out, "\n%s [y/N] ", question)
+	answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
+}
+
+// importPostgrey brings postgrey's memory into the running daemon's, by db_dump.
+func importPostgrey(ctx context.Context, client *admin.Client, folder string) (string, error) {
+	var said []string
+	for _, name := range []string{"postgrey.db", "postgrey_clients.db"} {
+		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
+			continue
+		}
+		dump, err := dumpDatabase(ctx, folder, name)
+		if err != nil {
+			return "", err
+		}
+		i := importer{client: client, progress: func(int) {}}
+		answer, err := i.file(ctx, dump, func(file *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
+			return migrate.Postgrey(file, time.Minute, yield)
+		})
+		if err := errors.Join(err, os.Remove(dump)); err != nil {
+			return "", err
+		}
+		said = append(said, fmt.Sprintf("%d entries of %s imported, %d skipped", answer.Imported, name, answer.Skipped))
+	}
+	return strings.Join(said, "; "), nil
+}
+
+// dumpDatabase writes the text of a database of Berkeley DB into a file.
+func dumpDatabase(ctx context.Context, folder, name string) (path string, err error) {
+	tool, err := exec.LookPath("db_dump")
+	if err != nil {
+		tool, err = exec.LookPath("db5.3_dump")
+	}
+	if err != nil {
+		return "", fmt.Errorf("db_dump is not installed; apt-get install db-util, and then: db_dump -h %s -p %s >/root/%s.txt && postern greylist import --postgrey /root/%s.txt", folder, name, name, name)
+	}
+	f, err := os.CreateTemp("", "postern-postgrey-")
+	if err != nil {
+		return "", err
+	}
+	var complaint strings.Builder
+	cmd := exec.CommandContext(ctx, tool, "-p", "-h", folder, name)
+	cmd.Stdout, cmd.Stderr = f, io.Writer(&complaint)
+	if err := errors.Join(cmd.Run(), f.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("db_dump: %w: %s", err, strings.TrimSpace(complaint.String())), os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}

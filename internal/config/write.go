@@ -1,0 +1,155 @@
+// Writing a configuration file: settings become lines, and lines replace those of a
+// file without touching what else is in it.
+
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// Setting is a setting and the values that a file should give it: one, or those of a
+// list.
+type Setting struct {
+	Name   string
+	Values []string
+}
+
+// Line is a setting as a file spells it.
+type Line struct{ Name, Text string }
+
+// Spell returns settings as lines of a file. A name that is no setting of the
+// program, and a value that it would refuse, is an error.
+func (p Program) Spell(settings []Setting) ([]Line, error) {
+	s := newSet(p)
+	var l problems
+	var lines []Line
+	for _, setting := range settings {
+		f := s.Lookup(setting.Name)
+		if f == nil || !isSetting(setting.Name) {
+			l.add(fmt.Errorf("%s has no setting %q", p.Name, setting.Name))
+			continue
+		}
+		l.add(s.assign(assignment{flag: f, values: setting.Values, origin: Origin{Level: File, Name: p.DefaultFile}}))
+		// Not redacted: it is to be read again.
+		lines = append(lines, Line{setting.Name, setting.Name + " = " + s.spell(f, func(v string) string { return v })})
+	}
+	return lines, l.err()
+}
+
+// Default returns the default of a setting.
+func (p Program) Default(name string) []string {
+	f := newSet(p).Lookup(name)
+	if f == nil {
+		return nil
+	}
+	return values(f)
+}
+
+// span is where a setting is in a file: lines from first up to, not including, end.
+type span struct{ first, end int }
+
+// Document is a configuration file that is edited. What it does not set stays as it is.
+type Document struct {
+	lines []string // with their line breaks
+	at    map[string]span
+	order []string
+}
+
+// ParseDocument reads a file for editing. Text that is not valid is an error, an unknown
+// key is not.
+func ParseDocument(name string, data []byte) (*Document, error) {
+	f := &Document{at: make(map[string]span), lines: slices.Collect(strings.Lines(string(data)))}
+	d := &document{set: &Set{program: Program{}}, name: name}
+	d.Reset(bytes.TrimPrefix(data, []byte("\ufeff")))
+	var starts []int
+	for d.NextExpression() {
+		n := d.Expression()
+		key, line := d.key(n)
+		if n.Kind != unstable.KeyValue {
+			return nil, d.errorf(line, "", "tables are not used here: write the keys in full, without [%s]", key)
+		}
+		starts, f.order = append(starts, line-1), append(f.order, key)
+	}
+	if err := d.syntaxError(); err != nil {
+		return nil, err
+	}
+	for i, key := range f.order {
+		limit := len(f.lines)
+		if i+1 < len(starts) {
+			limit = starts[i+1]
+		}
+		f.at[key] = span{starts[i], f.lastLine(starts[i], limit)}
+	}
+	return f, nil
+}
+
+// lastLine returns the end of a value that begins in a line: what is blank or a
+// comment below it does not belong to it.
+func (f *Document) lastLine(first, limit int) int {
+	for limit > first+1 {
+		if text := strings.TrimSpace(f.lines[limit-1]); text != "" && text[0] != '#' {
+			break
+		}
+		limit--
+	}
+	return limit
+}
+
+// Keys are the settings of the file, in its order.
+func (f *Document) Keys() []string { return f.order }
+
+// Get returns the lines of a setting as they are, "" when the file does not have it.
+func (f *Document) Get(name string) string {
+	at, ok := f.at[name]
+	if !ok {
+		return ""
+	}
+	return strings.TrimRight(strings.Join(f.lines[at.first:at.end], ""), "\r\n")
+}
+
+// Edit returns the text with settings taken out, others replaced by lines, and those
+// that are new at the end, below a comment.
+func (f *Document) Edit(remove []string, set []Line, comment string) []byte {
+	instead := make(map[int]string)
+	gone := make(map[int]bool)
+	drop := func(name string) {
+		for i := f.at[name].first; i < f.at[name].end; i++ {
+			gone[i] = true
+		}
+	}
+	var added []string
+	for _, name := range remove {
+		drop(name)
+	}
+	for _, line := range set {
+		if at, ok := f.at[line.Name]; ok {
+			drop(line.Name)
+			instead[at.first] = line.Text + "\n"
+		} else {
+			added = append(added, line.Text+"\n")
+		}
+	}
+	var b strings.Builder
+	for i, line := range f.lines {
+		b.WriteString(instead[i])
+		if !gone[i] {
+			b.WriteString(line)
+		}
+	}
+	text := b.String()
+	if len(added) == 0 {
+		return []byte(text)
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	if text != "" {
+		text += "\n"
+	}
+	return []byte(text + "# " + comment + "\n" + strings.Join(added, ""))
+}

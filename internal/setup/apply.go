@@ -1,0 +1,417 @@
+// Applying a plan, step by step. Each step can be taken back with the journal.
+
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Applier changes a system by a plan.
+type Applier struct {
+	Options
+	Journals Journals
+	// Say hears of each step.
+	Say func(format string, args ...any)
+	// Services has systemd start and stop the daemons.
+	Services bool
+	// Binaries is where the daemons are, for a check of their settings; "" looks beside
+	// this program and in the usual folders.
+	Binaries string
+
+	step func(name string) // before each step, for tests; may be nil
+}
+
+// Apply does what a plan says. When a step fails, what was done is taken back.
+func (a *Applier) Apply(ctx context.Context, p *Plan) (err error) {
+	unlock, err := a.Journals.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if old, err := a.Journals.unfinished(); old != nil || err != nil {
+		return errors.Join(errUnfinished, err)
+	}
+	j, err := a.prepare(ctx, p)
+	if err != nil {
+		return err
+	}
+	a.at("begin the journal")
+	if err := a.Journals.begin(j); err != nil {
+		return err
+	}
+	if err := a.carryOut(ctx, p, j); err != nil {
+		a.Say("taking everything back")
+		// The caller may have given up: what was begun is taken back all the same.
+		return errors.Join(err, a.takeBack(context.WithoutCancel(ctx), j))
+	}
+	j.Done = true
+	a.at("end the journal")
+	return j.save()
+}
+
+func (a *Applier) at(name string) {
+	if a.step != nil {
+		a.step(name)
+	}
+}
+
+// errUnfinished says that a plan may be made from half of an earlier one.
+var errUnfinished = errors.New("an earlier run was cut short; take it back with postern setup --undo")
+
+// Recover takes back a run of apply that was cut short, and reports whether there was
+// one. A plan is good only after it.
+func (a *Applier) Recover(ctx context.Context) (recovered bool, err error) {
+	unlock, err := a.Journals.lock()
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	j, err := a.Journals.unfinished()
+	if j == nil || err != nil {
+		return false, err
+	}
+	return true, a.takeBack(ctx, j)
+}
+
+// unfinished returns the run that was cut short, nil for none. Only the latest can be.
+func (j Journals) unfinished() (*journal, error) {
+	all, err := j.all()
+	if err != nil || len(all) == 0 || all[len(all)-1].Done {
+		return nil, err
+	}
+	return all[len(all)-1], nil
+}
+
+// prepare works out every file before the first is written.
+func (a *Applier) prepare(ctx context.Context, p *Plan) (*journal, error) {
+	j := &journal{Postfix: p.Postfix.Dir, Time: time.Now().UTC(), Changes: p.Changes, Reload: p.Reload}
+	for _, f := range p.Files {
+		w, err := a.written(f)
+		if err != nil {
+			return nil, err
+		}
+		j.Files = append(j.Files, w)
+	}
+	files, err := a.stage(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	j.Files = append(j.Files, files...)
+	if a.Services && systemdRuns() {
+		j.Units, err = disabled(ctx, p.units())
+	}
+	return j, err
+}
+
+// written is a file of ours as the journal has it.
+func (a *Applier) written(f File) (written, error) {
+	path, err := behindLinks(f.Path)
+	if err != nil {
+		return written{}, err
+	}
+	w := written{Path: path, Kind: f.Settings}
+	if w.Before, err = look(path); err != nil {
+		return w, err
+	}
+	w.After = content{Exists: true, Text: f.Text, Mode: f.Mode, UID: os.Geteuid(), GID: os.Getegid()}
+	if w.Before.Exists {
+		w.After.Mode, w.After.UID, w.After.GID = w.Before.Mode, w.Before.UID, w.Before.GID
+	} else if f.Owner != "" {
+		if uid, gid, ok := lookupUser(f.Owner); ok {
+			w.After.UID, w.After.GID = uid, gid
+		} else {
+			a.Say("there is no user %s yet: %s belongs to root until it is given to the daemon's user", f.Owner, f.Path)
+		}
+	}
+	for folder := filepath.Dir(path); ; folder = filepath.Dir(folder) {
+		if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) || folder == filepath.Dir(folder) {
+			break
+		}
+		w.Folders = slices.Insert(w.Folders, 0, folder)
+	}
+	return w, nil
+}
+
+func lookupUser(name string) (uid, gid int, ok bool) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, 0, false
+	}
+	uid, uidErr := strconv.Atoi(u.Uid)
+	gid, gidErr := strconv.Atoi(u.Gid)
+	return uid, gid, errors.Join(uidErr, gidErr) == nil
+}
+
+// behindLinks returns the file that a path leads to, whether it is there or not.
+func behindLinks(path string) (string, error) {
+	target, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return filepath.Abs(path)
+	}
+	return target, err
+}
+
+// stage has postconf(1) change copies of Postfix's files, and reads them again.
+func (a *Applier) stage(ctx context.Context, p *Plan) ([]written, error) {
+	if len(p.Changes) == 0 {
+		return nil, nil
+	}
+	dir, err := os.MkdirTemp(a.Journals.folder, "stage-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	var files []written
+	for _, name := range []string{"main.cf", "master.cf"} {
+		w := written{Kind: name}
+		if w.Path, err = behindLinks(filepath.Join(p.Postfix.Dir, name)); err != nil {
+			return nil, err
+		}
+		if w.Before, err = look(w.Path); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), w.Before.Text, 0o600); err != nil {
+			return nil, err
+		}
+		files = append(files, w)
+	}
+	if err := edit(ctx, dir, p.Changes); err != nil {
+		return nil, err
+	}
+	if err := asPlanned(ctx, dir, p.Changes); err != nil {
+		return nil, err
+	}
+	for i, name := range []string{"main.cf", "master.cf"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		files[i].After = files[i].Before
+		files[i].After.Text, files[i].After.Modified = text, time.Time{}
+	}
+	return slices.DeleteFunc(files, func(w written) bool { return w.After.sameText(w.Before) }), nil
+}
+
+// edit makes changes in the files of a folder.
+func edit(ctx context.Context, dir string, changes []Change) error {
+	main, master := []string{"-c", dir, "-e"}, []string{"-c", dir, "-P"}
+	for _, c := range changes {
+		if c.Service == "" {
+			main = append(main, c.Name+"="+c.New)
+		} else {
+			master = append(master, c.Service+"/"+c.Name+"="+c.New)
+		}
+	}
+	for _, args := range [][]string{main, master} {
+		if len(args) == 3 {
+			continue
+		}
+		if _, _, err := run(ctx, "postconf", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// asPlanned reads the files of a folder and compares them with a plan.
+func asPlanned(ctx context.Context, dir string, changes []Change) error {
+	got, err := ReadPostfix(ctx, dir)
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		value := got.main[c.Name]
+		if c.Service != "" {
+			i := slices.IndexFunc(got.services, func(s *Service) bool { return s.Key == c.Service })
+			if i < 0 {
+				return fmt.Errorf("%s: the service is gone after the change", c.where())
+			}
+			value = got.services[i].overrides[c.Name]
+		}
+		if !same(value, c.New) {
+			return fmt.Errorf("%s: Postfix reads %q instead of %q", c.where(), value, c.New)
+		}
+	}
+	return nil
+}
+
+// carryOut writes what the journal holds: our files and daemons first, so that Postfix
+// never asks what is not there.
+func (a *Applier) carryOut(ctx context.Context, p *Plan, j *journal) error {
+	for i := range j.Files {
+		if w := &j.Files[i]; !isPostfix(w.Kind) {
+			a.at("write " + w.Path)
+			if err := errors.Join(w.makeFolders(), w.put(w.After)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, daemon := range p.Daemons {
+		a.at("check " + daemon)
+		if err := a.checkSettings(ctx, daemon); err != nil {
+			return err
+		}
+	}
+	a.at("start")
+	if err := a.start(ctx, p, j); err != nil {
+		return err
+	}
+	if err := a.listening(ctx, p); err != nil {
+		return err
+	}
+	for _, i := range p.Imports {
+		a.at("import")
+		a.bringIn(ctx, i)
+	}
+	for i := range j.Files {
+		if w := &j.Files[i]; isPostfix(w.Kind) {
+			a.at("write " + w.Path)
+			if err := w.put(w.After); err != nil {
+				return err
+			}
+		}
+	}
+	a.at("postfix check")
+	if err := a.checkPostfix(ctx, p.Postfix); err != nil {
+		return err
+	}
+	a.at("reload")
+	return errors.Join(a.reload(ctx, p.Postfix.Dir), a.reloadOthers(ctx, p.Reload))
+}
+
+func isPostfix(kind string) bool { return kind == "main.cf" || kind == "master.cf" }
+
+// bringIn imports the memory of another greylist. That it fails costs a delay, not a
+// mail.
+func (a *Applier) bringIn(ctx context.Context, i Import) {
+	if a.Import == nil {
+		return
+	}
+	said, err := a.Import(ctx, i)
+	if err != nil {
+		a.Say("the memory of %s is not imported: %v", i.Program, err)
+		return
+	}
+	a.Say("%s: %s", i.Program, said)
+}
+
+// checkPostfix has Postfix check its files, and looks for warnings that were not
+// there before.
+func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
+	if _, _, err := run(ctx, "postfix", "-c", before.Dir, "check"); err != nil {
+		return err
+	}
+	now, err := ReadPostfix(ctx, before.Dir)
+	if err != nil {
+		return err
+	}
+	for warning := range now.warnings {
+		if !before.warnings[warning] {
+			return fmt.Errorf("Postfix complains about the new settings: %s", warning)
+		}
+	}
+	return nil
+}
+
+// reload has a Postfix that runs read its files again.
+func (a *Applier) reload(ctx context.Context, dir string) error {
+	if _, _, err := run(ctx, "postfix", "-c", dir, "status"); err != nil {
+		a.Say("this Postfix is not running; it has the new settings when it is started")
+		return nil
+	}
+	_, _, err := run(ctx, "postfix", "-c", dir, "reload")
+	return err
+}
+
+// checkSettings has a daemon check its settings, with its own rights.
+func (a *Applier) checkSettings(ctx context.Context, daemon string) error {
+	d := a.Policyd
+	if daemon == Milterd {
+		d = a.Milterd
+	}
+	path, err := a.binary(d.Program.Name)
+	if err != nil {
+		return err
+	}
+	args := []string{"--check-config", "--config", d.Config}
+	if _, _, ok := lookupUser(a.User); ok && os.Geteuid() == 0 {
+		args = append(args, "--user", a.User)
+	}
+	if _, _, err := run(ctx, path, args...); err != nil {
+		return fmt.Errorf("the settings of %s are not accepted: %w", d.Program.Name, err)
+	}
+	return nil
+}
+
+// binary finds one of our daemons.
+func (a *Applier) binary(name string) (string, error) {
+	dirs := programDirs
+	if self, err := os.Executable(); err == nil {
+		dirs = append([]string{filepath.Dir(self)}, dirs...)
+	}
+	if a.Binaries != "" {
+		dirs = []string{a.Binaries}
+	}
+	for _, dir := range dirs {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed; looked in %s", name, strings.Join(dirs, ", "))
+}
+
+// endpoints are the sockets that Postfix is going to ask.
+func (a *Applier) endpoints(p *Plan) []string {
+	var all []string
+	for _, c := range p.Changes {
+		for _, endpoint := range []string{a.Policy, a.Verify, a.Sign} {
+			if strings.Contains(c.New, endpoint) && !slices.Contains(all, endpoint) {
+				all = append(all, endpoint)
+			}
+		}
+	}
+	return all
+}
+
+// listening makes sure that the daemons listen before Postfix asks them: a milter that
+// is named and away costs every user a 451.
+func (a *Applier) listening(ctx context.Context, p *Plan) error {
+	for _, endpoint := range a.endpoints(p) {
+		if err := dial(ctx, endpoint, p.Postfix.value("queue_directory")); err != nil {
+			return fmt.Errorf("no daemon listens at %s (%w); start it first: systemctl enable --now postern-policyd.socket postern-policyd.service postern-milterd.socket postern-milterd-sign.socket postern-milterd.service", endpoint, err)
+		}
+	}
+	return nil
+}
+
+// dialTimeout is as long as a daemon of this machine may take to accept.
+const dialTimeout = 5 * time.Second
+
+func dial(ctx context.Context, endpoint, queue string) error {
+	kind, address, _ := strings.Cut(endpoint, ":")
+	network := "tcp"
+	if kind == "unix" {
+		network = "unix"
+		if !filepath.IsAbs(address) {
+			address = filepath.Join(queue, address)
+		}
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}

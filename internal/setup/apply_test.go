@@ -1,0 +1,431 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// The processes that kill themselves are this test, told so by the environment.
+const killAt = "POSTERN_TEST_KILL_AT"
+
+// binaries has the daemons, which check their settings.
+var binaries *postfixtest.Binaries
+
+func TestMain(m *testing.M) {
+	if os.Getenv(killAt) != "" {
+		os.Exit(killed())
+	}
+	os.Exit(withBinaries(m))
+}
+
+func withBinaries(m *testing.M) int {
+	var err error
+	if binaries, err = postfixtest.NewBinaries(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if err := binaries.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// site is a Postfix that does not run, and listeners in place of our daemons.
+type site struct {
+	Applier
+	dir  string
+	said []string
+}
+
+const siteMain = `# Odd formatting, which undo must give back.
+compatibility_level=3.6
+queue_directory = %[1]s/queue
+data_directory = %[1]s/data
+myhostname   = mail.example.org
+mydestination = $myhostname
+# a comment inside
+   example.org,  localhost
+myorigin = example.org
+alias_maps =
+smtpd_recipient_restrictions = permit_mynetworks,
+	permit_sasl_authenticated
+# another
+	reject_unauth_destination  check_policy_service inet:127.0.0.1:10023
+smtpd_milters = inet:127.0.0.1:8891
+non_smtpd_milters = $smtpd_milters`
+
+const siteMaster = `# service type  private unpriv  chroot  wakeup  maxproc command + args
+smtp      inet  n       -       y       -       -       smtpd -v
+cleanup   unix  n       -       y       -       0       cleanup
+submission inet n - y - - smtpd
+  -o smtpd_sasl_auth_enable=yes
+# inside
+  -o { smtpd_sender_restrictions = $mua_sender_restrictions }
+#end
+`
+
+// newSite writes a Postfix below a folder, and keeps endpoints open for it.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	postfixtest.Require(t)
+	dir, err := postfixtest.MakeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := siteIn(dir)
+	var endpoints []string
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		endpoints = append(endpoints, "inet:"+l.Addr().String())
+	}
+	s.Policy, s.Verify, s.Sign = endpoints[0], endpoints[1], endpoints[2]
+	for _, name := range []string{"postern-policyd", "postern-milterd"} {
+		path, err := binaries.Path(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Binaries = filepath.Dir(path)
+	}
+	for _, folder := range []string{"postfix", "queue", "data", "root", "postern"} {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"postfix/main.cf": fmt.Sprintf(siteMain, dir), "postfix/master.cf": siteMaster,
+		"postern/policyd.toml": "# the package's\nowners = [\n  \"hash:/nonexistent/logins\",\n]\ngreylist-store = \"memory:\"\n",
+		"postern/milterd.toml": "mark-key-file = \"\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func siteIn(dir string) *site {
+	s := &site{dir: dir}
+	s.Options = Options{
+		ConfigDirectory: filepath.Join(dir, "postfix"), Root: filepath.Join(dir, "root"), User: "no such user",
+		Policyd: Daemon{policyd.Program(), filepath.Join(dir, "postern/policyd.toml")},
+		Milterd: Daemon{milterd.Program(), filepath.Join(dir, "postern/milterd.toml")},
+	}
+	s.Journals = JournalsOf(filepath.Join(dir, "journal"), s.ConfigDirectory)
+	s.Say = func(format string, args ...any) { s.said = append(s.said, fmt.Sprintf(format, args...)) }
+	return s
+}
+
+func (s *site) apply(ctx context.Context) error {
+	plan, err := MakePlan(ctx, s.Options)
+	if err != nil {
+		return err
+	}
+	return s.Apply(ctx, plan)
+}
+
+// tree is every file below the site's folders, with mode and text.
+func (s *site) tree(t *testing.T) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || strings.HasPrefix(path, filepath.Join(s.dir, "queue")) || strings.HasPrefix(path, filepath.Join(s.dir, "data")) {
+			return err // Postfix makes its own folders there
+		}
+		info, err := d.Info()
+		if err != nil || d.IsDir() {
+			all[path] = "folder"
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all[path] = fmt.Sprint(info.Mode(), info.ModTime().UnixNano(), string(text))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// sameTree fails the test when two states differ.
+func sameTree(t *testing.T, want, got map[string]string) {
+	t.Helper()
+	for path, text := range want {
+		if got[path] != text {
+			t.Errorf("%s is\n%s\nand was\n%s", path, got[path], text)
+		}
+	}
+	for path := range got {
+		if _, ok := want[path]; !ok {
+			t.Errorf("%s is left", path)
+		}
+	}
+}
+
+func TestApplyAndUndo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.tree(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now, err := ReadPostfix(t.Context(), s.ConfigDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := now.value("smtpd_recipient_restrictions"); !strings.Contains(got, s.Policy) || strings.Contains(got, "10023") {
+		t.Errorf("recipient restrictions are %s", got)
+	}
+	plan, err := MakePlan(t.Context(), s.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !plan.Nothing() {
+		t.Errorf("once it is attached there is more to do: %+v %+v", plan.Changes, plan.Files)
+	}
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, s.tree(t))
+	if err := s.Undo(t.Context()); !errors.Is(err, ErrNothing) {
+		t.Errorf("a second undo: %v", err)
+	}
+	sameTree(t, before, s.tree(t))
+}
+
+// steps are the names of the steps of a run.
+func steps(t *testing.T, do func(*site) error) []string {
+	t.Helper()
+	s := newSite(t)
+	var names []string
+	s.step = func(name string) { names = append(names, name) }
+	if err := do(s); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// killed is a process that ends at a step of apply or undo, as by SIGKILL.
+func killed() int {
+	args := strings.Split(os.Getenv(killAt), " ")
+	at, err := strconv.Atoi(args[1])
+	if err != nil {
+		return 2
+	}
+	s := siteIn(os.Args[1])
+	s.Policy, s.Verify, s.Sign, s.Binaries = os.Args[2], os.Args[3], os.Args[4], os.Args[5]
+	s.step = func(string) {
+		if at == 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		at--
+	}
+	ctx := context.Background()
+	if args[0] == "undo" {
+		err = s.Undo(ctx)
+	} else {
+		err = s.apply(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	return 0
+}
+
+// kill runs apply or undo in a process that is killed before a step.
+func (s *site) kill(t *testing.T, what string, step int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, s.dir, s.Policy, s.Verify, s.Sign, s.Binaries)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", killAt, what, step))
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("%s was not killed at step %d: %v\n%s", what, step, err, out)
+	}
+}
+
+// A run that is killed at any step is taken back byte for byte, by undo or before the
+// next run.
+func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
+	apply := steps(t, func(s *site) error { return s.apply(t.Context()) })
+	if len(apply) < 8 || !slices.Contains(apply, "reload") {
+		t.Fatalf("steps of apply: %q", apply)
+	}
+	for i, name := range apply {
+		t.Run("apply, "+name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			before := s.tree(t)
+			s.kill(t, "apply", i)
+			if i%2 == 0 { // both ways lead back; each step need not try both
+				if _, err := s.Recover(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := s.Undo(t.Context()); err != nil && !errors.Is(err, ErrNothing) {
+				t.Fatal(err)
+			}
+			sameTree(t, before, s.tree(t))
+		})
+	}
+}
+
+// An undo that is killed at every step, one after the other, still comes to its end.
+func TestUndoKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.tree(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	copied := *s
+	copied.step = func(name string) { names = append(names, name) }
+	if err := errors.Join(copied.Undo(t.Context()), s.apply(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if len(names) < 6 {
+		t.Fatalf("steps of undo: %q", names)
+	}
+	for i := range names {
+		s.kill(t, "undo", i)
+	}
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, s.tree(t))
+}
+
+// What fails is taken back at once.
+func TestRollBack(t *testing.T) {
+	tests := []struct {
+		name   string
+		break_ func(t *testing.T, s *site)
+		want   string
+	}{
+		{"no daemon listens", func(_ *testing.T, s *site) { s.Verify = "inet:127.0.0.1:1" }, "no daemon listens at inet:127.0.0.1:1"},
+		{"the settings are not accepted", func(t *testing.T, s *site) {
+			if err := os.WriteFile(s.Policyd.Config, []byte("no-such-key = 1\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, "unknown key no-such-key"},
+		{"Postfix does not accept it", func(t *testing.T, s *site) {
+			s.step = func(name string) {
+				if name == "postfix check" { // as if someone had broken the file meanwhile
+					if err := os.WriteFile(filepath.Join(s.ConfigDirectory, "master.cf"), []byte("smtp inet broken\n"), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}, "master.cf"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			test.break_(t, s)
+			before := s.tree(t)
+			err := s.apply(t.Context())
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+			if test.name != "Postfix does not accept it" {
+				sameTree(t, before, s.tree(t))
+			}
+		})
+	}
+}
+
+// edit changes a text in a file of Postfix.
+func (s *site) edit(t *testing.T, name, old, new string) {
+	t.Helper()
+	path := filepath.Join(s.ConfigDirectory, name)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), old) {
+		t.Fatalf("%s has no %q:\n%s", name, old, text)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o640); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What others have changed since stays; only our lines go.
+func TestUndoAfterChanges(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.edit(t, "main.cf", "compatibility_level=3.6\n", "compatibility_level=3.6\n# mine\nmessage_size_limit = 1000000\n")
+	s.edit(t, "main.cf", "smtpd_recipient_restrictions = permit_mynetworks", "smtpd_recipient_restrictions = reject_invalid_helo_hostname, permit_mynetworks")
+	s.edit(t, "master.cf", "cleanup   unix", "relay unix - - y - - smtp\ncleanup   unix")
+	s.edit(t, "master.cf", "-o smtpd_sasl_auth_enable=yes", "-o smtpd_sasl_auth_enable=yes\n    -o smtpd_tls_auth_only=yes")
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now, err := ReadPostfix(t.Context(), s.ConfigDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "reject_invalid_helo_hostname, permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, check_policy_service inet:127.0.0.1:10023"
+	if got := now.value("smtpd_recipient_restrictions"); got != want {
+		t.Errorf("recipient restrictions are %q, want %q", got, want)
+	}
+	if now.value("message_size_limit") != "1000000" || !strings.Contains(now.value("smtpd_milters"), "8891") {
+		t.Errorf("size limit %s, milters %s", now.value("message_size_limit"), now.value("smtpd_milters"))
+	}
+	submission := now.services[slices.IndexFunc(now.services, func(s *Service) bool { return s.Name == "submission" })]
+	if got := fmt.Sprint(submission.overrides); got != "map[smtpd_sasl_auth_enable:yes smtpd_sender_restrictions:$mua_sender_restrictions smtpd_tls_auth_only:yes]" {
+		t.Errorf("submission has %s", got)
+	}
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if text, err := os.ReadFile(filepath.Join(s.ConfigDirectory, name)); err != nil || strings.Contains(string(text), "postern_") {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+	}
+}
+
+// What setup cannot tell from its own it refuses to touch, with the difference.
+func TestUndoRefuses(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.edit(t, "main.cf", "compatibility_level=3.6\n", "compatibility_level=3.6\nsmtpd_data_restrictions = check_policy_service "+s.Policy+"\n")
+	before := s.tree(t)
+	err := s.Undo(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "\n+smtpd_data_restrictions = check_policy_service") {
+		t.Errorf("got %v", err)
+	}
+	sameTree(t, before, s.tree(t))
+}

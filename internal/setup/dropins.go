@@ -1,0 +1,150 @@
+// Drop-ins for the systemd units: what a site's own paths need.
+
+package setup
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// unitFolders are where units are, the first that has one decides.
+var unitFolders = []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+
+// unit returns the text of an installed unit, "" when there is none.
+func (o *Options) unit(name string) string {
+	for _, folder := range unitFolders {
+		if data, err := os.ReadFile(o.path(filepath.Join(folder, name))); err == nil {
+			return string(data)
+		}
+	}
+	return ""
+}
+
+// dropIns plans the drop-ins of the units that are installed.
+func (p *planner) dropIns() {
+	if p.attaches(Policyd) {
+		p.socketDropIn("postern-policyd.socket", p.Policy)
+		p.serviceDropIn("postern-policyd.service", p.pathLines())
+	}
+	if p.attaches(Milterd) {
+		p.socketDropIn("postern-milterd.socket", p.Verify)
+		p.socketDropIn("postern-milterd-sign.socket", p.Sign)
+		p.serviceDropIn("postern-milterd.service", p.milterdLines())
+	}
+}
+
+func (p *planner) serviceDropIn(unit string, lines []string) {
+	if len(lines) == 0 || p.unit(unit) == "" {
+		return
+	}
+	p.dropIn(unit, "[Service]\n"+strings.Join(lines, "\n")+"\n")
+}
+
+func (p *planner) dropIn(unit, text string) {
+	p.plan.Files = append(p.plan.Files, File{
+		Path: p.path("/etc/systemd/system/" + unit + ".d/setup.conf"), Mode: 0o644,
+		Text: []byte("# Written by postern setup for this site.\n" + text),
+	})
+}
+
+// hidden are the folders of which the units show a daemon nothing.
+var hidden = []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"}
+
+// pathLines are what the policy daemon needs to read tables that are elsewhere or
+// belong to another group.
+func (p *planner) pathLines() []string {
+	var folders, groups []string
+	for _, path := range p.paths {
+		real := path
+		path = "/" + strings.TrimPrefix(strings.TrimPrefix(filepath.Clean(path), p.Root), "/")
+		if slices.ContainsFunc(hidden, func(h string) bool { return strings.HasPrefix(path, h) }) {
+			add(&folders, filepath.Dir(path))
+		}
+		if group := groupOf(real); group != "" {
+			add(&groups, group)
+		}
+	}
+	var lines []string
+	if len(folders) > 0 {
+		// The rest of these folders stays hidden.
+		for _, top := range []struct{ prefix, line string }{{"/home/", "ProtectHome=tmpfs"}, {"/root/", "ProtectHome=tmpfs"}, {"/run/user/", "ProtectHome=tmpfs"}} {
+			if slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(f+"/", top.prefix) }) {
+				add(&lines, top.line)
+			}
+		}
+		lines = append(lines, "BindReadOnlyPaths="+strings.Join(folders, " "))
+	}
+	if len(groups) > 0 {
+		lines = append(lines, "SupplementaryGroups="+strings.Join(groups, " "))
+	}
+	return lines
+}
+
+// groupOf returns the group that makes a file readable, "" if none is needed beside
+// those that the unit has.
+func groupOf(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o004 != 0 || info.Mode().Perm()&0o040 == 0 {
+		return ""
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Gid == 0 {
+		return ""
+	}
+	group, err := user.LookupGroupId(strconv.FormatUint(uint64(stat.Gid), 10))
+	if err != nil || group.Name == "postfix" || group.Name == "postern" {
+		return ""
+	}
+	return group.Name
+}
+
+// listenVerify matches the flag by which the unit takes every mail of its socket for
+// that of others.
+var listenVerify = regexp.MustCompile(`--listen-verify (systemd:\S+)`)
+
+// milterdLines are what the milter daemon needs: another user on an appliance, and
+// that the session says whose mail it is.
+func (p *planner) milterdLines() []string {
+	var lines []string
+	if p.asUser != "" {
+		lines = append(lines, "User="+p.asUser, "Group="+p.asUser, "RuntimeDirectory=", "RuntimeDirectory=postern-milterd")
+	}
+	if !p.bySession {
+		return lines
+	}
+	for _, key := range []string{"ExecStart", "ExecReload"} {
+		lines = append(lines, key+"=")
+		for line := range strings.Lines(p.unit("postern-milterd.service")) {
+			if strings.HasPrefix(line, key+"=") {
+				lines = append(lines, strings.TrimSpace(listenVerify.ReplaceAllString(line, "--listen $1")))
+			}
+		}
+	}
+	return lines
+}
+
+// socketDropIn plans where systemd listens, if that is not what the unit has.
+func (p *planner) socketDropIn(unit, endpoint string) {
+	text := p.unit(unit)
+	if text == "" {
+		return
+	}
+	kind, address, _ := strings.Cut(endpoint, ":")
+	own := ""
+	if kind == "unix" {
+		if !strings.HasPrefix(address, "/") {
+			address = filepath.Join(p.value("queue_directory"), address)
+		}
+		own = "SocketUser=postfix\nSocketGroup=postfix\nSocketMode=0660\n"
+	}
+	if strings.Contains("\n"+text, "\nListenStream="+address+"\n") {
+		return
+	}
+	p.dropIn(unit, "[Socket]\nListenStream=\nListenStream="+address+"\n"+own)
+}

@@ -1,0 +1,260 @@
+// The journal: what apply is going to write, and what was there before.
+
+package setup
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// DefaultJournal is where journals are. It belongs to root: what it holds is written
+// into Postfix's folder.
+const DefaultJournal = "/etc/postern/setup"
+
+// content is a file as it is at one time.
+type content struct {
+	Exists   bool        `json:"exists"`
+	Text     []byte      `json:"text,omitempty"`
+	Mode     fs.FileMode `json:"mode,omitempty"`
+	UID      int         `json:"uid"`
+	GID      int         `json:"gid"`
+	Modified time.Time   `json:"modified,omitzero"`
+}
+
+// written is a file that apply writes.
+type written struct {
+	Path   string  `json:"path"` // behind symbolic links
+	Before content `json:"before"`
+	After  content `json:"after"`
+	// Kind says how what others change meanwhile is kept: "main.cf", "master.cf",
+	// the daemon whose settings it holds, or "" for a file that is ours alone.
+	Kind string `json:"kind,omitempty"`
+	// Folders are those that were made for it, the outermost first.
+	Folders []string `json:"folders,omitempty"`
+}
+
+// journal is one run of apply.
+type journal struct {
+	Postfix string    `json:"postfix"`
+	Time    time.Time `json:"time"`
+	Changes []Change  `json:"changes"`
+	Files   []written `json:"files"`
+	Units   []string  `json:"units,omitempty"`  // that apply enables
+	Reload  []string  `json:"reload,omitempty"` // units of other programs that read a file of ours
+	Done    bool      `json:"done"`
+
+	path string
+}
+
+// Journals are those of one Postfix.
+type Journals struct {
+	root   string
+	folder string
+}
+
+// JournalsOf returns the journals below a folder of the Postfix in another.
+func JournalsOf(root, postfix string) Journals {
+	return Journals{root, filepath.Join(root, url.PathEscape(postfix))}
+}
+
+// lock makes sure that one setup runs at a time, until the process ends or unlock is
+// called.
+func (j Journals) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(j.folder, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(j.root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(errors.New("another postern setup is running; wait for it"), f.Close())
+	}
+	return func() { _ = f.Close(); j.clean() }, nil
+}
+
+// clean removes the folders when nothing is left in them.
+func (j Journals) clean() {
+	if os.Remove(j.folder) != nil {
+		return
+	}
+	if others, err := os.ReadDir(j.root); err == nil && len(others) == 1 && others[0].Name() == "lock" {
+		_ = os.Remove(filepath.Join(j.root, "lock"))
+		_ = os.Remove(j.root)
+	}
+}
+
+// all returns the journals, the oldest first.
+func (j Journals) all() ([]*journal, error) {
+	files, err := filepath.Glob(filepath.Join(escapeGlob(j.folder), "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(files, func(a, b string) int { return number(a) - number(b) })
+	var all []*journal
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		one := &journal{path: file}
+		if err := json.Unmarshal(data, one); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+func number(file string) int {
+	n, _ := strconv.Atoi(strings.TrimSuffix(filepath.Base(file), ".json"))
+	return n
+}
+
+// begin writes a journal before the first change.
+func (j Journals) begin(one *journal) error {
+	before, err := j.all()
+	if err != nil {
+		return err
+	}
+	next := 1
+	if len(before) > 0 {
+		next = number(before[len(before)-1].path) + 1
+	}
+	one.path = filepath.Join(j.folder, strconv.Itoa(next)+".json")
+	return one.save()
+}
+
+func (one *journal) save() error {
+	data, err := json.Marshal(one)
+	if err != nil {
+		return err
+	}
+	return replace(one.path, content{Text: data, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid()})
+}
+
+// othersAttached reports whether another Postfix on this machine uses our daemons.
+func (j Journals) othersAttached() bool {
+	files, _ := filepath.Glob(filepath.Join(escapeGlob(j.root), "*", "*.json"))
+	return slices.ContainsFunc(files, func(f string) bool { return filepath.Dir(f) != j.folder })
+}
+
+// look returns a file as it is.
+func look(path string) (content, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return content{}, nil
+	}
+	if err != nil {
+		return content{}, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return content{}, err
+	}
+	c := content{Exists: true, Text: text, Mode: info.Mode().Perm(), Modified: info.ModTime()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		c.UID, c.GID = int(stat.Uid), int(stat.Gid)
+	}
+	return c, nil
+}
+
+// sameText reports whether two files hold the same.
+func (c content) sameText(other content) bool {
+	return c.Exists == other.Exists && bytes.Equal(c.Text, other.Text)
+}
+
+// temporary ends the name of a file before it takes its place.
+const temporary = ".postern-new"
+
+// replace puts a file in place in one step, and has it on the disk before.
+func replace(path string, c content) (err error) {
+	f, err := os.OpenFile(path+temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(path + temporary)
+		}
+	}()
+	_, err = f.Write(c.Text)
+	if os.Geteuid() == 0 {
+		err = errors.Join(err, f.Chown(c.UID, c.GID))
+	}
+	if err = errors.Join(err, f.Chmod(c.Mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if !c.Modified.IsZero() {
+		if err = os.Chtimes(path+temporary, time.Time{}, c.Modified); err != nil {
+			return err
+		}
+	}
+	if err = os.Rename(path+temporary, path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// put brings a file into a state.
+func (w *written) put(c content) error {
+	if err := os.Remove(w.Path + temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if c.Exists {
+		return replace(w.Path, c)
+	}
+	if err := os.Remove(w.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, folder := range slices.Backward(w.Folders) {
+		_ = os.Remove(folder) // stays when others have put something in
+	}
+	return nil
+}
+
+// makeFolders makes the folders of a file that is new.
+func (w *written) makeFolders() error {
+	for _, folder := range w.Folders {
+		if err := os.Mkdir(folder, w.folderMode()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if os.Geteuid() == 0 {
+			if err := os.Chown(folder, w.After.UID, w.After.GID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// folderMode closes the folder of a secret to others.
+func (w *written) folderMode() fs.FileMode {
+	if w.After.Mode&0o077 == 0 {
+		return 0o700
+	}
+	return 0o755
+}

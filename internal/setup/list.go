@@ -1,0 +1,158 @@
+// Lists: Postfix separates the elements of a list by commas or white space outside of
+// braces. In a list of restrictions some elements take an argument.
+
+package setup
+
+import "strings"
+
+const separators = ", \t\r\n"
+
+// split returns the elements of a list. A brace that is not closed takes the rest.
+func split(list string) []string {
+	var all []string
+	for list = strings.TrimLeft(list, separators); list != ""; list = strings.TrimLeft(list, separators) {
+		n := elementEnd(list)
+		all = append(all, list[:n])
+		list = list[n:]
+	}
+	return all
+}
+
+func elementEnd(list string) int {
+	depth := 0
+	for i := range len(list) {
+		switch c := list[i]; {
+		case c == '{':
+			depth++
+		case c == '}' && depth > 0:
+			depth--
+		case depth == 0 && strings.IndexByte(separators, c) >= 0:
+			return i
+		}
+	}
+	return len(list)
+}
+
+// restriction is one element of a list of restrictions.
+type restriction struct {
+	name string // "check_policy_service", "permit_mynetworks", "$name"
+	arg  string // "" when it takes none
+	safe bool   // warn_if_reject stands before it: it decides nothing
+}
+
+func (r restriction) String() string {
+	text := r.name
+	if r.arg != "" {
+		text += " " + r.arg
+	}
+	if r.safe {
+		return "warn_if_reject " + text
+	}
+	return text
+}
+
+// is reports whether r is one of the names and decides something.
+func (r restriction) is(names ...string) bool {
+	for _, name := range names {
+		if !r.safe && strings.EqualFold(r.name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// takesArgument reports whether an element of that name is followed by another that
+// belongs to it.
+func takesArgument(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "check_policy_service", "reject_rbl_client", "permit_dnswl_client", "permit_rhswl_client", "sleep":
+		return true
+	}
+	return strings.HasPrefix(name, "reject_rhsbl_") || strings.HasPrefix(name, "check_") && strings.HasSuffix(name, "_access")
+}
+
+// restrictions reads a list of restrictions.
+func restrictions(list string) []restriction {
+	var all []restriction
+	safe := false
+	words := split(list)
+	for i := 0; i < len(words); i++ {
+		if strings.EqualFold(words[i], "warn_if_reject") {
+			safe = true
+			continue
+		}
+		r := restriction{name: words[i], safe: safe}
+		if takesArgument(r.name) && i+1 < len(words) {
+			i++
+			r.arg = words[i]
+		}
+		all, safe = append(all, r), false
+	}
+	return all
+}
+
+// join spells a list of restrictions.
+func join(list []restriction) string {
+	texts := make([]string, len(list))
+	for i, r := range list {
+		texts[i] = r.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// inner returns the text between the braces of an element and its parts, the first of
+// which is what the element is about: "{ inet:host:port, default_action=accept }".
+func inner(element string) []string {
+	if !strings.HasPrefix(element, "{") {
+		return []string{element}
+	}
+	element = strings.TrimSuffix(strings.TrimPrefix(element, "{"), "}")
+	var parts []string
+	depth, from := 0, 0
+	for i := range len(element) {
+		switch c := element[i]; {
+		case c == '{':
+			depth++
+		case c == '}':
+			depth--
+		case c == ',' && depth == 0:
+			parts = append(parts, strings.TrimSpace(element[from:i]))
+			from = i + 1
+		}
+	}
+	return append(parts, strings.TrimSpace(element[from:]))
+}
+
+// endpointOf returns the socket that an element names, in one spelling: unix:path for
+// local:path, and 127.0.0.1 for localhost.
+func endpointOf(element string) string {
+	first := inner(element)[0]
+	if at := strings.IndexAny(first, " \t"); at >= 0 { // white space separates too
+		first = first[:at]
+	}
+	return normal(first)
+}
+
+// normal brings a socket into one spelling.
+func normal(endpoint string) string {
+	kind, rest, ok := strings.Cut(endpoint, ":")
+	if !ok {
+		return endpoint
+	}
+	switch strings.ToLower(kind) {
+	case "local", "unix":
+		return "unix:" + rest
+	case "inet", "inet6":
+		if port, host, swapped := strings.Cut(rest, "@"); swapped { // as libmilter spells it
+			rest = host + ":" + port
+		}
+		for _, name := range []string{"localhost:", "[::1]:", "::1:"} {
+			if after, ok := strings.CutPrefix(strings.ToLower(rest), name); ok {
+				rest = "127.0.0.1:" + after
+			}
+		}
+		return "inet:" + rest
+	}
+	return endpoint
+}

@@ -1,0 +1,91 @@
+// The DNS lists that Postfix asks itself.
+
+package setup
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// lists are those that the dnsbl check takes over.
+type lists struct {
+	clients, domains, names []string
+	key                     string // of the Spamhaus Data Query Service
+}
+
+// listNames are the restrictions that ask lists of domains, and the name that the
+// dnsbl check has for what they ask about.
+var listNames = map[string]string{
+	"reject_rhsbl_sender":         "sender",
+	"reject_rhsbl_helo":           "helo",
+	"reject_rhsbl_client":         "client",
+	"reject_rhsbl_reverse_client": "reverse",
+}
+
+func isList(r restriction) bool {
+	return r.is("reject_rbl_client") || !r.safe && listNames[strings.ToLower(r.name)] != ""
+}
+
+// carriesList reports whether the dnsbl check can ask a list instead.
+func (p *planner) carriesList(r restriction) bool {
+	return p.attaches(Policyd) && r.arg != "" && !strings.ContainsAny(r.arg, "${}")
+}
+
+// keyed matches a zone of the Data Query Service, which begins with the key.
+var keyed = regexp.MustCompile(`^([A-Za-z0-9]{16,63})\.([a-z-]+)\.dq\.spamhaus\.net\b(.*)$`)
+
+// findLists notes the lists that Postfix asks about mail from the internet.
+func (p *planner) findLists() {
+	for _, name := range restrictionLists {
+		for _, place := range p.places(p.with(Internet), name) {
+			for _, r := range restrictions(p.meantAt(place, name)) {
+				if isList(r) && p.carriesList(r) {
+					p.lists.add(r)
+				}
+			}
+		}
+	}
+}
+
+func (l *lists) add(r restriction) {
+	zone := r.arg
+	if m := keyed.FindStringSubmatch(zone); m != nil {
+		l.key, zone = m[1], m[2]+".spamhaus.org"+m[3]
+	}
+	// Without a filter every answer counts, also an error code of theirs.
+	switch zone {
+	case "zen.spamhaus.org":
+		zone = "zen.spamhaus.org=127.0.0.[2..11;30]*1"
+	case "dbl.spamhaus.org":
+		zone = "dbl.spamhaus.org=127.0.1.[2..99]*1"
+	}
+	if r.is("reject_rbl_client") {
+		add(&l.clients, zone)
+		return
+	}
+	add(&l.domains, zone)
+	add(&l.names, listNames[strings.ToLower(r.name)])
+}
+
+// listSettings plans the lists of the dnsbl check.
+func (p *planner) listSettings() {
+	l := p.lists
+	if len(l.clients) > 0 {
+		p.policyd.set("dnsbl", l.clients...)
+	}
+	if len(l.domains) > 0 {
+		p.policyd.set("dbl", l.domains...)
+		slices.Sort(l.names)
+		p.policyd.set("dbl-names", l.names...)
+	}
+	if l.key != "" {
+		file := filepath.Join(filepath.Dir(p.Policyd.Config), "dqs.key")
+		p.policyd.set("dqs-key-file", file)
+		p.plan.Files = append(p.plan.Files, File{Path: file, Text: []byte(l.key + "\n"), Mode: 0o600, Owner: p.User, Secret: true})
+	}
+	if strings.Contains(p.value("postscreen_dnsbl_sites"), ".") && len(p.with(Internet)) > 0 {
+		p.warn("postscreen asks DNS lists too (postscreen_dnsbl_sites): what it refuses never gets here")
+	}
+}

@@ -1,0 +1,90 @@
+// The milter daemon in Postfix's lists of milters.
+
+package setup
+
+import (
+	"slices"
+	"strings"
+)
+
+const (
+	milterList   = "smtpd_milters"
+	localMilters = "non_smtpd_milters"
+	daemonName   = "milter_macro_daemon_name"
+	originating  = "ORIGINATING"
+)
+
+// milter spells a socket of the milter daemon in a list. While the daemon is away,
+// mail passes.
+func milter(endpoint string) string { return "{ " + endpoint + ", default_action=accept }" }
+
+// attachMilters plans the sockets of the milter daemon.
+func (p *planner) attachMilters() {
+	internet := p.with(Internet)
+	p.bySession = p.signs() && slices.ContainsFunc(internet, p.logsIn)
+	for _, place := range p.places(internet, milterList) {
+		if p.emptied(place, milterList) {
+			continue
+		}
+		p.set(place, milterList, p.verifyList(place))
+	}
+	if !p.signs() {
+		return
+	}
+	for _, s := range p.with(Users) {
+		if p.logsIn(s) {
+			p.attachSigning(s)
+		}
+	}
+	list := p.keptMilters(p.milters(nil, localMilters), p.Sign)
+	p.setMain(localMilters, strings.Join(append(list, milter(p.Sign)), ", "))
+}
+
+// signs reports whether our milter signs. One that only watches leaves mail as it is.
+func (p *planner) signs() bool { return p.Signer == ours }
+
+// milters returns the list that is set at a place.
+func (p *planner) milters(place *Service, name string) []string {
+	return split(p.meantAt(place, name))
+}
+
+// keptMilters is what stays in a list that gets our socket: what we do not replace.
+func (p *planner) keptMilters(list []string, own ...string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(element string) bool {
+		at := endpointOf(element)
+		return p.replacesSocket(at) || slices.ContainsFunc(own, func(o string) bool { return normal(o) == at })
+	})
+}
+
+// verifyList is the list for mail from the internet. We come first, so that filters
+// behind us see our verdicts; one that only watches comes last.
+func (p *planner) verifyList(place *Service) string {
+	list := p.milters(place, milterList)
+	kept := p.keptMilters(list, p.Verify)
+	at := 0
+	if p.plan.Shadow {
+		at = len(kept)
+	}
+	kept = slices.Insert(kept, at, milter(p.Verify))
+	if place == nil {
+		return strings.Join(kept, ", ")
+	}
+	return p.spellService(place, milterList, kept, strings.Join(kept, ", "))
+}
+
+// attachSigning plans the socket that signs at a service. It comes last, so that it
+// signs what other filters have made of a mail.
+func (p *planner) attachSigning(s *Service) {
+	kept := p.keptMilters(p.milters(s, milterList), p.Verify, p.Sign)
+	own := p.Sign
+	if p.plan.Shadow {
+		own = milter(p.Sign)
+	}
+	kept = append(kept, own)
+	p.setService(s, milterList, p.spellService(s, milterList, kept, strings.Join(kept, ", ")))
+	if name := p.get(s, daemonName); !s.has(daemonName) || name == "" {
+		p.setService(s, daemonName, originating)
+	} else if name != originating {
+		p.milterd.add("originating", originating, name)
+	}
+}

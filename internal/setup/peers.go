@@ -1,0 +1,217 @@
+// What is attached to Postfix today, and which of it we replace.
+
+package setup
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Peer is a program that Postfix asks.
+type Peer struct {
+	Name     string
+	Socket   string   // as Postfix has it, in our spelling
+	Where    []string // the parameters that name it
+	Replaced bool
+	Note     string // what it goes on to do, or why it goes
+
+	kind *kind
+}
+
+// kind is a program that is recognised.
+type kind struct {
+	name   string
+	milter bool
+	by     string // the daemon of ours that does its work; "" when it stays
+	// is reports whether a socket is the program's.
+	is func(o *Options, socket string) bool
+	// carry plans what its settings are with us; nil for nothing.
+	carry func(*planner)
+	note  string
+}
+
+// kinds are the programs that are recognised, the first that fits decides.
+func kinds() []*kind {
+	return []*kind{
+		{name: "postgrey", by: Policyd, is: isPostgrey, carry: carryPostgrey, note: "greylists"},
+		{name: "policyd-spf", by: Milterd, is: isPolicydSPF, carry: carryPolicydSPF, note: "verifies SPF"},
+		{name: "iRedAPD", is: socketIs("inet:127.0.0.1:7777"), note: "policies of iRedMail"},
+		{name: "Dovecot quota", is: socketIs("inet:127.0.0.1:12340", "quota-status"), note: "refuses mail for full mailboxes"},
+		{name: "OpenDKIM", milter: true, by: Milterd, is: isOpenDKIM, carry: carryOpenDKIM, note: "signs and verifies DKIM"},
+		{name: "OpenDMARC", milter: true, by: Milterd, is: isOpenDMARC, carry: carryOpenDMARC, note: "verifies DMARC"},
+		{name: "rspamd", milter: true, is: isRspamd, note: "filters spam"},
+		{name: "spamass-milter", milter: true, is: socketIs("spamass"), note: "filters spam"},
+		{name: "ClamAV", milter: true, is: socketIs("clamav", "clamsmtp"), note: "filters viruses"},
+		{name: "amavisd-milter", milter: true, is: socketIs("amavis"), note: "filters spam and viruses"},
+	}
+}
+
+// socketIs matches a socket by the whole of an inet one, or a part of the path of a
+// unix one.
+func socketIs(names ...string) func(*Options, string) bool {
+	return func(_ *Options, socket string) bool {
+		return slices.ContainsFunc(names, func(name string) bool {
+			return socket == name || strings.HasPrefix(socket, "unix:") && !strings.Contains(name, ":") && strings.Contains(socket, name)
+		})
+	}
+}
+
+// findPeers notes every program that Postfix asks.
+func (p *planner) findPeers() {
+	for _, at := range append([]*Service{nil}, p.services...) {
+		for _, name := range restrictionLists {
+			if at != nil && !at.has(name) {
+				continue
+			}
+			for _, r := range restrictions(p.meantAt(at, name)) {
+				if r.name == "check_policy_service" {
+					p.found(at, name, r.arg, false)
+				}
+			}
+		}
+		for _, name := range []string{milterList, localMilters} {
+			if at != nil && !at.has(name) {
+				continue
+			}
+			for _, element := range p.milters(at, name) {
+				p.found(at, name, element, true)
+			}
+		}
+	}
+}
+
+// found notes that a parameter names a socket.
+func (p *planner) found(at *Service, name, element string, isMilter bool) {
+	socket := endpointOf(element)
+	if slices.Contains([]string{normal(p.Policy), normal(p.Verify), normal(p.Sign)}, socket) {
+		return
+	}
+	where := name
+	if at != nil {
+		where = at.Key + " " + name
+	}
+	for _, peer := range p.plan.Peers {
+		if peer.Socket == socket {
+			add(&peer.Where, where)
+			return
+		}
+	}
+	peer := &Peer{Name: "another program", Socket: socket, Where: []string{where}, Note: "stays as it is"}
+	for _, k := range kinds() {
+		if k.milter == isMilter && k.is(&p.Options, socket) {
+			peer.Name, peer.kind, peer.Note = k.name, k, k.note
+			break
+		}
+	}
+	p.plan.Peers = append(p.plan.Peers, peer)
+}
+
+func (p *planner) peer(name string) *Peer {
+	for _, peer := range p.plan.Peers {
+		if peer.Name == name {
+			return peer
+		}
+	}
+	return nil
+}
+
+// choose decides who signs and who greylists, and which programs are replaced.
+func (p *planner) choose() error {
+	greylists, signs := p.others()
+	var err error
+	if p.Greylister, err = pick("greylister", p.Greylister, greylists); err != nil {
+		return err
+	}
+	if p.Signer, err = pick("signer", p.Signer, signs); err != nil {
+		return err
+	}
+	for _, peer := range p.plan.Peers {
+		k := peer.kind
+		if k == nil || k.by == "" || !p.attaches(k.by) || p.keeps(k) {
+			if k != nil && k.by != "" {
+				peer.Note += "; it stays"
+			}
+			continue
+		}
+		if p.plan.Shadow {
+			peer.Note += "; Postern watches beside it"
+			continue
+		}
+		peer.Replaced = true
+		peer.Note += "; Postern does that"
+	}
+	for _, k := range p.replaced() {
+		if k.carry != nil {
+			p.carriers = append(p.carriers, func() { k.carry(p) })
+		}
+	}
+	return nil
+}
+
+// retire notes that a program whose work we do may be stopped.
+func (p *planner) retire(unit string) {
+	if !p.plan.Shadow {
+		p.next("when you are content: systemctl disable --now %s", unit)
+	}
+}
+
+// keeps reports whether the administrator wants a program that we could replace.
+func (p *planner) keeps(k *kind) bool {
+	return strings.EqualFold(p.Greylister, k.name) || strings.EqualFold(p.Signer, k.name)
+}
+
+// replaced are the programs whose settings are carried over: those that we replace,
+// or watch beside.
+func (p *planner) replaced() []*kind {
+	var all []*kind
+	for _, peer := range p.plan.Peers {
+		k := peer.kind
+		if k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k) && !slices.Contains(all, k) {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// pick returns who does a thing: who was asked for, or the first of others that does
+// it and that we do not replace, or we.
+func pick(flag, asked string, others []string) (string, error) {
+	known := append([]string{ours}, others...)
+	for _, name := range known {
+		if strings.EqualFold(name, asked) {
+			return name, nil
+		}
+	}
+	if asked != "" {
+		return "", fmt.Errorf("--%s %s: no such program is attached here; write one of: %s", flag, asked, strings.Join(known, ", "))
+	}
+	return known[min(1, len(others))], nil
+}
+
+// rivals reports whether an element does what we do.
+func (p *planner) rivals(r restriction) bool {
+	if r.is("check_policy_service") {
+		peer := p.bySocket(endpointOf(r.arg))
+		return peer != nil && peer.kind != nil && peer.kind.by != "" && p.attaches(peer.kind.by) && !p.keeps(peer.kind)
+	}
+	return isList(r) && p.carriesList(r)
+}
+
+// replaces reports whether an element is taken out because we do its work.
+func (p *planner) replaces(r restriction) bool { return !p.plan.Shadow && p.rivals(r) }
+
+// replacesSocket reports whether what listens there is taken out.
+func (p *planner) replacesSocket(socket string) bool {
+	peer := p.bySocket(socket)
+	return peer != nil && peer.Replaced
+}
+
+func (p *planner) bySocket(socket string) *Peer {
+	for _, peer := range p.plan.Peers {
+		if peer.Socket == socket {
+			return peer
+		}
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package setup
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/config"
+)
+
+// The daemons, as --only names them.
+const (
+	Policyd = "policyd"
+	Milterd = "milterd"
+)
+
+// Daemon is what setup has to know about one of ours.
+type Daemon struct {
+	Program config.Program
+	Config  string // the path of its file
+}
+
+// Options are what an administrator may choose.
+type Options struct {
+	ConfigDirectory string // of Postfix; "" for the one that postconf(1) finds
+	Root            string // the files of other programs and of systemd are below it; "" for /
+	Only            string // Policyd, Milterd or "" for both
+	Shadow          *bool  // nil leaves it as it is in our files
+	Policyd         Daemon
+	Milterd         Daemon
+	Policy          string // where policyd listens, as Postfix spells it
+	Verify, Sign    string // where milterd does
+	LoginDomain     string // of logins that have none; "" to find out
+	Signer          string // ours, or the name of a peer; "" to find out
+	Greylister      string // likewise
+	User            string // of the daemons
+
+	// Import brings the greylist of another program into ours. It is called when the
+	// daemons run.
+	Import func(ctx context.Context, source Import) (string, error)
+	// Hide masks secrets in what is printed.
+	Hide func(string) string
+}
+
+// ours is the word for us in Signer and Greylister.
+const ours = "postern"
+
+// Change is a parameter of Postfix that gets another value.
+type Change struct {
+	Service string `json:"service,omitempty"` // "submission/inet"; "" in main.cf
+	Name    string `json:"name"`
+	Old     string `json:"old"`
+	WasSet  bool   `json:"was_set"`
+	New     string `json:"new"`
+}
+
+// where names the parameter as an administrator would look for it.
+func (c Change) where() string {
+	if c.Service == "" {
+		return "main.cf: " + c.Name
+	}
+	return "master.cf, " + c.Service + ": -o " + c.Name
+}
+
+// File is a file of ours that gets another text.
+type File struct {
+	Path  string      `json:"path"`
+	Text  []byte      `json:"text"`
+	Mode  fs.FileMode `json:"mode"`
+	Owner string      `json:"owner,omitempty"` // "" for root
+	// Secret files are named, their text is not printed.
+	Secret bool `json:"secret,omitempty"`
+	// Settings is the daemon that reads it, "" for another file.
+	Settings string `json:"settings,omitempty"`
+	// Set are the settings that we put in, if it is a file of settings.
+	Set []config.Line `json:"set,omitempty"`
+	// Unset are those that we take out.
+	Unset []string `json:"unset,omitempty"`
+}
+
+// Import is the memory of another greylist.
+type Import struct {
+	Program string // "postgrey"
+	Folder  string // of its database
+}
+
+// Plan is what setup has found and what it would do.
+type Plan struct {
+	Postfix  *Postfix
+	Peers    []*Peer
+	Changes  []Change
+	Files    []File
+	Imports  []Import
+	Cannot   []string // settings of others that are not carried over
+	Warnings []string
+	Next     []string // what is left to be done by hand
+	Manual   []string // lines for an appliance that writes main.cf anew
+	Reload   []string // units of other programs that read their settings again
+	Shadow   bool
+	Daemons  []string // that are attached
+
+	Appliance string // "" for none
+}
+
+// Nothing reports whether there is nothing to do.
+func (p *Plan) Nothing() bool { return len(p.Changes) == 0 && len(p.Files) == 0 }
+
+// planner is a plan in the making.
+type planner struct {
+	Options
+	*Postfix
+	plan *Plan
+
+	policyd, milterd settings
+	carriers         []func() // what replaced peers carry over
+	lists            lists    // DNS lists that Postfix asks itself
+	bySession        bool     // milterd finds out from the session whose mail it is
+	owners           bool     // someone asks the ownership check
+	asUser           string   // the user of milterd, if it is another
+	paths            []string // that the daemons must be able to read
+}
+
+// MakePlan finds out what to change.
+func MakePlan(ctx context.Context, o Options) (*Plan, error) {
+	if o.Hide == nil {
+		o.Hide = func(s string) string { return s }
+	}
+	postfix, err := ReadPostfix(ctx, o.ConfigDirectory)
+	if err != nil {
+		return nil, err
+	}
+	p := &planner{Options: o, Postfix: postfix, plan: &Plan{Postfix: postfix}}
+	p.plan.Shadow = p.shadowed()
+	p.findPeers()
+	if err := p.choose(); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{Policyd, Milterd} {
+		if p.attaches(name) {
+			p.plan.Daemons = append(p.plan.Daemons, name)
+		}
+	}
+	p.findLists()
+	if p.attaches(Policyd) {
+		p.attachPolicy()
+		if err := p.policydSettings(); err != nil {
+			return nil, err
+		}
+	}
+	if p.attaches(Milterd) {
+		p.attachMilters()
+		p.milterdSettings()
+	}
+	for _, carry := range p.carriers {
+		carry()
+	}
+	p.appliances()
+	return p.plan, p.files()
+}
+
+// shadowed reports whether the daemons are only to watch. What our files have counts
+// unless the administrator says otherwise.
+func (p *planner) shadowed() bool {
+	if p.Shadow != nil {
+		return *p.Shadow
+	}
+	for _, d := range []Daemon{p.Policyd, p.Milterd} {
+		data, err := os.ReadFile(d.Config)
+		if err != nil {
+			continue
+		}
+		if f, err := config.ParseDocument(d.Config, data); err == nil && strings.Contains(f.Get("shadow"), `"all"`) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *planner) attaches(daemon string) bool { return p.Only == "" || p.Only == daemon }
+
+func (p *planner) warn(format string, args ...any) {
+	add(&p.plan.Warnings, fmt.Sprintf(format, args...))
+}
+func (p *planner) cannot(format string, args ...any) {
+	add(&p.plan.Cannot, fmt.Sprintf(format, args...))
+}
+func (p *planner) next(format string, args ...any) { add(&p.plan.Next, fmt.Sprintf(format, args...)) }
+
+func add(list *[]string, text string) {
+	if !slices.Contains(*list, text) {
+		*list = append(*list, text)
+	}
+}
+
+// setMain plans a value of main.cf.
+func (p *planner) setMain(name, value string) {
+	p.change(Change{Name: name, Old: p.main[name], WasSet: p.isSet(name), New: value})
+	p.main[name], p.explicit[name] = value, true
+	p.meant[name] = p.expand(value, nil)
+}
+
+// setService plans an -o of master.cf.
+func (p *planner) setService(s *Service, name, value string) {
+	p.change(Change{Service: s.Key, Name: name, Old: s.overrides[name], WasSet: s.has(name), New: value})
+	s.overrides[name] = value
+}
+
+// set plans a value where a parameter of a service is set; nil is main.cf.
+func (p *planner) set(s *Service, name, value string) {
+	if s == nil {
+		p.setMain(name, value)
+	} else {
+		p.setService(s, name, value)
+	}
+}
+
+// change notes a change, once for each parameter.
+func (p *planner) change(c Change) {
+	if c.WasSet && same(c.Old, c.New) {
+		return
+	}
+	for i := range p.plan.Changes {
+		if before := &p.plan.Changes[i]; before.Service == c.Service && before.Name == c.Name {
+			before.New = c.New
+			return
+		}
+	}
+	p.plan.Changes = append(p.plan.Changes, c)
+}
+
+// same reports whether two lists are the same to Postfix.
+func same(a, b string) bool { return slices.Equal(split(a), split(b)) }
+
+// places returns where a parameter of services is set: at each service that overrides
+// it, and in main.cf (nil) if one does not.
+func (p *planner) places(services []*Service, name string) []*Service {
+	var all []*Service
+	for _, s := range services {
+		if !s.has(name) {
+			s = nil
+		}
+		if !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// rawAt returns a parameter as it is written at a place.
+func (p *planner) rawAt(s *Service, name string) string {
+	if s == nil {
+		return p.main[name]
+	}
+	return p.raw(s, name)
+}
+
+// meantAt returns it with its $names in place.
+func (p *planner) meantAt(s *Service, name string) string {
+	if s == nil {
+		return p.value(name)
+	}
+	return p.get(s, name)
+}
+
+// path returns where a file of the system is for us.
+func (o *Options) path(name string) string { return filepath.Join(o.Root, name) }
+
+// exists reports whether a file of the system is there.
+func (o *Options) exists(name string) bool {
+	_, err := os.Stat(o.path(name))
+	return err == nil
+}

@@ -1,0 +1,93 @@
+package setup_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/golden"
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/setup"
+)
+
+// write writes the files of a case. ROOT in them is the folder.
+func write(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if !strings.HasPrefix(name, "/") {
+			path = filepath.Join(root, "etc/postfix", name)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "ROOT", root)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// options are those of a case in a folder.
+func options(root string, c golden.Case) setup.Options {
+	o := setup.Options{
+		ConfigDirectory: filepath.Join(root, "etc/postfix"), Root: root,
+		Policyd: setup.Daemon{Program: policyd.Program(), Config: filepath.Join(root, "etc/postern/policyd.toml")},
+		Milterd: setup.Daemon{Program: milterd.Program(), Config: filepath.Join(root, "etc/postern/milterd.toml")},
+		Policy:  setup.DefaultPolicy, Verify: setup.DefaultVerify, Sign: setup.DefaultSign,
+		User: "postern", Only: c.Get("only"), Signer: c.Get("signer"), Greylister: c.Get("greylister"),
+		Hide: dnsbl.HideKeys,
+	}
+	if shadow, err := strconv.ParseBool(c.Get("shadow")); err == nil {
+		o.Shadow = &shadow
+	}
+	return o
+}
+
+// Each case is a Postfix with what is attached to it, and what setup prints. With
+// POSTERN_UPDATE the files are written anew.
+func TestPlans(t *testing.T) {
+	postfixtest.Require(t)
+	for _, c := range golden.Files(t, "testdata/plans/*.txt") {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			want := c.Sections["message"]
+			delete(c.Sections, "message")
+			write(t, root, c.Sections)
+			plan, err := setup.MakePlan(t.Context(), options(root, c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			plan.Print(&out, dnsbl.HideKeys)
+			got := strings.ReplaceAll(out.String(), root, "ROOT")
+			got = strings.Replace(got, "Postfix "+plan.Postfix.Version(), "Postfix VERSION", 1)
+			if got == want {
+				return
+			}
+			if os.Getenv("POSTERN_UPDATE") != "" {
+				update(t, "testdata/plans/"+c.Name+".txt", got)
+				return
+			}
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		})
+	}
+}
+
+func update(t *testing.T, path, message string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(string(text), "\n== message\n")
+	if err := os.WriteFile(path, []byte(head+"\n== message\n"+message), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

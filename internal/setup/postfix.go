@@ -1,0 +1,177 @@
+// What Postfix is set to, as postconf(1) says.
+
+package setup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Postfix is what one instance is set to.
+type Postfix struct {
+	Dir      string            // config_directory
+	main     map[string]string // as they are written
+	meant    map[string]string // with $names and conditions in place
+	explicit map[string]bool   // in main.cf
+	services []*Service
+	warnings map[string]bool // of postconf itself
+}
+
+// Version is that of Postfix.
+func (p *Postfix) Version() string { return p.main["mail_version"] }
+
+// programDirs are where the programs of a mail server are; root's PATH may lack them.
+var programDirs = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/libexec/postfix"}
+
+// program returns the path of a program of the system.
+func program(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	for _, dir := range programDirs {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed here; looked in %s", name, strings.Join(programDirs, ", "))
+}
+
+// run runs a program of the system. Its error holds what the program said.
+func run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
+	path, err := program(name)
+	if err != nil {
+		return "", "", err
+	}
+	var out, complaint bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	if err = cmd.Run(); err != nil {
+		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(complaint.String()+out.String()))
+	}
+	return out.String(), complaint.String(), err
+}
+
+// ConfigDirectory returns the folder of a Postfix: dir, or what postconf(1) says.
+func ConfigDirectory(ctx context.Context, dir string) (string, error) {
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	out, _, err := run(ctx, "postconf", "-h", "config_directory")
+	if dir = strings.TrimSpace(out); dir != "" && err == nil {
+		return dir, nil
+	}
+	return "", fmt.Errorf("no Postfix found; name its folder with --config-directory: %w", err)
+}
+
+// ReadPostfix reads the Postfix in a folder; "" is the one that postconf(1) finds.
+func ReadPostfix(ctx context.Context, dir string) (*Postfix, error) {
+	dir, err := ConfigDirectory(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return nil, fmt.Errorf("%w; name the folder of Postfix's configuration with --config-directory", err)
+		}
+	}
+	p := &Postfix{Dir: dir, warnings: make(map[string]bool), explicit: make(map[string]bool)}
+	all, err := p.postconf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.main = pairs(all)
+	meant, err := p.postconf(ctx, "-x")
+	if err != nil {
+		return nil, err
+	}
+	p.meant = pairs(meant)
+	set, err := p.postconf(ctx, "-n")
+	if err != nil {
+		return nil, err
+	}
+	for name := range pairs(set) {
+		p.explicit[name] = true
+	}
+	return p, p.readServices(ctx)
+}
+
+func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) {
+	out, said, err := run(ctx, "postconf", append([]string{"-c", p.Dir}, args...)...)
+	for line := range strings.Lines(said) {
+		p.warnings[strings.TrimSpace(line)] = true
+	}
+	return out, err
+}
+
+// pairs reads lines of "name = value".
+func pairs(text string) map[string]string {
+	all := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(line, "="); ok {
+			all[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+	}
+	return all
+}
+
+// isSet reports whether main.cf has a parameter.
+func (p *Postfix) isSet(name string) bool { return p.explicit[name] }
+
+// value returns a parameter of main.cf with what its $names stand for.
+func (p *Postfix) value(name string) string { return p.meant[name] }
+
+// yes reports whether a parameter is "yes".
+func (p *Postfix) yes(name string) bool { return isYes(p.value(name)) }
+
+func isYes(value string) bool { return strings.EqualFold(strings.TrimSpace(value), "yes") }
+
+// maxExpansion bounds parameters that name each other.
+const maxExpansion = 32
+
+// named matches $name, ${name} and $(name). What is conditional stays as it is.
+var named = regexp.MustCompile(`\$(?:\{([A-Za-z0-9_]+)\}|\(([A-Za-z0-9_]+)\)|([A-Za-z0-9_]+))`)
+
+// expand replaces $names, first by what a service overrides, then by main.cf.
+func (p *Postfix) expand(value string, overrides map[string]string) string {
+	for range maxExpansion {
+		before := value
+		value = named.ReplaceAllStringFunc(value, func(text string) string {
+			name := strings.Trim(text, "${}()")
+			if own, ok := overrides[name]; ok {
+				return own
+			}
+			return p.main[name] // undefined is empty
+		})
+		if value == before || len(value) > 1<<20 {
+			break
+		}
+	}
+	return value
+}
+
+// origin is the domain that Postfix gives to addresses without one. A file may hold
+// it.
+func (p *Postfix) origin(root string) (string, error) {
+	name := p.value("myorigin")
+	if !strings.HasPrefix(name, "/") {
+		return name, nil
+	}
+	data, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		return "", fmt.Errorf("myorigin names a file that cannot be read: %w", err)
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	if line = strings.TrimSpace(line); line == "" {
+		return "", errors.New("myorigin names a file that is empty: " + name)
+	}
+	return line, nil
+}

@@ -1,0 +1,127 @@
+package setup
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const postgreyDefaults = "/etc/default/postgrey"
+
+// postgreyOptions are the flags that Debian starts postgrey with.
+func (o *Options) postgreyOptions(text string) options {
+	all := make(options)
+	words := strings.Fields(shellVariable(text, "POSTGREY_OPTS") + " " + shellVariable(text, "POSTGREY_DELAY"))
+	for i := 0; i < len(words); i++ {
+		name, ok := strings.CutPrefix(words[i], "--")
+		if !ok {
+			continue
+		}
+		name, value, given := strings.Cut(name, "=")
+		if !given && i+1 < len(words) && !strings.HasPrefix(words[i+1], "-") {
+			i++
+			value = words[i]
+		}
+		if before, repeated := all[name]; repeated {
+			value = before + " " + value
+		}
+		all[name] = value
+	}
+	return all
+}
+
+func isPostgrey(o *Options, socket string) bool {
+	if socketIs("inet:127.0.0.1:10023", "postgrey")(o, socket) {
+		return true
+	}
+	own := o.postgreyOptions(o.text(postgreyDefaults))
+	return sameSocket("inet:"+own.get("inet"), socket) || sameSocket("unix:"+own.get("unix"), socket)
+}
+
+// postgrey's own times, where its flags do not say otherwise.
+const (
+	postgreyDelay  = 300 // seconds
+	postgreyAge    = 35  // days
+	postgreyWindow = 2   // days
+	postgreyAWL    = 5
+)
+
+// carryPostgrey plans postgrey's times, lists and memory.
+func carryPostgrey(p *planner) {
+	if p.Greylister != ours {
+		return
+	}
+	own := p.postgreyOptions(p.read(postgreyDefaults))
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(own.get(name)); err == nil && n >= 0 {
+			return n
+		}
+		return otherwise
+	}
+	s := &p.policyd
+	s.set("greylist-delay", strconv.Itoa(max(number("delay", postgreyDelay), 1))+"s")
+	window := own.get("retry-window")
+	switch {
+	case strings.HasSuffix(window, "h"):
+		s.set("greylist-retry-window", window)
+	default:
+		s.set("greylist-retry-window", strconv.Itoa(max(number("retry-window", postgreyWindow), 1))+"d")
+	}
+	age := strconv.Itoa(max(number("max-age", postgreyAge), 1)) + "d"
+	s.set("greylist-pass-ttl", age)
+	s.set("greylist-awl-ttl", age)
+	s.set("greylist-awl-after", strconv.Itoa(number("auto-whitelist-clients", postgreyAWL)))
+	if _, ok := own["lookup-by-host"]; ok {
+		s.set("greylist-ipv4-prefix", "32")
+		s.set("greylist-ipv6-prefix", "128")
+	} else if own.get("ipv4cidr") != "" || own.get("ipv6cidr") != "" {
+		s.set("greylist-ipv4-prefix", strconv.Itoa(number("ipv4cidr", 24)))
+		s.set("greylist-ipv6-prefix", strconv.Itoa(number("ipv6cidr", 64)))
+	}
+	p.carryPostgreyLists(own)
+	for _, name := range []string{"greylist-text", "greylist-action", "hostname", "user", "group", "exim", "syslog-facility"} {
+		if value := own.get(name); value != "" {
+			p.cannot("postgrey: --%s=%s", name, value)
+		}
+	}
+	folder := own.get("dbdir")
+	if folder == "" {
+		folder = "/var/lib/postgrey"
+	}
+	if p.exists(filepath.Join(folder, "postgrey.db")) {
+		p.plan.Imports = append(p.plan.Imports, Import{Program: "postgrey", Folder: p.path(folder)})
+	}
+	p.retire("postgrey")
+}
+
+// carryPostgreyLists plans postgrey's allow lists, in the files where they are.
+func (p *planner) carryPostgreyLists(own options) {
+	clients, recipients := strings.Fields(own.get("whitelist-clients")), strings.Fields(own.get("whitelist-recipients"))
+	if len(clients) == 0 {
+		clients = []string{"/etc/postgrey/whitelist_clients", "/etc/postgrey/whitelist_clients.local"}
+	}
+	if len(recipients) == 0 {
+		recipients = []string{"/etc/postgrey/whitelist_recipients", "/etc/postgrey/whitelist_recipients.local"}
+	}
+	for _, list := range []struct {
+		setting string
+		files   []string
+		always  []string
+	}{{"greylist-allow-clients", clients, []string{"default"}}, {"greylist-allow-recipients", recipients, nil}} {
+		var there []string
+		for _, file := range list.files {
+			if p.exists(file) {
+				there = append(there, p.path(file))
+			}
+		}
+		if len(there) > 0 {
+			p.policyd.set(list.setting, append(list.always, there...)...)
+			p.paths = append(p.paths, there...)
+		}
+	}
+}
+
+// text returns the text of a file of the system, "" when it cannot be read.
+func (o *Options) text(name string) string {
+	return (&planner{Options: *o, plan: new(Plan)}).read(name)
+}

@@ -1,0 +1,139 @@
+package setup
+
+import (
+	"path/filepath"
+	"strings"
+)
+
+const (
+	rspamd  = "rspamd"
+	amavis  = "amavis"
+	iredAPD = "iRedAPD"
+)
+
+func isRspamd(o *Options, socket string) bool {
+	if socketIs("inet:127.0.0.1:11332", "rspamd")(o, socket) {
+		return true
+	}
+	return strings.HasPrefix(socket, "inet:rspamd:") // the name of its container
+}
+
+// others are the programs that greylist and that sign, and that we do not replace
+// unless we are asked to.
+func (p *planner) others() (greylists, signs []string) {
+	if p.peer("rspamd") != nil {
+		if p.rspamdHas("redis", "servers") && !p.rspamdOff("greylist") || p.rspamdHas("greylist", "servers") {
+			greylists = append(greylists, rspamd)
+		}
+		if len(p.rspamdKeys()) > 0 || p.rspamdHas("dkim_signing", "") && !p.rspamdOff("dkim_signing") {
+			signs = append(signs, rspamd)
+		}
+	}
+	if p.peer(iredAPD) != nil && strings.Contains(p.read("/opt/iredapd/settings.py"), "greylisting") {
+		greylists = append(greylists, iredAPD)
+	}
+	if strings.Contains(p.value("content_filter"), amavis) || p.peer("amavisd-milter") != nil {
+		for _, conf := range []string{"/etc/amavis/conf.d/50-user", "/etc/amavisd/amavisd.conf"} {
+			if signing := parseOptions(p.read(conf), "="); strings.TrimSuffix(signing.get("$enable_dkim_signing"), ";") == "1" {
+				signs = append(signs, amavis)
+				break
+			}
+		}
+	}
+	if p.peer("postgrey") != nil && p.Greylister != "" {
+		greylists = append(greylists, "postgrey")
+	}
+	if p.peer("OpenDKIM") != nil && p.Signer != "" {
+		signs = append(signs, "OpenDKIM")
+	}
+	return greylists, signs
+}
+
+// rspamdText is what an administrator has set of one of rspamd's modules.
+func (p *planner) rspamdText(module string) string {
+	text := ""
+	for _, folder := range []string{"local.d", "override.d"} {
+		text += p.read("/etc/rspamd/" + folder + "/" + module + ".conf")
+	}
+	return text
+}
+
+// rspamdHas reports whether a module is set up with a word; "" for anything.
+func (p *planner) rspamdHas(module, word string) bool {
+	lines := entries(p.rspamdText(module))
+	return len(lines) > 0 && strings.Contains(strings.Join(lines, "\n"), word)
+}
+
+// rspamdOff reports whether a module is switched off.
+func (p *planner) rspamdOff(module string) bool {
+	for _, line := range entries(p.rspamdText(module)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(strings.ReplaceAll(line, " ", ""), ";"), "=")
+		if name == "enabled" && (value == "false" || value == "no") {
+			return true
+		}
+	}
+	return false
+}
+
+// rspamdKeys are the keys in rspamd's own folder: DOMAIN.SELECTOR.key.
+func (p *planner) rspamdKeys() []dkimKey {
+	const folder = "/var/lib/rspamd/dkim"
+	files, _ := filepath.Glob(filepath.Join(p.path(folder), "*.key"))
+	var all []dkimKey
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".key")
+		if at := strings.LastIndexByte(name, '.'); at > 0 {
+			all = append(all, dkimKey{name[:at], name[at+1:], filepath.Join(folder, filepath.Base(file))})
+		}
+	}
+	return all
+}
+
+// besideRspamd plans that rspamd leaves to us what we do.
+func (p *planner) besideRspamd() {
+	if p.peer("rspamd") == nil {
+		return
+	}
+	off := func(module string) {
+		if p.plan.Shadow || p.rspamdOff(module) {
+			return
+		}
+		path := p.path("/etc/rspamd/override.d/" + module + ".conf")
+		if p.exists("/etc/rspamd/override.d/" + module + ".conf") {
+			p.next("write into %s: enabled = false; and then: systemctl reload rspamd", path)
+			return
+		}
+		p.plan.Files = append(p.plan.Files, File{Path: path, Mode: 0o644, Text: []byte("# Postern does this (postern setup).\nenabled = false;\n")})
+		add(&p.plan.Reload, "rspamd")
+	}
+	if p.attaches(Policyd) && p.Greylister == ours {
+		off("greylist")
+	}
+	if p.attaches(Milterd) && p.signs() {
+		keys := p.rspamdKeys()
+		for _, key := range keys {
+			if !p.plan.Shadow {
+				p.copyKey(key)
+				p.useKeyFolder()
+			}
+		}
+		if len(keys) > 0 || p.rspamdHas("dkim_signing", "") {
+			off("dkim_signing")
+		}
+	}
+	if p.Signer == rspamd || p.Greylister == rspamd {
+		p.next("rspamd goes on to %s; to have Postern do it, run setup again with --signer postern or --greylister postern", strings.Join(p.does(rspamd), " and to "))
+	}
+}
+
+// does is what another program goes on to do.
+func (p *planner) does(name string) []string {
+	var all []string
+	if p.Signer == name {
+		all = append(all, "sign")
+	}
+	if p.Greylister == name {
+		all = append(all, "greylist")
+	}
+	return all
+}

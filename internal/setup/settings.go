@@ -1,0 +1,384 @@
+// The settings of our daemons that follow from those of Postfix.
+
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postmap"
+)
+
+// settings are those of one daemon, in the order in which they were set.
+type settings struct {
+	list  []config.Setting
+	unset []string
+}
+
+func (s *settings) set(name string, values ...string) {
+	for i := range s.list {
+		if s.list[i].Name == name {
+			s.list[i].Values = values
+			return
+		}
+	}
+	s.list = append(s.list, config.Setting{Name: name, Values: values})
+}
+
+// add adds values to a list.
+func (s *settings) add(name string, values ...string) {
+	for i := range s.list {
+		if s.list[i].Name == name {
+			values = append(s.list[i].Values, values...)
+		}
+	}
+	var once []string
+	for _, v := range values {
+		if !slices.Contains(once, v) {
+			once = append(once, v)
+		}
+	}
+	s.set(name, once...)
+}
+
+// policydSettings plans the file of the policy daemon.
+func (p *planner) policydSettings() error {
+	s := &p.policyd
+	usual := p.Policyd.Program.Default("checks")
+	checks := slices.DeleteFunc(slices.Clone(usual), func(name string) bool {
+		return name == "ownership" && !p.owners || name == "greylist" && p.Greylister != ours
+	})
+	s.set("checks", checks...)
+	p.listen(s, p.Policyd, "listen", p.Policy)
+	p.watch(s)
+	p.listSettings()
+	if !p.owners {
+		return nil
+	}
+	p.tables("owners", p.loginMaps())
+	p.tables("owner-aliases", split(p.value("virtual_alias_maps")))
+	p.someTable()
+	return p.addressSettings()
+}
+
+// someTable plans a table of our own when Postfix has none: each user owns the own
+// address, and what is written there.
+func (p *planner) someTable() {
+	if slices.ContainsFunc(p.policyd.list, func(s config.Setting) bool { return strings.HasPrefix(s.Name, "owner") }) {
+		return
+	}
+	file := filepath.Join(filepath.Dir(p.Policyd.Config), "sender_logins")
+	p.policyd.set("owners", "hash:"+file)
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		p.plan.Files = append(p.plan.Files, File{Path: file, Mode: 0o644, Text: []byte("# Senders that users may use beside their own address, as in smtpd_sender_login_maps:\n# press@example.org alice bob\n")})
+	}
+}
+
+// listen plans where a daemon listens, if that is not its default.
+func (p *planner) listen(s *settings, d Daemon, name, endpoint string) {
+	if !slices.Equal(d.Program.Default(name), []string{endpoint}) {
+		s.set(name, endpoint)
+	}
+	if queue := p.value("queue_directory"); !slices.Equal(d.Program.Default("queue-directory"), []string{queue}) {
+		s.set("queue-directory", queue)
+	}
+}
+
+// watch plans that a daemon has no say, or has one again.
+func (p *planner) watch(s *settings) {
+	if p.plan.Shadow {
+		s.set("shadow", "all")
+	} else if p.Shadow != nil {
+		s.unset = append(s.unset, "shadow")
+	}
+}
+
+// loginMaps are the tables of who may use a sender, of main.cf and of the services
+// that users send through.
+func (p *planner) loginMaps() []string {
+	const name = "smtpd_sender_login_maps"
+	all := split(p.value(name))
+	for _, s := range p.with(Users) {
+		for _, table := range split(p.get(s, name)) {
+			if !slices.Contains(all, table) {
+				all = append(all, table)
+			}
+		}
+	}
+	return all
+}
+
+// tables plans tables of Postfix as they are.
+func (p *planner) tables(setting string, all []string) {
+	for _, table := range all {
+		table = strings.TrimPrefix(table, "proxy:")
+		kind, name, _ := strings.Cut(table, ":")
+		switch {
+		case !slices.Contains(postmap.Known(), kind):
+			p.cannot("table %s: tables of type %s are not read; write its entries into another kind of table and name that in %s", table, kind, setting)
+			continue
+		case strings.HasPrefix(name, "/"):
+			if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+				p.cannot("table %s: there is no %s (the text is read, not the compiled file)", table, name)
+				continue
+			}
+			p.paths = append(p.paths, name)
+			p.paths = append(p.paths, databaseOf(kind, name)...)
+		}
+		p.policyd.add(setting, table)
+	}
+}
+
+// databaseOf returns the file of a database that a table's file names.
+func databaseOf(kind, file string) []string {
+	if kind != "sqlite" {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	if path := parseOptions(string(data), "=").get("dbpath"); path != "" {
+		return []string{path}
+	}
+	return nil
+}
+
+// addressSettings plans how logins and senders are completed and compared.
+func (p *planner) addressSettings() error {
+	s := &p.policyd
+	origin, err := p.origin(p.Root)
+	if err != nil {
+		return err
+	}
+	locals := p.localDomains()
+	if len(locals) > 0 {
+		s.set("local-domains", locals...)
+	}
+	s.set("myorigin", origin)
+	s.set("mydomain", p.value("mydomain"))
+	for _, name := range []string{"allow_percent_hack", "swap_bangpath", "append_at_myorigin", "append_dot_mydomain"} {
+		flag, value := strings.ReplaceAll(name, "_", "-"), fmt.Sprint(p.yes(name))
+		if !slices.Equal(p.Policyd.Program.Default(flag), []string{value}) {
+			s.set(flag, value)
+		}
+	}
+	if value := p.value("recipient_delimiter"); !slices.Equal(p.Policyd.Program.Default("recipient-delimiter"), []string{value}) {
+		s.set("recipient-delimiter", value)
+	}
+	p.loginDomain(origin, locals)
+	return nil
+}
+
+// localDomains are the domains of mydestination, without the names of this machine
+// that no one writes to.
+func (p *planner) localDomains() []string {
+	var all []string
+	for _, name := range split(p.value("mydestination")) {
+		name = strings.ToLower(name)
+		switch {
+		case strings.HasPrefix(name, "localhost") || name == "":
+		case strings.ContainsAny(name, ":/"):
+			p.cannot("mydestination: %s; write its domains into local-domains", name)
+		case !slices.Contains(all, name):
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// loginDomain plans the domain of logins that have none: system users log in as
+// "alice".
+func (p *planner) loginDomain(origin string, locals []string) {
+	domain := p.LoginDomain
+	for _, candidate := range []string{origin, p.value("mydomain")} {
+		if domain == "" && slices.Contains(locals, strings.ToLower(candidate)) {
+			domain = candidate
+		}
+	}
+	if domain != "" {
+		p.policyd.set("login-domain", domain)
+	} else if len(locals) > 0 {
+		p.warn("if users log in without a domain, name it with --login-domain, or each of them is refused")
+	}
+}
+
+// milterdSettings plans the file of the milter daemon.
+func (p *planner) milterdSettings() {
+	s := &p.milterd
+	switch {
+	case p.bySession:
+		s.set("listen", p.Verify)
+		s.set("listen-sign", p.Sign)
+	case !p.signs():
+		s.set("listen-verify", p.Verify)
+	case p.Verify != DefaultVerify || p.Sign != DefaultSign:
+		s.set("listen-verify", p.Verify)
+		s.set("listen-sign", p.Sign)
+	}
+	if queue := p.value("queue_directory"); !slices.Equal(p.Milterd.Program.Default("queue-directory"), []string{queue}) {
+		s.set("queue-directory", queue)
+	}
+	p.watch(s)
+	if p.plan.Shadow {
+		// No signature, and no field that another program may take for its own.
+		s.set("dkim-keys", "")
+		s.set("authserv-id", shadowID+p.value("myhostname"))
+		return
+	}
+	if p.Shadow != nil {
+		p.milterd.unset = append(p.milterd.unset, "dkim-keys", "authserv-id")
+	}
+	if p.signs() && p.bySession && len(p.relayNetworks()) > 0 {
+		p.warn("hosts in mynetworks that send through port 25 without a login are not signed; name those whose mail is yours in internal-networks (milterd.toml)")
+	}
+}
+
+// shadowID begins the name under which a milter that only watches writes its
+// verdicts.
+const shadowID = "postern-shadow."
+
+// Where the daemons listen unless they are told otherwise.
+const (
+	DefaultPolicy = "inet:127.0.0.1:10045"
+	DefaultVerify = "inet:127.0.0.1:10046"
+	DefaultSign   = "inet:127.0.0.1:10047"
+)
+
+// relayNetworks are the networks of mynetworks beside this machine.
+func (p *planner) relayNetworks() []netip.Prefix {
+	var all []netip.Prefix
+	for _, text := range split(p.value("mynetworks")) {
+		address, bits, _ := strings.Cut(strings.NewReplacer("[", "", "]", "").Replace(text), "/")
+		prefix, err := netip.ParsePrefix(address + "/" + bits)
+		if err == nil && !prefix.Addr().Unmap().IsLoopback() {
+			all = append(all, prefix)
+		}
+	}
+	return all
+}
+
+// files plans the files of settings: a new one, or the one that is there with our
+// lines in it.
+func (p *planner) files() error {
+	for _, d := range []struct {
+		name string
+		Daemon
+		*settings
+	}{{Policyd, p.Policyd, &p.policyd}, {Milterd, p.Milterd, &p.milterd}} {
+		if !p.attaches(d.name) {
+			continue
+		}
+		lines, err := d.Program.Spell(d.list)
+		if err != nil {
+			return err
+		}
+		if err := p.settingsFile(d.name, d.Daemon, lines, d.unset); err != nil {
+			return err
+		}
+	}
+	p.dropIns()
+	p.dropUnchanged()
+	return nil
+}
+
+// settingsFile plans one file of settings.
+func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset []string) error {
+	data, err := os.ReadFile(d.Config)
+	if errors.Is(err, fs.ErrNotExist) {
+		data = fmt.Appendf(nil, "# %s: settings of %s.\n# Every setting: /usr/share/doc/postern/examples/%s\n", d.Config, d.Program.Name, filepath.Base(d.Program.DefaultFile))
+	} else if err != nil {
+		return err
+	}
+	before, err := config.ParseDocument(d.Config, data)
+	if err != nil {
+		return err
+	}
+	var set []config.Line
+	for _, line := range lines {
+		if slices.Contains(unset, line.Name) && p.mayUnset(before, line.Name) || p.mayReplace(d, before, line) {
+			set = append(set, line)
+		}
+	}
+	unset = slices.DeleteFunc(slices.Clone(unset), func(name string) bool {
+		return !p.mayUnset(before, name) || slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == name })
+	})
+	// A table that the file names and that is not there keeps the daemon from starting.
+	if name == Policyd && brokenTables(before.Get("owners")) && !slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == "owners" }) {
+		unset = append(unset, "owners")
+	}
+	if len(set) == 0 && len(unset) == 0 {
+		return nil
+	}
+	p.plan.Files = append(p.plan.Files, File{
+		Path: d.Config, Mode: 0o644, Text: before.Edit(unset, set, "Set by postern setup."),
+		Settings: name, Set: set, Unset: unset,
+	})
+	return nil
+}
+
+// mayReplace reports whether a line goes into a file. What the administrator has set
+// there stays.
+func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line) bool {
+	old := before.Get(line.Name)
+	switch {
+	case old == line.Text:
+		return false
+	case old == "":
+		// No need to spell what is so anyway.
+		usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
+		return err != nil || usual[0].Text != line.Text
+	case line.Name == "shadow" || line.Name == "owners" && brokenTables(old):
+		return true
+	}
+	usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
+	if err == nil && usual[0].Text == old {
+		return true
+	}
+	p.warn("%s: %s stays as it is there; setup would write: %s", d.Config, line.Name, p.Hide(line.Text))
+	return false
+}
+
+// mayUnset reports whether a setting is taken out of a file: it is there, and it is
+// what we put there to watch.
+func (p *planner) mayUnset(before *config.Document, name string) bool {
+	old := before.Get(name)
+	switch name {
+	case "dkim-keys":
+		return strings.HasSuffix(old, `= ""`)
+	case "authserv-id":
+		return strings.Contains(old, `"`+shadowID)
+	}
+	return old != ""
+}
+
+// brokenTables reports whether a list of tables names a file that is not there.
+func brokenTables(list string) bool {
+	for _, part := range strings.Split(list, `"`) {
+		if _, path, ok := strings.Cut(part, ":/"); ok {
+			if _, err := os.Stat("/" + path); errors.Is(err, fs.ErrNotExist) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// dropUnchanged takes out of the plan the files that are so already.
+func (p *planner) dropUnchanged() {
+	p.plan.Files = slices.DeleteFunc(p.plan.Files, func(f File) bool {
+		data, err := os.ReadFile(f.Path)
+		return err == nil && string(data) == string(f.Text)
+	})
+}
+
+func (s *settings) drop(name string) {
+	s.list = slices.DeleteFunc(s.list, func(one config.Setting) bool { return one.Name == name })
+}

@@ -1,0 +1,52 @@
+package setup
+
+import (
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// trust plans hosts that other programs do not judge as trusted forwarders. Loopback
+// and our own mail need none.
+func (p *planner) trust(hosts []string) {
+	var all []string
+	for _, host := range hosts {
+		host = strings.Trim(strings.TrimSpace(host), "[]")
+		if host == "" || isOwnHost(host) {
+			continue
+		}
+		if strings.HasPrefix(host, "!") || strings.HasPrefix(host, ".") {
+			p.cannot("the exception %q of the hosts that are not judged", host)
+			continue
+		}
+		all = append(all, host)
+	}
+	if len(all) == 0 {
+		return
+	}
+	file := filepath.Join(filepath.Dir(p.Milterd.Config), "trusted_forwarders")
+	p.milterd.set("trusted-forwarders", file)
+	i := slices.IndexFunc(p.plan.Files, func(f File) bool { return f.Path == file })
+	if i < 0 {
+		p.plan.Files = append(p.plan.Files, File{Path: file, Mode: 0o644, Text: []byte("# Hosts whose mail policyd-spf, OpenDKIM or OpenDMARC did not judge.\n")})
+		i = len(p.plan.Files) - 1
+	}
+	for _, host := range all {
+		if line := host + "\n"; !strings.Contains(string(p.plan.Files[i].Text), "\n"+line) {
+			p.plan.Files[i].Text = append(p.plan.Files[i].Text, line...)
+		}
+	}
+}
+
+// isOwnHost reports whether a host of such a list is this machine.
+func isOwnHost(host string) bool {
+	if host == "localhost" || host == "127.0.0.1" {
+		return true
+	}
+	if prefix, err := netip.ParsePrefix(host); err == nil {
+		return prefix.Addr().Unmap().IsLoopback()
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}

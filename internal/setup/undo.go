@@ -1,0 +1,345 @@
+// Taking Postern off again.
+
+package setup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/config"
+)
+
+// ErrNothing says that there is nothing to undo.
+var ErrNothing = errors.New("postern setup has changed nothing here")
+
+// Undo takes back every run of apply, the latest first.
+func (a *Applier) Undo(ctx context.Context) error {
+	unlock, err := a.Journals.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := a.Journals.all()
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("%w: no journal in %s", ErrNothing, a.Journals.folder)
+	}
+	for _, j := range slices.Backward(all) {
+		if err := a.takeBack(ctx, j); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undone is a file and what it becomes.
+type undone struct {
+	*written
+	text content
+	now  content
+}
+
+// takeBack undoes one run. It may have been cut short anywhere, and so may an earlier
+// try to take it back.
+func (a *Applier) takeBack(ctx context.Context, j *journal) error {
+	files, err := a.workOut(ctx, j)
+	if err != nil {
+		return err
+	}
+	postfix, own := split2(files)
+	before, _ := ReadPostfix(ctx, j.Postfix) // of a file that others have broken nothing can be said
+	for _, f := range slices.Backward(postfix) {
+		a.at("restore " + f.Path)
+		if err := f.put(f.text); err != nil {
+			return err
+		}
+	}
+	if err := a.checkUndone(ctx, j, before, postfix); err != nil {
+		return err
+	}
+	a.at("reload")
+	if err := a.reload(ctx, j.Postfix); err != nil {
+		return err
+	}
+	if !a.Journals.othersAttached() {
+		a.at("stop")
+		if err := a.stopAfter(ctx, j, own); err != nil {
+			return err
+		}
+	} else {
+		a.Say("the daemons and their settings stay: another Postfix on this machine asks them")
+	}
+	a.at("forget")
+	if err := os.Remove(j.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return a.removeLeftovers()
+}
+
+// stopAfter stops the daemons that apply has started, and restores their files.
+func (a *Applier) stopAfter(ctx context.Context, j *journal, own []undone) error {
+	if err := a.stop(ctx, j); err != nil {
+		return err
+	}
+	for _, f := range slices.Backward(own) {
+		a.at("restore " + f.Path)
+		if err := f.put(f.text); err != nil {
+			return err
+		}
+	}
+	if a.Services && systemdRuns() {
+		if _, _, err := run(ctx, "systemctl", "daemon-reload"); err != nil {
+			return err
+		}
+	}
+	return a.reloadOthers(ctx, j.Reload)
+}
+
+// removeLeftovers removes what a run that was cut short has left of its work.
+func (a *Applier) removeLeftovers() error {
+	stages, err := filepath.Glob(filepath.Join(escapeGlob(a.Journals.folder), "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range stages {
+		if name := filepath.Base(path); strings.HasPrefix(name, "stage-") || strings.HasSuffix(name, temporary) {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func split2(files []undone) (postfix, own []undone) {
+	for _, f := range files {
+		if isPostfix(f.Kind) {
+			postfix = append(postfix, f)
+		} else {
+			own = append(own, f)
+		}
+	}
+	return postfix, own
+}
+
+// checkUndone has Postfix check its files. What it does not accept is put back as it
+// was found.
+func (a *Applier) checkUndone(ctx context.Context, j *journal, before *Postfix, files []undone) error {
+	if before == nil {
+		return nil
+	}
+	_, _, err := run(ctx, "postfix", "-c", j.Postfix, "check")
+	if err == nil {
+		return nil
+	}
+	for _, f := range files {
+		err = errors.Join(err, f.put(f.now))
+	}
+	return err
+}
+
+// workOut finds out what each file becomes, before any is touched.
+func (a *Applier) workOut(ctx context.Context, j *journal) ([]undone, error) {
+	var all []undone
+	for i := range j.Files {
+		w := &j.Files[i]
+		now, err := look(w.Path)
+		if err != nil {
+			return nil, err
+		}
+		u := undone{written: w, now: now}
+		switch {
+		case now.sameText(w.Before) || now.sameText(w.After):
+			u.text = w.Before
+		case isPostfix(w.Kind):
+			u.text, err = a.withoutOurs(ctx, j, w, now)
+		case w.Kind != "":
+			u.text, err = withoutSettings(w, now)
+		default:
+			a.Say("%s was changed since, and stays", w.Path)
+			u.text = now
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, u)
+	}
+	return all, nil
+}
+
+// withoutOurs returns a file of Postfix that others have changed since, without what
+// is ours.
+func (a *Applier) withoutOurs(ctx context.Context, j *journal, w *written, now content) (content, error) {
+	master := w.Kind == "master.cf"
+	text, left := takeOut(string(now.Text), string(w.Before.Text), string(w.After.Text), master)
+	if len(left) > 0 {
+		merged, err := a.mergeLeft(ctx, j, w, text, left)
+		if err != nil {
+			return now, err
+		}
+		text = merged
+	}
+	if ours := a.mentions(text) - a.mentions(string(w.Before.Text)); ours > 0 {
+		return now, fmt.Errorf("%s was changed since, and %d lines of it name Postern that setup has not written; take them out and run postern setup --undo again. What was changed (-: as setup left it, +: now):\n%s",
+			w.Path, ours, difference(w.After.Text, now.Text))
+	}
+	a.Say("%s was changed since: only the lines of Postern are taken out", w.Path)
+	now.Text, now.Modified = []byte(text), time.Time{}
+	return now, nil
+}
+
+// mentions counts the lines that name our sockets or parameters.
+func (a *Applier) mentions(text string) (count int) {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		for _, name := range []string{a.Policy, a.Verify, a.Sign, "postern_"} {
+			if name != "" && strings.Contains(line, name) {
+				count++
+				break
+			}
+		}
+	}
+	return count
+}
+
+// mergeLeft has postconf(1) change the entries that others have changed after us, on a
+// copy.
+func (a *Applier) mergeLeft(ctx context.Context, j *journal, w *written, text string, left []string) (string, error) {
+	dir, err := os.MkdirTemp(a.Journals.folder, "stage-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	other := "master.cf"
+	if w.Kind == other {
+		other = "main.cf"
+	}
+	beside, err := os.ReadFile(filepath.Join(j.Postfix, other))
+	if err == nil {
+		err = errors.Join(os.WriteFile(filepath.Join(dir, other), beside, 0o600), os.WriteFile(filepath.Join(dir, w.Kind), []byte(text), 0o600))
+	}
+	if err != nil {
+		return "", err
+	}
+	now, err := ReadPostfix(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	for _, c := range j.Changes {
+		if c.Service == "" == (w.Kind == "main.cf") && slices.Contains(left, entryOf(c)) {
+			if err := a.mergeOne(ctx, dir, now, c); err != nil {
+				return "", err
+			}
+		}
+	}
+	merged, err := os.ReadFile(filepath.Join(dir, w.Kind))
+	return string(merged), err
+}
+
+// entryOf is the key of the entry that has a parameter.
+func entryOf(c Change) string {
+	if c.Service != "" {
+		return c.Service
+	}
+	return c.Name
+}
+
+// mergeOne changes one parameter back.
+func (a *Applier) mergeOne(ctx context.Context, dir string, now *Postfix, c Change) error {
+	value, there := now.main[c.Name], now.isSet(c.Name)
+	set, unset, target := "-e", "-X", c.Name
+	if c.Service != "" {
+		set, unset, target = "-P", "-PX", c.Service+"/"+c.Name
+		i := slices.IndexFunc(now.services, func(s *Service) bool { return s.Key == c.Service })
+		if i < 0 {
+			return nil
+		}
+		value, there = now.services[i].overrides[c.Name], now.services[i].has(c.Name)
+	}
+	back, ours := c.Old, same(value, c.New)
+	if !ours {
+		back, ours = mergeBack(value, c.Old, c.New)
+	}
+	switch {
+	case !there || !ours:
+		a.Say("%s was changed since, and stays: %s", c.where(), value)
+		return nil
+	case !c.WasSet && (same(value, c.New) || back == "" || same(back, c.Old)):
+		_, _, err := run(ctx, "postconf", "-c", dir, unset, target)
+		return err
+	}
+	if c.Service != "" {
+		back = strings.Join(split(back), ",")
+	}
+	_, _, err := run(ctx, "postconf", "-c", dir, set, target+"="+back)
+	return err
+}
+
+// withoutSettings returns a file of settings that others have changed since, without
+// those that are as we set them.
+func withoutSettings(w *written, now content) (content, error) {
+	if !now.Exists {
+		return now, nil // someone has removed it
+	}
+	current, err := config.ParseDocument(w.Path, now.Text)
+	if err != nil {
+		return now, err
+	}
+	ours, err := config.ParseDocument(w.Path, w.After.Text)
+	if err != nil {
+		return now, err
+	}
+	before, err := config.ParseDocument(w.Path, w.Before.Text)
+	if err != nil {
+		return now, err
+	}
+	var remove []string
+	var set []config.Line
+	for _, name := range ours.Keys() {
+		was := before.Get(name)
+		switch {
+		case current.Get(name) != ours.Get(name) || was == ours.Get(name):
+		case was == "":
+			remove = append(remove, name)
+		default:
+			set = append(set, config.Line{Name: name, Text: was})
+		}
+	}
+	now.Text, now.Modified = current.Edit(remove, set, ""), time.Time{}
+	return now, nil
+}
+
+// difference shows what two texts do not have in common, as diff(1) does.
+func difference(before, after []byte) string {
+	dir, err := os.MkdirTemp("", "postern-setup-")
+	if err != nil {
+		return err.Error()
+	}
+	defer os.RemoveAll(dir)
+	a, b := filepath.Join(dir, "setup"), filepath.Join(dir, "now")
+	if err := errors.Join(os.WriteFile(a, before, 0o600), os.WriteFile(b, after, 0o600)); err != nil {
+		return err.Error()
+	}
+	path, err := program("diff")
+	if err != nil {
+		return err.Error()
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(path, "-u", "--label", "as setup left it", "--label", "now", a, b)
+	cmd.Stdout = &out
+	_ = cmd.Run() // status 1: they differ
+	return out.String()
+}

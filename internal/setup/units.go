@@ -1,0 +1,88 @@
+// The daemons under systemd.
+
+package setup
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+)
+
+// systemdRuns reports whether systemd is the init of this machine.
+func systemdRuns() bool {
+	info, err := os.Stat("/run/systemd/system")
+	return err == nil && info.IsDir()
+}
+
+// disabled returns those of some units that are installed and not enabled.
+func disabled(ctx context.Context, units []string) ([]string, error) {
+	var all []string
+	for _, unit := range units {
+		// is-enabled fails for a unit that is not, and says so.
+		out, _, _ := run(ctx, "systemctl", "is-enabled", unit)
+		if strings.TrimSpace(out) == "disabled" {
+			all = append(all, unit)
+		}
+	}
+	return all, ctx.Err()
+}
+
+// start has systemd start the daemons, or have those that run read their settings
+// again.
+func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
+	if !a.Services || !systemdRuns() {
+		return nil
+	}
+	if _, _, err := run(ctx, "systemctl", "daemon-reload"); err != nil {
+		return err
+	}
+	for _, unit := range p.units() {
+		if !slices.Contains(j.Units, unit) && strings.HasSuffix(unit, ".service") {
+			verb := "reload-or-restart"
+			if writesDropIn(j, unit) {
+				verb = "restart"
+			}
+			if _, _, err := run(ctx, "systemctl", verb, unit); err != nil {
+				return err
+			}
+		}
+	}
+	if len(j.Units) == 0 {
+		return nil
+	}
+	a.Say("starting %s", strings.Join(j.Units, " "))
+	_, _, err := run(ctx, "systemctl", append([]string{"enable", "--now"}, j.Units...)...)
+	return err
+}
+
+func writesDropIn(j *journal, unit string) bool {
+	return slices.ContainsFunc(j.Files, func(w written) bool { return strings.Contains(w.Path, "/"+unit+".d/") })
+}
+
+// stop has systemd stop the daemons that apply has started.
+func (a *Applier) stop(ctx context.Context, j *journal) error {
+	if !a.Services || !systemdRuns() {
+		return nil
+	}
+	if len(j.Units) > 0 {
+		if _, _, err := run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...); err != nil {
+			return err
+		}
+	}
+	_, _, err := run(ctx, "systemctl", "daemon-reload")
+	return err
+}
+
+// reloadOthers has other programs that run read a file of ours.
+func (a *Applier) reloadOthers(ctx context.Context, units []string) error {
+	if !systemdRuns() {
+		return nil
+	}
+	for _, unit := range units {
+		if _, _, err := run(ctx, "systemctl", "try-reload-or-restart", unit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
