@@ -4,24 +4,37 @@ package private
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 )
 
 // Check refuses a file that someone else can read or replace. As with OpenDKIM,
-// the members of group may read it; -1 is no group. what is the secret, for the
-// error: "the private key".
+// the members of group may read it; -1 is no group. An access control list may
+// give it to our own user. what is the secret, for the error: "the private key".
 func Check(path string, info fs.FileInfo, group int, what string) error {
+	return check(path, info, os.Geteuid(), group, what)
+}
+
+func check(path string, info fs.FileInfo, user, group int, what string) error {
 	mode := info.Mode().Perm()
-	allowed := fs.FileMode(0o700)
+	allowed, err := accessOf(path, mode, user, group)
+	if err != nil {
+		return err
+	}
+	ofGroup := fs.FileMode(0)
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok && group >= 0 && int(sys.Gid) == group {
-		allowed |= 0o040
+		ofGroup = 4
 	}
-	if mode&^allowed == 0 {
-		return nil
-	}
-	who := "the group"
-	if mode&0o007 != 0 {
+	who := ""
+	switch {
+	case mode&0o007 != 0:
 		who = "everybody"
+	case allowed.group&^ofGroup != 0:
+		who = "the group"
+	case allowed.others != "":
+		return fmt.Errorf("%s: its access control list lets %s at %s; setfacl -b %s", path, allowed.others, what, path)
+	default:
+		return nil
 	}
 	return fmt.Errorf("%s: mode %04o lets %s at %s; chmod 0600 %s", path, mode, who, what, path)
 }
