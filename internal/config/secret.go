@@ -2,8 +2,10 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,4 +109,16 @@ func SecretPath(name, credentials string) (string, error) {
 		return "", fmt.Errorf("%s is not a file name", name)
 	}
 	return filepath.Join(credentials, name), nil
+}
+
+// CredentialHidden reports whether --check-config cannot read a credential although
+// the daemon will: systemd gives the credentials of a unit to what ExecStart= runs,
+// and up to version 252 at least hides them from the check in ExecReload=. The
+// reload that comes next reads them.
+func (s *Set) CredentialHidden(name, credentials string) bool {
+	if !s.check || name == "" || strings.Contains(name, "/") || credentials == "" {
+		return false
+	}
+	_, err := os.ReadDir(credentials)
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)
 }

@@ -178,6 +178,29 @@ func TestSecretFile(t *testing.T) {
 	}
 }
 
+// What --check-config cannot see of the credentials is no mistake; what is wrong
+// with those that it sees is one, and the daemon itself sees all of them.
+func TestCredentialHidden(t *testing.T) {
+	seen := t.TempDir()
+	away := filepath.Join(seen, "away")
+	for _, tt := range []struct {
+		check             bool
+		name, credentials string
+		want              bool
+	}{
+		{true, "redis", away, true},
+		{true, "redis", seen, false},
+		{true, "/etc/redis", away, false},
+		{true, "redis", "", false},
+		{true, "", away, false},
+		{false, "redis", away, false},
+	} {
+		if got := (&Set{check: tt.check}).CredentialHidden(tt.name, tt.credentials); got != tt.want {
+			t.Errorf("%+v: %t", tt, got)
+		}
+	}
+}
+
 // A file with a secret that others can read is refused; systemd guards its own.
 func TestSecretFileOthersCanRead(t *testing.T) {
 	dir := t.TempDir()

@@ -21,16 +21,17 @@ const defaultMarkKey = "/var/lib/postern/mark.key"
 type markPart struct {
 	MarkKeyFile string
 
+	file string     // MarkKeyFile as a path
 	keys *mark.Keys // nil for none
 }
 
 func (o *markPart) bind(fs *pflag.FlagSet) {
-	fs.StringVar(&o.MarkKeyFile, "mark-key-file", defaultMarkKey, "`file` with the key of the "+mark.Field+" field, by which mail is known that comes back; made when it is missing, and to be shared by all hosts that hand mail to each other; \"\" for no marks")
+	fs.StringVar(&o.MarkKeyFile, "mark-key-file", defaultMarkKey, "`file` with the key of the "+mark.Field+" field, by which mail is known that comes back; made when it is missing, and to be shared by all hosts that hand mail to each other; a name without a slash is a credential of systemd's; \"\" for no marks")
 }
 
-func (o *markPart) validate(s *config.Set) error {
-	if o.MarkKeyFile != "" && !filepath.IsAbs(o.MarkKeyFile) {
-		return s.Errorf("mark-key-file", "%q is relative: write it from the root, a daemon has no directory of its own", o.MarkKeyFile)
+func (o *markPart) validate(s *config.Set) (err error) {
+	if o.file, err = secretPath(o.MarkKeyFile); err != nil {
+		return s.Errorf("mark-key-file", "%w", err)
 	}
 	return nil
 }
@@ -38,15 +39,15 @@ func (o *markPart) validate(s *config.Set) error {
 // build gives the keys to both roles. Where the default file has no place, marks
 // live until the daemon ends; a file that was named must be one.
 func (o *markPart) build(n *needs) error {
-	if o.MarkKeyFile == "" {
+	if o.file == "" || hidden(n.set, o.MarkKeyFile) {
 		return nil
 	}
 	byDefault := n.set.Origin("mark-key-file").Level == config.Default
 	keys, err := o.open(n)
 	switch {
 	case err == nil:
-		n.life.Watch(o.MarkKeyFile)
-	case n.readOnly && errors.Is(err, fs.ErrNotExist) && (byDefault || !missing(filepath.Dir(o.MarkKeyFile))):
+		n.life.Watch(o.file)
+	case n.readOnly && errors.Is(err, fs.ErrNotExist) && !isCredential(o.MarkKeyFile) && (byDefault || !missing(filepath.Dir(o.file))):
 		return nil // the daemon will make it, or do without
 	case !byDefault || !unavailable(err):
 		return n.set.Errorf("mark-key-file", "%w", err)
@@ -69,10 +70,10 @@ type randomMarkKey struct{}
 // open reads the file, or makes it first. While it is being written, the keys in
 // force stay.
 func (o *markPart) open(n *needs) (*mark.Keys, error) {
-	return lastgood.Keep(n.life, n.Runtime, markKey{o.MarkKeyFile, n.options.group()}, lastgood.Reader[*mark.Keys]{
-		Name:  o.MarkKeyFile,
+	return lastgood.Keep(n.life, n.Runtime, markKey{o.file, n.options.group()}, lastgood.Reader[*mark.Keys]{
+		Name:  o.file,
 		Open:  func() (*mark.Keys, error) { return o.read(n) },
-		Files: func(*mark.Keys) []string { return []string{o.MarkKeyFile} },
+		Files: func(*mark.Keys) []string { return []string{o.file} },
 		Len:   func(*mark.Keys) int { return -1 }, // one is enough
 	})
 }
@@ -85,15 +86,15 @@ type markKey struct {
 
 // read reads the file, or makes it first.
 func (o *markPart) read(n *needs) (*mark.Keys, error) {
-	keys, err := mark.ReadFile(o.MarkKeyFile, n.options.group())
-	if !errors.Is(err, fs.ErrNotExist) || n.readOnly {
+	keys, err := mark.ReadFile(o.file, n.options.group())
+	if !errors.Is(err, fs.ErrNotExist) || n.readOnly || isCredential(o.MarkKeyFile) {
 		return keys, err
 	}
-	if err := mark.MakeFile(o.MarkKeyFile); err != nil {
+	if err := mark.MakeFile(o.file); err != nil {
 		return nil, &noPlace{err}
 	}
-	n.Log.Info("made the key of marks; copy it to the hosts that hand mail to this one", zap.String("mark_key_file", o.MarkKeyFile))
-	return mark.ReadFile(o.MarkKeyFile, n.options.group())
+	n.Log.Info("made the key of marks; copy it to the hosts that hand mail to this one", zap.String("mark_key_file", o.file))
+	return mark.ReadFile(o.file, n.options.group())
 }
 
 // noPlace is why the file could not be made: no folder, a full or read-only disk.

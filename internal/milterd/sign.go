@@ -39,6 +39,7 @@ type signPart struct {
 	DKIMKeyTable     string
 	DKIMSigningTable string
 
+	folder  string       // DKIMKeys as a path; that of all credentials for one
 	headers sign.Headers // DKIMHeaders
 	signer  *sign.Signer
 	keys    *sign.Keys
@@ -47,7 +48,7 @@ type signPart struct {
 }
 
 func (o *signPart) bind(fs *pflag.FlagSet) {
-	fs.StringVar(&o.DKIMKeys, "dkim-keys", api.DKIMKeysFolder, "`folder` of private keys, <domain>/<selector>.private; \"\" for none. The default one need not exist")
+	fs.StringVar(&o.DKIMKeys, "dkim-keys", api.DKIMKeysFolder, "`folder` of private keys, <domain>/<selector>.private; a name without a slash is a credential of systemd's, \"\" for none. The default one need not exist")
 	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header `fields` to sign; with + also against one that is added later, with ? only if the mail has one")
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")
@@ -58,7 +59,14 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 
 func (o *signPart) validate(s *config.Set) error {
 	var errs []error
-	paths := map[string]string{"dkim-keys": o.DKIMKeys}
+	folder, err := secretPath(o.DKIMKeys)
+	if err != nil {
+		errs = append(errs, s.Errorf("dkim-keys", "%w", err))
+	}
+	if o.folder = folder; isCredential(o.DKIMKeys) {
+		o.folder = filepath.Dir(folder)
+	}
+	paths := make(map[string]string)
 	for flag, value := range map[string]string{"dkim-key-table": o.DKIMKeyTable, "dkim-signing-table": o.DKIMSigningTable} {
 		set, err := sign.ParseDataSet(value)
 		if err != nil {
@@ -77,7 +85,6 @@ func (o *signPart) validate(s *config.Set) error {
 	if o.DKIMKeyTable != "" && o.DKIMSigningTable == "" {
 		errs = append(errs, s.Errorf("dkim-key-table", "has keys that a signing table gives to senders: set dkim-signing-table too"))
 	}
-	var err error
 	if o.headers, err = sign.ParseHeaders(o.DKIMHeaders); err != nil {
 		errs = append(errs, s.Errorf("dkim-headers", "%w", err))
 	}
@@ -155,8 +162,13 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := sign.KeySource{Dir: o.DKIMKeys, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group(), Before: last.Load()}
-	if o.DKIMKeys != "" {
+	source := sign.KeySource{Dir: o.folder, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group(), Before: last.Load()}
+	switch {
+	case hidden(n.set, o.DKIMKeys):
+		source.Dir = ""
+	case isCredential(o.DKIMKeys):
+		source.Credential = o.DKIMKeys
+	case o.DKIMKeys != "":
 		n.life.Watch(o.DKIMKeys)
 		if n.set.Origin("dkim-keys").Level == config.Default && missing(o.DKIMKeys) {
 			source.Dir = ""
@@ -224,7 +236,7 @@ func (o *signPart) watchFiles(l *service.Life, keys *sign.Keys) {
 			l.Watch(set.Path)
 		}
 	}
-	root := filepath.Clean(o.DKIMKeys)
+	root := filepath.Clean(o.folder)
 	for _, dir := range keys.Dirs() {
 		if dir != root && filepath.Dir(dir) != root {
 			l.Watch(dir)

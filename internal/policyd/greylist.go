@@ -299,7 +299,7 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 
 func (o *greylistPart) password(n *needs) (config.Secret, error) {
 	name, credentials := o.GreylistPasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
-	if name == "" {
+	if name == "" || n.set.CredentialHidden(name, credentials) {
 		return config.Secret{}, nil
 	}
 	path, err := config.SecretPath(name, credentials)

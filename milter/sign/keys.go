@@ -22,6 +22,10 @@ const (
 type KeySource struct {
 	// Dir holds DIR/<domain>/<selector>.private.
 	Dir string
+	// Credential, when it is set, says that Dir is the folder of a service's
+	// credentials. LoadCredential=NAME:DIR of systemd makes of a folder of keys the
+	// files NAME_<domain>_<selector>.private.
+	Credential string
 	// KeyTable and SigningTable are OpenDKIM's data sets of these names: a path,
 	// with "file:" or "refile:" before it, or a list behind "csl:".
 	KeyTable, SigningTable string

@@ -194,6 +194,34 @@ func TestLoadDir(t *testing.T) {
 	}
 }
 
+// systemd makes of a folder of keys files of these names.
+func TestLoadCredentials(t *testing.T) {
+	ed := pkcs8(t, testEd25519())
+	files := map[string][]byte{
+		"dkim_example.com_mail.private":        ed,
+		"dkim_b\u00fccher.example_a_b.private": ed,
+		"dkim_example.com_mail.txt":            []byte("record"),
+		"dkimmarks":                            []byte("no key"),
+		"other_example.com_x.private":          []byte("no key"),
+	}
+	dir := tree(t, files)
+	if got := names(load(t, KeySource{Dir: dir, Credential: "dkim", Group: -1}).All()); got != "mail/example.com a_b/xn--bcher-kva.example" {
+		t.Errorf("keys %s", got)
+	}
+	for name, want := range map[string]string{
+		"none":  "no credential is named none_<domain>_<selector>.private; in the unit, write LoadCredential=none:FOLDER",
+		"other": "holds no private key in PEM",
+	} {
+		if _, err := LoadKeys(KeySource{Dir: dir, Credential: name, Group: -1}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	write(t, dir, "dkim_mail.private", string(ed)) // a key at the top of the folder
+	if _, err := LoadKeys(KeySource{Dir: dir, Credential: "dkim", Group: -1}); err == nil || !strings.Contains(err.Error(), "the credential is not named dkim_<domain>_<selector>.private") {
+		t.Error(err)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	ed := pkcs8(t, testEd25519())
 	keys := load(t, KeySource{Group: -1, Dir: tree(t, map[string][]byte{

@@ -27,7 +27,11 @@ const (
 // keys that remain. Keys are nil when there are problems and no key could be read.
 func LoadKeys(src KeySource) (*Keys, error) {
 	l := newLoader(src)
-	if src.Dir != "" {
+	switch {
+	case src.Dir == "":
+	case src.Credential != "":
+		l.loadCredentials(src.Dir, src.Credential)
+	default:
 		l.loadDir(src.Dir)
 	}
 	if src.KeyTable != "" || src.SigningTable != "" {
@@ -141,6 +145,38 @@ func (l *loader) loadDomain(dir, name string) {
 		if key := l.load(domain, selector, path); key != nil {
 			l.addToDomain(key)
 		}
+	}
+}
+
+// loadCredentials reads the keys among the credentials of a service. A domain has
+// no underscore, a selector may.
+func (l *loader) loadCredentials(dir, name string) {
+	entries, err := l.list(dir)
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	found := false
+	for _, entry := range entries {
+		rest, ours := strings.CutPrefix(entry.Name(), name+"_")
+		file, isKey := strings.CutSuffix(rest, keySuffix)
+		if !ours || !isKey {
+			continue
+		}
+		found = true
+		path := filepath.Join(dir, entry.Name())
+		text, selector, _ := strings.Cut(file, "_")
+		domain, err := mailaddr.ParseDomain(text)
+		if err != nil || selector == "" {
+			l.fail(fmt.Errorf("%s: the credential is not named %s_<domain>_<selector>%s; in the unit, write LoadCredential=%s:FOLDER for a folder of keys", path, name, keySuffix, name))
+			continue
+		}
+		if key := l.load(domain, selector, path); key != nil {
+			l.addToDomain(key)
+		}
+	}
+	if !found {
+		l.fail(fmt.Errorf("%s: no credential is named %s_<domain>_<selector>%s; in the unit, write LoadCredential=%s:FOLDER for a folder of keys", dir, name, keySuffix, name))
 	}
 }
 

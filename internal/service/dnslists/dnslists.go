@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -110,6 +111,9 @@ func (o Settings) Open(l *service.Life, set *config.Set, log *zap.Logger) (*dnsb
 	}
 	if o.KeyFile != "" {
 		secret, err := readKey(o.KeyFile, l)
+		if err != nil && set.CredentialHidden(o.KeyFile, os.Getenv("CREDENTIALS_DIRECTORY")) {
+			secret, err = config.NewSecret(strings.Repeat("x", 26)), nil // of the form of a key
+		}
 		if err != nil {
 			return nil, set.Errorf("dqs-key-file", "%w", err)
 		}
