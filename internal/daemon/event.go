@@ -26,6 +26,8 @@ const (
 	RestartFailed    // there is none, this process goes on
 	LogsReopenFailed // the log still goes to where it went
 	NotifyFailed     // the service manager did not hear us
+	Unresponsive     // the daemon does not answer itself
+	Responsive       // it does again
 	ServeFailed      // serving ended without being asked, or did not end well
 	Drained          // everything ended in time
 	StoppedBySecond  // a second signal ended the process while it drained
@@ -47,6 +49,8 @@ var eventTexts = [eventKindsEnd]string{
 	RestartFailed:    "restart failed, this process goes on",
 	LogsReopenFailed: "reopening the log failed",
 	NotifyFailed:     "notifying the service manager failed",
+	Unresponsive:     "the daemon does not answer itself; if this goes on, the service manager starts it again",
+	Responsive:       "the daemon answers itself again",
 	ServeFailed:      "serving failed",
 	Drained:          "drained",
 	StoppedBySecond:  "second signal, stopping at once",
@@ -63,7 +67,7 @@ func (k EventKind) String() string {
 // Trouble reports whether somebody should look: the level of the log line.
 func (k EventKind) Trouble() bool {
 	switch k {
-	case AcceptRecovered, SignalReceived, Reloaded, Replaced, Drained:
+	case AcceptRecovered, SignalReceived, Reloaded, Replaced, Responsive, Drained:
 		return false
 	}
 	return true

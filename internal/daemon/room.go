@@ -96,9 +96,9 @@ func (s *server) admit(c *Conn) bool {
 	for {
 		hostFull := c.host.IsValid() && s.hosts[c.host] >= s.o.MaxHostConns
 		switch {
-		case s.isDraining():
+		case s.isStopped():
 			return false
-		case !hostFull && len(s.conns) < s.o.MaxConns:
+		case c.isSelf(), !hostFull && len(s.conns) < s.o.MaxConns:
 			s.conns[c] = struct{}{}
 			if c.host.IsValid() {
 				s.hosts[c.host]++
@@ -146,7 +146,7 @@ func (s *server) longestIdle(host netip.Addr, ofHost bool) *Conn {
 	var found *Conn
 	silent := int64(time.Since(begun) - newGrace)
 	for c := range s.conns {
-		if ofHost && c.host != host {
+		if ofHost && c.host != host || c.isSelf() {
 			continue
 		}
 		since := c.since.Load()

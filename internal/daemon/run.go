@@ -57,7 +57,14 @@ type RunOptions struct {
 	Restart func(ctx context.Context) error
 	// Restarts are wishes for a restart; each is told its outcome.
 	Restarts <-chan chan<- error
+	// Hurry is called when a daemon that was replaced is told to stop: its sessions
+	// have the drain time-out left from then on. nil does nothing.
+	Hurry    func()
 	Notifier Notifier
+	// Alive returns nil when the daemon answers a question of its own. The service
+	// manager is told that the daemon lives only then. It runs beside Serve, one at a
+	// time; its ctx ends when draining begins. nil stands for a daemon that is alive.
+	Alive func(ctx context.Context) error
 	// DrainTimeout is told to the service manager; Serve keeps to it.
 	DrainTimeout time.Duration
 	Report       func(Event) // for the log, on Run's goroutine; nil drops it
@@ -73,7 +80,7 @@ func Run(ctx context.Context, o RunOptions) int {
 	}
 	serving, drain := context.WithCancel(ctx)
 	defer drain()
-	r := &runner{o: o, served: make(chan error, 1), reloaded: make(chan reload, 1), restarted: make(chan error, 1)}
+	r := &runner{o: o, served: make(chan error, 1), reloaded: make(chan reload, 1), restarted: make(chan error, 1), alive: make(chan error, 1)}
 	go func() { r.served <- o.Serve(serving) }() // both loops below wait for it
 
 	if o.Notifier.Watchdog > 0 {
@@ -106,6 +113,11 @@ type runner struct {
 
 	reloading bool
 	again     string // why to reload once more after this one; "" is not
+
+	alive        chan error
+	asking       bool             // Alive has not returned
+	late         <-chan time.Time // when its answer is
+	unresponsive bool             // that was reported
 
 	restarted  chan error
 	restarting bool
@@ -145,7 +157,12 @@ func (r *runner) untilStop(ctx context.Context) {
 		case done := <-r.reloaded:
 			r.finishReload(ctx, done)
 		case <-r.tick:
-			r.notified(r.o.Notifier.keepAlive())
+			r.ask(ctx)
+		case err := <-r.alive:
+			r.answered(ctx, err)
+		case <-r.late:
+			r.late = nil
+			r.silent(errNoAnswer)
 		case err := <-r.served:
 			if err == nil && ctx.Err() == nil {
 				err = errUnasked
@@ -172,12 +189,14 @@ func (r *runner) untilDrained() int {
 				continue
 			case r.replaced:
 				r.replaced = false // the first one to this process
+				r.hurry()
 				continue
 			}
 			r.o.Report(Event{Kind: StoppedBySecond, Cause: sig.String()})
 			return ExitFailed
 		case <-r.tick:
 			r.notified(r.o.Notifier.keepAlive())
+		case <-r.alive: // begun before
 		case <-r.reloaded:
 			r.reloading = false
 		case err := <-r.restarted:
@@ -248,6 +267,51 @@ func (r *runner) finishRestart(err error) {
 	}
 	r.o.Report(Event{Kind: Replaced})
 	r.replaced, r.o.Notifier = true, Notifier{}
+}
+
+// errNoAnswer is the error of a question that is not answered in good time.
+var errNoAnswer = errors.New("no answer yet")
+
+// ask begins to find out whether the daemon answers. While it has not answered,
+// the service manager is told nothing.
+func (r *runner) ask(ctx context.Context) {
+	switch {
+	case r.asking:
+		return
+	case r.o.Alive == nil:
+		r.notified(r.o.Notifier.keepAlive())
+		return
+	}
+	r.asking, r.late = true, time.After(r.o.Notifier.Watchdog/4)
+	go func() { r.alive <- r.o.Alive(ctx) }()
+}
+
+func (r *runner) answered(ctx context.Context, err error) {
+	r.asking, r.late = false, nil
+	switch {
+	case err == nil:
+		r.notified(r.o.Notifier.keepAlive())
+		if r.unresponsive {
+			r.unresponsive = false
+			r.o.Report(Event{Kind: Responsive})
+		}
+	case ctx.Err() == nil:
+		r.silent(err)
+	}
+}
+
+// silent reports once that the daemon does not answer.
+func (r *runner) silent(err error) {
+	if !r.unresponsive {
+		r.unresponsive = true
+		r.o.Report(Event{Kind: Unresponsive, Err: err})
+	}
+}
+
+func (r *runner) hurry() {
+	if r.o.Hurry != nil {
+		r.o.Hurry()
+	}
 }
 
 func (r *runner) reopenLogs() {

@@ -45,6 +45,10 @@ type ServeOptions struct {
 	WhenFull     WhenFull
 	// Overflow counts what the bounds have done; it may be nil.
 	Overflow *Overflow
+	// Linger is asked once nothing is accepted any more: draining begins when the
+	// channel is closed, or when the last connection has ended. A nil function or
+	// channel begins it at once.
+	Linger func() <-chan struct{}
 	// DrainTimeout is how long connections may go on once draining began.
 	// Then they are cut; 0 cuts them at once.
 	DrainTimeout time.Duration
@@ -54,8 +58,8 @@ type ServeOptions struct {
 }
 
 // Serve accepts on all listeners until ctx is done, then drains: it closes the
-// listeners and every idle connection, and waits until the other handlers
-// return or DrainTimeout cuts their connections. No handler runs any more when it
+// listeners, lingers, closes every idle connection, and waits until the other
+// handlers return or DrainTimeout cuts their connections. No handler runs any more when it
 // returns nil. Errors of Accept never end it, only a listener that somebody
 // else closed: Serve then drains and returns that error.
 func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
@@ -89,19 +93,21 @@ func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
 	}
 	s.stopAccepting(listeners)
 	accepting.Wait()
+	s.linger()
 	return errors.Join(err, s.drain(cut))
 }
 
 // server is the state of one Serve.
 type server struct {
 	o        ServeOptions
+	stopped  chan struct{} // closed when nothing is to be accepted any more
 	draining chan struct{} // closed when draining begins
 	empty    chan struct{} // closed when draining and the last handler ended
 	room                   // its connections
 }
 
 func newServer(o ServeOptions) *server {
-	s := &server{o: o, draining: make(chan struct{}), empty: make(chan struct{})}
+	s := &server{o: o, stopped: make(chan struct{}), draining: make(chan struct{}), empty: make(chan struct{})}
 	s.conns = make(map[*Conn]struct{})
 	s.hosts = make(map[netip.Addr]int)
 	s.freed.L = &s.mu
@@ -119,7 +125,7 @@ func (s *server) accept(life context.Context, l Listener) error {
 			if trouble.over() {
 				s.o.Report(Event{Kind: AcceptRecovered, Socket: l.Socket})
 			}
-		case s.isDraining():
+		case s.isStopped():
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("%s %s: %w", l.Socket.Flag, l.Socket.Endpoint, err)
@@ -149,7 +155,7 @@ func (s *server) pause(trouble *backoff, l Listener, err error) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-s.draining:
+	case <-s.stopped:
 	}
 }
 
@@ -184,9 +190,9 @@ func (s *server) finish(c *Conn) {
 	}
 }
 
-func (s *server) isDraining() bool {
+func (s *server) isStopped() bool {
 	select {
-	case <-s.draining:
+	case <-s.stopped:
 		return true
 	default:
 		return false
@@ -194,7 +200,7 @@ func (s *server) isDraining() bool {
 }
 
 func (s *server) stopAccepting(listeners []Listener) {
-	close(s.draining)
+	close(s.stopped)
 	s.wake()
 	for _, l := range listeners {
 		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -203,8 +209,24 @@ func (s *server) stopAccepting(listeners []Listener) {
 	}
 }
 
-// drain is called when no connection can be added any more.
+// linger leaves the connections alone for as long as the daemon's owner wants, once
+// no connection can be added any more.
+func (s *server) linger() {
+	if s.o.Linger == nil {
+		return
+	}
+	if until := s.o.Linger(); until != nil {
+		s.open()
+		select {
+		case <-until:
+		case <-s.empty:
+		}
+	}
+}
+
+// drain ends the connections that are left.
 func (s *server) drain(cut context.CancelFunc) error {
+	close(s.draining)
 	for _, c := range s.open() {
 		c.closeIfIdle()
 	}

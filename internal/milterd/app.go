@@ -46,6 +46,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		DrainTimeout: first.settings.milterDrain(),
 	}, c)
 	return service.Traffic{
+		Ask: askSelf,
 		Handler: func(ctx context.Context, conn *daemon.Conn) {
 			server.ServeConn(ctx, conn, kind(conn.Socket.Flag))
 		},

@@ -38,7 +38,12 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		Report: policy.Reporter{Records: r.Records, Load: r.Metrics},
 	}
 	return service.Traffic{
+		Ask: askSelf,
 		Handler: func(_ context.Context, conn *daemon.Conn) {
+			if conn.Socket.Flag == daemon.FlagSelf {
+				answerSelf(c, conn)
+				return
+			}
 			server.ServeConn(conn, conn.Socket.Suffix)
 		},
 		Commands: all,

@@ -31,6 +31,9 @@ const (
 	// holdFor is how long sockets stay open while the sessions of a daemon that
 	// stops come to their end. Postfix waits 30 s for a milter's first word.
 	holdFor = 20 * time.Second
+	// lingerFor is how long the sessions of a daemon that was replaced are left alone.
+	// No one waits for its end.
+	lingerFor = 10 * time.Minute
 	// restartTimeout is how long a successor may take until it serves.
 	restartTimeout = 3 * time.Minute
 	// commandHandover is what a successor asks the admin socket for.
@@ -52,12 +55,15 @@ type relay struct {
 	drained   chan struct{}      // one token when a pause has drained
 	resume    chan struct{}      // one token when the successor failed
 	gone      chan struct{}      // closed when the successor serves
+	hurried   chan struct{}      // closed when the sessions that are left shall end
+	hurryOnce sync.Once
 }
 
 func newRelay(listeners []daemon.Listener) *relay {
 	return &relay{
 		listeners: listeners, life: context.Background(),
 		drained: make(chan struct{}, 1), resume: make(chan struct{}, 1), gone: make(chan struct{}),
+		hurried: make(chan struct{}),
 	}
 }
 
@@ -102,6 +108,9 @@ func (r *relay) leave() {
 		_ = l.Abandon()
 	}
 }
+
+// hurry ends the time for which sessions are left alone.
+func (r *relay) hurry() { r.hurryOnce.Do(func() { close(r.hurried) }) }
 
 // closeAll closes the sockets at the end, or some of them before.
 func (r *relay) closeAll(these []daemon.Listener) {
@@ -218,6 +227,16 @@ func (d *running[S]) release(ctx context.Context) error {
 		return errors.New("the state was not closed as it should be, see the log")
 	}
 	return nil
+}
+
+// linger returns what ends the time for which the sessions of a daemon that was
+// replaced are left alone; nil when it was not, or has none.
+func (d *running[S]) linger() <-chan struct{} {
+	if !d.traffic.Sessions || !d.relay.isGone() {
+		return nil
+	}
+	time.AfterFunc(lingerFor, d.relay.hurry)
+	return d.relay.hurried
 }
 
 // takeBack puts the state in force again that was let go of for a successor

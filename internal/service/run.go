@@ -40,7 +40,8 @@ type running[S any] struct {
 	overflow  daemon.Overflow
 	recent    *recent
 	relay     *relay
-	restarts  chan chan<- error // wishes of the admin socket
+	self      atomic.Pointer[daemon.Self] // nil while nothing is accepted
+	restarts  chan chan<- error           // wishes of the admin socket
 	current   Current[S]
 	inForce   atomic.Pointer[config.Set]
 	refused   atomic.Pointer[string] // why the last reload was; nil when it was not
@@ -238,6 +239,8 @@ func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 		ReopenLogs:   d.log.Reopen,
 		Restart:      d.restart,
 		Restarts:     d.restarts,
+		Hurry:        d.relay.hurry,
+		Alive:        d.alive,
 		Notifier:     d.process.Notifier,
 		DrainTimeout: d.settings.Common().DrainTimeout,
 		Report:       d.report,
@@ -290,7 +293,10 @@ func (d *running[S]) serveTraffic(ctx context.Context, all, traffic []daemon.Lis
 	for {
 		serving, stop := context.WithCancel(ctx)
 		d.relay.serving(stop)
-		err := daemon.Serve(serving, traffic, d.serveOptions())
+		self := daemon.NewSelf()
+		d.self.Store(self)
+		err := daemon.Serve(serving, append(traffic, self.Listener()), d.serveOptions())
+		d.self.Store(nil)
 		stop()
 		if err != nil || ctx.Err() != nil || !d.relay.isPaused() || !d.relay.waitPaused(ctx) {
 			return err
@@ -331,6 +337,7 @@ func (d *running[S]) serveOptions() daemon.ServeOptions {
 		MaxHostConns: c.MaxHostConns,
 		WhenFull:     daemon.CloseIdle,
 		Overflow:     &d.overflow,
+		Linger:       d.linger,
 		DrainTimeout: c.DrainTimeout,
 		Report:       d.report,
 	}
@@ -349,6 +356,10 @@ func (d *running[S]) serveOptions() daemon.ServeOptions {
 const metricsGrace = time.Second
 
 func (d *running[S]) connection(ctx context.Context, conn *daemon.Conn) {
+	if conn.Socket.Flag == daemon.FlagSelf {
+		d.traffic.Handler(ctx, conn)
+		return
+	}
 	d.metrics.ConnectionOpened()
 	defer d.metrics.ConnectionClosed()
 	d.traffic.Handler(ctx, conn)

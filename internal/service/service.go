@@ -16,9 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -86,6 +88,10 @@ func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
 type Traffic struct {
 	Handler  func(ctx context.Context, conn *daemon.Conn)
 	Commands map[string]admin.Handler
+	// Ask puts a question to Handler over a connection of [daemon.FlagSelf], and
+	// returns nil when it is answered. The question asks nobody else, and leaves no
+	// record.
+	Ask func(conn net.Conn) error
 	// Sessions says that a connection is a session of Postfix's, which must not
 	// be closed while Postfix holds it. Else an idle one may be closed at any
 	// time: Postfix dials again.
@@ -163,6 +169,9 @@ func refuse(name string, p Process, err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.Stderr, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
 	}
+	if hidden(p.Environ, err) {
+		fmt.Fprintf(p.Stderr, "%s: the unit hides /home, /root and /run/user from the daemon (ProtectHome=); name the folder in a drop-in: BindReadOnlyPaths=FOLDER\n", name)
+	}
 	if p.Predecessor != nil {
 		p.Predecessor.Fail(err.Error())
 	}
@@ -170,6 +179,15 @@ func refuse(name string, p Process, err error) int {
 		return daemon.ExitTransient
 	}
 	return config.ExitConfig
+}
+
+// hidden reports whether an error names a path that the sandbox of our units hides,
+// and this is a process of a unit.
+func hidden(environ []string, err error) bool {
+	ofUnit := slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "INVOCATION_ID=") })
+	return ofUnit && slices.ContainsFunc([]string{"/home/", "/root/", "/run/user/"}, func(folder string) bool {
+		return strings.Contains(err.Error(), folder)
+	})
 }
 
 // check is --check-config: everything is opened that can be opened beside a

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -75,6 +76,7 @@ func (g *gate) Start(_ Runtime, current *Current[*gateState]) Traffic {
 	g.current = current
 	return Traffic{
 		Handler: g.serve,
+		Ask:     g.ask,
 		Commands: map[string]admin.Handler{
 			"word": admin.Typed(func(context.Context, struct{}, func(any)) (any, error) { return g.word(), nil }),
 		},
@@ -93,6 +95,15 @@ func (g *gate) serve(_ context.Context, conn *daemon.Conn) {
 		}
 		fmt.Fprintln(conn, g.word())
 	}
+}
+
+// ask is the gate's question to itself.
+func (g *gate) ask(conn net.Conn) error {
+	if _, err := io.WriteString(conn, "self\n"); err != nil {
+		return err
+	}
+	_, err := bufio.NewReader(conn).ReadString('\n')
+	return err
 }
 
 func (g *gate) word() string {
@@ -138,6 +149,10 @@ type process struct {
 	states  chan string // first words of what the service manager hears
 	status  chan int
 
+	watchdog time.Duration
+
+	wrote chan struct{} // has a token when something was written to the log
+
 	mu  sync.Mutex
 	log bytes.Buffer
 }
@@ -146,6 +161,10 @@ type process struct {
 func (p *process) Write(line []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	select {
+	case p.wrote <- struct{}{}:
+	default:
+	}
 	return p.log.Write(line)
 }
 
@@ -171,6 +190,7 @@ func newProcess(t *testing.T, args ...string) *process {
 		signals: make(chan os.Signal, 8),
 		states:  make(chan string, 64),
 		status:  make(chan int, 1),
+		wrote:   make(chan struct{}, 1),
 	}
 	p.args = append([]string{
 		"--config=" + p.path("conf"), "--listen=unix:" + p.path("sock"),
@@ -196,7 +216,7 @@ func (p *process) start(t *testing.T) {
 	go func() {
 		p.status <- Main(p.gate, Process{
 			Args: p.args, Stdout: io.Discard, Stderr: p, Signals: p.signals,
-			Notifier: daemon.Notifier{Send: func(state string) error {
+			Notifier: daemon.Notifier{Watchdog: p.watchdog, Send: func(state string) error {
 				first, _, _ := strings.Cut(state, "\n")
 				p.states <- first
 				return nil
@@ -335,6 +355,25 @@ func TestMainPrints(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A start that fails for a path which the unit hides says how to show it.
+func TestHiddenPath(t *testing.T) {
+	for _, tt := range []struct {
+		file, environ string
+		want          bool
+	}{
+		{"/home/nobody/gate.log", "INVOCATION_ID=4f6e", true},
+		{"/home/nobody/gate.log", "HOME=/root", false},
+		{"/nowhere/gate.log", "INVOCATION_ID=4f6e", false},
+	} {
+		var stderr bytes.Buffer
+		args := []string{"--listen=unix:" + filepath.Join(t.TempDir(), "s"), "--metrics-listen=", "--admin=", "--log-file=" + tt.file}
+		Main(newGate(), Process{Args: args, Environ: []string{tt.environ}, Stdout: io.Discard, Stderr: &stderr})
+		if !strings.Contains(stderr.String(), tt.file) || strings.Contains(stderr.String(), "BindReadOnlyPaths=FOLDER") != tt.want {
+			t.Errorf("%s, %s: %s", tt.file, tt.environ, &stderr)
+		}
 	}
 }
 
@@ -763,4 +802,43 @@ func TestPanicIsReported(t *testing.T) {
 	if !strings.Contains(p.logged(), `"stack":"`) {
 		t.Errorf("no stack in the log:\n%s", p.logged())
 	}
+}
+
+// The service manager hears of a daemon that answers on the way of its clients: a
+// defect there is noticed, and full connections are none.
+func TestWatchdogAsksTheHandler(t *testing.T) {
+	const most = 16
+	p := newProcess(t, "--max-connections="+strconv.Itoa(most))
+	p.watchdog = 20 * time.Millisecond
+	p.start(t)
+	var busy []*bufio.ReadWriter
+	for range most {
+		busy = append(busy, p.dial(t))
+		say(t, busy[len(busy)-1], "hold")
+		<-p.gate.held
+	}
+	for range 3 {
+		p.hears(t, "WATCHDOG=1")
+	}
+	if _, body := p.get(t, "/metrics"); !strings.Contains(body, fmt.Sprintf("\npostern_connections %d\n", most)) {
+		t.Error("the daemon counts its own connections")
+	}
+	p.gate.defect.Store(true)
+	for !strings.Contains(p.logged(), "the daemon does not answer itself") {
+		select {
+		case <-p.states: // sent before
+		case <-p.wrote:
+		}
+	}
+	p.gate.defect.Store(false)
+	for !strings.Contains(p.logged(), "the daemon answers itself again") {
+		p.hears(t, "WATCHDOG=1")
+	}
+	for range most {
+		p.gate.release <- struct{}{}
+	}
+	for _, conn := range busy {
+		answer(t, conn)
+	}
+	p.stop(t)
 }
