@@ -1,0 +1,399 @@
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// unitsServer makes a Debian with Postfix that asks both daemons: port 25 takes mail
+// from the internet, which is greylisted and verified, and port 10025 mail of our
+// own, which is signed. A milter that is away is passed over at the first, as the
+// README has it, and defers mail at the second. What is taken stays in the hold queue.
+const unitsServer = `
+useradd --create-home alice && useradd --create-home bob
+echo example.org >/etc/mailname
+postconf -e 'myorigin = /etc/mailname' 'myhostname = mail.example.org' 'mydestination = $myhostname, example.org, localhost' 'mynetworks = 127.0.0.0/8'
+postconf -e 'smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service { inet:127.0.0.1:10045, policy_context=greylist }' 'smtpd_milters = { inet:127.0.0.1:10046, default_action=accept }'
+postconf -e 'smtpd_end_of_data_restrictions = check_client_access static:HOLD'
+postconf -e 'postern_sign = inet:127.0.0.1:10047' 'postern_own = permit_mynetworks, reject' 'postern_ownership = check_policy_service { inet:127.0.0.1:10045, policy_context=ownership }'
+postconf -M '10025/inet=10025 inet n - y - - smtpd'
+postconf -P '10025/inet/smtpd_milters=$postern_sign' '10025/inet/smtpd_recipient_restrictions=$postern_own' '10025/inet/smtpd_sender_restrictions=$postern_ownership'
+ip address add 192.0.2.1/24 dev lo
+install -m 644 deploy/systemd/*.service deploy/systemd/*.socket /usr/lib/systemd/system/
+install -m 644 deploy/systemd/postern.sysusers /usr/lib/sysusers.d/postern.conf && systemd-sysusers
+install -m 644 deploy/systemd/postern.tmpfiles /usr/lib/tmpfiles.d/postern.conf && systemd-tmpfiles --create
+echo 'press@example.org alice' >/etc/postfix/sender_logins
+printf '%s\n' 'owners = ["hash:/etc/postfix/sender_logins"]' 'login-domain = "example.org"' 'checks = ["ownership", "greylist"]' 'resolver = ["127.0.0.1:9"]' 'greylist-key = "network"' 'greylist-delay = "1s"' >/etc/postern/policyd.toml
+printf '%s\n' 'resolver = ["127.0.0.1:9"]' >/etc/postern/milterd.toml
+postern dkim genkey example.org
+install -d /root/load && printf '%s\n' '#!/bin/sh' 'n=0' 'while [ ! -e /root/load/stop ]; do' 'smtp-source -s 10 -m 20 -w 1 "$@" || exit' 'n=$((n + 20))' 'done' 'echo $n' >/root/load/run && chmod 755 /root/load/run
+systemctl restart postfix
+`
+
+// units is the machine of these tests.
+type units struct {
+	firstDay
+	rounds int // how often each daemon is restarted
+}
+
+// TestUnits tries what the units promise on a Debian with systemd: what the daemons
+// cannot do, and that mail goes on while they are restarted, replaced and killed.
+// POSTERN_TEST_RESTARTS sets how often they are restarted, twenty for the table in
+// deploy/README.md.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	postfixtest.Require(t)
+	rounds, err := strconv.Atoi(cmp.Or(os.Getenv("POSTERN_TEST_RESTARTS"), "2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := startDebian(t, debianTree(t))
+	u := units{firstDay{m, m.shell(t)}, rounds}
+	t.Cleanup(func() {
+		if t.Failed() {
+			journal, _, _ := m.shell(t).run("journalctl -n 80 --no-pager")
+			t.Logf("the journal ends:\n%s", journal)
+		}
+	})
+	u.build(t)
+	u.all(t, unitsServer)
+	t.Run("score", u.score)
+	_, status, err := u.run("test -d /run/systemd/system")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status == 0 && !u.underSystemd(t) {
+		return
+	}
+	t.Run("successors without systemd", u.successorsByHand)
+}
+
+// underSystemd runs what needs a booted machine, and reports whether all went well:
+// each part leaves the daemons as the next one needs them.
+func (u units) underSystemd(t *testing.T) bool {
+	if !t.Run("sandbox", u.sandbox) {
+		return false
+	}
+	u.must(t, "systemctl start "+packageUnits)
+	u.introduce(t)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"restarts by systemd", u.restartsBySystemd},
+		{"successors under systemd", u.successorsUnderSystemd},
+		{"a new version that does not start", u.brokenVersion},
+		{"credentials", u.credentials},
+		{"killed and silent daemons", u.killed},
+	} {
+		if !t.Run(part.name, part.run) {
+			return false
+		}
+	}
+	u.must(t, "systemctl stop "+packageUnits)
+	return true
+}
+
+// build brings the programs into the machine, and the one that tries the sandbox.
+func (u units) build(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", dir, "../../cmd/...", "./caged")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, folder := range map[string]string{"postern": "/usr/bin/", "postern-policyd": "/usr/sbin/", "postern-milterd": "/usr/sbin/", "caged": "/usr/local/bin/"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(u.path(folder+name), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// score asserts how much the sandbox of the units leaves open, in tenths of the points
+// of systemd-analyze.
+func (u units) score(t *testing.T) {
+	for _, daemon := range []string{"policyd", "milterd"} {
+		said := u.must(t, "systemd-analyze security --no-pager --offline=true --threshold=19 /usr/lib/systemd/system/postern-"+daemon+".service")
+		lines := strings.Split(strings.TrimSpace(said), "\n")
+		t.Log(lines[len(lines)-1])
+	}
+}
+
+// confined is what the sandbox refuses, and whom else it would be allowed to: the
+// same user without the sandbox, or root.
+var confined = map[string]string{
+	"read-home": "user", "list-home": "user", "write-elsewhere": "user", "run-set-uid-program": "user", "make-set-uid-program": "user",
+	"write-and-execute-memory": "user", "make-memory-executable": "user", "netlink-socket": "user", "see-other-processes": "user",
+	"raw-socket": "root", "packet-socket": "root", "become-root": "root", "write-settings": "root", "write-program": "root",
+	"new-user-namespace": "", "real-time": "", "kernel-setting": "", "kernel-memory": "", "mount": "",
+}
+
+// sandbox runs a program in place of each daemon, which tries what it must not do.
+func (u units) sandbox(t *testing.T) {
+	u.all(t, `
+echo secret >/home/bob/readable && chmod 755 /home/bob
+install -d -m 1777 /srv/open
+install -m 4755 /usr/bin/id /usr/local/bin/set-uid-id
+`)
+	free := map[string]map[string]string{
+		"root": tries(u.must(t, "caged")),
+		"user": tries(u.must(t, "setpriv --reuid=postern --regid=postern --clear-groups caged")),
+	}
+	for name, who := range confined {
+		if who != "" && free[who][name] != "done" {
+			t.Errorf("%s: %q as %s outside of the sandbox: the test shows nothing", name, free[who][name], who)
+		}
+	}
+	for _, daemon := range []string{"policyd", "milterd"} {
+		dropIn := "/run/systemd/system/postern-" + daemon + ".service.d"
+		u.must(t, "mkdir -p "+dropIn+" && printf '%s\n' '[Service]' Type=oneshot Restart=no ExecStart= ExecStart=/usr/local/bin/caged StandardOutput=truncate:/root/caged.said >"+dropIn+"/caged.conf")
+		u.must(t, "systemctl daemon-reload && systemctl start postern-"+daemon+".service")
+		found := tries(u.must(t, "cat /root/caged.said"))
+		for name := range confined {
+			if result, ok := found[name]; !ok || result == "done" {
+				t.Errorf("%s: %s: %q", daemon, name, result)
+			} else {
+				t.Logf("%s: %s: %s", daemon, name, result)
+			}
+		}
+		if found["write-own-folder"] != "done" {
+			t.Errorf("%s cannot write its own folder: %s", daemon, found["write-own-folder"])
+		}
+		u.must(t, "rm -r "+dropIn+" && systemctl daemon-reload && systemctl reset-failed")
+	}
+}
+
+// tries reads what caged has printed.
+func tries(said string) map[string]string {
+	found := make(map[string]string)
+	for line := range strings.Lines(said) {
+		if name, result, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
+			found[name] = result
+		}
+	}
+	return found
+}
+
+// The mails of the load. The greylist knows the sender of the first.
+const (
+	loadIn  = "-f known@away.example -t bob@example.org 192.0.2.1:25"
+	loadOut = "-f alice@example.org -t alice@example.org 127.0.0.1:10025"
+)
+
+// introduce has the greylist meet the sender of the load, until it lets mail pass.
+func (u units) introduce(t *testing.T) {
+	t.Helper()
+	replied(t, "a stranger", u.arrive(t, "known@away.example", "bob@example.org"), "450 4.2.0 ")
+	eventually(t, func() bool { return strings.HasPrefix(u.arrive(t, "known@away.example", "bob@example.org"), "250 ") })
+}
+
+// underLoad does something while mails come at a steady rate to both ports, ten a
+// second to each, and asserts that every one of them was taken, verified or signed.
+// options are those of smtp-source.
+func (u units) underLoad(t *testing.T, options string, do func()) {
+	t.Helper()
+	u.must(t, "rm -f /root/load/stop; postsuper -d ALL hold")
+	u.must(t, fmt.Sprintf("/root/load/run %s %s >/root/load/in 2>&1 & in=$!; /root/load/run %s %s >/root/load/out 2>&1 & out=$!", options, loadIn, options, loadOut))
+	do()
+	u.must(t, "touch /root/load/stop; cd /var/spool/postfix/hold")
+	for _, mails := range []struct{ load, sender, field string }{
+		{"in", "known@away.example", "Authentication-Results: mail.example.org;"},
+		{"out", "alice@example.org", "DKIM-Signature: "},
+	} {
+		said, status, err := u.run("wait $" + mails.load)
+		sent := strings.TrimSpace(u.must(t, "cat /root/load/"+mails.load))
+		if n, _ := strconv.Atoi(sent); n == 0 || status != 0 || err != nil {
+			t.Errorf("the load from %s: status %d, %v: %s%s", mails.sender, status, err, said, sent)
+			continue
+		}
+		taken := strings.Fields(u.must(t, "grep -l -F '"+mails.sender+"' *"))
+		without, _, err := u.run("grep -L -F '" + mails.field + "' " + strings.Join(taken, " "))
+		if strconv.Itoa(len(taken)) != sent || without != "" || err != nil {
+			t.Errorf("%s mails from %s sent, %d taken, these without %q: %s, %v", sent, mails.sender, len(taken), mails.field, without, err)
+		}
+		t.Logf("%s mails from %s", sent, mails.sender)
+	}
+	u.must(t, "cd /root/postern")
+}
+
+// pids are the main processes of the units, policyd's first.
+func (u units) pids(t *testing.T) []string {
+	t.Helper()
+	return strings.Fields(u.must(t, "systemctl show --value --property MainPID postern-policyd postern-milterd"))
+}
+
+// configure changes a setting, so that each successor has another one, and asserts
+// that it is in force after do.
+func (u units) configure(t *testing.T, round int, do func()) {
+	t.Helper()
+	u.must(t, fmt.Sprintf("sed -i '/^greylist-retry-window/d' /etc/postern/policyd.toml && echo 'greylist-retry-window = \"%dd\"' >>/etc/postern/policyd.toml", 3+round))
+	do()
+	u.must(t, fmt.Sprintf("postern config policyd --set | grep -F 'greylist-retry-window = \"%dd\"'", 3+round))
+}
+
+func (u units) restartsBySystemd(t *testing.T) {
+	u.underLoad(t, "", func() {
+		for round := range u.rounds {
+			before := u.pids(t)
+			u.configure(t, round, func() { u.must(t, "systemctl restart postern-policyd") })
+			u.must(t, "systemctl restart postern-milterd")
+			u.renewed(t, before)
+		}
+	})
+}
+
+// renewed asserts that both units have other main processes, which live.
+func (u units) renewed(t *testing.T, before []string) {
+	t.Helper()
+	now := u.pids(t)
+	for i, pid := range now {
+		if pid == before[i] || pid == "0" {
+			t.Errorf("main processes %q, before: %q", now, before)
+		}
+	}
+	u.must(t, "kill -0 "+strings.Join(now, " ")+" && systemctl is-active postern-policyd.service postern-milterd.service")
+}
+
+// successorsUnderSystemd has the daemons replace themselves while sessions with
+// several mails go on: they come to their end in the old process.
+func (u units) successorsUnderSystemd(t *testing.T) {
+	u.underLoad(t, "-d", func() {
+		for round := range u.rounds {
+			before := u.pids(t)
+			u.configure(t, round, func() { u.must(t, "postern restart policyd") })
+			u.must(t, "postern restart milterd")
+			u.renewed(t, before)
+		}
+	})
+	u.must(t, "systemctl restart postern-policyd postern-milterd") // the unit has no process of before
+	if left := strings.Fields(u.must(t, "pgrep postern-")); len(left) != 2 {
+		t.Errorf("processes after a restart: %q", left)
+	}
+}
+
+func (u units) successorsByHand(t *testing.T) {
+	u.all(t, `
+install -d -o postern -g postern /run/postern
+postern-policyd --user postern </dev/null >/root/policyd.log 2>&1 &
+postern-milterd --user postern </dev/null >/root/milterd.log 2>&1 &
+timeout 60 grep -q -m 1 '"msg":"started"' < <(tail -n +1 -f /root/policyd.log)
+timeout 60 grep -q -m 1 '"msg":"started"' < <(tail -n +1 -f /root/milterd.log)
+`)
+	u.introduceUnlessKnown(t)
+	u.underLoad(t, "-d", func() {
+		for round := range u.rounds {
+			u.configure(t, round, func() { u.must(t, "postern restart policyd") })
+			u.must(t, "postern restart milterd")
+		}
+	})
+	u.must(t, "kill $(pgrep postern-)")
+}
+
+// introduceUnlessKnown is introduce where no daemon has run before.
+func (u units) introduceUnlessKnown(t *testing.T) {
+	t.Helper()
+	eventually(t, func() bool { return strings.HasPrefix(u.arrive(t, "known@away.example", "bob@example.org"), "250 ") })
+}
+
+// brokenVersion puts programs in place of the daemons that do not start, the second
+// only once it has been found to be good.
+func (u units) brokenVersion(t *testing.T) {
+	u.underLoad(t, "-d", func() {
+		before := u.pids(t)
+		for _, program := range []string{"#!/bin/sh\necho broken >&2; exit 1", "#!/bin/sh\ncase $* in *--check-config*) exit 0;; esac\necho broken >&2; exit 1"} {
+			for _, daemon := range []string{"policyd", "milterd"} {
+				u.must(t, fmt.Sprintf("cp -a /usr/sbin/postern-%s /root/good && printf '%s\n' >/root/broken && install -m 755 /root/broken /usr/sbin/postern-%s", daemon, program, daemon))
+				u.must(t, "! postern restart "+daemon)
+				u.must(t, "mv /root/good /usr/sbin/postern-"+daemon)
+			}
+		}
+		if now := u.pids(t); strings.Join(now, " ") != strings.Join(before, " ") {
+			t.Errorf("main processes %q, before: %q", now, before)
+		}
+	})
+}
+
+// credentials gives both daemons secrets that only root can read.
+func (u units) credentials(t *testing.T) {
+	u.all(t, `
+install -d -m 700 /root/secrets && mv /etc/postern/dkim /root/secrets/ && chown -R root:root /root/secrets
+head -c 32 /dev/urandom | base64 >/root/secrets/marks && echo abcdefghijklmnopqrstuvwxyz >/root/secrets/dqs && chmod 600 /root/secrets/marks /root/secrets/dqs
+cp -a /etc/postern/milterd.toml /etc/postern/policyd.toml /root/
+printf '%s\n' 'dkim-keys = "dkim"' 'mark-key-file = "marks"' >>/etc/postern/milterd.toml
+sed -i 's/^checks = .*/checks = ["ownership", "dnsbl", "greylist"]/' /etc/postern/policyd.toml && echo 'dqs-key-file = "dqs"' >>/etc/postern/policyd.toml
+mkdir -p /run/systemd/system/postern-milterd.service.d /run/systemd/system/postern-policyd.service.d
+printf '%s\n' '[Service]' LoadCredential=dkim:/root/secrets/dkim LoadCredential=marks:/root/secrets/marks >/run/systemd/system/postern-milterd.service.d/credentials.conf
+printf '%s\n' '[Service]' LoadCredential=dqs:/root/secrets/dqs >/run/systemd/system/postern-policyd.service.d/credentials.conf
+systemctl daemon-reload && systemctl restart postern-policyd postern-milterd
+systemctl reload postern-policyd postern-milterd
+postern restart policyd
+postern restart milterd
+`)
+	u.underLoad(t, "", func() {})
+	u.must(t, "postern config policyd --set | grep -F 'dqs-key-file = \"dqs\"' && postern dkim keys | grep -F example.org")
+	u.must(t, "! setpriv --reuid=postern --regid=postern --clear-groups cat /run/credentials/postern-milterd.service/marks /root/secrets/marks")
+	u.all(t, `
+mv /root/secrets/dkim /etc/postern/ && chown -R postern:postern /etc/postern/dkim
+cp -a /root/milterd.toml /root/policyd.toml /etc/postern/
+rm -r /run/systemd/system/postern-milterd.service.d /run/systemd/system/postern-policyd.service.d
+systemctl daemon-reload && systemctl restart postern-policyd postern-milterd
+`)
+}
+
+// killed ends milterd as a crash does, and stops policyd so that it answers no one:
+// open sessions go on as default_action says, new ones wait for systemd to start
+// the daemons again.
+func (u units) killed(t *testing.T) {
+	u.all(t, `
+mkdir -p /run/systemd/system/postern-policyd.service.d && printf '%s\n' '[Service]' WatchdogSec=2 >/run/systemd/system/postern-policyd.service.d/watchdog.conf
+systemctl daemon-reload && systemctl restart postern-policyd
+`)
+	before := u.pids(t)
+	open := make(map[string]*postfixtest.Client)
+	for port, addr := range map[string]string{"in": "192.0.2.1:25", "out": "127.0.0.1:10025"} {
+		c, err := u.dial(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Hello("client.example"); err != nil {
+			t.Fatal(err)
+		}
+		open[port] = c
+	}
+	u.must(t, "systemctl kill --signal=STOP --kill-who=main postern-policyd && systemctl kill --signal=KILL --kill-who=main postern-milterd")
+	in := postfixtest.Mail{From: "known@away.example", To: []string{"bob@example.org"}}
+	out := postfixtest.Mail{From: "alice@example.org", To: []string{"alice@example.org"}}
+	for _, s := range []struct {
+		name string
+		mail postfixtest.Mail
+		want string
+	}{
+		{"in", in, "250 "},
+		{"out", out, "451 4.7.1 "},
+	} {
+		r, err := open[s.name].Send(s.mail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replied(t, "a session that was open, "+s.name, r.Final().String(), s.want)
+		_ = open[s.name].Close()
+	}
+	replied(t, "a new session, in", u.send(t, "192.0.2.1:25", in), "250 ")
+	replied(t, "a new session, out", u.send(t, "127.0.0.1:10025", out), "250 ")
+	u.must(t, "timeout 60 grep -q -m 1 'Watchdog timeout' < <(journalctl -u postern-policyd -o cat -n all -f)")
+	u.renewed(t, before)
+	u.must(t, "rm -r /run/systemd/system/postern-policyd.service.d && systemctl daemon-reload && systemctl restart postern-policyd")
+}
