@@ -200,17 +200,37 @@ func (d *Daemon) findArguments(o DaemonOptions) {
 	switch line := procList(d.PID, "cmdline"); {
 	case d.PID > 0 && len(line) > 0:
 		d.Args = line[1:]
+		if cwd, err := os.Readlink(procPath(d.PID, "cwd")); err == nil {
+			absoluteConfig(d.Args, cwd)
+		}
 		if environ := procList(d.PID, "environ"); environ != nil {
 			d.Environ = slices.DeleteFunc(environ, isOfProcess)
 		}
 		return
 	case o.Config != "":
 		d.Args = []string{"--config=" + o.Config}
+		if cwd, err := os.Getwd(); err == nil {
+			absoluteConfig(d.Args, cwd)
+		}
 		return
 	case d.Unit.known():
 		d.Args, d.Environ = d.Unit.args(), append(d.Environ, d.Unit.words("Environment")...)
 	default:
 		d.ArgsGuessed = d.Running
+	}
+}
+
+// absoluteConfig makes the name of the configuration file in args one from the root:
+// they are used by processes in other folders.
+func absoluteConfig(args []string, cwd string) {
+	for i, arg := range args {
+		name, isOne := strings.CutPrefix(arg, "--config=")
+		switch {
+		case isOne && name != "" && !filepath.IsAbs(name):
+			args[i] = "--config=" + filepath.Join(cwd, name)
+		case i > 0 && args[i-1] == "--config" && arg != "" && !filepath.IsAbs(arg):
+			args[i] = filepath.Join(cwd, arg)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // inUse are the daemons that Postfix asks or that are meant to run.
@@ -59,9 +60,12 @@ func (d *Daemon) findings() []Finding {
 	case !d.Running:
 		fix := "systemctl enable --now " + d.Name
 		if !d.Unit.known() {
-			fix = "start it; --admin names its socket when it is not " + d.client.Endpoint()
+			fix = fmt.Sprintf("start it, or name its admin socket with --%s-admin", short)
 		}
-		return []Finding{failf(fix, "%s does not answer: %v", d.Name, d.AskErr)}
+		if errors.Is(d.AskErr, fs.ErrNotExist) || errors.Is(d.AskErr, syscall.ECONNREFUSED) {
+			return []Finding{failf(fix, "%s does not run: nothing answers at %s", d.Name, d.client.Endpoint())}
+		}
+		return []Finding{failf(fix, "%s does not answer at %s: %v", d.Name, d.client.Endpoint(), d.AskErr)}
 	}
 	var found []Finding
 	if d.Refused != "" {

@@ -216,6 +216,9 @@ func setups() []setup {
 		{name: "the session decides about local mail", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\n",
 			edit:  func(s *site) { s.postconf("-e", "non_smtpd_milters = { inet:"+s.verify+", default_action=accept }") },
 			check: "signing", level: Fail, text: "where the session decides", fix: "listen-sign"},
+		{name: "a content filter where loopback is ours", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\"]\n",
+			edit:  func(s *site) { s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024") },
+			check: "signing", level: Fail, text: "from which a content filter hands the internet's mail back", fix: "internal-networks"},
 		{name: "a DQS key that is refused", up: true, policyd: "dqs-key-file = \"DIR/run/dqs.key\"\n", dns: func(s *site) {
 			s.write("run/dqs.key", strings.Repeat("a", 26)+"\n")
 			s.must(os.Chmod(s.path("run/dqs.key"), 0o600))
@@ -253,7 +256,7 @@ func setups() []setup {
 
 		// The daemons are down, or would not start.
 		{name: "the daemons are down", down: true,
-			check: "daemons", level: Fail, text: "postern-policyd does not answer", fix: "start it"},
+			check: "daemons", level: Fail, text: "postern-policyd does not run", fix: "start it"},
 		{name: "no one listens", down: true,
 			check: "sockets", level: Fail, text: "no one listens at inet:", fix: "systemctl start postern-milterd"},
 		{name: "a mistake in the file", policyd: "greylist-dealy = \"3m\"\n",
@@ -382,7 +385,7 @@ func (c *setup) site(t *testing.T, shared *site) *site {
 
 // settings puts the set-up's settings in the place of the site's.
 func (c *setup) settings(s *site) {
-	names := strings.NewReplacer("DIR", s.dir, "VERIFY", s.verify, "SIGN", s.sign)
+	names := strings.NewReplacer("DIR", s.dir, "POLICY", s.policy, "VERIFY", s.verify, "SIGN", s.sign)
 	s.policyd, s.milterd = override(s.policyd, names.Replace(c.policyd)), override(s.milterd, names.Replace(c.milterd))
 }
 

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -204,7 +205,7 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	case s == nil && role == roleVerify:
 		return []Finding{failf(fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket()),
 			"non_smtpd_milters names %s, which verifies: mail of this machine is judged like a stranger's, and not signed", m.Endpoint)}
-	case s == nil && role == roleSession:
+	case s == nil && role == roleSession && !f.localIsOurs():
 		return []Finding{failf("add listen-sign to milterd.toml, and name that socket in non_smtpd_milters",
 			"non_smtpd_milters names %s, where the session decides: mail of this machine has no login, and is judged like a stranger's", m.Endpoint)}
 	case s == nil:
@@ -215,14 +216,35 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	case role == roleSign && s.isLoopback() && f.filtered():
 		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=' (mail has been through milters before the filter)", s),
 			"%s: what a content filter hands back comes in at %s, which signs it, the internet's mail too", s, m.Endpoint)}
+	case role == roleSession && f.filtered() && f.trustsLoopback():
+		return []Finding{failf("take loopback addresses out of internal-networks in milterd.toml",
+			"%s: internal-networks holds this machine's addresses, from which a content filter hands the internet's mail back: it is signed at %s", s, m.Endpoint)}
 	case role == roleVerify && s.isSubmission():
 		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
 			"%s: users' mail comes in at %s, which verifies and never signs", s, m.Endpoint)}
-	case role == roleSession && s.isSubmission() && !s.takesLogins() && !f.isOriginating(s):
+	case role == roleSession && s.isSubmission() && !s.takesLogins() && !f.isOriginating(s) && !f.trustsLoopback():
 		return []Finding{failf(fmt.Sprintf("postconf -P '%s/milter_macro_daemon_name=ORIGINATING'", s),
 			"%s: no one logs in here, and milter_macro_daemon_name is %s: mail is judged like a stranger's", s, s.Value("milter_macro_daemon_name"))}
 	}
 	return nil
+}
+
+// localIsOurs reports whether mail of sendmail(1) is ours where the session decides: it
+// comes from 127.0.0.1, and under the name of main.cf.
+func (f *Facts) localIsOurs() bool {
+	return f.trustsLoopback() || slices.Contains(f.Milterd.list("originating"), f.Postfix.Params["milter_macro_daemon_name"])
+}
+
+// trustsLoopback reports whether what comes from this machine is ours for its address.
+func (f *Facts) trustsLoopback() bool {
+	loopback := netip.MustParseAddr("127.0.0.1")
+	return slices.ContainsFunc(f.Milterd.list("internal-networks"), func(network string) bool {
+		if p, err := netip.ParsePrefix(network); err == nil {
+			return p.Contains(loopback)
+		}
+		addr, err := netip.ParseAddr(network)
+		return err == nil && addr == loopback
+	})
 }
 
 // filtered reports whether mail goes through a content filter.

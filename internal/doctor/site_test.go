@@ -92,7 +92,7 @@ socket-group = "postfix"
 user = %q
 `, s.policy, s.path("queue/postern/policyd.sock"), s.path("run/outside.sock"), s.path("run/policyd.sock"), s.dns.Addr(),
 		s.path("sender_logins"), s.path("run/greylist.db"), s.path("queue"), daemonUser)
-	s.milterd = fmt.Sprintf(`listen-verify = ["inet:%s", "unix:%s"]
+	s.milterd = fmt.Sprintf(`listen-verify = ["inet:%s", "unix:%s", "unix:%s"]
 listen-sign = ["inet:%s"]
 admin = "unix:%s"
 metrics-listen = ""
@@ -101,7 +101,7 @@ dkim-keys = %q
 queue-directory = %q
 socket-group = "postfix"
 user = %q
-`, s.verify, s.path("run/verify.sock"), s.sign, s.path("run/milterd.sock"), s.dns.Addr(), s.path("dkim"), s.path("queue"), daemonUser)
+`, s.verify, s.path("run/verify.sock"), s.path("queue/postern/verify.sock"), s.sign, s.path("run/milterd.sock"), s.dns.Addr(), s.path("dkim"), s.path("queue"), daemonUser)
 	return s
 }
 
@@ -222,18 +222,22 @@ showq      unix n - y - - showq
 // start starts the daemons with their files.
 func (s *site) start() {
 	s.t.Helper()
-	for _, name := range []string{"policyd", "milterd"} {
-		d, err := postfixtest.StartDaemon(s.t.Context(), postfixtest.DaemonConfig{Path: s.binary("postern-" + name), Args: []string{"--config", s.path(name + ".toml")}})
-		s.must(err)
-		s.t.Cleanup(func() {
-			if s.t.Failed() {
-				s.t.Logf("postern-%s's log ends:\n%s", name, d.LogTail())
-			}
-			if err := d.StopUnlessEnded(); err != nil {
-				s.t.Error(err)
-			}
-		})
-	}
+	s.startOnly("policyd")
+	s.startOnly("milterd")
+}
+
+func (s *site) startOnly(name string) {
+	s.t.Helper()
+	d, err := postfixtest.StartDaemon(s.t.Context(), postfixtest.DaemonConfig{Path: s.binary("postern-" + name), Args: []string{"--config", s.path(name + ".toml")}})
+	s.must(err)
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("postern-%s's log ends:\n%s", name, d.LogTail())
+		}
+		if err := d.StopUnlessEnded(); err != nil {
+			s.t.Error(err)
+		}
+	})
 }
 
 func (s *site) binary(name string) string {

@@ -1,0 +1,85 @@
+package doctor
+
+import (
+	"os"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// Set-ups that are unlike that of the guide and work as well: nothing may be found.
+func TestWorkingSetups(t *testing.T) {
+	postfixtest.Require(t)
+	shared := newSite(t)
+	shared.save()
+	shared.start()
+	for _, test := range []setup{
+		{name: "unix sockets below the queue directory, in a chroot", edit: func(s *site) {
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { unix:postern/policyd.sock, {")
+			s.replace("etc/main.cf", "{ inet:"+s.verify+",", "{ unix:/postern/verify.sock,")
+		}},
+		{name: "a socket anywhere, without a chroot", edit: func(s *site) {
+			s.replace("etc/master.cf", "inet n - y", "inet n - n")
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { unix:"+s.path("run/outside.sock")+", {")
+		}},
+		{name: "a restriction class, in capitals, over several lines", edit: func(s *site) {
+			s.replace("etc/main.cf", "  check_policy_service {", "  # greylisting\n  strangers\nstrangers =\n  CHECK_POLICY_SERVICE\n    {")
+			s.postconf("-e", "smtpd_restriction_classes = strangers")
+		}},
+		{name: "another spelling of the loopback address", edit: func(s *site) {
+			s.replace("etc/main.cf", "{ inet:127.0.0.1:", "{ inet:localhost:")
+		}},
+		{name: "ownership in main.cf, and logins at port 25", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sasl_auth_enable = yes", "smtpd_sender_restrictions = $postern_ownership, permit_mynetworks")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")
+		}},
+		{name: "beside rspamd, which neither signs nor greylists", edit: func(s *site) {
+			s.replace("etc/main.cf", "milters = ", "milters = inet:localhost:11332 ")
+			s.write("rspamd/local.d/greylist.conf", "enabled = false;\n")
+			s.write("rspamd/local.d/dkim_signing.conf", "# postern signs\nenabled=false;\n")
+		}},
+		{name: "postscreen with a list of its own", edit: func(s *site) {
+			s.postscreen()
+			s.postconf("-e", "postscreen_dnsbl_sites = bl.other.example", "postscreen_greet_action = enforce")
+		}},
+		{name: "a content filter that mail comes back from", edit: func(s *site) {
+			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
+			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")
+		}},
+		{name: "the session decides, and this machine's mail is ours", up: true,
+			milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\", \"::1\"]\n",
+			edit: func(s *site) {
+				s.postconf("-e", "milter_default_action = accept", "smtpd_milters = inet:"+s.verify, "non_smtpd_milters = $smtpd_milters")
+			}},
+		{name: "only the policy daemon", edit: func(s *site) {
+			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
+			s.postconf("-PX", "submission/inet/smtpd_milters")
+		}, down: true, policyd: "checks = [\"ownership\", \"dnsbl\", \"greylist\"]\n"},
+		{name: "only watching", up: true, policyd: "shadow = [\"all\"]\n"},
+		{name: "no ownership", up: true, policyd: "checks = [\"dnsbl\", \"greylist\"]\n", edit: func(s *site) {
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")
+			s.postconf("-X", "postern_ownership")
+		}},
+		{name: "checks bound to a socket", up: true, policyd: "listen = [\"inet:POLICY=dnsbl,greylist\", \"unix:DIR/queue/postern/own.sock=ownership\"]\n", edit: func(s *site) {
+			s.replace("etc/main.cf", ", { policy_context = dnsbl, greylist }", "")
+			s.replace("etc/main.cf", "inet:"+s.policy+", policy_context=ownership", "unix:postern/own.sock")
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := test.site(t, shared)
+			if test.edit != nil {
+				test.edit(s)
+			}
+			o := s.options()
+			if test.down { // milterd is not meant to run
+				s.startOnly("policyd")
+				o.Milterd.Config = ""
+			}
+			if r := Run(t.Context(), o); r.Status() != 0 {
+				master, _ := os.ReadFile(s.path("etc/main.cf"))
+				t.Errorf("status %d:\n%s\n%s", r.Status(), show(problems(r)), master)
+			}
+		})
+	}
+}
