@@ -22,7 +22,11 @@ var unusedParameter = regexp.MustCompile(`unused parameter: (\w*(?:smtpd_|milter
 
 func checkPostfix(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
-		return []Finding{failf("install Postfix, or name its folder with --config-directory", "%v", f.PostfixErr)}
+		fix := "install Postfix, or name its folder with --config-directory"
+		if _, err := os.Stat(filepath.Join(f.Options.ConfigDirectory, "main.cf")); err == nil {
+			fix = "correct the file; Postfix does not start with it"
+		}
+		return []Finding{failf(fix, "%v", f.PostfixErr)}
 	}
 	p := f.Postfix
 	var found []Finding
@@ -38,6 +42,7 @@ func checkPostfix(ctx context.Context, f *Facts) []Finding {
 		found = append(found, failf("bind checks to sockets of their own: listen = [\"inet:127.0.0.1:10048=ownership\"]",
 			"Postfix %s has no policy_context (3.1 and later have)", p.Params["mail_version"]))
 	}
+	found = append(found, p.malformed()...)
 	if p.Params["soft_bounce"] == "yes" {
 		found = append(found, warnf("postconf -X soft_bounce", "soft_bounce is yes: every refusal becomes a deferral, ours too"))
 	}
@@ -49,6 +54,24 @@ func checkPostfix(ctx context.Context, f *Facts) []Finding {
 			p.Params["mail_version"], p.Directory, strings.Join(others, ", ")))
 	}
 	return orOK(found, "Postfix %s in %s", p.Params["mail_version"], p.Directory)
+}
+
+// malformed finds lists with which smtpd does not start, and postconf does not mind.
+func (p *Postfix) malformed() []Finding {
+	var found []Finding
+	for _, s := range p.smtpds() {
+		for _, list := range append([]string{"smtpd_milters", "non_smtpd_milters"}, restrictionLists...) {
+			text := s.Value(list)
+			words := tokens(text)
+			switch {
+			case !isBalanced(text):
+				found = appendNew(found, failf("close every brace in "+list, "%s: a brace is not closed: smtpd does not start", list))
+			case len(words) > 0 && strings.EqualFold(words[len(words)-1], "check_policy_service"):
+				found = appendNew(found, failf("name a socket behind it: inet:HOST:PORT or unix:PATH", "%s: nothing follows check_policy_service: smtpd does not start", list))
+			}
+		}
+	}
+	return found
 }
 
 // runs reports whether master(8) runs, as far as can be told: it holds a lock.
@@ -141,6 +164,9 @@ func wrongProtocol(h Hook) Finding {
 // hookLeads judges where a hook leads.
 func (f *Facts) hookLeads(h Hook) []Finding {
 	at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
+	if at.network == "" {
+		return []Finding{failf("write inet:HOST:PORT or unix:PATH", "%s: %s is no socket as Postfix spells them: smtpd does not start", h.List, h.Endpoint)}
+	}
 	if slices.ContainsFunc(f.milterSockets, func(l Listener) bool { return l.serves(at) }) {
 		return []Finding{wrongProtocol(h)}
 	}
@@ -156,6 +182,9 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 	if slices.ContainsFunc(f.policySockets, func(l Listener) bool { return l.serves(m.At) }) {
 		return []Finding{failf("name a socket of postern-milterd there (inet:127.0.0.1:10046 verifies, :10047 signs)",
 			"%s: milter %s leads to postern-policyd, which does not speak the milter protocol: smtpd greets no client until it gives up", m.where(), m.Endpoint)}
+	}
+	if m.At.network == "" && looksOurs(m.Endpoint) {
+		return []Finding{failf("write inet:HOST:PORT or unix:PATH", "%s: milter %s is no socket as Postfix spells them", m.where(), m.Endpoint)}
 	}
 	if f.Milterd.SettingsErr != nil || m.Ours != nil || !looksOurs(m.Endpoint) || isElsewhere(m.At) || m.Service != nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets) || m.Service == nil && f.chrootMiss(m.Endpoint, f.Postfix.service("cleanup"), f.milterSockets) {
 		return nil

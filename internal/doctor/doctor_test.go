@@ -44,6 +44,14 @@ func setups() []setup {
 		}, check: "attached", level: Fail, text: "asks neither daemon", fix: "postern setup"},
 		{name: "a port that no one listens on", edit: func(s *site) { s.replace("etc/main.cf", "inet:"+s.policy, "inet:127.0.0.1:10045") },
 			check: "attached", level: Fail, text: "asks inet:127.0.0.1:10045, where postern-policyd does not listen", fix: "write inet:127.0.0.1:"},
+		{name: "no kind of socket", edit: func(s *site) {
+			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { 127.0.0.1:10045, {")
+		},
+			check: "attached", level: Fail, text: "127.0.0.1:10045 is no socket as Postfix spells them", fix: "write inet:HOST:PORT"},
+		{name: "a brace that is not closed", edit: func(s *site) { s.replace("etc/main.cf", "default_action=DUNNO }", "default_action=DUNNO") },
+			check: "postfix", level: Fail, text: "smtpd_recipient_restrictions: a brace is not closed", fix: "close every brace"},
+		{name: "a line that is none", edit: func(s *site) { s.replace("etc/main.cf", "mynetworks =", "mynetworks") },
+			check: "postfix", level: Fail, text: "missing '='", fix: "correct the file"},
 		{name: "a milter's port that no one listens on", edit: func(s *site) { s.postconf("-e", "smtpd_milters = { inet:localhost:10046, default_action=accept }") },
 			check: "attached", level: Fail, text: "milter inet:localhost:10046, where postern-milterd does not listen", fix: "listen-verify"},
 		{name: "the policy hook leads to the milter", edit: func(s *site) {

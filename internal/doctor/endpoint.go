@@ -35,10 +35,13 @@ func (p *Postfix) place(endpoint string, chroot bool) place {
 }
 
 func (p place) String() string {
-	if p.network == daemon.NetworkTCP {
+	switch p.network {
+	case daemon.NetworkTCP:
 		return "inet:" + p.address
+	case daemon.NetworkUnix:
+		return "unix:" + p.address
 	}
-	return "unix:" + p.address
+	return p.address
 }
 
 // Listener is a socket that a daemon serves.

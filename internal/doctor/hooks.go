@@ -29,21 +29,19 @@ var restrictionLists = []string{
 	"smtpd_recipient_restrictions", "smtpd_data_restrictions", "smtpd_end_of_data_restrictions", "smtpd_etrn_restrictions",
 }
 
-// maxClasses bounds how deep restriction classes may lead.
-const maxClasses = 8
-
 // hooks returns every policy service that a service asks, in order.
 func (s *Service) hooks() []Hook {
 	var found []Hook
 	for _, list := range restrictionLists {
 		var before []string
-		found = s.walk(found, list, s.Value(list), &before, 0)
+		found = s.walk(found, list, s.Value(list), &before, nil)
 	}
 	return found
 }
 
-// walk adds the hooks of the text of a list to found.
-func (s *Service) walk(found []Hook, list, text string, before *[]string, depth int) []Hook {
+// walk adds the hooks of the text of a list to found. open are the restriction classes
+// that it is in, so that none leads into itself.
+func (s *Service) walk(found []Hook, list, text string, before *[]string, open []string) []Hook {
 	words := tokens(text)
 	for i := 0; i < len(words); i++ {
 		word := strings.ToLower(words[i]) // Postfix does not mind the case either
@@ -56,8 +54,8 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, depth 
 				h.Default = s.Value("smtpd_policy_service_default_action")
 			}
 			found = append(found, h)
-		case depth < maxClasses && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), words[i]):
-			found = s.walk(found, list, s.Value(words[i]), before, depth+1)
+		case !slices.Contains(open, words[i]) && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), words[i]):
+			found = s.walk(found, list, s.Value(words[i]), before, append(slices.Clone(open), words[i]))
 			continue
 		}
 		*before = append(*before, word)
@@ -159,12 +157,27 @@ func tokens(text string) []string {
 	return all
 }
 
-// unbraced takes off one pair of braces.
+// isBalanced reports whether every brace of a list is closed.
+func isBalanced(text string) bool {
+	depth := 0
+	for _, r := range text {
+		switch {
+		case r == '{':
+			depth++
+		case r == '}' && depth == 0:
+			return false
+		case r == '}':
+			depth--
+		}
+	}
+	return depth == 0
+}
+
+// unbraced takes off one pair of braces, of which the second may be missing.
 func unbraced(text string) string {
 	inner, opened := strings.CutPrefix(text, "{")
-	inner, closed := strings.CutSuffix(inner, "}")
-	if !opened || !closed {
+	if !opened {
 		return text
 	}
-	return strings.TrimSpace(inner)
+	return strings.TrimSpace(strings.TrimSuffix(inner, "}"))
 }
