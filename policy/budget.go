@@ -45,8 +45,14 @@ func (b *budget) Deadline() (time.Time, bool) { return b.deadline, true }
 func (b *budget) Done() <-chan struct{}       { return b.started().Done() }
 
 // Value lets package context see the one below, so that contexts made from a
-// budget need no goroutine of their own.
-func (b *budget) Value(key any) any { return b.started().Value(key) }
+// budget need no goroutine of their own. Its key is a *int. There are no other
+// values, and whoever looks for one does not wait.
+func (b *budget) Value(key any) any {
+	if _, ok := key.(*int); !ok {
+		return nil
+	}
+	return b.started().Value(key)
+}
 
 func (b *budget) Err() error {
 	b.mu.Lock()

@@ -51,3 +51,12 @@ func TestBudgetEnd(t *testing.T) {
 		t.Errorf("ended and asked: %v", late.Err())
 	}
 }
+
+// Who looks for a value does not start the timer.
+func TestBudgetHasNoValues(t *testing.T) {
+	b := &budget{deadline: time.Now().Add(time.Hour)}
+	type key struct{}
+	if v := context.WithValue(b, key{}, 1).Value(t); v != nil || b.ctx != nil {
+		t.Errorf("value %v, timer %v", v, b.ctx)
+	}
+}

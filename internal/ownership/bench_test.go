@@ -60,3 +60,27 @@ func file(tb testing.TB, name, text string) string {
 	}
 	return path
 }
+
+// A decision that a login owns a sender makes three allocations with its detail: the
+// entry's values, its place and the detail itself.
+func TestDecisionAllocates(t *testing.T) {
+	table, err := postmap.Open("hash:"+file(t, "owners", "user@mail.example.com login@mail.example.com\n"), postmap.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners, err := ownership.New(ownership.Config{Owners: []postmap.Table{table}, Delimiters: "+"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge := ownership.Judge{Owners: owners}
+	sender := mailaddr.ParseInternal("user@mail.example.com")
+	allocations := testing.AllocsPerRun(100, func() {
+		ruling, err := judge.Decide(t.Context(), sender, "login@mail.example.com")
+		if err != nil || ruling.Kind != ownership.Allowed || ruling.Detail() == "" {
+			t.Error(ruling, err)
+		}
+	})
+	if allocations > 3 {
+		t.Errorf("%v allocations", allocations)
+	}
+}

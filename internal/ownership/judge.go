@@ -154,7 +154,6 @@ func (j *Judge) decide(ctx context.Context, given, sender mailaddr.Address, logi
 
 // rule applies the rules to the answer of the tables.
 func (j *Judge) rule(r Ruling, login string) Ruling {
-	notOwned := "not owned by user " + login
 	switch a := &r.Answer; {
 	case a.Owned:
 		return r.with(Allowed, ownedReason(a.How), "")
@@ -163,14 +162,16 @@ func (j *Judge) rule(r Ruling, login string) Ruling {
 	case login == "":
 		return r.with(NotJudged, record.OwnerUnauthenticated, "")
 	case a.Listed:
-		return r.with(Refused, record.OwnerNotOwned, notOwned)
+		return r.with(Refused, record.OwnerNotOwned, notOwned(login))
 	case !r.Sender.IsValid():
-		return r.with(Refused, record.OwnerSenderNotAddress, notOwned)
+		return r.with(Refused, record.OwnerSenderNotAddress, notOwned(login))
 	case j.UnlistedPass:
 		return r.with(Allowed, record.OwnerUnlisted, "")
 	}
-	return r.with(Refused, record.OwnerUnlisted, notOwned)
+	return r.with(Refused, record.OwnerUnlisted, notOwned(login))
 }
+
+func notOwned(login string) string { return "not owned by user " + login }
 
 func ownedReason(how How) record.Reason {
 	switch how {

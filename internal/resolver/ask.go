@@ -20,7 +20,7 @@ const maxChases = 4
 // chase asks for q, and again for the target when the answer ends in a CNAME.
 // The reply's TTL is the least of all, its AD set if all came validated from
 // trusted servers.
-func (r *Resolver) chase(ctx context.Context, q question) (reply, *failure) {
+func (r *Resolver) chase(ctx context.Context, q question) (*reply, *failure) {
 	ttl, ad, seen, tries := ^uint32(0), true, []string{q.name}, r.tries
 	for {
 		m, s, fail := r.ask(ctx, q, &tries)
@@ -43,7 +43,7 @@ func (r *Resolver) chase(ctx context.Context, q question) (reply, *failure) {
 // ask tries the servers in turn until one answers. One that has answered with
 // an error is not asked again; a silent one is, when its turn comes. Failed
 // tries are taken off tries.
-func (r *Resolver) ask(ctx context.Context, q question, tries *int) (reply, *server, *failure) {
+func (r *Resolver) ask(ctx context.Context, q question, tries *int) (*reply, *server, *failure) {
 	var said *failure
 	left := r.servers.order()
 	for len(left) > 0 {
@@ -68,12 +68,12 @@ func (r *Resolver) ask(ctx context.Context, q question, tries *int) (reply, *ser
 		}
 	}
 	r.count.failed.Add(1)
-	return reply{}, nil, said
+	return nil, nil, said
 }
 
 // try asks one server within one time-out: without EDNS when it does not know
 // it, over TCP when the answer does not fit or forgeries come in.
-func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *failure) {
+func (r *Resolver) try(ctx context.Context, s *server, q question) (*reply, *failure) {
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -104,7 +104,7 @@ func (r *Resolver) try(ctx context.Context, s *server, q question) (reply, *fail
 
 // negotiate asks over UDP, and once more without EDNS when the server says
 // that it does not understand (RFC 6891 section 7).
-func (r *Resolver) negotiate(ctx context.Context, s *server, q question, now time.Time) (reply, error) {
+func (r *Resolver) negotiate(ctx context.Context, s *server, q question, now time.Time) (*reply, error) {
 	edns := s.edns(now)
 	m, err := r.roundTrip(ctx, s, "udp", q, edns)
 	if err != nil || !edns {
@@ -122,16 +122,16 @@ func (r *Resolver) negotiate(ctx context.Context, s *server, q question, now tim
 }
 
 // roundTrip sends q once under a new id and reads until its answer comes.
-func (r *Resolver) roundTrip(ctx context.Context, s *server, network string, q question, edns bool) (reply, error) {
+func (r *Resolver) roundTrip(ctx context.Context, s *server, network string, q question, edns bool) (*reply, error) {
 	var random [2]byte
 	rand.Read(random[:]) // never fails: it would end the program
 	id := binary.BigEndian.Uint16(random[:])
 	query, err := q.pack(make([]byte, querySize), id, edns)
 	if err != nil {
-		return reply{}, err
+		return nil, err
 	}
 	s.queries.Add(1)
-	var m reply
+	var m *reply
 	var bad error
 	err = r.exchange(ctx, s.addr, network, query, func(packet []byte) bool {
 		m, bad = decode(packet, query, q)
@@ -142,7 +142,7 @@ func (r *Resolver) roundTrip(ctx context.Context, s *server, network string, q q
 		return true
 	})
 	if err != nil {
-		return reply{}, err
+		return nil, err
 	}
 	return m, bad
 }

@@ -44,15 +44,32 @@ type asking struct {
 type askingKey struct{}
 
 func askingOf(ctx context.Context) asking {
-	a, _ := ctx.Value(askingKey{}).(asking)
-	return a
+	if c, ok := ctx.Value(askingKey{}).(*askingContext); ok {
+		return c.asking
+	}
+	return asking{}
+}
+
+// askingContext is a context with an asking. It is its own value, which spares a
+// request an allocation.
+type askingContext struct {
+	context.Context
+	asking
+}
+
+// Value implements context.Context.
+func (c *askingContext) Value(key any) any {
+	if key == (askingKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
 }
 
 // For returns a context whose questions are asked on behalf of who.
 func For(ctx context.Context, who *Asker) context.Context {
 	a := askingOf(ctx)
 	a.who = who
-	return context.WithValue(ctx, askingKey{}, a)
+	return &askingContext{ctx, a}
 }
 
 // Judging returns a context for the questions on which the verdict on a mail
@@ -60,7 +77,7 @@ func For(ctx context.Context, who *Asker) context.Context {
 func Judging(ctx context.Context) context.Context {
 	a := askingOf(ctx)
 	a.kept = true
-	return context.WithValue(ctx, askingKey{}, a)
+	return &askingContext{ctx, a}
 }
 
 // OwnZone returns a context for questions in zones that the administrator has
@@ -68,7 +85,7 @@ func Judging(ctx context.Context) context.Context {
 func OwnZone(ctx context.Context) context.Context {
 	a := askingOf(ctx)
 	a.kept, a.listed = true, true
-	return context.WithValue(ctx, askingKey{}, a)
+	return &askingContext{ctx, a}
 }
 
 // zoneOf returns the name under which one owner's questions are counted: the

@@ -66,18 +66,18 @@ func (m *reply) dangling(q question) bool {
 
 // decode reads a packet that should answer query, which asks q. errMismatch: it
 // does not, and the wait goes on; ErrMalformed: it does, and is broken.
-func decode(packet, query []byte, q question) (reply, error) {
+func decode(packet, query []byte, q question) (*reply, error) {
 	if len(packet) < headerLen {
-		return reply{}, errMismatch
+		return nil, errMismatch
 	}
 	var h dns.Msg
 	if err := h.Unpack(packet[:headerLen]); err != nil || !h.Response || string(packet[:2]) != string(query[:2]) {
-		return reply{}, errMismatch
+		return nil, errMismatch
 	}
-	m := reply{rcode: RCode(h.Rcode), truncated: h.Truncated, ad: h.AuthenticatedData, end: q.name}
+	m := &reply{rcode: RCode(h.Rcode), truncated: h.Truncated, ad: h.AuthenticatedData, end: q.name}
 	at, ok := echoes(packet, query, m.rcode)
 	if !ok {
-		return reply{}, errMismatch
+		return nil, errMismatch
 	}
 	if m.truncated || m.rcode != NoError && m.rcode != NXDomain {
 		return m, nil

@@ -70,7 +70,11 @@ func decodeReply(b []byte, q question) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return decode(b, query, q)
+	m, err := decode(b, query, q)
+	if m == nil {
+		return reply{}, err
+	}
+	return *m, err
 }
 
 func TestDecodeRecords(t *testing.T) {

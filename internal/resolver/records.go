@@ -81,9 +81,7 @@ func (w *records) next(r *record) error {
 }
 
 // owner reads the owner of the next record and returns where it ends. Nearly all
-// records belong to the name that was asked, which needs no reading: reading has a
-// flight's new goroutine grow its stack, a tenth of what a lookup costs
-// (BenchmarkUncached).
+// records belong to the name that was asked, which needs no reading.
 func (w *records) owner(r *record) (end int, err error) {
 	at := w.packet[w.off:]
 	if len(at) >= 2 && at[0] == 0xc0 && at[1] == headerLen { // a pointer to the question

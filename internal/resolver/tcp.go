@@ -41,10 +41,10 @@ func newOverTCP(server string, c *Config) *overTCP {
 
 // askOverTCP asks a server again for an answer that does not fit into a packet, or
 // that forgeries hide. It fails at once while the server does not answer over TCP.
-func (r *Resolver) askOverTCP(ctx context.Context, s *server, q question, edns bool) (reply, error) {
+func (r *Resolver) askOverTCP(ctx context.Context, s *server, q question, edns bool) (*reply, error) {
 	r.count.tcp.Add(1)
 	if err := s.tcp.breaker.Down(); err != nil {
-		return reply{}, fmt.Errorf("%w: %w", ErrNoTCP, err)
+		return nil, fmt.Errorf("%w: %w", ErrNoTCP, err)
 	}
 	m, err := r.roundTrip(ctx, s, "tcp", q, edns)
 	if err == nil && m.truncated {
