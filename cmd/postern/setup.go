@@ -52,6 +52,8 @@ func bindSetup(fs *pflag.FlagSet) runner {
 	fs.StringVar(&f.Policy, "policy", setup.DefaultPolicy, "`endpoint` of postern-policyd, as Postfix spells it")
 	fs.StringVar(&f.Verify, "verify", setup.DefaultVerify, "`endpoint` of postern-milterd for mail from the internet")
 	fs.StringVar(&f.Sign, "sign", setup.DefaultSign, "`endpoint` of postern-milterd for mail to be signed")
+	fs.StringSliceVar(&f.Internet, "internet", nil, "`services` of master.cf that take mail from the internet, if setup does not recognise them")
+	fs.StringSliceVar(&f.Users, "submission", nil, "`services` of master.cf that users send through, likewise")
 	fs.StringVar(&f.LoginDomain, "login-domain", "", "`domain` of users who log in without one (default myorigin, if it is in mydestination)")
 	fs.StringVar(&f.Signer, "signer", "", "`program` that signs: postern, or one that is attached (default: rspamd or amavis if it signs today)")
 	fs.StringVar(&f.Greylister, "greylister", "", "`program` that greylists: postern, or one that is attached (default: rspamd or iRedAPD if it does today)")
@@ -122,7 +124,10 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	if !f.agreed(io, "Make these changes?") {
 		return exitNo, nil
 	}
-	if err := applier.Apply(ctx, plan); err != nil {
+	if err := applier.Apply(ctx, plan); errors.Is(err, setup.ErrNotRunning) {
+		say("\n%v", err)
+		return exitNo, nil
+	} else if err != nil {
 		return exitFailed, err
 	}
 	say("Postern is attached to %s; postern setup --undo takes it off again", applier.ConfigDirectory)

@@ -32,8 +32,12 @@ type Applier struct {
 	step func(name string) // before each step, for tests; may be nil
 }
 
+// ErrNotRunning says that the settings are written, and that the daemons, which no
+// systemd starts here, are to be started before Postfix asks them.
+var ErrNotRunning = errors.New("the settings are written, and Postfix is as it was: start the daemons now, and run this command again")
+
 // Apply does what a plan says. When a step fails, what was done is taken back.
-func (a *Applier) Apply(ctx context.Context, p *Plan) (err error) {
+func (a *Applier) Apply(ctx context.Context, p *Plan) error {
 	unlock, err := a.Journals.lock()
 	if err != nil {
 		return err
@@ -42,6 +46,24 @@ func (a *Applier) Apply(ctx context.Context, p *Plan) (err error) {
 	if old, err := a.Journals.unfinished(); old != nil || err != nil {
 		return errors.Join(errUnfinished, err)
 	}
+	waits := a.listening(ctx, p)
+	if waits == nil || a.managed() {
+		return a.apply(ctx, p)
+	}
+	settings := *p
+	settings.Changes, settings.Imports = nil, nil
+	if len(p.Files) > 0 {
+		if err := a.apply(ctx, &settings); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w (%w)", ErrNotRunning, waits)
+}
+
+// managed reports whether systemd starts the daemons.
+func (a *Applier) managed() bool { return a.Services && systemdRuns() }
+
+func (a *Applier) apply(ctx context.Context, p *Plan) error {
 	j, err := a.prepare(ctx, p)
 	if err != nil {
 		return err
@@ -108,7 +130,7 @@ func (a *Applier) prepare(ctx context.Context, p *Plan) (*journal, error) {
 		return nil, err
 	}
 	j.Files = append(j.Files, files...)
-	if a.Services && systemdRuns() {
+	if a.managed() {
 		j.Units, err = disabled(ctx, p.units())
 	}
 	return j, err
@@ -390,7 +412,7 @@ func (a *Applier) endpoints(p *Plan) []string {
 func (a *Applier) listening(ctx context.Context, p *Plan) error {
 	for _, endpoint := range a.endpoints(p) {
 		if err := dial(ctx, endpoint, p.Postfix.value("queue_directory")); err != nil {
-			return fmt.Errorf("no daemon listens at %s (%w); start it first: systemctl enable --now postern-policyd.socket postern-policyd.service postern-milterd.socket postern-milterd-sign.socket postern-milterd.service", endpoint, err)
+			return fmt.Errorf("no daemon listens at %s: %w", endpoint, err)
 		}
 	}
 	return nil

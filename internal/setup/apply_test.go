@@ -329,7 +329,6 @@ func TestRollBack(t *testing.T) {
 		break_ func(t *testing.T, s *site)
 		want   string
 	}{
-		{"no daemon listens", func(_ *testing.T, s *site) { s.Verify = "inet:127.0.0.1:1" }, "no daemon listens at inet:127.0.0.1:1"},
 		{"the settings are not accepted", func(t *testing.T, s *site) {
 			if err := os.WriteFile(s.Policyd.Config, []byte("no-such-key = 1\n"), 0o644); err != nil {
 				t.Fatal(err)
@@ -360,6 +359,32 @@ func TestRollBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Without systemd the settings come first, then the daemons, then Postfix.
+func TestDaemonsToBeStarted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.tree(t)
+	away := s.Verify
+	s.Verify = "inet:127.0.0.1:1"
+	if err := s.apply(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Fatal(err)
+	}
+	now := s.tree(t)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if path := filepath.Join(s.ConfigDirectory, name); now[path] != before[path] {
+			t.Errorf("%s has changed", path)
+		}
+	}
+	if now[s.Policyd.Config] == before[s.Policyd.Config] {
+		t.Error("the settings are not written")
+	}
+	s.Verify = away
+	if err := errors.Join(s.apply(t.Context()), s.Undo(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, s.tree(t))
 }
 
 // edit changes a text in a file of Postfix.

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -32,12 +33,13 @@ type Options struct {
 	Shadow          *bool  // nil leaves it as it is in our files
 	Policyd         Daemon
 	Milterd         Daemon
-	Policy          string // where policyd listens, as Postfix spells it
-	Verify, Sign    string // where milterd does
-	LoginDomain     string // of logins that have none; "" to find out
-	Signer          string // ours, or the name of a peer; "" to find out
-	Greylister      string // likewise
-	User            string // of the daemons
+	Policy          string   // where policyd listens, as Postfix spells it
+	Verify, Sign    string   // where milterd does
+	Internet, Users []string // services of master.cf that are not recognised
+	LoginDomain     string   // of logins that have none; "" to find out
+	Signer          string   // ours, or the name of a peer; "" to find out
+	Greylister      string   // likewise
+	User            string   // of the daemons
 
 	// Import brings the greylist of another program into ours. It is called when the
 	// daemons run.
@@ -130,6 +132,9 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		o.Hide = func(s string) string { return s }
 	}
 	postfix, err := ReadPostfix(ctx, o.ConfigDirectory)
+	if err == nil {
+		err = errors.Join(postfix.give(Internet, o.Internet), postfix.give(Users, o.Users))
+	}
 	if err != nil {
 		return nil, err
 	}

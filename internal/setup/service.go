@@ -4,6 +4,7 @@ package setup
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -112,6 +113,22 @@ func (p *Postfix) with(role Role) []*Service {
 		}
 	}
 	return all
+}
+
+// give gives services a role that the administrator has named.
+func (p *Postfix) give(role Role, names []string) error {
+	for _, name := range names {
+		i := slices.IndexFunc(p.services, func(s *Service) bool { return s.Name == name || s.Key == name })
+		if i < 0 {
+			var all []string
+			for _, s := range p.services {
+				all = append(all, s.Name)
+			}
+			return fmt.Errorf("master.cf has no smtpd service %q; it has %s", name, strings.Join(all, ", "))
+		}
+		p.services[i].Role = role
+	}
+	return nil
 }
 
 // logsIn reports whether users may log in at a service.

@@ -98,7 +98,7 @@ func (a *Applier) stopAfter(ctx context.Context, j *journal, own []undone) error
 			return err
 		}
 	}
-	if a.Services && systemdRuns() {
+	if a.managed() {
 		if _, _, err := run(ctx, "systemctl", "daemon-reload"); err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func disabled(ctx context.Context, units []string) ([]string, error) {
 // start has systemd start the daemons, or have those that run read their settings
 // again.
 func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
-	if !a.Services || !systemdRuns() {
+	if !a.managed() {
 		return nil
 	}
 	if _, _, err := run(ctx, "systemctl", "daemon-reload"); err != nil {
@@ -62,7 +62,7 @@ func writesDropIn(j *journal, unit string) bool {
 
 // stop has systemd stop the daemons that apply has started.
 func (a *Applier) stop(ctx context.Context, j *journal) error {
-	if !a.Services || !systemdRuns() {
+	if !a.managed() {
 		return nil
 	}
 	if len(j.Units) > 0 {

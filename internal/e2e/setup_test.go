@@ -1,0 +1,296 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+// newcomer is an administrator who has a Postfix, and both daemons installed.
+type newcomer struct {
+	*postfixtest.Postfix
+	dir     string
+	flags   []string // of postern setup
+	policyd *postfixtest.Daemon
+	milterd *postfixtest.Daemon
+	dns     *resolvertest.Server
+}
+
+// shape is a Postfix as people have them, and what has to be true of it afterwards.
+type shape struct {
+	name   string
+	main   []string
+	mx     []string
+	submit []string
+	files  map[string]string // below --root
+	flags  []string
+	rework func(main, master string) (string, string) // of the files, as people format them
+	closed bool                                       // programs that it asks do not run: no mail before setup
+}
+
+func shapes() []shape {
+	return []shape{
+		{name: "plain"},
+		{
+			name: "postgrey, OpenDKIM, OpenDMARC", closed: true,
+			main: []string{
+				"smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, check_policy_service inet:127.0.0.1:10023",
+				"smtpd_milters = inet:localhost:8891, inet:localhost:8893", "non_smtpd_milters = $smtpd_milters",
+			},
+			files: map[string]string{
+				"/etc/default/postgrey":           `POSTGREY_OPTS="--inet=10023 --delay=120"`,
+				"/etc/postgrey/whitelist_clients": "192.0.2.77\n",
+				"/etc/opendkim.conf":              "Domain home.example\nSelector old\nKeyFile /keys/old.private\nSocket inet:8891@localhost\n",
+				"/etc/opendmarc.conf":             "Socket inet:8893@localhost\n",
+			},
+		},
+		{
+			name:   "odd formatting and overrides",
+			mx:     []string{"smtpd_recipient_restrictions=permit_sasl_authenticated, reject_unauth_destination", "smtpd_client_restrictions="},
+			submit: []string{"smtpd_sender_restrictions=$mua_sender_restrictions"},
+			rework: func(main, master string) (string, string) {
+				return "# of old times\n\n" + strings.ReplaceAll(main, "recipient_delimiter = +", "recipient_delimiter=\n# why\n\t+"),
+					strings.ReplaceAll(master, "  -o { smtpd_client", "\n# in between\n\t-o { smtpd_client")
+			},
+		},
+	}
+}
+
+// A newcomer runs setup, sends mail, asks doctor and explain, and goes back.
+func TestNewcomers(t *testing.T) {
+	for _, s := range shapes() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNewcomer(t, s)
+			before := n.files(t)
+			if out, code := n.postern(t, append([]string{"setup"}, n.flags...)...); code != 0 || !strings.Contains(out, "Nothing is changed yet") {
+				t.Fatalf("setup: exit %d\n%s", code, out)
+			}
+			n.same(t, before)
+			n.attach(t, s)
+			n.mails(t)
+			n.well(t)
+			n.undo(t)
+			n.same(t, before)
+			if !s.closed {
+				n.expect(t, postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{Alice}, Client: "192.0.2.10"}, 250)
+			}
+		})
+	}
+}
+
+func newNewcomer(t *testing.T, s shape) *newcomer {
+	t.Helper()
+	postfixtest.Require(t)
+	dir := openDir(t)
+	n := &newcomer{dir: dir, dns: resolvertest.New(t, awayZone+Zones)}
+	var err error
+	n.Postfix, err = postfixtest.Start(t.Context(), postfixtest.Config{
+		Dir: mkdir(t, dir, "postfix"), Users: map[string]string{Alice: password, Bob: password},
+		Mailboxes: []string{Alice, Bob, "postmaster@home.example"}, Main: append(s.main, "mynetworks = 127.0.0.8"), MX: s.mx, Submission: s.submit,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(n.LogTail())
+		}
+		if err := n.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	n.write(t, s)
+	return n
+}
+
+func mkdir(t *testing.T, dir, name string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// write writes what is not Postfix's: the files of other programs, and where our
+// daemons are to listen, whom they ask and what they keep, which is not the site's.
+func (n *newcomer) write(t *testing.T, s shape) {
+	t.Helper()
+	if s.rework != nil {
+		main, master := s.rework(readText(t, n.cf("main.cf")), readText(t, n.cf("master.cf")))
+		replaceFile(t, n.cf("main.cf"), main)
+		replaceFile(t, n.cf("master.cf"), master)
+	}
+	var addrs []string
+	for range 3 {
+		addr, err := postfixtest.FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, "inet:"+addr)
+	}
+	common := fmt.Sprintf("resolver = [%q]\nmetrics-listen = \"\"\n", n.dns.Addr())
+	mkdir(t, n.dir, "root")
+	mkdir(t, n.dir, "postern")
+	replaceFile(t, n.file("policyd.toml"), common+fmt.Sprintf("listen = [%q]\nadmin = \"unix:%s\"\ngreylist-store = \"memory:\"\n", addrs[0], n.file("policyd.sock")))
+	replaceFile(t, n.file("milterd.toml"), common+fmt.Sprintf("admin = \"unix:%s\"\nmark-key-file = \"\"\ndkim-keys = %q\n", n.file("milterd.sock"), n.file("dkim")))
+	for name, text := range s.files {
+		mkdir(t, filepath.Join(n.dir, "root"), filepath.Dir(name))
+		replaceFile(t, filepath.Join(n.dir, "root", name), text)
+	}
+	if _, code := n.postern(t, "dkim", "genkey", homeDomain, "--dir", n.file("dkim"), "--type", "rsa", "--selector", "first"); code != 0 {
+		t.Fatal("no key")
+	}
+	if strings.Contains(s.files["/etc/opendkim.conf"], "KeyFile") { // OpenDKIM has it
+		key := readText(t, n.file("dkim/home.example/first.private"))
+		replaceFile(t, filepath.Join(mkdir(t, n.dir, "root/keys"), "old.private"), key)
+		if err := os.RemoveAll(n.file("dkim/home.example")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	daemons, err := binaries.Path(t.Context(), "postern-policyd")
+	if _, err2 := binaries.Path(t.Context(), "postern-milterd"); errors.Join(err, err2) != nil {
+		t.Fatal(errors.Join(err, err2))
+	}
+	n.flags = append([]string{
+		"--config-directory", n.ConfigDir(), "--root", filepath.Join(n.dir, "root"), "--journal", filepath.Join(n.dir, "journal"), "--daemons", filepath.Dir(daemons),
+		"--policyd-config", n.file("policyd.toml"), "--milterd-config", n.file("milterd.toml"), "--policy", addrs[0], "--verify", addrs[1], "--sign", addrs[2],
+		"--admin", "unix:" + n.file("policyd.sock"), "--internet", n.Addr(postfixtest.MX), "--submission", n.Addr(postfixtest.Submission),
+	}, s.flags...)
+}
+
+func (n *newcomer) cf(name string) string   { return filepath.Join(n.ConfigDir(), name) }
+func (n *newcomer) file(name string) string { return filepath.Join(n.dir, "postern", name) }
+
+func readText(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// postern runs the command, without a terminal.
+func (n *newcomer) postern(t *testing.T, args ...string) (out string, code int) {
+	t.Helper()
+	path, err := binaries.Path(t.Context(), "postern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var both bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Stdout, cmd.Stderr = &both, &both
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return both.String(), cmd.ProcessState.ExitCode()
+}
+
+// files are those that undo has to give back.
+func (n *newcomer) files(t *testing.T) map[string]string {
+	all := make(map[string]string)
+	for _, name := range []string{n.cf("main.cf"), n.cf("master.cf"), n.file("policyd.toml"), n.file("milterd.toml")} {
+		all[name] = readText(t, name)
+	}
+	return all
+}
+
+func (n *newcomer) same(t *testing.T, before map[string]string) {
+	t.Helper()
+	for name, text := range n.files(t) {
+		if text != before[name] {
+			t.Errorf("%s is now\n%s\nand was\n%s", name, text, before[name])
+		}
+	}
+}
+
+// attach runs setup as where no systemd runs: it writes the settings, the daemons are
+// started with them, and setup attaches them.
+func (n *newcomer) attach(t *testing.T, s shape) {
+	t.Helper()
+	apply := append([]string{"setup", "--apply"}, n.flags...)
+	if out, code := n.postern(t, apply...); code != 1 || !strings.Contains(out, "start the daemons now") {
+		t.Fatalf("setup before the daemons run: exit %d\n%s", code, out)
+	}
+	for program, daemon := range map[string]**postfixtest.Daemon{"postern-policyd": &n.policyd, "postern-milterd": &n.milterd} {
+		path, err := binaries.Path(t.Context(), program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*daemon = postfixtest.NewDaemon(t, postfixtest.DaemonConfig{Path: path, Args: []string{"--config", n.file(strings.TrimPrefix(program, "postern-") + ".toml")}})
+	}
+	if out, code := n.postern(t, apply...); code != 0 {
+		t.Fatalf("setup: exit %d\n%s", code, out)
+	}
+	if out, code := n.postern(t, append([]string{"setup"}, n.flags...)...); code != 0 || !strings.Contains(out, "Nothing to change") {
+		t.Errorf("setup once more: exit %d\n%s", code, out)
+	}
+}
+
+func (n *newcomer) undo(t *testing.T) {
+	t.Helper()
+	if out, code := n.postern(t, append([]string{"setup", "--undo"}, n.flags...)...); code != 0 {
+		t.Fatalf("undo: exit %d\n%s", code, out)
+	}
+}
+
+func (n *newcomer) expect(t *testing.T, service string, m postfixtest.Mail, code int) {
+	t.Helper()
+	var got postfixtest.Reply
+	eventually(t, func() bool { // reload is on its way
+		r, err := n.Send(t.Context(), service, m)
+		got = r.Final()
+		return err == nil && got.Code == code
+	})
+	if got.Code != code {
+		t.Errorf("from %s to %s as %q: %v, want %d", m.From, m.To, m.Login, got, code)
+	}
+}
+
+// mails asserts what is different now, and that the commands say why.
+func (n *newcomer) mails(t *testing.T) {
+	t.Helper()
+	n.expect(t, postfixtest.Submission, As(Alice, Bob, Stranger), 553)
+	n.expect(t, postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{Alice}, Client: "192.0.2.10"}, 450)
+	out, code := n.postern(t, "explain", "policy", "--admin", "unix:"+n.file("policyd.sock"), "--client", "192.0.2.10", "--sender", Stranger, "--recipient", Alice, "--context", "greylist")
+	if code != 1 || !strings.Contains(out, "greylist") || !strings.Contains(out, "left") {
+		t.Errorf("explain: exit %d\n%s", code, out)
+	}
+	n.expect(t, postfixtest.Submission, As(Alice, Alice, Bob), 250)
+	n.expect(t, postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{"postmaster@home.example"}, Client: "192.0.2.10"}, 250)
+	n.delivered(t, Bob, "DKIM-Signature", "d=home.example")
+	n.delivered(t, "postmaster@home.example", "Authentication-Results", "mail.home.example;")
+}
+
+// delivered asserts that a mail that has come in has a header field once.
+func (n *newcomer) delivered(t *testing.T, recipient, field, want string) {
+	t.Helper()
+	d, err := n.Delivered(t.Context(), recipient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if values := d.Headers(field); len(values) != 1 || !strings.Contains(values[0], want) {
+		t.Errorf("the mail to %s has %d %s: %q, want one with %s", recipient, len(values), field, values, want)
+	}
+}
+
+// well asserts that doctor finds nothing wrong with what setup has done. What it leaves
+// out is of this machine: it has no clock service, its DNS is ours, and we are root.
+func (n *newcomer) well(t *testing.T) {
+	t.Helper()
+	out, code := n.postern(t, "doctor", "--config-directory", n.ConfigDir(), "--policyd-config", n.file("policyd.toml"), "--milterd-config", n.file("milterd.toml"),
+		"--policyd-admin", "unix:"+n.file("policyd.sock"), "--milterd-admin", "unix:"+n.file("milterd.sock"), "--skip", "settings,resolver,keys,domains,clock")
+	if code != 0 {
+		t.Errorf("doctor: exit %d\n%s", code, out)
+	}
+}
