@@ -1,15 +1,31 @@
 // Postern is the administrator's command: it asks the running daemons over
 // their admin sockets.
+//
+// The command has the code of both daemons in it, because it explains what they do.
+// Under the name of a daemon it is that daemon: the container image has one file
+// with three names.
 package main
 
 import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
+
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/milterd"
+	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/service"
 )
 
 func main() {
+	switch filepath.Base(os.Args[0]) {
+	case api.Policyd:
+		os.Exit(policyd.Main(service.MainProcess()))
+	case api.Milterd:
+		os.Exit(milterd.Main(service.MainProcess()))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})
 	stop()

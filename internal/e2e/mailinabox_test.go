@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +23,7 @@ import (
 )
 
 const (
-	boxExample = "mailinabox/"
+	boxExample = "mailinabox"
 	boxName    = "mail.box.example"
 	boxDomain  = "box.example"
 	boxAnn     = "ann@" + boxDomain
@@ -43,18 +42,12 @@ _dmarc.lax.example. TXT "v=DMARC1; p=none"
 
 // box is a Mail-in-a-Box: its files as it writes them, both daemons from the
 // shipped files, and a Postfix with the shipped lines.
-type box struct {
-	dir             string
-	policyd, milter *postfixtest.Daemon
-	postfix         *postfixtest.Postfix
-	dns             *resolvertest.Server
-	replace         []string // the box's places and those of this test, for strings.NewReplacer
-}
+type box struct{ example }
 
 func newBox(t *testing.T) *box {
 	t.Helper()
 	postfixtest.Require(t)
-	b := &box{dir: openDir(t)}
+	b := &box{example{name: boxExample, dir: openDir(t)}}
 	b.places(t)
 	b.writeDatabase(t)
 	b.writeKey(t)
@@ -74,23 +67,8 @@ func (b *box) places(t *testing.T) {
 		"/run/postern-milterd/", b.dir + "/",
 		"reject_unknown_sender_domain,", "", // asks the DNS of this machine
 	}
-	for _, port := range []string{"10045", "10046", "10047"} {
-		addr, err := postfixtest.FreeAddr()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.replace = append(b.replace, "127.0.0.1:"+port, addr)
-	}
+	b.addresses(t)
 	b.replace = append(b.replace, "127.0.0.1:12340", quotaService(t))
-}
-
-// place is text with the places of this test.
-func (b *box) place(text string) string { return strings.NewReplacer(b.replace...).Replace(text) }
-
-// shipped is a file of the example with the places of this test.
-func (b *box) shipped(t *testing.T, name string) string {
-	t.Helper()
-	return b.place(readDeploy(t, "examples/"+boxExample+name))
 }
 
 // quotaService stands for Dovecot's, which the box asks last.
@@ -198,15 +176,6 @@ func (b *box) milterArgs(t *testing.T) []string {
 	return append(strings.Fields(b.place(line)), "--config", writeFile(t, b.dir, "milterd.toml", b.shipped(t, "milterd.toml")))
 }
 
-func (b *box) daemon(t *testing.T, name string, args ...string) *postfixtest.Daemon {
-	t.Helper()
-	path, err := binaries.Path(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return postfixtest.NewDaemon(t, postfixtest.DaemonConfig{Path: path, Args: append(args, "--resolver", b.dns.Addr(), "--metrics-listen", "")})
-}
-
 // boxMain is what the box has in main.cf and the shipped lines rely on.
 var boxMain = []string{
 	"mynetworks = 127.0.0.0/8",
@@ -234,31 +203,15 @@ func (b *box) startPostfix(t *testing.T) {
 	})
 }
 
-// leftOut are options of the box that this Postfix has no use for: its sessions are
-// without TLS, and it has no second cleanup service.
-var leftOut = []string{"smtpd_tls_wrappermode", "smtpd_tls_security_level", "cleanup_service_name", "syslog_name"}
-
 // switched has switch.sh put the lines of a folder in force in a main.cf and a
-// master.cf of the box, and reads them back with postconf.
+// master.cf of the box, and reads them back.
 func (b *box) switched(t *testing.T, folder string) (main []string, master map[string][]string) {
 	t.Helper()
 	dir := t.TempDir()
-	writeFile(t, dir, "main.cf", readDeploy(t, "examples/"+boxExample+"box/main.cf"))
-	writeFile(t, dir, "master.cf", "smtp inet n - y - - smtpd\n"+readDeploy(t, "examples/"+boxExample+"box/master.cf"))
+	writeFile(t, dir, "main.cf", readDeploy(t, "examples/"+boxExample+"/box/main.cf"))
+	writeFile(t, dir, "master.cf", "smtp inet n - y - - smtpd\n"+readDeploy(t, "examples/"+boxExample+"/box/master.cf"))
 	b.switchTo(t, dir, folder)
-	for line := range strings.Lines(b.place(postconf(t, dir, "-n"))) {
-		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "config_directory") {
-			main = append(main, line)
-		}
-	}
-	master = make(map[string][]string)
-	for line := range strings.Lines(b.place(postconf(t, dir, "-P"))) {
-		service, option, _ := strings.Cut(strings.TrimSpace(line), "/inet/")
-		if name, _, _ := strings.Cut(option, " "); !slices.Contains(leftOut, name) {
-			master[service] = append(master[service], option)
-		}
-	}
-	return main, master
+	return b.readBack(t, dir)
 }
 
 func (b *box) switchTo(t *testing.T, dir, folder string) {
@@ -268,67 +221,6 @@ func (b *box) switchTo(t *testing.T, dir, folder string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("switch.sh %s: %v\n%s", folder, err, out)
 	}
-}
-
-func postconf(t *testing.T, dir, what string) string {
-	t.Helper()
-	// postconf waits two seconds for a main.cf that somebody may still be writing.
-	old := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(filepath.Join(dir, "main.cf"), old, old); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "postconf", "-c", dir, what).Output()
-	if err != nil {
-		t.Fatalf("postconf %s: %v", what, err)
-	}
-	return string(out)
-}
-
-// postern runs the administrator's command against the policy daemon.
-func (b *box) postern(t *testing.T, args ...string) string {
-	t.Helper()
-	path, err := binaries.Path(t.Context(), "postern")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), path, append(args, "--admin", b.policydSocket())...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("postern %v: %v\n%s", args, err, out)
-	}
-	return string(out)
-}
-
-// expect sends a mail and compares reply and reason.
-func (b *box) expect(t *testing.T, service string, m postfixtest.Mail, code int, reason record.Reason) {
-	t.Helper()
-	if got := b.send(t, service, m); got.Code != code {
-		t.Fatalf("%s to %s by %q: %s, want %d", m.From, m.To, m.Login, got, code)
-	}
-	r, err := b.policyd.WaitRecord(t.Context(), func(r postfixtest.Record) bool { return r.Sender == m.From && r.Recipient == m.To[0] })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if why, _ := r.Why(); why != string(reason) {
-		t.Errorf("%s to %s by %q: %s because of %q, want %q", m.From, m.To, m.Login, r.Action, why, reason)
-	}
-}
-
-func (b *box) send(t *testing.T, service string, m postfixtest.Mail) postfixtest.Reply {
-	t.Helper()
-	r, err := b.postfix.Send(t.Context(), service, m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.Final()
-}
-
-func (b *box) delivered(t *testing.T, recipient string) postfixtest.Delivery {
-	t.Helper()
-	d, err := b.postfix.Delivered(t.Context(), recipient)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }
 
 // TestMailInABoxWhole is a box that has been switched over as its README says.
@@ -421,14 +313,6 @@ func (b *box) testSigning(t *testing.T) {
 	}
 }
 
-func (b *box) accepted(t *testing.T, service string, m postfixtest.Mail) error {
-	t.Helper()
-	if got := b.send(t, service, m); got.Code != 250 {
-		return errors.New(got.String())
-	}
-	return nil
-}
-
 // testSpamAssassin asserts that the shipped rules match what the daemon wrote, and
 // nothing else, and that a spoof is marked for Sieve.
 func (b *box) testSpamAssassin(t *testing.T) {
@@ -510,7 +394,7 @@ var spamRule = regexp.MustCompile(`(?m)^header (\S+) Authentication-Results =~ (
 // has it.
 func spamRuleFile(t *testing.T) string {
 	t.Helper()
-	return strings.ReplaceAll(readDeploy(t, "examples/"+boxExample+"postern_spf_dmarc.cf"), "HOST", strings.ReplaceAll(boxName, ".", `\.`))
+	return strings.ReplaceAll(readDeploy(t, "examples/"+boxExample+"/postern_spf_dmarc.cf"), "HOST", strings.ReplaceAll(boxName, ".", `\.`))
 }
 
 // spamRules has Perl tell, in alphabetical order, which rules match. SpamAssassin
@@ -560,10 +444,10 @@ func (b *box) testForeignKey(t *testing.T) {
 func TestMailInABoxSwitch(t *testing.T) {
 	dir := t.TempDir()
 	shippedLines := func(folder, file string) string {
-		return settings(readDeploy(t, "examples/"+boxExample+folder+"/"+file))
+		return settings(readDeploy(t, "examples/"+boxExample+"/"+folder+"/"+file))
 	}
 	writeFile(t, dir, "main.cf", "compatibility_level = 3.6\nvirtual_transport=lmtp:[127.0.0.1]:10025\n"+shippedLines("box", "main.cf"))
-	writeFile(t, dir, "master.cf", "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"+readDeploy(t, "examples/"+boxExample+"box/master.cf"))
+	writeFile(t, dir, "master.cf", "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"+readDeploy(t, "examples/"+boxExample+"/box/master.cf"))
 	var b box
 	others := postconf(t, dir, "-M")
 	for _, folder := range []string{"watch", "postern", "postern", "box"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -153,6 +154,38 @@ func StartRspamd(ctx context.Context, c PeerConfig) (*Peer, error) {
 		return nil, err
 	}
 	return c.start(ctx, socket, "rspamd", "-f", "-i", "-c", conf)
+}
+
+// StartRspamdMilter runs rspamd with Debian's settings as a milter on its socket.
+// files are those of local.d.
+func StartRspamdMilter(ctx context.Context, c PeerConfig, files map[string]string) (*Peer, error) {
+	socket, local := filepath.Join(c.Dir, "rspamd.sock"), filepath.Join(c.Dir, "local.d")
+	suffixes, err := c.suffixes()
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{
+		"options.inc": fmt.Sprintf("url_tld = %q;\ndns { nameserver = \"%s:53\"; }\ncontrol_socket = \"%s/control.sock mode=0600\";\n", suffixes, c.Nameserver, c.Dir),
+		"logging.inc": "level = \"warning\";\n",
+		// The milter asks no worker but judges itself.
+		"worker-proxy.inc":      fmt.Sprintf("bind_socket = \"%s mode=0666\";\nupstream \"local\" { default = yes; self_scan = yes; }\n", socket),
+		"worker-normal.inc":     "enabled = false;\n",
+		"worker-controller.inc": "enabled = false;\n",
+	}
+	maps.Copy(all, files)
+	if err := os.Mkdir(local, 0o755); err != nil {
+		return nil, err
+	}
+	for name, text := range all {
+		if err := os.WriteFile(filepath.Join(local, name), []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	args := []string{"-f", "-i", "-c", "/etc/rspamd/rspamd.conf"}
+	for _, name := range []string{"LOCAL_CONFDIR", "DBDIR", "RUNDIR", "LOGDIR"} {
+		args = append(args, "--var="+name+"="+c.Dir)
+	}
+	return c.start(ctx, socket, "rspamd", args...)
 }
 
 // inNamespace gives the program that follows a resolv.conf, which no other

@@ -313,6 +313,11 @@ func (p *process) adminWord(ctx context.Context) (word string, err error) {
 	return word, err
 }
 
+func (p *process) adminReady(ctx context.Context) (answer api.ReadyResult, err error) {
+	err = admin.Client{Path: p.path("admin"), Daemon: "gated"}.Call(ctx, api.Ready, nil, &answer, nil)
+	return answer, err
+}
+
 func TestMainPrints(t *testing.T) {
 	tests := []struct {
 		name           string
@@ -698,6 +703,9 @@ func TestDrain(t *testing.T) {
 	if status, text := p.get(t, "/readyz"); status != http.StatusOK {
 		t.Errorf("before: %d %s", status, text)
 	}
+	if answer, err := p.adminReady(t.Context()); err != nil || !answer.Ready {
+		t.Errorf("before, the admin socket says: %+v, %v", answer, err)
+	}
 	idle, busy := p.dial(t), p.dial(t)
 	say(t, idle, "")
 	answer(t, idle)
@@ -717,6 +725,9 @@ func TestDrain(t *testing.T) {
 		if status == http.StatusServiceUnavailable {
 			break
 		}
+	}
+	if answer, err := p.adminReady(t.Context()); err != nil || answer.Ready || !strings.Contains(answer.Report, "not draining: failing\n") {
+		t.Errorf("while draining the admin socket says: %+v, %v", answer, err)
 	}
 	if got, err := p.adminWord(t.Context()); got != "file" || err != nil {
 		t.Errorf("while draining the admin socket answers %q, %v", got, err)

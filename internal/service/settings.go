@@ -45,6 +45,12 @@ func (d *running[S]) showSettings(context.Context, struct{}, func(any)) (any, er
 	return result, nil
 }
 
+// showReadiness answers as /readyz does.
+func (d *running[S]) showReadiness(context.Context, struct{}, func(any)) (any, error) {
+	ready, report := d.readiness.Ready()
+	return api.ReadyResult{Ready: ready, Report: report}, nil
+}
+
 // settled notes which settings are in force, and logs what has changed.
 func (d *running[S]) settled(next *config.Set) {
 	before := d.inForce.Swap(next)
@@ -71,7 +77,12 @@ func (d *running[S]) noteReload(err error) {
 
 // commands are those of the daemon and those that every daemon has.
 func (d *running[S]) commands() map[string]admin.Handler {
-	all := map[string]admin.Handler{api.Config: admin.Typed(d.showSettings), api.Restart: d.commandRestart, api.Log: admin.Typed(d.recent.show)}
+	all := map[string]admin.Handler{
+		api.Config:  admin.Typed(d.showSettings),
+		api.Log:     admin.Typed(d.recent.show),
+		api.Ready:   admin.Typed(d.showReadiness),
+		api.Restart: d.commandRestart,
+	}
 	for name, handler := range d.traffic.Commands {
 		all[name] = handler
 	}

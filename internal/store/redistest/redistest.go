@@ -45,13 +45,17 @@ const maxLines = 10_000
 // fails.
 func Require(tb testing.TB) {
 	tb.Helper()
-	for _, program := range []string{"redis-server", "redis-cli"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") != "" {
-				tb.Fatalf("%v: install the packages redis-server, redis-sentinel and redis-tools", err)
-			}
-			tb.Skipf("%v", err)
+	requireProgram(tb, "redis-server")
+	requireProgram(tb, "redis-cli")
+}
+
+func requireProgram(tb testing.TB, program string) {
+	tb.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		if os.Getenv("CI") != "" {
+			tb.Fatalf("%v: install the packages redis-server, redis-sentinel and redis-tools", err)
 		}
+		tb.Skipf("%v", err)
 	}
 }
 
@@ -80,6 +84,14 @@ func start(tb testing.TB, port string, args ...string) *Server {
 	s := run(tb, "127.0.0.1:"+port, "redis-server", all...)
 	s.Await("Ready to accept connections")
 	return s
+}
+
+// StartFile runs redis-server or redis-sentinel with a configuration file that gives
+// it an address. Its log must go to standard output.
+func StartFile(tb testing.TB, program, addr, file string) *Server {
+	tb.Helper()
+	requireProgram(tb, program)
+	return run(tb, addr, program, file, "--daemonize", "no", "--logfile", "")
 }
 
 // run starts a program that ends with us. Its log is its standard output.
@@ -178,12 +190,7 @@ type Sentinels struct {
 // second.
 func StartSentinels(tb testing.TB) *Sentinels {
 	tb.Helper()
-	if _, err := exec.LookPath("redis-sentinel"); err != nil {
-		if os.Getenv("CI") != "" {
-			tb.Fatal(err)
-		}
-		tb.Skip(err)
-	}
+	requireProgram(tb, "redis-sentinel")
 	return startSentinels(tb, nil)
 }
 
@@ -198,7 +205,7 @@ func startSentinels(tb testing.TB, tls *certificates) *Sentinels {
 	}
 	for _, w := range s.Watchers {
 		w.Await("+slave ")
-		w.awaitCount("+sentinel sentinel", 2)
+		w.AwaitCount("+sentinel sentinel", 2)
 	}
 	return s
 }
@@ -218,8 +225,8 @@ func (s *Sentinels) watcher(tb testing.TB, masterPort string) *Server {
 	return w
 }
 
-// awaitCount waits for the nth line that holds text.
-func (s *Server) awaitCount(text string, n int) {
+// AwaitCount waits for the nth line that holds text.
+func (s *Server) AwaitCount(text string, n int) {
 	s.tb.Helper()
 	for {
 		s.mu.Lock()
