@@ -55,8 +55,9 @@ func Network(addr netip.Addr, bits4, bits6 int) string {
 	return p.String()
 }
 
-// domainMark tells a domain from a network at the beginning of an ID.
-const domainMark = "spf:"
+// DomainMark tells a domain from a network at the beginning of an ID, and of a Key's
+// Client.
+const DomainMark = "spf:"
 
 // ID names one entry of a store: "client sender recipient" of a triplet, with
 // a network, spf:domain or spf:domain/pool as the client, or the one word of a
@@ -134,9 +135,9 @@ func (k Key) Client() string {
 	case k.Domain == "":
 		return k.Network
 	case k.Pool == "":
-		return domainMark + k.Domain
+		return DomainMark + k.Domain
 	}
-	return domainMark + k.Domain + "/" + k.Pool
+	return DomainMark + k.Domain + "/" + k.Pool
 }
 
 // Window names what the new triplets of the key are counted by: the domain that SPF

@@ -61,7 +61,7 @@ func commands() []command {
 
 // single are the commands that are in no group.
 func single() []command {
-	return []command{setupCommand(), doctorCommand(), logCommand(), configCommand(), readyCommand(), reloadCommand(), completionCommand(), versionCommand()}
+	return []command{setupCommand(), doctorCommand(), logCommand(), replayCommand(), configCommand(), readyCommand(), reloadCommand(), completionCommand(), versionCommand()}
 }
 
 // errUsage asks for the command's usage line.

@@ -40,14 +40,14 @@ var rows = []row{
 	// Keys are made and printed without any daemon.
 	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
+	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
 	// It reads Postfix and writes settings that the daemons describe.
 	{"internal/setup", []string{"internal/config", "internal/postmap"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	// It looks at everything, and nothing looks at it but the command.
 	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
-	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf"})},
+	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
 	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
@@ -86,6 +86,7 @@ var rows = []row{
 	{"internal/resolver/...", []string{"internal/resolver/...", "internal/breaker", "internal/transient"}},
 	{"internal/record/...", nil},
 	{"internal/glob", nil},
+	{"internal/replay", []string{"internal/maillog", "internal/record", "policy", "policy/checks", "greylist/..."}},
 	{"internal/maillog/...", []string{"internal/record", "internal/config", "internal/glob"}},
 	{"internal/config/...", []string{"internal/config/...", "internal/mailaddr", "internal/private"}},
 	{"internal/logging/...", []string{"internal/logging/...", "internal/record"}},

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,6 +57,46 @@ func TestLog(t *testing.T) {
 	if err != nil || strings.Count(line, "\n") != 1 {
 		t.Fatalf("%q, %v", line, err)
 	}
+	replayed(t, s)
+}
+
+// replayed plays the records and Postfix's own log again.
+func replayed(t *testing.T, s *Site) {
+	t.Helper()
+	var lines strings.Builder
+	for _, r := range s.Policyd.Records() {
+		lines.WriteString(r.Raw + "\n")
+	}
+	records, maillog := filepath.Join(s.Dir, "records"), filepath.Join(s.Dir, "maillog")
+	ofPostfix, err := s.Postfix.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{records: lines.String(), maillog: strings.Join(ofPostfix, "\n")} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ file, flag, want string }{
+		{records, "--greylist-delay=3m", "no mail would have got another answer"},
+		{records, "--greylist-allow-clients=" + s.file(t, "clients", "192.0.2.7\n"), "greylist_new -> greylist_client_allowed"},
+		{maillog, "--greylist-delay=2m", "answers \"come back later\"     1    1\n"},
+	} {
+		out, err := s.Postern(t.Context(), "replay", "--config", filepath.Join(s.Dir, "policyd.toml"), tt.flag, tt.file)
+		if err != nil || !strings.Contains(out, tt.want) {
+			t.Errorf("%s: want %q in %s, %v", tt.flag, tt.want, out, err)
+		}
+	}
+}
+
+// file writes a file of the site.
+func (s *Site) file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(s.Dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // explained asks for an explanation of a mail that is not taken.

@@ -49,6 +49,12 @@ func Open(name string) (*Source, error) {
 	return s, nil
 }
 
+// Start is the beginning of what is read next, without reading it.
+func (s *Source) Start() []byte {
+	start, _ := s.lines.Peek(s.lines.Size())
+	return start
+}
+
 // Close releases what Open has opened.
 func (s *Source) Close() error {
 	if s.close == nil {

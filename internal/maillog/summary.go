@@ -76,13 +76,13 @@ type Counter struct {
 	decisions                           map[Decision]int
 	senders, recipients, clients, users names
 	hours                               map[time.Time]map[string]int
-	waits                               values
-	durations                           map[string]*values
+	waits                               Values
+	durations                           map[string]*Values
 }
 
 // NewCounter returns a counter of nothing yet.
 func NewCounter() *Counter {
-	return &Counter{decisions: map[Decision]int{}, hours: map[time.Time]map[string]int{}, durations: map[string]*values{}}
+	return &Counter{decisions: map[Decision]int{}, hours: map[time.Time]map[string]int{}, durations: map[string]*Values{}}
 }
 
 // Add counts a mail.
@@ -127,13 +127,13 @@ func (c *Counter) entry(e *Entry) {
 		counts[e.Verdict]++
 	}
 	if c.durations[e.Daemon] == nil {
-		c.durations[e.Daemon] = new(values)
+		c.durations[e.Daemon] = new(Values)
 	}
-	c.durations[e.Daemon].add(e.Millis)
+	c.durations[e.Daemon].Add(e.Millis)
 	if s := e.Step("greylist"); s != nil && s.Reason == string(record.GreylistWaited) {
 		if waited, ok := Detail(s.Detail, "waited"); ok {
 			if seconds, err := strconv.Atoi(strings.TrimSuffix(waited, "s")); err == nil {
-				c.waits.add(float64(seconds))
+				c.waits.Add(float64(seconds))
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func (c *Counter) Summary(top int) Summary {
 		Since: c.since, Until: c.until, Records: c.records, Mails: c.mails,
 		Senders: c.senders.top(top), Recipients: c.recipients.top(top), Clients: c.clients.top(top), Logins: c.users.top(top),
 		Rough:      c.senders.forgot+c.recipients.forgot+c.clients.forgot+c.users.forgot > 0,
-		Greylisted: c.waits.spread(), Durations: map[string]Spread{},
+		Greylisted: c.waits.Spread(), Durations: map[string]Spread{},
 	}
 	for d, n := range c.decisions {
 		d.Count = n
@@ -168,7 +168,7 @@ func (c *Counter) Summary(top int) Summary {
 		s.Hours = append(s.Hours, Hour{hour, c.hours[hour]})
 	}
 	for daemon, v := range c.durations {
-		s.Durations[daemon] = v.spread()
+		s.Durations[daemon] = v.Spread()
 	}
 	return s
 }
@@ -208,14 +208,14 @@ func (n *names) top(most int) []Count {
 	return all[:min(most, len(all))]
 }
 
-// values counts numbers by their first three digits, so that there are few.
-type values struct {
+// Values counts numbers by their first three digits, so that there are few.
+type Values struct {
 	counts map[float64]int
 	n      int
 	max    float64
 }
 
-func (v *values) add(x float64) {
+func (v *Values) Add(x float64) {
 	if v.counts == nil {
 		v.counts = make(map[float64]int)
 	}
@@ -234,7 +234,7 @@ func threeDigits(x float64) float64 {
 	return exact
 }
 
-func (v *values) spread() Spread {
+func (v *Values) Spread() Spread {
 	s := Spread{Count: v.n, Max: v.max}
 	sorted := slices.Sorted(maps.Keys(v.counts))
 	at := func(share float64) float64 {

@@ -62,17 +62,17 @@ func TestNamesAreBounded(t *testing.T) {
 }
 
 func TestSpread(t *testing.T) {
-	var v values
+	var v Values
 	for i := range 100_000 {
-		v.add(float64(i) / 10)
+		v.Add(float64(i) / 10)
 	}
 	if len(v.counts) > 10_000 {
 		t.Errorf("%d different values", len(v.counts))
 	}
-	if got, want := v.spread(), (Spread{100_000, 5000, 9000, 9900, 9999.9}); got != want {
+	if got, want := v.Spread(), (Spread{100_000, 5000, 9000, 9900, 9999.9}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := new(values).spread(); got != (Spread{}) {
+	if got := new(Values).Spread(); got != (Spread{}) {
 		t.Errorf("of nothing: %+v", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/replay"
 	"github.com/postern-mail/postern/internal/service/dnslists"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
@@ -147,4 +148,10 @@ func (o *dnsblPart) advise(_ context.Context, r *policy.Request, step *policy.St
 	return append(texts,
 		fmt.Sprintf("an entry for %s in --dnsbl-allow-clients would pass it", r.Client.Address),
 		fmt.Sprintf("an entry for %s in --dnsbl-allow-recipients would pass it", r.Recipient.Raw))
+}
+
+// replay implements replayer.
+func (o *dnsblPart) replay(_ *needs, to *replay.Settings) error {
+	to.Threshold = o.DNSBLThreshold
+	return nil
 }

@@ -55,7 +55,7 @@ func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Si
 type judge func(context.Context, *policy.Request, *sight) (policy.Verdict, error)
 
 func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Signals, judge judge) (policy.Verdict, error) {
-	if reason := g.exempt(r); reason != "" {
+	if reason := g.Exempt(r); reason != "" {
 		return policy.Verdict{Reason: reason, Detail: exemptDetail(r, reason)}, nil
 	}
 	ctx = resolver.For(ctx, resolver.NewAsker(r.Client.Address))
@@ -72,9 +72,9 @@ func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Si
 	return judge(ctx, r, &sight)
 }
 
-// exempt gives the reason why a request is not greylisted, whatever the store
+// Exempt gives the reason why a request is not greylisted, whatever the store
 // and DNS say.
-func (g *Greylist) exempt(r *policy.Request) record.Reason {
+func (g *Greylist) Exempt(r *policy.Request) record.Reason {
 	switch {
 	case r.State != policy.StateRcpt:
 		return record.NotApplicable
@@ -153,7 +153,7 @@ func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {
 }
 
 func (g *Greylist) senderAllowed(r *policy.Request, s *sight) bool {
-	return g.AllowSenders != nil && proves(s.spf) && g.AllowSenders.Has(r.Sender, usualDelimiter)
+	return proves(s.spf) && g.AllowsSender(r)
 }
 
 // judge asks the store.
@@ -173,7 +173,7 @@ func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (poli
 		}
 		v.Kind, v.Text = policy.Defer, g.text(o, s.key)
 	case o.Why == greylist.Waited:
-		v.Detail += fmt.Sprintf(" waited=%ds", seconds(o.Waited))
+		v.Detail += waitedWord(o.Waited)
 		v.Header = g.header(r, o)
 		if err := g.Store.Credit(ctx, s.key.Creditor(), r.Received); err != nil {
 			v.Detail += " credit lost: " + err.Error()
@@ -240,16 +240,3 @@ func (g *Greylist) headerOf(r *policy.Request, o greylist.Outcome) string {
 // seconds rounds up: who comes back a little late is let in, who comes a
 // little early is not.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
-
-// detail is what a verdict rests on, for the record.
-func (s *sight) detail() string {
-	var b strings.Builder
-	b.WriteString("key=" + s.key.Client() + " sender=" + s.key.Sender)
-	if s.spf != nil {
-		b.WriteString(" spf=" + string(s.spf.Status))
-	}
-	if len(s.suspicions) > 0 {
-		b.WriteString(" suspicious=" + strings.Join(s.suspicions, ","))
-	}
-	return b.String()
-}

@@ -31,9 +31,9 @@ func (g *Greylist) peek(ctx context.Context, r *policy.Request, s *sight) (polic
 	switch {
 	case !o.Pass():
 		v.Kind, v.Text = policy.Defer, g.text(o, s.key)
-		v.Detail += fmt.Sprintf(" waited=%ds left=%ds", seconds(o.Waited), seconds(o.Wait))
+		v.Detail += waitedWord(o.Waited) + leftWord(o.Wait)
 	case o.Why == greylist.Waited:
-		v.Detail += fmt.Sprintf(" waited=%ds", seconds(o.Waited))
+		v.Detail += waitedWord(o.Waited)
 		if g.Header {
 			v.Header = g.headerOf(r, o)
 		}

@@ -53,23 +53,30 @@ func from(client, name, sender, recipient string) *policy.Request {
 }
 
 func TestPools(t *testing.T) {
-	for _, test := range []struct{ name, client, host, sender, want string }{
-		{"a network of /15", "40.92.18.5", "mail-a.outbound.protection.outlook.test", "x@contoso.example", "key=spf:contoso.example/outlook.test"},
-		{"IPv6 of /28", "2a01:101:2::5", "mail-a.outbound.protection.outlook.test", "x@contoso.example", "key=spf:contoso.example/outlook.test"},
-		{"ptr", "192.0.2.7", "sonic1.mail.yahoo.test", "x@yahoo.test", "key=spf:yahoo.test/yahoo.test"},
-		{"exists", "192.0.2.7", "smtp1.mta.salesforce.test", "x@crm.example", "key=spf:crm.example/salesforce.test"},
-		{"a name of another organization", "40.92.18.5", "mx.elsewhere.test", "x@contoso.example", "key=spf:contoso.example/elsewhere.test"},
-		{"no confirmed name", "40.92.18.5", "", "x@contoso.example", "key=40.92.18.0/24"},
-		{"the name of a machine that anyone rents", "40.92.18.5", "vm-40-92-18-5.cloud.test", "x@victim.example", "key=40.92.18.0/24"},
-		{"such a name that says static", "40.92.18.5", "static.5.18.92.40.cloud.test", "x@victim.example", "key=40.92.18.0/24"},
-		{"a public suffix", "40.92.18.5", "s3.amazonaws.com", "x@victim.example", "key=40.92.18.0/24"},
-		{"+all", "40.92.18.5", "mail-a.outlook.test", "x@all.example", "key=40.92.18.0/24"},
-		{"half of all addresses", "40.92.18.5", "mail-a.outlook.test", "x@half.example", "key=40.92.18.0/24"},
+	for _, test := range []struct {
+		name, client, host, sender, want string
+		shared                           bool // the pool's servers share their credit
+	}{
+		{"a network of /15", "40.92.18.5", "mail-a.outbound.protection.outlook.test", "x@contoso.example", "key=spf:contoso.example/outlook.test", true},
+		{"IPv6 of /28", "2a01:101:2::5", "mail-a.outbound.protection.outlook.test", "x@contoso.example", "key=spf:contoso.example/outlook.test", true},
+		{"ptr", "192.0.2.7", "sonic1.mail.yahoo.test", "x@yahoo.test", "key=spf:yahoo.test/yahoo.test", true},
+		{"exists", "192.0.2.7", "smtp1.mta.salesforce.test", "x@crm.example", "key=spf:crm.example/salesforce.test", true},
+		{"a name of another organization", "40.92.18.5", "mx.elsewhere.test", "x@contoso.example", "key=spf:contoso.example/elsewhere.test", false},
+		{"no confirmed name", "40.92.18.5", "", "x@contoso.example", "key=40.92.18.0/24", false},
+		{"the name of a machine that anyone rents", "40.92.18.5", "vm-40-92-18-5.cloud.test", "x@victim.example", "key=40.92.18.0/24", false},
+		{"such a name that says static", "40.92.18.5", "static.5.18.92.40.cloud.test", "x@victim.example", "key=40.92.18.0/24", false},
+		{"a public suffix", "40.92.18.5", "s3.amazonaws.com", "x@victim.example", "key=40.92.18.0/24", false},
+		{"+all", "40.92.18.5", "mail-a.outlook.test", "x@all.example", "key=40.92.18.0/24", false},
+		{"half of all addresses", "40.92.18.5", "mail-a.outlook.test", "x@half.example", "key=40.92.18.0/24", false},
 	} {
 		g := newGreylist(nil)
 		g.Resolver = pools()
 		v := ask(t, g, from(test.client, test.host, test.sender, "bob@home.example"))
-		if want := test.want + " sender=" + test.sender + " spf=pass"; v.Detail != want {
+		want := test.want + " sender=" + test.sender + " spf=pass"
+		if test.shared {
+			want += " credit=pool"
+		}
+		if v.Detail != want {
 			t.Errorf("%s: %q, want %q", test.name, v.Detail, want)
 		}
 	}

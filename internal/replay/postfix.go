@@ -1,0 +1,221 @@
+package replay
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"iter"
+	"regexp"
+	"time"
+
+	"github.com/postern-mail/postern/internal/maillog"
+	"github.com/postern-mail/postern/policy"
+)
+
+// postfixLog makes questions of Postfix's own log: each recipient of a mail that was
+// taken from a client, and each that was sent away by a greylist. It takes lines in
+// the order of time. What the log does not hold: SPF, and recipients that were refused
+// for other reasons.
+type postfixLog struct {
+	queued map[string]*queued // by host and queue id
+	order  []string           // as they came
+	ready  timed[*Question]   // a mail is complete some time after it came
+}
+
+// queued is a mail of which not all is known yet.
+type queued struct {
+	at            time.Time
+	name, address string
+	login, sender string
+	hasSender     bool
+	recipients    map[string]bool
+}
+
+const (
+	// maxQueued bounds the mails that are put together at a time, and the
+	// recipients of each.
+	maxQueued = 50_000
+	// delivered is how long a mail is waited for, from its client to its delivery.
+	delivered = 10 * time.Minute
+)
+
+var (
+	postfixLine = regexp.MustCompile(`^(\S+T\S+|\w{3} [ \d]\d \d\d:\d\d:\d\d) (\S+) postfix\S*/(\w+)\[\d+\]: (.*)$`)
+	rejectLine  = regexp.MustCompile(`^NOQUEUE: reject: RCPT from (\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?: (4\d\d) (.*); from=<(.*?)> to=<(.*?)> proto=`)
+	clientLine  = regexp.MustCompile(`^([0-9A-Za-z]{6,}): client=(\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?(.*)$`)
+	loginWord   = regexp.MustCompile(`, sasl_username=(\S+)`)
+	fromLine    = regexp.MustCompile(`^([0-9A-Za-z]{6,}): from=<(.*?)>, `)
+	toLine      = regexp.MustCompile(`^([0-9A-Za-z]{6,}): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=`)
+	greylisted  = regexp.MustCompile(`(?i)gr[ea]ylist`)
+)
+
+// stamped is a line of Postfix.
+type stamped struct {
+	at                 time.Time
+	host, daemon, text string
+}
+
+// line takes the next line.
+func (l *postfixLog) line(s *stamped) {
+	switch s.daemon {
+	case "smtpd":
+		l.smtpd(s)
+	case "qmgr":
+		l.qmgr(s)
+	case "smtp", "lmtp", "local", "virtual", "pipe", "error", "discard":
+		l.delivery(s)
+	}
+}
+
+func (l *postfixLog) smtpd(s *stamped) {
+	if m := rejectLine.FindStringSubmatch(s.text); m != nil {
+		if greylisted.MatchString(m[4]) {
+			mail := &queued{at: s.at, name: m[1], address: m[2], sender: m[5]}
+			l.ask(mail, m[6], true)
+		}
+		return
+	}
+	m := clientLine.FindStringSubmatch(s.text)
+	if m == nil {
+		return
+	}
+	mail := &queued{at: s.at, name: m[2], address: m[3], recipients: map[string]bool{}}
+	if login := loginWord.FindStringSubmatch(m[4]); login != nil {
+		mail.login = login[1]
+	}
+	if len(l.order) >= maxQueued {
+		delete(l.queued, l.order[0])
+		l.order = l.order[1:]
+	}
+	id := s.host + " " + m[1]
+	l.queued[id] = mail
+	l.order = append(l.order, id)
+}
+
+// qmgr says who the sender is.
+func (l *postfixLog) qmgr(s *stamped) {
+	if m := fromLine.FindStringSubmatch(s.text); m != nil {
+		if mail := l.queued[s.host+" "+m[1]]; mail != nil {
+			mail.sender, mail.hasSender = m[2], true
+		}
+	}
+}
+
+// delivery names a recipient. The one that the client named is orig_to, if there is
+// one. A delivery that is tried again is about the same mail.
+func (l *postfixLog) delivery(s *stamped) {
+	m := toLine.FindStringSubmatch(s.text)
+	if m == nil {
+		return
+	}
+	mail, to := l.queued[s.host+" "+m[1]], cmp.Or(m[3], m[2])
+	if mail == nil || !mail.hasSender || mail.recipients[to] || len(mail.recipients) >= maxQueued {
+		return
+	}
+	mail.recipients[to] = true
+	l.ask(mail, to, false)
+}
+
+// ask makes the question of one recipient.
+func (l *postfixLog) ask(mail *queued, recipient string, deferred bool) {
+	r, err := policy.ParseRequest([]policy.Attribute{
+		{Name: "request", Value: "smtpd_access_policy"}, {Name: "protocol_state", Value: "RCPT"},
+		{Name: "client_address", Value: mail.address}, {Name: "client_name", Value: mail.name},
+		{Name: "sender", Value: mail.sender}, {Name: "recipient", Value: recipient}, {Name: "sasl_username", Value: mail.login},
+	}, mail.at)
+	if err == nil {
+		l.ready.push(mail.at, &Question{Request: r, Greylist: new(Judged), Deferred: deferred})
+	}
+}
+
+// stampedSource gives the lines of Postfix in a log, with one read ahead.
+type stampedSource struct {
+	source *maillog.Source
+	latest time.Time // no line is younger
+	next   *stamped  // nil at the end
+}
+
+// advance reads the next line.
+func (s *stampedSource) advance() error {
+	for s.next = nil; ; {
+		line, err := s.source.Line()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if m := postfixLine.FindSubmatch(line); m != nil {
+			if at, ok := parseStamp(string(m[1]), s.latest); ok {
+				s.next = &stamped{at, string(m[2]), string(m[3]), string(m[4])}
+				return nil
+			}
+		}
+	}
+}
+
+// Postfix gives the questions in logs of Postfix. No line is younger than latest:
+// the stamps of syslog have no year.
+func Postfix(sources []*maillog.Source, latest time.Time) iter.Seq2[*Question, error] {
+	return func(yield func(*Question, error) bool) {
+		var logs []*stampedSource
+		for _, source := range sources {
+			s := &stampedSource{source: source, latest: latest}
+			if err := s.advance(); err != nil {
+				yield(nil, err)
+				return
+			}
+			logs = append(logs, s)
+		}
+		l := &postfixLog{queued: map[string]*queued{}}
+		for s := earliest(logs); s != nil; s = earliest(logs) {
+			l.line(s.next)
+			for q := range l.ready.upTo(s.next.at.Add(-delivered)) {
+				if !yield(q, nil) {
+					return
+				}
+			}
+			if err := s.advance(); err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+		for q := range l.ready.rest() {
+			if !yield(q, nil) {
+				return
+			}
+		}
+	}
+}
+
+// earliest is the log with the earliest line, nil when all have ended.
+func earliest(logs []*stampedSource) (first *stampedSource) {
+	for _, s := range logs {
+		if s.next != nil && (first == nil || s.next.at.Before(first.next.at)) {
+			first = s
+		}
+	}
+	return first
+}
+
+// IsPostfix reports whether a line is one of Postfix.
+func IsPostfix(line []byte) bool { return postfixLine.Match(line) }
+
+const syslogStamp = "Jan _2 15:04:05"
+
+// parseStamp reads a stamp. One of syslog is of the last year in which it is not after
+// latest.
+func parseStamp(stamp string, latest time.Time) (time.Time, bool) {
+	if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
+		return at, true
+	}
+	at, err := time.ParseInLocation(syslogStamp, stamp, latest.Location())
+	if err != nil {
+		return time.Time{}, false
+	}
+	at = at.AddDate(latest.Year(), 0, 0)
+	if at.After(latest.Add(24 * time.Hour)) {
+		at = at.AddDate(-1, 0, 0)
+	}
+	return at, true
+}
