@@ -5,13 +5,16 @@ PREFIX   ?= /usr/local
 FUZZTIME ?= 20s
 
 INSTALLED  = $(DESTDIR)$(PREFIX)
+MANUALS    = README.md CHANGELOG.md $(wildcard policy/*.md greylist/*.md dnsbl/*.md milter/*.md deploy/*.md)
+# Folders of deploy/ that are read where Postern is installed. The others build or are the installation.
+DOCUMENTS  = $(filter-out %.md deploy/systemd deploy/package deploy/docker,$(wildcard deploy/*))
 UNITS      = $(notdir $(wildcard deploy/systemd/*.service deploy/systemd/*.socket))
 BASHSCRIPT = $(INSTALLED)/share/bash-completion/completions/postern
 FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
 
 .DEFAULT_GOAL := all
-.PHONY: all build man try test check fuzz bench install uninstall deb rpm go setup help
+.PHONY: all build man try test check fuzz bench install uninstall deb rpm release go setup help
 .NOTPARALLEL:
 
 all: build man ## the programs and their manual pages
@@ -19,11 +22,17 @@ all: build man ## the programs and their manual pages
 build: go ## build the programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
 
+# Programs for another machine (GOARCH=arm64 make) do not run here: what they would say
+# is asked of the same programs for this one.
 man: build ## write manual pages and completions below bin/share, from what the programs say
-	rm -rf bin/share
-	$(GO) run ./internal/manual/man bin bin/share/man
-	mkdir bin/share/completions
-	for shell in bash zsh fish; do bin/postern completion $$shell >bin/share/completions/$$shell || exit; done
+	rm -rf bin/share bin/host
+	[ "$$($(GO) env GOOS GOARCH)" = "$$($(GO) env GOHOSTOS GOHOSTARCH)" ] || \
+		CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o bin/host/ ./cmd/...
+	programs=bin; [ ! -d bin/host ] || programs=bin/host; \
+		GOOS= GOARCH= $(GO) run ./internal/manual/man $$programs bin/share/man && \
+		mkdir bin/share/completions && \
+		for shell in bash zsh fish; do $$programs/postern completion $$shell >bin/share/completions/$$shell || exit; done
+	rm -rf bin/host
 
 try: go ## see Postern guard a private Postfix: mails, replies and why
 	@.ci/setup try
@@ -33,7 +42,7 @@ test: go setup check ## everything, under the race detector, against a real Post
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"
 	@notes=$$(mktemp) && code=0; \
 		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -race -count=1 -timeout 40m ./... || code=$$?; \
-		sed 's/^/make test: /' $$notes; rm -f $$notes; exit $$code
+		sort -u $$notes | sed 's/^/make test: /'; rm -f $$notes; exit $$code
 
 check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities
 	@unformatted=$$(gofmt -l .) || exit; \
@@ -65,13 +74,18 @@ install: ## install what make has built, with units, manual pages and examples, 
 	install -D -m 644 bin/share/completions/bash $(BASHSCRIPT)
 	install -D -m 644 bin/share/completions/fish $(FISHSCRIPT)
 	install -D -m 644 bin/share/completions/zsh $(ZSHSCRIPT)
-	cp -R deploy/examples deploy/postfix $(INSTALLED)/share/doc/postern/
+	cp -R $(DOCUMENTS) $(INSTALLED)/share/doc/postern/
+	for page in $(MANUALS); do install -D -m 644 $$page $(INSTALLED)/share/doc/postern/$$page || exit; done
+	for folder in $(notdir $(DOCUMENTS)); do ln -sfn ../$$folder $(INSTALLED)/share/doc/postern/deploy/$$folder || exit; done
 
 deb: all ## dist/postern_VERSION_ARCH.deb for amd64 and arm64
 	@GO=$(GO) .ci/package/build deb
 
 rpm: all ## the same as RPM
 	@GO=$(GO) .ci/package/build rpm
+
+release: go ## packages, archives, checksums and an SBOM in dist/, the same bytes each time
+	@GO=$(GO) .ci/package/release
 
 uninstall: ## remove what make install has installed; settings, keys and data stay
 	rm -f $(INSTALLED)/bin/postern $(INSTALLED)/sbin/postern-policyd $(INSTALLED)/sbin/postern-milterd

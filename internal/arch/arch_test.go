@@ -110,6 +110,8 @@ var rows = []row{
 	// It asks the programs for their help; it is part of none.
 	{"internal/manual/manualtest", []string{"internal/manual", "internal/metrics"}},
 	{"internal/manual/...", nil},
+	// It reads what is noted in any program.
+	{"internal/sbom", nil},
 }
 
 // silent packages return what they found to their caller: they log nothing.

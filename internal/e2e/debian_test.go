@@ -113,14 +113,27 @@ func startDebian(t *testing.T, tree string) *machine {
 		}
 		t.Log(err)
 	}
-	const note = "the guide for Debian and the life of its package ran in a chroot, daemons started by hand, and no upgrade restarted any: systemd cannot be booted here"
-	t.Log(note)
-	if file := os.Getenv("POSTERN_TEST_NOTES"); file != "" {
-		if err := os.WriteFile(file, []byte(note+"\n"), 0o644); err != nil {
-			t.Error(err)
-		}
-	}
+	const byHand = "the guide for Debian and the life of its package ran in a chroot, daemons started by hand, and no upgrade restarted any: systemd cannot be booted here"
+	note(t, byHand)
 	return startByHand(t, tree, here)
+}
+
+// note has make test print a line at its end.
+func note(t *testing.T, line string) {
+	t.Helper()
+	t.Log(line)
+	name := os.Getenv("POSTERN_TEST_NOTES")
+	if name == "" {
+		return
+	}
+	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err == nil {
+		_, err = file.WriteString(line + "\n")
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // bootDebian boots the machine with systemd-nspawn.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -96,8 +97,14 @@ func TestFirstDay(t *testing.T) {
 		"uninstalled": d.uninstalled,
 		"removed":     d.removed,
 	}
+	d.follow(t, page.Text, looks)
+}
+
+// follow runs the commands of a guide, and looks where it has a place for that.
+func (d firstDay) follow(t *testing.T, text string, looks map[string]func(*testing.T)) {
+	t.Helper()
 	reloads := 0
-	for _, s := range guideSteps(page.Text) {
+	for _, s := range guideSteps(text) {
 		if s.look == "" {
 			t.Logf("# %s", s.command)
 			if out := d.must(t, s.command); out != "" {
@@ -105,7 +112,7 @@ func TestFirstDay(t *testing.T) {
 			}
 			if s.command == "postfix reload" { // returns before master(8) has done it
 				reloads++
-				d.must(t, fmt.Sprintf("timeout 60 grep -q -m %d -F 'reload -- version' < <(journalctl -t postfix/master -o cat -n all -f)", reloads))
+				d.journal(t, reloads, "reload -- version", "-t postfix/master")
 			}
 			continue
 		}
@@ -124,12 +131,26 @@ func TestFirstDay(t *testing.T) {
 	}
 }
 
+// journal waits until the journal has a text in n lines of a unit or a program.
+func (d firstDay) journal(t *testing.T, n int, text, of string) {
+	t.Helper()
+	const wait = `[ "$(timeout 60 grep -c -m %[1]d -F '%[2]s' < <(journalctl %[3]s -o cat -n all -f))" = %[1]d ]`
+	d.must(t, fmt.Sprintf(wait, n, text, of))
+}
+
+// submission is a mail that a user hands in.
+func submission(login, password, from, to string) postfixtest.Mail {
+	mail := postfixtest.Mail{Login: login, Password: password, From: from, To: []string{to}, TLS: &tls.Config{InsecureSkipVerify: true}}
+	mail.Message = "From: <" + from + ">\r\nTo: <" + to + ">\r\nSubject: first day\r\n\r\nHello\r\n"
+	return mail
+}
+
+const submissionPort = "127.0.0.1:587"
+
 // submit sends a mail as a user, and returns the reply that decided.
 func (d firstDay) submit(t *testing.T, login, password, from, to string) string {
 	t.Helper()
-	mail := postfixtest.Mail{Login: login, Password: password, From: from, To: []string{to}, TLS: &tls.Config{InsecureSkipVerify: true}}
-	mail.Message = "From: <" + from + ">\r\nTo: <" + to + ">\r\nSubject: first day\r\n\r\nHello\r\n"
-	return d.send(t, "127.0.0.1:587", mail)
+	return d.send(t, submissionPort, submission(login, password, from, to))
 }
 
 // arrive sends a mail from the internet.
@@ -140,18 +161,24 @@ func (d firstDay) arrive(t *testing.T, from, to string) string {
 
 func (d firstDay) send(t *testing.T, addr string, m postfixtest.Mail) string {
 	t.Helper()
-	c, err := d.dial(t.Context(), addr)
+	reply, err := d.transaction(t.Context(), addr, m)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s to %q: %v", m.From, m.To, err)
+	}
+	return reply
+}
+
+// transaction sends one mail in a session of its own.
+func (d firstDay) transaction(ctx context.Context, addr string, m postfixtest.Mail) (string, error) {
+	c, err := d.dial(ctx, addr)
+	if err != nil {
+		return "", err
 	}
 	var r postfixtest.Result
 	if err = c.Open(m); err == nil {
 		r, err = c.Send(m)
 	}
-	if err := errors.Join(err, c.Quit()); err != nil {
-		t.Fatalf("%s to %q: %v", m.From, m.To, err)
-	}
-	return r.Final().String()
+	return r.Final().String(), errors.Join(err, c.Quit())
 }
 
 // replied compares the start of a reply.
@@ -180,7 +207,7 @@ func (d firstDay) watching(t *testing.T) {
 // logged waits until a unit has logged a text.
 func (d firstDay) logged(t *testing.T, unit, text string) {
 	t.Helper()
-	d.must(t, "timeout 60 grep -q -m 1 -F '"+text+"' < <(journalctl -u "+unit+" -o cat -n all -f)")
+	d.journal(t, 1, text, "-u "+unit)
 }
 
 func (d firstDay) switched(t *testing.T) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -22,7 +23,7 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if err := binaries.Close(); err != nil {
+	if err := errors.Join(binaries.Close(), removeRelease()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -1,37 +1,75 @@
 package service
 
-import "runtime/debug"
+import (
+	"regexp"
+	"runtime/debug"
+	"strings"
+)
 
-// version is the release that this tree is becoming.
+// version is the release that this tree is becoming. Packages have theirs from git:
+// see .ci/package/version.
 const version = "0.1.0"
 
-// packaged is the first part of the commit that a package was built from. The linker
-// sets it, because what Go notes by itself depends on the kind of the checkout.
-var packaged string
+// The version of the package that the program comes in and the first part of its
+// commit. The linker sets them, because what Go notes by itself depends on the kind of
+// the checkout.
+var packaged, commit string
 
 // Version names the release, and the revision it was built from if that is
 // known.
-func Version() string {
-	if r := revision(); r != "" {
-		return version + "+" + r
-	}
-	return version
-}
+func Version() string { return built().String() }
 
 // revision is the first part of the commit that the binary was built from, ""
 // when the build did not note it.
-func revision() string {
+func revision() string { return built().revision }
+
+// build is what a program knows of its making.
+type build struct{ version, revision string }
+
+// String adds the revision to a version that does not have it.
+func (b build) String() string {
+	if b.revision == "" || strings.Contains(b.version, b.revision[:min(10, len(b.revision))]) {
+		return b.version
+	}
+	return b.version + "+" + b.revision
+}
+
+func built() build {
 	if packaged != "" {
-		return packaged
+		return build{packaged, commit}
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return ""
+		return build{version: version}
+	}
+	return checkout(info)
+}
+
+// checkout describes a program that was built from a checkout: its version is the tag
+// of the commit, or the release that the tree is becoming.
+func checkout(info *debug.BuildInfo) build {
+	b := build{version: version}
+	if tag := tagged(info.Main.Version); tag != "" {
+		b.version = tag
 	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
+			b.revision = s.Value[:12]
 		}
 	}
-	return ""
+	return b
+}
+
+// madeUp is the end of a version that Go makes up for a commit without a tag.
+var madeUp = regexp.MustCompile(`[-.]\d{14}-[0-9a-f]{12}$`)
+
+// tagged returns the tag in Go's version of the main module without its v, "" if its
+// commit has none.
+func tagged(goVersion string) string {
+	v, _, _ := strings.Cut(goVersion, "+")
+	tag, ok := strings.CutPrefix(v, "v")
+	if !ok || madeUp.MatchString(tag) { // or "(devel)"
+		return ""
+	}
+	return tag
 }
