@@ -45,7 +45,7 @@ const packageDocuments = "/usr/share/doc/postern/"
 // read.
 func documented(t *testing.T) []string {
 	t.Helper()
-	names := []string{"README.md", "CHANGELOG.md", "policy/README.md", "greylist/README.md", "dnsbl/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md"}
+	names := []string{"README.md", "policy/README.md", "greylist/README.md", "dnsbl/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md"}
 	notRead := []string{"systemd", "package", "docker"} // but used to build and to install
 	err := filepath.WalkDir(deploy, func(path string, e os.DirEntry, err error) error {
 		name, _ := filepath.Rel(deploy, path)
@@ -113,7 +113,7 @@ func checkPackage(t *testing.T, file string, machine elf.Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	comparePackage(t, found, packagedDeb, "changelog.Debian.gz", "copyright")
+	comparePackage(t, found, packagedDeb, "changelog.gz", "changelog.Debian.gz", "copyright")
 	for _, program := range []string{"/usr/bin/postern", "/usr/sbin/postern-policyd", "/usr/sbin/postern-milterd"} {
 		checkMachine(t, dir+program, machine)
 	}
@@ -167,7 +167,7 @@ func TestRPM(t *testing.T) {
 				found = append(found, fields[2])
 			}
 		}
-		comparePackage(t, found, packagedRPM)
+		comparePackage(t, found, packagedRPM, "CHANGELOG.md")
 		if settings := strings.Fields(command(t, "rpm", "--query", "--package", "--configfiles", file)); !slices.Equal(settings, packaged[:2]) {
 			t.Errorf("configuration files: %q", settings)
 		}

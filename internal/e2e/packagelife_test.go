@@ -282,10 +282,12 @@ func (l *packageLife) unpacked(t *testing.T) {
 	l.download(t, archives[0])
 	l.all(t, `
 tar -xzf postern_*_linux_amd64.tar.gz -C /usr/local --strip-components=1
+hash -r
 systemd-sysusers
 systemd-tmpfiles --create
 systemctl daemon-reload
 postern dkim genkey example.org
+echo 'checks = ["greylist"]' >/etc/postern/policyd.toml
 systemctl start postern-policyd.socket postern-policyd.service
 systemctl start postern-milterd.socket postern-milterd-sign.socket postern-milterd.service
 [ "$(readlink /proc/$(systemctl show --value --property MainPID postern-policyd)/exe)" = /usr/local/sbin/postern-policyd ]
