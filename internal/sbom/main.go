@@ -10,6 +10,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -25,7 +26,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 3 {
-		return fmt.Errorf("usage: sbom VERSION SECONDS-SINCE-1970 PROGRAM...")
+		return errors.New("usage: sbom VERSION SECONDS-SINCE-1970 PROGRAM [PROGRAM ...]")
 	}
 	seconds, err := strconv.ParseInt(args[1], 10, 64)
 	if err != nil {
