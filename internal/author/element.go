@@ -207,8 +207,12 @@ func (s *scanner) next() element {
 			return s.finish(e, start, before, inside, after)
 		default:
 			e.broken = e.broken || current.odd(b)
-			current.write(s.text[s.pos : s.pos+1])
-			s.pos++
+			end := s.pos + 1
+			for end < len(s.text) && isDomainOctet(s.text[end]) {
+				end++ // an octet like most, which no other case takes
+			}
+			current.write(s.text[s.pos:end])
+			s.pos = end
 		}
 	}
 	e.broken = e.broken || current == &inside
