@@ -116,11 +116,16 @@ func (s *smtpd) ask(sender string) (answer string, err error) {
 	return "", err
 }
 
-func greylisting(dir string) []string {
-	return []string{
-		"--listen", "unix:" + filepath.Join(dir, "policy"), "--checks", "greylist", "--greylist-key", "network",
-		"--greylist-allow-senders", "none", "--greylist-allow-clients", "none",
-	}
+// startGreylisting starts a policyd that greylists, with its store in a folder and a
+// client of it.
+func startGreylisting(t *testing.T) (d *restartable, dir string, client *smtpd) {
+	t.Helper()
+	dir = openDir(t)
+	path := filepath.Join(dir, "policy")
+	d = startRestartable(t, "postern-policyd", greylistIn(filepath.Join(dir, "greylist.db")),
+		"--listen", "unix:"+path, "--checks", "greylist", "--greylist-key", "network",
+		"--greylist-allow-senders", "none", "--greylist-allow-clients", "none")
+	return d, dir, &smtpd{path: path}
 }
 
 func greylistIn(path string) string { return fmt.Sprintf("greylist-store = \"sqlite:%s\"\n", path) }
@@ -129,10 +134,7 @@ func greylistIn(path string) string { return fmt.Sprintf("greylist-store = \"sql
 // answer, and the greylist knows what it knew.
 func TestPolicydRestartsUnderLoad(t *testing.T) {
 	t.Parallel()
-	dir := openDir(t)
-	d := startRestartable(t, "postern-policyd", greylistIn(filepath.Join(dir, "greylist.db")), greylisting(dir)...)
-	path := filepath.Join(dir, "policy")
-	known := &smtpd{path: path}
+	d, _, known := startGreylisting(t)
 	if answer, err := known.ask("known@example.org"); err != nil || !strings.Contains(answer, "Greylisted") {
 		t.Fatal(answer, err)
 	}
@@ -140,7 +142,7 @@ func TestPolicydRestartsUnderLoad(t *testing.T) {
 	var load sync.WaitGroup
 	for n := range 4 {
 		load.Go(func() {
-			s := &smtpd{path: path}
+			s := &smtpd{path: known.path}
 			pace := time.NewTicker(2 * time.Millisecond) // the machine has other work too
 			defer pace.Stop()
 			for i := 0; ; i++ {
@@ -184,9 +186,7 @@ func TestPolicydRestartsUnderLoad(t *testing.T) {
 // before anything is interrupted, another one when the store has been let go of.
 func TestRestartThatFails(t *testing.T) {
 	t.Parallel()
-	dir := openDir(t)
-	d := startRestartable(t, "postern-policyd", greylistIn(filepath.Join(dir, "greylist.db")), greylisting(dir)...)
-	client := &smtpd{path: filepath.Join(dir, "policy")}
+	d, dir, client := startGreylisting(t)
 	pid := d.pid(t)
 	other := filepath.Join(dir, "other.db")
 	held, err := os.Create(other)
@@ -260,18 +260,30 @@ func mailFrom(conn net.Conn) error {
 	return readFrame(conn, 'c')
 }
 
-// A milterd that stops keeps its sessions and its sockets until a successor
-// comes, started by hand: who connects meanwhile waits, and is not refused.
-func TestMilterdIsTakenOver(t *testing.T) {
-	t.Parallel()
-	dir := openDir(t)
-	path := filepath.Join(dir, "verify")
-	d := startRestartable(t, "postern-milterd", "", "--listen-verify", "unix:"+path)
+// startVerifying starts a milterd for other people's mail on a unix socket.
+func startVerifying(t *testing.T) (d *restartable, path string) {
+	t.Helper()
+	path = filepath.Join(openDir(t), "verify")
+	return startRestartable(t, "postern-milterd", "", "--listen-verify", "unix:"+path), path
+}
+
+// openSession is milterSession for a session that ends with the test.
+func openSession(t *testing.T, path string) net.Conn {
+	t.Helper()
 	session, err := milterSession(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer session.Close()
+	t.Cleanup(func() { session.Close() })
+	return session
+}
+
+// A milterd that stops keeps its sessions and its sockets until a successor
+// comes, started by hand: who connects meanwhile waits, and is not refused.
+func TestMilterdIsTakenOver(t *testing.T) {
+	t.Parallel()
+	d, path := startVerifying(t)
+	session := openSession(t, path)
 	if err := d.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -319,14 +331,8 @@ func TestMilterdIsTakenOver(t *testing.T) {
 // end, the new one the others.
 func TestMilterdRestarts(t *testing.T) {
 	t.Parallel()
-	dir := openDir(t)
-	path := filepath.Join(dir, "verify")
-	d := startRestartable(t, "postern-milterd", "", "--listen-verify", "unix:"+path)
-	session, err := milterSession(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close()
+	d, path := startVerifying(t)
+	session := openSession(t, path)
 	old := d.pid(t)
 	if err := d.restart(t); err != nil {
 		t.Fatal(err)
@@ -337,11 +343,7 @@ func TestMilterdRestarts(t *testing.T) {
 	if err := mailFrom(session); err != nil {
 		t.Error("the old session: ", err)
 	}
-	fresh, err := milterSession(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fresh.Close()
+	fresh := openSession(t, path)
 	if err := mailFrom(fresh); err != nil {
 		t.Error("a new session: ", err)
 	}
@@ -353,18 +355,12 @@ func TestMilterdRestarts(t *testing.T) {
 // A second daemon beside one that runs gets nothing from it.
 func TestRunningDaemonGivesNothingUp(t *testing.T) {
 	t.Parallel()
-	dir := openDir(t)
-	path := filepath.Join(dir, "verify")
-	d := startRestartable(t, "postern-milterd", "", "--listen-verify", "unix:"+path)
+	d, path := startVerifying(t)
 	second, err := postfixtest.StartDaemon(t.Context(), d.config)
 	if exit := (*postfixtest.ExitError)(nil); !errors.As(err, &exit) || exit.Code != 75 || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("got %v, %v", second, err)
 	}
-	session, err := milterSession(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close()
+	session := openSession(t, path)
 	if err := mailFrom(session); err != nil {
 		t.Error(err)
 	}
