@@ -2,6 +2,7 @@ package logging
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"sync"
@@ -16,36 +17,36 @@ import (
 const (
 	// RecentRecords is how many records a daemon remembers.
 	RecentRecords = 10_000
-	// recentBytes bounds their lines. Most have less than 1 kB.
+	// recentBytes bounds their compact forms. Most have 300 to 500 octets.
 	recentBytes = 16 << 20
-	// maxRecentLine bounds one line. Of a longer record only the verdict is kept.
-	maxRecentLine = 64 << 10
+	// maxRecent bounds one record. Of a longer one only the verdict is kept.
+	maxRecent = 64 << 10
 )
 
-// Recent keeps the lines of the last records in memory, as the log has them at
-// --log-format json, whatever the log's own form and level are. It is a
+// Recent keeps the last records in memory, and gives them as lines as the log has
+// them at --log-format json, whatever the log's own form and level are. It is a
 // [record.Sink]. The oldest records make room for new ones.
 type Recent struct {
 	stamps stamps
-	lines  sync.Pool // of *[]byte
+	forms  sync.Pool // of *[]byte
 
 	mu          sync.Mutex
-	space       []byte // lines, each in one piece
-	end         int    // of the newest line in space
-	spans       []span // where the lines are: that of number n at n % len
-	first, next uint64 // numbers of the oldest line, and of the one to come
+	space       []byte // compact records behind their times, each in one piece
+	end         int    // of the newest one in space
+	spans       []span // where they are: that of number n at n % len
+	first, next uint64 // numbers of the oldest record, and of the one to come
 	news        chan struct{}
 }
 
-// span is the place of a line.
-type span struct{ start, end int }
+// span is the place of a record.
+type span struct{ start, end uint32 }
 
 // NewRecent returns an empty memory of RecentRecords.
 func NewRecent() *Recent { return newRecent(RecentRecords, recentBytes) }
 
 func newRecent(records, bytes int) *Recent {
 	r := &Recent{
-		lines: sync.Pool{New: func() any { return new([]byte) }},
+		forms: sync.Pool{New: func() any { return new([]byte) }},
 		spans: make([]span, records),
 		first: 1, next: 1,
 	}
@@ -67,57 +68,73 @@ func outsideHeap(owner *Recent, size int) []byte {
 
 // Record implements [record.Sink].
 func (r *Recent) Record(rec *record.Record, at time.Time) {
-	line := r.lines.Get().(*[]byte)
-	b := jsonForm((*line)[:0], &r.stamps, rec.Level(), at, rec)
-	if len(b) > min(maxRecentLine, len(r.space)) {
+	form := r.forms.Get().(*[]byte)
+	stamped := binary.LittleEndian.AppendUint64((*form)[:0], uint64(at.UnixNano()))
+	b := rec.AppendCompact(stamped)
+	if len(b) > min(maxRecent, len(r.space)) {
 		short := record.Record{Daemon: rec.Daemon, Check: rec.Check, Verdict: rec.Verdict, Reason: rec.Reason, Mode: rec.Mode, Err: errLongRecord}
-		b = jsonForm(b[:0], &r.stamps, short.Level(), at, &short)
+		b = short.AppendCompact(stamped)
 	}
-	r.add(b[:len(b)-1])
-	if cap(b) <= maxRecentLine {
-		*line = b
-		r.lines.Put(line)
+	r.add(b)
+	if cap(b) <= maxRecent {
+		*form = b
+		r.forms.Put(form)
 	}
+}
+
+// line is the line of a record, without its line feed.
+func (r *Recent) line(b []byte) []byte {
+	rec := record.ParseCompact(b[8:])
+	line := jsonForm(nil, &r.stamps, rec.Level(), time.Unix(0, int64(binary.LittleEndian.Uint64(b))), rec)
+	return line[:len(line)-1]
 }
 
 var errLongRecord = errors.New("the record is too long to be remembered; read it in the log")
 
-func (r *Recent) add(line []byte) {
+func (r *Recent) add(b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.next-r.first == uint64(len(r.spans)) {
+	full := r.next-r.first == uint64(len(r.spans))
+	if full {
 		r.first++
 	}
-	r.place(line)
+	r.place(b, full)
 	if r.news != nil {
 		close(r.news)
 		r.news = nil
 	}
 }
 
-// place copies a line behind the newest one, or to the start when there is no room
-// behind it. What lies there is forgotten.
-func (r *Recent) place(line []byte) {
+// place copies a record behind the newest one, or to the start when there is no room
+// behind it. What lies there is forgotten. When there are as many records as may be,
+// the start is used as soon as it is free, with some room for records that are longer
+// than those before: so no more memory is touched than they need.
+func (r *Recent) place(b []byte, full bool) {
 	start := r.end
-	if start+len(line) > len(r.space) {
+	switch {
+	case start+len(b) > len(r.space):
 		r.forget(start, len(r.space))
 		start = 0
+	case full && r.first < r.next:
+		if free := int(r.at(r.first).start); free < start && free >= max(maxRecent, start/8) {
+			start = 0
+		}
 	}
-	end := start + copy(r.space[start:], line)
+	end := start + copy(r.space[start:], b)
 	r.forget(start, end)
-	*r.at(r.next) = span{start, end}
+	*r.at(r.next) = span{uint32(start), uint32(end)}
 	r.next++
 	r.end = end
 }
 
-// at is the place of a line by its number.
+// at is the place of a record by its number.
 func (r *Recent) at(number uint64) *span { return &r.spans[number%uint64(len(r.spans))] }
 
-// forget drops the oldest lines as long as they lie in a part of space. The newest
-// line ends where the part begins, so that the lines in it are the oldest ones.
+// forget drops the oldest records as long as they lie in a part of space. The newest
+// one ends where the part begins, so that those in it are the oldest ones.
 func (r *Recent) forget(start, end int) {
 	for r.first < r.next {
-		if old := r.at(r.first); old.start >= end || old.end <= start {
+		if old := r.at(r.first); int(old.start) >= end || int(old.end) <= start {
 			return
 		}
 		r.first++
@@ -134,21 +151,36 @@ type Lines struct {
 // After returns the records behind a number, 0 for all: as many as have room in
 // so many octets, but at least one, if there is any.
 func (r *Recent) After(number uint64, room int) Lines {
+	forms, out := r.after(number, room)
+	for i, b := range forms {
+		line := r.line(b)
+		if room -= len(line); room < 0 && i > 0 {
+			out.Next -= uint64(len(forms) - i)
+			break
+		}
+		out.Lines = append(out.Lines, line)
+	}
+	return out
+}
+
+// after copies the records behind a number. They have room if their lines have,
+// which are longer. Lines are made of them without a lock: decisions wait for it.
+func (r *Recent) after(number uint64, room int) (forms [][]byte, out Lines) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := Lines{Next: min(number, r.next-1)}
+	out = Lines{Next: min(number, r.next-1)}
 	if number > 0 && out.Next+1 < r.first {
 		out.Lost = r.first - 1 - out.Next
 	}
 	for n := max(out.Next+1, r.first); n < r.next; n++ {
 		s := *r.at(n)
-		if room -= s.end - s.start; room < 0 && len(out.Lines) > 0 {
+		if room -= int(s.end - s.start); room < 0 && len(forms) > 0 {
 			break
 		}
 		out.Next = n
-		out.Lines = append(out.Lines, bytes.Clone(r.space[s.start:s.end]))
+		forms = append(forms, bytes.Clone(r.space[s.start:s.end]))
 	}
-	return out
+	return forms, out
 }
 
 // News returns a channel that is closed when there is a record behind a number.

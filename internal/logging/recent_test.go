@@ -79,6 +79,24 @@ func TestRecentForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// Records of a usual length need a part of the room, for ever.
+func TestRecentStaysSmall(t *testing.T) {
+	r := newRecent(1000, 1<<20)
+	most := 0
+	for n := range 20_000 {
+		one := numbered(n)
+		one.Sender = strings.Repeat("x", n%300)
+		r.Record(one, time.Unix(0, 0))
+		most = max(most, r.end)
+		if held := r.next - r.first; n >= 1000 && held != 1000 {
+			t.Fatalf("%d records are remembered after %d", held, n)
+		}
+	}
+	if most > 400_000 {
+		t.Errorf("%d octets were touched", most)
+	}
+}
+
 func TestRecentInParts(t *testing.T) {
 	r := newRecent(5, 1<<16)
 	for n := range 3 {
@@ -108,7 +126,7 @@ func TestRecentBoundsALine(t *testing.T) {
 	r := NewRecent()
 	long := numbered(1)
 	long.Check, long.Reason = "greylist", record.GreylistNew
-	long.Steps = []record.Step{{Check: "greylist", Detail: strings.Repeat("x", maxRecentLine)}}
+	long.Steps = []record.Step{{Check: "greylist", Detail: strings.Repeat("x", maxRecent)}}
 	r.Record(long, time.Unix(0, 0))
 	r.Record(numbered(2), time.Unix(0, 0))
 	lines := r.After(0, 1<<20).Lines
