@@ -16,9 +16,9 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// unusedParameter is a name that Postfix does not know, and that looks like one of
+// unusedParameter is a name that Postfix does not know, and that begins like one of
 // those that matter here.
-var unusedParameter = regexp.MustCompile(`unused parameter: (\w*(?:smtpd_|milter|policy_)\w*)=`)
+var unusedParameter = regexp.MustCompile(`unused parameter: ((?:non_)?smtpd_\w+|milter_\w+|postscreen_\w+)=`)
 
 func checkPostfix(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {

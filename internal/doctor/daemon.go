@@ -319,6 +319,11 @@ func (d *Daemon) check(ctx context.Context) {
 // list is a setting that is a list.
 func (d *Daemon) list(name string) []string { return d.Settings[name] }
 
+// shadows reports whether a check, or what is judged, is only watched.
+func (d *Daemon) shadows(what string) bool {
+	return slices.Contains(d.list("shadow"), "all") || slices.Contains(d.list("shadow"), what)
+}
+
 // text is a setting that is not.
 func (d *Daemon) text(name string) string { return first(d.Settings[name]) }
 

@@ -124,6 +124,9 @@ func checkKeys(ctx context.Context, f *Facts) []Finding {
 		text, fix := splitFix(oneLine(err.Error()), "correct the file; postern dkim keys shows all")
 		found = append(found, failf(fix, "%s", text))
 	}
+	if len(keys) == 0 && len(found) == 0 && f.Milterd.text("dkim-keys") == "" {
+		return []Finding{okf("no keys are set (dkim-keys is empty): no mail is signed")}
+	}
 	if len(keys) == 0 && len(found) == 0 {
 		return []Finding{warnf("postern dkim genkey DOMAIN", "no DKIM key: no mail is signed")}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// setup is a Postern with something wrong: one change to a site that works.
-type setup struct {
+// trouble is a Postern with something wrong: one change to a site that works.
+type trouble struct {
 	name string
 	// edit changes Postfix's files, the DNS, or what else is on the disk, while the
 	// daemons of the site that works run.
@@ -33,9 +33,9 @@ type setup struct {
 	fix   string // in its fix
 }
 
-// setups are what administrators really get wrong.
-func setups() []setup {
-	return []setup{
+// troubles are what administrators really get wrong.
+func troubles() []trouble {
+	return []trouble{
 		// What Postfix asks, and where.
 		{name: "nothing attached", edit: func(s *site) {
 			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
@@ -342,7 +342,7 @@ func TestBrokenSetups(t *testing.T) {
 	shared := newSite(t)
 	shared.save()
 	shared.start()
-	for _, test := range setups() {
+	for _, test := range troubles() {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := test.site(t, shared)
@@ -372,10 +372,10 @@ func TestBrokenSetups(t *testing.T) {
 	}
 }
 
-func (c *setup) running() bool { return c.up || !c.down && c.policyd == "" && c.milterd == "" }
+func (c *trouble) running() bool { return c.up || !c.down && c.policyd == "" && c.milterd == "" }
 
 // site is one to which the set-up's edit can be made.
-func (c *setup) site(t *testing.T, shared *site) *site {
+func (c *trouble) site(t *testing.T, shared *site) *site {
 	if c.running() && !c.own && !c.up && c.dns == nil {
 		return shared.withPostfix(t)
 	}
@@ -392,7 +392,7 @@ func (c *setup) site(t *testing.T, shared *site) *site {
 }
 
 // settings puts the set-up's settings in the place of the site's.
-func (c *setup) settings(s *site) {
+func (c *trouble) settings(s *site) {
 	names := strings.NewReplacer("DIR", s.dir, "POLICY", s.policy, "VERIFY", s.verify, "SIGN", s.sign)
 	s.policyd, s.milterd = override(s.policyd, names.Replace(c.policyd)), override(s.milterd, names.Replace(c.milterd))
 }

@@ -39,6 +39,19 @@ func (s *Service) hooks() []Hook {
 	return found
 }
 
+// throughTables reports whether a list of s asks a table, which may lead to a
+// restriction class with a hook that is wanted.
+func (s *Service) throughTables(wanted func(Hook) bool) bool {
+	classes := slices.ContainsFunc(tokens(s.Value("smtpd_restriction_classes")), func(class string) bool {
+		return slices.ContainsFunc(s.walk(nil, class, s.Value(class), new([]string), nil), wanted)
+	})
+	return classes && slices.ContainsFunc(restrictionLists, func(list string) bool {
+		return slices.ContainsFunc(tokens(s.Value(list)), func(word string) bool {
+			return strings.HasPrefix(strings.ToLower(word), "check_") && strings.HasSuffix(strings.ToLower(word), "_access")
+		})
+	})
+}
+
 // walk adds the hooks of the text of a list to found. open are the restriction classes
 // that it is in, so that none leads into itself.
 func (s *Service) walk(found []Hook, list, text string, before *[]string, open []string) []Hook {
@@ -54,6 +67,10 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 				h.Default = s.Value("smtpd_policy_service_default_action")
 			}
 			found = append(found, h)
+		case strings.HasSuffix(word, "_access") && i+1 < len(words) && strings.HasPrefix(words[i+1], "static:"):
+			// A table that gives the same answer to everyone: it may name a class.
+			i++
+			found = s.walk(found, list, strings.TrimPrefix(words[i], "static:"), before, open)
 		case !slices.Contains(open, words[i]) && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), words[i]):
 			found = s.walk(found, list, s.Value(words[i]), before, append(slices.Clone(open), words[i]))
 			continue

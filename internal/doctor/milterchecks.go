@@ -20,10 +20,10 @@ func checkTwice(_ context.Context, f *Facts) []Finding {
 	for _, h := range f.Foreign {
 		p, ok := peerAt(h.Endpoint)
 		switch {
-		case ok && p.can(doesGreylist) && f.attached(checks.GreylistName):
+		case ok && p.can(doesGreylist) && f.greylists():
 			found = appendNew(found, failf(fmt.Sprintf("take check_policy_service %s out of %s; its entries can be kept: postern greylist import", h.Endpoint, h.List),
 				"%s greylists too: each new sender waits twice", p.name))
-		case ok && p.can(doesSPF) && f.verifies():
+		case ok && p.can(doesSPF) && f.verifies() && !f.Milterd.shadows("spf"):
 			found = appendNew(found, warnf(fmt.Sprintf("take check_policy_service %s out of %s", h.Endpoint, h.List),
 				"%s checks SPF too, and may refuse what DMARC would let pass", p.name))
 		}
@@ -59,7 +59,7 @@ func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
 	if p.can(doesVerify) && p.can(doesSign) && !rspamd && f.verifiesBeside(m) && !f.signsBeside(m) {
 		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
 	}
-	if p.can(doesGreylist) && f.attached(checks.GreylistName) && !(rspamd && rspamdModuleOff(folder, "greylist")) {
+	if p.can(doesGreylist) && f.greylists() && !(rspamd && rspamdModuleOff(folder, "greylist")) {
 		fix := fmt.Sprintf("take %s out of %s", m.Endpoint, list)
 		if rspamd {
 			fix = fmt.Sprintf("write enabled = false; into %s/local.d/greylist.conf, or take greylist out of checks in policyd.toml", folder)
@@ -69,15 +69,23 @@ func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
 	return found
 }
 
+// greylists reports whether policyd delays mail.
+func (f *Facts) greylists() bool {
+	return f.attached(checks.GreylistName) && !f.Policyd.shadows(checks.GreylistName)
+}
+
 // signsBeside reports whether a socket of ours signs what goes through m.
 func (f *Facts) signsBeside(m AttachedMilter) bool {
+	if f.Milterd.text("dkim-keys") == "" && f.Milterd.text("dkim-key-table") == "" {
+		return false
+	}
 	return slices.ContainsFunc(f.Milters, func(o AttachedMilter) bool {
 		return o.Service == m.Service && o.Ours != nil && o.Ours.Role != roleVerify
 	})
 }
 
 func (f *Facts) verifiesBeside(m AttachedMilter) bool {
-	return slices.ContainsFunc(f.Milters, func(o AttachedMilter) bool {
+	return !f.Milterd.shadows("all") && slices.ContainsFunc(f.Milters, func(o AttachedMilter) bool {
 		return o.Service == m.Service && o.Ours != nil && o.Ours.Role != roleSign
 	})
 }
@@ -219,6 +227,9 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	case role == roleSession && f.filtered() && f.trustsLoopback():
 		return []Finding{failf("take loopback addresses out of internal-networks in milterd.toml",
 			"%s: internal-networks holds this machine's addresses, from which a content filter hands the internet's mail back: it is signed at %s", s, m.Endpoint)}
+	case role == roleVerify && s.isSubmission() && !f.signs():
+		return []Finding{failf(fmt.Sprintf("give it the other milters alone: postconf -P '%s/smtpd_milters=…'", s),
+			"%s: users' mail comes in at %s, which judges it like a stranger's", s, m.Endpoint)}
 	case role == roleVerify && s.isSubmission():
 		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
 			"%s: users' mail comes in at %s, which verifies and never signs", s, m.Endpoint)}
@@ -344,7 +355,7 @@ func checkPostscreen(_ context.Context, f *Facts) []Finding {
 			}
 		}
 	}
-	if f.attached(checks.GreylistName) {
+	if f.greylists() {
 		for _, name := range []string{"postscreen_pipelining_enable", "postscreen_non_smtp_command_enable", "postscreen_bare_newline_enable"} {
 			if screen.Value(name) == "yes" {
 				found = append(found, warnf("postconf -e "+name+"=no, or take greylist out of checks in policyd.toml",

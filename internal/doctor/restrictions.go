@@ -94,6 +94,10 @@ func (f *Facts) ownershipOf(s *Service) []Finding {
 		}
 		late = &h
 	}
+	asksOwnership := func(h Hook) bool { return f.isOurs(h) && slices.Contains(f.asks(h), ownershipWord) }
+	if late == nil && s.throughTables(asksOwnership) {
+		return []Finding{warnf("put the hook itself in front, or check_sasl_access static:CLASS", "%s: whether a table leads to the restriction class that asks for ownership cannot be seen", s)}
+	}
 	if late != nil {
 		return []Finding{behind(s, late)}
 	}
@@ -189,13 +193,12 @@ func (f *Facts) tooEarly(h Hook) []Finding {
 		return nil // checkDelay has a word about it
 	}
 	guards := slices.Clone(h.Before)
-	if h.List == "smtpd_recipient_restrictions" || h.List == "smtpd_data_restrictions" || h.List == "smtpd_end_of_data_restrictions" {
-		if h.List != "smtpd_recipient_restrictions" || h.Service.Value("smtpd_relay_before_recipient_restrictions") != "no" {
-			guards = append(guards, tokens(h.Service.Value("smtpd_relay_restrictions"))...)
-		}
-		if h.List != "smtpd_recipient_restrictions" {
-			guards = append(guards, tokens(h.Service.Value("smtpd_recipient_restrictions"))...)
-		}
+	switch h.List {
+	case "smtpd_data_restrictions", "smtpd_end_of_data_restrictions":
+		guards = append(guards, tokens(h.Service.Value("smtpd_recipient_restrictions"))...)
+		fallthrough
+	case "smtpd_recipient_restrictions": // before it or behind it, relaying is refused
+		guards = append(guards, tokens(h.Service.Value("smtpd_relay_restrictions"))...)
 	}
 	if firstOf(guards, []string{"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}) == "" {
 		return []Finding{warnf("put reject_unauth_destination in front of check_policy_service, in smtpd_recipient_restrictions",
@@ -253,12 +256,12 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 		action := strings.ToUpper(first(strings.Fields(h.Default)))
 		opens := slices.Contains([]string{"DUNNO", "OK", "PERMIT", "INFO", "WARN", "PREPEND"}, action)
 		asks := f.asks(h)
-		owned := slices.Contains(asks, ownershipWord) && h.Service.takesLogins()
+		owned := slices.Contains(asks, ownershipWord) && h.Service.takesLogins() && !f.Policyd.shadows(ownershipWord)
 		switch {
 		case owned && opens:
 			found = appendNew(found, failf("take default_action out of this hook (and smtpd_policy_service_default_action out of main.cf), so that Postfix defers (451)",
 				"%s of %s: default_action is %s: while postern-policyd is away, users send as anyone", h.List, h.Service, h.Default))
-		case !owned && !opens && h.Service.isInbound() && slices.ContainsFunc(asks, isOfStrangers):
+		case !slices.Contains(asks, ownershipWord) && !opens && h.Service.isInbound() && slices.ContainsFunc(asks, isOfStrangers):
 			found = appendNew(found, warnf("write check_policy_service { "+h.Endpoint+", …, default_action=DUNNO }",
 				"%s of %s: default_action is %q: while postern-policyd is away, all mail from the internet is deferred", h.List, h.Service, h.Default))
 		}

@@ -13,7 +13,7 @@ func TestWorkingSetups(t *testing.T) {
 	shared := newSite(t)
 	shared.save()
 	shared.start()
-	for _, test := range []setup{
+	for _, test := range []trouble{
 		{name: "unix sockets below the queue directory, in a chroot", edit: func(s *site) {
 			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { unix:postern/policyd.sock, {")
 			s.replace("etc/main.cf", "{ inet:"+s.verify+",", "{ unix:/postern/verify.sock,")
