@@ -29,6 +29,7 @@ func (p *planner) attachMilters() {
 		p.set(place, milterList, p.verifyList(place))
 	}
 	if !p.signs() {
+		p.spareOurs()
 		return
 	}
 	for _, s := range p.with(Users) {
@@ -38,6 +39,20 @@ func (p *planner) attachMilters() {
 	}
 	list := p.keptMilters(p.milters(nil, localMilters), p.Sign)
 	p.setMain(localMilters, strings.Join(append(list, milter(p.Sign)), ", "))
+}
+
+// spareOurs keeps the mail of users and of this machine from the socket that verifies,
+// where no one has logged in and they would be judged like strangers.
+func (p *planner) spareOurs() {
+	for _, s := range p.with(Users) {
+		if !s.has(milterList) || strings.Contains(p.raw(s, milterList), "$"+milterList) {
+			kept := p.keptMilters(p.milters(s, milterList), p.Verify)
+			p.setService(s, milterList, p.spellService(s, milterList, kept, strings.Join(kept, ", ")))
+		}
+	}
+	if strings.Contains(p.main[localMilters], "$"+milterList) {
+		p.setMain(localMilters, strings.Join(p.keptMilters(p.milters(nil, localMilters), p.Verify), ", "))
+	}
 }
 
 // signs reports whether our milter signs. One that only watches leaves mail as it is.

@@ -76,6 +76,12 @@ func (o *printer) changes(all []Change) {
 	for _, c := range all {
 		o.printf("\n%s\n", c.where())
 		rows := align(elements(c.Old), elements(c.New))
+		if len(rows) == 0 {
+			rows = []pair{{"", ""}}
+		}
+		if c.New == "" {
+			rows[0].right = "(empty)"
+		}
 		switch {
 		case c.Old == "" && c.WasSet:
 			rows[0].left = "(empty)"
