@@ -16,6 +16,8 @@ var (
 	CodePolicy       = Code{"550", "5.7.1"} // rejected for reasons of policy
 	CodeSenderPolicy = Code{"553", "5.7.1"} // as Postfix answers for a sender that is not owned
 	CodeTemporary    = Code{"451", "4.3.0"} // as Postfix answers for a map it cannot read
+	CodeTooMuch      = Code{"450", "4.7.1"} // a limit is reached, for now
+	CodeRefused      = Code{"554", "5.7.1"} // a limit is reached, or the login is blocked
 )
 
 // Action is what Postfix is told: one line in Postfix's spelling. Its zero
@@ -40,6 +42,7 @@ const maxText = 256
 // to send.
 const (
 	rejectText = "Rejected by policy"
+	holdText   = "Held by policy"
 	deferText  = "Temporarily deferred by policy, please try again later"
 )
 
@@ -47,6 +50,8 @@ const (
 // chain has already left its verdict out.
 func action(r *Request, d *Decision) Action {
 	switch d.Kind {
+	case Hold:
+		return Action{"HOLD " + cleanOr(d.Text, holdText)}
 	case Reject:
 		return reply(d.Code, CodePolicy, d.Text, rejectText)
 	case Defer:

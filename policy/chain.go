@@ -58,8 +58,25 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 		step.Verdict, step.Err = e.ask(ctx, r, signals, len(c)-i)
 		signals = merge(signals, step.Verdict.Signals)
 		if e.settles(d, &step.Verdict, step.Err) {
-			return
+			break
 		}
+	}
+	d.applyHold()
+	c.settle(ctx, r, d)
+}
+
+// settle tells the checks that count what became of the request.
+func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
+	for i := range c {
+		s, ok := c[i].Check.(Settler)
+		if !ok {
+			continue
+		}
+		var own *Verdict
+		if i < len(d.Steps) && d.Steps[i].Err == nil {
+			own = &d.Steps[i].Verdict
+		}
+		s.Settle(ctx, r, own, d)
 	}
 }
 
@@ -110,9 +127,20 @@ func (e *Entry) settles(d *Decision, v *Verdict, err error) bool {
 	case e.Mode == Shadow:
 		d.watch(Would{e.Check.Name(), v.Kind, v.Reason, err})
 		return false
+	case v.Kind == Hold:
+		d.pass(e, v)
+		d.hold, d.holder = *v, e.Check.Name()
+		return false
 	}
 	d.Verdict, d.Check, d.Mode, d.Err = *v, e.Check.Name(), Enforce, err
 	return true
+}
+
+// applyHold has the message held if a check asked for it and none objected.
+func (d *Decision) applyHold() {
+	if d.hold.Kind == Hold && (d.Kind == Pass || d.Kind == Hold) {
+		d.Verdict, d.Check, d.Err = d.hold, d.holder, nil
+	}
 }
 
 // watch keeps the first objection of a shadowed check.

@@ -14,11 +14,12 @@ type Kind uint8
 const (
 	None   Kind = iota // the check has nothing to say about this request
 	Pass               // no objection
+	Hold               // no objection, but the whole message waits in Postfix's hold queue
 	Defer              // try again later
 	Reject             // never
 )
 
-var kindNames = [...]string{None: "none", Pass: "pass", Defer: "defer", Reject: "reject"}
+var kindNames = [...]string{None: "none", Pass: "pass", Hold: "hold", Defer: "defer", Reject: "reject"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -35,8 +36,8 @@ type Verdict struct {
 	// Code is the SMTP reply code of a Reject or Defer. Its zero value stands
 	// for the general code of the Kind (see reply in action.go).
 	Code Code
-	// Text is the reply text of a Reject or Defer. Postfix puts the address
-	// and what it is in front of it.
+	// Text is the reply text of a Reject or Defer, for which Postfix puts the
+	// address and what it is in front of it, or what Postfix logs of a Hold.
 	Text string
 	// Header is a "Name: value" line for a Pass to prepend; "" for none.
 	Header  string
@@ -53,4 +54,13 @@ type Check interface {
 	// the signals of the checks before. It must return soon after ctx ends, and
 	// keep neither r nor prior: the next request takes their place.
 	Check(ctx context.Context, r *Request, prior Signals) (Verdict, error)
+}
+
+// Settler is a check that counts what passes.
+type Settler interface {
+	Check
+	// Settle hears what became of a request, once all checks have been asked. own is
+	// the check's own verdict, nil when a check before it ended the chain. It must
+	// return soon after ctx ends, and keep none of its arguments.
+	Settle(ctx context.Context, r *Request, own *Verdict, d *Decision)
 }

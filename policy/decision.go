@@ -34,6 +34,9 @@ type Decision struct {
 	// Would is what would have decided when Mode is Shadow: the first shadowed
 	// check that objected. It is what the record and the counter name.
 	Would Would
+
+	hold   Verdict // what a check wants held, if no other objects
+	holder string  // the check
 }
 
 // Would is a decision that was only watched.

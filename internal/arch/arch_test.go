@@ -47,11 +47,11 @@ var rows = []row{
 
 	// It looks at everything, and nothing looks at it but the command.
 	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
-	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
+	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/limit/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
 	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
-	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/ownership", "internal/spf", "internal/record"})},
+	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/limit", "internal/ownership", "internal/spf", "internal/record"})},
 	{"policy", []string{"policy/wire", "internal/mailaddr", "internal/record"}},
 
 	{"milter/wire/...", []string{"milter/wire/..."}},
@@ -62,6 +62,7 @@ var rows = []row{
 	{"milter", []string{"milter/wire", "milter/sign", "milter/verify", "milter/authres", "milter/mark", "internal/author", "internal/ownership", "internal/mailaddr", "internal/record"}},
 
 	{"greylist/...", []string{"greylist/...", "internal/mailaddr", "internal/breaker", "internal/store/...", "internal/transient"}},
+	{"internal/limit/...", []string{"internal/limit/...", "internal/mailaddr", "internal/breaker", "internal/store/..."}},
 	{"dnsbl/...", []string{"dnsbl/...", "internal/resolver"}},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
@@ -116,7 +117,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker", "internal/store/..."}
+	silent  = []string{"greylist/...", "internal/limit/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker", "internal/store/..."}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

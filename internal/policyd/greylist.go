@@ -26,8 +26,6 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/lastgood"
-	"github.com/postern-mail/postern/internal/store/redisclient"
-	"github.com/postern-mail/postern/internal/store/sqlitefile"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -39,12 +37,6 @@ const (
 	wordAlways     = "always"
 	wordSuspicious = "suspicious"
 	wordNone       = "none"
-)
-
-// Stores that are not in Redis.
-const (
-	memoryStore  = "memory:"
-	sqliteScheme = "sqlite:"
 )
 
 // Bounds of the greylist's settings.
@@ -125,7 +117,7 @@ func (o *greylistPart) keyer() greylist.Keyer {
 
 func (o *greylistPart) validate(s *config.Set) error {
 	var errs []error
-	if err := o.validateStore(); err != nil {
+	if err := o.storeSetting().check(); err != nil {
 		errs = append(errs, s.Errorf("greylist-store", "%w", err))
 	}
 	if o.GreylistRetryWindow <= o.GreylistDelay {
@@ -140,22 +132,9 @@ func (o *greylistPart) validate(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-func (o *greylistPart) validateStore() error {
-	store := o.GreylistStore
-	path, isFile := strings.CutPrefix(store, sqliteScheme)
-	switch {
-	case store == memoryStore, isFile:
-		if isFile && (path == "" || strings.ContainsRune(path, 0)) {
-			return errors.New("no path: write sqlite:/var/lib/postern/greylist.db")
-		}
-		if o.GreylistPasswordFile != "" {
-			return errors.New("greylist-password-file is for Redis: take it out, or name a Redis server here")
-		}
-		return nil
-	case strings.Contains(store, "://"):
-		return redisclient.CheckURL(store)
-	}
-	return fmt.Errorf("%q is no store: write sqlite:PATH, memory: or a URL of Redis", store)
+// storeSetting is where the greylist is kept.
+func (o *greylistPart) storeSetting() storeSetting {
+	return storeSetting{o.GreylistStore, o.GreylistPasswordFile, "greylist-password-file", "sqlite:/var/lib/postern/greylist.db"}
 }
 
 func (o *greylistPart) build(n *needs) (policy.Entry, error) {
@@ -277,11 +256,11 @@ type storeKey struct {
 
 // open opens the store, or returns the one in force when it is the same.
 func (o *greylistPart) open(n *needs) (*greylistStore, error) {
-	password, err := o.password(n)
+	password, err := o.storeSetting().password(n)
 	if err != nil {
-		return nil, n.set.Errorf("greylist-password-file", "%w", err)
+		return nil, err
 	}
-	key := storeKey{o.GreylistStore, sha256.Sum256([]byte(password.Reveal()))}
+	key := storeKey{o.GreylistStore, digestOf(password)}
 	store, err := service.Keep(n.life, key, func() (service.Opened[*greylistStore], error) {
 		g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood)}
 		var err error
@@ -297,19 +276,6 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 	return store, nil
 }
 
-func (o *greylistPart) password(n *needs) (config.Secret, error) {
-	name, credentials := o.GreylistPasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
-	if name == "" || n.set.CredentialHidden(name, credentials) {
-		return config.Secret{}, nil
-	}
-	path, err := config.SecretPath(name, credentials)
-	if err != nil {
-		return config.Secret{}, err
-	}
-	n.life.Watch(path)
-	return config.SecretFile(name, credentials)
-}
-
 func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore, string, error) {
 	path, isFile := strings.CutPrefix(o.GreylistStore, sqliteScheme)
 	switch {
@@ -321,7 +287,7 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 		_, err := os.Stat(filepath.Dir(path))
 		return memstore.New(memstore.Options{}), "sqlite", err
 	case isFile:
-		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log)})
+		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "greylist")})
 		return store, "sqlite", err
 	}
 	store, err := redisstore.Open(redisstore.Options{URL: o.GreylistStore, Password: password.Reveal()})
@@ -341,25 +307,6 @@ func reportStore(log *zap.Logger, ready *metrics.Readiness) func(greylist.Health
 			log.Error("the greylist store takes nothing new: greylist-on-error decides about senders that have not passed", zap.Error(err))
 		default:
 			log.Info("the greylist store works again")
-		}
-	}
-}
-
-// reportFile logs what happens to the file.
-func reportFile(log *zap.Logger) func(sqlitefile.Event) {
-	return func(e sqlitefile.Event) {
-		path := zap.String("path", e.Path)
-		switch e.Kind {
-		case sqlitefile.SetAside:
-			log.Error("what was at the path of the greylist file is not usable: it was renamed, and what memory knows goes into a new file", path, zap.String("renamed_to", e.Aside), zap.Error(e.Err))
-		case sqlitefile.Gone:
-			log.Error("the greylist file was removed: what memory knows goes into a new one", path)
-		case sqlitefile.Replaced:
-			log.Warn("the greylist file was written or replaced by another program: what memory knows was added to what is there", path, zap.Error(e.Err))
-		case sqlitefile.WriteFailing:
-			log.Error("the greylist file cannot be written: what is new is kept in memory", path, zap.Error(e.Err))
-		case sqlitefile.WritingAgain:
-			log.Info("the greylist file is written again", path)
 		}
 	}
 }

@@ -44,6 +44,7 @@ func (r room) Metrics() func(*current) []prometheus.Collector { return r.metrics
 func rooms() []room {
 	return []room{
 		{checks.OwnershipName, new(ownershipPart), ownershipCommands, nil},
+		{checks.LimitName, new(limitPart), limitCommands, limitMetrics},
 		{checks.DNSBLName, new(dnsblPart), dnsblCommands, dnsblMetrics},
 		{checks.GreylistName, new(greylistPart), greylistCommands, greylistMetrics},
 	}

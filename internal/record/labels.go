@@ -13,7 +13,7 @@ type Labels struct {
 func (r *Record) Labels() Labels { return Labels{r.Check, r.Verdict, r.Reason, r.Mode} }
 
 // objects reports whether a verdict interferes with mail.
-func objects(verdict string) bool { return verdict == deferral || verdict == reject }
+func objects(verdict string) bool { return verdict == held || verdict == deferral || verdict == reject }
 
 // Known returns the labels that decisions of a check can have, so that they can
 // be counted from 0 on. When the check is only watched, its objections have the

@@ -35,6 +35,21 @@ const (
 	OwnerSenderUnclear    Reason = "sender_unclear" // what Postfix makes of the sender cannot be determined
 )
 
+// Reasons of the limit check. Those that name a unit say which limit is reached.
+const (
+	LimitNone        Reason = "limit_none" // no limit applies to this request
+	LimitWithin      Reason = "limit_within"
+	LimitRecipients  Reason = "limit_recipients"
+	LimitMessages    Reason = "limit_messages"
+	LimitBytes       Reason = "limit_bytes"
+	LimitNetworks    Reason = "limit_networks"
+	LimitRefused     Reason = "limit_refused"
+	LimitWarned      Reason = "limit_warned"  // reached, and only recorded
+	LimitBlocked     Reason = "limit_blocked" // postern limits block
+	LimitExempt      Reason = "limit_exempt"  // the alarm mail of this daemon
+	LimitUnavailable Reason = "limits_unavailable"
+)
+
 // Reasons of the DNS lists' check.
 const (
 	DNSBLClean           Reason = "dnsbl_clean"
@@ -109,6 +124,7 @@ const (
 const (
 	none     = "none"
 	pass     = "pass"
+	held     = "hold"
 	deferral = "defer"
 	reject   = "reject"
 	failed   = "error"
@@ -129,6 +145,8 @@ func vocabulary() map[string][]use {
 		"ownership": slices.Concat(couldNotTell(OwnerLookupFailed), with(none, OwnerUnauthenticated),
 			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
 			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear, OwnerUnlisted, OwnerNullSender)),
+		"limit": slices.Concat(couldNotTell(LimitUnavailable), with(none, LimitNone, LimitExempt), with(pass, LimitWithin, LimitWarned),
+			ofLimits(LimitRecipients, LimitMessages, LimitBytes, LimitNetworks, LimitRefused), with(reject, LimitBlocked)),
 		"dnsbl": slices.Concat(couldNotTell(DNSBLUnavailable),
 			with(none, DNSBLAuthenticated, DNSBLTrustedRelay, DNSBLClientExempt, DNSBLRecipientExempt, DNSBLNothingToAsk),
 			with(pass, DNSBLClean, DNSBLBelowThreshold, DNSBLAllowed),
@@ -159,6 +177,14 @@ func couldNotTell(own Reason) []use {
 		all = append(all, use{r, []string{pass, deferral}})
 	}
 	return all
+}
+
+// ofLimits are reasons that are given with whatever a limit's action is.
+func ofLimits(reasons ...Reason) (uses []use) {
+	for _, r := range reasons {
+		uses = append(uses, use{r, []string{held, deferral, reject}})
+	}
+	return uses
 }
 
 // ofSessions are the reasons of every message of a milter session.

@@ -26,7 +26,7 @@ const (
 type Record struct {
 	Daemon        string // "policyd" or "milterd"
 	Check         string // the check that decided; "" when all passed
-	Verdict       string // pass, reject, defer, error, none
+	Verdict       string // pass, hold, reject, defer, error, none
 	Reason        Reason
 	Action        string // what Postfix was told, in Postfix's spelling
 	Mode          string // enforce, shadow, off

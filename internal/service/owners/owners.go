@@ -255,15 +255,18 @@ func (f *Flags) tableOptions(log *zap.Logger) postmap.Options {
 			Timeout: f.Timeout, TTL: f.CacheTTL, NegativeTTL: f.CacheNegativeTTL,
 			StaleFor: f.LastKnown, MaxEntries: f.CacheSize,
 		},
-		State: func(table string, c remote.Change) { logState(log, table, c) },
+		State: TableState(log),
 	}
 }
 
-// logState writes the one record of a server that has gone or come back.
-func logState(log *zap.Logger, table string, c remote.Change) {
-	if c.Up {
-		log.Info("the servers of a table answer again", zap.String("table", table), zap.Duration("down", c.Down))
-		return
+// TableState returns what writes the one record of a table's servers that have gone or
+// come back.
+func TableState(log *zap.Logger) func(table string, c remote.Change) {
+	return func(table string, c remote.Change) {
+		if c.Up {
+			log.Info("the servers of a table answer again", zap.String("table", table), zap.Duration("down", c.Down))
+			return
+		}
+		log.Error("the servers of a table do not answer", zap.String("table", table), zap.Error(c.Err))
 	}
-	log.Error("the servers of a table do not answer", zap.String("table", table), zap.Error(c.Err))
 }

@@ -1,0 +1,94 @@
+package limit
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+var errCoded = errors.New("the counts cannot be read")
+
+// maxText bounds a text of a Spread in a file.
+const maxText = 64
+
+// Append writes the series after b, in a form that does not depend on the machine.
+func (s *Series) Append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.cells)))
+	before := int64(0)
+	for _, c := range s.cells {
+		b = binary.AppendVarint(b, c.at-before)
+		b = binary.AppendVarint(b, c.n)
+		before = c.at
+	}
+	return b
+}
+
+// Read is the reverse of Append; it returns what follows the series.
+func (s *Series) Read(b []byte) ([]byte, error) {
+	r := reader{b: b}
+	n := r.count(Cells + 1)
+	*s = Series{}
+	at := int64(0)
+	for range n {
+		at += r.varint()
+		c := cell{at, r.varint()}
+		if c.n <= 0 || len(s.cells) > 0 && s.cells[len(s.cells)-1].at >= at {
+			return nil, errCoded
+		}
+		s.cells, s.sum = append(s.cells, c), s.sum+c.n
+	}
+	return r.b, r.err
+}
+
+// Append writes the set after b.
+func (s *Spread) Append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.seen)))
+	for _, m := range s.seen {
+		b = binary.AppendVarint(b, m.last)
+		b = binary.AppendUvarint(b, uint64(len(m.text)))
+		b = append(b, m.text...)
+	}
+	return b
+}
+
+// Read is the reverse of Append.
+func (s *Spread) Read(b []byte) ([]byte, error) {
+	r := reader{b: b}
+	*s = Spread{}
+	for range r.count(MaxNetworks + 1) {
+		m := seen{last: r.varint()}
+		n := r.count(maxText)
+		if r.err != nil || n > len(r.b) {
+			return nil, errCoded
+		}
+		m.text, r.b = string(r.b[:n]), r.b[n:]
+		s.seen = append(s.seen, m)
+	}
+	return r.b, r.err
+}
+
+// reader reads numbers. After an error all are 0.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) varint() int64 {
+	n, size := binary.Varint(r.b)
+	if size <= 0 || r.err != nil {
+		r.err = errCoded
+		return 0
+	}
+	r.b = r.b[size:]
+	return n
+}
+
+// count reads a number of things, which is an error beyond most.
+func (r *reader) count(most uint64) int {
+	n, size := binary.Uvarint(r.b)
+	if size <= 0 || n > most || r.err != nil {
+		r.err = errCoded
+		return 0
+	}
+	r.b = r.b[size:]
+	return int(n)
+}

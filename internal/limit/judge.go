@@ -1,0 +1,390 @@
+package limit
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// CountAt says when a recipient counts.
+type CountAt uint8
+
+// The moments.
+const (
+	// AtEndIfAsked reserves while the mail server also asks at the end of mails, and
+	// counts what is named otherwise.
+	AtEndIfAsked CountAt = iota
+	AtEnd                // what is named is reserved, and counted at the end of the mail
+	AtName               // what is named counts
+)
+
+// Overrides finds what a table says about a login.
+type Overrides interface {
+	Find(ctx context.Context, login string) (*Override, error)
+}
+
+// Config describes a Judge.
+type Config struct {
+	Rules     []Rule // each with its action
+	Keyer     Keyer
+	Overrides Overrides // may be nil
+	// Action is that of an override's limit of a unit; nil means Defer.
+	Action  func(Unit) Action
+	Store   Store
+	Blocks  *Blocks // that are remembered; may be nil
+	CountAt CountAt
+	Ends    *Ends  // needed by AtEndIfAsked
+	Trail   *Trail // may be nil
+	// Watch lets everything pass and counts it, and reports what would have been.
+	Watch bool
+}
+
+func (c *Config) action(u Unit) Action {
+	if c.Action == nil {
+		return Defer
+	}
+	return c.Action(u)
+}
+
+// Judge judges mails by their rules. It is immutable and safe for concurrent use.
+type Judge struct {
+	c     Config
+	rules []bound
+	known sync.Map // override text → []bound, bounded by knownLen
+	nKnow atomic.Int32
+}
+
+// bound is a rule with what the IDs of its counters begin with.
+type bound struct {
+	Rule
+	base string
+}
+
+// NewJudge makes a judge.
+func NewJudge(c Config) *Judge { return &Judge{c: c, rules: bind(c.Rules)} }
+
+func bind(rules []Rule) []bound {
+	all := make([]bound, len(rules))
+	for i, r := range rules {
+		all[i] = bound{Rule: r, base: counterBase(&r)}
+	}
+	return all
+}
+
+// Keyer returns how the judge makes the values of keys.
+func (j *Judge) Keyer() *Keyer { return &j.c.Keyer }
+
+// Kind is the sort of a Ruling.
+type Kind uint8
+
+// The kinds.
+const (
+	None    Kind = iota // no limit applies
+	Within              // all limits allow it
+	Over                // see Rule
+	Blocked             // the login is blocked
+)
+
+// Ruling is what a judge says about a step of a mail.
+type Ruling struct {
+	Kind Kind
+	// Rule is the one that decided; of what is Within, the one that is used most.
+	Rule  *Rule
+	Value string // of the rule's key
+	Used  int64
+	Wait  time.Duration // until there is room
+	Block *Block
+	// Counted reports whether there is something that Undo could take back.
+	Counted  bool
+	Repeat   bool // the step was counted before
+	Alarms   []Alarm
+	Override *Override // that applied; its Err says why it did not
+}
+
+// Alarm is a limit that has been reached, once a window.
+type Alarm struct {
+	Time     time.Time
+	Rule     Rule
+	Value    string
+	Percent  int // 80 or 100
+	Used     int64
+	Wait     time.Duration
+	Networks []string // of the clients, the latest last
+	Domains  []string // of the recipients, likewise
+	Watched  bool     // nothing is refused for it
+}
+
+// Judge judges a step and counts it, unless it is refused.
+func (j *Judge) Judge(ctx context.Context, e *Event) (Ruling, error) {
+	if e.Step == End && j.c.Ends != nil {
+		j.c.Ends.seen(e)
+	}
+	return j.judge(ctx, e, false)
+}
+
+// Look judges a step and leaves nothing behind.
+func (j *Judge) Look(ctx context.Context, e *Event) (Ruling, error) { return j.judge(ctx, e, true) }
+
+func (j *Judge) judge(ctx context.Context, e *Event, look bool) (Ruling, error) {
+	login := j.c.Keyer.login(e)
+	if b := j.c.Blocks.Find(login, e.Time); b != nil {
+		return Ruling{Kind: Blocked, Block: b, Value: login}, nil
+	}
+	rules, override, err := j.rulesFor(ctx, login)
+	if err != nil {
+		return Ruling{}, err
+	}
+	op := j.op(e, rules, login)
+	if len(op.Items) == 0 {
+		return Ruling{Override: override}, nil
+	}
+	op.Look = look
+	a, err := j.c.Store.Take(ctx, op)
+	if err != nil {
+		return Ruling{Override: override}, err
+	}
+	if a.Blocked != nil {
+		return Ruling{Kind: Blocked, Block: a.Blocked, Value: login}, nil
+	}
+	if j.c.Trail != nil && login != "" && !look {
+		j.c.Trail.note(login, j.c.Keyer.Network(e.Client), e.Recipient.Domain)
+	}
+	r := ruling(op, &a)
+	r.Override, r.Counted = override, !a.Refused
+	r.Alarms = j.alarms(op, &a, e, login)
+	return r, nil
+}
+
+// Blocked returns the block of the event's login, without asking the store.
+func (j *Judge) Blocked(e *Event) *Block {
+	return j.c.Blocks.Find(j.c.Keyer.login(e), e.Time)
+}
+
+// Undo takes back what Judge has counted for an event that was refused after all.
+func (j *Judge) Undo(ctx context.Context, e *Event) error {
+	login := j.c.Keyer.login(e)
+	rules, _, err := j.rulesFor(ctx, login)
+	if err != nil {
+		return err
+	}
+	op := j.op(e, rules, login)
+	if len(op.Items) == 0 {
+		return nil
+	}
+	return j.c.Store.Undo(ctx, op)
+}
+
+// Refused counts that a mail was refused for another reason than its limits.
+func (j *Judge) Refused(ctx context.Context, e *Event) error {
+	login := j.c.Keyer.login(e)
+	rules, _, err := j.rulesFor(ctx, login)
+	if err != nil {
+		return err
+	}
+	op := &Op{Now: e.Time}
+	for i := range rules {
+		r := &rules[i]
+		if r.Unit != Refused {
+			continue
+		}
+		if value := j.c.Keyer.value(r.Key, login, e); value != "" {
+			op.Items = append(op.Items, Item{ID: r.base + value, Rule: &r.Rule, Amount: 1})
+		}
+	}
+	if len(op.Items) == 0 {
+		return nil
+	}
+	return j.c.Store.Add(ctx, op)
+}
+
+// maxKnown bounds the texts of overrides that are remembered in the form that judges.
+const maxKnown = 1000
+
+// rulesFor returns the rules for a login, and the override behind them.
+func (j *Judge) rulesFor(ctx context.Context, login string) ([]bound, *Override, error) {
+	if login == "" || j.c.Overrides == nil {
+		return j.rules, nil, nil
+	}
+	o, err := j.c.Overrides.Find(ctx, login)
+	if err != nil || o == nil || o.Err != nil {
+		return j.rules, o, err
+	}
+	if rules, ok := j.known.Load(o.Text); ok {
+		return rules.([]bound), o, nil
+	}
+	rules := bind(o.apply(j.c.Rules, j.c.action))
+	if j.nKnow.Add(1) <= maxKnown {
+		j.known.Store(o.Text, rules)
+	}
+	return rules, o, nil
+}
+
+// Rules returns the rules for a login, and the override behind them.
+func (j *Judge) Rules(ctx context.Context, login string) ([]Rule, *Override, error) {
+	bound, o, err := j.rulesFor(ctx, login)
+	rules := make([]Rule, len(bound))
+	for i, b := range bound {
+		rules[i] = b.Rule
+	}
+	return rules, o, err
+}
+
+// op is what the store is asked about an event.
+func (j *Judge) op(e *Event, rules []bound, login string) *Op {
+	op := &Op{Step: e.Step, Txn: e.Transaction, Reserve: j.reserves(e), Now: e.Time, Block: login, Items: make([]Item, 0, len(rules))}
+	if e.Transaction == "" { // no step that follows can be told to belong to it
+		op.Txn, op.Reserve = "?"+e.Time.Format(time.RFC3339Nano)+e.Client.String(), false
+	}
+	if e.Step == Name {
+		op.Part = digest(e.Recipient.Key())
+	}
+	for i := range rules {
+		r := &rules[i]
+		it := Item{Rule: &r.Rule, Lenient: j.c.Watch || !r.Action.Refuses()}
+		value := j.c.Keyer.value(r.Key, login, e)
+		if value == "" || !j.fill(&it, e) {
+			continue
+		}
+		it.ID = r.base + value
+		op.Items = append(op.Items, it)
+	}
+	return op
+}
+
+// fill sets what an item adds. False means that the step does not touch it.
+func (j *Judge) fill(it *Item, e *Event) bool {
+	r := it.Rule
+	switch r.Unit {
+	case Networks:
+		it.Member = j.c.Keyer.Network(e.Client)
+		return it.Member != ""
+	case Bytes:
+		it.Need = 1
+		if e.Step == End {
+			it.Need, it.Amount = 0, e.Size
+		}
+		return true
+	case Refused:
+		it.Need = 1
+		if e.Step == End {
+			it.Need, it.Missing, it.Amount = 0, true, int64(max(e.Recipients, 1))
+		}
+		return true
+	}
+	if e.Step == End && (e.Transaction == "" || j.c.CountAt == AtName) {
+		return false // has been counted
+	}
+	it.Amount, it.Once, it.Direct = 1, r.Unit == Messages && r.Key != Recipient, r.Key == Recipient
+	if e.Step == End && r.Unit == Recipients {
+		it.Amount = int64(max(e.Recipients, 1))
+	}
+	return true
+}
+
+func (j *Judge) reserves(e *Event) bool {
+	switch j.c.CountAt {
+	case AtName:
+		return false
+	case AtEnd:
+		return true
+	}
+	return j.c.Ends.asked(e)
+}
+
+// ruling picks what decides: what is refused before what is not, of those what has to
+// wait longest.
+func ruling(op *Op, a *Answer) Ruling {
+	r := Ruling{Kind: Within, Repeat: a.Repeat}
+	found := -1
+	for i := range op.Items {
+		if a.Uses[i].Over && (found < 0 || worse(op, a, i, found)) {
+			found = i
+		}
+	}
+	if found >= 0 {
+		r.Kind = Over
+	} else {
+		found = fullest(op, a)
+	}
+	it := &op.Items[found]
+	_, _, r.Value = SplitID(it.ID)
+	r.Rule, r.Used, r.Wait = it.Rule, a.Uses[found].Used, a.Uses[found].Wait
+	return r
+}
+
+// severity puts the actions into an order.
+func severity(a Action) int {
+	switch a {
+	case Reject:
+		return 3
+	case Defer:
+		return 2
+	case Hold:
+		return 1
+	}
+	return 0
+}
+
+func worse(op *Op, a *Answer, i, than int) bool {
+	x, y := severity(op.Items[i].Rule.Action), severity(op.Items[than].Rule.Action)
+	return x > y || x == y && a.Uses[i].Wait > a.Uses[than].Wait
+}
+
+// fullest returns the item whose count is used most.
+func fullest(op *Op, a *Answer) int {
+	found, share := 0, -1.0
+	for i := range op.Items {
+		if s := float64(a.Uses[i].Used) / float64(op.Items[i].Rule.Count); s > share {
+			found, share = i, s
+		}
+	}
+	return found
+}
+
+func (j *Judge) alarms(op *Op, a *Answer, e *Event, login string) []Alarm {
+	var all []Alarm
+	for i := range op.Items {
+		u := &a.Uses[i]
+		if u.Alarm == 0 {
+			continue
+		}
+		it := &op.Items[i]
+		alarm := Alarm{Time: e.Time, Rule: *it.Rule, Percent: u.Alarm, Used: u.Used, Wait: u.Wait, Watched: it.Lenient}
+		_, _, alarm.Value = SplitID(it.ID)
+		alarm.Networks, alarm.Domains = j.c.Trail.of(login)
+		if len(alarm.Networks) == 0 {
+			alarm.Networks, alarm.Domains = list(j.c.Keyer.Network(e.Client)), list(e.Recipient.Domain)
+		}
+		all = append(all, alarm)
+	}
+	return all
+}
+
+func list(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{text}
+}
+
+// Ends remembers whether the mail server asks at the end of mails.
+type Ends struct{ last [2]atomic.Int64 }
+
+// endsFor is how long it is taken to ask after it has. Beyond it, what is named counts
+// until the next end is seen.
+const endsFor = time.Hour
+
+func (n *Ends) of(e *Event) *atomic.Int64 {
+	if e.Login != "" {
+		return &n.last[0]
+	}
+	return &n.last[1]
+}
+
+func (n *Ends) seen(e *Event) { n.of(e).Store(e.Time.UnixNano()) }
+
+func (n *Ends) asked(e *Event) bool {
+	at := n.of(e).Load()
+	return at != 0 && e.Time.Sub(time.Unix(0, at)).Abs() < endsFor
+}

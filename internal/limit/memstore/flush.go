@@ -1,0 +1,219 @@
+package memstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/postern-mail/postern/internal/limit"
+)
+
+// changes are what a file has to be told. The zero value is of a store that no file
+// follows.
+type changes struct {
+	followed      bool
+	dirty         []*counter
+	gone          []string
+	blocksChanged bool
+	rewrite       bool // the file knows nothing
+}
+
+// maxGone bounds the counters that wait to be removed from the file. Beyond it the
+// file is written anew.
+const maxGone = 100_000
+
+// Follow has the store note what changes.
+func (s *Store) Follow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.followed = true
+}
+
+func (s *Store) changed(c *counter) {
+	if s.followed && !c.dirty {
+		c.dirty = true
+		s.dirty = append(s.dirty, c)
+	}
+}
+
+func (s *Store) removed(c *counter) {
+	if !s.followed || s.rewrite {
+		return
+	}
+	if s.gone = append(s.gone, c.id); len(s.gone) > maxGone {
+		s.startOver()
+	}
+}
+
+// Row is a counter as a file has it.
+type Row struct {
+	ID     string
+	Logins bool
+	Window time.Duration
+	Last   limit.Millis
+	Data   []byte
+}
+
+// Batch is what a file has to write, in this order. The caller gives it to Failed when
+// it could not.
+type Batch struct {
+	Clear  bool // all that is there
+	Gone   []string
+	Rows   []Row
+	Blocks []limit.Block // nil: as they were
+	More   bool
+
+	counters []*counter
+}
+
+// TakeBatch returns changes, at most so many of counters.
+func (s *Store) TakeBatch(most int) *Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := &Batch{Clear: s.rewrite, Gone: s.gone}
+	s.rewrite, s.gone = false, nil
+	if s.blocksChanged || b.Clear {
+		b.Blocks = slices.Collect(maps.Values(s.blocks))
+		if b.Blocks == nil {
+			b.Blocks = []limit.Block{}
+		}
+		s.blocksChanged = false
+	}
+	n := min(most, len(s.dirty))
+	for _, c := range s.dirty[:n] {
+		c.dirty = false
+		if s.tableOf(c.logins).counters[c.id] == c {
+			b.Rows = append(b.Rows, c.row())
+			b.counters = append(b.counters, c)
+		}
+	}
+	s.dirty = slices.Delete(s.dirty, 0, n)
+	b.More = len(s.dirty) > 0
+	return b
+}
+
+// Failed notes that a batch was not written.
+func (s *Store) Failed(b *Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rewrite = s.rewrite || b.Clear
+	s.blocksChanged = s.blocksChanged || b.Blocks != nil
+	s.gone = append(b.Gone, s.gone...)
+	for _, c := range b.counters {
+		s.changed(c)
+	}
+	if len(s.gone) > maxGone {
+		s.startOver()
+	}
+}
+
+// Rewrite notes that the file is gone with all it had.
+func (s *Store) Rewrite() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.startOver()
+}
+
+func (s *Store) startOver() {
+	s.rewrite, s.gone, s.blocksChanged = true, nil, true
+	for i := range s.tables {
+		for _, c := range s.tables[i].counters {
+			s.changed(c)
+		}
+	}
+}
+
+// Pending counts the changes that wait to be written.
+func (s *Store) Pending() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.dirty) + len(s.gone)
+	if s.blocksChanged {
+		n++
+	}
+	return n
+}
+
+func (c *counter) row() Row {
+	b := binary.AppendVarint(nil, c.peak)
+	for _, at := range c.alarms {
+		b = binary.AppendVarint(b, at)
+	}
+	b = c.spread.Append(c.series.Append(b))
+	return Row{ID: c.id, Logins: c.logins, Window: time.Duration(c.window) * time.Millisecond, Last: c.last, Data: b}
+}
+
+var errRow = errors.New("a counter in the file cannot be read")
+
+// Fill takes a row of a file into memory. What memory knows already counts.
+func (s *Store) Fill(r Row) error {
+	c := &counter{id: r.ID, window: r.Window.Milliseconds(), logins: r.Logins, last: r.Last}
+	b := r.Data
+	for _, n := range []*int64{&c.peak, &c.alarms[0], &c.alarms[1]} {
+		v, size := binary.Varint(b)
+		if size <= 0 {
+			return errRow
+		}
+		*n, b = v, b[size:]
+	}
+	b, err := c.series.Read(b)
+	if err == nil {
+		_, err = c.spread.Read(b)
+	}
+	if err != nil || c.window < limit.MinWindow.Milliseconds() {
+		return errRow
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tableOf(r.Logins)
+	switch {
+	case t.counters[c.id] != nil:
+	case len(t.counters) >= t.most:
+		s.removed(c)
+	default:
+		t.counters[c.id] = c
+		if s.rewrite { // another file takes the place of the one before
+			s.changed(c)
+		}
+	}
+	return nil
+}
+
+// FillBlocks takes the blocks of a file into memory, beside those that are there.
+func (s *Store) FillBlocks(blocks []limit.Block) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range blocks {
+		if _, known := s.blocks[b.Login]; !known && len(s.blocks) < limit.MaxBlocks {
+			s.blocks[b.Login] = b
+		}
+	}
+}
+
+// Purge forgets counters that count nothing any more, of some that are looked at, and
+// blocks that have ended.
+func (s *Store) Purge(now time.Time, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.millis(now)
+	for i := range s.tables {
+		n := 0
+		for _, c := range s.tables[i].counters {
+			if n++; n > most {
+				break
+			}
+			if c.reserved == 0 && at-c.last > limit.KeepFor(c.logins, c.window) {
+				s.drop(&s.tables[i], c)
+			}
+		}
+	}
+	for login, b := range s.blocks {
+		if !b.Active(now) {
+			delete(s.blocks, login)
+			s.blocksChanged = true
+		}
+	}
+	s.expire(at)
+}

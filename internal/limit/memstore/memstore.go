@@ -1,0 +1,273 @@
+// Package memstore keeps counters in memory: alone, forgotten with the process, or as
+// the authority that a file follows.
+//
+// Invariants:
+//
+//   - Counters of logins and of strangers are bounded apart. Room is made by dropping,
+//     of some that are looked at, the one that has counted least.
+//   - One lock guards everything, and nothing is waited for under it.
+//   - Time is that of the process's steady clock: a step of the machine's clock changes
+//     nothing while the process lives.
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/internal/limit"
+)
+
+// Options describe a store.
+type Options struct {
+	Logins, Strangers int       // counters of each budget; 0 means the default
+	Start             time.Time // of the steady clock; zero means time.Now()
+}
+
+// Store implements limit.Store.
+type Store struct {
+	start time.Time
+
+	mu     sync.Mutex
+	tables [budgets]table
+	txns   txns
+	blocks map[string]limit.Block
+	changes
+}
+
+// The budgets.
+const (
+	logins = iota
+	strangers
+	budgets
+)
+
+// table is the counters of one budget.
+type table struct {
+	counters map[string]*counter
+	most     int
+}
+
+// counter is what is known of one key.
+type counter struct {
+	id       string
+	window   int64 // milliseconds
+	logins   bool
+	series   limit.Series
+	spread   limit.Spread
+	reserved int64
+	peak     int64
+	last     limit.Millis
+	alarms   [2]limit.Millis // when 80 and 100 percent were reached
+	dirty    bool
+}
+
+// New makes an empty store.
+func New(o Options) *Store {
+	if o.Start.IsZero() {
+		o.Start = time.Now()
+	}
+	s := &Store{start: o.Start, blocks: make(map[string]limit.Block)}
+	s.tables[logins] = table{make(map[string]*counter), cmp.Or(o.Logins, limit.DefaultLogins)}
+	s.tables[strangers] = table{make(map[string]*counter), cmp.Or(o.Strangers, limit.DefaultStrangers)}
+	s.txns.all = make(map[string]*txn)
+	return s
+}
+
+// millis is a time by the steady clock. A time that has a monotonic reading, as all of
+// time.Now() have, is not moved by steps of the machine's clock.
+func (s *Store) millis(t time.Time) limit.Millis {
+	return s.start.UnixMilli() + t.Sub(s.start).Milliseconds()
+}
+
+func (s *Store) tableOf(ofLogins bool) *table {
+	if ofLogins {
+		return &s.tables[logins]
+	}
+	return &s.tables[strangers]
+}
+
+// find returns the counter of an item, and makes it if it is missing.
+func (s *Store) find(it *limit.Item, now limit.Millis) *counter {
+	t := s.tableOf(it.Rule.OfLogins())
+	c := t.counters[it.ID]
+	if c == nil {
+		c = &counter{id: strings.Clone(it.ID), window: it.Rule.Window.Milliseconds(), logins: it.Rule.OfLogins()}
+		s.insert(t, c)
+	}
+	c.advance(now)
+	c.last = now
+	return c
+}
+
+// insert adds a counter, and makes room for it.
+func (s *Store) insert(t *table, c *counter) {
+	for len(t.counters) >= t.most {
+		s.drop(t, t.least())
+	}
+	t.counters[c.id] = c
+}
+
+// looks is how many counters are looked at for the one to drop.
+const looks = 8
+
+// least returns the one that has counted least of some. Go walks maps in random order.
+func (t *table) least() *counter {
+	var found *counter
+	n := 0
+	for _, c := range t.counters {
+		if found == nil || c.weight() < found.weight() {
+			found = c
+		}
+		if n++; n == looks {
+			break
+		}
+	}
+	return found
+}
+
+func (c *counter) weight() int64 { return c.series.Sum() + c.reserved + c.spread.Len() }
+
+func (s *Store) drop(t *table, c *counter) {
+	delete(t.counters, c.id)
+	s.removed(c)
+}
+
+func (c *counter) width() int64 { return c.window / limit.Cells }
+
+// advance brings the counter to a time.
+func (c *counter) advance(now limit.Millis) {
+	c.series.Advance(now, c.width())
+	c.spread.Advance(now, c.window)
+	for i := range c.alarms {
+		if c.alarms[i] > now {
+			c.alarms[i] = 0 // a clock was set back
+		}
+	}
+}
+
+// used is what counts against a rule.
+func (c *counter) used(r *limit.Rule) int64 {
+	if r.Unit == limit.Networks {
+		return c.spread.Len()
+	}
+	return c.series.Sum() + c.reserved
+}
+
+// wait is the time until need fits.
+func (c *counter) wait(r *limit.Rule, need int64, now limit.Millis) time.Duration {
+	if r.Unit == limit.Networks {
+		return c.spread.Wait(now, c.window, r.Count)
+	}
+	return c.series.Wait(now, c.width(), c.used(r)+need-r.Count)
+}
+
+// alarm returns the percentage that was reached for the first time in this window.
+func (c *counter) alarm(r *limit.Rule, over bool, now limit.Millis) int {
+	used := c.used(r)
+	level := -1
+	switch {
+	case over || used >= r.Count:
+		level = 1
+	case used >= (r.Count*4+4)/5:
+		level = 0
+	default:
+		return 0
+	}
+	if at := c.alarms[level]; at != 0 && now-at < c.window {
+		return 0
+	}
+	for i := range level + 1 {
+		c.alarms[i] = now
+	}
+	return [...]int{80, 100}[level]
+}
+
+// Counters implements limit.Store.
+func (s *Store) Counters(ctx context.Context, prefix string, now time.Time, yield func(limit.Counter) error) error {
+	s.mu.Lock()
+	at := s.millis(now)
+	var found []limit.Counter
+	for i := range s.tables {
+		for id, c := range s.tables[i].counters {
+			if strings.HasPrefix(id, prefix) {
+				found = append(found, c.report(at))
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range found {
+		if err := cmp.Or(ctx.Err(), yield(c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *counter) report(now limit.Millis) limit.Counter {
+	c.advance(now)
+	used := c.series.Sum() + c.reserved
+	if n := c.spread.Len(); n > 0 {
+		used = n
+	}
+	out := limit.Counter{ID: c.id, Used: used, Reserved: c.reserved, Peak: c.peak, Last: time.UnixMilli(c.last), Members: c.spread.Texts()}
+	if c.series.Sum() > 0 {
+		out.Wait = c.series.Wait(now, c.width(), 1)
+	}
+	return out
+}
+
+// Reset implements limit.Store.
+func (s *Store) Reset(_ context.Context, ids []string) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, id := range ids {
+		for i := range s.tables {
+			if c := s.tables[i].counters[id]; c != nil {
+				s.drop(&s.tables[i], c)
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
+// SetBlock implements limit.Store.
+func (s *Store) SetBlock(_ context.Context, b limit.Block, lift bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case lift:
+		delete(s.blocks, b.Login)
+	case len(s.blocks) >= limit.MaxBlocks && s.blocks[b.Login].Login == "":
+		return limit.ErrFull
+	default:
+		s.blocks[b.Login] = b
+	}
+	s.blocksChanged = true
+	return nil
+}
+
+// Blocks implements limit.Store.
+func (s *Store) Blocks(context.Context) ([]limit.Block, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.blocks)), nil
+}
+
+// blocked returns the block of a login that holds.
+func (s *Store) blocked(login string, now time.Time) *limit.Block {
+	if login == "" || len(s.blocks) == 0 {
+		return nil
+	}
+	b, ok := s.blocks[login]
+	if !ok || !b.Active(now) {
+		return nil
+	}
+	return &b
+}

@@ -1,0 +1,250 @@
+package memstore
+
+import (
+	"context"
+
+	"github.com/postern-mail/postern/internal/limit"
+)
+
+// Take implements limit.Store.
+func (s *Store) Take(_ context.Context, op *limit.Op) (limit.Answer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.millis(op.Now)
+	a := limit.Answer{Uses: make([]limit.Use, len(op.Items))}
+	if a.Blocked = s.blocked(op.Block, op.Now); a.Blocked != nil {
+		a.Refused = true
+		return a, nil
+	}
+	if len(op.Items) == 0 {
+		return a, nil
+	}
+	if op.Look {
+		s.lookOnly(op, &a, now)
+		return a, nil
+	}
+	t := s.transaction(op, now)
+	if a.Repeat = t.counted(op); a.Repeat {
+		for i := range op.Items {
+			a.Uses[i].Used = s.find(&op.Items[i], now).used(op.Items[i].Rule)
+		}
+		return a, nil
+	}
+	for i := range op.Items {
+		it := &op.Items[i]
+		u := &a.Uses[i]
+		*u = s.look(t, op, it, now)
+		a.Refused = a.Refused || u.Over && !it.Lenient
+	}
+	if a.Refused {
+		s.alarms(op, a, now)
+		if op.Step == limit.End {
+			s.undo(t, op, now)
+		}
+		return a, nil
+	}
+	for i := range op.Items {
+		it := &op.Items[i]
+		c := s.find(it, now)
+		s.count(t, op, it, c, now)
+		a.Uses[i].Used = c.used(it.Rule)
+		c.peak = max(c.peak, a.Uses[i].Used)
+	}
+	s.note(t, op)
+	s.alarms(op, a, now)
+	return a, nil
+}
+
+// lookOnly judges and counts nothing.
+func (s *Store) lookOnly(op *limit.Op, a *limit.Answer, now limit.Millis) {
+	t := s.running(op, now)
+	if t == nil {
+		t = new(txn)
+	}
+	a.Repeat = t.counted(op)
+	for i := range op.Items {
+		it := &op.Items[i]
+		if s.tableOf(it.Rule.OfLogins()).counters[it.ID] == nil {
+			fresh := &counter{window: it.Rule.Window.Milliseconds()}
+			a.Uses[i] = fresh.look(t, op, it, now)
+		} else {
+			a.Uses[i] = s.look(t, op, it, now)
+		}
+		if a.Repeat {
+			a.Uses[i].Over = false
+		}
+		a.Refused = a.Refused || a.Uses[i].Over && !it.Lenient
+	}
+}
+
+// counted reports whether the op was counted before.
+func (t *txn) counted(op *limit.Op) bool {
+	if op.Step == limit.End {
+		return t.done
+	}
+	_, ok := t.parts[op.Part]
+	return ok
+}
+
+func (s *Store) note(t *txn, op *limit.Op) {
+	if op.Step == limit.End {
+		t.done = true
+		return
+	}
+	t.parts[op.Part] = struct{}{}
+	s.txns.parts++
+}
+
+// more is what a step adds to a counter that has own of the transaction already.
+func (t *txn) more(op *limit.Op, it *limit.Item, own int64) int64 {
+	switch {
+	case it.Missing:
+		return max(int64(len(t.parts))-it.Amount, 0)
+	case op.Step == limit.End:
+		return it.Amount - own
+	case it.Once && own > 0:
+		return 0
+	}
+	return it.Amount
+}
+
+// look judges one item.
+func (s *Store) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) limit.Use {
+	return s.find(it, now).look(t, op, it, now)
+}
+
+func (c *counter) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) limit.Use {
+	if it.Rule.Unit == limit.Networks {
+		u := limit.Use{Used: c.spread.Len()}
+		if u.Over = !c.spread.Has(it.Member) && u.Used+1 > it.Rule.Count && op.Step == limit.Name; u.Over {
+			u.Wait = c.wait(it.Rule, 1, now)
+		}
+		return u
+	}
+	more := t.more(op, it, t.own(it))
+	need := max(more, it.Need)
+	u := limit.Use{Used: c.used(it.Rule)}
+	if u.Over = need > 0 && u.Used+need > it.Rule.Count && !it.Missing; u.Over {
+		u.Wait = c.wait(it.Rule, need, now)
+	}
+	return u
+}
+
+// count adds what a step adds.
+func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limit.Millis) {
+	s.changed(c)
+	if it.Rule.Unit == limit.Networks {
+		c.spread.See(now, it.Member)
+		return
+	}
+	more := t.more(op, it, t.own(it))
+	switch {
+	case it.Missing || it.Direct:
+		c.series.Add(now, c.width(), more)
+	case op.Step == limit.End:
+		h := t.keep(it)
+		c.reserved = max(c.reserved-h.reserved, 0)
+		c.add(now, it.Amount-h.counted)
+		h.reserved, h.counted, h.at = 0, it.Amount, now
+	case more <= 0:
+	case op.Reserve:
+		c.reserved += more
+		t.keep(it).reserved += more
+	default:
+		c.series.Add(now, c.width(), more)
+		h := t.keep(it)
+		h.counted, h.at = h.counted+more, now
+	}
+}
+
+// add counts n, or takes back when it is negative.
+func (c *counter) add(now limit.Millis, n int64) {
+	if n < 0 {
+		c.series.Sub(-n)
+		return
+	}
+	c.series.Add(now, c.width(), n)
+}
+
+func (s *Store) alarms(op *limit.Op, a limit.Answer, now limit.Millis) {
+	for i := range op.Items {
+		it := &op.Items[i]
+		c := s.find(it, now)
+		if a.Uses[i].Alarm = c.alarm(it.Rule, a.Uses[i].Over, now); a.Uses[i].Alarm != 0 {
+			s.changed(c)
+		}
+	}
+}
+
+// Undo implements limit.Store.
+func (s *Store) Undo(_ context.Context, op *limit.Op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.millis(op.Now)
+	if t := s.running(op, now); t != nil && t.counted(op) {
+		s.undo(t, op, now)
+	}
+	return nil
+}
+
+// undo takes back a recipient, or the whole transaction at its End.
+func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
+	if op.Step == limit.End {
+		for i := range t.held {
+			s.uncount(&t.held[i], t.held[i].counted, now)
+		}
+		s.forget(t)
+		return
+	}
+	delete(t.parts, op.Part)
+	s.txns.parts--
+	for i := range op.Items {
+		s.undoItem(t, &op.Items[i], now)
+	}
+}
+
+// uncount takes n back from the counter of a hold, unless it has left the window.
+func (s *Store) uncount(h *held, n int64, now limit.Millis) {
+	c := s.tableOf(h.ofLogins).counters[h.id]
+	if c == nil || n == 0 || now-h.at >= c.window {
+		return
+	}
+	c.advance(now)
+	c.series.Sub(n)
+	s.changed(c)
+}
+
+func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
+	if it.Rule.Unit == limit.Networks || it.Once && len(t.parts) > 0 {
+		return
+	}
+	if it.Direct {
+		s.uncount(&held{id: it.ID, ofLogins: it.Rule.OfLogins(), at: now}, it.Amount, now)
+		return
+	}
+	h := t.hold(it)
+	if h == nil {
+		return
+	}
+	reserved := min(h.reserved, it.Amount)
+	counted := min(h.counted, it.Amount-reserved)
+	s.uncount(h, counted, now)
+	h.reserved, h.counted = h.reserved-reserved, h.counted-counted
+	if c := s.tableOf(h.ofLogins).counters[h.id]; c != nil {
+		c.reserved = max(c.reserved-reserved, 0)
+	}
+}
+
+// Add implements limit.Store.
+func (s *Store) Add(_ context.Context, op *limit.Op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.millis(op.Now)
+	for i := range op.Items {
+		c := s.find(&op.Items[i], now)
+		c.series.Add(now, c.width(), op.Items[i].Amount)
+		c.peak = max(c.peak, c.used(op.Items[i].Rule))
+		s.changed(c)
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package memstore
+
+import (
+	"slices"
+
+	"github.com/postern-mail/postern/internal/limit"
+)
+
+// txn is one transaction: the recipients that were counted for it, and how much of
+// which counter it holds.
+type txn struct {
+	id    string
+	parts map[string]struct{}
+	held  []held
+	done  bool
+	ends  limit.Millis
+}
+
+// held is what a transaction has of one counter.
+type held struct {
+	id       string
+	ofLogins bool
+	reserved int64 // waits for the end
+	counted  int64 // is in the window already, since at
+	at       limit.Millis
+}
+
+// txns are all transactions, and the order in which they end: one that goes on is put
+// behind again, and its former place means nothing any more.
+type txns struct {
+	all   map[string]*txn
+	queue []due
+	parts int // of all
+}
+
+// Bounds beyond limit.MaxTransactions.
+const (
+	// maxParts bounds the recipients of all transactions.
+	maxParts = 20 * limit.MaxTransactions
+	// maxQueue is when the queue is rid of transactions that ended early.
+	maxQueue = 2 * limit.MaxTransactions
+)
+
+type due struct {
+	txn *txn
+	at  limit.Millis
+}
+
+// current reports whether the place is that of a transaction which has not gone on.
+func (d due) current(t *txns) bool { return t.all[d.txn.id] == d.txn && d.txn.ends == d.at }
+
+// transaction returns the one of an op, and makes it if it is missing.
+func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
+	s.expire(now)
+	t := s.running(op, now)
+	if t == nil {
+		for len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
+			s.expireFirst()
+		}
+		t = &txn{id: op.Txn, parts: make(map[string]struct{})}
+		s.txns.all[op.Txn] = t
+	}
+	if ends := now + limit.HoldFor.Milliseconds(); t.ends != ends {
+		t.ends = ends
+		s.txns.queue = append(s.txns.queue, due{t, ends})
+		s.txns.compact()
+	}
+	return t
+}
+
+// running returns the transaction of an op, nil when there is none or it has ended.
+func (s *Store) running(op *limit.Op, now limit.Millis) *txn {
+	t := s.txns.all[op.Txn]
+	if t != nil && t.ends <= now {
+		s.forget(t)
+		return nil
+	}
+	return t
+}
+
+// expire ends the transactions whose time has come, some at a time.
+func (s *Store) expire(now limit.Millis) {
+	const atOnce = 64
+	for range atOnce {
+		if len(s.txns.queue) == 0 || s.txns.queue[0].at > now {
+			return
+		}
+		first := s.txns.queue[0]
+		s.txns.queue = s.txns.queue[1:]
+		if first.current(&s.txns) {
+			s.forget(first.txn)
+		}
+	}
+}
+
+// compact rids the queue of places that mean nothing.
+func (t *txns) compact() {
+	if len(t.queue) >= maxQueue {
+		t.queue = slices.DeleteFunc(t.queue, func(d due) bool { return !d.current(t) })
+	}
+}
+
+// expireFirst ends the oldest transaction to make room.
+func (s *Store) expireFirst() {
+	for len(s.txns.queue) > 0 {
+		first := s.txns.queue[0]
+		s.txns.queue = s.txns.queue[1:]
+		if first.current(&s.txns) {
+			s.forget(first.txn)
+			return
+		}
+	}
+}
+
+// forget releases what a transaction has reserved.
+func (s *Store) forget(t *txn) {
+	for i := range t.held {
+		h := &t.held[i]
+		if c := s.tableOf(h.ofLogins).counters[h.id]; c != nil {
+			c.reserved = max(c.reserved-h.reserved, 0)
+		}
+	}
+	s.txns.parts -= len(t.parts)
+	delete(s.txns.all, t.id)
+}
+
+// hold returns what the transaction has of an item's counter.
+func (t *txn) hold(it *limit.Item) *held {
+	for i := range t.held {
+		if t.held[i].id == it.ID {
+			return &t.held[i]
+		}
+	}
+	return nil
+}
+
+// keep is hold, and makes it if it is missing.
+func (t *txn) keep(it *limit.Item) *held {
+	if h := t.hold(it); h != nil {
+		return h
+	}
+	t.held = append(t.held, held{id: it.ID, ofLogins: it.Rule.OfLogins()})
+	return &t.held[len(t.held)-1]
+}
+
+// own is what the transaction has of an item's counter in all.
+func (t *txn) own(it *limit.Item) int64 {
+	if h := t.hold(it); h != nil {
+		return h.reserved + h.counted
+	}
+	return 0
+}

@@ -1,0 +1,88 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Table is where overrides are looked up; it returns every value of a key.
+type Table interface {
+	Lookup(ctx context.Context, key string) ([]string, error)
+	Name() string
+	// Locate returns where the entry of a key is written down, "" if that is not known.
+	Locate(key string) string
+}
+
+// Override is what a table says about a login: its own limits for some units, or none.
+type Override struct {
+	Off   bool            // no limit of its own at all
+	Units map[Unit][]Rule // instead of the general ones; none: not limited
+	Text  string          // as the table has it
+	Found string          // the key that was found: the login, or "@domain"
+	Table string          // where it was found
+	Where string          // in it, as "path:line"; "" when that is not known
+	Err   error           // why the text is not used; the general limits are kept
+}
+
+// maxOverride bounds the text of an override.
+const maxOverride = 1000
+
+// ParseOverride reads what a table says: "off", or words such as
+// "recipients=5000/1d" and "messages=off". A unit that is named is limited by what
+// is said here alone.
+func ParseOverride(text string, duration DurationParser) (Override, error) {
+	o := Override{Text: text}
+	fields := strings.FieldsFunc(text, func(c rune) bool { return c == ' ' || c == '\t' || c == ',' || c == '\r' || c == '\n' })
+	if len(text) > maxOverride || len(fields) == 0 {
+		return o, fmt.Errorf("an override has 1 to %d characters", maxOverride)
+	}
+	if len(fields) == 1 && strings.EqualFold(fields[0], "off") {
+		o.Off = true
+		return o, nil
+	}
+	o.Units = make(map[Unit][]Rule)
+	var all []Rule
+	for _, field := range fields {
+		name, amount, ok := strings.Cut(field, "=")
+		name = strings.TrimPrefix(name, string(Login)+".")
+		unit := Unit(name)
+		switch {
+		case !ok:
+			return o, fmt.Errorf("%.60q: write UNIT=COUNT/WINDOW, UNIT=off, or off alone", field)
+		case strings.EqualFold(amount, "off"):
+			if _, _, err := ParseName(string(Login) + "." + name); err != nil {
+				return o, err
+			}
+			o.Units[unit] = nil
+			continue
+		}
+		r, err := ParseRule(string(Login)+"."+name+"="+amount, duration)
+		if err != nil {
+			return o, err
+		}
+		o.Units[r.Unit] = append(o.Units[r.Unit], r)
+		all = append(all, r)
+	}
+	if _, err := CheckRules(all); err != nil {
+		return o, err
+	}
+	return o, nil
+}
+
+// apply returns the rules that hold for a login. action is that of a unit of logins.
+func (o *Override) apply(rules []Rule, action func(Unit) Action) []Rule {
+	out := make([]Rule, 0, len(rules))
+	for _, r := range rules {
+		if _, named := o.Units[r.Unit]; r.Key != Login || !o.Off && !named {
+			out = append(out, r)
+		}
+	}
+	for _, unit := range Units() {
+		for _, r := range o.Units[unit] {
+			r.Action = action(unit)
+			out = append(out, r)
+		}
+	}
+	return out
+}

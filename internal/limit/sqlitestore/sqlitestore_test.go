@@ -1,0 +1,96 @@
+package sqlitestore_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/memstore"
+	"github.com/postern-mail/postern/internal/limit/sqlitestore"
+	"github.com/postern-mail/postern/internal/limit/storetest"
+)
+
+func open(t *testing.T, path string) *sqlitestore.Store {
+	t.Helper()
+	s, err := sqlitestore.Open(sqlitestore.Options{
+		Path: path, Memory: memstore.Options{Start: begin()},
+		Now: func() time.Time { return begin() },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func begin() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) limit.Store {
+		s := open(t, filepath.Join(t.TempDir(), "limits.db"))
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return s
+	})
+}
+
+// TestRestart shows that counts, peaks, alarms, networks and blocks outlive the process.
+func TestRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limits.db")
+	s := open(t, path)
+	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 10, Window: time.Hour, Action: limit.Defer}
+	n := &limit.Rule{Key: limit.Login, Unit: limit.Networks, Count: 1, Window: time.Hour, Action: limit.Defer}
+	mail := func(s limit.Store, txn string, at time.Time, recipients int64) limit.Answer {
+		t.Helper()
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: at, Items: []limit.Item{
+			{ID: limit.CounterID(r, "bob"), Rule: r, Amount: recipients},
+			{ID: limit.CounterID(n, "bob"), Rule: n, Member: "192.0.2.0/24"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	if a := mail(s, "a", begin(), 4); a.Refused {
+		t.Error("refused")
+	}
+	if a := mail(s, "b", begin().Add(30*time.Minute), 4); a.Uses[0].Alarm != 80 {
+		t.Errorf("%+v", a)
+	}
+	if err := s.SetBlock(t.Context(), limit.Block{Login: "eve", Since: begin()}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s = open(t, path)
+	if a := mail(s, "c", begin().Add(50*time.Minute), 3); !a.Refused || a.Uses[0].Used != 8 {
+		t.Errorf("after a restart: %+v", a)
+	}
+	if a := mail(s, "d", begin().Add(70*time.Minute), 4); a.Refused || a.Uses[0].Used != 8 || a.Uses[0].Alarm != 0 {
+		t.Errorf("after a restart, later: %+v", a)
+	}
+	if all, err := s.Blocks(t.Context()); err != nil || len(all) != 1 || all[0].Login != "eve" || !all[0].Until.IsZero() {
+		t.Errorf("blocks: %+v, %v", all, err)
+	}
+	if n, err := s.Reset(t.Context(), []string{limit.CounterID(r, "bob")}); n != 1 || err != nil {
+		t.Errorf("%d reset, %v", n, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s = open(t, path)
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if a := mail(s, "e", begin().Add(71*time.Minute), 10); a.Refused {
+		t.Errorf("what was reset is back: %+v", a)
+	}
+}

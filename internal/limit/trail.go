@@ -1,0 +1,70 @@
+package limit
+
+import (
+	"slices"
+	"sync"
+)
+
+// Trail remembers from where a login has last sent, and to which domains. The zero
+// value is ready for use.
+type Trail struct {
+	mu  sync.Mutex
+	all map[string]*steps
+}
+
+// steps are the latest of each, the latest last.
+type steps struct{ networks, domains []string }
+
+const (
+	trailLogins = 10_000
+	trailSteps  = 8
+)
+
+func (t *Trail) note(login, network, domain string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.all[login]
+	if s == nil {
+		if t.all == nil {
+			t.all = make(map[string]*steps)
+		}
+		if len(t.all) >= trailLogins {
+			for any := range t.all {
+				delete(t.all, any)
+				break
+			}
+		}
+		s = new(steps)
+		t.all[login] = s
+	}
+	s.networks, s.domains = latest(s.networks, network), latest(s.domains, domain)
+}
+
+// latest puts a text at the end of a short list, each once.
+func latest(list []string, text string) []string {
+	if text == "" || len(list) > 0 && list[len(list)-1] == text {
+		return list
+	}
+	if i := slices.Index(list, text); i >= 0 {
+		list = slices.Delete(list, i, i+1)
+	} else if len(list) == trailSteps {
+		list = slices.Delete(list, 0, 1)
+	}
+	return append(list, text)
+}
+
+// of returns what is known of a login.
+func (t *Trail) of(login string) (networks, domains []string) {
+	if t == nil {
+		return nil, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.all[login]; s != nil {
+		return slices.Clone(s.networks), slices.Clone(s.domains)
+	}
+	return nil, nil
+}
+
+// Of returns from where a login in its one form has last sent, and to which domains.
+func (t *Trail) Of(login string) (networks, domains []string) { return t.of(login) }

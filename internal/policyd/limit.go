@@ -1,0 +1,314 @@
+package policyd
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/allowlist"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/memstore"
+	"github.com/postern-mail/postern/internal/limit/redisstore"
+	"github.com/postern-mail/postern/internal/limit/sqlitestore"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/postmap"
+	"github.com/postern-mail/postern/internal/postmap/remote"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/lastgood"
+	"github.com/postern-mail/postern/internal/service/owners"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// The words of --limit-count-at.
+const (
+	wordAuto      = "auto"
+	wordEndOfData = "end-of-data"
+	wordRcpt      = "rcpt"
+)
+
+// limitPart is the room of the limit check.
+type limitPart struct {
+	Limits            []string
+	LimitActions      []string
+	LimitOverrides    []string
+	LimitStore        string
+	LimitPasswordFile string
+	LimitCountAt      string
+	LimitOnError      string
+	LimitTrusted      []string
+	LimitIPv4Prefix   int
+	LimitIPv6Prefix   int
+	LimitURL          string
+	alarmFlags
+
+	rules   []limit.Rule
+	actions map[string]limit.Action // by KEY.UNIT, KEY, or ""
+	trusted allowlist.Networks
+
+	store  *limitStore // nil without limits
+	judge  *limit.Judge
+	shadow bool
+}
+
+func (o *limitPart) bind(fs *pflag.FlagSet) {
+	fs.StringArrayVar(&o.Limits, "limit", nil, "`KEY.UNIT=COUNT/WINDOW` that may be sent, as login.recipients=300/1h; repeat for several")
+	fs.StringArrayVar(&o.LimitActions, "limit-action", []string{string(limit.Defer)}, "`action` when a limit is reached: defer, reject, hold or warn; with KEY= or KEY.UNIT= before it for these limits only; repeat for several")
+	fs.StringArrayVar(&o.LimitOverrides, "limit-overrides", nil, "`type:table` of logins, or @domains, with limits of their own, as \"recipients=5000/1d messages=off\"; repeat for several")
+	fs.StringVar(&o.LimitStore, "limit-store", "sqlite:/var/lib/postern/limits.db", "`where` is counted: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
+	fs.StringVar(&o.LimitPasswordFile, "limit-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
+	config.Choice(fs, &o.LimitCountAt, "limit-count-at", "when a recipient counts: at the end of its mail, when it is accepted, or at the end while Postfix asks there", wordAuto, wordEndOfData, wordRcpt)
+	config.Choice(fs, &o.LimitOnError, "limit-on-error", "what happens while the store cannot tell", wordPass, wordDefer)
+	fs.StringArrayVar(&o.LimitTrusted, "limit-trusted-networks", nil, "`network` of clients without login, web mail for instance, whose sender counts as the login; repeat for several")
+	config.Int(fs, &o.LimitIPv4Prefix, "limit-ipv4-prefix", 24, 8, 32, "bits of an IPv4 address that make a network")
+	config.Int(fs, &o.LimitIPv6Prefix, "limit-ipv6-prefix", 64, 16, 128, "bits of an IPv6 address that make a network")
+	fs.StringVar(&o.LimitURL, "limit-url", "", "`page` that the reply to a limited mail names")
+	o.alarmFlags.bind(fs)
+}
+
+// storeSetting is where is counted.
+func (o *limitPart) storeSetting() storeSetting {
+	return storeSetting{o.LimitStore, o.LimitPasswordFile, "limit-password-file", "sqlite:/var/lib/postern/limits.db"}
+}
+
+func (o *limitPart) validate(s *config.Set) error {
+	var errs []error
+	o.rules = nil
+	for i, text := range o.Limits {
+		r, err := limit.ParseRule(text, config.ParseDuration)
+		if err != nil {
+			errs = append(errs, s.ErrorfAt("limit", i, "%w", err))
+			continue
+		}
+		o.rules = append(o.rules, r)
+		if _, err := limit.CheckRules(o.rules); err != nil {
+			errs = append(errs, s.ErrorfAt("limit", i, "%w", err))
+			o.rules = o.rules[:len(o.rules)-1]
+		}
+	}
+	errs = append(errs, o.setActions(s))
+	if err := o.storeSetting().check(); err != nil {
+		errs = append(errs, s.Errorf("limit-store", "%w", err))
+	}
+	var err error
+	o.trusted, err = s.Networks("limit-trusted-networks", o.LimitTrusted)
+	errs = append(errs, err, checkURL(s, "limit-url", o.LimitURL), o.alarmFlags.validate(s))
+	if domain := s.Lookup("login-domain").Value.String(); domain != "" {
+		if _, err := mailaddr.ParseDomain(domain); err != nil {
+			errs = append(errs, s.Errorf("login-domain", "%w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkURL refuses what is no page.
+func checkURL(s *config.Set, flag, page string) error {
+	if page == "" {
+		return nil
+	}
+	u, err := url.Parse(page)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(page) > maxURL {
+		return s.Errorf(flag, "write http://… or https://…, at most %d characters", maxURL)
+	}
+	return nil
+}
+
+// setActions gives each rule its action: that of its key and unit, of its key, or the
+// general one.
+func (o *limitPart) setActions(s *config.Set) error {
+	var errs []error
+	o.actions = map[string]limit.Action{"": limit.Defer}
+	for i, text := range o.LimitActions {
+		name, action, ok := strings.Cut(text, "=")
+		if !ok {
+			name, action = "", text
+		} else if _, _, err := limit.ParseName(name); err != nil {
+			errs = append(errs, s.ErrorfAt("limit-action", i, "%w", err))
+			continue
+		}
+		if !limit.Action(action).Valid() {
+			errs = append(errs, s.ErrorfAt("limit-action", i, "%.40q is none of defer, reject, hold, warn", action))
+			continue
+		}
+		o.actions[name] = limit.Action(action)
+	}
+	for i := range o.rules {
+		o.rules[i].Action = o.action(o.rules[i].Key, o.rules[i].Unit)
+	}
+	return errors.Join(errs...)
+}
+
+func (o *limitPart) action(k limit.Key, u limit.Unit) limit.Action {
+	for _, name := range []string{limit.Rule{Key: k, Unit: u}.Name(), string(k)} {
+		if a, ok := o.actions[name]; ok {
+			return a
+		}
+	}
+	return o.actions[""]
+}
+
+func (o *limitPart) build(n *needs) (policy.Entry, error) {
+	check := new(checks.Limit)
+	entry := policy.Entry{Check: check, OnError: onError(o.LimitOnError), ErrorReason: record.LimitUnavailable}
+	if len(o.rules)+len(o.LimitOverrides) == 0 {
+		return entry, nil
+	}
+	loginDomain := ""
+	if domain := n.set.Lookup("login-domain").Value.String(); domain != "" {
+		var err error
+		if loginDomain, err = mailaddr.ParseDomain(domain); err != nil {
+			return entry, n.set.Errorf("login-domain", "%w", err)
+		}
+	}
+	overrides, err := o.openOverrides(n, loginDomain)
+	if err != nil {
+		return entry, err
+	}
+	if o.store, err = o.open(n); err != nil {
+		return entry, err
+	}
+	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n) })
+	o.shadow = n.options.shadowed(checks.LimitName)
+	o.judge = limit.NewJudge(limit.Config{
+		Rules:     o.rules,
+		Keyer:     limit.Keyer{LoginDomain: loginDomain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has},
+		Overrides: overrides, Action: func(u limit.Unit) limit.Action { return o.action(limit.Login, u) }, Store: o.store.guard, Blocks: o.store.blocks, CountAt: countAt(o.LimitCountAt),
+		Ends: &o.store.ends, Trail: &o.store.trail, Watch: o.shadow,
+	})
+	alarms, err := o.alarmFlags.open(n)
+	if err != nil {
+		return entry, err
+	}
+	check.Judge, check.URL, check.Exempt = o.judge, o.LimitURL, o.alarmFlags.exempt()
+	check.Alarm, check.Lost = o.store.alarm(n.Log, alarms), o.store.lost
+	return entry, nil
+}
+
+func countAt(word string) limit.CountAt {
+	switch word {
+	case wordEndOfData:
+		return limit.AtEnd
+	case wordRcpt:
+		return limit.AtName
+	}
+	return limit.AtEndIfAsked
+}
+
+// overrideTable asks a table in the form that it takes.
+type overrideTable struct{ postmap.Table }
+
+// Lookup implements limit.Table. A table of patterns is asked with whole logins only.
+func (t overrideTable) Lookup(ctx context.Context, key string) ([]string, error) {
+	if t.Pattern && strings.HasPrefix(key, "@") {
+		return nil, nil
+	}
+	return t.Source.Lookup(ctx, key)
+}
+
+// Name implements limit.Table.
+func (t overrideTable) Name() string { return t.Spec }
+
+// overrideKey is what a table of overrides is made of, beside its files.
+type overrideKey struct{ spec string }
+
+// Bounds of what is remembered of a table in a server.
+const (
+	overrideTTL       = time.Minute
+	overrideNegTTL    = 10 * time.Second
+	overrideLastKnown = 15 * time.Minute
+)
+
+func (o *limitPart) openOverrides(n *needs, loginDomain string) (limit.Overrides, error) {
+	if len(o.LimitOverrides) == 0 {
+		return nil, nil
+	}
+	tables := &limit.Tables{LoginDomain: loginDomain, Duration: config.ParseDuration, Warn: func(key, text string, err error) {
+		n.Log.Warn("a limit override cannot be used, the general limits are kept; correct its entry", zap.String("key", key), zap.String("entry", text), zap.Error(err))
+	}}
+	for i, spec := range o.LimitOverrides {
+		table, err := lastgood.Keep(n.life, n.Runtime, overrideKey{spec}, lastgood.Reader[postmap.Table]{
+			Name: spec,
+			Open: func() (postmap.Table, error) {
+				return postmap.Open(spec, postmap.Options{
+					Warn:   func(text string) { n.Log.Warn(text) },
+					Remote: remote.Config{TTL: overrideTTL, NegativeTTL: overrideNegTTL, StaleFor: overrideLastKnown},
+					State:  owners.TableState(n.Log),
+				})
+			},
+			Files: func(t postmap.Table) []string { return t.Files },
+			Len:   postmap.Table.Len,
+			Close: func(t postmap.Table) error { return postmap.Close(t) },
+		})
+		if err != nil {
+			return nil, n.set.ErrorfAt("limit-overrides", i, "%w", err)
+		}
+		n.life.Watch(table.Files...)
+		tables.Tables = append(tables.Tables, overrideTable{table})
+	}
+	return tables, nil
+}
+
+// limitStoreKey is what a store is made of.
+type limitStoreKey struct {
+	store    string
+	password [sha256.Size]byte
+}
+
+// open opens the store, or returns the one in force when it is the same.
+func (o *limitPart) open(n *needs) (*limitStore, error) {
+	password, err := o.storeSetting().password(n)
+	if err != nil {
+		return nil, err
+	}
+	store, err := service.Keep(n.life, limitStoreKey{o.LimitStore, digestOf(password)}, func() (service.Opened[*limitStore], error) {
+		store, kind, err := o.openStore(password, n)
+		if err != nil {
+			return service.Opened[*limitStore]{}, err
+		}
+		s := newLimitStore(store, kind, n)
+		return service.Opened[*limitStore]{Value: s, Close: s.close, Work: s.blocks.Watch}, nil
+	})
+	if err != nil {
+		return nil, n.set.Errorf("limit-store", "%w", err)
+	}
+	return store, nil
+}
+
+func (o *limitPart) openStore(password config.Secret, n *needs) (limit.Store, string, error) {
+	path, isFile := strings.CutPrefix(o.LimitStore, sqliteScheme)
+	switch {
+	case o.LimitStore == memoryStore:
+		return memstore.New(memstore.Options{}), "memory", nil
+	case isFile && n.set.CheckOnly():
+		_, err := os.Stat(filepath.Dir(path))
+		return memstore.New(memstore.Options{}), "sqlite", err
+	case isFile:
+		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "limit")})
+		return store, "sqlite", err
+	}
+	store, err := redisstore.Open(redisstore.Options{URL: o.LimitStore, Password: password.Reveal()})
+	kind, _, _ := strings.Cut(o.LimitStore, "://")
+	return store, kind, err
+}
+
+// closeStore writes what has to be written.
+func closeStore(store limit.Store) error {
+	if s, ok := store.(io.Closer); ok {
+		if err := s.Close(); err != nil {
+			return fmt.Errorf("the limit store: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,356 @@
+package policyd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// limitCommands are what can be asked about limits.
+func limitCommands(c *current) map[string]admin.Handler {
+	return map[string]admin.Handler{
+		api.LimitsList:    limitCommand(c, (*limitPart).list),
+		api.LimitsShow:    limitCommand(c, (*limitPart).show),
+		api.LimitsReset:   limitCommand(c, (*limitPart).reset),
+		api.LimitsBlock:   limitCommand(c, (*limitPart).block),
+		api.LimitsUnblock: limitCommand(c, (*limitPart).unblock),
+		api.LimitsSuggest: limitCommand(c, (*limitPart).suggest),
+	}
+}
+
+// limitCommand answers a question when there are limits.
+func limitCommand[A any](c *current, answer func(*limitPart, context.Context, A) (any, error)) admin.Handler {
+	return command(c, checks.LimitName, func(o *limitPart, ctx context.Context, args A, _ func(any)) (any, error) {
+		if o.store == nil {
+			return nil, &admin.Error{Code: admin.CodeFailed, Message: "there are no limits: set limit, as login.recipients=300/1h"}
+		}
+		return answer(o, ctx, args)
+	})
+}
+
+func badLimitArgs(format string, args ...any) error {
+	return &admin.Error{Code: admin.CodeBadArgs, Message: fmt.Sprintf(format, args...)}
+}
+
+// defaultListed is how many limits.list names unless it is told.
+const defaultListed = 20
+
+// candidates is how many times as many are looked up in the tables of overrides.
+const candidates = 5
+
+func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, error) {
+	if args.Key != "" && !slices.Contains(limit.Keys(), limit.Key(args.Key)) {
+		return nil, badLimitArgs("%.40q is no key", args.Key)
+	}
+	most := cmp.Or(args.Limit, defaultListed)
+	result := api.LimitsListResult{Store: o.store.kind, Uses: []api.LimitUse{}, Blocks: []api.LimitBlock{}}
+	if err := o.store.guard.Down(); err != nil {
+		result.Down = err.Error()
+	}
+	found, err := o.fullest(ctx, args.Key, candidates*most)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range found.counters {
+		use, ok, err := o.use(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if ok && use.Used > 0 {
+			result.Uses = append(result.Uses, use)
+		}
+	}
+	slices.SortStableFunc(result.Uses, func(a, b api.LimitUse) int { return cmp.Compare(b.Percent, a.Percent) })
+	result.More = found.seen - len(found.counters) + max(len(result.Uses)-most, 0)
+	result.Uses = result.Uses[:min(most, len(result.Uses))]
+	blocks, err := o.store.store.Blocks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		if b.Active(time.Now()) {
+			result.Blocks = append(result.Blocks, listedBlock(b))
+		}
+	}
+	slices.SortFunc(result.Blocks, func(a, b api.LimitBlock) int { return cmp.Compare(a.Login, b.Login) })
+	return result, nil
+}
+
+// full are the counters with the greatest share of the general limits.
+type full struct {
+	counters []limit.Counter
+	seen     int
+}
+
+func (o *limitPart) fullest(ctx context.Context, key string, most int) (full, error) {
+	counts := make(map[string]int64)
+	for _, r := range o.rules {
+		name, window, _ := limit.SplitID(limit.CounterID(&r, ""))
+		counts[name+window.String()] = r.Count
+	}
+	share := func(c limit.Counter) float64 {
+		name, window, _ := limit.SplitID(c.ID)
+		if count := counts[name+window.String()]; count > 0 {
+			return float64(c.Used) / float64(count)
+		}
+		return float64(c.Used) // a limit of an override
+	}
+	var f full
+	err := o.store.store.Counters(ctx, key, time.Now(), func(c limit.Counter) error {
+		name, _, _ := limit.SplitID(c.ID)
+		if of, _, _ := strings.Cut(name, "."); key != "" && of != key || c.Used == 0 {
+			return nil
+		}
+		f.seen++
+		if f.counters = append(f.counters, c); len(f.counters) >= 4*most {
+			f.keep(most, share)
+		}
+		return nil
+	})
+	f.keep(most, share)
+	return f, err
+}
+
+func (f *full) keep(most int, share func(limit.Counter) float64) {
+	slices.SortStableFunc(f.counters, func(a, b limit.Counter) int { return cmp.Compare(share(b), share(a)) })
+	f.counters = f.counters[:min(most, len(f.counters))]
+}
+
+// use is a counter with the limit that holds for it; false when none does any more.
+func (o *limitPart) use(ctx context.Context, c limit.Counter) (api.LimitUse, bool, error) {
+	name, window, value := limit.SplitID(c.ID)
+	login := ""
+	if strings.HasPrefix(name, string(limit.Login)+".") {
+		login = value
+	}
+	rules, _, err := o.judge.Rules(ctx, login)
+	if err != nil {
+		return api.LimitUse{}, false, err
+	}
+	for _, r := range rules {
+		if r.Name() == name && r.Window == window {
+			return listedUse(r, value, c), true, nil
+		}
+	}
+	return api.LimitUse{}, false, nil
+}
+
+func listedUse(r limit.Rule, value string, c limit.Counter) api.LimitUse {
+	u := api.LimitUse{
+		Limit: r.String(), Key: string(r.Key), Unit: string(r.Unit), Value: value, Used: c.Used, Reserved: c.Reserved, Count: r.Count,
+		Percent: int(100 * c.Used / r.Count), Window: int(r.Window / time.Second), Wait: int((c.Wait + time.Second - 1) / time.Second),
+		Action: string(r.Action), Peak: c.Peak,
+	}
+	if !c.Last.IsZero() {
+		last := c.Last.UTC()
+		u.Last = &last
+	}
+	return u
+}
+
+func listedBlock(b limit.Block) api.LimitBlock {
+	out := api.LimitBlock{Login: b.Login, Since: b.Since.UTC()}
+	if !b.Until.IsZero() {
+		until := b.Until.UTC()
+		out.Until = &until
+	}
+	return out
+}
+
+// valueOf is what a person writes, as counters have it.
+func (o *limitPart) valueOf(key, text string) (limit.Key, string, error) {
+	k := limit.Key(cmp.Or(key, string(limit.Login)))
+	if !slices.Contains(limit.Keys(), k) {
+		return k, "", badLimitArgs("%.40q is no key", key)
+	}
+	value := o.judge.Keyer().Normal(k, text)
+	if value == "" {
+		return k, "", badLimitArgs("%.80q is no %s", text, k)
+	}
+	return k, value, nil
+}
+
+func (o *limitPart) show(ctx context.Context, args api.LimitsShowArgs) (any, error) {
+	key, value, err := o.valueOf(args.Key, args.Value)
+	if err != nil {
+		return nil, err
+	}
+	result := api.LimitsShowResult{Key: string(key), Value: value, Uses: []api.LimitUse{}, Networks: []string{}, Domains: []string{}, Shadow: o.shadow}
+	login := ""
+	if key == limit.Login {
+		login = value
+		if err := o.showBlock(ctx, value, &result); err != nil {
+			return nil, err
+		}
+	}
+	rules, override, err := o.judge.Rules(ctx, login)
+	if err != nil {
+		return nil, err
+	}
+	result.Override = listedOverride(override)
+	if networks, domains := o.store.trail.Of(login); len(networks) > 0 {
+		result.Networks, result.Domains = networks, domains
+	}
+	for _, r := range rules {
+		if r.Key != key {
+			continue
+		}
+		c, err := o.counter(ctx, limit.CounterID(&r, value))
+		if err != nil {
+			return nil, err
+		}
+		if r.Unit == limit.Networks && len(c.Members) > 0 {
+			result.Networks = c.Members
+		}
+		result.Uses = append(result.Uses, listedUse(r, value, c))
+	}
+	return result, nil
+}
+
+func (o *limitPart) showBlock(ctx context.Context, login string, result *api.LimitsShowResult) error {
+	blocks, err := o.store.store.Blocks(ctx)
+	for _, b := range blocks {
+		if b.Login == login && b.Active(time.Now()) {
+			listed := listedBlock(b)
+			result.Block = &listed
+		}
+	}
+	return err
+}
+
+func listedOverride(o *limit.Override) *api.LimitOverride {
+	if o == nil {
+		return nil
+	}
+	listed := &api.LimitOverride{Table: o.Table, Key: o.Found, Entry: o.Text, Where: o.Where}
+	if o.Err != nil {
+		listed.Error = o.Err.Error()
+	}
+	return listed
+}
+
+// counter returns one counter; one that has counted nothing is empty.
+func (o *limitPart) counter(ctx context.Context, id string) (found limit.Counter, err error) {
+	err = o.store.store.Counters(ctx, id, time.Now(), func(c limit.Counter) error {
+		if c.ID == id {
+			found = c
+		}
+		return nil
+	})
+	return found, err
+}
+
+func (o *limitPart) reset(ctx context.Context, args api.LimitsResetArgs) (any, error) {
+	key, value, err := o.valueOf(args.Key, args.Value)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	err = o.store.store.Counters(ctx, string(key)+".", time.Now(), func(c limit.Counter) error {
+		if _, _, of := limit.SplitID(c.ID); of == value {
+			ids = append(ids, c.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	n, err := o.store.store.Reset(ctx, ids)
+	return api.LimitsResetResult{Value: value, Reset: n}, err
+}
+
+func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs) (any, error) {
+	b := limit.Block{Since: time.Now()}
+	if args.Duration != "" {
+		d, err := config.ParseDuration(args.Duration)
+		if err != nil || d < time.Second || d > maxLife {
+			return nil, badLimitArgs("the duration %.40q: write it as 90s, 12h or 7d", args.Duration)
+		}
+		b.Until = b.Since.Add(d)
+	}
+	return o.setBlock(ctx, args.Login, b, false)
+}
+
+func (o *limitPart) unblock(ctx context.Context, args api.LimitsBlockArgs) (any, error) {
+	return o.setBlock(ctx, args.Login, limit.Block{}, true)
+}
+
+func (o *limitPart) setBlock(ctx context.Context, login string, b limit.Block, lift bool) (any, error) {
+	_, value, err := o.valueOf("", login)
+	if err != nil {
+		return nil, err
+	}
+	b.Login = value
+	var before api.LimitsShowResult
+	if err := o.showBlock(ctx, value, &before); err != nil {
+		return nil, err
+	}
+	if err := o.store.store.SetBlock(ctx, b, lift); err != nil {
+		return nil, err
+	}
+	if err := o.store.blocks.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	return api.LimitsBlockResult{LimitBlock: listedBlock(b), Was: before.Block != nil}, nil
+}
+
+// maxTouch bounds what limits.suggest may be asked.
+const maxTouch = 1_000_000
+
+func (o *limitPart) suggest(ctx context.Context, args api.LimitsSuggestArgs) (any, error) {
+	if args.Touch < 0 || args.Touch > maxTouch {
+		return nil, badLimitArgs("touch is 0 to %d", maxTouch)
+	}
+	result := api.LimitsSuggestResult{Suggestions: []api.LimitSuggestion{}}
+	for _, r := range o.rules {
+		if r.Key != limit.Login {
+			continue
+		}
+		var peaks []int64
+		err := o.store.store.Counters(ctx, limit.CounterID(&r, ""), time.Now(), func(c limit.Counter) error {
+			if c.Peak > 0 {
+				peaks = append(peaks, c.Peak)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		count, touched := limit.Suggest(peaks, args.Touch)
+		s := api.LimitSuggestion{Now: r.String(), Logins: len(peaks), Touched: touched}
+		if len(peaks) > 0 {
+			s.Most = slices.Max(peaks)
+			r.Count = count
+			s.Limit = r.String()
+		}
+		result.Suggestions = append(result.Suggestions, s)
+	}
+	return result, nil
+}
+
+// advise implements adviser.
+func (o *limitPart) advise(ctx context.Context, r *policy.Request, step *policy.Step) []string {
+	if o.judge == nil || r.Login == "" || step.Err != nil {
+		return nil
+	}
+	login := o.judge.Keyer().LoginOf(r.Login)
+	if step.Verdict.Reason == record.LimitBlocked {
+		return []string{fmt.Sprintf("`postern limits unblock %s` would lift the block", login)}
+	}
+	advice := []string{fmt.Sprintf("`postern limits reset %s` would forget what was counted for this login", login)}
+	if _, override, err := o.judge.Rules(ctx, login); err == nil && override == nil {
+		advice = append(advice, fmt.Sprintf("an entry for %s in a table of --limit-overrides would give it limits of its own", login))
+	}
+	return advice
+}

@@ -1,0 +1,144 @@
+package policyd
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/metrics"
+)
+
+// limitStore is a store with what belongs to this daemon's use of it. It outlives
+// reloads.
+type limitStore struct {
+	store  limit.Store
+	guard  *limit.Guard
+	blocks *limit.Blocks
+	ends   limit.Ends
+	trail  limit.Trail
+	kind   string // sqlite, memory, redis: for people
+
+	losses atomic.Uint64
+	mu     sync.Mutex
+	alarms map[alarmLabels]uint64
+}
+
+// alarmLabels are what alarms are counted by.
+type alarmLabels struct {
+	key, unit string
+	percent   int
+}
+
+func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
+	s := &limitStore{store: store, kind: kind, alarms: make(map[alarmLabels]uint64)}
+	s.guard = limit.NewGuard(store, time.Now, func(err error) {
+		setLimitCondition(n.Readiness, err)
+		if err != nil {
+			n.Log.Error("the limit store does not answer: limit-on-error decides until it does, blocks that are known hold", zap.Error(err))
+			return
+		}
+		n.Log.Info("the limit store works again")
+	})
+	s.blocks = limit.NewBlocks(s.guard)
+	return s
+}
+
+func (s *limitStore) close() error { return closeStore(s.store) }
+
+// limitCondition is the condition of readiness that the store answers.
+const limitCondition = "limit store"
+
+func setLimitCondition(ready *metrics.Readiness, down error) {
+	detail := ""
+	if down != nil {
+		detail = down.Error()
+	}
+	ready.Set(limitCondition, down == nil, detail)
+}
+
+// watch looks after the store while the check runs.
+func (s *limitStore) watch(ctx context.Context, n *needs) {
+	setLimitCondition(n.Readiness, s.guard.Down())
+	defer n.Readiness.Remove(limitCondition)
+	s.guard.Watch(ctx)
+	<-ctx.Done()
+}
+
+// writes reports whether what is new is kept.
+func (s *limitStore) writes() bool {
+	f, ok := s.store.(interface{ Failing() bool })
+	return s.guard.Down() == nil && (!ok || !f.Failing())
+}
+
+// lost counts what could not be taken back from a count.
+func (s *limitStore) lost(error) { s.losses.Add(1) }
+
+// alarm returns what hears of limits that are reached: it counts them, writes the
+// record, and has them passed on.
+func (s *limitStore) alarm(log *zap.Logger, a *alarms) func(limit.Alarm) {
+	return func(alarm limit.Alarm) {
+		s.mu.Lock()
+		s.alarms[alarmLabels{string(alarm.Rule.Key), string(alarm.Rule.Unit), alarm.Percent}]++
+		s.mu.Unlock()
+		writeAlarm(log, &alarm)
+		a.pass(alarm)
+	}
+}
+
+// limitCollector shows the store of the state in force.
+type limitCollector struct {
+	current                                  *current
+	up, writes, alarms, lost, blocks, missed *prometheus.Desc
+}
+
+func limitMetrics(c *current) []prometheus.Collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return []prometheus.Collector{limitCollector{c,
+		desc("postern_limit_store_up", "1 while the limit store answers, 0 while its breaker is open."),
+		desc("postern_limit_store_writes", "1 while the limit store keeps what is new, 0 while it does not answer or its file cannot be written."),
+		desc("postern_limit_alarms_total", "Limits that reached 80 or 100 percent, once a window.", "key", "unit", "percent"),
+		desc("postern_limit_uncorrected_total", "Mails that were counted and then refused, and whose count could not be taken back."),
+		desc("postern_limit_blocked_logins", "Logins that are blocked."),
+		desc("postern_limit_alarms_dropped_total", "Alarms that alarm-command or alarm-mail did not get: too many waited, or it failed."),
+	}}
+}
+
+// Describe implements prometheus.Collector.
+func (c limitCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.up, c.writes, c.alarms, c.lost, c.blocks, c.missed} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c limitCollector) Collect(ch chan<- prometheus.Metric) {
+	o, release := inForce[*limitPart](c.current)
+	if release == nil {
+		return
+	}
+	defer release()
+	s := o.store
+	if s == nil {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(s.guard.Down() == nil))
+	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.GaugeValue, number(s.writes()))
+	ch <- prometheus.MustNewConstMetric(c.lost, prometheus.CounterValue, float64(s.losses.Load()))
+	ch <- prometheus.MustNewConstMetric(c.blocks, prometheus.GaugeValue, float64(s.blocks.Len()))
+	ch <- prometheus.MustNewConstMetric(c.missed, prometheus.CounterValue, float64(o.passed.missed()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l, n := range s.alarms {
+		ch <- prometheus.MustNewConstMetric(c.alarms, prometheus.CounterValue, float64(n), l.key, l.unit, percents[l.percent])
+	}
+}
+
+// percents are the labels of an alarm's percentage.
+var percents = map[int]string{80: "80", 100: "100"}

@@ -1,0 +1,239 @@
+package checks
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/policy"
+)
+
+// LimitName is the check's name in settings, records and metrics.
+const LimitName = "limit"
+
+// Limit asks the judge whether a login, sender or client has sent as much as it may.
+// What it counts is taken back when a later check refuses the mail.
+type Limit struct {
+	Judge *limit.Judge // nil: there are no limits
+	// Exempt is the recipient of the daemon's own alarm mails; "" for none.
+	Exempt string
+	URL    string // where a sender can read more; "" for none
+	// Alarm hears of limits that are reached. It must not wait.
+	Alarm func(limit.Alarm)
+	// Lost hears that a count could not be corrected; it may be nil.
+	Lost func(error)
+}
+
+// Name implements policy.Check.
+func (*Limit) Name() string { return LimitName }
+
+// Check implements policy.Check.
+func (l *Limit) Check(ctx context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
+	return l.ask(ctx, r, (*limit.Judge).Judge)
+}
+
+// Peek implements policy.Peeker.
+func (l *Limit) Peek(ctx context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
+	return l.ask(ctx, r, (*limit.Judge).Look)
+}
+
+func (l *Limit) ask(ctx context.Context, r *policy.Request, judge func(*limit.Judge, context.Context, *limit.Event) (limit.Ruling, error)) (policy.Verdict, error) {
+	if l.Judge == nil {
+		return policy.Verdict{Reason: record.LimitNone}, nil
+	}
+	e := limitEvent(r)
+	if !counts(r.State) {
+		if b := l.Judge.Blocked(&e); b != nil && r.State.HasSender() {
+			return blockedVerdict(b, r.Received), nil
+		}
+		return policy.Verdict{Reason: record.NotApplicable}, nil
+	}
+	if l.exempt(r) {
+		return policy.Verdict{Reason: record.LimitExempt}, nil
+	}
+	ruling, err := judge(l.Judge, ctx, &e)
+	if err != nil {
+		return policy.Verdict{Reason: record.LimitUnavailable}, err
+	}
+	for _, alarm := range ruling.Alarms {
+		l.Alarm(alarm)
+	}
+	return l.verdict(r, &ruling), nil
+}
+
+// counts reports whether something is counted in a state.
+func counts(s policy.State) bool { return s == policy.StateRcpt || s == policy.StateEndOfMessage }
+
+// exempt reports whether a mail may be an alarm of this daemon: from this machine,
+// with the null sender, to the address of alarms.
+func (l *Limit) exempt(r *policy.Request) bool {
+	return l.Exempt != "" && !r.Authenticated() && r.Sender.IsNull() && r.Client.Address.IsLoopback() &&
+		mailaddr.FoldKey(r.Recipient.Key()) == l.Exempt
+}
+
+// limitEvent is what the judge has to know of a request.
+func limitEvent(r *policy.Request) limit.Event {
+	e := limit.Event{
+		Step: limit.Name, Time: r.Received, Login: r.Login, Sender: r.Sender,
+		Client: r.Client.Address, Recipient: r.Recipient, Recipients: r.RecipientCount, Size: r.Size,
+	}
+	if r.State == policy.StateEndOfMessage {
+		e.Step = limit.End
+	}
+	if r.Instance != "" { // unique on one host; the client's address and port tell hosts apart
+		e.Transaction = r.Instance + "/" + r.Client.Address.String() + "/" + r.Client.Port
+	}
+	return e
+}
+
+// verdict turns a ruling into what Postfix is told.
+func (l *Limit) verdict(r *policy.Request, ruling *limit.Ruling) policy.Verdict {
+	switch ruling.Kind {
+	case limit.None:
+		return policy.Verdict{Reason: record.LimitNone}
+	case limit.Blocked:
+		return blockedVerdict(ruling.Block, r.Received)
+	}
+	v := policy.Verdict{Kind: policy.Pass, Reason: record.LimitWithin, Detail: limitDetail(ruling)}
+	if ruling.Kind == limit.Within {
+		return v
+	}
+	v.Reason, v.Text = limitReason(ruling.Rule.Unit), l.text(ruling)
+	switch ruling.Rule.Action {
+	case limit.Reject:
+		v.Kind, v.Code = policy.Reject, policy.CodeRefused
+	case limit.Defer:
+		v.Kind, v.Code = policy.Defer, policy.CodeTooMuch
+	case limit.Hold:
+		v.Kind = policy.Hold
+	default:
+		v.Reason, v.Text = record.LimitWarned, ""
+	}
+	return v
+}
+
+func blockedVerdict(b *limit.Block, now time.Time) policy.Verdict {
+	v := policy.Verdict{Kind: policy.Reject, Reason: record.LimitBlocked, Code: policy.CodeRefused, Detail: "login=" + b.Login,
+		Text: "This account may not send mail at the moment, please ask your administrator"}
+	if !b.Until.IsZero() {
+		v.Detail += " until=" + b.Until.UTC().Format(time.RFC3339)
+		v.Text += ", or try again in " + inWords(b.Until.Sub(now))
+	}
+	return v
+}
+
+// limitReason is the reason that the record gives for a limit that is reached.
+func limitReason(u limit.Unit) record.Reason {
+	switch u {
+	case limit.Messages:
+		return record.LimitMessages
+	case limit.Bytes:
+		return record.LimitBytes
+	case limit.Networks:
+		return record.LimitNetworks
+	case limit.Refused:
+		return record.LimitRefused
+	}
+	return record.LimitRecipients
+}
+
+// limitDetail is what a verdict rests on, for the record.
+func limitDetail(r *limit.Ruling) string {
+	detail := fmt.Sprintf("limit=%s used=%d %s=%s", r.Rule, r.Used, r.Rule.Key, r.Value)
+	if o := r.Override; o != nil {
+		detail += " override=" + o.Found
+		if o.Err != nil {
+			detail += " (not used: " + o.Err.Error() + ")"
+		}
+	}
+	if r.Repeat {
+		detail += " repeated"
+	}
+	return detail
+}
+
+// text says which limit is reached, and when there is room again.
+func (l *Limit) text(r *limit.Ruling) string {
+	what := string(r.Rule.Unit)
+	if r.Rule.Unit == limit.Refused {
+		what = "refused recipients"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Limit of %d %s in %s reached for %s", r.Rule.Count, what, windowInWords(r.Rule), ofKey(r.Rule.Key))
+	if r.Wait > 0 {
+		fmt.Fprintf(&b, ", try again in %s", inWords(r.Wait))
+	}
+	if l.URL != "" {
+		b.WriteString("; see " + l.URL)
+	}
+	return b.String()
+}
+
+func windowInWords(r *limit.Rule) string {
+	_, window, _ := strings.Cut(r.Amount(), "/")
+	return window
+}
+
+// ofKey names whom a limit is for, without saying who it is.
+func ofKey(k limit.Key) string {
+	switch k {
+	case limit.Login:
+		return "this account"
+	case limit.LoginDomain:
+		return "the accounts of this domain"
+	case limit.Sender:
+		return "this sender"
+	case limit.SenderDomain:
+		return "this sender domain"
+	case limit.Client, limit.Network:
+		return "your " + strings.Replace(string(k), "client", "address", 1)
+	case limit.Recipient:
+		return "this recipient"
+	}
+	return "this server"
+}
+
+// inWords rounds up to what a person wants to know.
+func inWords(d time.Duration) string {
+	if d = max(d, time.Second); d < time.Minute {
+		return fmt.Sprintf("%d s", (d+time.Second-1)/time.Second)
+	}
+	if d < 2*time.Hour {
+		return fmt.Sprintf("%d min", (d+time.Minute-1)/time.Minute)
+	}
+	return fmt.Sprintf("%d h", (d+time.Hour-1)/time.Hour)
+}
+
+// Settle implements policy.Settler: a mail that was refused after all is not counted,
+// and that it was refused is.
+func (l *Limit) Settle(ctx context.Context, r *policy.Request, own *policy.Verdict, d *policy.Decision) {
+	if l.Judge == nil || d.Kind != policy.Defer && d.Kind != policy.Reject || d.Check == LimitName || !counts(r.State) {
+		return
+	}
+	e := limitEvent(r)
+	if counted(own) {
+		l.lost(l.Judge.Undo(ctx, &e))
+	}
+	if d.Kind == policy.Reject {
+		l.lost(l.Judge.Refused(ctx, &e))
+	}
+}
+
+// counted reports whether a verdict of this check has counted something. In the
+// shadow all of them have.
+func counted(own *policy.Verdict) bool {
+	return own != nil && own.Kind != policy.None && own.Reason != record.LimitBlocked
+}
+
+func (l *Limit) lost(err error) {
+	if err != nil && l.Lost != nil {
+		l.Lost(err)
+	}
+}
+
+// AlarmAddress is an address of alarms in the form of Exempt.
+func AlarmAddress(address string) string { return mailaddr.FoldKey(mailaddr.Parse(address).Key()) }
