@@ -53,12 +53,15 @@ func (n Notifier) Stopping(limit time.Duration) error {
 	return n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", sd.SdNotifyStopping, limit.Microseconds()), "draining")
 }
 
-// MainPID says which process the service manager shall heed from now on.
+// MainPID says which process the service manager shall heed from now on. It has the
+// whole time of the watchdog from here until it has to be heard: what is left of
+// ours may be less than it takes to its first word, or none when restarts follow
+// each other.
 func (n Notifier) MainPID(pid int) error {
 	if pid == 0 {
 		return nil // one that we did not start
 	}
-	return n.send(fmt.Sprintf("MAINPID=%d", pid), "")
+	return n.send(fmt.Sprintf("MAINPID=%d\n%s", pid, sd.SdNotifyWatchdog), "")
 }
 
 func (n Notifier) keepAlive() error { return n.send(sd.SdNotifyWatchdog, "") }

@@ -36,6 +36,7 @@ func TestSystemdNotifier(t *testing.T) {
 		{func() error { return n.Stopping(90 * time.Second) }, `STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000\nSTATUS=draining`},
 		{func() error { return n.Ready("a\nMAINPID=1") }, `READY=1\nSTATUS=a MAINPID=1`},
 		{n.keepAlive, `WATCHDOG=1`},
+		{func() error { return n.MainPID(4711) }, `MAINPID=4711\nWATCHDOG=1`},
 	}
 	for _, tt := range tests {
 		if err := tt.send(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
@@ -248,11 +249,21 @@ func (u units) restartsBySystemd(t *testing.T) {
 	u.underLoad(t, "", func() {
 		for round := range u.rounds {
 			before := u.pids(t)
-			u.configure(t, round, func() { u.must(t, "systemctl restart postern-policyd") })
-			u.must(t, "systemctl restart postern-milterd")
+			u.configure(t, round, func() { u.timed(t, "systemctl restart postern-policyd") })
+			u.timed(t, "systemctl restart postern-milterd")
 			u.renewed(t, before)
 		}
 	})
+}
+
+// timed runs a command that has to succeed once some more mails have come, and logs
+// how long it took.
+func (u units) timed(t *testing.T, text string) {
+	t.Helper()
+	u.must(t, "[ $(timeout 60 grep -c -m 5 ': client=' < <(journalctl -t postfix/smtpd -o cat -n 0 -f)) = 5 ]")
+	begin := time.Now()
+	u.must(t, text)
+	t.Logf("%s: %v", text, time.Since(begin).Round(time.Millisecond))
 }
 
 // renewed asserts that both units have other main processes, which live.
@@ -273,8 +284,8 @@ func (u units) successorsUnderSystemd(t *testing.T) {
 	u.underLoad(t, "-d", func() {
 		for round := range u.rounds {
 			before := u.pids(t)
-			u.configure(t, round, func() { u.must(t, "postern restart policyd") })
-			u.must(t, "postern restart milterd")
+			u.configure(t, round, func() { u.timed(t, "postern restart policyd") })
+			u.timed(t, "postern restart milterd")
 			u.renewed(t, before)
 		}
 	})
@@ -295,8 +306,8 @@ timeout 60 grep -q -m 1 '"msg":"started"' < <(tail -n +1 -f /root/milterd.log)
 	u.introduceUnlessKnown(t)
 	u.underLoad(t, "-d", func() {
 		for round := range u.rounds {
-			u.configure(t, round, func() { u.must(t, "postern restart policyd") })
-			u.must(t, "postern restart milterd")
+			u.configure(t, round, func() { u.timed(t, "postern restart policyd") })
+			u.timed(t, "postern restart milterd")
 		}
 	})
 	u.must(t, "kill $(pgrep postern-)")
