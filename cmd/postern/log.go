@@ -44,6 +44,7 @@ type logOptions struct {
 	policyd      *admin.Client
 	milterd      *admin.Client
 	asked        []*admin.Client // of these, those to ask
+	remembered   []memory        // of those that were asked
 }
 
 func bindLog(fs *pflag.FlagSet) runner {
@@ -79,6 +80,7 @@ func bindLog(fs *pflag.FlagSet) runner {
 		if err != nil {
 			return exitFailed, err
 		}
+		o.noteMemories(io.err, p.printed > 0)
 		if p.printed == 0 && !o.follow {
 			return exitNo, nil
 		}

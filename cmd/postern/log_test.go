@@ -164,8 +164,8 @@ func TestLogMistakes(t *testing.T) {
 	}
 }
 
-// memory is a daemon's memory of records, in two lines of progress.
-func memory(t *testing.T, daemon string, lines []string) (path string) {
+// remembering is a daemon's memory of records, in lines of progress.
+func remembering(t *testing.T, daemon string, lines []string) (path string) {
 	return serveCommands(t, daemon, map[string]admin.Handler{
 		api.Log: admin.Typed(func(_ context.Context, _ api.LogArgs, progress func(any)) (any, error) {
 			for _, line := range lines {
@@ -177,7 +177,8 @@ func memory(t *testing.T, daemon string, lines []string) (path string) {
 }
 
 func TestLogOfMemories(t *testing.T) {
-	policyd, milterd := memory(t, api.Policyd, policydLines), memory(t, api.Milterd, milterdLines)
+	utc(t)
+	policyd, milterd := remembering(t, api.Policyd, policydLines), remembering(t, api.Milterd, milterdLines)
 	code, out, stderr := postern(t, "log", "--policyd", "unix:"+policyd, "--milterd", "unix:"+milterd, "--recipient", "bob@y.example")
 	if code != exitYes || stderr != "" || strings.Count(out, "policyd") != 2 || strings.Count(out, "milterd") != 1 {
 		t.Errorf("exit %d, %s, %s", code, stderr, out)
@@ -185,6 +186,15 @@ func TestLogOfMemories(t *testing.T) {
 	code, out, stderr = postern(t, "log", "--policyd", policyd, "--milterd", "/nonexistent/m.sock")
 	if code != exitYes || !strings.Contains(stderr, "is postern-milterd running?") || strings.Contains(out, "milterd") {
 		t.Errorf("with one of them down: exit %d, %s, %s", code, stderr, out)
+	}
+	if code, out, stderr = postern(t, "log", "--policyd", policyd, "--recipient", "no@y.example"); code != exitNo || out != "" || stderr != "postern-policyd remembers what it has decided since 2026-11-21 02:00:00; for older records name the files of the log, or use --journal\n" {
+		t.Errorf("nothing: exit %d, %s, %s", code, stderr, out)
+	}
+	if code, _, stderr = postern(t, "log", "--policyd", policyd, "--since", "2026-11-20"); code != exitYes || !strings.Contains(stderr, "since 2026-11-21 02:00:00; for older") {
+		t.Errorf("before the first record: exit %d, %s", code, stderr)
+	}
+	if code, _, stderr = postern(t, "log", "--policyd", remembering(t, api.Policyd, nil)); code != exitNo || stderr != "postern-policyd has decided nothing since it was started\n" {
+		t.Errorf("an empty memory: exit %d, %s", code, stderr)
 	}
 	if code, out, stderr = postern(t, "log", "--milterd", milterd); code != exitYes || stderr != "" || strings.Contains(out, "policyd") {
 		t.Errorf("only one: exit %d, %s, %s", code, stderr, out)
@@ -262,5 +272,33 @@ func TestLogFollowsFiles(t *testing.T) {
 	out, errs := followed(t, "not_owned", "--since", "2026-11-21T00:00:00Z", policyd, milterd)
 	if errs != "" || strings.Count(out, "milterd verify") != 1 {
 		t.Errorf("%s, %s", errs, out)
+	}
+}
+
+// The journal is read by journalctl, whose trouble is told.
+func TestLogOfTheJournal(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	journalctl := func(script string) {
+		if err := os.WriteFile(filepath.Join(dir, "journalctl"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journalctl("echo \"$*\" >" + dir + "/args; cat " + logFile(t, "journal", policydLines))
+	code, out, stderr := postern(t, "log", "--journal", "--since", "2026-11-21T00:00:00Z", "--until", "2026-11-22T00:00:00Z", "--login", "bob")
+	args, err := os.ReadFile(filepath.Join(dir, "args"))
+	if err != nil || string(args) != "-o cat --all --quiet -u postern-policyd -u postern-milterd --since=@1795219200 --until=@1795305601\n" {
+		t.Errorf("asked %q, %v", args, err)
+	}
+	if code != exitYes || stderr != "" || !strings.Contains(out, "not_owned") {
+		t.Errorf("exit %d, %s, %s", code, stderr, out)
+	}
+	out, _ = followed(t, "not_owned", "--journal", "--since", "2026-11-21T00:00:00Z")
+	if args, err = os.ReadFile(filepath.Join(dir, "args")); err != nil || !strings.HasSuffix(string(args), " -n all -f\n") || strings.Count(out, "policyd greylist") != 2 {
+		t.Errorf("asked %q, %v; got %s", args, err, out)
+	}
+	journalctl("echo 'No journal files were opened' >&2; exit 1")
+	if code, _, stderr = postern(t, "log", "--journal"); code != exitFailed || !strings.Contains(stderr, "No journal files were opened") || !strings.Contains(stderr, "run as root, or as a member of the group systemd-journal") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

@@ -69,7 +69,7 @@ func openFiles(files []string, open func(name string) (*maillog.Source, error)) 
 
 // openJournal runs journalctl: the format of the journal is its own affair.
 func (o *logOptions) openJournal(ctx context.Context, streams streams) (*maillog.Source, error) {
-	args := []string{"--output=cat", "--all", "--quiet", "--unit=" + api.Policyd, "--unit=" + api.Milterd}
+	args := []string{"-o", "cat", "--all", "--quiet", "-u", api.Policyd, "-u", api.Milterd}
 	if !o.filter.Since.IsZero() {
 		args = append(args, fmt.Sprintf("--since=@%d", o.filter.Since.Unix()))
 	}
@@ -77,7 +77,7 @@ func (o *logOptions) openJournal(ctx context.Context, streams streams) (*maillog
 		args = append(args, fmt.Sprintf("--until=@%d", o.filter.Until.Unix()+1))
 	}
 	if o.follow {
-		args = append(args, "--follow", "--lines=all")
+		args = append(args, "-n", "all", "-f")
 	}
 	journal := exec.CommandContext(ctx, "journalctl", args...)
 	journal.Cancel = func() error { return journal.Process.Signal(os.Interrupt) }
@@ -111,6 +111,7 @@ func (o *logOptions) openMemories(ctx context.Context, io streams) ([]*maillog.S
 			errs = append(errs, err)
 			continue
 		}
+		o.remembered = append(o.remembered, rememberedSince(c.Daemon, lines.Bytes()))
 		sources = append(sources, maillog.NewSource("the memory of "+c.Daemon, &lines, nil))
 	}
 	if len(sources) == 0 {
@@ -120,6 +121,33 @@ func (o *logOptions) openMemories(ctx context.Context, io streams) ([]*maillog.S
 		fmt.Fprintf(io.err, "postern log: %v\n", err)
 	}
 	return sources, nil
+}
+
+// memory is how far a daemon's memory goes back.
+type memory struct {
+	daemon string
+	since  time.Time // zero when there is no record
+}
+
+func rememberedSince(daemon string, lines []byte) memory {
+	first, _, _ := bytes.Cut(lines, []byte("\n"))
+	if e := maillog.Parse(first); e != nil {
+		return memory{daemon, e.Time}
+	}
+	return memory{daemon: daemon}
+}
+
+// noteMemories says how far the memories go back, when nothing was found there or
+// older records were asked for.
+func (o *logOptions) noteMemories(w io.Writer, found bool) {
+	for _, m := range o.remembered {
+		switch {
+		case m.since.IsZero() && !found:
+			fmt.Fprintf(w, "%s has decided nothing since it was started\n", m.daemon)
+		case !m.since.IsZero() && (!found || o.since != "" && o.filter.Since.Before(m.since)):
+			fmt.Fprintf(w, "%s remembers what it has decided since %s; for older records name the files of the log, or use --journal\n", m.daemon, m.since.Local().Format(dayAndTime))
+		}
+	}
 }
 
 // askLog gives the lines that a daemon sends.

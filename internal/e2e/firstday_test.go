@@ -222,6 +222,7 @@ func (d firstDay) signing(t *testing.T) {
 	d.switched(t)
 	d.logged(t, "postern-milterd", `"reason":"signed"`)
 	d.logged(t, "postern-milterd", `"signed_by":"example.org/postern`)
+	d.must(t, "postern log --journal --reason signed | grep -q ' signed=example.org/postern'")
 	// There is no DNS here, and no one to keep a clock.
 	d.must(t, "postern doctor --skip resolver,lists,keys,domains,clock")
 	d.must(t, "postern-policyd --version && postern version && test -s /usr/share/man/man8/postern-milterd.8")
