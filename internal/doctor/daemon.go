@@ -215,6 +215,9 @@ func (d *Daemon) findArguments(o DaemonOptions) {
 		return
 	case d.Unit.known():
 		d.Args, d.Environ = d.Unit.args(), append(d.Environ, d.Unit.words("Environment")...)
+		if folder := d.Unit.credentials(); folder != "" {
+			d.Environ = append(d.Environ, "CREDENTIALS_DIRECTORY="+folder)
+		}
 	default:
 		d.ArgsGuessed = d.Running
 	}

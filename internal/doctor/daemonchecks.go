@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -192,6 +193,7 @@ func (d *Daemon) sandbox() []Finding {
 	for _, path := range d.pathsOfSettings() {
 		hides := ""
 		switch {
+		case u.binds(path.name) || d.sees(path.name):
 		case u.Properties["PrivateTmp"] == "yes" && (below(path.name, "/tmp") || below(path.name, "/var/tmp")):
 			hides = "PrivateTmp="
 		case slices.Contains([]string{"yes", "tmpfs"}, u.Properties["ProtectHome"]) && (below(path.name, "/home") || below(path.name, "/root") || below(path.name, "/run/user")):
@@ -209,6 +211,15 @@ func (d *Daemon) sandbox() []Finding {
 		}
 	}
 	return found
+}
+
+// sees reports whether the running daemon has a path in its view of the file system.
+func (d *Daemon) sees(path string) bool {
+	if d.PID == 0 {
+		return false
+	}
+	_, err := os.Stat(procPath(d.PID, "root") + path)
+	return err == nil
 }
 
 // settingPath is a file or folder that a setting names.
@@ -244,6 +255,12 @@ func (u Unit) writes(path string) bool {
 			if below(path, filepath.Join(root, name)) {
 				return true
 			}
+		}
+	}
+	for _, spec := range u.words("BindPaths") {
+		parts := strings.Split(strings.TrimLeft(spec, "-"), ":")
+		if below(path, parts[min(1, len(parts)-1)]) {
+			return true
 		}
 	}
 	free := append(u.words("ReadWritePaths"), "/dev", "/proc", "/sys")

@@ -271,6 +271,12 @@ func troubles() []trouble {
 			check: "settings", level: Fail, text: "did you mean greylist-delay?", fix: "correct this setting"},
 		{name: "a table that the daemon may not read", edit: func(s *site) { s.must(os.Chmod(s.path("sender_logins"), 0o600)) }, down: true,
 			check: "settings", level: Fail, text: "permission denied", fix: "let the daemon's user or one of its groups read it"},
+		{name: "a table whose server is down", edit: func(s *site) {
+			s.write("run/owners.cf", "hosts = 127.0.0.1:1\nuser = u\npassword = p\ndbname = d\nquery = SELECT '%s'\n")
+			s.must(os.Chmod(s.path("run/owners.cf"), 0o640))
+			s.system("chown", daemonUser+":", s.path("run/owners.cf"))
+		}, policyd: "owners = [\"mysql:DIR/run/owners.cf\"]\n",
+			check: "settings", level: Fail, text: "connection refused", fix: ""},
 		{name: "a key that others can read", edit: func(s *site) { s.must(os.Chmod(s.keys[0].Path, 0o644)) }, down: true,
 			check: "settings", level: Fail, text: s0, fix: "chmod"},
 		{name: "Redis is down", policyd: "greylist-store = \"redis://127.0.0.1:1/0\"\n",
@@ -435,14 +441,14 @@ func TestHoldQueue(t *testing.T) {
 func TestSandbox(t *testing.T) {
 	d := &Daemon{Name: "postern-policyd", Settings: map[string][]string{
 		"greylist-store": {"sqlite:/srv/postern/greylist.db"},
-		"owners":         {"hash:/home/box/owners", "mysql:/etc/postfix/owners.cf"},
+		"owners":         {"hash:/home/box/owners", "mysql:/etc/postfix/owners.cf", "sqlite:/home/user-data/users.cf"},
 		"log-file":       {"/var/log/postern/policyd.log"},
 		"dqs-key-file":   {"/tmp/key"},
 		"limit-store":    {"redis://127.0.0.1/0"},
 		"admin":          {"unix:/run/postern/policyd.sock"},
 	}, Unit: Unit{Name: "postern-policyd.service", Properties: map[string]string{
 		"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled",
-		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern",
+		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern", "BindReadOnlyPaths": "/srv/users:/home/user-data:rbind",
 	}}}
 	got := show(d.unitFindings())
 	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "ReadWritePaths=/srv/postern"} {

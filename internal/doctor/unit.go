@@ -23,6 +23,7 @@ var unitProperties = []string{
 	"LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload", "ExecStart", "Environment",
 	"User", "Group", "SupplementaryGroups", "FileDescriptorName", "Listen", "ProtectHome", "ProtectSystem", "PrivateTmp",
 	"ReadWritePaths", "InaccessiblePaths", "StateDirectory", "RuntimeDirectory", "LogsDirectory", "ExecMainStatus", "LoadError",
+	"BindPaths", "BindReadOnlyPaths", "LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted",
 }
 
 // readUnit asks systemd. Where there is none, nothing is known of the unit.
@@ -77,6 +78,27 @@ func (u Unit) args() []string {
 		return nil
 	}
 	return words[1:]
+}
+
+// credentials is the folder of the unit's credentials, "" when it has none.
+func (u Unit) credentials() string {
+	for _, property := range []string{"LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted"} {
+		if u.Properties[property] != "" {
+			return filepath.Join("/run/credentials", u.Name)
+		}
+	}
+	return ""
+}
+
+// binds reports whether the unit has a path that it would hide otherwise.
+func (u Unit) binds(path string) bool {
+	for _, spec := range append(u.words("BindPaths"), u.words("BindReadOnlyPaths")...) {
+		parts := strings.Split(strings.TrimLeft(spec, "-"), ":")
+		if below(path, parts[min(1, len(parts)-1)]) {
+			return true
+		}
+	}
+	return false
 }
 
 // words are the parts of a property that is a list.
