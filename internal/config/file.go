@@ -82,12 +82,26 @@ func readBounded(name string, limit int64) ([]byte, error) {
 }
 
 func readError(name string, err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		err = p.Err
-	}
-	return fmt.Errorf("cannot read %s: %w", name, err)
+	return &unreadable{fmt.Sprintf("cannot read %s: %v", name, reason(err)), err}
 }
+
+// reason is err without the system call and the path.
+func reason(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// unreadable keeps the error of the system whole: what it is about says whether it
+// can pass by itself.
+type unreadable struct {
+	text  string
+	cause error
+}
+
+func (e *unreadable) Error() string { return e.text }
+func (e *unreadable) Unwrap() error { return e.cause }
 
 // parseFile reads the keys of a TOML document. It goes on after a bad key, so
 // that an operator sees all of them, but not after a syntax error.

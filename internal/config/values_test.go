@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/postern-mail/postern/internal/transient"
 )
 
 func TestParseDuration(t *testing.T) {
@@ -216,5 +219,19 @@ func TestSecretFileOthersCanRead(t *testing.T) {
 	}
 	if s, err := SecretFile("key", dir); err != nil || s.Reveal() != "secret" {
 		t.Errorf("a credential: %v", err)
+	}
+}
+
+// A folder that is not mounted yet can pass by itself, a file that is missing in it
+// cannot.
+func TestMissingFolderCanPass(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]bool{filepath.Join(dir, "secret"): false, filepath.Join(dir, "mount", "secret"): true} {
+		if _, err := SecretFile(path, ""); transient.Is(err) != want {
+			t.Errorf("%s: %v can pass: %t", path, err, !want)
+		}
+		if _, err := Load(Program{Name: "x", Bind: func(*pflag.FlagSet) {}}, []string{"--config=" + path}, nil); err == nil || transient.Is(err) != want {
+			t.Errorf("--config=%s: %v can pass: %t", path, err, !want)
+		}
 	}
 }
