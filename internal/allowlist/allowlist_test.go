@@ -217,3 +217,13 @@ func TestAuthors(t *testing.T) {
 		}
 	}
 }
+
+// Who brings a table of access(5) along learns that its actions are not read: the
+// domains that it rejects would be allowed.
+func TestAuthorsHaveNoActions(t *testing.T) {
+	for _, action := range []string{"REJECT", "ok", "Dunno", "192.0.2.1 RELAY"} {
+		if _, err := ReadAuthors(write(t, "bad.example "+action+"\n")); !errors.Is(err, errAction) {
+			t.Errorf("%s: %v", action, err)
+		}
+	}
+}

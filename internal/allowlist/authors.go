@@ -1,6 +1,7 @@
 package allowlist
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -44,12 +45,27 @@ func (a *Authors) add(entry string) error {
 		list = NewClients()
 	}
 	for _, client := range words[1:] {
+		if isAction(client) {
+			return errAction
+		}
 		if err := list.Add(client); err != nil {
 			return fmt.Errorf("client %q: %w", client, err)
 		}
 	}
 	a.clients[domain] = list
 	return nil
+}
+
+var errAction = errors.New("actions of Postfix's access tables are not read here: every domain of this file is allowed; take out the line or the action")
+
+// isAction reports whether a word is an action of access(5), which no client is
+// called.
+func isAction(word string) bool {
+	switch strings.ToUpper(word) {
+	case "OK", "PERMIT", "RELAY", "REJECT", "DUNNO", "DISCARD", "DEFER", "HOLD", "DEFER_IF_PERMIT", "DEFER_IF_REJECT":
+		return true
+	}
+	return false
 }
 
 // Len returns the number of author domains.
