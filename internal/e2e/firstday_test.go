@@ -110,7 +110,7 @@ func (d firstDay) follow(t *testing.T, text string, looks map[string]func(*testi
 			if out := d.must(t, s.command); out != "" {
 				t.Log(strings.TrimSpace(out))
 			}
-			if s.command == "postfix reload" { // returns before master(8) has done it
+			if reloadsPostfix(s.command) { // and returns before master(8) has done it
 				reloads++
 				d.journal(t, reloads, "reload -- version", "-t postfix/master")
 			}
@@ -129,6 +129,11 @@ func (d firstDay) follow(t *testing.T, text string, looks map[string]func(*testi
 	if len(looks) > 0 {
 		t.Errorf("places that the guide does not have: %d", len(looks))
 	}
+}
+
+// reloadsPostfix reports whether a command of a guide has Postfix read its files again.
+func reloadsPostfix(command string) bool {
+	return command == "postfix reload" || strings.HasPrefix(command, "postern setup --")
 }
 
 // journal waits until the journal has a text in n lines of a unit or a program.

@@ -64,6 +64,7 @@ func livePackage(t *testing.T, newer string) {
 	}
 	l.follow(t, page.Text, map[string]func(*testing.T){
 		"installed": look(l.installed),
+		"keys":      look(l.keys),
 		"judged": func(t *testing.T) {
 			replied(t, "the first mail", l.submit(t, "alice", "wonder", "alice@example.org", "bob@example.org"), "250 ")
 			l.logged(t, "postern-milterd", `"reason":"signed"`)
@@ -122,9 +123,18 @@ func (l *packageLife) installed(t *testing.T) {
 	l.open(t)
 }
 
+// keys starts the daemons by hand where there is no systemd: setup writes their settings,
+// and says that it changes Postfix once they run.
+func (l *packageLife) keys(t *testing.T) {
+	if !l.booted {
+		l.must(t, "! postern setup --apply && systemctl enable --now "+packageUnits)
+	}
+}
+
 // judged looks at mails once both daemons are attached, then brings the new package and
 // goes on sending while it is installed.
 func (l *packageLife) judged(t *testing.T) {
+	l.must(t, "timeout 60 bash -c 'until postern owners check press@example.org bob; do :; done'") // the table is noticed by itself
 	l.guarded(t, "carla")
 	l.settings = l.must(t, "sha256sum /etc/postern/policyd.toml /etc/postern/dkim/*/*")
 	if l.booted {
@@ -254,15 +264,19 @@ dpkg-deb --build --root-owner-group -Znone /root/bad /root/bad.deb
 	l.guarded(t, "greta")
 }
 
+// back looks at mails once Postern is off Postfix, and attaches it again: the removal of
+// the package takes it off too.
 func (l *packageLife) back(t *testing.T) {
 	l.open(t)
 	l.must(t, "diff -r /etc/postfix /root/postfix.before-postern")
+	l.must(t, "postern setup --apply")
 	if !l.booted {
 		l.must(t, "systemctl stop "+packageUnits)
 	}
 }
 
 func (l *packageLife) removed(t *testing.T) {
+	l.must(t, "diff -r /etc/postfix /root/postfix.before-postern")
 	l.must(t, "test -s /etc/postern/policyd.toml && test -s /var/lib/postern/greylist.db && ls /etc/postern/dkim/*/*.private")
 	if left := l.must(t, "find /usr /etc/systemd -name '*postern*' -not -path '/usr/local/go/*'; ! pgrep postern-"); left != "" {
 		t.Errorf("left behind by remove:\n%s", left)
