@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,11 +39,8 @@ func limitSite(t *testing.T, flags ...string) *Site {
 				c.Users[limitUser(n)] = password
 				c.Mailboxes = append(c.Mailboxes, limitUser(n))
 			}
-			endpoint := strings.TrimSuffix(strings.Fields(c.Submission[0])[2], ",")
-			c.Submission = []string{
-				"smtpd_sender_restrictions=" + CheckPolicy(endpoint, "{ policy_context = ownership, limit }"),
-				"smtpd_end_of_data_restrictions=" + CheckPolicy(endpoint, "policy_context=limit"),
-			}
+			endpoint := submissionEndpoint(c)
+			c.Submission = LimitHooks(endpoint)
 			c.MX = []string{recipientRestrictions(endpoint, "limit, greylist")}
 		},
 	})
@@ -347,6 +345,15 @@ func limitGreylisted(t *testing.T, s *Site) {
 	}
 	if u := s.used(t, "sender-domain", "away.example"); u.Used != 0 {
 		t.Errorf("%+v", u)
+	}
+}
+
+// TestLimitStory is what "make try" shows.
+func TestLimitStory(t *testing.T) {
+	t.Parallel()
+	_, wrong, err := LimitStory(t.Context(), newSite(t, WithLimits(SiteConfig{})))
+	if err := errors.Join(wrong, err); err != nil {
+		t.Error(err)
 	}
 }
 

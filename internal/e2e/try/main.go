@@ -79,7 +79,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	}
 	defer stopStore()
 	config := e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log, Signing: true}
-	site, err := e2e.Start(ctx, e2e.WithGreylist(e2e.WithLists(config, dns.Addr()), store))
+	site, err := e2e.Start(ctx, e2e.WithLimits(e2e.WithGreylist(e2e.WithLists(config, dns.Addr()), store)))
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
@@ -87,7 +87,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
 		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
 	var wrong error
-	for _, send := range []section{sendAll, sendGreylisted, sendSigned, sendVerified, sendDMARC} {
+	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC} {
 		rows, notExpected, err := send(ctx, site)
 		if err != nil {
 			return err
@@ -157,6 +157,16 @@ func sendGreylisted(ctx context.Context, site *e2e.Site) (rows [][]string, wrong
 		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), why(o, site.Dir) + header})
 	}
 	return rows, wrong, nil
+}
+
+// sendLimited has an account send too much, and shows what the administrator does then.
+func sendLimited(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"AN ACCOUNT THAT SENDS TOO MUCH", "WHAT HAPPENED", "WHY"}}
+	shown, wrong, err := e2e.LimitStory(ctx, site)
+	for i, s := range shown {
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, s.Name), s.Answer, s.Why})
+	}
+	return rows, wrong, err
 }
 
 // sendSigned sends the mails that are to be signed, or not, and has a verifier
