@@ -40,7 +40,7 @@ func replayedFlags() []string {
 	return []string{
 		"greylist-delay", "greylist-retry-window", "greylist-pass-ttl", "greylist-awl-after", "greylist-awl-ttl",
 		"greylist-ipv4-prefix", "greylist-ipv6-prefix", "greylist-key", "greylist-when", "greylist-flood", "greylist-flood-network",
-		"greylist-allow-clients", "greylist-allow-recipients", "greylist-allow-senders", "trusted-relays", "dnsbl-threshold",
+		"greylist-allow-clients", "greylist-allow-recipients", "greylist-allow-senders", "trusted-relays", "dnsbl-threshold", "limit", "limit-action", "limit-overrides",
 	}
 }
 
@@ -135,6 +135,11 @@ func printReplay(w io.Writer, r *replay.Report, asJSON bool) error {
 	if l := r.Lists; l.Asked > 0 {
 		fmt.Fprintf(w, "\nDNS lists, asked about %d: refused %d; would refuse at least %d\n", l.Asked, l.WasRefused, l.WouldRefuse)
 	}
+	if r.Limits != nil {
+		if err := printLimited(w, r.Limits); err != nil {
+			return err
+		}
+	}
 	if err := printDifferences(w, r); err != nil {
 		return err
 	}
@@ -177,6 +182,15 @@ func waitedFor(s *replay.Side, seconds float64) string {
 	return waited(seconds).Round(time.Second).String()
 }
 
+func printLimited(w io.Writer, l *replay.Limited) error {
+	fmt.Fprintf(w, "\nlimits, asked about %d recipients: refused %d; would refuse %d, of %d mails\n", l.Asked, l.Was, l.Would, l.Mails)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range l.Over {
+		fmt.Fprintf(t, "  %s\t%s\t%d recipients\tfrom %s on\n", shown(r.Limit), shown(r.Value), r.Refused, r.First.Local().Format(dayAndTime))
+	}
+	return t.Flush()
+}
+
 func printDifferences(w io.Writer, r *replay.Report) error {
 	if r.Differ == 0 {
 		_, err := fmt.Fprintln(w, "\nno mail would have got another answer")
@@ -192,6 +206,9 @@ func printDifferences(w io.Writer, r *replay.Report) error {
 		wait := ""
 		if d.Wait > 0 {
 			wait = " (wait " + waited(d.Wait).Round(time.Second).String() + ")"
+		}
+		if d.Login != "" {
+			wait += " login=" + shown(d.Login)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s -> %s\t%s -> %s%s\n", d.Time.Local().Format(dayAndTime), shown(d.Client), shown(d.Sender), shown(d.Recipient), shown(d.Was), shown(d.Would), wait)
 	}

@@ -81,6 +81,27 @@ func TestReplayOfPostfixsLog(t *testing.T) {
 	}
 }
 
+func TestReplayOfLimits(t *testing.T) {
+	utc(t)
+	var lines []string
+	for i, to := range []string{"a", "b", "c"} {
+		lines = append(lines, fmt.Sprintf(`{"level":"info","ts":"2026-11-21T02:00:0%d.001Z","msg":"decision","daemon":"policyd","check":"ownership","verdict":"pass","reason":"owned","mode":"enforce","instance":"i%d","client_address":"198.51.100.7","sasl_username":"bob","sender":"bob@y.example","recipient":"%s@x.example","duration_ms":1,"steps":[{"check":"ownership","verdict":"pass","reason":"owned"}]}`, i, i/2, to))
+	}
+	file := logFile(t, "records", lines)
+	code, out, stderr := postern(t, "replay", "--config=", "--limit", "login.recipients=2/1h", file)
+	for _, want := range []string{
+		"\nlimits, asked about 3 recipients: refused 0; would refuse 1, of 1 mails\n  login.recipients=2/1h  bob  1 recipients  from 2026-11-21 02:00:02 on\n",
+		"bob@y.example -> c@x.example  owned -> limit_recipients login=bob\n", "what had been sent before the first record is not known",
+	} {
+		if code != exitYes || stderr != "" || !strings.Contains(out, want) {
+			t.Errorf("exit %d, %s, no %q in %s", code, stderr, want, out)
+		}
+	}
+	if _, out, _ = postern(t, "replay", "--config=", "--limit", "login.bytes=1000/1h", file); !strings.Contains(out, "the sizes of mails are not recorded; limits of bytes are left out") {
+		t.Errorf("bytes: %s", out)
+	}
+}
+
 func TestReplayMistakes(t *testing.T) {
 	file := greylistLog(t)
 	for want, args := range map[string][]string{
@@ -89,6 +110,7 @@ func TestReplayMistakes(t *testing.T) {
 		"--greylist-allow-clients: open /nonexistent":       {"--config=", "--greylist-allow-clients=/nonexistent", file},
 		"/nonexistent.toml":                                 {"--config=/nonexistent.toml", file},
 		"open /nonexistent: no such file":                   {"--config=", "/nonexistent"},
+		"--limit: ":                                         {"--config=", "--limit=10 a day", file},
 		"--since: \"soon\" is no time":                      {"--config=", "--since=soon", file},
 		"--show is how many":                                {"--config=", "--show=-1", file},
 		"there is nothing to replay; name logs that have r": {"--config=", logFile(t, "empty", nil)},

@@ -165,12 +165,9 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	if len(o.rules)+len(o.LimitOverrides) == 0 {
 		return entry, nil
 	}
-	loginDomain := ""
-	if domain := n.set.Lookup("login-domain").Value.String(); domain != "" {
-		var err error
-		if loginDomain, err = mailaddr.ParseDomain(domain); err != nil {
-			return entry, n.set.Errorf("login-domain", "%w", err)
-		}
+	loginDomain, err := o.loginDomain(n)
+	if err != nil {
+		return entry, err
 	}
 	overrides, err := o.openOverrides(n, loginDomain)
 	if err != nil {
@@ -183,7 +180,7 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	o.shadow = n.options.shadowed(checks.LimitName)
 	o.judge = limit.NewJudge(limit.Config{
 		Rules:     o.rules,
-		Keyer:     limit.Keyer{LoginDomain: loginDomain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has},
+		Keyer:     o.keyer(loginDomain),
 		Overrides: overrides, Action: func(u limit.Unit) limit.Action { return o.action(limit.Login, u) }, Store: o.store.guard, Blocks: o.store.blocks, CountAt: countAt(o.LimitCountAt),
 		Ends: &o.store.ends, Trail: &o.store.trail, Watch: o.shadow,
 	})
@@ -194,6 +191,24 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	check.Judge, check.URL, check.Exempt = o.judge, o.LimitURL, o.alarmFlags.exempt()
 	check.Alarm, check.Lost = o.store.alarm(n.Log, alarms), o.store.lost
 	return entry, nil
+}
+
+// loginDomain is the domain of logins that have none, "" if there is none.
+func (o *limitPart) loginDomain(n *needs) (string, error) {
+	domain := n.set.Lookup("login-domain").Value.String()
+	if domain == "" {
+		return "", nil
+	}
+	domain, err := mailaddr.ParseDomain(domain)
+	if err != nil {
+		return "", n.set.Errorf("login-domain", "%w", err)
+	}
+	return domain, nil
+}
+
+// keyer makes the values of keys.
+func (o *limitPart) keyer(loginDomain string) limit.Keyer {
+	return limit.Keyer{LoginDomain: loginDomain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has}
 }
 
 func countAt(word string) limit.CountAt {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -67,7 +68,7 @@ type replayer interface {
 // replayed reads settings. Of the checks only those count that can be replayed, and
 // the records say which of them were only watched.
 func replayed(life *service.Life, args []string) (settings replay.Settings, err error) {
-	s, err := configure(slices.Concat(args, []string{"--checks=" + checks.DNSBLName + "," + checks.GreylistName, "--shadow=" + wordAll}), nil)
+	s, err := configure(slices.Concat(args, []string{"--checks=" + strings.Join([]string{checks.LimitName, checks.DNSBLName, checks.GreylistName}, ","), "--shadow=" + wordAll}), nil)
 	if err != nil {
 		return settings, err
 	}

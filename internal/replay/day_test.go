@@ -131,10 +131,16 @@ func day(seed uint64) (all []mail) {
 // log and how many mails came in.
 func spend(t *testing.T, check *checks.Greylist, mails []mail, mode policy.Mode) (lines string, in, deferrals int) {
 	t.Helper()
+	return spendWith(t, policy.Chain{{Check: check, Mode: mode, ErrorReason: record.GreylistUnavailable}}, mails)
+}
+
+// spendWith is spend with any checks.
+func spendWith(t *testing.T, chain policy.Chain, mails []mail) (lines string, in, deferrals int) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var l log
 		ours, theirs := net.Pipe()
-		server := &policy.Server{Hooks: hooks{policy.Chain{{Check: check, Mode: mode, ErrorReason: record.GreylistUnavailable}}}, Report: policy.Reporter{Records: &l, Load: noLoad{}}}
+		server := &policy.Server{Hooks: hooks{chain}, Report: policy.Reporter{Records: &l, Load: noLoad{}}}
 		ended := make(chan struct{})
 		go func() { server.ServeConn(idleConn{ours}, nil); close(ended) }()
 		reader := bufio.NewReader(theirs)
@@ -155,7 +161,7 @@ func spend(t *testing.T, check *checks.Greylist, mails []mail, mode policy.Mode)
 			queue = queue[1:]
 			time.Sleep(time.Until(begun.Add(next.at)))
 			m := next.mail
-			fmt.Fprintf(theirs, "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=%s\nclient_name=%s\nreverse_client_name=%s\nhelo_name=x\nsender=%s\nrecipient=%s\nsasl_username=%s\n\n", m.client, m.name, m.name, m.sender, m.recipient, m.login)
+			fmt.Fprintf(theirs, "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=%s\nclient_name=%s\nreverse_client_name=%s\nhelo_name=x\nsender=%s\nrecipient=%s\nsasl_username=%s\ninstance=%x\nclient_port=7\n\n", m.client, m.name, m.name, m.sender, m.recipient, m.login, int64(m.at))
 			answer, err := reader.ReadString('\n')
 			if err != nil {
 				t.Error(err)

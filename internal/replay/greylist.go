@@ -116,10 +116,39 @@ func (p *greylistPlayer) play(ctx context.Context, q *Question) error {
 	return nil
 }
 
-// miss takes a question that only the daemon's greylist was asked.
+// miss takes a question that only the daemon's greylist was asked: on the other side
+// a check before it has turned the mail away.
 func (p *greylistPlayer) miss(ctx context.Context, q *Question) error {
+	p.counts.Asked++
 	key := p.was.check.Key(q.Request, q.Greylist.Detail)
-	return p.correct(ctx, q, key)
+	if err := p.correct(ctx, q, key); err != nil {
+		return err
+	}
+	now, id := q.Request.Received, wayOf(key)
+	m := p.ways.at(id, now, p.was.check.Limits.RetryWindow)
+	if p.defers(q) {
+		p.ways.was.deferred(q.sender())
+		if m == nil {
+			m = p.ways.begin(id, now)
+		}
+		m.was, m.last = true, now
+		return nil
+	}
+	if m != nil {
+		p.letInWas(m, now)
+	}
+	return nil
+}
+
+// letInWas notes that the daemon has let a mail in.
+func (p *greylistPlayer) letInWas(m *way, now time.Time) {
+	if m.wasIn {
+		return
+	}
+	m.wasIn = true
+	if m.was {
+		p.ways.was.letIn(now.Sub(m.since), true)
+	}
 }
 
 func couldNotTell(r record.Reason) bool {
@@ -229,11 +258,8 @@ func (p *greylistPlayer) follow(q *Question, key greylist.Key, reason record.Rea
 	}
 	m.last = now
 	m.was, m.would = m.was || was, m.would || would
-	if !was && !m.wasIn {
-		m.wasIn = true
-		if m.was {
-			p.ways.was.letIn(now.Sub(m.since), true)
-		}
+	if !was {
+		p.letInWas(m, now)
 	}
 	if !would && !m.wouldIn {
 		m.wouldIn = true

@@ -25,6 +25,7 @@ type postfixLog struct {
 // queued is a mail of which not all is known yet.
 type queued struct {
 	at            time.Time
+	id            string // host and queue id, "" for what was not taken
 	name, address string
 	login, sender string
 	hasSender     bool
@@ -79,7 +80,8 @@ func (l *postfixLog) smtpd(s *stamped) {
 	if m == nil {
 		return
 	}
-	mail := &queued{at: s.at, name: m[2], address: m[3], recipients: map[string]bool{}}
+	id := s.host + " " + m[1]
+	mail := &queued{at: s.at, id: id, name: m[2], address: m[3], recipients: map[string]bool{}}
 	if login := loginWord.FindStringSubmatch(m[4]); login != nil {
 		mail.login = login[1]
 	}
@@ -87,7 +89,6 @@ func (l *postfixLog) smtpd(s *stamped) {
 		delete(l.queued, l.order[0])
 		l.order = l.order[1:]
 	}
-	id := s.host + " " + m[1]
 	l.queued[id] = mail
 	l.order = append(l.order, id)
 }
@@ -121,7 +122,7 @@ func (l *postfixLog) ask(mail *queued, recipient string, deferred bool) {
 	r, err := policy.ParseRequest([]policy.Attribute{
 		{Name: "request", Value: "smtpd_access_policy"}, {Name: "protocol_state", Value: "RCPT"},
 		{Name: "client_address", Value: mail.address}, {Name: "client_name", Value: mail.name},
-		{Name: "sender", Value: mail.sender}, {Name: "recipient", Value: recipient}, {Name: "sasl_username", Value: mail.login},
+		{Name: "sender", Value: mail.sender}, {Name: "recipient", Value: recipient}, {Name: "sasl_username", Value: mail.login}, {Name: "instance", Value: mail.id},
 	}, mail.at)
 	if err == nil {
 		l.ready.push(mail.at, &Question{Request: r, Greylist: new(Judged), Deferred: deferred})

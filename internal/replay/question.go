@@ -16,8 +16,9 @@ import (
 // Question is a request that Postfix once made, and what came of it.
 type Question struct {
 	Request  *policy.Request
-	Greylist *Judged // what the greylist said; nil when it was not asked
-	Lists    *Listed // what the lists said, likewise
+	Greylist *Judged       // what the greylist said; nil when it was not asked
+	Lists    *Listed       // what the lists said, likewise
+	Decided  record.Reason // of the whole answer; "" when only Postfix's log is known
 	// Deferred is whether the client was told to come back, Refused whether it was
 	// turned away.
 	Deferred, Refused bool
@@ -64,6 +65,7 @@ func FromRecord(e *maillog.Entry) (q *Question, ok bool) {
 	enforced := e.Mode != record.ModeShadow
 	q.Deferred = enforced && e.Verdict == "defer"
 	q.Refused = enforced && e.Verdict == "reject"
+	q.Decided = record.Reason(e.Reason)
 	q.Greylist, q.Lists = judged(e), listed(e)
 	return q, true
 }

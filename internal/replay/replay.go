@@ -31,6 +31,11 @@ type Settings struct {
 	Greylist  *checks.Greylist
 	FloodCap  int // as --greylist-flood
 	Threshold int // as --dnsbl-threshold
+	// Limits is the check of limits, with a store of its own; nil for none. Rules
+	// spells its settings: with those of the daemon nothing is played.
+	Limits *checks.Limit
+	Rules  string
+	Sizes  bool // some of them are about the sizes of mails, which records do not hold
 }
 
 // Options are the settings of both sides.
@@ -43,6 +48,7 @@ type Options struct {
 type Player struct {
 	o      Options
 	grey   *greylistPlayer
+	limits *limitPlayer
 	report Report
 }
 
@@ -51,6 +57,9 @@ func New(o Options) *Player {
 	p := &Player{o: o}
 	if o.Was.Greylist != nil && o.Would.Greylist != nil {
 		p.grey = newGreylistPlayer(&o, &p.report)
+	}
+	if o.Was.Rules != o.Would.Rules {
+		p.limits = newLimitPlayer(o.Would.Limits, &p.report, o.Show)
 	}
 	p.Reset()
 	return p
@@ -63,6 +72,9 @@ func (p *Player) Reset() {
 	if p.grey != nil {
 		p.grey.reset()
 	}
+	if p.limits != nil {
+		p.limits.reset()
+	}
 }
 
 // Play takes the next question.
@@ -73,7 +85,16 @@ func (p *Player) Play(ctx context.Context, q *Question) error {
 	}
 	r.Until = q.Request.Received
 	r.Questions++
-	refused := p.playLists(q)
+	refused := false
+	if p.limits != nil {
+		var err error
+		if refused, err = p.limits.play(ctx, q); err != nil {
+			return err
+		}
+	}
+	if !refused {
+		refused = p.playLists(q)
+	}
 	if p.grey == nil || q.Greylist == nil {
 		return nil
 	}
@@ -117,6 +138,15 @@ func (p *Player) playLists(q *Question) bool {
 func (p *Player) Report() Report {
 	if p.grey != nil {
 		p.grey.finish()
+	}
+	if p.limits != nil {
+		p.limits.finish()
+		if p.limits.check != nil {
+			p.report.Unknown[unknownCounted] = p.limits.counts.Asked
+			if p.o.Would.Sizes {
+				p.report.Unknown[unknownSizes] = p.limits.counts.Asked
+			}
+		}
 	}
 	return p.report
 }

@@ -14,6 +14,7 @@ type Report struct {
 
 	Greylist *Greylisted `json:"greylist,omitempty"`
 	Lists    Lists       `json:"dnsbl"`
+	Limits   *Limited    `json:"limits,omitempty"` // nil when the limits are not changed
 
 	// Differences are the mails that would have got another answer, the first ones
 	// of so many.
@@ -83,5 +84,7 @@ const (
 	unknownSuspicion = "whether the mail was suspicious is not recorded; it is taken for one that is"
 	unknownDomain    = "the record has a network as the key, so that the domain which SPF proves is not known; the network is taken again"
 	unknownPostfix   = "Postfix's log holds no SPF, so that networks are the keys, and nothing of before its first line, so that every sender is new at first"
+	unknownCounted   = "what had been sent before the first record is not known, so that for the time of its window after that a limit looks further away than it was"
+	unknownSizes     = "the sizes of mails are not recorded; limits of bytes are left out"
 	unknownSeen      = "when the sender was last seen before the first record is not known; just now is assumed"
 )

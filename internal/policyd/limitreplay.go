@@ -1,0 +1,38 @@
+package policyd
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/memstore"
+	"github.com/postern-mail/postern/internal/replay"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// replay implements replayer: the check with a store of its own. Recipients count when
+// they are named, since records do not tell whether a mail came to its end.
+func (o *limitPart) replay(n *needs, to *replay.Settings) error {
+	to.Rules = strings.Join(o.Limits, " ") + "; " + strings.Join(o.LimitActions, " ") + "; " + strings.Join(o.LimitOverrides, " ")
+	if len(o.rules)+len(o.LimitOverrides) == 0 {
+		return nil
+	}
+	to.Sizes = slices.ContainsFunc(o.rules, func(r limit.Rule) bool { return r.Unit == limit.Bytes })
+	loginDomain, err := o.loginDomain(n)
+	if err != nil {
+		return err
+	}
+	overrides, err := o.openOverrides(n, loginDomain)
+	if err != nil {
+		return err
+	}
+	to.Limits = &checks.Limit{
+		Alarm: func(limit.Alarm) {},
+		Judge: limit.NewJudge(limit.Config{
+			Rules: o.rules, Keyer: o.keyer(loginDomain), Overrides: overrides,
+			Action: func(u limit.Unit) limit.Action { return o.action(limit.Login, u) },
+			Store:  memstore.New(memstore.Options{}), CountAt: limit.AtName,
+		}),
+	}
+	return nil
+}
