@@ -25,6 +25,7 @@ func allChecks() []check {
 		{"sockets", "smtpd and cleanup reach the sockets: chroot, folders, permissions", checkSockets},
 		{"context", "policy_context names checks that run, in braces where there are several", checkContext},
 		{"ownership", "every service that takes logins asks for ownership, and before anything permits", checkOwnership},
+		{"limit", "limits of logins are asked for where users log in, and at the end of the mail", checkLimit},
 		{"order", "the hooks of the internet's mail come after what Postfix decides by itself, and are reached", checkOrder},
 		{"delay", "smtpd_delay_reject: the checks get what they need", checkDelay},
 		{"twice", "no second greylist, no list asked twice, no second signer", checkTwice},

@@ -72,20 +72,18 @@ type daemonKind struct {
 }
 
 // readDaemon gathers everything about a daemon. It needs nothing of Postfix.
-func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions) *Daemon {
+func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions, all Options) *Daemon {
 	d := &Daemon{Name: kind.name, settings: kind.settings, defaults: kind.defaults, client: admin.Client{Daemon: kind.name, Path: kind.socket}}
 	if o.Admin != "" {
 		if err := d.client.SetEndpoint(o.Admin); err != nil {
 			d.AskErr = fmt.Errorf("admin endpoint: %w", err)
 		}
 	}
-	d.Unit = readUnit(ctx, kind.name+".service")
-	for _, name := range kind.sockets {
-		d.Sockets = append(d.Sockets, readUnit(ctx, name))
-	}
+	units := readUnits(ctx, append([]string{kind.name + ".service"}, kind.sockets...))
+	d.Unit, d.Sockets = units[0], units[1:]
 	answer, err := d.ask(ctx)
 	d.Running = err == nil
-	d.findProgram(ctx, o)
+	d.findProgram(o)
 	d.findArguments(o)
 	d.findIdentity()
 	if d.Running {
@@ -94,7 +92,12 @@ func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions) *Daemon {
 		d.AskErr = cmp.Or(d.AskErr, err)
 		d.readSettings()
 	}
-	d.check(ctx)
+	if all.wants("versions") {
+		d.findVersions(ctx)
+	}
+	if all.wants("settings") {
+		d.check(ctx)
+	}
 	return d
 }
 
@@ -152,8 +155,8 @@ func literals(text string) []string {
 	return values
 }
 
-// findProgram finds the program and the versions of the file and of the process.
-func (d *Daemon) findProgram(ctx context.Context, o DaemonOptions) {
+// findProgram finds the program.
+func (d *Daemon) findProgram(o DaemonOptions) {
 	candidates := []string{o.Binary}
 	if o.Binary == "" {
 		candidates = []string{filepath.Join("/usr/sbin", d.Name), filepath.Join("/usr/local/sbin", d.Name)}
@@ -172,12 +175,24 @@ func (d *Daemon) findProgram(ctx context.Context, o DaemonOptions) {
 	}
 	for _, path := range candidates {
 		if found, err := exec.LookPath(path); err == nil {
-			d.Binary, d.Version = found, version(ctx, found)
-			break
+			d.Binary = found
+			return
 		}
 	}
-	if d.PID > 0 {
-		// The process's own program, also when the file has been replaced.
+}
+
+// findVersions asks the program, and that of the process when the file has been
+// replaced since.
+func (d *Daemon) findVersions(ctx context.Context) {
+	if d.Binary != "" {
+		d.Version = version(ctx, d.Binary)
+	}
+	if d.PID == 0 {
+		return
+	}
+	file, err := os.Stat(d.Binary)
+	process, processErr := os.Stat(procPath(d.PID, "exe"))
+	if d.Runs = d.Version; err != nil || processErr != nil || !os.SameFile(file, process) {
 		d.Runs = version(ctx, procPath(d.PID, "exe"))
 	}
 }

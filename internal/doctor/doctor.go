@@ -73,9 +73,7 @@ type DaemonOptions struct {
 func Run(ctx context.Context, o Options) Report {
 	f := gather(ctx, o)
 	defer f.close()
-	all := slices.DeleteFunc(allChecks(), func(c check) bool {
-		return len(o.Only) > 0 && !slices.Contains(o.Only, c.name) || slices.Contains(o.Skip, c.name)
-	})
+	all := slices.DeleteFunc(allChecks(), func(c check) bool { return !o.wants(c.name) })
 	found := make([][]Finding, len(all))
 	var running sync.WaitGroup
 	for i, c := range all {
@@ -87,6 +85,11 @@ func Run(ctx context.Context, o Options) Report {
 		report.add(c.name, found[i])
 	}
 	return report
+}
+
+// wants reports whether a check is to be made.
+func (o *Options) wants(check string) bool {
+	return (len(o.Only) == 0 || slices.Contains(o.Only, check)) && !slices.Contains(o.Skip, check)
 }
 
 // add adds what a check found.

@@ -83,8 +83,8 @@ func gather(ctx context.Context, o Options) *Facts {
 	policyKind, milterKind := kinds()
 	var gathering sync.WaitGroup
 	gathering.Go(func() { f.Postfix, f.PostfixErr = readPostfix(ctx, o.ConfigDirectory) })
-	gathering.Go(func() { f.Policyd = readDaemon(ctx, policyKind, o.Policyd) })
-	gathering.Go(func() { f.Milterd = readDaemon(ctx, milterKind, o.Milterd) })
+	gathering.Go(func() { f.Policyd = readDaemon(ctx, policyKind, o.Policyd, o) })
+	gathering.Go(func() { f.Milterd = readDaemon(ctx, milterKind, o.Milterd, o) })
 	gathering.Wait()
 	if f.PostfixErr != nil {
 		f.Postfix = nil

@@ -389,8 +389,9 @@ func checkFilters(_ context.Context, f *Facts) []Finding {
 // a proxy filter has not.
 func (f *Facts) unavailable(s *Service) []Finding {
 	var found []Finding
-	if f.Policyd.text("limit-action") == "hold" && f.asksAt(s, "limit") {
-		found = append(found, failf("set limit-action = \"defer\"", "%s: smtpd_proxy_filter is set: HOLD (limit-action) is unavailable there, and the mail passes", s))
+	holds := slices.ContainsFunc(f.Policyd.list("limit-action"), func(action string) bool { return action == "hold" || strings.HasSuffix(action, "=hold") })
+	if holds && f.limits() && f.asksAt(s, checks.LimitName) {
+		found = append(found, failf("set limit-action = [\"defer\"]", "%s: smtpd_proxy_filter is set: HOLD (limit-action) is unavailable there, and the mail passes", s))
 	}
 	if f.Policyd.text("greylist-header") == "true" && f.asksAt(s, checks.GreylistName) {
 		found = append(found, warnf("set greylist-header = false", "%s: smtpd_proxy_filter is set: no header can be added there, and Postfix logs a warning for each mail that was delayed", s))

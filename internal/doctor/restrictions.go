@@ -47,6 +47,9 @@ func checkContext(_ context.Context, f *Facts) []Finding {
 		}
 	}
 	for _, name := range runs {
+		if name == checks.LimitName && !f.limits() {
+			continue // it has nothing to say
+		}
 		if !f.attached(name) && f.Policyd.SettingsErr == nil {
 			found = append(found, warnf(fmt.Sprintf("name %s in the policy_context of a hook (postern setup shows the line), or take it out of checks in policyd.toml", name),
 				"the check %s runs, and no hook of Postfix asks for it", name))
@@ -213,6 +216,9 @@ func (f *Facts) askedTwice() []Finding {
 	for i, h := range f.Hooks {
 		for _, earlier := range f.Hooks[:i] {
 			for _, name := range f.asks(h) {
+				if name == checks.LimitName && h.List == endOfData {
+					continue // asked at both ends of a mail
+				}
 				if h.Service == earlier.Service && slices.Contains(f.asks(earlier), name) {
 					found = appendNew(found, warnf(fmt.Sprintf("leave %s in one of them (policy_context)", name),
 						"%s asks for %s in %s and in %s", h.Service, name, earlier.List, h.List))

@@ -26,14 +26,24 @@ var unitProperties = []string{
 	"BindPaths", "BindReadOnlyPaths", "LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted",
 }
 
-// readUnit asks systemd. Where there is none, nothing is known of the unit.
-func readUnit(ctx context.Context, name string) Unit {
-	u := Unit{Name: name, Properties: make(map[string]string)}
-	out, _, err := run(ctx, "systemctl", "show", "--property="+strings.Join(unitProperties, ","), "--", name)
-	if err != nil {
-		return u
+// readUnits asks systemd. Where there is none, nothing is known of the units.
+func readUnits(ctx context.Context, names []string) []Unit {
+	units := make([]Unit, len(names))
+	args := append([]string{"show", "--property=" + strings.Join(unitProperties, ","), "--"}, names...)
+	out, _, err := run(ctx, "systemctl", args...)
+	blocks := strings.Split(out, "\n\n")
+	for i, name := range names {
+		units[i] = Unit{Name: name, Properties: make(map[string]string)}
+		if err == nil && len(blocks) == len(names) {
+			units[i].read(blocks[i])
+		}
 	}
-	for key, value := range assignments(out) {
+	return units
+}
+
+// read takes what systemd says about one unit.
+func (u *Unit) read(text string) {
+	for key, value := range assignments(text) {
 		if key == "Listen" {
 			u.listen(value)
 			continue
@@ -41,7 +51,6 @@ func readUnit(ctx context.Context, name string) Unit {
 		u.Properties[key] = value
 	}
 	u.Descriptor = u.Properties["FileDescriptorName"]
-	return u
 }
 
 // listen reads a line as "127.0.0.1:10045 (Stream)".

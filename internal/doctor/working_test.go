@@ -55,6 +55,11 @@ func TestWorkingSetups(t *testing.T) {
 			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
 			s.postconf("-PX", "submission/inet/smtpd_milters")
 		}, down: true, policyd: "checks = [\"ownership\", \"dnsbl\", \"greylist\"]\n"},
+		{name: "limits, asked at both ends of a mail", up: true, policyd: "limit = [\"login.recipients=300/1h\"]\nlimit-store = \"sqlite:DIR/run/limits.db\"\n", edit: func(s *site) {
+			s.replace("etc/main.cf", "policy_context=ownership", "{ policy_context = ownership, limit }")
+			s.postconf("-e", "postern_limit = check_policy_service { inet:"+s.policy+", policy_context=limit }")
+			s.postconf("-P", "submission/inet/smtpd_end_of_data_restrictions=$postern_limit")
+		}},
 		{name: "only watching", up: true, policyd: "shadow = [\"all\"]\n"},
 		{name: "no ownership", up: true, policyd: "checks = [\"dnsbl\", \"greylist\"]\n", edit: func(s *site) {
 			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")
@@ -72,6 +77,10 @@ func TestWorkingSetups(t *testing.T) {
 				test.edit(s)
 			}
 			o := s.options()
+			o.Skip = append(o.Skip, "versions")
+			if s.postfix != s.dir {
+				o.Skip = append(o.Skip, "settings")
+			}
 			if test.down { // milterd is not meant to run
 				s.startOnly("policyd")
 				o.Milterd.Config = ""

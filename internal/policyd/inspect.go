@@ -11,8 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/store/redisclient"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 // Settings returns what the daemon with these arguments and environment would be set
@@ -40,8 +43,8 @@ type StoreState struct {
 // storeFlags are the settings that name stores, the checks that use them, and where
 // their passwords are.
 var storeFlags = []struct{ flag, check, password string }{
-	{"greylist-store", "greylist", "greylist-password-file"},
-	{"limit-store", "limit", "limit-password-file"},
+	{"greylist-store", checks.GreylistName, "greylist-password-file"},
+	{"limit-store", checks.LimitName, "limit-password-file"},
 }
 
 // ProbeStores asks the stores of the daemon with these arguments and environment. It
@@ -55,7 +58,7 @@ func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, err
 	var all []StoreState
 	for _, f := range storeFlags {
 		flag := s.set.Lookup(f.flag)
-		if flag == nil || !s.runs(f.check) {
+		if flag == nil || !s.runs(f.check) || f.check == checks.LimitName && !s.limits() {
 			continue
 		}
 		password := ""
@@ -67,6 +70,14 @@ func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, err
 		all = append(all, state)
 	}
 	return all, nil
+}
+
+// limits reports whether anything is limited: without, the check opens no store.
+func (s *settings) limits() bool {
+	return slices.ContainsFunc([]string{"limit", "limit-overrides"}, func(flag string) bool {
+		list, ok := s.set.Lookup(flag).Value.(pflag.SliceValue)
+		return ok && len(list.GetSlice()) > 0
+	})
 }
 
 // credentials is the folder of systemd's credentials, "" for none.
