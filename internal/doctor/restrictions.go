@@ -258,13 +258,15 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 		return nil
 	}
 	var found []Finding
+	shadow := f.Policyd.list("shadow")
+	onlyWatched := slices.Contains(shadow, "all") || slices.Contains(shadow, ownershipWord) // refuses nothing when it is there
 	for _, h := range f.Hooks {
 		action := strings.ToUpper(first(strings.Fields(h.Default)))
 		opens := slices.Contains([]string{"DUNNO", "OK", "PERMIT", "INFO", "WARN", "PREPEND"}, action)
 		asks := f.asks(h)
 		owned := slices.Contains(asks, ownershipWord) && h.Service.takesLogins() && !f.Policyd.shadows(ownershipWord)
 		switch {
-		case owned && opens:
+		case owned && opens && !onlyWatched:
 			found = appendNew(found, failf("take default_action out of this hook (and smtpd_policy_service_default_action out of main.cf), so that Postfix defers (451)",
 				"%s of %s: default_action is %s: while postern-policyd is away, users send as anyone", h.List, h.Service, h.Default))
 		case !slices.Contains(asks, ownershipWord) && !opens && h.Service.isInbound() && slices.ContainsFunc(asks, isOfStrangers):

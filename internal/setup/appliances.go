@@ -48,6 +48,7 @@ func (p *planner) mailInABoxMilter() {
 	p.milterd.set("admin", "unix:/run/postern-milterd/milterd.sock")
 	p.bySession = true
 	p.asUser = "opendkim"
+	p.plan.MilterdUser = p.asUser
 }
 
 // dockerLines are the changes in the form of docker-mailserver's own files.

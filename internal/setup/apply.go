@@ -3,6 +3,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -227,15 +228,17 @@ func (a *Applier) stage(ctx context.Context, p *Plan) ([]written, error) {
 
 // edit makes changes in the files of a folder.
 func edit(ctx context.Context, dir string, changes []Change) error {
-	main, master := []string{"-c", dir, "-e"}, []string{"-c", dir, "-P"}
+	main, master, unset := []string{"-c", dir, "-e"}, []string{"-c", dir, "-P"}, []string{"-c", dir, "-X"}
 	for _, c := range changes {
-		if c.Service == "" {
+		if c.Unset {
+			unset = append(unset, c.Name)
+		} else if c.Service == "" {
 			main = append(main, c.Name+"="+c.New)
 		} else {
 			master = append(master, c.Service+"/"+c.Name+"="+c.New)
 		}
 	}
-	for _, args := range [][]string{main, master} {
+	for _, args := range [][]string{main, master, unset} {
 		if len(args) == 3 {
 			continue
 		}
@@ -253,6 +256,12 @@ func asPlanned(ctx context.Context, dir string, changes []Change) error {
 		return err
 	}
 	for _, c := range changes {
+		if c.Unset {
+			if got.isSet(c.Name) {
+				return fmt.Errorf("%s: it is still there after the change", c.where())
+			}
+			continue
+		}
 		value := got.main[c.Name]
 		if c.Service != "" {
 			i := slices.IndexFunc(got.services, func(s *Service) bool { return s.Key == c.Service })
@@ -281,7 +290,7 @@ func (a *Applier) carryOut(ctx context.Context, p *Plan, j *journal) error {
 	}
 	for _, daemon := range p.Daemons {
 		a.at("check " + daemon)
-		if err := a.checkSettings(ctx, daemon); err != nil {
+		if err := a.checkSettings(ctx, p, daemon); err != nil {
 			return err
 		}
 	}
@@ -357,18 +366,18 @@ func (a *Applier) reload(ctx context.Context, dir string) error {
 }
 
 // checkSettings has a daemon check its settings, with its own rights.
-func (a *Applier) checkSettings(ctx context.Context, daemon string) error {
-	d := a.Policyd
+func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) error {
+	d, user := a.Policyd, a.User
 	if daemon == Milterd {
-		d = a.Milterd
+		d, user = a.Milterd, cmp.Or(p.MilterdUser, a.User)
 	}
 	path, err := a.binary(d.Program.Name)
 	if err != nil {
 		return err
 	}
 	args := []string{"--check-config", "--config", d.Config}
-	if _, _, ok := lookupUser(a.User); ok && os.Geteuid() == 0 {
-		args = append(args, "--user", a.User)
+	if _, _, ok := lookupUser(user); ok && os.Geteuid() == 0 {
+		args = append(args, "--user", user)
 	}
 	if _, _, err := run(ctx, path, args...); err != nil {
 		return fmt.Errorf("the settings of %s are not accepted: %w", d.Program.Name, err)

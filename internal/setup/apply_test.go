@@ -214,6 +214,47 @@ func TestApplyAndUndo(t *testing.T) {
 	sameTree(t, before, s.tree(t))
 }
 
+// Watching first and then deciding are two runs, and undo takes back both.
+func TestShadowAndBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.tree(t)
+	shadow := true
+	s.Shadow = &shadow
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now, err := ReadPostfix(t.Context(), s.ConfigDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := now.value("smtpd_recipient_restrictions"); !strings.Contains(got, s.Policy) || !strings.Contains(got, "10023") {
+		t.Errorf("watched recipient restrictions are %s", got)
+	}
+	if text, err := os.ReadFile(s.Milterd.Config); err != nil || !strings.Contains(string(text), "\nshadow = [\"all\"]\ndkim-keys = \"\"\n") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	shadow = false
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err = ReadPostfix(t.Context(), s.ConfigDirectory); err != nil {
+		t.Fatal(err)
+	}
+	if got := now.value("smtpd_recipient_restrictions"); strings.Contains(got, "10023") || strings.Contains(now.value(ownershipName), "DUNNO") {
+		t.Errorf("recipient restrictions are %s, ownership is %s", got, now.value(ownershipName))
+	}
+	for _, name := range []string{s.Policyd.Config, s.Milterd.Config} {
+		if text, err := os.ReadFile(name); err != nil || strings.Contains(string(text), "shadow") {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, s.tree(t))
+}
+
 // steps are the names of the steps of a run.
 func steps(t *testing.T, do func(*site) error) []string {
 	t.Helper()

@@ -10,7 +10,7 @@ import (
 
 // ownershipName is the parameter of main.cf that holds the ownership hook: values in
 // master.cf are written without white space.
-const ownershipName = "postern_ownership"
+const ownershipName = ourNames + "ownership"
 
 // restrictionLists are the parameters that may ask a policy service, in the order in
 // which smtpd(8) asks them.
@@ -318,7 +318,7 @@ func (p *planner) spellService(s *Service, name string, words []string, text str
 	if !strings.ContainsAny(value, " \t{") {
 		return value
 	}
-	own := "postern_" + strings.Trim(notInName.ReplaceAllString(s.Name, "_"), "_") + "_" + strings.TrimPrefix(name, "smtpd_")
+	own := ourNames + strings.Trim(notInName.ReplaceAllString(s.Name, "_"), "_") + "_" + strings.TrimPrefix(name, "smtpd_")
 	p.setMain(own, text)
 	return "$" + own
 }

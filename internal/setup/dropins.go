@@ -30,7 +30,7 @@ func (o *Options) unit(name string) string {
 func (p *planner) dropIns() {
 	if p.attaches(Policyd) {
 		p.socketDropIn("postern-policyd.socket", p.Policy)
-		p.serviceDropIn("postern-policyd.service", p.pathLines())
+		p.serviceDropIn("postern-policyd.service", p.pathLines(p.paths))
 	}
 	if p.attaches(Milterd) {
 		p.socketDropIn("postern-milterd.socket", p.Verify)
@@ -56,28 +56,21 @@ func (p *planner) dropIn(unit, text string) {
 // hidden are the folders of which the units show a daemon nothing.
 var hidden = []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"}
 
-// pathLines are what the policy daemon needs to read tables that are elsewhere or
-// belong to another group.
-func (p *planner) pathLines() []string {
+// pathLines are what a daemon needs to read files that are elsewhere or belong to
+// another group. The rest of the folders that the unit hides stays hidden.
+func (p *planner) pathLines(paths []string) []string {
 	var folders, groups []string
-	for _, path := range p.paths {
-		real := path
-		path = "/" + strings.TrimPrefix(strings.TrimPrefix(filepath.Clean(path), p.Root), "/")
-		if slices.ContainsFunc(hidden, func(h string) bool { return strings.HasPrefix(path, h) }) {
-			add(&folders, filepath.Dir(path))
+	for _, path := range paths {
+		within := "/" + strings.TrimPrefix(strings.TrimPrefix(filepath.Clean(path), p.Root), "/")
+		if slices.ContainsFunc(hidden, func(h string) bool { return strings.HasPrefix(within, h) }) {
+			add(&folders, "-"+filepath.Dir(within))
 		}
-		if group := groupOf(real); group != "" {
+		if group := groupOf(path); group != "" {
 			add(&groups, group)
 		}
 	}
 	var lines []string
 	if len(folders) > 0 {
-		// The rest of these folders stays hidden.
-		for _, top := range []struct{ prefix, line string }{{"/home/", "ProtectHome=tmpfs"}, {"/root/", "ProtectHome=tmpfs"}, {"/run/user/", "ProtectHome=tmpfs"}} {
-			if slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(f+"/", top.prefix) }) {
-				add(&lines, top.line)
-			}
-		}
 		lines = append(lines, "BindReadOnlyPaths="+strings.Join(folders, " "))
 	}
 	if len(groups) > 0 {
@@ -113,8 +106,11 @@ var listenVerify = regexp.MustCompile(`--listen-verify (systemd:\S+)`)
 func (p *planner) milterdLines() []string {
 	var lines []string
 	if p.asUser != "" {
-		lines = append(lines, "User="+p.asUser, "Group="+p.asUser, "RuntimeDirectory=", "RuntimeDirectory=postern-milterd")
+		// The folders of the unit are the other daemon's, and systemd gives them to User=.
+		lines = append(lines, "User="+p.asUser, "Group="+p.asUser,
+			"RuntimeDirectory=", "RuntimeDirectory=postern-milterd", "StateDirectory=")
 	}
+	lines = append(lines, p.pathLines(p.keyPaths)...)
 	if !p.bySession {
 		return lines
 	}

@@ -45,6 +45,11 @@ func (p *planner) carryKeys(own options) {
 		p.milterd.set("dkim-keys", "")
 		p.milterd.set("dkim-key-table", p.path(tableOf(own.get("KeyTable"))))
 		p.milterd.set("dkim-signing-table", "refile:"+p.path(tableOf(own.get("SigningTable"))))
+		for _, line := range entries(p.read(tableOf(own.get("KeyTable")))) {
+			if at := strings.LastIndex(line, ":/"); at >= 0 {
+				p.keyPaths = append(p.keyPaths, p.path(line[at+1:]))
+			}
+		}
 		return
 	}
 	if own.get("KeyTable") != "" {

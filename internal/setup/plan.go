@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -58,6 +60,7 @@ type Change struct {
 	Old     string `json:"old"`
 	WasSet  bool   `json:"was_set"`
 	New     string `json:"new"`
+	Unset   bool   `json:"unset,omitempty"` // it is taken out
 }
 
 // where names the parameter as an administrator would look for it.
@@ -105,7 +108,8 @@ type Plan struct {
 	Shadow   bool
 	Daemons  []string // that are attached
 
-	Appliance string // "" for none
+	Appliance   string // "" for none
+	MilterdUser string // the user of milterd, if it is not the one of both daemons
 }
 
 // Nothing reports whether there is nothing to do.
@@ -123,7 +127,7 @@ type planner struct {
 	bySession        bool     // milterd finds out from the session whose mail it is
 	owners           bool     // someone asks the ownership check
 	asUser           string   // the user of milterd, if it is another
-	paths            []string // that the daemons must be able to read
+	paths, keyPaths  []string // that policyd and milterd must be able to read
 }
 
 // MakePlan finds out what to change.
@@ -163,6 +167,7 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	for _, carry := range p.carriers {
 		carry()
 	}
+	p.dropNames()
 	p.appliances()
 	return p.plan, p.files()
 }
@@ -213,6 +218,28 @@ func (p *planner) setService(s *Service, name, value string) {
 	p.change(Change{Service: s.Key, Name: name, Old: s.overrides[name], WasSet: s.has(name), New: value})
 	s.overrides[name] = value
 }
+
+// dropNames plans that names of ours that nothing refers to any more go: Postfix would
+// complain about each.
+func (p *planner) dropNames() {
+	var all strings.Builder
+	for name := range p.explicit {
+		all.WriteString(p.main[name] + "\n")
+	}
+	for _, s := range p.services {
+		for _, value := range s.overrides {
+			all.WriteString(value + "\n")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.explicit)) {
+		if strings.HasPrefix(name, ourNames) && !regexp.MustCompile(`\b`+name+`\b`).MatchString(all.String()) {
+			p.plan.Changes = append(p.plan.Changes, Change{Name: name, Old: p.main[name], WasSet: true, Unset: true})
+		}
+	}
+}
+
+// ourNames begins every parameter of main.cf that is ours.
+const ourNames = "postern_"
 
 // set plans a value where a parameter of a service is set; nil is main.cf.
 func (p *planner) set(s *Service, name, value string) {

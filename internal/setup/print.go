@@ -83,6 +83,8 @@ func (o *printer) changes(all []Change) {
 			rows[0].right = "(empty)"
 		}
 		switch {
+		case c.Unset:
+			rows[0].right = "(taken out)"
 		case c.Old == "" && c.WasSet:
 			rows[0].left = "(empty)"
 		case c.Old == "":

@@ -205,7 +205,7 @@ func (a *Applier) mentions(text string) (count int) {
 		if strings.HasPrefix(strings.TrimSpace(line), "#") {
 			continue
 		}
-		for _, name := range []string{a.Policy, a.Verify, a.Sign, "postern_"} {
+		for _, name := range []string{a.Policy, a.Verify, a.Sign, ourNames} {
 			if name != "" && strings.Contains(line, name) {
 				count++
 				break
