@@ -73,11 +73,33 @@ func openPlace(path string) (*place, error) {
 	dir, err := os.OpenFile(folder, unix.O_PATH|unix.O_DIRECTORY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, transient.Mark(fmt.Errorf("directory %s does not exist: create it for the daemon's user (systemd: RuntimeDirectory=)", filepath.Clean(folder)))
+		return nil, transient.Mark(fmt.Errorf("directory %s does not exist; create it for the daemon's user: install -d -o %s %s (systemd: RuntimeDirectory=)", filepath.Clean(folder), ownUser(), filepath.Clean(folder)))
 	case err != nil:
 		return nil, err
 	}
 	return &place{path: path, dir: dir, name: name}, nil
+}
+
+// ownUser is the name of the user that the daemon runs as. One that has to give up
+// root first is named as the units have it.
+func ownUser() string {
+	if current, err := user.Current(); err == nil && current.Uid != "0" {
+		return current.Username
+	}
+	return "postern"
+}
+
+// MakeFolder makes the folder of a unix socket when root starts a daemon by hand and
+// no systemd has made it. It belongs to the user that the daemon becomes, nil for
+// none. What cannot be made is an error of the one who binds.
+func MakeFolder(e Endpoint, becomes *Identity) {
+	folder := filepath.Dir(e.Address)
+	if e.Network != NetworkUnix || os.Geteuid() != 0 || os.Mkdir(folder, 0o755) != nil {
+		return
+	}
+	if becomes != nil {
+		_ = os.Chown(folder, becomes.UID, becomes.GID)
+	}
 }
 
 func (p *place) close() error { return p.dir.Close() }

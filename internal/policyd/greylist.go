@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -284,9 +283,12 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 	case isFile && n.set.CheckOnly():
 		// The daemon that runs owns the file; that its folder is there can be
 		// seen without opening it.
-		_, err := os.Stat(filepath.Dir(path))
+		err := folderOf(path)
 		return memstore.New(memstore.Options{}), "sqlite", err
 	case isFile:
+		if err := folderOf(path); err != nil {
+			return nil, "", err
+		}
 		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "greylist")})
 		return store, "sqlite", err
 	}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -307,9 +305,12 @@ func (o *limitPart) openStore(password config.Secret, n *needs) (limit.Store, st
 	case o.LimitStore == memoryStore:
 		return memstore.New(memstore.Options{}), "memory", nil
 	case isFile && n.set.CheckOnly():
-		_, err := os.Stat(filepath.Dir(path))
+		err := folderOf(path)
 		return memstore.New(memstore.Options{}), "sqlite", err
 	case isFile:
+		if err := folderOf(path); err != nil {
+			return nil, "", err
+		}
 		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "limit")})
 		return store, "sqlite", err
 	}

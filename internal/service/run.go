@@ -190,6 +190,11 @@ func (d *running[S]) bind() ([]daemon.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, socket := range all {
+		if socket.Flag == flagAdmin {
+			daemon.MakeFolder(socket.Endpoint, identity)
+		}
+	}
 	listeners, err := daemon.ListenAfter(d.process.Predecessor, all)
 	if err != nil && d.process.Predecessor == nil {
 		if d.process.Predecessor = d.predecessor(err); d.process.Predecessor != nil {
