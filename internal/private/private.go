@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -34,9 +35,28 @@ func check(path string, info fs.FileInfo, user, group int, what string) error {
 	case allowed.others != "":
 		return fmt.Errorf("%s: its access control list lets %s at %s; setfacl -b %s", path, allowed.others, what, path)
 	default:
-		return nil
+		return checkFolders(path, what)
 	}
 	return fmt.Errorf("%s: mode %04o lets %s at %s; chmod 0600 %s", path, mode, who, what, path)
+}
+
+// checkFolders refuses a file in a folder where everybody can put another one in its
+// place. Of a symbolic link both folders count.
+func checkFolders(path, what string) error {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	for _, folder := range []string{filepath.Dir(path), filepath.Dir(target)} {
+		info, err := os.Stat(folder)
+		if err != nil {
+			return err
+		}
+		if mode := info.Mode(); mode&0o002 != 0 && mode&fs.ModeSticky == 0 {
+			return fmt.Errorf("%s: mode %04o of %s lets everybody replace %s; chmod o-w %s", path, mode.Perm(), folder, what, folder)
+		}
+	}
+	return nil
 }
 
 // CheckShared refuses a file that everybody can read or replace. It is for files
@@ -44,7 +64,7 @@ func check(path string, info fs.FileInfo, user, group int, what string) error {
 func CheckShared(path string, info fs.FileInfo, what string) error {
 	mode := info.Mode().Perm()
 	if mode&0o007 == 0 {
-		return nil
+		return checkFolders(path, what)
 	}
 	return fmt.Errorf("%s: mode %04o lets everybody at %s; chmod o-rwx %s", path, mode, what, path)
 }

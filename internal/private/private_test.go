@@ -2,6 +2,7 @@ package private
 
 import (
 	"encoding/binary"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,6 +44,38 @@ func TestChecks(t *testing.T) {
 		} {
 			if (err == nil) != (*want == "") || err != nil && !strings.Contains(err.Error(), *want) {
 				t.Errorf("mode %o: %v, want %q", tt.mode, err, *want)
+			}
+		}
+	}
+}
+
+// In a folder that everybody may write to, everybody can put another file in the
+// place of this one, or another link.
+func TestFoldersOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
+	for _, folder := range []string{ours, theirs} {
+		if err := errors.Join(os.Mkdir(folder, 0o700), os.WriteFile(filepath.Join(folder, "secret"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	toTheirs, toOurs := filepath.Join(ours, "link"), filepath.Join(theirs, "link")
+	if err := errors.Join(os.Symlink(filepath.Join(theirs, "secret"), toTheirs), os.Symlink(filepath.Join(ours, "secret"), toOurs)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, refused := range map[fs.FileMode]bool{0o777: true, 0o777 | fs.ModeSticky: false, 0o775: false} {
+		if err := os.Chmod(theirs, mode); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]bool{filepath.Join(ours, "secret"): false, filepath.Join(theirs, "secret"): refused, toTheirs: refused, toOurs: refused} {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{Check(path, info, -1, "the secret"), CheckShared(path, info, "the secret")} {
+				if (err != nil) != want || err != nil && !strings.Contains(err.Error(), "chmod o-w "+theirs) {
+					t.Errorf("%s in a folder of mode %v: %v", path, mode, err)
+				}
 			}
 		}
 	}
