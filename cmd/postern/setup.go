@@ -113,6 +113,11 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
+	if f.ask(io, applier, plan.Asks) {
+		if plan, err = setup.MakePlan(ctx, applier.Options); err != nil {
+			return exitFailed, err
+		}
+	}
 	plan.Print(io.out, f.Hide)
 	if plan.Nothing() {
 		return exitYes, nil
@@ -132,6 +137,38 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	}
 	say("Postern is attached to %s; postern setup --undo takes it off again", applier.ConfigDirectory)
 	return exitYes, nil
+}
+
+// ask puts what can be decided to an administrator on a terminal, and reports whether
+// there was anything. Without one the flags decide, or what is usual.
+func (f *setupFlags) ask(io streams, a *setup.Applier, questions []setup.Question) bool {
+	if f.yes || !isTerminal(os.Stdin) {
+		return false
+	}
+	in := bufio.NewReader(os.Stdin)
+	for _, q := range questions {
+		fmt.Fprintf(io.out, "%s?%s [%s] ", q.Text, choices(q.Choices), q.Otherwise)
+		answer, _ := in.ReadString('\n')
+		if answer = strings.TrimSpace(answer); answer == "" {
+			answer = q.Otherwise
+		}
+		switch q.Flag {
+		case "signer":
+			a.Signer = answer
+		case "greylister":
+			a.Greylister = answer
+		case "login-domain":
+			a.LoginDomain = answer
+		}
+	}
+	return len(questions) > 0
+}
+
+func choices(all []string) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(all, ", ") + ")"
 }
 
 // agreed asks on a terminal. Without one the flags have said it.

@@ -428,6 +428,43 @@ func TestDaemonsToBeStarted(t *testing.T) {
 	sameTree(t, before, s.tree(t))
 }
 
+// Two instances of Postfix share the daemons: whoever is undone last gives back their
+// settings.
+func TestTwoInstances(t *testing.T) {
+	t.Parallel()
+	first := newSite(t)
+	other := filepath.Join(first.dir, "other")
+	if err := os.CopyFS(other, os.DirFS(first.ConfigDirectory)); err != nil {
+		t.Fatal(err)
+	}
+	second := siteIn(first.dir)
+	second.ConfigDirectory, second.Journals = other, JournalsOf(filepath.Join(first.dir, "journal"), other)
+	second.Policy, second.Verify, second.Sign, second.Binaries = first.Policy, first.Verify, first.Sign, first.Binaries
+	before := first.tree(t)
+	for _, s := range []*site{first, second} {
+		if err := s.apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attached := first.tree(t)
+	if err := first.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := first.tree(t)
+	for _, path := range []string{first.Policyd.Config, first.Milterd.Config, filepath.Join(other, "main.cf")} {
+		if now[path] != attached[path] {
+			t.Errorf("%s has changed", path)
+		}
+	}
+	if path := filepath.Join(first.ConfigDirectory, "main.cf"); now[path] != before[path] {
+		t.Errorf("%s is not as it was", path)
+	}
+	if err := second.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, first.tree(t))
+}
+
 // edit changes a text in a file of Postfix.
 func (s *site) edit(t *testing.T, name, old, new string) {
 	t.Helper()

@@ -3,14 +3,20 @@
 package setup
 
 import (
+	"os"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/config"
 )
 
 // ownershipName is the parameter of main.cf that holds the ownership hook: values in
 // master.cf are written without white space.
 const ownershipName = ourNames + "ownership"
+
+// limitName holds the hook of the limit check at the end of a mail.
+const limitName = ourNames + "limit"
 
 // restrictionLists are the parameters that may ask a policy service, in the order in
 // which smtpd(8) asks them.
@@ -22,6 +28,7 @@ var restrictionLists = []string{
 const (
 	senderList    = "smtpd_sender_restrictions"
 	recipientList = "smtpd_recipient_restrictions"
+	endOfData     = "smtpd_end_of_data_restrictions"
 )
 
 // inboundHook asks about mail from the internet. While the daemon is away, mail
@@ -49,7 +56,34 @@ func (p *planner) ownershipHook() restriction {
 	if p.plan.Shadow {
 		action = ", default_action=DUNNO"
 	}
-	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", policy_context=ownership" + action + " }"}
+	context := "policy_context=ownership"
+	if p.limits() {
+		context = "{ policy_context = ownership, limit }"
+	}
+	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + context + action + " }"}
+}
+
+// limits reports whether the administrator has limited how much users may send.
+func (p *planner) limits() bool {
+	data, err := os.ReadFile(p.Policyd.Config)
+	if err != nil {
+		return false
+	}
+	file, err := config.ParseDocument(p.Policyd.Config, data)
+	return err == nil && strings.Contains(file.Get("limit")+file.Get("limit-overrides"), `"`)
+}
+
+// attachLimits plans that the limit check is asked at the end of a mail too, when it
+// is certain how many recipients there are.
+func (p *planner) attachLimits(s *Service) {
+	list := p.elements(s, endOfData)
+	if !p.limits() || slices.ContainsFunc(list, func(r restriction) bool { return p.asks(r) || r.is("$"+limitName) }) {
+		return
+	}
+	hook := p.ownershipHook()
+	hook.arg = strings.Replace(hook.arg, "{ policy_context = ownership, limit }", "policy_context=limit", 1)
+	p.setMain(limitName, hook.String())
+	p.setService(s, endOfData, p.spell(s, endOfData, append(list, restriction{name: "$" + limitName})))
 }
 
 // asks reports whether an element asks our policy daemon.
@@ -221,6 +255,7 @@ func (p *planner) attachUsers() {
 			continue
 		}
 		p.owners = true
+		p.attachLimits(s)
 		if !s.has(senderList) && p.asksLogins(p.elements(nil, senderList)) {
 			continue // main.cf asks
 		}

@@ -148,10 +148,46 @@ func (one *journal) save() error {
 	return replace(one.path, content{Text: data, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid()})
 }
 
-// othersAttached reports whether another Postfix on this machine uses our daemons.
-func (j Journals) othersAttached() bool {
-	files, _ := filepath.Glob(filepath.Join(escapeGlob(j.root), "*", "*.json"))
-	return slices.ContainsFunc(files, func(f string) bool { return filepath.Dir(f) != j.folder })
+// other returns the oldest journal of another Postfix on this machine that uses our
+// daemons, nil when there is none.
+func (j Journals) other() (*journal, error) {
+	folders, err := filepath.Glob(filepath.Join(escapeGlob(j.root), "*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, folder := range folders {
+		if folder == j.folder {
+			continue
+		}
+		all, err := Journals{j.root, folder}.all()
+		if err != nil {
+			return nil, err
+		}
+		if len(all) > 0 {
+			return all[0], nil
+		}
+	}
+	return nil, nil
+}
+
+// inherit takes over from the journal of another Postfix what both use: whoever is
+// undone last puts back how the files of the daemons were before the first.
+func (one *journal) inherit(from *journal) error {
+	for _, w := range from.Files {
+		if isPostfix(w.Kind) {
+			continue
+		}
+		i := slices.IndexFunc(one.Files, func(have written) bool { return have.Path == w.Path })
+		if i < 0 {
+			one.Files = append(one.Files, w)
+			continue
+		}
+		one.Files[i].Before, one.Files[i].Folders = w.Before, w.Folders
+	}
+	for _, unit := range from.Units {
+		add(&one.Units, unit)
+	}
+	return one.save()
 }
 
 // look returns a file as it is.

@@ -120,6 +120,8 @@ func (p *planner) peer(name string) *Peer {
 func (p *planner) choose() error {
 	greylists, signs := p.others()
 	var err error
+	p.ask(p.Greylister, "greylister", "Who greylists", greylists)
+	p.ask(p.Signer, "signer", "Who signs", signs)
 	if p.Greylister, err = pick("greylister", p.Greylister, greylists); err != nil {
 		return err
 	}
@@ -147,6 +149,14 @@ func (p *planner) choose() error {
 		}
 	}
 	return nil
+}
+
+// ask notes a question that the administrator has not answered by a flag, if there is a
+// choice.
+func (p *planner) ask(answer, flag, text string, others []string) {
+	if answer == "" && len(others) > 0 {
+		p.plan.Asks = append(p.plan.Asks, Question{flag, text, others[0], append([]string{ours}, others...)})
+	}
 }
 
 // retire notes that a program whose work we do may be stopped.

@@ -102,6 +102,7 @@ type Plan struct {
 	Imports  []Import
 	Cannot   []string // settings of others that are not carried over
 	Warnings []string
+	Asks     []Question
 	Next     []string // what is left to be done by hand
 	Manual   []string // lines for an appliance that writes main.cf anew
 	Reload   []string // units of other programs that read their settings again
@@ -110,6 +111,12 @@ type Plan struct {
 
 	Appliance   string // "" for none
 	MilterdUser string // the user of milterd, if it is not the one of both daemons
+}
+
+// Question is something that the administrator may decide, with what is done otherwise.
+type Question struct {
+	Flag, Text, Otherwise string
+	Choices               []string // nil for any text
 }
 
 // Nothing reports whether there is nothing to do.

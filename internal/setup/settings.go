@@ -206,6 +206,7 @@ func (p *planner) loginDomain(origin string, locals []string) {
 	if domain != "" {
 		p.policyd.set("login-domain", domain)
 	} else if len(locals) > 0 {
+		p.plan.Asks = append(p.plan.Asks, Question{Flag: "login-domain", Text: "The domain of users who log in without one (empty if none do)"})
 		p.warn("if users log in without a domain, name it with --login-domain, or each of them is refused")
 	}
 }

@@ -72,13 +72,20 @@ func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 	if err := a.reload(ctx, j.Postfix); err != nil {
 		return err
 	}
-	if !a.Journals.othersAttached() {
+	other, err := a.Journals.other()
+	switch {
+	case err != nil:
+		return err
+	case other != nil:
+		a.Say("the daemons and their settings stay: the Postfix in %s asks them too", other.Postfix)
+		if err := other.inherit(j); err != nil {
+			return err
+		}
+	default:
 		a.at("stop")
 		if err := a.stopAfter(ctx, j, own); err != nil {
 			return err
 		}
-	} else {
-		a.Say("the daemons and their settings stay: another Postfix on this machine asks them")
 	}
 	a.at("forget")
 	if err := os.Remove(j.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
