@@ -19,7 +19,7 @@ func logCommand() command {
 	return command{
 		path: "log", args: "[FILE...]", bind: bindLog, files: true,
 		help:  "the records of both daemons, joined for each mail: from their memory, the journal, files or - for standard input",
-		words: map[string][]string{"verdict": maillog.Verdicts, "color": {colorAuto, colorAlways, colorNever}},
+		words: map[string][]string{"verdict": maillog.Verdicts, "mode": maillog.Modes, "color": {colorAuto, colorAlways, colorNever}},
 	}
 }
 
@@ -56,6 +56,8 @@ func bindLog(fs *pflag.FlagSet) runner {
 	fs.StringArrayVar(&f.Logins, "login", nil, "only mails of this `login`")
 	fs.StringArrayVar(&f.Reasons, "reason", nil, "only mails with a record of this `reason`, such as greylist_new or 'dnsbl_*'")
 	fs.StringArrayVar(&f.Verdicts, "verdict", nil, "only mails with a record of this `verdict`: pass, defer, reject, error or none")
+	fs.StringArrayVar(&f.Modes, "mode", nil, "only mails with a record of this `mode`: enforce, or shadow for what was only watched")
+	fs.StringArrayVar(&f.Queues, "queue", nil, "only mails with this queue `id` of Postfix")
 	fs.StringVar(&o.since, "since", "", "only records after this `time`: how long ago (2h, 1d), 14:30 or 2026-11-21T02:00:00Z")
 	fs.StringVar(&o.until, "until", "", "only records before this `time`")
 	fs.BoolVar(&o.journal, "journal", false, "read systemd's journal of both units")

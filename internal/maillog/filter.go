@@ -1,6 +1,7 @@
 package maillog
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/glob"
+	"github.com/postern-mail/postern/internal/record"
 )
 
 // Filter picks records. A field without values picks all. Of several values one
@@ -20,6 +22,8 @@ type Filter struct {
 	Logins     []string
 	Reasons    []string
 	Verdicts   []string
+	Modes      []string // enforce, shadow
+	Queues     []string // Postfix's queue ids
 	Since      time.Time
 	Until      time.Time
 
@@ -29,11 +33,19 @@ type Filter struct {
 // The words of Filter.Verdicts.
 var Verdicts = []string{"pass", "defer", "reject", "error", "none"}
 
+// Modes are the words of Filter.Modes.
+var Modes = []string{record.ModeEnforce, record.ModeShadow}
+
 // Prepare checks the values and makes the filter ready.
 func (f *Filter) Prepare() error {
 	for _, v := range f.Verdicts {
 		if !slices.Contains(Verdicts, v) {
 			return fmt.Errorf("verdict %.40q: write one of %s", v, strings.Join(Verdicts, ", "))
+		}
+	}
+	for _, m := range f.Modes {
+		if !slices.Contains(Modes, m) {
+			return fmt.Errorf("mode %.40q: write one of %s", m, strings.Join(Modes, ", "))
 		}
 	}
 	for _, c := range f.Clients {
@@ -76,7 +88,7 @@ func (f *Filter) Entry(e *Entry, m *Mail) bool {
 		login = m.Text(func(e *Entry) string { return e.SASLUsername })
 	}
 	return f.within(e.Time) &&
-		oneOf(f.Verdicts, e.Verdict) && oneOf(f.Reasons, e.Reason) && oneOf(f.Logins, login) &&
+		oneOf(f.Verdicts, e.Verdict) && oneOf(f.Reasons, e.Reason) && oneOf(f.Logins, login) && oneOf(f.Modes, e.Mode) && oneOf(f.Queues, cmp.Or(e.QueueID, m.QueueID)) &&
 		addressOf(f.Senders, e.Sender) &&
 		(len(f.Recipients) == 0 || slices.ContainsFunc(recipients, func(r string) bool { return addressOf(f.Recipients, r) })) &&
 		f.client(e)

@@ -12,7 +12,7 @@ func TestFilter(t *testing.T) {
 	var m *Mail
 	for _, text := range []string{
 		"0 policyd check=greylist instance=a to=bob@y.example verdict=defer reason=greylist_new name=mx.x.example login=ann@x.example",
-		"1 policyd check=greylist instance=a queue=Q1 to=eve@z.example verdict=pass reason=greylist_known",
+		"1 policyd check=greylist instance=a queue=Q1 to=eve@z.example verdict=pass reason=greylist_known mode=shadow",
 		"2 milterd check=verify queue=Q1 to=eve@z.example verdict=pass reason=verified dkim=pass",
 	} {
 		m, _ = j.Add(entryOf(t, text))
@@ -36,6 +36,9 @@ func TestFilter(t *testing.T) {
 		{"network", Filter{Clients: []string{"192.0.2.9/24"}}, "012"},
 		{"another network", Filter{Clients: []string{"198.51.100.0/24"}}, ""},
 		{"name", Filter{Clients: []string{"*.x.example"}}, "0"},
+		{"queue id, also of records that did not know it", Filter{Queues: []string{"q1"}}, "012"},
+		{"another queue id", Filter{Queues: []string{"Q2"}}, ""},
+		{"mode", Filter{Modes: []string{"shadow"}}, "1"},
 		{"since", Filter{Since: start.Add(time.Second)}, "12"},
 		{"until", Filter{Until: start.Add(time.Second)}, "01"},
 	}
@@ -67,6 +70,7 @@ func TestFilter(t *testing.T) {
 func TestFilterMistakes(t *testing.T) {
 	for want, f := range map[string]Filter{
 		`verdict "accept": write one of pass, defer, reject, error, none`: {Verdicts: []string{"accept"}},
+		`mode "off": write one of enforce, shadow`:                        {Modes: []string{"off"}},
 		`client "192.0.2.0/99" is neither a network nor a name`:           {Clients: []string{"192.0.2.0/99"}},
 	} {
 		if err := f.Prepare(); err == nil || err.Error() != want {

@@ -24,7 +24,7 @@ func entryOf(t *testing.T, text string) *Entry {
 		*map[string]*string{
 			"instance": &e.Instance, "queue": &e.QueueID, "port": &e.ClientPort, "sender": &e.Sender, "to": &e.Recipient,
 			"check": &e.Check, "verdict": &e.Verdict, "id": &e.MessageID, "client": &e.ClientAddress, "dkim": &e.DKIM,
-			"login": &e.SASLUsername, "reason": &e.Reason, "name": &e.ClientName,
+			"login": &e.SASLUsername, "reason": &e.Reason, "name": &e.ClientName, "mode": &e.Mode,
 		}[name] = value
 	}
 	return e
