@@ -65,8 +65,11 @@ func bindSetup(fs *pflag.FlagSet) runner {
 	client := &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
 	fs.Var(adminFlag{client}, "admin", "`endpoint` of postern-policyd's admin socket, for the import of a greylist")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
-		if len(args) != 0 || f.apply && f.undo {
+		if len(args) != 0 {
 			return exitFailed, errUsage
+		}
+		if f.apply && f.undo {
+			return exitFailed, errors.New("--apply and --undo: give one of them")
 		}
 		if f.Only != "" && f.Only != setup.Policyd && f.Only != setup.Milterd {
 			return exitFailed, fmt.Errorf("--only %.40q: write policyd or milterd", f.Only)

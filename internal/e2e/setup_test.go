@@ -33,6 +33,7 @@ type shape struct {
 	files  map[string]string // below --root
 	flags  []string
 	rework func(main, master string) (string, string) // of the files, as people format them
+	memory bool                                       // postgrey remembers a sender
 	closed bool                                       // programs that it asks do not run: no mail before setup
 }
 
@@ -40,7 +41,7 @@ func shapes() []shape {
 	return []shape{
 		{name: "plain"},
 		{
-			name: "postgrey, OpenDKIM, OpenDMARC", closed: true,
+			name: "postgrey, OpenDKIM, OpenDMARC", closed: true, memory: true,
 			main: []string{
 				"smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, check_policy_service inet:127.0.0.1:10023",
 				"smtpd_milters = inet:localhost:8891, inet:localhost:8893", "non_smtpd_milters = $smtpd_milters",
@@ -76,6 +77,9 @@ func TestNewcomers(t *testing.T) {
 			}
 			n.same(t, before)
 			n.attach(t, s)
+			if s.memory {
+				n.expect(t, postfixtest.MX, postfixtest.Mail{From: remembered, To: []string{Alice}, Client: "192.0.2.99"}, 250)
+			}
 			n.mails(t)
 			n.well(t)
 			n.undo(t)
@@ -86,6 +90,15 @@ func TestNewcomers(t *testing.T) {
 		})
 	}
 }
+
+// remembered is a sender that postgrey has let pass.
+const remembered = "known@away.example"
+
+// postgreysMemory writes a database as postgrey does, with the library that it uses.
+const postgreysMemory = `use BerkeleyDB; my ($folder, $sender, $recipient) = @ARGV;
+my $env = BerkeleyDB::Env->new(-Home => $folder, -Flags => DB_CREATE|DB_RECOVER|DB_INIT_TXN|DB_INIT_MPOOL|DB_INIT_LOG) or die $BerkeleyDB::Error;
+tie(my %db, "BerkeleyDB::Btree", -Filename => "$folder/postgrey.db", -Flags => DB_CREATE, -Env => $env) or die $BerkeleyDB::Error;
+$db{"192.0.2.0/$sender/$recipient"} = (time - 100000) . "," . (time - 1000);`
 
 func newNewcomer(t *testing.T, s shape) *newcomer {
 	t.Helper()
@@ -146,6 +159,12 @@ func (n *newcomer) write(t *testing.T, s shape) {
 	for name, text := range s.files {
 		mkdir(t, filepath.Join(n.dir, "root"), filepath.Dir(name))
 		replaceFile(t, filepath.Join(n.dir, "root", name), text)
+	}
+	if s.memory {
+		folder := mkdir(t, n.dir, "root/var/lib/postgrey")
+		if out, err := exec.CommandContext(t.Context(), "perl", "-e", postgreysMemory, folder, remembered, Alice).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
 	if _, code := n.postern(t, "dkim", "genkey", homeDomain, "--dir", n.file("dkim"), "--type", "rsa", "--selector", "first"); code != 0 {
 		t.Fatal("no key")
@@ -229,7 +248,7 @@ func (n *newcomer) attach(t *testing.T, s shape) {
 		}
 		*daemon = postfixtest.NewDaemon(t, postfixtest.DaemonConfig{Path: path, Args: []string{"--config", n.file(strings.TrimPrefix(program, "postern-") + ".toml")}})
 	}
-	if out, code := n.postern(t, apply...); code != 0 {
+	if out, code := n.postern(t, apply...); code != 0 || s.memory && !strings.Contains(out, "1 entries of postgrey.db imported") {
 		t.Fatalf("setup: exit %d\n%s", code, out)
 	}
 	if out, code := n.postern(t, append([]string{"setup"}, n.flags...)...); code != 0 || !strings.Contains(out, "Nothing to change") {

@@ -71,7 +71,9 @@ func JournalsOf(root, postfix string) Journals {
 // lock makes sure that one setup runs at a time, until the process ends or unlock is
 // called.
 func (j Journals) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(j.folder, 0o700); err != nil {
+	if err := os.MkdirAll(j.folder, 0o700); errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w; run this command as root", err)
+	} else if err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(j.root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)

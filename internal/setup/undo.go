@@ -57,7 +57,7 @@ func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 	if err != nil {
 		return err
 	}
-	postfix, own := split2(files)
+	postfix, own := partition(files)
 	before, _ := ReadPostfix(ctx, j.Postfix) // of a file that others have broken nothing can be said
 	for _, f := range slices.Backward(postfix) {
 		a.at("restore " + f.Path)
@@ -129,7 +129,8 @@ func (a *Applier) removeLeftovers() error {
 	return nil
 }
 
-func split2(files []undone) (postfix, own []undone) {
+// partition returns the files of Postfix, and ours.
+func partition(files []undone) (postfix, own []undone) {
 	for _, f := range files {
 		if isPostfix(f.Kind) {
 			postfix = append(postfix, f)
