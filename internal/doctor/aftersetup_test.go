@@ -16,7 +16,7 @@ import (
 )
 
 // afterSetup are the checks of what postern setup writes into Postfix.
-var afterSetup = []string{"postfix", "attached", "context", "ownership", "order", "delay", "twice", "signing", "actions", "macros", "postscreen", "proxy-filter", "limits"}
+var afterSetup = []string{"postfix", "attached", "context", "ownership", "order", "delay", "twice", "signing", "actions", "macros", "postscreen", "proxy-filter", "limit", "bounds"}
 
 // Of what postern setup would write there is nothing to say, whatever Postfix was set to.
 func TestAfterSetup(t *testing.T) {

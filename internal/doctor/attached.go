@@ -118,7 +118,7 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 	if !f.usesMilterd() && f.Milterd.wanted() {
 		found = append(found, warnf("run postern setup --only milterd, or stop the daemon", "%s runs, and Postfix gives it no mail", f.Milterd.Name))
 	}
-	return orOK(found, "Postfix asks %s in %d places and %s in %d", f.Policyd.Name, len(f.Hooks), f.Milterd.Name, f.ourMilters())
+	return orOK(found, "hooks that lead to %s: %d; milters that lead to %s: %d", f.Policyd.Name, len(f.Hooks), f.Milterd.Name, f.ourMilters())
 }
 
 func (f *Facts) ourMilters() (n int) {

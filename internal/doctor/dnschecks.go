@@ -140,8 +140,8 @@ func checkKeys(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "%d keys are in the DNS as they sign", len(keys))
 }
 
-// keys reads the keys that milterd signs with.
-func (f *Facts) keys() ([]*sign.Key, error) {
+// readKeys reads the keys that milterd signs with.
+func (f *Facts) readKeys() ([]*sign.Key, error) {
 	src := sign.KeySource{Dir: f.Milterd.text("dkim-keys"), KeyTable: f.Milterd.text("dkim-key-table"), SigningTable: f.Milterd.text("dkim-signing-table"), Group: -1}
 	if f.Milterd.Identity != nil {
 		src.Group = f.Milterd.Identity.GID

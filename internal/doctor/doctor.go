@@ -95,7 +95,7 @@ func (o *Options) wants(check string) bool {
 // add adds what a check found.
 func (r *Report) add(check string, found []Finding) {
 	for _, f := range found {
-		f.Check = check
+		f.Check, f.Text, f.Fix = check, oneLine(f.Text), oneLine(f.Fix)
 		if f.Level.rank() > r.Level.rank() {
 			r.Level = f.Level
 		}

@@ -147,6 +147,10 @@ func troubles() []trouble {
 			check: "signing", level: Fail, text: "submission/inet: users' mail comes in at", fix: "postconf -P 'submission/inet/smtpd_milters=inet:"},
 		{name: "users' mail meets no milter", edit: func(s *site) { s.postconf("-P", "submission/inet/smtpd_milters=") },
 			check: "signing", level: Fail, text: "users' mail is not signed", fix: "postconf -P 'submission/inet/smtpd_milters=inet:"},
+		{name: "keys, and no socket that signs", edit: func(s *site) {
+			s.postconf("-X", "non_smtpd_milters")
+			s.postconf("-P", "submission/inet/smtpd_milters=")
+		}, check: "signing", level: Fail, text: "there are keys, and no socket that signs is named", fix: "for submission (-o smtpd_milters)"},
 		{name: "cron's mail is not signed", edit: func(s *site) { s.postconf("-X", "non_smtpd_milters") },
 			check: "signing", level: Warn, text: "mail of sendmail(1) and cron is not signed", fix: "non_smtpd_milters = {"},
 		{name: "cron's mail is verified", edit: func(s *site) { s.postconf("-e", "non_smtpd_milters = { inet:"+s.verify+", default_action=accept }") },
@@ -186,7 +190,7 @@ func troubles() []trouble {
 		{name: "mynetworks is the internet", edit: func(s *site) { s.postconf("-e", "mynetworks = 0.0.0.0/0") },
 			check: "clients", level: Fail, text: "mynetworks holds the whole internet", fix: "your own networks"},
 		{name: "Postfix does not wait as long as we may take", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_timeout = 5s") },
-			check: "limits", level: Fail, text: "Postfix waits 5s", fix: "postconf -X smtpd_policy_service_timeout"},
+			check: "bounds", level: Fail, text: "Postfix waits 5s", fix: "postconf -X smtpd_policy_service_timeout"},
 		{name: "a parameter is misspelt", edit: func(s *site) { s.postconf("-e", "smtpd_milter = inet:"+s.verify) },
 			check: "postfix", level: Warn, text: "smtpd_milter", fix: "correct the name"},
 
@@ -203,7 +207,7 @@ func troubles() []trouble {
 		{name: "an override of milters by another option", edit: func(s *site) { s.postconf("-P", "submission/inet/receive_override_options=no_milters") },
 			check: "signing", level: Fail, text: "receive_override_options there has no_milters", fix: "submission/inet"},
 		{name: "Postfix does not wait for a verdict", edit: func(s *site) { s.postconf("-e", "milter_content_timeout = 3s") },
-			check: "limits", level: Fail, text: "Postfix waits 3s for a milter", fix: "postconf -X milter_content_timeout"},
+			check: "bounds", level: Fail, text: "Postfix waits 3s for a milter", fix: "postconf -X milter_content_timeout"},
 		{name: "everything is soft", edit: func(s *site) { s.postconf("-e", "soft_bounce = yes") },
 			check: "postfix", level: Warn, text: "soft_bounce", fix: "postconf -X soft_bounce"},
 		{name: "the queue is elsewhere", edit: func(s *site) {
@@ -295,7 +299,7 @@ func troubles() []trouble {
 		{name: "no key at all", edit: func(s *site) { s.must(os.RemoveAll(s.path("dkim/home.example"))) }, down: true,
 			check: "keys", level: Warn, text: "no mail is signed", fix: "postern dkim genkey"},
 		{name: "limits of connections", policyd: "max-connections = 50\n",
-			check: "limits", level: Warn, text: "takes 50 connections", fix: "max-connections ="},
+			check: "bounds", level: Warn, text: "takes 50 connections", fix: "max-connections ="},
 	}
 }
 

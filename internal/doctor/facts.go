@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/milter/sign"
 )
 
 // Facts are what the checks judge.
@@ -30,6 +31,8 @@ type Facts struct {
 	Hooks   []Hook           // of all services, that lead to policyd
 	Foreign []Hook           // those that do not
 	Milters []AttachedMilter // of all services and of local mail
+
+	keys func() ([]*sign.Key, error) // those that milterd signs with, read once
 
 	DNS    *resolver.Resolver // with the settings of a daemon that needs one
 	DNSErr error
@@ -89,6 +92,7 @@ func gather(ctx context.Context, o Options) *Facts {
 	if f.PostfixErr != nil {
 		f.Postfix = nil
 	}
+	f.keys = sync.OnceValues(f.readKeys)
 	f.findSockets()
 	if f.Postfix != nil {
 		f.attach()

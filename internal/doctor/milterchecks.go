@@ -143,6 +143,9 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 			found = appendNew(found, f.wrongSocket(m)...)
 		}
 	}
+	if !f.signs() && f.hasKeys() && len(found) == 0 {
+		return []Finding{failf(fmt.Sprintf("name %s for submission (-o smtpd_milters) and in non_smtpd_milters", f.signSocket()), "there are keys, and no socket that signs is named in Postfix: no mail is signed")}
+	}
 	if !f.signs() {
 		return orOK(found, "no mail is signed: no socket that signs is named in Postfix")
 	}
@@ -157,6 +160,12 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q", f.Postfix.Params["non_smtpd_milters"]))
 	}
 	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
+}
+
+// hasKeys reports whether milterd would sign anything.
+func (f *Facts) hasKeys() bool {
+	keys, _ := f.keys()
+	return len(keys) > 0
 }
 
 func whyNoMilter(s *Service) string {
@@ -227,7 +236,7 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	case role == roleSession && f.filtered() && f.trustsLoopback():
 		return []Finding{failf("take loopback addresses out of internal-networks in milterd.toml",
 			"%s: internal-networks holds this machine's addresses, from which a content filter hands the internet's mail back: it is signed at %s", s, m.Endpoint)}
-	case role == roleVerify && s.isSubmission() && !f.signs():
+	case role == roleVerify && s.isSubmission() && !f.signs() && !f.hasKeys():
 		return []Finding{failf(fmt.Sprintf("give it the other milters alone: postconf -P '%s/smtpd_milters=…'", s),
 			"%s: users' mail comes in at %s, which judges it like a stranger's", s, m.Endpoint)}
 	case role == roleVerify && s.isSubmission():
@@ -403,8 +412,8 @@ func (f *Facts) asksAt(s *Service, name string) bool {
 	return slices.ContainsFunc(f.Hooks, func(h Hook) bool { return h.Service == s && slices.Contains(f.asks(h), name) })
 }
 
-// checkLimits compares bounds of both sides.
-func checkLimits(_ context.Context, f *Facts) []Finding {
+// checkBounds compares bounds of both sides.
+func checkBounds(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 && !f.usesMilterd() {
 		return nil
 	}

@@ -49,6 +49,8 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 			found = append(found, failf(fix, "%s = %s: %s", s.Setting, s.Store, text))
 		case s.Latency > slowStore:
 			found = append(found, warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", s.Setting, s.Store, s.Version, s.Latency.Round(time.Millisecond)))
+		case s.Latency == 0:
+			good = append(good, okf("%s = %s: %s", s.Setting, s.Store, s.Version))
 		default:
 			good = append(good, okf("%s = %s: %s, answers in %s", s.Setting, s.Store, s.Version, s.Latency.Round(10*time.Microsecond)))
 		}
