@@ -42,11 +42,11 @@ var rows = []row{
 	// read before they are sent.
 	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
 	// It reads Postfix and writes settings that the daemons describe.
-	{"internal/setup", []string{"internal/config", "internal/postmap"}},
+	{"internal/setup", []string{"internal/config", "internal/postconf", "internal/postmap"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	// It looks at everything, and nothing looks at it but the command.
-	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
+	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/postconf", "internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/limit/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
 	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc"})},
 
@@ -77,6 +77,7 @@ var rows = []row{
 	{"internal/postmap/mapfile", nil},
 
 	{"internal/breaker", nil},
+	{"internal/postconf", nil},
 	{"internal/store/...", []string{"internal/store/...", "internal/transient"}},
 	{"internal/transient", nil},
 	{"internal/private", nil},

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // unusedParameter is a name that Postfix does not know, and that begins like one of
@@ -62,7 +63,7 @@ func (p *Postfix) malformed() []Finding {
 	for _, s := range p.smtpds() {
 		for _, list := range append([]string{"smtpd_milters", "non_smtpd_milters"}, restrictionLists...) {
 			text := s.Value(list)
-			words := tokens(text)
+			words := postconf.Split(text)
 			switch {
 			case !isBalanced(text):
 				found = appendNew(found, failf("close every brace in "+list, "%s: a brace is not closed: smtpd does not start", list))
@@ -85,7 +86,7 @@ func (p *Postfix) runs() bool {
 }
 
 func otherInstances(p *Postfix) []string {
-	return slices.DeleteFunc(tokens(p.Params["multi_instance_directories"]), func(dir string) bool { return filepath.Clean(dir) == filepath.Clean(p.Directory) })
+	return slices.DeleteFunc(postconf.Split(p.Params["multi_instance_directories"]), func(dir string) bool { return filepath.Clean(dir) == filepath.Clean(p.Directory) })
 }
 
 // checkAttached looks at where the hooks and milters lead.

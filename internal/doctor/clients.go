@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // How much of Postfix's log is looked at, and how many clients say something.
@@ -52,10 +54,10 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 // unprotectedProxy: who speaks the PROXY protocol must not be what the internet
 // reaches.
 func (f *Facts) unprotectedProxy(s *Service) []Finding {
-	if hosts := tokens(s.Value("smtpd_authorized_xclient_hosts")); slices.ContainsFunc(hosts, isEverywhere) {
+	if hosts := postconf.Split(s.Value("smtpd_authorized_xclient_hosts")); slices.ContainsFunc(hosts, isEverywhere) {
 		return []Finding{failf("name the proxy's address alone in smtpd_authorized_xclient_hosts", "%s: any client may claim another address with XCLIENT (%s)", s, strings.Join(hosts, ", "))}
 	}
-	if networks := tokens(s.Value("mynetworks")); slices.ContainsFunc(networks, isEverywhere) {
+	if networks := postconf.Split(s.Value("mynetworks")); slices.ContainsFunc(networks, isEverywhere) {
 		return []Finding{failf("name your own networks alone in mynetworks", "%s: mynetworks holds the whole internet (%s): everyone may relay, and permit_mynetworks passes every hook behind it", s, strings.Join(networks, ", "))}
 	}
 	return nil
@@ -89,7 +91,7 @@ func (f *Facts) tailOfLog(ctx context.Context) string {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, _, _ := run(ctx, "journalctl", "--quiet", "--no-pager", "--lines="+journalLines, "--identifier=postfix/smtpd", "--identifier=postfix/smtp/smtpd", "--identifier=postfix/postscreen")
+	out, _, _ := postconf.Run(ctx, "journalctl", "--quiet", "--no-pager", "--lines="+journalLines, "--identifier=postfix/smtpd", "--identifier=postfix/smtp/smtpd", "--identifier=postfix/postscreen")
 	return out
 }
 

@@ -476,16 +476,11 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
-func TestTokens(t *testing.T) {
-	for text, want := range map[string][]string{
-		"a, b  c,,d":                       {"a", "b", "c", "d"},
-		"check { x, { y = 1, 2 }, z } end": {"check", "{ x, { y = 1, 2 }, z }", "end"},
-		"{ never closed, a":                {"{ never closed, a"},
-		"} a":                              {"}", "a"},
-		"":                                 nil,
-	} {
-		if got := tokens(text); !slices.Equal(got, want) {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
+func TestUnitOfSockets(t *testing.T) {
+	u := Unit{Properties: make(map[string]string)}
+	u.read("FileDescriptorName=policy\nListen=127.0.0.1:10045 (Stream)\nListen=/var/spool/postfix/postern/policyd.sock (Stream)\nListen=/run/x (Datagram)\nExecStart={ path=/usr/sbin/postern-policyd ; argv[]=/usr/sbin/postern-policyd --listen systemd:policy ; ignore_errors=no }\n")
+	want := []place{{"tcp", "127.0.0.1:10045"}, {"unix", "/var/spool/postfix/postern/policyd.sock"}}
+	if !slices.Equal(u.Listen, want) || u.Descriptor != "policy" || !slices.Equal(u.args(), []string{"--listen", "systemd:policy"}) {
+		t.Errorf("%v, %q, %q", u.Listen, u.Descriptor, u.args())
 	}
 }

@@ -3,6 +3,8 @@ package doctor
 import (
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // Hook is one check_policy_service in a restriction list of a service.
@@ -42,11 +44,11 @@ func (s *Service) hooks() []Hook {
 // throughTables reports whether a list of s asks a table, which may lead to a
 // restriction class with a hook that is wanted.
 func (s *Service) throughTables(wanted func(Hook) bool) bool {
-	classes := slices.ContainsFunc(tokens(s.Value("smtpd_restriction_classes")), func(class string) bool {
+	classes := slices.ContainsFunc(postconf.Split(s.Value("smtpd_restriction_classes")), func(class string) bool {
 		return slices.ContainsFunc(s.walk(nil, class, s.Value(class), new([]string), nil), wanted)
 	})
 	return classes && slices.ContainsFunc(restrictionLists, func(list string) bool {
-		return slices.ContainsFunc(tokens(s.Value(list)), func(word string) bool {
+		return slices.ContainsFunc(postconf.Split(s.Value(list)), func(word string) bool {
 			return strings.HasPrefix(strings.ToLower(word), "check_") && strings.HasSuffix(strings.ToLower(word), "_access")
 		})
 	})
@@ -55,7 +57,7 @@ func (s *Service) throughTables(wanted func(Hook) bool) bool {
 // walk adds the hooks of the text of a list to found. open are the restriction classes
 // that it is in, so that none leads into itself.
 func (s *Service) walk(found []Hook, list, text string, before *[]string, open []string) []Hook {
-	words := tokens(text)
+	words := postconf.Split(text)
 	for i := 0; i < len(words); i++ {
 		word := strings.ToLower(words[i]) // Postfix does not mind the case either
 		switch {
@@ -71,7 +73,7 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 			// A table that gives the same answer to everyone: it may name a class.
 			i++
 			found = s.walk(found, list, strings.TrimPrefix(words[i], "static:"), before, open)
-		case !slices.Contains(open, words[i]) && slices.Contains(tokens(s.Value("smtpd_restriction_classes")), words[i]):
+		case !slices.Contains(open, words[i]) && slices.Contains(postconf.Split(s.Value("smtpd_restriction_classes")), words[i]):
 			found = s.walk(found, list, s.Value(words[i]), before, append(slices.Clone(open), words[i]))
 			continue
 		}
@@ -83,7 +85,7 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 // parseHook reads what follows check_policy_service.
 func parseHook(text string) Hook {
 	var h Hook
-	for i, word := range tokens(unbraced(text)) {
+	for i, word := range postconf.Split(unbraced(text)) {
 		if i == 0 {
 			h.Endpoint = word
 			continue
@@ -105,9 +107,9 @@ func parseHook(text string) Hook {
 // milters reads a list of milters.
 func milters(text, defaultAction string) []Milter {
 	var found []Milter
-	for _, entry := range tokens(text) {
+	for _, entry := range postconf.Split(text) {
 		m := Milter{Default: defaultAction}
-		for i, word := range tokens(unbraced(entry)) {
+		for i, word := range postconf.Split(unbraced(entry)) {
 			name, value, _ := strings.Cut(unbraced(word), "=")
 			switch {
 			case i == 0:
@@ -130,7 +132,7 @@ func (s *Service) milters() []Milter {
 }
 
 func noMilters(s *Service) bool {
-	return slices.Contains(tokens(s.Value("receive_override_options")), "no_milters")
+	return slices.Contains(postconf.Split(s.Value("receive_override_options")), "no_milters")
 }
 
 // localMilters are those of mail that does not come over SMTP.
@@ -144,35 +146,6 @@ func (p *Postfix) localMilters() []Milter {
 }
 
 func isSeparator(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' }
-
-// tokens splits a list of Postfix's at commas and white space that are not in
-// braces.
-func tokens(text string) []string {
-	var all []string
-	start, depth := -1, 0
-	for i, r := range text {
-		if r == '}' && depth > 0 {
-			depth--
-		}
-		if depth == 0 && isSeparator(r) {
-			if start >= 0 {
-				all = append(all, text[start:i])
-			}
-			start = -1
-			continue
-		}
-		if start < 0 {
-			start = i
-		}
-		if r == '{' {
-			depth++
-		}
-	}
-	if start >= 0 {
-		all = append(all, text[start:])
-	}
-	return all
-}
 
 // isBalanced reports whether every brace of a list is closed.
 func isBalanced(text string) bool {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -103,7 +104,7 @@ func (f *Facts) listedTwice() []Finding {
 	var found []Finding
 	for _, s := range f.Postfix.smtpds() {
 		for _, list := range restrictionLists {
-			words := tokens(s.Value(list))
+			words := postconf.Split(s.Value(list))
 			for i, word := range words[:max(0, len(words)-1)] {
 				if !strings.HasPrefix(word, "reject_rbl_") && !strings.HasPrefix(word, "reject_rhsbl_") {
 					continue
@@ -328,7 +329,7 @@ func macroFindings(s *Service, old bool, role string) []Finding {
 		if !s.postfix.Set[list.name] && !s.overrides(list.name) {
 			continue
 		}
-		has := tokens(s.Value(list.name))
+		has := postconf.Split(s.Value(list.name))
 		for i, m := range has {
 			if len(m) > 1 && m[0] != '{' {
 				has[i] = "{" + m + "}"
@@ -357,7 +358,7 @@ func checkPostscreen(_ context.Context, f *Facts) []Finding {
 	}
 	var found []Finding
 	if f.attached(checks.DNSBLName) && screen.Value("postscreen_dnsbl_action") != "ignore" {
-		for _, site := range tokens(screen.Value("postscreen_dnsbl_sites")) {
+		for _, site := range postconf.Split(screen.Value("postscreen_dnsbl_sites")) {
 			if zone := zoneName(site); f.asksZone(zone) {
 				found = append(found, warnf(fmt.Sprintf("take %s out of postscreen_dnsbl_sites, or out of dnsbl in policyd.toml (keep dbl, which postscreen cannot ask)", zone),
 					"postscreen asks %s already: what it lists never reaches postern-policyd, and the rest is asked twice", zone))

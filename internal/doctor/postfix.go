@@ -1,15 +1,14 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // Postfix is what postconf says about one instance.
@@ -32,12 +31,9 @@ type Service struct {
 	postfix             *Postfix
 }
 
-// maxPostconf bounds what is read of postconf.
-const maxPostconf = 8 << 20
-
 // readPostfix asks postconf, of the instance in dir ("" for the default one).
 func readPostfix(ctx context.Context, dir string) (*Postfix, error) {
-	p := &Postfix{Params: make(map[string]string), raw: make(map[string]string), Set: make(map[string]bool)}
+	p := &Postfix{Set: make(map[string]bool)}
 	var base []string
 	if dir != "" {
 		abs, err := filepath.Abs(dir)
@@ -51,21 +47,17 @@ func readPostfix(ctx context.Context, dir string) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range assignments(all) {
-		p.Params[name] = value
-	}
+	p.Params = postconf.Pairs(all)
 	raw, err := p.postconf(ctx, base...)
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range assignments(raw) {
-		p.raw[name] = value
-	}
+	p.raw = postconf.Pairs(raw)
 	set, err := p.postconf(ctx, append(base, "-n")...)
 	if err != nil {
 		return nil, err
 	}
-	for name := range assignments(set) {
+	for name := range postconf.Pairs(set) {
 		p.Set[name] = true
 	}
 	p.Directory = p.Params["config_directory"]
@@ -87,7 +79,7 @@ func (p *Postfix) readServices(ctx context.Context, base []string) error {
 		if err != nil {
 			return err
 		}
-		for path, value := range assignments(overrides) {
+		for path, value := range postconf.Pairs(overrides) {
 			p.override(path, value, flags == "-P")
 		}
 	}
@@ -126,7 +118,7 @@ var undefinedParameter = regexp.MustCompile(`undefined parameter: (\S+)`)
 
 // postconf runs it. Warnings go to p, and do not fail.
 func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) {
-	out, errOut, err := run(ctx, "postconf", args...)
+	out, errOut, err := postconf.Run(ctx, "postconf", args...)
 	for line := range strings.Lines(errOut) {
 		line = strings.TrimSpace(line)
 		_, text, isWarning := strings.Cut(line, "postconf: warning: ")
@@ -141,58 +133,7 @@ func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) 
 			p.Warnings = append(p.Warnings, text)
 		}
 	}
-	if err != nil {
-		return "", fmt.Errorf("postconf: %w: %s", err, strings.Join(p.Warnings, "; "))
-	}
-	return out, nil
-}
-
-// run runs a program of the system, whose sbin many PATHs leave out, and keeps a
-// bounded part of what it prints.
-func run(ctx context.Context, name string, args ...string) (out, errOut string, err error) {
-	path, err := program(name)
-	if err != nil {
-		return "", "", err
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	var stdout, stderr bounded
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
-	return stdout.String(), stderr.String(), err
-}
-
-func program(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/usr/bin", "/bin"} {
-		if err == nil {
-			break
-		}
-		path, err = exec.LookPath(filepath.Join(dir, name))
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s is not installed, or not in PATH", name)
-	}
-	return path, nil
-}
-
-// bounded keeps the first maxPostconf bytes.
-type bounded struct{ bytes.Buffer }
-
-func (b *bounded) Write(text []byte) (int, error) {
-	_, _ = b.Buffer.Write(text[:min(len(text), max(0, maxPostconf-b.Len()))])
-	return len(text), nil
-}
-
-// assignments yields the lines "name = value".
-func assignments(text string) func(func(name, value string) bool) {
-	return func(yield func(string, string) bool) {
-		for line := range strings.Lines(text) {
-			name, value, ok := strings.Cut(line, "=")
-			if ok && !yield(strings.TrimSpace(name), strings.TrimSpace(value)) {
-				return
-			}
-		}
-	}
+	return out, err
 }
 
 // Value is what a service has for a parameter.
@@ -301,7 +242,7 @@ func (s *Service) isSubmission() bool {
 		return false
 	}
 	for _, list := range []string{"smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"} {
-		words := tokens(s.Value(list))
+		words := postconf.Split(s.Value(list))
 		last := len(words) - 1
 		if last > 0 && words[last] == "reject" && slices.Contains(words, "permit_sasl_authenticated") {
 			return true

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // peerPID is the process behind a unix socket, 0 when it cannot be told.
@@ -157,7 +158,7 @@ func runAs(ctx context.Context, id *daemon.Identity, environ []string, path stri
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 	}
-	var stderr bounded
+	var stderr postconf.Output
 	cmd.Stderr = &stderr
 	err = cmd.Run()
 	return stderr.String(), err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -198,10 +199,10 @@ func (f *Facts) tooEarly(h Hook) []Finding {
 	guards := slices.Clone(h.Before)
 	switch h.List {
 	case "smtpd_data_restrictions", "smtpd_end_of_data_restrictions":
-		guards = append(guards, tokens(h.Service.Value("smtpd_recipient_restrictions"))...)
+		guards = append(guards, postconf.Split(h.Service.Value("smtpd_recipient_restrictions"))...)
 		fallthrough
 	case "smtpd_recipient_restrictions": // before it or behind it, relaying is refused
-		guards = append(guards, tokens(h.Service.Value("smtpd_relay_restrictions"))...)
+		guards = append(guards, postconf.Split(h.Service.Value("smtpd_relay_restrictions"))...)
 	}
 	if firstOf(guards, []string{"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}) == "" {
 		return []Finding{warnf("put reject_unauth_destination in front of check_policy_service, in smtpd_recipient_restrictions",

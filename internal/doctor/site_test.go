@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/milter/sign"
@@ -154,7 +155,7 @@ func (s *site) write(name, text string) {
 
 func (s *site) system(name string, args ...string) {
 	s.t.Helper()
-	path, err := program(name)
+	path, err := postconf.Program(name)
 	s.must(err)
 	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
 		s.t.Fatalf("%s %q: %v\n%s", name, args, err, out)

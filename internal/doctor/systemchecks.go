@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -81,7 +82,7 @@ func checkQueue(ctx context.Context, f *Facts) []Finding {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	out, errOut, err := run(ctx, "postqueue", "-c", f.Postfix.Directory, "-j")
+	out, errOut, err := postconf.Run(ctx, "postqueue", "-c", f.Postfix.Directory, "-j")
 	if err != nil {
 		return []Finding{warnf("run it by hand, as root: postqueue -p", "the hold queue cannot be read: %s", oneLine(strings.TrimSpace(errOut)+" "+err.Error()))}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // Unit is what systemd says about a unit; the zero value is one that it does not
@@ -30,7 +31,7 @@ var unitProperties = []string{
 func readUnits(ctx context.Context, names []string) []Unit {
 	units := make([]Unit, len(names))
 	args := append([]string{"show", "--property=" + strings.Join(unitProperties, ","), "--"}, names...)
-	out, _, err := run(ctx, "systemctl", args...)
+	out, _, err := postconf.Run(ctx, "systemctl", args...)
 	blocks := strings.Split(out, "\n\n")
 	for i, name := range names {
 		units[i] = Unit{Name: name, Properties: make(map[string]string)}
@@ -43,8 +44,9 @@ func readUnits(ctx context.Context, names []string) []Unit {
 
 // read takes what systemd says about one unit.
 func (u *Unit) read(text string) {
-	for key, value := range assignments(text) {
-		if key == "Listen" {
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if key == "Listen" { // a line for each
 			u.listen(value)
 			continue
 		}

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // Applier changes a system by a plan.
@@ -242,7 +244,7 @@ func edit(ctx context.Context, dir string, changes []Change) error {
 		if len(args) == 3 {
 			continue
 		}
-		if _, _, err := run(ctx, "postconf", args...); err != nil {
+		if _, _, err := postconf.Run(ctx, "postconf", args...); err != nil {
 			return err
 		}
 	}
@@ -340,7 +342,7 @@ func (a *Applier) bringIn(ctx context.Context, i Import) {
 // checkPostfix has Postfix check its files, and looks for warnings that were not
 // there before.
 func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
-	if _, _, err := run(ctx, "postfix", "-c", before.Dir, "check"); err != nil {
+	if _, _, err := postconf.Run(ctx, "postfix", "-c", before.Dir, "check"); err != nil {
 		return err
 	}
 	now, err := ReadPostfix(ctx, before.Dir)
@@ -357,11 +359,11 @@ func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
 
 // reload has a Postfix that runs read its files again.
 func (a *Applier) reload(ctx context.Context, dir string) error {
-	if _, _, err := run(ctx, "postfix", "-c", dir, "status"); err != nil {
+	if _, _, err := postconf.Run(ctx, "postfix", "-c", dir, "status"); err != nil {
 		a.Say("this Postfix is not running; it has the new settings when it is started")
 		return nil
 	}
-	_, _, err := run(ctx, "postfix", "-c", dir, "reload")
+	_, _, err := postconf.Run(ctx, "postfix", "-c", dir, "reload")
 	return err
 }
 
@@ -379,7 +381,7 @@ func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) err
 	if _, _, ok := lookupUser(user); ok && os.Geteuid() == 0 {
 		args = append(args, "--user", user)
 	}
-	if _, _, err := run(ctx, path, args...); err != nil {
+	if _, _, err := postconf.Run(ctx, path, args...); err != nil {
 		return fmt.Errorf("the settings of %s are not accepted: %w", d.Program.Name, err)
 	}
 	return nil
@@ -387,7 +389,7 @@ func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) err
 
 // binary finds one of our daemons.
 func (a *Applier) binary(name string) (string, error) {
-	dirs := programDirs
+	dirs := postconf.Folders()
 	if self, err := os.Executable(); err == nil {
 		dirs = append([]string{filepath.Dir(self)}, dirs...)
 	}

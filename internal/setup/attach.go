@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // ownershipName is the parameter of main.cf that holds the ownership hook: values in
@@ -125,7 +126,7 @@ func (p *planner) attachList(place *Service, name string) {
 // emptied reports whether the administrator has left a service without a list that
 // main.cf has.
 func (p *planner) emptied(place *Service, name string) bool {
-	if place == nil || len(split(place.overrides[name])) > 0 {
+	if place == nil || len(postconf.Split(place.overrides[name])) > 0 {
 		return false
 	}
 	if name == recipientList || name == milterList {
@@ -282,7 +283,7 @@ func (p *planner) attachLogins(place *Service) {
 	}
 	list = p.withOwnership(list, restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
 	p.setMain(ownershipName, p.ownershipHook().String())
-	classes := split(p.main["smtpd_restriction_classes"])
+	classes := postconf.Split(p.main["smtpd_restriction_classes"])
 	if !slices.Contains(classes, ownershipName) {
 		p.setMain("smtpd_restriction_classes", strings.Join(append(classes, ownershipName), ", "))
 	}
@@ -338,7 +339,7 @@ func (p *planner) spell(place *Service, name string, list []restriction) string 
 	}
 	var words []string
 	for _, r := range list {
-		words = append(words, split(r.String())...)
+		words = append(words, postconf.Split(r.String())...)
 	}
 	return p.spellService(place, name, words, join(list))
 }

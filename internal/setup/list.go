@@ -3,35 +3,11 @@
 
 package setup
 
-import "strings"
+import (
+	"strings"
 
-const separators = ", \t\r\n"
-
-// split returns the elements of a list. A brace that is not closed takes the rest.
-func split(list string) []string {
-	var all []string
-	for list = strings.TrimLeft(list, separators); list != ""; list = strings.TrimLeft(list, separators) {
-		n := elementEnd(list)
-		all = append(all, list[:n])
-		list = list[n:]
-	}
-	return all
-}
-
-func elementEnd(list string) int {
-	depth := 0
-	for i := range len(list) {
-		switch c := list[i]; {
-		case c == '{':
-			depth++
-		case c == '}' && depth > 0:
-			depth--
-		case depth == 0 && strings.IndexByte(separators, c) >= 0:
-			return i
-		}
-	}
-	return len(list)
-}
+	"github.com/postern-mail/postern/internal/postconf"
+)
 
 // restriction is one element of a list of restrictions.
 type restriction struct {
@@ -76,7 +52,7 @@ func takesArgument(name string) bool {
 func restrictions(list string) []restriction {
 	var all []restriction
 	safe := false
-	words := split(list)
+	words := postconf.Split(list)
 	for i := 0; i < len(words); i++ {
 		if strings.EqualFold(words[i], "warn_if_reject") {
 			safe = true

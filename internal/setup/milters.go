@@ -5,6 +5,8 @@ package setup
 import (
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 const (
@@ -60,7 +62,7 @@ func (p *planner) signs() bool { return p.Signer == ours }
 
 // milters returns the list that is set at a place.
 func (p *planner) milters(place *Service, name string) []string {
-	return split(p.meantAt(place, name))
+	return postconf.Split(p.meantAt(place, name))
 }
 
 // keptMilters is what stays in a list that gets our socket: what we do not replace.

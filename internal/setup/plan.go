@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // The daemons, as --only names them.
@@ -272,7 +273,7 @@ func (p *planner) change(c Change) {
 }
 
 // same reports whether two lists are the same to Postfix.
-func same(a, b string) bool { return slices.Equal(split(a), split(b)) }
+func same(a, b string) bool { return slices.Equal(postconf.Split(a), postconf.Split(b)) }
 
 // places returns where a parameter of services is set: at each service that overrides
 // it, and in main.cf (nil) if one does not.

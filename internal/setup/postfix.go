@@ -3,15 +3,15 @@
 package setup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // Postfix is what one instance is set to.
@@ -27,45 +27,12 @@ type Postfix struct {
 // Version is that of Postfix.
 func (p *Postfix) Version() string { return p.main["mail_version"] }
 
-// programDirs are where the programs of a mail server are; root's PATH may lack them.
-var programDirs = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/libexec/postfix"}
-
-// program returns the path of a program of the system.
-func program(name string) (string, error) {
-	if filepath.IsAbs(name) {
-		return name, nil
-	}
-	for _, dir := range programDirs {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s is not installed here; looked in %s", name, strings.Join(programDirs, ", "))
-}
-
-// run runs a program of the system. Its error holds what the program said.
-func run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
-	path, err := program(name)
-	if err != nil {
-		return "", "", err
-	}
-	var out, complaint bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	if err = cmd.Run(); err != nil {
-		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(complaint.String()+out.String()))
-	}
-	return out.String(), complaint.String(), err
-}
-
 // ConfigDirectory returns the folder of a Postfix: dir, or what postconf(1) says.
 func ConfigDirectory(ctx context.Context, dir string) (string, error) {
 	if dir != "" {
 		return filepath.Abs(dir)
 	}
-	out, _, err := run(ctx, "postconf", "-h", "config_directory")
+	out, _, err := postconf.Run(ctx, "postconf", "-h", "config_directory")
 	if dir = strings.TrimSpace(out); dir != "" && err == nil {
 		return dir, nil
 	}
@@ -88,39 +55,28 @@ func ReadPostfix(ctx context.Context, dir string) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.main = pairs(all)
+	p.main = postconf.Pairs(all)
 	meant, err := p.postconf(ctx, "-x")
 	if err != nil {
 		return nil, err
 	}
-	p.meant = pairs(meant)
+	p.meant = postconf.Pairs(meant)
 	set, err := p.postconf(ctx, "-n")
 	if err != nil {
 		return nil, err
 	}
-	for name := range pairs(set) {
+	for name := range postconf.Pairs(set) {
 		p.explicit[name] = true
 	}
 	return p, p.readServices(ctx)
 }
 
 func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) {
-	out, said, err := run(ctx, "postconf", append([]string{"-c", p.Dir}, args...)...)
+	out, said, err := postconf.Run(ctx, "postconf", append([]string{"-c", p.Dir}, args...)...)
 	for line := range strings.Lines(said) {
 		p.warnings[strings.TrimSpace(line)] = true
 	}
 	return out, err
-}
-
-// pairs reads lines of "name = value".
-func pairs(text string) map[string]string {
-	all := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(line, "="); ok {
-			all[strings.TrimSpace(name)] = strings.TrimSpace(value)
-		}
-	}
-	return all
 }
 
 // isSet reports whether main.cf has a parameter.

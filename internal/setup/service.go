@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // Role is whose mail a service takes.
@@ -40,7 +42,7 @@ func (p *Postfix) readServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	all := pairs(overrides)
+	all := postconf.Pairs(overrides)
 	for line := range strings.Lines(entries) {
 		fields := strings.Fields(line)
 		if len(fields) < 8 || fields[7] != "smtpd" {

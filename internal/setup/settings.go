@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
@@ -63,7 +64,7 @@ func (p *planner) policydSettings() error {
 		return nil
 	}
 	p.tables("owners", p.loginMaps())
-	p.tables("owner-aliases", split(p.value("virtual_alias_maps")))
+	p.tables("owner-aliases", postconf.Split(p.value("virtual_alias_maps")))
 	p.someTable()
 	return p.addressSettings()
 }
@@ -104,9 +105,9 @@ func (p *planner) watch(s *settings) {
 // that users send through.
 func (p *planner) loginMaps() []string {
 	const name = "smtpd_sender_login_maps"
-	all := split(p.value(name))
+	all := postconf.Split(p.value(name))
 	for _, s := range p.with(Users) {
-		for _, table := range split(p.get(s, name)) {
+		for _, table := range postconf.Split(p.get(s, name)) {
 			if !slices.Contains(all, table) {
 				all = append(all, table)
 			}
@@ -181,7 +182,7 @@ func (p *planner) addressSettings() error {
 // that no one writes to.
 func (p *planner) localDomains() []string {
 	var all []string
-	for _, name := range split(p.value("mydestination")) {
+	for _, name := range postconf.Split(p.value("mydestination")) {
 		name = strings.ToLower(name)
 		switch {
 		case strings.HasPrefix(name, "localhost") || name == "":
@@ -256,7 +257,7 @@ const (
 // relayNetworks are the networks of mynetworks beside this machine.
 func (p *planner) relayNetworks() []netip.Prefix {
 	var all []netip.Prefix
-	for _, text := range split(p.value("mynetworks")) {
+	for _, text := range postconf.Split(p.value("mynetworks")) {
 		address, bits, _ := strings.Cut(strings.NewReplacer("[", "", "]", "").Replace(text), "/")
 		prefix, err := netip.ParsePrefix(address + "/" + bits)
 		if err == nil && !prefix.Addr().Unmap().IsLoopback() {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // ErrNothing says that there is nothing to undo.
@@ -106,7 +107,7 @@ func (a *Applier) stopAfter(ctx context.Context, j *journal, own []undone) error
 		}
 	}
 	if a.managed() {
-		if _, _, err := run(ctx, "systemctl", "daemon-reload"); err != nil {
+		if _, _, err := postconf.Run(ctx, "systemctl", "daemon-reload"); err != nil {
 			return err
 		}
 	}
@@ -147,7 +148,7 @@ func (a *Applier) checkUndone(ctx context.Context, j *journal, before *Postfix, 
 	if before == nil {
 		return nil
 	}
-	_, _, err := run(ctx, "postfix", "-c", j.Postfix, "check")
+	_, _, err := postconf.Run(ctx, "postfix", "-c", j.Postfix, "check")
 	if err == nil {
 		return nil
 	}
@@ -286,13 +287,13 @@ func (a *Applier) mergeOne(ctx context.Context, dir string, now *Postfix, c Chan
 		a.Say("%s was changed since, and stays: %s", c.where(), value)
 		return nil
 	case !c.WasSet && (same(value, c.New) || back == "" || same(back, c.Old)):
-		_, _, err := run(ctx, "postconf", "-c", dir, unset, target)
+		_, _, err := postconf.Run(ctx, "postconf", "-c", dir, unset, target)
 		return err
 	}
 	if c.Service != "" {
-		back = strings.Join(split(back), ",")
+		back = strings.Join(postconf.Split(back), ",")
 	}
-	_, _, err := run(ctx, "postconf", "-c", dir, set, target+"="+back)
+	_, _, err := postconf.Run(ctx, "postconf", "-c", dir, set, target+"="+back)
 	return err
 }
 
@@ -341,7 +342,7 @@ func difference(before, after []byte) string {
 	if err := errors.Join(os.WriteFile(a, before, 0o600), os.WriteFile(b, after, 0o600)); err != nil {
 		return err.Error()
 	}
-	path, err := program("diff")
+	path, err := postconf.Program("diff")
 	if err != nil {
 		return err.Error()
 	}

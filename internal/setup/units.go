@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // systemdRuns reports whether systemd is the init of this machine.
@@ -20,7 +22,7 @@ func disabled(ctx context.Context, units []string) ([]string, error) {
 	var all []string
 	for _, unit := range units {
 		// is-enabled fails for a unit that is not, and says so.
-		out, _, _ := run(ctx, "systemctl", "is-enabled", unit)
+		out, _, _ := postconf.Run(ctx, "systemctl", "is-enabled", unit)
 		if strings.TrimSpace(out) == "disabled" {
 			all = append(all, unit)
 		}
@@ -34,7 +36,7 @@ func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 	if !a.managed() {
 		return nil
 	}
-	if _, _, err := run(ctx, "systemctl", "daemon-reload"); err != nil {
+	if _, _, err := postconf.Run(ctx, "systemctl", "daemon-reload"); err != nil {
 		return err
 	}
 	for _, unit := range p.units() {
@@ -43,7 +45,7 @@ func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 			if writesDropIn(j, unit) {
 				verb = "restart"
 			}
-			if _, _, err := run(ctx, "systemctl", verb, unit); err != nil {
+			if _, _, err := postconf.Run(ctx, "systemctl", verb, unit); err != nil {
 				return err
 			}
 		}
@@ -52,7 +54,7 @@ func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 		return nil
 	}
 	a.Say("starting %s", strings.Join(j.Units, " "))
-	_, _, err := run(ctx, "systemctl", append([]string{"enable", "--now"}, j.Units...)...)
+	_, _, err := postconf.Run(ctx, "systemctl", append([]string{"enable", "--now"}, j.Units...)...)
 	return err
 }
 
@@ -66,11 +68,11 @@ func (a *Applier) stop(ctx context.Context, j *journal) error {
 		return nil
 	}
 	if len(j.Units) > 0 {
-		if _, _, err := run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...); err != nil {
+		if _, _, err := postconf.Run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...); err != nil {
 			return err
 		}
 	}
-	_, _, err := run(ctx, "systemctl", "daemon-reload")
+	_, _, err := postconf.Run(ctx, "systemctl", "daemon-reload")
 	return err
 }
 
@@ -80,7 +82,7 @@ func (a *Applier) reloadOthers(ctx context.Context, units []string) error {
 		return nil
 	}
 	for _, unit := range units {
-		if _, _, err := run(ctx, "systemctl", "try-reload-or-restart", unit); err != nil {
+		if _, _, err := postconf.Run(ctx, "systemctl", "try-reload-or-restart", unit); err != nil {
 			return err
 		}
 	}

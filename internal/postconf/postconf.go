@@ -1,0 +1,107 @@
+// Package postconf has what everyone needs who reads a Postfix through postconf(1): to
+// run programs of a mail server, and to take apart what they print.
+package postconf
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// folders are where the programs of a mail server are; root's PATH may lack them.
+var folders = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/libexec/postfix"}
+
+// Folders are where the programs of a mail server are, in the order of looking.
+func Folders() []string { return slices.Clone(folders) }
+
+// Program returns the path of a program of the system.
+func Program(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	for _, folder := range folders {
+		path := filepath.Join(folder, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	return "", fmt.Errorf("%s is not installed here; looked in %s and PATH", name, strings.Join(folders, ", "))
+}
+
+// maxOutput bounds what is kept of what a program prints.
+const maxOutput = 16 << 20
+
+// Run runs a program of the system. Its error holds what the program said.
+func Run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
+	path, err := Program(name)
+	if err != nil {
+		return "", "", err
+	}
+	var out, complaint Output
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	if err = cmd.Run(); err != nil {
+		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(complaint.String()+out.String()))
+	}
+	return out.String(), complaint.String(), err
+}
+
+// Output keeps the beginning of what is written to it. The zero value is empty.
+type Output struct{ text bytes.Buffer }
+
+// Write implements io.Writer. It never fails.
+func (o *Output) Write(text []byte) (int, error) {
+	_, _ = o.text.Write(text[:min(len(text), max(0, maxOutput-o.text.Len()))])
+	return len(text), nil
+}
+
+func (o *Output) String() string { return o.text.String() }
+
+// Pairs reads lines of "name = value".
+func Pairs(text string) map[string]string {
+	all := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(line, "="); ok {
+			all[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+	}
+	return all
+}
+
+const separators = ", \t\r\n"
+
+// Split returns the elements of a list: Postfix separates them by commas or white space
+// outside of braces. A brace that is not closed takes the rest.
+func Split(list string) []string {
+	var all []string
+	for list = strings.TrimLeft(list, separators); list != ""; list = strings.TrimLeft(list, separators) {
+		n := elementEnd(list)
+		all = append(all, list[:n])
+		list = list[n:]
+	}
+	return all
+}
+
+func elementEnd(list string) int {
+	depth := 0
+	for i := range len(list) {
+		switch c := list[i]; {
+		case c == '{':
+			depth++
+		case c == '}' && depth > 0:
+			depth--
+		case depth == 0 && strings.IndexByte(separators, c) >= 0:
+			return i
+		}
+	}
+	return len(list)
+}
