@@ -43,11 +43,14 @@ const (
 var (
 	postfixLine = regexp.MustCompile(`^(\S+T\S+|\w{3} [ \d]\d \d\d:\d\d:\d\d) (\S+) postfix\S*/(\w+)\[\d+\]: (.*)$`)
 	rejectLine  = regexp.MustCompile(`^NOQUEUE: reject: RCPT from (\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?: (4\d\d) (.*); from=<(.*?)> to=<(.*?)> proto=`)
+	milterLine  = regexp.MustCompile(`^[0-9A-Za-z]{6,}: milter-reject: \S+ from (\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?: (4\S+) (.*); from=<(.*?)> to=<(.*?)> proto=`)
 	clientLine  = regexp.MustCompile(`^([0-9A-Za-z]{6,}): client=(\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?(.*)$`)
 	loginWord   = regexp.MustCompile(`, sasl_username=(\S+)`)
 	fromLine    = regexp.MustCompile(`^([0-9A-Za-z]{6,}): from=<(.*?)>, `)
 	toLine      = regexp.MustCompile(`^([0-9A-Za-z]{6,}): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=`)
 	greylisted  = regexp.MustCompile(`(?i)gr[ea]ylist`)
+	// again is what rspamd says.
+	again = regexp.MustCompile(`(?i)gr[ea]ylist|try again later`)
 )
 
 // stamped is a line of Postfix.
@@ -61,6 +64,10 @@ func (l *postfixLog) line(s *stamped) {
 	switch s.daemon {
 	case "smtpd":
 		l.smtpd(s)
+	case "cleanup":
+		if m := milterLine.FindStringSubmatch(s.text); m != nil && again.MatchString(m[4]) {
+			l.sentAway(s, m)
+		}
 	case "qmgr":
 		l.qmgr(s)
 	case "smtp", "lmtp", "local", "virtual", "pipe", "error", "discard":
@@ -71,8 +78,7 @@ func (l *postfixLog) line(s *stamped) {
 func (l *postfixLog) smtpd(s *stamped) {
 	if m := rejectLine.FindStringSubmatch(s.text); m != nil {
 		if greylisted.MatchString(m[4]) {
-			mail := &queued{at: s.at, name: m[1], address: m[2], sender: m[5]}
-			l.ask(mail, m[6], true)
+			l.sentAway(s, m)
 		}
 		return
 	}
@@ -91,6 +97,12 @@ func (l *postfixLog) smtpd(s *stamped) {
 	}
 	l.queued[id] = mail
 	l.order = append(l.order, id)
+}
+
+// sentAway makes the question of a refusal: client, address, code, text, sender and
+// recipient.
+func (l *postfixLog) sentAway(s *stamped, m []string) {
+	l.ask(&queued{at: s.at, name: m[1], address: m[2], sender: m[5]}, m[6], true)
 }
 
 // qmgr says who the sender is.
@@ -202,13 +214,19 @@ func earliest(logs []*stampedSource) (first *stampedSource) {
 // IsPostfix reports whether a line is one of Postfix.
 func IsPostfix(line []byte) bool { return postfixLine.Match(line) }
 
-const syslogStamp = "Jan _2 15:04:05"
+// The stamps of syslog, and of journalctl -o short-iso.
+const (
+	syslogStamp  = "Jan _2 15:04:05"
+	journalStamp = "2006-01-02T15:04:05-0700"
+)
 
 // parseStamp reads a stamp. One of syslog is of the last year in which it is not after
 // latest.
 func parseStamp(stamp string, latest time.Time) (time.Time, bool) {
-	if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
-		return at, true
+	for _, layout := range []string{time.RFC3339Nano, journalStamp} {
+		if at, err := time.Parse(layout, stamp); err == nil {
+			return at, true
+		}
 	}
 	at, err := time.ParseInLocation(syslogStamp, stamp, latest.Location())
 	if err != nil {
