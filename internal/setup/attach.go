@@ -94,16 +94,19 @@ func (p *planner) asks(r restriction) bool {
 
 // attachPolicy plans the hooks of the policy daemon.
 func (p *planner) attachPolicy() {
-	internet := p.with(Internet)
-	if len(internet) == 0 {
+	if len(p.with(Internet)) == 0 {
 		p.warn("no service takes mail from the internet (smtp/inet in master.cf): nothing asks about DNS lists or greylisting")
 	}
+	p.attachUsers()
+}
+
+// attachLists plans the lists for mail from the internet.
+func (p *planner) attachLists() {
 	for _, name := range restrictionLists {
-		for _, place := range p.places(internet, name) {
+		for _, place := range p.places(p.with(Internet), name) {
 			p.attachList(place, name)
 		}
 	}
-	p.attachUsers()
 }
 
 // attachList takes what is replaced out of a list for mail from the internet, and puts
@@ -116,7 +119,7 @@ func (p *planner) attachList(place *Service, name string) {
 	first := slices.IndexFunc(list, p.rivals) // of kept too: nothing before it is taken out
 	kept := slices.DeleteFunc(slices.Clone(list), p.replaces)
 	switch {
-	case name == recipientList:
+	case name == recipientList && p.attaches(Policyd):
 		p.set(place, name, p.spell(place, name, p.withInbound(kept, first)))
 	case len(kept) < len(list):
 		p.set(place, name, p.spell(place, name, kept))

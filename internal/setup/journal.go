@@ -46,7 +46,7 @@ type written struct {
 
 // journal is one run of apply.
 type journal struct {
-	Postfix string    `json:"postfix"`
+	Postfix string    `json:"postfix"` // first: the package's prerm reads it
 	Time    time.Time `json:"time"`
 	Changes []Change  `json:"changes"`
 	Files   []written `json:"files"`

@@ -162,6 +162,7 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		}
 	}
 	p.findLists()
+	p.attachLists()
 	if p.attaches(Policyd) {
 		p.attachPolicy()
 		if err := p.policydSettings(); err != nil {

@@ -43,6 +43,11 @@ func options(root string, c golden.Case) setup.Options {
 		User: "postern", Only: c.Get("only"), Signer: c.Get("signer"), Greylister: c.Get("greylister"),
 		Hide: dnsbl.HideKeys,
 	}
+	for field, endpoint := range map[string]*string{"policy": &o.Policy, "verify": &o.Verify, "sign": &o.Sign} {
+		if value := c.Get(field); value != "" {
+			*endpoint = value
+		}
+	}
 	if shadow, err := strconv.ParseBool(c.Get("shadow")); err == nil {
 		o.Shadow = &shadow
 	}

@@ -87,8 +87,23 @@ func (p *planner) listen(s *settings, d Daemon, name, endpoint string) {
 	if !slices.Equal(d.Program.Default(name), []string{endpoint}) {
 		s.set(name, endpoint)
 	}
+	p.socketGroup(s, endpoint)
 	if queue := p.value("queue_directory"); !slices.Equal(d.Program.Default("queue-directory"), []string{queue}) {
 		s.set("queue-directory", queue)
+	}
+}
+
+// socketGroup plans that Postfix may open a unix socket that the daemon binds itself.
+func (p *planner) socketGroup(s *settings, endpoints ...string) {
+	for _, endpoint := range endpoints {
+		path, isUnix := strings.CutPrefix(endpoint, "unix:")
+		if !isUnix {
+			continue
+		}
+		s.set("socket-group", "postfix")
+		if filepath.IsAbs(path) && !strings.HasPrefix(path, p.value("queue_directory")+"/") {
+			p.warn("%s is not below Postfix's queue directory: a smtpd in a chroot does not reach it; a relative path, such as unix:postern/policyd.sock, is", endpoint)
+		}
 	}
 }
 
@@ -225,6 +240,7 @@ func (p *planner) milterdSettings() {
 		s.set("listen-verify", p.Verify)
 		s.set("listen-sign", p.Sign)
 	}
+	p.socketGroup(s, p.Verify, p.Sign)
 	if queue := p.value("queue_directory"); !slices.Equal(p.Milterd.Program.Default("queue-directory"), []string{queue}) {
 		s.set("queue-directory", queue)
 	}

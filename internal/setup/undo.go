@@ -327,7 +327,12 @@ func withoutSettings(w *written, now content) (content, error) {
 			set = append(set, config.Line{Name: name, Text: was})
 		}
 	}
-	now.Text, now.Modified = current.Edit(remove, set, ""), time.Time{}
+	for _, name := range before.Keys() {
+		if ours.Get(name) == "" && current.Get(name) == "" {
+			set = append(set, config.Line{Name: name, Text: before.Get(name)})
+		}
+	}
+	now.Text, now.Modified = current.Edit(remove, set, "As it was before postern setup."), time.Time{}
 	return now, nil
 }
 
