@@ -45,7 +45,7 @@ const packageDocuments = "/usr/share/doc/postern/"
 // read.
 func documented(t *testing.T) []string {
 	t.Helper()
-	names := []string{"README.md"}
+	names := []string{"README.md", "third-party-notices.gz"}
 	for _, folder := range []string{"policy", "greylist", "dnsbl", "milter", "deploy"} {
 		pages, err := filepath.Glob("../../" + folder + "/*.md")
 		if err != nil || len(pages) == 0 {
