@@ -67,3 +67,13 @@ func (b *budget) Err() error {
 	}
 	return nil
 }
+
+// shareOf returns a part of the time of ctx. That of a budget is one too: it ends
+// before the whole does, and starts no timer until somebody waits for it.
+func shareOf(ctx context.Context, share time.Duration) (context.Context, func()) {
+	if _, ok := ctx.(*budget); ok {
+		part := &budget{deadline: time.Now().Add(share)}
+		return part, part.end
+	}
+	return context.WithTimeout(ctx, share)
+}

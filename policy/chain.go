@@ -84,10 +84,9 @@ func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
 func (e *Entry) ask(ctx context.Context, r *Request, prior Signals, left int) (Verdict, error) {
 	if left > 1 {
 		if deadline, ok := ctx.Deadline(); ok {
-			share := time.Until(deadline) / time.Duration(left)
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, share)
-			defer cancel()
+			var end func()
+			ctx, end = shareOf(ctx, time.Until(deadline)/time.Duration(left))
+			defer end()
 		}
 	}
 	v, err := e.Check.Check(ctx, r, prior)

@@ -81,18 +81,23 @@ func (k *Keyer) login(e *Event) string {
 
 // Network is the network of a client, "" when it is not known.
 func (k *Keyer) Network(client netip.Addr) string {
-	if !client.IsValid() {
-		return ""
+	if network := k.prefix(client); network.IsValid() {
+		return network.String()
 	}
+	return ""
+}
+
+// prefix is the network of a client; it is not valid when that is not known.
+func (k *Keyer) prefix(client netip.Addr) netip.Prefix {
 	bits := k.Bits6
 	if client.Is4() {
 		bits = k.Bits4
 	}
 	network, err := client.WithZone("").Prefix(bits)
 	if err != nil {
-		return ""
+		return netip.Prefix{}
 	}
-	return network.String()
+	return network
 }
 
 // domainOf is what follows the last @.

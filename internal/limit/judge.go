@@ -59,6 +59,7 @@ type Judge struct {
 type bound struct {
 	Rule
 	base string
+	text string
 }
 
 // NewJudge makes a judge.
@@ -67,7 +68,7 @@ func NewJudge(c Config) *Judge { return &Judge{c: c, rules: bind(c.Rules)} }
 func bind(rules []Rule) []bound {
 	all := make([]bound, len(rules))
 	for i, r := range rules {
-		all[i] = bound{Rule: r, base: counterBase(&r)}
+		all[i] = bound{Rule: r, base: counterBase(&r), text: r.String()}
 	}
 	return all
 }
@@ -91,6 +92,7 @@ type Ruling struct {
 	Kind Kind
 	// Rule is the one that decided; of what is Within, the one that is used most.
 	Rule  *Rule
+	Limit string // Rule, for people
 	Value string // of the rule's key
 	Used  int64
 	Wait  time.Duration // until there is room
@@ -148,7 +150,7 @@ func (j *Judge) judge(ctx context.Context, e *Event, look bool) (Ruling, error) 
 		return Ruling{Kind: Blocked, Block: a.Blocked, Value: login}, nil
 	}
 	if j.c.Trail != nil && login != "" && !look {
-		j.c.Trail.note(login, j.c.Keyer.Network(e.Client), e.Recipient.Domain)
+		j.c.Trail.note(login, j.c.Keyer.prefix(e.Client), e.Recipient.Domain)
 	}
 	r := ruling(op, &a)
 	r.Override, r.Counted = override, !a.Refused
@@ -246,7 +248,7 @@ func (j *Judge) op(e *Event, rules []bound, login string) *Op {
 		if value == "" || !j.fill(&it, e) {
 			continue
 		}
-		it.ID = r.base + value
+		it.ID, it.Value, it.Text = r.base+value, value, r.text
 		op.Items = append(op.Items, it)
 	}
 	return op
@@ -308,7 +310,7 @@ func ruling(op *Op, a *Answer) Ruling {
 		found = fullest(op, a)
 	}
 	it := &op.Items[found]
-	_, _, r.Value = SplitID(it.ID)
+	r.Value, r.Limit = it.Value, it.Text
 	r.Rule, r.Used, r.Wait = it.Rule, a.Uses[found].Used, a.Uses[found].Wait
 	return r
 }
@@ -351,7 +353,7 @@ func (j *Judge) alarms(op *Op, a *Answer, e *Event, login string) []Alarm {
 		}
 		it := &op.Items[i]
 		alarm := Alarm{Time: e.Time, Rule: *it.Rule, Percent: u.Alarm, Used: u.Used, Wait: u.Wait, Watched: it.Lenient}
-		_, _, alarm.Value = SplitID(it.ID)
+		alarm.Value = it.Value
 		alarm.Networks, alarm.Domains = j.c.Trail.of(login)
 		if len(alarm.Networks) == 0 {
 			alarm.Networks, alarm.Domains = list(j.c.Keyer.Network(e.Client)), list(e.Recipient.Domain)

@@ -52,8 +52,10 @@ type Op struct {
 // Item is one counter that an Op touches.
 type Item struct {
 	ID     string // of the counter
+	Value  string // of the rule's key
 	Rule   *Rule
-	Amount int64 // what the step adds; of the whole mail at its End
+	Text   string // the rule, for people
+	Amount int64  // what the step adds; of the whole mail at its End
 	// Need is what must be free although less is added.
 	Need int64
 	// Once counts Amount with the first part of a transaction only.

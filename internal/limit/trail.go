@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 )
@@ -13,14 +14,17 @@ type Trail struct {
 }
 
 // steps are the latest of each, the latest last.
-type steps struct{ networks, domains []string }
+type steps struct {
+	networks []netip.Prefix
+	domains  []string
+}
 
 const (
 	trailLogins = 10_000
 	trailSteps  = 8
 )
 
-func (t *Trail) note(login, network, domain string) {
+func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.all[login]
@@ -37,20 +41,25 @@ func (t *Trail) note(login, network, domain string) {
 		s = new(steps)
 		t.all[login] = s
 	}
-	s.networks, s.domains = latest(s.networks, network), latest(s.domains, domain)
+	if network.IsValid() {
+		s.networks = latest(s.networks, network)
+	}
+	if domain != "" {
+		s.domains = latest(s.domains, domain)
+	}
 }
 
-// latest puts a text at the end of a short list, each once.
-func latest(list []string, text string) []string {
-	if text == "" || len(list) > 0 && list[len(list)-1] == text {
+// latest puts something at the end of a short list, each once.
+func latest[T comparable](list []T, one T) []T {
+	if len(list) > 0 && list[len(list)-1] == one {
 		return list
 	}
-	if i := slices.Index(list, text); i >= 0 {
+	if i := slices.Index(list, one); i >= 0 {
 		list = slices.Delete(list, i, i+1)
 	} else if len(list) == trailSteps {
 		list = slices.Delete(list, 0, 1)
 	}
-	return append(list, text)
+	return append(list, one)
 }
 
 // of returns what is known of a login.
@@ -61,7 +70,10 @@ func (t *Trail) of(login string) (networks, domains []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.all[login]; s != nil {
-		return slices.Clone(s.networks), slices.Clone(s.domains)
+		for _, network := range s.networks {
+			networks = append(networks, network.String())
+		}
+		return networks, slices.Clone(s.domains)
 	}
 	return nil, nil
 }

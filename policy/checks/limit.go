@@ -3,6 +3,7 @@ package checks
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,7 +86,9 @@ func limitEvent(r *policy.Request) limit.Event {
 		e.Step = limit.End
 	}
 	if r.Instance != "" { // unique on one host; the client's address and port tell hosts apart
-		e.Transaction = r.Instance + "/" + r.Client.Address.String() + "/" + r.Client.Port
+		name := make([]byte, 0, 96)
+		name = r.Client.Address.AppendTo(append(append(name, r.Instance...), '/'))
+		e.Transaction = string(append(append(name, '/'), r.Client.Port...))
 	}
 	return e
 }
@@ -143,7 +146,11 @@ func limitReason(u limit.Unit) record.Reason {
 
 // limitDetail is what a verdict rests on, for the record.
 func limitDetail(r *limit.Ruling) string {
-	detail := fmt.Sprintf("limit=%s used=%d %s=%s", r.Rule, r.Used, r.Rule.Key, r.Value)
+	b := make([]byte, 0, 128)
+	b = append(append(b, "limit="...), r.Limit...)
+	b = strconv.AppendInt(append(b, " used="...), r.Used, 10)
+	b = append(append(append(b, ' '), r.Rule.Key...), '=')
+	detail := string(append(b, r.Value...))
 	if o := r.Override; o != nil {
 		detail += " override=" + o.Found
 		if o.Err != nil {

@@ -31,6 +31,7 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"ownership", "an ownership decision against a Go echo of the same bytes", benchOwnership},
 		{"owners", "owner tables in a server: remembered against hash:, asked against the bare driver", benchOwners},
+		{"limits", "two limits of a login against an ownership decision", benchLimits},
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
 		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},

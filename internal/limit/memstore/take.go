@@ -11,48 +11,56 @@ func (s *Store) Take(_ context.Context, op *limit.Op) (limit.Answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.millis(op.Now)
-	a := limit.Answer{Uses: make([]limit.Use, len(op.Items))}
+	var a limit.Answer
 	if a.Blocked = s.blocked(op.Block, op.Now); a.Blocked != nil {
 		a.Refused = true
-		return a, nil
 	}
-	if len(op.Items) == 0 {
-		return a, nil
-	}
-	if op.Look {
+	a.Uses = make([]limit.Use, len(op.Items))
+	switch {
+	case a.Refused || len(op.Items) == 0:
+	case op.Look:
 		s.lookOnly(op, &a, now)
-		return a, nil
+	default:
+		s.take(op, &a, now)
 	}
+	return a, nil
+}
+
+// usual is how many counters an op has at most, usually.
+const usual = 8
+
+func (s *Store) take(op *limit.Op, a *limit.Answer, now limit.Millis) {
 	t := s.transaction(op, now)
-	if a.Repeat = t.counted(op); a.Repeat {
-		for i := range op.Items {
-			a.Uses[i].Used = s.find(&op.Items[i], now).used(op.Items[i].Rule)
-		}
-		return a, nil
-	}
+	var room [usual]*counter
+	counters := room[:0]
 	for i := range op.Items {
-		it := &op.Items[i]
-		u := &a.Uses[i]
-		*u = s.look(t, op, it, now)
-		a.Refused = a.Refused || u.Over && !it.Lenient
+		counters = append(counters, s.find(&op.Items[i], now))
+	}
+	if a.Repeat = t.counted(op); a.Repeat {
+		for i, c := range counters {
+			a.Uses[i].Used = c.used(op.Items[i].Rule)
+		}
+		return
+	}
+	for i, c := range counters {
+		a.Uses[i] = c.look(t, op, &op.Items[i], now)
+		a.Refused = a.Refused || a.Uses[i].Over && !op.Items[i].Lenient
 	}
 	if a.Refused {
-		s.alarms(op, a, now)
+		s.alarms(op, a, counters, now)
 		if op.Step == limit.End {
 			s.undo(t, op, now)
 		}
-		return a, nil
+		return
 	}
-	for i := range op.Items {
+	for i, c := range counters {
 		it := &op.Items[i]
-		c := s.find(it, now)
 		s.count(t, op, it, c, now)
 		a.Uses[i].Used = c.used(it.Rule)
 		c.peak = max(c.peak, a.Uses[i].Used)
 	}
 	s.note(t, op)
-	s.alarms(op, a, now)
-	return a, nil
+	s.alarms(op, a, counters, now)
 }
 
 // lookOnly judges and counts nothing.
@@ -68,7 +76,7 @@ func (s *Store) lookOnly(op *limit.Op, a *limit.Answer, now limit.Millis) {
 			fresh := &counter{window: it.Rule.Window.Milliseconds()}
 			a.Uses[i] = fresh.look(t, op, it, now)
 		} else {
-			a.Uses[i] = s.look(t, op, it, now)
+			a.Uses[i] = s.find(it, now).look(t, op, it, now)
 		}
 		if a.Repeat {
 			a.Uses[i].Over = false
@@ -82,8 +90,7 @@ func (t *txn) counted(op *limit.Op) bool {
 	if op.Step == limit.End {
 		return t.done
 	}
-	_, ok := t.parts[op.Part]
-	return ok
+	return t.parts.has(op.Part)
 }
 
 func (s *Store) note(t *txn, op *limit.Op) {
@@ -91,7 +98,7 @@ func (s *Store) note(t *txn, op *limit.Op) {
 		t.done = true
 		return
 	}
-	t.parts[op.Part] = struct{}{}
+	t.parts.add(op.Part)
 	s.txns.parts++
 }
 
@@ -99,7 +106,7 @@ func (s *Store) note(t *txn, op *limit.Op) {
 func (t *txn) more(op *limit.Op, it *limit.Item, own int64) int64 {
 	switch {
 	case it.Missing:
-		return max(int64(len(t.parts))-it.Amount, 0)
+		return max(int64(t.parts.len())-it.Amount, 0)
 	case op.Step == limit.End:
 		return it.Amount - own
 	case it.Once && own > 0:
@@ -109,10 +116,6 @@ func (t *txn) more(op *limit.Op, it *limit.Item, own int64) int64 {
 }
 
 // look judges one item.
-func (s *Store) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) limit.Use {
-	return s.find(it, now).look(t, op, it, now)
-}
-
 func (c *counter) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) limit.Use {
 	if it.Rule.Unit == limit.Networks {
 		u := limit.Use{Used: c.spread.Len()}
@@ -166,11 +169,9 @@ func (c *counter) add(now limit.Millis, n int64) {
 	c.series.Add(now, c.width(), n)
 }
 
-func (s *Store) alarms(op *limit.Op, a limit.Answer, now limit.Millis) {
-	for i := range op.Items {
-		it := &op.Items[i]
-		c := s.find(it, now)
-		if a.Uses[i].Alarm = c.alarm(it.Rule, a.Uses[i].Over, now); a.Uses[i].Alarm != 0 {
+func (s *Store) alarms(op *limit.Op, a *limit.Answer, counters []*counter, now limit.Millis) {
+	for i, c := range counters {
+		if a.Uses[i].Alarm = c.alarm(op.Items[i].Rule, a.Uses[i].Over, now); a.Uses[i].Alarm != 0 {
 			s.changed(c)
 		}
 	}
@@ -196,7 +197,7 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 		s.forget(t)
 		return
 	}
-	delete(t.parts, op.Part)
+	t.parts.remove(op.Part)
 	s.txns.parts--
 	for i := range op.Items {
 		s.undoItem(t, &op.Items[i], now)
@@ -215,7 +216,7 @@ func (s *Store) uncount(h *held, n int64, now limit.Millis) {
 }
 
 func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
-	if it.Rule.Unit == limit.Networks || it.Once && len(t.parts) > 0 {
+	if it.Rule.Unit == limit.Networks || it.Once && t.parts.len() > 0 {
 		return
 	}
 	if it.Direct {

@@ -10,7 +10,7 @@ import (
 // which counter it holds.
 type txn struct {
 	id    string
-	parts map[string]struct{}
+	parts parts
 	held  []held
 	done  bool
 	ends  limit.Millis
@@ -57,7 +57,7 @@ func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 		for len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
 			s.expireFirst()
 		}
-		t = &txn{id: op.Txn, parts: make(map[string]struct{})}
+		t = &txn{id: op.Txn, held: make([]held, 0, len(op.Items))}
 		s.txns.all[op.Txn] = t
 	}
 	if ends := now + limit.HoldFor.Milliseconds(); t.ends != ends {
@@ -120,7 +120,7 @@ func (s *Store) forget(t *txn) {
 			c.reserved = max(c.reserved-h.reserved, 0)
 		}
 	}
-	s.txns.parts -= len(t.parts)
+	s.txns.parts -= t.parts.len()
 	delete(s.txns.all, t.id)
 }
 
@@ -149,4 +149,43 @@ func (t *txn) own(it *limit.Item) int64 {
 		return h.reserved + h.counted
 	}
 	return 0
+}
+
+// parts are the recipients of a transaction, of which most have few.
+type parts struct {
+	few  []string
+	many map[string]struct{} // all, when there are more than fewParts
+}
+
+const fewParts = 8
+
+func (p *parts) len() int { return max(len(p.few), len(p.many)) }
+
+func (p *parts) has(part string) bool {
+	if p.many != nil {
+		_, ok := p.many[part]
+		return ok
+	}
+	return slices.Contains(p.few, part)
+}
+
+// add adds a part that is not there.
+func (p *parts) add(part string) {
+	if p.many == nil && len(p.few) < fewParts {
+		p.few = append(p.few, part)
+		return
+	}
+	if p.many == nil {
+		p.many = make(map[string]struct{}, 2*fewParts)
+		for _, one := range p.few {
+			p.many[one] = struct{}{}
+		}
+		p.few = nil
+	}
+	p.many[part] = struct{}{}
+}
+
+func (p *parts) remove(part string) {
+	delete(p.many, part)
+	p.few = slices.DeleteFunc(p.few, func(one string) bool { return one == part })
 }

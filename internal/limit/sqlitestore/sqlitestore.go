@@ -7,6 +7,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-mail/postern/internal/limit"
@@ -26,6 +29,7 @@ type Options struct {
 type Store struct {
 	*memstore.Store
 	keeper *sqlitefile.Keeper
+	writer *writer
 }
 
 // Open opens or makes the file. A corrupt one is set aside and reported.
@@ -36,7 +40,8 @@ func Open(o Options) (*Store, error) {
 	s := &Store{Store: memstore.New(o.Memory)}
 	s.Follow()
 	var err error
-	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, &writer{s.Store, o.Now})
+	s.writer = &writer{memory: s.Store, now: o.Now}
+	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, s.writer)
 	if err != nil {
 		return nil, err
 	}
@@ -55,18 +60,24 @@ func (s *Store) SetBlock(ctx context.Context, b limit.Block, lift bool) error {
 	if err := s.Store.SetBlock(ctx, b, lift); err != nil {
 		return err
 	}
-	return s.keeper.Sync(ctx)
+	return s.Sync(ctx)
 }
 
 // Sync writes what has changed.
-func (s *Store) Sync(ctx context.Context) error { return s.keeper.Sync(ctx) }
+func (s *Store) Sync(ctx context.Context) error {
+	s.writer.urgent.Store(true)
+	return s.keeper.Sync(ctx)
+}
 
 // Failing reports whether the file cannot be written now.
 func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
 
 // Close writes what has changed and closes the file. It must be called once, after
 // the last use.
-func (s *Store) Close() error { return s.keeper.Close() }
+func (s *Store) Close() error {
+	s.writer.urgent.Store(true)
+	return s.keeper.Close()
+}
 
 var schema = sqlitefile.Schema{
 	Name: "limit", ID: 0x506f4c69, Version: 1,
@@ -89,7 +100,15 @@ CREATE TABLE IF NOT EXISTS blocks (
 type writer struct {
 	memory *memstore.Store
 	now    func() time.Time
+
+	urgent atomic.Bool // the next turn must write
+	wrote  time.Time   // when the latest turn that wrote began
 }
+
+// writeEvery is the time between two turns that write: a login that sends all the time
+// changes its counters with each mail. With the keeper's own interval a crash loses
+// less than a second.
+const writeEvery = 600 * time.Millisecond
 
 // Fill implements sqlitefile.Memory.
 func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
@@ -138,7 +157,10 @@ func each(ctx context.Context, db *sql.DB, query string, f func(*sql.Rows) error
 }
 
 // Lost implements sqlitefile.Memory.
-func (w *writer) Lost() { w.memory.Rewrite() }
+func (w *writer) Lost() {
+	w.urgent.Store(true)
+	w.memory.Rewrite()
+}
 
 // Pending implements sqlitefile.Memory.
 func (w *writer) Pending() int { return w.memory.Pending() }
@@ -154,6 +176,19 @@ const batchRows = 1000
 
 // Turn implements sqlitefile.Memory. It writes what had changed when it began.
 func (w *writer) Turn(f *sqlitefile.File) error {
+	if !w.urgent.Swap(false) && time.Since(w.wrote) < writeEvery {
+		return nil
+	}
+	began := time.Now()
+	if err := w.turn(f); err != nil {
+		w.urgent.Store(true)
+		return err
+	}
+	w.wrote = began
+	return nil
+}
+
+func (w *writer) turn(f *sqlitefile.File) error {
 	for range (limit.DefaultLogins+limit.DefaultStrangers)/batchRows + 1 {
 		b := w.memory.TakeBatch(batchRows)
 		if !b.Clear && len(b.Gone)+len(b.Rows) == 0 && b.Blocks == nil {
@@ -199,13 +234,36 @@ func remove(tx *sql.Tx, ids []string) error {
 	return prepared(tx, len(ids), "DELETE FROM counters WHERE id = ?", func(i int) []any { return []any{ids[i]} })
 }
 
+// rowsAtOnce is how many rows one statement writes: the cost of a statement outweighs
+// that of a row.
+const rowsAtOnce = 50
+
+// upsert writes counters, in the order of the file, whose pages are then changed once
+// each.
 func upsert(tx *sql.Tx, rows []memstore.Row) error {
-	const query = "INSERT INTO counters (id, logins, window, last, data) VALUES (?,?,?,?,?)" +
-		" ON CONFLICT (id) DO UPDATE SET last = excluded.last, data = excluded.data"
-	return prepared(tx, len(rows), query, func(i int) []any {
-		r := &rows[i]
-		return []any{r.ID, r.Logins, r.Window.Milliseconds(), r.Last, r.Data}
+	slices.SortFunc(rows, func(a, b memstore.Row) int { return strings.Compare(a.ID, b.ID) })
+	whole := len(rows) / rowsAtOnce * rowsAtOnce
+	err := prepared(tx, whole/rowsAtOnce, upsertQuery(rowsAtOnce), func(i int) []any {
+		return columns(rows[i*rowsAtOnce : (i+1)*rowsAtOnce])
 	})
+	if rest := rows[whole:]; err == nil && len(rest) > 0 {
+		_, err = tx.Exec(upsertQuery(len(rest)), columns(rest)...)
+	}
+	return err
+}
+
+func upsertQuery(rows int) string {
+	return "INSERT INTO counters (id, logins, window, last, data) VALUES " + strings.Repeat(",(?,?,?,?,?)", rows)[1:] +
+		" ON CONFLICT (id) DO UPDATE SET last = excluded.last, data = excluded.data"
+}
+
+func columns(rows []memstore.Row) []any {
+	args := make([]any, 0, 5*len(rows))
+	for i := range rows {
+		r := &rows[i]
+		args = append(args, r.ID, r.Logins, r.Window.Milliseconds(), r.Last, r.Data)
+	}
+	return args
 }
 
 // storeBlocks writes all blocks anew; nil means that they are as they were.

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+const (
+	limitLoad   = 100_000 // requests a round
+	limitLogins = 20_000
+)
+
+// benchLimits compares a request that also touches two limits of its login, in the
+// embedded store, with an ownership decision alone. Each request is a recipient of
+// another mail.
+func benchLimits(ctx context.Context, e *env) ([]result, error) {
+	table := filepath.Join(e.dir, "owners-limits")
+	if err := writeOwners(table); err != nil {
+		return nil, err
+	}
+	owners, ownersSocket, err := startPolicyd(ctx, e, "limits-reference", "--checks=ownership", "--owners=hash:"+table)
+	if err != nil {
+		return nil, err
+	}
+	defer owners.Kill()
+	limits, limitsSocket, err := startPolicyd(ctx, e, "limits", "--checks=ownership,limit", "--owners=hash:"+table,
+		"--limit=login=1G/1h", "--limit=login=2G/1d", "--limit-store=sqlite:"+filepath.Join(e.dir, "limits.db"))
+	if err != nil {
+		return nil, err
+	}
+	defer limits.Kill()
+	mail := 0
+	var ratios, ours, reference []float64
+	for range rounds {
+		mail++
+		l := load{conns: ownershipConns, requests: limitLoad, request: limitRequest(mail)}
+		one, actions, err := ownershipRound(ctx, l, owners.PID(), ownersSocket)
+		if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": limitLoad})); err != nil {
+			return nil, err
+		}
+		both, actions, err := ownershipRound(ctx, l, limits.PID(), limitsSocket)
+		if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": limitLoad})); err != nil {
+			return nil, err
+		}
+		ratios, ours, reference = append(ratios, both/one), append(ours, both), append(reference, one)
+	}
+	return []result{{
+		what: "CPU of a decision with two limits of its login, against ownership alone", value: median(ratios), unit: "times", most: 1.6,
+		detail: fmt.Sprintf("%.1f against %.1f µs, %s", median(ours), median(reference), spread(ratios)),
+	}}, errors.Join(owners.Stop(), limits.Stop())
+}
+
+// limitRequest makes requests of many logins, each of a mail of its own.
+func limitRequest(round int) func(c, i int) []byte {
+	return func(c, i int) []byte {
+		sender, login := owner((c*7919 + i*104_729) % limitLogins)
+		return fmt.Appendf(nil, policyRequest, "192.0.2.7", "client.example", sender, "rcpt@example.org", fmt.Sprintf("%x.%x.%x", c, i, round), login)
+	}
+}
