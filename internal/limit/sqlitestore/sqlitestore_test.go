@@ -1,7 +1,10 @@
 package sqlitestore_test
 
 import (
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -93,4 +96,65 @@ func TestRestart(t *testing.T) {
 	if a := mail(s, "e", begin().Add(71*time.Minute), 10); a.Refused {
 		t.Errorf("what was reset is back: %+v", a)
 	}
+}
+
+// TestKilled shows what is left of a store that was not closed: what its journal has.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "limits.db"))
+	defer func() { _ = s.Close() }()
+	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 10, Window: time.Hour, Action: limit.Defer}
+	mail := func(s limit.Store, txn string) int64 {
+		t.Helper()
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: begin(), Items: []limit.Item{{ID: limit.CounterID(r, "bob"), Rule: r, Amount: 2}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Uses[0].Used
+	}
+	mail(s, "a")
+	if err := s.Sync(t.Context()); err != nil { // settled
+		t.Fatal(err)
+	}
+	mail(s, "b")
+	var used int64
+	for i := range 500 { // until it is in the journal, which nothing tells of
+		if used = mailTo(t, copyOf(t, dir, i), mail); used == 6 {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Errorf("used %d after the daemon was killed", used)
+}
+
+// copyOf is what a daemon would find that is started now.
+func copyOf(t *testing.T, dir string, i int) string {
+	t.Helper()
+	path := filepath.Join(dir, "copy"+strconv.Itoa(i))
+	for _, suffix := range []string{"-wal", ""} {
+		text, err := os.ReadFile(filepath.Join(dir, "limits.db"+suffix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+suffix, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func mailTo(t *testing.T, path string, mail func(limit.Store, string) int64) int64 {
+	t.Helper()
+	s := open(t, path)
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	return mail(s, "c")
+}
+
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte("\x01a\x00\x01b\x02\x02\x02\x01x"))
+	f.Fuzz(func(t *testing.T, b []byte) { _ = sqlitestore.CheckJournal(b) })
 }

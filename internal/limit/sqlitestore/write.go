@@ -1,0 +1,309 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/memstore"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
+)
+
+const (
+	// writeEvery is the time between two turns that write. With the keeper's own
+	// interval a crash loses less than a second.
+	writeEvery = 600 * time.Millisecond
+	// settleEvery is how often what is in the journal goes into the counters' rows, and
+	// maxJournal after how many counters in it at the latest.
+	settleEvery = 30 * time.Second
+	maxJournal  = 500_000
+	// batchRows is how many counters are copied, and written, at once.
+	batchRows = 5000
+	// purgeLooks is how many counters are looked at between two writes.
+	purgeLooks = 500
+)
+
+// writer implements sqlitefile.Memory.
+type writer struct {
+	memory *memstore.Store
+	now    func() time.Time
+
+	urgent atomic.Bool // the next turn must write, and settle
+	wrote  time.Time   // when the latest turn that wrote began
+
+	// The journal: the latest of each counter in it, and how many there are in all.
+	journal map[string]memstore.Row
+	entries int
+	settled time.Time
+}
+
+// Fill implements sqlitefile.Memory. What is in the journal is newer than the rows.
+func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
+	w.journal, w.entries = make(map[string]memstore.Row), 0
+	gone := make(map[string]bool)
+	err := each(ctx, f.Reader, "SELECT data FROM journal ORDER BY seq DESC", func(rows *sql.Rows) error {
+		var data []byte
+		if err := rows.Scan(&data); err != nil {
+			return err
+		}
+		return readJournal(data, func(r memstore.Row) error {
+			if _, newer := w.journal[r.ID]; newer || gone[r.ID] {
+				return nil
+			}
+			if r.Data == nil {
+				gone[r.ID] = true
+				return nil
+			}
+			w.journal[r.ID] = r
+			w.entries++
+			return w.memory.Fill(r)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	err = each(ctx, f.Reader, "SELECT id, logins, window, last, data FROM counters ORDER BY last DESC", func(rows *sql.Rows) error {
+		var r memstore.Row
+		var window int64
+		if err := rows.Scan(&r.ID, &r.Logins, &window, &r.Last, &r.Data); err != nil || gone[r.ID] {
+			return err
+		}
+		r.Window = time.Duration(window) * time.Millisecond
+		return w.memory.Fill(r)
+	})
+	if err != nil {
+		return err
+	}
+	return w.fillBlocks(ctx, f)
+}
+
+func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
+	var blocks []limit.Block
+	err := each(ctx, f.Reader, "SELECT login, since, until FROM blocks", func(rows *sql.Rows) error {
+		var b limit.Block
+		var since, until int64
+		if err := rows.Scan(&b.Login, &since, &until); err != nil {
+			return err
+		}
+		b.Since = time.UnixMilli(since)
+		if until != 0 {
+			b.Until = time.UnixMilli(until)
+		}
+		blocks = append(blocks, b)
+		return nil
+	})
+	w.memory.FillBlocks(blocks)
+	return err
+}
+
+func each(ctx context.Context, db *sql.DB, query string, f func(*sql.Rows) error) (err error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Lost implements sqlitefile.Memory.
+func (w *writer) Lost() {
+	w.urgent.Store(true)
+	w.journal, w.entries = nil, 0
+	w.memory.Rewrite()
+}
+
+// Pending implements sqlitefile.Memory.
+func (w *writer) Pending() int { return w.memory.Pending() }
+
+// Idle implements sqlitefile.Memory.
+func (w *writer) Idle(*sqlitefile.File) { w.memory.Purge(w.now(), purgeLooks) }
+
+// Turn implements sqlitefile.Memory. It writes what had changed when it began.
+func (w *writer) Turn(f *sqlitefile.File) error {
+	urgent := w.urgent.Swap(false)
+	if !urgent && time.Since(w.wrote) < writeEvery {
+		return nil
+	}
+	began := time.Now()
+	err := w.turn(f)
+	if err == nil && w.entries > 0 && (urgent || w.entries > maxJournal || time.Since(w.settled) > settleEvery) {
+		err = w.settle(f)
+	}
+	if err != nil {
+		w.urgent.Store(true)
+		return err
+	}
+	w.wrote = began
+	return nil
+}
+
+func (w *writer) turn(f *sqlitefile.File) error {
+	for range (limit.DefaultLogins+limit.DefaultStrangers)/batchRows + 1 {
+		b := w.memory.TakeBatch(batchRows)
+		if !b.Clear && len(b.Gone)+len(b.Rows) == 0 && b.Blocks == nil {
+			return nil
+		}
+		if err := inTx(f, func(tx *sql.Tx) error { return w.write(tx, b) }); err != nil {
+			w.memory.Failed(b)
+			return err
+		}
+		w.note(b)
+		if !b.More {
+			return nil
+		}
+	}
+	return nil
+}
+
+// write adds a batch to the journal.
+func (w *writer) write(tx *sql.Tx, b *memstore.Batch) error {
+	if b.Clear {
+		for _, table := range []string{"counters", "journal"} {
+			if _, err := tx.Exec("DELETE FROM " + table); err != nil {
+				return err
+			}
+		}
+	}
+	if len(b.Gone)+len(b.Rows) > 0 {
+		if _, err := tx.Exec("INSERT INTO journal (data) VALUES (?)", appendJournal(nil, b)); err != nil {
+			return err
+		}
+	}
+	return storeBlocks(tx, b.Blocks)
+}
+
+// note remembers what is in the journal.
+func (w *writer) note(b *memstore.Batch) {
+	if b.Clear || w.journal == nil {
+		w.journal, w.entries = make(map[string]memstore.Row), 0
+	}
+	for _, id := range b.Gone {
+		w.journal[id] = memstore.Row{ID: id}
+	}
+	for _, r := range b.Rows {
+		w.journal[r.ID] = r
+	}
+	w.entries += len(b.Gone) + len(b.Rows)
+}
+
+// settle brings the journal into the counters' rows.
+func (w *writer) settle(f *sqlitefile.File) error {
+	var rows []memstore.Row
+	var gone []string
+	for id, r := range w.journal {
+		if r.Data == nil {
+			gone = append(gone, id)
+		} else {
+			rows = append(rows, r)
+		}
+	}
+	err := inTx(f, func(tx *sql.Tx) error {
+		if err := errors.Join(remove(tx, gone), upsert(tx, rows)); err != nil {
+			return err
+		}
+		_, err := tx.Exec("DELETE FROM journal")
+		return err
+	})
+	if err == nil {
+		clear(w.journal)
+		w.entries, w.settled = 0, time.Now()
+	}
+	return err
+}
+
+// inTx runs f in one transaction.
+func inTx(file *sqlitefile.File, f func(*sql.Tx) error) error {
+	tx, err := file.Writer.Begin()
+	if err != nil {
+		return err
+	}
+	if err = f(tx); err == nil {
+		return tx.Commit()
+	}
+	if undo := tx.Rollback(); !errors.Is(undo, sql.ErrTxDone) {
+		err = errors.Join(err, undo)
+	}
+	return err
+}
+
+// remove deletes counters.
+func remove(tx *sql.Tx, ids []string) error {
+	return prepared(tx, len(ids), "DELETE FROM counters WHERE id = ?", func(i int) []any { return []any{ids[i]} })
+}
+
+// rowsAtOnce is how many rows one statement writes: the cost of a statement outweighs
+// that of a row.
+const rowsAtOnce = 50
+
+// upsert writes counters, in the order of the file, whose pages are then changed once
+// each.
+func upsert(tx *sql.Tx, rows []memstore.Row) error {
+	slices.SortFunc(rows, func(a, b memstore.Row) int { return strings.Compare(a.ID, b.ID) })
+	whole := len(rows) / rowsAtOnce * rowsAtOnce
+	err := prepared(tx, whole/rowsAtOnce, upsertQuery(rowsAtOnce), func(i int) []any {
+		return columns(rows[i*rowsAtOnce : (i+1)*rowsAtOnce])
+	})
+	if rest := rows[whole:]; err == nil && len(rest) > 0 {
+		_, err = tx.Exec(upsertQuery(len(rest)), columns(rest)...)
+	}
+	return err
+}
+
+func upsertQuery(rows int) string {
+	return "INSERT INTO counters (id, logins, window, last, data) VALUES " + strings.Repeat(",(?,?,?,?,?)", rows)[1:] +
+		" ON CONFLICT (id) DO UPDATE SET last = excluded.last, data = excluded.data"
+}
+
+func columns(rows []memstore.Row) []any {
+	args := make([]any, 0, 5*len(rows))
+	for i := range rows {
+		r := &rows[i]
+		args = append(args, r.ID, r.Logins, r.Window.Milliseconds(), r.Last, r.Data)
+	}
+	return args
+}
+
+// storeBlocks writes all blocks anew; nil means that they are as they were.
+func storeBlocks(tx *sql.Tx, blocks []limit.Block) error {
+	if blocks == nil {
+		return nil
+	}
+	if _, err := tx.Exec("DELETE FROM blocks"); err != nil {
+		return err
+	}
+	return prepared(tx, len(blocks), "INSERT INTO blocks (login, since, until) VALUES (?,?,?)", func(i int) []any {
+		b, until := &blocks[i], int64(0)
+		if !b.Until.IsZero() {
+			until = b.Until.UnixMilli()
+		}
+		return []any{b.Login, b.Since.UnixMilli(), until}
+	})
+}
+
+// prepared runs a statement n times.
+func prepared(tx *sql.Tx, n int, query string, args func(i int) []any) (err error) {
+	if n == 0 {
+		return nil
+	}
+	s, err := tx.Prepare(query)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	for i := range n {
+		if _, err := s.Exec(args(i)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
