@@ -34,8 +34,12 @@ func (c *endlessConn) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := copy(b, c.requests[c.left%len(c.requests)])
+	at := bytes.Index(b[:n], instanceMark)
+	if at < 0 {
+		return n, nil
+	}
+	at += len(instanceMark)
 	c.mail++ // each request is one of another mail
-	at := bytes.Index(b[:n], instanceMark) + len(instanceMark)
 	for i, left := at+instanceDigits-1, c.mail; i >= at; i, left = i-1, left/10 {
 		b[i] = byte('0' + left%10)
 	}
