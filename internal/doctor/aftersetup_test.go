@@ -24,7 +24,7 @@ func TestAfterSetup(t *testing.T) {
 	for _, c := range golden.Files(t, "../setup/testdata/plans/*.txt") {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			o := Options{Only: afterSetup}
+			o := Options{Only: afterSetup, bounds: patient}
 			o.ConfigDirectory, o.Policyd.Config, o.Milterd.Config, o.paths = planned(t, c)
 			if r := Run(t.Context(), o); r.Status() != 0 {
 				t.Errorf("status %d:\n%s", r.Status(), show(problems(r)))

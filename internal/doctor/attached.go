@@ -291,7 +291,7 @@ func checkSockets(ctx context.Context, f *Facts) []Finding {
 
 // connect tries a place as Postfix does, or as whoever runs the command.
 func (f *Facts) connect(ctx context.Context, at place) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.ask)
 	defer cancel()
 	if f.Owner == nil || !isRoot() || at.network == daemon.NetworkTCP {
 		conn, err := new(net.Dialer).DialContext(ctx, at.network, at.address)

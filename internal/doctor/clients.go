@@ -89,7 +89,7 @@ func (f *Facts) tailOfLog(ctx context.Context) string {
 	if f.Options.MailLog != "" {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.ask)
 	defer cancel()
 	out, _, _ := postconf.Run(ctx, "journalctl", "--quiet", "--no-pager", "--lines="+journalLines, "--identifier=postfix/smtpd", "--identifier=postfix/smtp/smtpd", "--identifier=postfix/postscreen")
 	return out

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -19,12 +18,6 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
-)
-
-// Bounds of what a daemon is asked and of its own check of its settings.
-const (
-	askTimeout   = 5 * time.Second
-	checkTimeout = 30 * time.Second
 )
 
 // Daemon is what is known of one of ours, whether it runs or not.
@@ -61,6 +54,7 @@ type Daemon struct {
 	settings func(args, environ []string) ([]config.Value, error)
 	defaults []string // arguments
 	client   admin.Client
+	bounds   bounds
 }
 
 // daemonKind is what the two daemons differ in.
@@ -73,7 +67,7 @@ type daemonKind struct {
 
 // readDaemon gathers everything about a daemon. It needs nothing of Postfix.
 func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions, all Options) *Daemon {
-	d := &Daemon{Name: kind.name, settings: kind.settings, defaults: kind.defaults, client: admin.Client{Daemon: kind.name, Path: kind.socket}}
+	d := &Daemon{bounds: all.bounds, Name: kind.name, settings: kind.settings, defaults: kind.defaults, client: admin.Client{Daemon: kind.name, Path: kind.socket}}
 	if o.Admin != "" {
 		if err := d.client.SetEndpoint(o.Admin); err != nil {
 			d.AskErr = fmt.Errorf("admin endpoint: %w", err)
@@ -103,7 +97,7 @@ func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions, all Optio
 
 // ask asks the running daemon for its settings, and finds its process.
 func (d *Daemon) ask(ctx context.Context) (api.ConfigResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.bounds.ask)
 	defer cancel()
 	var answer api.ConfigResult
 	err := d.client.Call(ctx, api.Config, struct{}{}, &answer, nil)
@@ -185,7 +179,7 @@ func (d *Daemon) findProgram(o DaemonOptions) {
 // replaced since.
 func (d *Daemon) findVersions(ctx context.Context) {
 	if d.Binary != "" {
-		d.Version = version(ctx, d.Binary)
+		d.Version = d.version(ctx, d.Binary)
 	}
 	if d.PID == 0 {
 		return
@@ -193,13 +187,13 @@ func (d *Daemon) findVersions(ctx context.Context) {
 	file, err := os.Stat(d.Binary)
 	process, processErr := os.Stat(procPath(d.PID, "exe"))
 	if d.Runs = d.Version; err != nil || processErr != nil || !os.SameFile(file, process) {
-		d.Runs = version(ctx, procPath(d.PID, "exe"))
+		d.Runs = d.version(ctx, procPath(d.PID, "exe"))
 	}
 }
 
 // version is the last word of what a program prints for --version.
-func version(ctx context.Context, path string) string {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func (d *Daemon) version(ctx context.Context, path string) string {
+	ctx, cancel := context.WithTimeout(ctx, d.bounds.ask)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	words := strings.Fields(string(out))
@@ -313,7 +307,7 @@ func (d *Daemon) check(ctx context.Context) {
 	if d.Binary == "" || d.SettingsErr != nil || d.ArgsGuessed {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.bounds.check)
 	defer cancel()
 	args := append(slices.Clone(d.Args), "--check-config", "--online")
 	errOut, err := runAs(ctx, d.Identity, d.Environ, d.Binary, args...)
@@ -321,7 +315,7 @@ func (d *Daemon) check(ctx context.Context) {
 		return
 	}
 	if ctx.Err() != nil {
-		d.CheckErr = fmt.Errorf("%s --check-config has not ended in %s", d.Name, checkTimeout)
+		d.CheckErr = fmt.Errorf("%s --check-config has not ended in %s", d.Name, d.bounds.check)
 		return
 	}
 	for line := range strings.Lines(errOut) {

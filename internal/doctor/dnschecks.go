@@ -24,11 +24,8 @@ import (
 
 // Bounds of what the DNS is asked.
 const (
-	dnsTimeout  = 10 * time.Second
-	listTimeout = 30 * time.Second
-	slowDNS     = 500 * time.Millisecond
-	maxDomains  = 200
-	maxAsked    = 8 // at a time
+	maxDomains = 200
+	maxAsked   = 8 // at a time
 )
 
 // checkResolver asks each server for itself.
@@ -47,18 +44,18 @@ func checkResolver(ctx context.Context, f *Facts) []Finding {
 
 func (f *Facts) askServer(ctx context.Context, server netip.AddrPort) []Finding {
 	const local = "run a resolver of your own (apt install unbound; resolver = [\"127.0.0.1:53\"])"
-	var found []Finding
 	if operator := resolver.PublicResolver(server.Addr()); operator != "" && f.asksLists() && f.Policyd.text("dqs-key-file") == "" {
-		found = append(found, failf(local+", or get a DQS key from Spamhaus (dqs-key-file)",
-			"resolver %s is shared by all customers of %s: Spamhaus and others do not answer it", server, operator))
+		return []Finding{failf(local+", or get a DQS key from Spamhaus (dqs-key-file)",
+			"resolver %s is shared by all customers of %s: Spamhaus and others do not answer it", server, operator)}
 	}
+	var found []Finding
 	everywhere := []netip.Prefix{netip.PrefixFrom(server.Addr(), server.Addr().BitLen())}
-	one, err := resolver.New(resolver.Config{Servers: []string{server.String()}, TrustAD: everywhere, Timeout: dnsTimeout / 4})
+	one, err := resolver.New(resolver.Config{Servers: []string{server.String()}, TrustAD: everywhere, Timeout: f.Options.bounds.dns / 4})
 	if err != nil {
 		return append(found, failf("correct resolver", "%v", err))
 	}
 	defer one.Close()
-	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.dns)
 	defer cancel()
 	began := time.Now()
 	answer, err := one.Query(ctx, ".", resolver.TypeNS)
@@ -66,7 +63,7 @@ func (f *Facts) askServer(ctx context.Context, server netip.AddrPort) []Finding 
 	switch {
 	case err != nil:
 		return append(found, failf(local+", or take the server out", "resolver %s does not answer: %v", server, err))
-	case took > slowDNS:
+	case took > f.Options.bounds.slowDNS:
 		found = append(found, warnf(local, "resolver %s needs %s for the root's name servers", server, took.Round(time.Millisecond)))
 	case !answer.AD:
 		found = append(found, warnf(local+", or switch validation on; mail is judged without it, but forged answers are not noticed",
@@ -88,7 +85,7 @@ func checkLists(ctx context.Context, f *Facts) []Finding {
 	if !f.asksLists() {
 		return []Finding{okf("no DNS list is asked")}
 	}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.lists)
 	defer cancel()
 	var result api.DNSBLSelfTestResult
 	var err error
@@ -161,7 +158,7 @@ func (f *Facts) readKeys() ([]*sign.Key, error) {
 
 // published judges what the DNS has of a key.
 func (f *Facts) published(ctx context.Context, key *sign.Key) Finding {
-	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.dns)
 	defer cancel()
 	records, err := f.txt(ctx, key.Name())
 	if err != nil {
@@ -216,7 +213,7 @@ func checkDomains(ctx context.Context, f *Facts) []Finding {
 	if len(domains) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.lists)
 	defer cancel()
 	outgoing := f.outgoing(ctx)
 	per := make([][]Finding, len(domains))

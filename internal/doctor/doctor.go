@@ -58,8 +58,26 @@ type Options struct {
 	Skip            []string // names of checks that are left out
 	Version         string   // of the command
 
-	paths paths            // where other programs keep their things; set by tests
-	now   func() time.Time // nil: time.Now
+	paths  paths            // where other programs keep their things; set by tests
+	now    func() time.Time // nil: time.Now
+	bounds bounds           // likewise
+}
+
+// bounds are how long may be waited, and from when on something is slow.
+type bounds struct {
+	ask   time.Duration // a daemon, a socket, a small program
+	check time.Duration // a daemon's check of its settings, a store, a queue
+	dns   time.Duration // one question
+	lists time.Duration // the test of all DNS lists, the records of all domains
+
+	slowDNS, slowStore time.Duration
+}
+
+func defaultBounds() bounds {
+	return bounds{
+		ask: 5 * time.Second, check: 30 * time.Second, dns: 10 * time.Second, lists: 30 * time.Second,
+		slowDNS: 500 * time.Millisecond, slowStore: 50 * time.Millisecond,
+	}
 }
 
 // DaemonOptions say where a daemon is found.

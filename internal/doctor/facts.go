@@ -82,6 +82,9 @@ func gather(ctx context.Context, o Options) *Facts {
 	if o.now == nil {
 		o.now = time.Now
 	}
+	if o.bounds == (bounds{}) {
+		o.bounds = defaultBounds()
+	}
 	f := &Facts{Options: o}
 	policyKind, milterKind := kinds()
 	var gathering sync.WaitGroup
@@ -200,7 +203,7 @@ func (f *Facts) openDNS() {
 		servers = f.Milterd.list("resolver")
 	}
 	everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	f.DNS, f.DNSErr = resolver.New(resolver.Config{Servers: servers, TrustAD: everywhere})
+	f.DNS, f.DNSErr = resolver.New(resolver.Config{Servers: servers, TrustAD: everywhere, Timeout: f.Options.bounds.dns / 4})
 }
 
 func (f *Facts) close() {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postfixtest"
@@ -85,6 +86,7 @@ func newSite(t *testing.T) *site {
 admin = "unix:%s"
 metrics-listen = ""
 resolver = [%q]
+dns-timeout = "30s"
 login-domain = "home.example"
 owners = ["texthash:%s"]
 greylist-store = "sqlite:%s"
@@ -98,6 +100,7 @@ listen-sign = ["inet:%s"]
 admin = "unix:%s"
 metrics-listen = ""
 resolver = [%q]
+dns-timeout = "30s"
 dkim-keys = %q
 queue-directory = %q
 socket-group = "postfix"
@@ -254,6 +257,9 @@ func (s *site) save() {
 	s.write("milterd.toml", s.milterd)
 }
 
+// patient are the bounds of tests: how fast the machine is says nothing about a site.
+var patient = bounds{ask: time.Hour, check: time.Hour, dns: 2 * time.Minute, lists: time.Hour, slowDNS: time.Hour, slowStore: time.Hour}
+
 // options are those with which the site is looked at. Whether this machine's clock is
 // kept right says nothing about the site.
 func (s *site) options() Options {
@@ -262,6 +268,7 @@ func (s *site) options() Options {
 		Policyd:         DaemonOptions{Admin: "unix:" + s.path("run/policyd.sock"), Config: s.path("policyd.toml"), Binary: s.binary("postern-policyd")},
 		Milterd:         DaemonOptions{Admin: "unix:" + s.path("run/milterd.sock"), Config: s.path("milterd.toml"), Binary: s.binary("postern-milterd")},
 		Skip:            []string{"clock"},
+		bounds:          patient,
 		paths:           paths{rspamd: s.path("rspamd"), mailLogs: []string{}},
 	}
 }

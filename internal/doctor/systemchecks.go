@@ -16,11 +16,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// Bounds that are worth a word.
-const (
-	slowStore = 50 * time.Millisecond
-	oldHeld   = 24 * time.Hour
-)
+// oldHeld is how long mail may be on hold before it is worth a warning.
+const oldHeld = 24 * time.Hour
 
 // checkStores opens the stores as the daemon does.
 func checkStores(ctx context.Context, f *Facts) []Finding {
@@ -28,7 +25,7 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	if f.Policyd.SettingsErr != nil || len(runs) == 0 || len(f.Hooks) == 0 && !f.Policyd.wanted() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
 	defer cancel()
 	if f.Policyd.Running {
 		if down := f.Policyd.greylistDown(ctx); down != "" {
@@ -48,7 +45,7 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 		case s.Err != nil:
 			text, fix := splitFix(oneLine(s.Err.Error()), "start the server, or correct "+s.Setting+"; until then "+checks.GreylistName+"-on-error decides")
 			found = append(found, failf(fix, "%s = %s: %s", s.Setting, s.Store, text))
-		case s.Latency > slowStore:
+		case s.Latency > f.Options.bounds.slowStore:
 			found = append(found, warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", s.Setting, s.Store, s.Version, s.Latency.Round(time.Millisecond)))
 		case s.Latency == 0:
 			good = append(good, okf("%s = %s: %s", s.Setting, s.Store, s.Version))
@@ -80,7 +77,7 @@ func checkQueue(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
 	defer cancel()
 	out, errOut, err := postconf.Run(ctx, "postqueue", "-c", f.Postfix.Directory, "-j")
 	if err != nil {
