@@ -22,6 +22,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -153,6 +156,21 @@ func (s *Set) originAt(flag string, index int) Origin {
 // Beaten returns a text for each setting of the file that has no effect, because
 // a flag or a variable gives another value.
 func (s *Set) Beaten() []string { return s.beaten }
+
+// Exposed returns what is to be done when everybody may write to the file, or put
+// another one in its place; "" when that is not so. Whoever changes it chooses the
+// programs that the daemon runs.
+func (s *Set) Exposed() string {
+	if s.file == "" || s.file == os.DevNull {
+		return ""
+	}
+	for _, path := range []string{s.file, filepath.Dir(s.file)} {
+		if info, err := os.Stat(path); err == nil && info.Mode()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
+			return fmt.Sprintf("%s has mode %04o; chmod o-w %s", path, info.Mode().Perm(), path)
+		}
+	}
+	return ""
+}
 
 func beaten(entries, above []assignment) []string {
 	var texts []string

@@ -206,9 +206,7 @@ func check[S any](app App[S], p Process, settings Settings[S]) int {
 	}
 	life := NewLife()
 	defer life.Discard()
-	for _, text := range settings.Set().Beaten() {
-		log.Logger().Warn("a setting of the file is not in force", zap.String("setting", text))
-	}
+	warnOf(settings.Set(), log.Logger())
 	if _, err := settings.Build(life, NewRuntime(log.Logger(), metrics.New(metrics.Options{Daemon: app.Daemon()}))); err != nil {
 		return refuse(app.Name(), p, err)
 	}

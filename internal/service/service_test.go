@@ -624,6 +624,25 @@ func TestBeatenSettingIsToldOf(t *testing.T) {
 	}
 }
 
+// A file that everybody may change is told of, at start and by --check-config.
+func TestExposedFileIsToldOf(t *testing.T) {
+	p := newProcess(t)
+	p.configure(t, "word = \"file\"")
+	if err := os.Chmod(p.path("conf"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	text := p.path("conf") + " has mode 0666; chmod o-w " + p.path("conf")
+	p.start(t)
+	p.stop(t)
+	if strings.Count(p.logged(), text) != 1 {
+		t.Errorf("the log does not say so:\n%s", p.logged())
+	}
+	var stderr bytes.Buffer
+	if status := Main(p.gate, Process{Args: append(p.args, "--check-config"), Stdout: io.Discard, Stderr: &stderr}); status != daemon.ExitOK || !strings.Contains(stderr.String(), text) {
+		t.Errorf("exit status %d: %s", status, &stderr)
+	}
+}
+
 // A file that was read is followed; the reload is that of SIGHUP. (The file is
 // so new that the watcher may take it for changed since the start.)
 func TestFileChange(t *testing.T) {

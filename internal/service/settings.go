@@ -51,12 +51,20 @@ func (d *running[S]) showReadiness(context.Context, struct{}, func(any)) (any, e
 	return api.ReadyResult{Ready: ready, Report: report}, nil
 }
 
+// warnOf logs what an operator should know about the settings.
+func warnOf(s *config.Set, log *zap.Logger) {
+	for _, text := range s.Beaten() {
+		log.Warn("a setting of the file is not in force", zap.String("setting", text))
+	}
+	if text := s.Exposed(); text != "" {
+		log.Warn("everybody may change the settings", zap.String("file", text))
+	}
+}
+
 // settled notes which settings are in force, and logs what has changed.
 func (d *running[S]) settled(next *config.Set) {
 	before := d.inForce.Swap(next)
-	for _, text := range next.Beaten() {
-		d.log.Logger().Warn("a setting of the file is not in force", zap.String("setting", text))
-	}
+	warnOf(next, d.log.Logger())
 	if before == nil {
 		return
 	}
