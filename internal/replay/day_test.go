@@ -105,7 +105,7 @@ func day(seed uint64) (all []mail) {
 		{30 * time.Minute, 90 * time.Minute},
 	}
 	at := func() time.Duration { return time.Duration(r.IntN(int(24 * time.Hour))).Round(time.Microsecond) }
-	for n := range 400 {
+	for n := range 250 {
 		m := mail{client: fmt.Sprintf("198.51.%d.%d", r.IntN(60), r.IntN(250)), sender: fmt.Sprintf("s%d@sender%d.example", n, r.IntN(80)), recipient: fmt.Sprintf("u%d@home.example", r.IntN(20)), at: at(), tries: schedules[r.IntN(len(schedules))]}
 		switch n % 8 {
 		case 0:
@@ -211,7 +211,7 @@ func play(t *testing.T, lines string, o Options) Report {
 // With the settings of the day there is no difference, whatever the day, also when
 // the log begins in its middle.
 func TestUnchangedSettingsMakeNoDifference(t *testing.T) {
-	for seed := range uint64(5) {
+	for seed := range uint64(3) {
 		lines, in, deferrals := spend(t, newCheck(), day(seed), policy.Enforce)
 		all := strings.SplitAfter(lines, "\n")
 		for _, from := range []int{0, len(all) / 3, len(all) / 2} {
@@ -232,9 +232,9 @@ func TestUnchangedSettingsMakeNoDifference(t *testing.T) {
 // What replay says of a shorter delay is what the daemon does with it: clients come
 // back by their schedules whatever they are told.
 func TestAShorterDelayIsExact(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		long, _, _ := spend(t, newCheck(), day(seed), policy.Enforce)
-		for _, delay := range []time.Duration{time.Second, time.Minute, 2 * time.Minute} {
+		for _, delay := range []time.Duration{time.Second, 2 * time.Minute} {
 			short, _, deferrals := spend(t, withDelay(delay), day(seed), policy.Enforce)
 			want := play(t, short, Options{Was: of(withDelay(delay)), Would: of(withDelay(delay))}).Greylist.Was
 			r := play(t, long, Options{Was: of(newCheck()), Would: of(withDelay(delay))})

@@ -34,7 +34,7 @@ func limitOf(t *testing.T, rules ...string) Settings {
 // back: when, a record cannot tell.
 func submissions(seed uint64) (all []mail) {
 	r := rand.New(rand.NewPCG(seed, 2))
-	for n := range 200 {
+	for n := range 120 {
 		at := time.Duration(r.IntN(int(6*time.Hour))).Round(time.Second) + time.Duration(n)*time.Microsecond
 		login := fmt.Sprintf("user%d", r.IntN(5))
 		if n%3 == 0 {
@@ -61,7 +61,7 @@ func (refuser) Check(_ context.Context, r *policy.Request, _ policy.Signals) (po
 // What replay says of a limit that is tried is what the daemon does with it, also
 // when other checks turn some recipients away.
 func TestALimitIsWhatTheDaemonDoes(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		for _, rules := range [][]string{{"login.recipients=20/1h"}, {"login.messages=5/30m"}, {"login.recipients=30/2h", "login.networks=1/1h"}, {"login.refused=3/1h"}, {"client.recipients=1000/1h"}} {
 			free, _, _ := spendWith(t, policy.Chain{{Check: refuser{}}}, submissions(seed))
 			bound, _, _ := spendWith(t, policy.Chain{{Check: limitOf(t, rules...).Limits}, {Check: refuser{}}}, submissions(seed))
