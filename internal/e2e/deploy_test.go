@@ -89,3 +89,31 @@ func TestShippedReloadChecksFirst(t *testing.T) {
 		}
 	}
 }
+
+// The units hide home directories: what an example reads there is in its drop-in.
+func TestShippedDropInsShowHomes(t *testing.T) {
+	for unit, files := range map[string][]string{
+		"examples/mailinabox/policyd.conf": {"examples/mailinabox/sender-login-maps.cf", "examples/mailinabox/policyd.toml"},
+		"examples/mailinabox/milterd.conf": {"examples/mailinabox/milterd.toml", "examples/mailinabox/README.md"},
+	} {
+		shown := regexp.MustCompile(`(?m)^BindReadOnlyPaths=-(/home/\S+)$`).FindStringSubmatch(readDeploy(t, unit))
+		if shown == nil {
+			t.Fatalf("%s shows nothing", unit)
+		}
+		found := false
+		for _, file := range files {
+			for _, path := range regexp.MustCompile(`/home/[\w/.-]+\.(sqlite|private)`).FindAllString(readDeploy(t, file), -1) {
+				if strings.HasSuffix(path, ".private") != strings.Contains(unit, "milterd") {
+					continue // of the other daemon
+				}
+				found = true
+				if !strings.HasPrefix(path, shown[1]+"/") {
+					t.Errorf("%s reads %s, and %s shows %s", file, path, unit, shown[1])
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%v name no file in a home", files)
+		}
+	}
+}
