@@ -35,7 +35,7 @@ echo 'press@example.org alice' >/etc/postfix/sender_logins
 printf '%s\n' 'owners = ["hash:/etc/postfix/sender_logins"]' 'login-domain = "example.org"' 'checks = ["ownership", "greylist"]' 'resolver = ["127.0.0.1:9"]' 'greylist-key = "network"' 'greylist-delay = "1s"' >/etc/postern/policyd.toml
 printf '%s\n' 'resolver = ["127.0.0.1:9"]' >/etc/postern/milterd.toml
 postern dkim genkey example.org
-install -d /root/load && printf '%s\n' '#!/bin/sh' 'n=0' 'while [ ! -e /root/load/stop ]; do' 'smtp-source -s 10 -m 20 -w 1 "$@" || exit' 'n=$((n + 20))' 'done' 'echo $n' >/root/load/run && chmod 755 /root/load/run
+install -d /root/load && printf '%s\n' '#!/bin/sh' 'n=0' 'until [ $n -gt 0 ] && [ -e /root/load/stop ]; do' 'smtp-source -s 10 -m 20 -w 1 "$@" || exit' 'n=$((n + 20))' 'done' 'echo $n' >/root/load/run && chmod 755 /root/load/run
 systemctl restart postfix
 `
 
@@ -95,6 +95,7 @@ func (u units) underSystemd(t *testing.T) bool {
 		{"restarts by systemd", u.restartsBySystemd},
 		{"successors under systemd", u.successorsUnderSystemd},
 		{"a new version that does not start", u.brokenVersion},
+		{"a mistake in the settings", u.mistake},
 		{"credentials", u.credentials},
 		{"killed and silent daemons", u.killed},
 	} {
@@ -263,7 +264,13 @@ func (u units) configure(t *testing.T, round int, do func()) {
 	u.must(t, fmt.Sprintf("postern config policyd --set | grep -F 'greylist-retry-window = \"%dd\"'", 3+round))
 }
 
+// restartsBySystemd restarts the units while no connection may have systemd start a
+// daemon: a restart is not counted by TriggerLimitBurst= of the sockets.
 func (u units) restartsBySystemd(t *testing.T) {
+	const dropIns = "/run/systemd/system/postern-{policyd,milterd,milterd-sign}.socket.d"
+	u.must(t, "systemctl stop "+packageUnits+" && mkdir -p "+dropIns+" && tee "+dropIns+"/limit.conf <<<$'[Socket]\\nTriggerLimitIntervalSec=1h\\nTriggerLimitBurst=1'")
+	u.must(t, "systemctl daemon-reload && systemctl start "+packageUnits)
+	defer func() { u.must(t, "rm -r "+dropIns+" && systemctl daemon-reload") }()
 	u.underLoad(t, "", func() {
 		for round := range u.rounds {
 			before := u.pids(t)
@@ -353,6 +360,17 @@ func (u units) brokenVersion(t *testing.T) {
 			t.Errorf("main processes %q, before: %q", now, before)
 		}
 	})
+}
+
+// mistake stops policyd by a mistake in its settings: mail does not have it started
+// for ever, and is deferred once systemd has given up.
+func (u units) mistake(t *testing.T) {
+	u.must(t, "cp -a /etc/postern/policyd.toml /root/ && echo 'no-such-setting = 1' >>/etc/postern/policyd.toml && ! systemctl restart postern-policyd")
+	in := postfixtest.Mail{From: "known@away.example", To: []string{"bob@example.org"}}
+	replied(t, "a mail meanwhile", u.send(t, "192.0.2.1:25", in), "451 4.3.5 ")
+	u.must(t, "systemctl is-failed postern-policyd.socket && [ $(journalctl -u postern-policyd.service -o cat | grep -c 'unknown key no-such-setting') -le 12 ]")
+	u.must(t, "cp -a /root/policyd.toml /etc/postern/policyd.toml && systemctl restart postern-policyd && systemctl is-active postern-policyd.socket")
+	replied(t, "a mail afterwards", u.send(t, "192.0.2.1:25", in), "250 ")
 }
 
 // credentials gives both daemons secrets that only root can read.
