@@ -208,6 +208,10 @@ func TestApplyAndUndo(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameTree(t, before, s.tree(t))
+	// As a kill leaves it before anything is changed.
+	if err := os.MkdirAll(filepath.Join(s.Journals.folder, "stage-1", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Undo(t.Context()); !errors.Is(err, ErrNothing) {
 		t.Errorf("a second undo: %v", err)
 	}

@@ -83,7 +83,26 @@ func (j Journals) lock() (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(errors.New("another postern setup is running; wait for it"), f.Close())
 	}
+	if err := j.sweep(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return func() { _ = f.Close(); j.clean() }, nil
+}
+
+// sweep removes what a run that was cut short has left of its work.
+func (j Journals) sweep() error {
+	files, err := os.ReadDir(j.folder)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), "stage-") || strings.HasSuffix(f.Name(), temporary) {
+			if err := os.RemoveAll(filepath.Join(j.folder, f.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // clean removes the folders when nothing is left in them.

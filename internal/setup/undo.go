@@ -89,10 +89,10 @@ func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 		}
 	}
 	a.at("forget")
-	if err := os.Remove(j.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(j.path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return a.removeLeftovers()
+	return nil
 }
 
 // stopAfter stops the daemons that apply has started, and restores their files.
@@ -112,22 +112,6 @@ func (a *Applier) stopAfter(ctx context.Context, j *journal, own []undone) error
 		}
 	}
 	return a.reloadOthers(ctx, j.Reload)
-}
-
-// removeLeftovers removes what a run that was cut short has left of its work.
-func (a *Applier) removeLeftovers() error {
-	stages, err := filepath.Glob(filepath.Join(escapeGlob(a.Journals.folder), "*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range stages {
-		if name := filepath.Base(path); strings.HasPrefix(name, "stage-") || strings.HasSuffix(name, temporary) {
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // partition returns the files of Postfix, and ours.
