@@ -2,6 +2,7 @@ package limit
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,9 @@ type Config struct {
 	CountAt CountAt
 	Ends    *Ends  // needed by AtEndIfAsked
 	Trail   *Trail // may be nil
+	// NoEnds hears, at most once an hour, that nothing is asked at the end of mails
+	// although something is counted there alone; it may be nil.
+	NoEnds func()
 	// Watch lets everything pass and counts it, and reports what would have been.
 	Watch bool
 }
@@ -51,6 +55,7 @@ func (c *Config) action(u Unit) Action {
 type Judge struct {
 	c     Config
 	rules []bound
+	atEnd bool     // something is counted at the end of mails alone
 	known sync.Map // override text → []bound, bounded by knownLen
 	nKnow atomic.Int32
 }
@@ -63,7 +68,10 @@ type bound struct {
 }
 
 // NewJudge makes a judge.
-func NewJudge(c Config) *Judge { return &Judge{c: c, rules: bind(c.Rules)} }
+func NewJudge(c Config) *Judge {
+	atEnd := c.CountAt == AtEnd || slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.Unit == Bytes })
+	return &Judge{c: c, rules: bind(c.Rules), atEnd: atEnd}
+}
 
 func bind(rules []Rule) []bound {
 	all := make([]bound, len(rules))
@@ -119,8 +127,12 @@ type Alarm struct {
 
 // Judge judges a step and counts it, unless it is refused.
 func (j *Judge) Judge(ctx context.Context, e *Event) (Ruling, error) {
-	if e.Step == End && j.c.Ends != nil {
+	switch {
+	case j.c.Ends == nil:
+	case e.Step == End:
 		j.c.Ends.seen(e)
+	case j.atEnd && j.c.NoEnds != nil && j.c.Ends.missed(e):
+		j.c.NoEnds()
 	}
 	return j.judge(ctx, e, false)
 }
@@ -371,22 +383,42 @@ func list(text string) []string {
 }
 
 // Ends remembers whether the mail server asks at the end of mails.
-type Ends struct{ last [2]atomic.Int64 }
+type Ends struct {
+	last  [2]atomic.Int64
+	named [2]atomic.Int64 // recipients since
+	told  atomic.Int64
+}
+
+// patience is how many recipients are named before an end that does not come is told of.
+const patience = 100
 
 // endsFor is how long it is taken to ask after it has. Beyond it, what is named counts
 // until the next end is seen.
 const endsFor = time.Hour
 
-func (n *Ends) of(e *Event) *atomic.Int64 {
+// side keeps mail with and without login apart: other hooks ask about it.
+func side(e *Event) int {
 	if e.Login != "" {
-		return &n.last[0]
+		return 0
 	}
-	return &n.last[1]
+	return 1
 }
 
-func (n *Ends) seen(e *Event) { n.of(e).Store(e.Time.UnixNano()) }
+func (n *Ends) seen(e *Event) {
+	n.last[side(e)].Store(e.Time.UnixNano())
+	n.named[side(e)].Store(0)
+}
+
+// missed counts a recipient, and reports whether it is time to tell that no end comes.
+func (n *Ends) missed(e *Event) bool {
+	if n.named[side(e)].Add(1) < patience || n.asked(e) {
+		return false
+	}
+	told := n.told.Load()
+	return (told == 0 || e.Time.Sub(time.Unix(0, told)) >= endsFor) && n.told.CompareAndSwap(told, e.Time.UnixNano())
+}
 
 func (n *Ends) asked(e *Event) bool {
-	at := n.of(e).Load()
+	at := n.last[side(e)].Load()
 	return at != 0 && e.Time.Sub(time.Unix(0, at)).Abs() < endsFor
 }

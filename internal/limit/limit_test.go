@@ -385,3 +385,34 @@ func TestSuggest(t *testing.T) {
 		}
 	}
 }
+
+// What counts at the end of mails alone is told of when no end is asked.
+func TestNoEnds(t *testing.T) {
+	for _, tt := range []struct {
+		rule string
+		at   limit.CountAt
+		ends bool
+		told int // in two and a half hours
+	}{
+		{"login=1k/1h", limit.AtEnd, false, 2},
+		{"login=1k/1h", limit.AtEnd, true, 0},
+		{"login=1k/1h", limit.AtEndIfAsked, false, 0},
+		{"login.bytes=1G/1h", limit.AtEndIfAsked, false, 2},
+		{"login=1k/1h", limit.AtName, false, 0},
+	} {
+		told := 0
+		w := newWorld(t, limit.Config{Rules: rules(t, tt.rule), CountAt: tt.at, NoEnds: func() { told++ }}, nil)
+		for range 300 {
+			w.now = w.now.Add(30 * time.Second)
+			if tt.ends {
+				w.mail(1, nil)
+			} else {
+				w.mails++
+				w.judged(nil)
+			}
+		}
+		if told != tt.told {
+			t.Errorf("%+v: told %d times", tt, told)
+		}
+	}
+}

@@ -180,6 +180,9 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 		Rules:     o.rules,
 		Keyer:     o.keyer(loginDomain),
 		Overrides: overrides, Action: func(u limit.Unit) limit.Action { return o.action(limit.Login, u) }, Store: o.store.guard, Blocks: o.store.blocks, CountAt: countAt(o.LimitCountAt),
+		NoEnds: func() {
+			n.Log.Error("no mail is asked about at its end, where limits count; add limit to smtpd_end_of_data_restrictions of the service, or set limit-count-at to rcpt and remove limits of bytes")
+		},
 		Ends: &o.store.ends, Trail: &o.store.trail, Watch: o.shadow,
 	})
 	alarms, err := o.alarmFlags.open(n)
