@@ -1,0 +1,39 @@
+package doctor
+
+import (
+	"context"
+	"slices"
+	"strings"
+)
+
+// checkActions looks at what happens while a daemon is away.
+func checkActions(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil {
+		return nil
+	}
+	var found []Finding
+	shadow := f.Policyd.list("shadow")
+	onlyWatched := slices.Contains(shadow, "all") || slices.Contains(shadow, ownershipWord) // refuses nothing when it is there
+	for _, h := range f.Hooks {
+		action := strings.ToUpper(first(strings.Fields(h.Default)))
+		opens := slices.Contains([]string{"DUNNO", "OK", "PERMIT", "INFO", "WARN", "PREPEND"}, action)
+		asks := f.asks(h)
+		owned := slices.Contains(asks, ownershipWord) && h.Service.takesLogins() && !f.Policyd.shadows(ownershipWord)
+		switch {
+		case owned && opens && !onlyWatched:
+			found = appendNew(found, failf("take default_action out of this hook (and smtpd_policy_service_default_action out of main.cf), so that Postfix defers (451)",
+				"%s of %s: default_action is %s: while postern-policyd is away, users send as anyone", h.List, h.Service, h.Default))
+		case !slices.Contains(asks, ownershipWord) && !opens && h.Service.isInbound() && slices.ContainsFunc(asks, isOfStrangers):
+			found = appendNew(found, warnf("write check_policy_service { "+h.Endpoint+", …, default_action=DUNNO }",
+				"%s of %s: default_action is %q: while postern-policyd is away, all mail from the internet is deferred", h.List, h.Service, h.Default))
+		}
+	}
+	for _, m := range f.Milters {
+		if m.Ours == nil || m.Default == "accept" || m.Service != nil && !m.Service.isInbound() {
+			continue
+		}
+		found = appendNew(found, warnf("write { "+m.Endpoint+", default_action=accept }",
+			"%s: the default action of %s is %s: while postern-milterd is away, this mail is not taken", m.where(), m.Endpoint, m.Default))
+	}
+	return orOK(found, "users' mail waits and the internet's passes while a daemon is away")
+}

@@ -1,0 +1,56 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// checkContext looks at what the hooks name.
+func checkContext(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil || len(f.Hooks) == 0 {
+		return nil
+	}
+	var found []Finding
+	runs := f.Policyd.list("checks")
+	for _, h := range f.Hooks {
+		if h.Broken != "" {
+			found = appendNew(found, failf("write { policy_context = dnsbl, greylist } with braces of its own inside the others",
+				"%s: check_policy_service %s: %q is no attribute: a comma ends policy_context, and smtpd does not start", h.List, h.Endpoint, h.Broken))
+		}
+		for _, word := range h.Context {
+			switch {
+			case !slices.Contains(contextWords(), word):
+				found = appendNew(found, failf("correct policy_context; the words are "+strings.Join(contextWords(), ", "),
+					"%s of %s: policy_context names %q, which is no check", h.List, h.Service, word))
+			case !slices.Contains(runs, word) && f.Policyd.SettingsErr == nil:
+				found = appendNew(found, failf(fmt.Sprintf("add %q to checks in policyd.toml, or take it out of policy_context", word),
+					"%s of %s: policy_context names %s, which postern-policyd does not run (checks = %s)", h.List, h.Service, word, strings.Join(runs, ", ")))
+			}
+		}
+		if socket := f.policySocket(h); socket != nil && len(h.Context) > 0 && len(socket.Checks) > 0 {
+			for _, word := range h.Context {
+				if !slices.Contains(socket.Checks, word) {
+					found = appendNew(found, failf("take policy_context out, or ask another socket", "%s of %s: the socket %s is bound to %s, and policy_context asks for %s",
+						h.List, h.Service, h.Endpoint, strings.Join(socket.Checks, ", "), word))
+				}
+			}
+		}
+	}
+	for _, name := range runs {
+		if name == checks.LimitName && !f.limits() {
+			continue // it has nothing to say
+		}
+		if !f.attached(name) && f.Policyd.SettingsErr == nil {
+			found = append(found, warnf(fmt.Sprintf("name %s in the policy_context of a hook (postern setup shows the line), or take it out of checks in policyd.toml", name),
+				"the check %s runs, and no hook of Postfix asks for it", name))
+		}
+	}
+	if shadow := f.Policyd.list("shadow"); len(found) == 0 && len(shadow) > 0 {
+		return []Finding{okf("every hook names checks that run; %s only watch (shadow)", strings.Join(shadow, ", "))}
+	}
+	return orOK(found, "every hook names checks that run")
+}

@@ -1,0 +1,122 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/spf"
+)
+
+// checkDomains looks at SPF and DMARC of the domains that are signed.
+func checkDomains(ctx context.Context, f *Facts) []Finding {
+	keys, _ := f.keys()
+	var domains []string
+	for _, key := range keys {
+		if !slices.Contains(domains, key.Domain) && len(domains) < maxDomains {
+			domains = append(domains, key.Domain)
+		}
+	}
+	if len(domains) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.lists)
+	defer cancel()
+	outgoing := f.outgoing(ctx)
+	per := make([][]Finding, len(domains))
+	each(len(domains), func(i int) {
+		per[i] = append(f.spfOf(ctx, domains[i], outgoing), f.dmarcOf(ctx, domains[i])...)
+	})
+	return orOK(slices.Concat(per...), "%d domains have SPF and DMARC records", len(domains))
+}
+
+// outgoing are the addresses that mail leaves from, as far as they can be told: those
+// of the name that Postfix gives itself. Behind a relay host they do not matter.
+func (f *Facts) outgoing(ctx context.Context) []netip.Addr {
+	if f.Postfix == nil || f.Postfix.Params["relayhost"] != "" {
+		return nil
+	}
+	var all []netip.Addr
+	for _, name := range []string{"smtp_bind_address", "smtp_bind_address6"} {
+		if addr, err := netip.ParseAddr(f.Postfix.Params[name]); err == nil {
+			all = append(all, addr)
+		}
+	}
+	if len(all) == 0 && f.DNSErr == nil {
+		all, _ = f.DNS.LookupNetIP(ctx, "ip", f.Postfix.Params["myhostname"])
+	}
+	return slices.DeleteFunc(all, func(a netip.Addr) bool { return isPrivate(a.Unmap()) })
+}
+
+// spfOf judges the SPF record of a domain.
+func (f *Facts) spfOf(ctx context.Context, domain string, outgoing []netip.Addr) []Finding {
+	if f.DNSErr != nil {
+		return nil
+	}
+	probe := outgoing
+	if len(probe) == 0 {
+		probe = []netip.Addr{netip.MustParseAddr("192.0.2.1")} // shows whether there is a record that can be used
+	}
+	var found []Finding
+	for _, addr := range probe {
+		r := spf.CheckMailFrom(ctx, f.DNS, spf.Args{IP: addr, Helo: f.hostname(), Sender: spf.Sender{Local: "postmaster", Domain: domain}, Now: time.Now(), NoExplanation: true})
+		switch {
+		case r.Status == spf.TempError:
+			return []Finding{warnf("look at the name servers of "+domain, "%s: SPF cannot be looked up: %v", domain, r.Err)}
+		case r.Status == spf.PermError:
+			return []Finding{failf("correct the TXT record of "+domain, "%s: its SPF record cannot be used: %v", domain, r.Err)}
+		case r.Status == spf.None:
+			return []Finding{failf(fmt.Sprintf("publish: %s. TXT \"v=spf1 mx -all\", with every host that sends for it", domain), "%s has no SPF record", domain)}
+		case r.Status == spf.Pass && r.Kind == spf.KindAll:
+			return []Finding{failf("end the record with -all, and name the hosts that send", "%s: +all in its SPF record lets everyone send", domain)}
+		case len(outgoing) > 0 && r.Status != spf.Pass:
+			found = append(found, failf(fmt.Sprintf("add %s to the SPF record of %s", mechanism(addr), domain), "%s: SPF says %s for %s, from which this host sends", domain, r.Status, addr))
+		}
+	}
+	return found
+}
+
+func (f *Facts) hostname() string {
+	if f.Postfix == nil {
+		return ""
+	}
+	return f.Postfix.Params["myhostname"]
+}
+
+func mechanism(addr netip.Addr) string {
+	if addr.Unmap().Is4() {
+		return "ip4:" + addr.Unmap().String()
+	}
+	return "ip6:" + addr.String()
+}
+
+// dmarcOf judges the DMARC record that holds for a domain: its own, or that of a
+// domain above it.
+func (f *Facts) dmarcOf(ctx context.Context, domain string) []Finding {
+	fix := fmt.Sprintf("publish: _dmarc.%s. TXT \"v=DMARC1; p=none; rua=mailto:postmaster@%s\"", domain, domain)
+	for name := domain; strings.Contains(name, "."); _, name, _ = strings.Cut(name, ".") {
+		texts, err := f.txt(ctx, "_dmarc."+name)
+		if err != nil {
+			return []Finding{warnf("look at the name servers of "+domain, "%s: its DMARC record cannot be looked up: %v", domain, err)}
+		}
+		records := 0
+		for _, text := range texts {
+			if _, ok := dmarc.ParseRecord(text); ok {
+				records++
+			}
+		}
+		switch {
+		case records > 1:
+			return []Finding{failf("leave one of them", "_dmarc.%s has %d DMARC records: receivers use none", name, records)}
+		case records == 1:
+			return nil
+		case slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(strings.ToUpper(t), "DMARC1") }):
+			return []Finding{failf(fix, "_dmarc.%s has a record that is no DMARC record: it must begin with v=DMARC1; and have p=", name)}
+		}
+	}
+	return []Finding{warnf(fix, "%s has no DMARC record", domain)}
+}

@@ -1,0 +1,77 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// checkPostscreen looks at what postscreen does that policyd does too.
+func checkPostscreen(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil {
+		return nil
+	}
+	var screen *Service
+	if screen = f.Postfix.service("postscreen"); screen == nil {
+		return []Finding{okf("postscreen is not used")}
+	}
+	var found []Finding
+	if f.attached(checks.DNSBLName) && screen.Value("postscreen_dnsbl_action") != "ignore" {
+		for _, site := range postconf.Split(screen.Value("postscreen_dnsbl_sites")) {
+			if zone := zoneName(site); f.asksZone(zone) {
+				found = append(found, warnf(fmt.Sprintf("take %s out of postscreen_dnsbl_sites, or out of dnsbl in policyd.toml (keep dbl, which postscreen cannot ask)", zone),
+					"postscreen asks %s already: what it lists never reaches postern-policyd, and the rest is asked twice", zone))
+			}
+		}
+	}
+	if f.greylists() {
+		for _, name := range []string{"postscreen_pipelining_enable", "postscreen_non_smtp_command_enable", "postscreen_bare_newline_enable"} {
+			if screen.Value(name) == "yes" {
+				found = append(found, warnf("postconf -e "+name+"=no, or take greylist out of checks in policyd.toml",
+					"%s: postscreen's tests after the 220 greeting turn every new client away once, and the greylist does so again", name))
+			}
+		}
+	}
+	return orOK(found, "postscreen asks and delays nothing that postern-policyd does")
+}
+
+// checkFilters looks at hooks and milters around content filters.
+func checkFilters(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil {
+		return nil
+	}
+	var found []Finding
+	for _, s := range f.Postfix.smtpds() {
+		if s.Value("smtpd_proxy_filter") == "" {
+			continue
+		}
+		if role := f.roleAt(s); role != "" {
+			found = append(found, failf(fmt.Sprintf("name the milter at the service that the filter hands mail back to, or use content_filter; postconf -P '%s/smtpd_milters='", s),
+				"%s: smtpd_proxy_filter is set: a milter in front of it sees no header and no body, so that nothing is verified, signed or held", s))
+		}
+		found = append(found, f.unavailable(s)...)
+	}
+	return orOK(found, "no smtpd_proxy_filter is in the way")
+}
+
+// unavailable names the actions that need a queue file, which a service in front of
+// a proxy filter has not.
+func (f *Facts) unavailable(s *Service) []Finding {
+	var found []Finding
+	holds := slices.ContainsFunc(f.Policyd.list("limit-action"), func(action string) bool { return action == "hold" || strings.HasSuffix(action, "=hold") })
+	if holds && f.limits() && f.asksAt(s, checks.LimitName) {
+		found = append(found, failf("set limit-action = [\"defer\"]", "%s: smtpd_proxy_filter is set: HOLD (limit-action) is unavailable there, and the mail passes", s))
+	}
+	if f.Policyd.text("greylist-header") == "true" && f.asksAt(s, checks.GreylistName) {
+		found = append(found, warnf("set greylist-header = false", "%s: smtpd_proxy_filter is set: no header can be added there, and Postfix logs a warning for each mail that was delayed", s))
+	}
+	return found
+}
+
+func (f *Facts) asksAt(s *Service, name string) bool {
+	return slices.ContainsFunc(f.Hooks, func(h Hook) bool { return h.Service == s && slices.Contains(f.asks(h), name) })
+}

@@ -1,0 +1,114 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/postern-mail/postern/internal/postconf"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// permits are the restrictions that end a list for those who are permitted.
+var permits = []string{"permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts", "permit_auth_destination", "permit_mx_backup"}
+
+// ends are the restrictions behind which nothing is asked.
+var ends = []string{"permit", "reject", "defer"}
+
+// firstOf is the first of words that is among those wanted.
+func firstOf(words, wanted []string) string {
+	if i := slices.IndexFunc(words, func(w string) bool { return slices.Contains(wanted, w) }); i >= 0 {
+		return words[i]
+	}
+	return ""
+}
+
+// checkOrder looks at the hooks of the internet's mail.
+func checkOrder(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil || len(f.Hooks) == 0 {
+		return nil
+	}
+	var found []Finding
+	for _, h := range f.Hooks {
+		if end := firstOf(h.Before, ends); end != "" {
+			found = appendNew(found, failf("move check_policy_service in front of it", "%s of %s: the hook is behind %s, and is never reached", h.List, h.Service, end))
+			continue
+		}
+		if n := len(h.Before); n > 0 && h.Before[n-1] == "warn_if_reject" {
+			found = appendNew(found, warnf("take warn_if_reject away; shadow in policyd.toml lets checks only watch", "%s of %s: behind warn_if_reject the hook's answers are only logged", h.List, h.Service))
+		}
+		if !h.Service.isInbound() || !slices.ContainsFunc(f.asks(h), isOfStrangers) {
+			continue
+		}
+		found = appendNew(found, f.tooEarly(h)...)
+	}
+	found = append(found, f.askedTwice()...)
+	return orOK(found, "the hooks are where they should be")
+}
+
+// isOfStrangers reports whether a check is for the internet's mail.
+func isOfStrangers(check string) bool {
+	return check == checks.DNSBLName || check == checks.GreylistName
+}
+
+// tooEarly judges what comes before a hook for the internet's mail.
+func (f *Facts) tooEarly(h Hook) []Finding {
+	if h.Service.Value("smtpd_delay_reject") == "no" && h.List != "smtpd_recipient_restrictions" {
+		return nil // checkDelay has a word about it
+	}
+	guards := slices.Clone(h.Before)
+	switch h.List {
+	case "smtpd_data_restrictions", "smtpd_end_of_data_restrictions":
+		guards = append(guards, postconf.Split(h.Service.Value("smtpd_recipient_restrictions"))...)
+		fallthrough
+	case "smtpd_recipient_restrictions": // before it or behind it, relaying is refused
+		guards = append(guards, postconf.Split(h.Service.Value("smtpd_relay_restrictions"))...)
+	}
+	if firstOf(guards, []string{"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}) == "" {
+		return []Finding{warnf("put reject_unauth_destination in front of check_policy_service, in smtpd_recipient_restrictions",
+			"%s of %s asks about mail for other people's domains too: relay attempts fill the greylist and cost DNS questions", h.List, h.Service)}
+	}
+	return nil
+}
+
+// askedTwice finds checks that two lists of one service ask for.
+func (f *Facts) askedTwice() []Finding {
+	var found []Finding
+	for i, h := range f.Hooks {
+		for _, earlier := range f.Hooks[:i] {
+			for _, name := range f.asks(h) {
+				if name == checks.LimitName && h.List == endOfData {
+					continue // asked at both ends of a mail
+				}
+				if h.Service == earlier.Service && slices.Contains(f.asks(earlier), name) {
+					found = appendNew(found, warnf(fmt.Sprintf("leave %s in one of them (policy_context)", name),
+						"%s asks for %s in %s and in %s", h.Service, name, earlier.List, h.List))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// checkDelay: without smtpd_delay_reject a list is evaluated as soon as it can be.
+func checkDelay(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil || len(f.Hooks) == 0 {
+		return nil
+	}
+	var found []Finding
+	for _, h := range f.Hooks {
+		if h.Service.Value("smtpd_delay_reject") != "no" {
+			continue
+		}
+		lacks := map[string]string{"smtpd_client_restrictions": "the client's address is known and no more", "smtpd_helo_restrictions": "neither sender nor recipient is known",
+			"smtpd_sender_restrictions": "no recipient is known"}[h.List]
+		for _, name := range f.asks(h) {
+			if lacks == "" || name == ownershipWord && h.List == "smtpd_sender_restrictions" {
+				continue
+			}
+			found = appendNew(found, failf("postconf -X smtpd_delay_reject (yes is the default), or move the hook to smtpd_recipient_restrictions",
+				"%s of %s asks for %s while %s, because smtpd_delay_reject is no", h.List, h.Service, name, lacks))
+		}
+	}
+	return orOK(found, "every check is asked when it has what it needs")
+}

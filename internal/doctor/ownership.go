@@ -1,0 +1,103 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// ownershipWord is the check whose hook must not be missed.
+const ownershipWord = checks.OwnershipName
+
+// checkOwnership looks for services where users send without being asked.
+func checkOwnership(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil || !slices.Contains(f.Policyd.list("checks"), ownershipWord) || len(f.Hooks) == 0 {
+		return nil
+	}
+	var found []Finding
+	logins := 0
+	for _, s := range f.Postfix.smtpds() {
+		if s.takesLogins() {
+			logins++
+			found = append(found, f.ownershipOf(s)...)
+		}
+	}
+	if logins == 0 {
+		return []Finding{okf("no service takes logins, so that there is no one to ask for ownership")}
+	}
+	return orOK(found, "every service that takes logins (%d) asks for ownership", logins)
+}
+
+// ownershipOf judges one service that takes logins.
+func (f *Facts) ownershipOf(s *Service) []Finding {
+	list, empty := f.overridden(s)
+	fix := fmt.Sprintf("postconf -P '%s/smtpd_sender_restrictions=$postern_ownership' after postconf -e 'postern_ownership = check_policy_service { inet:127.0.0.1:10045, policy_context=ownership }'", s)
+	var late *Hook
+	for _, h := range f.Hooks {
+		if h.Service != s || !slices.Contains(f.asks(h), ownershipWord) {
+			continue
+		}
+		if permit := firstOf(h.Before, permits); permit == "" && firstOf(h.Before, ends) == "" {
+			return nil
+		}
+		late = &h
+	}
+	asksOwnership := func(h Hook) bool { return f.isOurs(h) && slices.Contains(f.asks(h), ownershipWord) }
+	if late == nil && s.throughTables(asksOwnership) {
+		return []Finding{warnf("put the hook itself in front, or check_sasl_access static:CLASS", "%s: whether a table leads to the restriction class that asks for ownership cannot be seen", s)}
+	}
+	if late != nil {
+		return []Finding{behind(s, late)}
+	}
+	why := "its lists do not ask for it"
+	switch {
+	case empty != "":
+		why = fmt.Sprintf("its %s is $%s, which is not defined, and so is empty", list, empty)
+		fix += fmt.Sprintf(" (or define %s in main.cf)", empty)
+	case list != "":
+		why = fmt.Sprintf("master.cf gives it a %s of its own, without the hook", list)
+	}
+	if !s.isSubmission() {
+		fix = fmt.Sprintf("postconf -P '%s/smtpd_sasl_auth_enable=no', so that users log in at submission only, or put the ownership hook into its smtpd_sender_restrictions", s)
+	}
+	return []Finding{failf(fix, "%s: users who log in here send as anyone: %s", s, why)}
+}
+
+// behind is about an ownership hook that comes too late.
+func behind(s *Service, h *Hook) Finding {
+	fix := "move check_policy_service to the front of " + h.List
+	permit := firstOf(h.Before, append(slices.Clone(permits), ends...))
+	if permit == "permit_mynetworks" {
+		return warnf(fix, "%s: ownership is behind permit_mynetworks in %s: users in mynetworks (%s) are not asked", s, h.List, s.Value("mynetworks"))
+	}
+	return failf(fix, "%s: ownership is behind %s in %s: users who have logged in are never asked", s, permit, h.List)
+}
+
+// overridden finds the list of s that keeps it from the ownership hook of main.cf, or
+// the one that the hook should be in; and the undefined parameter that empties it.
+func (f *Facts) overridden(s *Service) (list, empty string) {
+	plain := &Service{Overrides: map[string]string{}, postfix: f.Postfix}
+	for _, h := range plain.hooks() {
+		if s.overrides(h.List) && f.isOurs(h) && slices.Contains(f.asks(h), ownershipWord) {
+			return h.List, f.undefinedIn(s.Raw[h.List])
+		}
+	}
+	const sender = "smtpd_sender_restrictions"
+	if s.overrides(sender) {
+		return sender, f.undefinedIn(s.Raw[sender])
+	}
+	return "", ""
+}
+
+// undefinedIn is the first undefined parameter that a text names, "" for none.
+func (f *Facts) undefinedIn(text string) string {
+	for _, m := range named.FindAllString(text, -1) {
+		if name := strings.Trim(m, "${}()"); slices.Contains(f.Postfix.Undefined, name) {
+			return name
+		}
+	}
+	return ""
+}

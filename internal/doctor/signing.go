@@ -1,0 +1,155 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// checkSigning looks at whose mail comes in at which socket.
+func checkSigning(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil || !f.usesMilterd() {
+		return nil
+	}
+	var found []Finding
+	for _, m := range f.Milters {
+		if m.Ours != nil {
+			found = appendNew(found, f.wrongSocket(m)...)
+		}
+	}
+	if !f.signs() && f.hasKeys() && len(found) == 0 {
+		return []Finding{failf(fmt.Sprintf("name %s for submission (-o smtpd_milters) and in non_smtpd_milters", f.signSocket()), "there are keys, and no socket that signs is named in Postfix: no mail is signed")}
+	}
+	if !f.signs() {
+		return orOK(found, "no mail is signed: no socket that signs is named in Postfix")
+	}
+	for _, s := range f.Postfix.smtpds() {
+		if s.isSubmission() && f.roleAt(s) == "" {
+			found = append(found, failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
+				"%s: users' mail is not signed: %s", s, whyNoMilter(s)))
+		}
+	}
+	if f.roleAt(nil) == "" {
+		found = append(found, warnf(fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket()),
+			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q", f.Postfix.Params["non_smtpd_milters"]))
+	}
+	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
+}
+
+// hasKeys reports whether milterd would sign anything.
+func (f *Facts) hasKeys() bool {
+	keys, _ := f.keys()
+	return len(keys) > 0
+}
+
+func whyNoMilter(s *Service) string {
+	if noMilters(s) {
+		return "receive_override_options there has no_milters; take it out"
+	}
+	return fmt.Sprintf("smtpd_milters is %q there", s.Value("smtpd_milters"))
+}
+
+// signs reports whether any mail comes in at a socket that signs.
+func (f *Facts) signs() bool {
+	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil && m.Ours.Role != roleVerify })
+}
+
+// roleAt is what milterd does with mail of a service, nil for mail that does not
+// come over SMTP; "" is nothing.
+func (f *Facts) roleAt(s *Service) string {
+	for _, m := range f.Milters {
+		if m.Service == s && m.Ours != nil {
+			return m.Ours.Role
+		}
+	}
+	return ""
+}
+
+// signSocket is the socket to name for our own mail.
+func (f *Facts) signSocket() string {
+	for _, m := range f.Milters {
+		if m.Ours != nil && m.Ours.Role == roleSign {
+			return m.Endpoint
+		}
+	}
+	for _, l := range f.milterSockets {
+		if l.Role != roleVerify {
+			return l.String()
+		}
+	}
+	return "inet:127.0.0.1:10047"
+}
+
+func (f *Facts) verifySocket() string {
+	for _, l := range f.milterSockets {
+		if l.Role == roleVerify {
+			return l.String()
+		}
+	}
+	return "inet:127.0.0.1:10046"
+}
+
+// wrongSocket judges one socket of milterd where it is named.
+func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
+	s, role := m.Service, m.Ours.Role
+	switch {
+	case s == nil && role == roleVerify:
+		return []Finding{failf(fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket()),
+			"non_smtpd_milters names %s, which verifies: mail of this machine is judged like a stranger's, and not signed", m.Endpoint)}
+	case s == nil && role == roleSession && !f.localIsOurs():
+		return []Finding{failf("add listen-sign to milterd.toml, and name that socket in non_smtpd_milters",
+			"non_smtpd_milters names %s, where the session decides: mail of this machine has no login, and is judged like a stranger's", m.Endpoint)}
+	case s == nil:
+		return nil
+	case role == roleSign && s.isInbound():
+		return []Finding{failf(fmt.Sprintf("name %s there; the socket that signs is for submission (-o smtpd_milters) and non_smtpd_milters", f.verifySocket()),
+			"%s: mail from the internet comes in at %s, which signs all of it", s, m.Endpoint)}
+	case role == roleSign && s.isLoopback() && f.filtered():
+		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=' (mail has been through milters before the filter)", s),
+			"%s: what a content filter hands back comes in at %s, which signs it, the internet's mail too", s, m.Endpoint)}
+	case role == roleSession && f.filtered() && f.trustsLoopback():
+		return []Finding{failf("take loopback addresses out of internal-networks in milterd.toml",
+			"%s: internal-networks holds this machine's addresses, from which a content filter hands the internet's mail back: it is signed at %s", s, m.Endpoint)}
+	case role == roleVerify && s.isSubmission() && !f.signs() && !f.hasKeys():
+		return []Finding{failf(fmt.Sprintf("give it the other milters alone: postconf -P '%s/smtpd_milters=…'", s),
+			"%s: users' mail comes in at %s, which judges it like a stranger's", s, m.Endpoint)}
+	case role == roleVerify && s.isSubmission():
+		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
+			"%s: users' mail comes in at %s, which verifies and never signs", s, m.Endpoint)}
+	case role == roleSession && s.isSubmission() && !s.takesLogins() && !f.isOriginating(s) && !f.trustsLoopback():
+		return []Finding{failf(fmt.Sprintf("postconf -P '%s/milter_macro_daemon_name=ORIGINATING'", s),
+			"%s: no one logs in here, and milter_macro_daemon_name is %s: mail is judged like a stranger's", s, s.Value("milter_macro_daemon_name"))}
+	}
+	return nil
+}
+
+// localIsOurs reports whether mail of sendmail(1) is ours where the session decides: it
+// comes from 127.0.0.1, and under the name of main.cf.
+func (f *Facts) localIsOurs() bool {
+	return f.trustsLoopback() || slices.Contains(f.Milterd.list("originating"), f.Postfix.Params["milter_macro_daemon_name"])
+}
+
+// trustsLoopback reports whether what comes from this machine is ours for its address.
+func (f *Facts) trustsLoopback() bool {
+	loopback := netip.MustParseAddr("127.0.0.1")
+	return slices.ContainsFunc(f.Milterd.list("internal-networks"), func(network string) bool {
+		if p, err := netip.ParsePrefix(network); err == nil {
+			return p.Contains(loopback)
+		}
+		addr, err := netip.ParseAddr(network)
+		return err == nil && addr == loopback
+	})
+}
+
+// filtered reports whether mail goes through a content filter.
+func (f *Facts) filtered() bool {
+	return slices.ContainsFunc(f.Postfix.smtpds(), func(s *Service) bool {
+		return s.Value("content_filter") != "" || s.Value("smtpd_proxy_filter") != ""
+	})
+}
+
+// isOriginating reports whether the name of a service makes its mail ours.
+func (f *Facts) isOriginating(s *Service) bool {
+	return slices.Contains(f.Milterd.list("originating"), s.Value("milter_macro_daemon_name"))
+}

@@ -1,0 +1,132 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
+	"github.com/postern-mail/postern/policy/checks"
+)
+
+// checkTwice finds programs that do once more what ours do.
+func checkTwice(_ context.Context, f *Facts) []Finding {
+	if f.Postfix == nil {
+		return nil
+	}
+	var found []Finding
+	for _, h := range f.Foreign {
+		p, ok := peerAt(h.Endpoint)
+		switch {
+		case ok && p.can(doesGreylist) && f.greylists():
+			found = appendNew(found, failf(fmt.Sprintf("take check_policy_service %s out of %s; its entries can be kept: postern greylist import", h.Endpoint, h.List),
+				"%s greylists too: each new sender waits twice", p.name))
+		case ok && p.can(doesSPF) && f.verifies() && !f.Milterd.shadows("spf"):
+			found = appendNew(found, warnf(fmt.Sprintf("take check_policy_service %s out of %s", h.Endpoint, h.List),
+				"%s checks SPF too, and may refuse what DMARC would let pass", p.name))
+		}
+	}
+	for _, m := range f.Milters {
+		if p, ok := peerAt(m.Endpoint); ok && m.Ours == nil {
+			found = appendNew(found, f.secondMilter(m, p)...)
+		}
+	}
+	found = append(found, f.listedTwice()...)
+	return orOK(found, "no other program signs, greylists or asks the same lists")
+}
+
+// secondMilter judges a milter of others that mail goes through beside ours.
+func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
+	var found []Finding
+	list := "smtpd_milters"
+	if m.Service == nil {
+		list = "non_smtpd_milters"
+	}
+	rspamd := p.name == "rspamd"
+	folder := f.Options.paths.rspamd
+	if p.can(doesSign) && f.signsBeside(m) && !(rspamd && rspamdModuleOff(folder, "dkim_signing")) {
+		fix := fmt.Sprintf("take %s out of %s", m.Endpoint, list)
+		if rspamd {
+			fix = fmt.Sprintf("write enabled = false; into %s/local.d/dkim_signing.conf, or let rspamd sign and leave postern-milterd's sign socket out", folder)
+		}
+		found = append(found, failf(fix, "%s signs too: mail of %s is signed twice", p.name, list))
+	}
+	if p.can(doesVerify) && !rspamd && f.verifiesBeside(m) && !p.can(doesSign) {
+		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
+	}
+	if p.can(doesVerify) && p.can(doesSign) && !rspamd && f.verifiesBeside(m) && !f.signsBeside(m) {
+		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
+	}
+	if p.can(doesGreylist) && f.greylists() && !(rspamd && rspamdModuleOff(folder, "greylist")) {
+		fix := fmt.Sprintf("take %s out of %s", m.Endpoint, list)
+		if rspamd {
+			fix = fmt.Sprintf("write enabled = false; into %s/local.d/greylist.conf, or take greylist out of checks in policyd.toml", folder)
+		}
+		found = append(found, warnf(fix, "%s greylists too: each new sender may wait twice", p.name))
+	}
+	return found
+}
+
+// greylists reports whether policyd delays mail.
+func (f *Facts) greylists() bool {
+	return f.attached(checks.GreylistName) && !f.Policyd.shadows(checks.GreylistName)
+}
+
+// signsBeside reports whether a socket of ours signs what goes through m.
+func (f *Facts) signsBeside(m AttachedMilter) bool {
+	if f.Milterd.text("dkim-keys") == "" && f.Milterd.text("dkim-key-table") == "" {
+		return false
+	}
+	return slices.ContainsFunc(f.Milters, func(o AttachedMilter) bool {
+		return o.Service == m.Service && o.Ours != nil && o.Ours.Role != roleVerify
+	})
+}
+
+func (f *Facts) verifiesBeside(m AttachedMilter) bool {
+	return !f.Milterd.shadows("all") && slices.ContainsFunc(f.Milters, func(o AttachedMilter) bool {
+		return o.Service == m.Service && o.Ours != nil && o.Ours.Role != roleSign
+	})
+}
+
+// verifies reports whether milterd verifies any mail.
+func (f *Facts) verifies() bool {
+	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil && m.Ours.Role != roleSign })
+}
+
+// listedTwice finds lists that Postfix asks itself and policyd too.
+func (f *Facts) listedTwice() []Finding {
+	if !f.attached(checks.DNSBLName) {
+		return nil
+	}
+	var found []Finding
+	for _, s := range f.Postfix.smtpds() {
+		for _, list := range restrictionLists {
+			words := postconf.Split(s.Value(list))
+			for i, word := range words[:max(0, len(words)-1)] {
+				if !strings.HasPrefix(word, "reject_rbl_") && !strings.HasPrefix(word, "reject_rhsbl_") {
+					continue
+				}
+				if zone := zoneName(words[i+1]); f.asksZone(zone) {
+					found = appendNew(found, warnf(fmt.Sprintf("take %s %s out of %s, or the list out of dnsbl and dbl in policyd.toml", word, words[i+1], list),
+						"%s asks %s itself: postern-policyd asks it too", list, zone))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// zoneName is the name of a list, without a key, a filter and a weight.
+func zoneName(site string) string {
+	zone := strings.ToLower(strings.FieldsFunc(site+"=", func(r rune) bool { return r == '=' || r == '*' })[0])
+	if key, service, ok := strings.Cut(zone, "."); ok && strings.HasSuffix(service, ".dq.spamhaus.net") && len(key) > 20 {
+		return strings.TrimSuffix(service, ".dq.spamhaus.net") + ".spamhaus.org"
+	}
+	return zone
+}
+
+// asksZone reports whether policyd asks a list.
+func (f *Facts) asksZone(zone string) bool {
+	return slices.ContainsFunc(slices.Concat(f.Policyd.list("dnsbl"), f.Policyd.list("dbl")), func(site string) bool { return zoneName(site) == zone })
+}
