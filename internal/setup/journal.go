@@ -239,9 +239,13 @@ func (c content) sameText(other content) bool {
 // temporary ends the name of a file before it takes its place.
 const temporary = ".postern-new"
 
-// replace puts a file in place in one step, and has it on the disk before.
+// replace puts a file in place in one step, and has it on the disk before. Its folder
+// may belong to the daemons' user: no file or link that is there is written through.
 func replace(path string, c content) (err error) {
-	f, err := os.OpenFile(path+temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err := os.Remove(path + temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path+temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -300,7 +304,7 @@ func (w *written) makeFolders() error {
 			return err
 		}
 		if os.Geteuid() == 0 {
-			if err := os.Chown(folder, w.After.UID, w.After.GID); err != nil {
+			if err := os.Lchown(folder, w.After.UID, w.After.GID); err != nil {
 				return err
 			}
 		}
