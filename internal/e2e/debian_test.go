@@ -341,6 +341,15 @@ func (s *shell) must(t *testing.T, text string) string {
 // dial connects to a port of the machine. The connection comes from the address that
 // it goes to.
 func (m *machine) dial(ctx context.Context, addr string) (c *postfixtest.Client, err error) {
+	err = m.inNetwork(func() (err error) {
+		c, err = postfixtest.Dial(ctx, addr)
+		return err
+	})
+	return c, err
+}
+
+// inNetwork calls f where it has the network of the machine.
+func (m *machine) inNetwork(f func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -351,9 +360,22 @@ func (m *machine) dial(ctx context.Context, addr string) (c *postfixtest.Client,
 		}
 		defer ns.Close()
 		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
-			c, err = postfixtest.Dial(ctx, addr)
+			err = f()
 		}
 	}()
 	<-done
-	return c, err
+	return err
+}
+
+// transaction sends one mail in a session of its own.
+func (m *machine) transaction(ctx context.Context, addr string, mail postfixtest.Mail) (string, error) {
+	c, err := m.dial(ctx, addr)
+	if err != nil {
+		return "", err
+	}
+	var r postfixtest.Result
+	if err = c.Open(mail); err == nil {
+		r, err = c.Send(mail)
+	}
+	return r.Final().String(), errors.Join(err, c.Quit())
 }

@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -171,19 +169,6 @@ func (d firstDay) send(t *testing.T, addr string, m postfixtest.Mail) string {
 		t.Fatalf("%s to %q: %v", m.From, m.To, err)
 	}
 	return reply
-}
-
-// transaction sends one mail in a session of its own.
-func (d firstDay) transaction(ctx context.Context, addr string, m postfixtest.Mail) (string, error) {
-	c, err := d.dial(ctx, addr)
-	if err != nil {
-		return "", err
-	}
-	var r postfixtest.Result
-	if err = c.Open(m); err == nil {
-		r, err = c.Send(m)
-	}
-	return r.Final().String(), errors.Join(err, c.Quit())
 }
 
 // replied compares the start of a reply.
