@@ -9,7 +9,7 @@
 // table that is half understood protects half of its addresses.
 //
 // Invariants: an open table never changes and needs no lock; its memory is one
-// string, one slice of entries without pointers and one index; size, entries and
+// string, slices of entries without pointers and one index; size, entries and
 // key length are bounded.
 
 package postmap
@@ -47,6 +47,7 @@ type textTable struct {
 	path    string
 	text    string // folded key and value of every entry, one after the other
 	entries []textEntry
+	lengths []uint16 // of the keys of entries; apart, since 2 octets would take 4 there
 	index   []uint32 // open addressing: 1 + position in entries, 0 is free; a third is free
 	seed    maphash.Seed
 }
@@ -56,7 +57,6 @@ type textTable struct {
 type textEntry struct {
 	offset uint32
 	line   uint32
-	keyLen uint16
 }
 
 // openTextFile reads the text at path. The error is a [*mapfile.Error].
@@ -154,8 +154,8 @@ func (t *textTable) slot(key string) (slot int, taken bool) {
 }
 
 func (t *textTable) key(i int) string {
-	e := t.entries[i]
-	return t.text[e.offset : e.offset+uint32(e.keyLen)]
+	start := t.entries[i].offset
+	return t.text[start : start+uint32(t.lengths[i])]
 }
 
 func (t *textTable) value(i int) string {
@@ -163,7 +163,7 @@ func (t *textTable) value(i int) string {
 	if i+1 < len(t.entries) {
 		end = int(t.entries[i+1].offset)
 	}
-	return t.text[t.entries[i].offset+uint32(t.entries[i].keyLen) : end]
+	return t.text[t.entries[i].offset+uint32(t.lengths[i]) : end]
 }
 
 // textLoader builds a table.
@@ -208,6 +208,7 @@ func (l *textLoader) reserve(file *mapfile.File) error {
 	l.aliases = count > 0 && aliases == count
 	l.text.Grow(size)
 	l.table.entries = make([]textEntry, 0, min(count, MaxEntries))
+	l.table.lengths = make([]uint16, 0, min(count, MaxEntries))
 	l.table.index = make([]uint32, indexSize(count))
 	return nil
 }
@@ -266,7 +267,8 @@ func (l *textLoader) store(key string, value []byte, line int) {
 		l.note(line, fmt.Sprintf("duplicate entry %q; the one in line %d counts, as in Postfix", key, first))
 		return
 	}
-	t.entries = append(t.entries, textEntry{offset: uint32(l.text.Len()), line: uint32(line), keyLen: uint16(len(key))})
+	t.entries = append(t.entries, textEntry{offset: uint32(l.text.Len()), line: uint32(line)})
+	t.lengths = append(t.lengths, uint16(len(key)))
 	t.index[slot] = uint32(len(t.entries))
 	l.text.WriteString(key)
 	l.text.Write(value)
