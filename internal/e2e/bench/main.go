@@ -32,6 +32,7 @@ func benchmarks() []benchmark {
 		{"ownership", "an ownership decision against a Go echo of the same bytes", benchOwnership},
 		{"owners", "owner tables in a server: remembered against hash:, asked against the bare driver", benchOwners},
 		{"limits", "two limits of a login against an ownership decision", benchLimits},
+		{"limitpeers", "two limits of a login against policyd-rate-limit and postfwd2", benchLimitPeers},
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
 		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},

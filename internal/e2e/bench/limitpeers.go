@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	limitPeerConns = 16
+	ourLimitLoad   = 48_000 // requests a round, of Postern
+	postfwdLoad    = 960    // likewise, of postfwd2
+	rateLimitLoad  = 480    // likewise, of policyd-rate-limit
+	limitHour      = 100    // recipients of a login in an hour
+	limitDay       = 200
+	limitProof     = 150 // requests of one login, of which limitHour must pass
+	// peerStart is how long a peer may take until it listens.
+	peerStart = 30 * time.Second
+)
+
+// limiter is a policy server with two limits a login, and what was measured of it.
+type limiter struct {
+	name     string
+	socket   string
+	requests int // of a round
+	cpuTime  func() (time.Duration, error)
+	stop     func() error
+
+	rates, cpu []float64 // a round: requests a second; µs of CPU a request
+}
+
+// benchLimitPeers compares a request that touches two limits of its login with the
+// same in policyd-rate-limit and in postfwd2. Each server uses its default store:
+// Postern and policyd-rate-limit a file of SQLite, postfwd2 its memory. The files are
+// on a disk, where both are installed to have them: policyd-rate-limit waits for the
+// disk at each request, which is most of what it takes. The CPU is the comparison
+// without that wait, and has no bound.
+func benchLimitPeers(ctx context.Context, e *env) (results []result, err error) {
+	disk, err := os.MkdirTemp("/var/tmp", "postern-bench-") // the directory for temporary files may be in memory
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(disk)
+	e = &env{binaries: e.binaries, dir: disk}
+	var limiters []*limiter
+	defer func() {
+		for _, l := range limiters {
+			err = errors.Join(err, l.stop())
+		}
+	}()
+	for _, start := range []func(context.Context, *env) (*limiter, error){startLimits, startRateLimit, startPostfwd} {
+		l, err := start(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		limiters = append(limiters, l)
+	}
+	for round := range rounds {
+		for _, l := range limiters {
+			if err := l.measure(ctx, round); err != nil {
+				return nil, fmt.Errorf("%s: %w", l.name, err)
+			}
+		}
+	}
+	for _, l := range limiters {
+		if err := l.prove(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", l.name, err)
+		}
+	}
+	for _, peer := range limiters[1:] {
+		results = append(results, limiters[0].against(peer)...)
+	}
+	return results, nil
+}
+
+func (l *limiter) against(peer *limiter) []result {
+	rates, cpu := ratios(l.rates, peer.rates), ratios(l.cpu, peer.cpu)
+	return []result{
+		{what: fmt.Sprintf("two limits of a login: requests against %s's", peer.name), value: median(rates), unit: "times", least: 10,
+			detail: fmt.Sprintf("%.0f against %.0f /s, %s", median(l.rates), median(peer.rates), spread(rates))},
+		{what: fmt.Sprintf("two limits of a login: CPU against %s's", peer.name), value: median(cpu), unit: "times",
+			detail: fmt.Sprintf("%.1f against %.1f µs, %.3f–%.3f", median(l.cpu), median(peer.cpu), slices.Min(cpu), slices.Max(cpu))},
+	}
+}
+
+// measure runs a round, in which no login reaches a limit.
+func (l *limiter) measure(ctx context.Context, round int) error {
+	before, err := l.cpuTime()
+	if err != nil {
+		return err
+	}
+	load := load{conns: limitPeerConns, requests: l.requests, request: limitRequest(round)}
+	_, actions, wall, err := load.sendLean(ctx, l.socket)
+	if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": l.requests})); err != nil {
+		return err
+	}
+	after, err := l.cpuTime()
+	l.rates = append(l.rates, float64(l.requests)/wall.Seconds())
+	l.cpu = append(l.cpu, float64((after-before).Nanoseconds())/1000/float64(l.requests))
+	return err
+}
+
+// prove sends more of one login than it may: the server really counts.
+func (l *limiter) prove(ctx context.Context) error {
+	load := load{conns: 1, requests: limitProof, request: func(_, i int) []byte {
+		return fmt.Appendf(nil, policyRequest, "192.0.2.7", "client.example", "thief@elsewhere.example",
+			fmt.Sprintf("rcpt%d@example.org", i), fmt.Sprintf("proof.%x", i), "stolen@elsewhere.example")
+	}}
+	_, actions, _, err := load.sendLean(ctx, l.socket)
+	return errors.Join(err, expect(actions, map[string]int{"DUNNO": limitHour, "450": limitProof - limitHour}))
+}
+
+func startLimits(ctx context.Context, e *env) (*limiter, error) {
+	daemon, socket, err := startPolicyd(ctx, e, "limitpeers", "--checks=limit", "--limit-store=sqlite:"+filepath.Join(e.dir, "limitpeers.db"),
+		fmt.Sprintf("--limit=login=%d/1h", limitHour), fmt.Sprintf("--limit=login=%d/1d", limitDay))
+	if err != nil {
+		return nil, err
+	}
+	return &limiter{name: "postern-policyd", socket: socket, requests: ourLimitLoad, stop: daemon.Stop,
+		cpuTime: func() (time.Duration, error) { return cpuTime(daemon.PID()) }}, nil
+}
+
+// rateLimitConfig is of policyd-rate-limit: as it is installed, but for the limits,
+// the paths, and the debug output, which is off.
+const rateLimitConfig = `debug: False
+user: root
+group: root
+pidfile: %[1]s/pid
+backend: 0
+sqlite_config:
+    database: %[1]s/db/limits.sqlite3
+SOCKET: %[1]s/socket
+socket_permission: 0600
+limits:
+    - [%[2]d, 3600]
+    - [%[3]d, 86400]
+limit_by_sasl: True
+success_action: DUNNO
+fail_action: 450 4.7.1 too many mails
+`
+
+func startRateLimit(ctx context.Context, e *env) (*limiter, error) {
+	dir := filepath.Join(e.dir, "policyd-rate-limit")
+	config := filepath.Join(e.dir, "policyd-rate-limit.yaml")
+	err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(config, fmt.Appendf(nil, rateLimitConfig, dir, limitHour, limitDay), 0o600))
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(dir, "socket")
+	cmd := exec.Command("policyd-rate-limit", "--file", config)
+	ctx, cancel := context.WithTimeout(ctx, peerStart)
+	defer cancel()
+	stop, err := startPeer(ctx, cmd, func() error { return waitSocket(ctx, socket) })
+	if err != nil {
+		return nil, fmt.Errorf("policyd-rate-limit: %w", err)
+	}
+	return &limiter{name: "policyd-rate-limit", socket: socket, requests: rateLimitLoad, stop: func() error { stop(); return nil },
+		cpuTime: func() (time.Duration, error) { return cpuTime(cmd.Process.Pid) }}, nil
+}
+
+// startPostfwd runs postfwd2, which is a group of processes, without its log.
+func startPostfwd(ctx context.Context, e *env) (*limiter, error) {
+	dir := filepath.Join(e.dir, "postfwd2")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	socket, pidFile := filepath.Join(dir, "socket"), filepath.Join(dir, "pid")
+	rule := "id=%s; sasl_username=~/./; action=rate(sasl_username/%d/%d/450 4.7.1 too many mails)"
+	cmd := exec.Command("postfwd2", "--daemon", "--user=root", "--group=root", "--pidfile="+pidFile, "--nodns", "--perfmon",
+		"--proto=unix", "--port="+socket, "--cache_proto=unix", "--cache_port="+filepath.Join(dir, "cache"),
+		fmt.Sprint("--min_servers=", limitPeerConns+4),
+		"--rule="+fmt.Sprintf(rule, "HOUR", limitHour, 3600), "--rule="+fmt.Sprintf(rule, "DAY", limitDay, 86400))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("postfwd2: %w: %s", err, out)
+	}
+	// It runs already, so an interrupt must not keep us from learning its id.
+	starting, cancel := context.WithTimeout(context.WithoutCancel(ctx), peerStart)
+	defer cancel()
+	written, err := waitFile(starting, pidFile)
+	if err != nil {
+		return nil, fmt.Errorf("postfwd2: %w", err)
+	}
+	group, err := strconv.Atoi(strings.TrimSpace(written))
+	if err != nil || group <= 1 {
+		return nil, fmt.Errorf("postfwd2: its pid file has %q", written)
+	}
+	l := &limiter{name: "postfwd2", socket: socket, requests: postfwdLoad,
+		cpuTime: func() (time.Duration, error) { return groupTime(group) },
+		stop:    func() error { return unix.Kill(-group, unix.SIGKILL) }}
+	if err := waitSocket(starting, socket); err != nil {
+		return nil, errors.Join(fmt.Errorf("postfwd2: %w", err), l.stop())
+	}
+	return l, nil
+}
+
+// waitFile returns what is in a file as soon as there is something.
+func waitFile(ctx context.Context, path string) (string, error) {
+	for {
+		content, err := os.ReadFile(path)
+		if len(content) > 0 {
+			return string(content), nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("nothing is in %s: %w", path, errors.Join(err, ctx.Err()))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// groupTime is the CPU time of a process group, with that of children that have
+// ended.
+func groupTime(group int) (time.Duration, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	const tick = time.Second / 100 // USER_HZ
+	var sum time.Duration
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// proc(5): the fields after the name in brackets begin with the third.
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if fields[5-3] != strconv.Itoa(group) {
+			continue
+		}
+		for _, field := range fields[14-3 : 18-3] { // utime, stime, cutime, cstime
+			ticks, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", path, err)
+			}
+			sum += time.Duration(ticks) * tick
+		}
+	}
+	if sum == 0 {
+		return 0, fmt.Errorf("process group %d has used no CPU; it has ended", group)
+	}
+	return sum, nil
+}
