@@ -25,10 +25,12 @@ func (b *Blocks) Find(login string, now time.Time) *Block {
 	if known == nil {
 		return nil
 	}
-	if block, ok := (*known)[login]; ok && block.Active(now) {
-		return &block
+	block, ok := (*known)[login]
+	if !ok || !block.Active(now) {
+		return nil
 	}
-	return nil
+	found := block // block itself stays on the stack: hardly a login is blocked
+	return &found
 }
 
 // Refresh reads the blocks. On error those that are known stay.

@@ -58,6 +58,7 @@ type Judge struct {
 	atEnd bool     // something is counted at the end of mails alone
 	known sync.Map // override text → []bound, bounded by knownLen
 	nKnow atomic.Int32
+	ops   sync.Pool // of *Op; each is used for one question
 }
 
 // bound is a rule with what the IDs of its counters begin with.
@@ -150,6 +151,7 @@ func (j *Judge) judge(ctx context.Context, e *Event, look bool) (Ruling, error) 
 		return Ruling{}, err
 	}
 	op := j.op(e, rules, login)
+	defer j.done(op)
 	if len(op.Items) == 0 {
 		return Ruling{Override: override}, nil
 	}
@@ -183,6 +185,7 @@ func (j *Judge) Undo(ctx context.Context, e *Event) error {
 		return err
 	}
 	op := j.op(e, rules, login)
+	defer j.done(op)
 	if len(op.Items) == 0 {
 		return nil
 	}
@@ -244,9 +247,13 @@ func (j *Judge) Rules(ctx context.Context, login string) ([]Rule, *Override, err
 	return rules, o, err
 }
 
-// op is what the store is asked about an event.
+// op is what the store is asked about an event. The caller gives it to done.
 func (j *Judge) op(e *Event, rules []bound, login string) *Op {
-	op := &Op{Step: e.Step, Txn: e.Transaction, Reserve: j.reserves(e), Now: e.Time, Block: login, Items: make([]Item, 0, len(rules))}
+	op, ok := j.ops.Get().(*Op)
+	if !ok {
+		op = &Op{Items: make([]Item, 0, len(rules))}
+	}
+	*op = Op{Step: e.Step, Txn: e.Transaction, Reserve: j.reserves(e), Now: e.Time, Block: login, Items: op.Items}
 	if e.Transaction == "" { // no step that follows can be told to belong to it
 		op.Txn, op.Reserve = "?"+e.Time.Format(time.RFC3339Nano)+e.Client.String(), false
 	}
@@ -264,6 +271,13 @@ func (j *Judge) op(e *Event, rules []bound, login string) *Op {
 		op.Items = append(op.Items, it)
 	}
 	return op
+}
+
+// done empties an op, and keeps its memory for the next.
+func (j *Judge) done(op *Op) {
+	clear(op.Items)
+	*op = Op{Items: op.Items[:0]}
+	j.ops.Put(op)
 }
 
 // fill sets what an item adds. False means that the step does not touch it.

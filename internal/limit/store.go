@@ -107,8 +107,8 @@ type Counter struct {
 	Members  []string      // of networks
 }
 
-// Store counts. Implementations are safe for concurrent use. An error means that
-// nothing was counted, as far as is known.
+// Store counts. Implementations are safe for concurrent use, and keep no Op when they
+// return. An error means that nothing was counted, as far as is known.
 type Store interface {
 	// Take judges and counts in one atomic step.
 	Take(ctx context.Context, op *Op) (Answer, error)

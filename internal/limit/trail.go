@@ -9,12 +9,15 @@ import (
 // Trail remembers from where a login has last sent, and to which domains. The zero
 // value is ready for use.
 type Trail struct {
-	mu  sync.Mutex
-	all map[string]*steps
+	mu    sync.Mutex
+	all   map[string]*steps
+	order []*steps // a ring once it is full, whose oldest is at next
+	next  int
 }
 
 // steps are the latest of each, the latest last.
 type steps struct {
+	login    string
 	networks []netip.Prefix
 	domains  []string
 }
@@ -29,17 +32,7 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	defer t.mu.Unlock()
 	s := t.all[login]
 	if s == nil {
-		if t.all == nil {
-			t.all = make(map[string]*steps)
-		}
-		if len(t.all) >= trailLogins {
-			for any := range t.all {
-				delete(t.all, any)
-				break
-			}
-		}
-		s = new(steps)
-		t.all[login] = s
+		s = t.add(login)
 	}
 	if network.IsValid() {
 		s.networks = latest(s.networks, network)
@@ -47,6 +40,28 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	if domain != "" {
 		s.domains = latest(s.domains, domain)
 	}
+}
+
+// add begins the steps of a login, in the place of those that began first when there
+// are too many.
+func (t *Trail) add(login string) *steps {
+	if t.all == nil {
+		t.all = make(map[string]*steps)
+	}
+	var s *steps
+	if len(t.order) < trailLogins {
+		s = new(steps)
+		t.order = append(t.order, s)
+	} else {
+		s = t.order[t.next]
+		t.next = (t.next + 1) % trailLogins
+		delete(t.all, s.login)
+		clear(s.domains)
+		s.networks, s.domains = s.networks[:0], s.domains[:0]
+	}
+	s.login = login
+	t.all[login] = s
+	return s
 }
 
 // latest puts something at the end of a short list, each once.

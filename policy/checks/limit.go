@@ -34,15 +34,16 @@ func (*Limit) Name() string { return LimitName }
 
 // Check implements policy.Check.
 func (l *Limit) Check(ctx context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
-	return l.ask(ctx, r, (*limit.Judge).Judge)
+	return l.ask(ctx, r, false)
 }
 
 // Peek implements policy.Peeker.
 func (l *Limit) Peek(ctx context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
-	return l.ask(ctx, r, (*limit.Judge).Look)
+	return l.ask(ctx, r, true)
 }
 
-func (l *Limit) ask(ctx context.Context, r *policy.Request, judge func(*limit.Judge, context.Context, *limit.Event) (limit.Ruling, error)) (policy.Verdict, error) {
+// ask asks the judge, who leaves nothing behind when it only looks.
+func (l *Limit) ask(ctx context.Context, r *policy.Request, look bool) (policy.Verdict, error) {
 	if l.Judge == nil {
 		return policy.Verdict{Reason: record.LimitNone}, nil
 	}
@@ -56,7 +57,13 @@ func (l *Limit) ask(ctx context.Context, r *policy.Request, judge func(*limit.Ju
 	if l.exempt(r) {
 		return policy.Verdict{Reason: record.LimitExempt}, nil
 	}
-	ruling, err := judge(l.Judge, ctx, &e)
+	var ruling limit.Ruling
+	var err error
+	if look {
+		ruling, err = l.Judge.Look(ctx, &e)
+	} else {
+		ruling, err = l.Judge.Judge(ctx, &e)
+	}
 	if err != nil {
 		return policy.Verdict{Reason: record.LimitUnavailable}, err
 	}

@@ -82,14 +82,17 @@ func (s *Store) TakeBatch(most int) *Batch {
 		s.blocksChanged = false
 	}
 	n := min(most, len(s.dirty))
+	b.Rows, b.counters = make([]Row, 0, n), make([]*counter, 0, n)
 	for _, c := range s.dirty[:n] {
 		c.dirty = false
-		if s.tableOf(c.logins).counters[c.id] == c {
+		if !c.gone {
 			b.Rows = append(b.Rows, c.row())
 			b.counters = append(b.counters, c)
 		}
 	}
-	s.dirty = slices.Delete(s.dirty, 0, n)
+	if s.dirty = s.dirty[n:]; len(s.dirty) == 0 {
+		s.dirty = nil // with all that were before
+	}
 	b.More = len(s.dirty) > 0
 	return b
 }
@@ -136,8 +139,11 @@ func (s *Store) Pending() int {
 	return n
 }
 
+// usualRow is how much data a counter has, usually.
+const usualRow = 64
+
 func (c *counter) row() Row {
-	b := binary.AppendVarint(nil, c.peak)
+	b := binary.AppendVarint(make([]byte, 0, usualRow), c.peak)
 	for _, at := range c.alarms {
 		b = binary.AppendVarint(b, at)
 	}

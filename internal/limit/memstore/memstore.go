@@ -64,6 +64,7 @@ type counter struct {
 	last     limit.Millis
 	alarms   [2]limit.Millis // when 80 and 100 percent were reached
 	dirty    bool
+	gone     bool // was dropped
 }
 
 // New makes an empty store.
@@ -134,6 +135,7 @@ func (c *counter) weight() int64 { return c.series.Sum() + c.reserved + c.spread
 
 func (s *Store) drop(t *table, c *counter) {
 	delete(t.counters, c.id)
+	c.gone = true
 	s.removed(c)
 }
 

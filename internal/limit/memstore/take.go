@@ -145,17 +145,17 @@ func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limi
 	case it.Missing || it.Direct:
 		c.series.Add(now, c.width(), more)
 	case op.Step == limit.End:
-		h := t.keep(it)
+		h := t.keep(it, c)
 		c.reserved = max(c.reserved-h.reserved, 0)
 		c.add(now, it.Amount-h.counted)
 		h.reserved, h.counted, h.at = 0, it.Amount, now
 	case more <= 0:
 	case op.Reserve:
 		c.reserved += more
-		t.keep(it).reserved += more
+		t.keep(it, c).reserved += more
 	default:
 		c.series.Add(now, c.width(), more)
-		h := t.keep(it)
+		h := t.keep(it, c)
 		h.counted, h.at = h.counted+more, now
 	}
 }
@@ -192,7 +192,8 @@ func (s *Store) Undo(_ context.Context, op *limit.Op) error {
 func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	if op.Step == limit.End {
 		for i := range t.held {
-			s.uncount(&t.held[i], t.held[i].counted, now)
+			h := &t.held[i]
+			s.uncount(s.counterOf(h), h.counted, h.at, now)
 		}
 		s.forget(t)
 		return
@@ -204,10 +205,10 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	}
 }
 
-// uncount takes n back from the counter of a hold, unless it has left the window.
-func (s *Store) uncount(h *held, n int64, now limit.Millis) {
-	c := s.tableOf(h.ofLogins).counters[h.id]
-	if c == nil || n == 0 || now-h.at >= c.window {
+// uncount takes back n that was counted at a time, unless it has left the window. c is
+// nil when there is no counter any more.
+func (s *Store) uncount(c *counter, n int64, at, now limit.Millis) {
+	if c == nil || n == 0 || now-at >= c.window {
 		return
 	}
 	c.advance(now)
@@ -220,7 +221,7 @@ func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
 		return
 	}
 	if it.Direct {
-		s.uncount(&held{id: it.ID, ofLogins: it.Rule.OfLogins(), at: now}, it.Amount, now)
+		s.uncount(s.tableOf(it.Rule.OfLogins()).counters[it.ID], it.Amount, now, now)
 		return
 	}
 	h := t.hold(it)
@@ -229,11 +230,9 @@ func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
 	}
 	reserved := min(h.reserved, it.Amount)
 	counted := min(h.counted, it.Amount-reserved)
-	s.uncount(h, counted, now)
+	s.uncount(s.counterOf(h), counted, h.at, now)
 	h.reserved, h.counted = h.reserved-reserved, h.counted-counted
-	if c := s.tableOf(h.ofLogins).counters[h.id]; c != nil {
-		c.reserved = max(c.reserved-reserved, 0)
-	}
+	s.release(h, reserved)
 }
 
 // Add implements limit.Store.

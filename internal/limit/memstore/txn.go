@@ -13,13 +13,24 @@ type txn struct {
 	parts parts
 	held  []held
 	done  bool
+	gone  bool // forgotten; its place in the queue means nothing
 	ends  limit.Millis
+
+	// Most transactions have one recipient and few limits: these are the first memory
+	// of parts and held. The garbage collector then has one object to look at.
+	onePart [1]string
+	fewHeld [2]held
+}
+
+func newTxn(id string) *txn {
+	t := &txn{id: id}
+	t.parts.few, t.held = t.onePart[:0], t.fewHeld[:0]
+	return t
 }
 
 // held is what a transaction has of one counter.
 type held struct {
-	id       string
-	ofLogins bool
+	counter  *counter
 	reserved int64 // waits for the end
 	counted  int64 // is in the window already, since at
 	at       limit.Millis
@@ -47,7 +58,7 @@ type due struct {
 }
 
 // current reports whether the place is that of a transaction which has not gone on.
-func (d due) current(t *txns) bool { return t.all[d.txn.id] == d.txn && d.txn.ends == d.at }
+func (d due) current() bool { return !d.txn.gone && d.txn.ends == d.at }
 
 // transaction returns the one of an op, and makes it if it is missing.
 func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
@@ -57,7 +68,7 @@ func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 		for len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
 			s.expireFirst()
 		}
-		t = &txn{id: op.Txn, held: make([]held, 0, len(op.Items))}
+		t = newTxn(op.Txn)
 		s.txns.all[op.Txn] = t
 	}
 	if ends := now + limit.HoldFor.Milliseconds(); t.ends != ends {
@@ -87,7 +98,7 @@ func (s *Store) expire(now limit.Millis) {
 		}
 		first := s.txns.queue[0]
 		s.txns.queue = s.txns.queue[1:]
-		if first.current(&s.txns) {
+		if first.current() {
 			s.forget(first.txn)
 		}
 	}
@@ -96,7 +107,7 @@ func (s *Store) expire(now limit.Millis) {
 // compact rids the queue of places that mean nothing.
 func (t *txns) compact() {
 	if len(t.queue) >= maxQueue {
-		t.queue = slices.DeleteFunc(t.queue, func(d due) bool { return !d.current(t) })
+		t.queue = slices.DeleteFunc(t.queue, func(d due) bool { return !d.current() })
 	}
 }
 
@@ -105,7 +116,7 @@ func (s *Store) expireFirst() {
 	for len(s.txns.queue) > 0 {
 		first := s.txns.queue[0]
 		s.txns.queue = s.txns.queue[1:]
-		if first.current(&s.txns) {
+		if first.current() {
 			s.forget(first.txn)
 			return
 		}
@@ -115,31 +126,48 @@ func (s *Store) expireFirst() {
 // forget releases what a transaction has reserved.
 func (s *Store) forget(t *txn) {
 	for i := range t.held {
-		h := &t.held[i]
-		if c := s.tableOf(h.ofLogins).counters[h.id]; c != nil {
-			c.reserved = max(c.reserved-h.reserved, 0)
-		}
+		s.release(&t.held[i], t.held[i].reserved)
 	}
 	s.txns.parts -= t.parts.len()
+	t.gone = true
 	delete(s.txns.all, t.id)
+}
+
+// release gives back n of what a hold has reserved.
+func (s *Store) release(h *held, n int64) {
+	if n == 0 {
+		return
+	}
+	if c := s.counterOf(h); c != nil {
+		c.reserved = max(c.reserved-n, 0)
+	}
+}
+
+// counterOf returns the counter of a hold, nil when there is none any more. One that
+// was dropped may have come back.
+func (s *Store) counterOf(h *held) *counter {
+	if !h.counter.gone {
+		return h.counter
+	}
+	return s.tableOf(h.counter.logins).counters[h.counter.id]
 }
 
 // hold returns what the transaction has of an item's counter.
 func (t *txn) hold(it *limit.Item) *held {
 	for i := range t.held {
-		if t.held[i].id == it.ID {
+		if t.held[i].counter.id == it.ID {
 			return &t.held[i]
 		}
 	}
 	return nil
 }
 
-// keep is hold, and makes it if it is missing.
-func (t *txn) keep(it *limit.Item) *held {
+// keep is hold, and makes it if it is missing. c is the item's counter.
+func (t *txn) keep(it *limit.Item, c *counter) *held {
 	if h := t.hold(it); h != nil {
 		return h
 	}
-	t.held = append(t.held, held{id: it.ID, ofLogins: it.Rule.OfLogins()})
+	t.held = append(t.held, held{counter: c})
 	return &t.held[len(t.held)-1]
 }
 

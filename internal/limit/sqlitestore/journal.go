@@ -30,12 +30,12 @@ func appendJournal(b []byte, batch *memstore.Batch) []byte {
 		b = binary.AppendUvarint(appendText(b, r.ID), word)
 		b = binary.AppendVarint(b, r.Window.Milliseconds())
 		b = binary.AppendVarint(b, r.Last)
-		b = appendText(b, string(r.Data))
+		b = appendText(b, r.Data)
 	}
 	return b
 }
 
-func appendText(b []byte, text string) []byte {
+func appendText[T string | []byte](b []byte, text T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 

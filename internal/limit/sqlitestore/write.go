@@ -40,6 +40,7 @@ type writer struct {
 	journal map[string]memstore.Row
 	entries int
 	settled time.Time
+	row     []byte // of the journal; memory to use again
 }
 
 // Fill implements sqlitefile.Memory. What is in the journal is newer than the rows.
@@ -175,7 +176,8 @@ func (w *writer) write(tx *sql.Tx, b *memstore.Batch) error {
 		}
 	}
 	if len(b.Gone)+len(b.Rows) > 0 {
-		if _, err := tx.Exec("INSERT INTO journal (data) VALUES (?)", appendJournal(nil, b)); err != nil {
+		w.row = appendJournal(w.row[:0], b)
+		if _, err := tx.Exec("INSERT INTO journal (data) VALUES (?)", w.row); err != nil {
 			return err
 		}
 	}
