@@ -113,7 +113,8 @@ func (f *Document) Get(name string) string {
 }
 
 // Edit returns the text with settings taken out, others replaced by lines, and those
-// that are new at the end, below a comment.
+// that are new at the end, below a comment. A comment of an earlier edit that has
+// nothing below it any more goes too.
 func (f *Document) Edit(remove []string, set []Line, comment string) []byte {
 	instead := make(map[int]string)
 	gone := make(map[int]bool)
@@ -141,7 +142,7 @@ func (f *Document) Edit(remove []string, set []Line, comment string) []byte {
 			b.WriteString(line)
 		}
 	}
-	text := b.String()
+	text := strings.TrimSuffix(b.String(), "\n# "+comment+"\n")
 	if len(added) == 0 {
 		return []byte(text)
 	}

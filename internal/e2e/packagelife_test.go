@@ -65,10 +65,17 @@ func livePackage(t *testing.T, newer string) {
 	l.follow(t, page.Text, map[string]func(*testing.T){
 		"installed": look(l.installed),
 		"keys":      look(l.keys),
-		"judged": func(t *testing.T) {
+		"watched": func(t *testing.T) {
+			start := time.Now()
 			replied(t, "the first mail", l.submit(t, "alice", "wonder", "alice@example.org", "bob@example.org"), "250 ")
-			l.logged(t, "postern-milterd", `"reason":"signed"`)
+			l.logged(t, "postern-policyd", `"mode":"shadow"`)
 			noteFirstMail(t, time.Since(before)-looked)
+			replied(t, "alice as bob", l.submit(t, "alice", "wonder", "bob@example.org", "alice@example.org"), "250 ")
+			looked += time.Since(start)
+		},
+		"judged": func(t *testing.T) {
+			replied(t, "a mail", l.submit(t, "alice", "wonder", "alice@example.org", "bob@example.org"), "250 ")
+			l.logged(t, "postern-milterd", `"reason":"signed"`)
 			l.judged(t)
 		},
 		"upgraded": l.upgraded,
@@ -82,7 +89,7 @@ func livePackage(t *testing.T, newer string) {
 }
 
 // noteFirstMail reports how long a machine that has all its packages and no Postern
-// needs from apt install to the first mail that was judged and signed.
+// needs from apt install to the first mail that was judged.
 func noteFirstMail(t *testing.T, took time.Duration) {
 	t.Helper()
 	note(t, fmt.Sprintf("from apt install to the first mail judged: %.1f s", took.Seconds()))
@@ -127,7 +134,7 @@ func (l *packageLife) installed(t *testing.T) {
 // and says that it changes Postfix once they run.
 func (l *packageLife) keys(t *testing.T) {
 	if !l.booted {
-		l.must(t, "! postern setup --apply && systemctl enable --now "+packageUnits)
+		l.must(t, "! postern setup --apply --shadow && systemctl enable --now "+packageUnits)
 	}
 }
 

@@ -299,7 +299,7 @@ func TestRecordKeys(t *testing.T) {
 // order.
 func TestQuickStart(t *testing.T) {
 	quick, _ := read(t, "README.md").Section("## Quick start")
-	rest := read(t, "deploy/examples/debian/README.md").Text
+	rest := read(t, "deploy/examples/package/README.md").Text
 	n := 0
 	inBlock := false
 	for line := range strings.Lines(quick) {
@@ -318,7 +318,7 @@ func TestQuickStart(t *testing.T) {
 		}
 		rest = rest[at+len(line)-1:]
 	}
-	if n < 10 {
+	if n < 6 {
 		t.Errorf("the quick start has %d lines", n)
 	}
 }
