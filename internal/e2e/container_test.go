@@ -104,6 +104,10 @@ func (p *podman) compose(t *testing.T) string {
 			continue
 		}
 		said, err := p.run(t, offline, files, step.command)
+		for n := 0; err != nil && n < enoughChecks && strings.HasSuffix(step.command, " dkim keys"); n++ {
+			// A person types slower than the daemon sees that there is a key.
+			said, err = p.run(t, offline, files, step.command)
+		}
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", step.command, err, said)
 		}
