@@ -18,6 +18,7 @@ import (
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/store/redistest/tied"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -163,8 +164,7 @@ func startPostgrey(t *testing.T, clients, recipients string) *postgrey {
 	socket := filepath.Join(dir, "socket")
 	cmd := exec.Command(path, "--unix="+socket, "--dbdir="+dir, "--user=root", "--group=root", "--delay=300",
 		"--whitelist-clients="+clients, "--whitelist-recipients="+recipients)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := tied.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

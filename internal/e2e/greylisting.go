@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
 // Greylisting is a second MX service of the site, whose hook asks the greylist.
@@ -53,8 +53,7 @@ func StartRedis(ctx context.Context, dir string) (url string, stop func(), err e
 	}
 	cmd := exec.Command("redis-server", "--bind", host, "--port", port, "--dir", dir, "--save", "",
 		"--daemonize", "no", "--logfile", filepath.Join(dir, "redis.log"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := tied.Start(cmd); err != nil {
 		return "", nil, fmt.Errorf("redis-server: %w", err)
 	}
 	stop = func() {

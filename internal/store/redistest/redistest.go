@@ -23,6 +23,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
 // Server is a running redis-server.
@@ -98,12 +100,11 @@ func StartFile(tb testing.TB, program, addr, file string) *Server {
 func run(tb testing.TB, addr, program string, args ...string) *Server {
 	tb.Helper()
 	s := &Server{Addr: addr, tb: tb, cmd: exec.Command(program, args...), done: make(chan struct{}), news: make(chan struct{})}
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := tied.Start(s.cmd); err != nil {
 		tb.Fatal(err)
 	}
 	go func() {
