@@ -20,8 +20,8 @@ func limitsGroup() group {
 	keys := map[string][]string{"key": limitKeys}
 	return group{"limits", "See who sends how much, lift a limit, and block an account.", []command{
 		{path: "limits list", help: "who has used most of a limit, and who is blocked", bind: bindLimitsList, words: keys},
-		{path: "limits show", args: "LOGIN", help: "everything about a login: its limits, networks and overrides", bind: bindLimitsShow, words: keys},
-		{path: "limits reset", args: "LOGIN", help: "forget what was counted for a login", bind: bindLimitsReset, words: keys},
+		{path: "limits show", args: "LOGIN", help: "everything about a login: its limits, networks and overrides", bind: bindLimitsOf(api.LimitsShow, printLimitsShow), words: keys},
+		{path: "limits reset", args: "LOGIN", help: "forget what was counted for a login", bind: bindLimitsOf(api.LimitsReset, printLimitsReset), words: keys},
 		{path: "limits block", args: "LOGIN [DURATION]", help: "refuse all mail of a login at once, on every host", bind: bindLimitsBlock},
 		{path: "limits unblock", args: "LOGIN", help: "lift a block", bind: bindLimitsUnblock},
 		{path: "limits suggest", help: "limits that would have touched few logins, from what was counted", bind: bindLimitsSuggest},
@@ -95,22 +95,25 @@ func printBlock(w io.Writer, b *api.LimitBlock) {
 	fmt.Fprintf(w, "%s is blocked since %s, %s\n", printable(b.Login), clock(&b.Since), until)
 }
 
-// bindLimitsShow answers exitNo for a login that could send no mail now.
-func bindLimitsShow(fs *pflag.FlagSet) runner {
-	client := policydClient(fs)
-	key := limitKey(fs, "what LOGIN is a value of: login, sender, network or another `key`")
-	asJSON := fs.Bool("json", false, "print the answer as JSON")
-	return func(ctx context.Context, std streams, args []string) (int, error) {
-		if len(args) != 1 {
-			return exitFailed, errUsage
+// bindLimitsOf binds a command on the limits of one login.
+func bindLimitsOf[A any](command string, print func(io.Writer, *A) int) func(*pflag.FlagSet) runner {
+	return func(fs *pflag.FlagSet) runner {
+		client := policydClient(fs)
+		key := limitKey(fs, "what LOGIN is a value of: login, sender, network or another `key`")
+		asJSON := fs.Bool("json", false, "print the answer as JSON")
+		return func(ctx context.Context, std streams, args []string) (int, error) {
+			if len(args) != 1 {
+				return exitFailed, errUsage
+			}
+			call := func(answer any) error {
+				return client.Call(ctx, command, api.LimitsOfArgs{Value: args[0], Key: *key}, answer, nil)
+			}
+			return asked(std, call, *asJSON, print)
 		}
-		call := func(answer any) error {
-			return client.Call(ctx, api.LimitsShow, api.LimitsShowArgs{Value: args[0], Key: *key}, answer, nil)
-		}
-		return asked(std, call, *asJSON, printLimitsShow)
 	}
 }
 
+// printLimitsShow returns exitNo for a login that could send no mail now.
 func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 	code := exitYes
 	fmt.Fprintf(w, "%s %s\n", r.Key, printable(r.Value))
@@ -153,22 +156,9 @@ func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 	return code
 }
 
-func bindLimitsReset(fs *pflag.FlagSet) runner {
-	client := policydClient(fs)
-	key := limitKey(fs, "what LOGIN is a value of: login, sender, network or another `key`")
-	asJSON := fs.Bool("json", false, "print the answer as JSON")
-	return func(ctx context.Context, std streams, args []string) (int, error) {
-		if len(args) != 1 {
-			return exitFailed, errUsage
-		}
-		call := func(answer any) error {
-			return client.Call(ctx, api.LimitsReset, api.LimitsResetArgs{Value: args[0], Key: *key}, answer, nil)
-		}
-		return asked(std, call, *asJSON, func(w io.Writer, r *api.LimitsResetResult) int {
-			fmt.Fprintf(w, "%d counts of %s are forgotten\n", r.Reset, printable(r.Value))
-			return exitYes
-		})
-	}
+func printLimitsReset(w io.Writer, r *api.LimitsResetResult) int {
+	fmt.Fprintf(w, "%d counts of %s are forgotten\n", r.Reset, printable(r.Value))
+	return exitYes
 }
 
 func bindLimitsBlock(fs *pflag.FlagSet) runner {

@@ -3,7 +3,6 @@ package sqlitestore
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
@@ -68,7 +67,7 @@ func (s *Store) expire(f *sqlitefile.File, rows []memstore.Row, now greylist.Sta
 
 // page reads the rows that follow a rowid.
 func page(ctx context.Context, f *sqlitefile.File, after int64, limit int) (page []memstore.Row, err error) {
-	err = each(ctx, f.Reader, func(rows *sql.Rows) error {
+	err = f.Each(ctx, func(rows *sql.Rows) error {
 		r, err := scan(rows)
 		page = append(page, r)
 		return err
@@ -105,19 +104,4 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 		}
 		after = rows[len(rows)-1].RowID
 	}
-}
-
-// each calls f for every row of a query.
-func each(ctx context.Context, db *sql.DB, f func(*sql.Rows) error, query string, args ...any) (err error) {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -50,7 +50,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 		return err
 	}
 	w.purge, w.outdated = purge{}, nil
-	return each(ctx, f.Reader, func(rows *sql.Rows) error {
+	return f.Each(ctx, func(rows *sql.Rows) error {
 		r, scheme, err := scanScheme(rows)
 		switch {
 		case err != nil:

@@ -5,11 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -238,14 +236,7 @@ func (g *greylistStore) apply(l greylist.Limits, flood int) {
 }
 
 // close writes what has to be written.
-func (g *greylistStore) close() error {
-	if s, ok := g.store.(io.Closer); ok {
-		if err := s.Close(); err != nil {
-			return fmt.Errorf("the greylist store: %w", err)
-		}
-	}
-	return nil
-}
+func (g *greylistStore) close() error { return closeStore("greylist", g.store) }
 
 // storeKey is what a store is made of.
 type storeKey struct {
@@ -276,25 +267,15 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 }
 
 func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore, string, error) {
-	path, isFile := strings.CutPrefix(o.GreylistStore, sqliteScheme)
-	switch {
-	case o.GreylistStore == memoryStore:
-		return memstore.New(memstore.Options{}), "memory", nil
-	case isFile && n.set.CheckOnly():
-		// The daemon that runs owns the file; that its folder is there can be
-		// seen without opening it.
-		err := folderOf(path)
-		return memstore.New(memstore.Options{}), "sqlite", err
-	case isFile:
-		if err := folderOf(path); err != nil {
-			return nil, "", err
-		}
-		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "greylist")})
-		return store, "sqlite", err
-	}
-	store, err := redisstore.Open(redisstore.Options{URL: o.GreylistStore, Password: password.Reveal()})
-	kind, _, _ := strings.Cut(o.GreylistStore, "://")
-	return store, kind, err
+	return openStore(o.storeSetting(), password, n, openers[browsedStore]{
+		memory: func() browsedStore { return memstore.New(memstore.Options{}) },
+		sqlite: func(path string) (browsedStore, error) {
+			return sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "greylist")})
+		},
+		redis: func(url, password string) (browsedStore, error) {
+			return redisstore.Open(redisstore.Options{URL: url, Password: password})
+		},
+	})
 }
 
 // reportStore logs each change of the store's health once.

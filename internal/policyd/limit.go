@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
-	"io"
 	"net/url"
 	"strings"
 	"time"
@@ -303,31 +301,13 @@ func (o *limitPart) open(n *needs) (*limitStore, error) {
 }
 
 func (o *limitPart) openStore(password config.Secret, n *needs) (limit.Store, string, error) {
-	path, isFile := strings.CutPrefix(o.LimitStore, sqliteScheme)
-	switch {
-	case o.LimitStore == memoryStore:
-		return memstore.New(memstore.Options{}), "memory", nil
-	case isFile && n.set.CheckOnly():
-		err := folderOf(path)
-		return memstore.New(memstore.Options{}), "sqlite", err
-	case isFile:
-		if err := folderOf(path); err != nil {
-			return nil, "", err
-		}
-		store, err := sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "limit")})
-		return store, "sqlite", err
-	}
-	store, err := redisstore.Open(redisstore.Options{URL: o.LimitStore, Password: password.Reveal()})
-	kind, _, _ := strings.Cut(o.LimitStore, "://")
-	return store, kind, err
-}
-
-// closeStore writes what has to be written.
-func closeStore(store limit.Store) error {
-	if s, ok := store.(io.Closer); ok {
-		if err := s.Close(); err != nil {
-			return fmt.Errorf("the limit store: %w", err)
-		}
-	}
-	return nil
+	return openStore(o.storeSetting(), password, n, openers[limit.Store]{
+		memory: func() limit.Store { return memstore.New(memstore.Options{}) },
+		sqlite: func(path string) (limit.Store, error) {
+			return sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "limit")})
+		},
+		redis: func(url, password string) (limit.Store, error) {
+			return redisstore.Open(redisstore.Options{URL: url, Password: password})
+		},
+	})
 }

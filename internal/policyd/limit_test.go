@@ -147,7 +147,7 @@ func TestLimitReload(t *testing.T) {
 	if len(list.Uses) != 1 || list.Uses[0].Percent != 100 || list.Uses[0].Value != "bob@x.example" || len(list.Blocks) != 1 || list.Store != "memory" {
 		t.Errorf("%+v", list)
 	}
-	if r := adminAsk[api.LimitsResetResult](t, c, api.LimitsReset, api.LimitsResetArgs{Value: "BOB@x.example"}); r.Reset != 1 {
+	if r := adminAsk[api.LimitsResetResult](t, c, api.LimitsReset, api.LimitsOfArgs{Value: "BOB@x.example"}); r.Reset != 1 {
 		t.Errorf("%+v", r)
 	}
 	if n := asks(t, c, "bob@x.example", "c", 9); n != 7 {
@@ -197,7 +197,7 @@ func TestLimitOverridesReload(t *testing.T) {
 	if n := logs.FilterMessageSnippet("a limit override cannot be used").Len(); n != 1 {
 		t.Errorf("%d warnings", n)
 	}
-	show := adminAsk[api.LimitsShowResult](t, c, api.LimitsShow, api.LimitsShowArgs{Value: "bob@x.example"})
+	show := adminAsk[api.LimitsShowResult](t, c, api.LimitsShow, api.LimitsOfArgs{Value: "bob@x.example"})
 	if o := show.Override; o == nil || o.Where != path+":1" || o.Entry != "recipients=3/1h" || show.Uses[0].Count != 3 {
 		t.Errorf("%+v", show)
 	}
@@ -312,7 +312,7 @@ func TestLimitRedis(t *testing.T) {
 			t.Errorf("a block of another host: %+v", d)
 		}
 	}
-	if got := adminAsk[api.LimitsShowResult](t, b, api.LimitsShow, api.LimitsShowArgs{Value: "bob@x.example"}); got.Uses[0].Used != 5 {
+	if got := adminAsk[api.LimitsShowResult](t, b, api.LimitsShow, api.LimitsOfArgs{Value: "bob@x.example"}); got.Uses[0].Used != 5 {
 		t.Errorf("%+v", got)
 	}
 	server.Kill()

@@ -181,7 +181,7 @@ func (o *limitPart) valueOf(key, text string) (limit.Key, string, error) {
 	return k, value, nil
 }
 
-func (o *limitPart) show(ctx context.Context, args api.LimitsShowArgs) (any, error) {
+func (o *limitPart) show(ctx context.Context, args api.LimitsOfArgs) (any, error) {
 	key, value, err := o.valueOf(args.Key, args.Value)
 	if err != nil {
 		return nil, err
@@ -251,7 +251,7 @@ func (o *limitPart) counter(ctx context.Context, id string) (found limit.Counter
 	return found, err
 }
 
-func (o *limitPart) reset(ctx context.Context, args api.LimitsResetArgs) (any, error) {
+func (o *limitPart) reset(ctx context.Context, args api.LimitsOfArgs) (any, error) {
 	key, value, err := o.valueOf(args.Key, args.Value)
 	if err != nil {
 		return nil, err

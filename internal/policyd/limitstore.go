@@ -48,7 +48,7 @@ func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
 	return s
 }
 
-func (s *limitStore) close() error { return closeStore(s.store) }
+func (s *limitStore) close() error { return closeStore("limit", s.store) }
 
 // limitCondition is the condition of readiness that the store answers.
 const limitCondition = "limit store"

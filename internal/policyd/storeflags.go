@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -62,6 +63,46 @@ func (s storeSetting) password(n *needs) (config.Secret, error) {
 		return secret, n.set.Errorf(s.passwordFlag, "%w", err)
 	}
 	return secret, nil
+}
+
+// openers open a store of each kind.
+type openers[S any] struct {
+	memory func() S
+	sqlite func(path string) (S, error)
+	redis  func(url, password string) (S, error)
+}
+
+// openStore opens a store, and names its kind.
+func openStore[S any](s storeSetting, password config.Secret, n *needs, open openers[S]) (store S, kind string, err error) {
+	path, isFile := strings.CutPrefix(s.where, sqliteScheme)
+	switch {
+	case s.where == memoryStore:
+		return open.memory(), "memory", nil
+	case isFile:
+		if err = folderOf(path); err != nil {
+			return store, "sqlite", err
+		}
+		// The daemon that runs owns the file; that its folder is there can be seen
+		// without opening it.
+		if n.set.CheckOnly() {
+			return open.memory(), "sqlite", nil
+		}
+		store, err = open.sqlite(path)
+		return store, "sqlite", err
+	}
+	store, err = open.redis(s.where, password.Reveal())
+	kind, _, _ = strings.Cut(s.where, "://")
+	return store, kind, err
+}
+
+// closeStore writes what has to be written.
+func closeStore(name string, store any) error {
+	if s, ok := store.(io.Closer); ok {
+		if err := s.Close(); err != nil {
+			return fmt.Errorf("the %s store: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // digestOf is a password as a part of a key.

@@ -51,8 +51,8 @@ type LimitsListResult struct {
 	More   int          `json:"more"` // counters that are not listed
 }
 
-// LimitsShowArgs names a login, or the value of another key ("limits.show").
-type LimitsShowArgs struct {
+// LimitsOfArgs names a login, or the value of another key ("limits.show", "limits.reset").
+type LimitsOfArgs struct {
 	Value string `json:"value"`
 	Key   string `json:"key,omitempty"` // "" means login
 }
@@ -76,12 +76,6 @@ type LimitOverride struct {
 	Entry string `json:"entry"`
 	Where string `json:"where,omitempty"`
 	Error string `json:"error,omitempty"` // why it is not used
-}
-
-// LimitsResetArgs names whose counts are forgotten ("limits.reset").
-type LimitsResetArgs struct {
-	Value string `json:"value"`
-	Key   string `json:"key,omitempty"` // "" means login
 }
 
 // LimitsResetResult counts.

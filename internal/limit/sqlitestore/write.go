@@ -47,7 +47,7 @@ type writer struct {
 func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	w.journal, w.entries = make(map[string]memstore.Row), 0
 	gone := make(map[string]bool)
-	err := each(ctx, f.Reader, "SELECT data FROM journal ORDER BY seq DESC", func(rows *sql.Rows) error {
+	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var data []byte
 		if err := rows.Scan(&data); err != nil {
 			return err
@@ -64,11 +64,11 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 			w.entries++
 			return w.memory.Fill(r)
 		})
-	})
+	}, "SELECT data FROM journal ORDER BY seq DESC")
 	if err != nil {
 		return err
 	}
-	err = each(ctx, f.Reader, "SELECT id, logins, window, last, data FROM counters ORDER BY last DESC", func(rows *sql.Rows) error {
+	err = f.Each(ctx, func(rows *sql.Rows) error {
 		var r memstore.Row
 		var window int64
 		if err := rows.Scan(&r.ID, &r.Logins, &window, &r.Last, &r.Data); err != nil || gone[r.ID] {
@@ -76,7 +76,7 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 		}
 		r.Window = time.Duration(window) * time.Millisecond
 		return w.memory.Fill(r)
-	})
+	}, "SELECT id, logins, window, last, data FROM counters ORDER BY last DESC")
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 
 func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
 	var blocks []limit.Block
-	err := each(ctx, f.Reader, "SELECT login, since, until FROM blocks", func(rows *sql.Rows) error {
+	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var b limit.Block
 		var since, until int64
 		if err := rows.Scan(&b.Login, &since, &until); err != nil {
@@ -97,23 +97,9 @@ func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
 		}
 		blocks = append(blocks, b)
 		return nil
-	})
+	}, "SELECT login, since, until FROM blocks")
 	w.memory.FillBlocks(blocks)
 	return err
-}
-
-func each(ctx context.Context, db *sql.DB, query string, f func(*sql.Rows) error) (err error) {
-	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }
 
 // Lost implements sqlitefile.Memory.

@@ -62,6 +62,21 @@ var ErrForeign = errors.New("it is the database of another program")
 // errCorrupt marks a file that SQLite cannot read.
 var errCorrupt = errors.New("not a usable database")
 
+// Each calls row for every row of a query.
+func (f *File) Each(ctx context.Context, row func(*sql.Rows) error, query string, args ...any) (err error) {
+	rows, err := f.Reader.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 // openFile opens, or makes, a database. A corrupt one wraps errCorrupt.
 func openFile(ctx context.Context, schema Schema, path string) (*File, error) {
 	f := &File{path: path, schema: schema}
