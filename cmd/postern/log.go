@@ -55,7 +55,7 @@ func bindLog(fs *pflag.FlagSet) runner {
 	fs.StringArrayVar(&f.Clients, "client", nil, "only mails of this `client`: an address, a network or a host name")
 	fs.StringArrayVar(&f.Logins, "login", nil, "only mails of this `login`")
 	fs.StringArrayVar(&f.Reasons, "reason", nil, "only mails with a record of this `reason`, such as greylist_new or 'dnsbl_*'")
-	fs.StringArrayVar(&f.Verdicts, "verdict", nil, "only mails with a record of this `verdict`: pass, defer, reject, error or none")
+	fs.StringArrayVar(&f.Verdicts, "verdict", nil, "only mails with a record of this `verdict`: pass, hold, defer, reject, error or none")
 	fs.StringArrayVar(&f.Modes, "mode", nil, "only mails with a record of this `mode`: enforce, or shadow for what was only watched")
 	fs.StringArrayVar(&f.Queues, "queue", nil, "only mails with this queue `id` of Postfix")
 	fs.StringVar(&o.since, "since", "", "only records after this `time`: how long ago (2h, 1d), 14:30 or 2026-11-21T02:00:00Z")

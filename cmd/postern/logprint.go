@@ -198,7 +198,7 @@ func whoAndWhat(e *maillog.Entry) string {
 }
 
 // colors are those of a terminal, by verdict.
-var colors = map[string]string{"pass": "32", "defer": "33", "reject": "31", "error": "35"}
+var colors = map[string]string{"pass": "32", "hold": "33", "defer": "33", "reject": "31", "error": "35"}
 
 func (p *logPrinter) colored(verdict string) string {
 	verdict = shown(cmp.Or(verdict, "-"))

@@ -68,10 +68,10 @@ func printCounts(w io.Writer, what string, list []maillog.Count) {
 func printHours(w io.Writer, hours []maillog.Hour) error {
 	fmt.Fprintln(w, "\nrecords by the hour")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tpass\tdefer\treject\tnone\terror\t")
+	fmt.Fprintln(t, "\tpass\thold\tdefer\treject\tnone\terror\t")
 	for _, h := range hours {
 		v := h.Verdicts
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t\n", h.Hour.Local().Format("2006-01-02 15:04"), v["pass"], v["defer"], v["reject"], v["none"], v["error"])
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", h.Hour.Local().Format("2006-01-02 15:04"), v["pass"], v["hold"], v["defer"], v["reject"], v["none"], v["error"])
 	}
 	return t.Flush()
 }

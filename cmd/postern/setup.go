@@ -81,12 +81,16 @@ func bindSetup(fs *pflag.FlagSet) runner {
 		f.Import = func(ctx context.Context, i setup.Import) (string, error) {
 			return importPostgrey(ctx, client, i.Folder)
 		}
-		return f.run(ctx, io)
+		code, err := f.run(ctx, io)
+		if err != nil { // it may show lines of Postfix's files
+			err = errors.New(dnsbl.HideKeys(err.Error()))
+		}
+		return code, err
 	}
 }
 
 func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
-	say := func(format string, args ...any) { fmt.Fprintf(io.out, dnsbl.HideKeys(format)+"\n", args...) }
+	say := sayTo(io.out)
 	applier := &setup.Applier{Options: f.Options, Say: say, Services: f.services && f.Root == "", Binaries: f.binaries}
 	var err error
 	if applier.ConfigDirectory, err = setup.ConfigDirectory(ctx, f.ConfigDirectory); err != nil {
@@ -140,6 +144,11 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	}
 	say("Postern is attached to %s; postern setup --undo takes it off again", applier.ConfigDirectory)
 	return exitYes, nil
+}
+
+// sayTo prints lines without secrets: values of Postfix's parameters hold keys.
+func sayTo(w io.Writer) func(format string, args ...any) {
+	return func(format string, args ...any) { fmt.Fprintln(w, dnsbl.HideKeys(fmt.Sprintf(format, args...))) }
 }
 
 // ask puts what can be decided to an administrator on a terminal, and reports whether

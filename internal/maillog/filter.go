@@ -31,7 +31,7 @@ type Filter struct {
 }
 
 // The words of Filter.Verdicts.
-var Verdicts = []string{"pass", "defer", "reject", "error", "none"}
+var Verdicts = []string{"pass", "hold", "defer", "reject", "error", "none"}
 
 // Modes are the words of Filter.Modes.
 var Modes = []string{record.ModeEnforce, record.ModeShadow}

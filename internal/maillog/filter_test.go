@@ -69,9 +69,9 @@ func TestFilter(t *testing.T) {
 
 func TestFilterMistakes(t *testing.T) {
 	for want, f := range map[string]Filter{
-		`verdict "accept": write one of pass, defer, reject, error, none`: {Verdicts: []string{"accept"}},
-		`mode "off": write one of enforce, shadow`:                        {Modes: []string{"off"}},
-		`client "192.0.2.0/99" is neither a network nor a name`:           {Clients: []string{"192.0.2.0/99"}},
+		`verdict "accept": write one of pass, hold, defer, reject, error, none`: {Verdicts: []string{"accept"}},
+		`mode "off": write one of enforce, shadow`:                              {Modes: []string{"off"}},
+		`client "192.0.2.0/99" is neither a network nor a name`:                 {Clients: []string{"192.0.2.0/99"}},
 	} {
 		if err := f.Prepare(); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)

@@ -71,6 +71,7 @@ func TestLongLines(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"of a record", lineAt(0, long) + lineAt(1, "b"), long + " b"},
 		{"too long", strings.Repeat("y", maxLine) + lineAt(0, "a") + lineAt(1, "b"), "b"},
+		{"far too long", strings.Repeat("y", 3*maxLine/2) + lineAt(0, "a") + lineAt(1, "b"), "b"},
 		{"at the end", lineAt(0, "a") + strings.Repeat("y", 2*maxLine), "a"},
 		{"without an end", strings.TrimSuffix(lineAt(0, "a"), "\n"), "a"},
 	} {

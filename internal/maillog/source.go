@@ -98,12 +98,13 @@ func (s *Source) Line() ([]byte, error) {
 
 // longLine reads the rest of a line that has more than the buffer.
 func (s *Source) longLine(line []byte) ([]byte, error) {
+	tooLong := false
 	for {
 		part, err := s.lines.ReadSlice('\n')
-		if len(line)+len(part) <= maxLine {
-			line = append(line, part...)
-		} else {
+		if tooLong = tooLong || len(line)+len(part) > maxLine; tooLong {
 			line = line[:0]
+		} else {
+			line = append(line, part...)
 		}
 		switch {
 		case err == nil || errors.Is(err, io.EOF):
