@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/doctor"
 	"github.com/postern-mail/postern/internal/service"
 )
@@ -43,6 +44,7 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 			}
 		}
 		report := doctor.Run(ctx, o)
+		hideKeys(&report)
 		if err := ctx.Err(); err != nil {
 			return exitFailed, err
 		}
@@ -51,6 +53,14 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 		}
 		printReport(io.out, report)
 		return report.Status(), nil
+	}
+}
+
+// hideKeys masks the keys of DQS: findings quote parameters of Postfix.
+func hideKeys(r *doctor.Report) {
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		f.Text, f.Fix = dnsbl.HideKeys(f.Text), dnsbl.HideKeys(f.Fix)
 	}
 }
 
