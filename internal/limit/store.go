@@ -122,7 +122,7 @@ type Store interface {
 	Counters(ctx context.Context, prefix string, now time.Time, yield func(Counter) error) error
 	// Reset forgets counters and returns how many there were.
 	Reset(ctx context.Context, ids []string) (int, error)
-	// SetBlock blocks a login, or lifts its block when until is in the past.
+	// SetBlock blocks a login, or lifts its block.
 	SetBlock(ctx context.Context, b Block, lift bool) error
 	Blocks(ctx context.Context) ([]Block, error)
 }

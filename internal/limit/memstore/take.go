@@ -188,12 +188,14 @@ func (s *Store) Undo(_ context.Context, op *limit.Op) error {
 	return nil
 }
 
-// undo takes back a recipient, or the whole transaction at its End.
+// undo takes back a recipient, or at its End what that has counted; what was counted at
+// once when it was named stays.
 func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	if op.Step == limit.End {
-		for i := range t.held {
-			h := &t.held[i]
-			s.uncount(s.counterOf(h), h.counted, h.at, now)
+		for i := range op.Items {
+			if h := t.hold(&op.Items[i]); h != nil {
+				s.uncount(s.counterOf(h), h.counted, h.at, now)
+			}
 		}
 		s.forget(t)
 		return

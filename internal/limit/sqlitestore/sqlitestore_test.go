@@ -127,6 +127,47 @@ func TestKilled(t *testing.T) {
 	t.Errorf("used %d after the daemon was killed", used)
 }
 
+// TestResetKilled shows that what was reset stays so, when the daemon was killed before
+// the journal was settled and starts twice.
+func TestResetKilled(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "limits.db"))
+	defer func() { _ = s.Close() }()
+	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 10, Window: time.Hour, Action: limit.Defer}
+	mail := func(s limit.Store, login, txn string) int64 {
+		t.Helper()
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: begin(), Items: []limit.Item{{ID: limit.CounterID(r, login), Rule: r, Amount: 2}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Uses[0].Used
+	}
+	mail(s, "bob", "a")
+	if err := s.Sync(t.Context()); err != nil { // settled
+		t.Fatal(err)
+	}
+	if n, err := s.Reset(t.Context(), []string{limit.CounterID(r, "bob")}); n != 1 || err != nil {
+		t.Fatalf("%d reset, %v", n, err)
+	}
+	bobs := func(s limit.Store, txn string) int64 { return mail(s, "bob", txn) }
+	for i := range 500 { // until the journal has it, which nothing tells of
+		path := copyOf(t, dir, i)
+		again := copyOf(t, dir, 500+i)
+		if mailTo(t, path, bobs) != 2 {
+			runtime.Gosched()
+			continue
+		}
+		if used := mailTo(t, again, func(s limit.Store, txn string) int64 { return mail(s, "eve", txn) }); used != 2 {
+			t.Errorf("eve used %d", used)
+		}
+		if used := mailTo(t, again, bobs); used != 2 {
+			t.Errorf("used %d after a reset and two starts", used)
+		}
+		return
+	}
+	t.Error("the reset was never in the journal")
+}
+
 // copyOf is what a daemon would find that is started now.
 func copyOf(t *testing.T, dir string, i int) string {
 	t.Helper()

@@ -46,22 +46,20 @@ type writer struct {
 // Fill implements sqlitefile.Memory. What is in the journal is newer than the rows.
 func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	w.journal, w.entries = make(map[string]memstore.Row), 0
-	gone := make(map[string]bool)
 	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var data []byte
 		if err := rows.Scan(&data); err != nil {
 			return err
 		}
 		return readJournal(data, func(r memstore.Row) error {
-			if _, newer := w.journal[r.ID]; newer || gone[r.ID] {
-				return nil
-			}
-			if r.Data == nil {
-				gone[r.ID] = true
+			if _, newer := w.journal[r.ID]; newer {
 				return nil
 			}
 			w.journal[r.ID] = r
 			w.entries++
+			if r.Data == nil { // gone, and to be removed when the journal is settled
+				return nil
+			}
 			return w.memory.Fill(r)
 		})
 	}, "SELECT data FROM journal ORDER BY seq DESC")
@@ -71,8 +69,11 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	err = f.Each(ctx, func(rows *sql.Rows) error {
 		var r memstore.Row
 		var window int64
-		if err := rows.Scan(&r.ID, &r.Logins, &window, &r.Last, &r.Data); err != nil || gone[r.ID] {
+		if err := rows.Scan(&r.ID, &r.Logins, &window, &r.Last, &r.Data); err != nil {
 			return err
+		}
+		if _, newer := w.journal[r.ID]; newer {
+			return nil
 		}
 		r.Window = time.Duration(window) * time.Millisecond
 		return w.memory.Fill(r)

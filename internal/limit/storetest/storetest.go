@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) limit.Store) {
 		"as an exact counter, any history": asTheModel,
 		"reserved, then counted":           reserved,
 		"what was refused costs nothing":   undone,
+		"an end undoes what it counts":     endUndoesItsOwn,
 		"a request that is repeated":       repeated,
 		"reservations end":                 reservationsEnd,
 		"end without its reservation":      endAfterAll,
@@ -49,6 +50,25 @@ func start() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
 
 func rule(count int64, window time.Duration) *limit.Rule {
 	return &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: count, Window: window, Action: limit.Defer}
+}
+
+// endUndoesItsOwn counts a recipient as it is named, and refuses the mail at its end for
+// another reason: the recipient stays counted.
+func endUndoesItsOwn(t *testing.T, s limit.Store) {
+	a, b := item(rule(10, time.Hour), "bob"), item(&limit.Rule{Key: limit.Login, Unit: limit.Bytes, Count: 3, Window: time.Hour, Action: limit.Defer}, "bob")
+	named := func(txn string) *limit.Op {
+		op := name(start(), txn, "p", a)
+		op.Reserve = false
+		return op
+	}
+	want(t, s, named("one"), false, 1)
+	want(t, s, end(start(), "one", 5, b), true, 0)
+	want(t, s, named("two"), false, 2)
+	passed := end(start(), "two", 2, b)
+	want(t, s, passed, false, 2)
+	undo(t, s, passed)
+	want(t, s, named("three"), false, 3)
+	want(t, s, end(start(), "three", 1, b), false, 1)
 }
 
 func item(r *limit.Rule, value string) limit.Item {
