@@ -149,17 +149,20 @@ func upsert(rows int) string {
 // store writes rows in one transaction and names those that are new. On error
 // nothing is written, and the names are void. Requests come first, unless it is
 // late: the scheduler itself would let them wait 10 ms.
-func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) (err error) {
-	tx, err := f.Writer.Begin()
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreDone(tx.Rollback()))
-		}
-	}()
+func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
 	next := s.nextRow
+	err := f.InTx(func(tx *sql.Tx) (err error) {
+		next, err = s.storeIn(tx, rows, next)
+		return err
+	})
+	if err == nil {
+		s.nextRow = next
+	}
+	return err
+}
+
+// storeIn writes rows, new ones from a rowid on, and returns the one after the last.
+func (s *Store) storeIn(tx *sql.Tx, rows []memstore.Row, next int64) (int64, error) {
 	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
 	for i, row := range byRow(rows) {
 		if i%rowsAtOnce == 0 && !s.keeper.Pace.Late() {
@@ -167,7 +170,7 @@ func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) (err error) {
 		}
 		if row.Deleted {
 			if err := remove(tx, row.RowID); err != nil {
-				return err
+				return next, err
 			}
 			continue
 		}
@@ -178,17 +181,10 @@ func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) (err error) {
 			w = &fresh
 		}
 		if err := w.add(row); err != nil {
-			return err
+			return next, err
 		}
 	}
-	if err := errors.Join(fresh.finish(), known.finish()); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	s.nextRow = next
-	return nil
+	return next, errors.Join(fresh.finish(), known.finish())
 }
 
 // byRow puts rows into the order of the file, whose pages are then changed once
@@ -200,13 +196,6 @@ func byRow(rows []memstore.Row) []*memstore.Row {
 	}
 	slices.SortFunc(sorted, func(a, b *memstore.Row) int { return cmp.Compare(a.RowID, b.RowID) })
 	return sorted
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
 }
 
 // rowWriter collects rows for one statement.

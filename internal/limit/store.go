@@ -93,6 +93,23 @@ type Block struct {
 	Until time.Time // zero: until it is lifted
 }
 
+// BlockOf is a block as stores keep it: until is 0 for one that has to be lifted.
+func BlockOf(login string, since, until Millis) Block {
+	b := Block{Login: login, Since: time.UnixMilli(since)}
+	if until != 0 {
+		b.Until = time.UnixMilli(until)
+	}
+	return b
+}
+
+// Stored are the times of a block as BlockOf takes them.
+func (b Block) Stored() (since, until Millis) {
+	if !b.Until.IsZero() {
+		until = b.Until.UnixMilli()
+	}
+	return b.Since.UnixMilli(), until
+}
+
 // Active reports whether the block holds.
 func (b Block) Active(now time.Time) bool { return b.Until.IsZero() || now.Before(b.Until) }
 

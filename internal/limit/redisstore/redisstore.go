@@ -157,7 +157,8 @@ func answer(value any, op *limit.Op) (a limit.Answer, err error) {
 	}
 	a.Refused, a.Repeat = numbers[0] == 1, numbers[1] == 1
 	if numbers[2] == 1 {
-		a.Blocked = block(op.Block, numbers[3], numbers[4])
+		blocked := limit.BlockOf(op.Block, numbers[3], numbers[4])
+		a.Blocked = &blocked
 	}
 	a.Uses = make([]limit.Use, len(op.Items))
 	for i := range a.Uses {
@@ -179,14 +180,6 @@ func integers(value any) ([]int64, bool) {
 		}
 	}
 	return numbers, true
-}
-
-func block(login string, since, until int64) *limit.Block {
-	b := &limit.Block{Login: login, Since: time.UnixMilli(since)}
-	if until != 0 {
-		b.Until = time.UnixMilli(until)
-	}
-	return b
 }
 
 // Undo implements limit.Store.
@@ -363,11 +356,8 @@ func (s *Store) SetBlock(ctx context.Context, b limit.Block, lift bool) error {
 		if lift {
 			return s.client.Redis.HDel(ctx, s.client.Tag+"lb", b.Login).Err()
 		}
-		until := int64(0)
-		if !b.Until.IsZero() {
-			until = b.Until.UnixMilli()
-		}
-		return s.client.Redis.HSet(ctx, s.client.Tag+"lb", b.Login, fmt.Sprintf("%d %d", b.Since.UnixMilli(), until)).Err()
+		since, until := b.Stored()
+		return s.client.Redis.HSet(ctx, s.client.Tag+"lb", b.Login, fmt.Sprintf("%d %d", since, until)).Err()
 	}))
 }
 
@@ -385,7 +375,7 @@ func (s *Store) Blocks(ctx context.Context) ([]limit.Block, error) {
 	for login, text := range all {
 		var since, until int64
 		if _, err := fmt.Sscanf(text, "%d %d", &since, &until); err == nil && len(blocks) < limit.MaxBlocks {
-			blocks = append(blocks, *block(login, since, until))
+			blocks = append(blocks, limit.BlockOf(login, since, until))
 		}
 	}
 	return blocks, nil

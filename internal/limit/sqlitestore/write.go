@@ -87,16 +87,12 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
 	var blocks []limit.Block
 	err := f.Each(ctx, func(rows *sql.Rows) error {
-		var b limit.Block
-		var since, until int64
-		if err := rows.Scan(&b.Login, &since, &until); err != nil {
+		var login string
+		var since, until limit.Millis
+		if err := rows.Scan(&login, &since, &until); err != nil {
 			return err
 		}
-		b.Since = time.UnixMilli(since)
-		if until != 0 {
-			b.Until = time.UnixMilli(until)
-		}
-		blocks = append(blocks, b)
+		blocks = append(blocks, limit.BlockOf(login, since, until))
 		return nil
 	}, "SELECT login, since, until FROM blocks")
 	w.memory.FillBlocks(blocks)
@@ -141,7 +137,7 @@ func (w *writer) turn(f *sqlitefile.File) error {
 		if !b.Clear && len(b.Gone)+len(b.Rows) == 0 && b.Blocks == nil {
 			return nil
 		}
-		if err := inTx(f, func(tx *sql.Tx) error { return w.write(tx, b) }); err != nil {
+		if err := f.InTx(func(tx *sql.Tx) error { return w.write(tx, b) }); err != nil {
 			w.memory.Failed(b)
 			return err
 		}
@@ -196,7 +192,7 @@ func (w *writer) settle(f *sqlitefile.File) error {
 			rows = append(rows, r)
 		}
 	}
-	err := inTx(f, func(tx *sql.Tx) error {
+	err := f.InTx(func(tx *sql.Tx) error {
 		if err := errors.Join(remove(tx, gone), upsert(tx, rows)); err != nil {
 			return err
 		}
@@ -206,21 +202,6 @@ func (w *writer) settle(f *sqlitefile.File) error {
 	if err == nil {
 		clear(w.journal)
 		w.entries, w.settled = 0, time.Now()
-	}
-	return err
-}
-
-// inTx runs f in one transaction.
-func inTx(file *sqlitefile.File, f func(*sql.Tx) error) error {
-	tx, err := file.Writer.Begin()
-	if err != nil {
-		return err
-	}
-	if err = f(tx); err == nil {
-		return tx.Commit()
-	}
-	if undo := tx.Rollback(); !errors.Is(undo, sql.ErrTxDone) {
-		err = errors.Join(err, undo)
 	}
 	return err
 }
@@ -271,11 +252,8 @@ func storeBlocks(tx *sql.Tx, blocks []limit.Block) error {
 		return err
 	}
 	return prepared(tx, len(blocks), "INSERT INTO blocks (login, since, until) VALUES (?,?,?)", func(i int) []any {
-		b, until := &blocks[i], int64(0)
-		if !b.Until.IsZero() {
-			until = b.Until.UnixMilli()
-		}
-		return []any{b.Login, b.Since.UnixMilli(), until}
+		since, until := blocks[i].Stored()
+		return []any{blocks[i].Login, since, until}
 	})
 }
 

@@ -77,6 +77,24 @@ func (f *File) Each(ctx context.Context, row func(*sql.Rows) error, query string
 	return rows.Err()
 }
 
+// InTx runs do in one transaction of the writer. Nothing is written when it fails.
+func (f *File) InTx(do func(*sql.Tx) error) error {
+	tx, err := f.Writer.Begin()
+	if err != nil {
+		return err
+	}
+	if err = do(tx); err == nil {
+		err = tx.Commit()
+	}
+	if err == nil {
+		return nil
+	}
+	if undo := tx.Rollback(); !errors.Is(undo, sql.ErrTxDone) {
+		err = errors.Join(err, undo)
+	}
+	return err
+}
+
 // openFile opens, or makes, a database. A corrupt one wraps errCorrupt.
 func openFile(ctx context.Context, schema Schema, path string) (*File, error) {
 	f := &File{path: path, schema: schema}
