@@ -83,3 +83,12 @@ func eachDaemon(io streams, command string, clients []*admin.Client, ask func(*a
 	}
 	return nil
 }
+
+// olderDaemon says what to do when a daemon does not know a command: one of an older
+// release, which lacks something.
+func olderDaemon(c *admin.Client, err error, lacks string) error {
+	if e := (*admin.Error)(nil); errors.As(err, &e) && e.Code == admin.CodeUnknownCommand {
+		return fmt.Errorf("%s is of an older release and %s; restart it (postern restart %s)", c.Daemon, lacks, strings.TrimPrefix(c.Daemon, "postern-"))
+	}
+	return err
+}

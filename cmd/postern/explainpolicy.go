@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/maillog"
 )
@@ -61,7 +60,7 @@ func bindExplainPolicy(fs *pflag.FlagSet) runner {
 		for i, q := range asked {
 			var x api.PolicyExplanation
 			if err := client.Call(ctx, api.PolicyExplain, api.PolicyExplainArgs{Attributes: q.attributes}, &x, nil); err != nil {
-				return exitFailed, olderDaemon(client, err)
+				return exitFailed, olderDaemon(client, err, "does not know this command")
 			}
 			x.Notes = append(x.Notes, q.notes...)
 			if x.Mode != "shadow" && (x.Verdict == "defer" || x.Verdict == "reject") {
@@ -81,14 +80,6 @@ func bindExplainPolicy(fs *pflag.FlagSet) runner {
 		}
 		return code, nil
 	}
-}
-
-// olderDaemon says what to do when a daemon does not know a command.
-func olderDaemon(c *admin.Client, err error) error {
-	if e := (*admin.Error)(nil); errors.As(err, &e) && e.Code == admin.CodeUnknownCommand {
-		return fmt.Errorf("%s is of an older release and does not know this command; restart it (postern restart %s)", c.Daemon, strings.TrimPrefix(c.Daemon, "postern-"))
-	}
-	return err
 }
 
 // policyQuestion is a request to ask about.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -104,21 +103,17 @@ func (o *logOptions) openJournal(ctx context.Context, streams streams) (*maillog
 // not answer is left out.
 func (o *logOptions) openMemories(ctx context.Context, io streams) ([]*maillog.Source, error) {
 	var sources []*maillog.Source
-	var errs []error
-	for _, c := range o.asked {
+	err := eachDaemon(io, "log", o.asked, func(c *admin.Client) error {
 		var lines bytes.Buffer
 		if _, err := askLog(ctx, c, api.LogArgs{}, func(line []byte) { lines.Write(line); lines.WriteByte('\n') }); err != nil {
-			errs = append(errs, err)
-			continue
+			return err
 		}
 		o.remembered = append(o.remembered, rememberedSince(c.Daemon, lines.Bytes()))
 		sources = append(sources, maillog.NewSource("the memory of "+c.Daemon, &lines, nil))
-	}
-	if len(sources) == 0 {
-		return nil, fmt.Errorf("%w\nname the files of the log, or read the journal with --journal", errors.Join(errs...))
-	}
-	for _, err := range errs {
-		fmt.Fprintf(io.err, "postern log: %v\n", err)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w\nname the files of the log, or read the journal with --journal", err)
 	}
 	return sources, nil
 }
@@ -163,8 +158,5 @@ func askLog(ctx context.Context, c *admin.Client, args api.LogArgs, take func(li
 			take(line)
 		}
 	})
-	if e := (*admin.Error)(nil); errors.As(err, &e) && e.Code == admin.CodeUnknownCommand {
-		err = fmt.Errorf("%s is of an older release and remembers no records; restart it (postern restart %s)", c.Daemon, strings.TrimPrefix(c.Daemon, "postern-"))
-	}
-	return result, errors.Join(err, malformed)
+	return result, errors.Join(olderDaemon(c, err, "remembers no records"), malformed)
 }
