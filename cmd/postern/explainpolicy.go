@@ -290,10 +290,7 @@ func printPolicy(w io.Writer, q policyQuestion, x *api.PolicyExplanation) error 
 }
 
 func printPolicyStep(b *strings.Builder, s *api.PolicyStep) {
-	fmt.Fprintf(b, "  %-10s %-6s %s", shown(s.Check), shown(s.Verdict), shown(s.Reason))
-	if s.Mode == "shadow" {
-		b.WriteString(" (shadow)")
-	}
+	fmt.Fprintf(b, "  %-10s %-6s %s%s", shown(s.Check), shown(s.Verdict), shown(s.Reason), inShadow(s.Mode))
 	fmt.Fprintf(b, "  %s", time.Duration(s.Millis*float64(time.Millisecond)).Round(10*time.Microsecond))
 	if s.Decides {
 		b.WriteString("  <- decides")

@@ -164,10 +164,7 @@ func (p *logPrinter) entry(e *maillog.Entry) error {
 	fmt.Fprintf(&b, " %.1fms\n", e.Millis)
 	for i := range e.Steps {
 		s := &e.Steps[i]
-		fmt.Fprintf(&b, "      %s: %s %s", shown(s.Check), p.colored(s.Verdict), shown(s.Reason))
-		if s.Mode == "shadow" {
-			b.WriteString(" (shadow)")
-		}
+		fmt.Fprintf(&b, "      %s: %s %s", shown(s.Check), p.colored(s.Verdict), shown(s.Reason)+inShadow(s.Mode))
 		if s.Detail != "" {
 			b.WriteString("  " + shown(s.Detail))
 		}
@@ -179,11 +176,15 @@ func (p *logPrinter) entry(e *maillog.Entry) error {
 
 // decided is the verdict of a record, and why.
 func (p *logPrinter) decided(e *maillog.Entry) string {
-	text := shown(cmp.Or(e.Check, "-")) + " " + p.colored(e.Verdict) + " " + shown(cmp.Or(e.Reason, "-"))
-	if e.Mode == "shadow" {
-		text += " (shadow)"
+	return shown(cmp.Or(e.Check, "-")) + " " + p.colored(e.Verdict) + " " + shown(cmp.Or(e.Reason, "-")) + inShadow(e.Mode)
+}
+
+// inShadow says behind a reason that it was recorded and had no effect.
+func inShadow(mode string) string {
+	if mode == "shadow" {
+		return " (shadow)"
 	}
-	return text
+	return ""
 }
 
 // found is what a record says beside who sent what to whom.

@@ -24,11 +24,7 @@ func (p *logPrinter) summary(s maillog.Summary) error {
 	fmt.Fprintf(p.out, "%s to %s: %d mails, %d records\n\nreasons\n", s.Since.Local().Format(dayAndTime), s.Until.Local().Format(dayAndTime), s.Mails, s.Records)
 	t := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, d := range s.Reasons {
-		shadow := ""
-		if d.Mode == "shadow" {
-			shadow = " (shadow)"
-		}
-		fmt.Fprintf(t, "%d\t  %s %s %s%s\n", d.Count, shown(d.Check), p.colored(d.Verdict), shown(d.Reason), shadow)
+		fmt.Fprintf(t, "%d\t  %s %s %s%s\n", d.Count, shown(d.Check), p.colored(d.Verdict), shown(d.Reason), inShadow(d.Mode))
 	}
 	if err := t.Flush(); err != nil {
 		return err
