@@ -97,55 +97,16 @@ func (h *heads) next() error {
 
 // Order puts records into the order of time that come a little out of it. Records of
 // the same time keep the order in which they came.
-type Order struct {
-	heap  orderHeap
-	added uint64
-}
-
-type ordered struct {
-	entry  *Entry
-	number uint64
-}
-
-type orderHeap []ordered
-
-func (h orderHeap) Len() int { return len(h) }
-func (h orderHeap) Less(i, j int) bool {
-	if h[i].entry.Time.Equal(h[j].entry.Time) {
-		return h[i].number < h[j].number
-	}
-	return h[i].entry.Time.Before(h[j].entry.Time)
-}
-func (h orderHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *orderHeap) Push(x any)   { *h = append(*h, x.(ordered)) }
-func (h *orderHeap) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
-}
+type Order struct{ Timed[*Entry] }
 
 // Add takes a record.
-func (o *Order) Add(e *Entry) {
-	o.added++
-	heap.Push(&o.heap, ordered{e, o.added})
-}
+func (o *Order) Add(e *Entry) { o.Push(e.Time, e) }
 
 // Ready gives the records up to a time, and those that there is no room for.
 func (o *Order) Ready(until time.Time) iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
-		for len(o.heap) > 0 && (!o.heap[0].entry.Time.After(until) || len(o.heap) > maxDisorder) {
-			if !yield(heap.Pop(&o.heap).(ordered).entry) {
-				return
-			}
-		}
-	}
-}
-
-// Rest gives all records that are left.
-func (o *Order) Rest() iter.Seq[*Entry] {
-	return func(yield func(*Entry) bool) {
-		for len(o.heap) > 0 {
-			if !yield(heap.Pop(&o.heap).(ordered).entry) {
+		for o.due(until) || o.Len() > maxDisorder {
+			if !yield(o.pop().thing) {
 				return
 			}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
+	"github.com/postern-mail/postern/internal/maillog"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -15,8 +16,8 @@ import (
 type greylistPlayer struct {
 	was, would side
 	ways       *ways
-	returns    timed[greylist.Key]  // tries that no record holds
-	seen       map[greylist.ID]bool // the triplets that records have been about
+	returns    maillog.Timed[greylist.Key] // tries that no record holds
+	seen       map[greylist.ID]bool        // the triplets that records have been about
 	sameFloods bool
 	report     *Report
 	counts     *Greylisted
@@ -306,12 +307,12 @@ func (p *greylistPlayer) keepOut(q *Question, key greylist.Key, o greylist.Outco
 	}
 	m.wouldFrom, m.wouldIn = q.Request.Received.Add(o.Wait), true
 	p.ways.would.letIn(m.wouldFrom.Sub(m.since), false)
-	p.returns.push(m.wouldFrom, p.would.check.Key(q.Request, q.Greylist.Detail))
+	p.returns.Push(m.wouldFrom, p.would.check.Key(q.Request, q.Greylist.Detail))
 }
 
 // comeBack has the other side see the mails that come back up to now.
 func (p *greylistPlayer) comeBack(ctx context.Context, now time.Time) error {
-	for key, at := range p.returns.upTo(now) {
+	for key, at := range p.returns.UpTo(now) {
 		if _, err := p.would.sight(ctx, key, at); err != nil {
 			return err
 		}

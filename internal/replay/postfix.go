@@ -17,9 +17,9 @@ import (
 // the order of time. What the log does not hold: SPF, and recipients that were refused
 // for other reasons.
 type postfixLog struct {
-	queued map[string]*queued // by host and queue id
-	order  []string           // as they came
-	ready  timed[*Question]   // a mail is complete some time after it came
+	queued map[string]*queued       // by host and queue id
+	order  []string                 // as they came
+	ready  maillog.Timed[*Question] // a mail is complete some time after it came
 }
 
 // queued is a mail of which not all is known yet.
@@ -137,7 +137,7 @@ func (l *postfixLog) ask(mail *queued, recipient string, deferred bool) {
 		{Name: "sender", Value: mail.sender}, {Name: "recipient", Value: recipient}, {Name: "sasl_username", Value: mail.login}, {Name: "instance", Value: mail.id},
 	}, mail.at)
 	if err == nil {
-		l.ready.push(mail.at, &Question{Request: r, Greylist: new(Judged), Deferred: deferred})
+		l.ready.Push(mail.at, &Question{Request: r, Greylist: new(Judged), Deferred: deferred})
 	}
 }
 
@@ -183,7 +183,7 @@ func Postfix(sources []*maillog.Source, latest time.Time) iter.Seq2[*Question, e
 		l := &postfixLog{queued: map[string]*queued{}}
 		for s := earliest(logs); s != nil; s = earliest(logs) {
 			l.line(s.next)
-			for q := range l.ready.upTo(s.next.at.Add(-delivered)) {
+			for q := range l.ready.UpTo(s.next.at.Add(-delivered)) {
 				if !yield(q, nil) {
 					return
 				}
@@ -193,7 +193,7 @@ func Postfix(sources []*maillog.Source, latest time.Time) iter.Seq2[*Question, e
 				return
 			}
 		}
-		for q := range l.ready.rest() {
+		for q := range l.ready.Rest() {
 			if !yield(q, nil) {
 				return
 			}

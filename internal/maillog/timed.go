@@ -1,4 +1,4 @@
-package replay
+package maillog
 
 import (
 	"container/heap"
@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// timed holds things until their time has come. Those of one time keep their order.
-type timed[T any] struct {
+// Timed holds things until their time has come. Those of one time keep their order.
+type Timed[T any] struct {
 	heap   timedHeap[T]
 	pushed uint64
 }
@@ -35,16 +35,20 @@ func (h *timedHeap[T]) Pop() any {
 	return last
 }
 
-func (t *timed[T]) push(at time.Time, thing T) {
+// Push takes a thing.
+func (t *Timed[T]) Push(at time.Time, thing T) {
 	t.pushed++
 	heap.Push(&t.heap, timedThing[T]{at, t.pushed, thing})
 }
 
-// upTo gives what is due at a time, the earliest first.
-func (t *timed[T]) upTo(now time.Time) iter.Seq2[T, time.Time] {
+// Len is how many things wait.
+func (t *Timed[T]) Len() int { return len(t.heap) }
+
+// UpTo gives what is due at a time, the earliest first.
+func (t *Timed[T]) UpTo(now time.Time) iter.Seq2[T, time.Time] {
 	return func(yield func(T, time.Time) bool) {
-		for len(t.heap) > 0 && !t.heap[0].at.After(now) {
-			next := heap.Pop(&t.heap).(timedThing[T])
+		for t.due(now) {
+			next := t.pop()
 			if !yield(next.thing, next.at) {
 				return
 			}
@@ -52,16 +56,17 @@ func (t *timed[T]) upTo(now time.Time) iter.Seq2[T, time.Time] {
 	}
 }
 
-// rest gives what is left.
-func (t *timed[T]) rest() iter.Seq2[T, time.Time] {
-	if len(t.heap) == 0 {
-		return func(func(T, time.Time) bool) {}
-	}
-	last := t.heap[0].at
-	for _, x := range t.heap {
-		if x.at.After(last) {
-			last = x.at
+// Rest gives what is left.
+func (t *Timed[T]) Rest() iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for t.Len() > 0 {
+			if !yield(t.pop().thing) {
+				return
+			}
 		}
 	}
-	return t.upTo(last)
 }
+
+func (t *Timed[T]) due(now time.Time) bool { return t.Len() > 0 && !t.heap[0].at.After(now) }
+
+func (t *Timed[T]) pop() timedThing[T] { return heap.Pop(&t.heap).(timedThing[T]) }
