@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -242,10 +243,9 @@ func (p *greylistPlayer) follow(q *Question, key greylist.Key, reason record.Rea
 		p.ways.would.deferred(q.sender())
 	}
 	if was != would && !gone {
-		p.report.differ(Difference{
-			Time: now, Client: q.client(), Sender: q.sender(), Recipient: q.Request.Recipient.Raw,
-			Was: wasReason(q), Would: string(reason), Wait: o.Wait.Seconds(),
-		}, p.show)
+		d := q.difference(cmp.Or(string(q.Greylist.Reason), wasAnswer(q)), string(reason))
+		d.Wait = o.Wait.Seconds()
+		p.report.differ(d, p.show)
 	}
 	if q.Greylist.Watch {
 		p.watched(was, would, o)
@@ -271,16 +271,6 @@ func (p *greylistPlayer) follow(q *Question, key greylist.Key, reason record.Rea
 	if m.wasIn && m.wouldIn && m.wouldFrom.IsZero() {
 		delete(p.ways.open, id)
 	}
-}
-
-func wasReason(q *Question) string {
-	switch {
-	case q.Greylist.Reason != "":
-		return string(q.Greylist.Reason)
-	case q.Deferred:
-		return "deferred"
-	}
-	return "accepted"
 }
 
 // watched counts judgements that had no effect: the mail was let in at once, so that

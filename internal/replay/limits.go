@@ -78,10 +78,9 @@ func (p *limitPlayer) play(ctx context.Context, q *Question) (refused bool, err 
 		p.settle(ctx, q, &v)
 	}
 	if was != would {
-		p.report.differ(Difference{
-			Time: q.Request.Received, Client: q.client(), Sender: q.sender(), Recipient: q.Request.Recipient.Raw, Login: q.Request.Login,
-			Was: cmp.Or(string(q.Decided), wasAnswer(q)), Would: string(v.Reason),
-		}, p.show)
+		d := q.difference(cmp.Or(string(q.Decided), wasAnswer(q)), string(v.Reason))
+		d.Login = q.Request.Login
+		p.report.differ(d, p.show)
 	}
 	return would && v.Kind != policy.Hold, nil
 }

@@ -133,3 +133,11 @@ func (q *Question) client() string {
 }
 
 func (q *Question) sender() string { return cmp.Or(q.Request.Sender.Raw, "<>") }
+
+// difference is the question with two answers.
+func (q *Question) difference(was, would string) Difference {
+	return Difference{
+		Time: q.Request.Received, Client: q.client(), Sender: q.sender(), Recipient: q.Request.Recipient.Raw,
+		Was: was, Would: would,
+	}
+}

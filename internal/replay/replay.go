@@ -125,10 +125,7 @@ func (p *Player) playLists(q *Question) bool {
 		r.WouldRefuse++
 	}
 	if would && !was {
-		p.report.differ(Difference{
-			Time: q.Request.Received, Client: q.client(), Sender: q.sender(), Recipient: q.Request.Recipient.Raw,
-			Was: string(q.Lists.Reason), Would: string(record.DNSBLClientListed),
-		}, p.o.Show)
+		p.report.differ(q.difference(string(q.Lists.Reason), string(record.DNSBLClientListed)), p.o.Show)
 		return true
 	}
 	return false
