@@ -26,7 +26,6 @@ type Mail struct {
 	QueueID    string // "" as long as none is known
 	Recipients []string
 
-	number   uint64
 	instance string
 	judged   bool // the message itself
 	closed   bool
@@ -84,7 +83,6 @@ type Joiner struct {
 	byInstance map[string]*Mail
 	byQueue    map[string]*Mail
 	latest     map[string]*Mail // of a client and sender
-	mails      uint64
 }
 
 // NewJoiner returns a joiner without mails.
@@ -96,8 +94,7 @@ func NewJoiner() *Joiner {
 // whether it is the first one of the mail.
 func (j *Joiner) Add(e *Entry) (m *Mail, isNew bool) {
 	if m = j.find(e); m == nil {
-		m, isNew = &Mail{number: j.mails}, true
-		j.mails++
+		m, isNew = new(Mail), true
 		j.open = append(j.open, m)
 	}
 	m.add(e)

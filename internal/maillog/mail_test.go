@@ -132,7 +132,7 @@ func TestOpenMailsAreBounded(t *testing.T) {
 		j.Add(e)
 		for m := range j.Ended(e.Time) {
 			if m.First().Instance != fmt.Sprint(ended) {
-				t.Fatalf("mail %d came as number %d", ended, m.number)
+				t.Fatalf("instance %s came in the place of %d", m.First().Instance, ended)
 			}
 			ended++
 		}
