@@ -68,7 +68,10 @@ func (w *signingWork) unproven() *mark.Sealed {
 	if sealed == nil || sealed.Passed() {
 		return nil
 	}
-	if now := author.ParseFrom(header); !sealed.Forged() && !sealed.Completed(mark.HashOfLocals(&now)) {
+	if sealed.Forged() {
+		return sealed
+	}
+	if now := author.ParseFrom(header); !sealed.Completed(mark.HashOfLocals(&now)) {
 		return nil
 	}
 	return sealed

@@ -115,7 +115,9 @@ func (m *Mail) Header(fields []Field) *Refusal {
 			}
 		}
 	})
-	m.before.locals = mark.HashOfLocals(&m.author)
+	if m.before.body != nil { // there are marks
+		m.before.locals = mark.HashOfLocals(&m.author)
+	}
 	m.afterHeader(fields)
 	return nil
 }
