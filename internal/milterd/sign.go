@@ -191,15 +191,11 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 // tables returns the rows of the tables that are files; those in force while a text
 // is not fit to take its place. LoadKeys reports what cannot be read.
 func (o *signPart) tables(n *needs) (tables []*sign.Table) {
-	for _, text := range []string{o.DKIMKeyTable, o.DKIMSigningTable} {
-		set, err := sign.ParseDataSet(text)
-		if err != nil || set.Path == "" {
-			continue
-		}
-		table, err := lastgood.Keep(n.life, n.Runtime, tableKey{set.Path}, lastgood.Reader[*sign.Table]{
-			Name:  set.Path,
-			Open:  func() (*sign.Table, error) { return sign.ReadTable(set.Path) },
-			Files: func(*sign.Table) []string { return []string{set.Path} },
+	for _, path := range o.tableFiles() {
+		table, err := lastgood.Keep(n.life, n.Runtime, tableKey{path}, lastgood.Reader[*sign.Table]{
+			Name:  path,
+			Open:  func() (*sign.Table, error) { return sign.ReadTable(path) },
+			Files: func(*sign.Table) []string { return []string{path} },
 			Len:   (*sign.Table).Len,
 		})
 		if err == nil {
@@ -207,6 +203,16 @@ func (o *signPart) tables(n *needs) (tables []*sign.Table) {
 		}
 	}
 	return tables
+}
+
+// tableFiles are the paths of the tables that are files.
+func (o *signPart) tableFiles() (paths []string) {
+	for _, text := range []string{o.DKIMKeyTable, o.DKIMSigningTable} {
+		if set, err := sign.ParseDataSet(text); err == nil && set.Path != "" {
+			paths = append(paths, set.Path)
+		}
+	}
+	return paths
 }
 
 // tableKey is that of one of OpenDKIM's tables.
@@ -231,10 +237,8 @@ func (o *signPart) report(n *needs, keys *sign.Keys, err error) {
 }
 
 func (o *signPart) watchFiles(l *service.Life, keys *sign.Keys) {
-	for _, table := range []string{o.DKIMKeyTable, o.DKIMSigningTable} {
-		if set, err := sign.ParseDataSet(table); err == nil && set.Path != "" {
-			l.Watch(set.Path)
-		}
+	for _, path := range o.tableFiles() {
+		l.Watch(path)
 	}
 	root := filepath.Clean(o.folder)
 	for _, dir := range keys.Dirs() {
