@@ -354,7 +354,7 @@ func TestOverrides(t *testing.T) {
 	if _, err := w.judge.Judge(t.Context(), e); err == nil {
 		t.Error("a table that is gone was passed over")
 	}
-	if all, o, err := w.judge.Rules(t.Context(), "zoe@y.example"); err != nil || len(all) != 2 || o.Found != "@y.example" || o.Table != "hash:x" || o.Where != "x:@y.example" {
+	if all, o, err := w.judge.Rules(t.Context(), "zoe@y.example"); err != nil || len(all) != 2 || o.Found != "@y.example" || o.Table != "hash:x" || o.Where() != "x:@y.example" {
 		t.Errorf("%v, %+v, %v", all, o, err)
 	}
 }

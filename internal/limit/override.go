@@ -21,8 +21,17 @@ type Override struct {
 	Text  string          // as the table has it
 	Found string          // the key that was found: the login, or "@domain"
 	Table string          // where it was found
-	Where string          // in it, as "path:line"; "" when that is not known
 	Err   error           // why the text is not used; the general limits are kept
+	table Table           // of that name
+}
+
+// Where returns where its entry is written down, as "path:line", "" when that is not
+// known. It is looked up when it is asked for: no mail is judged by it.
+func (o *Override) Where() string {
+	if o.table == nil {
+		return ""
+	}
+	return o.table.Locate(o.Found)
 }
 
 // maxOverride bounds the text of an override.

@@ -42,7 +42,7 @@ func (t *Tables) Find(ctx context.Context, login string) (*Override, error) {
 			}
 			if len(values) > 0 {
 				o := t.parse(key, strings.Join(values, " "))
-				o.Table, o.Where = table.Name(), table.Locate(key)
+				o.Table, o.table = table.Name(), table
 				return &o, nil
 			}
 		}

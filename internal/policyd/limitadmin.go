@@ -233,7 +233,7 @@ func listedOverride(o *limit.Override) *api.LimitOverride {
 	if o == nil {
 		return nil
 	}
-	listed := &api.LimitOverride{Table: o.Table, Key: o.Found, Entry: o.Text, Where: o.Where}
+	listed := &api.LimitOverride{Table: o.Table, Key: o.Found, Entry: o.Text, Where: o.Where()}
 	if o.Err != nil {
 		listed.Error = o.Err.Error()
 	}
