@@ -53,6 +53,7 @@ type limitPart struct {
 	rules   []limit.Rule
 	actions map[string]limit.Action // by KEY.UNIT, KEY, or ""
 	trusted allowlist.Networks
+	domain  string // of logins that have none, "" if there is none
 
 	store  *limitStore // nil without limits
 	judge  *limit.Judge
@@ -101,8 +102,8 @@ func (o *limitPart) validate(s *config.Set) error {
 	var err error
 	o.trusted, err = s.Networks("limit-trusted-networks", o.LimitTrusted)
 	errs = append(errs, err, checkURL(s, "limit-url", o.LimitURL), o.alarmFlags.validate(s))
-	if domain := s.Lookup("login-domain").Value.String(); domain != "" {
-		if _, err := mailaddr.ParseDomain(domain); err != nil {
+	if o.domain = s.Lookup("login-domain").Value.String(); o.domain != "" {
+		if o.domain, err = mailaddr.ParseDomain(o.domain); err != nil {
 			errs = append(errs, s.Errorf("login-domain", "%w", err))
 		}
 	}
@@ -161,11 +162,7 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	if len(o.rules)+len(o.LimitOverrides) == 0 {
 		return entry, nil
 	}
-	loginDomain, err := o.loginDomain(n)
-	if err != nil {
-		return entry, err
-	}
-	overrides, err := o.openOverrides(n, loginDomain)
+	c, err := o.judgeConfig(n)
 	if err != nil {
 		return entry, err
 	}
@@ -174,15 +171,12 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	}
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n) })
 	o.shadow = n.options.shadowed(checks.LimitName)
-	o.judge = limit.NewJudge(limit.Config{
-		Rules:     o.rules,
-		Keyer:     o.keyer(loginDomain),
-		Overrides: overrides, Action: func(u limit.Unit) limit.Action { return o.action(limit.Login, u) }, Store: o.store.guard, Blocks: o.store.blocks, CountAt: countAt(o.LimitCountAt),
-		NoEnds: func() {
-			n.Log.Error("no mail is asked about at its end, where limits count; add limit to smtpd_end_of_data_restrictions of the service, or set limit-count-at to rcpt and remove limits of bytes")
-		},
-		Ends: &o.store.ends, Trail: &o.store.trail, Watch: o.shadow,
-	})
+	c.Store, c.Blocks, c.Ends, c.Trail = o.store.guard, o.store.blocks, &o.store.ends, &o.store.trail
+	c.CountAt, c.Watch = countAt(o.LimitCountAt), o.shadow
+	c.NoEnds = func() {
+		n.Log.Error("no mail is asked about at its end, where limits count; add limit to smtpd_end_of_data_restrictions of the service, or set limit-count-at to rcpt and remove limits of bytes")
+	}
+	o.judge = limit.NewJudge(c)
 	alarms, err := o.alarmFlags.open(n)
 	if err != nil {
 		return entry, err
@@ -192,22 +186,15 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	return entry, nil
 }
 
-// loginDomain is the domain of logins that have none, "" if there is none.
-func (o *limitPart) loginDomain(n *needs) (string, error) {
-	domain := n.set.Lookup("login-domain").Value.String()
-	if domain == "" {
-		return "", nil
-	}
-	domain, err := mailaddr.ParseDomain(domain)
-	if err != nil {
-		return "", n.set.Errorf("login-domain", "%w", err)
-	}
-	return domain, nil
-}
-
-// keyer makes the values of keys.
-func (o *limitPart) keyer(loginDomain string) limit.Keyer {
-	return limit.Keyer{LoginDomain: loginDomain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has}
+// judgeConfig is what the settings say to a judge, beside its store and when it counts.
+func (o *limitPart) judgeConfig(n *needs) (limit.Config, error) {
+	overrides, err := o.openOverrides(n)
+	return limit.Config{
+		Rules:     o.rules,
+		Keyer:     limit.Keyer{LoginDomain: o.domain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has},
+		Overrides: overrides,
+		Action:    func(u limit.Unit) limit.Action { return o.action(limit.Login, u) },
+	}, err
 }
 
 func countAt(word string) limit.CountAt {
@@ -244,11 +231,11 @@ const (
 	overrideLastKnown = 15 * time.Minute
 )
 
-func (o *limitPart) openOverrides(n *needs, loginDomain string) (limit.Overrides, error) {
+func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 	if len(o.LimitOverrides) == 0 {
 		return nil, nil
 	}
-	tables := &limit.Tables{LoginDomain: loginDomain, Duration: config.ParseDuration, Warn: func(key, text string, err error) {
+	tables := &limit.Tables{LoginDomain: o.domain, Duration: config.ParseDuration, Warn: func(key, text string, err error) {
 		n.Log.Warn("a limit override cannot be used, the general limits are kept; correct its entry", zap.String("key", key), zap.String("entry", text), zap.Error(err))
 	}}
 	for i, spec := range o.LimitOverrides {

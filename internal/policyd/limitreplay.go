@@ -18,21 +18,11 @@ func (o *limitPart) replay(n *needs, to *replay.Settings) error {
 		return nil
 	}
 	to.Sizes = slices.ContainsFunc(o.rules, func(r limit.Rule) bool { return r.Unit == limit.Bytes })
-	loginDomain, err := o.loginDomain(n)
+	c, err := o.judgeConfig(n)
 	if err != nil {
 		return err
 	}
-	overrides, err := o.openOverrides(n, loginDomain)
-	if err != nil {
-		return err
-	}
-	to.Limits = &checks.Limit{
-		Alarm: func(limit.Alarm) {},
-		Judge: limit.NewJudge(limit.Config{
-			Rules: o.rules, Keyer: o.keyer(loginDomain), Overrides: overrides,
-			Action: func(u limit.Unit) limit.Action { return o.action(limit.Login, u) },
-			Store:  memstore.New(memstore.Options{}), CountAt: limit.AtName,
-		}),
-	}
+	c.Store, c.CountAt = memstore.New(memstore.Options{}), limit.AtName
+	to.Limits = &checks.Limit{Alarm: func(limit.Alarm) {}, Judge: limit.NewJudge(c)}
 	return nil
 }
