@@ -131,8 +131,11 @@ func (o *greylistPart) validate(s *config.Set) error {
 
 // storeSetting is where the greylist is kept.
 func (o *greylistPart) storeSetting() storeSetting {
-	return storeSetting{o.GreylistStore, o.GreylistPasswordFile, "greylist-password-file", "sqlite:/var/lib/postern/greylist.db"}
+	return storeSetting{"greylist-store", o.GreylistStore, o.GreylistPasswordFile, "greylist-password-file", "sqlite:/var/lib/postern/greylist.db"}
 }
+
+// stored implements storer.
+func (o *greylistPart) stored() (storeSetting, bool) { return o.storeSetting(), true }
 
 func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	dns, err := n.resolver()

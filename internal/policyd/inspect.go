@@ -11,11 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/store/redisclient"
-	"github.com/postern-mail/postern/policy/checks"
 )
 
 // Settings returns what the daemon with these arguments and environment would be set
@@ -40,44 +37,34 @@ type StoreState struct {
 	Err     error
 }
 
-// storeFlags are the settings that name stores, the checks that use them, and where
-// their passwords are.
-var storeFlags = []struct{ flag, check, password string }{
-	{"greylist-store", checks.GreylistName, "greylist-password-file"},
-	{"limit-store", checks.LimitName, "limit-password-file"},
+// storer is a part that may keep something in a store.
+type storer interface {
+	stored() (in storeSetting, used bool)
 }
 
 // ProbeStores asks the stores of the daemon with these arguments and environment. It
 // changes nothing in them, and opens no file that a daemon may own. An error is
-// about the settings.
+// about the settings. The greylist's store comes before that of limits.
 func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, error) {
 	s, err := configure(args, environ)
 	if err != nil {
 		return nil, err
 	}
 	var all []StoreState
-	for _, f := range storeFlags {
-		flag := s.set.Lookup(f.flag)
-		if flag == nil || !s.runs(f.check) || f.check == checks.LimitName && !s.limits() {
+	for _, room := range slices.Backward(s.rooms) {
+		part, ok := room.part.(storer)
+		if !ok || !s.runs(room.name) {
 			continue
 		}
-		password := ""
-		if p := s.set.Lookup(f.password); p != nil {
-			password = p.Value.String()
+		setting, used := part.stored()
+		if !used {
+			continue
 		}
-		state := probeStore(ctx, flag.Value.String(), password, credentials(environ))
-		state.Setting, state.Store = f.flag, strings.Trim(s.set.Value(f.flag).Text, `"`)
+		state := probeStore(ctx, setting, credentials(environ))
+		state.Setting, state.Store = setting.flag, strings.Trim(s.set.Value(setting.flag).Text, `"`)
 		all = append(all, state)
 	}
 	return all, nil
-}
-
-// limits reports whether anything is limited: without, the check opens no store.
-func (s *settings) limits() bool {
-	return slices.ContainsFunc([]string{"limit", "limit-overrides"}, func(flag string) bool {
-		list, ok := s.set.Lookup(flag).Value.(pflag.SliceValue)
-		return ok && len(list.GetSlice()) > 0
-	})
 }
 
 // credentials is the folder of systemd's credentials, "" for none.
@@ -89,22 +76,22 @@ func credentials(environ []string) string {
 	return strings.TrimPrefix(environ[i], "CREDENTIALS_DIRECTORY=")
 }
 
-func probeStore(ctx context.Context, store, passwordFile, credentials string) StoreState {
-	path, isFile := strings.CutPrefix(store, sqliteScheme)
+func probeStore(ctx context.Context, setting storeSetting, credentials string) StoreState {
+	path, isFile := strings.CutPrefix(setting.where, sqliteScheme)
 	switch {
-	case store == memoryStore:
+	case setting.where == memoryStore:
 		return StoreState{Version: "memory of the daemon, lost when it ends"}
 	case isFile:
 		return StoreState{Version: "a file, answered from memory", Err: lookAtFile(path)}
 	}
 	var password config.Secret
-	if passwordFile != "" {
+	if setting.passwordFile != "" {
 		var err error
-		if password, err = config.SecretFile(passwordFile, credentials); err != nil {
+		if password, err = config.SecretFile(setting.passwordFile, credentials); err != nil {
 			return StoreState{Err: err}
 		}
 	}
-	c, err := redisclient.Open(redisclient.Options{URL: store, Password: password.Reveal()})
+	c, err := redisclient.Open(redisclient.Options{URL: setting.where, Password: password.Reveal()})
 	if err != nil {
 		return StoreState{Err: err}
 	}

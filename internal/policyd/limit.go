@@ -77,8 +77,14 @@ func (o *limitPart) bind(fs *pflag.FlagSet) {
 
 // storeSetting is where is counted.
 func (o *limitPart) storeSetting() storeSetting {
-	return storeSetting{o.LimitStore, o.LimitPasswordFile, "limit-password-file", "sqlite:/var/lib/postern/limits.db"}
+	return storeSetting{"limit-store", o.LimitStore, o.LimitPasswordFile, "limit-password-file", "sqlite:/var/lib/postern/limits.db"}
 }
+
+// stored implements storer.
+func (o *limitPart) stored() (storeSetting, bool) { return o.storeSetting(), o.limited() }
+
+// limited reports whether anything is limited: without, the check opens no store.
+func (o *limitPart) limited() bool { return len(o.rules)+len(o.LimitOverrides) > 0 }
 
 func (o *limitPart) validate(s *config.Set) error {
 	var errs []error
@@ -159,7 +165,7 @@ func (o *limitPart) action(k limit.Key, u limit.Unit) limit.Action {
 func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	check := new(checks.Limit)
 	entry := policy.Entry{Check: check, OnError: onError(o.LimitOnError), ErrorReason: record.LimitUnavailable}
-	if len(o.rules)+len(o.LimitOverrides) == 0 {
+	if !o.limited() {
 		return entry, nil
 	}
 	c, err := o.judgeConfig(n)

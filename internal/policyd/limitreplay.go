@@ -14,7 +14,7 @@ import (
 // they are named, since records do not tell whether a mail came to its end.
 func (o *limitPart) replay(n *needs, to *replay.Settings) error {
 	to.Rules = strings.Join(o.Limits, " ") + "; " + strings.Join(o.LimitActions, " ") + "; " + strings.Join(o.LimitOverrides, " ")
-	if len(o.rules)+len(o.LimitOverrides) == 0 {
+	if !o.limited() {
 		return nil
 	}
 	to.Sizes = slices.ContainsFunc(o.rules, func(r limit.Rule) bool { return r.Unit == limit.Bytes })

@@ -23,7 +23,8 @@ const (
 
 // storeSetting is where something is kept, and what opens it.
 type storeSetting struct {
-	where        string // the value of a …-store flag
+	flag         string // …-store
+	where        string // its value
 	passwordFile string // of a …-password-file flag
 	passwordFlag string // its name
 	example      string // "sqlite:/var/lib/postern/greylist.db"
