@@ -3,12 +3,12 @@ package policyd
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 // advise implements adviser.
@@ -25,26 +25,16 @@ func (o *greylistPart) advise(_ context.Context, r *policy.Request, step *policy
 
 // adviseWait says how long there is to wait, and what would shorten it.
 func (o *greylistPart) adviseWait(step *policy.Step) []string {
-	waited, left := detailSeconds(step.Verdict.Detail, "waited"), detailSeconds(step.Verdict.Detail, "left")
-	wait := fmt.Sprintf("%s left; the same mail passes when the client tries again after that", left)
+	detail := checks.ParseGreylistDetail(step.Verdict.Detail)
+	wait := fmt.Sprintf("%s left; the same mail passes when the client tries again after that", detail.Left)
 	switch reason := step.Verdict.Reason; {
-	case reason == record.GreylistEarly && waited > time.Second:
+	case reason == record.GreylistEarly && detail.Waited > time.Second:
 		// What is shown is rounded up.
-		return []string{fmt.Sprintf("%s; --greylist-delay=%s or less would pass it now", wait, config.FormatDuration(waited-time.Second))}
+		return []string{fmt.Sprintf("%s; --greylist-delay=%s or less would pass it now", wait, config.FormatDuration(detail.Waited-time.Second))}
 	case reason == record.GreylistFloodNetwork:
 		return []string{"a higher --greylist-flood-network, or 0, would record it and have it wait as others do"}
 	case reason == record.GreylistFlood:
 		return []string{"a higher --greylist-flood, or 0, would record it and have it wait as others do"}
 	}
 	return []string{wait}
-}
-
-func detailSeconds(detail, name string) time.Duration {
-	for word := range strings.FieldsSeq(detail) {
-		if value, ok := strings.CutPrefix(word, name+"="); ok {
-			d, _ := time.ParseDuration(value)
-			return d
-		}
-	}
-	return 0
 }

@@ -46,7 +46,8 @@ type GreylistDetail struct {
 	HasSPF     bool // SPF was asked
 	Source     greylist.Source
 	Suspicious bool
-	Waited     time.Duration // since the first sighting, rounded up; of what passes for the first time
+	Waited     time.Duration // since the first sighting, rounded up; of what passes for the first time, and of what Peek would delay
+	Left       time.Duration // until it would pass, rounded up; of what Peek would delay
 }
 
 // ParseGreylistDetail reads the detail of a greylist step.
@@ -68,8 +69,9 @@ func ParseGreylistDetail(detail string) GreylistDetail {
 		case detailSuspicious:
 			d.Suspicious = true
 		case detailWaited:
-			seconds, _ := strconv.Atoi(strings.TrimSuffix(value, "s"))
-			d.Waited = time.Duration(seconds) * time.Second
+			d.Waited = parseSeconds(value)
+		case detailLeft:
+			d.Left = parseSeconds(value)
 		}
 	}
 	return d
@@ -94,3 +96,9 @@ func waitedWord(d time.Duration) string { return fmt.Sprintf(" %s=%ds", detailWa
 
 // leftWord says how long it has still to wait.
 func leftWord(d time.Duration) string { return fmt.Sprintf(" %s=%ds", detailLeft, seconds(d)) }
+
+// parseSeconds reads what waitedWord and leftWord write; what is none is nothing.
+func parseSeconds(text string) time.Duration {
+	seconds, _ := strconv.Atoi(strings.TrimSuffix(text, "s"))
+	return time.Duration(seconds) * time.Second
+}

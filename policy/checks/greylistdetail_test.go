@@ -27,9 +27,9 @@ func TestGreylistDetailIsReadBack(t *testing.T) {
 	} {
 		mail.Source = tt.source
 		s := sight{key: k.Key(mail), spf: tt.spf, suspicions: tt.suspicions}
-		d := ParseGreylistDetail(s.detail() + waitedWord(90*time.Second))
+		d := ParseGreylistDetail(s.detail() + waitedWord(90*time.Second) + leftWord(210*time.Second))
 		mail.Source = d.Source
-		if k.Key(mail) != s.key || !d.HasKey || d.HasSPF != (tt.spf != nil) || d.Suspicious != (len(tt.suspicions) > 0) || d.Waited != 90*time.Second {
+		if k.Key(mail) != s.key || !d.HasKey || d.HasSPF != (tt.spf != nil) || d.Suspicious != (len(tt.suspicions) > 0) || d.Waited != 90*time.Second || d.Left != 210*time.Second {
 			t.Errorf("%q is read as %+v", s.detail(), d)
 		}
 	}
