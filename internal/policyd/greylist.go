@@ -42,11 +42,25 @@ const (
 	maxLife      = 10 * 366 * 24 * time.Hour
 	maxAutoAllow = 1000
 	maxFloodCap  = 100_000_000
-	maxURL       = 128
 
 	// migrateRetry is the time between two tries at a store that does not answer.
 	migrateRetry = 10 * time.Second
 )
+
+// maxURL bounds a page that a reply names.
+const maxURL = 128
+
+// checkURL refuses what is no page.
+func checkURL(s *config.Set, flag, page string) error {
+	if page == "" {
+		return nil
+	}
+	u, err := url.Parse(page)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(page) > maxURL {
+		return s.Errorf(flag, "write http://… or https://…, at most %d characters", maxURL)
+	}
+	return nil
+}
 
 // greylistPart is the room of the greylist check.
 type greylistPart struct {
@@ -120,12 +134,7 @@ func (o *greylistPart) validate(s *config.Set) error {
 	if o.GreylistRetryWindow <= o.GreylistDelay {
 		errs = append(errs, s.Errorf("greylist-retry-window", "nobody could pass: it must be longer than greylist-delay (%s)", config.FormatDuration(o.GreylistDelay)))
 	}
-	if o.GreylistURL != "" {
-		u, err := url.Parse(o.GreylistURL)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(o.GreylistURL) > maxURL {
-			errs = append(errs, s.Errorf("greylist-url", "write http://… or https://…, at most %d characters", maxURL))
-		}
-	}
+	errs = append(errs, checkURL(s, "greylist-url", o.GreylistURL))
 	return errors.Join(errs...)
 }
 

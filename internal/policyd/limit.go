@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"net/url"
 	"strings"
 	"time"
 
@@ -114,18 +113,6 @@ func (o *limitPart) validate(s *config.Set) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// checkURL refuses what is no page.
-func checkURL(s *config.Set, flag, page string) error {
-	if page == "" {
-		return nil
-	}
-	u, err := url.Parse(page)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(page) > maxURL {
-		return s.Errorf(flag, "write http://… or https://…, at most %d characters", maxURL)
-	}
-	return nil
 }
 
 // setActions gives each rule its action: that of its key and unit, of its key, or the
