@@ -100,14 +100,12 @@ const (
 type Ruling struct {
 	Kind Kind
 	// Rule is the one that decided; of what is Within, the one that is used most.
-	Rule  *Rule
-	Limit string // Rule, for people
-	Value string // of the rule's key
-	Used  int64
-	Wait  time.Duration // until there is room
-	Block *Block
-	// Counted reports whether there is something that Undo could take back.
-	Counted  bool
+	Rule     *Rule
+	Limit    string // Rule, for people
+	Value    string // of the rule's key
+	Used     int64
+	Wait     time.Duration // until there is room
+	Block    *Block
 	Repeat   bool // the step was counted before
 	Alarms   []Alarm
 	Override *Override // that applied; its Err says why it did not
@@ -167,7 +165,7 @@ func (j *Judge) judge(ctx context.Context, e *Event, look bool) (Ruling, error) 
 		j.c.Trail.note(login, j.c.Keyer.prefix(e.Client), e.Recipient.Domain)
 	}
 	r := ruling(op, &a)
-	r.Override, r.Counted = override, !a.Refused
+	r.Override = override
 	r.Alarms = j.alarms(op, &a, e, login)
 	return r, nil
 }
@@ -380,7 +378,7 @@ func (j *Judge) alarms(op *Op, a *Answer, e *Event, login string) []Alarm {
 		it := &op.Items[i]
 		alarm := Alarm{Time: e.Time, Rule: *it.Rule, Percent: u.Alarm, Used: u.Used, Wait: u.Wait, Watched: it.Lenient}
 		alarm.Value = it.Value
-		alarm.Networks, alarm.Domains = j.c.Trail.of(login)
+		alarm.Networks, alarm.Domains = j.c.Trail.Of(login)
 		if len(alarm.Networks) == 0 {
 			alarm.Networks, alarm.Domains = list(j.c.Keyer.Network(e.Client)), list(e.Recipient.Domain)
 		}

@@ -217,20 +217,19 @@ func (r Rule) check() error {
 	return nil
 }
 
-// CheckRules refuses rules that contradict each other, and returns the place of the
-// wrong one.
-func CheckRules(rules []Rule) (int, error) {
+// CheckRules refuses rules that contradict each other.
+func CheckRules(rules []Rule) error {
 	if len(rules) > MaxRules {
-		return MaxRules, fmt.Errorf("more than %d limits", MaxRules)
+		return fmt.Errorf("more than %d limits", MaxRules)
 	}
 	for i, r := range rules {
 		for _, o := range rules[:i] {
 			if err := r.contradicts(o); err != nil {
-				return i, err
+				return err
 			}
 		}
 	}
-	return 0, nil
+	return nil
 }
 
 // contradicts compares two rules of one key and unit: the longer window must have the

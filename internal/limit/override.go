@@ -73,10 +73,7 @@ func ParseOverride(text string, duration DurationParser) (Override, error) {
 		o.Units[r.Unit] = append(o.Units[r.Unit], r)
 		all = append(all, r)
 	}
-	if _, err := CheckRules(all); err != nil {
-		return o, err
-	}
-	return o, nil
+	return o, CheckRules(all)
 }
 
 // apply returns the rules that hold for a login. action is that of a unit of logins.

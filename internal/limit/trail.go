@@ -77,8 +77,8 @@ func latest[T comparable](list []T, one T) []T {
 	return append(list, one)
 }
 
-// of returns what is known of a login.
-func (t *Trail) of(login string) (networks, domains []string) {
+// Of returns from where a login in its one form has last sent, and to which domains.
+func (t *Trail) Of(login string) (networks, domains []string) {
 	if t == nil {
 		return nil, nil
 	}
@@ -92,6 +92,3 @@ func (t *Trail) of(login string) (networks, domains []string) {
 	}
 	return nil, nil
 }
-
-// Of returns from where a login in its one form has last sent, and to which domains.
-func (t *Trail) Of(login string) (networks, domains []string) { return t.of(login) }

@@ -25,10 +25,6 @@ type Series struct {
 	sum   int64
 }
 
-// CellWidth is the length of one part of a window, in milliseconds. Windows are whole
-// seconds, so that it is exact.
-func CellWidth(window time.Duration) int64 { return window.Milliseconds() / Cells }
-
 // Advance forgets what has left the window. What lies in the future, because a clock
 // was set back, counts as of now.
 func (s *Series) Advance(now Millis, width int64) {

@@ -95,7 +95,7 @@ func (o *limitPart) validate(s *config.Set) error {
 			continue
 		}
 		o.rules = append(o.rules, r)
-		if _, err := limit.CheckRules(o.rules); err != nil {
+		if err := limit.CheckRules(o.rules); err != nil {
 			errs = append(errs, s.ErrorfAt("limit", i, "%w", err))
 			o.rules = o.rules[:len(o.rules)-1]
 		}
