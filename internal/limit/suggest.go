@@ -1,6 +1,9 @@
 package limit
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Suggest returns the least round count that at most so many of those who have sent
 // would have reached, by the most that each has used, and how many would have.
@@ -9,7 +12,7 @@ func Suggest(peaks []int64, touch int) (count int64, touched int) {
 		return 0, 0
 	}
 	sorted := slices.Clone(peaks)
-	slices.SortFunc(sorted, func(a, b int64) int { return int(max(min(b-a, 1), -1)) })
+	slices.SortFunc(sorted, func(a, b int64) int { return cmp.Compare(b, a) })
 	count = 1
 	if touch < len(sorted) {
 		count = sorted[touch]

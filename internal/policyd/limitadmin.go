@@ -96,8 +96,7 @@ type full struct {
 func (o *limitPart) fullest(ctx context.Context, key string, most int) (full, error) {
 	counts := make(map[string]int64)
 	for _, r := range o.rules {
-		name, window, _ := limit.SplitID(limit.CounterID(&r, ""))
-		counts[name+window.String()] = r.Count
+		counts[r.Name()+r.Window.String()] = r.Count
 	}
 	share := func(c limit.Counter) float64 {
 		name, window, _ := limit.SplitID(c.ID)

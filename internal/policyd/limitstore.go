@@ -2,6 +2,7 @@ package policyd
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,9 +137,6 @@ func (c limitCollector) Collect(ch chan<- prometheus.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for l, n := range s.alarms {
-		ch <- prometheus.MustNewConstMetric(c.alarms, prometheus.CounterValue, float64(n), l.key, l.unit, percents[l.percent])
+		ch <- prometheus.MustNewConstMetric(c.alarms, prometheus.CounterValue, float64(n), l.key, l.unit, strconv.Itoa(l.percent))
 	}
 }
-
-// percents are the labels of an alarm's percentage.
-var percents = map[int]string{80: "80", 100: "100"}
