@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
@@ -21,6 +22,43 @@ type Setting struct {
 
 // Line is a setting as a file spells it.
 type Line struct{ Name, Text string }
+
+// Values returns the values that a line gives its setting, however they are spelled;
+// nil for none.
+func (l Line) Values() []string {
+	decoded := make(map[string]any)
+	if err := toml.Unmarshal([]byte(strings.TrimPrefix(l.Text, "\ufeff")), &decoded); err != nil {
+		return nil
+	}
+	value, ok := decoded[l.Name]
+	if !ok {
+		return nil
+	}
+	return literals(value)
+}
+
+// Literals returns the values of a setting whose value is spelled as in TOML. What is
+// not is a value itself.
+func Literals(text string) []string {
+	var decoded struct{ V any }
+	if err := toml.Unmarshal([]byte("V = "+text), &decoded); err != nil {
+		return []string{text}
+	}
+	return literals(decoded.V)
+}
+
+// literals returns the elements of a list, or the one value of a scalar.
+func literals(value any) []string {
+	list, ok := value.([]any)
+	if !ok {
+		return []string{fmt.Sprint(value)}
+	}
+	values := make([]string, len(list))
+	for i, v := range list {
+		values[i] = fmt.Sprint(v)
+	}
+	return values
+}
 
 // Spell returns settings as lines of a file. A name that is no setting of the
 // program, and a value that it would refuse, is an error.
@@ -111,6 +149,10 @@ func (f *Document) Get(name string) string {
 	}
 	return strings.TrimRight(strings.Join(f.lines[at.first:at.end], ""), "\r\n")
 }
+
+// Values returns the values of a setting, without comments and quotes; nil when the
+// file does not have it.
+func (f *Document) Values(name string) []string { return Line{name, f.Get(name)}.Values() }
 
 // Edit returns the text with settings taken out, others replaced by lines, and those
 // that are new at the end, below a comment. A comment of an earlier edit that has

@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // What an edit has added goes without a trace, and what was there stays.
 func TestEditAndBack(t *testing.T) {
@@ -34,4 +37,25 @@ func edit(t *testing.T, text string, remove []string, set []Line, comment string
 		t.Fatal(err)
 	}
 	return string(d.Edit(remove, set, comment))
+}
+
+func TestValues(t *testing.T) {
+	const text = "\ufeffowners = [ # \"hash:/not/this\"\n  'hash:/a', # see https://example.org/\n  \"regexp:/b\\u0063\",\n]\n" +
+		"shadow = 'all' # \"greylist\"\ndeadline = \"9s\"\nlimit = [] # [\"login=1/1d\"]\nmax-connections = 1_000\n\"user\" = \"\"\"\npostern\"\"\"\n"
+	d, err := ParseDocument("policyd.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]string{
+		"owners": {"hash:/a", "regexp:/bc"}, "shadow": {"all"}, "deadline": {"9s"}, "limit": {}, "max-connections": {"1000"}, "user": {"postern"}, "checks": nil,
+	} {
+		if got := d.Values(name); !slices.Equal(got, want) || (got == nil) != (want == nil) {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	for text, want := range map[string][]string{`["a", "b"]`: {"a", "b"}, `"a"`: {"a"}, "true": {"true"}, "[]": {}, "(hidden)": {"(hidden)"}} {
+		if got := Literals(text); !slices.Equal(got, want) {
+			t.Errorf("%s is %q, want %q", text, got, want)
+		}
+	}
 }

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
@@ -111,7 +109,7 @@ func (d *Daemon) ask(ctx context.Context) (api.ConfigResult, error) {
 func (d *Daemon) take(answer api.ConfigResult) {
 	d.Settings, d.Refused = make(map[string][]string), answer.Refused
 	for _, s := range answer.Settings {
-		d.Settings[s.Name] = literals(s.Value)
+		d.Settings[s.Name] = config.Literals(s.Value)
 		if s.Pending != "" {
 			d.Pending = append(d.Pending, s)
 		}
@@ -128,25 +126,8 @@ func (d *Daemon) readSettings() {
 	}
 	d.Settings = make(map[string][]string)
 	for _, v := range values {
-		d.Settings[v.Name] = literals(v.Text)
+		d.Settings[v.Name] = config.Literals(v.Text)
 	}
-}
-
-// literals are the values of a setting that is spelled as in TOML.
-func literals(text string) []string {
-	var decoded struct{ V any }
-	if err := toml.Unmarshal([]byte("V = "+text), &decoded); err != nil {
-		return []string{text}
-	}
-	list, ok := decoded.V.([]any)
-	if !ok {
-		return []string{fmt.Sprint(decoded.V)}
-	}
-	values := []string{}
-	for _, v := range list {
-		values = append(values, fmt.Sprint(v))
-	}
-	return values
 }
 
 // findProgram finds the program.
@@ -271,7 +252,7 @@ func (d *Daemon) findIdentity() {
 	if values, err := d.settings(d.Args, d.Environ); err == nil && spec == "" {
 		for _, v := range values {
 			if v.Name == "user" {
-				spec = first(literals(v.Text))
+				spec = first(config.Literals(v.Text))
 			}
 		}
 	}

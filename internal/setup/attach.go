@@ -71,7 +71,7 @@ func (p *planner) limits() bool {
 		return false
 	}
 	file, err := config.ParseDocument(p.Policyd.Config, data)
-	return err == nil && strings.Contains(file.Get("limit")+file.Get("limit-overrides"), `"`)
+	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0
 }
 
 // attachLimits plans that the limit check is asked at the end of a mail too, when it

@@ -192,11 +192,18 @@ func (p *planner) shadowed() bool {
 		if err != nil {
 			continue
 		}
-		if f, err := config.ParseDocument(d.Config, data); err == nil && strings.Contains(f.Get("shadow"), `"all"`) {
+		if f, err := config.ParseDocument(d.Config, data); err == nil && shadowsAll(f) {
 			return true
 		}
 	}
 	return false
+}
+
+// shadowsAll reports whether a file has everything watched only. A list of words may be
+// one value, with commas.
+func shadowsAll(f *config.Document) bool {
+	words := strings.Split(strings.Join(f.Values("shadow"), ","), ",")
+	return slices.ContainsFunc(words, func(word string) bool { return strings.TrimSpace(word) == "all" })
 }
 
 func (p *planner) attaches(daemon string) bool { return p.Only == "" || p.Only == daemon }

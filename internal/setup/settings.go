@@ -329,7 +329,7 @@ func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset
 		return !p.mayUnset(before, name) || slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == name })
 	})
 	// A table that the file names and that is not there keeps the daemon from starting.
-	if name == Policyd && brokenTables(before.Get("owners")) && !slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == "owners" }) {
+	if name == Policyd && brokenTables(before.Values("owners")) && !slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == "owners" }) {
 		unset = append(unset, "owners")
 	}
 	if len(set) == 0 && len(unset) == 0 {
@@ -347,13 +347,13 @@ func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset
 func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line) bool {
 	old := before.Get(line.Name)
 	switch {
-	case old == line.Text:
+	case old != "" && slices.Equal(before.Values(line.Name), line.Values()):
 		return false
 	case old == "":
 		// No need to spell what is so anyway.
 		usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
 		return err != nil || usual[0].Text != line.Text
-	case line.Name == "shadow" || line.Name == "owners" && brokenTables(old):
+	case line.Name == "shadow" || line.Name == "owners" && brokenTables(before.Values("owners")):
 		return true
 	}
 	usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
@@ -367,20 +367,20 @@ func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line
 // mayUnset reports whether a setting is taken out of a file: it is there, and it is
 // what we put there to watch.
 func (p *planner) mayUnset(before *config.Document, name string) bool {
-	old := before.Get(name)
+	values := before.Values(name)
 	switch name {
 	case "dkim-keys":
-		return strings.HasSuffix(old, `= ""`)
+		return slices.Equal(values, []string{""})
 	case "authserv-id":
-		return strings.Contains(old, `"`+shadowID)
+		return len(values) == 1 && strings.HasPrefix(values[0], shadowID)
 	}
-	return old != ""
+	return values != nil
 }
 
 // brokenTables reports whether a list of tables names a file that is not there.
-func brokenTables(list string) bool {
-	for _, part := range strings.Split(list, `"`) {
-		if _, path, ok := strings.Cut(part, ":/"); ok {
+func brokenTables(list []string) bool {
+	for _, table := range list {
+		if _, path, ok := strings.Cut(table, ":/"); ok {
 			if _, err := os.Stat("/" + path); errors.Is(err, fs.ErrNotExist) {
 				return true
 			}
