@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/config"
 )
 
 // checkBounds compares bounds of both sides.
@@ -20,12 +22,12 @@ func checkBounds(_ context.Context, f *Facts) []Finding {
 				"Postfix may have %d smtpd processes (default_process_limit), and %s takes %d connections", limit, d.Name, most))
 		}
 	}
-	deadline, wait := seconds(f.Policyd.text("deadline")), seconds(f.Postfix.Params["smtpd_policy_service_timeout"])
+	deadline, wait := f.Policyd.seconds("deadline"), seconds(f.Postfix.Params["smtpd_policy_service_timeout"])
 	if len(f.Hooks) > 0 && deadline > 0 && wait > 0 && wait <= deadline {
 		found = append(found, failf("postconf -X smtpd_policy_service_timeout (100s is the default), or set a shorter deadline in policyd.toml",
 			"Postfix waits %gs for an answer (smtpd_policy_service_timeout), and postern-policyd may take %gs (deadline)", wait, deadline))
 	}
-	verdict := seconds(f.Milterd.text("verify-deadline"))
+	verdict := f.Milterd.seconds("verify-deadline")
 	for _, name := range []string{"milter_command_timeout", "milter_content_timeout"} {
 		if wait := seconds(f.Postfix.Params[name]); f.verifies() && verdict > 0 && wait > 0 && wait <= verdict {
 			found = append(found, failf("postconf -X "+name+", or set a shorter verify-deadline in milterd.toml",
@@ -35,9 +37,18 @@ func checkBounds(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "connections and times fit together")
 }
 
-// seconds reads a time as Postfix and the daemons spell it, 0 when it is none.
+// seconds is a setting of a daemon that is a duration, 0 when it is none.
+func (d *Daemon) seconds(name string) float64 {
+	duration, err := config.ParseDuration(d.text(name))
+	if err != nil {
+		return 0
+	}
+	return duration.Seconds()
+}
+
+// seconds parses a time as Postfix spells it, 0 when it is none.
 func seconds(text string) float64 {
-	units := map[string]float64{"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+	units := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 	at := strings.LastIndexAny(text, "0123456789") + 1
 	n, err := strconv.ParseFloat(text[:at], 64)
 	unit, known := units[text[at:]]

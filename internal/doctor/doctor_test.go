@@ -208,6 +208,8 @@ func troubles() []trouble {
 			check: "signing", level: Fail, text: "receive_override_options there has no_milters", fix: "submission/inet"},
 		{name: "Postfix does not wait for a verdict", edit: func(s *site) { s.postconf("-e", "milter_content_timeout = 3s") },
 			check: "bounds", level: Fail, text: "Postfix waits 3s for a milter", fix: "postconf -X milter_content_timeout"},
+		{name: "a deadline of minutes and seconds", policyd: "deadline = \"90s\"\n", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_timeout = 1m") },
+			check: "bounds", level: Fail, text: "postern-policyd may take 90s", fix: "postconf -X smtpd_policy_service_timeout"},
 		{name: "everything is soft", edit: func(s *site) { s.postconf("-e", "soft_bounce = yes") },
 			check: "postfix", level: Warn, text: "soft_bounce", fix: "postconf -X soft_bounce"},
 		{name: "the queue is elsewhere", edit: func(s *site) {
