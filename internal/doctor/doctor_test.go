@@ -292,6 +292,8 @@ func troubles() []trouble {
 			check: "settings", level: Fail, text: s0, fix: "chmod"},
 		{name: "Redis is down", policyd: "greylist-store = \"redis://127.0.0.1:1/0\"\n",
 			check: "stores", level: Fail, text: "connection refused", fix: "start the server"},
+		{name: "the Redis of the limits is down", policyd: "limit = [\"login.recipients=300/1h\"]\nlimit-store = \"redis://127.0.0.1:1/0\"\n",
+			check: "stores", level: Fail, text: "limit-store = redis://127.0.0.1:1/0", fix: "correct limit-store; until then limit-on-error decides"},
 		{name: "the store is another program's file", edit: func(s *site) { s.write("run/greylist.db", "not a database at all") }, down: true,
 			check: "stores", level: Fail, text: "is no file of SQLite", fix: "another file"},
 		{name: "a public resolver", policyd: "resolver = [\"8.8.8.8\"]\n",

@@ -43,7 +43,7 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	for _, s := range stores {
 		switch {
 		case s.Err != nil:
-			text, fix := splitFix(oneLine(s.Err.Error()), "start the server, or correct "+s.Setting+"; until then "+checks.GreylistName+"-on-error decides")
+			text, fix := splitFix(oneLine(s.Err.Error()), "start the server, or correct "+s.Setting+"; until then "+strings.TrimSuffix(s.Setting, "-store")+"-on-error decides")
 			found = append(found, failf(fix, "%s = %s: %s", s.Setting, s.Store, text))
 		case s.Latency > f.Options.bounds.slowStore:
 			found = append(found, warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", s.Setting, s.Store, s.Version, s.Latency.Round(time.Millisecond)))
