@@ -282,10 +282,13 @@ func asPlanned(ctx context.Context, dir string, changes []Change) error {
 // carryOut writes what the journal holds: our files and daemons first, so that Postfix
 // never asks what is not there.
 func (a *Applier) carryOut(ctx context.Context, p *Plan, j *journal) error {
+	if err := j.makeFolders(); err != nil {
+		return err
+	}
 	for i := range j.Files {
 		if w := &j.Files[i]; !isPostfix(w.Kind) {
 			a.at("write " + w.Path)
-			if err := errors.Join(w.makeFolders(), w.put(w.After)); err != nil {
+			if err := w.put(w.After); err != nil {
 				return err
 			}
 		}

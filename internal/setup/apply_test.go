@@ -2,6 +2,10 @@ package setup
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -535,4 +539,88 @@ func TestUndoRefuses(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	sameTree(t, before, s.tree(t))
+}
+
+// folderOf fails the test unless a folder has a mode and an owner.
+func folderOf(t *testing.T, path string, mode fs.FileMode, uid uint32) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Sys().(*syscall.Stat_t).Uid; info.Mode().Perm() != mode || got != uid && os.Geteuid() == 0 {
+		t.Errorf("%s has mode %04o and belongs to %d, want %04o and %d", path, info.Mode().Perm(), got, mode, uid)
+	}
+}
+
+// Where the package has made no folders, the daemons read their settings beside the
+// journals and beside keys that belong to one of them.
+func TestNewFolders(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	key, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	etc := filepath.Join(s.dir, "root/etc")
+	err = errors.Join(os.RemoveAll(filepath.Join(s.dir, "postern")), os.Mkdir(etc, 0o755),
+		os.WriteFile(filepath.Join(etc, "mail.key"), private, 0o600),
+		os.WriteFile(filepath.Join(etc, "opendkim.conf"), []byte("Domain example.org\nSelector mail\nKeyFile /etc/mail.key\n"), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon, owner := uint32(0), uint32(os.Geteuid())
+	if owner == 0 {
+		s.User = "nobody"
+		uid, _, ok := lookupUser(s.User)
+		if !ok {
+			t.Fatal("no user nobody")
+		}
+		daemon = uint32(uid)
+	}
+	s.Only = Milterd // its keys come before all other files
+	folder, looked := filepath.Join(s.dir, "postern"), false
+	s.step = func(name string) {
+		if name == "check "+Milterd {
+			looked = true
+			folderOf(t, folder, 0o755, owner)
+			folderOf(t, filepath.Join(folder, "dkim"), 0o700, daemon)
+			folderOf(t, filepath.Join(folder, "dkim/example.org"), 0o700, daemon)
+		}
+	}
+	before := s.tree(t)
+	// Where the package is not installed the settings have no store, and are refused then.
+	err = s.apply(t.Context())
+	if err == nil {
+		err = s.Undo(t.Context())
+	}
+	if !looked {
+		t.Fatalf("the files are not written: %v", err)
+	}
+	sameTree(t, before, s.tree(t))
+
+	journals := JournalsOf(filepath.Join(folder, "setup"), s.ConfigDirectory)
+	unlock, err := journals.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	folderOf(t, folder, 0o755, owner)
+	folderOf(t, journals.root, 0o700, owner)
+}
+
+// A folder that is there keeps its owner and mode, whatever files are put in.
+func TestFolderThatIsThere(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "dkim")
+	if err := os.Mkdir(folder, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	w := written{Path: filepath.Join(folder, "new/key"), Folders: []string{folder, filepath.Join(folder, "new")}, After: content{Mode: 0o600, UID: 65534, GID: 65534}}
+	if err := (&journal{Files: []written{w}}).makeFolders(); err != nil {
+		t.Fatal(err)
+	}
+	folderOf(t, folder, 0o750, uint32(os.Geteuid()))
+	folderOf(t, filepath.Join(folder, "new"), 0o700, 65534)
 }

@@ -71,7 +71,7 @@ func JournalsOf(root, postfix string) Journals {
 // lock makes sure that one setup runs at a time, until the process ends or unlock is
 // called.
 func (j Journals) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(j.folder, 0o700); errors.Is(err, fs.ErrPermission) {
+	if err := j.makeFolder(); errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w; run this command as root", err)
 	} else if err != nil {
 		return nil, err
@@ -87,6 +87,37 @@ func (j Journals) lock() (unlock func(), err error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close(); j.clean() }, nil
+}
+
+// makeFolder makes the folder of the journals, which is root's alone. The one above it
+// has the settings of the daemons, who read them there.
+func (j Journals) makeFolder() error {
+	above := filepath.Dir(j.root)
+	if err := os.MkdirAll(filepath.Dir(above), 0o755); err != nil {
+		return err
+	}
+	if err := makeFolder(above, 0o755, os.Geteuid(), os.Getegid()); err != nil {
+		return err
+	}
+	return os.MkdirAll(j.folder, 0o700)
+}
+
+// makeFolder makes a folder, whatever the umask. One that is there stays as it is.
+func makeFolder(path string, mode fs.FileMode, uid, gid int) error {
+	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	// The folder above may belong to the daemons' user: no link is followed.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		err = f.Chown(uid, gid)
+	}
+	return errors.Join(err, f.Chmod(mode), f.Close())
 }
 
 // sweep removes what a run that was cut short has left of its work.
@@ -297,14 +328,20 @@ func (w *written) put(c content) error {
 	return nil
 }
 
-// makeFolders makes the folders of a file that is new.
-func (w *written) makeFolders() error {
-	for _, folder := range w.Folders {
-		if err := os.Mkdir(folder, w.folderMode()); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+// makeFolders makes the folders of the files that are new. A folder that several need is
+// made for the one that most may read: the daemons read their settings beside secrets.
+func (j *journal) makeFolders() error {
+	var open, secret []written
+	for _, w := range j.Files {
+		if w.folderMode() == 0o755 {
+			open = append(open, w)
+		} else {
+			secret = append(secret, w)
 		}
-		if os.Geteuid() == 0 {
-			if err := os.Lchown(folder, w.After.UID, w.After.GID); err != nil {
+	}
+	for _, w := range append(open, secret...) {
+		for _, folder := range w.Folders {
+			if err := makeFolder(folder, w.folderMode(), w.After.UID, w.After.GID); err != nil {
 				return err
 			}
 		}
