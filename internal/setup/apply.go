@@ -49,8 +49,11 @@ func (a *Applier) Apply(ctx context.Context, p *Plan) error {
 	if old, err := a.Journals.unfinished(); old != nil || err != nil {
 		return errors.Join(errUnfinished, err)
 	}
+	if a.managed() {
+		return a.apply(ctx, p)
+	}
 	waits := a.listening(ctx, p)
-	if waits == nil || a.managed() {
+	if waits == nil {
 		return a.apply(ctx, p)
 	}
 	settings := *p

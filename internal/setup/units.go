@@ -64,15 +64,10 @@ func writesDropIn(j *journal, unit string) bool {
 
 // stop has systemd stop the daemons that apply has started.
 func (a *Applier) stop(ctx context.Context, j *journal) error {
-	if !a.managed() {
+	if !a.managed() || len(j.Units) == 0 {
 		return nil
 	}
-	if len(j.Units) > 0 {
-		if _, _, err := postconf.Run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...); err != nil {
-			return err
-		}
-	}
-	_, _, err := postconf.Run(ctx, "systemctl", "daemon-reload")
+	_, _, err := postconf.Run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...)
 	return err
 }
 
