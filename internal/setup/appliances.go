@@ -47,8 +47,7 @@ func (p *planner) mailInABoxMilter() {
 	p.milterd.set("internal-networks", "127.0.0.0/8", "::1")
 	p.milterd.set("admin", "unix:/run/postern-milterd/milterd.sock")
 	p.bySession = true
-	p.asUser = "opendkim"
-	p.plan.MilterdUser = p.asUser
+	p.plan.MilterdUser = "opendkim"
 }
 
 // dockerLines are the changes in the form of docker-mailserver's own files.

@@ -98,14 +98,7 @@ func takeOut(now, before, after string, master bool) (text string, left []string
 // mergeBack returns a list that others have changed after us, with our elements
 // replaced by those that were there before. ok is false when none of ours is left.
 func mergeBack(now, before, after string) (merged string, ok bool) {
-	texts := func(list string) []string {
-		var all []string
-		for _, r := range restrictions(list) {
-			all = append(all, r.String())
-		}
-		return all
-	}
-	was, ours := texts(before), texts(after)
+	was, ours := elements(before), elements(after)
 	minus := func(a, b []string) map[string]bool {
 		set := make(map[string]bool)
 		for _, x := range a {
@@ -118,7 +111,7 @@ func mergeBack(now, before, after string) (merged string, ok bool) {
 	}
 	added, gone := minus(ours, was), minus(was, ours)
 	var result []string
-	for _, element := range texts(now) {
+	for _, element := range elements(now) {
 		if !added[element] {
 			delete(gone, element) // put back already
 			result = append(result, element)

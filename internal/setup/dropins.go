@@ -105,9 +105,9 @@ var listenVerify = regexp.MustCompile(`--listen-verify (systemd:\S+)`)
 // that the session says whose mail it is.
 func (p *planner) milterdLines() []string {
 	var lines []string
-	if p.asUser != "" {
+	if user := p.plan.MilterdUser; user != "" {
 		// The folders of the unit are the other daemon's, and systemd gives them to User=.
-		lines = append(lines, "User="+p.asUser, "Group="+p.asUser,
+		lines = append(lines, "User="+user, "Group="+user,
 			"RuntimeDirectory=", "RuntimeDirectory=postern-milterd", "StateDirectory=")
 	}
 	lines = append(lines, p.pathLines(p.keyPaths)...)

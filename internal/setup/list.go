@@ -77,37 +77,18 @@ func join(list []restriction) string {
 	return strings.Join(texts, ", ")
 }
 
-// inner returns the text between the braces of an element and its parts, the first of
-// which is what the element is about: "{ inet:host:port, default_action=accept }".
-func inner(element string) []string {
-	if !strings.HasPrefix(element, "{") {
-		return []string{element}
-	}
-	element = strings.TrimSuffix(strings.TrimPrefix(element, "{"), "}")
-	var parts []string
-	depth, from := 0, 0
-	for i := range len(element) {
-		switch c := element[i]; {
-		case c == '{':
-			depth++
-		case c == '}':
-			depth--
-		case c == ',' && depth == 0:
-			parts = append(parts, strings.TrimSpace(element[from:i]))
-			from = i + 1
-		}
-	}
-	return append(parts, strings.TrimSpace(element[from:]))
-}
-
-// endpointOf returns the socket that an element names, in one spelling: unix:path for
+// endpointOf returns the socket that an element names, the first of its parts when it is
+// in braces ("{ inet:host:port, default_action=accept }"), in one spelling: unix:path for
 // local:path, and 127.0.0.1 for localhost.
 func endpointOf(element string) string {
-	first := inner(element)[0]
-	if at := strings.IndexAny(first, " \t"); at >= 0 { // white space separates too
-		first = first[:at]
+	if inside, ok := strings.CutPrefix(element, "{"); ok {
+		element = strings.TrimSuffix(inside, "}")
 	}
-	return normal(first)
+	parts := postconf.Split(element)
+	if len(parts) == 0 {
+		return ""
+	}
+	return normal(parts[0])
 }
 
 // normal brings a socket into one spelling.

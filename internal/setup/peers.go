@@ -91,11 +91,9 @@ func (p *planner) found(at *Service, name, element string, isMilter bool) {
 	if at != nil {
 		where = at.Key + " " + name
 	}
-	for _, peer := range p.plan.Peers {
-		if peer.Socket == socket {
-			add(&peer.Where, where)
-			return
-		}
+	if peer := p.bySocket(socket); peer != nil {
+		add(&peer.Where, where)
+		return
 	}
 	peer := &Peer{Name: "another program", Socket: socket, Where: []string{where}, Note: "stays as it is"}
 	for _, k := range kinds() {
@@ -129,23 +127,15 @@ func (p *planner) choose() error {
 		return err
 	}
 	for _, peer := range p.plan.Peers {
-		k := peer.kind
-		if k == nil || k.by == "" || !p.attaches(k.by) || p.keeps(k) {
-			if k != nil && k.by != "" {
-				peer.Note += "; it stays"
-			}
-			continue
-		}
-		if p.plan.Shadow {
+		switch {
+		case peer.kind == nil || peer.kind.by == "":
+		case !p.overlaps(peer):
+			peer.Note += "; it stays"
+		case p.plan.Shadow:
 			peer.Note += "; Postern watches beside it"
-			continue
-		}
-		peer.Replaced = true
-		peer.Note += "; Postern does that"
-	}
-	for _, k := range p.replaced() {
-		if k.carry != nil {
-			p.carriers = append(p.carriers, func() { k.carry(p) })
+		default:
+			peer.Replaced = true
+			peer.Note += "; Postern does that"
 		}
 	}
 	return nil
@@ -171,14 +161,20 @@ func (p *planner) keeps(k *kind) bool {
 	return strings.EqualFold(p.Greylister, k.name) || strings.EqualFold(p.Signer, k.name)
 }
 
+// overlaps reports whether a program does what a daemon that is attached does, and
+// the administrator has not asked to keep it.
+func (p *planner) overlaps(peer *Peer) bool {
+	k := peer.kind
+	return k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k)
+}
+
 // replaced are the programs whose settings are carried over: those that we replace,
 // or watch beside.
 func (p *planner) replaced() []*kind {
 	var all []*kind
 	for _, peer := range p.plan.Peers {
-		k := peer.kind
-		if k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k) && !slices.Contains(all, k) {
-			all = append(all, k)
+		if p.overlaps(peer) && !slices.Contains(all, peer.kind) {
+			all = append(all, peer.kind)
 		}
 	}
 	return all
@@ -203,7 +199,7 @@ func pick(flag, asked string, others []string) (string, error) {
 func (p *planner) rivals(r restriction) bool {
 	if r.is("check_policy_service") {
 		peer := p.bySocket(endpointOf(r.arg))
-		return peer != nil && peer.kind != nil && peer.kind.by != "" && p.attaches(peer.kind.by) && !p.keeps(peer.kind)
+		return peer != nil && p.overlaps(peer)
 	}
 	return isList(r) && p.carriesList(r)
 }

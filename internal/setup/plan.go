@@ -130,11 +130,9 @@ type planner struct {
 	plan *Plan
 
 	policyd, milterd settings
-	carriers         []func() // what replaced peers carry over
 	lists            lists    // DNS lists that Postfix asks itself
 	bySession        bool     // milterd finds out from the session whose mail it is
 	owners           bool     // someone asks the ownership check
-	asUser           string   // the user of milterd, if it is another
 	paths, keyPaths  []string // that policyd and milterd must be able to read
 }
 
@@ -173,8 +171,10 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		p.attachMilters()
 		p.milterdSettings()
 	}
-	for _, carry := range p.carriers {
-		carry()
+	for _, k := range p.replaced() {
+		if k.carry != nil {
+			k.carry(p)
+		}
 	}
 	p.dropNames()
 	p.appliances()
