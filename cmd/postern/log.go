@@ -168,7 +168,7 @@ func (o *logOptions) readAll(ctx context.Context, io streams, files []string, p 
 		if err != nil {
 			return err
 		}
-		m, _ := joiner.Add(e)
+		m := joiner.Add(e)
 		if o.flat && !o.summary {
 			err = p.record(e, m)
 		}

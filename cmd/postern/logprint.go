@@ -84,7 +84,7 @@ func loginOf(m *maillog.Mail) string {
 // record, and again above one that follows a record of another mail.
 func (p *logPrinter) follow(entries iter.Seq[*maillog.Entry], joiner *maillog.Joiner) error {
 	for e := range entries {
-		m, _ := joiner.Add(e)
+		m := joiner.Add(e)
 		if err := p.record(e, m); err != nil {
 			return err
 		}

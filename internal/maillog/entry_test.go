@@ -102,7 +102,7 @@ func FuzzParse(f *testing.F) {
 		if !json.Valid(e.Line) || e.Message != record.Message {
 			t.Errorf("%q: %+v", b, e)
 		}
-		m, _ := NewJoiner().Add(e)
+		m := NewJoiner().Add(e)
 		c := NewCounter()
 		c.Add(m)
 		c.Summary(10)

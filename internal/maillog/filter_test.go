@@ -15,7 +15,7 @@ func TestFilter(t *testing.T) {
 		"1 policyd check=greylist instance=a queue=Q1 to=eve@z.example verdict=pass reason=greylist_known mode=shadow",
 		"2 milterd check=verify queue=Q1 to=eve@z.example verdict=pass reason=verified dkim=pass",
 	} {
-		m, _ = j.Add(entryOf(t, text))
+		m = j.Add(entryOf(t, text))
 	}
 	tests := []struct {
 		name   string

@@ -90,16 +90,16 @@ func NewJoiner() *Joiner {
 	return &Joiner{byInstance: map[string]*Mail{}, byQueue: map[string]*Mail{}, latest: map[string]*Mail{}}
 }
 
-// Add returns the mail that a record belongs to, which has it already. isNew is
-// whether it is the first one of the mail.
-func (j *Joiner) Add(e *Entry) (m *Mail, isNew bool) {
-	if m = j.find(e); m == nil {
-		m, isNew = new(Mail), true
+// Add returns the mail that a record belongs to, which has it already.
+func (j *Joiner) Add(e *Entry) *Mail {
+	m := j.find(e)
+	if m == nil {
+		m = new(Mail)
 		j.open = append(j.open, m)
 	}
 	m.add(e)
 	j.index(m, e)
-	return m, isNew
+	return m
 }
 
 func (j *Joiner) find(e *Entry) *Mail {
