@@ -68,11 +68,15 @@ func hideKeys(r *doctor.Report) {
 func printReport(w io.Writer, r doctor.Report) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range r.Findings {
-		line := printable(f.Text)
-		if f.Fix != "" {
-			line += "; fix: " + printable(f.Fix)
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, f.Check, line)
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, f.Check, findingText(f))
 	}
 	t.Flush()
+}
+
+// findingText is what was found and what to do.
+func findingText(f doctor.Finding) string {
+	if f.Fix == "" {
+		return printable(f.Text)
+	}
+	return printable(f.Text) + "; fix: " + printable(f.Fix)
 }

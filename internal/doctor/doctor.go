@@ -61,6 +61,8 @@ type Options struct {
 	paths  paths            // where other programs keep their things; set by tests
 	now    func() time.Time // nil: time.Now
 	bounds bounds           // likewise
+	// dnsPort is that of the servers of zones; 0: 53. Set by tests.
+	dnsPort uint16
 }
 
 // bounds are how long may be waited, and from when on something is slow.

@@ -29,7 +29,8 @@ func checkDomains(ctx context.Context, f *Facts) []Finding {
 	outgoing := f.outgoing(ctx)
 	per := make([][]Finding, len(domains))
 	each(len(domains), func(i int) {
-		per[i] = append(f.spfOf(ctx, domains[i], outgoing), f.dmarcOf(ctx, domains[i])...)
+		_, found := f.dmarcOf(ctx, domains[i])
+		per[i] = append(f.spfOf(ctx, domains[i], outgoing), found...)
 	})
 	return orOK(slices.Concat(per...), "%d domains have SPF and DMARC records", len(domains))
 }
@@ -95,28 +96,28 @@ func mechanism(addr netip.Addr) string {
 }
 
 // dmarcOf judges the DMARC record that holds for a domain: its own, or that of a
-// domain above it.
-func (f *Facts) dmarcOf(ctx context.Context, domain string) []Finding {
+// domain above it. Without findings it is a record that receivers use.
+func (f *Facts) dmarcOf(ctx context.Context, domain string) (dmarc.Record, []Finding) {
 	fix := fmt.Sprintf("publish: _dmarc.%s. TXT \"v=DMARC1; p=none; rua=mailto:postmaster@%s\"", domain, domain)
 	for name := domain; strings.Contains(name, "."); _, name, _ = strings.Cut(name, ".") {
 		texts, err := f.txt(ctx, "_dmarc."+name)
 		if err != nil {
-			return []Finding{warnf("look at the name servers of "+domain, "%s: its DMARC record cannot be looked up: %v", domain, err)}
+			return dmarc.Record{}, []Finding{warnf("look at the name servers of "+domain, "%s: its DMARC record cannot be looked up: %v", domain, err)}
 		}
-		records := 0
+		var records []dmarc.Record
 		for _, text := range texts {
-			if _, ok := dmarc.ParseRecord(text); ok {
-				records++
+			if record, ok := dmarc.ParseRecord(text); ok {
+				records = append(records, record)
 			}
 		}
 		switch {
-		case records > 1:
-			return []Finding{failf("leave one of them", "_dmarc.%s has %d DMARC records: receivers use none", name, records)}
-		case records == 1:
-			return nil
+		case len(records) > 1:
+			return dmarc.Record{}, []Finding{failf("leave one of them", "_dmarc.%s has %d DMARC records: receivers use none", name, len(records))}
+		case len(records) == 1:
+			return records[0], nil
 		case slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(strings.ToUpper(t), "DMARC1") }):
-			return []Finding{failf(fix, "_dmarc.%s has a record that is no DMARC record: it must begin with v=DMARC1; and have p=", name)}
+			return dmarc.Record{}, []Finding{failf(fix, "_dmarc.%s has a record that is no DMARC record: it must begin with v=DMARC1; and have p=", name)}
 		}
 	}
-	return []Finding{warnf(fix, "%s has no DMARC record", domain)}
+	return dmarc.Record{}, []Finding{warnf(fix, "%s has no DMARC record", domain)}
 }

@@ -185,3 +185,9 @@ func lowerName(buf []byte, name string) []byte {
 	}
 	return buf
 }
+
+// Has reports whether a field of this name is signed.
+func (h Headers) Has(name string) bool {
+	_, ok := h.index[strings.ToLower(name)]
+	return ok
+}

@@ -69,7 +69,7 @@ type authority struct {
 	faults  map[string]Fault
 	missing map[string]Fault // for types without records
 	delays  map[string]time.Duration
-	ad      bool
+	ad, aa  bool
 	log     []Query
 	total   int
 }
@@ -105,6 +105,14 @@ func (a *authority) SetAD(on bool) {
 	a.control.Lock()
 	defer a.control.Unlock()
 	a.ad = on
+}
+
+// SetAuthoritative answers from now on as a server of the zones does: with the AA bit,
+// and without recursion.
+func (a *authority) SetAuthoritative() {
+	a.control.Lock()
+	defer a.control.Unlock()
+	a.aa = true
 }
 
 // with returns a copy of m with a setting, since m may be in use.
@@ -176,7 +184,7 @@ func (a *authority) ResetLog() {
 }
 
 // plan notes a query and returns how it is to be answered.
-func (a *authority) plan(q *dns.Msg, network string) (Fault, time.Duration, bool) {
+func (a *authority) plan(q *dns.Msg, network string) plan {
 	question := q.Question[0]
 	a.control.Lock()
 	defer a.control.Unlock()
@@ -186,7 +194,14 @@ func (a *authority) plan(q *dns.Msg, network string) (Fault, time.Duration, bool
 	}
 	a.log = append(a.log, Query{question.Name, dns.TypeToString[question.Qtype], network, q.IsEdns0() != nil})
 	name := normal(question.Name)
-	return a.fault(name, question.Qtype), setting(a.delays, name), a.ad
+	return plan{a.fault(name, question.Qtype), setting(a.delays, name), a.ad, a.aa}
+}
+
+// plan is how a query is answered.
+type plan struct {
+	fault  Fault
+	delay  time.Duration
+	ad, aa bool
 }
 
 // fault is how a question is answered badly. The control lock is held.
@@ -203,10 +218,11 @@ func (a *authority) reply(q *dns.Msg, network string) ([][]byte, time.Duration) 
 	if len(q.Question) != 1 {
 		return nil, 0
 	}
-	fault, delay, ad := a.plan(q, network)
+	p := a.plan(q, network)
+	fault, delay := p.fault, p.delay
 	m := new(dns.Msg)
 	m.SetReply(q)
-	m.RecursionAvailable, m.AuthenticatedData = true, ad
+	m.RecursionAvailable, m.AuthenticatedData, m.Authoritative = !p.aa, p.ad, p.aa
 	a.answer(m, normal(q.Question[0].Name), q.Question[0].Qtype)
 	if mangle, ok := beforePacking[fault]; ok {
 		mangle(m, q, network)

@@ -1,0 +1,236 @@
+// Package authority asks the servers that are responsible for a name, each one, and
+// returns what each of them has.
+//
+// A resolver gives one answer, which may be an old one out of its cache or that of
+// one server of several. Whether a record has been published is only known when
+// every server of the zone has it: receivers ask whichever they like.
+//
+// The servers are found through a resolver. They are asked without recursion; an
+// answer that does not come with authority is an error of that server. CNAME records
+// are returned and not followed: the caller asks for the name that they lead to.
+package authority
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/postern-mail/postern/internal/resolver"
+)
+
+// Bounds of one question.
+const (
+	maxServers     = 32 // addresses
+	maxAsked       = 8  // at a time
+	maxNameServers = 16
+	defaultTimeout = 3 * time.Second // of one try
+	tries          = 2
+	udpSize        = 1232
+)
+
+// Lookup asks a resolver; see [resolver.Resolver.Query].
+type Lookup interface {
+	Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
+}
+
+// Asker asks the servers of a zone.
+type Asker struct {
+	DNS     Lookup        // finds zones, their servers and the addresses of these
+	Timeout time.Duration // of one try; 0 means 3 s
+	Port    uint16        // 0 means 53
+}
+
+// Answer is what the servers of a zone have at a name.
+type Answer struct {
+	Zone    string // with its last dot
+	Replies []Reply
+}
+
+// Reply is what one server has.
+type Reply struct {
+	Server string     // its name, with the last dot
+	Addr   netip.Addr // not valid when the name has none
+	// Records are the TXT records, each with the strings that it is made of.
+	Records [][]string
+	TTL     time.Duration // of Records, the shortest
+	Alias   string        // where a CNAME record at the name leads to, "" for none
+	Absent  bool          // there is no such name
+	Err     error         // why the server gave no answer that counts
+}
+
+// Texts returns the records as verifiers read them: their strings joined.
+func (r *Reply) Texts() []string {
+	var all []string
+	for _, parts := range r.Records {
+		all = append(all, strings.Join(parts, ""))
+	}
+	return all
+}
+
+// String names the server.
+func (r *Reply) String() string {
+	name := strings.TrimSuffix(r.Server, ".")
+	if !r.Addr.IsValid() {
+		return name
+	}
+	return name + " [" + r.Addr.String() + "]"
+}
+
+// TXT asks every server of the zone of a name for its TXT records. The error is that
+// of finding them; what becomes of a server is in its reply.
+func (a *Asker) TXT(ctx context.Context, name string) (Answer, error) {
+	name = dns.Fqdn(strings.ToLower(name))
+	zone, hosts, err := a.servers(ctx, name)
+	if err != nil {
+		return Answer{}, err
+	}
+	replies := a.addresses(ctx, hosts)
+	var asking sync.WaitGroup
+	places := make(chan struct{}, maxAsked)
+	for i := range replies {
+		if replies[i].Err != nil {
+			continue
+		}
+		places <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-places }()
+			a.ask(ctx, &replies[i], name)
+		})
+	}
+	asking.Wait()
+	return Answer{Zone: zone, Replies: replies}, nil
+}
+
+// servers finds the zone of a name, and the names of its servers. A name with a CNAME
+// record leads the resolver into another zone, which is not the one wanted.
+func (a *Asker) servers(ctx context.Context, name string) (zone string, hosts []string, err error) {
+	for _, start := range dns.Split(name) {
+		at := name[start:]
+		answer, err := a.DNS.Query(ctx, at, resolver.TypeNS)
+		if err != nil && start == 0 {
+			continue // a CNAME record may lead to where nothing answers
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("name servers of %s: %w", at, err)
+		}
+		if answer.Status == resolver.Found && strings.EqualFold(answer.Name, at) && len(answer.Names) > 0 {
+			hosts := slices.Clone(answer.Names)
+			slices.Sort(hosts)
+			return at, hosts[:min(len(hosts), maxNameServers)], nil
+		}
+	}
+	return "", nil, fmt.Errorf("no zone above %s has name servers", name)
+}
+
+// addresses returns a reply to be filled for each address of the servers.
+func (a *Asker) addresses(ctx context.Context, hosts []string) []Reply {
+	var replies []Reply
+	for _, host := range hosts {
+		v4, err4 := a.DNS.Query(ctx, host, resolver.TypeA)
+		v6, err6 := a.DNS.Query(ctx, host, resolver.TypeAAAA)
+		addrs := slices.Concat(v4.Addrs, v6.Addrs)
+		if len(addrs) == 0 {
+			err := cmp.Or(err4, err6, errors.New("the name server has no address"))
+			replies = append(replies, Reply{Server: host, Err: err})
+		}
+		for _, addr := range addrs {
+			replies = append(replies, Reply{Server: host, Addr: addr.Unmap()})
+		}
+	}
+	return replies[:min(len(replies), maxServers)]
+}
+
+// ask fills a reply.
+func (a *Asker) ask(ctx context.Context, r *Reply, name string) {
+	at := net.JoinHostPort(r.Addr.String(), strconv.Itoa(int(cmp.Or(a.Port, 53))))
+	m := new(dns.Msg)
+	m.SetQuestion(name, dns.TypeTXT)
+	m.RecursionDesired = false
+	m.SetEdns0(udpSize, false)
+	answer, err := a.exchange(ctx, m, at)
+	switch {
+	case err != nil:
+		r.Err = err
+	case answer.Rcode != dns.RcodeSuccess && answer.Rcode != dns.RcodeNameError:
+		r.Err = fmt.Errorf("it answers %s", dns.RcodeToString[answer.Rcode])
+	case !answer.Authoritative:
+		r.Err = errors.New("it is not responsible for the zone (lame delegation)")
+	default:
+		r.take(answer, name)
+	}
+}
+
+// take notes what an answer has at the name itself.
+func (r *Reply) take(answer *dns.Msg, name string) {
+	for _, rr := range answer.Answer {
+		if !strings.EqualFold(rr.Header().Name, name) {
+			continue
+		}
+		ttl := time.Duration(rr.Header().Ttl) * time.Second
+		switch rr := rr.(type) {
+		case *dns.TXT:
+			if len(r.Records) == 0 || ttl < r.TTL {
+				r.TTL = ttl
+			}
+			r.Records = append(r.Records, unescaped(rr.Txt))
+		case *dns.CNAME:
+			r.Alias = strings.ToLower(rr.Target)
+		}
+	}
+	r.Absent = answer.Rcode == dns.RcodeNameError && r.Alias == ""
+}
+
+// unescaped returns strings as they are in the packet: the library escapes octets as
+// zone files do.
+func unescaped(parts []string) []string {
+	all := make([]string, len(parts))
+	for i, part := range parts {
+		var b strings.Builder
+		for j := 0; j < len(part); j++ {
+			if part[j] != '\\' || j+1 == len(part) {
+				b.WriteByte(part[j])
+				continue
+			}
+			if n, err := strconv.ParseUint(part[j+1:min(j+4, len(part))], 10, 8); err == nil && j+3 < len(part) {
+				b.WriteByte(byte(n))
+				j += 3
+				continue
+			}
+			j++
+			b.WriteByte(part[j])
+		}
+		all[i] = b.String()
+	}
+	return all
+}
+
+// exchange asks over UDP, twice, and over TCP what UDP does not carry.
+func (a *Asker) exchange(ctx context.Context, m *dns.Msg, at string) (answer *dns.Msg, err error) {
+	for range tries {
+		if answer, err = a.once(ctx, m, at, "udp"); err == nil {
+			break
+		}
+	}
+	if err == nil && answer.Truncated {
+		answer, err = a.once(ctx, m, at, "tcp")
+	}
+	return answer, err
+}
+
+func (a *Asker) once(ctx context.Context, m *dns.Msg, at, network string) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(a.Timeout, defaultTimeout))
+	defer cancel()
+	client := dns.Client{Net: network, UDPSize: udpSize}
+	answer, _, err := client.ExchangeContext(ctx, m, at)
+	return answer, err
+}
