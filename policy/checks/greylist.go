@@ -60,7 +60,7 @@ func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Si
 	}
 	ctx = resolver.For(ctx, resolver.NewAsker(r.Client.Address))
 	sight := g.look(ctx, r)
-	if g.senderAllowed(r, &sight) {
+	if sight.senderListed && proves(sight.spf) {
 		return policy.Verdict{Reason: record.GreylistSenderAllowed, Detail: sight.detail()}, nil
 	}
 	if g.OnlySuspicious {
@@ -113,20 +113,22 @@ func isLocal(a netip.Addr) bool {
 
 // sight is what is known of a request apart from the store.
 type sight struct {
-	key        greylist.Key
-	spf        *spf.Result // nil when SPF was not asked
-	suspicions []string
+	key          greylist.Key
+	spf          *spf.Result // nil when SPF was not asked
+	senderListed bool        // in AllowSenders
+	suspicions   []string
 }
 
 // spfShare is the part of the time left that SPF may take: the store needs
 // some of it, and a key of the network is better than none.
 const spfShare = 0.6
 
-// look makes the key. DNS that cannot tell leaves the network.
+// look makes the key. DNS that cannot tell leaves the network. SPF is asked only
+// where its answer counts: a list of senders counts for those in it alone.
 func (g *Greylist) look(ctx context.Context, r *policy.Request) sight {
-	var s sight
+	s := sight{senderListed: g.AllowsSender(r)}
 	var source greylist.Source
-	if !g.Keyer.NetworkKey || g.OnlySuspicious || g.AllowSenders != nil {
+	if !g.Keyer.NetworkKey || g.OnlySuspicious || s.senderListed {
 		s.spf = g.askSPF(ctx, r)
 		source = sourceOf(s.spf, r.Client)
 	}
@@ -134,14 +136,26 @@ func (g *Greylist) look(ctx context.Context, r *policy.Request) sight {
 	return s
 }
 
-// askSPF checks MAIL FROM, for the null sender the HELO name.
+// askSPF checks MAIL FROM, for the null sender the HELO name. What the resolver
+// remembers is tried first: a deadline has timers, which cost more than the check
+// when all answers are known.
 func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {
+	if remembering, ok := g.Resolver.(resolver.Remembering); ok {
+		memory := remembering.Memory()
+		if result := g.checkSPF(ctx, memory, r); !memory.Missed() {
+			return result
+		}
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(spfShare*float64(time.Until(deadline))))
 		defer cancel()
 	}
-	result := spf.CheckMailFrom(ctx, g.Resolver, spf.Args{
+	return g.checkSPF(ctx, g.Resolver, r)
+}
+
+func (g *Greylist) checkSPF(ctx context.Context, dns spf.Resolver, r *policy.Request) *spf.Result {
+	result := spf.CheckMailFrom(ctx, dns, spf.Args{
 		IP:            r.Client.Address,
 		Helo:          r.Helo,
 		Sender:        spf.Sender{Local: r.Sender.Local, Domain: r.Sender.Domain},
@@ -150,10 +164,6 @@ func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {
 		NoExplanation: true,
 	})
 	return &result.Result
-}
-
-func (g *Greylist) senderAllowed(r *policy.Request, s *sight) bool {
-	return proves(s.spf) && g.AllowsSender(r)
 }
 
 // judge asks the store.

@@ -108,6 +108,26 @@ func ask(t *testing.T, g *checks.Greylist, r *policy.Request) policy.Verdict {
 	return v
 }
 
+// With keys of networks SPF counts only for the senders of a list: it is asked for no
+// other.
+func TestGreylistSPFOnlyForListedSenders(t *testing.T) {
+	g := newGreylist(world())
+	g.Keyer.NetworkKey = true
+	var err error
+	if g.AllowSenders, err = checks.ReadGreylistSenders([]string{writeFile(t, "good.example\n")}); err != nil {
+		t.Fatal(err)
+	}
+	for sender, want := range map[string]string{
+		"x@good.example": "key=192.0.2.0/24 sender=x@good.example spf=pass",
+		"x@incl.example": "key=192.0.2.0/24 sender=x@incl.example",
+		"":               "key=192.0.2.0/24 sender=<>",
+	} {
+		if v := ask(t, g, rcpt("192.0.2.7", sender, "bob@home.example")); v.Detail != want {
+			t.Errorf("%q: %s, want %s", sender, v.Detail, want)
+		}
+	}
+}
+
 func TestGreylistExempt(t *testing.T) {
 	clients := writeFile(t, "mail.allowed.example\n203.0.113.5\n")
 	recipients := writeFile(t, "vip@home.example\nhelp@\nopen.example\n")

@@ -2,10 +2,7 @@ package checks
 
 import (
 	_ "embed" // the lists that come with the program
-	"errors"
-	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -22,10 +19,6 @@ var defaultGreylistClients string
 
 //go:embed greylist_senders.txt
 var defaultGreylistSenders string
-
-// maxPatterns bounds the regular expressions of one list: each is tried for
-// each request.
-const maxPatterns = 4096
 
 // GreylistClients is a list of clients in postgrey's format: addresses and
 // networks, the first two or three octets of a network, host names with all
@@ -156,36 +149,4 @@ func (l *GreylistRecipients) Has(a mailaddr.Address, delimiters string) bool {
 		return false
 	}
 	return l.list.Has(a, delimiters) || l.patterns.match(a.Key())
-}
-
-// patterns are regular expressions that match anywhere, ignoring case.
-type patterns []*regexp.Regexp
-
-var errPatterns = fmt.Errorf("more than %d regular expressions", maxPatterns)
-
-// add takes an entry that is a pattern; ok is false for any other.
-func (p *patterns) add(entry string) (ok bool, err error) {
-	if len(entry) < 3 || entry[0] != '/' || entry[len(entry)-1] != '/' {
-		return false, nil
-	}
-	if len(*p) == maxPatterns {
-		return true, errPatterns
-	}
-	re, err := regexp.Compile("(?i)" + entry[1:len(entry)-1])
-	if err != nil {
-		return true, errors.Join(errPerl, err)
-	}
-	*p = append(*p, re)
-	return true, nil
-}
-
-var errPerl = errors.New("a regular expression without look-around and back-references is expected")
-
-func (p patterns) match(s string) bool {
-	for _, re := range p {
-		if re.MatchString(s) {
-			return true
-		}
-	}
-	return false
 }

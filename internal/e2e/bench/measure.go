@@ -43,6 +43,26 @@ func used(pid int, f func() error) (time.Duration, error) {
 	return after - before, err
 }
 
+// idle waits until a process has nothing left to do, such as to write down what it
+// has answered: until it uses no more than a hundredth of a core.
+func idle(ctx context.Context, pid int) error {
+	const step = 300 * time.Millisecond
+	for {
+		before, err := cpuTime(pid)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(step):
+		}
+		if after, err := cpuTime(pid); err != nil || after-before < step/100 {
+			return err
+		}
+	}
+}
+
 // resident is the memory of a process that is in RAM, in MiB.
 func resident(pid int) (float64, error) { return memory(pid, "VmRSS:") }
 
