@@ -23,8 +23,13 @@ const (
 // request a second try, until one succeeds. A store that takes nothing new is not
 // down: it answers for who has passed before.
 type Breaker struct {
+	// Took takes the time of each request to the store and its error. It is set
+	// before the first request; nil for no one.
+	Took func(time.Duration, error)
+
 	store    Store
 	breaker  *breaker.Breaker
+	now      func() time.Time
 	onChange func(Health, error)
 
 	full atomic.Bool
@@ -48,7 +53,7 @@ const (
 // once for each change of state, by the request that brought it about; the error
 // is the reason of trouble.
 func NewBreaker(store Store, now func() time.Time, onChange func(Health, error)) *Breaker {
-	b := &Breaker{store: store, onChange: onChange}
+	b := &Breaker{store: store, now: now, onChange: onChange}
 	b.breaker = breaker.New(breaker.Config{
 		First:    breakerPause,
 		Classify: classify,
@@ -141,7 +146,15 @@ func (b *Breaker) Peek(ctx context.Context, key Key) (Record, error) { return b.
 func (b *Breaker) Down() error { return b.breaker.Down() }
 
 func guard[T any](b *Breaker, ask func() (T, error)) (T, error) {
-	answer, err := breaker.Do(b.breaker, ask)
+	answer, err := breaker.Do(b.breaker, func() (T, error) {
+		if b.Took == nil {
+			return ask()
+		}
+		start := b.now()
+		answer, err := ask()
+		b.Took(b.now().Sub(start), err)
+		return answer, err
+	})
 	if errors.Is(err, breaker.ErrDown) {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

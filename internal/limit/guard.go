@@ -19,13 +19,18 @@ const (
 // Guard keeps a store that is down from costing every request its time-out.
 type Guard struct {
 	Store
+	// Took takes the time of each request to the store and its error. It is set
+	// before the first request; nil for no one.
+	Took func(time.Duration, error)
+
 	breaker *breaker.Breaker
+	now     func() time.Time
 }
 
 // NewGuard guards a store. changed hears once of each change; the error is the reason
 // of trouble, nil when the store answers again.
 func NewGuard(store Store, now func() time.Time, changed func(error)) *Guard {
-	return &Guard{Store: store, breaker: breaker.New(breaker.Config{
+	return &Guard{Store: store, now: now, breaker: breaker.New(breaker.Config{
 		First: guardPause, Now: now,
 		Classify: func(err error) breaker.Class {
 			if errors.Is(err, ErrDenied) {
@@ -39,8 +44,7 @@ func NewGuard(store Store, now func() time.Time, changed func(error)) *Guard {
 
 // Take implements Store.
 func (g *Guard) Take(ctx context.Context, op *Op) (Answer, error) {
-	a, err := breaker.Do(g.breaker, func() (Answer, error) { return g.Store.Take(ctx, op) })
-	return a, unavailable(err)
+	return ask(g, func() (Answer, error) { return g.Store.Take(ctx, op) })
 }
 
 // Undo implements Store.
@@ -55,13 +59,26 @@ func (g *Guard) Add(ctx context.Context, op *Op) error {
 
 // Blocks implements Store.
 func (g *Guard) Blocks(ctx context.Context) ([]Block, error) {
-	all, err := breaker.Do(g.breaker, func() ([]Block, error) { return g.Store.Blocks(ctx) })
-	return all, unavailable(err)
+	return ask(g, func() ([]Block, error) { return g.Store.Blocks(ctx) })
 }
 
-func (g *Guard) do(ask func() error) error {
-	_, err := breaker.Do(g.breaker, func() (struct{}, error) { return struct{}{}, ask() })
-	return unavailable(err)
+func (g *Guard) do(request func() error) error {
+	_, err := ask(g, func() (struct{}, error) { return struct{}{}, request() })
+	return err
+}
+
+// ask sends a request to the store, unless it is down.
+func ask[T any](g *Guard, request func() (T, error)) (T, error) {
+	answer, err := breaker.Do(g.breaker, func() (T, error) {
+		if g.Took == nil {
+			return request()
+		}
+		start := g.now()
+		answer, err := request()
+		g.Took(g.now().Sub(start), err)
+		return answer, err
+	})
+	return answer, unavailable(err)
 }
 
 func unavailable(err error) error {

@@ -5,7 +5,9 @@
 //	postern_build_info{daemon,version,revision,goversion}    always 1
 //	postern_decisions_total{check,verdict,reason,mode}       one for each record in the log; check is
 //	                                                         "none" when no check decided
-//	postern_decision_duration_seconds                        histogram: last byte of the request to the reply
+//	postern_decision_duration_seconds{daemon,check}          histogram: last byte of the request to the reply
+//	postern_dns_question_duration_seconds{outcome}           histogram: a DNS question with all its tries
+//	postern_store_request_duration_seconds{store,outcome}    histogram: a request to a store and its answer
 //	postern_requests_in_flight                               requests whose reply is not written yet
 //	postern_connections                                      open connections of Postfix
 //	postern_connections_over_limit_total{action}             connections that --max-connections has ended: "closed"
@@ -29,6 +31,7 @@ package metrics
 import (
 	"maps"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +44,9 @@ import (
 
 // maxSeries bounds the label combinations of postern_decisions_total.
 const maxSeries = 1024
+
+// maxValue bounds the value of a label of postern_decisions_total, in bytes.
+const maxValue = 64
 
 // other replaces every label value beyond maxSeries.
 const other = "other"
@@ -66,7 +72,9 @@ type Labels = record.Labels
 type Metrics struct {
 	registry     *prometheus.Registry
 	decisions    *prometheus.CounterVec
-	duration     prometheus.Histogram
+	durations    *prometheus.HistogramVec
+	questions    *prometheus.HistogramVec
+	stores       *prometheus.HistogramVec
 	inFlight     prometheus.Gauge
 	connections  prometheus.Gauge
 	reloadFailed prometheus.Gauge
@@ -74,14 +82,14 @@ type Metrics struct {
 	heldBack     prometheus.Gauge
 
 	// series is replaced, never changed: Decided reads it without a lock.
-	series atomic.Pointer[map[Labels]prometheus.Counter]
+	series atomic.Pointer[map[Labels]series]
 	grow   sync.Mutex
 }
 
-// durationBuckets run from a lookup in memory to the deadline of a policy
-// request and beyond it.
-func durationBuckets() []float64 {
-	return []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+// series is where the decisions of one combination of labels are counted.
+type series struct {
+	count prometheus.Counter
+	took  prometheus.Observer
 }
 
 // New makes the metrics of one daemon.
@@ -95,23 +103,21 @@ func New(o Options) *Metrics {
 			Name: "postern_decisions_total",
 			Help: "Decisions, by the check that made them, verdict, reason and mode.",
 		}, []string{"check", "verdict", "reason", "mode"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "postern_decision_duration_seconds",
-			Help:    "Time from the last byte of a request to its reply.",
-			Buckets: durationBuckets(),
-		}),
+		durations:    newDecisionDurations(o.Daemon),
+		questions:    newQuestionDurations(),
+		stores:       newStoreDurations(),
 		inFlight:     gauge("postern_requests_in_flight", "Requests whose reply is not written yet."),
 		connections:  gauge("postern_connections", "Open connections of Postfix."),
 		reloadFailed: gauge("postern_config_reload_failed", "1 when the last reload was refused and the old settings stay in force."),
 		heldBack:     gauge("postern_files_held_back", "Tables and allow lists whose new text is not used because it would lose more than half of the entries."),
 		lastReload:   gauge("postern_config_last_reload_timestamp_seconds", "When settings were last put in force, Unix time."),
 	}
-	m.series.Store(&map[Labels]prometheus.Counter{})
+	m.series.Store(&map[Labels]series{})
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(o),
-		m.decisions, m.duration, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
+		m.decisions, m.durations, m.questions, m.stores, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
 	)
 	if o.LogFailures != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -167,12 +173,12 @@ func (m *Metrics) Record(r *record.Record, _ time.Time) { m.Decided(r.Labels(), 
 
 // Decided counts one decision and how long it took.
 func (m *Metrics) Decided(l Labels, took time.Duration) {
-	c, ok := (*m.series.Load())[l]
+	s, ok := (*m.series.Load())[l]
 	if !ok {
-		c = m.newSeries(l)
+		s = m.newSeries(l)
 	}
-	c.Inc()
-	m.duration.Observe(took.Seconds())
+	s.count.Inc()
+	s.took.Observe(took.Seconds())
 }
 
 // Prepare makes combinations show up with 0 before the first decision, so that
@@ -185,31 +191,36 @@ func (m *Metrics) Prepare(all ...Labels) {
 	}
 }
 
-func (m *Metrics) newSeries(l Labels) prometheus.Counter {
+func (m *Metrics) newSeries(l Labels) series {
 	m.grow.Lock()
 	defer m.grow.Unlock()
 	old := *m.series.Load()
-	if c, ok := old[l]; ok {
-		return c
-	}
-	if len(old) >= maxSeries {
-		return m.decisions.WithLabelValues(other, other, other, other)
-	}
-	c := m.decisions.WithLabelValues(values(l)...)
-	series := maps.Clone(old)
-	series[l] = c
-	m.series.Store(&series)
-	return c
-}
-
-func values(l Labels) []string {
-	or := func(s, otherwise string) string {
-		if s == "" {
-			return otherwise
-		}
+	if s, ok := old[l]; ok {
 		return s
 	}
-	return []string{or(l.Check, "none"), or(l.Verdict, "none"), or(string(l.Reason), "none"), or(l.Mode, "enforce")}
+	if len(old) >= maxSeries {
+		return series{m.decisions.WithLabelValues(other, other, other, other), m.durations.WithLabelValues(other)}
+	}
+	v := values(l)
+	made := series{m.decisions.WithLabelValues(v...), m.durations.WithLabelValues(v[0])}
+	all := maps.Clone(old)
+	all[l] = made
+	m.series.Store(&all)
+	return made
+}
+
+// values are those of the labels, in the order of postern_decisions_total.
+func values(l Labels) []string {
+	return []string{value(l.Check, "none"), value(l.Verdict, "none"), value(string(l.Reason), "none"), value(l.Mode, record.ModeEnforce)}
+}
+
+// value is s as a label's value, which client_golang wants to be UTF-8, or
+// otherwise if it is empty.
+func value(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return strings.ToValidUTF8(s[:min(len(s), maxValue)], "?")
 }
 
 // RequestStarted and RequestDone bracket one request.

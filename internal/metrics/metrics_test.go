@@ -93,10 +93,13 @@ func TestMetrics(t *testing.T) {
 		`postern_decisions_total{check="ownership",mode="shadow",reason="owned",verdict="pass"} 2` + "\n",
 		`postern_decisions_total{check="none",mode="enforce",reason="not_applicable",verdict="pass"} 1` + "\n",
 		`postern_decisions_total{check="dnsbl",mode="enforce",reason="check_failed",verdict="reject"} 0` + "\n",
-		`postern_decision_duration_seconds_bucket{le="0.00025"} 1` + "\n",
-		`postern_decision_duration_seconds_bucket{le="0.0005"} 2` + "\n",
-		`postern_decision_duration_seconds_bucket{le="30"} 2` + "\n",
-		"postern_decision_duration_seconds_count 3\n",
+		`postern_decision_duration_seconds_bucket{check="ownership",daemon="policyd",le="0.00025"} 0` + "\n",
+		`postern_decision_duration_seconds_bucket{check="none",daemon="policyd",le="0.00025"} 1` + "\n",
+		`postern_decision_duration_seconds_bucket{check="ownership",daemon="policyd",le="0.0005"} 1` + "\n",
+		`postern_decision_duration_seconds_bucket{check="ownership",daemon="policyd",le="30"} 1` + "\n",
+		`postern_decision_duration_seconds_count{check="ownership",daemon="policyd"} 2` + "\n",
+		`postern_decision_duration_seconds_count{check="none",daemon="policyd"} 1` + "\n",
+		`postern_decision_duration_seconds_count{check="dnsbl",daemon="policyd"} 0` + "\n",
 		"postern_requests_in_flight 1\n",
 		"postern_connections 2\n",
 		"postern_config_reload_failed 1\n",
@@ -127,6 +130,8 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	body := scrape(t, New(Options{LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }, ConnsClosed: none, ConnsRefused: none}))
 	m := New(Options{})
 	m.Decided(owned(), 0)
+	m.DNSQuestions("answer")
+	m.StoreRequests("greylist")
 	body += scrape(t, m)
 	exported := make(map[string]bool)
 	for _, match := range regexp.MustCompile(`(?m)^# HELP (postern_\w+) .`).FindAllStringSubmatch(body, -1) {
@@ -136,7 +141,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for _, match := range regexp.MustCompile(`(?m)^//\t(postern_\w+)`).FindAllStringSubmatch(source, -1) {
 		documented[match[1]] = true
 	}
-	if len(exported) != 11 || fmt.Sprint(exported) != fmt.Sprint(documented) {
+	if len(exported) != 13 || fmt.Sprint(exported) != fmt.Sprint(documented) {
 		t.Errorf("exported %v\ndocumented %v", exported, documented)
 	}
 }
@@ -149,6 +154,46 @@ func packageComment(t *testing.T) string {
 	}
 	comment, _, _ := strings.Cut(string(source), "\npackage metrics")
 	return comment
+}
+
+// Labels that are not of the program do not end the daemon, and are bounded.
+func TestHostileLabels(t *testing.T) {
+	m := New(Options{})
+	for _, text := range []string{"\xff", strings.Repeat("é", 4096), "a\x00b", `"}`} {
+		m.Decided(Labels{Check: text, Verdict: text, Reason: record.Reason(text), Mode: text}, 0)
+	}
+	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, s := range f.GetMetric() {
+			for _, label := range s.Label {
+				if len(label.GetValue()) > maxValue {
+					t.Errorf("%s: a label of %d bytes", f.GetName(), len(label.GetValue()))
+				}
+			}
+		}
+	}
+}
+
+func TestDurations(t *testing.T) {
+	m := New(Options{})
+	asked := m.DNSQuestions("answer")
+	asked("answer", time.Millisecond)
+	asked("made up", time.Millisecond)
+	store := m.StoreRequests("greylist")
+	store(time.Millisecond, nil)
+	store(time.Second, errors.New("gone"))
+	body := scrape(t, m)
+	for _, want := range []string{
+		`postern_dns_question_duration_seconds_count{outcome="answer"} 1`, `postern_dns_question_duration_seconds_count{outcome="other"} 1`,
+		`postern_store_request_duration_seconds_count{outcome="ok",store="greylist"} 1`, `postern_store_request_duration_seconds_sum{outcome="error",store="greylist"} 1`,
+	} {
+		if !strings.Contains(body, want+"\n") {
+			t.Errorf("no %q in\n%s", want, body)
+		}
+	}
 }
 
 func TestSeriesAreBounded(t *testing.T) {

@@ -298,6 +298,7 @@ type keyCollector struct {
 
 func signMetrics(c *current) []prometheus.Collector {
 	return []prometheus.Collector{
+		newPublishedCollector(c),
 		keyCollector{
 			c,
 			prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil),

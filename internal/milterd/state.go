@@ -30,7 +30,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	if name := o.set.File(); name != "" {
 		l.Watch(name)
 	}
-	dns, err := dns.Settings{Servers: o.Resolvers, Timeout: o.DNSTimeout}.Open(l, r.Log)
+	dns, err := dns.Settings{Servers: o.Resolvers, Timeout: o.DNSTimeout, Took: r.Metrics.DNSQuestions(resolver.Outcomes()...)}.Open(l, r.Log)
 	if err != nil {
 		return nil, o.set.Errorf("resolver", "%w", err)
 	}

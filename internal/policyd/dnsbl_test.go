@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
@@ -135,7 +136,7 @@ func TestReloadKeepsResolverAndLists(t *testing.T) {
 func TestPublicResolverIsWarnedAbout(t *testing.T) {
 	for server, want := range map[string]int{"8.8.8.8": 1, "127.0.0.1:5353": 0} {
 		core, logs := observer.New(zapcore.WarnLevel)
-		s, err := loadInto(newCurrent(), service.Runtime{Log: zap.New(core)}, listArgs(server), nil)
+		s, err := loadInto(newCurrent(), service.NewRuntime(zap.New(core), metrics.New(metrics.Options{})), listArgs(server), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

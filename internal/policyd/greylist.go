@@ -157,6 +157,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	n.life.OnBegin(func() { o.store.apply(o.limits(), o.GreylistFlood) })
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n.Readiness) })
 	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
+	waited := o.store.waited
 	check := &checks.Greylist{
 		Delimiters:     n.delimiters(),
 		Store:          o.store.breaker,
@@ -169,6 +170,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 		Header:         o.GreylistHeader,
 		Instances:      &o.store.instances,
 		URL:            o.GreylistURL,
+		Waited:         func(d time.Duration) { waited.Observe(d.Seconds()) },
 	}
 	if check.Hostname, err = os.Hostname(); err != nil {
 		return policy.Entry{}, fmt.Errorf("the name of this host: %w", err)
@@ -230,6 +232,7 @@ type greylistStore struct {
 	breaker   *greylist.Breaker
 	flood     *greylist.Flood
 	instances checks.Instances
+	waited    prometheus.Histogram
 	kind      string // sqlite, memory, redis: for people
 }
 
@@ -264,12 +267,13 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 	}
 	key := storeKey{o.GreylistStore, digestOf(password)}
 	store, err := service.Keep(n.life, key, func() (service.Opened[*greylistStore], error) {
-		g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood)}
+		g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood), waited: newWaited()}
 		var err error
 		if g.store, g.kind, err = o.openStore(password, n); err != nil {
 			return service.Opened[*greylistStore]{}, err
 		}
 		g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(n.Log, n.Readiness))
+		g.breaker.Took = n.Metrics.StoreRequests(checks.GreylistName)
 		return service.Opened[*greylistStore]{Value: g, Close: g.close}, nil
 	})
 	if err != nil {
@@ -304,33 +308,6 @@ func reportStore(log *zap.Logger, ready *metrics.Readiness) func(greylist.Health
 			log.Info("the greylist store works again")
 		}
 	}
-}
-
-// greylistCollector shows the store of the state in force.
-type greylistCollector struct {
-	current    *current
-	up, writes *prometheus.Desc
-}
-
-func greylistMetrics(c *current) []prometheus.Collector {
-	return []prometheus.Collector{greylistCollector{c,
-		prometheus.NewDesc("postern_greylist_store_up", "1 while the greylist store answers, 0 while its breaker is open.", nil, nil),
-		prometheus.NewDesc("postern_greylist_store_writes", "1 while the greylist store keeps what is new, 0 while its memory or disk is full or its file cannot be written.", nil, nil),
-	}}
-}
-
-// Describe implements prometheus.Collector.
-func (c greylistCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.up; ch <- c.writes }
-
-// Collect implements prometheus.Collector.
-func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
-	o, release := inForce[*greylistPart](c.current)
-	if release == nil {
-		return
-	}
-	defer release()
-	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Health() != greylist.Down))
-	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.GaugeValue, number(o.store.writes()))
 }
 
 // storeCondition is the condition of readiness that the store answers.

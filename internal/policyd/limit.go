@@ -175,6 +175,7 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 		return entry, err
 	}
 	check.Judge, check.URL, check.Exempt = o.judge, o.LimitURL, o.alarmFlags.exempt()
+	n.life.OnBegin(func() { o.store.prepare(o.rules) })
 	check.Alarm, check.Lost = o.store.alarm(n.Log, alarms), o.store.lost
 	return entry, nil
 }

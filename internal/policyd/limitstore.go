@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/limit"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 // limitStore is a store with what belongs to this daemon's use of it. It outlives
@@ -45,6 +46,7 @@ func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
 		}
 		n.Log.Info("the limit store works again")
 	})
+	s.guard.Took = n.Metrics.StoreRequests(checks.LimitName)
 	s.blocks = limit.NewBlocks(s.guard)
 	return s
 }
@@ -88,6 +90,18 @@ func (s *limitStore) alarm(log *zap.Logger, a *alarms) func(limit.Alarm) {
 		s.mu.Unlock()
 		writeAlarm(log, &alarm)
 		a.pass(alarm)
+	}
+}
+
+// prepare makes the alarms of rules show up with 0, so that a rate over the first
+// one is not lost.
+func (s *limitStore) prepare(rules []limit.Rule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range rules {
+		for _, percent := range [...]int{80, 100} {
+			s.alarms[alarmLabels{string(r.Key), string(r.Unit), percent}] += 0
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/policy"
@@ -74,7 +75,7 @@ func (n *needs) delimiters() string { return n.set.Lookup("recipient-delimiter")
 // resolver returns the DNS resolver that all parts share.
 func (n *needs) resolver() (*dns.Resolver, error) {
 	if n.dns == nil {
-		opened, err := dns.Settings{Servers: n.options.Resolvers, Timeout: n.options.DNSTimeout}.Open(n.life, n.Log)
+		opened, err := dns.Settings{Servers: n.options.Resolvers, Timeout: n.options.DNSTimeout, Took: n.Metrics.DNSQuestions(resolver.Outcomes()...)}.Open(n.life, n.Log)
 		if err != nil {
 			return nil, n.set.Errorf("resolver", "%w", err)
 		}

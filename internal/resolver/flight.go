@@ -91,8 +91,10 @@ func (r *Resolver) fly(f *flight, q question, held *place) {
 		r.land(f, q, outcome{fail: r.outage.failure()})
 		return
 	}
+	start := r.now()
 	out := r.resolve(ctx, q)
 	r.land(f, q, out)
+	r.took(out.kind(), r.now().Sub(start))
 	if out.fail != nil && out.fail.kind != failAnswer {
 		question.Abandon()
 		return

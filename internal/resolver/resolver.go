@@ -98,6 +98,9 @@ type Config struct {
 	// TCPChanged hears when a server does not answer over TCP any more, and when it
 	// does again. It may be nil.
 	TCPChanged func(TCPChange)
+	// Took takes the outcome of each question that was sent, and its time with all
+	// tries. It may be nil.
+	Took func(outcome string, took time.Duration)
 	// Now is the clock of TTLs and of the servers' health (nil: time.Now).
 	Now func() time.Time
 	// Exchange replaces the sockets (nil: UDP and TCP): it sends one query
@@ -113,6 +116,7 @@ type Resolver struct {
 	tries    int
 	ttl      ttlBounds
 	now      func() time.Time
+	took     func(string, time.Duration)
 	servers  *pool
 	exchange exchangeFunc
 	seed     maphash.Seed
@@ -140,6 +144,7 @@ func New(c Config) (*Resolver, error) {
 		tries:    c.Tries,
 		ttl:      ttlBounds{min: c.MinTTL, max: c.MaxTTL, maxNegative: c.MaxNegativeTTL},
 		now:      c.Now,
+		took:     c.Took,
 		servers:  newPool(addrs, c.TrustAD),
 		seed:     maphash.MakeSeed(),
 		shards:   newShards(c.CacheBytes),
@@ -186,6 +191,9 @@ func (c *Config) setDefaults(servers int) error {
 	c.MinTTL = max(c.MinTTL, 0)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Took == nil {
+		c.Took = func(string, time.Duration) {}
 	}
 	return c.check()
 }

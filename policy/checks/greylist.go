@@ -41,6 +41,8 @@ type Greylist struct {
 	Instances *Instances
 	Hostname  string // of this host, for the header and for SPF
 	URL       string // where a sender can read more; "" for none
+
+	Waited func(time.Duration) // takes how long a sender had waited who passes for the first time; may be nil
 }
 
 // Name implements policy.Check.
@@ -183,6 +185,9 @@ func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (poli
 		}
 		v.Kind, v.Text = policy.Defer, g.text(o, s.key)
 	case o.Why == greylist.Waited:
+		if g.Waited != nil {
+			g.Waited(o.Waited)
+		}
 		v.Detail += waitedWord(o.Waited)
 		v.Header = g.header(r, o)
 		if err := g.Store.Credit(ctx, s.key.Creditor(), r.Received); err != nil {

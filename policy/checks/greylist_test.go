@@ -232,6 +232,8 @@ func TestGreylistStory(t *testing.T) {
 		t.Errorf("early: %+v", v)
 	}
 	headers := 0
+	var waited []time.Duration
+	g.Waited = func(d time.Duration) { waited = append(waited, d) }
 	for _, rcptTo := range to {
 		late := rcpt("198.51.100.7", "news@good.example", rcptTo)
 		late.Received, late.Instance = start.Add(200*time.Second), "2"
@@ -252,6 +254,10 @@ func TestGreylistStory(t *testing.T) {
 	if headers != 1 {
 		t.Errorf("%d headers", headers)
 	}
+	if fmt.Sprint(waited) != "[3m20s 3m20s 3m20s]" {
+		t.Errorf("waited %v", waited)
+	}
+	g.Waited = nil
 	// Five passes an hour apart, by as many senders, allow the client.
 	for hour := range 4 {
 		sender := fmt.Sprint("s", hour, "@good.example")

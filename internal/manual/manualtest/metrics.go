@@ -18,7 +18,7 @@ import (
 func Options(daemon string) metrics.Options {
 	none := func() uint64 { return 0 }
 	return metrics.Options{
-		Daemon:      daemon,
+		Daemon: daemon, Version: "1.0.0", Revision: "0123456789ab",
 		LogFailures: none, LogBlocked: func() bool { return false },
 		ConnsClosed: none, ConnsRefused: none,
 	}

@@ -25,6 +25,8 @@ import (
 type Settings struct {
 	Servers []string      // as [resolver.Config] wants them; none means those of /etc/resolv.conf
 	Timeout time.Duration // for one question to one server
+	// Took takes outcome and time of each question, see [resolver.Config].
+	Took func(outcome string, took time.Duration)
 }
 
 // Resolver is a resolver that states of a daemon share.
@@ -47,7 +49,7 @@ func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
 	if len(s.Servers) == 0 {
 		l.Watch(resolver.DefaultResolvConf)
 	}
-	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout, Changed: report(log), TCPChanged: reportTCP(log)})
+	made, err := resolver.New(resolver.Config{Servers: s.Servers, Timeout: s.Timeout, Took: s.Took, Changed: report(log), TCPChanged: reportTCP(log)})
 	if err != nil {
 		return nil, err
 	}

@@ -38,10 +38,10 @@ func TestOpenKeepsTheResolverInForce(t *testing.T) {
 		kept bool
 	}{
 		{"the same", settings, true},
-		{"the same servers, spelled in another way", Settings{[]string{"127.0.0.2:53"}, time.Second}, true},
-		{"another time-out", Settings{settings.Servers, 2 * time.Second}, false},
-		{"another server", Settings{[]string{"127.0.0.3"}, time.Second}, false},
-		{"one more", Settings{[]string{"127.0.0.2", "127.0.0.3"}, time.Second}, false},
+		{"the same servers, spelled in another way", Settings{Servers: []string{"127.0.0.2:53"}, Timeout: time.Second}, true},
+		{"another time-out", Settings{Servers: settings.Servers, Timeout: 2 * time.Second}, false},
+		{"another server", Settings{Servers: []string{"127.0.0.3"}, Timeout: time.Second}, false},
+		{"one more", Settings{Servers: []string{"127.0.0.2", "127.0.0.3"}, Timeout: time.Second}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

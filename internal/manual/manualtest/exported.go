@@ -1,0 +1,69 @@
+package manualtest
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/postern-mail/postern/internal/metrics"
+)
+
+// Exported fails the test unless every registered metric of Postern has a value, its
+// name, unit and help text follow the conventions of Prometheus, and no label has a
+// value of a stranger's. It returns the number of series.
+func Exported(t *testing.T, m *metrics.Metrics) (series int) {
+	t.Helper()
+	problems, err := testutil.GatherAndLint(m.Gatherer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var exported []string
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), "postern_") {
+			continue
+		}
+		exported = append(exported, family.GetName())
+		series += len(family.Metric)
+		if !helpText.MatchString(family.GetHelp()) {
+			t.Errorf("%s: help text %q is not one sentence", family.GetName(), family.GetHelp())
+		}
+		for _, metric := range family.Metric {
+			for _, label := range metric.Label {
+				if !labelName.MatchString(label.GetName()) || !labelValue.MatchString(label.GetValue()) {
+					t.Errorf("%s: label %s=%.100q", family.GetName(), label.GetName(), label.GetValue())
+				}
+			}
+		}
+	}
+	for _, name := range names(m) {
+		if !slices.Contains(exported, name) {
+			t.Errorf("%s has no value", name)
+		}
+	}
+	return series
+}
+
+// What texts, labels and values look like. A value is a word of the program, or one
+// that the administrator chose: a zone, a server, a version.
+var (
+	helpText   = regexp.MustCompile(`^[A-Z0-9][^.]*(\.[^ ][^.]*)*\.$`)
+	labelName  = regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
+	labelValue = regexp.MustCompile(`^[A-Za-z0-9_.:+*-]{1,64}$`)
+)
+
+// Hostile are texts as strangers send them.
+func Hostile() []string {
+	return []string{
+		`<script>alert(1)</script>`, "x\x00y", "\u202eevil", strings.Repeat("a", 4096), "\xff\xfe", `a"} 1`, "b\nc", `d\`, "{check=\"x\"}", "é@bücher.example",
+	}
+}
