@@ -14,13 +14,17 @@ FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
 
 .DEFAULT_GOAL := all
-.PHONY: all build man try test check fuzz bench install uninstall deb rpm release go setup help
+.PHONY: all build openssl man try test check fuzz bench install uninstall deb rpm release go setup help
 .NOTPARALLEL:
 
 all: build man ## the programs and their manual pages
 
 build: go ## build the programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+
+openssl: all ## the same, with RSA signatures by OpenSSL 3
+	@.ci/setup openssl
+	@GO=$(GO) .ci/openssl bin/postern-milterd
 
 # Programs for another machine (GOARCH=arm64 make) do not run here: what they would say
 # is asked of the same programs for this one.
@@ -41,7 +45,7 @@ try: go ## see Postern guard a private Postfix: mails, replies and why
 test: go setup check ## everything, under the race detector, against a real Postfix
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"
 	@notes=$$(mktemp) && code=0; \
-		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -race -count=1 -timeout 40m ./... || code=$$?; \
+		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -tags openssl -race -count=1 -timeout 40m ./... || code=$$?; \
 		sort -u $$notes | sed 's/^/make test: /'; rm -f $$notes; exit $$code
 
 check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities
@@ -49,6 +53,8 @@ check: go ## formatting, vet, staticcheck, import directions, known vulnerabilit
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool -modfile=.ci/tools/go.mod staticcheck ./...
+	CGO_ENABLED=1 $(GO) vet -tags openssl ./internal/rsaengine
+	CGO_ENABLED=1 $(GO) tool -modfile=.ci/tools/go.mod staticcheck -tags openssl ./internal/rsaengine
 	$(GO) test -count=1 ./internal/arch
 	@.ci/vuln
 
@@ -78,13 +84,15 @@ install: ## install what make has built, with units, manual pages and examples, 
 	for page in $(MANUALS); do install -D -m 644 $$page $(INSTALLED)/share/doc/postern/$$page || exit; done
 	for folder in $(notdir $(DOCUMENTS)); do ln -sfn ../$$folder $(INSTALLED)/share/doc/postern/deploy/$$folder || exit; done
 
-deb: all ## dist/postern_VERSION_ARCH.deb for amd64 and arm64
+deb: all ## dist/postern_VERSION_ARCH.deb for amd64, with OpenSSL, and arm64
+	@.ci/setup openssl
 	@GO=$(GO) .ci/package/build deb
 
 rpm: all ## the same as RPM
 	@GO=$(GO) .ci/package/build rpm
 
 release: go ## packages, archives, checksums and an SBOM in dist/, the same bytes each time
+	@.ci/setup openssl
 	@GO=$(GO) .ci/package/release
 
 uninstall: ## remove what make install has installed; settings, keys and data stay

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -126,10 +127,63 @@ func checkPackage(t *testing.T, file string, machine elf.Machine) {
 	for _, program := range []string{"/usr/bin/postern", "/usr/sbin/postern-policyd", "/usr/sbin/postern-milterd"} {
 		checkMachine(t, dir+program, machine)
 	}
+	checkLibraries(t, file, dir, machine == elf.EM_X86_64)
 	settings := command(t, "dpkg-deb", "--info", file, "conffiles")
 	if !slices.Equal(strings.Fields(settings), packaged[:2]) {
 		t.Errorf("conffiles: %q", settings)
 	}
+}
+
+// checkLibraries compares the libraries that the programs of a package need, with the
+// version of the C library, with what the package depends on.
+func checkLibraries(t *testing.T, file, dir string, withOpenSSL bool) {
+	t.Helper()
+	needs, version := make(map[string][]string), "0"
+	for _, program := range []string{"/usr/bin/postern", "/usr/sbin/postern-policyd", "/usr/sbin/postern-milterd"} {
+		f, err := elf.Open(dir + program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		libraries, _ := f.ImportedLibraries() // none in a static program
+		if len(libraries) > 0 {
+			needs[program] = slices.Sorted(slices.Values(libraries))
+		}
+		symbols, _ := f.ImportedSymbols()
+		for _, symbol := range symbols {
+			if v, ok := strings.CutPrefix(symbol.Version, "GLIBC_"); ok && newer(v, version) {
+				version = v
+			}
+		}
+		_ = f.Close()
+	}
+	depends := strings.TrimSpace(command(t, "dpkg-deb", "--field", file, "Depends"))
+	if !withOpenSSL {
+		if len(needs) > 0 || depends != "systemd" {
+			t.Errorf("libraries %q, and it depends on %q", needs, depends)
+		}
+		return
+	}
+	if want := "systemd, libc6 (>= " + version + "), libssl3 (>= 3.0.0)"; depends != want {
+		t.Errorf("it depends on %q, want %q", depends, want)
+	}
+	if milterd := needs["/usr/sbin/postern-milterd"]; len(needs) != 1 || !slices.Equal(milterd, []string{"libc.so.6", "libcrypto.so.3"}) {
+		t.Errorf("libraries %q", needs)
+	}
+}
+
+// newer compares versions of the C library.
+func newer(a, b string) bool {
+	var an, bn []int
+	for _, v := range []struct {
+		text string
+		n    *[]int
+	}{{a, &an}, {b, &bn}} {
+		for part := range strings.SplitSeq(v.text, ".") {
+			n, _ := strconv.Atoi(part)
+			*v.n = append(*v.n, n)
+		}
+	}
+	return slices.Compare(an, bn) > 0
 }
 
 // comparePackage compares the files of a package with what every package has, and

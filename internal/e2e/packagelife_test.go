@@ -31,7 +31,7 @@ type packageLife struct {
 // livePackage follows the page on the package: an older one is installed, mail flows
 // through it, it is upgraded, removed and purged.
 func livePackage(t *testing.T, newer string) {
-	older := makePackages(t, "deb", "VERSION=0.0.9", "ARCHS=amd64")
+	older := makePackages(t, "deb", "VERSION=0.0.9", "ARCHS=amd64", "RSA_ENGINE=go")
 	if len(older) != 1 {
 		t.Fatalf("make deb ARCHS=amd64 made %q", older)
 	}

@@ -88,6 +88,7 @@ func (u units) underSystemd(t *testing.T) bool {
 	}
 	u.must(t, "systemctl start "+packageUnits)
 	u.introduce(t)
+	u.signsByOpenSSL(t)
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T)
@@ -116,6 +117,7 @@ func (u units) build(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	command(t, "../../.ci/openssl", filepath.Join(dir, "postern-milterd"))
 	for name, folder := range map[string]string{"postern": "/usr/bin/", "postern-policyd": "/usr/sbin/", "postern-milterd": "/usr/sbin/", "caged": "/usr/local/bin/"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -329,6 +331,7 @@ timeout 60 grep -q -m 1 '"msg":"started"' < <(tail -n +1 -f /root/policyd.log)
 timeout 60 grep -q -m 1 '"msg":"started"' < <(tail -n +1 -f /root/milterd.log)
 `)
 	u.introduceUnlessKnown(t)
+	u.signsByOpenSSL(t)
 	u.underLoad(t, "-d", func() {
 		for round := range u.rounds {
 			u.configure(t, round, func() { u.timed(t, "postern restart policyd") })
@@ -336,6 +339,18 @@ timeout 60 grep -q -m 1 '"msg":"started"' < <(tail -n +1 -f /root/milterd.log)
 		}
 	})
 	u.must(t, "kill $(pgrep postern-)")
+}
+
+// signsByOpenSSL asserts that milterd, which has been root or is in the sandbox of its
+// unit, has OpenSSL sign.
+func (u units) signsByOpenSSL(t *testing.T) {
+	t.Helper()
+	replied(t, "a mail to sign", u.send(t, "127.0.0.1:10025", postfixtest.Mail{From: "alice@example.org", To: []string{"alice@example.org"}}), "250 ")
+	u.must(t, "grep -q '^Uid:[[:space:]]*'$(id -u postern) /proc/$(pgrep -n postern-milterd)/status")
+	u.must(t, "exec 5<>/dev/tcp/127.0.0.1/9146 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&5 && cat <&5 >/root/metrics; exec 5>&-")
+	for _, line := range []string{`postern_rsa_engine{engine="openssl"} 1`, "postern_rsa_engine_fallbacks_total 0", `postern_dkim_keys{state="signing"} 2`} {
+		u.must(t, "tr -d '\r' </root/metrics | grep -qxF '"+line+"'")
+	}
 }
 
 // introduceUnlessKnown is introduce where no daemon has run before.

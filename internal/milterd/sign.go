@@ -17,6 +17,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/rsaengine"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/milter"
@@ -38,6 +39,7 @@ type signPart struct {
 	DKIMRequireDNS   bool
 	DKIMKeyTable     string
 	DKIMSigningTable string
+	RSAEngine        string
 
 	folder  string       // DKIMKeys as a path; that of all credentials for one
 	headers sign.Headers // DKIMHeaders
@@ -45,6 +47,7 @@ type signPart struct {
 	keys    *sign.Keys
 	unused  []error   // why files, folders and lines are not used, the first of them
 	watch   *keyWatch // nil without --dkim-require-dns
+	engine  *rsaengine.Engine
 }
 
 func (o *signPart) bind(fs *pflag.FlagSet) {
@@ -55,6 +58,7 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys stand in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")
 	fs.StringVar(&o.DKIMKeyTable, "dkim-key-table", "", "OpenDKIM's KeyTable `file`")
 	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`; with refile: in front, if it holds patterns")
+	config.Choice(fs, &o.RSAEngine, flagRSAEngine, "what makes RSA signatures; auto is OpenSSL's libcrypto in a program that is built with it, which takes a third of the CPU time", rsaengine.Auto, rsaengine.Go, rsaengine.OpenSSL)
 }
 
 func (o *signPart) validate(s *config.Set) error {
@@ -92,7 +96,7 @@ func (o *signPart) validate(s *config.Set) error {
 }
 
 func (o *signPart) findIdle(i *idleSettings) {
-	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire")
+	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire", flagRSAEngine)
 	switch {
 	case !o.DKIMSubdomains:
 	case !i.signs:
@@ -103,7 +107,10 @@ func (o *signPart) findIdle(i *idleSettings) {
 }
 
 func (o *signPart) build(n *needs) error {
-	var err error
+	err := o.openEngine(n)
+	if err != nil {
+		return err
+	}
 	if o.keys, err = o.loadKeys(n); err != nil {
 		return err
 	}
@@ -162,7 +169,7 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := sign.KeySource{Dir: o.folder, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group(), Before: last.Load()}
+	source := sign.KeySource{Dir: o.folder, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group(), Before: last.Load(), RSA: o.engine.Signer}
 	switch {
 	case hidden(n.set, o.DKIMKeys):
 		source.Dir = ""
@@ -304,6 +311,7 @@ func signMetrics(c *current) []prometheus.Collector {
 			prometheus.NewDesc("postern_dkim_keys", "Private keys, by what is done with them.", []string{"state"}, nil),
 			prometheus.NewDesc("postern_dkim_key_problems", "Key files, folders and table lines that cannot be used.", nil, nil),
 		},
+		newEngineCollector(c),
 	}
 }
 

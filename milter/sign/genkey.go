@@ -137,11 +137,13 @@ func (req *NewKeys) generate(kind KeyType) (NewKey, error) {
 	if err != nil {
 		return NewKey{}, fmt.Errorf("generate key: %w", err)
 	}
+	defer clear(der)
 	owner, err := makeFolders(req.Dir, folder)
 	if err != nil {
 		return NewKey{}, fmt.Errorf("generate key: %w", err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	defer clear(text)
 	if err := writeNew(key.Path, text, 0o600, owner); err != nil {
 		return NewKey{}, fmt.Errorf("generate key: %w", err)
 	}

@@ -78,14 +78,16 @@ func readKeyFile(path string, group int) (crypto.Signer, error) {
 	if err := private.Check(path, info, group, "the private key"); err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxKeyFile {
+	data := make([]byte, maxKeyFile+1)
+	defer clear(data)
+	n, err := io.ReadFull(f, data)
+	if err == nil {
 		return nil, fmt.Errorf("%s: more than %d octets, which is no key", path, maxKeyFile)
 	}
-	key, err := parseKey(data)
+	if err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, err
+	}
+	key, err := parseKey(data[:n])
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -118,12 +120,11 @@ func checkFolder(path string) error {
 	return nil
 }
 
-// parseKey reads the one private key in PEM text. Errors never show its content.
+// parseKey reads the one private key in PEM text, which it may change. Errors never
+// show its content. What it decodes on the way is cleared, but not what Go's own
+// parsers make.
 func parseKey(data []byte) (crypto.Signer, error) {
-	// Editors on other systems write CR LF, or CR alone.
-	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
-	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	data = unixLines(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
 	var key crypto.Signer
 	for {
 		var block *pem.Block
@@ -145,7 +146,26 @@ func parseKey(data []byte) (crypto.Signer, error) {
 	return key, checkKey(key)
 }
 
+// unixLines ends lines in LF, in place. Editors on other systems write CR LF, or CR
+// alone.
+func unixLines(data []byte) []byte {
+	n := 0
+	for i, b := range data {
+		if b == '\r' {
+			if i+1 < len(data) && data[i+1] == '\n' {
+				continue
+			}
+			b = '\n'
+		}
+		data[n] = b
+		n++
+	}
+	return data[:n]
+}
+
+// parseBlock reads the private key of a block, and clears the block.
 func parseBlock(block *pem.Block) (crypto.Signer, error) {
+	defer clear(block.Bytes)
 	switch {
 	case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 		return nil, errors.New("the key is encrypted; write it without a passphrase: openssl pkey -in OLD -out NEW")
@@ -180,6 +200,7 @@ func parsePKCS8(der []byte) (crypto.Signer, error) {
 	if _, err := asn1.Unmarshal(der, &outer); err != nil {
 		return nil, errors.New("not a PKCS#8 key")
 	}
+	defer clear(outer.PrivateKey)
 	if outer.Algorithm.Algorithm.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}) {
 		if err := checkModulus(outer.PrivateKey); err != nil {
 			return nil, err

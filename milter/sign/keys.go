@@ -2,6 +2,7 @@ package sign
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"maps"
 	"slices"
 	"strings"
@@ -37,6 +38,8 @@ type KeySource struct {
 	// Before are the keys of the load before, or nil. What it knew of a file that
 	// cannot be read now still signs.
 	Before *Keys
+	// RSA returns what signs with an RSA key. Nil means the key itself.
+	RSA func(*rsa.PrivateKey) crypto.Signer
 }
 
 // Keys is one load of all keys. It never changes.

@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -121,12 +122,30 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
+// Nothing of a key that was decoded stays in the buffers of its file.
+func TestParseKeyClears(t *testing.T) {
+	for kind, data := range map[string][]byte{"RSA PRIVATE KEY": pkcs1(t, testRSA()), "PRIVATE KEY": pkcs8(t, testRSA()), "ENCRYPTED PRIVATE KEY": pkcs8(t, testEd25519())} {
+		block, _ := pem.Decode(data)
+		block.Type = kind
+		key, err := parseBlock(block)
+		if (err != nil) != (kind == "ENCRYPTED PRIVATE KEY") {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		if len(block.Bytes) < 40 || bytes.ContainsFunc(block.Bytes, func(r rune) bool { return r != 0 }) {
+			t.Errorf("%s: the block is not cleared", kind)
+		}
+		if key, ok := key.(*rsa.PrivateKey); ok && key.Validate() != nil {
+			t.Errorf("%s: the key was cleared too", kind)
+		}
+	}
+}
+
 func FuzzParseKey(f *testing.F) {
 	f.Add([]byte("-----BEGIN RSA PRIVATE KEY-----\r\nMAA=\r\n-----END RSA PRIVATE KEY-----\r\n"))
 	f.Add(pkcs8(f, testEd25519()))
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMAA=\n-----END PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if key, err := parseKey(data); err == nil {
+		if key, err := parseKey(slices.Clone(data)); err == nil {
 			if _, err := newKey("example.com", "s", "p", key); err != nil {
 				t.Fatal(err)
 			}

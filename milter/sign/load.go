@@ -3,6 +3,7 @@ package sign
 import (
 	"cmp"
 	"crypto"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -254,6 +255,9 @@ func (l *loader) readKey(path string) crypto.Signer {
 		return l.before.signers[path]
 	}
 	l.read++
+	if key, ok := signer.(*rsa.PrivateKey); ok && l.src.RSA != nil {
+		return l.src.RSA(key)
+	}
 	return signer
 }
 
