@@ -14,7 +14,7 @@ FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
 
 .DEFAULT_GOAL := all
-.PHONY: all build openssl man try test check fuzz bench install uninstall deb rpm release go setup help
+.PHONY: all build openssl man try test check fuzz bench faults soak install uninstall deb rpm release go setup help
 .NOTPARALLEL:
 
 all: build man ## the programs and their manual pages
@@ -63,6 +63,14 @@ fuzz: go ## every fuzz target, FUZZTIME (20s) each
 
 bench: go setup ## measure what Postern costs
 	$(GO) run ./internal/e2e/bench
+
+faults: go setup ## what happens when something fails: each promise of deploy/FAULTS.md, tried
+	@$(GO) run ./internal/e2e/faults
+
+SOAK ?= 30m
+
+soak: go setup ## both daemons under load and random faults for SOAK (30m)
+	@$(GO) run ./internal/e2e/soak -for $(SOAK)
 
 install: ## install what make has built, with units, manual pages and examples, below DESTDIR and PREFIX
 	@[ -d bin/share/man ] || { echo 'make install: nothing is built; run "make" first' >&2; exit 1; }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,12 @@ type lone struct {
 
 func startLone(t *testing.T, args ...string) *lone {
 	t.Helper()
+	return startLoneBelow(t, nil, args...)
+}
+
+// startLoneBelow starts it by another command, which is given the program.
+func startLoneBelow(t *testing.T, command []string, args ...string) *lone {
+	t.Helper()
 	path, err := binaries.Path(t.Context(), "postern-policyd")
 	if err != nil {
 		t.Fatal(err)
@@ -37,9 +44,9 @@ func startLone(t *testing.T, args ...string) *lone {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l := &lone{socket: filepath.Join(dir, "s"), log: filepath.Join(dir, "log")}
-	l.Daemon, err = postfixtest.StartDaemon(t.Context(), postfixtest.DaemonConfig{Path: path, Args: append([]string{
-		"--config=", "--checks=ownership", "--listen=unix:" + l.socket, "--admin=", "--metrics-listen=", "--log-file=" + l.log,
-	}, args...)})
+	line := append(slices.Clone(command), path, "--config=", "--checks=ownership", "--listen=unix:"+l.socket, "--admin=", "--metrics-listen=", "--log-file="+l.log)
+	line = append(line, args...)
+	l.Daemon, err = postfixtest.StartDaemon(t.Context(), postfixtest.DaemonConfig{Path: line[0], Args: line[1:]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,6 +268,61 @@ func TestManyConnections(t *testing.T) {
 	if got := l.records(t); got["owned"] != 3*manyConns/2 || got["not_owned"] != 3*manyConns/2 {
 		t.Errorf("records %v", got)
 	}
+}
+
+// slowConns are more than the daemon holds at a time (--max-connections).
+const slowConns = 10_000
+
+// Ten thousand connections with half a request each keep no one out: the ones that have
+// waited longest make room. With few file descriptors it is the same.
+func TestSlowConnections(t *testing.T) {
+	t.Parallel()
+	for name, command := range map[string][]string{"as started": nil, "64 descriptors": {"prlimit", "--nofile=64:64"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := startLoneBelow(t, command, "--owners=inline:{ press@home.example=alice }")
+			var all []net.Conn
+			defer func() {
+				for _, conn := range all {
+					_ = conn.Close()
+				}
+			}()
+			for i := range slowConns {
+				conn, err := net.Dial("unix", l.socket)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, conn)
+				if _, err := io.WriteString(conn, "request=smtpd_access_policy\nsender="); err != nil && !errors.Is(err, syscall.EPIPE) {
+					t.Fatal(err)
+				}
+				if i%500 == 0 {
+					if err := askAsPostfix(l, loginRequest("press@home.example", "alice"), "DUNNO"); err != nil {
+						t.Fatalf("beside %d slow connections: %v", i, err)
+					}
+				}
+			}
+			if err := askAsPostfix(l, loginRequest("press@home.example", "mallory"), "553 5.7.1 not owned by user mallory"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// askAsPostfix asks over a new connection, and over another one if it is closed.
+func askAsPostfix(l *lone, request, want string) (err error) {
+	for range 2 {
+		var conn net.Conn
+		if conn, err = net.Dial("unix", l.socket); err != nil {
+			return err
+		}
+		err = ask(conn, request, want)
+		_ = conn.Close()
+		if err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // A request that waits for a table when SIGTERM comes is answered; the daemon

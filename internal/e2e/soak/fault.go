@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+)
+
+const (
+	storm   = 20  // reloads, or tables written, of one fault
+	stalled = 100 // connections that send half a request and wait
+)
+
+// fault breaks something; heal puts it right again.
+type fault func(context.Context) (heal func() error, err error)
+
+func (s *site) faults() map[string]fault {
+	return map[string]fault{
+		"Redis is killed":         s.redisKilled,
+		"Redis is paused":         s.redisPaused,
+		"DNS fails":               s.dnsFault(resolvertest.ServFail),
+		"DNS is silent":           s.dnsFault(resolvertest.Silence),
+		"DNS sends garbage":       s.dnsFault(resolvertest.Garbage),
+		"DNS is slow":             s.dnsSlow,
+		"reloads":                 s.reloads,
+		"a table is rewritten":    s.tables,
+		"a table is broken":       s.brokenTable,
+		"clients stall":           s.stalled,
+		"clients send other data": s.noise,
+	}
+}
+
+func nothing() error { return nil }
+
+func (s *site) redisKilled(context.Context) (func() error, error) {
+	s.killRedis()
+	return s.startRedis, nil
+}
+
+func (s *site) redisPaused(context.Context) (func() error, error) {
+	resume := func() error { return s.redis.Process.Signal(syscall.SIGCONT) }
+	return resume, s.redis.Process.Signal(syscall.SIGSTOP)
+}
+
+func (s *site) dnsFault(how resolvertest.Fault) fault {
+	return func(context.Context) (func() error, error) {
+		s.dns.Fail("*", how)
+		return func() error { s.dns.Fail("*", resolvertest.Healthy); return nil }, nil
+	}
+}
+
+func (s *site) dnsSlow(context.Context) (func() error, error) {
+	s.dns.SetDelay("*", 300*time.Millisecond)
+	return func() error { s.dns.SetDelay("*", 0); return nil }, nil
+}
+
+func (s *site) reloads(context.Context) (func() error, error) {
+	var err error
+	for range storm {
+		for _, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {
+			err = errors.Join(err, d.Signal(syscall.SIGHUP))
+		}
+	}
+	return nothing, err
+}
+
+func (s *site) tables(context.Context) (func() error, error) {
+	for i := range storm {
+		if err := s.write("owners", owners+fmt.Sprintf("other%d@home.example user%d\n", i, i)); err != nil {
+			return nothing, err
+		}
+	}
+	return nothing, nil
+}
+
+// brokenTable has a line without a value: what was read before stays in force.
+func (s *site) brokenTable(context.Context) (func() error, error) {
+	return func() error { return s.write("owners", owners) }, s.write("owners", owners+"no-value-here\n")
+}
+
+func (s *site) stalled(context.Context) (func() error, error) {
+	var all []net.Conn
+	closeAll := func() error {
+		for _, conn := range all {
+			_ = conn.Close()
+		}
+		return nil
+	}
+	for range stalled {
+		for name, half := range map[string]string{"policy": "request=smtpd_access_", "verify": "\x00\x00\x00\x0dO\x00", "sign": ""} {
+			conn, err := net.Dial("unix", s.path(name))
+			if err == nil {
+				all = append(all, conn)
+				_, err = io.WriteString(conn, half)
+			}
+			if err != nil {
+				return closeAll, errors.Join(err, closeAll())
+			}
+		}
+	}
+	return closeAll, nil
+}
+
+func (s *site) noise(context.Context) (func() error, error) {
+	for _, data := range []string{"GET / HTTP/1.1\r\n\r\n", strings.Repeat("x", 1<<16), "\xff\xff\xff\xff", "\n\n\n", "request=\x00\n\n"} {
+		for _, name := range []string{"policy", "verify", "sign"} {
+			conn, err := net.Dial("unix", s.path(name))
+			if err != nil {
+				return nothing, err
+			}
+			_, _ = io.WriteString(conn, data) // it may be closed meanwhile
+			_ = conn.Close()
+		}
+	}
+	return nothing, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// figures are what a daemon holds.
+type figures struct {
+	name       string
+	memory     float64 // MiB in RAM
+	goroutines float64
+	files      float64
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("%.1f MiB, %.0f goroutines, %.0f open files", f.memory, f.goroutines, f.files)
+}
+
+// What may come on top in the course of the faults. Memory is that of buffers and
+// caches, which grow to their bounds: the greylist is in Redis.
+const (
+	moreMemory     = 48 // MiB
+	moreGoroutines = 10
+	moreFiles      = 10
+)
+
+func (s *site) figures(ctx context.Context) (all []figures, err error) {
+	for _, d := range []struct {
+		name   string
+		daemon *postfixtest.Daemon
+	}{{"postern-policyd", s.policyd}, {"postern-milterd", s.milterd}} {
+		values, err := scrape(ctx, s.path(d.name+".metrics"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", d.name, err)
+		}
+		all = append(all, figures{d.name, values["process_resident_memory_bytes"] / (1 << 20), values["go_goroutines"], values["process_open_fds"]})
+	}
+	return all, nil
+}
+
+// settled returns the figures once the load has ended: connections close a moment later.
+func (s *site) settled(ctx context.Context, first []figures) (last []figures, err error) {
+	for since := time.Now(); ; {
+		if last, err = s.figures(ctx); err != nil {
+			return last, err
+		}
+		var grown []error
+		for i, f := range last {
+			if f.memory > first[i].memory+moreMemory || f.goroutines > first[i].goroutines+moreGoroutines || f.files > first[i].files+moreFiles {
+				grown = append(grown, fmt.Errorf("%s has grown: %s; before the faults %s", f.name, f, first[i]))
+			}
+		}
+		if len(grown) == 0 || time.Since(since) > time.Minute {
+			return last, errors.Join(grown...)
+		}
+		if err := wait(ctx, sampleEvery); err != nil {
+			return last, err
+		}
+	}
+}
+
+// scrape returns the metrics without labels.
+func scrape(ctx context.Context, socket string) (map[string]float64, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://metrics/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	values := make(map[string]float64)
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		name, text, _ := strings.Cut(lines.Text(), " ")
+		if value, err := strconv.ParseFloat(text, 64); err == nil {
+			values[name] = value
+		}
+	}
+	return values, lines.Err()
+}

@@ -1,0 +1,29 @@
+// The program soak runs both daemons under mixed load for a while (-for), and meanwhile
+// does to them what a bad month does: Redis is killed and paused, DNS fails, is
+// silent and slow, settings are reloaded and tables rewritten, clients stall. It
+// fails when an answer is wrong, when a daemon ends, when what was lost does not
+// come back after the faults, or when memory, goroutines or open files grow.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	span := flag.Duration("for", 30*time.Minute, "how `long` the load and the faults last")
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the order of the faults")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := soak(ctx, *span, *seed, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/store/redistest/tied"
+)
+
+// site is both daemons with the servers that they ask.
+type site struct {
+	dir              string
+	binaries         *postfixtest.Binaries
+	dns              *resolvertest.Server
+	redis            *exec.Cmd
+	redisPort        string
+	policyd, milterd *postfixtest.Daemon
+}
+
+const owners = "press@home.example alice\n" // beside lines that change
+
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+// start starts everything. What was started is stopped when it fails.
+func start(ctx context.Context) (s *site, err error) {
+	s = new(site)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	if s.dir, err = postfixtest.MakeDir(); err != nil {
+		return s, err
+	}
+	if s.binaries, err = postfixtest.NewBinaries(); err != nil {
+		return s, err
+	}
+	if err := s.write("owners", owners); err != nil {
+		return s, err
+	}
+	record, err := s.writeKey()
+	if err != nil {
+		return s, err
+	}
+	if s.dns, err = resolvertest.Start("s1._domainkey.home.example. 2 IN TXT \"" + record + "\"\n" +
+		"home.example. 2 IN TXT \"v=spf1 ip4:192.0.2.0/24 -all\"\n_dmarc.home.example. 2 IN TXT \"v=DMARC1; p=reject\"\n"); err != nil {
+		return s, err
+	}
+	addr, err := postfixtest.FreeAddr()
+	if err != nil {
+		return s, err
+	}
+	if _, s.redisPort, err = net.SplitHostPort(addr); err != nil {
+		return s, err
+	}
+	if err := s.startRedis(); err != nil {
+		return s, err
+	}
+	return s, s.startDaemons(ctx)
+}
+
+func (s *site) startRedis() error {
+	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", s.redisPort, "--dir", s.dir, "--save", "", "--logfile", s.path("redis.log"))
+	if err := tied.Start(cmd); err != nil {
+		return fmt.Errorf("redis-server: %w", err)
+	}
+	s.redis = cmd
+	return nil
+}
+
+func (s *site) killRedis() {
+	_ = s.redis.Process.Kill()
+	_ = s.redis.Wait() // it was killed
+}
+
+func (s *site) startDaemons(ctx context.Context) (err error) {
+	common := []string{"--resolver=" + s.dns.Addr(), "--dns-timeout=500ms"}
+	redis := "redis://127.0.0.1:" + s.redisPort
+	if s.policyd, err = s.startDaemon(ctx, "postern-policyd", append(common,
+		"--checks=ownership,limit,greylist", "--listen=unix:"+s.path("policy"), "--owners=texthash:"+s.path("owners"),
+		"--greylist-store="+redis, "--greylist-delay=1s", "--greylist-flood=0", "--greylist-flood-network=0", "--greylist-awl-after=0",
+		"--limit-store="+redis, "--limit=login.recipients=1000000/1h")...); err != nil {
+		return err
+	}
+	s.milterd, err = s.startDaemon(ctx, "postern-milterd", append(common,
+		"--listen-sign=unix:"+s.path("sign"), "--listen-verify=unix:"+s.path("verify"), "--dkim-keys="+s.path("keys"), "--authserv-id=mx.home.example")...)
+	return err
+}
+
+func (s *site) startDaemon(ctx context.Context, name string, args ...string) (*postfixtest.Daemon, error) {
+	path, err := s.binaries.Path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: path, Args: append([]string{
+		"--config=", "--admin=", "--metrics-listen=unix:" + s.path(name+".metrics"), "--log-file=" + s.path(name+".log"), "--drain-timeout=5s",
+	}, args...)})
+}
+
+// writeKey writes a signing key and returns its record.
+func (s *site) writeKey() (record string, err error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return "", err
+	}
+	folder := filepath.Join("keys", "home.example")
+	if err := os.MkdirAll(s.path(folder), 0o700); err != nil {
+		return "", err
+	}
+	return "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(public),
+		s.write(filepath.Join(folder, "s1.private"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+}
+
+// write replaces a file at once, as administrators' tools do.
+func (s *site) write(name, text string) error {
+	beside := s.path(name) + ".new"
+	return errors.Join(os.WriteFile(beside, []byte(text), 0o600), os.Rename(beside, s.path(name)))
+}
+
+// stop ends everything. A daemon that has ended by itself, or does not end well, is an error.
+func (s *site) stop() error {
+	var err error
+	for _, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {
+		if d == nil {
+			continue
+		}
+		if stopped := d.Stop(); stopped != nil {
+			err = errors.Join(err, fmt.Errorf("%w\n%s", stopped, d.LogTail()))
+		}
+	}
+	if s.redis != nil {
+		s.killRedis()
+	}
+	if s.dns != nil {
+		s.dns.Close()
+	}
+	if s.binaries != nil {
+		err = errors.Join(err, s.binaries.Close())
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
+}

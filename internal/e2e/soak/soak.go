@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	warmUp      = 10 * time.Second // of load, before the first figures are taken
+	faultEvery  = 2 * time.Second
+	sampleEvery = time.Second
+)
+
+// soak runs the load with faults for a span, and reports to w.
+func soak(ctx context.Context, span time.Duration, seed uint64, w io.Writer) (err error) {
+	fmt.Fprintf(w, "soak: %v of mixed load with faults, seed %d\n", span, seed)
+	s, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	loaded, end := context.WithCancel(ctx)
+	defer end()
+	load := newLoad(s)
+	group, loaded := errgroup.WithContext(loaded)
+	load.start(loaded, group)
+
+	if err := wait(loaded, warmUp); err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	first, err := s.figures(loaded)
+	if err != nil {
+		return err
+	}
+	faults, err := s.trouble(loaded, span, rand.New(rand.NewPCG(seed, 0)), w)
+	if err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	if err := load.recovered(loaded); err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	end()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	last, err := s.settled(ctx, first)
+	report(w, load, faults, first, last)
+	return err
+}
+
+// trouble does one fault after the other, as the random numbers have it, and each at
+// least once. When it returns everything works again.
+func (s *site) trouble(ctx context.Context, span time.Duration, random *rand.Rand, w io.Writer) (done map[string]int, err error) {
+	all := s.faults()
+	names := slices.Sorted(maps.Keys(all))
+	done = make(map[string]int)
+	for end := time.Now().Add(span); time.Now().Before(end) || len(done) < len(names); {
+		order := random.Perm(len(names))
+		for _, i := range order {
+			name := names[i]
+			done[name]++
+			heal, err := all[name](ctx)
+			if err != nil {
+				return done, fmt.Errorf("%s: %w", name, err)
+			}
+			err = wait(ctx, faultEvery)
+			if err = errors.Join(err, heal()); err != nil {
+				return done, fmt.Errorf("after %s: %w", name, err)
+			}
+			if !time.Now().Before(end) && len(done) == len(names) {
+				break
+			}
+		}
+	}
+	return done, nil
+}
+
+// wait returns after a while, with an error when ctx ends before.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func report(w io.Writer, l *load, faults map[string]int, first, last []figures) {
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		fmt.Fprintf(w, "  %4d times %s\n", faults[name], name)
+	}
+	l.report(w)
+	for i := range last {
+		fmt.Fprintf(w, "  %s: %s; before the faults %s\n", last[i].name, last[i], first[i])
+	}
+}
