@@ -88,6 +88,7 @@ type Answer struct {
 
 // Details are the findings that a decision's record shows besides the verdict.
 type Details struct {
+	Check       string // that decided, "" for that of the role
 	Would       *Would // what would have been done, when it is only watched
 	Steps       []record.Step
 	From        string // author domain or address, as the handler judged it

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/wire"
 )
 
@@ -130,6 +131,9 @@ type message struct {
 	settings *Settings
 	release  func() // of the settings
 	work     Work   // nil once the message is settled
+
+	steps   []record.Step // of checks before the handler's
+	trouble error         // of theirs, though the message went on
 
 	headerEnded bool
 	bodyErr     error

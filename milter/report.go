@@ -119,7 +119,10 @@ func (d *draft) describe(m *message, a *Answer, action string) {
 	d.Verdict = a.Verdict.String()
 	d.Reason = a.Reason
 	d.Action = action
-	d.Err = a.Err
+	d.Err = errors.Join(m.trouble, a.Err)
+	if a.Details.Check != "" {
+		d.Check = a.Details.Check
+	}
 	if a.Verdict < Reject && couldNotTell(a) {
 		d.Verdict = "error"
 	}
@@ -130,7 +133,7 @@ func (d *draft) describe(m *message, a *Answer, action string) {
 	if w := a.Details.Would; w != nil {
 		d.Mode, d.Verdict, d.Reason = record.ModeShadow, w.Verdict.String(), w.Reason
 	}
-	d.Steps = a.Details.Steps
+	d.Steps = append(m.steps, a.Details.Steps...)
 	d.From = a.Details.From
 	d.SPF = a.Details.SPF
 	d.DKIM = a.Details.DKIM

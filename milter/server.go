@@ -73,6 +73,9 @@ type Settings struct {
 	Sign   Handler // nil: mail of this role passes untouched
 	Verify Handler
 
+	// From is asked about the header of authenticated mail of both roles; may be nil.
+	From *FromCheck
+
 	// Originating lists the {daemon_name}s whose mail is ours, ignoring case;
 	// InternalNetworks the clients. They decide on BySession listeners, beside the
 	// client's login.

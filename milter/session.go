@@ -291,6 +291,9 @@ func (s *session) endHeader(m *message, since time.Time) library.Response {
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
 	defer cancel()
+	if a := m.settings.From.answer(ctx, m); a.Verdict != Continue {
+		return s.answer(a, since)
+	}
 	a, err := m.work.Headers(ctx)
 	return s.answer(s.judge(a, err), since)
 }

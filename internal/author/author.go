@@ -60,6 +60,9 @@ type Author struct {
 	// Malformed says that a field is not what RFC 5322 section 3.6.2 and RFC
 	// 6854 allow, so that Domains may hold domains which only some readers see.
 	Malformed bool
+	// Unclear says that an address has no local part, or no domain, that is the same
+	// to every reader: it is not among the Mailboxes.
+	Unclear bool
 
 	unusable bool // an address has no domain that can be judged
 	overflow bool // more than one of the bounds
@@ -91,7 +94,7 @@ func Parse(field string, header iter.Seq2[string, string]) Author {
 	a := Author{missing: true}
 	left := MaxField
 	for name, value := range header {
-		if !isNamed(name, field) {
+		if !Named(name, field) {
 			continue
 		}
 		a.Fields++
@@ -106,8 +109,8 @@ func Parse(field string, header iter.Seq2[string, string]) Author {
 	return a
 }
 
-// isNamed compares a field name the way a lenient reader does.
-func isNamed(name, field string) bool {
+// Named compares a field name with one in lower case the way a lenient reader does.
+func Named(name, field string) bool {
 	n := 0
 	for _, b := range []byte(name) {
 		if b <= ' ' || b == 0x7f {
@@ -160,6 +163,8 @@ func (a *Author) readElement(e element) {
 	m, form := e.mailbox()
 	if m.Local != "" {
 		a.Mailboxes = append(a.Mailboxes, m)
+	} else if form != formName || hasBareAt(e.before) || hasBareAt(e.inside) {
+		a.Unclear = true
 	}
 	switch form {
 	case formAddress:

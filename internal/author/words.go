@@ -22,10 +22,12 @@ func decodeWords(text string) (string, bool) {
 // decodeName returns a display name without its quotes and encoded-words.
 func decodeName(name string) string {
 	var b strings.Builder
+	open := false // a quoted string was found to have no end: none is looked for again
 	for len(name) > 0 {
 		text, n := name[:1], 1
-		if name[0] == '"' {
-			if inner, end := mailaddr.Unquote(name); end > 0 {
+		if name[0] == '"' && !open {
+			inner, end := mailaddr.Unquote(name)
+			if open = end <= 0; !open {
 				text, n = inner, end
 			}
 		}

@@ -12,6 +12,8 @@ type idleSettings struct {
 	// in watches.
 	shadowed func(what string) bool
 	watches  bool
+	// watchesFrom says the same of From ownership, on whatever socket.
+	watchesFrom bool
 }
 
 // What is to be done about settings of a role that no socket has.
@@ -49,6 +51,7 @@ func (o *Options) findIdle(s *config.Set) []error {
 	}
 	switch {
 	case len(o.Shadow) == 0:
+	case i.watchesFrom:
 	case !i.verifies:
 		i.add(true, fixVerifies, "shadow")
 	default:

@@ -35,6 +35,16 @@ const (
 	OwnerSenderUnclear    Reason = "sender_unclear" // what Postfix makes of the sender cannot be determined
 )
 
+// Reasons of the From ownership check, beside those of the ownership check.
+const (
+	FromNotOwned   Reason = "from_not_owned"  // an address of From, Sender or the like is not the login's
+	FromRedirected Reason = "from_redirected" // the same in a mail that a login resends under its own Resent-From
+	FromSeveral    Reason = "from_several"    // several From fields
+	FromUnreadable Reason = "from_unreadable" // an address that not every reader takes for the same
+	FromDisplay    Reason = "from_display"    // a display name shows an address that is not the login's
+	FromExempt     Reason = "from_exempt"     // --from-exempt allows it
+)
+
 // Reasons of the limit check. Those that name a unit say which limit is reached.
 const (
 	LimitNone        Reason = "limit_none" // no limit applies to this request
@@ -145,6 +155,9 @@ func vocabulary() map[string][]use {
 		"ownership": slices.Concat(couldNotTell(OwnerLookupFailed), with(none, OwnerUnauthenticated),
 			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
 			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear, OwnerUnlisted, OwnerNullSender)),
+		"from_ownership": slices.Concat(with(deferral, OwnerLookupFailed),
+			with(none, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender, FromExempt),
+			with(reject, FromNotOwned, FromRedirected, FromSeveral, FromUnreadable, FromDisplay)),
 		"limit": slices.Concat(couldNotTell(LimitUnavailable), with(none, LimitNone, LimitExempt), with(pass, LimitWithin, LimitWarned),
 			ofLimits(LimitRecipients, LimitMessages, LimitBytes, LimitNetworks, LimitRefused), with(reject, LimitBlocked)),
 		"dnsbl": slices.Concat(couldNotTell(DNSBLUnavailable),

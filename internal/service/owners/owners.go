@@ -152,11 +152,11 @@ type Opened struct {
 // Open opens the tables, or takes those in force that have not changed, and makes
 // the judge of them.
 func (f *Flags) Open(d Deps) (*Opened, error) {
-	owners, err := f.openTables("owners", f.Owners, d)
+	owners, err := f.OpenTables("owners", f.Owners, d)
 	if err != nil {
 		return nil, err
 	}
-	aliases, err := f.openTables("owner-aliases", f.Aliases, d)
+	aliases, err := f.OpenTables("owner-aliases", f.Aliases, d)
 	if err != nil {
 		return nil, err
 	}
@@ -214,9 +214,9 @@ func (f *Flags) rewriter() *mailaddr.Rewriting {
 	return r
 }
 
-// openTables opens the tables of one flag; the error names where the failing one
+// OpenTables opens the tables of one flag; the error names where the failing one
 // was asked for.
-func (f *Flags) openTables(flag string, specs []string, d Deps) ([]postmap.Table, error) {
+func (f *Flags) OpenTables(flag string, specs []string, d Deps) ([]postmap.Table, error) {
 	var tables []postmap.Table
 	for i, spec := range specs {
 		table, err := f.openTable(spec, d)

@@ -1,0 +1,139 @@
+package milterd
+
+import (
+	"cmp"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/owners"
+	"github.com/postern-mail/postern/milter"
+)
+
+// Words of --from-ownership and --from-display.
+const (
+	wordOff     = "off"
+	wordShadow  = "shadow"
+	wordEnforce = "enforce"
+	wordRecord  = "record"
+	wordReject  = "reject"
+	wordPass    = "pass"
+)
+
+// fromPart is the room of From ownership.
+type fromPart struct {
+	owners.Flags
+	Mode      string
+	Display   string
+	ExemptMap []string
+
+	owners *milter.FromOwners // nil when it is off
+	counts *prometheus.CounterVec
+}
+
+func (o *fromPart) bind(fs *pflag.FlagSet) {
+	config.Choice(fs, &o.Mode, "from-ownership", "every address in From, Sender and Resent-From of mail whose client has logged in must be owned by the login: not asked, only recorded, or refused", wordOff, wordShadow, wordEnforce)
+	config.Choice(fs, &o.Display, "from-display", "mail of a login whose display name shows an address that the login does not own", wordRecord, wordReject)
+	fs.StringArrayVar(&o.ExemptMap, "from-exempt", nil, "`type:table` of logins with what they may do beyond owners: any, redirect, display, or addresses; repeat for several")
+	o.Bind(fs)
+}
+
+func (o *fromPart) validate(s *config.Set) error {
+	if o.Mode == wordOff {
+		return nil
+	}
+	return o.Validate(s)
+}
+
+func (o *fromPart) findIdle(i *idleSettings) {
+	of := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(owners.Flags).Bind(of)
+	of.VisitAll(func(f *pflag.Flag) {
+		switch f.Name {
+		case "owners-unauthenticated", "null-sender":
+			i.add(true, "it is about envelope senders, which postern-policyd judges; set it there and remove it here", f.Name)
+		default:
+			i.add(o.Mode == wordOff, fixFromOff, f.Name)
+		}
+	})
+	i.add(o.Mode == wordOff, fixFromOff, "from-exempt", "from-display")
+	i.watchesFrom = o.Mode == wordEnforce && i.shadowed(wordAll)
+}
+
+const fixFromOff = "no From is asked about; set --from-ownership shadow or enforce, or remove it"
+
+func (o *fromPart) build(n *needs) error {
+	var err error
+	if o.counts, err = service.Keep(n.life, fromCountsKey{}, func() (service.Opened[*prometheus.CounterVec], error) {
+		return service.Opened[*prometheus.CounterVec]{Value: newFromCounts()}, nil
+	}); err != nil || o.Mode == wordOff {
+		return err
+	}
+	deps := owners.Deps{Runtime: n.Runtime, Set: n.set, Life: n.life}
+	opened, err := o.Open(deps)
+	if err != nil {
+		return err
+	}
+	tables, err := o.OpenTables("from-exempt", o.ExemptMap, deps)
+	if err != nil {
+		return err
+	}
+	exempt := &exemptions{tables: tables, loginDomain: o.LoginDomain}
+	for i := range tables {
+		if err := checkExemptions(&tables[i]); err != nil {
+			return n.set.ErrorfAt("from-exempt", i, "%w", err)
+		}
+		n.life.Watch(tables[i].Files...)
+	}
+	o.owners = &milter.FromOwners{Judge: opened.Judge, Exempt: exempt.lookup, RefuseDisplay: o.Display == wordReject}
+	n.milter.From = &milter.FromCheck{
+		Owners: o.owners, Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: o.count,
+	}
+	n.life.OnBegin(func() { n.Metrics.Prepare(record.Known(milter.FromOwnership, false)...) })
+	return nil
+}
+
+// without implements secretive: the tables may be readable by the daemon alone.
+func (*fromPart) without() string {
+	return "the tables of owners cannot be read"
+}
+
+// fromCountsKey is that of the counters, which outlive every reload.
+type fromCountsKey struct{}
+
+// newFromCounts makes the counter of mail that was judged:
+//
+//	postern_from_ownership_total{verdict,reason,mode}
+func newFromCounts() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_from_ownership_total",
+		Help: "Mails of logins whose From was judged, by verdict, reason and mode.",
+	}, []string{"verdict", "reason", "mode"})
+}
+
+func (o *fromPart) count(verdict string, reason record.Reason, mode string) {
+	o.counts.WithLabelValues(verdict, string(cmp.Or(reason, record.NotApplicable)), mode).Inc()
+}
+
+// fromCollector shows the counters of the state in force.
+type fromCollector struct{ current *current }
+
+func fromMetrics(c *current) []prometheus.Collector { return []prometheus.Collector{fromCollector{c}} }
+
+// Describe implements prometheus.Collector.
+func (c fromCollector) Describe(out chan<- *prometheus.Desc) { newFromCounts().Describe(out) }
+
+// Collect implements prometheus.Collector.
+func (c fromCollector) Collect(out chan<- prometheus.Metric) {
+	o, release := inForce[*fromPart](c.current)
+	if release == nil {
+		return
+	}
+	defer release()
+	if o.counts != nil {
+		o.counts.Collect(out)
+	}
+}
