@@ -87,7 +87,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
 		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
 	var wrong error
-	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC} {
+	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC, sendFrom} {
 		rows, notExpected, err := send(ctx, site)
 		if err != nil {
 			return err
@@ -222,6 +222,28 @@ func sendDMARC(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err
 		}
 		if o.Record.ARC != "none" {
 			text += "; arc=" + o.Record.ARC
+		}
+		if o.Wrong != nil {
+			text += " (NOT AS EXPECTED)"
+		}
+		wrong = errors.Join(wrong, o.Wrong)
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), text})
+	}
+	return rows, wrong, nil
+}
+
+// sendFrom sends the mails whose From may not be the login's.
+func sendFrom(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"FROM OF WHO HAS LOGGED IN", "POSTFIX ANSWERED", "WHY"}}
+	for i, c := range e2e.FromCases() {
+		o, err := c.Run(ctx, site)
+		if err != nil {
+			return nil, nil, err
+		}
+		step := o.Step()
+		text := strings.TrimSpace(step.Reason + " " + strings.ReplaceAll(step.Detail, site.Dir+"/", ""))
+		if text == "" {
+			text = "no login: not asked"
 		}
 		if o.Wrong != nil {
 			text += " (NOT AS EXPECTED)"

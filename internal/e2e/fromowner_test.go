@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+func TestFromCases(t *testing.T) {
+	t.Parallel()
+	s := newSigningSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
+		c.Main = append(c.Main, "local_header_rewrite_clients =")
+	}})
+	for _, c := range FromCases() {
+		t.Run(c.Name, func(t *testing.T) {
+			o, err := c.Run(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o.Wrong != nil {
+				t.Error(o.Wrong)
+			}
+		})
+	}
+}
+
+// TestFromAgainstPostfix puts each of the addresses that Postfix's own
+// reject_sender_login_mismatch judges as envelope senders into From: what Postfix
+// refuses there is never let through here. What is plain and owned passes both.
+func TestFromAgainstPostfix(t *testing.T) {
+	t.Parallel()
+	for name, setting := range map[string]struct {
+		clients string // whose header Postfix completes before it asks us
+		every   int    // one address of so many is sent: all of them take a minute
+	}{
+		"remote clients": {"", 5},
+		"local clients":  {"permit_inet_interfaces", 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newFromSite(t, setting.clients)
+			var senders []string
+			for i, sender := range generatedSenders() {
+				if i%setting.every == 0 {
+					senders = append(senders, sender)
+				}
+			}
+			senders = append(senders, "alice@home.example", "any@owned.example", "any+tag@owned.example", "x@local.example")
+			wants := newAsker(t, s, native).ask(t, senders...)
+			ours := newAsker(t, s, postfixtest.Submission)
+			stricter := 0
+			for i, sender := range senders {
+				want, got := wants[i], sendFrom(t, ours, sender)
+				switch {
+				case !want.OK() && got.OK() && !strings.Contains(sender, "("): // a comment here, an error there
+					t.Errorf("From: %s: as a sender, Postfix says %s; we let it through", sender, want)
+				case want.OK() && !got.OK():
+					stricter++
+					if i >= len(senders)-4 {
+						t.Errorf("From: %s, which is owned: %s", sender, got)
+					}
+				}
+			}
+			t.Logf("%d addresses: only we refuse %d", len(senders), stricter)
+		})
+	}
+}
+
+// newFromSite has Postfix and postern-milterd read the same tables.
+func newFromSite(t *testing.T, rewrite string) *Site {
+	t.Helper()
+	dir, err := postfixtest.MakeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	logins := dir + "/logins"
+	if err := os.WriteFile(logins, []byte(loginMap), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	limits := []string{"smtpd_hard_error_limit=100000", "smtpd_soft_error_limit=100000", "smtpd_error_sleep_time=0", "smtpd_junk_command_limit=100000"}
+	return newSigningSite(t, SiteConfig{
+		Dir: dir,
+		Milterd: []string{"--from-ownership=enforce", "--owners=texthash:" + dir + "/owners", "--owners=texthash:" + logins, "--owner-self=false",
+			"--local-domains=local.example", "--myorigin=local.example"},
+		Postfix: func(c *postfixtest.Config) {
+			c.Main = append(c.Main, "mydestination = local.example", "myorigin = local.example", "local_header_rewrite_clients = "+rewrite,
+				"smtpd_sender_login_maps = texthash:"+dir+"/owners, texthash:"+logins)
+			c.Submission = append(c.Submission, limits...)
+			c.More = append(c.More, postfixtest.Service{Name: native, Login: true, Options: append(slices.Clone(limits), "smtpd_sender_restrictions=reject_sender_login_mismatch")})
+		},
+	})
+}
+
+// sendFrom sends a mail of alice's with an address in From.
+func sendFrom(t *testing.T, a asker, from string) postfixtest.Reply {
+	t.Helper()
+	for _, command := range []string{"RSET", "MAIL FROM:<" + Alice + ">", "RCPT TO:<" + Dora + ">"} {
+		if r, err := a.Cmd("%s", command); err != nil || !r.OK() {
+			t.Fatalf("%s: %s, %v", command, r, err)
+		}
+	}
+	r, err := a.Data(fmt.Sprintf("From: %s\nTo: <%s>\nSubject: x\n\nx\n", from, Dora))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
