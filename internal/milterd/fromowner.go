@@ -108,10 +108,16 @@ type fromCountsKey struct{}
 //
 //	postern_from_ownership_total{verdict,reason,mode}
 func newFromCounts() *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+	counts := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "postern_from_ownership_total",
 		Help: "Mails of logins whose From was judged, by verdict, reason and mode.",
 	}, []string{"verdict", "reason", "mode"})
+	for _, mode := range []string{record.ModeEnforce, record.ModeShadow} {
+		for _, l := range record.Known(milter.FromOwnership, false) {
+			counts.WithLabelValues(l.Verdict, string(l.Reason), mode)
+		}
+	}
+	return counts
 }
 
 func (o *fromPart) count(verdict string, reason record.Reason, mode string) {
