@@ -132,6 +132,27 @@ func Metrics(root, daemon string) ([]string, error) {
 	return all, nil
 }
 
+// MetricLabels are the labels of the metrics that deploy/README.md lists. Histograms
+// are those whose text says so.
+func MetricLabels(root string) (labels map[string][]string, histograms []string, err error) {
+	page, err := Read(root, "deploy/README.md")
+	if err != nil {
+		return nil, nil, err
+	}
+	text, _ := page.Section("## Metrics")
+	labels = make(map[string][]string)
+	for _, row := range Rows(text) {
+		for _, code := range Code(row.First) {
+			name, list, _ := strings.Cut(strings.TrimSuffix(code, "}"), "{")
+			labels[name] = strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+			if strings.Contains(row.Rest, "histogram:") {
+				histograms = append(histograms, name)
+			}
+		}
+	}
+	return labels, histograms, nil
+}
+
 var notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}\p{M} _-]`)
 
 // Anchors are the names of a page's headings, as links spell them.

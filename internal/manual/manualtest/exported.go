@@ -8,12 +8,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/postern-mail/postern/internal/manual"
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
 // Exported fails the test unless every registered metric of Postern has a value, its
 // name, unit and help text follow the conventions of Prometheus, and no label has a
-// value of a stranger's. It returns the number of series.
+// value of a stranger's or is missing in deploy/README.md. It returns the number of series.
 func Exported(t *testing.T, m *metrics.Metrics) (series int) {
 	t.Helper()
 	problems, err := testutil.GatherAndLint(m.Gatherer())
@@ -24,6 +25,10 @@ func Exported(t *testing.T, m *metrics.Metrics) (series int) {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
 	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented, _, err := manual.MetricLabels("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +43,9 @@ func Exported(t *testing.T, m *metrics.Metrics) (series int) {
 			t.Errorf("%s: help text %q is not one sentence", family.GetName(), family.GetHelp())
 		}
 		for _, metric := range family.Metric {
+			if got, want := labelNames(metric.Label), documented[family.GetName()]; !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+				t.Errorf("%s has the labels %q, and deploy/README.md lists %q", family.GetName(), got, want)
+			}
 			for _, label := range metric.Label {
 				if !labelName.MatchString(label.GetName()) || !labelValue.MatchString(label.GetValue()) {
 					t.Errorf("%s: label %s=%.100q", family.GetName(), label.GetName(), label.GetValue())
@@ -51,6 +59,14 @@ func Exported(t *testing.T, m *metrics.Metrics) (series int) {
 		}
 	}
 	return series
+}
+
+// labelNames are sorted.
+func labelNames[L interface{ GetName() string }](labels []L) (all []string) {
+	for _, label := range labels {
+		all = append(all, label.GetName())
+	}
+	return all
 }
 
 // What texts, labels and values look like. A value is a word of the program, or one
