@@ -98,7 +98,9 @@ var rows = []row{
 	{"internal/admin/api", nil},
 	{"internal/admin/...", infrastructure},
 	// The life of a state knows nothing of what is kept in it.
-	{"internal/service", []string{"internal/admin/...", "internal/config", "internal/daemon/...", "internal/logging/...", "internal/metrics", "internal/record", "internal/transient"}},
+	{"internal/service", []string{"internal/admin/...", "internal/config", "internal/daemon/...", "internal/logging/...", "internal/metrics", "internal/record", "internal/status", "internal/transient"}},
+	// The page asks the daemon what the command asks it.
+	{"internal/status/...", []string{"internal/admin/...", "internal/config", "internal/logging", "internal/record"}},
 	{"internal/service/lastgood", infrastructure},
 	{"internal/service/owners", slices.Concat(infrastructure, []string{"internal/ownership", "internal/postmap/..."})},
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},

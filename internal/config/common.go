@@ -32,9 +32,32 @@ type Common struct {
 	Admin          string // endpoint; "" for none
 	AdminMode      fs.FileMode
 	AdminGroup     string // "" leaves the group alone
+	Status         Status
 	QueueDirectory string // what relative unix: paths are relative to
 	TrustedRelays  []string
 	Relays         []netip.Prefix // TrustedRelays after Validate
+}
+
+// Status are the settings of the status page.
+type Status struct {
+	Listen    string   // endpoint; "" for none
+	Peers     []string // addresses of the pages of other daemons
+	Names     []string
+	Privacy   bool
+	TokenFile string // "" for none
+}
+
+// fixed names the flags of the page, which a reload cannot change.
+func (*Status) fixed() []string {
+	return []string{"status-listen", "status-peers", "status-names", "status-privacy", "status-token-file"}
+}
+
+func (s *Status) bind(fs *pflag.FlagSet) {
+	fs.StringVar(&s.Listen, "status-listen", "", "`endpoint` of the status page for browsers, as inet:127.0.0.1:9147 (default none)")
+	fs.StringArrayVar(&s.Peers, "status-peers", nil, "`address` of the status page of another daemon that is shown too, as http://192.0.2.7:9148; repeat for several")
+	fs.StringArrayVar(&s.Names, "status-names", nil, "`name` under which browsers may ask for the page, beside addresses; repeat for several")
+	fs.BoolVar(&s.Privacy, "status-privacy", false, "show neither mail addresses nor logins on the page, and of IP addresses only the network")
+	fs.StringVar(&s.TokenFile, "status-token-file", "", "`file` with the token that the page asks for, needed outside loopback; a bare name is a systemd credential")
 }
 
 // CommonDefaults are the defaults in which the daemons differ.
@@ -50,7 +73,7 @@ const drainTimeout = 30 * time.Second
 // Fixed names the common flags that a reload cannot change, because sockets are
 // bound and privileges are gone: for ChangedFixed.
 func (*Common) Fixed() []string {
-	return []string{"socket-mode", "socket-group", "max-connections", "max-connections-per-host", "user", "metrics-listen", "admin", "admin-mode", "admin-group", "queue-directory"}
+	return append([]string{"socket-mode", "socket-group", "max-connections", "max-connections-per-host", "user", "metrics-listen", "admin", "admin-mode", "admin-group", "queue-directory"}, (*Status)(nil).fixed()...)
 }
 
 // Bind registers the common flags.
@@ -70,6 +93,7 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	fs.StringVar(&c.Admin, "admin", d.Admin, "`endpoint` that the postern command talks to; \"\" for none")
 	Mode(fs, &c.AdminMode, "admin-mode", 0o660, "permissions of the admin socket")
 	fs.StringVar(&c.AdminGroup, "admin-group", "", "`group` of the admin socket, whose members may change what the daemon knows (default that of the process)")
+	c.Status.bind(fs)
 	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, under which relative unix: paths lie")
 	fs.StringArrayVar(&c.TrustedRelays, flagRelays, nil, "`network` of your own relays, a backup MX for instance, as 192.0.2.0/24: looked through to their client, and neither greylisted nor looked up in lists; repeat for several")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,8 +84,10 @@ func (r *Recent) Record(rec *record.Record, at time.Time) {
 }
 
 // line is the line of a record, without its line feed.
-func (r *Recent) line(b []byte) []byte {
-	rec := record.ParseCompact(b[8:])
+func (r *Recent) line(b []byte) []byte { return r.lineOf(b, record.ParseCompact(b[8:])) }
+
+// lineOf is line for a record that was parsed.
+func (r *Recent) lineOf(b []byte, rec *record.Record) []byte {
 	line := jsonForm(nil, &r.stamps, rec.Level(), time.Unix(0, int64(binary.LittleEndian.Uint64(b))), rec)
 	return line[:len(line)-1]
 }
@@ -181,6 +184,66 @@ func (r *Recent) after(number uint64, room int) (forms [][]byte, out Lines) {
 		forms = append(forms, bytes.Clone(r.space[s.start:s.end]))
 	}
 	return forms, out
+}
+
+// matchBatch is how many records are copied at a time while some are looked for.
+const matchBatch = 256
+
+// Match returns the newest records behind a number that pick accepts, the oldest of
+// them first: at most so many, and about as many as have room in so many octets. pick
+// may change the record that it is given: the line shows what it has become. Next is
+// the number of the newest record, accepted or not.
+func (r *Recent) Match(number uint64, most, room int, pick func(*record.Record) bool) Lines {
+	out := r.span(number)
+	for end := out.Next; end > number && len(out.Lines) < most && room > 0; {
+		forms := r.before(number, end)
+		for _, b := range slices.Backward(forms) {
+			rec := record.ParseCompact(b[8:])
+			if !pick(rec) {
+				continue
+			}
+			line := r.lineOf(b, rec)
+			out.Lines = append(out.Lines, line)
+			if room -= len(line); room <= 0 || len(out.Lines) == most {
+				break
+			}
+		}
+		if len(forms) == 0 {
+			break
+		}
+		end -= uint64(len(forms))
+	}
+	slices.Reverse(out.Lines)
+	return out
+}
+
+// span returns the number of the newest record, and how many behind a number are lost.
+func (r *Recent) span(number uint64) Lines {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := Lines{Next: r.next - 1}
+	if number > 0 && number+1 < r.first {
+		out.Lost = r.first - 1 - number
+	}
+	return out
+}
+
+// before copies the last records that lie behind a number, up to another one.
+func (r *Recent) before(number, end uint64) (forms [][]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if end < r.first || end <= number {
+		return nil
+	}
+	start := max(number+1, r.first)
+	if end-start >= matchBatch {
+		start = end - matchBatch + 1
+	}
+	for n := start; n <= end; n++ {
+		s := *r.at(n)
+		forms = append(forms, bytes.Clone(r.space[s.start:s.end]))
+	}
+	return forms
 }
 
 // News returns a channel that is closed when there is a record behind a number.

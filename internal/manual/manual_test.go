@@ -28,7 +28,7 @@ import (
 const root = "../.."
 
 // manuals are the pages that an administrator reads.
-var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md"}
+var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md", "deploy/STATUS.md"}
 
 // commandPages are about the postern command, whose flags are in the tables too.
 var commandPages = []string{"deploy/LOG.md"}
@@ -239,6 +239,22 @@ func TestReasons(t *testing.T) {
 		documented = append(documented, Code(row.First)...)
 	}
 	compare(t, "reason", reasons(t), documented)
+}
+
+// The program explains a reason in the words of its row.
+func TestMeanings(t *testing.T) {
+	text, _ := read(t, "deploy/README.md").Section("### Reasons")
+	meanings := record.Meanings()
+	plain := strings.NewReplacer("`", "")
+	for _, row := range Rows(text) {
+		for _, reason := range Code(row.First) {
+			cell, _ := splitCell(row.Rest)
+			want := strings.TrimSpace(plain.Replace(regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(cell, "$1")))
+			if got := meanings[record.Reason(reason)]; got != want {
+				t.Errorf("internal/record/meaning.go explains %s as %q, deploy/README.md as %q; write the same in both", reason, got, want)
+			}
+		}
+	}
 }
 
 // recordKeys are the keys of a record with everything in it.

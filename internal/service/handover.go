@@ -128,7 +128,7 @@ func (r *relay) keeps(s daemon.Socket, sessions bool) bool {
 	if r.paused {
 		return true
 	}
-	return r.life.Err() != nil && sessions && s.Network != daemon.NetworkSystemd && s.Flag != flagMetrics && s.Flag != flagAdmin
+	return r.life.Err() != nil && sessions && s.Network != daemon.NetworkSystemd && !aside(s)
 }
 
 // serving notes how the accepting that begins now is ended.

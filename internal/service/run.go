@@ -21,6 +21,7 @@ import (
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/status"
 )
 
 // running is a daemon between its start and its end. Nothing in it changes once
@@ -39,6 +40,8 @@ type running[S any] struct {
 	traffic   Traffic
 	overflow  daemon.Overflow
 	recent    *recent
+	page      *status.Server // nil when there is none
+	chart     *status.Chart  // likewise
 	relay     *relay
 	self      atomic.Pointer[daemon.Self] // nil while nothing is accepted
 	restarts  chan chan<- error           // wishes of the admin socket
@@ -80,6 +83,9 @@ func (d *running[S]) run() (status int, err error) {
 		ConnsClosed: d.overflow.Closed.Load, ConnsRefused: d.overflow.Refused.Load,
 	})
 	started := time.Now()
+	if err := d.openPage(started, of(listeners, flagStatus)); err != nil {
+		return 0, err
+	}
 	if d.process.Predecessor != nil {
 		if err := d.process.Predecessor.Release(); err != nil {
 			return 0, err
@@ -157,7 +163,11 @@ func (d *running[S]) notClosed(err error) {
 func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
 	r.Readiness, r.Reload = &d.readiness, d.askReload
-	r.Records = record.Sinks{r.Records, d.recent}
+	sinks := record.Sinks{r.Records, d.recent}
+	if d.chart != nil {
+		sinks = append(sinks, d.chart)
+	}
+	r.Records = sinks
 	return r
 }
 
@@ -191,7 +201,7 @@ func (d *running[S]) bind() ([]daemon.Listener, error) {
 		return nil, err
 	}
 	for _, socket := range all {
-		if socket.Flag == flagAdmin {
+		if socket.Flag == flagAdmin || socket.Flag == flagStatus {
 			daemon.MakeFolder(socket.Endpoint, identity)
 		}
 	}
@@ -255,13 +265,16 @@ func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 // serveAll ends when all servers have: the traffic's drain first, so that
 // metrics and admin can be asked until it is over, unless a successor has them.
 func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminServer *admin.Server, metricsServer *metrics.Server) error {
-	scrapes, rest := split(daemon.Lease(all, d.keeps), flagMetrics)
-	admins, traffic := split(rest, flagAdmin)
+	leased := daemon.Lease(all, d.keeps)
+	admins := of(leased, flagAdmin)
 	aside, stopAside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAside()
 	var group errgroup.Group
-	for _, l := range scrapes {
+	for _, l := range of(leased, flagMetrics) {
 		group.Go(func() error { return metricsServer.Serve(l) })
+	}
+	for _, l := range of(leased, flagStatus) {
+		group.Go(func() error { return d.page.Serve(l) })
 	}
 	if len(admins) > 0 {
 		group.Go(func() error { return adminServer.Serve(aside, admins) })
@@ -274,7 +287,7 @@ func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminS
 		stopAside()
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
 		defer cancel()
-		return metricsServer.Shutdown(bound)
+		return errors.Join(d.closePage(bound), metricsServer.Shutdown(bound))
 	})
 	group.Go(func() error {
 		select {
@@ -284,7 +297,7 @@ func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminS
 			return nil
 		}
 	})
-	err := d.serveTraffic(ctx, all, traffic)
+	err := d.serveTraffic(ctx, all, ofPostfix(leased))
 	return errors.Join(err, endAside(), group.Wait())
 }
 
@@ -306,8 +319,7 @@ func (d *running[S]) serveTraffic(ctx context.Context, all, traffic []daemon.Lis
 		if err != nil || ctx.Err() != nil || !d.relay.isPaused() || !d.relay.waitPaused(ctx) {
 			return err
 		}
-		_, rest := split(daemon.Lease(all, d.keeps), flagMetrics)
-		_, traffic = split(rest, flagAdmin)
+		traffic = ofPostfix(daemon.Lease(all, d.keeps))
 	}
 }
 
@@ -323,9 +335,7 @@ func (d *running[S]) hold(ctx context.Context, all []daemon.Listener, ended <-ch
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		_, rest := split(all, flagMetrics)
-		_, traffic := split(rest, flagAdmin)
-		d.relay.closeAll(traffic)
+		d.relay.closeAll(ofPostfix(all))
 	case <-ended:
 	}
 }
@@ -394,6 +404,9 @@ func (d *running[S]) replace(started time.Time) error {
 	}
 	// What could not start anew is not put in force.
 	if _, err := sockets(next); err != nil {
+		return err
+	}
+	if _, err := statusSettings(next); err != nil {
 		return err
 	}
 	life, err := d.build(next)

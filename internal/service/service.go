@@ -204,6 +204,9 @@ func check[S any](app App[S], p Process, settings Settings[S]) int {
 	if err := becomeForCheck(settings); err != nil {
 		return refuse(app.Name(), p, err)
 	}
+	if _, err := statusSettings(settings); err != nil {
+		return refuse(app.Name(), p, err)
+	}
 	life := NewLife()
 	defer life.Discard()
 	warnOf(settings.Set(), log.Logger())
@@ -243,16 +246,22 @@ func identity(settings Configured) (*daemon.Identity, error) {
 const (
 	flagMetrics = "--metrics-listen"
 	flagAdmin   = "--admin"
+	flagStatus  = "--status-listen"
 )
 
-// sockets are all of a daemon: its own, metrics and admin.
+// aside reports whether a socket is not one of Postfix's.
+func aside(s daemon.Socket) bool {
+	return s.Flag == flagMetrics || s.Flag == flagAdmin || s.Flag == flagStatus
+}
+
+// sockets are all of a daemon: its own, metrics, admin and the status page.
 func sockets(settings Configured) ([]daemon.Socket, error) {
 	all, err := settings.Sockets()
 	if err != nil {
 		return nil, err
 	}
 	c := settings.Common()
-	for _, s := range []struct{ flag, endpoint string }{{flagMetrics, c.MetricsListen}, {flagAdmin, c.Admin}} {
+	for _, s := range []struct{ flag, endpoint string }{{flagMetrics, c.MetricsListen}, {flagAdmin, c.Admin}, {flagStatus, c.Status.Listen}} {
 		if s.endpoint == "" {
 			continue
 		}
@@ -263,7 +272,7 @@ func sockets(settings Configured) ([]daemon.Socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.flag == flagAdmin {
+		if s.flag != flagMetrics {
 			// Whoever may ask about mail (smtpd) may not ask for more.
 			socket.Mode, socket.Group = c.AdminMode, c.AdminGroup
 		}
@@ -282,14 +291,12 @@ func Socket(settings Configured, flag, endpoint string) (daemon.Socket, error) {
 	return daemon.Socket{Endpoint: e, Flag: flag, Mode: c.SocketMode, Group: c.SocketGroup}, nil
 }
 
-// split takes the listeners of one flag out of all.
-func split(all []daemon.Listener, flag string) (these, others []daemon.Listener) {
-	for _, l := range all {
-		if l.Socket.Flag == flag {
-			these = append(these, l)
-		} else {
-			others = append(others, l)
-		}
-	}
-	return these, others
+// of returns the listeners of one flag.
+func of(all []daemon.Listener, flag string) []daemon.Listener {
+	return slices.DeleteFunc(slices.Clone(all), func(l daemon.Listener) bool { return l.Socket.Flag != flag })
+}
+
+// ofPostfix returns the listeners that Postfix asks.
+func ofPostfix(all []daemon.Listener) []daemon.Listener {
+	return slices.DeleteFunc(slices.Clone(all), func(l daemon.Listener) bool { return aside(l.Socket) })
 }

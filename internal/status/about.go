@@ -1,0 +1,144 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/config"
+)
+
+// Times of what is asked of the daemon. Each question may read files and stores.
+const (
+	aboutEvery   = 15 * time.Second
+	aboutTimeout = 5 * time.Second
+	aboutWait    = time.Second // how long the first page waits for the first answers
+)
+
+// listedLimits is how many of those who use most of their limits are shown.
+const listedLimits = 10
+
+// maxKeys bounds the keys that are shown.
+const maxKeys = 200
+
+// About is what a daemon says of itself.
+type About struct {
+	Settings []api.Setting         `json:"settings"` // that differ from the default
+	Refused  string                `json:"refused,omitempty"`
+	Limits   *api.LimitsListResult `json:"limits,omitempty"`
+	Keys     []api.KeyStatus       `json:"keys,omitempty"`
+	Trouble  map[string]string     `json:"trouble,omitempty"` // by command: why there is no answer
+}
+
+// about keeps the last answers. Asking does not hold up those who read them.
+type about struct {
+	mu      sync.Mutex
+	answers About
+	at      time.Time
+	asking  chan struct{} // closed when the answers have come; nil while no one asks
+	work    sync.WaitGroup
+}
+
+// wait returns when no one asks any more.
+func (a *about) wait() { a.work.Wait() }
+
+// get returns the last answers, and has the daemon asked again when they are old.
+func (a *about) get(ctx context.Context, now time.Time, ask func(context.Context) About) About {
+	a.mu.Lock()
+	if a.asking == nil && now.Sub(a.at) >= aboutEvery && ctx.Err() == nil {
+		done := make(chan struct{})
+		a.asking = done
+		a.work.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, aboutTimeout)
+			defer cancel()
+			answers := ask(ctx)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.answers, a.at, a.asking = answers, now, nil
+			close(done)
+		})
+	}
+	asking, first := a.asking, a.at.IsZero()
+	a.mu.Unlock()
+	if asking != nil && first {
+		limit := time.NewTimer(aboutWait)
+		defer limit.Stop()
+		select {
+		case <-asking:
+		case <-limit.C:
+		case <-ctx.Done():
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.answers
+}
+
+// ask asks the daemon.
+func (s *Server) ask(ctx context.Context) About {
+	a := About{Settings: []api.Setting{}, Trouble: map[string]string{}}
+	if set, ok := askAs[api.ConfigResult](ctx, s, &a, api.Config, nil); ok {
+		a.Refused = set.Refused
+		a.Settings = slices.DeleteFunc(slices.Clone(set.Settings), func(v api.Setting) bool {
+			return v.Origin == string(config.Default) && v.Pending == ""
+		})
+	}
+	if limits, ok := askAs[api.LimitsListResult](ctx, s, &a, api.LimitsList, api.LimitsListArgs{Limit: listedLimits}); ok {
+		a.Limits = &limits
+	}
+	if keys, ok := askAs[[]api.KeyStatus](ctx, s, &a, api.DKIMKeys, nil); ok {
+		a.Keys = keys[:min(len(keys), maxKeys)]
+	}
+	if s.o.Privacy {
+		hideAbout(&a)
+	}
+	return a
+}
+
+// askAs asks one thing that the daemon may know. Why it does not answer is noted.
+func askAs[T any](ctx context.Context, s *Server, a *About, command string, args any) (answer T, ok bool) {
+	handler := s.o.Commands()[command]
+	if handler == nil {
+		return answer, false
+	}
+	var raw json.RawMessage
+	if args != nil {
+		raw, _ = json.Marshal(args) // a struct of numbers and texts
+	}
+	result, err := handler(ctx, raw, func(any) {})
+	if err != nil {
+		a.Trouble[command] = err.Error()
+		return answer, false
+	}
+	answer, ok = result.(T)
+	return answer, ok
+}
+
+// hideAbout takes addresses and logins out of what a daemon says of itself.
+func hideAbout(a *About) {
+	for i := range a.Settings {
+		s := &a.Settings[i]
+		s.Value, s.Pending = hideText(s.Value), hideText(s.Pending)
+	}
+	a.Refused = hideText(a.Refused)
+	a.Trouble = maps.Clone(a.Trouble)
+	for command, text := range a.Trouble {
+		a.Trouble[command] = hideText(text)
+	}
+	if a.Limits == nil {
+		return
+	}
+	limits := *a.Limits
+	limits.Uses, limits.Blocks = slices.Clone(limits.Uses), slices.Clone(limits.Blocks)
+	for i := range limits.Uses {
+		limits.Uses[i].Value = hideMail(limits.Uses[i].Value)
+	}
+	for i := range limits.Blocks {
+		limits.Blocks[i].Login = hideMail(limits.Blocks[i].Login)
+	}
+	a.Limits = &limits
+}

@@ -1,0 +1,144 @@
+package status
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/record"
+)
+
+// Bounds of a filter.
+const (
+	maxFilter = 256 // octets of one value
+	maxTerms  = 8
+)
+
+// filter picks records.
+type filter struct {
+	check, verdict, reason string
+	terms                  []term // all must match
+}
+
+// term is a text that a record must hold, in the value of a key or in any.
+type term struct{ key, text string }
+
+// parseFilter reads the filter of a request: check, verdict and reason are words of
+// the record; q has words of which each occurs somewhere in it, or as key=word in
+// the value of that key.
+func parseFilter(q url.Values) (filter, error) {
+	for _, name := range []string{"check", "verdict", "reason", "q"} {
+		if len(q.Get(name)) > maxFilter {
+			return filter{}, fmt.Errorf("%s is longer than %d octets", name, maxFilter)
+		}
+	}
+	f := filter{check: q.Get("check"), verdict: q.Get("verdict"), reason: q.Get("reason")}
+	words := strings.Fields(strings.ToLower(q.Get("q")))
+	if len(words) > maxTerms {
+		return filter{}, fmt.Errorf("q has more than %d words", maxTerms)
+	}
+	for _, word := range words {
+		key, text, found := strings.Cut(word, "=")
+		if !found || !slices.Contains(keys(), key) {
+			key, text = "", word
+		}
+		f.terms = append(f.terms, term{key, text})
+	}
+	return f, nil
+}
+
+// query is what a peer is asked with for the same records.
+func (f filter) query() url.Values {
+	var words []string
+	for _, t := range f.terms {
+		word := t.text
+		if t.key != "" {
+			word = t.key + "=" + t.text
+		}
+		words = append(words, word)
+	}
+	q := url.Values{}
+	for name, value := range map[string]string{"check": f.check, "verdict": f.verdict, "reason": f.reason, "q": strings.Join(words, " ")} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return q
+}
+
+// labels reports whether a record has the words that the filter asks for.
+func (f *filter) labels(r *record.Record) bool {
+	return matches(f.check, orNone(r.Check)) && matches(f.reason, string(r.Reason)) &&
+		(f.verdict == "" || f.verdict == verdictOf(r.Labels()) || f.verdict == r.Verdict)
+}
+
+func matches(want, have string) bool { return want == "" || want == have }
+
+// texts reports whether a record has the terms of the filter.
+func (f *filter) texts(r *record.Record) bool {
+	if len(f.terms) == 0 {
+		return true
+	}
+	all := values(r)
+	return !slices.ContainsFunc(f.terms, func(t term) bool {
+		return !slices.ContainsFunc(all, func(v field) bool {
+			return matches(t.key, v.key) && strings.Contains(strings.ToLower(v.text), t.text)
+		})
+	})
+}
+
+// field is a key of a record with its text.
+type field struct{ key, text string }
+
+// values are the texts of a record, with those of its steps.
+func values(r *record.Record) []field {
+	all := []field{
+		{"daemon", r.Daemon},
+		{"check", r.Check},
+		{"verdict", r.Verdict},
+		{"reason", string(r.Reason)},
+		{"action", r.Action},
+		{"mode", r.Mode},
+		{"peer", r.Peer},
+		{"instance", r.Instance},
+		{"queue_id", r.QueueID},
+		{"client_address", r.ClientAddress},
+		{"client_port", r.ClientPort},
+		{"client_name", r.ClientName},
+		{"helo", r.Helo},
+		{"sender", r.Sender},
+		{"recipient", r.Recipient},
+		{"sasl_username", r.SASLUsername},
+		{"message_id", r.MessageID},
+		{"from", r.From},
+		{"spf", r.SPF},
+		{"dkim", r.DKIM},
+		{"arc", r.ARC},
+		{"dmarc", r.DMARC},
+		{"disposition", r.Disposition},
+		{"signed_by", r.SignedBy},
+		{"error", errorText(r.Err)},
+	}
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		all = append(all, field{"", s.Check}, field{"", s.Verdict}, field{"", string(s.Reason)}, field{"", s.Detail}, field{"", errorText(s.Err)})
+	}
+	return all
+}
+
+// keys are those that a term may name.
+func keys() []string {
+	var all []string
+	for _, f := range values(new(record.Record)) {
+		all = append(all, f.key)
+	}
+	return all
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

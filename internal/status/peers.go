@@ -1,0 +1,102 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Bounds of what is asked of peers.
+const (
+	// MaxPeers bounds the daemons on one page.
+	MaxPeers     = 32
+	peerTimeout  = 5 * time.Second
+	maxPeerBytes = 8 << 20
+	maxPeerConns = 4 // to each
+)
+
+// Peer is another daemon with a status page.
+type Peer struct{ url *url.URL }
+
+// ParsePeer reads the address of a peer's page: http://192.0.2.7:9147.
+func ParsePeer(text string) (Peer, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return Peer{}, fmt.Errorf("%.80q is no address of a page; write http://HOST:PORT", text)
+	case u.User != nil:
+		return Peer{}, errors.New("the address of a peer has no user and no password; the token is in status-token-file")
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/":
+		return Peer{}, fmt.Errorf("%.80q is no address of a page; write http://HOST:PORT", text)
+	}
+	return Peer{&url.URL{Scheme: u.Scheme, Host: u.Host}}, nil
+}
+
+// String returns the address.
+func (p Peer) String() string { return p.url.String() }
+
+// newPeerClient goes nowhere but to the address of the peer: a redirection would take
+// the token elsewhere, and so would a proxy of the environment.
+func newPeerClient() *http.Client {
+	return &http.Client{
+		Timeout:       peerTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{Timeout: peerTimeout}).DialContext,
+			MaxConnsPerHost:        maxPeerConns,
+			MaxIdleConnsPerHost:    1,
+			IdleConnTimeout:        idleTimeout,
+			TLSHandshakeTimeout:    peerTimeout,
+			MaxResponseHeaderBytes: maxHeaderBytes,
+		},
+	}
+}
+
+// askPeer returns what a peer says of itself, and its records.
+func (s *Server) askPeer(ctx context.Context, p Peer, w want) (Part, error) {
+	u := *p.url
+	u.Path, u.RawQuery = "/api/status", w.query().Encode()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return Part{}, err
+	}
+	if !s.o.Token.Empty() {
+		r.Header.Set("Authorization", "Bearer "+s.o.Token.Reveal())
+	}
+	answer, err := s.peers.Do(r)
+	if err != nil {
+		var failed *url.Error
+		if errors.As(err, &failed) {
+			err = failed.Err // without the address, which the page shows anyway
+		}
+		return Part{}, err
+	}
+	defer answer.Body.Close()
+	switch answer.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized:
+		return Part{}, errors.New("it refuses the token; give both daemons the same status-token-file")
+	case http.StatusMisdirectedRequest:
+		return Part{}, errors.New("it does not know the name that it is asked by; write its address, or add the name to its status-names")
+	default:
+		return Part{}, fmt.Errorf("it answers %s; check that the address is that of a status page", answer.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxPeerBytes+1))
+	if err != nil {
+		return Part{}, err
+	}
+	if len(body) > maxPeerBytes {
+		return Part{}, errors.New("its answer is too long")
+	}
+	var part Part
+	if err := json.Unmarshal(body, &part); err != nil {
+		return Part{}, errors.New("its answer is not that of a status page")
+	}
+	return part, nil
+}

@@ -1,0 +1,98 @@
+package status
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// snapshotAge is how long a snapshot is good for all who ask.
+const snapshotAge = time.Second
+
+// Snapshot is the state of one daemon.
+type Snapshot struct {
+	Daemon     string      `json:"daemon"`
+	Host       string      `json:"host"`
+	Version    string      `json:"version"`
+	Started    time.Time   `json:"started"`
+	Now        time.Time   `json:"now"`
+	Ready      bool        `json:"ready"`
+	Conditions []Condition `json:"conditions"`
+	Hour       Steps       `json:"hour"`
+	Day        Steps       `json:"day"`
+	Privacy    bool        `json:"privacy"`
+	Error      string      `json:"error,omitempty"` // some metrics could not be read
+	Numbers
+	About
+}
+
+// Condition is one of readiness.
+type Condition struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// snapshot returns the state of the daemon, a second old at most.
+func (s *Server) snapshot(now time.Time) Snapshot {
+	about := s.about.get(s.life, now, s.ask)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if age := now.Sub(s.lastAt); age >= 0 && age < snapshotAge {
+		s.last.About = about
+		return s.last
+	}
+	numbers, err := gather(s.o.Metrics)
+	s.last = Snapshot{
+		Daemon: s.o.Daemon, Host: s.o.Host, Version: s.o.Version, Started: s.o.Started, Now: now,
+		Hour: s.o.Chart.Hour(now), Day: s.o.Chart.Day(now),
+		Privacy: s.o.Privacy, Error: errorText(err), Numbers: numbers, About: about,
+	}
+	ready, report := s.o.Ready()
+	s.last.Ready, s.last.Conditions = ready, conditions(report)
+	s.lastAt = now
+	return s.last
+}
+
+// conditions reads the report of readiness.
+func conditions(report string) []Condition {
+	all := []Condition{}
+	for line := range strings.Lines(report) {
+		name, state, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		word, detail, _ := strings.Cut(state, ": ")
+		all = append(all, Condition{name, word == "ok", detail})
+	}
+	return all
+}
+
+// Part is what a daemon answers: its state, and the records that were asked for.
+type Part struct {
+	Status Snapshot `json:"status"`
+	Log    Records  `json:"log"`
+}
+
+// status answers with the state of this daemon and its last records, for programs
+// and for peers.
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	want, err := parseWant(r.URL.Query())
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	writeJSON(w, s.part(time.Now(), want))
+}
+
+func (s *Server) part(now time.Time, w want) Part {
+	return Part{s.snapshotFor(now, w.privacy), s.records(w)}
+}
+
+// snapshotFor is snapshot for who wants no addresses, though others may see them.
+func (s *Server) snapshotFor(now time.Time, privacy bool) Snapshot {
+	shot := s.snapshot(now)
+	if privacy && !s.o.Privacy {
+		shot.Settings = append(shot.Settings[:0:0], shot.Settings...)
+		hideAbout(&shot.About)
+		shot.Privacy = true
+	}
+	return shot
+}

@@ -1,0 +1,194 @@
+// Package status serves one page that shows what a daemon does: what runs, how it
+// decides, how its backends are, and the last decisions with their reasons. With
+// peers the page shows several daemons and hosts.
+//
+// The way of the data is the list of its files: chart.go counts decisions by time,
+// numbers.go reads the metrics, about.go asks the daemon what the postern command
+// would ask, snapshot.go puts them together; filter.go, privacy.go and records.go pick
+// the last records and take addresses out of them; peers.go asks other daemons;
+// events.go sends all that to a page that is open, again and again; guard.go says who
+// may ask at all. page/ is the page.
+//
+// Records hold what strangers have sent, and browsers are told by strangers what to
+// ask. Invariants:
+//
+//   - It only reads: no request changes anything.
+//   - A request whose Host is not a name of this page, or whose Origin is another
+//     one, gets nothing: no name that a stranger points here leads in.
+//   - The page and its data are apart. No text of a record becomes markup: the page
+//     only sets text, and its Content-Security-Policy forbids scripts and styles
+//     but its own two files.
+//   - Outside loopback nothing is served without the token.
+//   - Clients, answers, filters and what is read of peers are bounded. Nothing is
+//     read for pages while none is open.
+package status
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
+
+	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/logging"
+)
+
+// Bounds of the server.
+const (
+	maxConnections = 64
+	maxPages       = 16 // that are open and update themselves
+	maxHeaderBytes = 16 << 10
+	headerTimeout  = 5 * time.Second
+	readTimeout    = 10 * time.Second
+	writeTimeout   = 15 * time.Second // of one answer, or of one event
+	idleTimeout    = 2 * time.Minute
+)
+
+//go:embed page
+var page embed.FS
+
+// Options describe the daemon and its page.
+type Options struct {
+	Daemon  string // policyd, milterd
+	Host    string // the name of this machine
+	Version string
+	Started time.Time
+
+	Metrics prometheus.Gatherer
+	Ready   func() (ready bool, report string)
+	Records *logging.Recent
+	Run     string // names the process in the numbers of its records
+	Chart   *Chart // must get the records that Records gets
+	// Commands returns the admin commands. It is first called when a page asks.
+	Commands func() map[string]admin.Handler
+
+	Peers   []Peer
+	Names   []string // under which the page is reached, beside addresses, localhost and Host
+	Privacy bool
+	Token   config.Secret // empty for none
+
+	Log *log.Logger // of trouble with clients; nil means the standard logger
+}
+
+// Server answers browsers. Make it with [New].
+type Server struct {
+	o     Options
+	about about
+	peers *http.Client
+
+	// life ends with Shutdown: whoever works for a page goes then.
+	life  context.Context
+	end   context.CancelFunc
+	pages chan struct{} // a place for each page that is open
+
+	mu      sync.Mutex
+	serving []*http.Server // guarded by mu
+	last    Snapshot       // guarded by mu
+	lastAt  time.Time      // guarded by mu
+}
+
+// New makes a server.
+func New(o Options) *Server {
+	s := &Server{o: o, pages: make(chan struct{}, maxPages), peers: newPeerClient()}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// handler answers the requests of a listener.
+func (s *Server) handler(local bool) http.Handler {
+	files, err := fs.Sub(page, "page")
+	if err != nil {
+		panic(err) // the folder is part of the program
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /", http.FileServerFS(onlyFiles{files}))
+	mux.HandleFunc("GET /api/status", s.status)
+	mux.HandleFunc("GET /api/events", s.events)
+	return guard{local: local, names: s.names(), token: s.o.Token, next: mux}
+}
+
+// names are those of the machine, for a page that is not only served on loopback.
+func (s *Server) names() []string { return append([]string{s.o.Host}, s.o.Names...) }
+
+// Serve answers on ln, which it owns from now on, until Shutdown; it then returns
+// nil. A listener outside loopback needs a token.
+func (s *Server) Serve(ln net.Listener) error {
+	local := Local(ln.Addr())
+	if !local && s.o.Token.Empty() {
+		return errors.Join(ErrNoToken, ln.Close())
+	}
+	server := &http.Server{
+		Handler:           s.handler(local),
+		ErrorLog:          s.o.Log,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		BaseContext:       func(net.Listener) context.Context { return s.life },
+	}
+	s.mu.Lock()
+	s.serving = append(s.serving, server)
+	s.mu.Unlock()
+	err := server.Serve(netutil.LimitListener(ln, maxConnections))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve the status page on %s: %w", ln.Addr(), err)
+}
+
+// Shutdown ends the pages that are open, stops accepting and waits for the answers in
+// progress; when ctx ends first, it cuts them off and returns its error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.end()
+	s.mu.Lock()
+	serving := s.serving
+	s.mu.Unlock()
+	var errs []error
+	for _, server := range serving {
+		if err := server.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop the status page: %w", err), server.Close())
+		}
+	}
+	s.about.wait()
+	s.peers.CloseIdleConnections()
+	return errors.Join(errs...)
+}
+
+// ErrNoToken says that a page would be open to the network.
+var ErrNoToken = errors.New("the status page shows who writes to whom: outside loopback it needs status-token-file")
+
+// Local reports whether only this machine reaches an address.
+func Local(addr net.Addr) bool {
+	switch a := addr.(type) {
+	case *net.TCPAddr:
+		return a.IP.IsLoopback()
+	case *net.UnixAddr:
+		return true
+	}
+	return false
+}
+
+// onlyFiles has no listings of folders.
+type onlyFiles struct{ fs.FS }
+
+// Open implements fs.FS.
+func (o onlyFiles) Open(name string) (fs.File, error) {
+	if name == "." {
+		return o.FS.Open(name) // FileServer then looks for index.html
+	}
+	info, err := fs.Stat(o.FS, name)
+	if err == nil && info.IsDir() {
+		return nil, fs.ErrNotExist
+	}
+	return o.FS.Open(name)
+}
