@@ -31,6 +31,7 @@ import (
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/status"
 	"github.com/postern-mail/postern/internal/transient"
 )
 
@@ -268,6 +269,9 @@ func sockets(settings Configured) ([]daemon.Socket, error) {
 		socket, err := Socket(settings, s.flag, s.endpoint)
 		if err == nil && len(socket.Suffix) > 0 {
 			err = settings.Set().Errorf(strings.TrimPrefix(s.flag, "--"), "%s: nothing may follow the address", s.endpoint)
+		}
+		if err == nil && s.flag == flagStatus && c.Status.TokenFile == "" && wide(socket.Endpoint) {
+			err = settings.Set().Errorf(nameStatusListen, "%s: %w", s.endpoint, status.ErrNoToken)
 		}
 		if err != nil {
 			return nil, err

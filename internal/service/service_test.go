@@ -288,13 +288,18 @@ func answer(t *testing.T, conn *bufio.ReadWriter) string {
 	return strings.TrimSuffix(line, "\n")
 }
 
+// dialling goes to a unix socket whatever the address is.
+func dialling(path string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}
+}
+
 // get asks the metrics server.
 func (p *process) get(t *testing.T, path string) (status int, body string) {
 	t.Helper()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", p.path("metrics"))
-	}}
+	transport := dialling(p.path("metrics"))
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport}).Get("http://gate" + path)
 	if err != nil {

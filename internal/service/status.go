@@ -49,10 +49,6 @@ func statusSettings(settings Configured) (status.Options, error) {
 		}
 		o.Token = token
 	}
-	endpoint, err := daemon.ParseEndpoint(c.Listen, settings.Common().QueueDirectory)
-	if err == nil && c.TokenFile == "" && wide(endpoint) {
-		return o, set.Errorf(nameStatusListen, "%s: %w", c.Listen, status.ErrNoToken)
-	}
 	return o, nil
 }
 
