@@ -3,7 +3,10 @@ package manual
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
+	"fmt"
 	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
 	"maps"
@@ -241,19 +244,43 @@ func TestReasons(t *testing.T) {
 	compare(t, "reason", reasons(t), documented)
 }
 
-// The program explains a reason in the words of its row.
-func TestMeanings(t *testing.T) {
+// update has TestMeanings write what it compares.
+var update = flag.Bool("update", false, "write internal/record/meaning.go from deploy/README.md")
+
+// meanings is the file that explains reasons in the words of their rows.
+func meanings(t *testing.T) string {
+	t.Helper()
 	text, _ := read(t, "deploy/README.md").Section("### Reasons")
-	meanings := record.Meanings()
-	plain := strings.NewReplacer("`", "")
+	var out strings.Builder
+	out.WriteString("package record\n\n// Meanings returns what each reason means. It is written from deploy/README.md, by\n" +
+		"//\n//\tgo test ./internal/manual -run TestMeanings -update\n" +
+		"func Meanings() map[Reason]string {\n\treturn map[Reason]string{\n")
 	for _, row := range Rows(text) {
 		for _, reason := range Code(row.First) {
 			cell, _ := splitCell(row.Rest)
-			want := strings.TrimSpace(plain.Replace(regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(cell, "$1")))
-			if got := meanings[record.Reason(reason)]; got != want {
-				t.Errorf("internal/record/meaning.go explains %s as %q, deploy/README.md as %q; write the same in both", reason, got, want)
-			}
+			plain := strings.TrimSpace(strings.ReplaceAll(regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(cell, "$1"), "`", ""))
+			fmt.Fprintf(&out, "%q: %q,\n", reason, plain)
 		}
+	}
+	out.WriteString("}\n}\n")
+	formatted, err := format.Source([]byte(out.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(formatted)
+}
+
+// The program explains a reason in the words of its row.
+func TestMeanings(t *testing.T) {
+	path, want := filepath.Join(root, "internal/record/meaning.go"), meanings(t)
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil || string(have) != want {
+		t.Errorf("internal/record/meaning.go does not have the words of deploy/README.md (%v); run go test ./internal/manual -run TestMeanings -update", err)
 	}
 }
 
