@@ -47,7 +47,7 @@ type runner func(ctx context.Context, io streams, args []string) (code int, err 
 
 // groups are all groups in the order of the help.
 func groups() []group {
-	return []group{explainGroup(), ownersGroup(), dnsblGroup(), greylistGroup(), limitsGroup(), dkimGroup(), restartGroup()}
+	return []group{explainGroup(), ownersGroup(), dnsblGroup(), greylistGroup(), limitsGroup(), dkimGroup(), dmarcGroup(), restartGroup()}
 }
 
 // commands is the list of everything that can be asked.

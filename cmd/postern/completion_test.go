@@ -16,7 +16,7 @@ func TestCompletions(t *testing.T) {
 		want []string
 		file bool // the shell goes on with names of files
 	}{
-		{"", []string{"completion", "config", "dkim", "dnsbl", "doctor", "explain", "greylist", "help", "limits", "log", "owners", "ready", "reload", "replay", "restart", "setup", "version"}, false},
+		{"", []string{"completion", "config", "dkim", "dmarc", "dnsbl", "doctor", "explain", "greylist", "help", "limits", "log", "owners", "ready", "reload", "replay", "restart", "setup", "version"}, false},
 		{"dk", []string{"dkim"}, false},
 		{"owners ", []string{"check", "list", "reload"}, false},
 		{"owners check ", nil, false},

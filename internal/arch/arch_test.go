@@ -40,7 +40,7 @@ var rows = []row{
 	// Keys are made and printed without any daemon.
 	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
+	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/reportread", "internal/resolver", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
 	// It reads Postfix and writes settings that the daemons describe.
 	{"internal/setup", []string{"internal/config", "internal/postconf", "internal/postmap"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
@@ -64,6 +64,7 @@ var rows = []row{
 	{"greylist/...", []string{"greylist/...", "internal/mailaddr", "internal/breaker", "internal/store/...", "internal/transient"}},
 	{"internal/limit/...", []string{"internal/limit/...", "internal/mailaddr", "internal/breaker", "internal/store/..."}},
 	{"dnsbl/...", []string{"dnsbl/...", "internal/resolver"}},
+	{"internal/reportread", slices.Concat(library, []string{"internal/spf", "internal/store/sqlitefile"})},
 	{"internal/spf/...", slices.Concat(library, []string{"internal/spf/..."})},
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
@@ -122,7 +123,7 @@ var rows = []row{
 
 // silent packages return what they found to their caller: they log nothing.
 var (
-	silent  = []string{"greylist/...", "internal/limit/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker", "internal/store/...", "internal/rsaengine"}
+	silent  = []string{"greylist/...", "internal/limit/...", "dnsbl/...", "internal/spf/...", "internal/dkim/...", "internal/dmarc/...", "internal/arc/...", "internal/author/...", "internal/ownership/...", "internal/postmap/...", "internal/allowlist/...", "internal/helo/...", "internal/breaker", "internal/reportread", "internal/store/...", "internal/rsaengine"}
 	loggers = []string{"go.uber.org/zap", "go.uber.org/zap/zapcore", "log", "log/slog", "log/syslog"}
 )
 

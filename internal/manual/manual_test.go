@@ -34,7 +34,7 @@ const root = "../.."
 var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/CONFORMANCE.md", "deploy/README.md", "deploy/STATUS.md"}
 
 // commandPages are about the postern command, whose flags are in the tables too.
-var commandPages = []string{"deploy/LOG.md"}
+var commandPages = []string{"deploy/LOG.md", "milter/READING-REPORTS.md"}
 
 func read(t *testing.T, path string) Page {
 	t.Helper()

@@ -31,6 +31,10 @@ type Schema struct {
 	// Tables are those of a file from before there was an ID: one that has no
 	// other table, and a version, is ours.
 	Tables []string
+	// Shared is the schema of a file that programs write now and then (Update), and
+	// others read meanwhile without being able to write (Look): it has a rollback
+	// journal, since a write-ahead log must be written to by whoever reads.
+	Shared bool
 }
 
 const (
@@ -40,6 +44,7 @@ const (
 	// 4096 octets: pages of the index change again and again, and are written to
 	// their place once. What a burst has made of the log beyond 64 MiB is cut off.
 	writerPragmas = "&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
+	sharedPragmas = "&_txlock=immediate&_pragma=journal_mode(DELETE)"
 	readerPragmas = "&_pragma=query_only(1)"
 	readers       = 4
 )
@@ -58,6 +63,9 @@ type File struct {
 
 // ErrForeign marks the database of another program.
 var ErrForeign = errors.New("it is the database of another program")
+
+// errInUse is said of a file that has another owner.
+var errInUse = transient.Mark(errors.New("another process uses it, or another store of this one; several hosts or daemons share a store through Redis"))
 
 // errCorrupt marks a file that SQLite cannot read.
 var errCorrupt = errors.New("not a usable database")
@@ -133,7 +141,7 @@ func own(lock *os.File, path string) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			// At a restart it may be the predecessor, which is about to end.
-			return transient.Mark(errors.New("another process uses it, or another store of this one; several hosts or daemons share a store through Redis"))
+			return errInUse
 		}
 		return err
 	}
@@ -152,7 +160,7 @@ func (f *File) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.Writer, err = sql.Open("sqlite", dsn+pragmas+writerPragmas); err != nil {
+	if f.Writer, err = sql.Open("sqlite", dsn+pragmas+f.schema.writerPragmas()); err != nil {
 		return err
 	}
 	f.Writer.SetMaxOpenConns(1)
@@ -165,6 +173,13 @@ func (f *File) open(ctx context.Context) error {
 	f.Reader.SetMaxOpenConns(readers)
 	f.Reader.SetMaxIdleConns(readers)
 	return nil
+}
+
+func (s Schema) writerPragmas() string {
+	if s.Shared {
+		return sharedPragmas
+	}
+	return writerPragmas
 }
 
 func dsn(path string) (string, error) {
@@ -188,22 +203,27 @@ func (f *File) identify(ctx context.Context, dsn string) (version int, err error
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
+	version, err = f.schema.versionIn(ctx, db)
+	return version, errors.Join(err, db.Close())
+}
+
+// versionIn returns the version of a database of ours; 0 means that it is empty.
+func (s Schema) versionIn(ctx context.Context, db *sql.DB) (version int, err error) {
 	var id uint32
 	if err := errors.Join(
 		db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id),
 		db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version)); err != nil {
 		return 0, err
 	}
-	if id == f.schema.ID {
+	if id == s.ID {
 		return version, nil
 	}
 	tables, err := tablesOf(ctx, db)
 	switch {
 	case err != nil:
 		return 0, err
-	case id == 0 && version == 0 && len(tables) == 0, id == 0 && version > 0 && slices.Equal(tables, f.schema.Tables):
+	case id == 0 && version == 0 && len(tables) == 0, id == 0 && version > 0 && slices.Equal(tables, s.Tables):
 		return version, nil
 	}
 	return 0, fmt.Errorf("%w (application_id %#x, tables %.100q): name a path of its own", ErrForeign, id, tables)

@@ -1,0 +1,98 @@
+package reportread
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Path reads a file, or all files of a folder and the folders below it. Of a Maildir
+// those of cur and new are read, and its subfolders.
+func (r *Reader) Path(ctx context.Context, name string) error {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return r.problem(ctx, name, err)
+	case info.IsDir():
+		return r.folder(ctx, name)
+	}
+	return r.file(ctx, name, true)
+}
+
+func (r *Reader) file(ctx context.Context, name string, named bool) error {
+	in, err := os.Open(name)
+	if err != nil {
+		return r.problem(ctx, name, err)
+	}
+	defer in.Close()
+	return r.stream(ctx, name, in, named)
+}
+
+// folder reads what lies below root. Symbolic links are not followed: a folder may
+// be in the hands of someone else.
+func (r *Reader) folder(ctx context.Context, root string) error {
+	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return errors.Join(r.problem(ctx, name, err), skipIfFolder(d))
+		}
+		switch {
+		case name == root:
+			return nil
+		case d.IsDir():
+			return r.enter(name)
+		case !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || isMaildir(filepath.Dir(name)):
+			return nil // a Maildir's own files are indexes and settings
+		}
+		return r.file(ctx, name, false)
+	})
+}
+
+func skipIfFolder(d fs.DirEntry) error {
+	if d != nil && d.IsDir() {
+		return fs.SkipDir
+	}
+	return nil
+}
+
+// enter decides whether a folder below the named one is read.
+func (r *Reader) enter(name string) error {
+	base, parent := filepath.Base(name), filepath.Dir(name)
+	inMaildir := isMaildir(parent)
+	switch {
+	case inMaildir && base == "tmp": // mails that are being written
+		return fs.SkipDir
+	case strings.HasPrefix(base, ".") && !inMaildir:
+		return fs.SkipDir
+	}
+	return nil
+}
+
+func isMaildir(name string) bool {
+	for _, part := range []string{"cur", "new"} {
+		if info, err := os.Stat(filepath.Join(name, part)); err != nil || !info.IsDir() {
+			return false
+		}
+	}
+	return true
+}
+
+// Paths reads all of names; "-" is standard input.
+func (r *Reader) Paths(ctx context.Context, names []string) error {
+	for _, name := range names {
+		read := r.Path
+		if name == "-" {
+			read = func(ctx context.Context, _ string) error { return r.Stream(ctx, "standard input", os.Stdin) }
+		}
+		if err := read(ctx, name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}

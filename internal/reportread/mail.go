@@ -1,0 +1,134 @@
+package reportread
+
+import (
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"mime/quotedprintable"
+	"net/mail"
+	"net/textproto"
+	"path"
+	"strings"
+)
+
+const maxHeader = 256 << 10
+
+var errHeader = fmt.Errorf("the header of the mail is longer than %d octets", maxHeader)
+
+// mail reads the reports that a mail carries.
+func (u *unit) mail(where string, in *buffered, depth int) error {
+	bounded := &pieces{in: in, left: maxHeader, err: errHeader}
+	m, err := mail.ReadMessage(bounded)
+	if err != nil {
+		return fmt.Errorf("mail: %w", err)
+	}
+	bounded.unbound()
+	return u.entity(where, textproto.MIMEHeader(m.Header), m.Body, depth)
+}
+
+// entity reads a mail or a part of one.
+func (u *unit) entity(where string, header textproto.MIMEHeader, body io.Reader, depth int) error {
+	if depth > maxDepth {
+		return errDepth
+	}
+	kind, params, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil { // a type with mistakes: what is left of it must do
+		kind, _, _ = strings.Cut(strings.ToLower(header.Get("Content-Type")), ";")
+		kind = strings.TrimSpace(kind)
+	}
+	if strings.HasPrefix(kind, "multipart/") && params["boundary"] != "" {
+		return u.multipart(where, multipart.NewReader(body, params["boundary"]), depth)
+	}
+	name := fileName(header, params)
+	if !mayHoldReport(kind, name) {
+		return nil
+	}
+	if name != "" {
+		where = fmt.Sprintf("%s: %.200q", where, name)
+	}
+	return u.part(where, newBuffered(decoded(header.Get("Content-Transfer-Encoding"), body)), depth)
+}
+
+func (u *unit) multipart(where string, parts *multipart.Reader, depth int) error {
+	for n := 0; ; n++ {
+		part, err := parts.NextRawPart()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, io.ErrUnexpectedEOF) && u.found > 0:
+			return nil // the last boundary is missing, and the report was whole
+		case err != nil:
+			return fmt.Errorf("mail: %w", err)
+		case n == maxParts:
+			return errParts
+		}
+		if err := u.entity(where, part.Header, part, depth+1); err != nil {
+			return err
+		}
+	}
+}
+
+// fileName is the name that a part gives itself.
+func fileName(header textproto.MIMEHeader, params map[string]string) string {
+	_, disposition, err := mime.ParseMediaType(header.Get("Content-Disposition"))
+	if err != nil {
+		disposition = nil
+	}
+	name := cmp.Or(disposition["filename"], params["name"])
+	if plain, err := new(mime.WordDecoder).DecodeHeader(name); err == nil {
+		name = plain
+	}
+	if name == "" {
+		return ""
+	}
+	return path.Base(strings.ToValidUTF8(name, "\ufffd"))
+}
+
+// mayHoldReport leaves out the text that people read. What a part really is, is seen
+// by its octets.
+func mayHoldReport(kind, name string) bool {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".xml", ".gz", ".zip", ".json", ".eml":
+		return true
+	}
+	switch {
+	case kind == "text/xml", strings.HasPrefix(kind, "message/"):
+		return kind != "message/delivery-status" && kind != "message/feedback-report"
+	case strings.HasPrefix(kind, "application/"):
+		return true
+	}
+	return false
+}
+
+// decoded undoes a transfer encoding.
+func decoded(encoding string, body io.Reader) io.Reader {
+	switch strings.ToLower(strings.TrimSpace(encoding)) {
+	case "base64":
+		return base64.NewDecoder(base64.StdEncoding, &alphabet{body})
+	case "quoted-printable":
+		return quotedprintable.NewReader(body)
+	}
+	return body
+}
+
+// alphabet leaves out what base64 has no meaning for (RFC 2045 section 6.8).
+type alphabet struct{ in io.Reader }
+
+func (a *alphabet) Read(p []byte) (int, error) {
+	n, err := a.in.Read(p)
+	kept := p[:0]
+	for _, c := range p[:n] {
+		if isBase64(c) {
+			kept = append(kept, c)
+		}
+	}
+	return len(kept), err
+}
+
+func isBase64(c byte) bool {
+	return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '='
+}

@@ -1,0 +1,77 @@
+package reportread
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"io"
+)
+
+// mbox reads the mails of a mailbox: next moves to a mail, and Read reads it. A mail
+// ends where a line begins with "From " after an empty one.
+type mbox struct {
+	in     *buffered
+	err    error
+	line   []byte // what is left of the piece of a line that was read last
+	middle bool   // what follows in the stream is in the middle of a line
+	blank  bool   // the last line was empty
+	ended  bool   // the line that begins the next mail was read
+}
+
+var separator = []byte("From ")
+
+func newMbox(in *buffered) *mbox { return &mbox{in: in, blank: true} }
+
+// next skips what is left of the mail and reports whether there is another one.
+func (m *mbox) next() bool {
+	for m.advance() {
+		continue
+	}
+	m.line = nil
+	if !m.ended {
+		return false
+	}
+	m.ended, m.blank = false, false
+	return true
+}
+
+// Read reads the mail that next has moved to.
+func (m *mbox) Read(p []byte) (int, error) {
+	if len(m.line) == 0 && !m.advance() {
+		return 0, cmp.Or(m.err, io.EOF)
+	}
+	n := copy(p, m.line)
+	m.line = m.line[n:]
+	return n, nil
+}
+
+// advance reads the next line of the mail, or a piece of a long one. It reports
+// whether there is one.
+func (m *mbox) advance() bool {
+	if m.err != nil || m.ended {
+		return false
+	}
+	piece, begins := m.piece()
+	if begins && m.blank && bytes.HasPrefix(piece, separator) {
+		for m.middle {
+			m.piece()
+		}
+		m.ended = true
+		return false
+	}
+	m.blank = begins && len(bytes.TrimRight(piece, "\r\n")) == 0
+	m.line = piece
+	return len(piece) > 0
+}
+
+// piece reads up to the end of a line, or as much of it as fits.
+func (m *mbox) piece() (piece []byte, begins bool) {
+	begins = !m.middle
+	piece, err := m.in.ReadSlice('\n')
+	m.middle = errors.Is(err, bufio.ErrBufferFull)
+	if err != nil && !m.middle {
+		m.err = err
+	}
+	return piece, begins
+}

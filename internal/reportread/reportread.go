@@ -1,0 +1,147 @@
+// Package reportread reads what receivers report about mail of our domains: DMARC
+// aggregate reports (RFC 7489 appendix C, RFC 9990) and SMTP TLS reports (RFC 8460).
+//
+// Reports come by mail from anyone. They are XML or JSON, compressed by gzip or zip,
+// attached to mails that lie in folders or mailboxes. The way of the data:
+//
+//	files ──▶ containers (gzip, zip, mail, mbox) ──▶ a report ──▶ Tally ──▶ Summary
+//	                                                     └──────▶ Store ──────┘
+//
+// Invariants:
+//
+//   - Everything is read as a stream. Memory is bounded by Limits, however large the
+//     input is and whatever it inflates to.
+//   - A report counts whole or not at all, and once: the same report in a second file
+//     is a duplicate.
+//   - XML entities are never expanded, and a document type declaration is refused.
+//   - Text of a report is kept as it came, but clipped and valid UTF-8. Whoever prints
+//     it escapes it.
+package reportread
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Limits bound what is read. The zero value of a field is its default.
+type Limits struct {
+	Inflated int64 // octets that one file or mail may inflate to; 512 MiB
+	Archive  int64 // octets of a zip archive; 32 MiB
+	JSON     int64 // octets of a TLS report; 16 MiB
+	Ratio    int64 // how many times its size a compressed part may inflate to, beyond the first MiB; 200
+	Rows     int   // rows of a DMARC report; 1,000,000
+	Groups   int   // different sources and outcomes of one report, and sources of a summary; 100,000
+}
+
+func (l Limits) withDefaults() Limits {
+	setDefault(&l.Inflated, 512<<20)
+	setDefault(&l.Archive, 32<<20)
+	setDefault(&l.JSON, 16<<20)
+	setDefault(&l.Ratio, 200)
+	setDefault(&l.Rows, 1_000_000)
+	setDefault(&l.Groups, 100_000)
+	return l
+}
+
+func setDefault[T int | int64](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// Reader finds the reports in files, folders and streams.
+type Reader struct {
+	Limits Limits
+	DMARC  func(*Report) error    // is given each DMARC report; an error ends the reading
+	TLS    func(*TLSReport) error // is given each TLS report, likewise
+	// Problem hears of what could not be read. The rest is read all the same.
+	Problem func(where string, err error)
+
+	Files  int // files and mails that were looked at
+	Others int // of them: had no report, and did not look like one
+	Failed int // problems
+}
+
+// errStop wraps an error of the caller's, which ends everything.
+type errStop struct{ error }
+
+func (e errStop) Unwrap() error { return e.error }
+
+// Stream reads in, whatever it is: a report, an archive, a mail or a mailbox.
+func (r *Reader) Stream(ctx context.Context, name string, in io.Reader) error {
+	return r.stream(ctx, name, in, true)
+}
+
+// stream reads one file. One that was named must have a report.
+func (r *Reader) stream(ctx context.Context, name string, in io.Reader, named bool) error {
+	limits := r.Limits.withDefaults()
+	buffered := newBuffered(&cancelled{ctx, in})
+	if sniff(buffered) == formMbox {
+		return r.mailbox(ctx, name, buffered, limits)
+	}
+	return r.unit(ctx, name, buffered, limits, named)
+}
+
+// mailbox reads the mails of a mailbox in the mbox format. Each has limits of its own.
+func (r *Reader) mailbox(ctx context.Context, name string, in *buffered, limits Limits) error {
+	box := newMbox(in)
+	for n := 1; box.next(); n++ {
+		mail := newBuffered(box)
+		if err := r.unit(ctx, fmt.Sprintf("%s: mail %d", name, n), mail, limits, false); err != nil {
+			return err
+		}
+	}
+	if err := box.err; err != nil && !errors.Is(err, io.EOF) {
+		return r.problem(ctx, name, err)
+	}
+	return nil
+}
+
+// unit reads one file or one mail.
+func (r *Reader) unit(ctx context.Context, where string, in *buffered, limits Limits, named bool) error {
+	r.Files++
+	u := &unit{reader: r, limits: limits, left: limits.Inflated}
+	err := u.open(where, in, 0)
+	switch {
+	case errors.Is(err, errNoReport) && !named:
+		r.Others++
+		return nil
+	case err != nil:
+		return r.problem(ctx, where, err)
+	case u.found == 0 && u.failed == 0 && named:
+		return r.problem(ctx, where, errNoReport)
+	case u.found == 0 && u.failed == 0:
+		r.Others++
+	}
+	return nil
+}
+
+// problem reports what cannot be read. It returns the error that ends everything.
+func (r *Reader) problem(ctx context.Context, where string, err error) error {
+	if stop := (errStop{}); errors.As(err, &stop) {
+		return stop.error
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.Failed++
+	if r.Problem != nil {
+		r.Problem(where, err)
+	}
+	return nil
+}
+
+// cancelled is a stream that ends with its context.
+type cancelled struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (c *cancelled) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.in.Read(p)
+}

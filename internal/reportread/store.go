@@ -1,0 +1,300 @@
+package reportread
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
+)
+
+// schema of the file in which reports are kept. It is written by a command that runs
+// now and then, and read by daemons.
+var schema = sqlitefile.Schema{
+	Name: "report", ID: 0x506f5272, Version: 1, Shared: true,
+	Create: `
+CREATE TABLE IF NOT EXISTS reports (
+	id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, kind TEXT NOT NULL, domain TEXT NOT NULL,
+	begin INTEGER NOT NULL, end INTEGER NOT NULL, head TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS reports_end ON reports (end);
+CREATE TABLE IF NOT EXISTS groups (
+	report INTEGER NOT NULL REFERENCES reports (id), source TEXT NOT NULL, author TEXT NOT NULL, disposition TEXT NOT NULL,
+	dkim INTEGER NOT NULL, spf INTEGER NOT NULL, why TEXT NOT NULL, messages INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS groups_report ON groups (report);
+CREATE TABLE IF NOT EXISTS sources (
+	domain TEXT NOT NULL, source TEXT NOT NULL, name TEXT NOT NULL, confirmed INTEGER NOT NULL, spf TEXT NOT NULL, seen INTEGER NOT NULL,
+	PRIMARY KEY (domain, source)) WITHOUT ROWID;`,
+}
+
+// maxPending is how many groups are written at once.
+const maxPending = 20_000
+
+// Store keeps reports in a SQLite file. The file is opened only while it is written:
+// several commands may keep reports in it.
+type Store struct {
+	Path string
+	Keep time.Duration // reports that ended earlier are removed; 0: none
+	Now  func() time.Time
+
+	New, Known, Old int // reports that were written, that the file had, and that are too old to be kept
+
+	pending []any // *Report or *TLSReport
+	size    int
+}
+
+// Add keeps a report. It is written by Flush, at the latest.
+func (s *Store) Add(ctx context.Context, r *Report) error {
+	return s.add(ctx, r, r.End, len(r.Groups))
+}
+
+// AddTLS keeps a TLS report.
+func (s *Store) AddTLS(ctx context.Context, r *TLSReport) error {
+	return s.add(ctx, r, r.End, len(r.Policies))
+}
+
+func (s *Store) add(ctx context.Context, report any, end time.Time, size int) error {
+	if s.Keep > 0 && end.Before(s.oldest()) {
+		s.Old++
+		return nil
+	}
+	s.pending, s.size = append(s.pending, report), s.size+1+size
+	if s.size < maxPending {
+		return nil
+	}
+	return s.Flush(ctx)
+}
+
+// Flush writes what was added, all of it or nothing, and removes what is too old.
+func (s *Store) Flush(ctx context.Context) error {
+	added, known := 0, 0
+	err := sqlitefile.Update(ctx, schema, s.Path, func(f *sqlitefile.File) error {
+		return f.InTx(func(tx *sql.Tx) error {
+			for _, report := range s.pending {
+				isNew, err := insert(ctx, tx, report)
+				if err != nil {
+					return err
+				}
+				if isNew {
+					added++
+				} else {
+					known++
+				}
+			}
+			return s.expire(ctx, tx)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	s.New, s.Known = s.New+added, s.Known+known
+	s.pending, s.size = nil, 0
+	return nil
+}
+
+func (s *Store) oldest() time.Time { return s.Now().Add(-s.Keep) }
+
+func (s *Store) expire(ctx context.Context, tx *sql.Tx) error {
+	if s.Keep <= 0 {
+		return nil
+	}
+	before := s.oldest().Unix()
+	for _, statement := range []string{
+		"DELETE FROM groups WHERE report IN (SELECT id FROM reports WHERE end < ?)",
+		"DELETE FROM reports WHERE end < ?",
+		"DELETE FROM sources WHERE seen < ?",
+	} {
+		if _, err := tx.ExecContext(ctx, statement, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insert reports whether the file did not have the report yet.
+func insert(ctx context.Context, tx *sql.Tx, report any) (isNew bool, err error) {
+	switch r := report.(type) {
+	case *Report:
+		id, err := insertHead(ctx, tx, r.key(), "dmarc", r.Policy.Domain, r.Begin, r.End, headOf(r))
+		if id == 0 || err != nil {
+			return false, err
+		}
+		return true, insertGroups(ctx, tx, id, r.Groups)
+	case *TLSReport: // its details are few, and read whole
+		id, err := insertHead(ctx, tx, r.key(), "tls", "", r.Begin, r.End, r)
+		return id != 0, err
+	}
+	return false, fmt.Errorf("report store: %T is no report", report)
+}
+
+// headOf is a report without its groups, which are rows of their own.
+func headOf(r *Report) *Report {
+	head := *r
+	head.Groups = nil
+	return &head
+}
+
+// insertHead returns 0 for a report that is there already.
+func insertHead(ctx context.Context, tx *sql.Tx, k key, kind, domain string, begin, end time.Time, head any) (id int64, err error) {
+	text, err := json.Marshal(head)
+	if err != nil {
+		return 0, err
+	}
+	done, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO reports (key, kind, domain, begin, end, head) VALUES (?, ?, ?, ?, ?, ?)",
+		k[:], kind, domain, begin.Unix(), end.Unix(), string(text))
+	if err != nil {
+		return 0, err
+	}
+	if n, err := done.RowsAffected(); n == 0 || err != nil {
+		return 0, err
+	}
+	return done.LastInsertId()
+}
+
+func insertGroups(ctx context.Context, tx *sql.Tx, report int64, groups []Group) error {
+	insert, err := tx.PrepareContext(ctx, "INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		source := ""
+		if g.Source.IsValid() {
+			source = g.Source.String()
+		}
+		if _, err := insert.ExecContext(ctx, report, source, g.From, g.Disposition, g.DKIM, g.SPF, g.Why, g.Messages); err != nil {
+			return errors.Join(err, insert.Close())
+		}
+	}
+	return insert.Close()
+}
+
+// Remember keeps what the DNS said of the sources of s, so that who reads the file need
+// not ask.
+func (s *Store) Remember(ctx context.Context, sum *Summary) error {
+	return sqlitefile.Update(ctx, schema, s.Path, func(f *sqlitefile.File) error {
+		return f.InTx(func(tx *sql.Tx) error {
+			for _, d := range sum.Domains {
+				for _, one := range d.Sources {
+					if one.Name == "" && one.SPF == "" {
+						continue
+					}
+					if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
+						d.Domain, one.Address, one.Name, one.Confirmed, one.SPF, s.Now().Unix()); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// Stored returns a summary of the reports in a file that end after since: who sends
+// mail in the name of our domains. It asks no DNS. The error of a file that is not
+// there is [os.ErrNotExist].
+func Stored(ctx context.Context, path string, t *Tally) (*Summary, error) {
+	err := sqlitefile.Look(ctx, schema, path, func(db *sql.DB) error {
+		if err := eachStored(ctx, db, t); err != nil {
+			return err
+		}
+		return recall(ctx, db, t)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t.Summary(), nil
+}
+
+func eachStored(ctx context.Context, db *sql.DB, t *Tally) (err error) {
+	groups, err := db.PrepareContext(ctx, "SELECT source, author, disposition, dkim, spf, why, messages FROM groups WHERE report = ?")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, groups.Close()) }()
+	return eachRow(ctx, db, func(rows *sql.Rows) error {
+		var id int64
+		var kind, head string
+		if err := rows.Scan(&id, &kind, &head); err != nil {
+			return err
+		}
+		if kind == "tls" {
+			r := &TLSReport{}
+			if err := json.Unmarshal([]byte(head), r); err != nil {
+				return err
+			}
+			t.AddTLS(r)
+			return nil
+		}
+		r := &Report{}
+		if err := json.Unmarshal([]byte(head), r); err != nil {
+			return err
+		}
+		if err := readGroups(ctx, groups, id, r); err != nil {
+			return err
+		}
+		t.Add(r)
+		return nil
+	}, "SELECT id, kind, head FROM reports WHERE end >= ? AND (? = '' OR kind = 'tls' OR domain = ?) ORDER BY id", since(t), t.Of, t.Of)
+}
+
+func since(t *Tally) int64 {
+	if t.Since.IsZero() {
+		return 0
+	}
+	return t.Since.Unix()
+}
+
+func readGroups(ctx context.Context, groups *sql.Stmt, id int64, r *Report) error {
+	rows, err := groups.QueryContext(ctx, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(scan(rows, func(rows *sql.Rows) error {
+		var g Group
+		var source string
+		if err := rows.Scan(&source, &g.From, &g.Disposition, &g.DKIM, &g.SPF, &g.Why, &g.Messages); err != nil {
+			return err
+		}
+		g.Source, _ = netip.ParseAddr(source) // "" is not valid, as it was
+		r.Groups = append(r.Groups, g)
+		return nil
+	}), rows.Close())
+}
+
+func eachRow(ctx context.Context, db *sql.DB, row func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	return errors.Join(scan(rows, row), rows.Close())
+}
+
+func scan(rows *sql.Rows, row func(*sql.Rows) error) error {
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// recall adds what the DNS said of the sources.
+func recall(ctx context.Context, db *sql.DB, t *Tally) error {
+	return eachRow(ctx, db, func(rows *sql.Rows) error {
+		var domain, address string
+		var one Source
+		if err := rows.Scan(&domain, &address, &one.Name, &one.Confirmed, &one.SPF); err != nil {
+			return err
+		}
+		d, ip := t.domains[domain], netip.Addr{}
+		ip, _ = netip.ParseAddr(address)
+		if d != nil && d.sources[ip] != nil {
+			s := d.sources[ip]
+			s.Name, s.Confirmed, s.SPF = one.Name, one.Confirmed, one.SPF
+		}
+		return nil
+	}, "SELECT domain, source, name, confirmed, spf FROM sources")
+}

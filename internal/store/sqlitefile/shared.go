@@ -1,0 +1,101 @@
+package sqlitefile
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// sharedPause is the time between two tries to get a file that another process has.
+const sharedPause = 50 * time.Millisecond
+
+// sharedWait is how long it may have it.
+const sharedWait = 30 * time.Second
+
+// Update opens or makes a file of a Shared schema, calls do, and closes it. It waits
+// for another process that uses the file.
+func Update(ctx context.Context, schema Schema, path string, do func(*File) error) error {
+	_, err := os.Lstat(path)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	f, err := waitFor(ctx, schema, path)
+	if err != nil {
+		return err
+	}
+	if isNew {
+		err = giveToFolder(path)
+	}
+	if err == nil {
+		err = do(f)
+	}
+	if err != nil {
+		err = f.explain(err)
+	}
+	return errors.Join(err, f.close())
+}
+
+func waitFor(ctx context.Context, schema Schema, path string) (*File, error) {
+	waiting, cancel := context.WithTimeout(ctx, sharedWait)
+	defer cancel()
+	for {
+		f, err := openFile(ctx, schema, path)
+		if !errors.Is(err, errInUse) {
+			return f, err
+		}
+		select {
+		case <-waiting.Done():
+			return nil, err
+		case <-time.After(sharedPause):
+		}
+	}
+}
+
+// giveToFolder makes a file that root has made readable for whom its folder belongs to.
+func giveToFolder(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+}
+
+// Look opens a file of a Shared schema for reading and calls do. The error of a file
+// that is not there is fs.ErrNotExist. Only SQLite opens the file: closing a descriptor
+// of it would end the locks of everyone in this process who reads it.
+func Look(ctx context.Context, schema Schema, path string, do func(*sql.DB) error) (err error) {
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("%s store: %w", schema.Name, err)
+	}
+	f := &File{path: path, schema: schema}
+	dsn, err := dsn(path)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", dsn+"mode=ro&"+pragmas+readerPragmas)
+	if err != nil {
+		return f.explain(err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	switch version, err := schema.versionIn(ctx, db); {
+	case err != nil:
+		return f.explain(err)
+	case version != schema.Version:
+		return f.explain(fmt.Errorf("its version is %d, this release reads %d", version, schema.Version))
+	}
+	if err := do(db); err != nil {
+		return f.explain(err)
+	}
+	return nil
+}
