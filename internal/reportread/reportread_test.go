@@ -210,8 +210,8 @@ func TestContainers(t *testing.T) {
 // What is refused, with the reason, and that the rest is read.
 func TestRefused(t *testing.T) {
 	nested := zipped(t, zipped(t, zipped(t, plain())))
-	small := Limits{Inflated: 2 << 20, Archive: 3 << 20, JSON: 1 << 16, Rows: 10, Groups: 5}
-	lots := strings.Repeat("<x></x>", 250_000)
+	small := Limits{Inflated: 1 << 20, Archive: 1 << 20, JSON: 1 << 16, Rows: 10, Groups: 5}
+	lots := strings.Repeat("<x></x>", 160_000)
 	row := rowXML("192.0.2.1", 1, "pass", "pass")
 	deep := func(n int) string {
 		text := bareMail(zipped(t, plain()))
@@ -225,10 +225,10 @@ func TestRefused(t *testing.T) {
 		{"outside entity", `<!DOCTYPE feedback SYSTEM "file:///etc/passwd"><feedback/>`, "document type declaration"},
 		{"gzip bomb", gzipped(t, feedback(head+lots)), "inflates to much more than a report: more than 200 times its size"},
 		{"zip bomb", zipped(t, feedback(head+lots)), "more than 200 times its size"},
-		{"too much in one file", zipped(t, plain(), feedbackOf(random(5<<19))), "more than 2097152 octets"},
+		{"too much in one file", zipped(t, plain(), feedbackOf(random(5<<18))), "more than 1048576 octets"},
 		{"zip of zips of zips", nested, "an archive in an archive in an archive"},
 		{"too many files", zipped(t, make([]string, 250)...), "more than 200 parts"},
-		{"large archive", zipped(t, random(6<<20)), "a zip archive larger than 3145728 octets"},
+		{"large archive", zipped(t, random(2<<20)), "a zip archive larger than 1048576 octets"},
 		{"broken zip", zipped(t, plain())[:300], "zip: "},
 		{"broken gzip", gzipped(t, plain())[:300], "it ends before </feedback>"},
 		{"mails in mails", deep(20), "within each other"},
@@ -406,13 +406,13 @@ func (e *endless) Read(p []byte) (int, error) {
 
 // Streams without an end are refused after their bounds.
 func TestEndless(t *testing.T) {
-	limits := Limits{Inflated: 8 << 20, Archive: 1 << 20, JSON: 1 << 20, Rows: 1000}
+	limits := Limits{Inflated: 1 << 20, Archive: 1 << 18, JSON: 1 << 18, Rows: 100}
 	for name, test := range map[string]struct {
 		start, more, want string
 	}{
 		"text":    {"<feedback>", "x", "longer than"},
 		"tags":    {"<feedback>", "<a></a>", "longer than any report"},
-		"records": {"<feedback>" + head, rowXML("192.0.2.1", 1, "pass", "pass"), "more than 1000 rows"},
+		"records": {"<feedback>" + head, rowXML("192.0.2.1", 1, "pass", "pass"), "more than 100 rows"},
 		"zip":     {"PK\x03\x04", "x", "a zip archive larger"},
 		"json":    {`{"x":`, "[", "JSON: longer"},
 		"header":  {"Subject: x\n", "X: y\n", "longer than"},
@@ -423,7 +423,7 @@ func TestEndless(t *testing.T) {
 			if err := got.Stream(t.Context(), name, io.MultiReader(strings.NewReader(test.start), in)); err != nil {
 				t.Fatal(err)
 			}
-			if len(got.problems) != 1 || !strings.Contains(got.problems[0], test.want) || in.read > 16<<20 {
+			if len(got.problems) != 1 || !strings.Contains(got.problems[0], test.want) || in.read > 2<<20 {
 				t.Errorf("after %d octets: %q", in.read, got.problems)
 			}
 		})
