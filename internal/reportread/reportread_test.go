@@ -210,7 +210,7 @@ func TestContainers(t *testing.T) {
 // What is refused, with the reason, and that the rest is read.
 func TestRefused(t *testing.T) {
 	nested := zipped(t, zipped(t, zipped(t, plain())))
-	small := Limits{Inflated: 1 << 20, Archive: 1 << 20, JSON: 1 << 16, Rows: 10, Groups: 5}
+	small := Limits{Inflated: 3 << 19, Archive: 3 << 19, JSON: 1 << 16, Rows: 10, Groups: 5}
 	lots := strings.Repeat("<x></x>", 160_000)
 	row := rowXML("192.0.2.1", 1, "pass", "pass")
 	deep := func(n int) string {
@@ -225,10 +225,10 @@ func TestRefused(t *testing.T) {
 		{"outside entity", `<!DOCTYPE feedback SYSTEM "file:///etc/passwd"><feedback/>`, "document type declaration"},
 		{"gzip bomb", gzipped(t, feedback(head+lots)), "inflates to much more than a report: more than 200 times its size"},
 		{"zip bomb", zipped(t, feedback(head+lots)), "more than 200 times its size"},
-		{"too much in one file", zipped(t, plain(), feedbackOf(random(5<<18))), "more than 1048576 octets"},
+		{"too much in one file", zipped(t, plain(), feedbackOf(random(7<<18))), "more than 1572864 octets"},
 		{"zip of zips of zips", nested, "an archive in an archive in an archive"},
 		{"too many files", zipped(t, make([]string, 250)...), "more than 200 parts"},
-		{"large archive", zipped(t, random(2<<20)), "a zip archive larger than 1048576 octets"},
+		{"large archive", zipped(t, random(3<<20)), "a zip archive larger than 1572864 octets"},
 		{"broken zip", zipped(t, plain())[:300], "zip: "},
 		{"broken gzip", gzipped(t, plain())[:300], "it ends before </feedback>"},
 		{"mails in mails", deep(20), "within each other"},
