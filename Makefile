@@ -49,6 +49,7 @@ test: go setup check ## everything, under the race detector, against a real Post
 		sort -u $$notes | sed 's/^/make test: /'; rm -f $$notes; exit $$code
 
 check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities
+	@.ci/setup openssl
 	@unformatted=$$(gofmt -l .) || exit; \
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	$(GO) vet ./...

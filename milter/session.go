@@ -43,6 +43,8 @@ func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen)
 		Write:   server.opts.WriteTimeout,
 		Buffers: &server.buffers,
 		Closed:  s.end,
+
+		KeepBodies: true,
 	})
 	return s
 }
@@ -329,18 +331,31 @@ func headerNoRoom() Answer {
 	}
 }
 
-// BodyChunk passes a chunk on.
-func (s *session) BodyChunk(chunk []byte, e *library.Modifier) (library.Response, error) {
+// BodyChunk passes a chunk on, whose octets the guard has kept.
+func (s *session) BodyChunk(_ []byte, e *library.Modifier) (library.Response, error) {
 	return s.guarded(func() library.Response {
 		s.missingEnd(e)
-		if s.msg != nil && s.msg.bodyErr == nil {
-			s.msg.bodyErr = s.msg.work.Body(chunk)
+		if err := s.passBody(); err != nil {
+			return nil // the guard knows why
 		}
 		if s.msg == nil && s.guard.Agreed().Protocol&uint32(library.OptNoBodyReply) == 0 {
 			return s.again()
 		}
 		return s.mute(library.OptNoBodyReply)
 	})
+}
+
+// passBody passes the octets of a chunk on as they come.
+func (s *session) passBody() error {
+	for {
+		piece, err := s.guard.BodyPiece()
+		if err != nil || len(piece) == 0 {
+			return err
+		}
+		if s.msg != nil && s.msg.bodyErr == nil {
+			s.msg.bodyErr = s.msg.work.Body(piece)
+		}
+	}
 }
 
 // Body ends the message.

@@ -136,6 +136,27 @@ func TestBodyHashRandom(t *testing.T) {
 	}
 }
 
+// Text is clean up to a tab, or a space without text after it, wherever that lies.
+func TestCleanPrefix(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 20_000 {
+		p := []byte(strings.Repeat([]string{"abcde f", "QUJD", "\xc3\xa0 \xff ", "x\r\n"}[rnd.IntN(4)], 500))
+		p = p[:rnd.IntN(len(p))]
+		for range rnd.IntN(3) {
+			if len(p) > 0 {
+				p[rnd.IntN(len(p))] = " \t \r\x00\x20\xa0\x80"[rnd.IntN(8)]
+			}
+		}
+		want := 0
+		for want < len(p) && p[want] != '\t' && (p[want] != ' ' || want+1 < len(p) && p[want+1] > ' ') {
+			want++
+		}
+		if got := cleanPrefix(p); got != want {
+			t.Fatalf("%d octets of %q are clean, want %d", got, p, want)
+		}
+	}
+}
+
 func FuzzBodyHash(f *testing.F) {
 	f.Add([]byte(" C \r\nD \t E\r\n\r\n\r\n"), uint64(1))
 	f.Add([]byte("\r\r\n \r\t\r\n\r"), uint64(2))

@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
@@ -172,39 +173,63 @@ const (
 	highs = 0x80 * ones
 )
 
+// cleanBlock is how much of a body is looked at at once: a number of whole strides,
+// and the octet after them.
+const cleanBlock = 36*cleanStride + 1
+
 // cleanPrefix returns the length of the longest beginning of p that relaxed
-// canonicalization leaves as it is: it ends before a tab and before a space
-// that is not followed by text. It looks at eight octets at a time; finding
-// single spaces one by one would cost more than hashing.
+// canonicalization leaves as it is: it ends before a tab and before a space that is
+// not followed by text. What an end of p hides counts as no text.
 func cleanPrefix(p []byte) int {
-	i := 0
-	var carry uint64 // the high bit of octet 0 when the octet before was a space
-	for ; i+8 <= len(p); i += 8 {
-		w := binary.LittleEndian.Uint64(p[i:])
-		blank := ^((w&lows + (0x80-0x21)*ones) | w) & highs // octets up to ' '
-		if blank == 0 {
-			carry = 0
-			continue
+	for done := 0; ; {
+		block := p[done:min(done+cleanBlock, len(p))]
+		n := cleanRun(block)
+		done += n
+		// A space at the end of a block is looked at again with what follows.
+		if n == 0 || n < len(block)-1 || len(block) < cleanBlock {
+			return done
 		}
-		space := equalMask(w, ' ')
-		if equalMask(w, '\t')|(space<<8|carry)&blank != 0 {
+	}
+}
+
+// Four words of eight octets that overlap by one: so each pair of neighbours is in
+// one of them.
+const (
+	cleanStep   = 7
+	cleanStride = 4 * cleanStep
+)
+
+// cleanRun is cleanPrefix for a block. Tabs, and blocks without a space, which are
+// those of attachments, are found by assembly of Go's. Else it looks at four words
+// at a time; finding single spaces one by one would cost more than hashing.
+func cleanRun(p []byte) int {
+	if tab := bytes.IndexByte(p, '\t'); tab >= 0 {
+		p = p[:tab]
+	}
+	if bytes.IndexByte(p, ' ') < 0 {
+		return len(p)
+	}
+	i := 0
+	for ; i+cleanStride < len(p); i += cleanStride {
+		q := p[i : i+cleanStride+1]
+		if endsClean(q)|endsClean(q[cleanStep:])|endsClean(q[2*cleanStep:])|endsClean(q[3*cleanStep:]) != 0 {
 			break
 		}
-		carry = space >> 56
-	}
-	if i > 0 && p[i-1] == ' ' {
-		i--
 	}
 	for ; i < len(p); i++ {
-		if p[i] == '\t' || p[i] == ' ' && (i+1 == len(p) || p[i+1] <= ' ') {
+		if p[i] == ' ' && (i+1 == len(p) || p[i+1] <= ' ') {
 			break
 		}
 	}
 	return i
 }
 
-// equalMask sets the high bit of every octet of w that equals b.
-func equalMask(w uint64, b byte) uint64 {
-	x := w ^ uint64(b)*ones
-	return ^((x&lows + lows) | x) & highs
+// endsClean is not zero if a space is followed by an octet up to ' ' within the first
+// eight octets of p.
+func endsClean(p []byte) uint64 {
+	w := binary.LittleEndian.Uint64(p)
+	text := (w&lows + (0x80-0x21)*ones) | w // the high bit of octets above ' '
+	// Of the octets up to ' ' only ' ' itself has bit 5. The result is about the second
+	// octet of each pair, which the first octet is not.
+	return ^(text | text<<8) & (w << 10) & (highs &^ 0x80)
 }

@@ -81,6 +81,15 @@ func StartOpenDKIM(ctx context.Context, c PeerConfig) (*Peer, error) {
 	return c.startMilter(ctx, "opendkim", "-x", lines)
 }
 
+// StartOpenDKIMSigner runs OpenDKIM as a signer of the mail that a client at an
+// address sends.
+func StartOpenDKIMSigner(ctx context.Context, c PeerConfig, domain, selector, key, client string) (*Peer, error) {
+	return c.startMilter(ctx, "opendkim", "-x", []string{
+		"Syslog no", "Mode s", "Canonicalization relaxed/relaxed", "OversignHeaders From", "RequireSafeKeys no",
+		"Domain " + domain, "Selector " + selector, "KeyFile " + key, "InternalHosts " + client,
+	})
+}
+
 // publicSuffixes is where Debian keeps the list.
 const publicSuffixes = "/usr/share/publicsuffix/public_suffix_list.dat"
 

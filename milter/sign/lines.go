@@ -11,7 +11,7 @@ import (
 // the line break (RFC 5321 section 4.5.3.1.6; smtp_line_length_limit).
 const maxLine = 998
 
-// lineMeter finds the longest line of a message.
+// lineMeter finds the longest line of a message, if it is longer than maxLine.
 type lineMeter struct {
 	current, longest int
 }
@@ -28,12 +28,27 @@ func (l *lineMeter) field(f dkim.Field) {
 // Write measures a piece of the body.
 func (l *lineMeter) Write(p []byte) {
 	for {
+		p = l.skipShort(p)
 		i := bytes.IndexByte(p, '\n')
 		if i < 0 {
 			l.current += len(p)
 			return
 		}
 		l.longest = max(l.longest, l.current+i-len("\r"))
+		l.current = 0
+		p = p[i+1:]
+	}
+}
+
+// skipShort leaves out lines that are no longer than maxLine, as most are: all that
+// end in the first octets that such a line may have. Their lengths do not matter.
+func (l *lineMeter) skipShort(p []byte) []byte {
+	for {
+		room := min(len(p), max(0, maxLine+len("\r\n")-l.current))
+		i := bytes.LastIndexByte(p[:room], '\n')
+		if i < 0 {
+			return p
+		}
 		l.current = 0
 		p = p[i+1:]
 	}

@@ -422,6 +422,9 @@ func TestLongLineNote(t *testing.T) {
 	}{
 		{"body of 998", plainHeader, line(998) + "\r\n" + line(998), ""},
 		{"body of 999", plainHeader, "a\r\n" + line(999) + "\r\nb\r\n", "999 octets"},
+		{"a short line, then a body of 999", plainHeader, "a\r\n" + line(999), "999 octets"},
+		{"long and short lines", plainHeader, strings.Repeat(line(998)+"\r\n"+line(70)+"\r\n", 50), ""},
+		{"a long line among short ones", plainHeader, strings.Repeat(line(70)+"\r\n", 50) + line(5000) + "\r\n" + strings.Repeat(line(70)+"\r\n", 50), "5000 octets"},
 		{"last line without an end", plainHeader, line(2000), "2000 octets"},
 		{"header of 998", plainHeader + "|X: " + line(995), "", ""},
 		{"header of 999", plainHeader + "|X: " + line(996) + "\n y", "", "999 octets"},

@@ -50,6 +50,11 @@ func (g *Guard) readBody(p []byte) (int, error) {
 // nextFrame reads up to the next frame that the library is to see. Frames are
 // whole in the buffer, except body chunks.
 func (g *Guard) nextFrame() error {
+	for g.body > 0 {
+		if _, err := g.BodyPiece(); err != nil {
+			return err
+		}
+	}
 	g.timed = false
 	g.payload = nil
 	g.shrink()
@@ -78,9 +83,39 @@ func (g *Guard) nextFrame() error {
 		g.payload, g.newPeer = nil, false
 		g.enter(c)
 		g.left = 4 + length
+		if g.cfg.KeepBodies {
+			g.keepBody(length - 1)
+		}
 		return nil
 	}
 	return g.takeFrame(c, r, length)
+}
+
+// keepBody makes an empty chunk of the one that begins in the buffer, and remembers
+// the octets that come after it.
+func (g *Guard) keepBody(payload int) {
+	const command = 1
+	binary.BigEndian.PutUint32(g.buf[g.r:], command)
+	g.left = 4 + command
+	g.body = payload
+}
+
+// BodyPiece returns the next octets of the current body chunk, with
+// Config.KeepBodies; none at its end. They are overwritten by the next BodyPiece or
+// Read. What is not asked for is dropped. An error ends the connection.
+func (g *Guard) BodyPiece() ([]byte, error) {
+	if g.body == 0 {
+		return nil, nil
+	}
+	if g.r == g.w {
+		if err := g.fill(1); err != nil {
+			return nil, g.fail(err)
+		}
+	}
+	piece := g.buf[g.r : g.r+min(g.body, g.w-g.r)]
+	g.consume(len(piece))
+	g.body -= len(piece)
+	return piece, nil
 }
 
 // takeFrame checks a frame's payload and either keeps the frame to itself or

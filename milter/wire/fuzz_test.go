@@ -33,6 +33,11 @@ func FuzzGuard(f *testing.F) {
 			t.Fatalf("the arrival matters: %d octets (%v), %d octets (%v)", len(whole), g.Err(), len(parts), g2.Err())
 		}
 		checkFrames(t, whole)
+		seen, _, g3 := keptBodies(t, bytes.NewReader(stream), func(n int) bool { return n%2 == 0 })
+		if (g.Err() == nil) != (g3.Err() == nil) || len(seen) > len(whole) {
+			t.Fatalf("bodies matter: %d octets (%v), %d octets (%v)", len(whole), g.Err(), len(seen), g3.Err())
+		}
+		checkFrames(t, seen)
 	})
 }
 

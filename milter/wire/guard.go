@@ -29,6 +29,9 @@ type Config struct {
 	Frame   time.Duration // one frame, from its first octet on
 	Write   time.Duration // one write
 	Buffers *Buffers      // where the read buffer comes from
+	// KeepBodies gives the library body chunks without their octets, for each of
+	// which it would make a new buffer and copy them. [Guard.BodyPiece] returns them.
+	KeepBodies bool
 	// Closed is called once, by the goroutine that closes the connection, when
 	// nothing uses the guard any more.
 	Closed func()
@@ -44,6 +47,7 @@ type Guard struct {
 	buf    []byte // pooled[:], or a larger one while a large frame is in it
 	r, w   int    // buf[r:w] is read but not consumed
 	left   int    // octets of the current frame that the library may still read
+	body   int    // octets of the current body chunk that BodyPiece may still return
 	timed  bool   // the current frame has its deadline
 	woken  bool   // Stop interrupted a message by mistake, once
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -418,20 +419,85 @@ func TestDeadlines(t *testing.T) {
 		}, 3*(DefaultIdle-time.Second) + DefaultIdle, ErrIdle},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				start := time.Now()
-				g, far, seen := pair(t, Config{})
-				tt.play(t, far)
-				<-seen
-				if !errors.Is(g.Err(), tt.want) {
-					t.Errorf("reason %v, want %v", g.Err(), tt.want)
-				}
-				if took := time.Since(start); took != tt.after {
-					t.Errorf("ended after %v, want %v", took, tt.after)
-				}
+		for _, keep := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, bodies kept: %t", tt.name, keep), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					start := time.Now()
+					g, far, seen := pair(t, Config{KeepBodies: keep})
+					tt.play(t, far)
+					<-seen
+					if !errors.Is(g.Err(), tt.want) {
+						t.Errorf("reason %v, want %v", g.Err(), tt.want)
+					}
+					if took := time.Since(start); took != tt.after {
+						t.Errorf("ended after %v, want %v", took, tt.after)
+					}
+				})
 			})
-		})
+		}
+	}
+}
+
+// keptBodies reads a stream as a library does that leaves bodies to the guard. It
+// returns what the library sees and the bodies that were asked for.
+func keptBodies(t testing.TB, in io.Reader, ask func(chunk int) bool) (seen string, bodies []string, g *Guard) {
+	t.Helper()
+	g = New(&scripted{in: in}, Config{KeepBodies: true})
+	for {
+		var head [5]byte
+		if _, err := io.ReadFull(g, head[:]); err != nil {
+			return seen, bodies, g
+		}
+		rest := make([]byte, binary.BigEndian.Uint32(head[:])-1)
+		if _, err := io.ReadFull(g, rest); err != nil {
+			t.Fatal(err)
+		}
+		seen += string(head[:]) + string(rest)
+		if Command(head[4]) != Body || !ask(len(bodies)) {
+			continue
+		}
+		var body strings.Builder
+		for {
+			piece, err := g.BodyPiece()
+			if err != nil || len(piece) == 0 {
+				break
+			}
+			body.Write(piece)
+		}
+		bodies = append(bodies, body.String())
+	}
+}
+
+// The octets of body chunks are the caller's, whether or not it asks for them, and the
+// library sees everything else as it is.
+func TestKeptBodies(t *testing.T) {
+	chunks := []string{"one\r\n", "", strings.Repeat("x", MaxBodyChunk), strings.Repeat("y", 20_000)}
+	stream, empty := inContent, inContent
+	for _, chunk := range chunks {
+		stream += frame(Body, chunk)
+		empty += frame(Body, "")
+	}
+	end := frame(EndBody, "") + frame(Mail, "<c@example.org>\x00")
+	for name, in := range map[string]func() io.Reader{
+		"whole":  func() io.Reader { return strings.NewReader(stream + end) },
+		"halves": func() io.Reader { return iotest.HalfReader(strings.NewReader(stream + end)) },
+		"octets": func() io.Reader { return iotest.OneByteReader(strings.NewReader(stream + end)) },
+	} {
+		seen, bodies, g := keptBodies(t, in(), func(int) bool { return true })
+		if seen != empty+end || !slices.Equal(bodies, chunks) || g.Err() != nil {
+			t.Errorf("%s: %d octets seen, %d bodies, %v", name, len(seen), len(bodies), g.Err())
+		}
+		seen, bodies, g = keptBodies(t, in(), func(int) bool { return false })
+		if seen != empty+end || len(bodies) > 0 || g.Err() != nil {
+			t.Errorf("%s, not asked for: %d octets seen, %d bodies, %v", name, len(seen), len(bodies), g.Err())
+		}
+	}
+	cut := stream[:len(stream)-1]
+	for _, ask := range []bool{true, false} {
+		seen, _, g := keptBodies(t, strings.NewReader(cut), func(int) bool { return ask })
+		if seen != empty || !errors.Is(g.Err(), ErrTruncated) {
+			t.Errorf("cut in a chunk, asked for: %t: %d octets seen, %v", ask, len(seen), g.Err())
+		}
 	}
 }
 

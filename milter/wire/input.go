@@ -53,7 +53,7 @@ func (g *Guard) shrink() {
 // readConn is the only place that waits for the peer: what is unsent leaves
 // first, then the deadline is set.
 func (g *Guard) readConn(p []byte) (int, error) {
-	inFrame := g.left > 0 || g.r < g.w
+	inFrame := g.left > 0 || g.body > 0 || g.r < g.w
 	if err := g.Flush(); err != nil {
 		return 0, err
 	}

@@ -15,6 +15,7 @@
 //   - anything else ends the connection, with the reason in [Guard.Err];
 //   - macro frames end here: [Macros] keeps the latest of each stage and drops
 //     those of a stage that came without;
+//   - the octets of body chunks may end here too, see [Config];
 //   - every blocking read and write has a deadline;
 //   - what is written leaves in one piece when the peer is waited for, so that
 //     modifications and verdict share one packet.

@@ -35,6 +35,7 @@ func benchmarks() []benchmark {
 		{"limitpeers", "two limits of a login against policyd-rate-limit and postfwd2", benchLimitPeers},
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
+		{"engine", "RSA by OpenSSL, against a bare signature of Go and against OpenDKIM", benchEngine},
 		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},
 		{"dmarc", "verifying with DMARC against OpenDKIM with OpenDMARC, and a mail of 50 MB", benchDMARC},
 		{"rate", "mails a second through Postfix, against servers that look at nothing", benchRate},

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// peerSigned is how many mails each side signs in a round of the comparison.
+const peerSigned = 800
+
+// benchEngine builds a postern-milterd that is linked with OpenSSL, and compares it
+// with Go's bare signature and with OpenDKIM, which is linked with OpenSSL too.
+// OpenDKIM writes no log.
+func benchEngine(ctx context.Context, e *env) ([]result, error) {
+	root, err := postfixtest.ModuleRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	program := filepath.Join(e.dir, "milterd-openssl")
+	if out, err := exec.CommandContext(ctx, filepath.Join(root, ".ci/openssl"), program).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build with OpenSSL: %w\n%s", err, out)
+	}
+	daemon, socket, err := startMilterd(ctx, e, program, "rsa", "--rsa-engine=openssl")
+	if err != nil {
+		return nil, err
+	}
+	defer daemon.Kill()
+	peer, err := startSigningPeer(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	defer peer.Kill()
+
+	var floors, ratios, times, ours, theirs []float64
+	for range rounds {
+		floor, err := bareRSA()
+		if err != nil {
+			return nil, err
+		}
+		signed, err := loadMilter(ctx, daemon.PID(), socket, rsaMails, 1)
+		if err != nil {
+			return nil, err
+		}
+		one, err := loadSigner(ctx, daemon.PID(), socket)
+		if err != nil {
+			return nil, err
+		}
+		other, err := loadSigner(ctx, peer.PID(), peer.Socket)
+		if err != nil {
+			return nil, fmt.Errorf("opendkim: %w", err)
+		}
+		floors, ratios = append(floors, floor), append(ratios, signed/floor)
+		ours, theirs, times = append(ours, one), append(theirs, other), append(times, other/one)
+	}
+	return []result{
+		{what: "CPU of a 10 KB mail with an RSA-2048 signature by OpenSSL", value: median(ratios), unit: "signs", most: 0.5,
+			detail: fmt.Sprintf("against %.0f µs of a bare signature by Go, %s", median(floors), spread(ratios))},
+		{what: "signed mails of 10 KB per CPU second, against OpenDKIM", value: median(times), unit: "times", least: 3.5,
+			detail: fmt.Sprintf("%.0f µs a mail against %.0f µs; %s", median(ours), median(theirs), spread(times))},
+	}, errors.Join(daemon.Stop(), peer.Stop())
+}
+
+// startSigningPeer runs OpenDKIM with the key of the daemon.
+func startSigningPeer(ctx context.Context, e *env) (*postfixtest.Peer, error) {
+	if err := postfixtest.Peers("opendkim"); err != nil {
+		return nil, err
+	}
+	keys, err := signingKeys(ctx, e, "rsa")
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(e.dir, "opendkim")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return postfixtest.StartOpenDKIMSigner(ctx, postfixtest.PeerConfig{Dir: dir, Nameserver: postfixtest.NameserverAddr().Addr()},
+		"home.example", "s1", filepath.Join(keys, "home.example", "s1.private"), dmarcClient)
+}
+
+// loadSigner returns the microseconds of CPU that a mail of 10 KB cost pid.
+func loadSigner(ctx context.Context, pid int, socket string) (float64, error) {
+	mail := "From: Alice <a@home.example>\r\nTo: Bob <b@away.example>\r\nSubject: a subject of quite usual length, not too short\r\n" +
+		"Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <20240101000000.4XQUEUEID@mail.home.example>\r\n" +
+		strings.Repeat("X-Field: a value of quite usual length, not too short\r\n", 20) + "\r\n" +
+		strings.Repeat("a line of the body that is as long as lines are\r\n", 200)
+	spent, err := used(pid, func() error {
+		return together(func() error { return signedMails(ctx, socket, mail, peerSigned/milterConns) })
+	})
+	return float64(spent.Microseconds()) / float64(peerSigned/milterConns*milterConns), err
+}
