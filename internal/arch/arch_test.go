@@ -48,7 +48,7 @@ var rows = []row{
 	// It looks at everything, and nothing looks at it but the command.
 	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/postconf", "internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/limit/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
-	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine"})},
+	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine", "internal/dmarcreport/..."})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
 	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/limit", "internal/ownership", "internal/spf", "internal/record"})},
@@ -76,6 +76,9 @@ var rows = []row{
 	{"internal/postmap/remote", []string{"internal/postmap/mapfile", "internal/breaker"}},
 	{"internal/postmap/conf", []string{"internal/postmap/mapfile", "internal/mailaddr", "internal/private"}},
 	{"internal/postmap/mapfile", nil},
+
+	// What is counted is known to no check, and mailed by the daemon that has the keys.
+	{"internal/dmarcreport/...", slices.Concat(library, []string{"internal/dmarcreport/...", "internal/dmarc", "internal/store/..."})},
 
 	{"internal/breaker", nil},
 	{"internal/rsaengine", nil},

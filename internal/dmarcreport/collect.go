@@ -1,0 +1,171 @@
+package dmarcreport
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxWaiting is how many different rows wait for the store.
+	maxWaiting = 20_000
+	// flushEvery is the time between two writes.
+	flushEvery = time.Second
+	purgeEvery = time.Hour
+	// lastFlush bounds the write at the end of the process.
+	lastFlush = 5 * time.Second
+)
+
+// Collector takes rows from the path of the mail. Record never waits.
+type Collector struct {
+	store Store
+	now   func() time.Time
+	// failed is told once when the store begins to fail, with the error, and once
+	// when it works again, with nil.
+	failed func(error)
+
+	mu      sync.Mutex
+	waiting map[waitingKey]*waitingDomain
+	rows    int // in waiting and in unsent
+
+	writing sync.Mutex // of what follows
+	unsent  []*Batch
+
+	counted, dropped atomic.Int64
+	up               atomic.Bool
+}
+
+type waitingKey struct {
+	day    Day
+	domain string
+}
+
+type waitingDomain struct {
+	policy Policy
+	rows   map[string]*Counted
+}
+
+// NewCollector returns a collector; Run writes what it takes. failed may be nil.
+func NewCollector(store Store, now func() time.Time, failed func(error)) *Collector {
+	c := &Collector{store: store, now: now, failed: failed, waiting: make(map[waitingKey]*waitingDomain)}
+	c.up.Store(true)
+	return c
+}
+
+// Record counts a message.
+func (c *Collector) Record(domain string, policy Policy, row *Row) {
+	key := row.key()
+	at := waitingKey{DayOf(c.now()), domain}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.waiting[at]
+	if d == nil {
+		d = &waitingDomain{rows: make(map[string]*Counted)}
+	}
+	one := d.rows[key]
+	if one == nil {
+		if c.rows >= maxWaiting {
+			c.dropped.Add(1)
+			return
+		}
+		one = &Counted{Row: key, Plain: !row.Report}
+		d.rows[key] = one
+		c.rows++
+		c.waiting[at] = d
+	}
+	d.policy = policy
+	one.Count++
+	c.counted.Add(1)
+}
+
+// Counted returns how many messages were taken, and how many of all had no room.
+func (c *Collector) Counted() (counted, dropped int64) { return c.counted.Load(), c.dropped.Load() }
+
+// Up reports whether the store takes what is counted.
+func (c *Collector) Up() bool { return c.up.Load() }
+
+// Run writes until ctx ends, and then once more.
+func (c *Collector) Run(ctx context.Context) {
+	flush, purge := time.NewTicker(flushEvery), time.NewTicker(purgeEvery)
+	defer flush.Stop()
+	defer purge.Stop()
+	c.purge(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+			_ = c.Flush(last)
+			cancel()
+			return
+		case <-flush.C:
+			_ = c.write(ctx)
+		case <-purge.C:
+			c.purge(ctx)
+		}
+	}
+}
+
+// Flush writes what was counted so far.
+func (c *Collector) Flush(ctx context.Context) error {
+	if err := c.write(ctx); err != nil {
+		return err
+	}
+	return c.store.Flush(ctx)
+}
+
+func (c *Collector) purge(ctx context.Context) {
+	now := c.now()
+	c.settle(c.store.Purge(ctx, DayOf(now.Add(-Retention)), now))
+}
+
+// write hands batches to the store. What it does not take is tried again.
+func (c *Collector) write(ctx context.Context) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.take()
+	if len(c.unsent) == 0 {
+		return nil
+	}
+	for i, b := range c.unsent {
+		dropped, err := c.store.Add(ctx, b)
+		if err != nil {
+			c.unsent = c.unsent[i:]
+			c.settle(err)
+			return err
+		}
+		c.dropped.Add(dropped)
+		c.mu.Lock()
+		c.rows -= len(b.Rows)
+		c.mu.Unlock()
+	}
+	c.unsent = nil
+	c.settle(nil)
+	return nil
+}
+
+// take makes batches of what waits.
+func (c *Collector) take() {
+	c.mu.Lock()
+	waiting := c.waiting
+	c.waiting = make(map[waitingKey]*waitingDomain)
+	c.mu.Unlock()
+	for at, d := range waiting {
+		var b *Batch
+		for _, one := range d.rows {
+			if b == nil || len(b.Rows) == BatchRows {
+				b = &Batch{ID: rand.Text(), Day: at.day, Domain: at.domain, Policy: d.policy}
+				c.unsent = append(c.unsent, b)
+			}
+			b.Rows = append(b.Rows, *one)
+		}
+	}
+}
+
+// settle reports a change of the store's state.
+func (c *Collector) settle(err error) {
+	if c.up.Swap(err == nil) != (err == nil) && c.failed != nil {
+		c.failed(err)
+	}
+}

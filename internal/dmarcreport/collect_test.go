@@ -1,0 +1,93 @@
+package dmarcreport_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dmarcreport"
+)
+
+// deaf is a store that takes nothing until it is mended.
+type deaf struct {
+	dmarcreport.Store
+	mu    sync.Mutex
+	works bool
+	rows  map[string]int64
+}
+
+func (s *deaf) Add(_ context.Context, b *dmarcreport.Batch) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.works {
+		return 0, errors.New("no")
+	}
+	for _, r := range b.Rows {
+		s.rows[b.Day.String()+" "+b.Domain+" "+r.Row] += r.Count
+	}
+	return 0, nil
+}
+
+func (s *deaf) Flush(context.Context) error                             { return nil }
+func (s *deaf) Purge(context.Context, dmarcreport.Day, time.Time) error { return nil }
+
+// TestCollector shows that a store that fails delays no mail, costs a bounded amount
+// of memory, is reported once, and gets what was counted once it works again.
+func TestCollector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &deaf{rows: make(map[string]int64)}
+		var heard []error
+		c := dmarcreport.NewCollector(store, time.Now, func(err error) { heard = append(heard, err) })
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { c.Run(ctx); close(done) }()
+		const most, more = 20_000, 100
+		for i := range most + more {
+			row := &dmarcreport.Row{Source: fmt.Sprint(i), HeaderFrom: "example.com"}
+			c.Record("example.com", dmarcreport.Policy{P: "none"}, row)
+			if i < most {
+				c.Record("example.com", dmarcreport.Policy{P: "none"}, row)
+			}
+			if i%1000 == 0 {
+				time.Sleep(time.Second) // a tick of the writer, by the test's clock
+				synctest.Wait()
+			}
+		}
+		if counted, dropped := c.Counted(); counted != 2*most || dropped != more {
+			t.Errorf("%d counted, %d dropped", counted, dropped)
+		}
+		if c.Up() {
+			t.Error("a store that fails counts as up")
+		}
+		store.mu.Lock()
+		store.works = true
+		store.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		cancel()
+		<-done
+		var sum int64
+		for _, n := range store.rows {
+			sum += n
+		}
+		if len(store.rows) != most || sum != 2*most {
+			t.Errorf("%d rows, %d messages", len(store.rows), sum)
+		}
+		if len(heard) != 2 || heard[0] == nil || heard[1] != nil || !c.Up() {
+			t.Error(heard)
+		}
+	})
+}
+
+func TestRowKey(t *testing.T) {
+	d, err := dmarcreport.ParseDay("2026-11-25")
+	if err != nil || d.String() != "2026-11-25" || d.End().Sub(d.Begin()) != 24*time.Hour-time.Second || d.Begin().Location() != time.UTC {
+		t.Error(d, err)
+	}
+	if _, err := dmarcreport.ParseDay("25.11.2026"); err == nil {
+		t.Error("a day of another form is taken")
+	}
+}

@@ -1,0 +1,295 @@
+// Package redisstore keeps what is reported to other domains in Redis or Valkey,
+// which several hosts share.
+//
+// Keys: {postern}:ry the days, by number; {postern}:rd:<day> a hash of domains with
+// their policies; {postern}:rs:<day> a hash of sums; {postern}:rr:<day>:<domain> a
+// list of rows, {postern}:rc:<day>:<domain> a hash of their counts by a hash of the
+// row; {postern}:rb:<batch> the batches that have been counted; {postern}:rn a hash
+// of notes.
+package redisstore
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed" // the scripts
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postern-mail/postern/internal/dmarcreport"
+	"github.com/postern-mail/postern/internal/store/redisclient"
+)
+
+//go:embed add.lua
+var addSource string
+
+//go:embed swap.lua
+var swapSource string
+
+const (
+	// page is how many rows or notes are read in one round trip.
+	page = 500
+	// keepFor is longer than Retention: hosts need not agree about the time.
+	keepFor = dmarcreport.Retention + 48*time.Hour
+)
+
+// Store implements dmarcreport.Store.
+type Store struct {
+	client    *redisclient.Client
+	add, swap *redisclient.Script
+}
+
+// Options describe a store.
+type Options struct {
+	URL      string // see redisclient.CheckURL
+	Password string
+}
+
+// Open makes a client. It sends nothing: a server that is down now may be up when it
+// is asked.
+func Open(o Options) (*Store, error) {
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
+	if err != nil {
+		return nil, fmt.Errorf("DMARC report store: %w", err)
+	}
+	return &Store{client, redisclient.NewScript(addSource), redisclient.NewScript(swapSource)}, nil
+}
+
+// Close ends all connections, after what is under way.
+func (s *Store) Close() error { return s.client.Close() }
+
+// Flush implements dmarcreport.Store.
+func (s *Store) Flush(context.Context) error { return nil }
+
+// Add implements dmarcreport.Store.
+func (s *Store) Add(ctx context.Context, b *dmarcreport.Batch) (int64, error) {
+	policy, err := json.Marshal(b.Policy)
+	if err != nil {
+		return 0, err
+	}
+	call := s.client.NewCall(s.add)
+	call.Key(s.client.Tag + "ry")
+	call.Keys()
+	for _, arg := range []string{
+		s.client.Tag, b.ID, strconv.Itoa(int(keepFor.Seconds())), dayText(b.Day), b.Domain, string(policy),
+		strconv.Itoa(dmarcreport.MaxRows), strconv.Itoa(dmarcreport.MaxDomains),
+	} {
+		call.Arg(arg)
+	}
+	for _, r := range b.Rows {
+		call.Arg(hashOf(r.Row))
+		call.Arg(r.Row)
+		call.Arg(strconv.FormatInt(r.Count, 10))
+		call.Arg(map[bool]string{true: "1", false: "0"}[r.Plain])
+	}
+	return s.ask(ctx, call)
+}
+
+func (s *Store) ask(ctx context.Context, call *redisclient.Call) (int64, error) {
+	value, err := s.client.Ask(ctx, call)
+	if err != nil {
+		return 0, err
+	}
+	n, ok := value.(int64)
+	if !ok {
+		return 0, errAnswer
+	}
+	return n, nil
+}
+
+var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
+
+func dayText(d dmarcreport.Day) string { return strconv.Itoa(int(d)) }
+
+// hashOf stands for a row: two rows with the same hash cannot be made.
+func hashOf(row string) string {
+	sum := sha256.Sum256([]byte(row))
+	return string(sum[:16])
+}
+
+// do runs f with the server that has the keys.
+func (s *Store) do(ctx context.Context, f func(ctx context.Context, node redis.Cmdable) error) error {
+	return s.client.Do(ctx, func(ctx context.Context) error {
+		node, err := s.client.Node(ctx)
+		if err != nil {
+			return err
+		}
+		return f(ctx, node)
+	})
+}
+
+// Days implements dmarcreport.Store.
+func (s *Store) Days(ctx context.Context) (days []dmarcreport.Day, err error) {
+	err = s.do(ctx, func(ctx context.Context, node redis.Cmdable) error {
+		texts, err := node.ZRange(ctx, s.client.Tag+"ry", 0, -1).Result()
+		days = nil
+		for _, text := range texts {
+			n, err := strconv.ParseInt(text, 10, 32)
+			if err != nil {
+				return errAnswer
+			}
+			days = append(days, dmarcreport.Day(n))
+		}
+		return err
+	})
+	return days, err
+}
+
+// Domains implements dmarcreport.Store.
+func (s *Store) Domains(ctx context.Context, day dmarcreport.Day) (list []dmarcreport.Domain, err error) {
+	var policies, sums map[string]string
+	err = s.do(ctx, func(ctx context.Context, node redis.Cmdable) (err error) {
+		if policies, err = node.HGetAll(ctx, s.client.Tag+"rd:"+dayText(day)).Result(); err != nil {
+			return err
+		}
+		sums, err = node.HGetAll(ctx, s.client.Tag+"rs:"+dayText(day)).Result()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	number := func(what, name string) int64 {
+		n, _ := strconv.ParseInt(sums[what+" "+name], 10, 64) // 0 when nothing was counted
+		return n
+	}
+	for name, text := range policies {
+		d := dmarcreport.Domain{Name: name, Messages: number("m", name), Plain: number("p", name), Rows: number("r", name)}
+		if json.Unmarshal([]byte(text), &d.Policy) != nil {
+			return nil, errAnswer
+		}
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(a, b dmarcreport.Domain) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// Rows implements dmarcreport.Store.
+func (s *Store) Rows(ctx context.Context, day dmarcreport.Day, domain string, yield func(dmarcreport.Counted) error) error {
+	of := dayText(day) + ":" + domain
+	for from := int64(0); ; from += page {
+		var rows []string
+		var counts []any
+		err := s.do(ctx, func(ctx context.Context, node redis.Cmdable) (err error) {
+			rows, err = node.LRange(ctx, s.client.Tag+"rr:"+of, from, from+page-1).Result()
+			if err != nil || len(rows) == 0 {
+				return err
+			}
+			hashes := make([]string, len(rows))
+			for i, row := range rows {
+				hashes[i] = hashOf(row)
+			}
+			counts, err = node.HMGet(ctx, s.client.Tag+"rc:"+of, hashes...).Result()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for i, row := range rows {
+			text, _ := counts[i].(string)
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return errAnswer
+			}
+			if err := yield(dmarcreport.Counted{Row: row, Count: n}); err != nil {
+				return err
+			}
+		}
+		if len(rows) < page {
+			return nil
+		}
+	}
+}
+
+// Purge implements dmarcreport.Store. What is below a day expires by itself.
+func (s *Store) Purge(ctx context.Context, before dmarcreport.Day, now time.Time) error {
+	err := s.do(ctx, func(ctx context.Context, node redis.Cmdable) error {
+		return node.ZRemRangeByScore(ctx, s.client.Tag+"ry", "-inf", "("+dayText(before)).Err()
+	})
+	if err != nil {
+		return err
+	}
+	return s.scan(ctx, "*", func(name, text string) error {
+		if until, _, ok := cutNote(text); ok && until >= now.Unix() {
+			return nil
+		}
+		_, err := s.SwapNote(ctx, name, "", "", now, now)
+		return err
+	})
+}
+
+// Note implements dmarcreport.Notes.
+func (s *Store) Note(ctx context.Context, name string, now time.Time) (text string, err error) {
+	err = s.do(ctx, func(ctx context.Context, node redis.Cmdable) error {
+		is, err := node.HGet(ctx, s.client.Tag+"rn", name).Result()
+		if errors.Is(err, redis.Nil) {
+			return nil
+		}
+		if until, found, ok := cutNote(is); ok && until >= now.Unix() {
+			text = found
+		}
+		return err
+	})
+	return text, err
+}
+
+func cutNote(is string) (until int64, text string, ok bool) {
+	first, text, ok := strings.Cut(is, " ")
+	until, err := strconv.ParseInt(first, 10, 64)
+	return until, text, ok && err == nil
+}
+
+// SwapNote implements dmarcreport.Notes.
+func (s *Store) SwapNote(ctx context.Context, name, old, text string, now, until time.Time) (bool, error) {
+	call := s.client.NewCall(s.swap)
+	call.Key(s.client.Tag + "rn")
+	call.Keys()
+	for _, arg := range []string{name, old, text, strconv.FormatInt(now.Unix(), 10), strconv.FormatInt(until.Unix(), 10), strconv.Itoa(dmarcreport.MaxNotes)} {
+		call.Arg(arg)
+	}
+	n, err := s.ask(ctx, call)
+	return n == 1, err
+}
+
+// EachNote implements dmarcreport.Notes.
+func (s *Store) EachNote(ctx context.Context, prefix string, now time.Time, yield func(name, text string) error) error {
+	return s.scan(ctx, prefix+"*", func(name, is string) error {
+		until, text, ok := cutNote(is)
+		if !ok || until < now.Unix() {
+			return nil
+		}
+		return yield(name, text)
+	})
+}
+
+// scan calls yield for each note that matches a pattern, once.
+func (s *Store) scan(ctx context.Context, pattern string, yield func(name, is string) error) error {
+	seen := make(map[string]bool)
+	for cursor := uint64(0); ; {
+		var found []string
+		err := s.do(ctx, func(ctx context.Context, node redis.Cmdable) (err error) {
+			found, cursor, err = node.HScan(ctx, s.client.Tag+"rn", cursor, pattern, page).Result()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for pair := range slices.Chunk(found, 2) {
+			if seen[pair[0]] {
+				continue
+			}
+			seen[pair[0]] = true
+			if err := yield(pair[0], pair[1]); err != nil {
+				return err
+			}
+		}
+		if cursor == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,237 @@
+// Package sqlitestore keeps what is reported to other domains in a SQLite file.
+// Batches wait in memory for the one goroutine that writes; notes are in memory,
+// and are written before a change of them returns.
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dmarcreport"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
+)
+
+// maxPending is how many rows wait to be written.
+const maxPending = 50_000
+
+// Options describe a store.
+type Options struct {
+	Path   string
+	Report func(sqlitefile.Event) // may be nil
+	Now    func() time.Time       // nil: time.Now
+}
+
+// Store implements dmarcreport.Store.
+type Store struct {
+	keeper *sqlitefile.Keeper
+
+	mu      sync.Mutex
+	pending []*dmarcreport.Batch
+	waiting int // rows in pending
+	notes   map[string]note
+	dirty   map[string]bool // names of notes that have to be written
+	purging *purge
+	lost    int64 // messages that had no room, and that no one was told of
+
+	// What follows belongs to the writer.
+	days map[dmarcreport.Day]*dayCount
+}
+
+type note struct {
+	text  string
+	until int64 // seconds since 1970
+}
+
+// purge is what a purge asks for.
+type purge struct {
+	before dmarcreport.Day
+}
+
+// dayCount is how full a day is.
+type dayCount struct{ rows, domains int64 }
+
+var schema = sqlitefile.Schema{
+	Name: "DMARC report", ID: 0x506f4452, Version: 1,
+	Create: `
+CREATE TABLE IF NOT EXISTS reports (
+	id       INTEGER PRIMARY KEY,
+	day      INTEGER NOT NULL, -- days since 1970
+	domain   TEXT NOT NULL,    -- Policy Domain
+	policy   TEXT NOT NULL,    -- JSON
+	UNIQUE (day, domain)
+);
+CREATE TABLE IF NOT EXISTS rows (
+	report INTEGER NOT NULL,
+	row    TEXT NOT NULL,    -- JSON
+	count  INTEGER NOT NULL,
+	plain  INTEGER NOT NULL, -- 0 for DMARC reports
+	PRIMARY KEY (report, row)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+	name  TEXT PRIMARY KEY,
+	text  TEXT NOT NULL,
+	until INTEGER NOT NULL -- seconds since 1970
+) WITHOUT ROWID;
+`}
+
+// Open opens or makes the file. A corrupt one is set aside and reported.
+func Open(o Options) (*Store, error) {
+	s := new(Store)
+	s.forget()
+	var err error
+	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, writer{s})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) forget() {
+	s.notes = make(map[string]note)
+	s.dirty = make(map[string]bool)
+	s.days = make(map[dmarcreport.Day]*dayCount)
+}
+
+// Add implements dmarcreport.Store. Messages that have no room are known when the
+// batch is written: the next Add returns them.
+func (s *Store) Add(_ context.Context, b *dmarcreport.Batch) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting+len(b.Rows) > maxPending {
+		return 0, dmarcreport.ErrBusy
+	}
+	s.pending = append(s.pending, b)
+	s.waiting += len(b.Rows)
+	lost := s.lost
+	s.lost = 0
+	return lost, nil
+}
+
+// Flush implements dmarcreport.Store.
+func (s *Store) Flush(ctx context.Context) error { return s.keeper.Sync(ctx) }
+
+// Failing reports whether the file cannot be written now.
+func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
+
+// Close writes what has changed and closes the file. It must be called once, after
+// the last use.
+func (s *Store) Close() error { return s.keeper.Close() }
+
+// Days implements dmarcreport.Store.
+func (s *Store) Days(ctx context.Context) (days []dmarcreport.Day, err error) {
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var day dmarcreport.Day
+		err := rows.Scan(&day)
+		days = append(days, day)
+		return err
+	}, "SELECT DISTINCT day FROM reports ORDER BY day")
+	return days, err
+}
+
+// Domains implements dmarcreport.Store.
+func (s *Store) Domains(ctx context.Context, day dmarcreport.Day) (list []dmarcreport.Domain, err error) {
+	err = s.each(ctx, func(rows *sql.Rows) error {
+		var d dmarcreport.Domain
+		var policy string
+		if err := rows.Scan(&d.Name, &policy, &d.Messages, &d.Plain, &d.Rows); err != nil {
+			return err
+		}
+		list = append(list, d)
+		return json.Unmarshal([]byte(policy), &list[len(list)-1].Policy)
+	}, `SELECT domain, policy, COALESCE(SUM(count), 0), COALESCE(SUM(count * plain), 0), COUNT(count)
+		FROM reports LEFT JOIN rows ON report = id WHERE day = ? GROUP BY id ORDER BY domain`, day)
+	return list, err
+}
+
+// Rows implements dmarcreport.Store.
+func (s *Store) Rows(ctx context.Context, day dmarcreport.Day, domain string, yield func(dmarcreport.Counted) error) error {
+	return s.each(ctx, func(rows *sql.Rows) error {
+		var c dmarcreport.Counted
+		if err := rows.Scan(&c.Row, &c.Count, &c.Plain); err != nil {
+			return err
+		}
+		return yield(c)
+	}, "SELECT row, count, plain FROM rows WHERE report = (SELECT id FROM reports WHERE day = ? AND domain = ?) ORDER BY row", day, domain)
+}
+
+func (s *Store) each(ctx context.Context, row func(*sql.Rows) error, query string, args ...any) error {
+	return s.keeper.Read(func(f *sqlitefile.File) error { return f.Each(ctx, row, query, args...) })
+}
+
+// Purge implements dmarcreport.Store. Rows are removed in steps, between writes.
+func (s *Store) Purge(_ context.Context, before dmarcreport.Day, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.purging = &purge{before}
+	for name, n := range s.notes {
+		if n.until < now.Unix() {
+			delete(s.notes, name)
+			s.dirty[name] = true
+		}
+	}
+	return nil
+}
+
+// Note implements dmarcreport.Notes.
+func (s *Store) Note(_ context.Context, name string, now time.Time) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.note(name, now), nil
+}
+
+func (s *Store) note(name string, now time.Time) string {
+	if n := s.notes[name]; n.until >= now.Unix() {
+		return n.text
+	}
+	return ""
+}
+
+var errFull = errors.New("too many notes about reports")
+
+// SwapNote implements dmarcreport.Notes.
+func (s *Store) SwapNote(ctx context.Context, name, old, text string, now, until time.Time) (bool, error) {
+	s.mu.Lock()
+	if s.note(name, now) != old {
+		s.mu.Unlock()
+		return false, nil
+	}
+	if _, known := s.notes[name]; !known && len(s.notes) >= dmarcreport.MaxNotes {
+		s.mu.Unlock()
+		return false, errFull
+	}
+	if text == "" {
+		delete(s.notes, name)
+	} else {
+		s.notes[name] = note{text, until.Unix()}
+	}
+	if strings.HasPrefix(name, dmarcreport.LeasePrefix) {
+		s.mu.Unlock()
+		return true, nil // the file has no other user
+	}
+	s.dirty[name] = true
+	s.mu.Unlock()
+	return true, s.keeper.Sync(ctx)
+}
+
+// EachNote implements dmarcreport.Notes.
+func (s *Store) EachNote(_ context.Context, prefix string, now time.Time, yield func(name, text string) error) error {
+	found := make(map[string]string)
+	s.mu.Lock()
+	for name, n := range s.notes {
+		if strings.HasPrefix(name, prefix) && n.until >= now.Unix() {
+			found[name] = n.text
+		}
+	}
+	s.mu.Unlock()
+	for name, text := range found {
+		if err := yield(name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

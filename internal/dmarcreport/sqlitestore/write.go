@@ -1,0 +1,218 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/postern-mail/postern/internal/dmarcreport"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
+)
+
+// purgeRows is how many rows are removed between two writes.
+const purgeRows = 5000
+
+// writer implements sqlitefile.Memory.
+type writer struct{ *Store }
+
+// Fill implements sqlitefile.Memory. Notes that memory has are newer.
+func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := f.Each(ctx, func(rows *sql.Rows) error {
+		var name string
+		var n note
+		if err := rows.Scan(&name, &n.text, &n.until); err != nil {
+			return err
+		}
+		if _, known := w.notes[name]; !known && !w.dirty[name] {
+			w.notes[name] = n
+		}
+		return nil
+	}, "SELECT name, text, until FROM notes")
+	if err != nil {
+		return err
+	}
+	return f.Each(ctx, func(rows *sql.Rows) error {
+		var day dmarcreport.Day
+		c := new(dayCount)
+		err := rows.Scan(&day, &c.rows, &c.domains)
+		w.days[day] = c
+		return err
+	}, "SELECT day, COUNT(report), COUNT(DISTINCT id) FROM reports LEFT JOIN rows ON report = id GROUP BY day")
+}
+
+// Lost implements sqlitefile.Memory. Rows that were in the file are gone; notes are
+// written again.
+func (w writer) Lost() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name := range w.notes {
+		w.dirty[name] = true
+	}
+	clear(w.days)
+}
+
+// Pending implements sqlitefile.Memory.
+func (w writer) Pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.waiting + len(w.dirty)
+}
+
+// Turn implements sqlitefile.Memory.
+func (w writer) Turn(f *sqlitefile.File) error {
+	w.mu.Lock()
+	batches := slices.Clone(w.pending)
+	changed := make(map[string]note, len(w.dirty))
+	for name := range w.dirty {
+		changed[name] = w.notes[name]
+	}
+	w.mu.Unlock()
+	if len(batches)+len(changed) == 0 {
+		return nil
+	}
+	var lost int64
+	before := maps.Clone(w.days)
+	for day, c := range before {
+		copied := *c
+		before[day] = &copied
+	}
+	err := f.InTx(func(tx *sql.Tx) error {
+		for _, b := range batches {
+			n, err := w.count(tx, b)
+			if err != nil {
+				return err
+			}
+			lost += n
+		}
+		return writeNotes(tx, changed)
+	})
+	if err != nil {
+		w.days = before
+		return err
+	}
+	w.written(batches, changed, lost)
+	return nil
+}
+
+// written forgets what is in the file now.
+func (w writer) written(batches []*dmarcreport.Batch, changed map[string]note, lost int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pending = slices.Delete(w.pending, 0, len(batches))
+	for _, b := range batches {
+		w.waiting -= len(b.Rows)
+	}
+	for name, n := range changed {
+		if w.notes[name] == n {
+			delete(w.dirty, name)
+		}
+	}
+	w.lost += lost
+}
+
+func writeNotes(tx *sql.Tx, changed map[string]note) error {
+	for name, n := range changed {
+		var err error
+		if n.text == "" {
+			_, err = tx.Exec("DELETE FROM notes WHERE name = ?", name)
+		} else {
+			_, err = tx.Exec("INSERT INTO notes VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET text = excluded.text, until = excluded.until", name, n.text, n.until)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count adds a batch to the rows and returns how many messages had no room.
+func (w writer) count(tx *sql.Tx, b *dmarcreport.Batch) (lost int64, err error) {
+	day := w.days[b.Day]
+	if day == nil {
+		day = new(dayCount)
+		w.days[b.Day] = day
+	}
+	id, err := w.report(tx, b, day)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range b.Rows {
+		if id == 0 {
+			lost += r.Count
+			continue
+		}
+		found, err := changes(tx.Exec("UPDATE rows SET count = count + ? WHERE report = ? AND row = ?", r.Count, id, r.Row))
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case found > 0:
+		case day.rows >= dmarcreport.MaxRows:
+			lost += r.Count
+		default:
+			if _, err := tx.Exec("INSERT INTO rows VALUES (?, ?, ?, ?)", id, r.Row, r.Count, r.Plain); err != nil {
+				return 0, err
+			}
+			day.rows++
+		}
+	}
+	return lost, nil
+}
+
+func changes(r sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// report returns the number of the report that a batch is for, 0 when there is no
+// room for another. Its policy is the latest.
+func (w writer) report(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int64, err error) {
+	policy, err := json.Marshal(b.Policy)
+	if err != nil {
+		return 0, err
+	}
+	err = tx.QueryRow("UPDATE reports SET policy = ? WHERE day = ? AND domain = ? RETURNING id", string(policy), b.Day, b.Domain).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	if day.domains >= dmarcreport.MaxDomains {
+		return 0, nil
+	}
+	day.domains++
+	r, err := tx.Exec("INSERT INTO reports (day, domain, policy) VALUES (?, ?, ?)", b.Day, b.Domain, string(policy))
+	if err != nil {
+		return 0, err
+	}
+	return r.LastInsertId()
+}
+
+// Idle implements sqlitefile.Memory. It removes what a purge asks for, in steps. A
+// failure is left to the next write, which meets the same disk.
+func (w writer) Idle(f *sqlitefile.File) {
+	w.mu.Lock()
+	p := w.purging
+	w.mu.Unlock()
+	if p == nil {
+		return
+	}
+	gone, err := changes(f.Writer.Exec("DELETE FROM rows WHERE (report, row) IN (SELECT report, row FROM rows WHERE report IN (SELECT id FROM reports WHERE day < ?) LIMIT ?)", p.before, purgeRows))
+	if err != nil || gone == purgeRows {
+		return
+	}
+	if _, err := f.Writer.Exec("DELETE FROM reports WHERE day < ?", p.before); err != nil {
+		return
+	}
+	maps.DeleteFunc(w.days, func(day dmarcreport.Day, _ *dayCount) bool { return day < p.before })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.purging == p {
+		w.purging = nil
+	}
+}
