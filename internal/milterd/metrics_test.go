@@ -33,7 +33,7 @@ func TestMetricsOfHostileMail(t *testing.T) {
 		Runtime: service.NewRuntime(zap.NewNop(), metrics.New(manualtest.Options(daemonName))),
 	}
 	d.reload(t, "--dkim-keys="+filepath.Join(dir, "keys"), "--dkim-require-dns", "--resolver="+zone.Addr(), "--dnsbl=zen.example", "--dmarc-enforce=evidence",
-		"--dmarc-quarantine=hold", "--queue-directory="+dir, "--authserv-id=mx.example", "--shadow=spf")
+		"--dmarc-quarantine=hold", "--queue-directory="+dir, "--authserv-id=mx.example", "--shadow=spf", "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
 	d.traffic = app{}.Start(d.Runtime, d.Current)
 	t.Cleanup(d.Close)
 	d.Metrics.StoreRequests("greylist") // policyd's

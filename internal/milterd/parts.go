@@ -49,6 +49,7 @@ func rooms() []room {
 		{new(signPart), signCommands, signMetrics},
 		{new(verifyPart), nil, nil},
 		{new(dmarcPart), nil, dmarcMetrics},
+		{new(reportPart), nil, reportMetrics},
 		{new(fromPart), nil, fromMetrics},
 	}
 }

@@ -47,7 +47,14 @@ type Signal struct {
 // Traits are what the header has in common with that of a mailing list or of a
 // forwarder: the name of the first such field, "" for none. Anybody can write
 // them.
-type Traits struct{ List, Forwarder string }
+type Traits struct {
+	List, Forwarder string
+	// Report says that the subject is that of a DMARC report (RFC 9990).
+	Report bool
+}
+
+// reportSubject begins the subject of a DMARC report.
+const reportSubject = "report domain:"
 
 // traitsOf looks for traits.
 func traitsOf(fields []Field) (t Traits) {
@@ -58,6 +65,8 @@ func traitsOf(fields []Field) (t Traits) {
 			t.List = strings.TrimRight(f.Name, " \t")
 		case t.Forwarder == "" && (name == "sender" || strings.HasPrefix(name, "resent-")):
 			t.Forwarder = strings.TrimRight(f.Name, " \t")
+		case name == "subject":
+			t.Report = t.Report || strings.HasPrefix(strings.ToLower(strings.TrimLeft(f.Value, " \t\r\n")), reportSubject)
 		}
 	}
 	return t

@@ -95,7 +95,7 @@ func pages(t *testing.T, s dmarcreport.Store) {
 		_ = s.Rows(t.Context(), Day, "example.com", func(c dmarcreport.Counted) error { all += c.Row + "\n"; return nil })
 		return all
 	}
-	if order() != order() {
+	if first, second := order(), order(); first != second {
 		t.Error("the order changes")
 	}
 	stop := fmt.Errorf("enough")

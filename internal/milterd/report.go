@@ -1,0 +1,221 @@
+package milterd
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/dmarcreport"
+	"github.com/postern-mail/postern/internal/dmarcreport/redisstore"
+	"github.com/postern-mail/postern/internal/dmarcreport/sqlitestore"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/redisclient"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
+	"github.com/postern-mail/postern/milter/verify"
+)
+
+// reportPart is the room of the reports to other domains about their mail.
+type reportPart struct {
+	ReportStore        string
+	ReportPasswordFile string
+
+	passwordPath string
+	counts       *reportCounts // nil while nothing is counted
+}
+
+const sqliteScheme = "sqlite:"
+
+func (o *reportPart) bind(fs *pflag.FlagSet) {
+	fs.StringVar(&o.ReportStore, "report-store", "", "`store` in which is counted what DMARC found, for reports to the domains that ask for them: sqlite:PATH, or a URL of Redis that several hosts share; \"\" counts nothing")
+	fs.StringVar(&o.ReportPasswordFile, "report-password-file", "", "`file` with the password of the Redis server of report-store; a bare name is a systemd credential")
+}
+
+func (o *reportPart) validate(s *config.Set) error {
+	var errs []error
+	var err error
+	if o.passwordPath, err = secretPath(o.ReportPasswordFile); err != nil {
+		errs = append(errs, s.Errorf("report-password-file", "%w", err))
+	}
+	if err := o.checkStore(); err != nil {
+		errs = append(errs, s.Errorf("report-store", "%w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// checkStore needs no I/O.
+func (o *reportPart) checkStore() error {
+	path, isFile := strings.CutPrefix(o.ReportStore, sqliteScheme)
+	switch {
+	case o.ReportStore == "":
+		return nil
+	case isFile && (!filepath.IsAbs(path) || strings.ContainsRune(path, 0)):
+		return errors.New("no absolute path: write sqlite:/var/lib/postern/reports.db")
+	case isFile && o.ReportPasswordFile != "":
+		return errors.New("report-password-file is for Redis: remove it, or name a Redis server here")
+	case isFile:
+		return nil
+	case strings.Contains(o.ReportStore, "://"):
+		return redisclient.CheckURL(o.ReportStore)
+	}
+	return fmt.Errorf("%q is no store: write sqlite:PATH or a URL of Redis", o.ReportStore)
+}
+
+func (o *reportPart) findIdle(i *idleSettings) {
+	i.add(!i.verifies, fixVerifies, "report-store")
+	i.add(o.ReportStore == "", "nothing is counted; set --report-store, or remove it", "report-password-file")
+}
+
+// build has what is verified counted.
+func (o *reportPart) build(n *needs) error {
+	if o.ReportStore == "" {
+		return nil
+	}
+	password, err := o.password(n)
+	if err != nil {
+		return err
+	}
+	if path, isFile := strings.CutPrefix(o.ReportStore, sqliteScheme); isFile && missing(filepath.Dir(path)) {
+		return n.set.Errorf("report-store", "folder %s does not exist; create it for the daemon's user: install -d -o postern -m 700 %s", filepath.Dir(path), filepath.Dir(path))
+	}
+	if n.readOnly {
+		return nil
+	}
+	o.counts, err = service.Keep(n.life, reportStoreKey{o.ReportStore, sha256.Sum256([]byte(password.Reveal()))}, func() (service.Opened[*reportCounts], error) {
+		return openReportCounts(o.ReportStore, password, n.Runtime)
+	})
+	if err != nil {
+		return n.set.Errorf("report-store", "%w", err)
+	}
+	observed, method := n.verify.Observe, n.verify.DMARC.Method
+	n.verify.Observe = func(f *verify.Findings) {
+		observed(f)
+		o.counts.observe(f, method)
+	}
+	return nil
+}
+
+// password reads the file with the password, and has it watched.
+func (o *reportPart) password(n *needs) (config.Secret, error) {
+	if o.ReportPasswordFile == "" || hidden(n.set, o.ReportPasswordFile) {
+		return config.Secret{}, nil
+	}
+	n.life.Watch(o.passwordPath)
+	secret, err := config.SecretFile(o.ReportPasswordFile, os.Getenv("CREDENTIALS_DIRECTORY"))
+	if err != nil {
+		return secret, n.set.Errorf("report-password-file", "%w", err)
+	}
+	return secret, nil
+}
+
+type reportStoreKey struct {
+	where    string
+	password [sha256.Size]byte
+}
+
+// reportCounts is the store with what counts into it. It outlives reloads.
+type reportCounts struct {
+	*dmarcreport.Collector
+	store interface {
+		dmarcreport.Store
+		Close() error
+	}
+}
+
+func openReportCounts(where string, password config.Secret, r service.Runtime) (opened service.Opened[*reportCounts], err error) {
+	c := new(reportCounts)
+	if path, isFile := strings.CutPrefix(where, sqliteScheme); isFile {
+		c.store, err = sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(r.Log)})
+	} else {
+		c.store, err = redisstore.Open(redisstore.Options{URL: where, Password: password.Reveal()})
+	}
+	if err != nil {
+		return opened, err
+	}
+	c.Collector = dmarcreport.NewCollector(c.store, time.Now, func(err error) {
+		if err != nil {
+			r.Log.Error("the store of DMARC reports does not answer: what is new waits in memory, as far as there is room; no mail waits for it", zap.Error(err))
+			return
+		}
+		r.Log.Info("the store of DMARC reports works again")
+	})
+	return service.Opened[*reportCounts]{Value: c, Work: c.Run, Close: c.store.Close}, nil
+}
+
+// observe counts one mail.
+func (c *reportCounts) observe(f *verify.Findings, method dmarc.Method) {
+	if domain, policy, row, ok := reported(f, method); ok {
+		c.Record(domain, policy, row)
+	}
+}
+
+// reportFile logs what happens to the store's file.
+func reportFile(log *zap.Logger) func(sqlitefile.Event) {
+	return func(e sqlitefile.Event) {
+		path := zap.String("path", e.Path)
+		switch e.Kind {
+		case sqlitefile.SetAside:
+			log.Error("the file of DMARC reports is not usable: it was renamed, and counting begins in a new one", path, zap.String("renamed_to", e.Aside), zap.Error(e.Err))
+		case sqlitefile.Gone:
+			log.Error("the file of DMARC reports was removed: counting begins in a new one", path)
+		case sqlitefile.Replaced:
+			log.Warn("the file of DMARC reports was written or replaced by another program: counting goes on in what is there", path, zap.Error(e.Err))
+		case sqlitefile.WriteFailing:
+			log.Error("the file of DMARC reports cannot be written: what is new waits in memory, as far as there is room", path, zap.Error(e.Err))
+		case sqlitefile.WritingAgain:
+			log.Info("the file of DMARC reports is written again", path)
+		}
+	}
+}
+
+// reportCollector shows what is counted for reports:
+//
+//	postern_dmarc_report_messages_total{result}   counted, dropped
+//	postern_dmarc_report_store_up                 absent without a store
+type reportCollector struct {
+	current      *current
+	messages, up *prometheus.Desc
+}
+
+func reportMetrics(c *current) []prometheus.Collector {
+	return []prometheus.Collector{reportCollector{
+		c,
+		prometheus.NewDesc("postern_dmarc_report_messages_total", "Messages counted for DMARC reports, and those that had no room.", []string{"result"}, nil),
+		prometheus.NewDesc("postern_dmarc_report_store_up", "1 while the store of DMARC reports takes what is counted.", nil, nil),
+	}}
+}
+
+// Describe implements prometheus.Collector.
+func (c reportCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.messages
+	out <- c.up
+}
+
+// Collect implements prometheus.Collector.
+func (c reportCollector) Collect(out chan<- prometheus.Metric) {
+	o, release := inForce[*reportPart](c.current)
+	if release == nil {
+		return
+	}
+	defer release()
+	if o.counts == nil {
+		return
+	}
+	counted, dropped := o.counts.Counted()
+	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(counted), "counted")
+	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(dropped), "dropped")
+	up := 0.0
+	if o.counts.Up() {
+		up = 1
+	}
+	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
+}

@@ -1,0 +1,96 @@
+package milterd
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/dmarcreport"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/milter/verify"
+)
+
+// maxReported is how many signatures of a mail are reported (RFC 9990).
+const maxReported = 100
+
+// reported makes what is reported of a mail. ok is false when no domain is reported
+// to: none has a policy for it, or the mail did not come from another host.
+func reported(f *verify.Findings, method dmarc.Method) (domain string, p dmarcreport.Policy, r *dmarcreport.Row, ok bool) {
+	v := &f.DMARC.Verdict
+	client := f.Envelope.Client.Unmap()
+	if v.Record == nil || f.Envelope.Authenticated || !client.IsValid() || client.IsLoopback() {
+		return "", p, nil, false
+	}
+	r = &dmarcreport.Row{
+		Source:      client.String(),
+		Disposition: string(f.Disposition.Done()),
+		DKIM:        v.Aligned("dkim"),
+		SPF:         v.Aligned("spf"),
+		Reasons:     reportedReasons(f),
+		HeaderFrom:  v.Domain,
+		Signatures:  reportedSignatures(f),
+		SPFDomain:   domainOf(f.MailFrom.Domain),
+		SPFResult:   string(f.MailFrom.Status),
+		Report:      f.Evidence.Traits.Report && v.Status == dmarc.Pass,
+	}
+	if !f.Envelope.Sender.IsNull() {
+		r.Envelope = domainOf(f.Envelope.Sender.Domain)
+	}
+	return v.PolicyDomain, publishedPolicy(v, method), r, true
+}
+
+// publishedPolicy is the record as it is published.
+func publishedPolicy(v *dmarc.Result, method dmarc.Method) dmarcreport.Policy {
+	alignment := map[bool]string{true: "s", false: "r"}
+	return dmarcreport.Policy{
+		P: string(v.Record.P), SP: string(v.Record.SP), NP: string(v.Record.NP),
+		ADKIM: alignment[v.Record.StrictDKIM], ASPF: alignment[v.Record.StrictSPF],
+		FO: v.Record.FO, Testing: v.Record.Test, Method: string(method),
+	}
+}
+
+// reportedReasons say why less was done than the policy asks for.
+func reportedReasons(f *verify.Findings) []dmarcreport.Reason {
+	d, v := &f.Disposition, &f.DMARC.Verdict
+	switch {
+	case v.Status == dmarc.TempError:
+		return []dmarcreport.Reason{{Type: string(verify.OverrideOther), Comment: "DNS could not tell what is aligned"}}
+	case v.Status != dmarc.Fail || string(d.Done()) == string(v.Published):
+		return nil
+	case d.Override != "" && !d.Shadow:
+		return []dmarcreport.Reason{{Type: string(d.Override), Comment: d.Comment}}
+	case d.Shadow:
+		return []dmarcreport.Reason{{Type: string(verify.OverrideLocalPolicy), Comment: "not enforced"}}
+	}
+	return []dmarcreport.Reason{{Type: string(verify.OverrideLocalPolicy), Comment: cmp.Or(d.Comment, d.Rule)}}
+}
+
+// reportedSignatures leaves out what has no domain: a signature that cannot be read.
+func reportedSignatures(f *verify.Findings) (all []dmarcreport.Signature) {
+	for i := range f.DKIM.Signatures {
+		s := &f.DKIM.Signatures[i]
+		domain := domainOf(s.Domain)
+		if domain == "" || len(all) == maxReported {
+			continue
+		}
+		all = append(all, dmarcreport.Signature{Domain: domain, Selector: selectorOf(s.Selector), Result: string(s.Status)})
+	}
+	return all
+}
+
+// domainOf is a domain in its one form, "" for what is none.
+func domainOf(text string) string {
+	domain, err := mailaddr.ParseDomain(text)
+	if err != nil {
+		return ""
+	}
+	return domain
+}
+
+// selectorOf is a selector, "" for what cannot be one.
+func selectorOf(text string) string {
+	if len(text) > 253 || strings.Trim(strings.ToLower(text), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
+		return ""
+	}
+	return text
+}
