@@ -54,12 +54,12 @@ const (
 	Failing         Problem = "dns_failure" // SERVFAIL and the like
 )
 
-var mends = map[Problem]string{
+var fixes = map[Problem]string{
 	Typo:            "the list does not know this zone name: correct its spelling",
 	SharedResolver:  "the list does not serve public or shared resolvers: run a resolver on this machine (unbound) and name it with --resolver, or use a Spamhaus DQS key (--dqs-key-file)",
 	TooManyQueries:  "the list's limit of free queries is exceeded: subscribe to the list, use a Spamhaus DQS key (--dqs-key-file), or take the list out",
 	Refused:         "the list refuses this resolver: see the list's web site for the code, or take the list out",
-	AddressAsked:    "the zone holds domains and took a question for an address: check that the zone stands under --dbl and not under --dnsbl",
+	AddressAsked:    "the zone holds domains and took a question for an address: check that the zone is under --dbl and not under --dnsbl",
 	OutsideLoopback: "answers are not those of a list: the resolver rewrites absent names, or the list has ended and its domain was sold; ask another resolver or take the list out",
 	ListsEverything: "the zone lists what no list may hold: it has been shut down, or refuses us so: take the list out; if it is well and does not follow RFC 5782, name its own test entries with --dnsbl-selftest",
 	ListsNothing:    "no test entry is listed (127.0.0.2 or test, RFC 5782 section 5): the name is wrong, the list has ended, or it does not serve this resolver; if it is well and does not follow RFC 5782, name its own test entries with --dnsbl-selftest",
@@ -67,8 +67,8 @@ var mends = map[Problem]string{
 	Failing:         "the resolver cannot ask the zone: check the resolver; with a DQS key, that the key is active and includes this list",
 }
 
-// Mend says what an administrator can do about the problem.
-func (p Problem) Mend() string { return mends[p] }
+// Fix says what an administrator can do about the problem.
+func (p Problem) Fix() string { return fixes[p] }
 
 // classify gives one answer its meaning. What cannot be a listing in any zone
 // comes first.

@@ -133,15 +133,15 @@ func testGoldenScore(t *testing.T, site string, kind Kind, code string, want int
 	}
 }
 
-func TestEveryProblemHasAMend(t *testing.T) {
+func TestEveryProblemHasAFix(t *testing.T) {
 	problems := []Problem{Typo, SharedResolver, TooManyQueries, Refused, AddressAsked, OutsideLoopback,
 		ListsEverything, ListsNothing, NoAnswer, Failing}
 	for _, p := range problems {
-		if p.Mend() == "" {
+		if p.Fix() == "" {
 			t.Errorf("%s has none", p)
 		}
 	}
-	if len(mends) != len(problems) {
+	if len(fixes) != len(problems) {
 		t.Error("the list of problems is not complete")
 	}
 }

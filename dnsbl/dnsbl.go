@@ -15,7 +15,7 @@
 //   - A list has three answers: listed, not listed, could not tell. What could
 //     not be told becomes an error only where it could change the outcome.
 //   - The key of a keyed service leaves this package in DNS questions alone. In
-//     every result and error stands the zone's public name, and text that comes
+//     every result and error has the zone's public name, and text that comes
 //     from outside is searched for the key.
 //   - [Lists.Check] starts goroutines and waits for them; the self-tests belong
 //     to [Lists.Run]. Zones, names, codes and texts are bounded.
@@ -86,7 +86,7 @@ type Lists struct {
 }
 
 // New checks c and groups its sites by zone. It sends nothing. Errors name the
-// site and the mend.
+// site and the fix.
 func New(c Config) (*Lists, error) {
 	if c.Threshold < 1 {
 		return nil, fmt.Errorf("dnsbl: threshold %d: at least 1, or every client is listed", c.Threshold)

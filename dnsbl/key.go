@@ -8,7 +8,7 @@ import (
 )
 
 // The zones of the Spamhaus Data Query Service are <key>.<list>.dq.spamhaus.net.
-// Without the key those names stand for the lists that have no public mirror.
+// Without the key those names mean the lists that have no public mirror.
 const (
 	serviceSuffix = ".dq.spamhaus.net"
 	publicSuffix  = ".spamhaus.org"
@@ -16,10 +16,10 @@ const (
 	authZone      = "authbl" + serviceSuffix
 )
 
-// mask stands where the key would.
+// mask replaces the key.
 const mask = "***"
 
-// isKeyable tells whether a public name has a zone in the keyed service.
+// isKeyable reports whether a public name has a zone in the keyed service.
 func isKeyable(public string) bool {
 	return public == freshZone || public == "dbl.spamhaus.org" ||
 		slices.Contains(tableOf("zen.spamhaus.org").zones, public)
@@ -52,7 +52,7 @@ func withFresh(sites []Site) []Site {
 	return append(slices.Clone(sites), Site{Zone: freshZone})
 }
 
-// hidesKey tells a zone name that has a key in it.
+// hidesKey recognises a zone name that has a key in it.
 func hidesKey(zone string) bool {
 	list, isService := strings.CutSuffix(zone, serviceSuffix)
 	return isService && strings.Contains(list, ".")
@@ -73,7 +73,7 @@ func CheckKey(k Key) error {
 	return nil
 }
 
-// HideKeys masks whatever stands in front of a zone of the keyed service, with
+// HideKeys masks whatever is in front of a zone of the keyed service, with
 // which people quote their key: for texts that come before the key is known.
 func HideKeys(text string) string {
 	if !strings.Contains(strings.ToLower(text), serviceSuffix) {

@@ -254,7 +254,7 @@ func (l *Lists) judge(z *zone, addrs []netip.Addr, err error) ([]Code, *Failure)
 	return codes, nil
 }
 
-// failed tells an absent name, which is an answer, from a question without one.
+// failed distinguishes an absent name, which is an answer, from a question without one.
 // The error's own text is not used where it may hold the name, and the key with
 // it.
 func (l *Lists) failed(z *zone, err error) *Failure {

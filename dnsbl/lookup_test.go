@@ -296,11 +296,11 @@ func TestKeyStaysInside(t *testing.T) {
 	text := strings.ToLower(dump(seen))
 	for _, must := range []string{"zen.spamhaus.org", "dbl.spamhaus.org", "zrd.dq.spamhaus.net", "public_resolver", "see https://x.example/***/***/", "refused"} {
 		if !strings.Contains(text, must) {
-			t.Errorf("%q does not stand in what was said", must)
+			t.Errorf("%q is not in what was said", must)
 		}
 	}
 	if at := strings.Index(text, lower); at >= 0 {
-		t.Errorf("the key stands in …%s…", text[max(0, at-100):at+40])
+		t.Errorf("the key is in …%s…", text[max(0, at-100):at+40])
 	}
 	asked := false
 	for _, q := range z.Queries() {
@@ -445,7 +445,7 @@ func TestRememberedAnswers(t *testing.T) {
 				t.Errorf("%d: %s, before %s", n, said, first)
 			}
 		}
-		if z.Total() > 1 { // a question that nobody waited for may still be on its way
+		if z.Total() > 1 { // a question that no one waited for may still be on its way
 			t.Errorf("%d questions asked again", z.Total())
 		}
 	}

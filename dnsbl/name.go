@@ -55,7 +55,7 @@ func reserved(addr netip.Addr) bool {
 	return b[0] == 0 || b[0] == 100 && b[1]&0xc0 == 64 || b[0] == 198 && b[1]&0xfe == 18 || b[0] >= 240
 }
 
-// AskableName tells whether lists of domains can know a name, which is in lower
+// AskableName reports whether lists of domains can know a name, which is in lower
 // case and A-labels: a host name of at least two labels whose last one is not a
 // number, and none of the reverse trees. Lists answer questions about addresses
 // with an error code, and hold the test entry "test", which anybody may say in

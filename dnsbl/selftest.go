@@ -25,7 +25,7 @@ type Point struct {
 	labels string
 }
 
-// OK tells whether the zone said what it should.
+// OK reports whether the zone said what it should.
 func (p *Point) OK() bool {
 	return p.Failure == nil && (len(p.Codes) > 0) == p.Listed
 }

@@ -26,7 +26,7 @@ type Site struct {
 // ParseSite reads domain[=filter][*weight]. The filter has four octets, each a
 // number or a list in brackets of numbers and ranges: 127.0.0.[2..11;30]. The
 // weight is within -1000 and 1000, 1 when not given; a negative one allows, 0
-// only records. Errors name the part and the mend.
+// only records. Errors name the part and the fix.
 func ParseSite(text string) (Site, error) {
 	if len(text) > maxSite {
 		return Site{}, fmt.Errorf("a list of more than %d bytes", maxSite)
@@ -60,7 +60,7 @@ func (s Site) String() string {
 	return out + "*" + strconv.Itoa(s.Weight)
 }
 
-// Filter says which answers count. The zero Filter stands for none.
+// Filter says which answers count. The zero Filter means none.
 type Filter struct {
 	text   string
 	octets [4]octetSet
@@ -81,12 +81,12 @@ func (f *Filter) matches4(b [4]byte) bool {
 	return true
 }
 
-// Matches tells whether the filter names an answer.
+// Matches reports whether the filter names an answer.
 func (f *Filter) Matches(answer netip.Addr) bool {
 	return answer.Is4() && !f.isNone() && f.matches4(answer.As4())
 }
 
-// within127 tells whether the filter can match anything that a list answers.
+// within127 reports whether the filter can match anything that a list answers.
 func (f *Filter) within127() bool { return f.isNone() || f.octets[0].has(127) }
 
 var (

@@ -15,7 +15,7 @@ type table struct {
 	rows   []row
 	other  Class    // of codes that no row names
 	tests  []string // its own test entries, see SelfTest; nil: those of RFC 5782
-	lookup string   // where people look a subject up; {} stands for it
+	lookup string   // where people look a subject up; {} is where it goes
 }
 
 const spamhausLookup = "https://check.spamhaus.org/results/?query={}"

@@ -73,7 +73,7 @@ func (t *tally) take(a answer) {
 	t.high -= z.high
 }
 
-// settled tells whether the answers that are still to come cannot matter.
+// settled reports whether the answers that are still to come cannot matter.
 func (t *tally) settled() bool {
 	c := &t.lists.config
 	switch {

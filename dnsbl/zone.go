@@ -103,12 +103,12 @@ func (s *Site) counts(codes []Code) bool {
 }
 
 // Check refuses a site that cannot work among the lists of a kind: with or
-// without a key. The error names the mend, and never a key.
+// without a key. The error names the fix, and never a key.
 func (s Site) Check(kind Kind, keyed bool) error {
 	name := publicName(s.Zone)
 	switch {
 	case hidesKey(s.Zone):
-		return errors.New("a DQS zone with its key inside: keys stand in messages then; write zen.spamhaus.org or dbl.spamhaus.org, and put the key into a file for --dqs-key-file")
+		return errors.New("a DQS zone with its key inside: keys are in messages then; write zen.spamhaus.org or dbl.spamhaus.org, and put the key into a file for --dqs-key-file")
 	case name == authZone:
 		return fmt.Errorf("%s lists stolen logins: it is for submission, not for mail that comes in; take it out", name)
 	case strings.HasSuffix(name, serviceSuffix) && !keyed:
@@ -123,7 +123,7 @@ func (s Site) Check(kind Kind, keyed bool) error {
 	return nil
 }
 
-// canMatch tells whether a filter names codes where a known list has its own.
+// canMatch reports whether a filter names codes where a known list has its own.
 // The last octet is not compared: lists get new codes.
 func (t table) canMatch(f Filter) bool {
 	return len(t.zones) == 0 || f.octets[1].has(0) && slices.ContainsFunc(t.rows, func(r row) bool {
@@ -136,7 +136,7 @@ func (t table) canMatch(f Filter) bool {
 	})
 }
 
-// example is a code of a known list, for the mend.
+// example is a code of a known list, for the fix.
 func (t table) example() string {
 	r := t.rows[len(t.rows)-1]
 	return fmt.Sprintf("127.0.%d.%d", r.third[0], r.fourth[0])

@@ -226,7 +226,7 @@ func TestNewErrors(t *testing.T) {
 			continue
 		}
 		if text := strings.ToLower(err.Error()); strings.Contains(text, strings.ToLower(secret[:20])) {
-			t.Errorf("the key stands in %q", err)
+			t.Errorf("the key is in %q", err)
 		}
 	}
 }

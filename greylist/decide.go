@@ -46,7 +46,7 @@ type Outcome struct {
 	Waited time.Duration
 }
 
-// Pass tells whether the mail may come in.
+// Pass reports whether the mail may come in.
 func (o Outcome) Pass() bool { return o.Why <= Waited }
 
 // Decide judges a sighting at now by what was known before it.
@@ -187,7 +187,7 @@ func (c Client) usedAgain(now Stamp, l Limits) bool {
 	return c.allowed(now, l) && now.Sub(c.Last) >= CreditInterval
 }
 
-// due tells whether an hour has gone since the last count. A last count in the
+// due reports whether an hour has gone since the last count. A last count in the
 // future is none: the clock has been set back.
 func (c Client) due(now Stamp) bool {
 	return c.Last > now || now.Sub(c.Last) >= CreditInterval

@@ -29,7 +29,7 @@ func (f *Flood) SetCap(limit int) {
 	f.level = min(f.level, f.cap)
 }
 
-// Full tells whether no new triplet may be made now.
+// Full reports whether no new triplet may be made now.
 func (f *Flood) Full(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 // beginning and gets a hash for the rest.
 const maxPart = 320
 
-// NullSender is the sender part of the key of a mail from nobody (RFC 5321
+// NullSender is the sender part of the key of a mail from no one (RFC 5321
 // section 4.5.5).
 const NullSender = "<>"
 
@@ -55,7 +55,7 @@ func Network(addr netip.Addr, bits4, bits6 int) string {
 	return p.String()
 }
 
-// DomainMark tells a domain from a network at the beginning of an ID, and of a Key's
+// DomainMark distinguishes a domain from a network at the beginning of an ID, and of a Key's
 // Client.
 const DomainMark = "spf:"
 
@@ -64,7 +64,7 @@ const DomainMark = "spf:"
 // client that can earn credit: a network, domain@network or domain@pool.
 type ID string
 
-// IsClient tells the ID of a client.
+// IsClient recognises the ID of a client.
 func (id ID) IsClient() bool { return strings.IndexByte(string(id), ' ') < 0 }
 
 // Split gives the parts; sender and recipient are "" for a client.

@@ -19,7 +19,7 @@ const (
 	maxRest = 3
 )
 
-// mask stands for what changes from mail to mail.
+// mask replaces what changes from mail to mail.
 const mask = "#"
 
 // Sender is the sender part of a key: the address without what its system
@@ -117,7 +117,7 @@ func withoutTag(local string) string {
 	return local
 }
 
-// isTag tells what looks like BATV's key number, day and hash.
+// isTag recognises what looks like BATV's key number, day and hash.
 func isTag(s string) bool {
 	const length = 10
 	return len(s) >= length && count(s[:length], isAlnum) == length && count(s[:length], isDigit) > 0
@@ -239,6 +239,6 @@ func isBase64Sign(c byte) bool { return c == '+' || c == '/' || c == '=' }
 func isBase64Byte(c byte) bool { return isAlnum(c) || isBase64Sign(c) }
 func isJoined(c byte) bool     { return isAlnum(c) || c == '-' || c == mask[0] }
 
-// isWordByte tells what Perl's \b takes for part of a word; bytes beyond ASCII
+// isWordByte recognises what Perl's \b takes for part of a word; bytes beyond ASCII
 // are not.
 func isWordByte(c byte) bool { return isAlnum(c) || c == '_' }

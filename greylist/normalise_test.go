@@ -138,7 +138,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestRandomTokens measures the rule on tokens that nobody has chosen: of a
+// TestRandomTokens measures the rule on tokens that no one has chosen: of a
 // thousand of each kind at least so many are masked.
 func TestRandomTokens(t *testing.T) {
 	const letters, digits = "abcdefghijklmnopqrstuvwxyz", "0123456789"

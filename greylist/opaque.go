@@ -31,7 +31,7 @@ const (
 	trimmed = 3
 	// mixedPair is the value of a letter beside a digit.
 	mixedPair = -6
-	// tripled is the value of the last pair of a letter that stands three times.
+	// tripled is the value of the last pair of a letter that occurs three times.
 	tripled = -8
 	// rarest is the value of the digit 0 in pairValues.
 	rarest = -8

@@ -51,7 +51,7 @@ func (s Stamp) Time() time.Time {
 func (s Stamp) Sub(o Stamp) time.Duration { return time.Duration(s-o) * time.Millisecond }
 
 // Triplet is what is known of a client, sender and recipient. Its zero value
-// stands for nothing.
+// means nothing.
 type Triplet struct {
 	First  Stamp // start of the wait that counts
 	Last   Stamp // latest sighting
@@ -107,7 +107,7 @@ type Browser interface {
 	// error. Entries that change meanwhile may be seen before or after the change.
 	Walk(ctx context.Context, yield func(Entry) error) error
 	// Put adds entries: where one exists already, the older first time, the
-	// later last time and the greater credit stand.
+	// later last time and the greater credit win.
 	Put(ctx context.Context, entries []Entry) error
 	// Delete forgets entries and returns how many there were.
 	Delete(ctx context.Context, ids []ID) (int, error)
@@ -131,7 +131,7 @@ func (e Entry) Merge(o Entry) Entry {
 	return e
 }
 
-// Expired tells whether nobody needs the entry any more.
+// Expired reports whether no one needs the entry any more.
 func (e Entry) Expired(now Stamp, l Limits) bool {
 	if e.ID.IsClient() {
 		return e.Client.Expired(now, l)
@@ -139,10 +139,10 @@ func (e Entry) Expired(now Stamp, l Limits) bool {
 	return e.Triplet.Expired(now, l)
 }
 
-// Expired tells whether nobody needs the triplet any more.
+// Expired reports whether no one needs the triplet any more.
 func (t Triplet) Expired(now Stamp, l Limits) bool { return !t.live(now, l) }
 
-// Expired tells whether nobody needs the credit any more.
+// Expired reports whether no one needs the credit any more.
 func (c Client) Expired(now Stamp, l Limits) bool { return !c.live(now, l) }
 
 // ErrFull is the error of a store that takes nothing new. It still answers for

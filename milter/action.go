@@ -171,7 +171,7 @@ func edit(e editor, l limits, d *Decision) (problem, err error) {
 			return nil, err
 		}
 	}
-	// What is inserted last at an index stands first.
+	// What is inserted last at an index is first.
 	for _, i := range slices.Backward(d.Insert) {
 		value, bad := fieldValue(i.Value)
 		if bad = errors.Join(bad, checkInsertion(i)); bad != nil {
@@ -208,7 +208,7 @@ func checkPosition(p Position) error {
 
 func checkInsertion(i Insertion) error {
 	if i.Index < 0 || i.Index > insertLimit {
-		return fmt.Errorf("header field %q cannot stand at %d", i.Name, i.Index)
+		return fmt.Errorf("header field %q cannot be at %d", i.Name, i.Index)
 	}
 	return checkName(i.Name)
 }
@@ -246,7 +246,7 @@ func fieldValue(value string) (string, error) {
 	return b.String(), nil
 }
 
-// isFold tells whether what follows a line feed continues the field: white space
+// isFold reports whether what follows a line feed continues the field: white space
 // and, in the same line, something else. A line of white space alone would end
 // the header in the eyes of some readers.
 func isFold(rest string) bool {

@@ -31,7 +31,7 @@ func (nullHandler) Finish(context.Context) (milter.Decision, error) {
 // exchange is what the MTA sends up to a reply, and that reply.
 type exchange struct{ send, reply string }
 
-// benchMail is a mail of 10 KB with 25 header fields as Postfix tells it, macros
+// benchMail is a mail of 10 KB with 25 header fields as Postfix sends it, macros
 // before every field included.
 func benchMail() []exchange {
 	frame := func(c byte, payload string) string { return string(wiretest.Frame(c, payload)) }

@@ -117,7 +117,7 @@ func TestModificationsThatCannotBe(t *testing.T) {
 		t.Errorf("changes %q", r.Changes)
 	}
 	rec := books.next()
-	for _, problem := range []string{"\"\" is no header", "no index 0", "\"X:\" is no", "\"Bad Name\" is no", "stand at -1", "too long"} {
+	for _, problem := range []string{"\"\" is no header", "no index 0", "\"X:\" is no", "\"Bad Name\" is no", "be at -1", "too long"} {
 		if rec.Err == nil || !strings.Contains(rec.Err.Error(), problem) {
 			t.Errorf("record's error %v, want %q", rec.Err, problem)
 		}
@@ -529,7 +529,7 @@ func TestManyHeadersAndRecipients(t *testing.T) {
 	}
 }
 
-// A large mail passes in chunks that nobody keeps.
+// A large mail passes in chunks that no one keeps.
 func TestLargeMailTakesConstantMemory(t *testing.T) {
 	var peak, seen uint64
 	h := &spy{body: func(chunk []byte) error {

@@ -120,7 +120,7 @@ func TestRejectedRecipient(t *testing.T) {
 	books.none(t)
 }
 
-// After STARTTLS, Postfix tells HELO again and then aborts what was before.
+// After STARTTLS, Postfix sends HELO again and then aborts what was before.
 func TestSecondHelo(t *testing.T) {
 	var seen []milter.Session
 	h := &spy{begin: func(s *milter.Session, _ *milter.Message) (milter.Answer, error) {

@@ -11,7 +11,7 @@ import (
 type Code struct{ reply, status string }
 
 // The codes that checks may choose. The zero Code is not among them: it
-// stands for the general code of a verdict's Kind.
+// means the general code of a verdict's Kind.
 var (
 	CodePolicy       = Code{"550", "5.7.1"} // rejected for reasons of policy
 	CodeSenderPolicy = Code{"553", "5.7.1"} // as Postfix answers for a sender that is not owned

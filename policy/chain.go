@@ -34,7 +34,7 @@ type Entry struct {
 type Chain []Entry
 
 // errorText is what the client reads when a check could not tell. It is
-// Postfix's own text for a map that cannot be read, and tells nothing about
+// Postfix's own text for a map that cannot be read, and says nothing about
 // our inside.
 const errorText = "Temporary lookup failure"
 
@@ -65,7 +65,7 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 	c.settle(ctx, r, d)
 }
 
-// settle tells the checks that count what became of the request.
+// settle reports to the checks that count what became of the request.
 func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
 	for i := range c {
 		s, ok := c[i].Check.(Settler)
@@ -106,7 +106,7 @@ func (e *Entry) errorReason(err error) record.Reason {
 	return record.CheckFailed
 }
 
-// settles enters the check's answer into d and tells whether it ends the
+// settles enters the check's answer into d and reports whether it ends the
 // chain.
 func (e *Entry) settles(d *Decision, v *Verdict, err error) bool {
 	if err != nil {

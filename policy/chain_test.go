@@ -60,7 +60,7 @@ func TestDecide(t *testing.T) {
 		{name: "a shadowed reject does not", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
 		{name: "an enforced reject after a shadowed one", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
 		{name: "could not tell, pass", chain: Chain{entry("a", Verdict{}, errBackend), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
-		{name: "could not tell, pass, and nobody else can", chain: Chain{entry("a", passing, nil), passing2("b", errBackend), entry("c", Verdict{}, nil)}, kind: Pass, reason: "b_unavailable", check: "b", asked: []int{1, 1, 1}, err: true},
+		{name: "could not tell, pass, and no one else can", chain: Chain{entry("a", passing, nil), passing2("b", errBackend), entry("c", Verdict{}, nil)}, kind: Pass, reason: "b_unavailable", check: "b", asked: []int{1, 1, 1}, err: true},
 		{name: "could not tell, defer", chain: Chain{deferring2("a", errBackend), entry("b", passing, nil)}, kind: Defer, reason: "a_unavailable", check: "a", asked: []int{1, 0}, err: true},
 		{name: "could not tell, defer, shadowed", chain: Chain{shadowed(deferring2("a", errBackend)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
 		{name: "out of time", chain: Chain{deferring2("a", context.DeadlineExceeded)}, kind: Defer, reason: record.DeadlineSpent, check: "a", asked: []int{1}, err: true},
@@ -238,7 +238,7 @@ func TestRouter(t *testing.T) {
 }
 
 // An unknown word does not keep the other checks from being asked. It opens the
-// hook only when it cannot stand for a check that must not be left out.
+// hook only when it cannot replace a check that must not be left out.
 func TestUnknownWords(t *testing.T) {
 	const closed = "ownership"
 	run := func(mode Mode, context string, runs ...string) Decision {

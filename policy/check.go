@@ -33,8 +33,8 @@ type Signals map[Signal]int
 type Verdict struct {
 	Kind   Kind
 	Reason record.Reason
-	// Code is the SMTP reply code of a Reject or Defer. Its zero value stands
-	// for the general code of the Kind (see reply in action.go).
+	// Code is the SMTP reply code of a Reject or Defer. Its zero value means
+	// the general code of the Kind (see reply in action.go).
 	Code Code
 	// Text is the reply text of a Reject or Defer, for which Postfix puts the
 	// address and what it is in front of it, or what Postfix logs of a Hold.

@@ -35,7 +35,7 @@ func (c Chain) Explain(ctx context.Context, r *Request) Explained {
 	return x
 }
 
-// peeked stands in a chain for a check that must leave nothing behind. It notes how
+// peeked replaces, in a chain, a check that must leave nothing behind. It notes how
 // long the check took.
 type peeked struct {
 	of   Check

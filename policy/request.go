@@ -58,7 +58,7 @@ func parseState(name string) State {
 	return StateOther
 }
 
-// HasSender tells whether MAIL FROM is known in this state. Only then does an
+// HasSender reports whether MAIL FROM is known in this state. Only then does an
 // empty sender mean the null sender.
 func (s State) HasSender() bool {
 	return s == StateMail || s == StateRcpt || s == StateData || s == StateEndOfMessage
@@ -98,7 +98,7 @@ type Request struct {
 	rawClientAddress string
 }
 
-// Authenticated tells whether the client logged in.
+// Authenticated reports whether the client logged in.
 func (r *Request) Authenticated() bool { return r.Login != "" }
 
 // attribute is one that this version knows. Those that nothing asks for are known

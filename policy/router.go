@@ -44,7 +44,7 @@ func NewRouter(all Chain, o RouterOptions) *Router {
 // Chain returns the checks that a policy_context names, in the order in which the
 // router has them. Case does not matter, and whatever cannot be part of a name
 // separates two. When context is empty, the words that the listener is bound to
-// stand for it; when there are none either, all checks are meant.
+// replace it; when there are none either, all checks are meant.
 //
 // A word that is no check that runs does not keep the others from being asked:
 // the chain then ends in an entry that could not tell.
@@ -114,7 +114,7 @@ func (r *Router) pick(words []string) (Chain, error) {
 	return append(chain, entry), err
 }
 
-// closes reports whether a word that is no check that runs may stand for one that
+// closes reports whether a word that is no check that runs may replace one that
 // must not be left out.
 func (r *Router) closes(word string) bool {
 	for _, name := range r.o.Closed {
@@ -154,7 +154,7 @@ func (r *Router) names() string {
 // contextName is the check of a decision that rests on a wrong policy_context.
 const contextName = "policy_context"
 
-// misnamed stands in a chain for words that are no check that runs.
+// misnamed is the entry of a chain for words that are no check that runs.
 type misnamed struct{ err error }
 
 func (misnamed) Name() string { return contextName }

@@ -80,7 +80,7 @@ type connection struct {
 	record   record.Record
 }
 
-// next answers one request and tells whether there can be another.
+// next answers one request and reports whether there can be another.
 func (c *connection) next() bool {
 	if !c.conn.Idle() {
 		return false

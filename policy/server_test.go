@@ -83,7 +83,7 @@ func (b *bench) records(t *testing.T) []map[string]any {
 	return out
 }
 
-// alone is a connection that nobody drains.
+// alone is a connection that no one drains.
 type alone struct{ net.Conn }
 
 func (alone) Idle() bool { return true }
@@ -175,7 +175,7 @@ func TestServeManyRequests(t *testing.T) {
 }
 
 // What breaks the protocol gets no reply, one record and a closed connection,
-// and nobody else notices.
+// and no one else notices.
 func TestServeBroken(t *testing.T) {
 	tests := map[string]struct{ in, problem string }{
 		"junk":            {"hello\n\n", "not name=value"},

@@ -133,7 +133,7 @@ func TestDKIMDNS(t *testing.T) {
 	}
 }
 
-// sameLines compares but for the order in which the keys of a domain stand.
+// sameLines compares but for the order in which the keys of a domain are.
 func sameLines(a, b string) bool {
 	lines := func(s string) []string { return slices.Sorted(strings.Lines(s)) }
 	return slices.Equal(lines(a), lines(b))

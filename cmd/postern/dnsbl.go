@@ -82,7 +82,7 @@ func printDNSBL(w io.Writer, a api.DNSBLCheckResult) {
 	}
 	t.Flush()
 	for _, z := range a.Zones {
-		for _, line := range []string{z.Text, z.Error, z.Mend} {
+		for _, line := range []string{z.Text, z.Error, z.Fix} {
 			if line != "" {
 				fmt.Fprintf(w, "  %s: %s\n", z.Zone, printable(line))
 			}
@@ -173,8 +173,8 @@ func printSelfTest(w io.Writer, a api.DNSBLSelfTestResult) {
 			fmt.Fprintf(t, "  %s\t%s\t%s\t%.1f ms\n", p.Subject, answer, dnsblExpected(p), p.Millis)
 		}
 		t.Flush()
-		if z.Mend != "" {
-			fmt.Fprintf(w, "  %s\n", z.Mend)
+		if z.Fix != "" {
+			fmt.Fprintf(w, "  %s\n", z.Fix)
 		}
 	}
 }

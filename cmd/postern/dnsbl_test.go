@@ -12,7 +12,7 @@ func TestPrintDNSBL(t *testing.T) {
 	printDNSBL(&out, api.DNSBLCheckResult{Subject: "192.0.2.7", Asked: true, Score: 3, Threshold: 3, Refused: true, Verdict: api.DNSBLRefused, Zones: []api.DNSBLZone{
 		{Zone: "a.example", State: "in service", Codes: []api.DNSBLCode{{Code: "127.0.0.2", Meaning: "SBL", Class: "listed"}}, Weight: 3, Counted: true, Text: "go\x1b[2Jaway\u009b", Millis: 1.25},
 		{Zone: "b.example", State: "in service", Millis: 20},
-		{Zone: "c.example", State: "no_answer", Error: "no answer in time", Mend: "check the resolver"},
+		{Zone: "c.example", State: "no_answer", Error: "no answer in time", Fix: "check the resolver"},
 		{Zone: "d.example", State: "in service", Codes: []api.DNSBLCode{{Code: "127.0.1.102", Meaning: "abused", Class: "abused"}}},
 	}})
 	want := `LIST       STATE       ANSWER       MEANING          WEIGHT  LATENCY
@@ -32,7 +32,7 @@ d.example  in service  127.0.1.102  abused (abused)  -       0.0 ms
 
 func TestPrintSelfTest(t *testing.T) {
 	var out strings.Builder
-	zone := api.DNSBLZone{Zone: "a.example", Kind: "address", State: "lists_everything", Mend: "take it out"}
+	zone := api.DNSBLZone{Zone: "a.example", Kind: "address", State: "lists_everything", Fix: "take it out"}
 	printSelfTest(&out, api.DNSBLSelfTestResult{Zones: []api.DNSBLTest{{DNSBLZone: zone, Points: []api.DNSBLPoint{
 		{Subject: "127.0.0.2", Want: "listed", Codes: []api.DNSBLCode{{Code: "127.0.0.2"}}, OK: true, Millis: 1},
 		{Subject: "127.0.0.1", Want: "not listed", Codes: []api.DNSBLCode{{Code: "127.0.0.2"}}},

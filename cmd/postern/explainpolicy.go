@@ -226,7 +226,7 @@ func recordQuestions(file string, given []api.Attribute) ([]policyQuestion, erro
 	}
 }
 
-// recordQuestion is the request that a record is about, as far as it tells.
+// recordQuestion is the request that a record is about, as far as it says.
 func recordQuestion(e *maillog.Entry) policyQuestion {
 	q := policyQuestion{was: e}
 	for _, a := range []api.Attribute{

@@ -32,9 +32,9 @@ func greylistGroup() group {
 func greylistFilter(fs *pflag.FlagSet) *api.GreylistFilter {
 	f := new(api.GreylistFilter)
 	fs.StringVar(&f.Kind, "kind", "", "only `triplets` or clients")
-	fs.StringVar(&f.Client, "client", "", "only this `client`: an address or network, spf:domain, spf:domain/pool, domain@network or domain@pool; * stands for any text")
-	fs.StringVar(&f.Sender, "sender", "", "only this `sender`, as it arrives or as it is in keys; * stands for any text")
-	fs.StringVar(&f.Recipient, "recipient", "", "only this `recipient`; * stands for any text")
+	fs.StringVar(&f.Client, "client", "", "only this `client`: an address or network, spf:domain, spf:domain/pool, domain@network or domain@pool; * means any text")
+	fs.StringVar(&f.Sender, "sender", "", "only this `sender`, as it arrives or as it is in keys; * means any text")
+	fs.StringVar(&f.Recipient, "recipient", "", "only this `recipient`; * means any text")
 	return f
 }
 

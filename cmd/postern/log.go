@@ -50,7 +50,7 @@ type logOptions struct {
 func bindLog(fs *pflag.FlagSet) runner {
 	o := new(logOptions)
 	f := &o.filter
-	fs.StringArrayVar(&f.Recipients, "recipient", nil, "only mails to this `address` or domain; * stands for any text; repeat for several, of which one must match")
+	fs.StringArrayVar(&f.Recipients, "recipient", nil, "only mails to this `address` or domain; * means any text; repeat for several, of which one must match")
 	fs.StringArrayVar(&f.Senders, "sender", nil, "only mails from this `address` or domain, <> for the null sender")
 	fs.StringArrayVar(&f.Clients, "client", nil, "only mails of this `client`: an address, a network or a host name")
 	fs.StringArrayVar(&f.Logins, "login", nil, "only mails of this `login`")

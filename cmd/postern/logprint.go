@@ -80,7 +80,7 @@ func loginOf(m *maillog.Mail) string {
 	return m.Text(func(e *maillog.Entry) string { return e.SASLUsername })
 }
 
-// follow prints records as they come. The head of a mail stands above its first
+// follow prints records as they come. The head of a mail is above its first
 // record, and again above one that follows a record of another mail.
 func (p *logPrinter) follow(entries iter.Seq[*maillog.Entry], joiner *maillog.Joiner) error {
 	for e := range entries {

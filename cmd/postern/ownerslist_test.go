@@ -36,7 +36,7 @@ func TestOwnersList(t *testing.T) {
 			args:   []string{"eve", "pr@x.example", "@x.example"},
 			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{}, Unread: []string{"mysql:/etc/postfix/owners.cf"}},
 			code:   exitNo,
-			want: "mysql:/etc/postfix/owners.cf cannot be read backwards: it tells who owns a sender, not what a login owns; " +
+			want: "mysql:/etc/postfix/owners.cf cannot be read backwards: it says who owns a sender, not what a login owns; " +
 				"name senders behind LOGIN to ask for them\n",
 		},
 		{

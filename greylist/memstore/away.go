@@ -5,7 +5,7 @@ package memstore
 const awayPerEntry = 8
 
 // away knows, by the hash of their ID, the rows of the entries that only the
-// backing holds. Two IDs with one hash, of 64 bits that nobody can foresee, hide
+// backing holds. Two IDs with one hash, of 64 bits that no one can foresee, hide
 // one another, which costs a delay.
 type away struct {
 	rows map[uint64]int64

@@ -50,7 +50,7 @@ type Row struct {
 	Deleted bool
 }
 
-// Backing is what stands behind the memory.
+// Backing is what is behind the memory.
 type Backing interface {
 	// Load reads the entry of one row; ok is false when there is none.
 	Load(ctx context.Context, rowID int64) (row Row, ok bool, err error)

@@ -11,7 +11,7 @@ type table struct {
 	free  int32 // chain of free slots, likewise
 	live  int
 	text  []byte // the IDs
-	waste int    // octets of text that belong to nobody any more
+	waste int    // octets of text that belong to no one any more
 }
 
 // entry is one slot.
@@ -169,7 +169,7 @@ func (t *table) remove(slot int) {
 	}
 }
 
-// compact leaves out the text that belongs to nobody.
+// compact leaves out the text that belongs to no one.
 func (t *table) compact() {
 	text := make([]byte, 0, len(t.text)-t.waste)
 	for i := range t.slots {

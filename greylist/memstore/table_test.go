@@ -52,7 +52,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// BenchmarkMemory tells what an entry costs, in memory and away.
+// BenchmarkMemory says what an entry costs, in memory and away.
 func BenchmarkMemory(b *testing.B) {
 	const n = 1 << 20
 	b.Run("here", func(b *testing.B) { benchMemory(b, n, 2*n) })

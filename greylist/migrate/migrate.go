@@ -97,7 +97,7 @@ func scanner(r io.Reader) *bufio.Scanner {
 }
 
 // Postgrey reads the text that `db_dump -p postgrey.db` or db_dump without -p
-// writes, and the same of postgrey_clients.db; both may stand in one file.
+// writes, and the same of postgrey_clients.db; both may be in one file.
 // passedAfter is the delay that postgrey ran with: a triplet that was seen over
 // that long a time has passed.
 func Postgrey(r io.Reader, passedAfter time.Duration, yield func(Entry) error) (Result, error) {
@@ -208,7 +208,7 @@ func (p *postgrey) decode(s string) (string, error) {
 
 var (
 	errEscape  = errors.New("an escape of db_dump is broken")
-	errHashed  = errors.New("a hashed key: postgrey ran with --privacy, and nobody can tell what it stands for")
+	errHashed  = errors.New("a hashed key: postgrey ran with --privacy: what it means is lost")
 	errTriplet = errors.New("neither network/sender/recipient nor a client")
 	errValue   = errors.New("the value is not two numbers")
 )

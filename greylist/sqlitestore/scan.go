@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// purge is where the search for expired rows stands.
+// purge is where the search for expired rows is.
 type purge struct {
 	after   int64 // rowid of the last row looked at
 	started time.Time

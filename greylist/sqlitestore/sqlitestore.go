@@ -8,7 +8,7 @@
 //     what happens when something happens to it.
 //   - Open reads the file into memory, the newest first, until memory is full.
 //     What memory has no room for is read when it is asked for. Memory knows the
-//     row of each, so that nobody is looked for in vain, and the file needs no
+//     row of each, so that no one is looked for in vain, and the file needs no
 //     index: keeping one would cost the writer five times what its rows do.
 //   - When another file of a greylist takes the place of this one, its entries are
 //     added to those in memory.

@@ -356,7 +356,7 @@ func TestCorruptWhileRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Closing it here would end SQLite's locks, which nobody else tests.
+	// Closing it here would end SQLite's locks, which no one else tests.
 	if _, err := f.WriteAt([]byte(strings.Repeat("\xff", int(info.Size())-4096)), 4096); err != nil {
 		t.Fatal(err)
 	}

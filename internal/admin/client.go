@@ -152,7 +152,7 @@ func (c Client) explain(err error) error {
 	return fmt.Errorf("connect to %s: %w", name, err)
 }
 
-// denied tells who may connect. When the socket itself cannot be seen, a
+// denied says who may connect. When the socket itself cannot be seen, a
 // directory above it is what denies.
 func denied(path string) string {
 	for p := path; ; p = filepath.Dir(p) {

@@ -14,5 +14,5 @@
 //   - Every line, connection and command is bounded in size, number or time.
 //   - A client that goes away, or writes anything after its request, ends the
 //     context of its command.
-//   - A command that panics answers its client with an error and harms nobody else.
+//   - A command that panics answers its client with an error and harms no one else.
 package admin

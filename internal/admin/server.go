@@ -161,7 +161,7 @@ var (
 )
 
 // accepted turns what was read into a request. errGone means that there is
-// nobody to answer.
+// no one to answer.
 func accepted(line []byte, err error, after int) (request, error) {
 	switch {
 	case errors.Is(err, errLineTooLong):
@@ -194,7 +194,7 @@ func (s *Server) run(ctx context.Context, cancel context.CancelCauseFunc, req re
 	switch {
 	case errors.Is(cause, errExtra):
 		w.fail(errExtra)
-	case cause != nil && !late: // gone, or cut at the end of draining: nobody to answer
+	case cause != nil && !late: // gone, or cut at the end of draining: no one to answer
 	case err == nil:
 		w.result(result)
 	case late:

@@ -76,7 +76,7 @@ func (a *Authors) Len() int {
 	return len(a.clients)
 }
 
-// Has tells whether a client, by its address or its confirmed name, may send mail
+// Has reports whether a client, by its address or its confirmed name, may send mail
 // of an author domain, given as A-labels in lower case.
 func (a *Authors) Has(domain string, addr netip.Addr, name string) bool {
 	if a == nil {

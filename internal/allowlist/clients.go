@@ -12,7 +12,7 @@ import (
 var (
 	errClient   = errors.New("not an IP address, a network or a host name")
 	errHostBits = errors.New("address bits behind the network's length are set")
-	errRegexp   = errors.New("regular expressions are not read here: write names, which stand for all below them, and networks")
+	errRegexp   = errors.New("regular expressions are not read here: write names, which mean all below them, and networks")
 )
 
 // Clients is a set of clients: addresses, networks, and names with all that
@@ -29,7 +29,7 @@ func NewClients() *Clients {
 }
 
 // ReadClients reads one entry a line: an IP address, a network, or a host
-// name, which stands for itself and for all names below it. # begins a comment.
+// name, which means itself and all names below it. # begins a comment.
 // Errors name file and line.
 func ReadClients(path string) (*Clients, error) {
 	l := NewClients()
@@ -96,7 +96,7 @@ func (l *Clients) Len() int {
 	return len(l.networks) + len(l.names)
 }
 
-// Has tells whether the list holds a client by its address or by its confirmed
+// Has reports whether the list holds a client by its address or by its confirmed
 // name.
 func (l *Clients) Has(addr netip.Addr, name string) bool {
 	if l == nil {

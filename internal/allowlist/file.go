@@ -1,8 +1,8 @@
 // Package allowlist answers one question: is this client, recipient or domain on
 // a list that the administrator wrote?
 //
-// A list is a text file with one entry a line; # begins a comment. A name stands
-// for itself and for all names below it. What cannot be read is an error with
+// A list is a text file with one entry a line; # begins a comment. A name means
+// itself and all names below it. What cannot be read is an error with
 // file and line, never an entry that matches nothing. Lists do not change once
 // they are read.
 package allowlist

@@ -11,7 +11,7 @@
 //
 //   - A chain passes only if it has no gap, no duplicate and no seal that says
 //     fail, the last message signature verifies, and every seal does.
-//   - A passing chain says that nobody broke it, not that anybody in it tells
+//   - A passing chain says that no one broke it, not that anyone in it says
 //     the truth. Vouched asks the sealers that the caller trusts, and none
 //     before the first that it does not.
 //   - Work is linear in the size of the header, whatever the number of sets. A
@@ -89,7 +89,7 @@ type MethodResult struct {
 	Props         map[string]string // such as "header.from"; the first of a name
 }
 
-// Vouched tells which trusted server, if any, saw DMARC pass for the author
+// Vouched says which trusted server, if any, saw DMARC pass for the author
 // domain, which is given in A-labels in lower case. Servers are asked from the
 // last towards the first, until one is not trusted: what came before that may
 // be invented. A server that reports several results for DMARC must mean the

@@ -28,7 +28,7 @@ const minGolden = 30
 var now = time.Unix(1_700_000_100, 0)
 
 // golden is one file of testdata/golden: expectations, an empty line, and the
-// message. The zone stands in testdata/golden/zone.
+// message. The zone is in testdata/golden/zone.
 type golden struct {
 	name    string
 	expect  map[string]string

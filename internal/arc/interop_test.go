@@ -42,7 +42,7 @@ func TestDkimpyAgrees(t *testing.T) {
 	// Where dkimpy differs, and why we do not follow.
 	differences := map[string]string{
 		"pass-ed25519.eml":                  "fail",      // knows no Ed25519 for ARC (RFC 8463 section 6 has it for DKIM, whose algorithms ARC takes)
-		"pass-field-order.eml":              "fail",      // takes the fields of a set as they stand; RFC 8617 section 5.1.1 orders them
+		"pass-field-order.eml":              "fail",      // takes the fields of a set as they are; RFC 8617 section 5.1.1 orders them
 		"fail-51.eml":                       "pass",      // has no limit of 50 (section 4.2.1)
 		"fail-control.eml":                  "pass",      // does not read results, whose syntax section 4.1.1 gives
 		"fail-results-comment.eml":          "pass",      // likewise

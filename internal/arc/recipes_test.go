@@ -176,7 +176,7 @@ func recipes(t testing.TB) []recipe {
 		{"fail-old-results-changed", "want fail\nreason seal 2: signature did not verify\nwhy the last seal covers all sets", broken(sealed(s.a, s.b), func(m *mail) {
 			m.fields[5].Value = strings.Replace(m.fields[5].Value, "pass", "fail", 1)
 		})},
-		{"fail-old-seal", "want fail\nreason seal 1: signature did not verify\nwhy a server that seals without looking does not mend the chain", func() *mail {
+		{"fail-old-seal", "want fail\nreason seal 1: signature did not verify\nwhy a server that seals without looking does not fix the chain", func() *mail {
 			m := sealed(s.a)()
 			edit(fieldSeal, "t=1700000000", "t=1700000001")(m)
 			s.b.add(t, m)

@@ -134,7 +134,7 @@ func (w *words) endWord() {
 	w.open, w.glued, w.space = false, false, false
 }
 
-// sawPass tells whether the set reports that DMARC passed for a domain.
+// sawPass reports whether the set reports that DMARC passed for a domain.
 func (s *Set) sawPass(author string) bool {
 	passed := false
 	for _, m := range s.Results {

@@ -112,7 +112,7 @@ func dropOctets(text string, drop func(byte) bool) (domain string, next byte) {
 	return string(bytes.Trim(kept, ".-")), next
 }
 
-// dropComments gives what is left to those who put together what stands around a
+// dropComments gives what is left to those who put together what is around a
 // comment.
 func dropComments(text string) string {
 	var kept []byte
@@ -144,7 +144,7 @@ func isDomainOctet(b byte) bool {
 	return isAlpha(b) || isDigit(b) || b == '-' || b == '.' || b == '_' || b >= 0x80
 }
 
-// isHidden tells what some readers drop from an address: control characters, and
+// isHidden recognises what some readers drop from an address: control characters, and
 // what quotes and escapes.
 func isHidden(b byte) bool {
 	return isControl(b) || b == '"' || b == '\\'

@@ -20,7 +20,7 @@ type element struct {
 	last   byte // what ended it: ',', ';', ':' or 0 at the end of the field
 }
 
-// blank tells whether nothing is written but white space and comments.
+// blank reports whether nothing is written but white space and comments.
 func (e *element) blank() bool {
 	return !e.broken && !e.stray && !e.angle && e.before == ""
 }
@@ -87,7 +87,7 @@ func joinDots(domain string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(domain, " .", "."), ". ", ".")
 }
 
-// isLocal tells whether a local part means the same to every reader: atoms and
+// isLocal reports whether a local part means the same to every reader: atoms and
 // quoted strings between dots, and no encoded-word. Space around the dots is
 // obsolete and allowed; octets beyond ASCII are those of RFC 6532.
 func isLocal(local string) bool {
@@ -107,7 +107,7 @@ func isLocal(local string) bool {
 		case b == '.':
 			word = true
 		case b == ' ':
-			// Between words only a dot may stand.
+			// Only a dot may be between words.
 			if next := local[i+1]; !word && next != '.' {
 				return false
 			}
@@ -120,7 +120,7 @@ func isLocal(local string) bool {
 	return true
 }
 
-// hasBareAt tells whether an "@" stands outside of quoted strings and of
+// hasBareAt reports whether an "@" is outside of quoted strings and of
 // encoded-words. Every quote in s has its end.
 func hasBareAt(s string) bool {
 	for i := 0; i < len(s); i++ {
@@ -219,7 +219,7 @@ func (s *scanner) next() element {
 	return s.finish(e, start, before, inside, after)
 }
 
-// ends tells whether b ends the element, and keeps track of groups.
+// ends reports whether b ends the element, and keeps track of groups.
 func (s *scanner) ends(b byte, e *element) bool {
 	switch b {
 	case ',':
@@ -285,7 +285,7 @@ func (p *part) write(s string) {
 	p.text.WriteString(s)
 }
 
-// odd tells whether b may not stand outside of quotes and comments.
+// odd reports whether b may not be outside of quotes and comments.
 func (p *part) odd(b byte) bool {
 	return b < ' ' || b == 0x7f || b == '\\' || b == '<' || b == '>' || b == ')'
 }

@@ -14,7 +14,7 @@
 //   - What a lower level says is checked even where a higher level overrides
 //     it. A file that is broken stays an error while somebody tries a flag.
 //   - Every error is an *Error: one line, with the origin (file:line, flag or
-//     variable) and, where there is one, the mend.
+//     variable) and, where there is one, the fix.
 //   - Reads are bounded, and a password in a URL is never repeated.
 package config
 

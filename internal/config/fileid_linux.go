@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// fileID tells one state of a file from another. The zero value stands for a
+// fileID distinguishes one state of a file from another. The zero value means a
 // file that is not there.
 type fileID struct {
 	device, inode uint64

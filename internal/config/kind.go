@@ -9,10 +9,10 @@ import (
 
 // kind is how a flag's value is written in TOML.
 type kind struct {
-	scalar  []unstable.Kind // kinds of a value that stands alone; none for a pure list
+	scalar  []unstable.Kind // kinds of a value that is alone; none for a pure list
 	element []unstable.Kind // kinds of an element of an array
 	list    bool
-	example string // for the mend
+	example string // for the fix
 }
 
 // kindOf derives the kind from pflag's type name. A type that is not listed is

@@ -71,7 +71,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.err }
 
 // oneLine keeps an operator's terminal and the log's line structure safe from
-// what stands in a file name or a value.
+// what is in a file name or a value.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

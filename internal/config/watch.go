@@ -28,13 +28,13 @@ const (
 	clockSlack = 10 * time.Millisecond
 )
 
-// Watcher tells when one of a set of files has changed.
+// Watcher says when one of a set of files has changed.
 //
 // It watches directories, never files: an editor renames a new file over the
 // old one, a Kubernetes volume swaps a symbolic link several levels up, and a
 // file may come into being later. Whatever happens in those directories only
 // makes it look again; an event is given when what the files' names lead to
-// has changed since the last look. A directory in the set stands for its
+// has changed since the last look. A directory in the set means its
 // entries and those of its direct sub-directories.
 type Watcher struct {
 	events   chan struct{}
@@ -261,7 +261,7 @@ func (s *watchState) arrange(want map[string]fileID) error {
 	return errs.err()
 }
 
-// surveyed is what stands in the file system now.
+// surveyed is the state of the file system now.
 type surveyed struct {
 	seen    map[string]fileID // by path as written
 	dirs    map[string]fileID // by path without symbolic links

@@ -174,7 +174,7 @@ func TestWatcherSees(t *testing.T) {
 			dir := t.TempDir()
 			tt.setUp(t, dir)
 			w := newWatcher(t)
-			// As if read in the far future: what stands there is no news.
+			// As if read in the far future: what is there is no news.
 			do(t, w.Watch(time.Now().Add(time.Hour), []string{filepath.Join(dir, tt.watch)}))
 			for _, step := range tt.steps {
 				step(t, dir)
@@ -318,7 +318,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 		if n := count(w); n != 1 {
 			t.Errorf("%d events after an overflow", n)
 		}
-		// Nobody takes the events: they do not pile up.
+		// No one takes the events: they do not pile up.
 		for i := range 5 {
 			put(t, path, strings.Repeat("y", i+1))
 			f.events <- fsnotify.Event{}

@@ -13,7 +13,7 @@
 //   - Nothing is served before everything is bound; a failed start leaves no
 //     socket behind.
 //   - A unix socket has its mode and group before the first client can connect.
-//   - Only a socket that nobody answers is ever replaced, and only our own is removed.
+//   - Only a socket that no one answers is ever replaced, and only our own is removed.
 //   - Sockets from systemd are never unlinked: systemd goes on listening
 //     on them, so clients wait in the backlog while one process hands over to the
 //     next. A socket that the daemon bound itself refuses clients in that time.

@@ -41,7 +41,7 @@ type Endpoint struct {
 // kernel picks, or a service name. A path cannot hold "=".
 //
 // The host is required: Postfix reads inet:PORT as the loopback address in a
-// client and as every address in master.cf, and nobody should have to guess.
+// client and as every address in master.cf, and no one should have to guess.
 func ParseEndpoint(s, queueDir string) (Endpoint, error) {
 	where, words, hasSuffix := strings.Cut(s, "=")
 	e, err := parseAddress(where, queueDir)
@@ -78,7 +78,7 @@ func parseInet(s string) (string, error) {
 	case err == nil && host == "*":
 		return "", errors.New(`"*" is not a host: write inet:0.0.0.0:PORT or inet:[::]:PORT for every address`)
 	case strings.Count(s, ":") > 1 && !strings.HasPrefix(s, "["):
-		return "", errors.New("an IPv6 address stands in brackets: inet:[::1]:PORT")
+		return "", errors.New("an IPv6 address needs brackets: inet:[::1]:PORT")
 	case err != nil, host == "":
 		return "", errors.New("host and port are both needed, such as inet:127.0.0.1:10045")
 	case !validHost(host):
@@ -135,10 +135,10 @@ func parseSuffix(s string) ([]string, error) {
 	words := strings.Split(s, ",")
 	for i, word := range words {
 		if !validWord(word) {
-			return nil, fmt.Errorf(`after "=" stand words of letters and digits, separated by commas, not %q (a path cannot hold "=")`, word)
+			return nil, fmt.Errorf(`after "=" only words of letters and digits, separated by commas, not %q (a path cannot hold "=")`, word)
 		}
 		if slices.Contains(words[:i], word) {
-			return nil, fmt.Errorf("%q stands twice", word)
+			return nil, fmt.Errorf("%q is given twice", word)
 		}
 	}
 	return words, nil

@@ -42,7 +42,7 @@ func TestParseEndpoint(t *testing.T) {
 		{in: "inet:10045", err: "host and port are both needed"},
 		{in: "inet::10045", err: "host and port are both needed"},
 		{in: "inet:*:10045", err: "inet:0.0.0.0:PORT"},
-		{in: "inet:::1:10045", err: "stands in brackets"},
+		{in: "inet:::1:10045", err: "needs brackets"},
 		{in: "inet:[::1]10045", err: "host and port are both needed"},
 		{in: "inet:127.0.0.1:65536", err: "0 to 65535"},
 		{in: "inet:127.0.0.1:99999999999999999999", err: "0 to 65535"},
@@ -62,7 +62,7 @@ func TestParseEndpoint(t *testing.T) {
 		{in: "inet:127.0.0.1:1=", err: "separated by commas"},
 		{in: "inet:127.0.0.1:1=a,", err: "separated by commas"},
 		{in: "inet:127.0.0.1:1=a=b", err: "separated by commas"},
-		{in: "inet:127.0.0.1:1=a,b,a", err: `"a" stands twice`},
+		{in: "inet:127.0.0.1:1=a,b,a", err: `"a" is given twice`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {

@@ -187,7 +187,7 @@ type Predecessor struct {
 	inherited []inherited
 }
 
-// inherited is a listening socket that nobody has claimed yet.
+// inherited is a listening socket that no one has claimed yet.
 type inherited struct {
 	handed
 	file *os.File
@@ -386,7 +386,7 @@ func (p *Predecessor) Serving() error {
 	return p.link.expect(sayBye)
 }
 
-// Fail tells the predecessor why this process cannot take its place.
+// Fail reports to the predecessor why this process cannot take its place.
 func (p *Predecessor) Fail(reason string) {
 	defer p.link.conn.Close()
 	p.closeUnclaimed()

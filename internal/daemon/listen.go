@@ -18,7 +18,7 @@ const DefaultSocketMode fs.FileMode = 0o660
 type Socket struct {
 	Endpoint
 	// Flag is the setting that asked for the socket, such as "--listen". It is
-	// named in errors and tells the listeners of one [Listen] apart.
+	// named in errors and distinguishes the listeners of one [Listen].
 	Flag string
 	// Mode and Group guard a unix socket; other kinds ignore them (systemd has
 	// SocketMode= and SocketGroup=). Mode 0 means DefaultSocketMode, Group ""
@@ -38,7 +38,7 @@ type Listener struct {
 // systemd endpoint may give several listeners. A descriptor from systemd that
 // no endpoint takes is an error, so Listen is called once in the life of a
 // process, with all its sockets. On an error everything already bound is
-// closed again; the error names the flag, the endpoint and the mend.
+// closed again; the error names the flag, the endpoint and the fix.
 func Listen(sockets []Socket) ([]Listener, error) { return ListenAfter(nil, sockets) }
 
 // ListenAfter is Listen for a daemon that takes over: the sockets that its
@@ -130,7 +130,7 @@ func listenTCP(address string) (net.Listener, error) {
 }
 
 // keepAlive is the default, but none between processes of this machine: the
-// kernel tells at once when one of them is gone, and setting it takes four system
+// kernel reports at once when one of them is gone, and setting it takes four system
 // calls a connection.
 func keepAlive(address string) time.Duration {
 	if addr, err := netip.ParseAddrPort(address); err == nil && addr.Addr().Unmap().IsLoopback() {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Notifier tells the service manager how the daemon fares, by sd_notify(3).
-// The zero value tells nobody.
+// Notifier reports the state of the daemon to the service manager, by sd_notify(3).
+// The zero value reports nothing.
 type Notifier struct {
 	// Send delivers one datagram of KEY=value lines; nil drops it.
 	Send func(state string) error

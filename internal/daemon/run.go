@@ -63,7 +63,7 @@ type RunOptions struct {
 	Notifier Notifier
 	// Alive returns nil when the daemon answers a question of its own. The service
 	// manager is told that the daemon lives only then. It runs beside Serve, one at a
-	// time; its ctx ends when draining begins. nil stands for a daemon that is alive.
+	// time; its ctx ends when draining begins. nil means a daemon that is alive.
 	Alive func(ctx context.Context) error
 	// DrainTimeout is told to the service manager; Serve keeps to it.
 	DrainTimeout time.Duration

@@ -256,7 +256,7 @@ func signalsChild(w io.Writer) error {
 		Serve:  func(ctx context.Context) error { <-ctx.Done(); return nil },
 		Reload: func(_ context.Context, cause string) error { _, err := fmt.Fprintln(w, "reload", cause); return err },
 	})
-	// Nobody reads here any more: SIGPIPE must not end the process.
+	// No one reads here any more: SIGPIPE must not end the process.
 	_, err := fmt.Fprintln(os.Stderr, "to nobody")
 	if !errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("writing to a closed pipe: %w", err)

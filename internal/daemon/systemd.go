@@ -88,7 +88,7 @@ func named(sockets []Socket, name string) bool {
 }
 
 // unclaimed is an error because systemd would let clients connect to a
-// socket that nobody ever answers.
+// socket that no one ever answers.
 func (d *descriptors) unclaimed() error {
 	for _, p := range d.passed {
 		if p.listener != nil {

@@ -55,7 +55,7 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// keyOfBits is a record with an RSA key of a size that nobody makes.
+// keyOfBits is a record with an RSA key of a size that no one makes.
 func keyOfBits(t testing.TB, bits uint) string {
 	t.Helper()
 	n := new(big.Int).Lsh(big.NewInt(1), bits-1)

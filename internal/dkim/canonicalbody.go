@@ -69,8 +69,8 @@ func (h *BodyHash) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// plainSpace tells whether p begins with a space that is canonical as it
-// stands: a single one, with text after it.
+// plainSpace reports whether p begins with a space that is canonical as it
+// is: a single one, with text after it.
 func plainSpace(p []byte, space bool) bool {
 	return !space && p[0] == ' ' && len(p) > 1 && p[1] > ' '
 }
@@ -90,7 +90,7 @@ func (h *BodyHash) lineBreaks(p []byte) []byte {
 	return p
 }
 
-// run returns how many octets of p, one at least, are content as they stand.
+// run returns how many octets of p, one at least, are content as they are.
 // The run never ends in something that could still disappear. p begins with
 // content.
 func (h *BodyHash) run(p []byte) int {

@@ -9,15 +9,15 @@ import (
 
 // Field is one header field, octet by octet as it was sent.
 type Field struct {
-	// Name is what stands before the colon, white space included.
+	// Name is what is before the colon, white space included.
 	Name string
-	// Value is what stands after the colon, leading space included, without
+	// Value is what is after the colon, leading space included, without
 	// the final line break. Line breaks inside may be CRLF or LF: Postfix hands
 	// folded values over with LF.
 	Value string
 }
 
-// Is tells whether f is a field of that name.
+// Is reports whether f is a field of that name.
 func (f Field) Is(name string) bool {
 	return strings.EqualFold(trimRightWSP(f.Name), name)
 }

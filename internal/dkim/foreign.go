@@ -98,7 +98,7 @@ func (f *Foreign) Body() Canonicalization { return f.parsed.body }
 // MatchesBody compares bh= with the hash of the body.
 func (f *Foreign) MatchesBody(sums Sums) bool { return f.parsed.matchesBody(sums) }
 
-// KeyName is the name that the key stands at, without a last dot.
+// KeyName is the name that the key is at, without a last dot.
 func (f *Foreign) KeyName() string { return f.parsed.keyName() }
 
 // HeaderHash hashes the fields of one message for several signatures. It is
@@ -113,7 +113,7 @@ func NewHeaderHash(fields []Field) *HeaderHash {
 // Sum hashes the fields that f signed and f itself, after ReadMessage.
 func (h *HeaderHash) Sum(f *Foreign) [sha256.Size]byte { return h.hash.sum(f.parsed) }
 
-// Keys is what stands at one key name.
+// Keys is what is at one key name.
 type Keys struct{ lookup lookup }
 
 // LookupKeys asks for the keys at a KeyName. It returns when ctx ends.

@@ -41,7 +41,7 @@ func (c *KeyCache) parse(record string) (*publicKey, error) {
 		if len(c.keys) < maxCachedKeys {
 			break
 		}
-		delete(c.keys, old) // any: nobody can choose which
+		delete(c.keys, old) // any: no one can choose which
 	}
 	c.keys[record] = key
 	return key, nil

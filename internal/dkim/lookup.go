@@ -92,7 +92,7 @@ func closeness(r *refusal) int {
 	return slices.Index([]Status{PermError, Policy, Fail}, r.status)
 }
 
-// refuseDNS tells what a failed lookup means. Anything that is not clearly an
+// refuseDNS says what a failed lookup means. Anything that is not clearly an
 // answer may be different the next time.
 func refuseDNS(err error) *refusal {
 	var dns *net.DNSError

@@ -22,7 +22,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// theirs verifies a message with go-msgauth and tells which signatures pass.
+// theirs verifies a message with go-msgauth and says which signatures pass.
 func theirs(t testing.TB, message string, zone *resolvertest.Table) []bool {
 	t.Helper()
 	results, err := msgauth.VerifyWithOptions(strings.NewReader(message), &msgauth.VerifyOptions{
@@ -182,7 +182,7 @@ func (c corpus) spoil(message string) string {
 }
 
 // TestAgainstMsgauth compares verdicts on random messages that go-msgauth signed.
-// Where the two may differ by design, the reason stands in excused.
+// Where the two may differ by design, the reason is in excused.
 func TestAgainstMsgauth(t *testing.T) {
 	keys := oracleKeys(t)
 	zone := tableOf(nil)
@@ -219,7 +219,7 @@ func TestAgainstMsgauth(t *testing.T) {
 	}
 }
 
-// excused tells of messages on which go-msgauth is known to be wrong: it takes a
+// excused reports messages on which go-msgauth is known to be wrong: it takes a
 // CR alone for white space and turns a LF alone into a line end. Mail servers
 // let neither through.
 func excused(message string) bool {

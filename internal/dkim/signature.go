@@ -23,7 +23,7 @@ func (r *refusal) Error() string { return string(r.status) + ": " + r.reason }
 
 func permError(reason string) *refusal { return &refusal{PermError, reason} }
 
-// parsed is a DKIM-Signature field taken apart. What could be read stands in
+// parsed is a DKIM-Signature field taken apart. What could be read is in
 // Signature even when the field is refused, for the report.
 type parsed struct {
 	Signature
@@ -118,7 +118,7 @@ func (p *parsed) readDomain(tagList) *refusal {
 	return nil
 }
 
-// keyName is the domain name that the key stands at (section 3.6.2.1).
+// keyName is the domain name that the key is at (section 3.6.2.1).
 func (p *parsed) keyName() string {
 	return p.Selector + "._domainkey." + p.Domain
 }

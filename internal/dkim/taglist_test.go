@@ -38,7 +38,7 @@ func TestParseTags(t *testing.T) {
 		for _, tag := range tags {
 			list = append(list, tag.name+"="+tag.value)
 			if got := trimFWS(tt.text[tag.start:tag.end]); got != tag.value {
-				t.Errorf("%q: %s stands at %q", tt.text, tag.name, got)
+				t.Errorf("%q: %s is at %q", tt.text, tag.name, got)
 			}
 		}
 		if got := strings.Join(list, "|"); got != tt.want || !errors.Is(err, tt.err) {

@@ -234,7 +234,7 @@ const (
 	maxShownB = 64
 )
 
-// shortenB gives every signature the beginning of b= that tells it apart.
+// shortenB gives every signature the beginning of b= that distinguishes it.
 func shortenB(signatures []Signature, checks []*check) {
 	for i := range signatures {
 		text := checks[i].text

@@ -105,7 +105,7 @@ func readFile(t testing.TB, path string) string {
 	return string(data)
 }
 
-// The golden cases stand in testdata/golden, each as a message, a zone, the
+// The golden cases are in testdata/golden, each as a message, a zone, the
 // expected results and why.
 func TestGolden(t *testing.T) {
 	cases := goldenCases(t, "*")

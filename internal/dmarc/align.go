@@ -129,7 +129,7 @@ func (a *aligner) alignByWalk(ctx context.Context, domain string) (org string, a
 	return w.Org, w.Err == nil && w.Org == a.walk.Org, w.Err
 }
 
-// sameTop tells whether two domains share their last label. If not, they share
+// sameTop reports whether two domains share their last label. If not, they share
 // no organization, whatever DNS says.
 func sameTop(a, b string) bool {
 	return lastLabel(a) == lastLabel(b)

@@ -1,5 +1,5 @@
 // Package dmarc answers one question: does the domain that a reader sees as
-// the author stand behind this mail, and what does it ask for if not? (RFC
+// the author really send this mail, and what does it ask for if not? (RFC
 // 9989; with MethodPSL, the discovery of RFC 7489.)
 //
 // A domain publishes a policy in a TXT record at _dmarc.<domain>, or leaves it

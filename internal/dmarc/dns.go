@@ -32,7 +32,7 @@ var errNotAsked = errors.New("not looked up")
 
 // Step is what one name said in the course of a walk.
 type Step struct {
-	Domain string  // the record stands at _dmarc.<Domain>
+	Domain string  // the record is at _dmarc.<Domain>
 	Record *Record // nil when there is none
 	// Discarded is the number of records, all of them, that were dropped
 	// because there were several.
@@ -110,7 +110,7 @@ func (f *finder) txt(ctx context.Context, name string) ([]string, error) {
 	return texts, nil
 }
 
-// domainExists tells whether a domain exists in the sense of RFC 8020: there
+// domainExists reports whether a domain exists in the sense of RFC 8020: there
 // is a record of any type at the name or below it.
 func (f *finder) domainExists(ctx context.Context, domain string) (bool, error) {
 	q, ok := f.resolver.(Querier)

@@ -72,7 +72,7 @@ type Comparison struct {
 	Differs bool // in Org, when the walk needed one, Status or Policy
 }
 
-// Aligned tells whether an identifier of the mechanism, "spf" or "dkim", passed
+// Aligned reports whether an identifier of the mechanism, "spf" or "dkim", passed
 // and is aligned.
 func (r *Result) Aligned(mechanism string) bool {
 	for _, id := range r.Identifiers {

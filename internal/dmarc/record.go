@@ -37,7 +37,7 @@ type Record struct {
 // ParseRecord reads one TXT record. It is false for a text that is no DMARC
 // record: v=DMARC1 must come first, the value with its case (RFC 9989 section
 // 4.8); space may be around the "=" only. Any length, octets beyond ASCII and control characters are taken:
-// they break the tag that they stand in, and no other.
+// they break the tag that they are in, and no other.
 func ParseRecord(text string) (Record, bool) {
 	r := Record{PSD: PSDUnknown, Percent: 100, FO: "0"}
 	rest, ok := cutVersion(text)
@@ -87,7 +87,7 @@ func tagIndex(name string) int {
 	return -1
 }
 
-// set stores a tag and tells whether its value is valid.
+// set stores a tag and reports whether its value is valid.
 func (r *Record) set(tag, value string) (ok bool) {
 	switch tag {
 	case "p":

@@ -93,7 +93,7 @@ func (w *Walk) suffixRecord() (string, *Record) {
 	return "", nil
 }
 
-// isBelow tells whether name is domain or a name under it.
+// isBelow reports whether name is domain or a name under it.
 func isBelow(name, domain string) bool {
 	rest, ok := strings.CutSuffix(name, domain)
 	return ok && (rest == "" || strings.HasSuffix(rest, "."))

@@ -26,7 +26,7 @@ var macroLists = []struct {
 // milterProtocol is the version that Postfix speaks unless it is told not to.
 const milterProtocol = 6
 
-// checkMacros looks at what Postfix tells milters.
+// checkMacros looks at what Postfix sends to milters.
 func checkMacros(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || !f.usesMilterd() {
 		return nil

@@ -16,7 +16,7 @@ const (
 	doesSPF      = "checks SPF"
 )
 
-// peer is a program that Postern may stand beside or replace.
+// peer is a program that Postern may be beside or replace.
 type peer struct {
 	name  string
 	marks []string // parts of an endpoint

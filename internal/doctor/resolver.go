@@ -91,8 +91,8 @@ func checkLists(ctx context.Context, f *Facts) []Finding {
 	}
 	var found []Finding
 	for _, z := range result.Zones {
-		if z.Mend != "" {
-			found = append(found, failf(z.Mend, "%s: %s %s", z.Zone, z.State, z.Cause))
+		if z.Fix != "" {
+			found = append(found, failf(z.Fix, "%s: %s %s", z.Zone, z.State, z.Cause))
 		}
 	}
 	key := "without a key"

@@ -12,7 +12,7 @@ func recipientRestrictions(endpoint, context string) string {
 }
 
 // senderRestrictions is the submission hook. It keeps Postfix's default action:
-// while the daemon is away nobody sends as anybody.
+// while the daemon is away no one sends as anybody.
 func senderRestrictions(endpoint string) string {
 	return "smtpd_sender_restrictions=" + CheckPolicy(endpoint, "policy_context="+ownership)
 }

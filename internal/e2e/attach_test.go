@@ -268,7 +268,7 @@ func sendUntil(ctx context.Context, stop <-chan struct{}, s *Site, m postfixtest
 }
 
 // TestBadSettings asserts exit code 78, or 75 for what can pass by itself, one line on standard error, the name of
-// what to mend, and that nothing was half-started.
+// what to fix, and that nothing was half-started.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, SiteConfig{})

@@ -12,7 +12,7 @@ import (
 )
 
 // newSpoofedSite is a site in a DNS that has the attacker and the legitimate one.
-// Its Postfix takes nobody for a client of its own, to whose mail it would add a
+// Its Postfix takes no one for a client of its own, to whose mail it would add a
 // missing From.
 func newSpoofedSite(t *testing.T) *Site {
 	s := newSigningSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
@@ -149,7 +149,7 @@ func TestEspooferUsers(t *testing.T) {
 }
 
 // checkHostileMail has what the parsers of the daemon bear come through Postfix,
-// which changes some of it. Whatever the author is in what is delivered, nobody
+// which changes some of it. Whatever the author is in what is delivered, no one
 // reads the legitimate domain there in a mail without our mark.
 func checkHostileMail(t *testing.T, s *Site) {
 	if err := s.DNS.Add(hostileZone()); err != nil {

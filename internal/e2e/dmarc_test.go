@@ -102,7 +102,7 @@ func (s *Site) milterdMetrics(t *testing.T) string {
 	return string(text)
 }
 
-// checkDMARCShadow asserts that what would have been done stands in the record, and
+// checkDMARCShadow asserts that what would have been done is in the record, and
 // is not done.
 func checkDMARCShadow(t *testing.T, s *Site) {
 	c := spoofCase()

@@ -101,7 +101,7 @@ func TestDNSBLExempt(t *testing.T) {
 	if n := dns.Total(); n != asked {
 		t.Errorf("%d questions about a private client: %v", n-asked, dns.Queries()[asked:])
 	}
-	// Who logs in may stand in any list of dynamic addresses.
+	// Who logs in may be in any list of dynamic addresses.
 	m := As(Alice, Alice, Dora)
 	m.Client, m.Name = "192.0.2.8", "dialup.spam.example"
 	expect(t, s, postfixtest.Submission, m, 250)
@@ -110,7 +110,7 @@ func TestDNSBLExempt(t *testing.T) {
 	eventually(t, func() bool { return send(t, s, postfixtest.MX, listed(Alice)).Code == 250 })
 }
 
-// An error code must not refuse anybody's mail. It is said once, with the mend,
+// An error code must not refuse anybody's mail. It is said once, with the fix,
 // is a gauge, and heals.
 func TestDNSBLErrorCodes(t *testing.T) {
 	t.Parallel()
@@ -127,7 +127,7 @@ func TestDNSBLErrorCodes(t *testing.T) {
 		line, err := s.Policyd.WaitLine(t.Context(), func(r postfixtest.Record) bool {
 			return r.Message == "state changed" && strings.Contains(r.Raw, zone)
 		})
-		if err != nil || line.Level != "error" || !strings.Contains(line.Raw, `"state":"`+state+`"`) || !strings.Contains(line.Raw, `"mend":"`) {
+		if err != nil || line.Level != "error" || !strings.Contains(line.Raw, `"state":"`+state+`"`) || !strings.Contains(line.Raw, `"fix":"`) {
 			t.Errorf("%s, %v", line.Raw, err)
 		}
 		if text := scrape(t, metrics); !strings.Contains(text, `zone="`+zone+`"} 0`) {
@@ -281,7 +281,7 @@ new.example.`+key+`.zrd.dq.spamhaus.net. IN A 127.0.2.2
 	}
 	fmt.Fprintln(&seen, scrape(t, metrics))
 	fmt.Fprintln(&seen, checkConfig(t, s, "--dqs-key-file="+keyFile))
-	// A key that stands in the settings themselves is refused, and not repeated.
+	// A key that is in the settings themselves is refused, and not repeated.
 	for _, args := range [][]string{{"--dnsbl=" + key + ".zen.dq.spamhaus.net"}, {"--dbl", "x*" + key + ".dbl.dq.spamhaus.net"}} {
 		fmt.Fprintln(&seen, checkConfig(t, s, args...))
 	}
@@ -299,7 +299,7 @@ new.example.`+key+`.zrd.dq.spamhaus.net. IN A 127.0.2.2
 		}
 	}
 	if at := strings.Index(all, key); at >= 0 {
-		t.Errorf("the key stands in …%s…", all[max(0, at-200):at+40])
+		t.Errorf("the key is in …%s…", all[max(0, at-200):at+40])
 	}
 	if !slices.ContainsFunc(dns.Queries(), func(q resolvertest.Query) bool { return q.Name == "7.2.0.192."+key+".zen.dq.spamhaus.net." }) {
 		t.Error("the keyed service was not asked")

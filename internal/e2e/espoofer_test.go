@@ -175,7 +175,7 @@ func spoofs() []spoof {
 		},
 		{
 			name: "a6 quote in the sender", sender: "any@" + legit + "'@any." + attacker, from: plain,
-			why:     "the domain stands behind the last @, and passes as what it is: the attacker's",
+			why:     "the domain is behind the last @, and passes as what it is: the attacker's",
 			results: []string{"spf=pass (ip4:192.0.2.66) smtp.mailfrom=any.attack.example", fails},
 		},
 		{
@@ -215,7 +215,7 @@ func spoofs() []spoof {
 		},
 		{
 			name: "a12 Sender beside a proper From", from: "From: <first@" + attacker + ">\n", more: "Sender: <" + admin + ">\n", passes: true,
-			why:     "Sender is no author: DMARC protects what stands in From, and says so",
+			why:     "Sender is no author: DMARC protects what is in From, and says so",
 			results: []string{"dmarc=pass (p=none dis=none) header.from=attack.example"},
 		},
 		{
@@ -260,7 +260,7 @@ func spoofs() []spoof {
 		},
 		{
 			name: "a19 address behind the brackets", from: "From: <any@" + attacker + ">" + admin + "\n", more: "Sender: <s@sender." + legit + ">\n",
-			why:     "what stands behind the brackets counts too",
+			why:     "what is behind the brackets counts too",
 			results: []string{fails},
 		},
 		{

@@ -8,7 +8,7 @@ import (
 )
 
 // Zones are DNS lists as Spamhaus runs them, small and on this machine: for a
-// DNS server that stands for the whole DNS.
+// DNS server that replaces the whole DNS.
 const Zones = `
 2.0.0.127.zen.spamhaus.org.      IN A   127.0.0.2
 7.2.0.192.zen.spamhaus.org.      IN A   127.0.0.2

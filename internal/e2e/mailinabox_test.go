@@ -28,7 +28,7 @@ const (
 	boxDomain  = "box.example"
 	boxAnn     = "ann@" + boxDomain
 	boxBob     = "bob@" + boxDomain
-	// boxKeyUser owns the box's DKIM key; nobody else may read it.
+	// boxKeyUser owns the box's DKIM key; no one else may read it.
 	boxKeyUser = "opendkim"
 )
 
@@ -71,7 +71,7 @@ func (b *box) places(t *testing.T) {
 	b.replace = append(b.replace, "127.0.0.1:12340", quotaService(t))
 }
 
-// quotaService stands for Dovecot's, which the box asks last.
+// quotaService replaces Dovecot's, which the box asks last.
 func quotaService(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

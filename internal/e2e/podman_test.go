@@ -17,7 +17,7 @@ import (
 )
 
 // containerPackages are what the images of others have, which the guides name and
-// which cannot be had here: one Debian stands for Go's, Debian's and Redis's.
+// which cannot be had here: one Debian replaces Go's, Debian's and Redis's.
 const (
 	containerPackages = "postfix,sasl2-bin,libsasl2-modules,ssl-cert,ca-certificates,redis-server"
 	containerBase     = "docker.io/library/debian:bookworm-slim"

@@ -312,7 +312,7 @@ type noLoad struct{}
 func (noLoad) RequestStarted() {}
 func (noLoad) RequestDone()    {}
 
-// undrained is a connection that nobody drains.
+// undrained is a connection that no one drains.
 type undrained struct{ net.Conn }
 
 func (undrained) Idle() bool { return true }

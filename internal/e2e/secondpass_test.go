@@ -215,7 +215,7 @@ func TestBackupMX(t *testing.T) {
 		{"the same key alone", nil, true, true, spoofed, "fail, 1 marked, 1 sealed"},
 		{"a trusted relay with another key", []string{"--trusted-relays=" + backup}, false, true, "fail+fail, 1 marked, 1 sealed", "pass+pass, 0 marked, 1 sealed"},
 		{"a trusted relay without a milter", []string{"--trusted-relays=192.0.2.128/25"}, false, false, spoofed, genuine},
-		{"one that refuses and tells SPF", []string{"--trusted-relays=" + backup, "--spf-reject=fail", "--dmarc-enforce=strict"}, false, false, spoofed, genuine},
+		{"one that refuses and says SPF", []string{"--trusted-relays=" + backup, "--spf-reject=fail", "--dmarc-enforce=strict"}, false, false, spoofed, genuine},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			addr, err := postfixtest.FreeAddr()

@@ -201,7 +201,7 @@ func (s *Site) DNSText(ctx context.Context, name string) (string, error) {
 
 func TestNeverSigned(t *testing.T) {
 	t.Parallel()
-	// For clients of its own Postfix adds a missing From, and mends broken ones.
+	// For clients of its own Postfix adds a missing From, and fixes broken ones.
 	s := newSigningSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
 		c.Main = append(c.Main, "local_header_rewrite_clients =")
 	}})
@@ -615,7 +615,7 @@ func badKeys() []badKey {
 }
 
 // TestBadKeys asserts, for the daemon and for --check-config, exit status 78 and
-// one line that names the key and the mend.
+// one line that names the key and the fix.
 func TestBadKeys(t *testing.T) {
 	t.Parallel()
 	postfixtest.Require(t)

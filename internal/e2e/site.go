@@ -49,7 +49,7 @@ type SiteConfig struct {
 	Progress func(step string)         // told before each step; nil for none
 	Log      io.Writer                 // gets the daemon's log; nil for none
 	Policyd  []string                  // further flags of postern-policyd
-	Files    []*os.File                // its sockets, which "systemd" stands for in a --listen of Policyd
+	Files    []*os.File                // its sockets, which "systemd" means in a --listen of Policyd
 	Signing  bool                      // postern-milterd runs too, and has keys for home.example
 	Milterd  []string                  // its further flags
 	Postfix  func(*postfixtest.Config) // changes the Postfix that would be started; nil leaves it

@@ -146,7 +146,7 @@ func (s *Site) verified(ctx context.Context, session *postfixtest.Client, m post
 	return o, nil
 }
 
-// ourResults finds the one field of ours, which must stand first.
+// ourResults finds the one field of ours, which must be first.
 func ourResults(d postfixtest.Delivery, want []string) (string, error) {
 	const ours = "mail.home.example;"
 	fields := d.Headers("Authentication-Results")

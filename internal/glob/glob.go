@@ -3,7 +3,7 @@ package glob
 
 import "strings"
 
-// Match reports whether a text matches a pattern in which * stands for any text,
+// Match reports whether a text matches a pattern in which * means any text,
 // ignoring case.
 func Match(pattern, text string) bool {
 	parts := strings.Split(strings.ToLower(pattern), "*")

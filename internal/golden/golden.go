@@ -63,7 +63,7 @@ func List(t TB, path string) (zone []Field, cases []Case) {
 		case inZone:
 			zone = append(zone, f)
 		case len(cases) == 0:
-			t.Fatalf("%s: %q stands before the first case", f.At, f.Key)
+			t.Fatalf("%s: %q is before the first case", f.At, f.Key)
 		default:
 			last := &cases[len(cases)-1]
 			last.Fields = append(last.Fields, f)

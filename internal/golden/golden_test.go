@@ -70,10 +70,10 @@ func (f *fatal) Fatalf(format string, args ...any) {
 
 func TestMistakesAreFatal(t *testing.T) {
 	for want, do := range map[string]func(TB){
-		"no file is":                    func(t TB) { Files(t, "/nonexistent/*.txt") },
-		"/nonexistent/a":                func(t TB) { List(t, "/nonexistent/a") },
-		"a.txt:1: \"ip\" stands before": func(t TB) { List(t, write(t.(*both).T, "a.txt", "  ip x\n")) },
-		"f:3: \"\\q\": invalid syntax":  func(t TB) { Text(t, Field{"k", `"\q"`, "f:3"}) },
+		"no file is":                   func(t TB) { Files(t, "/nonexistent/*.txt") },
+		"/nonexistent/a":               func(t TB) { List(t, "/nonexistent/a") },
+		"a.txt:1: \"ip\" is before":    func(t TB) { List(t, write(t.(*both).T, "a.txt", "  ip x\n")) },
+		"f:3: \"\\q\": invalid syntax": func(t TB) { Text(t, Field{"k", `"\q"`, "f:3"}) },
 	} {
 		f := &fatal{}
 		func() {

@@ -68,7 +68,7 @@ func (k *Keyer) LoginOf(login string) string {
 	return bounded(folded)
 }
 
-// login is the event's login, or the sender that stands for it.
+// login is the event's login, or the sender that is used for it.
 func (k *Keyer) login(e *Event) string {
 	switch {
 	case e.Login != "":

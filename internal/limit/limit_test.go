@@ -204,7 +204,7 @@ func TestLoginsAreOne(t *testing.T) {
 	}
 }
 
-// A sender stands for the login where clients are trusted, and nowhere else.
+// A sender is used as the login where clients are trusted, and nowhere else.
 func TestTrustedNetworks(t *testing.T) {
 	trusted := netip.MustParsePrefix("192.0.2.0/24")
 	w := newWorld(t, limit.Config{Rules: rules(t, "login=4/1h"), Keyer: limit.Keyer{Trusted: trusted.Contains}}, nil)

@@ -218,7 +218,7 @@ func (c *stamps) encode(t time.Time, e zapcore.PrimitiveArrayEncoder) {
 	e.AppendByteString(c.append(make([]byte, 0, len(stampLayout)+len("000Z")), t))
 }
 
-// fileMode lets the adm group of a log rotation read, and nobody else: lines
+// fileMode lets the adm group of a log rotation read, and no one else: lines
 // hold addresses.
 const fileMode = 0o640
 

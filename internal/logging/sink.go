@@ -20,7 +20,7 @@ type sink struct {
 	torn     atomic.Bool // the last line may have been cut off in the middle
 }
 
-// target is one place to write to. A pointer to it tells one from another.
+// target is one place to write to. A pointer to it distinguishes one from another.
 type target struct {
 	w    io.Writer
 	file *os.File // w, when it is ours to sync and close

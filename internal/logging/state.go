@@ -24,7 +24,7 @@ func NewStateLog(l *zap.Logger, subject, initial string) *StateLog {
 	return s
 }
 
-// Report notes the state and tells whether it is a change, which is logged at
+// Report notes the state and reports whether it is a change, which is logged at
 // level with the fields given, and with how often the state before had been
 // reported again ("repeats"). States are few fixed words: what varies (an error
 // text) goes into fields.

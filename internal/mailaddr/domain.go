@@ -10,7 +10,7 @@ import (
 
 // ParseDomain gives the canonical form of a domain name: A-labels in lower case
 // without a final dot (RFC 5890 section 2.3.2.1). Letters, digits, hyphens and
-// underscores may stand in a label, 1 to 63 octets each, 253 in all; a hyphen
+// underscores may be in a label, 1 to 63 octets each, 253 in all; a hyphen
 // may not begin or end one. The error is a [Problem]. Address literals are no
 // names.
 func ParseDomain(name string) (string, error) {
@@ -49,7 +49,7 @@ func canonicalName(name string) (string, Problem) {
 // toASCII turns U-labels into A-labels with the mapping of UTS 46 for look-ups,
 // non-transitional as RFC 5891 and today's browsers have it. What the mapping
 // leaves is checked by the caller like any other name. A name that is ASCII
-// already never comes here: DNS compares it as it stands, valid A-label or not.
+// already never comes here: DNS compares it as it is, valid A-label or not.
 func toASCII(name string) (string, Problem) {
 	if !utf8.ValidString(name) {
 		return "", ErrUTF8

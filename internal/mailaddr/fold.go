@@ -21,7 +21,7 @@ func Fold(s string) string {
 	return strings.Map(cherokeeUpper, cases.Fold().String(s))
 }
 
-// cherokeeUpper mends the one script whose folding goes to upper case: cases.Fold
+// cherokeeUpper fixes the one script whose folding goes to upper case: cases.Fold
 // swaps the two cases there, so that folding twice would undo the first.
 func cherokeeUpper(r rune) rune {
 	switch {
@@ -38,7 +38,7 @@ func cherokeeUpper(r rune) rune {
 // "@domain", "user", "user@domain" and the quoted forms are all taken. For a valid
 // address FoldKey(raw) and FoldKey(ParseInternal(raw).Key()) are the same.
 func FoldKey(key string) string {
-	if isLower(key) && !mayMend(key) {
+	if isLower(key) && !hasSpellings(key) {
 		return key
 	}
 	return foldKey(key)
@@ -60,9 +60,9 @@ func foldKey(key string) string {
 	return Fold(key[:at]) + "@" + lower(canonical)
 }
 
-// mayMend tells a key that ends like a domain with more than one spelling: with a
+// hasSpellings recognises a key that ends like a domain with more than one spelling: with a
 // final dot, or an address literal.
-func mayMend(key string) bool {
+func hasSpellings(key string) bool {
 	return strings.HasSuffix(key, ".") || strings.HasSuffix(key, "]")
 }
 

@@ -22,5 +22,5 @@ func ParseHeloLiteral(helo string) (addr netip.Addr, ok bool) {
 	return addr.Unmap(), err == nil
 }
 
-// LooksNumeric tells a mistyped or shortened address from a name.
+// LooksNumeric distinguishes a mistyped or shortened address from a name.
 func LooksNumeric(name string) bool { return strings.Trim(name, "0123456789.") == "" }

@@ -110,7 +110,7 @@ func isDotString(local string) bool {
 	return true
 }
 
-// isDotText tells what may stand in a dot-string; letters come first, as most
+// isDotText recognises what may be in a dot-string; letters come first, as most
 // octets are letters.
 func isDotText(c byte) bool {
 	switch {

@@ -1,7 +1,7 @@
 // Package mailaddr answers: which mailbox does this envelope address name?
 //
 // An envelope address has two spellings. The external one travels in SMTP
-// (RFC 5321 section 4.1.2): a local part that is not a dot-string stands in
+// (RFC 5321 section 4.1.2): a local part that is not a dot-string is in
 // quotes, with backslashes before quotes and backslashes. The internal one is
 // what Postfix keeps after parsing and what it puts into a policy request: the
 // same address with the quoting removed, so that the last "@" splits it.
@@ -10,7 +10,7 @@
 //
 // Invariants:
 //   - parsing never fails and never panics: an address that names no mailbox
-//     keeps its Raw and tells why in [Address.Err];
+//     keeps its Raw and says why in [Address.Err];
 //   - Local is the semantic local part, case kept; Domain is lower-case A-labels
 //     without a final dot, or a canonical address literal, so that two addresses
 //     name the same domain exactly when the strings are equal;
@@ -135,19 +135,19 @@ func (a Address) Err() error {
 	return a.err
 }
 
-// IsNull tells the null sender ("" or "<>").
+// IsNull recognises the null sender ("" or "<>").
 func (a Address) IsNull() bool { return a.err == "" && a.Local == "" && a.Domain == "" }
 
-// IsBare tells a valid local part without a domain ("postmaster").
+// IsBare recognises a valid local part without a domain ("postmaster").
 func (a Address) IsBare() bool { return a.err == ErrNoDomain }
 
-// IsLiteral tells an address whose domain is an address literal.
+// IsLiteral recognises an address whose domain is an address literal.
 func (a Address) IsLiteral() bool { return strings.HasPrefix(a.Domain, "[") }
 
-// IsValid tells an address that names somebody: a mailbox or a bare local part.
+// IsValid recognises an address that names somebody: a mailbox or a bare local part.
 func (a Address) IsValid() bool { return a.Local != "" }
 
-// IsPlain tells a mailbox that has one spelling only: Raw is its external and its
+// IsPlain recognises a mailbox that has one spelling only: Raw is its external and its
 // internal form, its folded key, and its domain the same in A-labels and
 // U-labels. Nearly every address is plain.
 func (a Address) IsPlain() bool { return a.plain }
@@ -176,7 +176,7 @@ func (a Address) Key() string {
 	return join(a.Local, a.Domain)
 }
 
-// isInternal tells that Raw is the internal form already, which it nearly always is.
+// isInternal reports that Raw is the internal form already, which it nearly always is.
 func (a Address) isInternal() bool {
 	n := len(a.Local)
 	if a.Domain == "" {

@@ -34,7 +34,7 @@ func plainLocal(raw string) int {
 	return 0
 }
 
-// isPlainName tells a name in lower case without A-labels and final dot.
+// isPlainName recognises a name in lower case without A-labels and final dot.
 func isPlainName(name string) bool {
 	if len(name) > MaxDomain {
 		return false
@@ -57,7 +57,7 @@ func isPlainName(name string) bool {
 
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
-// isLower tells ASCII without letters in upper case: what folding leaves alone.
+// isLower recognises ASCII without letters in upper case: what folding leaves alone.
 // It looks at eight octets at a time.
 func isLower(s string) bool {
 	var found uint64
@@ -86,6 +86,6 @@ func marks(s string) uint64 {
 	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 	// In ASCII, adding carries no octet into the next: the high bit of the first
-	// sum tells "A" and above, that of the second "[" and above.
+	// sum says "A" and above, that of the second "[" and above.
 	return w | (w+(0x80-'A')*eachOctet)&^(w+(0x80-'[')*eachOctet)
 }

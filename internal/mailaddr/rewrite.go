@@ -26,7 +26,7 @@ type Rewriting struct {
 
 // Completed is an address as Postfix uses it.
 type Completed struct {
-	// Queued is what stands in the queue and what the recipient sees.
+	// Queued is what is in the queue and what the recipient sees.
 	Queued Address
 	// Routed is the address that the local part of Queued leads to, as
 	// ceo@victim.example in "ceo@victim.example"@local.example; Queued itself when

@@ -92,7 +92,7 @@ type wrapped struct {
 
 var decision = []byte(record.Message)
 
-// Parse finds the record in a line of a log. What stands before its brace, such as
+// Parse finds the record in a line of a log. What is before its brace, such as
 // the stamp of syslog or the name of a container, is passed over. It returns nil when
 // there is no record in the line.
 func Parse(line []byte) *Entry {

@@ -16,7 +16,7 @@ import (
 // Filter picks records. A field without values picks all. Of several values one
 // must match, of several fields all.
 type Filter struct {
-	Recipients []string // addresses or domains; * stands for any text
+	Recipients []string // addresses or domains; * means any text
 	Senders    []string // likewise; <> is the null sender
 	Clients    []string // addresses, networks or names
 	Logins     []string

@@ -123,7 +123,7 @@ func TestMailsAreJoined(t *testing.T) {
 	}
 }
 
-// Mails that nobody ends are bounded, and come out in their order.
+// Mails that no one ends are bounded, and come out in their order.
 func TestOpenMailsAreBounded(t *testing.T) {
 	j := NewJoiner()
 	ended := 0

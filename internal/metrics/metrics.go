@@ -1,4 +1,4 @@
-// Package metrics counts what the daemons decide and tells whether they serve.
+// Package metrics counts what the daemons decide and reports whether they serve.
 //
 // Metrics, next to those of the Go runtime (go_…) and the process (process_…):
 //

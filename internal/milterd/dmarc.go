@@ -170,7 +170,7 @@ func (o *dmarcPart) count(n *needs) error {
 
 type countersKey struct{}
 
-// ourDomain tells whether there is a key for a domain: its mail comes from us.
+// ourDomain reports whether there is a key for a domain: its mail comes from us.
 func ourDomain(keys *sign.Keys) func(string) bool {
 	ours := make(map[string]bool)
 	for _, domain := range keys.Domains() {

@@ -223,7 +223,7 @@ func TestHoldGauge(t *testing.T) {
 	}
 	q.look(t.Context())
 	q.look(t.Context())
-	if v := value(); v != "absent" || logs.Len() != 1 || !strings.Contains(logs.All()[0].ContextMap()["mend"].(string), "postdrop") {
+	if v := value(); v != "absent" || logs.Len() != 1 || !strings.Contains(logs.All()[0].ContextMap()["fix"].(string), "postdrop") {
 		t.Errorf("%s, %v", v, logs.All())
 	}
 	server, err := net.Listen("unix", filepath.Join(dir, "public/showq"))

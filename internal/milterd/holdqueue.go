@@ -25,7 +25,7 @@ const (
 	maxShowqText = 64 << 10  // octets of one name or value
 )
 
-// holdQueue counts what lies in Postfix's hold queue. Nobody empties it by
+// holdQueue counts what lies in Postfix's hold queue. No one empties it by
 // himself, and each mail in it is one that somebody waits for.
 type holdQueue struct {
 	socket string
@@ -75,7 +75,7 @@ func (q *holdQueue) look(ctx context.Context) {
 	case !errors.Is(ctx.Err(), context.Canceled):
 		q.count.Store(-1)
 		q.log.Report(zapcore.WarnLevel, wordNotCounted, zap.Error(err),
-			zap.String("mend", "let the daemon into the group postdrop (SupplementaryGroups=postdrop) and set queue-directory to what postconf -h queue_directory prints"))
+			zap.String("fix", "let the daemon into the group postdrop (SupplementaryGroups=postdrop) and set queue-directory to what postconf -h queue_directory prints"))
 	}
 }
 

@@ -237,7 +237,7 @@ func (o *Options) signsLoopback() bool {
 	return len(o.Listen) > 0 && slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 }
 
-// wide tells whether an endpoint is bound to every address of the machine.
+// wide reports whether an endpoint is bound to every address of the machine.
 func wide(endpoint string) bool {
 	return strings.HasPrefix(endpoint, "inet:0.0.0.0:") || strings.HasPrefix(endpoint, "inet:[::]:")
 }

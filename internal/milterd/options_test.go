@@ -65,7 +65,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// A listener that is named replaces the two that nobody asked for.
+// A listener that is named replaces the two that no one asked for.
 func TestSockets(t *testing.T) {
 	tests := []struct {
 		args []string

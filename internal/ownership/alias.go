@@ -7,9 +7,9 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// listsTarget tells whether a list of addresses, as virtual(5) has it, delivers to
+// listsTarget reports whether a list of addresses, as virtual(5) has it, delivers to
 // the account directly. A target with an extension is delivered to the user
-// without it, so user+tag names user too. A first target "@domain" stands for the
+// without it, so user+tag names user too. A first target "@domain" means the
 // sender's own local part in that domain.
 func (o *Owners) listsTarget(list, account string, sender mailaddr.Address) bool {
 	for target := range o.targets(list, sender) {

@@ -6,7 +6,7 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// isOwnerSeparator tells what splits the result of an owner table into logins, as
+// isOwnerSeparator recognises what splits the result of an owner table into logins, as
 // in Postfix.
 func isOwnerSeparator(c byte) bool {
 	return c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'
@@ -35,7 +35,7 @@ func (o *Owners) ownsSelf(sender mailaddr.Address, login, account string) bool {
 	return o.selfOwned && login != "" && o.isSelf(sender.WithDomain(o.loginDomain), login, account)
 }
 
-// isSelf tells whether the sender, or the sender without its extension, is the
+// isSelf reports whether the sender, or the sender without its extension, is the
 // login's own address. A login without a domain has one only by LoginDomain.
 func (o *Owners) isSelf(sender mailaddr.Address, login, account string) bool {
 	if !sender.IsValid() || o.loginDomain == "" && !strings.Contains(login, "@") {
@@ -67,7 +67,7 @@ func trimSeparators(list string) string {
 	return list
 }
 
-// listsOwner tells whether a list of logins names the account.
+// listsOwner reports whether a list of logins names the account.
 func (o *Owners) listsOwner(list, account string) bool {
 	for name, rest := nextOwner(list); name != ""; name, rest = nextOwner(rest) {
 		if o.account(name) == account {

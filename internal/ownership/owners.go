@@ -14,7 +14,7 @@ import (
 const MaxOwners = 20
 
 // Config says which tables decide and how their contents are read. The zero value
-// lists nobody.
+// lists no one.
 type Config struct {
 	Owners  []postmap.Table // as smtpd_sender_login_maps
 	Aliases []postmap.Table // as virtual_alias_maps
@@ -97,7 +97,7 @@ type Path struct {
 	table *postmap.Table // nil if there is no entry
 }
 
-// Where tells the place of the entry, as "path:line"; "" if the source has none.
+// Where returns the place of the entry, as "path:line"; "" if the source has none.
 func (p *Path) Where() string {
 	if p.table == nil {
 		return ""
@@ -126,10 +126,10 @@ type Answer struct {
 	Owners []string
 }
 
-// Check tells whether the login owns the sender. An empty login owns nothing; the
+// Check reports whether the login owns the sender. An empty login owns nothing; the
 // answer says whether the sender is listed at all. The error means that it could
 // not be told: a source failed and no other one grants the sender. The answer
-// holds then what the others said. The null sender belongs to nobody and to
+// holds then what the others said. The null sender belongs to no one and to
 // everybody; callers decide on it before.
 func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login string) (Answer, error) {
 	q := question{owners: o, sender: sender}
@@ -201,7 +201,7 @@ func (o *Owners) find(ctx context.Context, table *postmap.Table, address mailadd
 	return "", nil, nil
 }
 
-// judge notes an entry in the answer and tells whether it grants the sender.
+// judge notes an entry in the answer and reports whether it grants the sender.
 func (q *question) judge(table *postmap.Table, key string, values []string, how How) bool {
 	path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), table: table}
 	if q.grants(values, how) {

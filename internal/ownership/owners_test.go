@@ -147,7 +147,7 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%q by %q: %+v", c.sender, c.login, got)
 			}
 			if (got.Path.Where() == "fake:"+c.key) != (c.key != "") {
-				t.Errorf("stands at %q", got.Path.Where())
+				t.Errorf("is at %q", got.Path.Where())
 			}
 		})
 	}
@@ -263,7 +263,7 @@ func TestFilesAndClose(t *testing.T) {
 		t.Errorf("close: %v", err)
 	}
 	if where := new(Path).Where(); where != "" {
-		t.Errorf("an empty path stands at %q", where)
+		t.Errorf("an empty path is at %q", where)
 	}
 	if where := (postmap.Table{Source: struct{ postmap.Source }{}}).Locate("x"); where != "" {
 		t.Errorf("a source without places locates %q", where)

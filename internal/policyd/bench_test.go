@@ -46,7 +46,7 @@ func (c *endlessConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// instanceMark is what the number of a request's transaction stands behind.
+// instanceMark is what the number of a request's transaction is behind.
 var instanceMark = []byte("\ninstance=7b.")
 
 const instanceDigits = 9

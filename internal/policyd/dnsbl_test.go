@@ -64,7 +64,7 @@ func TestDNSBLSettingsRefused(t *testing.T) {
 			continue
 		}
 		if strings.Contains(strings.ToLower(err.Error()), testKey) {
-			t.Errorf("the key stands in %q", err)
+			t.Errorf("the key is in %q", err)
 		}
 	}
 	file("empty.toml", "dnsbl = []\ndbl = []\nchecks = [\"dnsbl\"]\n")

@@ -119,7 +119,7 @@ func point(p *dnsbl.Point) api.DNSBLPoint {
 }
 
 func zoneState(s dnsbl.Status) api.DNSBLZone {
-	z := api.DNSBLZone{Zone: s.Zone, Kind: s.Kind.String(), State: dnslists.Word(s.Problem), Cause: s.Cause, Mend: s.Problem.Mend()}
+	z := api.DNSBLZone{Zone: s.Zone, Kind: s.Kind.String(), State: dnslists.Word(s.Problem), Cause: s.Cause, Fix: s.Problem.Fix()}
 	if !s.Since.IsZero() {
 		z.Since = &s.Since
 	}

@@ -46,7 +46,7 @@ func TestExampleIsComplete(t *testing.T) {
 	})
 }
 
-// settingOfRun tells flags that are no settings of the daemon.
+// settingOfRun recognises flags that are no settings of the daemon.
 func settingOfRun(flag string) bool {
 	return flag == "config" || flag == "check-config" || flag == "online" || flag == "version"
 }

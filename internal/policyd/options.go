@@ -74,7 +74,7 @@ func (o *Options) validate(s *config.Set) error {
 
 func (o *Options) runs(check string) bool { return slices.Contains(o.Checks, check) }
 
-// shadowed tells whether a check is only watched.
+// shadowed reports whether a check is only watched.
 func (o *Options) shadowed(check string) bool {
 	return slices.Contains(o.Shadow, wordAll) || slices.Contains(o.Shadow, check)
 }

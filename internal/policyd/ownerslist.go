@@ -38,7 +38,7 @@ func (o *ownershipPart) ownersList(ctx context.Context, args api.OwnersListArgs,
 		if err != nil {
 			return nil, err
 		}
-		if answer := &ruling.Answer; answer.Owned { // what merely passes, as the null sender, is nobody's
+		if answer := &ruling.Answer; answer.Owned { // what merely passes, as the null sender, is no one's
 			result.Entries = append(result.Entries, listedSender(sender, answer.How, answer.Path, answer.Path.Behind()))
 		}
 	}

@@ -118,7 +118,7 @@ func TestOwnersListRefuses(t *testing.T) {
 	}
 }
 
-// scripted tells what it was told to.
+// scripted says what it was told to.
 type scripted struct {
 	listing         ownership.Listing
 	listErr, askErr error

@@ -42,7 +42,7 @@ type Service struct {
 	Options []string // master.cf options, "name=value"; they win over ours
 }
 
-// ProxyLine tells a Proxied service who the client is: IPv4 address and port.
+// ProxyLine names the client to a Proxied service: IPv4 address and port.
 func ProxyLine(client netip.AddrPort) string {
 	return fmt.Sprintf("PROXY TCP4 %s 127.0.0.1 %d 25\r\n", client.Addr(), client.Port())
 }
@@ -137,7 +137,7 @@ func (l layout) check() error {
 	}
 }
 
-// mainCF renders main.cf. Where a name stands twice Postfix takes the last, but
+// mainCF renders main.cf. Where a name is given twice Postfix takes the last, but
 // warns: a line of c.Main therefore replaces ours.
 func mainCF(c Config, l layout, sink string) string {
 	lines := []string{
@@ -150,7 +150,7 @@ func mainCF(c Config, l layout, sink string) string {
 		"inet_interfaces = 127.0.0.1",
 		// Without IPv6 here XCLIENT could not present an IPv6 client.
 		"inet_protocols = all",
-		// Nobody is trusted for their address: every test comes from 127.0.0.1.
+		// No one is trusted for their address: every test comes from 127.0.0.1.
 		"mynetworks =",
 		"mydestination =",
 		"local_recipient_maps =",

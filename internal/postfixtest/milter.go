@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// MilterClient is an SMTP session as a milter is told of it: it stands for
+// MilterClient is an SMTP session as a milter sees it: it replaces
 // Postfix where a test or a benchmark needs the filter alone. It keeps to what
 // the filter negotiates, sends a macro before every event as Postfix does, and
-// writes what nobody replies to together with what comes next. One goroutine
+// writes what no one replies to together with what comes next. One goroutine
 // uses it.
 type MilterClient struct {
 	conn    net.Conn
@@ -71,7 +71,7 @@ const (
 	queueID        = "i\x004XQUEUEID\x00"
 )
 
-// DialMilter negotiates and tells the client. The session ends with ctx or Close.
+// DialMilter negotiates and sends the client. The session ends with ctx or Close.
 func DialMilter(ctx context.Context, socket string, s MilterSession) (*MilterClient, error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -90,7 +90,7 @@ func DialMilter(ctx context.Context, socket string, s MilterSession) (*MilterCli
 func (c *MilterClient) Close() {
 	c.stop()
 	c.packet('Q', "")
-	_ = errors.Join(c.out.Flush(), c.conn.Close()) // nobody replies to QUIT
+	_ = errors.Join(c.out.Flush(), c.conn.Close()) // no one replies to QUIT
 }
 
 func (c *MilterClient) open() error {
@@ -121,7 +121,7 @@ func (c *MilterClient) open() error {
 	return nil
 }
 
-// Send tells a mail up to its end, or to the first reply that ends it.
+// Send sends a mail up to its end, or to the first reply that ends it.
 func (c *MilterClient) Send(m MilterMail) (v MilterVerdict, err error) {
 	head, body, _ := strings.Cut(m.Message, "\r\n\r\n")
 	events := []milterEvent{

@@ -50,7 +50,7 @@ func NameserverAddr() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, part(), part(), part()}), 53)
 }
 
-// Peers tells which of the programs, such as "opendmarc", is missing here, or
+// Peers says which of the programs, such as "opendmarc", is missing here, or
 // that they cannot be run: giving them a resolv.conf of their own needs root.
 func Peers(programs ...string) error {
 	if os.Geteuid() != 0 {

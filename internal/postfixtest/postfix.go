@@ -18,7 +18,7 @@ const (
 	// from under it.
 	startTries = 4
 	// startLimit bounds a start whose context has no end: Postfix runs on, and
-	// greets nobody, with many a mistake in its configuration.
+	// greets no one, with many a mistake in its configuration.
 	startLimit = time.Minute
 )
 
@@ -98,7 +98,7 @@ func startOnce(ctx context.Context, c Config) (_ *Postfix, err error) {
 }
 
 // complaint returns what Postfix has to say about a failed start. What is wrong
-// with main.cf master(8) tells nobody, since there is no log yet; postqueue
+// with main.cf master(8) tells no one, since there is no log yet; postqueue
 // reads the same file and does tell.
 func (p *Postfix) complaint(ctx context.Context) string {
 	if _, err := os.Stat(p.layout.log()); err == nil {

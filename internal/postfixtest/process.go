@@ -85,7 +85,7 @@ func (p *process) stop() error {
 
 // kill ends the process and its group at once.
 func (p *process) kill() {
-	// ESRCH, nobody left, is what we hope for.
+	// ESRCH, no one left, is what we hope for.
 	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 	<-p.done
 }

@@ -33,7 +33,7 @@ func isAliasLine(text []byte) bool {
 // name without its quotes, the values separated by a comma and a space.
 func splitAlias(text []byte) (key, value []byte, problem *mapfile.Error) {
 	if !utf8.Valid(text) {
-		return nil, nil, &mapfile.Error{What: "invalid UTF-8", Mend: "save the file as UTF-8"}
+		return nil, nil, &mapfile.Error{What: "invalid UTF-8", Fix: "save the file as UTF-8"}
 	}
 	colon := aliasColon(text)
 	name := strings.Trim(string(text[:max(colon, 0)]), mapfile.Space)
@@ -44,7 +44,7 @@ func splitAlias(text []byte) (key, value []byte, problem *mapfile.Error) {
 		}
 	}
 	if name == "" || len(values) == 0 {
-		return nil, nil, &mapfile.Error{What: fmt.Sprintf("no value after name %.64q", name), Mend: "write: name, colon, value"}
+		return nil, nil, &mapfile.Error{What: fmt.Sprintf("no value after name %.64q", name), Fix: "write: name, colon, value"}
 	}
 	return []byte(unquoteAlias(name)), []byte(strings.Join(values, ", ")), nil
 }

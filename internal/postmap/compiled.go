@@ -29,7 +29,7 @@ func compiledFiles(mapType, path string) []string {
 	return nil
 }
 
-// explainMissing adds the mend when only the compiled table was left behind.
+// explainMissing adds the fix when only the compiled table was left behind.
 func explainMissing(path, mapType string, err error) error {
 	var problem *mapfile.Error
 	if !errors.As(err, &problem) || !errors.Is(err, fs.ErrNotExist) {
@@ -38,13 +38,13 @@ func explainMissing(path, mapType string, err error) error {
 	for _, compiled := range compiledFiles(mapType, path) {
 		if _, statErr := os.Stat(compiled); statErr == nil {
 			problem.What = fmt.Sprintf("the text of the table is missing; only the compiled %s is there", compiled)
-			problem.Mend = fmt.Sprintf("write the text back with: postmap -s %s:%s > %s", mapType, path, path)
+			problem.Fix = fmt.Sprintf("write the text back with: postmap -s %s:%s > %s", mapType, path, path)
 		}
 	}
 	return err
 }
 
-// warnCompiled tells when text and compiled file may differ: Postfix answers from
+// warnCompiled says when text and compiled file may differ: Postfix answers from
 // the one, this package from the other.
 func warnCompiled(file *mapfile.File, o textOptions) {
 	if o.Warn == nil {

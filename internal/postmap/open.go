@@ -32,7 +32,7 @@ type Options struct {
 // DefaultMaxConns is how many connections one table has at most.
 const DefaultMaxConns = 8
 
-// opener opens the table that a name without its type stands for.
+// opener opens the table that a name without its type means.
 type opener func(mapType, name string, o Options) (Table, error)
 
 // openers is the list of the map types, by the name Postfix gives them.
@@ -61,7 +61,7 @@ func openers() map[string]opener {
 func Known() []string { return slices.Sorted(maps.Keys(openers())) }
 
 // Open opens the table that spec names. The error says which table, what is wrong
-// with it, with path:line where there is one, and how to mend it.
+// with it, with path:line where there is one, and how to fix it.
 func Open(spec string, o Options) (Table, error) {
 	mapType, name, ok := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
 	if !ok || name == "" {

@@ -100,7 +100,7 @@ func (t *patternTable) Lookup(_ context.Context, key string) ([]string, error) {
 	}
 	result, err := r.result.expand(r.conditions[0].re, key)
 	if err != nil {
-		return nil, &mapfile.Error{Path: t.path, Line: r.line, What: err.Error(), Mend: "let the rule give a result of bounded length for every address it matches"}
+		return nil, &mapfile.Error{Path: t.path, Line: r.line, What: err.Error(), Fix: "let the rule give a result of bounded length for every address it matches"}
 	}
 	return []string{result}, nil
 }
@@ -159,14 +159,14 @@ func parsePatterns(kind patternKind, path string, lines *mapfile.Scanner) (*patt
 }
 
 // problem is an error whose place the caller knows.
-type problem struct{ what, mend string }
+type problem struct{ what, fix string }
 
 func (p *problem) Error() string { return p.what }
 
 func wrap(path string, line int, err error) error {
 	e := &mapfile.Error{Path: path, Line: line, What: err.Error()}
 	if p := (*problem)(nil); errors.As(err, &p) {
-		e.Mend = p.mend
+		e.Fix = p.fix
 	}
 	return e
 }

@@ -63,7 +63,7 @@ type Prober interface {
 	Probe(ctx context.Context) error
 }
 
-// Probe asks the table for a key that nobody has, past every cache and domain list.
+// Probe asks the table for a key that no one has, past every cache and domain list.
 func (t Table) Probe(ctx context.Context) error {
 	if prober, ok := t.Source.(Prober); ok {
 		return prober.Probe(ctx)

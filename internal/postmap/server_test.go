@@ -404,7 +404,7 @@ func TestServerErrors(t *testing.T) {
 		{"sqlite", "dbpath = /nowhere/x\n" + good, ":1: dbpath:"},
 		{"sqlite", "dbpath = /etc/passwd\n" + good, "no SQLite database"},
 		{"sqlite", "dbpath = " + db + "\n", "query: is missing"},
-		{"sqlite", "dbpath = " + db + "\nquery = SELECT b FROM t WHERE a = %s\n", "%s stands outside of quotes"},
+		{"sqlite", "dbpath = " + db + "\nquery = SELECT b FROM t WHERE a = %s\n", "%s is outside of quotes"},
 		{"sqlite", "dbpath = " + db + "\nquery = SELECT %x\n", `no expansion is called "%x"`},
 		{"sqlite", "dbpath = " + db + "\nresult_format = %q\n" + good, "result_format"},
 		{"sqlite", "dbpath = " + db + "\nexpansion_limit = many\n" + good, "expansion_limit"},

@@ -17,7 +17,7 @@ const MaxSpec = 64 << 10
 
 const specSeparators = ", \t\n\v\f\r"
 
-// specInner gives what stands between the braces that enclose text, without the
+// specInner gives what is between the braces that enclose text, without the
 // white space at both ends.
 func specInner(text string) (string, error) {
 	if len(text) > MaxSpec {

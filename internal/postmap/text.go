@@ -137,7 +137,7 @@ func (t *textTable) find(key string) int {
 	return int(t.index[slot]) - 1
 }
 
-// slot gives where in the index the key stands or would stand. The index is never
+// slot gives where in the index the key is or would be. The index is never
 // full, so the search ends.
 func (t *textTable) slot(key string) (slot int, taken bool) {
 	// The upper half of the product is below the number of slots.
@@ -246,10 +246,10 @@ func (l *textLoader) add(line mapfile.Line) error {
 	}
 	folded := foldText(key)
 	if len(folded) > MaxKey {
-		return &mapfile.Error{Path: l.path, Line: line.Number, What: "key is too long", Mend: fmt.Sprintf("a key may have %d octets", MaxKey)}
+		return &mapfile.Error{Path: l.path, Line: line.Number, What: "key is too long", Fix: fmt.Sprintf("a key may have %d octets", MaxKey)}
 	}
 	if len(l.table.entries) >= MaxEntries {
-		return &mapfile.Error{Path: l.path, Line: line.Number, What: "too many entries", Mend: fmt.Sprintf("a table may have %d", MaxEntries)}
+		return &mapfile.Error{Path: l.path, Line: line.Number, What: "too many entries", Fix: fmt.Sprintf("a table may have %d", MaxEntries)}
 	}
 	l.store(folded, value, line.Number)
 	return nil
@@ -303,15 +303,15 @@ func (l *textLoader) finish() *textTable {
 // splitText separates key and value; the problem has no path and line yet.
 func splitText(text []byte) (key, value []byte, problem *mapfile.Error) {
 	if !utf8.Valid(text) {
-		return nil, nil, &mapfile.Error{What: "invalid UTF-8", Mend: "save the file as UTF-8"}
+		return nil, nil, &mapfile.Error{What: "invalid UTF-8", Fix: "save the file as UTF-8"}
 	}
 	end, quoted := textKeyEnd(text)
 	if quoted {
-		return nil, nil, &mapfile.Error{What: `unbalanced '"' in the key`, Mend: `close the quote, or write \"`}
+		return nil, nil, &mapfile.Error{What: `unbalanced '"' in the key`, Fix: `close the quote, or write \"`}
 	}
 	key, value = text[:end], bytes.Trim(text[end:], mapfile.Space)
 	if len(key) == 0 || len(value) == 0 {
-		return nil, nil, &mapfile.Error{What: fmt.Sprintf("no value after key %.64q", key), Mend: "write: key, white space, value"}
+		return nil, nil, &mapfile.Error{What: fmt.Sprintf("no value after key %.64q", key), Fix: "write: key, white space, value"}
 	}
 	return key, value, nil
 }

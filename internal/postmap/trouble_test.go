@@ -21,7 +21,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/remote"
 )
 
-// backend is a server in trouble: how its table is called, broken and mended.
+// backend is a server in trouble: how its table is called, broken and fixed.
 type backend struct {
 	*backendtest.Server
 	mapType, text, badPassword string
@@ -217,7 +217,7 @@ func (b backend) hung(t *testing.T) {
 	tr.until("down up", answers)
 }
 
-// lastKnown holds that a known answer stands in, that an unknown key is an error,
+// lastKnown holds that a known answer is used, that an unknown key is an error,
 // and that the record of the table says so.
 func (b backend) lastKnown(t *testing.T) {
 	var now atomic.Int64

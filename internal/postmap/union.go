@@ -53,7 +53,7 @@ func unionMembers(text string) ([]string, error) {
 	return specs, err
 }
 
-// Pattern tells whether the union is asked like a pattern table.
+// Pattern reports whether the union is asked like a pattern table.
 func (u unionTable) Pattern() bool { return len(u) > 0 && u[0].Pattern }
 
 // Lookup gives the values of all members in their order.
@@ -69,7 +69,7 @@ func (u unionTable) Lookup(ctx context.Context, key string) ([]string, error) {
 	return values, nil
 }
 
-// Locate tells the place of the first entry that has the key.
+// Locate returns the place of the first entry that has the key.
 func (u unionTable) Locate(key string) string {
 	for _, member := range u {
 		if where := member.Locate(memberKey(member, key)); where != "" {

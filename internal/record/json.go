@@ -73,7 +73,7 @@ func appendKey(b []byte, key string) []byte {
 }
 
 // appendText leaves out a member without a text. key is the key and all that
-// stands around it.
+// is around it.
 func appendText(b []byte, key, text string) []byte {
 	if text == "" {
 		return b
@@ -109,7 +109,7 @@ func appendError(b []byte, err error) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// special tells an octet that may not stand in a JSON string as it is.
+// special recognises an octet that may not be in a JSON string as it is.
 var special = func() (t [256]bool) {
 	for c := range t {
 		t[c] = c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\'
@@ -126,7 +126,7 @@ func appendEscaped(b []byte, s string) []byte {
 	return escape(b, s)
 }
 
-// isPlain tells a text that has nothing to escape and is ASCII, as most are. It
+// isPlain recognises a text that has nothing to escape and is ASCII, as most are. It
 // looks at eight octets at a time.
 func isPlain(s string) bool {
 	var found uint64

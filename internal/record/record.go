@@ -2,7 +2,7 @@
 //
 // Keys are stable: operators build alerts on them and deploy/README.md documents
 // them. A field that does not apply is left out of the line, so that a key
-// that stands there always means something.
+// that is there always means something.
 package record
 
 import (

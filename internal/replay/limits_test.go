@@ -30,7 +30,7 @@ func limitOf(t *testing.T, rules ...string) Settings {
 	return Settings{Limits: &checks.Limit{Judge: limit.NewJudge(c), Alarm: func(limit.Alarm) {}}, Rules: strings.Join(rules, " ")}
 }
 
-// submissions are mails of people who log in, to some recipients each. Nobody comes
+// submissions are mails of people who log in, to some recipients each. No one comes
 // back: when, a record cannot tell.
 func submissions(seed uint64) (all []mail) {
 	r := rand.New(rand.NewPCG(seed, 2))

@@ -65,7 +65,7 @@ func TestEachSettingIsWhatTheDaemonDoes(t *testing.T) {
 	}
 }
 
-// Records of a check in the shadow say what would have been; nobody has waited.
+// Records of a check in the shadow say what would have been; no one has waited.
 func TestShadow(t *testing.T) {
 	lines, in, _ := spend(t, newCheck(), day(1), policy.Shadow)
 	r := play(t, lines, Options{Was: of(newCheck()), Would: of(newCheck())})

@@ -41,7 +41,7 @@ func TestAskerNetwork(t *testing.T) {
 	}
 }
 
-// Gates that nobody uses are forgotten, whatever the order of their ends.
+// Gates that no one uses are forgotten, whatever the order of their ends.
 func TestGatesAreForgotten(t *testing.T) {
 	p := newPlaces(2, time.Hour)
 	from := func(addr string) context.Context {

@@ -45,7 +45,7 @@ const (
 )
 
 // shard is one part of the cache with its own lock, and the questions in
-// flight that belong to it. Entries stand in a ring, the latest used first.
+// flight that belong to it. Entries are in a ring, the latest used first.
 type shard struct {
 	mu        sync.Mutex
 	entries   map[question]*entry

@@ -99,7 +99,7 @@ func (f *failure) dnsError(name string) *net.DNSError {
 	}
 }
 
-// worse returns the failure that tells more: what a server said goes before
+// worse returns the failure that says more: what a server said goes before
 // its silence, and what came later before what came first.
 func worse(first, later *failure) *failure {
 	if first != nil && first.kind == failAnswer && later.kind != failAnswer {
@@ -138,7 +138,7 @@ func gaveUp(name string, cause error) *net.DNSError {
 	}
 }
 
-// IsAbsent tells an answer, that there is no such name or record, from the lack of
+// IsAbsent recognises an answer, that there is no such name or record, from the lack of
 // one. It takes the errors of a Resolver and of net.Resolver, wrapped or not.
 func IsAbsent(err error) bool {
 	failure, ok := errors.AsType[*net.DNSError](err)

@@ -15,7 +15,7 @@ type waiter struct {
 }
 
 // line is those who wait at one gate. Each client network has its turn, so that
-// the many questions of one do not stand before the few of another.
+// the many questions of one are not before the few of another.
 type line struct {
 	turns  list.List // of *queue
 	queues map[netip.Prefix]*queue
@@ -42,7 +42,7 @@ func (l *line) push(w *waiter) {
 }
 
 // pop takes out the first question of the network whose turn it is, nil when
-// nobody waits.
+// no one waits.
 func (l *line) pop() *waiter {
 	front := l.turns.Front()
 	if front == nil {

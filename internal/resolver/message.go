@@ -172,7 +172,7 @@ func (m *reply) read(all records, q question) error {
 }
 
 // readAnswers follows the CNAME chain and takes the records at its end, in
-// whatever order they stand. It returns the records after its section.
+// whatever order they are. It returns the records after its section.
 func (m *reply) readAnswers(all records, q question) (rest records, err error) {
 	m.ttl = ^uint32(0)
 	if q.qtype != TypeCNAME {

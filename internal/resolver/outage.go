@@ -20,7 +20,7 @@ type outage struct {
 	breaker *breaker.Breaker
 
 	mu      sync.Mutex
-	looking chan struct{} // closed when those who ask about the root are done; nil when nobody does
+	looking chan struct{} // closed when those who ask about the root are done; nil when no one does
 }
 
 func newOutage(now func() time.Time, changed func(breaker.Change)) *outage {
@@ -46,7 +46,7 @@ func (o *outage) failure() *failure {
 
 // refuse returns the failure of a question that is not sent because no server
 // answers, or nil. When it is time, the servers are asked about the root
-// meanwhile. A question of our own waits for what comes of that: nobody's mail
+// meanwhile. A question of our own waits for what comes of that: no one's mail
 // depends on it, and it may be the only one for long.
 func (r *Resolver) refuse(ctx context.Context) *failure {
 	if !r.outage.open() {
@@ -75,7 +75,7 @@ func (r *Resolver) suspect() {
 }
 
 // look asks every server about the root, unless that is being done or it is too
-// early, and tells the breaker whether one answered. It returns what is closed at
+// early, and reports to the breaker whether one answered. It returns what is closed at
 // the end of the look that runs, nil when none does.
 func (r *Resolver) look() (looked <-chan struct{}) {
 	o := r.outage

@@ -26,9 +26,9 @@ const (
 // Questions to servers that are well are answered soon; those that hold places
 // for long ask about names whose own servers are silent. So a question that waits
 // ends the oldest one at its gate, once that has had its time (patience). A
-// stranger can fill gates with silent names, and keeps nobody out for longer.
+// stranger can fill gates with silent names, and keeps no one out for longer.
 //
-// Invariants: a gate with room has nobody waiting; mu is never held while
+// Invariants: a gate with room has no one waiting; mu is never held while
 // anything is sent or waited for; a gate without questions is forgotten.
 type places struct {
 	patience time.Duration

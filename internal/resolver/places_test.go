@@ -39,7 +39,7 @@ func crowd(t *testing.T, r *resolver.Resolver, clients, each int, name func(clie
 	}
 }
 
-// Strangers that have us ask about names whose servers are silent keep nobody
+// Strangers that have us ask about names whose servers are silent keep no one
 // out: neither in one zone, nor in as many as they like, nor from one network.
 func TestSilentNamesKeepNobodyOut(t *testing.T) {
 	for name, attack := range map[string]struct {

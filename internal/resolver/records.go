@@ -9,7 +9,7 @@ import (
 
 // records walks over the records of a packet, one at a time: only those that
 // answer the question are unpacked, so that a packet costs no more memory than
-// what is kept of it, and a record of a type that nobody asked for cannot make
+// what is kept of it, and a record of a type that no one asked for cannot make
 // the others unreadable.
 type records struct {
 	packet  []byte

@@ -23,7 +23,7 @@
 //     waited for while a lock is held.
 //   - A server that stays silent costs those who ask at that moment one
 //     time-out. From then on the others are asked, and it is tried again with
-//     copies of real questions for whose answers nobody waits.
+//     copies of real questions for whose answers no one waits.
 //   - When no server answers, not even about the root, questions fail at once
 //     until one does. Names whose own servers are silent never cause that.
 //   - A server that answers over UDP only costs those who ask for large answers at
@@ -129,7 +129,7 @@ type Resolver struct {
 }
 
 // New checks c and returns a resolver. It sends nothing. Errors name the
-// setting, or file and line, and the mend.
+// setting, or file and line, and the fix.
 func New(c Config) (*Resolver, error) {
 	addrs, err := c.addresses()
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 // server is one configured server and what is known of its health.
 type server struct {
 	addr    netip.AddrPort
-	name    string // addr as it stands in errors
+	name    string // addr as it is in errors
 	trustAD bool
 	queries atomic.Uint64
 	tcp     *overTCP
@@ -183,7 +183,7 @@ func (s *server) probed() {
 }
 
 // probe asks one server whose rest is over the question that another has just
-// answered. Nobody waits for it.
+// answered. No one waits for it.
 func (r *Resolver) probe(ctx context.Context, q question) {
 	for _, s := range r.servers.all {
 		if !s.claimProbe(r.now()) {

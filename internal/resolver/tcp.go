@@ -54,7 +54,7 @@ func (r *Resolver) askOverTCP(ctx context.Context, s *server, q question, edns b
 }
 
 // lookOverTCP asks a server about the root over TCP, unless that is being done or it
-// is too early, and tells the breaker whether it answered.
+// is too early, and reports to the breaker whether it answered.
 func (r *Resolver) lookOverTCP(s *server) {
 	if !s.tcp.looking.CompareAndSwap(false, true) {
 		return

@@ -37,7 +37,7 @@ type Opened[T any] struct {
 }
 
 // Keep returns the value that a state in force has under a key, or opens it. Two
-// values have the same key only when one can stand for the other: the key holds
+// values have the same key only when one can replace the other: the key holds
 // every setting that open reads. It is a comparable struct of a type of the
 // caller's own, so that keys of different packages are never equal, with secrets
 // as digests.

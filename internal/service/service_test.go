@@ -123,7 +123,7 @@ func (s *gateSettings) Sockets() ([]daemon.Socket, error) {
 
 func (s *gateSettings) Build(l *Life, _ Runtime) (*gateState, error) {
 	if s.broken {
-		return nil, s.set.Errorf("broken", "the gate is broken: mend it")
+		return nil, s.set.Errorf("broken", "the gate is broken: fix it")
 	}
 	l.Watch(s.gate.files...)
 	l.OnEnd(func() error {
@@ -342,7 +342,7 @@ func TestMainPrints(t *testing.T) {
 		{name: "words behind a common endpoint", args: []string{"--check-config", "--listen=unix:/run/x", "--admin=unix:/run/a=word"}, status: config.ExitConfig,
 			stderr: []string{"gated: --admin: unix:/run/a=word: nothing may follow the address\n"}},
 		{name: "a state that cannot be built", args: []string{"--check-config", "--listen=unix:/run/x", "--broken"}, status: config.ExitConfig,
-			stderr: []string{"gated: --broken: the gate is broken: mend it\n"}},
+			stderr: []string{"gated: --broken: the gate is broken: fix it\n"}},
 		{name: "an unknown user", args: []string{"--check-config", "--listen=unix:/run/x", "--user=no-such-user"}, status: config.ExitConfig,
 			stderr: []string{"gated: --user: "}},
 		{name: "a folder that is not there", args: []string{"--listen=unix:/nowhere/x"}, status: daemon.ExitTransient, stderr: []string{"/nowhere"}},
@@ -409,7 +409,7 @@ func TestCheckLetsGoOfItsState(t *testing.T) {
 	}
 }
 
-// What cannot start leaves nothing behind, and says what to mend.
+// What cannot start leaves nothing behind, and says what to fix.
 func TestStartFailsWhole(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -417,7 +417,7 @@ func TestStartFailsWhole(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"a state that cannot be built", []string{"--broken"}, config.ExitConfig, "gated: --broken: the gate is broken: mend it\n"},
+		{"a state that cannot be built", []string{"--broken"}, config.ExitConfig, "gated: --broken: the gate is broken: fix it\n"},
 		{"a log that cannot be opened", []string{"--log-file=/"}, config.ExitConfig, "gated: --log-file: open log: open /: "},
 		{"a log whose folder is not there yet", []string{"--log-file=/nowhere/log"}, daemon.ExitTransient, "gated: --log-file: open log: open /nowhere/log: "},
 	}
@@ -517,7 +517,7 @@ func TestReload(t *testing.T) {
 	ask("fourth")
 	p.wantMetric(t, "postern_config_reload_failed 0")
 	p.stop(t)
-	for _, want := range []string{"conf:1: unknown key wrod", "conf:2: broken: the gate is broken: mend it"} {
+	for _, want := range []string{"conf:1: unknown key wrod", "conf:2: broken: the gate is broken: fix it"} {
 		if !strings.Contains(p.logged(), want) {
 			t.Errorf("%q is not in the log:\n%s", want, p.logged())
 		}

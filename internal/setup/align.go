@@ -1,6 +1,6 @@
 package setup
 
-// pair is a line of two texts side by side. Lines that are the same stand in one row.
+// pair is a line of two texts side by side. Lines that are the same are in one row.
 type pair struct{ left, right string }
 
 // align puts two lists side by side: what they have in common is in the same row (the

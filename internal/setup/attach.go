@@ -139,7 +139,7 @@ func (p *planner) emptied(place *Service, name string) bool {
 }
 
 // elements returns the list that is set at a place. A $name is replaced by what it
-// stands for when we have to see what is inside.
+// means when we have to see what is inside.
 func (p *planner) elements(place *Service, name string) []restriction {
 	var overrides map[string]string
 	raw := p.rawAt(place, name)

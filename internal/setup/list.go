@@ -13,7 +13,7 @@ import (
 type restriction struct {
 	name string // "check_policy_service", "permit_mynetworks", "$name"
 	arg  string // "" when it takes none
-	safe bool   // warn_if_reject stands before it: it decides nothing
+	safe bool   // warn_if_reject is before it: it decides nothing
 }
 
 func (r restriction) String() string {

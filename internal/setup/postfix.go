@@ -82,7 +82,7 @@ func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) 
 // isSet reports whether main.cf has a parameter.
 func (p *Postfix) isSet(name string) bool { return p.explicit[name] }
 
-// value returns a parameter of main.cf with what its $names stand for.
+// value returns a parameter of main.cf with what its $names mean.
 func (p *Postfix) value(name string) string { return p.meant[name] }
 
 // yes reports whether a parameter is "yes".

@@ -70,7 +70,7 @@ var (
 	errMXNames   = fmt.Errorf("more than %d MX records", MaxNames)
 	errWork      = errors.New("too many macros")
 	errBadTarget = errors.New("not a domain name after macro expansion")
-	errUnusable  = errors.New("a macro has no value that can stand in a domain name")
+	errUnusable  = errors.New("a macro has no value that can be in a domain name")
 )
 
 // stopped makes an outcome of an error that holds a stop.

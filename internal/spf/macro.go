@@ -29,7 +29,7 @@ type token struct {
 	delims  string // "" means "."
 }
 
-// syntax says where a macro-string stands, which decides what it may hold.
+// syntax says where a macro-string is, which decides what it may hold.
 type syntax int
 
 const (
@@ -183,7 +183,7 @@ func endsInTopLabel(s string) bool {
 
 // expandName expands a domain-spec to a name without trailing dot, and cuts
 // labels off its left end until it fits (RFC 7208 section 7.3). ok is false
-// when a macro has no value that can stand in a name.
+// when a macro has no value that can be in a name.
 //
 // It works from the right end and stops as soon as a name is full, so the
 // cost does not grow with the number of macros beyond that.
@@ -191,7 +191,7 @@ func (c *check) expandName(ctx context.Context, m *macroString) (name string, ok
 	if m.tokens == nil {
 		return fitName(m.source), true
 	}
-	var room [maxName + 2]byte // a trailing dot, and one byte to know what stands before the cut
+	var room [maxName + 2]byte // a trailing dot, and one byte to know what is before the cut
 	pos := len(room)
 	for _, t := range slices.Backward(m.tokens) {
 		value, ok := c.expandToken(ctx, t)

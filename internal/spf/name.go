@@ -73,7 +73,7 @@ func toALabels(s string) (string, error) {
 
 // queryable reports whether DNS can be asked for a name, as it comes out of
 // macro expansion, without its trailing dot. Any printable character may
-// stand in it, except the backslash, which resolvers read as an escape: with
+// are in it, except the backslash, which resolvers read as an escape: with
 // it a client's HELO could move a label's boundary.
 func queryable(name string) bool {
 	if name == "" || len(name) > maxName || !goodLabels(name) {

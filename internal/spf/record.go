@@ -79,7 +79,7 @@ func parseRecord(text string) (*record, error) {
 	return rec, nil
 }
 
-// add parses one term. What stands before the first of ":", "/" and "=" names
+// add parses one term. What is before the first of ":", "/" and "=" names
 // it, and "=" makes it a modifier.
 func (rec *record) add(term string) error {
 	if i := strings.IndexAny(term, ":/="); i >= 0 && term[i] == '=' {

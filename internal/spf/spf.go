@@ -9,7 +9,7 @@
 //
 // Invariants:
 //   - A result for the HELO name and a result for MAIL FROM are different
-//     types, so that one cannot stand in for the other.
+//     types, so that one cannot replace the other.
 //   - A record is parsed whole before any of it is evaluated: a syntax error
 //     anywhere is a permerror, even after a term that would match.
 //   - DNS that said "no such thing" is an answer; DNS that said anything else,
@@ -67,7 +67,7 @@ const (
 
 	maxRecord      = 16 << 10 // bytes of one record; RFC 7208 section 3.4 advises under 450
 	maxExplanation = 1024     // bytes of an expanded explanation
-	maxMacroValue  = 1024     // bytes a macro letter may stand for before it is cut to parts
+	maxMacroValue  = 1024     // bytes of a macro letter's value before it is cut to parts
 	maxMacroWork   = 64 << 10 // bytes of such values, per check: ten terms with 25 names each
 )
 
@@ -89,7 +89,7 @@ type Args struct {
 	// DefaultMaxVoids, a negative number means not one.
 	MaxVoids int
 	// NoExplanation leaves out the queries for exp= that a fail otherwise
-	// causes. Set it when nobody will read the explanation.
+	// causes. Set it when no one will read the explanation.
 	NoExplanation bool
 	// Trace, when set, is called in the calling goroutine for each query,
 	// record and term, in order.

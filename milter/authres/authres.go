@@ -10,7 +10,7 @@
 //   - Only methods, results and properties of the IANA registry can be
 //     spelled. Everything else is text, and text is cut, stripped of what is
 //     not printable US-ASCII, quoted and escaped.
-//   - A method's name before "=" stands nowhere but at a real result, not
+//   - A method's name before "=" is nowhere but at a real result, not
 //     even in quotes or in a comment, for readers that search instead of parse.
 //   - When in doubt whether a field claims our name, it does.
 package authres
@@ -58,7 +58,7 @@ type DKIM struct {
 // SPF is the result for one identity (RFC 8601 section 2.7.2).
 type SPF struct {
 	Value    Value
-	MailFrom string // the domain; of an address only what stands behind the last "@" is written
+	MailFrom string // the domain; of an address only what is behind the last "@" is written
 	Helo     string
 	Text
 }

@@ -15,7 +15,7 @@ import (
 // follows RFC 8601 section 2.2, and by one that does not know comments, or
 // quotes, or where a field's head ends, or that decodes encoded-words or
 // U-labels first. A field whose head cannot be read counts as ours when our
-// name stands anywhere in it, and one without any head always does.
+// name is anywhere in it, and one without any head always does.
 //
 // Its cost is linear in len(value).
 func Claims(value, authservID string) bool {
@@ -36,7 +36,7 @@ func Claims(value, authservID string) bool {
 }
 
 // firstWord is the authserv-id for a reader that knows neither quotes nor
-// comments: what stands before the first blank or ";".
+// comments: what is before the first blank or ";".
 func firstWord(value string) string {
 	value = strings.TrimLeftFunc(value, isBlank)
 	if end := strings.IndexFunc(value, func(r rune) bool { return r == ';' || isBlank(r) }); end >= 0 {
@@ -45,7 +45,7 @@ func firstWord(value string) string {
 	return value
 }
 
-// headOf returns what stands before the first ";" outside comments and quotes:
+// headOf returns what is before the first ";" outside comments and quotes:
 // authserv-id and version, without comments, quotes and backslashes. ok is
 // false when a comment or a quoted string does not end.
 func headOf(value string) (head string, ok bool) {
@@ -70,7 +70,7 @@ func headOf(value string) (head string, ok bool) {
 }
 
 // names reports whether a head names want: as one of its words, whatever
-// stands around that, or when all that is not printable is left out, with or
+// is around that, or when all that is not printable is left out, with or
 // without a version behind it.
 func names(head, want string) bool {
 	for word := range strings.FieldsFuncSeq(head, isSeparator) {
@@ -82,7 +82,7 @@ func names(head, want string) bool {
 	return ok && strings.Trim(rest, "./0123456789") == ""
 }
 
-// contains reports whether want may stand anywhere in a value, all that could
+// contains reports whether want may be anywhere in a value, all that could
 // hide it being left out.
 func contains(value, want string) bool {
 	if strings.Contains(value, "=?") || strings.ContainsFunc(value, isForeign) {

@@ -90,7 +90,7 @@ func (w *writer) text(begin, body, end string) {
 	}
 }
 
-// clean makes free text fit to stand in the field: printable, one blank
+// clean makes free text fit for the field: printable, one blank
 // between words, cut, without what a careless reader takes for a result.
 func clean(s string) string {
 	var b strings.Builder
@@ -148,9 +148,9 @@ func disarm(s string) string {
 	return string(out)
 }
 
-// endsInMethod reports whether s ends as what stands before "=" in a result:
+// endsInMethod reports whether s ends as what is before "=" in a result:
 // a name of letters, digits and hyphens that is a registered method, and
-// perhaps a version ("dkim/1"). What stands before the name does not matter.
+// perhaps a version ("dkim/1"). What is before the name does not matter.
 func endsInMethod(s string) bool {
 	s = strings.TrimRight(s, ` "\()`)
 	if version := strings.TrimRight(s, "0123456789"); version != s {
@@ -170,7 +170,7 @@ func endsInMethod(s string) bool {
 
 const maxMethod = 10 // bytes of the longest method name
 
-// value is a pvalue or authserv-id: as it stands when every reader takes it
+// value is a pvalue or authserv-id: as it is when every reader takes it
 // for one word, otherwise quoted.
 func value(s string) string {
 	s = disarm(printable(s, maxValue))

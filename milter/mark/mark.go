@@ -202,7 +202,7 @@ func split(text string) (map[string]string, bool) {
 	return tags, tags["v"] == "1"
 }
 
-// hashLength is how much of a hash stands for a content, in octets: the keyed
+// hashLength is how much of a hash identifies a content, in octets: the keyed
 // hash covers it, so that only a second content with the same one is of use.
 const hashLength = 16
 

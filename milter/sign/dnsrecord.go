@@ -35,7 +35,7 @@ func (k *Key) ZoneEntry() (string, error) {
 // zoneString is how much of a key goes into one character-string.
 const zoneString = 250
 
-// recordParts returns what stands before p= and the value of p=.
+// recordParts returns what is before p= and the value of p=.
 func (k *Key) recordParts() (head, public string, err error) {
 	switch key := k.Signer.Public().(type) {
 	case ed25519.PublicKey:

@@ -95,7 +95,7 @@ func TestReadAuthorSeesTheSecondDomain(t *testing.T) {
 	}
 }
 
-// Nobody vouches for a name that some reader could see in From.
+// No one vouches for a name that some reader could see in From.
 func TestOtherReaders(t *testing.T) {
 	tests := []struct {
 		name, value string

@@ -51,7 +51,7 @@ func (d *Disposition) Done() Action {
 	return d.Action
 }
 
-// refuses tells a disposition that refuses the mail.
+// refuses recognises a disposition that refuses the mail.
 func (d *Disposition) refuses() bool {
 	return d.Action == ActionReject || d.How == RejectAll
 }

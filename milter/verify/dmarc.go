@@ -24,7 +24,7 @@ type DMARCOptions struct {
 	Sealers    *allowlist.Domains // whose ARC seals may override a failure
 	Forwarders *allowlist.Clients // who may forward mail that fails
 	Allow      *allowlist.Authors // whose mail is let through though it fails
-	// OurDomain tells whether we sign for a domain; nil for none.
+	// OurDomain reports whether we sign for a domain; nil for none.
 	OurDomain func(domain string) bool
 	// BlockList is asked about the clients of mail that fails; nil for none.
 	BlockList BlockList

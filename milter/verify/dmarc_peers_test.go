@@ -412,7 +412,7 @@ func (o other) compare(t *testing.T, who, ours, theirs string) {
 	}
 }
 
-// Every difference is one, and has a section to stand on.
+// Every difference is one, and rests on a section.
 func TestPeerCases(t *testing.T) {
 	const least = 40
 	cases := peerCases()

@@ -54,7 +54,7 @@ type dmarcCase struct {
 	client  string // 192.0.2.2
 	helo    string // mx.away.example
 	sender  string // x@away.example
-	header  string // what stands beside "From: a@<domain>"
+	header  string // what is beside "From: a@<domain>"
 	from    string
 	login   bool
 	options func(o *DMARCOptions)
@@ -219,7 +219,7 @@ type panickingList struct{}
 
 func (panickingList) Check(context.Context, dnsbl.Query) (dnsbl.Result, error) { panic("list") }
 
-// What cannot be told is no evidence, and stands in the record.
+// What cannot be told is no evidence, and is in the record.
 func TestUnknownSignals(t *testing.T) {
 	for name, list := range map[string]BlockList{"down": deadList{}, "defect": panickingList{}} {
 		t.Run(name, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestEvidenceIsAskedWhenItMatters(t *testing.T) {
 	}
 }
 
-// The record tells the rule, the alignment of each identifier, the walk and the
+// The record has the rule, the alignment of each identifier, the walk and the
 // signals; in the shadow, what would have been done.
 func TestDMARCSteps(t *testing.T) {
 	zone := resolvertest.NewZone(t, dmarcZone)
@@ -332,7 +332,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// SPF refuses nobody who has logged in, and in the shadow nobody at all.
+// SPF refuses no one who has logged in, and in the shadow no one at all.
 func TestSPFShadow(t *testing.T) {
 	zone := resolvertest.NewZone(t, failZone)
 	for _, c := range []struct {

@@ -128,7 +128,7 @@ func vouching(o *DMARCOptions, chain *arc.Result, report *dmarc.Report) (sealer 
 	return sealer
 }
 
-// failsReject tells a failure for which there is more to know.
+// failsReject recognises a failure for which there is more to know.
 func failsReject(r *dmarc.Result) bool {
 	return r.Status == dmarc.Fail && r.Policy == dmarc.PolicyReject
 }

@@ -25,7 +25,7 @@ type Findings struct {
 	Disposition Disposition
 }
 
-// unsure tells whether DNS could not tell something that it should have.
+// unsure reports whether DNS could not tell something that it should have.
 func (f *Findings) unsure() bool {
 	if f.MailFrom.Status == spf.TempError || f.DMARC.Verdict.Status == dmarc.TempError || f.ARC.Temporary {
 		return true

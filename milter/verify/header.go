@@ -15,7 +15,7 @@ import (
 const receivedSPFField = "Received-SPF"
 
 // results spells the findings, in the order in which readers expect them: what
-// the DMARC result rests on stands before it.
+// the DMARC result rests on is before it.
 func (f *Findings) results() []authres.Result {
 	list := []authres.Result{f.mailFromResult()}
 	if f.Helo.Status != "" && f.Helo.Status != spf.None {
@@ -53,7 +53,7 @@ func (f *Findings) arcResult() authres.Result {
 	return r
 }
 
-// dmarcResult tells the verdict that counts: a second one, for another domain
+// dmarcResult returns the verdict that counts: a second one, for another domain
 // of the same From, could be taken for it.
 func (f *Findings) dmarcResult() authres.Result {
 	v := &f.DMARC.Verdict
@@ -69,7 +69,7 @@ func (f *Findings) dmarcResult() authres.Result {
 	return r
 }
 
-// comment tells what we do, where a passed mail is one to which nothing is done.
+// comment says what we do, where a passed mail is one to which nothing is done.
 func (d *Disposition) comment() string {
 	done := d.Done()
 	if done == ActionPass {
@@ -95,7 +95,7 @@ func policyComment(r *dmarc.Record) string {
 	return strings.Join(parts, " ")
 }
 
-// mailFromResult names the domain alone: the local part is nobody's business.
+// mailFromResult names the domain alone: the local part is no one's business.
 // Under a null sender the identity is the HELO name.
 func (f *Findings) mailFromResult() authres.Result {
 	r := authres.SPF{Value: authres.Value(f.MailFrom.Status), Text: spfText(f.MailFrom.Result)}
@@ -111,7 +111,7 @@ func (f *Findings) mailFromResult() authres.Result {
 }
 
 // spfText says what the status rests on. The errors of DNS would name our own
-// name servers, which are nobody's business either.
+// name servers, which are no one's business either.
 func spfText(r spf.Result) authres.Text {
 	switch {
 	case r.Status == spf.TempError:

@@ -140,7 +140,7 @@ func TestHostileRecords(t *testing.T) {
 		{"10,000 octets of tags", txt(hostileName, "v=DMARC1; p=reject;"+strings.Repeat("x=y;", 2496)), "", refuse,
 			"in any number"},
 		{"10,000 octets of policies", txt(hostileName, "v=DMARC1;"+strings.Repeat("p=reject;", 1110)), "", broken,
-			"a tag that stands twice says nothing"},
+			"a tag that is given twice says nothing"},
 		{"cut within the policy", txt(hostileName, "v=DMARC1; x="+strings.Repeat("y", 255-len("v=DMARC1; x=; p=rej"))+"; p=reject"), "", refuse,
 			"strings are joined without anything between them"},
 		{"NUL in the policy", txt(hostileName, "v=DMARC1; p=rej\x00ect"), "", broken, "the value is not valid; nobody asks for reports"},

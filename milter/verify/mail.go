@@ -68,7 +68,7 @@ func (m *Mail) ask(ctx context.Context) {
 	m.iprev = beside(ctx, m, func(ctx context.Context, r Resolver) IPRev { return checkIPRev(ctx, r, e.Client) })
 }
 
-// Refused tells whether the envelope is refused already. It waits for what
+// Refused reports whether the envelope is refused already. It waits for what
 // that depends on, but not longer than ctx, and then says no.
 func (m *Mail) Refused(ctx context.Context) *Refusal {
 	o := &m.verifier.options

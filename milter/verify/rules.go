@@ -165,7 +165,7 @@ func Decide(s Situation) Disposition {
 			return d
 		}
 	}
-	// Every Status has its row; a Result that nobody judged has none.
+	// Every Status has its row; a Result that no one judged has none.
 	return Disposition{Action: ActionNone, Rule: "not_judged"}
 }
 

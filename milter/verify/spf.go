@@ -21,12 +21,12 @@ func (v *Verifier) checkMailFrom(ctx context.Context, r Resolver, args spf.Args)
 }
 
 // checkHelo asks about the HELO name, unless that is what checkMailFrom does. A
-// result without a status means that nobody was asked.
+// result without a status means that no one was asked.
 func (v *Verifier) checkHelo(ctx context.Context, r Resolver, args spf.Args) spf.HeloResult {
 	if anonymous(args.IP) || args.Sender == (spf.Sender{}) {
 		return spf.HeloResult{}
 	}
-	args.NoExplanation = true // nobody is refused because of it
+	args.NoExplanation = true // no one is refused because of it
 	return spf.CheckHelo(ctx, r, v.traced(args, IdentityHelo))
 }
 

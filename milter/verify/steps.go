@@ -15,7 +15,7 @@ import (
 // From is the domain of the author for records; several are separated by commas.
 func (f *Findings) From() string { return strings.Join(f.Author.Domains, ",") }
 
-// steps tells the record what each result rests on.
+// steps writes to the record what each result rests on.
 func (f *Findings) steps(o *Options) []record.Step {
 	list := []record.Step{spfStep(IdentityMailFrom, f.MailFrom.Result)}
 	if o.SPFShadow && f.refuseSPF(o) != nil {

@@ -48,11 +48,11 @@ import (
 // Defaults of [Options].
 const (
 	// DefaultDeadline is below the 20 s that RFC 7208 section 4.6.4 asks of an SPF
-	// check at least when nobody waits; here an SMTP client does.
+	// check at least when no one waits; here an SMTP client does.
 	DefaultDeadline = 10 * time.Second
 	// DefaultSkew is how far the clocks of signers may be wrong.
 	DefaultSkew = 5 * time.Minute
-	// unknownHost is our name when nobody has told one: no other host can have it.
+	// unknownHost is our name when no one has told one: no other host can have it.
 	unknownHost = "localhost.invalid"
 )
 
@@ -146,7 +146,7 @@ func (o *Options) authservID(mta string) string {
 	return cmp.Or(o.AuthservID, mta, o.HostName, unknownHost)
 }
 
-// anonymous tells a client whose address says nothing about who sends the mail:
+// anonymous recognises a client whose address says nothing about who sends the mail:
 // there is none, or the mail was handed over inside this machine.
 func anonymous(client netip.Addr) bool {
 	return !client.IsValid() || client.IsUnspecified() || client.Unmap().IsLoopback()

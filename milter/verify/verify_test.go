@@ -292,7 +292,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// The record tells what each result rests on, and stays small whatever a
+// The record says what each result rests on, and stays small whatever a
 // sender writes.
 func TestSteps(t *testing.T) {
 	zone := resolvertest.NewZone(t, `example.com. TXT "v=spf1 include:pool.example -all"

@@ -22,7 +22,7 @@ const (
 	DefaultWrite = 30 * time.Second
 )
 
-// Config is what a [Guard] needs besides its connection. Zero durations stand for
+// Config is what a [Guard] needs besides its connection. Zero durations mean
 // the defaults.
 type Config struct {
 	Idle    time.Duration // silence between two frames
@@ -134,7 +134,7 @@ func (g *Guard) fail(reason error) error {
 	return io.EOF
 }
 
-// MessageDone tells that the current message has its final reply. A connection
+// MessageDone reports that the current message has its final reply. A connection
 // that was stopped ends when that reply is sent.
 func (g *Guard) MessageDone() {
 	g.inMail.Store(false)

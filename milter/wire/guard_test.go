@@ -503,7 +503,7 @@ func TestKeptBodies(t *testing.T) {
 
 func TestWriteDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		near, far := net.Pipe() // nobody reads from far
+		near, far := net.Pipe() // no one reads from far
 		defer far.Close()
 		g := New(near, Config{})
 		start := time.Now()

@@ -1,6 +1,6 @@
 package wire
 
-// HeaderOverflow tells that header fields of the current message were swallowed,
+// HeaderOverflow reports that header fields of the current message were swallowed,
 // because there were more than [MaxHeaders] or [MaxHeaderBytes].
 func (g *Guard) HeaderOverflow() bool {
 	return g.headers > MaxHeaders || g.hdrBytes > MaxHeaderBytes

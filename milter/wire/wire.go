@@ -8,7 +8,7 @@
 // A macro frame ("name NUL value NUL" pairs, prefixed by the command that it
 // belongs to) precedes any of them.
 //
-// A [Guard] stands between the connection and the library and is a net.Conn
+// A [Guard] is between the connection and the library and is a net.Conn
 // itself. Its invariants:
 //   - the library sees only whole, known commands in an order that the protocol
 //     allows, of bounded length, with a payload of the right shape;
@@ -80,7 +80,7 @@ const (
 type rule struct {
 	name     string
 	min, max int    // payload length
-	in       phases // where it may stand
+	in       phases // where it may be
 	shape    func(payload []byte) error
 }
 
@@ -201,7 +201,7 @@ func protocolError(format string, args ...any) error {
 }
 
 // checkCommand looks at what the first five octets tell: whether the command is
-// known, may stand here, and has a length in its bounds.
+// known, may be here, and has a length in its bounds.
 func checkCommand(c Command, payload int, at phase) (rule, error) {
 	r, known := ruleFor(c)
 	switch {

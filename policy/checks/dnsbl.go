@@ -23,7 +23,7 @@ const (
 	NameSender  = "sender"  // the domain of MAIL FROM
 	NameHelo    = "helo"    // what the client calls itself
 	NameClient  = "client"  // the client's confirmed name
-	NameReverse = "reverse" // the client's name that nobody has confirmed
+	NameReverse = "reverse" // the client's name that no one has confirmed
 )
 
 // DNSBLNames is every name, in the order in which they are asked.
@@ -47,7 +47,7 @@ type DNSBL struct {
 	Names  []string // of DNSBLNames, those to ask about
 	Reply  Template
 	Relays allowlist.Networks // our own relays: lists know them, not their clients
-	// AllowClients and AllowRecipients are exempt; nil exempts nobody but
+	// AllowClients and AllowRecipients are exempt; nil exempts no one but
 	// postmaster and abuse.
 	AllowClients    *allowlist.Clients
 	AllowRecipients *allowlist.Recipients
@@ -108,7 +108,7 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 	return ""
 }
 
-// isComplaintsDesk tells the mailboxes where a listed sender can complain (RFC
+// isComplaintsDesk recognises the mailboxes where a listed sender can complain (RFC
 // 2142 section 4, RFC 5321 section 4.5.1).
 func isComplaintsDesk(recipient mailaddr.Address, delimiters string) bool {
 	base, _, _ := recipient.SplitExtension(delimiters)
@@ -183,7 +183,7 @@ func signals(result *dnsbl.Result) policy.Signals {
 	return s
 }
 
-// dnsblDetail tells what each list said, and the lists that said nothing.
+// dnsblDetail says what each list said, and the lists that said nothing.
 func dnsblDetail(result *dnsbl.Result) string {
 	if len(result.Hits)+len(result.Failures) == 0 {
 		return ""

@@ -107,7 +107,7 @@ func exemptDetail(r *policy.Request, reason record.Reason) string {
 	return ""
 }
 
-// isLocal tells addresses that no stranger has: RFC 1918, RFC 4193, loopback
+// isLocal recognises addresses that no stranger has: RFC 1918, RFC 4193, loopback
 // and link-local.
 func isLocal(a netip.Addr) bool {
 	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified()
@@ -218,7 +218,7 @@ func GreylistReason(w greylist.Why) record.Reason {
 	return record.GreylistFlood
 }
 
-// text tells when to come back. The status code is "other mailbox status": old
+// text says when to come back. The status code is "other mailbox status": old
 // Exchange servers take the one for policy, 4.7.1, for final.
 func (g *Greylist) text(o greylist.Outcome, k greylist.Key) string {
 	source := "network"

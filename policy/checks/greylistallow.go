@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// DefaultAllowList is the word that stands for the list that comes with the
+// DefaultAllowList is the word that means the list that comes with the
 // program, in place of a file.
 const DefaultAllowList = "default"
 
@@ -92,7 +92,7 @@ func partialNetwork(entry string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(netip.AddrFrom4(ip), 8*len(octets)), true
 }
 
-// Has tells whether the list holds a client by its address or by its confirmed
+// Has reports whether the list holds a client by its address or by its confirmed
 // name.
 func (l *GreylistClients) Has(addr netip.Addr, name string) bool {
 	return l != nil && (l.list.Has(addr, name) || name != "" && l.patterns.match(name))

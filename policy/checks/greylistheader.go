@@ -15,7 +15,7 @@ type Instances struct {
 	next int
 }
 
-// First tells whether an instance comes for the first time. A message without
+// First reports whether an instance comes for the first time. A message without
 // one (another MTA than Postfix) always does.
 func (i *Instances) First(instance string) bool {
 	if instance == "" {

@@ -52,8 +52,8 @@ func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, p
 // dynamicWords are parts of names that providers give to lines of customers.
 const dynamicWords = " adsl broadband cable catv cpe cust customer dhcp dial dialin dialup dsl dyn dynamic dynip fiber ftth gprs home hsd pool ppp pppoe res retail user vdsl wimax xdsl "
 
-// looksDynamic tells a name that holds the client's address, in whatever order
-// and base, or says what kind of line it stands for. static and mail hosts say
+// looksDynamic recognises a name that holds the client's address, in whatever order
+// and base, or says what kind of line it means. static and mail hosts say
 // so in their names as well.
 func looksDynamic(name string, addr netip.Addr) bool {
 	name = strings.ToLower(name)

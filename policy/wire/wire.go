@@ -6,7 +6,7 @@
 // than MaxRequest, whatever the client sends; a client that has begun a
 // request must end it within RequestTimeout; and what does not follow the
 // protocol is a *ProtocolError, after which the connection is of no use,
-// because nobody can tell where the next request begins.
+// because no one can tell where the next request begins.
 package wire
 
 import (

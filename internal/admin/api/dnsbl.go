@@ -20,7 +20,7 @@ type DNSBLZone struct {
 	Kind    string      `json:"kind"`
 	State   string      `json:"state"` // "in service", or the problem that opened the breaker
 	Cause   string      `json:"cause,omitempty"`
-	Mend    string      `json:"mend,omitempty"`
+	Fix     string      `json:"fix,omitempty"`
 	Since   *time.Time  `json:"since,omitempty"`
 	Unused  bool        `json:"unused,omitempty"` // out of service: the daemon does not ask it, and it adds nothing
 	Listed  bool        `json:"listed"`

@@ -18,7 +18,7 @@ const (
 	GreylistClients  = "clients"
 )
 
-// GreylistFilter selects entries. A * stands for any text; empty means all.
+// GreylistFilter selects entries. A * means any text; empty means all.
 type GreylistFilter struct {
 	Kind      string `json:"kind,omitempty"` // triplets, clients
 	Client    string `json:"client,omitempty"`
@@ -63,7 +63,7 @@ type GreylistShowArgs struct {
 // GreylistShowResult is what the store knows, and what follows.
 type GreylistShowResult struct {
 	Key     string          `json:"key"`     // the client part
-	Sender  string          `json:"sender"`  // as it stands in the key
+	Sender  string          `json:"sender"`  // as it is in the key
 	Verdict string          `json:"verdict"` // pass, defer
 	Reason  string          `json:"reason"`
 	Wait    int             `json:"wait_seconds,omitempty"`

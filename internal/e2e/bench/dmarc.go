@@ -215,7 +215,7 @@ func together(session func() error) error {
 	return errors.Join(errs...)
 }
 
-// passed tells results in which everything has.
+// passed recognises results in which everything has.
 func passed(results string) bool {
 	return strings.Contains(results, "dkim=pass") && strings.Contains(results, "spf=pass") && strings.Contains(results, "dmarc=pass")
 }

@@ -31,7 +31,7 @@ dbltest.com.dbl.spamhaus.org.    IN A 127.0.1.2
 `
 
 // dnsblRequest is a client with its own address, HELO and sender: three
-// questions that nobody has asked before.
+// questions that no one has asked before.
 func dnsblRequest(round, c, i int) []byte {
 	n := (round*dnsblBurst+c)*dnsblKnown + i
 	addr := net.IPv4(11, byte(n>>16), byte(n>>8), byte(n))
@@ -83,7 +83,7 @@ func benchSlowDNS(ctx context.Context, e *env) ([]result, error) {
 	}, daemon.Stop()
 }
 
-// calmest sends requests that nobody has sent before, in several rounds, and
+// calmest sends requests that no one has sent before, in several rounds, and
 // gives the one with the best p99: what else runs on the machine only adds.
 func calmest(ctx context.Context, socket string) (latencies, error) {
 	var best latencies

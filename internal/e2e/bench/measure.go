@@ -30,7 +30,7 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// used runs f and tells what it cost the process.
+// used runs f and says what it cost the process.
 func used(pid int, f func() error) (time.Duration, error) {
 	before, err := cpuTime(pid)
 	if err != nil {

@@ -268,7 +268,7 @@ func milterReply(r *bufio.Reader) (byte, error) {
 	return code, err
 }
 
-// milterMail is a mail of 10 KB with 25 header fields as Postfix tells it, macros
+// milterMail is a mail of 10 KB with 25 header fields as Postfix sends it, macros
 // before every field included, cut where a reply is due.
 func milterMail() []string {
 	const id = "i\x004XQUEUEID\x00"

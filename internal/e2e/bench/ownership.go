@@ -150,7 +150,7 @@ func ownershipRound(ctx context.Context, l load, pid int, socket string) (cpu fl
 // drawOwnership makes requests of senders drawn from the whole table, so that
 // hardly two are the same. A request is good until the next of its connection.
 func drawOwnership() func(c, i int) []byte {
-	fixed := strings.Split(policyRequest, "%s") // what stands between the values
+	fixed := strings.Split(policyRequest, "%s") // what is between the values
 	draws := make([]*rand.Rand, ownershipConns)
 	requests := make([][]byte, ownershipConns)
 	for c := range draws {

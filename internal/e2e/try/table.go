@@ -45,7 +45,7 @@ func printRow(out io.Writer, row []string) {
 }
 
 // wrap breaks text at spaces into lines of at most width characters; a longer
-// word stands alone.
+// word is alone.
 func wrap(text string, width int) []string {
 	var lines []string
 	var line string

@@ -118,7 +118,7 @@ func TestKilled(t *testing.T) {
 	}
 	mail(s, "b")
 	var used int64
-	for i := range 500 { // until it is in the journal, which nothing tells of
+	for i := range 500 { // until it is in the journal, which nothing reports
 		if used = mailTo(t, copyOf(t, dir, i), mail); used == 6 {
 			return
 		}
@@ -150,7 +150,7 @@ func TestResetKilled(t *testing.T) {
 		t.Fatalf("%d reset, %v", n, err)
 	}
 	bobs := func(s limit.Store, txn string) int64 { return mail(s, "bob", txn) }
-	for i := range 500 { // until the journal has it, which nothing tells of
+	for i := range 500 { // until the journal has it, which nothing reports
 		path := copyOf(t, dir, i)
 		again := copyOf(t, dir, 500+i)
 		if mailTo(t, path, bobs) != 2 {

@@ -101,11 +101,11 @@ func (c *Conf) add(line mapfile.Line) error {
 	problem := &mapfile.Error{Path: c.Path, Line: line.Number}
 	switch {
 	case !ok || len(name) == 0 || bytes.ContainsAny(name, mapfile.Space):
-		problem.What, problem.Mend = "no parameter", "write: name = value"
+		problem.What, problem.Fix = "no parameter", "write: name = value"
 	case !utf8.Valid(line.Text):
-		problem.What, problem.Mend = "invalid UTF-8", "save the file as UTF-8"
+		problem.What, problem.Fix = "invalid UTF-8", "save the file as UTF-8"
 	case len(value) > MaxValue:
-		problem.What, problem.Mend = "value is too long", fmt.Sprintf("a value may have %d octets", MaxValue)
+		problem.What, problem.Fix = "value is too long", fmt.Sprintf("a value may have %d octets", MaxValue)
 	}
 	if problem.What != "" {
 		return problem
@@ -204,20 +204,20 @@ func (c *Conf) Where(name string) string {
 }
 
 // Fail notes that a parameter cannot be done; Finish returns it.
-func (c *Conf) Fail(name, what, mend string) {
-	c.errs = append(c.errs, c.Error(name, what, mend))
+func (c *Conf) Fail(name, what, fix string) {
+	c.errs = append(c.errs, c.Error(name, what, fix))
 }
 
 // Error is an error about a parameter.
-func (c *Conf) Error(name, what, mend string) error {
-	e := &mapfile.Error{Path: c.Path, What: name + ": " + what, Mend: mend}
+func (c *Conf) Error(name, what, fix string) error {
+	e := &mapfile.Error{Path: c.Path, What: name + ": " + what, Fix: fix}
 	if p := c.params[name]; p != nil {
 		e.Line = p.line
 	}
 	return e
 }
 
-// Warn tells something about a parameter that is no error.
+// Warn says something about a parameter that is no error.
 func (c *Conf) Warn(name, what string) { c.warn(c.Where(name) + ": " + name + ": " + what) }
 
 // Ignore marks parameters as known that change no answer, and says so.
@@ -231,16 +231,16 @@ func (c *Conf) Ignore(why string, names ...string) {
 
 // Refuse makes parameters an error that cannot be done, unless their value is one
 // of those that ask for nothing.
-func (c *Conf) Refuse(mend string, harmless []string, names ...string) {
+func (c *Conf) Refuse(fix string, harmless []string, names ...string) {
 	for _, name := range names {
 		if value, ok := c.Lookup(name); ok && !slices.Contains(harmless, strings.ToLower(value)) {
-			c.Fail(name, "is not supported", mend)
+			c.Fail(name, "is not supported", fix)
 		}
 	}
 }
 
 // Finish gives the first thing that is wrong with the file. It warns of names
-// that nobody asked for: Postfix skips those without a word, misspelt ones
+// that no one asked for: Postfix skips those without a word, misspelt ones
 // included.
 func (c *Conf) Finish() error {
 	if len(c.errs) > 0 {

@@ -55,14 +55,14 @@ func TestParseErrors(t *testing.T) {
 			t.Errorf("%.20q: %v, want %q", text, err, want)
 		}
 	}
-	for text, want := range map[string]string{"n = x": "t.cf:1: n: \"x\" is not allowed; write a number from 1 to 5", "n = 6": "n", "b = true": "write yes or no", "r = on": "r: is not supported; mend"} {
+	for text, want := range map[string]string{"n = x": "t.cf:1: n: \"x\" is not allowed; write a number from 1 to 5", "n = 6": "n", "b = true": "write yes or no", "r = on": "r: is not supported; fix"} {
 		c, _, err := parseText(t, text+"\n")
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Int("n", 0, 1, 5)
 		c.Bool("b", false)
-		c.Refuse("mend", []string{"no"}, "r")
+		c.Refuse("fix", []string{"no"}, "r")
 		if err := c.Finish(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}

@@ -37,7 +37,7 @@ type domainPattern struct {
 	table   Table
 }
 
-// OpenTable opens the table that "type:name" stands for, and returns the files
+// OpenTable opens the table that "type:name" means, and returns the files
 // that it was read from.
 type OpenTable func(spec string) (table Table, files []string, err error)
 
@@ -119,7 +119,7 @@ func foldDomain(name string) string {
 	return strings.TrimPrefix(mailaddr.FoldKey("@"+name), "@")
 }
 
-// Allows tells whether a key may be looked up: it must be an address with a
+// Allows reports whether a key may be looked up: it must be an address with a
 // local part in a domain of the list.
 func (d *Domains) Allows(ctx context.Context, key string) (bool, error) {
 	if d == nil {

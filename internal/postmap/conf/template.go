@@ -14,7 +14,7 @@ type Part struct {
 // Template is a parsed query, filter or result format.
 type Template []Part
 
-// IsDynamic tells whether the template has any expansion.
+// IsDynamic reports whether the template has any expansion.
 func (t Template) IsDynamic() bool {
 	for _, p := range t {
 		if p.Verb != 0 {
@@ -37,7 +37,7 @@ type needs struct {
 // with "@".
 type Expander struct{ needs needs }
 
-// Query parses a template whose expansions all stand for parts of the key.
+// Query parses a template whose expansions all mean parts of the key.
 func (e *Expander) Query(text string) (Template, error) {
 	return e.parse(text, func(verb byte) {
 		switch verb {
@@ -49,7 +49,7 @@ func (e *Expander) Query(text string) (Template, error) {
 	})
 }
 
-// Result parses a template whose lower-case expansions stand for parts of the
+// Result parses a template whose lower-case expansions mean parts of the
 // value, the others for parts of the key.
 func (e *Expander) Result(text string) (Template, error) {
 	return e.parse(text, func(verb byte) {
@@ -150,7 +150,7 @@ func (e *Expander) hasLabels(labels []string) bool {
 	return true
 }
 
-// part gives the part of the key a verb stands for.
+// part gives the part of the key a verb means.
 func (k Key) part(verb byte) string {
 	switch verb {
 	case 's', 'S':

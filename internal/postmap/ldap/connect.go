@@ -186,7 +186,7 @@ func (d *directory) dial(ctx context.Context, s server, config *tls.Config) (*ld
 		conn.SetTimeout(max(time.Until(deadline), time.Millisecond))
 	}
 	if err := d.greet(conn, config); err != nil {
-		_ = conn.Close() // the first error is the one that tells
+		_ = conn.Close() // the first error is the one that explains it
 		return nil, err
 	}
 	return conn, nil

@@ -180,7 +180,7 @@ func tidy(filter string) string {
 	return b.String()
 }
 
-// afterPart tells the places where white space means nothing.
+// afterPart reports the places where white space means nothing.
 func afterPart(filter string, i int) bool {
 	switch filter[i] {
 	case '(', ')':

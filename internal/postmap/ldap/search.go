@@ -30,7 +30,7 @@ func (a attributes) all() []string {
 	return slices.Concat(a.terminal, a.leaf, a.ordinary, a.special)
 }
 
-// has tells whether a list names an attribute, or the one that this is an option
+// has reports whether a list names an attribute, or the one that this is an option
 // of (RFC 4512 section 2.5).
 func has(list []string, name string) bool {
 	return slices.ContainsFunc(list, func(wanted string) bool {
@@ -131,7 +131,7 @@ func (l *lookup) entry(ctx context.Context, e *ldap.Entry, depth int) error {
 	return nil
 }
 
-// holds tells whether an entry has a value of any of the attributes.
+// holds reports whether an entry has a value of any of the attributes.
 func holds(e *ldap.Entry, list []string) bool {
 	return slices.ContainsFunc(e.Attributes, func(a *ldap.EntryAttribute) bool {
 		return len(a.Values) > 0 && has(list, a.Name)
@@ -186,7 +186,7 @@ func (l *lookup) follow(ctx context.Context, references []string, depth int) err
 	return nil
 }
 
-// reference makes the search that a DN or URL stands for; nil if it asks for no
+// reference makes the search that a DN or URL means; nil if it asks for no
 // attribute of ours.
 func (l *lookup) reference(text string) (*ldap.SearchRequest, error) {
 	if !isURL(text) {

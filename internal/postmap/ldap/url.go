@@ -19,7 +19,7 @@ type searchURL struct {
 	filter     string
 }
 
-// isURL tells a URL from a DN.
+// isURL distinguishes a URL from a DN.
 func isURL(text string) bool {
 	scheme, _, ok := strings.Cut(text, "://")
 	if !ok {

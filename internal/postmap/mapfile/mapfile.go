@@ -6,7 +6,7 @@
 //
 // Invariants: reading is bounded in file size and in the length of a logical
 // line; a file that is no regular file is never opened, so that a pipe cannot
-// hang a daemon; every error names path:line and how to mend it.
+// hang a daemon; every error names path:line and how to fix it.
 package mapfile
 
 import (
@@ -32,19 +32,19 @@ type Error struct {
 	Path string
 	Line int
 	What string
-	Mend string // how the operator puts it right; may be empty
+	Fix  string // how the operator puts it right; may be empty
 	Err  error  // the cause, if there is one below this package
 }
 
-// Error gives "path:line: what; mend".
+// Error gives "path:line: what; fix".
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(Where(e.Path, e.Line))
 	b.WriteString(": ")
 	b.WriteString(e.What)
-	if e.Mend != "" {
+	if e.Fix != "" {
 		b.WriteString("; ")
-		b.WriteString(e.Mend)
+		b.WriteString(e.Fix)
 	}
 	return b.String()
 }
@@ -75,10 +75,10 @@ func Open(path string) (*File, error) {
 		return nil, openError(path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, &Error{Path: path, What: "is no regular file", Mend: "name the text file of the table"}
+		return nil, &Error{Path: path, What: "is no regular file", Fix: "name the text file of the table"}
 	}
 	if info.Size() > MaxFileSize {
-		return nil, &Error{Path: path, What: fmt.Sprintf("is larger than %d MiB", MaxFileSize>>20), Mend: "split the table or keep it in a database"}
+		return nil, &Error{Path: path, What: fmt.Sprintf("is larger than %d MiB", MaxFileSize>>20), Fix: "split the table or keep it in a database"}
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -94,9 +94,9 @@ func openError(path string, err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		e.Mend = "let the daemon's user or one of its groups read it (Postfix's table files usually belong to group postfix)"
+		e.Fix = "let the daemon's user or one of its groups read it (Postfix's table files usually belong to group postfix)"
 	case strings.Contains(path, "$"):
-		e.Mend = "write the path out: Postfix's parameters are not expanded here (postconf -x shows their values)"
+		e.Fix = "write the path out: Postfix's parameters are not expanded here (postconf -x shows their values)"
 	}
 	return e
 }
@@ -162,11 +162,11 @@ func (s *Scanner) Next() (Line, error) {
 
 func (s *Scanner) judge(line int) error {
 	if IsSpace(s.buf[0]) {
-		return &Error{Path: s.path, Line: line, What: "begins with white space but continues no line before it", Mend: "remove the white space"}
+		return &Error{Path: s.path, Line: line, What: "begins with white space but continues no line before it", Fix: "remove the white space"}
 	}
 	for _, c := range s.buf {
 		if c == 0 {
-			return &Error{Path: s.path, Line: line, What: "contains a NUL", Mend: "name the text of the table, not a compiled file"}
+			return &Error{Path: s.path, Line: line, What: "contains a NUL", Fix: "name the text of the table, not a compiled file"}
 		}
 	}
 	return nil
@@ -179,7 +179,7 @@ func (s *Scanner) physical() (eof bool, err error) {
 		chunk, err := s.in.ReadSlice('\n')
 		s.read += len(chunk)
 		if len(s.buf)+len(chunk) > MaxLine || s.read > MaxFileSize {
-			return true, &Error{Path: s.path, Line: s.number + 1, What: "line or file is too long", Mend: fmt.Sprintf("a line may have %d KiB, a file %d MiB", MaxLine>>10, MaxFileSize>>20)}
+			return true, &Error{Path: s.path, Line: s.number + 1, What: "line or file is too long", Fix: fmt.Sprintf("a line may have %d KiB, a file %d MiB", MaxLine>>10, MaxFileSize>>20)}
 		}
 		s.buf = append(s.buf, chunk...)
 		switch {
@@ -200,7 +200,7 @@ func (s *Scanner) physical() (eof bool, err error) {
 	}
 }
 
-// continues tells whether the next physical line belongs to this logical one; a
+// continues reports whether the next physical line belongs to this logical one; a
 // comment or an empty line does no harm and is taken along.
 func (s *Scanner) continues() bool {
 	next, err := s.in.Peek(1)
@@ -216,7 +216,7 @@ func isSkipped(line []byte) bool {
 	return true
 }
 
-// IsSpace tells the white space of Postfix's table formats, which is C's.
+// IsSpace recognises the white space of Postfix's table formats, which is C's.
 func IsSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 // Space is the same set for the functions of package strings.

@@ -8,7 +8,7 @@
 // others until its retry interval is over.
 //
 // Invariants:
-//   - no more than Max connections are open, and nobody waits for one longer than
+//   - no more than Max connections are open, and no one waits for one longer than
 //     its context;
 //   - each server is dialled once at most for one question, and gets its share of
 //     the time that is left;
@@ -221,7 +221,7 @@ func (p *Pool[C]) order() []int {
 	return sorted
 }
 
-// Idle gives the number of open connections that nobody uses.
+// Idle gives the number of open connections that no one uses.
 func (p *Pool[C]) Idle() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

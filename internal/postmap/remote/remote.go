@@ -1,14 +1,14 @@
 // Package remote answers: what does this server say about a key, now or lately?
 //
-// It stands in front of a table that lives in a server. Answers are kept for a
+// It is in front of a table that lives in a server. Answers are kept for a
 // while, those that a key is not listed too. Many who ask for one key at once are
 // answered by one question. When questions fail one after the other the server
 // counts as down: most requests are then refused at once, and one at a time is
 // let through to see whether it has come back. Meanwhile an answer that is too old
-// may stand in for a bounded time.
+// may be used for a bounded time.
 //
 // Invariants:
-//   - nobody waits longer than the time-out, nor than the own context;
+//   - no one waits longer than the time-out, nor than the own context;
 //   - a failure is an error or the last known answer, never "not listed";
 //   - entries, their size and the questions under way are bounded;
 //   - State hears of each change between up and down once;
@@ -42,7 +42,7 @@ type KeyError struct{ What string }
 
 func (e *KeyError) Error() string { return e.What }
 
-// IsKeyError tells whether an error is, or wraps, a [KeyError].
+// IsKeyError reports whether an error is, or wraps, a [KeyError].
 func IsKeyError(err error) bool {
 	var k *KeyError
 	return errors.As(err, &k)
@@ -85,7 +85,7 @@ type Config struct {
 	Timeout     time.Duration // of one question; 0 means DefaultTimeout
 	TTL         time.Duration // how long an answer is kept
 	NegativeTTL time.Duration // how long it is kept that a key is not listed
-	StaleFor    time.Duration // how long after that an answer may stand in while the server is down
+	StaleFor    time.Duration // how long after that an answer may be used while the server is down
 	MaxEntries  int           // 0 means DefaultMaxEntries
 	State       func(Change)  // may be nil
 	Now         func() time.Time

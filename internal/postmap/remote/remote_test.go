@@ -167,7 +167,7 @@ func TestLastKnown(t *testing.T) {
 		if where := table.Locate("a"); where != "t.cf:3 (last known, 2m0s old)" {
 			t.Error(where)
 		}
-		// A probe runs behind an answer that may stand in.
+		// A probe runs behind an answer that may be used instead.
 		time.Sleep(lastPause)
 		before := s.asked.Load()
 		want(t, table, "a", "a")

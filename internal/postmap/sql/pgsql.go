@@ -206,7 +206,7 @@ func (c pgsqlConn) ask(ctx context.Context, args []string) ([]string, error) {
 }
 
 // keyError makes an error that is about the values of one key (class 22, as a user
-// that is no number where the query casts it) one that tells nothing about the
+// that is no number where the query casts it) one that says nothing about the
 // server.
 func keyError(err error) error {
 	var refused *pgconn.PgError

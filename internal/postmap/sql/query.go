@@ -9,7 +9,7 @@
 // quotes, and backslashes where the dialect has them.
 //
 // Invariants:
-//   - an expansion that stands where no placeholder can be (outside of quotes, in
+//   - an expansion where no placeholder can be (outside of quotes, in
 //     an identifier, a comment, behind a type name or next to another literal) is
 //     an error when the template is read, never a pasted text;
 //   - text without an expansion is passed on as it is.
@@ -41,12 +41,12 @@ type Query struct {
 	Text string
 	Args []conf.Template // of the placeholders, in order
 
-	// Wildcards tells that an expansion stands behind LIKE, where "%" and "_" in
+	// Wildcards reports that an expansion is behind LIKE, where "%" and "_" in
 	// an address match more than themselves; so they do in Postfix.
 	Wildcards bool
 }
 
-// Values gives what the placeholders stand for, for one key.
+// Values gives what the placeholders mean, for one key.
 func (q Query) Values(k conf.Key) []string {
 	values := make([]string, len(q.Args))
 	for i, arg := range q.Args {
@@ -118,7 +118,7 @@ func (l *lexer) at(n int) byte {
 // token reads one token.
 func (l *lexer) token() error {
 	if verb := l.in[l.pos].verb; verb != 0 {
-		return fmt.Errorf("%%%c stands outside of quotes, where an address would be read as SQL; write '%%%c'", verb, verb)
+		return fmt.Errorf("%%%c is outside of quotes, where an address would be read as SQL; write '%%%c'", verb, verb)
 	}
 	switch c := l.at(0); {
 	case c == '\'' || c == '"' && l.stringQuotes():
@@ -134,7 +134,7 @@ func (l *lexer) token() error {
 	case c == ';':
 		return l.end()
 	case l.isPlaceholder(c):
-		return fmt.Errorf("%q stands for a parameter of its own; a query has no others than %%s and its like", string(c))
+		return fmt.Errorf("%q means a parameter of its own; a query has no others than %%s and its like", string(c))
 	case isWord(c):
 		l.word()
 	default:
@@ -146,7 +146,7 @@ func (l *lexer) token() error {
 	return nil
 }
 
-// stringQuotes tells whether '"' begins a string. In SQLite it does where an
+// stringQuotes reports whether '"' begins a string. In SQLite it does where an
 // expansion makes an identifier senseless.
 func (l *lexer) stringQuotes() bool {
 	switch l.dialect {
@@ -210,7 +210,7 @@ func (l *lexer) skipTo(mark, where string) error {
 	begin := l.pos
 	for l.pos < len(l.in) {
 		if verb := l.in[l.pos].verb; verb != 0 {
-			return fmt.Errorf("%%%c stands in %s; take it out", verb, where)
+			return fmt.Errorf("%%%c is in %s; take it out", verb, where)
 		}
 		l.copy(1)
 		if l.pos-begin > len(mark) && l.endsWith(mark) {
@@ -237,7 +237,7 @@ func (l *lexer) identifier(quote byte) error {
 	l.copy(1)
 	for l.pos < len(l.in) {
 		if verb := l.in[l.pos].verb; verb != 0 {
-			return fmt.Errorf("%%%c stands in a quoted name; write '%%%c' for a string", verb, verb)
+			return fmt.Errorf("%%%c is in a quoted name; write '%%%c' for a string", verb, verb)
 		}
 		if l.at(0) == quote {
 			l.copy(1)
@@ -334,7 +334,7 @@ func (l *lexer) checkBefore(before kind, prefix string) error {
 		l.out.Reset()
 		l.out.WriteString(text[:len(text)-len(prefix)]) // what is left is a plain string
 	case prefix != "" && !isKeyword(prefix), before == word && !isKeyword(l.name):
-		return fmt.Errorf("%q stands in front of a string with an expansion; a type or character set cannot be given there: use CAST('%%s' AS …)", l.name)
+		return fmt.Errorf("%q is in front of a string with an expansion; a type or character set cannot be given there: use CAST('%%s' AS …)", l.name)
 	}
 	return nil
 }
@@ -380,7 +380,7 @@ func (l *lexer) value(quote byte, escapes bool) (t conf.Template, hasVerb bool, 
 	return nil, false, fmt.Errorf("no closing %q", string(quote))
 }
 
-// unescape gives what a backslash and c stand for in MySQL.
+// unescape gives what a backslash and c mean in MySQL.
 func unescape(c byte) string {
 	switch c {
 	case '0':
@@ -409,7 +409,7 @@ func isLike(name string) bool {
 	return false
 }
 
-// isKeyword tells the words that a string may follow.
+// isKeyword recognises the words that a string may follow.
 func isKeyword(name string) bool {
 	switch strings.ToUpper(name) {
 	case "ALL", "AND", "AS", "BETWEEN", "BINARY", "BY", "CASE", "COLLATE", "DISTINCT", "DIV", "ELSE", "ESCAPE", "FOR", "FROM", "GLOB", "HAVING",

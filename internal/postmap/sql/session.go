@@ -30,7 +30,7 @@ type driverConn struct {
 func prepareOn(ctx context.Context, conn driver.Conn, statement string) (*driverConn, error) {
 	prepared, err := prepareConn(ctx, conn, statement)
 	if err != nil {
-		_ = conn.Close() // the first error is the one that tells
+		_ = conn.Close() // the first error is the one that explains it
 		return nil, err
 	}
 	return prepared, nil

@@ -67,7 +67,7 @@ type database struct {
 	parameters      int // of the statement
 }
 
-// check finds what an operator must mend before any question is asked.
+// check finds what an operator must fix before any question is asked.
 func (db database) check(c *conf.Conf) error {
 	if db.path == "" {
 		return c.Error("dbpath", "is missing", "write: dbpath = /path/to/the/file.sqlite")
@@ -299,7 +299,7 @@ func (c *sqliteConn) ask(ctx context.Context, args []string) ([]string, error) {
 	return nil, errors.New("the database changed while it was read, again and again")
 }
 
-// stale tells whether a connection must not be used any more: an immutable one
+// stale reports whether a connection must not be used any more: an immutable one
 // when anything has changed, any when another file has taken the place.
 func (c *sqliteConn) stale(now sqliteState) bool {
 	if c.immutable {

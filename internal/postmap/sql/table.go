@@ -41,7 +41,7 @@ func readTemplate(c *conf.Conf, d Dialect, open conf.OpenTable) (*Template, erro
 		return nil, c.Error(name, err.Error(), "")
 	}
 	if t.Query.Wildcards {
-		c.Warn(name, "an expansion stands behind LIKE: a % or _ in an address is a wildcard there, as in Postfix; write = where you can")
+		c.Warn(name, "an expansion is behind LIKE: a % or _ in an address is a wildcard there, as in Postfix; write = where you can")
 	}
 	if t.format, err = t.expander.Result(c.String("result_format", "%s")); err != nil {
 		return nil, c.Error("result_format", err.Error(), "")

@@ -76,7 +76,7 @@ func report(log *zap.Logger) func(breaker.Change) {
 			return
 		}
 		state.Report(zapcore.ErrorLevel, stateDown, zap.Error(c.Err),
-			zap.String("mend", "until a DNS server answers, questions fail at once; check the servers of --resolver or /etc/resolv.conf and the way to them"))
+			zap.String("fix", "until a DNS server answers, questions fail at once; check the servers of --resolver or /etc/resolv.conf and the way to them"))
 	}
 }
 
@@ -97,7 +97,7 @@ func reportTCP(log *zap.Logger) func(resolver.TCPChange) {
 			return
 		}
 		state.Report(zapcore.ErrorLevel, stateSilent, zap.Error(c.Err),
-			zap.String("mend", "answers that do not fit into a packet, such as those of large SPF records, fail until it does; let TCP to port 53 of the server through"))
+			zap.String("fix", "answers that do not fit into a packet, such as those of large SPF records, fail until it does; let TCP to port 53 of the server through"))
 	}
 }
 
@@ -109,8 +109,8 @@ const (
 	stateSilent = "does not answer"
 )
 
-// warnPublic tells about resolvers that DNS lists do not serve: some answer
-// that nobody is listed.
+// warnPublic warns of resolvers that DNS lists do not serve: some answer
+// that no one is listed.
 func warnPublic(r *resolver.Resolver, log *zap.Logger) {
 	for _, server := range r.Servers() {
 		if operator := resolver.PublicResolver(server.Addr()); operator != "" {

@@ -98,7 +98,7 @@ func TestOutageIsLogged(t *testing.T) {
 	c.Close() // waits for whoever reports
 	var told []string
 	for _, e := range logs.All() {
-		told = append(told, fmt.Sprint(e.Level, " ", e.ContextMap()["state"], " ", e.ContextMap()["mend"] != nil))
+		told = append(told, fmt.Sprint(e.Level, " ", e.ContextMap()["state"], " ", e.ContextMap()["fix"] != nil))
 	}
 	if want := []string{"error no server answers true", "info answers false"}; !slices.Equal(told, want) {
 		t.Errorf("logged %q, want %q", told, want)
@@ -115,7 +115,7 @@ func TestSilentTCPIsLogged(t *testing.T) {
 	}
 	var told []string
 	for _, e := range logs.All() {
-		told = append(told, fmt.Sprint(e.Level, " ", e.ContextMap()["subject"], " ", e.ContextMap()["state"], " ", e.ContextMap()["mend"] != nil))
+		told = append(told, fmt.Sprint(e.Level, " ", e.ContextMap()["subject"], " ", e.ContextMap()["state"], " ", e.ContextMap()["fix"] != nil))
 	}
 	want := []string{
 		"error DNS server a:53 over TCP does not answer true", "error DNS server b:53 over TCP does not answer true",

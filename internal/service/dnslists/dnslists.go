@@ -7,7 +7,7 @@
 //
 // Invariants:
 //   - the key is in no log, error or metric;
-//   - a change of a list's state is logged once, with the mend.
+//   - a change of a list's state is logged once, with the fix.
 package dnslists
 
 import (
@@ -164,7 +164,7 @@ func report(log *zap.Logger) func(dnsbl.Change) {
 			logs[subject].Report(zapcore.InfoLevel, Word(c.Problem))
 			return
 		}
-		logs[subject].Report(zapcore.ErrorLevel, Word(c.Problem), zap.String("error", c.Cause), zap.String("mend", c.Problem.Mend()))
+		logs[subject].Report(zapcore.ErrorLevel, Word(c.Problem), zap.String("error", c.Cause), zap.String("fix", c.Problem.Fix()))
 	}
 }
 

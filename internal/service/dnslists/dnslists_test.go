@@ -26,7 +26,7 @@ func TestZonesAreReportedOnce(t *testing.T) {
 	report(broken)
 	report(dnsbl.Change{Status: dnsbl.Status{Zone: "zen.spamhaus.org"}, Before: dnsbl.SharedResolver})
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 2 || !strings.Contains(lines[0], `"level":"error"`) || !strings.Contains(lines[0], `"state":"public_resolver"`) || !strings.Contains(lines[0], `"mend":"the list does not serve public`) ||
+	if len(lines) != 2 || !strings.Contains(lines[0], `"level":"error"`) || !strings.Contains(lines[0], `"state":"public_resolver"`) || !strings.Contains(lines[0], `"fix":"the list does not serve public`) ||
 		!strings.Contains(lines[1], `"state":"in service"`) || !strings.Contains(lines[1], `"level":"info"`) {
 		t.Errorf("%q", lines)
 	}

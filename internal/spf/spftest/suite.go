@@ -90,7 +90,7 @@ func scenario(n *node) Scenario {
 	return s
 }
 
-// records reads zonedata. Records of the obsolete type SPF stand for TXT where a
+// records reads zonedata. Records of the obsolete type SPF mean TXT where a
 // name has no TXT entry; "TXT: NONE" says that there is none.
 func records(data *node) []Record {
 	var all []Record

@@ -64,7 +64,7 @@ func Schemes() []string {
 	return names
 }
 
-// CheckURL tells what is wrong with a URL, if anything. It sends nothing.
+// CheckURL says what is wrong with a URL, if anything. It sends nothing.
 func CheckURL(raw string) error {
 	_, err := parseURL(raw)
 	return err

@@ -62,7 +62,7 @@ func (t *together) ask(ctx context.Context, s *Call) (any, error) {
 		return nil, err
 	}
 	// A timer is much cheaper than a context, and a deadline than a channel
-	// that tells that it has come.
+	// that reports that it has come.
 	wait, ended := OpTimeout, (<-chan struct{})(nil)
 	deadline, timed := ctx.Deadline()
 	if timed {
@@ -98,7 +98,7 @@ func (t *together) add(s *Call) error {
 	return nil
 }
 
-// leaves tells whether what waits goes, while others are under way.
+// leaves reports whether what waits goes, while others are under way.
 func (t *together) leaves(others int) bool {
 	return len(t.waiting) >= company || len(t.waiting) > 0 && others == 0
 }

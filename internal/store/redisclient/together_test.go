@@ -97,7 +97,7 @@ func TestTogetherLeaves(t *testing.T) {
 }
 
 // TestTogetherGivesUp has a server that does not answer for a long time: those
-// who wait do not outstay their time, and what nobody waits for is not sent.
+// who wait do not outstay their time, and what no one waits for is not sent.
 func TestTogetherGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sent := 0

@@ -56,7 +56,7 @@ func (c *certificates) args(port string) []string {
 		"--tls-cert-file", filepath.Join(c.dir, serverFile), "--tls-key-file", filepath.Join(c.dir, keyFile), "--tls-ca-cert-file", c.ca}
 }
 
-// lines are args as they stand in a file.
+// lines are args as they are in a file.
 func (c *certificates) lines(port string) string {
 	var b strings.Builder
 	for pair := range slices.Chunk(c.args(port), 2) {

@@ -216,7 +216,7 @@ func noise(n int64) []byte {
 }
 
 // TestTrouble does to the file what people and programs do while it is in use.
-// Nobody asks for anything: the writer has to notice, and memory has to be in
+// No one asks for anything: the writer has to notice, and memory has to be in
 // the file when the daemon has stopped.
 func TestTrouble(t *testing.T) {
 	size := func(t *testing.T, path string) int64 {

@@ -17,7 +17,7 @@ var (
 	errChanged = errors.New("another program has written to it")
 )
 
-// glance is what tells one state of a file from another without reading it.
+// glance is what distinguishes one state of a file from another without reading it.
 type glance struct {
 	dev, ino uint64
 	size     int64
@@ -51,7 +51,7 @@ func lookAt(path string) glance {
 func (g glance) sameFile(o glance) bool { return g.dev == o.dev && g.ino == o.ino }
 
 // untouched returns what has happened to the file since it was last looked at,
-// nil for nothing. Nobody but its owner writes to it.
+// nil for nothing. No one but its owner writes to it.
 func (f *File) untouched() error {
 	now := look(f.path)
 	switch {

@@ -11,7 +11,7 @@ const (
 	promise = time.Second
 	// slackLag is the lag at which requests begin to give way to the writer.
 	slackLag = promise / 2
-	// giveWay is how long each of them does. A disk that stands still costs no
+	// giveWay is how long each of them does. A disk that hangs costs no
 	// more than this.
 	giveWay = 20 * time.Millisecond
 )

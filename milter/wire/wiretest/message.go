@@ -43,7 +43,7 @@ func (c *Client) EndOfMessage() Result {
 	return r
 }
 
-// take tells whether the frame was the final reply.
+// take reports whether the frame was the final reply.
 func (r *Result) take(code byte, text string) bool {
 	text = strings.TrimSuffix(text, "\x00")
 	switch code {
@@ -129,7 +129,7 @@ type Session struct {
 	Macros []string // that come with CONNECT
 }
 
-// Open negotiates and tells the client and its HELO.
+// Open negotiates and sends the client and its HELO.
 func (c *Client) Open(s Session) Negotiated {
 	n := c.Negotiate()
 	if s.Name == "" {
@@ -153,7 +153,7 @@ type Mail struct {
 	Message string   // with CRLF line ends
 }
 
-// Send tells a whole message as Postfix does: with macros before every command,
+// Send sends a whole message as Postfix does: with macros before every command,
 // header field and chunk. It stops at the first final reply; a rejected recipient
 // is not final.
 func (c *Client) Send(m Mail) Result {

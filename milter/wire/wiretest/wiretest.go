@@ -58,7 +58,7 @@ type Reply struct {
 	Text string // of 'y': code and text, still with doubled percent signs
 }
 
-// Continues tells whether the MTA goes on with this message.
+// Continues reports whether the MTA goes on with this message.
 func (r Reply) Continues() bool { return r.Code == 0 || r.Code == 'c' }
 
 func (r Reply) String() string {
@@ -263,7 +263,7 @@ func (c *Client) Macros(command byte, pairs ...string) {
 	c.Packet('D', payload)
 }
 
-// Connect tells the SMTP client; an invalid address is told as family unknown.
+// Connect sends the SMTP client; an invalid address is sent as family unknown.
 func (c *Client) Connect(name string, client netip.AddrPort) Reply {
 	payload := name + "\x00U"
 	if client.IsValid() {
@@ -277,15 +277,15 @@ func (c *Client) Connect(name string, client netip.AddrPort) Reply {
 	return c.ask('C', payload, noConnectReply)
 }
 
-// Helo tells HELO or EHLO.
+// Helo sends HELO or EHLO.
 func (c *Client) Helo(name string) Reply { return c.ask('H', name+"\x00", noHeloReply) }
 
-// Mail tells the sender, in angle brackets, and ESMTP parameters.
+// Mail sends the sender, in angle brackets, and ESMTP parameters.
 func (c *Client) Mail(from string, params ...string) Reply {
 	return c.ask('M', from+"\x00"+zeroEnded(params), noMailReply)
 }
 
-// Rcpt tells a recipient, in angle brackets, and ESMTP parameters.
+// Rcpt sends a recipient, in angle brackets, and ESMTP parameters.
 func (c *Client) Rcpt(to string, params ...string) Reply {
 	return c.ask('R', to+"\x00"+zeroEnded(params), noRcptReply)
 }
