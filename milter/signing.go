@@ -46,7 +46,12 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 	if w.mail.NeedsBody() {
 		return Answer{}, nil
 	}
-	answer := w.end()
+	r := w.mail.Close()
+	w.mail = nil
+	answer := decide(&r)
+	if r.Unavailable {
+		return answer.Answer, r.Err
+	}
 	answer.Verdict = Accept
 	return answer.Answer, nil
 }
@@ -95,11 +100,16 @@ func (w *signingWork) Close() {
 	}
 }
 
-// end turns the signer's result into a decision. A key that could not sign is an
-// error in the record, never a reason to keep the mail.
+// end signs.
 func (w *signingWork) end() Decision {
 	r := w.mail.Close()
 	w.mail = nil
+	return decide(&r)
+}
+
+// decide turns the signer's result into a decision. A key that could not sign is an
+// error in the record, never a reason to keep the mail.
+func decide(r *sign.Result) Decision {
 	d := Decision{Answer: Answer{Reason: r.Reason, Err: r.Err}}
 	d.Details.From = r.Domain
 	d.Details.SignedBy = strings.Join(r.SignedBy, ",")

@@ -105,6 +105,9 @@ func (f *Facts) checkDKIM(ctx context.Context, domains []string) (*DKIMReport, e
 		}
 		slices.Sort(domains)
 	}
+	if len(domains) == 0 && f.tables != nil {
+		return nil, fmt.Errorf("keys are in %s, which cannot be listed; name the domains to look at", f.Milterd.text("dkim-key-table"))
+	}
 	if len(domains) == 0 && err == nil {
 		return nil, errors.New("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`")
 	}
@@ -168,7 +171,12 @@ func (f *Facts) checkDomain(ctx context.Context, domain string, keys []*sign.Key
 		aboutHost:   worst(host.findings) == OK,
 		aboutFields: host.unsubscribe,
 	}
-	if len(keys) == 0 {
+	more, err := f.keysOf(ctx, domain)
+	if err != nil {
+		text, fix := splitFix(oneLine(err.Error()), "correct the table")
+		d.add(aboutKey, failf(fix, "%s", text))
+	}
+	if keys = append(slices.Clip(keys), more...); len(keys) == 0 {
 		d.add(aboutKey, failf("postern dkim genkey "+domain, "%s has no key: its mail is not signed", domain))
 	}
 	for _, key := range keys {

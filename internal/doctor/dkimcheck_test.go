@@ -1,9 +1,12 @@
 package doctor
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -290,5 +293,28 @@ func TestDKIMCheckBehindRelayHost(t *testing.T) {
 	n.put("7.113.0.203.in-addr.arpa.")
 	if r := n.check(); r.Level != OK {
 		t.Errorf("level %s:\n%s", r.Level, listed(r.all()))
+	}
+}
+
+// Keys of a Postfix table are looked up for the domains that are named.
+func TestDKIMCheckOfTable(t *testing.T) {
+	n := newNameServers(t)
+	path := filepath.Join(t.TempDir(), "postern.private")
+	der, err := x509.MarshalPKCS8PrivateKey(n.keys[0].Signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.keys = nil
+	n.facts.Milterd.Settings["dkim-key-table"] = []string{"inline:{home.example=" + path + "}"}
+	n.facts.openKeyTables()
+	t.Cleanup(func() { _ = n.facts.closeTables() })
+	if r := n.check("home.example"); r.Level != OK || len(r.Domains[0].Keys) != 1 || r.Domains[0].Keys[0].Selector != "postern" {
+		t.Errorf("level %s:\n%s", r.Level, listed(r.all()))
+	}
+	if _, err := n.facts.checkDKIM(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "name the domains") {
+		t.Errorf("without a domain: %v", err)
 	}
 }

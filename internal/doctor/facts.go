@@ -32,7 +32,11 @@ type Facts struct {
 	Foreign []Hook           // those that do not
 	Milters []AttachedMilter // of all services and of local mail
 
-	keys func() ([]*sign.Key, error) // those that milterd signs with, read once
+	keys func() ([]*sign.Key, error) // those of files that milterd signs with, read once
+
+	tables      *sign.Tables // nil when no keys are in Postfix tables
+	closeTables func() error
+	tablesErr   error // why they cannot be opened; tables are empty then
 
 	DNS    *resolver.Resolver // with the settings of a daemon that needs one
 	DNSErr error
@@ -95,6 +99,7 @@ func gather(ctx context.Context, o Options) *Facts {
 	if f.PostfixErr != nil {
 		f.Postfix = nil
 	}
+	f.openKeyTables()
 	f.keys = sync.OnceValues(f.readKeys)
 	f.findSockets()
 	if f.Postfix != nil {
@@ -207,6 +212,7 @@ func (f *Facts) openDNS() {
 }
 
 func (f *Facts) close() {
+	_ = f.closeTables() // nothing was written
 	if f.DNSErr == nil {
 		f.DNS.Close()
 	}

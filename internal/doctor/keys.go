@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/dkim"
+	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -21,6 +22,13 @@ func checkKeys(ctx context.Context, f *Facts) []Finding {
 	if err != nil && f.Milterd.CheckErr == nil && len(f.Milterd.Problems) == 0 {
 		text, fix := splitFix(oneLine(err.Error()), "correct the file; postern dkim keys shows all")
 		found = append(found, failf(fix, "%s", text))
+	}
+	if f.tablesErr != nil {
+		text, fix := splitFix(oneLine(f.tablesErr.Error()), "correct dkim-key-table and dkim-signing-table")
+		return append(found, failf(fix, "%s", text))
+	}
+	if len(keys) == 0 && len(found) == 0 && f.tables != nil {
+		return []Finding{okf("keys are in %s: postern dkim check DOMAIN looks at those of a domain", f.Milterd.text("dkim-key-table"))}
 	}
 	if len(keys) == 0 && len(found) == 0 && f.Milterd.text("dkim-keys") == "" {
 		return []Finding{okf("no keys are set (dkim-keys is empty): no mail is signed")}
@@ -38,11 +46,38 @@ func checkKeys(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "%d keys are in the DNS as they sign", len(keys))
 }
 
+// keyGroup is the group whose members may read keys, -1 for none.
+func (f *Facts) keyGroup() int {
+	if f.Milterd.Identity == nil {
+		return -1
+	}
+	return f.Milterd.Identity.GID
+}
+
+// openKeyTables opens the Postfix tables of keys.
+func (f *Facts) openKeyTables() {
+	f.tables, f.closeTables, f.tablesErr = milterd.KeyTables(f.Milterd.text("dkim-key-table"), f.Milterd.text("dkim-signing-table"), f.keyGroup())
+	if f.tablesErr != nil {
+		f.tables = new(sign.Tables)
+	}
+}
+
+// keysOf are the keys of Postfix tables that a domain's mail is signed with.
+func (f *Facts) keysOf(ctx context.Context, domain string) ([]*sign.Key, error) {
+	if f.tables == nil {
+		return nil, f.tablesErr
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
+	defer cancel()
+	keys, err := f.tables.Find(ctx, domain, f.Milterd.text("dkim-subdomains") == "true")
+	return keys, errors.Join(f.tablesErr, err)
+}
+
 // readKeys reads the keys that milterd signs with.
 func (f *Facts) readKeys() ([]*sign.Key, error) {
-	src := sign.KeySource{Dir: f.Milterd.text("dkim-keys"), KeyTable: f.Milterd.text("dkim-key-table"), SigningTable: f.Milterd.text("dkim-signing-table"), Group: -1}
-	if f.Milterd.Identity != nil {
-		src.Group = f.Milterd.Identity.GID
+	src := sign.KeySource{Dir: f.Milterd.text("dkim-keys"), KeyTable: f.Milterd.text("dkim-key-table"), SigningTable: f.Milterd.text("dkim-signing-table"), Group: f.keyGroup()}
+	if f.tables != nil {
+		src.KeyTable, src.SigningTable = "", ""
 	}
 	if _, err := os.Lstat(src.Dir); src.Dir == api.DKIMKeysFolder && errors.Is(err, fs.ErrNotExist) {
 		src.Dir = ""

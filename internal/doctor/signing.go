@@ -40,7 +40,7 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 // hasKeys reports whether milterd would sign anything.
 func (f *Facts) hasKeys() bool {
 	keys, _ := f.keys()
-	return len(keys) > 0
+	return len(keys) > 0 || f.tables != nil
 }
 
 func whyNoMilter(s *Service) string {

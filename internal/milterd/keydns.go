@@ -2,7 +2,6 @@ package milterd
 
 import (
 	"context"
-	"crypto"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +66,7 @@ func newKeyWatch(signer *sign.Signer, dns txtQuerier, log *zap.Logger, before *k
 			old[key.Name()] = key
 		}
 		for _, key := range w.all.All() {
-			if was := old[key.Name()]; was != nil && samePublic(was, key) {
+			if was := old[key.Name()]; was != nil && was.SameAs(key) {
 				known[key] = states[was]
 			}
 		}
@@ -75,11 +74,6 @@ func newKeyWatch(signer *sign.Signer, dns txtQuerier, log *zap.Logger, before *k
 	w.states.Store(&known)
 	w.enforce(known)
 	return w
-}
-
-func samePublic(a, b *sign.Key) bool {
-	public, ok := a.Signer.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(b.Signer.Public())
 }
 
 // enforce takes the keys away that are to be left out.

@@ -40,10 +40,12 @@ type signPart struct {
 	DKIMKeyTable     string
 	DKIMSigningTable string
 	RSAEngine        string
+	dkimTables
 
 	folder  string       // DKIMKeys as a path; that of all credentials for one
 	headers sign.Headers // DKIMHeaders
 	signer  *sign.Signer
+	lookups *sign.Tables // nil for none
 	keys    *sign.Keys
 	unused  []error   // why files, folders and lines are not used, the first of them
 	watch   *keyWatch // nil without --dkim-require-dns
@@ -56,8 +58,9 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")
 	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys stand in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")
-	fs.StringVar(&o.DKIMKeyTable, "dkim-key-table", "", "OpenDKIM's KeyTable `file`")
-	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`; with refile: in front, if it holds patterns")
+	fs.StringVar(&o.DKIMKeyTable, "dkim-key-table", "", "OpenDKIM's KeyTable `file`, or a Postfix table of keys, type:name")
+	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`, with refile: in front, if it holds patterns; or a Postfix table that names keys for a sender, type:name")
+	o.dkimTables.bind(fs)
 	config.Choice(fs, &o.RSAEngine, flagRSAEngine, "what makes RSA signatures; auto is OpenSSL's libcrypto in a program that is built with it, which takes a third of the CPU time", rsaengine.Auto, rsaengine.Go, rsaengine.OpenSSL)
 }
 
@@ -70,8 +73,9 @@ func (o *signPart) validate(s *config.Set) error {
 	if o.folder = folder; isCredential(o.DKIMKeys) {
 		o.folder = filepath.Dir(folder)
 	}
+	errs = append(errs, o.validateTables(s))
 	paths := make(map[string]string)
-	for flag, value := range map[string]string{"dkim-key-table": o.DKIMKeyTable, "dkim-signing-table": o.DKIMSigningTable} {
+	for flag, value := range map[string]string{"dkim-key-table": o.openDKIM(o.DKIMKeyTable), "dkim-signing-table": o.openDKIM(o.DKIMSigningTable)} {
 		set, err := sign.ParseDataSet(value)
 		if err != nil {
 			errs = append(errs, s.Errorf(flag, "%w", err))
@@ -86,7 +90,7 @@ func (o *signPart) validate(s *config.Set) error {
 	if o.DKIMKeyTable == "" && o.DKIMSigningTable != "" {
 		errs = append(errs, s.Errorf("dkim-signing-table", "names keys of a key table: set dkim-key-table too"))
 	}
-	if o.DKIMKeyTable != "" && o.DKIMSigningTable == "" {
+	if o.openDKIM(o.DKIMKeyTable) != "" && o.DKIMSigningTable == "" {
 		errs = append(errs, s.Errorf("dkim-key-table", "has keys that a signing table gives to senders: set dkim-signing-table too"))
 	}
 	if o.headers, err = sign.ParseHeaders(o.DKIMHeaders); err != nil {
@@ -96,13 +100,14 @@ func (o *signPart) validate(s *config.Set) error {
 }
 
 func (o *signPart) findIdle(i *idleSettings) {
-	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire", flagRSAEngine)
+	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire", "dkim-options-table", flagRSAEngine)
+	i.add(!isPostfixTable(o.DKIMKeyTable) && o.DKIMOptionsTable == "", "no table of Postfix's kind is asked; name one, type:name, or remove this", "dkim-table-timeout", "dkim-table-cache-ttl", "dkim-table-cache-size")
 	switch {
 	case !o.DKIMSubdomains:
 	case !i.signs:
 		i.add(true, fixSigns, "dkim-subdomains")
 	default:
-		i.add(o.DKIMKeys == "", "it is about the keys of --dkim-keys, which is not set; set it, or write *@.DOMAIN into the signing table and remove this", "dkim-subdomains")
+		i.add(o.DKIMKeys == "" && !isPostfixTable(o.DKIMKeyTable), "it is about the keys of --dkim-keys, which is not set; set it, or write *@.DOMAIN into the signing table and remove this", "dkim-subdomains")
 	}
 }
 
@@ -115,10 +120,15 @@ func (o *signPart) build(n *needs) error {
 		return err
 	}
 	n.keys = o.keys
-	if o.keys.Empty() {
+	tables, err := o.openTables(n)
+	if err != nil {
+		return err
+	}
+	o.lookups = tables
+	if o.keys.Empty() && !isPostfixTable(o.DKIMKeyTable) {
 		n.Log.Warn("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`", zap.String("dkim_keys", o.DKIMKeys))
 	}
-	if o.DKIMKeyTable != "" && !n.options.signsLoopback() {
+	if o.openDKIM(o.DKIMKeyTable) != "" && !n.options.signsLoopback() {
 		n.Log.Warn("opendkim signs mail from 127.0.0.1 by default, postern-milterd does not: programs that speak SMTP to this host have to log in or need a service of their own; see \"Local applications\" in milter/README.md")
 	}
 	expire := o.DKIMExpire
@@ -129,6 +139,7 @@ func (o *signPart) build(n *needs) error {
 		Headers:    o.headers,
 		Expire:     expire,
 		Subdomains: o.DKIMSubdomains,
+		Tables:     tables,
 	}, o.keys)
 	n.milter.Sign = milter.NewSigning(o.signer, n.marks)
 	if o.DKIMRequireDNS {
@@ -163,13 +174,13 @@ type lastWatchKey struct{}
 // loadKeys reads the keys and watches where they came from. Of the key folder
 // one watch is enough: it covers the folders of the domains.
 func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
-	last, err := service.Keep(n.life, lastKeysKey{o.DKIMKeys, o.DKIMKeyTable, o.DKIMSigningTable}, func() (service.Opened[*lastKeys], error) {
+	last, err := service.Keep(n.life, lastKeysKey{o.DKIMKeys, o.openDKIM(o.DKIMKeyTable), o.openDKIM(o.DKIMSigningTable)}, func() (service.Opened[*lastKeys], error) {
 		return service.Opened[*lastKeys]{Value: new(lastKeys)}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	source := sign.KeySource{Dir: o.folder, KeyTable: o.DKIMKeyTable, SigningTable: o.DKIMSigningTable, Group: n.options.group(), Before: last.Load(), RSA: o.engine.Signer}
+	source := sign.KeySource{Dir: o.folder, KeyTable: o.openDKIM(o.DKIMKeyTable), SigningTable: o.openDKIM(o.DKIMSigningTable), Group: n.options.group(), Before: last.Load(), RSA: o.engine.Signer}
 	switch {
 	case hidden(n.set, o.DKIMKeys):
 		source.Dir = ""
@@ -214,7 +225,7 @@ func (o *signPart) tables(n *needs) (tables []*sign.Table) {
 
 // tableFiles are the paths of the tables that are files.
 func (o *signPart) tableFiles() (paths []string) {
-	for _, text := range []string{o.DKIMKeyTable, o.DKIMSigningTable} {
+	for _, text := range []string{o.openDKIM(o.DKIMKeyTable), o.openDKIM(o.DKIMSigningTable)} {
 		if set, err := sign.ParseDataSet(text); err == nil && set.Path != "" {
 			paths = append(paths, set.Path)
 		}

@@ -13,7 +13,8 @@ func signCommands(c *current) map[string]admin.Handler {
 	}
 }
 
-// list lists the keys, by domain and selector.
+// list lists the keys of files, by domain and selector, and then those of Postfix
+// tables that have signed.
 func (o *signPart) list(context.Context, struct{}, func(any)) (any, error) {
 	signs := make(map[string]bool)
 	for _, key := range o.signer.Keys().All() {
@@ -25,6 +26,9 @@ func (o *signPart) list(context.Context, struct{}, func(any)) (any, error) {
 			Domain: key.Domain, Selector: key.Selector, Algorithm: key.Algorithm, Bits: key.Bits, Path: key.Path,
 			Signs: signs[key.Name()], DNS: o.watch.status(key),
 		})
+	}
+	for _, key := range o.lookups.Seen() {
+		list = append(list, api.KeyStatus{Domain: key.Domain, Selector: key.Selector, Algorithm: key.Algorithm, Bits: key.Bits, Path: key.Path, Signs: true})
 	}
 	for _, err := range o.unused {
 		list = append(list, api.KeyStatus{Error: err.Error()})

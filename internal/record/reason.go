@@ -108,6 +108,7 @@ const (
 	SignNoKey          Reason = "no_dkim_key"
 	SignAlreadySigned  Reason = "already_signed" // by us, and the signature is valid
 	SignFailed         Reason = "sign_failed"    // no key could sign (see error)
+	SignOff            Reason = "signing_off"    // the table of options says so for the author's domain
 	SignMarked         Reason = "not_our_mail"   // came from outside, and its author was not proven: our mark says so
 )
 
@@ -170,7 +171,7 @@ func vocabulary() map[string][]use {
 			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood)),
 		"sign": slices.Concat(ofSessions(),
-			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignMarked)),
+			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignOff, SignMarked)),
 		"verify": slices.Concat(ofSessions(), with(reject, SPFFailed, DMARCRejected, TooManyResults),
 			with(pass, Verified, VerifyUnsure, DMARCQuarantined, VerdictKept)),
 	}

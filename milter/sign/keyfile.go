@@ -44,6 +44,12 @@ type Key struct {
 // Name is the domain name that the key's record stands at.
 func (k *Key) Name() string { return k.Selector + "._domainkey." + k.Domain }
 
+// SameAs reports whether two keys have one public half.
+func (k *Key) SameAs(other *Key) bool {
+	public, ok := k.Signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(other.Signer.Public())
+}
+
 // sign gives the signature over the SHA-256 digest of a header. Ed25519 signs
 // the digest as a message (RFC 8463 section 3).
 func (k *Key) sign(random io.Reader, digest []byte) ([]byte, error) {

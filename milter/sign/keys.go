@@ -100,20 +100,28 @@ func (k *Keys) Without(out func(*Key) bool) *Keys {
 // from the folder and from the signing table; with subdomains, the nearest
 // parent that has keys in the folder stands in for a domain that has none.
 func (k *Keys) choose(a author.Mailbox, subdomains bool) []*Key {
-	keys := k.table.choose(a)
+	keys, _ := k.add(nil, a, subdomains) // only keys of other tables can be in the way
+	return keys
+}
+
+// add adds the keys for mail of an author to those that he has from elsewhere. The
+// error names a key that is different here and there: those from elsewhere count.
+func (k *Keys) add(keys []*Key, a author.Mailbox, subdomains bool) ([]*Key, error) {
+	set := keySet{keys: keys}
+	for _, key := range k.table.choose(a) {
+		set.join(key)
+	}
 	for domain := a.Domain; ; {
 		for _, key := range k.byDomain[domain] {
-			if !hasName(keys, key) {
-				keys = append(keys, key)
-			}
+			set.join(key)
 		}
 		_, parent, ok := strings.Cut(domain, ".")
-		if len(keys) > 0 || !subdomains || !ok {
+		if len(set.keys) > 0 || !subdomains || !ok {
 			break
 		}
 		domain = parent
 	}
-	return keys[:min(len(keys), MaxKeysPerDomain)]
+	return set.keys[:min(len(set.keys), MaxKeysPerDomain)], set.err()
 }
 
 // hasName reports whether a key for the same record is among keys.

@@ -86,9 +86,7 @@ func (l *loader) warn(err error) {
 
 func (l *loader) finish() *Keys {
 	k := l.keys
-	slices.SortFunc(k.all, func(a, b *Key) int {
-		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Selector, b.Selector))
-	})
+	slices.SortFunc(k.all, byDomain)
 	// What every verifier knows comes first: some look at no other signature.
 	for _, keys := range k.byDomain {
 		slices.SortFunc(keys, func(a, b *Key) int {
@@ -98,6 +96,11 @@ func (l *loader) finish() *Keys {
 	slices.Sort(k.dirs)
 	k.dirs = slices.Compact(k.dirs)
 	return k
+}
+
+// byDomain orders keys by domain and selector.
+func byDomain(a, b *Key) int {
+	return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Selector, b.Selector))
 }
 
 // loadDir reads DIR/<domain>/<selector>.private. It looks at these two levels
@@ -255,10 +258,18 @@ func (l *loader) readKey(path string) crypto.Signer {
 		return l.before.signers[path]
 	}
 	l.read++
-	if key, ok := signer.(*rsa.PrivateKey); ok && l.src.RSA != nil {
-		return l.src.RSA(key)
+	return rsaEngine(l.src.RSA).signer(signer)
+}
+
+// rsaEngine returns what signs with an RSA key. Nil means the key itself.
+type rsaEngine func(*rsa.PrivateKey) crypto.Signer
+
+// signer returns what signs with a key.
+func (e rsaEngine) signer(key crypto.Signer) crypto.Signer {
+	if key, ok := key.(*rsa.PrivateKey); ok && e != nil {
+		return e(key)
 	}
-	return signer
+	return key
 }
 
 // keep adds the key of a selector to all keys, once.

@@ -51,6 +51,8 @@ type Options struct {
 	// Subdomains signs mail of a domain without keys with those of its nearest
 	// parent.
 	Subdomains bool
+	// Tables are those that are asked about each mail; nil for none.
+	Tables *Tables
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Rand is what private keys blind themselves with; nil means crypto/rand.
@@ -111,12 +113,15 @@ type Result struct {
 	Notes []string
 	// Err tells which keys could not sign.
 	Err error
+	// Unavailable says that there are no Fields because a table could not be asked.
+	Unavailable bool
 }
 
 // Message is one mail being signed. It is not safe for concurrent use.
 type Message struct {
-	signer *Signer
-	result Result
+	signer  *Signer
+	options Options // of the signer, and of the author's domain
+	result  Result
 
 	keys  []*Key
 	names []string
@@ -129,24 +134,42 @@ type Message struct {
 
 // Message begins a mail with its whole header. Close must be called.
 func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
-	m := &Message{signer: s}
+	m := &Message{signer: s, options: s.options}
 	var a author.Mailbox
 	if a, m.result.Reason = readAuthor(fields); m.result.Reason != "" {
 		return m
 	}
 	m.result.Domain = a.Domain
-	m.keys = s.Keys().choose(a, s.options.Subdomains)
-	if len(m.keys) == 0 {
-		m.result.Reason = record.SignNoKey
+	if m.choose(ctx, a); len(m.keys) == 0 {
 		return m
 	}
-	m.names, m.header = s.options.Headers.pick(fields)
+	m.names, m.header = m.options.Headers.pick(fields)
 	m.body = dkim.NewBodyHash(dkim.Relaxed)
 	for _, f := range fields {
 		m.lines.field(f)
 	}
 	m.own = s.startOwn(ctx, fields, m.keys)
 	return m
+}
+
+// choose finds the keys for mail of an author, or why there are none.
+func (m *Message) choose(ctx context.Context, a author.Mailbox) {
+	own, optionsErr := m.options.Tables.options(ctx, a)
+	if own.off {
+		m.result.Reason = record.SignOff
+		return
+	}
+	m.options = own.applied(m.options)
+	keys, err := m.options.Tables.choose(ctx, a, m.options.Subdomains)
+	m.keys, m.result.Err = m.signer.Keys().add(keys, a, m.options.Subdomains)
+	m.result.Err = errors.Join(err, m.result.Err, optionsErr)
+	switch {
+	case len(m.keys) > 0:
+	case err != nil:
+		m.result.Reason, m.result.Unavailable = record.SignFailed, true
+	default:
+		m.result.Reason = record.SignNoKey
+	}
 }
 
 // readAuthor returns the author of a mail, if it has one domain and no reader
@@ -237,7 +260,7 @@ func (m *Message) Close() Result {
 
 // signAll signs with every key. One that fails costs its own signature only.
 func (m *Message) signAll() {
-	options := &m.signer.options
+	options := &m.options
 	sum := m.body.Sum()
 	t := template{
 		names:    m.names,
@@ -258,7 +281,7 @@ func (m *Message) signAll() {
 		m.result.Fields = append(m.result.Fields, field)
 		m.result.SignedBy = append(m.result.SignedBy, key.Domain+"/"+key.Selector)
 	}
-	m.result.Err = errors.Join(errs...)
+	m.result.Err = errors.Join(append(errs, m.result.Err)...)
 	m.result.Reason = record.Signed
 	if len(m.result.Fields) == 0 {
 		m.result.Reason = record.SignFailed

@@ -41,7 +41,7 @@ func (m *Message) unsigned() []*Key {
 	signatures := m.own.Finish().Signatures
 	for i := range signatures {
 		s := &signatures[i]
-		if s.Status == dkim.Pass && !s.Limited && m.coveredBy(s.Signed) && m.signer.holds(s.Expires) {
+		if s.Status == dkim.Pass && !s.Limited && m.coveredBy(s.Signed) && m.holds(s.Expires) {
 			have[nameOf(s.Domain, s.Selector)] = nil
 		}
 	}
@@ -70,12 +70,12 @@ func (m *Message) coveredBy(signed []string) bool {
 
 // holds reports whether a signature with that x= has life enough. What is given
 // less than two days has enough with half of that, or nothing ever would.
-func (s *Signer) holds(expires time.Time) bool {
+func (m *Message) holds(expires time.Time) bool {
 	need := ownLife
-	if s.options.Expire > 0 {
-		need = min(need, s.options.Expire/2)
+	if m.options.Expire > 0 {
+		need = min(need, m.options.Expire/2)
 	}
-	return expires.IsZero() || expires.After(s.options.Now().Add(need))
+	return expires.IsZero() || expires.After(m.options.Now().Add(need))
 }
 
 // ownKeys answers for the DNS with the public halves of our own keys.

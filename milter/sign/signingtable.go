@@ -37,6 +37,9 @@ type rule struct {
 type entry struct {
 	name   string // "%" for the author's domain
 	signer string // with "%" for the author's domain; "" for none
+	// beside says that the key does not align and signs beside others that do: a
+	// provider's, for one.
+	beside bool
 }
 
 func (e entry) nameFor(domain string) string {
@@ -47,7 +50,7 @@ func (e entry) nameFor(domain string) string {
 }
 
 // choose returns the keys of the rule for an author, without those whose domain
-// would not align with the author's.
+// would not align with the author's, unless they sign beside one that does.
 func (t *signingTable) choose(a author.Mailbox) []*Key {
 	r := t.find(mailaddr.Fold(a.Local), a.Domain)
 	if r == nil {
@@ -60,11 +63,13 @@ func (t *signingTable) choose(a author.Mailbox) []*Key {
 			continue
 		}
 		key := named.key(a.Domain)
-		if key != nil && covers(key.Domain, a.Domain) && !hasName(keys, key) {
+		if key != nil && (e.beside || covers(key.Domain, a.Domain)) && !hasName(keys, key) {
 			keys = append(keys, key.as(e.signer, a.Domain))
 		}
 	}
-	return keys
+	set := keySet{keys: keys}
+	set.alignOne(a.Domain)
+	return set.keys
 }
 
 // find returns the rule for an address, or nil.
@@ -191,7 +196,7 @@ func (l *loader) loadSigningTable(set DataSet, named map[string]*namedKey) {
 // parseEntries reads the value of a line: names of keys, between commas, each with
 // its signer behind a colon. Those that are wrong are left out.
 func (l *loader) parseEntries(line tableLine, pattern string, named map[string]*namedKey) ([]entry, error) {
-	var entries []entry
+	var entries, unaligned []entry
 	var errs []error
 	for text := range strings.SplitSeq(line.value, ",") {
 		name, signer, _ := strings.Cut(strings.TrimSpace(text), ":")
@@ -200,33 +205,45 @@ func (l *loader) parseEntries(line tableLine, pattern string, named map[string]*
 			l.warn(line.errorf("%q is no identity for i=, which has none then; write user@domain, user@%% or @domain", e.signer))
 			e.signer = ""
 		}
-		if err := checkEntry(line, pattern, e, named); err != nil {
+		switch aligns, err := checkEntry(line, pattern, e, named); {
+		case err != nil:
 			errs = append(errs, err)
-			continue
+		case aligns:
+			entries = append(entries, e)
+		default:
+			e.beside = true
+			unaligned = append(unaligned, e)
 		}
-		entries = append(entries, e)
 	}
-	return entries, errors.Join(errs...)
+	if len(entries) > 0 {
+		return append(entries, unaligned...), errors.Join(errs...)
+	}
+	for _, e := range unaligned {
+		_, domain, _ := strings.Cut(pattern, "@")
+		errs = append(errs, line.errorf("the key %q is of %s, which does not align with %s", e.name, named[e.name].domain, strings.TrimPrefix(domain, ".")))
+	}
+	return nil, errors.Join(errs...)
 }
 
-// checkEntry refuses a key that cannot sign what the pattern matches.
-func checkEntry(line tableLine, pattern string, e entry, named map[string]*namedKey) error {
+// checkEntry reports whether a key aligns with what the pattern matches. The error is
+// for one that there is not.
+func checkEntry(line tableLine, pattern string, e entry, named map[string]*namedKey) (aligns bool, err error) {
 	if e.name == "%" {
-		return nil
+		return true, nil
 	}
 	key, ok := named[e.name]
 	if !ok {
-		return line.errorf("no key is named %q", e.name)
+		return false, line.errorf("no key is named %q", e.name)
 	}
 	_, domain, _ := strings.Cut(pattern, "@")
 	domain, below := strings.CutPrefix(domain, ".")
 	switch {
 	case key.domain == "", key.domain == "%", domain == "", domain == "*", covers(key.domain, domain):
-		return nil
+		return true, nil
 	case below && covers(domain, key.domain):
-		return nil // it aligns with some of what the pattern matches
+		return true, nil // it aligns with some of what the pattern matches
 	}
-	return line.errorf("the key %q is of %s, which does not align with %s", e.name, key.domain, domain)
+	return false, nil
 }
 
 // isIdentity reports whether a signer can be written into i= as it is.
@@ -252,7 +269,7 @@ func (t *signingTable) add(r rule, pattern string) error {
 	first := t.domainOf(known.entries[0])
 	for _, e := range r.entries {
 		switch domain := t.domainOf(e); {
-		case domain != first && domain != "" && first != "":
+		case domain != first && domain != "" && first != "" && !e.beside:
 			return r.line.errorf("ambiguous: an earlier line signs the same mail for %s", first)
 		case len(known.entries) == MaxKeysPerDomain:
 			return r.line.errorf("more than %d keys", MaxKeysPerDomain)
