@@ -80,6 +80,7 @@ func Meanings() map[Reason]string {
 		"already_signed":             "not signed: carries a valid signature of ours",
 		"not_our_mail":               "not signed: our mark says that it came from outside and was not proven",
 		"sign_failed":                "not signed: no key could sign, see error",
+		"signing_off":                "not signed: the table of options (--dkim-options-table) says sign=no for the domain of the author",
 		"verified":                   "passed: judged; spf, dkim, arc, dmarc and steps have the results",
 		"verify_unsure":              "passed: judged, but the DNS could not tell something, see spf, dkim, arc, dmarc and steps",
 		"spf_fail":                   "refused: spf-reject = \"fail\"",
