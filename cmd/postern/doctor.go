@@ -30,6 +30,7 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 	fs.StringVar(&o.Milterd.Config, "milterd-config", "", "configuration `file` of postern-milterd, likewise")
 	fs.StringVar(&o.Policyd.Admin, "policyd-admin", "", "`endpoint` of postern-policyd's admin socket, as its --admin has it")
 	fs.StringVar(&o.Milterd.Admin, "milterd-admin", "", "`endpoint` of postern-milterd's admin socket, likewise")
+	fs.StringVar(&o.Root, "root", "", "`folder` below which the files of other programs are, as for postern setup")
 	fs.StringVar(&o.MailLog, "mail-log", "", "Postfix's log `file`, for the clients' addresses (default where Postfix or the system keeps it)")
 	fs.StringSliceVar(&o.Only, "check", nil, "`names` of the checks to make; repeat, or put commas between them (default all)")
 	fs.StringSliceVar(&o.Skip, "skip", nil, "`names` of checks to leave out")

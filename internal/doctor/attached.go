@@ -119,7 +119,14 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 // looksOurs reports whether a milter is meant to be ours, by the ports that ours has by
 // default or by its name.
 func looksOurs(endpoint string) bool {
-	return strings.HasSuffix(endpoint, ":10046") || strings.HasSuffix(endpoint, ":10047") || strings.Contains(endpoint, "postern")
+	return strings.HasSuffix(endpoint, ":10046") || strings.HasSuffix(endpoint, ":10047") || hasOurName(endpoint)
+}
+
+// hasOurName reports whether an endpoint has our name. The socket of another program
+// may be in a folder that is called so.
+func hasOurName(endpoint string) bool {
+	_, another := peerAt(endpoint)
+	return !another && strings.Contains(endpoint, "postern")
 }
 
 // chrootMiss reports whether an endpoint would lead to a socket of ours if the

@@ -53,6 +53,7 @@ type Options struct {
 	ConfigDirectory string // of Postfix; "" is what postconf says
 	Policyd         DaemonOptions
 	Milterd         DaemonOptions
+	Root            string   // folder below which the files of other programs are; "" for the whole system
 	MailLog         string   // Postfix's log; "" looks where Postfix and the system keep it
 	Only            []string // names of checks; empty for all
 	Skip            []string // names of checks that are left out

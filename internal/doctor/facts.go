@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -64,9 +65,10 @@ type paths struct {
 	mailLogs []string // files, the first that is there is read
 }
 
-func (p *paths) setDefaults() {
+// setDefaults takes what is below root, "" for the whole system.
+func (p *paths) setDefaults(root string) {
 	if p.rspamd == "" {
-		p.rspamd = "/etc/rspamd"
+		p.rspamd = filepath.Join("/", root, "etc/rspamd")
 	}
 	if p.mailLogs == nil {
 		p.mailLogs = []string{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail"}
@@ -82,7 +84,7 @@ func kinds() (policy, milter daemonKind) {
 
 // gather gathers everything that does not depend on what a check finds.
 func gather(ctx context.Context, o Options) *Facts {
-	o.paths.setDefaults()
+	o.paths.setDefaults(o.Root)
 	if o.now == nil {
 		o.now = time.Now
 	}
@@ -166,7 +168,7 @@ func contextWords() []string { return policyd.CheckNames() }
 func (f *Facts) isOurs(h Hook) bool {
 	return f.policySocket(h) != nil ||
 		slices.ContainsFunc(h.Context, func(word string) bool { return slices.Contains(contextWords(), word) }) ||
-		strings.HasSuffix(h.Endpoint, ":10045") || strings.Contains(h.Endpoint, "postern")
+		strings.HasSuffix(h.Endpoint, ":10045") || hasOurName(h.Endpoint)
 }
 
 // policySocket is the socket of policyd that a hook leads to, nil for none.

@@ -92,3 +92,16 @@ func TestWorkingSetups(t *testing.T) {
 		})
 	}
 }
+
+// An endpoint is ours by our name, unless it has that of another program: only the
+// folder is called after us then.
+func TestHasOurName(t *testing.T) {
+	for endpoint, want := range map[string]bool{
+		"unix:postern/policyd.sock": true, "unix:/run/postern-milterd/verify.sock": true, "inet:postern:10045": true,
+		"unix:/srv/postern/rspamd.sock": false, "unix:/srv/postern/opendkim/opendkim.sock": false, "unix:private/policy": false,
+	} {
+		if got := hasOurName(endpoint); got != want {
+			t.Errorf("%s: %t", endpoint, got)
+		}
+	}
+}

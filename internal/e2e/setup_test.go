@@ -22,6 +22,7 @@ type newcomer struct {
 	policyd *postfixtest.Daemon
 	milterd *postfixtest.Daemon
 	dns     *resolvertest.Server
+	other   *postfixtest.Postfix // another instance, or nil
 }
 
 // shape is a Postfix as people have them, and what has to be true of it afterwards.
@@ -33,28 +34,23 @@ type shape struct {
 	files  map[string]string // below --root
 	flags  []string
 	rework func(main, master string) (string, string) // of the files, as people format them
-	memory bool                                       // postgrey remembers a sender
-	closed bool                                       // programs that it asks do not run: no mail before setup
+	memory int                                        // how many senders postgrey remembers when it goes
+	peers  func(*testing.T, *newcomer)                // starts what Postfix asks; nil for nothing
+	before func(*testing.T, *newcomer)                // asserts how mail goes without Postern; nil when nothing is said of it
+	box    bool                                       // the daemons' settings are those of Mail-in-a-Box
+	other  bool                                       // there is another instance of Postfix, which has to stay as it is
 }
 
 func shapes() []shape {
 	return []shape{
-		{name: "plain"},
-		{
-			name: "postgrey, OpenDKIM, OpenDMARC", closed: true, memory: true,
-			main: []string{
-				"smtpd_recipient_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, check_policy_service inet:127.0.0.1:10023",
-				"smtpd_milters = inet:localhost:8891, inet:localhost:8893", "non_smtpd_milters = $smtpd_milters",
-			},
-			files: map[string]string{
-				"/etc/default/postgrey":           `POSTGREY_OPTS="--inet=10023 --delay=120"`,
-				"/etc/postgrey/whitelist_clients": "192.0.2.77\n",
-				"/etc/opendkim.conf":              "Domain home.example\nSelector old\nKeyFile /keys/old.private\nSocket inet:8891@localhost\n",
-				"/etc/opendmarc.conf":             "Socket inet:8893@localhost\n",
-			},
-		},
+		{name: "plain", before: unguarded},
+		classic(),
+		mailInABox(),
+		besideRspamd(),
+		{name: "several instances", before: unguarded, other: true},
 		{
 			name:   "odd formatting and overrides",
+			before: unguarded,
 			mx:     []string{"smtpd_recipient_restrictions=permit_sasl_authenticated, reject_unauth_destination", "smtpd_client_restrictions="},
 			submit: []string{"smtpd_sender_restrictions=$mua_sender_restrictions"},
 			rework: func(main, master string) (string, string) {
@@ -71,21 +67,27 @@ func TestNewcomers(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			n := newNewcomer(t, s)
+			if s.before != nil {
+				s.before(t, n)
+			}
 			before := n.files(t)
 			if out, code := n.postern(t, append([]string{"setup"}, n.flags...)...); code != 0 || !strings.Contains(out, "Nothing is changed yet") {
 				t.Fatalf("setup: exit %d\n%s", code, out)
 			}
 			n.same(t, before)
 			n.attach(t, s)
-			if s.memory {
+			if s.memory > 0 {
 				n.expect(t, postfixtest.MX, postfixtest.Mail{From: remembered, To: []string{Alice}, Client: "192.0.2.99"}, 250)
 			}
 			n.mails(t)
+			if n.other != nil {
+				n.untouched(t)
+			}
 			n.well(t)
 			n.undo(t)
 			n.same(t, before)
-			if !s.closed {
-				n.expect(t, postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{Alice}, Client: "192.0.2.10"}, 250)
+			if s.before != nil {
+				s.before(t, n)
 			}
 		})
 	}
@@ -104,11 +106,11 @@ func newNewcomer(t *testing.T, s shape) *newcomer {
 	t.Helper()
 	postfixtest.Require(t)
 	dir := openDir(t)
-	n := &newcomer{dir: dir, dns: resolvertest.New(t, awayZone+Zones)}
+	n := &newcomer{dir: dir, dns: nameserver(t, s.peers != nil)}
 	var err error
 	n.Postfix, err = postfixtest.Start(t.Context(), postfixtest.Config{
 		Dir: mkdir(t, dir, "postfix"), Users: map[string]string{Alice: password, Bob: password},
-		Mailboxes: []string{Alice, Bob, "postmaster@home.example"}, Main: append(s.main, "mynetworks = 127.0.0.8"), MX: s.mx, Submission: s.submit,
+		Mailboxes: []string{Alice, Bob, "postmaster@home.example"}, Main: append(n.places(s.main...), "mynetworks = 127.0.0.8"), MX: n.places(s.mx...), Submission: n.places(s.submit...),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +124,12 @@ func newNewcomer(t *testing.T, s shape) *newcomer {
 		}
 	})
 	n.write(t, s)
+	if s.peers != nil {
+		s.peers(t, n)
+	}
+	if s.other {
+		n.instance(t)
+	}
 	return n
 }
 
@@ -151,16 +159,24 @@ func (n *newcomer) write(t *testing.T, s shape) {
 		}
 		addrs = append(addrs, "inet:"+addr)
 	}
-	common := fmt.Sprintf("resolver = [%q]\nmetrics-listen = \"\"\n", n.dns.Addr())
+	common := fmt.Sprintf("resolver = [%q]\nmetrics-listen = \"\"\nuser = %q\n", n.dns.Addr(), daemonUser)
 	mkdir(t, n.dir, "root")
 	mkdir(t, n.dir, "postern")
+	// What programs call by its whole name, setup looks for below --root.
+	if err := os.Symlink(n.dir, filepath.Join(mkdir(t, n.dir, filepath.Join("root", filepath.Dir(n.dir))), filepath.Base(n.dir))); err != nil {
+		t.Fatal(err)
+	}
 	replaceFile(t, n.file("policyd.toml"), common+fmt.Sprintf("listen = [%q]\nadmin = \"unix:%s\"\ngreylist-store = \"memory:\"\n", addrs[0], n.file("policyd.sock")))
-	replaceFile(t, n.file("milterd.toml"), common+fmt.Sprintf("admin = \"unix:%s\"\nmark-key-file = \"\"\ndkim-keys = %q\n", n.file("milterd.sock"), n.file("dkim")))
+	own := fmt.Sprintf("dkim-keys = %q\n", n.file("dkim"))
+	if s.box {
+		own, common = "", strings.ReplaceAll(common, daemonUser, boxKeyUser)
+	}
+	replaceFile(t, n.file("milterd.toml"), common+fmt.Sprintf("admin = \"unix:%s\"\nmark-key-file = \"\"\n%s", n.file("milterd.sock"), own))
 	for name, text := range s.files {
 		mkdir(t, filepath.Join(n.dir, "root"), filepath.Dir(name))
-		replaceFile(t, filepath.Join(n.dir, "root", name), text)
+		replaceFile(t, filepath.Join(n.dir, "root", name), n.places(text)[0])
 	}
-	if s.memory {
+	if s.memory > 0 {
 		folder := mkdir(t, n.dir, "root/var/lib/postgrey")
 		if out, err := exec.CommandContext(t.Context(), "perl", "-e", postgreysMemory, folder, remembered, Alice).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -169,13 +185,7 @@ func (n *newcomer) write(t *testing.T, s shape) {
 	if _, code := n.postern(t, "dkim", "genkey", homeDomain, "--dir", n.file("dkim"), "--type", "rsa", "--selector", "first"); code != 0 {
 		t.Fatal("no key")
 	}
-	if strings.Contains(s.files["/etc/opendkim.conf"], "KeyFile") { // OpenDKIM has it
-		key := readText(t, n.file("dkim/home.example/first.private"))
-		replaceFile(t, filepath.Join(mkdir(t, n.dir, "root/keys"), "old.private"), key)
-		if err := os.RemoveAll(n.file("dkim/home.example")); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n.publish(t, s)
 	daemons, err := binaries.Path(t.Context(), "postern-policyd")
 	if _, err2 := binaries.Path(t.Context(), "postern-milterd"); errors.Join(err, err2) != nil {
 		t.Fatal(errors.Join(err, err2))
@@ -183,7 +193,7 @@ func (n *newcomer) write(t *testing.T, s shape) {
 	n.flags = append([]string{
 		"--config-directory", n.ConfigDir(), "--root", filepath.Join(n.dir, "root"), "--journal", filepath.Join(n.dir, "journal"), "--daemons", filepath.Dir(daemons),
 		"--policyd-config", n.file("policyd.toml"), "--milterd-config", n.file("milterd.toml"), "--policy", addrs[0], "--verify", addrs[1], "--sign", addrs[2],
-		"--admin", "unix:" + n.file("policyd.sock"), "--internet", n.Addr(postfixtest.MX), "--submission", n.Addr(postfixtest.Submission),
+		"--admin", "unix:" + n.file("policyd.sock"), "--internet", n.Addr(postfixtest.MX), "--submission", n.Addr(postfixtest.Submission), "--user", daemonUser,
 	}, s.flags...)
 }
 
@@ -218,7 +228,11 @@ func (n *newcomer) postern(t *testing.T, args ...string) (out string, code int) 
 // files are those that undo has to give back.
 func (n *newcomer) files(t *testing.T) map[string]string {
 	all := make(map[string]string)
-	for _, name := range []string{n.cf("main.cf"), n.cf("master.cf"), n.file("policyd.toml"), n.file("milterd.toml")} {
+	names := []string{n.cf("main.cf"), n.cf("master.cf"), n.file("policyd.toml"), n.file("milterd.toml")}
+	if n.other != nil {
+		names = append(names, filepath.Join(n.other.ConfigDir(), "main.cf"), filepath.Join(n.other.ConfigDir(), "master.cf"))
+	}
+	for _, name := range names {
 		all[name] = readText(t, name)
 	}
 	return all
@@ -248,7 +262,7 @@ func (n *newcomer) attach(t *testing.T, s shape) {
 		}
 		*daemon = postfixtest.NewDaemon(t, postfixtest.DaemonConfig{Path: path, Args: []string{"--config", n.file(strings.TrimPrefix(program, "postern-") + ".toml")}})
 	}
-	if out, code := n.postern(t, apply...); code != 0 || s.memory && !strings.Contains(out, "1 entries of postgrey.db imported") {
+	if out, code := n.postern(t, apply...); code != 0 || s.memory > 0 && !strings.Contains(out, fmt.Sprint(s.memory, " entries of postgrey.db imported")) {
 		t.Fatalf("setup: exit %d\n%s", code, out)
 	}
 	if out, code := n.postern(t, append([]string{"setup"}, n.flags...)...); code != 0 || !strings.Contains(out, "Nothing to change") {
@@ -303,12 +317,12 @@ func (n *newcomer) delivered(t *testing.T, recipient, field, want string) {
 	}
 }
 
-// well asserts that doctor finds nothing wrong with what setup has done. What it leaves
-// out is of this machine: it has no clock service, its DNS is ours, and we are root.
+// well asserts that doctor finds nothing wrong with what setup has done. It leaves out
+// whether something keeps the clock of this machine.
 func (n *newcomer) well(t *testing.T) {
 	t.Helper()
 	out, code := n.postern(t, "doctor", "--config-directory", n.ConfigDir(), "--policyd-config", n.file("policyd.toml"), "--milterd-config", n.file("milterd.toml"),
-		"--policyd-admin", "unix:"+n.file("policyd.sock"), "--milterd-admin", "unix:"+n.file("milterd.sock"), "--skip", "settings,resolver,keys,domains,clock")
+		"--policyd-admin", "unix:"+n.file("policyd.sock"), "--milterd-admin", "unix:"+n.file("milterd.sock"), "--root", filepath.Join(n.dir, "root"), "--skip", "clock")
 	if code != 0 {
 		t.Errorf("doctor: exit %d\n%s", code, out)
 	}

@@ -128,7 +128,7 @@ func (c PeerConfig) startMilter(ctx context.Context, program, flag string, lines
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	return c.start(ctx, socket, program, "-f", flag, conf)
+	return c.Start(ctx, socket, program, "-f", flag, conf)
 }
 
 // rspamdConf has the modules that judge, each with its own defaults, and no
@@ -162,7 +162,7 @@ func StartRspamd(ctx context.Context, c PeerConfig) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.start(ctx, socket, "rspamd", "-f", "-i", "-c", conf)
+	return c.Start(ctx, socket, "rspamd", "-f", "-i", "-c", conf)
 }
 
 // StartRspamdMilter runs rspamd with Debian's settings as a milter on its socket.
@@ -194,15 +194,16 @@ func StartRspamdMilter(ctx context.Context, c PeerConfig, files map[string]strin
 	for _, name := range []string{"LOCAL_CONFDIR", "DBDIR", "RUNDIR", "LOGDIR"} {
 		args = append(args, "--var="+name+"="+c.Dir)
 	}
-	return c.start(ctx, socket, "rspamd", args...)
+	return c.Start(ctx, socket, "rspamd", args...)
 }
 
 // inNamespace gives the program that follows a resolv.conf, which no other
 // process sees: "unshare" has made a mount namespace. The process id stays.
 const inNamespace = `mount --bind "$0" /etc/resolv.conf && exec "$@"`
 
-// start runs a program and returns when its socket takes connections.
-func (c PeerConfig) start(ctx context.Context, socket, program string, args ...string) (*Peer, error) {
+// Start runs a program, which asks the name server of c, and returns when its socket
+// takes connections.
+func (c PeerConfig) Start(ctx context.Context, socket, program string, args ...string) (*Peer, error) {
 	path, err := systemTool(program)
 	if err != nil {
 		return nil, err
