@@ -95,7 +95,12 @@ func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
 	if spfReject {
 		all = append(all, "--spf-reject=fail")
 	}
-	for _, name := range append(dmarcFlags(), "resolver", "dns-timeout", "authserv-id", "received-spf") {
+	return append(all, givenFlags(fs, append(dmarcFlags(), "resolver", "dns-timeout", "authserv-id", "received-spf"))...)
+}
+
+// givenFlags spells flags that were given, for the daemon.
+func givenFlags(fs *pflag.FlagSet, names []string) (all []string) {
+	for _, name := range names {
 		f := fs.Lookup(name)
 		switch list, ok := f.Value.(pflag.SliceValue); {
 		case !f.Changed:

@@ -40,7 +40,7 @@ var rows = []row{
 	// Keys are made and printed without any daemon.
 	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/reportread", "internal/resolver", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
+	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/rotate", "internal/reportread", "internal/resolver", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
 	// It reads Postfix and writes settings that the daemons describe.
 	{"internal/setup", []string{"internal/config", "internal/postconf", "internal/postmap"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
@@ -48,7 +48,7 @@ var rows = []row{
 	// It looks at everything, and nothing looks at it but the command.
 	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/postconf", "internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/limit/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
-	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine", "internal/dmarcreport/..."})},
+	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "internal/rotate", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine", "internal/dmarcreport/..."})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
 	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/limit", "internal/ownership", "internal/spf", "internal/record"})},
@@ -69,6 +69,7 @@ var rows = []row{
 	{"internal/dkim/...", slices.Concat(library, []string{"internal/dkim/..."})},
 	{"internal/arc/...", slices.Concat(library, []string{"internal/arc/...", "internal/dkim"})},
 	{"internal/dmarc/...", slices.Concat(library, []string{"internal/dmarc/...", "internal/author", "internal/spf", "internal/dkim"})},
+	{"internal/rotate", []string{"internal/config", "internal/dkim", "internal/mailaddr", "internal/postconf", "internal/private", "internal/resolver/authority", "milter/sign"}},
 	{"internal/ownership", []string{"internal/postmap", "internal/mailaddr", "internal/record"}},
 	{"internal/postmap", []string{"internal/postmap/...", "internal/mailaddr"}},
 	{"internal/postmap/sql", []string{"internal/postmap/conf", "internal/postmap/remote", "internal/postmap/mapfile", "internal/private"}},

@@ -61,3 +61,15 @@ func (k *publicKey) is(public crypto.PublicKey) bool {
 	}
 	return k.ed25519.Equal(public)
 }
+
+// PublicKeyOf returns the public key that a key record holds.
+func PublicKeyOf(record string) (crypto.PublicKey, error) {
+	k, err := parseKey(record)
+	if err != nil {
+		return nil, err
+	}
+	if k.rsa != nil {
+		return k.rsa, nil
+	}
+	return k.ed25519, nil
+}

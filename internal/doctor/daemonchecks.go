@@ -206,7 +206,7 @@ func (d *Daemon) sandbox() []Finding {
 			found = append(found, failf("move it to /etc/postern or /var/lib/postern, or loosen "+hides+" with systemctl edit "+u.Name,
 				"%s: %s of the unit hides %s (%s)", u.Name, hides, path.name, path.setting))
 		case path.written && u.Properties["ProtectSystem"] == "strict" && !u.writes(path.name):
-			found = append(found, failf(fmt.Sprintf("systemctl edit %s, and add [Service] ReadWritePaths=%s", u.Name, filepath.Dir(path.name)),
+			found = append(found, failf(fmt.Sprintf("systemctl edit %s, and add [Service] ReadWritePaths=%s", u.Name, path.folder()),
 				"%s: the unit does not let the daemon write %s (%s)", u.Name, path.name, path.setting))
 		}
 	}
@@ -228,6 +228,24 @@ type settingPath struct {
 	written       bool
 }
 
+// folder is the one that the daemon writes into.
+func (p settingPath) folder() string {
+	if p.setting == dkimKeys {
+		return p.name
+	}
+	return filepath.Dir(p.name)
+}
+
+// dkimKeys is the setting of the folder of keys, which a daemon writes that rotates
+// them.
+const dkimKeys = "dkim-keys"
+
+// rotatesKeys reports whether the daemon writes into the folder of keys.
+func (d *Daemon) rotatesKeys() bool {
+	age := d.Settings["dkim-rotate"]
+	return len(age) > 0 && strings.Trim(age[0], "0smhd") != ""
+}
+
 // pathsOfSettings are all absolute paths in the settings.
 func (d *Daemon) pathsOfSettings() []settingPath {
 	written := []string{"greylist-store", "limit-store", "report-store", "log-file", "mark-key-file"}
@@ -239,7 +257,11 @@ func (d *Daemon) pathsOfSettings() []settingPath {
 			if at < 0 || strings.HasPrefix(value[at:], "//") || scheme != "" && !strings.HasSuffix(scheme, ":") {
 				continue
 			}
-			all = append(all, settingPath{value[at:], name, slices.Contains(written, name)})
+			path := value[at:]
+			if name == "dns-update" { // tsig:FILE@SERVER
+				path = path[:max(strings.LastIndexByte(path, '@'), 0)]
+			}
+			all = append(all, settingPath{path, name, slices.Contains(written, name) || name == dkimKeys && d.rotatesKeys()})
 		}
 	}
 	slices.SortFunc(all, func(a, b settingPath) int {

@@ -484,6 +484,22 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
+// A daemon that rotates keys writes into their folder.
+func TestSandboxOfRotation(t *testing.T) {
+	d := &Daemon{Name: "postern-milterd", Settings: map[string][]string{
+		"dkim-keys": {"/etc/postern/dkim"}, "dkim-rotate": {"0s"}, "dns-update": {"tsig:/home/box/key@192.0.2.53"},
+	}, Unit: Unit{Name: "postern-milterd.service", Properties: map[string]string{
+		"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "ProtectSystem": "strict", "ProtectHome": "yes",
+	}}}
+	if got := show(d.unitFindings()); strings.Contains(got, "ReadWritePaths") || !strings.Contains(got, "hides /home/box/key (dns-update)") {
+		t.Error(got)
+	}
+	d.Settings["dkim-rotate"] = []string{"90d"}
+	if got := show(d.unitFindings()); !strings.Contains(got, "ReadWritePaths=/etc/postern/dkim") {
+		t.Error(got)
+	}
+}
+
 func TestUnitOfSockets(t *testing.T) {
 	u := Unit{Properties: make(map[string]string)}
 	u.read("FileDescriptorName=policy\nListen=127.0.0.1:10045 (Stream)\nListen=/var/spool/postfix/postern/policyd.sock (Stream)\nListen=/run/x (Datagram)\nExecStart={ path=/usr/sbin/postern-policyd ; argv[]=/usr/sbin/postern-policyd --listen systemd:policy ; ignore_errors=no }\n")

@@ -31,7 +31,7 @@ import (
 const root = "../.."
 
 // manuals are the pages that an administrator reads.
-var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/REPORTS.md", "milter/CONFORMANCE.md", "deploy/README.md", "deploy/STATUS.md"}
+var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/DKIM-ROTATION.md", "milter/REPORTS.md", "milter/CONFORMANCE.md", "deploy/README.md", "deploy/STATUS.md"}
 
 // commandPages are about the postern command, whose flags are in the tables too.
 var commandPages = []string{"deploy/LOG.md", "milter/READING-REPORTS.md"}
@@ -135,7 +135,7 @@ func compare(t *testing.T, what string, known, documented []string) {
 }
 
 // foreign are flags of other programs that the manuals mention.
-var foreign = []string{"privacy", "user", "now", "system", "no-create-home", "shell", "create", "strip-components", "ignore-missing"}
+var foreign = []string{"delete-after", "privacy", "user", "now", "system", "no-create-home", "shell", "create", "strip-components", "ignore-missing"}
 
 // Flags are mentioned in the text too: each is one of the daemons, of the command,
 // or of another program.

@@ -50,6 +50,8 @@ type signPart struct {
 	unused  []error   // why files, folders and lines are not used, the first of them
 	watch   *keyWatch // nil without --dkim-require-dns
 	engine  *rsaengine.Engine
+
+	rotation rotateFlags
 }
 
 func (o *signPart) bind(fs *pflag.FlagSet) {
@@ -62,6 +64,7 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`, with refile: in front, if it holds patterns; or a Postfix table that names keys for a sender, type:name")
 	o.dkimTables.bind(fs)
 	config.Choice(fs, &o.RSAEngine, flagRSAEngine, "what makes RSA signatures; auto is OpenSSL's libcrypto in a program that is built with it, which takes a third of the CPU time", rsaengine.Auto, rsaengine.Go, rsaengine.OpenSSL)
+	o.rotation.bind(fs)
 }
 
 func (o *signPart) validate(s *config.Set) error {
@@ -96,6 +99,7 @@ func (o *signPart) validate(s *config.Set) error {
 	if o.headers, err = sign.ParseHeaders(o.DKIMHeaders); err != nil {
 		errs = append(errs, s.Errorf("dkim-headers", "%w", err))
 	}
+	errs = append(errs, o.rotation.validate(s, o))
 	return errors.Join(errs...)
 }
 
@@ -142,6 +146,9 @@ func (o *signPart) build(n *needs) error {
 		Tables:     tables,
 	}, o.keys)
 	n.milter.Sign = milter.NewSigning(o.signer, n.marks)
+	if err := o.rotation.build(n, o); err != nil {
+		return err
+	}
 	if o.DKIMRequireDNS {
 		return o.watchKeys(n)
 	}
@@ -323,6 +330,7 @@ func signMetrics(c *current) []prometheus.Collector {
 			prometheus.NewDesc("postern_dkim_key_problems", "Key files, folders and table lines that cannot be used.", nil, nil),
 		},
 		newEngineCollector(c),
+		newRotateCollector(c),
 	}
 }
 

@@ -64,6 +64,9 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 // known are the decisions that these settings can lead to.
 func (o *Options) known() []record.Labels {
 	all := slices.Concat(record.Known("", false), record.Known(milter.Sign.String(), false), record.Known(milter.Verify.String(), false))
+	if o.rotates() {
+		all = append(all, record.Known(rotateCheck, false)...)
+	}
 	if len(o.Shadow) > 0 {
 		all = append(all, record.Known(milter.Verify.String(), true)...)
 	}

@@ -130,6 +130,22 @@ const (
 	ConnectionLost Reason = "connection_lost"  // the MTA stalled, or left inside a command
 )
 
+// Reasons of the rotation of DKIM keys: what was done. Its records are about no mail.
+const (
+	RotateStarted   Reason = "rotate_started"
+	RotateHanded    Reason = "rotate_handed"    // changes of the DNS were made
+	RotateByHand    Reason = "rotate_by_hand"   // changes of the DNS wait for a person; steps has them
+	RotateSeen      Reason = "rotate_seen"      // every name server shows the new records
+	RotateSigns     Reason = "rotate_signs"     // the new keys sign
+	RotateRetired   Reason = "rotate_retired"   // the old keys have stopped signing
+	RotateRevoked   Reason = "rotate_revoked"   // the old records have an empty p=, the old keys are deleted
+	RotateFinished  Reason = "rotate_finished"  // the old records are gone
+	RotateLost      Reason = "rotate_lost"      // the new records are gone from a name server: the old keys sign again
+	RotateUndone    Reason = "rotate_undone"    // postern dkim rotate --undo
+	RotateWithdrawn Reason = "rotate_withdrawn" // new keys that have never signed are deleted
+	RotateFailed    Reason = "rotate_failed"    // a step could not be made (see error)
+)
+
 // The words of Record.Verdict. A reason that is given with none is only found in
 // steps: no decision rests on it.
 const (
@@ -174,6 +190,9 @@ func vocabulary() map[string][]use {
 			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignOff, SignMarked)),
 		"verify": slices.Concat(ofSessions(), with(reject, SPFFailed, DMARCRejected, TooManyResults),
 			with(pass, Verified, VerifyUnsure, DMARCQuarantined, VerdictKept)),
+		"dkim_rotate": slices.Concat(with(failed, RotateFailed),
+			with(pass, RotateStarted, RotateHanded, RotateByHand, RotateSeen, RotateSigns, RotateRetired, RotateRevoked, RotateFinished,
+				RotateLost, RotateUndone, RotateWithdrawn)),
 	}
 }
 

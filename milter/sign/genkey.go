@@ -44,6 +44,9 @@ type NewKeys struct {
 	Selector string  // "" means DefaultSelector; the Ed25519 key of Both adds "-ed25519"
 	Type     KeyType // "" means Both
 	Bits     int     // of an RSA key, 1024 to 4096; 0 means DefaultBits
+	// Below is a folder in the one of the domain that gets the files instead: keys
+	// in a hidden folder are not read, so they do not sign yet.
+	Below string
 }
 
 // NewKey is a key that was made.
@@ -123,7 +126,7 @@ func (req *NewKeys) generate(kind KeyType) (NewKey, error) {
 	if err != nil {
 		return NewKey{}, fmt.Errorf("generate key: %w", err)
 	}
-	folder := filepath.Join(req.Dir, req.Domain)
+	folder := filepath.Join(req.Dir, req.Domain, req.Below)
 	base := filepath.Join(folder, req.selector(kind))
 	key, err := newKey(req.Domain, req.selector(kind), base+keySuffix, signer)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -65,6 +66,18 @@ const (
 	rsaSHA256     = "rsa-sha256"
 	ed25519SHA256 = "ed25519-sha256"
 )
+
+// KeyFile is the path of the key of a selector in the folder of its domain.
+func KeyFile(folder, selector string) string { return filepath.Join(folder, selector+keySuffix) }
+
+// ReadKey reads one key. group is that of [KeySource].
+func ReadKey(domain, selector, path string, group int) (*Key, error) {
+	signer, err := readKeyFile(path, group)
+	if err != nil {
+		return nil, err
+	}
+	return newKey(domain, selector, path, signer)
+}
 
 // readKeyFile reads a key in PEM, PKCS#1 or PKCS#8. group is the group whose
 // members may read it, -1 for none.

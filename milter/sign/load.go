@@ -170,6 +170,9 @@ func (l *loader) loadCredentials(dir, name string) {
 		found = true
 		path := filepath.Join(dir, entry.Name())
 		text, selector, _ := strings.Cut(file, "_")
+		if strings.HasPrefix(selector, ".") {
+			continue // of a hidden folder, as in a folder of keys
+		}
 		domain, err := mailaddr.ParseDomain(text)
 		if err != nil || selector == "" {
 			l.fail(fmt.Errorf("%s: the credential is not named %s_<domain>_<selector>%s; in the unit, write LoadCredential=%s:FOLDER for a folder of keys", path, name, keySuffix, name))

@@ -48,6 +48,10 @@ type Asker struct {
 	DNS     Lookup        // finds zones, their servers and the addresses of these
 	Timeout time.Duration // of one try; 0 means 3 s
 	Port    uint16        // 0 means 53
+	// Servers are asked instead of those that the DNS names. Zone is then empty.
+	Servers []netip.AddrPort
+	// Negative has each server asked for how long its denials are cached, too.
+	Negative bool
 }
 
 // Answer is what the servers of a zone have at a name.
@@ -66,6 +70,11 @@ type Reply struct {
 	Alias   string        // where a CNAME record at the name leads to, "" for none
 	Absent  bool          // there is no such name
 	Err     error         // why the server gave no answer that counts
+	// Negative is for how long an answer that there is no record is cached; 0
+	// when it was not asked for.
+	Negative time.Duration
+
+	port uint16
 }
 
 // Texts returns the records as verifiers read them: their strings joined.
@@ -90,11 +99,10 @@ func (r *Reply) String() string {
 // of finding them; what becomes of a server is in its reply.
 func (a *Asker) TXT(ctx context.Context, name string) (Answer, error) {
 	name = dns.Fqdn(strings.ToLower(name))
-	zone, hosts, err := a.servers(ctx, name)
+	zone, replies, err := a.replies(ctx, name)
 	if err != nil {
 		return Answer{}, err
 	}
-	replies := a.addresses(ctx, hosts)
 	var asking sync.WaitGroup
 	places := make(chan struct{}, maxAsked)
 	for i := range replies {
@@ -109,6 +117,21 @@ func (a *Asker) TXT(ctx context.Context, name string) (Answer, error) {
 	}
 	asking.Wait()
 	return Answer{Zone: zone, Replies: replies}, nil
+}
+
+// replies returns a reply to be filled for each server.
+func (a *Asker) replies(ctx context.Context, name string) (zone string, replies []Reply, err error) {
+	for _, at := range a.Servers {
+		replies = append(replies, Reply{Server: at.String(), Addr: at.Addr(), port: at.Port()})
+	}
+	if len(replies) > 0 {
+		return "", replies, nil
+	}
+	zone, hosts, err := a.servers(ctx, name)
+	if err != nil {
+		return "", nil, err
+	}
+	return zone, a.addresses(ctx, hosts), nil
 }
 
 // servers finds the zone of a name, and the names of its servers. A name with a CNAME
@@ -152,21 +175,47 @@ func (a *Asker) addresses(ctx context.Context, hosts []string) []Reply {
 
 // ask fills a reply.
 func (a *Asker) ask(ctx context.Context, r *Reply, name string) {
-	at := net.JoinHostPort(r.Addr.String(), strconv.Itoa(int(cmp.Or(a.Port, 53))))
+	answer, err := a.question(ctx, r, name, dns.TypeTXT)
+	if err == nil {
+		r.take(answer, name)
+	}
+	if err == nil && a.Negative {
+		// Of a type that the name does not have. An SOA record would not do: BIND
+		// has denials of those not cached at all.
+		answer, err = a.question(ctx, r, name, dns.TypeA)
+		r.takeNegative(answer)
+	}
+	r.Err = err
+}
+
+// question asks one question of a server. The answer has its authority.
+func (a *Asker) question(ctx context.Context, r *Reply, name string, qtype uint16) (*dns.Msg, error) {
+	at := net.JoinHostPort(r.Addr.String(), strconv.Itoa(int(cmp.Or(r.port, a.Port, 53))))
 	m := new(dns.Msg)
-	m.SetQuestion(name, dns.TypeTXT)
+	m.SetQuestion(name, qtype)
 	m.RecursionDesired = false
 	m.SetEdns0(udpSize, false)
 	answer, err := a.exchange(ctx, m, at)
 	switch {
 	case err != nil:
-		r.Err = err
+		return nil, err
 	case answer.Rcode != dns.RcodeSuccess && answer.Rcode != dns.RcodeNameError:
-		r.Err = fmt.Errorf("it answers %s", dns.RcodeToString[answer.Rcode])
+		return nil, fmt.Errorf("it answers %s", dns.RcodeToString[answer.Rcode])
 	case !answer.Authoritative:
-		r.Err = errors.New("it is not responsible for the zone (lame delegation)")
-	default:
-		r.take(answer, name)
+		return nil, errors.New("it is not responsible for the zone (lame delegation)")
+	}
+	return answer, nil
+}
+
+// takeNegative notes for how long a denial is cached (RFC 2308 section 5).
+func (r *Reply) takeNegative(answer *dns.Msg) {
+	if answer == nil {
+		return
+	}
+	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
+		if rr, ok := rr.(*dns.SOA); ok {
+			r.Negative = time.Duration(min(rr.Minttl, rr.Hdr.Ttl)) * time.Second
+		}
 	}
 }
 

@@ -1,0 +1,304 @@
+package milterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/internal/resolver/authority"
+	"github.com/postern-mail/postern/internal/rotate"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/redisclient"
+)
+
+// Words of --dkim-rotate-lead; a URL of Redis is the third possibility.
+const (
+	leadYes = "yes"
+	leadNo  = "no"
+)
+
+// minRotate keeps "90m" from being taken for 90 days.
+const minRotate = 7 * 24 * time.Hour
+
+// rotateFlags say how keys are replaced by new ones. What they mean for keys, the
+// sign part says.
+type rotateFlags struct {
+	DKIMRotate             time.Duration // 0: never
+	DKIMRotateLead         string
+	DKIMRotatePasswordFile string
+	DKIMRotateServers      []string
+	DNSUpdate              string
+	DNSCommand             string
+
+	servers []netip.AddrPort // DKIMRotateServers
+	running *rotation        // nil when this daemon rotates nothing
+}
+
+func (f *rotateFlags) bind(fs *pflag.FlagSet) {
+	config.Duration(fs, &f.DKIMRotate, "dkim-rotate", 0, 0, maxExpire, "`age` at which the keys in --dkim-keys are replaced by new ones, as 90d; 0 for never")
+	fs.StringVar(&f.DKIMRotateLead, "dkim-rotate-lead", leadYes, "whether this `host` is the one that rotates: yes, no, or the URL of a Redis in which the hosts agree on one")
+	fs.StringVar(&f.DKIMRotatePasswordFile, "dkim-rotate-password-file", "", "`file` with the password of this Redis; a bare name is a systemd credential")
+	fs.StringArrayVar(&f.DKIMRotateServers, "dkim-rotate-servers", nil, "name `server` that is asked whether a record is published, as 192.0.2.53; repeat for several (default all that are responsible for the name)")
+	fs.StringVar(&f.DNSUpdate, "dns-update", "", "publish records by dynamic updates: `tsig:KEYFILE@SERVER`, with a key as tsig-keygen prints it")
+	fs.StringVar(&f.DNSCommand, "dns-command", "", "`program` that publishes a record, which it gets as JSON on its standard input")
+}
+
+func (f *rotateFlags) validate(s *config.Set, o *signPart) error {
+	var errs []error
+	if f.DKIMRotate != 0 && f.DKIMRotate < minRotate {
+		errs = append(errs, s.Errorf("dkim-rotate", "%s is too short; a rotation takes four weeks, 90d is usual", config.FormatDuration(f.DKIMRotate)))
+	}
+	if f.DKIMRotate != 0 && (o.DKIMKeys == "" || isCredential(o.DKIMKeys)) {
+		errs = append(errs, s.Errorf("dkim-rotate", "needs a folder of keys that the daemon may write; set dkim-keys to a path"))
+	}
+	if f.DKIMRotate != 0 && o.DKIMKeyTable != "" {
+		errs = append(errs, s.Errorf("dkim-rotate", "moves the files that a key table names; remove dkim-key-table, or rotate its keys by hand"))
+	}
+	if url := f.DKIMRotateLead; url != leadYes && url != leadNo {
+		if err := redisclient.CheckURL(url); err != nil {
+			errs = append(errs, s.Errorf("dkim-rotate-lead", "%q is neither yes nor no nor the URL of a Redis: %w", url, err))
+		}
+	} else if f.DKIMRotatePasswordFile != "" {
+		errs = append(errs, s.Errorf("dkim-rotate-password-file", "is for Redis; remove it, or name a Redis in dkim-rotate-lead"))
+	}
+	for i, text := range f.DKIMRotateServers {
+		server, err := rotate.ParseServer(text)
+		if err != nil {
+			errs = append(errs, s.ErrorfAt("dkim-rotate-servers", i, "%w", err))
+		}
+		f.servers = append(f.servers, server)
+	}
+	if f.DNSUpdate != "" && f.DNSCommand != "" {
+		errs = append(errs, s.Errorf("dns-command", "there is dns-update already; remove one of them"))
+	}
+	if f.DNSUpdate != "" {
+		if _, _, err := rotate.ParseUpdate(f.DNSUpdate); err != nil {
+			errs = append(errs, s.Errorf("dns-update", "%w", err))
+		}
+	}
+	if f.DNSCommand != "" && !filepath.IsAbs(f.DNSCommand) {
+		errs = append(errs, s.Errorf("dns-command", "%q is relative; write it from the root, without arguments", f.DNSCommand))
+	}
+	return errors.Join(errs...)
+}
+
+// publisher publishes as the settings say; nil when a person does.
+func (f *rotateFlags) publisher(s *config.Set, group int) (rotate.Publisher, error) {
+	switch {
+	case f.DNSUpdate != "":
+		file, server, err := rotate.ParseUpdate(f.DNSUpdate)
+		if err != nil {
+			return nil, s.Errorf("dns-update", "%w", err)
+		}
+		u := &updater{file, server, group}
+		if _, err := u.open(); err != nil {
+			return nil, s.Errorf("dns-update", "%w", err)
+		}
+		return u, nil
+	case f.DNSCommand != "":
+		c, err := rotate.OpenCommand(f.DNSCommand)
+		if err != nil {
+			return nil, s.Errorf("dns-command", "%w", err)
+		}
+		return c, nil
+	}
+	return nil, nil
+}
+
+// updater reads the TSIG key anew for each change, so that a new key needs no
+// restart.
+type updater struct {
+	file   string
+	server netip.AddrPort
+	group  int
+}
+
+func (u *updater) open() (*rotate.Update, error) { return rotate.OpenUpdate(u.file, u.server, u.group) }
+
+// Change implements [rotate.Publisher].
+func (u *updater) Change(ctx context.Context, c rotate.Change) error {
+	update, err := u.open()
+	if err != nil {
+		return err
+	}
+	return update.Change(ctx, c)
+}
+
+// rotateKey is everything that a rotation is made of.
+type rotateKey struct {
+	dir, lead, passwordFile, servers, update, command string
+	every, expire                                     time.Duration
+	dns                                               any
+}
+
+// build has keys rotated in the background. That outlives reloads: a step itself
+// changes the folder that leads to one.
+func (f *rotateFlags) build(n *needs, o *signPart) error {
+	group := n.options.group()
+	publisher, err := f.publisher(n.set, group)
+	if err != nil || f.DKIMRotate == 0 || f.DKIMRotateLead == leadNo {
+		return err
+	}
+	lead, err := f.lead(n.set)
+	if err != nil || n.readOnly {
+		return errors.Join(err, lead.close())
+	}
+	key := rotateKey{o.folder, f.DKIMRotateLead, f.DKIMRotatePasswordFile, strings.Join(f.DKIMRotateServers, " "), f.DNSUpdate, f.DNSCommand, f.DKIMRotate, o.DKIMExpire, n.dns}
+	opened := false
+	f.running, err = service.Keep(n.life, key, func() (service.Opened[*rotation], error) {
+		opened = true
+		r := newRotation(f.DKIMRotate, lead, n)
+		r.rotator = rotate.New(f.settings(o, publisher, n.asks, r.report))
+		return service.Opened[*rotation]{Value: r, Work: r.run, Close: lead.close}, nil
+	})
+	if !opened {
+		return errors.Join(err, lead.close())
+	}
+	return err
+}
+
+func (f *rotateFlags) settings(o *signPart, publisher rotate.Publisher, dns authority.Lookup, report func(rotate.Event)) rotate.Settings {
+	return rotate.Settings{
+		Dir: o.folder, Publisher: publisher, Expire: o.DKIMExpire, QueueLifetime: rotate.QueueLifetime, Report: report,
+		DNS: &rotate.Authorities{Asker: authority.Asker{DNS: dns, Servers: f.servers}},
+	}
+}
+
+// lead is what says whether this host leads.
+func (f *rotateFlags) lead(s *config.Set) (*lease, error) {
+	if f.DKIMRotateLead == leadYes {
+		return nil, nil
+	}
+	name, credentials := f.DKIMRotatePasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
+	var password config.Secret
+	if name != "" && !s.CredentialHidden(name, credentials) {
+		var err error
+		if password, err = config.SecretFile(name, credentials); err != nil {
+			return nil, s.Errorf("dkim-rotate-password-file", "%w", err)
+		}
+	}
+	l, err := openLease(f.DKIMRotateLead, password)
+	if err != nil {
+		return nil, s.Errorf("dkim-rotate-lead", "%w", err)
+	}
+	return l, nil
+}
+
+// rotateCollector shows the rotations of the state in force:
+//
+//	postern_dkim_rotations{phase}          under way, by what they do next
+//	postern_dkim_rotation_problems         whose latest step could not be made
+//	postern_dkim_rotation_leads            1 when this host rotates
+type rotateCollector struct {
+	current                    *current
+	rotations, problems, leads *prometheus.Desc
+}
+
+func newRotateCollector(c *current) rotateCollector {
+	return rotateCollector{
+		c,
+		prometheus.NewDesc("postern_dkim_rotations", "Rotations of DKIM keys that are under way, by phase.", []string{"phase"}, nil),
+		prometheus.NewDesc("postern_dkim_rotation_problems", "Rotations whose latest step could not be made.", nil, nil),
+		prometheus.NewDesc("postern_dkim_rotation_leads", "1 while this host is the one that rotates DKIM keys.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c rotateCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.rotations
+	out <- c.problems
+	out <- c.leads
+}
+
+// Collect implements prometheus.Collector.
+func (c rotateCollector) Collect(out chan<- prometheus.Metric) {
+	o, release := inForce[*signPart](c.current)
+	if release == nil {
+		return
+	}
+	defer release()
+	seen := new(rotationsSeen)
+	if o.rotation.running != nil {
+		seen = o.rotation.running.seen.Load()
+	}
+	for _, phase := range rotate.Phases() {
+		out <- prometheus.MustNewConstMetric(c.rotations, prometheus.GaugeValue, float64(seen.phases[phase]), string(phase))
+	}
+	out <- prometheus.MustNewConstMetric(c.problems, prometheus.GaugeValue, float64(seen.problems))
+	leads := 0.0
+	if seen.leads {
+		leads = 1
+	}
+	out <- prometheus.MustNewConstMetric(c.leads, prometheus.GaugeValue, leads)
+}
+
+// OpenRotator returns a rotator with the settings of the daemon, for the command.
+// The arguments are the daemon's. Whoever only looks need not lead. close ends it.
+func OpenRotator(ctx context.Context, args []string, onlyLook bool, report func(rotate.Event)) (r *rotate.Rotator, close func(), err error) {
+	s, err := configure(args, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := s.signing()
+	if o.DKIMKeys == "" || isCredential(o.DKIMKeys) || o.DKIMKeyTable != "" {
+		return nil, nil, errors.New("only the keys of a folder can be rotated; set dkim-keys to its path, and remove dkim-key-table")
+	}
+	f := &o.rotation
+	if !onlyLook {
+		if err := f.mayLead(ctx, s.set); err != nil {
+			return nil, nil, err
+		}
+	}
+	publisher, err := f.publisher(s.set, rotate.GroupOf(o.folder))
+	if err != nil {
+		return nil, nil, err
+	}
+	dns, err := resolver.New(resolver.Config{Servers: s.Resolvers, Timeout: s.DNSTimeout})
+	if err != nil {
+		return nil, nil, err
+	}
+	return rotate.New(f.settings(o, publisher, dns, report)), dns.Close, nil
+}
+
+// signing is the room of the signer.
+func (o *Options) signing() *signPart {
+	for _, r := range o.rooms {
+		if p, ok := r.part.(*signPart); ok {
+			return p
+		}
+	}
+	return nil
+}
+
+// rotates reports whether this daemon rotates keys.
+func (o *Options) rotates() bool {
+	p := o.signing()
+	return p != nil && p.rotation.running != nil
+}
+
+// mayLead returns why this host must not make steps, nil when it may.
+func (f *rotateFlags) mayLead(ctx context.Context, s *config.Set) (err error) {
+	if f.DKIMRotateLead == leadNo {
+		return errors.New("dkim-rotate-lead says that another host rotates; run this command there")
+	}
+	l, err := f.lead(s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	leads, holder, err := l.take(ctx)
+	if err == nil && !leads {
+		err = fmt.Errorf("%s leads the rotation now; run this command there", holder)
+	}
+	return err
+}

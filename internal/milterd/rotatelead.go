@@ -1,0 +1,75 @@
+package milterd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/store/redisclient"
+)
+
+// leaseTime is how long a host leads without saying so again. It is longer than the
+// steps that are made in between may take.
+const leaseTime = 10 * time.Minute
+
+// takeLease gives the lease to whoever asks while no other host has it, and returns
+// the host that has it.
+var takeLease = redisclient.NewScript(`
+local holder = redis.call('GET', KEYS[1])
+if not holder or holder == ARGV[1] then
+	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+	return ARGV[1]
+end
+return holder`)
+
+// lease says which of several hosts rotates. Hosts have different names. Nil is that
+// of a host that is alone.
+type lease struct {
+	redis *redisclient.Client
+	host  string
+}
+
+func openLease(url string, password config.Secret) (*lease, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	client, err := redisclient.Open(redisclient.Options{URL: url, Password: password.Reveal()})
+	if err != nil {
+		return nil, err
+	}
+	return &lease{client, host}, nil
+}
+
+// take takes or renews the lease. When another host has it, holder is that.
+func (l *lease) take(ctx context.Context) (leads bool, holder string, err error) {
+	if l == nil {
+		return true, "", nil
+	}
+	err = l.redis.Do(ctx, func(ctx context.Context) error {
+		call := l.redis.NewCall(takeLease)
+		call.Key(l.redis.Tag + "dkim-rotate")
+		call.Keys()
+		call.Arg(l.host)
+		call.Arg(fmt.Sprint(leaseTime.Milliseconds()))
+		value, err := l.redis.Ask(ctx, call)
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if holder, ok = value.(string); !ok {
+			return fmt.Errorf("the lease is a %T", value)
+		}
+		return nil
+	})
+	return err == nil && holder == l.host, holder, err
+}
+
+func (l *lease) close() error {
+	if l == nil {
+		return nil
+	}
+	return l.redis.Close()
+}

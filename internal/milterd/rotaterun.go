@@ -1,0 +1,201 @@
+package milterd
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/rotate"
+)
+
+// Times and bounds of the work on rotations.
+const (
+	rotateEvery = time.Minute
+	// rotateTimeout bounds the steps of one domain: well below leaseTime.
+	rotateTimeout = 2 * time.Minute
+	// rotateSpan is how long a round may go on before the lease is renewed.
+	rotateSpan = 3 * time.Minute
+	// maxStarts bounds the rotations that begin in one round.
+	maxStarts = 4
+)
+
+// rotation rotates keys in the background.
+type rotation struct {
+	rotator *rotate.Rotator
+	every   time.Duration
+	lead    *lease
+	log     *zap.Logger
+	records record.Sink
+	now     func() time.Time
+
+	next    map[string]time.Time // when a domain is worth another look
+	problem string               // why the latest round could not be made
+	seen    atomic.Pointer[rotationsSeen]
+}
+
+// rotationsSeen is what the latest round found.
+type rotationsSeen struct {
+	leads    bool
+	phases   map[rotate.Phase]int
+	problems int
+}
+
+func newRotation(every time.Duration, lead *lease, n *needs) *rotation {
+	r := &rotation{every: every, lead: lead, log: n.Log, records: n.Records, now: time.Now, next: make(map[string]time.Time)}
+	r.seen.Store(new(rotationsSeen))
+	return r
+}
+
+// run rotates until ctx ends.
+func (r *rotation) run(ctx context.Context) {
+	for {
+		r.round(ctx)
+		wait := time.NewTimer(rotateEvery)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		}
+	}
+}
+
+// round makes the steps that are due, if this host leads.
+func (r *rotation) round(ctx context.Context) {
+	leads, holder, err := r.lead.take(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		r.failed("lead", err)
+	}
+	if !leads {
+		if err == nil && r.seen.Load().leads {
+			r.log.Info("another host rotates the DKIM keys now", zap.String("host", holder))
+		}
+		clear(r.next)
+		r.seen.Store(&rotationsSeen{})
+		return
+	}
+	began := r.now()
+	problem := r.begin()
+	domains, err := r.rotator.UnderWay()
+	if problem == nil {
+		problem = err
+	}
+	for _, domain := range domains {
+		if ctx.Err() != nil || r.now().Sub(began) > rotateSpan {
+			break // the next round goes on
+		}
+		if err := r.advance(ctx, domain); problem == nil {
+			problem = err
+		}
+	}
+	r.look(domains)
+	r.failed("folder", problem)
+}
+
+// begin begins the rotations that are due.
+func (r *rotation) begin() error {
+	due, err := r.rotator.Due(r.every)
+	for _, domain := range due[:min(len(due), maxStarts)] {
+		if startErr := r.rotator.Start(domain); startErr != nil && err == nil {
+			err = startErr
+		}
+	}
+	return err
+}
+
+// advance makes the steps of one domain. It returns an error that is not in the
+// state of the rotation, and thus has not been reported.
+func (r *rotation) advance(ctx context.Context, domain string) error {
+	if r.now().Before(r.next[domain]) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, rotateTimeout)
+	defer cancel()
+	wait, err := r.rotator.Advance(ctx, domain)
+	r.next[domain] = r.now().Add(wait)
+	if err == nil || errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, rotate.ErrBusy) {
+		return nil
+	}
+	if state, _ := r.rotator.State(domain); state != nil && state.Problem == err.Error() {
+		return nil
+	}
+	return err
+}
+
+// look counts, and forgets domains that have no rotation any more.
+func (r *rotation) look(domains []string) {
+	seen := &rotationsSeen{leads: true, phases: make(map[rotate.Phase]int)}
+	next := make(map[string]time.Time, len(domains))
+	for _, domain := range domains {
+		next[domain] = r.next[domain]
+		state, err := r.rotator.State(domain)
+		if err != nil || state == nil {
+			continue
+		}
+		seen.phases[state.Phase]++
+		if state.Problem != "" {
+			seen.problems++
+		}
+	}
+	r.next = next
+	r.seen.Store(seen)
+}
+
+// failed reports why a round could not be made, once.
+func (r *rotation) failed(what string, err error) {
+	text := ""
+	if err != nil {
+		text = what + ": " + err.Error()
+	}
+	if text == r.problem {
+		return
+	}
+	r.problem = text
+	if err != nil {
+		r.report(rotate.Event{Step: rotate.Failed, Detail: what, Err: err})
+	}
+}
+
+// rotateReasons are the reasons of the records of steps.
+var rotateReasons = map[rotate.Step]record.Reason{
+	rotate.Started:   record.RotateStarted,
+	rotate.Handed:    record.RotateHanded,
+	rotate.ByHand:    record.RotateByHand,
+	rotate.Seen:      record.RotateSeen,
+	rotate.Signs:     record.RotateSigns,
+	rotate.Retired:   record.RotateRetired,
+	rotate.RevokedIt: record.RotateRevoked,
+	rotate.Finished:  record.RotateFinished,
+	rotate.Lost:      record.RotateLost,
+	rotate.UndoneIt:  record.RotateUndone,
+	rotate.Withdrawn: record.RotateWithdrawn,
+	rotate.Failed:    record.RotateFailed,
+}
+
+// rotateCheck is the check of these records.
+const rotateCheck = "dkim_rotate"
+
+// report writes the record of a step.
+func (r *rotation) report(e rotate.Event) {
+	verdict := "pass"
+	if e.Err != nil {
+		verdict = "error"
+	}
+	detail := e.Detail
+	for _, c := range e.Publish {
+		detail += "\n" + c.Zone()
+	}
+	reason := rotateReasons[e.Step]
+	r.records.Record(&record.Record{
+		Daemon: daemonName, Check: rotateCheck, Verdict: verdict, Reason: reason, Mode: record.ModeEnforce, From: e.Domain, Err: e.Err,
+		Steps: []record.Step{{Check: rotateCheck, Verdict: verdict, Reason: reason, Detail: strings.TrimSpace(detail), Err: e.Err}},
+	}, time.Now())
+}

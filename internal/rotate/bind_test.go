@@ -1,0 +1,134 @@
+package rotate
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-mail/postern/internal/resolver/authority"
+	"github.com/postern-mail/postern/internal/resolver/bindtest"
+	"github.com/postern-mail/postern/milter/sign"
+)
+
+// startBIND runs a real name server, or skips the test where there is none; with CI
+// set it fails.
+func startBIND(t *testing.T, records string) *bindtest.Server {
+	t.Helper()
+	if _, err := os.Stat(bindtest.Program); err != nil && os.Getenv("CI") == "" {
+		t.Skip("bind9 is not installed; see .ci/setup")
+	}
+	s, err := bindtest.Start(t.Context(), t.TempDir(), records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// A rotation of both kinds of keys from first to last with a real name server; only
+// the clock is moved.
+func TestRotationWithBIND(t *testing.T) {
+	dir := t.TempDir()
+	old, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: bindtest.Zone, Selector: "old"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := startBIND(t, old[0].ZoneEntry+old[1].ZoneEntry)
+	update, err := OpenUpdate(server.Key, server.Addr, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	dns := &Authorities{authority.Asker{Servers: []netip.AddrPort{server.Addr}}}
+	r := New(Settings{
+		Dir: dir, Publisher: update, DNS: dns, Now: func() time.Time { return now },
+		QueueLifetime: func(context.Context) time.Duration { return lifetime },
+	})
+	if err := r.Start(bindtest.Zone); err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.State(bindtest.Zone)
+	if err != nil || len(s.Incoming) != 2 || len(s.Outgoing) != 2 {
+		t.Fatalf("state %+v, %v", s, err)
+	}
+	first := s.Incoming[0].Selector + "._domainkey." + bindtest.Zone
+	for range 20 {
+		if _, err := r.Advance(t.Context(), bindtest.Zone); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = r.State(bindtest.Zone); err != nil {
+			t.Fatal(err)
+		}
+		if s.Phase == Publish {
+			view, err := dns.Look(t.Context(), first)
+			if err != nil || view.Cached != time.Hour || len(view.Servers) != 1 || view.Servers[0].TXT[0] != s.Incoming[0].Record {
+				t.Fatalf("view %+v, %v", view, err)
+			}
+		}
+		if s.Phase == Revoked {
+			view, err := dns.Look(t.Context(), "old._domainkey."+bindtest.Zone)
+			if err != nil || view.Servers[0].TXT[0] != "v=DKIM1; h=sha256; k=rsa; p=" {
+				t.Fatalf("revoked %+v, %v", view, err)
+			}
+		}
+		if s.Phase == Done {
+			break
+		}
+		now = now.Add(MinKeep)
+	}
+	var steps []string
+	for _, e := range s.History {
+		steps = append(steps, string(e.Step))
+	}
+	if got := strings.Join(steps, " "); got != "started handed seen signs retired handed revoked handed finished" {
+		t.Errorf("steps %q", got)
+	}
+	view, err := dns.Look(t.Context(), "old._domainkey."+bindtest.Zone)
+	if err != nil || len(view.Servers[0].TXT) != 0 || view.Cached != 30*time.Minute {
+		t.Errorf("removed %+v, %v", view, err)
+	}
+}
+
+func TestUpdateIsRefused(t *testing.T) {
+	server := startBIND(t, "")
+	wrong := filepath.Join(t.TempDir(), "wrong.key")
+	text, err := os.ReadFile(server.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(wrong, []byte(strings.Replace(string(text), "c3Vm", "AAAA", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	change := Change{Action: DoPublish, Domain: bindtest.Zone, Name: "a._domainkey." + bindtest.Zone, Value: "v=DKIM1; p=", TTL: time.Hour}
+	elsewhere := change
+	elsewhere.Name = "a._domainkey.example.net"
+	for name, tt := range map[string]struct {
+		key    string
+		change Change
+		want   string
+	}{
+		"key that may not": {server.OtherKey, change, "REFUSED; let the key other. update it"},
+		"wrong secret":     {wrong, change, "NOTAUTH, BADSIG; let the key postern."},
+		"no such zone":     {server.Key, elsewhere, "has no zone for a._domainkey.example.net (REFUSED); name the primary"},
+	} {
+		u, err := OpenUpdate(tt.key, server.Addr, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = u.Change(t.Context(), tt.change)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "c3Vm") {
+			t.Errorf("%s: the error holds the secret", name)
+		}
+	}
+}

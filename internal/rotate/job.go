@@ -1,0 +1,271 @@
+package rotate
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-mail/postern/internal/dkim"
+)
+
+// job is the work on one domain, while its folder is locked.
+type job struct {
+	*Settings
+	folder *domainFolder
+	state  *State
+}
+
+// phases are what is done in each of them. A function returns the next phase, or
+// the same one with the time after which it is worth another try.
+var phases = map[Phase]func(*job, context.Context) (Phase, time.Duration, error){
+	Make:     (*job).makeKeys,
+	Publish:  (*job).publish,
+	Sign:     (*job).sign,
+	Retire:   (*job).retire,
+	Keep:     (*job).keepOld,
+	Revoke:   (*job).revoke,
+	Revoked:  (*job).awaitRemoval,
+	Remove:   (*job).removeOld,
+	Withdraw: (*job).withdraw,
+}
+
+// advance makes the steps that can be made now.
+func (j *job) advance(ctx context.Context) (time.Duration, error) {
+	for range maxPhases {
+		if !j.state.active() {
+			return 0, nil
+		}
+		phase := j.state.Phase
+		next, wait, err := phases[phase](j, ctx)
+		if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+			return 0, err // cut short: it says nothing about the step
+		}
+		if err != nil {
+			return look, j.failed(err)
+		}
+		if next == phase {
+			return wait, j.settled()
+		}
+		j.state.to(next, j.Now())
+		if err := j.folder.save(j.state); err != nil {
+			return look, err
+		}
+	}
+	return look, nil // a DNS that changes its mind each time
+}
+
+// maxPhases bounds what one advance does; a rotation has fewer.
+const maxPhases = 20
+
+// failed notes why a step could not be made, and reports it when it is new.
+func (j *job) failed(err error) error {
+	text := err.Error()
+	if j.state.Problem == text {
+		return err
+	}
+	j.state.Problem = text
+	j.Report(Event{Domain: j.state.Domain, Step: Failed, Detail: string(j.state.Phase), Err: err})
+	return errors.Join(err, j.folder.save(j.state))
+}
+
+// settled forgets a problem that is over.
+func (j *job) settled() error {
+	if j.state.Problem == "" {
+		return nil
+	}
+	j.state.Problem = ""
+	return j.folder.save(j.state)
+}
+
+// step writes a step into the history, saves, and reports it.
+func (j *job) step(step Step, detail string) error {
+	j.state.note(j.Now(), step, detail)
+	if err := j.folder.save(j.state); err != nil {
+		return err
+	}
+	j.Report(Event{Domain: j.state.Domain, Step: step, Detail: detail})
+	return nil
+}
+
+// start makes the state of a new rotation.
+func (j *job) start() error {
+	keys, _, _, err := j.folder.signing()
+	if err != nil {
+		return err
+	}
+	if len(keys) > maxOutgoing {
+		return fmt.Errorf("%s has %d keys; a rotation replaces at most %d, remove those that are not needed", j.folder.domain, len(keys), maxOutgoing)
+	}
+	now := j.Now()
+	next := &State{Version: stateVersion, Domain: j.folder.domain, Phase: Make, Started: now, Since: now, Outgoing: keys}
+	if j.state != nil {
+		next.History, next.Switched = j.state.History, j.state.Switched
+	}
+	if next.Incoming, err = j.newSelectors(keys, now); err != nil {
+		return err
+	}
+	j.state = next
+	return j.step(Started, "from "+names(next.Outgoing)+" to "+names(next.Incoming))
+}
+
+// newSelectors names one new key for each kind of key that signs.
+func (j *job) newSelectors(old []KeyRef, now time.Time) ([]KeyRef, error) {
+	day := "postern-" + now.UTC().Format("20060102")
+	for letter := range 26 {
+		base := day
+		if letter > 0 {
+			base += string(rune('a' + letter))
+		}
+		refs := refsFor(base, old)
+		if !slices.ContainsFunc(refs, func(k KeyRef) bool { return !j.folder.free(k.Selector) }) && !j.wasUsed(refs) {
+			return refs, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has had 26 rotations today; wait until tomorrow", j.folder.domain)
+}
+
+// wasUsed reports whether the last rotation had one of these selectors: its record
+// may still be cached.
+func (j *job) wasUsed(refs []KeyRef) bool {
+	if j.state == nil {
+		return false
+	}
+	return slices.ContainsFunc(refs, func(k KeyRef) bool {
+		same := func(other KeyRef) bool { return other.Selector == k.Selector }
+		return slices.ContainsFunc(j.state.Incoming, same) || slices.ContainsFunc(j.state.Outgoing, same)
+	})
+}
+
+func refsFor(base string, old []KeyRef) (refs []KeyRef) {
+	if slices.ContainsFunc(old, func(k KeyRef) bool { return !k.isEd25519() }) {
+		refs = append(refs, KeyRef{Selector: base, Algorithm: "rsa-sha256"})
+	}
+	if slices.ContainsFunc(old, KeyRef.isEd25519) {
+		refs = append(refs, KeyRef{Selector: base + "-ed25519", Algorithm: "ed25519-sha256"})
+	}
+	return refs
+}
+
+func (k KeyRef) isEd25519() bool { return strings.HasPrefix(k.Algorithm, "ed25519") }
+
+// revokedRecord is the record without the key (RFC 6376 section 3.6.1).
+func (k KeyRef) revokedRecord() string {
+	before, _, _ := strings.Cut(k.Record, "p=")
+	return before + "p="
+}
+
+func names(keys []KeyRef) string {
+	var all []string
+	for _, key := range keys {
+		all = append(all, key.Selector)
+	}
+	return strings.Join(all, ", ")
+}
+
+// changes are what an action does to the records of keys.
+func (j *job) changes(action Action, keys []KeyRef) (all []Change) {
+	for _, key := range keys {
+		c := Change{Action: action, Domain: j.state.Domain, Name: strings.ToLower(key.Selector) + "._domainkey." + j.state.Domain, TTL: RecordTTL}
+		switch action {
+		case DoPublish:
+			c.Value = key.Record
+		case DoRevoke:
+			c.Value = key.revokedRecord()
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// change has the records of keys changed, and returns what the servers show. The
+// change is handed over again only while they do not show it.
+func (j *job) change(ctx context.Context, action Action, keys []KeyRef, made func(shown) bool) (shown, error) {
+	if j.state.Handed.IsZero() {
+		if err := j.hand(ctx, action, keys); err != nil {
+			return shown{}, err
+		}
+	}
+	sees, err := j.look(ctx, keys)
+	if err == nil && !made(sees) {
+		err = j.hand(ctx, action, keys)
+	}
+	return sees, err
+}
+
+// hand has the changes made, at most once in a while. A person is shown them.
+func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
+	now, every := j.Now(), again
+	if j.Publisher == nil {
+		every = againByHand
+	}
+	if since := now.Sub(j.state.Handed); !j.state.Handed.IsZero() && since >= 0 && since < every {
+		return nil
+	}
+	changes := j.changes(action, keys)
+	detail := string(action) + " " + names(keys)
+	if j.Publisher == nil {
+		j.state.Handed = now
+		j.state.note(now, ByHand, detail)
+		if err := j.folder.save(j.state); err != nil {
+			return err
+		}
+		j.Report(Event{Domain: j.state.Domain, Step: ByHand, Detail: detail, Publish: changes})
+		return nil
+	}
+	for _, c := range changes {
+		if err := j.before(string(action) + " " + c.Name); err != nil {
+			return err
+		}
+		if err := j.Publisher.Change(ctx, c); err != nil {
+			return fmt.Errorf("%s %s: %w", action, c.Name, err)
+		}
+	}
+	j.state.Handed = now
+	return j.step(Handed, detail)
+}
+
+// shown is what the servers show of keys, together.
+type shown struct {
+	all    bool          // every server shows the record of every key
+	none   bool          // no server shows the key of any
+	absent bool          // no server has a key record at any of the names
+	cached time.Duration // the longest time for which an answer may be cached
+	lacks  string        // what is missing where, for people
+}
+
+// look asks all servers for the records of keys.
+func (j *job) look(ctx context.Context, keys []KeyRef) (shown, error) {
+	sum := shown{all: true, none: true, absent: true}
+	for i, c := range j.changes(DoPublish, keys) {
+		public, err := dkim.PublicKeyOf(keys[i].Record)
+		if err != nil {
+			return shown{}, fmt.Errorf("the record of %s in the state: %w", keys[i].Selector, err)
+		}
+		view, err := j.DNS.Look(ctx, c.Name)
+		if err != nil {
+			return shown{}, err
+		}
+		if len(view.Servers) == 0 {
+			return shown{}, fmt.Errorf("%s: no name server was asked", c.Name)
+		}
+		sum.add(view, c.Name, public)
+	}
+	return sum, nil
+}
+
+func (s *shown) add(view View, name string, public crypto.PublicKey) {
+	s.cached = max(s.cached, view.Cached)
+	for _, server := range view.Servers {
+		published := dkim.ComparePublished(server.TXT, public)
+		if published != dkim.PublishedSame {
+			s.all = false
+			s.lacks = fmt.Sprintf("%s is %s at %s", name, published, server.Server)
+		}
+		s.none = s.none && published != dkim.PublishedSame && published != dkim.PublishedTesting
+		s.absent = s.absent && published == dkim.Unpublished
+	}
+}

@@ -1,0 +1,193 @@
+package rotate
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// makeKeys makes the new keys. RSA keys are as long as the longest of the old ones,
+// and at least of 2048 bit.
+func (j *job) makeKeys(context.Context) (Phase, time.Duration, error) {
+	_, bits, _, err := j.folder.signing()
+	if err != nil {
+		return "", 0, err
+	}
+	made, err := j.folder.generate(j.state.Incoming, max(bits, minBits))
+	if err != nil {
+		return "", 0, err
+	}
+	j.state.Incoming = made
+	return Publish, 0, nil
+}
+
+// minBits is the length of RSA keys that large receivers ask for.
+const minBits = 2048
+
+// publish waits until every server has shown the records for long enough. A server
+// that shows something else begins the time anew; one that does not answer ends
+// nothing, but nothing goes on without its answer.
+func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
+	sees, err := j.change(ctx, DoPublish, j.state.Incoming, func(s shown) bool { return s.all })
+	if err != nil {
+		return "", 0, err
+	}
+	now := j.Now()
+	if !sees.all {
+		if !j.state.Seen.IsZero() {
+			j.state.Seen = time.Time{}
+			return Publish, look, j.folder.save(j.state)
+		}
+		return Publish, look, nil
+	}
+	if j.state.Seen.IsZero() || now.Before(j.state.Seen) {
+		j.state.Seen = now
+		if err := j.step(Seen, fmt.Sprintf("%s; signing begins in %s", names(j.state.Incoming), sees.cached)); err != nil {
+			return "", 0, err
+		}
+	}
+	if left := sees.cached - now.Sub(j.state.Seen); left > 0 {
+		return Publish, min(left, look), nil
+	}
+	return Sign, 0, nil
+}
+
+// sign puts the new keys beside the old ones, if their records are still there.
+func (j *job) sign(ctx context.Context) (Phase, time.Duration, error) {
+	sees, err := j.look(ctx, j.state.Incoming)
+	if err != nil {
+		return "", 0, err
+	}
+	if !sees.all {
+		return j.lost(sees)
+	}
+	if !j.state.Signed {
+		j.state.Signed = true
+		if err := j.folder.save(j.state); err != nil {
+			return "", 0, err
+		}
+	}
+	if err := j.folder.moveIn(j.state.Incoming); err != nil {
+		return "", 0, err
+	}
+	return Retire, 0, j.step(Signs, names(j.state.Incoming)+" beside "+names(j.state.Outgoing))
+}
+
+// retire takes the old keys away, if the new records are still there.
+func (j *job) retire(ctx context.Context) (Phase, time.Duration, error) {
+	if left := Overlap - j.Now().Sub(j.state.Since); left > 0 {
+		return Retire, min(left, lookKept), nil
+	}
+	sees, err := j.look(ctx, j.state.Incoming)
+	if err != nil {
+		return "", 0, err
+	}
+	if !sees.all {
+		return j.lost(sees)
+	}
+	if err := j.folder.moveOut(j.state.Outgoing); err != nil {
+		return "", 0, err
+	}
+	j.state.Switched = j.Now()
+	return Keep, 0, j.step(Retired, fmt.Sprintf("%s; the records stay for %s", names(j.state.Outgoing), j.keep(ctx)))
+}
+
+// lost goes back when the records of the keys that sign, or are about to, are not
+// at every server: the old keys sign too until they are.
+func (j *job) lost(sees shown) (Phase, time.Duration, error) {
+	if err := j.folder.moveIn(j.state.Outgoing); err != nil {
+		return "", 0, err
+	}
+	if err := j.step(Lost, sees.lacks+"; "+names(j.state.Outgoing)+" sign"); err != nil {
+		return "", 0, err
+	}
+	return Publish, 0, nil
+}
+
+// keepOld leaves the old records alone while mail may need them.
+func (j *job) keepOld(ctx context.Context) (Phase, time.Duration, error) {
+	sees, err := j.look(ctx, j.state.Incoming)
+	if err != nil {
+		return "", 0, err
+	}
+	if !sees.all {
+		return j.lost(sees)
+	}
+	if left := j.keep(ctx) - j.Now().Sub(j.state.Since); left > 0 {
+		return Keep, min(left, lookKept), nil
+	}
+	return Revoke, 0, nil
+}
+
+// revoke has the old keys revoked, and deletes them once every server shows that.
+func (j *job) revoke(ctx context.Context) (Phase, time.Duration, error) {
+	if err := j.folder.hideStray(j.state.Outgoing); err != nil {
+		return "", 0, err
+	}
+	sees, err := j.change(ctx, DoRevoke, j.state.Outgoing, func(s shown) bool { return s.none })
+	if err != nil {
+		return "", 0, err
+	}
+	if !sees.none {
+		return Revoke, look, nil
+	}
+	if err := j.folder.deleteHidden(j.state.Outgoing); err != nil {
+		return "", 0, err
+	}
+	return Revoked, 0, j.step(RevokedIt, names(j.state.Outgoing))
+}
+
+func (j *job) awaitRemoval(context.Context) (Phase, time.Duration, error) {
+	if left := RevokedFor - j.Now().Sub(j.state.Since); left > 0 {
+		return Revoked, min(left, lookKept), nil
+	}
+	return Remove, 0, nil
+}
+
+// removeOld has the revoked records removed.
+func (j *job) removeOld(ctx context.Context) (Phase, time.Duration, error) {
+	sees, err := j.change(ctx, DoRemove, j.state.Outgoing, func(s shown) bool { return s.absent })
+	if err != nil {
+		return "", 0, err
+	}
+	if !sees.absent {
+		return Remove, look, nil
+	}
+	return Done, 0, j.step(Finished, names(j.state.Incoming)+" sign")
+}
+
+// undo has the old keys sign again. The new ones that have signed go the way of old
+// keys; others are withdrawn.
+func (j *job) undo() error {
+	s := j.state
+	switch {
+	case !s.active():
+		return fmt.Errorf("%s has no rotation under way; there is nothing to undo", j.folder.domain)
+	case s.Phase == Revoke || s.Phase == Revoked || s.Phase == Remove:
+		return fmt.Errorf("the old keys of %s are being revoked; start a new rotation instead: wait until this one is over", s.Domain)
+	case s.Phase == Withdraw:
+		return nil
+	}
+	if !s.Signed {
+		s.to(Withdraw, j.Now())
+		return j.step(UndoneIt, names(s.Incoming)+" will not sign")
+	}
+	// What sign does with keys that may be in their place already.
+	s.Incoming, s.Outgoing, s.Undone = s.Outgoing, s.Incoming, !s.Undone
+	s.to(Sign, j.Now())
+	return j.step(UndoneIt, names(s.Incoming)+" instead of "+names(s.Outgoing))
+}
+
+// withdraw removes the records of keys that have never signed, and the keys.
+func (j *job) withdraw(ctx context.Context) (Phase, time.Duration, error) {
+	if j.state.Incoming[0].Record != "" {
+		if err := j.hand(ctx, DoRemove, j.state.Incoming); err != nil {
+			return "", 0, err
+		}
+	}
+	if err := j.folder.deleteHidden(j.state.Incoming); err != nil {
+		return "", 0, err
+	}
+	j.state.Switched = j.Now() // the next rotation is not at once
+	return Done, 0, j.step(Withdrawn, names(j.state.Incoming))
+}

@@ -1,0 +1,103 @@
+package rotate
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// tsigFudge is by how many seconds clocks may differ (RFC 8945 section 10).
+const tsigFudge = 300
+
+// updateTimeout bounds one message with its answer.
+const updateTimeout = 10 * time.Second
+
+// Update is a publisher by dynamic updates (RFC 2136), signed with TSIG (RFC 8945).
+type Update struct {
+	Server netip.AddrPort
+	Key    *TSIGKey
+}
+
+// Change implements [Publisher]: the TXT records of the name are replaced in one
+// update.
+func (u *Update) Change(ctx context.Context, c Change) error {
+	zone, err := u.zoneOf(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	m := new(dns.Msg)
+	m.SetUpdate(zone)
+	name := dns.Fqdn(c.Name)
+	m.RemoveRRset([]dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}}})
+	if c.Value != "" {
+		m.Insert([]dns.RR{&dns.TXT{
+			Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: uint32(c.TTL / time.Second)},
+			Txt: split(c.Value),
+		}})
+	}
+	m.SetTsig(u.Key.Name, u.Key.Algorithm, tsigFudge, time.Now().Unix())
+	in, err := u.send(ctx, m)
+	return u.judge(in, err, zone)
+}
+
+// judge reports what the server made of an update. A success counts only when the
+// server has signed it.
+func (u *Update) judge(in *dns.Msg, err error, zone string) error {
+	switch {
+	case in != nil && in.Rcode != dns.RcodeSuccess:
+		detail := rcode(in.Rcode)
+		if t := in.IsTsig(); t != nil && t.Error != 0 {
+			detail += ", " + rcode(int(t.Error))
+		}
+		return fmt.Errorf("%s refuses an update of %s: %s; let the key %s update it (update-policy or allow-update in named.conf)", u.Server, zone, detail, u.Key.Name)
+	case err != nil:
+		return err
+	case in.IsTsig() == nil:
+		return fmt.Errorf("%s answered an update of %s without a signature; nothing is known about it", u.Server, zone)
+	}
+	return nil
+}
+
+// zoneOf asks the server for the zone of a name.
+func (u *Update) zoneOf(ctx context.Context, name string) (string, error) {
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), dns.TypeSOA)
+	q.RecursionDesired = false
+	in, err := u.send(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	for _, rr := range slices.Concat(in.Answer, in.Ns) {
+		if rr, ok := rr.(*dns.SOA); ok && in.Authoritative && dns.IsSubDomain(rr.Hdr.Name, dns.Fqdn(name)) {
+			return strings.ToLower(rr.Hdr.Name), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no zone for %s (%s); name the primary server of the zone in dns-update", u.Server, name, rcode(in.Rcode))
+}
+
+// send sends one message by TCP, and returns the answer to it.
+func (u *Update) send(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	client := &dns.Client{Net: "tcp", TsigSecret: map[string]string{u.Key.Name: u.Key.Secret.Reveal()}}
+	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	defer cancel()
+	in, _, err := client.ExchangeContext(ctx, m, u.Server.String())
+	if err != nil {
+		return in, fmt.Errorf("%s: %w", u.Server, plain(err))
+	}
+	if len(in.Question) != 1 || !strings.EqualFold(in.Question[0].Name, m.Question[0].Name) || in.Question[0].Qtype != m.Question[0].Qtype {
+		return nil, fmt.Errorf("%s answers another question", u.Server)
+	}
+	return in, nil
+}
+
+func rcode(code int) string {
+	if text := dns.RcodeToString[code]; text != "" {
+		return text
+	}
+	return fmt.Sprint("code ", code)
+}
