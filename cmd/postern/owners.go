@@ -11,8 +11,8 @@ import (
 )
 
 func ownersGroup() group {
-	return group{"owners", "Ask who may use which envelope sender.", []command{
-		{path: "owners check", args: "SENDER LOGIN", help: "may LOGIN use the envelope sender SENDER, and by which entry", bind: bindOwnersCheck},
+	return group{"owners", "Ask who may use which sender and From.", []command{
+		{path: "owners check", args: "SENDER LOGIN", help: "may LOGIN use the envelope sender SENDER, and by which entry; with --header FILE in SENDER's place, may LOGIN send that message with its From", bind: bindOwnersCheck},
 		{path: "owners list", args: "LOGIN [SENDER ...]", help: "which senders LOGIN owns, as far as the tables can be read backwards", bind: bindOwnersList},
 		{path: "owners reload", help: "read the tables and allow lists again", bind: bindOwnersReload},
 	}}
@@ -20,8 +20,12 @@ func ownersGroup() group {
 
 func bindOwnersCheck(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
+	header := bindHeader(fs)
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
+		if header.file != "" {
+			return header.check(ctx, io, client, args, *asJSON)
+		}
 		if len(args) != 2 {
 			return exitFailed, errUsage
 		}

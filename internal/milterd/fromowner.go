@@ -30,7 +30,7 @@ type fromPart struct {
 	Display   string
 	ExemptMap []string
 
-	owners *milter.FromOwners // nil when it is off
+	check  *milter.FromCheck // nil when it is off
 	counts *prometheus.CounterVec
 }
 
@@ -88,10 +88,11 @@ func (o *fromPart) build(n *needs) error {
 		}
 		n.life.Watch(tables[i].Files...)
 	}
-	o.owners = &milter.FromOwners{Judge: opened.Judge, Exempt: exempt.lookup, RefuseDisplay: o.Display == wordReject}
-	n.milter.From = &milter.FromCheck{
-		Owners: o.owners, Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: o.count,
+	o.check = &milter.FromCheck{
+		Owners: &milter.FromOwners{Judge: opened.Judge, Exempt: exempt.lookup, RefuseDisplay: o.Display == wordReject},
+		Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: o.count,
 	}
+	n.milter.From = o.check
 	n.life.OnBegin(func() { n.Metrics.Prepare(record.Known(milter.FromOwnership, false)...) })
 	return nil
 }

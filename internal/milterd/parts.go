@@ -50,7 +50,7 @@ func rooms() []room {
 		{new(verifyPart), nil, nil},
 		{new(dmarcPart), nil, dmarcMetrics},
 		{new(reportPart), nil, reportMetrics},
-		{new(fromPart), nil, fromMetrics},
+		{new(fromPart), fromCommands, fromMetrics},
 	}
 }
 

@@ -4,7 +4,34 @@ package api
 const (
 	OwnersCheck = "owners.check"
 	OwnersList  = "owners.list"
+	// OwnersHeader is postern-milterd's.
+	OwnersHeader = "owners.header"
 )
+
+// OwnersHeaderArgs asks whether a login may send a mail with certain fields
+// ("owners.header").
+type OwnersHeaderArgs struct {
+	Login  string           `json:"login"`
+	Sender string           `json:"sender"` // of the envelope
+	Fields []ExplainedField `json:"fields"` // From, Sender and the like, in their order
+}
+
+// OwnersHeaderResult is the verdict of the running daemon and what it rests on.
+type OwnersHeaderResult struct {
+	Allowed bool     `json:"allowed"`
+	Reason  string   `json:"reason"`
+	Reply   string   `json:"reply,omitempty"`   // what the client would read
+	Field   string   `json:"field,omitempty"`   // that decided
+	Address string   `json:"address,omitempty"` // likewise
+	Map     string   `json:"map,omitempty"`
+	Key     string   `json:"key,omitempty"`
+	Where   string   `json:"where,omitempty"` // path:line
+	Via     []string `json:"via,omitempty"`
+	Owners  []string `json:"owners,omitempty"`
+	Display []string `json:"display,omitempty"` // addresses of others in display names
+	Problem string   `json:"problem,omitempty"` // of an exemption
+	Shadow  bool     `json:"shadow,omitempty"`  // the check only watches
+}
 
 // OwnersCheckArgs asks whether a login may use a sender ("owners.check").
 type OwnersCheckArgs struct {
