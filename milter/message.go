@@ -46,6 +46,7 @@ func (r Role) String() string {
 // Message is one message, as far as it has come.
 type Message struct {
 	Role     Role
+	Whose    Whose  // the row that says so
 	QueueID  string // known after the first accepted recipient
 	Sender   mailaddr.Address
 	Params   []string // ESMTP parameters of MAIL, as written

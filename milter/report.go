@@ -92,6 +92,7 @@ func (m *message) record(since time.Time) draft {
 	}
 	d.SASLUsername = m.Login
 	id := m.Get("Message-ID")
+	d.Whose = string(m.Whose)
 	d.MessageID = id[:min(len(id), maxMessageID)]
 	d.Duration = time.Since(since)
 	return d

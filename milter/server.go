@@ -108,6 +108,9 @@ type Options struct {
 	// Limited, when set, is called for each SMTP session of an MTA that offers less
 	// of the protocol than we ask for, with the version that it speaks.
 	Limited func(version uint32)
+	// Count, when set, is called for each message whose header has come, with the row
+	// that says whose mail it is, and whether it has fields of DKIM2.
+	Count func(whose Whose, dkim2 bool)
 	// DrainTimeout is how long sessions go on when draining has begun. After it,
 	// they end as soon as no message is under way.
 	DrainTimeout time.Duration // 0 is the default
@@ -238,19 +241,6 @@ func (o *oneShot) Accept() (net.Conn, error) {
 
 func (o *oneShot) Close() error   { return nil }
 func (o *oneShot) Addr() net.Addr { return nil }
-
-// role decides whose mail a message is.
-func (s *Settings) role(kind Listen, peer *Session, m *Message) Role {
-	switch {
-	case kind == SignOnly:
-		return Sign
-	case kind == VerifyOnly:
-		return Verify
-	case m.Authenticated(), s.originates(peer.Daemon), s.internal(peer.Client):
-		return Sign
-	}
-	return Verify
-}
 
 func (s *Settings) originates(daemon string) bool {
 	same := func(name string) bool { return strings.EqualFold(name, daemon) }

@@ -138,7 +138,8 @@ func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) 
 		m := newMessage(s.ctx, wire.Args(s.guard.Payload()), s.peer, s.guard.Macros(), time.Now())
 		m.settings, m.release = s.server.settings.Pin()
 		s.msg = m
-		m.Role = m.settings.role(s.kind, &m.session, &m.Message)
+		m.Whose = m.settings.Whose(s.kind, &m.session, &m.Message)
+		m.Role = m.Whose.Role()
 		work, answer, err := s.begin(m)
 		m.work = work
 		answer = s.judge(answer, err)
@@ -293,6 +294,9 @@ func (s *session) endHeader(m *message, since time.Time) library.Response {
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
 	defer cancel()
+	if s.server.opts.Count != nil {
+		s.server.opts.Count(m.Whose, m.hasDKIM2())
+	}
 	if a := m.settings.From.answer(ctx, m); a.Verdict != Continue {
 		return s.answer(a, since)
 	}

@@ -26,6 +26,10 @@ func explainGroup() group {
 			path: "explain policy", args: "[-]", bind: bindExplainPolicy,
 			help: "what the running policy daemon would answer to Postfix, why, and what would change it; nothing is left behind",
 		},
+		{
+			path: "explain whose", bind: bindExplainWhose, words: map[string][]string{"socket": {milterd.SocketSign, milterd.SocketVerify, milterd.SocketAny}},
+			help: "whose mail the milter takes a mail for: the table by which it is signed or verified, and the row that applies",
+		},
 	}}
 }
 
@@ -144,7 +148,7 @@ func openMessage(name string) (io.ReadCloser, error) {
 // terminal must not obey it.
 func printExplanation(w io.Writer, x *api.Explanation, to string) {
 	from := map[string]string{api.AtFlag: "--at", api.AtReceived: "its Received field", api.AtNow: "now: it has no Received field"}[x.AtFrom]
-	fmt.Fprintf(w, "judged as of %s (%s); DNS is asked now\n\nDNS\n", x.At.UTC().Format(time.RFC3339), from)
+	fmt.Fprintf(w, "judged as of %s (%s); DNS is asked now\nwhose mail: %s (postern explain whose)\n\nDNS\n", x.At.UTC().Format(time.RFC3339), from, x.Whose)
 	for _, q := range x.Questions {
 		fmt.Fprintf(w, "  %-5s %s  (%.1f ms)\n", q.Type, shown(q.Name), q.Millis)
 		for _, a := range q.Answers {

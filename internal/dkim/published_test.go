@@ -47,6 +47,12 @@ func TestComparePublished(t *testing.T) {
 		{"test of another", []string{"v=DKIM1; t=y; k=ed25519; p=" + b64(otherPublic)}, PublishedTesting},
 		{"test of ours", []string{"v=DKIM1; t=s:y; k=ed25519; p=" + b64(edPublic)}, PublishedTesting},
 		{"revoked test", []string{"v=DKIM1; t=y; p="}, PublishedTesting},
+		{"DKIM2", []string{"v=DKIM2; k=ed25519; p=" + b64(edPublic)}, Unpublished},
+		{"DKIM2 of another", []string{"v=DKIM2; k=ed25519; p=" + b64(otherPublic)}, Unpublished},
+		{"revoked DKIM2", []string{"v=DKIM2; p="}, Unpublished},
+		{"DKIM2 in another place", []string{"k=ed25519; p=" + b64(edPublic) + "; v=DKIM2"}, Unpublished},
+		{"DKIM2 with space", []string{" v = DKIM2 ; k=ed25519; p=" + b64(edPublic)}, Unpublished},
+		{"DKIM2 beside ours", []string{"v=DKIM2; k=ed25519; p=" + b64(otherPublic), ours}, PublishedSame},
 		{"broken key", []string{"v=DKIM1; p=AAAA"}, Unpublished},
 	}
 	for _, test := range tests {

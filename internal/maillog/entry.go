@@ -43,6 +43,7 @@ type Entry struct {
 	Recipient     string    `json:"recipient"`
 	SASLUsername  string    `json:"sasl_username"`
 	MessageID     string    `json:"message_id"`
+	Whose         string    `json:"whose"`
 	From          string    `json:"from"`
 	SPF           string    `json:"spf"`
 	DKIM          string    `json:"dkim"`

@@ -43,6 +43,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		Log:          r.Log,
 		Records:      r.Records,
 		Limited:      limited(r.Metrics),
+		Count:        counted(r.Metrics),
 		DrainTimeout: first.settings.milterDrain(),
 	}, c)
 	return service.Traffic{
@@ -68,6 +69,32 @@ func limited(m *metrics.Metrics) func(version uint32) {
 		sessions.WithLabelValues(versionLabel(version))
 	}
 	return func(version uint32) { sessions.WithLabelValues(versionLabel(version)).Inc() }
+}
+
+// counted counts messages:
+//
+//	postern_milter_messages_total{whose}
+//	postern_milter_dkim2_messages_total{role}
+func counted(m *metrics.Metrics) func(milter.Whose, bool) {
+	messages := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_milter_messages_total",
+		Help: "Messages whose header has come, by the row that says whose mail they are.",
+	}, []string{"whose"})
+	dkim2 := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_milter_dkim2_messages_total",
+		Help: "Messages with DKIM2-Signature or Message-Instance fields, by role.",
+	}, []string{"role"})
+	m.Registerer().MustRegister(messages, dkim2)
+	for _, row := range milter.WhoseRows() {
+		messages.WithLabelValues(string(row.Whose))
+		dkim2.WithLabelValues(row.Role.String())
+	}
+	return func(whose milter.Whose, hasDKIM2 bool) {
+		messages.WithLabelValues(string(whose)).Inc()
+		if hasDKIM2 {
+			dkim2.WithLabelValues(whose.Role().String()).Inc()
+		}
+	}
 }
 
 // versionLabel bounds the values of the label: the MTA chooses the number.

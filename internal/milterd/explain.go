@@ -72,7 +72,7 @@ func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 		return nil, fmt.Errorf("read the message: %w", err)
 	}
 	x := l.explain(mail.Finish(ctx))
-	x.At, x.AtFrom, x.Notes = at, from, notes
+	x.At, x.AtFrom, x.Notes, x.Whose = at, from, notes, settings.whoseFrom(client)
 	return x, nil
 }
 

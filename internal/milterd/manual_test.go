@@ -15,6 +15,7 @@ func TestManualHasTheMetrics(t *testing.T) {
 	c := &current{new(service.Current[*state])}
 	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats))
 	limited(m)
+	counted(m)
 	m.Registerer().MustRegister(newDMARCCounters().collectors()...) // by the first state
 	manualtest.Metrics(t, daemonName, m)
 }

@@ -36,11 +36,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	}
 	n := &needs{
 		Runtime: r, life: l, set: o.set, options: &o.Options, asks: dns.Resolver, dns: dns.Key, readOnly: o.set.CheckOnly(),
-		milter: milter.Settings{
-			Originating:      o.Originating,
-			InternalNetworks: o.internal,
-			DeferOnError:     o.OnError == wordTempfail,
-		},
+		milter: o.milterSettings(),
 	}
 	for _, room := range o.rooms {
 		if err := room.build(n); err != nil {
@@ -59,6 +55,11 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 		r.Log.Error("a setting does nothing", zap.Error(idle))
 	}
 	return &state{settings: o, milter: n.milter, dns: dns}, nil
+}
+
+// milterSettings are those of the milter that need no building.
+func (o *Options) milterSettings() milter.Settings {
+	return milter.Settings{Originating: o.Originating, InternalNetworks: o.internal, DeferOnError: o.OnError == wordTempfail}
 }
 
 // known are the decisions that these settings can lead to.

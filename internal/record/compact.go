@@ -7,11 +7,11 @@ import (
 )
 
 // values are the texts of r, in the order of the compact form.
-func (r *Record) values() [24]*string {
+func (r *Record) values() [25]*string {
 	return [...]*string{
 		&r.Daemon, &r.Check, &r.Verdict, (*string)(&r.Reason), &r.Action, &r.Mode, &r.Peer, &r.Instance, &r.QueueID,
 		&r.ClientAddress, &r.ClientPort, &r.ClientName, &r.Helo, &r.Sender, &r.Recipient, &r.SASLUsername,
-		&r.MessageID, &r.From, &r.SPF, &r.DKIM, &r.ARC, &r.DMARC, &r.Disposition, &r.SignedBy,
+		&r.MessageID, &r.Whose, &r.From, &r.SPF, &r.DKIM, &r.ARC, &r.DMARC, &r.Disposition, &r.SignedBy,
 	}
 }
 

@@ -43,6 +43,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 // appendMessage appends the members that only records of milterd have.
 func (r *Record) appendMessage(b []byte) []byte {
 	b = appendText(b, `,"message_id":"`, r.MessageID)
+	b = appendText(b, `,"whose":"`, r.Whose)
 	b = appendText(b, `,"from":"`, r.From)
 	b = appendText(b, `,"spf":"`, r.SPF)
 	b = appendText(b, `,"dkim":"`, r.DKIM)

@@ -41,6 +41,7 @@ type Record struct {
 	Recipient     string
 	SASLUsername  string
 	MessageID     string // this and what follows up to SignedBy: milterd only
+	Whose         string // the row of the table of whose mail
 	From          string // author domain
 	SPF           string
 	DKIM          string
@@ -96,7 +97,7 @@ func (r *Record) LogAt(l *zap.Logger, at time.Time) {
 type member struct{ key, text string }
 
 // texts are the members of r that are texts, in their documented order.
-func (r *Record) texts() [24]member {
+func (r *Record) texts() [25]member {
 	return [...]member{
 		{"daemon", r.Daemon},
 		{"check", r.Check},
@@ -115,6 +116,7 @@ func (r *Record) texts() [24]member {
 		{"recipient", r.Recipient},
 		{"sasl_username", r.SASLUsername},
 		{"message_id", r.MessageID},
+		{"whose", r.Whose},
 		{"from", r.From},
 		{"spf", r.SPF},
 		{"dkim", r.DKIM},

@@ -78,7 +78,7 @@ func TestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.Fields(`daemon check verdict reason action mode peer instance queue_id client_address client_port client_name helo
-		sender recipient sasl_username message_id from spf dkim arc dmarc disposition signed_by duration_ms steps error`)
+		sender recipient sasl_username message_id whose from spf dkim arc dmarc disposition signed_by duration_ms steps error`)
 	if len(got) != len(want) {
 		t.Errorf("%d keys, want %d", len(got), len(want))
 	}

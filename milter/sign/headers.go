@@ -60,6 +60,7 @@ func unsignable() []string {
 	return []string{
 		"received", "return-path", "delivered-to", "authentication-results", "received-spf", "dkim-signature",
 		"arc-seal", "arc-message-signature", "arc-authentication-results", "bcc", "resent-bcc",
+		"dkim2-signature", "message-instance", // hops of DKIM2 add them
 	}
 }
 

@@ -26,6 +26,7 @@ type Explanation struct {
 	Notes      []string         `json:"notes,omitempty"`   // in what this differs from the daemon
 	Refused    string           `json:"refused,omitempty"` // the reply, when the message would be refused
 	Added      []ExplainedField `json:"added"`
+	Whose      string           `json:"whose"` // the row of the table of whose mail, without a login
 	Reason     string           `json:"reason"`
 	Error      string           `json:"error,omitempty"`
 }
@@ -125,4 +126,20 @@ type ExplainedWalk struct {
 	Start string   `json:"start"`
 	Steps []string `json:"steps"`
 	Org   string   `json:"organization,omitempty"`
+}
+
+// WhoseExplained is the table of whose mail a message is.
+type WhoseExplained struct {
+	Sockets []string   `json:"sockets"` // the listeners, as flags
+	Rows    []WhoseRow `json:"rows"`
+	Own     []WhoseRow `json:"own"`               // our own mail that is not signed
+	Applies string     `json:"applies,omitempty"` // the row that applies
+}
+
+// WhoseRow is one row of it.
+type WhoseRow struct {
+	Whose string `json:"whose"`
+	When  string `json:"when"`
+	Set   string `json:"set,omitempty"`  // what the settings say
+	Role  string `json:"role,omitempty"` // sign or verify
 }
