@@ -76,13 +76,14 @@ const (
 // fromField is the name of such a field, as it is written and as it compares.
 type fromField struct{ name, lower string }
 
-func fromFields() *[fieldCount]fromField {
-	return &[fieldCount]fromField{{"From", "from"}, {"Sender", "sender"}, {"Resent-From", "resent-from"}, {"Resent-Sender", "resent-sender"}}
+func fromFields() [fieldCount]fromField {
+	return [fieldCount]fromField{{"From", "from"}, {"Sender", "sender"}, {"Resent-From", "resent-from"}, {"Resent-Sender", "resent-sender"}}
 }
 
 // IsFromField reports whether a field of this name is judged.
 func IsFromField(name string) bool {
-	return slices.ContainsFunc(fromFields()[:], func(f fromField) bool { return author.Named(name, f.lower) })
+	fields := fromFields()
+	return slices.ContainsFunc(fields[:], func(f fromField) bool { return author.Named(name, f.lower) })
 }
 
 // fromValues are the values of these fields, several of one name in their order.
