@@ -86,6 +86,13 @@ func IsFromField(name string) bool {
 	return slices.ContainsFunc(fields[:], func(f fromField) bool { return author.Named(name, f.lower) })
 }
 
+// FromPasses are the reasons of mail that FromOwners lets pass.
+func FromPasses() []record.Reason {
+	return []record.Reason{
+		record.OwnerOwned, record.OwnerOwnedByAlias, record.OwnerSelf, record.OwnerExempt, record.OwnerUnlisted, record.OwnerNullSender, record.FromExempt,
+	}
+}
+
 // fromValues are the values of these fields, several of one name in their order.
 type fromValues [fieldCount][]string
 
@@ -217,7 +224,7 @@ func (q *fromQuestion) fields(name string, values []string) (first FromRuling, e
 }
 
 func (q *fromQuestion) field(name, value string) (first FromRuling, err error) {
-	a := author.Parse("from", func(yield func(string, string) bool) { yield("from", value) })
+	a := author.ParseField(value)
 	if a.Defect == author.Missing && name != "From" {
 		return first, nil // it names no one
 	}
@@ -356,22 +363,20 @@ func unreadable(field string) FromRuling {
 
 // Detail names what decided, for the record.
 func (r *FromRuling) Detail() string {
-	var b strings.Builder
-	add := func(key, value string) {
-		if value == "" {
-			return
+	var room [256]byte
+	b := room[:0]
+	for _, part := range []struct{ key, value string }{
+		{"field=", r.Field}, {"address=", r.Address}, {"", r.Ruling.Detail()}, {"display=", strings.Join(r.Display, ",")},
+	} {
+		if part.value == "" {
+			continue
 		}
-		if b.Len() > 0 {
-			b.WriteByte(' ')
+		if len(b) > 0 {
+			b = append(b, ' ')
 		}
-		b.WriteString(key)
-		b.WriteString(value)
+		b = append(append(b, part.key...), part.value...)
 	}
-	add("field=", r.Field)
-	add("address=", r.Address)
-	add("", r.Ruling.Detail())
-	add("display=", strings.Join(r.Display, ","))
-	return b.String()
+	return string(b)
 }
 
 // errNoLogin is why the owners cannot be asked.

@@ -244,3 +244,14 @@ func BenchmarkFromOwners(b *testing.B) {
 		}
 	}
 }
+
+// Every reason that lets a mail pass is one that is counted.
+func TestFromPassesAreAll(t *testing.T) {
+	for _, text := range []string{"From: alice@home.example", "From: info@home.example", "Subject: x"} {
+		f := FromOwners{Judge: testJudge(t)}
+		r, err := f.Decide(t.Context(), ownerOfAll, mailaddr.Address{}, header(text))
+		if err != nil || r.Refused || !slices.Contains(FromPasses(), r.Reason) {
+			t.Errorf("%q: %s, %v", text, r.Reason, err)
+		}
+	}
+}

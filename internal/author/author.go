@@ -109,6 +109,18 @@ func Parse(field string, header iter.Seq2[string, string]) Author {
 	return a
 }
 
+// ParseField reads one field that names people.
+func ParseField(value string) Author {
+	a := Author{missing: true, Fields: 1}
+	if len(value) > MaxField {
+		value, a.overflow = value[:MaxField], true
+	}
+	a.readField(value)
+	a.Malformed = a.Malformed || a.overflow
+	a.Defect = a.defect()
+	return a
+}
+
 // Named compares a field name with one in lower case the way a lenient reader does.
 func Named(name, field string) bool {
 	n := 0

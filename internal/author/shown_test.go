@@ -1,6 +1,7 @@
 package author
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -99,4 +100,14 @@ func FuzzShown(f *testing.F) {
 			t.Errorf("%q is plain and shows %q", value, all)
 		}
 	})
+}
+
+// One field is read alike by both functions.
+func TestParseField(t *testing.T) {
+	for _, tt := range fields {
+		one, all := ParseField(tt.value), ParseFrom(only("From", tt.value))
+		if !reflect.DeepEqual(one, all) {
+			t.Errorf("%q: %+v, %+v", tt.value, one, all)
+		}
+	}
 }

@@ -1,8 +1,6 @@
 package milterd
 
 import (
-	"cmp"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
@@ -31,7 +29,7 @@ type fromPart struct {
 	ExemptMap []string
 
 	check  *milter.FromCheck // nil when it is off
-	counts *prometheus.CounterVec
+	counts *fromCounts
 }
 
 func (o *fromPart) bind(fs *pflag.FlagSet) {
@@ -67,8 +65,8 @@ const fixFromOff = "no From is asked about; set --from-ownership shadow or enfor
 
 func (o *fromPart) build(n *needs) error {
 	var err error
-	if o.counts, err = service.Keep(n.life, fromCountsKey{}, func() (service.Opened[*prometheus.CounterVec], error) {
-		return service.Opened[*prometheus.CounterVec]{Value: newFromCounts()}, nil
+	if o.counts, err = service.Keep(n.life, fromCountsKey{}, func() (service.Opened[*fromCounts], error) {
+		return service.Opened[*fromCounts]{Value: newFromCounts()}, nil
 	}); err != nil || o.Mode == wordOff {
 		return err
 	}
@@ -90,7 +88,7 @@ func (o *fromPart) build(n *needs) error {
 	}
 	o.check = &milter.FromCheck{
 		Owners: &milter.FromOwners{Judge: opened.Judge, Exempt: exempt.lookup, RefuseDisplay: o.Display == wordReject},
-		Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: o.count,
+		Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: o.counts.count,
 	}
 	n.milter.From = o.check
 	n.life.OnBegin(func() { n.Metrics.Prepare(record.Known(milter.FromOwnership, false)...) })
@@ -105,24 +103,38 @@ func (*fromPart) without() string {
 // fromCountsKey is that of the counters, which outlive every reload.
 type fromCountsKey struct{}
 
-// newFromCounts makes the counter of mail that was judged:
+// fromCounts count mail that was judged:
 //
 //	postern_from_ownership_total{verdict,reason,mode}
-func newFromCounts() *prometheus.CounterVec {
-	counts := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "postern_from_ownership_total",
-		Help: "Mails of logins whose From was judged, by verdict, reason and mode.",
-	}, []string{"verdict", "reason", "mode"})
-	for _, mode := range []string{record.ModeEnforce, record.ModeShadow} {
-		for _, l := range record.Known(milter.FromOwnership, false) {
-			counts.WithLabelValues(l.Verdict, string(l.Reason), mode)
-		}
-	}
-	return counts
+type fromCounts struct {
+	*prometheus.CounterVec
+	known map[record.Labels]prometheus.Counter // every combination that there is
 }
 
-func (o *fromPart) count(verdict string, reason record.Reason, mode string) {
-	o.counts.WithLabelValues(verdict, string(cmp.Or(reason, record.NotApplicable)), mode).Inc()
+func newFromCounts() *fromCounts {
+	c := &fromCounts{
+		CounterVec: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_from_ownership_total",
+			Help: "Mails of logins whose From was judged, by verdict, reason and mode.",
+		}, []string{"verdict", "reason", "mode"}),
+		known: make(map[record.Labels]prometheus.Counter),
+	}
+	labels := append(record.Known(milter.FromOwnership, false), record.Labels{Verdict: "error", Reason: record.OwnerLookupFailed})
+	for _, reason := range milter.FromPasses() {
+		labels = append(labels, record.Labels{Verdict: "pass", Reason: reason})
+	}
+	for _, l := range labels {
+		for _, mode := range []string{record.ModeEnforce, record.ModeShadow} {
+			c.known[record.Labels{Verdict: l.Verdict, Reason: l.Reason, Mode: mode}] = c.WithLabelValues(l.Verdict, string(l.Reason), mode)
+		}
+	}
+	return c
+}
+
+func (c *fromCounts) count(verdict string, reason record.Reason, mode string) {
+	if counter := c.known[record.Labels{Verdict: verdict, Reason: reason, Mode: mode}]; counter != nil {
+		counter.Inc()
+	}
 }
 
 // fromCollector shows the counters of the state in force.

@@ -36,6 +36,7 @@ func benchmarks() []benchmark {
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
 		{"engine", "RSA by OpenSSL, against a bare signature of Go and against OpenDKIM", benchEngine},
+		{"from", "what From ownership adds to a signed mail", benchFrom},
 		{"verify", "verifying: signatures on a large mail, and a slow DNS", benchVerify},
 		{"dmarc", "verifying with DMARC against OpenDKIM with OpenDMARC, and a mail of 50 MB", benchDMARC},
 		{"rate", "mails a second through Postfix, against servers that look at nothing", benchRate},
@@ -47,6 +48,7 @@ func benchmarks() []benchmark {
 // env is what benchmarks share.
 type env struct {
 	binaries *postfixtest.Binaries
+	signers  int    // daemons that were started to sign
 	dir      string // for sockets, tables and logs; removed at the end
 }
 

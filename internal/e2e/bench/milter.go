@@ -103,7 +103,8 @@ func startMilterd(ctx context.Context, e *env, program, kind string, more ...str
 			return nil, "", err
 		}
 	}
-	name := "sign-" + filepath.Base(program) + "-" + kind
+	e.signers++
+	name := fmt.Sprintf("sign-%s-%s-%d", filepath.Base(program), kind, e.signers)
 	socket := filepath.Join(e.dir, name+".sock")
 	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: append([]string{
 		"--config=", "--listen-sign=unix:" + socket, "--admin=", "--metrics-listen=", "--resolver=127.0.0.1",
