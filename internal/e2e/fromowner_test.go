@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/record"
 )
 
 func TestFromCases(t *testing.T) {
@@ -25,6 +26,67 @@ func TestFromCases(t *testing.T) {
 				t.Error(o.Wrong)
 			}
 		})
+	}
+	t.Run("shadow", func(t *testing.T) { checkFromShadow(t, s) })
+	t.Run("tables away", func(t *testing.T) { checkFromTablesAway(t, s) })
+}
+
+// checkFromTablesAway has the tables live in a server that is not there.
+func checkFromTablesAway(t *testing.T, s *Site) {
+	for _, tt := range []struct {
+		rule string
+		code int
+	}{{"defer", 451}, {"pass", 250}} {
+		flags := []string{"--from-ownership=enforce", "--owners=socketmap:inet:" + noDNS + ":owners", "--owners-on-error=" + tt.rule}
+		if err := s.milterdWith(t.Context(), flags); err != nil {
+			t.Fatal(err)
+		}
+		m := withHeader(Alice, "From: Bob <"+Bob+">")
+		if r := send(t, s, postfixtest.Submission, m); r.Code != tt.code {
+			t.Errorf("--owners-on-error=%s: %s", tt.rule, r)
+		}
+		r, err := s.Milterd.WaitRecord(t.Context(), func(r postfixtest.Record) bool { return r.Recipient == Dora })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := (FromOutcome{Record: r}); o.Step().Reason != string(record.OwnerLookupFailed) || r.Level != "warn" || !strings.Contains(r.Error, "socketmap:") {
+			t.Errorf("--owners-on-error=%s: record %s", tt.rule, r.Raw)
+		}
+		// Who has not logged in is not asked about.
+		if r := send(t, s, postfixtest.MX, fromOutside(Stranger, Dora)); r.Code != 250 {
+			t.Errorf("a stranger: %s", r)
+		}
+	}
+}
+
+// checkFromShadow has a refusal recorded only, and the postern command asked why.
+func checkFromShadow(t *testing.T, s *Site) {
+	flags := []string{"--from-ownership=shadow", "--owners=hash:" + s.OwnersPath()}
+	if err := s.milterdWith(t.Context(), flags); err != nil {
+		t.Fatal(err)
+	}
+	m := withHeader(Alice, "From: Bob <"+Bob+">")
+	if r := send(t, s, postfixtest.Submission, m); r.Code != 250 {
+		t.Error(r)
+	}
+	r, err := s.SignRecord(t.Context(), Alice, Dora)
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := FromOutcome{Record: r.Record}.Step()
+	if step.Verdict != "reject" || step.Mode != "shadow" || step.Reason != string(record.FromNotOwned) || r.Reason != string(record.Signed) {
+		t.Errorf("record %s", r.Raw)
+	}
+	file := s.Dir + "/from.eml"
+	if err := os.WriteFile(file, []byte(m.Message), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Postern(t.Context(), "owners", "check", "--admin", s.Dir+"/milterd.sock", "--header", file, Alice)
+	if err == nil || !strings.HasPrefix(out, "no: "+Alice+" may not send "+file+" (from_not_owned)\n  field   From\n  address "+Bob+"\n") || !strings.Contains(out, "shadowed") {
+		t.Errorf("owners check: %v, %s", err, out)
+	}
+	if out, err := s.Postern(t.Context(), "owners", "check", "--admin", s.Dir+"/milterd.sock", "--header", file, Bob); err != nil || !strings.HasPrefix(out, "yes: ") {
+		t.Errorf("owners check: %v, %s", err, out)
 	}
 }
 

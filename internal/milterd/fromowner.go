@@ -40,8 +40,11 @@ func (o *fromPart) bind(fs *pflag.FlagSet) {
 }
 
 func (o *fromPart) validate(s *config.Set) error {
-	if o.Mode == wordOff {
+	switch {
+	case o.Mode == wordOff:
 		return nil
+	case len(o.Owners)+len(o.Aliases) == 0:
+		return s.Errorf("owners", "From ownership has no table: set owners or owner-aliases as in policyd.toml, or from-ownership to off")
 	}
 	return o.Validate(s)
 }
