@@ -115,7 +115,7 @@ var rows = []row{
 	{"internal/e2e/faults", []string{"internal/manual"}},
 	// The cost of the milter protocol alone is measured with a handler of the bench.
 	{"internal/e2e/bench", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "milter"})},
-	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest"})},
+	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "internal/rotate"})},
 	{"internal/golden", nil},
 	{"internal/arch", nil},
 	// It asks the programs for their help; it is part of none.

@@ -21,7 +21,7 @@ func startBIND(t *testing.T, records string) *bindtest.Server {
 	if _, err := os.Stat(bindtest.Program); err != nil && os.Getenv("CI") == "" {
 		t.Skip("bind9 is not installed; see .ci/setup")
 	}
-	s, err := bindtest.Start(t.Context(), t.TempDir(), records)
+	s, err := bindtest.Start(t.Context(), t.TempDir(), example, records)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func startBIND(t *testing.T, records string) *bindtest.Server {
 // the clock is moved.
 func TestRotationWithBIND(t *testing.T) {
 	dir := t.TempDir()
-	old, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: bindtest.Zone, Selector: "old"})
+	old, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: example, Selector: "old"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,19 +52,19 @@ func TestRotationWithBIND(t *testing.T) {
 		Dir: dir, Publisher: update, DNS: dns, Now: func() time.Time { return now },
 		QueueLifetime: func(context.Context) time.Duration { return lifetime },
 	})
-	if err := r.Start(bindtest.Zone); err != nil {
+	if err := r.Start(example); err != nil {
 		t.Fatal(err)
 	}
-	s, err := r.State(bindtest.Zone)
+	s, err := r.State(example)
 	if err != nil || len(s.Incoming) != 2 || len(s.Outgoing) != 2 {
 		t.Fatalf("state %+v, %v", s, err)
 	}
-	first := s.Incoming[0].Selector + "._domainkey." + bindtest.Zone
+	first := s.Incoming[0].Selector + "._domainkey." + example
 	for range 20 {
-		if _, err := r.Advance(t.Context(), bindtest.Zone); err != nil {
+		if _, err := r.Advance(t.Context(), example); err != nil {
 			t.Fatal(err)
 		}
-		if s, err = r.State(bindtest.Zone); err != nil {
+		if s, err = r.State(example); err != nil {
 			t.Fatal(err)
 		}
 		if s.Phase == Publish {
@@ -74,7 +74,7 @@ func TestRotationWithBIND(t *testing.T) {
 			}
 		}
 		if s.Phase == Revoked {
-			view, err := dns.Look(t.Context(), "old._domainkey."+bindtest.Zone)
+			view, err := dns.Look(t.Context(), "old._domainkey."+example)
 			if err != nil || view.Servers[0].TXT[0] != "v=DKIM1; h=sha256; k=rsa; p=" {
 				t.Fatalf("revoked %+v, %v", view, err)
 			}
@@ -91,7 +91,7 @@ func TestRotationWithBIND(t *testing.T) {
 	if got := strings.Join(steps, " "); got != "started handed seen signs retired handed revoked handed finished" {
 		t.Errorf("steps %q", got)
 	}
-	view, err := dns.Look(t.Context(), "old._domainkey."+bindtest.Zone)
+	view, err := dns.Look(t.Context(), "old._domainkey."+example)
 	if err != nil || len(view.Servers[0].TXT) != 0 || view.Cached != 30*time.Minute {
 		t.Errorf("removed %+v, %v", view, err)
 	}
@@ -107,7 +107,7 @@ func TestUpdateIsRefused(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte(strings.Replace(string(text), "c3Vm", "AAAA", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	change := Change{Action: DoPublish, Domain: bindtest.Zone, Name: "a._domainkey." + bindtest.Zone, Value: "v=DKIM1; p=", TTL: time.Hour}
+	change := Change{Action: DoPublish, Domain: example, Name: "a._domainkey." + example, Value: "v=DKIM1; p=", TTL: time.Hour}
 	elsewhere := change
 	elsewhere.Name = "a._domainkey.example.net"
 	for name, tt := range map[string]struct {

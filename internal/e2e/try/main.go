@@ -87,7 +87,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
 		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
 	var wrong error
-	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC, sendFrom} {
+	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC, sendFrom, rotateKeys} {
 		rows, notExpected, err := send(ctx, site)
 		if err != nil {
 			return err
@@ -262,4 +262,14 @@ func why(o e2e.Outcome, dir string) string {
 		text += " (NOT AS EXPECTED)"
 	}
 	return text
+}
+
+// rotateKeys replaces the keys of the site, and sends a mail at each step.
+func rotateKeys(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"ROTATING THE DKIM KEYS", "A MAIL OF ALICE'S", "STEPS"}}
+	shown, wrong, err := e2e.RotationStory(ctx, site)
+	for i, s := range shown {
+		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, s.When), s.Mail, s.Steps})
+	}
+	return rows, wrong, err
 }

@@ -22,13 +22,10 @@ import (
 // Program is the server.
 const Program = "/usr/sbin/named"
 
-// Zone is the zone of every server.
-const Zone = "example.org"
-
-// zoneText is the zone as it begins; the TTLs are those of a real one.
+// zoneText is a zone as it begins; the TTLs are those of a real one.
 const zoneText = `$TTL 3600
-@ IN SOA ns.example.org. hostmaster.example.org. 1 7200 3600 1209600 1800
-@ IN NS ns.example.org.
+@ IN SOA ns hostmaster 1 7200 3600 1209600 1800
+@ IN NS ns
 ns IN A 127.0.0.1
 `
 
@@ -49,12 +46,12 @@ type Server struct {
 	done chan error
 }
 
-// Start runs a server with its files below a folder. records are lines added to the
-// zone.
-func Start(ctx context.Context, dir, records string) (*Server, error) {
+// Start runs a server for a zone with its files in a folder. records are lines added
+// to the zone.
+func Start(ctx context.Context, dir, zone, records string) (*Server, error) {
 	var failed error
 	for range 5 { // another program may take the port first
-		s, err := start(ctx, dir, records)
+		s, err := start(ctx, dir, zone, records)
 		if err == nil {
 			return s, nil
 		}
@@ -63,7 +60,7 @@ func Start(ctx context.Context, dir, records string) (*Server, error) {
 	return nil, failed
 }
 
-func start(ctx context.Context, dir, records string) (*Server, error) {
+func start(ctx context.Context, dir, zone, records string) (*Server, error) {
 	addr, err := freePort()
 	if err != nil {
 		return nil, err
@@ -73,7 +70,7 @@ func start(ctx context.Context, dir, records string) (*Server, error) {
 		"postern.key": goodKey,
 		"other.key":   otherKey,
 		"zone":        zoneText + records,
-		"named.conf":  s.config(dir),
+		"named.conf":  s.config(dir, zone),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
@@ -86,7 +83,7 @@ func start(ctx context.Context, dir, records string) (*Server, error) {
 	return s, s.run()
 }
 
-func (s *Server) config(dir string) string {
+func (s *Server) config(dir, zone string) string {
 	port := s.Addr.Port()
 	return fmt.Sprintf(`options {
 	directory %q;
@@ -107,9 +104,9 @@ include %q;
 zone %q {
 	type primary;
 	file %q;
-	update-policy { grant postern subdomain example.org. TXT; };
+	update-policy { grant postern subdomain %s. TXT; };
 };
-`, dir, port, dir, s.Key, s.OtherKey, Zone, filepath.Join(dir, "zone"))
+`, dir, port, dir, s.Key, s.OtherKey, zone, filepath.Join(dir, "zone"), zone)
 }
 
 // run starts the program and returns when it serves.
