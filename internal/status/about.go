@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,16 +41,22 @@ type about struct {
 	answers About
 	at      time.Time
 	asking  chan struct{} // closed when the answers have come; nil while no one asks
+	ended   bool          // no one is to ask any more
 	work    sync.WaitGroup
 }
 
-// wait returns when no one asks any more.
-func (a *about) wait() { a.work.Wait() }
+// wait returns when no one asks any more, and no one will.
+func (a *about) wait() {
+	a.mu.Lock()
+	a.ended = true
+	a.mu.Unlock()
+	a.work.Wait()
+}
 
 // get returns the last answers, and has the daemon asked again when they are old.
 func (a *about) get(ctx context.Context, now time.Time, ask func(context.Context) About) About {
 	a.mu.Lock()
-	if a.asking == nil && now.Sub(a.at) >= aboutEvery && ctx.Err() == nil {
+	if a.asking == nil && now.Sub(a.at) >= aboutEvery && !a.ended {
 		done := make(chan struct{})
 		a.asking = done
 		a.work.Go(func() {
@@ -118,11 +125,20 @@ func askAs[T any](ctx context.Context, s *Server, a *About, command string, args
 	return answer, ok
 }
 
+// namesLogins reports whether a setting may hold logins: it is a list of them, or a
+// table that is written out in the setting.
+func namesLogins(s api.Setting) bool {
+	return s.Name == "owner-exempt" || strings.Contains(s.Value+s.Pending, "inline:") || strings.Contains(s.Value+s.Pending, "static:")
+}
+
 // hideAbout takes addresses and logins out of what a daemon says of itself.
 func hideAbout(a *About) {
 	for i := range a.Settings {
 		s := &a.Settings[i]
 		s.Value, s.Pending = hideText(s.Value), hideText(s.Pending)
+		if namesLogins(*s) {
+			s.Value, s.Pending = hidden, ""
+		}
 	}
 	a.Refused = hideText(a.Refused)
 	a.Trouble = maps.Clone(a.Trouble)

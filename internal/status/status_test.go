@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func start(t *testing.T, edit func(*Options)) *daemon {
 		Commands: func() map[string]admin.Handler {
 			return map[string]admin.Handler{
 				api.Config: admin.Typed(func(context.Context, struct{}, func(any)) (any, error) {
-					return api.ConfigResult{Settings: []api.Setting{{Name: "checks", Value: `["dnsbl"]`, Origin: "default"}, {Name: "alarm-mail", Value: `"ann@x.example"`, Origin: "--alarm-mail"}}}, nil
+					return api.ConfigResult{Settings: []api.Setting{{Name: "checks", Value: `["dnsbl"]`, Origin: "default"}, {Name: "alarm-mail", Value: `"ann@x.example"`, Origin: "--alarm-mail"}, {Name: "owner-exempt", Value: `["annette"]`, Origin: "--owner-exempt"}}}, nil
 				}),
 				api.LimitsList: admin.Typed(func(context.Context, api.LimitsListArgs, func(any)) (any, error) {
 					return api.LimitsListResult{Uses: []api.LimitUse{{Value: "ann@x.example", Used: 5}}}, nil
@@ -118,7 +119,7 @@ func TestStatus(t *testing.T) {
 	if s.Version != "1.2.3" || s.Ready || len(s.Conditions) != 2 || s.Conditions[1] != (Condition{"store", false, "no answer: really"}) {
 		t.Errorf("%+v", s)
 	}
-	if len(s.Settings) != 1 || s.Settings[0].Name != "alarm-mail" || s.Limits == nil || s.Trouble[api.DKIMKeys] != "not today" {
+	if len(s.Settings) != 2 || s.Settings[0].Name != "alarm-mail" || s.Limits == nil || s.Trouble[api.DKIMKeys] != "not today" {
 		t.Errorf("%+v", s.About)
 	}
 	if len(s.Decisions) != 1 || s.Decisions[0].Count != 7 {
@@ -386,5 +387,18 @@ func TestChartIsBounded(t *testing.T) {
 	}
 	if got := c.Hour(now); len(got.Reasons) != maxKinds+1 || got.Verdicts[minutes-1]["pass"] != maxKinds {
 		t.Errorf("%d kinds", len(got.Reasons))
+	}
+}
+
+// The conditions that the page knows by name are metrics that there are.
+func TestConditionsAreMetrics(t *testing.T) {
+	manual, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(shouldBeZero(), decisions) {
+		if !strings.Contains(string(manual), "| `"+name) {
+			t.Errorf("deploy/README.md does not know %s", name)
+		}
 	}
 }

@@ -189,7 +189,7 @@ function steps(span) {
 
 function drawChart() {
   const s = steps(state.span);
-  if (!s || !changed("chart", [s, state.span])) return;
+  if (!s || !changed("chart", [s, state.span, byId("chart").clientWidth])) return;
   byId("flow-title").textContent = state.span === "hour" ? "Decisions a minute" : "Decisions a quarter of an hour";
   const total = {};
   for (const of of s.sum) for (const [v, k] of Object.entries(of)) total[v] = (total[v] || 0) + k;
@@ -199,8 +199,9 @@ function drawChart() {
 }
 
 function barChart(s, used, total) {
-  const width = 1000, height = 190, left = 44, bottom = 20, top = 8;
-  const n = s.sum.length, each = (width - left) / n;
+  // One unit is a CSS pixel, so that texts have their size on every screen.
+  const width = Math.max(byId("chart").clientWidth, 240), height = 190, left = 46, bottom = 20, top = 8;
+  const n = s.sum.length, every = width < 600 ? 2 : 1, each = (width - left) / n;
   const highest = Math.max(1, ...s.sum.map((of) => used.reduce((k, v) => k + (of[v] || 0), 0)));
   const max = niceMax(highest);
   const y = (k) => top + (height - top - bottom) * (1 - k / max);
@@ -230,7 +231,8 @@ function barChart(s, used, total) {
       }
       chart.append(group);
     }
-    if (at.getMinutes() % (state.span === "hour" ? 10 : 60) === 0 && (state.span === "hour" || at.getHours() % 3 === 0)) {
+    const marked = state.span === "hour" ? at.getMinutes() % (10 * every) === 0 : at.getMinutes() === 0 && at.getHours() % (3 * every) === 0;
+    if (marked && x > left + 10 && x < width - 16) {
       const t = svg("text", { x: x + each / 2, y: height - 4, "text-anchor": "middle" });
       t.textContent = time;
       chart.append(t);
@@ -336,7 +338,8 @@ function figure(h, of) {
 function histogram(h, unit) {
   let first = h.counts.findIndex((k) => k > 0), last = h.counts.length - 1;
   while (last > first && h.counts[last] === 0) last--;
-  first = Math.max(0, Math.min(first, last - 3));
+  first = Math.max(0, Math.min(first, last - 1));
+  last = Math.max(last, Math.min(first + 4, h.bounds.length - 1)); // one bar alone says nothing
   const buckets = h.counts.slice(first, last + 1);
   const width = 300, height = 92, bottom = 16, each = width / buckets.length, most = Math.max(...buckets, 1);
   const below = (i) => first + i < h.bounds.length ? unit(h.bounds[first + i]) : "more";
@@ -606,6 +609,7 @@ function listen() {
   });
 }
 
+new ResizeObserver(() => drawChart()).observe(byId("chart"));
 listen();
 nameTheme();
 connect();
