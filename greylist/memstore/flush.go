@@ -10,7 +10,7 @@ type Batch struct {
 // keeps its slot.
 type place struct {
 	shard, slot int32
-	version     uint32
+	version     uint16
 }
 
 // Take copies the changed entries of the shards from one on, until it has limit

@@ -29,7 +29,7 @@ import (
 
 const (
 	// DefaultMaxEntries bounds a store that is not told otherwise: about
-	// 180 MB when full, of IDs of 75 octets.
+	// 150 MB when full, of IDs of 75 octets.
 	DefaultMaxEntries = 1 << 20
 
 	shardBits = 8
@@ -292,7 +292,7 @@ func (sh *shard) learn(slot int, row Row) {
 	}
 	e.rowID = row.RowID
 	if !e.is(deleted) {
-		both := greylist.Entry{Triplet: e.triplet, Client: e.client()}.Merge(row.Entry)
+		both := sh.entry(slot).Merge(row.Entry)
 		e.setState(state{both.Triplet, both.Client})
 	}
 }

@@ -18,13 +18,11 @@ type table struct {
 type entry struct {
 	hash    uint64
 	rowID   int64
-	triplet greylist.Triplet
-	last    greylist.Stamp // of a client
-	passes  int32
-	next    int32  // slot in the same chain, 1 more than its index; 0 for none
-	text    uint32 // where the ID begins
-	size    uint32 // of the ID
-	version uint32 // counts changes, so that Written knows what was written
+	triplet greylist.Triplet // of a client, Last is its Last, and First its Passes
+	next    int32            // slot in the same chain, 1 more than its index; 0 for none
+	text    uint32           // where the ID begins
+	size    uint32           // of the ID
+	version uint16           // counts changes, so that Written knows what was written
 	flags   flags
 }
 
@@ -49,19 +47,28 @@ func (e *entry) set(f flags, on bool) {
 }
 
 func (e *entry) client() greylist.Client {
-	return greylist.Client{Passes: int(e.passes), Last: e.last, Manual: e.is(manual)}
+	return greylist.Client{Passes: int(e.triplet.First), Last: e.triplet.Last, Manual: e.is(manual)}
 }
 
 // state is what the entry says, without its name.
-func (e *entry) state() state { return state{e.triplet, e.client()} }
+func (e *entry) state() state {
+	if e.is(isClient) {
+		return state{client: e.client()}
+	}
+	return state{triplet: e.triplet}
+}
 
+// setState keeps the half of a state that the entry is for.
 func (e *entry) setState(s state) {
-	e.triplet, e.last = s.triplet, s.client.Last
-	e.passes = int32(min(s.client.Passes, greylist.MaxPasses))
+	if !e.is(isClient) {
+		e.triplet = s.triplet
+		return
+	}
+	e.triplet = greylist.Triplet{First: greylist.Stamp(min(s.client.Passes, greylist.MaxPasses)), Last: s.client.Last}
 	e.set(manual, s.client.Manual)
 }
 
-// state is an entry's triplet or client.
+// state is an entry's triplet, or its client.
 type state struct {
 	triplet greylist.Triplet
 	client  greylist.Client
@@ -75,7 +82,7 @@ func (e *entry) worth() int64 {
 	case e.is(manual):
 		return 1<<62 + 1
 	case e.is(isClient) || e.triplet.Passed != 0:
-		return 1<<61 + int64(max(e.triplet.Last, e.last))
+		return 1<<61 + int64(e.triplet.Last)
 	}
 	return int64(e.triplet.First)
 }
@@ -110,8 +117,8 @@ func (t *table) id(slot int) greylist.ID { return greylist.ID(t.name(&t.slots[sl
 
 // entry gives what is in a slot.
 func (t *table) entry(slot int) greylist.Entry {
-	e := &t.slots[slot]
-	return greylist.Entry{ID: t.id(slot), Triplet: e.triplet, Client: e.client()}
+	s := t.slots[slot].state()
+	return greylist.Entry{ID: t.id(slot), Triplet: s.triplet, Client: s.client}
 }
 
 // row gives what is in a slot, as the backing knows it.

@@ -34,7 +34,7 @@ const (
 	purgeRows = 500
 	// purgePause is the time from the start of one purge to the next.
 	purgePause = 10 * time.Minute
-	// DefaultMaxEntries bounds the entries in memory, about 370 MB when full of
+	// DefaultMaxEntries bounds the entries in memory, about 300 MB when full of
 	// IDs of 75 octets. A triplet has one, or two when SPF authorised its domain.
 	DefaultMaxEntries = 1 << 21
 )

@@ -24,7 +24,7 @@ type Memory struct {
 	Limit     int64 // bytes, 0: left to GOMEMLIMIT
 }
 
-// TuneMemory sets the GC percent to 400 and a soft memory limit of 1 GiB, or 80 %
+// TuneMemory sets the GC percent to 400, less for a large heap, and a soft memory limit of 1 GiB, or 80 %
 // of the process's cgroup limit if that is less: few collections in
 // normal times, and frequent ones rather than the OOM killer under a flood. What
 // the operator set with GOGC or GOMEMLIMIT stays.
@@ -32,6 +32,7 @@ func TuneMemory() Memory {
 	m := planMemory(os.DirFS("/"), os.Getenv)
 	if m.GCPercent > 0 {
 		debug.SetGCPercent(m.GCPercent)
+		keepHeadroom()
 	}
 	if m.Limit > 0 {
 		debug.SetMemoryLimit(m.Limit)

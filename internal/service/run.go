@@ -96,6 +96,7 @@ func (d *running[S]) run() (status int, err error) {
 		return 0, err
 	}
 	defer func() { status = max(status, d.end()) }()
+	debug.FreeOSMemory() // a store that was read has left garbage of its own size
 	d.traffic = d.app.Start(d.runtime(), &d.current)
 	d.metrics.Reloaded(time.Now(), nil)
 	d.settled(d.settings.Set())
