@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,8 +54,33 @@ func (s *Server) Stop() error { return s.process.stop() }
 func (s *Server) Kill() { s.process.kill() }
 
 // Pause stops the server and its children without ending them: connections stay
-// and nothing answers.
-func (s *Server) Pause() error { return s.all(syscall.SIGSTOP) }
+// and nothing answers. It returns when all their threads have stopped, which on a busy
+// machine some do after others have answered once more.
+func (s *Server) Pause() error {
+	if err := s.all(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for _, pid := range append([]int{s.process.pid()}, descendants(s.process.pid())...) {
+		for runs(pid) {
+			runtime.Gosched()
+		}
+	}
+	return nil
+}
+
+// runs reports whether a thread of a process is not stopped yet.
+func runs(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // none: it has ended
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		// proc(5): the state is behind the name, which is in parentheses.
+		at := strings.LastIndex(string(text), ") ")
+		if at >= 0 && !strings.ContainsAny(string(text)[at+2:at+3], "TtZX") {
+			return true
+		}
+	}
+	return false
+}
 
 // Resume lets a paused server run on.
 func (s *Server) Resume() error { return s.all(syscall.SIGCONT) }
