@@ -1,0 +1,158 @@
+package milterd
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/resolver/authority"
+	"github.com/postern-mail/postern/internal/rotate"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/redistest"
+	"github.com/postern-mail/postern/milter/sign"
+)
+
+func TestRotateSettings(t *testing.T) {
+	for args, want := range map[string]string{
+		"--dkim-rotate=90m":                                             "is too short",
+		"--dkim-rotate=90d --dkim-keys=":                                "a folder of keys that the daemon may write",
+		"--dkim-rotate=90d --dkim-keys=dkim":                            "a folder of keys that the daemon may write",
+		"--dkim-rotate=90d --dkim-key-table=/a --dkim-signing-table=/b": "moves the files that a key table names",
+		"--dkim-rotate-lead=maybe":                                      "neither yes nor no",
+		"--dkim-rotate-password-file=/x":                                "is for Redis",
+		"--dkim-rotate-servers=ns.example.org":                          "not the address of a name server",
+		"--dns-update=tsig:/key@1.2.3.4 --dns-command=/bin/true":        "remove one of them",
+		"--dns-update=/key@1.2.3.4":                                     "not tsig:KEYFILE@SERVER",
+		"--dns-update=tsig:/no/such/key@1.2.3.4":                        "/no/such/key: no such file",
+		"--dns-command=publish":                                         "is relative",
+		"--dns-command=/etc":                                            "not a program",
+		"--dkim-rotate=90d --dkim-rotate-lead=redis://127.0.0.1/0 --dkim-rotate-password-file=/no/such": "dkim-rotate-password-file",
+	} {
+		_, err := loadInto(newCurrent(), service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})), strings.Fields(args)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
+	}
+}
+
+// records keeps what the daemon would log.
+type records struct{ all []record.Record }
+
+func (r *records) Record(one *record.Record, _ time.Time) {
+	kept := *one
+	kept.Steps = append([]record.Step(nil), one.Steps...)
+	r.all = append(r.all, kept)
+}
+
+// A daemon begins a rotation of keys that are old enough, writes a record of each step,
+// and says once what it cannot do.
+func TestRotationInTheDaemon(t *testing.T) {
+	dir := t.TempDir()
+	keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-100 * 24 * time.Hour)
+	if err := os.Chtimes(keys[0].Path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	var kept records
+	n := &needs{Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{}))}
+	n.Records = &kept
+	r := newRotation(90*24*time.Hour, nil, n)
+	now := time.Now()
+	r.now = func() time.Time { return now }
+	r.rotator = rotate.New(rotate.Settings{
+		Dir: dir, Report: r.report, QueueLifetime: rotate.QueueLifetime,
+		// No one listens there.
+		DNS: &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}},
+	})
+	for range 3 {
+		r.round(t.Context())
+		now = now.Add(2 * time.Minute)
+	}
+	var got []string
+	for _, one := range kept.all {
+		got = append(got, string(one.Reason))
+		if one.Check != rotateCheck || one.From != "example.org" || one.Daemon != daemonName || len(one.Steps) != 1 {
+			t.Errorf("record %+v", one)
+		}
+	}
+	if text := strings.Join(got, " "); text != "rotate_started rotate_by_hand rotate_failed" {
+		t.Fatalf("records %s", text)
+	}
+	if detail := kept.all[1].Steps[0].Detail; !strings.Contains(detail, "IN TXT \"v=DKIM1;") {
+		t.Errorf("detail %q", detail)
+	}
+	if last := kept.all[2]; last.Verdict != "error" || last.Err == nil {
+		t.Errorf("record %+v", last)
+	}
+	if seen := r.seen.Load(); !seen.leads || seen.problems != 1 || seen.phases[rotate.Publish] != 1 {
+		t.Errorf("seen %+v", seen)
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "example.org", "*.private")); err != nil || len(files) != 1 {
+		t.Errorf("%v sign, %v", files, err)
+	}
+}
+
+// Of several hosts one leads, until it has been silent for the time of the lease.
+func TestLease(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	var hosts []*lease
+	for _, name := range []string{"mx1", "mx2"} {
+		l, err := openLease("redis://"+server.Addr, config.Secret{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.close()
+		l.host = name
+		hosts = append(hosts, l)
+	}
+	take := func(i int, want bool, holder string) {
+		t.Helper()
+		leads, got, err := hosts[i].take(t.Context())
+		if err != nil || leads != want || got != holder {
+			t.Errorf("host %d: %v %q %v", i, leads, got, err)
+		}
+	}
+	take(0, true, "mx1")
+	take(1, false, "mx1")
+	take(0, true, "mx1")
+	if err := hosts[0].redis.Redis.Del(t.Context(), hosts[0].redis.Tag+"dkim-rotate").Err(); err != nil {
+		t.Fatal(err)
+	}
+	take(1, true, "mx2")
+	take(0, false, "mx2")
+	server.Kill()
+	if leads, _, err := hosts[1].take(t.Context()); leads || err == nil {
+		t.Errorf("leads %v without Redis: %v", leads, err)
+	}
+}
+
+// A daemon that rotates nothing shows it.
+func TestRotationMetricsWithoutRotation(t *testing.T) {
+	c := newCurrent()
+	l, err := loadInto(c, service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})), "--dkim-keys=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Apply(l.state, l.life)
+	defer c.Close()
+	if err := testutil.CollectAndCompare(newRotateCollector(c), strings.NewReader(`
+# HELP postern_dkim_rotation_leads 1 while this host is the one that rotates DKIM keys.
+# TYPE postern_dkim_rotation_leads gauge
+postern_dkim_rotation_leads 0
+`), "postern_dkim_rotation_leads"); err != nil {
+		t.Error(err)
+	}
+}
