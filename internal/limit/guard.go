@@ -62,6 +62,28 @@ func (g *Guard) Blocks(ctx context.Context) ([]Block, error) {
 	return ask(g, func() ([]Block, error) { return g.Store.Blocks(ctx) })
 }
 
+// Counters implements Store.
+func (g *Guard) Counters(ctx context.Context, prefix string, now time.Time, yield func(Counter) error) error {
+	return g.do(func() error { return g.Store.Counters(ctx, prefix, now, yield) })
+}
+
+// Reset implements Store.
+func (g *Guard) Reset(ctx context.Context, ids []string) (int, error) {
+	return ask(g, func() (int, error) { return g.Store.Reset(ctx, ids) })
+}
+
+// SetBlock implements Store. A store that is full has answered.
+func (g *Guard) SetBlock(ctx context.Context, b Block, lift bool) (full error) {
+	err := g.do(func() error {
+		err := g.Store.SetBlock(ctx, b, lift)
+		if errors.Is(err, ErrFull) {
+			full, err = err, nil
+		}
+		return err
+	})
+	return errors.Join(err, full)
+}
+
 func (g *Guard) do(request func() error) error {
 	_, err := ask(g, func() (struct{}, error) { return struct{}{}, request() })
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"os"
 	"strings"
 	"time"
 
@@ -54,9 +55,13 @@ type limitPart struct {
 	trusted allowlist.Networks
 	domain  string // of logins that have none, "" if there is none
 
-	store  *limitStore // nil without limits
-	judge  *limit.Judge
-	shadow bool
+	storeGiven bool // limit-store is no default
+
+	store     *limitStore // nil while nothing is kept
+	judge     *limit.Judge
+	shadow    bool
+	openFirst func() (limit.Store, error) // makes the store for the first block, while there is none
+	reload    func(cause string)
 }
 
 func (o *limitPart) bind(fs *pflag.FlagSet) {
@@ -80,9 +85,20 @@ func (o *limitPart) storeSetting() storeSetting {
 }
 
 // stored implements storer.
-func (o *limitPart) stored() (storeSetting, bool) { return o.storeSetting(), o.limited() }
+func (o *limitPart) stored() (storeSetting, bool) { return o.storeSetting(), o.keeps() }
 
-// limited reports whether anything is limited: without, the check opens no store.
+// keeps reports whether the check has a store: for limits, or for blocks alone when a
+// store is named, or when the default one was made by the first block.
+func (o *limitPart) keeps() bool {
+	if o.limited() || o.storeGiven {
+		return true
+	}
+	path, isFile := strings.CutPrefix(o.LimitStore, sqliteScheme)
+	_, err := os.Stat(path)
+	return isFile && err == nil
+}
+
+// limited reports whether anything is limited.
 func (o *limitPart) limited() bool { return len(o.rules)+len(o.LimitOverrides) > 0 }
 
 func (o *limitPart) validate(s *config.Set) error {
@@ -101,6 +117,7 @@ func (o *limitPart) validate(s *config.Set) error {
 		}
 	}
 	errs = append(errs, o.setActions(s))
+	o.storeGiven = s.Origin("limit-store").Name != ""
 	if err := o.storeSetting().check(); err != nil {
 		errs = append(errs, s.Errorf("limit-store", "%w", err))
 	}
@@ -152,7 +169,11 @@ func (o *limitPart) action(k limit.Key, u limit.Unit) limit.Action {
 func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	check := new(checks.Limit)
 	entry := policy.Entry{Check: check, OnError: onError(o.LimitOnError), ErrorReason: record.LimitUnavailable}
-	if !o.limited() {
+	if !o.keeps() {
+		o.openFirst, o.reload = func() (limit.Store, error) {
+			store, _, err := o.openStore(config.Secret{}, n)
+			return store, err
+		}, n.Reload
 		return entry, nil
 	}
 	c, err := o.judgeConfig(n)
@@ -180,12 +201,16 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	return entry, nil
 }
 
+func (o *limitPart) keyer() limit.Keyer {
+	return limit.Keyer{LoginDomain: o.domain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has}
+}
+
 // judgeConfig is what the settings say to a judge, beside its store and when it counts.
 func (o *limitPart) judgeConfig(n *needs) (limit.Config, error) {
 	overrides, err := o.openOverrides(n)
 	return limit.Config{
 		Rules:     o.rules,
-		Keyer:     limit.Keyer{LoginDomain: o.domain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has},
+		Keyer:     o.keyer(),
 		Overrides: overrides,
 		Action:    func(u limit.Unit) limit.Action { return o.action(limit.Login, u) },
 	}, err
@@ -273,6 +298,11 @@ func (o *limitPart) open(n *needs) (*limitStore, error) {
 			return service.Opened[*limitStore]{}, err
 		}
 		s := newLimitStore(store, kind, n)
+		if strings.HasPrefix(o.LimitStore, sqliteScheme) { // so that the first mail finds a block; a server is waited for by no one
+			if err := s.blocks.Refresh(context.Background()); err != nil {
+				return service.Opened[*limitStore]{}, errors.Join(err, s.close())
+			}
+		}
 		return service.Opened[*limitStore]{Value: s, Close: s.close, Work: s.blocks.Watch}, nil
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/limit"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
@@ -156,6 +157,54 @@ func TestLimitReload(t *testing.T) {
 	s := adminAsk[api.LimitsSuggestResult](t, c, api.LimitsSuggest, api.LimitsSuggestArgs{})
 	if len(s.Suggestions) != 1 || s.Suggestions[0].Limit != "login.recipients=7/1h" || s.Suggestions[0].Most != 7 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A login can be blocked where nothing is limited.
+func TestBlockWithoutLimits(t *testing.T) {
+	c, _ := inForceWith(t, "--checks=limit", "--limit-store=memory:")
+	if d := ask(t, c, limitRequest("eve@x.example", "a")); d.Kind != policy.Pass || d.Steps[0].Verdict.Reason != record.LimitNone {
+		t.Errorf("before: %+v", d)
+	}
+	block := api.LimitsBlockArgs{Login: "Eve@X.example"}
+	adminAsk[api.LimitsBlockResult](t, c, api.LimitsBlock, block)
+	if d := ask(t, c, limitRequest("eve@x.example", "b")); d.Reason != record.LimitBlocked || d.Kind != policy.Reject {
+		t.Errorf("blocked: %+v", d)
+	}
+	if d := ask(t, c, limitRequest("bob@x.example", "b")); d.Kind != policy.Pass {
+		t.Errorf("another: %+v", d)
+	}
+	if list := adminAsk[api.LimitsListResult](t, c, api.LimitsList, api.LimitsListArgs{}); len(list.Blocks) != 1 || list.Blocks[0].Login != "eve@x.example" {
+		t.Errorf("%+v", list)
+	}
+	if r := adminAsk[api.LimitsBlockResult](t, c, api.LimitsUnblock, block); !r.Was {
+		t.Errorf("%+v", r)
+	}
+	if d := ask(t, c, limitRequest("eve@x.example", "c")); d.Kind != policy.Pass {
+		t.Errorf("unblocked: %+v", d)
+	}
+}
+
+// Where no store is named either, the first block makes the default one, and has it
+// opened. It is there for the next daemon too.
+func TestFirstBlockMakesTheStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limits.db")
+	c, _ := inForceWith(t, "--checks=limit")
+	o, release := inForce[*limitPart](c)
+	if o.store != nil {
+		t.Fatal("a store was opened without need")
+	}
+	o.LimitStore = sqliteScheme + path
+	reloads := 0
+	o.reload = func(string) { reloads++ }
+	release()
+	r := adminAsk[api.LimitsBlockResult](t, c, api.LimitsBlock, api.LimitsBlockArgs{Login: "eve@x.example", Duration: "1h"})
+	if r.Login != "eve@x.example" || r.Until == nil || reloads != 1 || !o.keeps() {
+		t.Errorf("%+v, %d reloads", r, reloads)
+	}
+	next, _ := inForceWith(t, "--checks=limit", "--limit-store="+sqliteScheme+path)
+	if d := ask(t, next, limitRequest("eve@x.example", "a")); d.Reason != record.LimitBlocked {
+		t.Errorf("after the reload: %+v", d)
 	}
 }
 
@@ -316,11 +365,21 @@ func TestLimitRedis(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	server.Kill()
+	raw, err := json.Marshal(api.LimitsBlockArgs{Login: "ann@x.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if d := ask(t, a, limitRequest("bob@x.example", "d")); d.Kind != policy.Defer || d.Reason != record.LimitUnavailable {
 		t.Errorf("without a server: %+v", d)
 	}
 	if d := ask(t, a, limitRequest("eve@x.example", "d")); d.Reason != record.LimitBlocked {
 		t.Errorf("a block without a server: %+v", d)
+	}
+	// Once the breaker is open, a person waits for no server either.
+	for err = nil; err == nil || !strings.Contains(err.Error(), limit.ErrUnavailable.Error()); {
+		if _, err = limitCommands(a)[api.LimitsBlock](t.Context(), raw, func(any) {}); err == nil {
+			t.Fatal("a login was blocked without a server")
+		}
 	}
 	server = server.Restart()
 	for {

@@ -3,6 +3,7 @@ package policyd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func limitCommands(c *current) map[string]admin.Handler {
 		api.LimitsList:    limitCommand(c, (*limitPart).list),
 		api.LimitsShow:    limitCommand(c, (*limitPart).show),
 		api.LimitsReset:   limitCommand(c, (*limitPart).reset),
-		api.LimitsBlock:   limitCommand(c, (*limitPart).block),
+		api.LimitsBlock:   command(c, checks.LimitName, (*limitPart).block),
 		api.LimitsUnblock: limitCommand(c, (*limitPart).unblock),
 		api.LimitsSuggest: limitCommand(c, (*limitPart).suggest),
 	}
@@ -33,7 +34,7 @@ func limitCommands(c *current) map[string]admin.Handler {
 func limitCommand[A any](c *current, answer func(*limitPart, context.Context, A) (any, error)) admin.Handler {
 	return command(c, checks.LimitName, func(o *limitPart, ctx context.Context, args A, _ func(any)) (any, error) {
 		if o.store == nil {
-			return nil, &admin.Error{Code: admin.CodeFailed, Message: "there are no limits: set limit, as login.recipients=300/1h"}
+			return nil, &admin.Error{Code: admin.CodeFailed, Message: "there are no limits and no blocks: set limit, as login.recipients=300/1h"}
 		}
 		return answer(o, ctx, args)
 	})
@@ -74,7 +75,7 @@ func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, err
 	slices.SortStableFunc(result.Uses, func(a, b api.LimitUse) int { return cmp.Compare(b.Percent, a.Percent) })
 	result.More = found.seen - len(found.counters) + max(len(result.Uses)-most, 0)
 	result.Uses = result.Uses[:min(most, len(result.Uses))]
-	blocks, err := o.store.store.Blocks(ctx)
+	blocks, err := o.store.guard.Blocks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (o *limitPart) fullest(ctx context.Context, key string, most int) (full, er
 		return float64(c.Used) // a limit of an override
 	}
 	var f full
-	err := o.store.store.Counters(ctx, key, time.Now(), func(c limit.Counter) error {
+	err := o.store.guard.Counters(ctx, key, time.Now(), func(c limit.Counter) error {
 		name, _, _ := limit.SplitID(c.ID)
 		if of, _, _ := strings.Cut(name, "."); key != "" && of != key || c.Used == 0 {
 			return nil
@@ -218,7 +219,7 @@ func (o *limitPart) show(ctx context.Context, args api.LimitsOfArgs) (any, error
 }
 
 func (o *limitPart) showBlock(ctx context.Context, login string, result *api.LimitsShowResult) error {
-	blocks, err := o.store.store.Blocks(ctx)
+	blocks, err := o.store.guard.Blocks(ctx)
 	for _, b := range blocks {
 		if b.Login == login && b.Active(time.Now()) {
 			listed := listedBlock(b)
@@ -241,7 +242,7 @@ func listedOverride(o *limit.Override) *api.LimitOverride {
 
 // counter returns one counter; one that has counted nothing is empty.
 func (o *limitPart) counter(ctx context.Context, id string) (found limit.Counter, err error) {
-	err = o.store.store.Counters(ctx, id, time.Now(), func(c limit.Counter) error {
+	err = o.store.guard.Counters(ctx, id, time.Now(), func(c limit.Counter) error {
 		if c.ID == id {
 			found = c
 		}
@@ -256,7 +257,7 @@ func (o *limitPart) reset(ctx context.Context, args api.LimitsOfArgs) (any, erro
 		return nil, err
 	}
 	var ids []string
-	err = o.store.store.Counters(ctx, string(key)+".", time.Now(), func(c limit.Counter) error {
+	err = o.store.guard.Counters(ctx, string(key)+".", time.Now(), func(c limit.Counter) error {
 		if _, _, of := limit.SplitID(c.ID); of == value {
 			ids = append(ids, c.ID)
 		}
@@ -265,11 +266,11 @@ func (o *limitPart) reset(ctx context.Context, args api.LimitsOfArgs) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	n, err := o.store.store.Reset(ctx, ids)
+	n, err := o.store.guard.Reset(ctx, ids)
 	return api.LimitsResetResult{Value: value, Reset: n}, err
 }
 
-func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs) (any, error) {
+func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs, _ func(any)) (any, error) {
 	b := limit.Block{Since: time.Now()}
 	if args.Duration != "" {
 		d, err := config.ParseDuration(args.Duration)
@@ -278,7 +279,30 @@ func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs) (any, e
 		}
 		b.Until = b.Since.Add(d)
 	}
+	if o.store == nil {
+		return o.firstBlock(ctx, args.Login, b)
+	}
 	return o.setBlock(ctx, args.Login, b, false)
+}
+
+// firstBlock keeps a block while there is no store, since nothing is limited: it makes
+// the store, and has the daemon read its settings again, which opens it.
+func (o *limitPart) firstBlock(ctx context.Context, login string, b limit.Block) (any, error) {
+	keyer := o.keyer()
+	if b.Login = keyer.Normal(limit.Login, login); b.Login == "" {
+		return nil, badLimitArgs("%.80q is no login", login)
+	}
+	store, err := o.openFirst()
+	if err != nil {
+		return nil, &admin.Error{Code: admin.CodeFailed, Message: fmt.Sprintf("no store for the block: %v; set limit-store", err)}
+	}
+	if err := errors.Join(store.SetBlock(ctx, b, false), closeStore("limit", store)); err != nil {
+		return nil, err
+	}
+	if o.reload != nil {
+		o.reload("the first login is blocked")
+	}
+	return api.LimitsBlockResult{LimitBlock: listedBlock(b)}, nil
 }
 
 func (o *limitPart) unblock(ctx context.Context, args api.LimitsBlockArgs) (any, error) {
@@ -295,7 +319,7 @@ func (o *limitPart) setBlock(ctx context.Context, login string, b limit.Block, l
 	if err := o.showBlock(ctx, value, &before); err != nil {
 		return nil, err
 	}
-	if err := o.store.store.SetBlock(ctx, b, lift); err != nil {
+	if err := o.store.guard.SetBlock(ctx, b, lift); err != nil {
 		return nil, err
 	}
 	if err := o.store.blocks.Refresh(ctx); err != nil {
@@ -317,7 +341,7 @@ func (o *limitPart) suggest(ctx context.Context, args api.LimitsSuggestArgs) (an
 			continue
 		}
 		var peaks []int64
-		err := o.store.store.Counters(ctx, limit.CounterID(&r, ""), time.Now(), func(c limit.Counter) error {
+		err := o.store.guard.Counters(ctx, limit.CounterID(&r, ""), time.Now(), func(c limit.Counter) error {
 			if c.Peak > 0 {
 				peaks = append(peaks, c.Peak)
 			}
