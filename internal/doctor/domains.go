@@ -27,12 +27,31 @@ func checkDomains(ctx context.Context, f *Facts) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.lists)
 	defer cancel()
 	outgoing := f.outgoing(ctx)
-	per := make([][]Finding, len(domains))
+	per, asks := make([][]Finding, len(domains)), make([]bool, len(domains))
 	each(len(domains), func(i int) {
-		_, found := f.dmarcOf(ctx, domains[i])
-		per[i] = append(f.spfOf(ctx, domains[i], outgoing), found...)
+		record, found := f.dmarcOf(ctx, domains[i])
+		per[i], asks[i] = append(f.spfOf(ctx, domains[i], outgoing), found...), len(record.RUA) > 0
 	})
-	return orOK(slices.Concat(per...), "%d domains have SPF and DMARC records", len(domains))
+	return orOK(slices.Concat(per...), "%d domains have SPF and DMARC records%s", len(domains), withoutReports(domains, asks))
+}
+
+// withoutReports names the domains whose DMARC records ask for no reports. It is no
+// fault: they only learn nothing of who sends in their names.
+func withoutReports(domains []string, asks []bool) string {
+	var silent []string
+	for i, domain := range domains {
+		if !asks[i] {
+			silent = append(silent, domain)
+		}
+	}
+	if len(silent) == 0 {
+		return ""
+	}
+	more := ""
+	if len(silent) > 3 {
+		more, silent = fmt.Sprintf(" and %d more", len(silent)-3), silent[:3]
+	}
+	return fmt.Sprintf("; %s%s ask for no reports: add rua=mailto:ADDRESS, and read what comes with postern dmarc read", strings.Join(silent, ", "), more)
 }
 
 // outgoing are the addresses that mail leaves from, as far as they can be told: those
