@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ func main() {
 		do   func() error
 	}{
 		{"write-own-folder", func() error { return write(ownFolder + "/caged") }},
+		{"run-alarm-command", runAlarm},
 		{"read-home", func() error { _, err := os.ReadFile(secretFile); return err }},
 		{"list-home", listHome},
 		{"write-elsewhere", func() error { return write(openFolder + "/caged") }},
@@ -131,4 +133,21 @@ func realTime() error {
 		return e
 	}
 	return nil
+}
+
+// runAlarm runs a script as alarm-command is run: it reads standard input, runs
+// programs, writes to the daemon's folder and logs.
+func runAlarm() error {
+	const alarm = `{"msg":"alarm"}`
+	script := exec.Command("/bin/sh", "-c", `read -r line && printf '%s' "$line" >`+ownFolder+`/alarm && logger -t caged "$line" && test -S /dev/log`)
+	script.Stdin = strings.NewReader(alarm + "\n")
+	script.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if out, err := script.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	got, err := os.ReadFile(ownFolder + "/alarm")
+	if err == nil && string(got) != alarm {
+		err = fmt.Errorf("it wrote %q", got)
+	}
+	return errors.Join(err, os.Remove(ownFolder+"/alarm"))
 }
