@@ -242,13 +242,13 @@ func (q *fromQuestion) field(name, value string) (first FromRuling, err error) {
 		}
 		domains = append(domains, m.Domain)
 	}
-	switch {
-	case a.Malformed:
+	switch plain := author.IsPlain(value, len(a.Mailboxes)); {
+	case a.Malformed, !plain && author.HasBrackets(value):
 		r, err := q.careless(name, value, a.Domains, domains)
 		if err != nil || r.Refused {
 			return r, err
 		}
-	case !author.IsPlain(value, len(a.Mailboxes)):
+	case !plain:
 		err = q.look(value)
 	}
 	return first, err

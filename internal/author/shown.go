@@ -55,6 +55,28 @@ func IsPlain(value string, n int) bool {
 	return n == 0
 }
 
+// HasBrackets reports whether a field has square brackets outside of quotes and
+// comments. Some readers do not expect them in a display name, and take a quoted
+// string beside them for an address.
+func HasBrackets(value string) bool {
+	for i := 0; i < len(value); i++ {
+		end := 0
+		switch value[i] {
+		case '[', ']':
+			return true
+		case '"':
+			end = mailaddr.QuoteEnd(value[i:])
+		case '(':
+			end = mailaddr.CommentEnd(value[i:])
+		}
+		if end < 0 {
+			return strings.ContainsAny(value[i:], "[]")
+		}
+		i += max(end, 1) - 1
+	}
+	return false
+}
+
 // shownTexts returns the readings of a field: as written, and with quotes,
 // encoded-words and comments taken away.
 func shownTexts(value string) []string {

@@ -62,6 +62,19 @@ func TestIsPlain(t *testing.T) {
 	}
 }
 
+func TestHasBrackets(t *testing.T) {
+	for value, want := range map[string]bool{
+		"[External] Alice <a@example.com>":        true,
+		`"[External] Alice" <a@example.com> ([])`: false,
+		`"Alice [<a@example.com>`:                 true,
+		"Alice <a@example.com>":                   false,
+	} {
+		if got := HasBrackets(value); got != want {
+			t.Errorf("HasBrackets(%q) is %v", value, got)
+		}
+	}
+}
+
 func TestUnclear(t *testing.T) {
 	for value, want := range map[string]bool{
 		"Alice <a@example.com>":                  false,
