@@ -43,6 +43,9 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 		fields[i] = sign.Field(f)
 	}
 	w.mail = w.signer.Message(ctx, fields)
+	if _, ok := w.message.Param("SMTPUTF8"); ok {
+		w.mail.UTF8()
+	}
 	if w.mail.NeedsBody() {
 		return Answer{}, nil
 	}

@@ -139,7 +139,12 @@ func (o *signPart) build(n *needs) error {
 	if expire == 0 {
 		expire = -1
 	}
+	observe, err := countFragile(n)
+	if err != nil {
+		return err
+	}
 	o.signer = sign.New(sign.Options{
+		Observe:    observe,
 		Headers:    o.headers,
 		Expire:     expire,
 		Subdomains: o.DKIMSubdomains,

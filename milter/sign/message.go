@@ -53,6 +53,8 @@ type Options struct {
 	Subdomains bool
 	// Tables are those that are asked about each mail; nil for none.
 	Tables *Tables
+	// Observe hears of every mail that was signed; may be nil.
+	Observe func(*Result)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Rand is what private keys blind themselves with; nil means crypto/rand.
@@ -109,6 +111,8 @@ type Result struct {
 	Domain string
 	// SignedBy names the keys that signed, as domain/selector.
 	SignedBy []string
+	// Fragile says why the signatures will not survive the way to every receiver.
+	Fragile []Fragile
 	// Notes are warnings for the operator.
 	Notes []string
 	// Err tells which keys could not sign.
@@ -126,10 +130,10 @@ type Message struct {
 	keys  []*Key
 	names []string
 	// header is the canonical form of the signed fields.
-	header []byte
-	body   *dkim.BodyHash
-	lines  lineMeter
-	own    *dkim.Verification // the signature of ours that the mail came with
+	header  []byte
+	body    *dkim.BodyHash
+	fragile fragility
+	own     *dkim.Verification // the signature of ours that the mail came with
 }
 
 // Message begins a mail with its whole header. Close must be called.
@@ -145,9 +149,7 @@ func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
 	}
 	m.names, m.header = m.options.Headers.pick(fields)
 	m.body = dkim.NewBodyHash(dkim.Relaxed)
-	for _, f := range fields {
-		m.lines.field(f)
-	}
+	m.fragile.fields(fields, m.names)
 	m.own = s.startOwn(ctx, fields, m.keys)
 	return m
 }
@@ -218,6 +220,9 @@ func refuse(seen *author.Author, named int) record.Reason {
 	return ""
 }
 
+// UTF8 says that the mail is under SMTPUTF8: its header may have any octets.
+func (m *Message) UTF8() { m.fragile.header = "" }
+
 // NeedsBody tells whether the body matters. If not, it need not be written.
 func (m *Message) NeedsBody() bool { return m.body != nil }
 
@@ -225,7 +230,7 @@ func (m *Message) NeedsBody() bool { return m.body != nil }
 func (m *Message) Write(p []byte) (int, error) {
 	if m.body != nil {
 		m.body.Write(p)
-		m.lines.Write(p)
+		m.fragile.body(p)
 		if m.own != nil {
 			m.own.Write(p)
 		}
@@ -251,9 +256,11 @@ func (m *Message) Close() Result {
 		return m.result
 	}
 	m.signAll()
-	if n := m.lines.octets(); n > maxLine {
-		m.result.Notes = append(m.result.Notes, fmt.Sprintf(
-			"a line of %d octets: Postfix breaks it on the way (smtp_line_length_limit) and the signature with it", n))
+	var notes []string
+	m.result.Fragile, notes = m.fragile.causes()
+	m.result.Notes = append(m.result.Notes, notes...)
+	if m.options.Observe != nil {
+		m.options.Observe(&m.result)
 	}
 	return m.result
 }
