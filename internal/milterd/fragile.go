@@ -14,13 +14,7 @@ type fragileKey struct{}
 //	postern_dkim_fragile_total{cause}
 func countFragile(n *needs) (func(*sign.Result), error) {
 	counter, err := service.Keep(n.life, fragileKey{}, func() (service.Opened[*prometheus.CounterVec], error) {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "postern_dkim_fragile_total",
-			Help: "Signed mails whose signature will not survive the way to every receiver, by what breaks it.",
-		}, []string{"cause"})
-		for _, cause := range sign.Causes() {
-			c.WithLabelValues(string(cause))
-		}
+		c := newFragileCounter()
 		registry := n.Metrics.Registerer()
 		registry.MustRegister(c)
 		return service.Opened[*prometheus.CounterVec]{Value: c, Close: func() error {
@@ -36,4 +30,15 @@ func countFragile(n *needs) (func(*sign.Result), error) {
 			counter.WithLabelValues(string(cause)).Inc()
 		}
 	}, nil
+}
+
+func newFragileCounter() *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_dkim_fragile_total",
+		Help: "Signed mails whose signature will not survive the way to every receiver, by what breaks it.",
+	}, []string{"cause"})
+	for _, cause := range sign.Causes() {
+		c.WithLabelValues(string(cause))
+	}
+	return c
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 	_ "modernc.org/sqlite"
 
@@ -198,5 +199,26 @@ func TestDKIMTableSettings(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), key[30:60]) {
 			t.Errorf("the error shows a key: %v", err)
 		}
+	}
+}
+
+// What breaks a signature on its way is counted, over reloads too.
+func TestFragileIsCounted(t *testing.T) {
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Ed25519)
+	d, m, _ := start(t, "--dkim-keys="+dir)
+	sendOver(t, d, "--listen-sign", fromHome+"To: root\r\n")
+	d.reload(t, "--dkim-keys="+dir)
+	sendOver(t, d, "--listen-sign", fromHome+"X-Long: "+strings.Repeat("x", 1000)+"\r\nCc: root\r\n")
+	err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(`
+# HELP postern_dkim_fragile_total Signed mails whose signature will not survive the way to every receiver, by what breaks it.
+# TYPE postern_dkim_fragile_total counter
+postern_dkim_fragile_total{cause="8bit"} 0
+postern_dkim_fragile_total{cause="8bit_header"} 0
+postern_dkim_fragile_total{cause="bare_address"} 2
+postern_dkim_fragile_total{cause="long_line"} 1
+`), "postern_dkim_fragile_total")
+	if err != nil {
+		t.Error(err)
 	}
 }
