@@ -177,10 +177,12 @@ func (m *Verification) Close() {
 
 // Finish ends the body, waits for the lookups, which end with the budget at the
 // latest, and judges every signature. It is called once.
-func (m *Verification) Finish() Report {
+func (m *Verification) Finish() Report { return m.FinishWith(m.Sums()) }
+
+// FinishWith is Finish for a body that was hashed elsewhere.
+func (m *Verification) FinishWith(sums Sums) Report {
 	m.running.Wait()
 	m.cancel()
-	sums := m.Sums()
 	report := Report{Skipped: m.skipped}
 	for _, c := range m.checks {
 		if c.refused == nil {

@@ -7,38 +7,65 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-type fragileKey struct{}
-
-// countFragile returns what counts mails whose signature will not survive the way:
+// signedCounters count what became of mails that were signed:
 //
-//	postern_dkim_fragile_total{cause}
-func countFragile(n *needs) (func(*sign.Result), error) {
-	counter, err := service.Keep(n.life, fragileKey{}, func() (service.Opened[*prometheus.CounterVec], error) {
-		c := newFragileCounter()
+//	postern_dkim_fragile_total{cause}     whose signature will not survive the way
+//	postern_dkim_selfcheck_total{result}  whose signatures were verified before they left
+type signedCounters struct{ fragile, selfCheck *prometheus.CounterVec }
+
+type signedKey struct{}
+
+func newSignedCounters() *signedCounters {
+	c := &signedCounters{
+		fragile: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_dkim_fragile_total",
+			Help: "Signed mails whose signature will not survive the way to every receiver, by what breaks it.",
+		}, []string{"cause"}),
+		selfCheck: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_dkim_selfcheck_total",
+			Help: "Signed mails that were verified before they left, by what came of it.",
+		}, []string{"result"}),
+	}
+	for _, cause := range sign.Causes() {
+		c.fragile.WithLabelValues(string(cause))
+	}
+	for _, result := range []string{"pass", "fail"} {
+		c.selfCheck.WithLabelValues(result)
+	}
+	return c
+}
+
+func (c *signedCounters) collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.fragile, c.selfCheck}
+}
+
+func (c *signedCounters) observe(r *sign.Result) {
+	for _, cause := range r.Fragile {
+		c.fragile.WithLabelValues(string(cause)).Inc()
+	}
+	switch {
+	case r.CheckErr != nil:
+		c.selfCheck.WithLabelValues("fail").Inc()
+	case r.Checked:
+		c.selfCheck.WithLabelValues("pass").Inc()
+	}
+}
+
+// countSigned returns what counts mails that were signed, over reloads too.
+func countSigned(n *needs) (func(*sign.Result), error) {
+	c, err := service.Keep(n.life, signedKey{}, func() (service.Opened[*signedCounters], error) {
+		c := newSignedCounters()
 		registry := n.Metrics.Registerer()
-		registry.MustRegister(c)
-		return service.Opened[*prometheus.CounterVec]{Value: c, Close: func() error {
-			registry.Unregister(c)
+		registry.MustRegister(c.collectors()...)
+		return service.Opened[*signedCounters]{Value: c, Close: func() error {
+			for _, one := range c.collectors() {
+				registry.Unregister(one)
+			}
 			return nil
 		}}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return func(r *sign.Result) {
-		for _, cause := range r.Fragile {
-			counter.WithLabelValues(string(cause)).Inc()
-		}
-	}, nil
-}
-
-func newFragileCounter() *prometheus.CounterVec {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "postern_dkim_fragile_total",
-		Help: "Signed mails whose signature will not survive the way to every receiver, by what breaks it.",
-	}, []string{"cause"})
-	for _, cause := range sign.Causes() {
-		c.WithLabelValues(string(cause))
-	}
-	return c
+	return c.observe, nil
 }

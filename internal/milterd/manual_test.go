@@ -16,6 +16,6 @@ func TestManualHasTheMetrics(t *testing.T) {
 	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats))
 	limited(m)
 	counted(m)
-	m.Registerer().MustRegister(append(newDMARCCounters().collectors(), newFragileCounter())...) // by the first state
+	m.Registerer().MustRegister(append(newDMARCCounters().collectors(), newSignedCounters().collectors()...)...) // by the first state
 	manualtest.Metrics(t, daemonName, m)
 }

@@ -37,6 +37,7 @@ type signPart struct {
 	DKIMExpire       time.Duration // 0: signatures have no x=
 	DKIMSubdomains   bool
 	DKIMRequireDNS   bool
+	DKIMSelfCheck    bool
 	DKIMKeyTable     string
 	DKIMSigningTable string
 	RSAEngine        string
@@ -60,6 +61,7 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")
 	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys stand in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")
+	fs.BoolVar(&o.DKIMSelfCheck, "dkim-selfcheck", false, "verify every signature before the mail leaves, with the public half of its key; count and log those that do not verify")
 	fs.StringVar(&o.DKIMKeyTable, "dkim-key-table", "", "OpenDKIM's KeyTable `file`, or a Postfix table of keys, type:name")
 	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`, with refile: in front, if it holds patterns; or a Postfix table that names keys for a sender, type:name")
 	o.dkimTables.bind(fs)
@@ -104,7 +106,7 @@ func (o *signPart) validate(s *config.Set) error {
 }
 
 func (o *signPart) findIdle(i *idleSettings) {
-	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire", "dkim-options-table", flagRSAEngine)
+	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire", "dkim-options-table", "dkim-selfcheck", flagRSAEngine)
 	i.add(!isPostfixTable(o.DKIMKeyTable) && o.DKIMOptionsTable == "", "no table of Postfix's kind is asked; name one, type:name, or remove this", "dkim-table-timeout", "dkim-table-cache-ttl", "dkim-table-cache-size")
 	switch {
 	case !o.DKIMSubdomains:
@@ -139,12 +141,13 @@ func (o *signPart) build(n *needs) error {
 	if expire == 0 {
 		expire = -1
 	}
-	observe, err := countFragile(n)
+	observe, err := countSigned(n)
 	if err != nil {
 		return err
 	}
 	o.signer = sign.New(sign.Options{
 		Observe:    observe,
+		SelfCheck:  o.DKIMSelfCheck,
 		Headers:    o.headers,
 		Expire:     expire,
 		Subdomains: o.DKIMSubdomains,

@@ -222,3 +222,20 @@ postern_dkim_fragile_total{cause="long_line"} 1
 		t.Error(err)
 	}
 }
+
+// With --dkim-selfcheck what leaves is verified, and the outcome counted.
+func TestSelfCheckIsCounted(t *testing.T) {
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Both)
+	d, m, _ := start(t, "--dkim-keys="+dir, "--dkim-selfcheck")
+	sendOver(t, d, "--listen-sign", fromHome+"To: <b@away.example>\r\n")
+	err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(`
+# HELP postern_dkim_selfcheck_total Signed mails that were verified before they left, by what came of it.
+# TYPE postern_dkim_selfcheck_total counter
+postern_dkim_selfcheck_total{result="fail"} 0
+postern_dkim_selfcheck_total{result="pass"} 1
+`), "postern_dkim_selfcheck_total")
+	if err != nil {
+		t.Error(err)
+	}
+}

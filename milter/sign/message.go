@@ -53,6 +53,8 @@ type Options struct {
 	Subdomains bool
 	// Tables are those that are asked about each mail; nil for none.
 	Tables *Tables
+	// SelfCheck verifies each signature that was made, with the public half of its key.
+	SelfCheck bool
 	// Observe hears of every mail that was signed; may be nil.
 	Observe func(*Result)
 	// Now is the clock; nil means time.Now.
@@ -111,6 +113,10 @@ type Result struct {
 	Domain string
 	// SignedBy names the keys that signed, as domain/selector.
 	SignedBy []string
+	// Checked says that the signatures were verified (Options.SelfCheck); CheckErr tells
+	// which of them did not verify.
+	Checked  bool
+	CheckErr error
 	// Fragile says why the signatures will not survive the way to every receiver.
 	Fragile []Fragile
 	// Notes are warnings for the operator.
@@ -133,6 +139,7 @@ type Message struct {
 	header  []byte
 	body    *dkim.BodyHash
 	fragile fragility
+	check   *selfCheck         // nil for none
 	own     *dkim.Verification // the signature of ours that the mail came with
 }
 
@@ -151,6 +158,9 @@ func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
 	m.body = dkim.NewBodyHash(dkim.Relaxed)
 	m.fragile.fields(fields, m.names)
 	m.own = s.startOwn(ctx, fields, m.keys)
+	if m.options.SelfCheck {
+		m.check = newSelfCheck(fields)
+	}
 	return m
 }
 
@@ -231,6 +241,9 @@ func (m *Message) Write(p []byte) (int, error) {
 	if m.body != nil {
 		m.body.Write(p)
 		m.fragile.body(p)
+		if m.check != nil {
+			m.check.body.Write(p)
+		}
 		if m.own != nil {
 			m.own.Write(p)
 		}
@@ -256,6 +269,7 @@ func (m *Message) Close() Result {
 		return m.result
 	}
 	m.signAll()
+	m.verifyOwn()
 	var notes []string
 	m.result.Fragile, notes = m.fragile.causes()
 	m.result.Notes = append(m.result.Notes, notes...)
