@@ -287,7 +287,7 @@ func lookAtShapes(t *testing.T, b *browser, page string) {
 		name          string
 		width, height int
 		scheme        string
-	}{{"light", 1280, 900, "light"}, {"dark", 1280, 900, "dark"}, {"narrow", 390, 844, "light"}, {"narrow-dark", 320, 700, "dark"}} {
+	}{{"light", 1280, 900, "light"}, {"dark", 1280, 900, "dark"}, {"narrow", 360, 740, "light"}} {
 		b.show(shape.width, shape.height, shape.scheme)
 		b.open(page)
 		b.until(`document.querySelectorAll("#rows tr").length === 200 && document.querySelectorAll("#daemons .pill.good").length === 2`)
@@ -301,7 +301,9 @@ func lookAtShapes(t *testing.T, b *browser, page string) {
 		if len(wide) > 0 {
 			t.Errorf("%s: the page is wider than the screen: %q", shape.name, wide)
 		}
-		b.sound(shape.name)
+		if shape.name != "light" { // which it has looked at with a record open
+			b.sound(shape.name)
+		}
 		b.screenshot(filepath.Join(t.ArtifactDir(), shape.name+".png"))
 	}
 	var pwned bool
