@@ -8,7 +8,7 @@ INSTALLED  = $(DESTDIR)$(PREFIX)
 MANUALS    = README.md CHANGELOG.md $(wildcard policy/*.md greylist/*.md dnsbl/*.md milter/*.md deploy/*.md)
 # Folders of deploy/ that are read where Postern is installed. The others build or are the installation.
 DOCUMENTS  = $(filter-out %.md deploy/systemd deploy/package deploy/docker,$(wildcard deploy/*))
-UNITS      = $(notdir $(wildcard deploy/systemd/*.service deploy/systemd/*.socket))
+UNITS      = $(notdir $(wildcard deploy/systemd/*.service deploy/systemd/*.socket deploy/systemd/*.timer))
 BASHSCRIPT = $(INSTALLED)/share/bash-completion/completions/postern
 FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
@@ -80,7 +80,7 @@ install: ## install what make has built, with units, manual pages and examples, 
 	install -m 755 bin/postern $(INSTALLED)/bin/
 	install -m 755 bin/postern-policyd bin/postern-milterd $(INSTALLED)/sbin/
 	for unit in $(UNITS); do \
-		sed 's|/usr/sbin/postern|$(PREFIX)/sbin/postern|' "deploy/systemd/$$unit" \
+		sed 's|/usr/sbin/postern|$(PREFIX)/sbin/postern|; s|/usr/bin/postern|$(PREFIX)/bin/postern|' "deploy/systemd/$$unit" \
 			>$(INSTALLED)/lib/systemd/system/"$$unit" || exit; done
 	install -m 644 deploy/systemd/postern.sysusers $(INSTALLED)/lib/sysusers.d/postern.conf
 	install -m 644 deploy/systemd/postern.tmpfiles $(INSTALLED)/lib/tmpfiles.d/postern.conf

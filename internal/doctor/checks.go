@@ -41,6 +41,7 @@ func allChecks() []check {
 		{"stores", "the greylist's store: reachable, version, latency", checkStores},
 		{"keys", "the signing keys are in the DNS", checkKeys},
 		{"domains", "SPF and DMARC of the domains that are signed", checkDomains},
+		{"reports", "what is missing to send DMARC reports, when they are counted", checkReports},
 		{"queue", "what lies in Postfix's hold queue, and how long", checkQueue},
 		{"clock", "the clock is kept right", checkClock},
 	}

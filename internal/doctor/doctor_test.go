@@ -238,6 +238,10 @@ func troubles() []trouble {
 		{name: "limits that nothing counts for", policyd: "limit = [\"login.recipients=300/1h\"]\nlimit-store = \"memory:\"\nlimit-count-at = \"end-of-data\"\n", edit: func(s *site) {
 			s.replace("etc/main.cf", "policy_context=ownership", "{ policy_context = ownership, limit }")
 		}, check: "limit", level: Fail, text: "no recipient counts", fix: "smtpd_end_of_data_restrictions"},
+		{name: "reports that no one sends", milterd: "report-store = \"sqlite:DIR/run/reports.db\"\n",
+			check: "reports", level: Warn, text: "report-from is not set", fix: "report-from ="},
+		{name: "reports that are not signed", milterd: "report-store = \"sqlite:DIR/run/reports.db\"\nreport-from = \"reports@nokey.example\"\n",
+			check: "reports", level: Fail, text: "no DKIM key for nokey.example", fix: "postern dkim genkey nokey.example"},
 		{name: "a DQS key that is refused", up: true, policyd: "dqs-key-file = \"DIR/run/dqs.key\"\n", dns: func(s *site) {
 			s.write("run/dqs.key", strings.Repeat("a", 26)+"\n")
 			s.must(os.Chmod(s.path("run/dqs.key"), 0o600))

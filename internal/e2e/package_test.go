@@ -23,6 +23,8 @@ var packaged = []string{
 	"/usr/lib/systemd/system/postern-milterd.socket",
 	"/usr/lib/systemd/system/postern-policyd.service",
 	"/usr/lib/systemd/system/postern-policyd.socket",
+	"/usr/lib/systemd/system/postern-report.service",
+	"/usr/lib/systemd/system/postern-report.timer",
 	"/usr/lib/sysusers.d/postern.conf",
 	"/usr/lib/tmpfiles.d/postern.conf",
 	"/usr/sbin/postern-milterd",

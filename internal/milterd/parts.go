@@ -49,7 +49,7 @@ func rooms() []room {
 		{new(signPart), signCommands, signMetrics},
 		{new(verifyPart), nil, nil},
 		{new(dmarcPart), nil, dmarcMetrics},
-		{new(reportPart), nil, reportMetrics},
+		{new(reportPart), reportCommands, reportMetrics},
 		{new(fromPart), fromCommands, fromMetrics},
 	}
 }
@@ -73,8 +73,9 @@ type needs struct {
 	verify verify.Options
 	// marks are the keys of our marks; nil for none.
 	marks *mark.Keys
-	// keys are those that sign: their domains are our own.
-	keys *sign.Keys
+	// keys are those that sign: their domains are our own. signer signs with them.
+	keys   *sign.Keys
+	signer *sign.Signer
 }
 
 // warn logs a warning if the state gets built: a mistake stands alone.

@@ -1,13 +1,20 @@
 package milterd
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
@@ -18,9 +25,11 @@ import (
 	"github.com/postern-mail/postern/internal/dmarcreport"
 	"github.com/postern-mail/postern/internal/dmarcreport/redisstore"
 	"github.com/postern-mail/postern/internal/dmarcreport/sqlitestore"
+	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
+	"github.com/postern-mail/postern/milter/sign"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
@@ -28,16 +37,28 @@ import (
 type reportPart struct {
 	ReportStore        string
 	ReportPasswordFile string
+	ReportFrom         string
+	ReportOrg          string
+	ReportContact      string
+	ReportSMTP         string
 
 	passwordPath string
 	counts       *reportCounts // nil while nothing is counted
+	sender       *dmarcreport.Sender
+	keys         *sign.Keys
 }
+
+const defaultReportSMTP = "inet:127.0.0.1:25"
 
 const sqliteScheme = "sqlite:"
 
 func (o *reportPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.ReportStore, "report-store", "", "`store` in which is counted what DMARC found, for reports to the domains that ask for them: sqlite:PATH, or a URL of Redis that several hosts share; \"\" counts nothing")
 	fs.StringVar(&o.ReportPasswordFile, "report-password-file", "", "`file` with the password of the Redis server of report-store; a bare name is a systemd credential")
+	fs.StringVar(&o.ReportFrom, "report-from", "", "`address` that reports are sent from; there must be a DKIM key for its domain, and bounces come to it with +b. and more behind its local part")
+	fs.StringVar(&o.ReportOrg, "report-org", "", "`name` of the organization that reports (default the domain of report-from)")
+	fs.StringVar(&o.ReportContact, "report-contact", "", "how to reach it, a `text` such as an address or a URL (extra_contact_info)")
+	fs.StringVar(&o.ReportSMTP, "report-smtp", defaultReportSMTP, "`endpoint` of the SMTP server that takes the reports")
 }
 
 func (o *reportPart) validate(s *config.Set) error {
@@ -49,7 +70,46 @@ func (o *reportPart) validate(s *config.Set) error {
 	if err := o.checkStore(); err != nil {
 		errs = append(errs, s.Errorf("report-store", "%w", err))
 	}
+	if o.ReportFrom != "" {
+		if a := mailaddr.Parse(o.ReportFrom); !a.IsValid() || a.Domain == "" || !dmarcreport.Plain(o.ReportFrom) {
+			errs = append(errs, s.Errorf("report-from", "%q is no plain address; write it as dmarc-reports@example.com", o.ReportFrom))
+		} else {
+			o.ReportFrom = a.Local + "@" + a.Domain
+		}
+	}
+	for flag, text := range map[string]string{"report-org": o.ReportOrg, "report-contact": o.ReportContact} {
+		if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+			errs = append(errs, s.Errorf(flag, "it holds control characters; remove them"))
+		}
+	}
+	if _, err := o.server(); err != nil {
+		errs = append(errs, s.Errorf("report-smtp", "%w", err))
+	}
 	return errors.Join(errs...)
+}
+
+// server is where reports are handed over.
+func (o *reportPart) server() (string, error) {
+	server, ok := strings.CutPrefix(o.ReportSMTP, "inet:")
+	if _, _, err := net.SplitHostPort(server); !ok || err != nil {
+		return "", fmt.Errorf("%q is no endpoint: write %s", o.ReportSMTP, defaultReportSMTP)
+	}
+	return server, nil
+}
+
+// missing says what has to be set before reports can be sent.
+func (o *reportPart) missing() (all []string) {
+	if o.ReportStore == "" {
+		return []string{"report-store is not set; name where it is counted what DMARC found"}
+	}
+	if o.ReportFrom == "" {
+		return []string{"report-from is not set; name the address that reports are sent from"}
+	}
+	domain := mailaddr.Parse(o.ReportFrom).Domain
+	if o.keys == nil || !slices.Contains(o.keys.Domains(), domain) {
+		all = append(all, "there is no DKIM key for "+domain+", so that reports are not signed; make one with `postern dkim genkey "+domain+"`, or set report-from to a domain that has one")
+	}
+	return all
 }
 
 // checkStore needs no I/O.
@@ -72,7 +132,7 @@ func (o *reportPart) checkStore() error {
 
 func (o *reportPart) findIdle(i *idleSettings) {
 	i.add(!i.verifies, fixVerifies, "report-store")
-	i.add(o.ReportStore == "", "nothing is counted; set --report-store, or remove it", "report-password-file")
+	i.add(o.ReportStore == "", "nothing is counted; set --report-store, or remove it", "report-password-file", "report-from", "report-org", "report-contact", "report-smtp")
 }
 
 // build has what is verified counted.
@@ -96,12 +156,61 @@ func (o *reportPart) build(n *needs) error {
 	if err != nil {
 		return n.set.Errorf("report-store", "%w", err)
 	}
+	if o.sender, err = o.newSender(n); err != nil {
+		return err
+	}
 	observed, method := n.verify.Observe, n.verify.DMARC.Method
 	n.verify.Observe = func(f *verify.Findings) {
 		observed(f)
 		o.counts.observe(f, method)
 	}
 	return nil
+}
+
+// newSender returns what sends the reports. It signs as mail of our own is signed.
+func (o *reportPart) newSender(n *needs) (*dmarcreport.Sender, error) {
+	o.keys = n.keys
+	server, err := o.server()
+	if err != nil {
+		return nil, n.set.Errorf("report-smtp", "%w", err)
+	}
+	domain := mailaddr.Parse(o.ReportFrom).Domain
+	signer := n.signer
+	return &dmarcreport.Sender{
+		Reporter: dmarcreport.Reporter{
+			From: o.ReportFrom, Receiver: domain, Org: cmp.Or(o.ReportOrg, domain), Contact: o.ReportContact,
+			Generator: "Postern " + service.Version(),
+		},
+		Store:    o.counts.store,
+		Resolver: n.asks,
+		Now:      time.Now,
+		Deliver:  dmarcreport.SMTP{Server: server, Hello: cmp.Or(domain, "localhost")}.Deliver,
+		Sign: func(ctx context.Context, header []dmarcreport.Field, body func(io.Writer) error) ([]dmarcreport.Field, error) {
+			return signReport(ctx, signer, header, body)
+		},
+	}, nil
+}
+
+// signReport returns the signatures of a report. One that is not signed fails DMARC at
+// its reader.
+func signReport(ctx context.Context, signer *sign.Signer, header []dmarcreport.Field, body func(io.Writer) error) (signatures []dmarcreport.Field, err error) {
+	fields := make([]sign.Field, len(header))
+	for i, f := range header {
+		fields[i] = sign.Field(f)
+	}
+	m := signer.Message(ctx, fields)
+	defer m.Abort()
+	if err := body(m); err != nil {
+		return nil, err
+	}
+	r := m.Close()
+	for _, f := range r.Fields {
+		signatures = append(signatures, dmarcreport.Field(f))
+	}
+	if len(signatures) == 0 {
+		return nil, errors.Join(fmt.Errorf("the report cannot be signed (%s); make a key for the domain of report-from", r.Reason), r.Err)
+	}
+	return signatures, nil
 }
 
 // password reads the file with the password, and has it watched.
@@ -125,6 +234,8 @@ type reportStoreKey struct {
 // reportCounts is the store with what counts into it. It outlives reloads.
 type reportCounts struct {
 	*dmarcreport.Collector
+	log   *zap.Logger
+	mails *prometheus.CounterVec // by state
 	store interface {
 		dmarcreport.Store
 		Close() error
@@ -132,7 +243,7 @@ type reportCounts struct {
 }
 
 func openReportCounts(where string, password config.Secret, r service.Runtime) (opened service.Opened[*reportCounts], err error) {
-	c := new(reportCounts)
+	c := &reportCounts{log: r.Log, mails: newReportMails()}
 	if path, isFile := strings.CutPrefix(where, sqliteScheme); isFile {
 		c.store, err = sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(r.Log)})
 	} else {
@@ -180,6 +291,7 @@ func reportFile(log *zap.Logger) func(sqlitefile.Event) {
 // reportCollector shows what is counted for reports:
 //
 //	postern_dmarc_report_messages_total{result}   counted, dropped
+//	postern_dmarc_report_mails_total{state}       tries to send a report, and bounces
 //	postern_dmarc_report_store_up                 absent without a store
 type reportCollector struct {
 	current      *current
@@ -194,8 +306,20 @@ func reportMetrics(c *current) []prometheus.Collector {
 	}}
 }
 
+func newReportMails() *prometheus.CounterVec {
+	mails := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_dmarc_report_mails_total",
+		Help: "Tries to send a DMARC report to an address, and reports that came back.",
+	}, []string{"state"})
+	for _, state := range []string{dmarcreport.Waiting, dmarcreport.Sent, dmarcreport.Failed, dmarcreport.Dead, dmarcreport.TooLarge, dmarcreport.Bounced} {
+		mails.WithLabelValues(state)
+	}
+	return mails
+}
+
 // Describe implements prometheus.Collector.
 func (c reportCollector) Describe(out chan<- *prometheus.Desc) {
+	newReportMails().Describe(out)
 	out <- c.messages
 	out <- c.up
 }
@@ -217,5 +341,6 @@ func (c reportCollector) Collect(out chan<- prometheus.Metric) {
 	if o.counts.Up() {
 		up = 1
 	}
+	o.counts.mails.Collect(out)
 	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up)
 }

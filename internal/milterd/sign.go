@@ -153,6 +153,7 @@ func (o *signPart) build(n *needs) error {
 		Subdomains: o.DKIMSubdomains,
 		Tables:     tables,
 	}, o.keys)
+	n.signer = o.signer
 	n.milter.Sign = milter.NewSigning(o.signer, n.marks)
 	if err := o.rotation.build(n, o); err != nil {
 		return err

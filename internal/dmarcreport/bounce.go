@@ -1,0 +1,202 @@
+package dmarcreport
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+)
+
+// bouncePart begins the extension of the envelope sender of reports: one that came
+// back tells by it to whom it was sent.
+const bouncePart = "+b."
+
+const (
+	maxBounce     = 256 << 10 // octets of a bounce that are read
+	maxBounceLine = 8 << 10
+	// An address that mail comes back from gets none for a week; it doubles.
+	firstSilence = 7 * 24 * time.Hour
+	lastSilence  = 8 * firstSilence
+)
+
+// returnPath is the envelope sender of a report.
+func returnPath(from, token string) string {
+	at := strings.LastIndexByte(from, '@')
+	return from[:at] + bouncePart + token + from[at:]
+}
+
+// TokenOf returns the token of an address that a bounce came to, "" for none.
+func TokenOf(address string) string {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		at = len(address)
+	}
+	_, token, ok := strings.Cut(strings.ToLower(address[:at]), bouncePart)
+	if !ok || len(token) != 16 || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		return ""
+	}
+	return token
+}
+
+// sentTo is what a token stands for.
+type sentTo struct {
+	Day     Day    `json:"day"`
+	Domain  string `json:"domain"`
+	Address string `json:"to"`
+}
+
+// noteToken keeps what a token stands for.
+func (s *Sender) noteToken(ctx context.Context, r *Report, d *Delivery) error {
+	text, err := json.Marshal(sentTo{r.Day, r.Domain.Name, d.Address})
+	if err != nil {
+		return err
+	}
+	now := s.Now()
+	_, err = s.Store.SwapNote(ctx, tokenPrefix+d.Token, "", string(text), now, now.Add(keepNotes))
+	return err
+}
+
+// Bounce is a mail that came back.
+type Bounce struct {
+	Failed bool   // for good; else it is a note of a delay, or an answer
+	Why    string // as the other server says
+}
+
+// ReadBounce reads a bounce: an RFC 3464 notification, or a mail of another form from
+// the null sender.
+func ReadBounce(in io.Reader) (b Bounce, err error) {
+	r := bufio.NewReaderSize(&io.LimitedReader{R: in, N: maxBounce}, maxBounceLine)
+	known, answer, header := false, false, true
+	var action, status, diagnostic string
+	for {
+		line, err := readBounceLine(r)
+		name, value, ok := strings.Cut(line, ":")
+		value = textproto.TrimString(value)
+		switch strings.ToLower(textproto.TrimString(name)) {
+		case "auto-submitted":
+			answer = answer || header && strings.HasPrefix(strings.ToLower(value), "auto-replied")
+		case "action":
+			if ok && !header && action == "" {
+				action, known = strings.ToLower(value), true
+			}
+		case "status":
+			if ok && !header && status == "" {
+				status = value
+			}
+		case "diagnostic-code":
+			if ok && !header && diagnostic == "" {
+				diagnostic = value
+			}
+		}
+		header = header && line != ""
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	b.Why = strings.TrimSpace(status + " " + diagnostic)
+	b.Failed = known && action == "failed" || !known && !answer
+	if b.Why == "" {
+		b.Why = "mail to it came back"
+	}
+	b.Why = strings.ToValidUTF8(b.Why[:min(len(b.Why), maxError)], "")
+	return b, nil
+}
+
+// readBounceLine returns a line; one that is too long is cut.
+func readBounceLine(r *bufio.Reader) (string, error) {
+	part, err := r.ReadSlice('\n')
+	line := strings.TrimRight(string(part), "\r\n")
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = r.ReadSlice('\n')
+	}
+	return line, err
+}
+
+// ErrNoToken is the error about a mail that no report of ours stands behind.
+var ErrNoToken = errors.New("no report was sent with this envelope sender")
+
+// TakeBounce notes that a report came back. Its address gets no more reports for a
+// while.
+func (s *Sender) TakeBounce(ctx context.Context, token string, b Bounce) (address string, err error) {
+	text, err := s.Store.Note(ctx, tokenPrefix+token, s.Now())
+	if err != nil {
+		return "", err
+	}
+	var to sentTo
+	if text == "" || json.Unmarshal([]byte(text), &to) != nil {
+		return "", ErrNoToken
+	}
+	if !b.Failed {
+		return to.Address, nil
+	}
+	return to.Address, errors.Join(s.markBounced(ctx, to, token, b), s.silence(ctx, to.Address, b))
+}
+
+// markBounced notes it in the state of the report.
+func (s *Sender) markBounced(ctx context.Context, to sentTo, token string, b Bounce) error {
+	h, err := s.load(ctx, &Report{Reporter: s.Reporter, Day: to.Day, Domain: Domain{Name: to.Domain}})
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(h.To, func(d Delivery) bool { return d.Token == token })
+	if i < 0 {
+		return nil
+	}
+	h.To[i].State, h.To[i].Error = Bounced, b.Why
+	return s.save(ctx, h)
+}
+
+// silence sends no more reports to an address for a time that doubles with each
+// bounce.
+func (s *Sender) silence(ctx context.Context, address string, b Bounce) error {
+	d, before, err := s.suppressed(ctx, address)
+	if err != nil {
+		return err
+	}
+	now := s.Now()
+	if now.Before(d.Until) {
+		return nil // reports of several domains come back at once
+	}
+	d.Bounces++
+	d.Why = b.Why
+	pause := min(firstSilence<<min(d.Bounces-1, 10), lastSilence)
+	d.Until = now.Add(pause)
+	text, err := json.Marshal(&d)
+	if err != nil {
+		return err
+	}
+	// It is known for as long again: the next bounce then doubles the pause.
+	if ok, err := s.Store.SwapNote(ctx, deadPrefix+address, before, string(text), now, d.Until.Add(pause+keepNotes)); err != nil || !ok {
+		return errors.Join(err, fmt.Errorf("the note about %s was changed by another host", address))
+	}
+	return nil
+}
+
+// EachSuppressed calls f for each address that gets no reports because mail came back.
+func (s *Sender) EachSuppressed(ctx context.Context, f func(address string, d Suppressed) error) error {
+	return s.Store.EachNote(ctx, deadPrefix, s.Now(), func(name, text string) error {
+		var d Suppressed
+		if json.Unmarshal([]byte(text), &d) != nil || !s.Now().Before(d.Until) {
+			return nil
+		}
+		return f(strings.TrimPrefix(name, deadPrefix), d)
+	})
+}
+
+// StateOf returns what is known of a report.
+func (s *Sender) StateOf(ctx context.Context, r *Report) (State, error) {
+	h, err := s.load(ctx, r)
+	if err != nil {
+		return State{}, err
+	}
+	return h.State, nil
+}

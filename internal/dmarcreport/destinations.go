@@ -1,0 +1,219 @@
+package dmarcreport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/resolver"
+)
+
+const (
+	// MaxDestinations is how many addresses get a report.
+	MaxDestinations = 5
+	maxURIs         = 16 // of a rua tag that are looked at
+	maxAddress      = 254
+)
+
+// Resolver asks for TXT records, see [dmarc.Resolver].
+type Resolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
+// Destination is who gets a report.
+type Destination struct {
+	Address string
+	// MaxSize is the most octets of the attachment, 0 for no limit (RFC 7489 section
+	// 6.2).
+	MaxSize int64
+}
+
+// Refused is a URI that gets none.
+type Refused struct{ URI, Why string }
+
+// Wanted is who wants the reports about a domain.
+type Wanted struct {
+	Destinations []Destination
+	Refused      []Refused
+	// Record is false when the domain has no usable DMARC record now.
+	Record bool
+}
+
+// Find asks the DNS who wants the reports about a domain. An error means that DNS
+// could not tell.
+func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
+	record, err := recordOf(ctx, r, "_dmarc."+domain+".")
+	if err != nil || record == "" {
+		return Wanted{}, err
+	}
+	w := Wanted{Record: true}
+	seen := make(map[string]bool)
+	for i, uri := range ruaOf(record) {
+		d, err := parseURI(uri)
+		switch {
+		case i >= maxURIs:
+			w.refuse(uri, fmt.Errorf("only the first %d are looked at", maxURIs))
+			return w, nil
+		case err != nil:
+			w.refuse(uri, err)
+			continue
+		case seen[d.Address]:
+			continue
+		case len(seen) >= MaxDestinations:
+			w.refuse(uri, fmt.Errorf("only %d addresses get reports", MaxDestinations))
+			continue
+		}
+		seen[d.Address] = true
+		agreed, err := agree(ctx, r, domain, d)
+		if errors.Is(err, errRefused) {
+			w.refuse(uri, err)
+			continue
+		}
+		if err != nil {
+			return w, err
+		}
+		w.Destinations = append(w.Destinations, agreed)
+	}
+	return w, nil
+}
+
+func (w *Wanted) refuse(uri string, why error) {
+	w.Refused = append(w.Refused, Refused{uri[:min(len(uri), maxAddress)], why.Error()})
+}
+
+// recordOf returns the one DMARC record at a name, "" for none and for several.
+func recordOf(ctx context.Context, r Resolver, name string) (record string, err error) {
+	texts, err := lookup(ctx, r, name)
+	for _, text := range texts {
+		if _, ok := dmarc.ParseRecord(text); !ok {
+			continue
+		}
+		if record != "" {
+			return "", nil
+		}
+		record = text
+	}
+	return record, err
+}
+
+func lookup(ctx context.Context, r Resolver, name string) ([]string, error) {
+	texts, err := r.LookupTXT(ctx, name)
+	if resolver.IsAbsent(err) {
+		return nil, nil
+	}
+	return texts, err
+}
+
+// ruaOf returns the URIs of the rua tag. A tag that is there twice has none.
+func ruaOf(record string) (uris []string) {
+	found := false
+	for tag := range strings.SplitSeq(record, ";") {
+		name, value, ok := strings.Cut(tag, "=")
+		if !ok || !strings.EqualFold(strings.TrimSpace(name), "rua") {
+			continue
+		}
+		if found {
+			return nil
+		}
+		found = true
+		for uri := range strings.SplitSeq(value, ",") {
+			if uri = strings.TrimSpace(uri); uri != "" {
+				uris = append(uris, uri)
+			}
+		}
+	}
+	return uris
+}
+
+// parseURI reads mailto:ADDRESS, which may have a limit behind it: "!10m".
+func parseURI(uri string) (d Destination, err error) {
+	scheme, rest, _ := strings.Cut(uri, ":")
+	if !strings.EqualFold(scheme, "mailto") {
+		return d, errors.New("it is no mailto: address")
+	}
+	if at := strings.LastIndexByte(rest, '!'); at >= 0 {
+		if d.MaxSize, err = parseSize(rest[at+1:]); err != nil {
+			return d, err
+		}
+		rest = rest[:at]
+	}
+	rest, _, _ = strings.Cut(rest, "?")
+	text, err := url.PathUnescape(rest)
+	if err != nil {
+		return d, err
+	}
+	address := mailaddr.Parse(text)
+	if !address.IsValid() || !Plain(text) {
+		return d, errors.New("it has no address that can be used")
+	}
+	d.Address = address.Local + "@" + address.Domain
+	if len(d.Address) > maxAddress {
+		return d, errors.New("its address is too long")
+	}
+	return d, nil
+}
+
+// Plain reports whether an address is one that needs no quoting: one that does is
+// more likely an attack than an address.
+func Plain(address string) bool {
+	for _, b := range []byte(address) {
+		if b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>()[]\\,;:", b) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// parseSize reads a number with k, m, g or t behind it.
+func parseSize(text string) (int64, error) {
+	shift := 0
+	digits := strings.ToLower(text)
+	if n := len(digits); n > 0 {
+		if unit := strings.IndexByte("kmgt", digits[n-1]); unit >= 0 {
+			shift, digits = 10*(unit+1), digits[:n-1]
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 62-shift)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("its size limit %.20q is no number with k, m, g or t", text)
+	}
+	return int64(n) << shift, nil
+}
+
+var errRefused = errors.New("refused")
+
+// agree asks a destination of another organization whether it wants the reports about
+// a domain (RFC 9990): else anyone could have them sent to anyone.
+func agree(ctx context.Context, r Resolver, domain string, d Destination) (Destination, error) {
+	host := hostOf(d.Address)
+	if dmarc.PSLOrg(host) == dmarc.PSLOrg(domain) {
+		return d, nil
+	}
+	name := domain + "._report._dmarc." + host
+	if len(name) > mailaddr.MaxDomain {
+		return d, fmt.Errorf("%w: %s cannot be asked, the name is too long", errRefused, host)
+	}
+	record, err := recordOf(ctx, r, name+".")
+	if err != nil {
+		return d, err
+	}
+	if record == "" {
+		return d, fmt.Errorf("%w: %s does not agree, there is no v=DMARC1 at %s", errRefused, host, name)
+	}
+	uris := ruaOf(record)
+	if len(uris) == 0 {
+		return d, nil
+	}
+	other, err := parseURI(uris[0])
+	if err != nil || hostOf(other.Address) != host {
+		return d, fmt.Errorf("%w: %s names %.100q, which is not at %s", errRefused, name, uris[0], host)
+	}
+	return other, nil
+}
+
+func hostOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
