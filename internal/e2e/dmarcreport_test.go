@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"bytes"
+	"compress/gzip"
+	"database/sql"
+	"encoding/base64"
+	"encoding/xml"
+	"io"
+	"mime"
+	"mime/multipart"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// reportZone asks for reports to a mailbox of another organization, which agrees.
+const reportZone = `_dmarc.bank.example. TXT "v=DMARC1; p=none; rua=mailto:bob@home.example!1m"
+bank.example._report._dmarc.home.example. TXT "v=DMARC1"
+`
+
+// TestDMARCReports has three days of mail counted, and the reports about them sent
+// through Postfix to a mailbox: their sums are what was sent. Days are moved into the
+// past in the store, while the daemon is away.
+func TestDMARCReports(t *testing.T) {
+	t.Parallel()
+	s := newSigningSite(t, SiteConfig{})
+	if err := s.DNS.Replace(strings.Replace(bankZone, "_dmarc.bank.example. TXT \"v=DMARC1; p=reject\"\n", reportZone, 1)); err != nil {
+		t.Fatal(err)
+	}
+	store, admin := filepath.Join(s.Dir, "reports.db"), "unix:"+filepath.Join(s.Dir, "reports.sock")
+	if err := s.milterdWith(t.Context(), []string{"--report-store=sqlite:" + store, "--report-from=reports@" + homeDomain, "--report-org=Home",
+		"--report-smtp=inet:" + s.Postfix.Addr(postfixtest.MX), "--admin=" + admin}); err != nil {
+		t.Fatal(err)
+	}
+	cases := DMARCCases()
+	own, list := cases[0].Mail, cases[2].Mail
+	for day := range 3 {
+		for range day + 1 {
+			deliver(t, s, postfixtest.MX, own)
+		}
+		deliver(t, s, postfixtest.MX, list)
+		if day == 0 {
+			if out, err := s.Postern(t.Context(), "dmarc", "report", "preview", "bank.example", "--admin", admin); err != nil || !strings.Contains(out, "<source_ip>192.0.2.40</source_ip>") {
+				t.Fatal(out, err)
+			}
+		}
+		moveReports(t, s, store, 1)
+	}
+	moveReports(t, s, store, 1) // so that the last day is over, however late it is
+	for range 2 {
+		if out, err := s.Postern(t.Context(), "dmarc", "report", "send", "--admin", admin); err != nil {
+			t.Fatal(out, err)
+		}
+	}
+	sums, files := make(map[string]int), make(map[string]bool)
+	for range 3 {
+		d, err := s.Postfix.Delivered(t.Context(), Bob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, report := reportIn(t, d)
+		if files[name] || !strings.Contains(d.Header("DKIM-Signature"), "d="+homeDomain) || !strings.HasPrefix(d.Header("Subject"), "Report Domain: bank.example Submitter: home.example Report-ID: <") ||
+			!strings.HasPrefix(d.Sender, "reports+b.") {
+			t.Errorf("%s from %s: %s", name, d.Sender, d.Header("Subject"))
+		}
+		files[name] = true
+		for _, r := range report.Records {
+			sums[r.Source+" "+r.Disposition] += r.Count
+		}
+	}
+	if len(sums) != 2 || sums["192.0.2.40 pass"] != 1+2+3 || sums["192.0.2.41 none"] != 3 {
+		t.Error(sums)
+	}
+	if out, err := s.Postern(t.Context(), "dmarc", "report", "list", "--admin", admin); err != nil || strings.Count(out, "bob@home.example sent") != 3 {
+		t.Error(out, err)
+	}
+}
+
+// moveReports moves what was counted into the past.
+func moveReports(t *testing.T, s *Site, store string, days int) {
+	t.Helper()
+	if err := s.Milterd.StopUnlessEnded(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("UPDATE reports SET day = day - ?", days); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StartMilterd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type sentReport struct {
+	Records []struct {
+		Source      string `xml:"row>source_ip"`
+		Count       int    `xml:"row>count"`
+		Disposition string `xml:"row>policy_evaluated>disposition"`
+	} `xml:"record"`
+}
+
+// reportIn reads the report that a mail carries.
+func reportIn(t *testing.T, d postfixtest.Delivery) (name string, report sentReport) {
+	t.Helper()
+	_, body, _ := bytes.Cut(d.Data, []byte("\r\n\r\n"))
+	_, params, err := mime.ParseMediaType(d.Header("Content-Type"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := multipart.NewReader(bytes.NewReader(body), params["boundary"])
+	for {
+		p, err := parts.NextPart()
+		if err != nil {
+			t.Fatalf("no report in %s: %v", d.Data, err)
+		}
+		if p.FileName() == "" {
+			continue
+		}
+		z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(z)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := xml.Unmarshal(text, &report); err != nil {
+			t.Fatal(err)
+		}
+		return p.FileName(), report
+	}
+}
