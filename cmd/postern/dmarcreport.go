@@ -147,7 +147,7 @@ func deliveries(r *api.DMARCReport) string {
 // preview prints reports, or writes their files into a folder.
 func (o *reportAsked) preview(ctx context.Context, std streams, ask api.DMARCReportArgs) (int, error) {
 	reports := 0
-	out := &previews{std: std, folder: o.toDir}
+	out := &previews{std: std, folder: o.toDir, asJSON: o.asJSON}
 	err := eachRest(&ask, func() (*api.DMARCReportPlace, error) {
 		var done api.DMARCReportDone
 		err := o.Call(ctx, api.DMARCReportPreview, ask, &done, out.take)
@@ -168,6 +168,7 @@ func (o *reportAsked) preview(ctx context.Context, std streams, ask api.DMARCRep
 type previews struct {
 	std    streams
 	folder string // "" to print the reports
+	asJSON bool   // print what is known of them instead
 
 	pipe *io.PipeWriter // to what prints
 	done chan error
@@ -196,7 +197,13 @@ func (p *previews) take(line json.RawMessage) {
 }
 
 // begin opens what the pieces of a report go to.
-func (p *previews) begin(r *api.DMARCReport) (err error) {
+func (p *previews) begin(r *api.DMARCReport) error {
+	if p.asJSON {
+		if err := json.NewEncoder(p.std.out).Encode(r); err != nil || p.folder == "" {
+			return err
+		}
+		return p.create(r.File)
+	}
 	fmt.Fprintf(p.std.err, "%s %s: %d mails, %s\n  file %s\n", r.Day, printable(r.Domain), r.Messages, r.State, printable(r.File))
 	if r.Why != "" || len(r.Deliveries) == 0 {
 		fmt.Fprintf(p.std.err, "  to   no one: %s\n", printable(r.Why))
@@ -208,12 +215,7 @@ func (p *previews) begin(r *api.DMARCReport) (err error) {
 		fmt.Fprintf(p.std.err, "  not  %s\n", printable(refused))
 	}
 	if p.folder != "" {
-		name := filepath.Base(r.File)
-		if name != r.File {
-			return fmt.Errorf("%q is no name of a file", r.File)
-		}
-		p.file, err = os.OpenFile(filepath.Join(p.folder, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-		return err
+		return p.create(r.File)
 	}
 	in, out := io.Pipe()
 	p.pipe, p.done = out, make(chan error, 1)
@@ -226,6 +228,15 @@ func (p *previews) begin(r *api.DMARCReport) (err error) {
 		p.done <- err
 	}()
 	return nil
+}
+
+// create makes the file of a report.
+func (p *previews) create(name string) (err error) {
+	if filepath.Base(name) != name {
+		return fmt.Errorf("%q is no name of a file", name)
+	}
+	p.file, err = os.OpenFile(filepath.Join(p.folder, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	return err
 }
 
 // end closes what the pieces of the last report went to.

@@ -18,7 +18,7 @@ import (
 // bankZone is a site that asks receivers to reject what it did not send, and a
 // mailing list on another one.
 const bankZone = `bank.example. TXT "v=spf1 ip4:192.0.2.40 -all"
-_dmarc.bank.example. TXT "v=DMARC1; p=reject"
+_dmarc.bank.example. TXT "v=DMARC1; p=reject; rua=mailto:dmarc@bank.example"
 mx.bank.example. A 192.0.2.40
 40.2.0.192.in-addr.arpa. PTR mx.bank.example.
 list.example. TXT "v=spf1 ip4:192.0.2.41 -all"

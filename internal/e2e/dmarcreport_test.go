@@ -27,7 +27,7 @@ bank.example._report._dmarc.home.example. TXT "v=DMARC1"
 func TestDMARCReports(t *testing.T) {
 	t.Parallel()
 	s := newSigningSite(t, SiteConfig{})
-	if err := s.DNS.Replace(strings.Replace(bankZone, "_dmarc.bank.example. TXT \"v=DMARC1; p=reject\"\n", reportZone, 1)); err != nil {
+	if err := s.DNS.Replace(strings.Replace(bankZone, "_dmarc.bank.example. TXT \"v=DMARC1; p=reject; rua=mailto:dmarc@bank.example\"\n", reportZone, 1)); err != nil {
 		t.Fatal(err)
 	}
 	store, admin := filepath.Join(s.Dir, "reports.db"), "unix:"+filepath.Join(s.Dir, "reports.sock")

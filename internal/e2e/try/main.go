@@ -87,7 +87,7 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
 		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
 	var wrong error
-	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC, sendFrom, rotateKeys} {
+	for _, send := range []section{sendAll, sendGreylisted, sendLimited, sendSigned, sendVerified, sendDMARC, sendReported, sendFrom, rotateKeys} {
 		rows, notExpected, err := send(ctx, site)
 		if err != nil {
 			return err
@@ -228,6 +228,23 @@ func sendDMARC(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err
 		}
 		wrong = errors.Join(wrong, o.Wrong)
 		rows = append(rows, []string{fmt.Sprintf("%d. %s", i+1, c.Name), o.Reply.String(), text})
+	}
+	return rows, wrong, nil
+}
+
+// sendReported shows the report that the bank gets about mails in its name.
+func sendReported(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
+	rows = [][]string{{"A DMARC REPORT TO THE BANK", "COUNTED", "WHAT IT SAYS"}}
+	counted, to, err := site.PreviewReport(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range counted {
+		rows = append(rows, []string{"from " + r.Source, fmt.Sprintf("%d mails; the report goes to %s", r.Count, to),
+			fmt.Sprintf("disposition %s, dkim %s, spf %s %s", r.Disposition, r.DKIM, r.SPF, strings.Join(r.Reasons, " "))})
+	}
+	if len(counted) != 2 || to != "dmarc@bank.example" {
+		wrong = fmt.Errorf("the report has %d rows and goes to %q, expected 2 and dmarc@bank.example", len(counted), to)
 	}
 	return rows, wrong, nil
 }

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"path/filepath"
+
+	"github.com/postern-mail/postern/internal/postfixtest"
+)
+
+// ReportedRow is a row of a DMARC report.
+type ReportedRow struct {
+	Source      string   `xml:"row>source_ip"`
+	Count       int      `xml:"row>count"`
+	Disposition string   `xml:"row>policy_evaluated>disposition"`
+	DKIM        string   `xml:"row>policy_evaluated>dkim"`
+	SPF         string   `xml:"row>policy_evaluated>spf"`
+	Reasons     []string `xml:"row>policy_evaluated>reason>type"`
+}
+
+// PreviewReport has mails in the bank's name counted, and returns what is reported to
+// the bank about them, and to which address.
+func (s *Site) PreviewReport(ctx context.Context) (rows []ReportedRow, to string, err error) {
+	flags := []string{"--report-store=sqlite:" + filepath.Join(s.Dir, "reports.db"), "--report-from=reports@" + homeDomain}
+	if err := s.milterdWith(ctx, flags); err != nil {
+		return nil, "", err
+	}
+	own, spoof := DMARCCases()[0].Mail, DMARCCases()[1].Mail
+	for _, m := range []postfixtest.Mail{own, own, spoof} {
+		if _, err := s.Postfix.Send(ctx, postfixtest.MX, m); err != nil {
+			return nil, "", err
+		}
+	}
+	admin := "--admin=unix:" + filepath.Join(s.Dir, "milterd.sock")
+	text, err := s.Postern(ctx, "dmarc", "report", "preview", "bank.example", admin)
+	if err != nil {
+		return nil, "", err
+	}
+	var report struct {
+		Rows []ReportedRow `xml:"record"`
+	}
+	if err := xml.Unmarshal([]byte(text), &report); err != nil {
+		return nil, "", fmt.Errorf("%w in %s", err, text)
+	}
+	text, err = s.Postern(ctx, "dmarc", "report", "preview", "bank.example", admin, "--json")
+	if err != nil {
+		return nil, "", err
+	}
+	var known struct {
+		Deliveries []struct{ To string }
+	}
+	if err := json.Unmarshal([]byte(text), &known); err != nil || len(known.Deliveries) != 1 {
+		return nil, "", fmt.Errorf("no one address in %s: %w", text, err)
+	}
+	return report.Rows, known.Deliveries[0].To, nil
+}
