@@ -21,9 +21,9 @@ const (
 	insertLimit   = 1<<31 - 1 // an index is a signed 32-bit number to Postfix
 )
 
-// reply is one answer to the MTA. Its Continue is always true, whatever it says:
-// the library would otherwise replace its Milter after the answer, and the new one
-// would know nothing of CONNECT and HELO.
+// reply is one answer to the MTA. Its Continue is always true, whatever the answer
+// is. Otherwise the library would replace its Milter after the answer, and the new
+// one would know nothing of CONNECT and HELO.
 type reply struct {
 	code library.ActionCode
 	text string // of ActReplyCode, percent signs not doubled
@@ -33,8 +33,8 @@ var _ library.Response = reply{}
 
 func (r reply) Continue() bool { return true }
 
-// Response spells the reply. A percent sign would introduce a format in the MTA:
-// two of them are one.
+// Response encodes the reply. Percent signs are doubled, because the MTA reads the
+// text as a format.
 func (r reply) Response() *library.Message {
 	if r.code != library.ActReplyCode {
 		return &library.Message{Code: byte(r.code)}
@@ -43,7 +43,7 @@ func (r reply) Response() *library.Message {
 	return &library.Message{Code: byte(r.code), Data: []byte(data)}
 }
 
-// String gives the reply as the record shows it.
+// String returns the reply as the record shows it.
 func (r reply) String() string {
 	switch r.code {
 	case library.ActContinue:
@@ -54,7 +54,7 @@ func (r reply) String() string {
 	return "accept"
 }
 
-// replyTo turns a stage's answer into what the MTA is told.
+// replyTo turns the answer of a stage into the reply to the MTA.
 func replyTo(a Answer) reply {
 	switch a.Verdict {
 	case Accept:
@@ -67,8 +67,8 @@ func replyTo(a Answer) reply {
 	return reply{code: library.ActContinue}
 }
 
-// spell gives the reply as SMTP has it, code and status on every line. What does
-// not fit the class of the defaults is replaced by them.
+// spell returns the reply as SMTP has it, with code and status on every line. A code
+// or status that is not of the class of the defaults is replaced by them.
 func (r Reply) spell(code int, status, text string) string {
 	class := code / 100
 	if r.Code/100 == class && r.Code != 421 {
@@ -110,7 +110,7 @@ func validStatus(status string, class int) bool {
 	return true
 }
 
-// replyLines makes lines of printable ASCII, none empty.
+// replyLines splits text into lines of printable ASCII, none of them empty.
 func replyLines(text string) []string {
 	var lines []string
 	for raw := range strings.SplitSeq(text, "\n") {
@@ -141,16 +141,16 @@ func replyRune(r rune) rune {
 	return r
 }
 
-// editor is what applies modifications; the library's Modifier is one.
+// editor applies modifications; the library's Modifier is one.
 type editor interface {
 	ChangeHeader(index int, name, value string) error
 	InsertHeader(index int, name, value string) error
 	Quarantine(reason string) error
 }
 
-// edit sends the modifications of a decision whose message is delivered. The
-// first error means that the connection is lost. Modifications that cannot be
-// spelled, or that the MTA does not allow, are left out and come back as problem.
+// edit sends the modifications of a decision whose message is delivered. The first
+// error means that the connection is lost. Modifications that cannot be encoded, or
+// that the MTA does not allow, are left out and returned as problem.
 func edit(e editor, l limits, d *Decision) (problem, err error) {
 	var problems []error
 	if bad := l.cut(d); bad != nil {
@@ -171,7 +171,7 @@ func edit(e editor, l limits, d *Decision) (problem, err error) {
 			return nil, err
 		}
 	}
-	// What is inserted last at an index is first.
+	// The last field inserted at an index comes first.
 	for _, i := range slices.Backward(d.Insert) {
 		value, bad := fieldValue(i.Value)
 		if bad = errors.Join(bad, checkInsertion(i)); bad != nil {
@@ -188,8 +188,8 @@ func edit(e editor, l limits, d *Decision) (problem, err error) {
 	return errors.Join(problems...), nil
 }
 
-// deletions orders positions so that none shifts the index of a later one; what is
-// listed twice is deleted once.
+// deletions sorts positions so that no deletion shifts the index of a later one. A
+// position that is listed twice is deleted once.
 func deletions(list []Position) []Position {
 	sorted := slices.SortedFunc(slices.Values(list), func(a, b Position) int {
 		return cmp.Or(cmp.Compare(b.Index, a.Index), strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)))
@@ -213,7 +213,7 @@ func checkInsertion(i Insertion) error {
 	return checkName(i.Name)
 }
 
-// checkName wants a field name of RFC 5322 section 2.2.
+// checkName requires a field name of RFC 5322 section 2.2.
 func checkName(name string) error {
 	bad := func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }
 	if name == "" || strings.IndexFunc(name, bad) >= 0 {
@@ -222,9 +222,9 @@ func checkName(name string) error {
 	return nil
 }
 
-// fieldValue makes a value that is one header field and nothing more: with a
-// space in front (options were negotiated so), folds as LF and white space, no
-// other control characters.
+// fieldValue returns the value in a form that can only be one header field: with a
+// space in front (as negotiated), folds as LF and white space, and no other control
+// characters.
 func fieldValue(value string) (string, error) {
 	if len(value) > maxFieldValue {
 		return "", fmt.Errorf("header field value of %d octets is too long", len(value))
@@ -247,8 +247,8 @@ func fieldValue(value string) (string, error) {
 }
 
 // isFold reports whether what follows a line feed continues the field: white space
-// and, in the same line, something else. A line of white space alone would end
-// the header in the eyes of some readers.
+// and, in the same line, something else. For some readers, a line of white space
+// alone ends the header.
 func isFold(rest string) bool {
 	if rest == "" || (rest[0] != ' ' && rest[0] != '\t') {
 		return false
@@ -264,7 +264,8 @@ func quarantineReason(reason string) string {
 	return reason[:min(len(reason), maxQuarantine)]
 }
 
-// describe names what the MTA was told of a delivered message, for the record.
+// describe returns the reply and modifications of a delivered message, for the
+// record.
 func describe(d *Decision) string {
 	parts := []string{"accept"}
 	for _, c := range d.Change {

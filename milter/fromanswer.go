@@ -9,7 +9,7 @@ import (
 // FromCheck is how the From ownership of authenticated mail is applied.
 type FromCheck struct {
 	Owners *FromOwners
-	// Shadow has it recorded only.
+	// Shadow only records the decision.
 	Shadow bool
 	// PassOnError lets mail pass while the tables cannot be read; else it is
 	// deferred.
@@ -18,8 +18,8 @@ type FromCheck struct {
 	Count func(verdict string, reason record.Reason, mode string)
 }
 
-// answer judges the header of a message whose client has logged in. Other mail is
-// none of its business.
+// answer judges the header of a message whose client has logged in. It ignores all
+// other mail.
 func (c *FromCheck) answer(ctx context.Context, m *message) Answer {
 	if c == nil || !m.Authenticated() {
 		return Answer{}
@@ -44,7 +44,8 @@ func (c *FromCheck) answer(ctx context.Context, m *message) Answer {
 	return c.note(m, a, r.Detail())
 }
 
-// note leaves a step in the record of the message, whatever becomes of it later.
+// note adds a step to the record of the message, whatever becomes of the message
+// later.
 func (c *FromCheck) note(m *message, a Answer, detail string) Answer {
 	step := record.Step{Check: FromOwnership, Verdict: a.Verdict.String(), Reason: a.Reason, Detail: detail, Err: a.Err}
 	if a.Verdict == Continue && a.Reason == record.OwnerLookupFailed {

@@ -15,12 +15,12 @@ import (
 // FromOwnership is the name of the check in records and metrics.
 const FromOwnership = "from_ownership"
 
-// FromOwners decides whether a login may use the names that the header of its mail
-// gives: every address in From, Sender, Resent-From and Resent-Sender has to be the
-// login's own, by the owners that hold for envelope senders too.
+// FromOwners decides whether a login may use the author addresses in the header of
+// its mail. The login must own every address in From, Sender, Resent-From and
+// Resent-Sender, by the same tables that are used for envelope senders.
 //
-// Addresses are read as package author reads them: what only some readers take for
-// an address has to be owned as well, and what cannot be told is refused.
+// Addresses are read as package author reads them. Text that only some readers take
+// for an address has to be owned as well. A field that cannot be read is refused.
 type FromOwners struct {
 	Judge *ownership.Judge
 	// Exempt returns what a login may do beyond that; nil for nothing.
@@ -37,11 +37,11 @@ type Exemption struct {
 	Display   bool     // show addresses of others in display names
 	Addresses []string // that it may use, as mailaddr.FoldKey has them
 	Domains   []string // of addresses that it may use, as A-labels
-	// Problem is what cannot be understood in the table: it allows nothing.
+	// Problem is an entry of the table that cannot be parsed. It allows nothing.
 	Problem error
 }
 
-// names reports whether the exemption lists an address.
+// names reports whether the exemption lists the address or its domain.
 func (e *Exemption) names(a mailaddr.Address) bool {
 	return slices.Contains(e.Domains, a.Domain) || slices.Contains(e.Addresses, mailaddr.FoldKey(a.String()))
 }
@@ -50,18 +50,18 @@ func (e *Exemption) names(a mailaddr.Address) bool {
 type FromRuling struct {
 	Refused bool
 	Reason  record.Reason
-	Field   string // that decided, "" for all
-	Address string // that decided, "" if the field as a whole did
+	Field   string // the field that decided, "" for all
+	Address string // the address that decided, "" if the field as a whole did
 	Text    string // for the client, when refused
-	// Ruling is that of the address.
+	// Ruling is the owners' ruling on the address.
 	Ruling ownership.Ruling
 	// Display are addresses in display names that are not the login's.
 	Display []string
-	// Problem is that of an exemption.
+	// Problem is the Problem of the exemption.
 	Problem error
 }
 
-// maxAsked bounds the addresses of a mail that the owners are asked for.
+// maxAsked bounds the addresses of one mail that are looked up.
 const maxAsked = 100
 
 // The fields that say who wrote or resent a mail.
@@ -93,7 +93,7 @@ func FromPasses() []record.Reason {
 	}
 }
 
-// fromValues are the values of these fields, several of one name in their order.
+// fromValues are the values of these fields; those of one name keep their order.
 type fromValues [fieldCount][]string
 
 func readFromFields(header []Field) (values fromValues) {
@@ -108,8 +108,8 @@ func readFromFields(header []Field) (values fromValues) {
 	return values
 }
 
-// Decide decides about a mail. sender is that of the envelope, which counts when
-// the header has no From. An error means that the tables could not tell.
+// Decide decides about a mail. sender is the envelope sender, which is judged when
+// the header has no From. An error means that a table could not be read.
 func (f *FromOwners) Decide(ctx context.Context, login string, sender mailaddr.Address, header []Field) (FromRuling, error) {
 	if f.Judge.Exempt.Has(login) {
 		return FromRuling{Reason: record.OwnerExempt}, nil
@@ -183,7 +183,7 @@ func (q *fromQuestion) redirected(r FromRuling, values *fromValues) (FromRuling,
 	return r, nil
 }
 
-// withoutFrom judges the sender of the envelope, which servers on the way put into
+// withoutFrom judges the envelope sender, because servers on the way put it into
 // From.
 func (q *fromQuestion) withoutFrom(sender mailaddr.Address) (FromRuling, error) {
 	if sender.IsNull() {
@@ -196,7 +196,7 @@ func (q *fromQuestion) withoutFrom(sender mailaddr.Address) (FromRuling, error) 
 	return r, err
 }
 
-// shown judges what the display names show, when all else is in order.
+// shown judges the display names, when everything else is allowed.
 func (q *fromQuestion) shown(r FromRuling) FromRuling {
 	if len(q.display) == 0 || !q.RefuseDisplay {
 		return r
@@ -226,7 +226,7 @@ func (q *fromQuestion) fields(name string, values []string) (first FromRuling, e
 func (q *fromQuestion) field(name, value string) (first FromRuling, err error) {
 	a := author.ParseField(value)
 	if a.Defect == author.Missing && name != "From" {
-		return first, nil // it names no one
+		return first, nil // it has no address
 	}
 	if a.Unclear || a.Defect != "" || len(a.Mailboxes) == 0 {
 		return unreadable(name), nil
@@ -254,9 +254,9 @@ func (q *fromQuestion) field(name, value string) (first FromRuling, err error) {
 	return first, err
 }
 
-// careless judges a field that readers take apart in different ways. Whatever one of
-// them could take for an address has to be owned, and no domain may be left over.
-// judged are the domains of addresses that have been judged.
+// careless judges a field that different readers parse differently. Every text that
+// one of them could take for an address has to be owned, and no domain may be left
+// over. judged are the domains of addresses that have been judged.
 func (q *fromQuestion) careless(name, value string, all, judged []string) (FromRuling, error) {
 	addresses, more := author.Shown(value)
 	if more {
@@ -277,7 +277,7 @@ func (q *fromQuestion) careless(name, value string, all, judged []string) (FromR
 	return FromRuling{}, nil
 }
 
-// look notes the addresses that a field shows beside its own.
+// look collects the addresses that the display names of a field show.
 func (q *fromQuestion) look(value string) error {
 	addresses, _ := author.Shown(value)
 	for _, address := range addresses {
@@ -313,7 +313,7 @@ func (q *fromQuestion) address(field, address string) (FromRuling, error) {
 	return r, nil
 }
 
-// ask asks the owners, once for each address.
+// ask looks up the owners of an address, once for each address.
 func (q *fromQuestion) ask(address string) (ownership.Ruling, error) {
 	for i := range q.asked {
 		if q.asked[i].address == address {
@@ -361,7 +361,7 @@ func unreadable(field string) FromRuling {
 	}
 }
 
-// Detail names what decided, for the record.
+// Detail returns what the decision rests on, for the record.
 func (r *FromRuling) Detail() string {
 	var room [256]byte
 	b := room[:0]

@@ -11,9 +11,9 @@ import (
 	"github.com/postern-mail/postern/milter/wire"
 )
 
-// limits is what the MTA of a connection lets us do. An old protocol version
-// (Postfix's milter_protocol) leaves out actions, the leading space of fields,
-// lists of macros, and commands without a reply.
+// limits are the actions and options that the MTA of a connection allows. With an old
+// protocol version (milter_protocol in Postfix) there are fewer actions, no leading
+// space of fields, no lists of macros, and no commands without a reply.
 type limits wire.Offer
 
 func (l limits) may(a library.OptAction) bool { return l.Actions&uint32(a) == uint32(a) }
@@ -21,9 +21,9 @@ func (l limits) may(a library.OptAction) bool { return l.Actions&uint32(a) == ui
 // spaced reports whether field values come and go with the space behind the colon.
 func (l limits) spaced() bool { return l.Protocol&uint32(library.OptHeaderLeadingSpace) != 0 }
 
-// received returns a field value as the message has it. An MTA that does not keep
-// the leading space took one space off; that there was one is likely, and only
-// signatures with simple header canonicalization can tell.
+// received returns a field value as the message has it. An MTA that does not keep the
+// leading space has removed one, so it is added again. If there was none, that
+// matters only to signatures with simple header canonicalization.
 func (l limits) received(value string) string {
 	if l.spaced() || value == "" || value[0] == '\t' || value[0] == '\r' {
 		return value
@@ -31,8 +31,8 @@ func (l limits) received(value string) string {
 	return " " + value
 }
 
-// sent returns a field value as the MTA wants it: it adds the space itself if it
-// does not keep ours.
+// sent returns a field value as the MTA expects it. An MTA that does not keep our
+// leading space adds one itself.
 func (l limits) sent(value string) string {
 	if l.spaced() {
 		return value
@@ -47,7 +47,8 @@ var (
 	errNoQuarantine = errors.New("the MTA does not let milters hold mail; set milter_protocol = 6")
 )
 
-// cut takes out of a decision what the MTA does not allow, and says so.
+// cut removes from a decision the modifications that the MTA does not allow, and
+// returns them as an error.
 func (l limits) cut(d *Decision) error {
 	var problems []error
 	if len(d.Insert) > 0 && !l.may(library.OptAddHeader) {
@@ -65,15 +66,15 @@ func (l limits) cut(d *Decision) error {
 	return errors.Join(problems...)
 }
 
-// limitReport names MTAs that offer less than we ask for to the operator: once in
-// the log, and each SMTP session by its counter.
+// limitReport reports MTAs that offer less than we ask for: once in the log, and each
+// SMTP session in its counter.
 type limitReport struct {
 	log   *zap.Logger
 	count func(version uint32) // may be nil
 	once  sync.Once
 }
 
-// check looks at the session that begins.
+// check is called when a session begins.
 func (r *limitReport) check(g *wire.Guard) {
 	agreed := g.Agreed()
 	if agreed.Actions == uint32(actions) && agreed.Protocol == uint32(protocol) {

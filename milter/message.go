@@ -31,11 +31,11 @@ type Role uint8
 
 // Roles.
 const (
-	Verify Role = iota // somebody else's mail: judge it
+	Verify Role = iota // mail of others: judge it
 	Sign               // our own mail: sign it
 )
 
-// String gives the word of records.
+// String returns the word for records.
 func (r Role) String() string {
 	if r == Sign {
 		return "sign"
@@ -46,11 +46,11 @@ func (r Role) String() string {
 // Message is one message, as far as it has come.
 type Message struct {
 	Role     Role
-	Whose    Whose  // the row that says so
+	Whose    Whose  // the row of the table that decided the role
 	QueueID  string // known after the first accepted recipient
 	Sender   mailaddr.Address
 	Params   []string // ESMTP parameters of MAIL, as written
-	Login    string   // {auth_authen}: who authenticated, "" for nobody
+	Login    string   // {auth_authen}: the login, "" without one
 	AuthType string   // {auth_type}: the SASL mechanism
 
 	Recipients     []mailaddr.Address // the first MaxRecipients that came
@@ -59,15 +59,15 @@ type Message struct {
 	Header   []Field
 	Received time.Time // when MAIL came
 
-	// Internal is mail of cleanup(8) with the null reverse path: bounces,
-	// vacation notices and the like. Nobody is there to be told of a refusal.
+	// Internal is mail of cleanup(8) with the null reverse path: bounces, vacation
+	// notices and the like. A refusal of it would reach no one.
 	Internal bool
 }
 
-// Authenticated tells whether the client logged in.
+// Authenticated reports whether the client has logged in.
 func (m *Message) Authenticated() bool { return m.Login != "" || m.AuthType != "" }
 
-// Param gives the value of an ESMTP parameter of MAIL, such as BODY or SIZE; its
+// Param returns the value of an ESMTP parameter of MAIL, such as BODY or SIZE; its
 // name is compared ignoring case.
 func (m *Message) Param(name string) (value string, ok bool) {
 	for _, p := range m.Params {
@@ -79,8 +79,8 @@ func (m *Message) Param(name string) (value string, ok bool) {
 	return "", false
 }
 
-// Get gives the value of the first field of a name, without the white space
-// around it, or "".
+// Get returns the value of the first field of a name, without the white space around
+// it, or "".
 func (m *Message) Get(name string) string {
 	for i := range m.Header {
 		if strings.EqualFold(m.Header[i].Name, name) {
@@ -97,8 +97,7 @@ type Field struct {
 	Value string // with the white space behind the colon; folds are CRLF
 }
 
-// crlf turns the line feeds of a folded value, which is how MTAs send folds, into
-// CRLF.
+// crlf turns the line feeds of a folded value into CRLF. MTAs send folds as LF.
 func crlf(value string) string {
 	if strings.IndexByte(value, '\n') < 0 {
 		return value
@@ -114,8 +113,8 @@ func crlf(value string) string {
 	return b.String()
 }
 
-// parseAddress reads the address of MAIL or RCPT. Brackets are no part of it, so
-// that records show what policy records show.
+// parseAddress reads the address of MAIL or RCPT. It drops the angle brackets, as the
+// records of postern-policyd do.
 func parseAddress(arg string) mailaddr.Address {
 	if inner, ok := strings.CutPrefix(arg, "<"); ok {
 		if inner, ok = strings.CutSuffix(inner, ">"); ok {
@@ -125,7 +124,7 @@ func parseAddress(arg string) mailaddr.Address {
 	return mailaddr.Parse(arg)
 }
 
-// message is a Message with all that the server needs for it.
+// message is a Message with the state that the server keeps for it.
 type message struct {
 	Message
 	session  Session
@@ -133,8 +132,8 @@ type message struct {
 	release  func() // of the settings
 	work     Work   // nil once the message is settled
 
-	steps   []record.Step // of checks before the handler's
-	trouble error         // of theirs, though the message went on
+	steps   []record.Step // of the checks before the handler
+	trouble error         // their error, when the message went on
 
 	headerEnded bool
 	bodyErr     error
@@ -155,9 +154,9 @@ func newMessage(ctx context.Context, args []string, s Session, macros *wire.Macr
 	return m
 }
 
-// spare turns the refusal of a message that must not be refused into its
-// acceptance, and reports whether the message is one of those. Postfix takes a
-// refused bounce for an error of its configuration, and keeps or loses it.
+// spare turns a refusal into an acceptance for messages that must not be refused, and
+// reports whether the message is one. Postfix treats a refused bounce as an error in
+// its configuration, and keeps or loses it.
 func (m *message) spare(a *Answer) bool {
 	if m.Internal && a.Verdict > Accept {
 		a.Verdict, a.Reply = Accept, Reply{}
@@ -172,7 +171,7 @@ func (m *message) addRecipient(to mailaddr.Address) {
 	}
 }
 
-// dropRecipient forgets the latest recipient: it was refused.
+// dropRecipient removes the latest recipient, because it was refused.
 func (m *message) dropRecipient() {
 	if m.RecipientCount == len(m.Recipients) {
 		m.Recipients = m.Recipients[:len(m.Recipients)-1]

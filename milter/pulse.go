@@ -2,20 +2,20 @@ package milter
 
 import "time"
 
-// pulseEvery is how often the MTA is asked for patience. Postfix waits 300 s at
-// the end of a message, and begins anew with each progress packet.
+// pulseEvery is how often the MTA is asked to keep waiting. Postfix waits 300 s at
+// the end of a message, and each progress packet starts that time again.
 const pulseEvery = 10 * time.Second
 
-// pulse sends progress packets while a handler works. Until the first one is due
-// it is a timer and no more.
+// pulse sends progress packets while a handler works. Until the first one is due it
+// needs only a timer, no goroutine.
 type pulse struct {
 	timer *time.Timer
 	quit  chan struct{}
 	done  chan struct{}
 }
 
-// startPulse calls progress now and then, until stop; if it fails the MTA is gone,
-// and so lost is called and the pulse ends.
+// startPulse calls progress every pulseEvery until stop is called. If progress fails,
+// the MTA is gone: then lost is called and the pulse ends.
 func startPulse(progress func() error, lost func()) *pulse {
 	p := &pulse{quit: make(chan struct{}), done: make(chan struct{})}
 	p.timer = time.AfterFunc(pulseEvery, func() {

@@ -10,9 +10,8 @@ import (
 	"github.com/postern-mail/postern/milter/wire"
 )
 
-// reporter makes one record for each message that was answered, each recipient
-// that was refused, and each connection that ended for another reason than the
-// MTA's will.
+// reporter makes one record for each message that was answered, each recipient that
+// was refused, and each connection that the MTA did not end itself.
 type reporter struct{ records record.Sink }
 
 const (
@@ -43,7 +42,7 @@ func (p reporter) recipient(m *message, a *Answer, action, to string, since time
 	p.write(&r.Record)
 }
 
-// panicked reports a defect of ours, with as much of the message as there is.
+// panicked reports a panic, with what is known of the message.
 func (p reporter) panicked(s *session, err error) {
 	r := s.record()
 	r.Reason = record.Panicked
@@ -51,7 +50,7 @@ func (p reporter) panicked(s *session, err error) {
 	p.write(&r.Record)
 }
 
-// broken reports a connection that we gave up.
+// broken reports a connection that the server ended because of an error.
 func (p reporter) broken(s *session, err error) {
 	r := s.record()
 	r.Reason = record.ConnectionLost
@@ -79,8 +78,8 @@ func (s *session) record() draft {
 	return d
 }
 
-// record begins the record of a message; since is when the last octet came that
-// the reply answers.
+// record begins the record of a message. since is when the last octet of the command
+// came that the reply answers.
 func (m *message) record(since time.Time) draft {
 	d := draft{}
 	d.peer(&m.session)
@@ -124,7 +123,7 @@ func (d *draft) describe(m *message, a *Answer, action string) {
 	if a.Details.Check != "" {
 		d.Check = a.Details.Check
 	}
-	if a.Verdict < Reject && couldNotTell(a) {
+	if a.Verdict < Reject && notJudged(a) {
 		d.Verdict = "error"
 	}
 	if m.settings.handler(m.Role) == nil {
@@ -144,7 +143,8 @@ func (d *draft) describe(m *message, a *Answer, action string) {
 	d.SignedBy = a.Details.SignedBy
 }
 
-// couldNotTell tells an acceptance that is nobody's judgement.
-func couldNotTell(a *Answer) bool {
+// notJudged reports whether an answer was given because the message could not be
+// judged.
+func notJudged(a *Answer) bool {
 	return a.Reason == record.CheckFailed || a.Reason == record.DeadlineSpent
 }

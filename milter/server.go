@@ -1,24 +1,24 @@
-// Package milter answers an MTA that asks about its mail: it speaks the milter
-// protocol, hands each message to the handler of its role, and spells the answer.
+// Package milter serves the milter protocol: it passes each message to the handler of
+// its role, and sends the handler's decision to the MTA.
 //
-// Postfix opens one milter connection for each SMTP session. It tells the client
-// (CONNECT) once, HELO again after STARTTLS, then for each message MAIL, RCPT,
-// header fields, body chunks and the end, where modifications and the final reply
-// are expected; ABORT ends a message early. The protocol itself is spoken by
-// github.com/emersion/go-milter; package wire guards what it reads.
+// Postfix opens one milter connection for each SMTP session. It sends CONNECT once,
+// and HELO again after STARTTLS. For each message it sends MAIL, RCPT, header fields,
+// body chunks and the end, where it expects modifications and the final reply. ABORT
+// ends a message early. github.com/emersion/go-milter implements the protocol itself;
+// package wire checks what it reads.
 //
-// The files follow the data: server (one connection), session (the protocol's
-// callbacks), message (typed values), decision (what a handler says), action
-// (replies and modifications, spelled), report (one record, one count).
+// The files follow the data: server (one connection), session (the callbacks of the
+// protocol), message (typed values), decision (the answers of handlers), action
+// (replies and modifications on the wire), report (one record, one count).
 //
 // Invariants:
-//   - what CONNECT and HELO told holds for every message of the session, what MAIL
-//     told for one;
-//   - every message that gets a final reply leaves one record, every connection
-//     that we end leaves one too;
-//   - modifications and the final reply leave in one write;
-//   - a handler that fails or panics never goes unnoticed: the configured rule is
-//     applied, or the one connection ends;
+//   - the values of CONNECT and HELO apply to every message of the session, those of
+//     MAIL to one message;
+//   - every message that gets a final reply has one record, and so has every
+//     connection that the server ends;
+//   - modifications and the final reply are sent in one write;
+//   - when a handler fails, the configured rule is applied; when it panics, only its
+//     connection ends. Both are recorded;
 //   - a connection that the MTA still holds is not closed while the server
 //     drains: Postfix would answer 451 to the next MAIL of its SMTP session.
 package milter
@@ -42,43 +42,43 @@ import (
 
 // Defaults of [Settings] and [Options].
 const (
-	// DefaultFinishTimeout is far below the 300 s that Postfix waits at the end of
-	// a message, and below what SMTP clients wait for the reply to their data.
+	// DefaultFinishTimeout is far below the 300 s that Postfix waits at the end of a
+	// message, and below the time that SMTP clients wait for the reply to their data.
 	DefaultFinishTimeout = 30 * time.Second
 	// DefaultCommandTimeout is below the 30 s that Postfix waits after RCPT.
 	DefaultCommandTimeout = 20 * time.Second
-	// DefaultDrainTimeout is how long sessions are left alone by default.
+	// DefaultDrainTimeout is how long sessions go on when draining has begun.
 	DefaultDrainTimeout = 5 * time.Minute
 )
 
-// Listen is what a listener tells about its mail.
+// Listen says how a listener decides whose mail it gets.
 type Listen uint8
 
 // Kinds of listeners.
 const (
 	BySession  Listen = iota // each message by its session, see [Settings]
-	SignOnly                 // everything is ours
-	VerifyOnly               // nothing is ours
+	SignOnly                 // all of it is ours
+	VerifyOnly               // none of it is ours
 )
 
-// Source gives each message its settings.
+// Source returns the settings for each message.
 type Source interface {
-	// Pin returns the settings for a message that begins now. What they hold
-	// stays usable until release is called, once, when the message is over.
+	// Pin returns the settings for a message that begins now. They stay usable until
+	// release is called, once, when the message is over.
 	Pin() (s *Settings, release func())
 }
 
-// Settings hold for a message from its MAIL on.
+// Settings apply to a message from its MAIL on.
 type Settings struct {
 	Sign   Handler // nil: mail of this role passes untouched
 	Verify Handler
 
-	// From is asked about the header of authenticated mail of both roles; may be nil.
+	// From checks the header of authenticated mail of both roles; may be nil.
 	From *FromCheck
 
-	// Originating lists the {daemon_name}s whose mail is ours, ignoring case;
-	// InternalNetworks the clients. They decide on BySession listeners, beside the
-	// client's login.
+	// Originating lists each {daemon_name} whose mail is ours, ignoring case;
+	// InternalNetworks lists the clients. Both are used on BySession listeners,
+	// beside the client's login.
 	Originating      []string
 	InternalNetworks []netip.Prefix
 
@@ -101,9 +101,9 @@ func (s *Settings) commandTimeout() time.Duration {
 	return cmp.Or(max(s.CommandTimeout, 0), DefaultCommandTimeout)
 }
 
-// Options hold for the server's whole life.
+// Options apply for the whole life of the server.
 type Options struct {
-	Log     *zap.Logger // panics; nil drops them
+	Log     *zap.Logger // for panics and warnings; nil drops them
 	Records record.Sink // nil drops them
 	// Limited, when set, is called for each SMTP session of an MTA that offers less
 	// of the protocol than we ask for, with the version that it speaks.
@@ -145,10 +145,10 @@ func New(o Options, s Source) *Server {
 	return server
 }
 
-// What the milter may do, and what it leaves out of the protocol. No reply is sent
-// where none could say anything: each one is a round trip. Body chunks could be
-// skipped if they had replies; most bodies are one chunk, so that this would cost
-// more than it saves.
+// Actions and protocol options that the milter asks for. It sends no reply where the
+// reply could only be "continue", because each reply is a round trip. With replies to
+// body chunks, the rest of a body could be skipped. But most bodies are one chunk, so
+// this would cost more than it saves.
 const (
 	actions = library.OptAddHeader | library.OptChangeHeader | library.OptQuarantine |
 		library.OptSetSymList
@@ -157,9 +157,10 @@ const (
 		library.OptNoHeaderReply | library.OptNoBodyReply
 )
 
-// macroList is what the MTA shall tell at each stage. It is asked for, because an
-// administrator's own list easily loses what roles depend on, and complete,
-// because a stage left out may get nothing.
+// macroList returns the macros that the MTA shall send at each stage. They are
+// requested because an administrator's own list may lack those that the roles depend
+// on. The list has every stage, because an MTA may send nothing for a stage that is
+// left out.
 func macroList() map[library.Stage][]string {
 	queueID := []string{"i"}
 	return map[library.Stage][]string{
@@ -173,13 +174,15 @@ func macroList() map[library.Stage][]string {
 	}
 }
 
-// drainer is a connection that tells when its server drains; the daemon's are.
+// drainer is a connection that signals when its server drains. Those of the daemon
+// do.
 type drainer interface{ Draining() <-chan struct{} }
 
-// ServeConn serves one connection until it ends, and closes it. When ctx ends the
-// connection is cut; handlers' contexts end with it. A connection with a method
-// Draining() <-chan struct{} is left alone for Options.DrainTimeout when that
-// channel is closed, new messages included, then ended between two messages.
+// ServeConn serves one connection until it ends, and closes it. When ctx ends, the
+// connection is closed and the contexts of handlers end. When the channel of a
+// connection with the method Draining() <-chan struct{} is closed, the connection
+// goes on for Options.DrainTimeout, also with new messages, and then ends between two
+// messages.
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn, kind Listen) {
 	ss := newSession(ctx, s, conn, kind)
 	s.start(ss, func() library.Milter { return ss })
@@ -208,9 +211,9 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn, kind Listen) {
 	}
 }
 
-// start has the library serve the session in a goroutine of its own, which ends
-// with the connection. The library's server is for this connection alone: its
-// accept loop ends at the first error of Accept, and its Close knows no sessions.
+// start lets the library serve the session in a goroutine of its own, which ends with
+// the connection. Each connection has its own server of the library, because its
+// accept loop ends at the first error of Accept, and its Close does not end sessions.
 func (s *Server) start(ss *session, newMilter func() library.Milter) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -227,7 +230,8 @@ func (s *Server) start(ss *session, newMilter func() library.Milter) {
 	_ = server.Serve(&oneShot{conn: ss.guard}) // always io.EOF, from the second Accept
 }
 
-// oneShot is a listener with one connection, which survives it.
+// oneShot is a listener with one connection. The connection stays open when the
+// listener is closed.
 type oneShot struct{ conn net.Conn }
 
 func (o *oneShot) Accept() (net.Conn, error) {

@@ -53,7 +53,7 @@ func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen)
 func (s *session) end() {
 	defer close(s.done)
 	defer s.cancel()
-	// The library has done its recovering: a panic from here would end the daemon.
+	// The library no longer recovers here: a panic would end the daemon.
 	_, _ = s.guarded(func() library.Response {
 		if err := s.guard.Err(); err != nil && !errors.Is(err, wire.ErrStopped) && !errors.Is(err, errPanicked) {
 			s.server.report.broken(s, err)
@@ -63,7 +63,7 @@ func (s *session) end() {
 	})
 }
 
-// Connect keeps what holds for the whole session.
+// Connect keeps the values that apply to the whole session.
 func (s *session) Connect(string, string, uint16, net.IP, *library.Modifier) (library.Response, error) {
 	growStack(0)
 	return s.guarded(func() library.Response {
@@ -72,8 +72,7 @@ func (s *session) Connect(string, string, uint16, net.IP, *library.Modifier) (li
 	})
 }
 
-// meet begins an SMTP session; payload is that of CONNECT, empty when it did not
-// come.
+// meet begins an SMTP session. payload is that of CONNECT, empty if there was none.
 func (s *session) meet(payload []byte) {
 	peer := newPeer(payload, s.guard.Macros())
 	peer.Helo, peer.TLSVersion = s.peer.Helo, s.peer.TLSVersion // HELO may have come alone
@@ -81,8 +80,8 @@ func (s *session) meet(payload []byte) {
 	s.server.limits.check(s.guard)
 }
 
-// mute returns no reply if the MTA agreed to wait for none, else the one that
-// says nothing. MTAs of an old protocol version wait for each.
+// mute returns no reply if the MTA agreed to wait for none, else "continue". MTAs
+// with an old protocol version wait for every reply.
 func (s *session) mute(option library.OptProtocol) library.Response {
 	if s.guard.Agreed().Protocol&uint32(option) != 0 {
 		return nil
@@ -90,9 +89,9 @@ func (s *session) mute(option library.OptProtocol) library.Response {
 	return reply{code: library.ActContinue}
 }
 
-// growStack has the stack of a session's goroutine grow at once to what judging a
-// message needs. Step by step it would be copied four times, with ever more
-// frames on it, for each of the many sessions that bring one message.
+// growStack makes the stack of a session's goroutine grow at once to the size that
+// judging a message needs. Without it the stack would grow and be copied four times
+// in each session, and many sessions bring only one message.
 //
 //go:noinline
 func growStack(i byte) byte {
@@ -100,8 +99,8 @@ func growStack(i byte) byte {
 	return room[i]
 }
 
-// newPeer reads CONNECT. The address that the MTA names in a macro is preferred:
-// some MTAs give CONNECT another form of it, or none.
+// newPeer reads CONNECT. The address in the MTA's macro is preferred: some MTAs send
+// it in another form with CONNECT, or not at all.
 func newPeer(payload []byte, macros *wire.Macros) Session {
 	peer, _ := wire.ParseConnect(payload) // the guard let it pass, or it did not come
 	s := Session{
@@ -158,7 +157,7 @@ func (s *session) begin(m *message) (Work, Answer, error) {
 	return h.Begin(m.ctx, &m.session, &m.Message)
 }
 
-// judge applies the rule for handlers that could not tell.
+// judge applies the configured rule when a handler has failed.
 func (s *session) judge(a Answer, err error) Answer {
 	if err == nil {
 		return a
@@ -174,7 +173,7 @@ func (s *session) judge(a Answer, err error) Answer {
 	return failed
 }
 
-// answer gives the reply to a stage before the end of the message.
+// answer returns the reply to a stage before the end of the message.
 func (s *session) answer(a Answer, since time.Time) library.Response {
 	s.msg.spare(&a)
 	r := replyTo(a)
@@ -185,15 +184,15 @@ func (s *session) answer(a Answer, since time.Time) library.Response {
 	return r
 }
 
-// settle ends the current message with its final reply. The MTA should not speak
-// of it again; if it does, the reply stays.
+// settle ends the current message with its final reply. If the MTA sends another
+// command for the message, it gets the same reply again.
 func (s *session) settle(r reply) {
 	s.endMessage()
 	s.settled = &r
 	s.guard.MessageDone()
 }
 
-// drop forgets the current message, settled or not.
+// drop ends the current message, settled or not.
 func (s *session) drop() {
 	s.endMessage()
 	s.settled = nil
@@ -213,7 +212,7 @@ func (s *session) endMessage() {
 }
 
 // during runs a callback that replies about the current message, unless it is
-// settled. since is when the last octet came that the reply answers.
+// settled. since is when the last octet of its command came.
 func (s *session) during(stage func(m *message, since time.Time) library.Response) (library.Response, error) {
 	return s.guarded(func() library.Response {
 		if s.msg == nil {
@@ -226,7 +225,7 @@ func (s *session) during(stage func(m *message, since time.Time) library.Respons
 	})
 }
 
-// RcptTo tells one recipient.
+// RcptTo adds one recipient.
 func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
 	return s.during(func(m *message, since time.Time) library.Response {
 		to := parseAddress(wire.Args(s.guard.Payload())[0])
@@ -277,8 +276,9 @@ func (s *session) Header(name, value string, _ *library.Modifier) (library.Respo
 // limits returns what the MTA of this connection allows.
 func (s *session) limits() limits { return limits(s.guard.Agreed()) }
 
-// Headers ends the header. h is the library's own map of it, which it empties at
-// an ABORT only; the fields of message after message would gather there.
+// Headers ends the header. h is the library's own map of it. Headers clears it,
+// because the library does so only at an ABORT, and the map would grow with every
+// message.
 func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.Response, error) {
 	defer clear(h)
 	return s.during(s.endHeader)
@@ -304,9 +304,8 @@ func (s *session) endHeader(m *message, since time.Time) library.Response {
 	return s.answer(s.judge(a, err), since)
 }
 
-// missingEnd ends the header of a message of which the body has begun, or the end
-// come, if the MTA did not. An answer that settles the message is then due at the
-// end of it, see again.
+// missingEnd ends the header if the MTA did not, when the body begins or the message
+// ends. An answer that settles the message is then sent at the end of it, see again.
 func (s *session) missingEnd(e *library.Modifier) {
 	if m := s.msg; m != nil && !m.headerEnded {
 		defer clear(e.Headers)
@@ -314,8 +313,8 @@ func (s *session) missingEnd(e *library.Modifier) {
 	}
 }
 
-// headerTooLarge refuses what cannot be judged: a message that passed unseen
-// because of its many fields would be a way around every check.
+// headerTooLarge refuses a message that cannot be judged. If it passed because of its
+// many fields, that would be a way around every check.
 func headerTooLarge() Answer {
 	return Answer{
 		Verdict: Reject,
@@ -325,7 +324,7 @@ func headerTooLarge() Answer {
 	}
 }
 
-// headerNoRoom refuses for now what cannot be kept, for the same reason.
+// headerNoRoom defers a message whose header cannot be kept, for the same reason.
 func headerNoRoom() Answer {
 	return Answer{
 		Verdict: Defer,
@@ -335,12 +334,12 @@ func headerNoRoom() Answer {
 	}
 }
 
-// BodyChunk passes a chunk on, whose octets the guard has kept.
+// BodyChunk passes on a chunk. Its octets come from the guard.
 func (s *session) BodyChunk(_ []byte, e *library.Modifier) (library.Response, error) {
 	return s.guarded(func() library.Response {
 		s.missingEnd(e)
 		if err := s.passBody(); err != nil {
-			return nil // the guard knows why
+			return nil // the guard keeps the reason
 		}
 		if s.msg == nil && s.guard.Agreed().Protocol&uint32(library.OptNoBodyReply) == 0 {
 			return s.again()
@@ -349,7 +348,7 @@ func (s *session) BodyChunk(_ []byte, e *library.Modifier) (library.Response, er
 	})
 }
 
-// passBody passes the octets of a chunk on as they come.
+// passBody passes on the octets of a chunk as they arrive.
 func (s *session) passBody() error {
 	for {
 		piece, err := s.guard.BodyPiece()
@@ -368,7 +367,7 @@ func (s *session) Body(e *library.Modifier) (library.Response, error) {
 		return nil, err
 	}
 	return s.during(func(_ *message, since time.Time) library.Response {
-		// Progress packets may only be sent while nothing else waits to be.
+		// Progress packets may be sent only while nothing else is unsent.
 		if err := s.guard.Flush(); err != nil {
 			s.guard.Fail(err)
 			return nil
@@ -383,7 +382,8 @@ func (s *session) Body(e *library.Modifier) (library.Response, error) {
 	})
 }
 
-// finish asks the handler, within the deadline, while the MTA is kept patient.
+// finish calls the handler with a deadline, while progress packets keep the MTA
+// waiting.
 func (s *session) finish() (Decision, error) {
 	m := s.msg
 	if m.bodyErr != nil {
@@ -396,8 +396,7 @@ func (s *session) finish() (Decision, error) {
 	return m.work.Finish(ctx)
 }
 
-// deliver sends modifications and the final reply; the guard has them leave in
-// one piece.
+// deliver sends modifications and the final reply; the guard sends them in one piece.
 func (s *session) deliver(e editor, d *Decision, since time.Time) library.Response {
 	if s.msg.spare(&d.Answer) {
 		d.Quarantine = ""
@@ -421,8 +420,8 @@ func (s *session) deliver(e editor, d *Decision, since time.Time) library.Respon
 	return r
 }
 
-// Abort forgets the message; CONNECT and HELO stay unless another SMTP session
-// follows on this connection.
+// Abort ends the message. The values of CONNECT and HELO stay, unless another SMTP
+// session follows on this connection.
 func (s *session) Abort(*library.Modifier) error {
 	_, err := s.guarded(func() library.Response {
 		s.drop()
@@ -434,11 +433,11 @@ func (s *session) Abort(*library.Modifier) error {
 	return err
 }
 
-// errPanicked is why the guard of a session that panicked ends.
+// errPanicked is the reason for which the guard ends after a panic.
 var errPanicked = errors.New("milter: panic")
 
-// guarded runs one callback. A panic costs this connection and nothing else; it
-// leaves a record. (The library recovers too, but knows no session to report.)
+// guarded runs one callback. A panic ends only this connection and is recorded. (The
+// library recovers too, but cannot report the session.)
 func (s *session) guarded(callback func() library.Response) (r library.Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// NewSigning returns the handler of the sign role: it lets every message pass and
-// puts the signatures of s at the top. Mail that carries a mark of one of the keys
-// came from outside, and is signed only if it was proven to be its author's.
+// NewSigning returns the handler of the sign role. It lets every message pass and
+// puts the signatures of s at the top. Mail with a mark of one of the keys came from
+// outside. It is signed only if its author was proven.
 func NewSigning(s *sign.Signer, marks *mark.Keys) Handler { return signing{s, marks} }
 
 type signing struct {
@@ -21,7 +21,7 @@ type signing struct {
 	marks  *mark.Keys
 }
 
-// Begin waits for the header, which says who the author is.
+// Begin starts nothing: the header has to say who the author is.
 func (s signing) Begin(_ context.Context, _ *Session, m *Message) (Work, Answer, error) {
 	return &signingWork{signing: s, message: m}, Answer{}, nil
 }
@@ -33,7 +33,7 @@ type signingWork struct {
 	mail    *sign.Message // nil before the header and after the end
 }
 
-// Headers settles a message that will not be signed: its body need not come.
+// Headers settles a message that will not be signed: its body is not needed.
 func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 	if v := w.unproven(); v != nil {
 		return Answer{Verdict: Accept, Reason: record.SignMarked, Details: Details{DMARC: v.DMARC}}, nil
@@ -59,11 +59,12 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 	return answer.Answer, nil
 }
 
-// unproven returns the verdict of our mark on a mail that came from outside and
-// must not get our signature: Sieve or a forwarding user sends on what a stranger
-// sent. What failed is never signed, whatever its From says by now. What could not
-// be told is signed only under the From of another author, which a mailing list of
-// ours has put there: cleanup(8) completes "ceo" and "ceo@host" with our own domain.
+// unproven returns the mark of a mail that came from outside and must not get our
+// signature: Sieve or a user forwards what a stranger sent. Mail that failed is never
+// signed, whatever its From is now. Mail without a clear verdict is signed only if
+// its From now has another local part: then a mailing list of ours has rewritten it.
+// The same local part is no proof, because cleanup(8) completes "ceo" and "ceo@host"
+// with our own domain.
 func (w *signingWork) unproven() *mark.Sealed {
 	header := func(yield func(name, value string) bool) {
 		for _, f := range w.message.Header {
@@ -96,14 +97,14 @@ func (w *signingWork) Finish(context.Context) (Decision, error) {
 	return w.end(), nil
 }
 
-// Close gives up a message that did not come to its end.
+// Close aborts a message that did not come to its end.
 func (w *signingWork) Close() {
 	if w.mail != nil {
 		w.mail.Abort()
 	}
 }
 
-// end signs.
+// end closes the signer's message and returns the decision.
 func (w *signingWork) end() Decision {
 	r := w.mail.Close()
 	w.mail = nil
@@ -111,7 +112,7 @@ func (w *signingWork) end() Decision {
 }
 
 // decide turns the signer's result into a decision. A key that could not sign is an
-// error in the record, never a reason to keep the mail.
+// error in the record, but the mail is delivered.
 func decide(r *sign.Result) Decision {
 	d := Decision{Answer: Answer{Reason: r.Reason, Err: r.Err}}
 	d.Details.From = r.Domain

@@ -14,7 +14,7 @@ func NewVerifying(v *verify.Verifier) Handler { return verifying{v} }
 
 type verifying struct{ verifier *verify.Verifier }
 
-// Begin starts what the envelope is enough for.
+// Begin starts the checks that need the envelope only.
 func (v verifying) Begin(ctx context.Context, s *Session, m *Message) (Work, Answer, error) {
 	mail := v.verifier.Start(ctx, verify.Envelope{
 		Client: s.Client, Helo: s.Helo, Sender: m.Sender, MTA: s.MTA, Authenticated: m.Authenticated(),
@@ -22,8 +22,8 @@ func (v verifying) Begin(ctx context.Context, s *Session, m *Message) (Work, Ans
 	return &verifyingWork{message: m, mail: mail}, Answer{}, nil
 }
 
-// verifyingWork is one message being verified. No stage but the last accepts it:
-// forged results would stay in the header.
+// verifyingWork is one message being verified. It is accepted at the last stage only,
+// because before that forged results cannot be removed from the header.
 type verifyingWork struct {
 	message *Message
 	mail    *verify.Mail
@@ -48,7 +48,7 @@ func refusal(r *verify.Refusal) Answer {
 	}
 }
 
-// Headers hands the header over.
+// Headers passes the header to the verifier.
 func (w *verifyingWork) Headers(context.Context) (Answer, error) {
 	fields := make([]verify.Field, len(w.message.Header))
 	for i, f := range w.message.Header {
@@ -66,8 +66,8 @@ func (w *verifyingWork) Body(chunk []byte) error {
 	return err
 }
 
-// Finish gives the result. It never has an error: the changes to the header, which
-// are due whatever happens, would be lost with it.
+// Finish returns the result. It never returns an error, because then the changes to
+// the header would be lost, and they have to be made in any case.
 func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 	r := w.mail.Finish(ctx)
 	var d Decision
@@ -107,5 +107,5 @@ func (w *verifyingWork) Finish(ctx context.Context) (Decision, error) {
 	return d, nil
 }
 
-// Close ends what was started.
+// Close ends the checks that were started.
 func (w *verifyingWork) Close() { w.mail.Close() }

@@ -2,7 +2,7 @@ package milter
 
 import "github.com/postern-mail/postern/internal/record"
 
-// Whose says whose mail a message is: the row of the table that applies to it.
+// Whose is the name of the row of [WhoseRows] that applies to a message.
 type Whose string
 
 // The rows, in the order in which they are tried.
@@ -20,12 +20,12 @@ type WhoseRow struct {
 	Whose Whose
 	When  string // for the administrator
 	Role  Role
-	// applies is asked only when no row above applies.
+	// applies is called only when no row above applies.
 	applies func(s *Settings, kind Listen, peer *Session, m *Message) bool
 }
 
-// WhoseRows is the table of whose mail a message is. The socket decides first,
-// because nothing in the mail or its session can change it.
+// WhoseRows returns the table that decides whose mail a message is. The socket
+// decides first, because nothing in the mail or its session can change it.
 func WhoseRows() []WhoseRow {
 	return []WhoseRow{
 		{WhoseSignSocket, "it comes in at a socket of --listen-sign", Sign, func(_ *Settings, kind Listen, _ *Session, _ *Message) bool { return kind == SignOnly }},
@@ -37,7 +37,7 @@ func WhoseRows() []WhoseRow {
 	}
 }
 
-// whoseRows is the table, made once: every message asks it.
+// whoseRows is the table, made once, because every message needs it.
 var whoseRows = WhoseRows()
 
 // Whose returns whose mail a message is.
@@ -60,14 +60,14 @@ func (w Whose) Role() Role {
 	return Verify
 }
 
-// OwnMailRow is what keeps our own mail from being signed.
+// OwnMailRow is a reason for which our own mail is not signed.
 type OwnMailRow struct {
 	Reason record.Reason
 	When   string
 }
 
-// OwnMailRows is the end of the table: our own mail that is not signed. Rows are
-// tried in this order, when the header has come and at the end of the message.
+// OwnMailRows returns the rest of the table: our own mail that is not signed. Rows
+// are tried in this order, when the header has come and at the end of the message.
 func OwnMailRows() []OwnMailRow {
 	return []OwnMailRow{
 		{record.SignMarked, "our mark says that it came from outside and its author was not proven"},

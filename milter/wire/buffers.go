@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// readSize is the read buffer of a connection: the header of a common mail fits,
-// and a body chunk is read past it directly.
+// readSize is the size of the read buffer of a connection. The header of a common
+// mail fits into it; body chunks are read without it.
 const readSize = 16 << 10
 
-// What the headers of all messages under way may take together. Each message has
-// freeHeader for nothing; beyond it every octet, and fieldCost for every field,
+// Bounds of the headers of all messages under way. The first freeHeader octets of
+// each message do not count. Beyond them, every octet, and fieldCost for every field,
 // counts against maxHeaders.
 const (
 	freeHeader = 64 << 10
@@ -25,7 +25,7 @@ type Buffers struct {
 	headers atomic.Int64 // octets that are lent
 }
 
-// lend reports whether n more octets of headers may be kept.
+// lend reserves n more octets for headers and reports whether there was room.
 func (b *Buffers) lend(n int) bool {
 	if b.headers.Add(int64(n)) <= maxHeaders {
 		return true

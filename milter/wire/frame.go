@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// Read gives the library the next octets of frames that have been checked. The
-// end of the connection is io.EOF, whatever the reason.
+// Read reads the next octets of checked frames, for the library. At the end of the
+// connection it returns io.EOF, whatever the reason.
 func (g *Guard) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -30,8 +30,9 @@ func (g *Guard) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// readBody continues a body chunk whose buffered part is used up: directly into p
-// when much is left, else through the buffer, which may get the next frame too.
+// readBody continues a body chunk whose buffered part is used up. When much of it is
+// left, it reads directly into p, else through the buffer, which may then hold the
+// next frame too.
 func (g *Guard) readBody(p []byte) (int, error) {
 	if limit := min(len(p), g.left); limit >= len(g.buf) {
 		n, err := g.readConn(p[:limit])
@@ -91,8 +92,8 @@ func (g *Guard) nextFrame() error {
 	return g.takeFrame(c, r, length)
 }
 
-// keepBody makes an empty chunk of the one that begins in the buffer, and remembers
-// the octets that come after it.
+// keepBody turns the chunk at the start of the buffer into an empty one, and
+// remembers how many octets follow.
 func (g *Guard) keepBody(payload int) {
 	const command = 1
 	binary.BigEndian.PutUint32(g.buf[g.r:], command)
@@ -100,9 +101,9 @@ func (g *Guard) keepBody(payload int) {
 	g.body = payload
 }
 
-// BodyPiece returns the next octets of the current body chunk, with
-// Config.KeepBodies; none at its end. They are overwritten by the next BodyPiece or
-// Read. What is not asked for is dropped. An error ends the connection.
+// BodyPiece returns the next octets of the current body chunk if Config.KeepBodies is
+// set, and none at its end. The next BodyPiece or Read overwrites them. Octets that
+// are never asked for are dropped. An error ends the connection.
 func (g *Guard) BodyPiece() ([]byte, error) {
 	if g.body == 0 {
 		return nil, nil
@@ -118,8 +119,7 @@ func (g *Guard) BodyPiece() ([]byte, error) {
 	return piece, nil
 }
 
-// takeFrame checks a frame's payload and either keeps the frame to itself or
-// hands it on.
+// takeFrame checks a frame's payload, and handles the frame itself or passes it on.
 func (g *Guard) takeFrame(c Command, r rule, length int) error {
 	large := c == Header && 4+length > readSize
 	if large && g.overflows(length-1) {
@@ -166,8 +166,7 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 // noHeaderReply is SMFIP_NR_HDR: the MTA waits for no reply to a header field.
 const noHeaderReply = 1 << 7
 
-// swallow reads n octets of a header field past the buffer, and answers for it
-// if the MTA waits.
+// swallow drops n octets of a header field, and replies if the MTA waits for that.
 func (g *Guard) swallow(n int) error {
 	g.left = n // within a frame, for its deadline
 	for g.left > 0 {
@@ -186,8 +185,8 @@ func (g *Guard) swallow(n int) error {
 	return nil
 }
 
-// enter follows the protocol to the next phase. A header that was begun and not
-// ended counts for the next message: the library frees it with that one's.
+// enter moves to the phase after a command. The fields of a header that did not end
+// count for the next message, because the library frees both together.
 func (g *Guard) enter(c Command) {
 	was := g.at
 	g.at = was.after(c)

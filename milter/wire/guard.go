@@ -29,16 +29,17 @@ type Config struct {
 	Frame   time.Duration // one frame, from its first octet on
 	Write   time.Duration // one write
 	Buffers *Buffers      // where the read buffer comes from
-	// KeepBodies gives the library body chunks without their octets, for each of
-	// which it would make a new buffer and copy them. [Guard.BodyPiece] returns them.
+	// KeepBodies passes body chunks to the library without their octets, so that it
+	// does not copy each of them into a new buffer. [Guard.BodyPiece] returns the
+	// octets.
 	KeepBodies bool
 	// Closed is called once, by the goroutine that closes the connection, when
 	// nothing uses the guard any more.
 	Closed func()
 }
 
-// Guard is one milter connection. Except for Stop and Kill, only one goroutine
-// may use it; Progress may come from a second one, see there.
+// Guard is one milter connection. Except for Stop and Kill, only one goroutine may
+// use it. A second goroutine may call Progress, see there.
 type Guard struct {
 	net.Conn
 	cfg Config
@@ -63,7 +64,7 @@ type Guard struct {
 	offered  Offer
 	agreed   Offer
 	answered bool // the negotiation has its answer
-	newPeer  bool // QUIT_NC: what CONNECT and HELO told is over
+	newPeer  bool // QUIT_NC: the values of CONNECT and HELO no longer apply
 
 	unsent []byte
 	err    error
@@ -98,35 +99,35 @@ func New(conn net.Conn, cfg Config) *Guard {
 // Version returns the protocol version that the MTA offered.
 func (g *Guard) Version() uint32 { return g.version }
 
-// Agreed returns what was negotiated: of what the library asks for, what the MTA
-// offers.
+// Agreed returns what was negotiated: the options that the library asks for and the
+// MTA offers.
 func (g *Guard) Agreed() Offer { return g.agreed }
 
 // NewPeer reports whether the current ABORT ends a whole SMTP session, which
 // another one follows on the same connection.
 func (g *Guard) NewPeer() bool { return g.newPeer }
 
-// Payload gives the payload of the current command, macros and body chunks
-// excepted. It is overwritten by the next Read.
+// Payload returns the payload of the current command. It has none for macros and body
+// chunks. The next Read overwrites it.
 func (g *Guard) Payload() []byte { return g.payload }
 
-// Macros gives the macros that hold at the current command. They change with the
+// Macros returns the macros that apply to the current command. They change with the
 // next Read.
 func (g *Guard) Macros() *Macros { return &g.macros }
 
-// Err gives the reason why the guard ended the connection, or nil if the peer
-// did, between two frames.
+// Err returns the reason why the guard ended the connection. It is nil if the peer
+// ended it between two frames.
 func (g *Guard) Err() error { return g.err }
 
-// Fail ends the connection for a reason of the caller's own: the library gets
-// io.EOF from its next Read, and nothing unsent is sent. The first reason counts.
+// Fail ends the connection for a reason of the caller: the next Read of the library
+// returns io.EOF, and unsent octets are dropped. Only the first reason is kept.
 func (g *Guard) Fail(reason error) {
 	g.unsent = nil
 	g.fail(reason)
 }
 
-// fail keeps the reason and gives what the library shall see: the plain end of
-// the connection, about which it logs nothing.
+// fail keeps the reason and returns io.EOF for the library, which logs nothing about
+// the normal end of a connection.
 func (g *Guard) fail(reason error) error {
 	if g.err == nil && reason != io.EOF {
 		g.err = reason
@@ -134,26 +135,26 @@ func (g *Guard) fail(reason error) error {
 	return io.EOF
 }
 
-// MessageDone reports that the current message has its final reply. A connection
-// that was stopped ends when that reply is sent.
+// MessageDone is called when the current message has its final reply. A stopped
+// connection ends when that reply is sent.
 func (g *Guard) MessageDone() {
 	g.inMail.Store(false)
 	g.giveBack()
 }
 
-// Stop ends the connection as soon as no message is under way: now, or after the
-// current one. It may be called from any goroutine.
+// Stop ends the connection now, or after the current message if there is one. It may
+// be called from any goroutine.
 func (g *Guard) Stop() {
 	g.stop.Store(true)
 	if !g.inMail.Load() {
-		// Wakes a blocked Read, which then finds the flag set. If it sets its own
-		// deadline after this one, it looks at the flag once more.
+		// This wakes a blocked Read, which then sees that the flag is set. A Read
+		// that sets its own deadline after this one checks the flag again.
 		_ = g.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
 // Kill ends the connection from any goroutine, message or not. The goroutine that
-// serves it finds out at its next read or write.
+// serves it gets an error from its next read or write.
 func (g *Guard) Kill() {
 	g.killed.Store(true)
 	_ = g.Conn.Close()

@@ -29,8 +29,9 @@ func (g *Guard) fill(n int) error {
 	return nil
 }
 
-// makeRoom moves what is buffered to the front. A buffer that is full doubles
-// towards n octets: a length that was only claimed costs little.
+// makeRoom moves the buffered octets to the front. A full buffer doubles its size, up
+// to n octets. It does not grow to n at once, because a peer may claim a length
+// without sending the octets.
 func (g *Guard) makeRoom(n int) {
 	to := g.buf
 	if g.w-g.r == len(g.buf) {
@@ -50,8 +51,8 @@ func (g *Guard) shrink() {
 	}
 }
 
-// readConn is the only place that waits for the peer: what is unsent leaves
-// first, then the deadline is set.
+// readConn is the only place that waits for the peer. It sends the unsent octets
+// first, then sets the deadline.
 func (g *Guard) readConn(p []byte) (int, error) {
 	inFrame := g.left > 0 || g.body > 0 || g.r < g.w
 	if err := g.Flush(); err != nil {
@@ -71,7 +72,7 @@ func (g *Guard) readConn(p []byte) (int, error) {
 		return n, nil
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && g.stop.Load() && g.inMail.Load() && !g.woken {
-		// Stop saw no message when it woke us, but one began before it did.
+		// Stop saw no message and woke us, but a message had begun before that.
 		g.woken, g.timed = true, false
 		return 0, nil
 	}
@@ -90,7 +91,7 @@ func (g *Guard) setReadTimer(inFrame bool) error {
 	return g.SetReadDeadline(time.Now().Add(wait))
 }
 
-// readProblem says what the end of reading means.
+// readProblem returns the error that describes why reading ended.
 func (g *Guard) readProblem(err error, inFrame bool) error {
 	switch {
 	case g.killed.Load():

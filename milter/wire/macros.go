@@ -8,11 +8,11 @@ import (
 // stages are the commands that macros may belong to, in the order of a session.
 const stages = "CHMRTLNBEU"
 
-// Macros are the latest macros of each stage. The zero value has none. It is not
-// safe for concurrent use.
+// Macros are the latest macros of each stage. The zero value has none. It is not safe
+// for concurrent use.
 //
-// MTAs send macros before every header field and every body chunk, so that a
-// frame is kept as it came and searched only when somebody asks.
+// MTAs send macros before every header field and every body chunk. Therefore a frame
+// is kept as it came, and parsed only when a value is asked for.
 type Macros struct {
 	byStage [len(stages)][]byte
 	fresh   Command // the command that the next frame must be for its macros to count
@@ -39,8 +39,8 @@ func (m *Macros) set(payload []byte) {
 	m.fresh = Command(payload[0])
 }
 
-// enter is called for each command: macros of an earlier one of the same stage
-// are stale if none came with this one, and a new message starts with none.
+// enter is called for each command. If no macros came with this command, those of an
+// earlier command of the same stage are dropped. A new message starts without macros.
 func (m *Macros) enter(c Command) {
 	fresh := m.fresh == c
 	m.fresh = 0
@@ -60,7 +60,7 @@ func (m *Macros) enter(c Command) {
 	}
 }
 
-// clearMessage drops what belongs to a message; CONNECT and HELO stay.
+// clearMessage drops the macros of a message and keeps those of CONNECT and HELO.
 func (m *Macros) clearMessage(keepMail bool) {
 	for i := strings.IndexByte(stages, byte(Mail)); i < len(stages); i++ {
 		if keepMail && stages[i] == byte(Mail) {
@@ -70,9 +70,9 @@ func (m *Macros) clearMessage(keepMail bool) {
 	}
 }
 
-// Get gives the value of a macro, written as the MTA writes it ("i", "{auth_type}"),
-// from the latest stage that has it, or "". Sendmail sends some names without
-// their braces; both spellings of a name are one.
+// Get returns the value of a macro, written as the MTA writes it ("i",
+// "{auth_type}"), from the latest stage that has it, or "". Sendmail sends some names
+// without their braces; both spellings mean the same macro.
 func (m *Macros) Get(name string) string {
 	for i := len(stages) - 1; i >= 0; i-- {
 		if value, ok := lookup(m.byStage[i], name); ok {
@@ -82,7 +82,7 @@ func (m *Macros) Get(name string) string {
 	return ""
 }
 
-// At gives the value of a macro that came with one stage, or "".
+// At returns the value of a macro that came with one stage, or "".
 func (m *Macros) At(stage Command, name string) string {
 	i := strings.IndexByte(stages, byte(stage))
 	if i < 0 {

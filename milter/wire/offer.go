@@ -2,12 +2,11 @@ package wire
 
 import "encoding/binary"
 
-// Offer is what an MTA lets a filter do (SMFIF_*) and what of the protocol it can
-// leave out or change (SMFIP_*); or what was agreed on of that.
+// Offer is the set of actions (SMFIF_*) and protocol options (SMFIP_*) that an MTA
+// offers to a filter, or the part of them that was agreed on.
 type Offer struct{ Actions, Protocol uint32 }
 
-// setSymList is the action of asking for macros of one's own choice
-// (SMFIF_SETSYMLIST).
+// setSymList is the action SMFIF_SETSYMLIST: the filter chooses the macros.
 const setSymList = 0x100
 
 // minVersion is the version that the library answers with.
@@ -16,9 +15,9 @@ const minVersion = 2
 // offerHead is the length of the three numbers at the start of a negotiation.
 const offerHead = 12
 
-// readOffer reads the payload of a negotiation. MTAs offer by their protocol
-// version: Postfix has milter_protocol, and version 2 knows neither leading space
-// nor commands without a reply nor lists of macros.
+// readOffer reads the payload of a negotiation. The offer depends on the protocol
+// version of the MTA (milter_protocol in Postfix). Version 2 has no leading space, no
+// commands without a reply and no lists of macros.
 func readOffer(payload []byte) (version uint32, o Offer, err error) {
 	version = binary.BigEndian.Uint32(payload)
 	if version < minVersion {
@@ -27,9 +26,9 @@ func readOffer(payload []byte) (version uint32, o Offer, err error) {
 	return version, Offer{binary.BigEndian.Uint32(payload[4:]), binary.BigEndian.Uint32(payload[8:])}, nil
 }
 
-// agree cuts the library's answer, a whole frame, down to what the MTA offered:
-// the library never looks at the offer, and an MTA takes no answer that asks for
-// more. It returns what was agreed on.
+// agree reduces the library's answer, a whole frame, to what the MTA offered, and
+// returns that. The library ignores the offer, and an MTA refuses an answer that asks
+// for more.
 func agree(answer []byte, offered Offer) ([]byte, Offer) {
 	const head = 5 // length and command
 	if len(answer) < head+offerHead || Command(answer[4]) != Negotiate {

@@ -8,14 +8,15 @@ import (
 )
 
 const (
-	// maxUnsent bounds what waits to be written; more is sent at once.
+	// maxUnsent is how many octets may wait to be written; beyond it they are sent at
+	// once.
 	maxUnsent = 64 << 10
 	// keepUnsent is the largest write buffer that a connection keeps.
 	keepUnsent = 4 << 10
 )
 
-// Write keeps octets until the guard waits for the peer again. After the end of
-// the connection for a reason of ours it fails.
+// Write keeps octets until the guard waits for the peer again. It fails after the
+// guard has ended the connection.
 func (g *Guard) Write(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err
@@ -28,8 +29,8 @@ func (g *Guard) Write(p []byte) (int, error) {
 	return len(p), g.Flush()
 }
 
-// answerOffer cuts the answer to the negotiation down to the offer when the whole
-// of it is there. It is the first thing that is written.
+// answerOffer reduces the answer to the negotiation to the offer, once the answer is
+// complete. Nothing is written before it.
 func (g *Guard) answerOffer() {
 	if g.answered || len(g.unsent) < 4 || len(g.unsent) < 4+int(binary.BigEndian.Uint32(g.unsent)) {
 		return
@@ -38,7 +39,7 @@ func (g *Guard) answerOffer() {
 	g.answered = true
 }
 
-// Flush sends what is unsent.
+// Flush sends the unsent octets.
 func (g *Guard) Flush() error {
 	if len(g.unsent) == 0 {
 		return nil
@@ -66,13 +67,13 @@ func (g *Guard) writeConn(p []byte) error {
 // Frames that the guard sends by itself.
 const (
 	progress = "\x00\x00\x00\x01p" // asks the MTA for more time (SMFIR_PROGRESS)
-	goOn     = "\x00\x00\x00\x01c" // answers a command about which we have nothing to say
+	goOn     = "\x00\x00\x00\x01c" // lets the MTA continue
 )
 
 // Progress asks the MTA to keep waiting for the reply to the current command. A
-// second goroutine may call it while the one that serves the connection is busy
-// elsewhere and has nothing unsent; with modifications unsent it does nothing,
-// since the MTA takes no progress after them.
+// second goroutine may call it while the one that serves the connection is busy and
+// has nothing unsent. It does nothing if modifications are unsent, because the MTA
+// accepts no progress packet after them.
 func (g *Guard) Progress() error {
 	if len(g.unsent) > 0 {
 		return nil

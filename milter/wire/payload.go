@@ -24,8 +24,8 @@ func checkConnect(payload []byte) error {
 }
 
 // ParseConnect reads a CONNECT payload: host NUL family [port address NUL]. An
-// "IPv6:" prefix, which some MTAs send, is dropped. An address that does not
-// parse leaves Addr invalid: that is no reason to lose the session.
+// "IPv6:" prefix, which some MTAs send, is dropped. An address that does not parse
+// leaves Addr invalid and is no error, so that the session goes on.
 func ParseConnect(payload []byte) (Peer, error) {
 	host, rest, ok := bytes.Cut(payload, []byte{0})
 	if !ok || len(rest) == 0 {
@@ -50,9 +50,9 @@ func ParseConnect(payload []byte) (Peer, error) {
 	return p, nil
 }
 
-// ParseAddr reads an IP address as MTAs write it, with or without "IPv6:". An
-// IPv4 address mapped into IPv6 is given as IPv4. The result is invalid when the
-// text is no address.
+// ParseAddr reads an IP address as MTAs write it, with or without "IPv6:". It returns
+// an IPv4 address mapped into IPv6 as IPv4. The result is invalid when the text is
+// not an address.
 func ParseAddr(text string) netip.Addr {
 	const prefix = "IPv6:"
 	if len(text) > len(prefix) && strings.EqualFold(text[:len(prefix)], prefix) {
@@ -72,7 +72,7 @@ func checkHelo(payload []byte) error {
 	return nil
 }
 
-// HeloName gives the name in a HELO payload.
+// HeloName returns the name in a HELO payload.
 func HeloName(payload []byte) string {
 	return string(bytes.TrimSuffix(payload, []byte{0}))
 }
@@ -95,8 +95,9 @@ func Args(payload []byte) []string {
 	return strings.Split(string(payload), "\x00")
 }
 
-// checkHeader wants a name and a value. To a third string the library would send
-// a reply that the MTA does not wait for, and shift every later one.
+// checkHeader requires a name and a value and nothing more. The library would reply
+// to a third string too. The MTA does not wait for that reply, and would take it for
+// the reply to its next command.
 func checkHeader(payload []byte) error {
 	end := bytes.IndexByte(payload, 0)
 	if end <= 0 {

@@ -1,23 +1,23 @@
-// Package wire answers: which bytes of a milter connection may reach the
-// protocol library, and when do our bytes leave?
+// Package wire checks the bytes of a milter connection before the protocol library
+// sees them, and decides when our own bytes are sent.
 //
-// The milter protocol is a stream of frames: four octets of length (big endian),
-// one octet of command, then the payload. The MTA negotiates options, tells the
-// connection, HELO, then for each message MAIL, RCPT, header fields, end of
-// header, body chunks, end of message; it waits for a reply after most of them.
-// A macro frame ("name NUL value NUL" pairs, prefixed by the command that it
-// belongs to) precedes any of them.
+// The milter protocol is a stream of frames: four octets of length (big endian), one
+// octet of command, then the payload. The MTA negotiates options, then sends the
+// connection and HELO. For each message it sends MAIL, RCPT, header fields, end of
+// header, body chunks and end of message. It waits for a reply after most commands. A
+// macro frame ("name NUL value NUL" pairs, prefixed by the command that it belongs
+// to) may precede any of them.
 //
 // A [Guard] is between the connection and the library and is a net.Conn
 // itself. Its invariants:
 //   - the library sees only whole, known commands in an order that the protocol
 //     allows, of bounded length, with a payload of the right shape;
 //   - anything else ends the connection, with the reason in [Guard.Err];
-//   - macro frames end here: [Macros] keeps the latest of each stage and drops
-//     those of a stage that came without;
-//   - the octets of body chunks may end here too, see [Config];
+//   - macro frames are not passed on: [Macros] keeps the latest of each stage, and
+//     drops them when the stage comes again without macros;
+//   - the octets of body chunks may be kept from the library too, see [Config];
 //   - every blocking read and write has a deadline;
-//   - what is written leaves in one piece when the peer is waited for, so that
+//   - written octets are sent in one piece when the guard waits for the peer, so that
 //     modifications and verdict share one packet.
 //
 // It knows no mail policy.
@@ -55,8 +55,8 @@ const (
 	// MaxBodyChunk is the protocol's own bound unless more was negotiated, which
 	// we never do.
 	MaxBodyChunk = 65535
-	// MaxHeaderFrame leaves room for a header_size_limit far over Postfix's
-	// default of 102,400; the library refuses more than a mebibyte.
+	// MaxHeaderFrame leaves room for a header_size_limit far above Postfix's default
+	// of 102,400; the library refuses more than a mebibyte.
 	MaxHeaderFrame = 1<<20 - 1
 	// MaxMacroFrame bounds the macros of one stage; they are kept.
 	MaxMacroFrame = 16 << 10
@@ -67,16 +67,15 @@ const (
 	maxNegotiation = 1 << 10
 )
 
-// Bounds of one message's header. Fields beyond them are swallowed, and
-// [Guard.HeaderOverflow] tells so: the connection must survive such a message,
-// because Postfix answers 451 to every later MAIL of a session that lost its
-// milter.
+// Bounds of one message's header. Fields beyond them are dropped, and
+// [Guard.HeaderOverflow] reports it. The connection stays open, because Postfix
+// answers 451 to every later MAIL of a session that lost its milter.
 const (
 	MaxHeaders     = 8192
 	MaxHeaderBytes = 1 << 20 // names and values together
 )
 
-// rule is what is known of one command.
+// rule says what the payload of one command may be and where it may come.
 type rule struct {
 	name     string
 	min, max int    // payload length
@@ -84,8 +83,8 @@ type rule struct {
 	shape    func(payload []byte) error
 }
 
-// phase is how far a connection has come. A message that got its final reply
-// early stays in its phase until the MTA speaks of another one.
+// phase is how far a connection has come. A message that got its final reply early
+// stays in its phase until the MTA begins another one.
 type phase uint8
 
 const (
@@ -114,12 +113,11 @@ const (
 )
 
 // ruleFor returns the rule of a command. MAIL may come anywhere after the
-// negotiation: the MTA need not abort a message of which we have heard the last,
-// and some MTAs leave CONNECT and HELO out. HELO may come inside a message,
-// because Postfix sends it before the ABORT that belongs to it. The end of the
-// header may be missing before the body, and the body before its end. EndBody
-// could carry a last chunk of body by the protocol; the library would lose it,
-// and no MTA sends it to a filter that speaks version 2.
+// negotiation: the MTA need not abort a message that has its final reply, and some
+// MTAs leave out CONNECT and HELO. HELO may come inside a message, because Postfix
+// sends it before the ABORT of that message. The end of the header may be missing,
+// and so may the body. By the protocol, EndBody could carry a last chunk of the body.
+// The library would lose it, but no MTA sends one to a filter that speaks version 2.
 func ruleFor(c Command) (rule, bool) {
 	switch c {
 	case Negotiate:
@@ -156,7 +154,7 @@ func ruleFor(c Command) (rule, bool) {
 	return rule{}, false
 }
 
-// after gives the phase that a command leads to.
+// after returns the phase that a command leads to.
 func (at phase) after(c Command) phase {
 	switch c {
 	case Negotiate, QuitNC:
@@ -177,7 +175,7 @@ func (at phase) after(c Command) phase {
 	return at
 }
 
-// Errors that callers tell apart; all others are violations of the protocol.
+// Errors that callers distinguish; all others are violations of the protocol.
 var (
 	// ErrIdle is a peer that said nothing for the whole idle time.
 	ErrIdle = errors.New("milter: the MTA was silent for too long")
@@ -200,8 +198,8 @@ func protocolError(format string, args ...any) error {
 	return &ProtocolError{Problem: fmt.Sprintf(format, args...)}
 }
 
-// checkCommand looks at what the first five octets tell: whether the command is
-// known, may be here, and has a length in its bounds.
+// checkCommand checks the first five octets of a frame: the command must be known,
+// allowed in this phase, and its length within the bounds.
 func checkCommand(c Command, payload int, at phase) (rule, error) {
 	r, known := ruleFor(c)
 	switch {

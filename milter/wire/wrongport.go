@@ -7,7 +7,7 @@ import "errors"
 var ErrPolicyClient = errors.New("milter: this is a milter port, and the client speaks the policy protocol; give check_policy_service the port of postern-policyd, 10045 by default")
 
 // isPolicy reports whether the first octets of a connection are those of a policy
-// request: a line of text. As the length of a frame they would be a gigabyte.
+// request: a line of text. As the length of a frame they would mean a gigabyte.
 func isPolicy(start []byte) bool {
 	for _, c := range start[:4] {
 		if c < 'a' || c > 'z' {
@@ -17,8 +17,8 @@ func isPolicy(start []byte) bool {
 	return true
 }
 
-// turnAway says to a policy client at once where it is, in text. smtpd(8) logs a
-// problem with this server then, and does what default_action says.
+// turnAway sends a policy client a line of text that names this port. smtpd(8) then
+// logs a problem with this server and applies its default_action.
 func (g *Guard) turnAway() error {
 	_ = g.writeConn([]byte("this is the milter port of postern-milterd, not the policy port\n\n"))
 	return ErrPolicyClient

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// Listen serves a unix socket until the test ends and gives its path. serve owns
-// each connection; its context ends with the test, which waits for it. The
-// listener is bare: a daemon has bounds and back-off, see package daemon.
+// Listen serves a unix socket until the test ends and returns its path. serve owns
+// each connection. Its context ends with the test, which waits for serve to return.
+// The listener has no bounds and no back-off; for those see package daemon.
 func Listen(tb testing.TB, serve func(ctx context.Context, conn net.Conn)) (path string) {
 	tb.Helper()
 	path = filepath.Join(tb.TempDir(), "milter")

@@ -19,7 +19,7 @@ func (c Change) String() string {
 	return fmt.Sprintf("%c %d %s:%s", c.Kind, c.Index, c.Name, c.Value)
 }
 
-// Result is all that the milter said to the end of a message.
+// Result is the milter's answer to the end of a message.
 type Result struct {
 	Reply
 	Changes    []Change
@@ -65,7 +65,7 @@ func (r *Result) take(code byte, text string) bool {
 	return false
 }
 
-// Apply gives the message (CRLF line ends) as Postfix would deliver it after the
+// Apply returns the message (CRLF line ends) as Postfix would deliver it after the
 // changes of r.
 func (r Result) Apply(message string) string {
 	fields, body := split(message)
@@ -102,7 +102,7 @@ func (c Change) apply(fields []string) []string {
 	return fields
 }
 
-// split gives the header fields, each with its CRLF, and the rest from the empty
+// split returns the header fields, each with its CRLF, and the rest from the empty
 // line on.
 func split(message string) (fields []string, rest string) {
 	for message != "" && !strings.HasPrefix(message, "\r\n") {

@@ -1,10 +1,10 @@
-// Package wiretest is a scripted milter client: it speaks to a milter as Postfix
-// does and hands back what the milter said, so that tests can state a session
-// line by line.
+// Package wiretest is a scripted milter client: it speaks to a milter as Postfix does
+// and returns what the milter replied, so that tests can write a session line by
+// line.
 //
-// A [Client] keeps its first error: every later call does nothing and returns
-// zero values, and the error is reported to the test once. Methods may be called
-// from any goroutine, by one at a time.
+// A [Client] keeps its first error: every later call does nothing and returns zero
+// values, and the error is reported to the test once. Only one goroutine at a time
+// may call its methods.
 package wiretest
 
 import (
@@ -25,8 +25,8 @@ const Patience = 20 * time.Second
 // maxReply bounds one frame from the milter.
 const maxReply = 16 << 20
 
-// Actions and Options of Postfix with milter_protocol = 6: what it lets a milter
-// do, and what of the protocol a milter may change.
+// Actions and Options of Postfix with milter_protocol = 6: what a milter may do, and
+// which parts of the protocol it may change.
 const (
 	Actions  = 0x1ff
 	Protocol = 0x1fffff
@@ -101,7 +101,7 @@ func New(tb testing.TB, conn net.Conn) *Client {
 	return &Client{tb: tb, conn: conn}
 }
 
-// Err gives the first error.
+// Err returns the first error.
 func (c *Client) Err() error { return c.err }
 
 // fail keeps and reports the first error.
@@ -126,8 +126,8 @@ func (c *Client) Raw(b []byte) {
 	c.Flush()
 }
 
-// Packet sends one frame, together with its successors up to the next reply that
-// is waited for, or once there are 4 KiB of them: so does Postfix.
+// Packet queues one frame. As in Postfix, queued frames are sent when a reply is
+// waited for, or when they have 4 KiB.
 func (c *Client) Packet(command byte, payload string) {
 	c.out = append(c.out, Frame(command, payload)...)
 	if len(c.out) >= 4096 {
@@ -176,7 +176,7 @@ func (c *Client) Reply() Reply {
 	return Reply{code, strings.TrimSuffix(text, "\x00")}
 }
 
-// ask sends a frame and reads the reply, if the milter did not opt out of it.
+// ask sends a frame, and reads the reply unless the milter chose to send none.
 func (c *Client) ask(command byte, payload string, optOut uint32) Reply {
 	c.Packet(command, payload)
 	if c.flags&optOut != 0 {
@@ -185,8 +185,8 @@ func (c *Client) ask(command byte, payload string, optOut uint32) Reply {
 	return c.Reply()
 }
 
-// Closed waits until the milter closes the connection. A reply is an error; it may
-// be called again then. The client is of no use afterwards.
+// Closed waits until the milter closes the connection. A reply is an error; then
+// Closed may be called again. After it, the client cannot be used.
 func (c *Client) Closed() error {
 	if c.err != nil {
 		return c.err
