@@ -10,21 +10,21 @@ import (
 // Conn is a connection that knows when its server drains. Like any net.Conn
 // it may be used by several goroutines.
 //
-// A handler that answers one request after another (policy delegation) says
-// Idle before it waits for a request and Busy at its first byte; draining then
-// closes it between requests, where the client loses nothing, and so may a server
-// that is full. A handler whose client must not be left (a milter) calls neither
-// and is waited for.
+// A handler that answers one request after another (policy delegation) calls Idle
+// before it waits for a request, and Busy at the first byte of one. Draining, or
+// a server that is full, then closes the connection between requests, where the
+// client loses nothing. A handler whose client must not be interrupted (a milter)
+// calls neither: draining waits for it.
 type Conn struct {
 	net.Conn
 	Socket   Socket // where it was accepted
 	draining <-chan struct{}
-	room     *room      // that it takes a place of; may be nil
-	host     netip.Addr // the peer, if connections of one host are bounded for it
+	room     *room      // in which it takes a place; may be nil
+	host     netip.Addr // the peer, if the number of its connections is limited
 
 	state  atomic.Uint32
 	since  atomic.Int64 // when it became idle, in nanoseconds since begun
-	served bool         // Busy was said; of the handler's goroutine
+	served bool         // Busy was called; used only by the handler's goroutine
 }
 
 // The states of a Conn.
@@ -32,13 +32,13 @@ const (
 	connBusy uint32 = iota
 	connIdle
 	connClosed // by its server, while idle
-	connNew    // nothing was read or said yet
+	connNew    // nothing was read, and neither Idle nor Busy was called
 )
 
-// begun is where the clock of Conn.since starts.
+// begun is the zero of the clock of Conn.since.
 var begun = time.Now()
 
-// Read reads, and notes that the client has said something.
+// Read reads, and notes that the client has sent something.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && c.state.Load() == connNew {
@@ -50,21 +50,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Draining is closed when the server begins to drain.
 func (c *Conn) Draining() <-chan struct{} { return c.draining }
 
-// Idle marks the connection as one that draining, or a new connection that finds
-// no room, closes at once. It reports false when draining began already, or when
-// room is needed now: the handler then returns.
+// Idle marks the connection as idle: draining, or a new connection that finds no
+// room, may close it at once. Idle reports false when draining has begun already,
+// or when room is needed now. The handler then returns.
 func (c *Conn) Idle() bool {
 	if c.served && c.room.isWanted() {
 		return false
 	}
 	c.since.Store(int64(time.Since(begun)))
-	// Before the look at draining: what closes idle connections comes after
-	// draining began, so one of the two sees the other.
+	// This comes before the check of draining. Idle connections are closed after
+	// draining began, so either that code sees this one as idle, or the check
+	// below sees that draining began.
 	if !c.state.CompareAndSwap(connBusy, connIdle) && !c.state.CompareAndSwap(connNew, connIdle) && c.state.Load() == connClosed {
 		return false
 	}
 	if c.room.isWanted() {
-		c.room.wake() // who waits for room may take ours
+		c.room.wake() // connections that wait for room may take the place of this one
 	}
 	select {
 	case <-c.draining:
@@ -74,8 +75,8 @@ func (c *Conn) Idle() bool {
 	}
 }
 
-// Busy marks the connection as one that draining waits for. It reports false when
-// draining closed the connection first: the handler then returns.
+// Busy marks the connection as busy: draining waits for it. Busy reports false
+// when draining closed the connection first. The handler then returns.
 func (c *Conn) Busy() bool {
 	c.served = true
 	return c.state.CompareAndSwap(connIdle, connBusy) || c.state.Load() != connClosed
@@ -87,6 +88,6 @@ func (c *Conn) closeIf(state uint32) bool {
 	if !c.state.CompareAndSwap(state, connClosed) {
 		return false
 	}
-	_ = c.Close() // its handler sees the error at its Read
+	_ = c.Close() // the handler's Read then returns an error
 	return true
 }

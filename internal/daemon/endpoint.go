@@ -24,24 +24,24 @@ const (
 	spellings   = "write inet:HOST:PORT, unix:PATH, systemd or systemd:NAME"
 )
 
-// Endpoint is one address to listen on, spelled as Postfix spells it.
+// Endpoint is one address to listen on, in Postfix's notation.
 type Endpoint struct {
 	Network string // NetworkTCP, NetworkUnix or NetworkSystemd
 	// Address is host:port, an absolute path, or the FileDescriptorName of a
-	// systemd socket. An empty systemd name means every descriptor that no
+	// systemd socket. An empty systemd name stands for all descriptors that no
 	// other endpoint names.
 	Address string
 	Suffix  []string // the words after "=", nil when there are none
 }
 
 // ParseEndpoint reads inet:HOST:PORT, unix:PATH, systemd or systemd:NAME, each
-// optionally followed by =WORD,WORD. A relative PATH lies under queueDir,
-// Postfix's queue_directory, which is where a chrooted smtpd looks for it;
-// with queueDir empty it is an error. PORT is a number, 0 for one that the
-// kernel picks, or a service name. A path cannot hold "=".
+// optionally followed by =WORD,WORD. A relative PATH is below queueDir, Postfix's
+// queue_directory, where a chrooted smtpd looks for it. With an empty queueDir it
+// is an error. PORT is a number, 0 for one that the kernel picks, or a service
+// name. A path cannot hold "=".
 //
-// The host is required: Postfix reads inet:PORT as the loopback address in a
-// client and as every address in master.cf, and no one should have to guess.
+// The host is required, because inet:PORT is ambiguous: Postfix reads it as the
+// loopback address in a client and as all addresses in master.cf.
 func ParseEndpoint(s, queueDir string) (Endpoint, error) {
 	where, words, hasSuffix := strings.Cut(s, "=")
 	e, err := parseAddress(where, queueDir)
@@ -96,7 +96,8 @@ func parseInet(s string) (string, error) {
 
 func validHost(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
-		// A zone may hold any byte; "=" and controls cannot be spelled back.
+		// A zone may contain any byte, but String could not write "=" and control
+		// characters back.
 		return !strings.ContainsFunc(host, unprintable)
 	}
 	return !strings.ContainsFunc(host, func(r rune) bool {
@@ -159,8 +160,8 @@ func isAlnum(r rune) bool {
 
 func unprintable(r rune) bool { return r < ' ' || r == 0x7f }
 
-// String spells e so that [ParseEndpoint] reads the same endpoint back; a path
-// that was relative is spelled absolute.
+// String returns the endpoint in the notation of [ParseEndpoint], which parses it
+// to the same endpoint. A path that was relative is written as an absolute one.
 func (e Endpoint) String() string {
 	var s string
 	switch {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// EventKind says what an [Event] is about.
+// EventKind is what an [Event] reports.
 type EventKind int
 
 // Events of [Serve] and of [Run].
@@ -15,19 +15,19 @@ const (
 	AcceptRecovered                      // Accept works again
 	ConnsFull                            // MaxConns handlers run; repeated at most once a minute
 	HostFull                             // MaxHostConns handlers of one host run; likewise
-	HandlerPanicked                      // one connection was given up; Stack tells where
+	HandlerPanicked                      // one connection was closed; Stack has the stack trace
 	CloseFailed                          // a listener did not close or its path was not removed
 	DrainTimedOut                        // Conns connections were cut
 
 	SignalReceived   // Cause is the signal's name
 	Reloaded         // the new configuration is in force
 	ReloadFailed     // the old one stays
-	Replaced         // a successor serves
-	RestartFailed    // there is none, this process goes on
-	LogsReopenFailed // the log still goes to where it went
-	NotifyFailed     // the service manager did not hear us
+	Replaced         // a successor has taken over
+	RestartFailed    // there is no successor; this process goes on
+	LogsReopenFailed // the log is still written to the old file
+	NotifyFailed     // the service manager did not get a message
 	Unresponsive     // the daemon does not answer itself
-	Responsive       // it does again
+	Responsive       // it answers itself again
 	ServeFailed      // serving ended without being asked, or did not end well
 	Drained          // everything ended in time
 	StoppedBySecond  // a second signal ended the process while it drained
@@ -56,7 +56,7 @@ var eventTexts = [eventKindsEnd]string{
 	StoppedBySecond:  "second signal, stopping at once",
 }
 
-// String is a message for the log.
+// String returns the message for the log.
 func (k EventKind) String() string {
 	if k <= 0 || k >= eventKindsEnd {
 		return fmt.Sprintf("event %d", int(k))
@@ -64,7 +64,8 @@ func (k EventKind) String() string {
 	return eventTexts[k]
 }
 
-// Trouble reports whether somebody should look: the level of the log line.
+// Trouble reports whether the event is a problem. It decides the level of the log
+// line.
 func (k EventKind) Trouble() bool {
 	switch k {
 	case AcceptRecovered, SignalReceived, Reloaded, Replaced, Responsive, Drained:
@@ -73,7 +74,7 @@ func (k EventKind) Trouble() bool {
 	return true
 }
 
-// Event is something for the log. Fields that do not apply are zero.
+// Event is something that the log must show. Fields that do not apply are zero.
 type Event struct {
 	Kind   EventKind
 	Socket Socket   // of Serve's events
@@ -84,8 +85,8 @@ type Event struct {
 	Stack  []byte // after a panic
 }
 
-// reminder lets one report through, then one each remindEvery. It belongs to
-// one goroutine at a time.
+// reminder lets one report pass, and then at most one in each remindEvery. Only
+// one goroutine may use it at a time.
 type reminder struct{ last time.Time }
 
 func (r *reminder) due(now time.Time) bool {
@@ -96,11 +97,11 @@ func (r *reminder) due(now time.Time) bool {
 	return true
 }
 
-// backoff doubles the wait from failure to failure. Its zero value is ready.
+// backoff doubles the wait after each failure. The zero value is ready to use.
 type backoff struct {
 	wait time.Duration
 	tell reminder
-	told bool // this row of failures was reported
+	told bool // this series of failures was reported
 }
 
 func (b *backoff) next(now time.Time) (wait time.Duration, tell bool) {
@@ -110,8 +111,8 @@ func (b *backoff) next(now time.Time) (wait time.Duration, tell bool) {
 	return b.wait, tell
 }
 
-// over ends a row of failures and reports whether anybody was told of it. The
-// reminder stays, so that failures that come and go are not reported each time.
+// over ends a series of failures and returns whether the series was reported. The
+// reminder is kept, so that failures that come and go are not reported each time.
 func (b *backoff) over() bool {
 	told := b.told
 	b.wait, b.told = 0, false

@@ -16,16 +16,19 @@ import (
 )
 
 // A running daemon hands its listening sockets to its successor over a unix
-// stream socket. The successor leads, line by line of JSON:
+// stream socket. Each message is a line of JSON, and the successor sends the
+// first one.
 //
-// Over the admin socket the predecessor says "hello" first. Then:
+// Over the admin socket the predecessor first sends "hello". The messages of the
+// successor, with their answers, are:
 //
 //	take     → sockets, with their descriptors
 //	release  → released: what only one process can hold is free
 //	serving  → bye: the predecessor accepts nothing any more
 //
-// Instead of its next word it may say "failed", and the predecessor may answer
-// "no". When the connection ends before "serving", the predecessor goes on.
+// Instead of its next message the successor may send "failed", and the
+// predecessor may answer "no". When the connection ends before "serving", the
+// predecessor goes on.
 const (
 	sayHello    = "hello"
 	sayTake     = "take"
@@ -42,13 +45,14 @@ const (
 const (
 	maxHandoverLine    = 64 << 10
 	maxHandoverSockets = 64
-	// handoverPatience is how long one side waits for the other's next word: the
-	// predecessor drains, the successor reads its tables and its store.
+	// handoverPatience is how long one side waits for the other's next message.
+	// In that time the predecessor drains, or the successor reads its tables and
+	// its store.
 	handoverPatience = 3 * time.Minute
 )
 
-// HandoverVariable names the descriptor over which a successor that we started
-// talks to us.
+// HandoverVariable is the environment variable with the number of the descriptor
+// over which a successor that this process started talks to it.
 const HandoverVariable = "POSTERN_HANDOVER"
 
 // message is one line.
@@ -58,7 +62,7 @@ type message struct {
 	Sockets []handed `json:"sockets,omitempty"`
 }
 
-// handed is a socket whose descriptor comes with the message.
+// handed describes a socket whose descriptor is sent with the message.
 type handed struct {
 	Network string `json:"network"`
 	Address string `json:"address"`
@@ -89,8 +93,9 @@ func (l link) send(m message, files ...*os.File) error {
 	return err
 }
 
-// descriptorOf is f.Fd without its side effect: that would make the socket block,
-// also where someone else accepts from it.
+// descriptorOf returns the descriptor like f.Fd, but without its side effect: Fd
+// puts the socket into blocking mode, also for other processes that accept from
+// it.
 func descriptorOf(f *os.File) (int, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -102,7 +107,8 @@ func descriptorOf(f *os.File) (int, error) {
 }
 
 // receive reads one line and the descriptors that come with it. Each side waits
-// for the other's line before it says its next: nothing is read too far.
+// for the other's line before it sends its next one, so that receive never reads
+// into the next message.
 func (l link) receive() (message, []*os.File, error) {
 	var m message
 	if err := l.conn.SetReadDeadline(time.Now().Add(handoverPatience)); err != nil {
@@ -141,7 +147,7 @@ func (l link) receive() (message, []*os.File, error) {
 	}
 }
 
-// filesOf takes the descriptors out of control messages.
+// filesOf returns the descriptors in control messages as files.
 func filesOf(rights []byte) ([]*os.File, error) {
 	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil {
@@ -166,7 +172,7 @@ func closeFiles(files []*os.File) {
 	}
 }
 
-// expect receives a line that says word.
+// expect receives a message and returns an error unless it says word.
 func (l link) expect(word string) error {
 	m, files, err := l.receive()
 	closeFiles(files)
@@ -217,9 +223,9 @@ func PredecessorFromEnvironment() (*Predecessor, error) {
 	return take(conn)
 }
 
-// AskPredecessor asks the daemon that drains behind an admin socket for its
-// listening sockets. request is what makes the admin server give way. Only a
-// process of root or of one of the users is believed.
+// AskPredecessor asks the draining daemon at an admin socket for its listening
+// sockets. request is the admin request that starts the handover. Only a process
+// of root or of one of the users is trusted.
 func AskPredecessor(path string, request []byte, users ...int) (*Predecessor, error) {
 	conn, err := net.DialTimeout(NetworkUnix, path, probeTimeout)
 	if err != nil {
@@ -302,7 +308,8 @@ func (p *Predecessor) take() error {
 	return nil
 }
 
-// claim returns the sockets of an endpoint, none if the predecessor has none.
+// claim returns the sockets of an endpoint that the predecessor handed over, or
+// none.
 func (p *Predecessor) claim(s Socket) ([]net.Listener, error) {
 	if p == nil {
 		return nil, nil
@@ -336,16 +343,16 @@ func (p *Predecessor) inherits(s Socket) bool {
 	})
 }
 
-// Inherited returns the listeners that the predecessor has too.
+// Inherited returns those of the listeners that the predecessor has too.
 func (p *Predecessor) Inherited(listeners []Listener) []Listener {
 	return slices.DeleteFunc(slices.Clone(listeners), func(l Listener) bool { return !p.inherits(l.Socket) })
 }
 
-// adopt makes a socket at a path ours, to be removed at the end.
+// adopt returns a listener that removes the path of its socket when it is closed.
 func adopt(l net.Listener, path string) net.Listener {
 	p, err := openPlace(path)
 	if err != nil {
-		return l // the folder is gone, and the path with it
+		return l // the folder was removed, and the path with it
 	}
 	if p.made, err = p.look(); err != nil {
 		p.made = nil
@@ -353,7 +360,7 @@ func adopt(l net.Listener, path string) net.Listener {
 	return &unixListener{Listener: l, place: p}
 }
 
-// closeUnclaimed closes what the settings do not ask for any more.
+// closeUnclaimed closes the sockets that are no longer in the settings.
 func (p *Predecessor) closeUnclaimed() {
 	for i, in := range p.inherited {
 		if in.file != nil {
@@ -363,21 +370,21 @@ func (p *Predecessor) closeUnclaimed() {
 	}
 }
 
-// Release asks the predecessor to let go of what only one process can hold, and
-// waits until it has.
+// Release asks the predecessor to release what only one process can hold, and
+// waits until that is done.
 func (p *Predecessor) Release() error {
 	if err := p.link.send(message{Say: sayRelease}); err != nil {
 		return fmt.Errorf("handover: %w", err)
 	}
 	err := p.link.expect(sayReleased)
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
-		return nil // it has ended, and with it what it held
+		return nil // it has ended, so nothing is held any more
 	}
 	return err
 }
 
-// Serving has the predecessor end its part. From then on this process is the
-// daemon.
+// Serving asks the predecessor to accept no more connections. From then on this
+// process is the daemon.
 func (p *Predecessor) Serving() error {
 	defer p.link.conn.Close()
 	if err := p.link.send(message{Say: sayServing}); err != nil {
@@ -390,11 +397,11 @@ func (p *Predecessor) Serving() error {
 func (p *Predecessor) Fail(reason string) {
 	defer p.link.conn.Close()
 	p.closeUnclaimed()
-	_ = p.link.send(message{Say: sayFailed, Error: reason}) // it goes on either way
+	_ = p.link.send(message{Say: sayFailed, Error: reason}) // the predecessor goes on also when this fails
 }
 
-// HandOver is the predecessor's side of the conversation. It returns nil when
-// the successor serves, or the reason why it does not.
+// HandOver is the predecessor's side of the conversation. It returns nil when the
+// successor serves, else the reason why it does not.
 func HandOver(conn *net.UnixConn, listeners []Listener, release func() error, serving func() error) error {
 	l := link{conn}
 	if err := l.expect(sayTake); err != nil {
@@ -431,11 +438,11 @@ func HandOver(conn *net.UnixConn, listeners []Listener, release func() error, se
 	return nil
 }
 
-// Greet begins the conversation over a socket that served something else before,
-// the admin socket: its server may read no further than the request.
+// Greet begins the conversation over the admin socket, which had another protocol
+// until then. The admin server must not have read beyond the request.
 func Greet(conn *net.UnixConn) error { return link{conn}.send(message{Say: sayHello}) }
 
-// RefuseHandOver answers a successor that comes at the wrong time.
+// RefuseHandOver refuses a successor, with the reason.
 func RefuseHandOver(conn *net.UnixConn, reason string) {
 	l := link{conn}
 	if l.expect(sayTake) == nil {

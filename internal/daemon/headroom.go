@@ -7,33 +7,34 @@ import (
 )
 
 const (
-	// gcHeadroom is what the heap may grow by between two collections when much is in
-	// use. A store of a million entries has few pointers, so that collecting more
-	// often costs little; four times its size in garbage would be most of what the
-	// daemon holds.
+	// gcHeadroom is how much a large heap may grow between two collections.
+	// Without it, garbage could grow to four times the size of a store of a
+	// million entries. Collecting more often costs little, because such a store
+	// has few pointers.
 	gcHeadroom = 64 << 20
-	// minGCPercent bounds how often a large heap is collected.
+	// minGCPercent is the lowest GC percent, so that a large heap is not
+	// collected too often.
 	minGCPercent = 20
 )
 
-// headroom keeps the GC percent in step with what is in use.
+// headroom adapts the GC percent to the size of the live heap.
 type headroom struct {
 	percent int // in force
 	sample  []metrics.Sample
 	set     func(percent int) int
 }
 
-// keepHeadroom bounds what is not in use any more to gcHeadroom, from now to the end
-// of the process.
+// keepHeadroom limits garbage in a large heap to gcHeadroom, until the process
+// ends.
 func keepHeadroom() {
 	h := &headroom{gcPercent, []metrics.Sample{liveHeap()}, debug.SetGCPercent}
 	h.awaitGC()
 }
 
-// liveHeap is what the last collection found in use.
+// liveHeap is the metric of the memory that the last collection found in use.
 func liveHeap() metrics.Sample { return metrics.Sample{Name: "/gc/heap/live:bytes"} }
 
-// awaitGC has adjust called after the next collection, and after each that follows.
+// awaitGC arranges that adjust is called after each collection.
 func (h *headroom) awaitGC() {
 	runtime.AddCleanup(new([64]byte), func(h *headroom) {
 		metrics.Read(h.sample)
@@ -42,8 +43,8 @@ func (h *headroom) awaitGC() {
 	}, h)
 }
 
-// adjust sets the percent for a heap of which live octets are in use. A change stops
-// the program for a moment: small ones are left out.
+// adjust sets the GC percent for a heap with this many octets in use. A change
+// stops the program for a moment, so small changes are skipped.
 func (h *headroom) adjust(live uint64) {
 	want := percentFor(live)
 	if diff := want - h.percent; diff*10 > h.percent || -diff*10 > h.percent || want == gcPercent && diff != 0 {
@@ -52,7 +53,7 @@ func (h *headroom) adjust(live uint64) {
 	}
 }
 
-// percentFor returns the GC percent for a heap of which live octets are in use.
+// percentFor returns the GC percent for a heap with this many octets in use.
 func percentFor(live uint64) int {
 	if live <= gcHeadroom*100/gcPercent {
 		return gcPercent

@@ -11,18 +11,18 @@ import (
 	"syscall"
 )
 
-// Identity is who the daemon runs as once its sockets are bound.
+// Identity is the user and the groups of the daemon after its sockets are bound.
 type Identity struct {
 	Name     string // as the operator wrote it, for messages
 	UID, GID int
-	// Groups are all groups of the user and GID. Membership of Postfix's group
-	// is how a daemon reads Postfix's map files.
+	// Groups are all groups of the user and GID. A daemon can read Postfix's map
+	// files as a member of Postfix's group.
 	Groups []int
 }
 
 // LookupIdentity reads USER[:GROUP]; both are names or numbers. GROUP replaces
-// the user's primary group. A number that no user has needs a group
-// beside it.
+// the user's primary group. A number that is not in the account database needs a
+// GROUP.
 func LookupIdentity(spec string) (Identity, error) {
 	id, err := lookupIdentity(spec)
 	if err != nil {
@@ -70,7 +70,7 @@ func lookupUser(name string) (*user.User, error) {
 	return nil, err
 }
 
-// of fills in what the account database knows.
+// of fills in what the account database has about the user.
 func (id Identity) of(account *user.User) (Identity, error) {
 	uid, err := parseID(account.Uid)
 	if err != nil {
@@ -100,8 +100,8 @@ func (id Identity) of(account *user.User) (Identity, error) {
 	return id, nil
 }
 
-// parseID reads a user or group number. The highest 32-bit number means "leave
-// as it is" to the kernel and is refused.
+// parseID reads a user or group number. The highest 32-bit number is refused,
+// because the kernel takes it as "leave unchanged".
 func parseID(s string) (int, error) {
 	id, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || id == 1<<32-1 {
@@ -110,10 +110,11 @@ func parseID(s string) (int, error) {
 	return int(id), nil
 }
 
-// Become gives the whole process, every thread, the identity for good: the
-// groups, then the group, then the user. It then verifies that root cannot be
-// had back. It does nothing when the process has the identity already. After
-// an error the process is in no defined state and must exit.
+// Become changes all threads of the process to the identity, permanently: first
+// the supplementary groups, then the group, then the user. It then verifies that
+// the process cannot become root again. It does nothing when the process has the
+// identity already. After an error the state of the process is not defined, and
+// it must exit.
 func (id Identity) Become() error {
 	if os.Getuid() == id.UID && os.Geteuid() == id.UID && os.Getgid() == id.GID && os.Getegid() == id.GID {
 		return nil
@@ -131,7 +132,7 @@ func (id Identity) Become() error {
 	return nil
 }
 
-// set uses package syscall because its calls act on all threads.
+// set uses package syscall, because its calls change all threads.
 func (id Identity) set() error {
 	if err := syscall.Setgroups(id.Groups); err != nil {
 		return os.NewSyscallError("setgroups", err)

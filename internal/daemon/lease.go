@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// lease serves a listener and leaves it open when it is closed: what connects
-// then waits in the backlog, for the successor or for the next lease. Keep says
-// at that time whether it is left open.
+// lease is a listener over a socket that may stay open after the lease is closed.
+// Clients that connect then wait in the backlog, for the successor or for the
+// next lease. When the lease is closed, keep reports whether the socket stays
+// open.
 type lease struct {
 	net.Listener
 	keep   func() bool
@@ -20,8 +21,8 @@ type lease struct {
 	once   sync.Once
 }
 
-// Lease returns listeners that serve the same sockets. When keep reports true as
-// they are closed, the sockets stay open.
+// Lease returns listeners for the same sockets. When such a listener is closed,
+// keep is called, and the socket stays open if it reports true.
 func Lease(listeners []Listener, keep func(Socket) bool) []Listener {
 	leases := make([]Listener, len(listeners))
 	for i, l := range listeners {
@@ -33,8 +34,8 @@ func Lease(listeners []Listener, keep func(Socket) bool) []Listener {
 	return leases
 }
 
-// Accept waits for the next connection, until the lease is closed: when the
-// socket itself was closed before, its successor has it.
+// Accept waits for the next connection, until the lease is closed. When the
+// socket itself was closed before, the successor has it.
 func (l *lease) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if errors.Is(err, net.ErrClosed) {
@@ -61,7 +62,8 @@ func (l *lease) Close() error {
 	return err
 }
 
-// setDeadline sets when Accept returns, and reports whether it could.
+// setDeadline sets the time at which Accept returns, and reports whether it
+// could.
 func setDeadline(l net.Listener, at time.Time) bool {
 	d, ok := l.(interface{ SetDeadline(time.Time) error })
 	return ok && d.SetDeadline(at) == nil
@@ -86,7 +88,8 @@ func (l Listener) file() (*os.File, error) {
 	return f.File()
 }
 
-// Abandon closes the listener and leaves its path, which belongs to the successor.
+// Abandon closes the listener but does not remove its path, which belongs to the
+// successor.
 func (l Listener) Abandon() error {
 	if u, ok := l.Listener.(*unixListener); ok {
 		return u.abandon()

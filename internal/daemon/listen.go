@@ -14,15 +14,15 @@ import (
 // DefaultSocketMode lets the owner and the group of a unix socket connect.
 const DefaultSocketMode fs.FileMode = 0o660
 
-// Socket is one endpoint to bind and how.
+// Socket is one endpoint to bind, and how to bind it.
 type Socket struct {
 	Endpoint
-	// Flag is the setting that asked for the socket, such as "--listen". It is
-	// named in errors and distinguishes the listeners of one [Listen].
+	// Flag is the flag that asked for the socket, such as "--listen". Errors name
+	// it, and it distinguishes the listeners of one [Listen].
 	Flag string
-	// Mode and Group guard a unix socket; other kinds ignore them (systemd has
-	// SocketMode= and SocketGroup=). Mode 0 means DefaultSocketMode, Group ""
-	// leaves the process's own. Group is a name or a number.
+	// Mode and Group are those of a unix socket; other kinds ignore them (systemd
+	// has SocketMode= and SocketGroup=). Mode 0 means DefaultSocketMode. Group is
+	// a name or a number; "" means the group of the process.
 	Mode  fs.FileMode
 	Group string
 }
@@ -35,14 +35,14 @@ type Listener struct {
 }
 
 // Listen binds every socket before it returns, in order, and serves none. One
-// systemd endpoint may give several listeners. A descriptor from systemd that
-// no endpoint takes is an error, so Listen is called once in the life of a
-// process, with all its sockets. On an error everything already bound is
-// closed again; the error names the flag, the endpoint and the fix.
+// systemd endpoint may have several listeners. A descriptor from systemd that no
+// endpoint takes is an error, so a process calls Listen once, with all its
+// sockets. On an error everything already bound is closed again. The error names
+// the flag, the endpoint and the fix.
 func Listen(sockets []Socket) ([]Listener, error) { return ListenAfter(nil, sockets) }
 
 // ListenAfter is Listen for a daemon that takes over: the sockets that its
-// predecessor has are not bound but inherited. p may be nil.
+// predecessor has are inherited instead of bound. p may be nil.
 func ListenAfter(p *Predecessor, sockets []Socket) ([]Listener, error) {
 	passed, err := takeDescriptors()
 	if err != nil {
@@ -129,9 +129,9 @@ func listenTCP(address string) (net.Listener, error) {
 	return nil, err
 }
 
-// keepAlive is the default, but none between processes of this machine: the
-// kernel reports at once when one of them is gone, and setting it takes four system
-// calls a connection.
+// keepAlive returns the default, but none for connections within this machine.
+// The kernel reports at once when one of their ends is closed, and setting
+// keep-alive needs four system calls for each connection.
 func keepAlive(address string) time.Duration {
 	if addr, err := netip.ParseAddrPort(address); err == nil && addr.Addr().Unmap().IsLoopback() {
 		return -1

@@ -18,16 +18,16 @@ const (
 	unlimitedBytes = 1 << 62 // cgroup v1 spells "no limit" as a number near 2^63
 )
 
-// Memory says how the garbage collector was tuned.
+// Memory describes how the garbage collector was tuned.
 type Memory struct {
 	GCPercent int   // 0: left to GOGC
 	Limit     int64 // bytes, 0: left to GOMEMLIMIT
 }
 
-// TuneMemory sets the GC percent to 400, less for a large heap, and a soft memory limit of 1 GiB, or 80 %
-// of the process's cgroup limit if that is less: few collections in
-// normal times, and frequent ones rather than the OOM killer under a flood. What
-// the operator set with GOGC or GOMEMLIMIT stays.
+// TuneMemory sets the GC percent to 400, or less for a large heap. It sets a soft
+// memory limit of 1 GiB, or 80 % of the process's cgroup limit if that is less.
+// So there are few collections in normal times, and under a flood there are many
+// instead of the OOM killer. What the operator set with GOGC or GOMEMLIMIT stays.
 func TuneMemory() Memory {
 	m := planMemory(os.DirFS("/"), os.Getenv)
 	if m.GCPercent > 0 {
@@ -54,8 +54,8 @@ func planMemory(root fs.FS, getenv func(string) string) Memory {
 	return m
 }
 
-// cgroupLimit is the lowest memory limit between the process's cgroup and the
-// root, cgroups(7), for version 2 and 1; MaxInt64 when there is none.
+// cgroupLimit returns the lowest memory limit of the process's cgroup and its
+// parents, cgroups(7), for versions 2 and 1. It is MaxInt64 when there is none.
 func cgroupLimit(root fs.FS) int64 {
 	limit := int64(math.MaxInt64)
 	lines, err := fs.ReadFile(root, "proc/self/cgroup")
@@ -78,8 +78,8 @@ func cgroupLimit(root fs.FS) int64 {
 	return limit
 }
 
-// lowestLimit looks from group upwards. In a container the path may be the
-// host's, of which only the mount's top exists here.
+// lowestLimit returns the lowest limit of group and its parents. In a container
+// the path may be that of the host, and then only the top of the mount exists.
 func lowestLimit(root fs.FS, mount, group, file string) int64 {
 	limit := int64(math.MaxInt64)
 	for group = path.Clean("/" + group); ; group = path.Dir(group) {

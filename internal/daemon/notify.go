@@ -14,14 +14,14 @@ import (
 type Notifier struct {
 	// Send delivers one datagram of KEY=value lines; nil drops it.
 	Send func(state string) error
-	// Watchdog is how soon the service manager expects to hear again; 0 means
-	// that it does not wait.
+	// Watchdog is the time within which the service manager expects the next
+	// message; 0 means that it expects none.
 	Watchdog time.Duration
 }
 
 // SystemdNotifier reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID. Without
-// NOTIFY_SOCKET it is the zero Notifier; an error means that the other
-// two are malformed.
+// NOTIFY_SOCKET it returns the zero Notifier. It returns an error when one of the
+// other two is malformed.
 func SystemdNotifier() (Notifier, error) {
 	watchdog, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
@@ -33,11 +33,11 @@ func SystemdNotifier() (Notifier, error) {
 	}}, nil
 }
 
-// Ready says that connections are answered, also after Reloading.
+// Ready reports that connections are answered, also after Reloading.
 func (n Notifier) Ready(status string) error { return n.send(sd.SdNotifyReady, status) }
 
-// Reloading says that the configuration is read again; Ready ends it.
-// Type=notify-reload wants the time of CLOCK_MONOTONIC with it.
+// Reloading reports that the configuration is read again; Ready ends it.
+// Type=notify-reload needs the time of CLOCK_MONOTONIC in the message.
 func (n Notifier) Reloading() error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
@@ -47,16 +47,16 @@ func (n Notifier) Reloading() error {
 	return n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, usec), "reloading")
 }
 
-// Stopping says that the daemon drains for at most limit. The service manager's
-// own limit (TimeoutStopSec=) is moved so that it does not kill us before.
+// Stopping reports that the daemon drains for at most limit. It extends the
+// service manager's own limit (TimeoutStopSec=), so that the daemon is not killed
+// before.
 func (n Notifier) Stopping(limit time.Duration) error {
 	return n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", sd.SdNotifyStopping, limit.Microseconds()), "draining")
 }
 
-// MainPID says which process the service manager shall heed from now on. It has the
-// whole time of the watchdog from here until it has to be heard: what is left of
-// ours may be less than it takes to its first word, or none when restarts follow
-// each other.
+// MainPID reports which process is the main process from now on. It also restarts
+// the time of the watchdog. What is left of it may be less than the new process
+// needs until its first message, or nothing when restarts follow each other.
 func (n Notifier) MainPID(pid int) error {
 	if pid == 0 {
 		return nil // one that we did not start

@@ -10,33 +10,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WhenFull is what happens to a connection that finds no room.
+// WhenFull is what happens to a new connection when there is no room for it.
 type WhenFull int
 
 const (
-	// Wait lets it wait until another one ends.
+	// Wait lets the new connection wait until another one ends.
 	Wait WhenFull = iota
-	// CloseIdle closes the one that has been idle longest, see [Conn.Idle]. Its
-	// client dials again when it has something to ask. When all are busy the
-	// next one that has its answer is closed.
+	// CloseIdle closes the connection that has been idle for the longest time,
+	// see [Conn.Idle]. Its client connects again when it has a request. When all
+	// are busy, the next one that becomes idle is closed.
 	CloseIdle
-	// Refuse closes the new one: the client learns at once that it gets no
-	// answer, and no session that is under way is lost.
+	// Refuse closes the new connection. Its client learns at once that it gets no
+	// answer, and no running session is lost.
 	Refuse
 )
 
-// newGrace is how long a connection may say nothing before one that finds no
-// room may take its place. Postfix speaks first, at once, in both protocols.
+// newGrace is how long a new connection may be silent before another one may take
+// its place. In both protocols Postfix sends something at once.
 const newGrace = 5 * time.Second
 
-// Overflow counts connections that the bounds have ended. It may be read while
-// they are counted.
+// Overflow counts the connections that were closed because of the bounds. It may
+// be read at any time.
 type Overflow struct {
 	Closed  atomic.Uint64 // idle, to make room for another
 	Refused atomic.Uint64 // new
 }
 
-// room is the connections of a server, within their bounds.
+// room is the set of a server's connections, with its bounds.
 type room struct {
 	mu     sync.Mutex
 	freed  sync.Cond // on mu: a connection has ended or become idle, or draining began
@@ -48,8 +48,8 @@ type room struct {
 	full, hostFull reminder // guarded by mu
 }
 
-// otherFiles is how many descriptors a daemon needs beside its connections, for
-// files, table servers and DNS.
+// otherFiles is how many descriptors a daemon needs for other things than its
+// connections: files, table servers and DNS.
 const otherFiles = 256
 
 // RoomForConns returns how many connections the process's limit of open files
@@ -63,8 +63,8 @@ func RoomForConns() int {
 	return max(n-otherFiles, n/2, 1)
 }
 
-// hostOf is the host to which the bound of one host applies; the zero Addr for
-// this machine, on which all programs look alike.
+// hostOf returns the host to which the bound for one host applies. It returns the
+// zero Addr for this machine, because its programs cannot be distinguished.
 func (s *server) hostOf(conn net.Conn) netip.Addr {
 	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok || s.o.MaxHostConns == 0 {
@@ -75,15 +75,15 @@ func (s *server) hostOf(conn net.Conn) netip.Addr {
 		return netip.Addr{}
 	}
 	if host.Is6() {
-		// Its neighbours in the same /64 are as good as the host itself.
+		// All addresses of a /64 count as one host.
 		prefix, _ := host.WithZone("").Prefix(64)
 		return prefix.Addr()
 	}
 	return host
 }
 
-// admit adds a connection when it has room, or finds room as WhenFull says. It
-// reports false when the connection is to be closed.
+// admit adds a connection when there is room, or makes room as WhenFull has it.
+// It reports false when the connection must be closed.
 func (s *server) admit(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,8 +112,8 @@ func (s *server) admit(c *Conn) bool {
 			return false
 		}
 		if !waits && !made && s.o.WhenFull == CloseIdle {
-			// All are busy: the first that becomes idle shall end. One may have
-			// become so before it could know.
+			// All are busy: the first that becomes idle must end. One may have
+			// become idle before it could see that.
 			waits = true
 			s.wanted.Add(1)
 			continue
@@ -122,8 +122,8 @@ func (s *server) admit(c *Conn) bool {
 	}
 }
 
-// makeRoom closes the connection that can be missed most, if there is one. Its
-// handler ends soon.
+// makeRoom closes the connection that has been idle for the longest time, if
+// there is one. Its handler ends soon.
 func (s *server) makeRoom(c *Conn, hostFull bool) bool {
 	if s.o.WhenFull == Wait {
 		return false
@@ -140,8 +140,8 @@ func (s *server) makeRoom(c *Conn, hostFull bool) bool {
 	}
 }
 
-// longestIdle returns the connection that has been idle, or silent from its
-// beginning, for the longest time; of one host only, if that is what is full.
+// longestIdle returns the connection that has been idle, or silent since it was
+// made, for the longest time. With ofHost only connections of that host count.
 func (s *server) longestIdle(host netip.Addr, ofHost bool) *Conn {
 	var found *Conn
 	silent := int64(time.Since(begun) - newGrace)
@@ -166,7 +166,7 @@ func (s *server) longestIdle(host netip.Addr, ofHost bool) *Conn {
 	return found
 }
 
-// remove takes out a connection whose handler has ended.
+// remove removes a connection whose handler has ended.
 func (r *room) remove(c *Conn) {
 	delete(r.conns, c)
 	if c.host.IsValid() {
@@ -180,7 +180,7 @@ func (r *room) remove(c *Conn) {
 // isWanted reports whether connections wait for room.
 func (r *room) isWanted() bool { return r != nil && r.wanted.Load() > 0 }
 
-// wake has those look again that wait for room.
+// wake wakes all connections that wait for room.
 func (r *room) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -15,21 +15,21 @@ const (
 	ExitFailed = 1
 )
 
-// ExitTransient is the exit status of a daemon that could not start because of
-// something that can pass by itself (EX_TEMPFAIL of sysexits.h): try again.
+// ExitTransient is the exit status of a daemon that could not start because of a
+// temporary problem (EX_TEMPFAIL of sysexits.h): try again.
 const ExitTransient = 75
 
-// signalQueue holds what arrives while the loop is busy; more would only
-// repeat what is queued.
+// signalQueue is how many signals may wait while the loop is busy. More would
+// only repeat what is queued.
 const signalQueue = 8
 
-// stopMargin is what stopping may take beyond the drain time-out, before the
-// service manager kills the process.
+// stopMargin is how much longer than the drain time-out stopping may take before
+// the service manager kills the process.
 const stopMargin = cutGrace + 5*time.Second
 
-// Signals starts to collect SIGTERM, SIGINT, SIGHUP and SIGUSR2, and ignores SIGPIPE, so
-// that a log reader that went away does not end the daemon. Call it
-// first: until then SIGHUP kills the process.
+// Signals starts to collect SIGTERM, SIGINT, SIGHUP and SIGUSR2, and ignores
+// SIGPIPE, so that the daemon does not end when the reader of its log does. Call
+// it first: until then SIGHUP kills the process.
 func Signals() <-chan os.Signal {
 	signals := make(chan os.Signal, signalQueue)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
@@ -37,43 +37,46 @@ func Signals() <-chan os.Signal {
 	return signals
 }
 
-// RunOptions is what [Run] drives. Only Signals and Serve are required.
+// RunOptions are the parts that [Run] calls. Only Signals and Serve are required.
 type RunOptions struct {
 	Signals <-chan os.Signal // of Signals, or a test's own
 	Changes <-chan string    // paths of files that changed; the watcher joins bursts
 	// Serve serves until its ctx is done, then drains and returns, as [Serve] does.
 	Serve func(ctx context.Context) error
 	// Reload builds the new state and puts it in force, or returns an error and
-	// leaves everything as it was. One runs at a time, beside Serve; what asks
-	// meanwhile is answered by one more. cause is "SIGHUP" or a path. ctx ends
-	// when draining begins.
+	// leaves everything as it was. It runs at the same time as Serve, but only
+	// once at a time: all requests that come meanwhile lead to one more reload.
+	// cause is "SIGHUP" or a path. ctx ends when draining begins.
 	Reload func(ctx context.Context, cause string) error
 	// ReopenLogs is called at SIGHUP, before Reload, so that its outcome is in
 	// the new file.
 	ReopenLogs func() error
-	// Restart starts a successor and returns nil when that serves in this
-	// process's place, or why it does not. It runs beside Serve, one at a time;
-	// nil means that SIGUSR2 has no effect. ctx ends when draining begins.
+	// Restart starts a successor. It returns nil when the successor has taken
+	// over from this process, else the reason why not. It runs at the same time
+	// as Serve, but only once at a time. A nil Restart means that SIGUSR2 has no
+	// effect. ctx ends when draining begins.
 	Restart func(ctx context.Context) error
-	// Restarts are wishes for a restart; each is told its outcome.
+	// Restarts are requests for a restart; each receives the outcome.
 	Restarts <-chan chan<- error
-	// Hurry is called when a daemon that was replaced is told to stop: its sessions
-	// have the drain time-out left from then on. nil does nothing.
+	// Hurry is called when a daemon that was replaced is asked to stop. From then
+	// on its sessions have the drain time-out to end. It may be nil.
 	Hurry    func()
 	Notifier Notifier
-	// Alive returns nil when the daemon answers a question of its own. The service
-	// manager is told that the daemon lives only then. It runs beside Serve, one at a
-	// time; its ctx ends when draining begins. nil means a daemon that is alive.
+	// Alive returns nil when the daemon answers a question that it asks itself.
+	// Only then does the service manager get its watchdog message. It runs at the
+	// same time as Serve, but only once at a time; its ctx ends when draining
+	// begins. A nil Alive means that the daemon is always alive.
 	Alive func(ctx context.Context) error
-	// DrainTimeout is told to the service manager; Serve keeps to it.
+	// DrainTimeout is reported to the service manager; Serve has to respect it.
 	DrainTimeout time.Duration
 	Report       func(Event) // for the log, on Run's goroutine; nil drops it
 }
 
-// Run serves until SIGTERM or SIGINT, or until ctx is done, then drains once. A
-// second of these signals makes it return at once, with Serve still running: the caller exits.
-// SIGHUP reopens the logs and reloads. It returns ExitOK after a drain
-// without error; ExitFailed after a second signal or when serving failed.
+// Run serves until SIGTERM or SIGINT, or until ctx is done, and then drains.
+// After a second of these signals it returns at once, while Serve still runs: the
+// caller exits. SIGHUP reopens the logs and reloads. Run returns ExitOK after a
+// drain without error, and ExitFailed after a second signal or when serving
+// failed.
 func Run(ctx context.Context, o RunOptions) int {
 	if o.Report == nil {
 		o.Report = func(Event) {}
@@ -81,7 +84,7 @@ func Run(ctx context.Context, o RunOptions) int {
 	serving, drain := context.WithCancel(ctx)
 	defer drain()
 	r := &runner{o: o, served: make(chan error, 1), reloaded: make(chan reload, 1), restarted: make(chan error, 1), alive: make(chan error, 1)}
-	go func() { r.served <- o.Serve(serving) }() // both loops below wait for it
+	go func() { r.served <- o.Serve(serving) }() // ends before Run returns, except after a second signal
 
 	if o.Notifier.Watchdog > 0 {
 		// Half the time: systemd's own advice, sd_watchdog_enabled(3).
@@ -112,21 +115,21 @@ type runner struct {
 	reloaded chan reload
 
 	reloading bool
-	again     string // why to reload once more after this one; "" is not
+	again     string // the cause of one more reload after this one; "" for none
 
 	alive        chan error
-	asking       bool             // Alive has not returned
-	late         <-chan time.Time // when its answer is
+	asking       bool             // Alive is running
+	late         <-chan time.Time // fires when its answer is late
 	unresponsive bool             // that was reported
 
 	restarted  chan error
 	restarting bool
 	asked      chan<- error // who asked for the restart; nil for a signal
-	replaced   bool         // a successor serves: the service manager heeds it now
+	replaced   bool         // a successor serves, and is the main process for the service manager
 }
 
-// untilStop returns when the daemon is to stop, or when Serve ended by itself:
-// untilDrained then finds its outcome in served.
+// untilStop returns when the daemon must stop, or when Serve ended by itself. In
+// the second case untilDrained reads the outcome from served.
 func (r *runner) untilStop(ctx context.Context) {
 	changes := r.o.Changes
 	for {
@@ -183,12 +186,12 @@ func (r *runner) untilDrained() int {
 		case sig := <-r.o.Signals:
 			switch {
 			case sig == syscall.SIGHUP:
-				r.reopenLogs() // rotation does not wait for us
+				r.reopenLogs() // log rotation does not wait for the drain
 				continue
 			case sig == syscall.SIGUSR2:
 				continue
 			case r.replaced:
-				r.replaced = false // the first one to this process
+				r.replaced = false // the next one is the first for this process
 				r.hurry()
 				continue
 			}
@@ -214,7 +217,7 @@ func (r *runner) untilDrained() int {
 }
 
 // reload runs Reload on its own goroutine, so that a slow one delays neither
-// SIGTERM nor the watchdog. Both loops receive its end.
+// SIGTERM nor the watchdog. untilStop and untilDrained receive its outcome.
 func (r *runner) reload(ctx context.Context, cause string) {
 	if r.o.Reload == nil {
 		return
@@ -243,7 +246,7 @@ func (r *runner) finishReload(ctx context.Context, done reload) {
 	}
 }
 
-// restart runs Restart on its own goroutine, as reload does Reload.
+// restart runs Restart on its own goroutine, like reload.
 func (r *runner) restart(ctx context.Context, asked chan<- error) {
 	if r.o.Restart == nil || r.restarting {
 		if asked != nil {
@@ -269,11 +272,11 @@ func (r *runner) finishRestart(err error) {
 	r.replaced, r.o.Notifier = true, Notifier{}
 }
 
-// errNoAnswer is the error of a question that is not answered in good time.
+// errNoAnswer is the error when Alive does not return in time.
 var errNoAnswer = errors.New("no answer yet")
 
-// ask begins to find out whether the daemon answers. While it has not answered,
-// the service manager is told nothing.
+// ask starts Alive. The service manager gets no watchdog message until Alive has
+// returned nil.
 func (r *runner) ask(ctx context.Context) {
 	switch {
 	case r.asking:
@@ -300,7 +303,7 @@ func (r *runner) answered(ctx context.Context, err error) {
 	}
 }
 
-// silent reports once that the daemon does not answer.
+// silent reports, once, that the daemon does not answer.
 func (r *runner) silent(err error) {
 	if !r.unresponsive {
 		r.unresponsive = true

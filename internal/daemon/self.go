@@ -13,16 +13,16 @@ const FlagSelf = "self"
 // ErrNotServing is the error of [Self.Dial] when nothing is accepted any more.
 var ErrNotServing = errors.New("connections are not accepted now")
 
-// Self is a listener that only this process can connect to: over it a daemon finds
-// out whether it answers. Its connections go the way of all others, but find room
-// also when there is none.
+// Self is a listener to which only this process can connect. Over it the daemon
+// checks whether it answers. Its connections are served like all others, but also
+// when the server is full.
 type Self struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-// NewSelf returns a listener that [Serve] can be given once.
+// NewSelf returns a listener for one call of [Serve].
 func NewSelf() *Self {
 	return &Self{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
@@ -70,5 +70,5 @@ type selfAddr struct{}
 func (selfAddr) Network() string { return FlagSelf }
 func (selfAddr) String() string  { return FlagSelf }
 
-// isSelf reports whether the daemon has connected to itself.
+// isSelf reports whether the connection is one of the daemon to itself.
 func (c *Conn) isSelf() bool { return c.Socket.Flag == FlagSelf }

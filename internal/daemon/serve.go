@@ -20,48 +20,48 @@ const (
 	maxBackoff = time.Second
 	// cutGrace is how long handlers have to return once their connection is cut.
 	cutGrace = 2 * time.Second
-	// remindEvery bounds how often a state that lasts is reported again.
+	// remindEvery is the shortest time between two reports of a state that lasts.
 	remindEvery = time.Minute
 )
 
-// ErrHandlersStuck is returned by [Serve] when handlers did not return although
+// ErrHandlersStuck is the error of [Serve] when handlers did not return after
 // their connections were cut.
 var ErrHandlersStuck = errors.New("handlers did not end")
 
-// ServeOptions says how connections are served.
+// ServeOptions are the settings of [Serve].
 type ServeOptions struct {
-	// Handler owns the connection until it returns; the connection is closed
+	// Handler owns the connection until it returns. The connection is closed
 	// then, also after a panic. ctx ends when the connection is cut, not when
-	// draining begins: work in hand is finished, see [Conn.Idle] and
-	// [Conn.Draining].
+	// draining begins, so that the current request is finished; see [Conn.Idle]
+	// and [Conn.Draining].
 	Handler func(ctx context.Context, conn *Conn)
-	// MaxConns bounds the handlers that run at once, over all listeners; 0
-	// means DefaultMaxConns. WhenFull says what happens above it.
+	// MaxConns is the highest number of handlers that run at once, over all
+	// listeners; 0 means DefaultMaxConns. WhenFull is what happens above it.
 	MaxConns int
-	// MaxHostConns bounds those of one host that is not this one; 0 is no
-	// bound. Above it a connection is closed: an idle one of that host if
+	// MaxHostConns is the highest number of handlers for one other host; 0 means
+	// no bound. Above it a connection is closed: an idle one of that host if
 	// WhenFull is CloseIdle, else the new one.
 	MaxHostConns int
 	WhenFull     WhenFull
-	// Overflow counts what the bounds have done; it may be nil.
+	// Overflow counts connections closed because of the bounds; it may be nil.
 	Overflow *Overflow
-	// Linger is asked once nothing is accepted any more: draining begins when the
-	// channel is closed, or when the last connection has ended. A nil function or
-	// channel begins it at once.
+	// Linger is called when no connections are accepted any more. Draining begins
+	// when its channel is closed, or when the last connection has ended. With a
+	// nil function or channel, draining begins at once.
 	Linger func() <-chan struct{}
 	// DrainTimeout is how long connections may go on once draining began.
 	// Then they are cut; 0 cuts them at once.
 	DrainTimeout time.Duration
-	// Report hears of trouble; nil drops it. It is called by several
-	// goroutines at once.
+	// Report receives problems for the log; it may be nil. Several goroutines
+	// call it at once.
 	Report func(Event)
 }
 
 // Serve accepts on all listeners until ctx is done, then drains: it closes the
 // listeners, lingers, closes every idle connection, and waits until the other
-// handlers return or DrainTimeout cuts their connections. No handler runs any more when it
-// returns nil. Errors of Accept never end it, only a listener that somebody
-// else closed: Serve then drains and returns that error.
+// handlers return or DrainTimeout cuts their connections. No handler runs any
+// more when it returns nil. Errors of Accept never end it, except when something
+// else closed a listener: Serve then drains and returns that error.
 func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
 	if o.MaxConns == 0 {
 		o.MaxConns = DefaultMaxConns
@@ -73,7 +73,7 @@ func Serve(ctx context.Context, listeners []Listener, o ServeOptions) error {
 		o.Overflow = new(Overflow)
 	}
 	s := newServer(o)
-	// Connections outlive the order to drain.
+	// Connections go on when ctx ends, until they are cut.
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 
@@ -144,8 +144,8 @@ func (s *server) accept(life context.Context, l Listener) error {
 	}
 }
 
-// pause waits a little before the next Accept. Too many open files, the usual
-// reason, passes when connections end; no other error is worth more than that.
+// pause waits a little before the next Accept. The usual error is too many open
+// files, which passes when connections end.
 func (s *server) pause(trouble *backoff, l Listener, err error) {
 	wait, tell := trouble.next(time.Now())
 	if tell {
@@ -181,7 +181,7 @@ func (s *server) handle(ctx context.Context, c *Conn) {
 }
 
 func (s *server) finish(c *Conn) {
-	_ = c.Close() // most handlers closed it themselves
+	_ = c.Close() // most handlers have closed it already
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(c)
@@ -209,8 +209,8 @@ func (s *server) stopAccepting(listeners []Listener) {
 	}
 }
 
-// linger leaves the connections alone for as long as the daemon's owner wants, once
-// no connection can be added any more.
+// linger waits as [ServeOptions.Linger] has it, after the last connection was
+// added.
 func (s *server) linger() {
 	if s.o.Linger == nil {
 		return
@@ -245,8 +245,8 @@ func (s *server) drain(cut context.CancelFunc) error {
 	return fmt.Errorf("%w: %d, %v after their connections were cut", ErrHandlersStuck, len(s.open()), cutGrace)
 }
 
-// open is every connection with a running handler. The first call fixes that
-// there will be no more.
+// open returns all connections with a running handler. After the first call no
+// connection is added any more.
 func (s *server) open() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,7 +263,8 @@ func (s *server) open() []*Conn {
 	return conns
 }
 
-// ended waits for the last handler, at most for limit.
+// ended waits for the last handler, at most for limit, and reports whether it
+// ended.
 func (s *server) ended(limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

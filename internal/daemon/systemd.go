@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors are the listening sockets that systemd passed, until an endpoint
-// claims them. What is left at close is closed.
+// descriptors are the listening sockets that systemd passed and that no endpoint
+// has claimed yet. close closes those that are left.
 type descriptors struct {
 	passed []descriptor
 }
@@ -22,8 +22,8 @@ type descriptor struct {
 	listener net.Listener // nil once claimed
 }
 
-// takeDescriptors reads the LISTEN_ variables and removes them, so that no
-// child takes our sockets for its own.
+// takeDescriptors reads the LISTEN_ variables and removes them, so that no child
+// process takes the sockets for its own.
 func takeDescriptors() (*descriptors, error) {
 	files := activation.Files(true)
 	d := &descriptors{}
@@ -42,7 +42,7 @@ func takeDescriptors() (*descriptors, error) {
 	return d, nil
 }
 
-// fileListener refuses what would fail only at the first Accept.
+// fileListener returns an error for a file whose first Accept would fail.
 func fileListener(f *os.File) (net.Listener, error) {
 	fd, err := descriptorOf(f)
 	if err != nil {
@@ -58,8 +58,8 @@ func fileListener(f *os.File) (net.Listener, error) {
 	return net.FileListener(f)
 }
 
-// claim hands out the sockets called name or, when name is empty, all that
-// none of the endpoints in all calls by name.
+// claim returns the sockets called name. With an empty name it returns all that
+// no endpoint in all names.
 func (d *descriptors) claim(name string, all []Socket) ([]net.Listener, error) {
 	var claimed []net.Listener
 	for i, p := range d.passed {
@@ -87,8 +87,8 @@ func named(sockets []Socket, name string) bool {
 	return false
 }
 
-// unclaimed is an error because systemd would let clients connect to a
-// socket that no one ever answers.
+// unclaimed returns an error when a socket is left, because clients could connect
+// to it and would never get an answer.
 func (d *descriptors) unclaimed() error {
 	for _, p := range d.passed {
 		if p.listener != nil {

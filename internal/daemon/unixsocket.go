@@ -24,13 +24,13 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
-// listenUnix binds the path and listens. net.Listen does it under the umask's
-// mode and the process's group, hence the system calls here.
+// listenUnix binds the path and listens. It does so by system calls, because
+// net.Listen takes the mode from the umask and the group from the process.
 //
-// The path may be in a folder of a less privileged user (smtpd's, below the
-// queue directory), who can put another file in its place at any time. So a
-// path that exists is never given a mode or owner: the kernel creates the
-// socket with both, see [bindAs].
+// The path may be in a folder of a less privileged user (smtpd's, below the queue
+// directory), who can replace it by another file at any time. So the mode and
+// owner of an existing path are never changed: the kernel creates the socket with
+// both, see [bindAs].
 func listenUnix(s Socket) (net.Listener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -80,8 +80,8 @@ func openPlace(path string) (*place, error) {
 	return &place{path: path, dir: dir, name: name}, nil
 }
 
-// ownUser is the name of the user that the daemon runs as. One that has to give up
-// root first is named as the units have it.
+// ownUser returns the name of the user that the daemon runs as. When the daemon
+// is still root, it is the name in our systemd units.
 func ownUser() string {
 	if current, err := user.Current(); err == nil && current.Uid != "0" {
 		return current.Username
@@ -89,9 +89,10 @@ func ownUser() string {
 	return "postern"
 }
 
-// MakeFolder makes the folder of a unix socket when root starts a daemon by hand and
-// no systemd has made it. It belongs to the user that the daemon becomes, nil for
-// none. What cannot be made is an error of the one who binds.
+// MakeFolder makes the folder of a unix socket when root starts a daemon by hand
+// and systemd has not made it. The folder belongs to the user that the daemon
+// becomes; nil means the current one. A failure is not reported here: binding the
+// socket then reports it.
 func MakeFolder(e Endpoint, becomes *Identity) {
 	folder := filepath.Dir(e.Address)
 	if e.Network != NetworkUnix || os.Geteuid() != 0 || os.Mkdir(folder, 0o755) != nil {
@@ -134,8 +135,8 @@ func (p *place) unlink() error {
 // listen is called when the socket is bound: until listen(2) every connect is
 // refused.
 func (p *place) listen(file *os.File, s Socket, gid int) (net.Listener, error) {
-	// The kernel keeps a bound socket's inode as long as the socket lives, so
-	// its number distinguishes our path from any that replaces it.
+	// The kernel keeps a bound socket's inode as long as the socket lives, so its
+	// number distinguishes our path from one that replaces it.
 	at, err := p.open()
 	if err != nil {
 		return nil, fmt.Errorf("the socket was removed while it was made: %w", err)
@@ -155,17 +156,17 @@ func (p *place) listen(file *os.File, s Socket, gid int) (net.Listener, error) {
 		return nil, err
 	}
 	if !p.ours() {
-		// A second daemon, started in the same instant, took the path for
-		// stale because no one answered on it yet.
+		// A second daemon, started at the same time, replaced the path as stale,
+		// because no process answered on it yet.
 		return nil, errors.Join(syscall.EADDRINUSE, inner.Close())
 	}
 	return &unixListener{Listener: inner, place: p}, nil
 }
 
-// setGroup is for what the kernel did not do when it created the socket: the
-// folder has its setgid bit, or we are not root but a member of the group. By
-// descriptor it changes a socket of our own user only, whatever was put at the
-// path.
+// setGroup sets the group when the kernel did not do so as it created the socket:
+// the folder has its setgid bit, or the process is not root but a member of the
+// group. It works on a descriptor, so that it can only change a socket of the
+// process's own user, whatever was put at the path.
 func setGroup(at *os.File, info fs.FileInfo, gid int, s Socket) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if gid < 0 || ok && int(stat.Gid) == gid {
@@ -180,8 +181,8 @@ func setGroup(at *os.File, info fs.FileInfo, gid int, s Socket) error {
 	return nil
 }
 
-// bindUnix takes the path. A socket that is already there is replaced only
-// when no one listens on it any more, as after a crash.
+// bindUnix binds the path. A socket that is already there is replaced only when
+// no process listens on it any more, as after a crash.
 func bindUnix(fd int, p *place, s Socket, gid int) error {
 	mode := s.Mode.Perm()
 	if s.Mode == 0 {
@@ -203,10 +204,10 @@ func bindUnix(fd int, p *place, s Socket, gid int) error {
 	return nil
 }
 
-// bindAs binds so that the kernel creates the path with the mode and, when gid
-// is not negative and we are root, the group. It takes the mode from the
-// socket, less the umask. Umask and group of new files belong to a thread once
-// it no longer shares them, so they are changed in one that ends here.
+// bindAs binds the path so that the kernel creates it with the mode and, when gid
+// is not negative and the process is root, with the group. The kernel takes the
+// mode from the socket, without the bits of the umask. The umask and the group of
+// new files are changed only for one thread, which ends here.
 func bindAs(fd int, path string, mode fs.FileMode, gid int) error {
 	done := make(chan error, 1)
 	go func() {
@@ -220,7 +221,7 @@ func bindAs(fd int, path string, mode fs.FileMode, gid int) error {
 			}
 			unix.Umask(0)
 			if gid >= 0 {
-				_ = unix.Setfsgid(gid) // reports no failure: setGroup looks
+				_ = unix.Setfsgid(gid) // does not report a failure, so setGroup checks it
 			}
 			return unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 		}()
@@ -232,7 +233,7 @@ func (p *place) removeStale() error {
 	info, err := p.look()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil // gone meanwhile: bind finds out
+		return nil // removed meanwhile: bind reports what is wrong
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
@@ -265,8 +266,8 @@ func lookupGroup(name string) (int, error) {
 	return gid, nil
 }
 
-// unixListener removes its path when closed, unless somebody else's socket is
-// there by now.
+// unixListener removes its path when it is closed, unless another socket is there
+// by then.
 type unixListener struct {
 	net.Listener
 	place *place
@@ -276,16 +277,17 @@ type unixListener struct {
 
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
-		// Before Close: a socket that no longer listens would look stale to a
-		// starting daemon, and the path we then remove would be its.
+		// This comes before Close. A socket that no longer listens looks stale to
+		// a daemon that starts. It would replace the path, and we would then
+		// remove its socket.
 		removeErr := l.place.remove()
 		l.err = errors.Join(l.Listener.Close(), removeErr, l.place.close())
 	})
 	return l.err
 }
 
-// remove leaves the path when the daemon gave up the right to remove it
-// together with root: the next start, as root, replaces it as stale.
+// remove removes the path. It leaves the path when the daemon lost the right to
+// remove it together with root: the next start, as root, replaces it as stale.
 func (p *place) remove() error {
 	if !p.ours() {
 		return nil
