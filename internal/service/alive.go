@@ -7,9 +7,10 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// alive returns nil when the daemon answers a question of its protocol, which goes
-// the way of those of Postfix: the accept loop, the bounds, the handler. While
-// nothing is accepted, because a successor comes or failed, there is nothing to ask.
+// alive returns nil when the daemon answers a question in its own protocol. The
+// question takes the same way as those of Postfix: the accept loop, the bounds,
+// the handler. While no connections are accepted, because a successor is starting
+// or has failed, alive asks nothing and returns nil.
 func (d *running[S]) alive(ctx context.Context) error {
 	self := d.self.Load()
 	if self == nil || d.traffic.Ask == nil {

@@ -2,8 +2,8 @@ package service
 
 import "sync/atomic"
 
-// Current holds the state in force, and what outlives it. The zero value holds
-// no state.
+// Current holds the state in force, and what outlives a state. The zero value
+// holds no state.
 type Current[S any] struct {
 	held atomic.Pointer[held[S]]
 	kept kept
@@ -15,8 +15,8 @@ type held[S any] struct {
 	life  *Life
 }
 
-// NewLife returns the life of a state that may be put in force here. failed
-// hears what could not be closed; it may be nil.
+// NewLife returns the life of a state that may be put in force here. failed is
+// called with errors of closing; it may be nil.
 func (c *Current[S]) NewLife(failed func(error)) *Life { return newLife(&c.kept, failed) }
 
 // Acquire returns the state in force, which stays open until release is called.
@@ -34,7 +34,8 @@ func (c *Current[S]) Acquire() (state S, release func()) {
 }
 
 // Apply puts a state in force that was built with a life of c. The background
-// work of the state before ends first; the state itself ends with its last user.
+// work of the previous state ends first. The previous state itself is closed when
+// its last user has released it.
 func (c *Current[S]) Apply(state S, l *Life) {
 	for _, f := range l.begins {
 		f()
@@ -43,7 +44,7 @@ func (c *Current[S]) Apply(state S, l *Life) {
 	l.start()
 }
 
-// Close ends the state in force.
+// Close removes the state in force.
 func (c *Current[S]) Close() { c.swap(nil) }
 
 func (c *Current[S]) swap(next *held[S]) {

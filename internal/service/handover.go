@@ -20,42 +20,43 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// A daemon is replaced in one of two ways. Asked to restart (SIGUSR2, "postern
-// restart"), it starts its successor itself and goes on when that fails. Told to
-// stop while sessions of Postfix go on, it keeps its sockets open for a while:
-// who connects waits, and a successor that is started by hand asks for them over
-// the admin socket. In both the predecessor never removes a socket that the
-// successor has.
+// A daemon is replaced in one of two ways. When it is asked to restart (SIGUSR2,
+// "postern restart"), it starts its successor itself, and goes on when that
+// fails. When it is asked to stop while sessions of Postfix are open, it keeps
+// its sockets open for a while: clients that connect wait, and a successor that
+// is started by hand asks for the sockets over the admin socket. In both cases
+// the predecessor never removes a socket that the successor has.
 
 const (
-	// holdFor is how long sockets stay open while the sessions of a daemon that
-	// stops come to their end. Postfix waits 30 s for a milter's first word.
+	// holdFor is how long sockets stay open while a daemon that stops waits for
+	// its sessions. Postfix waits 30 s for the first answer of a milter.
 	holdFor = 20 * time.Second
-	// lingerFor is how long the sessions of a daemon that was replaced are left alone.
-	// No one waits for its end.
+	// lingerFor is how long a daemon that was replaced waits for its sessions to
+	// end. Nothing waits for its own end.
 	lingerFor = 10 * time.Minute
 	// restartTimeout is how long a successor may take until it serves.
 	restartTimeout = 3 * time.Minute
 	// commandHandover is what a successor asks the admin socket for.
 	commandHandover = "handover"
-	// maxComplaint bounds what is repeated of a successor's complaint.
+	// maxComplaint bounds how much of a successor's error output is repeated, in
+	// bytes.
 	maxComplaint = 4 << 10
 )
 
-// relay is the state of handing over.
+// relay is the state of a handover.
 type relay struct {
-	building sync.Mutex // held while a state is built, or let go of for a successor
+	building sync.Mutex // held while a state is built, or closed for a successor
 
 	mu        sync.Mutex
 	listeners []daemon.Listener
-	busy      bool               // a successor is on its way
+	busy      bool               // a successor is starting
 	life      context.Context    // of the daemon: done when it stops
 	paused    bool               // nothing is accepted until the successor serves, or failed
 	stop      context.CancelFunc // ends the accepting that goes on
 	drained   chan struct{}      // one token when a pause has drained
 	resume    chan struct{}      // one token when the successor failed
 	gone      chan struct{}      // closed when the successor serves
-	hurried   chan struct{}      // closed when the sessions that are left shall end
+	hurried   chan struct{}      // closed when the remaining sessions must end
 	hurryOnce sync.Once
 }
 
@@ -67,8 +68,8 @@ func newRelay(listeners []daemon.Listener) *relay {
 	}
 }
 
-// begin reports whether a successor may come now. end is called when it has
-// failed.
+// begin returns nil when a successor may start now. The caller calls end when the
+// successor has failed.
 func (r *relay) begin(stopping bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,7 +100,8 @@ func (r *relay) isGone() bool {
 	}
 }
 
-// leave gives up all sockets: the successor serves them.
+// leave closes all sockets without removing their paths: the successor serves
+// them.
 func (r *relay) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,10 +111,10 @@ func (r *relay) leave() {
 	}
 }
 
-// hurry ends the time for which sessions are left alone.
+// hurry ends the time of lingerFor.
 func (r *relay) hurry() { r.hurryOnce.Do(func() { close(r.hurried) }) }
 
-// closeAll closes the sockets at the end, or some of them before.
+// closeAll closes these sockets.
 func (r *relay) closeAll(these []daemon.Listener) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,7 +123,8 @@ func (r *relay) closeAll(these []daemon.Listener) {
 	}
 }
 
-// keeps reports whether a socket that is no longer accepted from stays open.
+// keeps reports whether a socket stays open while no connections are accepted
+// from it.
 func (r *relay) keeps(s daemon.Socket, sessions bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,14 +134,14 @@ func (r *relay) keeps(s daemon.Socket, sessions bool) bool {
 	return r.life.Err() != nil && sessions && s.Network != daemon.NetworkSystemd && !aside(s)
 }
 
-// serving notes how the accepting that begins now is ended.
+// serving stores the function that ends the accepting that begins now.
 func (r *relay) serving(stop context.CancelFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stop = stop
 }
 
-// pause ends the accepting and waits until what was accepted has drained.
+// pause ends the accepting and waits until the accepted connections have drained.
 func (r *relay) pause(ctx context.Context) error {
 	r.mu.Lock()
 	r.paused = true
@@ -159,7 +162,7 @@ func (r *relay) isPaused() bool {
 	return r.paused
 }
 
-// unpause has the accepting begin again.
+// unpause starts the accepting again.
 func (r *relay) unpause() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -181,7 +184,7 @@ func (r *relay) waitPaused(ctx context.Context) bool {
 	}
 }
 
-// begins notes the daemon's life when it begins to serve.
+// begins stores the context of the daemon's life when the daemon begins to serve.
 func (r *relay) begins(life context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -195,9 +198,9 @@ func signalOnce(c chan<- struct{}) {
 	}
 }
 
-// handOver leads one successor through. It returns nil when it serves. When it
-// has failed the daemon serves as before, except that in a pause its state has
-// to be built again: see [running.takeBack].
+// handOver hands over to one successor, and returns nil when the successor
+// serves. When the successor has failed, the daemon serves as before. After a
+// pause its state has to be built again: see [running.takeBack].
 func (d *running[S]) handOver(ctx context.Context, conn *net.UnixConn, pid int) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
@@ -212,8 +215,9 @@ func (d *running[S]) handOver(ctx context.Context, conn *net.UnixConn, pid int) 
 		})
 }
 
-// release lets go of what only one process can hold: a store's file. Sessions
-// need the state to their end, and hold nothing of that kind.
+// release closes what only one process can hold: the file of a store. A daemon
+// with sessions keeps its state, because they need it to their end, and it has no
+// such file.
 func (d *running[S]) release(ctx context.Context) error {
 	if d.traffic.Sessions {
 		return nil
@@ -229,8 +233,9 @@ func (d *running[S]) release(ctx context.Context) error {
 	return nil
 }
 
-// linger returns what ends the time for which the sessions of a daemon that was
-// replaced are left alone; nil when it was not, or has none.
+// linger returns a channel that is closed when a daemon that was replaced stops
+// waiting for its sessions. It is nil when the daemon was not replaced, or has no
+// sessions.
 func (d *running[S]) linger() <-chan struct{} {
 	if !d.traffic.Sessions || !d.relay.isGone() {
 		return nil
@@ -239,8 +244,8 @@ func (d *running[S]) linger() <-chan struct{} {
 	return d.relay.hurried
 }
 
-// takeBack puts the state in force again that was let go of for a successor
-// which has failed.
+// takeBack builds the state again that was closed for a successor which has
+// failed, and puts it in force.
 func (d *running[S]) takeBack(ctx context.Context) {
 	if !d.relay.isPaused() {
 		return
@@ -289,13 +294,14 @@ func (d *running[S]) restart(life context.Context) error {
 		go func() { _ = child.Wait() }() // ends with the successor, or with this process
 		return nil
 	}
-	_ = child.Process.Kill() // it has failed, or shall not come any more
+	_ = child.Process.Kill() // it has failed, or is no longer wanted
 	_ = child.Wait()
 	d.takeBack(life)
 	return err
 }
 
-// checkSuccessor finds most mistakes before anything is interrupted.
+// checkSuccessor runs the new program with --check-config. This finds most
+// mistakes before anything is interrupted.
 func (d *running[S]) checkSuccessor(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, d.process.Executable, append(append([]string(nil), d.process.Args...), "--check-config")...)
 	cmd.Env = d.successorEnviron()
@@ -323,7 +329,8 @@ func (d *running[S]) startSuccessor() (*exec.Cmd, *net.UnixConn, error) {
 	cmd := exec.Command(d.process.Executable, d.process.Args...)
 	cmd.Env = append(d.successorEnviron(), daemon.HandoverVariable+"=3")
 	cmd.ExtraFiles = []*os.File{theirs}
-	// As files, so that they live on when this process has ended.
+	// They are passed as files, so that they stay usable when this process has
+	// ended.
 	cmd.Stdout, _ = d.process.Stdout.(*os.File)
 	cmd.Stderr, _ = d.process.Stderr.(*os.File)
 	if err := cmd.Start(); err != nil {
@@ -332,8 +339,8 @@ func (d *running[S]) startSuccessor() (*exec.Cmd, *net.UnixConn, error) {
 	return cmd, conn.(*net.UnixConn), nil
 }
 
-// successorEnviron leaves out what the service manager meant for this process
-// alone.
+// successorEnviron returns the environment without the variables that the service
+// manager set for this process alone.
 func (d *running[S]) successorEnviron() []string {
 	var environ []string
 	for _, entry := range d.process.Environ {
@@ -347,8 +354,8 @@ func (d *running[S]) successorEnviron() []string {
 	return environ
 }
 
-// commandRestart is "postern restart": the main loop restarts, and the answer
-// says how that went.
+// commandRestart answers "postern restart": the main loop restarts the daemon,
+// and the answer is the outcome.
 func (d *running[S]) commandRestart(ctx context.Context, _ json.RawMessage, _ func(any)) (any, error) {
 	outcome := make(chan error, 1)
 	select {
@@ -367,7 +374,7 @@ func (d *running[S]) commandRestart(ctx context.Context, _ json.RawMessage, _ fu
 	}
 }
 
-// takenOver answers a successor that was started by someone else, while this
+// takenOver answers a successor that this process did not start, while this
 // process stops.
 func (d *running[S]) takenOver(ctx context.Context, conn *net.UnixConn) {
 	uid, err := daemon.PeerUser(conn)
@@ -398,8 +405,9 @@ func (d *running[S]) takenOver(ctx context.Context, conn *net.UnixConn) {
 	d.log.Logger().Info("a successor serves, sessions that are open come to their end here")
 }
 
-// predecessor is the daemon whose place this process takes, nil for none: the
-// one that started it, or one that stops and still has the sockets.
+// predecessor returns the daemon that this process replaces, or nil for none. It
+// is the daemon that started this process, or one that is stopping and still has
+// the sockets.
 func (d *running[S]) predecessor(bindErr error) *daemon.Predecessor {
 	endpoint, err := daemon.ParseEndpoint(d.settings.Common().Admin, d.settings.Common().QueueDirectory)
 	if !errors.Is(bindErr, syscall.EADDRINUSE) || err != nil || endpoint.Network != daemon.NetworkUnix {
@@ -411,7 +419,7 @@ func (d *running[S]) predecessor(bindErr error) *daemon.Predecessor {
 	}
 	p, err := daemon.AskPredecessor(endpoint.Address, admin.Line(commandHandover), users...)
 	if err != nil {
-		return nil // what is in the way is something else
+		return nil // something else uses the address
 	}
 	return p
 }

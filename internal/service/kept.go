@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// kept is what one state after the other uses as long as its settings stay the
-// same: what it has learnt outlives a reload. The last user closes it.
+// kept holds things that successive states share as long as their settings stay
+// the same, so that what such a thing has learnt outlives a reload. The last user
+// closes a thing.
 type kept struct {
 	mu     sync.Mutex
 	things map[any]*thing
@@ -23,24 +24,25 @@ type thing struct {
 	users     int // guarded by kept.mu
 }
 
-// Opened is what the function returns that Keep calls.
+// Opened is what the open function of [Keep] returns.
 type Opened[T any] struct {
 	Value T
 	// Close is called once, when the last state that uses the value has ended.
 	Close func() error
-	// Work is done in the background from the first time that a state with this
-	// value is in force until the value is closed.
+	// Work runs in the background. It starts when a state with this value is
+	// first put in force, and ends when the value is closed.
 	Work func(context.Context)
-	// Unchanged reports whether open would still make the same value: what it
-	// read beside its settings, such as files, is as it was. Nil means yes.
+	// Unchanged reports whether open would still return the same value, because
+	// what it read beside its settings, such as files, has not changed. Nil means
+	// that it always would.
 	Unchanged func() bool
 }
 
 // Keep returns the value that a state in force has under a key, or opens it. Two
-// values have the same key only when one can replace the other: the key holds
-// every setting that open reads. It is a comparable struct of a type of the
-// caller's own, so that keys of different packages are never equal, with secrets
-// as digests.
+// values have the same key only when one can replace the other, so the key has
+// every setting that open reads. The key is a comparable struct of the caller's
+// own type, so that keys of different packages are never equal. It has secrets
+// only as digests.
 func Keep[T any](l *Life, key any, open func() (Opened[T], error)) (T, error) {
 	t, err := l.kept.use(key)
 	l.fail(err)
@@ -59,8 +61,9 @@ func Keep[T any](l *Life, key any, open func() (Opened[T], error)) (T, error) {
 	return t.value.(T), nil
 }
 
-// use counts a user of a thing in; nil means that there is none that can be
-// used. The error is about closing one that has changed.
+// use returns the thing under a key and counts one more user of it. It returns
+// nil when there is none that can be used. The error is one of closing a thing
+// that has changed.
 func (k *kept) use(key any) (*thing, error) {
 	k.mu.Lock()
 	t := k.things[key]
@@ -74,7 +77,7 @@ func (k *kept) use(key any) (*thing, error) {
 	return nil, k.done(key, t)
 }
 
-// add keeps a thing. It takes the place of one that has changed.
+// add keeps a thing under a key. It replaces one that has changed.
 func (k *kept) add(key any, t *thing) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -84,7 +87,7 @@ func (k *kept) add(key any, t *thing) {
 	k.things[key] = t
 }
 
-// done counts a user of a thing out. The last one closes it.
+// done counts one user less of a thing. The last user closes it.
 func (k *kept) done(key any, t *thing) error {
 	k.mu.Lock()
 	t.users--

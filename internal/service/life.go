@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Life is how long what one load of the configuration has opened stays open. It
-// is filled while the settings are turned into a state, begins when that state
-// is put in force, and ends with the last user of a state that was replaced.
+// Life keeps open what one load of the configuration has opened. It is filled
+// while a state is built from the settings, begins when that state is put in
+// force, and ends with the last user of the state after it was replaced.
 //
-// The methods that fill it are for the one goroutine that builds the state.
+// Only the goroutine that builds the state may call the methods that fill it.
 type Life struct {
 	kept    *kept
-	failed  func(error) // hears what could not be closed; may be nil
+	failed  func(error) // is called with errors of closing; may be nil
 	files   []string
 	again   time.Duration // after which a reload is due; 0 is none
 	closers []func() error
@@ -28,8 +28,8 @@ type Life struct {
 	release func() // l.done, made once: a method value costs an allocation
 }
 
-// NewLife returns a life of its own, for a state that is built and never put in
-// force. The caller ends it with [Life.Discard].
+// NewLife returns a life for a state that is never put in force. The caller ends
+// it with [Life.Discard].
 func NewLife() *Life { return newLife(new(kept), nil) }
 
 func newLife(k *kept, failed func(error)) *Life {
@@ -39,7 +39,7 @@ func newLife(k *kept, failed func(error)) *Life {
 	return l
 }
 
-// Watch adds files and folders whose change must lead to a reload.
+// Watch adds files and folders. A change of one of them leads to a reload.
 func (l *Life) Watch(files ...string) {
 	for _, name := range files {
 		if !slices.Contains(l.files, name) {
@@ -51,26 +51,27 @@ func (l *Life) Watch(files ...string) {
 // Files returns what is watched.
 func (l *Life) Files() []string { return l.files }
 
-// LookAgain asks for a reload after a time, the shortest of several: a file was not
-// fit to be read.
+// LookAgain asks for a reload after a time, because a file was not fit to be
+// read. Of several times the shortest counts.
 func (l *Life) LookAgain(after time.Duration) {
 	if l.again == 0 || after < l.again {
 		l.again = after
 	}
 }
 
-// Again returns after which time a reload is due, 0 for none.
+// Again returns the time after which a reload is due, 0 for none.
 func (l *Life) Again() time.Duration { return l.again }
 
-// OnEnd adds what is done when the life ends; the latest is done first.
+// OnEnd adds a function that is called when the life ends. The functions are
+// called in reverse order.
 func (l *Life) OnEnd(f func() error) { l.closers = append(l.closers, f) }
 
-// OnBegin adds what is done just before the state is put in force. It must not
-// fail, and not wait for anything.
+// OnBegin adds a function that is called just before the state is put in force.
+// It must not fail or wait for anything.
 func (l *Life) OnBegin(f func()) { l.begins = append(l.begins, f) }
 
-// Background has work done while the state is in force: from then on until it
-// is replaced. The work returns soon after its context ends.
+// Background adds work that runs while the state is in force. Its context ends
+// when the state is replaced, and the work must return soon after.
 func (l *Life) Background(work func(context.Context)) {
 	l.starts = append(l.starts, func() { l.running.start(work) })
 }
@@ -85,7 +86,7 @@ func (l *Life) start() {
 	}
 }
 
-// use counts a user in. False means that the life has ended already.
+// use counts one more user. It returns false when the life has ended already.
 func (l *Life) use() bool {
 	for {
 		n := l.users.Load()
@@ -98,7 +99,7 @@ func (l *Life) use() bool {
 	}
 }
 
-// done counts a user out. The last one closes what was opened.
+// done counts one user less. The last user closes what was opened.
 func (l *Life) done() {
 	if l.users.Add(-1) > 0 {
 		return
@@ -116,7 +117,7 @@ func (l *Life) fail(err error) {
 	}
 }
 
-// worker is background work with its end. The zero value has none.
+// worker runs background work and can stop it. The zero value has no work.
 type worker struct {
 	ctx     context.Context
 	cancel  context.CancelFunc

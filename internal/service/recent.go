@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	// logBatchBytes is how much of the records is sent in one line.
+	// logBatchBytes is how many bytes of records are sent in one line.
 	logBatchBytes = 256 << 10
 	// logWait is how long a command waits for a record before it ends with none.
-	// Whoever follows asks again.
+	// A client that follows the log then asks again.
 	logWait = 20 * time.Second
 )
 
-// recent is the memory of this process's last records.
+// recent answers questions about this process's last records.
 type recent struct {
 	*logging.Recent
-	run     string        // names the process
-	leaving chan struct{} // closed when those who wait for a record have to go
+	run     string        // identifies the process
+	leaving chan struct{} // closed when waiting for a record must end
 }
 
 func newRecent() *recent {
 	return &recent{Recent: logging.NewRecent(), run: rand.Text(), leaving: make(chan struct{})}
 }
 
-// show answers with the records that are remembered.
+// show answers with the remembered records.
 func (r *recent) show(ctx context.Context, args api.LogArgs, progress func(any)) (any, error) {
 	result := api.LogResult{Run: r.run}
 	if args.Run == r.run {
@@ -53,7 +53,8 @@ func (r *recent) show(ctx context.Context, args api.LogArgs, progress func(any))
 	return result, nil
 }
 
-// await returns when there is a record behind a number, or no time to wait for it.
+// await returns when there is a record after number, or when it has waited long
+// enough.
 func (r *recent) await(ctx context.Context, number uint64) {
 	limit := time.NewTimer(logWait)
 	defer limit.Stop()

@@ -9,8 +9,8 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
-// Room is a part of a daemon, with what can be asked of the one in force by way of
-// C. Either may be nil.
+// Room is a part of a daemon: its commands and its metrics, which reach the part
+// in force through C. Either may be nil.
 type Room[C any] interface {
 	Commands() func(C) map[string]admin.Handler
 	Metrics() func(C) []prometheus.Collector

@@ -24,14 +24,14 @@ import (
 	"github.com/postern-mail/postern/internal/status"
 )
 
-// running is a daemon between its start and its end. Nothing in it changes once
-// it serves: a reload runs beside everything else, and replaces what the app
-// holds, the log's level and the watcher's files.
+// running is a daemon between its start and its end. A reload runs at the same
+// time as everything else. It replaces the state in force, the log's level and
+// the watcher's files, and nothing else.
 type running[S any] struct {
 	app      App[S]
 	process  Process
-	settings Settings[S] // that the daemon was started with: what is fixed is as they say
-	latest   Settings[S] // that the state in force was built of
+	settings Settings[S] // with which the daemon was started; they count for what is fixed
+	latest   Settings[S] // from which the state in force was built
 
 	log       *logging.Log
 	metrics   *metrics.Metrics
@@ -44,16 +44,16 @@ type running[S any] struct {
 	chart     *status.Chart  // likewise
 	relay     *relay
 	self      atomic.Pointer[daemon.Self] // nil while nothing is accepted
-	restarts  chan chan<- error           // wishes of the admin socket
+	restarts  chan chan<- error           // requests from the admin socket
 	current   Current[S]
 	inForce   atomic.Pointer[config.Set]
-	refused   atomic.Pointer[string] // why the last reload was; nil when it was not
-	lossy     atomic.Bool            // something was not closed as it should be
+	refused   atomic.Pointer[string] // why the last reload was refused; nil when it was not
+	lossy     atomic.Bool            // closing something failed
 	causes    chan string            // of the next reload; one may wait
 	again     *time.Timer            // for files that were not fit to be read
 }
 
-// run returns an error for the operator when nothing has been served.
+// run returns an error for the operator when the daemon could not start to serve.
 func (d *running[S]) run() (status int, err error) {
 	memory := daemon.TuneMemory()
 	listeners, err := d.bind()
@@ -96,7 +96,7 @@ func (d *running[S]) run() (status int, err error) {
 		return 0, err
 	}
 	defer func() { status = max(status, d.end()) }()
-	debug.FreeOSMemory() // a store that was read has left garbage of its own size
+	debug.FreeOSMemory() // reading a store leaves garbage of the store's size
 	d.traffic = d.app.Start(d.runtime(), &d.current)
 	d.metrics.Reloaded(time.Now(), nil)
 	d.settled(d.settings.Set())
@@ -122,8 +122,8 @@ func (d *running[S]) run() (status int, err error) {
 	return d.serve(listeners)
 }
 
-// giveUp closes the sockets of a start that has failed. Those of the predecessor
-// stay as they are.
+// giveUp closes the sockets after a failed start. Those of the predecessor stay
+// open.
 func (d *running[S]) giveUp(listeners []daemon.Listener) {
 	for _, l := range d.process.Predecessor.Inherited(listeners) {
 		_ = l.Abandon()
@@ -131,7 +131,7 @@ func (d *running[S]) giveUp(listeners []daemon.Listener) {
 	closeAll(listeners)
 }
 
-// build makes a state of settings and puts it in force.
+// build builds a state from settings and puts it in force.
 func (d *running[S]) build(settings Settings[S]) (*Life, error) {
 	life := d.current.NewLife(d.notClosed)
 	state, err := settings.Build(life, d.runtime())
@@ -146,7 +146,7 @@ func (d *running[S]) build(settings Settings[S]) (*Life, error) {
 	return life, nil
 }
 
-// end closes the state in force: stores write what they still hold.
+// end closes the state in force. Stores then write what they still hold.
 func (d *running[S]) end() (status int) {
 	d.lossy.Store(false)
 	if d.current.Close(); d.lossy.Load() {
@@ -155,7 +155,7 @@ func (d *running[S]) end() (status int) {
 	return daemon.ExitOK
 }
 
-// notClosed is told what a state could not close.
+// notClosed logs an error of closing a state.
 func (d *running[S]) notClosed(err error) {
 	d.lossy.Store(true)
 	d.log.Logger().Error("not closed as it should be: what it had not written is lost", zap.Error(err))
@@ -172,7 +172,7 @@ func (d *running[S]) runtime() Runtime {
 	return r
 }
 
-// askReload leaves the cause of a reload, unless one waits already.
+// askReload asks for a reload with a cause, unless one waits already.
 func (d *running[S]) askReload(cause string) {
 	select {
 	case d.causes <- cause:
@@ -180,7 +180,7 @@ func (d *running[S]) askReload(cause string) {
 	}
 }
 
-// lookAgain has a reload follow after a time; 0 means that none is to follow.
+// lookAgain asks for a reload after a time; 0 means that none must follow.
 func (d *running[S]) lookAgain(after time.Duration) {
 	if d.again != nil {
 		d.again.Stop()
@@ -223,7 +223,7 @@ func (d *running[S]) bind() ([]daemon.Listener, error) {
 }
 
 // logBatch is how long a record may wait for others. At a thousand requests a
-// second, writing each for itself costs as much as answering.
+// second, writing each record alone costs as much as answering the requests.
 const logBatch = 10 * time.Millisecond
 
 func (d *running[S]) openLog() (*logging.Log, error) {
@@ -263,8 +263,9 @@ func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 	}), nil
 }
 
-// serveAll ends when all servers have: the traffic's drain first, so that
-// metrics and admin can be asked until it is over, unless a successor has them.
+// serveAll returns when all servers have ended. The traffic drains first, so that
+// metrics and admin answer until it has drained, unless a successor has their
+// sockets.
 func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminServer *admin.Server, metricsServer *metrics.Server) error {
 	leased := daemon.Lease(all, d.keeps)
 	admins := of(leased, flagAdmin)
@@ -302,8 +303,9 @@ func (d *running[S]) serveAll(ctx context.Context, all []daemon.Listener, adminS
 	return errors.Join(err, endAside(), group.Wait())
 }
 
-// serveTraffic serves until ctx is done, or until a successor serves. While one
-// is on its way that needs what this process holds, nothing is accepted.
+// serveTraffic serves until ctx is done, or until a successor serves. While a
+// successor starts that needs what this process holds, no connections are
+// accepted.
 func (d *running[S]) serveTraffic(ctx context.Context, all, traffic []daemon.Listener) error {
 	d.relay.begins(ctx)
 	ended := make(chan struct{})
@@ -324,8 +326,8 @@ func (d *running[S]) serveTraffic(ctx context.Context, all, traffic []daemon.Lis
 	}
 }
 
-// hold closes the sockets of a daemon that stops when no successor has come for
-// them in holdFor.
+// hold closes the sockets of a daemon that stops, when no successor has asked for
+// them within holdFor.
 func (d *running[S]) hold(ctx context.Context, all []daemon.Listener, ended <-chan struct{}) {
 	select {
 	case <-ctx.Done():
@@ -341,10 +343,11 @@ func (d *running[S]) hold(ctx context.Context, all []daemon.Listener, ended <-ch
 	}
 }
 
-// keeps reports whether a socket stays open when it is not accepted from.
+// keeps reports whether a socket stays open while no connections are accepted
+// from it.
 func (d *running[S]) keeps(s daemon.Socket) bool { return d.relay.keeps(s, d.traffic.Sessions) }
 
-// serveOptions are those of the connections of Postfix.
+// serveOptions returns the options for the connections of Postfix.
 func (d *running[S]) serveOptions() daemon.ServeOptions {
 	c := d.settings.Common()
 	o := daemon.ServeOptions{
@@ -368,7 +371,7 @@ func (d *running[S]) serveOptions() daemon.ServeOptions {
 	return o
 }
 
-// metricsGrace is how long a scrape in progress may hold up the end.
+// metricsGrace is how long a running scrape may delay the end.
 const metricsGrace = time.Second
 
 func (d *running[S]) connection(ctx context.Context, conn *daemon.Conn) {
@@ -381,9 +384,9 @@ func (d *running[S]) connection(ctx context.Context, conn *daemon.Conn) {
 	d.traffic.Handler(ctx, conn)
 }
 
-// reload puts the settings of now in force, or leaves everything as it was.
+// reload puts the current settings in force, or leaves everything as it was.
 func (d *running[S]) reload(context.Context, string) error {
-	d.relay.building.Lock() // not while a successor has what a state needs
+	d.relay.building.Lock() // not while a successor has the store
 	defer d.relay.building.Unlock()
 	started := time.Now()
 	err := d.replace(started)
@@ -392,8 +395,8 @@ func (d *running[S]) reload(context.Context, string) error {
 	if err != nil {
 		return err
 	}
-	// The old state's tables are garbage now; an idle daemon would keep their
-	// memory for minutes.
+	// The tables of the old state are garbage now. An idle daemon would keep
+	// their memory for minutes.
 	debug.FreeOSMemory()
 	return nil
 }
@@ -403,7 +406,7 @@ func (d *running[S]) replace(started time.Time) error {
 	if err != nil {
 		return err
 	}
-	// What could not start anew is not put in force.
+	// Settings with which the daemon could not start are not put in force.
 	if _, err := sockets(next); err != nil {
 		return err
 	}
@@ -424,7 +427,7 @@ func (d *running[S]) replace(started time.Time) error {
 	return nil
 }
 
-// watch follows the files of the state in force. A daemon that cannot watch
+// watch watches the files of the state in force. A daemon that cannot watch files
 // still reloads on SIGHUP.
 func (d *running[S]) watch(since time.Time, files []string) {
 	if d.watcher == nil {
@@ -439,7 +442,7 @@ func (d *running[S]) watchFailed(err error) {
 	d.log.Logger().Warn("files are not watched, reload with SIGHUP after a change", zap.Error(err))
 }
 
-// changes turns the watcher's tokens into causes, until ctx ends.
+// changes turns the watcher's events into causes of a reload, until ctx ends.
 func (d *running[S]) changes(ctx context.Context) <-chan string {
 	if d.watcher == nil {
 		return d.causes
@@ -458,7 +461,7 @@ func (d *running[S]) changes(ctx context.Context) <-chan string {
 	return d.causes
 }
 
-// report writes what happened to the daemon itself.
+// report logs an event of the daemon itself.
 func (d *running[S]) report(e daemon.Event) {
 	level := zapcore.InfoLevel
 	if e.Kind.Trouble() {
@@ -500,7 +503,8 @@ func addresses(listeners []daemon.Listener) []fmt.Stringer {
 	return out
 }
 
-// address prints its network too: a unix path could be anything.
+// address prints its network too, because a unix path alone may not look like an
+// address.
 type address struct{ net.Addr }
 
 func (a address) String() string { return a.Network() + ":" + a.Addr.String() }

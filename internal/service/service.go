@@ -1,14 +1,13 @@
-// Package service starts, reloads and stops a daemon: what is the same in
+// Package service starts, reloads and stops a daemon. It has what is the same in
 // postern-policyd and postern-milterd.
 //
-// The way down is the order of [Main]: settings are read, sockets bound,
-// privileges given up, the log opened, the state built, and only then is
-// anything served. A failure on the way leaves nothing half-started; what the
-// operator has to fix is one line on standard error and exit status 78, or 75
-// when it can pass by itself, see package transient. A
-// reload (SIGHUP, or a change of a file that was read) goes the same way from
-// the saved arguments and environment to a new state, which replaces the old
-// one in one step or not at all.
+// [Main] works in this order: it reads the settings, binds the sockets, gives up
+// privileges, opens the log, builds the state, and only then serves. A failure
+// leaves nothing half-started. What the operator has to fix is one line on
+// standard error, with exit status 78, or 75 when the problem can be temporary,
+// see package transient. A reload (SIGHUP, or a change of a file that was read)
+// builds a new state in the same way from the saved arguments and environment.
+// The new state replaces the old one in one step, or not at all.
 package service
 
 import (
@@ -35,52 +34,54 @@ import (
 	"github.com/postern-mail/postern/internal/transient"
 )
 
-// App is what a daemon brings. S is its state: everything that one load of the
-// configuration built.
+// App is what differs between the daemons. S is the state of a daemon: everything
+// that one load of the configuration has built.
 type App[S any] interface {
-	// Name is that of the program; Daemon that of its records.
+	// Name is the name of the program, Daemon the name in its records.
 	Name() string
 	Daemon() string
-	// Configure reads and validates the settings. It touches nothing but the
-	// configuration file. The settings are good for usage text only when the
-	// error is config.ErrHelp or config.ErrVersion.
+	// Configure reads and validates the settings. It reads no file but the
+	// configuration file. When the error is config.ErrHelp or config.ErrVersion,
+	// the settings can only be used for the usage text.
 	Configure(args, environ []string) (Settings[S], error)
-	// Start is called once, when the first state is in force.
+	// Start is called once, after the first state was put in force.
 	Start(Runtime, *Current[S]) Traffic
 }
 
 // Settings are one load of the configuration.
 type Settings[S any] interface {
 	Configured
-	// Fixed names the settings that a reload cannot change, beside the common
-	// ones.
+	// Fixed returns the names of the settings that a reload cannot change, beside
+	// the common ones.
 	Fixed() []string
-	// Build opens everything that the settings name, and adds to the life how it
-	// is closed. Errors are for the operator. It never changes what is in force.
+	// Build opens everything that the settings name, and adds to the life how to
+	// close it. Errors are for the operator. Build never changes what is in
+	// force.
 	Build(*Life, Runtime) (S, error)
 }
 
-// Configured is what settings are besides building a state.
+// Configured is the part of settings that does not build a state.
 type Configured interface {
 	Set() *config.Set
 	Common() *config.Common
-	// Sockets are those that Traffic.Handler serves.
+	// Sockets returns the sockets that Traffic.Handler serves.
 	Sockets() ([]daemon.Socket, error)
 }
 
-// Runtime is what the parts of a daemon report to.
+// Runtime has everything to which the parts of a daemon report.
 type Runtime struct {
 	Log       *zap.Logger
 	Metrics   *metrics.Metrics
 	Readiness *metrics.Readiness
-	Records   record.Sink // of decisions: the log, the counters, the memory of the last ones
+	Records   record.Sink // receives decisions: the log, the counters, the memory of the last ones
 
-	// Reload asks for a reload, for the cause that the log names. It does not wait;
-	// nil when there is no daemon that could.
+	// Reload asks for a reload. The log names its cause. It does not wait. It is
+	// nil when there is no daemon that could reload.
 	Reload func(cause string)
 }
 
-// NewRuntime returns the runtime of a log and metrics, with a readiness of its own.
+// NewRuntime returns a runtime with this log, these metrics and a readiness of
+// its own.
 func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
 	return Runtime{Log: log, Metrics: m, Readiness: new(metrics.Readiness), Records: record.Sinks{record.Log{Logger: log}, m}}
 }
@@ -89,17 +90,17 @@ func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
 type Traffic struct {
 	Handler  func(ctx context.Context, conn *daemon.Conn)
 	Commands map[string]admin.Handler
-	// Ask puts a question to Handler over a connection of [daemon.FlagSelf], and
-	// returns nil when it is answered. The question asks nobody else, and leaves no
-	// record.
+	// Ask asks Handler a question over a connection of [daemon.FlagSelf], and
+	// returns nil when it is answered. The question needs no DNS, store or table,
+	// and leaves no record.
 	Ask func(conn net.Conn) error
-	// Sessions says that a connection is a session of Postfix's, which must not
-	// be closed while Postfix holds it. Else an idle one may be closed at any
-	// time: Postfix dials again.
+	// Sessions is true when a connection is a session of Postfix, which must not
+	// be closed while Postfix holds it. Otherwise an idle connection may be
+	// closed at any time: Postfix connects again.
 	Sessions bool
 }
 
-// Process is where a daemon runs.
+// Process is the environment in which a daemon runs.
 type Process struct {
 	Args           []string // without the program's name
 	Environ        []string
@@ -107,7 +108,7 @@ type Process struct {
 	Signals        <-chan os.Signal
 	Notifier       daemon.Notifier
 	Executable     string              // the program's path, to start a successor; "" if that is not possible
-	Predecessor    *daemon.Predecessor // that started this process to take its place; nil for none
+	Predecessor    *daemon.Predecessor // started this process as its successor; nil for none
 }
 
 // Main runs a daemon to its end and returns the exit status.
@@ -133,7 +134,7 @@ func Main[S any](app App[S], p Process) int {
 	return status
 }
 
-// MainProcess is the Process of the operating system. It has begun to collect
+// MainProcess returns the Process of the operating system. It begins to collect
 // signals.
 func MainProcess() Process {
 	p := Process{
@@ -143,10 +144,11 @@ func MainProcess() Process {
 		Stderr:  os.Stderr,
 		Signals: daemon.Signals(),
 	}
-	// Without a notifier the daemon runs, so an unusable NOTIFY_SOCKET is no
+	// The daemon can run without a notifier, so an unusable NOTIFY_SOCKET is no
 	// reason to refuse mail.
 	p.Notifier, _ = daemon.SystemdNotifier()
-	// Found now: the path may be relative, and the file may be replaced.
+	// The path is looked up now, because it may be relative, and the file may be
+	// replaced later.
 	if path, err := exec.LookPath(os.Args[0]); err == nil {
 		p.Executable, _ = filepath.Abs(path)
 	}
@@ -164,8 +166,9 @@ func printed(err error) int {
 	return daemon.ExitOK
 }
 
-// refuse prints each mistake on a line of its own. What can pass by itself is no
-// mistake of the configuration: the service manager shall try again.
+// refuse prints each mistake on a line of its own. A temporary problem is no
+// mistake of the configuration: its exit status asks the service manager to try
+// again.
 func refuse(name string, p Process, err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.Stderr, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
@@ -182,8 +185,8 @@ func refuse(name string, p Process, err error) int {
 	return config.ExitConfig
 }
 
-// hidden reports whether an error names a path that the sandbox of our units hides,
-// and this is a process of a unit.
+// hidden reports whether this is a process of a unit and the error names a path
+// that the sandbox of our units hides.
 func hidden(environ []string, err error) bool {
 	ofUnit := slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "INVOCATION_ID=") })
 	return ofUnit && slices.ContainsFunc([]string{"/home/", "/root/", "/run/user/"}, func(folder string) bool {
@@ -191,8 +194,8 @@ func hidden(environ []string, err error) bool {
 	})
 }
 
-// check is --check-config: everything is opened that can be opened beside a
-// daemon that runs, nothing is bound.
+// check runs --check-config. It opens everything that can be opened while a
+// daemon runs, and binds nothing.
 func check[S any](app App[S], p Process, settings Settings[S]) int {
 	log, err := logging.Open(logging.Options{Format: "console", Level: "warn", Err: p.Stderr})
 	if err != nil {
@@ -217,8 +220,8 @@ func check[S any](app App[S], p Process, settings Settings[S]) int {
 	return printed(settings.Set().Describe(p.Stdout))
 }
 
-// becomeForCheck gives up root, so that a file which the daemon will not be able
-// to read is found. Whoever is not root checks with what they may read.
+// becomeForCheck gives up root, so that the check finds files that the daemon
+// cannot read. A user who is not root checks with their own rights.
 func becomeForCheck(settings Configured) error {
 	identity, err := identity(settings)
 	if err != nil || identity == nil || os.Geteuid() != 0 {
@@ -230,7 +233,7 @@ func becomeForCheck(settings Configured) error {
 	return nil
 }
 
-// identity is that of --user, nil without one.
+// identity returns the identity of --user, nil without one.
 func identity(settings Configured) (*daemon.Identity, error) {
 	user := settings.Common().User
 	if user == "" {
@@ -243,19 +246,20 @@ func identity(settings Configured) (*daemon.Identity, error) {
 	return &id, nil
 }
 
-// Flags of the sockets that every daemon has beside its own.
+// Flags of the sockets that both daemons have beside their own.
 const (
 	flagMetrics = "--metrics-listen"
 	flagAdmin   = "--admin"
 	flagStatus  = "--status-listen"
 )
 
-// aside reports whether a socket is not one of Postfix's.
+// aside reports whether a socket is not for Postfix.
 func aside(s daemon.Socket) bool {
 	return s.Flag == flagMetrics || s.Flag == flagAdmin || s.Flag == flagStatus
 }
 
-// sockets are all of a daemon: its own, metrics, admin and the status page.
+// sockets returns all sockets of a daemon: its own, and those of metrics, admin
+// and the status page.
 func sockets(settings Configured) ([]daemon.Socket, error) {
 	all, err := settings.Sockets()
 	if err != nil {
@@ -277,7 +281,8 @@ func sockets(settings Configured) ([]daemon.Socket, error) {
 			return nil, err
 		}
 		if s.flag != flagMetrics {
-			// Whoever may ask about mail (smtpd) may not ask for more.
+			// A user who may ask about mail (smtpd) must not get the rights of
+			// the admin socket too.
 			socket.Mode, socket.Group = c.AdminMode, c.AdminGroup
 		}
 		all = append(all, socket)
@@ -285,7 +290,7 @@ func sockets(settings Configured) ([]daemon.Socket, error) {
 	return all, nil
 }
 
-// Socket reads one endpoint of a flag, with the common socket settings.
+// Socket parses one endpoint of a flag, and adds the common socket settings.
 func Socket(settings Configured, flag, endpoint string) (daemon.Socket, error) {
 	c := settings.Common()
 	e, err := daemon.ParseEndpoint(endpoint, c.QueueDirectory)
@@ -300,7 +305,7 @@ func of(all []daemon.Listener, flag string) []daemon.Listener {
 	return slices.DeleteFunc(slices.Clone(all), func(l daemon.Listener) bool { return l.Socket.Flag != flag })
 }
 
-// ofPostfix returns the listeners that Postfix asks.
+// ofPostfix returns the listeners to which Postfix connects.
 func ofPostfix(all []daemon.Listener) []daemon.Listener {
 	return slices.DeleteFunc(slices.Clone(all), func(l daemon.Listener) bool { return aside(l.Socket) })
 }

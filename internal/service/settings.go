@@ -11,13 +11,13 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 )
 
-// fixed names the settings that need a restart.
+// fixed returns the names of the settings that need a restart.
 func (d *running[S]) fixed(s Settings[S]) []string {
 	return slices.Concat(s.Fixed(), s.Common().Fixed(), []string{"log-file", "log-format", "drain-timeout"})
 }
 
-// showSettings answers with the settings in force, beside those that are
-// configured now.
+// showSettings answers with the settings in force and those that are configured
+// now.
 func (d *running[S]) showSettings(context.Context, struct{}, func(any)) (any, error) {
 	fixed, current := d.fixed(d.settings), d.inForce.Load()
 	next, err := d.app.Configure(d.process.Args, d.process.Environ)
@@ -45,7 +45,7 @@ func (d *running[S]) showSettings(context.Context, struct{}, func(any)) (any, er
 	return result, nil
 }
 
-// showReadiness answers as /readyz does.
+// showReadiness answers like /readyz.
 func (d *running[S]) showReadiness(context.Context, struct{}, func(any)) (any, error) {
 	ready, report := d.readiness.Ready()
 	return api.ReadyResult{Ready: ready, Report: report}, nil
@@ -61,7 +61,7 @@ func warnOf(s *config.Set, log *zap.Logger) {
 	}
 }
 
-// settled notes which settings are in force, and logs what has changed.
+// settled stores which settings are in force, and logs what has changed.
 func (d *running[S]) settled(next *config.Set) {
 	before := d.inForce.Swap(next)
 	warnOf(next, d.log.Logger())
@@ -73,7 +73,7 @@ func (d *running[S]) settled(next *config.Set) {
 	}
 }
 
-// noteReload keeps why a reload was refused, nil for one that was not.
+// noteReload stores why a reload was refused; nil for one that was not.
 func (d *running[S]) noteReload(err error) {
 	if err == nil {
 		d.refused.Store(nil)
@@ -83,7 +83,7 @@ func (d *running[S]) noteReload(err error) {
 	d.refused.Store(&text)
 }
 
-// commands are those of the daemon and those that every daemon has.
+// commands returns the commands of this daemon and those that both daemons have.
 func (d *running[S]) commands() map[string]admin.Handler {
 	all := map[string]admin.Handler{
 		api.Config:  admin.Typed(d.showSettings),

@@ -14,7 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/status"
 )
 
-// The flags of the status page that errors name.
+// The flags of the status page that appear in errors.
 const (
 	nameStatusListen = "status-listen"
 	nameStatusPeers  = "status-peers"
@@ -52,8 +52,8 @@ func statusSettings(settings Configured) (status.Options, error) {
 	return o, nil
 }
 
-// wide reports whether others than this machine may reach an endpoint. Of a socket of
-// systemd that is only known when it is there.
+// wide reports whether other machines may reach an endpoint. For a socket of
+// systemd that is only known once it is open.
 func wide(e daemon.Endpoint) bool {
 	if e.Network != daemon.NetworkTCP {
 		return false
@@ -66,7 +66,7 @@ func wide(e daemon.Endpoint) bool {
 	return err != nil || !addr.Unmap().IsLoopback()
 }
 
-// openPage makes the status page, if there is to be one. It is served later.
+// openPage makes the status page, if one is configured. It is served later.
 func (d *running[S]) openPage(started time.Time, listeners []daemon.Listener) error {
 	if len(listeners) == 0 {
 		return nil
@@ -93,7 +93,7 @@ func (d *running[S]) openPage(started time.Time, listeners []daemon.Listener) er
 	return nil
 }
 
-// closePage ends the status page, if there is one.
+// closePage closes the status page, if there is one.
 func (d *running[S]) closePage(ctx context.Context) error {
 	if d.page == nil {
 		return nil

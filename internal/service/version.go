@@ -6,24 +6,23 @@ import (
 	"strings"
 )
 
-// version is the release that this tree is becoming. Packages have theirs from git:
+// version is the next release of this tree. Packages have their version from git:
 // see .ci/package/version.
 const version = "0.1.0"
 
-// The version of the package that the program comes in and the first part of its
-// commit. The linker sets them, because what Go notes by itself depends on the kind of
-// the checkout.
+// The version of the package with the program, and the first part of its commit.
+// The linker sets them, because what Go records by itself depends on the kind of
+// checkout.
 var packaged, commit string
 
-// Version names the release, and the revision it was built from if that is
-// known.
+// Version returns the release, with the revision if that is known.
 func Version() string { return built().String() }
 
-// revision is the first part of the commit that the binary was built from, ""
-// when the build did not note it.
+// revision returns the first part of the commit from which the binary was built,
+// "" when it is not known.
 func revision() string { return built().revision }
 
-// build is what a program knows of its making.
+// build is what a program knows about its build.
 type build struct{ version, revision string }
 
 // String adds the revision to a version that does not have it.
@@ -45,8 +44,8 @@ func built() build {
 	return checkout(info)
 }
 
-// checkout describes a program that was built from a checkout: its version is the tag
-// of the commit, or the release that the tree is becoming.
+// checkout returns the build of a program that was built from a checkout. Its
+// version is the tag of the commit, or the next release.
 func checkout(info *debug.BuildInfo) build {
 	b := build{version: version}
 	if tag := tagged(info.Main.Version); tag != "" {
@@ -60,7 +59,8 @@ func checkout(info *debug.BuildInfo) build {
 	return b
 }
 
-// madeUp is the end of a version that Go makes up for a commit without a tag.
+// madeUp matches the end of a version that Go makes up for a commit without a
+// tag.
 var madeUp = regexp.MustCompile(`[-.]\d{14}-[0-9a-f]{12}$`)
 
 // tagged returns the tag in Go's version of the main module without its v, "" if its

@@ -1,10 +1,10 @@
-// Package dns answers: which DNS resolver does a daemon use, and how does it do?
+// Package dns opens the DNS resolver of a daemon, and reports its state.
 //
-// Both daemons have one resolver each, made of --resolver and --dns-timeout.
-// Whatever asks the DNS in a daemon shares it, and with it its cache.
+// Each daemon has one resolver, made from --resolver and --dns-timeout. All parts
+// of a daemon that ask the DNS share it, and so its cache.
 //
-// Invariant: a reload that asks the same servers in the same way keeps the
-// resolver in force, because what it has learnt is worth keeping.
+// Invariant: a reload that does not change these settings keeps the resolver,
+// with its cache and what it knows about the servers.
 package dns
 
 import (
@@ -21,30 +21,31 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 )
 
-// Settings are what the configuration says.
+// Settings are the settings of the resolver.
 type Settings struct {
-	Servers []string      // as [resolver.Config] wants them; none means those of /etc/resolv.conf
+	Servers []string      // as [resolver.Config] wants them; if empty, those of /etc/resolv.conf
 	Timeout time.Duration // for one question to one server
-	// Took takes outcome and time of each question, see [resolver.Config].
+	// Took is called with the outcome and time of each question, see
+	// [resolver.Config].
 	Took func(outcome string, took time.Duration)
 }
 
-// Resolver is a resolver that states of a daemon share.
+// Resolver is a resolver that the states of a daemon share.
 type Resolver struct {
 	*resolver.Resolver
 	Key Key
 }
 
-// Key is what a resolver is made of. It is part of the key of whatever is kept
-// and asks this resolver.
+// Key identifies a resolver by its settings. It is part of the key of everything
+// that is kept over a reload and asks this resolver.
 type Key struct {
 	servers string
 	timeout time.Duration
 }
 
 // Open returns the resolver for a state: the one in force when it asks the same
-// servers with the same time-out, else a new one. A new one that asks a public
-// resolver is warned about. The error is for the operator, about --resolver.
+// servers with the same time-out, else a new one. It logs a warning when a new
+// one asks a public resolver. The error is for the operator, about --resolver.
 func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
 	if len(s.Servers) == 0 {
 		l.Watch(resolver.DefaultResolvConf)
@@ -67,7 +68,8 @@ func (s Settings) Open(l *service.Life, log *zap.Logger) (*Resolver, error) {
 	return kept, err
 }
 
-// report returns a resolver.Config's Changed that logs each outage and its end.
+// report returns a function for resolver.Config's Changed, which logs each outage
+// and its end.
 func report(log *zap.Logger) func(breaker.Change) {
 	state := logging.NewStateLog(log, "DNS", stateUp)
 	return func(c breaker.Change) {
@@ -80,7 +82,8 @@ func report(log *zap.Logger) func(breaker.Change) {
 	}
 }
 
-// reportTCP returns a resolver.Config's TCPChanged that logs each change of a server.
+// reportTCP returns a function for resolver.Config's TCPChanged, which logs each
+// change of a server.
 func reportTCP(log *zap.Logger) func(resolver.TCPChange) {
 	var mu sync.Mutex
 	states := map[string]*logging.StateLog{}
@@ -109,8 +112,8 @@ const (
 	stateSilent = "does not answer"
 )
 
-// warnPublic warns of resolvers that DNS lists do not serve: some answer
-// that no one is listed.
+// warnPublic warns of public resolvers. Many DNS lists refuse them, and some
+// answer that no address is listed.
 func warnPublic(r *resolver.Resolver, log *zap.Logger) {
 	for _, server := range r.Servers() {
 		if operator := resolver.PublicResolver(server.Addr()); operator != "" {

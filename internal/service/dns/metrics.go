@@ -6,7 +6,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Collector gives what the resolver in force counts to the metrics:
+// Collector collects the metrics of the resolver in force:
 //
 //	postern_dns_lookups_total{from}            cache, dns
 //	postern_dns_failures_total                 questions that no server answered
@@ -23,14 +23,14 @@ import (
 //	postern_dns_server_tcp_up{server}          0 while it does not answer over TCP
 //	postern_dns_server_queries_total{server}   packets sent to it
 //
-// The counts begin anew when a reload names other servers.
+// The counts start from zero when a reload changes the servers.
 type Collector struct {
 	stats   func() (resolver.Stats, bool)
 	metrics []metric
 }
 
-// NewCollector shows what stats returns; false means that no resolver is in
-// force, and nothing is shown.
+// NewCollector returns a Collector of what stats returns. When stats returns
+// false, no resolver is in force and nothing is collected.
 func NewCollector(stats func() (resolver.Stats, bool)) *Collector {
 	return &Collector{stats, metrics()}
 }

@@ -1,9 +1,9 @@
-// Package dnslists answers: which DNS lists does a daemon ask, with what key, and
-// who hears of their state?
+// Package dnslists opens the DNS lists of a daemon, with their key, and reports
+// the state of their zones.
 //
 // Both daemons name lists by flags in the syntax of postscreen_dnsbl_sites, and
-// read the key of the Spamhaus Data Query Service from a file. What the lists
-// say, package dnsbl finds out; what follows, the daemon decides.
+// read the key of the Spamhaus Data Query Service from a file. Package dnsbl asks
+// the lists; the daemon decides what follows from an answer.
 //
 // Invariants:
 //   - the key is in no log, error or metric;
@@ -29,8 +29,8 @@ import (
 	"github.com/postern-mail/postern/internal/service/dns"
 )
 
-// ParseSites reads the lists that a flag names, all of one kind. keyed says that
-// there is a key for those that need one. The error joins all mistakes.
+// ParseSites parses the lists that a flag names, all of one kind. keyed is true
+// when there is a key for lists that need one. The error joins all mistakes.
 func ParseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, keyed bool) ([]dnsbl.Site, error) {
 	var sites []dnsbl.Site
 	var errs []error
@@ -48,14 +48,14 @@ func ParseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, key
 	return sites, errors.Join(errs...)
 }
 
-// SelfTestFlag is the flag that says how lists are tested, the same in both
-// daemons, and its help.
+// SelfTestFlag is the flag for how lists are tested, with its help. Both daemons
+// have it.
 const (
 	SelfTestFlag = "dnsbl-selftest"
 	SelfTestHelp = "`ZONE=ENTRY,ENTRY` names entries that a list holds which does not follow RFC 5782, ZONE=off tests it not at all; repeat for several"
 )
 
-// ParseSelfTests reads the values of SelfTestFlag for the lists of sites.
+// ParseSelfTests parses the values of SelfTestFlag for the lists of sites.
 func ParseSelfTests(s *config.Set, specs []string, sites ...[]dnsbl.Site) (map[string]dnsbl.SelfTest, error) {
 	tests := map[string]dnsbl.SelfTest{}
 	var errs []error
@@ -74,7 +74,7 @@ func ParseSelfTests(s *config.Set, specs []string, sites ...[]dnsbl.Site) (map[s
 	return tests, errors.Join(errs...)
 }
 
-// Settings say which lists are asked. Whatever is added here belongs into the
+// Settings are the settings of the lists. A new field must be part of the type
 // key too.
 type Settings struct {
 	Addresses, Names []dnsbl.Site
@@ -83,10 +83,10 @@ type Settings struct {
 	SelfTests        map[string]dnsbl.SelfTest
 	KeyFile          string // "" for none
 	DNS              dnsbl.DNS
-	DNSKey           dns.Key // of what DNS asks
+	DNSKey           dns.Key // of the resolver that DNS asks
 }
 
-// key is what lists are made of.
+// key identifies lists by their settings.
 type key struct {
 	addresses, names string
 	selfTests        string
@@ -96,10 +96,10 @@ type key struct {
 	resolver         dns.Key
 }
 
-// Open returns the lists for a state: those in force when nothing about them has
-// changed, since what is known of their zones' health is worth keeping. Zones
-// are tested in the background while a state with the lists is in force. The
-// error names the flag.
+// Open returns the lists for a state: those in force when their settings have not
+// changed, so that the known health of their zones is kept. Zones are tested in
+// the background while a state with the lists is in force. The error names the
+// flag.
 func (o Settings) Open(l *service.Life, set *config.Set, log *zap.Logger) (*dnsbl.Lists, error) {
 	c := dnsbl.Config{
 		DNS: o.DNS, Addresses: o.Addresses, Names: o.Names, Threshold: o.Threshold,
@@ -112,7 +112,7 @@ func (o Settings) Open(l *service.Life, set *config.Set, log *zap.Logger) (*dnsb
 	if o.KeyFile != "" {
 		secret, err := readKey(o.KeyFile, l)
 		if err != nil && set.CredentialHidden(o.KeyFile, os.Getenv("CREDENTIALS_DIRECTORY")) {
-			secret, err = config.NewSecret(strings.Repeat("x", 26)), nil // of the form of a key
+			secret, err = config.NewSecret(strings.Repeat("x", 26)), nil // it has the form of a key
 		}
 		if err != nil {
 			return nil, set.Errorf("dqs-key-file", "%w", err)
@@ -151,10 +151,10 @@ func readKey(name string, l *service.Life) (config.Secret, error) {
 	return key, nil
 }
 
-// report returns a dnsbl.Config's Report that logs each change of a zone's state
-// once.
+// report returns a function for dnsbl.Config's Report, which logs each change of
+// a zone's state once.
 func report(log *zap.Logger) func(dnsbl.Change) {
-	logs := map[string]*logging.StateLog{} // used by one goroutine, that of Run
+	logs := map[string]*logging.StateLog{} // used only by the goroutine of Run
 	return func(c dnsbl.Change) {
 		subject := "DNS list " + c.Zone
 		if logs[subject] == nil {
@@ -168,10 +168,10 @@ func report(log *zap.Logger) func(dnsbl.Change) {
 	}
 }
 
-// Healthy is the word for a zone that has no problem.
+// Healthy is the state of a zone that has no problem.
 const Healthy = "in service"
 
-// Word is a zone's state for people.
+// Word returns the state of a zone in words.
 func Word(p dnsbl.Problem) string {
 	if p == dnsbl.Healthy {
 		return Healthy
@@ -179,7 +179,7 @@ func Word(p dnsbl.Problem) string {
 	return string(p)
 }
 
-// Collector shows the state of zones:
+// Collector collects the state of zones:
 //
 //	postern_dnsbl_zone_up{zone,kind}   1 in service, 0 while its breaker is open
 type Collector struct {
@@ -187,7 +187,8 @@ type Collector struct {
 	up    *prometheus.Desc
 }
 
-// NewCollector makes a Collector of the zones that zones gives at each scrape.
+// NewCollector returns a Collector of the zones that the function zones returns
+// at each scrape.
 func NewCollector(zones func() []dnsbl.Status) Collector {
 	return Collector{zones, prometheus.NewDesc("postern_dnsbl_zone_up",
 		"1 while the DNS list is in service, 0 while its breaker is open.", []string{"zone", "kind"}, nil)}

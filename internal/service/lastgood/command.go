@@ -8,8 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 )
 
-// Command answers api.Reload: it asks for a reload, with force one that uses what is
-// held back.
+// Command answers api.Reload: it asks for a reload. With force the reload uses
+// the texts that are held back.
 func Command[S any](current *service.Current[S], r service.Runtime) admin.Handler {
 	return admin.Typed(func(_ context.Context, args api.ReloadArgs, _ func(any)) (any, error) {
 		life := current.NewLife(nil)

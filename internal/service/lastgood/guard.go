@@ -14,16 +14,16 @@ type Guard struct {
 
 	mu    sync.Mutex
 	held  map[string]bool // by name
-	taken map[string]bool // those that an administrator takes as they are
+	taken map[string]bool // those that an administrator accepted
 
-	// counted are readings that were made to count entries, for the reload that is
-	// under way and goes on to use them.
+	// counted are readings that were made to count entries. The reload that is
+	// running uses them, so that it does not read the same text twice.
 	counted map[entryKey]any
 }
 
 type guardKey struct{}
 
-// Of returns the guard of a daemon. It outlives each state.
+// Of returns the guard of a daemon. A guard outlives the states.
 func Of(l *service.Life, r service.Runtime) (*Guard, error) {
 	return service.Keep(l, guardKey{}, func() (service.Opened[*Guard], error) {
 		return service.Opened[*Guard]{Value: &Guard{
@@ -63,7 +63,7 @@ func (g *Guard) hold(name string) {
 	g.count()
 }
 
-// count brings the gauge up to date.
+// count updates the gauge.
 func (g *Guard) count() {
 	if g.metrics != nil {
 		g.metrics.HeldBack(len(g.held))
@@ -84,14 +84,16 @@ func (g *Guard) take(name string) bool {
 	return g.taken[name]
 }
 
-// leaveCounted keeps a reading for takeCounted, which the same reload calls next.
+// leaveCounted stores a reading for takeCounted, which the same reload calls
+// next.
 func (g *Guard) leaveCounted(key entryKey, reading any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.counted[key] = reading
 }
 
-// takeCounted returns the reading that was left under a key, nil for none.
+// takeCounted removes and returns the reading that was stored under a key, nil
+// for none.
 func (g *Guard) takeCounted(key entryKey) any {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,17 +1,20 @@
-// Package lastgood keeps what was read from a text of entries, a lookup table or an
-// allow list, while its text is not fit to take its place.
+// Package lastgood reads texts of entries: lookup tables and allow lists. While a
+// changed text is not fit to be used, the entries of the last good text stay in
+// use.
 //
-// A script may write such a text for minutes, line by line, or leave it empty because
-// its export failed. Postfix goes on with the compiled table meanwhile; a daemon that
-// reads the text would refuse the mail of everyone who is not written yet. So a
-// changed text is read again only when it is whole: renamed into place, or older than
-// a compiled table beside it, or not written for a while, which is longer for a
-// writer that pauses. And one that would lose more than half of the entries, or all,
-// is not used until it is changed again or an administrator takes it.
+// A script may write such a text for minutes, line by line, or leave it empty
+// because its export failed. Postfix goes on with the compiled table meanwhile. A
+// daemon that read the unfinished text would refuse the mail of everyone whose
+// line is not written yet. So a changed text is read again only when it is
+// complete: it was renamed into place, or is older than a compiled table beside
+// it, or was not written for a while. This while is longer for a writer that
+// pauses. A text that would lose more than half of the entries, or all, is not
+// used until it is changed again or an administrator accepts it.
 //
-// Invariants: what is kept is what a reload before has put in force; the first text
-// of a daemon is taken as it is; each text that is held back is logged once and
-// counted by the gauge postern_files_held_back until another takes its place.
+// Invariants: the entries that stay in use are those that an earlier reload has
+// put in force. The first text that a daemon reads is used as it is. Each text
+// that is held back is logged once, and counted by the gauge
+// postern_files_held_back until another text replaces it.
 package lastgood
 
 import (
@@ -24,15 +27,17 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 )
 
-// Bounds of the time for which a text must not have been written.
+// Bounds of the time for which a text must be unchanged before it counts as
+// complete.
 const (
 	settle    = 2 * time.Second
 	maxSettle = time.Minute
-	// pauses is how many times the longest pause of its writer a text must rest.
+	// pauses is how many times the longest pause of its writer a text must be
+	// unchanged.
 	pauses = 3
 )
 
-// Reader says how a text is read.
+// Reader describes how a text is read.
 type Reader[T any] struct {
 	Name  string // for the log, as "hash:/etc/postfix/owners"
 	Open  func() (T, error)
@@ -42,8 +47,8 @@ type Reader[T any] struct {
 	Now   func() time.Time // nil means time.Now
 }
 
-// Keep reads a text, or returns what the state in force has read of it under the
-// same key while the text has not changed or is not fit. The key is as for
+// Keep reads a text. While the text has not changed, or is not fit to be used, it
+// returns what the state in force has under the same key. The key is as for
 // [service.Keep].
 func Keep[T any](l *service.Life, r service.Runtime, key any, reader Reader[T]) (T, error) {
 	guard, err := Of(l, r)
@@ -73,7 +78,7 @@ func Keep[T any](l *service.Life, r service.Runtime, key any, reader Reader[T]) 
 
 type entryKey struct{ key any }
 
-// reading is what was read of a text.
+// reading is what was read from a text.
 type reading[T any] struct {
 	value   T
 	entries int             // negative when that is not known
@@ -105,7 +110,7 @@ type entry[T any] struct {
 	*reading[T]
 
 	mu      sync.Mutex
-	waiting time.Duration   // until the text may be whole
+	waiting time.Duration   // until the text may be complete
 	refused config.Snapshot // the text that would lose too much
 	isHeld  bool            // refused is set
 	seen    config.Snapshot // the latest state of the text
@@ -113,7 +118,8 @@ type entry[T any] struct {
 	pause   time.Duration   // the longest between two changes
 }
 
-// open reads a text, unless the entry before has just read it to count.
+// open reads a text, unless the previous entry has just read it to count its
+// entries.
 func open[T any](guard *Guard, log *zap.Logger, key entryKey, reader Reader[T]) (*entry[T], error) {
 	read, ok := guard.takeCounted(key).(*reading[T])
 	if !ok {
@@ -124,7 +130,7 @@ func open[T any](guard *Guard, log *zap.Logger, key entryKey, reader Reader[T]) 
 	}
 	guard.release(reader.Name)
 	e := &entry[T]{guard: guard, log: log, key: key, reader: reader, reading: read, seen: read.at}
-	e.waiting = read.at.Unsettled(reader.Now(), settle) // it may be being written
+	e.waiting = read.at.Unsettled(reader.Now(), settle) // something may be writing it
 	return e, nil
 }
 
@@ -157,7 +163,7 @@ func (e *entry[T]) unchanged() bool {
 	return e.losesTooMuch()
 }
 
-// unsettled returns how long it is at least until the text may be whole.
+// unsettled returns the shortest time until the text may be complete.
 func (e *entry[T]) unsettled() time.Duration {
 	now := e.reader.Now()
 	latest := config.TakeSnapshot(now, e.reader.Files(e.value)...)
@@ -172,21 +178,21 @@ func (e *entry[T]) unsettled() time.Duration {
 	return e.at.Unsettled(now, min(max(settle, pauses*e.pause), maxSettle))
 }
 
-// losesTooMuch reads the text, to see how many entries it has. If it is fit, what was
-// read is left for open.
+// losesTooMuch reads the text to count its entries, and reports whether too many
+// are missing. If not, what was read is stored for open.
 func (e *entry[T]) losesTooMuch() bool {
 	if e.entries <= 0 {
 		return false
 	}
 	next, err := e.reader.read()
 	if err != nil {
-		return false // the reload will report it, and leave everything as it is
+		return false // the reload reports the error and changes nothing
 	}
 	if next.entries < 0 || 2*next.entries >= e.entries {
 		e.guard.leaveCounted(e.key, next)
 		return false
 	}
-	_ = e.reader.close(next) // it was only counted
+	_ = e.reader.close(next) // it was read only to be counted
 	e.refused, e.isHeld = next.at, true
 	e.guard.hold(e.reader.Name)
 	e.log.Error("a text would lose more than half of its entries, the last good one stays in use; correct it, or take it with: postern reload --force",

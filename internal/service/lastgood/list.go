@@ -9,7 +9,7 @@ import (
 // Counted is a list that knows how many entries it has.
 type Counted interface{ Len() int }
 
-// listKey names an allow list: what it is for, and its files.
+// listKey identifies an allow list by its flag and its files.
 type listKey struct{ flag, files string }
 
 // List reads the allow list of a flag, which may be in several files. The caller has

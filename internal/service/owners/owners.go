@@ -1,5 +1,5 @@
-// Package owners turns the settings about owners into the judge that both daemons
-// ask: flags, what must hold between them, and the tables they name.
+// Package owners makes the judge of ownership that both daemons ask: it has the
+// flags about owners, validates them, and opens the tables that they name.
 package owners
 
 import (
@@ -20,14 +20,14 @@ import (
 	"github.com/postern-mail/postern/internal/service/lastgood"
 )
 
-// The words of the settings that choose between two.
+// The values of the settings with two choices.
 const (
 	wordReject = "reject"
 	wordPass   = "pass"
 	wordDefer  = "defer"
 )
 
-// Flags are the settings about owners, one field a flag.
+// Flags are the settings about owners, one field for each flag.
 type Flags struct {
 	Owners          []string
 	Aliases         []string
@@ -86,7 +86,8 @@ func (f *Flags) Bind(fs *pflag.FlagSet) {
 	f.rewriting.bind(fs)
 }
 
-// bind adds how Postfix completes a sender after it has asked.
+// bind adds the flags about how Postfix completes a sender after it has asked the
+// policy service.
 func (r *rewriting) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.AllowPercentHack, "allow-percent-hack", true, "Postfix takes user%domain for user@domain (allow_percent_hack)")
 	fs.BoolVar(&r.SwapBangpath, "swap-bangpath", true, "Postfix takes domain!user for user@domain (swap_bangpath)")
@@ -96,7 +97,7 @@ func (r *rewriting) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&r.Mydomain, "mydomain", "", "`domain` that Postfix appends to a host without one (postconf -hx mydomain)")
 }
 
-// bind adds what counts for tables that live in a server.
+// bind adds the flags for tables in a server.
 func (s *servers) bind(fs *pflag.FlagSet) {
 	config.Duration(fs, &s.Timeout, "owners-timeout", remote.DefaultTimeout, 10*time.Millisecond, time.Minute, "longest time for one question to the servers of a table; keep it below deadline")
 	config.Int(fs, &s.Connections, "owners-connections", postmap.DefaultMaxConns, 1, 1000, "most connections to the servers of one table")
@@ -106,7 +107,7 @@ func (s *servers) bind(fs *pflag.FlagSet) {
 	config.Duration(fs, &s.LastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long a remembered answer that is too old may still stand in while the servers are down; 0 never")
 }
 
-// Validate checks what needs no I/O, and brings the domains into their one form.
+// Validate checks what needs no I/O, and normalises the domains.
 func (f *Flags) Validate(s *config.Set) error {
 	var errs []error
 	if len(f.Owners)+len(f.Aliases) == 0 {
@@ -143,14 +144,14 @@ type Deps struct {
 	Life *service.Life
 }
 
-// Opened is what the settings were made into.
+// Opened is what Open has made from the settings.
 type Opened struct {
 	Judge  *ownership.Judge
 	Tables []postmap.Table // of both flags
 }
 
 // Open opens the tables, or takes those in force that have not changed, and makes
-// the judge of them.
+// the judge from them.
 func (f *Flags) Open(d Deps) (*Opened, error) {
 	owners, err := f.OpenTables("owners", f.Owners, d)
 	if err != nil {
@@ -214,8 +215,8 @@ func (f *Flags) rewriter() *mailaddr.Rewriting {
 	return r
 }
 
-// OpenTables opens the tables of one flag; the error names where the failing one
-// was asked for.
+// OpenTables opens the tables of one flag. The error names the origin of the
+// setting with the table that failed.
 func (f *Flags) OpenTables(flag string, specs []string, d Deps) ([]postmap.Table, error) {
 	var tables []postmap.Table
 	for i, spec := range specs {
@@ -228,15 +229,15 @@ func (f *Flags) OpenTables(flag string, specs []string, d Deps) ([]postmap.Table
 	return tables, nil
 }
 
-// tableKey is what a table is made of, beside its files.
+// tableKey identifies a table by its settings. Its files are checked apart.
 type tableKey struct {
 	spec string
 	servers
 }
 
-// openTable opens a table, or returns the one in force while its files and settings
-// are the same, or its text is not fit to take its place: connections, remembered and
-// last known answers stay.
+// openTable opens a table. It returns the one in force while the files and
+// settings are the same, or while a new text is not fit to be used. Connections,
+// remembered answers and last known answers are then kept.
 func (f *Flags) openTable(spec string, d Deps) (postmap.Table, error) {
 	return lastgood.Keep(d.Life, d.Runtime, tableKey{spec, f.servers}, lastgood.Reader[postmap.Table]{
 		Name:  spec,
@@ -259,8 +260,8 @@ func (f *Flags) tableOptions(log *zap.Logger) postmap.Options {
 	}
 }
 
-// TableState returns what writes the one record of a table's servers that have gone or
-// come back.
+// TableState returns a function that logs, once for each change, that the servers
+// of a table are down or up again.
 func TableState(log *zap.Logger) func(table string, c remote.Change) {
 	return func(table string, c remote.Change) {
 		if c.Up {
