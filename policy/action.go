@@ -7,26 +7,26 @@ import (
 )
 
 // Code is an SMTP reply code with its enhanced status code (RFC 3463). Only
-// this file makes values of it, so no other can be answered.
+// this file creates Codes, so no other reply is possible.
 type Code struct{ reply, status string }
 
-// The codes that checks may choose. The zero Code is not among them: it
-// means the general code of a verdict's Kind.
+// The codes that checks may choose. The zero Code is not one of them. It means
+// the general code of the verdict's Kind.
 var (
-	CodePolicy       = Code{"550", "5.7.1"} // rejected for reasons of policy
+	CodePolicy       = Code{"550", "5.7.1"} // rejected by policy
 	CodeSenderPolicy = Code{"553", "5.7.1"} // as Postfix answers for a sender that is not owned
-	CodeTemporary    = Code{"451", "4.3.0"} // as Postfix answers for a map it cannot read
+	CodeTemporary    = Code{"451", "4.3.0"} // as Postfix answers for a table that it cannot read
 	CodeTooMuch      = Code{"450", "4.7.1"} // a limit is reached, for now
 	CodeRefused      = Code{"554", "5.7.1"} // a limit is reached, or the login is blocked
 )
 
-// Action is what Postfix is told: one line in Postfix's spelling. Its zero
-// value cannot be told apart from a mistake and is never sent; see dunno.
+// Action is the answer to Postfix: one line in Postfix's spelling. The zero
+// value could be a mistake, so it is never sent; see dunno.
 //
-// Postfix accepts mail on an empty action and on a bare code, stalls on a CR,
-// and answers 451 on bytes that are not UTF-8 and on verbs that it does not
-// know. So an Action is only made here, from a fixed verb or code, and from
-// text that clean has gone over.
+// Postfix accepts mail on an empty action and on a code without text. It stalls
+// on a CR. It answers 451 on bytes that are not UTF-8 and on unknown verbs. So
+// only this file makes an Action, from a fixed verb or code and from text
+// cleaned by clean.
 type Action struct{ line string }
 
 func (a Action) String() string { return a.line }
@@ -34,20 +34,19 @@ func (a Action) String() string { return a.line }
 // dunno lets the restrictions that follow decide. OK would skip them.
 var dunno = Action{"DUNNO"}
 
-// maxText bounds a reply text, in octets: an SMTP reply line has 512
-// (RFC 5321 section 4.5.3.1.5) and Postfix puts an address in front.
+// maxText is the longest reply text, in octets. An SMTP reply line has 512 (RFC
+// 5321 section 4.5.3.1.5), and Postfix puts an address before the text.
 const maxText = 256
 
-// Texts for a verdict that brought none: a code without a text is not safe
-// to send.
+// Texts for a verdict without one. A code without text is not safe to send.
 const (
 	rejectText = "Rejected by policy"
 	holdText   = "Held by policy"
 	deferText  = "Temporarily deferred by policy, please try again later"
 )
 
-// action spells a decision for Postfix. A shadowed check never gets here: the
-// chain has already left its verdict out.
+// action returns the answer to Postfix for a decision. The verdicts of shadowed
+// checks do not get here: the chain has left them out.
 func action(r *Request, d *Decision) Action {
 	switch d.Kind {
 	case Hold:
@@ -78,8 +77,8 @@ func deferIfPermit(text string) Action {
 	return Action{"DEFER_IF_PERMIT " + cleanOr(text, deferText)}
 }
 
-// prepend adds a header line. A text that is no "Name: value" would become
-// part of the body or of another header, so it is left out.
+// prepend adds a header line. A text that is not "Name: value" is left out,
+// because it would become part of the body or of another header.
 func prepend(header string) Action {
 	name, value, ok := strings.Cut(clean(header), ":")
 	if !ok || !isFieldName(name) || strings.TrimSpace(value) == "" {
@@ -88,7 +87,7 @@ func prepend(header string) Action {
 	return Action{"PREPEND " + name + ":" + value}
 }
 
-// isFieldName follows RFC 5322 section 2.2.
+// isFieldName reports whether name may be a header name (RFC 5322 section 2.2).
 func isFieldName(name string) bool {
 	for i := range len(name) {
 		if name[i] <= ' ' || name[i] > '~' {
@@ -105,10 +104,10 @@ func cleanOr(text, otherwise string) string {
 	return otherwise
 }
 
-// clean makes one line of valid UTF-8 without control characters, at most
-// maxText octets long, cut between characters.
+// clean returns text as one line of valid UTF-8 without control characters. It
+// is at most maxText octets long and never ends within a character.
 func clean(text string) string {
-	if len(text) > 4*maxText { // what cannot survive is not worth mapping
+	if len(text) > 4*maxText { // the rest would be cut off below
 		text = text[:4*maxText]
 	}
 	text = strings.Map(func(c rune) rune {

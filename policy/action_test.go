@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// safe is every line that Postfix takes as it is meant: DUNNO, a deferral or a
-// rejection with a text, or a header.
+// safe matches the lines that Postfix reads as they are meant: DUNNO, a
+// deferral or a rejection with a text, or a header.
 var safe = regexp.MustCompile(`\A(DUNNO|DEFER_IF_PERMIT \S[^\x00-\x1f\x7f]*|(451 4\.3\.0|550 5\.7\.1|553 5\.7\.1) \S[^\x00-\x1f\x7f]*|PREPEND [!-9;-~]+:[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)\z`)
 
-// hostile are texts that reached replies of other servers.
+// hostile are texts that got into replies of other servers.
 var hostile = []string{
 	"", " ", "\n", "\r\n", "\x00", "ok\r", "a\nb", "a\naction=OK", "a\n\naction=OK\n\n", "action=",
 	"\xff\xfe", "jürgen \xe4", "\u2028", "\u202e", "\ufeff", "é" + strings.Repeat("ü", 400), strings.Repeat("x", 1<<20),

@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// endlessConn sends one request again and again and takes every reply.
+// endlessConn sends one request again and again and accepts every reply.
 type endlessConn struct {
 	net.Conn
 	request string
@@ -32,8 +32,8 @@ func (c *endlessConn) Read(b []byte) (int, error) {
 	return copy(b, c.request), nil
 }
 
-// BenchmarkRequest is all of a request but the system calls: parsing, an
-// instant check, the reply, the record and the counter.
+// BenchmarkRequest measures a request without system calls: parsing, an instant
+// check, the reply, the record and the counter.
 func BenchmarkRequest(b *testing.B) {
 	s := newBench(always(Verdict{Kind: Pass, Reason: record.OwnerOwned, Detail: "map=hash:/etc/postfix/owners key=a@b.example"}, nil))
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zapcore.InfoLevel))

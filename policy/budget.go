@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// budget is the time of one request: a context with a deadline that starts no
-// timer until somebody waits for it. Most decisions are made from memory and
-// never do, and a timer for each would cost as much as the decision.
+// budget is the time of one request: a context with a deadline whose timer
+// starts when something first waits for it. Most decisions are made from memory
+// and never wait, and a timer for each would cost as much as the decision.
 type budget struct {
 	deadline time.Time
 
 	mu     sync.Mutex
-	ctx    context.Context // nil until somebody waits
+	ctx    context.Context // nil until something waits
 	cancel context.CancelFunc
 	ended  bool
 }
 
-// started returns the context that keeps the time.
+// started returns the context with the timer, and starts it on the first call.
 func (b *budget) started() context.Context {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -31,7 +31,7 @@ func (b *budget) started() context.Context {
 	return b.ctx
 }
 
-// end releases whoever still waits.
+// end releases everything that still waits.
 func (b *budget) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -44,9 +44,9 @@ func (b *budget) end() {
 func (b *budget) Deadline() (time.Time, bool) { return b.deadline, true }
 func (b *budget) Done() <-chan struct{}       { return b.started().Done() }
 
-// Value lets package context see the one below, so that contexts made from a
-// budget need no goroutine of their own. Its key is a *int. There are no other
-// values, and whoever looks for one does not wait.
+// Value lets package context see the context below, so that contexts made from
+// a budget need no goroutine of their own. Package context asks with a *int as
+// key. There are no other values, so a request for one starts no timer.
 func (b *budget) Value(key any) any {
 	if _, ok := key.(*int); !ok {
 		return nil
@@ -68,8 +68,9 @@ func (b *budget) Err() error {
 	return nil
 }
 
-// shareOf returns a part of the time of ctx. That of a budget is one too: it ends
-// before the whole does, and starts no timer until somebody waits for it.
+// shareOf returns a context with a part of the time of ctx. For a budget it is
+// a budget too. It ends before ctx does, and its timer starts when something
+// waits.
 func shareOf(ctx context.Context, share time.Duration) (context.Context, func()) {
 	if _, ok := ctx.(*budget); ok {
 		part := &budget{deadline: time.Now().Add(share)}

@@ -25,7 +25,7 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-func TestBudgetNobodyWaitedFor(t *testing.T) {
+func TestBudgetWithoutWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &budget{deadline: time.Now().Add(time.Second)}
 		time.Sleep(time.Second)
@@ -52,7 +52,7 @@ func TestBudgetEnd(t *testing.T) {
 	}
 }
 
-// Who looks for a value does not start the timer.
+// A request for a value does not start the timer.
 func TestBudgetHasNoValues(t *testing.T) {
 	b := &budget{deadline: time.Now().Add(time.Hour)}
 	type key struct{}

@@ -9,11 +9,11 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// OnError is the rule for a check that could not tell.
+// OnError is the rule for a check that fails with an error.
 type OnError uint8
 
-// ErrorPass goes on as if the check had nothing to say, ErrorDefer answers
-// with a temporary failure.
+// ErrorPass goes on as if the check had no objection. ErrorDefer answers with a
+// temporary failure.
 const (
 	ErrorPass OnError = iota
 	ErrorDefer
@@ -24,30 +24,29 @@ type Entry struct {
 	Check   Check
 	Mode    Mode
 	OnError OnError
-	// ErrorReason is the reason of a decision that rests on OnError;
-	// "" means record.CheckFailed.
+	// ErrorReason is the reason of a decision made by OnError; "" means
+	// record.CheckFailed.
 	ErrorReason record.Reason
 }
 
-// Chain asks its checks in order and settles on one decision. It is immutable
-// and safe for concurrent use.
+// Chain asks its checks in order and makes one decision of their verdicts. It
+// is immutable and safe for concurrent use.
 type Chain []Entry
 
-// errorText is what the client reads when a check could not tell. It is
-// Postfix's own text for a map that cannot be read, and says nothing about
-// our inside.
+// errorText is the reply when a check fails. It is Postfix's own text for a
+// table that cannot be read, and shows nothing internal.
 const errorText = "Temporary lookup failure"
 
-// Decide asks the checks until one objects. Each gets an even share of the
-// time that is left until ctx's deadline, so that a check which waits for a
-// dead server leaves time to those behind it.
+// Decide asks the checks until one objects. Each check gets an even share of
+// the time that is left until ctx's deadline. So a check that waits for a dead
+// server leaves time for the later ones.
 func (c Chain) Decide(ctx context.Context, r *Request) Decision {
 	var d Decision
 	c.decide(ctx, r, &d)
 	return d
 }
 
-// decide is Decide into a decision that has been reset.
+// decide is Decide, with the result in d, which must have been reset.
 func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 	d.Kind, d.Reason = Pass, record.NotApplicable
 	var signals Signals
@@ -65,7 +64,7 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 	c.settle(ctx, r, d)
 }
 
-// settle reports to the checks that count what became of the request.
+// settle reports the decision to the checks that count.
 func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
 	for i := range c {
 		s, ok := c[i].Check.(Settler)
@@ -106,7 +105,7 @@ func (e *Entry) errorReason(err error) record.Reason {
 	return record.CheckFailed
 }
 
-// settles enters the check's answer into d and reports whether it ends the
+// settles enters the check's verdict into d and reports whether it ends the
 // chain.
 func (e *Entry) settles(d *Decision, v *Verdict, err error) bool {
 	if err != nil {
@@ -135,7 +134,7 @@ func (e *Entry) settles(d *Decision, v *Verdict, err error) bool {
 	return true
 }
 
-// applyHold has the message held if a check asked for it and none objected.
+// applyHold holds the message if a check asked for it and none objected.
 func (d *Decision) applyHold() {
 	if d.hold.Kind == Hold && (d.Kind == Pass || d.Kind == Hold) {
 		d.Verdict, d.Check, d.Err = d.hold, d.holder, nil
@@ -149,7 +148,7 @@ func (d *Decision) watch(w Would) {
 	}
 }
 
-// pass keeps the last check's reason, and the last header.
+// pass keeps the reason of the last check that passed, and the last header.
 func (d *Decision) pass(e *Entry, v *Verdict) {
 	header := d.Header
 	if v.Header != "" && e.Mode == Enforce {
@@ -159,8 +158,8 @@ func (d *Decision) pass(e *Entry, v *Verdict) {
 	d.Header, d.Text = header, ""
 }
 
-// passOver lets a request go on although the check could not tell. Unless a later
-// check has something to say, the decision rests on that.
+// passOver continues after a check that failed. The failure is the decision's
+// reason unless a later check passes or objects.
 func (d *Decision) passOver(e *Entry, v *Verdict, err error) {
 	d.Verdict = Verdict{Kind: Pass, Reason: v.Reason, Header: d.Header}
 	d.Check, d.Err = e.Check.Name(), err

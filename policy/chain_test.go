@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// scripted answers what it was told to.
+// scripted is a check with a fixed answer.
 type scripted struct {
 	name string
 	v    Verdict
@@ -59,10 +59,10 @@ func TestDecide(t *testing.T) {
 		{name: "a defer ends the chain", chain: Chain{entry("a", passing, nil), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
 		{name: "a shadowed reject does not", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
 		{name: "an enforced reject after a shadowed one", chain: Chain{shadowed(entry("a", rejecting, nil)), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},
-		{name: "could not tell, pass", chain: Chain{entry("a", Verdict{}, errBackend), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
-		{name: "could not tell, pass, and no one else can", chain: Chain{entry("a", passing, nil), passing2("b", errBackend), entry("c", Verdict{}, nil)}, kind: Pass, reason: "b_unavailable", check: "b", asked: []int{1, 1, 1}, err: true},
-		{name: "could not tell, defer", chain: Chain{deferring2("a", errBackend), entry("b", passing, nil)}, kind: Defer, reason: "a_unavailable", check: "a", asked: []int{1, 0}, err: true},
-		{name: "could not tell, defer, shadowed", chain: Chain{shadowed(deferring2("a", errBackend)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
+		{name: "fails, pass", chain: Chain{entry("a", Verdict{}, errBackend), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
+		{name: "fails, pass, and no other decides", chain: Chain{entry("a", passing, nil), passing2("b", errBackend), entry("c", Verdict{}, nil)}, kind: Pass, reason: "b_unavailable", check: "b", asked: []int{1, 1, 1}, err: true},
+		{name: "fails, defer", chain: Chain{deferring2("a", errBackend), entry("b", passing, nil)}, kind: Defer, reason: "a_unavailable", check: "a", asked: []int{1, 0}, err: true},
+		{name: "fails, defer, shadowed", chain: Chain{shadowed(deferring2("a", errBackend)), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", mode: Shadow, asked: []int{1, 1}},
 		{name: "out of time", chain: Chain{deferring2("a", context.DeadlineExceeded)}, kind: Defer, reason: record.DeadlineSpent, check: "a", asked: []int{1}, err: true},
 	}
 	for _, tt := range tests {
@@ -106,8 +106,8 @@ func deferring2(name string, err error) Entry {
 	return e
 }
 
-// A decision that is only watched keeps the first objection; one that is enforced
-// has none.
+// A shadowed decision keeps the first objection. An enforced decision
+// keeps none.
 func TestWouldHaveDecided(t *testing.T) {
 	passing := Verdict{Kind: Pass, Reason: "ok"}
 	rejecting := Verdict{Kind: Reject, Reason: "bad", Text: "no"}
@@ -117,14 +117,14 @@ func TestWouldHaveDecided(t *testing.T) {
 		want  Would
 	}{
 		{"the first of two", Chain{shadowed(entry("a", rejecting, nil)), entry("b", passing, nil), shadowed(entry("c", Verdict{Kind: Defer, Reason: "wait"}, nil))}, Would{Check: "a", Kind: Reject, Reason: "bad"}},
-		{"could not tell", Chain{shadowed(deferring2("a", errBackend))}, Would{Check: "a", Kind: Defer, Reason: "a_unavailable"}},
+		{"fails", Chain{shadowed(deferring2("a", errBackend))}, Would{Check: "a", Kind: Defer, Reason: "a_unavailable"}},
 		{"nothing", Chain{shadowed(entry("a", passing, nil))}, Would{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := tt.chain.Decide(t.Context(), &Request{State: StateRcpt})
 			got := d.Would
-			if (got.Err != nil) != (tt.name == "could not tell") {
+			if (got.Err != nil) != (tt.name == "fails") {
 				t.Errorf("error %v", got.Err)
 			}
 			if got.Err = nil; got != tt.want || (d.Mode == Shadow) != (tt.want != Would{}) {
@@ -154,7 +154,7 @@ func TestHeaderOfAShadowedCheckIsNotPrepended(t *testing.T) {
 	}
 }
 
-// A check that hangs leaves time to those behind it, and all of them together
+// A check that hangs leaves time for later checks, and all of them together
 // keep the deadline.
 func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

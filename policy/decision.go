@@ -2,11 +2,11 @@ package policy
 
 import "github.com/postern-mail/postern/internal/record"
 
-// Mode is how a check takes part.
+// Mode is whether the verdicts of a check count.
 type Mode uint8
 
-// A shadowed check is asked, recorded and counted; its signals reach later
-// checks; it never changes the reply.
+// A shadowed check is asked, recorded and counted, and later checks get its
+// signals. It never changes the reply.
 const (
 	Enforce Mode = iota
 	Shadow
@@ -16,30 +16,30 @@ var modeNames = [...]string{Enforce: record.ModeEnforce, Shadow: record.ModeShad
 
 func (m Mode) String() string { return modeNames[m] }
 
-// Step is what one check said on the way to a decision.
+// Step is the result of one check.
 type Step struct {
 	Check   string
 	Mode    Mode
 	Verdict Verdict
-	Err     error // the check could not tell
+	Err     error // why the check could not decide
 }
 
-// Decision is what the chain settled on.
+// Decision is the decision of a chain.
 type Decision struct {
 	Verdict
-	Check string // the check that decided; "" when none had anything to say
+	Check string // the check that decided; "" when none applied
 	Mode  Mode   // Shadow when only shadowed checks objected
 	Steps []Step
-	Err   error // why a check could not tell, when that decided
-	// Would is what would have decided when Mode is Shadow: the first shadowed
-	// check that objected. It is what the record and the counter name.
+	Err   error // the failure of a check, when that decided
+	// Would is set when Mode is Shadow: it is the first objection of a shadowed
+	// check. The record and the counter name it.
 	Would Would
 
-	hold   Verdict // what a check wants held, if no other objects
-	holder string  // the check
+	hold   Verdict // the verdict of a check that wants a hold; applies if no other objects
+	holder string  // the name of that check
 }
 
-// Would is a decision that was only watched.
+// Would is a decision that was only recorded.
 type Would struct {
 	Check  string
 	Kind   Kind
@@ -47,7 +47,7 @@ type Would struct {
 	Err    error
 }
 
-// reset makes d new, and keeps the memory of its steps.
+// reset empties d and keeps the memory of its steps.
 func (d *Decision) reset() {
 	steps := d.Steps[:0]
 	clear(d.Steps)

@@ -9,21 +9,21 @@ import (
 	"github.com/postern-mail/postern/policy/wire"
 )
 
-// Peeker is a check that leaves something behind when it is asked, such as a
-// sighting in a store. Peek gives the verdict that Check would, and leaves nothing.
+// Peeker is a check whose Check method changes state, such as an entry in a
+// store. Peek returns the same verdict and changes nothing.
 type Peeker interface {
 	Check
 	Peek(ctx context.Context, r *Request, prior Signals) (Verdict, error)
 }
 
-// Explained is what a chain would decide, and how it came to it.
+// Explained is a decision with the action and the time that each check took.
 type Explained struct {
 	Decision
 	Action Action
 	Took   []time.Duration // for each of Steps
 }
 
-// Explain decides as Decide does, and leaves nothing behind.
+// Explain decides as Decide does, and changes nothing.
 func (c Chain) Explain(ctx context.Context, r *Request) Explained {
 	var x Explained
 	watched := slices.Clone(c)
@@ -35,8 +35,8 @@ func (c Chain) Explain(ctx context.Context, r *Request) Explained {
 	return x
 }
 
-// peeked replaces, in a chain, a check that must leave nothing behind. It notes how
-// long the check took.
+// peeked wraps a check of a chain. It uses Peek instead of Check where there is
+// one, and notes how long it took.
 type peeked struct {
 	of   Check
 	took *[]time.Duration
@@ -53,10 +53,11 @@ func (p peeked) Check(ctx context.Context, r *Request, prior Signals) (Verdict, 
 	return p.of.Check(ctx, r, prior)
 }
 
-// Attribute is one of a request, as SMTPD_POLICY_README names it.
+// Attribute is one attribute of a request, named as in SMTPD_POLICY_README.
 type Attribute struct{ Name, Value string }
 
-// ParseRequest types the attributes of a request, as of one that came over the wire.
+// ParseRequest makes a Request of attributes, as if they had come over the
+// wire.
 func ParseRequest(attributes []Attribute, received time.Time) (*Request, error) {
 	attrs := make([]wire.Attr, len(attributes))
 	for i, a := range attributes {
@@ -66,8 +67,8 @@ func ParseRequest(attributes []Attribute, received time.Time) (*Request, error) 
 	return r, parseRequest(r, attrs, received)
 }
 
-// Look returns what Chain does for a policy_context, and leaves nothing behind. The
-// error is about words that are no check that runs.
+// Look returns the same checks as Chain for a policy_context, but does not
+// remember them. The error names the words that are not checks that run.
 func (r *Router) Look(context string) (Chain, error) {
 	if context == "" {
 		return r.all, nil

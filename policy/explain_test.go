@@ -8,8 +8,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// remembering is a check that leaves something behind when it is asked, and can be
-// looked at.
+// remembering is a check that changes state in Check and not in Peek.
 type remembering struct {
 	scripted
 	peeked int
@@ -66,7 +65,7 @@ func TestParseAttributes(t *testing.T) {
 	}
 }
 
-// Explain says of a check that could not tell what its rule makes of it.
+// Explain applies the error rule to a check that fails.
 func TestExplainTrouble(t *testing.T) {
 	chain := Chain{{Check: &scripted{name: "a", err: errBackend}, OnError: ErrorDefer, ErrorReason: record.GreylistUnavailable}}
 	if x := chain.Explain(t.Context(), new(Request)); x.Kind != Defer || x.Reason != record.GreylistUnavailable || x.Err == nil {

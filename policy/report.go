@@ -6,7 +6,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Load hears how many requests are being answered.
+// Load counts the requests that are being answered.
 type Load interface {
 	RequestStarted()
 	RequestDone()
@@ -21,8 +21,8 @@ type Reporter struct {
 
 const daemonName = "policyd"
 
-// decision reports what was answered to r at now. rec is filled again for each
-// request of a connection: what differs is set, the rest stays empty.
+// decision records the answer to r at now. rec is reused for each request of a
+// connection. The fields that are not set here stay empty.
 func (p Reporter) decision(rec *record.Record, r *Request, d *Decision, a Action, now time.Time) {
 	rec.Daemon = daemonName
 	rec.Check, rec.Verdict, rec.Reason, rec.Err = d.Check, d.Kind.String(), d.Reason, d.Err
@@ -45,8 +45,8 @@ func (p Reporter) decision(rec *record.Record, r *Request, d *Decision, a Action
 	p.Records.Record(rec, now)
 }
 
-// broken reports a connection that is closed without an answer: the protocol
-// asks for that where no sensible answer exists.
+// broken records a connection that is closed without an answer, as the protocol
+// asks when no sensible answer exists.
 func (p Reporter) broken(peer string, reason record.Reason, err error) {
 	p.Records.Record(&record.Record{
 		Daemon:  daemonName,
@@ -59,8 +59,8 @@ func (p Reporter) broken(peer string, reason record.Reason, err error) {
 	}, time.Now())
 }
 
-// senderForRecord writes the null sender as "<>": its record must not look
-// like one without a sender.
+// senderForRecord returns "<>" for the null sender, so that its record differs
+// from one without a sender.
 func (r *Request) senderForRecord() string {
 	if r.Sender.Raw == "" && r.State.HasSender() {
 		return "<>"

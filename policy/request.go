@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/policy/wire"
 )
 
-// requestType is the only request that Postfix makes.
+// requestType is the only type of request that Postfix sends.
 const requestType = "smtpd_access_policy"
 
 // State is the SMTP protocol state in which Postfix asks. With
@@ -18,8 +18,8 @@ const requestType = "smtpd_access_policy"
 // restrictions are asked at RCPT too.
 type State uint8
 
-// The states of SMTPD_POLICY_README; BDAT arrives as DATA. StateOther is one
-// that this version does not know: no check applies to it.
+// The states of SMTPD_POLICY_README; BDAT arrives as DATA. StateOther is a
+// state that this version does not know. No check applies to it.
 const (
 	StateOther State = iota
 	StateConnect
@@ -33,7 +33,7 @@ const (
 	StateETRN
 )
 
-// parseState takes a state as Postfix spells it.
+// parseState parses a state as Postfix spells it.
 func parseState(name string) State {
 	switch name {
 	case "CONNECT":
@@ -66,19 +66,20 @@ func (s State) HasSender() bool {
 
 // Client is the SMTP client.
 type Client struct {
-	// Address is not valid when Postfix sent "unknown" or something that is
-	// no IP address.
+	// Address is not valid if Postfix sent "unknown" or text that is not an IP
+	// address.
 	Address netip.Addr
 	Port    string
-	// Name is the forward-confirmed host name, "" when there is none. Only
-	// this one may be looked up in allow lists.
+	// Name is the forward-confirmed host name, "" when there is none. Allow
+	// lists must use this name and not ReverseName.
 	Name string
 	// ReverseName is the unconfirmed name, "" when there is none.
 	ReverseName string
 }
 
-// Request is one policy request, typed once, as far as anything here asks for it.
-// Absent, empty and "0" mean the same in this protocol: not available.
+// Request is one policy request, with the attributes that the checks use. In
+// this protocol an absent attribute, an empty one and "0" mean the same: not
+// available.
 type Request struct {
 	Received time.Time // when its last octet was read
 
@@ -91,7 +92,7 @@ type Request struct {
 	Sender         mailaddr.Address // the null sender when !State.HasSender()
 	Recipient      mailaddr.Address
 	RecipientCount int    // DATA and END-OF-MESSAGE only
-	Size           int64  // octets: announced; the real size at END-OF-MESSAGE
+	Size           int64  // octets, as announced; the real size at END-OF-MESSAGE
 	Login          string // who logged in, "" for no one
 
 	// As sent, for the record.
@@ -101,12 +102,12 @@ type Request struct {
 // Authenticated reports whether the client logged in.
 func (r *Request) Authenticated() bool { return r.Login != "" }
 
-// attribute is one that this version knows. Those that nothing asks for are known
-// so that they are refused when they come twice.
+// attribute is a known attribute. Some are not used, but must be known so that
+// a request with two of them is refused.
 type attribute uint8
 
 const (
-	attrUnknown attribute = iota // of a newer Postfix, left alone
+	attrUnknown attribute = iota // sent by a newer Postfix, ignored
 	attrRequest
 	attrState
 	attrProtocolName
@@ -141,7 +142,7 @@ const (
 	attrSNI
 )
 
-// attributeNames are those of SMTPD_POLICY_README.
+// attributeNames are the names in SMTPD_POLICY_README.
 var attributeNames = [...]string{
 	attrRequest:               "request",
 	attrState:                 "protocol_state",
@@ -177,10 +178,11 @@ var attributeNames = [...]string{
 	attrSNI:                   "tls_sni",
 }
 
-// vocabulary is what a wire.Reader needs, so that its words are attributes.
+// vocabulary returns the names for a wire.Reader, in an order in which
+// Attr.Word is an attribute.
 func vocabulary() []string { return attributeNames[attrUnknown+1:] }
 
-// requestParser types one request.
+// requestParser parses the attributes of one request.
 type requestParser struct {
 	seen                       uint64 // a bit for each attribute
 	problem                    string
@@ -188,9 +190,9 @@ type requestParser struct {
 	state                      string
 }
 
-// parseRequest types the attributes into r. What Postfix itself can send never
-// fails; an error means that the peer is not Postfix or that the stream is
-// corrupt. Unknown attributes are those of a newer Postfix and are left alone.
+// parseRequest parses the attributes into r. It never fails on what Postfix
+// sends. An error means that the client is not Postfix or that the stream is
+// corrupt. Unknown attributes come from a newer Postfix and are ignored.
 func parseRequest(r *Request, attrs []wire.Attr, received time.Time) error {
 	*r = Request{Received: received}
 	var p requestParser
@@ -215,8 +217,8 @@ func parseRequest(r *Request, attrs []wire.Attr, received time.Time) error {
 	return nil
 }
 
-// once refuses an attribute that comes a second time: two different logins in
-// one request must not depend on which of them a reader believes.
+// once refuses an attribute that is sent twice. Otherwise a request could have
+// two logins, and the answer would depend on which of them is read.
 func (p *requestParser) once(a attribute) {
 	if p.seen&(1<<a) != 0 && p.problem == "" {
 		p.problem = "attribute " + attributeNames[a] + " sent twice"
@@ -227,7 +229,7 @@ func (p *requestParser) once(a attribute) {
 func (p *requestParser) take(r *Request, a attribute, value string) {
 	p.once(a)
 	if value == "" {
-		return // the same as an absent one
+		return // the same as absent
 	}
 	switch a {
 	case attrRequest:
@@ -272,8 +274,9 @@ func (p *requestParser) number(a attribute, value string) int64 {
 	return n
 }
 
-// parseAddr gives the zero Addr for "unknown" and for what is no address: that
-// must not end a daemon, and no check can look such a client up.
+// parseAddr returns the zero Addr for "unknown" and for text that is not an
+// address. It is not an error: no check can look such a client up, and the
+// connection goes on.
 func parseAddr(s string) netip.Addr {
 	if s == "unknown" {
 		return netip.Addr{}
@@ -285,7 +288,7 @@ func parseAddr(s string) netip.Addr {
 	return addr.Unmap()
 }
 
-// known gives "" for the word that Postfix writes when it knows no value.
+// known returns "" for "unknown", which Postfix writes when it has no value.
 func known(s string) string {
 	if s == "unknown" {
 		return ""

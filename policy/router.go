@@ -9,25 +9,25 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// maxRoutes bounds the chains that a Router remembers. A site has a handful of
-// hooks; what comes beyond is put together anew for each request.
+// maxRoutes is how many chains a Router remembers. A site has a handful of
+// hooks. Further chains are made again for each request.
 const maxRoutes = 64
 
-// RouterOptions say what a Router does about words that are no check that runs.
+// RouterOptions control what a Router does about words that name no running
+// check.
 type RouterOptions struct {
-	// Closed are the checks that must not be left out by mistake: a hook that
-	// names one which does not run, or a word that looks like one, is answered
-	// with a temporary failure.
+	// Closed are the checks that must not be left out by mistake. A hook is
+	// answered with a temporary failure if it names one of them that does not
+	// run, or has an unknown word that looks like one.
 	Closed []string
-	// Mode is that of this failure.
+	// Mode is the mode of this failure.
 	Mode Mode
-	// Unknown is told about each such hook, once as long as it is remembered;
-	// it may be nil.
+	// Unknown is called for each hook with unknown words: once, as long as the
+	// Router remembers the hook. It may be nil.
 	Unknown func(error)
 }
 
-// Router picks the checks for a hook out of all that run. It is safe for
-// concurrent use.
+// Router picks the checks of a hook. It is safe for concurrent use.
 type Router struct {
 	all Chain
 	o   RouterOptions
@@ -36,18 +36,18 @@ type Router struct {
 	routes map[string]Chain
 }
 
-// NewRouter takes all checks that run, in their order.
+// NewRouter returns a Router of all checks that run, in their order.
 func NewRouter(all Chain, o RouterOptions) *Router {
 	return &Router{all: all, o: o, routes: make(map[string]Chain)}
 }
 
-// Chain returns the checks that a policy_context names, in the order in which the
-// router has them. Case does not matter, and whatever cannot be part of a name
-// separates two. When context is empty, the words that the listener is bound to
-// replace it; when there are none either, all checks are meant.
+// Chain returns the checks that a policy_context names, in the router's order.
+// Case does not matter. Every character that no name can have separates two
+// names. If context is empty, the words that the listener is bound to replace
+// it. If there are none either, Chain returns all checks.
 //
-// A word that is no check that runs does not keep the others from being asked:
-// the chain then ends in an entry that could not tell.
+// An unknown word does not keep the other checks from being asked. It adds an
+// entry at the end of the chain that always fails.
 func (r *Router) Chain(context string, bound []string) Chain {
 	if context == "" {
 		if len(bound) == 0 {
@@ -81,7 +81,7 @@ func isSeparator(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_'
 }
 
-// pick returns the chain of some words, and what is wrong with them.
+// pick returns the chain for words, and an error that names the unknown ones.
 func (r *Router) pick(words []string) (Chain, error) {
 	wanted := make(map[string]bool, len(words))
 	for _, w := range words {
@@ -114,8 +114,7 @@ func (r *Router) pick(words []string) (Chain, error) {
 	return append(chain, entry), err
 }
 
-// closes reports whether a word that is no check that runs may replace one that
-// must not be left out.
+// closes reports whether an unknown word may be meant as a check in Closed.
 func (r *Router) closes(word string) bool {
 	for _, name := range r.o.Closed {
 		if resembles(word, name) {
@@ -125,8 +124,8 @@ func (r *Router) closes(word string) bool {
 	return false
 }
 
-// resembles reports whether a word may be a name with typing errors: it begins
-// like it, or has all but two of its letters, in whatever order.
+// resembles reports whether word may be name with typing errors. It may if both
+// begin alike, or if it has all but two of the letters of name, in any order.
 func resembles(word, name string) bool {
 	const start, missing = 3, 2
 	if len(name) > start && strings.HasPrefix(word, name[:start]) {
@@ -151,10 +150,11 @@ func (r *Router) names() string {
 	return strings.Join(names, ", ")
 }
 
-// contextName is the check of a decision that rests on a wrong policy_context.
+// contextName is the name of the check that a wrong policy_context is recorded
+// under.
 const contextName = "policy_context"
 
-// misnamed is the entry of a chain for words that are no check that runs.
+// misnamed is a check that always fails. It takes the place of unknown words.
 type misnamed struct{ err error }
 
 func (misnamed) Name() string { return contextName }

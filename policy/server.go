@@ -1,12 +1,13 @@
 // Package policy answers Postfix's policy delegation requests.
 //
-// The way of the data is the list of its files: wire/ frames bytes, request.go
-// types them, chain.go asks the checks of policy/checks, decision.go holds what
-// they settle on, action.go spells it for Postfix, report.go records it.
+// The files follow the way of the data. wire/ splits the stream into requests.
+// request.go parses their attributes. chain.go asks the checks of
+// policy/checks. decision.go holds the decision, action.go writes it for
+// Postfix, and report.go records it.
 //
-// Invariants: every request gets exactly one reply and one record; a
-// connection that breaks the protocol gets no reply, one record, and is
-// closed, and no other connection notices; the reply's text never holds an
+// Invariants: every request gets exactly one reply and one record. A connection
+// that breaks the protocol is closed, without a reply and with one record, and
+// no other connection is affected. The text of a reply never contains an
 // internal error.
 package policy
 
@@ -21,7 +22,7 @@ import (
 	"github.com/postern-mail/postern/policy/wire"
 )
 
-// Hook is what applies to one request.
+// Hook holds the checks and the deadline of one request.
 type Hook struct {
 	Chain Chain
 	// Deadline is the longest time from the last octet of a request to its
@@ -32,31 +33,31 @@ type Hook struct {
 	Release func()
 }
 
-// Hooks finds the checks of a request.
+// Hooks returns the checks of a request.
 type Hooks interface {
-	// Hook takes a policy_context and the words that the listener is bound
-	// to, as Router.Chain does. An error means that nothing can be asked.
+	// Hook takes a policy_context and the words that the listener is bound to,
+	// as Router.Chain does. An error means that no check can be asked.
 	Hook(context string, bound []string) (Hook, error)
 }
 
-// Conn is a connection that its owner may want to close between two requests:
-// the server says Idle before it waits for a request and Busy when it has
-// one. False means that the connection is to be given up.
+// Conn is a connection that its owner may want to close between two requests.
+// The server calls Idle before it waits for a request, and Busy when it has
+// one. If one of them returns false, the server stops using the connection.
 type Conn interface {
 	net.Conn
 	Idle() bool
 	Busy() bool
 }
 
-// Server answers the requests of the connections that it is given.
+// Server answers the requests of connections.
 type Server struct {
 	Hooks  Hooks
 	Report Reporter
 }
 
-// ServeConn answers the requests that come over conn until the client closes
-// or breaks the protocol, or until the connection's owner wants it closed: a
-// request that has been read is answered first. It leaves conn open.
+// ServeConn answers requests from conn. It returns when the client closes or
+// breaks the protocol, or when the owner wants the connection closed. A request
+// that has been read is answered first. ServeConn does not close conn.
 func (s *Server) ServeConn(conn Conn, bound []string) {
 	c := connection{server: s, conn: conn, reader: wire.NewReader(conn, vocabulary()...), bound: bound, now: time.Now()}
 	defer c.recover()
@@ -64,8 +65,7 @@ func (s *Server) ServeConn(conn Conn, bound []string) {
 	}
 }
 
-// connection is what one connection keeps between requests, most of it to use
-// the memory again.
+// connection is the state of one connection. Most of it is memory to reuse.
 type connection struct {
 	server *Server
 	conn   Conn
@@ -96,7 +96,7 @@ func (c *connection) next() bool {
 			return c.answer()
 		}
 	}
-	// A client that closes, or that stays idle, has done nothing wrong.
+	// A client may close the connection or stay idle; that is no error.
 	if broken := (*wire.ProtocolError)(nil); errors.As(err, &broken) || errors.Is(err, wire.ErrMilterClient) {
 		c.server.Report.broken(c.peer(), record.BadRequest, err)
 	}
@@ -117,8 +117,8 @@ func (c *connection) answer() bool {
 	return err == nil
 }
 
-// armWrite gives a reply at least half of wire.WriteTimeout. Setting a deadline
-// for each reply would cost more than making the reply.
+// armWrite leaves a reply at least half of wire.WriteTimeout. To set a deadline
+// for each reply would cost more than to make the reply.
 func (c *connection) armWrite() {
 	if c.now.Sub(c.armed) > wire.WriteTimeout/2 {
 		c.armed = c.now
@@ -126,7 +126,7 @@ func (c *connection) armWrite() {
 	}
 }
 
-// decide makes the request's one deadline and asks the chain.
+// decide starts the deadline of the request and asks the chain.
 func (s *Server) decide(r *Request, d *Decision, bound []string) {
 	d.reset()
 	hook, err := s.Hooks.Hook(r.Context, bound)
@@ -145,7 +145,7 @@ func (s *Server) decide(r *Request, d *Decision, bound []string) {
 	hook.Chain.decide(budget, r, d)
 }
 
-// recover ends one connection, never the daemon.
+// recover turns a panic into the end of one connection, never of the daemon.
 func (c *connection) recover() {
 	if p := recover(); p != nil {
 		c.server.Report.broken(c.peer(), record.Panicked, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))

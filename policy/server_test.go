@@ -83,14 +83,14 @@ func (b *bench) records(t *testing.T) []map[string]any {
 	return out
 }
 
-// alone is a connection that no one drains.
+// alone is a connection that is never drained.
 type alone struct{ net.Conn }
 
 func (alone) Idle() bool { return true }
 func (alone) Busy() bool { return true }
 
-// dial serves one end of a pipe and returns the other; ended closes when the
-// server has given the connection up.
+// dial serves one end of a pipe and returns the other. ended is closed when the
+// server returns.
 func (b *bench) dial(t *testing.T, bound ...string) (client net.Conn, ended chan struct{}) {
 	t.Helper()
 	client, server := net.Pipe()
@@ -174,8 +174,8 @@ func TestServeManyRequests(t *testing.T) {
 	}
 }
 
-// What breaks the protocol gets no reply, one record and a closed connection,
-// and no one else notices.
+// A broken request gets no reply, one record and a closed connection. Other
+// connections are not affected.
 func TestServeBroken(t *testing.T) {
 	tests := map[string]struct{ in, problem string }{
 		"junk":            {"hello\n\n", "not name=value"},
@@ -298,7 +298,8 @@ func TestServeDeadline(t *testing.T) {
 	})
 }
 
-// A client that sends an octet a second is closed in time and holds up no other.
+// A client that sends an octet a second is disconnected in time and blocks no
+// other.
 func TestServeSlowClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(always(Verdict{Kind: Pass}, nil))
@@ -330,7 +331,7 @@ func TestServeSlowClient(t *testing.T) {
 	})
 }
 
-// leaving is a connection whose owner wants it back.
+// leaving is a connection whose owner wants to close it.
 type leaving struct {
 	net.Conn
 	idle, busy bool

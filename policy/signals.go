@@ -1,15 +1,15 @@
 package policy
 
-// The signals that checks give each other. Whoever adds one says here what its
-// number means.
+// The signals between checks. Each is described with the meaning of its number.
 const (
-	// DNSBLScore is the sum of the DNS lists' weights, when it is not 0: below
-	// the threshold a reason for doubt, negative a recommendation.
+	// DNSBLScore is the sum of the weights of the DNS lists, if it is not 0. A
+	// value below the threshold is a reason for doubt, a negative one a
+	// recommendation.
 	DNSBLScore Signal = "dnsbl_score"
-	// DBLAbused is 1 when a name of the request is a legitimate domain that is
-	// abused.
+	// DBLAbused is 1 if a name in the request is a legitimate domain that is
+	// being abused.
 	DBLAbused Signal = "dbl_abused"
-	// ZRDFresh is the age in hours, at most 24, of a domain of the request that
-	// has only just been seen for the first time.
+	// ZRDFresh is the age in hours, at most 24, of a domain in the request that
+	// was first seen only recently.
 	ZRDFresh Signal = "zrd_fresh"
 )

@@ -1,12 +1,12 @@
-// Package wire frames the Postfix policy delegation protocol: requests are
-// "name=value" lines ended by an empty line, a reply is one "action=" line
-// and an empty line (Postfix, SMTPD_POLICY_README).
+// Package wire reads and writes messages of the Postfix policy delegation
+// protocol (Postfix, SMTPD_POLICY_README). A request is "name=value" lines that
+// end in an empty line. A reply is one "action=" line and an empty line.
 //
-// It knows no mail policy. Its invariants: a request never takes more memory
-// than MaxRequest, whatever the client sends; a client that has begun a
-// request must end it within RequestTimeout; and what does not follow the
-// protocol is a *ProtocolError, after which the connection is of no use,
-// because no one can tell where the next request begins.
+// It contains no mail policy. Its invariants: a request never takes more memory
+// than MaxRequest, whatever the client sends. A client that has begun a request
+// must end it within RequestTimeout. A violation of the protocol is a
+// *ProtocolError. The connection cannot be used after it, because the start of
+// the next request is unknown.
 package wire
 
 import (
@@ -31,33 +31,33 @@ const (
 	initialBuffer = 2 << 10
 )
 
-// Default time-outs of a Reader.
+// The default time-outs.
 const (
 	// IdleTimeout is how long a connection may wait for its next request.
-	// Postfix closes first: smtpd_policy_service_max_idle is 300 s and
-	// smtpd_policy_service_max_ttl 1000 s by default.
+	// Postfix closes earlier by default: smtpd_policy_service_max_idle is 300 s
+	// and smtpd_policy_service_max_ttl is 1000 s.
 	IdleTimeout = time.Hour
 	// RequestTimeout bounds the time from the first octet of a request to
 	// its last. Postfix writes a request at once.
 	RequestTimeout = 30 * time.Second
-	// WriteTimeout bounds a reply. A reply is some hundred octets, so only a
-	// client that has stopped reading gets there.
+	// WriteTimeout is the longest time to write a reply. A reply is some
+	// hundred octets, so only a client that has stopped reading reaches it.
 	WriteTimeout = 10 * time.Second
 
-	// An idle deadline is renewed only when it has grown this much stale:
-	// arming it for each request would cost more than parsing the request.
+	// An idle deadline is renewed only when it is this old. To set it for each
+	// request would cost more than to parse the request.
 	idleSlack = time.Minute
 )
 
-// Attr is one attribute as it was sent, nothing decoded.
+// Attr is one attribute as it was sent, without decoding.
 type Attr struct {
 	Name, Value string
-	// Word is the place of Name in the reader's vocabulary, counted from 1; 0
-	// if it is not there.
+	// Word is the position of Name in the reader's vocabulary, from 1; 0 if it
+	// is not there.
 	Word int
 }
 
-// ProtocolError says how a request broke the protocol.
+// ProtocolError describes how a request broke the protocol.
 type ProtocolError struct{ Problem string }
 
 func (e *ProtocolError) Error() string { return "policy protocol: " + e.Problem }
@@ -68,12 +68,12 @@ func problem(format string, args ...any) error {
 
 var emptyLine = []byte("\n\n")
 
-// ErrIdle reports that the client sent nothing for IdleTimeout (or that its
-// read deadline was moved into the past to end the connection). No request
-// was begun, so nothing is lost by closing.
+// ErrIdle means that the client sent nothing for IdleTimeout, or that its read
+// deadline was moved into the past to end the connection. No request had begun,
+// so nothing is lost by closing.
 var ErrIdle = errors.New("policy protocol: idle")
 
-// Reader takes requests from one connection. It is not for concurrent use.
+// Reader reads requests from one connection. It is not safe for concurrent use.
 type Reader struct {
 	conn  net.Conn
 	buf   []byte // buf[start:end] was read and not yet consumed
@@ -83,12 +83,12 @@ type Reader struct {
 	armed time.Time // when the idle deadline was last set
 
 	vocabulary []string
-	words      []int // of the attributes of the request before, at most MaxAttributes
+	words      []int // of the attributes of the previous request, at most MaxAttributes
 
 }
 
-// NewReader returns a Reader on conn with the default time-outs. The
-// vocabulary is the names that the caller knows; it is not copied.
+// NewReader returns a Reader on conn with the default time-outs. The vocabulary
+// is the list of names that the caller knows. It is not copied.
 func NewReader(conn net.Conn, vocabulary ...string) *Reader {
 	return &Reader{
 		conn:       conn,
@@ -97,8 +97,8 @@ func NewReader(conn net.Conn, vocabulary ...string) *Reader {
 	}
 }
 
-// Arm sets the idle deadline if it is due. The owner calls it before Read, so
-// that it can look at its own stop signal between the two.
+// Arm sets the idle deadline if it is due. The caller calls it before Read, and
+// can check its own stop signal in between.
 func (r *Reader) Arm(now time.Time) {
 	if now.Sub(r.armed) > min(idleSlack, IdleTimeout/2) {
 		r.armed = now
@@ -109,8 +109,8 @@ func (r *Reader) Arm(now time.Time) {
 // Read returns the attributes of the next request. The slice is valid until
 // the next call; the strings stay valid.
 //
-// The errors: io.EOF when the client closed between two requests, ErrIdle,
-// a *ProtocolError, or the connection's own error.
+// The error is io.EOF if the client closed between two requests, ErrIdle, a
+// *ProtocolError, or an error of the connection.
 func (r *Reader) Read() ([]Attr, error) {
 	scanned := r.start // buf[start:scanned] holds no end of request
 	timed := false
@@ -145,10 +145,10 @@ func (r *Reader) Read() ([]Attr, error) {
 	}
 }
 
-// endOfRequest returns an index behind the empty line that ends the first
-// request in the buffer, or 0. What lies before from was searched before. When
-// the buffer ends in an empty line, that is nearly always the only one, so it
-// is taken without a search; parse finds out.
+// endOfRequest returns the index after the empty line that ends the first
+// request in the buffer, or 0. The octets before from were searched earlier. If
+// the buffer ends in an empty line, that is nearly always the only one. So it
+// is taken without a search, and parse finds out if it was not.
 func (r *Reader) endOfRequest(from int) int {
 	if r.start == r.end {
 		return 0
@@ -167,7 +167,7 @@ func (r *Reader) endOfRequest(from int) int {
 	return 0
 }
 
-// makeRoom moves what is unread to the front, grows a full buffer, and
+// makeRoom moves unread octets to the front, enlarges a full buffer, and
 // returns the index up to which the buffer has been searched.
 func (r *Reader) makeRoom() int {
 	if r.start > 0 {
@@ -183,8 +183,8 @@ func (r *Reader) makeRoom() int {
 	return r.end
 }
 
-// consume drops the request that ends at n, and a buffer that one large
-// request has grown: hundreds of connections sit idle at a time.
+// consume drops the request that ends at n. It also drops a buffer that a large
+// request has enlarged, because hundreds of connections can be idle.
 func (r *Reader) consume(n int) {
 	r.start = n
 	if r.start < r.end {
@@ -208,8 +208,8 @@ func (r *Reader) readError(err error, pending int) error {
 	return err
 }
 
-// parse cuts the first request of raw, which ends in an empty line, into
-// attributes, and returns what follows it.
+// parse splits the first request of raw, which ends in an empty line, into
+// attributes. It returns the octets after it.
 func (r *Reader) parse(raw string) (rest string, err error) {
 	attrs := r.attrs[:0]
 	for raw[0] != '\n' {
@@ -224,7 +224,7 @@ func (r *Reader) parse(raw string) (rest string, err error) {
 			word = r.learn(len(attrs), raw[:n])
 		}
 		value, end := raw[n+1:], 0
-		if value[0] != '\n' { // many are empty
+		if value[0] != '\n' { // many values are empty
 			end = strings.IndexByte(value, '\n')
 		}
 		if n+1+end > MaxLine {
@@ -240,9 +240,9 @@ func (r *Reader) parse(raw string) (rest string, err error) {
 	return raw[1:], nil
 }
 
-// guess gives the length of the name that lines begin with, and its word, if
-// it is what the request before had at place i; else 0. Clients send the same
-// attributes in the same order each time.
+// guess returns the length of the first name in lines, and its word, if it is
+// the name that the previous request had at place i. Otherwise it returns 0.
+// Clients send the same attributes in the same order each time.
 func (r *Reader) guess(i int, lines string) (n, word int) {
 	if i >= len(r.words) || r.words[i] == 0 {
 		return 0, 0
@@ -255,7 +255,7 @@ func (r *Reader) guess(i int, lines string) (n, word int) {
 	return 0, 0
 }
 
-// learn gives the word of the name at place i.
+// learn returns the word of the name at place i.
 func (r *Reader) learn(i int, name string) int {
 	word := slices.Index(r.vocabulary, name) + 1
 	if i == len(r.words) {
@@ -266,12 +266,13 @@ func (r *Reader) learn(i int, name string) int {
 	return word
 }
 
-// nameLength is that of the name the first line begins with; 0 if it has none.
+// nameLength returns the length of the name in the first line; 0 if it has
+// none.
 func nameLength(lines string) int {
 	return max(0, strings.IndexByte(lines[:strings.IndexByte(lines, '\n')], '='))
 }
 
-// notAnAttribute says what is wrong with a line that has no name.
+// notAnAttribute returns the error for a line that has no name.
 func notAnAttribute(lines string) error {
 	line := lines[:strings.IndexByte(lines, '\n')]
 	switch {
@@ -283,9 +284,9 @@ func notAnAttribute(lines string) error {
 	return problem("line %q is not name=value", clip(line))
 }
 
-// WriteReply sends "action=text" and the empty line in one write. It frames
-// only: that text is a line which Postfix understands is the caller's affair.
-// scratch is reused and returned.
+// WriteReply sends "action=text" and the empty line in one write. The caller
+// must make sure that text is one line that Postfix understands. scratch is
+// reused and returned.
 func WriteReply(conn net.Conn, scratch []byte, text string) ([]byte, error) {
 	scratch = append(scratch[:0], "action="...)
 	scratch = append(scratch, text...)
@@ -294,7 +295,7 @@ func WriteReply(conn net.Conn, scratch []byte, text string) ([]byte, error) {
 	return scratch, err
 }
 
-// clip keeps a foreign line in an error short.
+// clip shortens a line from outside for an error.
 func clip(s string) string {
 	const most = 40
 	if len(s) > most {

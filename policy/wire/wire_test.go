@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// pieces is a connection whose Read hands out one piece at a time.
+// pieces is a connection whose Read returns one piece at a time.
 type pieces struct {
 	net.Conn // nil: nothing else is called
 	rest     []string
@@ -67,7 +67,7 @@ const one = "request=smtpd_access_policy\nsender=a@b.example\nempty=\nx=1=2\n\n"
 
 var oneAttrs = []Attr{{"request", "smtpd_access_policy", 2}, {"sender", "a@b.example", 1}, {"empty", "", 0}, {"x", "1=2", 0}}
 
-// known is a vocabulary, in an order of its own.
+// known is a vocabulary in an order that differs from Postfix's.
 var known = []string{"sender", "request", "recipient"}
 
 func TestReadSplitAnywhere(t *testing.T) {
@@ -84,7 +84,7 @@ func TestReadSplitAnywhere(t *testing.T) {
 	}
 }
 
-// What the request before had at a place is only a guess.
+// The name that the previous request had at a place is only a guess.
 func TestWords(t *testing.T) {
 	requests := []string{
 		"sender=a\nrequest=b\n", "sender=a\nrequest=b\n", "request=b\nsender=a\nrecipient=c\n", "sender=a\n", "request=b\nsende=x\nrecipient=c\n",
