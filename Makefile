@@ -14,7 +14,7 @@ FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
 
 .DEFAULT_GOAL := all
-.PHONY: all build openssl man try test check fuzz bench faults soak install uninstall deb rpm release go setup help
+.PHONY: all build openssl man try unit test check fuzz bench faults soak install uninstall deb rpm release go setup help
 .NOTPARALLEL:
 
 all: build man ## the programs and their manual pages
@@ -41,6 +41,11 @@ man: build ## write manual pages and completions below bin/share, from what the 
 try: go ## see Postern guard a private Postfix: mails, replies and why
 	@.ci/setup try
 	@$(GO) run ./internal/e2e/try
+
+# The helpers that start servers skip their test in short mode.
+unit: go ## the quick loop, without root and servers; make test runs everything
+	@$(GO) test -short $$($(GO) list ./... | grep -v /internal/e2e)
+	@echo "make unit: the tests that need a server were left out; make test runs them"
 
 test: go setup check ## everything, under the race detector, against a real Postfix
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"

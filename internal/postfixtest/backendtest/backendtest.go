@@ -128,9 +128,13 @@ func as(tb testing.TB, name string, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// tool finds a program, or skips the test.
+// tool returns the path of a program, or skips the test: in short mode (go test
+// -short), without root, and where the program is not installed.
 func tool(tb testing.TB, patterns ...string) string {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skipf("needs one of %v, and the tests run without servers (-short)", patterns)
+	}
 	if os.Geteuid() != 0 {
 		missing(tb, "root, to run servers under their own accounts")
 	}

@@ -43,8 +43,8 @@ type Server struct {
 // maxLines bounds the log that is kept of a server.
 const maxLines = 10_000
 
-// Require skips the test when redis-server is not installed; with CI set it
-// fails.
+// Require skips the test in short mode (go test -short), and when redis-server is
+// not installed. With CI set, a missing server is a failure.
 func Require(tb testing.TB) {
 	tb.Helper()
 	requireProgram(tb, "redis-server")
@@ -53,6 +53,9 @@ func Require(tb testing.TB) {
 
 func requireProgram(tb testing.TB, program string) {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("needs " + program + ", and the tests run without servers (-short)")
+	}
 	if _, err := exec.LookPath(program); err != nil {
 		if os.Getenv("CI") != "" {
 			tb.Fatalf("%v: install the packages redis-server, redis-sentinel and redis-tools", err)
