@@ -14,8 +14,8 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 )
 
-// Exit codes. A question with the answer "no" is not a failure of the command,
-// but scripts want to tell it from "yes".
+// Exit codes. The answer "no" is not a failure of the command, but scripts need to
+// distinguish it from "yes".
 const (
 	exitYes    = 0
 	exitNo     = 1
@@ -24,15 +24,15 @@ const (
 
 type streams struct{ out, err io.Writer }
 
-// group is a word of the command line and the commands below it. Each group has a
-// file of its own.
+// group is the first word of several commands, and these commands. Each group has its
+// own file.
 type group struct {
 	name     string
 	help     string // one line
 	commands []command
 }
 
-// command is one thing that can be asked.
+// command is one command of the program.
 type command struct {
 	path  string // the words that name it: "owners check"
 	args  string // what follows, for the usage line
@@ -42,15 +42,15 @@ type command struct {
 	words map[string][]string // the values of flags that take one of a few words, likewise; "" for arguments
 }
 
-// runner does it, with the arguments that follow the flags.
+// runner runs a command with the arguments that follow the flags.
 type runner func(ctx context.Context, io streams, args []string) (code int, err error)
 
-// groups are all groups in the order of the help.
+// groups returns all groups in the order of the help.
 func groups() []group {
 	return []group{explainGroup(), ownersGroup(), dnsblGroup(), greylistGroup(), limitsGroup(), dkimGroup(), dmarcGroup(), restartGroup()}
 }
 
-// commands is the list of everything that can be asked.
+// commands returns all commands.
 func commands() []command {
 	var all []command
 	for _, g := range groups() {
@@ -59,12 +59,12 @@ func commands() []command {
 	return append(all, single()...)
 }
 
-// single are the commands that are in no group.
+// single returns the commands that are in no group.
 func single() []command {
 	return []command{setupCommand(), doctorCommand(), logCommand(), replayCommand(), configCommand(), readyCommand(), reloadCommand(), completionCommand(), versionCommand()}
 }
 
-// errUsage asks for the command's usage line.
+// errUsage makes run print the usage line of the command.
 var errUsage = errors.New("wrong number of arguments")
 
 // run is the whole command: it runs args and returns the exit status.
@@ -90,8 +90,8 @@ func run(ctx context.Context, args []string, io streams) int {
 	return code
 }
 
-// newRoot builds the tree of all commands. The exit status of the one that runs
-// goes to code.
+// newRoot builds the tree of all commands. The command that runs writes its exit
+// status to code.
 func newRoot(io streams, code *int) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "postern",
@@ -118,7 +118,7 @@ func newRoot(io streams, code *int) *cobra.Command {
 	return root
 }
 
-// build makes cobra's form of c.
+// build converts c to a cobra command.
 func (c command) build(io streams, code *int) *cobra.Command {
 	name := c.path[strings.LastIndexByte(c.path, ' ')+1:]
 	built := &cobra.Command{Use: strings.TrimSpace(name + " " + c.args), Short: c.help, DisableFlagsInUseLine: true, Args: cobra.ArbitraryArgs}
@@ -153,7 +153,7 @@ func (c command) usage() string {
 }
 
 // isKnown reports whether args name a command, or ask for help or the release.
-// Flags come behind the words that name a command.
+// Flags come after the name of the command.
 func isKnown(root *cobra.Command, args []string) bool {
 	if args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd {
 		return true

@@ -31,7 +31,7 @@ func bindConfig(fs *pflag.FlagSet) runner {
 	}
 }
 
-// showConfig prints what each daemon runs with.
+// showConfig prints the settings with which each daemon runs.
 func showConfig(ctx context.Context, io streams, clients []*admin.Client, set bool) (code int, err error) {
 	err = eachDaemon(io, "config", clients, func(c *admin.Client) error {
 		var answer api.ConfigResult
@@ -49,8 +49,8 @@ func showConfig(ctx context.Context, io streams, clients []*admin.Client, set bo
 	return code, nil
 }
 
-// printConfig writes the settings as a configuration file, and reports whether
-// nothing waits to come into force.
+// printConfig writes the settings as a configuration file, and reports whether all of
+// them are in force.
 func printConfig(w io.Writer, daemon string, a api.ConfigResult, set bool) (inForce bool) {
 	fmt.Fprintf(w, "# %s\n", daemon)
 	inForce = a.Refused == ""

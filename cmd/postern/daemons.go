@@ -40,7 +40,7 @@ func (f adminFlag) String() string {
 	return f.client.Endpoint()
 }
 
-// namedDaemons are the daemons to ask: the one that args name, or both.
+// namedDaemons returns the daemons to ask: the one that args name, or both.
 func namedDaemons(args []string, at string) ([]*admin.Client, error) {
 	both := map[string]*admin.Client{
 		"policyd": {Daemon: api.Policyd, Path: api.PolicydSocket},
@@ -62,12 +62,13 @@ func namedDaemons(args []string, at string) ([]*admin.Client, error) {
 	return []*admin.Client{one}, one.SetEndpoint(at)
 }
 
-// atFlag binds --admin of a command that asks one daemon or both.
+// atFlag binds --admin for a command that asks one daemon or both.
 func atFlag(fs *pflag.FlagSet) *string {
 	return fs.String("admin", "", "`endpoint` of the daemon's admin socket, as its --admin has it (default that of the daemon)")
 }
 
-// eachDaemon asks daemons. Of several, one that cannot be asked is passed over.
+// eachDaemon asks each daemon. If there are several, a daemon that cannot be asked is
+// skipped.
 func eachDaemon(io streams, command string, clients []*admin.Client, ask func(*admin.Client) error) error {
 	var errs []error
 	for _, c := range clients {
@@ -84,8 +85,8 @@ func eachDaemon(io streams, command string, clients []*admin.Client, ask func(*a
 	return nil
 }
 
-// olderDaemon says what to do when a daemon does not know a command: one of an older
-// release, which lacks something.
+// olderDaemon returns the error for a daemon that does not know a command, because it
+// is of an older release. lacks names what is missing.
 func olderDaemon(c *admin.Client, err error, lacks string) error {
 	if e := (*admin.Error)(nil); errors.As(err, &e) && e.Code == admin.CodeUnknownCommand {
 		return fmt.Errorf("%s is of an older release and %s; restart it (postern restart %s)", c.Daemon, lacks, strings.TrimPrefix(c.Daemon, "postern-"))

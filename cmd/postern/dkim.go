@@ -25,7 +25,7 @@ func dkimGroup() group {
 	}}
 }
 
-// bindDKIMGenkey makes keys without asking the daemon, which sees them by itself.
+// bindDKIMGenkey makes keys without asking the daemon, which notices new keys itself.
 func bindDKIMGenkey(fs *pflag.FlagSet) runner {
 	var req sign.NewKeys
 	fs.StringVar(&req.Dir, "dir", api.DKIMKeysFolder, "`folder` of all keys: writes FOLDER/DOMAIN/SELECTOR.private and .txt")
@@ -84,8 +84,8 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 	}
 }
 
-// groupOf is the group of a folder: the daemon's, which may read keys. -1 when
-// nobody can tell.
+// groupOf returns the group of a folder: the daemon's group, which may read keys. It
+// returns -1 when the group is unknown.
 func groupOf(dir string) int {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -97,8 +97,8 @@ func groupOf(dir string) int {
 	return -1
 }
 
-// printZone prints records that can be pasted into zones, as opendkim-genkey
-// writes them, each domain with its name above.
+// printZone prints records that can be pasted into zones, in the form of
+// opendkim-genkey. The name of each domain is above its records.
 func printZone(w io.Writer, keys []*sign.Key) error {
 	domain := ""
 	for _, key := range keys {

@@ -36,8 +36,8 @@ func bindDKIMCheck(fs *pflag.FlagSet) runner {
 	}
 }
 
-// printDKIMReport prints the findings of each domain below its name, and those about
-// all of them last.
+// printDKIMReport prints the findings of each domain below its name. Findings about
+// all domains are last.
 func printDKIMReport(w io.Writer, r *doctor.DKIMReport) {
 	for _, d := range r.Domains {
 		fmt.Fprintln(w, d.Domain)
@@ -60,7 +60,7 @@ func printFindings(w io.Writer, found []doctor.Finding) {
 	t.Flush()
 }
 
-// printServers prints what each server has of a key.
+// printServers prints what each name server answers for a key.
 func printServers(w io.Writer, key doctor.DKIMKey) {
 	strs := ""
 	if key.Strings > 1 {

@@ -17,7 +17,8 @@ import (
 // rotateFlags are flags of the daemon that can be given to the command.
 var rotateFlags = []string{"dkim-keys", "dkim-expire", "dkim-rotate-lead", "dkim-rotate-password-file", "dkim-rotate-servers", "dns-update", "dns-command", "resolver", "dns-timeout"}
 
-// bindDKIMRotate makes the steps itself; a daemon that rotates goes on from them.
+// bindDKIMRotate makes the steps itself. A daemon that rotates keys continues after
+// them.
 func bindDKIMRotate(fs *pflag.FlagSet) runner {
 	fs.String("config", api.MilterdConfig, "the daemon's configuration `file`, read when it exists; the flags below replace what it says")
 	for _, name := range rotateFlags {
@@ -63,7 +64,7 @@ func bindDKIMRotate(fs *pflag.FlagSet) runner {
 	}
 }
 
-// rotateArguments spells the flags that were given as the daemon's.
+// rotateArguments returns the given flags as arguments of the daemon.
 func rotateArguments(fs *pflag.FlagSet) []string {
 	args := givenFlags(fs, rotateFlags)
 	if fs.Changed("config") { // the default one need not exist
@@ -80,7 +81,7 @@ type rotateCommand struct {
 	json    bool
 }
 
-// work begins a rotation, or goes on with one, and makes the steps that can be made.
+// work starts or continues a rotation, and makes the steps that can be made now.
 func (c *rotateCommand) work(ctx context.Context, domain string, undo, start bool) error {
 	begin := c.rotator.Start
 	if undo {
@@ -110,7 +111,7 @@ func (c *rotateCommand) work(ctx context.Context, domain string, undo, start boo
 	}
 }
 
-// beforeSwitch reports whether old keys still sign.
+// beforeSwitch reports whether the old keys still sign.
 func beforeSwitch(s *rotate.State) bool {
 	if s == nil {
 		return false
@@ -139,7 +140,7 @@ func (c *rotateCommand) show(ctx context.Context, domain string) error {
 	return nil
 }
 
-// printRotateEvent prints a step as it is made, and what a person has to publish.
+// printRotateEvent prints a step, and the records that a person has to publish.
 func printRotateEvent(io streams, e rotate.Event) {
 	if e.Err == nil { // the command prints errors itself
 		fmt.Fprintf(io.err, "%s: %s: %s\n", e.Domain, rotateSteps[e.Step], e.Detail)
@@ -149,14 +150,14 @@ func printRotateEvent(io streams, e rotate.Event) {
 	}
 }
 
-// rotateByHand is what a person does about a change.
+// rotateByHand says what a person has to do for a change.
 var rotateByHand = map[rotate.Action]string{
 	rotate.DoPublish: "publish this record",
 	rotate.DoRevoke:  "replace the record by this one, which revokes the key",
 	rotate.DoRemove:  "remove this record",
 }
 
-// rotateSteps are steps in words.
+// rotateSteps are the texts for the steps.
 var rotateSteps = map[rotate.Step]string{
 	rotate.Started:   "rotation begins",
 	rotate.Handed:    "given to the DNS",
@@ -188,7 +189,7 @@ func printRotation(w io.Writer, s *rotate.State, keep time.Duration) {
 	}
 }
 
-// rotatePhase is what a rotation waits for.
+// rotatePhase returns a text that says what a rotation waits for.
 func rotatePhase(s *rotate.State, keep time.Duration) string {
 	switch s.Phase {
 	case rotate.Make:

@@ -20,7 +20,8 @@ const (
 	barWidth     = 20 // of a day's bar
 )
 
-// printReports prints a summary for people. Every text of a report is a stranger's.
+// printReports prints a summary for people. The texts in a report are written by
+// strangers, so they are escaped.
 func printReports(w io.Writer, sum *reportread.Summary, top int) error {
 	fmt.Fprintf(w, "reports: %d", sum.Reports)
 	if sum.Duplicates > 0 {
@@ -50,7 +51,8 @@ func printReportedDomain(w io.Writer, d *reportread.Domain, top int) {
 	printSources(w, d.Sources, top)
 }
 
-// printSources prints a table with lines between its rows: why mail of a source failed.
+// printSources prints a table of sources. Below each row it says why mail of the
+// source failed.
 func printSources(w io.Writer, sources []*reportread.Source, top int) {
 	listed := sources
 	if top > 0 {
@@ -183,8 +185,8 @@ func printReportsCSV(w io.Writer, sum *reportread.Summary) error {
 	return c.Error()
 }
 
-// cells spells values for a spreadsheet. What it would take for a formula gets an
-// apostrophe before it, and what is not printable is escaped.
+// cells formats values for a spreadsheet. It puts an apostrophe before a value that a
+// spreadsheet would run as a formula, and escapes what is not printable.
 func cells(values ...any) []string {
 	var all []string
 	for _, v := range values {

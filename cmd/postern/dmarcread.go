@@ -23,13 +23,13 @@ func dmarcReadCommand() command {
 	}
 }
 
-// What is one line of the table of sources.
+// The values of --by: what one line of the table of sources is about.
 const (
 	byAddress = "address"
 	bySender  = "sender"
 )
 
-// reportsAsked is what the flags ask for.
+// reportsAsked holds the flags of the command.
 type reportsAsked struct {
 	json, csv bool
 	store     string
@@ -99,7 +99,8 @@ func (ask *reportsAsked) run(ctx context.Context, io streams, args []string) (in
 	return code, ask.print(ctx, io, store, tally.Summary())
 }
 
-// stored prints what the store has. What the DNS said when reports were added is in it.
+// stored prints what the store contains, with the DNS answers from when the reports
+// were added.
 func (ask *reportsAsked) stored(ctx context.Context, io streams, store *reportread.Store, tally *reportread.Tally) error {
 	sum, err := reportread.Stored(ctx, store.Path, tally)
 	if err != nil {
@@ -109,7 +110,7 @@ func (ask *reportsAsked) stored(ctx context.Context, io streams, store *reportre
 	return ask.print(ctx, io, nil, sum)
 }
 
-// read reads files into tally, and into the store when there is one.
+// read reads files into tally, and into the store if there is one.
 func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, store *reportread.Store, tally *reportread.Tally) (code int, err error) {
 	r := &reportread.Reader{
 		Problem: func(where string, err error) { fmt.Fprintf(io.err, "%s: %s\n", shown(where), shown(err.Error())) },

@@ -19,7 +19,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarcreport"
 )
 
-// dmarcReportCommands are about reports to other domains.
+// dmarcReportCommands are the commands about reports to other domains.
 func dmarcReportCommands() []command {
 	return []command{
 		{path: "dmarc report", args: "preview|send|list|retry [DOMAIN] [DAY]", help: "the reports that other domains ask for: show, send, list them, or try again", bind: bindDMARCReport,
@@ -28,7 +28,7 @@ func dmarcReportCommands() []command {
 	}
 }
 
-// reportAsked is what the flags of "dmarc report" ask for.
+// reportAsked holds the flags of "dmarc report".
 type reportAsked struct {
 	*admin.Client
 	asJSON bool
@@ -62,7 +62,7 @@ func bindDMARCReport(fs *pflag.FlagSet) runner {
 	}
 }
 
-// reportArgs reads [DOMAIN] [DAY], either of which may be left out.
+// reportArgs parses [DOMAIN] [DAY]. Both are optional.
 func reportArgs(args []string) (ask api.DMARCReportArgs, err error) {
 	for _, arg := range args {
 		_, notDay := dmarcreport.ParseDay(arg)
@@ -118,7 +118,7 @@ func (o *reportAsked) list(ctx context.Context, std streams, ask api.DMARCReport
 	return exitYes, nil
 }
 
-// eachRest makes calls until one says that there is no more.
+// eachRest calls call until it returns no place from which to continue.
 func eachRest(ask *api.DMARCReportArgs, call func() (*api.DMARCReportPlace, error)) error {
 	for {
 		after, err := call()
@@ -164,13 +164,13 @@ func (o *reportAsked) preview(ctx context.Context, std streams, ask api.DMARCRep
 	return exitYes, nil
 }
 
-// previews writes the pieces of files as they come.
+// previews writes the pieces of files as they arrive.
 type previews struct {
 	std    streams
 	folder string // "" to print the reports
-	asJSON bool   // print what is known of them instead
+	asJSON bool   // print what is known about the reports instead
 
-	pipe *io.PipeWriter // to what prints
+	pipe *io.PipeWriter // to the code that prints
 	done chan error
 	file *os.File
 	err  error
@@ -196,7 +196,7 @@ func (p *previews) take(line json.RawMessage) {
 	}
 }
 
-// begin opens what the pieces of a report go to.
+// begin opens the destination for the pieces of a report.
 func (p *previews) begin(r *api.DMARCReport) error {
 	if p.asJSON {
 		if err := json.NewEncoder(p.std.out).Encode(r); err != nil || p.folder == "" {
@@ -230,7 +230,7 @@ func (p *previews) begin(r *api.DMARCReport) error {
 	return nil
 }
 
-// create makes the file of a report.
+// create creates the file of a report.
 func (p *previews) create(name string) (err error) {
 	if filepath.Base(name) != name {
 		return fmt.Errorf("%q is no name of a file", name)
@@ -239,7 +239,7 @@ func (p *previews) create(name string) (err error) {
 	return err
 }
 
-// end closes what the pieces of the last report went to.
+// end closes the destination of the last report.
 func (p *previews) end() error {
 	var err error
 	if p.file != nil {

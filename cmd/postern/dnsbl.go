@@ -23,8 +23,8 @@ func dnsblGroup() group {
 	}}
 }
 
-// bindDNSBLCheck answers exitNo for a subject with which mail is not taken, or
-// about which no list is asked.
+// bindDNSBLCheck returns exitNo for a subject whose mail is not accepted, or for which
+// no list is asked.
 func bindDNSBLCheck(fs *pflag.FlagSet) runner {
 	ask := bindListsClient(fs)
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
@@ -52,8 +52,8 @@ func bindDNSBLCheck(fs *pflag.FlagSet) runner {
 	}
 }
 
-// bindListsClient returns a function that asks the daemon or, when none runs, asks
-// alone with the daemon's settings, and says so.
+// bindListsClient returns a function that asks the daemon. When no daemon runs, the
+// function asks the lists itself, with the settings of the daemon, and prints that.
 func bindListsClient(fs *pflag.FlagSet) func(ctx context.Context, io streams, command string, args, answer any, alone func(settings []string) error) error {
 	client := policydClient(fs)
 	config := fs.String("config", api.PolicydConfig, "the daemon's configuration `file`, for when the daemon does not run")
@@ -66,7 +66,7 @@ func bindListsClient(fs *pflag.FlagSet) func(ctx context.Context, io streams, co
 		if fs.Changed("config") {
 			return alone([]string{"--config=" + *config})
 		}
-		return alone(nil) // the default file need not be there
+		return alone(nil) // the default file need not exist
 	}
 }
 

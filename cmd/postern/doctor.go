@@ -74,7 +74,7 @@ func printReport(w io.Writer, r doctor.Report) {
 	t.Flush()
 }
 
-// findingText is what was found and what to do.
+// findingText returns what was found and how to fix it.
 func findingText(f doctor.Finding) string {
 	if f.Fix == "" {
 		return printable(f.Text)

@@ -84,13 +84,13 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 	}
 }
 
-// dmarcFlags are flags of the daemon that can be given here to see what they
+// dmarcFlags are flags of the daemon that this command takes too, to show what they
 // would do.
 func dmarcFlags() []string {
 	return []string{"dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow", "trusted-arc-sealers", "trusted-forwarders", "dnsbl", "shadow"}
 }
 
-// daemonArguments spells the flags that were given as the daemon's.
+// daemonArguments returns the given flags as arguments of the daemon.
 func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
 	var all []string
 	if fs.Changed("config") { // the default one need not exist
@@ -102,7 +102,7 @@ func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
 	return append(all, givenFlags(fs, append(dmarcFlags(), "resolver", "dns-timeout", "authserv-id", "received-spf"))...)
 }
 
-// givenFlags spells flags that were given, for the daemon.
+// givenFlags returns those of the named flags that were given, as arguments.
 func givenFlags(fs *pflag.FlagSet, names []string) (all []string) {
 	for _, name := range names {
 		f := fs.Lookup(name)
@@ -119,8 +119,8 @@ func givenFlags(fs *pflag.FlagSet, names []string) (all []string) {
 	return all
 }
 
-// parseTime reads a time as a log, a Received field or a person writes it; "" is
-// none. Without a zone it is local.
+// parseTime parses a time as a log, a Received field or a person writes it. "" is no
+// time. A time without a zone is local.
 func parseTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -144,8 +144,8 @@ func openMessage(name string) (io.ReadCloser, error) {
 	return os.Open(name)
 }
 
-// printExplanation prints what strangers chose in quotes or printable: the
-// terminal must not obey it.
+// printExplanation prints text from strangers in quotes or escaped, so that it cannot
+// control the terminal.
 func printExplanation(w io.Writer, x *api.Explanation, to string) {
 	from := map[string]string{api.AtFlag: "--at", api.AtReceived: "its Received field", api.AtNow: "now: it has no Received field"}[x.AtFrom]
 	fmt.Fprintf(w, "judged as of %s (%s); DNS is asked now\nwhose mail: %s (postern explain whose)\n\nDNS\n", x.At.UTC().Format(time.RFC3339), from, x.Whose)

@@ -9,8 +9,8 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 )
 
-// printDMARC prints the chain of seals, the verdict on the author and what
-// follows from it.
+// printDMARC prints the ARC chain, the verdict on the author's domain, and what the
+// daemon does because of it.
 func printDMARC(w io.Writer, x *api.Explanation) {
 	if a := x.ARC; a != nil {
 		fmt.Fprintf(w, "\nARC: %s%s\n", a.Result, because(a.Reason))

@@ -17,7 +17,7 @@ import (
 	"github.com/postern-mail/postern/internal/maillog"
 )
 
-// Bounds of what is asked about at once.
+// Bounds of one run of the command.
 const (
 	maxAttributes = 128
 	maxRequest    = 64 << 10
@@ -37,7 +37,7 @@ func bindPolicyFlags(fs *pflag.FlagSet) {
 	fs.String("state", "", "protocol `state` in which Postfix asks (default RCPT)")
 }
 
-// policyAttributes are the attributes that the flags give, in their order.
+// policyAttributes returns the attributes that have a flag, in order.
 func policyAttributes() []struct{ flag, attribute string } {
 	return []struct{ flag, attribute string }{
 		{"client", "client_address"}, {"client-name", "client_name"}, {"reverse-name", "reverse_client_name"}, {"helo", "helo_name"},
@@ -86,10 +86,10 @@ func bindExplainPolicy(fs *pflag.FlagSet) runner {
 type policyQuestion struct {
 	attributes []api.Attribute
 	notes      []string
-	was        *maillog.Entry // the record that it is made of, nil for none
+	was        *maillog.Entry // the record from which it was made, or nil
 }
 
-// policyQuestions reads them from where the command line says.
+// policyQuestions reads the requests from the flags, a file, or standard input.
 func policyQuestions(fs *pflag.FlagSet, more []string, file string, args []string) ([]policyQuestion, error) {
 	given, err := givenAttributes(fs, more)
 	if err != nil {
@@ -115,7 +115,7 @@ func policyQuestions(fs *pflag.FlagSet, more []string, file string, args []strin
 	return []policyQuestion{{attributes: complete(given)}}, nil
 }
 
-// givenAttributes are those of the flags.
+// givenAttributes returns the attributes that the flags set.
 func givenAttributes(fs *pflag.FlagSet, more []string) ([]api.Attribute, error) {
 	var all []api.Attribute
 	for _, f := range policyAttributes() {
@@ -133,7 +133,8 @@ func givenAttributes(fs *pflag.FlagSet, more []string) ([]api.Attribute, error) 
 	return all, nil
 }
 
-// merged puts attributes in the place of others of the same name.
+// merged returns all, with attributes replaced by those of over that have the same
+// name.
 func merged(all, over []api.Attribute) []api.Attribute {
 	for _, a := range over {
 		all = append(without(all, a.Name), a)
@@ -151,8 +152,8 @@ func without(all []api.Attribute, name string) []api.Attribute {
 	return rest
 }
 
-// complete adds what every request of Postfix has. Its senders and recipients come
-// without angle brackets.
+// complete adds the attributes that every request of Postfix has. Postfix sends
+// senders and recipients without angle brackets.
 func complete(all []api.Attribute) []api.Attribute {
 	has := make(map[string]bool)
 	for i, a := range all {
@@ -169,8 +170,8 @@ func complete(all []api.Attribute) []api.Attribute {
 	return all
 }
 
-// readAttributes reads a request as Postfix sends it: lines name=value up to an empty
-// one or the end.
+// readAttributes reads a request as Postfix sends it: name=value lines up to an empty
+// line or the end.
 func readAttributes(r io.Reader) ([]api.Attribute, error) {
 	var all []api.Attribute
 	lines := bufio.NewScanner(io.LimitReader(r, maxRequest))
@@ -197,8 +198,8 @@ func readAttributes(r io.Reader) ([]api.Attribute, error) {
 	return all, nil
 }
 
-// recordQuestions makes requests of the records in a file. What the flags give
-// replaces what the records say.
+// recordQuestions makes requests from the records in a file. Attributes from flags
+// replace those from records.
 func recordQuestions(file string, given []api.Attribute) ([]policyQuestion, error) {
 	source, err := maillog.Open(file)
 	if err != nil {
@@ -226,7 +227,8 @@ func recordQuestions(file string, given []api.Attribute) ([]policyQuestion, erro
 	}
 }
 
-// recordQuestion is the request that a record is about, as far as it says.
+// recordQuestion returns the request that a record is about, as far as the record
+// contains it.
 func recordQuestion(e *maillog.Entry) policyQuestion {
 	q := policyQuestion{was: e}
 	for _, a := range []api.Attribute{

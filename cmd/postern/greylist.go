@@ -62,7 +62,7 @@ func bindGreylistList(fs *pflag.FlagSet) runner {
 	}
 }
 
-// entryPrinter prints entries as they come.
+// entryPrinter prints entries as they arrive.
 type entryPrinter struct {
 	out   io.Writer
 	table *tabwriter.Writer // nil for JSON

@@ -44,25 +44,27 @@ func bindGreylistImport(fs *pflag.FlagSet) runner {
 	}
 }
 
-// reader reads the file of another program and yields what it has remembered.
+// reader reads the file of another greylisting program and yields its entries.
 type reader func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error)
 
-// postgreyReader reads what db_dump has written of postgrey's databases.
-// passedAfter is postgrey's delay.
+// postgreyReader reads the output of db_dump for postgrey's databases. passedAfter is
+// postgrey's delay.
 func postgreyReader(passedAfter time.Duration) reader {
 	return func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
 		return migrate.Postgrey(f, passedAfter, yield)
 	}
 }
 
-// sqlgreyReader reads sqlgrey's SQLite database, or a SQL dump of any.
+// sqlgreyReader reads sqlgrey's SQLite database, or an SQL dump of any of its
+// databases.
 func sqlgreyReader(ctx context.Context) reader {
 	return func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
 		return migrate.SqlgreyFile(ctx, f, time.Local, yield)
 	}
 }
 
-// A request of the admin protocol holds 64 KiB; JSON may escape an octet with six.
+// A request of the admin protocol can have 64 KiB, and JSON can need six octets for
+// one.
 const (
 	maxImportBatch = 10_000
 	importOverhead = 120
@@ -96,7 +98,7 @@ func (i *importer) file(ctx context.Context, path string, read reader) (api.Grey
 	return i.total, nil
 }
 
-// add puts e into the batch, and sends the one before when it is full.
+// add appends e to the batch, and first sends the batch if it is full.
 func (i *importer) add(ctx context.Context, e migrate.Entry) error {
 	i.size += len(e.Sender) + len(e.Recipient) + len(e.Domain) + importOverhead
 	if len(i.batch) > 0 && i.size > maxImportBatch {

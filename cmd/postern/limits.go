@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 )
 
-// limitKeys are the words of --key.
+// limitKeys are the values of --key.
 var limitKeys = []string{"login", "login-domain", "sender", "sender-domain", "client", "network", "recipient", "global"}
 
 func limitsGroup() group {
@@ -30,8 +30,8 @@ func limitsGroup() group {
 
 func limitKey(fs *pflag.FlagSet, usage string) *string { return fs.String("key", "", usage) }
 
-// asked is a command whose answer is printed as JSON or by a function, which returns
-// the exit status.
+// asked runs a command and prints its answer, as JSON or with print, which returns the
+// exit status.
 func asked[A any](std streams, call func(any) error, asJSON bool, print func(io.Writer, *A) int) (int, error) {
 	answer := new(A)
 	if err := call(answer); err != nil {
@@ -79,7 +79,7 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 	return exitYes
 }
 
-// span is a number of seconds for people; 0 is nothing.
+// span formats a number of seconds for people; 0 is "".
 func span(seconds int) string {
 	if seconds == 0 {
 		return "-"
@@ -95,7 +95,7 @@ func printBlock(w io.Writer, b *api.LimitBlock) {
 	fmt.Fprintf(w, "%s is blocked since %s, %s\n", printable(b.Login), clock(&b.Since), until)
 }
 
-// bindLimitsOf binds a command on the limits of one login.
+// bindLimitsOf binds a command about the limits of one login.
 func bindLimitsOf[A any](command string, print func(io.Writer, *A) int) func(*pflag.FlagSet) runner {
 	return func(fs *pflag.FlagSet) runner {
 		client := policydClient(fs)
@@ -113,7 +113,7 @@ func bindLimitsOf[A any](command string, print func(io.Writer, *A) int) func(*pf
 	}
 }
 
-// printLimitsShow returns exitNo for a login that could send no mail now.
+// printLimitsShow returns exitNo for a login that cannot send mail now.
 func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 	code := exitYes
 	fmt.Fprintf(w, "%s %s\n", r.Key, printable(r.Value))
@@ -181,7 +181,7 @@ func bindLimitsBlock(fs *pflag.FlagSet) runner {
 	}
 }
 
-// bindLimitsUnblock answers exitNo for a login that was not blocked.
+// bindLimitsUnblock returns exitNo for a login that was not blocked.
 func bindLimitsUnblock(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
 	asJSON := fs.Bool("json", false, "print the answer as JSON")

@@ -23,7 +23,7 @@ func logCommand() command {
 	}
 }
 
-// The words of --color.
+// The values of --color.
 const (
 	colorAuto   = "auto"
 	colorAlways = "always"
@@ -43,8 +43,8 @@ type logOptions struct {
 	color        string
 	policyd      *admin.Client
 	milterd      *admin.Client
-	asked        []*admin.Client // of these, those to ask
-	remembered   []memory        // of those that were asked
+	asked        []*admin.Client // the daemons to ask
+	remembered   []memory        // what the asked daemons remember
 }
 
 func bindLog(fs *pflag.FlagSet) runner {
@@ -123,7 +123,7 @@ func (o *logOptions) prepare(fs *pflag.FlagSet, files []string) (err error) {
 	return o.filter.Prepare()
 }
 
-// printer makes what prints in the form that the flags ask for.
+// printer returns a printer for the form that the flags select.
 func (o *logOptions) printer(io streams) *logPrinter {
 	p := &logPrinter{out: io.out, filter: &o.filter, flat: o.flat, asJSON: o.asJSON}
 	p.color = o.color == colorAlways || o.color == colorAuto && os.Getenv("NO_COLOR") == "" && isTerminal(io.out)
@@ -139,7 +139,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// readAll prints what the sources hold.
+// readAll prints the records of all sources.
 func (o *logOptions) readAll(ctx context.Context, io streams, files []string, p *logPrinter) (err error) {
 	sources, err := o.open(ctx, io, files)
 	if err != nil {
@@ -191,7 +191,7 @@ func (o *logOptions) readAll(ctx context.Context, io streams, files []string, p 
 	return nil
 }
 
-// complain says when sources hold lines and no record.
+// complain warns about sources that contain lines but no record.
 func complain(w io.Writer, sources []*maillog.Source) {
 	for _, s := range sources {
 		if s.Records == 0 && s.Others > 0 {

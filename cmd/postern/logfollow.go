@@ -18,11 +18,11 @@ const (
 	// followDelay is how long a record may wait for an older one of another
 	// source.
 	followDelay = 200 * time.Millisecond
-	// followRetry is the time between two tries at a daemon that does not answer.
+	// followRetry is the time between two attempts to reach a daemon.
 	followRetry = time.Second
 )
 
-// feed is what those who follow a source give their records to.
+// feed collects records from the goroutines that follow the sources.
 type feed struct {
 	records chan *maillog.Entry
 	notes   chan string // for the person who reads
@@ -42,8 +42,7 @@ func (f *feed) note(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// followAll prints records as they come until ctx ends, or until all sources have
-// ended.
+// followAll prints records as they arrive, until ctx or all sources have ended.
 func (o *logOptions) followAll(ctx context.Context, io streams, files []string, p *logPrinter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &feed{make(chan *maillog.Entry, 1000), make(chan string, 10)}
@@ -74,7 +73,7 @@ func (o *logOptions) followAll(ctx context.Context, io streams, files []string, 
 	return f.print(ctx, io, p, ended)
 }
 
-// openFollowed opens the journal or the files; the daemons are asked without.
+// openFollowed opens the journal or the files. A daemon needs no source.
 func (o *logOptions) openFollowed(ctx context.Context, io streams, files []string) ([]*maillog.Source, error) {
 	if o.journal {
 		s, err := o.openJournal(ctx, io)
@@ -111,7 +110,7 @@ func (f *feed) readSource(ctx context.Context, s *maillog.Source) {
 	}
 }
 
-// readMemory asks a daemon again and again, also one that is restarted.
+// readMemory asks a daemon until ctx ends, also after the daemon restarts.
 func (f *feed) readMemory(ctx context.Context, c *admin.Client) {
 	args, answers := api.LogArgs{}, true
 	for ctx.Err() == nil {
@@ -138,14 +137,14 @@ func (f *feed) readMemory(ctx context.Context, c *admin.Client) {
 	}
 }
 
-// print prints what comes, in the order of time.
+// print prints records as they arrive, ordered by time.
 func (f *feed) print(ctx context.Context, io streams, p *logPrinter, ended <-chan struct{}) error {
 	var order maillog.Order
 	joiner := maillog.NewJoiner()
 	pause := time.NewTicker(followDelay)
 	defer pause.Stop()
-	// The newest records of all and of those that came before the last pause, by
-	// their own times: the clocks of other hosts may differ.
+	// The times of the newest record, and of the newest record before the last
+	// pause. These are times in the records: clocks of other hosts may differ.
 	var newest, due time.Time
 	for {
 		select {
@@ -172,7 +171,7 @@ func (f *feed) print(ctx context.Context, io streams, p *logPrinter, ended <-cha
 	}
 }
 
-// drain takes what is left when all sources have ended.
+// drain takes the remaining records when all sources have ended.
 func (f *feed) drain(io streams, order *maillog.Order) {
 	for {
 		select {

@@ -24,13 +24,13 @@ type logPrinter struct {
 	last    *maillog.Mail // whose head was printed last
 }
 
-// The times of the output, in the local zone as Postfix's log has it.
+// The formats of times. Times are in the local zone, as in Postfix's log.
 const (
 	dayAndTime = "2006-01-02 15:04:05"
 	timeOnly   = "15:04:05.000"
 )
 
-// jsonMail is a mail at --json.
+// jsonMail is a mail in the output of --json.
 type jsonMail struct {
 	Time       time.Time         `json:"ts"`
 	QueueID    string            `json:"queue_id,omitempty"`
@@ -80,8 +80,8 @@ func loginOf(m *maillog.Mail) string {
 	return m.Text(func(e *maillog.Entry) string { return e.SASLUsername })
 }
 
-// follow prints records as they come. The head of a mail is above its first
-// record, and again above one that follows a record of another mail.
+// follow prints records as they arrive. The head of a mail is printed before its first
+// record, and again when the record before was of another mail.
 func (p *logPrinter) follow(entries iter.Seq[*maillog.Entry], joiner *maillog.Joiner) error {
 	for e := range entries {
 		m := joiner.Add(e)
@@ -112,7 +112,7 @@ func (p *logPrinter) record(e *maillog.Entry, m *maillog.Mail) error {
 	return errors.Join(err, p.entry(e))
 }
 
-// head prints what the records of a mail have in common.
+// head prints the fields that all records of a mail share.
 func (p *logPrinter) head(m *maillog.Mail) error {
 	p.last = m
 	first := m.First()
@@ -153,7 +153,7 @@ func named(name, text string) string {
 	return " " + name + "=" + shown(text)
 }
 
-// entry prints one record below the head of its mail, and what its checks said.
+// entry prints one record below the head of its mail, and the results of its checks.
 func (p *logPrinter) entry(e *maillog.Entry) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "  %s  %s %s", e.Time.Local().Format(timeOnly), e.Daemon, p.decided(e))
@@ -174,12 +174,12 @@ func (p *logPrinter) entry(e *maillog.Entry) error {
 	return err
 }
 
-// decided is the verdict of a record, and why.
+// decided returns the verdict of a record and its reason.
 func (p *logPrinter) decided(e *maillog.Entry) string {
 	return shown(cmp.Or(e.Check, "-")) + " " + p.colored(e.Verdict) + " " + shown(cmp.Or(e.Reason, "-")) + inShadow(e.Mode)
 }
 
-// inShadow says behind a reason that it was recorded and had no effect.
+// inShadow returns what is printed after a reason that was recorded without effect.
 func inShadow(mode string) string {
 	if mode == "shadow" {
 		return " (shadow)"
@@ -187,7 +187,7 @@ func inShadow(mode string) string {
 	return ""
 }
 
-// found is what a record says beside who sent what to whom.
+// found returns the fields of a record that are not in the head of its mail.
 func found(e *maillog.Entry) string {
 	return named("from", e.From) + named("spf", e.SPF) + named("dkim", e.DKIM) + named("arc", e.ARC) + named("dmarc", e.DMARC) +
 		named("disposition", e.Disposition) + named("signed", e.SignedBy) + named("reply", e.Action) + named("error", e.Error)
@@ -198,7 +198,7 @@ func whoAndWhat(e *maillog.Entry) string {
 		named("sender", e.Sender)+named("recipient", e.Recipient)+found(e), " ")
 }
 
-// colors are those of a terminal, by verdict.
+// colors are terminal colors by verdict.
 var colors = map[string]string{"pass": "32", "hold": "33", "defer": "33", "reject": "31", "error": "35"}
 
 func (p *logPrinter) colored(verdict string) string {

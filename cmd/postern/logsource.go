@@ -27,7 +27,7 @@ func bothClients(fs *pflag.FlagSet) (policyd, milterd *admin.Client) {
 	return policyd, milterd
 }
 
-// askedClients are those that the flags name, or both.
+// askedClients returns the daemons that the flags name, or both.
 func askedClients(fs *pflag.FlagSet, policyd, milterd *admin.Client) []*admin.Client {
 	switch p, m := fs.Changed("policyd"), fs.Changed("milterd"); {
 	case p && !m:
@@ -38,7 +38,7 @@ func askedClients(fs *pflag.FlagSet, policyd, milterd *admin.Client) []*admin.Cl
 	return []*admin.Client{policyd, milterd}
 }
 
-// open opens what the records are read from.
+// open opens the sources of records.
 func (o *logOptions) open(ctx context.Context, io streams, files []string) ([]*maillog.Source, error) {
 	if o.journal {
 		s, err := o.openJournal(ctx, io)
@@ -66,7 +66,8 @@ func openFiles(files []string, open func(name string) (*maillog.Source, error)) 
 	return sources, nil
 }
 
-// openJournal runs journalctl: the format of the journal is its own affair.
+// openJournal runs journalctl, because only journalctl knows all formats of the
+// journal.
 func (o *logOptions) openJournal(ctx context.Context, streams streams) (*maillog.Source, error) {
 	args := []string{"-o", "cat", "--all", "--quiet", "-u", api.Policyd, "-u", api.Milterd}
 	if !o.filter.Since.IsZero() {
@@ -99,8 +100,8 @@ func (o *logOptions) openJournal(ctx context.Context, streams streams) (*maillog
 	return maillog.NewSource("the journal", out, finish), nil
 }
 
-// openMemories asks the daemons for the records that they remember. One that does
-// not answer is left out.
+// openMemories asks the daemons for the records that they remember. A daemon that does
+// not answer is skipped.
 func (o *logOptions) openMemories(ctx context.Context, io streams) ([]*maillog.Source, error) {
 	var sources []*maillog.Source
 	err := eachDaemon(io, "log", o.asked, func(c *admin.Client) error {
@@ -118,10 +119,10 @@ func (o *logOptions) openMemories(ctx context.Context, io streams) ([]*maillog.S
 	return sources, nil
 }
 
-// memory is how far a daemon's memory goes back.
+// memory describes how far back a daemon remembers records.
 type memory struct {
 	daemon string
-	since  time.Time // zero when there is no record
+	since  time.Time // zero if there is no record
 }
 
 func rememberedSince(daemon string, lines []byte) memory {
@@ -132,7 +133,7 @@ func rememberedSince(daemon string, lines []byte) memory {
 	return memory{daemon: daemon}
 }
 
-// noteMemories says how far the memories go back, when nothing was found there or
+// noteMemories prints how far back the daemons remember, when nothing was found or
 // older records were asked for.
 func (o *logOptions) noteMemories(w io.Writer, found bool) {
 	for _, m := range o.remembered {
@@ -145,7 +146,7 @@ func (o *logOptions) noteMemories(w io.Writer, found bool) {
 	}
 }
 
-// askLog gives the lines that a daemon sends.
+// askLog passes each line that a daemon sends to take.
 func askLog(ctx context.Context, c *admin.Client, args api.LogArgs, take func(line []byte)) (api.LogResult, error) {
 	var result api.LogResult
 	var malformed error

@@ -1,9 +1,9 @@
 // Postern is the administrator's command: it asks the running daemons over
 // their admin sockets.
 //
-// The command has the code of both daemons in it, because it explains what they do.
-// Under the name of a daemon it is that daemon: the container image has one file
-// with three names.
+// The command contains the code of both daemons, because it explains what they do.
+// When it is started under the name of a daemon, it runs that daemon: the container
+// image has one file with three names.
 package main
 
 import (

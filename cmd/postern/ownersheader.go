@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/milterd"
 )
 
-// headerFlags are those of a question about the header of a message, which
+// headerFlags are the flags for questions about the header of a message, which
 // postern-milterd answers.
 type headerFlags struct {
 	flags        *pflag.FlagSet
@@ -62,7 +62,8 @@ func (h *headerFlags) check(ctx context.Context, io streams, client *admin.Clien
 	return code, nil
 }
 
-// printOwnersHeader prints what strangers wrote so that the terminal does not obey it.
+// printOwnersHeader escapes text from strangers, so that it cannot control the
+// terminal.
 func printOwnersHeader(io streams, login, file string, a api.OwnersHeaderResult) {
 	word := "no: %s may not send %s (%s)\n"
 	if a.Allowed {

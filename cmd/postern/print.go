@@ -14,7 +14,7 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// shown is text for a terminal: whatever is not printable is escaped.
+// shown escapes what is not printable, for output on a terminal.
 func shown(s string) string {
 	q := strconv.QuoteToGraphic(s)
 	if q == `"`+s+`"` {

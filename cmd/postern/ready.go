@@ -21,7 +21,7 @@ func readyCommand() command {
 	}
 }
 
-// readyTimeout is how long a daemon may take to answer: one that is stopped or
+// readyTimeout is how long a daemon may take to answer. A daemon that is stopped or
 // hangs is not ready.
 const readyTimeout = 5 * time.Second
 
@@ -38,8 +38,8 @@ func bindReady(fs *pflag.FlagSet) runner {
 	}
 }
 
-// showReady asks each daemon. Of several, one that has no socket is not run here,
-// as in a container that has the other one.
+// showReady asks each daemon. If there are several, a daemon without a socket is
+// ignored: it does not run here, as in a container for the other daemon.
 func showReady(ctx context.Context, io streams, clients []*admin.Client) (code int, err error) {
 	var missing []error
 	for _, c := range clients {

@@ -27,7 +27,7 @@ func replayCommand() command {
 	}
 }
 
-// bindReplayed binds the daemon's settings that can be tried.
+// bindReplayed binds the settings of the daemon that can be tried.
 func bindReplayed(fs *pflag.FlagSet) {
 	const help = "`value` of the daemon's flag of this name"
 	for _, name := range replayedFlags() {
@@ -35,7 +35,7 @@ func bindReplayed(fs *pflag.FlagSet) {
 	}
 }
 
-// replayedFlags are the daemon's settings that can be tried.
+// replayedFlags are the settings of the daemon that can be tried.
 func replayedFlags() []string {
 	return []string{
 		"greylist-delay", "greylist-retry-window", "greylist-pass-ttl", "greylist-awl-after", "greylist-awl-ttl",
@@ -92,8 +92,7 @@ func bindReplay(fs *pflag.FlagSet) runner {
 	}
 }
 
-// areOfPostfix reports whether files begin with lines of Postfix, and no records among
-// them.
+// areOfPostfix reports whether files begin with lines of Postfix and without records.
 func areOfPostfix(sources []*maillog.Source) bool {
 	found := false
 	for _, s := range sources {
@@ -107,7 +106,7 @@ func areOfPostfix(sources []*maillog.Source) bool {
 	return found
 }
 
-// changedSettings spells the settings that are tried as the daemon's flags.
+// changedSettings returns the settings to try as arguments of the daemon.
 func changedSettings(fs *pflag.FlagSet) []string {
 	var all []string
 	for _, name := range replayedFlags() {
@@ -215,7 +214,7 @@ func printDifferences(w io.Writer, r *replay.Report) error {
 	return t.Flush()
 }
 
-// printUnknown prints what the records cannot tell.
+// printUnknown prints what cannot be known from the records.
 func printUnknown(w io.Writer, r *replay.Report) {
 	var lines []string
 	if r.Before > 0 {

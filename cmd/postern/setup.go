@@ -30,7 +30,7 @@ func setupCommand() command {
 	}
 }
 
-// setupFlags are those of postern setup.
+// setupFlags are the flags of "postern setup".
 type setupFlags struct {
 	setup.Options
 	apply, undo, yes, shadow, services bool
@@ -82,7 +82,7 @@ func bindSetup(fs *pflag.FlagSet) runner {
 			return importPostgrey(ctx, client, i.Folder)
 		}
 		code, err := f.run(ctx, io)
-		if err != nil { // it may show lines of Postfix's files
+		if err != nil { // it may contain lines of Postfix's files
 			err = errors.New(dnsbl.HideKeys(err.Error()))
 		}
 		return code, err
@@ -146,13 +146,14 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	return exitYes, nil
 }
 
-// sayTo prints lines without secrets: values of Postfix's parameters hold keys.
+// sayTo returns a function that prints lines without secrets, because parameters of
+// Postfix can contain keys.
 func sayTo(w io.Writer) func(format string, args ...any) {
 	return func(format string, args ...any) { fmt.Fprintln(w, dnsbl.HideKeys(fmt.Sprintf(format, args...))) }
 }
 
-// ask puts what can be decided to an administrator on a terminal, and reports whether
-// there was anything. Without one the flags decide, or what is usual.
+// ask asks questions on a terminal, and reports whether there were any. Without a
+// terminal, flags or the defaults answer them.
 func (f *setupFlags) ask(io streams, a *setup.Applier, questions []setup.Question) bool {
 	if f.yes || !isTerminal(os.Stdin) {
 		return false
@@ -183,7 +184,7 @@ func choices(all []string) string {
 	return " (" + strings.Join(all, ", ") + ")"
 }
 
-// agreed asks on a terminal. Without one the flags have said it.
+// agreed asks for consent on a terminal. Without one, a flag gives it.
 func (f *setupFlags) agreed(io streams, question string) bool {
 	if f.yes || !isTerminal(os.Stdin) {
 		return true
@@ -194,7 +195,7 @@ func (f *setupFlags) agreed(io streams, question string) bool {
 	return answer == "y" || answer == "yes"
 }
 
-// importPostgrey brings postgrey's memory into the running daemon's, by db_dump.
+// importPostgrey imports postgrey's entries into the running daemon, with db_dump.
 func importPostgrey(ctx context.Context, client *admin.Client, folder string) (string, error) {
 	var said []string
 	for _, name := range []string{"postgrey.db", "postgrey_clients.db"} {
