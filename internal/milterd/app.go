@@ -30,8 +30,8 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 	return configure(args, environ)
 }
 
-// Start wires connections to the state in force. How long the server drains, the
-// first state says: it cannot be changed later.
+// Start connects the server to the state in force. The first state sets how long the
+// server drains; a reload does not change that.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
 	service.Register(r.Metrics, c, rooms(), dns.NewCollector(c.resolverStats))
@@ -56,7 +56,8 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 	}
 }
 
-// limited counts SMTP sessions of MTAs that speak an old milter protocol:
+// limited returns a function that counts SMTP sessions of MTAs with an old milter
+// protocol:
 //
 //	postern_milter_old_protocol_sessions_total{version}
 func limited(m *metrics.Metrics) func(version uint32) {
@@ -71,7 +72,7 @@ func limited(m *metrics.Metrics) func(version uint32) {
 	return func(version uint32) { sessions.WithLabelValues(versionLabel(version)).Inc() }
 }
 
-// counted counts messages:
+// counted returns a function that counts messages:
 //
 //	postern_milter_messages_total{whose}
 //	postern_milter_dkim2_messages_total{role}
@@ -97,7 +98,7 @@ func counted(m *metrics.Metrics) func(milter.Whose, bool) {
 	}
 }
 
-// versionLabel bounds the values of the label: the MTA chooses the number.
+// versionLabel bounds the values of the label, because the MTA chooses the number.
 func versionLabel(version uint32) string {
 	if version < 2 || version > 6 {
 		return "other"

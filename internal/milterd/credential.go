@@ -9,18 +9,18 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 )
 
-// isCredential reports whether a setting names a credential of the service, as
-// systemd's LoadCredential= does, and not a path.
+// isCredential reports whether a setting is the name of a systemd credential
+// (LoadCredential=) and not a path.
 func isCredential(name string) bool { return name != "" && !strings.Contains(name, "/") }
 
-// hidden reports whether a credential cannot be checked, see
+// hidden reports whether a credential cannot be checked. See
 // [config.Set.CredentialHidden].
 func hidden(s *config.Set, name string) bool {
 	return s.CredentialHidden(name, os.Getenv("CREDENTIALS_DIRECTORY"))
 }
 
-// secretPath returns the path of a file or folder with secrets; a bare name is a
-// credential of the service.
+// secretPath returns the path of a file or folder with secrets. A name without a slash
+// is a credential of the service.
 func secretPath(name string) (string, error) {
 	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
 	switch {

@@ -18,13 +18,13 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// defaultEvidenceList is asked under --dmarc-enforce evidence. Codes beyond the
-// filter are errors, not listings.
+// defaultEvidenceList is asked with --dmarc-enforce evidence. Codes outside the filter
+// are errors, not listings.
 const defaultEvidenceList = "zen.spamhaus.org=127.0.0.[2..11;30]*1"
 
 const maxEvidenceThreshold = 100_000
 
-// dmarcPart is the room of what follows from the verdict of DMARC.
+// dmarcPart is the part that acts on the verdict of DMARC.
 type dmarcPart struct {
 	DMARCEnforce      string
 	DMARCQuarantine   string
@@ -39,8 +39,8 @@ type dmarcPart struct {
 
 	evidence  []dnsbl.Site // EvidenceLists
 	selfTests map[string]dnsbl.SelfTest
-	lists     *dnsbl.Lists // asked for evidence; nil when none is wanted
-	held      *holdQueue   // nil when no mail is held
+	lists     *dnsbl.Lists // asked for evidence; nil if no list is
+	held      *holdQueue   // nil if no mail is held
 }
 
 func (o *dmarcPart) bind(fs *pflag.FlagSet) {
@@ -75,7 +75,7 @@ func (o *dmarcPart) findIdle(i *idleSettings) {
 	i.watches = i.watches || i.shadowed(wordDMARC) && !off
 }
 
-// build adds to the options of the verifier.
+// build adds the options of DMARC to those of the verifier.
 func (o *dmarcPart) build(n *needs) error {
 	d := &n.verify.DMARC
 	d.Enforce = verify.Enforcement(o.DMARCEnforce)
@@ -100,7 +100,7 @@ func (o *dmarcPart) readLists(d *verify.DMARCOptions, n *needs) error {
 	return errors.Join(errs[:]...)
 }
 
-// readList reads a file that a flag names, if it does.
+// readList reads the file that a flag names, if the flag is set.
 func readList[T lastgood.Counted](n *needs, flag, path string, read func(string) (T, error)) (list T, err error) {
 	if path == "" {
 		return list, nil
@@ -112,7 +112,7 @@ func readList[T lastgood.Counted](n *needs, flag, path string, read func(string)
 	return list, nil
 }
 
-// openLists opens the lists that are asked for evidence, when they can matter.
+// openLists opens the lists that are asked for evidence, if the settings use them.
 func (o *dmarcPart) openLists(d *verify.DMARCOptions, n *needs) error {
 	if d.Enforce != verify.EnforceEvidence || len(o.evidence) == 0 {
 		return nil
@@ -133,7 +133,7 @@ func (o *dmarcPart) openLists(d *verify.DMARCOptions, n *needs) error {
 	return nil
 }
 
-// watchHold counts the hold queue while mail is put there.
+// watchHold counts the hold queue if the settings can put mail there.
 func (o *dmarcPart) watchHold(d *verify.DMARCOptions, n *needs) error {
 	if d.Quarantine != verify.Hold || d.Shadow || d.Enforce == verify.EnforceOff {
 		return nil
@@ -148,7 +148,7 @@ func (o *dmarcPart) watchHold(d *verify.DMARCOptions, n *needs) error {
 
 type holdKey struct{ queueDirectory string }
 
-// count has verdicts counted. The counters outlive reloads.
+// count counts verdicts. The counters are kept over reloads.
 func (o *dmarcPart) count(n *needs) error {
 	counters, err := service.Keep(n.life, countersKey{}, func() (service.Opened[*dmarcCounters], error) {
 		c := newDMARCCounters()
@@ -170,7 +170,8 @@ func (o *dmarcPart) count(n *needs) error {
 
 type countersKey struct{}
 
-// ourDomain reports whether there is a key for a domain: its mail comes from us.
+// ourDomain returns a function that reports whether there is a key for a domain. Mail
+// of such a domain comes from us.
 func ourDomain(keys *sign.Keys) func(string) bool {
 	ours := make(map[string]bool)
 	for _, domain := range keys.Domains() {
@@ -182,7 +183,7 @@ func ourDomain(keys *sign.Keys) func(string) bool {
 // dmarcCounters count verdicts:
 //
 //	postern_dmarc_results_total{result,disposition,rule}   mails; rule is a row of the table of dispositions
-//	postern_dmarc_psl_differences_total                    mails that the Public Suffix List judges in another way
+//	postern_dmarc_psl_differences_total                    mails with another verdict under the Public Suffix List
 //	postern_arc_results_total{result}                      mails with a chain of ARC seals
 type dmarcCounters struct {
 	results     *prometheus.CounterVec
@@ -223,9 +224,9 @@ func (m *dmarcCounters) observe(f *verify.Findings) {
 	}
 }
 
-// holdCollector shows what lies in Postfix's hold queue, while mail is put there:
+// holdCollector shows the size of Postfix's hold queue, if mail is put there:
 //
-//	postern_hold_queue_messages   absent while it cannot be told
+//	postern_hold_queue_messages   absent while the number is unknown
 type holdCollector struct {
 	current *current
 	held    *prometheus.Desc
@@ -256,7 +257,7 @@ func (c holdCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// zones are those of the state in force.
+// zones returns the status of the lists of the state in force.
 func (c *current) zones() []dnsbl.Status {
 	o, release := inForce[*dmarcPart](c)
 	if release == nil {

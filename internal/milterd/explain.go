@@ -23,20 +23,21 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// ExplainArgs is a message, its envelope, and the daemon that it is shown to.
+// ExplainArgs is a message, its envelope, and the settings of the daemon that verifies
+// it.
 type ExplainArgs struct {
-	Message io.Reader // as a file: lines may end in LF, a "From " line may come first
+	Message io.Reader // a file: lines may end in LF, and a "From " line may be first
 	Client  string    // IP address
 	Helo    string
 	Sender  string // MAIL FROM, with or without brackets; "" is the null sender
-	// At is when the message arrived; zero means when its Received field says, or
-	// else now.
+	// At is when the message arrived. Zero means the time in its Received field, or
+	// now if there is none.
 	At time.Time
-	// Settings are arguments of the daemon, --config among them.
+	// Settings are arguments of the daemon, including --config.
 	Settings []string
 }
 
-// Explain verifies a message as the daemon would, without one. An error means
+// Explain verifies a message as the daemon would. No daemon has to run. An error means
 // that the arguments or the file cannot be used.
 func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 	client, err := netip.ParseAddr(a.Client)
@@ -76,7 +77,7 @@ func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 	return x, nil
 }
 
-// judgedAt is the time at which signatures are judged, and where it comes from.
+// judgedAt returns the time at which signatures are verified, and where it was found.
 func (a *ExplainArgs) judgedAt(fields []dkim.Field) (at time.Time, from string) {
 	if !a.At.IsZero() {
 		return a.At, api.AtFlag
@@ -87,8 +88,8 @@ func (a *ExplainArgs) judgedAt(fields []dkim.Field) (at time.Time, from string) 
 	return time.Now(), api.AtNow
 }
 
-// explained are the options of a verifier that asks l. notes say in what it
-// differs from the daemon's.
+// explained returns the options of a verifier that asks l. The notes say how they
+// differ from the daemon's.
 func (s *settings) explained(l *listener, life *service.Life) (o verify.Options, notes []string, err error) {
 	n := &needs{
 		Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})),
@@ -109,14 +110,14 @@ func (s *settings) explained(l *listener, life *service.Life) (o verify.Options,
 	return n.verify, notes, nil
 }
 
-// secretive is a part that reads what only the daemon may read. A mail is
-// explained without it.
+// secretive is a part that reads files which only the daemon may read. A mail is
+// explained without such a part.
 type secretive interface {
-	// without says what the explanation lacks.
+	// without returns a text that says what the explanation lacks.
 	without() string
 }
 
-// listener passes questions on and keeps what was asked and answered.
+// listener passes DNS questions to a resolver, and keeps the questions and answers.
 type listener struct {
 	resolver *resolver.Resolver
 
@@ -125,7 +126,7 @@ type listener struct {
 	steps     map[string][]string // of SPF, by identity
 }
 
-// ask passes one question on.
+// ask passes one question to the resolver, and keeps it with its answer.
 func ask[T any](l *listener, qtype, name string, lookup func() ([]T, error)) ([]T, error) {
 	began := time.Now()
 	answers, err := lookup()
@@ -150,7 +151,7 @@ func (l *listener) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return ask(l, "TXT", name, func() ([]string, error) { return l.resolver.LookupTXT(ctx, name) })
 }
 
-// Query is asked whether a name exists.
+// Query passes on the question whether a name exists.
 func (l *listener) Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error) {
 	var answer resolver.Answer
 	_, err := ask(l, "TXT", name, func() (texts []string, err error) {
@@ -176,7 +177,7 @@ func (l *listener) LookupAddr(ctx context.Context, addr string) ([]string, error
 	return ask(l, "PTR", addr, func() ([]string, error) { return l.resolver.LookupAddr(ctx, addr) })
 }
 
-// spfEvent keeps records and terms; questions are kept where they are asked.
+// spfEvent keeps SPF records and terms. Questions are kept by ask.
 func (l *listener) spfEvent(identity string, e spf.Event) {
 	text := strings.Repeat("  ", e.Depth)
 	switch e.Kind {
@@ -195,7 +196,7 @@ func (l *listener) spfEvent(identity string, e spf.Event) {
 	l.steps[identity] = append(l.steps[identity], text)
 }
 
-// explain puts everything together.
+// explain builds the explanation from the result and what was kept.
 func (l *listener) explain(r verify.Result) *api.Explanation {
 	x := &api.Explanation{Questions: l.questions, Reason: string(r.Reason), Error: errorText(r.Err), Signatures: []api.ExplainedDKIM{}}
 	for _, p := range r.Remove {

@@ -67,7 +67,7 @@ func explainDomain(r *dmarc.Result) api.ExplainedDomain {
 	return x
 }
 
-// stepText says what one name of a walk had.
+// stepText returns what was found at one name of a tree walk.
 func stepText(s dmarc.Step) string {
 	switch {
 	case s.Err != nil:

@@ -13,10 +13,10 @@ import (
 	"github.com/postern-mail/postern/milter/wire"
 )
 
-// readMessage reads the header of a file as Postfix hands it to the daemon: a line
-// that is no field begins the body, whether or not an empty line is before it. The
-// line that mailboxes put in front of a message is no part of it. The body is what
-// is left to read.
+// readMessage reads the header of a file in the way in which Postfix passes it to the
+// daemon. A line that is no field begins the body, with or without an empty line before
+// it. The "From " line of a mailbox does not belong to the message. The caller reads
+// the body from the reader that is returned.
 func readMessage(message io.Reader) (fields []dkim.Field, body io.Reader, err error) {
 	r := bufio.NewReader(dkim.NewCRLFReader(message))
 	for size := 0; ; {
@@ -53,8 +53,8 @@ func readMessage(message io.Reader) (fields []dkim.Field, body io.Reader, err er
 
 var errTooLarge = fmt.Errorf("the daemon refuses this message: its header has over %d fields or %d octets", wire.MaxHeaders, wire.MaxHeaderBytes)
 
-// cutField splits a line that begins a field. Like Postfix, it takes printable ASCII
-// for a name, and blanks between it and the colon.
+// cutField splits a line that begins a field. Like Postfix, it accepts printable ASCII
+// as the name, and blanks between the name and the colon.
 func cutField(line string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(line, ":")
 	bare := strings.TrimRight(name, " \t")
@@ -62,8 +62,8 @@ func cutField(line string) (name, value string, ok bool) {
 	return name, value, ok && bare != "" && !strings.ContainsFunc(bare, notInName)
 }
 
-// arrival is when a message arrived, by the topmost Received field that has a date:
-// the one that the MTA beside the daemon wrote.
+// arrival returns when a message arrived, from the topmost Received field with a date.
+// The MTA beside the daemon wrote that field.
 func arrival(fields []dkim.Field) (time.Time, bool) {
 	for _, f := range fields {
 		if !strings.EqualFold(strings.TrimRight(f.Name, " \t"), "Received") {

@@ -9,26 +9,25 @@ import (
 	"github.com/postern-mail/postern/milter"
 )
 
-// WhoseArgs is a message as Postfix presents it, and the daemon that it is presented
-// to.
+// WhoseArgs describes a message as Postfix presents it, and the settings of the daemon.
 type WhoseArgs struct {
 	Socket string // sign, verify or any; "" asks for the table alone
 	Login  string
 	Daemon string // {daemon_name}
 	Client string // IP address
-	// Settings are arguments of the daemon, --config among them.
+	// Settings are arguments of the daemon, including --config.
 	Settings []string
 }
 
-// Words of WhoseArgs.Socket.
+// Values of WhoseArgs.Socket.
 const (
 	SocketSign   = "sign"
 	SocketVerify = "verify"
 	SocketAny    = "any"
 )
 
-// ExplainWhose returns the table of whose mail a message is, with the row that
-// applies.
+// ExplainWhose returns the table that decides whose mail a message is, with the row
+// that applies.
 func ExplainWhose(a WhoseArgs) (*api.WhoseExplained, error) {
 	s, err := configure(a.Settings, nil)
 	if err != nil {
@@ -60,8 +59,8 @@ func ExplainWhose(a WhoseArgs) (*api.WhoseExplained, error) {
 	return x, nil
 }
 
-// whoseFrom is the row for a mail from a client that has not logged in, at the socket
-// of mail from outside.
+// whoseFrom returns the row for mail from a client that has not logged in, at the
+// socket for mail from outside.
 func (s *settings) whoseFrom(client netip.Addr) string {
 	kind := milter.VerifyOnly
 	if len(s.Listen) > 0 {
@@ -71,7 +70,7 @@ func (s *settings) whoseFrom(client netip.Addr) string {
 	return string(settings.Whose(kind, &milter.Session{Client: client}, new(milter.Message)))
 }
 
-// whoseSet is what the settings say for a row.
+// whoseSet returns the settings that belong to a row.
 func (o *Options) whoseSet(whose milter.Whose) string {
 	switch whose {
 	case milter.WhoseDaemonName:
@@ -82,7 +81,7 @@ func (o *Options) whoseSet(whose milter.Whose) string {
 	return ""
 }
 
-// socketTexts name the listeners.
+// socketTexts returns the listeners as text.
 func (o *Options) socketTexts() (all []string) {
 	for _, l := range o.listeners() {
 		for _, endpoint := range l.endpoints {

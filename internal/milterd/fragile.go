@@ -7,10 +7,10 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// signedCounters count what became of mails that were signed:
+// signedCounters count mails that were signed:
 //
-//	postern_dkim_fragile_total{cause}     whose signature will not survive the way
-//	postern_dkim_selfcheck_total{result}  whose signatures were verified before they left
+//	postern_dkim_fragile_total{cause}     whose signature will break on the way
+//	postern_dkim_selfcheck_total{result}  whose signature was verified before it left
 type signedCounters struct{ fragile, selfCheck *prometheus.CounterVec }
 
 type signedKey struct{}
@@ -51,7 +51,8 @@ func (c *signedCounters) observe(r *sign.Result) {
 	}
 }
 
-// countSigned returns what counts mails that were signed, over reloads too.
+// countSigned returns a function that counts mails that were signed. The counters are
+// kept over reloads.
 func countSigned(n *needs) (func(*sign.Result), error) {
 	c, err := service.Keep(n.life, signedKey{}, func() (service.Opened[*signedCounters], error) {
 		c := newSignedCounters()

@@ -43,8 +43,8 @@ func (o *fromPart) ownersHeader(ctx context.Context, args api.OwnersHeaderArgs, 
 	return result, nil
 }
 
-// NamingFields reads a message and returns the fields of its header that name who
-// wrote or resent it.
+// NamingFields reads a message and returns the header fields that name its authors,
+// senders and resenders.
 func NamingFields(message io.Reader) ([]api.ExplainedField, error) {
 	fields, _, err := readMessage(message)
 	if err != nil {

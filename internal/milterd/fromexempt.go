@@ -11,15 +11,15 @@ import (
 	"github.com/postern-mail/postern/milter"
 )
 
-// exemptions are the tables of --from-exempt: what logins may do that others may not.
+// exemptions are the tables of --from-exempt: exceptions for logins.
 type exemptions struct {
 	tables      []postmap.Table
-	loginDomain string // of logins that have none
+	loginDomain string // for logins without a domain
 }
 
-// lookup returns what the first table that has a login allows it. A table is asked
-// for the login as Postfix names it, with or without the domain of bare logins, and
-// for the domain of the login as @domain; a table of patterns for the first alone.
+// lookup returns the exemption of a login from the first table that has one. Its keys
+// are the login as Postfix names it, the login with or without the domain of bare
+// logins, and @domain. A table of patterns is asked only for the first of these.
 func (e *exemptions) lookup(ctx context.Context, login string) (milter.Exemption, error) {
 	for i := range e.tables {
 		table := &e.tables[i]
@@ -56,8 +56,8 @@ func (e *exemptions) keys(login string, pattern bool) []string {
 	return keys
 }
 
-// parseExemption reads an entry. A word that is none of the known ones allows nothing
-// and is a problem, which the record of each mail that it is about shows.
+// parseExemption parses an entry. An unknown word allows nothing. It is a problem that
+// is shown in the record of each mail that used the entry.
 func parseExemption(table *postmap.Table, key string, values []string) (e milter.Exemption) {
 	var problems []error
 	for _, value := range values {
@@ -102,7 +102,7 @@ func addExemption(e *milter.Exemption, word string) error {
 	return nil
 }
 
-// checkExemptions reads all entries of a table that can list them.
+// checkExemptions checks all entries of a table, if the table can list them.
 func checkExemptions(table *postmap.Table) error {
 	list, ok := table.Source.(postmap.Enumerator)
 	if !ok {

@@ -11,7 +11,7 @@ import (
 	"github.com/postern-mail/postern/milter"
 )
 
-// Words of --from-ownership and --from-display.
+// Values of --from-ownership and --from-display.
 const (
 	wordOff     = "off"
 	wordShadow  = "shadow"
@@ -21,14 +21,14 @@ const (
 	wordPass    = "pass"
 )
 
-// fromPart is the room of From ownership.
+// fromPart is the part for From ownership.
 type fromPart struct {
 	owners.Flags
 	Mode      string
 	Display   string
 	ExemptMap []string
 
-	check  *milter.FromCheck // nil when it is off
+	check  *milter.FromCheck // nil if it is off
 	counts *fromCounts
 }
 
@@ -98,12 +98,12 @@ func (o *fromPart) build(n *needs) error {
 	return nil
 }
 
-// without implements secretive: the tables may be readable by the daemon alone.
+// without implements secretive: perhaps only the daemon may read the tables.
 func (*fromPart) without() string {
 	return "the tables of owners cannot be read"
 }
 
-// fromCountsKey is that of the counters, which outlive every reload.
+// fromCountsKey is the key of the counters, which are kept over reloads.
 type fromCountsKey struct{}
 
 // fromCounts count mail that was judged:
@@ -111,7 +111,7 @@ type fromCountsKey struct{}
 //	postern_from_ownership_total{verdict,reason,mode}
 type fromCounts struct {
 	*prometheus.CounterVec
-	known map[record.Labels]prometheus.Counter // every combination that there is
+	known map[record.Labels]prometheus.Counter // every possible combination
 }
 
 func newFromCounts() *fromCounts {

@@ -17,23 +17,24 @@ import (
 	"github.com/postern-mail/postern/internal/logging"
 )
 
-// How the hold queue is watched: showq(8) looks at every file of every queue.
+// How the hold queue is watched. It is asked seldom, because showq(8) looks at every
+// file of every queue.
 const (
 	holdInterval = time.Minute
 	holdTimeout  = 20 * time.Second
-	maxShowq     = 256 << 20 // octets of one answer, some 300 for a message
+	maxShowq     = 256 << 20 // octets of one answer, about 300 for each message
 	maxShowqText = 64 << 10  // octets of one name or value
 )
 
-// holdQueue counts what lies in Postfix's hold queue. No one empties it by
-// himself, and each mail in it is one that somebody waits for.
+// holdQueue counts the messages in Postfix's hold queue. Postfix never empties this
+// queue itself: an administrator has to release or delete each message.
 type holdQueue struct {
 	socket string
 	log    *logging.StateLog
-	count  atomic.Int64 // -1 while it cannot be told
+	count  atomic.Int64 // -1 while it is unknown
 }
 
-// newHoldQueue watches the Postfix of a queue directory.
+// newHoldQueue returns a watch for the Postfix with this queue directory.
 func newHoldQueue(queueDirectory string, log *zap.Logger) *holdQueue {
 	q := &holdQueue{
 		socket: filepath.Join(queueDirectory, "public/showq"),
@@ -79,7 +80,7 @@ func (q *holdQueue) look(ctx context.Context) {
 	}
 }
 
-// ask has showq list all queues.
+// ask asks showq for the list of all queues.
 func (q *holdQueue) ask(ctx context.Context) (int64, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", q.socket)
 	if err != nil {
@@ -94,9 +95,9 @@ func (q *holdQueue) ask(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// countHeld reads what showq writes: for each message names and values, each
-// with a NUL behind it, and an empty name; after the last message one more. The
-// first of these lists greets.
+// countHeld counts held messages in the output of showq. Each message is a list of
+// names and values, each followed by a NUL, with an empty name at its end. One more
+// empty name follows the last message. The first list is a greeting.
 func countHeld(r io.Reader) (int64, error) {
 	bounded := &io.LimitedReader{R: r, N: maxShowq}
 	in := bufio.NewReaderSize(bounded, maxShowqText)

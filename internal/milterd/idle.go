@@ -2,27 +2,27 @@ package milterd
 
 import "github.com/postern-mail/postern/internal/config"
 
-// idleSettings gathers settings that were made and do nothing as the others are.
+// idleSettings collects settings that have no effect because of other settings.
 type idleSettings struct {
 	set  *config.Set
 	errs []error
 
-	signs, verifies bool // there is a socket for it
-	// shadowed reports whether a verdict is only watched; a part that has one says so
-	// in watches.
+	signs, verifies bool // there is a socket for this role
+	// shadowed reports whether a verdict is only watched. A part with verdicts notes
+	// in watches that it has some.
 	shadowed func(what string) bool
 	watches  bool
-	// watchesFrom says the same of From ownership, on whatever socket.
+	// watchesFrom is the same for From ownership, which any socket can have.
 	watchesFrom bool
 }
 
-// What is to be done about settings of a role that no socket has.
+// The fixes for settings of a role that no socket has.
 const (
 	fixSigns    = "no socket signs mail; add --listen-sign, or remove it"
 	fixVerifies = "no socket verifies mail; add --listen-verify, or remove it"
 )
 
-// add adds the settings, if they idle, that someone made.
+// add adds those of the flags that were set, if they have no effect.
 func (i *idleSettings) add(idles bool, fix string, flags ...string) {
 	for _, flag := range flags {
 		if idles && i.set.Origin(flag).Level != config.Default {
@@ -31,9 +31,9 @@ func (i *idleSettings) add(idles bool, fix string, flags ...string) {
 	}
 }
 
-// findIdle returns an error for each setting that was made and does nothing as the
-// others are. --check-config fails for them. The daemon runs and logs them as
-// errors: mail must not stop for them.
+// findIdle returns an error for each setting that has no effect because of other
+// settings. --check-config fails for them. The daemon logs them as errors and runs,
+// because mail must not stop for them.
 func (o *Options) findIdle(s *config.Set) []error {
 	bySession := len(o.Listen) > 0
 	i := &idleSettings{

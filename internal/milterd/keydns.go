@@ -13,21 +13,22 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// Times and bounds of the watch over keys in the DNS.
+// Times and bounds for watching keys in the DNS.
 const (
 	keyCheckEvery   = 10 * time.Minute
 	keyCheckTimeout = 20 * time.Second // of one question, with all its tries
-	// keyConfirmAfter lies between two answers that must agree before a key is
-	// left out, and more when the first one was to be cached for longer.
+	// keyConfirmAfter is the least time between the two answers that must agree
+	// before a key is left out. It is longer if the first answer is cached for longer.
 	keyConfirmAfter = 5 * time.Minute
 	maxKeyQuestions = 8 // at a time
 )
 
-// keyWatch asks the DNS for the records of our keys. A signature that fails
-// costs no more than none (RFC 6376 section 6.1), while mail without any may be
-// refused: so a key signs whatever the DNS says, but for one case. It is left out
-// when two answers, minutes apart, held another key or a revoked one, and
-// another key of its domain does verify.
+// keyWatch asks the DNS for the records of our keys.
+//
+// A failing signature is no worse than no signature (RFC 6376 section 6.1), while mail
+// without a signature may be refused. So a key signs whatever the DNS says, with one
+// exception. A key is left out if two answers, minutes apart, had another key or a
+// revoked one, and another key of its domain does verify.
 type keyWatch struct {
 	signer *sign.Signer
 	all    *sign.Keys
@@ -44,18 +45,18 @@ type txtQuerier interface {
 	Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
 }
 
-// keyState is what is known of one key.
+// keyState is what is known about one key.
 type keyState struct {
 	published dkim.Published
-	err       error     // the DNS could not tell; published is from before
+	err       error     // the DNS did not answer; published is from before
 	asked     bool      // the DNS has answered
 	again     time.Time // when an answer of PublishedOther may be confirmed
-	confirmed bool      // it was
+	confirmed bool      // it was confirmed
 	leftOut   bool
 }
 
-// newKeyWatch begins with what the watch before it, or nil, knew of the keys that
-// are still the same.
+// newKeyWatch returns a watch. It takes the states of unchanged keys from the watch
+// before it, which may be nil.
 func newKeyWatch(signer *sign.Signer, dns txtQuerier, log *zap.Logger, before *keyWatch) *keyWatch {
 	w := &keyWatch{signer: signer, all: signer.Keys(), dns: dns, log: log, now: time.Now}
 	known := make(map[*sign.Key]keyState)
@@ -76,7 +77,7 @@ func newKeyWatch(signer *sign.Signer, dns txtQuerier, log *zap.Logger, before *k
 	return w
 }
 
-// enforce takes the keys away that are to be left out.
+// enforce makes the signer leave out the keys that states marks.
 func (w *keyWatch) enforce(states map[*sign.Key]keyState) {
 	w.signer.SetKeys(w.all.Without(func(k *sign.Key) bool { return states[k].leftOut }))
 }
@@ -98,7 +99,8 @@ func (w *keyWatch) run(ctx context.Context) {
 	}
 }
 
-// untilNext is short when an answer waits to be confirmed.
+// untilNext returns the time until the next round. It is short while an answer has to
+// be confirmed.
 func (w *keyWatch) untilNext() time.Duration {
 	wait, now := keyCheckEvery, w.now()
 	for _, s := range *w.states.Load() {
@@ -109,11 +111,11 @@ func (w *keyWatch) untilNext() time.Duration {
 	return wait
 }
 
-// round asks for every key and puts the outcome in force.
+// round asks for every key and applies the result.
 func (w *keyWatch) round(ctx context.Context) {
 	next := w.ask(ctx)
 	if ctx.Err() != nil {
-		return // cut short: it says nothing about the keys
+		return // interrupted: the result says nothing about the keys
 	}
 	decide(next)
 	before := *w.states.Swap(&next)
@@ -123,7 +125,7 @@ func (w *keyWatch) round(ctx context.Context) {
 	w.enforce(next)
 }
 
-// ask asks for all keys, some at a time.
+// ask asks for all keys, a few at a time.
 func (w *keyWatch) ask(ctx context.Context) map[*sign.Key]keyState {
 	before := *w.states.Load()
 	next := make(map[*sign.Key]keyState, len(before))
@@ -155,7 +157,7 @@ func (w *keyWatch) askOne(ctx context.Context, key *sign.Key, before keyState) k
 	return before.after(dkim.ComparePublished(answer.TXT, key.Signer.Public()), answer.TTL, w.now())
 }
 
-// after gives the state that follows an answer, which caches keep for ttl.
+// after returns the state after an answer, which caches keep for ttl.
 func (s keyState) after(published dkim.Published, ttl time.Duration, now time.Time) keyState {
 	next := keyState{published: published, asked: true}
 	if published != dkim.PublishedOther {
@@ -169,8 +171,8 @@ func (s keyState) after(published dkim.Published, ttl time.Duration, now time.Ti
 	return next
 }
 
-// decide marks the keys to leave out: those that the DNS contradicted twice, in
-// domains of which another key verifies.
+// decide marks the keys to leave out: those that the DNS contradicted twice, if another
+// key of the same domain verifies.
 func decide(states map[*sign.Key]keyState) {
 	verifies := make(map[string]bool)
 	for key, s := range states {
@@ -184,7 +186,7 @@ func decide(states map[*sign.Key]keyState) {
 	}
 }
 
-// tell logs what has changed for a key.
+// tell logs a change of the state of a key.
 func (w *keyWatch) tell(key *sign.Key, before, now keyState) {
 	fields := []zap.Field{zap.String("name", key.Name()), zap.String("key", key.Path)}
 	switch {
@@ -201,7 +203,7 @@ func (w *keyWatch) tell(key *sign.Key, before, now keyState) {
 	}
 }
 
-// status says for the admin what the DNS has of a key.
+// status returns the state of a key in the DNS, for the administrator.
 func (w *keyWatch) status(key *sign.Key) string {
 	if w == nil {
 		return ""

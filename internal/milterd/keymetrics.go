@@ -6,7 +6,7 @@ import (
 	"github.com/postern-mail/postern/internal/dkim"
 )
 
-// publishedCollector shows what the DNS has of the keys while they are watched
+// publishedCollector shows the state of the keys in the DNS while they are watched
 // (--dkim-require-dns):
 //
 //	postern_dkim_keys_published{dns}   verifies, testing, other, missing, unknown
@@ -37,7 +37,7 @@ func (c publishedCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// published counts the keys by what the DNS has of them.
+// published counts the keys by their state in the DNS.
 func (w *keyWatch) published() map[string]int {
 	words := map[dkim.Published]string{
 		dkim.Unpublished: "missing", dkim.PublishedSame: "verifies", dkim.PublishedTesting: "testing", dkim.PublishedOther: "other",

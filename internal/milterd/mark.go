@@ -14,15 +14,15 @@ import (
 	"github.com/postern-mail/postern/milter/mark"
 )
 
-// defaultMarkKey is in the folder that systemd makes for the daemon.
+// defaultMarkKey is in the folder that systemd creates for the daemon.
 const defaultMarkKey = "/var/lib/postern/mark.key"
 
-// markPart is the room of the marks by which we know mail that we have judged.
+// markPart is the part for the marks by which we recognize mail that we have verified.
 type markPart struct {
 	MarkKeyFile string
 
 	file string     // MarkKeyFile as a path
-	keys *mark.Keys // nil for none
+	keys *mark.Keys // may be nil
 }
 
 func (o *markPart) bind(fs *pflag.FlagSet) {
@@ -36,8 +36,8 @@ func (o *markPart) validate(s *config.Set) (err error) {
 	return nil
 }
 
-// build gives the keys to both roles. Where the default file has no place, marks
-// live until the daemon ends; a file that was named must be one.
+// build passes the keys to both roles. If the default file cannot be made, marks are
+// valid until the daemon ends. A file that a flag names must be usable.
 func (o *markPart) build(n *needs) error {
 	if o.file == "" || hidden(n.set, o.MarkKeyFile) {
 		return nil
@@ -48,7 +48,7 @@ func (o *markPart) build(n *needs) error {
 	case err == nil:
 		n.life.Watch(o.file)
 	case n.readOnly && errors.Is(err, fs.ErrNotExist) && !isCredential(o.MarkKeyFile) && (byDefault || !missing(filepath.Dir(o.file))):
-		return nil // the daemon will make it, or do without
+		return nil // the daemon will make it, or run without it
 	case !byDefault || !unavailable(err):
 		return n.set.Errorf("mark-key-file", "%w", err)
 	default:
@@ -67,8 +67,8 @@ func (*markPart) without() string { return "the key of marks cannot be read, so 
 
 type randomMarkKey struct{}
 
-// open reads the file, or makes it first. While it is being written, the keys in
-// force stay.
+// open reads the file, and creates it if it is missing. While the file is being
+// written, the keys in force stay in use.
 func (o *markPart) open(n *needs) (*mark.Keys, error) {
 	return lastgood.Keep(n.life, n.Runtime, markKey{o.file, n.options.group()}, lastgood.Reader[*mark.Keys]{
 		Name:  o.file,
@@ -78,13 +78,13 @@ func (o *markPart) open(n *needs) (*mark.Keys, error) {
 	})
 }
 
-// markKey is what the keys of marks are read with.
+// markKey describes how the keys of marks are read.
 type markKey struct {
 	path  string
 	group int
 }
 
-// read reads the file, or makes it first.
+// read reads the file, and creates it if it is missing.
 func (o *markPart) read(n *needs) (*mark.Keys, error) {
 	keys, err := mark.ReadFile(o.file, n.options.group())
 	if !errors.Is(err, fs.ErrNotExist) || n.readOnly || isCredential(o.MarkKeyFile) {
@@ -97,13 +97,14 @@ func (o *markPart) read(n *needs) (*mark.Keys, error) {
 	return mark.ReadFile(o.file, n.options.group())
 }
 
-// noPlace is why the file could not be made: no folder, a full or read-only disk.
+// noPlace is the error for a file that could not be made: there is no folder, or the
+// disk is full or read-only.
 type noPlace struct{ error }
 
 func (e *noPlace) Unwrap() error { return e.error }
 
-// unavailable reports whether there is no file that could be read, and no fault in
-// what it holds.
+// unavailable reports whether the file could not be read or made, as opposed to a fault
+// in its content.
 func unavailable(err error) bool {
 	var made *noPlace
 	return errors.As(err, &made) || errors.Is(err, fs.ErrPermission)

@@ -1,13 +1,11 @@
-// Package milterd is postern-milterd: flags become settings (options.go),
-// settings become a state (state.go), connections reach it and the postern
-// command asks about it (app.go). What the daemon does has rooms of its own
-// (parts.go, and a file or two for each): flags, how it is built, commands and
-// metrics.
+// Package milterd is postern-milterd. Flags become settings (options.go), and settings
+// become a state (state.go). Connections use the state, and the postern command asks
+// about it (app.go). Each task of the daemon is a part, with its flags, the code that
+// builds it, its commands and its metrics (parts.go, and a file or two for each part).
 //
-// Each listener says whose mail comes in: our own is signed (sign.go), other
-// people's is verified (verify.go, dmarc.go). The DNS is asked through one
-// resolver, which all parts share; keydns.go watches whether our own keys are in
-// the DNS.
+// Each listener decides whose mail comes in. Our own mail is signed (sign.go), other
+// mail is verified (verify.go, dmarc.go). All parts ask the DNS through one resolver.
+// keydns.go watches whether our own keys are in the DNS.
 package milterd
 
 import (
@@ -27,46 +25,46 @@ import (
 	"github.com/postern-mail/postern/milter"
 )
 
-// Names of the flags whose sockets say whose mail comes in.
+// Names of the flags for sockets. The socket decides whose mail comes in.
 const (
 	flagListen       = "listen"
 	flagListenVerify = "listen-verify"
 	flagListenSign   = "listen-sign"
 )
 
-// Where Postfix finds the daemon when no listener is named.
+// The default sockets.
 const (
 	DefaultListenVerify = "inet:127.0.0.1:10046"
 	DefaultListenSign   = "inet:127.0.0.1:10047"
 )
 
-// Words of --on-error.
+// Values of --on-error.
 const (
 	wordAccept   = "accept"
 	wordTempfail = "tempfail"
 )
 
-// Words of --shadow.
+// Values of --shadow.
 const (
 	wordSPF   = "spf"
 	wordDMARC = "dmarc"
 	wordAll   = "all"
 )
 
-// defaultDrainTimeout is as long as sessions may well last: smtpd(8) ends those
-// that are silent for 300 s (smtpd_timeout).
+// defaultDrainTimeout is longer than most sessions: smtpd(8) ends a session that is
+// silent for 300 s (smtpd_timeout).
 const defaultDrainTimeout = 10 * time.Minute
 
 // Options are the settings of postern-milterd.
 type Options struct {
 	config.Common
-	Listen       []string // endpoints; the session says whose mail it is
-	ListenVerify []string // nothing here is ours
-	ListenSign   []string // everything here is ours
+	Listen       []string // endpoints for both; the session decides whose mail it is
+	ListenVerify []string // endpoints for mail from outside only
+	ListenSign   []string // endpoints for our own mail only
 
 	Originating      []string
 	InternalNetworks []string
-	AuthservID       string // "" is the name that the MTA gives itself
+	AuthservID       string // "" means the name that the MTA uses for itself
 	OnError          string
 	Shadow           []string // of spf, dmarc, all
 
@@ -95,7 +93,7 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 	})
 }
 
-// validate checks what needs no I/O and brings names into their one form.
+// validate makes the checks that need no I/O, and normalizes names.
 func (o *Options) validate(s *config.Set) error {
 	var err error
 	errs := []error{o.Common.Validate(s)}
@@ -126,23 +124,23 @@ func (o *Options) shadowed(what string) bool {
 	return slices.Contains(o.Shadow, wordAll) || slices.Contains(o.Shadow, what)
 }
 
-// milterDrain is how long sessions are left alone while the daemon drains: half
-// of a short --drain-timeout, most of a long one. The message that is under way
-// then has the rest of it to come to its end.
+// milterDrain returns how long sessions may continue while the daemon drains: half of
+// a short --drain-timeout, most of a long one. The rest is for the message that is
+// being received then.
 func (o *Options) milterDrain() time.Duration {
 	return max(o.DrainTimeout-milter.DefaultFinishTimeout-drainMargin, o.DrainTimeout/2, time.Nanosecond)
 }
 
-// drainMargin is for the body that comes before the end of a message.
+// drainMargin is the time for receiving the body of that message.
 const drainMargin = 10 * time.Second
 
-// settings is one load of the configuration, as the service package wants it.
+// settings is one load of the configuration, in the form for the service package.
 type settings struct {
 	Options
 	set *config.Set
 }
 
-// configure loads and validates.
+// configure loads and validates the configuration.
 func configure(args, environ []string) (*settings, error) {
 	s := new(settings)
 	set, err := config.Load(s.program(), args, environ)
@@ -153,7 +151,7 @@ func configure(args, environ []string) (*settings, error) {
 	return s, err
 }
 
-// program is what is configured; its flags write to s.
+// program describes what can be configured. Its flags write to s.
 func (s *settings) program() config.Program {
 	return config.Program{
 		Name:        api.Milterd,
@@ -163,14 +161,14 @@ func (s *settings) program() config.Program {
 	}
 }
 
-// Program is what the daemon's settings are, for those who write a file of them.
+// Program describes the settings of the daemon, for code that writes a file of them.
 func Program() config.Program { return new(settings).program() }
 
 func (s *settings) Set() *config.Set       { return s.set }
 func (s *settings) Common() *config.Common { return &s.Options.Common }
 func (*settings) Fixed() []string          { return []string{flagListen, flagListenVerify, flagListenSign} }
 
-// listeners are the flags of the sockets, and the kind of mail of each.
+// listeners returns the flags of the sockets, and the kind of mail of each.
 func (o *Options) listeners() []struct {
 	flag      string
 	kind      milter.Listen
@@ -187,7 +185,7 @@ func (o *Options) listeners() []struct {
 	}
 }
 
-// kind is the kind of mail that comes in over a socket of a flag.
+// kind returns the kind of mail that comes in through the sockets of a flag.
 func kind(flag string) milter.Listen {
 	for _, l := range new(Options).listeners() {
 		if "--"+l.flag == flag {
@@ -197,7 +195,7 @@ func kind(flag string) milter.Listen {
 	return milter.BySession
 }
 
-// Sockets gives those of all three flags.
+// Sockets returns the sockets of all three flags.
 func (s *settings) Sockets() ([]daemon.Socket, error) {
 	var sockets []daemon.Socket
 	for _, l := range s.listeners() {
@@ -218,7 +216,7 @@ func (s *settings) Sockets() ([]daemon.Socket, error) {
 // Build makes the handlers of all roles.
 func (s *settings) Build(l *service.Life, r service.Runtime) (*state, error) { return build(s, l, r) }
 
-// warnings are what an operator should know about settings that are allowed.
+// warnings returns texts about settings that are allowed but risky.
 func (o *Options) warnings() []string {
 	var all []string
 	if o.signsLoopback() {
@@ -232,7 +230,7 @@ func (o *Options) warnings() []string {
 	return all
 }
 
-// signsLoopback reports whether mail is ours because it comes from this machine.
+// signsLoopback reports whether mail from this machine counts as ours.
 func (o *Options) signsLoopback() bool {
 	return len(o.Listen) > 0 && slices.ContainsFunc(o.internal, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 }

@@ -18,18 +18,17 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// part is the room of one thing that the daemon does: its flags, what must hold
-// between them, and how it is made of them. Each load of the configuration has
-// parts of its own; what build has made is kept in the part for its commands and
-// metrics.
+// part is one task of the daemon: its flags, the checks of their values, and the code
+// that builds it. Each load of the configuration has new parts. A part keeps what its
+// build method made, for its commands and metrics.
 type part interface {
 	bind(*pflag.FlagSet)
-	// validate needs no I/O. It may bring values into their one form.
+	// validate does no I/O. It may normalize values.
 	validate(*config.Set) error
 	build(*needs) error
 }
 
-// room is a part with what can be asked of the one in force.
+// room is a part with its commands and metrics. They use the part in force.
 type room struct {
 	part
 	commands func(*current) map[string]admin.Handler // may be nil
@@ -42,7 +41,7 @@ func (r room) Commands() func(*current) map[string]admin.Handler { return r.comm
 // Metrics implements service.Room.
 func (r room) Metrics() func(*current) []prometheus.Collector { return r.metrics }
 
-// rooms is every part, in the order in which they are built.
+// rooms returns all parts, in the order in which they are built.
 func rooms() []room {
 	return []room{
 		{new(markPart), nil, nil},
@@ -54,44 +53,45 @@ func rooms() []room {
 	}
 }
 
-// needs is what a part is given to build what it brings, and where that goes.
+// needs is the input for building a part, and takes the results.
 type needs struct {
 	service.Runtime
 	life    *service.Life
-	set     *config.Set // names the setting in an error
+	set     *config.Set // for errors that name the setting
 	options *Options    // of the daemon
 	asks    asker       // the DNS resolver that all parts share
-	dns     dns.Key     // of what asks asks
-	// readOnly keeps parts from making files: nothing is going to run.
+	dns     dns.Key     // the settings of that resolver
+	// readOnly keeps parts from creating files, because no daemon is started.
 	readOnly bool
 
-	warnings []func() // what to log when all is built
+	warnings []func() // logged when all parts are built
 
 	milter milter.Settings
-	// verify is begun by one part and added to by others; its handler is made
-	// when all have been built.
+	// verify is set by one part, and others add to it. The handler is made when all
+	// parts are built.
 	verify verify.Options
-	// marks are the keys of our marks; nil for none.
+	// marks are the keys of our marks; may be nil.
 	marks *mark.Keys
-	// keys are those that sign: their domains are our own. signer signs with them.
+	// keys are the signing keys. Their domains are our own. signer signs with them.
 	keys   *sign.Keys
 	signer *sign.Signer
 }
 
-// warn logs a warning if the state gets built: a mistake stands alone.
+// warn logs a warning once the whole state is built. If building fails, only the error
+// is shown.
 func (n *needs) warn(text string, fields ...zap.Field) {
 	n.warnings = append(n.warnings, func() { n.Log.Warn(text, fields...) })
 }
 
-// asker is all that parts ask of a resolver.
+// asker is the resolver as parts use it.
 type asker interface {
 	verify.Resolver
 	dnsbl.DNS
 	txtQuerier
 }
 
-// inForce returns the part of type P of the state in force. The caller calls
-// release, which is nil when there is none.
+// inForce returns the part of type P of the state in force. The caller must call
+// release, which is nil if there is no such part.
 func inForce[P part](c *current) (found P, release func()) {
 	s, release := c.Acquire()
 	if s != nil {
@@ -105,7 +105,7 @@ func inForce[P part](c *current) (found P, release func()) {
 	return found, nil
 }
 
-// command answers a question to the part of type P.
+// command returns the handler of a command that the part of type P answers.
 func command[P part, A any](c *current, answer func(P, context.Context, A, func(any)) (any, error)) admin.Handler {
 	return admin.Typed(func(ctx context.Context, args A, progress func(any)) (any, error) {
 		p, release := inForce[P](c)

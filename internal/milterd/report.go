@@ -33,7 +33,7 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// reportPart is the room of the reports to other domains about their mail.
+// reportPart is the part for reports to other domains about their mail.
 type reportPart struct {
 	ReportStore        string
 	ReportPasswordFile string
@@ -88,7 +88,7 @@ func (o *reportPart) validate(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-// server is where reports are handed over.
+// server returns the address of the SMTP server for reports.
 func (o *reportPart) server() (string, error) {
 	server, ok := strings.CutPrefix(o.ReportSMTP, "inet:")
 	if _, _, err := net.SplitHostPort(server); !ok || err != nil {
@@ -97,7 +97,7 @@ func (o *reportPart) server() (string, error) {
 	return server, nil
 }
 
-// missing says what has to be set before reports can be sent.
+// missing returns what has to be set before reports can be sent.
 func (o *reportPart) missing() (all []string) {
 	if o.ReportStore == "" {
 		return []string{"report-store is not set; name where it is counted what DMARC found"}
@@ -112,7 +112,7 @@ func (o *reportPart) missing() (all []string) {
 	return all
 }
 
-// checkStore needs no I/O.
+// checkStore checks the settings of the store, without I/O.
 func (o *reportPart) checkStore() error {
 	path, isFile := strings.CutPrefix(o.ReportStore, sqliteScheme)
 	switch {
@@ -135,7 +135,7 @@ func (o *reportPart) findIdle(i *idleSettings) {
 	i.add(o.ReportStore == "", "nothing is counted; set --report-store, or remove it", "report-password-file", "report-from", "report-org", "report-contact", "report-smtp")
 }
 
-// build has what is verified counted.
+// build starts counting the results of verification.
 func (o *reportPart) build(n *needs) error {
 	if o.ReportStore == "" {
 		return nil
@@ -167,7 +167,7 @@ func (o *reportPart) build(n *needs) error {
 	return nil
 }
 
-// newSender returns what sends the reports. It signs as mail of our own is signed.
+// newSender returns the sender of reports. It signs them as our own mail.
 func (o *reportPart) newSender(n *needs) (*dmarcreport.Sender, error) {
 	o.keys = n.keys
 	server, err := o.server()
@@ -191,8 +191,8 @@ func (o *reportPart) newSender(n *needs) (*dmarcreport.Sender, error) {
 	}, nil
 }
 
-// signReport returns the signatures of a report. One that is not signed fails DMARC at
-// its reader.
+// signReport returns the signatures of a report. A report without a signature would
+// fail DMARC at its receiver.
 func signReport(ctx context.Context, signer *sign.Signer, header []dmarcreport.Field, body func(io.Writer) error) (signatures []dmarcreport.Field, err error) {
 	fields := make([]sign.Field, len(header))
 	for i, f := range header {
@@ -213,7 +213,7 @@ func signReport(ctx context.Context, signer *sign.Signer, header []dmarcreport.F
 	return signatures, nil
 }
 
-// password reads the file with the password, and has it watched.
+// password reads the file with the password. The file is watched for changes.
 func (o *reportPart) password(n *needs) (config.Secret, error) {
 	if o.ReportPasswordFile == "" || hidden(n.set, o.ReportPasswordFile) {
 		return config.Secret{}, nil
@@ -231,7 +231,7 @@ type reportStoreKey struct {
 	password [sha256.Size]byte
 }
 
-// reportCounts is the store with what counts into it. It outlives reloads.
+// reportCounts is the store and its collector. It is kept over reloads.
 type reportCounts struct {
 	*dmarcreport.Collector
 	log   *zap.Logger
@@ -269,7 +269,7 @@ func (c *reportCounts) observe(f *verify.Findings, method dmarc.Method) {
 	}
 }
 
-// reportFile logs what happens to the store's file.
+// reportFile returns a function that logs events of the store's file.
 func reportFile(log *zap.Logger) func(sqlitefile.Event) {
 	return func(e sqlitefile.Event) {
 		path := zap.String("path", e.Path)

@@ -24,12 +24,12 @@ func reportCommands(c *current) map[string]admin.Handler {
 	}
 }
 
-// pieceOctets is how much of a file goes into one line of the admin socket.
+// pieceOctets is the size of a part of a file in one line of the admin socket.
 const pieceOctets = 256 << 10
 
 var errNoReportStore = &admin.Error{Code: admin.CodeFailed, Message: "nothing is counted: set report-store, as sqlite:/var/lib/postern/reports.db"}
 
-// ready returns the sender, with all that was counted written.
+// ready returns the sender, after everything that was counted is written.
 func (o *reportPart) ready(ctx context.Context) (*dmarcreport.Sender, error) {
 	if o.counts == nil {
 		return nil, errNoReportStore
@@ -42,7 +42,7 @@ func (o *reportPart) ready(ctx context.Context) (*dmarcreport.Sender, error) {
 
 func failed(err error) error { return &admin.Error{Code: admin.CodeFailed, Message: err.Error()} }
 
-// selection reads which reports are meant.
+// selection parses which reports are meant.
 func selection(args api.DMARCReportArgs) (sel dmarcreport.Selection, err error) {
 	sel.Again = args.Again
 	if args.Domain != "" {
@@ -61,13 +61,13 @@ func selection(args api.DMARCReportArgs) (sel dmarcreport.Selection, err error) 
 	return sel, nil
 }
 
-// workFor is how long one command goes on: the admin socket ends it after a minute.
+// workFor is how long one command works. The admin socket ends it after a minute.
 const workFor = 35 * time.Second
 
 var errEnough = errors.New("the next command goes on")
 
-// each calls f for the selected reports, and says where it has stopped for want of
-// time.
+// each calls f for the selected reports. If the time is over, it returns where it has
+// stopped.
 func (o *reportPart) each(ctx context.Context, args api.DMARCReportArgs, f func(*dmarcreport.Sender, *dmarcreport.Report) error) (n int, rest api.DMARCReportRest, err error) {
 	sel, err := selection(args)
 	if err != nil {
@@ -95,7 +95,7 @@ func (o *reportPart) each(ctx context.Context, args api.DMARCReportArgs, f func(
 	return n, rest, nil
 }
 
-// list shows what is known of each report.
+// list shows what is known about each report.
 func (o *reportPart) list(ctx context.Context, args api.DMARCReportArgs, progress func(any)) (any, error) {
 	result := api.DMARCReportListResult{Missing: o.missing(), Dead: []api.DMARCReportDead{}}
 	var err error
@@ -121,7 +121,7 @@ func (o *reportPart) list(ctx context.Context, args api.DMARCReportArgs, progres
 // maxDead is how many dead addresses are listed.
 const maxDead = 1000
 
-// showReport is a report as the command shows it.
+// showReport returns a report in the form that the command shows.
 func showReport(ctx context.Context, s *dmarcreport.Sender, r *dmarcreport.Report) (*api.DMARCReport, error) {
 	state, err := s.StateOf(ctx, r)
 	if err != nil {
@@ -151,7 +151,7 @@ func showReport(ctx context.Context, s *dmarcreport.Sender, r *dmarcreport.Repor
 	return shown, nil
 }
 
-// preview writes the files of reports, and sends none.
+// preview writes the files of reports and sends nothing.
 func (o *reportPart) preview(ctx context.Context, args api.DMARCReportArgs, progress func(any)) (any, error) {
 	n, rest, err := o.each(ctx, args, func(s *dmarcreport.Sender, r *dmarcreport.Report) error {
 		shown, err := showReport(ctx, s, r)
@@ -204,7 +204,7 @@ func (p *pieces) flush() {
 	}
 }
 
-// send sends what is due.
+// send sends the reports that are due.
 func (o *reportPart) send(ctx context.Context, args api.DMARCReportArgs, progress func(any)) (any, error) {
 	if missing := o.missing(); len(missing) > 0 {
 		return nil, failed(errors.New("nothing can be sent: " + missing[0]))
@@ -228,7 +228,7 @@ func (o *reportPart) send(ctx context.Context, args api.DMARCReportArgs, progres
 	return done, err
 }
 
-// event logs and counts what became of a report.
+// event logs and counts an event of a report.
 func (c *reportCounts) event(e dmarcreport.Event) {
 	if e.To != "" {
 		c.mails.WithLabelValues(e.State).Inc()
@@ -245,7 +245,7 @@ func (c *reportCounts) event(e dmarcreport.Event) {
 	}
 }
 
-// bounce notes that a report came back.
+// bounce records that a report bounced.
 func (o *reportPart) bounce(ctx context.Context, args api.DMARCReportBounceArgs, _ func(any)) (any, error) {
 	if o.counts == nil {
 		return nil, errNoReportStore

@@ -13,8 +13,8 @@ import (
 // maxReported is how many signatures of a mail are reported (RFC 9990).
 const maxReported = 100
 
-// reported makes what is reported of a mail. ok is false when no domain is reported
-// to: none has a policy for it, or the mail did not come from another host.
+// reported returns the row that is reported for a mail. ok is false when the mail is
+// not reported: no domain has a policy for it, or it does not come from another host.
 func reported(f *verify.Findings, method dmarc.Method) (domain string, p dmarcreport.Policy, r *dmarcreport.Row, ok bool) {
 	v := &f.DMARC.Verdict
 	client := f.Envelope.Client.Unmap()
@@ -39,7 +39,7 @@ func reported(f *verify.Findings, method dmarc.Method) (domain string, p dmarcre
 	return v.PolicyDomain, publishedPolicy(v, method), r, true
 }
 
-// publishedPolicy is the record as it is published.
+// publishedPolicy returns the policy as it is published.
 func publishedPolicy(v *dmarc.Result, method dmarc.Method) dmarcreport.Policy {
 	alignment := map[bool]string{true: "s", false: "r"}
 	return dmarcreport.Policy{
@@ -49,7 +49,7 @@ func publishedPolicy(v *dmarc.Result, method dmarc.Method) dmarcreport.Policy {
 	}
 }
 
-// reportedReasons say why less was done than the policy asks for.
+// reportedReasons returns why less was done than the policy asks for.
 func reportedReasons(f *verify.Findings) []dmarcreport.Reason {
 	d, v := &f.Disposition, &f.DMARC.Verdict
 	switch {
@@ -65,7 +65,8 @@ func reportedReasons(f *verify.Findings) []dmarcreport.Reason {
 	return []dmarcreport.Reason{{Type: string(verify.OverrideLocalPolicy), Comment: cmp.Or(d.Comment, d.Rule)}}
 }
 
-// reportedSignatures leaves out what has no domain: a signature that cannot be read.
+// reportedSignatures returns the signatures that have a domain. Others could not be
+// parsed.
 func reportedSignatures(f *verify.Findings) (all []dmarcreport.Signature) {
 	for i := range f.DKIM.Signatures {
 		s := &f.DKIM.Signatures[i]
@@ -78,7 +79,7 @@ func reportedSignatures(f *verify.Findings) (all []dmarcreport.Signature) {
 	return all
 }
 
-// domainOf is a domain in its one form, "" for what is none.
+// domainOf returns a normalized domain, or "" if text is not a domain.
 func domainOf(text string) string {
 	domain, err := mailaddr.ParseDomain(text)
 	if err != nil {
@@ -87,7 +88,7 @@ func domainOf(text string) string {
 	return domain
 }
 
-// selectorOf is a selector, "" for what cannot be one.
+// selectorOf returns a selector, or "" if text cannot be one.
 func selectorOf(text string) string {
 	if len(text) > 253 || strings.Trim(strings.ToLower(text), "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
 		return ""

@@ -21,17 +21,17 @@ import (
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
-// Words of --dkim-rotate-lead; a URL of Redis is the third possibility.
+// Values of --dkim-rotate-lead. The URL of a Redis is the third possibility.
 const (
 	leadYes = "yes"
 	leadNo  = "no"
 )
 
-// minRotate keeps "90m" from being taken for 90 days.
+// minRotate catches "90m" where 90 days were meant.
 const minRotate = 7 * 24 * time.Hour
 
-// rotateFlags say how keys are replaced by new ones. What they mean for keys, the
-// sign part says.
+// rotateFlags are the flags for replacing keys by new ones. They belong to the sign
+// part, which has the keys.
 type rotateFlags struct {
 	DKIMRotate             time.Duration // 0: never
 	DKIMRotateLead         string
@@ -41,7 +41,7 @@ type rotateFlags struct {
 	DNSCommand             string
 
 	servers []netip.AddrPort // DKIMRotateServers
-	running *rotation        // nil when this daemon rotates nothing
+	running *rotation        // nil if this daemon rotates nothing
 }
 
 func (f *rotateFlags) bind(fs *pflag.FlagSet) {
@@ -92,7 +92,7 @@ func (f *rotateFlags) validate(s *config.Set, o *signPart) error {
 	return errors.Join(errs...)
 }
 
-// publisher publishes as the settings say; nil when a person does.
+// publisher returns the publisher that is set, or nil when a person publishes.
 func (f *rotateFlags) publisher(s *config.Set, group int) (rotate.Publisher, error) {
 	switch {
 	case f.DNSUpdate != "":
@@ -115,8 +115,7 @@ func (f *rotateFlags) publisher(s *config.Set, group int) (rotate.Publisher, err
 	return nil, nil
 }
 
-// updater reads the TSIG key anew for each change, so that a new key needs no
-// restart.
+// updater reads the TSIG key again for each change, so that a new key needs no restart.
 type updater struct {
 	file   string
 	server netip.AddrPort
@@ -134,15 +133,15 @@ func (u *updater) Change(ctx context.Context, c rotate.Change) error {
 	return update.Change(ctx, c)
 }
 
-// rotateKey is everything that a rotation is made of.
+// rotateKey is the settings from which a rotation is made.
 type rotateKey struct {
 	dir, lead, passwordFile, servers, update, command string
 	every, expire                                     time.Duration
 	dns                                               any
 }
 
-// build has keys rotated in the background. That outlives reloads: a step itself
-// changes the folder that leads to one.
+// build starts the rotation in the background. It continues over reloads, because each
+// step changes the key folder, which causes a reload.
 func (f *rotateFlags) build(n *needs, o *signPart) error {
 	group := n.options.group()
 	publisher, err := f.publisher(n.set, group)
@@ -174,7 +173,7 @@ func (f *rotateFlags) settings(o *signPart, publisher rotate.Publisher, dns auth
 	}
 }
 
-// lead is what says whether this host leads.
+// lead returns the lease that decides whether this host leads.
 func (f *rotateFlags) lead(s *config.Set) (*lease, error) {
 	if f.DKIMRotateLead == leadYes {
 		return nil, nil
@@ -196,8 +195,8 @@ func (f *rotateFlags) lead(s *config.Set) (*lease, error) {
 
 // rotateCollector shows the rotations of the state in force:
 //
-//	postern_dkim_rotations{phase}          under way, by what they do next
-//	postern_dkim_rotation_problems         whose latest step could not be made
+//	postern_dkim_rotations{phase}          active rotations, by their next step
+//	postern_dkim_rotation_problems         rotations whose latest step failed
 //	postern_dkim_rotation_leads            1 when this host rotates
 type rotateCollector struct {
 	current                    *current
@@ -242,8 +241,9 @@ func (c rotateCollector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(c.leads, prometheus.GaugeValue, leads)
 }
 
-// OpenRotator returns a rotator with the settings of the daemon, for the command.
-// The arguments are the daemon's. Whoever only looks need not lead. close ends it.
+// OpenRotator returns a rotator with the settings of the daemon, for the command. args
+// are arguments of the daemon. A caller that only looks need not lead. The caller calls
+// close at the end.
 func OpenRotator(ctx context.Context, args []string, onlyLook bool, report func(rotate.Event)) (r *rotate.Rotator, close func(), err error) {
 	s, err := configure(args, nil)
 	if err != nil {
@@ -270,7 +270,7 @@ func OpenRotator(ctx context.Context, args []string, onlyLook bool, report func(
 	return rotate.New(f.settings(o, publisher, dns, report)), dns.Close, nil
 }
 
-// signing is the room of the signer.
+// signing returns the part for signing.
 func (o *Options) signing() *signPart {
 	for _, r := range o.rooms {
 		if p, ok := r.part.(*signPart); ok {
@@ -286,7 +286,7 @@ func (o *Options) rotates() bool {
 	return p != nil && p.rotation.running != nil
 }
 
-// mayLead returns why this host must not make steps, nil when it may.
+// mayLead returns why this host must not make steps, or nil if it may.
 func (f *rotateFlags) mayLead(ctx context.Context, s *config.Set) (err error) {
 	if f.DKIMRotateLead == leadNo {
 		return errors.New("dkim-rotate-lead says that another host rotates; run this command there")

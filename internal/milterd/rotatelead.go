@@ -10,12 +10,12 @@ import (
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
-// leaseTime is how long a host leads without saying so again. It is longer than the
-// steps that are made in between may take.
+// leaseTime is how long a host leads without renewing its lease. It is longer than the
+// steps between two renewals can take.
 const leaseTime = 10 * time.Minute
 
-// takeLease gives the lease to whoever asks while no other host has it, and returns
-// the host that has it.
+// takeLease gives the lease to the caller unless another host has it, and returns the
+// host that has it.
 var takeLease = redisclient.NewScript(`
 local holder = redis.call('GET', KEYS[1])
 if not holder or holder == ARGV[1] then
@@ -24,8 +24,8 @@ if not holder or holder == ARGV[1] then
 end
 return holder`)
 
-// lease says which of several hosts rotates. Hosts have different names. Nil is that
-// of a host that is alone.
+// lease decides which of several hosts rotates keys. Hosts must have different names.
+// A nil lease is for a single host.
 type lease struct {
 	redis *redisclient.Client
 	host  string
@@ -43,7 +43,7 @@ func openLease(url string, password config.Secret) (*lease, error) {
 	return &lease{client, host}, nil
 }
 
-// take takes or renews the lease. When another host has it, holder is that.
+// take takes or renews the lease. If another host has it, holder is that host.
 func (l *lease) take(ctx context.Context) (leads bool, holder string, err error) {
 	if l == nil {
 		return true, "", nil

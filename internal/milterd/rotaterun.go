@@ -33,8 +33,8 @@ type rotation struct {
 	records record.Sink
 	now     func() time.Time
 
-	next    map[string]time.Time // when a domain is worth another look
-	problem string               // why the latest round could not be made
+	next    map[string]time.Time // when to look at a domain again
+	problem string               // why the latest round failed
 	seen    atomic.Pointer[rotationsSeen]
 }
 
@@ -90,7 +90,7 @@ func (r *rotation) round(ctx context.Context) {
 	}
 	for _, domain := range domains {
 		if ctx.Err() != nil || r.now().Sub(began) > rotateSpan {
-			break // the next round goes on
+			break // the next round continues
 		}
 		if err := r.advance(ctx, domain); problem == nil {
 			problem = err
@@ -100,7 +100,7 @@ func (r *rotation) round(ctx context.Context) {
 	r.failed("folder", problem)
 }
 
-// begin begins the rotations that are due.
+// begin starts the rotations that are due.
 func (r *rotation) begin() error {
 	due, err := r.rotator.Due(r.every)
 	for _, domain := range due[:min(len(due), maxStarts)] {
@@ -111,8 +111,8 @@ func (r *rotation) begin() error {
 	return err
 }
 
-// advance makes the steps of one domain. It returns an error that is not in the
-// state of the rotation, and thus has not been reported.
+// advance makes the steps of one domain. It returns only an error that is not in the
+// state of the rotation, and so was not reported yet.
 func (r *rotation) advance(ctx context.Context, domain string) error {
 	if r.now().Before(r.next[domain]) {
 		return nil
@@ -130,7 +130,7 @@ func (r *rotation) advance(ctx context.Context, domain string) error {
 	return err
 }
 
-// look counts, and forgets domains that have no rotation any more.
+// look counts the rotations, and forgets domains that have none any more.
 func (r *rotation) look(domains []string) {
 	seen := &rotationsSeen{leads: true, phases: make(map[rotate.Phase]int)}
 	next := make(map[string]time.Time, len(domains))
@@ -149,7 +149,7 @@ func (r *rotation) look(domains []string) {
 	r.seen.Store(seen)
 }
 
-// failed reports why a round could not be made, once.
+// failed reports why a round failed, once for each reason.
 func (r *rotation) failed(what string, err error) {
 	text := ""
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 
 const flagRSAEngine = "rsa-engine"
 
-// engineKey is that of the engine that makes RSA signatures.
+// engineKey is the key of the engine that makes RSA signatures.
 type engineKey struct{ name string }
 
-// openEngine returns the engine of --rsa-engine, which outlives reloads. One that this
-// program does not have is an error where mail is going to be signed: a mail can be
-// explained without it.
+// openEngine opens the engine of --rsa-engine, which is kept over reloads. An engine
+// that is not built into this program is an error if mail is going to be signed. A mail
+// can be explained without it.
 func (o *signPart) openEngine(n *needs) error {
 	name := o.RSAEngine
 	if n.readOnly && !n.set.CheckOnly() {
@@ -37,7 +37,7 @@ func (o *signPart) openEngine(n *needs) error {
 	return nil
 }
 
-// engineCollector shows who makes RSA signatures:
+// engineCollector shows which engine makes RSA signatures:
 //
 //	postern_rsa_engine{engine}          1 for the one in use: go or openssl
 //	postern_rsa_engine_fallbacks_total  signatures that Go made because OpenSSL could not

@@ -7,8 +7,8 @@ import (
 	"net"
 )
 
-// What askSelf offers: version 6 of the protocol, all actions, and that all of the
-// protocol may be left out.
+// What askSelf offers: version 6 of the protocol, all actions, and to skip all steps of
+// the protocol.
 const (
 	selfVersion  = 6
 	selfActions  = 0x1ff
@@ -18,8 +18,8 @@ const (
 // maxSelfReply bounds the answer.
 const maxSelfReply = 4 << 10
 
-// askSelf negotiates over conn as an MTA does when its SMTP session begins, and
-// quits. Nothing is said about any mail.
+// askSelf negotiates over conn as an MTA does at the begin of an SMTP session, and
+// quits. It sends no mail.
 func askSelf(conn net.Conn) error {
 	offer := []byte{0, 0, 0, 13, 'O'}
 	for _, n := range []uint32{selfVersion, selfActions, selfProtocol} {

@@ -24,13 +24,13 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// Bounds of --dkim-expire. Mail may well wait five days in the queue of a relay.
+// Bounds of --dkim-expire. Mail can wait five days in the queue of a relay.
 const (
 	defaultExpire = 7 * 24 * time.Hour
 	maxExpire     = 365 * 24 * time.Hour
 )
 
-// signPart is the room of the sign role.
+// signPart is the part for the sign role.
 type signPart struct {
 	DKIMKeys         string
 	DKIMHeaders      []string
@@ -43,12 +43,12 @@ type signPart struct {
 	RSAEngine        string
 	dkimTables
 
-	folder  string       // DKIMKeys as a path; that of all credentials for one
+	folder  string       // DKIMKeys as a path; the folder of all credentials if it is one
 	headers sign.Headers // DKIMHeaders
 	signer  *sign.Signer
-	lookups *sign.Tables // nil for none
+	lookups *sign.Tables // may be nil
 	keys    *sign.Keys
-	unused  []error   // why files, folders and lines are not used, the first of them
+	unused  []error   // the first reasons why files, folders and lines are not used
 	watch   *keyWatch // nil without --dkim-require-dns
 	engine  *rsaengine.Engine
 
@@ -168,10 +168,10 @@ func (*signPart) without() string {
 	return "the keys cannot be read, so that no domain counts as our own"
 }
 
-// lastWatch is the latest watch over keys that was in force.
+// lastWatch is the latest watch that was in force.
 type lastWatch struct{ atomic.Pointer[keyWatch] }
 
-// watchKeys has the keys watched in the DNS, from what the watch before knew.
+// watchKeys starts to watch the keys in the DNS, with what the watch before knew.
 func (o *signPart) watchKeys(n *needs) error {
 	last, err := service.Keep(n.life, lastWatchKey{}, func() (service.Opened[*lastWatch], error) {
 		return service.Opened[*lastWatch]{Value: new(lastWatch)}, nil
@@ -187,8 +187,8 @@ func (o *signPart) watchKeys(n *needs) error {
 
 type lastWatchKey struct{}
 
-// loadKeys reads the keys and watches where they came from. Of the key folder
-// one watch is enough: it covers the folders of the domains.
+// loadKeys reads the keys and watches their files for changes. One watch of the key
+// folder is enough: it includes the folders of the domains.
 func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 	last, err := service.Keep(n.life, lastKeysKey{o.DKIMKeys, o.openDKIM(o.DKIMKeyTable), o.openDKIM(o.DKIMSigningTable)}, func() (service.Opened[*lastKeys], error) {
 		return service.Opened[*lastKeys]{Value: new(lastKeys)}, nil
@@ -222,8 +222,8 @@ func (o *signPart) loadKeys(n *needs) (*sign.Keys, error) {
 	return keys, nil
 }
 
-// tables returns the rows of the tables that are files; those in force while a text
-// is not fit to take its place. LoadKeys reports what cannot be read.
+// tables returns the tables that are files. A table in force is kept while the new text
+// of its file cannot replace it. LoadKeys reports what cannot be read.
 func (o *signPart) tables(n *needs) (tables []*sign.Table) {
 	for _, path := range o.tableFiles() {
 		table, err := lastgood.Keep(n.life, n.Runtime, tableKey{path}, lastgood.Reader[*sign.Table]{
@@ -239,7 +239,7 @@ func (o *signPart) tables(n *needs) (tables []*sign.Table) {
 	return tables
 }
 
-// tableFiles are the paths of the tables that are files.
+// tableFiles returns the paths of the tables that are files.
 func (o *signPart) tableFiles() (paths []string) {
 	for _, text := range []string{o.openDKIM(o.DKIMKeyTable), o.openDKIM(o.DKIMSigningTable)} {
 		if set, err := sign.ParseDataSet(text); err == nil && set.Path != "" {
@@ -249,16 +249,17 @@ func (o *signPart) tableFiles() (paths []string) {
 	return paths
 }
 
-// tableKey is that of one of OpenDKIM's tables.
+// tableKey is the key of one of OpenDKIM's tables.
 type tableKey struct{ path string }
 
 // lastKeys are the latest keys that were in force.
 type lastKeys struct{ atomic.Pointer[sign.Keys] }
 
-// lastKeysKey is what they were read from.
+// lastKeysKey is where the keys were read from.
 type lastKeysKey struct{ dir, keyTable, signingTable string }
 
-// report logs what could not be used. It costs the mail of its domain.
+// report logs keys and lines that could not be used. Mail of their domains is not
+// signed with them.
 func (o *signPart) report(n *needs, keys *sign.Keys, err error) {
 	o.unused = problems(err)
 	for _, problem := range o.unused {
@@ -287,7 +288,7 @@ func missing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// group is the group that the daemon runs with, or will run with.
+// group returns the group with which the daemon runs, or will run.
 func (o *Options) group() int {
 	if o.User != "" {
 		if id, err := daemon.LookupIdentity(o.User); err == nil {
@@ -297,7 +298,7 @@ func (o *Options) group() int {
 	return os.Getegid()
 }
 
-// keyErrors makes one line of the configuration's form for each problem.
+// keyErrors makes one configuration error for each problem.
 func (o *signPart) keyErrors(set *config.Set, err error) error {
 	flag := "dkim-keys"
 	if o.DKIMKeys == "" {
@@ -310,7 +311,7 @@ func (o *signPart) keyErrors(set *config.Set, err error) error {
 	return errors.Join(errs...)
 }
 
-// problems are the errors that LoadKeys joins.
+// problems returns the errors that LoadKeys has joined.
 func problems(err error) []error {
 	if err == nil {
 		return nil

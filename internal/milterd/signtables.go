@@ -19,7 +19,7 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// dkimTables are the settings of keys, senders and options in Postfix tables.
+// dkimTables are the settings for keys, senders and options in Postfix tables.
 type dkimTables struct {
 	DKIMOptionsTable   string
 	DKIMTableTimeout   time.Duration
@@ -29,9 +29,9 @@ type dkimTables struct {
 
 const (
 	defaultTableTTL  = 5 * time.Minute
-	defaultTableSize = 2000 // answers, of which each may be a key
-	// tableNegativeTTL is how long a domain without a key is remembered: one that is new
-	// is signed soon.
+	defaultTableSize = 2000 // answers; each may be a key
+	// tableNegativeTTL is how long a domain without a key is remembered. It is short, so
+	// that a new key is used soon.
 	tableNegativeTTL = 30 * time.Second
 	// tableStale is how long a key still signs while the servers are down.
 	tableStale = 24 * time.Hour
@@ -44,9 +44,9 @@ func (o *dkimTables) bind(fs *pflag.FlagSet) {
 	config.Int(fs, &o.DKIMTableCacheSize, "dkim-table-cache-size", defaultTableSize, 16, 100_000, "most remembered answers of one table")
 }
 
-// KeyTables opens the Postfix tables of keys and senders that settings name, for who
-// looks at the keys of a domain without a daemon. Tables are nil when there are none;
-// close is to be called then too.
+// KeyTables opens the Postfix tables of keys and senders that settings name, for code
+// that looks at the keys of a domain without a daemon. tables is nil if there are none;
+// closeAll must be called then too.
 func KeyTables(keys, senders string, group int) (tables *sign.Tables, closeAll func() error, err error) {
 	var opened []postmap.Table
 	closeAll = func() error { return postmap.Close(opened...) }
@@ -71,14 +71,14 @@ func KeyTables(keys, senders string, group int) (tables *sign.Tables, closeAll f
 	return tables, closeAll, nil
 }
 
-// isPostfixTable reports whether a table is named as in Postfix. OpenDKIM's own are
-// paths, or begin with file:, refile: or csl:.
+// isPostfixTable reports whether spec is the name of a Postfix table. OpenDKIM's own
+// tables are paths, or begin with file:, refile: or csl:.
 func isPostfixTable(spec string) bool {
 	kind, _, ok := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
 	return ok && slices.Contains(postmap.Known(), kind)
 }
 
-// openDKIM returns the name of a table that is one of OpenDKIM's, "" for others.
+// openDKIM returns spec if it is one of OpenDKIM's tables, or else "".
 func (*signPart) openDKIM(spec string) string {
 	if isPostfixTable(spec) {
 		return ""
@@ -89,8 +89,9 @@ func (*signPart) openDKIM(spec string) string {
 // keyWithin finds what may be a line of a private key.
 var keyWithin = regexp.MustCompile(`[A-Za-z0-9+/=]{40,}`)
 
-// hideKey masks what may be a private key in a text about a table that holds some, but
-// not the table's own name: a line of a key that is not indented is taken for an entry.
+// hideKey masks everything that may be a private key in a text about a table with keys,
+// but not the name of the table. A part of a key can be in an error, because a line of
+// a key without indentation looks like an entry.
 func hideKey(text, spec string) string {
 	_, name, _ := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
 	parts := strings.Split(text, name)
@@ -116,7 +117,7 @@ func (o *signPart) validateTables(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-// openTables opens the Postfix tables, nil for none.
+// openTables opens the Postfix tables. It returns nil if there are none.
 func (o *signPart) openTables(n *needs) (*sign.Tables, error) {
 	t := &sign.Tables{Group: n.options.group(), RSA: o.engine.Signer}
 	for _, one := range []struct {
@@ -146,7 +147,7 @@ func lookupTable(t postmap.Table) *sign.LookupTable {
 	table := &sign.LookupTable{Lookup: t.Source, Name: t.Spec, Pattern: t.Pattern, Files: t.Files}
 	switch kind, name, _ := strings.Cut(strings.TrimPrefix(t.Spec, "proxy:"), ":"); kind {
 	case "mysql", "pgsql", "ldap", "unionmap":
-		table.Files = nil // they say how the server is reached
+		table.Files = nil // these files describe how to reach the server
 	case "sqlite":
 		table.Files = nil
 		if c, err := conf.Open(name, func(string) {}); err == nil {
@@ -157,14 +158,14 @@ func lookupTable(t postmap.Table) *sign.LookupTable {
 	return table
 }
 
-// dkimTableKey is what a table is made of, beside its files.
+// dkimTableKey is the settings from which a table is made, beside its files.
 type dkimTableKey struct {
 	spec string
 	dkimTables
 }
 
-// openTable opens a table, or returns the one in force while its files and settings
-// are the same, or its text is not fit to take its place.
+// openTable opens a table. It returns the table in force if files and settings are the
+// same, or if the new text cannot replace it.
 func (o *signPart) openTable(n *needs, spec string) (postmap.Table, error) {
 	table, err := lastgood.Keep(n.life, n.Runtime, dkimTableKey{spec, o.dkimTables}, lastgood.Reader[postmap.Table]{
 		Name: spec,

@@ -13,8 +13,8 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// state is everything that one load of the configuration built. What messages
-// use of it never changes; a reload makes another state.
+// state is everything that one load of the configuration built. What messages use of it
+// never changes. A reload makes a new state.
 type state struct {
 	settings *settings
 	milter   milter.Settings
@@ -24,8 +24,8 @@ type state struct {
 // current is the state in force.
 type current struct{ *service.Current[*state] }
 
-// build makes the handlers of all roles. What was opened before an error is
-// closed by the life's owner.
+// build makes the handlers of all roles. After an error, the owner of the life closes
+// what was opened.
 func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	if name := o.set.File(); name != "" {
 		l.Watch(name)
@@ -57,12 +57,12 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	return &state{settings: o, milter: n.milter, dns: dns}, nil
 }
 
-// milterSettings are those of the milter that need no building.
+// milterSettings returns the settings of the milter that are options as such.
 func (o *Options) milterSettings() milter.Settings {
 	return milter.Settings{Originating: o.Originating, InternalNetworks: o.internal, DeferOnError: o.OnError == wordTempfail}
 }
 
-// known are the decisions that these settings can lead to.
+// known returns the decisions that are possible with these settings.
 func (o *Options) known() []record.Labels {
 	all := slices.Concat(record.Known("", false), record.Known(milter.Sign.String(), false), record.Known(milter.Verify.String(), false))
 	if o.rotates() {
@@ -83,7 +83,7 @@ func (c *current) Pin() (*milter.Settings, func()) {
 	return &s.milter, release
 }
 
-// resolverStats are those of the resolver in force.
+// resolverStats returns the statistics of the resolver in force.
 func (c *current) resolverStats() (resolver.Stats, bool) {
 	s, release := c.Acquire()
 	defer release()

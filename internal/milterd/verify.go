@@ -13,19 +13,20 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// Words of --spf-reject.
+// Values of --spf-reject.
 const (
 	wordNever = "never"
 	wordFail  = "fail"
 )
 
-// maxVerifyDeadline is below what the milter server gives the end of a message.
+// maxVerifyDeadline is less than the time that the milter server allows for the end of
+// a message.
 const maxVerifyDeadline = milter.DefaultFinishTimeout - 5*time.Second
 
-// maxDKIMSkew is more than any clock that somebody looks after is wrong.
+// maxDKIMSkew is more than the error of any clock that is looked after.
 const maxDKIMSkew = 24 * time.Hour
 
-// verifyPart is the room of the verify role, but for DMARC.
+// verifyPart is the part for the verify role, without DMARC.
 type verifyPart struct {
 	VerifyDeadline time.Duration
 	DKIMSkew       time.Duration
@@ -62,7 +63,7 @@ func (o *verifyPart) build(n *needs) error {
 	if err != nil {
 		return err
 	}
-	host, _ := os.Hostname() // "" when unknown; the MTA gives its name anyway
+	host, _ := os.Hostname() // "" if unknown; the MTA sends its own name anyway
 	n.verify = verify.Options{
 		Resolver:    n.asks,
 		AuthservID:  n.options.AuthservID,
@@ -79,5 +80,6 @@ func (o *verifyPart) build(n *needs) error {
 	return nil
 }
 
-// keyCacheKey is that of the public keys of senders, which outlive every reload.
+// keyCacheKey is the key of the cache of senders' public keys, which is kept over
+// reloads.
 type keyCacheKey struct{}
