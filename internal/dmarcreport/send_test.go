@@ -394,7 +394,9 @@ func TestKilled(t *testing.T) {
 			t.Errorf("%s: the process was not killed", step)
 		}
 		_ = run("never")
-		_ = run("never")
+		if step == "sent" {
+			_ = run("never") // sends nothing more
+		}
 		files, _ := filepath.Glob(filepath.Join(dir, "mail-*"))
 		names := make(map[string]bool)
 		for _, file := range files {

@@ -74,6 +74,17 @@ func TestReportedReasons(t *testing.T) {
 	}
 }
 
+// TestReportedRefusal shows that a mail is reported as refused that another rule than
+// DMARC's refuses.
+func TestReportedRefusal(t *testing.T) {
+	f := found()
+	f.Refused = true
+	_, _, r, _ := reported(f, dmarc.MethodTreeWalk)
+	if r.Disposition != "reject" || len(r.Reasons) != 1 || r.Reasons[0].Type != "local_policy" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestNotReported shows which mails are not counted, and which count as reports.
 func TestNotReported(t *testing.T) {
 	for name, change := range map[string]func(*verify.Findings){

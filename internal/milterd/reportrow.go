@@ -33,6 +33,10 @@ func reported(f *verify.Findings, method dmarc.Method) (domain string, p dmarcre
 		SPFResult:   string(f.MailFrom.Status),
 		Report:      f.Evidence.Traits.Report && v.Status == dmarc.Pass,
 	}
+	if f.Refused && r.Disposition != string(verify.ActionReject) { // by --spf-reject
+		r.Disposition = string(verify.ActionReject)
+		r.Reasons = []dmarcreport.Reason{{Type: string(verify.OverrideLocalPolicy), Comment: "refused for SPF"}}
+	}
 	if !f.Envelope.Sender.IsNull() {
 		r.Envelope = domainOf(f.Envelope.Sender.Domain)
 	}

@@ -23,6 +23,8 @@ type Findings struct {
 	Evidence Evidence
 	// Disposition is what follows from all of that.
 	Disposition Disposition
+	// Refused says that the mail is refused in the end, by whatever rule.
+	Refused bool
 }
 
 // unsure reports whether DNS could not tell something that it should have.

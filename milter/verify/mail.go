@@ -179,10 +179,12 @@ func (m *Mail) Finish(ctx context.Context) Result {
 	if m.fromUs && m.before.whole() {
 		return m.kept()
 	}
+	r := m.result(f)
+	f.Refused = r.Refusal != nil
 	if observe := m.verifier.options.Observe; observe != nil {
 		observe(f)
 	}
-	return m.result(f)
+	return r
 }
 
 // collect waits for all results and brings them together.

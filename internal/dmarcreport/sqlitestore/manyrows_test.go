@@ -19,7 +19,7 @@ import (
 // minute.
 func TestManyRows(t *testing.T) {
 	const bound = 64 << 20
-	rows := 100_000
+	rows := 20_000
 	if n, err := strconv.Atoi(os.Getenv("POSTERN_REPORT_ROWS")); err == nil {
 		rows = n
 	}
