@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// parseArgs collects the flags without setting them: the levels below must be
-// set first. Repeated lists become one assignment, of a repeated scalar the
-// last one counts, as everywhere on a command line.
+// parseArgs collects the flags without setting them, because the lower levels
+// must be set first. A repeated list becomes one assignment. Of a repeated scalar
+// the last one counts, as is usual on a command line.
 func (s *Set) parseArgs(args []string) ([]assignment, error) {
 	var out []assignment
 	err := s.ParseAll(args, func(f *pflag.Flag, value string) error {
@@ -45,7 +45,7 @@ func (s *Set) parseArgs(args []string) ([]assignment, error) {
 	return out, nil
 }
 
-// flagError says in our words what pflag could not parse.
+// flagError returns an error of pflag in the words of this package.
 func (s *Set) flagError(err error) error {
 	var unknown *pflag.NotExistError
 	var bare *pflag.ValueRequiredError
@@ -66,13 +66,13 @@ func argumentError(argument, format string, args ...any) error {
 	return &Error{Origin: Origin{Level: Flag, Name: argument}, err: fmt.Errorf(format, args...)}
 }
 
-// serviceLink matches the variables that Kubernetes makes for a Service: one
-// called postern-policyd gives every pod of the namespace, ours included,
-// POSTERN_POLICYD_SERVICE_HOST and the like. They are not misspelt settings.
+// serviceLink matches the variables that Kubernetes sets for a Service. A Service
+// called postern-policyd sets POSTERN_POLICYD_SERVICE_HOST and the like in every
+// pod of the namespace, also in ours. They are not misspelt settings.
 var serviceLink = regexp.MustCompile(`^(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// parseEnviron collects the variables with the program's prefix, in the order
-// of their names: environ has none.
+// parseEnviron collects the variables with the program's prefix, sorted by name,
+// because environ has no order.
 func (s *Set) parseEnviron(environ []string, l *problems) []assignment {
 	var out []assignment
 	for _, variable := range slices.Sorted(slices.Values(environ)) {
@@ -106,14 +106,14 @@ func splitVariable(f *pflag.Flag, value string) []string {
 	return []string{value}
 }
 
-// assign sets a flag, dropping what a lower level gave it.
+// assign sets a flag and drops the values of a lower level.
 func (s *Set) assign(a assignment) error {
 	delete(s.origins, a.flag.Name)
 	if list, ok := a.flag.Value.(pflag.SliceValue); ok {
 		if err := list.Replace(nil); err != nil {
 			return s.valueError(a, 0, "", err)
 		}
-		// Set does this too, but an empty list never gets there.
+		// Set does this too, but it is not called for an empty list.
 		a.flag.Changed = true
 		s.origins[a.flag.Name] = []Origin{a.origin}
 	}
@@ -137,8 +137,8 @@ func (s *Set) assign(a assignment) error {
 	return nil
 }
 
-// checkFinite refuses what compares with nothing. What is no number at all is
-// left to Set.
+// checkFinite refuses NaN and infinities, which would pass the checks of bounds.
+// A text that is not a number is left to Set.
 func checkFinite(v string) error {
 	if n, err := strconv.ParseFloat(v, 64); err == nil && (math.IsNaN(n) || math.IsInf(n, 0)) {
 		return fmt.Errorf("%q is not a finite number", v)
@@ -146,7 +146,7 @@ func checkFinite(v string) error {
 	return nil
 }
 
-// at is the origin of one value.
+// at returns the origin of one value.
 func (a assignment) at(i int) Origin {
 	o := a.origin
 	if i < len(a.lines) {
@@ -159,7 +159,7 @@ func (s *Set) valueError(a assignment, i int, value string, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
 		err = errors.Unwrap(invalid)
-		// pflag's own values answer in the words of strconv.
+		// The errors of pflag's own types are those of strconv.
 		if kindOf(a.flag).scalar != nil && strings.HasPrefix(err.Error(), "strconv.") {
 			err = fmt.Errorf("%q is not a value of type %s: write %s", value, a.flag.Value.Type(), kindOf(a.flag).example)
 		}
@@ -190,8 +190,8 @@ func (s *Set) nearestFlag(name string) string {
 // maxNameLength bounds the words that nearest compares, in bytes.
 const maxNameLength = 64
 
-// nearest gives the word that takes the fewest edits to become name, or "" when
-// none is near enough to be meant.
+// nearest returns the word with the smallest edit distance to name, or "" when no
+// word is near enough to be meant.
 func nearest(name string, words []string) string {
 	if len(name) > maxNameLength {
 		return ""
@@ -205,7 +205,8 @@ func nearest(name string, words []string) string {
 	return best
 }
 
-// editDistance counts insertions, deletions and replacements of bytes.
+// editDistance returns the number of insertions, deletions and replacements of
+// bytes between two words.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

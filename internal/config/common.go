@@ -17,7 +17,7 @@ const maxResolvers = 8
 
 // Common are the settings that both daemons have.
 type Common struct {
-	Resolvers      []string // as netip.AddrPort spells them after Validate; empty means resolv.conf
+	Resolvers      []string // in the form of netip.AddrPort after Validate; empty means resolv.conf
 	DNSTimeout     time.Duration
 	LogFormat      string // json or console
 	LogFile        string // "" means stderr
@@ -47,7 +47,7 @@ type Status struct {
 	TokenFile string // "" for none
 }
 
-// fixed names the flags of the page, which a reload cannot change.
+// fixed returns the names of the flags of the page, which a reload cannot change.
 func (*Status) fixed() []string {
 	return []string{"status-listen", "status-peers", "status-names", "status-privacy", "status-token-file"}
 }
@@ -60,18 +60,19 @@ func (s *Status) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&s.TokenFile, "status-token-file", "", "`file` with the token that the page asks for, needed outside loopback; a bare name is a systemd credential")
 }
 
-// CommonDefaults are the defaults in which the daemons differ.
+// CommonDefaults are the defaults that differ between the daemons.
 type CommonDefaults struct {
 	MetricsListen string        // "inet:127.0.0.1:9145"
 	Admin         string        // "unix:/run/postern/policyd.sock"
 	DrainTimeout  time.Duration // 0 means 30s
 }
 
-// drainTimeout is enough for any one request.
+// drainTimeout is long enough for any single request.
 const drainTimeout = 30 * time.Second
 
-// Fixed names the common flags that a reload cannot change, because sockets are
-// bound and privileges are gone: for ChangedFixed.
+// Fixed returns the names of the common flags that a reload cannot change,
+// because sockets are bound and privileges are given up. They are for
+// ChangedFixed.
 func (*Common) Fixed() []string {
 	return append([]string{"socket-mode", "socket-group", "max-connections", "max-connections-per-host", "user", "metrics-listen", "admin", "admin-mode", "admin-group", "queue-directory"}, (*Status)(nil).fixed()...)
 }
@@ -98,8 +99,8 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	fs.StringArrayVar(&c.TrustedRelays, flagRelays, nil, "`network` of your own relays, a backup MX for instance, as 192.0.2.0/24: looked through to their client, and neither greylisted nor looked up in lists; repeat for several")
 }
 
-// Validate checks what needs no I/O and brings the resolvers into the form
-// address:port. The syntax of endpoints is checked by whoever binds them.
+// Validate checks what needs no I/O, and brings the resolvers into the form
+// address:port. The syntax of endpoints is checked when they are bound.
 func (c *Common) Validate(s *Set) error {
 	var l problems
 	c.validateResolvers(s, &l)
@@ -138,8 +139,8 @@ func (c *Common) validateResolvers(s *Set, l *problems) {
 	}
 }
 
-// parseResolver takes address:port or a bare address, then with port 53. A
-// host name is refused: it would need a resolver.
+// parseResolver parses address:port, or a bare address, for which it takes port
+// 53. A host name is refused, because looking it up needs a resolver.
 func parseResolver(r string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(r); err == nil {
 		return netip.AddrPortFrom(a, 53), nil

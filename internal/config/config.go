@@ -1,18 +1,18 @@
 // Package config turns flags, environment and one file into the settings of a
 // daemon, and remembers where each of them came from.
 //
-// Every setting is a flag. The same name is a key of the TOML file and, in
-// upper case with a prefix, an environment variable: --greylist-delay,
-// greylist-delay = "3m", POSTERN_POLICYD_GREYLIST_DELAY. A flag beats the
-// environment, the environment beats the file, the file beats the default. A
-// list is replaced as a whole by the higher level, never merged.
+// Every setting is a flag. The same name is a key of the TOML file and, in upper
+// case with a prefix, an environment variable: --greylist-delay, greylist-delay =
+// "3m", POSTERN_POLICYD_GREYLIST_DELAY. A flag overrides the environment, the
+// environment overrides the file, and the file overrides the default. A list is
+// replaced as a whole by the higher level, never merged.
 //
 // Invariants:
 //
-//   - A load starts from nothing: Program.Bind registers all flags on a new
-//     flag set, so that a reload cannot inherit anything from the state before.
-//   - What a lower level says is checked even where a higher level overrides
-//     it. A file that is broken stays an error while somebody tries a flag.
+//   - A load starts from nothing: Program.Bind registers all flags on a new flag
+//     set, so that a reload cannot inherit anything from the previous state.
+//   - Values of a lower level are checked even where a higher level overrides
+//     them. So a mistake in the file is an error also while a flag overrides it.
 //   - Every error is an *Error: one line, with the origin (file:line, flag or
 //     variable) and, where there is one, the fix.
 //   - Reads are bounded, and a password in a URL is never repeated.
@@ -44,8 +44,8 @@ const (
 	flagVersion = "version"
 )
 
-// Returned by Load together with a Set when the arguments ask for text instead
-// of a daemon. The exit status is then 0.
+// Load returns these together with a Set when the arguments ask for a text
+// instead of a daemon. The exit status is then 0.
 var (
 	ErrHelp    = pflag.ErrHelp
 	ErrVersion = errors.New("version asked for")
@@ -57,15 +57,15 @@ type Program struct {
 	EnvPrefix   string // "POSTERN_POLICYD_"
 	DefaultFile string // read when it exists and --config is not given; "" for none
 
-	// Bind registers every flag of the program; it is called once a load. It
-	// must write to settings made for this load: a load that fails has set some
-	// of them, and those in force must not be among them.
+	// Bind registers every flag of the program. It is called once for each load.
+	// It must write to settings made for this load, because a load that fails has
+	// already set some of them, and the settings in force must not change.
 	Bind func(*pflag.FlagSet)
 
-	// Redact may hide secrets that a value carries in a way that only the
-	// program knows (a key inside a DNS zone, say). It is applied to every
-	// value and text that leaves this package. Passwords in URLs are hidden
-	// in any case. Nil hides nothing more.
+	// Redact may hide secrets inside a value that only the program can recognise,
+	// such as a key in the name of a DNS zone. It is applied to every value and
+	// text that leaves this package. Passwords in URLs are always hidden. Nil
+	// hides nothing more.
 	Redact func(string) string
 }
 
@@ -82,12 +82,12 @@ type Set struct {
 	beaten  []string
 }
 
-// Load reads args (without the program's name) and environ (as os.Environ
-// gives it) and the configuration file, in this order of precedence.
+// Load reads args (without the program's name), environ (as os.Environ returns
+// it) and the configuration file. The first of these has the highest precedence.
 //
-// The error joins up to maxErrors errors of type *Error, one a line. It is
-// ErrHelp or ErrVersion when the arguments ask for that; the Set is then good
-// for WriteUsage only.
+// The error joins up to maxErrors errors of type *Error, each on a line. It is
+// ErrHelp or ErrVersion when the arguments ask for that; the Set is then good for
+// WriteUsage only.
 func Load(p Program, args, environ []string) (*Set, error) {
 	s := newSet(p)
 	flags, err := s.parseArgs(args)
@@ -134,11 +134,11 @@ func (s *Set) CheckOnly() bool { return s.check }
 // Online reports whether --online was given beside --check-config.
 func (s *Set) Online() bool { return s.check && s.online }
 
-// File is the configuration file that a reload reads: the explicit one, the
-// default one whether it exists or not, or "" for none.
+// File returns the configuration file that a reload reads: the explicit one, or
+// the default one, whether it exists or not, or "" for none.
 func (s *Set) File() string { return s.file }
 
-// Origin says where the value of a flag came from.
+// Origin returns where the value of a flag comes from.
 func (s *Set) Origin(flag string) Origin { return s.originAt(flag, 0) }
 
 func (s *Set) originAt(flag string, index int) Origin {
@@ -154,11 +154,11 @@ func (s *Set) originAt(flag string, index int) Origin {
 }
 
 // Beaten returns a text for each setting of the file that has no effect, because
-// a flag or a variable gives another value.
+// a flag or a variable sets another value.
 func (s *Set) Beaten() []string { return s.beaten }
 
-// Exposed returns what is to be done when everybody may write to the file, or put
-// another one in its place; "" when that is not so. Whoever changes it chooses the
+// Exposed returns the problem and its fix when every user may write to the file
+// or replace it; otherwise "". A user who can change the file can choose the
 // programs that the daemon runs.
 func (s *Set) Exposed() string {
 	if s.file == "" || s.file == os.DevNull {
@@ -188,14 +188,14 @@ func beaten(entries, above []assignment) []string {
 	return texts
 }
 
-// Errorf makes the error of a validator, with the origin of the flag's value
-// in front. A name that is no flag is a defect, and is shown as such.
+// Errorf returns the error of a validator, with the origin of the flag's value in
+// front. A name that is not a flag is a bug, and the error shows that.
 func (s *Set) Errorf(flag, format string, args ...any) error {
 	return s.ErrorfAt(flag, 0, format, args...)
 }
 
-// ErrorfAt is Errorf for one element of a list: an array of the file may span
-// many lines.
+// ErrorfAt is Errorf for one element of a list, because an array in the file may
+// span many lines.
 func (s *Set) ErrorfAt(flag string, index int, format string, args ...any) error {
 	if s.Lookup(flag) == nil {
 		format = "(no such flag) " + format
@@ -203,8 +203,8 @@ func (s *Set) ErrorfAt(flag string, index int, format string, args ...any) error
 	return &Error{Flag: flag, Origin: s.originAt(flag, index), err: fmt.Errorf(format, args...), redact: s.redact}
 }
 
-// ChangedFixed names those of the fixed flags whose value differs from that of
-// old, in the order given: what a reload cannot change.
+// ChangedFixed returns the names of those fixed flags whose value differs from
+// that in old, in the order of fixed. A reload cannot change them.
 func (s *Set) ChangedFixed(old *Set, fixed ...string) []string {
 	return slices.DeleteFunc(slices.Clone(fixed), func(name string) bool {
 		now, before := s.Lookup(name), old.Lookup(name)
@@ -215,7 +215,7 @@ func (s *Set) ChangedFixed(old *Set, fixed ...string) []string {
 	})
 }
 
-// values gives the value of a flag as it would be set again.
+// values returns the value of a flag in the form in which it can be set again.
 func values(f *pflag.Flag) []string {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
 		return list.GetSlice()
@@ -231,7 +231,7 @@ func (s *Set) redact(text string) string {
 	return text
 }
 
-// settings are the flags that describe the daemon, in the order of Bind.
+// settings visits the flags that describe the daemon, in the order of Bind.
 func (s *Set) settings(visit func(*pflag.Flag)) {
 	s.VisitAll(func(f *pflag.Flag) {
 		if isSetting(f.Name) {

@@ -15,9 +15,9 @@ import (
 // usageWidth is the column at which help texts wrap.
 const usageWidth = 100
 
-// Describe writes every setting with its value and origin. The text is itself
-// a configuration file that yields the same settings, except that passwords
-// in URLs read ***.
+// Describe writes every setting with its value and origin. The text is itself a
+// configuration file with the same settings, except that passwords in URLs are
+// replaced by ***.
 func (s *Set) Describe(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	for _, v := range s.Values() {
@@ -26,8 +26,8 @@ func (s *Set) Describe(w io.Writer) error {
 	return b.Flush()
 }
 
-// Value is a setting with its value as the file would spell it, without secrets,
-// and where it comes from.
+// Value is a setting with its value as written in a file, without secrets, and
+// with its origin.
 type Value struct{ Name, Text, Origin string }
 
 // Values returns every setting, in the order of Bind.
@@ -44,7 +44,7 @@ func (s *Set) value(f *pflag.Flag) Value {
 	return Value{f.Name, s.literal(f), oneLine(s.Origin(f.Name).String())}
 }
 
-// Changes returns what differs from old, one text for each setting.
+// Changes returns a text for each setting that differs from old.
 func (s *Set) Changes(old *Set) []string {
 	var all []string
 	s.settings(func(f *pflag.Flag) {
@@ -58,10 +58,10 @@ func (s *Set) Changes(old *Set) []string {
 	return all
 }
 
-// literal spells the value of a flag in TOML, without secrets.
+// literal returns the value of a flag in TOML, without secrets.
 func (s *Set) literal(f *pflag.Flag) string { return s.spell(f, s.redact) }
 
-// spell spells the value of a flag in TOML. Strings go through redact.
+// spell returns the value of a flag in TOML. Strings go through redact.
 func (s *Set) spell(f *pflag.Flag, redact func(string) string) string {
 	k := kindOf(f)
 	scalar := func(kinds []unstable.Kind, v string) string {
@@ -81,8 +81,8 @@ func (s *Set) spell(f *pflag.Flag, redact func(string) string) string {
 	return "[" + strings.Join(parts, ", ") + "]"
 }
 
-// quoteTOML writes a basic string. Values hold no control character but the
-// tab (see checkText); defaults come from our own source.
+// quoteTOML returns a basic string. Values have no control characters but the tab
+// (see checkText), and defaults come from our own source.
 func quoteTOML(v string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -27,7 +27,7 @@ type assignment struct {
 	origin Origin
 }
 
-// readFile finds out which file is meant and reads its assignments.
+// readFile chooses the file and reads its assignments.
 func (s *Set) readFile(flags, variables []assignment, l *problems) []assignment {
 	name, origin := s.program.DefaultFile, Origin{Level: Default}
 	for _, level := range [][]assignment{variables, flags} {
@@ -85,7 +85,7 @@ func readError(name string, err error) error {
 	return &unreadable{fmt.Sprintf("cannot read %s: %v", name, reason(err)), err}
 }
 
-// reason is err without the system call and the path.
+// reason returns err without the system call and the path.
 func reason(err error) error {
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		return p.Err
@@ -93,8 +93,8 @@ func reason(err error) error {
 	return err
 }
 
-// unreadable keeps the error of the system whole: what it is about says whether it
-// can pass by itself.
+// unreadable keeps the error of the system, which is needed to know whether the
+// problem can be temporary.
 type unreadable struct {
 	text  string
 	cause error
@@ -117,22 +117,22 @@ func (s *Set) parseFile(name string, data []byte, l *problems) []assignment {
 			out = append(out, a)
 		}
 		if n.Kind != unstable.KeyValue {
-			break // what follows belongs to the table, and would only confuse
+			break // what follows belongs to the table, and its errors would only confuse
 		}
 	}
 	l.add(p.syntaxError())
 	return out
 }
 
-// document is one TOML file while it is read.
+// document is a TOML file that is being read.
 type document struct {
 	unstable.Parser
 	set  *Set
 	name string
 	seen map[string]int // key to its line
 
-	// Where line stopped counting: a parse moves forward, and counting from the
-	// start for every key would be quadratic.
+	// The place up to which line has counted. The parser only moves forward, and
+	// counting from the start for every key would take quadratic time.
 	offset uint32
 	lines  int
 }
@@ -189,7 +189,7 @@ func (d *document) assignment(n *unstable.Node) (assignment, error) {
 	return d.values(f, n.Value(), line)
 }
 
-// key gives the dotted key of an expression and its line.
+// key returns the dotted key of an expression and its line.
 func (d *document) key(n *unstable.Node) (key string, line int) {
 	var parts []string
 	for it := n.Key(); it.Next(); {
@@ -246,7 +246,8 @@ func (d *document) scalar(a *assignment, accepted []unstable.Kind, n *unstable.N
 	return fmt.Errorf("%s is the wrong type", kindName(n.Kind))
 }
 
-// checkText refuses what no setting can mean and what would break a log line.
+// checkText refuses text that is invalid in every setting and would break a log
+// line.
 func checkText(v string) error {
 	if !utf8.ValidString(v) {
 		return errors.New("a value that is not UTF-8")
@@ -257,7 +258,7 @@ func checkText(v string) error {
 	return nil
 }
 
-// quoteKey shows a key as it is when it is a plain word.
+// quoteKey returns a key, in quotes unless it is a plain word.
 func quoteKey(key string) string {
 	plain := key != "" && !strings.ContainsFunc(key, func(r rune) bool {
 		return r != '-' && r != '_' && r != '.' && !(r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)))

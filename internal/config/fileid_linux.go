@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// fileID distinguishes one state of a file from another. The zero value means a
-// file that is not there.
+// fileID identifies a state of a file. The zero value stands for a file that does
+// not exist.
 type fileID struct {
 	device, inode uint64
 	size          int64
@@ -22,15 +22,15 @@ func identify(info os.FileInfo) fileID {
 	}
 	id := fileID{device: uint64(st.Dev), inode: st.Ino}
 	if info.IsDir() {
-		// Its times change with every entry; those that matter are noted one
-		// by one.
+		// The times of a directory change with every entry. The entries that
+		// matter have their own fileID.
 		return id
 	}
 	id.size, id.modified, id.changed = info.Size(), info.ModTime(), changeTime(info)
 	return id
 }
 
-// changeTime is when an inode was changed last, or what comes nearest to it.
+// changeTime returns when an inode was changed last, or the nearest known time.
 func changeTime(info os.FileInfo) time.Time {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return time.Unix(st.Ctim.Unix())

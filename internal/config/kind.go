@@ -15,8 +15,8 @@ type kind struct {
 	example string // for the fix
 }
 
-// kindOf derives the kind from pflag's type name. A type that is not listed is
-// written as a string.
+// kindOf derives the kind from pflag's type name. An unknown type is written as a
+// string.
 func kindOf(f *pflag.Flag) kind {
 	text := []unstable.Kind{unstable.String}
 	integer := []unstable.Kind{unstable.Integer}
@@ -47,7 +47,7 @@ func kindOf(f *pflag.Flag) kind {
 	}
 }
 
-// exampleOf prefers the default: it is right for this flag.
+// exampleOf prefers the default, because it is valid for this flag.
 func exampleOf(f *pflag.Flag, otherwise string) string {
 	if f.DefValue == "" {
 		return otherwise

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// Networks parses the values of a flag that lists networks.
+// Networks parses the values of a flag that takes networks.
 func (s *Set) Networks(flag string, values []string) ([]netip.Prefix, error) {
 	var l problems
 	var networks []netip.Prefix
@@ -19,8 +19,8 @@ func (s *Set) Networks(flag string, values []string) ([]netip.Prefix, error) {
 	return networks, l.err()
 }
 
-// ParseNetwork reads a network or a single address. Bits behind the mask are a
-// mistake, as in mynetworks.
+// ParseNetwork parses a network or a single address. Bits after the mask are an
+// error, as in mynetworks.
 func ParseNetwork(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil

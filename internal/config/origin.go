@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// maxErrors bounds how many errors one load reports; after that a line says
-// how many more there are.
+// maxErrors bounds how many errors one load reports. A last line has the number
+// of the others.
 const maxErrors = 20
 
 // Level is one of the four places a value may come from.
@@ -30,7 +30,7 @@ type Origin struct {
 	Line  int    // of the file, from 1; 0 elsewhere
 }
 
-// String gives "path:line", "VARIABLE", "--flag" or "default".
+// String returns "path:line", "VARIABLE", "--flag" or "default".
 func (o Origin) String() string {
 	switch {
 	case o.Name == "":
@@ -51,7 +51,7 @@ type Error struct {
 	redact func(string) string
 }
 
-// Error gives "file:line: flag: text", "VARIABLE: text" or "--flag: text".
+// Error returns "file:line: flag: text", "VARIABLE: text" or "--flag: text".
 func (e *Error) Error() string {
 	text := e.err.Error()
 	if e.redact != nil {
@@ -67,11 +67,11 @@ func (e *Error) Error() string {
 	return oneLine(where + ": " + text)
 }
 
-// Unwrap gives the error behind, whose text may be longer than a line.
+// Unwrap returns the wrapped error, whose text may be longer than a line.
 func (e *Error) Unwrap() error { return e.err }
 
-// oneLine keeps an operator's terminal and the log's line structure safe from
-// what is in a file name or a value.
+// oneLine escapes control characters of file names and values, which could harm a
+// terminal or the lines of the log.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -104,7 +104,7 @@ func (l *problems) err() error {
 	return errors.Join(l.list...)
 }
 
-// password matches what a URL or a DSN may carry after its address.
+// password matches the password that a URL or a DSN may have after its address.
 var password = regexp.MustCompile("(password=)[^&\\s\"']+")
 
 // hidePasswords replaces the password of every URL in s by ***.

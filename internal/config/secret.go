@@ -13,24 +13,24 @@ import (
 	"github.com/postern-mail/postern/internal/private"
 )
 
-// mask stands where a secret would.
+// mask is written in place of a secret.
 const mask = "***"
 
 // maxSecretSize bounds a file with a secret, in bytes.
 const maxSecretSize = 64 << 10
 
-// Secret is a password or key that no print, log or marshalling shows. The
-// zero value is the empty secret.
+// Secret is a password or key that printing, logging and marshalling never show.
+// The zero value is the empty secret.
 type Secret struct {
-	// A pointer, because fmt prints what an unexported field of somebody
-	// else's struct holds without asking its methods.
+	// A pointer, because for an unexported field of another struct fmt prints the
+	// content without calling its methods.
 	value *string
 }
 
 // NewSecret wraps s.
 func NewSecret(s string) Secret { return Secret{&s} }
 
-// Reveal gives the secret itself, for the one call that needs it.
+// Reveal returns the secret itself, for the one call that needs it.
 func (s Secret) Reveal() string {
 	if s.value == nil {
 		return ""
@@ -44,23 +44,23 @@ func (s Secret) Empty() bool { return s.Reveal() == "" }
 // String gives ***.
 func (s Secret) String() string { return mask }
 
-// GoString gives ***.
+// GoString returns ***.
 func (s Secret) GoString() string { return mask }
 
 // Format writes *** for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, mask) }
 
-// MarshalText gives ***.
+// MarshalText returns ***.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(mask), nil }
 
-// MarshalJSON gives "***".
+// MarshalJSON returns "***".
 func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), nil }
 
-// SecretFile reads a secret: the first line of a file of at most 64 KiB,
-// without white space around it. A bare name (no slash) is looked up in
-// credentials, the directory that systemd's LoadCredential= names in
-// $CREDENTIALS_DIRECTORY. A file that others can read or replace is refused;
-// systemd guards its own. Errors name the file, never its content.
+// SecretFile reads a secret: the first line of a file of at most 64 KiB, without
+// white space around it. A bare name (no slash) is looked up in credentials, the
+// directory that systemd's LoadCredential= names in $CREDENTIALS_DIRECTORY. A
+// file that others can read or replace is refused; systemd protects credentials
+// itself. Errors name the file, and never have its content.
 func SecretFile(name, credentials string) (Secret, error) {
 	path, err := SecretPath(name, credentials)
 	if err != nil {
@@ -86,8 +86,8 @@ func SecretFile(name, credentials string) (Secret, error) {
 	return NewSecret(string(line)), nil
 }
 
-// checkPrivate refuses a file that others than the daemon's user and group can
-// read or replace.
+// checkPrivate refuses a file that users other than the daemon's user and group
+// can read or replace.
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -96,7 +96,7 @@ func checkPrivate(path string) error {
 	return private.Check(path, info, os.Getegid(), "the secret")
 }
 
-// SecretPath gives the file that SecretFile reads, for a watcher.
+// SecretPath returns the file that SecretFile reads, for a watcher.
 func SecretPath(name, credentials string) (string, error) {
 	switch {
 	case name == "":
@@ -111,10 +111,10 @@ func SecretPath(name, credentials string) (string, error) {
 	return filepath.Join(credentials, name), nil
 }
 
-// CredentialHidden reports whether --check-config cannot read a credential although
-// the daemon will: systemd gives the credentials of a unit to what ExecStart= runs,
-// and up to version 252 at least hides them from the check in ExecReload=. The
-// reload that comes next reads them.
+// CredentialHidden reports whether --check-config cannot read a credential that
+// the daemon can read. systemd passes the credentials of a unit to the program of
+// ExecStart=. At least up to version 252 it hides them from the check in
+// ExecReload=. The reload that follows can read them.
 func (s *Set) CredentialHidden(name, credentials string) bool {
 	if !s.check || name == "" || strings.Contains(name, "/") || credentials == "" {
 		return false

@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// Snapshot is the state in which files were read, to know later whether reading
-// them again would give the same.
+// Snapshot is the state of files when they were read. It shows later whether they
+// have changed.
 type Snapshot struct {
 	files map[string]fileID
 	fresh bool
 }
 
-// TakeSnapshot notes the state of files that have been read since a time. A file
-// that is not there is noted too.
+// TakeSnapshot takes the state of files that have been read since a time. It
+// includes files that do not exist.
 func TakeSnapshot(since time.Time, files ...string) Snapshot {
 	s := Snapshot{files: make(map[string]fileID, len(files))}
 	for _, name := range files {
 		id := stat(name)
 		s.files[name] = id
-		// It may have changed between being read and being looked at here.
+		// The file may have changed after it was read and before this check.
 		s.fresh = s.fresh || id.changed.After(since.Add(-clockSlack)) || id.modified.After(since.Add(-clockSlack))
 	}
 	return s
 }
 
-// Unchanged reports whether every file is as it was. A file that was changed
-// while it was read counts as changed.
+// Unchanged reports whether no file has changed. A file that was changed while it
+// was read counts as changed.
 func (s Snapshot) Unchanged() bool {
 	if s.fresh {
 		return false
@@ -43,10 +43,10 @@ func (s Snapshot) Unchanged() bool {
 // Same reports whether two snapshots show the same files in the same state.
 func (s Snapshot) Same(other Snapshot) bool { return maps.Equal(s.files, other.files) }
 
-// Unsettled returns how long it is until every file that has changed since may be
-// taken for whole, when it must not have been written for a time; 0 when all are. A
-// file that was renamed into place is whole at once, and so is the text of a table
-// whose compiled form is newer.
+// Unsettled returns the time until all files that have changed since the snapshot
+// count as complete; 0 when they do. A file is complete when it was not written
+// for the time rest. A file that was renamed into place is complete at once, and
+// so is the text of a table whose compiled form is newer.
 func (s Snapshot) Unsettled(now time.Time, rest time.Duration) (wait time.Duration) {
 	for name, before := range s.files {
 		id := stat(name)
@@ -60,14 +60,14 @@ func (s Snapshot) Unsettled(now time.Time, rest time.Duration) (wait time.Durati
 	return wait
 }
 
-// renamedOver reports whether the file was moved into the place of another: a rename
-// changes the inode later than its text was written.
+// renamedOver reports whether the file replaced another one by a rename. A rename
+// changes the inode later than the text was written.
 func (f fileID) renamedOver(before fileID) bool {
 	return !f.same(before) && f.changed.After(f.modified)
 }
 
-// isCompiled reports whether postmap(1) has compiled the text of a table since it was
-// written.
+// isCompiled reports whether postmap(1) has compiled the text of a table after it
+// was written.
 func isCompiled(name string, text fileID) bool {
 	for _, suffix := range []string{".db", ".lmdb", ".cdb"} {
 		if compiled := stat(name + suffix); compiled != (fileID{}) && compiled.modified.After(text.modified) {

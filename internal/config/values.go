@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Names that the value types below give themselves in help texts.
+// Names of the value types below, for help texts.
 const (
 	typeDuration = "duration"
 	typeWords    = "words"
@@ -24,11 +24,11 @@ const (
 	week = 7 * day
 )
 
-// maxDurationLength bounds the spelling of a duration, in bytes.
+// maxDurationLength bounds the text of a duration, in bytes.
 const maxDurationLength = 64
 
-// Duration registers a flag for a span of time between lo and hi, both
-// included, spelled as ParseDuration reads it.
+// Duration registers a flag for a duration from lo to hi, in the notation of
+// ParseDuration.
 func Duration(fs *pflag.FlagSet, p *time.Duration, name string, value, lo, hi time.Duration, usage string) {
 	*p = value
 	fs.Var(&durationValue{p, lo, hi}, name, usage)
@@ -60,8 +60,8 @@ func (v *durationValue) String() string {
 
 func (v *durationValue) Type() string { return typeDuration }
 
-// ParseDuration reads a non-negative duration: Go's spelling, and d for 24
-// hours and w for 7 days, as in 35d or 1d12h.
+// ParseDuration parses a non-negative duration in Go's notation, with the
+// additional units d for 24 hours and w for 7 days, as in 35d or 1d12h.
 func ParseDuration(s string) (time.Duration, error) {
 	if len(s) > maxDurationLength {
 		return 0, fmt.Errorf("a duration of more than %d characters", maxDurationLength)
@@ -87,7 +87,8 @@ func ParseDuration(s string) (time.Duration, error) {
 
 var errDuration = errors.New("write it as 90s, 3m, 12h, 35d or 1d12h")
 
-// leadingDuration takes one number and its unit off s.
+// leadingDuration parses the first number of s with its unit, and returns the
+// rest of s.
 func leadingDuration(s string) (d time.Duration, tail string, err error) {
 	isNumber := func(r rune) bool { return r == '.' || '0' <= r && r <= '9' }
 	unitAt := strings.IndexFunc(s, func(r rune) bool { return !isNumber(r) })
@@ -112,7 +113,7 @@ func leadingDuration(s string) (d time.Duration, tail string, err error) {
 	return d * factor, s[end:], nil
 }
 
-// FormatDuration spells d the short way that ParseDuration reads back: 35d,
+// FormatDuration returns d in a short form that ParseDuration accepts: 35d,
 // 1d12h, 1m30s, 0s.
 func FormatDuration(d time.Duration) string {
 	days := d / day
@@ -126,7 +127,7 @@ func FormatDuration(d time.Duration) string {
 	return out
 }
 
-// trimZeroUnits turns Go's 3m0s and 2h0m0s into 3m and 2h.
+// trimZeroUnits changes Go's 3m0s and 2h0m0s into 3m and 2h.
 func trimZeroUnits(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -138,7 +139,7 @@ func trimZeroUnits(d time.Duration) string {
 	return s
 }
 
-// Choice registers a flag that takes one of words; the first is the default.
+// Choice registers a flag that takes one of words. The first one is the default.
 func Choice[T ~string](fs *pflag.FlagSet, p *T, name, usage string, words ...T) {
 	*p = words[0]
 	fs.Var(&choiceValue[T]{p, words}, name, usage)
@@ -164,7 +165,7 @@ func (v *choiceValue[T]) String() string {
 	return string(*v.p)
 }
 
-// Type lists the words, which is how the help text shows them.
+// Type returns the list of words, for the help text.
 func (v *choiceValue[T]) Type() string {
 	words := make([]string, len(v.words))
 	for i, w := range v.words {
@@ -174,8 +175,8 @@ func (v *choiceValue[T]) Type() string {
 }
 
 // Words registers a list of words that is written with commas (a,b), as a
-// repeated flag, or as an array. With allowed, no other word is taken. A word
-// given twice is an error.
+// repeated flag, or as an array. With allowed, only those words are accepted. A
+// repeated word is an error.
 func Words(fs *pflag.FlagSet, p *[]string, name string, value []string, usage string, allowed ...string) {
 	*p = slices.Clone(value)
 	fs.Var(&wordsValue{p: p, allowed: allowed}, name, usage)

@@ -19,23 +19,24 @@ const (
 	// maxWatchedEntries bounds how many entries of a watched directory are
 	// looked at, sub-directories included.
 	maxWatchedEntries = 16384
-	// debounce is how long the file system must be quiet before an event is
-	// given: an editor or a deployment changes several files in one go.
+	// debounce is how long there must be no change before an event is sent,
+	// because an editor or a deployment changes several files at once.
 	debounce = 200 * time.Millisecond
-	// maxDebounce is how long an event may be put off by further changes.
+	// maxDebounce is how long further changes may delay an event.
 	maxDebounce = 2 * time.Second
-	// clockSlack is how much a file's time stamp may lag behind the clock.
+	// clockSlack is how much older than the clock the time stamp of a new change
+	// may be.
 	clockSlack = 10 * time.Millisecond
 )
 
-// Watcher says when one of a set of files has changed.
+// Watcher sends an event when one of a set of files has changed.
 //
-// It watches directories, never files: an editor renames a new file over the
-// old one, a Kubernetes volume swaps a symbolic link several levels up, and a
-// file may come into being later. Whatever happens in those directories only
-// makes it look again; an event is given when what the files' names lead to
-// has changed since the last look. A directory in the set means its
-// entries and those of its direct sub-directories.
+// It watches directories, never files: an editor renames a new file over the old
+// one, a Kubernetes volume replaces a symbolic link several levels up, and a file
+// may be created later. A change in those directories only makes the Watcher look
+// again. It sends an event when a file to which one of the names leads has
+// changed since it looked last. A directory in the set stands for its entries and
+// those of its direct sub-directories.
 type Watcher struct {
 	events   chan struct{}
 	requests chan watchRequest
@@ -50,7 +51,7 @@ type watchRequest struct {
 	reply chan error
 }
 
-// notifier is the part of fsnotify.Watcher that a Watcher drives.
+// notifier is the part of fsnotify.Watcher that a Watcher uses.
 type notifier interface {
 	Add(dir string) error
 	Remove(dir string) error
@@ -58,9 +59,9 @@ type notifier interface {
 }
 
 // NewWatcher starts a watcher that watches nothing yet. failed is called, from
-// the watcher's goroutine, when a later re-arrangement of watches fails; it may
-// be nil. The error of NewWatcher (no inotify instance left) is one a daemon
-// can log and live with.
+// the watcher's goroutine, when a later change of watches fails; it may be nil. A
+// daemon can log the error of NewWatcher (no inotify instance left) and run
+// without a watcher.
 func NewWatcher(failed func(error)) (*Watcher, error) {
 	n, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -85,10 +86,10 @@ func startWatcher(n notifier, events <-chan fsnotify.Event, errs <-chan error, f
 	return w
 }
 
-// pump empties fsnotify's channels, and ends when the watcher closes them. It
-// is a goroutine of its own because fsnotify sends while it holds the lock
-// that Add and Remove take. An error (lost events, for instance) is as good a
-// reason to look again as an event.
+// pump receives from fsnotify's channels, and ends when the watcher closes them.
+// It is a goroutine of its own, because fsnotify sends while it holds the lock
+// that Add and Remove need. After an error (lost events, for instance) the
+// watcher looks again, as after an event.
 func pump(events <-chan fsnotify.Event, errs <-chan error, dirty chan<- struct{}) {
 	for events != nil || errs != nil {
 		var ok bool
@@ -108,7 +109,7 @@ func pump(events <-chan fsnotify.Event, errs <-chan error, dirty chan<- struct{}
 	}
 }
 
-// signal leaves one token in c, however often it is called.
+// signal puts a token into c, unless one is there already.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -116,13 +117,13 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// Events gives a token when watched files have changed, at most one however
-// many changes there were. The channel is never closed.
+// Events returns a channel with a token when watched files have changed. Many
+// changes lead to one token. The channel is never closed.
 func (w *Watcher) Events() <-chan struct{} { return w.events }
 
 // Watch replaces the watched set. since is when the caller began to read the
-// files: a change after that gives an event, even if it came before this call.
-// An error means that some changes will go unnoticed; the rest is watched.
+// files: a change after that leads to an event, even if it came before this call.
+// After an error some changes will not be noticed; the rest is watched.
 func (w *Watcher) Watch(since time.Time, paths []string) error {
 	r := watchRequest{since, slices.Clone(paths), make(chan error, 1)}
 	select {
@@ -170,14 +171,15 @@ func (w *Watcher) run(s *watchState, dirty <-chan struct{}) {
 	}
 }
 
-// quietTime waits until there was no change for the length of debounce, but not
-// longer than maxDebounce.
+// quietTime waits until there was no change for debounce, but not longer than
+// maxDebounce.
 type quietTime struct {
 	timer       <-chan time.Time // nil when nothing has changed
 	first, last time.Time
 }
 
-// change notes a change. It must be cheap: a busy directory brings many.
+// change notes a change. It must be cheap, because a busy directory has many
+// changes.
 func (q *quietTime) change() {
 	q.last = time.Now()
 	if q.timer == nil {
@@ -186,8 +188,8 @@ func (q *quietTime) change() {
 	}
 }
 
-// over reports, when the timer has fired, whether the wait is over; otherwise
-// it has been extended.
+// over is called when the timer has fired. It reports whether the wait is over,
+// or else extends it.
 func (q *quietTime) over() bool {
 	wait := min(debounce-time.Since(q.last), maxDebounce-time.Since(q.first))
 	if wait > 0 {
@@ -202,13 +204,13 @@ func (q *quietTime) over() bool {
 type watchState struct {
 	notifier notifier
 	paths    []string
-	seen     map[string]fileID // every file system entry that matters, as last seen
-	dirs     map[string]fileID // directories under watch
-	force    bool              // the next look gives an event in any case
+	seen     map[string]fileID // the last seen state of every file system entry that matters
+	dirs     map[string]fileID // watched directories
+	force    bool              // the next look sends an event in any case
 }
 
-// replace starts watching another set, and reports whether something in it
-// changed after r.since.
+// replace watches another set, and reports whether something in it has changed
+// after r.since.
 func (s *watchState) replace(r watchRequest) (changed bool, err error) {
 	s.paths, s.force = r.paths, false
 	if len(s.paths) > maxWatched {
@@ -225,33 +227,35 @@ func (s *watchState) replace(r watchRequest) (changed bool, err error) {
 	return changed, errors.Join(err, lookErr)
 }
 
-// look surveys the paths, arranges the watches anew, and reports whether
-// anything differs from last time.
+// look surveys the paths, updates the watches, and reports whether anything has
+// changed since the last look.
 func (s *watchState) look() (changed bool, err error) {
 	v := survey(s.paths)
 	if err = s.arrange(v.dirs); err != nil {
 		err = fmt.Errorf("watch files: %w: SIGHUP still reloads; raise fs.inotify.max_user_watches", err)
 	}
-	// Once more: what changed between the survey and the watch gave no event.
+	// Survey again: a change between the first survey and the watch has sent no
+	// event.
 	v = survey(s.paths)
 	changed = s.force || !maps.Equal(v.seen, s.seen)
 	s.seen, s.force = v.seen, false
 	return changed, err
 }
 
-// arrange makes the set of watched directories equal to want. A directory that
-// was replaced by another of the same name is watched anew.
+// arrange makes the set of watched directories equal to want. The watch of a
+// directory that was replaced by another of the same name is renewed.
 func (s *watchState) arrange(want map[string]fileID) error {
 	for dir, id := range s.dirs {
 		if now, ok := want[dir]; !ok || !now.same(id) {
-			// Fails when the directory is gone, and the watch with it.
+			// This fails when the directory was removed, and the watch with it.
 			_ = s.notifier.Remove(dir)
 			delete(s.dirs, dir)
 		}
 	}
 	var errs problems
 	for _, dir := range slices.Sorted(maps.Keys(want)) {
-		// Those under watch as well: one that was moved away and back has lost it.
+		// Watched directories are added again, because one that was moved away
+		// and back has lost its watch.
 		if err := s.notifier.Add(dir); err != nil {
 			errs.add(fmt.Errorf("%s: %w", dir, err))
 			continue
@@ -293,7 +297,7 @@ func (v *surveyed) watch(dir string) {
 // maxLinks bounds the symbolic links of one path, as the kernel does.
 const maxLinks = 40
 
-// follow notes every symbolic link on the way to path, and where it ends.
+// follow notes every symbolic link on the way to path, and the target.
 func (v *surveyed) follow(path string) {
 	for range maxLinks {
 		at, info, err := firstLink(path)
@@ -320,7 +324,7 @@ func (v *surveyed) follow(path string) {
 	}
 }
 
-// firstLink gives the first component of an absolute path that is a symbolic
+// firstLink returns the first component of an absolute path that is a symbolic
 // link or missing, or else the path itself.
 func firstLink(path string) (at string, info os.FileInfo, err error) {
 	for i := 1; i <= len(path); i++ {
@@ -336,8 +340,8 @@ func firstLink(path string) (at string, info os.FileInfo, err error) {
 	return at, info, err
 }
 
-// list notes the entries of a directory down to depth levels. Links among them
-// are noted as what they lead to.
+// list notes the entries of a directory down to depth levels. Of a link it notes
+// the target.
 func (v *surveyed) list(dir string, depth int) {
 	if depth == 0 {
 		return

@@ -1,5 +1,5 @@
-// Writing a configuration file: settings become lines, and lines replace those of a
-// file without touching what else is in it.
+// This file edits a configuration file: settings become lines, and lines replace
+// those of the file. Everything else in the file stays as it is.
 
 package config
 
@@ -13,18 +13,17 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// Setting is a setting and the values that a file should give it: one, or those of a
-// list.
+// Setting is a setting with its new values for a file: one, or those of a list.
 type Setting struct {
 	Name   string
 	Values []string
 }
 
-// Line is a setting as a file spells it.
+// Line is a setting as it is written in a file.
 type Line struct{ Name, Text string }
 
-// Values returns the values that a line gives its setting, however they are spelled;
-// nil for none.
+// Values returns the values of the setting in the line, in any notation; nil for
+// none.
 func (l Line) Values() []string {
 	decoded := make(map[string]any)
 	if err := toml.Unmarshal([]byte(strings.TrimPrefix(l.Text, "\ufeff")), &decoded); err != nil {
@@ -37,8 +36,8 @@ func (l Line) Values() []string {
 	return literals(value)
 }
 
-// Literals returns the values of a setting whose value is spelled as in TOML. What is
-// not is a value itself.
+// Literals returns the values of a setting whose value is written in TOML. A text
+// that is not valid TOML is itself the value.
 func Literals(text string) []string {
 	var decoded struct{ V any }
 	if err := toml.Unmarshal([]byte("V = "+text), &decoded); err != nil {
@@ -60,8 +59,8 @@ func literals(value any) []string {
 	return values
 }
 
-// Spell returns settings as lines of a file. A name that is no setting of the
-// program, and a value that it would refuse, is an error.
+// Spell returns settings as lines of a file. It returns an error for a name that
+// is not a setting of the program, and for a value that the program would refuse.
 func (p Program) Spell(settings []Setting) ([]Line, error) {
 	s := newSet(p)
 	var l problems
@@ -73,7 +72,7 @@ func (p Program) Spell(settings []Setting) ([]Line, error) {
 			continue
 		}
 		l.add(s.assign(assignment{flag: f, values: setting.Values, origin: Origin{Level: File, Name: p.DefaultFile}}))
-		// Not redacted: it is to be read again.
+		// Not redacted, because it is for a file.
 		lines = append(lines, Line{setting.Name, setting.Name + " = " + s.spell(f, func(v string) string { return v })})
 	}
 	return lines, l.err()
@@ -88,17 +87,19 @@ func (p Program) Default(name string) []string {
 	return values(f)
 }
 
-// span is where a setting is in a file: lines from first up to, not including, end.
+// span is the place of a setting in a file: the lines from first up to end,
+// without end.
 type span struct{ first, end int }
 
-// Document is a configuration file that is edited. What it does not set stays as it is.
+// Document is a configuration file that is edited. Everything that is not edited
+// stays as it is.
 type Document struct {
 	lines []string // with their line breaks
 	at    map[string]span
 	order []string
 }
 
-// ParseDocument reads a file for editing. Text that is not valid is an error, an unknown
+// ParseDocument parses a file for editing. Invalid TOML is an error; an unknown
 // key is not.
 func ParseDocument(name string, data []byte) (*Document, error) {
 	f := &Document{at: make(map[string]span), lines: slices.Collect(strings.Lines(string(data)))}
@@ -126,8 +127,8 @@ func ParseDocument(name string, data []byte) (*Document, error) {
 	return f, nil
 }
 
-// lastLine returns the end of a value that begins in a line: what is blank or a
-// comment below it does not belong to it.
+// lastLine returns the end of a value that begins in a line. Blank lines and
+// comments below it do not belong to it.
 func (f *Document) lastLine(first, limit int) int {
 	for limit > first+1 {
 		if text := strings.TrimSpace(f.lines[limit-1]); text != "" && text[0] != '#' {
@@ -138,7 +139,7 @@ func (f *Document) lastLine(first, limit int) int {
 	return limit
 }
 
-// Keys are the settings of the file, in its order.
+// Keys returns the settings of the file, in its order.
 func (f *Document) Keys() []string { return f.order }
 
 // Get returns the lines of a setting as they are, "" when the file does not have it.
@@ -154,9 +155,9 @@ func (f *Document) Get(name string) string {
 // file does not have it.
 func (f *Document) Values(name string) []string { return Line{name, f.Get(name)}.Values() }
 
-// Edit returns the text with settings taken out, others replaced by lines, and those
-// that are new at the end, below a comment. A comment of an earlier edit that has
-// nothing below it any more goes too.
+// Edit returns the text after an edit: it removes settings, replaces others by
+// lines, and adds new ones at the end, below a comment. It also removes the
+// comment of an earlier edit that has no settings below it any more.
 func (f *Document) Edit(remove []string, set []Line, comment string) []byte {
 	instead := make(map[int]string)
 	gone := make(map[int]bool)
