@@ -8,47 +8,49 @@ import (
 
 const (
 	// maxPending bounds the lines that wait to be written, in octets. A writer
-	// that finds more there waits, until the write under way counts as stuck.
+	// that finds more waits, until the running write counts as stuck.
 	maxPending = 1 << 20
-	// worthWriting is how many octets are written before their time: more would
-	// only need larger buffers.
+	// worthWriting is how many octets are written at once, before their time.
+	// Waiting for more would only need larger buffers.
 	worthWriting = 64 << 10
-	// maxKept is the largest buffer that is kept. What is kept costs five times its
-	// size, since the collector lets the heap grow by its percentage of what lives.
+	// maxKept is the largest buffer that is kept. A kept buffer costs five times
+	// its size, because the collector lets the heap grow by a percentage of what
+	// is in use.
 	maxKept = 2 * worthWriting
 	// stuckAfter is how long a write may take before it counts as stuck: a pipe
-	// that is not read, a disk that does not answer. From then on lines that
-	// find no room are dropped, and mail goes on.
+	// that is not read, a disk that does not answer. From then on lines for which
+	// there is no room are dropped, so that mail goes on.
 	stuckAfter = 250 * time.Millisecond
-	// flushGrace is how long Sync, Reopen and Close wait for the lines before.
+	// flushGrace is how long Sync, Reopen and Close wait until earlier lines are
+	// written.
 	flushGrace = time.Second
 )
 
-// batch gathers lines for a short time and hands them on in one write. The
-// process that is killed in that time loses them.
+// batch gathers lines for a short time and writes them together. They are lost if
+// the process is killed in that time.
 //
-// One goroutine writes. Everything else that it holds is behind mu, which no
-// one holds while writing: a write that never ends blocks that goroutine alone.
+// One goroutine writes. The other fields are guarded by mu, which is never held
+// during a write. So a write that never ends blocks only that goroutine.
 type batch struct {
 	out   *sink
 	delay time.Duration
-	// notice makes the line that reports how many lines were dropped.
+	// notice returns the line that reports how many lines were dropped.
 	notice func(dropped uint64) []byte
 
 	mu      sync.Mutex
-	room    sync.Cond // on mu: pending was taken, or the write under way is stuck
+	room    sync.Cond // on mu: pending was taken, or the running write is stuck
 	pending []byte
-	writing bool   // a write is under way
-	stuck   bool   // and takes too long
+	writing bool   // a write is running
+	stuck   bool   // the running write takes too long
 	dropped uint64 // lines, since it is stuck
 	closed  bool
 	left    bool // closed while stuck: later lines are dropped too
 
-	watch *time.Timer // of the write under way
-	spare []byte      // of the goroutine that writes
+	watch *time.Timer // of the running write
+	spare []byte      // used only by the goroutine that writes
 
 	begun   chan struct{}      // pending is no longer empty
-	full    chan struct{}      // pending is worth a write of its own
+	full    chan struct{}      // pending has reached worthWriting
 	flushes chan chan struct{} // each is closed when what was pending is written
 	stop    chan struct{}
 	ended   chan struct{}
@@ -100,7 +102,7 @@ func (b *batch) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// signal leaves one token in c, however often it is called.
+// signal puts a token into c, unless one is there already.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -180,14 +182,14 @@ func (b *batch) checkStuck() {
 	}
 }
 
-// blocked reports whether the write under way is stuck.
+// blocked reports whether the running write is stuck.
 func (b *batch) blocked() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.stuck
 }
 
-// flush has what is pending written, and waits for that, at most flushGrace.
+// flush waits until pending lines are written, at most for flushGrace.
 func (b *batch) flush() {
 	timer := time.NewTimer(flushGrace)
 	defer timer.Stop()
@@ -214,9 +216,9 @@ func (b *batch) Sync() error {
 	return b.out.Sync()
 }
 
-// close writes what is pending. What comes later goes straight to the sink. When
-// the log is stuck, close gives up after flushGrace, counts what it leaves and
-// reports false.
+// close writes pending lines. Later lines go straight to the sink. When the log
+// is stuck, close gives up after flushGrace, counts the lines that are lost and
+// returns false.
 func (b *batch) close() bool {
 	b.mu.Lock()
 	closed := b.closed
@@ -238,8 +240,8 @@ func (b *batch) close() bool {
 	}
 }
 
-// leave gives up on the goroutine that is stuck in its write. It ends with that
-// write, or with the process.
+// leave abandons the goroutine that is stuck in its write. That goroutine ends
+// when the write or the process ends.
 func (b *batch) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -250,7 +252,7 @@ func (b *batch) leave() {
 	}
 }
 
-// countLines counts what is lost when a write fails.
+// countLines returns how many lines are lost when a write fails.
 func countLines(lines []byte) uint64 {
 	return uint64(max(1, bytes.Count(lines, []byte("\n"))))
 }

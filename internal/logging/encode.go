@@ -12,8 +12,8 @@ import (
 // form appends a record as a line, with its end.
 type form func(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *record.Record) []byte
 
-// recordCore is zap's core with a short way for records. The cores that zap
-// makes of it for loggers with fields of their own are zap's.
+// recordCore is zap's core with a faster way for records. Loggers with fields of
+// their own get a plain core of zap.
 type recordCore struct {
 	zapcore.Core
 	out    zapcore.WriteSyncer
@@ -38,7 +38,7 @@ func (c *recordCore) WriteRecord(level zapcore.Level, at time.Time, r *record.Re
 	c.lines.Put(line)
 }
 
-// jsonForm is the line that zap's JSON encoder would write.
+// jsonForm appends the line that zap's JSON encoder would write.
 func jsonForm(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *record.Record) []byte {
 	b = append(b, `{"level":"`...)
 	b = append(b, level.String()...)
@@ -49,7 +49,7 @@ func jsonForm(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *re
 	return append(b, '}', '\n')
 }
 
-// consoleForm is one short line for people.
+// consoleForm appends one short line for people.
 func consoleForm(b []byte, stamps *stamps, level zapcore.Level, at time.Time, r *record.Record) []byte {
 	b = stamps.append(b, at)
 	b = append(append(append(b, ' '), level.String()...), ' ')

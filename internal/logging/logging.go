@@ -1,17 +1,18 @@
-// Package logging writes the daemons' log: one line, one write, whatever the
-// disk does.
+// Package logging writes the daemons' log. Problems of the disk or of a pipe
+// never stop a daemon.
 //
 // Lines go through zap to stderr or to a file that is opened for appending and
 // reopened on SIGHUP. Invariants:
 //
 //   - A line is written by exactly one write system call, so that lines of
-//     concurrent requests never mix, and no lock is held meanwhile.
+//     concurrent requests never mix. No lock is held during the write.
 //   - A write that fails (disk full, reader of a pipe gone) loses its line and
 //     is counted. It neither ends nor delays the daemon.
 //   - A write that does not end (a pipe whose reader is alive but does not read,
-//     a disk that hangs) holds writers up for a quarter of a second, once. From
-//     then on lines that find no room in memory are dropped and counted, until
-//     the write ends; a line then says how many were lost. This needs Batch.
+//     a disk that hangs) delays writers for a quarter of a second, once. From
+//     then on lines for which there is no room in memory are dropped and counted,
+//     until the write ends. A line then reports how many were lost. This needs
+//     Batch.
 //   - A reopen that fails leaves the log as it is.
 //
 // Keys that every line has: ts (RFC 3339, UTC, milliseconds), level, msg.
@@ -31,7 +32,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Options say how to log. The zero value is JSON to nowhere at level info.
+// Options describe a log. The zero value is a JSON log at level info whose lines
+// are discarded.
 type Options struct {
 	Format string    // "json" (or "") or "console"
 	Path   string    // file to append to, created with mode 0640; "" means Err
@@ -39,7 +41,7 @@ type Options struct {
 	Err    io.Writer // where lines go without a Path; nil discards them
 
 	// Batch is how long a line may wait for others to be written with it; 0
-	// writes each line at once. A process that is killed loses those that wait.
+	// writes each line at once. If the process is killed, waiting lines are lost.
 	Batch time.Duration
 }
 
@@ -77,15 +79,16 @@ func Open(o Options) (*Log, error) {
 		form = consoleForm
 	}
 	core := newRecordCore(zapcore.NewCore(encoder, to, l.level), to, &stamps, form)
-	// The sink counts its failures: zap has nothing to add on stderr.
+	// The sink counts its failures, so zap must not print them on stderr.
 	l.logger = zap.New(core, zap.ErrorOutput(zapcore.AddSync(io.Discard)))
 	return l, nil
 }
 
-// Logger is the logger that writes to l. It stays the same across Reopen.
+// Logger returns the logger that writes to l. It stays valid after Reopen.
 func (l *Log) Logger() *zap.Logger { return l.logger }
 
-// SetLevel changes the level of a running log, spelled as in Options.
+// SetLevel changes the level of a running log. The values are those of
+// Options.Level.
 func (l *Log) SetLevel(level string) error {
 	parsed, err := parseLevel(level)
 	if err == nil {
@@ -94,10 +97,10 @@ func (l *Log) SetLevel(level string) error {
 	return err
 }
 
-// Reopen opens the file anew, after something (logrotate) has renamed it. Lines
-// of before go to the old file, unless it is blocked, those that are being
-// written to either, none is lost. With an error the old file stays in use. Without a file there is nothing
-// to do.
+// Reopen opens the file again, after logrotate, for instance, has renamed it.
+// Earlier lines go to the old file, unless it is blocked. Lines that are being
+// written go to one of the two; none is lost. After an error the old file stays
+// in use. Without a file Reopen does nothing.
 func (l *Log) Reopen() error {
 	if l.batch != nil {
 		l.batch.flush()
@@ -108,27 +111,27 @@ func (l *Log) Reopen() error {
 // errBlocked is returned while a write to the log does not end.
 var errBlocked = errors.New("log: a write does not end; check whatever reads the log")
 
-// noticeOf makes the line that follows a write that was stuck.
+// noticeOf returns the function that makes the line after a write that was stuck.
 func noticeOf(encoder zapcore.Encoder) func(dropped uint64) []byte {
 	return func(dropped uint64) []byte {
 		entry := zapcore.Entry{Level: zapcore.ErrorLevel, Time: time.Now(), Message: "log was blocked, lines were dropped; check whatever reads the log"}
 		line, err := encoder.EncodeEntry(entry, []zapcore.Field{zap.Uint64("dropped", dropped)})
 		if err != nil {
-			return nil // the lines are counted all the same
+			return nil // the lines are counted anyway
 		}
 		defer line.Free()
 		return bytes.Clone(line.Bytes())
 	}
 }
 
-// Failures counts the lines that could not be written.
+// Failures returns how many lines could not be written.
 func (l *Log) Failures() uint64 { return l.out.failures.Load() }
 
 // Blocked reports whether a write to the log does not end.
 func (l *Log) Blocked() bool { return l.batch != nil && l.batch.blocked() }
 
-// Close syncs and closes the file. Lines that come later are counted as
-// failures. A log that is blocked is left open: closing it might block too.
+// Close syncs and closes the file. Later lines are counted as failures. A blocked
+// log is left open, because closing it might block too.
 func (l *Log) Close() error {
 	if l.batch != nil && !l.batch.close() {
 		return errBlocked
@@ -136,12 +139,12 @@ func (l *Log) Close() error {
 	return l.out.close()
 }
 
-// RedirectStdlog sends what libraries print with the standard log package to
-// this log, at level warn. The returned function undoes that.
+// RedirectStdlog writes to this log, at level warn, what libraries print with the
+// standard log package. The returned function undoes that.
 func (l *Log) RedirectStdlog() (restore func()) {
 	restore, err := zap.RedirectStdLogAt(l.logger.With(zap.String("from", "stdlog")), zapcore.WarnLevel)
 	if err != nil {
-		// Only a level that zap does not know is an error.
+		// The only possible error is a level that zap does not know.
 		panic(err)
 	}
 	return restore
@@ -189,8 +192,8 @@ func newEncoder(format string, stamps *stamps) (zapcore.Encoder, error) {
 	}
 }
 
-// stamp is a second as text: formatting a time costs as much as the rest of a
-// line's frame, and most lines share their second with the one before.
+// stamp is a second as text. It saves formatting, because most lines are written
+// in the same second as the line before.
 type stamp struct {
 	second int64
 	text   string
@@ -198,11 +201,11 @@ type stamp struct {
 
 const stampLayout = "2006-01-02T15:04:05."
 
-// stamps remembers the last stamp.
+// stamps keeps the last stamp.
 type stamps struct{ last atomic.Pointer[stamp] }
 
-// append writes RFC 3339 in UTC, always with three digits of milliseconds, so
-// that lines sort.
+// append appends t as RFC 3339 in UTC, always with three digits of milliseconds,
+// so that lines can be sorted.
 func (c *stamps) append(b []byte, t time.Time) []byte {
 	s := c.last.Load()
 	if s == nil || s.second != t.Unix() {
@@ -218,8 +221,8 @@ func (c *stamps) encode(t time.Time, e zapcore.PrimitiveArrayEncoder) {
 	e.AppendByteString(c.append(make([]byte, 0, len(stampLayout)+len("000Z")), t))
 }
 
-// fileMode lets the adm group of a log rotation read, and no one else: lines
-// hold addresses.
+// fileMode lets only the owner and the group (adm, for log rotation) read the
+// file, because lines have addresses.
 const fileMode = 0o640
 
 func openFile(path string) (*os.File, error) {

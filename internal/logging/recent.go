@@ -24,18 +24,18 @@ const (
 	maxRecent = 64 << 10
 )
 
-// Recent keeps the last records in memory, and gives them as lines as the log has
-// them at --log-format json, whatever the log's own form and level are. It is a
+// Recent keeps the last records in memory, and returns them as lines in the form
+// of --log-format json, whatever the form and the level of the log are. It is a
 // [record.Sink]. The oldest records make room for new ones.
 type Recent struct {
 	stamps stamps
 	forms  sync.Pool // of *[]byte
 
 	mu          sync.Mutex
-	space       []byte // compact records behind their times, each in one piece
+	space       []byte // compact records, each after its time and in one piece
 	end         int    // of the newest one in space
-	spans       []span // where they are: that of number n at n % len
-	first, next uint64 // numbers of the oldest record, and of the one to come
+	spans       []span // where the records are: number n at index n % len
+	first, next uint64 // numbers of the oldest record and of the next one
 	news        chan struct{}
 }
 
@@ -55,9 +55,10 @@ func newRecent(records, bytes int) *Recent {
 	return r
 }
 
-// outsideHeap returns memory that the garbage collector does not see: at the
-// daemons' GC percent of 400, each octet of the heap may cost five. Pages take room
-// once they are written to. It is released with its owner.
+// outsideHeap returns memory outside the heap of the garbage collector, because
+// with the daemons' GC percent of 400 each octet of the heap may cost five. A
+// page needs memory only once it is written to. The memory is released with its
+// owner.
 func outsideHeap(owner *Recent, size int) []byte {
 	space, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
@@ -83,7 +84,7 @@ func (r *Recent) Record(rec *record.Record, at time.Time) {
 	}
 }
 
-// line is the line of a record, without its line feed.
+// line returns the line of a record, without its line feed.
 func (r *Recent) line(b []byte) []byte { return r.lineOf(b, record.ParseCompact(b[8:])) }
 
 // lineOf is line for a record that was parsed.
@@ -108,10 +109,10 @@ func (r *Recent) add(b []byte) {
 	}
 }
 
-// place copies a record behind the newest one, or to the start when there is no room
-// behind it. What lies there is forgotten. When there are as many records as may be,
-// the start is used as soon as it is free, with some room for records that are longer
-// than those before: so no more memory is touched than they need.
+// place copies a record after the newest one, or to the start when there is no
+// room after it. Old records at that place are dropped. When the number of
+// records is at its limit, the start is used as soon as it is free, with some
+// room for longer records. So no more memory is touched than the records need.
 func (r *Recent) place(b []byte, full bool) {
 	start := r.end
 	switch {
@@ -130,11 +131,12 @@ func (r *Recent) place(b []byte, full bool) {
 	r.end = end
 }
 
-// at is the place of a record by its number.
+// at returns the place of a record by its number.
 func (r *Recent) at(number uint64) *span { return &r.spans[number%uint64(len(r.spans))] }
 
-// forget drops the oldest records as long as they lie in a part of space. The newest
-// one ends where the part begins, so that those in it are the oldest ones.
+// forget drops the oldest records as long as they are in a part of space. The
+// newest record ends where the part begins, so the records in the part are the
+// oldest ones.
 func (r *Recent) forget(start, end int) {
 	for r.first < r.next {
 		if old := r.at(r.first); int(old.start) >= end || int(old.end) <= start {
@@ -151,8 +153,8 @@ type Lines struct {
 	Lost  uint64   // records that were asked for and are not remembered any more
 }
 
-// After returns the records behind a number, 0 for all: as many as have room in
-// so many octets, but at least one, if there is any.
+// After returns the records after a number, 0 for all. Their lines have at most
+// room octets, but it returns at least one record, if there is any.
 func (r *Recent) After(number uint64, room int) Lines {
 	forms, out := r.after(number, room)
 	for i, b := range forms {
@@ -166,8 +168,9 @@ func (r *Recent) After(number uint64, room int) Lines {
 	return out
 }
 
-// after copies the records behind a number. They have room if their lines have,
-// which are longer. Lines are made of them without a lock: decisions wait for it.
+// after copies the compact records after a number, as many as have room: their
+// lines are longer. It only copies, so that lines are made later, without the
+// lock for which decisions wait.
 func (r *Recent) after(number uint64, room int) (forms [][]byte, out Lines) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,12 +189,12 @@ func (r *Recent) after(number uint64, room int) (forms [][]byte, out Lines) {
 	return forms, out
 }
 
-// matchBatch is how many records are copied at a time while some are looked for.
+// matchBatch is how many records are copied at a time during a search.
 const matchBatch = 256
 
-// Match returns the newest records behind a number that pick accepts, the oldest of
-// them first: at most so many, and about as many as have room in so many octets. pick
-// may change the record that it is given: the line shows what it has become. Next is
+// Match returns the newest records after a number that pick accepts, the oldest
+// of them first: at most so many, and about as many as have room in so many
+// octets. pick may change its record; the line shows the changed record. Next is
 // the number of the newest record, accepted or not.
 func (r *Recent) Match(number uint64, most, room int, pick func(*record.Record) bool) Lines {
 	out := r.span(number)
@@ -217,7 +220,8 @@ func (r *Recent) Match(number uint64, most, room int, pick func(*record.Record) 
 	return out
 }
 
-// span returns the number of the newest record, and how many behind a number are lost.
+// span returns the number of the newest record, and how many records after a
+// number are lost.
 func (r *Recent) span(number uint64) Lines {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -228,7 +232,7 @@ func (r *Recent) span(number uint64) Lines {
 	return out
 }
 
-// before copies the last records that lie behind a number, up to another one.
+// before copies the last records after one number, up to another one.
 func (r *Recent) before(number, end uint64) (forms [][]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -246,7 +250,7 @@ func (r *Recent) before(number, end uint64) (forms [][]byte) {
 	return forms
 }
 
-// News returns a channel that is closed when there is a record behind a number.
+// News returns a channel that is closed when there is a record after a number.
 func (r *Recent) News(number uint64) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()

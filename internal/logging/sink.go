@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sink is the zapcore.WriteSyncer behind a log. It has no lock: a file opened
-// for appending keeps concurrent writes apart, and an os.File that is closed
-// during a write waits for it.
+// sink is the zapcore.WriteSyncer of a log. It needs no lock: the kernel keeps
+// concurrent writes to a file opened for appending apart, and closing an os.File
+// waits for a running write.
 type sink struct {
 	path     string // "" when there is nothing to reopen
 	target   atomic.Pointer[target]
@@ -20,10 +20,10 @@ type sink struct {
 	torn     atomic.Bool // the last line may have been cut off in the middle
 }
 
-// target is one place to write to. A pointer to it distinguishes one from another.
+// target is one place to write to. Targets are compared by their pointers.
 type target struct {
 	w    io.Writer
-	file *os.File // w, when it is ours to sync and close
+	file *os.File // w, when the log has to sync and close it
 }
 
 func openSink(path string, w io.Writer) (*sink, error) {
@@ -49,7 +49,7 @@ func openTarget(path string, w io.Writer) (*target, error) {
 		return &target{w: w}, nil
 	}
 	// A write to a broken pipe on descriptor 1 or 2 kills a Go program. On any
-	// other descriptor it is an error to count.
+	// other descriptor it returns an error, which can be counted.
 	own, err := duplicate(f)
 	return &target{w: own, file: own}, err
 }
@@ -62,7 +62,8 @@ func duplicate(f *os.File) (*os.File, error) {
 	var fd int
 	var dupErr error
 	err = conn.Control(func(old uintptr) {
-		// Above the standard ones, in case one of those is closed.
+		// The new descriptor is above the standard ones, in case one of those is
+		// closed.
 		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3)
 	})
 	if err := errors.Join(err, dupErr); err != nil {
@@ -71,13 +72,13 @@ func duplicate(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// Write writes one line, or several. It always reports success: zap can do nothing about
-// a failure, and the caller must not care.
+// Write writes one line, or several. It always reports success, because zap can
+// do nothing about a failure.
 func (s *sink) Write(line []byte) (int, error) {
 	t := s.target.Load()
 	err := s.writeTo(t, line)
 	for errors.Is(err, os.ErrClosed) {
-		// Reopened between Load and Write; or closed for good.
+		// The log was reopened between Load and Write, or it was closed.
 		now := s.target.Load()
 		if now == t {
 			break
@@ -103,8 +104,8 @@ func (s *sink) writeTo(t *target, line []byte) error {
 	return err
 }
 
-// Sync is called by zap after lines above error. Pipes and terminals cannot be
-// synced; that is no error.
+// Sync is called by zap after lines above the level error. Pipes and terminals
+// cannot be synced; that is not an error.
 func (s *sink) Sync() error {
 	t := s.target.Load()
 	if t.file == nil || s.path == "" {

@@ -7,27 +7,27 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// StateLog writes a line when the state of one thing changes, and none while
-// it stays: a dead backend is reported once, not with every request. It is
-// safe for concurrent use, and cheap when nothing changes.
+// StateLog writes a line when the state of a thing changes, and none while it
+// stays the same. So a backend that is down is reported once, not with every
+// request. It is safe for concurrent use, and cheap when nothing changes.
 type StateLog struct {
 	logger  *zap.Logger
 	state   atomic.Pointer[string]
 	repeats atomic.Uint64
 }
 
-// NewStateLog reports on subject, which is in state initial: that state is not
-// worth a line until another one has been.
+// NewStateLog returns a StateLog for subject. Its first state is initial, which
+// is not logged before there was another state.
 func NewStateLog(l *zap.Logger, subject, initial string) *StateLog {
 	s := &StateLog{logger: l.With(zap.String("subject", subject))}
 	s.state.Store(&initial)
 	return s
 }
 
-// Report notes the state and reports whether it is a change, which is logged at
-// level with the fields given, and with how often the state before had been
-// reported again ("repeats"). States are few fixed words: what varies (an error
-// text) goes into fields.
+// Report notes the state and reports whether it has changed. It logs a change at
+// level, with the fields and with the number of times that the previous state was
+// repeated ("repeats"). States are a few fixed words. What varies, such as an
+// error text, belongs into fields.
 func (s *StateLog) Report(level zapcore.Level, state string, fields ...zap.Field) bool {
 	before, repeated := s.change(state)
 	if repeated {
@@ -44,20 +44,21 @@ func (s *StateLog) Report(level zapcore.Level, state string, fields ...zap.Field
 	return true
 }
 
-// change makes next the state and gives the one before. Of several callers that
-// report the same change one makes it, the others repeat it.
+// change sets the state to next and returns the previous one. When several
+// callers report the same change, it is a change for one of them and a repetition
+// for the others.
 func (s *StateLog) change(next string) (before *string, repeated bool) {
 	for {
 		before = s.state.Load()
 		if *before == next {
 			return before, true
 		}
-		to := next // only a change pays for the allocation
+		to := next // allocates only for a change
 		if s.state.CompareAndSwap(before, &to) {
 			return before, false
 		}
 	}
 }
 
-// State is the state reported last.
+// State returns the last reported state.
 func (s *StateLog) State() string { return *s.state.Load() }
