@@ -6,20 +6,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The buckets are few, since each is a number of every scrape and of every label.
+// There are few buckets, because every scrape has each of them for every
+// combination of labels.
 
-// decisionBuckets run from a lookup in memory to the deadline of a policy request
-// and beyond it.
+// decisionBuckets range from a lookup in memory to more than the deadline of a
+// policy request.
 func decisionBuckets() []float64 {
 	return []float64{.0001, .00025, .0005, .001, .0025, .01, .05, .25, 1, 2.5, 10, 30}
 }
 
-// questionBuckets run from a resolver on this host to all tries of a question.
+// questionBuckets range from one answer of a resolver on this host to all tries
+// of a question.
 func questionBuckets() []float64 {
 	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10}
 }
 
-// storeBuckets run from memory to the longest wait for Redis.
+// storeBuckets range from a store in memory to the longest wait for Redis.
 func storeBuckets() []float64 {
 	return []float64{.00001, .00005, .0001, .00025, .0005, .001, .0025, .01, .05, .25, 1, 2}
 }
@@ -55,8 +57,8 @@ func newStoreDurations() *prometheus.HistogramVec {
 	}, []string{"store", "outcome"})
 }
 
-// DNSQuestions returns what takes the time of each DNS question. Only the outcomes
-// that are named are counted apart, the rest as "other".
+// DNSQuestions returns a function that takes the outcome and the time of each DNS
+// question. Only the named outcomes are counted apart, the rest as "other".
 func (m *Metrics) DNSQuestions(outcomes ...string) func(outcome string, took time.Duration) {
 	known := make(map[string]prometheus.Observer, len(outcomes))
 	for _, outcome := range outcomes {
@@ -71,8 +73,8 @@ func (m *Metrics) DNSQuestions(outcomes ...string) func(outcome string, took tim
 	}
 }
 
-// StoreRequests returns what takes the time and the error of each request to a
-// store. The name of the store is one of the program.
+// StoreRequests returns a function that takes the time and the error of each
+// request to a store. The name of the store is a constant of the program.
 func (m *Metrics) StoreRequests(store string) func(took time.Duration, err error) {
 	ok, failed := m.stores.WithLabelValues(store, outcomeOK), m.stores.WithLabelValues(store, outcomeError)
 	return func(took time.Duration, err error) {

@@ -22,7 +22,7 @@
 // Other packages register theirs with Registerer. Invariants:
 //
 //   - The registry is our own: nothing is registered by import.
-//   - Label values come from constants of the program. Should one ever not, at
+//   - Label values come from constants of the program. If one ever does not, at
 //     most maxSeries combinations are counted apart, the rest as "other".
 //   - Observing takes no lock and allocates nothing once a combination has
 //     been seen.
@@ -48,7 +48,7 @@ const maxSeries = 1024
 // maxValue bounds the value of a label of postern_decisions_total, in bytes.
 const maxValue = 64
 
-// other replaces every label value beyond maxSeries.
+// other replaces all label values once there are maxSeries combinations.
 const other = "other"
 
 // Options describe the daemon.
@@ -60,8 +60,8 @@ type Options struct {
 	LogFailures func() uint64 // lost log lines so far; nil leaves the metric out
 	LogBlocked  func() bool   // whether the log takes no lines now; likewise
 
-	// ConnsClosed and ConnsRefused count connections that a bound has ended; nil
-	// leaves the metric out.
+	// ConnsClosed and ConnsRefused return how many connections were closed
+	// because of a bound; nil leaves the metric out.
 	ConnsClosed, ConnsRefused func() uint64
 }
 
@@ -162,10 +162,11 @@ func buildInfo(o Options) prometheus.Collector {
 	return g
 }
 
-// Registerer takes the metrics of other packages: breakers, stores, caches.
+// Registerer returns where other packages register their metrics: breakers,
+// stores, caches.
 func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 
-// Gatherer gives all metrics, for tests and for the HTTP server.
+// Gatherer returns all metrics, for tests and for the HTTP server.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
 
 // Record implements [record.Sink]: each record is counted.
@@ -181,8 +182,8 @@ func (m *Metrics) Decided(l Labels, took time.Duration) {
 	s.took.Observe(took.Seconds())
 }
 
-// Prepare makes combinations show up with 0 before the first decision, so that
-// a rate over the first one is not lost.
+// Prepare adds combinations with the value 0 before the first decision, so that a
+// rate includes the first one.
 func (m *Metrics) Prepare(all ...Labels) {
 	for _, l := range all {
 		if _, ok := (*m.series.Load())[l]; !ok {
@@ -209,13 +210,14 @@ func (m *Metrics) newSeries(l Labels) series {
 	return made
 }
 
-// values are those of the labels, in the order of postern_decisions_total.
+// values returns the values of the labels, in the order of
+// postern_decisions_total.
 func values(l Labels) []string {
 	return []string{value(l.Check, "none"), value(l.Verdict, "none"), value(string(l.Reason), "none"), value(l.Mode, record.ModeEnforce)}
 }
 
-// value is s as a label's value, which client_golang wants to be UTF-8, or
-// otherwise if it is empty.
+// value returns s as the value of a label, which client_golang requires to be
+// UTF-8. If s is empty, it returns otherwise.
 func value(s, otherwise string) string {
 	if s == "" {
 		return otherwise
@@ -223,20 +225,20 @@ func value(s, otherwise string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxValue)], "?")
 }
 
-// RequestStarted and RequestDone bracket one request.
+// RequestStarted counts a request that has begun; RequestDone must follow.
 func (m *Metrics) RequestStarted() { m.inFlight.Inc() }
 
 // RequestDone ends what RequestStarted began.
 func (m *Metrics) RequestDone() { m.inFlight.Dec() }
 
-// ConnectionOpened and ConnectionClosed bracket one connection.
+// ConnectionOpened counts an open connection; ConnectionClosed must follow.
 func (m *Metrics) ConnectionOpened() { m.connections.Inc() }
 
 // ConnectionClosed ends what ConnectionOpened began.
 func (m *Metrics) ConnectionClosed() { m.connections.Dec() }
 
-// Reloaded notes the outcome of a load of the configuration, the first one
-// included: with nil, now is when the settings came into force.
+// Reloaded notes the outcome of a load of the configuration, also of the first
+// one. With a nil error, now is when the settings came into force.
 func (m *Metrics) Reloaded(now time.Time, err error) {
 	if err != nil {
 		m.reloadFailed.Set(1)
@@ -246,5 +248,5 @@ func (m *Metrics) Reloaded(now time.Time, err error) {
 	m.lastReload.Set(float64(now.UnixMilli()) / 1000)
 }
 
-// HeldBack takes how many tables and allow lists have a new text that is not used.
+// HeldBack sets how many tables and allow lists have a new text that is not used.
 func (m *Metrics) HeldBack(files int) { m.heldBack.Set(float64(files)) }

@@ -11,12 +11,12 @@ import (
 const (
 	// maxConditions bounds the named conditions of a Readiness.
 	maxConditions = 64
-	// maxDetail bounds the text of one, in bytes.
+	// maxDetail bounds the text of a condition, in bytes.
 	maxDetail = 200
 )
 
-// Readiness says whether a daemon should be sent work: it serves, it is not
-// draining, and every named condition holds. The zero value is not serving.
+// Readiness is whether a daemon should get work: it serves, it is not draining,
+// and every named condition is true. The zero value is not serving.
 type Readiness struct {
 	mu         sync.Mutex
 	serving    bool
@@ -29,23 +29,23 @@ type condition struct {
 	detail string
 }
 
-// Serving notes that all listeners accept.
+// Serving notes that all listeners accept connections.
 func (r *Readiness) Serving() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.serving = true
 }
 
-// Draining notes that the daemon is stopping; there is no way back.
+// Draining notes that the daemon is stopping. This cannot be undone.
 func (r *Readiness) Draining() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.draining = true
 }
 
-// Set notes whether a named condition holds. The detail is shown to whoever
-// asks over HTTP: it must not hold a secret or an address of a mail. Conditions
-// beyond 64 are left out.
+// Set notes whether a named condition is true. The detail is shown to everyone
+// who asks over HTTP, so it must not have a secret or an address of a mail.
+// Conditions beyond 64 are ignored.
 func (r *Readiness) Set(name string, ok bool, detail string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -57,14 +57,15 @@ func (r *Readiness) Set(name string, ok bool, detail string) {
 	}
 }
 
-// Remove forgets a condition, when a reload has taken away what it was about.
+// Remove removes a condition, when a reload has removed its subject.
 func (r *Readiness) Remove(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.conditions, name)
 }
 
-// Ready reports whether work is welcome, and why, one condition a line.
+// Ready reports whether the daemon should get work, and why, with each condition
+// on a line.
 func (r *Readiness) Ready() (ready bool, report string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

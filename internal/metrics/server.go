@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// Bounds of the HTTP server. It has no authentication and listens on loopback
-// unless told otherwise; no client may tie it up all the same.
+// Bounds of the HTTP server, so that no client can block it. It has no
+// authentication, and listens on loopback by default.
 const (
 	maxHTTPConnections = 32
 	maxScrapes         = 4
@@ -32,8 +32,8 @@ type Server struct {
 	http http.Server
 }
 
-// NewServer makes a server. What goes wrong while serving is printed to
-// errorLog; nil means the standard logger.
+// NewServer returns a server. Errors while serving are printed to errorLog; nil
+// means the standard logger.
 //
 //	GET /metrics  Prometheus text format
 //	GET /healthz  200 while the process lives
@@ -77,7 +77,7 @@ func respond(w http.ResponseWriter, status int, text string) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text) // the client may be gone; nothing to do then
+	_, _ = io.WriteString(w, text) // the client may have disconnected; nothing to do then
 }
 
 // Serve answers on ln, which it owns from now on, until Shutdown; it then
