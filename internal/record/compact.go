@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// values are the texts of r, in the order of the compact form.
+// values returns the texts of r, in the order of the compact form.
 func (r *Record) values() [25]*string {
 	return [...]*string{
 		&r.Daemon, &r.Check, &r.Verdict, (*string)(&r.Reason), &r.Action, &r.Mode, &r.Peer, &r.Instance, &r.QueueID,
@@ -19,8 +19,8 @@ func (s *Step) values() [5]*string {
 	return [...]*string{&s.Check, &s.Verdict, (*string)(&s.Reason), &s.Mode, &s.Detail}
 }
 
-// AppendCompact appends r in a form for memory: half as long as the JSON object, and
-// made in a fraction of its time (BenchmarkRecent of package logging).
+// AppendCompact appends r in a form for memory. It is half as long as the JSON
+// object, and takes a fraction of the time (BenchmarkRecent of package logging).
 func (r *Record) AppendCompact(b []byte) []byte {
 	for _, v := range r.values() {
 		b = appendCompact(b, *v)
@@ -41,8 +41,8 @@ func appendCompact(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
-// appendCompactError has one more in front of an error's text, since the text may be
-// empty.
+// appendCompactError appends an octet before an error's text, because the text
+// may be empty.
 func appendCompactError(b []byte, err error) []byte {
 	if err == nil {
 		return append(b, 0)
@@ -50,8 +50,8 @@ func appendCompactError(b []byte, err error) []byte {
 	return appendCompact(append(b, 1), err.Error())
 }
 
-// ParseCompact returns the record that AppendCompact wrote. Of its errors the texts
-// are left.
+// ParseCompact returns the record that AppendCompact wrote. Errors keep only
+// their texts.
 func ParseCompact(b []byte) *Record {
 	c := compact(b)
 	r := new(Record)
@@ -71,7 +71,7 @@ func ParseCompact(b []byte) *Record {
 	return r
 }
 
-// compact is what is left to be read. Behind its end everything is empty.
+// compact is the part that is not read yet. After its end every value is empty.
 type compact []byte
 
 func (c *compact) number() uint64 {

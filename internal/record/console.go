@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// AppendConsole appends r as one short line for people, without its time and level:
-// what was decided and why, then who and what it was about, then what was answered.
-// What a record has beyond that is in the JSON form only.
+// AppendConsole appends r as one short line for people, without its time and
+// level: first the decision and its reason, then the subject, then the answer.
+// The other fields of a record are only in the JSON form.
 func (r *Record) AppendConsole(b []byte) []byte {
 	b = append(b, cmp.Or(r.Check, r.Daemon, "-")...)
 	for _, word := range []string{r.Verdict, string(r.Reason)} {
@@ -29,7 +29,7 @@ func (r *Record) AppendConsole(b []byte) []byte {
 	return append(b, "ms"...)
 }
 
-// consoleMembers are what the line shows, in its order.
+// consoleMembers returns the members that the line shows, in its order.
 func (r *Record) consoleMembers() [14]member {
 	client := r.ClientAddress
 	if r.ClientName != "" {
@@ -53,8 +53,8 @@ func (r *Record) consoleMembers() [14]member {
 	}
 }
 
-// appendNamed appends a text that is not empty. Text that a terminal could obey, or
-// that has a blank, is quoted.
+// appendNamed appends a text with its name, unless the text is empty. A text with
+// a blank or a control character is quoted.
 func appendNamed(b []byte, name, text string) []byte {
 	if text == "" {
 		return b

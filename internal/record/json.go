@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends the members of r's JSON object, without its braces and
-// behind a comma unless b ends in a brace, as zap's JSON encoder would write
-// them. A busy server writes a record for each request; this costs a fraction of
-// going through the encoder.
+// AppendJSON appends the members of r's JSON object as zap's JSON encoder would
+// write them, without the braces of the object. It begins with a comma, unless b
+// ends in a brace. A busy server writes a record for each request, and this costs
+// a fraction of the encoder.
 func (r *Record) AppendJSON(b []byte) []byte {
 	b = appendText(b, `,"daemon":"`, r.Daemon)
 	b = appendText(b, `,"check":"`, r.Check)
@@ -35,7 +35,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 		for i := range r.Steps {
 			b = append(r.Steps[i].appendJSON(append(b, '{')), '}', ',')
 		}
-		b[len(b)-1] = ']' // for the last comma
+		b[len(b)-1] = ']' // in place of the last comma
 	}
 	return appendError(b, r.Err)
 }
@@ -63,7 +63,7 @@ func (s *Step) appendJSON(b []byte) []byte {
 	return appendError(b, s.Err)
 }
 
-// appendKey takes keys of this package only: they need no escaping.
+// appendKey appends a key of this package, which needs no escaping.
 func appendKey(b []byte, key string) []byte {
 	if n := len(b); n > 0 && b[n-1] != '{' {
 		b = append(b, ',')
@@ -73,8 +73,8 @@ func appendKey(b []byte, key string) []byte {
 	return append(b, '"', ':')
 }
 
-// appendText leaves out a member without a text. key is the key and all that
-// is around it.
+// appendText appends a member, unless its text is empty. key is the key with its
+// quotes and its colon.
 func appendText(b []byte, key, text string) []byte {
 	if text == "" {
 		return b
@@ -110,7 +110,7 @@ func appendError(b []byte, err error) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// special recognises an octet that may not be in a JSON string as it is.
+// special is true for an octet that must be escaped in a JSON string.
 var special = func() (t [256]bool) {
 	for c := range t {
 		t[c] = c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\'
@@ -118,8 +118,8 @@ var special = func() (t [256]bool) {
 	return t
 }()
 
-// appendEscaped appends s as the inside of a JSON string. What is no UTF-8
-// becomes U+FFFD.
+// appendEscaped appends s as the content of a JSON string. Invalid UTF-8 becomes
+// U+FFFD.
 func appendEscaped(b []byte, s string) []byte {
 	if isPlain(s) {
 		return append(b, s...)
@@ -127,8 +127,8 @@ func appendEscaped(b []byte, s string) []byte {
 	return escape(b, s)
 }
 
-// isPlain recognises a text that has nothing to escape and is ASCII, as most are. It
-// looks at eight octets at a time.
+// isPlain reports whether a text is ASCII and has nothing to escape, like most
+// texts. It checks eight octets at a time.
 func isPlain(s string) bool {
 	var found uint64
 	i := 0
@@ -154,15 +154,15 @@ const (
 	highBits  = 0x80 * eachOctet
 )
 
-// word is the first eight octets of s.
+// word returns the first eight octets of s.
 func word(s string) uint64 {
 	_ = s[7]
 	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
-// marks has a high bit set if one of eight octets is a control character, a
-// quote, a backslash, or not ASCII.
+// marks returns a number with a high bit set if one of eight octets is a control
+// character, a quote, a backslash, or not ASCII.
 func marks(w uint64) uint64 {
 	quote := w ^ '"'*eachOctet
 	slash := w ^ '\\'*eachOctet

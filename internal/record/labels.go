@@ -1,7 +1,7 @@
 package record
 
-// Labels are what decisions are counted by. Empty fields read "none", an empty
-// mode "enforce", as in the record.
+// Labels are the labels by which decisions are counted. An empty field is counted
+// as "none", and an empty mode as "enforce", as in the record.
 type Labels struct {
 	Check   string
 	Verdict string
@@ -9,15 +9,14 @@ type Labels struct {
 	Mode    string
 }
 
-// Labels returns those of r.
+// Labels returns the labels of r.
 func (r *Record) Labels() Labels { return Labels{r.Check, r.Verdict, r.Reason, r.Mode} }
 
-// objects reports whether a verdict interferes with mail.
+// objects reports whether a verdict keeps mail from passing.
 func objects(verdict string) bool { return verdict == held || verdict == deferral || verdict == reject }
 
-// Known returns the labels that decisions of a check can have, so that they can
-// be counted from 0 on. When the check is only watched, its objections have the
-// mode of the shadow.
+// Known returns the labels that decisions of a check can have, so that their
+// counters can start at 0. For a check in shadow mode, objections have that mode.
 func Known(check string, shadowed bool) []Labels {
 	var all []Labels
 	for _, u := range vocabulary()[check] {

@@ -2,17 +2,17 @@ package record
 
 import "slices"
 
-// Reason is why a decision fell as it did: a stable token, the "reason" key of
-// the record and the label of the decisions counter. All of them stand in this
-// block, so that an operator can read the whole vocabulary at once; vocabulary says
-// which check gives it with which verdicts.
+// Reason is why a decision was made: a stable token, the key "reason" of the
+// record and a label of the counter of decisions. All reasons are in this file,
+// so that they can be read at once. The function vocabulary has the checks and
+// verdicts with which each is used.
 type Reason string
 
-// Reasons that any check may give.
+// Reasons that any check may have.
 const (
-	NotApplicable Reason = "not_applicable" // the check has nothing to say about this request
-	CheckFailed   Reason = "check_failed"   // a check could not tell (see error)
-	DeadlineSpent Reason = "deadline_spent" // a check could not tell in the time it had
+	NotApplicable Reason = "not_applicable" // the check does not apply to this request
+	CheckFailed   Reason = "check_failed"   // a check could not decide (see error)
+	DeadlineSpent Reason = "deadline_spent" // a check could not decide in its time
 	NoChecks      Reason = "no_checks"      // no check applies to this hook
 	UnknownHook   Reason = "unknown_policy_context"
 	BadRequest    Reason = "bad_request" // the request broke the protocol; the connection was closed
@@ -25,7 +25,7 @@ const (
 	OwnerOwnedByAlias     Reason = "owned_by_alias"
 	OwnerSelf             Reason = "owned_by_login"  // the sender is the login's own address
 	OwnerExempt           Reason = "owner_exempt"    // the login is listed in --owner-exempt
-	OwnerNotOwned         Reason = "not_owned"       // the sender has owners, the login is none of them
+	OwnerNotOwned         Reason = "not_owned"       // the sender has owners, but the login is not one of them
 	OwnerUnlisted         Reason = "sender_unlisted" // no map lists the sender
 	OwnerNotLoggedIn      Reason = "not_logged_in"   // an owned sender, used without login
 	OwnerNullSender       Reason = "null_sender"
@@ -45,7 +45,8 @@ const (
 	FromExempt     Reason = "from_exempt"     // --from-exempt allows it
 )
 
-// Reasons of the limit check. Those that name a unit say which limit is reached.
+// Reasons of the limit check. Those with the name of a unit are for a limit of
+// that unit.
 const (
 	LimitNone        Reason = "limit_none" // no limit applies to this request
 	LimitWithin      Reason = "limit_within"
@@ -79,7 +80,7 @@ const (
 
 // Reasons of the greylist check.
 const (
-	GreylistNew              Reason = "greylist_new"               // never seen: told to come back
+	GreylistNew              Reason = "greylist_new"               // never seen: asked to come back
 	GreylistEarly            Reason = "greylist_early"             // has come back too soon
 	GreylistWaited           Reason = "greylist_waited"            // passes for the first time
 	GreylistKnown            Reason = "greylist_known"             // has passed before
@@ -87,7 +88,7 @@ const (
 	GreylistAllowedByHand    Reason = "greylist_allowed_by_hand"   // postern greylist allow
 	GreylistFloodNetwork     Reason = "greylist_flood_network"     // its network makes too many new triplets: deferred, not recorded
 	GreylistFlood            Reason = "greylist_flood"             // too many new triplets in all: deferred, not recorded
-	GreylistAuthenticated    Reason = "greylist_authenticated"     // those who log in are never greylisted
+	GreylistAuthenticated    Reason = "greylist_authenticated"     // clients that log in are never greylisted
 	GreylistLocalClient      Reason = "greylist_local_client"      // private, loopback or link-local address
 	GreylistNoClient         Reason = "greylist_no_client_address" // nothing to make a key of
 	GreylistTrustedRelay     Reason = "greylist_trusted_relay"     // in --trusted-relays
@@ -95,7 +96,7 @@ const (
 	GreylistRecipientAllowed Reason = "greylist_recipient_allowed" // listed, or postmaster or abuse
 	GreylistSenderAllowed    Reason = "greylist_sender_allowed"    // listed, and SPF passed
 	GreylistNotSuspicious    Reason = "greylist_not_suspicious"
-	GreylistUnavailable      Reason = "greylist_unavailable" // the store could not tell (see error)
+	GreylistUnavailable      Reason = "greylist_unavailable" // the store could not answer (see error)
 )
 
 // Reasons of the signer.
@@ -108,33 +109,34 @@ const (
 	SignNoKey          Reason = "no_dkim_key"
 	SignAlreadySigned  Reason = "already_signed" // by us, and the signature is valid
 	SignFailed         Reason = "sign_failed"    // no key could sign (see error)
-	SignOff            Reason = "signing_off"    // the table of options says so for the author's domain
-	SignMarked         Reason = "not_our_mail"   // came from outside, and its author was not proven: our mark says so
+	SignOff            Reason = "signing_off"    // switched off for the author's domain by the table of options
+	SignMarked         Reason = "not_our_mail"   // our mark shows that it came from outside, and its author was not proven
 )
 
 // Reasons of the verifier.
 const (
-	Verified         Reason = "verified"         // judged; what the results are, spf, dkim, arc, dmarc and steps say
-	VerifyUnsure     Reason = "verify_unsure"    // the same, but DNS could not tell something
+	Verified         Reason = "verified"         // judged; the results are in spf, dkim, arc, dmarc and steps
+	VerifyUnsure     Reason = "verify_unsure"    // the same, but DNS did not answer a question
 	SPFFailed        Reason = "spf_fail"         // refused: the sender's domain does not let the client send
 	DMARCRejected    Reason = "dmarc_reject"     // refused by the table of dispositions
 	DMARCQuarantined Reason = "dmarc_quarantine" // marked or held by it
-	VerdictKept      Reason = "verdict_kept"     // came back from a host of ours: the first verdict stands
-	TooManyResults   Reason = "too_many_results" // refused: more results in our name than are removed
+	VerdictKept      Reason = "verdict_kept"     // came back from a host of ours: the first verdict is kept
+	TooManyResults   Reason = "too_many_results" // refused: more results in our name than can be removed
 )
 
 // Reasons of the milter server.
 const (
-	HeaderTooLarge Reason = "header_too_large" // more header than is looked at: refused
+	HeaderTooLarge Reason = "header_too_large" // the header is larger than the bound: refused
 	HeaderNoRoom   Reason = "header_no_room"   // messages with large headers hold all memory for headers: deferred
-	ConnectionLost Reason = "connection_lost"  // the MTA stalled, or left inside a command
+	ConnectionLost Reason = "connection_lost"  // the MTA stalled, or disconnected inside a command
 )
 
-// Reasons of the rotation of DKIM keys: what was done. Its records are about no mail.
+// Reasons of the rotation of DKIM keys: what was done. These records do not
+// belong to a mail.
 const (
 	RotateStarted   Reason = "rotate_started"
-	RotateHanded    Reason = "rotate_handed"    // changes of the DNS were made
-	RotateByHand    Reason = "rotate_by_hand"   // changes of the DNS wait for a person; steps has them
+	RotateHanded    Reason = "rotate_handed"    // the DNS was changed
+	RotateByHand    Reason = "rotate_by_hand"   // a person has to change the DNS; steps has the changes
 	RotateSeen      Reason = "rotate_seen"      // every name server shows the new records
 	RotateSigns     Reason = "rotate_signs"     // the new keys sign
 	RotateRetired   Reason = "rotate_retired"   // the old keys have stopped signing
@@ -143,11 +145,11 @@ const (
 	RotateLost      Reason = "rotate_lost"      // the new records are gone from a name server: the old keys sign again
 	RotateUndone    Reason = "rotate_undone"    // postern dkim rotate --undo
 	RotateWithdrawn Reason = "rotate_withdrawn" // new keys that have never signed are deleted
-	RotateFailed    Reason = "rotate_failed"    // a step could not be made (see error)
+	RotateFailed    Reason = "rotate_failed"    // a step failed (see error)
 )
 
-// The words of Record.Verdict. A reason that is given with none is only found in
-// steps: no decision rests on it.
+// The words of Record.Verdict. A reason with the verdict none is only found in
+// steps, because it does not decide anything.
 const (
 	none     = "none"
 	pass     = "pass"
@@ -157,14 +159,14 @@ const (
 	failed   = "error"
 )
 
-// use is a reason with the verdicts that a check gives it with.
+// use is a reason with the verdicts that it can have.
 type use struct {
 	reason   Reason
 	verdicts []string
 }
 
-// vocabulary is every reason by the check that gives it, "" for decisions of no
-// check.
+// vocabulary returns all reasons by the check that uses them, "" for decisions of
+// no check.
 func vocabulary() map[string][]use {
 	return map[string][]use{
 		"":               slices.Concat(with(pass, NotApplicable, NoChecks), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
@@ -203,7 +205,8 @@ func with(verdict string, reasons ...Reason) (uses []use) {
 	return uses
 }
 
-// couldNotTell are the reasons of a check that could not tell, whose rule decides.
+// couldNotTell returns the reasons of a check that could not decide, so that its
+// rule for errors decides.
 func couldNotTell(own Reason) []use {
 	var all []use
 	for _, r := range []Reason{own, CheckFailed, DeadlineSpent} {
@@ -212,7 +215,8 @@ func couldNotTell(own Reason) []use {
 	return all
 }
 
-// ofLimits are reasons that are given with whatever a limit's action is.
+// ofLimits returns uses of reasons whose verdict depends on the action of the
+// limit.
 func ofLimits(reasons ...Reason) (uses []use) {
 	for _, r := range reasons {
 		uses = append(uses, use{r, []string{held, deferral, reject}})
@@ -220,7 +224,7 @@ func ofLimits(reasons ...Reason) (uses []use) {
 	return uses
 }
 
-// ofSessions are the reasons of every message of a milter session.
+// ofSessions returns the reasons that every message of a milter session can have.
 func ofSessions() []use {
 	return slices.Concat(with(failed, CheckFailed, DeadlineSpent, ConnectionLost, BadRequest),
 		with(reject, HeaderTooLarge), with(deferral, HeaderNoRoom))

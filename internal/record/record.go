@@ -1,8 +1,8 @@
-// Package record is the one line that both daemons write for each decision.
+// Package record has the record: the line that both daemons log for each
+// decision.
 //
 // Keys are stable: operators build alerts on them and deploy/README.md documents
-// them. A field that does not apply is left out of the line, so that a key
-// that is there always means something.
+// them. A field that does not apply is left out of the line.
 package record
 
 import (
@@ -15,8 +15,8 @@ import (
 // Message is the zap message of every decision line.
 const Message = "decision"
 
-// The modes. What is in the shadow is judged and recorded, and has no say: the
-// record names what would have decided.
+// The modes. A check in the shadow is run and recorded, but does not decide: the
+// record has what it would have decided.
 const (
 	ModeEnforce = "enforce"
 	ModeShadow  = "shadow"
@@ -28,9 +28,9 @@ type Record struct {
 	Check         string // the check that decided; "" when all passed
 	Verdict       string // pass, hold, reject, defer, error, none
 	Reason        Reason
-	Action        string // what Postfix was told, in Postfix's spelling
+	Action        string // the answer to Postfix, as sent
 	Mode          string // enforce, shadow, off
-	Peer          string // who spoke to us, on records of a broken connection
+	Peer          string // the client, in records of a broken connection
 	Instance      string
 	QueueID       string
 	ClientAddress string
@@ -40,7 +40,7 @@ type Record struct {
 	Sender        string
 	Recipient     string
 	SASLUsername  string
-	MessageID     string // this and what follows up to SignedBy: milterd only
+	MessageID     string // this and the fields up to SignedBy: milterd only
 	Whose         string // the row of the table of whose mail
 	From          string // author domain
 	SPF           string
@@ -51,28 +51,28 @@ type Record struct {
 	SignedBy      string        // domain/selector of each signature that was added
 	Duration      time.Duration // from the last byte of the request to the reply
 	Steps         []Step
-	Err           error // internal error text; never sent to the client
+	Err           error // internal error; never sent to the client
 }
 
-// Step is what one check (or one stage of a milter) said on the way.
+// Step is the result of one check, or of one stage of a milter.
 type Step struct {
 	Check   string
 	Verdict string
 	Reason  Reason
 	Mode    string // "" means enforce
-	Detail  string // what the verdict rests on, such as the map and key; never a secret
+	Detail  string // what the verdict is based on, such as the table and key; never a secret
 	Err     error
 }
 
-// LineWriter is a zap core that writes records without zap's entries and
-// fields in between, which cost more than the line itself.
+// LineWriter is a zap core that writes records directly. zap's entries and fields
+// would cost more than the line itself.
 type LineWriter interface {
-	// WriteRecord writes the line that zap would, stamped with at.
+	// WriteRecord writes the line that zap would write, with the time at.
 	WriteRecord(level zapcore.Level, at time.Time, r *Record)
 }
 
-// Level is that of r's line: info, or warn when r carries an error, so that an
-// operator who filters by level misses no trouble.
+// Level returns the level of r's line: info, or warn when r has an error, so that
+// an operator who filters by level sees all problems.
 func (r *Record) Level() zapcore.Level {
 	if r.Err != nil {
 		return zapcore.WarnLevel
@@ -96,7 +96,7 @@ func (r *Record) LogAt(l *zap.Logger, at time.Time) {
 // member is one key of a record and its text; without a text it is left out.
 type member struct{ key, text string }
 
-// texts are the members of r that are texts, in their documented order.
+// texts returns the members of r that are texts, in their documented order.
 func (r *Record) texts() [25]member {
 	return [...]member{
 		{"daemon", r.Daemon},
@@ -127,7 +127,7 @@ func (r *Record) texts() [25]member {
 	}
 }
 
-// texts are the members of one element of steps[] that are texts.
+// texts returns the members of one element of steps[] that are texts.
 func (s *Step) texts() [5]member {
 	return [...]member{
 		{"check", s.Check},
@@ -138,7 +138,7 @@ func (s *Step) texts() [5]member {
 	}
 }
 
-// The keys behind the texts.
+// The keys after the texts.
 const (
 	keyDuration = "duration_ms"
 	keySteps    = "steps"

@@ -6,10 +6,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// Sink takes the records of a daemon: its log, its counters.
+// Sink receives the records of a daemon. The log and the counters are sinks.
 type Sink interface {
-	// Record takes what was decided at a time. It must not wait, and keep neither
-	// r nor what r leads to: the caller fills r again.
+	// Record receives the record of a decision and its time. It must not wait. It
+	// must not keep r or anything to which r points, because the caller reuses r.
 	Record(r *Record, at time.Time)
 }
 
