@@ -20,19 +20,20 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// Client asks one daemon. Each call has a connection of its own, so a Client
-// needs no closing and may be used by several goroutines.
+// Client sends commands to one daemon. Each call has a connection of its own, so
+// a Client need not be closed and may be used by several goroutines.
 type Client struct {
 	Path    string // of the daemon's admin socket; host:port on other networks
 	Network string // "" is unix
 	Daemon  string // the daemon's name, for messages, such as "postern-policyd"
 }
 
-// Call runs a command. args and result are encoded and decoded as JSON; nil
-// args sends none, a nil result drops it. progress hears of every progress line; nil
-// drops them. A failure that the daemon reports is an *[Error]. Errors of
-// connecting name the path and what to fix, and wrap fs.ErrNotExist,
-// fs.ErrPermission or syscall.ECONNREFUSED. When ctx ends, the daemon stops working too.
+// Call runs a command. args and result are encoded and decoded as JSON. With nil
+// args none are sent, and with a nil result the result is dropped. progress is
+// called for every progress line; nil drops them. A failure that the daemon
+// reports is an *[Error]. Errors of connecting have the path and the fix, and
+// wrap fs.ErrNotExist, fs.ErrPermission or syscall.ECONNREFUSED. When ctx ends,
+// the daemon stops the command too.
 func (c Client) Call(ctx context.Context, command string, args, result any, progress func(json.RawMessage)) error {
 	line, err := encodeRequest(command, args)
 	if err != nil {
@@ -87,7 +88,8 @@ func encodeRequest(command string, args any) ([]byte, error) {
 
 // converse writes the request and reads up to the final line.
 func converse(conn net.Conn, request []byte, progress func(json.RawMessage)) (reply, error) {
-	// The answer counts, also when the daemon closed before it read all.
+	// The answer is used also when the daemon closed the connection before it had
+	// read everything.
 	_, writeErr := conn.Write(request)
 	r := bufio.NewReader(conn)
 	for {
@@ -113,8 +115,8 @@ func converse(conn net.Conn, request []byte, progress func(json.RawMessage)) (re
 	}
 }
 
-// parseReply accepts unknown keys: a daemon may say more than an older command
-// understands.
+// parseReply accepts unknown keys, because a newer daemon may send keys that an
+// older command does not know.
 func parseReply(line []byte) (reply, error) {
 	var r reply
 	if err := json.Unmarshal(line, &r); err != nil {
@@ -135,7 +137,7 @@ func parseReply(line []byte) (reply, error) {
 	return r, nil
 }
 
-// explain adds what to fix to an error of connecting.
+// explain adds the fix to an error of connecting.
 func (c Client) explain(err error) error {
 	name := c.Daemon
 	if name == "" {
@@ -152,8 +154,8 @@ func (c Client) explain(err error) error {
 	return fmt.Errorf("connect to %s: %w", name, err)
 }
 
-// denied says who may connect. When the socket itself cannot be seen, a
-// directory above it is what denies.
+// denied returns who may connect. When even the socket cannot be seen, a
+// directory above it denies access.
 func denied(path string) string {
 	for p := path; ; p = filepath.Dir(p) {
 		info, err := os.Stat(p)

@@ -10,8 +10,8 @@ import (
 // queueDirectory is where the daemons look for relative paths by default.
 const queueDirectory = "/var/spool/postfix"
 
-// SetEndpoint sets where c connects. The spelling is that of the daemons' --admin
-// (unix:PATH, inet:HOST:PORT); a plain path is a unix socket.
+// SetEndpoint sets where c connects. The notation is that of --admin of the
+// daemons (unix:PATH, inet:HOST:PORT). A plain path is a unix socket.
 func (c *Client) SetEndpoint(spelling string) error {
 	if spelling == "" {
 		return errors.New("no endpoint; write unix:PATH, as --admin of the daemon has it")
@@ -33,8 +33,8 @@ func (c *Client) SetEndpoint(spelling string) error {
 	return nil
 }
 
-// isEndpoint reports whether s is spelled like an endpoint of the daemons. A path
-// with a colon in it is none, unless it starts with one of their words.
+// isEndpoint reports whether s has the notation of an endpoint of the daemons. A
+// path with a colon has not, unless it starts with one of the words of endpoints.
 func isEndpoint(s string) bool {
 	for _, word := range []string{"unix:", "inet:", "systemd:"} {
 		if strings.HasPrefix(s, word) {
@@ -44,7 +44,7 @@ func isEndpoint(s string) bool {
 	return s == "systemd"
 }
 
-// Endpoint is where c connects, as the daemons spell it.
+// Endpoint returns where c connects, in the notation of --admin.
 func (c *Client) Endpoint() string {
 	if c.Network == daemon.NetworkTCP {
 		return "inet:" + c.Path

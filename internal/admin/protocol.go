@@ -18,8 +18,7 @@ const (
 	maxValue   = maxReply - 1<<10 // bytes of a result; the rest is for what is around it
 )
 
-// The codes of an [Error] that this package itself gives. Handlers may have
-// codes of their own.
+// The codes of an [Error] of this package. Handlers may have codes of their own.
 const (
 	CodeBadRequest     = "bad_request"     // not a request line
 	CodeUnknownVersion = "unknown_version" // the message names the version spoken
@@ -37,7 +36,7 @@ type Error struct {
 	Message string `json:"message"`
 }
 
-// Error is the message alone: it is written for people.
+// Error returns only the message, which is written for people.
 func (e *Error) Error() string { return e.Message }
 
 type request struct {
@@ -78,9 +77,9 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// parseRequest looks at the version first: a newer request may hold keys that
-// only a newer daemon knows.
-// Line is a request without arguments, as it is sent.
+// parseRequest checks the version first, because a newer request may have keys
+// that only a newer daemon knows. Line is a request without arguments, as it is
+// sent.
 func Line(command string) []byte {
 	return fmt.Appendf(nil, "{\"v\":%d,\"command\":%q}\n", Version, command)
 }
@@ -105,8 +104,8 @@ func parseRequest(line []byte) (request, error) {
 	return r, nil
 }
 
-// decodeStrict refuses keys that v does not have: a mistyped option must not
-// be ignored silently.
+// decodeStrict refuses keys that v does not have, so that a misspelt option is
+// not ignored silently.
 func decodeStrict(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

@@ -27,12 +27,13 @@ const (
 	drainTimeout   = 5 * time.Second
 )
 
-// Handler answers one command. It returns when ctx ends, which is when the
-// client went away, the time is over or the daemon stops. args is the request's JSON, nil
-// when there was none; [Typed] decodes it. progress sends v to the client; it
-// is called by the handler's own goroutine and only until the handler returns.
-// The result is encoded as JSON. An error that wraps *[Error] keeps its
-// code, any other is CodeFailed; its text reaches the client and holds no secret.
+// Handler answers one command. It must return when ctx ends, which is when the
+// client disconnects, the time is over or the daemon stops. args is the JSON of
+// the arguments, nil when there are none; [Typed] decodes it. progress sends v to
+// the client. Only the handler's own goroutine may call it, and only until the
+// handler returns. The result is encoded as JSON. An error that wraps *[Error]
+// keeps its code; any other is CodeFailed. Its text is sent to the client and
+// must not have a secret.
 type Handler func(ctx context.Context, args json.RawMessage, progress func(v any)) (any, error)
 
 // Typed is a [Handler] whose arguments are a JSON object that fits A. Unknown
@@ -54,10 +55,10 @@ type Options struct {
 	Daemon  string             // its name, such as "postern-policyd"
 	Version string             // its release
 	Timeout time.Duration      // for each command; 0 means DefaultTimeout
-	Report  func(daemon.Event) // hears of trouble, from several goroutines; nil drops it
-	// Takes are commands that get the connection itself, and speak another
-	// protocol over it. It is closed when they return; ctx ends when the daemon
-	// does not wait any more.
+	Report  func(daemon.Event) // receives problems, from several goroutines; may be nil
+	// Takes are commands that get the connection itself and use another protocol
+	// over it. The connection is closed when they return. ctx ends when the
+	// daemon does not wait any longer.
 	Takes map[string]func(ctx context.Context, conn *net.UnixConn)
 }
 
@@ -80,9 +81,9 @@ type Help struct {
 	Commands []string `json:"commands"` // sorted
 }
 
-// New makes a server of the handlers and of the built-in commands "help",
-// "ping" (the result is true) and "version". A handler that is nil, or has the name
-// of a built-in, is a mistake of the program and an error.
+// New returns a server with the handlers and the built-in commands "help", "ping"
+// (its result is true) and "version". It returns an error for a handler that is
+// nil or has the name of a built-in command, which is a bug of the program.
 func New(handlers map[string]Handler, o Options) (*Server, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
@@ -160,8 +161,8 @@ var (
 	errTimeout = errors.New("time-out")
 )
 
-// accepted turns what was read into a request. errGone means that there is
-// no one to answer.
+// accepted parses what was read as a request. errGone means that the client has
+// disconnected.
 func accepted(line []byte, err error, after int) (request, error) {
 	switch {
 	case errors.Is(err, errLineTooLong):
@@ -176,7 +177,7 @@ func accepted(line []byte, err error, after int) (request, error) {
 	return parseRequest(line)
 }
 
-// run executes the command while it watches for the client's going away.
+// run executes the command and watches for the client to disconnect.
 func (s *Server) run(ctx context.Context, cancel context.CancelCauseFunc, req request, w *writer) {
 	handler, known := s.handlers[req.Command]
 	if !known {
@@ -194,7 +195,7 @@ func (s *Server) run(ctx context.Context, cancel context.CancelCauseFunc, req re
 	switch {
 	case errors.Is(cause, errExtra):
 		w.fail(errExtra)
-	case cause != nil && !late: // gone, or cut at the end of draining: no one to answer
+	case cause != nil && !late: // disconnected, or cut at the end of draining: there is no client to answer
 	case err == nil:
 		w.result(result)
 	case late:
@@ -204,8 +205,8 @@ func (s *Server) run(ctx context.Context, cancel context.CancelCauseFunc, req re
 	}
 }
 
-// call contains a panic of the handler: the client gets an error, the log the
-// stack.
+// call calls the handler. After a panic of the handler, the client gets an error,
+// and the log gets the stack.
 func (s *Server) call(ctx context.Context, handler Handler, req request, w *writer) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -226,7 +227,7 @@ func watch(conn net.Conn, cancel context.CancelCauseFunc) (stop func()) {
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		cancel(errGone)
 	}
-	go func() { // ends at the latest with the deadline that stop sets
+	go func() { // ends at the deadline that stop sets, if not before
 		defer close(ended)
 		n, err := conn.Read(make([]byte, 1))
 		switch {
@@ -238,7 +239,7 @@ func watch(conn net.Conn, cancel context.CancelCauseFunc) (stop func()) {
 	}()
 	return func() {
 		if conn.SetReadDeadline(time.Unix(1, 0)) != nil {
-			_ = conn.Close() // it was closed under us: Read returns as well
+			_ = conn.Close() // the connection is closed already: Read returns then too
 		}
 		<-ended
 	}
@@ -255,7 +256,7 @@ type writer struct {
 func (w *writer) progress(v any) {
 	data, err := encode(v)
 	if err != nil {
-		data, _ = json.Marshal("progress lost: " + err.Error()) // a string always is
+		data, _ = json.Marshal("progress lost: " + err.Error()) // a string can always be encoded
 	}
 	w.write(reply{Progress: data})
 }
@@ -269,7 +270,7 @@ func (w *writer) result(v any) {
 	w.write(reply{Result: data})
 }
 
-// encode bounds what the client has to read as one line.
+// encode encodes v as JSON, and refuses more than the client accepts as one line.
 func encode(v any) (json.RawMessage, error) {
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -1,12 +1,12 @@
-// Package api is what the daemons and the postern command say to each other over
-// the admin sockets: the names of commands, their arguments and their answers. Both
-// ends use these types, so that neither knows the other.
+// Package api has the types of the admin protocol between the daemons and the
+// postern command: the names of commands, their arguments and their answers. Both
+// ends use these types, so that neither has to import the other.
 //
-// Keys are stable: programs read them with --json. A key is added; none changes its
-// meaning.
+// Keys are stable, because programs read them with --json. Keys may be added, but
+// no key changes its meaning.
 package api
 
-// The daemons, and where they are found unless they are told otherwise.
+// The daemons, and the default paths of their admin sockets.
 const (
 	Policyd = "postern-policyd"
 	Milterd = "postern-milterd"

@@ -1,18 +1,18 @@
 package api
 
-// Config asks what a daemon is set to; the answer is a ConfigResult. Every daemon
-// has this command.
+// Config asks for the settings of a daemon; the answer is a ConfigResult. Both
+// daemons have this command.
 const Config = "config"
 
-// ConfigResult is what a daemon runs with.
+// ConfigResult has the settings of a daemon.
 type ConfigResult struct {
 	Settings []Setting `json:"settings"`
-	// Refused says why the last reload left the old settings in force, or why a
-	// reload now would; "" when neither is so.
+	// Refused is why the last reload was refused, or why a reload would be
+	// refused now; "" for neither.
 	Refused string `json:"refused,omitempty"`
 }
 
-// Setting is one setting in force, its value as the file would spell it.
+// Setting is one setting in force, with its value as written in a file.
 type Setting struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"` // without secrets

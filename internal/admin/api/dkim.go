@@ -12,7 +12,8 @@ type KeyStatus struct {
 	Bits      int    `json:"bits,omitempty"` // of RSA
 	Path      string `json:"path"`
 	Signs     bool   `json:"signs"`
-	DNS       string `json:"dns,omitempty"` // "" while no one asks: see --dkim-require-dns
-	// Error is why a file, folder or line is not used; nothing else is known of it.
+	DNS       string `json:"dns,omitempty"` // "" when the DNS is not asked: see --dkim-require-dns
+	// Error is why a file, folder or line is not used. The fields about a key are
+	// then empty.
 	Error string `json:"error,omitempty"`
 }

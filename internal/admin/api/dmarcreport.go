@@ -10,12 +10,13 @@ const (
 	DMARCReportBounce  = "dmarc.report.bounce"
 )
 
-// DMARCReportArgs say which reports are meant.
+// DMARCReportArgs select reports.
 type DMARCReportArgs struct {
 	Domain string `json:"domain,omitempty"` // Policy Domain; "" for all
 	Day    string `json:"day,omitempty"`    // UTC, as 2026-11-25; "" for all
-	Again  bool   `json:"again,omitempty"`  // of send: what waits for its time or was given up too
-	// After is where the command before has stopped: a command has a minute.
+	Again  bool   `json:"again,omitempty"`  // of send: also reports that wait for a time or were given up
+	// After is where the previous command has stopped, because a command may run
+	// for a minute only.
 	After *DMARCReportPlace `json:"after,omitempty"`
 }
 
@@ -57,8 +58,8 @@ type DMARCReportDead struct {
 	Why     string    `json:"why"`
 }
 
-// DMARCReportListResult is the answer to "dmarc.report.list". Reports come before it,
-// one at a time.
+// DMARCReportListResult is the answer to "dmarc.report.list". The reports are
+// sent before it, one at a time.
 type DMARCReportListResult struct {
 	Reports int               `json:"reports"`
 	Dead    []DMARCReportDead `json:"dead"`
@@ -66,20 +67,21 @@ type DMARCReportListResult struct {
 	DMARCReportRest
 }
 
-// DMARCReportRest says that there is more: the next command goes on after a report.
+// DMARCReportRest means that there are more reports: the next command goes on
+// after this place.
 type DMARCReportRest struct {
 	After *DMARCReportPlace `json:"after,omitempty"`
 }
 
-// DMARCReportFile is a piece of a report's file, which comes before the answer to
-// "dmarc.report.preview".
+// DMARCReportFile is a piece of a report's file. The pieces are sent before the
+// answer to "dmarc.report.preview".
 type DMARCReportFile struct {
 	Report *DMARCReport `json:"report,omitempty"` // of the first piece
 	Data   []byte       `json:"data,omitempty"`
 }
 
-// DMARCReportEvent is what became of a report; it comes before the answer to
-// "dmarc.report.send".
+// DMARCReportEvent is the outcome for one report. The events are sent before the
+// answer to "dmarc.report.send".
 type DMARCReportEvent struct {
 	Day    string `json:"day"`
 	Domain string `json:"domain"`
@@ -96,7 +98,7 @@ type DMARCReportDone struct {
 	DMARCReportRest
 }
 
-// DMARCReportBounceArgs hand over what came back ("dmarc.report.bounce").
+// DMARCReportBounceArgs have a bounce of a report ("dmarc.report.bounce").
 type DMARCReportBounceArgs struct {
 	Token  string `json:"token"`
 	Failed bool   `json:"failed"`

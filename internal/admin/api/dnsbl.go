@@ -8,13 +8,13 @@ const (
 	DNSBLSelfTest = "dnsbl.selftest"
 )
 
-// DNSBLCheckArgs asks what the lists say about an address or a name
+// DNSBLCheckArgs asks for the answers of the lists about an address or a name
 // ("dnsbl.check").
 type DNSBLCheckArgs struct {
 	Subject string `json:"subject"`
 }
 
-// DNSBLZone is one list's answer, or the state it is in.
+// DNSBLZone is the answer of one list, or its state.
 type DNSBLZone struct {
 	Zone    string      `json:"zone"`
 	Kind    string      `json:"kind"`
@@ -26,9 +26,9 @@ type DNSBLZone struct {
 	Listed  bool        `json:"listed"`
 	Codes   []DNSBLCode `json:"codes,omitempty"`
 	Weight  int         `json:"weight"`            // what it adds to the score
-	Counted bool        `json:"counted,omitempty"` // a filter or the list's meaning lets it count
+	Counted bool        `json:"counted,omitempty"` // it counts, by a filter or by the list's meaning
 	Text    string      `json:"text,omitempty"`
-	Error   string      `json:"error,omitempty"` // the list could not tell
+	Error   string      `json:"error,omitempty"` // the list did not answer
 	Millis  float64     `json:"latency_ms"`
 }
 
@@ -39,8 +39,8 @@ type DNSBLCode struct {
 	Class   string `json:"class"` // listed, allowed, abused, fresh, other, refused
 }
 
-// DNSBLCheckResult is what all lists of the subject's kind say, and what the daemon
-// does with a mail about which they say nothing else.
+// DNSBLCheckResult has the answers of all lists of the subject's kind, and the
+// verdict on a mail for which nothing else is listed.
 type DNSBLCheckResult struct {
 	Subject   string      `json:"subject"` // as it was asked: A-labels, lower case
 	Asked     bool        `json:"asked"`   // false: no list can know it

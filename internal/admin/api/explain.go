@@ -9,7 +9,7 @@ const (
 	AtNow      = "now"
 )
 
-// Explanation is how a message would be verified.
+// Explanation is how the daemon would verify a message.
 type Explanation struct {
 	At         time.Time        `json:"at"` // when signatures were judged; DNS is asked now
 	AtFrom     string           `json:"at_from"`
@@ -23,19 +23,19 @@ type Explanation struct {
 	From       string           `json:"from"`
 	Removed    []string         `json:"removed,omitempty"` // forged fields, as "Name[index]"
 	Held       string           `json:"held,omitempty"`    // the reason, when the message would be put on hold
-	Notes      []string         `json:"notes,omitempty"`   // in what this differs from the daemon
+	Notes      []string         `json:"notes,omitempty"`   // differences from the running daemon
 	Refused    string           `json:"refused,omitempty"` // the reply, when the message would be refused
 	Added      []ExplainedField `json:"added"`
-	Whose      string           `json:"whose"` // the row of the table of whose mail, without a login
+	Whose      string           `json:"whose"` // the row of the table of whose mail that applies without a login
 	Reason     string           `json:"reason"`
 	Error      string           `json:"error,omitempty"`
 }
 
-// Question is one question to the DNS and what came of it.
+// Question is one question to the DNS, with its outcome.
 type Question struct {
 	Type    string   `json:"type"`
 	Name    string   `json:"name"`
-	Answers []string `json:"answers,omitempty"` // none: there is nothing, unless Error says otherwise
+	Answers []string `json:"answers,omitempty"` // empty: there is no record, unless Error is set
 	Error   string   `json:"error,omitempty"`
 	Millis  float64  `json:"ms"`
 }
@@ -90,7 +90,7 @@ type ExplainedDMARC struct {
 	Domains []ExplainedDomain `json:"domains"`
 
 	Signals   []string `json:"signals,omitempty"` // of forgery
-	Unknown   []string `json:"unknown,omitempty"` // signals that DNS could not tell
+	Unknown   []string `json:"unknown,omitempty"` // signals that are unknown because DNS failed
 	Traits    []string `json:"traits,omitempty"`  // fields of a list or a forwarder
 	Allowed   string   `json:"allowed,omitempty"`
 	Forwarder bool     `json:"trusted_forwarder,omitempty"`
@@ -128,7 +128,7 @@ type ExplainedWalk struct {
 	Org   string   `json:"organization,omitempty"`
 }
 
-// WhoseExplained is the table of whose mail a message is.
+// WhoseExplained is the table that decides whose mail a message is.
 type WhoseExplained struct {
 	Sockets []string   `json:"sockets"` // the listeners, as flags
 	Rows    []WhoseRow `json:"rows"`
@@ -140,6 +140,6 @@ type WhoseExplained struct {
 type WhoseRow struct {
 	Whose string `json:"whose"`
 	When  string `json:"when"`
-	Set   string `json:"set,omitempty"`  // what the settings say
+	Set   string `json:"set,omitempty"`  // as set
 	Role  string `json:"role,omitempty"` // sign or verify
 }

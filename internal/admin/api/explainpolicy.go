@@ -1,7 +1,7 @@
 package api
 
-// PolicyExplain asks postern-policyd what it would answer to Postfix. The answer is a
-// PolicyExplanation, and nothing of the question is left behind.
+// PolicyExplain asks postern-policyd what it would answer to Postfix. The answer
+// is a PolicyExplanation. The question changes nothing in the daemon.
 const PolicyExplain = "policy.explain"
 
 // PolicyExplainArgs is a request of Postfix.
@@ -9,7 +9,7 @@ type PolicyExplainArgs struct {
 	Attributes []Attribute `json:"attributes"`
 }
 
-// Attribute is one of a request, as SMTPD_POLICY_README names it.
+// Attribute is an attribute of a request, with its name from SMTPD_POLICY_README.
 type Attribute struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -25,12 +25,12 @@ type PolicyExplanation struct {
 	Action  string         `json:"action"`
 	Error   string         `json:"error,omitempty"`
 	Steps   []PolicyStep   `json:"steps"`
-	Unasked []string       `json:"not_asked,omitempty"` // checks behind the one that decided
+	Unasked []string       `json:"not_asked,omitempty"` // checks after the one that decided
 	Advice  []PolicyAdvice `json:"advice,omitempty"`
 	Notes   []string       `json:"notes,omitempty"`
 }
 
-// PolicyStep is what one check says.
+// PolicyStep is the result of one check.
 type PolicyStep struct {
 	Check   string  `json:"check"`
 	Verdict string  `json:"verdict"`

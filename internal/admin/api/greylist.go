@@ -26,7 +26,7 @@ type GreylistFilter struct {
 	Recipient string `json:"recipient,omitempty"`
 }
 
-// GreylistEntry is an entry as people read it.
+// GreylistEntry is an entry in a form for people.
 type GreylistEntry struct {
 	Client    string     `json:"client"` // a network, spf:domain, or domain@network
 	Sender    string     `json:"sender,omitempty"`
@@ -38,7 +38,7 @@ type GreylistEntry struct {
 	Passes    int        `json:"passes,omitempty"`
 }
 
-// GreylistListArgs asks for entries ("greylist.list"). They come as progress,
+// GreylistListArgs asks for entries ("greylist.list"). They are sent as progress,
 // in lines of []GreylistEntry.
 type GreylistListArgs struct {
 	GreylistFilter
@@ -51,7 +51,7 @@ type GreylistListResult struct {
 	More    bool `json:"more"`    // the limit was reached
 }
 
-// GreylistShowArgs asks what would become of a mail ("greylist.show").
+// GreylistShowArgs asks what the greylist would do with a mail ("greylist.show").
 type GreylistShowArgs struct {
 	Client    string `json:"client"`           // IP address
 	Domain    string `json:"domain,omitempty"` // that SPF authorises, "" for none
@@ -60,7 +60,7 @@ type GreylistShowArgs struct {
 	Recipient string `json:"recipient"`
 }
 
-// GreylistShowResult is what the store knows, and what follows.
+// GreylistShowResult has the entries of the store, and the verdict that follows.
 type GreylistShowResult struct {
 	Key     string          `json:"key"`     // the client part
 	Sender  string          `json:"sender"`  // as it is in the key
@@ -80,13 +80,13 @@ type GreylistAllowResult struct {
 	Client string `json:"client"`
 }
 
-// GreylistDeleteArgs selects what to forget ("greylist.delete").
+// GreylistDeleteArgs selects entries to delete ("greylist.delete").
 type GreylistDeleteArgs struct {
 	GreylistFilter
 	All bool `json:"all,omitempty"` // needed when the filter is empty
 }
 
-// GreylistDeleteResult counts.
+// GreylistDeleteResult has the number of deleted entries.
 type GreylistDeleteResult struct {
 	Deleted int `json:"deleted"`
 }
@@ -99,7 +99,7 @@ type GreylistStatsResult struct {
 	Clients  map[string]int `json:"clients"`  // earning, allowed, allowed by hand, expired
 }
 
-// GreylistImportArgs brings entries of another program ("greylist.import").
+// GreylistImportArgs has entries of another program ("greylist.import").
 type GreylistImportArgs struct {
 	Entries []ImportedEntry `json:"entries"`
 }
@@ -119,7 +119,7 @@ type ImportedEntry struct {
 // MaxImportWhy bounds GreylistImportResult.Why.
 const MaxImportWhy = 10
 
-// GreylistImportResult counts what came of them.
+// GreylistImportResult counts imported and skipped entries.
 type GreylistImportResult struct {
 	Imported int      `json:"imported"`
 	Skipped  int      `json:"skipped"`

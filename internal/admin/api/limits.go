@@ -19,13 +19,13 @@ type LimitUse struct {
 	Unit     string     `json:"unit"`
 	Value    string     `json:"value"` // of the key
 	Used     int64      `json:"used"`
-	Reserved int64      `json:"reserved,omitempty"` // part of Used: for mails whose end has not come
+	Reserved int64      `json:"reserved,omitempty"` // part of Used: for mails that have not ended yet
 	Count    int64      `json:"count"`
 	Percent  int        `json:"percent"`
 	Window   int        `json:"window_s"`
-	Wait     int        `json:"wait_s,omitempty"` // until the first of it is forgotten
+	Wait     int        `json:"wait_s,omitempty"` // until the first part of it is no longer counted
 	Action   string     `json:"action"`
-	Peak     int64      `json:"peak,omitempty"` // the most that is remembered
+	Peak     int64      `json:"peak,omitempty"` // the highest remembered value
 	Last     *time.Time `json:"last,omitempty"`
 }
 
@@ -36,13 +36,14 @@ type LimitBlock struct {
 	Until *time.Time `json:"until,omitempty"` // absent: until it is lifted
 }
 
-// LimitsListArgs asks for those who have used most of their limits ("limits.list").
+// LimitsListArgs asks for the keys that have used most of their limits
+// ("limits.list").
 type LimitsListArgs struct {
 	Key   string `json:"key,omitempty"`   // only this key, as login
 	Limit int    `json:"limit,omitempty"` // 0: 20
 }
 
-// LimitsListResult begins with the greatest share.
+// LimitsListResult has the keys with the greatest share first.
 type LimitsListResult struct {
 	Store  string       `json:"store"`
 	Down   string       `json:"down,omitempty"` // why the store does not answer mail
@@ -69,7 +70,7 @@ type LimitsShowResult struct {
 	Shadow   bool           `json:"shadow,omitempty"` // the check is only watched
 }
 
-// LimitOverride is what a table says about a login.
+// LimitOverride is the entry of a table for a login.
 type LimitOverride struct {
 	Table string `json:"table"`
 	Key   string `json:"key"` // that was found
@@ -78,7 +79,7 @@ type LimitOverride struct {
 	Error string `json:"error,omitempty"` // why it is not used
 }
 
-// LimitsResetResult counts.
+// LimitsResetResult has the number of counters that were reset.
 type LimitsResetResult struct {
 	Value string `json:"value"`
 	Reset int    `json:"reset"`
@@ -90,27 +91,28 @@ type LimitsBlockArgs struct {
 	Duration string `json:"duration,omitempty"` // of a block, as 12h or 7d; "": until it is lifted
 }
 
-// LimitsBlockResult is the block, or what was lifted.
+// LimitsBlockResult is the block that was made or lifted.
 type LimitsBlockResult struct {
 	LimitBlock
 	Was bool `json:"was"` // it was blocked before
 }
 
-// LimitsSuggestArgs asks for limits that would have touched few ("limits.suggest").
+// LimitsSuggestArgs asks for limits that would have affected few logins
+// ("limits.suggest").
 type LimitsSuggestArgs struct {
 	Touch int `json:"touch"` // at most so many logins
 }
 
-// LimitSuggestion is a limit made of what was counted.
+// LimitSuggestion is a limit that is computed from the counters.
 type LimitSuggestion struct {
 	Limit   string `json:"limit"`   // suggested
 	Now     string `json:"now"`     // in force
 	Logins  int    `json:"logins"`  // that have sent
 	Touched int    `json:"touched"` // of them, by the suggested one
-	Most    int64  `json:"most"`    // that one has used
+	Most    int64  `json:"most"`    // that one login has used
 }
 
-// LimitsSuggestResult has one for each limit of logins.
+// LimitsSuggestResult has a suggestion for each limit of logins.
 type LimitsSuggestResult struct {
 	Suggestions []LimitSuggestion `json:"suggestions"`
 }

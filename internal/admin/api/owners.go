@@ -4,7 +4,7 @@ package api
 const (
 	OwnersCheck = "owners.check"
 	OwnersList  = "owners.list"
-	// OwnersHeader is postern-milterd's.
+	// OwnersHeader is a command of postern-milterd.
 	OwnersHeader = "owners.header"
 )
 
@@ -16,7 +16,7 @@ type OwnersHeaderArgs struct {
 	Fields []ExplainedField `json:"fields"` // From, Sender and the like, in their order
 }
 
-// OwnersHeaderResult is the verdict of the running daemon and what it rests on.
+// OwnersHeaderResult is the verdict of the running daemon, with its reason.
 type OwnersHeaderResult struct {
 	Allowed bool     `json:"allowed"`
 	Reason  string   `json:"reason"`
@@ -35,12 +35,12 @@ type OwnersHeaderResult struct {
 
 // OwnersCheckArgs asks whether a login may use a sender ("owners.check").
 type OwnersCheckArgs struct {
-	Sender string `json:"sender"` // external form, as in MAIL FROM
+	Sender string `json:"sender"` // in external form, as in MAIL FROM
 	Login  string `json:"login"`
 }
 
-// OwnersCheckResult is the verdict of the running daemon and the entry that it
-// rests on.
+// OwnersCheckResult is the verdict of the running daemon, with the entry that
+// decided.
 type OwnersCheckResult struct {
 	Allowed bool     `json:"allowed"`
 	Verdict string   `json:"verdict"` // as in the record
@@ -59,14 +59,15 @@ type OwnersCheckResult struct {
 // OwnersListArgs asks what a login owns ("owners.list").
 type OwnersListArgs struct {
 	Login string `json:"login"`
-	// Senders are asked one by one, for tables that cannot be listed.
+	// Senders are looked up one by one, for tables that cannot be listed.
 	Senders []string `json:"senders,omitempty"`
 }
 
 // OwnersListResult is what a login owns.
 type OwnersListResult struct {
 	Entries []OwnersListEntry `json:"entries"`
-	// Unread are tables that can only be asked sender by sender.
+	// Unread are tables that cannot be listed, only looked up for one sender at a
+	// time.
 	Unread    []string `json:"unread,omitempty"`
 	Truncated bool     `json:"truncated,omitempty"`
 }
@@ -78,5 +79,5 @@ type OwnersListEntry struct {
 	Map    string   `json:"map,omitempty"`
 	Entry  string   `json:"entry,omitempty"`
 	Where  string   `json:"where,omitempty"` // path:line
-	Via    []string `json:"via,omitempty"`   // aliases behind the sender
+	Via    []string `json:"via,omitempty"`   // aliases from the sender to the login
 }

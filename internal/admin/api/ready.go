@@ -1,10 +1,10 @@
 package api
 
-// Ready asks whether a daemon may be sent work; the answer is a ReadyResult. Every
-// daemon has this command.
+// Ready asks whether a daemon is ready for work; the answer is a ReadyResult.
+// Both daemons have this command.
 const Ready = "ready"
 
-// ReadyResult is what /readyz says.
+// ReadyResult has the answer of /readyz.
 type ReadyResult struct {
 	Ready  bool   `json:"ready"`
 	Report string `json:"report"` // a line for each condition

@@ -1,7 +1,7 @@
 package api
 
-// Reload has a daemon read its settings and files again; the answer is a
-// ReloadResult. Every daemon has this command.
+// Reload asks a daemon to read its settings and files again; the answer is a
+// ReloadResult. Both daemons have this command.
 const Reload = "reload"
 
 // ReloadArgs asks for a reload.
@@ -9,8 +9,8 @@ type ReloadArgs struct {
 	Force bool `json:"force,omitempty"` // use the texts that are held back
 }
 
-// ReloadResult is what a reload was asked for with.
+// ReloadResult has the texts that a reload uses or holds back.
 type ReloadResult struct {
 	Held  []string `json:"held,omitempty"`  // that were held back
-	Taken []string `json:"taken,omitempty"` // of these, what the reload uses
+	Taken []string `json:"taken,omitempty"` // those of them that the reload uses
 }

@@ -1,5 +1,5 @@
 package api
 
-// Restart has a daemon start its successor and end when that serves; the answer
-// is true. Every daemon has this command.
+// Restart asks a daemon to start its successor, and to end when the successor
+// serves; the answer is true. Both daemons have this command.
 const Restart = "restart"
