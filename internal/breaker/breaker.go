@@ -1,15 +1,16 @@
-// Package breaker keeps a dead backend from costing every request its time-out.
+// Package breaker is a circuit breaker: while a backend is down, requests do not
+// wait for its time-out.
 //
 // After some failures in a row a backend counts as down. Questions are then
-// refused at once, and one at a time is let through, after a pause that grows
-// with each try, to see whether the backend has come back.
+// refused at once. After a pause, which grows with each failed try, one question
+// is allowed, to find out whether the backend is up again.
 //
 // Invariants:
 //   - every question that tries a backend which is down is ended exactly once,
 //     by Done or Abandon; Do takes care of it;
-//   - Changed hears of each change between up and down once and in order; it may
-//     ask whether the backend is down;
-//   - while the backend is down at most one question is under way.
+//   - Changed is called once for each change between up and down, in order; it
+//     may call Down;
+//   - while the backend is down at most one question is running.
 package breaker
 
 import (
@@ -21,15 +22,15 @@ import (
 	"time"
 )
 
-// Class says what the outcome of a question means for the backend.
+// Class is what the outcome of a question means for the backend.
 type Class uint8
 
 // The classes.
 const (
 	Failed   Class = iota // the backend is in trouble
-	Answered              // the backend works, whatever it said
+	Answered              // the backend works, whatever the answer is
 	Ignored               // says nothing about the backend
-	Hopeless              // the backend itself says that it will not serve: one is enough
+	Hopeless              // the backend itself refuses to serve: one such answer is enough
 )
 
 // ErrDown is wrapped by the error of every question that was refused.
@@ -39,27 +40,27 @@ var ErrDown = errors.New("is down and will be asked again soon")
 type Config struct {
 	// Failures in a row make a backend count as down; 0 means 3.
 	Failures int
-	// First is the pause before a backend that is down is tried, 0 means a
-	// second. It doubles with each try that fails, up to Last; a Last below
-	// First means that it stays.
+	// First is the pause before a backend that is down is tried; 0 means a
+	// second. It doubles with each failed try, up to Last. With a Last below
+	// First it stays the same.
 	First, Last time.Duration
 	// Classify judges an outcome; nil means Classify of this package.
 	Classify func(error) Class
-	// Changed hears of changes; it may be nil.
+	// Changed is called for each change; it may be nil.
 	Changed func(Change)
-	// Now is the clock of the pauses; nil means time.Now.
+	// Now is the clock for the pauses; nil means time.Now.
 	Now func() time.Time
 }
 
-// Change is what Config.Changed hears.
+// Change is the argument of Config.Changed.
 type Change struct {
 	Up   bool
 	Err  error         // the last failure, if down
 	Down time.Duration // how long the backend was down, if up
 }
 
-// Classify is the judgement when Config names none: no error is an answer, a
-// caller that went away says nothing, all else is a failure.
+// Classify is the default of Config.Classify. No error means Answered, a
+// cancelled context means Ignored, and every other error means Failed.
 func Classify(err error) Class {
 	switch {
 	case err == nil:
@@ -74,12 +75,12 @@ func Classify(err error) Class {
 type Breaker struct {
 	config Config
 
-	// clean is whether the backend is up and its last answer was no failure.
-	// Nearly all questions need to read nothing else.
+	// clean is true while the backend is up and the last question has not failed.
+	// Nearly all questions read only this field.
 	clean atomic.Bool
 
-	// changing is held while Changed is called, so that changes are heard in
-	// order. It is taken before mu.
+	// changing is held while Changed is called, so that changes are reported in
+	// order. It is locked before mu.
 	changing sync.Mutex
 
 	mu       sync.Mutex
@@ -92,7 +93,7 @@ type Breaker struct {
 	err      error
 }
 
-// New returns a breaker whose backend is up.
+// New returns a breaker for a backend that is up.
 func New(c Config) *Breaker {
 	if c.Failures <= 0 {
 		c.Failures = 3
@@ -115,14 +116,14 @@ func New(c Config) *Breaker {
 	return b
 }
 
-// Question is a question that was let through.
+// Question is a question that was allowed.
 type Question struct {
 	breaker *Breaker
 	probe   bool
 }
 
-// Allow lets a question through, or returns an error that wraps ErrDown and the
-// backend's last failure.
+// Allow allows a question, or returns an error that wraps ErrDown and the last
+// failure of the backend.
 func (b *Breaker) Allow() (Question, error) {
 	if b.clean.Load() {
 		return Question{breaker: b}, nil
@@ -152,8 +153,8 @@ func (b *Breaker) Down() error {
 	return b.err
 }
 
-// Do asks, if the question is let through, and ends it. A panic counts as a
-// failure.
+// Do calls ask if the question is allowed, and ends the question. A panic counts
+// as a failure.
 func Do[T any](b *Breaker, ask func() (T, error)) (answer T, err error) {
 	q, err := b.Allow()
 	if err != nil {
@@ -165,9 +166,9 @@ func Do[T any](b *Breaker, ask func() (T, error)) (answer T, err error) {
 	return answer, outcome
 }
 
-// Watch asks probe at once, every so often, and more often while it fails, until
-// ctx ends: Changed hears of a backend that is down though no one asks it
-// anything.
+// Watch calls probe at once and then regularly, more often while it fails, until
+// ctx ends. So Changed is called for a backend that is down even when there are
+// no other questions.
 func (b *Breaker) Watch(ctx context.Context, every time.Duration, probe func(context.Context) error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -188,7 +189,7 @@ func (b *Breaker) Watch(ctx context.Context, every time.Duration, probe func(con
 
 var errPanic = errors.New("panic")
 
-// Probe reports whether the question tries a backend that is down.
+// Probe reports whether the question is a try of a backend that is down.
 func (q Question) Probe() bool { return q.probe }
 
 // Abandon ends a question that was not asked.
@@ -233,7 +234,7 @@ func (b *Breaker) note(probe bool, class Class, err error) (change Change, chang
 	return change, changed
 }
 
-// wait plans the next try after one that failed.
+// wait sets the time of the next try after a failure.
 func (b *Breaker) wait(probe bool) {
 	if b.down && probe {
 		b.pause = min(2*b.pause, b.config.Last)
