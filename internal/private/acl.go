@@ -19,21 +19,21 @@ const (
 	aclGroup    = 0x08
 )
 
-// access is what a file's mode and its access control list allow beside its owner
-// and everybody.
+// access is what the mode and the access control list of a file allow for others
+// than its owner and everybody.
 type access struct {
 	group  fs.FileMode // of the owning group, as in the mode's last three bits
-	others string      // a user or group of the list that is neither us nor root, "" for none
+	others string      // another user or group in the list, except root; "" for none
 }
 
-// accessOf reads the access control list of a file. Without one, which is usual,
-// the mode says everything. With one, the mode has in place of the group's rights
-// the most that any entry of the list gives: systemd gives a credential to the
-// daemon's user in that way.
+// accessOf reads the access control list of a file. Usually there is none, and
+// only the mode counts. With a list, the group bits of the mode are the most that
+// any entry of the list allows. systemd uses a list to make a credential readable
+// for the daemon's user.
 func accessOf(path string, mode fs.FileMode, user, group int) (access, error) {
 	a := access{group: mode >> 3 & 7}
 	if a.group == 0 {
-		return a, nil // the list gives nothing
+		return a, nil // the list allows nothing
 	}
 	list := make([]byte, maxACL)
 	n, err := unix.Getxattr(path, "system.posix_acl_access", list)
@@ -46,7 +46,7 @@ func accessOf(path string, mode fs.FileMode, user, group int) (access, error) {
 	return a.withList(list[:n], user, group), nil
 }
 
-// withList applies a list as the kernel stores it: a version, then entries of
+// withList applies a list in the form of the kernel: a version, then entries of
 // kind, rights and id.
 func (a access) withList(list []byte, user, group int) access {
 	const head, size = 4, 8

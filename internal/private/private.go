@@ -1,4 +1,5 @@
-// Package private answers: may others read or replace this file with a secret?
+// Package private checks that other users cannot read or replace a file with a
+// secret.
 package private
 
 import (
@@ -9,9 +10,10 @@ import (
 	"syscall"
 )
 
-// Check refuses a file that someone else can read or replace. As with OpenDKIM,
-// the members of group may read it; -1 is no group. An access control list may
-// give it to our own user. what is the secret, for the error: "the private key".
+// Check returns an error for a file that other users can read or replace. As with
+// OpenDKIM, the members of group may read it; -1 is no group. An access control
+// list may allow the process's own user. what is the secret, for the error: "the
+// private key".
 func Check(path string, info fs.FileInfo, group int, what string) error {
 	return check(path, info, os.Geteuid(), group, what)
 }
@@ -40,8 +42,8 @@ func check(path string, info fs.FileInfo, user, group int, what string) error {
 	return fmt.Errorf("%s: mode %04o lets %s at %s; chmod 0600 %s", path, mode, who, what, path)
 }
 
-// checkFolders refuses a file in a folder where everybody can put another one in its
-// place. Of a symbolic link both folders count.
+// checkFolders returns an error for a file in a folder where every user can
+// replace it. For a symbolic link it checks both folders.
 func checkFolders(path, what string) error {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -59,8 +61,9 @@ func checkFolders(path, what string) error {
 	return nil
 }
 
-// CheckShared refuses a file that everybody can read or replace. It is for files
-// that other programs read too, by a group of their own: Postfix's table files.
+// CheckShared returns an error for a file that every user can read or replace. It
+// is for files that other programs read too, through their own group, such as
+// Postfix's table files.
 func CheckShared(path string, info fs.FileInfo, what string) error {
 	mode := info.Mode().Perm()
 	if mode&0o007 == 0 {
