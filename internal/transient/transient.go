@@ -1,11 +1,11 @@
 // Package transient separates two reasons why a daemon cannot start: a mistake
-// that a person must correct (exit status 78), and a condition that can pass
-// without anyone changing a setting (exit status 75, the unit tries again).
+// that a person must correct (exit status 78), and a temporary problem, which can
+// end without a change of a setting (exit status 75, the unit tries again).
 //
-// Conditions that pass: a disk that is full, a port or a file that the
-// predecessor still holds, an address or a folder that is not there yet, a
-// resolv.conf that is not written yet, a machine out of descriptors or memory.
-// When in doubt an error counts as a mistake.
+// Temporary problems are: a full disk, a port or a file that the predecessor
+// still holds, an address or a folder that does not exist yet, a resolv.conf that
+// is not written yet, and too few descriptors or too little memory. All other
+// errors count as mistakes.
 package transient
 
 import (
@@ -17,7 +17,7 @@ import (
 	"syscall"
 )
 
-// Mark returns err as one that can pass by itself; its text stays the same.
+// Mark returns err as a temporary error. Its text stays the same.
 func Mark(err error) error {
 	if err == nil {
 		return nil
@@ -29,7 +29,7 @@ type marked struct{ error }
 
 func (m *marked) Unwrap() error { return m.error }
 
-// passing are the errors of the operating system that can pass.
+// passing returns the errors of the operating system that are temporary.
 func passing() []error {
 	return []error{
 		syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, // the predecessor; an interface that is not up
@@ -39,7 +39,7 @@ func passing() []error {
 	}
 }
 
-// Is reports whether err, or an error that it wraps, can pass by itself.
+// Is reports whether err, or an error that it wraps, is temporary.
 func Is(err error) bool {
 	if m := (*marked)(nil); errors.As(err, &m) {
 		return true
@@ -55,9 +55,9 @@ func Is(err error) bool {
 	return folderMissing(err)
 }
 
-// folderMissing reports whether err is about a file whose folder does not exist:
-// it may be mounted, or made by another unit, a little later. A file that is
-// missing in a folder that exists is a mistake.
+// folderMissing reports whether err is about a file whose folder does not exist.
+// The folder may be mounted, or made by another unit, a little later. A missing
+// file in an existing folder is a mistake.
 func folderMissing(err error) bool {
 	p := (*fs.PathError)(nil)
 	if !errors.As(err, &p) || !errors.Is(p.Err, fs.ErrNotExist) || !filepath.IsAbs(p.Path) {
