@@ -41,7 +41,7 @@ func (s Secret) Reveal() string {
 // Empty reports whether there is no secret.
 func (s Secret) Empty() bool { return s.Reveal() == "" }
 
-// String gives ***.
+// String returns ***.
 func (s Secret) String() string { return mask }
 
 // GoString returns ***.

@@ -261,7 +261,7 @@ func TestBatchKeepsOrder(t *testing.T) {
 	}
 }
 
-// fixed is a clock that stands still.
+// fixed is a clock that does not move.
 type fixed time.Time
 
 func (f fixed) Now() time.Time                       { return time.Time(f) }
