@@ -13,20 +13,20 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 )
 
-// Times of what is asked of the daemon. Each question may read files and stores.
+// Times for asking the daemon. Each question may read files and stores.
 const (
 	aboutEvery   = 15 * time.Second
 	aboutTimeout = 5 * time.Second
 	aboutWait    = time.Second // how long the first page waits for the first answers
 )
 
-// listedLimits is how many of those who use most of their limits are shown.
+// listedLimits is how many keys with the most used limits are shown.
 const listedLimits = 10
 
 // maxKeys bounds the keys that are shown.
 const maxKeys = 200
 
-// About is what a daemon says of itself.
+// About is what a daemon reports about itself.
 type About struct {
 	Settings []api.Setting         `json:"settings"` // that differ from the default
 	Refused  string                `json:"refused,omitempty"`
@@ -35,17 +35,18 @@ type About struct {
 	Trouble  map[string]string     `json:"trouble,omitempty"` // by command: why there is no answer
 }
 
-// about keeps the last answers. Asking does not hold up those who read them.
+// about keeps the last answers. Readers do not wait while the daemon is asked.
 type about struct {
 	mu      sync.Mutex
 	answers About
 	at      time.Time
-	asking  chan struct{} // closed when the answers have come; nil while no one asks
-	ended   bool          // no one is to ask any more
+	asking  chan struct{} // closed when the answers are complete; nil while the daemon is not asked
+	ended   bool          // the daemon must not be asked any more
 	work    sync.WaitGroup
 }
 
-// wait returns when no one asks any more, and no one will.
+// wait returns when the daemon is not asked any more. It prevents further
+// questions.
 func (a *about) wait() {
 	a.mu.Lock()
 	a.ended = true
@@ -53,7 +54,8 @@ func (a *about) wait() {
 	a.work.Wait()
 }
 
-// get returns the last answers, and has the daemon asked again when they are old.
+// get returns the last answers. When they are old, it starts to ask the daemon
+// again.
 func (a *about) get(ctx context.Context, now time.Time, ask func(context.Context) About) About {
 	a.mu.Lock()
 	if a.asking == nil && now.Sub(a.at) >= aboutEvery && !a.ended {
@@ -106,7 +108,7 @@ func (s *Server) ask(ctx context.Context) About {
 	return a
 }
 
-// askAs asks one thing that the daemon may know. Why it does not answer is noted.
+// askAs runs one admin command of the daemon. It notes why there is no answer.
 func askAs[T any](ctx context.Context, s *Server, a *About, command string, args any) (answer T, ok bool) {
 	handler := s.o.Commands()[command]
 	if handler == nil {
@@ -125,13 +127,13 @@ func askAs[T any](ctx context.Context, s *Server, a *About, command string, args
 	return answer, ok
 }
 
-// namesLogins reports whether a setting may hold logins: it is a list of them, or a
-// table that is written out in the setting.
+// namesLogins reports whether a setting may contain logins: it is a list of them,
+// or a table whose entries are in the setting.
 func namesLogins(s api.Setting) bool {
 	return s.Name == "owner-exempt" || strings.Contains(s.Value+s.Pending, "inline:") || strings.Contains(s.Value+s.Pending, "static:")
 }
 
-// hideAbout takes addresses and logins out of what a daemon says of itself.
+// hideAbout removes addresses and logins from what a daemon reports about itself.
 func hideAbout(a *About) {
 	for i := range a.Settings {
 		s := &a.Settings[i]

@@ -8,8 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// The series of a [Chart]: the last hour by the minute, the last day by the
-// quarter of an hour.
+// The series of a [Chart]: the last hour in minutes, the last day in quarters of
+// an hour.
 const (
 	minute  = time.Minute
 	quarter = 15 * time.Minute
@@ -18,8 +18,9 @@ const (
 	quarters = 96
 )
 
-// maxKinds bounds the kinds of decisions that one step counts apart. Kinds are made
-// of constants of the program; should one ever not be, the rest counts as one.
+// maxKinds bounds the kinds of decisions that one step counts apart. Kinds are
+// constants of the program. If there are more kinds after all, the rest is
+// counted as one.
 const maxKinds = 512
 
 // watched is the verdict of decisions that are only recorded, see [record.ModeShadow].
@@ -55,12 +56,12 @@ type Count struct {
 	Count   uint64 `json:"count"`
 }
 
-// Steps are the decisions of a time, the oldest step first.
+// Steps are the decisions of a period, the oldest step first.
 type Steps struct {
 	Step     int                 `json:"step_s"` // seconds of one step
-	End      time.Time           `json:"end"`    // of the last step, which may lie ahead
+	End      time.Time           `json:"end"`    // of the last step; it may be in the future
 	Verdicts []map[string]uint64 `json:"verdicts"`
-	Reasons  []Count             `json:"reasons"` // of the whole time, the most frequent first
+	Reasons  []Count             `json:"reasons"` // of the whole period, the most frequent first
 }
 
 // Hour returns the decisions of the last hour.
@@ -70,7 +71,7 @@ func (c *Chart) Hour(now time.Time) Steps {
 	return c.hour.steps(now)
 }
 
-// Day returns those of the last day.
+// Day returns the decisions of the last day.
 func (c *Chart) Day(now time.Time) Steps {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +86,7 @@ type series struct {
 
 // slot counts the decisions of one step.
 type slot struct {
-	number int64 // of the step since 1970; another one's counts are forgotten
+	number int64 // of the step since 1970; the counts of an older step are dropped
 	kinds  map[record.Labels]uint64
 }
 
@@ -119,7 +120,7 @@ func (s *series) add(kind record.Labels, at time.Time) {
 	slot.kinds[kind]++
 }
 
-// other are the labels of what is not counted apart.
+// other is the label of decisions that are not counted apart.
 const other = "other"
 
 func (s *series) steps(now time.Time) Steps {
@@ -142,7 +143,8 @@ func (s *series) steps(now time.Time) Steps {
 	return out
 }
 
-// verdictOf is what a decision counts as: what was only watched is apart.
+// verdictOf returns the verdict as which a decision is counted. Decisions in the
+// shadow are counted apart.
 func verdictOf(kind record.Labels) string {
 	if kind.Mode == record.ModeShadow {
 		return watched
@@ -157,7 +159,7 @@ func orNone(text string) string {
 	return text
 }
 
-// counts lists kinds, the most frequent first.
+// counts returns the kinds with their counts, the most frequent first.
 func counts(of map[record.Labels]uint64) []Count {
 	all := make([]Count, 0, len(of))
 	for kind, n := range of {

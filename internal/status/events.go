@@ -11,11 +11,12 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// How often a page is told what is new.
+// How often a page gets news.
 const (
 	localEvery = 2 * time.Second
 	peerEvery  = 4 * time.Second
-	// pageRetry is after how long a browser comes back that has lost its connection.
+	// pageRetry is the time after which a browser that has lost its connection
+	// connects again.
 	pageRetry = 3 * time.Second
 )
 
@@ -23,18 +24,18 @@ const (
 type hello struct {
 	Version string                   `json:"version"`
 	Sources []string                 `json:"sources"` // this daemon, and its peers
-	Reasons map[record.Reason]string `json:"reasons"` // what they mean
+	Reasons map[record.Reason]string `json:"reasons"` // their meanings
 	Most    int                      `json:"most"`    // records that are listed
 }
 
-// news is each further one: what one source says.
+// news is each further event: the answer of one source.
 type news struct {
 	Source int    `json:"source"`
 	Error  string `json:"error,omitempty"`
 	*Part
 }
 
-// events sends what is new to a page until it is closed.
+// events sends news to a page until the page is closed.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	asked, err := parseWant(r.URL.Query())
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *Server) hello() hello {
 	return h
 }
 
-// follow asks a source again and again, each time for the records behind the last.
+// follow asks a source repeatedly, each time for the records after the last one.
 func follow(ctx context.Context, to chan<- news, source int, w want, every time.Duration, ask func(context.Context, want) (Part, error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -117,14 +118,14 @@ func follow(ctx context.Context, to chan<- news, source int, w want, every time.
 	}
 }
 
-// stream writes server-sent events. A client that does not read is given up.
+// stream writes server-sent events. A client that does not read is disconnected.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 }
 
 func (s stream) begin(h hello) error {
-	// The request was read; from now on a page is only written to.
+	// The request was read; from now on the server only writes.
 	if err := s.control.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}

@@ -21,12 +21,12 @@ type filter struct {
 	terms                  []term // all must match
 }
 
-// term is a text that a record must hold, in the value of a key or in any.
+// term is a text that a record must contain, in the value of key or in any value.
 type term struct{ key, text string }
 
-// parseFilter reads the filter of a request: check, verdict and reason are words of
-// the record; q has words of which each occurs somewhere in it, or as key=word in
-// the value of that key.
+// parseFilter parses the filter of a request. check, verdict and reason must be
+// equal to those of the record. q is a list of words; the record must contain all
+// of them. A word may be in any value, or as key=word in the value of that key.
 func parseFilter(q url.Values) (filter, error) {
 	for _, name := range []string{"check", "verdict", "reason", "q"} {
 		if len(q.Get(name)) > maxFilter {
@@ -48,7 +48,7 @@ func parseFilter(q url.Values) (filter, error) {
 	return f, nil
 }
 
-// query is what a peer is asked with for the same records.
+// query returns the query that asks a peer for the same records.
 func (f filter) query() url.Values {
 	var words []string
 	for _, t := range f.terms {
@@ -67,7 +67,8 @@ func (f filter) query() url.Values {
 	return q
 }
 
-// labels reports whether a record has the words that the filter asks for.
+// labels reports whether a record has the check, verdict and reason of the
+// filter.
 func (f *filter) labels(r *record.Record) bool {
 	return matches(f.check, orNone(r.Check)) && matches(f.reason, string(r.Reason)) &&
 		(f.verdict == "" || f.verdict == verdictOf(r.Labels()) || f.verdict == r.Verdict)
@@ -91,7 +92,7 @@ func (f *filter) texts(r *record.Record) bool {
 // field is a key of a record with its text.
 type field struct{ key, text string }
 
-// values are the texts of a record, with those of its steps.
+// values returns the texts of a record, with those of its steps.
 func values(r *record.Record) []field {
 	all := []field{
 		{"daemon", r.Daemon},
@@ -127,7 +128,7 @@ func values(r *record.Record) []field {
 	return all
 }
 
-// keys are those that a term may name.
+// keys returns the keys that a term may name.
 func keys() []string {
 	var all []string
 	for _, f := range values(new(record.Record)) {

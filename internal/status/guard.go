@@ -17,13 +17,13 @@ import (
 // MinToken is the length of the shortest token.
 const MinToken = 16
 
-// policy is the Content-Security-Policy of every answer. It needs nothing inline, and
-// has browsers refuse to make markup of text.
+// policy is the Content-Security-Policy of every answer. It forbids everything
+// inline, and makes browsers refuse to turn text into markup.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// guard answers those who may not ask, and says in every answer what a browser may do
-// with it.
+// guard refuses requests that are not allowed, and adds headers for browsers to
+// every answer.
 type guard struct {
 	local bool // the listener is on loopback, or a unix socket
 	names []string
@@ -65,8 +65,9 @@ func refuse(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n")) // the client may be gone; nothing to do then
 }
 
-// named reports whether a Host is one under which the page may be asked for. A page
-// of a stranger whose name leads here (DNS rebinding) has that name as Host.
+// named reports whether a Host is one of the allowed names of the page. With DNS
+// rebinding, a stranger's name has the address of this server, and then that name
+// is the Host.
 func (g guard) named(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -79,8 +80,8 @@ func (g guard) named(host string) bool {
 	return name == "localhost" || name != "" && slices.ContainsFunc(g.names, func(own string) bool { return strings.EqualFold(own, name) })
 }
 
-// sameOrigin reports whether a request comes from the page itself, from an address
-// that a person has typed, or from a program.
+// sameOrigin reports whether a request comes from the page itself, from an
+// address that a person has typed, or from another program than a browser.
 func sameOrigin(r *http.Request) bool {
 	for _, origin := range r.Header.Values("Origin") {
 		u, err := url.Parse(origin)
@@ -92,12 +93,12 @@ func sameOrigin(r *http.Request) bool {
 	case "", "none", "same-origin":
 		return true
 	}
-	// A link on another page may lead here, but nothing else.
+	// Of requests from another page, only a link to this page is allowed.
 	return r.URL.Path == "/" && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
-// authorised reports whether a request has the token. It takes as long for each wrong
-// one.
+// authorised reports whether a request has the token. It takes the same time for
+// every wrong token.
 func (g guard) authorised(r *http.Request) bool {
 	if g.token.Empty() {
 		return true

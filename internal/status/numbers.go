@@ -10,14 +10,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Bounds of what is taken of the metrics.
+// Bounds of what is taken from the metrics.
 const (
 	maxCounts     = 1024
 	maxHistograms = 64
 	maxLamps      = 256
 )
 
-// ours begins the names of the metrics that are not of Go's or of the process.
+// ours is the prefix of our own metrics, as opposed to those of Go and of the
+// process.
 const ours = "postern_"
 
 // decisions is the counter of decisions.
@@ -30,11 +31,11 @@ type Histogram struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	Count  uint64            `json:"count"`
 	Sum    float64           `json:"sum"`
-	Bounds []float64         `json:"bounds"` // upper bounds of the buckets, but for the last one, which has none
+	Bounds []float64         `json:"bounds"` // upper bounds of the buckets, except the last one, which has none
 	Counts []uint64          `json:"counts"` // of each bucket alone
 }
 
-// Lamp is a condition that a metric shows.
+// Lamp is a good or bad condition that a metric shows.
 type Lamp struct {
 	Name   string            `json:"name"` // of the metric
 	Help   string            `json:"help"`
@@ -129,8 +130,8 @@ func histogram(f *dto.MetricFamily, m *dto.Metric, labels map[string]string) His
 	return h
 }
 
-// lamp reports whether a metric is a condition, and whether it is a good one. The
-// names of conditions that should be 1 end in up or writes.
+// lamp reports whether a metric is a condition, and whether the condition is
+// good. The names of conditions that should be 1 end in up or writes.
 func lamp(name string, value float64) (good, is bool) {
 	switch {
 	case strings.HasSuffix(name, "_up"), strings.HasSuffix(name, "_writes"):
@@ -141,7 +142,7 @@ func lamp(name string, value float64) (good, is bool) {
 	return false, false
 }
 
-// shouldBeZero are the metrics that are 0 while all is well.
+// shouldBeZero returns the metrics that are 0 while there is no problem.
 func shouldBeZero() []string {
 	return []string{
 		"postern_config_reload_failed", "postern_log_blocked", "postern_files_held_back",

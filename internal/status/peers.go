@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Bounds of what is asked of peers.
+// Bounds of questions to peers.
 const (
 	// MaxPeers bounds the daemons on one page.
 	MaxPeers     = 32
@@ -24,7 +24,7 @@ const (
 // Peer is another daemon with a status page.
 type Peer struct{ url *url.URL }
 
-// ParsePeer reads the address of a peer's page: http://192.0.2.7:9147.
+// ParsePeer parses the address of a peer's page: http://192.0.2.7:9147.
 func ParsePeer(text string) (Peer, error) {
 	u, err := url.Parse(text)
 	switch {
@@ -41,8 +41,8 @@ func ParsePeer(text string) (Peer, error) {
 // String returns the address.
 func (p Peer) String() string { return p.url.String() }
 
-// newPeerClient goes nowhere but to the address of the peer: a redirection would take
-// the token elsewhere, and so would a proxy of the environment.
+// newPeerClient returns a client that follows no redirection and uses no proxy
+// from the environment, because both would send the token to another server.
 func newPeerClient() *http.Client {
 	return &http.Client{
 		Timeout:       peerTimeout,
@@ -58,7 +58,7 @@ func newPeerClient() *http.Client {
 	}
 }
 
-// askPeer returns what a peer says of itself, and its records.
+// askPeer returns the state of a peer and its records.
 func (s *Server) askPeer(ctx context.Context, p Peer, w want) (Part, error) {
 	u := *p.url
 	u.Path, u.RawQuery = "/api/status", w.query().Encode()

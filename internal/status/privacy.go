@@ -10,26 +10,26 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// hidden is what takes the place of what is not shown.
+// hidden replaces text that is not shown.
 const hidden = "…"
 
-// The networks that are shown of an address.
+// The lengths of the networks that are shown of an address.
 const (
 	networkBits4 = 16
 	networkBits6 = 32
 )
 
-// minInWord is the length of the shortest value of a record that is looked for inside
-// words of its other texts. Shorter ones would be found in every word: they are only
-// looked for as words.
+// minInWord is the length from which a value of a record is also searched inside
+// words of its other texts. Shorter values would be found in most words, so they
+// are only searched as whole words.
 const minInWord = 4
 
-// openChecks are those whose details name no login and no mail address but those of
-// the record.
+// openChecks are the checks whose details have no login and no mail address
+// except those of the record.
 var openChecks = []string{"dnsbl", "greylist", "spf", "dkim", "arc", "dmarc", "verify", "sign", "policy_context"}
 
-// What looks like an address in a text. The part of a mail address in front of its @
-// is hidden, of an IP address everything.
+// Patterns of addresses in a text. Of a mail address the part before the @ is
+// hidden, of an IP address everything.
 var (
 	mailLike    = regexp.MustCompile(`("[^"]*"|[^\s<>()\[\],;:="'|]+)@`)
 	ip4Like     = regexp.MustCompile(`\b\d{1,3}[.-]\d{1,3}[.-]\d{1,3}[.-]\d{1,3}\b`)
@@ -37,8 +37,9 @@ var (
 	nibblesLike = regexp.MustCompile(`(?i)\b([0-9a-f]\.){15,31}[0-9a-f]\b`)
 )
 
-// hide takes out of a record who wrote to whom, and from where: domains and networks
-// are left. Texts that the daemon wrote about the mail are searched for them.
+// hide removes from a record who wrote to whom, and from where. Domains and
+// networks are left. It also searches the texts that the daemon has written about
+// the mail.
 func hide(r *record.Record) {
 	secrets := newSecrets(r.ClientAddress, r.ClientName, r.Helo, r.Sender, r.Recipient, r.SASLUsername, r.MessageID, r.Peer)
 	r.ClientAddress, r.ClientPort, r.Peer = hideIP(r.ClientAddress), "", hideIP(r.Peer)
@@ -58,7 +59,8 @@ func hide(r *record.Record) {
 	}
 }
 
-// hideMail leaves the domain of a mail address. The null sender names no one.
+// hideMail returns a mail address with only its domain. The null sender is
+// returned as it is.
 func hideMail(text string) string {
 	if text == "" || text == "<>" {
 		return text
@@ -69,7 +71,7 @@ func hideMail(text string) string {
 	return hidden
 }
 
-// hideIP leaves the network of an address.
+// hideIP returns the network of an address.
 func hideIP(text string) string {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
@@ -90,7 +92,7 @@ func hideIP(text string) string {
 	return network.String()
 }
 
-// hideHost leaves the last two labels of a name.
+// hideHost returns the last two labels of a name.
 func hideHost(name string) string {
 	labels := strings.Split(name, ".")
 	switch {
@@ -104,7 +106,7 @@ func hideHost(name string) string {
 
 func isLetter(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
 
-// hideText hides what looks like an address in a text.
+// hideText hides everything in a text that looks like an address.
 func hideText(text string) string {
 	text = mailLike.ReplaceAllString(text, hidden+"@")
 	text = nibblesLike.ReplaceAllString(text, hidden)
@@ -117,7 +119,7 @@ func hideText(text string) string {
 	})
 }
 
-// secrets are values of a record that must not show up in its other texts.
+// secrets are values of a record that must not appear in its other texts.
 type secrets struct{ values []string }
 
 func newSecrets(values ...string) secrets {
@@ -149,7 +151,8 @@ func (s secrets) err(err error) error {
 	return errors.New(s.text(err.Error()))
 }
 
-// replaceFold replaces all of old in text, whatever the case of its ASCII letters.
+// replaceFold replaces all occurrences of old in text, whatever the case of ASCII
+// letters.
 func replaceFold(text, old, by string) string {
 	lower, low := asciiLower(text), asciiLower(old)
 	var out strings.Builder
@@ -180,7 +183,8 @@ func inWord(lower string, i int) bool {
 	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c >= 0x80
 }
 
-// asciiLower keeps the length of a text, which strings.ToLower may not.
+// asciiLower returns text with ASCII letters in lower case. It keeps the length,
+// unlike strings.ToLower.
 func asciiLower(text string) string {
 	b := []byte(text)
 	for i, c := range b {

@@ -13,7 +13,7 @@ import (
 // Bounds of an answer with records.
 const (
 	maxRecords  = 200
-	recordsRoom = 1 << 20 // octets, of one record more at most
+	recordsRoom = 1 << 20 // octets; one more record may exceed it
 )
 
 // Records are the newest records that a filter accepts.
@@ -24,7 +24,7 @@ type Records struct {
 	Records []json.RawMessage `json:"records"` // the oldest first
 }
 
-// want says which records are asked for.
+// want describes the records of a request.
 type want struct {
 	run     string
 	after   uint64
@@ -32,8 +32,8 @@ type want struct {
 	privacy bool
 }
 
-// parseWant reads a request: the records behind the number that an answer of the same
-// run gave, and the filter.
+// parseWant parses a request: the filter, and the number after which records are
+// asked for. The number is from an earlier answer of the same run.
 func parseWant(q url.Values) (want, error) {
 	w := want{run: q.Get("run"), privacy: q.Get("privacy") == "1"}
 	if text := q.Get("after"); text != "" {
@@ -48,7 +48,7 @@ func parseWant(q url.Values) (want, error) {
 	return w, err
 }
 
-// query is what a peer is asked with.
+// query returns the query for a peer.
 func (w want) query() url.Values {
 	q := w.filter.query()
 	q.Set("run", w.run)
@@ -59,8 +59,8 @@ func (w want) query() url.Values {
 	return q
 }
 
-// records returns those of this daemon. With privacy the filter only sees what is
-// shown: else it could be asked for what is hidden.
+// records returns the records of this daemon. With privacy the filter only
+// searches what is shown. Otherwise a filter could find out what is hidden.
 func (s *Server) records(w want) Records {
 	after := w.after
 	if w.run != s.o.Run {

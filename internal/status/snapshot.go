@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// snapshotAge is how long a snapshot is good for all who ask.
+// snapshotAge is how long all requests share a snapshot.
 const snapshotAge = time.Second
 
 // Snapshot is the state of one daemon.
@@ -26,14 +26,14 @@ type Snapshot struct {
 	About
 }
 
-// Condition is one of readiness.
+// Condition is one condition of readiness.
 type Condition struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"`
 }
 
-// snapshot returns the state of the daemon, a second old at most.
+// snapshot returns the state of the daemon, at most one second old.
 func (s *Server) snapshot(now time.Time) Snapshot {
 	about := s.about.get(s.life, now, s.ask)
 	s.mu.Lock()
@@ -54,7 +54,7 @@ func (s *Server) snapshot(now time.Time) Snapshot {
 	return s.last
 }
 
-// conditions reads the report of readiness.
+// conditions parses the report of readiness.
 func conditions(report string) []Condition {
 	all := []Condition{}
 	for line := range strings.Lines(report) {
@@ -65,7 +65,7 @@ func conditions(report string) []Condition {
 	return all
 }
 
-// Part is what a daemon answers: its state, and the records that were asked for.
+// Part is the answer of a daemon: its state, and the requested records.
 type Part struct {
 	Status Snapshot `json:"status"`
 	Log    Records  `json:"log"`
@@ -86,7 +86,7 @@ func (s *Server) part(now time.Time, w want) Part {
 	return Part{s.snapshotFor(now, w.privacy), s.records(w)}
 }
 
-// snapshotFor is snapshot for who wants no addresses, though others may see them.
+// snapshotFor is snapshot, with addresses hidden if the client asks for that.
 func (s *Server) snapshotFor(now time.Time, privacy bool) Snapshot {
 	shot := s.snapshot(now)
 	if privacy && !s.o.Privacy {

@@ -1,26 +1,27 @@
-// Package status serves one page that shows what a daemon does: what runs, how it
-// decides, how its backends are, and the last decisions with their reasons. With
-// peers the page shows several daemons and hosts.
+// Package status serves one page about a daemon: its version and settings, counts
+// of its decisions, the health of its backends, and the last decisions with their
+// reasons. With peers the page shows several daemons and hosts.
 //
-// The way of the data is the list of its files: chart.go counts decisions by time,
-// numbers.go reads the metrics, about.go asks the daemon what the postern command
-// would ask, snapshot.go puts them together; filter.go, privacy.go and records.go pick
-// the last records and take addresses out of them; peers.go asks other daemons;
-// events.go sends all that to a page that is open, again and again; guard.go says who
-// may ask at all. page/ is the page.
+// The data takes this way through the files: chart.go counts decisions by time,
+// numbers.go reads the metrics, about.go asks the daemon by admin commands, and
+// snapshot.go puts them together. filter.go, privacy.go and records.go choose the
+// last records and remove addresses from them. peers.go asks other daemons.
+// events.go sends all of it repeatedly to open pages. guard.go decides who may
+// send requests. page/ is the page.
 //
-// Records hold what strangers have sent, and browsers are told by strangers what to
-// ask. Invariants:
+// Records contain what strangers have sent, and pages of strangers can make
+// browsers send requests. Invariants:
 //
 //   - It only reads: no request changes anything.
 //   - A request whose Host is not a name of this page, or whose Origin is another
-//     one, gets nothing: no name that a stranger points here leads in.
-//   - The page and its data are apart. No text of a record becomes markup: the page
-//     only sets text, and its Content-Security-Policy forbids scripts and styles
-//     but its own two files.
+//     page, is refused. So a stranger's name that has the address of this server
+//     cannot be used.
+//   - The page and its data are separate. No text of a record becomes markup: the
+//     page only sets text, and its Content-Security-Policy forbids all scripts
+//     and styles except its own two files.
 //   - Outside loopback nothing is served without the token.
-//   - Clients, answers, filters and what is read of peers are bounded. Nothing is
-//     read for pages while none is open.
+//   - Clients, answers, filters and the answers of peers are bounded. While no
+//     page is open, nothing is read for pages.
 package status
 
 import (
@@ -67,9 +68,10 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	Ready   func() (ready bool, report string)
 	Records *logging.Recent
-	Run     string // names the process in the numbers of its records
-	Chart   *Chart // must get the records that Records gets
-	// Commands returns the admin commands. It is first called when a page asks.
+	Run     string // identifies the process whose records the numbers count
+	Chart   *Chart // must receive the same records as Records
+	// Commands returns the admin commands. It is first called for a request of a
+	// page.
 	Commands func() map[string]admin.Handler
 
 	Peers   []Peer
@@ -77,7 +79,7 @@ type Options struct {
 	Privacy bool
 	Token   config.Secret // empty for none
 
-	Log *log.Logger // of trouble with clients; nil means the standard logger
+	Log *log.Logger // for problems with clients; nil means the standard logger
 }
 
 // Server answers browsers. Make it with [New].
@@ -86,7 +88,7 @@ type Server struct {
 	about about
 	peers *http.Client
 
-	// life ends with Shutdown: whoever works for a page goes then.
+	// life ends with Shutdown, and with it all work for pages.
 	life  context.Context
 	end   context.CancelFunc
 	pages chan struct{} // a place for each page that is open
@@ -97,7 +99,7 @@ type Server struct {
 	lastAt  time.Time      // guarded by mu
 }
 
-// New makes a server.
+// New returns a server.
 func New(o Options) *Server {
 	s := &Server{o: o, pages: make(chan struct{}, maxPages), peers: newPeerClient()}
 	s.life, s.end = context.WithCancel(context.Background())
@@ -117,7 +119,7 @@ func (s *Server) handler(local bool) http.Handler {
 	return guard{local: local, names: s.names(), token: s.o.Token, next: mux}
 }
 
-// names are those of the machine, for a page that is not only served on loopback.
+// names returns the allowed names of the page, for a listener outside loopback.
 func (s *Server) names() []string { return append([]string{s.o.Host}, s.o.Names...) }
 
 // Serve answers on ln, which it owns from now on, until Shutdown; it then returns
@@ -146,8 +148,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	return fmt.Errorf("serve the status page on %s: %w", ln.Addr(), err)
 }
 
-// Shutdown ends the pages that are open, stops accepting and waits for the answers in
-// progress; when ctx ends first, it cuts them off and returns its error.
+// Shutdown ends the open pages, stops accepting and waits for the running
+// answers. When ctx ends first, it cuts them off and returns an error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.end()
 	s.mu.Lock()
@@ -164,10 +166,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// ErrNoToken says that a page would be open to the network.
+// ErrNoToken means that the network could read the page.
 var ErrNoToken = errors.New("the status page shows who writes to whom: outside loopback it needs status-token-file")
 
-// Local reports whether only this machine reaches an address.
+// Local reports whether only this machine can reach an address.
 func Local(addr net.Addr) bool {
 	switch a := addr.(type) {
 	case *net.TCPAddr:
@@ -178,7 +180,7 @@ func Local(addr net.Addr) bool {
 	return false
 }
 
-// onlyFiles has no listings of folders.
+// onlyFiles is an fs.FS without listings of folders.
 type onlyFiles struct{ fs.FS }
 
 // Open implements fs.FS.
