@@ -12,18 +12,18 @@ import (
 	"github.com/postern-mail/postern/internal/author"
 )
 
-// domainOptions are what is different for the mail of a domain.
+// domainOptions are the options of one domain that differ from the general ones.
 type domainOptions struct {
-	off     bool          // it is not signed
-	expire  time.Duration // as in Options; 0 for what holds for all
-	headers *Headers      // nil for what holds for all
+	off     bool          // its mail is not signed
+	expire  time.Duration // as in Options; 0 for the general value
+	headers *Headers      // nil for the general list
 }
 
 // MaxExpire is the longest life of a signature.
 const MaxExpire = 365 * 24 * time.Hour
 
-// options returns what the options' table has for an author's domain. After an error
-// that is nothing, and what holds for all counts.
+// options returns the entry of the options table for an author's domain. After an
+// error it is empty, and the general options apply.
 func (t *Tables) options(ctx context.Context, a author.Mailbox) (domainOptions, error) {
 	if t == nil || t.Options == nil {
 		return domainOptions{}, nil
@@ -44,7 +44,7 @@ func (t *Tables) options(ctx context.Context, a author.Mailbox) (domainOptions, 
 	return o, nil
 }
 
-// parseOptions reads a value of the options' table: words with "=" in them.
+// parseOptions reads a value of the options table: words of the form name=value.
 func parseOptions(text string) (domainOptions, error) {
 	var o domainOptions
 	seen := make(map[string]bool)
@@ -104,7 +104,8 @@ func parseLife(text string) (time.Duration, error) {
 	return 24 * hours, err
 }
 
-// applied returns the options of the signer with those of a domain in their place.
+// applied returns the options of the signer, with those of a domain in place of the
+// general ones.
 func (o domainOptions) applied(base Options) Options {
 	if o.expire != 0 {
 		base.Expire = o.expire
@@ -115,11 +116,11 @@ func (o domainOptions) applied(base Options) Options {
 	return base
 }
 
-// maxParsed bounds the values of the options' table that are kept ready.
+// maxParsed bounds the parsed values of the options table that are kept.
 const maxParsed = 1024
 
-// optionCache keeps values that have been read: a list of header fields takes longer
-// than a look at a table.
+// optionCache keeps parsed values, because parsing a list of header fields takes
+// longer than a lookup in a table.
 type optionCache struct {
 	mu     sync.Mutex
 	values map[string]domainOptions

@@ -6,22 +6,23 @@ import (
 	"time"
 )
 
-// lineWidth is what a line of the field may have, in octets without the line
-// break (RFC 5322 section 2.1.1 says 78). Only a domain or selector that does
-// not fit by itself makes a longer one: it cannot be folded.
+// lineWidth is the longest line of the field, in octets without the line break (RFC
+// 5322 section 2.1.1 says 78). Only a domain or selector that is longer by itself
+// makes a longer line, because it cannot be folded.
 const lineWidth = 76
 
-// fieldSize is what a usual field takes.
+// fieldSize is the size of a usual field, in octets.
 const fieldSize = 1 << 10
 
-// folder writes tags, folded before they would grow beyond lineWidth.
-type folder struct {
+// foldWriter writes tags, and begins a new line before one gets longer than
+// lineWidth.
+type foldWriter struct {
 	b    strings.Builder
 	used int // octets of the current line
 }
 
-// add writes pieces, as one, on this line, or on the next if they do not fit.
-func (f *folder) add(pieces ...string) {
+// add writes pieces as one word: on this line, or on the next if they do not fit.
+func (f *foldWriter) add(pieces ...string) {
 	size := 0
 	for _, piece := range pieces {
 		size += len(piece)
@@ -35,13 +36,13 @@ func (f *folder) add(pieces ...string) {
 	f.used += size
 }
 
-func (f *folder) fold() {
+func (f *foldWriter) fold() {
 	f.b.WriteString("\r\n ")
 	f.used = 1
 }
 
 // tag writes a tag in one piece.
-func (f *folder) tag(name, value string) {
+func (f *foldWriter) tag(name, value string) {
 	if f.used+1+len(name)+1+len(value)+1 <= lineWidth {
 		f.add(" ")
 	} else {
@@ -51,7 +52,7 @@ func (f *folder) tag(name, value string) {
 }
 
 // words writes a tag whose value may be folded at its colons.
-func (f *folder) words(name string, words []string) {
+func (f *foldWriter) words(name string, words []string) {
 	f.add(" ", name, "=", words[0])
 	for _, word := range words[1:] {
 		f.add(":", word)
@@ -60,7 +61,7 @@ func (f *folder) words(name string, words []string) {
 }
 
 // base64 writes text that may be folded anywhere.
-func (f *folder) base64(text string) {
+func (f *foldWriter) base64(text string) {
 	for len(text) > 0 {
 		room := lineWidth - f.used
 		if room <= 0 {
@@ -72,7 +73,7 @@ func (f *folder) base64(text string) {
 	}
 }
 
-// template is a DKIM-Signature field but for the signature.
+// template is a DKIM-Signature field without the signature.
 type template struct {
 	key      *Key
 	names    []string
@@ -81,10 +82,10 @@ type template struct {
 	expires  time.Time // zero: never
 }
 
-// value returns the folded value of the field, up to and with "b=". What is
-// appended to it is the signature. The first line has room for the name.
-func (t *template) value() *folder {
-	f := &folder{used: len("DKIM-Signature:")}
+// value returns the folded value of the field, up to and including "b=". The
+// signature is appended to it. The first line has room for the name.
+func (t *template) value() *foldWriter {
+	f := &foldWriter{used: len("DKIM-Signature:")}
 	f.b.Grow(fieldSize)
 	f.tag("v", "1")
 	f.tag("a", t.key.Algorithm)

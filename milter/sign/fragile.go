@@ -28,13 +28,14 @@ func Causes() []Fragile {
 // fragility gathers what about a mail is fragile.
 type fragility struct {
 	lines lineMeter
-	// watch says that 8-bit octets in the body are a cause: MIME does not announce them.
+	// watch is set when 8-bit octets in the body are a cause, because MIME does not
+	// announce them.
 	watch, eightBit bool
 	header          string // the name of a signed field with octets beyond ASCII
 	bare            string // the name of a signed field with an address without a domain
 }
 
-// fields looks at a header of which the fields called names are signed.
+// fields checks a header, of which the fields with these names are signed.
 func (f *fragility) fields(fields []dkim.Field, names []string) {
 	f.watch = !declares8Bit(fields)
 	for i := range fields {
@@ -51,7 +52,7 @@ func (f *fragility) fields(fields []dkim.Field, names []string) {
 
 func isNamed(field *dkim.Field, names []string) bool { return slices.ContainsFunc(names, field.Is) }
 
-// body looks at a piece of the body.
+// body checks a piece of the body.
 func (f *fragility) body(p []byte) {
 	f.lines.Write(p)
 	if f.watch && !f.eightBit {
@@ -72,7 +73,7 @@ func ascii(p []byte) bool {
 }
 
 // declares8Bit reports whether MIME says that the body may be 8-bit. In a body of
-// several parts each part says so for itself.
+// several parts, each part has its own declaration.
 func declares8Bit(fields []dkim.Field) bool {
 	mime, announced := false, false
 	for i := range fields {
@@ -89,8 +90,8 @@ func declares8Bit(fields []dkim.Field) bool {
 	return mime && announced
 }
 
-// isBare reports whether a field of addresses has one alone that is no address and no
-// group.
+// isBare reports whether a field of addresses has a single entry that is neither an
+// address nor a group.
 func isBare(field *dkim.Field) bool {
 	if !slices.ContainsFunc([]string{"To", "Cc", "Reply-To", "Sender"}, field.Is) {
 		return false

@@ -22,7 +22,8 @@ const (
 	DefaultBits     = 2048
 	DefaultSelector = "postern"
 
-	// ed25519Suffix tells the selectors of two keys apart that are made together.
+	// ed25519Suffix is added to the selector of the Ed25519 key when two keys are
+	// made together.
 	ed25519Suffix = "-ed25519"
 )
 
@@ -40,12 +41,12 @@ const (
 // NewKeys says which keys to make.
 type NewKeys struct {
 	Dir      string  // the folder of all domains, created if missing
-	Domain   string  // U-labels are taken
+	Domain   string  // U-labels are allowed
 	Selector string  // "" means DefaultSelector; the Ed25519 key of Both adds "-ed25519"
 	Type     KeyType // "" means Both
 	Bits     int     // of an RSA key, 1024 to 4096; 0 means DefaultBits
-	// Below is a folder in the one of the domain that gets the files instead: keys
-	// in a hidden folder are not read, so they do not sign yet.
+	// Below names a folder within the folder of the domain, which gets the files
+	// instead. Keys in a hidden folder are not read, so they do not sign yet.
 	Below string
 }
 
@@ -56,10 +57,10 @@ type NewKey struct {
 	ZoneEntry  string // its content
 }
 
-// Generate makes keys, writes each to DIR/<domain>/<selector>.private with mode
-// 0600 and its DNS record to <selector>.txt, the layout of opendkim-genkey -D
-// DIR/<domain>. Nothing that exists is overwritten. Run by root, what it creates
-// belongs to the owner of Dir, so that the daemon can read it.
+// Generate makes keys, writes each to DIR/<domain>/<selector>.private with mode 0600
+// and its DNS record to <selector>.txt, the layout of opendkim-genkey -D
+// DIR/<domain>. Nothing that exists is overwritten. When root runs it, new files and
+// folders belong to the owner of Dir, so that the daemon can read them.
 func Generate(req NewKeys) ([]NewKey, error) {
 	if err := req.complete(); err != nil {
 		return nil, err
@@ -164,14 +165,13 @@ func newSigner(kind KeyType, bits int) (crypto.Signer, error) {
 	return key, err
 }
 
-// owner is who new files belong to; the zero value leaves them alone.
+// owner is the owner of new files. The zero value does not change the owner.
 type owner struct {
 	set      bool
 	uid, gid int
 }
 
-// makeFolders creates the folders that are missing and returns the owner of the
-// first.
+// makeFolders creates missing folders and returns the owner of the first.
 func makeFolders(dir, folder string) (owner, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return owner{}, err
@@ -200,7 +200,7 @@ func (o owner) chown(path string) error {
 	return os.Lchown(path, o.uid, o.gid)
 }
 
-// writeNew creates a file, and leaves none behind if it cannot be completed.
+// writeNew creates a file, and removes it if it cannot be completed.
 func writeNew(path string, data []byte, mode os.FileMode, o owner) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
 	if err != nil {

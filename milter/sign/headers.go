@@ -28,8 +28,8 @@ type headerName struct {
 	mode oversign
 }
 
-// oversign says when a name is added to h= once more than the mail has such
-// fields, so that one added on the way breaks the signature.
+// oversign says when h= lists a name once more than the mail has such fields. Then a
+// field of this name that is added on the way breaks the signature.
 type oversign uint8
 
 const (
@@ -38,12 +38,12 @@ const (
 	always                    // "+Name"
 )
 
-// DefaultHeaders returns the list of RFC 6376 section 5.4.1 and the fields that
-// say how the body is read. Oversigned are those whose addition changes what a
-// reader sees (section 8.15). Relays add some of them to mail that has none (RFC
-// 6409 section 8): their absence is not signed. Content-Transfer-Encoding is left
-// out: a relay rewrites it for a next hop without 8BITMIME, even where the body
-// stays as it is.
+// DefaultHeaders returns the list of RFC 6376 section 5.4.1 and the fields that say
+// how the body is read. A field is oversigned when a second one would change what a
+// reader sees (section 8.15). Relays add some fields to mail that has none (RFC 6409
+// section 8), so the absence of these is not signed. Content-Transfer-Encoding is
+// left out: a relay rewrites it for a next hop without 8BITMIME, even if the body
+// does not change.
 func DefaultHeaders() []string {
 	return []string{
 		"+From", "+To", "+Cc", "+Subject", "+Reply-To", "?Date", "?Message-ID",
@@ -55,7 +55,7 @@ func DefaultHeaders() []string {
 	}
 }
 
-// unsignable lists, in lower case, what relays add or change on the way.
+// unsignable lists, in lower case, the fields that relays add or change on the way.
 func unsignable() []string {
 	return []string{
 		"received", "return-path", "delivered-to", "authentication-results", "received-spf", "dkim-signature",
@@ -64,8 +64,8 @@ func unsignable() []string {
 	}
 }
 
-// ParseHeaders reads a list of field names, each to be signed where a mail has
-// it. A "+" before a name oversigns it, a "?" only in mail that has the field.
+// ParseHeaders reads a list of field names. Each is signed if a mail has it. A "+"
+// before a name oversigns it; a "?" oversigns it only in mail that has the field.
 // From is always oversigned. An empty list means DefaultHeaders.
 func ParseHeaders(list []string) (Headers, error) {
 	if len(list) == 0 {
@@ -131,7 +131,7 @@ func (h Headers) pick(fields []dkim.Field) (names []string, canonical []byte) {
 			canonical = dkim.AppendField(canonical, dkim.Relaxed, fields[i])
 			taken++
 		}
-		// With fields left over, one more name would demand one of them.
+		// If fields are left over, one more name would mean one of them.
 		if i < 0 && h.oversigned(n, last) {
 			names = append(names, name.name)
 		}
@@ -139,9 +139,9 @@ func (h Headers) pick(fields []dkim.Field) (names []string, canonical []byte) {
 	return names, canonical
 }
 
-// oversigned reports whether a further field of a name breaks the signature; last
-// is from chains. Relays add "To: undisclosed-recipients:;" to mail that names no
-// recipient, so To is not oversigned in mail without To and Cc.
+// oversigned reports whether h= lists a name once more than there are fields. last is
+// the result of chains. Relays add "To: undisclosed-recipients:;" to mail that names
+// no recipient, so To is not oversigned in mail without To and Cc.
 func (h Headers) oversigned(n int, last []int) bool {
 	switch h.names[n].mode {
 	case never:

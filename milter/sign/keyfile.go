@@ -42,17 +42,17 @@ type Key struct {
 	Signer    crypto.Signer
 }
 
-// Name is the domain name that the key's record stands at.
+// Name returns the domain name of the key's record.
 func (k *Key) Name() string { return k.Selector + "._domainkey." + k.Domain }
 
-// SameAs reports whether two keys have one public half.
+// SameAs reports whether two keys have the same public half.
 func (k *Key) SameAs(other *Key) bool {
 	public, ok := k.Signer.Public().(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(other.Signer.Public())
 }
 
-// sign gives the signature over the SHA-256 digest of a header. Ed25519 signs
-// the digest as a message (RFC 8463 section 3).
+// sign returns the signature over the SHA-256 digest of a header. Ed25519 signs the
+// digest as a message (RFC 8463 section 3).
 func (k *Key) sign(random io.Reader, digest []byte) ([]byte, error) {
 	hash := crypto.SHA256
 	if k.Algorithm == ed25519SHA256 {
@@ -67,7 +67,7 @@ const (
 	ed25519SHA256 = "ed25519-sha256"
 )
 
-// KeyFile is the path of the key of a selector in the folder of its domain.
+// KeyFile returns the path of the key of a selector in the folder of its domain.
 func KeyFile(folder, selector string) string { return filepath.Join(folder, selector+keySuffix) }
 
 // ReadKey reads one key. group is that of [KeySource].
@@ -139,9 +139,9 @@ func checkFolder(path string) error {
 	return nil
 }
 
-// parseKey reads the one private key in PEM text, which it may change. Errors never
-// show its content. What it decodes on the way is cleared, but not what Go's own
-// parsers make.
+// parseKey reads the only private key in PEM text. It may change the text. Errors
+// never show its content. Decoded copies of the key are cleared, except those that
+// Go's own parsers make.
 func parseKey(data []byte) (crypto.Signer, error) {
 	data = unixLines(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
 	var key crypto.Signer
@@ -239,8 +239,8 @@ func parsePKCS8(der []byte) (crypto.Signer, error) {
 	}
 }
 
-// checkModulus judges the size of an RSA key before it is validated, which
-// takes seconds for an absurd one.
+// checkModulus checks the size of an RSA key before Go validates the key, because
+// that takes seconds for a very large one.
 func checkModulus(pkcs1 []byte) error {
 	var key struct {
 		Version int

@@ -18,14 +18,13 @@ const (
 	MaxKeysPerDomain = 8
 )
 
-// KeySource says where private keys are. At least one of Dir and KeyTable is
-// needed for a store that is not empty.
+// KeySource says where private keys are. Without Dir and KeyTable the store is empty.
 type KeySource struct {
 	// Dir holds DIR/<domain>/<selector>.private.
 	Dir string
-	// Credential, when it is set, says that Dir is the folder of a service's
-	// credentials. LoadCredential=NAME:DIR of systemd makes of a folder of keys the
-	// files NAME_<domain>_<selector>.private.
+	// Credential is the name of a systemd credential; if it is set, Dir is the folder
+	// of the service's credentials. LoadCredential=NAME:DIR turns a folder of keys
+	// into files named NAME_<domain>_<selector>.private.
 	Credential string
 	// KeyTable and SigningTable are OpenDKIM's data sets of these names: a path,
 	// with "file:" or "refile:" before it, or a list behind "csl:".
@@ -33,12 +32,12 @@ type KeySource struct {
 	// Group is the group whose members may read keys besides their owner: the
 	// daemon's own. A negative number means none.
 	Group int
-	// Tables are those that have been read already; other files are read.
+	// Tables are tables that have been read already. All other files are read.
 	Tables []*Table
-	// Before are the keys of the load before, or nil. What it knew of a file that
-	// cannot be read now still signs.
+	// Before are the keys of the previous load, or nil. When a file cannot be read
+	// now, its key from that load still signs.
 	Before *Keys
-	// RSA returns what signs with an RSA key. Nil means the key itself.
+	// RSA returns the signer that uses an RSA key; nil uses the key itself.
 	RSA func(*rsa.PrivateKey) crypto.Signer
 }
 
@@ -51,14 +50,13 @@ type Keys struct {
 	warnings []string
 	problems int
 
-	// What the next load may need: keys by their files, and the rows of tables.
+	// For the next load: keys by their files, and the rows of tables.
 	signers map[string]crypto.Signer
 	rows    map[string][]tableLine
 }
 
-// All returns the keys by domain and selector. A key of a table that signs for
-// whatever domain the author has is among them once for each domain that the
-// signing table names.
+// All returns the keys by domain and selector. A key of a table that signs for any
+// domain occurs once for each domain that the signing table names.
 func (k *Keys) All() []*Key { return slices.Clone(k.all) }
 
 // Domains returns the domains that have a key, sorted.
@@ -79,12 +77,11 @@ func (k *Keys) Problems() int { return k.problems }
 // Warnings are about rows that were read and have no effect.
 func (k *Keys) Warnings() []string { return slices.Clone(k.warnings) }
 
-// Dirs returns the folders of keys, of those too that could not be read: a change
-// in one calls for a new load.
+// Dirs returns the folders of keys, also of keys that could not be read. After a
+// change in one of them the keys have to be loaded again.
 func (k *Keys) Dirs() []string { return slices.Clone(k.dirs) }
 
-// Without returns the keys but for those that out names. Everything else is what
-// was read.
+// Without returns the keys except those for which out returns true.
 func (k *Keys) Without(out func(*Key) bool) *Keys {
 	rest := *k
 	rest.all = slices.DeleteFunc(slices.Clone(k.all), out)
@@ -96,16 +93,17 @@ func (k *Keys) Without(out func(*Key) bool) *Keys {
 	return &rest
 }
 
-// choose returns the keys for mail of an author. The keys of his own domain come
-// from the folder and from the signing table; with subdomains, the nearest
-// parent that has keys in the folder stands in for a domain that has none.
+// choose returns the keys for mail of an author. The keys of his own domain come from
+// the folder and from the signing table; with subdomains, a domain without keys uses
+// those of its nearest parent that has keys in the folder.
 func (k *Keys) choose(a author.Mailbox, subdomains bool) []*Key {
-	keys, _ := k.add(nil, a, subdomains) // only keys of other tables can be in the way
+	keys, _ := k.add(nil, a, subdomains) // only keys of other tables can conflict
 	return keys
 }
 
-// add adds the keys for mail of an author to those that he has from elsewhere. The
-// error names a key that is different here and there: those from elsewhere count.
+// add adds the keys for mail of an author to the keys from another source. The error
+// names a key that differs between the two; then the one from the other source is
+// used.
 func (k *Keys) add(keys []*Key, a author.Mailbox, subdomains bool) ([]*Key, error) {
 	set := keySet{keys: keys}
 	for _, key := range k.table.choose(a) {

@@ -13,10 +13,10 @@ import (
 
 // namedKey is a row of the key table. It has no key if that was refused.
 type namedKey struct {
-	domain string // that it signs for, "%" for the author's, "" if it could not be read
+	domain string // the domain it signs for, "%" for the author's, "" if it could not be read
 	fixed  *Key
-	// byDomain are the keys of a row for "%", by the domain of the author. One
-	// that is nil does not sign.
+	// byDomain are the keys of a row for "%", by the domain of the author. A nil key
+	// does not sign.
 	byDomain map[string]*Key
 	// any is the key for the domains that byDomain lacks; it has no Domain.
 	any *Key
@@ -106,8 +106,8 @@ func (l *loader) loadTableKey(set DataSet, line tableLine) (*namedKey, error) {
 	return l.loadKeyOfAny(line, part[1], path)
 }
 
-// keyPath is the file of a key. opendkim finds a relative one from the directory
-// that it runs in, which here is that of the table.
+// keyPath returns the file of a key. For opendkim a relative path begins at its
+// working directory; here it begins at the folder of the table.
 func keyPath(set DataSet, text string) (string, error) {
 	relative := strings.HasPrefix(text, "./") || strings.HasPrefix(text, "../")
 	switch {
@@ -120,7 +120,7 @@ func keyPath(set DataSet, text string) (string, error) {
 	return "", errors.New("the key is not the absolute path of a file, nor one that begins with ./ or ../ from the folder of the table; keys within the table are not read: move it to a file")
 }
 
-// loadKeyOfAny reads a key that signs for whatever domain the author has.
+// loadKeyOfAny reads a key that signs for any domain of an author.
 func (l *loader) loadKeyOfAny(line tableLine, selector, path string) (*namedKey, error) {
 	selector = strings.ToLower(selector)
 	if _, err := mailaddr.ParseDomain(selector + "._domainkey.example"); err != nil {
@@ -137,8 +137,8 @@ func (l *loader) loadKeyOfAny(line tableLine, selector, path string) (*namedKey,
 	return n, err
 }
 
-// loadKeyOfEach reads the keys of a row with "%" for the domain and within the
-// path: one for each domain that has such a file now.
+// loadKeyOfEach reads the keys of a row with "%" as the domain and within the path:
+// one for each domain that has such a file now.
 func (l *loader) loadKeyOfEach(line tableLine, selector, path string) *namedKey {
 	n := &namedKey{domain: "%", byDomain: make(map[string]*Key)}
 	found, err := l.expand(path)
@@ -159,8 +159,8 @@ func (l *loader) loadKeyOfEach(line tableLine, selector, path string) *namedKey 
 	return n
 }
 
-// expand finds the domains for which there is a file when the domain takes the
-// place of "%". A file that was there before counts though it cannot be seen now.
+// expand finds the domains for which a file exists when the domain replaces "%". A
+// file of the previous load counts even if it cannot be seen now.
 func (l *loader) expand(path string) (map[string]string, error) {
 	before, _, _ := strings.Cut(path, "%")
 	dir, _ := filepath.Split(before)
@@ -174,7 +174,7 @@ func (l *loader) expand(path string) (map[string]string, error) {
 		}
 		file := strings.ReplaceAll(path, "%", domain)
 		if below != "" {
-			l.keys.dirs = append(l.keys.dirs, filepath.Dir(file)) // the key may come yet
+			l.keys.dirs = append(l.keys.dirs, filepath.Dir(file)) // the key may be added later
 		}
 		if _, err := os.Lstat(file); err == nil || l.before.signers[file] != nil {
 			found[domain] = file
@@ -183,8 +183,8 @@ func (l *loader) expand(path string) (map[string]string, error) {
 	return found, err
 }
 
-// domainIn returns the domain that makes a name out of a pattern when it takes the
-// place of "%". opendkim asks for it in lower case.
+// domainIn returns the domain that turns pattern into name when it replaces "%".
+// opendkim asks for it in lower case.
 func domainIn(name, pattern string) (string, bool) {
 	count := strings.Count(pattern, "%")
 	start, size := strings.IndexByte(pattern, '%'), (len(name)-len(pattern)+count)/count
@@ -195,8 +195,8 @@ func domainIn(name, pattern string) (string, bool) {
 	return domain, err == nil && strings.ReplaceAll(pattern, "%", domain) == name
 }
 
-// settle gives the keys for any domain a name of their own for the domains that
-// the signing table names, so that they are listed and watched like others.
+// settle makes a named copy of each key for any domain, for every domain that the
+// signing table names. So they are listed and watched like other keys.
 func (l *loader) settle(t *signingTable) {
 	for _, pattern := range slices.Sorted(maps.Keys(t.rules)) {
 		_, domain, _ := strings.Cut(pattern, "@")

@@ -7,8 +7,8 @@ import (
 	"github.com/postern-mail/postern/internal/dkim"
 )
 
-// maxLine is the longest line that Postfix passes on unbroken, in octets without
-// the line break (RFC 5321 section 4.5.3.1.6; smtp_line_length_limit).
+// maxLine is the longest line that Postfix does not break, in octets without the line
+// break (RFC 5321 section 4.5.3.1.6; smtp_line_length_limit).
 const maxLine = 998
 
 // lineMeter finds the longest line of a message, if it is longer than maxLine.
@@ -40,8 +40,8 @@ func (l *lineMeter) Write(p []byte) {
 	}
 }
 
-// skipShort leaves out lines that are no longer than maxLine, as most are: all that
-// end in the first octets that such a line may have. Their lengths do not matter.
+// skipShort skips lines that are no longer than maxLine, as most lines are: all lines
+// that end within the next maxLine octets. Their lengths do not matter.
 func (l *lineMeter) skipShort(p []byte) []byte {
 	for {
 		room := min(len(p), max(0, maxLine+len("\r\n")-l.current))

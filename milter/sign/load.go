@@ -23,9 +23,9 @@ const (
 	maxLoadError = 20      // errors that one load reports
 )
 
-// LoadKeys reads all keys. A file, folder or row that cannot be used costs what it
-// is for and nothing else: the error joins the first such problems, beside the
-// keys that remain. Keys are nil when there are problems and no key could be read.
+// LoadKeys reads all keys. A file, folder or row that cannot be used affects only its
+// own keys. The error joins the first such problems and is returned beside the other
+// keys. Keys are nil when there are problems and no key could be read.
 func LoadKeys(src KeySource) (*Keys, error) {
 	l := newLoader(src)
 	switch {
@@ -87,7 +87,8 @@ func (l *loader) warn(err error) {
 func (l *loader) finish() *Keys {
 	k := l.keys
 	slices.SortFunc(k.all, byDomain)
-	// What every verifier knows comes first: some look at no other signature.
+	// The algorithm that every verifier knows comes first: some verify only the first
+	// signature.
 	for _, keys := range k.byDomain {
 		slices.SortFunc(keys, func(a, b *Key) int {
 			return cmp.Or(cmp.Compare(b.Algorithm, a.Algorithm), cmp.Compare(a.Selector, b.Selector))
@@ -103,8 +104,8 @@ func byDomain(a, b *Key) int {
 	return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Selector, b.Selector))
 }
 
-// loadDir reads DIR/<domain>/<selector>.private. It looks at these two levels
-// only, so symbolic links, which it follows, cannot lead it in circles.
+// loadDir reads DIR/<domain>/<selector>.private. It reads only these two levels. So
+// it can follow symbolic links without a loop.
 func (l *loader) loadDir(dir string) {
 	entries, err := l.list(dir)
 	if err != nil {
@@ -152,8 +153,8 @@ func (l *loader) loadDomain(dir, name string) {
 	}
 }
 
-// loadCredentials reads the keys among the credentials of a service. A domain has
-// no underscore, a selector may.
+// loadCredentials reads the keys among the credentials of a service. A domain has no
+// underscore, but a selector may.
 func (l *loader) loadCredentials(dir, name string) {
 	entries, err := l.list(dir)
 	if err != nil {
@@ -171,7 +172,7 @@ func (l *loader) loadCredentials(dir, name string) {
 		path := filepath.Join(dir, entry.Name())
 		text, selector, _ := strings.Cut(file, "_")
 		if strings.HasPrefix(selector, ".") {
-			continue // of a hidden folder, as in a folder of keys
+			continue // from a hidden folder, which is skipped in a folder of keys too
 		}
 		domain, err := mailaddr.ParseDomain(text)
 		if err != nil || selector == "" {
@@ -187,8 +188,8 @@ func (l *loader) loadCredentials(dir, name string) {
 	}
 }
 
-// carry takes over the keys that the load before read in a folder, or in the
-// folders of domains in it, when that cannot be read now.
+// carry keeps the keys of the previous load from a folder, or from the folders of
+// domains in it, when the folder cannot be read now.
 func (l *loader) carry(dir string) {
 	for _, path := range slices.Sorted(maps.Keys(l.before.signers)) {
 		folder := filepath.Dir(path)
@@ -203,7 +204,7 @@ func (l *loader) carry(dir string) {
 	}
 }
 
-// addToDomain adds a key of the folder, unless there are too many.
+// addToDomain adds a key of the folder, unless the domain has too many.
 func (l *loader) addToDomain(key *Key) {
 	keys := l.keys.byDomain[key.Domain]
 	if len(keys) == MaxKeysPerDomain {
@@ -244,8 +245,8 @@ func (l *loader) load(domain, selector, path string) *Key {
 	return nil
 }
 
-// readKey reads a key file. If that fails, the key that it held before still
-// counts.
+// readKey reads a key file. If that fails, it returns the file's key of the previous
+// load.
 func (l *loader) readKey(path string) crypto.Signer {
 	l.keys.dirs = append(l.keys.dirs, filepath.Dir(path))
 	if signer := l.keys.signers[path]; signer != nil {
@@ -264,10 +265,10 @@ func (l *loader) readKey(path string) crypto.Signer {
 	return rsaEngine(l.src.RSA).signer(signer)
 }
 
-// rsaEngine returns what signs with an RSA key. Nil means the key itself.
+// rsaEngine returns the signer that uses an RSA key; nil uses the key itself.
 type rsaEngine func(*rsa.PrivateKey) crypto.Signer
 
-// signer returns what signs with a key.
+// signer returns the signer that uses a key.
 func (e rsaEngine) signer(key crypto.Signer) crypto.Signer {
 	if key, ok := key.(*rsa.PrivateKey); ok && e != nil {
 		return e(key)

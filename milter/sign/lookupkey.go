@@ -22,8 +22,8 @@ import (
 // maxTableValue bounds a value of a key table, in octets.
 const maxTableValue = 64 << 10
 
-// splitValues returns the entries of values: several stand between commas. A key has
-// none.
+// splitValues returns the entries of values. Entries are separated by commas; a key
+// contains none.
 func splitValues(values []string) []string {
 	var all []string
 	for _, value := range values {
@@ -36,8 +36,8 @@ func splitValues(values []string) []string {
 	return all
 }
 
-// key makes a key of a value. Errors never show what may be a key. Beside an error
-// there may be a key: that of before.
+// key makes a key from a value. Errors never show text that may be a key. Beside an
+// error it may return the previous key.
 func (t *Tables) key(value, name, authors string) (*Key, error) {
 	domain, selector, text, err := cutValue(value, name)
 	if err != nil {
@@ -73,7 +73,7 @@ func (t *Tables) key(value, name, authors string) (*Key, error) {
 	return newKey(domain, selector, t.Keys.Name, signer)
 }
 
-// cutValue cuts a value into its parts. It is one of
+// cutValue splits a value into its parts. A value is one of
 //
 //	SELECTOR KEY
 //	DOMAIN:SELECTOR:KEY
@@ -105,7 +105,7 @@ func cutValue(value, name string) (domain, selector, key string, err error) {
 	return name, first, strings.TrimSpace(rest), nil
 }
 
-// secret refuses a key within a table that others can read.
+// secret refuses keys in a table that others can read.
 func (t *Tables) secret() error {
 	for _, path := range t.Keys.Files {
 		info, err := os.Stat(path)
@@ -154,10 +154,10 @@ func readKeyText(text string) (crypto.Signer, error) {
 	return parseKey(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: der}))
 }
 
-// maxSigners bounds the keys of tables that are kept ready. Others are read again.
+// maxSigners bounds the parsed keys of tables that are kept. Others are parsed again.
 const maxSigners = 4096
 
-// signerCache keeps keys that have been read: to read one takes as long as to sign.
+// signerCache keeps parsed keys, because parsing a key takes as long as signing.
 type signerCache struct {
 	mu      sync.Mutex
 	signers map[string]cachedSigner // by path, or by the hash of the text
@@ -168,15 +168,15 @@ type cachedSigner struct {
 	file   fileState // of a path
 }
 
-// fileState is what changes when a file is written or replaced.
+// fileState is the data of a file that changes when the file is written or replaced.
 type fileState struct {
 	modified time.Time
 	size     int64
 	mode     os.FileMode
 }
 
-// ofFile returns the key in a file, which is read again when it has changed. While it
-// cannot be read, the key that it held still counts, beside the error.
+// ofFile returns the key in a file. The file is read again when it has changed. While
+// it cannot be read, ofFile returns its previous key beside the error.
 func (c *signerCache) ofFile(path string, group int, engine rsaEngine) (crypto.Signer, error) {
 	known := c.get(path)
 	info, err := os.Stat(path)
@@ -196,7 +196,7 @@ func (c *signerCache) ofFile(path string, group int, engine rsaEngine) (crypto.S
 	return signer, nil
 }
 
-// ofText returns the key that a text holds.
+// ofText returns the key in a text.
 func (c *signerCache) ofText(text string, engine rsaEngine) (crypto.Signer, error) {
 	sum := sha256.Sum256([]byte(text))
 	at := string(sum[:])

@@ -14,29 +14,29 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// Lookup is what is asked of a Postfix table: every value of a key, none if it is not
-// listed. An error means that the table could not tell.
+// Lookup looks up a key in a Postfix table. It returns every value of the key, and
+// none if the key is not listed. An error means that the table could not be asked.
 type Lookup interface {
 	Lookup(ctx context.Context, key string) ([]string, error)
 }
 
-// LookupTable is a Postfix table. Its values are read as they are asked for.
+// LookupTable is a Postfix table. A value is read when it is needed.
 type LookupTable struct {
 	Lookup
 	Name    string   // for errors: type:name
-	Pattern bool     // of regexp: and the like, which are asked for the whole key only
+	Pattern bool     // of regexp: and the like: only the whole key is looked up
 	Files   []string // that hold its values
 }
 
-// Tables are the Postfix tables of keys, of senders and of options. Each may be nil,
-// but Senders need Keys.
+// Tables are the Postfix tables of keys, senders and options. Each may be nil, but
+// Senders requires Keys.
 type Tables struct {
 	// Keys has the keys of a domain or, with Senders, those of a name. See keyValue for
 	// the form of its values.
 	Keys *LookupTable
 	// Senders names keys by the author's address.
 	Senders *LookupTable
-	// Options has what is different for the domain of an author.
+	// Options has the options that differ for the domain of an author.
 	Options *LookupTable
 	// Group is the group whose members may read keys, as in KeySource.
 	Group int
@@ -62,14 +62,14 @@ func (t *Tables) Find(ctx context.Context, domain string, subdomains bool) ([]*K
 	return t.choose(ctx, author.Mailbox{Domain: domain}, subdomains)
 }
 
-// lookupTimeout bounds all questions about one mail.
+// lookupTimeout bounds the time of all lookups for one mail.
 const lookupTimeout = 15 * time.Second
 
-// maxTableNames bounds the names that a sender's entry has.
+// maxTableNames bounds the names in the entry of a sender.
 const maxTableNames = 32
 
-// choose returns the keys of the tables for mail of an author. The keys of his own
-// domain come first.
+// choose returns the keys of the tables for mail of an author. The keys of the
+// author's own domain come first.
 func (t *Tables) choose(ctx context.Context, a author.Mailbox, subdomains bool) ([]*Key, error) {
 	if t == nil || t.Keys == nil {
 		return nil, nil
@@ -116,8 +116,8 @@ func (t *Tables) ofSender(ctx context.Context, a author.Mailbox) ([]*Key, error)
 	return found.keys, found.err()
 }
 
-// senderValues asks for an author's address, for his domain, which is written with "@"
-// or without, for those above it, and for "*". The first that is listed decides.
+// senderValues looks up the author's address, then the domain, with or without "@",
+// then its parent domains, then "*". The first one that is listed decides.
 func (t *Tables) senderValues(ctx context.Context, a author.Mailbox) ([]string, error) {
 	var address []string
 	if a.Local != "" {
@@ -144,8 +144,8 @@ func (t *Tables) senderValues(ctx context.Context, a author.Mailbox) ([]string, 
 	return bare, err
 }
 
-// entriesOf reads the names of keys, between commas or white space, each with its
-// signer behind a colon.
+// entriesOf reads the names of keys, separated by commas or white space, each with an
+// optional ":signer".
 func entriesOf(values []string) []entry {
 	var entries []entry
 	for _, value := range values {
@@ -163,7 +163,7 @@ func entriesOf(values []string) []entry {
 }
 
 // domainPatterns lists what can match a domain, the most specific first: itself, ".x"
-// for what is below x, and "*". With parents, a name above stands for it as well.
+// for what is below x, and "*". With parents, each parent domain matches too.
 func domainPatterns(domain string, parents bool) []string {
 	patterns := []string{domain}
 	for name := domain; ; {
@@ -196,7 +196,7 @@ func (t *LookupTable) first(ctx context.Context, patterns []string) (string, []s
 	return "", nil, nil
 }
 
-// keySet gathers the keys for one mail, and what is wrong with others.
+// keySet collects the keys for one mail, and the errors of other keys.
 type keySet struct {
 	keys []*Key
 	errs []error
@@ -220,8 +220,8 @@ func (s *keySet) read(t *Tables, values []string, name string, e entry, authors 
 	}
 }
 
-// add adds a key, unless there is another one of its name: which of the two counts,
-// no one can tell.
+// add adds a key. If there is a different key of the same name already, neither is
+// used, and that is an error.
 func (s *keySet) add(table string, key *Key) {
 	i := slices.IndexFunc(s.keys, func(k *Key) bool { return k.Name() == key.Name() })
 	switch {
@@ -235,7 +235,7 @@ func (s *keySet) add(table string, key *Key) {
 	}
 }
 
-// join adds a key of a file, unless it is there already.
+// join adds a key from a file, unless it is there already.
 func (s *keySet) join(key *Key) {
 	i := slices.IndexFunc(s.keys, func(k *Key) bool { return k.Selector == key.Selector && k.Domain == key.Domain })
 	switch {
@@ -257,9 +257,9 @@ func (s *keySet) mustAlign(authors string) {
 	})
 }
 
-// alignOne puts the keys that align with the author's domain first. Without one of
-// them no other signs: DMARC would not count it, and mail must not be vouched for by
-// strangers alone.
+// alignOne puts the keys that align with the author's domain first. If no key aligns,
+// none signs: DMARC would ignore such a signature, and a key of another domain must
+// not vouch for the mail alone.
 func (s *keySet) alignOne(authors string) {
 	slices.SortStableFunc(s.keys, func(a, b *Key) int {
 		return rankOf(covers(b.Domain, authors)) - rankOf(covers(a.Domain, authors))

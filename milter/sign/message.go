@@ -1,25 +1,24 @@
-// Package sign puts DKIM signatures (RFC 6376, RFC 8463) on mail that leaves.
+// Package sign adds DKIM signatures (RFC 6376, RFC 8463) to outgoing mail.
 //
-// Signer.Message takes the header of a mail and decides by its From field which
-// keys sign it. The body is then written in any pieces, and Message.Close
-// returns one DKIM-Signature field for each key, or the reason why there is
-// none.
+// Signer.Message takes the header of a mail and chooses the keys by its From field.
+// The body is then written in pieces of any size. Message.Close returns one
+// DKIM-Signature field for each key, or the reason why there is none.
 //
 // Invariants:
 //
 //   - A mail is signed only for the domain of its From field or, when asked for,
-//     a parent of it: nothing else aligns under DMARC. A field in which even a
-//     careless reader could see another domain is not signed.
+//     a parent of it: nothing else aligns under DMARC. Mail whose From could show
+//     another domain to a careless reader is not signed.
 //   - All signatures of a mail share one pass over the body and one canonical
 //     header. Memory does not depend on the length of the body.
-//   - The form is relaxed/relaxed, with no l=. Fields a reader sees are
-//     oversigned. Received and other traces are never signed.
-//   - Keys are an immutable snapshot that is swapped as a whole; a message keeps
-//     the one it began with.
+//   - Canonicalization is relaxed/relaxed, without l=. Fields that a reader sees are
+//     oversigned. Received and other trace fields are never signed.
+//   - Keys are an immutable snapshot that is replaced as a whole. A message keeps the
+//     snapshot that it began with.
 //
-// github.com/emersion/go-msgauth is not the signer: it hashes the body once for
-// each signature, octet by octet and in a goroutine of its own, and cannot fold
-// h=, which is signed as it is written. It checks this package in the tests.
+// github.com/emersion/go-msgauth does not sign here. It hashes the body once for each
+// signature, octet by octet and in a goroutine of its own. It also cannot fold h=,
+// which is signed as it is written. The tests verify the signatures with it.
 package sign
 
 import (
@@ -51,15 +50,15 @@ type Options struct {
 	// Subdomains signs mail of a domain without keys with those of its nearest
 	// parent.
 	Subdomains bool
-	// Tables are those that are asked about each mail; nil for none.
+	// Tables are the Postfix tables that are looked up for each mail; nil for none.
 	Tables *Tables
-	// SelfCheck verifies each signature that was made, with the public half of its key.
+	// SelfCheck verifies each new signature with the public half of its key.
 	SelfCheck bool
-	// Observe hears of every mail that was signed; may be nil.
+	// Observe is called for every mail that was signed; may be nil.
 	Observe func(*Result)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Rand is what private keys blind themselves with; nil means crypto/rand.
+	// Rand is the random source for signing; nil means crypto/rand.
 	Rand io.Reader
 }
 
@@ -88,7 +87,7 @@ func New(options Options, keys *Keys) *Signer {
 	return s
 }
 
-// SetKeys swaps the keys. Messages that have begun keep theirs.
+// SetKeys replaces the keys. Messages that have begun keep the keys they have.
 func (s *Signer) SetKeys(keys *Keys) {
 	if keys == nil {
 		keys = new(Keys)
@@ -96,7 +95,7 @@ func (s *Signer) SetKeys(keys *Keys) {
 	s.keys.Store(keys)
 }
 
-// Keys returns the keys that the next message will see.
+// Keys returns the keys for the next message.
 func (s *Signer) Keys() *Keys { return s.keys.Load() }
 
 // Field is one header field, see dkim.Field.
@@ -107,23 +106,24 @@ type Result struct {
 	// Fields are the signatures to insert at the top. Values begin with a space
 	// and are folded with CRLF.
 	Fields []Field
-	// Reason is record.Signed if there are Fields, else why there are none.
+	// Reason is record.Signed if there are Fields, else the reason why there are
+	// none.
 	Reason record.Reason
 	// Domain is the domain of the author, in A-labels; "" if From has none.
 	Domain string
 	// SignedBy names the keys that signed, as domain/selector.
 	SignedBy []string
-	// Checked says that the signatures were verified (Options.SelfCheck); CheckErr tells
-	// which of them did not verify.
+	// Checked is set when the signatures were verified (Options.SelfCheck). CheckErr
+	// names those that did not verify.
 	Checked  bool
 	CheckErr error
-	// Fragile says why the signatures will not survive the way to every receiver.
+	// Fragile are the reasons why the signatures may break on the way to a receiver.
 	Fragile []Fragile
 	// Notes are warnings for the operator.
 	Notes []string
-	// Err tells which keys could not sign.
+	// Err names the keys that could not sign.
 	Err error
-	// Unavailable says that there are no Fields because a table could not be asked.
+	// Unavailable is set when there are no Fields because a table could not be asked.
 	Unavailable bool
 }
 
@@ -140,7 +140,7 @@ type Message struct {
 	body    *dkim.BodyHash
 	fragile fragility
 	check   *selfCheck         // nil for none
-	own     *dkim.Verification // the signature of ours that the mail came with
+	own     *dkim.Verification // of our own signatures that the mail had already
 }
 
 // Message begins a mail with its whole header. Close must be called.
@@ -164,7 +164,7 @@ func (s *Signer) Message(ctx context.Context, fields []Field) *Message {
 	return m
 }
 
-// choose finds the keys for mail of an author, or why there are none.
+// choose finds the keys for mail of an author, or the reason why there are none.
 func (m *Message) choose(ctx context.Context, a author.Mailbox) {
 	own, optionsErr := m.options.Tables.options(ctx, a)
 	if own.off {
@@ -184,9 +184,9 @@ func (m *Message) choose(ctx context.Context, a author.Mailbox) {
 	}
 }
 
-// readAuthor returns the author of a mail, if it has one domain and no reader
-// could see another one, or why it is not signed. The local part is that of the
-// first address, "" if there is none to tell.
+// readAuthor returns the author of a mail if From has one domain and no reader could
+// see another one, else the reason why the mail is not signed. The local part is that
+// of the first address, or "".
 func readAuthor(fields []dkim.Field) (author.Mailbox, record.Reason) {
 	named := 0
 	seen := author.ParseFrom(func(yield func(string, string) bool) {
@@ -210,8 +210,8 @@ func readAuthor(fields []dkim.Field) (author.Mailbox, record.Reason) {
 	return a, ""
 }
 
-// refuse tells why mail of an author is not signed; named counts the fields that
-// are called From by every reader.
+// refuse returns the reason why mail of an author is not signed. named is the number
+// of fields that every reader takes for From.
 func refuse(seen *author.Author, named int) record.Reason {
 	switch {
 	case seen.Fields == 0:
@@ -230,10 +230,10 @@ func refuse(seen *author.Author, named int) record.Reason {
 	return ""
 }
 
-// UTF8 says that the mail is under SMTPUTF8: its header may have any octets.
+// UTF8 marks the mail as sent with SMTPUTF8: its header may have any octets.
 func (m *Message) UTF8() { m.fragile.header = "" }
 
-// NeedsBody tells whether the body matters. If not, it need not be written.
+// NeedsBody reports whether the body has to be written.
 func (m *Message) NeedsBody() bool { return m.body != nil }
 
 // Write adds p to the body. It never fails. Line ends are CRLF.
@@ -251,7 +251,7 @@ func (m *Message) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Abort gives the message up.
+// Abort ends the message without a result.
 func (m *Message) Abort() {
 	if m.own != nil {
 		m.own.Close()
@@ -279,7 +279,7 @@ func (m *Message) Close() Result {
 	return m.result
 }
 
-// signAll signs with every key. One that fails costs its own signature only.
+// signAll signs with every key. A key that fails does not affect the others.
 func (m *Message) signAll() {
 	options := &m.options
 	sum := m.body.Sum()
@@ -309,8 +309,8 @@ func (m *Message) signAll() {
 	}
 }
 
-// sign hashes the header and the field itself, with b= empty and without its
-// final line break, and puts the signature into it.
+// sign hashes the header and the field itself, with an empty b= and without its final
+// line break, and returns the field with the signature.
 func (t *template) sign(random io.Reader, header []byte) (dkim.Field, error) {
 	value := t.value()
 	unsigned := dkim.Field{Name: dkim.FieldName, Value: value.b.String()}

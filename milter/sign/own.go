@@ -10,16 +10,16 @@ import (
 	"github.com/postern-mail/postern/internal/dkim"
 )
 
-// ownLife is how long a signature of ours must still hold for a mail that comes
-// back: it may wait in a queue yet.
+// ownLife is how long an existing signature of ours must still be valid, because the
+// mail may wait in a queue.
 const ownLife = 24 * time.Hour
 
 // maxOwn bounds the signatures of ours that are looked at.
 const maxOwn = 2 * MaxKeysPerDomain
 
-// startOwn begins to verify the signatures that claim to be by one of keys: mail
-// that a content filter or a list hands back was signed on its first way through.
-// No DNS is asked.
+// startOwn begins to verify the signatures that claim to be made with one of keys.
+// Mail that a content filter or a list hands back was signed the first time. DNS is
+// not asked.
 func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key) *dkim.Verification {
 	own := make(ownKeys, len(keys))
 	for _, key := range keys {
@@ -29,10 +29,10 @@ func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key)
 	return verifier.Start(ctx, fields, keys[0].Domain)
 }
 
-// unsigned returns the keys of which the mail has no signature that does what a new
-// one would: it verifies, covers every field that is signed now and whatever body
-// comes, and holds long enough. Each key is asked for: a mail that has the Ed25519
-// signature alone has none for most receivers.
+// unsigned returns the keys of which the mail has no usable signature yet. A usable
+// one verifies, covers every field that is signed now and the whole body, and is
+// valid long enough. Each key needs its own: with the Ed25519 signature alone, the
+// mail has no signature for most receivers.
 func (m *Message) unsigned() []*Key {
 	if m.own == nil {
 		return m.keys
@@ -51,8 +51,8 @@ func (m *Message) unsigned() []*Key {
 	})
 }
 
-// coveredBy reports whether the names in h= are at least those that we sign, as
-// often as we name them: a list may have added List-Unsubscribe since.
+// coveredBy reports whether h= has at least the names that we sign now, each as often
+// as we would list it. For example, a list may have added List-Unsubscribe.
 func (m *Message) coveredBy(signed []string) bool {
 	left := make(map[string]int, len(signed))
 	for _, name := range signed {
@@ -68,8 +68,8 @@ func (m *Message) coveredBy(signed []string) bool {
 	return true
 }
 
-// holds reports whether a signature with that x= has life enough. What is given
-// less than two days has enough with half of that, or nothing ever would.
+// holds reports whether a signature with this x= is valid long enough. If signatures
+// live less than two days, half of that life is enough; otherwise none would ever be.
 func (m *Message) holds(expires time.Time) bool {
 	need := ownLife
 	if m.options.Expire > 0 {
@@ -78,7 +78,7 @@ func (m *Message) holds(expires time.Time) bool {
 	return expires.IsZero() || expires.After(m.options.Now().Add(need))
 }
 
-// ownKeys answers for the DNS with the public halves of our own keys.
+// ownKeys answers DNS lookups with the public halves of our own keys.
 type ownKeys map[string]*Key
 
 func (o ownKeys) has(domain, selector string) bool {
@@ -86,7 +86,7 @@ func (o ownKeys) has(domain, selector string) bool {
 	return ok
 }
 
-// nameOf is the name of a key's record, as Key.Name has it.
+// nameOf returns the name of a key's record, like Key.Name.
 func nameOf(domain, selector string) string {
 	return strings.ToLower(selector) + "._domainkey." + domain
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/postern-mail/postern/internal/dkim"
 )
 
-// selfCheck verifies signatures before the mail leaves, as a receiver would: with a
-// body hash of its own and the verifier's reading of the header.
+// selfCheck verifies signatures before the mail leaves, as a receiver would: it has
+// its own body hash, and the verifier reads the header.
 type selfCheck struct {
-	fields []dkim.Field // of the mail, without signatures that it came with
+	fields []dkim.Field // of the mail, without earlier signatures
 	body   dkim.Bodies
 }
 
@@ -22,7 +22,7 @@ func newSelfCheck(fields []dkim.Field) *selfCheck {
 	return c
 }
 
-// verifyOwn verifies the signatures that were made, if that is asked for.
+// verifyOwn verifies the new signatures, if Options.SelfCheck is set.
 func (m *Message) verifyOwn() {
 	if m.check == nil || len(m.result.Fields) == 0 {
 		return
@@ -33,14 +33,14 @@ func (m *Message) verifyOwn() {
 	}
 }
 
-// verify tells which signatures do not verify.
+// verify returns an error that names the signatures that do not verify.
 func (c *selfCheck) verify(m *Message) error {
 	own := make(ownKeys, len(m.keys))
 	for _, key := range m.keys {
 		own[key.Name()] = key
 	}
 	verifier := dkim.Verifier{Resolver: own, Now: m.options.Now, MaxSignatures: MaxKeysPerDomain}
-	// The keys are at hand: nothing is waited for.
+	// The keys are known, so this does not wait.
 	report := verifier.Start(context.Background(), slices.Concat(m.result.Fields, c.fields), m.result.Domain).FinishWith(c.body.Sums())
 	var errs []error
 	for i := range report.Signatures {

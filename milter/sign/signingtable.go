@@ -13,20 +13,20 @@ import (
 // maxGlobs bounds the patterns that are tried one by one for each mail.
 const maxGlobs = 1000
 
-// signingTable says which keys an author's mail gets.
+// signingTable chooses the keys that sign an author's mail.
 type signingTable struct {
-	// rules are those for a local part or nothing, "@", and a domain, a domain
-	// with a dot before it for all that is below it, or "*" for all.
+	// rules are by pattern: a local part or nothing, "@", and then a domain, a domain
+	// with a dot before it (all names below it), or "*" (all domains).
 	rules map[string]*rule
 	// globs are all other patterns.
 	globs []*rule
-	// firstMatch has the first line that matches decide, as OpenDKIM does in a
-	// file of patterns; otherwise it is the most specific one.
+	// firstMatch lets the first line that matches decide, as OpenDKIM does in a file
+	// of patterns. Without it, the most specific line decides.
 	firstMatch bool
 	named      map[string]*namedKey
 }
 
-// rule is a pattern and what its lines say.
+// rule is a pattern with the entries of its lines.
 type rule struct {
 	line    tableLine // the first one
 	glob    string
@@ -37,8 +37,8 @@ type rule struct {
 type entry struct {
 	name   string // "%" for the author's domain
 	signer string // with "%" for the author's domain; "" for none
-	// beside says that the key does not align and signs beside others that do: a
-	// provider's, for one.
+	// beside is set when the key does not align, and signs only beside others that
+	// do: that of a provider, for example.
 	beside bool
 }
 
@@ -104,7 +104,7 @@ func (t *signingTable) without(out func(*Key) bool) signingTable {
 	return rest
 }
 
-// as returns the key with an identity for i=, if that is of the key's domain.
+// as returns the key with an identity for i=, if that belongs to the key's domain.
 func (k *Key) as(signer, domain string) *Key {
 	if signer == "" {
 		return k
@@ -119,7 +119,7 @@ func (k *Key) as(signer, domain string) *Key {
 	return &named
 }
 
-// covers reports whether a signature of domain can speak for an author's domain.
+// covers reports whether a signature of domain aligns with an author's domain.
 func covers(domain, authors string) bool {
 	return domain == authors || strings.HasSuffix(authors, "."+domain)
 }
@@ -193,8 +193,8 @@ func (l *loader) loadSigningTable(set DataSet, named map[string]*namedKey) {
 	l.keys.table = t
 }
 
-// parseEntries reads the value of a line: names of keys, between commas, each with
-// its signer behind a colon. Those that are wrong are left out.
+// parseEntries reads the value of a line: names of keys, separated by commas, each
+// with an optional ":signer". Wrong ones are left out.
 func (l *loader) parseEntries(line tableLine, pattern string, named map[string]*namedKey) ([]entry, error) {
 	var entries, unaligned []entry
 	var errs []error
@@ -225,8 +225,8 @@ func (l *loader) parseEntries(line tableLine, pattern string, named map[string]*
 	return nil, errors.Join(errs...)
 }
 
-// checkEntry reports whether a key aligns with what the pattern matches. The error is
-// for one that there is not.
+// checkEntry reports whether a key aligns with the addresses that the pattern
+// matches. It returns an error when the key does not exist.
 func checkEntry(line tableLine, pattern string, e entry, named map[string]*namedKey) (aligns bool, err error) {
 	if e.name == "%" {
 		return true, nil
@@ -251,8 +251,8 @@ func isIdentity(signer string) bool {
 	return signer == "" || strings.Count(signer, "@") == 1 && strings.Trim(signer, "@%abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_+") == ""
 }
 
-// add gives a line to its pattern. A pattern may be on several lines: its mail
-// then gets all the signatures, which have to be of one domain.
+// add adds a line to its pattern. A pattern may have several lines: its mail then
+// gets all the signatures, which have to be of one domain.
 func (t *signingTable) add(r rule, pattern string) error {
 	if r.glob != "" {
 		if len(t.globs) == maxGlobs {
@@ -280,7 +280,7 @@ func (t *signingTable) add(r rule, pattern string) error {
 	return nil
 }
 
-// domainOf is the domain that an entry signs for, as namedKey has it.
+// domainOf returns the domain that an entry signs for, in the form of namedKey.
 func (t *signingTable) domainOf(e entry) string {
 	if key := t.named[e.name]; key != nil {
 		return key.domain
@@ -288,7 +288,7 @@ func (t *signingTable) domainOf(e entry) string {
 	return "%"
 }
 
-// checkOrder warns of lines that never decide, because one before them matches the
+// checkOrder warns of lines that never decide, because an earlier line matches the
 // same mail.
 func (l *loader) checkOrder(t *signingTable) {
 	for _, pattern := range slices.SortedFunc(maps.Keys(t.rules), func(a, b string) int { return t.rules[a].line.number - t.rules[b].line.number }) {
@@ -304,8 +304,8 @@ func (l *loader) checkOrder(t *signingTable) {
 	}
 }
 
-// parsePattern reads the key of a signing table, with the syntax of its kind: a
-// pattern of rules or, if it is none of these, a glob.
+// parsePattern reads the key of a line of the signing table. It returns a pattern for
+// rules or, if the key has another form, a glob.
 func parsePattern(s string, wildcards bool) (pattern, glob string, err error) {
 	local, domain, ok := strings.Cut(s, "@")
 	switch {
@@ -334,7 +334,7 @@ func parsePattern(s string, wildcards bool) (pattern, glob string, err error) {
 	return mailaddr.Fold(local) + "@" + domain, "", nil
 }
 
-// canonicalPattern is the domain of a pattern as rules have it.
+// canonicalPattern returns the domain of a pattern in the form that rules use.
 func canonicalPattern(domain string, wildcards bool) (string, bool) {
 	if domain == "*" {
 		return domain, true

@@ -18,11 +18,11 @@ const (
 // DataSet is one of OpenDKIM's data sets: a file or a list.
 type DataSet struct {
 	Path     string // "" for a list
-	List     string // behind "csl:"
+	List     string // the text after "csl:"
 	Patterns bool   // the keys are patterns ("refile:")
 }
 
-// ParseDataSet reads how opendkim.conf(5) names a data set.
+// ParseDataSet reads the name of a data set as in opendkim.conf(5).
 func ParseDataSet(text string) (DataSet, error) {
 	kind, rest, ok := strings.Cut(text, ":")
 	switch {
@@ -44,7 +44,7 @@ func ParseDataSet(text string) (DataSet, error) {
 	return DataSet{}, fmt.Errorf("%s: tables are not read; write its entries into a file, two words on a line", kind)
 }
 
-// tableLine is a line of a table: a key and what it is for.
+// tableLine is a line of a table: a key and its value.
 type tableLine struct {
 	file       string
 	number     int
@@ -62,7 +62,7 @@ type Table struct {
 	errs  []error // of the rows that cannot be read
 }
 
-// ReadTable reads the rows of a file, those that can be read.
+// ReadTable reads the rows of a file, and leaves out those that cannot be parsed.
 func ReadTable(path string) (*Table, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -77,8 +77,8 @@ func ReadTable(path string) (*Table, error) {
 // Len returns the number of rows.
 func (t *Table) Len() int { return len(t.lines) }
 
-// readTable returns the rows of a data set. The rows of before count for a file
-// that cannot be read at all.
+// readTable returns the rows of a data set. If a file cannot be read at all, it
+// returns the rows of the previous load.
 func (l *loader) readTable(set DataSet) []tableLine {
 	if set.Path == "" {
 		lines, errs := parseTable("csl", strings.NewReader(listRows(set.List)))
@@ -99,21 +99,21 @@ func (l *loader) readTable(set DataSet) []tableLine {
 	return t.lines
 }
 
-// listRows returns the entries of a list as lines of a table: opendkim has a "="
-// between the two words.
+// listRows returns the entries of a list as lines of a table. In a list, opendkim has
+// "=" between the two words.
 func listRows(list string) string {
 	var b strings.Builder
 	for entry := range strings.SplitSeq(list, ",") {
 		key, value, ok := strings.Cut(entry, "=")
 		if key = strings.TrimSpace(key); !ok {
-			key, _, _ = strings.Cut(key, " ") // a space is no "=": the value is missing
+			key, _, _ = strings.Cut(key, " ") // "=" is missing, and so is the value
 		}
 		b.WriteString(key + " " + strings.TrimSpace(value) + "\n")
 	}
 	return b.String()
 }
 
-// rows returns the rows of a table, and notes what is wrong with others.
+// rows returns the rows of a table, and reports its errors.
 func (l *loader) rows(t *Table) []tableLine {
 	for _, err := range t.errs {
 		l.fail(err)
@@ -152,7 +152,8 @@ func parseTable(path string, r io.Reader) (lines []tableLine, errs []error) {
 	}
 }
 
-// readTableLine returns a line, or bufio.ErrTooLong having skipped one.
+// readTableLine returns a line. It skips a line that is too long and returns
+// bufio.ErrTooLong.
 func readTableLine(r *bufio.Reader) (string, error) {
 	text, err := r.ReadSlice('\n')
 	if !errors.Is(err, bufio.ErrBufferFull) {
