@@ -1,18 +1,18 @@
-// Package authres writes our Authentication-Results field and recognises the
-// fields that claim to be ours (RFC 8601).
+// Package authres writes our Authentication-Results field, and finds the fields that
+// claim to be ours (RFC 8601).
 //
-// The field names who judged (the authserv-id), then for each method a result
-// and the properties it was judged by. Programs behind us believe it because of
-// the name alone, so two things must never happen: that a stranger's text in
-// our field reads as a result, and that a stranger's field bears our name.
+// The field names the server that judged (the authserv-id), then for each method a
+// result and the properties that were judged. Programs behind us trust the field
+// because of the name alone. So two things must never happen: text of a stranger in
+// our field is read as a result, or a field of a stranger has our name.
 //
 // Invariants:
 //   - Only methods, results and properties of the IANA registry can be
-//     spelled. Everything else is text, and text is cut, stripped of what is
-//     not printable US-ASCII, quoted and escaped.
-//   - A method's name before "=" is nowhere but at a real result, not
-//     even in quotes or in a comment, for readers that search instead of parse.
-//   - When in doubt whether a field claims our name, it does.
+//     written. Everything else is text. Text is cut, quoted and escaped, and
+//     loses what is not printable US-ASCII.
+//   - The name of a method comes before "=" only in a real result, not even
+//     in quotes or in a comment, because some readers search instead of parse.
+//   - In doubt, a field counts as one that claims our name.
 package authres
 
 import "strings"
@@ -37,10 +37,10 @@ type Result interface {
 	info() info
 }
 
-// Text is what a result may say to a person. Both are optional, may come from
-// outside, are cut to 200 bytes, and lose what reads as a result.
+// Text is the part of a result for people. Both fields are optional and may come from
+// outside. They are cut to 200 bytes, and text that reads as a result is altered.
 type Text struct {
-	Comment string // in brackets, behind the result
+	Comment string // in brackets, after the result
 	Reason  string // as reason="…"
 }
 
@@ -51,14 +51,14 @@ type DKIM struct {
 	Identity  string // i=
 	Selector  string // s=
 	Algorithm string // a=
-	Signature string // the first bytes of b=; at least 8 tell two signatures apart
+	Signature string // the first bytes of b=; at least 8 distinguish two signatures
 	Text
 }
 
 // SPF is the result for one identity (RFC 8601 section 2.7.2).
 type SPF struct {
 	Value    Value
-	MailFrom string // the domain; of an address only what is behind the last "@" is written
+	MailFrom string // the domain; of an address only the part after the last "@" is written
 	Helo     string
 	Text
 }
@@ -123,7 +123,7 @@ func (r ARC) info() info {
 	return info{"arc", r.Value, r.Text, []prop{{"smtp.remote-ip", r.RemoteIP}, {"header.oldest-pass", r.OldestPass}}}
 }
 
-// registered lists the results of a method, blank-separated.
+// registered returns the results of a method, separated by blanks.
 func registered(method string) string {
 	switch method {
 	case "dkim":
@@ -140,8 +140,8 @@ func registered(method string) string {
 	return ""
 }
 
-// spelled is the result as written: one that the method does not have is
-// permerror, or for arc fail, so that it is never taken for a pass.
+// spelled returns the result as it is written. A result that the method does not have
+// becomes permerror, or fail for arc, so that it is never read as a pass.
 func (i info) spelled() string {
 	for v := range strings.FieldsSeq(registered(i.method)) {
 		if v == string(i.value) {

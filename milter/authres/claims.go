@@ -10,33 +10,33 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// Claims reports whether an Authentication-Results field with this value
-// claims to be from authservID, or might be taken for it: by a reader that
-// follows RFC 8601 section 2.2, and by one that does not know comments, or
-// quotes, or where a field's head ends, or that decodes encoded-words or
-// U-labels first. A field whose head cannot be read counts as ours when our
-// name is anywhere in it, and one without any head always does.
+// Claims reports whether an Authentication-Results field with this value claims to be
+// from authservID, or some reader might think so. Readers may follow RFC 8601 section
+// 2.2; or not know comments, quotes, or where the head of a field ends; or decode
+// encoded-words or U-labels first. A field whose head cannot be parsed counts as ours
+// when our name is anywhere in it. A field without a head always counts as ours.
 //
 // Its cost is linear in len(value).
 func Claims(value, authservID string) bool {
 	want := canonical(squeeze(authservID))
 	if want == "" {
-		return true // no name of ours to tell others from
+		return true // without a name of ours, every field could be ours
 	}
 	head, ok := headOf(value)
 	if !ok {
 		return contains(value, want)
 	}
 	if strings.Trim(squeeze(head), "0123456789") == "" || strings.Contains(head, "=") {
-		// No name, but for a version, a result in its place, or an encoded one: whoever
-		// reads on takes the results for those of the nearest server, which is us.
+		// There is no name, only a version, a result in its place, or an encoded
+		// name. A reader that goes on takes the results for those of the nearest
+		// server: ours.
 		return true
 	}
 	return names(head, want) || names(firstWord(value), want)
 }
 
-// firstWord is the authserv-id for a reader that knows neither quotes nor
-// comments: what is before the first blank or ";".
+// firstWord returns the authserv-id for a reader that knows neither quotes nor
+// comments: the text before the first blank or ";".
 func firstWord(value string) string {
 	value = strings.TrimLeftFunc(value, isBlank)
 	if end := strings.IndexFunc(value, func(r rune) bool { return r == ';' || isBlank(r) }); end >= 0 {
@@ -45,9 +45,9 @@ func firstWord(value string) string {
 	return value
 }
 
-// headOf returns what is before the first ";" outside comments and quotes:
-// authserv-id and version, without comments, quotes and backslashes. ok is
-// false when a comment or a quoted string does not end.
+// headOf returns the text before the first ";" outside comments and quotes:
+// authserv-id and version, without comments, quotes and backslashes. ok is false when
+// a comment or a quoted string does not end.
 func headOf(value string) (head string, ok bool) {
 	var b strings.Builder
 	for len(value) > 0 {
@@ -69,9 +69,8 @@ func headOf(value string) (head string, ok bool) {
 	return b.String(), true
 }
 
-// names reports whether a head names want: as one of its words, whatever
-// is around that, or when all that is not printable is left out, with or
-// without a version behind it.
+// names reports whether a head names want: as one of its words, or as a whole without
+// its unprintable characters, with or without a version after it.
 func names(head, want string) bool {
 	for word := range strings.FieldsFuncSeq(head, isSeparator) {
 		if canonical(word) == want {
@@ -82,8 +81,8 @@ func names(head, want string) bool {
 	return ok && strings.Trim(rest, "./0123456789") == ""
 }
 
-// contains reports whether want may be anywhere in a value, all that could
-// hide it being left out.
+// contains reports whether want may be anywhere in a value, after all characters that
+// could hide it are removed.
 func contains(value, want string) bool {
 	if strings.Contains(value, "=?") || strings.ContainsFunc(value, isForeign) {
 		return true
@@ -91,7 +90,8 @@ func contains(value, want string) bool {
 	return strings.Contains(strings.ToLower(squeeze(value)), want)
 }
 
-// isForeign is a character outside ASCII, which a reader might map into it.
+// isForeign reports whether a character is outside ASCII; a reader might map it into
+// ASCII.
 func isForeign(r rune) bool { return r >= utf8.RuneSelf }
 
 // squeeze drops white space, controls, bytes that are not UTF-8, and the
@@ -105,13 +105,13 @@ func squeeze(s string) string {
 	}, s)
 }
 
-// isBlank is white space or a control character, Unicode's included, and what
-// shows nothing, such as a soft hyphen or a zero-width space.
+// isBlank reports whether a character is white space or a control character, also of
+// Unicode, or is invisible, such as a soft hyphen or a zero-width space.
 func isBlank(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 }
 
-// isSeparator ends a word: everything that no host name holds.
+// isSeparator reports whether a character ends a word: it occurs in no host name.
 func isSeparator(r rune) bool {
 	switch {
 	case r == utf8.RuneError:
@@ -122,10 +122,10 @@ func isSeparator(r rune) bool {
 	return (r|0x20 < 'a' || r|0x20 > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
 }
 
-// maxULabels bounds what is converted: no name in U-labels is longer.
+// maxULabels bounds the names that are converted. No name in U-labels is longer.
 const maxULabels = 1024
 
-// canonical is a name in A-labels and lower case without dots at its ends.
+// canonical returns a name in A-labels and lower case, without dots at its ends.
 func canonical(name string) string {
 	if len(name) <= maxULabels && strings.ContainsFunc(name, isForeign) {
 		if ascii, err := idna.Lookup.ToASCII(name); err == nil {

@@ -7,7 +7,7 @@ const (
 	maxText    = 200 // bytes of a comment or a reason
 	maxWord    = 60  // bytes of one word in them
 	maxValue   = 320 // bytes of a property's value: an address with the longest local part and domain
-	maxResults = 20  // results in one field; what follows is left out
+	maxResults = 20  // results in one field; further ones are left out
 	columns    = 78  // RFC 5322 section 2.1.1
 	nameWidth  = 24  // "Authentication-Results: "
 	tabWidth   = 8   // of a fold between words
@@ -15,10 +15,10 @@ const (
 	textFold   = "\n " // inside quotes or a comment: the blank is the text's own
 )
 
-// Format writes the value of the field. Lines end in "\n", as milters want it,
-// and go on with white space; none is longer than 78 columns but for a single
-// value that is (RFC 8601 allows no fold inside it). Without results it says
-// "none".
+// Format returns the value of the field. Lines end in "\n", as the milter protocol
+// has it, and go on with white space. No line is longer than 78 columns, except for a
+// single value that is longer itself (RFC 8601 allows no fold inside it). Without
+// results the value says "none".
 func Format(authservID string, results ...Result) string {
 	w := writer{column: nameWidth}
 	w.raw(value(authservID))
@@ -32,7 +32,7 @@ func Format(authservID string, results ...Result) string {
 	return w.b.String()
 }
 
-// writer keeps the column, to fold in time.
+// writer keeps track of the column, and folds before a line gets too long.
 type writer struct {
 	b      strings.Builder
 	column int
@@ -61,8 +61,8 @@ func (w *writer) result(i info) {
 	}
 }
 
-// word writes s behind a blank, or on a new line. One byte is kept free for
-// the ";" of the next result.
+// word writes s after a blank, or on a new line. It keeps one byte free for the ";"
+// before the next result.
 func (w *writer) word(s string) {
 	if w.column+1+len(s)+1 > columns {
 		w.b.WriteString(fold)
@@ -90,8 +90,8 @@ func (w *writer) text(begin, body, end string) {
 	}
 }
 
-// clean makes free text fit for the field: printable, one blank
-// between words, cut, without what a careless reader takes for a result.
+// clean makes free text safe for the field: printable, with one blank between words,
+// cut, and without anything that a careless reader takes for a result.
 func clean(s string) string {
 	var b strings.Builder
 	width := 0
@@ -115,8 +115,8 @@ func clean(s string) string {
 	return disarm(b.String())
 }
 
-// printable cuts s and replaces what is not printable US-ASCII; white space
-// becomes a blank.
+// printable cuts s and replaces characters that are not printable US-ASCII. White
+// space becomes a blank.
 func printable(s string, limit int) string {
 	s = s[:min(len(s), limit)]
 	return strings.Map(func(r rune) rune {
@@ -130,8 +130,8 @@ func printable(s string, limit int) string {
 	}, s)
 }
 
-// disarm replaces the separators that readers which split or search instead
-// of parsing go by: every ";", and the "=" behind a method's name.
+// disarm replaces the separators on which some readers split or search instead of
+// parsing: every ";", and the "=" after the name of a method.
 func disarm(s string) string {
 	if !strings.ContainsAny(s, ";=") {
 		return s
@@ -148,9 +148,9 @@ func disarm(s string) string {
 	return string(out)
 }
 
-// endsInMethod reports whether s ends as what is before "=" in a result:
-// a name of letters, digits and hyphens that is a registered method, and
-// perhaps a version ("dkim/1"). What is before the name does not matter.
+// endsInMethod reports whether s ends like the text before "=" in a result: the name
+// of a registered method, perhaps with a version ("dkim/1"). The text before the name
+// does not matter.
 func endsInMethod(s string) bool {
 	s = strings.TrimRight(s, ` "\()`)
 	if version := strings.TrimRight(s, "0123456789"); version != s {
@@ -170,8 +170,8 @@ func endsInMethod(s string) bool {
 
 const maxMethod = 10 // bytes of the longest method name
 
-// value is a pvalue or authserv-id: as it is when every reader takes it
-// for one word, otherwise quoted.
+// value returns a pvalue or authserv-id: unchanged if every reader takes it for one
+// word, otherwise quoted.
 func value(s string) string {
 	s = disarm(printable(s, maxValue))
 	if isPlain(s) && !isResult(s) {
@@ -180,8 +180,8 @@ func value(s string) string {
 	return `"` + escape(s, `\"`) + `"`
 }
 
-// isResult reports whether s is a result's word: unquoted, "smtp.auth=pass"
-// would hold "auth=pass".
+// isResult reports whether s is the word of a result, which is then quoted:
+// "smtp.auth=pass" without quotes would contain "auth=pass".
 func isResult(s string) bool {
 	for _, v := range []Value{None, Pass, Fail, SoftFail, Policy, Neutral, TempError, PermError} {
 		if strings.EqualFold(s, string(v)) {
@@ -191,9 +191,9 @@ func isResult(s string) bool {
 	return false
 }
 
-// isPlain reports whether s is a word of letters, digits and "-_.+", or two
-// such words around an "@", the first of which may be missing (RFC 8601
-// section 2.2, in less than the characters it allows).
+// isPlain reports whether s is a word of letters, digits and "-_.+", or two such
+// words around an "@", the first of which may be missing. RFC 8601 section 2.2 allows
+// more characters.
 func isPlain(s string) bool {
 	local, domain, isAddress := strings.Cut(s, "@")
 	if isAddress {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Find returns the genuine mark among a mail's fields, and which field of its name
-// it is, from 1. Of several the worst one counts. It returns nil when there is
+// Find returns the genuine mark of a mail, and the index of its field among those of
+// its name, from 1. Of several marks it returns the worst. It returns nil if there is
 // none. header calls yield for each field.
 func (k *Keys) Find(header func(yield func(name, value string) bool), now time.Time) (found *Sealed, index int) {
 	seen := 0

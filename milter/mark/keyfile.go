@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// secretLength is that of the hash.
+	// secretLength is the length of the hash.
 	secretLength = 32
 	// minSecret is the shortest secret that a file may have.
 	minSecret = 16
@@ -24,9 +24,10 @@ const (
 	maxSecrets = 8
 )
 
-// ReadFile reads a file of secrets, one a line in base64; "#" begins a comment.
-// The first one makes marks, all of them check: so a new one is put in front, and
-// the old one is removed a week later. group may read the file too; -1 is none.
+// ReadFile reads a file of secrets, one per line in base64; "#" begins a comment. The
+// first secret makes marks, all of them check marks. To replace one, put the new one
+// first, and remove the old one a week later. group may read the file too; -1 is
+// none.
 func ReadFile(path string, group int) (*Keys, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -62,8 +63,8 @@ func ReadFile(path string, group int) (*Keys, error) {
 	return k, nil
 }
 
-// MakeFile makes a file with a new secret that its owner alone can read. A file
-// that is there already, or appears meanwhile, stays.
+// MakeFile makes a file with a new secret, which only its owner can read. An existing
+// file is not changed, also when it appears in the meantime.
 func MakeFile(path string) error {
 	text := "# Key of the X-Postern-Mark field. Hosts that hand mail to each other share it.\n" +
 		base64.StdEncoding.EncodeToString(newSecret()) + "\n"
@@ -82,7 +83,7 @@ func MakeFile(path string) error {
 	return nil
 }
 
-// Random returns keys of a new secret that nothing else knows.
+// Random returns keys with a new secret that is stored nowhere else.
 func Random() *Keys { return New(newSecret()) }
 
 func newSecret() []byte {

@@ -1,8 +1,10 @@
-// Package mark answers: have we judged this mail before, and what did we say?
+// Package mark marks mail that we have judged, so that a later pass of the same mail
+// knows the verdict.
 //
-// Mail passes our milters more than once: a content filter hands it back from
-// 127.0.0.1, a backup MX delivers it to the primary, Sieve sends it on with
-// sendmail(1). An address proves nothing there. So the first pass adds a field
+// Mail may pass our milters more than once: a content filter hands it back from
+// 127.0.0.1, a backup MX delivers it to the primary, Sieve forwards it with
+// sendmail(1). The client's address proves nothing then. So the first pass adds a
+// field
 //
 //	X-Postern-Mark: v=1; t=1764167000; x=1764771800; dmarc=fail; dis=mark;
 //	 f=…; u=…; r=…; bh=…; b=…
@@ -16,19 +18,19 @@
 // change the body. Hence:
 //
 //   - White space does not count in any of the hashes, so that folding and line
-//     ends may change. Nothing is said of fields other than From.
-//   - A mark whose keyed hash is right is genuine: we have judged a mail, and this
-//     is what we said of it. That is enough to keep a bad verdict, since no one
-//     gains by carrying one.
+//     ends may change. Fields other than From may change too.
+//   - A mark with the right keyed hash is genuine: it is our verdict on some mail.
+//     That is enough to keep a bad verdict, because it can only harm the mail that
+//     carries it.
 //   - A good verdict counts only with the same From, the same results and the
-//     same body (see [Sealed.Whole]): else whoever got one good mail from us could
-//     put its mark on another.
-//   - A From that differs may be that of a list of ours, or what cleanup(8) made
-//     out of "ceo" or "ceo@host" when the mail was sent on. The local parts tell
-//     the two apart (see [Sealed.Completed]).
+//     same body (see [Sealed.Whole]). Otherwise anyone who got one good mail from us
+//     could put its mark on another.
+//   - A different From may come from a list of ours, or from cleanup(8), which
+//     completes "ceo" or "ceo@host" when the mail is forwarded. The local parts
+//     distinguish the two (see [Sealed.Completed]).
 //
-// Invariants: no panics; the cost is linear in what is read; of many fields only
-// [MaxMarks] are looked at; the key is never printed.
+// Invariants: no panics; the cost is linear in the input; at most [MaxMarks] fields
+// are read; the key is never printed.
 package mark
 
 import (
@@ -51,7 +53,7 @@ import (
 const Field = "X-Postern-Mark"
 
 const (
-	// MaxMarks is how many fields of one mail are looked at.
+	// MaxMarks is how many fields of one mail are read.
 	MaxMarks = 8
 	// Lifetime is how long a mark is valid: mail waits up to five days in the
 	// queue of a relay.
@@ -71,10 +73,10 @@ type Done string
 const (
 	Delivered   Done = "none"
 	Quarantined Done = "mark" // delivered with the field that says quarantine
-	Held        Done = "hold" // put into the hold queue: whoever released it has decided
+	Held        Done = "hold" // put into the hold queue; a person who releases it has decided
 )
 
-// Verdict is what we said of a mail.
+// Verdict is our judgement of a mail.
 type Verdict struct {
 	DMARC string // the result, as Authentication-Results spells it
 	Done  Done
@@ -89,17 +91,17 @@ func (v Verdict) Forged() bool {
 	return v.DMARC == "fail" || v.DMARC == "permerror" || v.Done != Delivered
 }
 
-// Content is what a mark is about, as hashes. Locals is "" for a mail whose From
+// Content has the hashes of what a mark covers. Locals is "" for a mail whose From
 // has no address with a domain, see [HashOfLocals].
 type Content struct{ From, Locals, Results, Body string }
 
-// Keys make and check marks. The zero value, and nil, know no key.
+// Keys make and check marks. The zero value, and nil, have no key.
 type Keys struct{ secrets [][]byte }
 
 // String does not print the keys.
 func (*Keys) String() string { return "***" }
 
-// GoString does not either.
+// GoString does not print the keys either.
 func (*Keys) GoString() string { return "***" }
 
 // New returns keys of these secrets: the first one makes marks, all of them check.
@@ -132,9 +134,9 @@ type Sealed struct {
 // Whole reports whether a mail with this content is the one that was judged.
 func (s *Sealed) Whole(c Content) bool { return s.Content == c }
 
-// Completed reports whether a From with these local parts may be the judged one
-// after the MTA rewrote it: completed, its domain masqueraded or made canonical. A
-// From without any domain may become anything.
+// Completed reports whether a From with these local parts may be the judged one after
+// the MTA rewrote it. The MTA may complete it, masquerade its domain, or apply
+// canonical maps. A From without any domain may become anything.
 func (s *Sealed) Completed(locals string) bool { return s.Locals == "" || s.Locals == locals }
 
 // Errors of Open.
@@ -144,7 +146,8 @@ var (
 	errExpired = errors.New("expired")
 )
 
-// Open reads a field's value. An error means that the mark counts for nothing.
+// Open parses the value of a field and checks it. An error means that the field is no
+// valid mark.
 func (k *Keys) Open(value string, now time.Time) (*Sealed, error) {
 	if k == nil || len(value) > maxField {
 		return nil, errForm
@@ -202,8 +205,8 @@ func split(text string) (map[string]string, bool) {
 	return tags, tags["v"] == "1"
 }
 
-// hashLength is how much of a hash identifies a content, in octets: the keyed
-// hash covers it, so that only a second content with the same one is of use.
+// hashLength is how many octets of a hash are kept. The keyed hash covers them, so an
+// attacker would need a second content with the same hash.
 const hashLength = 16
 
 func sign(secret []byte, text string) []byte {
@@ -231,9 +234,10 @@ func (h *Hash) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// squeeze copies what is no white space and returns its length. into has room for 8
-// octets more. It takes 8 octets at a time: a look at each makes hashing text cost a sixth,
-// and an attachment two thirds, more (BenchmarkHash).
+// squeeze copies everything but white space and returns its length. into needs room
+// for 8 more octets. It handles 8 octets at a time. One at a time, hashing a text
+// would take a sixth longer, and hashing an attachment two thirds longer
+// (BenchmarkHash).
 func squeeze(into, from []byte) (n int) {
 	const each, high = 0x0101010101010101, 0x8080808080808080
 	for ; len(from) >= 8; from = from[8:] {
@@ -266,7 +270,7 @@ func squeeze(into, from []byte) (n int) {
 // Sum returns the hash of what was written.
 func (h *Hash) Sum() string { return encode(h.sum.Sum(nil)[:hashLength]) }
 
-// HashOf hashes values of fields, each for itself.
+// HashOf hashes values of fields, each separately.
 func HashOf(values ...string) string {
 	h := NewHash()
 	for _, v := range values {

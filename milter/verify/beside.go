@@ -7,17 +7,17 @@ import (
 	"sync"
 )
 
-// later is the result of work that runs beside the message.
+// later is the result of work that runs while the message comes.
 type later[T any] struct {
 	done  chan struct{} // closed when the work has ended
 	value T
 	err   error // a panic of the work
 }
 
-// beside does work at once if the resolver remembers all that it asks, and
-// otherwise in a goroutine that the message's running counts, until the first
-// deadline at the latest: a goroutine with its timer costs more than the work when
-// everything is known.
+// beside does the work at once if the resolver's cache has all answers, because then
+// a goroutine with its timer would cost more than the work. Otherwise it does the
+// work in a goroutine, until the first deadline at the latest. m.running counts that
+// goroutine.
 func beside[T any](ctx context.Context, m *Mail, work func(context.Context, Resolver) T) *later[T] {
 	v := m.verifier
 	if v.memory != nil {
@@ -35,22 +35,22 @@ func beside[T any](ctx context.Context, m *Mail, work func(context.Context, Reso
 	})
 }
 
-// start runs work in a goroutine that running counts.
+// start runs work in a goroutine, which is counted in running.
 func start[T any](running *sync.WaitGroup, work func() T) *later[T] {
 	l := &later[T]{done: make(chan struct{})}
 	running.Go(func() { l.run(work) })
 	return l
 }
 
-// run does the work. A panic of it becomes an error: it must cost neither the
-// daemon nor the rest of this message.
+// run does the work. A panic becomes an error, so that the daemon and the rest of
+// this message go on.
 func (l *later[T]) run(work func() T) {
 	defer close(l.done)
 	defer rescue(&l.err)
 	l.value = work()
 }
 
-// wait returns what the work gave, the zero value after a panic.
+// wait returns the result of the work, or the zero value after a panic.
 func (l *later[T]) wait() T {
 	<-l.done
 	return l.value

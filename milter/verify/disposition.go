@@ -14,33 +14,32 @@ const (
 	RejectAll Quarantine = "reject" // refused, unless it looks like a list's or a forwarder's
 )
 
-// QuarantineField is the name of the field that marks mail, and its value. What
-// delivers the mail (Sieve) looks for it.
+// QuarantineField is the name of the field that marks mail, and its value. The program
+// that delivers the mail (Sieve) looks for it.
 const (
 	QuarantineField = "X-Postern-Quarantine"
 	quarantineValue = "dmarc"
 )
 
-// holdReason is what the MTA's log says of mail that is held, before the domain.
+// holdReason is the text before the domain in the MTA's log of mail that is held.
 const holdReason = "DMARC policy of "
 
-// Disposition is what the table in rules.go says of a mail, and what is done with
-// it.
+// Disposition is the decision of the table in rules.go about a mail, and how it is
+// carried out.
 type Disposition struct {
 	Action Action
 	Rule   string // the name of the row, a stable token
-	// Override and Comment say why Action is less than the published policy;
-	// both are "" when it is not.
+	// Override and Comment say why Action is less than the published policy. Both are
+	// "" if it is not less.
 	Override Override
 	Comment  string
-	// How says what quarantine means for this mail; "" when it is not
-	// quarantined.
+	// How is what quarantine means for this mail; "" when it is not quarantined.
 	How Quarantine
-	// Shadow says that nothing of it is done.
+	// Shadow is set when the decision is only recorded.
 	Shadow bool
 }
 
-// Done is what happens to the mail in the end, as reports and records name it.
+// Done returns what happens to the mail in the end, as reports and records name it.
 func (d *Disposition) Done() Action {
 	switch {
 	case d.Shadow && d.Action != ActionPass:
@@ -51,12 +50,12 @@ func (d *Disposition) Done() Action {
 	return d.Action
 }
 
-// refuses recognises a disposition that refuses the mail.
+// refuses reports whether the disposition refuses the mail.
 func (d *Disposition) refuses() bool {
 	return d.Action == ActionReject || d.How == RejectAll
 }
 
-// reason is the record's reason of a disposition, "" when nothing is done.
+// reason returns the reason of a disposition for the record, "" when nothing is done.
 func (d *Disposition) reason() record.Reason {
 	switch {
 	case d.refuses():
@@ -67,7 +66,7 @@ func (d *Disposition) reason() record.Reason {
 	return ""
 }
 
-// dispose asks the table.
+// dispose returns the disposition of a mail by the table.
 func (v *Verifier) dispose(f *Findings) Disposition {
 	o, e := &v.options.DMARC, &f.Evidence
 	s := Situation{
@@ -91,9 +90,10 @@ func (v *Verifier) dispose(f *Findings) Disposition {
 	}
 	if d.Action == ActionQuarantine {
 		d.How = o.Quarantine
-		// What was marked once is not held or refused now: whoever released it from
-		// the hold queue has decided. A list that gets its mail back drops the
-		// subscriber, and a relay returns it to a sender who may be forged.
+		// Mail that was marked before is not held or refused now: a person who
+		// released it from the hold queue has decided. Mail of a list or a relay is
+		// not refused: a list that gets its mail back removes the subscriber, and a
+		// relay returns it to a sender that may be forged.
 		if e.Marked || d.How == RejectAll && (s.ListTraits || s.ForwarderTraits || f.Envelope.Relayed) {
 			d.How = Mark
 		}

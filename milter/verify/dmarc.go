@@ -8,8 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/dmarc"
 )
 
-// DMARCOptions say what follows from the verdict of DMARC. The zero value of a
-// field is its default; a list that is nil is empty.
+// DMARCOptions decide what follows from the verdict of DMARC. The zero value of a
+// field is its default; a nil list is empty.
 type DMARCOptions struct {
 	// Enforce is the column of the table in rules.go, EnforceQuarantine by
 	// default.
@@ -18,15 +18,15 @@ type DMARCOptions struct {
 	Quarantine Quarantine
 	// Method is how organizational domains are found.
 	Method dmarc.Method
-	// Shadow has everything judged and recorded, and nothing done.
+	// Shadow judges and records everything, and does nothing else.
 	Shadow bool
 
-	Sealers    *allowlist.Domains // whose ARC seals may override a failure
-	Forwarders *allowlist.Clients // who may forward mail that fails
-	Allow      *allowlist.Authors // whose mail is let through though it fails
+	Sealers    *allowlist.Domains // domains whose ARC seals may override a failure
+	Forwarders *allowlist.Clients // clients that may forward mail that fails
+	Allow      *allowlist.Authors // authors whose mail passes although it fails
 	// OurDomain reports whether we sign for a domain; nil for none.
 	OurDomain func(domain string) bool
-	// BlockList is asked about the clients of mail that fails; nil for none.
+	// BlockList looks up the clients of mail that fails; nil for none.
 	BlockList BlockList
 	// Sample draws a number from 0 to 99 for a mail (pct); nil for a random one.
 	Sample func() int
@@ -47,7 +47,7 @@ func (o *DMARCOptions) setDefaults() {
 	}
 }
 
-// dmarcMessage is what DMARC wants to know of a message.
+// dmarcMessage returns the facts about a message that DMARC needs.
 func (v *Verifier) dmarcMessage(f *Findings) dmarc.Message {
 	m := dmarc.Message{Author: f.Author, SPF: f.MailFrom, Sample: v.options.DMARC.Sample()}
 	for i := range f.DKIM.Signatures {

@@ -14,17 +14,17 @@ type Envelope struct {
 	Helo   string           // as the client said it
 	Sender mailaddr.Address // the reverse path
 	MTA    string           // the name of the MTA that has the message
-	// Authenticated says that the client has logged in. Its mail is judged for
-	// the header alone: nothing is refused or marked.
+	// Authenticated is set when the client has logged in. The results of its mail are
+	// written to the header only: nothing is refused or marked.
 	Authenticated bool
-	// Relayed says that one of our own relays handed the mail over: Client and
-	// Helo are those of the relay's client. Such mail is never refused, since the
-	// relay would have to return it to a sender who may be forged; it is marked.
+	// Relayed is set when the mail came from one of our own relays. Client and Helo
+	// are then those of the relay's client. Such mail is marked and never refused,
+	// because the relay would return it to a sender that may be forged.
 	Relayed bool
 }
 
-// senderOf is the identity of SPF. A reverse path that names no mailbox is not
-// the null one: its domain, whatever it is, is what SPF judges.
+// senderOf returns the sender for SPF. A reverse path that is not a mailbox is not
+// the null sender: SPF judges its domain, whatever that is.
 func senderOf(a mailaddr.Address) spf.Sender {
 	if a.IsNull() || a.Local != "" {
 		return spf.Sender{Local: a.Local, Domain: a.Domain}
@@ -32,12 +32,12 @@ func senderOf(a mailaddr.Address) spf.Sender {
 	raw := strings.Trim(a.Raw, "<>")
 	at := strings.LastIndexByte(raw, '@')
 	if at < 0 {
-		return spf.Sender{Local: raw + " "} // not empty, and still no mailbox
+		return spf.Sender{Local: raw + " "} // not empty, and not a mailbox
 	}
 	return spf.Sender{Local: raw[:at], Domain: raw[at+1:]}
 }
 
-// spfArgs is the question to SPF.
+// spfArgs returns the arguments of an SPF check.
 func (v *Verifier) spfArgs(e Envelope, host string) spf.Args {
 	o := &v.options
 	return spf.Args{

@@ -15,48 +15,49 @@ import (
 	"github.com/postern-mail/postern/milter/authres"
 )
 
-// BlockList asks lists of addresses; *dnsbl.Lists does.
+// BlockList looks up a client in DNS lists. *dnsbl.Lists implements it.
 type BlockList interface {
 	Check(ctx context.Context, q dnsbl.Query) (dnsbl.Result, error)
 }
 
-// Evidence is what speaks for or against a mail that DMARC alone cannot judge.
+// Evidence is what is known for or against a mail, beside the results of the checks.
 type Evidence struct {
-	// Signals say that the mail is forged. They are looked for only if it fails
+	// Signals are signs that the mail is forged. They are collected only if it fails
 	// under a policy of reject.
 	Signals []Signal
-	// Unknown are signals that DNS could not tell.
+	// Unknown are the errors of signals that could not be looked up in DNS.
 	Unknown []error
 	Traits  Traits
-	// Allowed is why the administrator lets the mail through, "" if he does not.
+	// Allowed is why the administrator's settings let the mail through, "" if they do
+	// not.
 	Allowed string
-	// Forwarder says that the client is on the list of trusted forwarders.
+	// Forwarder is set when the client is a trusted forwarder.
 	Forwarder bool
-	// Marked says that an earlier pass through our hosts marked the mail.
+	// Marked is set when an earlier pass through our hosts marked the mail.
 	Marked bool
 	// Sealer is the trusted server that vouches for the author, "" for none.
 	Sealer string
 }
 
-// Signal is one sign that a mail is forged, and what it rests on.
+// Signal is one sign that a mail is forged, with the reason.
 type Signal struct {
 	Kind   SignalKind
 	Detail string
 }
 
-// Traits are what the header has in common with that of a mailing list or of a
-// forwarder: the name of the first such field, "" for none. Anybody can write
+// Traits are the fields that show that a mail looks like one of a mailing list or of
+// a forwarder: the name of the first such field, "" for none. Any sender can add
 // them.
 type Traits struct {
 	List, Forwarder string
-	// Report says that the subject is that of a DMARC report (RFC 9990).
+	// Report is set when the subject is that of a DMARC report (RFC 9990).
 	Report bool
 }
 
 // reportSubject begins the subject of a DMARC report.
 const reportSubject = "report domain:"
 
-// traitsOf looks for traits.
+// traitsOf returns the traits of a header.
 func traitsOf(fields []Field) (t Traits) {
 	for _, f := range fields {
 		name := strings.ToLower(strings.TrimRight(f.Name, " \t"))
@@ -79,7 +80,7 @@ const (
 	allowedRelay  = "from a client of our relay that its Received field does not name"
 )
 
-// evidence collects all but the traits.
+// evidence collects the evidence, except the traits.
 func (v *Verifier) evidence(ctx context.Context, f *Findings) (e Evidence) {
 	o := &v.options.DMARC
 	client, name := f.Envelope.Client, ""
@@ -112,8 +113,8 @@ func (o *Options) forwarder(client netip.Addr, r IPRev) bool {
 	return o.DMARC.Forwarders.Has(client, name)
 }
 
-// vouching gives the trusted sealer that saw DMARC pass for every domain that
-// fails here.
+// vouching returns the trusted sealer that saw DMARC pass for every domain that fails
+// here.
 func vouching(o *DMARCOptions, chain *arc.Result, report *dmarc.Report) (sealer string) {
 	for _, r := range report.Results {
 		if r.Status != dmarc.Fail {
@@ -128,12 +129,12 @@ func vouching(o *DMARCOptions, chain *arc.Result, report *dmarc.Report) (sealer 
 	return sealer
 }
 
-// failsReject recognises a failure for which there is more to know.
+// failsReject reports whether a mail fails under a policy of reject.
 func failsReject(r *dmarc.Result) bool {
 	return r.Status == dmarc.Fail && r.Policy == dmarc.PolicyReject
 }
 
-// signals looks for signs of forgery, those that DNS must be asked for at once.
+// signals collects the signs of forgery. Those that need DNS are asked concurrently.
 func (v *Verifier) signals(ctx context.Context, f *Findings, e *Evidence) {
 	o := &v.options.DMARC
 	var running sync.WaitGroup
@@ -155,11 +156,10 @@ func (v *Verifier) signals(ctx context.Context, f *Findings, e *Evidence) {
 	}
 }
 
-// found is the outcome of looking for one signal: its Kind is "" when it is not
-// there.
+// found is the outcome of the search for one signal. Its Kind is "" if there is none.
 type found struct {
 	signal Signal
-	err    error // DNS could not tell
+	err    error // of DNS
 }
 
 func (e *Evidence) add(s Signal, err error) {
@@ -195,7 +195,7 @@ func (v *Verifier) heloSignal(ctx context.Context, f *Findings) found {
 	return found{signal: Signal{SignalHelo, "HELO " + f.Envelope.Helo + " does not lead to the client"}}
 }
 
-// blockListSignal asks the lists about the client.
+// blockListSignal looks up the client in the lists.
 func blockListSignal(ctx context.Context, lists BlockList, client netip.Addr) found {
 	if lists == nil {
 		return found{}

@@ -8,26 +8,26 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// Findings are the results of everything that was asked about one message. The
-// header, the record and the decision are made of them and of nothing else.
+// Findings are all results about one message. The header, the record and the decision
+// are made from them and from nothing else.
 type Findings struct {
 	Envelope Envelope
 	MailFrom spf.MailFromResult
-	Helo     spf.HeloResult // without a Status when it was not asked for
+	Helo     spf.HeloResult // without a Status when it was not checked
 	IPRev    IPRev
 	DKIM     dkim.Report
 	ARC      arc.Result
 	Author   author.Author
 	DMARC    dmarc.Report
-	// Evidence is what else speaks for or against the mail, beside its results.
+	// Evidence is what else is known for or against the mail.
 	Evidence Evidence
-	// Disposition is what follows from all of that.
+	// Disposition is the decision that follows from all of it.
 	Disposition Disposition
 	// Refused says that the mail is refused in the end, by whatever rule.
 	Refused bool
 }
 
-// unsure reports whether DNS could not tell something that it should have.
+// unsure reports whether an answer of DNS is missing because of an error.
 func (f *Findings) unsure() bool {
 	if f.MailFrom.Status == spf.TempError || f.DMARC.Verdict.Status == dmarc.TempError || f.ARC.Temporary {
 		return true

@@ -14,8 +14,8 @@ import (
 // receivedSPFField is the field of RFC 7208 section 9.1.
 const receivedSPFField = "Received-SPF"
 
-// results spells the findings, in the order in which readers expect them: what
-// the DMARC result rests on is before it.
+// results returns the findings in the order in which readers expect them: the results
+// that the DMARC result depends on come before it.
 func (f *Findings) results() []authres.Result {
 	list := []authres.Result{f.mailFromResult()}
 	if f.Helo.Status != "" && f.Helo.Status != spf.None {
@@ -53,8 +53,8 @@ func (f *Findings) arcResult() authres.Result {
 	return r
 }
 
-// dmarcResult returns the verdict that counts: a second one, for another domain
-// of the same From, could be taken for it.
+// dmarcResult returns only the verdict that counts. A second verdict, for another
+// domain of the same From, could be mistaken for it.
 func (f *Findings) dmarcResult() authres.Result {
 	v := &f.DMARC.Verdict
 	r := authres.DMARC{Value: authres.Value(v.Status), From: v.Domain, Policy: string(v.Policy)}
@@ -69,7 +69,7 @@ func (f *Findings) dmarcResult() authres.Result {
 	return r
 }
 
-// comment says what we do, where a passed mail is one to which nothing is done.
+// comment returns what is done with the mail. For a mail that passes that is "none".
 func (d *Disposition) comment() string {
 	done := d.Done()
 	if done == ActionPass {
@@ -78,7 +78,7 @@ func (d *Disposition) comment() string {
 	return "dis=" + string(done)
 }
 
-// policyComment shows the policies that a record publishes.
+// policyComment returns the policies that a record publishes.
 func policyComment(r *dmarc.Record) string {
 	var parts []string
 	for _, tag := range []struct {
@@ -95,8 +95,8 @@ func policyComment(r *dmarc.Record) string {
 	return strings.Join(parts, " ")
 }
 
-// mailFromResult names the domain alone: the local part is no one's business.
-// Under a null sender the identity is the HELO name.
+// mailFromResult returns the result for MAIL FROM. It shows only the domain, because
+// the local part is private. With a null sender the identity is the HELO name.
 func (f *Findings) mailFromResult() authres.Result {
 	r := authres.SPF{Value: authres.Value(f.MailFrom.Status), Text: spfText(f.MailFrom.Result)}
 	if f.MailFrom.NullSender {
@@ -110,8 +110,8 @@ func (f *Findings) mailFromResult() authres.Result {
 	return r
 }
 
-// spfText says what the status rests on. The errors of DNS would name our own
-// name servers, which are no one's business either.
+// spfText returns what the status rests on. It does not show errors of DNS, because
+// they would name our own name servers.
 func spfText(r spf.Result) authres.Text {
 	switch {
 	case r.Status == spf.TempError:
@@ -124,14 +124,14 @@ func spfText(r spf.Result) authres.Text {
 	return authres.Text{Comment: matched(r)}
 }
 
-// Bytes of an error's text that a comment shows: where it began, and its cause.
+// Bytes of an error's text that a comment shows: its start, and its cause at the end.
 const (
 	briefHead = 90
 	briefTail = 80
 )
 
-// brief leaves out the middle of a long text. Errors of records within records
-// have their cause at the end.
+// brief cuts out the middle of a long text. Errors of nested records have their cause
+// at the end.
 func brief(s string) string {
 	const gap = " ... "
 	if len(s) <= briefHead+len(gap)+briefTail {
@@ -142,7 +142,7 @@ func brief(s string) string {
 
 const dnsComment = "DNS could not tell"
 
-// matched is the mechanism that matched, and whose it is.
+// matched returns the mechanism that matched, and the domain of its record.
 func matched(r spf.Result) string {
 	if n := len(r.Path); n > 1 {
 		return r.Mechanism + " of " + r.Path[n-1]
@@ -150,7 +150,8 @@ func matched(r spf.Result) string {
 	return r.Mechanism
 }
 
-// dkimResults has one result for each signature, or the one that there is none.
+// dkimResults returns one result for each signature, or "none" if there is no
+// signature.
 func dkimResults(report dkim.Report) []authres.Result {
 	if len(report.Signatures) == 0 {
 		return []authres.Result{authres.DKIM{Value: authres.None}}
@@ -182,7 +183,7 @@ func dkimComment(s *dkim.Signature) string {
 	return strings.Join(parts, ", ")
 }
 
-// fields are those to put at the top, in this order.
+// fields returns the fields to put at the top, in this order.
 func (m *Mail) fields(f *Findings) []Field {
 	list := []Field{{Name: resultsField, Value: " " + authres.Format(m.authservID, f.results()...)}}
 	if m.verifier.options.ReceivedSPF && f.Envelope.Client.IsValid() { // the field needs its address

@@ -17,8 +17,9 @@ import (
 // 7208 section 4.6.4).
 const maxReverseNames = spf.MaxNames
 
-// IPRev is whether a name of the client's address leads back to it (RFC 8601
-// section 2.7.3). Its Value is "" when nobody was asked.
+// IPRev is the result of looking up a name of the client's address and then the
+// addresses of that name (RFC 8601 section 2.7.3). Its Value is "" when DNS was not
+// asked.
 type IPRev struct {
 	Value authres.Value
 	Name  string // the name that leads back, or else the first one

@@ -17,13 +17,13 @@ import (
 // Field is one header field, see dkim.Field.
 type Field = dkim.Field
 
-// Mail is one message being verified. Its methods are called by one goroutine:
-// Refused at any time, then Header, Write, and Finish. Close must be called
-// whatever has happened before; it may be called twice.
+// Mail is one message being verified. Only one goroutine may call its methods:
+// Refused at any time, then Header, Write, and Finish. Close must always be called,
+// and may be called twice.
 type Mail struct {
 	verifier   *Verifier
 	envelope   Envelope
-	fromUs     bool // a host of ours hands the mail over
+	fromUs     bool // the mail comes from a host of ours
 	authservID string
 	spfArgs    spf.Args
 
@@ -41,12 +41,13 @@ type Mail struct {
 	author      author.Author
 	before      before
 	refusal     *Refusal // for the header alone
-	broken      error    // a panic: what it left is not used
+	broken      error    // a panic: the results are not used
 }
 
-// Start begins a message and asks DNS about its envelope. The questions end with
-// ctx, which should live as long as the message. Places are kept for those on
-// which the verdict of DMARC rests: the sender's SPF record, keys and policies.
+// Start begins a message and asks DNS about its envelope. The questions end with ctx,
+// which should live as long as the message. The resolver reserves places for the
+// questions that the verdict of DMARC depends on: the sender's SPF record, keys and
+// policies.
 func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	m := &Mail{verifier: v, envelope: e, authservID: v.options.authservID(e.MTA)}
 	m.fromUs = anonymous(e.Client) || v.options.Relays.Has(e.Client)
@@ -58,18 +59,18 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	return m
 }
 
-// ask begins to ask about the envelope.
+// ask starts the checks of the envelope.
 func (m *Mail) ask(ctx context.Context) {
 	v, e := m.verifier, m.envelope
 	m.spfArgs = v.spfArgs(e, m.authservID)
-	// Not the deadline of the message: its header may be long in coming.
+	// This is not the deadline of the message, because its header may come late.
 	m.mailFrom = beside(resolver.Judging(ctx), m, func(ctx context.Context, r Resolver) spf.MailFromResult { return v.checkMailFrom(ctx, r, m.spfArgs) })
 	m.helo = beside(ctx, m, func(ctx context.Context, r Resolver) spf.HeloResult { return v.checkHelo(ctx, r, m.spfArgs) })
 	m.iprev = beside(ctx, m, func(ctx context.Context, r Resolver) IPRev { return checkIPRev(ctx, r, e.Client) })
 }
 
-// Refused reports whether the envelope is refused already. It waits for what
-// that depends on, but not longer than ctx, and then says no.
+// Refused reports whether the envelope is refused already. It waits for the results
+// that decide this. When ctx ends first, it returns nil.
 func (m *Mail) Refused(ctx context.Context) *Refusal {
 	o := &m.verifier.options
 	if !o.SPFReject || o.SPFShadow || m.mailFrom == nil {
@@ -122,8 +123,8 @@ func (m *Mail) Header(fields []Field) *Refusal {
 	return nil
 }
 
-// begin starts what the header is asked for, and keeps the message's context for
-// what is asked at its end.
+// begin starts the checks of the header, and keeps the context of the message for the
+// checks at its end.
 func (m *Mail) begin(ctx context.Context, fields []Field) {
 	v := m.verifier
 	if m.mailFrom == nil {
@@ -164,9 +165,8 @@ func (m *Mail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Finish ends the body, waits for what is still asked, and gives the result.
-// When ctx ends, what is not known by then is a temporary error. Finish is
-// called once, after Header.
+// Finish ends the body, waits for the checks, and returns the result. When ctx ends,
+// checks without a result are temporary errors. Finish is called once, after Header.
 func (m *Mail) Finish(ctx context.Context) Result {
 	defer context.AfterFunc(ctx, m.cancel)()
 	if m.refusal != nil {
@@ -187,7 +187,7 @@ func (m *Mail) Finish(ctx context.Context) Result {
 	return r
 }
 
-// collect waits for all results and brings them together.
+// collect waits for all results and puts them into the findings.
 func (m *Mail) collect() (f *Findings) {
 	defer rescue(&m.broken)
 	if m.broken != nil {
@@ -205,8 +205,8 @@ func (m *Mail) collect() (f *Findings) {
 	return f
 }
 
-// Close gives the message up if it has not come to its end, and waits for
-// everything that it started.
+// Close aborts the message if it has not come to its end, and waits for all its
+// goroutines.
 func (m *Mail) Close() {
 	m.cancel()
 	if m.dkim != nil {

@@ -7,19 +7,19 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// hop is what the host that wrote a Received field says of who handed it the mail.
+// hop is the client of a host, as the host's Received field names it.
 type hop struct {
 	Client netip.Addr
 	Helo   string
 }
 
-// parseReceived reads the "from" part of a Received field (RFC 5321 section 4.4)
-// as Postfix, Exim, Sendmail, qmail, Exchange and amavis write it. ok is false
-// when it names no address: the mail began on that host, or the form is unknown.
+// parseReceived reads the "from" part of a Received field (RFC 5321 section 4.4) as
+// Postfix, Exim, Sendmail, qmail, Exchange and amavis write it. ok is false when it
+// has no address: the mail began on that host, or the form is unknown.
 //
-// The HELO name is the client's own word, so it is never taken for the address.
-// That is in a comment of the host's, and these programs keep parentheses out of
-// HELO names.
+// The client chooses the HELO name, so the address is never read from it. The host
+// writes the address into a comment, and these programs allow no parentheses in HELO
+// names.
 func parseReceived(value string) (h hop, ok bool) {
 	rest, ok := afterFrom(value)
 	if !ok {
@@ -57,7 +57,7 @@ func afterFrom(value string) (string, bool) {
 	return strings.TrimLeft(value[len(from):], space), true
 }
 
-// comment reads one comment behind the name that follows "from".
+// comment reads one comment after the name that follows "from".
 func (h *hop) comment(text, name string) {
 	if helo, ok := cutPrefixFold(text, "HELO "); ok { // qmail: from name (HELO name) (192.0.2.1)
 		h.Helo = strings.Trim(helo, space)

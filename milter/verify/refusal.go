@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// Refusal is why a message is refused, as the SMTP client is told.
+// Refusal is the SMTP reply to a refused message, and why it is refused.
 type Refusal struct {
 	Code   int
 	Status string // RFC 3463
@@ -29,24 +29,25 @@ const (
 // maxExplanation bounds the sender's own explanation in a reply, in bytes.
 const maxExplanation = 200
 
-// refuseSPF applies the rules to what SPF said. Those who have logged in may send
-// from anywhere. The null sender is refused for its
-// HELO name, which is its identity; a HELO name that fails beside a MAIL FROM that
-// does not is left to the records: it says less about the mail than about the
-// care of who set up the client.
+// refuseSPF returns the refusal that follows from the result of SPF, or nil. Clients
+// that have logged in may send from anywhere. With the null sender, the HELO name is
+// the identity, and mail is refused for it. If the HELO name fails and MAIL FROM does
+// not, the result is only recorded: it usually shows a badly configured client, not
+// forged mail.
 func refuseSPF(o *Options, e Envelope, r spf.MailFromResult) *Refusal {
 	if !o.SPFReject || e.Authenticated || r.Status != spf.Fail {
 		return nil
 	}
 	text := "SPF: " + e.Client.Unmap().WithZone("").String() + " may not send mail of " + r.Domain + " (" + matched(r.Result) + ")"
 	if r.Explanation != "" {
-		// RFC 7208 section 6.2: it must be clear whose words they are.
+		// RFC 7208 section 6.2: the reply has to name the author of the explanation.
 		text += "; " + r.Domain + " explains: " + r.Explanation[:min(len(r.Explanation), maxExplanation)]
 	}
 	return &Refusal{Code: refusalCode, Status: spfStatus, Text: oneLine(text), Reason: record.SPFFailed, SPF: string(r.Status)}
 }
 
-// refuseSPF is refuseSPF of a mail whose client is no trusted forwarder.
+// refuseSPF is the function refuseSPF for a mail whose client is not a trusted
+// forwarder.
 func (f *Findings) refuseSPF(o *Options) *Refusal {
 	if f.Evidence.Forwarder {
 		return nil
@@ -54,7 +55,7 @@ func (f *Findings) refuseSPF(o *Options) *Refusal {
 	return refuseSPF(o, f.Envelope, f.MailFrom)
 }
 
-// refuseDMARC spells the refusal of a mail that the disposition refuses.
+// refuseDMARC returns the refusal of a mail that the disposition refuses.
 func refuseDMARC(f *Findings) *Refusal {
 	text := "Email rejected per DMARC policy for " + f.authorText()
 	switch f.DMARC.Verdict.Reason {
@@ -70,12 +71,12 @@ func refuseDMARC(f *Findings) *Refusal {
 	return &Refusal{Code: refusalCode, Status: dmarcStatus, Text: oneLine(text), Reason: record.DMARCRejected, SPF: string(f.MailFrom.Status)}
 }
 
-// authorText is the author domain that the verdict is about, for replies and logs.
+// authorText returns the author domain of the verdict, for replies and logs.
 func (f *Findings) authorText() string {
 	return clip(cmp.Or(f.DMARC.Verdict.Domain, "an unknown domain"))
 }
 
-// oneLine replaces everything that is not printable US-ASCII.
+// oneLine replaces all characters that are not printable US-ASCII.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

@@ -18,8 +18,8 @@ type Result struct {
 	Remove     []Position
 	Fields     []Field // for the top of the header, in this order; folds are LF
 	Reason     record.Reason
-	// Shadowed says that something would have been done that is only watched, and
-	// that nothing else is done. Would is its reason.
+	// Shadowed is set when a check in shadow mode would have acted, and nothing else
+	// is done. Would is the reason.
 	Shadowed    bool
 	Would       record.Reason
 	WouldRefuse bool
@@ -27,7 +27,7 @@ type Result struct {
 	Err         error
 }
 
-// result decides.
+// result decides what becomes of the message.
 func (m *Mail) result(f *Findings) Result {
 	o := &m.verifier.options
 	r := Result{Findings: f, Fields: m.fields(f), Reason: record.Verified, Steps: f.steps(o)}
@@ -56,15 +56,16 @@ func (m *Mail) result(f *Findings) Result {
 	return r
 }
 
-// watch notes what would have been done, unless something is done. A mail that is
-// refused for SPF is refused before DMARC is asked.
+// watch records what would have been done in shadow mode, unless something is done. A
+// refusal by SPF comes before DMARC.
 func (r *Result) watch(reason record.Reason, refuse bool) {
 	if r.Reason == record.Verified || r.Reason == record.VerifyUnsure {
 		r.Shadowed, r.Would, r.WouldRefuse = true, reason, refuse
 	}
 }
 
-// tidy removes what claims to be ours, but for a mark that has no successor.
+// tidy removes the fields that claim to be ours, except a mark that is not replaced
+// by a new one.
 func (m *Mail) tidy(r *Result) {
 	sealed := slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Name == mark.Field })
 	r.Remove = m.before.remove(keep{mark: !sealed})
@@ -76,7 +77,7 @@ func (m *Mail) tidy(r *Result) {
 	}
 }
 
-// mark has the mail delivered with the field that says quarantine.
+// mark adds the field that says quarantine.
 func (r *Result) mark(reason record.Reason) {
 	r.Reason, r.Shadowed = reason, false
 	if !slices.ContainsFunc(r.Fields, func(f Field) bool { return f.Name == QuarantineField }) {
@@ -84,7 +85,7 @@ func (r *Result) mark(reason record.Reason) {
 	}
 }
 
-// carryOut does what the disposition says.
+// carryOut applies the disposition to the result.
 func (r *Result) carryOut(reason record.Reason) {
 	f := r.Findings
 	r.Reason = reason
@@ -98,7 +99,7 @@ func (r *Result) carryOut(reason record.Reason) {
 	}
 }
 
-// unverified is the result when a defect of ours kept us from judging. Readers
+// unverified returns the result when a defect of ours prevented a judgement. Readers
 // must still not see results that claim to be ours.
 func (m *Mail) unverified(err error) Result {
 	r := Result{

@@ -35,8 +35,8 @@ const (
 	ActionReject     Action = "reject"
 )
 
-// Override is why another action is taken than the one asked for, by the names
-// of RFC 9990.
+// Override is why the action differs from the published policy, with the names of RFC
+// 9990.
 type Override string
 
 // The overrides.
@@ -48,22 +48,23 @@ const (
 	OverrideTrustedForwarder Override = "trusted_forwarder"
 )
 
-// SignalKind is a sign, independent of SPF and of the others, that a mail that
-// failed was forged. SPF is no sign: it fails with every plain forwarding.
+// SignalKind is a sign that a mail that failed was forged. The signs are independent
+// of each other. An SPF failure is not a sign, because plain forwarding causes it
+// too.
 type SignalKind string
 
 // The signals.
 const (
 	SignalReverseName SignalKind = "reverse_name" // the client's name is missing or does not lead back to it
 	SignalHelo        SignalKind = "helo"         // the HELO name does not lead to the client
-	SignalOurDomain   SignalKind = "our_domain"   // From bears a domain that we sign for
+	SignalOurDomain   SignalKind = "our_domain"   // From has a domain that we sign for
 	SignalBlockList   SignalKind = "block_list"   // the client is on a block list
 )
 
 // NeededSignals is how many distinct signals make evidence.
 const NeededSignals = 2
 
-// Situation is all that the disposition depends on.
+// Situation is everything that the disposition depends on.
 type Situation struct {
 	Enforce Enforcement  // an unknown one counts as EnforceQuarantine
 	Verdict dmarc.Result // of the Report
@@ -72,13 +73,12 @@ type Situation struct {
 	Marked           bool // an earlier pass through our hosts marked it
 	LocalAllow       bool // the administrator lets this mail through
 	TrustedForwarder bool // the client is on the administrator's list of forwarders
-	// TrustedSealer says that a trusted sealer vouches for the author domain
-	// with a valid ARC chain.
+	// TrustedSealer is set when a trusted sealer saw DMARC pass for the author
+	// domain, and its ARC chain is valid.
 	TrustedSealer bool
-	// ListTraits and ForwarderTraits say that the header looks like that of a
-	// list (List-Id, List-Post) or of a forwarder (Sender, Resent-*). Anybody
-	// can write them: they keep a mail from being rejected for want of
-	// evidence, and from nothing else.
+	// ListTraits and ForwarderTraits are set when the header looks like that of a
+	// list (List-Id, List-Post) or of a forwarder (Sender, Resent-*). Any sender can
+	// add such fields. So they only turn a rejection into a quarantine.
 	ListTraits, ForwarderTraits bool
 	Signals                     []SignalKind
 }
@@ -87,7 +87,7 @@ type Situation struct {
 type Rule struct {
 	Name string
 	When string // in words
-	// Actions are for the columns in the order of Enforcements.
+	// Actions are the actions by column, in the order of Enforcements.
 	Actions  [4]Action
 	Override Override // reported when the action is less than the policy
 	Comment  string
@@ -95,7 +95,7 @@ type Rule struct {
 	applies func(*Situation) bool
 }
 
-// Rules is the one table that decides what happens to a mail after DMARC.
+// Rules returns the table that decides what happens to a mail after DMARC.
 func Rules() []Rule {
 	const n, q, r = ActionNone, ActionQuarantine, ActionReject
 	failed := func(policy dmarc.Policy) func(*Situation) bool {
@@ -147,10 +147,10 @@ func (s *Situation) evidence() int {
 	return n
 }
 
-// strictColumn shows what a rule would do at most.
+// strictColumn is the column with the strongest action of a rule.
 const strictColumn = 3
 
-// Decide looks the situation up in the table.
+// Decide returns the disposition of the first row that applies.
 func Decide(s Situation) Disposition {
 	column := slices.Index(Enforcements(), s.Enforce)
 	if column < 0 {
@@ -165,12 +165,12 @@ func Decide(s Situation) Disposition {
 			return d
 		}
 	}
-	// Every Status has its row; a Result that no one judged has none.
+	// Every Status has a row; only a Result without a verdict has none.
 	return Disposition{Action: ActionNone, Rule: "not_judged"}
 }
 
-// disposition adds why the action differs from what the record publishes. The
-// domain's own test mode explains a difference before any rule of ours.
+// disposition adds the reason why the action differs from the published policy. If
+// the domain is in test mode, that is the reason; otherwise the rule is.
 func (r *Rule) disposition(a Action, v *dmarc.Result) Disposition {
 	d := Disposition{Action: a, Rule: r.Name}
 	switch {
@@ -191,7 +191,7 @@ func (a Action) strength() int {
 
 func strength(p dmarc.Policy) int { return Action(p).strength() }
 
-// Table prints the rules in Markdown.
+// Table returns the rules in Markdown.
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| rule | when |")

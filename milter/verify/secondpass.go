@@ -18,23 +18,23 @@ type Position struct {
 // resultsField is the name of the field that carries results (RFC 8601).
 const resultsField = "Authentication-Results"
 
-// MaxRemoved is how many fields of one mail are removed. The MTA looks for each
-// from the top, so that the cost is the square of their number; no honest mail has
+// MaxRemoved is how many fields of one mail are removed. The MTA searches for each
+// from the top, so the cost grows with the square of their number. No honest mail has
 // more than a few.
 const MaxRemoved = 100
 
-// ownField is a field that only we write: results in our name, our marks.
+// ownField is a field that only we may write: results in our name, our marks.
 type ownField struct {
 	Position
 	value  string
 	inside bool // one of our relays put it there
 }
 
-// before is what is known of an earlier pass of the mail through our hosts.
+// before is what we know about an earlier pass of the mail through our hosts.
 type before struct {
 	fields []ownField
 	sealed *mark.Sealed // nil without a genuine mark
-	at     int          // which field of its name sealed is
+	at     int          // the index of the field of sealed among those of its name
 	from   string       // hash of the From fields
 	locals string       // hash of the local parts in them
 	body   *mark.Hash
@@ -85,12 +85,12 @@ func (b *before) write(p []byte) {
 	}
 }
 
-// content is what a mark of the mail with these results is about.
+// content returns the hashes for a mark of the mail with these results.
 func (b *before) content(results string) mark.Content {
 	return mark.Content{From: b.from, Locals: b.locals, Results: mark.HashOf(results), Body: b.body.Sum()}
 }
 
-// whole reports whether this is the very mail that was judged, its results included.
+// whole reports whether this is the same mail that was judged, with the same results.
 func (b *before) whole() bool {
 	return b.sealed != nil && slices.ContainsFunc(b.fields, func(f ownField) bool {
 		return f.Name == resultsField && b.sealed.Whole(b.content(f.value))
@@ -103,11 +103,11 @@ func (b *before) quarantined() bool { return b.sealed != nil && b.sealed.Done ==
 // failed reports whether an earlier pass found that the mail is not its author's.
 func (b *before) failed() bool { return b.sealed != nil && b.sealed.Forged() }
 
-// keep says which of our fields stay.
+// keep decides which of our fields stay.
 type keep struct{ verdict, mark bool }
 
-// remove lists the fields that go, from the highest index of a name to the lowest:
-// in this order, none that is removed shifts another.
+// remove returns the fields to remove, from the highest index of a name to the
+// lowest. In this order no removal shifts the index of another field.
 func (b *before) remove(k keep) []Position {
 	var gone []Position
 	results, marks := 0, 0
@@ -150,10 +150,11 @@ func (b *before) tooMany() *Refusal {
 	}
 }
 
-// seal adds the mark to what the first pass says. Mail of our own users, and mail
-// handed over inside this machine, gets none: a verdict on it says nothing. Mail of
-// a relay comes from outside, also when the relay does not say from whom; then a
-// mark of before that is bad stays, and a good one may be replayed.
+// seal adds a mark to the result of the first pass. Mail of our own users, and mail
+// from this machine, gets none, because a verdict on it means nothing. Mail of a
+// relay comes from outside, even if the relay does not name the client. Then an
+// earlier bad mark stays; an earlier good mark is replaced, because it may be
+// replayed.
 func (m *Mail) seal(r *Result, f *Findings) {
 	o := &m.verifier.options
 	if o.Marks == nil || r.Refusal != nil || f.Envelope.Authenticated || anonymous(f.Envelope.Client) && (!f.Envelope.Relayed || m.before.failed()) {
@@ -170,8 +171,8 @@ func (m *Mail) seal(r *Result, f *Findings) {
 	r.Fields = slices.Insert(r.Fields, 1, Field{Name: mark.Field, Value: " " + value})
 }
 
-// kept is the result for a mail that comes back as we let it go, from a host of
-// ours: everything stays as it is.
+// kept returns the result for a mail that comes back unchanged from a host of ours:
+// it is not changed.
 func (m *Mail) kept() Result {
 	b := &m.before
 	r := Result{Kept: b.sealed, Remove: b.remove(keep{verdict: true, mark: true}), Reason: record.VerdictKept}
@@ -182,7 +183,7 @@ func (m *Mail) kept() Result {
 	return r
 }
 
-// step shows the mark in the record.
+// step returns the step that shows the mark in the record.
 func (b *before) step() record.Step {
 	return record.Step{Check: "mark", Verdict: b.sealed.DMARC, Detail: strings.Join([]string{
 		"judged before", b.sealed.At.UTC().Format("2006-01-02T15:04:05Z"), "dis=" + string(b.sealed.Done),

@@ -12,10 +12,10 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// From is the domain of the author for records; several are separated by commas.
+// From returns the domain of the author for records; several are separated by commas.
 func (f *Findings) From() string { return strings.Join(f.Author.Domains, ",") }
 
-// steps writes to the record what each result rests on.
+// steps returns, for the record, what each result rests on.
 func (f *Findings) steps(o *Options) []record.Step {
 	list := []record.Step{spfStep(IdentityMailFrom, f.MailFrom.Result)}
 	if o.SPFShadow && f.refuseSPF(o) != nil {
@@ -43,7 +43,7 @@ func (f *Findings) steps(o *Options) []record.Step {
 	return list
 }
 
-// maxDetail bounds what a record shows of values that strangers chose, in bytes.
+// maxDetail bounds the values of strangers in a record, in bytes.
 const maxDetail = 400
 
 func clip(s string) string { return s[:min(len(s), maxDetail)] }
@@ -64,7 +64,7 @@ func dkimStep(s *dkim.Signature) record.Step {
 	return record.Step{Check: "dkim", Verdict: string(s.Status), Detail: clip(detail), Err: s.Err}
 }
 
-// arcStep says who sealed the message last, and why a chain fails.
+// arcStep returns who sealed the message last, and why a chain fails.
 func arcStep(r *arc.Result) record.Step {
 	detail := clip(r.Reason)
 	if r.Status == arc.Pass {
@@ -76,8 +76,8 @@ func arcStep(r *arc.Result) record.Step {
 	return record.Step{Check: "arc", Verdict: string(r.Status), Detail: detail, Err: r.Err}
 }
 
-// dmarcStep says what the verdict on the author rests on, the rule first: long
-// names cut what follows.
+// dmarcStep returns what the verdict on the author rests on. The rule comes first,
+// because the end is cut off when names are long.
 func (f *Findings) dmarcStep() record.Step {
 	v, d := &f.DMARC.Verdict, &f.Disposition
 	step := record.Step{Check: "dmarc", Verdict: string(v.Status), Reason: d.reason(), Err: v.Err}
@@ -109,7 +109,7 @@ func (f *Findings) dmarcStep() record.Step {
 // maxDMARCDetail is room for the walks of two domains of usual length.
 const maxDMARCDetail = 1000
 
-// IdentifierText says whether an identifier is aligned.
+// IdentifierText returns a text that says whether an identifier is aligned.
 func IdentifierText(id dmarc.Identifier) string {
 	text := id.Mechanism + " " + id.Domain
 	switch {
@@ -128,7 +128,7 @@ func IdentifierText(id dmarc.Identifier) string {
 	return text
 }
 
-// walkText shows the names that were asked; those with a record have a star.
+// walkText returns the names that were asked; those with a record have a star.
 func walkText(w dmarc.Walk) string {
 	var names []string
 	for _, s := range w.Steps {
@@ -154,7 +154,7 @@ const (
 	evidenceNone   = "none"
 )
 
-// step shows what spoke for or against a mail that fails under reject.
+// step returns the evidence for or against a mail that fails under reject.
 func (e *Evidence) step() record.Step {
 	step := record.Step{Check: "evidence", Verdict: evidenceNone}
 	if len(e.Signals) >= NeededSignals {

@@ -1,32 +1,30 @@
-// Package verify judges mail that comes from elsewhere: SPF for its envelope,
-// DKIM for its signatures, ARC for the servers on its way, the reverse name of
-// its client, DMARC for its author, and what all of that says to those who read
-// the mail after us.
+// Package verify judges mail from outside: SPF for its envelope, DKIM for its
+// signatures, ARC for the servers on its way, the reverse name of its client, and
+// DMARC for its author. It also writes the results for the programs that read the
+// mail after us.
 //
-// Verifier.Start takes the envelope and begins to ask DNS at once. The header
-// follows with Mail.Header, which begins to ask for keys, the body with
-// Mail.Write, and Mail.Finish gives the result: fields to remove, fields to
-// put at the top, or a refusal. Everything DNS is asked runs beside the arrival
-// of the message.
+// Verifier.Start takes the envelope and begins to ask DNS at once. Mail.Header takes
+// the header and begins to ask for keys, Mail.Write takes the body, and Mail.Finish
+// returns the result: fields to remove, fields to put at the top, or a refusal. All
+// DNS questions run while the message arrives.
 //
-// The files follow the data: envelope (who sends), spf, iprev and mail (what is
-// asked while the message comes), dmarc and evidence (what is asked once that is
-// known), findings (all results in one place), disposition (what follows for the
-// mail), then header, forged, refusal, result and steps, each made of the
-// findings alone.
+// The files follow the data: envelope (who sends), spf, iprev and mail (checks while
+// the message comes), dmarc and evidence (checks that need those results), findings
+// (all results in one place), disposition (the decision about the mail), then header,
+// refusal, result and steps, each made from the findings alone. secondpass handles
+// mail that passes here again.
 //
 // Invariants:
 //
-//   - Questions end with three quarters of Options.Deadline after what they are
-//     about has come, envelope or header. The last quarter is for what is asked
-//     about the author at the end of the body, however late that comes: neither
-//     a sender whose own DNS is slow nor one whose body is can use it up. No
-//     question outlives the caller's context. What DNS has not told by then is a
-//     temperror, never a fail.
+//   - Questions about the envelope or the header end when three quarters of
+//     Options.Deadline have passed since it came. The last quarter begins at the
+//     end of the body and is for questions about the author. So a sender cannot
+//     use it up with slow DNS or a slow body. No question outlives the caller's
+//     context. An answer that is missing by then is a temperror, never a fail.
 //   - Fields that claim our name are removed and our own is written even when
-//     nothing could be verified, a defect of ours included.
+//     nothing could be verified, also after a defect of ours.
 //   - Results are one Authentication-Results field (RFC 8601). Nothing here
-//     reads such a field for what it says.
+//     trusts the results in such a field.
 //   - The HELO identity of SPF and that of MAIL FROM are never exchanged.
 //   - Every goroutine ends before Finish or Close returns.
 package verify
@@ -47,20 +45,21 @@ import (
 
 // Defaults of [Options].
 const (
-	// DefaultDeadline is below the 20 s that RFC 7208 section 4.6.4 asks of an SPF
-	// check at least when no one waits; here an SMTP client does.
+	// DefaultDeadline is below the 20 s that RFC 7208 section 4.6.4 recommends as the
+	// least for an SPF check, because an SMTP client is waiting here.
 	DefaultDeadline = 10 * time.Second
-	// DefaultSkew is how far the clocks of signers may be wrong.
+	// DefaultSkew is how far the clock of a signer may be wrong.
 	DefaultSkew = 5 * time.Minute
-	// unknownHost is our name when no one has told one: no other host can have it.
+	// unknownHost is our name when none is configured or known. No other host can
+	// have it.
 	unknownHost = "localhost.invalid"
 )
 
-// Resolver asks DNS, see [spf.Resolver] for what errors mean.
+// Resolver asks DNS. See [spf.Resolver] for the meaning of errors.
 type Resolver = spf.Resolver
 
-// Options is what a Verifier needs. The zero value of a field, but for the
-// Resolver, is its default.
+// Options is what a Verifier needs. Except for the Resolver, the zero value of a
+// field is its default.
 type Options struct {
 	Resolver Resolver
 	// AuthservID is our name in Authentication-Results; "" is the name of the
@@ -69,32 +68,33 @@ type Options struct {
 	HostName   string
 	// Deadline bounds the questions of one message, see the package comment.
 	Deadline time.Duration
-	// Skew is how long after x= a signature still counts; negative for not at all.
+	// Skew is how long after x= a signature is still valid; negative means not at
+	// all.
 	Skew time.Duration
 	// SPFReject refuses mail whose sender's domain says that the client may not
 	// send it ("fail"). Nothing else that SPF says refuses mail.
 	SPFReject bool
 	// SPFShadow only records what SPFReject would have refused.
 	SPFShadow bool
-	// DMARC says what follows from its verdict.
+	// DMARC decides what follows from the verdict of DMARC.
 	DMARC DMARCOptions
-	// Relays are the networks of our own relays: what they wrote stays, and they are
-	// looked through to their client.
+	// Relays are the networks of our own relays. The fields that they wrote stay, and
+	// the checks are about their clients.
 	Relays allowlist.Networks
 	// Marks makes and checks the marks of mail that passes here more than once; nil
 	// for none.
 	Marks *mark.Keys
-	// Keys remembers public keys; nil is a cache of the Verifier's own.
+	// Keys is a cache of public keys; nil means one that only the Verifier uses.
 	Keys *dkim.KeyCache
 	// ReceivedSPF adds a Received-SPF field (RFC 7208 section 9.1).
 	ReceivedSPF bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Observe, when set, is told the findings of each message that was judged. It
-	// is called from several goroutines.
+	// Observe, when set, is called with the findings of each message that was judged,
+	// from several goroutines.
 	Observe func(f *Findings)
-	// Trace, when set, is told each step of the SPF checks. It is called from
-	// several goroutines.
+	// Trace, when set, is called with each step of the SPF checks, from several
+	// goroutines.
 	Trace func(identity string, e spf.Event)
 }
 
@@ -128,26 +128,26 @@ func New(o Options) *Verifier {
 		arc:     arc.Verifier{Resolver: o.Resolver, Now: o.Now, DNSBudget: o.firstDeadline()},
 		dmarc:   dmarc.Evaluator{Resolver: o.Resolver, Method: o.DMARC.Method},
 	}
-	if o.Trace == nil { // it would hear of questions twice
+	if o.Trace == nil { // otherwise Trace would get questions twice
 		v.memory, _ = o.Resolver.(resolver.Remembering)
 	}
 	return v
 }
 
-// firstDeadline is the part of the deadline in which all is asked that DMARC
-// rests on: senders choose whose DNS that is.
+// firstDeadline is the part of the deadline for the questions that DMARC depends on.
+// The sender decides which DNS servers answer them.
 func (o *Options) firstDeadline() time.Duration { return o.Deadline - o.lastDeadline() }
 
 // lastDeadline is the part that begins with the end of the body.
 func (o *Options) lastDeadline() time.Duration { return o.Deadline / 4 }
 
-// authservID is our name on a message that came through the MTA of this name.
+// authservID returns our name for a message that came through the MTA of this name.
 func (o *Options) authservID(mta string) string {
 	return cmp.Or(o.AuthservID, mta, o.HostName, unknownHost)
 }
 
-// anonymous recognises a client whose address says nothing about who sends the mail:
-// there is none, or the mail was handed over inside this machine.
+// anonymous reports whether the client's address says nothing about the sender: there
+// is none, or the mail came from this machine.
 func anonymous(client netip.Addr) bool {
 	return !client.IsValid() || client.IsUnspecified() || client.Unmap().IsLoopback()
 }
