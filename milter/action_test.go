@@ -119,8 +119,8 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
-// FuzzReply: whatever the text, the reply is lines of one code and status, as
-// Postfix demands, and cannot carry a second reply.
+// FuzzReply checks that every reply has lines of one code and status, as Postfix
+// requires, and cannot contain a second reply, for any text.
 func FuzzReply(f *testing.F) {
 	f.Add(550, "5.7.1", "text")
 	f.Add(0, "", "a\r\n250 ok\x00%")
@@ -160,7 +160,7 @@ func checkReply(t *testing.T, m *library.Message, v Verdict) {
 	}
 }
 
-// FuzzFieldValue: whatever the value, it is one header field.
+// FuzzFieldValue checks that any value makes exactly one header field.
 func FuzzFieldValue(f *testing.F) {
 	for _, seed := range []string{"x", "a\r\n b", "a\r\nB: c", "\n\n", "a\r\n \r\n", " \n \n x", "\x00", "\r\r\n\t\r"} {
 		f.Add(seed)

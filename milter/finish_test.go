@@ -85,8 +85,8 @@ func TestRecordOfNullSenderAndLogin(t *testing.T) {
 	}
 }
 
-// Modifications of a refused message are not sent; broken ones are left out and
-// told.
+// Modifications of a refused message are not sent. Invalid ones are left out and
+// recorded.
 func TestModificationsThatCannotBe(t *testing.T) {
 	var decision milter.Decision
 	h := &spy{finish: func(context.Context, *milter.Message) (milter.Decision, error) { return decision, nil }}
@@ -224,7 +224,7 @@ func TestPanics(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path, books := start(t, h, milter.VerifyOnly)
 			c := open(t, path)
-			// All at once: what follows the panic must not be served.
+			// All at once: frames after the panic must not be served.
 			c.Packet('M', "<a@example.org>\x00")
 			c.Packet('R', "<b@example.com>\x00")
 			c.Packet('N', "")
@@ -257,7 +257,7 @@ func waitClosed(t *testing.T, c *wiretest.Client) {
 	t.Error("the connection stayed open")
 }
 
-// A panic while a session that lost its MTA is cleaned up ends nothing else.
+// A panic during the cleanup of a session that lost its MTA affects nothing else.
 func TestPanicAtTheEnd(t *testing.T) {
 	path, books := start(t, &spy{close: func() { panic("boom") }}, milter.VerifyOnly)
 	c := open(t, path)
@@ -464,8 +464,8 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// The library keeps every header field of messages that no ABORT follows, unless
-// its map is emptied for it.
+// Without an ABORT, the library keeps the header fields of earlier messages unless we
+// clear its map.
 func TestHeadersOfEarlierMessagesAreFreed(t *testing.T) {
 	path, _ := start(t, new(spy), milter.VerifyOnly)
 	c := open(t, path)

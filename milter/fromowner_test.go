@@ -15,10 +15,10 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// errTables is of tables that cannot answer.
+// errTables is the error of tables that cannot be read.
 var errTables = errors.New("the tables are away")
 
-// failing are tables that cannot answer.
+// failing are tables that cannot be read.
 type failing struct{}
 
 func (failing) Check(context.Context, mailaddr.Address, string) (ownership.Answer, error) {
@@ -46,7 +46,7 @@ func testJudge(t *testing.T) *ownership.Judge {
 	}
 }
 
-// header reads fields, one a line.
+// header reads fields, one per line.
 func header(text string) (fields []Field) {
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
@@ -177,7 +177,7 @@ func TestFromExemptions(t *testing.T) {
 	}
 }
 
-func TestFromOwnersCannotTell(t *testing.T) {
+func TestFromOwnersUnavailable(t *testing.T) {
 	f := FromOwners{Judge: &ownership.Judge{Owners: failing{}}}
 	if _, err := f.Decide(t.Context(), ownerOfAll, mailaddr.Address{}, header("From: alice@home.example")); !errors.Is(err, errTables) {
 		t.Errorf("owners: %v", err)
@@ -193,7 +193,7 @@ func TestFromOwnersCannotTell(t *testing.T) {
 	}
 }
 
-// The owners are asked for a bounded number of addresses.
+// The number of addresses that are looked up is bounded.
 func TestFromOwnersAsksABoundedNumber(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("From: ")
@@ -207,7 +207,7 @@ func TestFromOwnersAsksABoundedNumber(t *testing.T) {
 	}
 }
 
-// What is let through shows no address but the login's own, to any reader.
+// Mail that passes shows only addresses of the login, to any reader.
 func FuzzFromOwners(f *testing.F) {
 	for _, text := range []string{
 		"alice@home.example", "ceo@home.example <alice@home.example>", "\"ceo@home.example\" <alice@home.example>",

@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// What came from outside gets our signature only if it was proven.
+// Mail from outside gets our signature only if its author was proven.
 func TestMarkedMailIsNotSigned(t *testing.T) {
 	keys := mark.New([]byte("0123456789abcdef"))
 	const boss = " boss@example.com"

@@ -18,7 +18,7 @@ import (
 	"github.com/postern-mail/postern/milter/wire/wiretest"
 )
 
-// spy is a handler that notes what it is told and answers as the test says.
+// spy is a handler that records its calls and returns the answers of the test.
 type spy struct {
 	begin     func(*milter.Session, *milter.Message) (milter.Answer, error)
 	recipient func(string) (milter.Answer, error)
@@ -37,7 +37,7 @@ func (s *spy) note(format string, args ...any) {
 	s.told = append(s.told, fmt.Sprintf(format, args...))
 }
 
-// take gives what was noted since the last call.
+// take returns what was recorded since the last call.
 func (s *spy) take() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +140,7 @@ func (l *ledger) none(t *testing.T) {
 	}
 }
 
-// start serves a handler of both roles and gives the socket.
+// start serves a handler of both roles and returns the socket.
 func start(t testing.TB, h milter.Handler, kind milter.Listen, change ...func(*milter.Settings)) (string, *ledger) {
 	t.Helper()
 	settings := milter.Settings{Sign: h, Verify: h}
@@ -184,7 +184,7 @@ func wantReply(t *testing.T, what string, got fmt.Stringer, want string) {
 	}
 }
 
-// passes sends a mail that nothing is wrong with.
+// passes sends a normal mail, which has to pass.
 func passes(t *testing.T, c *wiretest.Client) {
 	t.Helper()
 	wantReply(t, "a mail", c.Send(mail("next@example.org", "<b@example.com>")), "accept")

@@ -21,8 +21,8 @@ var oldOffers = map[string][3]uint32{
 	"4": {4, 0x3f, 0x37f},
 }
 
-// An MTA of an old protocol version waits for each reply, takes a space off every
-// field and adds one to every field of ours.
+// An MTA with an old protocol version waits for each reply, removes a space from
+// every field and adds one to every field of ours.
 func TestOldProtocols(t *testing.T) {
 	for version, offer := range oldOffers {
 		t.Run(version, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestOldProtocols(t *testing.T) {
 	}
 }
 
-// What the MTA does not offer is left out, and the record says so.
+// Actions that the MTA does not offer are left out, and the record has an error.
 func TestActionsThatAreNotOffered(t *testing.T) {
 	h := &spy{finish: func(context.Context, *milter.Message) (milter.Decision, error) {
 		return milter.Decision{
@@ -155,7 +155,7 @@ func TestMissingCommands(t *testing.T) {
 	c.Quit()
 }
 
-// A refusal that is known with the header is told at the end when the end of the
+// A refusal because of the header is sent at the end of the message if the end of the
 // header did not come.
 func TestRefusalWithoutEndOfHeader(t *testing.T) {
 	h := &spy{headers: func(context.Context, *milter.Message) (milter.Answer, error) {
@@ -175,7 +175,8 @@ func TestRefusalWithoutEndOfHeader(t *testing.T) {
 	c.Quit()
 }
 
-// After QUIT_NC another client's session follows, of which nothing is known.
+// After QUIT_NC the session of another client follows, without values of the first
+// one.
 func TestQuitForNewConnection(t *testing.T) {
 	var seen []milter.Session
 	h := &spy{begin: func(s *milter.Session, _ *milter.Message) (milter.Answer, error) {

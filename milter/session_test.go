@@ -32,7 +32,7 @@ func TestNegotiation(t *testing.T) {
 	}
 }
 
-// CONNECT and HELO hold for every message of a session, however the one before
+// CONNECT and HELO apply to every message of a session, however the previous one
 // ended.
 func TestManyMessagesOnOneSession(t *testing.T) {
 	reject := milter.Answer{Verdict: milter.Reject}
@@ -120,7 +120,7 @@ func TestRejectedRecipient(t *testing.T) {
 	books.none(t)
 }
 
-// After STARTTLS, Postfix sends HELO again and then aborts what was before.
+// After STARTTLS, Postfix sends HELO again and then aborts the previous message.
 func TestSecondHelo(t *testing.T) {
 	var seen []milter.Session
 	h := &spy{begin: func(s *milter.Session, _ *milter.Message) (milter.Answer, error) {
@@ -190,7 +190,7 @@ func TestMessageValues(t *testing.T) {
 	if got.Get("message-id") != "<1@example.org>" || got.Get("X-None") != "" {
 		t.Errorf("Get: %q", got.Get("message-id"))
 	}
-	// The next message begins with nothing of this one: no macros, no parameters.
+	// The next message has no macros and no parameters of this one.
 	passes(t, c)
 	if got.Login != "" || got.AuthType != "" || got.Role != milter.Verify || len(got.Params) != 0 || got.RecipientCount != 1 {
 		t.Errorf("second message %+v", got)
@@ -314,7 +314,7 @@ func TestEarlyAnswers(t *testing.T) {
 	}
 }
 
-// A MTA that goes on with a settled message hears the same again.
+// An MTA that continues a settled message gets the same reply again.
 func TestSettledMessageStaysSettled(t *testing.T) {
 	h := &spy{begin: func(*milter.Session, *milter.Message) (milter.Answer, error) {
 		return milter.Answer{Verdict: milter.Reject, Reply: milter.Reply{Text: "no"}}, nil
@@ -342,7 +342,7 @@ func TestNoHandler(t *testing.T) {
 	}
 }
 
-// pins gives the settings of now, and counts who uses them.
+// pins returns the current settings, and counts their users.
 type pins struct {
 	now  *milter.Settings
 	used map[*milter.Settings]int
@@ -354,7 +354,7 @@ func (p *pins) Pin() (*milter.Settings, func()) {
 	return s, func() { p.used[s]-- }
 }
 
-// A message keeps the settings of its MAIL, and lets go of them when it is over.
+// A message keeps the settings of its MAIL, and releases them when it is over.
 func TestMessagePinsItsSettings(t *testing.T) {
 	reject := &spy{begin: func(*milter.Session, *milter.Message) (milter.Answer, error) {
 		return milter.Answer{Verdict: milter.Reject}, nil
@@ -391,7 +391,7 @@ func TestMessagePinsItsSettings(t *testing.T) {
 	}
 }
 
-// A disconnect at any stage ends the work of that message and nothing else.
+// A disconnect at any stage ends only the work of that message.
 func TestDisconnectAtEveryStage(t *testing.T) {
 	stages := []struct {
 		name string

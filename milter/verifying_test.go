@@ -60,7 +60,7 @@ func TestVerifying(t *testing.T) {
 	books.none(t)
 }
 
-// A session that logged in is ours, and is signed, never verified.
+// Mail of a client that has logged in is ours: it is signed, never verified.
 func TestVerifyingLeavesOurOwn(t *testing.T) {
 	path, books := verifyingBoth(t)
 	c := openVerifying(t, path)
@@ -124,7 +124,8 @@ func TestVerifyingUnsure(t *testing.T) {
 // nilDNS panics at the first question.
 type nilDNS struct{ verify.Resolver }
 
-// A defect of ours leads to the configured rule. Forged results go either way.
+// After a defect of ours the configured rule is applied. Forged results are removed
+// in any case.
 func TestVerifyingDefect(t *testing.T) {
 	for _, test := range []struct {
 		deferred bool

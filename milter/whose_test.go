@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Every row of the table decides for some mail, and the rows above it do not.
+// Every row of the table decides about some mail to which no row above it applies.
 func TestWhose(t *testing.T) {
 	s := Settings{Originating: []string{"ORIGINATING"}, InternalNetworks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
 	inside, outside := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")

@@ -102,8 +102,8 @@ func TestClaimsULabel(t *testing.T) {
 	}
 }
 
-// FuzzClaims: whatever a strict reader takes for our field is one, hidden in
-// whatever way; and a head of ours stays ours whatever follows.
+// FuzzClaims checks that every field that a strict reader takes for ours is found,
+// however it is hidden, and that a head of ours counts as ours whatever follows.
 func FuzzClaims(f *testing.F) {
 	f.Add("mx.example.org; dkim=pass", "x")
 	f.Add("(a(b)\\)) \"mx.example\\.org\" 1", "; none")

@@ -86,8 +86,8 @@ func isASCII(s string) bool { return !strings.ContainsFunc(s, isForeign) }
 // resultText matches what a reader that searches takes for a result.
 var resultText = regexp.MustCompile(`(?i)(dkim|spf|dmarc|arc|auth|iprev)(\s*/\s*\d+)?["\s\\]*=`)
 
-// assertField reads a field strictly, and as careless readers do: none may
-// find other results than those given.
+// assertField reads a field strictly, and as careless readers do. None of them may
+// find other results than those that were written.
 func assertField(t *testing.T, id string, given []Result, field string) {
 	t.Helper()
 	given = given[:min(len(given), maxResults)]
@@ -138,7 +138,7 @@ func assertLines(t *testing.T, field string) {
 
 func unfold(s string) string { return strings.NewReplacer("\n\t", " ", "\n ", " ").Replace(s) }
 
-// split reads as one does who knows neither quotes nor comments.
+// split reads like a reader that knows neither quotes nor comments.
 func split(field string) (out []string) {
 	for part := range strings.SplitSeq(unfold(field), ";") {
 		words := strings.Fields(part)

@@ -11,8 +11,8 @@ type parsed struct {
 	props                 map[string]string
 }
 
-// reader is that strict reader. It knows comments and quotes, and refuses all
-// that the grammar does not have.
+// reader is that strict reader. It knows comments and quotes, and refuses everything
+// that the grammar does not allow.
 type reader struct {
 	s   string
 	err error

@@ -101,7 +101,7 @@ func TestHashIgnoresWhiteSpace(t *testing.T) {
 	}
 }
 
-// Whatever the octets are, exactly the white space among them is dropped.
+// Exactly the white space is dropped, for any octets.
 func TestSqueeze(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	into := make([]byte, 108)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What will not survive the way is named, and nothing else.
+// Exactly the causes that break a signature on the way are reported.
 func TestFragile(t *testing.T) {
 	keys := someKeysOf(t, "example.com/f.private")
 	const from = "From: u@example.com"

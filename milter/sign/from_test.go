@@ -95,7 +95,7 @@ func TestReadAuthorSeesTheSecondDomain(t *testing.T) {
 	}
 }
 
-// No one vouches for a name that some reader could see in From.
+// Mail is not signed if some reader could see another domain in From.
 func TestOtherReaders(t *testing.T) {
 	tests := []struct {
 		name, value string

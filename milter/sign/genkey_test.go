@@ -57,7 +57,7 @@ func TestGenerateNeverOverwrites(t *testing.T) {
 	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
 		t.Errorf("the key changed (%v)", err)
 	}
-	// A record in the way leaves no key without a record behind.
+	// If the record file exists already, no key without a record is left.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestGenerateErrors(t *testing.T) {
 	}
 }
 
-// The layout of opendkim-genkey(8), whose text people know how to paste.
+// The layout is that of opendkim-genkey(8), which administrators know.
 func TestZoneEntry(t *testing.T) {
 	key, err := newKey("example.com", "mail", "p", testEd25519())
 	if err != nil {

@@ -122,7 +122,7 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// Nothing of a key that was decoded stays in the buffers of its file.
+// The buffers of a key file hold no decoded key afterwards.
 func TestParseKeyClears(t *testing.T) {
 	for kind, data := range map[string][]byte{"RSA PRIVATE KEY": pkcs1(t, testRSA()), "PRIVATE KEY": pkcs8(t, testRSA()), "ENCRYPTED PRIVATE KEY": pkcs8(t, testEd25519())} {
 		block, _ := pem.Decode(data)
@@ -376,7 +376,7 @@ func TestGroupMayRead(t *testing.T) {
 	}
 }
 
-// One bad file costs what it is for. What it held before still signs.
+// A bad file affects only its own key. Its previous key still signs.
 func TestOneBadKey(t *testing.T) {
 	ed, rsa := pkcs8(t, testEd25519()), pkcs8(t, testRSA())
 	bad := func(t *testing.T, path string) {

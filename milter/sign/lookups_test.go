@@ -125,7 +125,7 @@ func TestTableChoice(t *testing.T) {
 	}
 }
 
-// No error shows what may be a key.
+// Errors never show text that may be a key.
 func TestTableSecrets(t *testing.T) {
 	der := pkcs8(t, testEd25519())
 	text := strings.Join(strings.Fields(string(der)), " ")
@@ -240,7 +240,7 @@ func TestDomainOptions(t *testing.T) {
 
 func unix(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
 
-// Mail without a key because the table could not be asked is no mail without a key.
+// A table that cannot be asked is reported differently from a missing key.
 func TestTableUnavailable(t *testing.T) {
 	down := &Tables{Keys: tableOf("mysql:keys", rows{"example.com": {"ERROR"}}), Group: -1}
 	s := New(Options{Tables: down}, nil)
@@ -248,7 +248,7 @@ func TestTableUnavailable(t *testing.T) {
 	if r.Reason != record.SignFailed || !r.Unavailable || !errors.Is(r.Err, errDown) {
 		t.Errorf("result %+v", r)
 	}
-	// A key of the folder signs all the same, and the error is there.
+	// A key of the folder still signs, and the error is returned.
 	s.SetKeys(someKeysOf(t, "example.com/f.private"))
 	r = sign(t, s, fields("From: u@example.com"), "")
 	if r.Reason != record.Signed || r.Unavailable || !errors.Is(r.Err, errDown) {
@@ -268,7 +268,7 @@ func TestProviderInSigningTable(t *testing.T) {
 	}
 }
 
-// FuzzKeyText: no text makes it panic or show itself.
+// FuzzKeyText checks that no text causes a panic or appears in an error.
 func FuzzKeyText(f *testing.F) {
 	f.Add("s -----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")
 	f.Add("example.com:s:/path")
@@ -284,7 +284,7 @@ func FuzzKeyText(f *testing.F) {
 	})
 }
 
-// FuzzOptions: whatever is read is within the bounds.
+// FuzzOptions checks that all parsed values are within the bounds.
 func FuzzOptions(f *testing.F) {
 	f.Add("sign=no expire=14d headers=From:+Subject")
 	f.Fuzz(func(t *testing.T, text string) {

@@ -302,7 +302,7 @@ func TestAlreadySigned(t *testing.T) {
 	if r.Reason != record.SignAlreadySigned || r.Fields != nil || r.Domain != "example.com" {
 		t.Errorf("relayed: %+v", r)
 	}
-	// A key whose signature is missing signs, and no other.
+	// Only a key whose signature is missing signs.
 	for i := range first.Fields {
 		one := append(first.Fields[i:i+1:i+1], fields(plainHeader)...)
 		r := signed(t, sign(t, s, one, body), 1)
@@ -325,7 +325,7 @@ func TestAlreadySigned(t *testing.T) {
 	signed(t, sign(t, s, relayed, body), 2)
 }
 
-// A signature of ours that does less than a new one is no reason not to sign.
+// If our signature covers less than a new one would, the mail is signed again.
 func TestSignedAgain(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	clock := func() time.Time { return now }
@@ -375,7 +375,7 @@ func TestSignedAgain(t *testing.T) {
 				return
 			}
 			signed(t, r, 2)
-			// Once more, and the new signatures are enough.
+			// The second time, the new signatures are enough.
 			if r := sign(t, s, append(r.Fields, header...), "x\r\n"); r.Reason != record.SignAlreadySigned {
 				t.Errorf("the third time: %+v", r)
 			}
@@ -615,7 +615,7 @@ func BenchmarkSign(b *testing.B) {
 
 const benchRounds = 200
 
-// signBare is what signing cannot do without.
+// signBare makes only the private key operations of signing.
 func signBare(b *testing.B, keys *Keys) {
 	digest := make([]byte, 32)
 	for range benchRounds {

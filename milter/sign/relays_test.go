@@ -29,7 +29,7 @@ type relayed struct {
 	body   string
 }
 
-// habit is what a relay does to a signed mail.
+// habit is a change that a relay makes to a signed mail.
 type habit struct {
 	name, mails string // "": all
 	do          func(m *relayed)
@@ -153,8 +153,8 @@ var habits = []habit{
 // minHabits is how many of each kind there must be.
 const minHabits = 30
 
-// TestRelays plays what relays do after signing, and has our verifier and two
-// others judge what arrives.
+// TestRelays applies the changes of relays after signing. Our verifier and two others
+// verify the result.
 func TestRelays(t *testing.T) {
 	keys := bothKeys(t)
 	z := zoneOf(t, keys)

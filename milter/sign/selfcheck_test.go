@@ -16,7 +16,8 @@ func (w wrongSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpt
 	return w.Signer.Sign(random, digest, opts)
 }
 
-// What was signed is verified; what does not verify is an error, and leaves.
+// New signatures are verified. One that does not verify is an error, and the mail is
+// still sent.
 func TestSelfCheck(t *testing.T) {
 	keys := bothKeys(t)
 	s := New(Options{SelfCheck: true}, keys)

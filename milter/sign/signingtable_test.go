@@ -111,7 +111,7 @@ func TestTableAndFolder(t *testing.T) {
 	}
 }
 
-// Lines that never decide are named, and do no harm.
+// Lines that never decide are reported, and do no harm.
 func TestShadowedLines(t *testing.T) {
 	for _, tt := range []struct{ table, local, domain, want string }{
 		{"*@example.com a\nuser@example.com a2\n", "user", "example.com", "a/example.com"},
@@ -131,7 +131,7 @@ func TestShadowedLines(t *testing.T) {
 	}
 }
 
-// A line that is wrong costs its own mail.
+// A wrong line affects only its own mail.
 func TestWrongLines(t *testing.T) {
 	keys, err := tables(t, someKeys+"bad example.com\nlost example.com:l:DIR/none\n"+"x "+strings.Repeat("x", 2*maxTableLine)+"\nlast example.com:z:DIR/a\n",
 		"example.com bad\nexample.com lost\nexample.com a,zz\nexample.com a2,last\nsub.example.com\nexample.org c\n*x@y z\n", "")

@@ -25,10 +25,10 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// These tests hold the verdicts of DMARC against those of OpenDKIM with
-// OpenDMARC, and of rspamd, as Debian ships them: on the same mail, from the
-// same client, with the same DNS. Where they differ the table says how, and by
-// which section ours is right. A difference that is gone fails as well.
+// These tests compare our verdicts of DMARC with those of OpenDKIM with OpenDMARC,
+// and of rspamd, in the versions of Debian: for the same mail, client and DNS. Where
+// they differ, the table has the difference and the section by which ours is right.
+// The tests also fail when a difference is gone.
 
 // peerCase is one zone, message and envelope. In all texts, $D is a domain that
 // no other case has. A zero field has a default.
@@ -55,7 +55,7 @@ type other struct{ says, why string }
 const (
 	peerPass, peerNone, peerPermError, peerTempError = "pass", "none", "permerror", "temperror"
 	peerReject, peerQuarantine, peerFailNone         = "fail reject", "fail quarantine", "fail none"
-	// silent is a mail about which nothing is said.
+	// silent is a mail without a verdict.
 	silent = "silent"
 )
 
@@ -278,8 +278,8 @@ func (m peerMail) ours(t *testing.T, r Resolver) string {
 	return string(verdict.Status)
 }
 
-// opendmarc is the verdict of OpenDMARC on what OpenDKIM has told it, as Postfix
-// would: each filter sees what the one before has added.
+// opendmarc is the verdict of OpenDMARC. As with Postfix, it sees the fields that
+// OpenDKIM has added before.
 func (m peerMail) opendmarc(t *testing.T, opendkim, opendmarc *postfixtest.Peer) string {
 	t.Helper()
 	first := m.filtered(t, opendkim)
@@ -401,7 +401,7 @@ func TestPeersOnDMARC(t *testing.T) {
 	}
 }
 
-// compare holds what a peer says against what is known of it.
+// compare compares the verdict of a peer with the known difference.
 func (o other) compare(t *testing.T, who, ours, theirs string) {
 	t.Helper()
 	switch {

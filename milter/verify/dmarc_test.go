@@ -37,7 +37,7 @@ mx.away.example. A 192.0.2.2
 elsewhere.example. A 192.0.2.44
 `
 
-// judged is what came of a message in the words of these tests.
+// judged is the outcome of a message in the words of these tests.
 type judged struct {
 	dmarc   string // the result in our field, with its comment
 	action  Action
@@ -207,7 +207,7 @@ func (listing) Check(context.Context, dnsbl.Query) (dnsbl.Result, error) {
 	return dnsbl.Result{Outcome: dnsbl.Listed, Hits: []dnsbl.Hit{{Zone: "zen.example", Weight: 1, Counted: true}}}, nil
 }
 
-// deadList cannot tell.
+// deadList always fails.
 type deadList struct{}
 
 func (deadList) Check(context.Context, dnsbl.Query) (dnsbl.Result, error) {
@@ -219,7 +219,7 @@ type panickingList struct{}
 
 func (panickingList) Check(context.Context, dnsbl.Query) (dnsbl.Result, error) { panic("list") }
 
-// What cannot be told is no evidence, and is in the record.
+// An error of DNS is not evidence, and is recorded.
 func TestUnknownSignals(t *testing.T) {
 	for name, list := range map[string]BlockList{"down": deadList{}, "defect": panickingList{}} {
 		t.Run(name, func(t *testing.T) {
@@ -272,8 +272,8 @@ func TestDMARCSteps(t *testing.T) {
 	}
 }
 
-// A sender cannot use the time up by being slow himself: what is asked at the end
-// of the body has its own.
+// A slow sender cannot use up the time: the questions at the end of the body have
+// time of their own.
 func TestSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dns := &policyDNS{slowDNS: &slowDNS{delay: time.Second, err: errAbsent}, texts: map[string]string{
@@ -332,7 +332,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// SPF refuses no one who has logged in, and in the shadow no one at all.
+// SPF never refuses clients that have logged in, and refuses nothing in shadow mode.
 func TestSPFShadow(t *testing.T) {
 	zone := resolvertest.NewZone(t, failZone)
 	for _, c := range []struct {

@@ -14,9 +14,9 @@ import (
 	"github.com/postern-mail/postern/milter/authres"
 )
 
-// FuzzResults has a stranger choose all that a stranger can choose but the
-// DNS. Nothing authenticates, so that no result may read as a pass; our field is
-// there, is ours, and no field that claims to be is left.
+// FuzzResults lets a stranger choose everything except the DNS. Nothing
+// authenticates, so no result may read as a pass. Our field must be there, and no
+// other field that claims to be ours may be left.
 func FuzzResults(f *testing.F) {
 	for _, g := range readGolden(f) {
 		f.Add(g.envelope.Sender.Raw, g.envelope.Helo, g.message)

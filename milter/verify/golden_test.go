@@ -83,7 +83,7 @@ func (g golden) verifier(r Resolver) *Verifier {
 	})
 }
 
-// readMessage gives the header, and the body with CRLF.
+// readMessage returns the header, and the body with CRLF.
 func readMessage(t testing.TB, message string) ([]Field, []byte) {
 	t.Helper()
 	r := bufio.NewReader(dkim.NewCRLFReader(strings.NewReader(message)))
@@ -171,7 +171,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// checkFields asserts what holds for every field that is written.
+// checkFields asserts the rules for every field that is written.
 func checkFields(t *testing.T, r Result) {
 	t.Helper()
 	if len(r.Fields) == 0 || r.Fields[0].Name != resultsField {

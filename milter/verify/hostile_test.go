@@ -74,7 +74,7 @@ away.example. TXT "v=spf1 ip4:192.0.2.2 -all"
 	}
 }
 
-// strangers verifies a message of strangers, whose own results say nothing.
+// strangers verifies a message of strangers. Their own results count for nothing.
 func strangers(t *testing.T, r Resolver, header string, options func(*DMARCOptions)) Result {
 	t.Helper()
 	o := Options{Resolver: r, Now: goldenNow}
@@ -307,8 +307,8 @@ func sets(n int, replace ...string) string {
 	return strings.NewReplacer(replace...).Replace(b.String())
 }
 
-// No chain that a stranger can make up overrides a failure, even if its sealer is
-// trusted, and none costs more than one question.
+// No chain that a stranger can invent overrides a failure, even if its sealer is
+// trusted, and none needs more than one question.
 func TestHostileChains(t *testing.T) {
 	const none = "arc=fail (ARC-Seal: i= is not a number from 1 to 50)"
 	tests := []struct {

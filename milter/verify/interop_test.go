@@ -69,7 +69,7 @@ for line in sys.stdin.buffer.read().decode().splitlines():
     print(json.dumps(got))
 `
 
-// verdict is what the others say about a case.
+// verdict is the result of the other programs for a case.
 type verdict struct {
 	Name    string   `json:"name"`
 	SPF     string   `json:"spf"`

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// milter/README.md prints the table that decides, and no other.
+// milter/README.md has exactly the table that decides.
 func TestManualHasTheTable(t *testing.T) {
 	text, err := os.ReadFile("../README.md")
 	if err != nil {

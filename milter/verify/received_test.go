@@ -8,7 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/allowlist"
 )
 
-// What programs write of a client at 203.0.113.9 that says HELO evil.example.
+// Received fields of different programs, for a client at 203.0.113.9 with HELO
+// evil.example.
 var receivedForms = map[string]struct{ value, client, helo string }{
 	"Postfix":               {" from evil.example (mail.evil.example [203.0.113.9])\r\n\tby mx2.example.org (Postfix) with ESMTP id 4F\r\n\tfor <bob@example.org>; Thu, 26 Nov 2026 12:00:00 +0000 (UTC)", "203.0.113.9", "evil.example"},
 	"Postfix, no name":      {" from evil.example (unknown [203.0.113.9]) by mx2 (Postfix) with SMTP id 4F; date", "203.0.113.9", "evil.example"},

@@ -7,7 +7,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarc"
 )
 
-// TestEverySituationHasARule goes through all that the table depends on.
+// TestEverySituationHasARule tries all combinations that the table depends on.
 func TestEverySituationHasARule(t *testing.T) {
 	reasons := map[dmarc.Status][]dmarc.Reason{
 		dmarc.None: {dmarc.NoRecord, dmarc.FromNoDomain}, dmarc.Pass: {dmarc.Aligned}, dmarc.Fail: {dmarc.NotAligned}, dmarc.TempError: {dmarc.DNSPolicy, dmarc.DNSAlignment},
@@ -38,7 +38,7 @@ func situation(v dmarc.Result, flags, signals int) Situation {
 	return s
 }
 
-// checkSituation holds the promises of the table.
+// checkSituation asserts the rules that every decision of the table has to keep.
 func checkSituation(t *testing.T, s Situation) {
 	t.Helper()
 	var before Action

@@ -108,7 +108,7 @@ func (p *passes) want(what, dmarc string, marked bool) {
 	}
 }
 
-// filter does what a content filter does to the header.
+// filter changes the header like a content filter.
 func (p *passes) filter() {
 	p.header = append([]Field{
 		{Name: "Received", Value: " from mx (localhost [127.0.0.1]) by mx (Postfix) with ESMTP id 2; date"},
@@ -145,8 +145,8 @@ func TestSecondPass(t *testing.T) {
 	}
 }
 
-// A bad verdict is kept wherever the mail comes from, and whatever became of it;
-// a good one is not.
+// A bad verdict is kept wherever the mail comes from and however it changed; a good
+// one is not.
 func TestVerdictAndBody(t *testing.T) {
 	for _, second := range []string{here, relay, forger, owner} {
 		p := newPasses(t, "a@reject.example")
@@ -217,7 +217,7 @@ func (p *passes) setFrom(value string) {
 	}
 }
 
-// What was held and released is not held again, and mail of our own gets no mark.
+// Mail that was held and released is not held again, and our own mail gets no mark.
 func TestHeldOnceAndOwnMail(t *testing.T) {
 	p := newPasses(t, "a@reject.example")
 	p.o.DMARC.Quarantine = Hold
@@ -312,7 +312,7 @@ func TestTooManyResults(t *testing.T) {
 			t.Errorf("%d fields are left", p.count(resultsField))
 		}
 	}
-	// Other servers' results cost nothing.
+	// Results of other servers do not count.
 	p := newPasses(t, "a@none.example")
 	for range 500 {
 		p.header = append(p.header, Field{Name: resultsField, Value: " mx.other.example; dkim=pass"})

@@ -177,8 +177,8 @@ func TestClose(t *testing.T) {
 // badDNS panics at what is asked first.
 type badDNS struct{ Resolver }
 
-// A defect costs the verdict, never the daemon, and never lets forged results
-// pass.
+// After a defect there is no verdict, but the daemon goes on and forged results do
+// not pass.
 func TestPanicBeside(t *testing.T) {
 	m := New(Options{Resolver: badDNS{}}).Start(t.Context(), envelope())
 	defer m.Close()
@@ -258,7 +258,7 @@ func TestRefusedLate(t *testing.T) {
 	})
 }
 
-// lateTXT says "-all" after a while.
+// lateTXT answers "-all" after a while.
 type lateTXT struct{ *slowDNS }
 
 func (l lateTXT) LookupTXT(ctx context.Context, _ string) ([]string, error) {

@@ -9,8 +9,8 @@ import (
 	"testing/iotest"
 )
 
-// FuzzGuard has the guard judge any stream. Whatever passes must be frames that
-// the library reads without error, and the same however the octets arrive.
+// FuzzGuard gives any stream to the guard. The output must be frames that the library
+// reads without error, and must not depend on how the octets arrive.
 func FuzzGuard(f *testing.F) {
 	for _, seed := range []string{
 		inContent + frame(Body, "x") + frame(EndBody, "") + frame(Quit, ""),

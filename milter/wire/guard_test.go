@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// scripted is a connection whose peer says what in holds and records what it is
-// told, write by write.
+// scripted is a connection whose peer sends the content of in, and records each write
+// to it.
 type scripted struct {
 	net.Conn
 	in     io.Reader
@@ -58,7 +58,7 @@ var (
 	inContent  = inEnvelope + frame(Rcpt, "<b@example.com>\x00") + frame(EndHeader, "")
 )
 
-// readAll gives all octets that the library would see.
+// readAll returns all octets that the library would see.
 func readAll(t testing.TB, in io.Reader) (string, *Guard) {
 	t.Helper()
 	g := New(&scripted{in: in}, Config{})
@@ -228,8 +228,8 @@ func TestHeaderOverflowIsSwallowed(t *testing.T) {
 	}
 }
 
-// Large headers of all connections share one room. A message that finds none is
-// swallowed and says so; the room is back when the others are done.
+// Large headers of all connections share one bound. Without room, fields of a message
+// are dropped and reported. There is room again when the other messages are done.
 func TestLargeHeadersShareRoom(t *testing.T) {
 	b := new(Buffers)
 	hold := maxHeaders - 100_000
@@ -269,7 +269,7 @@ func TestLargeHeadersShareRoom(t *testing.T) {
 	}
 }
 
-// The library keeps a header that never ends, and a MAIL does not make it forget.
+// The library keeps a header that never ends, also after the next MAIL.
 func TestUnfinishedHeadersAddUp(t *testing.T) {
 	again := frame(Mail, "<>\x00") + strings.Repeat(frame(Header, "A\x00b\x00"), MaxHeaders/4)
 	got, g := readAll(t, strings.NewReader(connected+strings.Repeat(again, 10)+frame(EndHeader, "")))
@@ -360,7 +360,7 @@ func TestFailDropsUnsent(t *testing.T) {
 	}
 }
 
-// pair gives a guard over a pipe, the MTA's end, and the end of the reading.
+// pair returns a guard over a pipe, the MTA's end, and the end of the reading.
 func pair(t *testing.T, cfg Config) (*Guard, net.Conn, <-chan string) {
 	near, far := net.Pipe()
 	g := New(near, cfg)
@@ -468,8 +468,8 @@ func keptBodies(t testing.TB, in io.Reader, ask func(chunk int) bool) (seen stri
 	}
 }
 
-// The octets of body chunks are the caller's, whether or not it asks for them, and the
-// library sees everything else as it is.
+// The octets of body chunks go only to the caller, whether or not it asks for them.
+// The library sees everything else unchanged.
 func TestKeptBodies(t *testing.T) {
 	chunks := []string{"one\r\n", "", strings.Repeat("x", MaxBodyChunk), strings.Repeat("y", 20_000)}
 	stream, empty := inContent, inContent
@@ -587,7 +587,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// once fails once, then is at its end.
+// once fails once, then returns io.EOF.
 type once struct{ err error }
 
 func (o *once) Read([]byte) (int, error) {
@@ -596,7 +596,7 @@ func (o *once) Read([]byte) (int, error) {
 	return 0, err
 }
 
-// Whenever Stop comes, the connection ends, and not inside a message.
+// Stop ends the connection at any time, but never inside a message.
 func TestStopRace(t *testing.T) {
 	for range 200 {
 		near, far := net.Pipe()

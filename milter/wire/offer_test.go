@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The answer of the library is cut down to the offer, lists of macros included,
-// however many pieces it is written in.
+// The answer of the library, with its lists of macros, is reduced to the offer, even
+// if it is written in several pieces.
 func TestAnswerFitsTheOffer(t *testing.T) {
 	const wantActions, wantProtocol = 0x131, 0x183180
 	lists := "\x00\x00\x00\x00j {daemon_name}\x00\x00\x00\x00\x02i\x00"
@@ -63,7 +63,7 @@ func TestAnswerFitsTheOffer(t *testing.T) {
 	}
 }
 
-// What some MTAs leave out, or send though others never do, costs no session.
+// Missing or unusual commands of some MTAs do not end a session.
 func TestGuardPassesOddSessions(t *testing.T) {
 	const helo, mail = "\x00\x00\x00\x03Hh\x00", "\x00\x00\x00\x04M<>\x00"
 	envelope := negotiated + frame(Mail, "<a@example.org>\x00") + frame(Rcpt, "<b@example.com>\x00")
