@@ -17,16 +17,16 @@ import (
 // DNSBLName is the check's name in settings, records and metrics.
 const DNSBLName = "dnsbl"
 
-// The names of a request that lists of domains may be asked about, as --dbl-names
-// and the record spell them.
+// The names in a request for which lists of domains may be asked. --dbl-names
+// and the record use these words.
 const (
 	NameSender  = "sender"  // the domain of MAIL FROM
-	NameHelo    = "helo"    // what the client calls itself
+	NameHelo    = "helo"    // the HELO name
 	NameClient  = "client"  // the client's confirmed name
-	NameReverse = "reverse" // the client's name that no one has confirmed
+	NameReverse = "reverse" // the client's unconfirmed name
 )
 
-// DNSBLNames is every name, in the order in which they are asked.
+// DNSBLNames returns all these words, in the order of the questions.
 func DNSBLNames() []string { return []string{NameSender, NameHelo, NameClient, NameReverse} }
 
 // Lists asks DNS lists; *dnsbl.Lists does.
@@ -35,20 +35,20 @@ type Lists interface {
 	Text(ctx context.Context, h *dnsbl.Hit) string
 }
 
-// textTimeout bounds the wait for the words of a list. A refusal without them
-// still names the list.
+// textTimeout is the longest wait for the text of a list. A refusal without
+// that text still names the list.
 const textTimeout = time.Second
 
-// DNSBL refuses clients and domains that DNS lists hold. It decides about
-// recipients, since some of them take mail from everybody: where no recipient
-// is known yet, or there are several, it has nothing to say.
+// DNSBL refuses clients and domains that are on DNS lists. Some recipients take
+// all mail, so the check decides for one recipient at a time. It does not apply
+// before a recipient is known, or when there are several.
 type DNSBL struct {
 	Lists  Lists
-	Names  []string // of DNSBLNames, those to ask about
+	Names  []string // the words of DNSBLNames that are switched on
 	Reply  Template
-	Relays allowlist.Networks // our own relays: lists know them, not their clients
-	// AllowClients and AllowRecipients are exempt; nil exempts no one but
-	// postmaster and abuse.
+	Relays allowlist.Networks // our own relays: the client is not the source of the mail
+	// AllowClients and AllowRecipients are exempt. Postmaster and abuse are
+	// always exempt.
 	AllowClients    *allowlist.Clients
 	AllowRecipients *allowlist.Recipients
 	Delimiters      string // between user and extension of a recipient, as in recipient_delimiter
@@ -92,8 +92,8 @@ func passReason(score int) record.Reason {
 	return record.DNSBLClean
 }
 
-// exempt gives the reason why lists do not apply. Lists of dynamic addresses
-// hold most of the people who log in.
+// exempt returns the reason why lists do not apply, or "". Clients that log in
+// are exempt because most of them have dynamic addresses, which are listed.
 func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 	switch {
 	case r.Authenticated():
@@ -108,8 +108,8 @@ func (d *DNSBL) exempt(r *policy.Request) record.Reason {
 	return ""
 }
 
-// isComplaintsDesk recognises the mailboxes where a listed sender can complain (RFC
-// 2142 section 4, RFC 5321 section 4.5.1).
+// isComplaintsDesk reports whether a recipient is a mailbox where a listed
+// sender can complain (RFC 2142 section 4, RFC 5321 section 4.5.1).
 func isComplaintsDesk(recipient mailaddr.Address, delimiters string) bool {
 	base, _, _ := recipient.SplitExtension(delimiters)
 	return strings.EqualFold(base.Local, "postmaster") || strings.EqualFold(base.Local, "abuse")
@@ -125,7 +125,7 @@ func (d *DNSBL) query(r *policy.Request) dnsbl.Query {
 	return q
 }
 
-// nameOf gives a name in A-labels, or "" when there is none that DNS could hold.
+// nameOf returns a name as A-labels, or "" when it cannot be a name in DNS.
 func nameOf(r *policy.Request, role string) string {
 	text := r.Client.Name
 	switch role {
@@ -183,7 +183,8 @@ func signals(result *dnsbl.Result) policy.Signals {
 	return s
 }
 
-// dnsblDetail says what each list said, and the lists that said nothing.
+// dnsblDetail returns the answer of each list, and the lists that did not
+// answer.
 func dnsblDetail(result *dnsbl.Result) string {
 	if len(result.Hits)+len(result.Failures) == 0 {
 		return ""
@@ -214,16 +215,16 @@ func codes(all []dnsbl.Code) string {
 // Template is the text of a refusal with its placeholders.
 type Template struct{ text string }
 
-// DefaultDNSBLReply names the subject, the list, its meaning and where to read
-// more.
+// DefaultDNSBLReply contains the subject, the list, its meaning and where to
+// read more.
 const DefaultDNSBLReply = "{what} is listed by {zone} ({meaning}): {text}"
 
-// placeholders of a Template: the address or name, the list, what its codes
-// mean, the list's own words or the page where the subject can be looked up,
-// and the sum of all lists.
+// placeholders returns those of a Template. They are replaced by the address or
+// name, the list, the meaning of its codes, its text, and the sum of all lists.
+// The text is the list's own, or the page where the subject can be looked up.
 func placeholders() []string { return []string{"{what}", "{zone}", "{meaning}", "{text}", "{score}"} }
 
-// ParseTemplate reads a reply's text. The error names what is wrong with it.
+// ParseTemplate parses the text of a reply. The error says what to fix.
 func ParseTemplate(text string) (Template, error) {
 	rest := text
 	for _, p := range placeholders() {
@@ -238,7 +239,8 @@ func ParseTemplate(text string) (Template, error) {
 	return Template{text}, nil
 }
 
-// fill puts the values in. A list that has no words is quoted by its meaning.
+// fill replaces the placeholders. The meaning of a list is used when it has no
+// text.
 func (t Template) fill(h *dnsbl.Hit, score int, text string) string {
 	if text == "" {
 		text = h.Meaning()

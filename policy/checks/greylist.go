@@ -18,31 +18,31 @@ import (
 // GreylistName is the check's name in settings, records and metrics.
 const GreylistName = "greylist"
 
-// Greylist asks unknown sources to come back later. It decides about each
-// recipient by itself and has nothing to say before one is known.
+// Greylist defers mail from unknown sources once. It decides for each
+// recipient, and does not apply before one is known.
 type Greylist struct {
 	Store  greylist.Store
-	Flood  *greylist.Flood // bounds new triplets of this daemon
+	Flood  *greylist.Flood // limits the new triplets of this daemon
 	Limits greylist.Limits
 
 	Keyer    greylist.Keyer
 	Resolver spf.Resolver
 
-	// OnlySuspicious lets requests pass in which nothing is suspicious.
+	// OnlySuspicious passes requests without any ground of suspicion.
 	OnlySuspicious bool
 
-	Relays          allowlist.Networks // our own relays: their clients are not ours to ask
+	Relays          allowlist.Networks // our own relays: their clients cannot be asked to come back
 	AllowClients    *GreylistClients
 	AllowRecipients *GreylistRecipients
 	Delimiters      string              // between user and extension of a recipient, as in recipient_delimiter
 	AllowSenders    *GreylistRecipients // only together with an SPF pass
 
-	Header    bool // tell in a header how long a mail was delayed
+	Header    bool // add a header with the delay of the mail
 	Instances *Instances
 	Hostname  string // of this host, for the header and for SPF
 	URL       string // where a sender can read more; "" for none
 
-	Waited func(time.Duration) // takes how long a sender had waited who passes for the first time; may be nil
+	Waited func(time.Duration) // called with the wait of a sender that passes for the first time; may be nil
 }
 
 // Name implements policy.Check.
@@ -53,7 +53,7 @@ func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Si
 	return g.check(ctx, r, prior, g.judge)
 }
 
-// judge gives the verdict on a request that is greylisted.
+// judge returns the verdict on a request that is greylisted.
 type judge func(context.Context, *policy.Request, *sight) (policy.Verdict, error)
 
 func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Signals, judge judge) (policy.Verdict, error) {
@@ -74,8 +74,8 @@ func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Si
 	return judge(ctx, r, &sight)
 }
 
-// Exempt gives the reason why a request is not greylisted, whatever the store
-// and DNS say.
+// Exempt returns the reason why a request is not greylisted, or "". It does not
+// depend on the store or on DNS.
 func (g *Greylist) Exempt(r *policy.Request) record.Reason {
 	switch {
 	case r.State != policy.StateRcpt:
@@ -96,7 +96,7 @@ func (g *Greylist) Exempt(r *policy.Request) record.Reason {
 	return ""
 }
 
-// exemptDetail is what a list was asked for, for the record.
+// exemptDetail returns what was found in an allow list, for the record.
 func exemptDetail(r *policy.Request, reason record.Reason) string {
 	switch reason {
 	case record.GreylistClientAllowed:
@@ -107,13 +107,13 @@ func exemptDetail(r *policy.Request, reason record.Reason) string {
 	return ""
 }
 
-// isLocal recognises addresses that no stranger has: RFC 1918, RFC 4193, loopback
-// and link-local.
+// isLocal reports whether an address cannot be a stranger's: RFC 1918, RFC
+// 4193, loopback or link-local.
 func isLocal(a netip.Addr) bool {
 	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified()
 }
 
-// sight is what is known of a request apart from the store.
+// sight is what is known about a request without the store.
 type sight struct {
 	key          greylist.Key
 	spf          *spf.Result // nil when SPF was not asked
@@ -121,12 +121,14 @@ type sight struct {
 	suspicions   []string
 }
 
-// spfShare is the part of the time left that SPF may take: the store needs
-// some of it, and a key of the network is better than none.
+// spfShare is the share of the remaining time that SPF may take. The store
+// needs the rest. Without an SPF result the key is the client's network, which
+// is better than no decision.
 const spfShare = 0.6
 
-// look makes the key. DNS that cannot tell leaves the network. SPF is asked only
-// where its answer counts: a list of senders counts for those in it alone.
+// look makes the key. If DNS fails, the key is the client's network. SPF is
+// checked only where its result is used: when only the allow list of senders
+// needs it, only for the senders in that list.
 func (g *Greylist) look(ctx context.Context, r *policy.Request) sight {
 	s := sight{senderListed: g.AllowsSender(r)}
 	var source greylist.Source
@@ -138,9 +140,9 @@ func (g *Greylist) look(ctx context.Context, r *policy.Request) sight {
 	return s
 }
 
-// askSPF checks MAIL FROM, for the null sender the HELO name. What the resolver
-// remembers is tried first: a deadline has timers, which cost more than the check
-// when all answers are known.
+// askSPF checks MAIL FROM, or the HELO name for the null sender. It first tries
+// with the answers that the resolver remembers, without a deadline: the timers
+// of a deadline cost more than a check from memory.
 func (g *Greylist) askSPF(ctx context.Context, r *policy.Request) *spf.Result {
 	if remembering, ok := g.Resolver.(resolver.Remembering); ok {
 		memory := remembering.Memory()
@@ -197,7 +199,7 @@ func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (poli
 	return v, nil
 }
 
-// GreylistReason is the reason that the record gives for an outcome.
+// GreylistReason returns the reason for an outcome.
 func GreylistReason(w greylist.Why) record.Reason {
 	switch w {
 	case greylist.AllowedByHand:
@@ -218,8 +220,9 @@ func GreylistReason(w greylist.Why) record.Reason {
 	return record.GreylistFlood
 }
 
-// text says when to come back. The status code is "other mailbox status": old
-// Exchange servers take the one for policy, 4.7.1, for final.
+// text returns the reply, which says when to come back. Its status code is
+// 4.2.0 ("other mailbox status"), because old Exchange servers treat the policy
+// code, 4.7.1, as permanent.
 func (g *Greylist) text(o greylist.Outcome, k greylist.Key) string {
 	source := "network"
 	if k.Domain != "" {
@@ -238,8 +241,8 @@ func (g *Greylist) text(o greylist.Outcome, k greylist.Key) string {
 	return text
 }
 
-// header is given once for a message, which has one instance but may have many
-// recipients.
+// header returns the header line once for each message. A message has one
+// instance, but may have many recipients.
 func (g *Greylist) header(r *policy.Request, o greylist.Outcome) string {
 	if !g.Header || !g.Instances.First(r.Instance) {
 		return ""
@@ -252,6 +255,6 @@ func (g *Greylist) headerOf(r *policy.Request, o greylist.Outcome) string {
 		seconds(o.Waited), g.Hostname, r.Received.Format(time.RFC1123Z))
 }
 
-// seconds rounds up: who comes back a little late is let in, who comes a
-// little early is not.
+// seconds rounds up, because a sender that comes back a little early is not
+// accepted.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }

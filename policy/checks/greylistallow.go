@@ -1,7 +1,7 @@
 package checks
 
 import (
-	_ "embed" // the lists that come with the program
+	_ "embed" // for the lists in the program
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,8 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// DefaultAllowList is the word that means the list that comes with the
-// program, in place of a file.
+// DefaultAllowList is the word for the list in the program, instead of a file.
 const DefaultAllowList = "default"
 
 //go:embed greylist_clients.txt
@@ -20,9 +19,10 @@ var defaultGreylistClients string
 //go:embed greylist_senders.txt
 var defaultGreylistSenders string
 
-// GreylistClients is a list of clients in postgrey's format: addresses and
-// networks, the first two or three octets of a network, host names with all
-// below them, and /regular expressions/ for host names. A nil list is empty.
+// GreylistClients is an allow list of clients in postgrey's format. An entry is
+// an address, a network, the first two or three octets of a network, a host
+// name that includes all names below it, or a /regular expression/ for host
+// names. A nil list is empty.
 type GreylistClients struct {
 	list     *allowlist.Clients
 	patterns patterns
@@ -36,8 +36,8 @@ func (l *GreylistClients) Len() int {
 	return l.list.Len() + len(l.patterns)
 }
 
-// ReadGreylistClients reads files, and the program's own list for "default".
-// Errors name file and line.
+// ReadGreylistClients reads files. The word "default" is the list in the
+// program. Errors contain file and line.
 func ReadGreylistClients(paths []string) (*GreylistClients, error) {
 	l := &GreylistClients{list: allowlist.NewClients()}
 	return l, readLists(paths, defaultGreylistClients, l.add)
@@ -66,7 +66,7 @@ func (l *GreylistClients) add(entry string) error {
 		l.list.AddNetwork(p)
 		return nil
 	}
-	// postgrey takes a network with address bits set; so do we.
+	// Like postgrey, accept a network with address bits set.
 	if p, err := netip.ParsePrefix(entry); err == nil && !p.Addr().Is4In6() {
 		l.list.AddNetwork(p.Masked())
 		return nil
@@ -74,8 +74,8 @@ func (l *GreylistClients) add(entry string) error {
 	return l.list.Add(entry)
 }
 
-// partialNetwork reads two octets, a /16, or three, a /24. (postgrey itself
-// takes two octets for a /24.)
+// partialNetwork parses two octets as a /16, or three as a /24. (postgrey
+// itself takes two octets for a /24.)
 func partialNetwork(entry string) (netip.Prefix, bool) {
 	octets := strings.Split(entry, ".")
 	if len(octets) != 2 && len(octets) != 3 {
@@ -92,15 +92,15 @@ func partialNetwork(entry string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(netip.AddrFrom4(ip), 8*len(octets)), true
 }
 
-// Has reports whether the list holds a client by its address or by its confirmed
-// name.
+// Has reports whether the client's address or confirmed name is in the list.
 func (l *GreylistClients) Has(addr netip.Addr, name string) bool {
 	return l != nil && (l.list.Has(addr, name) || name != "" && l.patterns.match(name))
 }
 
-// GreylistRecipients is a list of addresses in postgrey's format: user@domain
-// (with any extension), user@ for that user of every domain, a domain with all
-// below it, and /regular expressions/ for addresses. A nil list is empty.
+// GreylistRecipients is an allow list of addresses in postgrey's format. An
+// entry is user@domain (with any extension), user@ for that user of every
+// domain, a domain that includes all domains below it, or a /regular
+// expression/ for addresses. A nil list is empty.
 type GreylistRecipients struct {
 	list     *allowlist.Recipients
 	patterns patterns
@@ -114,13 +114,14 @@ func (l *GreylistRecipients) Len() int {
 	return l.list.Len() + len(l.patterns)
 }
 
-// ReadGreylistRecipients reads files. There is no list of recipients in the
-// program. Errors name file and line.
+// ReadGreylistRecipients reads files. The program contains no list of
+// recipients. Errors contain file and line.
 func ReadGreylistRecipients(paths []string) (*GreylistRecipients, error) {
 	return readAddresses(paths, "")
 }
 
-// ReadGreylistSenders reads files, and the program's own list for "default".
+// ReadGreylistSenders reads files. The word "default" is the list in the
+// program.
 func ReadGreylistSenders(paths []string) (*GreylistRecipients, error) {
 	return readAddresses(paths, defaultGreylistSenders)
 }
@@ -140,10 +141,11 @@ func (l *GreylistRecipients) add(entry string) error {
 	return l.list.Add(entry)
 }
 
-// usualDelimiter is that of other people's addresses: theirs is not known.
+// usualDelimiter is assumed for addresses of other sites, whose delimiter is
+// unknown.
 const usualDelimiter = "+"
 
-// Has reports whether the list holds an address, with or without its extension.
+// Has reports whether an address is in the list, with or without its extension.
 func (l *GreylistRecipients) Has(a mailaddr.Address, delimiters string) bool {
 	if l == nil || !a.IsValid() {
 		return false

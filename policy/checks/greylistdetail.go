@@ -21,10 +21,11 @@ const (
 	detailWaited     = "waited"
 	detailLeft       = "left"
 
-	creditPool = "pool" // all servers of the pool share what they earn
+	creditPool = "pool" // all servers of the pool share their credit
 )
 
-// detail is what a verdict rests on, for the record. [ParseGreylistDetail] reads it.
+// detail returns the basis of a verdict, for the record. [ParseGreylistDetail]
+// parses it.
 func (s *sight) detail() string {
 	var b strings.Builder
 	b.WriteString(detailKey + "=" + s.key.Client() + " " + detailSender + "=" + s.key.Sender)
@@ -40,17 +41,17 @@ func (s *sight) detail() string {
 	return b.String()
 }
 
-// GreylistDetail is what a record says of a request that was greylisted.
+// GreylistDetail is the detail of a greylist step, parsed.
 type GreylistDetail struct {
-	HasKey     bool // the request was looked at: it was not exempt
-	HasSPF     bool // SPF was asked
+	HasKey     bool // the request was not exempt
+	HasSPF     bool // SPF was checked
 	Source     greylist.Source
 	Suspicious bool
-	Waited     time.Duration // since the first sighting, rounded up; of what passes for the first time, and of what Peek would delay
-	Left       time.Duration // until it would pass, rounded up; of what Peek would delay
+	Waited     time.Duration // since the first sighting, rounded up; set when a mail passes for the first time or Peek would delay it
+	Left       time.Duration // until it would pass, rounded up; set when Peek would delay it
 }
 
-// ParseGreylistDetail reads the detail of a greylist step.
+// ParseGreylistDetail parses the detail of a greylist step.
 func ParseGreylistDetail(detail string) GreylistDetail {
 	var d GreylistDetail
 	for word := range strings.FieldsSeq(detail) {
@@ -81,23 +82,24 @@ func ParseGreylistDetail(detail string) GreylistDetail {
 // --greylist-allow-senders asks for.
 func (d GreylistDetail) Proven() bool { return d.Source.Domain != "" && d.Source.Pool == "" }
 
-// AllowsSender reports whether --greylist-allow-senders holds the sender.
+// AllowsSender reports whether the sender is in --greylist-allow-senders.
 func (g *Greylist) AllowsSender(r *policy.Request) bool {
 	return g.AllowSenders != nil && g.AllowSenders.Has(r.Sender, usualDelimiter)
 }
 
-// Key is the key of a request, from what a record says of it.
+// Key returns the key of a request, from values in its record.
 func (g *Greylist) Key(r *policy.Request, d GreylistDetail) greylist.Key {
 	return g.Keyer.Key(greylist.Mail{Client: r.Client.Address, Sender: r.Sender, Recipient: r.Recipient, Source: d.Source})
 }
 
-// waitedWord says how long ago a mail was first seen.
+// waitedWord returns the time since a mail was first seen.
 func waitedWord(d time.Duration) string { return fmt.Sprintf(" %s=%ds", detailWaited, seconds(d)) }
 
-// leftWord says how long it has still to wait.
+// leftWord returns the time that a mail still has to wait.
 func leftWord(d time.Duration) string { return fmt.Sprintf(" %s=%ds", detailLeft, seconds(d)) }
 
-// parseSeconds reads what waitedWord and leftWord write; what is none is nothing.
+// parseSeconds parses the words of waitedWord and leftWord; any other text is
+// 0.
 func parseSeconds(text string) time.Duration {
 	seconds, _ := strconv.Atoi(strings.TrimSuffix(text, "s"))
 	return time.Duration(seconds) * time.Second

@@ -2,21 +2,21 @@ package checks
 
 import "sync"
 
-// maxInstances is how many messages Instances remembers: far more than are
-// under way at one time.
+// maxInstances is how many messages Instances remembers. It is far more than
+// there are at one time.
 const maxInstances = 4096
 
-// Instances remembers for which messages something was done. The zero value is
-// ready. It is safe for concurrent use.
+// Instances remembers messages that have been handled. The zero value is ready.
+// It is safe for concurrent use.
 type Instances struct {
 	mu   sync.Mutex
 	seen map[string]bool
-	ring [maxInstances]string // in the order of their coming
+	ring [maxInstances]string // in the order of arrival
 	next int
 }
 
-// First reports whether an instance comes for the first time. A message without
-// one (another MTA than Postfix) always does.
+// First reports whether an instance is new. A message without one, from another
+// MTA than Postfix, always is.
 func (i *Instances) First(instance string) bool {
 	if instance == "" {
 		return true

@@ -9,14 +9,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxPatterns bounds the regular expressions of one list.
+// maxPatterns is how many regular expressions one list may have.
 const maxPatterns = 4096
 
 // patterns are regular expressions that match anywhere, ignoring case.
 type patterns []pattern
 
-// pattern is a regular expression with a text that is part of everything it matches.
-// Looking for the text first makes postgrey's own list five times as fast
+// pattern is a regular expression, with a text that every match contains.
+// Searching for the text first makes postgrey's own list five times as fast
 // (BenchmarkPatterns).
 type pattern struct {
 	expression *regexp.Regexp
@@ -28,7 +28,7 @@ var (
 	errPerl     = errors.New("a regular expression without look-around and back-references is expected")
 )
 
-// add takes an entry that is a pattern; ok is false for any other.
+// add adds an entry if it is a pattern; ok is false if it is not.
 func (p *patterns) add(entry string) (ok bool, err error) {
 	if len(entry) < 3 || entry[0] != '/' || entry[len(entry)-1] != '/' {
 		return false, nil
@@ -53,7 +53,7 @@ func (p patterns) match(s string) bool {
 	if len(p) == 0 {
 		return false
 	}
-	// In other scripts there are letters that match US-ASCII ones when case is
+	// Other scripts have letters that match US-ASCII letters when case is
 	// ignored, such as the Kelvin sign.
 	ascii := isASCII(s)
 	lower := strings.ToLower(s)
@@ -68,8 +68,9 @@ func (p patterns) match(s string) bool {
 	return false
 }
 
-// longestPart returns the longest text that everything an expression matches
-// contains: of literals in a row that are neither repeated nor alternatives.
+// longestPart returns the longest text that every match of an expression
+// contains. It looks at consecutive literals that are neither repeated nor
+// alternatives.
 func longestPart(e *syntax.Regexp) string {
 	var longest, run string
 	end := func() {
@@ -89,7 +90,7 @@ func longestPart(e *syntax.Regexp) string {
 	return longest
 }
 
-// inRow returns the expressions that e consists of, one behind the other.
+// inRow returns the consecutive expressions that e consists of.
 func inRow(e *syntax.Regexp) []*syntax.Regexp {
 	switch e.Op {
 	case syntax.OpConcat:

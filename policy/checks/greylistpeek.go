@@ -9,9 +9,9 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// Peek implements policy.Peeker: the store is read and learns nothing. It cannot
-// tell how many new senders a network has made of late, so that the verdict on one
-// that makes too many is that on the first of them.
+// Peek implements policy.Peeker. It reads the store and changes nothing. It
+// does not know how many new senders a network has made recently. So for a
+// network that makes too many, it returns the verdict on the first of them.
 func (g *Greylist) Peek(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
 	return g.check(ctx, r, prior, g.peek)
 }
@@ -41,8 +41,8 @@ func (g *Greylist) peek(ctx context.Context, r *policy.Request, s *sight) (polic
 	return v, nil
 }
 
-// peekStore gives the answer that a request would get: a store whose breaker is
-// open is not asked.
+// peekStore returns the record that a request would get. A store with an open
+// breaker is not asked.
 func (g *Greylist) peekStore(ctx context.Context, key greylist.Key) (greylist.Record, error) {
 	if guarded, ok := g.Store.(interface{ Down() error }); ok {
 		if err := guarded.Down(); err != nil {

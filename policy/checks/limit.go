@@ -16,16 +16,16 @@ import (
 // LimitName is the check's name in settings, records and metrics.
 const LimitName = "limit"
 
-// Limit asks the judge whether a login, sender or client has sent as much as it may.
-// What it counts is taken back when a later check refuses the mail.
+// Limit asks the judge whether a login, sender or client may send more. When a
+// later check refuses the mail, its count is taken back.
 type Limit struct {
-	Judge *limit.Judge // nil: there are no limits
+	Judge *limit.Judge // nil when there are no limits
 	// Exempt is the recipient of the daemon's own alarm mails; "" for none.
 	Exempt string
 	URL    string // where a sender can read more; "" for none
-	// Alarm hears of limits that are reached. It must not wait.
+	// Alarm is called when a limit is reached. It must not block.
 	Alarm func(limit.Alarm)
-	// Lost hears that a count could not be corrected; it may be nil.
+	// Lost is called when a count could not be corrected; it may be nil.
 	Lost func(error)
 }
 
@@ -42,7 +42,7 @@ func (l *Limit) Peek(ctx context.Context, r *policy.Request, _ policy.Signals) (
 	return l.ask(ctx, r, true)
 }
 
-// ask asks the judge, who leaves nothing behind when it only looks.
+// ask asks the judge, which counts nothing when it only looks.
 func (l *Limit) ask(ctx context.Context, r *policy.Request, look bool) (policy.Verdict, error) {
 	if l.Judge == nil {
 		return policy.Verdict{Reason: record.LimitNone}, nil
@@ -73,17 +73,17 @@ func (l *Limit) ask(ctx context.Context, r *policy.Request, look bool) (policy.V
 	return l.verdict(r, &ruling), nil
 }
 
-// counts reports whether something is counted in a state.
+// counts reports whether the check counts in this state.
 func counts(s policy.State) bool { return s == policy.StateRcpt || s == policy.StateEndOfMessage }
 
-// exempt reports whether a mail may be an alarm of this daemon: from this machine,
-// with the null sender, to the address of alarms.
+// exempt reports whether a mail may be an alarm of this daemon. An alarm comes
+// from this machine, with the null sender, and goes to the address of alarms.
 func (l *Limit) exempt(r *policy.Request) bool {
 	return l.Exempt != "" && !r.Authenticated() && r.Sender.IsNull() && r.Client.Address.IsLoopback() &&
 		mailaddr.FoldKey(r.Recipient.Key()) == l.Exempt
 }
 
-// limitEvent is what the judge has to know of a request.
+// limitEvent returns a request as the judge needs it.
 func limitEvent(r *policy.Request) limit.Event {
 	e := limit.Event{
 		Step: limit.Name, Time: r.Received, Login: r.Login, Sender: r.Sender,
@@ -100,7 +100,7 @@ func limitEvent(r *policy.Request) limit.Event {
 	return e
 }
 
-// verdict turns a ruling into what Postfix is told.
+// verdict returns the verdict for a ruling.
 func (l *Limit) verdict(r *policy.Request, ruling *limit.Ruling) policy.Verdict {
 	switch ruling.Kind {
 	case limit.None:
@@ -136,7 +136,7 @@ func blockedVerdict(b *limit.Block, now time.Time) policy.Verdict {
 	return v
 }
 
-// limitReason is the reason that the record gives for a limit that is reached.
+// limitReason returns the reason for a limit that is reached.
 func limitReason(u limit.Unit) record.Reason {
 	switch u {
 	case limit.Messages:
@@ -151,7 +151,7 @@ func limitReason(u limit.Unit) record.Reason {
 	return record.LimitRecipients
 }
 
-// limitDetail is what a verdict rests on, for the record.
+// limitDetail returns the basis of a verdict, for the record.
 func limitDetail(r *limit.Ruling) string {
 	b := make([]byte, 0, 128)
 	b = append(append(b, "limit="...), r.Limit...)
@@ -170,7 +170,7 @@ func limitDetail(r *limit.Ruling) string {
 	return detail
 }
 
-// text says which limit is reached, and when there is room again.
+// text returns the reply: which limit is reached, and when there is room again.
 func (l *Limit) text(r *limit.Ruling) string {
 	what := string(r.Rule.Unit)
 	if r.Rule.Unit == limit.Refused {
@@ -192,7 +192,7 @@ func windowInWords(r *limit.Rule) string {
 	return window
 }
 
-// ofKey names whom a limit is for, without saying who it is.
+// ofKey returns the kind of a limit's key for the reply, without its value.
 func ofKey(k limit.Key) string {
 	switch k {
 	case limit.Login:
@@ -211,7 +211,7 @@ func ofKey(k limit.Key) string {
 	return "this server"
 }
 
-// inWords rounds up to what a person wants to know.
+// inWords returns a duration for people, rounded up.
 func inWords(d time.Duration) string {
 	if d = max(d, time.Second); d < time.Minute {
 		return fmt.Sprintf("%d s", (d+time.Second-1)/time.Second)
@@ -222,8 +222,8 @@ func inWords(d time.Duration) string {
 	return fmt.Sprintf("%d h", (d+time.Hour-1)/time.Hour)
 }
 
-// Settle implements policy.Settler: a mail that was refused after all is not counted,
-// and that it was refused is.
+// Settle implements policy.Settler. When another check refuses a mail, its
+// count is taken back, and a rejected one counts as refused.
 func (l *Limit) Settle(ctx context.Context, r *policy.Request, own *policy.Verdict, d *policy.Decision) {
 	if l.Judge == nil || d.Kind != policy.Defer && d.Kind != policy.Reject || d.Check == LimitName || !counts(r.State) {
 		return
@@ -237,8 +237,8 @@ func (l *Limit) Settle(ctx context.Context, r *policy.Request, own *policy.Verdi
 	}
 }
 
-// counted reports whether a verdict of this check has counted something. In the
-// shadow all of them have.
+// counted reports whether the request was counted with this verdict. With a
+// shadowed check, all are.
 func counted(own *policy.Verdict) bool {
 	return own != nil && own.Kind != policy.None && own.Reason != record.LimitBlocked
 }
@@ -249,5 +249,5 @@ func (l *Limit) lost(err error) {
 	}
 }
 
-// AlarmAddress is an address of alarms in the form of Exempt.
+// AlarmAddress returns an address of alarms in the form of Limit.Exempt.
 func AlarmAddress(address string) string { return mailaddr.FoldKey(mailaddr.Parse(address).Key()) }

@@ -1,4 +1,4 @@
-// Package checks holds the checks that postern-policyd asks, one in a file.
+// Package checks contains the checks of postern-policyd, one in a file.
 package checks
 
 import (
@@ -28,8 +28,8 @@ func (o *Ownership) Check(ctx context.Context, r *policy.Request, _ policy.Signa
 	return v, err
 }
 
-// Judge returns the verdict on a sender and a login ("" for none), and the ruling
-// that it rests on.
+// Judge returns the verdict on a sender and a login ("" for none), with its
+// ruling.
 func (o *Ownership) Judge(ctx context.Context, sender mailaddr.Address, login string) (policy.Verdict, ownership.Ruling, error) {
 	ruling, err := o.Rules.Decide(ctx, sender, login)
 	if err != nil {
@@ -40,8 +40,8 @@ func (o *Ownership) Judge(ctx context.Context, sender mailaddr.Address, login st
 	case ownership.Allowed:
 		v.Kind = policy.Pass
 	case ownership.Refused:
-		// The reply is that of Postfix for its own login mismatch checks; Postfix
-		// puts "<sender>: Sender address rejected: " in front.
+		// The reply is the same as for Postfix's own login mismatch checks.
+		// Postfix puts "<sender>: Sender address rejected: " before it.
 		v.Kind, v.Code, v.Text = policy.Reject, policy.CodeSenderPolicy, ruling.Text
 	}
 	return v, ruling, nil

@@ -10,26 +10,28 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// Networks wider than these prefix lengths are no pool either: a botnet would
-// find room in them.
+// Networks that are larger than these prefixes are not a pool, because a
+// botnet could have machines in them.
 const (
 	poolBits4 = 12
 	poolBits6 = 28
 )
 
 // proves reports whether an SPF result ties the client to the domain. A record
-// that anybody matches would make one key of a whole botnet.
+// that matches almost any client does not: a whole botnet would get the same
+// key.
 func proves(r *spf.Result) bool { return r != nil && r.Status == spf.Pass && !r.Broad() }
 
-// sourceOf is what SPF and the confirmed name say about a client.
+// sourceOf returns what SPF and the confirmed name prove about a client.
 //
-// Large senders publish more than proves takes: Microsoft two networks of /15,
-// Yahoo ptr, Salesforce exists. A confirmed name says which of the servers that
-// such a record admits are theirs: the domain and the organizational domain of the
-// name make the source. A pass alone can be bought, since many domains admit a
-// whole cloud, so the credit is that of the pool only when the one who has
-// published the matching record also runs the pool: outlook.com for
-// include:spf.protection.outlook.com. Everyone else earns it at each network.
+// Large senders publish records that are too broad for proves: Microsoft two
+// networks of /15, Yahoo ptr, Salesforce exists. For them the confirmed name
+// says which of the admitted servers are theirs. The source is the domain
+// together with the organizational domain of that name. A pass alone can be
+// bought, because many domains admit a whole cloud. So the pool shares its
+// credit only if the publisher of the matching record also runs the pool, such
+// as outlook.com for include:spf.protection.outlook.com. All others earn credit
+// for each network.
 func sourceOf(r *spf.Result, c policy.Client) greylist.Source {
 	switch {
 	case r.Status == spf.Fail || r.Status == spf.SoftFail:
@@ -44,9 +46,9 @@ func sourceOf(r *spf.Result, c policy.Client) greylist.Source {
 	return greylist.Source{Domain: r.Domain, Pool: pool, PoolCredit: runs(pool, r.Path)}
 }
 
-// poolOf is the organizational domain of the client's confirmed name, "" when it
-// identifies no one. That of a rented machine, which holds its address or is
-// one of a public suffix, does not.
+// poolOf returns the organizational domain of the client's confirmed name, or
+// "" if that does not identify the sender. The name of a rented machine does
+// not: it contains its address, or is directly below a public suffix.
 func poolOf(r *spf.Result, c policy.Client) string {
 	if r.Status != spf.Pass || !narrowEnough(r) || c.Name == "" || looksDynamic(c.Name, c.Address) || c.Address.Is4() && holdsOctets(strings.ToLower(c.Name), c.Address.As4()) {
 		return ""
@@ -68,7 +70,8 @@ func narrowEnough(r *spf.Result) bool {
 	return false
 }
 
-// runs reports whether one of the records that led to the match is the pool's.
+// runs reports whether the pool published one of the records that led to the
+// match.
 func runs(pool string, path []string) bool {
 	for _, domain := range path {
 		if organization(domain) == pool {
@@ -78,8 +81,9 @@ func runs(pool string, path []string) bool {
 	return false
 }
 
-// organization is the organizational domain of a name by the public suffix list;
-// its private part has the clouds whose customers get names.
+// organization returns the organizational domain of a name by the public suffix
+// list. The private part of that list has the clouds that give names to their
+// customers.
 func organization(name string) string {
 	org, err := publicsuffix.EffectiveTLDPlusOne(strings.ToLower(strings.TrimSuffix(name, ".")))
 	if err != nil {

@@ -13,18 +13,18 @@ import (
 
 // The grounds of suspicion, as the record names them.
 const (
-	suspectDNSBL       = "dnsbl_score"      // a list holds the client, below the threshold
+	suspectDNSBL       = "dnsbl_score"      // the client is on a DNS list, below the threshold
 	suspectAbused      = "dbl_abused"       // a legitimate domain that is being abused
-	suspectFresh       = "zrd_fresh"        // a domain of the last hours
+	suspectFresh       = "zrd_fresh"        // a domain first seen in the last hours
 	suspectNoName      = "no_reverse_name"  // the address has no name
-	suspectUnconfirmed = "unconfirmed_name" // it has one that does not lead back
-	suspectDynamic     = "dynamic_name"     // it looks like a customer's line
-	suspectHelo        = "helo_mismatch"    // HELO is no name of the client
+	suspectUnconfirmed = "unconfirmed_name" // it has a name that does not lead back
+	suspectDynamic     = "dynamic_name"     // the name looks like a customer's line
+	suspectHelo        = "helo_mismatch"    // HELO is not a name of the client
 	suspectSPF         = "spf_"             // and the status
 )
 
-// suspicions lists what speaks against a request. DNS that cannot tell is no
-// ground.
+// suspicions returns the grounds of suspicion in a request. A DNS failure is
+// not a ground.
 func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, prior policy.Signals, result *spf.Result) []string {
 	var found []string
 	add := func(name string, is bool) {
@@ -44,24 +44,25 @@ func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, p
 			found = append(found, suspectSPF+string(result.Status))
 		}
 	}
-	verdict, _ := helo.Judge(ctx, resolver, r.Helo, helo.Client{Addr: r.Client.Address, Name: r.Client.Name}) // unknown is no ground
+	verdict, _ := helo.Judge(ctx, resolver, r.Helo, helo.Client{Addr: r.Client.Address, Name: r.Client.Name}) // a failure is not a ground
 	add(suspectHelo, verdict == helo.Misleads)
 	return found
 }
 
-// dynamicWords are parts of names that providers give to lines of customers.
+// dynamicWords are words in the names that providers give to lines of
+// customers.
 const dynamicWords = " adsl broadband cable catv cpe cust customer dhcp dial dialin dialup dsl dyn dynamic dynip fiber ftth gprs home hsd pool ppp pppoe res retail user vdsl wimax xdsl "
 
-// looksDynamic recognises a name that holds the client's address, in whatever order
-// and base, or says what kind of line it means. static and mail hosts say
-// so in their names as well.
+// looksDynamic reports whether a name contains the client's address, in any
+// order or in hexadecimal, or a word for a customer's line. A name with
+// "static" is never dynamic.
 func looksDynamic(name string, addr netip.Addr) bool {
 	name = strings.ToLower(name)
 	if name == "" || strings.Contains(name, "static") {
 		return false
 	}
 	words := strings.FieldsFunc(name, func(c rune) bool { return c == '.' || c == '-' || c == '_' })
-	for _, w := range words[:max(len(words)-2, 0)] { // the last two are the provider's own name
+	for _, w := range words[:max(len(words)-2, 0)] { // the last two are the provider's domain
 		if strings.Contains(dynamicWords, " "+strings.TrimRight(w, "0123456789")+" ") {
 			return true
 		}
@@ -69,8 +70,8 @@ func looksDynamic(name string, addr netip.Addr) bool {
 	return addr.Is4() && holdsOctets(name, addr.As4())
 }
 
-// holdsOctets looks for the last two octets, at least, in either order, or for
-// the address in hexadecimal.
+// holdsOctets reports whether a name contains at least three octets of an
+// address, in any order, or the address in hexadecimal.
 func holdsOctets(name string, ip [4]byte) bool {
 	octet := func(i int) string { return strconv.Itoa(int(ip[i])) }
 	var numbers []string
