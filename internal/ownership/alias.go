@@ -7,10 +7,10 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// listsTarget reports whether a list of addresses, as virtual(5) has it, delivers to
-// the account directly. A target with an extension is delivered to the user
-// without it, so user+tag names user too. A first target "@domain" means the
-// sender's own local part in that domain.
+// listsTarget reports whether a list of addresses, as in virtual(5), delivers
+// directly to the account. Mail to an address with an extension goes to the
+// user without it, so user+tag names user too. If the first target is
+// "@domain", it means the sender's own local part in that domain.
 func (o *Owners) listsTarget(list, account string, sender mailaddr.Address) bool {
 	for target := range o.targets(list, sender) {
 		if o.delivers(target, account) {
@@ -20,7 +20,7 @@ func (o *Owners) listsTarget(list, account string, sender mailaddr.Address) bool
 	return false
 }
 
-// targets gives the addresses of a list.
+// targets yields the addresses of a list.
 func (*Owners) targets(list string, sender mailaddr.Address) iter.Seq[mailaddr.Address] {
 	return func(yield func(mailaddr.Address) bool) {
 		first := true
@@ -48,8 +48,8 @@ func (o *Owners) delivers(target mailaddr.Address, account string) bool {
 	return ok && o.account(base.Key()) == account
 }
 
-// nextTarget cuts the first address off a list that is separated by commas and
-// white space outside of quotes; an empty address means the end.
+// nextTarget splits the first address from a list. Commas and white space
+// outside of quotes separate the addresses. An empty address means the end.
 func nextTarget(list string) (target, rest string) {
 	list = trimSeparators(list)
 	quoted := false

@@ -7,10 +7,11 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// firstMatch answers as Postfix does: each form of the address is looked up in all
-// tables, in their order, before the next form is, and the first entry decides. The
-// alias tables come after the owner tables, and the login's own address last. A
-// table that fails ends the search, because what it would have said is not known.
+// firstMatch answers as Postfix does. Each form of the address is looked up in
+// all tables, in their order, before the next form, and the first entry
+// decides. The alias tables come after the owner tables, and the login's own
+// address last. A table that fails ends the search, because its answer is
+// unknown.
 func (q *question) firstMatch(ctx context.Context, login string) (Answer, error) {
 	found := q.first(ctx, q.owners.owners, ByMap)
 	if !found && q.err == nil {
@@ -27,8 +28,8 @@ func (q *question) firstMatch(ctx context.Context, login string) (Answer, error)
 	return q.answer, q.err
 }
 
-// first judges the first entry that one of the tables has, and reports whether
-// there was one.
+// first judges the first entry in one of the tables, and reports whether there
+// is one.
 func (q *question) first(ctx context.Context, tables []postmap.Table, how How) (found bool) {
 	ask := func(form string, full bool) bool {
 		for i := range tables {

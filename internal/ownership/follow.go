@@ -10,10 +10,10 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// Bounds of aliases behind aliases.
+// Bounds for aliases that lead to other aliases.
 const (
 	MaxAliasDepth = 20
-	maxFollowed   = 500 // addresses for one question
+	maxFollowed   = 500 // addresses in one question
 )
 
 var errTooMany = fmt.Errorf("more than %d addresses behind the sender's aliases", maxFollowed)
@@ -21,17 +21,17 @@ var errTooMany = fmt.Errorf("more than %d addresses behind the sender's aliases"
 // target is an address that an alias is delivered to.
 type target struct {
 	address mailaddr.Address
-	key     string   // of the alias that named it
+	key     string   // the alias that contains it
 	via     []string // the aliases before that one, the sender's first
 }
 
-// appendTargets adds the targets of the entry that was found for an address.
+// appendTargets adds the targets in an entry, which was found for an address.
 func (o *Owners) appendTargets(targets []target, values []string, of target) []target {
 	via := append(slices.Clone(of.via), of.key)
 	for _, value := range values {
 		for address := range o.targets(value, of.address) {
 			if len(targets) > maxFollowed {
-				return targets // follow calls this too many
+				return targets // follow reports this as an error
 			}
 			targets = append(targets, target{address: address, via: via})
 		}
@@ -39,8 +39,8 @@ func (o *Owners) appendTargets(targets []target, values []string, of target) []t
 	return targets
 }
 
-// follow looks for the login behind the sender's aliases, nearest first. Each
-// address is followed once, so that aliases may name each other.
+// follow searches the aliases of the sender for the login, nearest first. Each
+// address is followed once, so aliases may form a loop.
 func (q *question) follow(ctx context.Context) bool {
 	if len(q.aliases) == 0 {
 		return false
@@ -70,7 +70,7 @@ func (q *question) follow(ctx context.Context) bool {
 	return false
 }
 
-// lookBehind asks the alias tables for one target.
+// lookBehind looks one target up in the alias tables.
 func (q *question) lookBehind(ctx context.Context, t target) (granted bool, next []target) {
 	for i := range q.owners.aliases {
 		table := &q.owners.aliases[i]

@@ -9,23 +9,25 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Asker answers whether a login owns a sender; [*Owners] does.
+// Asker reports whether a login owns a sender; [*Owners] is one.
 type Asker interface {
 	Check(ctx context.Context, sender mailaddr.Address, login string) (Answer, error)
 }
 
-// Judge decides whether a login may use a sender: what the tables say, under the
-// administrator's rules. Its zero rules are those of
-// reject_authenticated_sender_login_mismatch: a sender that is listed for others,
-// or nowhere, is refused; clients that have not logged in are none of its business.
+// Judge decides whether a login may use a sender, from the tables and the
+// administrator's rules. The zero rules are those of
+// reject_authenticated_sender_login_mismatch: a sender that is listed for
+// others, or not at all, is refused. Clients that have not logged in are not
+// judged.
 //
-// What it judges is the sender as Postfix will queue it. When the local part leads
-// to another address, the login must own both.
+// It judges the sender as Postfix will queue it. If the local part leads to
+// another address, the login must own both.
 type Judge struct {
 	Owners Asker
-	// Rewriting is how Postfix completes a sender. Nil takes senders as they are.
+	// Rewriting is how Postfix completes a sender. If nil, senders are not
+	// changed.
 	Rewriting *mailaddr.Rewriting
-	// UnlistedPass lets logins use senders that no map lists, as
+	// UnlistedPass lets logins use senders that no table lists, as
 	// reject_known_sender_login_mismatch does.
 	UnlistedPass bool
 	// UnauthenticatedReject refuses a listed sender to clients that have not
@@ -33,8 +35,8 @@ type Judge struct {
 	// breaks forwarders and mailing lists.
 	UnauthenticatedReject bool
 	// NullSenderReject refuses the null sender to logins. Mail programs need
-	// it for disposition notifications (RFC 8098 section 3), stolen accounts
-	// abuse it.
+	// the null sender for disposition notifications (RFC 8098 section 3), but
+	// stolen accounts abuse it.
 	NullSenderReject bool
 	// Exempt are logins that may use any sender.
 	Exempt Logins
@@ -42,12 +44,12 @@ type Judge struct {
 
 // Logins is a set of logins.
 type Logins struct {
-	set    map[string]bool // in the form that compares
-	domain string          // of logins that have none
+	set    map[string]bool // in the form used to compare
+	domain string          // the domain of logins without one
 }
 
-// NewLogins makes a set of logins. domain is that of logins without one, ""
-// leaves them bare.
+// NewLogins makes a set of logins. domain is the domain of logins without one;
+// "" leaves them without.
 func NewLogins(logins []string, domain string) Logins {
 	l := Logins{set: make(map[string]bool, len(logins)), domain: domain}
 	for _, login := range logins {
@@ -61,33 +63,34 @@ func (l Logins) Has(login string) bool {
 	return len(l.set) > 0 && login != "" && l.set[short(mailaddr.FoldKey(login), l.domain)]
 }
 
-// Ruling is what a Judge decides.
+// Ruling is the decision of a Judge.
 type Ruling struct {
 	Kind   Kind
 	Reason record.Reason
 	Text   string // for the client, when refused
 
-	// Sender is the address that was judged: as Postfix will queue it, or what its
-	// local part leads to. Changed reports whether it differs from the one given.
+	// Sender is the address that was judged: the sender as Postfix will queue
+	// it, or the address that its local part leads to. Changed reports whether
+	// it differs from the sender that was given.
 	Sender  mailaddr.Address
 	Changed bool
-	Unclear error // why it cannot be determined what Postfix makes of the sender
+	Unclear error // why the queued form of the sender is unknown
 
-	Answer Answer // of the tables, if they were asked
+	Answer Answer // the tables' answer, if they were asked
 }
 
-// Kind is what becomes of a sender.
+// Kind is the kind of a ruling.
 type Kind int
 
 // The kinds.
 const (
-	NotJudged Kind = iota // none of the judge's business
+	NotJudged Kind = iota // the rules do not apply
 	Allowed
 	Refused
 )
 
-// Decide decides about a sender and a login ("" for none). An error means that the
-// tables could not tell.
+// Decide decides about a sender and a login ("" for none). An error means that
+// the tables could not be read.
 func (j *Judge) Decide(ctx context.Context, sender mailaddr.Address, login string) (Ruling, error) {
 	r := Ruling{Sender: sender}
 	switch {
@@ -125,8 +128,9 @@ func (j *Judge) judgeNull(r Ruling, login string) Ruling {
 	return r.with(Allowed, record.OwnerNullSender, "")
 }
 
-// complete returns the sender as Postfix uses it. What is no address cannot be
-// completed; a table may list it as it is, unless it would route.
+// complete returns the sender as Postfix uses it. Text that is not an address
+// cannot be completed. A table may list it as it is, unless it contains
+// routing.
 func (j *Judge) complete(sender mailaddr.Address) (mailaddr.Completed, error) {
 	if j.Rewriting == nil {
 		return mailaddr.Completed{Queued: sender, Routed: sender}, nil
@@ -141,7 +145,7 @@ func (j *Judge) complete(sender mailaddr.Address) (mailaddr.Completed, error) {
 	return mailaddr.Completed{Queued: sender, Routed: sender}, nil
 }
 
-// decide asks the tables for one form of the sender.
+// decide asks the tables about one form of the sender.
 func (j *Judge) decide(ctx context.Context, given, sender mailaddr.Address, login string) (Ruling, error) {
 	r := Ruling{Sender: sender, Changed: sender.Key() != given.Key() || sender.IsValid() != given.IsValid()}
 	answer, err := j.Owners.Check(ctx, sender, login)
@@ -183,11 +187,12 @@ func ownedReason(how How) record.Reason {
 	return record.OwnerOwned
 }
 
-// usualDetail is room for most details without an allocation.
+// usualDetail is enough memory for most details, without another allocation.
 const usualDetail = 256
 
-// Detail names what decided, for the record: the sender as Postfix will queue it
-// where that differs, the entry, and the aliases that led to it.
+// Detail returns the basis of the ruling, for the record: the entry, the
+// aliases that led to it, and the sender as Postfix will queue it if that
+// differs.
 func (r *Ruling) Detail() string {
 	var room [usualDetail]byte
 	b := room[:0]

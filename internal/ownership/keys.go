@@ -7,8 +7,8 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// keys gives the keys to ask a table for, in order. They are made one by one,
-// because the first nearly always is the answer.
+// keys yields the keys to look up in a table, in order. They are made one by
+// one, because the first is nearly always found.
 func (o *Owners) keys(sender mailaddr.Address, table *postmap.Table) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch {
@@ -22,7 +22,7 @@ func (o *Owners) keys(sender mailaddr.Address, table *postmap.Table) iter.Seq[st
 	}
 }
 
-// patternKeys are the full address, not folded.
+// patternKeys yields the spellings of the full address, not folded.
 func patternKeys(sender mailaddr.Address, yield func(string) bool) {
 	if !sender.IsValid() {
 		yield(sender.Raw)
@@ -31,13 +31,13 @@ func patternKeys(sender mailaddr.Address, yield func(string) bool) {
 	yieldForms(sender, spellings(sender), yield)
 }
 
-// fixedKeys are folded and go from the full address to its parts.
+// fixedKeys yields the folded forms, from the full address to its parts.
 func (o *Owners) fixedKeys(sender mailaddr.Address, yield func(string) bool) {
 	o.forms(sender, func(form string, _ bool) bool { return yield(mailaddr.Fold(form)) })
 }
 
-// forms gives the full address and its parts, in the order of mail_addr_find in
-// Postfix; full reports whether a form is the full address.
+// forms yields the full address and its parts, in the order of Postfix's
+// mail_addr_find; full reports whether a form is the full address.
 func (o *Owners) forms(sender mailaddr.Address, yield func(form string, full bool) bool) {
 	isLocal := sender.IsBare() || o.localDomains[sender.Domain]
 	sender = sender.WithDomain(o.loginDomain)
@@ -58,18 +58,18 @@ func (o *Owners) forms(sender mailaddr.Address, yield func(form string, full boo
 	_ = part("@"+domains[0]) && domains[0] != domains[1] && part("@"+domains[1])
 }
 
-// spelling is a domain as A-labels and as U-labels, which may be equal; the zero
-// value is no domain.
+// spelling is a domain as A-labels and as U-labels, which may be equal. The
+// zero value means no domain.
 type spelling [2]string
 
-// spellings gives the spellings of an address's domain. A-labels come first;
+// spellings returns the spellings of an address's domain, A-labels first.
 // Postfix knows only the spelling that the client used.
 func spellings(a mailaddr.Address) spelling {
 	return spelling{a.Domain, a.UnicodeDomain()}
 }
 
-// yieldForms gives the quoted form of a's local part in the domains, and the
-// unquoted one if that differs, as Postfix does since 3.2.
+// yieldForms yields a's local part in the domains: quoted, and unquoted if that
+// differs, as Postfix does since 3.2.
 func yieldForms(a mailaddr.Address, domains spelling, yield func(string) bool) bool {
 	if a.IsPlain() && domains[0] == a.Domain {
 		return yield(a.Raw)
@@ -86,7 +86,7 @@ func yieldForms(a mailaddr.Address, domains spelling, yield func(string) bool) b
 	return true
 }
 
-// keyIn is a's key in a domain, which nearly always is its own.
+// keyIn returns a's key in a domain, which is nearly always a's own.
 func keyIn(a mailaddr.Address, domain string) string {
 	if domain == a.Domain {
 		return a.Key()

@@ -16,19 +16,20 @@ const MaxListed = 10_000
 // Listed is an entry that lets a login use senders.
 type Listed struct {
 	How  How
-	Path Path // its Key is a sender, "@domain" for a whole domain, or "user" in the local domains
+	Path Path // its Key is a sender, "@domain" for a whole domain, or "user" for the local domains
 }
 
-// Listing is what a login owns as far as the tables can be read backwards.
+// Listing is what a login owns, as far as tables can be listed.
 type Listing struct {
 	Entries   []Listed
-	Unread    []postmap.Table // tables that can only be asked sender by sender: patterns and servers
+	Unread    []postmap.Table // tables that cannot be listed: patterns and servers
 	Truncated bool            // there were more than MaxListed entries
 }
 
-// List goes through every table that can tell its keys. Aliases behind aliases
-// are followed as [Owners.Check] does. Servers are not asked: a table file of
-// Postfix says how to find the owners of a sender, not the senders of an owner.
+// List searches every table that can list its keys. Aliases of aliases are
+// followed as in [Owners.Check]. Servers are not searched: a table file of
+// Postfix has a query for the owners of a sender, not for the senders of an
+// owner.
 func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
 	var l Listing
 	if login == "" {
@@ -38,7 +39,7 @@ func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
 		own := mailaddr.Parse(login).WithDomain(o.loginDomain).Key()
 		l.Entries = append(l.Entries, Listed{How: BySelf, Path: Path{Key: own, Entry: login}})
 	}
-	known := *o // the same decision, on the tables that can be listed
+	known := *o // the same rules, with only the tables that can be listed
 	known.owners, known.aliases = l.readable(o.owners), l.readable(o.aliases)
 	for _, tables := range []struct {
 		list []postmap.Table
@@ -54,7 +55,7 @@ func (o *Owners) List(ctx context.Context, login string) (Listing, error) {
 	return l, nil
 }
 
-// readable gives the tables that can tell their keys and notes the others.
+// readable returns the tables that can list their keys, and notes the others.
 func (l *Listing) readable(tables []postmap.Table) []postmap.Table {
 	var readable []postmap.Table
 	for _, table := range tables {
@@ -95,8 +96,8 @@ func (o *Owners) listTable(ctx context.Context, l *Listing, table *postmap.Table
 	return nil
 }
 
-// reachedFrom gives the path to the granting entry, told from the key that it
-// began with.
+// reachedFrom returns the path to the granting entry, seen from the key where
+// the search began.
 func (a Answer) reachedFrom(key string, table *postmap.Table) Path {
 	if len(a.Path.Via) == 0 {
 		return a.Path

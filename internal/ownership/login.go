@@ -6,19 +6,19 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// isOwnerSeparator recognises what splits the result of an owner table into logins, as
-// in Postfix.
+// isOwnerSeparator reports whether a character separates logins in the result
+// of an owner table, as in Postfix.
 func isOwnerSeparator(c byte) bool {
 	return c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n'
 }
 
-// account is a login in the form that compares: folded, its domain as A-labels,
-// and without the domain that bare logins have.
+// account returns a login in the form used to compare: folded, with the domain
+// as A-labels, and without the login domain.
 func (o *Owners) account(login string) string {
 	return short(mailaddr.FoldKey(login), o.loginDomain)
 }
 
-// short takes the domain that bare logins have off a folded login.
+// short removes the login domain from a folded login.
 func short(folded, loginDomain string) string {
 	if loginDomain == "" {
 		return folded
@@ -30,13 +30,14 @@ func short(folded, loginDomain string) string {
 	return folded
 }
 
-// ownsSelf reports whether the login owns the sender because it is its own address.
+// ownsSelf reports whether a login owns the sender as its own address, and may.
 func (o *Owners) ownsSelf(sender mailaddr.Address, login, account string) bool {
 	return o.selfOwned && login != "" && o.isSelf(sender.WithDomain(o.loginDomain), login, account)
 }
 
-// isSelf reports whether the sender, or the sender without its extension, is the
-// login's own address. A login without a domain has one only by LoginDomain.
+// isSelf reports whether the sender, with or without its extension, is the
+// login's own address. A login without a domain has an address only through
+// LoginDomain.
 func (o *Owners) isSelf(sender mailaddr.Address, login, account string) bool {
 	if !sender.IsValid() || o.loginDomain == "" && !strings.Contains(login, "@") {
 		return false
@@ -48,7 +49,7 @@ func (o *Owners) isSelf(sender mailaddr.Address, login, account string) bool {
 	return ok && o.account(base.Key()) == account
 }
 
-// nextOwner cuts the first login off a list; an empty one means the end.
+// nextOwner splits the first login from a list; an empty one means the end.
 func nextOwner(list string) (login, rest string) {
 	list = trimSeparators(list)
 	for i := range len(list) {
@@ -59,7 +60,7 @@ func nextOwner(list string) (login, rest string) {
 	return list, ""
 }
 
-// trimSeparators takes separators off the front.
+// trimSeparators removes leading separators.
 func trimSeparators(list string) string {
 	for list != "" && isOwnerSeparator(list[0]) {
 		list = list[1:]
@@ -67,7 +68,7 @@ func trimSeparators(list string) string {
 	return list
 }
 
-// listsOwner reports whether a list of logins names the account.
+// listsOwner reports whether a list of logins contains the account.
 func (o *Owners) listsOwner(list, account string) bool {
 	for name, rest := nextOwner(list); name != ""; name, rest = nextOwner(rest) {
 		if o.account(name) == account {

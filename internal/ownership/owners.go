@@ -10,28 +10,29 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// MaxOwners is how many owners an [Answer] names.
+// MaxOwners is how many owners an [Answer] contains at most.
 const MaxOwners = 20
 
-// Config says which tables decide and how their contents are read. The zero value
-// lists no one.
+// Config selects the tables and how they are read. With the zero value no
+// sender is listed.
 type Config struct {
 	Owners  []postmap.Table // as smtpd_sender_login_maps
 	Aliases []postmap.Table // as virtual_alias_maps
 
-	LocalDomains []string // whose addresses are also asked for without the domain
-	LoginDomain  string   // the domain of logins, alias targets and senders that have none; "" leaves them bare
+	LocalDomains []string // domains whose addresses are also looked up without the domain
+	LoginDomain  string   // the domain of logins, alias targets and senders without one; "" leaves them without
 	Delimiters   string   // as recipient_delimiter; "" means no extensions
 	SelfOwned    bool     // a login owns its own address without being listed
-	FirstMatch   bool     // the first table that lists the sender decides; a login owns its own address only where none does
+	FirstMatch   bool     // the first table that lists the sender decides; a login owns its own address only if none does
 
-	// AliasDepth is how many aliases may lie one behind the other between a sender
-	// and the login it is delivered to; 0 and 1 mean direct recipients only, at
-	// most [MaxAliasDepth].
+	// AliasDepth is how many aliases may be between a sender and the login that
+	// it is delivered to, at most [MaxAliasDepth]. With 0 and 1 only direct
+	// recipients count.
 	AliasDepth int
 }
 
-// Owners decides. It is safe for concurrent use if the sources are.
+// Owners reports who owns a sender. It is safe for concurrent use if the
+// sources are.
 type Owners struct {
 	owners, aliases []postmap.Table
 	localDomains    map[string]bool
@@ -42,7 +43,7 @@ type Owners struct {
 	aliasDepth      int
 }
 
-// New checks the configuration and makes it ready.
+// New returns the Owners of a configuration, or an error about it.
 func New(c Config) (*Owners, error) {
 	o := &Owners{
 		owners: c.Owners, aliases: c.Aliases,
@@ -74,7 +75,7 @@ func New(c Config) (*Owners, error) {
 	return o, nil
 }
 
-// How is by what a login owns a sender.
+// How is the way in which a login owns a sender.
 type How string
 
 // The ways to own a sender.
@@ -84,20 +85,21 @@ const (
 	BySelf  How = "self"  // the sender is the login's own address
 )
 
-// Path is the entry that an answer rests on.
+// Path is the entry that decided an answer.
 type Path struct {
 	Table string // as configured
-	Key   string // that was found
+	Key   string // the key that was found
 	Entry string // the values of the key, separated by commas
 
-	// Via are the aliases on the way to Key, the sender's own first; none if the
-	// entry is that of the sender.
+	// Via are the aliases on the way to Key, the sender's own first. It is
+	// empty if Key is the sender's own.
 	Via []string
 
 	table *postmap.Table // nil if there is no entry
 }
 
-// Where returns the place of the entry, as "path:line"; "" if the source has none.
+// Where returns the place of the entry, as "path:line", or "" if the source has
+// none.
 func (p *Path) Where() string {
 	if p.table == nil {
 		return ""
@@ -105,8 +107,8 @@ func (p *Path) Where() string {
 	return p.table.Locate(p.Key)
 }
 
-// Behind gives what lies behind the sender on the way to the entry: the aliases
-// after the sender's own, and Key last; none if the entry is that of the sender.
+// Behind returns the addresses from the sender to the entry: the aliases after
+// the sender's own, and Key last. It is empty if Key is the sender's own.
 func (p *Path) Behind() []string {
 	if len(p.Via) == 0 {
 		return nil
@@ -114,23 +116,24 @@ func (p *Path) Behind() []string {
 	return append(slices.Clone(p.Via[1:]), p.Key)
 }
 
-// Answer is what the tables say about one sender and one login.
+// Answer is the answer about one sender and one login.
 type Answer struct {
 	Owned  bool
-	Listed bool // some table has an entry for the sender; of no meaning when owned by self
+	Listed bool // a table has an entry for the sender; not set when owned by self
 	How    How  // "" unless owned
 	Path   Path // the granting entry; if not owned, the first that lists the sender
 
-	// Owners are the logins and alias targets found instead, if not owned: each
-	// once, as the tables spell them, at most [MaxOwners].
+	// Owners are the logins and alias targets found instead, if the login does
+	// not own the sender. They are spelled as in the tables, each once, at most
+	// [MaxOwners].
 	Owners []string
 }
 
-// Check reports whether the login owns the sender. An empty login owns nothing; the
-// answer says whether the sender is listed at all. The error means that it could
-// not be told: a source failed and no other one grants the sender. The answer
-// holds then what the others said. The null sender belongs to no one and to
-// everybody; callers decide on it before.
+// Check reports whether the login owns the sender. An empty login owns nothing,
+// and the answer says only whether the sender is listed. The error means that a
+// source failed and no other grants the sender; the answer then holds the
+// results of the others. The null sender has no owner: callers decide about it
+// before.
 func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login string) (Answer, error) {
 	q := question{owners: o, sender: sender}
 	if login != "" {
@@ -148,12 +151,12 @@ func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login strin
 	return q.answer, q.err
 }
 
-// Files gives the files that the tables were read from, sorted, each once.
+// Files returns the files that the tables were read from, sorted, each once.
 func (o *Owners) Files() []string {
 	return postmap.Files(slices.Concat(o.owners, o.aliases)...)
 }
 
-// Close closes all tables. No Check may be under way.
+// Close closes all tables. No Check may be running.
 func (o *Owners) Close() error {
 	return postmap.Close(slices.Concat(o.owners, o.aliases)...)
 }
@@ -164,11 +167,11 @@ type question struct {
 	sender  mailaddr.Address
 	account string // "" without login
 	answer  Answer
-	err     error    // the first source that could not tell
-	aliases []target // of the sender, to be followed
+	err     error    // of the first source that failed
+	aliases []target // the sender's, to be followed
 }
 
-// ask goes through tables of one kind until one of them grants the sender.
+// ask looks the sender up in tables of one kind until one of them grants it.
 func (q *question) ask(ctx context.Context, tables []postmap.Table, how How) bool {
 	for i := range tables {
 		table := &tables[i]
@@ -184,14 +187,14 @@ func (q *question) ask(ctx context.Context, tables []postmap.Table, how How) boo
 	return false
 }
 
-// fail notes the first source that could not tell.
+// fail keeps the error of the first source that fails.
 func (q *question) fail(table *postmap.Table, key string, err error) {
 	if q.err == nil {
 		q.err = fmt.Errorf("table %s: look up %.100q: %w", table.Spec, key, err)
 	}
 }
 
-// find gives the first key of an address that the table has, with its values.
+// find returns the first key of an address that the table has, with its values.
 func (o *Owners) find(ctx context.Context, table *postmap.Table, address mailaddr.Address) (key string, values []string, err error) {
 	for key := range o.keys(address, table) {
 		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
@@ -201,7 +204,8 @@ func (o *Owners) find(ctx context.Context, table *postmap.Table, address mailadd
 	return "", nil, nil
 }
 
-// judge notes an entry in the answer and reports whether it grants the sender.
+// judge enters a table entry in the answer and reports whether it grants the
+// sender.
 func (q *question) judge(table *postmap.Table, key string, values []string, how How) bool {
 	path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), table: table}
 	if q.grants(values, how) {
@@ -231,7 +235,7 @@ func (q *question) grants(values []string, how How) bool {
 	return false
 }
 
-// addOwners notes whom the entries name.
+// addOwners adds the logins and targets in the values.
 func (a *Answer) addOwners(values []string) {
 	for _, value := range values {
 		for name, rest := nextTarget(value); name != "" && len(a.Owners) < MaxOwners; name, rest = nextTarget(rest) {

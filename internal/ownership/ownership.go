@@ -1,21 +1,22 @@
-// Package ownership answers: may this login use this envelope sender?
+// Package ownership decides whether a login may use an envelope sender.
 //
 // The answer comes from Postfix's own tables. Owner tables have the form of
-// smtpd_sender_login_maps: the result of a sender's look-up is a list of logins.
-// Alias tables have that of virtual_alias_maps: a login owns every address that
+// smtpd_sender_login_maps: the value of a sender is a list of logins. Alias
+// tables have the form of virtual_alias_maps: a login owns every address that
 // is delivered to it directly. A login may also own its own address.
 //
-// One table is asked in Postfix's order and its first entry counts: user@domain,
-// the same without an address extension, user and user without the extension if
-// the domain is local, @domain. Pattern tables are asked with the full address
-// only. Several tables are a union: what one of them grants, none takes away.
+// In one table, keys are looked up in Postfix's order, and the first entry
+// counts: user@domain, then the same without an address extension, then user
+// and user without the extension if the domain is local, then @domain. Pattern
+// tables are asked only for the full address. Several tables form a union: a
+// sender that one of them grants is not refused by another.
 //
 // Invariants:
-//   - a table that fails makes the answer an error ("could not tell") unless
-//     another one grants the sender: a failure never turns into yes or no;
-//   - logins and local parts are compared ignoring case by Unicode's rules, their
-//     domains as A-labels;
+//   - a table that fails makes the answer an error, unless another one grants
+//     the sender; a failure is never a yes or a no;
+//   - logins and local parts are compared without case, by Unicode's rules;
+//     their domains are compared as A-labels;
 //   - the package keeps no state between questions, logs nothing and starts no
-//     goroutine; tables that live in files are immutable, and a reload builds new
+//     goroutine; tables read from files do not change, and a reload makes new
 //     ones.
 package ownership
