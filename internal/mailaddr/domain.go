@@ -8,11 +8,11 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// ParseDomain gives the canonical form of a domain name: A-labels in lower case
-// without a final dot (RFC 5890 section 2.3.2.1). Letters, digits, hyphens and
-// underscores may be in a label, 1 to 63 octets each, 253 in all; a hyphen
-// may not begin or end one. The error is a [Problem]. Address literals are no
-// names.
+// ParseDomain returns the canonical form of a domain name: A-labels in lower
+// case without a final dot (RFC 5890 section 2.3.2.1). A label has 1 to 63
+// letters, digits, hyphens and underscores, and does not begin or end with a
+// hyphen. The name has at most 253 octets. Address literals are not names. The
+// error is a [Problem].
 func ParseDomain(name string) (string, error) {
 	domain, err := canonicalName(name)
 	if err != "" {
@@ -21,7 +21,7 @@ func ParseDomain(name string) (string, error) {
 	return domain, nil
 }
 
-// canonicalDomain takes a name or an address literal.
+// canonicalDomain parses a name or an address literal.
 func canonicalDomain(domain string) (string, Problem) {
 	if strings.HasPrefix(domain, "[") {
 		return canonicalLiteral(domain)
@@ -46,10 +46,10 @@ func canonicalName(name string) (string, Problem) {
 	return lower(name), ""
 }
 
-// toASCII turns U-labels into A-labels with the mapping of UTS 46 for look-ups,
-// non-transitional as RFC 5891 and today's browsers have it. What the mapping
-// leaves is checked by the caller like any other name. A name that is ASCII
-// already never comes here: DNS compares it as it is, valid A-label or not.
+// toASCII converts U-labels to A-labels with the mapping of UTS 46 for
+// look-ups. It is non-transitional, as in RFC 5891 and today's browsers. The
+// caller must check the result like any other name. It is not called for ASCII
+// names, because DNS compares them as they are, with valid A-labels or not.
 func toASCII(name string) (string, Problem) {
 	if !utf8.ValidString(name) {
 		return "", ErrUTF8
@@ -66,7 +66,7 @@ func profile() *idna.Profile {
 		idna.StrictDomainName(false), idna.VerifyDNSLength(false))
 }
 
-// checkName judges an ASCII name without its final dot.
+// checkName checks an ASCII name without its final dot.
 func checkName(name string) Problem {
 	if name == "" {
 		return ErrEmptyDomain
@@ -105,8 +105,8 @@ func badNameByte(c byte) Problem {
 	return ErrDomainChar
 }
 
-// canonicalLiteral takes an IPv4 or IPv6 address literal (RFC 5321 section
-// 4.1.3). General literals name nothing that mail can reach and are invalid.
+// canonicalLiteral parses an IPv4 or IPv6 address literal (RFC 5321 section
+// 4.1.3). General literals are invalid, because mail cannot be sent to them.
 func canonicalLiteral(domain string) (string, Problem) {
 	if len(domain) > MaxDomain || !strings.HasSuffix(domain, "]") {
 		return "", ErrLiteral
@@ -127,8 +127,8 @@ func canonicalLiteral(domain string) (string, Problem) {
 	return "[" + ip.String() + "]", ""
 }
 
-// UnicodeDomain gives the domain with U-labels where they decode, for people and
-// for tables that are written so. Most domains come back unchanged.
+// UnicodeDomain returns the domain with U-labels where they can be decoded, for
+// people and for tables that use them. Most domains are returned unchanged.
 func (a Address) UnicodeDomain() string {
 	if a.plain || !strings.Contains(a.Domain, "xn--") {
 		return a.Domain

@@ -2,7 +2,7 @@ package mailaddr
 
 import "strings"
 
-// Local parts that are never split at a delimiter, as in Postfix.
+// Local parts that are never split, as in Postfix.
 const (
 	postmaster   = "postmaster"
 	mailerDaemon = "mailer-daemon"
@@ -11,13 +11,13 @@ const (
 	requestEnd   = "-request"
 )
 
-// SplitExtension separates user+extension by the rules of Postfix's
-// recipient_delimiter: delims is a set of ASCII characters, the leftmost one found
-// splits, and neither postmaster, mailer-daemon nor double-bounce has an
-// extension. With "-" in the set, owner-list and list-request are whole as well
+// SplitExtension splits user+extension as Postfix's recipient_delimiter does.
+// delims is a set of ASCII characters, and the leftmost one in the local part
+// splits it. postmaster, mailer-daemon and double-bounce are never split. With
+// "-" in the set, owner-list and list-request are not split either
 // (owner_request_special, on by default). An extension may be empty, a base may
-// not. base keeps the Raw of the whole address; ok is false when there is nothing
-// to split, and base is the address itself then.
+// not. base keeps the Raw of the whole address. If there is nothing to split,
+// ok is false and base is the address itself.
 func (a Address) SplitExtension(delims string) (base Address, ext string, ok bool) {
 	at := extensionAt(a.Local, delims)
 	if at < 0 {
@@ -28,7 +28,7 @@ func (a Address) SplitExtension(delims string) (base Address, ext string, ok boo
 	return base, a.Local[at+1:], true
 }
 
-// extensionAt gives the index of the delimiter that splits local, or -1.
+// extensionAt returns the index of the delimiter that splits local, or -1.
 func extensionAt(local, delims string) int {
 	if delims == "" {
 		return -1
@@ -40,8 +40,8 @@ func extensionAt(local, delims string) int {
 	return at
 }
 
-// indexAny is strings.IndexAny, made for the one delimiter that there nearly
-// always is.
+// indexAny is strings.IndexAny, with a fast path for one delimiter, the usual
+// case.
 func indexAny(s, chars string) int {
 	if len(chars) == 1 {
 		return strings.IndexByte(s, chars[0])

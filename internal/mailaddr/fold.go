@@ -7,10 +7,10 @@ import (
 	"golang.org/x/text/cases"
 )
 
-// Fold gives the form under which Postfix compares logins and table keys
-// ignoring case: ASCII in lower case, anything else by Unicode's full case
-// folding ("Straße" and "STRASSE" are equal). Invalid UTF-8 is folded as ASCII
-// only, so that it equals nothing but itself.
+// Fold returns the form in which Postfix compares logins and table keys without
+// case. ASCII is put in lower case, other text is folded by Unicode's full case
+// folding ("Straße" and "STRASSE" are equal). In invalid UTF-8 only ASCII is
+// folded, so it is equal only to itself.
 func Fold(s string) string {
 	if isLower(s) {
 		return s
@@ -21,8 +21,8 @@ func Fold(s string) string {
 	return strings.Map(cherokeeUpper, cases.Fold().String(s))
 }
 
-// cherokeeUpper fixes the one script whose folding goes to upper case: cases.Fold
-// swaps the two cases there, so that folding twice would undo the first.
+// cherokeeUpper corrects the only script that folds to upper case. cases.Fold
+// swaps the two cases there, so a second folding would undo the first.
 func cherokeeUpper(r rune) rune {
 	switch {
 	case 0xab70 <= r && r <= 0xabbf:
@@ -33,10 +33,10 @@ func cherokeeUpper(r rune) rune {
 	return r
 }
 
-// FoldKey folds a table key or a login: the part after the last "@" becomes a
-// canonical domain in lower case if it is one, the rest is folded by [Fold].
-// "@domain", "user", "user@domain" and the quoted forms are all taken. For a valid
-// address FoldKey(raw) and FoldKey(ParseInternal(raw).Key()) are the same.
+// FoldKey folds a table key or a login. The part after the last "@" becomes a
+// canonical domain if it is a domain. The rest is folded by [Fold]. The key may
+// be "@domain", "user", "user@domain" or a quoted form. For a valid address,
+// FoldKey(raw) is the same as FoldKey(ParseInternal(raw).Key()).
 func FoldKey(key string) string {
 	if isLower(key) && !hasSpellings(key) {
 		return key
@@ -51,7 +51,7 @@ func foldKey(key string) string {
 	}
 	domain := key[at+1:]
 	if isASCII(key) && domain[0] != '[' && domain[len(domain)-1] != '.' {
-		return lower(key) // the usual key: nothing but its case can differ
+		return lower(key) // the usual key, which can differ only in case
 	}
 	canonical, err := canonicalDomain(domain)
 	if err != "" {
@@ -60,8 +60,8 @@ func foldKey(key string) string {
 	return Fold(key[:at]) + "@" + lower(canonical)
 }
 
-// hasSpellings recognises a key that ends like a domain with more than one spelling: with a
-// final dot, or an address literal.
+// hasSpellings reports whether the domain of a key may have more than one
+// spelling: with a final dot, or as an address literal.
 func hasSpellings(key string) bool {
 	return strings.HasSuffix(key, ".") || strings.HasSuffix(key, "]")
 }
@@ -75,8 +75,9 @@ func isASCII(s string) bool {
 	return true
 }
 
-// lower puts ASCII letters in lower case and leaves every other octet alone. It
-// returns s itself when there is nothing to do, which is nearly always.
+// lower puts ASCII letters in lower case and leaves every other octet as it is.
+// It returns s itself if there is nothing to change, which is nearly always the
+// case.
 func lower(s string) string {
 	for i := range len(s) {
 		if isUpper(s[i]) {

@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// ParseHeloLiteral reads a HELO argument that is an address literal (RFC 5321
-// section 4.1.3), "[192.0.2.1]" or "[IPv6:2001:db8::1]". It takes an IPv6 address
-// without its tag too, as some clients write it. ok is false for anything else.
+// ParseHeloLiteral parses a HELO argument that is an address literal (RFC 5321
+// section 4.1.3), "[192.0.2.1]" or "[IPv6:2001:db8::1]". It also accepts an
+// IPv6 address without its tag, as some clients write it. ok is false for
+// anything else.
 func ParseHeloLiteral(helo string) (addr netip.Addr, ok bool) {
 	inner, opened := strings.CutPrefix(helo, "[")
 	inner, closed := strings.CutSuffix(inner, "]")
@@ -22,5 +23,6 @@ func ParseHeloLiteral(helo string) (addr netip.Addr, ok bool) {
 	return addr.Unmap(), err == nil
 }
 
-// LooksNumeric distinguishes a mistyped or shortened address from a name.
+// LooksNumeric reports whether a HELO argument is a mistyped or shortened
+// address, not a name.
 func LooksNumeric(name string) bool { return strings.Trim(name, "0123456789.") == "" }

@@ -2,8 +2,8 @@ package mailaddr
 
 import "strings"
 
-// QuoteEnd gives the length of the quoted string of RFC 5322 section 3.2.4 that s
-// begins with, both quotes included, and -1 when it has no end. s must not be
+// QuoteEnd returns the length of the quoted string (RFC 5322 section 3.2.4) at
+// the start of s, with both quotes, or -1 if it has no end. s must not be
 // empty.
 func QuoteEnd(s string) int {
 	for i := 1; i < len(s); i++ {
@@ -17,7 +17,7 @@ func QuoteEnd(s string) int {
 	return -1
 }
 
-// CommentEnd is QuoteEnd for a comment (section 3.2.2), which may hold comments.
+// CommentEnd is QuoteEnd for a comment (section 3.2.2). Comments may be nested.
 func CommentEnd(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {
@@ -35,8 +35,8 @@ func CommentEnd(s string) int {
 	return -1
 }
 
-// Unquote returns the content of the quoted string that s begins with, without
-// its quotes and backslashes, and the length that QuoteEnd returns.
+// Unquote returns the content of the quoted string at the start of s, without
+// quotes and backslashes. It also returns the length that QuoteEnd returns.
 func Unquote(s string) (text string, length int) {
 	end := QuoteEnd(s)
 	if end < 0 {

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// trimBrackets takes one pair of angle brackets off; half a pair is not ok.
+// trimBrackets removes one pair of angle brackets; ok is false for half a pair.
 func trimBrackets(raw string) (string, bool) {
 	open, closed := strings.HasPrefix(raw, "<"), strings.HasSuffix(raw, ">")
 	if open != closed || raw == "<" || raw == ">" {
@@ -17,7 +17,7 @@ func trimBrackets(raw string) (string, bool) {
 	return raw, true
 }
 
-// dropRoute removes "@one,@two:" from the front, as RFC 5321 section 3.6.1 asks.
+// dropRoute removes a leading "@one,@two:", as RFC 5321 section 3.6.1 asks.
 func dropRoute(text string) string {
 	if strings.HasPrefix(text, "@") {
 		if colon := strings.IndexByte(text, ':'); colon >= 0 {
@@ -27,8 +27,8 @@ func dropRoute(text string) string {
 	return text
 }
 
-// splitExternal separates the halves of an external address and unquotes the
-// local part. The last "@" splits, as in Postfix.
+// splitExternal splits an external address at the last "@", as Postfix does,
+// and unquotes the local part.
 func splitExternal(text string) (local, domain string, bare bool, err Problem) {
 	if strings.HasPrefix(text, `"`) {
 		return splitQuoted(text)
@@ -46,7 +46,8 @@ func splitExternal(text string) (local, domain string, bare bool, err Problem) {
 	return local, domain, bare, ""
 }
 
-// splitQuoted reads a quoted-string (RFC 5321 section 4.1.2) and what follows.
+// splitQuoted parses a quoted-string (RFC 5321 section 4.1.2) and what follows
+// it.
 func splitQuoted(text string) (local, domain string, bare bool, err Problem) {
 	local, end := Unquote(text)
 	if end < 0 {
@@ -73,13 +74,14 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// specials are what an unquoted local part cannot contain in the external form.
-// "@" is none of them: Postfix takes the last one as the separator.
+// specials are the characters that an unquoted local part cannot contain in the
+// external form. "@" is not one of them, because Postfix splits at the last
+// one.
 const specials = "()<>,;:\\\"[] "
 
-// Quote gives the external form of a semantic local part: itself if it is a
-// dot-string (RFC 5321 section 4.1.2, UTF-8 as of RFC 6531), a quoted-string
-// otherwise. It is the form that postmap(1) keys have.
+// Quote returns the external form of a semantic local part, as in postmap(1)
+// keys. A dot-string (RFC 5321 section 4.1.2, UTF-8 as of RFC 6531) is not
+// changed. Other text becomes a quoted-string.
 func Quote(local string) string {
 	if isDotString(local) {
 		return local
@@ -110,8 +112,8 @@ func isDotString(local string) bool {
 	return true
 }
 
-// isDotText recognises what may be in a dot-string; letters come first, as most
-// octets are letters.
+// isDotText reports whether an octet may be in a dot-string. Letters come
+// first, because most octets are letters.
 func isDotText(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c >= utf8.RuneSelf:

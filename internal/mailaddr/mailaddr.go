@@ -1,12 +1,13 @@
-// Package mailaddr answers: which mailbox does this envelope address name?
+// Package mailaddr parses envelope addresses, and compares them as Postfix
+// does.
 //
-// An envelope address has two spellings. The external one travels in SMTP
-// (RFC 5321 section 4.1.2): a local part that is not a dot-string is in
-// quotes, with backslashes before quotes and backslashes. The internal one is
-// what Postfix keeps after parsing and what it puts into a policy request: the
-// same address with the quoting removed, so that the last "@" splits it.
-// [Parse] reads the first, [ParseInternal] the second; reading one as the other
-// would let `"\"ceo\""@example.com` pass for ceo@example.com.
+// An envelope address has two forms. The external form is used in SMTP (RFC
+// 5321 section 4.1.2): a local part that is not a dot-string is in quotes, with
+// backslashes before quotes and backslashes. The internal form is what Postfix
+// has after parsing, and sends in policy requests: the same address without the
+// quoting, which the last "@" splits. [Parse] parses the external form and
+// [ParseInternal] the internal form. They must not be exchanged:
+// `"\"ceo\""@example.com` would then be the same as ceo@example.com.
 //
 // Invariants:
 //   - parsing never fails and never panics: an address that names no mailbox
@@ -16,10 +17,10 @@
 //     name the same domain exactly when the strings are equal;
 //   - [Address.String] of a valid address parses to the same Local and Domain.
 //
-// Where the RFCs and the installed base differ, this parser sides with Postfix:
-// local parts over 64 octets (VERP, SRS) and misplaced dots are accepted,
-// underscores in host names too. Control characters, invalid UTF-8 and empty
-// parts never are.
+// Where the RFCs and common practice differ, this parser does as Postfix does.
+// It accepts local parts over 64 octets (VERP, SRS), misplaced dots, and
+// underscores in host names. It never accepts control characters, invalid UTF-8
+// or empty parts.
 package mailaddr
 
 import (
@@ -27,30 +28,30 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of an address that can still name a mailbox.
+// Bounds of a valid address.
 const (
 	// MaxLocal is the longest local part, in octets. RFC 5321 section 4.5.3.1.1
-	// says 64, which VERP and SRS senders exceed every day; Postfix has no bound
-	// but its line length of 2048 octets.
+	// says 64, but VERP and SRS senders often exceed that. Postfix has no bound
+	// except its line length of 2048 octets.
 	MaxLocal = 1024
 	// MaxDomain is the longest domain, in octets as A-labels without a final dot
 	// (RFC 1035 section 2.3.4: 255 on the wire).
 	MaxDomain = 253
 	// MaxLabel is the longest label of a domain, in octets (RFC 1035).
 	MaxLabel = 63
-	// maxUnicodeDomain bounds the work on a domain before it is turned into
-	// A-labels: no character of UTF-8 is longer than four octets.
+	// maxUnicodeDomain is the longest domain that is converted to A-labels, in
+	// octets. A character has at most four octets in UTF-8.
 	maxUnicodeDomain = 4 * MaxDomain
 )
 
-// Problem is why an address or domain is not valid. The values are constants, so
-// that callers may compare.
+// Problem is the reason why an address or domain is not valid. The values are
+// constants, so callers may compare them.
 type Problem string
 
-// Error gives the problem in words, without the address.
+// Error returns the problem in words, without the address.
 func (p Problem) Error() string { return string(p) }
 
-// What can be wrong with an address or a domain.
+// The problems of an address or a domain.
 const (
 	ErrNoDomain      Problem = "address has no domain"
 	ErrEmptyLocal    Problem = "address has an empty local part"
@@ -78,8 +79,8 @@ type Address struct {
 	plain bool // see IsPlain
 }
 
-// Parse reads an address in its external form, with or without angle brackets.
-// A source route (RFC 5321 appendix C) is dropped. It never fails: see
+// Parse parses an address in its external form, with or without angle brackets.
+// A source route (RFC 5321 appendix C) is dropped. Parse never fails: see
 // [Address.Err].
 func Parse(raw string) Address {
 	if at := plainAt(raw); at > 0 {
@@ -100,9 +101,9 @@ func parseExternal(raw string) Address {
 	return build(raw, local, domain, bare, err)
 }
 
-// ParseInternal reads an address in Postfix's internal form, as the sender and
-// recipient attributes of a policy request have it: everything before the last
-// "@" is the local part, quotes and backslashes included.
+// ParseInternal parses an address in Postfix's internal form, as in the sender
+// and recipient attributes of a policy request. Everything before the last "@"
+// is the local part, with quotes and backslashes.
 func ParseInternal(raw string) Address {
 	if at := plainAt(raw); at > 0 {
 		return plain(raw, at)
@@ -125,9 +126,9 @@ func parseInternal(raw string) Address {
 	return build(raw, raw[:at], raw[at+1:], false, "")
 }
 
-// Err says why the address is not a mailbox: nil for a mailbox and for the null
-// sender, [ErrNoDomain] for a bare local part, another [Problem] for what is
-// invalid.
+// Err returns why the address is not a mailbox. It is nil for a mailbox and for
+// the null sender, [ErrNoDomain] for a bare local part, and another [Problem]
+// for an invalid address.
 func (a Address) Err() error {
 	if a.err == "" {
 		return nil
@@ -135,25 +136,27 @@ func (a Address) Err() error {
 	return a.err
 }
 
-// IsNull recognises the null sender ("" or "<>").
+// IsNull reports whether the address is the null sender ("" or "<>").
 func (a Address) IsNull() bool { return a.err == "" && a.Local == "" && a.Domain == "" }
 
-// IsBare recognises a valid local part without a domain ("postmaster").
+// IsBare reports whether the address is a valid local part without a domain
+// ("postmaster").
 func (a Address) IsBare() bool { return a.err == ErrNoDomain }
 
-// IsLiteral recognises an address whose domain is an address literal.
+// IsLiteral reports whether the domain is an address literal.
 func (a Address) IsLiteral() bool { return strings.HasPrefix(a.Domain, "[") }
 
-// IsValid recognises an address that names somebody: a mailbox or a bare local part.
+// IsValid reports whether the address is a mailbox or a bare local part.
 func (a Address) IsValid() bool { return a.Local != "" }
 
-// IsPlain recognises a mailbox that has one spelling only: Raw is its external and its
-// internal form, its folded key, and its domain the same in A-labels and
-// U-labels. Nearly every address is plain.
+// IsPlain reports whether the address has only one spelling. Raw is then its
+// external form, its internal form and its folded key, and its domain is the
+// same as A-labels and as U-labels. Nearly every address is plain.
 func (a Address) IsPlain() bool { return a.plain }
 
-// String gives the external form: quoted where RFC 5321 asks for it, the domain
-// as A-labels, no brackets. The null sender gives "", an invalid address its Raw.
+// String returns the external form: quoted where RFC 5321 requires it, with the
+// domain as A-labels, without brackets. It returns "" for the null sender and
+// Raw for an invalid address.
 func (a Address) String() string {
 	if a.Local == "" {
 		return a.rawUnlessNull()
@@ -164,8 +167,9 @@ func (a Address) String() string {
 	return join(Quote(a.Local), a.Domain)
 }
 
-// Key gives the internal form Local@Domain, or Local alone for a bare address:
-// what Postfix looks up. The null sender gives "", an invalid address its Raw.
+// Key returns the internal form, which Postfix looks up: Local@Domain, or Local
+// for a bare address. It returns "" for the null sender and Raw for an invalid
+// address.
 func (a Address) Key() string {
 	if a.Local == "" {
 		return a.rawUnlessNull()
@@ -176,7 +180,8 @@ func (a Address) Key() string {
 	return join(a.Local, a.Domain)
 }
 
-// isInternal reports that Raw is the internal form already, which it nearly always is.
+// isInternal reports whether Raw is the internal form already, as nearly
+// always.
 func (a Address) isInternal() bool {
 	n := len(a.Local)
 	if a.Domain == "" {
@@ -192,8 +197,9 @@ func (a Address) rawUnlessNull() string {
 	return a.Raw
 }
 
-// WithDomain gives a copy of a bare address in the given domain, which must be
-// canonical (see [ParseDomain]); any other address is returned as it is. Raw stays.
+// WithDomain returns a copy of a bare address in the given domain, which must
+// be canonical (see [ParseDomain]). Any other address is returned as it is. Raw
+// does not change.
 func (a Address) WithDomain(domain string) Address {
 	if !a.IsBare() || domain == "" {
 		return a
@@ -209,7 +215,7 @@ func join(local, domain string) string {
 	return local + "@" + domain
 }
 
-// build checks the two halves and makes them canonical.
+// build checks the local part and the domain and makes them canonical.
 func build(raw, local, domain string, bare bool, err Problem) Address {
 	if err == "" {
 		err = checkLocal(local)
@@ -227,7 +233,7 @@ func build(raw, local, domain string, bare bool, err Problem) Address {
 	return Address{Raw: raw, Local: local, Domain: name}
 }
 
-// checkLocal judges a semantic local part.
+// checkLocal checks a semantic local part.
 func checkLocal(local string) Problem {
 	if local == "" {
 		return ErrEmptyLocal

@@ -2,9 +2,9 @@ package mailaddr
 
 import "strings"
 
-// plainAt gives the index of the "@" of an address in which nothing has to be
-// checked or changed any more (see [Address.IsPlain]), 0 of any other. It is one
-// look at each octet, where the full way takes six.
+// plainAt returns the index of the "@" of a plain address (see
+// [Address.IsPlain]), which needs no further check or change. It returns 0 for
+// any other address. It reads each octet once; the full way reads it six times.
 func plainAt(raw string) int {
 	if len(raw) > MaxLocal+1+MaxDomain {
 		return 0
@@ -16,7 +16,8 @@ func plainAt(raw string) int {
 	return at
 }
 
-// plainLocal gives the index of the "@" behind a dot-string in lower case, or 0.
+// plainLocal returns the index of the "@" after a dot-string in lower case, or
+// 0.
 func plainLocal(raw string) int {
 	afterDot := true
 	for i := range len(raw) {
@@ -34,7 +35,8 @@ func plainLocal(raw string) int {
 	return 0
 }
 
-// isPlainName recognises a name in lower case without A-labels and final dot.
+// isPlainName reports whether a name is in lower case, without A-labels and
+// without a final dot.
 func isPlainName(name string) bool {
 	if len(name) > MaxDomain {
 		return false
@@ -57,15 +59,15 @@ func isPlainName(name string) bool {
 
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
-// isLower recognises ASCII without letters in upper case: what folding leaves alone.
-// It looks at eight octets at a time.
+// isLower reports whether text is ASCII without upper-case letters, so that
+// folding does not change it. It reads eight octets at a time.
 func isLower(s string) bool {
 	var found uint64
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
 		found |= marks(s[i : i+8])
 	}
-	if i < len(s) && len(s) >= 8 { // the last eight, some of them again
+	if i < len(s) && len(s) >= 8 { // the last eight, which may overlap
 		found |= marks(s[len(s)-8:])
 		i = len(s)
 	}
@@ -79,13 +81,14 @@ func isLower(s string) bool {
 
 const eachOctet = 0x0101010101010101
 
-// marks has the high bit of one of eight octets set if that is not ASCII, or a
-// letter in upper case.
+// marks sets the high bit of each of eight octets that is not ASCII or is an
+// upper-case letter.
 func marks(s string) uint64 {
 	_ = s[7]
 	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	// In ASCII, adding carries no octet into the next: the high bit of the first
-	// sum says "A" and above, that of the second "[" and above.
+	// With ASCII octets, the additions never carry into the next octet. The
+	// high bit of the first sum means "A" or above, that of the second "[" or
+	// above.
 	return w | (w+(0x80-'A')*eachOctet)&^(w+(0x80-'[')*eachOctet)
 }

@@ -2,18 +2,18 @@ package mailaddr
 
 import "strings"
 
-// What keeps an address from being completed.
+// The reasons why an address cannot be completed.
 const (
 	ErrNoOrigin  Problem = "address has no domain, and what Postfix appends is not known"
 	ErrNoSuffix  Problem = "domain has no dot, and what Postfix appends is not known"
 	ErrRouting   Problem = "routing in the local part cannot be followed"
-	maxRewriting         = 16 // domains that are taken off one after the other
+	maxRewriting         = 16 // domains that are removed one after the other
 )
 
-// Rewriting is what Postfix does to an envelope address after it has asked the
-// policy service and before it queues the mail (trivial-rewrite(8)): the part
-// between the address that a client wrote and the one that the recipient sees.
-// The zero value changes nothing and refuses bare addresses.
+// Rewriting is how Postfix changes an envelope address between the question to
+// the policy service and the queue (trivial-rewrite(8)). It turns the address
+// that the client wrote into the address that the recipient sees. The zero
+// value changes nothing and refuses bare addresses.
 type Rewriting struct {
 	PercentHack       bool            // allow_percent_hack: user%domain is user@domain
 	SwapBangpath      bool            // swap_bangpath: domain!user is user@domain
@@ -21,21 +21,22 @@ type Rewriting struct {
 	AppendDotMydomain bool            // append_dot_mydomain: user@host is user@host.Mydomain
 	Myorigin          string          // "" if not known
 	Mydomain          string          // "" if not known
-	Local             map[string]bool // mydestination, as A-labels: routing in a local part is followed there
+	Local             map[string]bool // mydestination, as A-labels: routing in the local part of these domains is followed
 }
 
 // Completed is an address as Postfix uses it.
 type Completed struct {
-	// Queued is what is in the queue and what the recipient sees.
+	// Queued is the address in the queue, which the recipient sees.
 	Queued Address
-	// Routed is the address that the local part of Queued leads to, as
-	// ceo@victim.example in "ceo@victim.example"@local.example; Queued itself when
-	// the local part is only a name. Postfix asks its tables for this one.
+	// Routed is the address that the local part of Queued leads to, such as
+	// ceo@victim.example in "ceo@victim.example"@local.example. It is Queued
+	// itself if the local part is only a name. Postfix looks up Routed in its
+	// tables.
 	Routed Address
 }
 
-// Complete returns the address as Postfix uses it. An error means that this
-// cannot be determined; it is a [Problem].
+// Complete returns the address as Postfix uses it. The error is a [Problem]; it
+// means that this address is not known.
 func (r *Rewriting) Complete(a Address) (Completed, error) {
 	switch {
 	case a.IsNull(), a.IsPlain() && strings.IndexByte(a.Domain, '.') > 0:
@@ -54,8 +55,8 @@ func (r *Rewriting) Complete(a Address) (Completed, error) {
 	return Completed{queued, routed}, nil
 }
 
-// internal returns the internal form of an address with its domain as written: a
-// final dot counts here.
+// internal returns the internal form of an address, with the domain as written.
+// A final dot matters here.
 func internal(a Address) string {
 	switch {
 	case a.IsBare():
@@ -92,13 +93,13 @@ func (r *Rewriting) rewrite(text string) (Address, Problem) {
 	case a.err != "":
 		return a, a.err
 	case strings.HasPrefix(text, "@"):
-		return a, ErrRouting // a route behind a route
+		return a, ErrRouting // a route after a route
 	}
 	return a, ""
 }
 
-// addDomain gives an address without "@" its domain. Operators count outside of
-// quotes only, and a local part that is no dot-string is quoted.
+// addDomain adds the domain to an address without "@". Operators count only
+// outside of quotes, and a local part that is not a dot-string is quoted.
 func (r *Rewriting) addDomain(local string) (string, Problem) {
 	if isDotString(local) {
 		if at := strings.IndexByte(local, '!'); r.SwapBangpath && at >= 0 {
@@ -114,8 +115,9 @@ func (r *Rewriting) addDomain(local string) (string, Problem) {
 	return local + "@" + r.Myorigin, ""
 }
 
-// route follows the routing in the local parts of local domains, quoted or not.
-// An "@" in a local part is followed in any domain: the next host may do so.
+// route follows the routing in local parts of local domains, quoted or not. It
+// follows an "@" in the local part of any domain, because the next host may do
+// so.
 func (r *Rewriting) route(a Address) (Address, Problem) {
 	for range maxRewriting {
 		quotedAt := strings.LastIndexByte(a.Local, '@')
@@ -124,7 +126,7 @@ func (r *Rewriting) route(a Address) (Address, Problem) {
 		case quotedAt < 0 && operator < 0:
 			return a, ""
 		case a.IsLiteral():
-			return a, ErrRouting // whose address it is, is not known here
+			return a, ErrRouting // the owner of this address is not known here
 		case quotedAt < 0 && !r.Local[a.Domain] && a.Domain != r.Myorigin:
 			return a, ""
 		}
@@ -143,8 +145,8 @@ func (r *Rewriting) route(a Address) (Address, Problem) {
 	return a, ErrRouting
 }
 
-// operator returns the index of the last routing operator of a local part, or -1.
-// "%" goes before "!", as it does where Postfix opens quotes.
+// operator returns the index of the last routing operator of a local part, or
+// -1. "%" has priority over "!", as where Postfix removes quotes.
 func (r *Rewriting) operator(local string) int {
 	if at := strings.LastIndexByte(local, '%'); r.PercentHack && at >= 0 {
 		return at
