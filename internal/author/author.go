@@ -1,15 +1,14 @@
-// Package author answers one question: who wrote this mail, for every reader
-// that there may be? It reads the fields that name people (From, and likewise
-// Sender and Resent-From), for the signer, for DMARC and for whoever asks if a
-// login may use these names.
+// Package author finds every author that some reader of a mail could see. It
+// parses the fields that name people: From, and likewise Sender and
+// Resent-From. The signer, DMARC and the check whether a login may use these
+// names need it.
 //
-// The well-formed parts of a field are parsed as RFC 5322 section 3.4 and RFC
-// 6854 have it: comments are skipped, quoted strings and display names are
-// opaque, the members of a group count. Anything else is read as the most
-// careless reader could: every text behind an "@" that has the form of a domain
-// counts, also in quotes, comments, routes and decoded words. A text that is no
-// domain makes the field unusable only when the address that it is part of
-// yields no other.
+// The well-formed parts of a field are parsed by RFC 5322 section 3.4 and RFC
+// 6854. Comments are skipped, quoted strings and display names are opaque, and
+// the members of a group count. Other text is read as the most careless reader
+// could read it. Every text after an "@" that has the form of a domain counts,
+// also in quotes, comments, routes and decoded words. Text that is not a domain
+// makes the field unusable only if its address has no other domain.
 //
 // Invariants:
 //
@@ -25,15 +24,15 @@ import (
 	"slices"
 )
 
-// Bounds on what is read of a mail.
+// Bounds on the fields of a mail.
 const (
-	MaxField     = 64 << 10 // octets of all fields of one name; what follows is not read
-	MaxAddresses = 1000     // addresses and names in them; what follows is not read
+	MaxField     = 64 << 10 // octets of all fields of one name; the rest is not read
+	MaxAddresses = 1000     // addresses and names in them; the rest is not read
 	MaxDomains   = 5        // domains that are kept
 )
 
-// Defect is why the fields cannot be judged, or not by Domains alone: a stable
-// token.
+// Defect is the reason why the fields cannot be judged, or not by Domains
+// alone. It is a stable token.
 type Defect string
 
 // The defects.
@@ -41,38 +40,39 @@ const (
 	Missing        Defect = "from_missing"     // no such field, or an empty one
 	NoDomain       Defect = "from_no_domain"   // well-formed, but without any domain
 	Unusable       Defect = "from_unusable"    // an address whose domain cannot be judged
-	TooManyDomains Defect = "too_many_domains" // more than one of the bounds
+	TooManyDomains Defect = "too_many_domains" // a bound is exceeded
 )
 
-// Author is what the fields of one name say.
+// Author is the result for the fields of one name.
 type Author struct {
-	// Domains are those that some reader could take for the author's: A-labels
-	// in lower case, each once, in the order found, at most MaxDomains.
+	// Domains are the domains that some reader could take for the author's.
+	// They are A-labels in lower case, each once, in the order found, at most
+	// MaxDomains.
 	Domains []string
-	// Mailboxes are the addresses with a domain and a local part that is the
-	// same to every reader, at most MaxAddresses. If the field is Malformed,
-	// there may be others.
+	// Mailboxes are the addresses whose domain and local part are the same to
+	// every reader, at most MaxAddresses. If the field is Malformed, there may
+	// be others.
 	Mailboxes []Mailbox
-	// Defect is "" if Domains is all there is to judge.
+	// Defect is "" if Domains is complete.
 	Defect Defect
 	// Fields and Addresses count fields and the elements of their lists.
 	Fields, Addresses int
-	// Malformed says that a field is not what RFC 5322 section 3.6.2 and RFC
-	// 6854 allow, so that Domains may hold domains which only some readers see.
+	// Malformed reports whether a field breaks RFC 5322 section 3.6.2 and RFC
+	// 6854. Domains may then contain domains that only some readers see.
 	Malformed bool
-	// Unclear says that an address has no local part, or no domain, that is the same
-	// to every reader: it is not among the Mailboxes.
+	// Unclear reports whether an address has no local part or no domain that is
+	// the same to every reader. It is not in Mailboxes.
 	Unclear bool
 
 	unusable bool // an address has no domain that can be judged
-	overflow bool // more than one of the bounds
-	missing  bool // nothing at all is written
+	overflow bool // a bound is exceeded
+	missing  bool // the field is empty or absent
 	guesses  int
 }
 
 // Mailbox is one address with its display name.
 type Mailbox struct {
-	Name   string // the display name as written, see DisplayName
+	Name   string // the display name as written; see DisplayName
 	Local  string // as written, quotes included
 	Domain string // A-labels in lower case
 }
@@ -81,15 +81,15 @@ type Mailbox struct {
 func (m Mailbox) Address() string { return m.Local + "@" + m.Domain }
 
 // DisplayName returns the display name as a reader shows it: without quotes,
-// its encoded-words decoded. It is text from outside, not safe to print.
+// with its encoded-words decoded. It is text from outside and not safe to
+// print.
 func (m Mailbox) DisplayName() string { return decodeName(m.Name) }
 
-// ParseFrom reads the From fields of a header, given as names and values.
+// ParseFrom parses the From fields of a header, given as names and values.
 func ParseFrom(header iter.Seq2[string, string]) Author { return Parse("from", header) }
 
-// Parse reads the fields of a header that have a name, which is given in lower
-// case. A field counts whatever white space or control characters are in its
-// own name.
+// Parse parses the fields of a header with one name, which is given in lower
+// case. White space and control characters in the name of a field are ignored.
 func Parse(field string, header iter.Seq2[string, string]) Author {
 	a := Author{missing: true}
 	left := MaxField
@@ -109,7 +109,7 @@ func Parse(field string, header iter.Seq2[string, string]) Author {
 	return a
 }
 
-// ParseField reads one field that names people.
+// ParseField parses one field that names people.
 func ParseField(value string) Author {
 	a := Author{missing: true, Fields: 1}
 	if len(value) > MaxField {
@@ -121,7 +121,8 @@ func ParseField(value string) Author {
 	return a
 }
 
-// Named compares a field name with one in lower case the way a lenient reader does.
+// Named reports whether a lenient reader takes a field name for the given one,
+// which is in lower case.
 func Named(name, field string) bool {
 	n := 0
 	for _, b := range []byte(name) {
@@ -153,7 +154,7 @@ func (a *Author) defect() Defect {
 	return NoDomain
 }
 
-// readField reads the list of one field.
+// readField parses the list of one field.
 func (a *Author) readField(value string) {
 	for e := range elements(value) {
 		if e.blank() {
@@ -170,7 +171,7 @@ func (a *Author) readField(value string) {
 	}
 }
 
-// readElement takes the domain of an address, or what may be one.
+// readElement adds the domain of an address, or text that may be one.
 func (a *Author) readElement(e element) {
 	m, form := e.mailbox()
 	if m.Local != "" {
@@ -182,7 +183,7 @@ func (a *Author) readElement(e element) {
 	case formAddress:
 		a.add(m.Domain)
 	case formName:
-		// There is no domain here, but a decoded word may bring one.
+		// There is no domain here, but a decoded word may contain one.
 		if text, ok := decodeWords(e.raw); ok {
 			a.guess(text)
 		}

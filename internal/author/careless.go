@@ -8,10 +8,10 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// guess adds every domain that a text could be read to hold, after those found
-// already. Single labels count when there is nothing better: "John @ work
-// <a@example.com>" is no address at "work". One that a control character cuts off
-// a longer name always counts: some readers stop there.
+// guess adds every domain that a text could be read to contain. A single label
+// counts only if there is no better domain: "John @ work <a@example.com>" is
+// not an address at "work". But a label that a control character cuts off from
+// a longer name always counts, because some readers stop there.
 func (a *Author) guess(text string, found ...string) {
 	texts := []string{text}
 	if decoded, ok := decodeWords(text); ok {
@@ -49,8 +49,8 @@ func (a *Author) guess(text string, found ...string) {
 	}
 }
 
-// candidates yields what could be the domain behind each "@", and whether it
-// counts even as a single label.
+// candidates yields the text that could be a domain after each "@", and whether
+// it counts even as a single label.
 func candidates(text string) iter.Seq2[string, bool] {
 	return func(yield func(string, bool) bool) {
 		for {
@@ -69,10 +69,11 @@ func candidates(text string) iter.Seq2[string, bool] {
 	}
 }
 
-// readings returns the domain that a text begins with, up to the first octet that
-// cannot be in one. When that is a control character, a quote or an escape, the
-// reading of those who drop it counts too, and so does that of those who drop
-// the space within brackets. cut says that it is a control character.
+// readings returns the domain at the start of a text, up to the first octet
+// that cannot be in a domain. If that octet is a control character, a quote or
+// an escape, some readers drop it, so their reading counts too. So does the
+// reading without the space in brackets. cut reports whether the octet is a
+// control character.
 func readings(text string) (all []string, cut bool) {
 	end := domainEnd(text)
 	all = []string{strings.Trim(text[:end], ".-")}
@@ -91,12 +92,12 @@ func readings(text string) (all []string, cut bool) {
 	return all, isControl(text[end])
 }
 
-// maxCandidate bounds what is read across dropped octets: no domain is
-// longer, as U-labels in UTF-8.
+// maxCandidate is how much is read across dropped octets. No domain is longer,
+// even as U-labels in UTF-8.
 const maxCandidate = 1024
 
-// dropOctets reads a domain without certain octets, up to the next one that
-// cannot be in it, which it gives too.
+// dropOctets reads a domain and drops certain octets. It stops at the next
+// octet that cannot be in a domain, and returns that octet too.
 func dropOctets(text string, drop func(byte) bool) (domain string, next byte) {
 	kept := make([]byte, 0, 64)
 	for i := 0; i < min(len(text), maxCandidate); i++ {
@@ -112,8 +113,7 @@ func dropOctets(text string, drop func(byte) bool) (domain string, next byte) {
 	return string(bytes.Trim(kept, ".-")), next
 }
 
-// dropComments gives what is left to those who put together what is around a
-// comment.
+// dropComments returns the text without comments, as some readers join it.
 func dropComments(text string) string {
 	var kept []byte
 	for {
@@ -144,8 +144,8 @@ func isDomainOctet(b byte) bool {
 	return isAlpha(b) || isDigit(b) || b == '-' || b == '.' || b == '_' || b >= 0x80
 }
 
-// isHidden recognises what some readers drop from an address: control characters, and
-// what quotes and escapes.
+// isHidden reports whether some readers drop a character from an address: a
+// control character, or a character for quotes and escapes.
 func isHidden(b byte) bool {
 	return isControl(b) || b == '"' || b == '\\'
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// element is one element of an address list, taken apart at its angle
-// brackets. Comments are gone and white space is one space in the parts.
+// element is one element of an address list, split at its angle brackets. Its
+// parts have no comments, and white space is a single space.
 type element struct {
 	raw    string // as written
 	before string // the text before "<", or all of it; quoted strings as written
@@ -16,27 +16,28 @@ type element struct {
 	after  string
 	angle  bool
 	broken bool // brackets, quotes or comments that do not match, stray octets
-	stray  bool // it ends in the ":" or ";" of a group that cannot be
-	last   byte // what ended it: ',', ';', ':' or 0 at the end of the field
+	stray  bool // it ends in a ":" or ";" where no group can be
+	last   byte // the octet that ended it: ',', ';', ':', or 0 at the end of the field
 }
 
-// blank reports whether nothing is written but white space and comments.
+// blank reports whether there is only white space and comments.
 func (e *element) blank() bool {
 	return !e.broken && !e.stray && !e.angle && e.before == ""
 }
 
-// form is what an element turned out to be.
+// form is the form of an element.
 type form uint8
 
 const (
 	formAddress form = iota // an address with a domain
 	formName                // well-formed, without a domain: a bare word, a group, "<>"
-	formUnusual             // an address with a domain, which some readers see otherwise
+	formUnusual             // an address with a domain that some readers read differently
 	formBroken
 )
 
-// mailbox returns the address of the element, without a domain or a local part
-// that cannot be told. One that comes with formBroken is a reading among others.
+// mailbox returns the address of the element. A domain or local part that is
+// unclear is empty. With formBroken, the address is only one of several
+// readings.
 func (e *element) mailbox() (Mailbox, form) {
 	addr, name := e.before, ""
 	if e.angle {
@@ -54,7 +55,7 @@ func (e *element) mailbox() (Mailbox, form) {
 	return m, f
 }
 
-// parseAddress reads an address without its display name.
+// parseAddress parses an address without its display name.
 func parseAddress(addr string) (Mailbox, form) {
 	at := strings.LastIndexByte(addr, '@')
 	if at < 0 {
@@ -79,7 +80,7 @@ func parseAddress(addr string) (Mailbox, form) {
 	return m, formAddress
 }
 
-// joinDots drops the space around dots.
+// joinDots removes the space around dots.
 func joinDots(domain string) string {
 	if !strings.Contains(domain, " ") {
 		return domain
@@ -87,9 +88,9 @@ func joinDots(domain string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(domain, " .", "."), ". ", ".")
 }
 
-// isLocal reports whether a local part means the same to every reader: atoms and
-// quoted strings between dots, and no encoded-word. Space around the dots is
-// obsolete and allowed; octets beyond ASCII are those of RFC 6532.
+// isLocal reports whether a local part is the same to every reader. It may be
+// atoms and quoted strings between dots, but not an encoded-word. Space around
+// the dots is obsolete and allowed. Octets beyond ASCII are those of RFC 6532.
 func isLocal(local string) bool {
 	if local == "" || strings.Contains(local, "=?") {
 		return false
@@ -107,7 +108,7 @@ func isLocal(local string) bool {
 		case b == '.':
 			word = true
 		case b == ' ':
-			// Only a dot may be between words.
+			// Words must be separated by a dot.
 			if next := local[i+1]; !word && next != '.' {
 				return false
 			}
@@ -120,8 +121,8 @@ func isLocal(local string) bool {
 	return true
 }
 
-// hasBareAt reports whether an "@" is outside of quoted strings and of
-// encoded-words. Every quote in s has its end.
+// hasBareAt reports whether an "@" is outside of quoted strings and
+// encoded-words. Every quote in s must have its end.
 func hasBareAt(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
@@ -136,12 +137,12 @@ func hasBareAt(s string) bool {
 	return false
 }
 
-// maxEncodedWord bounds an encoded-word; RFC 2047 section 2 allows 75.
+// maxEncodedWord is the longest encoded-word; RFC 2047 section 2 allows 75.
 const maxEncodedWord = 256
 
-// encodedWordEnd gives the length of the encoded-word that s begins with, -1 if
-// it does not begin with one: "=?", a charset, "?", an encoding, "?", a text
-// and "?=", without space.
+// encodedWordEnd returns the length of the encoded-word at the start of s, or
+// -1 if there is none. It is "=?", a charset, "?", an encoding, "?", a text and
+// "?=", without space.
 func encodedWordEnd(s string) int {
 	s = s[:min(len(s), maxEncodedWord)]
 	marks := 0
@@ -161,7 +162,7 @@ func encodedWordEnd(s string) int {
 	return -1
 }
 
-// elements cuts a field at its commas, and at the ":" and ";" of groups.
+// elements splits a field at its commas and at the ":" and ";" of groups.
 func elements(value string) iter.Seq[element] {
 	return func(yield func(element) bool) {
 		s := scanner{text: value}
@@ -174,8 +175,8 @@ func elements(value string) iter.Seq[element] {
 	}
 }
 
-// scanner reads a field from the left, each octet once or, where a quoted
-// string or a comment has no end, twice.
+// scanner reads a field from the left. It reads each octet once, or twice where
+// a quoted string or a comment has no end.
 type scanner struct {
 	text  string
 	pos   int
@@ -209,7 +210,7 @@ func (s *scanner) next() element {
 			e.broken = e.broken || current.odd(b)
 			end := s.pos + 1
 			for end < len(s.text) && isDomainOctet(s.text[end]) {
-				end++ // an octet like most, which no other case takes
+				end++ // an octet without a special meaning
 			}
 			current.write(s.text[s.pos:end])
 			s.pos = end
@@ -219,7 +220,7 @@ func (s *scanner) next() element {
 	return s.finish(e, start, before, inside, after)
 }
 
-// ends reports whether b ends the element, and keeps track of groups.
+// ends reports whether b ends the element. It also keeps track of groups.
 func (s *scanner) ends(b byte, e *element) bool {
 	switch b {
 	case ',':
@@ -245,9 +246,9 @@ func (s *scanner) finish(e element, start int, before, inside, after part) eleme
 	return e
 }
 
-// enclosed reads a comment or a quoted string. One without an end breaks the
-// element, and its opening octet is an octet like any other; having looked for
-// the end once, the scanner does not look again.
+// enclosed reads a comment or a quoted string. If it has no end, the element is
+// broken, and its first octet is read as an ordinary octet. The scanner
+// searches for a missing end only once.
 func (s *scanner) enclosed(e *element, p *part, b byte) {
 	rest := s.text[s.pos:]
 	end := -1
@@ -271,7 +272,7 @@ func (s *scanner) enclosed(e *element, p *part, b byte) {
 	s.pos += end
 }
 
-// part is a piece of an element, white space folded into single spaces.
+// part is a part of an element, with white space folded into single spaces.
 type part struct {
 	text  strings.Builder
 	space bool
@@ -285,7 +286,7 @@ func (p *part) write(s string) {
 	p.text.WriteString(s)
 }
 
-// odd reports whether b may not be outside of quotes and comments.
+// odd reports whether b is allowed only in quotes and comments.
 func (p *part) odd(b byte) bool {
 	return b < ' ' || b == 0x7f || b == '\\' || b == '<' || b == '>' || b == ')'
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// MaxShown bounds the addresses that Shown returns.
+// MaxShown is how many addresses Shown returns at most.
 const MaxShown = 50
 
-// Shown returns every text of a field that a person or a careless reader could take
-// for an address, each once: the addresses themselves, and those in display names,
-// comments and decoded words. Look-alikes of "@" and ".", characters that are not
-// shown, and space around an "@" are read as people read them. more reports that
-// there are others: more than MaxShown, or in what lies beyond MaxField.
+// Shown returns every text in a field that a person or a careless reader could
+// take for an address, each once: the addresses themselves, and those in
+// display names, comments and decoded words. Look-alikes of "@" and ".",
+// invisible characters, and space around an "@" are read as people read them.
+// more reports whether there are others, beyond MaxShown or MaxField.
 func Shown(value string) (all []string, more bool) {
 	if len(value) > MaxField {
 		value, more = value[:MaxField], true
@@ -41,8 +41,8 @@ func Shown(value string) (all []string, more bool) {
 	return all, more
 }
 
-// IsPlain reports whether a field of this text shows no address but its own, n of
-// them: a quick answer for nearly all mail.
+// IsPlain reports whether a field shows no addresses except its own, which are
+// n. It is fast and true for nearly all mail.
 func IsPlain(value string, n int) bool {
 	for i := range len(value) {
 		switch {
@@ -56,8 +56,8 @@ func IsPlain(value string, n int) bool {
 }
 
 // HasBrackets reports whether a field has square brackets outside of quotes and
-// comments. Some readers do not expect them in a display name, and take a quoted
-// string beside them for an address.
+// comments. Some readers do not expect them in a display name, and take a
+// quoted string next to them for an address.
 func HasBrackets(value string) bool {
 	for i := 0; i < len(value); i++ {
 		end := 0
@@ -77,8 +77,8 @@ func HasBrackets(value string) bool {
 	return false
 }
 
-// shownTexts returns the readings of a field: as written, and with quotes,
-// encoded-words and comments taken away.
+// shownTexts returns the readings of a field: as written, and without quotes,
+// encoded-words and comments.
 func shownTexts(value string) []string {
 	texts := []string{value, decodeName(value)}
 	if decoded, ok := decodeWords(value); ok {
@@ -93,9 +93,9 @@ func shownTexts(value string) []string {
 	return texts
 }
 
-// plainText returns a text in the form in which a reader compares: look-alikes are
-// the characters that they look like, what is not shown is gone, and what cannot be
-// in an address is a space.
+// plainText returns a text as a reader sees it. Look-alikes become the
+// characters that they look like, invisible characters are removed, and
+// characters that cannot be in an address become a space.
 func plainText(text string) string {
 	unusual := func(r rune) bool { return r >= 0x80 || r < ' ' || r == 0x7f }
 	if strings.IndexFunc(text, unusual) < 0 {
@@ -112,7 +112,7 @@ func plainRune(r rune) rune {
 		return -1
 	case r < 0x80:
 		return r
-	case r == '\u3002': // the full stop of East Asia, which domains know too
+	case r == '\u3002': // the full stop of East Asia, which is also used in domains
 		return '.'
 	case !unicode.In(r, unicode.L, unicode.M, unicode.N):
 		return ' '
@@ -120,8 +120,8 @@ func plainRune(r rune) rune {
 	return r
 }
 
-// addressAround returns the address around the "@" at i, "" if there is none. Its
-// domain has two labels at least: "Alice @ work" is no address.
+// addressAround returns the address around the "@" at i, or "". Its domain must
+// have at least two labels: "Alice @ work" is not an address.
 func addressAround(text string, i int) string {
 	before, after := strings.TrimRight(text[:i], " "), strings.TrimLeft(text[i+1:], " ")
 	local := before[localStart(before):]
@@ -132,8 +132,8 @@ func addressAround(text string, i int) string {
 	return local + "@" + domain
 }
 
-// localStart returns where the word begins that a text ends with; quotes of people
-// are no part of it.
+// localStart returns the start of the last word of a text. Quotation marks are
+// not part of it.
 func localStart(text string) int {
 	start := len(text)
 	for start > 0 && isWordOctet(text[start-1]) {
@@ -145,7 +145,7 @@ func localStart(text string) int {
 	return start
 }
 
-// isWordOctet reports whether b may be in a local part that needs no quotes.
+// isWordOctet reports whether b may be in a local part without quotes.
 func isWordOctet(b byte) bool {
 	return isAlpha(b) || isDigit(b) || b >= 0x80 || b != 0 && strings.IndexByte("!#$%&'*+-/=?^_`{|}~.", b) >= 0
 }

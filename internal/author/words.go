@@ -8,8 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// decodeWords decodes the encoded-words of RFC 2047 wherever they stand, and
-// tells whether there were any. Unknown charsets are taken as they are.
+// decodeWords decodes all encoded-words of RFC 2047, and reports whether there
+// were any. Text in an unknown charset is not converted.
 func decodeWords(text string) (string, bool) {
 	if !strings.Contains(text, "=?") {
 		return "", false
@@ -22,7 +22,7 @@ func decodeWords(text string) (string, bool) {
 // decodeName returns a display name without its quotes and encoded-words.
 func decodeName(name string) string {
 	var b strings.Builder
-	open := false // a quoted string was found to have no end: none is looked for again
+	open := false // a quoted string has no end; do not search for one again
 	for len(name) > 0 {
 		text, n := name[:1], 1
 		if name[0] == '"' && !open {
