@@ -1,8 +1,7 @@
-// Package helo answers one question: does the name in HELO lead to the client
-// that says it?
+// Package helo decides whether the name in HELO leads to the client.
 //
-// The answer has three values. Unknown means that DNS could not tell; it comes
-// with an error, and a caller must not use it as evidence either way.
+// The verdict has three values. Unknown means that DNS failed. It comes with an
+// error, and a caller must not use it as evidence for or against the client.
 package helo
 
 import (
@@ -15,17 +14,17 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Verdict is what a HELO argument says about the client.
+// Verdict is the result for a HELO argument.
 type Verdict uint8
 
 // The verdicts.
 const (
-	Unknown  Verdict = iota // DNS could not tell
-	Leads                   // it is the client's address or name, or has its address
-	Misleads                // it belongs to another host, or is no full name
+	Unknown  Verdict = iota // DNS failed
+	Leads                   // it is the client's address or name, or a name with this address
+	Misleads                // it belongs to another host, or is not a full name
 )
 
-// Resolver asks for addresses, see spf.Resolver for what its errors mean.
+// Resolver looks up addresses; spf.Resolver explains its errors.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -33,14 +32,15 @@ type Resolver interface {
 // Client is the host that said HELO.
 type Client struct {
 	Addr netip.Addr
-	// Name is its reverse name if that leads back to Addr, else "". A HELO that
-	// is this name costs no question.
+	// Name is its reverse name if that leads back to Addr, else "". A HELO with
+	// this name needs no DNS query.
 	Name string
 }
 
-// Judge compares a HELO argument with the client. An address literal must be the
-// client's address; a name must be a full one, not a number, and be the client's
-// name or have its address. The error is nil unless the verdict is Unknown.
+// Judge compares a HELO argument with the client. An address literal must be
+// the client's address. A name must be a full one, not a number. It must be the
+// client's name or have its address. The error is nil unless the verdict is
+// Unknown.
 func Judge(ctx context.Context, r Resolver, argument string, c Client) (Verdict, error) {
 	addr := c.Addr.Unmap().WithZone("")
 	if literal, ok := mailaddr.ParseHeloLiteral(argument); ok {
@@ -67,8 +67,8 @@ func verdict(leads bool) Verdict {
 	return Misleads
 }
 
-// HasAddress reports whether an absolute name has the address, which is neither
-// IPv4-mapped nor zoned. An error means that DNS could not tell.
+// HasAddress reports whether an absolute name has an address, which must be
+// neither IPv4-mapped nor zoned. An error means that DNS failed.
 func HasAddress(ctx context.Context, r Resolver, name string, addr netip.Addr) (bool, error) {
 	network := "ip4"
 	if addr.Is6() {
