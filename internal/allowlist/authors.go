@@ -9,13 +9,13 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// Authors is a set of author domains, each with the clients that may use it. A
-// nil set is empty.
+// Authors is a set of author domains, each with the clients that may send its
+// mail. A nil set is empty.
 type Authors struct{ clients map[string]*Clients }
 
-// ReadAuthors reads an author domain a line, with the clients behind it that may
-// send its mail: addresses, networks, host names. A domain without clients is
-// taken from everybody. # begins a comment. Errors name file and line.
+// ReadAuthors reads a file with one author domain a line. The clients that may
+// send its mail follow it: addresses, networks, host names. Without clients,
+// every client may. # begins a comment. Errors contain file and line.
 func ReadAuthors(path string) (*Authors, error) {
 	a := &Authors{clients: map[string]*Clients{}}
 	if err := Read(path, a.add); err != nil {
@@ -39,7 +39,7 @@ func (a *Authors) add(entry string) error {
 		return nil
 	}
 	if before && list == nil {
-		return nil // everybody already
+		return nil // every client may already
 	}
 	if list == nil {
 		list = NewClients()
@@ -58,8 +58,8 @@ func (a *Authors) add(entry string) error {
 
 var errAction = errors.New("actions of Postfix's access tables are not read here: every domain of this file is allowed; take out the line or the action")
 
-// isAction reports whether a word is an action of access(5), which no client is
-// called.
+// isAction reports whether a word is an action of access(5). No client has such
+// a name.
 func isAction(word string) bool {
 	switch strings.ToUpper(word) {
 	case "OK", "PERMIT", "RELAY", "REJECT", "DUNNO", "DISCARD", "DEFER", "HOLD", "DEFER_IF_PERMIT", "DEFER_IF_REJECT":
@@ -76,8 +76,8 @@ func (a *Authors) Len() int {
 	return len(a.clients)
 }
 
-// Has reports whether a client, by its address or its confirmed name, may send mail
-// of an author domain, given as A-labels in lower case.
+// Has reports whether a client, by its address or its confirmed name, may send
+// mail of an author domain, which is given as A-labels in lower case.
 func (a *Authors) Has(domain string, addr netip.Addr, name string) bool {
 	if a == nil {
 		return false

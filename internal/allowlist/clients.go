@@ -15,11 +15,11 @@ var (
 	errRegexp   = errors.New("regular expressions are not read here: write names, which mean all below them, and networks")
 )
 
-// Clients is a set of clients: addresses, networks, and names with all that
-// lies below them. A nil list is empty.
+// Clients is a set of clients: addresses, networks, and names that include all
+// names below them. A nil list is empty.
 type Clients struct {
 	networks map[netip.Prefix]bool
-	lengths  [2]map[int]bool // prefix lengths of IPv4 and IPv6 that occur
+	lengths  [2]map[int]bool // the prefix lengths of IPv4 and IPv6 in the list
 	names    map[string]bool
 }
 
@@ -28,9 +28,9 @@ func NewClients() *Clients {
 	return &Clients{networks: map[netip.Prefix]bool{}, lengths: [2]map[int]bool{{}, {}}, names: map[string]bool{}}
 }
 
-// ReadClients reads one entry a line: an IP address, a network, or a host
-// name, which means itself and all names below it. # begins a comment.
-// Errors name file and line.
+// ReadClients reads one entry a line: an IP address, a network, or a host name
+// that includes all names below it. # begins a comment. Errors contain file and
+// line.
 func ReadClients(path string) (*Clients, error) {
 	l := NewClients()
 	if err := Read(path, l.Add); err != nil {
@@ -39,7 +39,7 @@ func ReadClients(path string) (*Clients, error) {
 	return l, nil
 }
 
-// Add takes one entry, as a line of a file has it.
+// Add adds one entry, as in a line of a file.
 func (l *Clients) Add(entry string) error {
 	if strings.HasPrefix(entry, "/") {
 		return errRegexp
@@ -75,7 +75,7 @@ func (l *Clients) addPrefix(entry string) error {
 	return nil
 }
 
-// AddNetwork takes a network, which must be masked.
+// AddNetwork adds a network, which must be masked.
 func (l *Clients) AddNetwork(p netip.Prefix) {
 	l.networks[p] = true
 	l.lengths[family(p.Addr())][p.Bits()] = true
@@ -96,8 +96,7 @@ func (l *Clients) Len() int {
 	return len(l.networks) + len(l.names)
 }
 
-// Has reports whether the list holds a client by its address or by its confirmed
-// name.
+// Has reports whether a client's address or confirmed name is in the list.
 func (l *Clients) Has(addr netip.Addr, name string) bool {
 	if l == nil {
 		return false

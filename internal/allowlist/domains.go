@@ -12,8 +12,9 @@ var errDomain = errors.New("not a domain name, such as example.org")
 // Domains is a set of domains. A nil set is empty.
 type Domains struct{ exact, below map[string]bool }
 
-// ReadDomains reads one domain a line, which means itself alone;
-// .example.org means itself and all below it. # begins a comment. Errors name file and line.
+// ReadDomains reads one domain a line. example.org means only itself;
+// .example.org means itself and all names below it. # begins a comment. Errors
+// contain file and line.
 func ReadDomains(path string) (*Domains, error) {
 	d := &Domains{exact: map[string]bool{}, below: map[string]bool{}}
 	if err := Read(path, d.add); err != nil {
@@ -46,12 +47,12 @@ func (d *Domains) Len() int {
 	return len(d.exact) + len(d.below)
 }
 
-// Has reports whether the set holds a domain, given as A-labels in lower case.
+// Has reports whether a domain, given as A-labels in lower case, is in the set.
 func (d *Domains) Has(name string) bool {
 	return d != nil && (d.exact[name] || holdsDomain(d.below, name))
 }
 
-// holdsDomain looks for a name and for all above it.
+// holdsDomain reports whether a name or a name above it is in the set.
 func holdsDomain(set map[string]bool, name string) bool {
 	for {
 		if set[name] {

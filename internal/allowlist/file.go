@@ -1,10 +1,10 @@
-// Package allowlist answers one question: is this client, recipient or domain on
-// a list that the administrator wrote?
+// Package allowlist reads allow lists of clients, recipients and domains, which
+// the administrator writes.
 //
-// A list is a text file with one entry a line; # begins a comment. A name means
-// itself and all names below it. What cannot be read is an error with
-// file and line, never an entry that matches nothing. Lists do not change once
-// they are read.
+// An allow list is a text file with one entry a line; # begins a comment. The
+// kind of list decides whether a name includes the names below it. An entry
+// that cannot be read is an error with file and line. It is never an entry that
+// matches nothing. Lists do not change after they are read.
 package allowlist
 
 import (
@@ -22,7 +22,7 @@ const (
 	maxLine = 1024    // bytes
 )
 
-// Read hands each entry of a file to add. Errors name file and line.
+// Read calls add for each entry of a file. Errors contain file and line.
 func Read(path string, add func(entry string) error) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func Read(path string, add func(entry string) error) error {
 	return Parse(f, path, add)
 }
 
-// Parse is Read for a text whose name in errors is path.
+// Parse is Read for a text. Errors use path as its name.
 func Parse(r io.Reader, path string, add func(entry string) error) error {
 	bounded := &io.LimitedReader{R: r, N: maxFile + 1}
 	lines := bufio.NewScanner(bounded)

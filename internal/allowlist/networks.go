@@ -2,10 +2,10 @@ package allowlist
 
 import "net/netip"
 
-// Networks are those of a flag.
+// Networks are the networks of a flag.
 type Networks []netip.Prefix
 
-// Has reports whether an address lies in one of the networks.
+// Has reports whether an address is in one of the networks.
 func (n Networks) Has(client netip.Addr) bool {
 	client = client.Unmap().WithZone("")
 	for _, network := range n {

@@ -8,7 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// An entry that can never match is an error: whoever wrote it relies on it.
+// An entry that can never match is an error, because the administrator relies
+// on it.
 var (
 	errWildcard = errors.New("wild cards are not read here; write a domain, and all below it is meant where the list says so")
 	errRange    = errors.New("ranges of addresses are not read; write networks, such as 192.0.2.0/24")
@@ -27,8 +28,8 @@ func never(entry string) error {
 	return nil
 }
 
-// isNoName reports whether no host or domain can have a name: no top-level domain
-// is a number.
+// isNoName reports whether no host or domain can have this name: no top-level
+// domain is a number.
 func isNoName(name string) bool {
 	top := name[strings.LastIndexByte(name, '.')+1:]
 	return mailaddr.LooksNumeric(name) || strings.Trim(top, "0123456789-") == ""

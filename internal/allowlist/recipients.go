@@ -21,9 +21,9 @@ func NewRecipients() *Recipients {
 	return &Recipients{addresses: map[string]bool{}, users: map[string]bool{}, domains: map[string]bool{}}
 }
 
-// ReadRecipients reads one entry a line: user@example.org, user@ for that
-// user of every domain, or example.org for everybody there and below. # begins
-// a comment. Errors name file and line.
+// ReadRecipients reads one entry a line: user@example.org, user@ for that user
+// of every domain, or example.org for all users there and in all domains below
+// it. # begins a comment. Errors contain file and line.
 func ReadRecipients(path string) (*Recipients, error) {
 	l := NewRecipients()
 	if err := Read(path, l.Add); err != nil {
@@ -32,7 +32,7 @@ func ReadRecipients(path string) (*Recipients, error) {
 	return l, nil
 }
 
-// Add takes one entry, as a line of a file has it.
+// Add adds one entry, as in a line of a file.
 func (l *Recipients) Add(entry string) error {
 	if strings.HasPrefix(entry, "/") {
 		return errRegexp
@@ -72,8 +72,9 @@ func (l *Recipients) Len() int {
 	return len(l.addresses) + len(l.users) + len(l.domains)
 }
 
-// Has reports whether the list holds a recipient, with or without its extension,
-// which one of the delimiters separates from the user (recipient_delimiter).
+// Has reports whether a recipient is in the list, with or without its
+// extension. delimiters are the characters that separate an extension from the
+// user (recipient_delimiter).
 func (l *Recipients) Has(a mailaddr.Address, delimiters string) bool {
 	if l == nil || !a.IsValid() {
 		return false
