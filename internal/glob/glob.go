@@ -1,10 +1,10 @@
-// Package glob matches text against patterns as administrators write them.
+// Package glob matches text against simple patterns with *.
 package glob
 
 import "strings"
 
-// Match reports whether a text matches a pattern in which * means any text,
-// ignoring case.
+// Match reports whether a text matches a pattern, without case. * matches any
+// text.
 func Match(pattern, text string) bool {
 	parts := strings.Split(strings.ToLower(pattern), "*")
 	text = strings.ToLower(text)
