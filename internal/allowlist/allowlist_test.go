@@ -122,7 +122,7 @@ func TestAllowFileErrors(t *testing.T) {
 	}
 }
 
-// What can never match is an error in every list, with the fix.
+// An entry that can never match is an error in every list, with the fix.
 func TestNeverMatches(t *testing.T) {
 	readers := map[string]func(string) error{
 		"clients":    func(p string) error { _, err := ReadClients(p); return err },
@@ -218,8 +218,8 @@ func TestAuthors(t *testing.T) {
 	}
 }
 
-// Who brings a table of access(5) along learns that its actions are not read: the
-// domains that it rejects would be allowed.
+// A table of access(5) is refused: its actions are not read, so the domains
+// that it rejects would be allowed.
 func TestAuthorsHaveNoActions(t *testing.T) {
 	for _, action := range []string{"REJECT", "ok", "Dunno", "192.0.2.1 RELAY"} {
 		if _, err := ReadAuthors(write(t, "bad.example "+action+"\n")); !errors.Is(err, errAction) {

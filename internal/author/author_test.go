@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// only is a header of one field and another one that is not asked for.
+// only returns a header with one field and another one that is not parsed.
 func only(name, value string) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		_ = yield("To", "x@unasked.example") && yield(name, value)
 	}
 }
 
-// fields has every kind of field; the golden cases of package dmarc have what
-// follows from them.
+// fields has every kind of field. The golden cases of package dmarc have the
+// results for DMARC.
 var fields = []struct {
 	name, value string
 	domains     string
@@ -68,7 +68,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Sender and Resent-From are read like From, and by themselves.
+// Sender and Resent-From are parsed like From, each separately.
 func TestParseOtherFields(t *testing.T) {
 	header := func(yield func(string, string) bool) {
 		_ = yield("From", " a@one.example") && yield("SENDER", " b@two.example") && yield("Resent-From\t", " c@three.example") &&

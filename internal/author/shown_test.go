@@ -95,8 +95,8 @@ func TestUnclear(t *testing.T) {
 	}
 }
 
-// Whatever the text is, what is shown has the form of an address, and what is
-// plain shows nothing else.
+// For any text, each shown text has the form of an address, and a plain field
+// shows no other.
 func FuzzShown(f *testing.F) {
 	for _, tt := range fields {
 		f.Add(tt.value)
@@ -115,7 +115,7 @@ func FuzzShown(f *testing.F) {
 	})
 }
 
-// One field is read alike by both functions.
+// Both functions parse one field in the same way.
 func TestParseField(t *testing.T) {
 	for _, tt := range fields {
 		one, all := ParseField(tt.value), ParseFrom(only("From", tt.value))

@@ -65,7 +65,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// answer gives one answer to every question.
+// answer returns the same answer to every question.
 type answer struct {
 	addrs []netip.Addr
 	err   error
@@ -75,8 +75,8 @@ func (a answer) LookupNetIP(context.Context, string, string) ([]netip.Addr, erro
 	return a.addrs, a.err
 }
 
-// Only a proven absence is one: a time-out that calls itself "not found" is not,
-// and neither is the end of the caller's time.
+// Only a proven absence counts. A time-out that is reported as "not found" does
+// not count, and neither does the end of the caller's time.
 func TestFailuresAreUnknown(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error

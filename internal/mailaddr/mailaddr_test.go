@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// want is what an address should have become; problem is nil for a mailbox.
+// want is the expected result; problem is nil for a mailbox.
 type want struct {
 	local, domain, text, key string
 	problem                  error
@@ -303,7 +303,7 @@ func holdsInvariants(t *testing.T, a Address, raw string) {
 	}
 }
 
-// holdsPlain compares the short way of plain addresses with the full one.
+// holdsPlain compares the fast parser of plain addresses with the full one.
 func holdsPlain(t *testing.T, raw string) {
 	t.Helper()
 	a := ParseInternal(raw)

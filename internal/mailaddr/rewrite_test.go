@@ -87,8 +87,8 @@ func TestCompleteRefuses(t *testing.T) {
 	}
 }
 
-// FuzzComplete holds that whatever a client sends becomes a full address or an
-// error, and that completing it again changes nothing.
+// FuzzComplete checks that any sender becomes a full address or an error, and
+// that a second completion changes nothing.
 func FuzzComplete(f *testing.F) {
 	for _, sender := range []string{"ceo%victim.example", "a!b!c", `"a@b"@local.example`, "@a:b%c@d", "bob.", "x%y@[1.2.3.4]", "ü%bücher.example", "a@b@c@local.example"} {
 		f.Add(sender, true)

@@ -61,8 +61,8 @@ func file(tb testing.TB, name, text string) string {
 	return path
 }
 
-// A decision that a login owns a sender makes three allocations with its detail: the
-// entry's values, its place and the detail itself.
+// A decision with its detail makes three allocations: the values of the entry,
+// its place, and the detail.
 func TestDecisionAllocates(t *testing.T) {
 	table, err := postmap.Open("hash:"+file(t, "owners", "user@mail.example.com login@mail.example.com\n"), postmap.Options{})
 	if err != nil {

@@ -47,7 +47,8 @@ func TestAliasDepthErrors(t *testing.T) {
 			t.Errorf("depth %d was taken", depth)
 		}
 	}
-	// A failure behind an alias is told unless another way grants.
+	// A failure behind an alias is an error, unless another alias grants the
+	// sender.
 	broken := table("!=x")
 	o := newOwners(t, Config{Aliases: []postmap.Table{table("a@x.org=b@x.org", "b@x.org=ann"), broken}, AliasDepth: 3})
 	if a, err := o.Check(t.Context(), mailaddr.Parse("a@x.org"), "ann"); err != nil || !a.Owned {
@@ -56,7 +57,7 @@ func TestAliasDepthErrors(t *testing.T) {
 	if a, err := o.Check(t.Context(), mailaddr.Parse("a@x.org"), "joe"); !errors.Is(err, errDown) || a.Owned {
 		t.Errorf("%+v, %v", a, err)
 	}
-	// Too many addresses are no "no".
+	// Too many addresses are an error, not a "no".
 	var many []string
 	for i := range maxFollowed + 5 {
 		many = append(many, fmt.Sprintf("wide@x.org=m%d@x.org", i))

@@ -9,8 +9,8 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// The sender is judged in the form that Postfix will queue, and what its local part
-// leads to as well.
+// The sender is judged in the form that Postfix will queue. The address that
+// its local part leads to is judged too.
 func TestJudgeCompletes(t *testing.T) {
 	catchAll := newOwners(t, Config{Owners: one("@example.org=alice", "ceo@victim.example=ceo", "both@victim.example=alice", "ceo@example.org=ceo"), LoginDomain: "example.org", LocalDomains: []string{"example.org"}})
 	judge := Judge{Owners: catchAll, Rewriting: &mailaddr.Rewriting{
@@ -61,7 +61,7 @@ func TestJudgeCompletes(t *testing.T) {
 	}
 }
 
-// Logins are compared as everywhere: case, A-labels, and the login domain.
+// Logins are compared without case, as A-labels, and with the login domain.
 func TestExemptLogins(t *testing.T) {
 	exempt := NewLogins([]string{"Root", "daemon@bücher.example", "jane@x.example"}, "x.example")
 	for login, want := range map[string]bool{
@@ -77,7 +77,7 @@ func TestExemptLogins(t *testing.T) {
 	}
 }
 
-// The first table that lists the sender decides, and nothing adds to it.
+// The first table that lists the sender decides alone.
 func TestFirstMatch(t *testing.T) {
 	front, behind := pattern("boss@x.org=nobody-owns-this"), table("boss@x.org=boss@x.org", "pr@x.org=ann", "@x.org=bob")
 	tables := []postmap.Table{front, behind, table("pr@x.org=eve", "pr+june@x.org=eve", "info@x.org=ann")}
@@ -111,7 +111,7 @@ func TestFirstMatch(t *testing.T) {
 	}
 }
 
-// What a table that failed would have said is not known, so no later one decides.
+// The answer of a table that failed is unknown, so no later one decides.
 func TestFirstMatchStopsAtFailure(t *testing.T) {
 	grants, down := table("a@x.org=jane"), table("!=")
 	for name, c := range map[string]struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// listable is a fake that says its keys.
+// listable is a fake that lists its keys.
 type listable struct{ *fake }
 
 func (l listable) Keys() (iter.Seq[string], bool) {

@@ -25,8 +25,8 @@ type Config struct {
 	SelfOwned    bool     // a login owns its own address without being listed
 	FirstMatch   bool     // the first table that lists the sender decides; a login owns its own address only if none does
 
-	// AliasDepth is how many aliases may be between a sender and the login that
-	// it is delivered to, at most [MaxAliasDepth]. With 0 and 1 only direct
+	// AliasDepth is how many aliases may lead from a sender to its login, one
+	// after the other, at most [MaxAliasDepth]. With 0 and 1 only direct
 	// recipients count.
 	AliasDepth int
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// fake is a source in a map; the key "!" makes every look-up fail. It notes what
-// it was asked for.
+// fake is a source in a map; the key "!" makes every look-up fail. It records
+// the keys that were looked up.
 type fake struct {
 	entries map[string][]string
 	asked   []string
@@ -153,7 +153,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestOrder holds the order of mail_addr_find against the keys that were asked.
+// TestOrder checks the order of the keys against mail_addr_find.
 func TestOrder(t *testing.T) {
 	for _, c := range []struct {
 		sender string

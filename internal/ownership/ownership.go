@@ -8,8 +8,9 @@
 // In one table, keys are looked up in Postfix's order, and the first entry
 // counts: user@domain, then the same without an address extension, then user
 // and user without the extension if the domain is local, then @domain. Pattern
-// tables are asked only for the full address. Several tables form a union: a
-// sender that one of them grants is not refused by another.
+// tables are asked only for the full address. Several tables form a union, so a
+// sender that one of them grants is not refused by another, unless
+// Config.FirstMatch is set.
 //
 // Invariants:
 //   - a table that fails makes the answer an error, unless another one grants

@@ -85,10 +85,10 @@ const (
 	benchBatch = 200 // questions a caller asks in one round
 )
 
-// BenchmarkUncachedMySQL compares questions that are all asked at the server, by
-// 16 callers on 16 connections, with the same prepared statement through the bare
-// driver. Both are measured in turn; the metric "of-driver" is the median of the
-// rounds, and the aim is at least 0.6.
+// BenchmarkUncachedMySQL compares look-ups without a cache, by 16 callers on 16
+// connections, with the same prepared statement through the bare driver. The
+// two are measured in turn. The metric "of-driver" is the median of the rounds,
+// and should be at least 0.6.
 func BenchmarkUncachedMySQL(b *testing.B) {
 	var rows []string
 	for i := range benchSenders {
@@ -135,7 +135,8 @@ func BenchmarkUncachedMySQL(b *testing.B) {
 	b.ReportMetric(ratios[len(ratios)/2], "of-driver")
 }
 
-// benchRound lets every caller ask a batch and gives the time that all took.
+// benchRound lets every caller make a batch of look-ups and returns the total
+// time.
 func benchRound(b *testing.B, ask func(sender, login string) error) time.Duration {
 	b.Helper()
 	var next atomic.Int64

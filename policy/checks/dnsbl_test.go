@@ -56,7 +56,7 @@ func newDNSBL(t *testing.T, z dnsbl.DNS, threshold int) *DNSBL {
 	return &DNSBL{Lists: lists, Names: DNSBLNames(), Reply: reply, Delimiters: "+"}
 }
 
-// request is a mail at RCPT from a client that no list holds.
+// request returns a request at RCPT from a client that is on no list.
 func request(change func(*policy.Request)) *policy.Request {
 	r := &policy.Request{
 		State:     policy.StateRcpt,
@@ -200,7 +200,7 @@ func TestDNSBLCouldNotTell(t *testing.T) {
 	}
 }
 
-// A refusal does not wait for words that do not come.
+// A refusal does not wait for a text that does not come.
 func TestDNSBLWithoutWords(t *testing.T) {
 	check := &DNSBL{Lists: wordless{}, Reply: Template{"{what} {zone} {meaning} {text} {score}"}}
 	v, err := check.Check(t.Context(), request(nil), nil)

@@ -21,7 +21,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// zone answers DNS from maps; names in fail cannot be told.
+// zone answers DNS from maps; queries for names in fail are errors.
 type zone struct {
 	txt  map[string]string
 	addr map[string]string
@@ -85,7 +85,7 @@ func newGreylist(z *zone) *checks.Greylist {
 
 var start = time.Date(2026, 6, 7, 8, 9, 10, 0, time.UTC)
 
-// rcpt is a request from a client with a confirmed name.
+// rcpt returns a request from a client with a confirmed name.
 func rcpt(client, sender, recipient string) *policy.Request {
 	return &policy.Request{
 		Received: start, State: policy.StateRcpt, Instance: "1", Helo: "mx.good.example",
@@ -108,8 +108,8 @@ func ask(t *testing.T, g *checks.Greylist, r *policy.Request) policy.Verdict {
 	return v
 }
 
-// With keys of networks SPF counts only for the senders of a list: it is asked for no
-// other.
+// With keys of networks, SPF is needed only for the senders in the allow list.
+// It is not checked for others.
 func TestGreylistSPFOnlyForListedSenders(t *testing.T) {
 	g := newGreylist(world())
 	g.Keyer.NetworkKey = true
@@ -305,9 +305,9 @@ func TestGreylistFlood(t *testing.T) {
 	}
 }
 
-// TestFloodTellsTheTruth reads what a sender is told: when it may come back, and
+// TestFloodReplyIsExact checks the reply: when the sender may come back, and
 // whose new senders were too many.
-func TestFloodTellsTheTruth(t *testing.T) {
+func TestFloodReplyIsExact(t *testing.T) {
 	g := newGreylist(world())
 	g.Limits.NetworkCap = 1
 	at := start
@@ -355,8 +355,7 @@ func TestGreylistStoreFails(t *testing.T) {
 	}
 }
 
-// TestGreylistSPFTooSlow keeps the delay running when DNS does not answer in
-// time.
+// TestGreylistSPFTooSlow: the delay continues when DNS does not answer in time.
 func TestGreylistSPFTooSlow(t *testing.T) {
 	g := newGreylist(world())
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
@@ -502,7 +501,7 @@ name.example
 	}
 }
 
-// TestPostgreyList reads the list that Debian ships.
+// TestPostgreyList reads the list in Debian's package.
 func TestPostgreyList(t *testing.T) {
 	const path = "/etc/postgrey/whitelist_clients"
 	l, err := checks.ReadGreylistClients([]string{path})

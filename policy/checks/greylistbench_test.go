@@ -13,9 +13,9 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// BenchmarkGreylist has new senders of a domain whose SPF record the resolver
-// remembers, with the lists that are shipped. "waiting" is the same without the
-// look into the resolver's memory first.
+// BenchmarkGreylist checks new senders of a domain whose SPF record the
+// resolver remembers, with the lists in the program. "waiting" is the same
+// without the first try from the resolver's memory.
 func BenchmarkGreylist(b *testing.B) {
 	dns := resolvertest.New(b, "good.example. 3600 IN TXT \"v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 -all\"\n").Resolver(b)
 	for _, bench := range []struct {

@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// What a record says of a request leads to the same key.
+// The values in a record lead to the same key.
 func TestGreylistDetailIsReadBack(t *testing.T) {
 	k := greylist.Keyer{Bits4: 24, Bits6: 64}
 	mail := greylist.Mail{Sender: mailaddr.ParseInternal("a b=x@y.example"), Recipient: mailaddr.ParseInternal("c@d.example")}

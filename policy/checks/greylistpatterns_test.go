@@ -30,7 +30,7 @@ func TestLongestPart(t *testing.T) {
 	}
 }
 
-// The part may only spare work, never change an answer.
+// The search for the part must not change a result.
 func FuzzPatterns(f *testing.F) {
 	f.Add(`^mail\d+\.example\.org$`, "MAIL7.example.org")
 	f.Add(`k`, "\u212a")
@@ -51,7 +51,8 @@ func FuzzPatterns(f *testing.F) {
 	})
 }
 
-// BenchmarkPatterns asks postgrey's own list of Debian for a name that is not in it.
+// BenchmarkPatterns searches postgrey's own list in Debian for a name that is
+// not in it.
 func BenchmarkPatterns(b *testing.B) {
 	file, err := os.Open("/etc/postgrey/whitelist_clients")
 	if err != nil {

@@ -21,8 +21,8 @@ func look(t *testing.T, check policy.Peeker, r *policy.Request) policy.Verdict {
 	return v
 }
 
-// At each step of a mail's way the look gives what the next request gets, however
-// often one looks.
+// At each step, Peek returns the verdict that the next request gets, however
+// often it is called.
 func TestGreylistPeekIsWhatCheckGives(t *testing.T) {
 	g := newGreylist(world())
 	for _, step := range []struct {
@@ -61,7 +61,8 @@ func TestGreylistPeekAtAFlood(t *testing.T) {
 	}
 }
 
-// downStore is a store behind an open breaker, which answers whoever asks it.
+// downStore is a store behind an open breaker. It would answer if it were
+// asked.
 type downStore struct{ greylist.Store }
 
 func (downStore) Down() error { return errors.New("refused") }

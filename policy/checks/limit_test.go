@@ -15,7 +15,7 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// limited is a chain of the limit check and one that answers what it is told.
+// limited is a chain of the limit check and a check with a fixed answer.
 type limited struct {
 	*testing.T
 	check *Limit
@@ -62,7 +62,7 @@ func rule(unit limit.Unit, count int64, action limit.Action) limit.Rule {
 	return limit.Rule{Key: limit.Login, Unit: unit, Count: count, Window: time.Hour, Action: action}
 }
 
-// ask asks about a request of bob, changed by f.
+// ask sends a request of bob, changed by f.
 func (l *limited) ask(state policy.State, f func(*policy.Request)) policy.Decision {
 	r := &policy.Request{
 		Received: l.now, State: state, Instance: fmt.Sprint("i", l.mails), Login: "bob", Sender: mailaddr.Parse("bob@x.example"),
@@ -77,7 +77,7 @@ func (l *limited) ask(state policy.State, f func(*policy.Request)) policy.Decisi
 	return l.chain.Decide(l.Context(), r)
 }
 
-// name is a recipient of a new mail.
+// name sends a recipient of a new mail.
 func (l *limited) name() policy.Decision {
 	l.mails++
 	return l.ask(policy.StateRcpt, nil)
@@ -116,7 +116,7 @@ func TestLimitActions(t *testing.T) {
 	}
 }
 
-// What another check refuses is not counted; that it was refused is, as "refused".
+// A recipient that another check refuses is not counted, except as "refused".
 func TestLimitOfWhatIsRefused(t *testing.T) {
 	l := newLimited(t, policy.Enforce, rule(limit.Recipients, 2, limit.Defer), rule(limit.Refused, 3, limit.Reject))
 	l.later = policy.Verdict{Kind: policy.Defer, Reason: record.GreylistNew}
@@ -135,7 +135,7 @@ func TestLimitOfWhatIsRefused(t *testing.T) {
 	l.want(l.name(), policy.Defer, record.LimitRecipients)
 }
 
-// A check before this one may refuse too.
+// An earlier check may refuse too.
 func TestLimitIsNotAskedAndCounts(t *testing.T) {
 	l := newLimited(t, policy.Enforce, rule(limit.Refused, 3, limit.Reject))
 	l.chain = policy.Chain{l.chain[1], l.chain[0]}
@@ -147,7 +147,7 @@ func TestLimitIsNotAskedAndCounts(t *testing.T) {
 	l.want(l.name(), policy.Reject, record.LimitRefused)
 }
 
-// A hold gives way to a refusal, and not to a check that has nothing against the mail.
+// A refusal overrides a hold. A check without an objection does not.
 func TestLimitHoldAndOthers(t *testing.T) {
 	l := newLimited(t, policy.Enforce, rule(limit.Recipients, 1, limit.Hold))
 	l.name()
@@ -184,7 +184,7 @@ func TestLimitStates(t *testing.T) {
 			l.want(l.ask(state, nil), policy.Pass, record.NotApplicable)
 		}
 	}
-	// A size that is announced counts for nothing.
+	// An announced size is not counted.
 	huge := func(r *policy.Request) { r.Size = 1 << 40 }
 	l.want(l.ask(policy.StateRcpt, huge), policy.Pass, record.LimitWithin)
 	l.want(l.ask(policy.StateEndOfMessage, huge), policy.Defer, record.LimitBytes)
@@ -194,7 +194,7 @@ func TestLimitStates(t *testing.T) {
 	l.want(l.ask(policy.StateRcpt, nil), policy.Defer, record.LimitBytes)
 }
 
-// A request that is repeated counts once, also when it was answered before.
+// A repeated request counts once, also when it was already answered.
 func TestLimitRepeats(t *testing.T) {
 	l := newLimited(t, policy.Enforce, rule(limit.Recipients, 2, limit.Defer))
 	l.mails++
@@ -233,7 +233,7 @@ func TestLimitBlocked(t *testing.T) {
 	if d.Code != policy.CodeRefused || d.Text != "This account may not send mail at the moment, please ask your administrator, or try again in 2 h" {
 		t.Errorf("%v %q", d.Code, d.Text)
 	}
-	// What is known holds without the store, and before any recipient.
+	// A known block applies without the store, and before any recipient.
 	blocks := limit.NewBlocks(l.store)
 	if err := blocks.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

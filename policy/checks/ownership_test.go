@@ -106,8 +106,7 @@ func TestOwnershipDetail(t *testing.T) {
 	}
 }
 
-// What an alias leads to is named with the aliases on the way, the sender's own
-// first.
+// The detail contains the aliases on the way, the sender's own first.
 func TestOwnershipDetailNamesAliases(t *testing.T) {
 	const aliases = "inline:{all@x.example=info@x.example,info@x.example=ann@x.example}"
 	o := Ownership{&ownership.Judge{Owners: owners(t, ownership.Config{AliasDepth: 2}, "", aliases)}}

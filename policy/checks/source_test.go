@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// named is a zone with names of addresses.
+// named is a zone with names for addresses.
 type named struct {
 	*zone
 	ptr map[string]string
@@ -23,7 +23,7 @@ func (n *named) LookupAddr(_ context.Context, addr string) ([]string, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: addr, IsNotFound: true}
 }
 
-// pools has large senders, whose SPF records are broad, and a cloud.
+// pools is a zone with large senders, whose SPF records are broad, and a cloud.
 func pools() *named {
 	return &named{
 		zone: &zone{
@@ -82,8 +82,8 @@ func TestPools(t *testing.T) {
 	}
 }
 
-// A mail that comes back from other networks of its pool has waited once; the
-// credit of the pool counts for all of them, and for no one else.
+// A mail that comes back from other networks of its pool waits only once. All
+// of them share the credit of the pool, and no other client has it.
 func TestPoolCredit(t *testing.T) {
 	g := newGreylist(nil)
 	g.Resolver = pools()
@@ -107,14 +107,14 @@ func TestPoolCredit(t *testing.T) {
 	want(see("52.100.2.3", "mail-b"+host, "boss@contoso.example", "bob@home.example"), record.GreylistWaited)
 	at = at.Add(time.Minute)
 	want(see("40.93.7.9", "mail-c"+host, "other@contoso.example", "eve@home.example"), record.GreylistAutoAllowed)
-	// The same pass from elsewhere earns nothing by it.
+	// The same pass from another place earns no credit.
 	want(see("40.92.77.7", "mx.bought.test", "other@contoso.example", "eve@home.example"), record.GreylistNew)
 	want(see("40.92.78.7", "", "other@contoso.example", "eve@home.example"), record.GreylistNew)
 	want(see("40.93.7.9", "mail-c"+host, "x@unknown.example", "eve@home.example"), record.GreylistNew)
 }
 
-// A cloud that a domain's record admits is no pool of the domain: who has bought a
-// machine there earns no credit for others.
+// A cloud is not the pool of a domain whose record admits it: a customer of the
+// cloud earns no credit for others.
 func TestCloudEarnsNoCredit(t *testing.T) {
 	g := newGreylist(nil)
 	g.Resolver = pools()
