@@ -658,6 +658,7 @@ func TestBadMilterdSettings(t *testing.T) {
 	refused(t, []string{file + ":3: ", "dkim-key", "did you mean dkim-keys?"}, "--config", file)
 	refused(t, []string{"--dkim-keys", "/nonexistent"}, "--dkim-keys", "/nonexistent")
 	refused(t, []string{"--user", "nobody-here"}, "--user", "nobody-here")
+	refused(t, []string{"--rsa-engine", "built without OpenSSL", "make openssl"}, "--rsa-engine", "openssl", "--listen-sign", "inet:127.0.0.1:0") // the programs of these tests are pure Go
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
