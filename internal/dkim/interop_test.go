@@ -15,6 +15,9 @@ import (
 
 func needs(t *testing.T, paths ...string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("compares with another program, and the tests run without (-short)")
+	}
 	for _, path := range paths {
 		if _, err := os.Stat(path); err != nil {
 			if os.Getenv("CI") != "" {
