@@ -32,17 +32,17 @@ const (
 	maxAlarms = 64
 	// alarmTimeout bounds one run of the command, and one mail.
 	alarmTimeout = 30 * time.Second
-	// maxAlarmOutput is how much of what the command prints is logged.
+	// maxAlarmOutput is how much of the output of the command is logged.
 	maxAlarmOutput = 500
 )
 
-// alarmFlags say who hears of limits that are reached.
+// alarmFlags are the flags that decide who is notified of limits that are reached.
 type alarmFlags struct {
 	AlarmCommand string
 	AlarmMail    string
 	AlarmSMTP    string
 
-	passed *alarms // nil when no one does
+	passed *alarms // nil if no one is notified
 }
 
 func (f *alarmFlags) bind(fs *pflag.FlagSet) {
@@ -65,7 +65,7 @@ func (f *alarmFlags) validate(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-// smtpServer is where the mail is sent to.
+// smtpServer returns the address of the SMTP server for mails.
 func (f *alarmFlags) smtpServer() (string, error) {
 	server, ok := strings.CutPrefix(f.AlarmSMTP, "inet:")
 	if _, _, err := net.SplitHostPort(server); !ok || err != nil {
@@ -74,7 +74,7 @@ func (f *alarmFlags) smtpServer() (string, error) {
 	return server, nil
 }
 
-// exempt is the recipient of this daemon's own mails, in the form of checks.Limit.
+// exempt returns the recipient of this daemon's own mails, in the form of checks.Limit.
 func (f *alarmFlags) exempt() string {
 	if f.AlarmMail == "" {
 		return ""
@@ -82,10 +82,11 @@ func (f *alarmFlags) exempt() string {
 	return checks.AlarmAddress(f.AlarmMail)
 }
 
-// alarmsKey is what the one that passes alarms on is made of.
+// alarmsKey is the settings from which an alarms is made.
 type alarmsKey struct{ command, mail, smtp string }
 
-// open returns what passes alarms on; it waits for no one, and outlives reloads.
+// open returns the alarms for these settings. It never blocks a request, and is kept
+// over reloads.
 func (f *alarmFlags) open(n *needs) (*alarms, error) {
 	if f.AlarmCommand == "" && f.AlarmMail == "" {
 		return nil, nil
@@ -105,7 +106,7 @@ func (f *alarmFlags) open(n *needs) (*alarms, error) {
 	return f.passed, err
 }
 
-// alarms passes alarms on, one at a time and never in a request's way.
+// alarms passes alarms to the command and by mail, one at a time, outside of requests.
 type alarms struct {
 	command, mail, server string
 	log                   *zap.Logger
@@ -113,8 +114,8 @@ type alarms struct {
 	misses                atomic.Uint64
 }
 
-// pass does not wait. Alarms for which there is no room are counted; their records are
-// in the log all the same.
+// pass queues an alarm and does not wait. If the queue is full, the alarm is dropped
+// and counted; its record is in the log anyway.
 func (a *alarms) pass(alarm limit.Alarm) {
 	if a == nil {
 		return
@@ -133,7 +134,7 @@ func (a *alarms) missed() uint64 {
 	return a.misses.Load()
 }
 
-// work passes on until ctx ends.
+// work passes alarms on until ctx ends.
 func (a *alarms) work(ctx context.Context) {
 	for {
 		select {
@@ -153,7 +154,8 @@ func (a *alarms) report(setting string, err error) {
 	}
 }
 
-// run runs the command, and ends it with all that it has started when it takes too long.
+// run runs the command. If it takes too long, run ends it and all processes that it has
+// started.
 func (a *alarms) run(ctx context.Context, alarm *limit.Alarm) error {
 	if a.command == "" {
 		return nil
@@ -177,7 +179,7 @@ func (a *alarms) run(ctx context.Context, alarm *limit.Alarm) error {
 	return nil
 }
 
-// tail keeps the beginning of what is written.
+// tail keeps the first octets that are written.
 type tail []byte
 
 func (t *tail) Write(b []byte) (int, error) {
@@ -185,7 +187,7 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// send sends a mail with the null sender, so that nothing comes back.
+// send sends a mail with the null sender, so that it cannot bounce.
 func (a *alarms) send(ctx context.Context, alarm *limit.Alarm) (err error) {
 	if a.mail == "" {
 		return nil
@@ -196,7 +198,7 @@ func (a *alarms) send(ctx context.Context, alarm *limit.Alarm) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // ends what QUIT has not
+	defer func() { _ = conn.Close() }() // needed when QUIT was not reached
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	hostname, err := os.Hostname()
@@ -220,7 +222,7 @@ func (a *alarms) send(ctx context.Context, alarm *limit.Alarm) (err error) {
 	return errors.Join(w.Close(), c.Quit())
 }
 
-// alarmFields are an alarm as programs read it.
+// alarmFields is an alarm in the form for programs.
 type alarmFields struct {
 	Time     string   `json:"ts"`
 	Limit    string   `json:"limit"`
@@ -260,7 +262,7 @@ func writeAlarm(log *zap.Logger, a *limit.Alarm) {
 		zap.Strings("networks", f.Networks), zap.Strings("recipient_domains", f.Domains))
 }
 
-// alarmMail is the mail about an alarm.
+// alarmMail returns the mail about an alarm.
 func alarmMail(a *limit.Alarm, hostname, to string) []byte {
 	f := alarmJSON(a)
 	var b bytes.Buffer
@@ -291,7 +293,7 @@ func alarmMail(a *limit.Alarm, hostname, to string) []byte {
 	return b.Bytes()
 }
 
-// oneLine takes from a text what would end its line; a value is what a client chose.
+// oneLine replaces line ends in a text, because a client chose the text.
 func oneLine(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f {

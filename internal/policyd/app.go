@@ -27,7 +27,7 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 	return configure(args, environ)
 }
 
-// Start wires requests to the state in force.
+// Start connects requests to the state in force.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
 	service.Register(r.Metrics, c, rooms(), dns.NewCollector(c.resolverStats))
@@ -50,7 +50,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 	}
 }
 
-// commands are what the postern command may ask of the checks of this daemon.
+// commands returns the commands of this daemon's checks for postern.
 func commands(c *current) map[string]admin.Handler {
 	all := service.Commands(c, rooms())
 	all[api.PolicyExplain] = admin.Typed(c.explain)

@@ -16,8 +16,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// The lists that are asked unless others are named. Abused legitimate domains
-// and all error codes are outside the filters.
+// The default lists. Their filters exclude abused legitimate domains and all error
+// codes.
 const (
 	defaultDNSBL = "zen.spamhaus.org=127.0.0.[2..11;30]*1"
 	defaultDBL   = "dbl.spamhaus.org=127.0.1.[2..99]*1"
@@ -26,7 +26,7 @@ const (
 // maxThreshold bounds --dnsbl-threshold.
 const maxThreshold = 100_000
 
-// dnsblPart is the room of the DNS lists' check.
+// dnsblPart is the part for the dnsbl check.
 type dnsblPart struct {
 	DNSBL                []string
 	DBL                  []string
@@ -43,7 +43,7 @@ type dnsblPart struct {
 	selfTests        map[string]dnsbl.SelfTest
 	reply            checks.Template
 
-	lists    *dnsbl.Lists // these are made by build
+	lists    *dnsbl.Lists // this and the following fields are set by build
 	made     *checks.DNSBL
 	shadowed bool
 }

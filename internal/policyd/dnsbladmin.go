@@ -27,7 +27,7 @@ func (o *dnsblPart) check(ctx context.Context, args api.DNSBLCheckArgs, _ func(a
 	return o.explain(ctx, args.Subject), nil
 }
 
-// explain asks the lists about a subject and says what the check does with it.
+// explain asks the lists about a subject, and returns what the check does with it.
 func (o *dnsblPart) explain(ctx context.Context, subject string) api.DNSBLCheckResult {
 	if name, err := mailaddr.ParseDomain(subject); err == nil {
 		subject = name
@@ -56,8 +56,8 @@ func (o *dnsblPart) explain(ctx context.Context, subject string) api.DNSBLCheckR
 	return out
 }
 
-// decide says what the check does, and by which setting when the lists alone do
-// not say it.
+// decide sets what the check does. If the listings alone do not decide, it also names
+// the setting that does.
 func (o *dnsblPart) decide(out *api.DNSBLCheckResult, outcome dnsbl.Outcome, err error) {
 	addr, addrErr := netip.ParseAddr(out.Subject)
 	switch {

@@ -12,8 +12,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// CheckDNSBL asks the lists about a subject as the daemon with these arguments
-// and environment would once it has tested its lists, without one. An error is
+// CheckDNSBL asks the lists about a subject, as the daemon with these arguments and
+// environment would do once it has tested its lists. No daemon has to run. An error is
 // about the settings.
 func CheckDNSBL(ctx context.Context, args, environ []string, subject string) (out api.DNSBLCheckResult, err error) {
 	err = withLists(args, environ, func(o *dnsblPart) error {

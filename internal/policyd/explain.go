@@ -11,13 +11,13 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// adviser is a part that can say what would let a request pass that its check
-// objects to, or could not tell about.
+// adviser is a part that can say what would let a request pass that its check refused,
+// or could not judge.
 type adviser interface {
 	advise(ctx context.Context, r *policy.Request, step *policy.Step) []string
 }
 
-// explain answers what a request of Postfix would get.
+// explain returns the answer that a request of Postfix would get.
 func (c *current) explain(ctx context.Context, args api.PolicyExplainArgs, _ func(any)) (any, error) {
 	s, release := c.Acquire()
 	defer release()
@@ -85,7 +85,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// advise asks the part of a check that has objected, or would.
+// advise returns the advice of a check that has refused, or would refuse.
 func (s *state) advise(ctx context.Context, r *policy.Request, step *policy.Step, rule policy.OnError) []string {
 	objects := step.Verdict.Kind == policy.Defer || step.Verdict.Kind == policy.Reject || step.Err != nil && rule == policy.ErrorDefer
 	if !objects {

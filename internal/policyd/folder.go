@@ -10,8 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/transient"
 )
 
-// folderOf looks for the folder of a store's file. One that is missing may be mounted
-// later.
+// folderOf checks the folder of a store's file. A missing folder may be mounted later.
 func folderOf(path string) error {
 	folder := filepath.Dir(path)
 	_, err := os.Stat(folder)

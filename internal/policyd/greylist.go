@@ -47,10 +47,10 @@ const (
 	migrateRetry = 10 * time.Second
 )
 
-// maxURL bounds a page that a reply names.
+// maxURL bounds the URL of a page in a reply.
 const maxURL = 128
 
-// checkURL refuses what is no page.
+// checkURL returns an error if page is not the URL of a page.
 func checkURL(s *config.Set, flag, page string) error {
 	if page == "" {
 		return nil
@@ -62,7 +62,7 @@ func checkURL(s *config.Set, flag, page string) error {
 	return nil
 }
 
-// greylistPart is the room of the greylist check.
+// greylistPart is the part for the greylist check.
 type greylistPart struct {
 	GreylistStore           string
 	GreylistPasswordFile    string
@@ -109,7 +109,7 @@ func (o *greylistPart) bind(fs *pflag.FlagSet) {
 	config.Choice(fs, &o.GreylistOnError, "greylist-on-error", "what happens while the store cannot tell", wordPass, wordDefer)
 }
 
-// limits are those by which the store's facts are judged.
+// limits returns the limits by which the facts in the store are judged.
 func (o *greylistPart) limits() greylist.Limits {
 	return greylist.Limits{
 		Delay:       o.GreylistDelay,
@@ -121,7 +121,7 @@ func (o *greylistPart) limits() greylist.Limits {
 	}
 }
 
-// keyer makes the keys, for the check and for the commands.
+// keyer returns what makes keys, for the check and for the commands.
 func (o *greylistPart) keyer() greylist.Keyer {
 	return greylist.Keyer{NetworkKey: o.GreylistKey == wordNetwork, Bits4: o.GreylistIPv4Prefix, Bits6: o.GreylistIPv6Prefix}
 }
@@ -138,7 +138,7 @@ func (o *greylistPart) validate(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-// storeSetting is where the greylist is kept.
+// storeSetting returns where the greylist is kept.
 func (o *greylistPart) storeSetting() storeSetting {
 	return storeSetting{"greylist-store", o.GreylistStore, o.GreylistPasswordFile, "greylist-password-file", "sqlite:/var/lib/postern/greylist.db"}
 }
@@ -202,7 +202,7 @@ func readGreylist[T lastgood.Counted](n *needs, flag string, files []string, rea
 	return list, nil
 }
 
-// allowFiles returns the files of a list and has them watched.
+// allowFiles returns the files of a list, and watches them for changes.
 func allowFiles(names []string, n *needs) []string {
 	var files []string
 	for _, name := range names {
@@ -217,7 +217,7 @@ func allowFiles(names []string, n *needs) []string {
 	return files
 }
 
-// withDefault adds the program's own list, unless none was named.
+// withDefault adds the list that comes with the program, unless names contains "none".
 func withDefault(files, names []string) []string {
 	if slices.Contains(names, wordNone) || slices.Contains(files, checks.DefaultAllowList) {
 		return files
@@ -225,8 +225,8 @@ func withDefault(files, names []string) []string {
 	return append([]string{checks.DefaultAllowList}, files...)
 }
 
-// greylistStore is a store with what belongs to this daemon's use of it. It
-// outlives reloads.
+// greylistStore is a store with the metrics and state of this daemon for it. It is kept
+// over reloads.
 type greylistStore struct {
 	store     browsedStore
 	breaker   *greylist.Breaker
@@ -236,13 +236,13 @@ type greylistStore struct {
 	kind      string // sqlite, memory, redis: for people
 }
 
-// browsedStore is what every store is.
+// browsedStore is the interface of every store of the greylist.
 type browsedStore interface {
 	greylist.Store
 	greylist.Browser
 }
 
-// apply puts settings in force that a store in use can change.
+// apply applies the settings that a store in use can change.
 func (g *greylistStore) apply(l greylist.Limits, flood int) {
 	if s, ok := g.store.(interface{ SetLimits(greylist.Limits) }); ok {
 		s.SetLimits(l)
@@ -250,16 +250,16 @@ func (g *greylistStore) apply(l greylist.Limits, flood int) {
 	g.flood.SetCap(flood)
 }
 
-// close writes what has to be written.
+// close writes pending changes, and closes the store.
 func (g *greylistStore) close() error { return closeStore("greylist", g.store) }
 
-// storeKey is what a store is made of.
+// storeKey is the settings from which a store is made.
 type storeKey struct {
 	store    string
 	password [sha256.Size]byte
 }
 
-// open opens the store, or returns the one in force when it is the same.
+// open opens the store. It returns the store in force if the settings are the same.
 func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 	password, err := o.storeSetting().password(n)
 	if err != nil {
@@ -294,7 +294,7 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 	})
 }
 
-// reportStore logs each change of the store's health once.
+// reportStore returns a function that logs each change of the store's health once.
 func reportStore(log *zap.Logger, ready *metrics.Readiness) func(greylist.Health, error) {
 	return func(h greylist.Health, err error) {
 		setCondition(ready, nil)
@@ -310,7 +310,7 @@ func reportStore(log *zap.Logger, ready *metrics.Readiness) func(greylist.Health
 	}
 }
 
-// storeCondition is the condition of readiness that the store answers.
+// storeCondition is the name of the readiness condition for the store.
 const storeCondition = "greylist store"
 
 // watch looks after the store while the check runs.
@@ -330,8 +330,8 @@ func setCondition(ready *metrics.Readiness, down error) {
 	ready.Set(storeCondition, down == nil, detail)
 }
 
-// migrate brings what a store shares with other hosts to the keys of this release,
-// as soon as it answers.
+// migrate converts a shared store to the keys of this release, as soon as the store
+// answers.
 func (g *greylistStore) migrate(ctx context.Context, log *zap.Logger) {
 	s, ok := g.store.(interface {
 		Migrate(context.Context) (int, error)
@@ -357,13 +357,13 @@ func (g *greylistStore) migrate(ctx context.Context, log *zap.Logger) {
 	}
 }
 
-// writes reports whether what is new is kept.
+// writes reports whether new entries are kept.
 func (g *greylistStore) writes() bool {
 	s, ok := g.store.(interface{ Failing() bool })
 	return g.breaker.Health() == greylist.Healthy && (!ok || !s.Failing())
 }
 
-// number is a condition as a gauge shows it.
+// number returns the value of a gauge for a condition.
 func number(yes bool) float64 {
 	if yes {
 		return 1

@@ -17,8 +17,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// greylistBatch is how many entries go into one line of the admin protocol,
-// or into one operation of the store.
+// greylistBatch is how many entries are in one line of the admin protocol, or in one
+// operation of the store.
 const greylistBatch = 200
 
 func checkFilter(f api.GreylistFilter) error {
@@ -28,8 +28,8 @@ func checkFilter(f api.GreylistFilter) error {
 	return nil
 }
 
-// matcher returns what selects the entries of a filter. What a person writes
-// without * may be the form in keys or an address as it arrives.
+// matcher returns a function that selects the entries of a filter. A text without * can
+// be in the form of keys, or an address as it is in a mail.
 func matcher(f api.GreylistFilter, k greylist.Keyer) func(greylist.ID) bool {
 	network := ""
 	if addr, err := netip.ParseAddr(f.Client); err == nil {
@@ -48,7 +48,7 @@ func matcher(f api.GreylistFilter, k greylist.Keyer) func(greylist.ID) bool {
 	}
 }
 
-// address reads an address as people write it, or else as Postfix passes it on.
+// address parses an address as people write it, or else as Postfix sends it.
 func address(text string) mailaddr.Address {
 	if a := mailaddr.Parse(text); a.IsValid() || a.IsNull() {
 		return a
@@ -56,7 +56,7 @@ func address(text string) mailaddr.Address {
 	return mailaddr.ParseInternal(text)
 }
 
-// globs matches a pattern; an empty one is for all.
+// globs reports whether s matches a pattern. An empty pattern matches everything.
 func globs(pattern, s string) bool { return pattern == "" || glob.Match(pattern, s) }
 
 // The states of a GreylistEntry.
@@ -101,7 +101,7 @@ func when(s greylist.Stamp) *time.Time {
 	return &t
 }
 
-// greylistCommands are what can be asked about the greylist.
+// greylistCommands returns the commands about the greylist.
 func greylistCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
 		api.GreylistList:   command(c, checks.GreylistName, (*greylistPart).list),

@@ -23,7 +23,7 @@ func (o *greylistPart) advise(_ context.Context, r *policy.Request, step *policy
 	return append(o.adviseWait(step), lists...)
 }
 
-// adviseWait says how long there is to wait, and what would shorten it.
+// adviseWait returns how long the client has to wait, and what would shorten that.
 func (o *greylistPart) adviseWait(step *policy.Step) []string {
 	detail := checks.ParseGreylistDetail(step.Verdict.Detail)
 	wait := fmt.Sprintf("%s left; the same mail passes when the client tries again after that", detail.Left)

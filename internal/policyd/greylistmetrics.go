@@ -21,8 +21,8 @@ func greylistMetrics(c *current) []prometheus.Collector {
 	}}
 }
 
-// newWaited makes the histogram of how long senders had waited when they first
-// passed: from the shortest delay to the longest time in which one can come back.
+// newWaited returns the histogram of how long senders had waited when they first
+// passed. It covers the shortest delay to the longest retry window.
 func newWaited() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "postern_greylist_waited_seconds",

@@ -5,7 +5,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// replay implements replayer: the check without its store and without DNS.
+// replay implements replayer. The check has neither its store nor DNS.
 func (o *greylistPart) replay(n *needs, to *replay.Settings) error {
 	to.FloodCap = o.GreylistFlood
 	to.Greylist = &checks.Greylist{

@@ -15,8 +15,8 @@ import (
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
-// Settings returns what the daemon with these arguments and environment would be set
-// to, without one.
+// Settings returns the settings that the daemon would have with these arguments and
+// environment. No daemon has to run.
 func Settings(args, environ []string) ([]config.Value, error) {
 	s, err := configure(args, environ)
 	if err != nil {
@@ -25,13 +25,13 @@ func Settings(args, environ []string) ([]config.Value, error) {
 	return s.set.Values(), nil
 }
 
-// CheckNames are the names of all checks, in the order in which they are asked.
+// CheckNames returns the names of all checks, in the order in which they are asked.
 func CheckNames() []string { return checkNames() }
 
-// StoreState is what one store says about itself.
+// StoreState is the state of one store.
 type StoreState struct {
 	Setting string // the name of its flag
-	Store   string // as it is set, without secrets
+	Store   string // its value, without secrets
 	Version string
 	Latency time.Duration // of one question
 	Err     error
@@ -67,7 +67,7 @@ func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, err
 	return all, nil
 }
 
-// credentials is the folder of systemd's credentials, "" for none.
+// credentials returns the folder of systemd's credentials, or "".
 func credentials(environ []string) string {
 	i := slices.IndexFunc(environ, func(v string) bool { return strings.HasPrefix(v, "CREDENTIALS_DIRECTORY=") })
 	if i < 0 {
@@ -105,10 +105,10 @@ func probeStore(ctx context.Context, setting storeSetting, credentials string) S
 	return StoreState{Version: version, Latency: time.Since(began), Err: err}
 }
 
-// sqliteMagic is how the files of SQLite begin.
+// sqliteMagic is the beginning of every SQLite file.
 const sqliteMagic = "SQLite format 3\x00"
 
-// lookAtFile reports what keeps a file from being a store.
+// lookAtFile returns why a file cannot be a store.
 func lookAtFile(path string) error {
 	folder := filepath.Dir(path)
 	if info, err := os.Stat(folder); err != nil {
@@ -118,7 +118,7 @@ func lookAtFile(path string) error {
 	}
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the daemon makes it
+		return nil // the daemon will create it
 	}
 	if err != nil {
 		return err

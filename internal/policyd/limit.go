@@ -35,7 +35,7 @@ const (
 	wordRcpt      = "rcpt"
 )
 
-// limitPart is the room of the limit check.
+// limitPart is the part for the limit check.
 type limitPart struct {
 	Limits            []string
 	LimitActions      []string
@@ -53,14 +53,14 @@ type limitPart struct {
 	rules   []limit.Rule
 	actions map[string]limit.Action // by KEY.UNIT, KEY, or ""
 	trusted allowlist.Networks
-	domain  string // of logins that have none, "" if there is none
+	domain  string // for logins without a domain; may be ""
 
-	storeGiven bool // limit-store is no default
+	storeGiven bool // limit-store is not the default
 
-	store     *limitStore // nil while nothing is kept
+	store     *limitStore // nil while there is nothing to keep
 	judge     *limit.Judge
 	shadow    bool
-	openFirst func() (limit.Store, error) // makes the store for the first block, while there is none
+	openFirst func() (limit.Store, error) // creates the store for the first block
 	reload    func(cause string)
 }
 
@@ -79,7 +79,7 @@ func (o *limitPart) bind(fs *pflag.FlagSet) {
 	o.alarmFlags.bind(fs)
 }
 
-// storeSetting is where is counted.
+// storeSetting returns where counters are kept.
 func (o *limitPart) storeSetting() storeSetting {
 	return storeSetting{"limit-store", o.LimitStore, o.LimitPasswordFile, "limit-password-file", "sqlite:/var/lib/postern/limits.db"}
 }
@@ -87,8 +87,9 @@ func (o *limitPart) storeSetting() storeSetting {
 // stored implements storer.
 func (o *limitPart) stored() (storeSetting, bool) { return o.storeSetting(), o.keeps() }
 
-// keeps reports whether the check has a store: for limits, or for blocks alone when a
-// store is named, or when the default one was made by the first block.
+// keeps reports whether the check has a store. It has one for limits. Without limits it
+// has one for blocks, if a store is named or the first block has created the default
+// store.
 func (o *limitPart) keeps() bool {
 	if o.limited() || o.storeGiven {
 		return true
@@ -132,8 +133,8 @@ func (o *limitPart) validate(s *config.Set) error {
 	return errors.Join(errs...)
 }
 
-// setActions gives each rule its action: that of its key and unit, of its key, or the
-// general one.
+// setActions sets the action of each rule: the action of its key and unit, of its key,
+// or the general one.
 func (o *limitPart) setActions(s *config.Set) error {
 	var errs []error
 	o.actions = map[string]limit.Action{"": limit.Defer}
@@ -205,7 +206,8 @@ func (o *limitPart) keyer() limit.Keyer {
 	return limit.Keyer{LoginDomain: o.domain, Bits4: o.LimitIPv4Prefix, Bits6: o.LimitIPv6Prefix, Trusted: o.trusted.Has}
 }
 
-// judgeConfig is what the settings say to a judge, beside its store and when it counts.
+// judgeConfig returns the configuration of a judge, without its store and without when
+// it counts.
 func (o *limitPart) judgeConfig(n *needs) (limit.Config, error) {
 	overrides, err := o.openOverrides(n)
 	return limit.Config{
@@ -226,10 +228,10 @@ func countAt(word string) limit.CountAt {
 	return limit.AtEndIfAsked
 }
 
-// overrideTable asks a table in the form that it takes.
+// overrideTable asks a table in the form that limits need.
 type overrideTable struct{ postmap.Table }
 
-// Lookup implements limit.Table. A table of patterns is asked with whole logins only.
+// Lookup implements limit.Table. A table of patterns is only asked for whole logins.
 func (t overrideTable) Lookup(ctx context.Context, key string) ([]string, error) {
 	if t.Pattern && strings.HasPrefix(key, "@") {
 		return nil, nil
@@ -240,10 +242,10 @@ func (t overrideTable) Lookup(ctx context.Context, key string) ([]string, error)
 // Name implements limit.Table.
 func (t overrideTable) Name() string { return t.Spec }
 
-// overrideKey is what a table of overrides is made of, beside its files.
+// overrideKey is the settings from which a table of overrides is made, beside its files.
 type overrideKey struct{ spec string }
 
-// Bounds of what is remembered of a table in a server.
+// Bounds of the cache for a table in a server.
 const (
 	overrideTTL       = time.Minute
 	overrideNegTTL    = 10 * time.Second
@@ -280,13 +282,13 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 	return tables, nil
 }
 
-// limitStoreKey is what a store is made of.
+// limitStoreKey is the settings from which a store is made.
 type limitStoreKey struct {
 	store    string
 	password [sha256.Size]byte
 }
 
-// open opens the store, or returns the one in force when it is the same.
+// open opens the store. It returns the store in force if the settings are the same.
 func (o *limitPart) open(n *needs) (*limitStore, error) {
 	password, err := o.storeSetting().password(n)
 	if err != nil {
@@ -298,7 +300,7 @@ func (o *limitPart) open(n *needs) (*limitStore, error) {
 			return service.Opened[*limitStore]{}, err
 		}
 		s := newLimitStore(store, kind, n)
-		if strings.HasPrefix(o.LimitStore, sqliteScheme) { // so that the first mail finds a block; a server is waited for by no one
+		if strings.HasPrefix(o.LimitStore, sqliteScheme) { // so that a block holds for the first mail; startup does not wait for a server
 			if err := s.blocks.Refresh(context.Background()); err != nil {
 				return service.Opened[*limitStore]{}, errors.Join(err, s.close())
 			}

@@ -18,7 +18,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// limitCommands are what can be asked about limits.
+// limitCommands returns the commands about limits.
 func limitCommands(c *current) map[string]admin.Handler {
 	return map[string]admin.Handler{
 		api.LimitsList:    limitCommand(c, (*limitPart).list),
@@ -30,7 +30,7 @@ func limitCommands(c *current) map[string]admin.Handler {
 	}
 }
 
-// limitCommand answers a question when there are limits.
+// limitCommand returns the handler of a command that needs limits.
 func limitCommand[A any](c *current, answer func(*limitPart, context.Context, A) (any, error)) admin.Handler {
 	return command(c, checks.LimitName, func(o *limitPart, ctx context.Context, args A, _ func(any)) (any, error) {
 		if o.store == nil {
@@ -44,10 +44,11 @@ func badLimitArgs(format string, args ...any) error {
 	return &admin.Error{Code: admin.CodeBadArgs, Message: fmt.Sprintf(format, args...)}
 }
 
-// defaultListed is how many limits.list names unless it is told.
+// defaultListed is how many counters limits.list returns by default.
 const defaultListed = 20
 
-// candidates is how many times as many are looked up in the tables of overrides.
+// candidates is how many times as many counters are looked up in the tables of
+// overrides.
 const candidates = 5
 
 func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, error) {
@@ -88,7 +89,7 @@ func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, err
 	return result, nil
 }
 
-// full are the counters with the greatest share of the general limits.
+// full collects the counters that have used the greatest share of the general limits.
 type full struct {
 	counters []limit.Counter
 	seen     int
@@ -104,7 +105,7 @@ func (o *limitPart) fullest(ctx context.Context, key string, most int) (full, er
 		if count := counts[name+window.String()]; count > 0 {
 			return float64(c.Used) / float64(count)
 		}
-		return float64(c.Used) // a limit of an override
+		return float64(c.Used) // the limit is in an override
 	}
 	var f full
 	err := o.store.guard.Counters(ctx, key, time.Now(), func(c limit.Counter) error {
@@ -127,7 +128,8 @@ func (f *full) keep(most int, share func(limit.Counter) float64) {
 	f.counters = f.counters[:min(most, len(f.counters))]
 }
 
-// use is a counter with the limit that holds for it; false when none does any more.
+// use returns a counter with the limit that applies to it, or false if no limit does
+// any more.
 func (o *limitPart) use(ctx context.Context, c limit.Counter) (api.LimitUse, bool, error) {
 	name, window, value := limit.SplitID(c.ID)
 	login := ""
@@ -168,7 +170,7 @@ func listedBlock(b limit.Block) api.LimitBlock {
 	return out
 }
 
-// valueOf is what a person writes, as counters have it.
+// valueOf converts what a person writes to a key and a value of counters.
 func (o *limitPart) valueOf(key, text string) (limit.Key, string, error) {
 	k := limit.Key(cmp.Or(key, string(limit.Login)))
 	if !slices.Contains(limit.Keys(), k) {
@@ -240,7 +242,7 @@ func listedOverride(o *limit.Override) *api.LimitOverride {
 	return listed
 }
 
-// counter returns one counter; one that has counted nothing is empty.
+// counter returns one counter, which is empty if nothing was counted.
 func (o *limitPart) counter(ctx context.Context, id string) (found limit.Counter, err error) {
 	err = o.store.guard.Counters(ctx, id, time.Now(), func(c limit.Counter) error {
 		if c.ID == id {
@@ -285,8 +287,8 @@ func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs, _ func(
 	return o.setBlock(ctx, args.Login, b, false)
 }
 
-// firstBlock keeps a block while there is no store, since nothing is limited: it makes
-// the store, and has the daemon read its settings again, which opens it.
+// firstBlock sets a block while there is no store, because nothing is limited. It
+// creates the store and starts a reload, which opens it.
 func (o *limitPart) firstBlock(ctx context.Context, login string, b limit.Block) (any, error) {
 	keyer := o.keyer()
 	if b.Login = keyer.Normal(limit.Login, login); b.Login == "" {
@@ -328,7 +330,7 @@ func (o *limitPart) setBlock(ctx context.Context, login string, b limit.Block, l
 	return api.LimitsBlockResult{LimitBlock: listedBlock(b), Was: before.Block != nil}, nil
 }
 
-// maxTouch bounds what limits.suggest may be asked.
+// maxTouch bounds the argument of limits.suggest.
 const maxTouch = 1_000_000
 
 func (o *limitPart) suggest(ctx context.Context, args api.LimitsSuggestArgs) (any, error) {

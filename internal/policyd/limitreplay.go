@@ -10,8 +10,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// replay implements replayer: the check with a store of its own. Recipients count when
-// they are named, since records do not tell whether a mail came to its end.
+// replay implements replayer. The check has its own store. Recipients count when they
+// are named, because records do not show whether a mail was completed.
 func (o *limitPart) replay(n *needs, to *replay.Settings) error {
 	to.Rules = strings.Join(o.Limits, " ") + "; " + strings.Join(o.LimitActions, " ") + "; " + strings.Join(o.LimitOverrides, " ")
 	if !o.limited() {

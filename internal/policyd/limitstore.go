@@ -15,8 +15,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// limitStore is a store with what belongs to this daemon's use of it. It outlives
-// reloads.
+// limitStore is a store with the metrics and state of this daemon for it. It is kept
+// over reloads.
 type limitStore struct {
 	store  limit.Store
 	guard  *limit.Guard
@@ -30,7 +30,7 @@ type limitStore struct {
 	alarms map[alarmLabels]uint64
 }
 
-// alarmLabels are what alarms are counted by.
+// alarmLabels are the labels by which alarms are counted.
 type alarmLabels struct {
 	key, unit string
 	percent   int
@@ -53,7 +53,7 @@ func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
 
 func (s *limitStore) close() error { return closeStore("limit", s.store) }
 
-// limitCondition is the condition of readiness that the store answers.
+// limitCondition is the name of the readiness condition for the store.
 const limitCondition = "limit store"
 
 func setLimitCondition(ready *metrics.Readiness, down error) {
@@ -72,17 +72,17 @@ func (s *limitStore) watch(ctx context.Context, n *needs) {
 	<-ctx.Done()
 }
 
-// writes reports whether what is new is kept.
+// writes reports whether new counts are kept.
 func (s *limitStore) writes() bool {
 	f, ok := s.store.(interface{ Failing() bool })
 	return s.guard.Down() == nil && (!ok || !f.Failing())
 }
 
-// lost counts what could not be taken back from a count.
+// lost counts the counts that could not be taken back.
 func (s *limitStore) lost(error) { s.losses.Add(1) }
 
-// alarm returns what hears of limits that are reached: it counts them, writes the
-// record, and has them passed on.
+// alarm returns a function for limits that are reached. It counts the alarm, writes its
+// record, and passes it to a.
 func (s *limitStore) alarm(log *zap.Logger, a *alarms) func(limit.Alarm) {
 	return func(alarm limit.Alarm) {
 		s.mu.Lock()
@@ -93,8 +93,8 @@ func (s *limitStore) alarm(log *zap.Logger, a *alarms) func(limit.Alarm) {
 	}
 }
 
-// prepare makes the alarms of rules show up with 0, so that a rate over the first
-// one is not lost.
+// prepare creates the alarm counters of rules with 0. Without that, rate() would miss
+// the first alarm.
 func (s *limitStore) prepare(rules []limit.Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

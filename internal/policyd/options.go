@@ -1,7 +1,7 @@
-// Package policyd is postern-policyd: flags become settings (options.go),
-// settings become a state (state.go), requests reach it and the postern command
-// asks about it (app.go). Each check has a room of its own (parts.go, and a file
-// or two for each): its flags, how it is built, its commands and metrics.
+// Package policyd is postern-policyd. Flags become settings (options.go), and settings
+// become a state (state.go). Requests use the state, and the postern command asks about
+// it (app.go). Each check is a part, with its flags, the code that builds it, its
+// commands and its metrics (parts.go, and a file or two for each part).
 package policyd
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 )
 
-// The words of the settings that choose between two.
+// The values of settings that choose between two.
 const (
 	wordReject = "reject"
 	wordPass   = "pass"
@@ -50,7 +50,7 @@ func (o *Options) bind(fs *pflag.FlagSet) {
 	o.Common.Bind(fs, config.CommonDefaults{MetricsListen: "inet:127.0.0.1:9145", Admin: "unix:" + api.PolicydSocket})
 }
 
-// validate checks what needs no I/O and brings domains into their one form.
+// validate makes the checks that need no I/O, and normalizes domains.
 func (o *Options) validate(s *config.Set) error {
 	errs := []error{o.Common.Validate(s)}
 	if len(o.Checks) == 0 {
@@ -79,13 +79,13 @@ func (o *Options) shadowed(check string) bool {
 	return slices.Contains(o.Shadow, wordAll) || slices.Contains(o.Shadow, check)
 }
 
-// settings is one load of the configuration, as the service package wants it.
+// settings is one load of the configuration, in the form for the service package.
 type settings struct {
 	Options
 	set *config.Set
 }
 
-// configure loads and validates.
+// configure loads and validates the configuration.
 func configure(args, environ []string) (*settings, error) {
 	s := new(settings)
 	set, err := config.Load(s.program(), args, environ)
@@ -96,7 +96,7 @@ func configure(args, environ []string) (*settings, error) {
 	return s, err
 }
 
-// program is what is configured; its flags write to s.
+// program describes what can be configured. Its flags write to s.
 func (s *settings) program() config.Program {
 	return config.Program{
 		Name:        api.Policyd,
@@ -107,15 +107,15 @@ func (s *settings) program() config.Program {
 	}
 }
 
-// Program is what the daemon's settings are, for those who write a file of them.
+// Program describes the settings of the daemon, for code that writes a file of them.
 func Program() config.Program { return new(settings).program() }
 
 func (s *settings) Set() *config.Set       { return s.set }
 func (s *settings) Common() *config.Common { return &s.Options.Common }
 func (*settings) Fixed() []string          { return []string{"listen"} }
 
-// Sockets gives those of --listen. A word behind an endpoint must be a check
-// that runs, or Postfix would be asked in vain.
+// Sockets returns the sockets of --listen. A word after an endpoint must be a check that
+// runs, because otherwise the socket would decide nothing.
 func (s *settings) Sockets() ([]daemon.Socket, error) {
 	var sockets []daemon.Socket
 	for i, endpoint := range s.Listen {

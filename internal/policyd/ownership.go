@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// ownershipPart is the room of the ownership check.
+// ownershipPart is the part for the ownership check.
 type ownershipPart struct {
 	owners.Flags
 

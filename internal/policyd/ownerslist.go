@@ -12,7 +12,7 @@ import (
 // maxCandidates is how many senders one owners.list may name.
 const maxCandidates = 1000
 
-// ownersLister is what *ownership.Owners can beside deciding.
+// ownersLister is the part of *ownership.Owners that lists senders.
 type ownersLister interface {
 	List(ctx context.Context, login string) (ownership.Listing, error)
 }
@@ -38,7 +38,7 @@ func (o *ownershipPart) ownersList(ctx context.Context, args api.OwnersListArgs,
 		if err != nil {
 			return nil, err
 		}
-		if answer := &ruling.Answer; answer.Owned { // what merely passes, as the null sender, is no one's
+		if answer := &ruling.Answer; answer.Owned { // a sender that only passes, as the null sender, has no owner
 			result.Entries = append(result.Entries, listedSender(sender, answer.How, answer.Path, answer.Path.Behind()))
 		}
 	}

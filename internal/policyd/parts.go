@@ -16,18 +16,18 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// part is the room of one check: its flags, what must hold between them, and how
-// the check is made of them. Each load of the configuration has parts of its own;
-// what build has made is kept in the part for its commands and metrics.
+// part is one check of the daemon: its flags, the checks of their values, and the code
+// that builds it. Each load of the configuration has new parts. A part keeps what its
+// build method made, for its commands and metrics.
 type part interface {
 	bind(*pflag.FlagSet)
-	// validate needs no I/O. It may bring values into their one form.
+	// validate does no I/O. It may normalize values.
 	validate(*config.Set) error
 	build(*needs) (policy.Entry, error)
 }
 
-// room is a part under the name of its check, with what can be asked of the one
-// in force.
+// room is a part with the name of its check, its commands and its metrics. They use the
+// part in force.
 type room struct {
 	name string
 	part
@@ -41,7 +41,7 @@ func (r room) Commands() func(*current) map[string]admin.Handler { return r.comm
 // Metrics implements service.Room.
 func (r room) Metrics() func(*current) []prometheus.Collector { return r.metrics }
 
-// rooms is every part, in the order in which the chain asks the checks.
+// rooms returns all parts, in the order in which the chain asks the checks.
 func rooms() []room {
 	return []room{
 		{checks.OwnershipName, new(ownershipPart), ownershipCommands, nil},
@@ -59,17 +59,17 @@ func checkNames() []string {
 	return names
 }
 
-// needs is what a part is given to build its check.
+// needs is the input for building a check.
 type needs struct {
 	service.Runtime
 	life    *service.Life
-	set     *config.Set // names the setting in an error
-	options *Options    // of the daemon: which checks run, which are only watched
+	set     *config.Set // for errors that name the setting
+	options *Options    // of the daemon: which checks run, and which are only watched
 
 	dns *dns.Resolver // nil until a part asks for it
 }
 
-// delimiters returns what separates a user from an extension (--recipient-delimiter).
+// delimiters returns the characters between user and extension (--recipient-delimiter).
 func (n *needs) delimiters() string { return n.set.Lookup("recipient-delimiter").Value.String() }
 
 // resolver returns the DNS resolver that all parts share.
@@ -84,8 +84,8 @@ func (n *needs) resolver() (*dns.Resolver, error) {
 	return n.dns, nil
 }
 
-// inForce returns the part of type P that runs. The caller calls release, which
-// is nil when none does.
+// inForce returns the part of type P of the state in force. The caller must call
+// release, which is nil if there is no such part.
 func inForce[P part](c *current) (found P, release func()) {
 	s, release := c.Acquire()
 	if s != nil {
@@ -99,7 +99,7 @@ func inForce[P part](c *current) (found P, release func()) {
 	return found, nil
 }
 
-// command answers a question to the part of type P.
+// command returns the handler of a command that the part of type P answers.
 func command[P part, A any](c *current, check string, answer func(P, context.Context, A, func(any)) (any, error)) admin.Handler {
 	return admin.Typed(func(ctx context.Context, args A, progress func(any)) (any, error) {
 		p, release := inForce[P](c)

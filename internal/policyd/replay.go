@@ -15,16 +15,16 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// ReplayArgs is a question to [Replay].
+// ReplayArgs are the arguments of [Replay].
 type ReplayArgs struct {
 	Config    []string // arguments of the daemon: its settings when it wrote the records
-	Changes   []string // further ones: the settings that are tried
+	Changes   []string // further arguments: the settings to try
 	Questions iter.Seq2[*replay.Question, error]
-	Since     time.Time // older questions only say what was known
+	Since     time.Time // older requests only show what the store knew
 	Show      int       // how many differences to list
 }
 
-// Replay answers from records what other settings would have done.
+// Replay returns what other settings would have done, according to records.
 func Replay(ctx context.Context, a ReplayArgs) (*replay.Report, error) {
 	life := service.NewLife()
 	defer life.Discard()
@@ -65,8 +65,8 @@ type replayer interface {
 	replay(n *needs, to *replay.Settings) error
 }
 
-// replayed reads settings. Of the checks only those count that can be replayed, and
-// the records say which of them were only watched.
+// replayed builds the settings of one side. It only uses the checks that can be
+// replayed. Which of them were only watched is in the records.
 func replayed(life *service.Life, args []string) (settings replay.Settings, err error) {
 	s, err := configure(slices.Concat(args, []string{"--checks=" + strings.Join([]string{checks.LimitName, checks.DNSBLName, checks.GreylistName}, ","), "--shadow=" + wordAll}), nil)
 	if err != nil {

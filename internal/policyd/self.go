@@ -12,14 +12,14 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// answerSelf answers the daemon's question to itself as it answers Postfix, but
-// without any check and without a record.
+// answerSelf answers the daemon's own test request in the same way as Postfix's, but
+// without checks and without a record.
 func answerSelf(c *current, conn *daemon.Conn) {
 	server := &policy.Server{Hooks: noChecks{c}, Report: policy.Reporter{Records: record.Sinks{}, Load: noLoad{}}}
 	server.ServeConn(conn, nil)
 }
 
-// noChecks are the hooks of the state in force, without their checks.
+// noChecks has the hooks of the state in force without their checks.
 type noChecks struct{ current *current }
 
 func (n noChecks) Hook(context string, bound []string) (policy.Hook, error) {
@@ -33,10 +33,10 @@ type noLoad struct{}
 func (noLoad) RequestStarted() {}
 func (noLoad) RequestDone()    {}
 
-// maxSelfReply bounds what is read of the reply.
+// maxSelfReply bounds the reply.
 const maxSelfReply = 4 << 10
 
-// askSelf asks one question over conn and reads the reply.
+// askSelf sends one request over conn and reads the reply.
 func askSelf(conn net.Conn) error {
 	if _, err := io.WriteString(conn, "request=smtpd_access_policy\nprotocol_state=RCPT\n\n"); err != nil {
 		return err

@@ -14,20 +14,20 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// state is everything that one load of the configuration built. It is
-// immutable; a reload makes another one.
+// state is everything that one load of the configuration built. It is immutable; a
+// reload makes a new state.
 type state struct {
 	settings *settings
 	router   *policy.Router
-	parts    []part        // that run
-	dns      *dns.Resolver // nil when no check asks the DNS
+	parts    []part        // those that run
+	dns      *dns.Resolver // nil if no check asks the DNS
 }
 
 // current is the state in force.
 type current struct{ *service.Current[*state] }
 
-// build makes the chain of the checks that run. What was opened before an error
-// is closed by the life's owner.
+// build makes the chain of the checks that run. After an error, the owner of the life
+// closes what was opened.
 func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	s := &state{settings: o}
 	if name := o.set.File(); name != "" {
@@ -57,12 +57,12 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	return s, nil
 }
 
-// contextCondition is the condition of readiness that every hook names checks
-// which run.
+// contextCondition is the name of the readiness condition that every hook names only
+// checks that run.
 const contextCondition = "policy_context"
 
-// newRouter has hooks that name what does not run told of. Ownership must not be
-// left out because of a typing error.
+// newRouter returns a router that reports hooks which name a check that does not run.
+// Ownership must not be left out because of a typing error.
 func (o *Options) newRouter(chain policy.Chain, r service.Runtime) *policy.Router {
 	options := policy.RouterOptions{Closed: []string{checks.OwnershipName}, Unknown: func(err error) {
 		r.Log.Error("a hook of Postfix names what does not run; correct policy_context in main.cf or master.cf, or add the check to checks", zap.Error(err))
@@ -86,7 +86,7 @@ func (c *current) Hook(context string, bound []string) (policy.Hook, error) {
 
 var errStopped = errors.New("the daemon has stopped")
 
-// resolverStats are those of the resolver in force, if a check uses one.
+// resolverStats returns the statistics of the resolver in force, if a check uses one.
 func (c *current) resolverStats() (resolver.Stats, bool) {
 	s, release := c.Acquire()
 	defer release()

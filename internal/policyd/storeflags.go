@@ -15,13 +15,13 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// Stores that are not in Redis.
+// The names of stores that are not in Redis.
 const (
 	memoryStore  = "memory:"
 	sqliteScheme = "sqlite:"
 )
 
-// storeSetting is where something is kept, and what opens it.
+// storeSetting is the setting of a store: where it is, and how to open it.
 type storeSetting struct {
 	flag         string // …-store
 	where        string // its value
@@ -30,7 +30,7 @@ type storeSetting struct {
 	example      string // "sqlite:/var/lib/postern/greylist.db"
 }
 
-// check needs no I/O.
+// check checks the setting without I/O.
 func (s storeSetting) check() error {
 	path, isFile := strings.CutPrefix(s.where, sqliteScheme)
 	switch {
@@ -48,7 +48,7 @@ func (s storeSetting) check() error {
 	return fmt.Errorf("%q is no store: write sqlite:PATH, memory: or a URL of Redis", s.where)
 }
 
-// password reads the file with the password, and has it watched.
+// password reads the file with the password. The file is watched for changes.
 func (s storeSetting) password(n *needs) (config.Secret, error) {
 	name, credentials := s.passwordFile, os.Getenv("CREDENTIALS_DIRECTORY")
 	if name == "" || n.set.CredentialHidden(name, credentials) {
@@ -66,14 +66,14 @@ func (s storeSetting) password(n *needs) (config.Secret, error) {
 	return secret, nil
 }
 
-// openers open a store of each kind.
+// openers has a function for each kind of store.
 type openers[S any] struct {
 	memory func() S
 	sqlite func(path string) (S, error)
 	redis  func(url, password string) (S, error)
 }
 
-// openStore opens a store, and names its kind.
+// openStore opens a store, and returns it with the name of its kind.
 func openStore[S any](s storeSetting, password config.Secret, n *needs, open openers[S]) (store S, kind string, err error) {
 	path, isFile := strings.CutPrefix(s.where, sqliteScheme)
 	switch {
@@ -83,8 +83,7 @@ func openStore[S any](s storeSetting, password config.Secret, n *needs, open ope
 		if err = folderOf(path); err != nil {
 			return store, "sqlite", err
 		}
-		// The daemon that runs owns the file; that its folder is there can be seen
-		// without opening it.
+		// The daemon that runs owns the file. It is enough to look at the folder.
 		if n.set.CheckOnly() {
 			return open.memory(), "sqlite", nil
 		}
@@ -96,7 +95,7 @@ func openStore[S any](s storeSetting, password config.Secret, n *needs, open ope
 	return store, kind, err
 }
 
-// closeStore writes what has to be written.
+// closeStore writes pending changes, and closes a store.
 func closeStore(name string, store any) error {
 	if s, ok := store.(io.Closer); ok {
 		if err := s.Close(); err != nil {
@@ -106,12 +105,12 @@ func closeStore(name string, store any) error {
 	return nil
 }
 
-// digestOf is a password as a part of a key.
+// digestOf returns the digest of a password, for use in a key.
 func digestOf(password config.Secret) [sha256.Size]byte {
 	return sha256.Sum256([]byte(password.Reveal()))
 }
 
-// reportFile logs what happens to a store's file.
+// reportFile returns a function that logs events of a store's file.
 func reportFile(log *zap.Logger, store string) func(sqlitefile.Event) {
 	return func(e sqlitefile.Event) {
 		path := zap.String("path", e.Path)
