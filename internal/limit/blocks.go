@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Blocks remembers which logins are blocked, so that a block holds while the store
-// does not answer.
+// Blocks remembers which logins are blocked, so that blocks are effective while the
+// store does not answer.
 type Blocks struct {
 	store Store
 	known atomic.Pointer[map[string]Block]
 }
 
-// NewBlocks remembers the blocks of a store.
+// NewBlocks returns a Blocks for a store.
 func NewBlocks(store Store) *Blocks { return &Blocks{store: store} }
 
-// Find returns the block of a login that holds.
+// Find returns the active block of a login, or nil.
 func (b *Blocks) Find(login string, now time.Time) *Block {
 	if b == nil || login == "" {
 		return nil
@@ -29,11 +29,11 @@ func (b *Blocks) Find(login string, now time.Time) *Block {
 	if !ok || !block.Active(now) {
 		return nil
 	}
-	found := block // block itself stays on the stack: hardly a login is blocked
+	found := block // a copy: block itself can stay on the stack, since few logins are blocked
 	return &found
 }
 
-// Refresh reads the blocks. On error those that are known stay.
+// Refresh reads the blocks. After an error, the known blocks stay.
 func (b *Blocks) Refresh(ctx context.Context) error {
 	all, err := b.store.Blocks(ctx)
 	if err != nil {
@@ -47,11 +47,11 @@ func (b *Blocks) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// refreshEvery is how soon a block that was set at another host is known here without
-// a word of the store.
+// refreshEvery is how often blocks are read: a block that was set on another host is
+// known here after this time.
 const refreshEvery = 2 * time.Second
 
-// Watch reads the blocks now and then, until ctx ends.
+// Watch reads the blocks regularly until ctx ends.
 func (b *Blocks) Watch(ctx context.Context) {
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
@@ -65,7 +65,7 @@ func (b *Blocks) Watch(ctx context.Context) {
 	}
 }
 
-// Len is how many are known.
+// Len returns the number of known blocks.
 func (b *Blocks) Len() int {
 	known := b.known.Load()
 	if known == nil {

@@ -7,10 +7,10 @@ import (
 
 var errCoded = errors.New("the counts cannot be read")
 
-// maxText bounds a text of a Spread in a file.
+// maxText bounds the length of a text of a Spread in a file.
 const maxText = 64
 
-// Append writes the series after b, in a form that does not depend on the machine.
+// Append appends the series to b, in a form that does not depend on the machine.
 func (s *Series) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.cells)))
 	before := int64(0)
@@ -22,7 +22,7 @@ func (s *Series) Append(b []byte) []byte {
 	return b
 }
 
-// Read is the reverse of Append; it returns what follows the series.
+// Read is the reverse of Append. It returns the rest of b.
 func (s *Series) Read(b []byte) ([]byte, error) {
 	r := reader{b: b}
 	n := r.count(Cells + 1)
@@ -39,7 +39,7 @@ func (s *Series) Read(b []byte) ([]byte, error) {
 	return r.b, r.err
 }
 
-// Append writes the set after b.
+// Append appends the set to b.
 func (s *Spread) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.seen)))
 	for _, m := range s.seen {
@@ -66,7 +66,7 @@ func (s *Spread) Read(b []byte) ([]byte, error) {
 	return r.b, r.err
 }
 
-// reader reads numbers. After an error all are 0.
+// reader reads numbers. After an error, it returns only 0.
 type reader struct {
 	b   []byte
 	err error
@@ -82,7 +82,7 @@ func (r *reader) varint() int64 {
 	return n
 }
 
-// count reads a number of things, which is an error beyond most.
+// count reads the number of following items. A number above most is an error.
 func (r *reader) count(most uint64) int {
 	n, size := binary.Uvarint(r.b)
 	if size <= 0 || n > most || r.err != nil {

@@ -10,33 +10,34 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// Event is a step of a mail, as the mail server tells of it.
+// Event is a step of a mail, as the mail server reports it.
 type Event struct {
 	Step Step
 	Time time.Time
-	// Transaction is the same for all steps of one mail, and for no other; "" when the
-	// mail server names none.
+	// Transaction is the same for all steps of one mail, and different for other mails.
+	// "" means that the mail server has sent none.
 	Transaction string
-	Login       string // as the client gave it; "" for none
+	Login       string // as the client sent it; "" if there is none
 	Sender      mailaddr.Address
-	Client      netip.Addr // not valid when it is not known
+	Client      netip.Addr // not valid if it is unknown
 	Recipient   mailaddr.Address
-	Recipients  int   // that were accepted, at the End
+	Recipients  int   // accepted recipients, at the End
 	Size        int64 // octets, at the End
 }
 
-// Keyer makes the values of keys.
+// Keyer makes the values of keys from events.
 type Keyer struct {
-	LoginDomain  string // of logins that have none
-	Bits4, Bits6 int    // of a network
-	// Trusted are clients whose senders count as logins when they have not logged in.
+	LoginDomain  string // for logins without a domain
+	Bits4, Bits6 int    // prefix lengths of networks
+	// Trusted reports whether the senders of a client that has not logged in count as
+	// logins.
 	Trusted func(netip.Addr) bool
 }
 
 // maxValue bounds a value in the ID of a counter.
 const maxValue = 256
 
-// bounded cuts what is too long, and keeps it distinct.
+// bounded shortens a long value, and keeps different values different.
 func bounded(value string) string {
 	if len(value) <= maxValue {
 		return value
@@ -44,7 +45,7 @@ func bounded(value string) string {
 	return value[:maxValue-24] + "~" + digest(value)
 }
 
-// addressOf is an address in its one form.
+// addressOf returns the normalized form of an address.
 func addressOf(a mailaddr.Address) string {
 	if a.IsPlain() {
 		return bounded(a.Raw)
@@ -52,14 +53,14 @@ func addressOf(a mailaddr.Address) string {
 	return bounded(mailaddr.FoldKey(a.Key()))
 }
 
-// digest is a short name of a text that no one can make two texts have.
+// digest returns a short name of a text. It is collision-resistant.
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
-// LoginOf is the login in its one form: folded, with the domain of logins that have
-// none.
+// LoginOf returns the normalized login: in lower case, with the domain for logins
+// without one.
 func (k *Keyer) LoginOf(login string) string {
 	folded := mailaddr.FoldKey(strings.TrimSpace(login))
 	if folded != "" && k.LoginDomain != "" && !strings.Contains(folded, "@") {
@@ -68,7 +69,7 @@ func (k *Keyer) LoginOf(login string) string {
 	return bounded(folded)
 }
 
-// login is the event's login, or the sender that is used for it.
+// login returns the event's login, or the sender that is used instead.
 func (k *Keyer) login(e *Event) string {
 	switch {
 	case e.Login != "":
@@ -79,7 +80,7 @@ func (k *Keyer) login(e *Event) string {
 	return ""
 }
 
-// Network is the network of a client, "" when it is not known.
+// Network returns the network of a client, or "" if it is unknown.
 func (k *Keyer) Network(client netip.Addr) string {
 	if network := k.prefix(client); network.IsValid() {
 		return network.String()
@@ -87,7 +88,7 @@ func (k *Keyer) Network(client netip.Addr) string {
 	return ""
 }
 
-// prefix is the network of a client; it is not valid when that is not known.
+// prefix returns the network of a client. It is not valid if the client is unknown.
 func (k *Keyer) prefix(client netip.Addr) netip.Prefix {
 	bits := k.Bits6
 	if client.Is4() {
@@ -100,7 +101,7 @@ func (k *Keyer) prefix(client netip.Addr) netip.Prefix {
 	return network
 }
 
-// domainOf is what follows the last @.
+// domainOf returns the text after the last @.
 func domainOf(address string) string {
 	_, domain, _ := strings.Cut(address[max(strings.LastIndexByte(address, '@'), 0):], "@")
 	return domain
@@ -109,7 +110,7 @@ func domainOf(address string) string {
 // allValue is the value of the global key.
 const allValue = "all"
 
-// value is what a key has in an event; "" when it has nothing.
+// value returns the value of a key in an event, or "" if it has none.
 func (k *Keyer) value(key Key, login string, e *Event) string {
 	switch key {
 	case Login:
@@ -139,7 +140,8 @@ func (k *Keyer) value(key Key, login string, e *Event) string {
 	return allValue
 }
 
-// Normal is what a person writes for a key, as counters have it; "" when it is nothing.
+// Normal converts what a person writes for a key to the value that counters use. It
+// returns "" if the text has no value.
 func (k *Keyer) Normal(key Key, text string) string {
 	text = strings.TrimSpace(text)
 	switch key {

@@ -10,25 +10,26 @@ import (
 )
 
 const (
-	// guardPause is the time between two tries at a store that is down.
+	// guardPause is the time between two attempts to reach a store that is down.
 	guardPause = time.Second
 	// watchEvery is the time between two probes of a store that answers.
 	watchEvery = 5 * time.Second
 )
 
-// Guard keeps a store that is down from costing every request its time-out.
+// Guard is a circuit breaker around a store: while the store is down, requests fail at
+// once and need not wait for a time-out.
 type Guard struct {
 	Store
-	// Took takes the time of each request to the store and its error. It is set
-	// before the first request; nil for no one.
+	// Took is called with the duration and the error of each request to the store. It
+	// must be set before the first request, and may be nil.
 	Took func(time.Duration, error)
 
 	breaker *breaker.Breaker
 	now     func() time.Time
 }
 
-// NewGuard guards a store. changed hears once of each change; the error is the reason
-// of trouble, nil when the store answers again.
+// NewGuard guards a store. changed is called once for each change: with an error when
+// the store fails, and with nil when it answers again.
 func NewGuard(store Store, now func() time.Time, changed func(error)) *Guard {
 	return &Guard{Store: store, now: now, breaker: breaker.New(breaker.Config{
 		First: guardPause, Now: now,
@@ -72,7 +73,7 @@ func (g *Guard) Reset(ctx context.Context, ids []string) (int, error) {
 	return ask(g, func() (int, error) { return g.Store.Reset(ctx, ids) })
 }
 
-// SetBlock implements Store. A store that is full has answered.
+// SetBlock implements Store. The error of a full store does not open the breaker.
 func (g *Guard) SetBlock(ctx context.Context, b Block, lift bool) (full error) {
 	err := g.do(func() error {
 		err := g.Store.SetBlock(ctx, b, lift)
@@ -89,7 +90,7 @@ func (g *Guard) do(request func() error) error {
 	return err
 }
 
-// ask sends a request to the store, unless it is down.
+// ask sends a request to the store, unless the store is down.
 func ask[T any](g *Guard, request func() (T, error)) (T, error) {
 	answer, err := breaker.Do(g.breaker, func() (T, error) {
 		if g.Took == nil {
@@ -110,11 +111,11 @@ func unavailable(err error) error {
 	return err
 }
 
-// Down returns why the store counts as unavailable, nil if it does not.
+// Down returns why the store counts as unavailable, or nil if it is available.
 func (g *Guard) Down() error { return g.breaker.Down() }
 
-// Watch probes the store until ctx ends, if it can be, so that trouble is noticed
-// before mail comes.
+// Watch probes the store until ctx ends, if the store has a probe, so that a failure is
+// noticed before mail arrives.
 func (g *Guard) Watch(ctx context.Context) {
 	if s, ok := g.Store.(interface{ Probe(context.Context) error }); ok {
 		g.breaker.Watch(ctx, watchEvery, s.Probe)

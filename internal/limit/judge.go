@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// CountAt says when a recipient counts.
+// CountAt is the moment at which a recipient counts.
 type CountAt uint8
 
 // The moments.
 const (
-	// AtEndIfAsked reserves while the mail server also asks at the end of mails, and
-	// counts what is named otherwise.
+	// AtEndIfAsked is AtEnd while the mail server also asks at the end of mails, and
+	// else AtName.
 	AtEndIfAsked CountAt = iota
-	AtEnd                // what is named is reserved, and counted at the end of the mail
-	AtName               // what is named counts
+	AtEnd                // a named recipient is reserved, and counted at the end of the mail
+	AtName               // a named recipient is counted at once
 )
 
-// Overrides finds what a table says about a login.
+// Overrides finds the override of a login in tables.
 type Overrides interface {
 	Find(ctx context.Context, login string) (*Override, error)
 }
@@ -30,17 +30,17 @@ type Config struct {
 	Rules     []Rule // each with its action
 	Keyer     Keyer
 	Overrides Overrides // may be nil
-	// Action is that of an override's limit of a unit; nil means Defer.
+	// Action returns the action of limits in overrides, by unit; nil means Defer.
 	Action  func(Unit) Action
 	Store   Store
-	Blocks  *Blocks // that are remembered; may be nil
+	Blocks  *Blocks // may be nil
 	CountAt CountAt
 	Ends    *Ends  // needed by AtEndIfAsked
 	Trail   *Trail // may be nil
-	// NoEnds hears, at most once an hour, that nothing is asked at the end of mails
-	// although something is counted there alone; it may be nil.
+	// NoEnds is called at most once an hour, when the mail server does not ask at the
+	// end of mails although some rule counts only there. It may be nil.
 	NoEnds func()
-	// Watch lets everything pass and counts it, and reports what would have been.
+	// Watch lets everything pass and counts it. Rulings say what would have happened.
 	Watch bool
 }
 
@@ -51,24 +51,24 @@ func (c *Config) action(u Unit) Action {
 	return c.Action(u)
 }
 
-// Judge judges mails by their rules. It is immutable and safe for concurrent use.
+// Judge applies rules to mails. It is immutable and safe for concurrent use.
 type Judge struct {
 	c     Config
 	rules []bound
-	atEnd bool     // something is counted at the end of mails alone
+	atEnd bool     // some rule counts only at the end of mails
 	known sync.Map // override text → []bound, bounded by knownLen
 	nKnow atomic.Int32
 	ops   sync.Pool // of *Op; each is used for one question
 }
 
-// bound is a rule with what the IDs of its counters begin with.
+// bound is a rule with the prefix of the IDs of its counters.
 type bound struct {
 	Rule
 	base string
 	text string
 }
 
-// NewJudge makes a judge.
+// NewJudge returns a judge.
 func NewJudge(c Config) *Judge {
 	atEnd := c.CountAt == AtEnd || slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.Unit == Bytes })
 	return &Judge{c: c, rules: bind(c.Rules), atEnd: atEnd}
@@ -82,10 +82,10 @@ func bind(rules []Rule) []bound {
 	return all
 }
 
-// Keyer returns how the judge makes the values of keys.
+// Keyer returns the Keyer of the judge.
 func (j *Judge) Keyer() *Keyer { return &j.c.Keyer }
 
-// Kind is the sort of a Ruling.
+// Kind is the kind of a Ruling.
 type Kind uint8
 
 // The kinds.
@@ -96,22 +96,23 @@ const (
 	Blocked             // the login is blocked
 )
 
-// Ruling is what a judge says about a step of a mail.
+// Ruling is the result of judging a step of a mail.
 type Ruling struct {
 	Kind Kind
-	// Rule is the one that decided; of what is Within, the one that is used most.
+	// Rule is the rule that decided. If the ruling is Within, it is the rule whose count
+	// is used most.
 	Rule     *Rule
-	Limit    string // Rule, for people
-	Value    string // of the rule's key
+	Limit    string // Rule as text
+	Value    string // the value of the rule's key
 	Used     int64
 	Wait     time.Duration // until there is room
 	Block    *Block
 	Repeat   bool // the step was counted before
 	Alarms   []Alarm
-	Override *Override // that applied; its Err says why it did not
+	Override *Override // the override that applied; its Err is why it did not
 }
 
-// Alarm is a limit that has been reached, once a window.
+// Alarm reports a limit that was reached. There is at most one in each window.
 type Alarm struct {
 	Time     time.Time
 	Rule     Rule
@@ -120,8 +121,8 @@ type Alarm struct {
 	Used     int64
 	Wait     time.Duration
 	Networks []string // of the clients, the latest last
-	Domains  []string // of the recipients, likewise
-	Watched  bool     // nothing is refused for it
+	Domains  []string // of the recipients, the latest last
+	Watched  bool     // the limit is only watched, and nothing is refused
 }
 
 // Judge judges a step and counts it, unless it is refused.
@@ -136,7 +137,7 @@ func (j *Judge) Judge(ctx context.Context, e *Event) (Ruling, error) {
 	return j.judge(ctx, e, false)
 }
 
-// Look judges a step and leaves nothing behind.
+// Look judges a step and changes nothing in the store.
 func (j *Judge) Look(ctx context.Context, e *Event) (Ruling, error) { return j.judge(ctx, e, true) }
 
 func (j *Judge) judge(ctx context.Context, e *Event, look bool) (Ruling, error) {
@@ -175,7 +176,7 @@ func (j *Judge) Blocked(e *Event) *Block {
 	return j.c.Blocks.Find(j.c.Keyer.login(e), e.Time)
 }
 
-// Undo takes back what Judge has counted for an event that was refused after all.
+// Undo takes back what Judge has counted for an event that was refused later.
 func (j *Judge) Undo(ctx context.Context, e *Event) error {
 	login := j.c.Keyer.login(e)
 	rules, _, err := j.rulesFor(ctx, login)
@@ -190,7 +191,7 @@ func (j *Judge) Undo(ctx context.Context, e *Event) error {
 	return j.c.Store.Undo(ctx, op)
 }
 
-// Refused counts that a mail was refused for another reason than its limits.
+// Refused counts a mail that was refused for another reason than its limits.
 func (j *Judge) Refused(ctx context.Context, e *Event) error {
 	login := j.c.Keyer.login(e)
 	rules, _, err := j.rulesFor(ctx, login)
@@ -213,10 +214,10 @@ func (j *Judge) Refused(ctx context.Context, e *Event) error {
 	return j.c.Store.Add(ctx, op)
 }
 
-// maxKnown bounds the texts of overrides that are remembered in the form that judges.
+// maxKnown bounds the overrides that are cached as rules.
 const maxKnown = 1000
 
-// rulesFor returns the rules for a login, and the override behind them.
+// rulesFor returns the rules for a login, and the override from which they come.
 func (j *Judge) rulesFor(ctx context.Context, login string) ([]bound, *Override, error) {
 	if login == "" || j.c.Overrides == nil {
 		return j.rules, nil, nil
@@ -235,7 +236,7 @@ func (j *Judge) rulesFor(ctx context.Context, login string) ([]bound, *Override,
 	return rules, o, nil
 }
 
-// Rules returns the rules for a login, and the override behind them.
+// Rules returns the rules for a login, and the override from which they come.
 func (j *Judge) Rules(ctx context.Context, login string) ([]Rule, *Override, error) {
 	bound, o, err := j.rulesFor(ctx, login)
 	rules := make([]Rule, len(bound))
@@ -245,14 +246,14 @@ func (j *Judge) Rules(ctx context.Context, login string) ([]Rule, *Override, err
 	return rules, o, err
 }
 
-// op is what the store is asked about an event. The caller gives it to done.
+// op returns the request to the store for an event. The caller must pass it to done.
 func (j *Judge) op(e *Event, rules []bound, login string) *Op {
 	op, ok := j.ops.Get().(*Op)
 	if !ok {
 		op = &Op{Items: make([]Item, 0, len(rules))}
 	}
 	*op = Op{Step: e.Step, Txn: e.Transaction, Reserve: j.reserves(e), Now: e.Time, Block: login, Items: op.Items}
-	if e.Transaction == "" { // no step that follows can be told to belong to it
+	if e.Transaction == "" { // no later step can be assigned to this mail
 		op.Txn, op.Reserve = "?"+e.Time.Format(time.RFC3339Nano)+e.Client.String(), false
 	}
 	if e.Step == Name {
@@ -271,14 +272,14 @@ func (j *Judge) op(e *Event, rules []bound, login string) *Op {
 	return op
 }
 
-// done empties an op, and keeps its memory for the next.
+// done clears an op and keeps its memory for reuse.
 func (j *Judge) done(op *Op) {
 	clear(op.Items)
 	*op = Op{Items: op.Items[:0]}
 	j.ops.Put(op)
 }
 
-// fill sets what an item adds. False means that the step does not touch it.
+// fill sets what an item adds. It returns false if the step does not touch the item.
 func (j *Judge) fill(it *Item, e *Event) bool {
 	r := it.Rule
 	switch r.Unit {
@@ -299,7 +300,7 @@ func (j *Judge) fill(it *Item, e *Event) bool {
 		return true
 	}
 	if e.Step == End && (e.Transaction == "" || j.c.CountAt == AtName) {
-		return false // has been counted
+		return false // was counted before
 	}
 	it.Amount, it.Once, it.Direct = 1, r.Unit == Messages && r.Key != Recipient, r.Key == Recipient
 	if e.Step == End && r.Unit == Recipients {
@@ -318,8 +319,8 @@ func (j *Judge) reserves(e *Event) bool {
 	return j.c.Ends.asked(e)
 }
 
-// ruling picks what decides: what is refused before what is not, of those what has to
-// wait longest.
+// ruling picks the item that decides. Refusals are first. Among these, the item with the
+// longest wait decides.
 func ruling(op *Op, a *Answer) Ruling {
 	r := Ruling{Kind: Within, Repeat: a.Repeat}
 	found := -1
@@ -339,7 +340,7 @@ func ruling(op *Op, a *Answer) Ruling {
 	return r
 }
 
-// severity puts the actions into an order.
+// severity returns the rank of an action.
 func severity(a Action) int {
 	switch a {
 	case Reject:
@@ -401,14 +402,15 @@ type Ends struct {
 	told  atomic.Int64
 }
 
-// patience is how many recipients are named before an end that does not come is told of.
+// patience is how many recipients are named without an end before NoEnds is called.
 const patience = 100
 
-// endsFor is how long it is taken to ask after it has. Beyond it, what is named counts
-// until the next end is seen.
+// endsFor is how long after an end the mail server is assumed to ask at ends. After
+// that, named recipients count at once until the next end is seen.
 const endsFor = time.Hour
 
-// side keeps mail with and without login apart: other hooks ask about it.
+// side returns a different index for mail with and without login, because different
+// hooks ask about them.
 func side(e *Event) int {
 	if e.Login != "" {
 		return 0
@@ -421,7 +423,7 @@ func (n *Ends) seen(e *Event) {
 	n.named[side(e)].Store(0)
 }
 
-// missed counts a recipient, and reports whether it is time to tell that no end comes.
+// missed counts a recipient, and reports whether NoEnds has to be called.
 func (n *Ends) missed(e *Event) bool {
 	if n.named[side(e)].Add(1) < patience || n.asked(e) {
 		return false

@@ -8,11 +8,12 @@
 //
 // Invariants:
 //
-//   - Within any span of a window no more than the rule's count is let through. What
-//     was counted leaves its window at most a hundredth of the window late.
+//   - Within any time span as long as a window, no more than the rule's count passes. A
+//     counted item leaves its window late by at most a hundredth of the window.
 //   - A counter needs a bounded amount of memory, whatever it counts.
-//   - Stores count; [Op] says what, and storetest holds all stores to one model.
-//   - What was counted for a mail that is then refused is taken back by Undo. What a
+//   - Only stores count, as an [Op] describes. storetest tests all stores against one
+//     model.
+//   - Undo takes back what was counted for a mail that is refused later. What a
 //     transaction has reserved and never commits is released after [HoldFor].
 //   - A time in the future, after a clock has been set back, counts as now.
 package limit
@@ -42,13 +43,13 @@ const (
 	Global       Key = "global"
 )
 
-// Keys are all keys, in the order of the manual.
+// Keys returns all keys, in the order of the manual.
 func Keys() []Key {
 	return []Key{Login, LoginDomain, Sender, SenderDomain, Client, Network, Recipient, Global}
 }
 
 // ofLogins reports whether counters of the key belong to people who have logged in.
-// They have a budget of their own: strangers can make no room there.
+// These counters have their own budget, so that strangers cannot push them out.
 func (k Key) ofLogins() bool { return k == Login || k == LoginDomain || k == Global }
 
 // Unit is what is counted.
@@ -63,10 +64,10 @@ const (
 	Refused    Unit = "refused"
 )
 
-// Units are all units, in the order of the manual.
+// Units returns all units, in the order of the manual.
 func Units() []Unit { return []Unit{Recipients, Messages, Bytes, Networks, Refused} }
 
-// Action is what follows when a rule's count is reached.
+// Action is what happens when a rule's count is reached.
 type Action string
 
 // The actions. Hold and Warn let a mail pass, and count it.
@@ -77,10 +78,10 @@ const (
 	Warn   Action = "warn"
 )
 
-// Actions are all actions.
+// Actions returns all actions.
 func Actions() []Action { return []Action{Defer, Reject, Hold, Warn} }
 
-// Refuses reports whether what goes beyond the count is not let through.
+// Refuses reports whether mail beyond the count is refused.
 func (a Action) Refuses() bool { return a == Defer || a == Reject }
 
 // Rule is one limit.
@@ -102,13 +103,13 @@ const (
 	MaxRules = 32
 )
 
-// Name is the rule's key and unit, as "login.recipients".
+// Name returns the rule's key and unit, such as "login.recipients".
 func (r Rule) Name() string { return string(r.Key) + "." + string(r.Unit) }
 
-// String spells the rule as ParseRule reads it.
+// String returns the rule in the form that ParseRule parses.
 func (r Rule) String() string { return r.Name() + "=" + r.Amount() }
 
-// Amount is the rule's count and window, as "300/1h".
+// Amount returns the rule's count and window, such as "300/1h".
 func (r Rule) Amount() string { return strconv.FormatInt(r.Count, 10) + "/" + spell(r.Window) }
 
 // spell writes whole days, hours, minutes or seconds.
@@ -124,10 +125,10 @@ func spell(d time.Duration) string {
 	return strconv.FormatInt(int64(d/time.Second), 10) + "s"
 }
 
-// DurationParser reads a span of time, as "1h" or "1d".
+// DurationParser parses a time span such as "1h" or "1d".
 type DurationParser func(string) (time.Duration, error)
 
-// ParseRule reads KEY.UNIT=COUNT/WINDOW; ".UNIT" may be left out for recipients.
+// ParseRule parses KEY.UNIT=COUNT/WINDOW. ".UNIT" is optional for recipients.
 func ParseRule(text string, duration DurationParser) (Rule, error) {
 	name, amount, ok := strings.Cut(text, "=")
 	if !ok {
@@ -144,7 +145,7 @@ func ParseRule(text string, duration DurationParser) (Rule, error) {
 	return r, r.check()
 }
 
-// ParseName reads KEY or KEY.UNIT.
+// ParseName parses KEY or KEY.UNIT.
 func ParseName(text string) (Key, Unit, error) {
 	key, unit, hasUnit := strings.Cut(strings.TrimSpace(text), ".")
 	if !slices.Contains(Keys(), Key(key)) {
@@ -166,7 +167,7 @@ func words[T ~string](all []T) string {
 
 var errAmount = errors.New("write COUNT/WINDOW, as 300/1h or, for bytes, 2G/1d")
 
-// parseAmount reads COUNT/WINDOW.
+// parseAmount parses COUNT/WINDOW.
 func parseAmount(text string, duration DurationParser) (int64, time.Duration, error) {
 	count, window, ok := strings.Cut(strings.TrimSpace(text), "/")
 	if !ok {
@@ -186,7 +187,7 @@ func parseAmount(text string, duration DurationParser) (int64, time.Duration, er
 	return n, d, nil
 }
 
-// parseCount reads a number, with k, M or G behind it for thousands.
+// parseCount parses a number, which may end in k, M or G.
 func parseCount(text string) (int64, error) {
 	digits, factor := text, int64(1)
 	for suffix, f := range map[string]int64{"k": 1e3, "M": 1e6, "G": 1e9} {
@@ -204,7 +205,7 @@ func parseCount(text string) (int64, error) {
 	return n * factor, nil
 }
 
-// check refuses what cannot be counted.
+// check returns an error for a rule that cannot be counted.
 func (r Rule) check() error {
 	switch {
 	case r.Unit == Networks && r.Key != Login && r.Key != LoginDomain:
@@ -217,7 +218,7 @@ func (r Rule) check() error {
 	return nil
 }
 
-// CheckRules refuses rules that contradict each other.
+// CheckRules returns an error for rules that contradict each other.
 func CheckRules(rules []Rule) error {
 	if len(rules) > MaxRules {
 		return fmt.Errorf("more than %d limits", MaxRules)
@@ -232,8 +233,9 @@ func CheckRules(rules []Rule) error {
 	return nil
 }
 
-// contradicts compares two rules of one key and unit: the longer window must have the
-// greater count, or the shorter can never be reached.
+// contradicts returns an error if two rules of one key and unit contradict each other.
+// The longer window must have the greater count, because otherwise the count of the
+// shorter window can never be reached.
 func (r Rule) contradicts(o Rule) error {
 	if r.Key != o.Key || r.Unit != o.Unit {
 		return nil
@@ -251,8 +253,8 @@ func (r Rule) contradicts(o Rule) error {
 	return nil
 }
 
-// OfLogins reports in which budget the rule's counters are.
+// OfLogins reports whether the rule's counters are in the budget of logins.
 func (r Rule) OfLogins() bool { return r.Key.ofLogins() }
 
-// Valid reports whether there is such an action.
+// Valid reports whether a is one of the actions.
 func (a Action) Valid() bool { return slices.Contains(Actions(), a) }

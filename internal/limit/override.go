@@ -6,27 +6,28 @@ import (
 	"strings"
 )
 
-// Table is where overrides are looked up; it returns every value of a key.
+// Table is where overrides are looked up. It returns all values of a key.
 type Table interface {
 	Lookup(ctx context.Context, key string) ([]string, error)
 	Name() string
-	// Locate returns where the entry of a key is written down, "" if that is not known.
+	// Locate returns where the entry of a key is in a file, or "" if that is unknown.
 	Locate(key string) string
 }
 
-// Override is what a table says about a login: its own limits for some units, or none.
+// Override is an entry for a login in a table: its own limits for some units, or no
+// limits.
 type Override struct {
-	Off   bool            // no limit of its own at all
-	Units map[Unit][]Rule // instead of the general ones; none: not limited
-	Text  string          // as the table has it
+	Off   bool            // the login has no limits of its own
+	Units map[Unit][]Rule // rules instead of the general ones; an empty list: no limit
+	Text  string          // as in the table
 	Found string          // the key that was found: the login, or "@domain"
-	Table string          // where it was found
-	Err   error           // why the text is not used; the general limits are kept
-	table Table           // of that name
+	Table string          // the name of the table
+	Err   error           // why the text is not used; the general limits apply
+	table Table           // the table with that name
 }
 
-// Where returns where its entry is written down, as "path:line", "" when that is not
-// known. It is looked up when it is asked for: no mail is judged by it.
+// Where returns where the entry is, as "path:line", or "" if that is unknown. It looks
+// this up on each call, because judging mail does not need it.
 func (o *Override) Where() string {
 	if o.table == nil {
 		return ""
@@ -37,9 +38,8 @@ func (o *Override) Where() string {
 // maxOverride bounds the text of an override.
 const maxOverride = 1000
 
-// ParseOverride reads what a table says: "off", or words such as
-// "recipients=5000/1d" and "messages=off". A unit that is named is limited by what
-// is said here alone.
+// ParseOverride parses an entry: "off", or words such as "recipients=5000/1d" and
+// "messages=off". For a unit that is named, only the limits in the entry apply.
 func ParseOverride(text string, duration DurationParser) (Override, error) {
 	o := Override{Text: text}
 	fields := strings.FieldsFunc(text, func(c rune) bool { return c == ' ' || c == '\t' || c == ',' || c == '\r' || c == '\n' })
@@ -76,7 +76,8 @@ func ParseOverride(text string, duration DurationParser) (Override, error) {
 	return o, CheckRules(all)
 }
 
-// apply returns the rules that hold for a login. action is that of a unit of logins.
+// apply returns the rules that apply to a login. action returns the action for a unit
+// of logins.
 func (o *Override) apply(rules []Rule, action func(Unit) Action) []Rule {
 	out := make([]Rule, 0, len(rules))
 	for _, r := range rules {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// HoldFor is how long a transaction may keep what it has reserved without going on.
+// HoldFor is how long a transaction keeps its reservations without a further step.
 const HoldFor = 5 * time.Minute
 
 // Bounds of stores.
@@ -24,29 +24,28 @@ const (
 	keepPeaks = 8 * 24 * time.Hour
 )
 
-// Step says what an Op is about.
+// Step is the step of a mail that an Op is about.
 type Step uint8
 
 // The steps of a mail.
 const (
 	Name Step = iota // a recipient is named
-	End              // the whole mail is there
+	End              // the whole mail was received
 )
 
 // Op is one request to a store.
 type Op struct {
 	Step Step
-	// Txn names the transaction; it is never empty. Part names the recipient in it: a
-	// part that has been counted is not counted again.
+	// Txn names the transaction and is never empty. Part names the recipient in it. A
+	// part that was counted is not counted again.
 	Txn, Part string
-	// Reserve keeps what is named for the transaction until its End, and does not
-	// count it yet.
+	// Reserve makes a Name reserve its amount until the End, which then counts it.
 	Reserve bool
-	// Look judges and leaves nothing behind.
+	// Look judges and changes nothing.
 	Look  bool
 	Items []Item
 	Now   time.Time
-	Block string // a login that may be blocked; "" for none
+	Block string // the login whose block is looked up; may be ""
 }
 
 // Item is one counter that an Op touches.
@@ -56,29 +55,29 @@ type Item struct {
 	Rule   *Rule
 	Text   string // the rule, for people
 	Amount int64  // what the step adds; of the whole mail at its End
-	// Need is what must be free although less is added.
+	// Need is how much must be free, although less is added.
 	Need int64
-	// Once counts Amount with the first part of a transaction only.
+	// Once counts Amount only with the first part of a transaction.
 	Once bool
-	// Direct counts at once, whatever the transaction becomes.
+	// Direct counts at once, independently of the rest of the transaction.
 	Direct bool
-	// Missing counts, at the End, the parts of the transaction beyond Amount.
+	// Missing counts at the End by how many the parts of the transaction exceed Amount.
 	Missing bool
-	// Member is what is seen, of a rule that counts networks.
+	// Member is the network, for a rule that counts networks.
 	Member string
 	// Lenient lets the mail pass although the count is reached.
 	Lenient bool
 }
 
-// Use is what a store says about an Item.
+// Use is the result for an Item.
 type Use struct {
-	Used  int64 // with this mail, if it was counted
+	Used  int64 // including this mail, if it was counted
 	Over  bool  // the rule's count does not allow it
 	Wait  time.Duration
 	Alarm int // 80 or 100 percent, reached for the first time in this window; 0 for none
 }
 
-// Answer is what a store says about an Op.
+// Answer is the answer of a store to an Op.
 type Answer struct {
 	Uses    []Use
 	Refused bool // nothing was counted
@@ -93,7 +92,8 @@ type Block struct {
 	Until time.Time // zero: until it is lifted
 }
 
-// BlockOf is a block as stores keep it: until is 0 for one that has to be lifted.
+// BlockOf returns a block from the values that stores keep. until is 0 for a block
+// without an end.
 func BlockOf(login string, since, until Millis) Block {
 	b := Block{Login: login, Since: time.UnixMilli(since)}
 	if until != 0 {
@@ -102,7 +102,7 @@ func BlockOf(login string, since, until Millis) Block {
 	return b
 }
 
-// Stored are the times of a block as BlockOf takes them.
+// Stored returns the times of a block in the form for BlockOf.
 func (b Block) Stored() (since, until Millis) {
 	if !b.Until.IsZero() {
 		until = b.Until.UnixMilli()
@@ -110,22 +110,22 @@ func (b Block) Stored() (since, until Millis) {
 	return b.Since.UnixMilli(), until
 }
 
-// Active reports whether the block holds.
+// Active reports whether the block is in effect.
 func (b Block) Active(now time.Time) bool { return b.Until.IsZero() || now.Before(b.Until) }
 
-// Counter is what a store knows of one key.
+// Counter is what a store knows about one value of a key.
 type Counter struct {
 	ID       string
 	Used     int64 // counted and reserved
 	Reserved int64
-	Peak     int64 // the most that was ever used, as far as is remembered
+	Peak     int64 // the greatest Used, as far as it is remembered
 	Last     time.Time
-	Wait     time.Duration // until the first of it is forgotten
-	Members  []string      // of networks
+	Wait     time.Duration // until the oldest count is forgotten
+	Members  []string      // the networks, for rules that count networks
 }
 
-// Store counts. Implementations are safe for concurrent use, and keep no Op when they
-// return. An error means that nothing was counted, as far as is known.
+// Store counts. Implementations are safe for concurrent use, and keep no reference to
+// an Op. An error means that nothing was counted, as far as is known.
 type Store interface {
 	// Take judges and counts in one atomic step.
 	Take(ctx context.Context, op *Op) (Answer, error)
@@ -169,7 +169,7 @@ func KeepFor(ofLogins bool, window Millis) Millis {
 // CounterID names the counter of a rule and a value.
 func CounterID(r *Rule, value string) string { return counterBase(r) + value }
 
-// counterBase is what the IDs of all counters of a rule begin with.
+// counterBase returns the prefix of the IDs of all counters of a rule.
 func counterBase(r *Rule) string {
 	return r.Name() + windowMark + strconv.FormatInt(int64(r.Window/time.Second), 10) + valueMark
 }

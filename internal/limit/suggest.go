@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Suggest returns the least round count that at most so many of those who have sent
-// would have reached, by the most that each has used, and how many would have.
+// Suggest returns the least round count that at most touch senders would have reached,
+// and how many would have reached it. peaks has the most that each sender has used.
 func Suggest(peaks []int64, touch int) (count int64, touched int) {
 	if len(peaks) == 0 {
 		return 0, 0
@@ -24,7 +24,7 @@ func Suggest(peaks []int64, touch int) (count int64, touched int) {
 	return count, touched
 }
 
-// roundUp leaves two digits, so that a limit is easy to remember.
+// roundUp rounds up to two digits, so that a limit is easy to remember.
 func roundUp(n int64) int64 {
 	unit := int64(1)
 	for n/unit >= 100 {

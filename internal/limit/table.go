@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// Tables are where overrides are looked up, in this order.
+// Tables are the tables in which overrides are looked up, in order.
 type Tables struct {
 	Tables      []Table
 	LoginDomain string
 	Duration    DurationParser
-	// Warn hears once of each text that cannot be used; it may be nil.
+	// Warn is called once for each text that cannot be used; it may be nil.
 	Warn func(key, text string, err error)
 
 	mu     sync.Mutex
@@ -19,11 +19,11 @@ type Tables struct {
 	warned map[string]bool     // by key
 }
 
-// maxParsed bounds what is remembered of texts and of warnings.
+// maxParsed bounds the parsed texts and the warnings that are remembered.
 const maxParsed = 1000
 
-// Find returns the override of a login in its one form: that of the login itself, with
-// and without its domain when logins need none, then that of @domain. Nil means none.
+// Find returns the override of a normalized login, or nil. It looks for the login, also
+// without its domain if that is the default domain, and then for @domain.
 func (t *Tables) Find(ctx context.Context, login string) (*Override, error) {
 	keys := [3]string{login}
 	n := 1
@@ -50,7 +50,7 @@ func (t *Tables) Find(ctx context.Context, login string) (*Override, error) {
 	return nil, nil
 }
 
-// parse reads a text, or remembers what it was read as.
+// parse parses a text, or returns the remembered result.
 func (t *Tables) parse(key, text string) Override {
 	t.mu.Lock()
 	defer t.mu.Unlock()

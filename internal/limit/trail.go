@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// Trail remembers from where a login has last sent, and to which domains. The zero
-// value is ready for use.
+// Trail remembers the latest networks from which a login has sent, and the domains to
+// which it has sent. The zero value is ready for use.
 type Trail struct {
 	mu    sync.Mutex
 	all   map[string]*steps
@@ -15,7 +15,7 @@ type Trail struct {
 	next  int
 }
 
-// steps are the latest of each, the latest last.
+// steps are the latest networks and domains of a login, the latest last.
 type steps struct {
 	login    string
 	networks []netip.Prefix
@@ -42,8 +42,7 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	}
 }
 
-// add begins the steps of a login, in the place of those that began first when there
-// are too many.
+// add adds steps for a login. If there are too many logins, it replaces the oldest.
 func (t *Trail) add(login string) *steps {
 	if t.all == nil {
 		t.all = make(map[string]*steps)
@@ -64,7 +63,7 @@ func (t *Trail) add(login string) *steps {
 	return s
 }
 
-// latest puts something at the end of a short list, each once.
+// latest moves or adds a value to the end of a short list without duplicates.
 func latest[T comparable](list []T, one T) []T {
 	if len(list) > 0 && list[len(list)-1] == one {
 		return list
@@ -77,7 +76,7 @@ func latest[T comparable](list []T, one T) []T {
 	return append(list, one)
 }
 
-// Of returns from where a login in its one form has last sent, and to which domains.
+// Of returns the latest networks and domains of a normalized login.
 func (t *Trail) Of(login string) (networks, domains []string) {
 	if t == nil {
 		return nil, nil

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Cells is into how many parts a window is divided: what was counted is forgotten one
-// part late at most.
+// Cells is the number of parts of a window. What was counted is forgotten at most one
+// part late.
 const Cells = 100
 
 // Millis is a time in milliseconds since 1970.
@@ -19,14 +19,14 @@ type cell struct {
 	n  int64
 }
 
-// Series counts in a sliding window. Its zero value has counted nothing.
+// Series counts in a sliding window. The zero value is ready for use.
 type Series struct {
 	cells []cell // by time, at most Cells+1
 	sum   int64
 }
 
-// Advance forgets what has left the window. What lies in the future, because a clock
-// was set back, counts as of now.
+// Advance forgets what has left the window. Counts in the future, after a clock was set
+// back, are moved to now.
 func (s *Series) Advance(now Millis, width int64) {
 	at := now / width
 	gone := 0
@@ -52,7 +52,7 @@ func (s *Series) Advance(now Millis, width int64) {
 	s.Add(now, width, future)
 }
 
-// Add counts n now, which is no earlier than what has been counted.
+// Add counts n at now, which must not be earlier than the counts before.
 func (s *Series) Add(now Millis, width, n int64) {
 	if n <= 0 {
 		return
@@ -67,7 +67,7 @@ func (s *Series) Add(now Millis, width, n int64) {
 	s.cells = append(s.cells, cell{at, n})
 }
 
-// Sub takes n back, the latest first.
+// Sub takes back n, the latest counts first.
 func (s *Series) Sub(n int64) {
 	for n > 0 && len(s.cells) > 0 {
 		last := len(s.cells) - 1
@@ -79,11 +79,11 @@ func (s *Series) Sub(n int64) {
 	}
 }
 
-// Sum is what counts, after Advance.
+// Sum returns what counts after Advance.
 func (s *Series) Sum() int64 { return s.sum }
 
-// Wait is the time until at least n has left the window, after Advance; the whole
-// window when that much was not counted in it.
+// Wait returns the time, after Advance, until at least n has left the window. It is the
+// whole window if less than n is in it.
 func (s *Series) Wait(now Millis, width, n int64) time.Duration {
 	for _, c := range s.cells {
 		if n -= c.n; n <= 0 {
@@ -109,12 +109,12 @@ func (s *Spread) Advance(now Millis, window int64) {
 	}
 }
 
-// Has reports whether a text was seen, after Advance.
+// Has reports, after Advance, whether a text is in the window.
 func (s *Spread) Has(text string) bool {
 	return slices.ContainsFunc(s.seen, func(m seen) bool { return m.text == text })
 }
 
-// See notes a text. When there are too many, the one that was seen first makes room.
+// See adds a text. If there are too many, the oldest is removed.
 func (s *Spread) See(now Millis, text string) {
 	if i := slices.IndexFunc(s.seen, func(m seen) bool { return m.text == text }); i >= 0 {
 		s.seen = slices.Delete(s.seen, i, i+1)
@@ -125,10 +125,10 @@ func (s *Spread) See(now Millis, text string) {
 	s.seen = append(s.seen, seen{text, now})
 }
 
-// Len is how many were seen, after Advance.
+// Len returns, after Advance, how many texts are in the window.
 func (s *Spread) Len() int64 { return int64(len(s.seen)) }
 
-// Wait is the time until there is room for one more below count.
+// Wait returns the time until there is room for one more below count.
 func (s *Spread) Wait(now Millis, window, count int64) time.Duration {
 	over := int(s.Len() - count)
 	if over < 0 || len(s.seen) == 0 {
@@ -137,7 +137,7 @@ func (s *Spread) Wait(now Millis, window, count int64) time.Duration {
 	return time.Duration(s.seen[min(over, len(s.seen)-1)].last+window-now) * time.Millisecond
 }
 
-// Texts are what was seen, the latest last.
+// Texts returns the texts in the window, the latest last.
 func (s *Spread) Texts() []string {
 	texts := make([]string, len(s.seen))
 	for i, m := range s.seen {

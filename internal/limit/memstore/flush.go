@@ -10,8 +10,8 @@ import (
 	"github.com/postern-mail/postern/internal/limit"
 )
 
-// changes are what a file has to be told. The zero value is of a store that no file
-// follows.
+// changes are the changes that have to be written to a file. The zero value is for a
+// store without a file.
 type changes struct {
 	followed      bool
 	dirty         []*counter
@@ -24,7 +24,7 @@ type changes struct {
 // file is written anew.
 const maxGone = 100_000
 
-// Follow has the store note what changes.
+// Follow makes the store record its changes.
 func (s *Store) Follow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *Store) removed(c *counter) {
 	}
 }
 
-// Row is a counter as a file has it.
+// Row is a counter in the form for files.
 type Row struct {
 	ID     string
 	Logins bool
@@ -56,10 +56,10 @@ type Row struct {
 	Data   []byte
 }
 
-// Batch is what a file has to write, in this order. The caller gives it to Failed when
-// it could not.
+// Batch is what has to be written to the file, in this order. If that fails, the caller
+// passes the batch to Failed.
 type Batch struct {
-	Clear  bool // all that is there
+	Clear  bool // first remove everything
 	Gone   []string
 	Rows   []Row
 	Blocks []limit.Block // nil: as they were
@@ -68,7 +68,7 @@ type Batch struct {
 	counters []*counter
 }
 
-// TakeBatch returns changes, at most so many of counters.
+// TakeBatch returns the next changes, of at most most counters.
 func (s *Store) TakeBatch(most int) *Batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +112,7 @@ func (s *Store) Failed(b *Batch) {
 	}
 }
 
-// Rewrite notes that the file is gone with all it had.
+// Rewrite notes that the file was lost with its content.
 func (s *Store) Rewrite() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +139,7 @@ func (s *Store) Pending() int {
 	return n
 }
 
-// usualRow is how much data a counter has, usually.
+// usualRow is the usual size of a counter's data.
 const usualRow = 64
 
 func (c *counter) row() Row {
@@ -153,7 +153,7 @@ func (c *counter) row() Row {
 
 var errRow = errors.New("a counter in the file cannot be read")
 
-// Fill takes a row of a file into memory. What memory knows already counts.
+// Fill adds a row of a file to memory, unless memory has the counter already.
 func (s *Store) Fill(r Row) error {
 	c := &counter{id: r.ID, window: r.Window.Milliseconds(), logins: r.Logins, last: r.Last}
 	b := r.Data
@@ -180,14 +180,14 @@ func (s *Store) Fill(r Row) error {
 		s.removed(c)
 	default:
 		t.counters[c.id] = c
-		if s.rewrite { // another file takes the place of the one before
+		if s.rewrite { // a new file replaces the one before
 			s.changed(c)
 		}
 	}
 	return nil
 }
 
-// FillBlocks takes the blocks of a file into memory, beside those that are there.
+// FillBlocks adds the blocks of a file to those in memory.
 func (s *Store) FillBlocks(blocks []limit.Block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,8 +198,8 @@ func (s *Store) FillBlocks(blocks []limit.Block) {
 	}
 }
 
-// Purge forgets counters that count nothing any more, of some that are looked at, and
-// blocks that have ended.
+// Purge removes blocks that have ended. It also looks at most counters, and removes
+// those that count nothing any more.
 func (s *Store) Purge(now time.Time, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,13 +1,13 @@
-// Package memstore keeps counters in memory: alone, forgotten with the process, or as
-// the authority that a file follows.
+// Package memstore keeps counters in memory. They are either lost when the process
+// ends, or sqlitestore also writes them to a file.
 //
 // Invariants:
 //
-//   - Counters of logins and of strangers are bounded apart. Room is made by dropping,
-//     of some that are looked at, the one that has counted least.
-//   - One lock guards everything, and nothing is waited for under it.
-//   - Time is that of the process's steady clock: a step of the machine's clock changes
-//     nothing while the process lives.
+//   - Counters of logins and of strangers have separate bounds. To make room, the store
+//     looks at a few counters and drops the one that has counted least.
+//   - One lock guards everything, and nothing blocks while it is held.
+//   - Times are those of the monotonic clock of the process: a step of the machine's
+//     clock changes nothing while the process runs.
 package memstore
 
 import (
@@ -46,13 +46,13 @@ const (
 	budgets
 )
 
-// table is the counters of one budget.
+// table has the counters of one budget.
 type table struct {
 	counters map[string]*counter
 	most     int
 }
 
-// counter is what is known of one key.
+// counter is what is known about one value of a key.
 type counter struct {
 	id       string
 	window   int64 // milliseconds
@@ -64,10 +64,10 @@ type counter struct {
 	last     limit.Millis
 	alarms   [2]limit.Millis // when 80 and 100 percent were reached
 	dirty    bool
-	gone     bool // was dropped
+	gone     bool // it was dropped
 }
 
-// New makes an empty store.
+// New returns an empty store.
 func New(o Options) *Store {
 	if o.Start.IsZero() {
 		o.Start = time.Now()
@@ -79,8 +79,8 @@ func New(o Options) *Store {
 	return s
 }
 
-// millis is a time by the steady clock. A time that has a monotonic reading, as all of
-// time.Now() have, is not moved by steps of the machine's clock.
+// millis converts a time to the monotonic clock. A time with a monotonic reading, such
+// as from time.Now(), does not depend on steps of the machine's clock.
 func (s *Store) millis(t time.Time) limit.Millis {
 	return s.start.UnixMilli() + t.Sub(s.start).Milliseconds()
 }
@@ -92,7 +92,7 @@ func (s *Store) tableOf(ofLogins bool) *table {
 	return &s.tables[strangers]
 }
 
-// find returns the counter of an item, and makes it if it is missing.
+// find returns the counter of an item, and creates it if it is missing.
 func (s *Store) find(it *limit.Item, now limit.Millis) *counter {
 	t := s.tableOf(it.Rule.OfLogins())
 	c := t.counters[it.ID]
@@ -105,7 +105,7 @@ func (s *Store) find(it *limit.Item, now limit.Millis) *counter {
 	return c
 }
 
-// insert adds a counter, and makes room for it.
+// insert adds a counter. It makes room first if the table is full.
 func (s *Store) insert(t *table, c *counter) {
 	for len(t.counters) >= t.most {
 		s.drop(t, t.least())
@@ -113,10 +113,11 @@ func (s *Store) insert(t *table, c *counter) {
 	t.counters[c.id] = c
 }
 
-// looks is how many counters are looked at for the one to drop.
+// looks is how many counters are looked at to choose one to drop.
 const looks = 8
 
-// least returns the one that has counted least of some. Go walks maps in random order.
+// least looks at a few counters and returns the one that has counted least. The order
+// of Go's maps is random.
 func (t *table) least() *counter {
 	var found *counter
 	n := 0
@@ -141,18 +142,18 @@ func (s *Store) drop(t *table, c *counter) {
 
 func (c *counter) width() int64 { return c.window / limit.Cells }
 
-// advance brings the counter to a time.
+// advance removes from the counter what has left the window.
 func (c *counter) advance(now limit.Millis) {
 	c.series.Advance(now, c.width())
 	c.spread.Advance(now, c.window)
 	for i := range c.alarms {
 		if c.alarms[i] > now {
-			c.alarms[i] = 0 // a clock was set back
+			c.alarms[i] = 0 // the clock was set back
 		}
 	}
 }
 
-// used is what counts against a rule.
+// used returns what counts against a rule.
 func (c *counter) used(r *limit.Rule) int64 {
 	if r.Unit == limit.Networks {
 		return c.spread.Len()
@@ -160,7 +161,7 @@ func (c *counter) used(r *limit.Rule) int64 {
 	return c.series.Sum() + c.reserved
 }
 
-// wait is the time until need fits.
+// wait returns the time until need fits.
 func (c *counter) wait(r *limit.Rule, need int64, now limit.Millis) time.Duration {
 	if r.Unit == limit.Networks {
 		return c.spread.Wait(now, c.window, r.Count)
@@ -262,7 +263,7 @@ func (s *Store) Blocks(context.Context) ([]limit.Block, error) {
 	return slices.Collect(maps.Values(s.blocks)), nil
 }
 
-// blocked returns the block of a login that holds.
+// blocked returns the active block of a login, or nil.
 func (s *Store) blocked(login string, now time.Time) *limit.Block {
 	if login == "" || len(s.blocks) == 0 {
 		return nil

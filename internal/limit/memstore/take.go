@@ -26,7 +26,7 @@ func (s *Store) Take(_ context.Context, op *limit.Op) (limit.Answer, error) {
 	return a, nil
 }
 
-// usual is how many counters an op has at most, usually.
+// usual is how many counters most ops have at most.
 const usual = 8
 
 func (s *Store) take(op *limit.Op, a *limit.Answer, now limit.Millis) {
@@ -102,7 +102,7 @@ func (s *Store) note(t *txn, op *limit.Op) {
 	s.txns.parts++
 }
 
-// more is what a step adds to a counter that has own of the transaction already.
+// more returns what a step adds to a counter in which the transaction has own already.
 func (t *txn) more(op *limit.Op, it *limit.Item, own int64) int64 {
 	switch {
 	case it.Missing:
@@ -133,7 +133,7 @@ func (c *counter) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) l
 	return u
 }
 
-// count adds what a step adds.
+// count adds the amount of a step.
 func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limit.Millis) {
 	s.changed(c)
 	if it.Rule.Unit == limit.Networks {
@@ -160,7 +160,7 @@ func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limi
 	}
 }
 
-// add counts n, or takes back when it is negative.
+// add counts n. If n is negative, it takes back.
 func (c *counter) add(now limit.Millis, n int64) {
 	if n < 0 {
 		c.series.Sub(-n)
@@ -188,8 +188,8 @@ func (s *Store) Undo(_ context.Context, op *limit.Op) error {
 	return nil
 }
 
-// undo takes back a recipient, or at its End what that has counted; what was counted at
-// once when it was named stays.
+// undo takes back a named recipient. For an End, it takes back what the End has counted;
+// recipients that were counted when they were named stay.
 func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	if op.Step == limit.End {
 		for i := range op.Items {
@@ -208,7 +208,7 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 }
 
 // uncount takes back n that was counted at a time, unless it has left the window. c is
-// nil when there is no counter any more.
+// nil if the counter does not exist any more.
 func (s *Store) uncount(c *counter, n int64, at, now limit.Millis) {
 	if c == nil || n == 0 || now-at >= c.window {
 		return

@@ -6,18 +6,18 @@ import (
 	"github.com/postern-mail/postern/internal/limit"
 )
 
-// txn is one transaction: the recipients that were counted for it, and how much of
-// which counter it holds.
+// txn is one transaction: the recipients that were counted for it, and how much it has
+// of each counter.
 type txn struct {
 	id    string
 	parts parts
 	held  []held
 	done  bool
-	gone  bool // forgotten; its place in the queue means nothing
+	gone  bool // forgotten; its place in the queue is not valid
 	ends  limit.Millis
 
-	// Most transactions have one recipient and few limits: these are the first memory
-	// of parts and held. The garbage collector then has one object to look at.
+	// These arrays are the first memory of parts and held. They are enough for most
+	// transactions, and the garbage collector then has only one object to look at.
 	onePart [1]string
 	fewHeld [2]held
 }
@@ -28,16 +28,16 @@ func newTxn(id string) *txn {
 	return t
 }
 
-// held is what a transaction has of one counter.
+// held is the share of a transaction in one counter.
 type held struct {
 	counter  *counter
-	reserved int64 // waits for the end
-	counted  int64 // is in the window already, since at
+	reserved int64 // reserved until the End
+	counted  int64 // counted in the window at the time at
 	at       limit.Millis
 }
 
-// txns are all transactions, and the order in which they end: one that goes on is put
-// behind again, and its former place means nothing any more.
+// txns are all transactions, and a queue of the times at which they end. A transaction
+// that continues is appended to the queue again, and its former place becomes invalid.
 type txns struct {
 	all   map[string]*txn
 	queue []due
@@ -48,7 +48,7 @@ type txns struct {
 const (
 	// maxParts bounds the recipients of all transactions.
 	maxParts = 20 * limit.MaxTransactions
-	// maxQueue is when the queue is rid of transactions that ended early.
+	// maxQueue is the length at which places that are not valid are removed.
 	maxQueue = 2 * limit.MaxTransactions
 )
 
@@ -57,10 +57,11 @@ type due struct {
 	at  limit.Millis
 }
 
-// current reports whether the place is that of a transaction which has not gone on.
+// current reports whether the place is still valid: the transaction was not forgotten
+// and has not continued since.
 func (d due) current() bool { return !d.txn.gone && d.txn.ends == d.at }
 
-// transaction returns the one of an op, and makes it if it is missing.
+// transaction returns the transaction of an op, and creates it if it is missing.
 func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 	s.expire(now)
 	t := s.running(op, now)
@@ -79,7 +80,7 @@ func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 	return t
 }
 
-// running returns the transaction of an op, nil when there is none or it has ended.
+// running returns the transaction of an op, or nil if there is none or it has ended.
 func (s *Store) running(op *limit.Op, now limit.Millis) *txn {
 	t := s.txns.all[op.Txn]
 	if t != nil && t.ends <= now {
@@ -89,7 +90,7 @@ func (s *Store) running(op *limit.Op, now limit.Millis) *txn {
 	return t
 }
 
-// expire ends the transactions whose time has come, some at a time.
+// expire ends transactions whose time is over, a few at a time.
 func (s *Store) expire(now limit.Millis) {
 	const atOnce = 64
 	for range atOnce {
@@ -104,7 +105,7 @@ func (s *Store) expire(now limit.Millis) {
 	}
 }
 
-// compact rids the queue of places that mean nothing.
+// compact removes places from the queue that are not valid.
 func (t *txns) compact() {
 	if len(t.queue) >= maxQueue {
 		t.queue = slices.DeleteFunc(t.queue, func(d due) bool { return !d.current() })
@@ -133,7 +134,7 @@ func (s *Store) forget(t *txn) {
 	delete(s.txns.all, t.id)
 }
 
-// release gives back n of what a hold has reserved.
+// release releases n of what a hold has reserved.
 func (s *Store) release(h *held, n int64) {
 	if n == 0 {
 		return
@@ -143,8 +144,8 @@ func (s *Store) release(h *held, n int64) {
 	}
 }
 
-// counterOf returns the counter of a hold, nil when there is none any more. One that
-// was dropped may have come back.
+// counterOf returns the counter of a hold, or nil if it does not exist any more. A
+// counter that was dropped can have been created again.
 func (s *Store) counterOf(h *held) *counter {
 	if !h.counter.gone {
 		return h.counter
@@ -152,7 +153,7 @@ func (s *Store) counterOf(h *held) *counter {
 	return s.tableOf(h.counter.logins).counters[h.counter.id]
 }
 
-// hold returns what the transaction has of an item's counter.
+// hold returns the share of the transaction in an item's counter, or nil.
 func (t *txn) hold(it *limit.Item) *held {
 	for i := range t.held {
 		if t.held[i].counter.id == it.ID {
@@ -162,7 +163,7 @@ func (t *txn) hold(it *limit.Item) *held {
 	return nil
 }
 
-// keep is hold, and makes it if it is missing. c is the item's counter.
+// keep is like hold, but creates the share if it is missing. c is the item's counter.
 func (t *txn) keep(it *limit.Item, c *counter) *held {
 	if h := t.hold(it); h != nil {
 		return h
@@ -171,7 +172,7 @@ func (t *txn) keep(it *limit.Item, c *counter) *held {
 	return &t.held[len(t.held)-1]
 }
 
-// own is what the transaction has of an item's counter in all.
+// own returns the sum of what the transaction has in an item's counter.
 func (t *txn) own(it *limit.Item) int64 {
 	if h := t.hold(it); h != nil {
 		return h.reserved + h.counted
@@ -179,7 +180,7 @@ func (t *txn) own(it *limit.Item) int64 {
 	return 0
 }
 
-// parts are the recipients of a transaction, of which most have few.
+// parts are the recipients of a transaction. Most transactions have few.
 type parts struct {
 	few  []string
 	many map[string]struct{} // all, when there are more than fewParts
@@ -197,7 +198,7 @@ func (p *parts) has(part string) bool {
 	return slices.Contains(p.few, part)
 }
 
-// add adds a part that is not there.
+// add adds a part that is not in the set.
 func (p *parts) add(part string) {
 	if p.many == nil && len(p.few) < fewParts {
 		p.few = append(p.few, part)

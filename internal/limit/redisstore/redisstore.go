@@ -1,8 +1,8 @@
 // Package redisstore keeps counters in Redis or Valkey (5 or later), where all hosts
 // that send mail share one limit.
 //
-// One step of a mail is one script (take.lua), whatever it touches;
-// internal/store/redisclient brings it to the server.
+// One step of a mail is one run of a script (take.lua), whatever it touches.
+// internal/store/redisclient loads the script into the server.
 //
 // Keys: {postern}:lc:<counter> a hash with its sum s, oldest and newest part o and w,
 // reserved r, peak p, alarms a and b, last use l, a number for each part and a time
@@ -13,9 +13,9 @@
 // Invariants:
 //
 //   - Times are those of the server's clock, which all hosts share.
-//   - Counters of logins and of strangers are bounded apart, as in memory.
-//   - What a failing master has acknowledged but not handed on is lost: it was not
-//     counted.
+//   - Counters of logins and of strangers have separate bounds, as in memory.
+//   - When a master fails, counts are lost that it has acknowledged but not yet
+//     replicated.
 package redisstore
 
 import (
@@ -41,7 +41,7 @@ var takeSource string
 type Options struct {
 	URL      string // see redisclient.CheckURL
 	Password string
-	// CallerClock has the times of ops count, not the server's clock.
+	// CallerClock makes the store use the times of ops, not the server's clock.
 	CallerClock       bool
 	Logins, Strangers int // counters of each budget; 0 means the default
 }
@@ -54,8 +54,8 @@ type Store struct {
 	fixed  [2]string // the budgets as arguments
 }
 
-// Open makes a client. It sends nothing: a server that is down now may be up when it
-// is asked.
+// Open makes a client. It sends nothing, because a server that is down now may be up
+// when it is needed.
 func Open(o Options) (*Store, error) {
 	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
 	if err != nil {
@@ -66,7 +66,7 @@ func Open(o Options) (*Store, error) {
 	}}, nil
 }
 
-// Close ends all connections, after what is under way.
+// Close ends all connections after running requests are done.
 func (s *Store) Close() error { return s.client.Close() }
 
 // Probe asks whether the server can be used.
@@ -102,7 +102,7 @@ func (s *Store) ask(ctx context.Context, op *limit.Op, step string) (any, error)
 	return value, failed(err)
 }
 
-// reserveFlag says whether to reserve, count or leave nothing.
+// reserveFlag returns the argument that makes the script reserve, count or only look.
 func reserveFlag(op *limit.Op) string {
 	if op.Look {
 		return "l"
@@ -189,7 +189,7 @@ func (s *Store) Undo(ctx context.Context, op *limit.Op) error {
 		step = stepUndoEnd
 	}
 	quiet := *op
-	quiet.Block = "" // one that is blocked meanwhile has counted all the same
+	quiet.Block = "" // undo also if the login was blocked after it was counted
 	_, err := s.ask(ctx, &quiet, step)
 	return err
 }
@@ -202,7 +202,7 @@ func (s *Store) Add(ctx context.Context, op *limit.Op) error {
 	return err
 }
 
-// failed marks the errors that a breaker has to know.
+// failed marks the errors that open a breaker.
 func failed(err error) error {
 	switch {
 	case errors.Is(err, redisclient.ErrReadOnly):
@@ -257,7 +257,7 @@ func (s *Store) Counters(ctx context.Context, prefix string, now time.Time, yiel
 	}
 }
 
-// escape takes the meaning from the characters of a pattern.
+// escape escapes the special characters of a pattern.
 func escape(text string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(text)
 }

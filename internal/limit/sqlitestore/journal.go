@@ -41,8 +41,8 @@ func appendText[T string | []byte](b []byte, text T) []byte {
 
 var errJournal = errors.New("a row of the journal cannot be read")
 
-// readJournal calls yield for each counter, the latest first: one that is there twice
-// was gone, and came back. Data is nil for one that is gone.
+// readJournal calls yield for each counter, the latest first. A counter that occurs
+// twice was removed and created again. Data is nil for a counter that was removed.
 func readJournal(b []byte, yield func(memstore.Row) error) error {
 	var rows []memstore.Row
 	for len(b) > 0 {

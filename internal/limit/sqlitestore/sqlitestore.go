@@ -1,10 +1,10 @@
-// Package sqlitestore keeps counters in memory and writes them behind to a SQLite
-// file, so that answers cost no disk access and a restart forgets at most the last
-// second. What a transaction has reserved is not written: its End counts anew.
+// Package sqlitestore keeps counters in memory and writes them to a SQLite file in the
+// background. Answers need no disk access, and a restart loses at most the last second.
+// Reservations of transactions are not written: their End counts again.
 //
-// Those who send all the time change their counters with each mail. What has changed
-// goes into a journal, a row for each write, and now and then into the rows of the
-// counters: a row for each counter and write would cost more than the decisions.
+// Busy senders change their counters with each mail. So changes first go into a journal,
+// with one row for each write. From time to time they are written to the rows of the
+// counters. Writing each changed counter every time would cost more than the decisions.
 package sqlitestore
 
 import (
@@ -31,7 +31,7 @@ type Store struct {
 	writer *writer
 }
 
-// Open opens or makes the file. A corrupt one is set aside and reported.
+// Open opens or creates the file. A corrupt file is renamed and reported.
 func Open(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -53,8 +53,8 @@ func (s *Store) Take(ctx context.Context, op *limit.Op) (limit.Answer, error) {
 	return s.Store.Take(ctx, op)
 }
 
-// SetBlock implements limit.Store. It returns when the block is written: a person
-// counts on it.
+// SetBlock implements limit.Store. It returns when the block is on disk, because a
+// person relies on it.
 func (s *Store) SetBlock(ctx context.Context, b limit.Block, lift bool) error {
 	if err := s.Store.SetBlock(ctx, b, lift); err != nil {
 		return err
@@ -71,8 +71,8 @@ func (s *Store) Sync(ctx context.Context) error {
 // Failing reports whether the file cannot be written now.
 func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
 
-// Close writes what has changed and closes the file. It must be called once, after
-// the last use.
+// Close writes pending changes and closes the file. It must be called once, after the
+// last use.
 func (s *Store) Close() error {
 	s.writer.urgent.Store(true)
 	return s.keeper.Close()

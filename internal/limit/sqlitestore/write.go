@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// writeEvery is the time between two turns that write. With the keeper's own
-	// interval a crash loses less than a second.
+	// writeEvery is the time between two turns that write. Together with the interval
+	// of the keeper, a crash loses less than a second.
 	writeEvery = 600 * time.Millisecond
-	// settleEvery is how often what is in the journal goes into the counters' rows, and
-	// maxJournal after how many counters in it at the latest.
+	// settleEvery is how often the journal is copied to the rows of the counters. With
+	// maxJournal counters in the journal, it is copied earlier.
 	settleEvery = 30 * time.Second
 	maxJournal  = 500_000
 	// batchRows is how many counters are copied, and written, at once.
@@ -36,7 +36,7 @@ type writer struct {
 	urgent atomic.Bool // the next turn must write, and settle
 	wrote  time.Time   // when the latest turn that wrote began
 
-	// The journal: the latest of each counter in it, and how many there are in all.
+	// The journal: the latest row of each counter in it, and the number of all rows.
 	journal map[string]memstore.Row
 	entries int
 	settled time.Time
@@ -57,7 +57,7 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 			}
 			w.journal[r.ID] = r
 			w.entries++
-			if r.Data == nil { // gone, and to be removed when the journal is settled
+			if r.Data == nil { // to be removed when the journal is settled
 				return nil
 			}
 			return w.memory.Fill(r)
@@ -181,7 +181,7 @@ func (w *writer) note(b *memstore.Batch) {
 	w.entries += len(b.Gone) + len(b.Rows)
 }
 
-// settle brings the journal into the counters' rows.
+// settle copies the journal to the rows of the counters.
 func (w *writer) settle(f *sqlitefile.File) error {
 	var rows []memstore.Row
 	var gone []string
@@ -211,12 +211,10 @@ func remove(tx *sql.Tx, ids []string) error {
 	return prepared(tx, len(ids), "DELETE FROM counters WHERE id = ?", func(i int) []any { return []any{ids[i]} })
 }
 
-// rowsAtOnce is how many rows one statement writes: the cost of a statement outweighs
-// that of a row.
+// rowsAtOnce is how many rows one statement writes. A statement costs more than a row.
 const rowsAtOnce = 50
 
-// upsert writes counters, in the order of the file, whose pages are then changed once
-// each.
+// upsert writes counters in the order of the file, so that each page is changed once.
 func upsert(tx *sql.Tx, rows []memstore.Row) error {
 	slices.SortFunc(rows, func(a, b memstore.Row) int { return strings.Compare(a.ID, b.ID) })
 	whole := len(rows) / rowsAtOnce * rowsAtOnce
@@ -243,7 +241,7 @@ func columns(rows []memstore.Row) []any {
 	return args
 }
 
-// storeBlocks writes all blocks anew; nil means that they are as they were.
+// storeBlocks replaces all blocks; nil means that they have not changed.
 func storeBlocks(tx *sql.Tx, blocks []limit.Block) error {
 	if blocks == nil {
 		return nil

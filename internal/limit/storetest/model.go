@@ -35,7 +35,7 @@ func newModel() *model {
 	return &model{make(map[string][]event), make(map[string]*modelTxn)}
 }
 
-// used is what was counted within a span, and what is reserved.
+// used returns what was counted within a span, and what is reserved.
 func (m *model) used(id string, now time.Time, span time.Duration) int64 {
 	sum := m.reserved(id)
 	for _, e := range m.events[id] {
@@ -87,7 +87,7 @@ func (t *modelTxn) counted(op *limit.Op) bool {
 	return op.Step == limit.End && t.done || op.Step == limit.Name && t.parts[op.Part]
 }
 
-// more is what an item adds.
+// more returns what an item adds.
 func (t *modelTxn) more(op *limit.Op, it *limit.Item) int64 {
 	own := int64(0)
 	if h := t.held[it.ID]; h != nil {
@@ -102,8 +102,8 @@ func (t *modelTxn) more(op *limit.Op, it *limit.Item) int64 {
 	return it.Amount
 }
 
-// over are the bounds of what a store may say: with all that is within the window, and
-// with what may be forgotten a hundredth late.
+// over returns whether a store must refuse an item, and whether it may: by what is
+// within the window, and by what may be forgotten a hundredth later.
 func (m *model) over(t *modelTxn, op *limit.Op, it *limit.Item) (must, may bool) {
 	more := max(t.more(op, it), it.Need)
 	if more <= 0 {
@@ -113,10 +113,10 @@ func (m *model) over(t *modelTxn, op *limit.Op, it *limit.Item) (must, may bool)
 	return m.used(it.ID, op.Now, w)+more > it.Rule.Count, m.used(it.ID, op.Now, late(w))+more > it.Rule.Count
 }
 
-// late is the longest time for which something counts.
+// late returns the longest time for which something counts.
 func late(w time.Duration) time.Duration { return w + w/limit.Cells + time.Millisecond }
 
-// count notes what a store has counted.
+// count records what a store has counted.
 func (m *model) count(t *modelTxn, op *limit.Op) {
 	for i := range op.Items {
 		it := &op.Items[i]
@@ -149,7 +149,7 @@ func (m *model) add(id string, now time.Time, n int64) {
 	m.events[id] = append(m.events[id], event{now, n})
 }
 
-// sub takes back the latest.
+// sub takes back the latest counts.
 func (m *model) sub(id string, n int64) {
 	for n > 0 && len(m.events[id]) > 0 {
 		last := &m.events[id][len(m.events[id])-1]
@@ -190,7 +190,7 @@ func (m *model) undo(op *limit.Op) {
 	}
 }
 
-// forget drops what no window can reach, so that the model stays quick.
+// forget drops what is outside of every window, so that the model stays fast.
 func (m *model) forget(now time.Time, span time.Duration) {
 	for id, all := range m.events {
 		m.events[id] = slices.DeleteFunc(all, func(e event) bool { return now.Sub(e.at) > 2*span })
