@@ -32,6 +32,9 @@ func (s *Site) PreviewReport(ctx context.Context) (rows []ReportedRow, to string
 		if _, err := s.Postfix.Send(ctx, postfixtest.MX, m); err != nil {
 			return nil, "", err
 		}
+		if _, err := s.Postfix.Delivered(ctx, m.To[0]); err != nil { // or a later mail would find it
+			return nil, "", err
+		}
 	}
 	admin := "--admin=unix:" + filepath.Join(s.Dir, "milterd.sock")
 	text, err := s.Postern(ctx, "dmarc", "report", "preview", "bank.example", admin)
