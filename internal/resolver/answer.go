@@ -7,7 +7,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Types that [Resolver.Query] takes.
+// The record types that [Resolver.Query] supports.
 const (
 	TypeA     = dns.TypeA
 	TypeNS    = dns.TypeNS
@@ -31,25 +31,27 @@ const (
 	StatusNXDomain
 )
 
-// Answer is what DNS said: records, or their proven absence. Its slices are
-// shared with the cache and must not be written to.
+// Answer is the answer of DNS: records, or the proof that there are none. Its
+// slices are shared with the cache: do not write to them.
 type Answer struct {
 	Status Status
-	// AD says that a trusted server validated the answer (Config.TrustAD).
+	// AD is true when a trusted server validated the answer (Config.TrustAD).
 	AD bool
-	// TTL is how long the answer still holds, after the clamps of Config.
+	// TTL is the time for which the answer is still valid, within the limits of
+	// Config.
 	TTL time.Duration
-	// Name is where CNAME records led to, in lower case with its last dot.
+	// Name is the name at the end of the CNAME chain, in lower case, with its last
+	// dot.
 	Name string
 	// Addrs are the addresses of A or AAAA records.
 	Addrs []netip.Addr
-	// TXT has one string a record: its parts joined without a separator, raw
-	// bytes without any escape.
+	// TXT has one string for each record: its parts, joined without a separator.
+	// The bytes are raw, without escapes.
 	TXT []string
 	// MX are in the order of the answer.
 	MX []MX
-	// Names are the targets of PTR, NS or CNAME records, with their last dots
-	// and with whatever bytes their owner chose.
+	// Names are the targets of PTR, NS or CNAME records, with their last dots. They
+	// may hold any bytes: their owner chose them.
 	Names []string
 	// Records are those of the types without a field above: SOA and TLSA.
 	Records []dns.RR

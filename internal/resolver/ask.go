@@ -13,13 +13,14 @@ import (
 	"time"
 )
 
-// maxChases bounds the questions that follow a CNAME out of an answer that
-// stops there. Recursive servers follow themselves; more is an attack.
+// maxChases limits how often a CNAME at the end of an answer leads to a new
+// question. Recursive servers follow CNAME records themselves, so more of them are
+// an attack.
 const maxChases = 4
 
-// chase asks for q, and again for the target when the answer ends in a CNAME.
-// The reply's TTL is the least of all, its AD set if all came validated from
-// trusted servers.
+// chase asks for q, and for the target when the answer ends in a CNAME. The TTL of
+// the reply is the lowest of all answers. Its AD is set if trusted servers
+// validated all of them.
 func (r *Resolver) chase(ctx context.Context, q question) (*reply, *failure) {
 	ttl, ad, seen, tries := ^uint32(0), true, []string{q.name}, r.tries
 	for {
@@ -40,9 +41,9 @@ func (r *Resolver) chase(ctx context.Context, q question) (*reply, *failure) {
 	}
 }
 
-// ask tries the servers in turn until one answers. One that has answered with
-// an error is not asked again; a silent one is, when its turn comes. Failed
-// tries are taken off tries.
+// ask tries the servers in turn until one answers. A server that answered with an
+// error is not asked again. A silent one is asked again when its turn comes. Each
+// failed try reduces tries.
 func (r *Resolver) ask(ctx context.Context, q question, tries *int) (*reply, *server, *failure) {
 	var said *failure
 	left := r.servers.order()
@@ -71,8 +72,9 @@ func (r *Resolver) ask(ctx context.Context, q question, tries *int) (*reply, *se
 	return nil, nil, said
 }
 
-// try asks one server within one time-out: without EDNS when it does not know
-// it, over TCP when the answer does not fit or forgeries come in.
+// try asks one server within one time-out. It leaves EDNS out when the server does
+// not know it. It uses TCP when the answer does not fit into a packet, or when
+// forged packets arrive.
 func (r *Resolver) try(ctx context.Context, s *server, q question) (*reply, *failure) {
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
@@ -147,7 +149,8 @@ func (r *Resolver) roundTrip(ctx context.Context, s *server, network string, q q
 	return m, bad
 }
 
-// kindOf says whose failure err is. ctx is that of the whole lookup.
+// kindOf returns the kind of the failure err. ctx is the context of the whole
+// lookup.
 func kindOf(ctx context.Context, err error) failKind {
 	var code RCode
 	var netErr net.Error
@@ -176,6 +179,6 @@ func isLocal(err error) bool {
 		func(e error) bool { return errors.Is(err, e) })
 }
 
-// exchangeFunc sends query and hands every packet that comes back to take,
-// until take says that it was the answer.
+// exchangeFunc sends query and passes every packet that comes back to take, until
+// take reports that it was the answer.
 type exchangeFunc func(ctx context.Context, to netip.AddrPort, network string, query []byte, take func([]byte) bool) error

@@ -8,19 +8,20 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// Asker is on whose behalf questions are asked: one mail or one request of one
-// client. It bounds how many places its questions take, together with those of
-// the client's neighbours. Questions without an Asker are our own: only
-// Config.MaxInFlight bounds them.
+// Asker is the one for whom questions are asked: one mail or one request of a
+// client. The number of places that its questions take is bounded, and so is the
+// number for all clients of the same network. Questions without an Asker are our
+// own: only Config.MaxInFlight bounds them.
 type Asker struct{ network netip.Prefix }
 
-// The networks that count as one client: what one customer of a provider has.
+// The prefix lengths of the networks that count as one client: the size that a
+// provider assigns to one customer.
 const (
 	networkBits4 = 24
 	networkBits6 = 48
 )
 
-// NewAsker returns an Asker for a client. An invalid address has no neighbours.
+// NewAsker returns an Asker for a client. An invalid address belongs to no network.
 func NewAsker(client netip.Addr) *Asker {
 	client = client.Unmap().WithZone("")
 	bits := networkBits4
@@ -34,11 +35,11 @@ func NewAsker(client netip.Addr) *Asker {
 	return &Asker{network}
 }
 
-// asking is what a context says about its questions.
+// asking holds what a context says about the questions asked with it.
 type asking struct {
 	who    *Asker
-	kept   bool // may take the places that are kept from strangers
-	listed bool // the zone is the administrator's choice: it has no bound
+	kept   bool // may take the places that are reserved
+	listed bool // the administrator chose the zone: it has no limit of its own
 }
 
 type askingKey struct{}
@@ -50,8 +51,8 @@ func askingOf(ctx context.Context) asking {
 	return asking{}
 }
 
-// askingContext is a context with an asking. It is its own value, which spares a
-// request an allocation.
+// askingContext is a context with an asking. It returns itself as the value, which
+// saves one allocation for each request.
 type askingContext struct {
 	context.Context
 	asking
@@ -72,8 +73,8 @@ func For(ctx context.Context, who *Asker) context.Context {
 	return &askingContext{ctx, a}
 }
 
-// Judging returns a context for the questions on which the verdict on a mail
-// rests, such as the policy of its author. Places are kept for them.
+// Judging returns a context for the questions that decide about a mail, such as the
+// policy of its author. Places are reserved for them.
 func Judging(ctx context.Context) context.Context {
 	a := askingOf(ctx)
 	a.kept = true
@@ -81,16 +82,16 @@ func Judging(ctx context.Context) context.Context {
 }
 
 // OwnZone returns a context for questions in zones that the administrator has
-// chosen. Places are kept for them, and such a zone may take all of them.
+// chosen. Places are reserved for them, and one such zone may take all places.
 func OwnZone(ctx context.Context) context.Context {
 	a := askingOf(ctx)
 	a.kept, a.listed = true, true
 	return &askingContext{ctx, a}
 }
 
-// zoneOf returns the name under which one owner's questions are counted: the
-// organizational domain by the public suffix list or, in the reverse trees, the
-// network. It need not be a zone of the DNS.
+// zoneOf returns the name under which the questions about names of one owner are
+// counted. It is the organizational domain by the public suffix list or, in the
+// reverse trees, the network. It need not be a DNS zone.
 func zoneOf(name string) string {
 	switch {
 	case strings.HasSuffix(name, ".in-addr.arpa"):
@@ -104,7 +105,7 @@ func zoneOf(name string) string {
 	return name
 }
 
-// lastLabels returns the end of a name.
+// lastLabels returns the last n labels of a name.
 func lastLabels(name string, n int) string {
 	at := len(name)
 	for ; n > 0 && at > 0; n-- {

@@ -41,7 +41,7 @@ func TestAskerNetwork(t *testing.T) {
 	}
 }
 
-// Gates that no one uses are forgotten, whatever the order of their ends.
+// Gates without users are deleted, in whatever order the questions end.
 func TestGatesAreForgotten(t *testing.T) {
 	p := newPlaces(2, time.Hour)
 	from := func(addr string) context.Context {
@@ -74,7 +74,7 @@ func TestGatesAreForgotten(t *testing.T) {
 	p.close()
 }
 
-// waitingAt is how many places know of a zone beyond the one that is taken.
+// waitingAt returns how many questions wait for a place in a zone.
 func (p *places) waitingAt(zone string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -70,7 +70,7 @@ func fakeServer(b *testing.B) string {
 	return strings.TrimSpace(addr)
 }
 
-// cpu is the time that this process has used.
+// cpu returns the CPU time that this process has used.
 func cpu(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

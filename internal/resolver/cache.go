@@ -9,20 +9,20 @@ import (
 	"github.com/miekg/dns"
 )
 
-// failureTTL is how long a failed lookup is remembered (RFC 9520 section 3.2
-// asks for 1 to 300 seconds): long enough to spare a broken zone the questions
-// of one message, short enough to see its repair.
+// failureTTL is how long a failed lookup is remembered (RFC 9520 section 3.2 asks
+// for 1 to 300 seconds): long enough that one message does not ask a broken zone
+// again and again, short enough to notice when it works again.
 const failureTTL = 5 * time.Second
 
-// ttlBounds clamp what the records ask for.
+// ttlBounds limit the TTLs of the records.
 type ttlBounds struct{ min, max, maxNegative time.Duration }
 
 func (b ttlBounds) positive(seconds uint32) time.Duration {
 	return min(max(time.Duration(seconds)*time.Second, b.min), b.max)
 }
 
-// negative is for an absence proven by an SOA record; one without it is not
-// kept (RFC 2308 section 5).
+// negative returns how long an absence is kept. Without an SOA record that proves
+// it, it is not kept (RFC 2308 section 5).
 func (b ttlBounds) negative(soa bool, seconds uint32) time.Duration {
 	if !soa {
 		return 0
@@ -30,22 +30,22 @@ func (b ttlBounds) negative(soa bool, seconds uint32) time.Duration {
 	return min(b.positive(seconds), b.maxNegative)
 }
 
-// outcome is how a lookup ended: an answer or a failure.
+// outcome is the end of a lookup: an answer or a failure.
 type outcome struct {
-	answer  Answer // TTL as of the moment it came
+	answer  Answer // its TTL is that at the time of arrival
 	fail    *failure
-	expires time.Time // zero: not to be kept
+	expires time.Time // zero: not kept
 }
 
-// The shards' number follows the bound: each must hold several of the largest
-// answers (maxRecords names) besides many usual ones.
+// The number of shards depends on the bound: each shard must have room for several
+// of the largest answers (maxRecords names) and many usual ones.
 const (
 	maxShards     = 64
 	minShardBytes = 256 << 10
 )
 
-// shard is one part of the cache with its own lock, and the questions in
-// flight that belong to it. Entries are in a ring, the latest used first.
+// shard is one part of the cache, with its own lock and the questions in flight
+// that belong to it. Its entries are in a ring, the last used first.
 type shard struct {
 	mu        sync.Mutex
 	entries   map[question]*entry
@@ -65,8 +65,8 @@ type entry struct {
 	prev, next *entry
 }
 
-// newShards divides limit bytes (negative: nothing is kept) among shards,
-// whose number is a power of two.
+// newShards divides limit bytes among shards (negative: nothing is kept). The
+// number of shards is a power of two.
 func newShards(limit int64) []*shard {
 	limit = max(limit, 0)
 	n := 1
@@ -86,7 +86,7 @@ func newShards(limit int64) []*shard {
 	return shards
 }
 
-// get returns what is kept for q. The lock is held by the caller.
+// get returns the outcome that is kept for q. The caller holds the lock.
 func (s *shard) get(q question, now time.Time) (*outcome, bool) {
 	e, ok := s.entries[q]
 	if !ok {
@@ -104,8 +104,8 @@ func (s *shard) get(q question, now time.Time) (*outcome, bool) {
 	return &e.out, true
 }
 
-// put keeps out until it expires or is the least recently used when room is
-// needed. The lock is held by the caller.
+// put keeps out until it expires, or until room is needed and it is the least
+// recently used. The caller holds the lock.
 func (s *shard) put(q question, out outcome) {
 	if old, ok := s.entries[q]; ok {
 		s.remove(old)
@@ -140,8 +140,9 @@ func (e *entry) push(latest *entry) {
 	e.next = latest
 }
 
-// What an entry costs beside its strings. A map slot holds key and pointer and
-// is, after growth, about half used; an allocation is rounded up to its class.
+// The memory of an entry besides its strings. A map slot holds key and pointer;
+// after growth about half of the slots are in use. An allocation is rounded up to
+// its size class.
 const (
 	mapSlot      = 2 * int64(unsafe.Sizeof(question{})+unsafe.Sizeof((*entry)(nil))+1)
 	entryBytes   = int64(unsafe.Sizeof(entry{})) + mapSlot
@@ -155,7 +156,7 @@ const (
 	roundUp      = 16
 )
 
-// cost is about how many bytes of the heap q and out hold.
+// cost estimates how many bytes of heap q and out hold.
 func cost(q question, out *outcome) int64 {
 	n := entryBytes + text(q.name) + text(out.answer.Name)
 	if out.fail != nil {

@@ -84,7 +84,8 @@ func TestShardsNumber(t *testing.T) {
 	}
 }
 
-// The accounting must not promise less than the heap really holds.
+// The cost of the entries must not be lower than the memory that the heap really
+// uses.
 func TestCostIsHonest(t *testing.T) {
 	const limit = 8 << 20
 	now := time.Now()

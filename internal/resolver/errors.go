@@ -10,8 +10,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Causes, found with [errors.Is] in the [net.DNSError] that every method
-// returns. NXDomain, ServFail, Refused and the other codes are found likewise.
+// Causes of the [net.DNSError] that every method returns: test for them with
+// [errors.Is]. NXDomain, ServFail, Refused and the other codes work in the same
+// way.
 var (
 	ErrNoData      = errors.New("no record of this type")
 	ErrBadName     = errors.New("not a name that DNS can carry")
@@ -28,7 +29,7 @@ var (
 // RCode is a response code (RFC 1035 section 4.1.1, RFC 6895), and an error.
 type RCode uint16
 
-// The codes that callers tell apart.
+// The codes that callers distinguish.
 const (
 	NoError  RCode = dns.RcodeSuccess
 	FormErr  RCode = dns.RcodeFormatError
@@ -39,7 +40,7 @@ const (
 	badVers  RCode = dns.RcodeBadVers
 )
 
-// Error names the code as dig does.
+// Error names the code, with the names that dig prints.
 func (c RCode) Error() string {
 	switch c {
 	case NoError:
@@ -58,7 +59,7 @@ func (c RCode) Error() string {
 	return fmt.Sprintf("server answered with code %d", uint16(c))
 }
 
-// failKind says whose failure it was, and so what follows from it.
+// failKind is the kind of a failure: who caused it. It decides what happens next.
 type failKind uint8
 
 const (
@@ -71,23 +72,23 @@ const (
 	failDown                        // no server answers: not asked
 )
 
-// failure is a lookup, or one try of it, that could not tell.
+// failure is a lookup, or one try of it, that ended without an answer.
 type failure struct {
 	kind   failKind
 	cause  error
 	server string
 }
 
-// kept reports whether the cache may remember f. Only what a server did or
-// failed to do is kept: an unreachable one costs nothing to ask again.
+// kept reports whether the cache may keep f. Only errors and silence of a server
+// are kept: to ask an unreachable server again costs nothing.
 func (f *failure) kept() bool { return f.kind == failAnswer || f.kind == failSilent }
 
-// hidden reports whether nothing came from the server.
+// hidden reports whether no packet came from the server.
 func (f *failure) hidden() bool {
 	return f.kind == failSilent || f.kind == failCrowded || f.kind == failUnreachable
 }
 
-// dnsError is f for a caller that asked for name.
+// dnsError returns f as an error for a caller that asked for name.
 func (f *failure) dnsError(name string) *net.DNSError {
 	return &net.DNSError{
 		UnwrapErr:   f.cause,
@@ -99,8 +100,8 @@ func (f *failure) dnsError(name string) *net.DNSError {
 	}
 }
 
-// worse returns the failure that says more: what a server said goes before
-// its silence, and what came later before what came first.
+// worse returns the failure to report. An error of a server comes before silence,
+// and a later failure before an earlier one.
 func worse(first, later *failure) *failure {
 	if first != nil && first.kind == failAnswer && later.kind != failAnswer {
 		return first
@@ -108,7 +109,7 @@ func worse(first, later *failure) *failure {
 	return later
 }
 
-// unreachable keeps of a socket's error what the system said.
+// unreachable returns the part of a socket's error that comes from the system.
 func unreachable(err error) error {
 	var number syscall.Errno
 	if errors.As(err, &number) {
@@ -117,17 +118,18 @@ func unreachable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnreachable, err)
 }
 
-// absent is the error for a proven absence: cause is NXDomain or ErrNoData.
+// absent returns the error for a proven absence. cause is NXDomain or ErrNoData.
 func absent(name string, cause error) *net.DNSError {
 	return &net.DNSError{UnwrapErr: cause, Err: cause.Error(), Name: name, IsNotFound: true}
 }
 
-// unaskable is the permanent error for a name or type that is never sent.
+// unaskable returns the permanent error for a name or type that cannot be asked
+// for.
 func unaskable(name string, cause error) *net.DNSError {
 	return &net.DNSError{UnwrapErr: cause, Err: cause.Error(), Name: name, IsNotFound: errors.Is(cause, ErrBadName)}
 }
 
-// gaveUp is the error for a caller whose own context ended.
+// gaveUp returns the error for a caller whose own context ended.
 func gaveUp(name string, cause error) *net.DNSError {
 	return &net.DNSError{
 		UnwrapErr:   cause,
@@ -138,8 +140,9 @@ func gaveUp(name string, cause error) *net.DNSError {
 	}
 }
 
-// IsAbsent recognises an answer, that there is no such name or record, from the lack of
-// one. It takes the errors of a Resolver and of net.Resolver, wrapped or not.
+// IsAbsent reports whether err means that the name or record does not exist. Any
+// other error means that there is no answer. err is an error of a Resolver or of
+// net.Resolver, wrapped or not.
 func IsAbsent(err error) bool {
 	failure, ok := errors.AsType[*net.DNSError](err)
 	return ok && failure.IsNotFound && !failure.IsTemporary && !failure.IsTimeout

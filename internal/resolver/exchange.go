@@ -14,19 +14,20 @@ import (
 )
 
 const (
-	udpBuffer = 4096 // more than was announced; what does not fit is unreadable
+	udpBuffer = 4096 // more than EDNS announced; a larger packet is cut and cannot be read
 	// maxMismatches is how many packets with a wrong id or question one socket
-	// takes. So many mean that somebody guesses: TCP cannot be guessed.
+	// accepts. So many mean that someone guesses ids. Then TCP is used, where
+	// guessing does not work.
 	maxMismatches = 64
-	// resendPart of a try's time-out passes before its packet is sent again.
+	// A packet is sent again after one part in resendPart of the time-out of a try.
 	resendPart = 4
 )
 
 var errFlooded = errors.New("too many answers to other questions")
 
-// sockets carries queries over UDP and TCP. Each query has a socket of its
-// own, so that a forger must guess its port too (RFC 5452 section 9.2). It is
-// connected: the kernel drops packets of others and reports ICMP errors.
+// sockets carries queries over UDP and TCP. Each query has a socket of its own, so
+// that a forger must guess the port too (RFC 5452 section 9.2). The socket is
+// connected: the kernel drops packets of other senders and reports ICMP errors.
 type sockets struct {
 	dialer  net.Dialer
 	buffers sync.Pool
@@ -77,8 +78,8 @@ func (s *sockets) datagram(ctx context.Context, to netip.AddrPort, query []byte,
 	return errFlooded
 }
 
-// resend repeats a query whose packet, or whose answer, a full buffer on the
-// way may have dropped: a crowd of questions does that even on loopback.
+// resend sends a query a second time. A full buffer may have dropped the packet or
+// its answer: many questions at once cause that even on loopback.
 func (s *sockets) resend(ctx context.Context, conn *net.UDPConn, query []byte, until time.Time) error {
 	s.resent.Add(1)
 	if err := conn.SetDeadline(until); err != nil {
@@ -117,14 +118,14 @@ func (s *sockets) stream(ctx context.Context, to netip.AddrPort, query []byte, t
 	return nil
 }
 
-// bind ends conn's reads and writes at until, and with ctx. The function it
-// returns lets go.
+// bind ends the reads and writes of conn at until, and when ctx ends. The caller
+// must call the returned function afterwards.
 func bind(ctx context.Context, conn net.Conn, until time.Time) func() bool {
 	_ = conn.SetDeadline(until) // fails only on a closed socket, as the read will
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 }
 
-// singleReply makes an exchangeFunc of Config.Exchange.
+// singleReply turns Config.Exchange into an exchangeFunc.
 func singleReply(f func(context.Context, netip.AddrPort, string, []byte) ([]byte, error)) exchangeFunc {
 	return func(ctx context.Context, to netip.AddrPort, network string, query []byte, take func([]byte) bool) error {
 		packet, err := f(ctx, to, network, query)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// flight is a question that has been sent; done is closed when out is there.
+// flight is a question that has been sent. done is closed when out is set.
 type flight struct {
 	done chan struct{}
 	out  outcome
@@ -18,8 +18,8 @@ func (r *Resolver) shard(q question) *shard {
 	return r.shards[maphash.String(r.seed, q.name)&uint64(len(r.shards)-1)]
 }
 
-// lookup answers from the cache, from a question in flight, or by sending one.
-// An error is ctx's or ErrClosed.
+// lookup answers from the cache, from a question in flight, or sends a new
+// question. The error is that of ctx, or ErrClosed.
 func (r *Resolver) lookup(ctx context.Context, q question) (outcome, error) {
 	s := r.shard(q)
 	var held *place
@@ -38,7 +38,7 @@ func (r *Resolver) lookup(ctx context.Context, q question) (outcome, error) {
 		}
 		f, ok := s.flights[q]
 		if !ok && held != nil {
-			q.name = strings.Clone(q.name) // kept long after the caller's buffer
+			q.name = strings.Clone(q.name) // kept longer than the buffer of the caller
 			f = &flight{done: make(chan struct{})}
 			s.flights[q] = f
 		}
@@ -78,8 +78,8 @@ func (r *Resolver) releaseIf(held *place) {
 	}
 }
 
-// fly owns one place. It ends when the tries are used up, a probe's time-out
-// after that, when another question needs its place, or with Close.
+// fly owns one place. It ends when the tries are used up and a probe has had its
+// time-out, when another question needs the place, or with Close.
 func (r *Resolver) fly(f *flight, q question, held *place) {
 	defer r.places.release(held)
 	growStack()
@@ -105,9 +105,9 @@ func (r *Resolver) fly(f *flight, q question, held *place) {
 	}
 }
 
-// growStack makes room for all that a flight calls while there is little on the stack
-// to be copied. Growing in the middle of it takes 4 % of what a lookup costs
-// (BenchmarkUncached, in its profile runtime.newstack).
+// growStack makes the stack large enough for a flight at its start, when there is
+// little to copy. Growth in the middle of a flight takes 4 % of the time of a
+// lookup (BenchmarkUncached: runtime.newstack in its profile).
 //
 //go:noinline
 func growStack() {
@@ -115,7 +115,7 @@ func growStack() {
 	runtime.KeepAlive(&room)
 }
 
-// land keeps the outcome and wakes those who wait for it.
+// land stores the outcome and wakes all who wait for it.
 func (r *Resolver) land(f *flight, q question, out outcome) {
 	s := r.shard(q)
 	f.out = out
@@ -128,7 +128,8 @@ func (r *Resolver) land(f *flight, q question, out outcome) {
 	close(f.done)
 }
 
-// resolve asks until the end of the CNAME chain and judges the time to keep.
+// resolve asks until the end of the CNAME chain and decides how long the outcome is
+// kept.
 func (r *Resolver) resolve(ctx context.Context, q question) outcome {
 	m, fail := r.chase(ctx, q)
 	now := r.now()

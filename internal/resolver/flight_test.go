@@ -16,7 +16,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// cached is a resolver with a cache over z, in the caller's bubble.
+// cached returns a resolver with a cache that asks z, in the bubble of the caller.
 func cached(t *testing.T, z *resolvertest.Zone, change ...func(*resolver.Config)) *resolver.Resolver {
 	t.Helper()
 	c := resolver.Config{Servers: []string{"127.0.0.1"}, Exchange: z.Exchange}
@@ -52,7 +52,8 @@ func TestOneFlightForManyCallers(t *testing.T) {
 	})
 }
 
-// The caller's cancel returns at once, the question goes on and is kept.
+// A caller that cancels returns at once. The question goes on, and its answer is
+// kept.
 func TestFlightSurvivesItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, zone)
@@ -114,15 +115,14 @@ func TestManyAtOnceQueue(t *testing.T) {
 		if took, want := time.Since(start), 20*time.Millisecond*(names/places+1); took > want {
 			t.Errorf("took %v, %v are enough", took, want)
 		}
-		synctest.Wait() // the last flight gives its place back behind its answer
+		synctest.Wait() // the last flight frees its place after its answer
 		if s := r.Stats(); s.Queued == 0 || s.InFlight != 0 {
 			t.Errorf("%+v", s)
 		}
 	})
 }
 
-// The same over sockets: a packet that the crowd pushes out of a buffer is
-// asked for again.
+// The same over sockets: a packet that a full buffer has dropped is sent again.
 func TestManyAtOnceOverSockets(t *testing.T) {
 	checkLeaks(t)
 	srv := resolvertest.New(t, zone)
@@ -151,7 +151,8 @@ func TestQueueObeysTheCaller(t *testing.T) {
 		if _, err := r.LookupTXT(ctx, "v4.org"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
-		// Waiting for a place and for the same question: the answer serves both.
+		// One waits for a place, the other for the same question: both get the
+		// answer.
 		var both sync.WaitGroup
 		for range 2 {
 			both.Go(func() {

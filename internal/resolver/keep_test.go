@@ -18,8 +18,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// How long each kind of outcome is kept: a second lookup just before the end
-// asks nothing, one at the end asks again.
+// Each kind of outcome is kept for its time: a lookup just before the end sends
+// nothing, and a lookup at the end asks again.
 func TestHowLongOutcomesAreKept(t *testing.T) {
 	const text = `
 org.       IN SOA ns.org. me.org. 1 3600 600 86400 40
@@ -49,7 +49,7 @@ alias.org. 20     IN CNAME a.org.
 			synctest.Test(t, func(t *testing.T) {
 				z := resolvertest.NewZone(t, text)
 				z.Fail("*", c.fault)
-				z.Fail(".", resolvertest.Healthy) // the server itself is well
+				z.Fail(".", resolvertest.Healthy) // the server itself works
 				r := cached(t, z)
 				first, firstErr := r.Query(t.Context(), c.name, resolver.TypeTXT)
 				asked := z.Count(c.name, "TXT")
@@ -76,7 +76,7 @@ alias.org. 20     IN CNAME a.org.
 	}
 }
 
-// The caller's own deadline says nothing about the name.
+// An expired deadline of the caller is not kept for the name.
 func TestCallersDeadlineIsNotKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, zone)
@@ -105,13 +105,15 @@ func TestNothingIsKeptWithoutCache(t *testing.T) {
 	}
 }
 
-// two is a pair of servers, of which the first stays silent while dead holds.
+// two returns a resolver with two servers. The first stays silent while dead is
+// true.
 type two struct {
 	*resolvertest.Zone
 	dead func() bool
 }
 
-// silentTCP is a pair of servers, of which the first does not answer over TCP.
+// silentTCP returns a resolver with two servers. The first does not answer over
+// TCP.
 type silentTCP struct{ *resolvertest.Zone }
 
 func (p silentTCP) exchange(ctx context.Context, to netip.AddrPort, network string, query []byte) ([]byte, error) {
@@ -130,8 +132,8 @@ func (p two) exchange(ctx context.Context, to netip.AddrPort, network string, qu
 	return p.Exchange(ctx, to, network, query)
 }
 
-// One dead server of two costs one time-out, then nothing; it comes back by
-// itself.
+// One dead server of two costs one time-out, then nothing. When it answers again,
+// it is used again.
 func TestDeadServerOfTwo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -162,7 +164,7 @@ func TestDeadServerOfTwo(t *testing.T) {
 	})
 }
 
-// A name whose own servers are dead must not put ours behind.
+// A name whose own servers are dead must not put our servers out of the rotation.
 func TestSilenceAboutOneNameIsNotTheServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, zone)
@@ -206,7 +208,7 @@ func TestAllServersDead(t *testing.T) {
 		if _, err := r.LookupTXT(t.Context(), "example.org"); !errors.Is(err, resolver.ErrTimeout) {
 			t.Error(err)
 		}
-		// The second try ends together with the look at the root.
+		// The second try ends at the same time as the question about the root.
 		if took := time.Since(start); took > 3*resolver.DefaultTimeout || r.Stats().Up {
 			t.Errorf("%v, %+v", took, r.Stats())
 		}
@@ -222,7 +224,7 @@ func TestAllServersDead(t *testing.T) {
 		}
 		z.Fail("*", resolvertest.Healthy)
 		for time.Sleep(8 * time.Second); !r.Stats().Up; synctest.Wait() {
-			_, _ = r.LookupTXT(stranger, "v4.org") // has the servers looked at
+			_, _ = r.LookupTXT(stranger, "v4.org") // starts a check of the servers
 		}
 		if _, err := r.LookupTXT(t.Context(), "v4.org"); !errors.Is(err, resolver.ErrNoData) {
 			t.Errorf("servers that are back must be asked: %v", err)
@@ -253,7 +255,7 @@ func TestSilentNamesAreNoOutage(t *testing.T) {
 			if _, err := r.LookupTXT(t.Context(), fmt.Sprintf("n%d.silent.example", i)); !errors.Is(err, resolver.ErrTimeout) {
 				t.Fatal(err)
 			}
-			synctest.Wait() // for the look at the root
+			synctest.Wait() // for the question about the root
 			if s := r.Stats(); !s.Up || s.Unasked != 0 || !s.Servers[0].Up {
 				t.Fatalf("%+v", s)
 			}

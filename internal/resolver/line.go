@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// waiter is a question that waits for its place.
+// waiter is a question that waits for a place.
 type waiter struct {
 	place   *place
 	network netip.Prefix // of the client; invalid for questions of our own
@@ -14,14 +14,15 @@ type waiter struct {
 	at      *list.Element
 }
 
-// line is those who wait at one gate. Each client network has its turn, so that
-// the many questions of one are not before the few of another.
+// line is the queue at one gate. Client networks take turns, so that many questions
+// of one network do not delay the few of another.
 type line struct {
 	turns  list.List // of *queue
 	queues map[netip.Prefix]*queue
 }
 
-// queue is the questions of one network, and its place among the turns.
+// queue holds the waiting questions of one network, and the position of the network
+// in the turns.
 type queue struct {
 	network netip.Prefix
 	waiters list.List // of *waiter
@@ -41,8 +42,8 @@ func (l *line) push(w *waiter) {
 	w.at = q.waiters.PushBack(w)
 }
 
-// pop takes out the first question of the network whose turn it is, nil when
-// no one waits.
+// pop removes and returns the first question of the network whose turn it is. It is
+// nil when none waits.
 func (l *line) pop() *waiter {
 	front := l.turns.Front()
 	if front == nil {

@@ -10,20 +10,20 @@ import (
 	"slices"
 )
 
-// lookups are the methods with which a Resolver and its Memory answer.
+// lookups are the lookup methods that Resolver and Memory share.
 type lookups struct{ from source }
 
-// source gives what is known of a question: its outcome, or the error that ended
-// the wait for it.
+// source returns the outcome of a question, or the error that ended the wait for
+// it.
 type source interface {
 	lookup(ctx context.Context, q question) (outcome, error)
 }
 
-// Query asks for the records of one type (a Type constant). A name without
-// such records is an answer (Answer.Status), not an error; an error is always
-// a [*net.DNSError]: temporary when the servers or the caller's context ended
-// without an answer, IsNotFound when no query can carry the name. It holds the
-// name asked, so callers whose names contain a secret must not show it.
+// Query asks for the records of one type (a Type constant). A name without such
+// records is an answer (Answer.Status), not an error; an error is always a
+// [*net.DNSError]: temporary when the servers or the caller's context ended without
+// an answer, IsNotFound when no query can carry the name. The error holds the name,
+// so callers whose names contain a secret must not show it.
 func (l lookups) Query(ctx context.Context, name string, qtype uint16) (Answer, error) {
 	if !supported(qtype) {
 		return Answer{}, unaskable(name, fmt.Errorf("%w: %d", ErrBadType, qtype))
@@ -63,9 +63,9 @@ func (l lookups) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return slices.Clone(a.TXT), err
 }
 
-// LookupMX returns the MX records by preference, equal ones in random order. All
-// of them: the hosts are whatever bytes their owner chose, with the last dot, and
-// SPF counts and asks for those that are no host names too.
+// LookupMX returns all MX records by preference, equal ones in random order. The
+// hosts have their last dot and may hold any bytes. None is left out, because SPF
+// also counts and asks for those that are not host names.
 func (l lookups) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	a, err := l.records(ctx, name, TypeMX)
 	if err != nil {
@@ -80,8 +80,8 @@ func (l lookups) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	return out, nil
 }
 
-// LookupAddr returns the names of an address out of its PTR records, those
-// that are host names. They are claims: nothing has confirmed them.
+// LookupAddr returns the names in the PTR records of an address that are host
+// names. They are claims of the owner of the address, and not confirmed.
 func (l lookups) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 	ip, err := netip.ParseAddr(addr)
 	if err != nil || ip.Zone() != "" {
@@ -140,7 +140,7 @@ func (l lookups) bothFamilies(ctx context.Context, host string) ([]netip.Addr, e
 	return nil, lessCertain(err4, other.err)
 }
 
-// lessCertain returns the error that leaves the question open, if one does.
+// lessCertain returns the temporary one of two errors, if there is one.
 func lessCertain(a, b error) error {
 	if e, ok := a.(*net.DNSError); ok && e.IsTemporary {
 		return a

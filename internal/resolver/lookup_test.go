@@ -157,7 +157,7 @@ func TestLookupNetIPNetworks(t *testing.T) {
 	}
 }
 
-// A failure of one family leaves the question open only when the other is empty.
+// A failure for one family is an error only when the other has no address.
 func TestLookupNetIPHalfFailed(t *testing.T) {
 	z := resolvertest.NewZone(t, zone)
 	z.Fail("absent.org", resolvertest.ServFail)
@@ -244,7 +244,7 @@ func TestADOnlyFromTrustedServers(t *testing.T) {
 	}
 }
 
-// An answer put together from several is validated only if each part was.
+// An answer made of several replies is validated only if each of them was.
 func TestADOfAChase(t *testing.T) {
 	z := resolvertest.NewZone(t, zone)
 	z.SetAD(true)
@@ -272,9 +272,9 @@ func open(t testing.TB, c resolver.Config) *resolver.Resolver {
 	return r
 }
 
-// checkLeaks runs after the cleanups of a test, when it is registered first,
-// and reports goroutines of the package. One that has said its last word may
-// need a moment to be gone.
+// checkLeaks runs after the cleanups of a test, when it is registered first, and
+// reports goroutines of the package. A goroutine that is about to end may need a
+// moment.
 func checkLeaks(t *testing.T) {
 	buf := make([]byte, 1<<20)
 	t.Cleanup(func() {

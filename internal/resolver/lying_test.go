@@ -13,8 +13,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// What one server that lies or fails in each way leads to, over real sockets.
-// The time-out is short: the faults that stay silent pay it on every try.
+// The result of each fault of a single server, over real sockets. The time-out is
+// short: silent faults need it for every try.
 func TestFaults(t *testing.T) {
 	for _, c := range []struct {
 		fault resolvertest.Fault
@@ -64,8 +64,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// timeoutFor is short where the server stays silent, and too long to be
-// reached where it answers.
+// timeoutFor returns a short time-out for silent faults, and one that is never
+// reached for the others.
 func timeoutFor(want error) time.Duration {
 	if errors.Is(want, resolver.ErrTimeout) {
 		return 30 * time.Millisecond
@@ -104,7 +104,7 @@ func TestHealedNameAnswers(t *testing.T) {
 	checkOutcome(t, got, err, nil, "")
 }
 
-// With a second server that is well, no fault of the first reaches the caller.
+// With a second server that works, callers do not notice any fault of the first.
 func TestSecondServerAnswers(t *testing.T) {
 	silent := map[resolvertest.Fault]bool{
 		resolvertest.Silence: true, resolvertest.Unavailable: true, resolvertest.NoUDP: true,
@@ -120,10 +120,10 @@ func TestSecondServerAnswers(t *testing.T) {
 			bad.Fail("*", fault)
 			timeout := time.Minute
 			if silent[fault] {
-				timeout = 250 * time.Millisecond // and so many tries that a slow machine gets through
+				timeout = 250 * time.Millisecond // and enough tries for a slow machine
 			}
 			r := open(t, resolver.Config{Servers: []string{bad.Addr(), good.Addr()}, Timeout: timeout, Tries: 16, CacheBytes: -1})
-			for range 2 { // either goes first once
+			for range 2 { // each is first once
 				got, err := r.LookupTXT(t.Context(), "example.org")
 				checkOutcome(t, got, err, nil, "")
 			}
@@ -150,7 +150,7 @@ func TestUnreachableServer(t *testing.T) {
 	}
 }
 
-// A server that does not know EDNS is not asked with it again.
+// A server that does not know EDNS is asked without it from then on.
 func TestEDNSIsRememberedAsMissing(t *testing.T) {
 	srv := resolvertest.New(t, zone)
 	srv.Fail("*", resolvertest.NoEDNS)

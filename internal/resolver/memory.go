@@ -6,32 +6,31 @@ import (
 	"sync/atomic"
 )
 
-// ErrNotInMemory is the cause of the error for a question that would have to be
-// sent.
+// ErrNotInMemory is the cause of the error when the answer is not in the cache.
 var ErrNotInMemory = errors.New("the answer is not in memory")
 
-// Memory answers from what a [Resolver] remembers, at once and with the same
-// methods. It sends nothing. Callers spare themselves a goroutine for each
-// message whose answers are all known: they work with the memory first, and do
-// the work again with the resolver if something was missing.
+// Memory answers at once from the cache of a [Resolver], with the same methods. It
+// sends nothing. It saves callers a goroutine for each message whose answers are
+// all in the cache: they work with the memory first. If an answer was missing, they
+// do the work again with the resolver.
 type Memory struct {
 	lookups
 	resolver *Resolver
 	missed   atomic.Bool
 }
 
-// Remembering is a resolver with a memory; *Resolver is one.
+// Remembering is a resolver that has a Memory, such as *Resolver.
 type Remembering interface{ Memory() *Memory }
 
-// Memory returns a new view of what r remembers.
+// Memory returns a new view of the cache of r.
 func (r *Resolver) Memory() *Memory {
 	m := &Memory{resolver: r}
 	m.lookups = lookups{m}
 	return m
 }
 
-// Missed reports whether an answer was not in memory. What was made of the
-// others must then be thrown away.
+// Missed reports whether an answer was not in memory. The caller must then discard
+// its results.
 func (m *Memory) Missed() bool { return m.missed.Load() }
 
 // lookup answers from the cache alone.

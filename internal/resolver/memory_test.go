@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// What is known is answered, absent names included; what is not is not asked.
+// Memory answers from the cache, absent names included, and asks nothing.
 func TestMemory(t *testing.T) {
 	server := resolvertest.New(t, `known.example. 60 TXT "text"
 known.example. 60 A 192.0.2.1

@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Bounds of one message. They are checked before anything of it is unpacked.
+// Limits of one message. They are checked before any part of it is unpacked.
 const (
 	headerLen  = 12
 	ednsSize   = 1232 // RFC 9715 section 3.1: below every path's fragmentation
@@ -20,7 +20,7 @@ const (
 	querySize  = 512  // holds every query: a header, one name, an OPT record
 )
 
-// errMismatch marks a packet that answers something else.
+// errMismatch is the error for a packet that does not answer the question.
 var errMismatch = errors.New("answer to another question")
 
 // question is a canonical name and a type; it is also the cache's key.
@@ -30,7 +30,7 @@ type question struct {
 }
 
 // pack returns the query packet for q, in buf if it fits. The AD bit asks the
-// server to say whether it validated (RFC 6840 section 5.7).
+// server to report whether it validated (RFC 6840 section 5.7).
 func (q question) pack(buf []byte, id uint16, edns bool) ([]byte, error) {
 	m := dns.Msg{
 		MsgHdr:   dns.MsgHdr{Id: id, RecursionDesired: true, AuthenticatedData: true},
@@ -46,7 +46,7 @@ func (q question) pack(buf []byte, id uint16, edns bool) ([]byte, error) {
 	return packet, nil
 }
 
-// reply is what one packet says about a question.
+// reply is the content of one packet, as far as it answers the question.
 type reply struct {
 	rcode     RCode
 	truncated bool
@@ -58,14 +58,15 @@ type reply struct {
 	soaTTL    uint32 // seconds: RFC 2308 section 5
 }
 
-// dangling reports that the packet ends with a CNAME and says nothing of its
-// target, which then must be asked for.
+// dangling reports whether the packet ends with a CNAME and has no answer for its
+// target. The target must then be asked for.
 func (m *reply) dangling(q question) bool {
 	return m.rcode == NoError && m.end != q.name && m.answer.size() == 0 && !m.soa
 }
 
-// decode reads a packet that should answer query, which asks q. errMismatch: it
-// does not, and the wait goes on; ErrMalformed: it does, and is broken.
+// decode reads a packet that should answer query, which asks q. errMismatch means
+// that it does not: the wait goes on. ErrMalformed means that it does, but cannot
+// be read.
 func decode(packet, query []byte, q question) (*reply, error) {
 	if len(packet) < headerLen {
 		return nil, errMismatch
@@ -94,7 +95,7 @@ func decode(packet, query []byte, q question) (*reply, error) {
 
 func malformed(why error) error { return fmt.Errorf("%w: %w", ErrMalformed, why) }
 
-// announced is how many records the header announces.
+// announced returns how many records the header announces.
 func announced(packet []byte) int {
 	n := 0
 	for section := range 3 {
@@ -110,14 +111,14 @@ const (
 	sectionAdditional
 )
 
-// count is how many records the header announces for one section.
+// count returns how many records the header announces for one section.
 func count(packet []byte, section int) int {
 	return int(binary.BigEndian.Uint16(packet[6+2*section:]))
 }
 
-// echoes reports whether the question section of packet is that of query, and
-// where it ends. Servers that cannot or will not read a query may leave the
-// section out.
+// echoes reports whether packet has the question section of query, and returns
+// where it ends. Servers that cannot or will not read a query may leave the section
+// out.
 func echoes(packet, query []byte, code RCode) (end int, ok bool) {
 	switch binary.BigEndian.Uint16(packet[4:]) {
 	case 0:
@@ -129,7 +130,7 @@ func echoes(packet, query []byte, code RCode) (end int, ok bool) {
 	return 0, false
 }
 
-// questionEnd is where the question section of our own query ends: it is not
+// questionEnd returns where the question section of our own query ends. It is not
 // compressed.
 func questionEnd(query []byte) int {
 	at := headerLen
@@ -145,8 +146,8 @@ func sameQuestion(got, want []byte) bool {
 	return sameName(got[:name], want[:name]) && string(got[name:]) == string(want[name:])
 }
 
-// sameName compares packed names of one length; want is canonical. Length bytes
-// are no letters, so that lower leaves them alone.
+// sameName compares packed names of one length; want is canonical. Length bytes are
+// not letters, so lower does not change them.
 func sameName(got, want []byte) bool {
 	for i, c := range got {
 		if lower(c) != want[i] {
@@ -156,7 +157,7 @@ func sameName(got, want []byte) bool {
 	return true
 }
 
-// read takes from the records what answers q.
+// read takes the records that answer q.
 func (m *reply) read(all records, q question) error {
 	rest, err := m.readAnswers(all, q)
 	if err != nil {
@@ -171,8 +172,8 @@ func (m *reply) read(all records, q question) error {
 	return nil
 }
 
-// readAnswers follows the CNAME chain and takes the records at its end, in
-// whatever order they are. It returns the records after its section.
+// readAnswers follows the CNAME chain and takes the records at its end. The records
+// may be in any order. It returns the walk at the next section.
 func (m *reply) readAnswers(all records, q question) (rest records, err error) {
 	m.ttl = ^uint32(0)
 	if q.qtype != TypeCNAME {
@@ -231,8 +232,7 @@ func readLinks(all records) ([]link, error) {
 	return links, err
 }
 
-// follow moves m.end along links. A chain of more steps than there are links
-// goes in a circle.
+// follow moves m.end along links. A chain with more steps than links is a loop.
 func (m *reply) follow(links []link) error {
 	for range len(links) + 1 {
 		next := slices.IndexFunc(links, func(l link) bool { return l.owner == m.end })
@@ -246,9 +246,9 @@ func (m *reply) follow(links []link) error {
 
 var errCNAMELoop = errors.New("CNAME records in a circle")
 
-// readAbsence reads what a packet without records says: the SOA record that
-// bounds the absence, and the upper bits of the code (RFC 6891 section 6.1.3),
-// without which BADVERS would look like NODATA.
+// readAbsence reads a packet without answers: the SOA record with the TTL of the
+// absence, and the upper bits of the code (RFC 6891 section 6.1.3). Without these
+// bits BADVERS would look like NODATA.
 func (m *reply) readAbsence(rest records) error {
 	rest, err := rest.each(sectionAuthority, func(r *record) error {
 		if r.Rrtype != dns.TypeSOA || m.soa {

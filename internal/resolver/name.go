@@ -12,9 +12,9 @@ const (
 	maxName  = 253
 )
 
-// canonical returns name in lower case without the last dot ("" for the
-// root), or an error when no query can carry it. Labels may hold any byte but
-// a dot: SPF macros and DNSBL names are not host names.
+// canonical returns name in lower case without the last dot ("" for the root), or
+// an error when no query can carry it. Labels may hold any byte except a dot,
+// because SPF macros and DNSBL names need not be host names.
 func canonical(name string) (string, error) {
 	if name == "." {
 		return "", nil
@@ -43,8 +43,8 @@ func canonical(name string) (string, error) {
 	return name, nil
 }
 
-// present spells a canonical name as miekg/dns takes it: absolute, and with a
-// backslash before one.
+// present returns a canonical name in the form that miekg/dns expects: absolute,
+// and with each backslash escaped.
 func present(name string) string {
 	if strings.IndexByte(name, '\\') >= 0 {
 		name = strings.ReplaceAll(name, `\`, `\\`)
@@ -52,15 +52,15 @@ func present(name string) string {
 	return name + "."
 }
 
-// rawName returns a name that miekg/dns has unpacked with its bytes as they are,
-// its last dot included. ok is false when a label holds a dot: without escapes, no
-// name says that.
+// rawName returns the raw bytes of a name that miekg/dns has unpacked, with its
+// last dot. ok is false when a label holds a dot: a name without escapes cannot
+// express that.
 func rawName(presented string) (name string, ok bool) {
 	name, dotted := unescape(presented)
 	return name, !dotted
 }
 
-// canonicalOf is rawName in canonical form.
+// canonicalOf returns rawName in canonical form.
 func canonicalOf(presented string) (name string, ok bool) {
 	name, ok = rawName(presented)
 	name = strings.TrimSuffix(name, ".")
@@ -73,7 +73,7 @@ func canonicalOf(presented string) (name string, ok bool) {
 }
 
 // unescape undoes the escapes of presentation form (RFC 1035 section 5.1) as
-// miekg/dns writes them, and reports whether one of them was that of a dot.
+// miekg/dns writes them, and reports whether one of them was an escaped dot.
 func unescape(s string) (raw string, dotted bool) {
 	at := strings.IndexByte(s, '\\')
 	if at < 0 {
@@ -90,7 +90,7 @@ func unescape(s string) (raw string, dotted bool) {
 	return string(append(out, s...)), dotted
 }
 
-// escaped reads what follows a backslash: three digits, or the byte itself.
+// escaped reads the escape after a backslash: three digits, or the byte itself.
 func escaped(s string) (c byte, length int) {
 	digit := func(i int) bool { return '0' <= s[i] && s[i] <= '9' }
 	if len(s) >= 3 && digit(0) && digit(1) && digit(2) {
@@ -102,8 +102,8 @@ func escaped(s string) (c byte, length int) {
 	return s[0], 1
 }
 
-// lowerASCII leaves bytes outside ASCII alone, which strings.ToLower would
-// replace where they are not UTF-8.
+// lowerASCII does not change bytes outside ASCII. strings.ToLower would replace
+// those that are not UTF-8.
 func lowerASCII(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -119,8 +119,8 @@ func lower(c byte) byte {
 	return c
 }
 
-// isHostname reports whether a name out of an answer, with its last dot, may
-// be handed to callers that take it for a host: RFC 1123 characters and "_".
+// isHostname reports whether a name from an answer, with its last dot, is a host
+// name: RFC 1123 characters and "_".
 func isHostname(name string) bool {
 	for i := range len(name) {
 		switch c := lower(name[i]); {

@@ -59,7 +59,8 @@ func TestIsHostname(t *testing.T) {
 	}
 }
 
-// What canonical lets through must fit a packet and come back the same.
+// A name that canonical accepts must fit into a packet and be the same when it is
+// read back.
 func FuzzQuery(f *testing.F) {
 	for _, name := range []string{"example.org", ".", "a b.%x", "\x00.\xff", strings.Repeat("a.", 126), strings.Repeat("x", 64)} {
 		f.Add(name, uint16(7), true)
@@ -94,7 +95,7 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// Escapes of presentation form stay inside: names and texts are bytes.
+// Callers never see escapes of presentation form: names and texts are raw bytes.
 func TestEscapes(t *testing.T) {
 	for _, c := range []struct {
 		presented, raw string

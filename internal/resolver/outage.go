@@ -9,24 +9,24 @@ import (
 	"github.com/postern-mail/postern/internal/breaker"
 )
 
-// maxOutagePause is the longest pause between two looks whether a server answers
-// again. The first is breaker's.
+// maxOutagePause is the longest pause between two checks whether a server answers
+// again. The first pause is that of package breaker.
 const maxOutagePause = 8 * time.Second
 
-// outage is the breaker over all servers together. What strangers have us ask must
-// not open it, so it hears of two things only: answers, of whatever kind, and
-// silence about the root, which every server knows.
+// outage is one breaker for all servers together. Questions that strangers cause
+// must not open it. So it counts only two things: answers of any kind, and silence
+// about the root, which every server knows.
 type outage struct {
 	breaker *breaker.Breaker
 
 	mu      sync.Mutex
-	looking chan struct{} // closed when those who ask about the root are done; nil when no one does
+	looking chan struct{} // closed at the end of the questions about the root; nil when there are none
 }
 
 func newOutage(now func() time.Time, changed func(breaker.Change)) *outage {
 	return &outage{
 		breaker: breaker.New(breaker.Config{
-			Failures: 1, // of a look, which has asked every server
+			Failures: 1, // of a check, which has asked every server
 			Last:     maxOutagePause,
 			Changed:  changed,
 			Now:      now,
@@ -45,9 +45,9 @@ func (o *outage) failure() *failure {
 }
 
 // refuse returns the failure of a question that is not sent because no server
-// answers, or nil. When it is time, the servers are asked about the root
-// meanwhile. A question of our own waits for what comes of that: no one's mail
-// depends on it, and it may be the only one for long.
+// answers, or nil. When it is time, the servers are asked about the root at the
+// same time. A question of our own waits for that: no mail depends on it, and it
+// may be the only question for a long time.
 func (r *Resolver) refuse(ctx context.Context) *failure {
 	if !r.outage.open() {
 		return nil
@@ -66,17 +66,18 @@ func (r *Resolver) refuse(ctx context.Context) *failure {
 	return r.outage.failure()
 }
 
-// suspect asks the servers about the root when one has said nothing at all while
-// it was asked. It is called by a question in flight.
+// suspect asks the servers about the root after one of them sent nothing at all
+// during a try. It is called by a question in flight.
 func (r *Resolver) suspect() {
 	if !r.outage.open() {
 		r.look()
 	}
 }
 
-// look asks every server about the root, unless that is being done or it is too
-// early, and reports to the breaker whether one answered. It returns what is closed at
-// the end of the look that runs, nil when none does.
+// look asks every server about the root and reports to the breaker whether one
+// answered. It does nothing when a check is running already or when it is too
+// early. The returned channel is closed when the running check ends. It is nil when
+// none runs.
 func (r *Resolver) look() (looked <-chan struct{}) {
 	o := r.outage
 	o.mu.Lock()
@@ -104,7 +105,7 @@ func (r *Resolver) look() (looked <-chan struct{}) {
 	return done
 }
 
-// askRoot returns nil as soon as a server has said anything about the root.
+// askRoot returns nil as soon as a server has sent any answer about the root.
 func (r *Resolver) askRoot() error {
 	ctx, cancel := context.WithCancel(r.lifetime())
 	defer cancel()

@@ -10,12 +10,12 @@ const (
 	outcomeEnded       = "ended"       // for another question, or by Close
 )
 
-// Outcomes are all that Config.Took can be given.
+// Outcomes are all values that Config.Took can receive.
 func Outcomes() []string {
 	return []string{outcomeAnswer, outcomeAbsent, outcomeRefused, outcomeTimeout, outcomeUnreachable, outcomeEnded}
 }
 
-// kind returns which of Outcomes this is.
+// kind returns the outcome as one of Outcomes.
 func (o *outcome) kind() string {
 	switch {
 	case o.fail == nil && o.answer.size() == 0:

@@ -9,8 +9,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// Each question that is sent is heard of once, with its outcome; what the cache
-// answers is not.
+// Took is called once for each question that is sent, with its outcome, and not for
+// answers from the cache.
 func TestTook(t *testing.T) {
 	srv := resolvertest.New(t, "home.example. IN TXT \"x\"\nhost.example. IN A 192.0.2.1\n")
 	srv.Fail("broken.example", resolvertest.ServFail)

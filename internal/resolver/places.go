@@ -10,26 +10,27 @@ import (
 
 // The parts of Config.MaxInFlight.
 const (
-	keptPart    = 4  // a quarter is kept for questions that judge a mail
+	keptPart    = 4  // a quarter is reserved for questions that judge a mail
 	networkPart = 8  // of one client network
 	zonePart    = 8  // in one asked zone
-	maxPerAsker = 16 // of one mail: more than it has at once when DNS answers
+	maxPerAsker = 16 // of one mail: more than it needs at once while DNS answers
 )
 
-// places hands out the places for questions in flight.
+// places assigns the places for questions in flight.
 //
-// Every place is bounded by several gates: all questions, those of strangers
-// that judge no mail, the asked zone, the client's network, the mail. A question takes its
-// places in all of them at once, or waits at the first that is full and holds
-// nothing meanwhile. Whoever waits is served by client networks in turn.
+// A question must pass several gates, each with its own limit: for all questions,
+// for those of strangers that judge no mail, for the asked zone, for the client's
+// network, and for the mail. It takes a place in all of them at once. If one is
+// full, it waits there and holds no place meanwhile. The waiting client networks
+// are served in turn.
 //
-// Questions to servers that are well are answered soon; those that hold places
-// for long ask about names whose own servers are silent. So a question that waits
-// ends the oldest one at its gate, once that has had its time (patience). A
-// stranger can fill gates with silent names, and keeps no one out for longer.
+// Most questions are answered soon. Those that hold a place for long ask about
+// names whose own servers are silent. So a question that waits ends the oldest one
+// at its gate, once that has had its time (patience). A stranger can fill gates
+// with silent names, but others wait no longer than that time.
 //
-// Invariants: a gate with room has no one waiting; mu is never held while
-// anything is sent or waited for; a gate without questions is forgotten.
+// Invariants: no question waits at a gate with room; mu is never held while
+// something is sent or waited for; a gate without questions is deleted.
 type places struct {
 	patience time.Duration
 	limit    int
@@ -46,17 +47,17 @@ type places struct {
 	crowded  uint64 // questions that were ended for others
 }
 
-// gate is one bound.
+// gate is one limit.
 type gate struct {
 	limit   int
 	taken   int
-	users   int       // places that hold it or wait
-	oldest  list.List // of *place: those that have not been told to end, by age
+	users   int       // places that use it or wait for it
+	oldest  list.List // of *place, by age, without those that were asked to end
 	waiting line
-	forget  func() // when the last user has gone; nil for those that stay
+	forget  func() // called when the last user is gone; nil for gates that stay
 }
 
-// place is one question in flight, or one that waits to be.
+// place is one question in flight, or one that waits for its place.
 type place struct {
 	gates  []*gate
 	marks  []*list.Element // in the gates' oldest
@@ -88,7 +89,7 @@ func (p *places) close() {
 	p.running.Wait()
 }
 
-// acquire waits for a place for a question. Whoever gets one must release it.
+// acquire waits for a place for a question. The caller must release it.
 func (p *places) acquire(ctx context.Context, q question) (*place, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -116,8 +117,8 @@ func (p *places) acquire(ctx context.Context, q question) (*place, error) {
 	return p.wait(ctx, w)
 }
 
-// wait waits until w has its place. mu is held at the beginning and at the end,
-// and not in between.
+// wait waits until w has its place. mu is held when it is called and when it
+// returns, and not in between.
 func (p *places) wait(ctx context.Context, w *waiter) (*place, error) {
 	for {
 		again := time.NewTimer(p.crowd(w.gate))
@@ -144,8 +145,8 @@ func (p *places) wait(ctx context.Context, w *waiter) (*place, error) {
 	}
 }
 
-// start runs work that needs no place, unless the places are closed, which then
-// waits for it.
+// start runs work that needs no place, unless the places are closed. close waits
+// for it.
 func (p *places) start(work func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -165,10 +166,11 @@ func (p *places) isClosed() bool {
 	}
 }
 
-// maxGates is how many gates a question passes at most.
+// maxGates is the largest number of gates that a question passes.
 const maxGates = 5
 
-// gates appends those that a question has to pass, in the order in which it waits.
+// gates appends the gates that a question has to pass, in the order in which it
+// waits.
 func (p *places) gates(gates []*gate, a asking, q question) []*gate {
 	if a.who != nil {
 		gates = append(gates, gateOf(p.askers, a.who, min(maxPerAsker, p.limit)))
@@ -218,7 +220,7 @@ func (p *places) grant(pl *place) {
 	}
 }
 
-// begin says how the question in a place is ended.
+// begin sets the function that ends the question in a place.
 func (p *places) begin(pl *place, end context.CancelCauseFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -228,8 +230,8 @@ func (p *places) begin(pl *place, end context.CancelCauseFunc) {
 	}
 }
 
-// crowd ends the oldest question at a gate if it has had its time, and returns
-// when to look again.
+// crowd ends the oldest question at a gate if it has had its time, and returns when
+// to check again.
 func (p *places) crowd(g *gate) time.Duration {
 	front := g.oldest.Front()
 	if front == nil {
@@ -255,7 +257,7 @@ func (pl *place) unmark() {
 	pl.marks = nil
 }
 
-// release gives a place back, and those that wait their turn.
+// release frees a place and serves the questions that wait.
 func (p *places) release(pl *place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -270,8 +272,8 @@ func (p *places) release(pl *place) {
 	p.running.Done()
 }
 
-// serve gives the room of a gate to those who wait at it. One that would still
-// have to wait for another gate goes there.
+// serve assigns the room of a gate to the questions that wait there. A question
+// that must still wait for another gate moves there.
 func (p *places) serve(g *gate) {
 	for g.taken < g.limit && !p.isClosed() {
 		w := g.waiting.pop()
@@ -289,7 +291,7 @@ func (p *places) serve(g *gate) {
 	}
 }
 
-// drop lets go of the gates.
+// drop leaves the gates of the place.
 func (pl *place) drop() {
 	for _, g := range pl.gates {
 		if g.users--; g.users == 0 && g.forget != nil {
@@ -298,7 +300,7 @@ func (pl *place) drop() {
 	}
 }
 
-// load is the numbers for Stats.
+// load returns the numbers for Stats.
 func (p *places) load() (inFlight int, queued, crowded uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// crowd asks about silent names, each of these clients many at a time, until the
-// test ends. name spells the n-th name of a client.
+// crowd asks about silent names until the test ends. Each of the clients asks many
+// at a time. name returns the n-th name of a client.
 func crowd(t *testing.T, r *resolver.Resolver, clients, each int, name func(client, n int) string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -39,8 +39,8 @@ func crowd(t *testing.T, r *resolver.Resolver, clients, each int, name func(clie
 	}
 }
 
-// Strangers that have us ask about names whose servers are silent keep no one
-// out: neither in one zone, nor in as many as they like, nor from one network.
+// Strangers that make us ask about names with silent servers do not block others:
+// not with one zone, not with many zones, and not from one network.
 func TestSilentNamesKeepNobodyOut(t *testing.T) {
 	for name, attack := range map[string]struct {
 		clients, each int
@@ -123,7 +123,8 @@ func TestCrowdedOut(t *testing.T) {
 	})
 }
 
-// One mail asks a bounded number of questions at once; others are not concerned.
+// One mail asks a limited number of questions at once. Other mails are not
+// affected.
 func TestQuestionsOfOneMail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, zone)
@@ -150,7 +151,7 @@ func TestQuestionsOfOneMail(t *testing.T) {
 	})
 }
 
-// The zone of a list may have as many questions as there are places.
+// The zone of a list may use all places.
 func TestOwnZone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, zone)

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// publicNetworks are the open resolvers that DNS lists do not serve, by
-// operator, and those of hosters that share one address among all customers.
-// Spamhaus answers them with an error code or, worse, with NXDOMAIN.
+// publicNetworks are the open resolvers that DNS lists do not serve, by operator,
+// and the resolvers of hosters whose customers all share one address. Spamhaus
+// answers them with an error code or, worse, with NXDOMAIN.
 var publicNetworks = [...]struct{ operator, networks string }{
 	{"Google", "8.8.8.8/32 8.8.4.4/32 2001:4860:4860::/48"},
 	{"Cloudflare", "1.1.1.0/24 1.0.0.0/24 2606:4700:4700::/48"},

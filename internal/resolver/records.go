@@ -7,10 +7,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// records walks over the records of a packet, one at a time: only those that
-// answer the question are unpacked, so that a packet costs no more memory than
-// what is kept of it, and a record of a type that no one asked for cannot make
-// the others unreadable.
+// records walks over the records of a packet, one at a time. Only the records that
+// answer the question are unpacked. So a packet costs no more memory than the part
+// that is kept, and an unreadable record of another type does no harm.
 type records struct {
 	packet  []byte
 	off     int
@@ -35,8 +34,8 @@ var (
 	errDotted = errors.New("a name with a dot in a label")
 )
 
-// each calls visit for every record of one section, those before it skipped, and
-// returns the walk at the next section.
+// each calls visit for every record of one section, and returns the walk at the
+// next section. Sections before it are skipped.
 func (w records) each(section int, visit func(*record) error) (records, error) {
 	var r record
 	for ; w.section <= section; w.section++ {
@@ -81,7 +80,7 @@ func (w *records) next(r *record) error {
 }
 
 // owner reads the owner of the next record and returns where it ends. Nearly all
-// records belong to the name that was asked, which needs no reading.
+// records belong to the name that was asked: these need no reading.
 func (w *records) owner(r *record) (end int, err error) {
 	at := w.packet[w.off:]
 	if len(at) >= 2 && at[0] == 0xc0 && at[1] == headerLen { // a pointer to the question
@@ -104,7 +103,7 @@ func (w *records) owner(r *record) (end int, err error) {
 	return end, nil
 }
 
-// unpack reads the data. Data of no bytes holds nothing of any type.
+// unpack reads the data. Empty data is an error for every type.
 func (r *record) unpack() (dns.RR, bool) {
 	rr, _, err := dns.UnpackRRWithHeader(r.RR_Header, r.packet, r.data)
 	return rr, err == nil && r.Rdlength > 0

@@ -15,7 +15,7 @@ import (
 
 const (
 	dnsPort = 53
-	// maxResolvConf bounds what is read of the file.
+	// maxResolvConf limits how many bytes of the file are read.
 	maxResolvConf = 64 << 10
 )
 
@@ -29,7 +29,7 @@ func (c *Config) addresses() ([]netip.AddrPort, error) {
 		out, err = parseServers(c.Servers)
 	}
 	if err == nil && len(out) > maxServers {
-		err = fmt.Errorf("resolver: %d servers; %d are enough for anybody", len(out), maxServers)
+		err = fmt.Errorf("resolver: %d servers; name at most %d", len(out), maxServers)
 	}
 	return out, err
 }
@@ -77,14 +77,15 @@ func (c *Config) fromFile() ([]netip.AddrPort, error) {
 	defer f.Close()
 	out, err := parseResolvConf(f, path)
 	if err == nil && len(out) == 0 {
-		// At boot the file may be written later than we start.
+		// At boot the file may be written after this program has started.
 		err = transient.Mark(fmt.Errorf("resolver: %s has no nameserver line: add one, or name the servers", path))
 	}
 	return out, err
 }
 
 // parseResolvConf reads the nameserver lines of resolv.conf(5), the first
-// maxServers of them. Other lines do not concern a resolver of absolute names.
+// maxServers of them. Other lines are ignored: they do not matter for absolute
+// names.
 func parseResolvConf(in io.Reader, path string) ([]netip.AddrPort, error) {
 	var out []netip.AddrPort
 	limited := &io.LimitedReader{R: in, N: maxResolvConf + 1}

@@ -1,37 +1,37 @@
-// Package resolver asks recursive DNS servers, and remembers what they said.
+// Package resolver asks recursive DNS servers and caches their answers.
 //
-// A question (name and type) is looked for in the cache, then among the
-// questions in flight, and only then sent: one UDP packet from a fresh socket
-// and port, with a random id and EDNS0 (1232 bytes), to one of the configured
-// servers, and once more after a quarter of the time-out. Silence, an error
-// code or an unreadable answer moves on to the next server; a truncated answer
-// is asked again over TCP. The answer goes into the cache under its clamped
-// TTL, a negative one under that of its SOA record (RFC 2308), a failed lookup
-// for a few seconds (RFC 9520).
+// The answer to a question (name and type) is taken from the cache, or from the
+// same question in flight. Otherwise the question is sent to one of the configured
+// servers: one UDP packet from a new socket and port, with a random id and EDNS0
+// (1232 bytes), and once more after a quarter of the time-out. After silence, an
+// error code or an unreadable answer the next server is asked. A truncated answer
+// is asked for again over TCP. The cache keeps an answer for its TTL, within the
+// limits of Config, a negative one for the TTL of its SOA record (RFC 2308), and a
+// failed lookup for a few seconds (RFC 9520).
 //
 // Invariants:
 //
-//   - A lookup has three results: records, a proven absence, or "could not
-//     tell". The last one is always a temporary [net.DNSError].
+//   - A lookup has three results: records, a proven absence, or no answer. The last
+//     one is always a temporary [net.DNSError].
 //   - A packet counts only if its id and its question are those asked; others
 //     are ignored, and the wait goes on.
-//   - The caller's context ends the caller's wait at once. The question in
-//     flight goes on without it, within its own tries, since others may wait
-//     for it and the cache will want it.
+//   - The caller's context ends the caller's wait at once. The question in flight
+//     goes on without it, within its own tries: others may wait for it, and the
+//     answer goes into the cache.
 //   - Cache bytes, questions in flight, records of an answer, links of a CNAME
 //     chain, tries and servers are bounded. Nothing is sent, received or
 //     waited for while a lock is held.
-//   - A server that stays silent costs those who ask at that moment one
-//     time-out. From then on the others are asked, and it is tried again with
-//     copies of real questions for whose answers no one waits.
-//   - When no server answers, not even about the root, questions fail at once
-//     until one does. Names whose own servers are silent never cause that.
-//   - A server that answers over UDP only costs those who ask for large answers at
-//     that moment one time-out. From then on such answers fail at once.
-//   - Strangers who have us ask about silent names cannot keep others from
-//     asking: see places.
-//   - Neither a hosts file nor a search list is read, and an address given as
-//     a name is a name: every name is absolute.
+//   - A server that stays silent costs the questions of that moment one time-out.
+//     From then on the other servers are asked. The silent one is tried again with
+//     copies of real questions, and no caller waits for these.
+//   - When no server answers, not even about the root, questions fail at once until
+//     one answers again. Names whose own servers are silent never cause that.
+//   - When a server answers over UDP but not over TCP, the large answers of that
+//     moment cost one time-out. From then on such answers fail at once.
+//   - Strangers who make us ask about silent names cannot block the questions of
+//     others: see places.
+//   - Every name is absolute. No hosts file and no search list is read, and a name
+//     that looks like an address is a name.
 package resolver
 
 import (
@@ -45,7 +45,7 @@ import (
 	"github.com/postern-mail/postern/internal/breaker"
 )
 
-// Defaults and bounds of [Config].
+// Defaults and limits of [Config].
 const (
 	DefaultTimeout        = 2 * time.Second
 	DefaultCacheBytes     = 16 << 20
@@ -60,8 +60,8 @@ const (
 	maxServers = 8  // servers that are used; more are refused
 )
 
-// Config says whom to ask and how much to keep. Its zero value asks the
-// servers of /etc/resolv.conf with the defaults named at each field.
+// Config holds the servers to ask and the limits. The zero value asks the servers
+// of /etc/resolv.conf with the defaults named at each field.
 type Config struct {
 	// Servers are IP addresses, as host, host:port or [v6]:port (port 53 when
 	// not given), at most 8. Empty: the nameserver lines of ResolvConf.
@@ -85,21 +85,21 @@ type Config struct {
 	// DefaultMaxNegativeTTL).
 	MaxNegativeTTL time.Duration
 	// MaxInFlight bounds the questions in flight, and with them goroutines and
-	// sockets (0: DefaultMaxInFlight). Callers beyond it queue under their
-	// contexts. Parts of it bound what is asked for one Asker, for one client
-	// network and in one zone.
+	// sockets (0: DefaultMaxInFlight). Further callers wait until their contexts
+	// end. Parts of it are the limits for one Asker, for one client network and for
+	// one zone.
 	MaxInFlight int
-	// TrustAD names the networks of servers whose AD bit is believed. Empty:
-	// none, and Answer.AD is never set.
+	// TrustAD names the networks of servers whose AD bit is trusted. Empty: none,
+	// and Answer.AD is never set.
 	TrustAD []netip.Prefix
-	// Changed hears when no server answers any more, and when one does again. It
-	// may be nil.
+	// Changed is called when no server answers any more, and when one answers
+	// again. It may be nil.
 	Changed func(breaker.Change)
-	// TCPChanged hears when a server does not answer over TCP any more, and when it
-	// does again. It may be nil.
+	// TCPChanged is called when a server does not answer over TCP any more, and
+	// when it answers again. It may be nil.
 	TCPChanged func(TCPChange)
-	// Took takes the outcome of each question that was sent, and its time with all
-	// tries. It may be nil.
+	// Took is called with the outcome of each question that was sent, and the time
+	// of all its tries. It may be nil.
 	Took func(outcome string, took time.Duration)
 	// Now is the clock of TTLs and of the servers' health (nil: time.Now).
 	Now func() time.Time
@@ -109,7 +109,7 @@ type Config struct {
 	Exchange func(ctx context.Context, server netip.AddrPort, network string, query []byte) ([]byte, error)
 }
 
-// Resolver looks names up. It is safe for concurrent use.
+// Resolver looks up names. It is safe for concurrent use.
 type Resolver struct {
 	lookups
 	timeout  time.Duration
@@ -164,8 +164,8 @@ func New(c Config) (*Resolver, error) {
 	return r, nil
 }
 
-// Close ends the questions in flight and waits until their goroutines are
-// gone. Lookups after it fail with ErrClosed. It must be called once.
+// Close ends the questions in flight and waits for their goroutines. Later lookups
+// fail with ErrClosed. It must be called once.
 func (r *Resolver) Close() {
 	r.stop()
 	r.places.close()

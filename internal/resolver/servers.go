@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// softLimit is how many error codes or unreadable answers in a row put a
-	// server behind the others. One may be due to the name; silence puts it
-	// there at once.
+	// After softLimit error codes or unreadable answers in a row, a server is down:
+	// it is asked after the others. A single one may be due to the name. After
+	// silence a server is down at once.
 	softLimit = 8
-	// A server behind the others is probed after minRest, then at intervals
-	// that double up to maxRest.
+	// A server that is down is probed after minRest, then at intervals that double
+	// up to maxRest.
 	minRest = time.Second
 	maxRest = 30 * time.Second
 	// plainTime is how long a server without EDNS is asked without it.
 	plainTime = 15 * time.Minute
 )
 
-// server is one configured server and what is known of its health.
+// server is one configured server and the state of its health.
 type server struct {
 	addr    netip.AddrPort
-	name    string // addr as it is in errors
+	name    string // addr as errors show it
 	trustAD bool
 	queries atomic.Uint64
 	tcp     *overTCP
@@ -41,7 +41,7 @@ type server struct {
 	plainUntil time.Time // zero: EDNS
 }
 
-// pool is all servers, and whose turn it is.
+// pool holds all servers, and which is next.
 type pool struct {
 	all  []*server
 	turn atomic.Uint32
@@ -61,8 +61,8 @@ func newPool(addrs []netip.AddrPort, trusted []netip.Prefix) *pool {
 	return p
 }
 
-// order returns the servers as one lookup is to try them: the healthy ones in
-// rotation, then the others, the least failed first.
+// order returns the servers in the order in which one lookup tries them: the
+// healthy ones in rotation, then the others, those with the fewest failures first.
 func (p *pool) order() []*server {
 	var failed [maxServers]int
 	order := make([]*server, 0, maxServers)
@@ -88,7 +88,7 @@ func (s *server) failuresIfDown() int {
 	return max(s.failures, 1)
 }
 
-// failed names the server in a failure.
+// failed returns a failure that names the server.
 func (s *server) failed(kind failKind, cause error) *failure {
 	switch kind {
 	case failSilent:
@@ -105,7 +105,7 @@ func (s *server) failed(kind failKind, cause error) *failure {
 	return &failure{kind: kind, cause: cause, server: s.name}
 }
 
-// answered notes that the server lives, whatever it said.
+// answered notes that the server has answered, whatever the answer.
 func (s *server) answered(now time.Time) {
 	s.mu.Lock()
 	s.lastHeard = now
@@ -119,10 +119,10 @@ func (s *server) succeeded(now time.Time) {
 	s.mu.Unlock()
 }
 
-// blame notes a failed try. Silence about one name does not count against a
-// server that has answered others since: the name's own servers may be dead.
+// blame notes a failed try. Silence does not count when the server has answered
+// another question since: the servers of the name itself may be dead.
 //
-// It reports whether the server has said nothing at all since started.
+// It reports whether the server has sent nothing at all since started.
 func (s *server) blame(kind failKind, started, now time.Time) (mute bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,8 +164,8 @@ func (s *server) withoutEDNS(now time.Time) {
 	s.mu.Unlock()
 }
 
-// claimProbe reports whether the caller is to probe s now. Whoever claims must
-// call probed.
+// claimProbe reports whether the caller has to probe s now. If so, the caller must
+// call probed afterwards.
 func (s *server) claimProbe(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,8 +182,8 @@ func (s *server) probed() {
 	s.mu.Unlock()
 }
 
-// probe asks one server whose rest is over the question that another has just
-// answered. No one waits for it.
+// probe sends the question that one server has just answered to another server that
+// is down and whose rest is over. No caller waits for it.
 func (r *Resolver) probe(ctx context.Context, q question) {
 	for _, s := range r.servers.all {
 		if !s.claimProbe(r.now()) {

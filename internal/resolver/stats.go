@@ -33,16 +33,16 @@ func (c *counters) note(f *failure) {
 	}
 }
 
-// Stats is a snapshot for metrics. Numbers count from New unless said
-// otherwise.
+// Stats is a snapshot for metrics. Numbers count from New, except where a field
+// says "now".
 type Stats struct {
-	Hits   uint64 // lookups answered from the cache, kept failures included
-	Misses uint64 // lookups that were not
+	Hits   uint64 // lookups answered from the cache, with its failures
+	Misses uint64 // all other lookups
 	Shared uint64 // misses that joined a question in flight
 	Queued uint64 // misses that waited for a place (Config.MaxInFlight)
 	Failed uint64 // questions that no server answered
-	// Crowded counts the questions without an answer that were ended because
-	// others waited for their place, Unasked those that were not sent since no
+	// Crowded counts the questions that were ended without an answer because others
+	// waited for their place. Unasked counts those that were not sent because no
 	// server answers.
 	Crowded, Unasked uint64
 
@@ -50,13 +50,13 @@ type Stats struct {
 	Timeouts, Unreachable, LocalErrors       uint64
 	ServFail, Refused, OtherCodes, Malformed uint64
 
-	Mismatched uint64 // packets ignored for their id or question: forgeries, or late
-	Resent     uint64 // packets sent a second time for want of an answer
+	Mismatched uint64 // packets ignored because of a wrong id or question: forged or late
+	Resent     uint64 // packets sent a second time because no answer came
 	TCP        uint64 // questions repeated over TCP
 	Probes     uint64 // questions copied to a server that had failed
 
-	Up             bool  // now: a server answers, for all that is known
-	InFlight       int   // now: questions that are asked
+	Up             bool  // now: a server answers, as far as known
+	InFlight       int   // now: questions that are in flight
 	CacheEntries   int   // now
 	CacheBytes     int64 // now, at most Config.CacheBytes
 	CacheEvictions uint64
@@ -68,7 +68,7 @@ type Stats struct {
 type ServerStats struct {
 	Address  string // host:port
 	Up       bool   // now: in the rotation
-	TCP      bool   // now: it answers over TCP, for all that is known
+	TCP      bool   // now: it answers over TCP, as far as known
 	Failures int    // now: in a row
 	Queries  uint64 // packets sent
 }

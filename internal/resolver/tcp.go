@@ -9,18 +9,19 @@ import (
 	"github.com/postern-mail/postern/internal/breaker"
 )
 
-// overTCP is what is known of a server's answers over TCP. A firewall that lets
-// only UDP through makes every large answer cost a time-out, while the server is
-// well for all others.
+// overTCP is the breaker for the answers of a server over TCP. Behind a firewall
+// that passes only UDP, every large answer would cost a time-out, while all others
+// arrive.
 //
-// Names whose own servers are silent must not cause that, so the breaker hears only
-// of questions about the root, as outage does.
+// Names whose own servers are silent must not open it. So it counts only questions
+// about the root, as outage does.
 type overTCP struct {
 	breaker *breaker.Breaker
 	looking atomic.Bool
 }
 
-// TCPChange is that a server does not answer over TCP any more, or does again.
+// TCPChange reports that a server does not answer over TCP any more, or answers
+// again.
 type TCPChange struct {
 	Server string // host:port
 	breaker.Change
@@ -32,15 +33,16 @@ func newOverTCP(server string, c *Config) *overTCP {
 		changed = func(TCPChange) {}
 	}
 	return &overTCP{breaker: breaker.New(breaker.Config{
-		Failures: 1, // of a look
+		Failures: 1, // of a check
 		Last:     maxOutagePause,
 		Now:      c.Now,
 		Changed:  func(change breaker.Change) { changed(TCPChange{server, change}) },
 	})}
 }
 
-// askOverTCP asks a server again for an answer that does not fit into a packet, or
-// that forgeries hide. It fails at once while the server does not answer over TCP.
+// askOverTCP asks a server again over TCP, because the answer does not fit into a
+// packet or forged packets arrive. It fails at once while the server does not
+// answer over TCP.
 func (r *Resolver) askOverTCP(ctx context.Context, s *server, q question, edns bool) (*reply, error) {
 	r.count.tcp.Add(1)
 	if err := s.tcp.breaker.Down(); err != nil {
@@ -53,8 +55,9 @@ func (r *Resolver) askOverTCP(ctx context.Context, s *server, q question, edns b
 	return m, err
 }
 
-// lookOverTCP asks a server about the root over TCP, unless that is being done or it
-// is too early, and reports to the breaker whether it answered.
+// lookOverTCP asks a server about the root over TCP and reports to the breaker
+// whether it answered. It does nothing when a check is running already or when it
+// is too early.
 func (r *Resolver) lookOverTCP(s *server) {
 	if !s.tcp.looking.CompareAndSwap(false, true) {
 		return
@@ -73,7 +76,7 @@ func (r *Resolver) lookOverTCP(s *server) {
 	}
 }
 
-// rootOverTCP returns nil when a server has said anything about the root, and
+// rootOverTCP returns nil when a server has sent any answer about the root, and
 // context.Canceled when the resolver was closed.
 func (r *Resolver) rootOverTCP(s *server) error {
 	ctx, cancel := context.WithTimeout(r.lifetime(), r.timeout)

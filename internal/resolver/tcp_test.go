@@ -19,9 +19,9 @@ func largeZone() string {
 	return zone + "*.large.org. IN TXT" + strings.Repeat(` "`+strings.Repeat("x", 250)+`"`, 8) + "\n"
 }
 
-// A server that truncates and then says nothing over TCP costs one question its
-// time-outs. From then on such answers fail at once, all others come, and TCP is
-// used again when it works.
+// When a server truncates and then stays silent over TCP, one question waits for
+// its time-outs. From then on such answers fail at once, all others arrive, and TCP
+// is used again when it works.
 func TestSilentTCP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, largeZone())
@@ -34,7 +34,7 @@ func TestSilentTCP(t *testing.T) {
 			start := time.Now()
 			_, err := r.LookupTXT(t.Context(), fmt.Sprintf("n%d.large.org", n))
 			took := time.Since(start)
-			synctest.Wait() // for the look
+			synctest.Wait() // for the check
 			return took, err
 		}
 		if took, err := ask(0); !errors.Is(err, resolver.ErrTimeout) && !errors.Is(err, resolver.ErrNoTCP) || took > 3*resolver.DefaultTimeout {
@@ -55,7 +55,7 @@ func TestSilentTCP(t *testing.T) {
 		}
 		z.Fail("*", resolvertest.Healthy)
 		time.Sleep(10 * time.Second)
-		_, _ = ask(20) // has the server looked at
+		_, _ = ask(20) // starts a check of the server
 		if took, err := ask(21); err != nil || took != 0 || !r.Stats().Servers[0].TCP {
 			t.Errorf("TCP that is back: %v after %v, %+v", err, took, r.Stats())
 		}
@@ -95,7 +95,8 @@ func TestSilentTCPOfOneServer(t *testing.T) {
 	})
 }
 
-// Names that stay silent over TCP are no fault of the server: strangers choose them.
+// Names that stay silent over TCP do not count against the server, because
+// strangers choose them.
 func TestNamesThatAreSilentOverTCP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, largeZone()+strings.ReplaceAll(largeZone()[len(zone):], "large", "other"))

@@ -1,13 +1,13 @@
-// Package authority asks the servers that are responsible for a name, each one, and
-// returns what each of them has.
+// Package authority asks every authoritative server of a name and returns the
+// answer of each.
 //
-// A resolver gives one answer, which may be an old one out of its cache or that of
-// one server of several. Whether a record has been published is only known when
-// every server of the zone has it: receivers ask whichever they like.
+// A resolver returns one answer. It may be an old one from its cache, or come from
+// one server of several. A record is published only when every server of the zone
+// has it, because a receiver may ask any of them.
 //
-// The servers are found through a resolver. They are asked without recursion; an
-// answer that does not come with authority is an error of that server. CNAME records
-// are returned and not followed: the caller asks for the name that they lead to.
+// The servers are found through a resolver. They are asked without recursion. An
+// answer without the AA bit is an error of that server. CNAME records are returned
+// and not followed: the caller asks for the name that they lead to.
 package authority
 
 import (
@@ -28,7 +28,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Bounds of one question.
+// Limits of one question.
 const (
 	maxServers     = 32 // addresses
 	maxAsked       = 8  // at a time
@@ -48,30 +48,30 @@ type Asker struct {
 	DNS     Lookup        // finds zones, their servers and the addresses of these
 	Timeout time.Duration // of one try; 0 means 3 s
 	Port    uint16        // 0 means 53
-	// Servers are asked instead of those that the DNS names. Zone is then empty.
+	// Servers replaces the servers that DNS names. Zone is then empty.
 	Servers []netip.AddrPort
-	// Negative has each server asked for how long its denials are cached, too.
+	// Negative also asks each server how long its negative answers are cached.
 	Negative bool
 }
 
-// Answer is what the servers of a zone have at a name.
+// Answer holds what each server of a zone answered for a name.
 type Answer struct {
 	Zone    string // with its last dot
 	Replies []Reply
 }
 
-// Reply is what one server has.
+// Reply is the answer of one server.
 type Reply struct {
 	Server string     // its name, with the last dot
 	Addr   netip.Addr // not valid when the name has none
-	// Records are the TXT records, each with the strings that it is made of.
+	// Records are the TXT records, each as its list of strings.
 	Records [][]string
 	TTL     time.Duration // of Records, the shortest
-	Alias   string        // where a CNAME record at the name leads to, "" for none
-	Absent  bool          // there is no such name
-	Err     error         // why the server gave no answer that counts
-	// Negative is for how long an answer that there is no record is cached; 0
-	// when it was not asked for.
+	Alias   string        // target of a CNAME record at the name, "" for none
+	Absent  bool          // the name does not exist
+	Err     error         // why there is no usable answer
+	// Negative is how long a negative answer is cached; 0 when it was not asked
+	// for.
 	Negative time.Duration
 
 	port uint16
@@ -95,8 +95,8 @@ func (r *Reply) String() string {
 	return name + " [" + r.Addr.String() + "]"
 }
 
-// TXT asks every server of the zone of a name for its TXT records. The error is that
-// of finding them; what becomes of a server is in its reply.
+// TXT asks every server of the zone of a name for its TXT records. The error means
+// that the servers could not be found. The error of one server is in its reply.
 func (a *Asker) TXT(ctx context.Context, name string) (Answer, error) {
 	name = dns.Fqdn(strings.ToLower(name))
 	zone, replies, err := a.replies(ctx, name)
@@ -119,7 +119,7 @@ func (a *Asker) TXT(ctx context.Context, name string) (Answer, error) {
 	return Answer{Zone: zone, Replies: replies}, nil
 }
 
-// replies returns a reply to be filled for each server.
+// replies returns an empty reply for each server.
 func (a *Asker) replies(ctx context.Context, name string) (zone string, replies []Reply, err error) {
 	for _, at := range a.Servers {
 		replies = append(replies, Reply{Server: at.String(), Addr: at.Addr(), port: at.Port()})
@@ -134,14 +134,14 @@ func (a *Asker) replies(ctx context.Context, name string) (zone string, replies 
 	return zone, a.addresses(ctx, hosts), nil
 }
 
-// servers finds the zone of a name, and the names of its servers. A name with a CNAME
-// record leads the resolver into another zone, which is not the one wanted.
+// servers returns the zone of a name and the names of its servers. It passes over
+// names with a CNAME record: there, the resolver answers about another zone.
 func (a *Asker) servers(ctx context.Context, name string) (zone string, hosts []string, err error) {
 	for _, start := range dns.Split(name) {
 		at := name[start:]
 		answer, err := a.DNS.Query(ctx, at, resolver.TypeNS)
 		if err != nil && start == 0 {
-			continue // a CNAME record may lead to where nothing answers
+			continue // a CNAME record may point at a zone that does not answer
 		}
 		if err != nil {
 			return "", nil, fmt.Errorf("name servers of %s: %w", at, err)
@@ -155,7 +155,7 @@ func (a *Asker) servers(ctx context.Context, name string) (zone string, hosts []
 	return "", nil, fmt.Errorf("no zone above %s has name servers", name)
 }
 
-// addresses returns a reply to be filled for each address of the servers.
+// addresses returns an empty reply for each address of the servers.
 func (a *Asker) addresses(ctx context.Context, hosts []string) []Reply {
 	var replies []Reply
 	for _, host := range hosts {
@@ -173,22 +173,22 @@ func (a *Asker) addresses(ctx context.Context, hosts []string) []Reply {
 	return replies[:min(len(replies), maxServers)]
 }
 
-// ask fills a reply.
+// ask asks the server of a reply and fills the reply in.
 func (a *Asker) ask(ctx context.Context, r *Reply, name string) {
 	answer, err := a.question(ctx, r, name, dns.TypeTXT)
 	if err == nil {
 		r.take(answer, name)
 	}
 	if err == nil && a.Negative {
-		// Of a type that the name does not have. An SOA record would not do: BIND
-		// has denials of those not cached at all.
+		// The question is for a type that the name does not have. SOA cannot be
+		// used: BIND gives its negative answers for SOA a TTL of 0.
 		answer, err = a.question(ctx, r, name, dns.TypeA)
 		r.takeNegative(answer)
 	}
 	r.Err = err
 }
 
-// question asks one question of a server. The answer has its authority.
+// question asks a server one question and returns its authoritative answer.
 func (a *Asker) question(ctx context.Context, r *Reply, name string, qtype uint16) (*dns.Msg, error) {
 	at := net.JoinHostPort(r.Addr.String(), strconv.Itoa(int(cmp.Or(r.port, a.Port, 53))))
 	m := new(dns.Msg)
@@ -207,7 +207,7 @@ func (a *Asker) question(ctx context.Context, r *Reply, name string, qtype uint1
 	return answer, nil
 }
 
-// takeNegative notes for how long a denial is cached (RFC 2308 section 5).
+// takeNegative stores how long a negative answer is cached (RFC 2308 section 5).
 func (r *Reply) takeNegative(answer *dns.Msg) {
 	if answer == nil {
 		return
@@ -219,7 +219,7 @@ func (r *Reply) takeNegative(answer *dns.Msg) {
 	}
 }
 
-// take notes what an answer has at the name itself.
+// take stores the records that an answer has at the name itself.
 func (r *Reply) take(answer *dns.Msg, name string) {
 	for _, rr := range answer.Answer {
 		if !strings.EqualFold(rr.Header().Name, name) {
@@ -239,8 +239,8 @@ func (r *Reply) take(answer *dns.Msg, name string) {
 	r.Absent = answer.Rcode == dns.RcodeNameError && r.Alias == ""
 }
 
-// unescaped returns strings as they are in the packet: the library escapes octets as
-// zone files do.
+// unescaped returns strings with the octets of the packet. The library returns them
+// with the escapes of zone files.
 func unescaped(parts []string) []string {
 	all := make([]string, len(parts))
 	for i, part := range parts {
@@ -263,7 +263,8 @@ func unescaped(parts []string) []string {
 	return all
 }
 
-// exchange asks over UDP, twice, and over TCP what UDP does not carry.
+// exchange asks over UDP, at most twice. It asks over TCP when the answer does not
+// fit.
 func (a *Asker) exchange(ctx context.Context, m *dns.Msg, at string) (answer *dns.Msg, err error) {
 	for range tries {
 		if answer, err = a.once(ctx, m, at, "udp"); err == nil {

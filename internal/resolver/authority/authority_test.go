@@ -58,7 +58,7 @@ func TestTXT(t *testing.T) {
 	}
 }
 
-// What UDP does not carry comes over TCP.
+// An answer that is too large for UDP is asked for over TCP.
 func TestLongRecord(t *testing.T) {
 	s, a := start(t)
 	long := strings.Repeat("x", 3000)
@@ -78,7 +78,7 @@ func TestNoServers(t *testing.T) {
 	}
 }
 
-// Whatever octets a record has, they come out as they went in.
+// A record is returned with its exact octets, whatever they are.
 func FuzzUnescaped(f *testing.F) {
 	f.Add("plain")
 	f.Add("a\"b\\c\x07\xff;")
@@ -89,7 +89,7 @@ func FuzzUnescaped(f *testing.F) {
 	})
 }
 
-// escaped spells octets as the library does (RFC 1035 section 5.1).
+// escaped escapes octets as the library does (RFC 1035 section 5.1).
 func escaped(text string) string {
 	var b strings.Builder
 	for _, c := range []byte(text) {

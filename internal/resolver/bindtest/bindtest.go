@@ -1,7 +1,7 @@
-// Package bindtest runs a private BIND: a real name server that is responsible for
-// one zone and takes dynamic updates that a TSIG key signs (RFC 2136, RFC 8945).
+// Package bindtest runs a private BIND: a real authoritative server for one zone,
+// which accepts dynamic updates signed with a TSIG key (RFC 2136, RFC 8945).
 //
-// It listens on 127.0.0.1 alone, at a port of its own, and ends with its context.
+// It listens on a free port of 127.0.0.1 only, and ends with its context.
 package bindtest
 
 import (
@@ -22,15 +22,16 @@ import (
 // Program is the server.
 const Program = "/usr/sbin/named"
 
-// zoneText is a zone as it begins; the TTLs are those of a real one.
+// zoneText is the content of a zone at the start. The TTLs are those of a usual
+// zone.
 const zoneText = `$TTL 3600
 @ IN SOA ns hostmaster 1 7200 3600 1209600 1800
 @ IN NS ns
 ns IN A 127.0.0.1
 `
 
-// Keys as tsig-keygen prints them: the one that may update the zone, and another that
-// the server knows.
+// Keys as tsig-keygen prints them. The first may update the zone. The server also
+// knows the second, which may not.
 const (
 	goodKey  = "key \"postern\" {\n\talgorithm hmac-sha256;\n\tsecret \"c3VmZmljaWVudGx5IGxvbmcgc2VjcmV0IG9mIHRlc3Q=\";\n};\n"
 	otherKey = "key \"other\" {\n\talgorithm hmac-sha512;\n\tsecret \"YW5vdGhlciBzZWNyZXQgdGhhdCBtYXkgbm90IHVwZGF0ZQ==\";\n};\n"
@@ -46,8 +47,8 @@ type Server struct {
 	done chan error
 }
 
-// Start runs a server for a zone with its files in a folder. records are lines added
-// to the zone.
+// Start runs a server for a zone, with its files in dir. records are lines that are
+// added to the zone.
 func Start(ctx context.Context, dir, zone, records string) (*Server, error) {
 	var failed error
 	for range 5 { // another program may take the port first
@@ -109,7 +110,7 @@ zone %q {
 `, dir, port, dir, s.Key, s.OtherKey, zone, filepath.Join(dir, "zone"), zone)
 }
 
-// run starts the program and returns when it serves.
+// run starts the program and returns when it is ready to answer.
 func (s *Server) run() error {
 	log, err := s.cmd.StderrPipe()
 	if err != nil {

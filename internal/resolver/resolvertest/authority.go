@@ -12,10 +12,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Fault is a way of answering badly. Its text serves as the value of a flag.
+// Fault is a way to answer wrongly. Its text is also the value of a flag.
 type Fault string
 
-// The faults. "" heals.
+// The faults. "" ends a fault.
 const (
 	Healthy       Fault = ""
 	ServFail      Fault = "servfail"
@@ -27,8 +27,8 @@ const (
 	NoTCP         Fault = "notcp"         // no answer over TCP
 	Truncate      Fault = "truncate"      // empty and truncated over UDP, whole over TCP
 	AlwaysCut     Fault = "alwayscut"     // truncated over TCP as well
-	WrongID       Fault = "wrongid"       // right but for the id
-	WrongQuestion Fault = "wrongquestion" // right but for the name in the question
+	WrongID       Fault = "wrongid"       // right except for the id
+	WrongQuestion Fault = "wrongquestion" // right except for the name in the question
 	Forged        Fault = "forged"        // three forgeries with wrong ids or questions first, then the answer
 	Flood         Fault = "flood"         // forgeries without end over UDP; the answer over TCP
 	Garbage       Fault = "garbage"       // the right id and question, then noise
@@ -57,11 +57,11 @@ type Query struct {
 	EDNS    bool
 }
 
-// maxLog bounds the log of queries: the latest are kept.
+// maxLog limits the log of queries. The latest are kept.
 const maxLog = 8192
 
-// authority answers queries out of zones, well or badly. Its methods are those
-// of [Server] and [Zone].
+// authority answers queries from zones, correctly or with a fault. [Server] and
+// [Zone] have its methods.
 type authority struct {
 	zones
 
@@ -74,12 +74,12 @@ type authority struct {
 	total   int
 }
 
-// Replace puts text in the place of all records.
+// Replace replaces all records by those of text.
 func (a *authority) Replace(text string) error { return a.load(text) }
 
-// Fail answers queries for name badly from now on, or well again with Healthy.
-// "*.example.org" means every name below example.org, and "*" every name; the
-// most specific setting counts.
+// Fail sets the fault of the answers for name from now on; Healthy ends it.
+// "*.example.org" means every name below example.org, and "*" every name. The most
+// specific setting counts.
 func (a *authority) Fail(name string, how Fault) {
 	a.control.Lock()
 	defer a.control.Unlock()
@@ -107,8 +107,8 @@ func (a *authority) SetAD(on bool) {
 	a.ad = on
 }
 
-// SetAuthoritative answers from now on as a server of the zones does: with the AA bit,
-// and without recursion.
+// SetAuthoritative makes the server answer as an authoritative one from now on:
+// with the AA bit, and without recursion.
 func (a *authority) SetAuthoritative() {
 	a.control.Lock()
 	defer a.control.Unlock()
@@ -132,8 +132,8 @@ func pattern(name string) string {
 	return normal(name)
 }
 
-// setting returns what holds for name: its own, or that of the nearest
-// pattern above.
+// setting returns the setting of name: its own, or that of the nearest pattern
+// above.
 func setting[V any](m map[string]V, name string) V {
 	if v, ok := m[name]; ok || len(m) == 0 {
 		return v
@@ -157,15 +157,15 @@ func (a *authority) Queries() []Query {
 	return slices.Clone(a.log)
 }
 
-// Total is how many queries came in.
+// Total returns how many queries came in.
 func (a *authority) Total() int {
 	a.control.Lock()
 	defer a.control.Unlock()
 	return a.total
 }
 
-// Count is how many of Queries asked for name, in any case, and type ("" for
-// any type).
+// Count returns how many of Queries asked for name, in upper or lower case, and for
+// a type ("" for any type).
 func (a *authority) Count(name, qtype string) int {
 	n := 0
 	for _, q := range a.Queries() {
@@ -183,7 +183,7 @@ func (a *authority) ResetLog() {
 	a.log, a.total = nil, 0
 }
 
-// plan notes a query and returns how it is to be answered.
+// plan logs a query and returns how to answer it.
 func (a *authority) plan(q *dns.Msg, network string) plan {
 	question := q.Question[0]
 	a.control.Lock()
@@ -197,14 +197,14 @@ func (a *authority) plan(q *dns.Msg, network string) plan {
 	return plan{a.fault(name, question.Qtype), setting(a.delays, name), a.ad, a.aa}
 }
 
-// plan is how a query is answered.
+// plan describes how a query is answered.
 type plan struct {
 	fault  Fault
 	delay  time.Duration
 	ad, aa bool
 }
 
-// fault is how a question is answered badly. The control lock is held.
+// fault returns the fault for a question. The caller holds the control lock.
 func (a *authority) fault(name string, qtype uint16) Fault {
 	if how := a.missing[name]; how != "" && !a.has(name, qtype) {
 		return how
@@ -238,7 +238,8 @@ func (a *authority) reply(q *dns.Msg, network string) ([][]byte, time.Duration) 
 	return [][]byte{packet}, delay
 }
 
-// fit adds EDNS where it was asked for and cuts what UDP does not carry.
+// fit adds EDNS if the query has it, and truncates an answer that is too large for
+// UDP.
 func fit(m, q *dns.Msg, network string) int {
 	size := dns.MinMsgSize
 	if o := q.IsEdns0(); o != nil {
@@ -258,7 +259,7 @@ func fit(m, q *dns.Msg, network string) int {
 
 const ednsSize = 1232
 
-// beforePacking spoils the message.
+// beforePacking applies the faults that change the message.
 var beforePacking = map[Fault]func(m, q *dns.Msg, network string){
 	ServFail:   func(m, _ *dns.Msg, _ string) { fail(m, dns.RcodeServerFailure) },
 	Refused:    func(m, _ *dns.Msg, _ string) { fail(m, dns.RcodeRefused) },
@@ -308,7 +309,7 @@ func bareCNAME(m, _ *dns.Msg, _ string) {
 	}
 }
 
-// many answers with A records up to what a message holds: 16 bytes each.
+// many answers with as many A records as fit into a message: 16 bytes each.
 func many(m, q *dns.Msg, network string) {
 	const room = 4000
 	fail(m, dns.RcodeSuccess)
@@ -325,7 +326,8 @@ func many(m, q *dns.Msg, network string) {
 	}
 }
 
-// afterPacking spoils the bytes; size is what the network carries.
+// afterPacking applies the faults that change the bytes. size is the limit of the
+// network.
 var afterPacking = map[Fault]func(packet []byte, network string, size int) [][]byte{
 	Silence:       func([]byte, string, int) [][]byte { return nil },
 	Unavailable:   func([]byte, string, int) [][]byte { return nil },
@@ -374,8 +376,8 @@ func otherID(p []byte) []byte {
 	return p
 }
 
-// otherQuestion changes the first letter of the question's name; answers point
-// at it and change with it.
+// otherQuestion changes the first letter of the name in the question. Answers point
+// at that name and change with it.
 func otherQuestion(p []byte) []byte {
 	p = slices.Clone(p)
 	if headerLen+1 < len(p) && p[headerLen] > 0 {
@@ -386,7 +388,7 @@ func otherQuestion(p []byte) []byte {
 
 const headerLen = 12
 
-// questionEnd is where the question section of our own packet ends.
+// questionEnd returns where the question section of our own packet ends.
 func questionEnd(p []byte) int {
 	at := headerLen
 	for at < len(p) && p[at] > 0 {

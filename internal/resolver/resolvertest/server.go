@@ -1,14 +1,13 @@
-// Package resolvertest answers DNS queries out of zone text, well or with
-// delays and faults, for tests and for trying things out.
+// Package resolvertest answers DNS queries from zone text, correctly or with delays
+// and faults, for tests and for trying things out.
 //
-// [Server] listens on loopback over UDP and TCP. [Zone] is a
-// [resolver.Resolver] over the same answers without a socket, so that it can
-// be used in a testing/synctest bubble; what it returns is what the daemons
-// will see. Both answer as a recursive server does: all of the DNS is in the
-// zone text (RFC 1035 section 5, owner names relative to the root), a name
-// that it does not hold does not exist, wildcards and empty non-terminals work
-// as in RFC 4592, CNAME records are followed. Records and faults may change
-// while questions come in.
+// [Server] listens on loopback over UDP and TCP. [Zone] is a [resolver.Resolver]
+// over the same answers without a socket, so that it can be used in a
+// testing/synctest bubble; it returns the same as the resolver of the daemons. Both
+// answer as a recursive server does. The zone text (RFC 1035 section 5, owner names
+// relative to the root) is all of the DNS: other names do not exist. Wildcards and
+// empty non-terminals work as in RFC 4592, and CNAME records are followed. Records
+// and faults may change while questions come in.
 package resolvertest
 
 import (
@@ -25,7 +24,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// TB is what is used of [testing.TB].
+// TB is the part of [testing.TB] that is used.
 type TB interface {
 	Helper()
 	Fatal(args ...any)
@@ -56,8 +55,8 @@ func New(t TB, zoneText string) *Server {
 // Start starts a server on a free port of 127.0.0.1.
 func Start(zoneText string) (*Server, error) { return StartAt("127.0.0.1:0", zoneText) }
 
-// StartAt starts a server at address, UDP and TCP on the same port. Only
-// loopback addresses are taken.
+// StartAt starts a server at address, UDP and TCP on the same port. The address
+// must be a loopback address.
 func StartAt(address, zoneText string) (*Server, error) {
 	want, err := netip.ParseAddrPort(address)
 	if err != nil || !want.Addr().IsLoopback() {
@@ -77,8 +76,8 @@ func StartAt(address, zoneText string) (*Server, error) {
 	return s, nil
 }
 
-// listen binds both networks to one port. A port that is free for one may be
-// taken for the other, so a free choice is made several times.
+// listen binds both networks to one port. A port that is free for one may be in use
+// for the other, so several ports are tried.
 func listen(want netip.AddrPort) (net.Listener, *net.UDPConn, error) {
 	const attempts = 20
 	var last error
@@ -130,7 +129,7 @@ func (s *Server) handle(w dns.ResponseWriter, q *dns.Msg, network string) {
 // RefuseTCP stops listening over TCP.
 func (s *Server) RefuseTCP() { _ = s.listeners[0].Shutdown() }
 
-// Addr is the address as host:port.
+// Addr returns the address as host:port.
 func (s *Server) Addr() string { return s.addr.String() }
 
 // Close ends the server and waits for its goroutines. It may be called twice.
@@ -144,8 +143,8 @@ func (s *Server) Close() {
 	s.running.Wait()
 }
 
-// Resolver returns a resolver that asks s and believes its AD bit. It ends
-// with the test.
+// Resolver returns a resolver that asks s and trusts its AD bit. It ends with the
+// test.
 func (s *Server) Resolver(t TB) *resolver.Resolver {
 	t.Helper()
 	r, err := resolver.New(resolver.Config{Servers: []string{s.Addr()}, TrustAD: loopback()})
@@ -194,8 +193,8 @@ func StartZone(zoneText string) (*Zone, error) {
 	return z, err
 }
 
-// Exchange answers one query packet with the last packet of the reply, for the
-// field of that name in [resolver.Config]. The server's address is not used.
+// Exchange answers one query packet with the last packet of the reply. It is for
+// [resolver.Config].Exchange. The server's address is not used.
 func (a *authority) Exchange(ctx context.Context, _ netip.AddrPort, network string, query []byte) ([]byte, error) {
 	q := new(dns.Msg)
 	if err := q.Unpack(query); err != nil {

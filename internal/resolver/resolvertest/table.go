@@ -16,14 +16,14 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Table is DNS in a map, without packets, time-outs or a cache, for tests of what
-// asks: many small worlds in no time. Records are by lower-case name and by type;
-// aliases are followed. Its methods are those of a resolver, but for Query, which
-// [Table.Full] adds. What the daemons see of a bad server, [Zone] shows.
+// Table is DNS in a map, without packets, time-outs or a cache. It is fast, for
+// tests that need many small zones. Records are stored by lower-case name and by
+// type, and aliases are followed. It has the methods of a resolver except Query,
+// which [Table.Full] adds. To test with a faulty server, use [Zone].
 type Table struct {
 	// OnQuery runs before each answer, if it is set.
 	OnQuery func(name string)
-	// Relative names are taken too; else a name without its last dot is an error.
+	// Relative allows names without their last dot. Otherwise these are an error.
 	Relative bool
 
 	mu      sync.Mutex
@@ -32,7 +32,7 @@ type Table struct {
 	asked   []string
 }
 
-// maxAliases bounds how far aliases are followed.
+// maxAliases limits how far aliases are followed.
 const maxAliases = 8
 
 // NewTable returns a Table in which no name exists.
@@ -40,8 +40,8 @@ func NewTable() *Table {
 	return &Table{records: map[string]map[string][]string{}, broken: map[string]string{}}
 }
 
-// failures are the types of Add that break a name, and the error that every
-// question has for which the name has no record.
+// failures are the types of Add that break a name, with the error for every
+// question for which the name has no record.
 var failures = map[string]func(name string) error{
 	"TIMEOUT":  func(name string) error { return &net.DNSError{Err: "i/o timeout", Name: name, IsTimeout: true} },
 	"SERVFAIL": func(name string) error { return misbehaving(name) },
@@ -56,7 +56,7 @@ func misbehaving(name string) *net.DNSError {
 	return &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
 }
 
-// Add puts one record; the type of a failure breaks the name. The value of a TXT
+// Add adds one record. The type of a failure breaks the name. The value of a TXT
 // record is raw bytes, that of MX is "10 host.".
 func (t *Table) Add(name, qtype, value string) {
 	name = key(name)
@@ -70,7 +70,7 @@ func (t *Table) Add(name, qtype, value string) {
 	t.records[name][qtype] = append(t.records[name][qtype], value)
 }
 
-// Remove takes a name away.
+// Remove removes a name.
 func (t *Table) Remove(name string) {
 	delete(t.records, key(name))
 	delete(t.broken, key(name))
@@ -79,7 +79,7 @@ func (t *Table) Remove(name string) {
 // Has reports whether a name has records.
 func (t *Table) Has(name string) bool { return len(t.records[key(name)]) > 0 }
 
-// String spells the records and failures, for messages.
+// String returns the records and failures, for messages.
 func (t *Table) String() string { return fmt.Sprint(t.records, t.broken) }
 
 // Values returns the values of all records of a type.
@@ -93,14 +93,14 @@ func (t *Table) Values(qtype string) []string {
 
 func key(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// Asked returns the names that were asked for, the latest, in order.
+// Asked returns the latest names that were asked for, in order.
 func (t *Table) Asked() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.asked)
 }
 
-// ResetAsked forgets them.
+// ResetAsked clears the list of Asked.
 func (t *Table) ResetAsked() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,7 +160,7 @@ func (t *Table) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 	return out, err
 }
 
-// LookupMX returns the MX records, all of them.
+// LookupMX returns all MX records.
 func (t *Table) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	got, err := t.find(ctx, name, "MX")
 	var out []*net.MX
@@ -184,8 +184,8 @@ func (t *Table) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 	return t.find(ctx, name, "PTR")
 }
 
-// FullTable is a Table that can tell a name that does not exist from one without
-// TXT records.
+// FullTable is a Table that can distinguish a name that does not exist from one
+// without TXT records.
 type FullTable struct{ *Table }
 
 // Full returns t with Query.

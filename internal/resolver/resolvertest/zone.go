@@ -16,8 +16,8 @@ const (
 	defaultSOA = ". 60 IN SOA ns.invalid. hostmaster.invalid. 1 3600 600 86400 60"
 )
 
-// zones is the content of one or more zones: a name that it does not hold does
-// not exist, at any depth.
+// zones is the content of one or more zones. Other names do not exist, at any
+// depth.
 type zones struct {
 	mu      sync.RWMutex
 	records map[string]map[uint16][]dns.RR
@@ -38,7 +38,7 @@ func parse(text string) ([]dns.RR, error) {
 	return out, nil
 }
 
-// load replaces everything by text.
+// load replaces all records by those of text.
 func (z *zones) load(text string) error {
 	rrs, err := parse(text)
 	if err != nil {
@@ -53,7 +53,7 @@ func (z *zones) load(text string) error {
 	return nil
 }
 
-// Add puts the records of text beside those that are there.
+// Add adds the records of text.
 func (z *zones) Add(text string) error {
 	rrs, err := parse(text)
 	if err != nil {
@@ -67,7 +67,7 @@ func (z *zones) Add(text string) error {
 	return nil
 }
 
-// Remove takes a name with all its records away. Names below it stay.
+// Remove removes a name with all its records. Names below it stay.
 func (z *zones) Remove(name string) {
 	name = normal(name)
 	z.mu.Lock()
@@ -81,9 +81,8 @@ func (z *zones) Remove(name string) {
 	}
 }
 
-// AddRecord puts one record beside those that are there. Name, and the value of a
-// TXT record, are raw bytes, in which nothing is an escape; other values are in
-// zone text.
+// AddRecord adds one record. The name and the value of a TXT record are raw bytes
+// without escapes. Other values are zone text.
 func (z *zones) AddRecord(name, qtype, value string) error {
 	if qtype == "TXT" {
 		var parts []string
@@ -101,8 +100,8 @@ func (z *zones) AddRecord(name, qtype, value string) error {
 // maxPart is the length of one string of a TXT record.
 const maxPart = 255
 
-// escape spells bytes so that zone text holds them, letters and digits aside and
-// those of plain.
+// escape writes bytes as escapes of zone text, except letters, digits and those of
+// plain.
 func escape(s, plain string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
@@ -145,8 +144,8 @@ func upwards(name string) []string {
 	return out
 }
 
-// normal spells a name as it comes out of a packet, in lower case, so that
-// different escapes of the same bytes meet.
+// normal returns a name as it is unpacked from a packet, in lower case, so that
+// different escapes of the same bytes are equal.
 func normal(name string) string {
 	var wire [256]byte
 	name = strings.ToLower(dns.Fqdn(name))
@@ -158,8 +157,8 @@ func normal(name string) string {
 	return name
 }
 
-// find returns the records of a name, through wildcards (RFC 4592), and
-// whether it exists.
+// find returns the records of a name, with wildcards (RFC 4592), and reports
+// whether the name exists.
 func (z *zones) find(name string, qtype uint16) ([]dns.RR, bool) {
 	if z.exists[name] > 0 {
 		return z.records[name][qtype], true
@@ -185,7 +184,7 @@ func expand(set []dns.RR, name string) []dns.RR {
 	return out
 }
 
-// answer fills m with what a recursive server would say.
+// answer fills m with the answer of a recursive server.
 func (z *zones) answer(m *dns.Msg, name string, qtype uint16) {
 	z.mu.RLock()
 	defer z.mu.RUnlock()
@@ -208,7 +207,7 @@ func (z *zones) answer(m *dns.Msg, name string, qtype uint16) {
 	}
 }
 
-// maxChain bounds the CNAME records that one answer follows.
+// maxChain limits the CNAME records that one answer follows.
 const maxChain = 12
 
 func (z *zones) soa(name string) dns.RR {
