@@ -7,8 +7,8 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// golden is what each code of each list means and does, without a filter in
-// the site and with one that names every code.
+// golden has the meaning and the score of each code of each list, without a filter
+// and with a filter for every code.
 var golden = []struct {
 	zone     string
 	kind     Kind

@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// cachedLists have a resolver that remembers, over answers in memory.
+// cachedLists returns lists whose resolver has a cache, with answers from memory.
 func cachedLists(b *testing.B) *Lists {
 	b.Helper()
 	z := resolvertest.NewZone(b, ". 3600 IN SOA ns.invalid. me.invalid. 1 3600 600 86400 3600\n"+world)
@@ -21,8 +21,8 @@ func cachedLists(b *testing.B) *Lists {
 	return newLists(b, r, zen, dbl, Config{Signals: true})
 }
 
-// BenchmarkCached is a request whose questions have been answered before: one
-// about the client's address, the others about its names.
+// BenchmarkCached measures a request with answers from the cache: one about the
+// address of the client, the others about its names.
 func BenchmarkCached(b *testing.B) {
 	for _, names := range []int{0, 2, 4} {
 		b.Run(fmt.Sprintf("questions=%d", names+1), func(b *testing.B) {

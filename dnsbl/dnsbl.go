@@ -1,24 +1,27 @@
-// Package dnsbl answers: what do the DNS lists say about this address and these
-// names?
+// Package dnsbl asks DNS lists about an address and some names, and decides whether
+// the request is listed.
 //
-// A list is a DNS zone (RFC 5782). An address is asked as its reversed octets
-// or nibbles in front of the zone, a domain as it is. No such name means not
-// listed; A records within 127.0.0.0/8 mean listed, and their octets say why; a
-// TXT record at the same name tells it in words. The scores of all lists are
-// added, and the sum is compared with a threshold.
+// A list is a DNS zone (RFC 5782). The question for an address is its reversed
+// octets or nibbles in front of the zone; the question for a domain is the domain
+// in front of it. If the name does not exist, the subject is not listed. A records
+// within 127.0.0.0/8 mean listed, and their octets are the reason. A TXT record at
+// the same name explains it in words. The weights of all lists are added, and the
+// sum is compared with a threshold.
 //
 // Invariants:
 //
-//   - A refusal is never a listing. The error codes of the zones, answers
-//     outside 127.0.0.0/8 and zones that list everything or nothing open the
-//     zone's breaker, and only a self-test closes it again.
-//   - A list has three answers: listed, not listed, could not tell. What could
-//     not be told becomes an error only where it could change the outcome.
-//   - The key of a keyed service leaves this package in DNS questions alone. In
-//     every result and error has the zone's public name, and text that comes
-//     from outside is searched for the key.
-//   - [Lists.Check] starts goroutines and waits for them; the self-tests belong
-//     to [Lists.Run]. Zones, names, codes and texts are bounded.
+//   - A refusal is never a listing. The error codes of a zone, answers outside
+//     127.0.0.0/8 and a zone that lists everything or nothing open the zone's
+//     breaker. Only a self-test closes it again, or time for a zone that is not
+//     tested.
+//   - A question has three results: listed, not listed, no answer. A missing answer
+//     is an error only when it could change the outcome.
+//   - The key of a keyed service leaves this package in DNS questions only. Results
+//     and errors have the public name of the zone, and the key is removed from text
+//     that comes from outside.
+//   - [Lists.Check] starts goroutines and waits for them. [Lists.Run] runs the
+//     self-tests. The numbers of zones, names and codes and the length of texts are
+//     bounded.
 package dnsbl
 
 import (
@@ -32,22 +35,24 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Bounds of a [Config] and of what is kept of an answer.
+// Limits of a [Config] and of one answer.
 const (
 	maxZones = 32  // of each kind
 	maxNames = 8   // names of one request
-	maxCodes = 16  // A records of one answer that are looked at
+	maxCodes = 16  // A records of one answer that are read
 	maxText  = 512 // bytes of a TXT record
 )
 
-// DNS is what is used of a resolver; *net.Resolver has it. An absent name or
-// record is a *net.DNSError with IsNotFound.
+// DNS is the part of a resolver that is used; *net.Resolver has these methods. For
+// a name or record that does not exist, the error is a *net.DNSError with
+// IsNotFound.
 type DNS interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// Key is the secret of a keyed service. It must print as something else.
+// Key is the secret of a keyed service. A type that implements it must not print
+// the secret.
 type Key interface{ Reveal() string }
 
 // Config describes the lists. DNS and at least one site are required.
@@ -55,23 +60,23 @@ type Config struct {
 	DNS       DNS
 	Addresses []Site // lists of addresses
 	Names     []Site // lists of domains
-	// Threshold is the sum of weights from which on a request is listed.
+	// Threshold is the sum of weights at which a request is listed.
 	Threshold int
 	// Key moves the Spamhaus zones to their keyed service and adds the list of
 	// newly seen domains to it, with weight 0. Nil: the public mirrors.
 	Key Key
-	// SelfTests say how zones are tested of which more is known than what RFC 5782
-	// asks, by their names. Those of other zones are not used.
+	// SelfTests are the self-tests of zones that do not follow RFC 5782, by zone
+	// name. Names of other zones are ignored.
 	SelfTests map[string]SelfTest
-	// Signals says that marks and scores below the threshold are wanted too:
-	// without it, a request is settled as soon as it cannot become listed.
+	// Signals asks for Abused, FreshHours and scores below the threshold too.
+	// Without it, Check returns as soon as the request cannot become listed.
 	Signals bool
-	// Report hears of every change of a zone's state, from Run's goroutine
-	// alone. Nil drops it.
+	// Report is called for every change of the state of a zone, only from the
+	// goroutine of Run. It may be nil.
 	Report func(Change)
 	// Now is the clock of the breakers (nil: time.Now).
 	Now func() time.Time
-	// Random picks the names that a self-test invents (nil: math/rand/v2).
+	// Random chooses the random names of self-tests (nil: math/rand/v2).
 	Random func() uint64
 }
 
@@ -79,13 +84,13 @@ type Config struct {
 type Lists struct {
 	config    Config
 	key       scrubber
-	memory    resolver.Remembering // nil: DNS remembers nothing that could be had at once
+	memory    resolver.Remembering // nil: DNS has no memory to answer from
 	addresses []*zone
 	names     []*zone
 	wake      chan struct{} // a breaker opened: Run has work
 }
 
-// New checks c and groups its sites by zone. It sends nothing. Errors name the
+// New checks c and groups its sites by zone. It sends nothing. An error names the
 // site and the fix.
 func New(c Config) (*Lists, error) {
 	if c.Threshold < 1 {
@@ -120,5 +125,5 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// zones are all zones, those of addresses first.
+// zones returns all zones, those of addresses first.
 func (l *Lists) zones() []*zone { return slices.Concat(l.addresses, l.names) }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Explanation is what one zone says about one subject.
+// Explanation is the answer of one zone about one subject.
 type Explanation struct {
 	Status  Status
 	Subject string
@@ -19,10 +19,10 @@ type Explanation struct {
 	codes []Code
 }
 
-// Explain asks every zone of the subject's kind, those out of service too, and
-// returns all that they say. The breakers do not hear of it. It is empty when no
-// list can know the subject. The result is that of [Lists.Check] about the subject,
-// its error included: zones out of service are shown and do not count.
+// Explain asks every zone of the subject's kind, also those out of service, and
+// returns all answers. It does not change the breakers. It returns nothing when no
+// list can hold the subject. Result and error are those of [Lists.Check] for the
+// subject: zones out of service are shown but do not count.
 func (l *Lists) Explain(ctx context.Context, subject string) ([]Explanation, Result, error) {
 	q := Query{Names: []Subject{{Name: subject}}}
 	if addr, err := netip.ParseAddr(subject); err == nil {
@@ -30,7 +30,7 @@ func (l *Lists) Explain(ctx context.Context, subject string) ([]Explanation, Res
 	}
 	questions := l.questions(q)
 	out := make([]Explanation, len(questions))
-	t := newTally(l, questions) // by the breakers as they are now
+	t := newTally(l, questions) // with the breakers as they are now
 	var running sync.WaitGroup
 	for n := range questions {
 		running.Go(func() { out[n] = l.explain(ctx, &questions[n]) })

@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// failureLimit is how many questions in a row have to stay without answer
-	// before the zone counts as broken. One refusal is enough.
+	// After failureLimit questions in a row without an answer, a zone is broken.
+	// One refusal is enough.
 	failureLimit = 5
 	// testInterval is the time between the self-tests of a zone in service.
 	testInterval = 15 * time.Minute
-	// A broken zone is tested at once, then after retryFirst, and from there at
-	// intervals that double up to retryMax.
+	// A broken zone is tested at once, then after retryFirst, then at intervals
+	// that double up to retryMax.
 	retryFirst = 5 * time.Second
 	retryMax   = 10 * time.Minute
-	// trustTime is how long after a zone has healed a refusal is only believed
-	// when a self-test confirms it: caches still hold those of before.
+	// For trustTime after a zone works again, a refusal counts only when a
+	// self-test confirms it: caches may still hold earlier refusals.
 	trustTime = time.Hour
-	// testTimeout bounds one self-test.
+	// testTimeout limits the time of one self-test.
 	testTimeout = 20 * time.Second
 )
 
@@ -41,13 +41,13 @@ type Status struct {
 	Since   time.Time // zero: since the start
 }
 
-// Change is a zone's new state.
+// Change is the new state of a zone.
 type Change struct {
 	Status
 	Before Problem
 }
 
-// Status gives the state of every zone, addresses first.
+// Status returns the state of every zone, those of addresses first.
 func (l *Lists) Status() []Status {
 	var out []Status
 	for _, z := range l.zones() {
@@ -61,7 +61,7 @@ func (z *zone) status() Status {
 	return Status{Zone: z.public, Kind: z.kind, Sites: z.sites, Problem: h.problem, Cause: h.cause, Since: h.since}
 }
 
-// blame notes a question without answer at its zone.
+// blame counts a question without an answer for its zone.
 func (l *Lists) blame(z *zone, f *Failure) {
 	if transient := f.Problem == NoAnswer || f.Problem == Failing; transient && z.failures.Add(1) < failureLimit {
 		return
@@ -82,11 +82,11 @@ func (l *Lists) blame(z *zone, f *Failure) {
 func (l *Lists) wakeUp() {
 	select {
 	case l.wake <- struct{}{}:
-	default: // it is woken already
+	default: // Run is woken already
 	}
 }
 
-// apply puts the result of a self-test in force.
+// apply sets the state of a zone from the result of a self-test.
 func (l *Lists) apply(z *zone, t TestResult) {
 	h := z.state.Load()
 	z.suspect.Store(false)
@@ -98,18 +98,18 @@ func (l *Lists) apply(z *zone, t TestResult) {
 	}
 }
 
-// patient is what Run remembers of a zone.
+// patient holds what Run remembers about a zone.
 type patient struct {
 	*zone
 	reported Problem
 	strikes  int       // self-tests that failed in a row
-	lastTest time.Time // or the end of the last rest
+	lastTest time.Time // or the end of the last rest, for a zone without tests
 	due      time.Time
 	resting  bool // out of service until due, without a test
 }
 
 // Run tests every zone at once and then periodically, and reports changes. It
-// returns when ctx ends. Without it a broken zone stays so.
+// returns when ctx ends. Without Run, a broken zone stays out of service.
 func (l *Lists) Run(ctx context.Context) {
 	var patients []*patient
 	for _, z := range l.zones() {
@@ -127,8 +127,8 @@ func (l *Lists) Run(ctx context.Context) {
 	}
 }
 
-// visit reports what has changed, tests the zones that are due, and reports
-// what that changed.
+// visit reports changes, tests the zones that are due, and reports the changes from
+// these tests.
 func (l *Lists) visit(ctx context.Context, patients []*patient) {
 	l.report(patients)
 	var due []*patient
@@ -142,13 +142,13 @@ func (l *Lists) visit(ctx context.Context, patients []*patient) {
 	var running sync.WaitGroup
 	for i, p := range due {
 		if p.tests.Off {
-			continue // the zero result is health: its rest is over
+			continue // the zero result means healthy: its rest is over
 		}
 		running.Go(func() { results[i] = l.test(ctx, p.zone) })
 	}
 	running.Wait()
 	if ctx.Err() != nil {
-		return // a test that was stopped says nothing
+		return // the result of an interrupted test does not count
 	}
 	for i, p := range due {
 		l.apply(p.zone, results[i])
@@ -169,7 +169,7 @@ func (p *patient) tested(now time.Time, problem Problem) {
 	p.lastTest = now
 	if problem == Healthy {
 		p.strikes = 0
-		// Zones that were tested together need not stay together.
+		// Zones that were tested together are tested at different times later.
 		p.due = now.Add(testInterval + rand.N(testInterval/10))
 		return
 	}
@@ -177,8 +177,8 @@ func (p *patient) tested(now time.Time, problem Problem) {
 	p.strikes++
 }
 
-// hurry brings the test of a zone forward that broke since its last one, or is
-// suspected to have.
+// hurry moves the test of a zone forward if the zone broke, or may have broken,
+// since its last test.
 func (p *patient) hurry(now time.Time) {
 	if p.tests.Off {
 		p.rest(now)
@@ -197,8 +197,8 @@ func (p *patient) hurry(now time.Time) {
 	}
 }
 
-// rest gives a zone without self-tests that broke its time out of service, each
-// time longer until it has been well for trustTime.
+// rest takes a broken zone without self-tests out of service for some time. The
+// time grows each time, until the zone has worked for trustTime.
 func (p *patient) rest(now time.Time) {
 	if p.resting || p.state.Load().problem == Healthy {
 		return
@@ -210,7 +210,7 @@ func (p *patient) rest(now time.Time) {
 	p.strikes++
 }
 
-// rest waits until the next test is due or a breaker opens; false means that
+// rest waits until the next test is due or a breaker opens. It returns false when
 // ctx has ended.
 func (l *Lists) rest(ctx context.Context, patients []*patient) bool {
 	wait := testInterval

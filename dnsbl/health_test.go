@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// watched is lists whose Run runs in a bubble, and the changes it reported.
+// watched holds lists whose Run runs in a bubble, and the reported changes.
 type watched struct {
 	*Lists
 	t       *testing.T
@@ -133,7 +133,7 @@ func TestRefusalOpensAndHeals(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		w.expect("zen.spamhaus.org healthy→public_resolver answered 127.255.255.254: public resolver refused")
-		// It is out of service: nothing is asked, and it is said once.
+		// It is out of service: nothing is asked, and this is reported once.
 		z.ResetLog()
 		for range 10 {
 			if r := w.check(Query{Address: addr("192.0.2.7")}); r.Outcome != Undecided || !r.Failures[0].Broken || r.Asked != 0 {
@@ -159,9 +159,9 @@ func TestRefusalOpensAndHeals(t *testing.T) {
 	})
 }
 
-// A zone that refuses one question and passes its self-tests is out of service
-// for the time of a test only, and the next refusal is not believed without one:
-// caches hold those of before, and a sender may have found a name that makes
+// A zone that refuses one question and passes its self-tests is out of service only
+// until the test ends. The next refusal counts only when a self-test confirms it:
+// caches may hold earlier refusals, and a sender may have found a name that makes
 // the zone refuse.
 func TestRefusalAfterHealing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestRefusalAfterHealing(t *testing.T) {
 		if tests := z.Count("invalid.dbl.spamhaus.org", ""); tests > 25 {
 			t.Errorf("%d self-tests for 100 requests in 100 seconds", tests)
 		}
-		// When the zone does break, the test finds it.
+		// When the zone really breaks, the test detects it.
 		z.Replace("*.dbl.spamhaus.org. IN A 127.255.255.255")
 		w.check(Query{Names: sender("odd.example")})
 		time.Sleep(retryFirst)
@@ -299,7 +299,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// A list with test entries of its own is tested by these, whatever it says of
+// A list with its own test entries is tested with these, whatever it answers for
 // those of RFC 5782.
 func TestOwnTestEntries(t *testing.T) {
 	const odd = "1.0.0.127.odd.example. IN A 127.0.0.4\n5.0.0.127.odd.example. IN A 127.0.0.2\nalive.odd.example. IN A 127.0.0.2\n"
@@ -331,8 +331,8 @@ func TestOwnTestEntries(t *testing.T) {
 	}
 }
 
-// A list that is never tested is put out of service by refusals alone, and back by
-// time, which grows while it goes on refusing.
+// A list that is never tested is put out of service by refusals only. It is asked
+// again after a time that grows while it goes on refusing.
 func TestWithoutSelfTest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, "7.2.0.192.odd.example. IN A 127.255.255.255\n")

@@ -8,7 +8,7 @@ import (
 )
 
 // The zones of the Spamhaus Data Query Service are <key>.<list>.dq.spamhaus.net.
-// Without the key those names mean the lists that have no public mirror.
+// Such a name without the key means a list that has no public mirror.
 const (
 	serviceSuffix = ".dq.spamhaus.net"
 	publicSuffix  = ".spamhaus.org"
@@ -25,12 +25,12 @@ func isKeyable(public string) bool {
 		slices.Contains(tableOf("zen.spamhaus.org").zones, public)
 }
 
-// serviceName gives the zone of the keyed service, without the key.
+// serviceName returns the zone of the keyed service, without the key.
 func serviceName(public string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(public, publicSuffix), serviceSuffix) + serviceSuffix
 }
 
-// publicName gives the one name under which a list is known here.
+// publicName returns the name that is used for a list everywhere in this package.
 func publicName(zone string) string {
 	list, isService := strings.CutSuffix(zone, serviceSuffix)
 	switch {
@@ -44,7 +44,7 @@ func publicName(zone string) string {
 	return zone
 }
 
-// withFresh adds the list of newly seen domains, unless it is there.
+// withFresh adds the list of newly seen domains, unless it is there already.
 func withFresh(sites []Site) []Site {
 	if slices.ContainsFunc(sites, func(s Site) bool { return publicName(s.Zone) == freshZone }) {
 		return sites
@@ -52,7 +52,7 @@ func withFresh(sites []Site) []Site {
 	return append(slices.Clone(sites), Site{Zone: freshZone})
 }
 
-// hidesKey recognises a zone name that has a key in it.
+// hidesKey reports whether a zone name contains a key.
 func hidesKey(zone string) bool {
 	list, isService := strings.CutSuffix(zone, serviceSuffix)
 	return isService && strings.Contains(list, ".")
@@ -63,8 +63,8 @@ const (
 	maxKey = maxLabel
 )
 
-// CheckKey looks at a key's form; the error does not repeat it. Today's keys
-// have 26 letters and digits.
+// CheckKey checks the form of a key. The error does not contain the key. Today's
+// keys have 26 letters and digits.
 func CheckKey(k Key) error {
 	key := k.Reveal()
 	if len(key) < minKey || len(key) > maxKey || strings.Trim(strings.ToLower(key), "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
@@ -73,8 +73,9 @@ func CheckKey(k Key) error {
 	return nil
 }
 
-// HideKeys masks whatever is in front of a zone of the keyed service, with
-// which people quote their key: for texts that come before the key is known.
+// HideKeys masks all labels in front of a zone of the keyed service. It is for
+// texts that are written before the key is known: people put their key into zone
+// names.
 func HideKeys(text string) string {
 	if !strings.Contains(strings.ToLower(text), serviceSuffix) {
 		return text
@@ -86,7 +87,7 @@ func keyedZone() *regexp.Regexp {
 	return regexp.MustCompile(`(?i)[a-z0-9_-]+\.([a-z-]+\.dq\.spamhaus\.net)`)
 }
 
-// scrubber masks one key. The zero value masks nothing.
+// scrubber masks one key in texts. The zero value masks nothing.
 type scrubber struct{ key *regexp.Regexp }
 
 func newScrubber(key string) scrubber {

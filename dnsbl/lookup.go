@@ -13,21 +13,21 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Subject is a name to ask about, and what it is to the caller ("sender").
+// Subject is a name to ask about, and its role for the caller ("sender").
 type Subject struct {
 	Role string
 	Name string // lower case, A-labels, without the last dot
 }
 
-// Query is what is asked about one request. An address or name that lists
-// cannot know is left out, see [AskableAddress] and [AskableName]; more than
-// eight different names are too.
+// Query holds the address and names of one request. Those that lists cannot hold
+// are left out, see [AskableAddress] and [AskableName]. So are names after the
+// first eight different ones.
 type Query struct {
 	Address netip.Addr
 	Names   []Subject
 }
 
-// Outcome is what follows for the request.
+// Outcome is the decision about the request.
 type Outcome uint8
 
 // The outcomes. Undecided comes with an error.
@@ -45,10 +45,10 @@ type Hit struct {
 	Roles   []string // of a name
 	Codes   []Code
 	Weight  int  // what it added to the score
-	Counted bool // a site counted it, be it with weight 0
+	Counted bool // a site counted it, even if its weight is 0
 }
 
-// Meaning is what the codes say: "SBL, XBL".
+// Meaning returns the names of the codes: "SBL, XBL".
 func (h *Hit) Meaning() string { return names(h.Codes) }
 
 // Failure is a question without an answer.
@@ -56,11 +56,11 @@ type Failure struct {
 	Zone    string // its public name
 	Subject string
 	Problem Problem
-	Cause   string // what DNS said; never the key
+	Cause   string // the error of DNS, without the key
 	Broken  bool   // not asked: the zone's breaker was open
 }
 
-// Error gives zone and cause, with the subject left to the record around it.
+// Error returns zone and cause. The subject is in the record around it.
 func (f *Failure) Error() string {
 	if f.Broken {
 		return fmt.Sprintf("%s: out of service: %s", f.Zone, f.Problem)
@@ -68,19 +68,19 @@ func (f *Failure) Error() string {
 	return f.Zone + ": " + f.Cause
 }
 
-// Result is what the lists said.
+// Result is the answer of all lists.
 type Result struct {
 	Outcome    Outcome
 	Score      int
 	Hits       []Hit // in the order of the settings
-	Asked      int   // questions that had a zone in service
+	Asked      int   // questions to zones in service
 	Abused     bool  // a name is a legitimate domain that is abused
 	FreshHours int   // age of the newest name, at most 24; 0 when none is known to be new
 	Failures   []Failure
 }
 
-// Best is the hit that a reply names: the one that added most, and of several
-// the first. It is nil when none added anything.
+// Best returns the hit that a reply names: the first of those that added most to
+// the score. It is nil when none added to it.
 func (r *Result) Best() *Hit {
 	var best *Hit
 	for i := range r.Hits {
@@ -91,7 +91,7 @@ func (r *Result) Best() *Hit {
 	return best
 }
 
-// question is one zone asked about one subject.
+// question asks one zone about one subject.
 type question struct {
 	zone    *zone
 	subject string
@@ -99,18 +99,18 @@ type question struct {
 	roles   []string
 }
 
-// answer is what came of question number n.
+// answer is the result of question number n.
 type answer struct {
 	n       int
 	codes   []Code
 	failure *Failure
 }
 
-// Check asks all lists about q at once, and returns as soon as what is still
-// unknown cannot change the outcome, or when ctx ends. An error means that
-// Outcome is Undecided; the rest of the result holds what is known. A zone that
-// only allows and is out of service counts nothing: it must not switch off
-// those that work.
+// Check asks all lists about q at once. It returns as soon as the missing answers
+// cannot change the outcome, or when ctx ends. An error means that Outcome is
+// Undecided; the rest of the result holds what is known. A zone that only allows
+// and is out of service does not count: otherwise it would make the zones that work
+// useless.
 func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 	questions := l.questions(q)
 	t := newTally(l, questions)
@@ -134,8 +134,8 @@ func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 	return t.result()
 }
 
-// remember answers what the resolver knows already. Goroutines for that would
-// cost several times the answers.
+// remember takes the answers that the resolver has in memory. Goroutines for these
+// would cost several times more than the answers.
 func (l *Lists) remember(ctx context.Context, t *tally) {
 	if l.memory == nil {
 		return
@@ -151,7 +151,7 @@ func (l *Lists) remember(ctx context.Context, t *tally) {
 			continue
 		}
 		codes, failure := l.judge(q.zone, known.Addrs, err)
-		if err != nil && failure != nil { // it was blamed on the zone when it happened
+		if err != nil && failure != nil { // the zone was blamed when it happened
 			failure.Subject = q.subject
 			t.take(answer{n: n, failure: failure})
 			continue
@@ -163,8 +163,8 @@ func (l *Lists) remember(ctx context.Context, t *tally) {
 	}
 }
 
-// questions pairs zones and subjects; a name that several roles share is asked
-// once.
+// questions returns each zone with each subject. A name with several roles is asked
+// about once.
 func (l *Lists) questions(q Query) []question {
 	subjects := askable(q.Names)
 	out := make([]question, 0, len(l.addresses)+len(l.names)*len(subjects))
@@ -203,17 +203,17 @@ func askable(all []Subject) []subject {
 	return out
 }
 
-// ask puts one question to DNS and keeps the zone's breaker informed.
+// ask asks DNS one question and reports the result to the zone's breaker.
 func (l *Lists) ask(ctx context.Context, n int, q *question) answer {
 	codes, failure := l.resolve(ctx, q.zone, q.labels)
 	if failure != nil && errors.Is(ctx.Err(), context.Canceled) {
 		failure.Subject = q.subject
-		return answer{n: n, failure: failure} // our own doing
+		return answer{n: n, failure: failure} // we stopped it: the zone is not to blame
 	}
 	return l.learn(n, q, codes, failure)
 }
 
-// learn notes at the zone how its question ended.
+// learn reports to the zone how its question ended.
 func (l *Lists) learn(n int, q *question, codes []Code, failure *Failure) answer {
 	if failure == nil {
 		if q.zone.failures.Load() != 0 {
@@ -232,8 +232,8 @@ func (l *Lists) resolve(ctx context.Context, z *zone, labels string) ([]Code, *F
 	return l.judge(z, addrs, err)
 }
 
-// judge gives the codes of an answer their meanings. A refusal among them is a
-// failure; the codes are returned with it.
+// judge returns the codes of an answer with their meanings. If one of them is a
+// refusal, it also returns a failure.
 func (l *Lists) judge(z *zone, addrs []netip.Addr, err error) ([]Code, *Failure) {
 	if err != nil {
 		return nil, l.failed(z, err)
@@ -254,9 +254,9 @@ func (l *Lists) judge(z *zone, addrs []netip.Addr, err error) ([]Code, *Failure)
 	return codes, nil
 }
 
-// failed distinguishes an absent name, which is an answer, from a question without one.
-// The error's own text is not used where it may hold the name, and the key with
-// it.
+// failed returns the failure of a question without an answer. A name that does not
+// exist is an answer. The text of the error is not used where it may contain the
+// name, and with it the key.
 func (l *Lists) failed(z *zone, err error) *Failure {
 	f := &Failure{Zone: z.public, Problem: Failing}
 	var dnsErr *net.DNSError
@@ -275,9 +275,9 @@ func (l *Lists) failed(z *zone, err error) *Failure {
 	return f
 }
 
-// Text asks for the words that a list has for a hit: its TXT records, or the
-// address where the subject can be looked up, or nothing. They come from
-// outside: at most 512 bytes, and without the key.
+// Text returns the explanation of a list for a hit: its TXT records, or the web
+// page where the subject can be looked up, or nothing. The text comes from outside.
+// It has at most 512 bytes, and the key is removed.
 func (l *Lists) Text(ctx context.Context, h *Hit) string {
 	for _, z := range l.zones() {
 		if z.public == h.Zone && z.kind == h.Kind {
@@ -295,7 +295,7 @@ func (l *Lists) text(ctx context.Context, z *zone, subject string) string {
 	texts, err := l.config.DNS.LookupTXT(resolver.OwnZone(ctx), labels+"."+z.asked+".")
 	if err == nil && len(texts) > 0 {
 		slices.Sort(texts)
-		// Cut after cleaning: half a key must not remain.
+		// Remove the key before cutting: a part of the key must not remain.
 		if text := strings.TrimSpace(l.key.clean(strings.Join(texts[:min(len(texts), maxCodes)], " "))); text != "" {
 			return strings.ToValidUTF8(text[:min(len(text), maxText)], "?")
 		}

@@ -103,8 +103,8 @@ func TestBoundedNames(t *testing.T) {
 	}
 }
 
-// The question that decides is answered at once, the others never: a request
-// that cannot change any more does not wait for them.
+// The deciding question is answered at once, the others never. A request whose
+// outcome cannot change does not wait for them.
 func TestStopsWhenSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := resolvertest.NewZone(t, world)
@@ -189,7 +189,7 @@ func TestCouldNotTell(t *testing.T) {
 	}
 }
 
-// An error only counts where it could change the outcome.
+// An error counts only when it could change the outcome.
 func TestFailuresThatDoNotMatter(t *testing.T) {
 	z := resolvertest.NewZone(t, world)
 	z.Fail("*.dbl.spamhaus.org", resolvertest.ServFail)
@@ -202,7 +202,7 @@ func TestFailuresThatDoNotMatter(t *testing.T) {
 	if err != nil || r.Outcome != Clean || len(r.Failures) != 1 {
 		t.Errorf("not listed with it: %+v, %v", r, err)
 	}
-	// An allow list without answer could have saved a listed client...
+	// An allow list without an answer could have allowed a listed client.
 	z.Fail("*.list.dnswl.org", resolvertest.ServFail)
 	l = newLists(t, z, zen+" list.dnswl.org*-5", "", Config{Signals: true})
 	for n := range failureLimit {
@@ -210,7 +210,7 @@ func TestFailuresThatDoNotMatter(t *testing.T) {
 			t.Errorf("%d: %+v, %v", n, r, err)
 		}
 	}
-	// ... but must not save everybody once it is known to be out of service.
+	// Once it is out of service, it must not have that effect any more.
 	if r, err = l.Check(t.Context(), Query{Address: addr("192.0.2.7")}); err != nil || r.Outcome != Listed || len(r.Failures) != 1 {
 		t.Errorf("out of service: %+v, %v", r, err)
 	}
@@ -262,8 +262,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// The names of the questions hold the key; nothing that comes back does, what
-// the zone itself and the resolver say included.
+// The names of the questions contain the key. Results do not, not even in texts of
+// the zone and of the resolver.
 func TestKeyStaysInside(t *testing.T) {
 	lower := strings.ToLower(secret)
 	z := resolvertest.NewZone(t, `
@@ -314,7 +314,8 @@ func TestKeyStaysInside(t *testing.T) {
 	}
 }
 
-// dump prints values with what they point to, as JSON and as a debugger would.
+// dump returns values with all that they point to, as JSON and as a debugger would
+// print them.
 func dump(values []any) string {
 	var b strings.Builder
 	for _, v := range values {
@@ -335,7 +336,7 @@ func dump(values []any) string {
 	return b.String()
 }
 
-// What a resolver that is not ours says may hold the question, and the key.
+// The errors of another resolver may contain the question, and with it the key.
 type rude struct{ err error }
 
 func (r rude) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) { return nil, r.err }
@@ -370,7 +371,7 @@ func TestExplain(t *testing.T) {
 	z.Fail("*.list.dnswl.org", resolvertest.ServFail)
 	l := newLists(t, z, zen+" list.dnswl.org*-1", dbl, Config{})
 	got, r, err := l.Explain(t.Context(), "192.0.2.7")
-	if r.Outcome != Undecided || r.Score != 1 || err == nil { // the list that failed may allow
+	if r.Outcome != Undecided || r.Score != 1 || err == nil { // the list that failed could have allowed it
 		t.Errorf("%+v, %v", r, err)
 	}
 	if len(got) != 2 || got[0].Hit == nil || got[0].Hit.Weight != 1 || got[0].Hit.Meaning() != "SBL, XBL" || !strings.HasPrefix(got[0].Text, "Listed by SBL") ||
@@ -392,8 +393,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// A list that is out of service is asked for show, and counts as little as it does
-// for mail.
+// A list that is out of service is asked and shown, but does not count, as for
+// mail.
 func TestExplainCountsWhatMailCounts(t *testing.T) {
 	z := resolvertest.NewZone(t, strings.ReplaceAll(world, "2.0.0.127.zen.spamhaus.org.", "other."))
 	l := newLists(t, z, zen, dbl, Config{})
@@ -412,8 +413,8 @@ func TestExplainCountsWhatMailCounts(t *testing.T) {
 	}
 }
 
-// With a resolver that remembers, a second request asks nothing, and a failure
-// that is remembered counts once.
+// With a cache, a second request asks nothing, and a failure in the cache counts
+// once.
 func TestRememberedAnswers(t *testing.T) {
 	z := resolvertest.NewZone(t, ". 3600 IN SOA ns.invalid. me.invalid. 1 3600 600 86400 3600\n"+world)
 	z.Fail("*.bad.example.dbl.spamhaus.org", resolvertest.ServFail)
@@ -445,7 +446,7 @@ func TestRememberedAnswers(t *testing.T) {
 				t.Errorf("%d: %s, before %s", n, said, first)
 			}
 		}
-		if z.Total() > 1 { // a question that no one waited for may still be on its way
+		if z.Total() > 1 { // a question that was not waited for may still be in flight
 			t.Errorf("%d questions asked again", z.Total())
 		}
 	}

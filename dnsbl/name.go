@@ -12,8 +12,8 @@ const (
 	maxName  = 253
 )
 
-// Reversed gives the labels under which a list holds an address: the octets of
-// an IPv4 address, the 32 nibbles of an IPv6 address, last one first (RFC 5782
+// Reversed returns the labels under which a list holds an address: the octets of an
+// IPv4 address, the 32 nibbles of an IPv6 address, last one first (RFC 5782
 // sections 2.1 and 2.4). An IPv4-mapped IPv6 address is an IPv6 address here.
 func Reversed(addr netip.Addr) string {
 	if addr.Is4() {
@@ -35,18 +35,19 @@ func Reversed(addr netip.Addr) string {
 	return string(out[:len(out)-1])
 }
 
-// AskableAddress reports whether lists can know an address: it is one of the
-// internet, not of a private network (RFC 1918, RFC 4193, RFC 6598), of this link or
-// of this machine. The documentation networks are asked: they are for trying out.
+// AskableAddress reports whether lists can hold an address: it is a public address,
+// not one of a private network (RFC 1918, RFC 4193, RFC 6598), of this link or of
+// this machine. Addresses of the documentation networks are asked about, so that
+// one can try it out.
 func AskableAddress(addr netip.Addr) bool {
 	addr = addr.Unmap()
 	return addr.IsValid() && !addr.IsPrivate() && !addr.IsLoopback() && !addr.IsUnspecified() &&
 		!addr.IsLinkLocalUnicast() && !addr.IsMulticast() && addr.Zone() == "" && !reserved(addr)
 }
 
-// reserved reports whether an IPv4 address is one that no client on the internet
-// can have (RFC 6890): this network, the provider's own network behind its address
-// translation, the test of devices, the future.
+// reserved reports whether no client on the internet can have an IPv4 address (RFC
+// 6890): "this network", shared address space of providers, benchmarking, and
+// future use.
 func reserved(addr netip.Addr) bool {
 	if !addr.Is4() {
 		return false
@@ -55,11 +56,11 @@ func reserved(addr netip.Addr) bool {
 	return b[0] == 0 || b[0] == 100 && b[1]&0xc0 == 64 || b[0] == 198 && b[1]&0xfe == 18 || b[0] >= 240
 }
 
-// AskableName reports whether lists of domains can know a name, which is in lower
-// case and A-labels: a host name of at least two labels whose last one is not a
-// number, and none of the reverse trees. Lists answer questions about addresses
-// with an error code, and hold the test entry "test", which anybody may say in
-// HELO.
+// AskableName reports whether lists of domains can hold a name, which is in lower
+// case and A-labels. It must be a host name of at least two labels, the last one
+// not a number, and not in the reverse trees. Lists of domains answer questions
+// about addresses with an error code. They also hold the test entry "test", which
+// any client may send in HELO.
 func AskableName(name string) bool {
 	if !isHostname(name) {
 		return false

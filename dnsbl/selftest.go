@@ -13,24 +13,24 @@ import (
 // Point is one question of a self-test.
 type Point struct {
 	Subject string // "127.0.0.2", "test"
-	Listed  bool   // what a working zone says
+	Listed  bool   // the answer of a working zone
 	Codes   []Code
 	Failure *Failure
 	Took    time.Duration
 
-	// Optional: the zone may leave it unlisted or unanswered. Many lists have no
-	// IPv6, and of several test names one is enough.
+	// Optional: the zone works even if this is not listed or not answered. Many
+	// lists have no IPv6, and of several test names one is enough.
 	Optional bool
 
 	labels string
 }
 
-// OK reports whether the zone said what it should.
+// OK reports whether the zone answered as it should.
 func (p *Point) OK() bool {
 	return p.Failure == nil && (len(p.Codes) > 0) == p.Listed
 }
 
-// TestResult is what a self-test found.
+// TestResult is the result of a self-test.
 type TestResult struct {
 	Status  Status // of the zone, after the test
 	Problem Problem
@@ -39,7 +39,7 @@ type TestResult struct {
 	Off     bool // the zone is not to be tested
 }
 
-// SelfTest tests every zone now and puts the results in force.
+// SelfTest tests every zone now and sets the states of the zones.
 func (l *Lists) SelfTest(ctx context.Context) ([]TestResult, error) {
 	zones := l.zones()
 	results := make([]TestResult, len(zones))
@@ -55,12 +55,12 @@ func (l *Lists) SelfTest(ctx context.Context) ([]TestResult, error) {
 		l.apply(z, results[i])
 		results[i].Status = z.status()
 	}
-	l.wakeUp() // reports are Run's
+	l.wakeUp() // Run reports the changes
 	return results, nil
 }
 
-// test asks all points of one zone at once. One that is not to be tested keeps its
-// state.
+// test asks one zone about all its points at once. A zone that is not tested keeps
+// its state.
 func (l *Lists) test(ctx context.Context, z *zone) TestResult {
 	ctx, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
@@ -87,9 +87,10 @@ func (l *Lists) test(ctx context.Context, z *zone) TestResult {
 	return t
 }
 
-// points are the zone's own test entries or those of RFC 5782 section 5, and one
-// subject that was never asked about: the answers to the others may come from
-// caches while the zone has begun to refuse. It lies where no list has entries.
+// points returns the zone's own test entries or those of RFC 5782 section 5, and a
+// random subject that is in no cache. Answers for the test entries may come from
+// caches when the zone refuses already. The random subject is one that no list
+// holds.
 func (l *Lists) points(z *zone) []Point {
 	own := z.tests.Listed
 	if z.kind == KindName {
@@ -116,7 +117,7 @@ func (l *Lists) points(z *zone) []Point {
 	}
 }
 
-// listedPoints are entries of which one must be listed.
+// listedPoints returns points for entries of which one must be listed.
 func listedPoints(entries []string) []Point {
 	var points []Point
 	for _, e := range entries {
@@ -133,8 +134,8 @@ func newPoint(subject string, listed, optional bool) Point {
 	return Point{Subject: subject, labels: labels, Listed: listed, Optional: optional}
 }
 
-// judge finds the worst that the points show: a refusal, a zone that lists what
-// none may, questions without answer, a zone without its test entry.
+// judge returns the worst problem that the points show: a refusal, a zone that
+// lists what no list may, questions without an answer, or a missing test entry.
 func judge(points []Point) (Problem, string) {
 	var worst Failure
 	rank, listed := 0, false
@@ -152,7 +153,8 @@ func judge(points []Point) (Problem, string) {
 	return worst.Problem, worst.Cause
 }
 
-// finding is what one point shows, and how much it weighs: 0 for nothing.
+// finding returns the problem that one point shows, and its severity: 0 for no
+// problem.
 func (p *Point) finding() (Failure, int) {
 	f := p.Failure
 	transient := f != nil && (f.Problem == NoAnswer || f.Problem == Failing)

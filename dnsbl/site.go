@@ -15,8 +15,7 @@ const (
 	maxZoneName = 160 // leaves room for 32 nibbles and a key
 )
 
-// Site is a list with the answers that count and what they count, as
-// postscreen_dnsbl_sites spells it.
+// Site is a list with its filter and weight, written as in postscreen_dnsbl_sites.
 type Site struct {
 	Zone   string // lower case, without the last dot; the public name
 	Filter Filter
@@ -25,8 +24,8 @@ type Site struct {
 
 // ParseSite reads domain[=filter][*weight]. The filter has four octets, each a
 // number or a list in brackets of numbers and ranges: 127.0.0.[2..11;30]. The
-// weight is within -1000 and 1000, 1 when not given; a negative one allows, 0
-// only records. Errors name the part and the fix.
+// weight is from -1000 to 1000, by default 1. A negative weight allows, 0 only
+// records. An error names the part and the fix.
 func ParseSite(text string) (Site, error) {
 	if len(text) > maxSite {
 		return Site{}, fmt.Errorf("a list of more than %d bytes", maxSite)
@@ -51,7 +50,7 @@ func ParseSite(text string) (Site, error) {
 	return s, nil
 }
 
-// String spells the site so that ParseSite reads it back.
+// String returns the site in the form that ParseSite reads.
 func (s Site) String() string {
 	out := s.Zone
 	if s.Filter.text != "" {
@@ -60,7 +59,7 @@ func (s Site) String() string {
 	return out + "*" + strconv.Itoa(s.Weight)
 }
 
-// Filter says which answers count. The zero Filter means none.
+// Filter holds which answers count. The zero Filter means that there is no filter.
 type Filter struct {
 	text   string
 	octets [4]octetSet
@@ -81,12 +80,12 @@ func (f *Filter) matches4(b [4]byte) bool {
 	return true
 }
 
-// Matches reports whether the filter names an answer.
+// Matches reports whether an answer passes the filter.
 func (f *Filter) Matches(answer netip.Addr) bool {
 	return answer.Is4() && !f.isNone() && f.matches4(answer.As4())
 }
 
-// within127 reports whether the filter can match anything that a list answers.
+// within127 reports whether the filter can match any answer of a list.
 func (f *Filter) within127() bool { return f.isNone() || f.octets[0].has(127) }
 
 var (
@@ -122,7 +121,7 @@ func parseFilter(text string) (Filter, error) {
 	return f, nil
 }
 
-// parse takes one octet off the text and returns what follows.
+// parse reads one octet of the text and returns the rest.
 func (o *octetSet) parse(text string) (string, error) {
 	if strings.HasPrefix(text, "[") {
 		list, rest, ok := strings.Cut(text[1:], "]")

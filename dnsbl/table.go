@@ -2,27 +2,28 @@ package dnsbl
 
 import "slices"
 
-// row gives codes 127.0.x.y a meaning: x within third, y within fourth.
+// row is the meaning of the codes 127.0.x.y with x within third and y within
+// fourth.
 type row struct {
 	third, fourth [2]byte
 	class         Class
 	name          string
 }
 
-// table is what is known of a list and the zones that belong to it.
+// table describes a list and the zones that belong to it.
 type table struct {
 	zones  []string // public names
 	rows   []row
-	other  Class    // of codes that no row names
+	other  Class    // of codes without a row
 	tests  []string // its own test entries, see SelfTest; nil: those of RFC 5782
-	lookup string   // where people look a subject up; {} is where it goes
+	lookup string   // web page about a subject, which replaces {}
 }
 
 const spamhausLookup = "https://check.spamhaus.org/results/?query={}"
 
-// tables are the lists whose codes are typed, and at the end any other list: a code
-// that it does not explain is a listing, and 127.0.0.1 is none (RFC 5782 section
-// 2.1), unless a filter names it.
+// tables are the lists whose codes are known. The last table is for all other
+// lists: each code is a listing except 127.0.0.1 (RFC 5782 section 2.1), unless a
+// filter names it.
 func tables() []table {
 	other := table{rows: []row{{[2]byte{0, 0}, [2]byte{0, 1}, ClassOther, ""}}, other: ClassListed}
 	return slices.Concat(spamhausTables(), otherTables(), []table{other})
@@ -89,7 +90,8 @@ func otherTables() []table {
 		rows:  bitRows(),
 		tests: []string{"surbl-org-permanent-test-point.com", "test.surbl.org", "127.0.0.2"},
 	}, {
-		// What it calls white counts where a filter names it. It lists 127.0.0.1 so.
+		// What it calls white counts only where a filter names it. It lists
+		// 127.0.0.1 as white.
 		zones: []string{"hostkarma.junkemailfilter.com"},
 		rows: []row{
 			{[2]byte{0, 0}, [2]byte{1, 1}, ClassOther, "hostkarma white"},
@@ -102,8 +104,8 @@ func otherTables() []table {
 	}}
 }
 
-// bitRows are the codes of URIBL and SURBL: bit 1 is the refusal of both, the
-// others say which of their lists.
+// bitRows are the codes of URIBL and SURBL: bit 1 is a refusal, the other bits name
+// their lists.
 func bitRows() []row {
 	return []row{
 		{[2]byte{0, 0}, [2]byte{1, 1}, ClassRefused, "over quota"},
@@ -111,7 +113,7 @@ func bitRows() []row {
 	}
 }
 
-// tableOf finds the table of a zone by its public name.
+// tableOf returns the table of a zone by its public name.
 func tableOf(zone string) table {
 	all := tables()
 	for _, t := range all {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// progress of a question.
+// progress is the state of a question.
 type progress uint8
 
 const (
@@ -15,8 +15,8 @@ const (
 	skipped // out of service, and without weight in the outcome
 )
 
-// tally adds up answers as they come in, between the lowest and the highest
-// score that the questions without answer leave possible.
+// tally adds up answers as they come in. It keeps the lowest and the highest score
+// that are still possible with the missing answers.
 type tally struct {
 	lists     *Lists
 	questions []question
@@ -24,7 +24,7 @@ type tally struct {
 	answers   []answer
 	waiting   int
 	score     int
-	low, high int // what questions without answer may still do to the score
+	low, high int // what the missing answers can still add to the score
 }
 
 func newTally(l *Lists, questions []question) *tally {
@@ -73,7 +73,7 @@ func (t *tally) take(a answer) {
 	t.high -= z.high
 }
 
-// settled reports whether the answers that are still to come cannot matter.
+// settled reports whether the missing answers cannot change the outcome.
 func (t *tally) settled() bool {
 	c := &t.lists.config
 	switch {
@@ -109,7 +109,7 @@ func (t *tally) result() (Result, error) {
 	return r, nil
 }
 
-// note enters an answer that holds something.
+// note adds the answer of a zone that holds the subject.
 func (r *Result) note(q *question, codes []Code) {
 	weight, counted := q.zone.score(codes)
 	r.Hits = append(r.Hits, Hit{
@@ -128,10 +128,11 @@ func (r *Result) note(q *question, codes []Code) {
 	}
 }
 
-// UnknownError is the error of an undecided request: the questions that failed.
+// UnknownError is the error of an undecided request. It holds the questions that
+// failed.
 type UnknownError struct{ Failures []Failure }
 
-// maxShown bounds the failures that an error spells out.
+// maxShown limits the failures that an error lists.
 const maxShown = 4
 
 func (u *UnknownError) Error() string {

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// SelfTest says how a zone is tested.
+// SelfTest describes how a zone is tested.
 type SelfTest struct {
-	// Off: not at all. Refusals and silence still put the zone out of service, and
-	// time puts it back.
+	// Off: the zone is not tested. Refusals and silence still put it out of
+	// service; after some time it is asked again.
 	Off bool
 	// Listed are entries that a working zone holds, of which one must be listed:
-	// addresses, or names in lower case without the last dot. Empty: what is known
-	// of the zone, else what RFC 5782 section 5 asks of every list.
+	// addresses, or names in lower case without the last dot. Empty: the known
+	// entries of the zone, or else those that RFC 5782 section 5 requires of every
+	// list.
 	Listed []string
 }
 
@@ -24,7 +25,7 @@ const selfTestOff = "off"
 // maxTests bounds the entries of a SelfTest.
 const maxTests = 8
 
-// ParseSelfTest reads ZONE=off or ZONE=ENTRY,ENTRY. Errors name the part and the
+// ParseSelfTest reads ZONE=off or ZONE=ENTRY,ENTRY. An error names the part and the
 // fix.
 func ParseSelfTest(text string) (zone string, t SelfTest, err error) {
 	name, value, ok := strings.Cut(text, "=")
@@ -48,12 +49,12 @@ func ParseSelfTest(text string) (zone string, t SelfTest, err error) {
 	return zone, t, nil
 }
 
-// HasZone reports whether a zone is among the sites, under whichever of its names.
+// HasZone reports whether a zone is among the sites, under any of its names.
 func HasZone(sites []Site, zone string) bool {
 	return slices.ContainsFunc(sites, func(s Site) bool { return publicName(s.Zone) == publicName(zone) })
 }
 
-// setSelfTests hands the settings to their zones.
+// setSelfTests sets the self-tests of the zones.
 func (l *Lists) setSelfTests() {
 	for name, t := range l.config.SelfTests {
 		for _, z := range l.zones() {

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// Kind is what a zone holds.
+// Kind is the kind of entries that a zone holds.
 type Kind uint8
 
 // The kinds.
@@ -21,21 +21,21 @@ var kindNames = [...]string{KindAddress: "address", KindName: "name"}
 
 func (k Kind) String() string { return kindNames[k] }
 
-// zone is one zone with its sites. It is asked once for all of them.
+// zone is one zone with its sites. One question serves all of them.
 type zone struct {
-	public string // its name in everything that is shown
-	asked  string // its name in questions: may hold the key
+	public string // its name in results, errors and metrics
+	asked  string // its name in questions: may contain the key
 	keyed  bool
 	kind   Kind
 	table  table
 	sites  []Site
 	tests  SelfTest
-	low    int // what its answer can take from the score
-	high   int // what its answer can add to the score
+	low    int // the most that its answer can take from the score
+	high   int // the most that its answer can add to the score
 
 	state    atomic.Pointer[health]
-	failures atomic.Int32 // questions without an answer since the last one with
-	suspect  atomic.Bool  // a refusal shortly after the zone healed
+	failures atomic.Int32 // questions without an answer since the last answer
+	suspect  atomic.Bool  // it refused shortly after it began to work again
 }
 
 // newZones groups sites by zone, in their order.
@@ -77,8 +77,8 @@ func (z *zone) addSite(s Site) {
 	z.high += max(s.Weight, 0)
 }
 
-// score adds up the sites that one of the codes matches, as postscreen does:
-// each counts once.
+// score adds up the weights of the sites that match one of the codes. Each site
+// counts once, as in postscreen.
 func (z *zone) score(codes []Code) (score int, counted bool) {
 	for i := range z.sites {
 		if z.sites[i].counts(codes) {
@@ -89,7 +89,8 @@ func (z *zone) score(codes []Code) (score int, counted bool) {
 	return score, counted
 }
 
-// counts: a filter names codes whatever they mean, but never a refusal.
+// counts reports whether a code counts for a site. A filter selects codes whatever
+// they mean, but never a refusal.
 func (s *Site) counts(codes []Code) bool {
 	return slices.ContainsFunc(codes, func(c Code) bool {
 		switch {
@@ -102,13 +103,13 @@ func (s *Site) counts(codes []Code) bool {
 	})
 }
 
-// Check refuses a site that cannot work among the lists of a kind: with or
-// without a key. The error names the fix, and never a key.
+// Check returns an error for a site that cannot work among the lists of a kind,
+// with or without a key. The error names the fix and never contains a key.
 func (s Site) Check(kind Kind, keyed bool) error {
 	name := publicName(s.Zone)
 	switch {
 	case hidesKey(s.Zone):
-		return errors.New("a DQS zone with its key inside: keys are in messages then; write zen.spamhaus.org or dbl.spamhaus.org, and put the key into a file for --dqs-key-file")
+		return errors.New("a DQS zone with its key inside: the key would appear in messages; write zen.spamhaus.org or dbl.spamhaus.org, and put the key into a file for --dqs-key-file")
 	case name == authZone:
 		return fmt.Errorf("%s lists stolen logins: it is for submission, not for mail that comes in; take it out", name)
 	case strings.HasSuffix(name, serviceSuffix) && !keyed:
@@ -123,8 +124,8 @@ func (s Site) Check(kind Kind, keyed bool) error {
 	return nil
 }
 
-// canMatch reports whether a filter names codes where a known list has its own.
-// The last octet is not compared: lists get new codes.
+// canMatch reports whether a filter can match the codes of a known list. The last
+// octet is not compared, because lists add codes.
 func (t table) canMatch(f Filter) bool {
 	return len(t.zones) == 0 || f.octets[1].has(0) && slices.ContainsFunc(t.rows, func(r row) bool {
 		for third := int(r.third[0]); third <= int(r.third[1]); third++ {
@@ -136,7 +137,7 @@ func (t table) canMatch(f Filter) bool {
 	})
 }
 
-// example is a code of a known list, for the fix.
+// example returns a code of a known list, for the error.
 func (t table) example() string {
 	r := t.rows[len(t.rows)-1]
 	return fmt.Sprintf("127.0.%d.%d", r.third[0], r.fourth[0])

@@ -47,7 +47,8 @@ func sites(t testing.TB, specs string) []Site {
 	return out
 }
 
-// newLists makes lists over a zone; c needs only what differs.
+// newLists returns lists that ask a zone. c needs only the settings that differ
+// from the defaults.
 func newLists(t testing.TB, z DNS, addresses, names string, c Config) *Lists {
 	t.Helper()
 	c.DNS, c.Addresses, c.Names = z, sites(t, addresses), sites(t, names)
