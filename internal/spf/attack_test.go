@@ -15,8 +15,8 @@ import (
 // the explanation.
 const maxQueries = 1 + MaxLookups*(1+MaxNames) + 1 + MaxNames + 1
 
-// flood has n numbered records of one type at name, each pointing to a host
-// that pattern names.
+// flood returns n numbered records of one type at name. Each points to a host that
+// is named by pattern.
 func flood(z *zone, n int, name, qtype, pattern string) {
 	for i := range n {
 		z.Add(name, qtype, fmt.Sprintf(pattern, i))
@@ -94,7 +94,7 @@ func bombArgs() Args {
 }
 
 func TestAttacksAreBounded(t *testing.T) {
-	// The client's PTR names never bring about an error.
+	// The client's PTR names never cause an error.
 	want := map[string]Status{"include tree": PermError, "mx flood": Fail, "5000 mx": PermError, "void flood": PermError,
 		"ptr flood": Fail, "long record": PermError, "20000 records": PermError, "macro bomb": PermError}
 	most := map[string]int{"include tree": 11, "mx flood": 111, "5000 mx": 2, "void flood": 4,
@@ -112,7 +112,7 @@ func TestAttacksAreBounded(t *testing.T) {
 	}
 }
 
-// TestLimitsOfOneCheck puts the dearest of everything together.
+// TestLimitsOfOneCheck combines the most expensive records of each kind.
 func TestLimitsOfOneCheck(t *testing.T) {
 	z := newZone()
 	z.Add("attack.example", "TXT", "v=spf1"+strings.Repeat(" mx:%{p}.m.example", 10)+" -all exp=why.example")
@@ -175,7 +175,7 @@ func BenchmarkMacroBomb(b *testing.B) {
 	}
 }
 
-// BenchmarkAttacks gives the cost of each hostile publication.
+// BenchmarkAttacks measures the cost of each hostile publication.
 func BenchmarkAttacks(b *testing.B) {
 	for name, z := range attackZones() {
 		b.Run(name, func(b *testing.B) {
@@ -187,8 +187,8 @@ func BenchmarkAttacks(b *testing.B) {
 	}
 }
 
-// BenchmarkPass is a usual pass, DNS from memory: two includes, the match in
-// the second.
+// BenchmarkPass measures a usual pass with DNS from memory: two includes, the match
+// in the second.
 func BenchmarkPass(b *testing.B) {
 	z := zoneOf("d.example TXT v=spf1 mx include:_spf.one.example include:_spf.two.example ~all",
 		"d.example MX 10 mx1.d.example.", "mx1.d.example A 203.0.113.7",
@@ -204,8 +204,8 @@ func BenchmarkPass(b *testing.B) {
 	}
 }
 
-// BenchmarkPassDirect is the cheapest pass: one record, no further names. The
-// resolver hands out what it holds, so that all that is counted is ours.
+// BenchmarkPassDirect measures the cheapest pass: one record, no further names. The
+// resolver only returns stored values, so that its cost does not count.
 func BenchmarkPassDirect(b *testing.B) {
 	r := held{txt: []string{"v=spf1 ip4:198.51.100.0/24 ip4:192.0.2.0/24 -all"}}
 	args := argsFor("192.0.2.200", "alice@d.example")
@@ -227,7 +227,8 @@ func (h *held) LookupTXT(context.Context, string) ([]string, error) { return h.t
 
 func (h *held) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) { return nil, nil }
 
-// silentReverse has the client's reverse zone never answer.
+// silentReverse is a resolver that never answers for the reverse zone of the
+// client.
 type silentReverse struct{ *zone }
 
 func (s silentReverse) LookupAddr(ctx context.Context, _ string) ([]string, error) {
@@ -235,7 +236,7 @@ func (s silentReverse) LookupAddr(ctx context.Context, _ string) ([]string, erro
 	return nil, ctx.Err()
 }
 
-// A client whose reverse zone is silent gets the fail that it would get anyway.
+// A client whose reverse zone is silent still gets its fail.
 func TestSilentReverseZone(t *testing.T) {
 	for _, record := range []string{"v=spf1 ptr -all", "v=spf1 ptr ptr:a.example exists:%{p}.gone.example -all"} {
 		synctest.Test(t, func(t *testing.T) {

@@ -10,35 +10,35 @@ import (
 	"time"
 )
 
-// Resolver asks DNS. *net.Resolver has these methods, and tests may use it;
-// it is not exact enough for a daemon (see below).
+// Resolver asks DNS. *net.Resolver has these methods. Tests may use it, but it is
+// not exact enough for a daemon (see below).
 //
-// Names arrive absolute, with their trailing dot: no search list may be
-// applied, and a name that looks like an address ("192.0.2.1.") is still a
-// name. They hold raw bytes 0x20 to 0x7e without a backslash, blanks and
-// percent signs included; nothing in them is an escape. (*net.Resolver never
-// asks for a name with such characters, and reads the hosts file.)
+// Names are absolute, with their trailing dot: no search list may be used, and a
+// name that looks like an address ("192.0.2.1.") is still a name. They hold raw
+// bytes from 0x20 to 0x7e except the backslash. Blanks and percent signs are
+// possible, and there are no escapes. (*net.Resolver never asks for a name with
+// such characters, and reads the hosts file.)
 //
-// Answers: a name that does not exist, and one without records of the type,
-// are a *net.DNSError with IsNotFound, or an empty answer without error. Every
-// other error means that DNS could not tell: SERVFAIL and REFUSED, a time-out,
-// an expired context, a loop of aliases; wrapped or not. Aliases are followed.
-// Records that come with an error that is neither temporary nor a time-out
-// are used: that is how *net.Resolver reports malformed names it left out.
-// A lookup must return soon after ctx is done.
+// For a name that does not exist, or has no records of the type, the result is a
+// *net.DNSError with IsNotFound, or an empty answer without an error. Every other
+// error, wrapped or not, means that there is no answer: SERVFAIL and REFUSED, a
+// time-out, an expired context, a loop of aliases. Aliases are followed. Records
+// are used even with an error, if it is neither temporary nor a time-out:
+// *net.Resolver reports in this way that it left out malformed names. A lookup must
+// return soon after ctx is done.
 type Resolver interface {
 	// LookupTXT returns each TXT record with its strings joined.
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 	// LookupNetIP returns A records for network "ip4", AAAA for "ip6".
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-	// LookupMX returns the MX records, all of them.
+	// LookupMX returns all MX records.
 	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 	// LookupAddr returns the PTR names of an address in text form.
 	LookupAddr(ctx context.Context, addr string) ([]string, error)
 }
 
-// ask makes one query. An empty answer without error means that DNS said
-// there is nothing; an error means that DNS could not tell.
+// ask makes one query. An empty answer without an error means that there are no
+// records. An error means that DNS gave no answer.
 func ask[T any](ctx context.Context, c *check, qtype, name string, lookup func(context.Context, string) ([]T, error)) ([]T, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", qtype, name, err)
@@ -57,7 +57,7 @@ func ask[T any](ctx context.Context, c *check, qtype, name string, lookup func(c
 	return got, err
 }
 
-// settle decides what an answer with an error is worth.
+// settle decides whether an answer with an error is used.
 func settle[T any](got []T, err error) ([]T, error) {
 	var dns *net.DNSError
 	if !errors.As(err, &dns) || dns.IsTemporary || dns.IsTimeout {
@@ -73,8 +73,8 @@ func (c *check) txt(ctx context.Context, name string) ([]string, error) {
 	return ask(ctx, c, "TXT", name+".", c.resolver.LookupTXT)
 }
 
-// addrs asks for the addresses of a name: of the client's family, or for
-// exists always IPv4 (RFC 7208 section 5.7).
+// addrs asks for the addresses of a name, of the client's family. For exists it
+// always asks for IPv4 (RFC 7208 section 5.7).
 func (c *check) addrs(ctx context.Context, name, network string) ([]netip.Addr, error) {
 	qtype := "A"
 	if network == "ip6" {
@@ -89,9 +89,9 @@ func (c *check) mx(ctx context.Context, name string) ([]*net.MX, error) {
 	return ask(ctx, c, "MX", name+".", c.resolver.LookupMX)
 }
 
-// ptr waits for half of the time that is left at most. The client chooses whose
-// name server answers here: by silence alone it must not turn the fail of a domain
-// that uses its name into a temperror.
+// ptr waits for at most half of the time that is left. The client chooses the name
+// server that answers here. If that server is silent, the fail of a domain must not
+// become a temperror.
 func (c *check) ptr(ctx context.Context) ([]string, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		half, done := context.WithTimeout(ctx, time.Until(deadline)/2)
@@ -101,7 +101,7 @@ func (c *check) ptr(ctx context.Context) ([]string, error) {
 	return ask(ctx, c, "PTR", c.ip.String(), c.resolver.LookupAddr)
 }
 
-// texts spells answers for a trace.
+// texts returns answers as texts for a trace.
 func texts[T any](answers []T) []string {
 	out := make([]string, len(answers))
 	for i, a := range answers {
@@ -115,7 +115,7 @@ func texts[T any](answers []T) []string {
 	return out
 }
 
-// family is the network of the client's addresses, in LookupNetIP's words.
+// family returns the network argument of LookupNetIP for the client's addresses.
 func (c *check) family() string {
 	if c.ip.Is4() {
 		return "ip4"
@@ -123,8 +123,9 @@ func (c *check) family() string {
 	return "ip6"
 }
 
-// reverse holds the client's PTR names, asked for once per check, and what is
-// known of each: whether its addresses hold the client's (RFC 7208 section 5.5).
+// reverse holds the client's PTR names, asked for once per check, and whether each
+// is validated: whether the client's address is one of its addresses (RFC 7208
+// section 5.5).
 type reverse struct {
 	asked bool
 	err   error

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// check is one evaluation: the client, the identity, and the counters that
-// all its records share.
+// check is one evaluation: the client, the identity, and the counters for all
+// records.
 type check struct {
 	resolver Resolver
 	ip       netip.Addr // not IPv4-mapped, no zone
@@ -30,7 +30,7 @@ type check struct {
 	reverse reverse
 }
 
-// outcome is what check_host() gives for one domain.
+// outcome is the result of check_host() for one domain.
 type outcome struct {
 	status Status
 	err    error
@@ -45,11 +45,11 @@ type outcome struct {
 	expDomain string
 }
 
-// hit is the answer of one mechanism.
+// hit is the result of one mechanism.
 type hit struct {
 	ok      bool
 	network netip.Prefix
-	inner   *outcome // of an include
+	inner   *outcome // the outcome of an include
 }
 
 // stop ends a check with an error status.
@@ -73,7 +73,7 @@ var (
 	errUnusable  = errors.New("a macro has no value that can be in a domain name")
 )
 
-// stopped makes an outcome of an error that holds a stop.
+// stopped returns the outcome for an error that holds a stop.
 func stopped(domain string, err error) outcome {
 	o := outcome{status: PermError, err: fmt.Errorf("%s: %w", domain, err)}
 	var s *stop
@@ -112,7 +112,7 @@ func (c *check) host(ctx context.Context, domain string) outcome {
 	return outcome{status: Neutral}
 }
 
-// fetch gets and parses the domain's record (RFC 7208 sections 4.4 to 4.6).
+// fetch looks up and parses the domain's record (RFC 7208 sections 4.4 to 4.6).
 func (c *check) fetch(ctx context.Context, domain string) (*record, error) {
 	txts, err := c.txt(ctx, domain)
 	if err != nil {
@@ -133,8 +133,8 @@ func (c *check) fetch(ctx context.Context, domain string) (*record, error) {
 	return rec, nil
 }
 
-// matched makes the outcome of a directive that matched. A match inside an
-// include is told as the inner record has it, with the outer qualifier.
+// matched returns the outcome of a directive that matched. For a match inside an
+// include, it names the directive of the inner record, with the outer qualifier.
 func (c *check) matched(rec *record, d *directive, h hit) outcome {
 	o := outcome{status: d.status, kind: d.kind, term: d.text, network: h.network, exp: rec.exp, expDomain: c.domain}
 	o.variable = d.target != nil && d.target.variable
@@ -147,8 +147,8 @@ func (c *check) matched(rec *record, d *directive, h hit) outcome {
 	return o
 }
 
-// follow evaluates redirect= (RFC 7208 section 6.1): its result is ours,
-// except that a target without a record is a permerror.
+// follow evaluates redirect= (RFC 7208 section 6.1). The result of the target is
+// the result of the check, but a target without a record is a permerror.
 func (c *check) follow(ctx context.Context, spec *macroString) outcome {
 	text := "redirect=" + spec.source
 	o, err := c.redirect(ctx, spec)
@@ -193,9 +193,9 @@ func (c *check) count() error {
 	return nil
 }
 
-// countVoid counts a term for which DNS had nothing at all. RFC 7208 section
-// 4.6.4 counts terms, not queries: an IPv6 client that asks for the addresses
-// of five mail hosts, one of them without AAAA, has found no void.
+// countVoid counts a term for which DNS had no record at all. RFC 7208 section
+// 4.6.4 counts terms, not queries: an mx term of five mail hosts is not void when
+// only one of them has no AAAA record.
 func (c *check) countVoid() error {
 	c.voids++
 	if c.voids > max(c.maxVoids, 0) {
@@ -217,13 +217,12 @@ func (c *check) match(ctx context.Context, d *directive) (hit, error) {
 	}
 	target, ok, err := c.target(ctx, d.target)
 	if err != nil || !ok {
-		return hit{}, err // not ok: RFC 8616 section 4, such a term does not match
+		return hit{}, err // without ok the term does not match: RFC 8616 section 4
 	}
 	if d.kind == KindInclude {
 		return c.include(ctx, target)
 	}
-	// A name that DNS cannot be asked for is one that does not exist
-	// (RFC 7208 section 4.8).
+	// A name that DNS cannot be asked for does not exist (RFC 7208 section 4.8).
 	if !queryable(target) {
 		return hit{}, nil
 	}
@@ -239,9 +238,9 @@ func (c *check) match(ctx context.Context, d *directive) (hit, error) {
 	}
 }
 
-// target expands a domain-spec, or gives the current domain when there is
-// none. %{p} asks DNS and has a value even when DNS had no time to answer, so
-// time that ran out is looked at here.
+// target expands a domain-spec, or returns the current domain when there is none.
+// %{p} asks DNS, and has a value even when the time ran out. So an expired context
+// is checked here.
 func (c *check) target(ctx context.Context, spec *macroString) (name string, ok bool, err error) {
 	if spec == nil {
 		return c.domain, true, nil
@@ -253,7 +252,8 @@ func (c *check) target(ctx context.Context, spec *macroString) (name string, ok 
 	return name, ok, expired(ctx)
 }
 
-// include asks another domain; only its pass matches (RFC 7208 section 5.2).
+// include evaluates the record of another domain; only a pass matches (RFC 7208
+// section 5.2).
 func (c *check) include(ctx context.Context, target string) (hit, error) {
 	if !recordName(target) {
 		return hit{}, permanent(errBadTarget)
@@ -270,8 +270,8 @@ func (c *check) include(ctx context.Context, target string) (hit, error) {
 	return hit{}, nil
 }
 
-// recordName reports whether check_host() takes the name as its <domain>
-// (RFC 7208 section 4.3).
+// recordName reports whether a name is a valid <domain> for check_host() (RFC 7208
+// section 4.3).
 func recordName(name string) bool {
 	return queryable(name) && strings.IndexByte(name, '.') >= 0
 }
@@ -287,7 +287,7 @@ func (c *check) matchA(ctx context.Context, d *directive, target string) (hit, e
 	return c.among(addrs, d), nil
 }
 
-// among looks for the client in the networks around some addresses.
+// among looks for the client in the networks of some addresses.
 func (c *check) among(addrs []netip.Addr, d *directive) hit {
 	bits := d.bits6
 	if c.ip.Is4() {
@@ -305,8 +305,8 @@ func (c *check) among(addrs []netip.Addr, d *directive) hit {
 	return hit{}
 }
 
-// matchMX asks for the addresses of each mail host. Too many hosts are a
-// permerror at once, so that the answer's order does not decide.
+// matchMX asks for the addresses of each mail host. Too many hosts are a permerror
+// at once, so that the result does not depend on the order of the answer.
 func (c *check) matchMX(ctx context.Context, d *directive, target string) (hit, error) {
 	records, err := c.mx(ctx, target)
 	if err != nil {
@@ -337,11 +337,10 @@ func (c *check) matchMX(ctx context.Context, d *directive, target string) (hit, 
 	return hit{}, nil
 }
 
-// matchPTR looks for a validated name of the client in the target. Names
-// elsewhere are not validated: they could not match. Nothing here counts as
-// void or as a DNS error (section 5.5), for the client chooses the names: it
-// must not be able to turn a domain's fail into an error. But time that ran
-// out is ours, not DNS's answer.
+// matchPTR looks for a validated name of the client in the target domain. Other
+// names cannot match and are not validated. Nothing here counts as void or as a DNS
+// error (section 5.5): the client chooses the names, and must not be able to turn a
+// domain's fail into an error. But an expired context is an error.
 func (c *check) matchPTR(ctx context.Context, target string) (hit, error) {
 	names, err := c.reverseNames(ctx)
 	if err != nil {
@@ -355,7 +354,7 @@ func (c *check) matchPTR(ctx context.Context, target string) (hit, error) {
 	return hit{}, expired(ctx)
 }
 
-// expired is a temperror when ctx is done.
+// expired returns a temperror when ctx is done.
 func expired(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return temporary(err)
@@ -374,8 +373,8 @@ func (c *check) matchExists(ctx context.Context, target string) (hit, error) {
 	return hit{ok: true}, nil
 }
 
-// explain gets the text for a fail (RFC 7208 section 6.2). Whatever goes wrong
-// here means that there is none; nothing counts against the limits.
+// explain returns the explanation of a fail (RFC 7208 section 6.2). After any error
+// there is none. Nothing counts against the limits.
 func (c *check) explain(ctx context.Context, spec *macroString, domain string) string {
 	c.domain = domain
 	defer func() { c.domain = "" }()
@@ -414,7 +413,7 @@ func (c *check) emitTerm(text string, h hit, err error) {
 	c.emit(e)
 }
 
-// clip shortens a term for an error text.
+// clip shortens a term for an error.
 func clip(term string) string {
 	if len(term) > 80 {
 		return term[:80]

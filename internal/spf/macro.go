@@ -13,12 +13,12 @@ import (
 type macroString struct {
 	source string  // as published
 	tokens []token // nil when source is literal text
-	// variable: the value depends on the client or on the local part, not
-	// only on the domains.
+	// variable is true when the value depends on the client or on the local part,
+	// not only on the domains.
 	variable bool
 }
 
-// token is a stretch of literal text (letter 0) or a macro.
+// token is literal text (letter 0) or a macro.
 type token struct {
 	text    string // literal
 	expand  bool   // a macro-expand of the grammar: a macro, %%, %_ or %-
@@ -29,7 +29,8 @@ type token struct {
 	delims  string // "" means "."
 }
 
-// syntax says where a macro-string is, which decides what it may hold.
+// syntax is the place of a macro-string. It decides which characters and macros are
+// allowed.
 type syntax int
 
 const (
@@ -84,7 +85,7 @@ func parseMacros(s string, where syntax) (*macroString, error) {
 	return m, nil
 }
 
-// parseMacro parses one macro-expand, which s begins with, and returns its length.
+// parseMacro parses the macro-expand at the start of s and returns its length.
 func parseMacro(s string, where syntax) (token, int, error) {
 	if len(s) < 2 {
 		return token{}, 0, errMacroSyntax
@@ -121,7 +122,7 @@ func parseMacroBody(body string, where syntax) (token, error) {
 	body = body[1:]
 	digits := 0
 	for digits < len(body) && isDigit(body[digits]) {
-		// Saturates: a larger number means the same, all parts.
+		// The number is limited: a larger one has the same meaning, all parts.
 		t.keep = min(t.keep*10+int(body[digits]-'0'), maxKeep)
 		digits++
 	}
@@ -139,7 +140,7 @@ func parseMacroBody(body string, where syntax) (token, error) {
 	return t, nil
 }
 
-// parseDomainSpec parses a macro-string that ends as a domain-spec must.
+// parseDomainSpec parses a macro-string that must end like a domain-spec.
 func parseDomainSpec(s string) (*macroString, error) {
 	m, err := parseMacros(s, inDomainSpec)
 	if err != nil {
@@ -181,17 +182,17 @@ func endsInTopLabel(s string) bool {
 	return digits < len(top)
 }
 
-// expandName expands a domain-spec to a name without trailing dot, and cuts
-// labels off its left end until it fits (RFC 7208 section 7.3). ok is false
-// when a macro has no value that can be in a name.
+// expandName expands a domain-spec to a name without trailing dot, and removes
+// labels from the left until it fits (RFC 7208 section 7.3). ok is false when a
+// macro has a value that cannot be in a name.
 //
-// It works from the right end and stops as soon as a name is full, so the
-// cost does not grow with the number of macros beyond that.
+// It works from the right end and stops as soon as the name is full. So macros
+// beyond that cost nothing.
 func (c *check) expandName(ctx context.Context, m *macroString) (name string, ok bool) {
 	if m.tokens == nil {
 		return fitName(m.source), true
 	}
-	var room [maxName + 2]byte // a trailing dot, and one byte to know what is before the cut
+	var room [maxName + 2]byte // with a trailing dot, and one byte to see what is before the cut
 	pos := len(room)
 	for _, t := range slices.Backward(m.tokens) {
 		value, ok := c.expandToken(ctx, t)
@@ -218,13 +219,13 @@ func fitName(name string) string {
 	from := len(name) - maxName
 	dot := strings.IndexByte(name[from-1:], '.')
 	if dot < 0 {
-		return "" // one label longer than a name: not queryable
+		return "" // one label that is longer than a name: DNS cannot be asked for it
 	}
 	return name[from+dot:]
 }
 
-// expandText expands an explanation; ok is false when it has no end within
-// maxExplanation bytes or is not printable US-ASCII.
+// expandText expands an explanation. ok is false when it is longer than
+// maxExplanation bytes or not printable US-ASCII.
 func (c *check) expandText(ctx context.Context, m *macroString) (text string, ok bool) {
 	if m.tokens == nil {
 		return m.source, len(m.source) <= maxExplanation
@@ -245,9 +246,9 @@ func (c *check) expandText(ctx context.Context, m *macroString) (text string, ok
 	return string(out), true
 }
 
-// expandToken gives a token's text; ok is false for a value that is too long
-// or, in a local part, not ASCII (RFC 8616 section 4), and when the check has
-// expanded as much as any check may.
+// expandToken returns the text of a token. ok is false for a value that is too long
+// or, in a local part, not ASCII (RFC 8616 section 4). It is also false when the
+// check has used up maxMacroWork.
 func (c *check) expandToken(ctx context.Context, t token) (value string, ok bool) {
 	if t.letter == 0 {
 		return t.text, true
@@ -266,7 +267,7 @@ func (c *check) expandToken(ctx context.Context, t token) (value string, ok bool
 	return value, true
 }
 
-// letter is the value of a macro letter (RFC 7208 section 7.2).
+// letter returns the value of a macro letter (RFC 7208 section 7.2).
 func (c *check) letter(ctx context.Context, letter byte) string {
 	switch letter {
 	case 's':
@@ -292,13 +293,13 @@ func (c *check) letter(ctx context.Context, letter byte) string {
 		return c.ip.String()
 	case 'r':
 		return c.receiver
-	default: // 't': the parser lets no other letter through
+	default: // 't': the parser accepts no other letter
 		return strconv.FormatInt(c.now.Unix(), 10)
 	}
 }
 
-// dotted is an address as %{i} shows it: IPv6 in dotted nibbles, in upper
-// case as the standard's test suite has it (in a name, case is nothing).
+// dotted returns an address in the form of %{i}: IPv6 as dotted nibbles. They are
+// in upper case as in the test suite of the RFC; in a name, case does not matter.
 func dotted(ip netip.Addr) string {
 	if ip.Is4() {
 		return ip.String()
@@ -311,8 +312,9 @@ func dotted(ip netip.Addr) string {
 	return string(out[:63])
 }
 
-// validatedName is %{p}: of the client's validated names the current domain,
-// else one below it, else any, else "unknown" (RFC 7208 section 7.3).
+// validatedName returns the value of %{p}: from the client's validated names the
+// current domain, else one below it, else any, else "unknown" (RFC 7208 section
+// 7.3).
 func (c *check) validatedName(ctx context.Context) string {
 	names, _ := c.reverseNames(ctx)
 	prefer := []func(string) bool{
@@ -330,8 +332,8 @@ func (c *check) validatedName(ctx context.Context) string {
 	return unknownName
 }
 
-// transform splits at the delimiters, reverses, keeps parts from the right,
-// and joins with dots (RFC 7208 section 7.3).
+// transform splits a value at the delimiters, reverses the parts, keeps parts from
+// the right, and joins them with dots (RFC 7208 section 7.3).
 func (t token) transform(value string) string {
 	if t.keep == 0 && !t.reverse && t.delims == "" {
 		return value

@@ -8,13 +8,14 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Bounds of a domain name in text form (RFC 1035 section 2.3.4).
+// Limits of a domain name in text form (RFC 1035 section 2.3.4).
 const (
 	maxName  = 253
 	maxLabel = 63
 )
 
-// Why an identity has no domain that can be asked (RFC 7208 section 4.3).
+// The reasons why an identity has no domain that can be asked (RFC 7208 section
+// 4.3).
 var (
 	errNoDomain    = errors.New("no domain")
 	errNotFQDN     = errors.New("not a fully qualified domain name")
@@ -23,9 +24,9 @@ var (
 	errNameTooLong = errors.New("domain name too long")
 )
 
-// identityDomain brings the domain of an identity into the one form used from
-// here on: lower-case A-labels, no trailing dot. An error means that there is
-// nothing to ask, which is not the sender's failure.
+// identityDomain returns the domain of an identity in the form that this package
+// uses: lower-case A-labels, no trailing dot. An error means that there is no
+// domain to ask. It does not count against the sender.
 func identityDomain(s string) (string, error) {
 	ascii, err := toALabels(s)
 	if err != nil {
@@ -55,8 +56,9 @@ func checkIdentity(name string) error {
 	return nil
 }
 
-// toALabels converts U-labels (RFC 5890); a name in ASCII passes unchanged
-// and unchecked. Length is checked first: the conversion's cost grows with it.
+// toALabels converts U-labels (RFC 5890). A name in ASCII is returned unchanged and
+// unchecked. The length is checked first, because the cost of the conversion grows
+// with it.
 func toALabels(s string) (string, error) {
 	if isASCII(s) {
 		return s, nil
@@ -71,10 +73,10 @@ func toALabels(s string) (string, error) {
 	return ascii, nil
 }
 
-// queryable reports whether DNS can be asked for a name, as it comes out of
-// macro expansion, without its trailing dot. Any printable character may
-// are in it, except the backslash, which resolvers read as an escape: with
-// it a client's HELO could move a label's boundary.
+// queryable reports whether DNS can be asked for a name. The name is a result of
+// macro expansion, without its trailing dot. It may hold any printable character
+// except the backslash. Resolvers read that as an escape, so a client's HELO could
+// move the boundary of a label.
 func queryable(name string) bool {
 	if name == "" || len(name) > maxName || !goodLabels(name) {
 		return false
@@ -102,8 +104,8 @@ func goodLabels(name string) bool {
 	return true
 }
 
-// hostChars reports whether the name keeps to letters, digits, hyphens and,
-// as real sender domains do, underscores.
+// hostChars reports whether the name has only letters, digits, hyphens and
+// underscores. Real sender domains use underscores.
 func hostChars(name string) bool {
 	for i := range len(name) {
 		if b := name[i]; !isAlnum(b) && b != '-' && b != '_' && b != '.' {

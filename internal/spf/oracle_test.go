@@ -13,8 +13,8 @@ import (
 	oracle "blitiri.com.ar/go/spf"
 )
 
-// ipAddrs gives a zone the method that the oracle asks addresses with, and
-// the absolute names that a zone wants.
+// ipAddrs adapts a zone to the oracle: it adds the method for addresses and makes
+// names absolute.
 type ipAddrs struct{ *zone }
 
 func (z ipAddrs) LookupTXT(ctx context.Context, name string) ([]string, error) {
@@ -42,11 +42,11 @@ func (z ipAddrs) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, e
 	return nil, err6
 }
 
-// generator makes records within what both implementations claim to follow.
-// Left out, because the oracle is known to differ there: exp=, %{p}, %{c r t},
-// upper-case letters, syntax errors (it stops reading at a match), targets
-// without a top-level label, local parts with @, and REFUSED (RFC 7208 section
-// 4.4 makes it a temperror, the oracle a permerror).
+// generator makes records that both implementations claim to support. It leaves out
+// the parts in which the oracle is known to differ: exp=, %{p}, %{c r t},
+// upper-case letters, syntax errors (it stops reading at a match), targets without
+// a top-level label, local parts with @, and REFUSED (RFC 7208 section 4.4 makes it
+// a temperror, the oracle a permerror).
 type generator struct{ r *rand.Rand }
 
 func (g generator) pick(of ...string) string { return of[g.r.IntN(len(of))] }
@@ -122,7 +122,7 @@ func (g generator) zone() *zone {
 	return z
 }
 
-// ask puts one question to the oracle.
+// ask asks the oracle for one result.
 func (g generator) ask(z *zone, ip netip.Addr, opts ...oracle.Option) (oracle.Result, error) {
 	opts = append(opts, oracle.WithResolver(ipAddrs{z}))
 	return oracle.CheckHostWithSender(ip.AsSlice(), "n5.example", "alice-b@n1.example", opts...)

@@ -2,23 +2,23 @@ package spf
 
 import "strings"
 
-// Bounds of a Received-SPF field.
+// Limits of a Received-SPF field.
 const (
 	maxHeaderValue = 256 // bytes of one value; a longer one is cut
 	headerColumns  = 78
 )
 
-// ReceivedSPF writes the value of a Received-SPF field (RFC 7208 section 9.1)
-// for the HELO identity. a is what the check was given.
+// ReceivedSPF returns the value of a Received-SPF field (RFC 7208 section 9.1) for
+// the HELO identity. a is the argument of the check.
 func (r HeloResult) ReceivedSPF(a Args) string { return r.receivedSPF(a, "helo") }
 
-// ReceivedSPF writes the value of a Received-SPF field (RFC 7208 section 9.1)
-// for the MAIL FROM identity. a is what the check was given.
+// ReceivedSPF returns the value of a Received-SPF field (RFC 7208 section 9.1) for
+// the MAIL FROM identity. a is the argument of the check.
 func (r MailFromResult) ReceivedSPF(a Args) string { return r.receivedSPF(a, "mailfrom") }
 
-// receivedSPF lists the keys. Each value from outside goes through
-// headerValue, so that none can end its pair, its line or the field. The value
-// is printable US-ASCII, folded with "\n\t" at 78 columns where it can be.
+// receivedSPF writes the keys. Each value from outside goes through headerValue, so
+// that it cannot end its pair, its line or the field. The result is printable
+// US-ASCII, folded with "\n\t" at 78 columns where possible.
 func (r Result) receivedSPF(a Args, identity string) string {
 	receiver := a.Receiver
 	if receiver == "" {
@@ -45,7 +45,7 @@ func (r Result) receivedSPF(a Args, identity string) string {
 	return fold(pairs, len("Received-SPF: "))
 }
 
-// path is the reverse path without its angle brackets.
+// path returns the reverse path without its angle brackets.
 func (s Sender) path() string {
 	if s == (Sender{}) {
 		return ""
@@ -60,7 +60,7 @@ func (r Result) problem() string {
 	return r.Err.Error()
 }
 
-// reason says the status in words, as RFC 7208 section 9.1 suggests.
+// reason returns the status in words, as RFC 7208 section 9.1 suggests.
 func (r Result) reason(ip string) string {
 	who := "domain of " + r.Sender
 	switch r.Status {
@@ -80,7 +80,8 @@ func (r Result) reason(ip string) string {
 	return who + " does not designate permitted sender hosts"
 }
 
-// headerValue is a dot-atom when the value is one, otherwise a quoted-string.
+// headerValue returns a value as a dot-atom if it is one, otherwise as a
+// quoted-string.
 func headerValue(s string) string {
 	if s == "" || len(s) > maxHeaderValue || strings.Contains("."+s+".", "..") {
 		return quoted(s)
@@ -93,17 +94,19 @@ func headerValue(s string) string {
 	return s
 }
 
-// quoted makes a quoted-string (RFC 5322 section 3.2.4).
+// quoted returns a quoted-string (RFC 5322 section 3.2.4).
 func quoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(s)) + `"`
 }
 
-// headerComment is text inside a comment: what could end or nest it is replaced.
+// headerComment returns text for a comment: characters that could end or nest it
+// are replaced.
 func headerComment(s string) string {
 	return strings.NewReplacer(`\`, "?", "(", "?", ")", "?").Replace(printable(s))
 }
 
-// printable replaces what is not printable US-ASCII and cuts what is too long.
+// printable replaces all characters except printable US-ASCII, and cuts a text that
+// is too long.
 func printable(s string) string {
 	s = s[:min(len(s), maxHeaderValue)]
 	return strings.Map(func(r rune) rune {
@@ -114,8 +117,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// fold joins words, with a new line before each that would pass the 78th
-// column. It never breaks inside a word.
+// fold joins words. It starts a new line before each word that would pass the 78th
+// column, and never breaks inside a word.
 func fold(words []string, column int) string {
 	var b strings.Builder
 	for i, w := range words {

@@ -116,7 +116,7 @@ func fieldKeys(t *testing.T, value string) []string {
 	return keys
 }
 
-// valueEnd is where the value at the start of s ends, or -1.
+// valueEnd returns where the value at the start of s ends, or -1.
 func valueEnd(s string) int {
 	if s[0] != '"' {
 		return strings.IndexAny(s, ";\"() ")

@@ -19,7 +19,7 @@ type record struct {
 type directive struct {
 	text    string // as published
 	kind    Kind
-	status  Status       // what a match gives
+	status  Status       // the result of a match
 	target  *macroString // nil: the current domain
 	network netip.Prefix // ip4, ip6
 	bits4   int          // a, mx: prefix length for IPv4
@@ -28,7 +28,7 @@ type directive struct {
 
 const version = "v=spf1"
 
-// Why a domain's TXT records hold no policy that can be used.
+// The reasons why a domain has no usable policy.
 var (
 	errNoRecord    = errors.New("no SPF record")
 	errManyRecords = errors.New("more than one SPF record")
@@ -36,8 +36,8 @@ var (
 	errRecordChar  = errors.New("a character that is not printable US-ASCII")
 )
 
-// selectRecord picks the policy from the TXT records of a domain (RFC 7208
-// section 4.5): "v=spf1", then a blank or the end.
+// selectRecord picks the policy from the TXT records of a domain (RFC 7208 section
+// 4.5): it begins with "v=spf1", followed by a blank or the end.
 func selectRecord(txts []string) (string, error) {
 	found, n := "", 0
 	for _, txt := range txts {
@@ -60,7 +60,7 @@ func selectRecord(txts []string) (string, error) {
 	return found, nil
 }
 
-// parseRecord parses the whole of a selected record. Any error is a permerror.
+// parseRecord parses a selected record as a whole. Any error is a permerror.
 func parseRecord(text string) (*record, error) {
 	for i := range len(text) {
 		if text[i] < ' ' || text[i] > '~' {
@@ -79,8 +79,8 @@ func parseRecord(text string) (*record, error) {
 	return rec, nil
 }
 
-// add parses one term. What is before the first of ":", "/" and "=" names
-// it, and "=" makes it a modifier.
+// add parses one term. Its name is the text before the first of ":", "/" and "=". A
+// "=" makes it a modifier.
 func (rec *record) add(term string) error {
 	if i := strings.IndexAny(term, ":/="); i >= 0 && term[i] == '=' {
 		return rec.addModifier(term[:i], term[i+1:])
@@ -130,7 +130,8 @@ func (rec *record) addModifier(name, value string) error {
 	return err
 }
 
-// modifierName: a letter, then letters, digits, "-", "_" and ".".
+// modifierName reports whether s is the name of a modifier: a letter, then letters,
+// digits, "-", "_" and ".".
 func modifierName(s string) bool {
 	if s == "" || !isAlpha(s[0]) {
 		return false
@@ -138,7 +139,7 @@ func modifierName(s string) bool {
 	return hostChars(s)
 }
 
-// parse reads a mechanism's argument, which begins with its ":" or "/".
+// parse reads the argument of a mechanism. It begins with ":" or "/".
 func (d *directive) parse(name, arg string) (err error) {
 	d.kind = Kind(strings.ToLower(name))
 	switch d.kind {
@@ -178,8 +179,8 @@ func parseTarget(arg string) (*macroString, error) {
 	return parseDomainSpec(arg[1:])
 }
 
-// cutDualCIDR takes [ "/" number ] [ "//" number ] off the end. No domain-spec
-// can end in a slash and digits, so nothing is ambiguous.
+// cutDualCIDR cuts [ "/" number ] [ "//" number ] off the end. This is not
+// ambiguous, because no domain-spec can end in a slash and digits.
 func cutDualCIDR(arg string) (rest string, bits4, bits6 int, err error) {
 	bits4, bits6 = 32, 128
 	if i := strings.LastIndex(arg, "//"); i >= 0 && allDigits(arg[i+2:]) {

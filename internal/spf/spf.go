@@ -1,22 +1,21 @@
-// Package spf answers one question: does a domain authorise this client to
-// send mail in its name? (RFC 7208, with RFC 8616 for internationalised mail.)
+// Package spf checks whether a domain authorises a client to send mail in its name
+// (RFC 7208, with RFC 8616 for internationalised mail).
 //
-// A domain publishes a TXT record of terms: mechanisms, tried from left to
-// right until one matches the client's address, and modifiers. Terms may ask
-// DNS for further names and for further records. The answer is one of seven
-// statuses, and here also which term gave it, in whose record, and for which
-// network.
+// A domain publishes a TXT record of terms: mechanisms, tried from left to right
+// until one matches the client's address, and modifiers. Terms may ask DNS for
+// further names and for further records. The result is one of seven statuses. Here
+// it also names the term that matched, the domain of its record, and the network.
 //
 // Invariants:
 //   - A result for the HELO name and a result for MAIL FROM are different
 //     types, so that one cannot replace the other.
 //   - A record is parsed whole before any of it is evaluated: a syntax error
 //     anywhere is a permerror, even after a term that would match.
-//   - DNS that said "no such thing" is an answer; DNS that said anything else,
-//     or nothing in time, is a temperror. An expired context never turns into
-//     a definite status.
-//   - Work is bounded by named constants: DNS terms, void terms, names per
-//     term, the size of a record, the length of everything expanded.
+//   - If DNS answers that a name or record does not exist, that is an answer. Any
+//     other error of DNS, and a time-out, is a temperror. An expired context never
+//     becomes a definite status.
+//   - Named constants limit the work: DNS terms, void terms, names per term, the
+//     size of a record, the length of all expansions.
 //   - No panics, no goroutines, no state between calls, no logging.
 package spf
 
@@ -35,19 +34,19 @@ type Status string
 // The seven statuses.
 const (
 	None      Status = "none"      // no domain to ask, or no record published
-	Neutral   Status = "neutral"   // the domain asserts nothing about the client
+	Neutral   Status = "neutral"   // the domain makes no statement about the client
 	Pass      Status = "pass"      // authorised
 	Fail      Status = "fail"      // not authorised
 	SoftFail  Status = "softfail"  // probably not authorised
-	TempError Status = "temperror" // DNS could not tell; a later try may
+	TempError Status = "temperror" // DNS gave no answer; a later try may get one
 	PermError Status = "permerror" // the published records cannot be used
 )
 
 // Kind is the kind of mechanism that matched; its value is the mechanism's name.
 type Kind string
 
-// The eight mechanisms. A Result never carries KindInclude: it names the
-// directive inside the included record.
+// The eight mechanisms. A Result never has KindInclude: it names the directive
+// inside the included record.
 const (
 	KindAll     Kind = "all"
 	KindInclude Kind = "include"
@@ -67,7 +66,7 @@ const (
 
 	maxRecord      = 16 << 10 // bytes of one record; RFC 7208 section 3.4 advises under 450
 	maxExplanation = 1024     // bytes of an expanded explanation
-	maxMacroValue  = 1024     // bytes of a macro letter's value before it is cut to parts
+	maxMacroValue  = 1024     // bytes of a macro letter's value before it is split into parts
 	maxMacroWork   = 64 << 10 // bytes of such values, per check: ten terms with 25 names each
 )
 
@@ -77,7 +76,7 @@ type Sender struct {
 	Domain string // A-labels or U-labels
 }
 
-// Args is what is known of the client and its mail.
+// Args describes the client and its mail.
 type Args struct {
 	IP       netip.Addr // the client; an IPv4-mapped address counts as IPv4
 	Helo     string     // the HELO or EHLO argument as given
@@ -85,37 +84,37 @@ type Args struct {
 	Receiver string     // our host name, for %{r}; "" gives "unknown"
 	Now      time.Time  // for %{t}
 
-	// MaxVoids is how many terms may find nothing in DNS; 0 means
-	// DefaultMaxVoids, a negative number means not one.
+	// MaxVoids is how many terms may find nothing in DNS. 0 means DefaultMaxVoids,
+	// a negative number means none.
 	MaxVoids int
-	// NoExplanation leaves out the queries for exp= that a fail otherwise
-	// causes. Set it when no one will read the explanation.
+	// NoExplanation suppresses the queries for exp= after a fail. Set it when the
+	// explanation is not used.
 	NoExplanation bool
 	// Trace, when set, is called in the calling goroutine for each query,
 	// record and term, in order.
 	Trace func(Event)
 }
 
-// Result is what HeloResult and MailFromResult share. Functions that act on
-// one identity should take that identity's type, not this one.
+// Result is the common part of HeloResult and MailFromResult. Functions for one
+// identity should take the type of that identity, not this one.
 type Result struct {
 	Status Status
 	Domain string // the domain asked, in lower-case A-labels; "" when there was none
 	Sender string // the identity evaluated, such as "postmaster@mx.example.com"
 
-	// The directive that gave the status. All zero when none matched: the
+	// The directive that matched. All fields are zero when none matched: for the
 	// default neutral, none, temperror and permerror.
 	Kind      Kind
 	Mechanism string       // its text as published, such as "ip4:192.0.2.0/24"
-	Network   netip.Prefix // of a, mx, ip4, ip6: the network that holds the client
-	Path      []string     // whose records led to it: the asked domain first, then each redirect or include
+	Network   netip.Prefix // of a, mx, ip4, ip6: the network that contains the client
+	Path      []string     // the domains whose records led to it: first the asked one, then each redirect or include
 
-	// Explanation is the domain's own text for a fail: printable US-ASCII, at
-	// most 1024 bytes, chosen by a stranger. "" when there is none.
+	// Explanation is the domain's own text for a fail, or "". It is printable
+	// US-ASCII of at most 1024 bytes. A stranger chose it: do not trust it.
 	Explanation string
 
 	Lookups int   // terms that asked DNS
-	Voids   int   // terms that found nothing there
+	Voids   int   // terms that found nothing in DNS
 	Queries int   // DNS questions asked
 	Err     error // why the status is none, temperror or permerror; wraps the *net.DNSError of a temperror
 
@@ -128,8 +127,8 @@ type HeloResult struct{ Result }
 // MailFromResult is the answer for the MAIL FROM identity.
 type MailFromResult struct {
 	Result
-	// NullSender says that the reverse path was null, so that the identity
-	// is postmaster at the HELO name (RFC 7208 section 2.4).
+	// NullSender is true when the reverse path was null. The identity is then
+	// postmaster at the HELO name (RFC 7208 section 2.4).
 	NullSender bool
 }
 
@@ -139,10 +138,10 @@ const (
 	BroadBits6 = 32
 )
 
-// Broad reports whether the match says too little about the client to tell
-// it from a stranger: no directive matched, or all, ptr or exists did, or a
-// network wider than /16 (IPv6: /32), or a name that is built from what the
-// client says or is (%{h}, %{p}, %{i}, %{l}, %{s}), in any record on the path.
+// Broad reports whether strangers could match as well as the client. That is so
+// when no directive matched, or when all, ptr or exists matched, or a network wider
+// than /16 (IPv6: /32). It is also so when a name in any record on the path depends
+// on the client or its mail (%{h}, %{p}, %{i}, %{l}, %{s}).
 func (r Result) Broad() bool {
 	switch r.Kind {
 	case KindA, KindMX, KindIP4, KindIP6:
@@ -223,8 +222,8 @@ func newCheck(r Resolver, a Args, s Sender) *check {
 	return c
 }
 
-// heloName is the HELO argument as %{h} shows it: in A-labels when it has
-// U-labels, without a trailing dot, otherwise as the client said it.
+// heloName returns the HELO argument in the form of %{h}: U-labels as A-labels,
+// without a trailing dot, otherwise as the client sent it.
 func heloName(helo string) string {
 	if ascii, err := toALabels(helo); err == nil {
 		helo = ascii

@@ -108,8 +108,8 @@ func TestReceiverDefault(t *testing.T) {
 	}
 }
 
-// partial answers with records and an error, as Go's resolver does when it
-// left out malformed names.
+// partial returns records together with an error, like Go's resolver when it leaves
+// out malformed names.
 type partial struct {
 	*zone
 	err error
@@ -161,8 +161,8 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
-// TestCancelAnywhere cancels each golden case at each of its queries: the
-// status is then temperror, or what it would have been; never another.
+// TestCancelAnywhere cancels each golden case at each of its queries. The status
+// must be temperror, or the expected one.
 func TestCancelAnywhere(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/*.txt")
 	if err != nil {

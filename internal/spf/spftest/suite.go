@@ -1,5 +1,5 @@
-// Package spftest holds the public test suite of RFC 7208 as Go values: the
-// openspf suite (2014.04), which the module blitiri.com.ar/go/spf carries.
+// Package spftest loads the public test suite of RFC 7208: the openspf suite
+// (2014.04), which is part of the module blitiri.com.ar/go/spf.
 package spftest
 
 import (
@@ -12,19 +12,19 @@ import (
 	"strings"
 )
 
-// Cases is how many cases the suite has. A parser that overlooks one must not
-// look green.
+// Cases is how many cases the suite has. Tests compare it, so that the parser
+// cannot miss a case unnoticed.
 const Cases = 203
 
-// Scenario is one zone and the cases on it.
+// Scenario is one zone and its cases.
 type Scenario struct {
 	Name    string
 	Records []Record
 	Cases   []Case
 }
 
-// Record is one record. Name and, for TXT, Value are raw bytes. Two types say how
-// a name fails for the types of which it has no record.
+// Record is one record. Name and, for TXT, Value are raw bytes. Two types are
+// failures: a name with one fails for the types of which it has no record.
 type Record struct{ Name, Type, Value string }
 
 // The types that are failures.
@@ -33,19 +33,20 @@ const (
 	CNAMELoop = "LOOP"
 )
 
-// Case is one message and what may come of it.
+// Case is one message and its allowed results.
 type Case struct {
 	Name     string
 	IP, Helo string
 	MailFrom string
 	Results  []string
-	// Explanation is what a fail says, if HasExplanation; "" is the default one.
+	// Explanation is the expected explanation of a fail, if HasExplanation. ""
+	// means the default one.
 	Explanation    string
 	HasExplanation bool
 }
 
-// Load reads the suite out of the module cache. The suite's "skip" marks are
-// another library's and are not followed.
+// Load reads the suite from the module cache. It ignores the "skip" marks, which
+// are for another library.
 func Load() ([]Scenario, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "blitiri.com.ar/go/spf").Output()
 	if err != nil {
@@ -90,8 +91,8 @@ func scenario(n *node) Scenario {
 	return s
 }
 
-// records reads zonedata. Records of the obsolete type SPF mean TXT where a
-// name has no TXT entry; "TXT: NONE" says that there is none.
+// records reads zonedata. A record of the obsolete type SPF means TXT when the name
+// has no TXT entry. "TXT: NONE" means that there is no TXT record.
 func records(data *node) []Record {
 	var all []Record
 	for _, name := range data.pairs {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// node is a value of the YAML subset that the suite is written in.
+// node is a value of the YAML subset that the suite uses.
 type node struct {
 	scalar string
 	items  []*node
@@ -27,7 +27,7 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
-// strings is a scalar as a list of one, or the list.
+// strings returns the list, or a scalar as a list of one.
 func (n *node) strings() []string {
 	if n.items == nil {
 		return []string{n.scalar}
@@ -39,9 +39,9 @@ func (n *node) strings() []string {
 	return out
 }
 
-// yamlLines is what is left to parse. The subset: block mappings and lists by
-// indentation, one-entry mappings as list items, flow lists on one line,
-// block scalars (kept as one line: only descriptions use them), plain and
+// yamlLines holds the lines that are still to be parsed. The subset: block mappings
+// and lists by indentation, one-entry mappings as list items, flow lists on one
+// line, block scalars (kept as one line: only descriptions use them), plain and
 // quoted scalars on one line.
 type yamlLines struct {
 	lines []string
@@ -94,7 +94,8 @@ func (y *yamlLines) block(n int) *node {
 	return out
 }
 
-// skipDeeper drops the lines of a block scalar, or of a description that goes on.
+// skipDeeper drops the lines of a block scalar, or the further lines of a
+// description.
 func (y *yamlLines) skipDeeper(depth int) {
 	for len(y.lines) > 0 && indent(y.lines[0]) > depth {
 		y.lines = y.lines[1:]
@@ -141,7 +142,7 @@ func (y *yamlLines) flow(s string) *node {
 	return out
 }
 
-// unquote reads a scalar; \x80 is the byte itself, as DNS would carry it.
+// unquote reads a scalar. \x80 is the raw byte, as in DNS.
 func (y *yamlLines) unquote(s string) string {
 	switch {
 	case s == "" || s[0] != '"' && s[0] != '\'':
