@@ -52,8 +52,8 @@ func TestDecide(t *testing.T) {
 		err    bool
 	}{
 		{name: "nothing runs", kind: Pass, reason: record.NotApplicable},
-		{name: "nobody has anything to say", chain: Chain{entry("a", Verdict{Reason: record.NotApplicable}, nil)}, kind: Pass, reason: record.NotApplicable, asked: []int{1}},
-		{name: "the last pass gives the reason", chain: Chain{entry("a", passing, nil), entry("b", Verdict{Kind: Pass, Reason: "fine"}, nil)}, kind: Pass, reason: "fine", check: "b", asked: []int{1, 1}},
+		{name: "no check applies", chain: Chain{entry("a", Verdict{Reason: record.NotApplicable}, nil)}, kind: Pass, reason: record.NotApplicable, asked: []int{1}},
+		{name: "the last pass has the reason", chain: Chain{entry("a", passing, nil), entry("b", Verdict{Kind: Pass, Reason: "fine"}, nil)}, kind: Pass, reason: "fine", check: "b", asked: []int{1, 1}},
 		{name: "silence does not hide a pass", chain: Chain{entry("a", passing, nil), entry("b", Verdict{}, nil)}, kind: Pass, reason: "ok", check: "a", asked: []int{1, 1}},
 		{name: "a reject ends the chain", chain: Chain{entry("a", rejecting, nil), entry("b", deferring, nil)}, kind: Reject, reason: "bad", check: "a", asked: []int{1, 0}},
 		{name: "a defer ends the chain", chain: Chain{entry("a", passing, nil), entry("b", deferring, nil)}, kind: Defer, reason: "wait", check: "b", asked: []int{1, 1}},

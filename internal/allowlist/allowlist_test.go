@@ -84,7 +84,7 @@ func TestAllowFileErrors(t *testing.T) {
 	long := strings.Repeat("x", maxLine+1)
 	for text, want := range map[string]string{
 		"ok.example\n192.168":       ":2: \"192.168\": not an IP address",
-		"192.0.2.1/24":              ":1: \"192.0.2.1/24\": address bits behind the network's length are set: did you mean 192.0.2.0/24?",
+		"192.0.2.1/24":              ":1: \"192.0.2.1/24\": address bits after the network's prefix are set: did you mean 192.0.2.0/24?",
 		"192.0.2.0/33":              ":1: ",
 		"/^mail.*$/":                "regular expressions",
 		"fe80::1%eth0":              ":1: ",

@@ -56,7 +56,7 @@ func (a *Authors) add(entry string) error {
 	return nil
 }
 
-var errAction = errors.New("actions of Postfix's access tables are not read here: every domain of this file is allowed; take out the line or the action")
+var errAction = errors.New("actions of Postfix's access tables are not supported, since every domain in this file is allowed; remove the line or the action")
 
 // isAction reports whether a word is an action of access(5). No client has such
 // a name.

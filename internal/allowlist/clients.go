@@ -11,8 +11,8 @@ import (
 
 var (
 	errClient   = errors.New("not an IP address, a network or a host name")
-	errHostBits = errors.New("address bits behind the network's length are set")
-	errRegexp   = errors.New("regular expressions are not read here: write names, which mean all below them, and networks")
+	errHostBits = errors.New("address bits after the network's prefix are set")
+	errRegexp   = errors.New("regular expressions are not supported; write networks, or names, which include all names below them")
 )
 
 // Clients is a set of clients: addresses, networks, and names that include all

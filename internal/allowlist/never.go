@@ -11,8 +11,8 @@ import (
 // An entry that can never match is an error, because the administrator relies
 // on it.
 var (
-	errWildcard = errors.New("wild cards are not read here; write a domain, and all below it is meant where the list says so")
-	errRange    = errors.New("ranges of addresses are not read; write networks, such as 192.0.2.0/24")
+	errWildcard = errors.New("wild cards are not supported; write a domain, which includes the names below it in most lists")
+	errRange    = errors.New("ranges of addresses are not supported; write networks, such as 192.0.2.0/24")
 )
 
 // never returns why an entry can never match, nil if it can.

@@ -41,7 +41,7 @@ var fields = []struct {
 	{"two at signs", " a@b.example@example.com", "example.com b.example", "", "", true},
 	{"quoted local part", ` "a b"@example.com`, "example.com", ` <"a b"@example.com>`, "", false},
 	{"control character cuts the domain", " a@exam\x00ple.com", "exam example.com", "", "", true},
-	{"address behind brackets", " <a@example.com> b@example.org", "example.com example.org", " <a@example.com>", "", true},
+	{"address after brackets", " <a@example.com> b@example.org", "example.com example.org", " <a@example.com>", "", true},
 	{"no domain", " undisclosed:;", "", "", NoDomain, false},
 	{"domain that is none", " a@", "", "", Unusable, true},
 	{"nothing", " (a@example.com)", "", "", Missing, false},

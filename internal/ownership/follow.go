@@ -16,7 +16,7 @@ const (
 	maxFollowed   = 500 // addresses in one question
 )
 
-var errTooMany = fmt.Errorf("more than %d addresses behind the sender's aliases", maxFollowed)
+var errTooMany = fmt.Errorf("more than %d addresses in the sender's aliases", maxFollowed)
 
 // target is an address that an alias is delivered to.
 type target struct {

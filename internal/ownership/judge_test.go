@@ -97,7 +97,7 @@ func TestFirstMatch(t *testing.T) {
 		{"an alias adds nothing to what is listed", "info@x.org", "bob", false, true, "", "info@x.org"},
 		{"own address yields to the domain", "eve@x.org", "eve@x.org", false, true, "", "@x.org"},
 		{"alias where no table lists", "sales@y.org", "ann@x.org", true, true, ByAlias, "sales@y.org"},
-		{"alias behind an alias", "all@y.org", "ann@x.org", true, true, ByAlias, "sales@y.org"},
+		{"alias of an alias", "all@y.org", "ann@x.org", true, true, ByAlias, "sales@y.org"},
 		{"own address where no table lists", "eve@y.org", "eve@y.org", true, false, BySelf, ""},
 		{"unlisted", "who@y.org", "eve@y.org", false, false, "", ""},
 		{"patterns see whole addresses only", "boss+x@x.org", "boss@x.org", true, true, ByMap, "boss@x.org"},

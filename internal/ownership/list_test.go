@@ -43,7 +43,7 @@ func TestList(t *testing.T) {
 		t.Error(text)
 	}
 	if l, err := o.List(t.Context(), ""); err != nil || len(l.Entries) > 0 {
-		t.Errorf("nobody owns %+v, %v", l, err)
+		t.Errorf("an empty login owns %+v, %v", l, err)
 	}
 	o = newOwners(t, Config{Owners: []postmap.Table{listableTable("!=x")}})
 	if _, err := o.List(t.Context(), "ann"); !errors.Is(err, errDown) {

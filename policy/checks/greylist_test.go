@@ -396,7 +396,7 @@ func TestSuspicions(t *testing.T) {
 		{"HELO literal", func(r *policy.Request) { r.Helo = "[192.0.2.7]" }, nil, ""},
 		{"HELO wrong literal", func(r *policy.Request) { r.Helo = "[IPv6:2001:db8::1]" }, nil, "helo_mismatch"},
 		{"HELO by address record", func(r *policy.Request) { r.Client.Name = "other.good.example" }, nil, ""},
-		{"HELO cannot be told", func(r *policy.Request) { r.Helo = "down.example" }, nil, ""},
+		{"HELO look-up fails", func(r *policy.Request) { r.Helo = "down.example" }, nil, ""},
 		{"SPF fail", func(r *policy.Request) {
 			r.Sender = mailaddr.ParseInternal("x@mx.helo.test")
 			r.Client.Address = addr("203.0.113.7")
@@ -404,7 +404,7 @@ func TestSuspicions(t *testing.T) {
 		}, nil, "spf_fail"},
 		{"SPF softfail", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@soft.example") }, nil, "spf_softfail"},
 		{"SPF none", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@none.example") }, nil, "spf_none"},
-		{"SPF cannot be told", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@down.example") }, nil, ""},
+		{"SPF look-up fails", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@down.example") }, nil, ""},
 	} {
 		g := newGreylist(world())
 		g.OnlySuspicious = true

@@ -63,10 +63,10 @@ func TestOwnership(t *testing.T) {
 		{"no address", def, "a b\x00@", "bob@x.example", policy.Reject, record.OwnerSenderNotAddress, "not owned by user bob@x.example"},
 		{"null sender", def, "", "bob@x.example", policy.Pass, record.OwnerNullSender, ""},
 		{"null sender refused", strict, "", "bob@x.example", policy.Reject, record.OwnerNullSender, "null sender not allowed for user bob@x.example"},
-		{"null sender of nobody", strict, "", "", policy.None, record.OwnerUnauthenticated, ""},
-		{"nobody, unlisted", strict, "who@else.example", "", policy.None, record.OwnerUnauthenticated, ""},
-		{"nobody, listed", strict, "pr@x.example", "", policy.Reject, record.OwnerNotLoggedIn, "not logged in"},
-		{"nobody, listed, default", def, "pr@x.example", "", policy.None, record.OwnerUnauthenticated, ""},
+		{"null sender without login", strict, "", "", policy.None, record.OwnerUnauthenticated, ""},
+		{"no login, unlisted", strict, "who@else.example", "", policy.None, record.OwnerUnauthenticated, ""},
+		{"no login, listed", strict, "pr@x.example", "", policy.Reject, record.OwnerNotLoggedIn, "not logged in"},
+		{"no login, listed, default", def, "pr@x.example", "", policy.None, record.OwnerUnauthenticated, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
