@@ -265,7 +265,7 @@ func checkBits(bits int) error {
 		return fmt.Errorf("RSA key of %d bit, which verifiers refuse; at least %d are needed, make a new one of 2048", bits, MinRSABits)
 	}
 	if bits > MaxRSABits {
-		return fmt.Errorf("RSA key of %d bit, which verifiers need not take; at most %d are, make a new one of 2048", bits, MaxRSABits)
+		return fmt.Errorf("RSA key of %d bit, but verifiers need not accept more than %d; make a new one of 2048", bits, MaxRSABits)
 	}
 	return nil
 }

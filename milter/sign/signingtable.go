@@ -202,7 +202,7 @@ func (l *loader) parseEntries(line tableLine, pattern string, named map[string]*
 		name, signer, _ := strings.Cut(strings.TrimSpace(text), ":")
 		e := entry{name: strings.TrimSpace(name), signer: strings.TrimSpace(signer)}
 		if !isIdentity(e.signer) {
-			l.warn(line.errorf("%q is no identity for i=, which has none then; write user@domain, user@%% or @domain", e.signer))
+			l.warn(line.errorf("%q is not an identity for i=, so the signature has no i=; write user@domain, user@%% or @domain", e.signer))
 			e.signer = ""
 		}
 		switch aligns, err := checkEntry(line, pattern, e, named); {

@@ -29,7 +29,7 @@ func ParseDataSet(text string) (DataSet, error) {
 	case strings.HasSuffix(text, ".db"):
 		return DataSet{}, fmt.Errorf("%s: database files are not read; write its entries into a file, two words on a line", text)
 	case ok && rest == "":
-		return DataSet{}, fmt.Errorf("%s: nothing is named", text)
+		return DataSet{}, fmt.Errorf("%s: the name of a file or a list is missing; write one", text)
 	case !ok && !strings.HasPrefix(text, "/") && strings.Contains(text, ","):
 		return DataSet{List: text}, nil
 	case !ok || strings.HasPrefix(text, "/"):
