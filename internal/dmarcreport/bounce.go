@@ -13,25 +13,26 @@ import (
 	"time"
 )
 
-// bouncePart begins the extension of the envelope sender of reports: one that came
-// back tells by it to whom it was sent.
+// bouncePart begins the extension in the envelope sender of reports. The extension of a
+// bounce identifies the report and its recipient.
 const bouncePart = "+b."
 
 const (
 	maxBounce     = 256 << 10 // octets of a bounce that are read
 	maxBounceLine = 8 << 10
-	// An address that mail comes back from gets none for a week; it doubles.
+	// An address whose mail bounces gets no reports for a week. The time doubles with
+	// each further bounce.
 	firstSilence = 7 * 24 * time.Hour
 	lastSilence  = 8 * firstSilence
 )
 
-// returnPath is the envelope sender of a report.
+// returnPath returns the envelope sender of a report.
 func returnPath(from, token string) string {
 	at := strings.LastIndexByte(from, '@')
 	return from[:at] + bouncePart + token + from[at:]
 }
 
-// TokenOf returns the token of an address that a bounce came to, "" for none.
+// TokenOf returns the token in the recipient of a bounce, or "".
 func TokenOf(address string) string {
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 {
@@ -44,14 +45,14 @@ func TokenOf(address string) string {
 	return token
 }
 
-// sentTo is what a token stands for.
+// sentTo is the delivery that a token identifies.
 type sentTo struct {
 	Day     Day    `json:"day"`
 	Domain  string `json:"domain"`
 	Address string `json:"to"`
 }
 
-// noteToken keeps what a token stands for.
+// noteToken stores which delivery a token identifies.
 func (s *Sender) noteToken(ctx context.Context, r *Report, d *Delivery) error {
 	text, err := json.Marshal(sentTo{r.Day, r.Domain.Name, d.Address})
 	if err != nil {
@@ -64,12 +65,12 @@ func (s *Sender) noteToken(ctx context.Context, r *Report, d *Delivery) error {
 
 // Bounce is a mail that came back.
 type Bounce struct {
-	Failed bool   // for good; else it is a note of a delay, or an answer
-	Why    string // as the other server says
+	Failed bool   // permanently; else it is a delay notice or an automatic answer
+	Why    string // the reason from the other server
 }
 
-// ReadBounce reads a bounce: an RFC 3464 notification, or a mail of another form from
-// the null sender.
+// ReadBounce parses a bounce: an RFC 3464 notification, or another mail from the null
+// sender.
 func ReadBounce(in io.Reader) (b Bounce, err error) {
 	r := bufio.NewReaderSize(&io.LimitedReader{R: in, N: maxBounce}, maxBounceLine)
 	known, answer, header := false, false, true
@@ -111,7 +112,7 @@ func ReadBounce(in io.Reader) (b Bounce, err error) {
 	return b, nil
 }
 
-// readBounceLine returns a line; one that is too long is cut.
+// readBounceLine returns a line. A long line is cut.
 func readBounceLine(r *bufio.Reader) (string, error) {
 	part, err := r.ReadSlice('\n')
 	line := strings.TrimRight(string(part), "\r\n")
@@ -121,11 +122,10 @@ func readBounceLine(r *bufio.Reader) (string, error) {
 	return line, err
 }
 
-// ErrNoToken is the error about a mail that no report of ours stands behind.
+// ErrNoToken is the error for a bounce that belongs to none of our reports.
 var ErrNoToken = errors.New("no report was sent with this envelope sender")
 
-// TakeBounce notes that a report came back. Its address gets no more reports for a
-// while.
+// TakeBounce records that a report bounced. The address gets no reports for a while.
 func (s *Sender) TakeBounce(ctx context.Context, token string, b Bounce) (address string, err error) {
 	text, err := s.Store.Note(ctx, tokenPrefix+token, s.Now())
 	if err != nil {
@@ -141,7 +141,7 @@ func (s *Sender) TakeBounce(ctx context.Context, token string, b Bounce) (addres
 	return to.Address, errors.Join(s.markBounced(ctx, to, token, b), s.silence(ctx, to.Address, b))
 }
 
-// markBounced notes it in the state of the report.
+// markBounced records the bounce in the state of the report.
 func (s *Sender) markBounced(ctx context.Context, to sentTo, token string, b Bounce) error {
 	h, err := s.load(ctx, &Report{Reporter: s.Reporter, Day: to.Day, Domain: Domain{Name: to.Domain}})
 	if err != nil {
@@ -155,8 +155,7 @@ func (s *Sender) markBounced(ctx context.Context, to sentTo, token string, b Bou
 	return s.save(ctx, h)
 }
 
-// silence sends no more reports to an address for a time that doubles with each
-// bounce.
+// silence stops reports to an address for a time that doubles with each bounce.
 func (s *Sender) silence(ctx context.Context, address string, b Bounce) error {
 	d, before, err := s.suppressed(ctx, address)
 	if err != nil {
@@ -164,7 +163,7 @@ func (s *Sender) silence(ctx context.Context, address string, b Bounce) error {
 	}
 	now := s.Now()
 	if now.Before(d.Until) {
-		return nil // reports of several domains come back at once
+		return nil // reports about several domains can bounce at the same time
 	}
 	d.Bounces++
 	d.Why = b.Why
@@ -174,14 +173,14 @@ func (s *Sender) silence(ctx context.Context, address string, b Bounce) error {
 	if err != nil {
 		return err
 	}
-	// It is known for as long again: the next bounce then doubles the pause.
+	// The note is kept longer than the pause, so that the next bounce doubles it.
 	if ok, err := s.Store.SwapNote(ctx, deadPrefix+address, before, string(text), now, d.Until.Add(pause+keepNotes)); err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("the note about %s was changed by another host", address))
 	}
 	return nil
 }
 
-// EachSuppressed calls f for each address that gets no reports because mail came back.
+// EachSuppressed calls f for each address that gets no reports because of bounces.
 func (s *Sender) EachSuppressed(ctx context.Context, f func(address string, d Suppressed) error) error {
 	return s.Store.EachNote(ctx, deadPrefix, s.Now(), func(name, text string) error {
 		var d Suppressed
@@ -192,7 +191,7 @@ func (s *Sender) EachSuppressed(ctx context.Context, f func(address string, d Su
 	})
 }
 
-// StateOf returns what is known of a report.
+// StateOf returns the state of a report.
 func (s *Sender) StateOf(ctx context.Context, r *Report) (State, error) {
 	h, err := s.load(ctx, r)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// maxWaiting is how many different rows wait for the store.
+	// maxWaiting is the most different rows that wait for the store.
 	maxWaiting = 20_000
 	// flushEvery is the time between two writes.
 	flushEvery = time.Second
@@ -18,19 +18,20 @@ const (
 	lastFlush = 5 * time.Second
 )
 
-// Collector takes rows from the path of the mail. Record never waits.
+// Collector takes rows while mail is processed, and writes them to a store in the
+// background. Record never waits.
 type Collector struct {
 	store Store
 	now   func() time.Time
-	// failed is told once when the store begins to fail, with the error, and once
-	// when it works again, with nil.
+	// failed is called once with the error when the store begins to fail, and once with
+	// nil when it works again.
 	failed func(error)
 
 	mu      sync.Mutex
 	waiting map[waitingKey]*waitingDomain
 	rows    int // in waiting and in unsent
 
-	writing sync.Mutex // of what follows
+	writing sync.Mutex // guards the following fields
 	unsent  []*Batch
 
 	counted, dropped atomic.Int64
@@ -47,7 +48,7 @@ type waitingDomain struct {
 	rows   map[string]*Counted
 }
 
-// NewCollector returns a collector; Run writes what it takes. failed may be nil.
+// NewCollector returns a collector. Its Run method writes the rows. failed may be nil.
 func NewCollector(store Store, now func() time.Time, failed func(error)) *Collector {
 	c := &Collector{store: store, now: now, failed: failed, waiting: make(map[waitingKey]*waitingDomain)}
 	c.up.Store(true)
@@ -80,13 +81,14 @@ func (c *Collector) Record(domain string, policy Policy, row *Row) {
 	c.counted.Add(1)
 }
 
-// Counted returns how many messages were taken, and how many of all had no room.
+// Counted returns how many messages were counted, and how many were dropped because
+// there was no room.
 func (c *Collector) Counted() (counted, dropped int64) { return c.counted.Load(), c.dropped.Load() }
 
-// Up reports whether the store takes what is counted.
+// Up reports whether the store can be written.
 func (c *Collector) Up() bool { return c.up.Load() }
 
-// Run writes until ctx ends, and then once more.
+// Run writes regularly until ctx ends, and then once more.
 func (c *Collector) Run(ctx context.Context) {
 	flush, purge := time.NewTicker(flushEvery), time.NewTicker(purgeEvery)
 	defer flush.Stop()
@@ -120,7 +122,7 @@ func (c *Collector) purge(ctx context.Context) {
 	c.settle(c.store.Purge(ctx, DayOf(now.Add(-Retention)), now))
 }
 
-// write hands batches to the store. What it does not take is tried again.
+// write passes batches to the store. Batches that fail are tried again later.
 func (c *Collector) write(ctx context.Context) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -145,7 +147,7 @@ func (c *Collector) write(ctx context.Context) error {
 	return nil
 }
 
-// take makes batches of what waits.
+// take makes batches of the rows that wait.
 func (c *Collector) take() {
 	c.mu.Lock()
 	waiting := c.waiting

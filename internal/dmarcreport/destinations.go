@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// MaxDestinations is how many addresses get a report.
+	// MaxDestinations is the most addresses that get a report.
 	MaxDestinations = 5
-	maxURIs         = 16 // of a rua tag that are looked at
+	maxURIs         = 16 // of a rua tag; further ones are ignored
 	maxAddress      = 254
 )
 
@@ -25,27 +25,27 @@ type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// Destination is who gets a report.
+// Destination is an address that gets a report.
 type Destination struct {
 	Address string
-	// MaxSize is the most octets of the attachment, 0 for no limit (RFC 7489 section
-	// 6.2).
+	// MaxSize is the greatest size of the attachment in octets, 0 for no limit (RFC
+	// 7489 section 6.2).
 	MaxSize int64
 }
 
-// Refused is a URI that gets none.
+// Refused is a URI to which no report is sent.
 type Refused struct{ URI, Why string }
 
-// Wanted is who wants the reports about a domain.
+// Wanted is the result of Find: who wants the reports about a domain.
 type Wanted struct {
 	Destinations []Destination
 	Refused      []Refused
-	// Record is false when the domain has no usable DMARC record now.
+	// Record is false if the domain has no usable DMARC record now.
 	Record bool
 }
 
-// Find asks the DNS who wants the reports about a domain. An error means that DNS
-// could not tell.
+// Find asks the DNS who wants the reports about a domain. An error means that the DNS
+// did not answer.
 func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 	record, err := recordOf(ctx, r, "_dmarc."+domain+".")
 	if err != nil || record == "" {
@@ -86,7 +86,7 @@ func (w *Wanted) refuse(uri string, why error) {
 	w.Refused = append(w.Refused, Refused{uri[:min(len(uri), maxAddress)], why.Error()})
 }
 
-// recordOf returns the one DMARC record at a name, "" for none and for several.
+// recordOf returns the only DMARC record at a name, or "" if there are none or several.
 func recordOf(ctx context.Context, r Resolver, name string) (record string, err error) {
 	texts, err := lookup(ctx, r, name)
 	for _, text := range texts {
@@ -109,7 +109,7 @@ func lookup(ctx context.Context, r Resolver, name string) ([]string, error) {
 	return texts, err
 }
 
-// ruaOf returns the URIs of the rua tag. A tag that is there twice has none.
+// ruaOf returns the URIs of the rua tag, or none if the tag occurs twice.
 func ruaOf(record string) (uris []string) {
 	found := false
 	for tag := range strings.SplitSeq(record, ";") {
@@ -130,7 +130,7 @@ func ruaOf(record string) (uris []string) {
 	return uris
 }
 
-// parseURI reads mailto:ADDRESS, which may have a limit behind it: "!10m".
+// parseURI parses mailto:ADDRESS, which may end in a size limit such as "!10m".
 func parseURI(uri string) (d Destination, err error) {
 	scheme, rest, _ := strings.Cut(uri, ":")
 	if !strings.EqualFold(scheme, "mailto") {
@@ -158,8 +158,8 @@ func parseURI(uri string) (d Destination, err error) {
 	return d, nil
 }
 
-// Plain reports whether an address is one that needs no quoting: one that does is
-// more likely an attack than an address.
+// Plain reports whether an address needs no quoting. Other addresses are not used,
+// because they are probably attacks.
 func Plain(address string) bool {
 	for _, b := range []byte(address) {
 		if b <= ' ' || b >= 0x7f || strings.IndexByte("\"<>()[]\\,;:", b) >= 0 {
@@ -169,7 +169,7 @@ func Plain(address string) bool {
 	return true
 }
 
-// parseSize reads a number with k, m, g or t behind it.
+// parseSize parses a number that may end in k, m, g or t.
 func parseSize(text string) (int64, error) {
 	shift := 0
 	digits := strings.ToLower(text)
@@ -187,8 +187,8 @@ func parseSize(text string) (int64, error) {
 
 var errRefused = errors.New("refused")
 
-// agree asks a destination of another organization whether it wants the reports about
-// a domain (RFC 9990): else anyone could have them sent to anyone.
+// agree asks the DNS whether a destination in another organization wants the reports
+// about a domain (RFC 9990). Without this, anyone could direct reports to any address.
 func agree(ctx context.Context, r Resolver, domain string, d Destination) (Destination, error) {
 	host := hostOf(d.Address)
 	if dmarc.PSLOrg(host) == dmarc.PSLOrg(domain) {

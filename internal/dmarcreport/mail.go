@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// Field is a header field. Name + ":" + Value + CRLF is its form; folds are CRLF.
+// Field is a header field. It is written as Name + ":" + Value + CRLF, and folded lines
+// end in CRLF.
 type Field struct{ Name, Value string }
 
-// lineOctets is how many octets a line of the attachment stands for.
+// lineOctets is how many octets one base64 line of the attachment encodes.
 const lineOctets = 57
 
-// mail is a report as it is sent to one address.
+// mail is the mail with a report to one address.
 type mail struct {
 	report *Report
 	to     string
@@ -24,8 +25,8 @@ type mail struct {
 	date   time.Time
 }
 
-// header returns the header without signatures. But for the date it is the same each
-// time that the report is sent.
+// header returns the header without signatures. Only the date differs if the report is
+// sent again.
 func (m *mail) header() []Field {
 	r := m.report
 	return []Field{

@@ -1,20 +1,22 @@
 // Package dmarcreport counts what DMARC found and reports it to the domains that
 // ask for it (RFC 9990).
 //
-// A message becomes a Row: who sent it, what was found, what was done. Equal rows
-// are counted up. Collector takes them from the path of the mail and hands them to
-// a Store in batches; Sender makes one report of each Policy Domain and UTC day
-// (write.go), finds out who wants it (destinations.go), and mails it (mail.go,
-// send.go). Bounces come back through their envelope sender (bounce.go).
+// Each message becomes a Row: who sent it, what was found, and what was done. Equal rows
+// are stored once with a count. A Collector takes rows while mail is processed, and
+// passes them to a Store in batches. A Sender makes one report for each Policy Domain
+// and UTC day (write.go), finds out who wants it (destinations.go), and mails it
+// (mail.go, send.go). Bounces are assigned to reports by the envelope sender
+// (bounce.go).
 //
 // Invariants:
 //
-//   - Counting never waits: what does not fit is dropped and counted.
+//   - Counting never waits. Messages for which there is no room are dropped, and the
+//     drops are counted.
 //   - No local part and no subject is kept, and nothing for longer than Retention.
-//   - The name, the ID and the Message-ID of a report depend on its day and its
-//     domain only, and its state is written before each step: a host that dies
-//     sends the same report again, never another one.
-//   - Rows are read once and in a fixed order: memory does not depend on their
+//   - The name, the ID and the Message-ID of a report depend only on its day and
+//     domain, and its state is written before each step. A host that crashes sends the
+//     same report again, never a different one.
+//   - Rows are read once and in a fixed order, so memory does not depend on their
 //     number.
 //   - One host at a time works on a report (a lease in the store).
 package dmarcreport
@@ -27,7 +29,7 @@ import (
 // Retention is how long rows are kept.
 const Retention = 14 * 24 * time.Hour
 
-// Row is what messages have in common that are counted as one.
+// Row describes messages that are counted together.
 type Row struct {
 	Source      string      `json:"ip"`
 	Disposition string      `json:"do"`
@@ -39,9 +41,9 @@ type Row struct {
 	Signatures  []Signature `json:"si,omitempty"`
 	SPFDomain   string      `json:"sd,omitempty"`
 	SPFResult   string      `json:"sr,omitempty"`
-	// Report says that the messages were DMARC reports themselves. They are
-	// reported with others, but are no reason to send a report: two hosts would
-	// report to each other for ever.
+	// Report means that the messages were DMARC reports themselves. They are reported
+	// together with others, but are no reason to send a report. Otherwise two hosts
+	// would send reports to each other forever.
 	Report bool `json:"rp,omitempty"`
 }
 
@@ -70,13 +72,13 @@ type Policy struct {
 	Method  string `json:"method"`
 }
 
-// key is the row as stores keep it. Equal rows have equal keys.
+// key returns the row in the form for stores. Equal rows have equal keys.
 func (r *Row) key() string {
-	b, _ := json.Marshal(r) // of strings and booleans alone
+	b, _ := json.Marshal(r) // cannot fail: there are only strings and booleans
 	return string(b)
 }
 
-// ParseRow reads a row as stores keep it.
+// ParseRow parses a row in the form for stores.
 func ParseRow(key string) (r Row, err error) {
 	err = json.Unmarshal([]byte(key), &r)
 	return r, err
@@ -90,17 +92,17 @@ const dayFormat = "2006-01-02"
 // DayOf returns the day of a time.
 func DayOf(t time.Time) Day { return Day(t.Unix() / 86400) }
 
-// ParseDay reads a day such as 2026-11-25.
+// ParseDay parses a day such as 2026-11-25.
 func ParseDay(s string) (Day, error) {
 	t, err := time.Parse(dayFormat, s)
 	return DayOf(t), err
 }
 
-// Begin is the first second of the day.
+// Begin returns the first second of the day.
 func (d Day) Begin() time.Time { return time.Unix(int64(d)*86400, 0).UTC() }
 
-// End is the last second of the day.
+// End returns the last second of the day.
 func (d Day) End() time.Time { return (d + 1).Begin().Add(-time.Second) }
 
-// String is the day as 2026-11-25.
+// String returns the day in a form such as 2026-11-25.
 func (d Day) String() string { return d.Begin().Format(dayFormat) }

@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	// settle is how long after midnight a day is complete: hosts write every second.
+	// settle is how long after midnight a day counts as complete. Hosts write every
+	// second, so this is long enough.
 	settle = 10 * time.Minute
 	// leaseFor bounds the work on one report.
 	leaseFor = 30 * time.Minute
-	// MaxTries is how often a report is handed to the server.
+	// MaxTries is how often a report is passed to the server at most.
 	MaxTries  = 8
-	firstWait = time.Hour // until the second try; it doubles
+	firstWait = time.Hour // until the second try; later waits double
 	lastWait  = 24 * time.Hour
 	// maxError is how much of an error is kept.
 	maxError = 300
@@ -32,37 +33,36 @@ type Sender struct {
 	Resolver Resolver
 	// Sign returns the signatures of a mail for the top of its header.
 	Sign func(ctx context.Context, header []Field, body func(io.Writer) error) ([]Field, error)
-	// Deliver hands a mail to the server.
+	// Deliver passes a mail to the server.
 	Deliver func(ctx context.Context, e Envelope, write func(io.Writer) error) error
 	Now     func() time.Time
-	// Event hears what becomes of each report; may be nil.
+	// Event is called for each event of a report; it may be nil.
 	Event func(Event)
-	// Step, when set, is told each step before it is done: tests end the process
-	// there.
+	// Step, if set, is called before each step. Tests end the process there.
 	Step func(name string)
 }
 
-// Event is what became of a report, or of its delivery to one address.
+// Event is the result for a report, or for its delivery to one address.
 type Event struct {
 	Day    Day
 	Domain string
 	File   string
-	To     string // "" for the report as such
+	To     string // "" if the event is about the whole report
 	State  string
 	Error  string
 }
 
-// Selection is which reports are meant.
+// Selection selects reports.
 type Selection struct {
 	Day    Day    // 0: every day that is over
 	Domain string // "" for all
-	// Again tries what waits for its time or was given up.
+	// Again also tries reports that wait for their next try or were given up.
 	Again bool
-	// After, when set, begins behind this report.
+	// After, if set, skips reports up to and including this one.
 	After Place
 }
 
-// Place is the place of a report in the order of all.
+// Place is the place of a report in the order of all reports.
 type Place struct {
 	Day    Day    `json:"day"`
 	Domain string `json:"domain"`
@@ -75,7 +75,7 @@ func (p Place) before(day Day, domain string) bool {
 // Closed reports whether a day is complete.
 func (s *Sender) Closed(d Day) bool { return s.Now().After(d.End().Add(settle)) }
 
-// Each calls f for the reports that are selected, by day and domain.
+// Each calls f for the selected reports, in the order of day and domain.
 func (s *Sender) Each(ctx context.Context, sel Selection, f func(*Report) error) error {
 	days, err := s.Store.Days(ctx)
 	if err != nil {
@@ -101,8 +101,8 @@ func (s *Sender) Each(ctx context.Context, sel Selection, f func(*Report) error)
 	return nil
 }
 
-// Send sends what is due. A report that fails does not keep others from being sent;
-// the error counts them.
+// Send sends the selected reports that are due. If a report fails, the others are still
+// sent. The error says how many failed.
 func (s *Sender) Send(ctx context.Context, sel Selection) error {
 	failed := 0
 	err := s.Each(ctx, sel, func(r *Report) error {
@@ -117,7 +117,7 @@ func (s *Sender) Send(ctx context.Context, sel Selection) error {
 	return err
 }
 
-// SendOne sends a report, if it is due, and reports whether nothing went wrong.
+// SendOne sends a report if it is due, and reports whether there was no failure.
 func (s *Sender) SendOne(ctx context.Context, r *Report, again bool) bool {
 	if !s.Closed(r.Day) {
 		return true
@@ -141,7 +141,7 @@ func (s *Sender) step(name string) {
 	}
 }
 
-// report sends one report to all that want it, while no other host does.
+// report sends one report to all who want it, unless another host is sending it.
 func (s *Sender) report(ctx context.Context, r *Report, again bool) error {
 	lease, owner, now := LeasePrefix+stateName(r.Day, r.Domain.Name), rand.Text(), s.Now()
 	free, err := s.Store.SwapNote(ctx, lease, "", owner, now, now.Add(leaseFor))
@@ -149,7 +149,7 @@ func (s *Sender) report(ctx context.Context, r *Report, again bool) error {
 		return err // another host sends it
 	}
 	defer func() {
-		_, _ = s.Store.SwapNote(context.WithoutCancel(ctx), lease, owner, "", s.Now(), s.Now()) // else it ends by itself
+		_, _ = s.Store.SwapNote(context.WithoutCancel(ctx), lease, owner, "", s.Now(), s.Now()) // if this fails, the lease expires
 	}()
 	ctx, cancel := context.WithTimeout(ctx, leaseFor-time.Minute)
 	defer cancel()
@@ -164,12 +164,12 @@ func (s *Sender) report(ctx context.Context, r *Report, again bool) error {
 	return s.deliverAll(ctx, r, h, again)
 }
 
-// unsent reports whether there is an address that did not get the report.
+// unsent reports whether some address has not got the report.
 func (h *held) unsent() bool {
 	return slices.ContainsFunc(h.To, func(d Delivery) bool { return d.State == Failed || d.State == Waiting || d.State == TooLarge })
 }
 
-// plan brings the addresses up to date. Those that have the report stay.
+// plan updates the addresses. Addresses that have got the report stay.
 func (s *Sender) plan(ctx context.Context, r *Report, h *held) error {
 	if r.Domain.Plain == 0 {
 		return s.none(ctx, r, h, "only DMARC reports came from it")
@@ -203,14 +203,14 @@ func (s *Sender) plan(ctx context.Context, r *Report, h *held) error {
 	return s.none(ctx, r, h, why)
 }
 
-// none notes that no one gets the report.
+// none records that no one gets the report.
 func (s *Sender) none(ctx context.Context, r *Report, h *held, why string) error {
 	h.Done, h.Why, h.To = true, why, nil
 	s.event(Event{Day: r.Day, Domain: r.Domain.Name, File: h.File, State: "none", Error: why})
 	return s.save(ctx, h)
 }
 
-// deliverAll hands the report to the server for each address whose time has come.
+// deliverAll passes the report to the server for each address that is due.
 func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool) error {
 	var file *os.File
 	defer func() {
@@ -244,7 +244,8 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 	return s.save(ctx, h)
 }
 
-// limits are the sizes that addresses take. DNS has just been asked and remembers.
+// limits returns the size limits of addresses. The DNS answers are cached, since plan
+// has just asked.
 func (s *Sender) limits(ctx context.Context, r *Report) map[string]int64 {
 	all := make(map[string]int64)
 	if wanted, err := Find(ctx, s.Resolver, r.Domain.Name); err == nil {
@@ -265,8 +266,8 @@ func (d *Delivery) due(now time.Time, again bool) bool {
 	return false
 }
 
-// spool writes the attachment into a file: it is read for the signature and for the
-// server.
+// spool writes the attachment to a file, because it is read twice: for the signature
+// and for the server.
 func (s *Sender) spool(ctx context.Context, r *Report) (*os.File, error) {
 	file, err := os.CreateTemp("", "dmarc-report-*.xml.gz")
 	if err != nil {
@@ -278,8 +279,8 @@ func (s *Sender) spool(ctx context.Context, r *Report) (*os.File, error) {
 	return file, nil
 }
 
-// deliver hands the report to the server for one address. The state is written before
-// and after: a host that dies between sends the same mail again.
+// deliver passes the report to the server for one address. The state is written before
+// and after. A host that crashes in between sends the same mail again.
 func (s *Sender) deliver(ctx context.Context, r *Report, h *held, d *Delivery, file *os.File, most int64) error {
 	dead, _, err := s.suppressed(ctx, d.Address)
 	if err != nil {
@@ -304,7 +305,7 @@ func (s *Sender) deliver(ctx context.Context, r *Report, h *held, d *Delivery, f
 	return s.save(ctx, h)
 }
 
-// try makes one try, and notes before it that it is made.
+// try makes one try. It records the try first.
 func (s *Sender) try(ctx context.Context, r *Report, h *held, d *Delivery, file *os.File, size int64) error {
 	if d.Token == "" {
 		d.Token = strings.ToLower(rand.Text()[:16])
@@ -338,7 +339,7 @@ func shortened(err error) string {
 	return strings.ToValidUTF8(text[:min(len(text), maxError)], "")
 }
 
-// mail signs a mail and hands it over.
+// mail signs a mail and passes it to the server.
 func (s *Sender) mail(ctx context.Context, m *mail, d *Delivery, size int64) error {
 	header := m.header()
 	signatures, err := s.Sign(ctx, header, m.writeBody)

@@ -13,19 +13,19 @@ import (
 // deliverTimeout bounds one mail.
 const deliverTimeout = 5 * time.Minute
 
-// Envelope is what an SMTP server is told of a mail.
+// Envelope is the SMTP envelope of a mail.
 type Envelope struct {
 	From, To string
-	Size     int64 // about
+	Size     int64 // approximately
 }
 
-// SMTP hands mails to the server at an address.
+// SMTP sends mails to one server.
 type SMTP struct {
 	Server string // host:port
 	Hello  string // our name
 }
 
-// Deliver hands one mail over. It returns nil when the server has taken it.
+// Deliver sends one mail. It returns nil when the server has accepted it.
 func (s SMTP) Deliver(ctx context.Context, e Envelope, write func(io.Writer) error) error {
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
@@ -58,11 +58,11 @@ func (s SMTP) Deliver(ctx context.Context, e Envelope, write func(io.Writer) err
 		return err
 	}
 	if err := write(w); err != nil {
-		return err // the connection ends before the mail does
+		return err // the connection is closed before the mail is complete
 	}
 	if err := w.Close(); err != nil {
 		return err
 	}
-	_ = c.Quit() // the mail is the server's now
+	_ = c.Quit() // the server has already accepted the mail
 	return nil
 }

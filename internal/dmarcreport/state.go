@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// What became of a report to one address.
+// The states of a report to one address.
 const (
 	Waiting  = "waiting"   // for the next try
-	Sent     = "sent"      // the server has it
+	Sent     = "sent"      // the server has accepted it
 	Failed   = "failed"    // given up
-	Dead     = "dead"      // mail to the address came back; see Suppressed
-	TooLarge = "too_large" // for the address
-	Bounced  = "bounced"   // it was sent, and came back
+	Dead     = "dead"      // not sent, because mail to the address bounces; see Suppressed
+	TooLarge = "too_large" // larger than the limit of the address
+	Bounced  = "bounced"   // it was sent, and bounced
 )
 
-// Delivery is a report to one address.
+// Delivery is the delivery of a report to one address.
 type Delivery struct {
 	Address string    `json:"to"`
 	State   string    `json:"state"`
@@ -28,17 +28,17 @@ type Delivery struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-// State is what is known of a report.
+// State is the state of a report.
 type State struct {
 	ID   string `json:"id"`
 	File string `json:"file"`
-	// Done says that nothing more is sent; Why says why when no one got it.
+	// Done means that nothing more is sent. Why is the reason if no one got it.
 	Done bool       `json:"done,omitempty"`
 	Why  string     `json:"why,omitempty"`
 	To   []Delivery `json:"to,omitempty"`
 }
 
-// Suppressed is an address that mail came back from.
+// Suppressed is an address that gets no reports because of bounces.
 type Suppressed struct {
 	Bounces int       `json:"bounces"`
 	Until   time.Time `json:"until"`
@@ -59,11 +59,11 @@ const keepNotes = Retention + 7*24*time.Hour
 
 var errMoved = errors.New("another host works on this report")
 
-// held is the state of a report while it is worked on.
+// held is the state of a report while a sender works on it.
 type held struct {
 	State
 	name string
-	text string // as it is in the store
+	text string // the text in the store
 }
 
 // load reads the state of a report.
@@ -83,7 +83,7 @@ func (s *Sender) load(ctx context.Context, r *Report) (*held, error) {
 	return h, nil
 }
 
-// save writes the state, unless another host has.
+// save writes the state. It fails if another host has changed the state.
 func (s *Sender) save(ctx context.Context, h *held) error {
 	text, err := json.Marshal(&h.State)
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *Sender) save(ctx context.Context, h *held) error {
 	return nil
 }
 
-// suppressed returns the note about an address that mail came back from.
+// suppressed returns the note about an address that gets no reports.
 func (s *Sender) suppressed(ctx context.Context, address string) (d Suppressed, text string, err error) {
 	text, err = s.Store.Note(ctx, deadPrefix+address, s.Now())
 	if err != nil || text == "" {

@@ -11,11 +11,11 @@ const (
 	MaxRows    = 1 << 21 // different rows of one day
 	MaxDomains = 100_000 // Policy Domains of one day
 	MaxNotes   = 200_000
-	// BatchRows is how many different rows a batch has at most.
+	// BatchRows is the most different rows of a batch.
 	BatchRows = 200
 )
 
-// Counted is a row as stores keep it, with the number of its messages.
+// Counted is a row in the form for stores, with the number of its messages.
 type Counted struct {
 	Row   string
 	Count int64
@@ -25,7 +25,7 @@ type Counted struct {
 
 // Batch is what was counted for one domain and day.
 type Batch struct {
-	ID     string // of this batch: a batch that comes twice counts once
+	ID     string // of the batch: a batch that is added twice counts once
 	Day    Day
 	Domain string
 	Policy Policy
@@ -37,38 +37,38 @@ type Domain struct {
 	Name     string
 	Policy   Policy
 	Messages int64
-	Plain    int64 // of them, those that are no DMARC reports
+	Plain    int64 // messages that are no DMARC reports
 	Rows     int64
 }
 
-// ErrBusy is the error of a store that takes no more at the moment.
+// ErrBusy is the error of a store that accepts no more rows at the moment.
 var ErrBusy = errors.New("too much waits to be written")
 
 // Store keeps rows, and notes about reports.
 type Store interface {
-	// Add counts a batch up and returns how many messages had no room.
+	// Add adds a batch and returns how many messages had no room.
 	Add(ctx context.Context, b *Batch) (dropped int64, err error)
-	// Flush returns when all that was added can be read.
+	// Flush returns when everything that was added can be read.
 	Flush(ctx context.Context) error
-	// Days returns the days that there are rows of, in order.
+	// Days returns the days that have rows, in order.
 	Days(ctx context.Context) ([]Day, error)
 	// Domains returns the domains of a day, by name.
 	Domains(ctx context.Context, day Day) ([]Domain, error)
 	// Rows calls yield for each row, once, in an order that stays the same.
 	Rows(ctx context.Context, day Day, domain string, yield func(Counted) error) error
-	// Purge forgets days before a day, and notes that have expired.
+	// Purge removes days before a day, and expired notes.
 	Purge(ctx context.Context, before Day, now time.Time) error
 
 	Notes
 }
 
-// Notes are short texts under names. One under a name that begins with LeasePrefix
-// need not outlive the process when no other process uses the store.
+// Notes are short texts with names. A note whose name begins with LeasePrefix can be lost
+// at the end of the process, if no other process uses the store.
 type Notes interface {
-	// Note returns a note, "" for none.
+	// Note returns a note, or "" if there is none.
 	Note(ctx context.Context, name string, now time.Time) (string, error)
-	// SwapNote replaces old by new, which is kept until a time, and reports
-	// whether old was the note. "" stands for no note.
+	// SwapNote replaces old by new, which is kept until the time until. It returns
+	// false and changes nothing if the note was not old. "" means no note.
 	SwapNote(ctx context.Context, name, old, new string, now, until time.Time) (bool, error)
 	// EachNote calls yield for each note whose name has a prefix.
 	EachNote(ctx context.Context, prefix string, now time.Time, yield func(name, text string) error) error

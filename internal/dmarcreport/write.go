@@ -13,18 +13,18 @@ import (
 	"strconv"
 )
 
-// Namespace is that of RFC 9990.
+// Namespace is the XML namespace of RFC 9990.
 const Namespace = "urn:ietf:params:xml:ns:dmarc-2.0"
 
 // maxReported is how many signatures of a row are reported (RFC 9990).
 const maxReported = 100
 
-// Reporter is who reports.
+// Reporter describes who sends the reports.
 type Reporter struct {
 	From      string // address
 	Receiver  string // domain of From: who received the mail
 	Org       string
-	Contact   string // "" for none
+	Contact   string // may be ""
 	Generator string
 }
 
@@ -35,18 +35,18 @@ type Report struct {
 	Domain Domain
 }
 
-// ID is the same for a domain and a day whenever it is asked.
+// ID returns the ID of the report. It is always the same for a domain and a day.
 func (r *Report) ID() string {
 	sum := sha256.Sum256([]byte(r.Receiver + " " + r.Domain.Name + " " + r.Day.String()))
 	return r.Day.Begin().Format("20060102") + hex.EncodeToString(sum[:8])
 }
 
-// FileName is the name of the attachment.
+// FileName returns the name of the attachment.
 func (r *Report) FileName() string {
 	return fmt.Sprintf("%s!%s!%d!%d!%s.xml.gz", r.Receiver, r.Domain.Name, r.Day.Begin().Unix(), r.Day.End().Unix(), r.ID())
 }
 
-// WriteGzip writes the report as the attachment is.
+// WriteGzip writes the report in the form of the attachment.
 func (r *Report) WriteGzip(ctx context.Context, w io.Writer, store Store) error {
 	z := gzip.NewWriter(w)
 	if err := r.WriteXML(ctx, z, store); err != nil {
@@ -96,7 +96,7 @@ func (r *Report) writeHead(x *xmlWriter) {
 	x.text("adkim", p.ADKIM)
 	x.text("aspf", p.ASPF)
 	x.text("p", p.P)
-	x.text("sp", cmp.Or(p.SP, p.P)) // readers of RFC 7489 need one
+	x.text("sp", cmp.Or(p.SP, p.P)) // programs for RFC 7489 need it
 	x.optional("np", p.NP)
 	x.optional("fo", p.FO)
 	x.text("testing", map[bool]string{true: "y", false: "n"}[p.Testing])
@@ -148,7 +148,7 @@ func (r *Row) writeResults(x *xmlWriter) {
 	x.close("auth_results")
 }
 
-// xmlWriter writes elements, and keeps the first error.
+// xmlWriter writes elements, and remembers the first error.
 type xmlWriter struct {
 	w   *bufio.Writer
 	err error

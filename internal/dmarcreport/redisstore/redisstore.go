@@ -1,5 +1,5 @@
-// Package redisstore keeps what is reported to other domains in Redis or Valkey,
-// which several hosts share.
+// Package redisstore keeps the rows of DMARC reports in Redis or Valkey, which several
+// hosts can share.
 //
 // Keys: {postern}:ry the days, by number; {postern}:rd:<day> a hash of domains with
 // their policies; {postern}:rs:<day> a hash of sums; {postern}:rr:<day>:<domain> a
@@ -35,7 +35,7 @@ var swapSource string
 const (
 	// page is how many rows or notes are read in one round trip.
 	page = 500
-	// keepFor is longer than Retention: hosts need not agree about the time.
+	// keepFor is longer than Retention, because the clocks of hosts may differ.
 	keepFor = dmarcreport.Retention + 48*time.Hour
 )
 
@@ -51,8 +51,8 @@ type Options struct {
 	Password string
 }
 
-// Open makes a client. It sends nothing: a server that is down now may be up when it
-// is asked.
+// Open makes a client. It sends nothing, because a server that is down now may be up
+// when it is needed.
 func Open(o Options) (*Store, error) {
 	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
 	if err != nil {
@@ -61,7 +61,7 @@ func Open(o Options) (*Store, error) {
 	return &Store{client, redisclient.NewScript(addSource), redisclient.NewScript(swapSource)}, nil
 }
 
-// Close ends all connections, after what is under way.
+// Close ends all connections after running requests are done.
 func (s *Store) Close() error { return s.client.Close() }
 
 // Flush implements dmarcreport.Store.
@@ -107,7 +107,7 @@ var errAnswer = errors.New("redis: an answer has another form: is another releas
 
 func dayText(d dmarcreport.Day) string { return strconv.Itoa(int(d)) }
 
-// hashOf stands for a row: two rows with the same hash cannot be made.
+// hashOf returns a collision-resistant hash of a row.
 func hashOf(row string) string {
 	sum := sha256.Sum256([]byte(row))
 	return string(sum[:16])
@@ -206,7 +206,7 @@ func (s *Store) Rows(ctx context.Context, day dmarcreport.Day, domain string, yi
 	}
 }
 
-// Purge implements dmarcreport.Store. What is below a day expires by itself.
+// Purge implements dmarcreport.Store. The keys of a day expire without it.
 func (s *Store) Purge(ctx context.Context, before dmarcreport.Day, now time.Time) error {
 	err := s.do(ctx, func(ctx context.Context, node redis.Cmdable) error {
 		return node.ZRemRangeByScore(ctx, s.client.Tag+"ry", "-inf", "("+dayText(before)).Err()

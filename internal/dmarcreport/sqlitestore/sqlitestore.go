@@ -1,6 +1,6 @@
-// Package sqlitestore keeps what is reported to other domains in a SQLite file.
-// Batches wait in memory for the one goroutine that writes; notes are in memory,
-// and are written before a change of them returns.
+// Package sqlitestore keeps the rows of DMARC reports in a SQLite file. Batches wait in
+// memory for the only goroutine that writes. Notes are in memory, and a change of a note
+// is written before it returns.
 package sqlitestore
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// maxPending is how many rows wait to be written.
+// maxPending is the most rows that wait to be written.
 const maxPending = 50_000
 
 // Options describe a store.
@@ -36,9 +36,9 @@ type Store struct {
 	notes   map[string]note
 	dirty   map[string]bool // names of notes that have to be written
 	purging *purge
-	lost    int64 // messages that had no room, and that no one was told of
+	lost    int64 // messages that had no room and were not reported yet
 
-	// What follows belongs to the writer.
+	// The following fields belong to the writer.
 	days map[dmarcreport.Day]*dayCount
 }
 
@@ -47,12 +47,12 @@ type note struct {
 	until int64 // seconds since 1970
 }
 
-// purge is what a purge asks for.
+// purge is a request to purge.
 type purge struct {
 	before dmarcreport.Day
 }
 
-// dayCount is how full a day is.
+// dayCount counts the rows and domains of a day.
 type dayCount struct{ rows, domains int64 }
 
 var schema = sqlitefile.Schema{
@@ -79,7 +79,7 @@ CREATE TABLE IF NOT EXISTS notes (
 ) WITHOUT ROWID;
 `}
 
-// Open opens or makes the file. A corrupt one is set aside and reported.
+// Open opens or creates the file. A corrupt file is renamed and reported.
 func Open(o Options) (*Store, error) {
 	s := new(Store)
 	s.forget()
@@ -97,8 +97,8 @@ func (s *Store) forget() {
 	s.days = make(map[dmarcreport.Day]*dayCount)
 }
 
-// Add implements dmarcreport.Store. Messages that have no room are known when the
-// batch is written: the next Add returns them.
+// Add implements dmarcreport.Store. Only when a batch is written is it known how many
+// messages had no room. The next Add returns that number.
 func (s *Store) Add(_ context.Context, b *dmarcreport.Batch) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +118,8 @@ func (s *Store) Flush(ctx context.Context) error { return s.keeper.Sync(ctx) }
 // Failing reports whether the file cannot be written now.
 func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
 
-// Close writes what has changed and closes the file. It must be called once, after
-// the last use.
+// Close writes pending changes and closes the file. It must be called once, after the
+// last use.
 func (s *Store) Close() error { return s.keeper.Close() }
 
 // Days implements dmarcreport.Store.
@@ -211,7 +211,7 @@ func (s *Store) SwapNote(ctx context.Context, name, old, text string, now, until
 	}
 	if strings.HasPrefix(name, dmarcreport.LeasePrefix) {
 		s.mu.Unlock()
-		return true, nil // the file has no other user
+		return true, nil // no other process uses the file
 	}
 	s.dirty[name] = true
 	s.mu.Unlock()

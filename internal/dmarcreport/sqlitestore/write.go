@@ -18,7 +18,7 @@ const purgeRows = 5000
 // writer implements sqlitefile.Memory.
 type writer struct{ *Store }
 
-// Fill implements sqlitefile.Memory. Notes that memory has are newer.
+// Fill implements sqlitefile.Memory. Notes in memory are newer than those in the file.
 func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -45,7 +45,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	}, "SELECT day, COUNT(report), COUNT(DISTINCT id) FROM reports LEFT JOIN rows ON report = id GROUP BY day")
 }
 
-// Lost implements sqlitefile.Memory. Rows that were in the file are gone; notes are
+// Lost implements sqlitefile.Memory. The rows of the file are lost. The notes are
 // written again.
 func (w writer) Lost() {
 	w.mu.Lock()
@@ -99,7 +99,7 @@ func (w writer) Turn(f *sqlitefile.File) error {
 	return nil
 }
 
-// written forgets what is in the file now.
+// written forgets pending changes that are in the file now.
 func (w writer) written(batches []*dmarcreport.Batch, changed map[string]note, lost int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -171,8 +171,8 @@ func changes(r sql.Result, err error) (int64, error) {
 	return r.RowsAffected()
 }
 
-// report returns the number of the report that a batch is for, 0 when there is no
-// room for another. Its policy is the latest.
+// report returns the number of the report of a batch, or 0 if there is no room for
+// another report. It also updates the policy to the latest.
 func (w writer) report(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int64, err error) {
 	policy, err := json.Marshal(b.Policy)
 	if err != nil {
@@ -193,8 +193,8 @@ func (w writer) report(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int6
 	return r.LastInsertId()
 }
 
-// Idle implements sqlitefile.Memory. It removes what a purge asks for, in steps. A
-// failure is left to the next write, which meets the same disk.
+// Idle implements sqlitefile.Memory. It executes purges in steps. An error is ignored,
+// because the next write will fail in the same way and report it.
 func (w writer) Idle(f *sqlitefile.File) {
 	w.mu.Lock()
 	p := w.purging

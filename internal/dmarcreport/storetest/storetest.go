@@ -1,4 +1,4 @@
-// Package storetest is the one suite that every store of DMARC reports passes.
+// Package storetest is the test suite for all stores of DMARC reports.
 package storetest
 
 import (
@@ -77,8 +77,8 @@ func counts(t *testing.T, s dmarcreport.Store) {
 	}
 }
 
-// pages shows that no row is missed or repeated when there are many, and that their
-// order stays the same.
+// pages tests that no row is missed or repeated if there are many, and that their order
+// does not change.
 func pages(t *testing.T, s dmarcreport.Store) {
 	const all = 1200
 	for from := 0; from < all; from += dmarcreport.BatchRows {
@@ -127,8 +127,8 @@ func purge(t *testing.T, s dmarcreport.Store) {
 	}
 }
 
-// settle waits until a store that purges in the background has the days that it is to
-// have; the test's own deadline ends a store that never does.
+// settle waits until a store that purges in the background has the expected days. The
+// deadline of the test ends the wait.
 func settle(t *testing.T, s dmarcreport.Store, want int) []dmarcreport.Day {
 	t.Helper()
 	for {
