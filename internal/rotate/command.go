@@ -15,16 +15,16 @@ import (
 const (
 	// commandTimeout bounds one run of the command.
 	commandTimeout = time.Minute
-	// maxCommandOutput is how much of what it prints is in an error.
+	// maxCommandOutput is how much of its output is in an error.
 	maxCommandOutput = 500
 )
 
-// Command is a publisher that is a program of the administrator's: it gets the
-// change as one line of JSON on its standard input, and exits with 0 when the
-// change is made.
+// Command is a publisher that runs a program of the administrator. The program gets the
+// change as one line of JSON on its standard input, and exits with 0 if the change was
+// made.
 type Command struct{ Path string }
 
-// commandInput is a change as the program reads it.
+// commandInput is a change in the form for the program.
 type commandInput struct {
 	Version int      `json:"version"`
 	Action  Action   `json:"action"`
@@ -48,8 +48,8 @@ func OpenCommand(path string) (*Command, error) {
 	return &Command{path}, nil
 }
 
-// Change implements [Publisher]. A program that takes too long is ended with all
-// that it has started.
+// Change implements [Publisher]. If the program takes too long, it is ended together
+// with all processes that it has started.
 func (p *Command) Change(ctx context.Context, c Change) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
@@ -74,7 +74,7 @@ func (p *Command) Change(ctx context.Context, c Change) error {
 	return nil
 }
 
-// beginning keeps the beginning of what is written.
+// beginning keeps the first octets that are written.
 type beginning []byte
 
 func (b *beginning) Write(text []byte) (int, error) {

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// hidden is the folder in that of a domain for keys that do not sign. Names
-	// that begin with a dot are not read as keys.
+	// hidden is the folder, inside the folder of a domain, for keys that do not sign.
+	// Names that begin with a dot are not read as keys.
 	hidden    = ".rotation"
 	keySuffix = ".private"
 	txtSuffix = ".txt"
@@ -27,8 +27,8 @@ const (
 	maxKey    = 64 << 10 // octets
 )
 
-// domainFolder is the folder with the keys of one domain. Nothing outside of it
-// is touched, whatever symbolic links are in it.
+// domainFolder is the folder with the keys of one domain. Symbolic links in it cannot
+// lead to changes outside of it.
 type domainFolder struct {
 	dir    string // of all domains
 	domain string
@@ -39,13 +39,13 @@ type domainFolder struct {
 	noSync bool
 }
 
-// owner is who new files belong to: that of the folder of all keys, when root works.
+// owner is the owner of new files: when root runs this, the owner of the key folder.
 type owner struct {
 	set      bool
 	uid, gid int
 }
 
-// ErrBusy means that another process makes a step for this domain.
+// ErrBusy means that another process is making a step for this domain.
 var ErrBusy = errors.New("another process works on the rotation of this domain; try again in a minute")
 
 // openFolder opens the folder of a domain and locks it until close is called.
@@ -105,7 +105,7 @@ func (d *domainFolder) close() error {
 	return errors.Join(err, d.root.Close())
 }
 
-// path is the path of a file for people.
+// path returns the path of a file for messages.
 func (d *domainFolder) path(below ...string) string {
 	return filepath.Join(d.dir, d.domain, filepath.Join(below...))
 }
@@ -130,7 +130,7 @@ func (d *domainFolder) readFile(name string, most int64) ([]byte, error) {
 	return data, err
 }
 
-// replace writes a file beside the old one, and moves it to its place.
+// replace writes a new file and renames it over the old one.
 func (d *domainFolder) replace(name string, data []byte) error {
 	if err := d.before("write " + name); err != nil {
 		return err
@@ -158,7 +158,7 @@ func (d *domainFolder) replace(name string, data []byte) error {
 	return d.sync(filepath.Dir(name))
 }
 
-// sync makes what was done in a folder outlast a crash of the machine.
+// sync makes the changes in a folder survive a crash of the machine.
 func (d *domainFolder) sync(folder string) error {
 	f, err := d.root.Open(folder)
 	if err != nil {
@@ -181,14 +181,14 @@ func (d *domainFolder) remove(name string) error {
 	return nil
 }
 
-// moveIn puts keys where they sign; moveOut puts them where they do not. Both can
-// be repeated.
+// moveIn moves keys to the folder where they sign, and moveOut to the hidden folder.
+// Both can be repeated.
 func (d *domainFolder) moveIn(keys []KeyRef) error  { return d.moveAll(keys, hidden, ".") }
 func (d *domainFolder) moveOut(keys []KeyRef) error { return d.moveAll(keys, ".", hidden) }
 
 func (d *domainFolder) moveAll(keys []KeyRef, from, to string) error {
 	for _, key := range keys {
-		// The key last: when it is in its place, so is its text.
+		// The key is last: when it is in place, its text is in place too.
 		for _, suffix := range []string{txtSuffix, keySuffix} {
 			name := key.Selector + suffix
 			if err := d.move(filepath.Join(from, name), filepath.Join(to, name), suffix == keySuffix); err != nil {
@@ -199,8 +199,8 @@ func (d *domainFolder) moveAll(keys []KeyRef, from, to string) error {
 	return errors.Join(d.sync(to), d.sync(from))
 }
 
-// hideStray moves keys out that are back where they sign: another host has copied
-// them there.
+// hideStray moves out keys that are in the folder where they sign again, because another
+// host has copied them there.
 func (d *domainFolder) hideStray(keys []KeyRef) error {
 	for _, key := range keys {
 		if _, err := d.root.Lstat(key.Selector + keySuffix); err == nil {
@@ -212,8 +212,8 @@ func (d *domainFolder) hideStray(keys []KeyRef) error {
 	return nil
 }
 
-// move moves a file, unless that was done already. A copy that another host has
-// left at the old place goes.
+// move moves a file, unless that was done already. It removes a copy that another host
+// has left at the old place.
 func (d *domainFolder) move(from, to string, needed bool) error {
 	_, fromErr := d.root.Lstat(from)
 	_, toErr := d.root.Lstat(to)
@@ -264,7 +264,8 @@ func (d *domainFolder) deleteHidden(keys []KeyRef) error {
 	return d.sync(hidden)
 }
 
-// signing returns the keys that sign now, and since when the youngest is there.
+// signing returns the keys that sign now, the greatest length of a key, and the time of the
+// youngest key.
 func (d *domainFolder) signing() (keys []KeyRef, bits int, youngest time.Time, err error) {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
@@ -299,8 +300,8 @@ func (d *domainFolder) signing() (keys []KeyRef, bits int, youngest time.Time, e
 	return keys, bits, youngest, nil
 }
 
-// GroupOf is the group of a folder of keys, whose members may read them; -1 when it
-// is not known.
+// GroupOf returns the group of a key folder, whose members may read the keys. It is -1 if
+// it is unknown.
 func GroupOf(dir string) int {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -318,7 +319,7 @@ func refOf(key *sign.Key) (KeyRef, error) {
 }
 
 // generate makes the keys that refs name, in the hidden folder, and returns them with
-// their records. What an earlier try has left goes: it was never published.
+// their records. It removes the keys of an earlier attempt, which were never published.
 func (d *domainFolder) generate(refs []KeyRef, bits int) ([]KeyRef, error) {
 	if err := d.deleteHidden(refs); err != nil {
 		return nil, err
@@ -355,7 +356,7 @@ func (d *domainFolder) free(selector string) bool {
 	return true
 }
 
-// isSelector reports whether a text can be a selector, and thus a name of a file.
+// isSelector reports whether a text can be a selector, and so a file name.
 func isSelector(text string) bool {
 	if strings.ContainsAny(text, "/\\\x00") {
 		return false
@@ -384,7 +385,7 @@ func domains(dir string) ([]string, error) {
 	return all, nil
 }
 
-// readState reads the state of a domain without a lock; nil when there is none.
+// readState reads the state of a domain without a lock. It returns nil if there is none.
 func readState(dir, domain string) (*State, error) {
 	root, err := os.OpenRoot(filepath.Join(dir, domain))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -398,8 +399,8 @@ func readState(dir, domain string) (*State, error) {
 	return s, errors.Join(err, root.Close())
 }
 
-// signingSince is since when the keys of a domain sign; zero when it has none, or a
-// rotation under way.
+// signingSince returns since when the keys of a domain have signed. It is zero if there
+// are no keys, or if a rotation is running.
 func signingSince(dir, domain string) (time.Time, error) {
 	state, err := readState(dir, domain)
 	if err != nil || state.active() {

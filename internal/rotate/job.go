@@ -19,8 +19,8 @@ type job struct {
 	state  *State
 }
 
-// phases are what is done in each of them. A function returns the next phase, or
-// the same one with the time after which it is worth another try.
+// phases has a function for each phase. It returns the next phase, or the same phase with
+// the time until the next attempt.
 var phases = map[Phase]func(*job, context.Context) (Phase, time.Duration, error){
 	Make:     (*job).makeKeys,
 	Publish:  (*job).publish,
@@ -42,7 +42,7 @@ func (j *job) advance(ctx context.Context) (time.Duration, error) {
 		phase := j.state.Phase
 		next, wait, err := phases[phase](j, ctx)
 		if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-			return 0, err // cut short: it says nothing about the step
+			return 0, err // interrupted: the error says nothing about the step
 		}
 		if err != nil {
 			return look, j.failed(err)
@@ -55,13 +55,13 @@ func (j *job) advance(ctx context.Context) (time.Duration, error) {
 			return look, err
 		}
 	}
-	return look, nil // a DNS that changes its mind each time
+	return look, nil // the DNS gives a different answer each time
 }
 
 // maxPhases bounds what one advance does; a rotation has fewer.
 const maxPhases = 20
 
-// failed notes why a step could not be made, and reports it when it is new.
+// failed records why a step failed, and reports it if the reason is new.
 func (j *job) failed(err error) error {
 	text := err.Error()
 	if j.state.Problem == text {
@@ -72,7 +72,7 @@ func (j *job) failed(err error) error {
 	return errors.Join(err, j.folder.save(j.state))
 }
 
-// settled forgets a problem that is over.
+// settled removes a problem that is over from the state.
 func (j *job) settled() error {
 	if j.state.Problem == "" {
 		return nil
@@ -81,7 +81,7 @@ func (j *job) settled() error {
 	return j.folder.save(j.state)
 }
 
-// step writes a step into the history, saves, and reports it.
+// step adds a step to the history, saves the state, and reports the step.
 func (j *job) step(step Step, detail string) error {
 	j.state.note(j.Now(), step, detail)
 	if err := j.folder.save(j.state); err != nil {
@@ -112,7 +112,7 @@ func (j *job) start() error {
 	return j.step(Started, "from "+names(next.Outgoing)+" to "+names(next.Incoming))
 }
 
-// newSelectors names one new key for each kind of key that signs.
+// newSelectors returns a name for one new key of each kind of key that signs.
 func (j *job) newSelectors(old []KeyRef, now time.Time) ([]KeyRef, error) {
 	day := "postern-" + now.UTC().Format("20060102")
 	for letter := range 26 {
@@ -152,7 +152,7 @@ func refsFor(base string, old []KeyRef) (refs []KeyRef) {
 
 func (k KeyRef) isEd25519() bool { return strings.HasPrefix(k.Algorithm, "ed25519") }
 
-// revokedRecord is the record without the key (RFC 6376 section 3.6.1).
+// revokedRecord returns the record without the key (RFC 6376 section 3.6.1).
 func (k KeyRef) revokedRecord() string {
 	before, _, _ := strings.Cut(k.Record, "p=")
 	return before + "p="
@@ -166,7 +166,7 @@ func names(keys []KeyRef) string {
 	return strings.Join(all, ", ")
 }
 
-// changes are what an action does to the records of keys.
+// changes returns the changes of an action for the records of keys.
 func (j *job) changes(action Action, keys []KeyRef) (all []Change) {
 	for _, key := range keys {
 		c := Change{Action: action, Domain: j.state.Domain, Name: strings.ToLower(key.Selector) + "._domainkey." + j.state.Domain, TTL: RecordTTL}
@@ -181,8 +181,8 @@ func (j *job) changes(action Action, keys []KeyRef) (all []Change) {
 	return all
 }
 
-// change has the records of keys changed, and returns what the servers show. The
-// change is handed over again only while they do not show it.
+// change changes the records of keys, and returns what the servers show. The publisher
+// gets the change again only while the servers do not show it.
 func (j *job) change(ctx context.Context, action Action, keys []KeyRef, made func(shown) bool) (shown, error) {
 	if j.state.Handed.IsZero() {
 		if err := j.hand(ctx, action, keys); err != nil {
@@ -196,7 +196,8 @@ func (j *job) change(ctx context.Context, action Action, keys []KeyRef, made fun
 	return sees, err
 }
 
-// hand has the changes made, at most once in a while. A person is shown them.
+// hand passes the changes to the publisher, or shows them to a person, with a pause
+// between repetitions.
 func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
 	now, every := j.Now(), again
 	if j.Publisher == nil {
@@ -228,13 +229,13 @@ func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
 	return j.step(Handed, detail)
 }
 
-// shown is what the servers show of keys, together.
+// shown is what all servers together show for keys.
 type shown struct {
 	all    bool          // every server shows the record of every key
-	none   bool          // no server shows the key of any
+	none   bool          // no server shows any of the keys
 	absent bool          // no server has a key record at any of the names
 	cached time.Duration // the longest time for which an answer may be cached
-	lacks  string        // what is missing where, for people
+	lacks  string        // what is missing where, as text
 }
 
 // look asks all servers for the records of keys.

@@ -12,8 +12,8 @@ import (
 
 const (
 	postconfTimeout = 10 * time.Second
-	// lifetimeUnknown is used while postconf does not answer: longer than what is
-	// usual, since a record that stays longer does no harm.
+	// lifetimeUnknown is used while postconf does not answer. It is longer than usual
+	// values, because a record that stays longer does no harm.
 	lifetimeUnknown = 30 * 24 * time.Hour
 	maxLifetime     = 365 * 24 * time.Hour
 )
@@ -33,7 +33,7 @@ func QueueLifetime(ctx context.Context) time.Duration {
 	return lifetime
 }
 
-// parseLifetime reads a time of Postfix's; without a unit it is in days.
+// parseLifetime parses a time of Postfix. Without a unit, it is in days.
 func parseLifetime(text string) (time.Duration, error) {
 	units := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
 	unit := 24 * time.Hour

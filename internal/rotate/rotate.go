@@ -1,16 +1,16 @@
-// Package rotate replaces the DKIM keys of a domain, from new keys to the removal
-// of the old records. A rotation is a state on disk ([State]) in the folder of the
-// domain's keys, and steps that can be repeated: a process that ends at any point
-// of a step leaves something from which the next one goes on.
+// Package rotate replaces the DKIM keys of a domain, from making new keys to removing
+// the old records. A rotation has a state on disk ([State]) in the folder of the
+// domain's keys. Its steps can be repeated: if a process ends at any point of a step,
+// the next process continues.
 //
 // Invariants:
 //
 //   - A new key signs only after every authoritative name server has shown its
 //     record for as long as an older answer may be cached.
 //   - The old keys stop signing only while every server shows the new records.
-//   - A record that may be needed by mail under way is neither revoked nor removed
-//     (see [Settings.keep]), and never while the new records are not to be seen.
-//   - A server that does not answer stops a rotation; it never moves it on.
+//   - A record that may be needed by mail on its way is neither revoked nor removed
+//     (see [Settings.keep]). Nor is any record while a new record is missing.
+//   - A server that does not answer stops a rotation, and never advances it.
 package rotate
 
 import (
@@ -25,22 +25,22 @@ import (
 
 // Times of a rotation.
 const (
-	// Overlap is how long old and new keys both sign, so that every daemon has
-	// read the new ones before the old ones go.
+	// Overlap is how long both old and new keys sign, so that every daemon has read the
+	// new keys before the old ones stop.
 	Overlap = time.Hour
 	// MinKeep is the shortest time for which an old record is kept.
 	MinKeep = 14 * 24 * time.Hour
-	// RevokedFor is how long a revoked record is there before it is removed.
+	// RevokedFor is how long a revoked record is published before it is removed.
 	RevokedFor = 14 * 24 * time.Hour
 	// RecordTTL is the TTL of records that are published.
 	RecordTTL = time.Hour
 
-	// look is how often servers are asked while a record is awaited, lookKept
-	// while an old one is kept.
+	// look is how often servers are asked while a rotation waits for a record. lookKept
+	// is how often they are asked while an old record is kept.
 	look     = time.Minute
 	lookKept = time.Hour
-	// again is after which time a change that is not to be seen is handed over once
-	// more; againByHand is how often a person is reminded.
+	// again is the time after which a change that no server shows is passed to the
+	// publisher again. againByHand is how often a person is reminded.
 	again       = time.Hour
 	againByHand = 24 * time.Hour
 
@@ -48,7 +48,7 @@ const (
 	maxOutgoing = 4
 )
 
-// Action is what is to be done in the DNS.
+// Action is the kind of a change in the DNS.
 type Action string
 
 // The actions. The record of a selector is replaced as a whole.
@@ -58,24 +58,24 @@ const (
 	DoRemove  Action = "remove"
 )
 
-// Change is one change of the DNS. Making it twice is as making it once.
+// Change is one change of the DNS. It has the same result if it is made twice.
 type Change struct {
 	Action Action
 	Domain string
 	Name   string // of the record, without the last dot
-	Value  string // of the TXT record; "" when it is to be removed
+	Value  string // of the TXT record; "" to remove it
 	TTL    time.Duration
 }
 
-// Publisher changes the DNS. An error means that nothing is known.
+// Publisher changes the DNS. After an error, it is unknown whether the change was made.
 type Publisher interface {
 	Change(ctx context.Context, c Change) error
 }
 
 // DNS looks at what the authoritative servers show.
 type DNS interface {
-	// Look asks every authoritative server for the TXT records of a name. An error
-	// means that one could not tell.
+	// Look asks every authoritative server for the TXT records of a name. An error means
+	// that some server did not answer.
 	Look(ctx context.Context, name string) (View, error)
 }
 
@@ -90,23 +90,23 @@ type View struct {
 // ServerView is the answer of one server.
 type ServerView struct {
 	Server string
-	TXT    []string // none: no such record
+	TXT    []string // empty if there is no such record
 }
 
-// Settings are what rotations need.
+// Settings are the settings of rotations.
 type Settings struct {
 	Dir       string    // the folder of all keys
-	Publisher Publisher // nil: a person publishes what [Event.Publish] shows
+	Publisher Publisher // nil if a person publishes what [Event.Publish] shows
 	DNS       DNS
 	Expire    time.Duration // of signatures (x=)
 	// QueueLifetime is Postfix's maximal_queue_lifetime.
 	QueueLifetime func(context.Context) time.Duration
 	Now           func() time.Time
-	// Report takes each step, once it is on disk. It must not wait.
+	// Report is called for each step when it is on disk. It must not wait.
 	Report func(Event)
 
-	// Of tests: before is called before each effect; with noSync, files need not
-	// outlast a crash of the machine.
+	// For tests: before is called before each effect. With noSync, files need not
+	// survive a crash of the machine.
 	before func(what string) error
 	noSync bool
 }
@@ -117,7 +117,7 @@ type Event struct {
 	Step   Step
 	Detail string
 	Err    error
-	// Publish are changes that a person has to make.
+	// Publish has the changes that a person has to make.
 	Publish []Change
 }
 
@@ -134,7 +134,7 @@ const (
 	Retired   Step = "retired"
 	RevokedIt Step = "revoked"
 	Finished  Step = "finished"
-	Lost      Step = "lost" // the records of signing keys are gone from the DNS: the old keys sign again
+	Lost      Step = "lost" // records of signing keys are missing in the DNS: the old keys sign again
 	UndoneIt  Step = "undone"
 	Withdrawn Step = "withdrawn"
 	Failed    Step = "failed" // a step could not be made
@@ -143,7 +143,7 @@ const (
 // Rotator makes the steps of rotations.
 type Rotator struct{ s Settings }
 
-// New makes a rotator.
+// New returns a rotator.
 func New(s Settings) *Rotator {
 	if s.Now == nil {
 		s.Now = time.Now
@@ -157,8 +157,9 @@ func New(s Settings) *Rotator {
 	return &Rotator{s}
 }
 
-// keep is how long an old record is kept once its key has stopped signing: as long
-// as a signature is valid, and as mail may wait in the queue of this Postfix.
+// keep returns how long an old record is kept after its key has stopped signing: the
+// time for which a signature is valid, plus the time that mail can wait in the queue of
+// this Postfix.
 func (s *Settings) keep(ctx context.Context) time.Duration {
 	return max(MinKeep, s.Expire+s.QueueLifetime(ctx))
 }
@@ -180,7 +181,7 @@ func (r *Rotator) open(domain string) (*job, error) {
 	return &job{Settings: &r.s, folder: folder, state: state}, nil
 }
 
-// Start begins a rotation. One that is under way goes on instead.
+// Start begins a rotation, unless one is running, which then continues.
 func (r *Rotator) Start(domain string) (err error) {
 	j, err := r.open(domain)
 	if err != nil {
@@ -193,8 +194,8 @@ func (r *Rotator) Start(domain string) (err error) {
 	return j.start()
 }
 
-// Advance makes the steps of a domain's rotation that can be made now. It returns
-// after which time there may be more to do; 0 when the rotation is over.
+// Advance makes the steps of a domain's rotation that can be made now. It returns the
+// time until there may be more to do, or 0 if the rotation is over.
 func (r *Rotator) Advance(ctx context.Context, domain string) (next time.Duration, err error) {
 	j, err := r.open(domain)
 	if err != nil {
@@ -204,8 +205,8 @@ func (r *Rotator) Advance(ctx context.Context, domain string) (next time.Duratio
 	return j.advance(ctx)
 }
 
-// Undo takes a rotation back: the old keys sign again. That is possible until they
-// are revoked.
+// Undo reverts a rotation: the old keys sign again. This is possible until they are
+// revoked.
 func (r *Rotator) Undo(domain string) (err error) {
 	j, err := r.open(domain)
 	if err != nil {
@@ -215,8 +216,8 @@ func (r *Rotator) Undo(domain string) (err error) {
 	return j.undo()
 }
 
-// State returns the state of a domain's rotation; nil when it never had one. It
-// needs no lock.
+// State returns the state of a domain's rotation, or nil if it never had one. It needs
+// no lock.
 func (r *Rotator) State(domain string) (*State, error) {
 	name, err := mailaddr.ParseDomain(domain)
 	if err != nil {
@@ -225,8 +226,8 @@ func (r *Rotator) State(domain string) (*State, error) {
 	return readState(r.s.Dir, name)
 }
 
-// UnderWay returns the domains with a rotation that is not over. The error is
-// about states that cannot be read; the domains are those that can.
+// UnderWay returns the domains with a rotation that is not over. If some states cannot be
+// read, it returns the other domains and an error.
 func (r *Rotator) UnderWay() ([]string, error) {
 	all, err := domains(r.s.Dir)
 	if err != nil {
@@ -244,8 +245,8 @@ func (r *Rotator) UnderWay() ([]string, error) {
 	return found, errors.Join(errs...)
 }
 
-// Due returns the domains whose keys have signed for longer than every, and which
-// have no rotation under way.
+// Due returns the domains whose keys have signed for longer than every, and which have
+// no running rotation.
 func (r *Rotator) Due(every time.Duration) ([]string, error) {
 	all, err := domains(r.s.Dir)
 	if err != nil {
@@ -263,10 +264,10 @@ func (r *Rotator) Due(every time.Duration) ([]string, error) {
 	return due, errors.Join(errs...)
 }
 
-// KeepTime is for how long an old record is kept.
+// KeepTime returns how long an old record is kept.
 func (r *Rotator) KeepTime(ctx context.Context) time.Duration { return r.s.keep(ctx) }
 
-// Zone is a change as a line of a zone file.
+// Zone returns a change as a line of a zone file.
 func (c Change) Zone() string {
 	if c.Value == "" {
 		return c.Name + ". IN TXT"

@@ -9,30 +9,30 @@ import (
 	"time"
 )
 
-// Phase is what a rotation does next. Its steps can be repeated: a process that
-// ends in the middle leaves the phase as it was, and the next one does it again.
+// Phase is what a rotation does next. Its steps can be repeated: if a process ends in the
+// middle, the phase has not changed, and the next process repeats it.
 type Phase string
 
 // The phases in their order.
 const (
 	// Make makes the new keys, in a folder where they do not sign.
 	Make Phase = "make"
-	// Publish has their records published and waits until every authoritative
-	// server has shown them for the time that an older answer may be cached.
+	// Publish publishes their records, and waits until every authoritative server has
+	// shown them for as long as an older answer may be cached.
 	Publish Phase = "publish"
-	// Sign puts the new keys beside the old ones: both sign.
+	// Sign moves the new keys beside the old ones, so that both sign.
 	Sign Phase = "sign"
 	// Retire takes the old keys away after [Overlap].
 	Retire Phase = "retire"
-	// Keep leaves the old records in the DNS for mail that is under way.
+	// Keep leaves the old records in the DNS for mail that is on its way.
 	Keep Phase = "keep"
 	// Revoke publishes the old records with an empty p=, and deletes the keys.
 	Revoke Phase = "revoke"
-	// Revoked leaves these records for [RevokedFor].
+	// Revoked keeps these records for [RevokedFor].
 	Revoked Phase = "revoked"
-	// Remove removes them.
+	// Remove removes these records.
 	Remove Phase = "remove"
-	// Withdraw takes back new keys that have never signed.
+	// Withdraw removes new keys that have never signed.
 	Withdraw Phase = "withdraw"
 	// Done is the end.
 	Done Phase = "done"
@@ -45,27 +45,27 @@ type KeyRef struct {
 	Record    string `json:"record,omitempty"` // the text of its TXT record; "" until the key is made
 }
 
-// State is a rotation as it is on disk.
+// State is the state of a rotation on disk.
 type State struct {
 	Version int       `json:"version"`
 	Domain  string    `json:"domain"`
 	Phase   Phase     `json:"phase"`
 	Started time.Time `json:"started"`
 	Since   time.Time `json:"since"` // when the phase began
-	// Incoming are the keys that are to sign, Outgoing those that are to stop.
+	// Incoming are the keys that will sign, Outgoing those that will stop.
 	Incoming []KeyRef `json:"incoming"`
 	Outgoing []KeyRef `json:"outgoing"`
-	// Signed says that the incoming keys may have signed mail.
+	// Signed means that the incoming keys may have signed mail.
 	Signed bool `json:"signed"`
-	// Undone says that the old keys are the incoming ones again.
+	// Undone means that the old keys are the incoming ones again.
 	Undone bool `json:"undone,omitempty"`
-	// Handed is when the change of the DNS was last given to the publisher.
+	// Handed is when the change was last passed to the publisher.
 	Handed time.Time `json:"handed,omitzero"`
 	// Seen is since when every server has shown the records of the incoming keys.
 	Seen time.Time `json:"seen,omitzero"`
 	// Switched is when the keys that sign now took over; [Due] counts from it.
 	Switched time.Time `json:"switched,omitzero"`
-	// Problem is why the latest step could not be made.
+	// Problem is why the latest step failed.
 	Problem string `json:"problem,omitempty"`
 	// History are the latest steps, the oldest first.
 	History []Entry `json:"history"`
@@ -87,7 +87,7 @@ const (
 	lockFile  = "lock"
 )
 
-// note adds to the history.
+// note adds an entry to the history.
 func (s *State) note(at time.Time, step Step, detail string) {
 	s.History = append(s.History, Entry{at, step, detail})
 	if extra := len(s.History) - maxHistory; extra > 0 {
@@ -98,14 +98,14 @@ func (s *State) note(at time.Time, step Step, detail string) {
 // active reports whether there is anything left to do.
 func (s *State) active() bool { return s != nil && s.Phase != Done }
 
-// to begins a phase.
+// to starts a phase.
 func (s *State) to(p Phase, now time.Time) {
 	s.Phase, s.Since, s.Problem = p, now, ""
 	s.Handed, s.Seen = time.Time{}, time.Time{}
 }
 
-// parseState reads a state. One that does not hold together is refused: a guess
-// could remove the record of a key that signs.
+// parseState parses a state. It refuses an inconsistent state, because a guess could
+// remove the record of a key that signs.
 func parseState(data []byte, domain string) (*State, error) {
 	s := new(State)
 	if err := json.Unmarshal(data, s); err != nil {
@@ -129,12 +129,12 @@ func parseState(data []byte, domain string) (*State, error) {
 
 func (s *State) known() bool { return s.Phase == Done || slices.Contains(Phases(), s.Phase) }
 
-// Phases are those in which there is something left to do.
+// Phases returns the phases in which something is left to do.
 func Phases() []Phase {
 	return []Phase{Make, Publish, Sign, Retire, Keep, Revoke, Revoked, Remove, Withdraw}
 }
 
-// load reads the state of a domain, nil when it has none.
+// load reads the state of a domain. It returns nil if there is none.
 func (d *domainFolder) load() (*State, error) {
 	data, err := d.readFile(hidden+"/"+stateFile, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -150,7 +150,7 @@ func (d *domainFolder) load() (*State, error) {
 	return s, nil
 }
 
-// save replaces the state at once: whoever reads it finds the old one or the new.
+// save replaces the state atomically: a reader gets either the old or the new state.
 func (d *domainFolder) save(s *State) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// makeKeys makes the new keys. RSA keys are as long as the longest of the old ones,
-// and at least of 2048 bit.
+// makeKeys makes the new keys. RSA keys are as long as the longest old key, and have at
+// least 2048 bits.
 func (j *job) makeKeys(context.Context) (Phase, time.Duration, error) {
 	_, bits, _, err := j.folder.signing()
 	if err != nil {
@@ -21,12 +21,12 @@ func (j *job) makeKeys(context.Context) (Phase, time.Duration, error) {
 	return Publish, 0, nil
 }
 
-// minBits is the length of RSA keys that large receivers ask for.
+// minBits is the length of RSA keys that large receivers require.
 const minBits = 2048
 
-// publish waits until every server has shown the records for long enough. A server
-// that shows something else begins the time anew; one that does not answer ends
-// nothing, but nothing goes on without its answer.
+// publish waits until every server has shown the records for long enough. If a server
+// shows something else, the time starts again. If a server does not answer, the time
+// continues, but the next phase needs its answer.
 func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
 	sees, err := j.change(ctx, DoPublish, j.state.Incoming, func(s shown) bool { return s.all })
 	if err != nil {
@@ -52,7 +52,7 @@ func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
 	return Sign, 0, nil
 }
 
-// sign puts the new keys beside the old ones, if their records are still there.
+// sign moves the new keys beside the old ones, if their records are still published.
 func (j *job) sign(ctx context.Context) (Phase, time.Duration, error) {
 	sees, err := j.look(ctx, j.state.Incoming)
 	if err != nil {
@@ -73,7 +73,7 @@ func (j *job) sign(ctx context.Context) (Phase, time.Duration, error) {
 	return Retire, 0, j.step(Signs, names(j.state.Incoming)+" beside "+names(j.state.Outgoing))
 }
 
-// retire takes the old keys away, if the new records are still there.
+// retire moves the old keys away, if the new records are still published.
 func (j *job) retire(ctx context.Context) (Phase, time.Duration, error) {
 	if left := Overlap - j.Now().Sub(j.state.Since); left > 0 {
 		return Retire, min(left, lookKept), nil
@@ -92,8 +92,8 @@ func (j *job) retire(ctx context.Context) (Phase, time.Duration, error) {
 	return Keep, 0, j.step(Retired, fmt.Sprintf("%s; the records stay for %s", names(j.state.Outgoing), j.keep(ctx)))
 }
 
-// lost goes back when the records of the keys that sign, or are about to, are not
-// at every server: the old keys sign too until they are.
+// lost goes back to the publish phase, if some server has not the records of the keys
+// that sign or will sign. The old keys sign too until every server has them.
 func (j *job) lost(sees shown) (Phase, time.Duration, error) {
 	if err := j.folder.moveIn(j.state.Outgoing); err != nil {
 		return "", 0, err
@@ -104,7 +104,7 @@ func (j *job) lost(sees shown) (Phase, time.Duration, error) {
 	return Publish, 0, nil
 }
 
-// keepOld leaves the old records alone while mail may need them.
+// keepOld keeps the old records while mail may need them.
 func (j *job) keepOld(ctx context.Context) (Phase, time.Duration, error) {
 	sees, err := j.look(ctx, j.state.Incoming)
 	if err != nil {
@@ -119,7 +119,7 @@ func (j *job) keepOld(ctx context.Context) (Phase, time.Duration, error) {
 	return Revoke, 0, nil
 }
 
-// revoke has the old keys revoked, and deletes them once every server shows that.
+// revoke revokes the old keys, and deletes them when every server shows the revocation.
 func (j *job) revoke(ctx context.Context) (Phase, time.Duration, error) {
 	if err := j.folder.hideStray(j.state.Outgoing); err != nil {
 		return "", 0, err
@@ -144,7 +144,7 @@ func (j *job) awaitRemoval(context.Context) (Phase, time.Duration, error) {
 	return Remove, 0, nil
 }
 
-// removeOld has the revoked records removed.
+// removeOld removes the revoked records.
 func (j *job) removeOld(ctx context.Context) (Phase, time.Duration, error) {
 	sees, err := j.change(ctx, DoRemove, j.state.Outgoing, func(s shown) bool { return s.absent })
 	if err != nil {
@@ -156,8 +156,8 @@ func (j *job) removeOld(ctx context.Context) (Phase, time.Duration, error) {
 	return Done, 0, j.step(Finished, names(j.state.Incoming)+" sign")
 }
 
-// undo has the old keys sign again. The new ones that have signed go the way of old
-// keys; others are withdrawn.
+// undo makes the old keys sign again. New keys that have signed are then treated like old
+// keys. Others are withdrawn.
 func (j *job) undo() error {
 	s := j.state
 	switch {
@@ -172,7 +172,7 @@ func (j *job) undo() error {
 		s.to(Withdraw, j.Now())
 		return j.step(UndoneIt, names(s.Incoming)+" will not sign")
 	}
-	// What sign does with keys that may be in their place already.
+	// As sign does, with keys that may be in their place already.
 	s.Incoming, s.Outgoing, s.Undone = s.Outgoing, s.Incoming, !s.Undone
 	s.to(Sign, j.Now())
 	return j.step(UndoneIt, names(s.Incoming)+" instead of "+names(s.Outgoing))
@@ -188,6 +188,6 @@ func (j *job) withdraw(ctx context.Context) (Phase, time.Duration, error) {
 	if err := j.folder.deleteHidden(j.state.Incoming); err != nil {
 		return "", 0, err
 	}
-	j.state.Switched = j.Now() // the next rotation is not at once
+	j.state.Switched = j.Now() // so that the next rotation does not start at once
 	return Done, 0, j.step(Withdrawn, names(j.state.Incoming))
 }

@@ -35,7 +35,7 @@ var algorithms = map[string]string{
 	"hmac-sha512": dns.HmacSHA512,
 }
 
-// ParseUpdate reads the value of --dns-update, "tsig:FILE@SERVER". It opens nothing.
+// ParseUpdate parses the value of --dns-update, "tsig:FILE@SERVER". It opens nothing.
 func ParseUpdate(text string) (file string, server netip.AddrPort, err error) {
 	rest, ok := strings.CutPrefix(text, "tsig:")
 	at := strings.LastIndexByte(rest, '@')
@@ -55,7 +55,7 @@ func OpenUpdate(file string, server netip.AddrPort, group int) (*Update, error) 
 	return &Update{Server: server, Key: key}, nil
 }
 
-// readTSIGKey reads a key as tsig-keygen writes it.
+// readTSIGKey reads a key file in the format of tsig-keygen.
 func readTSIGKey(path string, group int) (*TSIGKey, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -83,8 +83,8 @@ func readTSIGKey(path string, group int) (*TSIGKey, error) {
 	return key, nil
 }
 
-// parseTSIGKey reads one clause of named.conf: key "NAME" { algorithm A; secret "S"; };
-// An error never holds the secret.
+// parseTSIGKey parses one clause of named.conf: key "NAME" { algorithm A; secret "S"; };
+// An error never contains the secret.
 func parseTSIGKey(text string) (*TSIGKey, error) {
 	tokens, err := namedTokens(text)
 	if err != nil {
@@ -135,8 +135,8 @@ func (k *TSIGKey) set(name, value string) error {
 	return nil
 }
 
-// namedTokens cuts text as named does: words, strings in quotation marks, the
-// characters { } ; and comments of three kinds, which are left out.
+// namedTokens splits text into the tokens of named.conf: words, strings in quotation
+// marks, and the characters { } ; It skips comments of all three kinds.
 func namedTokens(text string) (tokens []string, err error) {
 	for text != "" {
 		switch c := text[0]; {

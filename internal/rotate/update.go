@@ -11,10 +11,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// tsigFudge is by how many seconds clocks may differ (RFC 8945 section 10).
+// tsigFudge is how many seconds clocks may differ (RFC 8945 section 10).
 const tsigFudge = 300
 
-// updateTimeout bounds one message with its answer.
+// updateTimeout bounds one message and its answer.
 const updateTimeout = 10 * time.Second
 
 // Update is a publisher by dynamic updates (RFC 2136), signed with TSIG (RFC 8945).
@@ -45,8 +45,8 @@ func (u *Update) Change(ctx context.Context, c Change) error {
 	return u.judge(in, err, zone)
 }
 
-// judge reports what the server made of an update. A success counts only when the
-// server has signed it.
+// judge returns an error unless the server has made the update. A success counts only if
+// the server has signed it.
 func (u *Update) judge(in *dns.Msg, err error, zone string) error {
 	switch {
 	case in != nil && in.Rcode != dns.RcodeSuccess:
@@ -80,7 +80,7 @@ func (u *Update) zoneOf(ctx context.Context, name string) (string, error) {
 	return "", fmt.Errorf("%s has no zone for %s (%s); name the primary server of the zone in dns-update", u.Server, name, rcode(in.Rcode))
 }
 
-// send sends one message by TCP, and returns the answer to it.
+// send sends one message over TCP, and returns the answer.
 func (u *Update) send(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	client := &dns.Client{Net: "tcp", TsigSecret: map[string]string{u.Key.Name: u.Key.Secret.Reveal()}}
 	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
