@@ -17,11 +17,11 @@ import (
 const (
 	maxNesting  = 32
 	maxResults  = 100     // of DKIM or SPF, and overrides, of one row
-	maxErrors   = 20      // that the reporter had
+	maxErrors   = 20      // of the reporter
 	maxMessages = 1 << 40 // of one row
 )
 
-// Why a document is no report.
+// The reasons why a document is not a report.
 var (
 	errDoctype    = errors.New("XML: it has a document type declaration, which no report needs and which can be an attack")
 	errNesting    = fmt.Errorf("XML: elements more than %d deep", maxNesting)
@@ -38,7 +38,8 @@ type row struct {
 	overrides                                   []result
 }
 
-// result is what one signature, or SPF, gave; or an override, with its type as method.
+// result is the result of one signature or of SPF. It is also used for an override, with
+// its type as method.
 type result struct{ method, domain, selector, result, comment string }
 
 // aggregate reads one document.
@@ -51,13 +52,13 @@ type aggregate struct {
 	ends       []int  // of the path of each parent
 	text       strings.Builder
 	row        row
-	one        result // that is being read
+	one        result // the one that is being read
 	groups     map[Group]int64
 }
 
-// parseAggregate reads a DMARC aggregate report of any form: RFC 7489, RFC 9990 and
-// the drafts before them differ in their namespaces and in elements that were added.
-// The order of elements does not matter.
+// parseAggregate parses a DMARC aggregate report of any version. RFC 7489, RFC 9990 and
+// the drafts before them differ in namespaces and in added elements. The order of
+// elements does not matter.
 func parseAggregate(in *buffered, limits Limits) (*Report, error) {
 	text, err := asUTF8(in)
 	if err != nil {
@@ -65,7 +66,7 @@ func parseAggregate(in *buffered, limits Limits) (*Report, error) {
 	}
 	bounded := &pieces{in: newTidy(text), err: errPiece}
 	d := xml.NewDecoder(bounded)
-	d.Strict = false // "&" in names; what is not closed is found missing below
+	d.Strict = false // accepts "&" in names; elements that are not closed are found below
 	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	a := &aggregate{limits: limits, report: &Report{}, groups: make(map[Group]int64)}
 	for {
@@ -84,7 +85,7 @@ func parseAggregate(in *buffered, limits Limits) (*Report, error) {
 	}
 }
 
-// broken explains why there is no further token.
+// broken returns the error that explains why there is no further token.
 func (a *aggregate) broken(err error) error {
 	syntax := (*xml.SyntaxError)(nil)
 	switch {
@@ -98,7 +99,7 @@ func (a *aggregate) broken(err error) error {
 	return fmt.Errorf("XML: %w", err)
 }
 
-// take takes one token. It reports whether the report has ended.
+// take processes one token. It reports whether the report has ended.
 func (a *aggregate) take(token xml.Token) (done bool, err error) {
 	switch token := token.(type) {
 	case xml.Directive:
@@ -119,7 +120,7 @@ func (a *aggregate) take(token xml.Token) (done bool, err error) {
 }
 
 func (a *aggregate) start(name string) error {
-	if !a.inside { // some wrap the report into another element
+	if !a.inside { // some reporters put the report into another element
 		a.inside = name == "feedback"
 		return nil
 	}
@@ -166,7 +167,7 @@ func (a *aggregate) close() (done bool, err error) {
 	return false, err
 }
 
-// fields are the elements that have a text, by their path below <feedback>.
+// fields are the elements with text, by their path below <feedback>.
 var fields = map[string]func(*aggregate, string){
 	"report_metadata/org_name":           func(a *aggregate, s string) { a.report.Org = s },
 	"report_metadata/email":              func(a *aggregate, s string) { a.report.Email = s },
@@ -213,7 +214,7 @@ var fields = map[string]func(*aggregate, string){
 
 func domain(s string) string { return strings.ToLower(strings.TrimSuffix(s, ".")) }
 
-// word is a token of the format. Some reporters write "Pass".
+// word normalizes a token of the format. Some reporters write "Pass".
 func word(s string) string { return strings.ToLower(s) }
 
 // count adds a row to its group.
@@ -247,7 +248,7 @@ func (a *aggregate) unusable(field, value string) {
 	}
 }
 
-// finish checks what every report needs.
+// finish checks that the report has what every report needs.
 func (a *aggregate) finish() (*Report, error) {
 	r := a.report
 	var err, err2 error
@@ -259,7 +260,7 @@ func (a *aggregate) finish() (*Report, error) {
 	case r.Policy.Domain == "":
 		return nil, errDomain
 	}
-	if r.Org == "" { // some leave it empty
+	if r.Org == "" { // some reporters leave it empty
 		r.Org = r.Email
 	}
 	for g, n := range a.groups {
@@ -270,8 +271,8 @@ func (a *aggregate) finish() (*Report, error) {
 	return r, nil
 }
 
-// timestamp reads seconds since 1970, as the standard says, and what reporters write
-// instead.
+// timestamp parses seconds since 1970, as in the standard, and other forms that some
+// reporters write.
 func timestamp(text string) (time.Time, error) {
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
 		if seconds > 1e11 {

@@ -13,16 +13,16 @@ import (
 	"strings"
 )
 
-// Bounds of what containers may hold.
+// Bounds of the content of containers.
 const (
 	maxCompressions = 2       // archives within archives
 	maxDepth        = 8       // containers and mails within each other
 	maxParts        = 200     // parts of a mail, files of an archive
 	freeInflation   = 1 << 20 // octets before the ratio counts
-	maxPrologue     = 512     // octets in which the form is seen
+	maxPrologue     = 512     // octets that decide the form
 )
 
-// Why something is not read.
+// The reasons why something is not read.
 var (
 	errNoReport = errors.New("there is no report in it; name DMARC or TLS reports (XML, JSON, gz, zip), mails, mailboxes or folders of them")
 	errBomb     = errors.New("it inflates to much more than a report")
@@ -33,8 +33,8 @@ var (
 	errEmpty    = errors.New("it is empty")
 )
 
-// form is what a stream looks like by its first octets. Names and types are claims
-// of whoever made it.
+// form is the form of a stream, from its first octets. File names and content types are
+// not used for this, because the sender can choose any.
 type form int
 
 const (
@@ -48,7 +48,7 @@ const (
 	formMbox
 )
 
-// buffered is a stream that can be looked into.
+// buffered is a stream that can be peeked into.
 type buffered = bufio.Reader
 
 func newBuffered(in io.Reader) *buffered { return bufio.NewReaderSize(in, 4096) }
@@ -84,18 +84,18 @@ func sniff(in *buffered) form {
 	return formOther
 }
 
-// unit is one file or mail and what may still be read of it.
+// unit is one file or mail, with the bounds that are left for reading it.
 type unit struct {
 	reader       *Reader
 	limits       Limits
 	left         int64 // octets that may still be inflated
 	parts        int
-	compressions int // around what is being read
+	compressions int // archives around what is being read
 	found        int // reports
 	failed       int // parts that could not be read
 }
 
-// open reads a stream by its form. An error is about the whole of it.
+// open reads a stream according to its form. An error is about the whole stream.
 func (u *unit) open(where string, in *buffered, depth int) error {
 	if depth > maxDepth {
 		return errDepth
@@ -126,8 +126,7 @@ func (u *unit) open(where string, in *buffered, depth int) error {
 	return errNoReport
 }
 
-// part reads one part of a container. What is wrong with it does not keep the others
-// from being read.
+// part reads one part of a container. If the part is faulty, the others are still read.
 func (u *unit) part(where string, in *buffered, depth int) error {
 	if u.parts++; u.parts > maxParts {
 		return errParts
@@ -176,7 +175,7 @@ func stopOn[T any](take func(T) error, report T) error {
 	return nil
 }
 
-// compressed bounds how deep archives lie in each other.
+// compressed bounds the depth of archives within archives.
 func (u *unit) compressed(read func() error) error {
 	if u.compressions == maxCompressions {
 		return errNested
@@ -197,8 +196,8 @@ func (u *unit) gunzip(where string, in *buffered, depth int) error {
 	return u.open(where, newBuffered(u.inflating(&members{packed, z}, func() int64 { return counted.n })), depth+1)
 }
 
-// members reads the members of a gzip file. What follows the last one is ignored:
-// mail programs and lists add lines.
+// members reads the members of a gzip file. Data after the last member is ignored,
+// because mail programs and mailing lists append lines.
 type members struct {
 	packed *bufio.Reader
 	z      *gzip.Reader
@@ -228,7 +227,7 @@ func (u *unit) unzip(where string, in *buffered, depth int) error {
 	if int64(len(packed)) > u.limits.Archive {
 		return fmt.Errorf("a zip archive larger than %d octets; unpack it, and read the folder", u.limits.Archive)
 	}
-	if bytes.Count(packed, []byte("PK\x01\x02")) > maxParts { // before its directory is built in memory
+	if bytes.Count(packed, []byte("PK\x01\x02")) > maxParts { // checked before the directory is built in memory
 		return errParts
 	}
 	archive, err := zip.NewReader(bytes.NewReader(packed), int64(len(packed)))
@@ -256,8 +255,8 @@ func (u *unit) zipped(where string, file *zip.File, depth int) error {
 	return u.part(where, newBuffered(u.inflating(in, func() int64 { return size })), depth)
 }
 
-// inflating bounds what comes out of a compressed stream, of which packed octets
-// have been read.
+// inflating bounds the output of a compressed stream. packed returns how many octets of
+// its input were read.
 func (u *unit) inflating(in io.Reader, packed func() int64) io.Reader {
 	return &inflated{unit: u, in: in, packed: packed}
 }

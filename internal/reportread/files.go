@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Path reads a file, or all files of a folder and the folders below it. Of a Maildir
-// those of cur and new are read, and its subfolders.
+// Path reads a file, or all files of a folder and the folders below it. Of a Maildir, it
+// reads cur, new and the subfolders.
 func (r *Reader) Path(ctx context.Context, name string) error {
 	info, err := os.Stat(name)
 	switch {
@@ -32,8 +32,8 @@ func (r *Reader) file(ctx context.Context, name string, named bool) error {
 	return r.stream(ctx, name, in, named)
 }
 
-// folder reads what lies below root. Symbolic links are not followed: a folder may
-// be in the hands of someone else.
+// folder reads the files below root. It does not follow symbolic links, because another
+// user may control the folder.
 func (r *Reader) folder(ctx context.Context, root string) error {
 	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
@@ -48,7 +48,7 @@ func (r *Reader) folder(ctx context.Context, root string) error {
 		case d.IsDir():
 			return r.enter(name)
 		case !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || isMaildir(filepath.Dir(name)):
-			return nil // a Maildir's own files are indexes and settings
+			return nil // files directly in a Maildir are indexes and settings
 		}
 		return r.file(ctx, name, false)
 	})
@@ -61,7 +61,7 @@ func skipIfFolder(d fs.DirEntry) error {
 	return nil
 }
 
-// enter decides whether a folder below the named one is read.
+// enter returns fs.SkipDir if the folder is not to be read.
 func (r *Reader) enter(name string) error {
 	base, parent := filepath.Base(name), filepath.Dir(name)
 	inMaildir := isMaildir(parent)

@@ -17,13 +17,13 @@ import (
 // Identity asks the DNS who the sources of a summary are.
 type Identity struct {
 	DNS     spf.Resolver
-	Most    int // sources that are asked for, the largest of each domain first; 0: 200
-	AtOnce  int // 0: 8
+	Most    int // sources to ask for, the largest of each domain first; 0 means 200
+	AtOnce  int // 0 means 8
 	Timeout time.Duration
 }
 
-// Identify adds the reverse names of the sources, and what in the domain's SPF record
-// covers them. It returns how many sources the DNS could not tell everything of.
+// Identify adds to each source its reverse name, and the part of the domain's SPF record
+// that covers it. It returns the number of sources for which some DNS questions failed.
 func (i Identity) Identify(ctx context.Context, s *Summary) (unknown int) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(i.Timeout, 30*time.Second))
 	defer cancel()
@@ -51,7 +51,7 @@ func (i Identity) Identify(ctx context.Context, s *Summary) (unknown int) {
 	return unknown
 }
 
-// one reports whether the DNS could tell.
+// one asks for one source. It reports whether the DNS has answered.
 func (i Identity) one(ctx context.Context, domain string, address netip.Addr, s *Source) bool {
 	var told bool
 	s.Name, s.Confirmed, told = i.reverse(ctx, address)
@@ -63,13 +63,13 @@ func (i Identity) one(ctx context.Context, domain string, address netip.Addr, s 
 	return told && covered.Status != spf.TempError
 }
 
-// reverse is the name of an address, the one that leads back to it before others.
+// reverse returns the name of an address. It prefers a name that resolves to the address.
 func (i Identity) reverse(ctx context.Context, address netip.Addr) (name string, confirmed, told bool) {
 	names, err := i.DNS.LookupAddr(ctx, address.String())
 	if err != nil {
 		return "", false, isAbsent(err)
 	}
-	slices.Sort(names) // the DNS gives them in any order
+	slices.Sort(names) // their order in the DNS is random
 	told = true
 	for _, claim := range names[:min(len(names), spf.MaxNames)] {
 		plain := strings.ToLower(strings.TrimSuffix(claim, "."))
@@ -89,7 +89,7 @@ func isAbsent(err error) bool {
 	return errors.As(err, &dns) && dns.IsNotFound
 }
 
-// coverage says where in a domain's SPF record an address is.
+// coverage returns which part of a domain's SPF record covers an address.
 func coverage(domain string, r spf.Result) string {
 	switch {
 	case r.Status == spf.TempError:
@@ -115,8 +115,8 @@ func coverage(domain string, r spf.Result) string {
 }
 
 // BySender counts the sources of each sender together: those with a confirmed name in
-// one organisation's domain, and those in the same part of the SPF record. Others stay
-// alone.
+// the domain of one organisation, and those in the same part of the SPF record. Other
+// sources stay separate.
 func (s *Summary) BySender() {
 	for _, d := range s.Domains {
 		groups := make(map[string]*Source)
@@ -139,7 +139,7 @@ func (s *Summary) BySender() {
 	}
 }
 
-// sender is the probable sender.
+// sender returns the probable sender.
 func (s *Source) sender() string {
 	switch {
 	case s.Confirmed:

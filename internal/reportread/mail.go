@@ -36,7 +36,7 @@ func (u *unit) entity(where string, header textproto.MIMEHeader, body io.Reader,
 		return errDepth
 	}
 	kind, params, err := mime.ParseMediaType(header.Get("Content-Type"))
-	if err != nil { // a type with mistakes: what is left of it must do
+	if err != nil { // a type with mistakes: the part that was parsed is used
 		kind, _, _ = strings.Cut(strings.ToLower(header.Get("Content-Type")), ";")
 		kind = strings.TrimSpace(kind)
 	}
@@ -60,7 +60,7 @@ func (u *unit) multipart(where string, parts *multipart.Reader, depth int) error
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, io.ErrUnexpectedEOF) && u.found > 0:
-			return nil // the last boundary is missing, and the report was whole
+			return nil // the last boundary is missing, but the report was complete
 		case err != nil:
 			return fmt.Errorf("mail: %w", err)
 		case n == maxParts:
@@ -72,7 +72,7 @@ func (u *unit) multipart(where string, parts *multipart.Reader, depth int) error
 	}
 }
 
-// fileName is the name that a part gives itself.
+// fileName returns the file name in the header of a part.
 func fileName(header textproto.MIMEHeader, params map[string]string) string {
 	_, disposition, err := mime.ParseMediaType(header.Get("Content-Disposition"))
 	if err != nil {
@@ -88,8 +88,8 @@ func fileName(header textproto.MIMEHeader, params map[string]string) string {
 	return path.Base(strings.ToValidUTF8(name, "\ufffd"))
 }
 
-// mayHoldReport leaves out the text that people read. What a part really is, is seen
-// by its octets.
+// mayHoldReport reports whether a part is more than text for people. What the part
+// really is, its octets show later.
 func mayHoldReport(kind, name string) bool {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".xml", ".gz", ".zip", ".json", ".eml":
@@ -104,7 +104,7 @@ func mayHoldReport(kind, name string) bool {
 	return false
 }
 
-// decoded undoes a transfer encoding.
+// decoded decodes a transfer encoding.
 func decoded(encoding string, body io.Reader) io.Reader {
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
 	case "base64":
@@ -115,7 +115,7 @@ func decoded(encoding string, body io.Reader) io.Reader {
 	return body
 }
 
-// alphabet leaves out what base64 has no meaning for (RFC 2045 section 6.8).
+// alphabet skips characters that are not in base64 (RFC 2045 section 6.8).
 type alphabet struct{ in io.Reader }
 
 func (a *alphabet) Read(p []byte) (int, error) {

@@ -8,13 +8,13 @@ import (
 	"io"
 )
 
-// mbox reads the mails of a mailbox: next moves to a mail, and Read reads it. A mail
-// ends where a line begins with "From " after an empty one.
+// mbox reads the mails of a mailbox: next moves to a mail, and Read reads it. A mail ends
+// before a line that begins with "From " and follows an empty line.
 type mbox struct {
 	in     *buffered
 	err    error
-	line   []byte // what is left of the piece of a line that was read last
-	middle bool   // what follows in the stream is in the middle of a line
+	line   []byte // the rest of the piece that was read last
+	middle bool   // the stream is in the middle of a line
 	blank  bool   // the last line was empty
 	ended  bool   // the line that begins the next mail was read
 }
@@ -23,7 +23,7 @@ var separator = []byte("From ")
 
 func newMbox(in *buffered) *mbox { return &mbox{in: in, blank: true} }
 
-// next skips what is left of the mail and reports whether there is another one.
+// next skips the rest of the mail and reports whether there is another one.
 func (m *mbox) next() bool {
 	for m.advance() {
 		continue
@@ -65,7 +65,7 @@ func (m *mbox) advance() bool {
 	return len(piece) > 0
 }
 
-// piece reads up to the end of a line, or as much of it as fits.
+// piece reads a line, or as much of it as fits.
 func (m *mbox) piece() (piece []byte, begins bool) {
 	begins = !m.middle
 	piece, err := m.in.ReadSlice('\n')

@@ -1,21 +1,21 @@
-// Package reportread reads what receivers report about mail of our domains: DMARC
+// Package reportread reads reports from receivers about mail of our domains: DMARC
 // aggregate reports (RFC 7489 appendix C, RFC 9990) and SMTP TLS reports (RFC 8460).
 //
-// Reports come by mail from anyone. They are XML or JSON, compressed by gzip or zip,
-// attached to mails that lie in folders or mailboxes. The way of the data:
+// Anyone can send such a report by mail. Reports are XML or JSON, compressed by gzip or
+// zip, and attached to mails in folders or mailboxes. The data flows like this:
 //
 //	files ──▶ containers (gzip, zip, mail, mbox) ──▶ a report ──▶ Tally ──▶ Summary
 //	                                                     └──────▶ Store ──────┘
 //
 // Invariants:
 //
-//   - Everything is read as a stream. Memory is bounded by Limits, however large the
-//     input is and whatever it inflates to.
-//   - A report counts whole or not at all, and once: the same report in a second file
-//     is a duplicate.
+//   - Everything is read as a stream. Limits bounds the memory, for input of any size,
+//     compressed or not.
+//   - A report counts as a whole or not at all, and only once: the same report in a
+//     second file is a duplicate.
 //   - XML entities are never expanded, and a document type declaration is refused.
-//   - Text of a report is kept as it came, but clipped and valid UTF-8. Whoever prints
-//     it escapes it.
+//   - Text of a report is clipped and made valid UTF-8, but not escaped. Code that prints
+//     it must escape it.
 package reportread
 
 import (
@@ -25,7 +25,7 @@ import (
 	"io"
 )
 
-// Limits bound what is read. The zero value of a field is its default.
+// Limits bound what is read. Zero means the default of a field.
 type Limits struct {
 	Inflated int64 // octets that one file or mail may inflate to; 512 MiB
 	Archive  int64 // octets of a zip archive; 32 MiB
@@ -54,27 +54,27 @@ func setDefault[T int | int64](field *T, value T) {
 // Reader finds the reports in files, folders and streams.
 type Reader struct {
 	Limits Limits
-	DMARC  func(*Report) error    // is given each DMARC report; an error ends the reading
-	TLS    func(*TLSReport) error // is given each TLS report, likewise
-	// Problem hears of what could not be read. The rest is read all the same.
+	DMARC  func(*Report) error    // called for each DMARC report; an error ends the reading
+	TLS    func(*TLSReport) error // called for each TLS report; an error ends the reading
+	// Problem is called for what could not be read. Reading continues after it.
 	Problem func(where string, err error)
 
 	Files  int // files and mails that were looked at
-	Others int // of them: had no report, and did not look like one
+	Others int // files and mails that had no report and did not look like one
 	Failed int // problems
 }
 
-// errStop wraps an error of the caller's, which ends everything.
+// errStop wraps an error of the caller's functions, which ends the reading.
 type errStop struct{ error }
 
 func (e errStop) Unwrap() error { return e.error }
 
-// Stream reads in, whatever it is: a report, an archive, a mail or a mailbox.
+// Stream reads a report, an archive, a mail or a mailbox.
 func (r *Reader) Stream(ctx context.Context, name string, in io.Reader) error {
 	return r.stream(ctx, name, in, true)
 }
 
-// stream reads one file. One that was named must have a report.
+// stream reads one file. If its name was given as an argument, it must have a report.
 func (r *Reader) stream(ctx context.Context, name string, in io.Reader, named bool) error {
 	limits := r.Limits.withDefaults()
 	buffered := newBuffered(&cancelled{ctx, in})
@@ -84,7 +84,8 @@ func (r *Reader) stream(ctx context.Context, name string, in io.Reader, named bo
 	return r.unit(ctx, name, buffered, limits, named)
 }
 
-// mailbox reads the mails of a mailbox in the mbox format. Each has limits of its own.
+// mailbox reads the mails of a mailbox in the mbox format. The limits apply to each mail
+// separately.
 func (r *Reader) mailbox(ctx context.Context, name string, in *buffered, limits Limits) error {
 	box := newMbox(in)
 	for n := 1; box.next(); n++ {
@@ -118,7 +119,7 @@ func (r *Reader) unit(ctx context.Context, where string, in *buffered, limits Li
 	return nil
 }
 
-// problem reports what cannot be read. It returns the error that ends everything.
+// problem reports what cannot be read. It returns an error only if that ends the reading.
 func (r *Reader) problem(ctx context.Context, where string, err error) error {
 	if stop := (errStop{}); errors.As(err, &stop) {
 		return stop.error
@@ -133,7 +134,7 @@ func (r *Reader) problem(ctx context.Context, where string, err error) error {
 	return nil
 }
 
-// cancelled is a stream that ends with its context.
+// cancelled is a stream that fails when its context ends.
 type cancelled struct {
 	ctx context.Context
 	in  io.Reader

@@ -12,8 +12,8 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// schema of the file in which reports are kept. It is written by a command that runs
-// now and then, and read by daemons.
+// schema is the schema of the file with reports. A command writes it from time to time,
+// and daemons read it.
 var schema = sqlitefile.Schema{
 	Name: "report", ID: 0x506f5272, Version: 1, Shared: true,
 	Create: `
@@ -30,28 +30,28 @@ CREATE TABLE IF NOT EXISTS sources (
 	PRIMARY KEY (domain, source)) WITHOUT ROWID;`,
 }
 
-// maxPending is how many groups are written at once.
+// maxPending is the most groups that are written at once.
 const maxPending = 20_000
 
-// Store keeps reports in a SQLite file. The file is opened only while it is written:
-// several commands may keep reports in it.
+// Store keeps reports in a SQLite file. The file is open only during writes, so that
+// several commands can use it.
 type Store struct {
 	Path string
-	Keep time.Duration // reports that ended earlier are removed; 0: none
+	Keep time.Duration // older reports are removed; 0 means none
 	Now  func() time.Time
 
-	New, Known, Old int // reports that were written, that the file had, and that are too old to be kept
+	New, Known, Old int // reports that were written, that were in the file, and that are too old
 
 	pending []any // *Report or *TLSReport
 	size    int
 }
 
-// Add keeps a report. It is written by Flush, at the latest.
+// Add adds a report. Flush writes it, if it was not written before.
 func (s *Store) Add(ctx context.Context, r *Report) error {
 	return s.add(ctx, r, r.End, len(r.Groups))
 }
 
-// AddTLS keeps a TLS report.
+// AddTLS adds a TLS report.
 func (s *Store) AddTLS(ctx context.Context, r *TLSReport) error {
 	return s.add(ctx, r, r.End, len(r.Policies))
 }
@@ -68,7 +68,7 @@ func (s *Store) add(ctx context.Context, report any, end time.Time, size int) er
 	return s.Flush(ctx)
 }
 
-// Flush writes what was added, all of it or nothing, and removes what is too old.
+// Flush writes all added reports or none, and removes reports that are too old.
 func (s *Store) Flush(ctx context.Context) error {
 	added, known := 0, 0
 	err := sqlitefile.Update(ctx, schema, s.Path, func(f *sqlitefile.File) error {
@@ -114,7 +114,7 @@ func (s *Store) expire(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// insert reports whether the file did not have the report yet.
+// insert writes a report. It reports whether the report is new in the file.
 func insert(ctx context.Context, tx *sql.Tx, report any) (isNew bool, err error) {
 	switch r := report.(type) {
 	case *Report:
@@ -130,14 +130,14 @@ func insert(ctx context.Context, tx *sql.Tx, report any) (isNew bool, err error)
 	return false, fmt.Errorf("report store: %T is no report", report)
 }
 
-// headOf is a report without its groups, which are rows of their own.
+// headOf returns a report without its groups, which are in rows of their own.
 func headOf(r *Report) *Report {
 	head := *r
 	head.Groups = nil
 	return &head
 }
 
-// insertHead returns 0 for a report that is there already.
+// insertHead returns 0 if the file has the report already.
 func insertHead(ctx context.Context, tx *sql.Tx, k key, kind, domain string, begin, end time.Time, head any) (id int64, err error) {
 	text, err := json.Marshal(head)
 	if err != nil {
@@ -171,8 +171,8 @@ func insertGroups(ctx context.Context, tx *sql.Tx, report int64, groups []Group)
 	return insert.Close()
 }
 
-// Remember keeps what the DNS said of the sources of s, so that who reads the file need
-// not ask.
+// Remember stores the DNS results for the sources of sum, so that readers of the file
+// need not ask the DNS.
 func (s *Store) Remember(ctx context.Context, sum *Summary) error {
 	return sqlitefile.Update(ctx, schema, s.Path, func(f *sqlitefile.File) error {
 		return f.InTx(func(tx *sql.Tx) error {
@@ -281,7 +281,7 @@ func scan(rows *sql.Rows, row func(*sql.Rows) error) error {
 	return rows.Err()
 }
 
-// recall adds what the DNS said of the sources.
+// recall adds the stored DNS results for the sources.
 func recall(ctx context.Context, db *sql.DB, t *Tally) error {
 	return eachRow(ctx, db, func(rows *sql.Rows) error {
 		var domain, address string

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// Bounds of what a summary keeps beside its sources.
+// Bounds of a summary, beside the bound of its sources.
 const (
 	maxReasons = 20 // of one source: why its mail failed, and the domains in its From fields
 	maxNames   = 200
 	maxDomains = 10_000
 )
 
-// Summary is what many reports say together.
+// Summary is the summary of many reports.
 type Summary struct {
 	Reports    int          `json:"reports"`
 	Duplicates int          `json:"duplicates"`
@@ -27,7 +27,7 @@ type Summary struct {
 	TLS        []*TLSDomain `json:"tls,omitempty"`
 }
 
-// Counts is what became of mails.
+// Counts counts mails by their results.
 type Counts struct {
 	Messages    int64 `json:"messages"`
 	Passed      int64 `json:"passed"`      // DMARC
@@ -37,7 +37,7 @@ type Counts struct {
 	Rejected    int64 `json:"rejected"`
 }
 
-// Failed is how many mails did not pass.
+// Failed returns how many mails did not pass.
 func (c *Counts) Failed() int64 { return c.Messages - c.Passed }
 
 func (c *Counts) add(g Group) {
@@ -52,7 +52,7 @@ func (c *Counts) add(g Group) {
 	}
 }
 
-// Domain is what was reported about the mail of one domain: that of the policy.
+// Domain is what was reported about the mail of one domain, the domain of the policy.
 type Domain struct {
 	Domain    string    `json:"domain"`
 	Policy    string    `json:"policy"` // of the latest report
@@ -69,7 +69,7 @@ type Domain struct {
 	reporters counted
 }
 
-// Count is a text with the number of mails that it is said of.
+// Count is a text with the number of mails to which it applies.
 type Count struct {
 	Text     string `json:"text"`
 	Messages int64  `json:"messages"`
@@ -83,12 +83,13 @@ type Day struct {
 
 // Source is a host that sent mail in the name of a domain.
 type Source struct {
-	Address string `json:"address"`        // "" for all those beyond the bound, together
-	Hosts   int    `json:"hosts"`          // more than 1 when hosts of one sender are counted together
+	Address string `json:"address"`        // "" for all sources beyond the bound together
+	Hosts   int    `json:"hosts"`          // more than 1 if hosts of one sender are counted together
 	Name    string `json:"name,omitempty"` // its reverse name
-	// Confirmed says that the name leads back to the address. Others are claims.
+	// Confirmed means that the name resolves to the address. Other names are only
+	// claims.
 	Confirmed bool   `json:"confirmed,omitempty"`
-	SPF       string `json:"spf,omitempty"` // what in the domain's SPF record covers it
+	SPF       string `json:"spf,omitempty"` // the part of the domain's SPF record that covers it
 	Counts
 	From  []Count `json:"from"` // domains of the From field
 	Why   []Count `json:"why"`  // what failed and why
@@ -98,7 +99,7 @@ type Source struct {
 	from, why counted
 }
 
-// counted counts texts; further ones than the bound count together.
+// counted counts texts. Texts beyond the bound are counted together.
 type counted struct {
 	of   []Count
 	most int
@@ -123,16 +124,16 @@ func (c *counted) find(text string) int {
 	return slices.IndexFunc(c.of, func(one Count) bool { return one.Text == text })
 }
 
-// list is what was counted, the most first.
+// list returns the counts, the greatest first.
 func (c *counted) list() []Count {
 	slices.SortFunc(c.of, func(a, b Count) int { return cmp.Or(cmp.Compare(b.Messages, a.Messages), cmp.Compare(a.Text, b.Text)) })
 	return slices.Clone(c.of)
 }
 
-// Tally counts reports together.
+// Tally adds up reports.
 type Tally struct {
 	Limits Limits
-	// Of, when set, is the only domain that counts, and Since the first day.
+	// Of, if set, is the only domain that is counted, and Since the first day.
 	Of    string
 	Since time.Time
 
@@ -143,22 +144,22 @@ type Tally struct {
 	tls     map[string]*TLSDomain
 }
 
-// key is the same for two copies of a report.
+// key is equal for copies of a report.
 type key [16]byte
 
-// keyOf names a report as the standards do: by who made it, its identifier, and the
-// domain and the time that it is about.
+// keyOf returns the key of a report. As in the standards, it depends on the reporter, the
+// identifier, the domain and the time span.
 func keyOf(kind, org, id, domain string, begin, end time.Time) key {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %d", kind, org, id, domain, begin.Unix(), end.Unix()))
 	return key(sum[:16])
 }
 
-// Key is the same for two copies of a report.
+// key returns the key of the report.
 func (r *Report) key() key {
 	return keyOf("dmarc", r.Org, r.ID, r.Policy.Domain, r.Begin, r.End)
 }
 
-// isNew reports whether a report is none that was counted already.
+// isNew reports whether a report was not counted before.
 func (t *Tally) isNew(k key) bool {
 	if t.seen == nil {
 		t.seen, t.domains, t.tls = make(map[key]bool), make(map[string]*Domain), make(map[string]*TLSDomain)
@@ -172,7 +173,7 @@ func (t *Tally) isNew(k key) bool {
 	return true
 }
 
-// wants reports whether a report is about what is asked for.
+// wants reports whether a report is about the domain and days to count.
 func (t *Tally) wants(domain string, day time.Time) bool {
 	return (t.Of == "" || t.Of == domain) && !day.Before(t.Since)
 }
@@ -216,7 +217,7 @@ func (t *Tally) domain(r *Report) *Domain {
 	return d
 }
 
-// String spells a policy as its record does.
+// String returns a policy in the form of its record.
 func (p Policy) String() string {
 	text := "p=" + cmp.Or(p.P, "none")
 	for _, tag := range []struct{ name, value, usual string }{
@@ -277,8 +278,8 @@ func (s *Source) spans(first, last string) {
 	s.Last = max(s.Last, last)
 }
 
-// Summary returns what was counted: domains, and of each its sources, by the number
-// of mails.
+// Summary returns what was counted: domains with their sources, ordered by the number of
+// mails.
 func (t *Tally) Summary() *Summary {
 	s := &t.summary
 	s.Domains = slices.SortedFunc(maps.Values(t.domains), func(a, b *Domain) int {

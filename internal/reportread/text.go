@@ -19,16 +19,16 @@ import (
 
 const (
 	maxPiece = 64 << 10 // octets of a name, a comment or a text in a document
-	maxText  = 512      // octets that are kept of a text
+	maxText  = 512      // octets of a text that are kept
 )
 
 var errPiece = fmt.Errorf("a tag, a comment or a text longer than %d octets", maxPiece)
 
-// pieces is a stream of which only so much may be read between two calls of allow.
+// pieces is a stream that bounds how much is read between two calls of allow.
 type pieces struct {
 	in   io.Reader
 	left int64
-	err  error // when more is asked for
+	err  error // returned beyond the bound
 }
 
 func (p *pieces) allow(n int64) { p.left = n }
@@ -45,8 +45,8 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 var declaration = regexp.MustCompile(`^\s*<\?xml\s[^>]*?encoding\s*=\s*["']\s*([^"'\s>]+)\s*["']`)
 
-// asUTF8 decodes a document: by its byte order mark, then as its declaration says. What
-// is no UTF-8 in the end becomes U+FFFD.
+// asUTF8 decodes a document to UTF-8, by its byte order mark or else by its declaration.
+// Invalid UTF-8 becomes U+FFFD.
 func asUTF8(in *buffered) (io.Reader, error) {
 	if marked(in) || wide(in) {
 		return newBuffered(transform.NewReader(in, utf16(in))), nil
@@ -77,13 +77,13 @@ func marked(in *buffered) bool {
 	return false
 }
 
-// wide reports whether each letter has two octets.
+// wide reports whether each character has two octets.
 func wide(in *buffered) bool {
 	start, _ := in.Peek(2)
 	return bytes.Equal(start, []byte("<\x00")) || bytes.Equal(start, []byte("\x00<"))
 }
 
-// utf16 decodes by the byte order mark, or the order that the first letter shows.
+// utf16 decodes by the byte order mark, or by the order that the first character shows.
 func utf16(in *buffered) transform.Transformer {
 	start, _ := in.Peek(2)
 	order := unicode.LittleEndian
@@ -96,8 +96,8 @@ func utf16(in *buffered) transform.Transformer {
 	return unicode.UTF16(order, unicode.IgnoreBOM).NewDecoder()
 }
 
-// tidy passes XML on, with each "<" that begins no tag as text: reporters write
-// addresses in angle brackets without escaping them.
+// tidy passes XML on, and escapes each "<" that begins no tag, because some reporters
+// write addresses in angle brackets without escaping them.
 type tidy struct {
 	in  *bufio.Reader
 	out []byte
@@ -119,7 +119,8 @@ func (t *tidy) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill takes what is in the buffer up to the first "<" that is no tag for sure, or that.
+// fill takes the buffered text up to the first "<" that perhaps begins no tag. If it
+// begins with such a "<", fill takes only that.
 func (t *tidy) fill() error {
 	if _, err := t.in.Peek(1); err != nil {
 		return err
@@ -142,13 +143,12 @@ func (t *tidy) fill() error {
 	return err
 }
 
-// maxTag is how far the end of a tag with attributes is looked for.
+// maxTag bounds the search for the end of a tag with attributes.
 const maxTag = 4096
 
 var tag = regexp.MustCompile(`^<([!?]|/?[A-Za-z_][^\s<>/="'@]*(\s+[A-Za-z_][^\s<>/="'@]*\s*=\s*("[^"<]*"|'[^'<]*'))*\s*/?>)`)
 
-// clean returns how much of text is before the first "<" that does not begin a simple
-// tag in it.
+// clean returns the length of text before the first "<" that does not begin a simple tag.
 func clean(text []byte) int {
 	for at := 0; ; {
 		next := bytes.IndexByte(text[at:], '<')
@@ -178,7 +178,7 @@ func isSimpleTag(text []byte) bool {
 	return false
 }
 
-// clipped is a text as it is kept.
+// clipped returns a text in the form in which it is kept.
 func clipped(text string) string {
 	text = strings.TrimSpace(text)
 	if len(text) > maxText {

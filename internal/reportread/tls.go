@@ -22,15 +22,15 @@ const (
 	maxStrings  = 100
 )
 
-// TLSReport is an SMTP TLS report (RFC 8460): how the sessions of a sender to our
-// mail hosts were encrypted.
+// TLSReport is an SMTP TLS report (RFC 8460), about the encryption of a sender's sessions
+// with our mail hosts.
 type TLSReport struct {
 	Org, Contact, ID string
 	Begin, End       time.Time
 	Policies         []TLSPolicy
 }
 
-// TLSPolicy is what came of one policy.
+// TLSPolicy is the results for one policy.
 type TLSPolicy struct {
 	Type       string // sts, tlsa, no-policy-found
 	Domain     string
@@ -40,10 +40,10 @@ type TLSPolicy struct {
 	Failures   []TLSFailure
 }
 
-// TLSFailure is a kind of failure, and how often it was seen.
+// TLSFailure is a kind of failure and its number.
 type TLSFailure struct {
 	Result   string
-	Sender   string // the address that sent
+	Sender   string // the address of the sending host
 	Host     string // the mail host that received
 	Receiver string // its address
 	Reason   string
@@ -86,8 +86,8 @@ type tlsFailure struct {
 	Sessions sessions `json:"failed-session-count"`
 }
 
-// Lists that stop at a bound while they are read, and of which some senders write
-// one element without brackets.
+// These lists have a bound while they are read. They also accept one element without
+// brackets, as some senders write it.
 type (
 	policies []tlsPolicy
 	failures []tlsFailure
@@ -154,7 +154,7 @@ func (n *sessions) UnmarshalJSON(raw []byte) error {
 
 var errNoPolicies = errors.New("JSON: there are no policies: it is no TLS report")
 
-// parseTLS reads a TLS report.
+// parseTLS parses a TLS report.
 func parseTLS(in *buffered, limits Limits) (*TLSReport, error) {
 	text := transform.NewReader(in, unicode.BOMOverride(runes.ReplaceIllFormed()))
 	raw, err := io.ReadAll(io.LimitReader(text, limits.JSON+1))

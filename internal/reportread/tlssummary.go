@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TLSDomain is what was reported about sessions to the mail hosts of one domain.
+// TLSDomain is what was reported about sessions with the mail hosts of one domain.
 type TLSDomain struct {
 	Domain     string       `json:"domain"`
 	Begin      time.Time    `json:"begin"`
@@ -53,7 +53,7 @@ func (r *TLSReport) key() key {
 	return keyOf("tls", r.Org, r.ID, domain, r.Begin, r.End)
 }
 
-// Day is the UTC day of most of the report.
+// Day returns the UTC day that has most of the report.
 func (r *TLSReport) Day() time.Time { return (&Report{Begin: r.Begin, End: r.End}).Day() }
 
 // AddTLS counts a TLS report.

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// group is what a row says, without its count.
+// group returns the group of a row, without a count.
 func (a *aggregate) group(source netip.Addr) Group {
 	g := Group{Source: source, From: cmp.Or(a.row.from, a.report.Policy.Domain), Disposition: disposition(a.row.disposition)}
 	g.DKIM = a.row.aligned("dkim", a.row.dkim, g.From)
@@ -32,7 +32,7 @@ func (a *aggregate) group(source netip.Addr) Group {
 	return g
 }
 
-// disposition is what became of the mail. RFC 9990 has pass beside none.
+// disposition normalizes what was done with the mail. RFC 9990 has both pass and none.
 func disposition(s string) string {
 	switch s {
 	case "quarantine", "reject":
@@ -41,8 +41,8 @@ func disposition(s string) string {
 	return "none"
 }
 
-// aligned is the reporter's verdict on a method, or what its results show when it
-// gave none.
+// aligned returns the reporter's verdict on a method. If there is none, it follows from
+// the results.
 func (r *row) aligned(method, verdict, from string) bool {
 	if verdict != "" {
 		return verdict == "pass"
@@ -59,7 +59,7 @@ func organization(domain string) string {
 	return domain
 }
 
-// why says why a method did not pass in the name of the author's domain.
+// why returns why a method did not pass for the author's domain.
 func (r *row) why(label, none, from string) string {
 	var failed, strangers, uncounted []string
 	for _, one := range r.results {
@@ -102,7 +102,7 @@ func (r result) failure() string {
 	return text
 }
 
-// few joins the first texts, each once.
+// few joins the first texts without duplicates.
 func few(texts []string) string {
 	slices.Sort(texts)
 	texts = slices.Compact(texts)
