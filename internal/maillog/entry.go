@@ -1,16 +1,15 @@
-// Package maillog reads the records of both daemons back: it finds them in the
-// lines of a log, puts them in the order of time, joins those of one mail, picks
-// some of them and counts.
+// Package maillog reads the records of both daemons. It finds them in the lines of a
+// log, sorts them by time, joins the records of one mail, filters and counts them.
 //
-// The way of the data is the list of its files: entry.go finds a record in a line,
-// source.go reads a file and order.go several in the order of time, mail.go joins,
-// filter.go picks, summary.go counts. tail.go follows a file that grows.
+// The data passes through these files: entry.go finds a record in a line, source.go
+// reads a file, order.go merges several files by time, mail.go joins records, filter.go
+// filters them, and summary.go counts. tail.go follows a file that grows.
 //
-// Logs hold what strangers have sent. Invariants:
+// Logs contain text from strangers. Invariants:
 //
 //   - Lines, mails that are being joined, and names that are counted are bounded,
 //     whatever a log holds.
-//   - What is no record is passed over and counted.
+//   - Lines without a record are skipped and counted.
 package maillog
 
 import (
@@ -21,7 +20,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Entry is one record as it was read.
+// Entry is one record.
 type Entry struct {
 	Time          time.Time `json:"ts"`
 	Level         string    `json:"level"`
@@ -68,12 +67,12 @@ type Step struct {
 	Error   string `json:"error"`
 }
 
-// Received is when the last octet of the request came that the record answers.
+// Received returns when the last octet of the request arrived.
 func (e *Entry) Received() time.Time {
 	return e.Time.Add(-time.Duration(e.Millis * float64(time.Millisecond)))
 }
 
-// Step returns the step of a check, nil when it was not asked.
+// Step returns the step of a check, or nil if the check was not asked.
 func (e *Entry) Step(check string) *Step {
 	for i := range e.Steps {
 		if e.Steps[i].Check == check {
@@ -83,8 +82,8 @@ func (e *Entry) Step(check string) *Step {
 	return nil
 }
 
-// wrapped is a line of a program that puts the lines of others into JSON of its own:
-// journalctl -o json, the log files of containers, log shippers.
+// wrapped is a line of a program that puts the lines of other programs into JSON:
+// journalctl -o json, the log files of containers, or log shippers.
 type wrapped struct {
 	Journal string `json:"MESSAGE"`
 	Log     string `json:"log"`
@@ -93,9 +92,9 @@ type wrapped struct {
 
 var decision = []byte(record.Message)
 
-// Parse finds the record in a line of a log. What is before its brace, such as
-// the stamp of syslog or the name of a container, is passed over. It returns nil when
-// there is no record in the line.
+// Parse finds the record in a line of a log. It skips text before the first brace, such
+// as a syslog timestamp or the name of a container. It returns nil if there is no record
+// in the line.
 func Parse(line []byte) *Entry {
 	if !bytes.Contains(line, decision) {
 		return nil

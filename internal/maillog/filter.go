@@ -13,8 +13,8 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Filter picks records. A field without values picks all. Of several values one
-// must match, of several fields all.
+// Filter selects records. A field without values matches all records. One of several
+// values must match, and all fields must match.
 type Filter struct {
 	Recipients []string // addresses or domains; * means any text
 	Senders    []string // likewise; <> is the null sender
@@ -30,13 +30,13 @@ type Filter struct {
 	networks []netip.Prefix // of Clients
 }
 
-// The words of Filter.Verdicts.
+// Verdicts are the possible values of Filter.Verdicts.
 var Verdicts = []string{"pass", "hold", "defer", "reject", "error", "none"}
 
-// Modes are the words of Filter.Modes.
+// Modes are the possible values of Filter.Modes.
 var Modes = []string{record.ModeEnforce, record.ModeShadow}
 
-// Prepare checks the values and makes the filter ready.
+// Prepare checks the values. It must be called before the filter is used.
 func (f *Filter) Prepare() error {
 	for _, v := range f.Verdicts {
 		if !slices.Contains(Verdicts, v) {
@@ -60,14 +60,14 @@ func (f *Filter) Prepare() error {
 	return nil
 }
 
-// Mail reports whether one record of a mail matches. What milterd says of a message
+// Mail reports whether one record of a mail matches. A record of milterd about a message
 // is about all its recipients.
 func (f *Filter) Mail(m *Mail) bool {
 	return slices.ContainsFunc(m.Entries, func(e *Entry) bool { return f.Entry(e, m) })
 }
 
-// Cut returns a mail of which a record matches, with the records of the time asked
-// for; nil when none does.
+// Cut returns a mail with only the records within the time of the filter, or nil if no
+// record matches.
 func (f *Filter) Cut(m *Mail) *Mail {
 	if !f.Mail(m) {
 		return nil
@@ -116,7 +116,8 @@ func oneOf(patterns []string, text string) bool {
 	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return glob.Match(p, text) })
 }
 
-// addressOf matches addresses; a pattern without an @ is for their domain.
+// addressOf reports whether an address matches. A pattern without @ is compared with the
+// domain.
 func addressOf(patterns []string, address string) bool {
 	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool {
 		if p == "" {
@@ -126,11 +127,11 @@ func addressOf(patterns []string, address string) bool {
 	})
 }
 
-// layouts are how people write a time. Without a zone it is local, without a date
-// today's.
+// layouts are the forms in which people write a time. A time without a zone is local, and
+// a time without a date is today.
 var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05", time.DateTime, "2006-01-02 15:04", time.DateOnly, time.TimeOnly, "15:04"}
 
-// ParseTime reads a time, or how long ago it was, such as 2h or 1d.
+// ParseTime parses a time, or how long ago it was, such as 2h or 1d.
 func ParseTime(text string, now time.Time) (time.Time, error) {
 	if ago, err := config.ParseDuration(text); err == nil && ago >= 0 {
 		return now.Add(-ago), nil

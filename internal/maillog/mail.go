@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// patience is how long after its last record a mail may get another one: the
-	// time that a client may take from its recipients to the end of the message.
+	// patience is how long after its last record a mail may get another one. A client
+	// may take this long from the recipients to the end of the message.
 	patience = 15 * time.Minute
-	// afterlife is the same for a mail whose message has been judged.
+	// afterlife is the same time after the record of the message.
 	afterlife = 5 * time.Second
 	// maxOpen bounds the mails that wait for more records.
 	maxOpen = 20_000
@@ -20,21 +20,21 @@ const (
 	maxRecipients = 1000
 )
 
-// Mail is what both daemons have recorded of one mail, in the order of time.
+// Mail has the records of both daemons for one mail, in the order of time.
 type Mail struct {
 	Entries    []*Entry
-	QueueID    string // "" as long as none is known
+	QueueID    string // "" while it is unknown
 	Recipients []string
 
 	instance string
-	judged   bool // the message itself
+	judged   bool // there is a record of the message
 	closed   bool
 }
 
-// First is the oldest record.
+// First returns the oldest record.
 func (m *Mail) First() *Entry { return m.Entries[0] }
 
-// Last is when the mail got its latest record.
+// Last returns the time of the latest record.
 func (m *Mail) Last() time.Time { return m.Entries[len(m.Entries)-1].Time }
 
 // Text returns the first text that a record of the mail has.
@@ -65,8 +65,8 @@ func (m *Mail) add(e *Entry) {
 
 const milterd = "milterd"
 
-// judgesMessage reports whether the record is about a message, and not about one of
-// its recipients or a connection.
+// judgesMessage reports whether the record is about a message, as opposed to one of its
+// recipients or a connection.
 func (e *Entry) judgesMessage() bool {
 	ofRecipient := (e.Verdict == "reject" || e.Verdict == "defer") && e.MessageID == "" && e.From == "" && e.DKIM == ""
 	return e.Daemon == milterd && e.Check != "" && !ofRecipient
@@ -74,10 +74,10 @@ func (e *Entry) judgesMessage() bool {
 
 // Joiner joins the records of each mail. It takes them in the order of time.
 //
-// policyd gives the records of one mail a common instance, and knows the queue id
-// only from the second recipient on; milterd has the queue id alone. What both have
-// are the client's address and port and the sender. A session may send several mails
-// from the same sender: a message that was judged ends a mail.
+// Records of policyd for one mail have the same instance. They have the queue id only
+// from the second recipient on. Records of milterd have only the queue id. Both have the
+// client's address and port and the sender. A session may send several mails from the
+// same sender, so the record of a message ends a mail.
 type Joiner struct {
 	open       []*Mail // in the order of their first records
 	byInstance map[string]*Mail
@@ -90,7 +90,7 @@ func NewJoiner() *Joiner {
 	return &Joiner{byInstance: map[string]*Mail{}, byQueue: map[string]*Mail{}, latest: map[string]*Mail{}}
 }
 
-// Add returns the mail that a record belongs to, which has it already.
+// Add adds a record to the mail to which it belongs, and returns the mail.
 func (j *Joiner) Add(e *Entry) *Mail {
 	m := j.find(e)
 	if m == nil {
@@ -142,16 +142,16 @@ func (j *Joiner) index(m *Mail, e *Entry) {
 	j.latest[client+" "+e.sender()] = m
 }
 
-// client names the connection.
+// client returns a name for the connection.
 func (e *Entry) client() string { return e.ClientAddress + " " + e.ClientPort }
 
-// sender is the envelope sender without what the two protocols spell differently.
+// sender returns the envelope sender in a form that is the same for both protocols.
 func (e *Entry) sender() string { return strings.ToLower(spelling.Replace(e.Sender)) }
 
 var spelling = strings.NewReplacer("<", "", ">", "", `"`, "", `\`, "")
 
-// Ended gives the mails, in the order of their first records, that get no more at a
-// time.
+// Ended yields the mails that get no more records at a time, in the order of their first
+// records.
 func (j *Joiner) Ended(now time.Time) iter.Seq[*Mail] {
 	return func(yield func(*Mail) bool) {
 		for len(j.open) > 0 && (len(j.open) > maxOpen || j.open[0].over(now)) {
@@ -162,7 +162,7 @@ func (j *Joiner) Ended(now time.Time) iter.Seq[*Mail] {
 	}
 }
 
-// Rest gives all mails that are left.
+// Rest yields all remaining mails.
 func (j *Joiner) Rest() iter.Seq[*Mail] {
 	return func(yield func(*Mail) bool) {
 		for len(j.open) > 0 {

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// disorder is how much later than a record another one may come that is older:
-	// daemons write in batches, and two of them write one journal.
+	// disorder is how late an older record may arrive after a newer one. Daemons write in
+	// batches, and two of them write to one journal.
 	disorder = 2 * time.Second
-	// maxDisorder bounds how many records wait for older ones.
+	// maxDisorder bounds the records that wait for older ones.
 	maxDisorder = 50_000
 )
 
-// Merge gives the records of several sources in the order of time. It ends with the
+// Merge yields the records of several sources in the order of time. It ends with the
 // first error.
 func Merge(sources []*Source) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
@@ -80,7 +80,7 @@ func (h *heads) add(s *Source) error {
 	return err
 }
 
-// next reads the record behind the oldest one.
+// next replaces the oldest record by the next one of its source.
 func (h *heads) next() error {
 	e, err := (*h)[0].source.Next()
 	if err != nil {
@@ -95,14 +95,14 @@ func (h *heads) next() error {
 	return nil
 }
 
-// Order puts records into the order of time that come a little out of it. Records of
-// the same time keep the order in which they came.
+// Order sorts records by time that arrive slightly out of order. Records with the same
+// time keep their order.
 type Order struct{ Timed[*Entry] }
 
-// Add takes a record.
+// Add adds a record.
 func (o *Order) Add(e *Entry) { o.Push(e.Time, e) }
 
-// Ready gives the records up to a time, and those that there is no room for.
+// Ready yields the records up to a time, and those for which there is no room.
 func (o *Order) Ready(until time.Time) iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for o.due(until) || o.Len() > maxDisorder {

@@ -10,14 +10,14 @@ import (
 	"os"
 )
 
-// maxLine bounds a line of a log. A longer one is no record.
+// maxLine bounds a line of a log. A longer line is no record.
 const maxLine = 1 << 20
 
-// Source gives the records of one log.
+// Source reads the records of one log.
 type Source struct {
 	Name    string
-	Records int // that were found
-	Others  int // lines that are none
+	Records int // records that were found
+	Others  int // lines without a record
 
 	lines *bufio.Reader
 	close func() error
@@ -28,7 +28,7 @@ func NewSource(name string, r io.Reader, close func() error) *Source {
 	return &Source{Name: name, lines: bufio.NewReaderSize(r, 64<<10), close: close}
 }
 
-// Open opens a file, which may be compressed by gzip, or standard input for "-".
+// Open opens a file, which may be compressed with gzip. "-" is standard input.
 func Open(name string) (*Source, error) {
 	if name == "-" {
 		return NewSource("standard input", os.Stdin, nil), nil
@@ -49,13 +49,13 @@ func Open(name string) (*Source, error) {
 	return s, nil
 }
 
-// Start is the beginning of what is read next, without reading it.
+// Start returns the beginning of what is read next, without consuming it.
 func (s *Source) Start() []byte {
 	start, _ := s.lines.Peek(s.lines.Size())
 	return start
 }
 
-// Close releases what Open has opened.
+// Close closes what Open has opened.
 func (s *Source) Close() error {
 	if s.close == nil {
 		return nil
@@ -80,8 +80,8 @@ func (s *Source) Next() (*Entry, error) {
 	}
 }
 
-// Line returns the next line, without its end; a line that is too long comes empty.
-// It is valid until the next call.
+// Line returns the next line without its line end, or an empty line for one that is too
+// long. It is valid until the next call.
 func (s *Source) Line() ([]byte, error) {
 	line, err := s.lines.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -96,7 +96,7 @@ func (s *Source) Line() ([]byte, error) {
 	return bytes.TrimRight(line, "\r\n"), err
 }
 
-// longLine reads the rest of a line that has more than the buffer.
+// longLine reads the rest of a line that is longer than the buffer.
 func (s *Source) longLine(line []byte) ([]byte, error) {
 	tooLong := false
 	for {

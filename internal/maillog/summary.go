@@ -15,8 +15,8 @@ import (
 // maxNames bounds the names of one kind that are counted.
 const maxNames = 100_000
 
-// Summary is what a log says as a whole. Senders, recipients, clients and logins are
-// counted once for each mail.
+// Summary has counts for a whole log. Senders, recipients, clients and logins are counted
+// once for each mail.
 type Summary struct {
 	Since   time.Time  `json:"since"`
 	Until   time.Time  `json:"until"`
@@ -28,13 +28,13 @@ type Summary struct {
 	Recipients []Count `json:"recipients"`
 	Clients    []Count `json:"clients"`
 	Logins     []Count `json:"logins"`
-	// Rough is whether there were more names than are counted: rare ones may be
-	// missing, and counts too small.
+	// Rough means that there were more names than can be counted. Rare names may be
+	// missing, and counts may be too small.
 	Rough bool `json:"rough,omitempty"`
 
 	Hours []Hour `json:"hours"`
-	// Greylisted is how long mails waited that the greylist has delayed, in
-	// seconds; Durations how long each daemon took for its replies, in milliseconds.
+	// Greylisted is how long mails waited because of the greylist, in seconds.
+	// Durations is how long each daemon took for its replies, in milliseconds.
 	Greylisted Spread            `json:"greylisted_seconds"`
 	Durations  map[string]Spread `json:"duration_ms"`
 }
@@ -60,7 +60,7 @@ type Hour struct {
 	Verdicts map[string]int `json:"verdicts"`
 }
 
-// Spread describes many values, each to three digits.
+// Spread describes the distribution of many values, with three digits.
 type Spread struct {
 	Count  int     `json:"count"`
 	Median float64 `json:"median"`
@@ -80,7 +80,7 @@ type Counter struct {
 	durations                           map[string]*Values
 }
 
-// NewCounter returns a counter of nothing yet.
+// NewCounter returns an empty counter.
 func NewCounter() *Counter {
 	return &Counter{decisions: map[Decision]int{}, hours: map[time.Time]map[string]int{}, durations: map[string]*Values{}}
 }
@@ -99,7 +99,7 @@ func (c *Counter) Add(m *Mail) {
 	}
 }
 
-// Client spells a client as Postfix does.
+// Client returns a client in the form of Postfix: name[address].
 func Client(name, address string) string {
 	switch {
 	case name == "" || name == address:
@@ -149,7 +149,7 @@ func Detail(detail, name string) (value string, ok bool) {
 	return "", false
 }
 
-// Summary returns what was counted, with so many names of each kind.
+// Summary returns what was counted, with the top names of each kind.
 func (c *Counter) Summary(top int) Summary {
 	s := Summary{
 		Since: c.since, Until: c.until, Records: c.records, Mails: c.mails,
@@ -173,8 +173,8 @@ func (c *Counter) Summary(top int) Summary {
 	return s
 }
 
-// names counts names. When there are too many, all counts are lowered by one, and
-// those that reach zero are forgotten: frequent names stay.
+// names counts names. When there are too many, all counts are reduced by one, and names
+// with a count of zero are removed. So frequent names stay.
 type names struct {
 	counts map[string]int
 	forgot int
@@ -208,7 +208,7 @@ func (n *names) top(most int) []Count {
 	return all[:min(most, len(all))]
 }
 
-// Values counts numbers by their first three digits, so that there are few.
+// Values counts numbers by their first three digits, which bounds their number.
 type Values struct {
 	counts map[float64]int
 	n      int

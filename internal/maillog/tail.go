@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// lookInterval is how often a file is looked at that has been read to its end.
+// lookInterval is how often a file is checked after it was read to its end.
 const lookInterval = 250 * time.Millisecond
 
-// Tail reads a file that grows. When another file takes its name, as a log rotation
-// makes it, or when it is truncated, the new one is read from its start.
+// Tail reads a file that grows. When a log rotation replaces the file by a new one, or
+// truncates it, Tail reads the new file from its start.
 type Tail struct {
 	ctx  context.Context
 	path string
 	file *os.File
 }
 
-// OpenTail opens a file, to be read from its start or from its end. Reads wait for
-// more until ctx ends; then they return io.EOF.
+// OpenTail opens a file for reading from its start or from its end. At the end of the
+// file, reads wait for more until ctx ends, and then return io.EOF.
 func OpenTail(ctx context.Context, path string, atEnd bool) (*Tail, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -38,7 +38,7 @@ func OpenTail(ctx context.Context, path string, atEnd bool) (*Tail, error) {
 func (t *Tail) Read(p []byte) (int, error) {
 	for {
 		next := t.successor()
-		n, err := t.file.Read(p) // also what was written before the other file came
+		n, err := t.file.Read(p) // also reads what was written before the file was replaced
 		if n > 0 || err != nil && !errors.Is(err, io.EOF) {
 			if next != nil {
 				_ = next.Close()
@@ -58,8 +58,8 @@ func (t *Tail) Read(p []byte) (int, error) {
 	}
 }
 
-// successor is the file that has taken the name, at its start; nil if none has. A
-// file that has become shorter is its own successor.
+// successor returns the file that has replaced this one, at its start, or nil if there is
+// none. A file that has become shorter is its own successor.
 func (t *Tail) successor() *os.File {
 	known, err := t.file.Stat()
 	if err != nil {
@@ -67,7 +67,7 @@ func (t *Tail) successor() *os.File {
 	}
 	named, err := os.Stat(t.path)
 	if err != nil {
-		return nil // between two files
+		return nil // the old file is renamed and the new one not yet created
 	}
 	if os.SameFile(known, named) {
 		at, err := t.file.Seek(0, io.SeekCurrent)

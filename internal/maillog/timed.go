@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Timed holds things until their time has come. Those of one time keep their order.
+// Timed keeps values until their time. Values with the same time keep their order.
 type Timed[T any] struct {
 	heap   timedHeap[T]
 	pushed uint64
@@ -35,16 +35,16 @@ func (h *timedHeap[T]) Pop() any {
 	return last
 }
 
-// Push takes a thing.
+// Push adds a value.
 func (t *Timed[T]) Push(at time.Time, thing T) {
 	t.pushed++
 	heap.Push(&t.heap, timedThing[T]{at, t.pushed, thing})
 }
 
-// Len is how many things wait.
+// Len returns how many values wait.
 func (t *Timed[T]) Len() int { return len(t.heap) }
 
-// UpTo gives what is due at a time, the earliest first.
+// UpTo yields the values that are due at a time, the earliest first.
 func (t *Timed[T]) UpTo(now time.Time) iter.Seq2[T, time.Time] {
 	return func(yield func(T, time.Time) bool) {
 		for t.due(now) {
@@ -56,7 +56,7 @@ func (t *Timed[T]) UpTo(now time.Time) iter.Seq2[T, time.Time] {
 	}
 }
 
-// Rest gives what is left.
+// Rest yields the remaining values.
 func (t *Timed[T]) Rest() iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for t.Len() > 0 {
