@@ -9,8 +9,8 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// correct has the daemon's side know what the daemon knew, and then remember the
-// question. What the record brings to light both sides learn.
+// correct corrects the daemon's side so that it knows what the daemon knew, and then
+// makes it remember the question. Both sides learn what the record shows.
 func (p *greylistPlayer) correct(ctx context.Context, q *Question, key greylist.Key) error {
 	j, now := q.Greylist, q.Request.Received
 	if !j.Detail.HasKey || !asksStore(j.Reason) {
@@ -35,7 +35,7 @@ func (p *greylistPlayer) correct(ctx context.Context, q *Question, key greylist.
 	return err
 }
 
-// asksStore reports whether a reason comes from what the store knows.
+// asksStore reports whether a reason depends on the store.
 func asksStore(r record.Reason) bool {
 	switch r {
 	case record.GreylistNew, record.GreylistEarly, record.GreylistWaited, record.GreylistKnown, record.GreylistAutoAllowed,
@@ -45,15 +45,15 @@ func asksStore(r record.Reason) bool {
 	return false
 }
 
-// fits reports whether the daemon's side says what the daemon has said.
+// fits reports whether the daemon's side gives the same answer as the daemon.
 func fits(j *Judged, o greylist.Outcome) bool {
 	reason := checks.GreylistReason(o.Why)
 	_, flood := floods[j.Reason]
 	return reason == j.Reason || flood && o.Why == greylist.New
 }
 
-// learn replaces what both sides know of a key by what the record shows. said is what
-// the daemon's side would have said.
+// learn replaces what both sides know about a key by what the record shows. said is the
+// answer that the daemon's side would have given.
 func (p *greylistPlayer) learn(ctx context.Context, q *Question, key greylist.Key, said greylist.Outcome) error {
 	var forget []greylist.ID
 	if said.Why == greylist.AutoAllowed || said.Why == greylist.AllowedByHand {
@@ -86,7 +86,7 @@ func (p *greylistPlayer) learn(ctx context.Context, q *Question, key greylist.Ke
 	return err
 }
 
-// facts are what the daemon must have known to answer as it did.
+// facts returns what the daemon must have known to give its answer.
 func (p *greylistPlayer) facts(q *Question, key greylist.Key) []greylist.Entry {
 	now, j := greylist.At(q.Request.Received), q.Greylist
 	limits := &p.was.check.Limits

@@ -13,11 +13,11 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// greylistPlayer plays questions to two greylists.
+// greylistPlayer replays questions to two greylists.
 type greylistPlayer struct {
 	was, would side
 	ways       *ways
-	returns    maillog.Timed[greylist.Key] // tries that no record holds
+	returns    maillog.Timed[greylist.Key] // tries that are not in the records
 	seen       map[greylist.ID]bool        // the triplets that records have been about
 	sameFloods bool
 	report     *Report
@@ -25,15 +25,15 @@ type greylistPlayer struct {
 	show       int
 }
 
-// side is a greylist with a store of its own.
+// side is a greylist with its own store.
 type side struct {
 	check *checks.Greylist
 	store *memstore.Store
 	flood *greylist.Flood
 }
 
-// newGreylistPlayer copies the checks. What the records say of floods holds for the
-// daemon, and for the other side unless its bounds differ.
+// newGreylistPlayer copies the checks. Floods in the records apply to the daemon's side,
+// and to the other side unless its bounds differ.
 func newGreylistPlayer(o *Options, report *Report) *greylistPlayer {
 	p := &greylistPlayer{was: newSide(o.Was), would: newSide(o.Would), ways: newWays(), seen: map[greylist.ID]bool{}, report: report, show: o.Show}
 	p.sameFloods = o.Was.FloodCap == o.Would.FloodCap && p.was.check.Limits.NetworkCap == p.would.check.Limits.NetworkCap
@@ -44,7 +44,7 @@ func newGreylistPlayer(o *Options, report *Report) *greylistPlayer {
 	return p
 }
 
-// reset begins to count anew.
+// reset sets all counts to zero.
 func (p *greylistPlayer) reset() {
 	p.counts = new(Greylisted)
 	p.report.Greylist = p.counts
@@ -56,12 +56,13 @@ func newSide(s Settings) side {
 	return side{check: &c, store: memstore.New(memstore.Options{}), flood: greylist.NewFlood(s.FloodCap)}
 }
 
-// unbound lets any number of new senders in: a record says when there were too many.
+// unbound removes the bound on new senders, because the records show when there were too
+// many.
 func (s *side) unbound() {
 	s.check.Limits.NetworkCap, s.flood = 0, greylist.NewFlood(0)
 }
 
-// look judges without leaving anything behind.
+// look judges and changes nothing.
 func (s *side) look(ctx context.Context, key greylist.Key, now time.Time) (greylist.Outcome, error) {
 	known, err := s.store.Peek(ctx, key)
 	return greylist.Decide(known, now, s.check.Limits), err
@@ -85,7 +86,7 @@ func (s *side) sight(ctx context.Context, key greylist.Key, now time.Time) (grey
 	return o, err
 }
 
-// play takes a question that the greylist was asked.
+// play replays a question that the daemon's greylist was asked.
 func (p *greylistPlayer) play(ctx context.Context, q *Question) error {
 	p.counts.Asked++
 	if err := p.comeBack(ctx, q.Request.Received); err != nil {
@@ -118,8 +119,8 @@ func (p *greylistPlayer) play(ctx context.Context, q *Question) error {
 	return nil
 }
 
-// miss takes a question that only the daemon's greylist was asked: on the other side
-// a check before it has turned the mail away.
+// miss replays a question that only the daemon's greylist was asked. On the other side,
+// a check before the greylist has refused the mail.
 func (p *greylistPlayer) miss(ctx context.Context, q *Question) error {
 	p.counts.Asked++
 	key := p.was.check.Key(q.Request, q.Greylist.Detail)
@@ -142,7 +143,7 @@ func (p *greylistPlayer) miss(ctx context.Context, q *Question) error {
 	return nil
 }
 
-// letInWas notes that the daemon has let a mail in.
+// letInWas records that the daemon has let a mail pass.
 func (p *greylistPlayer) letInWas(m *way, now time.Time) {
 	if m.wasIn {
 		return
@@ -157,7 +158,7 @@ func couldNotTell(r record.Reason) bool {
 	return slices.Contains([]record.Reason{record.GreylistUnavailable, record.CheckFailed, record.DeadlineSpent}, r)
 }
 
-// defers reports whether the greylist of the day sent a mail away.
+// defers reports whether the daemon's greylist has deferred a mail.
 func (p *greylistPlayer) defers(q *Question) bool {
 	if q.Greylist.Reason == "" {
 		return q.Deferred
@@ -165,8 +166,9 @@ func (p *greylistPlayer) defers(q *Question) bool {
 	return slices.Contains([]record.Reason{record.GreylistNew, record.GreylistEarly, record.GreylistFlood, record.GreylistFloodNetwork}, q.Greylist.Reason)
 }
 
-// exempts gives the reason why the other side does not ask its store, "" if it does.
-// Where both sides agree, the record counts: lists may have changed since.
+// exempts returns the reason why the other side does not ask its store, or "" if it does.
+// If both sides agree, the reason in the record is used, because lists may have changed
+// since.
 func (p *greylistPlayer) exempts(q *Question) record.Reason {
 	r, j := q.Request, q.Greylist
 	was, would := p.was.check.Exempt(r), p.would.check.Exempt(r)
@@ -193,8 +195,8 @@ func (p *greylistPlayer) exempts(q *Question) record.Reason {
 	return ""
 }
 
-// judge asks the other side. ok is false for a mail that is not here any more there,
-// because it was let in sooner.
+// judge asks the other side. ok is false for a mail that would not have returned, because
+// the other side has let it pass sooner.
 func (p *greylistPlayer) judge(ctx context.Context, q *Question, key greylist.Key) (o greylist.Outcome, ok bool, err error) {
 	now := q.Request.Received
 	m := p.ways.at(wayOf(key), now, p.was.check.Limits.RetryWindow)
@@ -222,15 +224,15 @@ func (p *greylistPlayer) judge(ctx context.Context, q *Question, key greylist.Ke
 	return o, true, err
 }
 
-// floods are the reasons of too many new senders.
+// floods are the reasons for too many new senders.
 var floods = map[record.Reason]greylist.Why{record.GreylistFlood: greylist.FloodDaemon, record.GreylistFloodNetwork: greylist.FloodNetwork}
 
-// wayOf names a mail.
+// wayOf returns the name of a mail.
 func wayOf(key greylist.Key) greylist.ID {
 	return greylist.TripletID(key.Client(), key.Sender, key.Recipient)
 }
 
-// follow notes what both sides did with a mail.
+// follow records what both sides did with a mail.
 func (p *greylistPlayer) follow(q *Question, key greylist.Key, reason record.Reason, o greylist.Outcome) {
 	now, id := q.Request.Received, wayOf(key)
 	m := p.ways.at(id, now, p.was.check.Limits.RetryWindow)
@@ -273,8 +275,8 @@ func (p *greylistPlayer) follow(q *Question, key greylist.Key, reason record.Rea
 	}
 }
 
-// watched counts judgements that had no effect: the mail was let in at once, so that
-// its wait is not recorded on either side.
+// watched counts judgements without effect. The mail passed at once, so that there is no
+// wait on either side.
 func (p *greylistPlayer) watched(was, would bool, o greylist.Outcome) {
 	if was {
 		p.ways.was.letIn(p.was.check.Limits.Delay, false)
@@ -284,8 +286,8 @@ func (p *greylistPlayer) watched(was, would bool, o greylist.Outcome) {
 	}
 }
 
-// keepOut deals with a mail that was let in and would not be: it is taken to come
-// back as soon as it may.
+// keepOut handles a mail that has passed and would be deferred. It is assumed to return
+// as soon as it can pass.
 func (p *greylistPlayer) keepOut(q *Question, key greylist.Key, o greylist.Outcome) {
 	m := p.ways.open[wayOf(key)]
 	if m == nil || o.Pass() || p.defers(q) || q.Greylist.Watch {
@@ -300,7 +302,7 @@ func (p *greylistPlayer) keepOut(q *Question, key greylist.Key, o greylist.Outco
 	p.returns.Push(m.wouldFrom, p.would.check.Key(q.Request, q.Greylist.Detail))
 }
 
-// comeBack has the other side see the mails that come back up to now.
+// comeBack replays to the other side the mails that are assumed to return up to now.
 func (p *greylistPlayer) comeBack(ctx context.Context, now time.Time) error {
 	for key, at := range p.returns.UpTo(now) {
 		if _, err := p.would.sight(ctx, key, at); err != nil {
@@ -310,7 +312,7 @@ func (p *greylistPlayer) comeBack(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// triplet is the entry of a key that counts.
+// triplet returns the ID of the entry that is used for a key.
 func triplet(key greylist.Key) greylist.ID {
 	if id := key.ByDomain(); id != "" {
 		return id
@@ -318,7 +320,7 @@ func triplet(key greylist.Key) greylist.ID {
 	return key.ByNetwork()
 }
 
-// finish ends all ways and counts.
+// finish ends all ways and counts them.
 func (p *greylistPlayer) finish() {
 	p.ways.endAll()
 	p.counts.Was, p.counts.Would = p.ways.was.result(), p.ways.would.result()

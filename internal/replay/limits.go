@@ -13,13 +13,15 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// Limited is what limits would have done, beside what the daemon's did. A recipient
-// counts when it was accepted: records do not tell whether its mail came to its end.
+// Limited compares what limits would have done with what the daemon's limits did. A
+// recipient counts when it was accepted, because records do not show whether its mail was
+// completed.
 type Limited struct {
 	Asked int `json:"asked"`
 	Was   int `json:"was_refused"` // recipients that the daemon's limits refused or put on hold
 	Would int `json:"would_refuse"`
-	// Mails of Would, and the values of keys that reached a limit, the worst first.
+	// Mails counts the mails of Would. Over has the values that reached a limit, the worst
+	// first.
 	Mails int       `json:"mails"`
 	Over  []Reached `json:"over"`
 }
@@ -32,12 +34,12 @@ type Reached struct {
 	First   time.Time `json:"first"`
 }
 
-// maxReached bounds the values that are counted apart.
+// maxReached bounds the values that are counted separately.
 const maxReached = 100_000
 
-// limitPlayer plays questions to the limits that are tried.
+// limitPlayer replays questions to the limits to try.
 type limitPlayer struct {
-	check  *checks.Limit // nil: there are none
+	check  *checks.Limit // nil if there are none
 	report *Report
 	counts *Limited
 	over   map[string]*Reached
@@ -49,14 +51,15 @@ func newLimitPlayer(check *checks.Limit, report *Report, show int) *limitPlayer 
 	return &limitPlayer{check: check, report: report, show: show}
 }
 
-// reset begins to count anew.
+// reset sets all counts to zero.
 func (p *limitPlayer) reset() {
 	p.counts = new(Limited)
 	p.report.Limits = p.counts
 	p.over, p.mails = make(map[string]*Reached), make(map[string]bool)
 }
 
-// play reports whether the limits would keep a mail from the checks that follow.
+// play reports whether the limits would refuse a mail, so that the next checks are not
+// asked.
 func (p *limitPlayer) play(ctx context.Context, q *Question) (refused bool, err error) {
 	p.counts.Asked++
 	was := isLimit(q.Decided)
@@ -85,7 +88,7 @@ func (p *limitPlayer) play(ctx context.Context, q *Question) (refused bool, err 
 	return would && v.Kind != policy.Hold, nil
 }
 
-// isLimit reports whether a decision was that of a limit.
+// isLimit reports whether a reason is that of a limit.
 func isLimit(r record.Reason) bool {
 	return slices.Contains([]record.Reason{record.LimitRecipients, record.LimitMessages, record.LimitBytes, record.LimitNetworks, record.LimitRefused, record.LimitBlocked}, r)
 }
@@ -100,7 +103,7 @@ func wasAnswer(q *Question) string {
 	return "accepted"
 }
 
-// settle has a recipient not count that another check turned away.
+// settle takes back the count of a recipient that another check has refused.
 func (p *limitPlayer) settle(ctx context.Context, q *Question, v *policy.Verdict) {
 	if !q.Deferred && !q.Refused || isLimit(q.Decided) {
 		return
@@ -112,7 +115,7 @@ func (p *limitPlayer) settle(ctx context.Context, q *Question, v *policy.Verdict
 	p.check.Settle(ctx, q.Request, v, &d)
 }
 
-// reached notes whose limit it was.
+// reached records the value whose limit was reached.
 func (p *limitPlayer) reached(q *Question, v *policy.Verdict) {
 	rule, _ := maillog.Detail(v.Detail, "limit")
 	key, _, _ := strings.Cut(rule, ".")

@@ -12,20 +12,20 @@ import (
 	"github.com/postern-mail/postern/policy"
 )
 
-// postfixLog makes questions of Postfix's own log: each recipient of a mail that was
-// taken from a client, and each that was sent away by a greylist. It takes lines in
-// the order of time. What the log does not hold: SPF, and recipients that were refused
-// for other reasons.
+// postfixLog makes questions from Postfix's own log: one for each recipient of an
+// accepted mail, and one for each recipient that a greylist has deferred. It needs lines
+// in the order of time. The log contains neither SPF results nor recipients that were
+// refused for other reasons.
 type postfixLog struct {
 	queued map[string]*queued       // by host and queue id
-	order  []string                 // as they came
-	ready  maillog.Timed[*Question] // a mail is complete some time after it came
+	order  []string                 // in order of arrival
+	ready  maillog.Timed[*Question] // a mail is complete some time after its arrival
 }
 
-// queued is a mail of which not all is known yet.
+// queued is a mail that is not completely known yet.
 type queued struct {
 	at            time.Time
-	id            string // host and queue id, "" for what was not taken
+	id            string // host and queue id, "" for mail that was not accepted
 	name, address string
 	login, sender string
 	hasSender     bool
@@ -33,10 +33,10 @@ type queued struct {
 }
 
 const (
-	// maxQueued bounds the mails that are put together at a time, and the
-	// recipients of each.
+	// maxQueued bounds the mails that are collected at a time, and the recipients of
+	// each mail.
 	maxQueued = 50_000
-	// delivered is how long a mail is waited for, from its client to its delivery.
+	// delivered is how long a mail is kept until its delivery is in the log.
 	delivered = 10 * time.Minute
 )
 
@@ -49,7 +49,7 @@ var (
 	fromLine    = regexp.MustCompile(`^([0-9A-Za-z]{6,}): from=<(.*?)>, `)
 	toLine      = regexp.MustCompile(`^([0-9A-Za-z]{6,}): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=`)
 	greylisted  = regexp.MustCompile(`(?i)gr[ea]ylist`)
-	// again is what rspamd says.
+	// again matches the replies of rspamd.
 	again = regexp.MustCompile(`(?i)gr[ea]ylist|try again later`)
 )
 
@@ -59,7 +59,7 @@ type stamped struct {
 	host, daemon, text string
 }
 
-// line takes the next line.
+// line processes the next line.
 func (l *postfixLog) line(s *stamped) {
 	switch s.daemon {
 	case "smtpd":
@@ -99,13 +99,13 @@ func (l *postfixLog) smtpd(s *stamped) {
 	l.order = append(l.order, id)
 }
 
-// sentAway makes the question of a refusal: client, address, code, text, sender and
+// sentAway makes a question from a refusal. m is client, address, code, text, sender and
 // recipient.
 func (l *postfixLog) sentAway(s *stamped, m []string) {
 	l.ask(&queued{at: s.at, name: m[1], address: m[2], sender: m[5]}, m[6], true)
 }
 
-// qmgr says who the sender is.
+// qmgr reads the sender from a line of qmgr(8).
 func (l *postfixLog) qmgr(s *stamped) {
 	if m := fromLine.FindStringSubmatch(s.text); m != nil {
 		if mail := l.queued[s.host+" "+m[1]]; mail != nil {
@@ -114,8 +114,8 @@ func (l *postfixLog) qmgr(s *stamped) {
 	}
 }
 
-// delivery names a recipient. The one that the client named is orig_to, if there is
-// one. A delivery that is tried again is about the same mail.
+// delivery reads the recipient from a delivery. If there is an orig_to, it is the
+// recipient that the client has named. A repeated delivery is about the same mail.
 func (l *postfixLog) delivery(s *stamped) {
 	m := toLine.FindStringSubmatch(s.text)
 	if m == nil {
@@ -129,7 +129,7 @@ func (l *postfixLog) delivery(s *stamped) {
 	l.ask(mail, to, false)
 }
 
-// ask makes the question of one recipient.
+// ask makes the question for one recipient.
 func (l *postfixLog) ask(mail *queued, recipient string, deferred bool) {
 	r, err := policy.ParseRequest([]policy.Attribute{
 		{Name: "request", Value: "smtpd_access_policy"}, {Name: "protocol_state", Value: "RCPT"},
@@ -141,10 +141,10 @@ func (l *postfixLog) ask(mail *queued, recipient string, deferred bool) {
 	}
 }
 
-// stampedSource gives the lines of Postfix in a log, with one read ahead.
+// stampedSource reads the lines of Postfix in a log, one line ahead.
 type stampedSource struct {
 	source *maillog.Source
-	latest time.Time // no line is younger
+	latest time.Time // no line is later
 	next   *stamped  // nil at the end
 }
 
@@ -167,8 +167,8 @@ func (s *stampedSource) advance() error {
 	}
 }
 
-// Postfix gives the questions in logs of Postfix. No line is younger than latest:
-// the stamps of syslog have no year.
+// Postfix yields the questions in logs of Postfix. No line is later than latest, which
+// is needed because syslog timestamps have no year.
 func Postfix(sources []*maillog.Source, latest time.Time) iter.Seq2[*Question, error] {
 	return func(yield func(*Question, error) bool) {
 		var logs []*stampedSource
@@ -201,7 +201,7 @@ func Postfix(sources []*maillog.Source, latest time.Time) iter.Seq2[*Question, e
 	}
 }
 
-// earliest is the log with the earliest line, nil when all have ended.
+// earliest returns the log with the earliest line, or nil when all have ended.
 func earliest(logs []*stampedSource) (first *stampedSource) {
 	for _, s := range logs {
 		if s.next != nil && (first == nil || s.next.at.Before(first.next.at)) {
@@ -211,17 +211,17 @@ func earliest(logs []*stampedSource) (first *stampedSource) {
 	return first
 }
 
-// IsPostfix reports whether a line is one of Postfix.
+// IsPostfix reports whether a line was written by Postfix.
 func IsPostfix(line []byte) bool { return postfixLine.Match(line) }
 
-// The stamps of syslog, and of journalctl -o short-iso.
+// The timestamps of syslog, and of journalctl -o short-iso.
 const (
 	syslogStamp  = "Jan _2 15:04:05"
 	journalStamp = "2006-01-02T15:04:05-0700"
 )
 
-// parseStamp reads a stamp. One of syslog is of the last year in which it is not after
-// latest.
+// parseStamp parses a timestamp. For syslog, it uses the last year in which the time is
+// not after latest.
 func parseStamp(stamp string, latest time.Time) (time.Time, bool) {
 	for _, layout := range []string{time.RFC3339Nano, journalStamp} {
 		if at, err := time.Parse(layout, stamp); err == nil {

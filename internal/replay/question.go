@@ -13,35 +13,35 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// Question is a request that Postfix once made, and what came of it.
+// Question is a request that Postfix has made, with its results.
 type Question struct {
 	Request  *policy.Request
-	Greylist *Judged       // what the greylist said; nil when it was not asked
-	Lists    *Listed       // what the lists said, likewise
-	Decided  record.Reason // of the whole answer; "" when only Postfix's log is known
-	// Deferred is whether the client was told to come back, Refused whether it was
-	// turned away.
+	Greylist *Judged       // the result of the greylist; nil if it was not asked
+	Lists    *Listed       // the result of the lists; nil if they were not asked
+	Decided  record.Reason // of the whole answer; "" if only Postfix's log is known
+	// Deferred means that the client was told to try again later, Refused that it was
+	// refused.
 	Deferred, Refused bool
 }
 
-// Judged is what the greylist said.
+// Judged is the result of the greylist.
 type Judged struct {
-	Reason record.Reason // "" when only Postfix's log is known
+	Reason record.Reason // "" if only Postfix's log is known
 	Detail checks.GreylistDetail
-	Left   time.Duration // that the client was told to wait, rounded up
-	Watch  bool          // it had no say: the check was in the shadow
+	Left   time.Duration // the wait in the reply, rounded up
+	Watch  bool          // the check was in shadow mode and had no effect
 }
 
-// Listed is what the lists said.
+// Listed is the result of the lists.
 type Listed struct {
 	Reason record.Reason
 	Score  int
 	Listed bool // the threshold was reached
-	Failed bool // they could not tell
+	Failed bool // the lists did not answer
 }
 
-// FromRecord makes a question of a record of postern-policyd; ok is false for
-// records of other things.
+// FromRecord makes a question from a record of postern-policyd. ok is false for records
+// about other things.
 func FromRecord(e *maillog.Entry) (q *Question, ok bool) {
 	if e.Daemon != "policyd" || e.Peer != "" || e.Recipient == "" {
 		return nil, false
@@ -70,7 +70,7 @@ func FromRecord(e *maillog.Entry) (q *Question, ok bool) {
 	return q, true
 }
 
-// Records gives the questions in records.
+// Records yields the questions in records.
 func Records(entries iter.Seq2[*maillog.Entry, error]) iter.Seq2[*Question, error] {
 	return func(yield func(*Question, error) bool) {
 		for e, err := range entries {
@@ -85,7 +85,7 @@ func Records(entries iter.Seq2[*maillog.Entry, error]) iter.Seq2[*Question, erro
 	}
 }
 
-// bare is a sender as Postfix passes it on: the null sender is empty.
+// bare returns a sender in the form of Postfix: the null sender is empty.
 func bare(sender string) string {
 	if sender == "<>" {
 		return ""
@@ -105,7 +105,7 @@ func judged(e *maillog.Entry) *Judged {
 	return j
 }
 
-// toldToWait reads the reply to a mail that is greylisted.
+// toldToWait parses the wait in the reply to a greylisted mail.
 func toldToWait(action string) time.Duration {
 	_, rest, ok := strings.Cut(action, "please try again in ")
 	if !ok {
@@ -134,7 +134,7 @@ func (q *Question) client() string {
 
 func (q *Question) sender() string { return cmp.Or(q.Request.Sender.Raw, "<>") }
 
-// difference is the question with two answers.
+// difference returns the question with both answers.
 func (q *Question) difference(was, would string) Difference {
 	return Difference{
 		Time: q.Request.Received, Client: q.client(), Sender: q.sender(), Recipient: q.Request.Recipient.Raw,

@@ -1,21 +1,22 @@
-// Package replay answers from records what other settings would have done.
+// Package replay finds out from records what other settings would have done.
 //
-// The records are played to two greylists. One has the settings of the daemon that
-// wrote them, and is corrected by what each record says: it finds out what the
-// daemon's store knew before the first record, and where the records do not fit. The
-// other has other settings and learns the same facts. Where it gives another answer,
-// the mail takes another way from then on: who was let in sooner does not come back,
-// and who is kept out longer comes back at a time that no record holds.
+// The records are replayed to two greylists. The first has the settings of the daemon
+// that wrote them, and each record corrects it. This shows what the daemon's store knew
+// before the first record, and which records do not fit. The second greylist has the
+// settings to try, and learns the same facts. When its answer differs, the mail continues
+// differently: a mail that passed sooner does not return, and a mail that was deferred
+// for longer returns at a time that is not in the records.
 //
-// The way of the data: question.go makes a question of a record or of a line of
-// Postfix's log, greylist.go plays it, correct.go finds out what was known, way.go follows each mail until it is let in,
-// report.go counts. limits.go plays the limits.
+// The data passes through these files: question.go makes a question from a record or from
+// lines of Postfix's log, greylist.go replays it, correct.go finds out what was known,
+// way.go follows each mail until it passes, and report.go counts. limits.go replays
+// questions to the limits.
 //
 // Invariants:
 //
-//   - With the settings of the daemon there is no difference.
-//   - What the records do not hold is never guessed silently: it is counted under
-//     Unknown, and a wait whose end is not recorded is a lower bound.
+//   - With the settings of the daemon, there is no difference.
+//   - What is not in the records is never guessed silently. It is counted under Unknown,
+//     and a wait whose end is not recorded is a lower bound.
 package replay
 
 import (
@@ -25,26 +26,26 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// Settings are those of one side.
+// Settings are the settings of one side.
 type Settings struct {
 	// Greylist is the check, without a store; nil leaves the greylist out.
 	Greylist  *checks.Greylist
 	FloodCap  int // as --greylist-flood
 	Threshold int // as --dnsbl-threshold
-	// Limits is the check of limits, with a store of its own; nil for none. Rules
-	// spells its settings: with those of the daemon nothing is played.
+	// Limits is the limit check with its own store, or nil. Rules is its settings as
+	// text. If both sides have the same, limits are not replayed.
 	Limits *checks.Limit
 	Rules  string
-	Sizes  bool // some of them are about the sizes of mails, which records do not hold
+	Sizes  bool // some limits are about the sizes of mails, which are not in the records
 }
 
 // Options are the settings of both sides.
 type Options struct {
 	Was, Would Settings
-	Show       int // bounds the differences that are listed
+	Show       int // how many differences to list
 }
 
-// Player plays questions, in the order of time.
+// Player replays questions in the order of time.
 type Player struct {
 	o      Options
 	grey   *greylistPlayer
@@ -52,7 +53,7 @@ type Player struct {
 	report Report
 }
 
-// New makes a player.
+// New returns a player.
 func New(o Options) *Player {
 	p := &Player{o: o}
 	if o.Was.Greylist != nil && o.Would.Greylist != nil {
@@ -65,8 +66,7 @@ func New(o Options) *Player {
 	return p
 }
 
-// Reset begins to count anew. What the questions before have brought to light stays
-// known.
+// Reset sets all counts to zero. What was learned from the questions before stays known.
 func (p *Player) Reset() {
 	p.report = Report{Unknown: map[string]int{}}
 	if p.grey != nil {
@@ -77,7 +77,7 @@ func (p *Player) Reset() {
 	}
 }
 
-// Play takes the next question.
+// Play replays the next question.
 func (p *Player) Play(ctx context.Context, q *Question) error {
 	r := &p.report
 	if r.Since.IsZero() {
@@ -117,8 +117,8 @@ func (p *Player) playLists(q *Question) bool {
 	}
 	switch {
 	case was && !would:
-		// Lists that had not answered yet could have added to the score, and the
-		// greylist was not asked.
+		// Lists that had not answered yet might have increased the score, and the greylist
+		// was not asked.
 		p.report.Unknown[unknownAfterList]++
 		return false
 	case would:
@@ -131,7 +131,7 @@ func (p *Player) playLists(q *Question) bool {
 	return false
 }
 
-// Report returns what was found.
+// Report returns the results.
 func (p *Player) Report() Report {
 	if p.grey != nil {
 		p.grey.finish()

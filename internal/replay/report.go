@@ -6,7 +6,7 @@ import (
 	"github.com/postern-mail/postern/internal/maillog"
 )
 
-// Report is what other settings would have done.
+// Report says what other settings would have done.
 type Report struct {
 	Since     time.Time `json:"since"`
 	Until     time.Time `json:"until"`
@@ -14,18 +14,17 @@ type Report struct {
 
 	Greylist *Greylisted `json:"greylist,omitempty"`
 	Lists    Lists       `json:"dnsbl"`
-	Limits   *Limited    `json:"limits,omitempty"` // nil when the limits are not changed
+	Limits   *Limited    `json:"limits,omitempty"` // nil if the limits are not changed
 
-	// Differences are the mails that would have got another answer, the first ones
-	// of so many.
+	// Differences are the first mails that would have got another answer.
 	Differences []Difference `json:"differences"`
 	Differ      int          `json:"differ"`
 
-	// Unknown counts questions that the records cannot answer, by why.
+	// Unknown counts questions that the records cannot answer, by the reason.
 	Unknown map[string]int `json:"unknown"`
-	// Before are questions about senders and clients that the greylist knew from
-	// before the first record. Misfits are those whose answer does not follow from
-	// the records before: some are missing, or were made with other settings.
+	// Before counts questions about senders and clients that the greylist knew before the
+	// first record. Misfits counts those whose answer does not follow from the records
+	// before: some records are missing, or were made with other settings.
 	Before  int `json:"known_before"`
 	Misfits int `json:"misfits"`
 }
@@ -37,12 +36,12 @@ type Greylisted struct {
 	Would Side `json:"would"`
 }
 
-// Side is what one greylist does.
+// Side counts what one greylist does.
 type Side struct {
 	Deferred int `json:"deferred"` // answers "come back later"
-	// Delayed are mails that were let in after a wait, Waits how long they waited in
-	// seconds, AtLeast those of them whose wait is a lower bound. Gone are mails
-	// that were deferred and did not come back.
+	// Delayed counts mails that passed after a wait. Waits is how long they waited in
+	// seconds. AtLeast counts those whose wait is a lower bound. Gone counts mails that
+	// were deferred and did not return.
 	Delayed int            `json:"delayed"`
 	Waits   maillog.Spread `json:"wait_seconds"`
 	AtLeast int            `json:"at_least"`
@@ -54,7 +53,7 @@ type Side struct {
 type Lists struct {
 	Asked       int `json:"asked"`
 	WasRefused  int `json:"was_refused"`
-	WouldRefuse int `json:"would_refuse"` // for certain
+	WouldRefuse int `json:"would_refuse"` // only what is certain
 }
 
 // Difference is a mail that would have got another answer.
@@ -76,7 +75,7 @@ func (r *Report) differ(d Difference, most int) {
 	}
 }
 
-// Why a question cannot be answered.
+// The reasons why a question cannot be answered.
 const (
 	unknownAfterList = "a list refused the mail, so that the greylist was not asked, and lists that had not answered yet could have added to the score"
 	unknownStore     = "the greylist's store did not answer; the same is assumed"

@@ -10,14 +10,14 @@ import (
 // maxWays bounds the mails that are followed at a time.
 const maxWays = 1 << 20
 
-// way is the way of a mail that was deferred, until it is let in.
+// way is the history of a mail from its first deferral until it passes.
 type way struct {
 	since     time.Time // of the first try
 	last      time.Time
 	wasIn     bool
 	wouldIn   bool
-	wouldFrom time.Time // when it comes back, if that is no record's; zero if it is
-	was       bool      // deferred by the one or the other
+	wouldFrom time.Time // when it is assumed to return; zero if it returns with a record
+	was       bool      // deferred by the daemon; would is the same for the other side
 	would     bool
 }
 
@@ -60,8 +60,8 @@ func (c *sideCounter) result() Side {
 	return c.side
 }
 
-// at returns the way of a mail, nil when it is not deferred. One that has not come
-// back in time is given up.
+// at returns the way of a mail, or nil if the mail is not deferred. It ends a way whose
+// mail has not returned in time.
 func (w *ways) at(id greylist.ID, now time.Time, window time.Duration) *way {
 	found := w.open[id]
 	if found != nil && now.Sub(found.last) > window {
@@ -74,7 +74,7 @@ func (w *ways) at(id greylist.ID, now time.Time, window time.Duration) *way {
 // begin follows a mail that was deferred for the first time.
 func (w *ways) begin(id greylist.ID, now time.Time) *way {
 	if len(w.open) >= maxWays {
-		for old := range w.open { // any: there are more than can be followed
+		for old := range w.open { // drops any one: there are too many
 			w.end(old)
 			break
 		}
