@@ -60,7 +60,7 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header `fields` to sign; with + also against one that is added later, with ? only if the mail has one")
 	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")
-	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys stand in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")
+	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys are in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")
 	fs.BoolVar(&o.DKIMSelfCheck, "dkim-selfcheck", false, "verify every signature before the mail leaves, with the public half of its key; count and log those that do not verify")
 	fs.StringVar(&o.DKIMKeyTable, "dkim-key-table", "", "OpenDKIM's KeyTable `file`, or a Postfix table of keys, type:name")
 	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`, with refile: in front, if it holds patterns; or a Postfix table that names keys for a sender, type:name")

@@ -132,7 +132,7 @@ func (o *greylistPart) validate(s *config.Set) error {
 		errs = append(errs, s.Errorf("greylist-store", "%w", err))
 	}
 	if o.GreylistRetryWindow <= o.GreylistDelay {
-		errs = append(errs, s.Errorf("greylist-retry-window", "nobody could pass: it must be longer than greylist-delay (%s)", config.FormatDuration(o.GreylistDelay)))
+		errs = append(errs, s.Errorf("greylist-retry-window", "no mail could pass: it must be longer than greylist-delay (%s)", config.FormatDuration(o.GreylistDelay)))
 	}
 	errs = append(errs, checkURL(s, "greylist-url", o.GreylistURL))
 	return errors.Join(errs...)

@@ -27,7 +27,7 @@ func TestGreylistSettings(t *testing.T) {
 		"--greylist-store: no path":                 {"--greylist-store=sqlite:"},
 		"password file":                             {"--greylist-store=redis://u:secret@host"},
 		"is for Redis":                              {"--greylist-store=memory:", "--greylist-password-file=/x"},
-		"nobody could pass":                         {"--greylist-retry-window=5m", "--greylist-delay=10m"},
+		"no mail could pass":                        {"--greylist-retry-window=5m", "--greylist-delay=10m"},
 		"--greylist-url":                            {"--greylist-url=javascript:x"},
 		"out of bounds":                             {"--greylist-delay=0"},
 	} {
