@@ -1,15 +1,15 @@
 "use strict";
 
-// The page shows what api/events sends. Whatever strangers wrote arrives as text and is
-// set as text: nothing here makes markup of a string, and the browser is told to refuse
-// it (require-trusted-types-for).
+// The page shows what api/events sends. Texts of strangers arrive as text and are set as
+// text: nothing here turns a string into markup, and the browser refuses that too
+// (require-trusted-types-for).
 
 const verdicts = ["pass", "defer", "reject", "hold", "error", "none", "shadow"];
 const verdictWords = { none: "no say", shadow: "only watched" };
 
 const state = {
   sources: [],       // {name, part, error}
-  reasons: {},       // what they mean
+  reasons: {},       // their meanings
   most: 200,         // records that are listed
   records: [],       // the newest first: {source, record, at, number, row}
   chosen: -1,        // source that is shown; -1 is all
@@ -18,7 +18,7 @@ const state = {
   paused: false,
   version: "",
   taken: 0,          // records so far
-  drawn: {},         // what each part of the page was drawn of
+  drawn: {},         // the data from which each part of the page was drawn
 };
 
 const byId = (id) => document.getElementById(id);
@@ -50,7 +50,7 @@ function visible(text) {
   return String(text).replace(unseen, (c) => "\\u{" + c.codePointAt(0).toString(16) + "}");
 }
 
-// said is a text that a stranger may have written.
+// said returns an element with a text that a stranger may have written.
 function said(text) { return el("bdi", {}, visible(text)); }
 
 const count = (n) => Number(n).toLocaleString("en");
@@ -76,8 +76,8 @@ function verdictOf(record) {
   return verdicts.includes(record.verdict) ? record.verdict : "none";
 }
 
-// changed reports whether a part of the page has to be drawn anew: what has the focus,
-// or is open, should stay as it is.
+// changed reports whether a part of the page has to be drawn again. Otherwise the focus and
+// open parts stay as they are.
 function changed(part, of) {
   const text = JSON.stringify(of);
   if (state.drawn[part] === text) return false;
@@ -85,14 +85,14 @@ function changed(part, of) {
   return true;
 }
 
-// shown are the sources that are chosen and have said something.
+// shown returns the chosen sources that have answered.
 function shown() {
   return state.sources.filter((s, i) => s.part && (state.chosen < 0 || state.chosen === i));
 }
 
 const many = () => state.sources.length > 1 && state.chosen < 0;
 
-// label names a source.
+// label returns the name of a source.
 function label(source) {
   return source.part ? source.part.status.daemon + " on " + source.part.status.host : source.name;
 }
@@ -166,7 +166,7 @@ function daemonCard(source, open) {
 
 // ---- decisions over time
 
-// steps adds up the series of all shown sources, which may end at different steps.
+// steps returns the sum of the series of all shown sources, which may end at different steps.
 function steps(span) {
   const all = shown().map((s) => s.part.status[span]);
   if (all.length === 0) return null;
@@ -339,7 +339,7 @@ function histogram(h, unit) {
   let first = h.counts.findIndex((k) => k > 0), last = h.counts.length - 1;
   while (last > first && h.counts[last] === 0) last--;
   first = Math.max(0, Math.min(first, last - 1));
-  last = Math.max(last, Math.min(first + 4, h.bounds.length - 1)); // one bar alone says nothing
+  last = Math.max(last, Math.min(first + 4, h.bounds.length - 1)); // one bar alone shows nothing
   const buckets = h.counts.slice(first, last + 1);
   const width = 300, height = 92, bottom = 16, each = width / buckets.length, most = Math.max(...buckets, 1);
   const below = (i) => first + i < h.bounds.length ? unit(h.bounds[first + i]) : "more";
@@ -509,7 +509,7 @@ function live(text, bad) {
   node.classList.toggle("bad", Boolean(bad));
 }
 
-// connect asks for the events anew: the filter is part of the question.
+// connect asks for the events again, because the filter is part of the request.
 function connect() {
   clearTimeout(waiting);
   if (events) events.close();
