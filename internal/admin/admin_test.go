@@ -28,7 +28,7 @@ type checkArgs struct {
 	Login  string `json:"login"`
 }
 
-// testHandlers do what the tests need; ended hears why waiting ended.
+// testHandlers returns handlers for the tests; ended receives why waiting ended.
 func testHandlers(ended chan<- error) map[string]Handler {
 	wait := func(ctx context.Context, _ json.RawMessage, progress func(any)) (any, error) {
 		progress("waiting")
@@ -386,7 +386,7 @@ func TestClientAgainstBadDaemon(t *testing.T) {
 				}
 				defer conn.Close()
 				_, _ = conn.Read(make([]byte, 1000))
-				_, _ = io.WriteString(conn, tt.answer) // the client may have had enough
+				_, _ = io.WriteString(conn, tt.answer) // the client may have disconnected
 			}()
 			err = Client{Path: path}.Call(t.Context(), "ping", nil, nil, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -397,7 +397,8 @@ func TestClientAgainstBadDaemon(t *testing.T) {
 	}
 }
 
-// shortDir: a unix socket's path has 107 bytes at most, t.TempDir's may have more.
+// shortDir returns a folder with a short path: a unix socket's path has at most
+// 107 bytes, and that of t.TempDir may have more.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "postern")
@@ -432,8 +433,9 @@ func TestClientWithoutDaemon(t *testing.T) {
 	}
 }
 
-// callVariable makes the test binary call "ping" on the socket it holds, as a
-// user without rights, and print the error.
+// callVariable is the environment variable with a socket. It makes the test
+// binary call "ping" on that socket, as a user without rights, and print the
+// error.
 const callVariable = "POSTERN_ADMIN_TEST_CALL"
 
 func TestMain(m *testing.M) {

@@ -92,8 +92,8 @@ func TestParseReply(t *testing.T) {
 	}
 }
 
-// FuzzRequest reads whatever a client may send: never more than the bound is
-// kept, and what is accepted means the same when it is sent again.
+// FuzzRequest parses any input of a client. Never more than the bound is kept,
+// and an accepted request means the same when it is sent again.
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		`{"v":1,"command":"ping"}` + "\n", `{"v":1,"command":"a","args":{"b":[null,1e999]}}` + "\nmore",

@@ -101,14 +101,15 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// A backend that says itself that it will not serve is down at once.
+// A backend that itself refuses to serve is down at once.
 func TestHopeless(t *testing.T) {
 	l := newLab(func(c *breaker.Config) { c.Classify = func(error) breaker.Class { return breaker.Hopeless } })
 	_ = l.ask(errDead)
 	l.wantChanges(t, "up=false err=connection refused down=0s asked=connection refused")
 }
 
-// Watch finds out by itself that a backend is down, and that it is back.
+// Watch finds out without other questions that a backend is down, and that it is
+// up again.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -140,7 +141,7 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A caller that goes away neither adds to the failures in a row nor ends them.
+// A cancelled question neither adds to the failures in a row nor ends them.
 func TestIgnoredKeepsCount(t *testing.T) {
 	l := newLab(nil)
 	for _, err := range []error{errDead, errDead, context.Canceled, errDead} {
@@ -210,7 +211,7 @@ func TestLateOutcomes(t *testing.T) {
 	for range 3 {
 		_ = l.ask(errDead)
 	}
-	early.Done(errDead) // neither a probe nor news
+	early.Done(errDead) // neither a probe nor a change
 	l.now = l.now.Add(time.Second)
 	if _, err := l.Allow(); err != nil {
 		t.Errorf("a late failure put the try off: %v", err)
@@ -236,7 +237,7 @@ func TestPanicEndsTheQuestion(t *testing.T) {
 	}
 }
 
-// Changes are heard in order, however many questions end at once.
+// Changes are reported in order, however many questions end at once.
 func TestChangesInOrder(t *testing.T) {
 	up := true
 	b := breaker.New(breaker.Config{Failures: 1, First: time.Nanosecond, Changed: func(c breaker.Change) {
@@ -263,7 +264,7 @@ func TestChangesInOrder(t *testing.T) {
 	}
 }
 
-// A breaker costs a backend that works nothing.
+// BenchmarkUp measures the cost of a breaker while the backend works.
 func BenchmarkUp(b *testing.B) {
 	guard := breaker.New(breaker.Config{})
 	b.ReportAllocs()

@@ -50,7 +50,7 @@ func (c *settings) program(file string) Program {
 	return Program{Name: "postern-policyd", EnvPrefix: "POSTERN_POLICYD_", DefaultFile: file, Bind: c.bind}
 }
 
-// load loads and validates as a daemon does.
+// load loads and validates like a daemon.
 func (c *settings) load(file string, args, environ []string) (*Set, error) {
 	s, err := Load(c.program(file), args, environ)
 	if err != nil {
@@ -231,8 +231,8 @@ func TestBadArgumentsAndEnvironment(t *testing.T) {
 	}
 }
 
-// A lower level is checked though a higher one overrides it, and all mistakes
-// are reported together, one a line, up to the bound.
+// A lower level is checked although a higher one overrides it. All mistakes are
+// reported together, each on a line, up to the bound.
 func TestAllErrorsAreReported(t *testing.T) {
 	var c settings
 	_, err := c.load(write(t, "deadline = 1\nbogus = 2\n"), []string{"--deadline=9s"}, []string{"POSTERN_POLICYD_DEADLINE=x"})
@@ -313,7 +313,7 @@ func TestHelpVersionAndCheck(t *testing.T) {
 	}
 }
 
-// What --check-config prints is a file that gives the same settings.
+// The output of --check-config is a file with the same settings.
 func TestDescribeRoundTrip(t *testing.T) {
 	var c settings
 	file := write(t, `login-domain = "a\\b\"c"`+"\n")

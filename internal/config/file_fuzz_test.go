@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// Whatever a file holds: no panic, and either settings that describe
-// themselves so that they load again, or errors of one line each with a line
-// number within the file.
+// Whatever is in a file, there is no panic. The result is either settings whose
+// description can be loaded again, or errors of one line, each with a line number
+// in the file.
 func FuzzFile(f *testing.F) {
 	seeds, err := filepath.Glob("testdata/bad/*.toml")
 	if err != nil {

@@ -46,7 +46,7 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
-// A file that does not exist yet is noted as such.
+// A snapshot includes that a file does not exist yet.
 func TestSnapshotOfAFileThatAppears(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "table")
 	s := TakeSnapshot(time.Now(), path)
@@ -61,7 +61,8 @@ func TestSnapshotOfAFileThatAppears(t *testing.T) {
 	}
 }
 
-// What was written while it was read may have been read in part.
+// A file that was written while it was read counts as changed, because it may
+// have been read in part.
 func TestSnapshotOfAFreshFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "table")
 	began := time.Now()

@@ -181,8 +181,8 @@ func TestSecretFile(t *testing.T) {
 	}
 }
 
-// What --check-config cannot see of the credentials is no mistake; what is wrong
-// with those that it sees is one, and the daemon itself sees all of them.
+// A credential that --check-config cannot see is not a mistake. A mistake in one
+// that it sees is reported, and the daemon itself sees all of them.
 func TestCredentialHidden(t *testing.T) {
 	seen := t.TempDir()
 	away := filepath.Join(seen, "away")
@@ -204,7 +204,8 @@ func TestCredentialHidden(t *testing.T) {
 	}
 }
 
-// A file with a secret that others can read is refused; systemd guards its own.
+// A file with a secret that others can read is refused; systemd protects
+// credentials itself.
 func TestSecretFileOthersCanRead(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "key")
@@ -222,8 +223,8 @@ func TestSecretFileOthersCanRead(t *testing.T) {
 	}
 }
 
-// A folder that is not mounted yet can pass by itself, a file that is missing in it
-// cannot.
+// A missing folder is a temporary problem, because it may be mounted later. A
+// missing file in an existing folder is not.
 func TestMissingFolderCanPass(t *testing.T) {
 	dir := t.TempDir()
 	for path, want := range map[string]bool{filepath.Join(dir, "secret"): false, filepath.Join(dir, "mount", "secret"): true} {

@@ -53,8 +53,8 @@ func newWatcher(t *testing.T) *Watcher {
 	return w
 }
 
-// Each change that an administrator or an orchestrator makes gives an event.
-// The changes of one row come one after the other, each with its event.
+// Each change by an administrator or an orchestrator leads to an event. The
+// changes of one row are made one after the other, each with its event.
 func TestWatcherSees(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -174,7 +174,8 @@ func TestWatcherSees(t *testing.T) {
 			dir := t.TempDir()
 			tt.setUp(t, dir)
 			w := newWatcher(t)
-			// As if read in the far future: what is there is no news.
+			// With a time in the future, so that the existing files do not count
+			// as changed.
 			do(t, w.Watch(time.Now().Add(time.Hour), []string{filepath.Join(dir, tt.watch)}))
 			for _, step := range tt.steps {
 				step(t, dir)
@@ -310,7 +311,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 		if n := count(w); n != 0 {
 			t.Errorf("%d events without a change", n)
 		}
-		// Lost events are a reason to look.
+		// After lost events the watcher looks again.
 		put(t, path, "lost")
 		f.errs <- fsnotify.ErrEventOverflow
 		time.Sleep(debounce)
@@ -318,7 +319,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 		if n := count(w); n != 1 {
 			t.Errorf("%d events after an overflow", n)
 		}
-		// No one takes the events: they do not pile up.
+		// Nothing receives the events: they do not accumulate.
 		for i := range 5 {
 			put(t, path, strings.Repeat("y", i+1))
 			f.events <- fsnotify.Event{}

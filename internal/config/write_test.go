@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What an edit has added goes without a trace, and what was there stays.
+// Undoing an edit removes everything that it has added, and nothing else.
 func TestEditAndBack(t *testing.T) {
 	const comment = "Set by postern setup."
 	for _, before := range []string{

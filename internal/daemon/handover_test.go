@@ -35,8 +35,8 @@ func unixPair(t testing.TB) (one, other *net.UnixConn) {
 
 func nothing() error { return nil }
 
-// The successor gets the very sockets: who waits in the backlog is answered by
-// it, and the path of a unix socket is removed by it alone.
+// The successor gets the same sockets: it answers clients that wait in the
+// backlog, and only it removes the path of a unix socket.
 func TestHandOver(t *testing.T) {
 	dir := sockDir(t)
 	sockets := []Socket{socket(t, "unix:"+dir+"/s"), socket(t, "inet:127.0.0.1:0=a"), socket(t, "unix:"+dir+"/gone")}
@@ -112,7 +112,7 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// Whoever fails says why, and the predecessor keeps its sockets.
+// The side that fails sends the reason, and the predecessor keeps its sockets.
 func TestHandOverFails(t *testing.T) {
 	refusal := errors.New("the store is busy")
 	tests := []struct {
@@ -174,8 +174,8 @@ func TestRefuseHandOver(t *testing.T) {
 	}
 }
 
-// A lease that is closed leaves the socket open when it is kept; what connects
-// meanwhile is answered under the next lease.
+// Closing a lease leaves the socket open when it is kept. Clients that connect
+// meanwhile are answered under the next lease.
 func TestLease(t *testing.T) {
 	path := filepath.Join(sockDir(t), "s")
 	l := listen(t, socket(t, "unix:"+path))

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// A small heap is left alone, of a large one no more than the headroom is garbage.
+// A small heap keeps its GC percent. Of a large one, no more than the headroom
+// may be garbage.
 func TestHeadroom(t *testing.T) {
 	const mib = 1 << 20
 	for _, tt := range []struct {
@@ -29,7 +30,7 @@ func TestHeadroom(t *testing.T) {
 	}
 }
 
-// Every collection is followed by a look at the heap.
+// The heap is checked after every collection.
 func TestHeadroomFollowsTheHeap(t *testing.T) {
 	set := make(chan int)
 	h := &headroom{percent: gcPercent, set: func(percent int) int { set <- percent; return 0 }}

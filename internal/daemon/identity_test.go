@@ -22,7 +22,7 @@ type identityResult struct {
 	Groups     []int
 	SetUID     string // the error of becoming root again
 	Again      string // the error of becoming the same once more
-	Other      string // the error of becoming somebody else
+	Other      string // the error of becoming another user
 	Close      string // the error of closing a socket bound as root
 }
 
@@ -82,7 +82,8 @@ func threadIdentities() (uids, gids []string, err error) {
 	return slices.Compact(uids), slices.Compact(gids), nil
 }
 
-// needRoot skips, and fails where a skip would hide that nothing was tested.
+// needRoot skips the test without root, or fails where a skip would hide that
+// nothing was tested.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {

@@ -103,7 +103,8 @@ func TestListenUnixModeAndGroup(t *testing.T) {
 	}
 }
 
-// A folder with the setgid bit gives its own group to new files, not ours.
+// In a folder with the setgid bit new files get the group of the folder, not that
+// of the process.
 func TestListenUnixGroupInSetgidFolder(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: the folder gets another group")
@@ -127,7 +128,7 @@ func TestListenUnixGroupInSetgidFolder(t *testing.T) {
 	}
 }
 
-// Binding leaves the umask and the group of new files of the process alone.
+// Binding does not change the umask and the group of new files of the process.
 func TestBindAsChangesItsThreadOnly(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
@@ -152,7 +153,7 @@ func TestBindAsChangesItsThreadOnly(t *testing.T) {
 	}
 }
 
-// What was put at the path while the socket was made is left as it is.
+// A file that was put at the path while the socket was made is not changed.
 func TestReplacedSocketIsLeftAlone(t *testing.T) {
 	dir := sockDir(t)
 	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "s")

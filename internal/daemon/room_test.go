@@ -104,7 +104,7 @@ func TestServeTakesTheFirstIdle(t *testing.T) {
 	})
 }
 
-// hold is a handler whose connection is a session: it says nothing of idleness.
+// hold is a handler whose connection is a session: it never calls Idle.
 func hold(_ context.Context, c *Conn) {
 	buf := make([]byte, 1)
 	for {
@@ -117,8 +117,8 @@ func hold(_ context.Context, c *Conn) {
 	}
 }
 
-// A server of sessions refuses at once and closes none, except one that has
-// never said anything.
+// A server of sessions refuses new ones at once and closes none, except one whose
+// client has never sent anything.
 func TestServeRefusesAboveTheBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeListener()
@@ -167,7 +167,8 @@ func (l *fakeListener) dialFrom(t *testing.T, host string) net.Conn {
 	return client
 }
 
-// One host cannot take the places of the others; this machine is not bounded so.
+// One host cannot take the places of the others. There is no such bound for this
+// machine.
 func TestServeBoundsEachHost(t *testing.T) {
 	for _, when := range []WhenFull{CloseIdle, Refuse} {
 		synctest.Test(t, func(t *testing.T) {

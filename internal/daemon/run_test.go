@@ -244,7 +244,7 @@ func TestRunWithoutManager(t *testing.T) {
 	})
 }
 
-// signalsChild is a daemon that prints what it hears.
+// signalsChild is a daemon that prints its signals.
 func signalsChild(w io.Writer) error {
 	signals := Signals()
 	code := Run(context.Background(), RunOptions{
@@ -256,7 +256,7 @@ func signalsChild(w io.Writer) error {
 		Serve:  func(ctx context.Context) error { <-ctx.Done(); return nil },
 		Reload: func(_ context.Context, cause string) error { _, err := fmt.Fprintln(w, "reload", cause); return err },
 	})
-	// No one reads here any more: SIGPIPE must not end the process.
+	// Nothing reads this pipe any more: SIGPIPE must not end the process.
 	_, err := fmt.Fprintln(os.Stderr, "to nobody")
 	if !errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("writing to a closed pipe: %w", err)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A daemon that has no room for others answers itself.
+// A daemon that has no room for other connections still answers itself.
 func TestSelfFindsRoom(t *testing.T) {
 	for _, full := range []WhenFull{Wait, CloseIdle, Refuse} {
 		synctest.Test(t, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestSelfFindsRoom(t *testing.T) {
 	}
 }
 
-// A server that accepts nothing keeps no one waiting for ever.
+// Dialling a server that accepts nothing ends.
 func TestSelfDialEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -60,8 +60,8 @@ func TestSelfDialEnds(t *testing.T) {
 	})
 }
 
-// A server that lingers leaves its connections alone until it is hurried, or until
-// the last of them has ended.
+// A server that lingers does not close its connections until it is hurried, or
+// until the last of them has ended.
 func TestServeLingers(t *testing.T) {
 	for _, hurried := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestServeLingers(t *testing.T) {
 	}
 }
 
-// A daemon that is told to linger without connections ends.
+// A daemon that lingers without connections ends at once.
 func TestServeDoesNotLingerAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, served := serving(t.Context(), newFakeListener().listeners(), ServeOptions{
@@ -104,7 +104,8 @@ func TestServeDoesNotLingerAlone(t *testing.T) {
 	})
 }
 
-// The service manager hears of a daemon that has answered itself, and of no other.
+// The service manager gets a watchdog message only when the daemon has answered
+// itself.
 func TestRunAsksItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := make(chan error)
@@ -152,7 +153,8 @@ func TestRunAsksItself(t *testing.T) {
 	})
 }
 
-// A daemon that was replaced leaves its sessions alone until it is told to stop.
+// A daemon that was replaced does not interrupt its sessions until it is asked to
+// stop.
 func TestRunHurriesOnceReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hurry := make(chan struct{})

@@ -53,8 +53,8 @@ func TestRecentHasTheLinesOfTheLog(t *testing.T) {
 	}
 }
 
-// Whatever the sizes of lines, what is remembered are the newest records, whole
-// and in order.
+// Whatever the sizes of lines, the remembered records are the newest ones,
+// complete and in order.
 func TestRecentForgetsTheOldest(t *testing.T) {
 	for _, tt := range []struct{ records, bytes int }{{10, 1 << 20}, {1000, 4096}, {8, 2048}, {1, 1024}} {
 		r := newRecent(tt.records, tt.bytes)

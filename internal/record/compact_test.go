@@ -17,7 +17,7 @@ func fill(v reflect.Value) {
 	}
 }
 
-// Every field comes back. One that is new must be in values.
+// Every field is read back. A new field must be added to values.
 func TestCompact(t *testing.T) {
 	var full Record
 	fill(reflect.ValueOf(&full).Elem())
@@ -35,7 +35,7 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// Whatever is cut off, what is left is read without harm.
+// A form that is cut off anywhere is read without a panic.
 func TestCompactCut(t *testing.T) {
 	r := &Record{Daemon: "policyd", Sender: "a@b.example", Err: errors.New("gone"), Steps: []Step{{Check: "dnsbl"}, {Check: "greylist"}}}
 	whole := r.AppendCompact(nil)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Every reason is in the vocabulary, which says what is counted of it.
+// Every reason is in the vocabulary, which has the labels of its counters.
 func TestEveryReasonIsKnown(t *testing.T) {
 	known := make(map[Reason]bool)
 	for _, uses := range vocabulary() {

@@ -102,8 +102,8 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// What has changed since it was opened is opened anew; who uses the old one
-// keeps it.
+// A thing that has changed since it was opened is opened again. Users of the old
+// one keep it.
 func TestKeepOpensWhatHasChanged(t *testing.T) {
 	var b bench
 	first, old := b.build(t, "first", "a")

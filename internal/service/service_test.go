@@ -409,7 +409,7 @@ func TestCheckLetsGoOfItsState(t *testing.T) {
 	}
 }
 
-// What cannot start leaves nothing behind, and says what to fix.
+// A daemon that cannot start leaves nothing behind, and prints the fix.
 func TestStartFailsWhole(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -437,7 +437,7 @@ func TestStartFailsWhole(t *testing.T) {
 	}
 }
 
-// What Postfix's socket is given does not open the admin socket.
+// The mode and group of Postfix's socket do not apply to the admin socket.
 func TestAdminSocketHasItsOwnMode(t *testing.T) {
 	group, gid := "nogroup", os.Getegid()
 	if os.Getuid() != 0 {
@@ -531,8 +531,8 @@ func (p *process) wantMetric(t *testing.T, line string) {
 	}
 }
 
-// What a reload cannot change is named as long as the file and the daemon
-// differ, and no longer.
+// Settings that a reload cannot change are named as long as the file and the
+// daemon differ, and no longer.
 func TestReloadNamesWhatIsFixed(t *testing.T) {
 	p := newProcess(t)
 	p.args = p.args[:2] // without those of metrics and admin
@@ -612,7 +612,7 @@ func TestSettingsCanBeAsked(t *testing.T) {
 	}
 }
 
-// A setting of the file that a flag beats is told of, at start and by
+// A setting of the file that a flag overrides is reported, at start and by
 // --check-config.
 func TestBeatenSettingIsToldOf(t *testing.T) {
 	p := newProcess(t)
@@ -629,7 +629,7 @@ func TestBeatenSettingIsToldOf(t *testing.T) {
 	}
 }
 
-// A file that everybody may change is told of, at start and by --check-config.
+// A file that every user may change is reported, at start and by --check-config.
 func TestExposedFileIsToldOf(t *testing.T) {
 	p := newProcess(t)
 	p.configure(t, "word = \"file\"")
@@ -668,8 +668,8 @@ func TestFileChange(t *testing.T) {
 	}
 }
 
-// More files than can be watched are no reason to refuse mail: it is said, and
-// SIGHUP goes on working.
+// More files than can be watched are logged, and are no reason to refuse mail.
+// SIGHUP still works.
 func TestFilesThatCannotBeWatched(t *testing.T) {
 	p := newProcess(t)
 	for i := range 2000 {
@@ -839,8 +839,8 @@ func TestPanicIsReported(t *testing.T) {
 	}
 }
 
-// The service manager hears of a daemon that answers on the way of its clients: a
-// defect there is noticed, and full connections are none.
+// The watchdog question takes the way of the clients: a bug there is noticed, but
+// a full server still answers.
 func TestWatchdogAsksTheHandler(t *testing.T) {
 	const most = 16
 	p := newProcess(t, "--max-connections="+strconv.Itoa(most))

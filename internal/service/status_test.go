@@ -49,7 +49,7 @@ func TestStatusPageNeedsToken(t *testing.T) {
 	}
 }
 
-// An open page does not hold up the end of the daemon.
+// An open page does not delay the end of the daemon.
 func TestStatusPageEndsWithDaemon(t *testing.T) {
 	p := newProcess(t)
 	p.args = append(p.args, "--status-listen=unix:"+p.path("status"))

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What a peer is asked with means the same as what was asked here.
+// The query for a peer means the same as the query of the page.
 func FuzzWant(f *testing.F) {
 	for _, q := range []string{"", "q=sender%3Da+b&verdict=pass&after=7&run=x", "q=%ff=&check=dnsbl&privacy=1", "q==+sender%3D&reason=a%00b", "after=18446744073709551615"} {
 		f.Add(q)

@@ -219,7 +219,8 @@ func (e events) next(name string, v any) {
 	e.t.Fatalf("no more events: %v", e.in.Err())
 }
 
-// A page gets the records once, those of peers too, and hears of a peer that is gone.
+// A page gets each record once, also those of peers, and a message when a peer
+// does not answer.
 func TestEvents(t *testing.T) {
 	peer := start(t, func(o *Options) { o.Daemon = "milterd" })
 	peer.record("there@x.example")
@@ -324,7 +325,7 @@ func TestParsePeer(t *testing.T) {
 	}
 }
 
-// A peer gets the token, and nothing takes it elsewhere.
+// A peer gets the token, and it is not sent to another server.
 func TestPeerIsNotFollowed(t *testing.T) {
 	elsewhere := start(t, func(o *Options) { o.Token = config.NewSecret(testToken) })
 	var got string
