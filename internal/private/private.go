@@ -35,11 +35,11 @@ func check(path string, info fs.FileInfo, user, group int, what string) error {
 	case allowed.group&^ofGroup != 0:
 		who = "the group"
 	case allowed.others != "":
-		return fmt.Errorf("%s: its access control list lets %s at %s; setfacl -b %s", path, allowed.others, what, path)
+		return fmt.Errorf("%s: its access control list lets %s access %s; setfacl -b %s", path, allowed.others, what, path)
 	default:
 		return checkFolders(path, what)
 	}
-	return fmt.Errorf("%s: mode %04o lets %s at %s; chmod 0600 %s", path, mode, who, what, path)
+	return fmt.Errorf("%s: mode %04o lets %s access %s; chmod 0600 %s", path, mode, who, what, path)
 }
 
 // checkFolders returns an error for a file in a folder where every user can
@@ -69,5 +69,5 @@ func CheckShared(path string, info fs.FileInfo, what string) error {
 	if mode&0o007 == 0 {
 		return checkFolders(path, what)
 	}
-	return fmt.Errorf("%s: mode %04o lets everybody at %s; chmod o-rwx %s", path, mode, what, path)
+	return fmt.Errorf("%s: mode %04o lets everybody access %s; chmod o-rwx %s", path, mode, what, path)
 }

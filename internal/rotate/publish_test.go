@@ -64,7 +64,7 @@ func TestTSIGKeyOfOthers(t *testing.T) {
 	if err := os.WriteFile(path, []byte(keyText), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readTSIGKey(path, -1); err == nil || !strings.Contains(err.Error(), "lets everybody at the TSIG key") {
+	if _, err := readTSIGKey(path, -1); err == nil || !strings.Contains(err.Error(), "lets everybody access the TSIG key") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func warnOf(s *config.Set, log *zap.Logger) {
 		log.Warn("a setting of the file is not in force", zap.String("setting", text))
 	}
 	if text := s.Exposed(); text != "" {
-		log.Warn("everybody may change the settings", zap.String("file", text))
+		log.Warn("every user can change the settings", zap.String("file", text))
 	}
 }
 

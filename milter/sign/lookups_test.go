@@ -143,7 +143,7 @@ func TestTableSecrets(t *testing.T) {
 		{"no domain", "hash:keys", ":s:" + body, "", "no domain"},
 		{"two keys", "hash:keys", "s " + text + " " + text, "", ""},
 		{"encrypted", "hash:keys", "s -----BEGIN RSA PRIVATE KEY----- Proc-Type: 4 ENCRYPTED " + body + " -----END RSA PRIVATE KEY-----", "", "encrypted"},
-		{"a table that all can read", "hash:keys", "s " + text, filepath.Join(world, "keys"), "lets everybody at the private keys in it"},
+		{"a table that all can read", "hash:keys", "s " + text, filepath.Join(world, "keys"), "lets everybody access the private keys in it"},
 		{"the setting itself", "inline:{example.com={s}}", "s " + text, "", "where everyone sees it"},
 		{"too long", "hash:keys", "s " + strings.Repeat("A", maxTableValue), "", "which is no key"},
 	} {

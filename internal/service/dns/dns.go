@@ -117,7 +117,7 @@ const (
 func warnPublic(r *resolver.Resolver, log *zap.Logger) {
 	for _, server := range r.Servers() {
 		if operator := resolver.PublicResolver(server.Addr()); operator != "" {
-			log.Warn("public DNS resolver: slow, and lists such as Spamhaus refuse it or answer that nobody is listed; run a resolver on this machine, such as unbound, and name it with --resolver",
+			log.Warn("public DNS resolver: slow, and lists such as Spamhaus refuse it or answer that no address is listed; run a resolver on this machine, such as unbound, and name it with --resolver",
 				zap.Stringer("server", server), zap.String("operator", operator))
 		}
 	}
