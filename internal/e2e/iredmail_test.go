@@ -119,16 +119,17 @@ func (e *example) iredInbound(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.judgedOnce(t, e.delivered(t, iredBob), "mail.example.org", "spf=pass")
+	isVerify := func(r postfixtest.Record) bool { return r.Check == "verify" }
+	// The record is read a moment after the reply.
+	if _, err := e.milter.WaitLine(t.Context(), isVerify); err != nil {
+		t.Fatal(err)
+	}
 	verified := 0
-	eventually(t, func() bool { // the record is read a moment after the reply
-		verified = 0
-		for _, r := range e.milter.Records() {
-			if r.Check == "verify" {
-				verified++
-			}
+	for _, r := range e.milter.Records() {
+		if isVerify(r) {
+			verified++
 		}
-		return verified > 0
-	})
+	}
 	if verified != 1 {
 		t.Errorf("the mail was judged %d times", verified)
 	}
