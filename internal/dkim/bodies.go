@@ -2,13 +2,13 @@ package dkim
 
 import "crypto/sha256"
 
-// Bodies are the hashes of one body, one for each canonical form that a
-// signature of the message asks for. The zero value wants none.
+// Bodies computes the hashes of one body: one for each canonical form that
+// signatures of the message use. The zero value computes none.
 type Bodies struct {
 	hashes map[Canonicalization]*BodyHash
 }
 
-// Want adds a form, before the body is written.
+// Want adds a form. It must be called before the body is written.
 func (b *Bodies) Want(c Canonicalization) {
 	if b.hashes == nil {
 		b.hashes = make(map[Canonicalization]*BodyHash)
@@ -18,8 +18,8 @@ func (b *Bodies) Want(c Canonicalization) {
 	}
 }
 
-// NeedsBody reports whether the body matters to any signature. If not, it need
-// not be written.
+// NeedsBody reports whether a signature depends on the body. If not, the body
+// need not be written.
 func (b *Bodies) NeedsBody() bool { return len(b.hashes) > 0 }
 
 // Write adds p to the body. It never fails. Line ends are CRLF.
@@ -39,7 +39,7 @@ func (b *Bodies) Sums() Sums {
 	return sums
 }
 
-// Sums are the hashes of a body that has ended.
+// Sums are the hashes of a complete body.
 type Sums map[Canonicalization]BodySum
 
 // BodySum is the hash of one canonical form, and its size in octets.

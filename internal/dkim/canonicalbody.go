@@ -8,25 +8,25 @@ import (
 )
 
 // BodyHash computes the SHA-256 hash of a body's canonical form (RFC 6376
-// sections 3.4.3 and 3.4.4) while the body is written to it in pieces of any
-// size. Line ends are CRLF; a CR or LF alone is content. It keeps a constant
-// amount of memory.
+// sections 3.4.3 and 3.4.4). The body is written to it in pieces of any size.
+// Line ends are CRLF; a single CR or LF is content. It uses a constant amount
+// of memory.
 type BodyHash struct {
 	hash    hash.Hash
 	relaxed bool
 
-	// What has been read but may yet disappear:
-	breaks int  // CRLFs, which are dropped at the end of the body
+	// What was read, but may not belong to the canonical form:
+	breaks int  // CRLFs, dropped at the end of the body
 	space  bool // relaxed: white space, dropped before a CRLF
-	cr     bool // a CR whose LF may come with the next write
+	cr     bool // a CR whose LF may be in the next write
 
 	content bool  // something other than line breaks was hashed
-	size    int64 // octets that left pending
+	size    int64 // octets that were hashed, without those in pending
 	pending []byte
 }
 
-// pendingSize is how much is gathered before it is hashed: SHA-256 is slow when
-// fed words.
+// pendingSize is how many octets are collected before they are hashed. SHA-256
+// is slow with small writes.
 const pendingSize = 4 << 10
 
 // NewBodyHash returns the hash of an empty body.
@@ -69,8 +69,8 @@ func (h *BodyHash) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// plainSpace reports whether p begins with a space that is canonical as it
-// is: a single one, with text after it.
+// plainSpace reports whether p begins with a space that is already canonical:
+// a single one with text after it.
 func plainSpace(p []byte, space bool) bool {
 	return !space && p[0] == ' ' && len(p) > 1 && p[1] > ' '
 }
@@ -90,9 +90,9 @@ func (h *BodyHash) lineBreaks(p []byte) []byte {
 	return p
 }
 
-// run returns how many octets of p, one at least, are content as they are.
-// The run never ends in something that could still disappear. p begins with
-// content.
+// run returns how many octets at the beginning of p are content that needs no
+// change. p begins with content, so there is at least one. A run does not end
+// in octets that may have to be dropped, depending on what follows them.
 func (h *BodyHash) run(p []byte) int {
 	n := len(p)
 	if h.relaxed {
@@ -104,11 +104,11 @@ func (h *BodyHash) run(p []byte) int {
 	for n >= 2 && p[n-2] == '\r' && p[n-1] == '\n' {
 		n -= 2
 	}
-	// A CR alone at the start is content.
+	// A single CR at the start is content.
 	return max(1, n)
 }
 
-// emit adds content, after what was held back before it.
+// emit adds content. What was held back is added first.
 func (h *BodyHash) emit(b []byte) {
 	h.content = true
 	for ; h.breaks > 0; h.breaks-- {
@@ -133,8 +133,8 @@ func (h *BodyHash) add(b []byte) {
 	h.pending = append(h.pending, b...)
 }
 
-// room makes space for n octets in pending, or empties it when n is more than
-// it can hold.
+// room makes space for n octets in pending. If n is more than pending can
+// hold, it empties pending.
 func (h *BodyHash) room(n int) {
 	if len(h.pending)+n > pendingSize {
 		h.flush()
@@ -147,17 +147,18 @@ func (h *BodyHash) flush() {
 	h.pending = h.pending[:0]
 }
 
-// Size is the number of octets of the canonical form, after Sum.
+// Size returns the number of octets of the canonical form. It is valid after
+// Sum.
 func (h *BodyHash) Size() int64 { return h.size }
 
-// Sum ends the body and returns its hash. Nothing may be written after it.
+// Sum ends the body and returns its hash. Write must not be called after it.
 func (h *BodyHash) Sum() [sha256.Size]byte {
 	if h.cr {
 		h.cr = false
 		h.emit([]byte{'\r'})
 	}
-	// Line breaks at the end count as one. A body without content is one line
-	// break in the simple form and empty in the relaxed one.
+	// Line breaks at the end count as one. A body without content becomes one
+	// line break in the simple form, and is empty in the relaxed form.
 	if h.content || !h.relaxed {
 		h.add([]byte(crlf))
 	}
@@ -173,35 +174,38 @@ const (
 	highs = 0x80 * ones
 )
 
-// cleanBlock is how much of a body is looked at at once: a number of whole strides,
-// and the octet after them.
+// cleanBlock is how much of a body is searched in one step: several whole
+// strides, and the octet after them.
 const cleanBlock = 36*cleanStride + 1
 
 // cleanPrefix returns the length of the longest beginning of p that relaxed
-// canonicalization leaves as it is: it ends before a tab and before a space that is
-// not followed by text. What an end of p hides counts as no text.
+// canonicalization does not change. It ends before a tab, and before a space
+// that is not followed by text. A space at the end of p also ends it, because
+// what follows is unknown.
 func cleanPrefix(p []byte) int {
 	for done := 0; ; {
 		block := p[done:min(done+cleanBlock, len(p))]
 		n := cleanRun(block)
 		done += n
-		// A space at the end of a block is looked at again with what follows.
+		// A space at the end of a block is checked again together with the next
+		// octet.
 		if n == 0 || n < len(block)-1 || len(block) < cleanBlock {
 			return done
 		}
 	}
 }
 
-// Four words of eight octets that overlap by one: so each pair of neighbours is in
-// one of them.
+// Four words of eight octets. They overlap by one octet, so each pair of
+// neighbours is in one word.
 const (
 	cleanStep   = 7
 	cleanStride = 4 * cleanStep
 )
 
-// cleanRun is cleanPrefix for a block. Tabs, and blocks without a space, which are
-// those of attachments, are found by assembly of Go's. Else it looks at four words
-// at a time; finding single spaces one by one would cost more than hashing.
+// cleanRun is cleanPrefix for a block. Tabs, and blocks without a space as in
+// attachments, are found by assembly code of Go's library. Otherwise it checks
+// four words at a time, because finding each space separately would cost more
+// than hashing.
 func cleanRun(p []byte) int {
 	if tab := bytes.IndexByte(p, '\t'); tab >= 0 {
 		p = p[:tab]
@@ -224,12 +228,13 @@ func cleanRun(p []byte) int {
 	return i
 }
 
-// endsClean is not zero if a space is followed by an octet up to ' ' within the first
-// eight octets of p.
+// endsClean is not zero if a space is followed by an octet up to ' ' within
+// the first eight octets of p.
 func endsClean(p []byte) uint64 {
 	w := binary.LittleEndian.Uint64(p)
 	text := (w&lows + (0x80-0x21)*ones) | w // the high bit of octets above ' '
-	// Of the octets up to ' ' only ' ' itself has bit 5. The result is about the second
-	// octet of each pair, which the first octet is not.
+	// Of the octets up to ' ', only ' ' itself has bit 5 set. The result is in
+	// the high bit of the second octet of each pair, so the first octet of p has
+	// none.
 	return ^(text | text<<8) & (w << 10) & (highs &^ 0x80)
 }

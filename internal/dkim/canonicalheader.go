@@ -4,7 +4,7 @@ import "strings"
 
 const crlf = "\r\n"
 
-// AppendField appends the canonical form of f, with its final CRLF, to dst
+// AppendField appends the canonical form of f to dst, including its final CRLF
 // (RFC 6376 sections 3.4.1 and 3.4.2).
 func AppendField(dst []byte, c Canonicalization, f Field) []byte {
 	if c == Relaxed {
@@ -13,8 +13,8 @@ func AppendField(dst []byte, c Canonicalization, f Field) []byte {
 	return append(appendSimple(dst, f.Name, f.Value), crlf...)
 }
 
-// appendSimple leaves everything as it is, but for the line breaks that Postfix
-// hands over as LF.
+// appendSimple changes nothing, except that line breaks become CRLF, because
+// Postfix passes them as LF.
 func appendSimple(dst []byte, name, value string) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ':')
@@ -30,8 +30,9 @@ func appendSimple(dst []byte, name, value string) []byte {
 	}
 }
 
-// appendRelaxed lower-cases the name, unfolds the value, turns every run of
-// white space into one space, and drops it around the value and the colon.
+// appendRelaxed writes the name in lower case, unfolds the value, replaces
+// each run of white space by one space, and removes white space around the
+// value and the colon.
 func appendRelaxed(dst []byte, name, value string) []byte {
 	for _, b := range []byte(trimRightWSP(name)) {
 		if 'A' <= b && b <= 'Z' {
@@ -48,7 +49,7 @@ func appendRelaxed(dst []byte, name, value string) []byte {
 		case b == ' ' || b == '\t':
 			space = true
 		case b == '\n', b == '\r' && i+1 < len(value) && value[i+1] == '\n':
-			// A line break disappears; the white space after it is what counts.
+			// A line break is removed; only the white space after it counts.
 		default:
 			if space && len(dst) > start {
 				dst = append(dst, ' ')

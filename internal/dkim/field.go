@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// Field is one header field, octet by octet as it was sent.
+// Field is one header field, with exactly the octets that were sent.
 type Field struct {
-	// Name is what is before the colon, white space included.
+	// Name is the text before the colon, including white space.
 	Name string
-	// Value is what is after the colon, leading space included, without
-	// the final line break. Line breaks inside may be CRLF or LF: Postfix hands
-	// folded values over with LF.
+	// Value is the text after the colon, including space at the beginning,
+	// without the final line break. Line breaks inside may be CRLF or LF, because
+	// Postfix passes folded values with LF.
 	Value string
 }
 
-// Is reports whether f is a field of that name.
+// Is reports whether f has that name.
 func (f Field) Is(name string) bool {
 	return strings.EqualFold(trimRightWSP(f.Name), name)
 }
@@ -26,11 +26,13 @@ func trimRightWSP(s string) string {
 	return strings.TrimRight(s, " \t")
 }
 
-// ErrHeaderTooLarge is what ReadLine returns for a line above its limit.
+// ErrHeaderTooLarge is the error of ReadLine for a line that is longer than
+// the limit.
 var ErrHeaderTooLarge = errors.New("dkim: header too large")
 
-// ReadLine reads a line with its end; the last one may have none. A line of more
-// than limit octets is ErrHeaderTooLarge.
+// ReadLine reads a line including its line end, which may be missing from the
+// last line. If the line has more than limit octets, the error is
+// ErrHeaderTooLarge.
 func ReadLine(r *bufio.Reader, limit int) (string, error) {
 	var line []byte
 	for {
@@ -45,8 +47,8 @@ func ReadLine(r *bufio.Reader, limit int) (string, error) {
 	}
 }
 
-// NewCRLFReader returns a reader that turns the LF line ends of a file into
-// the CRLF of the wire. Line ends that are CRLF already stay.
+// NewCRLFReader returns a reader that replaces the LF line ends of a file by
+// CRLF, as they are in SMTP. CRLF line ends do not change.
 func NewCRLFReader(r io.Reader) io.Reader {
 	return &crlfReader{r: bufio.NewReader(r)}
 }

@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// Foreign is a signature field of another protocol that borrows DKIM's tags,
-// keys and hashes: those of ARC (RFC 8617 sections 4.1.2 and 4.1.3). What i=
-// means, and which tags must be there beyond a, b, d and s, is for the caller.
+// Foreign is a signature field of ARC, which uses the tags, keys and hashes of
+// DKIM (RFC 8617 sections 4.1.2 and 4.1.3). The caller must interpret i=, and
+// must check for required tags other than a, b, d and s.
 type Foreign struct {
 	parsed *parsed
 	tags   tagList
 }
 
-// ParseForeign reads a field, the one at index of its header. The error is of
-// ours alone and can be shown.
+// ParseForeign parses a field. index is its index in the header. The error
+// contains only our own text, and can be shown.
 func ParseForeign(field Field, index int) (*Foreign, error) {
 	p, tags, err := openSignature(field, index)
 	f := &Foreign{parsed: p, tags: tags}
@@ -47,10 +47,11 @@ func (f *Foreign) read(readers ...func(tagList) *refusal) error {
 	return nil
 }
 
-// ReadMessage reads the tags of a field that signs the message itself: bh, c
-// and h. RFC 8617 leaves open what other sealers do, so two things are as the
-// public suite of its authors has them: without c= both forms are relaxed, and
-// empty names in h= sign nothing. A list that names fields must name From.
+// ReadMessage parses the tags of a field that signs the message itself: bh, c
+// and h. RFC 8617 does not say what a missing c= and an empty name in h= mean.
+// Both are handled as in the public test suite of its authors: without c= both
+// forms are relaxed, and empty names in h= are ignored. If h= has names, From
+// must be one of them.
 func (f *Foreign) ReadMessage() error {
 	_, ok := f.tags.get("c")
 	if ok && f.tags.text("c") == "" {
@@ -65,7 +66,7 @@ func (f *Foreign) ReadMessage() error {
 	return nil
 }
 
-// readForeignNames is readNames but for empty names, which are dropped.
+// readForeignNames is like readNames, but ignores empty names.
 func (p *parsed) readForeignNames(tags tagList) *refusal {
 	if _, ok := tags.get("h"); !ok {
 		return permError("no h=")
@@ -80,52 +81,54 @@ func (p *parsed) readForeignNames(tags tagList) *refusal {
 	return p.checkFrom()
 }
 
-// Tag gives the value of a tag without white space.
+// Tag returns the value of a tag without white space.
 func (f *Foreign) Tag(name string) (value string, ok bool) {
 	_, ok = f.tags.get(name)
 	return f.tags.text(name), ok
 }
 
-// Signature gives what the field says of itself; its Status is empty.
+// Signature returns the description of the signature. Its Status is empty.
 func (f *Foreign) Signature() Signature { return f.parsed.Signature }
 
-// Unsigned is the field as its signer saw it: with an empty b=.
+// Unsigned returns the field as its signer hashed it: with an empty b=.
 func (f *Foreign) Unsigned() Field { return f.parsed.unsigned() }
 
-// Body is how the body is canonicalized for bh=.
+// Body returns the canonicalization of the body for bh=.
 func (f *Foreign) Body() Canonicalization { return f.parsed.body }
 
-// MatchesBody compares bh= with the hash of the body.
+// MatchesBody reports whether bh= is the hash of the body.
 func (f *Foreign) MatchesBody(sums Sums) bool { return f.parsed.matchesBody(sums) }
 
-// KeyName is the name that the key is at, without a last dot.
+// KeyName returns the domain name of the key record, without a final dot.
 func (f *Foreign) KeyName() string { return f.parsed.keyName() }
 
-// HeaderHash hashes the fields of one message for several signatures. It is
-// not safe for concurrent use.
+// HeaderHash hashes the header fields of one message for several signatures.
+// It is not safe for concurrent use.
 type HeaderHash struct{ hash *headerHash }
 
-// NewHeaderHash takes the whole header of a message.
+// NewHeaderHash returns a HeaderHash for the whole header of a message.
 func NewHeaderHash(fields []Field) *HeaderHash {
 	return &HeaderHash{newHeaderHash(fields)}
 }
 
-// Sum hashes the fields that f signed and f itself, after ReadMessage.
+// Sum returns the hash of f and the fields that f signed. ReadMessage must
+// have been called for f.
 func (h *HeaderHash) Sum(f *Foreign) [sha256.Size]byte { return h.hash.sum(f.parsed) }
 
-// Keys is what is at one key name.
+// Keys are the keys at one name, or the reason why there are none.
 type Keys struct{ lookup lookup }
 
-// LookupKeys asks for the keys at a KeyName. It returns when ctx ends.
+// LookupKeys asks the DNS for the keys at a KeyName. It returns when ctx ends.
 func LookupKeys(ctx context.Context, r Resolver, name string) *Keys {
 	k := new(Keys)
 	k.lookup.run(ctx, r, name, nil)
 	return k
 }
 
-// Verify checks the signature of f over a header's hash. The status is Pass,
-// Fail, Policy (an RSA key of a size that is refused), TempError or PermError;
-// the reason, of ours alone, is empty for a pass. The error is that of the DNS.
+// Verify verifies the signature of f over the hash of a header. The status is
+// Pass, Fail, Policy (an RSA key whose size is refused), TempError or
+// PermError. The reason contains only our own text, and is empty for Pass. The
+// error is that of the DNS.
 func (k *Keys) Verify(f *Foreign, digest [sha256.Size]byte) (Status, string, error) {
 	if _, refused := k.lookup.judge(f.parsed, digest, ""); refused != nil {
 		return refused.status, refused.reason, k.lookup.err

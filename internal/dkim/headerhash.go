@@ -9,7 +9,7 @@ import (
 type headerHash struct {
 	fields  []Field
 	byName  map[string][]int // indices of the fields of a name, lower case
-	relaxed [][]byte         // canonical fields, made when first needed
+	relaxed [][]byte         // canonical fields, made when first used
 	scratch []byte
 }
 
@@ -26,10 +26,11 @@ func newHeaderHash(fields []Field) *headerHash {
 	return h
 }
 
-// sum hashes what p signed: for each name in h= the lowest field of that name
-// that was not taken yet, then the signature itself without its b= and its
-// final line break (RFC 6376 sections 3.7 and 5.4.2). A name without a field
-// left adds nothing. A signature cannot have signed itself.
+// sum returns the hash of what p signed. For each name in h=, this is the
+// lowest field of that name that was not used before. After them comes the
+// signature field itself, without the value of b= and without its final line
+// break (RFC 6376 sections 3.7 and 5.4.2). A name for which no field is left
+// is ignored. A signature cannot have signed itself.
 func (h *headerHash) sum(p *parsed) [sha256.Size]byte {
 	hash := sha256.New()
 	taken := make(map[string]int, len(p.Signed))

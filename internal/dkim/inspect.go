@@ -7,22 +7,23 @@ import (
 	"strings"
 )
 
-// Inspection is what one TXT record at the name of a key is to the one who signs with
-// it.
+// Inspection is the result of Inspect: how one TXT record at the name of a key
+// relates to the key of the signer.
 type Inspection struct {
-	// Err is why the record is no key, as a verifier sees it.
+	// Err is the reason why verifiers do not accept the record as a key.
 	Err     error
 	Revoked bool // p= is empty
-	Same    bool // it is the public half of the key
+	Same    bool // the record has the public half of the key
 	Testing bool // t=y
-	Strict  bool // t=s: the domain of i= must be d= itself
-	// Unusable is why verifiers refuse signatures of the key: "" when they do not.
+	Strict  bool // t=s: the domain of i= must be equal to d=
+	// Unusable is why verifiers refuse signatures of the key, or "".
 	Unusable  string
 	Algorithm string // k=
 	Bits      int    // of an RSA key
 }
 
-// Inspect reads one record at the name of a key and compares it with the public half.
+// Inspect parses one record at the name of a key and compares it with the
+// public half.
 func Inspect(record string, public crypto.PublicKey) Inspection {
 	k, err := parseKey(strings.TrimSpace(record))
 	if errors.Is(err, errRevoked) {
@@ -38,8 +39,9 @@ func Inspect(record string, public crypto.PublicKey) Inspection {
 	return i
 }
 
-// Misprint says what went wrong when the record of a key was written into the DNS, as
-// far as that can be seen; "" when it cannot. want is the record as it should be.
+// Misprint returns the mistake that was made when the record of a key was
+// written into the DNS, or "" if no mistake was recognized. want is the
+// correct record.
 func Misprint(record, want string) string {
 	upper := strings.ToUpper(record)
 	switch {
@@ -59,11 +61,11 @@ func Misprint(record, want string) string {
 	return ""
 }
 
-// minCut is how much of a key has to be there to know it by.
+// minCut is the least length at which a part of a key is recognized.
 const minCut = 40
 
-// keyText returns the value of p= without white space, the rest of the text for a list
-// that cannot be read.
+// keyText returns the text after p= up to the next semicolon, without white
+// space. It also works for a list that cannot be parsed.
 func keyText(record string) string {
 	_, text, ok := strings.Cut(record, "p=")
 	if !ok {
@@ -73,8 +75,8 @@ func keyText(record string) string {
 	return strings.Join(strings.Fields(text), "")
 }
 
-// SplitOver reports whether records are one key that was cut into several of them,
-// where it should be several strings of one.
+// SplitOver reports whether a key was split into several records. It should be
+// several strings of one record.
 func SplitOver(records []string, public crypto.PublicKey) bool {
 	if len(records) < 2 || len(records) > maxSplit {
 		return false
@@ -90,5 +92,5 @@ func SplitOver(records []string, public crypto.PublicKey) bool {
 	return false
 }
 
-// maxSplit is how many pieces are put together: an RSA key of 4096 bit needs three.
+// maxSplit is how many pieces are joined: an RSA key of 4096 bit needs three.
 const maxSplit = 3

@@ -8,9 +8,10 @@ const (
 	maxCachedRecord = 4096 // octets
 )
 
-// KeyCache remembers what key records say: large senders use few keys, and an RSA
-// key takes as long to read as a tenth of a verification. It knows records, not
-// names, so it never goes stale. It is safe for concurrent use.
+// KeyCache remembers parsed key records. Large senders use few keys, and
+// parsing an RSA key takes a tenth of the time of a verification. Its index is
+// the text of the record, not a DNS name, so an entry is never out of date. It
+// is safe for concurrent use.
 type KeyCache struct {
 	mu   sync.Mutex
 	keys map[string]*publicKey
@@ -19,8 +20,8 @@ type KeyCache struct {
 // NewKeyCache returns an empty cache.
 func NewKeyCache() *KeyCache { return &KeyCache{keys: make(map[string]*publicKey)} }
 
-// parse is parseKey, from memory if possible. A nil cache remembers nothing, and
-// no cache a record that is no key.
+// parse is parseKey with the cache. A nil cache remembers nothing. Records
+// that are not valid keys are never remembered.
 func (c *KeyCache) parse(record string) (*publicKey, error) {
 	if c == nil || len(record) > maxCachedRecord {
 		return parseKey(record)
@@ -41,7 +42,7 @@ func (c *KeyCache) parse(record string) (*publicKey, error) {
 		if len(c.keys) < maxCachedKeys {
 			break
 		}
-		delete(c.keys, old) // any: no one can choose which
+		delete(c.keys, old) // any one, so that senders cannot choose it
 	}
 	c.keys[record] = key
 	return key, nil

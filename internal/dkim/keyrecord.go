@@ -16,14 +16,15 @@ type publicKey struct {
 	algorithm string // k=
 	hashes    []string
 	services  []string
-	strict    bool // t=s: the domain of i= is d= itself
+	strict    bool // t=s: the domain of i= must be equal to d=
 	testing   bool // t=y
 	rsa       *rsa.PublicKey
 	ed25519   ed25519.PublicKey
 	bits      int
 }
 
-// parseKey reads one key record. The error is of ours alone and can be shown.
+// parseKey parses one key record. The error contains only our own text, and
+// can be shown.
 func parseKey(record string) (*publicKey, error) {
 	if len(record) > maxKeyRecord {
 		return nil, errors.New("key record too long")
@@ -75,8 +76,8 @@ func (k *publicKey) readKey(text string) error {
 	}
 }
 
-// readRSA takes both a SubjectPublicKeyInfo, which everybody publishes, and the
-// RSAPublicKey of RFC 6376 (erratum 3017).
+// readRSA parses an RSA key. It accepts SubjectPublicKeyInfo, which is what
+// everyone publishes, and the RSAPublicKey of RFC 6376 (erratum 3017).
 func (k *publicKey) readRSA(data []byte) error {
 	if key, err := x509.ParsePKCS1PublicKey(data); err == nil {
 		k.rsa = key
@@ -90,7 +91,7 @@ func (k *publicKey) readRSA(data []byte) error {
 	return nil
 }
 
-// allows checks that the key may be used for p.
+// allows checks whether the key may be used for p. It returns nil if so.
 func (k *publicKey) allows(p *parsed) *refusal {
 	if k.algorithm != p.keyAlgorithm {
 		return permError("key is for another algorithm")
@@ -113,7 +114,7 @@ func (k *publicKey) allows(p *parsed) *refusal {
 	return nil
 }
 
-// verify checks the signature over the hash of the header.
+// verify reports whether the signature over the hash of the header is valid.
 func (k *publicKey) verify(digest [sha256.Size]byte, signature []byte) bool {
 	if k.rsa != nil {
 		return rsa.VerifyPKCS1v15(k.rsa, crypto.SHA256, digest[:], signature) == nil
@@ -121,11 +122,11 @@ func (k *publicKey) verify(digest [sha256.Size]byte, signature []byte) bool {
 	return ed25519.Verify(k.ed25519, digest[:], signature)
 }
 
-// keysOf reads the records at a key name. The RFC leaves the result of several
-// records undefined (section 3.6.2.2). In the wild they come from a wildcard
-// beside the key or from a rotation within one selector, so records that are no
-// keys are passed over and every key that remains may verify the signature. If
-// none remains, the error is that of the first record.
+// keysOf parses the records at a key name. The RFC does not define the result
+// for several records (section 3.6.2.2). In practice they come from a wildcard
+// record, or from a key rotation within one selector. So invalid records are
+// ignored, and a signature may verify with any of the other keys. If there is
+// no valid key, the error is that of the first record.
 func keysOf(records []string, cache *KeyCache) ([]*publicKey, error) {
 	if len(records) == 0 {
 		return nil, errors.New("no key")

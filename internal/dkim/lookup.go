@@ -10,22 +10,24 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Resolver asks the DNS. Errors are those of net.Resolver: a *net.DNSError,
-// wrapped or not, says whether a failure is temporary. Each string is one TXT
-// record, its character-strings joined.
+// Resolver asks the DNS. Its errors are those of net.Resolver: a
+// *net.DNSError, perhaps wrapped, which says whether a failure is temporary.
+// Each string is one TXT record, with its character-strings joined.
 type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// lookup is one question for keys, shared by all signatures that name it. Its
-// fields are written by the goroutine that asks and read after it has ended.
+// lookup is one question for keys. All signatures with the same key name share
+// it. The goroutine that asks writes the fields; they are read after it has
+// ended.
 type lookup struct {
 	keys    []*publicKey
 	refused *refusal
 	err     error
 }
 
-// known answers from memory, if that is possible.
+// known answers from the resolver's memory. It reports whether that was
+// possible.
 func (l *lookup) known(ctx context.Context, r Resolver, name string, cache *KeyCache) bool {
 	m, ok := r.(resolver.Remembering)
 	if !ok {
@@ -51,10 +53,11 @@ func (l *lookup) run(ctx context.Context, r Resolver, name string, cache *KeyCac
 	}
 }
 
-// judge applies the keys to a signature until one verifies it. It returns that key
-// with a nil refusal, or the refusal that came closest with its key, which is nil
-// if none was found. spoiled is why the signature fails whatever the key says of
-// it: a body that is another one.
+// judge tries the keys until one verifies the signature. It returns that key
+// and a nil refusal. Otherwise it returns the refusal that came closest to
+// success, with its key, which is nil if there was none. If spoiled is not
+// empty, it is the reason why the signature fails with every key, because the
+// body does not match.
 func (l *lookup) judge(p *parsed, digest [sha256.Size]byte, spoiled string) (*publicKey, *refusal) {
 	if l.refused != nil {
 		return nil, l.refused
@@ -86,14 +89,14 @@ func (k *publicKey) judge(p *parsed, digest [sha256.Size]byte, spoiled string) *
 	return nil
 }
 
-// closeness orders the refusals of several keys at one name: a key that was
-// applied says more than one that could not be.
+// closeness orders the refusals of several keys at one name. A key that was
+// tried has a better reason than one that could not be used.
 func closeness(r *refusal) int {
 	return slices.Index([]Status{PermError, Policy, Fail}, r.status)
 }
 
-// refuseDNS says what a failed lookup means. Anything that is not clearly an
-// answer may be different the next time.
+// refuseDNS returns the refusal for a failed lookup. It is temporary unless
+// the error is clearly an answer.
 func refuseDNS(err error) *refusal {
 	var dns *net.DNSError
 	switch {

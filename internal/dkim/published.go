@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// Published is what the DNS says about a key that signs.
+// Published is the state of a signing key in the DNS.
 type Published uint8
 
-// What the records at the name of a key may come to.
+// The states of a signing key in the DNS.
 const (
-	// Unpublished: no record is a key. Whether verifiers see the same, one answer
-	// cannot tell: a new record needs its time to reach every server.
+	// Unpublished: there is no valid key record. Verifiers may get another
+	// answer, because a new record takes time to reach every server.
 	Unpublished Published = iota
-	// PublishedSame: signatures of the key verify.
+	// PublishedSame: verifiers find the key, and its signatures verify.
 	PublishedSame
-	// PublishedTesting: a record says t=y, so that failures count as no signature.
+	// PublishedTesting: a record has t=y, so a failure counts as no signature.
 	PublishedTesting
-	// PublishedOther: the records hold other keys, or a revoked one.
+	// PublishedOther: the records have other keys, or a revoked one.
 	PublishedOther
 )
 
-// String gives a phrase for the log.
+// String returns a phrase for the log.
 func (p Published) String() string {
 	switch p {
 	case PublishedSame:
@@ -35,8 +35,8 @@ func (p Published) String() string {
 	return "not published"
 }
 
-// ComparePublished judges the TXT records at the name of a key by its public
-// half. Records that are no keys are passed over, as verifiers do.
+// ComparePublished compares the TXT records at the name of a key with its
+// public half. Like verifiers, it ignores records that are not valid keys.
 func ComparePublished(records []string, public crypto.PublicKey) Published {
 	found := Unpublished
 	for _, record := range records[:min(len(records), maxKeyRecords)] {
@@ -54,7 +54,7 @@ func ComparePublished(records []string, public crypto.PublicKey) Published {
 	return found
 }
 
-// is tells whether k is this public key.
+// is reports whether k is this public key.
 func (k *publicKey) is(public crypto.PublicKey) bool {
 	if k.rsa != nil {
 		return k.rsa.Equal(public)
@@ -62,7 +62,7 @@ func (k *publicKey) is(public crypto.PublicKey) bool {
 	return k.ed25519.Equal(public)
 }
 
-// PublicKeyOf returns the public key that a key record holds.
+// PublicKeyOf returns the public key in a key record.
 func PublicKeyOf(record string) (crypto.PublicKey, error) {
 	k, err := parseKey(record)
 	if err != nil {

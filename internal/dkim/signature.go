@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// refusal is a verdict other than pass, with the reason that the report shows.
+// refusal is a status other than pass, with the reason for the report.
 type refusal struct {
 	status Status
 	reason string
@@ -23,8 +23,8 @@ func (r *refusal) Error() string { return string(r.status) + ": " + r.reason }
 
 func permError(reason string) *refusal { return &refusal{PermError, reason} }
 
-// parsed is a DKIM-Signature field taken apart. What could be read is in
-// Signature even when the field is refused, for the report.
+// parsed is a parsed DKIM-Signature field. Even if the field is refused,
+// Signature has the tags that could be parsed, for the report.
 type parsed struct {
 	Signature
 
@@ -35,13 +35,13 @@ type parsed struct {
 	signature    []byte
 	limit        int64  // l=
 	text         string // b= without white space
-	// bStart and bEnd enclose the value of b= in field.Value, which the header
-	// hash leaves out.
+	// bStart and bEnd are the bounds of the value of b= in field.Value. The hash
+	// of the header leaves it out.
 	bStart, bEnd int
 }
 
-// parseSignature reads the field at index. The refusal is nil for a signature
-// that has to be verified.
+// parseSignature parses the field at index. The refusal is nil if the
+// signature must be verified.
 func parseSignature(field Field, index int) (*parsed, *refusal) {
 	p, tags, err := openSignature(field, index)
 	switch {
@@ -63,8 +63,8 @@ func parseSignature(field Field, index int) (*parsed, *refusal) {
 
 var errFieldLong = errors.New("field too long")
 
-// openSignature reads the tags of a field, DKIM's or one that borrows them, and
-// describes it. The error is of ours alone and can be shown.
+// openSignature parses the tags of a field of DKIM or ARC, and fills in the
+// description. The error contains only our own text, and can be shown.
 func openSignature(field Field, index int) (*parsed, tagList, error) {
 	p := &parsed{field: field}
 	p.Index = index
@@ -81,7 +81,7 @@ func openSignature(field Field, index int) (*parsed, tagList, error) {
 	return p, tags, nil
 }
 
-// describe fills in what the report shows of any signature.
+// describe fills in what the report shows for every signature.
 func (p *parsed) describe(tags tagList) {
 	p.Domain = strings.ToLower(tags.text("d"))
 	p.Selector = tags.text("s")
@@ -93,7 +93,7 @@ func (p *parsed) describe(tags tagList) {
 	}
 }
 
-// readRequired checks that the tags are there which must be (section 3.5).
+// readRequired checks that all required tags are present (section 3.5).
 func (p *parsed) readRequired(tags tagList) *refusal {
 	if v, ok := tags.get("v"); ok && v.value != "1" {
 		return permError("signature version is not 1")
@@ -118,13 +118,13 @@ func (p *parsed) readDomain(tagList) *refusal {
 	return nil
 }
 
-// keyName is the domain name that the key is at (section 3.6.2.1).
+// keyName returns the domain name of the key record (section 3.6.2.1).
 func (p *parsed) keyName() string {
 	return p.Selector + "._domainkey." + p.Domain
 }
 
-// readIdentity checks that i= lies in d= or below it. The local part may hold
-// anything, "@" included, so the last one counts.
+// readIdentity checks that i= is in d= or below it. The local part may contain
+// any character, even "@", so the domain begins after the last "@".
 func (p *parsed) readIdentity(tags tagList) *refusal {
 	if _, ok := tags.get("i"); !ok {
 		p.Identity = "@" + p.Domain
@@ -196,10 +196,10 @@ func (p *parsed) readTimes(tags tagList) *refusal {
 	return nil
 }
 
-// maxUnix is the largest time of 12 digits, all that t= and x= may have.
+// maxUnix is the largest time of 12 digits. t= and x= cannot have more digits.
 const maxUnix = 999_999_999_999
 
-// readTime gives the zero time for an absent tag.
+// readTime returns the zero time for an absent tag.
 func readTime(tags tagList, name string) (time.Time, bool) {
 	if _, ok := tags.get(name); !ok {
 		return time.Time{}, true
@@ -225,8 +225,8 @@ func (p *parsed) readAlgorithm(tags tagList) *refusal {
 	return nil
 }
 
-// readLength reads how much of the body is signed. Whether that is all of it, the
-// end of the body says.
+// readLength parses how much of the body is signed. Whether this is the whole
+// body is known only at its end.
 func (p *parsed) readLength(tags tagList) *refusal {
 	if _, p.Limited = tags.get("l"); !p.Limited {
 		return nil
@@ -239,8 +239,8 @@ func (p *parsed) readLength(tags tagList) *refusal {
 	return nil
 }
 
-// checkLength refuses a signature under which text may have been appended, or
-// that is for a longer body.
+// checkLength refuses a signature if it allows text to be appended, or if its
+// length is greater than that of the body.
 func (p *parsed) checkLength(sums Sums) *refusal {
 	switch size := sums[p.body].Size; {
 	case !p.Limited, p.limit == size:
@@ -286,18 +286,18 @@ func (p *parsed) readHashes(tags tagList) *refusal {
 	return nil
 }
 
-// matchesBody compares bh= with the hash of the body.
+// matchesBody reports whether bh= is the hash of the body.
 func (p *parsed) matchesBody(sums Sums) bool {
 	sum := sums[p.body].Hash
 	return subtle.ConstantTimeCompare(sum[:], p.bodyHash) == 1
 }
 
-// decodeBase64 does not insist on the padding, which some publishers lose.
+// decodeBase64 accepts missing padding, because some publishers lose it.
 func decodeBase64(s string) ([]byte, error) {
 	return base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
 }
 
-// unsigned is the field as the signer saw it: with an empty b=.
+// unsigned returns the field as the signer hashed it: with an empty b=.
 func (p *parsed) unsigned() Field {
 	v := p.field.Value
 	return Field{Name: p.field.Name, Value: v[:p.bStart] + v[p.bEnd:]}

@@ -8,9 +8,9 @@ import (
 // tag is one tag=value of a tag-list (RFC 6376 section 3.2).
 type tag struct {
 	name  string
-	value string // without the white space around it
-	// start and end enclose the value with the white space around it, in the
-	// text that was parsed.
+	value string // without white space at its ends
+	// start and end are the bounds of the value in the parsed text, including the
+	// white space around it.
 	start, end int
 }
 
@@ -23,10 +23,9 @@ var (
 	errTagOctet     = errors.New("control character in a tag")
 )
 
-// parseTags reads a tag-list. Line breaks may be CRLF or LF. Names are
-// compared with their case, a name that occurs twice makes the whole list
-// invalid, and only the last tag may be followed by nothing but a semicolon.
-// Octets beyond ASCII are taken in values (RFC 8616).
+// parseTags parses a tag-list. Line breaks may be CRLF or LF. Names are
+// case-sensitive. If a name occurs twice, the whole list is invalid. Only the
+// last tag may be empty. Values may contain octets beyond ASCII (RFC 8616).
 func parseTags(s string) (tagList, error) {
 	var list tagList
 	for pos := 0; ; {
@@ -100,7 +99,8 @@ func (l tagList) get(name string) (tag, bool) {
 	return tag{}, false
 }
 
-// text returns the value of a tag without any white space, "" if it is absent.
+// text returns the value of a tag without any white space, or "" if there is
+// no such tag.
 func (l tagList) text(name string) string {
 	t, _ := l.get(name)
 	return stripFWS(t.value)

@@ -13,26 +13,26 @@ import (
 // Verifier verifies messages. It may be used by several goroutines.
 type Verifier struct {
 	Resolver Resolver
-	// Now is the clock; nil means time.Now.
+	// Now returns the time; nil means time.Now.
 	Now func() time.Time
-	// Skew is how long after x= a signature is still taken.
+	// Skew is how long after x= a signature is still accepted.
 	Skew time.Duration
 	// MaxSignatures is how many signatures of a message are verified; 0 means
 	// DefaultMaxSignatures.
 	MaxSignatures int
-	// DNSBudget is the time that the key lookups of one message have together,
-	// from Start on; 0 means DefaultDNSBudget.
+	// DNSBudget is the time for all key lookups of one message together,
+	// beginning with Start; 0 means DefaultDNSBudget.
 	DNSBudget time.Duration
-	// Want chooses the signatures to look at by d= and s=; nil means all.
+	// Want selects the signatures to verify by d= and s=; nil means all.
 	Want func(domain, selector string) bool
-	// Keys remembers parsed keys; nil for not at all.
+	// Keys remembers parsed keys; it may be nil.
 	Keys *KeyCache
 }
 
-// Verification is one message being verified. It is not safe for concurrent
-// use.
+// Verification is the verification of one message. It is not safe for
+// concurrent use.
 type Verification struct {
-	Bodies  // what the body is written to
+	Bodies  // the body is written to it
 	checks  []*check
 	lookups map[string]*lookup
 	skipped int
@@ -41,7 +41,7 @@ type Verification struct {
 	cancel  context.CancelFunc
 }
 
-// check is one signature on its way to a verdict.
+// check is one signature that is being verified.
 type check struct {
 	*parsed
 	refused *refusal // nil while the signature may still pass
@@ -49,12 +49,12 @@ type check struct {
 	lookup  *lookup
 }
 
-// Start takes the whole header of a message, reads its signatures and begins to
-// look up their keys. fromDomain, which may be empty, decides which signatures
-// are verified when there are more than MaxSignatures: those of that domain
-// first, then those of domains above or below it. After Start, the body is
-// written to the Verification, and Finish or Close must be called: they end its
-// goroutines. The end of ctx ends the lookups.
+// Start takes the whole header of a message, parses its signatures and begins
+// to look up their keys. fromDomain may be empty. If there are more than
+// MaxSignatures, signatures of fromDomain are preferred, then those of domains
+// above or below it. After Start, the caller writes the body to the
+// Verification and must call Finish or Close, which end its goroutines. The
+// end of ctx ends the lookups.
 func (v *Verifier) Start(ctx context.Context, fields []Field, fromDomain string) *Verification {
 	m := &Verification{
 		lookups: make(map[string]*lookup),
@@ -84,8 +84,8 @@ func (m *Verification) live() []*check {
 	return live
 }
 
-// ask looks the keys up, each once: those that are known at once, the others
-// beside the message.
+// ask looks up each key once. Keys in the resolver's memory are taken
+// immediately, the others are looked up in the background.
 func (m *Verification) ask(ctx context.Context, v *Verifier, live []*check) {
 	var unknown []string
 	for _, c := range live {
@@ -109,7 +109,7 @@ func (m *Verification) ask(ctx context.Context, v *Verifier, live []*check) {
 	}
 }
 
-// choose reads the signatures and keeps the most useful ones, in the order of
+// choose parses the signatures and keeps the most useful ones, in the order of
 // the header.
 func (v *Verifier) choose(fields []Field, fromDomain string) (checks []*check, skipped int) {
 	for i, f := range fields {
@@ -139,8 +139,8 @@ func (v *Verifier) choose(fields []Field, fromDomain string) (checks []*check, s
 	return checks, skipped
 }
 
-// rank is lower for a signature that is more likely to speak for fromDomain. One
-// that cannot pass comes last: it must not crowd out one that can.
+// rank is lower for a signature that more probably speaks for fromDomain. One
+// that cannot pass comes last, so that it does not displace one that can.
 func (c *check) rank(fromDomain string) int {
 	switch {
 	case c.refused != nil:
@@ -154,7 +154,7 @@ func (c *check) rank(fromDomain string) int {
 	}
 }
 
-// refuse applies the limits that do not depend on the signature alone.
+// refuse applies the limits that depend on more than the signature.
 func (v *Verifier) refuse(p *parsed, fields int) *refusal {
 	now := time.Now
 	if v.Now != nil {
@@ -169,17 +169,18 @@ func (v *Verifier) refuse(p *parsed, fields int) *refusal {
 	return nil
 }
 
-// Close gives the message up: it stops the lookups and waits for them.
+// Close cancels the verification: it stops the lookups and waits for them.
 func (m *Verification) Close() {
 	m.cancel()
 	m.running.Wait()
 }
 
-// Finish ends the body, waits for the lookups, which end with the budget at the
-// latest, and judges every signature. It is called once.
+// Finish ends the body, waits for the lookups, and returns the result for
+// every signature. The lookups end with the budget at the latest. It must be
+// called once.
 func (m *Verification) Finish() Report { return m.FinishWith(m.Sums()) }
 
-// FinishWith is Finish for a body that was hashed elsewhere.
+// FinishWith is like Finish, but for a body that was hashed elsewhere.
 func (m *Verification) FinishWith(sums Sums) Report {
 	m.running.Wait()
 	m.cancel()
@@ -195,7 +196,8 @@ func (m *Verification) FinishWith(sums Sums) Report {
 	return report
 }
 
-// settle turns the refusal, or its absence, into the status of the report.
+// settle sets the status in the report from the refusal, or to pass if there
+// is none.
 func (c *check) settle() {
 	c.Status = Pass
 	switch {
@@ -208,8 +210,8 @@ func (c *check) settle() {
 	}
 }
 
-// judge gives nil if one of the keys verifies the signature, and otherwise the
-// refusal of the key that came closest.
+// judge returns nil if one of the keys verifies the signature, else the
+// refusal that came closest to success.
 func (c *check) judge(sums Sums) *refusal {
 	if refused := c.checkLength(sums); refused != nil {
 		return refused
@@ -224,7 +226,7 @@ func (c *check) judge(sums Sums) *refusal {
 		c.KeyBits, c.Testing = key.bits, key.testing
 	}
 	if refused != nil && refused.status == Fail && key.testing {
-		// RFC 6376 section 3.6.1: no worse than an unsigned message.
+		// RFC 6376 section 3.6.1: treated like an unsigned message.
 		return &refusal{Neutral, refused.reason + ", under a testing key"}
 	}
 	return refused
@@ -236,7 +238,8 @@ const (
 	maxShownB = 64
 )
 
-// shortenB gives every signature the beginning of b= that distinguishes it.
+// shortenB sets header.b of every signature to the beginning of b= that
+// distinguishes it.
 func shortenB(signatures []Signature, checks []*check) {
 	for i := range signatures {
 		text := checks[i].text
