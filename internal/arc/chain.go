@@ -8,7 +8,7 @@ import (
 	"github.com/postern-mail/postern/internal/dkim"
 )
 
-// link is one set, with its fields.
+// link is one set with its fields.
 type link struct {
 	Set
 	results       int // indices of the fields in the header
@@ -17,11 +17,11 @@ type link struct {
 	messageIndex  int
 }
 
-// chain is the sets of a message by instance: chain[0] is instance 1.
+// chain has the sets of a message by instance: chain[0] is instance 1.
 type chain []*link
 
-// readChain collects the sets (RFC 8617 section 5.2, steps 1 to 3). It is
-// empty without an error for a message without any.
+// readChain collects the sets (RFC 8617 section 5.2, steps 1 to 3). For a
+// message without sets it returns an empty chain and no error.
 func readChain(fields []dkim.Field) (chain, error) {
 	links := map[int]*link{}
 	for i, f := range fields {
@@ -48,7 +48,8 @@ func readChain(fields []dkim.Field) (chain, error) {
 }
 
 func kindOf(f dkim.Field) string {
-	// The names are long and start alike: most fields are told apart at once.
+	// The names are long and begin alike, so most other fields are ruled out
+	// quickly.
 	if len(f.Name) < len(fieldSeal) || f.Name[0]|0x20 != 'a' {
 		return ""
 	}
@@ -96,7 +97,8 @@ func at(links map[int]*link, instance int) *link {
 	return links[instance]
 }
 
-// addSeal takes an ARC-Seal. It has no h=: what it covers is fixed.
+// addSeal adds an ARC-Seal. It must not have h=, because the fields that it
+// covers are fixed.
 func (l *link) addSeal(s *dkim.Foreign, index int) error {
 	if l.seal != nil {
 		return fmt.Errorf("instance %d occurs twice", l.Instance)
@@ -109,8 +111,8 @@ func (l *link) addSeal(s *dkim.Foreign, index int) error {
 	return nil
 }
 
-// addMessage takes an ARC-Message-Signature. It cannot sign seals, which are
-// added after it.
+// addMessage adds an ARC-Message-Signature. It cannot sign seals, because they
+// are added after it.
 func (l *link) addMessage(s *dkim.Foreign, index int) error {
 	if l.message != nil {
 		return fmt.Errorf("instance %d occurs twice", l.Instance)
@@ -128,8 +130,8 @@ func (l *link) addMessage(s *dkim.Foreign, index int) error {
 	return nil
 }
 
-// checkValidations checks cv=: none for the first seal, pass for all others
-// (step 3 of section 5.2).
+// checkValidations checks cv=: it must be none in the first seal, and pass in
+// all others (step 3 of section 5.2).
 func (c chain) checkValidations() error {
 	for i, l := range c {
 		want := Pass

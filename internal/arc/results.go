@@ -10,7 +10,7 @@ import (
 
 var errInstance = errors.New("i= is not a number from 1 to 50")
 
-// parseInstance reads an instance number.
+// parseInstance parses an instance number.
 func parseInstance(text string) (int, error) {
 	n, err := strconv.ParseUint(text, 10, 8)
 	if err != nil || len(text) > 2 || n < 1 || n > MaxSets {
@@ -19,7 +19,7 @@ func parseInstance(text string) (int, error) {
 	return int(n), nil
 }
 
-// parseResults reads ARC-Authentication-Results: an instance, an authserv-id
+// parseResults parses ARC-Authentication-Results: an instance, an authserv-id
 // and results (RFC 8617 section 4.1.1, RFC 8601 section 2.2).
 func parseResults(value string) (Set, error) {
 	var s Set
@@ -49,7 +49,7 @@ func parseResults(value string) (Set, error) {
 	return s, nil
 }
 
-// methodResult reads "method/version=value" and the properties behind it.
+// methodResult parses "method/version=value" and the properties after it.
 func methodResult(words []string) (MethodResult, bool) {
 	m := MethodResult{Props: map[string]string{}}
 	for i, word := range words {
@@ -71,9 +71,9 @@ func methodResult(words []string) (MethodResult, bool) {
 	return m, m.Method != ""
 }
 
-// splitResults cuts a field at its semicolons and each part into words.
-// Comments are dropped, quoted strings lose their quotes, and white space
-// around "=" and "/" is none, except inside of quotes.
+// splitResults splits a field at its semicolons, and each part into words. It
+// removes comments, the quotes of quoted strings, and white space around "="
+// and "/" outside of quotes.
 func splitResults(value string) ([][]string, error) {
 	w := words{parts: [][]string{nil}}
 	for i := 0; i < len(value); {
@@ -106,17 +106,17 @@ func splitResults(value string) ([][]string, error) {
 	return w.parts, nil
 }
 
-// words gathers the words of a field, part by part.
+// words collects the words of a field, part by part.
 type words struct {
 	parts [][]string
 	word  strings.Builder
-	open  bool // a word is being gathered
-	glued bool // it ends in "=" or "/", so that what follows belongs to it
-	space bool // white space came after it
+	open  bool // a word is being collected
+	glued bool // it ends in "=" or "/", so the next text belongs to it
+	space bool // white space followed it
 }
 
-// add puts text to the word, or begins a new one if space came in between and
-// neither side is glue.
+// add adds text to the current word. It begins a new word if there was space
+// in between, unless there is "=" or "/" on one side of the space.
 func (w *words) add(text string, glue bool) {
 	if w.space && !w.glued && !glue {
 		w.endWord()

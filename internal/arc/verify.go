@@ -16,23 +16,23 @@ import (
 // Verifier verifies chains. It may be used by several goroutines.
 type Verifier struct {
 	Resolver dkim.Resolver
-	// Now is the clock for x=; nil means time.Now.
+	// Now returns the time for x=; nil means time.Now.
 	Now func() time.Time
-	// DNSBudget is the time that the key lookups of one message have together,
-	// from Start on; 0 means DefaultDNSBudget.
+	// DNSBudget is the time for all key lookups of one message together,
+	// beginning with Start; 0 means DefaultDNSBudget.
 	DNSBudget time.Duration
 }
 
-// Verification is one message being verified. It is not safe for concurrent
-// use.
+// Verification is the verification of one message. It is not safe for
+// concurrent use.
 type Verification struct {
-	dkim.Bodies // what the body is written to
+	dkim.Bodies // the body is written to it
 
 	now    time.Time
 	chain  chain
 	broken error
 	seals  []*check // by instance, the last one first
-	// messages are the message signatures that are looked at, the last first.
+	// messages are the message signatures to verify, the last first.
 	messages []*check
 	keys     map[string]*key
 
@@ -40,20 +40,21 @@ type Verification struct {
 	cancel  context.CancelFunc
 }
 
-// check is one signature on its way to a verdict.
+// check is one signature that is being verified.
 type check struct {
 	signature *dkim.Foreign
 	digest    [sha256.Size]byte
 	key       *key
 }
 
-// key is written by the goroutine that looks it up and read after that ended.
+// key is written by the goroutine that looks it up, and read after it has
+// ended.
 type key struct{ found *dkim.Keys }
 
-// Start takes the whole header of a message and begins to look up the keys of
-// its chain, if it has one. After Start, the body is written to the
-// Verification, and Finish or Close must be called: they end its goroutines.
-// The end of ctx ends the lookups.
+// Start takes the whole header of a message. If there is a chain, it begins to
+// look up its keys. After Start, the caller writes the body to the
+// Verification and must call Finish or Close, which end its goroutines. The
+// end of ctx ends the lookups.
 func (v *Verifier) Start(ctx context.Context, fields []dkim.Field) *Verification {
 	now := time.Now
 	if v.Now != nil {
@@ -82,9 +83,10 @@ func (m *Verification) check(s *dkim.Foreign) *check {
 	return &check{signature: s, key: m.keys[name]}
 }
 
-// hashSeals computes what each seal signed: all sets up to its own, in order,
-// each as results, message signature and seal, and its own seal without b=
-// (RFC 8617 section 5.1.1). The hash of one is where the next goes on.
+// hashSeals computes the hash that each seal signed. It covers all sets up to
+// that of the seal, in order: the results, the message signature and the seal
+// of each set. Its own seal is without the value of b= (RFC 8617 section
+// 5.1.1). The hash for the next seal continues from there.
 func (m *Verification) hashSeals(fields []dkim.Field) error {
 	sum := sha256.New()
 	var buffer []byte
@@ -107,7 +109,8 @@ func (m *Verification) hashSeals(fields []dkim.Field) error {
 	return nil
 }
 
-// finished gives the hash of what h has read and last, and leaves h as it is.
+// finished returns the hash of what was written to h, followed by last. It
+// does not change h.
 func finished(h hash.Hash, last []byte) (sum [sha256.Size]byte, err error) {
 	cloner, ok := h.(hash.Cloner)
 	if !ok {
@@ -122,8 +125,8 @@ func finished(h hash.Hash, last []byte) (sum [sha256.Size]byte, err error) {
 	return sum, nil
 }
 
-// hashMessages computes what the message signatures signed: of the last set,
-// and of as many before it as may be hashed.
+// hashMessages computes the hashes that the message signatures signed: that of
+// the last set, and of as many before it as the bound allows.
 func (m *Verification) hashMessages(fields []dkim.Field) {
 	size := 0
 	for _, f := range fields {
@@ -140,8 +143,8 @@ func (m *Verification) hashMessages(fields []dkim.Field) {
 	}
 }
 
-// fetch looks the keys up. The last seal's comes first: if it does not verify,
-// the others do not matter.
+// fetch looks up the keys. It begins with that of the last seal. If the last
+// seal does not verify, the other keys are not needed.
 func (m *Verification) fetch(ctx context.Context, r dkim.Resolver) {
 	last := m.seals[0]
 	last.key.found = dkim.LookupKeys(ctx, r, last.signature.KeyName())
@@ -163,14 +166,14 @@ func (m *Verification) fetch(ctx context.Context, r dkim.Resolver) {
 	}
 }
 
-// Close gives the message up: it stops the lookups and waits for them.
+// Close cancels the verification: it stops the lookups and waits for them.
 func (m *Verification) Close() {
 	m.cancel()
 	m.running.Wait()
 }
 
-// Finish ends the body, waits for the lookups, which end with the budget at
-// the latest, and judges the chain. It is called once.
+// Finish ends the body, waits for the lookups, and returns the result. The
+// lookups end with the budget at the latest. It must be called once.
 func (m *Verification) Finish() Result {
 	m.running.Wait()
 	m.cancel()
@@ -217,8 +220,8 @@ func (m *Verification) expired(c *check) bool {
 	return signature.Expired(m.now, 0)
 }
 
-// oldestPass looks at the message signatures before the last, from the latest
-// on, until one does not verify.
+// oldestPass verifies the message signatures before the last, beginning with
+// the latest, until one does not verify.
 func (m *Verification) oldestPass(sums dkim.Sums) int {
 	n := len(m.chain)
 	for i, c := range m.messages[1:] {
