@@ -9,37 +9,38 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// Signature is what DKIM said of one signature.
+// Signature is the DKIM result for one signature.
 type Signature struct {
 	Domain string // d=
 	Status SignatureStatus
 }
 
-// SignatureStatus is what alignment needs to know of a DKIM result.
+// SignatureStatus is the part of a DKIM result that alignment depends on.
 type SignatureStatus uint8
 
-// A signature that neither passed nor met a temporary error has the zero
-// status, and does not count.
+// The zero status means that the signature did not pass, and that there was no
+// temporary error. Such a signature does not count.
 const (
 	SignatureOther SignatureStatus = iota
 	SignaturePass
 	SignatureTempError
 )
 
-// Identifier is a domain that SPF or DKIM spoke for, compared with the author
-// domain.
+// Identifier is a domain for which SPF or DKIM has a result. It is compared
+// with the author domain.
 type Identifier struct {
 	Mechanism string // "spf" or "dkim"
 	Domain    string
-	Passed    bool // false: a temporary error, so that it might have passed
+	Passed    bool // if false, there was a temporary error, so a later try may pass
 	Strict    bool // the record asks for identical domains
 	Aligned   bool
 	Org       string // organizational domain, "" if it was not needed
-	Err       error  // DNS could not tell whether it is aligned
+	Err       error  // the DNS did not answer, so it is not known whether it is aligned
 }
 
-// identifiers collects the domains that count: each once a mechanism, a pass
-// before a temporary error, in the order of the message.
+// identifiers returns the domains that count, each once for each mechanism.
+// SPF comes before DKIM, and a pass before a temporary error; otherwise they
+// are in the order of the message.
 func identifiers(result spf.MailFromResult, signatures []Signature) []Identifier {
 	var list []Identifier
 	switch result.Status {
@@ -87,13 +88,14 @@ type aligner struct {
 	method Method
 	author string
 	record *Record
-	walk   *Walk // of the author domain, made when first needed
+	walk   *Walk // of the author domain, made when first used
 	walks  []Walk
 }
 
-// align settles one identifier (RFC 9989 sections 4.4 and 4.10.2). A walk is
-// made only when its outcome can matter: not for identical domains, not under
-// strict alignment, and not for a domain outside of the author's organization.
+// align decides whether one identifier is aligned (RFC 9989 sections 4.4 and
+// 4.10.2). It makes a walk only if the result depends on it. Identical
+// domains, strict alignment, and domains outside of the author's organization
+// need no walk.
 func (a *aligner) align(ctx context.Context, id *Identifier) {
 	id.Strict = a.record.StrictDKIM
 	if id.Mechanism == "spf" {
@@ -111,8 +113,10 @@ func (a *aligner) align(ctx context.Context, id *Identifier) {
 	}
 }
 
-// alignByWalk uses that an organizational domain is the domain itself or one
-// above it: a domain that is not below the author's cannot share it.
+// alignByWalk compares organizational domains. An organizational domain is the
+// domain itself or one above it. So only domains below the author's
+// organizational domain can have the same one, and only for those a walk is
+// made.
 func (a *aligner) alignByWalk(ctx context.Context, domain string) (org string, aligned bool, err error) {
 	if a.walk == nil {
 		w := a.finder.walk(ctx, a.author)
@@ -129,8 +133,8 @@ func (a *aligner) alignByWalk(ctx context.Context, domain string) (org string, a
 	return w.Org, w.Err == nil && w.Org == a.walk.Org, w.Err
 }
 
-// sameTop reports whether two domains share their last label. If not, they share
-// no organization, whatever DNS says.
+// sameTop reports whether two domains have the same last label. If not, they
+// cannot belong to one organization, whatever the DNS says.
 func sameTop(a, b string) bool {
 	return lastLabel(a) == lastLabel(b)
 }

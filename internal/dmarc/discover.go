@@ -4,8 +4,8 @@ import "context"
 
 // discovery is the policy that applies to one author domain.
 type discovery struct {
-	record  *Record // usable; nil when no policy applies
-	domain  string  // whose record it is: the Policy Domain
+	record  *Record // usable; nil if no policy applies
+	domain  string  // the domain that has the record: the Policy Domain
 	reason  Reason  // why record is nil: NoRecord, BadRecord or DNSPolicy
 	policy  Policy  // before t and pct
 	missing bool    // the author domain does not exist
@@ -13,8 +13,9 @@ type discovery struct {
 	err     error
 }
 
-// discover finds the policy for an author domain: its own record, or that of
-// its organization, or that of the public suffix (RFC 9989 section 4.10.1).
+// discover finds the policy for an author domain. It comes from the domain's
+// own record, that of its organization, or that of the public suffix (RFC 9989
+// section 4.10.1).
 func (f *finder) discover(ctx context.Context, m Method, author string) discovery {
 	own := f.record(ctx, author)
 	switch {
@@ -43,9 +44,10 @@ func (f *finder) discover(ctx context.Context, m Method, author string) discover
 	return d
 }
 
-// discoverPSL looks at the organizational domain of the Public Suffix List.
+// discoverPSL uses the organizational domain from the Public Suffix List.
 // Several records at the author domain end the discovery (RFC 7489 section
-// 6.6.3, step 5); RFC 9989 would go on as if there were none.
+// 6.6.3, step 5). In RFC 9989 they count as no record, and the discovery
+// continues.
 func (f *finder) discoverPSL(ctx context.Context, author string, own Step) discovery {
 	org := PSLOrg(author)
 	if own.Discarded > 0 || org == author {
@@ -61,7 +63,7 @@ func (f *finder) discoverPSL(ctx context.Context, author string, own Step) disco
 	return f.inherit(ctx, author, org, *s.Record)
 }
 
-// policyFor is the policy of the author domain's own record.
+// policyFor returns the policy in the author domain's own record.
 func (s Step) policyFor(author string) discovery {
 	r, ok := s.Record.usable()
 	if !ok {
@@ -70,8 +72,9 @@ func (s Step) policyFor(author string) discovery {
 	return discovery{record: &r, domain: author, policy: r.P}
 }
 
-// inherit is the policy of a record above the author domain. DNS is asked
-// whether the author domain exists only when the answer matters.
+// inherit returns the policy for the author domain in the record of a domain
+// above it. It asks the DNS whether the author domain exists only if the
+// policy depends on it.
 func (f *finder) inherit(ctx context.Context, author, domain string, record Record) discovery {
 	r, ok := record.usable()
 	if !ok {

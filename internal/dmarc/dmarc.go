@@ -1,40 +1,42 @@
-// Package dmarc answers one question: does the domain that a reader sees as
-// the author really send this mail, and what does it ask for if not? (RFC
-// 9989; with MethodPSL, the discovery of RFC 7489.)
+// Package dmarc evaluates DMARC (RFC 9989; with MethodPSL, the discovery of
+// RFC 7489): did the domain that a reader sees as the author really send this
+// mail, and if not, which policy does it ask for?
 //
-// A domain publishes a policy in a TXT record at _dmarc.<domain>, or leaves it
-// to a domain above. The mail passes when SPF or DKIM passed for a domain that
-// is aligned with the author's: identical, or of one organization. Which
-// domains are one organization is found by walking up the DNS tree. What happens
-// to the mail then is decided by its caller.
+// A domain publishes its policy in a TXT record at _dmarc.<domain>. If it has
+// no record, that of a domain above it applies. The mail passes if SPF or DKIM
+// passed for a domain that is aligned with the author's domain: it is
+// identical, or belongs to the same organization. A walk up the DNS tree finds
+// the domain of the organization. The caller decides what happens to the mail.
 //
 // Invariants:
 //
-//   - Every From header has an outcome. Whatever some reader could take for
-//     the author's domain is judged, and the strictest result counts; a From
-//     that cannot be judged is PermError, never silence.
-//   - The HELO identity cannot be used for alignment: only a MailFromResult
-//     is taken, which under a null sender is postmaster at the HELO name.
-//   - DNS that could not tell is TempError, never Fail, and never applies a
-//     policy; an aligned pass in hand still counts.
-//   - One walk costs at most MaxWalkQueries questions, one mail judges at most
-//     MaxDomains author domains against at most MaxIdentifiers identifiers, and
-//     no name that was answered is asked again for one mail.
-//   - Each author domain has its share of the time: the DNS of one cannot keep
-//     another from being judged.
+//   - Every From header has a result. Every domain that some reader could
+//     take for the author's domain is judged, and the strictest result
+//     counts. A From header that cannot be judged is PermError; it is never
+//     ignored.
+//   - The HELO identity cannot be used for alignment. Only a MailFromResult
+//     is accepted; with a null sender this is postmaster at the HELO name.
+//   - If the DNS does not answer, the result is TempError, never Fail, and no
+//     policy applies. If there is an aligned pass already, it still counts.
+//   - One walk asks at most MaxWalkQueries questions. One mail has at most
+//     MaxDomains author domains, each compared with at most MaxIdentifiers
+//     identifiers. For one mail, a name that was answered is not asked for
+//     again.
+//   - Each author domain has its share of the time, so that slow DNS for one
+//     of them does not prevent the others from being judged.
 //   - No panics, no goroutines, no state between mails, no logging.
 package dmarc
 
 import "github.com/postern-mail/postern/internal/author"
 
-// Bounds on what one mail can cause.
+// Bounds on the work that one mail can cause.
 const (
-	MaxDomains     = author.MaxDomains // that are judged of one From; a mail with more is PermError
+	MaxDomains     = author.MaxDomains // author domains in one From that are judged; a mail with more is PermError
 	MaxIdentifiers = 32                // distinct authenticated domains that are compared
 	MaxWalkQueries = 8                 // questions of one tree walk (RFC 9989 section 4.10)
 )
 
-// Status is a result of DMARC, as Authentication-Results spells it.
+// Status is a result of DMARC, as it is written in Authentication-Results.
 type Status string
 
 // The results.
@@ -42,11 +44,11 @@ const (
 	None      Status = "none"      // no policy applies
 	Pass      Status = "pass"      // an aligned identifier passed
 	Fail      Status = "fail"      // a policy applies and nothing aligned passed
-	TempError Status = "temperror" // DNS could not tell; a later try may
+	TempError Status = "temperror" // the DNS did not answer; a later try may succeed
 	PermError Status = "permerror" // the From header or the record cannot be used
 )
 
-// Reason says why a Result has its Status: a stable token.
+// Reason is why a Result has its Status. It is a stable token.
 type Reason string
 
 // The reasons.
@@ -55,17 +57,17 @@ const (
 	NotAligned     Reason = "not_aligned"
 	NoRecord       Reason = "no_record"
 	BadRecord      Reason = "bad_record"                  // neither a valid policy nor a valid rua (section 4.10.1)
-	DNSPolicy      Reason = "dns_policy"                  // the policy could not be looked up
-	DNSAlignment   Reason = "dns_alignment"               // an identifier that might align could not be settled
+	DNSPolicy      Reason = "dns_policy"                  // the DNS lookup of the policy failed
+	DNSAlignment   Reason = "dns_alignment"               // the DNS lookup for an identifier that may be aligned failed
 	FromMissing           = Reason(author.Missing)        // no From field, or an empty one
-	FromNoDomain          = Reason(author.NoDomain)       // well-formed, but no one in it has a domain
+	FromNoDomain          = Reason(author.NoDomain)       // well-formed, but no address in it has a domain
 	FromUnusable          = Reason(author.Unusable)       // an address whose domain cannot be judged
 	TooManyDomains        = Reason(author.TooManyDomains) // more than MaxDomains in From
-	FromSeveral    Reason = "from_several"                // several From fields, all of whose domains passed
+	FromSeveral    Reason = "from_several"                // several From fields, and all of their domains passed
 )
 
-// Policy is what a domain asks for mail that fails. The zero value is "not
-// stated".
+// Policy is what a domain asks for if its mail fails. The zero value means
+// that the domain does not say.
 type Policy string
 
 // The policies.
@@ -75,7 +77,8 @@ const (
 	PolicyReject     Policy = "reject"
 )
 
-// lowered is the policy one level lower, as t=y asks (RFC 9989 section 4.7).
+// lowered returns the policy one level lower, as t=y asks for (RFC 9989
+// section 4.7).
 func (p Policy) lowered() Policy {
 	if p == PolicyReject {
 		return PolicyQuarantine

@@ -8,44 +8,46 @@ import (
 	"github.com/postern-mail/postern/internal/resolver"
 )
 
-// Resolver asks DNS for TXT records, each with its strings joined. Errors are
-// those of net.Resolver: a *net.DNSError with IsNotFound, wrapped or not, says
-// that there is no record; every other error means that DNS could not tell.
-// Names arrive absolute, with their last dot.
+// Resolver asks the DNS for TXT records, each with its strings joined. Errors
+// are those of net.Resolver. A *net.DNSError with IsNotFound, perhaps wrapped,
+// means that there is no record. Every other error means that the DNS did not
+// answer. Names are absolute, with a final dot.
 type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// Querier is a Resolver that can tell a name that does not exist from one
-// without TXT records, which is what the np tag depends on. A Resolver that is
-// not a Querier is never taken to say that a name does not exist, so that np
-// does not apply.
+// Querier is a Resolver that can distinguish a name that does not exist from
+// one without TXT records. The np tag depends on this. With a Resolver that is
+// not a Querier, every name is assumed to exist, so np never applies.
 type Querier interface {
 	Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error)
 }
 
-// maxName is the length of a name in text form, without the last dot.
+// maxName is the greatest length of a name in text form, without the final
+// dot.
 const maxName = 253
 
-// errNotAsked is what a finder says that may not ask.
+// errNotAsked is the error for names that are not in memory, when no question
+// is allowed.
 var errNotAsked = errors.New("not looked up")
 
-// Step is what one name said in the course of a walk.
+// Step is the result for one name of a walk.
 type Step struct {
 	Domain string  // the record is at _dmarc.<Domain>
-	Record *Record // nil when there is none
-	// Discarded is the number of records, all of them, that were dropped
-	// because there were several.
+	Record *Record // nil if there is none
+	// Discarded is how many records were ignored because there were several. Then
+	// all of them are ignored.
 	Discarded int
-	Err       error // DNS could not tell
+	Err       error // the DNS did not answer
 }
 
-// finder looks records up, each name once unless time ran out.
+// finder looks up records. It looks up a name only once, unless the time was
+// over.
 type finder struct {
 	resolver Resolver
 	steps    map[string]Step
 	exists   map[string]existence
-	frozen   bool // answer from memory alone
+	frozen   bool // answer only from memory
 	queries  int
 }
 
@@ -58,7 +60,7 @@ func newFinder(r Resolver) *finder {
 	return &finder{resolver: r, steps: make(map[string]Step), exists: make(map[string]existence)}
 }
 
-// record gives the record of one domain.
+// record returns the record of one domain.
 func (f *finder) record(ctx context.Context, domain string) Step {
 	if s, ok := f.steps[domain]; ok {
 		return s
@@ -73,13 +75,13 @@ func (f *finder) record(ctx context.Context, domain string) Step {
 		texts, s.Err = f.txt(ctx, name+".")
 		s.pick(texts)
 	}
-	if ctx.Err() == nil { // otherwise another turn may have the time
+	if ctx.Err() == nil { // else another author domain may have time left
 		f.steps[domain] = s
 	}
 	return s
 }
 
-// pick keeps the one record among the texts; several are as good as none.
+// pick takes the record from the texts. Several records count as none.
 func (s *Step) pick(texts []string) {
 	for _, text := range texts {
 		r, ok := ParseRecord(text)
@@ -110,7 +112,7 @@ func (f *finder) txt(ctx context.Context, name string) ([]string, error) {
 	return texts, nil
 }
 
-// domainExists reports whether a domain exists in the sense of RFC 8020: there
+// domainExists reports whether a domain exists as RFC 8020 defines it: there
 // is a record of any type at the name or below it.
 func (f *finder) domainExists(ctx context.Context, domain string) (bool, error) {
 	q, ok := f.resolver.(Querier)
@@ -131,8 +133,9 @@ func (f *finder) domainExists(ctx context.Context, domain string) (bool, error) 
 	return e.exists, e.err
 }
 
-// askExistence asks for TXT: SPF has asked the same of the MAIL FROM domain,
-// which is often this one. An alias exists, wherever it leads.
+// askExistence asks for TXT, because SPF has asked the same question for the
+// MAIL FROM domain, which is often this domain. An alias exists, even if its
+// target does not.
 func (f *finder) askExistence(ctx context.Context, q Querier, domain string) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err

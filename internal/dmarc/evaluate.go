@@ -8,72 +8,72 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// Evaluator judges mails. It keeps nothing and may be used by several
+// Evaluator evaluates mails. It has no state and may be used by several
 // goroutines.
 type Evaluator struct {
-	Resolver Resolver // if it is a Querier too, np applies to domains that do not exist
+	Resolver Resolver // if it is also a Querier, np applies to domains that do not exist
 	Method   Method   // "" is MethodTreeWalk
 }
 
-// Message is what is known of one mail.
+// Message is what must be known about one mail.
 type Message struct {
 	Author     author.Author
 	SPF        spf.MailFromResult
 	Signatures []Signature
-	// Sample is a number from 0 to 99, drawn for the mail. With MethodPSL, a
-	// mail whose number is not below pct= has the policy one level lower.
+	// Sample is a random number from 0 to 99 for the mail. With MethodPSL, the
+	// policy is lowered by one level if the number is not below pct=.
 	Sample int
 }
 
-// Report is the verdict on one mail.
+// Report is the result for one mail.
 type Report struct {
 	Author author.Author
-	// Verdict is the strictest of the Results or, when the From header as such
-	// cannot be judged, a PermError or None without a domain.
+	// Verdict is the strictest of the Results. If the From header itself cannot
+	// be judged, it is a PermError or None without a domain.
 	Verdict Result
 	// Results has one entry for each author domain, in the order of From.
 	Results []Result
-	// Queries is the number of questions asked.
+	// Queries is the number of DNS questions.
 	Queries int
 }
 
-// Result is the verdict on one author domain.
+// Result is the result for one author domain.
 type Result struct {
 	Domain string // author domain: header.from
 	Status Status
 	Reason Reason
-	Err    error // why DNS could not tell
+	Err    error // the DNS error, if the DNS did not answer
 
-	// Policy is what applies to Domain after p, sp, np, t and, with MethodPSL,
-	// pct: policy.dmarc. "" when no policy applies. Published is the same
+	// Policy is the policy for Domain after p, sp, np, t and, with MethodPSL,
+	// pct: policy.dmarc. It is "" if no policy applies. Published is the policy
 	// before t and pct.
 	Policy, Published Policy
 	TestMode          bool    // t=y lowered the policy
 	Sampled           bool    // pct= lowered the policy
-	Record            *Record // as it is acted on
-	PolicyDomain      string  // the domain whose record Record is
-	NonExistent       bool    // Domain does not exist, so that np was looked at
+	Record            *Record // in the form that is used
+	PolicyDomain      string  // the domain that has the Record
+	NonExistent       bool    // Domain does not exist, so np was used if present
 	Org               string  // organizational domain, "" if it was not needed
 
 	Identifiers []Identifier
 	Walks       []Walk // of Domain first, if one was needed
 
-	// PSL is what the Public Suffix List makes of it; only with MethodTreeWalk.
+	// PSL is the result with the Public Suffix List; only with MethodTreeWalk.
 	PSL Comparison
 }
 
-// Comparison is the verdict of RFC 7489 on what has been looked up already. No
-// question is asked for it.
+// Comparison is the result of RFC 7489 for the same mail. It uses only what
+// was looked up already, and asks no further questions.
 type Comparison struct {
 	Org     string
-	Known   bool // Status and Policy could be told
+	Known   bool // there was enough data for Status and Policy
 	Status  Status
 	Policy  Policy
-	Differs bool // in Org, when the walk needed one, Status or Policy
+	Differs bool // in Status, in Policy, or in Org if the walk needed one
 }
 
-// Aligned reports whether an identifier of the mechanism, "spf" or "dkim", passed
-// and is aligned.
+// Aligned reports whether an identifier of the mechanism ("spf" or "dkim")
+// passed and is aligned.
 func (r *Result) Aligned(mechanism string) bool {
 	for _, id := range r.Identifiers {
 		if id.Mechanism == mechanism && id.Passed && id.Aligned {
@@ -83,37 +83,38 @@ func (r *Result) Aligned(mechanism string) bool {
 	return false
 }
 
-// Evaluate judges one mail. It returns when done or when ctx is.
+// Evaluate evaluates one mail. It returns at the latest when ctx ends.
 func (e *Evaluator) Evaluate(ctx context.Context, m Message) Report {
 	return e.Start(ctx, m.Author).Finish(ctx, m)
 }
 
-// Evaluation is one mail whose policies are known.
+// Evaluation is one mail for which the policies were looked up.
 type Evaluation struct {
 	method Method
 	finder *finder
 }
 
-// Start looks up the policies of the author's domains, which can be done before
-// SPF and DKIM have spoken. It returns when done or when ctx is.
+// Start looks up the policies of the author's domains. This does not need the
+// results of SPF and DKIM. It returns at the latest when ctx ends.
 func (e *Evaluator) Start(ctx context.Context, from author.Author) *Evaluation {
 	return e.StartWith(ctx, e.Resolver, from)
 }
 
-// StartWith is Start with another resolver for the policies, such as one that
-// answers from memory. What Finish still has to ask goes to e.Resolver.
+// StartWith is Start with another resolver for the policies, for example one
+// that answers only from memory. Finish uses e.Resolver for its questions.
 func (e *Evaluator) StartWith(ctx context.Context, first Resolver, from author.Author) *Evaluation {
 	f := newFinder(first)
 	for i, domain := range from.Domains {
 		own, done := turn(ctx, len(from.Domains)-i)
-		f.discover(own, e.Method, domain) // the finder remembers
+		f.discover(own, e.Method, domain) // the finder remembers the answers
 		done()
 	}
 	f.resolver = e.Resolver
 	return &Evaluation{method: e.Method, finder: f}
 }
 
-// Finish judges the mail of the author that Start was given, once.
+// Finish evaluates the mail of the author that Start was called with. It must
+// be called once.
 func (v *Evaluation) Finish(ctx context.Context, m Message) Report {
 	f := v.finder
 	report := Report{Author: m.Author}
@@ -132,10 +133,10 @@ func (v *Evaluation) Finish(ctx context.Context, m Message) Report {
 	return report
 }
 
-// turn gives one of the author domains that are left an equal share of the time
-// that is left. Otherwise whoever puts a domain of his own before somebody
-// else's, and has its DNS never answer, makes that of the other one count as
-// silent too.
+// turn gives an author domain its share of the time: an equal part of what is
+// left for the domains that are left. Otherwise an attacker could add a domain
+// of his own before the domain of someone else, and let its DNS never answer.
+// Then there would be no time left for the other domain.
 func turn(ctx context.Context, left int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok || left < 2 {
@@ -144,7 +145,7 @@ func turn(ctx context.Context, left int) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 }
 
-// judge evaluates one author domain.
+// judge returns the result for one author domain.
 func (f *finder) judge(ctx context.Context, m Method, author string, ids []Identifier, sample int) Result {
 	d := f.discover(ctx, m, author)
 	r := Result{
@@ -167,7 +168,7 @@ func (f *finder) judge(ctx context.Context, m Method, author string, ids []Ident
 	return r
 }
 
-// lower applies t and pct.
+// lower lowers the policy if t or pct asks for it.
 func (r *Result) lower(m Method, sample int) {
 	if r.Published == PolicyNone {
 		return
@@ -191,8 +192,8 @@ func (r *Result) keepWalks(a aligner) {
 	r.Walks = append(r.Walks, a.walks...)
 }
 
-// settle derives the status. An aligned pass counts even if DNS could not tell
-// about another identifier; what could not be told is never a failure.
+// settle sets the status. An aligned pass counts even if a DNS question about
+// another identifier failed. A failed DNS question never leads to Fail.
 func (r *Result) settle() {
 	switch r.Reason {
 	case NoRecord:
@@ -217,16 +218,16 @@ func (r *Result) settle() {
 	}
 }
 
-// compare judges the domain once more, by the Public Suffix List. Where the
-// domain's own record applied and no walk was needed, there is nothing that the
-// list could see differently.
+// compare judges the domain again with the Public Suffix List. If the domain's
+// own record applied and no walk was needed, the result is the same with the
+// list.
 func (f *finder) compare(ctx context.Context, r Result, ids []Identifier) Comparison {
 	if r.Record != nil && len(r.Walks) == 0 {
 		return Comparison{Org: PSLOrg(r.Domain), Known: true, Status: r.Status, Policy: r.Policy}
 	}
 	f.frozen = true
 	defer func() { f.frozen = false }()
-	// pct is no difference of the lists: a sample of -1 is below any pct.
+	// The comparison must not depend on pct: a sample of -1 is below any pct.
 	p := f.judge(ctx, MethodPSL, r.Domain, ids, -1)
 	c := Comparison{Org: p.Org, Known: p.Status != TempError || r.Status == TempError}
 	c.Differs = r.Org != "" && r.Org != c.Org
@@ -237,7 +238,7 @@ func (f *finder) compare(ctx context.Context, r Result, ids []Identifier) Compar
 	return c
 }
 
-// strictest chooses the result that counts (RFC 9989 section 11.5).
+// strictest returns the result that counts (RFC 9989 section 11.5).
 func strictest(from author.Author, results []Result) Result {
 	verdict := Result{Status: PermError, Reason: Reason(from.Defect)}
 	if from.Defect == author.NoDomain {
@@ -249,15 +250,16 @@ func strictest(from author.Author, results []Result) Result {
 		}
 	}
 	if verdict.Status == Pass && from.Fields > 1 {
-		// Readers show one of the fields, and a signature vouches for the last
-		// (RFC 5322 section 3.6, RFC 6376 section 8.15).
+		// Mail programs show only one of the fields, and a signature covers only the
+		// last one (RFC 5322 section 3.6, RFC 6376 section 8.15).
 		return Result{Status: PermError, Reason: FromSeveral}
 	}
 	return verdict
 }
 
-// severity orders results: what asks for more against the mail is higher. A
-// From that cannot be judged is worse than all but a failure under a policy.
+// severity orders results. It is higher for a result that asks for more
+// against the mail. Only a failure under quarantine or reject is above a From
+// that cannot be judged.
 func severity(r Result) int {
 	switch r.Status {
 	case Fail:

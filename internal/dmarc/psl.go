@@ -2,9 +2,9 @@ package dmarc
 
 import "golang.org/x/net/publicsuffix"
 
-// PSLOrg is the organizational domain that RFC 7489 section 3.2 finds with the
-// Public Suffix List compiled into golang.org/x/net, its private part
-// included. A public suffix is its own.
+// PSLOrg returns the organizational domain as RFC 7489 section 3.2 defines it.
+// It uses the Public Suffix List in golang.org/x/net, including its private
+// part. For a public suffix it returns the suffix itself.
 func PSLOrg(domain string) string {
 	org, err := publicsuffix.EffectiveTLDPlusOne(domain)
 	if err != nil {

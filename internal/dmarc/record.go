@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// maxURIs bounds the report addresses that a Record keeps of each kind.
+// maxURIs is how many report addresses of each kind a Record keeps.
 const maxURIs = 16
 
 // PSD is the value of the psd tag.
@@ -20,24 +20,26 @@ const (
 )
 
 // Record is a policy record (RFC 9989 section 4.7). Tags that are absent or
-// broken have their defaults; unknown tags are ignored.
+// broken have their default values. Unknown tags are ignored.
 type Record struct {
-	P, SP, NP  Policy // "" when absent or broken
+	P, SP, NP  Policy // "" if absent or broken
 	StrictSPF  bool   // aspf=s
 	StrictDKIM bool   // adkim=s
 	PSD        PSD
 	Test       bool     // t=y
-	Percent    int      // pct, historic: 100 unless set; only MethodPSL looks at it
+	Percent    int      // pct, historic: 100 unless set; used only by MethodPSL
 	FO         string   // fo as published, "0" by default
 	RUA, RUF   []string // valid URIs, at most 16 each
-	// Broken names the known tags whose value is invalid or that occur twice.
+	// Broken has the names of the known tags with an invalid value, and of those
+	// that occur twice.
 	Broken []string
 }
 
-// ParseRecord reads one TXT record. It is false for a text that is no DMARC
-// record: v=DMARC1 must come first, the value with its case (RFC 9989 section
-// 4.8); space may be around the "=" only. Any length, octets beyond ASCII and control characters are taken:
-// they break the tag that they are in, and no other.
+// ParseRecord parses one TXT record. It returns false for a text that is no
+// DMARC record. The text must begin with v=DMARC1; the value is case-sensitive
+// (RFC 9989 section 4.8), and only around "=" there may be space. The text may
+// have any length, octets beyond ASCII and control characters. Those make only
+// the tag broken that they are in.
 func ParseRecord(text string) (Record, bool) {
 	r := Record{PSD: PSDUnknown, Percent: 100, FO: "0"}
 	rest, ok := cutVersion(text)
@@ -59,7 +61,7 @@ func ParseRecord(text string) (Record, bool) {
 	return r, true
 }
 
-// cutVersion cuts "v=DMARC1" and its separator off.
+// cutVersion removes "v=DMARC1" and its separator.
 func cutVersion(text string) (rest string, ok bool) {
 	if text == "" || text[0]|0x20 != 'v' {
 		return "", false
@@ -76,8 +78,7 @@ func cutVersion(text string) (rest string, ok bool) {
 
 var tagNames = [...]string{"p", "sp", "np", "adkim", "aspf", "psd", "t", "fo", "rua", "ruf", "pct"}
 
-// tagIndex finds a known tag; names are compared ignoring case, as the ABNF
-// has it.
+// tagIndex finds a known tag. As in the ABNF, names are not case-sensitive.
 func tagIndex(name string) int {
 	for i, known := range tagNames {
 		if strings.EqualFold(name, known) {
@@ -87,7 +88,7 @@ func tagIndex(name string) int {
 	return -1
 }
 
-// set stores a tag and reports whether its value is valid.
+// set sets a tag and reports whether its value is valid.
 func (r *Record) set(tag, value string) (ok bool) {
 	switch tag {
 	case "p":
@@ -126,8 +127,8 @@ func (r *Record) set(tag, value string) (ok bool) {
 	return ok
 }
 
-// spoil puts a tag back to its default. A tag that occurs twice says nothing:
-// which of the two is meant would be a guess.
+// spoil sets a tag to its default value. A tag that occurs twice is not used,
+// because it is unknown which of the two is meant.
 func (r *Record) spoil(tag string) {
 	switch tag {
 	case "p":
@@ -158,8 +159,9 @@ func (r *Record) spoil(tag string) {
 	}
 }
 
-// usable is the record as it is acted on: one without a valid policy is taken
-// for p=none if it wants reports, and otherwise not at all (section 4.10.1).
+// usable returns the record in the form that is used. A record without a valid
+// policy counts as p=none if it asks for reports; otherwise it is not used
+// (section 4.10.1).
 func (r Record) usable() (Record, bool) {
 	if r.P != "" && !slices.Contains(r.Broken, "sp") && !slices.Contains(r.Broken, "np") {
 		return r, true
@@ -168,8 +170,8 @@ func (r Record) usable() (Record, bool) {
 	return r, len(r.RUA) > 0
 }
 
-// forSubdomain is the policy for names below that of the record, which either
-// exist or do not (section 4.10.1).
+// forSubdomain returns the policy for names below that of the record. It
+// depends on whether they exist (section 4.10.1).
 func (r Record) forSubdomain(exists bool) Policy {
 	switch {
 	case !exists && r.NP != "":
@@ -205,7 +207,7 @@ func validFO(value string) bool {
 	return true
 }
 
-// parseURIs keeps the valid URIs of a list.
+// parseURIs returns the valid URIs of a list.
 func parseURIs(value string) []string {
 	var list []string
 	for uri := range strings.SplitSeq(value, ",") {
@@ -217,9 +219,9 @@ func parseURIs(value string) []string {
 	return list
 }
 
-// validURI checks the generic form of RFC 3986: a scheme, a colon, and
-// something of the characters that a URI may hold. An exclamation mark has to be
-// encoded (RFC 9989 section 4.7); RFC 7489 put a size limit behind it.
+// validURI checks for the generic form of RFC 3986: a scheme, a colon, and
+// characters that a URI may contain. An exclamation mark must be encoded (RFC
+// 9989 section 4.7), because in RFC 7489 a size limit follows it.
 func validURI(uri string) bool {
 	scheme, rest, ok := strings.Cut(uri, ":")
 	if !ok || scheme == "" || rest == "" || !isAlpha(scheme[0]) {

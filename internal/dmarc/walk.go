@@ -8,18 +8,18 @@ import (
 // Walk is one walk up the DNS tree (RFC 9989 section 4.10).
 type Walk struct {
 	Start string
-	// Steps are the names asked, from the longest to the shortest. The walk
-	// ends after a record with psd=y or psd=n, or after an error.
+	// Steps are the results for the names, from the longest name to the shortest.
+	// The walk ends after a record with psd=y or psd=n, or after an error.
 	Steps []Step
-	// Org is the organizational domain of Start (section 4.10.2), "" after an
-	// error.
+	// Org is the organizational domain of Start (section 4.10.2). It is "" after
+	// an error.
 	Org string
-	Err error // DNS could not tell
+	Err error // the DNS did not answer
 }
 
-// walkNames lists the domains that a walk from start asks: start itself, then
-// its parent or, from a name of more than eight labels, the name of its last
-// seven, and so on up to the top-level domain.
+// walkNames returns the domains of a walk from start. They are start, its
+// parent, and so on up to the top-level domain. If start has more than eight
+// labels, the second domain is not its parent but its last seven labels.
 func walkNames(start string) []string {
 	names := make([]string, 1, MaxWalkQueries)
 	names[0] = start
@@ -35,7 +35,7 @@ func walkNames(start string) []string {
 	return names
 }
 
-// walk walks from a domain.
+// walk makes a walk from a domain.
 func (f *finder) walk(ctx context.Context, start string) Walk {
 	w := Walk{Start: start}
 	for _, name := range walkNames(start) {
@@ -62,19 +62,19 @@ func (w *Walk) organizational() string {
 		case s.Record.PSD == PSDYes && s.Domain != w.Start:
 			return oneBelow(w.Start, s.Domain)
 		default:
-			org = s.Domain // psd=n is the last step; otherwise the shortest wins
+			org = s.Domain // psd=n is the last step; otherwise the last record is that of the shortest name
 		}
 	}
 	return org
 }
 
-// oneBelow is the name one label below suffix on the way to name.
+// oneBelow returns the end of name that has one label more than suffix.
 func oneBelow(name, suffix string) string {
 	head := strings.TrimSuffix(name, "."+suffix)
 	return head[strings.LastIndexByte(head, '.')+1:] + "." + suffix
 }
 
-// step finds what a domain on the way said.
+// step returns the record of a domain in the walk.
 func (w *Walk) step(domain string) *Record {
 	for _, s := range w.Steps {
 		if s.Domain == domain {
@@ -84,7 +84,8 @@ func (w *Walk) step(domain string) *Record {
 	return nil
 }
 
-// suffixRecord finds the record of the public suffix that ended the walk.
+// suffixRecord returns the record of the public suffix at which the walk
+// ended.
 func (w *Walk) suffixRecord() (string, *Record) {
 	last := w.Steps[len(w.Steps)-1]
 	if last.Record != nil && last.Record.PSD == PSDYes {
@@ -93,7 +94,7 @@ func (w *Walk) suffixRecord() (string, *Record) {
 	return "", nil
 }
 
-// isBelow reports whether name is domain or a name under it.
+// isBelow reports whether name is domain or a name below it.
 func isBelow(name, domain string) bool {
 	rest, ok := strings.CutSuffix(name, domain)
 	return ok && (rest == "" || strings.HasSuffix(rest, "."))
