@@ -1,19 +1,22 @@
-// Package rsaengine signs with RSA keys, by OpenSSL's libcrypto where the program
-// was built with it, else by Go.
+// Package rsaengine signs with RSA keys. It uses OpenSSL's libcrypto if the
+// program was built with it, otherwise Go.
 //
-// RSA is most of what a signed mail costs, and libcrypto is about three times as
-// fast as crypto/rsa. A build with the tag "openssl" and cgo is linked with
-// libcrypto 3; every other build is pure Go and knows only the engine "go".
+// RSA is the largest part of the cost of a signed mail, and libcrypto is about
+// three times as fast as crypto/rsa. A build with the tag "openssl" and cgo is
+// linked with libcrypto 3. Every other build is pure Go and has only the
+// engine "go".
 //
 // Invariants:
 //
-//   - OpenSSL is a faster way to the same octets, never the only way: whatever goes
-//     wrong with it, Go signs. PKCS#1 v1.5 signatures have no random part, so both
-//     engines return the same signature.
+//   - OpenSSL only makes signing faster. If there is any problem with it, Go
+//     signs. PKCS#1 v1.5 signatures have no random part, so both engines
+//     return the same signature.
 //   - The first signature of each key is verified by Go before it is used.
-//   - No more threads are inside libcrypto at once than there are processors.
-//   - libcrypto's copy of a key is made at the key's first signature, and freed when
-//     the garbage collector has found the signer unused.
+//   - The number of threads inside libcrypto is never greater than
+//     GOMAXPROCS.
+//   - libcrypto's copy of a key is made for the key's first signature. It is
+//     freed after the garbage collector has found that the signer is not used
+//     any more.
 package rsaengine
 
 import (
@@ -28,20 +31,21 @@ import (
 	"sync/atomic"
 )
 
-// The engines that can be asked for.
+// The names of the engines.
 const (
 	Auto    = "auto" // OpenSSL if it is built in, else Go
 	Go      = "go"
 	OpenSSL = "openssl"
 )
 
-// ErrNotBuiltIn is what New returns for OpenSSL in a program without it.
+// ErrNotBuiltIn is the error of New if OpenSSL is requested but the program
+// was built without it.
 var ErrNotBuiltIn = errors.New("this program was built without OpenSSL; use auto or go, install the Debian package for amd64, or build with: make openssl")
 
 // Engine makes signers of RSA keys. It may be used by several goroutines.
 type Engine struct {
 	name, version string
-	lib           library // nil: Go signs
+	lib           library // nil if Go signs
 	slots         chan struct{}
 	failed        func(error)
 
@@ -51,8 +55,8 @@ type Engine struct {
 
 // library is another implementation of RSA.
 type library interface {
-	// load makes the library's copy of a key, which is freed with the value that
-	// is returned.
+	// load makes the library's copy of a key. The copy is freed together with the
+	// returned value.
 	load(pkcs1 []byte) (native, error)
 }
 
@@ -61,8 +65,8 @@ type native interface {
 	sign(digest []byte, size int) ([]byte, error)
 }
 
-// New returns the engine of a name. failed is called once, with the first thing
-// that goes wrong with OpenSSL.
+// New returns the engine with a name. If there is a problem with OpenSSL,
+// failed is called for the first one only.
 func New(name string, failed func(error)) (*Engine, error) {
 	e := &Engine{name: Go, failed: failed, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if name == OpenSSL && !builtIn {
@@ -80,17 +84,17 @@ func New(name string, failed func(error)) (*Engine, error) {
 	return e, nil
 }
 
-// Name is the engine that signs: Go or OpenSSL.
+// Name returns the name of the engine that signs: Go or OpenSSL.
 func (e *Engine) Name() string { return e.name }
 
-// Version is that of OpenSSL, "" for Go.
+// Version returns the version of OpenSSL, or "" for Go.
 func (e *Engine) Version() string { return e.version }
 
-// Fallbacks counts the signatures that Go made because OpenSSL could not.
+// Fallbacks returns how many signatures Go made because OpenSSL failed.
 func (e *Engine) Fallbacks() uint64 { return e.fallbacks.Load() }
 
-// Signer returns a signer for key. It signs SHA-256 digests with PKCS#1 v1.5 by the
-// engine, everything else by Go.
+// Signer returns a signer for key. The engine makes PKCS#1 v1.5 signatures
+// over SHA-256 digests. Go makes all others.
 func (e *Engine) Signer(key *rsa.PrivateKey) crypto.Signer {
 	if e.lib == nil {
 		return key
@@ -98,22 +102,22 @@ func (e *Engine) Signer(key *rsa.PrivateKey) crypto.Signer {
 	return &signer{engine: e, key: key}
 }
 
-// fellBack reports the first problem.
+// fellBack reports the first problem and ignores the others.
 func (e *Engine) fellBack(err error) {
 	if !e.warned.Swap(true) && e.failed != nil {
 		e.failed(err)
 	}
 }
 
-// signer is a key of which libcrypto has a copy.
+// signer is a key that libcrypto can have a copy of.
 type signer struct {
 	engine *Engine
 	key    *rsa.PrivateKey
 
 	load    sync.Once
 	native  native      // written by load
-	proven  atomic.Bool // a signature of native was verified
-	refused atomic.Bool // native is not to be used
+	proven  atomic.Bool // a signature by native was verified
+	refused atomic.Bool // native must not be used
 }
 
 func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
@@ -136,8 +140,8 @@ func (s *signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 	return s.key.Sign(random, digest, opts)
 }
 
-// signNative has the library sign, and verifies what it returns until one signature
-// was good.
+// signNative signs with the library. It verifies the signatures until the
+// first valid one.
 func (s *signer) signNative(digest []byte) ([]byte, error) {
 	s.engine.slots <- struct{}{}
 	defer func() { <-s.engine.slots }()
@@ -160,7 +164,7 @@ func (s *signer) signNative(digest []byte) ([]byte, error) {
 	return signature, nil
 }
 
-// loadNative gives the library the key. The copy in between is cleared.
+// loadNative loads the key into the library. It clears the temporary copy.
 func (s *signer) loadNative() (native, error) {
 	der := x509.MarshalPKCS1PrivateKey(s.key)
 	defer clear(der)

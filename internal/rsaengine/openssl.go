@@ -75,10 +75,10 @@ import (
 
 const builtIn = true
 
-// errorSize is room for one reason of OpenSSL's.
+// errorSize is the space for one error text of OpenSSL.
 const errorSize = 256
 
-// libcrypto is OpenSSL's library.
+// libcrypto is the library of OpenSSL.
 type libcrypto struct {
 	loaded *atomic.Int64 // keys that have not been freed
 }
@@ -109,7 +109,8 @@ func (l libcrypto) load(pkcs1 []byte) (native, error) {
 	return k, nil
 }
 
-// sign returns the signature over a SHA-256 digest; size is that of the modulus.
+// sign returns the signature over a SHA-256 digest. size is the size of the
+// modulus in octets.
 func (k *evpKey) sign(digest []byte, size int) ([]byte, error) {
 	var text [errorSize]C.char
 	signature := make([]byte, size)
