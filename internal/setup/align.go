@@ -1,10 +1,10 @@
 package setup
 
-// pair is a line of two texts side by side. Lines that are the same are in one row.
+// pair is a row of two columns. Lines that both columns have are in one row.
 type pair struct{ left, right string }
 
-// align puts two lists side by side: what they have in common is in the same row (the
-// longest common subsequence).
+// align puts two lists side by side. Lines of their longest common subsequence share a
+// row.
 func align(left, right []string) []pair {
 	common := make([][]int, len(left)+1)
 	for i := range common {

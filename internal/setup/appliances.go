@@ -1,5 +1,4 @@
-// Appliances: programs that write Postfix's configuration anew at an upgrade or a
-// start.
+// Appliances: programs that rewrite Postfix's configuration at an upgrade or a start.
 
 package setup
 
@@ -35,8 +34,9 @@ func (p *planner) appliances() {
 	}
 }
 
-// mailInABoxMilter plans what the box needs: what comes from the box itself is its own
-// and is signed, as OpenDKIM did (its spam filter hands nothing back to Postfix).
+// mailInABoxMilter plans the milter for Mail-in-a-Box. Mail from the box itself is
+// signed, as OpenDKIM did. This is safe, because the box's spam filter does not hand
+// mail back to Postfix.
 func (p *planner) mailInABoxMilter() {
 	if !p.attaches(Milterd) || p.plan.Shadow || !p.signs() {
 		return
@@ -50,7 +50,7 @@ func (p *planner) mailInABoxMilter() {
 	p.plan.MilterdUser = "opendkim"
 }
 
-// dockerLines are the changes in the form of docker-mailserver's own files.
+// dockerLines returns the changes as lines for docker-mailserver's own files.
 func (p *planner) dockerLines() []string {
 	var main, master []string
 	for _, c := range p.plan.Changes {

@@ -1,4 +1,4 @@
-// Applying a plan, step by step. Each step can be taken back with the journal.
+// Applying a plan, step by step. Each step can be undone with the journal.
 
 package setup
 
@@ -20,26 +20,26 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// Applier changes a system by a plan.
+// Applier applies a plan to a system.
 type Applier struct {
 	Options
 	Journals Journals
-	// Say hears of each step.
+	// Say is called with a message for each step.
 	Say func(format string, args ...any)
-	// Services has systemd start and stop the daemons.
+	// Services is set if systemd is to start and stop the daemons.
 	Services bool
-	// Binaries is where the daemons are, for a check of their settings; "" looks beside
-	// this program and in the usual folders.
+	// Binaries is the folder of the daemons' programs, which check their settings. ""
+	// searches beside this program and in the usual folders.
 	Binaries string
 
-	step func(name string) // before each step, for tests; may be nil
+	step func(name string) // called before each step, for tests; may be nil
 }
 
-// ErrNotRunning says that the settings are written, and that the daemons, which no
-// systemd starts here, are to be started before Postfix asks them.
+// ErrNotRunning is returned when the settings are written, but no systemd starts the
+// daemons here. They must run before Postfix asks them.
 var ErrNotRunning = errors.New("the settings are written, and Postfix is as it was: start the daemons now, and run this command again")
 
-// Apply does what a plan says. When a step fails, what was done is taken back.
+// Apply applies a plan. If a step fails, the earlier steps are undone.
 func (a *Applier) Apply(ctx context.Context, p *Plan) error {
 	unlock, err := a.Journals.lock()
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *Applier) apply(ctx context.Context, p *Plan) error {
 	}
 	if err := a.carryOut(ctx, p, j); err != nil {
 		a.Say("taking everything back")
-		// The caller may have given up: what was begun is taken back all the same.
+		// The caller's context may be done. What was begun is undone all the same.
 		return errors.Join(err, a.takeBack(context.WithoutCancel(ctx), j))
 	}
 	j.Done = true
@@ -94,11 +94,12 @@ func (a *Applier) at(name string) {
 	}
 }
 
-// errUnfinished says that a plan may be made from half of an earlier one.
+// errUnfinished: an unfinished run may have left half of its changes, and a plan must
+// not be based on these.
 var errUnfinished = errors.New("an earlier run was cut short; take it back with postern setup --undo")
 
-// Recover takes back a run of apply that was cut short, and reports whether there was
-// one. A plan is good only after it.
+// Recover undoes a run of apply that was cut short, and reports whether there was one.
+// It must be called before a plan is made.
 func (a *Applier) Recover(ctx context.Context) (recovered bool, err error) {
 	unlock, err := a.Journals.lock()
 	if err != nil {
@@ -112,7 +113,7 @@ func (a *Applier) Recover(ctx context.Context) (recovered bool, err error) {
 	return true, a.takeBack(ctx, j)
 }
 
-// unfinished returns the run that was cut short, nil for none. Only the latest can be.
+// unfinished returns the run that was cut short, or nil. Only the latest can be.
 func (j Journals) unfinished() (*journal, error) {
 	all, err := j.all()
 	if err != nil || len(all) == 0 || all[len(all)-1].Done {
@@ -121,7 +122,7 @@ func (j Journals) unfinished() (*journal, error) {
 	return all[len(all)-1], nil
 }
 
-// prepare works out every file before the first is written.
+// prepare computes every file before the first one is written.
 func (a *Applier) prepare(ctx context.Context, p *Plan) (*journal, error) {
 	j := &journal{Postfix: p.Postfix.Dir, Time: time.Now().UTC(), Changes: p.Changes, Reload: p.Reload}
 	for _, f := range p.Files {
@@ -142,7 +143,7 @@ func (a *Applier) prepare(ctx context.Context, p *Plan) (*journal, error) {
 	return j, err
 }
 
-// written is a file of ours as the journal has it.
+// written returns the journal's entry for one of our files.
 func (a *Applier) written(f File) (written, error) {
 	path, err := behindLinks(f.Path)
 	if err != nil {
@@ -181,7 +182,8 @@ func lookupUser(name string) (uid, gid int, ok bool) {
 	return uid, gid, errors.Join(uidErr, gidErr) == nil
 }
 
-// behindLinks returns the file that a path leads to, whether it is there or not.
+// behindLinks returns the path of a file with symbolic links resolved. The file need
+// not exist.
 func behindLinks(path string) (string, error) {
 	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -190,7 +192,7 @@ func behindLinks(path string) (string, error) {
 	return target, err
 }
 
-// stage has postconf(1) change copies of Postfix's files, and reads them again.
+// stage has postconf(1) change copies of Postfix's files, and reads the copies.
 func (a *Applier) stage(ctx context.Context, p *Plan) ([]written, error) {
 	if len(p.Changes) == 0 {
 		return nil, nil
@@ -231,7 +233,7 @@ func (a *Applier) stage(ctx context.Context, p *Plan) ([]written, error) {
 	return slices.DeleteFunc(files, func(w written) bool { return w.After.sameText(w.Before) }), nil
 }
 
-// edit makes changes in the files of a folder.
+// edit applies changes to the files in a folder.
 func edit(ctx context.Context, dir string, changes []Change) error {
 	main, master, unset := []string{"-c", dir, "-e"}, []string{"-c", dir, "-P"}, []string{"-c", dir, "-X"}
 	for _, c := range changes {
@@ -254,7 +256,8 @@ func edit(ctx context.Context, dir string, changes []Change) error {
 	return nil
 }
 
-// asPlanned reads the files of a folder and compares them with a plan.
+// asPlanned reads the files in a folder, and returns an error if they are not as
+// planned.
 func asPlanned(ctx context.Context, dir string, changes []Change) error {
 	got, err := ReadPostfix(ctx, dir)
 	if err != nil {
@@ -282,8 +285,8 @@ func asPlanned(ctx context.Context, dir string, changes []Change) error {
 	return nil
 }
 
-// carryOut writes what the journal holds: our files and daemons first, so that Postfix
-// never asks what is not there.
+// carryOut writes what the journal holds. Our files and daemons come first, so that
+// Postfix never asks a daemon that does not run.
 func (a *Applier) carryOut(ctx context.Context, p *Plan, j *journal) error {
 	if err := j.makeFolders(); err != nil {
 		return err
@@ -331,8 +334,8 @@ func (a *Applier) carryOut(ctx context.Context, p *Plan, j *journal) error {
 
 func isPostfix(kind string) bool { return kind == "main.cf" || kind == "master.cf" }
 
-// bringIn imports the memory of another greylist. That it fails costs a delay, not a
-// mail.
+// bringIn imports the data of another greylist. A failure is only a warning: it delays
+// mail, but loses none.
 func (a *Applier) bringIn(ctx context.Context, i Import) {
 	if a.Import == nil {
 		return
@@ -345,8 +348,8 @@ func (a *Applier) bringIn(ctx context.Context, i Import) {
 	a.Say("%s: %s", i.Program, said)
 }
 
-// checkPostfix has Postfix check its files, and looks for warnings that were not
-// there before.
+// checkPostfix has Postfix check its files, and returns an error if there are new
+// warnings.
 func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
 	if _, _, err := postconf.Run(ctx, "postfix", "-c", before.Dir, "check"); err != nil {
 		return err
@@ -363,7 +366,7 @@ func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
 	return nil
 }
 
-// reload has a Postfix that runs read its files again.
+// reload has Postfix reload its files, if it runs.
 func (a *Applier) reload(ctx context.Context, dir string) error {
 	if _, _, err := postconf.Run(ctx, "postfix", "-c", dir, "status"); err != nil {
 		a.Say("this Postfix is not running; it has the new settings when it is started")
@@ -373,7 +376,7 @@ func (a *Applier) reload(ctx context.Context, dir string) error {
 	return err
 }
 
-// checkSettings has a daemon check its settings, with its own rights.
+// checkSettings has a daemon check its settings as the daemon's own user.
 func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) error {
 	d, user := a.Policyd, a.User
 	if daemon == Milterd {
@@ -393,7 +396,7 @@ func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) err
 	return nil
 }
 
-// binary finds one of our daemons.
+// binary returns the path of one of our daemons.
 func (a *Applier) binary(name string) (string, error) {
 	dirs := postconf.Folders()
 	if self, err := os.Executable(); err == nil {
@@ -411,7 +414,7 @@ func (a *Applier) binary(name string) (string, error) {
 	return "", fmt.Errorf("%s is not installed; looked in %s", name, strings.Join(dirs, ", "))
 }
 
-// endpoints are the sockets that Postfix is going to ask.
+// endpoints returns the sockets that Postfix is going to ask.
 func (a *Applier) endpoints(p *Plan) []string {
 	var all []string
 	for _, c := range p.Changes {
@@ -424,8 +427,8 @@ func (a *Applier) endpoints(p *Plan) []string {
 	return all
 }
 
-// listening makes sure that the daemons listen before Postfix asks them: a milter that
-// is named and away costs every user a 451.
+// listening returns an error unless the daemons listen. Otherwise Postfix would answer
+// every user with a 451 while a milter that it names is away.
 func (a *Applier) listening(ctx context.Context, p *Plan) error {
 	for _, endpoint := range a.endpoints(p) {
 		if err := dial(ctx, endpoint, p.Postfix.value("queue_directory")); err != nil {
@@ -435,7 +438,7 @@ func (a *Applier) listening(ctx context.Context, p *Plan) error {
 	return nil
 }
 
-// dialTimeout is as long as a daemon of this machine may take to accept.
+// dialTimeout bounds how long a daemon of this machine may take to accept a connection.
 const dialTimeout = 5 * time.Second
 
 func dial(ctx context.Context, endpoint, queue string) error {

@@ -12,15 +12,16 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// ownershipName is the parameter of main.cf that holds the ownership hook: values in
-// master.cf are written without white space.
+// ownershipName is the parameter of main.cf that holds the ownership hook. master.cf
+// refers to it by name, because its values have no white space.
 const ownershipName = ourNames + "ownership"
 
-// limitName holds the hook of the limit check at the end of a mail.
+// limitName is the parameter that holds the hook of the limit check at the end of a
+// mail.
 const limitName = ourNames + "limit"
 
 // restrictionLists are the parameters that may ask a policy service, in the order in
-// which smtpd(8) asks them.
+// which smtpd(8) evaluates them.
 var restrictionLists = []string{
 	"smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions", "smtpd_relay_restrictions",
 	"smtpd_recipient_restrictions", "smtpd_data_restrictions", "smtpd_end_of_data_restrictions",
@@ -32,8 +33,8 @@ const (
 	endOfData     = "smtpd_end_of_data_restrictions"
 )
 
-// inboundHook asks about mail from the internet. While the daemon is away, mail
-// passes.
+// inboundHook returns the hook for mail from the internet. While the daemon is away,
+// mail passes.
 func (p *planner) inboundHook() restriction {
 	checks := strings.Join(p.inboundChecks(), ", ")
 	context := "policy_context=" + checks
@@ -50,8 +51,8 @@ func (p *planner) inboundChecks() []string {
 	return []string{"dnsbl"}
 }
 
-// ownershipHook asks who may use a sender. While the daemon is away, users are told
-// to try again, unless it only watches.
+// ownershipHook returns the hook of the ownership check. While the daemon is away,
+// users are asked to try again. In shadow mode, mail passes.
 func (p *planner) ownershipHook() restriction {
 	action := ""
 	if p.plan.Shadow {
@@ -64,7 +65,7 @@ func (p *planner) ownershipHook() restriction {
 	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + context + action + " }"}
 }
 
-// limits reports whether the administrator has limited how much users may send.
+// limits reports whether the administrator has set limits on how much users may send.
 func (p *planner) limits() bool {
 	data, err := os.ReadFile(p.Policyd.Config)
 	if err != nil {
@@ -74,8 +75,8 @@ func (p *planner) limits() bool {
 	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0
 }
 
-// attachLimits plans that the limit check is asked at the end of a mail too, when it
-// is certain how many recipients there are.
+// attachLimits plans the second hook of the limit check. It is at the end of a mail,
+// when the number of recipients is final.
 func (p *planner) attachLimits(s *Service) {
 	list := p.elements(s, endOfData)
 	if !p.limits() || slices.ContainsFunc(list, func(r restriction) bool { return p.asks(r) || r.is("$"+limitName) }) {
@@ -100,7 +101,7 @@ func (p *planner) attachPolicy() {
 	p.attachUsers()
 }
 
-// attachLists plans the lists for mail from the internet.
+// attachLists plans the changes of the restriction lists for mail from the internet.
 func (p *planner) attachLists() {
 	for _, name := range restrictionLists {
 		for _, place := range p.places(p.with(Internet), name) {
@@ -109,14 +110,14 @@ func (p *planner) attachLists() {
 	}
 }
 
-// attachList takes what is replaced out of a list for mail from the internet, and puts
-// our hook into the one for recipients.
+// attachList removes the replaced elements from a list for mail from the internet. The
+// list for recipients also gets our hook.
 func (p *planner) attachList(place *Service, name string) {
 	if p.emptied(place, name) {
 		return
 	}
 	list := p.elements(place, name)
-	first := slices.IndexFunc(list, p.rivals) // of kept too: nothing before it is taken out
+	first := slices.IndexFunc(list, p.rivals) // kept rivals count too
 	kept := slices.DeleteFunc(slices.Clone(list), p.replaces)
 	switch {
 	case name == recipientList && p.attaches(Policyd):
@@ -126,8 +127,8 @@ func (p *planner) attachList(place *Service, name string) {
 	}
 }
 
-// emptied reports whether the administrator has left a service without a list that
-// main.cf has.
+// emptied reports whether a service in master.cf has emptied a list that is set in
+// main.cf.
 func (p *planner) emptied(place *Service, name string) bool {
 	if place == nil || len(postconf.Split(place.overrides[name])) > 0 {
 		return false
@@ -138,8 +139,8 @@ func (p *planner) emptied(place *Service, name string) bool {
 	return true
 }
 
-// elements returns the list that is set at a place. A $name is replaced by what it
-// means when we have to see what is inside.
+// elements returns the list at a place. A $name is expanded only if we must see what it
+// holds.
 func (p *planner) elements(place *Service, name string) []restriction {
 	var overrides map[string]string
 	raw := p.rawAt(place, name)
@@ -162,12 +163,12 @@ func (p *planner) elements(place *Service, name string) []restriction {
 	return all
 }
 
-// matters reports whether the place of an element decides where ours goes.
+// matters reports whether the position of an element decides where our hook goes.
 func (p *planner) matters(r restriction) bool {
 	return p.rivals(r) || p.asks(r) || lets(r) || r.is(loginChecks...) || isAccess(r)
 }
 
-// lets reports whether an element may let mail in without asking those behind it.
+// lets reports whether an element may accept mail without asking the elements after it.
 func lets(r restriction) bool {
 	return !r.safe && strings.HasPrefix(strings.ToLower(r.name), "permit")
 }
@@ -176,14 +177,13 @@ func isAccess(r restriction) bool {
 	return !r.safe && strings.HasSuffix(strings.ToLower(r.name), "_access")
 }
 
-// ends reports whether nothing behind an element is asked about mail from the
-// internet.
+// ends reports whether no element after this one is asked about mail from the internet.
 func ends(r restriction) bool {
 	return r.is("permit", "reject", "defer", "permit_auth_destination", "defer_if_permit")
 }
 
-// withInbound returns a list of recipient restrictions with our hook at a place, or
-// where it belongs if that is -1.
+// withInbound inserts our hook into a list of recipient restrictions at a position.
+// With -1 it finds the right position.
 func (p *planner) withInbound(list []restriction, at int) []restriction {
 	hook := p.inboundHook()
 	if i := slices.IndexFunc(list, p.asks); i >= 0 {
@@ -199,7 +199,7 @@ func (p *planner) withInbound(list []restriction, at int) []restriction {
 			at = len(list)
 		}
 	}
-	// Unknown recipients are refused before they are greylisted.
+	// Unknown recipients are refused before mail to them is greylisted.
 	if i := slices.IndexFunc(list, isUnlisted); i >= at {
 		at = i + 1
 	}
@@ -207,8 +207,8 @@ func (p *planner) withInbound(list []restriction, at int) []restriction {
 	return slices.Insert(list, at, append(added, hook)...)
 }
 
-// missing returns what keeps our hook from being asked about our own mail, as far as
-// it is not in a list.
+// missing returns the elements that a list lacks to keep our hook from being asked
+// about our own mail.
 func (p *planner) missing(list []restriction) []restriction {
 	var all []restriction
 	for _, name := range []string{"permit_mynetworks", "permit_sasl_authenticated"} {
@@ -219,7 +219,8 @@ func (p *planner) missing(list []restriction) []restriction {
 	return all
 }
 
-// unlisted returns what refuses unknown recipients before they are greylisted.
+// unlisted returns the element that refuses unknown recipients before they are
+// greylisted, if the list lacks it.
 func (p *planner) unlisted(list []restriction) []restriction {
 	if strings.EqualFold(p.value("smtpd_reject_unlisted_recipient"), "no") || slices.ContainsFunc(list, isUnlisted) {
 		return nil
@@ -229,8 +230,9 @@ func (p *planner) unlisted(list []restriction) []restriction {
 
 func isUnlisted(r restriction) bool { return r.is("reject_unlisted_recipient") }
 
-// recipientDefaults is what a list that was empty begins with: who may relay, so that
-// our hook is not asked about the rest.
+// recipientDefaults returns the first elements of a list that was empty. They permit
+// those who may relay and refuse the relaying of others, so that our hook is asked
+// about neither.
 func (p *planner) recipientDefaults() []restriction {
 	list := restrictions(p.value("smtpd_relay_restrictions"))
 	if !slices.ContainsFunc(list, func(r restriction) bool { return r.is("defer_unauth_destination", "reject_unauth_destination") }) {
@@ -244,10 +246,10 @@ func (p *planner) recipientDefaults() []restriction {
 	return append(list, p.unlisted(list)...)
 }
 
-// loginChecks are Postfix's own checks of who may use a sender.
+// loginChecks are Postfix's own checks of who may use a sender address.
 var loginChecks = []string{"reject_sender_login_mismatch", "reject_authenticated_sender_login_mismatch", "reject_known_sender_login_mismatch"}
 
-// attachUsers plans the ownership hook wherever users log in.
+// attachUsers plans the ownership hook at every service where users log in.
 func (p *planner) attachUsers() {
 	internet := slices.DeleteFunc(p.with(Internet), func(s *Service) bool { return !p.logsIn(s) })
 	for _, place := range p.places(internet, senderList) {
@@ -261,7 +263,7 @@ func (p *planner) attachUsers() {
 		p.owners = true
 		p.attachLimits(s)
 		if !s.has(senderList) && p.asksLogins(p.elements(nil, senderList)) {
-			continue // main.cf asks
+			continue // the list of main.cf has the hook
 		}
 		list := p.withOwnership(p.elements(s, senderList), restriction{name: "$" + ownershipName})
 		p.setMain(ownershipName, p.ownershipHook().String())
@@ -272,15 +274,16 @@ func (p *planner) attachUsers() {
 	}
 }
 
-// attachLogins plans the hook where users log in beside mail from the internet: it is
-// asked about those who did, so that only they wait while the daemon is away.
+// attachLogins plans the hook at a service that takes both logins and mail from the
+// internet. It is asked only about users who have logged in, so only they have to wait
+// while the daemon is away.
 func (p *planner) attachLogins(place *Service) {
 	p.owners = true
 	list := p.elements(place, senderList)
 	if p.asksLogins(list) {
 		return
 	}
-	// What is not about logins stays with Postfix.
+	// Postfix goes on to check what does not depend on logins.
 	if i := slices.IndexFunc(list, func(r restriction) bool { return r.is("reject_sender_login_mismatch") }); i >= 0 && !p.plan.Shadow {
 		list = slices.Insert(list, i+1, restriction{name: "reject_unauthenticated_sender_login_mismatch"})
 	}
@@ -301,8 +304,8 @@ func (p *planner) asksLogins(list []restriction) bool {
 	})
 }
 
-// withOwnership returns a list of sender restrictions with a hook in place of
-// Postfix's own checks, or before what might let a sender in unasked.
+// withOwnership returns a list of sender restrictions with the hook. The hook replaces
+// Postfix's own checks, or comes before the first element that might permit a sender.
 func (p *planner) withOwnership(list []restriction, hook restriction) []restriction {
 	at := slices.IndexFunc(list, func(r restriction) bool {
 		return p.asks(r) && strings.Contains(r.arg, "ownership") || r.is("$"+ownershipName)
@@ -318,7 +321,7 @@ func (p *planner) withOwnership(list []restriction, hook restriction) []restrict
 	return slices.DeleteFunc(list, func(r restriction) bool { return r.is(loginChecks...) })
 }
 
-// ownershipPlace is where the ownership hook goes in a list that does not have it.
+// ownershipPlace returns the index for the ownership hook in a list without it.
 func ownershipPlace(list []restriction) int {
 	native := slices.IndexFunc(list, func(r restriction) bool { return r.is(loginChecks...) })
 	open := slices.IndexFunc(list, func(r restriction) bool { return lets(r) || ends(r) })
@@ -334,8 +337,8 @@ func ownershipPlace(list []restriction) int {
 	return open
 }
 
-// spell spells a list for a place. In master.cf there is no white space: a list that
-// needs it goes into main.cf under a name of its own.
+// spell formats a list for a place. master.cf has no white space, so a list that needs
+// it becomes a parameter of main.cf.
 func (p *planner) spell(place *Service, name string, list []restriction) string {
 	if place == nil {
 		return join(list)
@@ -347,11 +350,11 @@ func (p *planner) spell(place *Service, name string, list []restriction) string 
 	return p.spellService(place, name, words, join(list))
 }
 
-// notInName matches what cannot be part of a parameter's name.
+// notInName matches characters that a parameter's name cannot have.
 var notInName = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// spellService spells words for master.cf, or puts text into main.cf and returns its
-// name.
+// spellService formats words for master.cf. If that is not possible, it sets a
+// parameter of main.cf to text and returns a reference to it.
 func (p *planner) spellService(s *Service, name string, words []string, text string) string {
 	value := strings.Join(words, ",")
 	if !strings.ContainsAny(value, " \t{") {

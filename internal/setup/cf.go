@@ -1,5 +1,5 @@
-// The text of main.cf and master.cf, entry by entry: what undo puts back when others
-// have changed the files since.
+// The text of main.cf and master.cf, entry by entry. Undo uses it to restore entries
+// when others have changed the files since.
 
 package setup
 
@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// entry is a logical line with its continuation lines, or (key "") comments and blank
-// lines between entries.
+// entry is a logical line with its continuation lines. An entry with the key "" is the
+// comments and blank lines between two others.
 type entry struct{ key, text string }
 
-// parseCF reads main.cf or master.cf. Comments between the lines of an entry belong to
-// it.
+// parseCF parses main.cf or master.cf. Comments between the lines of an entry are part
+// of it.
 func parseCF(text string, master bool) []entry {
 	var all []entry
-	between := "" // comments and blank lines, until it is known what they belong to
+	between := "" // comments and blank lines that are not part of an entry yet
 	for line := range strings.Lines(text) {
 		switch {
 		case strings.TrimSpace(line) == "" || strings.HasPrefix(strings.TrimLeft(line, " \t"), "#"):
@@ -31,7 +31,7 @@ func parseCF(text string, master bool) []entry {
 	return append(all, entry{text: between})
 }
 
-// keyOf is the name of a parameter, or of a service with its type.
+// keyOf returns the name of a parameter, or of a service with its type.
 func keyOf(line string, master bool) string {
 	if !master {
 		name, _, _ := strings.Cut(line, "=")
@@ -44,7 +44,7 @@ func keyOf(line string, master bool) string {
 	return fields[0] + "/" + fields[1]
 }
 
-// blocks are the entries by their key. Of several with the same key all are kept.
+// blocks maps keys to entries. Entries with the same key are joined.
 func blocks(entries []entry) map[string]string {
 	all := make(map[string]string)
 	for _, e := range entries {
@@ -55,7 +55,7 @@ func blocks(entries []entry) map[string]string {
 	return all
 }
 
-// words are the words of a text without its comments: two texts with the same words
+// words returns the words of a text without its comments. Two texts with the same words
 // mean the same to Postfix.
 func words(text string) string {
 	var all []string
@@ -67,8 +67,8 @@ func words(text string) string {
 	return strings.Join(all, " ")
 }
 
-// takeOut puts back the entries of a file that we have changed, where they are still
-// as we left them. What is left names the entries that others have changed too.
+// takeOut restores the entries that we have changed and that still have our text. left
+// are the keys of the entries that others have changed too.
 func takeOut(now, before, after string, master bool) (text string, left []string) {
 	was, ours := blocks(parseCF(before, master)), blocks(parseCF(after, master))
 	changed := func(key string) bool { return words(was[key]) != words(ours[key]) }
@@ -79,14 +79,14 @@ func takeOut(now, before, after string, master bool) (text string, left []string
 		case e.key == "" || !changed(e.key) || words(e.text) == words(was[e.key]):
 			b.WriteString(e.text)
 		case words(e.text) == words(ours[e.key]):
-			b.WriteString(was[e.key]) // nothing, when it was not there
+			b.WriteString(was[e.key]) // empty if there was no such entry
 		default:
 			b.WriteString(e.text)
 			left = append(left, e.key)
 		}
 		seen[e.key] = true
 	}
-	// What we had taken out. Nothing is, today: an entry gets another value.
+	// Entries that we had removed. Today there are none: an entry is only changed.
 	for key, text := range was {
 		if !seen[key] && ours[key] == "" && changed(key) {
 			b.WriteString(text)
@@ -96,7 +96,7 @@ func takeOut(now, before, after string, master bool) (text string, left []string
 }
 
 // mergeBack returns a list that others have changed after us, with our elements
-// replaced by those that were there before. ok is false when none of ours is left.
+// replaced by the earlier ones. ok is false if the list has none of our elements.
 func mergeBack(now, before, after string) (merged string, ok bool) {
 	was, ours := elements(before), elements(after)
 	minus := func(a, b []string) map[string]bool {
@@ -113,7 +113,7 @@ func mergeBack(now, before, after string) (merged string, ok bool) {
 	var result []string
 	for _, element := range elements(now) {
 		if !added[element] {
-			delete(gone, element) // put back already
+			delete(gone, element) // already restored
 			result = append(result, element)
 			continue
 		}

@@ -1,4 +1,4 @@
-// Reading the settings of other programs.
+// Parsing the settings of other programs.
 
 package setup
 
@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// maxConf bounds the files of other programs that are read.
+// maxConf bounds the size of the files that are read.
 const maxConf = 1 << 20
 
-// read returns the text of a file of the system, "" when there is none. One that is
-// there and cannot be read is a warning.
+// read returns the text of a file of the system, or "" if there is none. A file that
+// cannot be read is a warning.
 func (p *planner) read(name string) string {
 	data, err := os.ReadFile(p.path(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -23,10 +23,10 @@ func (p *planner) read(name string) string {
 	return string(data[:min(len(data), maxConf)])
 }
 
-// options are settings of another program: names in lower case.
+// options are the settings of another program. The names are in lower case.
 type options map[string]string
 
-// get returns the first of some names that is set.
+// get returns the first of the named settings that is set.
 func (o options) get(names ...string) string {
 	for _, name := range names {
 		if value, ok := o[strings.ToLower(name)]; ok {
@@ -45,7 +45,7 @@ func (o options) yes(name string) bool {
 	return false
 }
 
-// parseOptions reads lines of a name and a value, with white space or separator
+// parseOptions parses lines of a name and a value, with white space or the separator
 // between them.
 func parseOptions(text, separator string) options {
 	all := make(options)
@@ -66,8 +66,8 @@ func parseOptions(text, separator string) options {
 	return all
 }
 
-// shellVariable returns a variable of a file that a shell reads, such as those in
-// /etc/default.
+// shellVariable returns the value of a variable in a file for the shell, such as those
+// in /etc/default.
 func shellVariable(text, name string) string {
 	value := ""
 	for line := range strings.Lines(text) {
@@ -78,7 +78,7 @@ func shellVariable(text, name string) string {
 	return value
 }
 
-// entries are the lines of a file with one entry each.
+// entries returns the lines of a file with one entry a line.
 func entries(text string) []string {
 	var all []string
 	for line := range strings.Lines(text) {
@@ -90,9 +90,9 @@ func entries(text string) []string {
 	return all
 }
 
-// sameSocket reports whether a socket that another program has for itself is the one
-// that Postfix asks. Postfix looks for relative paths in its queue, and for absolute
-// ones there too when it is chrooted.
+// sameSocket reports whether own, the socket in another program's settings, is the one
+// that Postfix asks. Postfix looks up relative paths in its queue directory, and
+// absolute ones there too when it is chrooted.
 func sameSocket(own, asked string) bool {
 	own = normal(strings.TrimSpace(own))
 	if own == asked {

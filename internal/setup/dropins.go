@@ -1,4 +1,4 @@
-// Drop-ins for the systemd units: what a site's own paths need.
+// Drop-ins for the systemd units, for paths that the units do not cover.
 
 package setup
 
@@ -13,10 +13,10 @@ import (
 	"syscall"
 )
 
-// unitFolders are where units are, the first that has one decides.
+// unitFolders are the folders of units, in the order in which systemd searches them.
 var unitFolders = []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
-// unit returns the text of an installed unit, "" when there is none.
+// unit returns the text of an installed unit, or "" if there is none.
 func (o *Options) unit(name string) string {
 	for _, folder := range unitFolders {
 		if data, err := os.ReadFile(o.path(filepath.Join(folder, name))); err == nil {
@@ -53,11 +53,11 @@ func (p *planner) dropIn(unit, text string) {
 	})
 }
 
-// hidden are the folders of which the units show a daemon nothing.
+// hidden are the folders that the units hide from the daemons.
 var hidden = []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"}
 
-// pathLines are what a daemon needs to read files that are elsewhere or belong to
-// another group. The rest of the folders that the unit hides stays hidden.
+// pathLines returns the lines that let a daemon read files in hidden folders or of
+// another group. The other files of a hidden folder stay hidden.
 func (p *planner) pathLines(paths []string) []string {
 	var folders, groups []string
 	for _, path := range paths {
@@ -79,8 +79,8 @@ func (p *planner) pathLines(paths []string) []string {
 	return lines
 }
 
-// groupOf returns the group that makes a file readable, "" if none is needed beside
-// those that the unit has.
+// groupOf returns the group that a daemon needs to read a file, or "" if the groups of
+// the unit are enough.
 func groupOf(path string) string {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o004 != 0 || info.Mode().Perm()&0o040 == 0 {
@@ -97,12 +97,13 @@ func groupOf(path string) string {
 	return group.Name
 }
 
-// listenVerify matches the flag by which the unit takes every mail of its socket for
-// that of others.
+// listenVerify matches the flag of the unit by which all mail of a socket counts as
+// mail of others.
 var listenVerify = regexp.MustCompile(`--listen-verify (systemd:\S+)`)
 
-// milterdLines are what the milter daemon needs: another user on an appliance, and
-// that the session says whose mail it is.
+// milterdLines returns the lines for the milter daemon: on an appliance another user,
+// and where users log in at port 25 the flag by which the session decides whose mail it
+// is.
 func (p *planner) milterdLines() []string {
 	var lines []string
 	if user := p.plan.MilterdUser; user != "" {
@@ -125,7 +126,8 @@ func (p *planner) milterdLines() []string {
 	return lines
 }
 
-// socketDropIn plans where systemd listens, if that is not what the unit has.
+// socketDropIn plans a drop-in for where systemd listens, if the unit's own address is
+// not the right one.
 func (p *planner) socketDropIn(unit, endpoint string) {
 	text := p.unit(unit)
 	if text == "" {

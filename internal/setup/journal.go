@@ -1,4 +1,4 @@
-// The journal: what apply is going to write, and what was there before.
+// The journal: what apply is going to write, and what the files held before.
 
 package setup
 
@@ -18,11 +18,11 @@ import (
 	"time"
 )
 
-// DefaultJournal is where journals are. It belongs to root: what it holds is written
-// into Postfix's folder.
+// DefaultJournal is the folder of the journals. It belongs to root, because undo writes
+// what the journals hold into Postfix's folder.
 const DefaultJournal = "/etc/postern/setup"
 
-// content is a file as it is at one time.
+// content is the state of a file at one time.
 type content struct {
 	Exists   bool        `json:"exists"`
 	Text     []byte      `json:"text,omitempty"`
@@ -34,42 +34,44 @@ type content struct {
 
 // written is a file that apply writes.
 type written struct {
-	Path   string  `json:"path"` // behind symbolic links
+	Path   string  `json:"path"` // symbolic links are resolved
 	Before content `json:"before"`
 	After  content `json:"after"`
-	// Kind says how what others change meanwhile is kept: "main.cf", "master.cf",
-	// the daemon whose settings it holds, or "" for a file that is ours alone.
+	// Kind decides how undo keeps what others have changed meanwhile: "main.cf",
+	// "master.cf", the name of the daemon whose settings the file holds, or "" for a
+	// file that is ours alone.
 	Kind string `json:"kind,omitempty"`
-	// Folders are those that were made for it, the outermost first.
+	// Folders are the folders that were made for it, the outermost first.
 	Folders []string `json:"folders,omitempty"`
 }
 
 // journal is one run of apply.
 type journal struct {
-	Postfix string    `json:"postfix"` // first: the package's prerm reads it
+	Postfix string    `json:"postfix"` // the first field: the package's prerm reads it
 	Time    time.Time `json:"time"`
 	Changes []Change  `json:"changes"`
 	Files   []written `json:"files"`
-	Units   []string  `json:"units,omitempty"`  // that apply enables
+	Units   []string  `json:"units,omitempty"`  // units that apply enables
 	Reload  []string  `json:"reload,omitempty"` // units of other programs that read a file of ours
 	Done    bool      `json:"done"`
 
 	path string
 }
 
-// Journals are those of one Postfix.
+// Journals are the journals of one Postfix.
 type Journals struct {
 	root   string
 	folder string
 }
 
-// JournalsOf returns the journals below a folder of the Postfix in another.
+// JournalsOf returns the journals of the Postfix with a configuration folder. root is
+// the folder of all journals.
 func JournalsOf(root, postfix string) Journals {
 	return Journals{root, filepath.Join(root, url.PathEscape(postfix))}
 }
 
-// lock makes sure that one setup runs at a time, until the process ends or unlock is
-// called.
+// lock makes sure that only one setup runs at a time. The lock is held until unlock is
+// called or the process ends.
 func (j Journals) lock() (unlock func(), err error) {
 	if err := j.makeFolder(); errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w; run this command as root", err)
@@ -89,8 +91,8 @@ func (j Journals) lock() (unlock func(), err error) {
 	return func() { _ = f.Close(); j.clean() }, nil
 }
 
-// makeFolder makes the folder of the journals, which is root's alone. The one above it
-// has the settings of the daemons, who read them there.
+// makeFolder makes the folder of the journals, which only root may read. The daemons
+// read their settings in the folder above it, which stays readable for them.
 func (j Journals) makeFolder() error {
 	above := filepath.Dir(j.root)
 	if err := os.MkdirAll(filepath.Dir(above), 0o755); err != nil {
@@ -102,7 +104,8 @@ func (j Journals) makeFolder() error {
 	return os.MkdirAll(j.folder, 0o700)
 }
 
-// makeFolder makes a folder, whatever the umask. One that is there stays as it is.
+// makeFolder makes a folder with a mode, whatever the umask. An existing folder is not
+// changed.
 func makeFolder(path string, mode fs.FileMode, uid, gid int) error {
 	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
 		return nil
@@ -120,7 +123,7 @@ func makeFolder(path string, mode fs.FileMode, uid, gid int) error {
 	return errors.Join(err, f.Chmod(mode), f.Close())
 }
 
-// sweep removes what a run that was cut short has left of its work.
+// sweep removes temporary files of a run that was cut short.
 func (j Journals) sweep() error {
 	files, err := os.ReadDir(j.folder)
 	if err != nil {
@@ -136,7 +139,7 @@ func (j Journals) sweep() error {
 	return nil
 }
 
-// clean removes the folders when nothing is left in them.
+// clean removes the folders if they are empty.
 func (j Journals) clean() {
 	if os.Remove(j.folder) != nil {
 		return
@@ -201,7 +204,7 @@ func (one *journal) save() error {
 }
 
 // other returns the oldest journal of another Postfix on this machine that uses our
-// daemons, nil when there is none.
+// daemons, or nil.
 func (j Journals) other() (*journal, error) {
 	folders, err := filepath.Glob(filepath.Join(escapeGlob(j.root), "*"))
 	if err != nil {
@@ -222,8 +225,9 @@ func (j Journals) other() (*journal, error) {
 	return nil, nil
 }
 
-// inherit takes over from the journal of another Postfix what both use: whoever is
-// undone last puts back how the files of the daemons were before the first.
+// inherit takes over what the journal of another Postfix says about the files that both
+// share. So the last undo restores the daemons' files as they were before the first
+// apply.
 func (one *journal) inherit(from *journal) error {
 	for _, w := range from.Files {
 		if isPostfix(w.Kind) {
@@ -242,7 +246,7 @@ func (one *journal) inherit(from *journal) error {
 	return one.save()
 }
 
-// look returns a file as it is.
+// look returns the current content of a file.
 func look(path string) (content, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -262,16 +266,17 @@ func look(path string) (content, error) {
 	return c, nil
 }
 
-// sameText reports whether two files hold the same.
+// sameText reports whether two files have the same text.
 func (c content) sameText(other content) bool {
 	return c.Exists == other.Exists && bytes.Equal(c.Text, other.Text)
 }
 
-// temporary ends the name of a file before it takes its place.
+// temporary is the suffix of a new file until it is renamed.
 const temporary = ".postern-new"
 
-// replace puts a file in place in one step, and has it on the disk before. Its folder
-// may belong to the daemons' user: no file or link that is there is written through.
+// replace writes a file to the disk and renames it into place, so that it changes in
+// one step. Its folder may belong to the daemons' user, so an existing file or link is
+// never written through.
 func replace(path string, c content) (err error) {
 	if err := os.Remove(path + temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -311,7 +316,7 @@ func syncFolder(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// put brings a file into a state.
+// put writes, or removes, a file so that it has a content.
 func (w *written) put(c content) error {
 	if err := os.Remove(w.Path + temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -323,13 +328,14 @@ func (w *written) put(c content) error {
 		return err
 	}
 	for _, folder := range slices.Backward(w.Folders) {
-		_ = os.Remove(folder) // stays when others have put something in
+		_ = os.Remove(folder) // fails if others have put something in: then it stays
 	}
 	return nil
 }
 
-// makeFolders makes the folders of the files that are new. A folder that several need is
-// made for the one that most may read: the daemons read their settings beside secrets.
+// makeFolders makes the missing folders of new files. A folder that several files need
+// gets the widest of their modes, because the daemons read their settings beside
+// secrets.
 func (j *journal) makeFolders() error {
 	var open, secret []written
 	for _, w := range j.Files {
@@ -349,7 +355,8 @@ func (j *journal) makeFolders() error {
 	return nil
 }
 
-// folderMode closes the folder of a secret to others.
+// folderMode returns the mode of the file's folder. Others cannot read the folder of a
+// secret.
 func (w *written) folderMode() fs.FileMode {
 	if w.After.Mode&0o077 == 0 {
 		return 0o700

@@ -13,7 +13,7 @@ import (
 type restriction struct {
 	name string // "check_policy_service", "permit_mynetworks", "$name"
 	arg  string // "" when it takes none
-	safe bool   // warn_if_reject is before it: it decides nothing
+	safe bool   // after warn_if_reject: it decides nothing
 }
 
 func (r restriction) String() string {
@@ -37,8 +37,8 @@ func (r restriction) is(names ...string) bool {
 	return false
 }
 
-// takesArgument reports whether an element of that name is followed by another that
-// belongs to it.
+// takesArgument reports whether the element that follows one of that name is its
+// argument.
 func takesArgument(name string) bool {
 	name = strings.ToLower(name)
 	switch name {
@@ -48,7 +48,7 @@ func takesArgument(name string) bool {
 	return strings.HasPrefix(name, "reject_rhsbl_") || strings.HasPrefix(name, "check_") && strings.HasSuffix(name, "_access")
 }
 
-// restrictions reads a list of restrictions.
+// restrictions parses a list of restrictions.
 func restrictions(list string) []restriction {
 	var all []restriction
 	safe := false
@@ -68,7 +68,7 @@ func restrictions(list string) []restriction {
 	return all
 }
 
-// join spells a list of restrictions.
+// join formats a list of restrictions.
 func join(list []restriction) string {
 	texts := make([]string, len(list))
 	for i, r := range list {
@@ -77,9 +77,9 @@ func join(list []restriction) string {
 	return strings.Join(texts, ", ")
 }
 
-// endpointOf returns the socket that an element names, the first of its parts when it is
-// in braces ("{ inet:host:port, default_action=accept }"), in one spelling: unix:path for
-// local:path, and 127.0.0.1 for localhost.
+// endpointOf returns the socket that an element names. If the element is in braces ("{
+// inet:host:port, default_action=accept }"), this is its first part. The spelling is
+// normalized: unix:path for local:path, and 127.0.0.1 for localhost.
 func endpointOf(element string) string {
 	if inside, ok := strings.CutPrefix(element, "{"); ok {
 		element = strings.TrimSuffix(inside, "}")
@@ -91,7 +91,7 @@ func endpointOf(element string) string {
 	return normal(parts[0])
 }
 
-// normal brings a socket into one spelling.
+// normal normalizes the spelling of a socket.
 func normal(endpoint string) string {
 	kind, rest, ok := strings.Cut(endpoint, ":")
 	if !ok {
@@ -101,7 +101,7 @@ func normal(endpoint string) string {
 	case "local", "unix":
 		return "unix:" + rest
 	case "inet", "inet6":
-		if port, host, swapped := strings.Cut(rest, "@"); swapped { // as libmilter spells it
+		if port, host, swapped := strings.Cut(rest, "@"); swapped { // libmilter's spelling
 			rest = host + ":" + port
 		}
 		for _, name := range []string{"localhost:", "[::1]:", "::1:"} {

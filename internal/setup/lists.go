@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// lists are those that the dnsbl check takes over.
+// lists are the DNS lists that the dnsbl check takes over.
 type lists struct {
 	clients, domains, names []string
-	key                     string // of the Spamhaus Data Query Service
+	key                     string // the key of the Spamhaus Data Query Service
 }
 
-// listNames are the restrictions that ask lists of domains, and the name that the
-// dnsbl check has for what they ask about.
+// listNames maps the restrictions that ask lists of domains to the dnsbl check's name
+// for the domain that is looked up.
 var listNames = map[string]string{
 	"reject_rhsbl_sender":         "sender",
 	"reject_rhsbl_helo":           "helo",
@@ -28,7 +28,7 @@ func isList(r restriction) bool {
 	return r.is("reject_rbl_client") || !r.safe && listNames[strings.ToLower(r.name)] != ""
 }
 
-// carriesList reports whether the dnsbl check can ask a list instead.
+// carriesList reports whether the dnsbl check can ask a list in place of Postfix.
 func (p *planner) carriesList(r restriction) bool {
 	return p.attaches(Policyd) && r.arg != "" && !strings.ContainsAny(r.arg, "${}")
 }
@@ -54,7 +54,7 @@ func (l *lists) add(r restriction) {
 	if m := keyed.FindStringSubmatch(zone); m != nil {
 		l.key, zone = m[1], m[2]+".spamhaus.org"+m[3]
 	}
-	// Without a filter every answer counts, also an error code of theirs.
+	// Without a filter every answer counts, even an error code of the list.
 	switch zone {
 	case "zen.spamhaus.org":
 		zone = "zen.spamhaus.org=127.0.0.[2..11;30]*1"

@@ -16,7 +16,7 @@ const (
 	originating  = "ORIGINATING"
 )
 
-// milter spells a socket of the milter daemon in a list. While the daemon is away,
+// milter formats a socket of the milter daemon for a list. While the daemon is away,
 // mail passes.
 func milter(endpoint string) string { return "{ " + endpoint + ", default_action=accept }" }
 
@@ -43,8 +43,9 @@ func (p *planner) attachMilters() {
 	p.setMain(localMilters, strings.Join(append(list, milter(p.Sign)), ", "))
 }
 
-// spareOurs keeps the mail of users and of this machine from the socket that verifies,
-// where no one has logged in and they would be judged like strangers.
+// spareOurs keeps the mail of users and of this machine away from the socket that
+// verifies. There its senders would be judged like strangers, because no one has logged
+// in.
 func (p *planner) spareOurs() {
 	for _, s := range p.with(Users) {
 		if !s.has(milterList) || strings.Contains(p.raw(s, milterList), "$"+milterList) {
@@ -57,15 +58,16 @@ func (p *planner) spareOurs() {
 	}
 }
 
-// signs reports whether our milter signs. One that only watches leaves mail as it is.
+// signs reports whether our milter signs. In shadow mode it does not.
 func (p *planner) signs() bool { return p.Signer == ours }
 
-// milters returns the list that is set at a place.
+// milters returns the list of milters at a place.
 func (p *planner) milters(place *Service, name string) []string {
 	return postconf.Split(p.meantAt(place, name))
 }
 
-// keptMilters is what stays in a list that gets our socket: what we do not replace.
+// keptMilters returns the elements that stay in a list that gets our socket: those that
+// we do not replace.
 func (p *planner) keptMilters(list []string, own ...string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(element string) bool {
 		at := endpointOf(element)
@@ -73,8 +75,8 @@ func (p *planner) keptMilters(list []string, own ...string) []string {
 	})
 }
 
-// verifyList is the list for mail from the internet. We come first, so that filters
-// behind us see our verdicts; one that only watches comes last.
+// verifyList returns the list for mail from the internet. Our milter comes first, so
+// that the filters after it see its verdicts. In shadow mode it comes last.
 func (p *planner) verifyList(place *Service) string {
 	list := p.milters(place, milterList)
 	kept := p.keptMilters(list, p.Verify)
@@ -90,7 +92,7 @@ func (p *planner) verifyList(place *Service) string {
 }
 
 // attachSigning plans the socket that signs at a service. It comes last, so that it
-// signs what other filters have made of a mail.
+// signs the mail as the other filters leave it.
 func (p *planner) attachSigning(s *Service) {
 	kept := p.keptMilters(p.milters(s, milterList), p.Verify, p.Sign)
 	own := p.Sign

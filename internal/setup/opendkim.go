@@ -18,7 +18,7 @@ func isOpenDKIM(o *Options, socket string) bool {
 // dkimKey is a key file of another program.
 type dkimKey struct{ domain, selector, path string }
 
-// carryOpenDKIM plans OpenDKIM's keys and tables.
+// carryOpenDKIM carries over OpenDKIM's keys and tables.
 func carryOpenDKIM(p *planner) {
 	own := parseOptions(p.read(openDKIMConf), "")
 	if !p.plan.Shadow && p.signs() {
@@ -39,7 +39,8 @@ func carryOpenDKIM(p *planner) {
 	p.retire("opendkim")
 }
 
-// carryKeys plans the keys. They are copied: OpenDKIM's own belong to its user.
+// carryKeys carries over the keys. They are copied, because OpenDKIM's files belong to
+// its user.
 func (p *planner) carryKeys(own options) {
 	if p.isMailInABox() {
 		p.milterd.set("dkim-keys", "")
@@ -64,7 +65,7 @@ func (p *planner) carryKeys(own options) {
 	}
 }
 
-// keyFolder is where our keys are.
+// keyFolder returns the folder of our keys.
 func (p *planner) keyFolder() string { return filepath.Join(filepath.Dir(p.Milterd.Config), "dkim") }
 
 func (p *planner) useKeyFolder() {
@@ -73,7 +74,7 @@ func (p *planner) useKeyFolder() {
 	}
 }
 
-// copyKey plans a copy of a key in our folder, and reports whether it can be made.
+// copyKey plans a copy of a key in our folder. ok is false if the key cannot be copied.
 func (p *planner) copyKey(k dkimKey) (path string, ok bool) {
 	text := p.read(k.path)
 	if text == "" {
@@ -94,8 +95,9 @@ func (p *planner) copyKey(k dkimKey) (path string, ok bool) {
 	return path, true
 }
 
-// carryTables plans a key table and a signing table. Where every sender is signed by
-// a key of its own domain, our folder of keys does the same.
+// carryTables carries over a key table and a signing table. They are not needed if
+// every sender is signed with a key of its own domain: our folder of keys does the
+// same.
 func (p *planner) carryTables(own options) {
 	keys, senders := tableOf(own.get("KeyTable")), tableOf(own.get("SigningTable"))
 	if keys == "" || senders == "" {
@@ -138,7 +140,8 @@ func (p *planner) carryTables(own options) {
 	p.milterd.set("dkim-signing-table", kind+filepath.Join(folder, "SigningTable"))
 }
 
-// tableOf returns the file of one of OpenDKIM's tables, "" if it is in none.
+// tableOf returns the file of one of OpenDKIM's tables, or "" if the table is not a
+// file.
 func tableOf(text string) string {
 	for _, prefix := range []string{"refile:", "file:"} {
 		text = strings.TrimPrefix(text, prefix)
@@ -149,8 +152,8 @@ func tableOf(text string) string {
 	return text
 }
 
-// simpleSenders reports whether every line of a signing table gives a domain, or all
-// of its addresses, a key of that domain.
+// simpleSenders reports whether every line of a signing table maps a domain, or all of
+// its addresses, to a key of that domain.
 func (p *planner) simpleSenders(file string, keys map[string]dkimKey) bool {
 	for _, line := range entries(p.read(file)) {
 		fields := strings.Fields(line)
@@ -166,8 +169,9 @@ func (p *planner) simpleSenders(file string, keys map[string]dkimKey) bool {
 	return true
 }
 
-// carryInternalHosts plans the networks whose mail OpenDKIM signs at port 25. Loopback
-// is no proof of that: content filters hand mail back from there.
+// carryInternalHosts carries over the networks whose mail OpenDKIM signs at port 25.
+// Loopback is left out, because content filters hand back the mail of others from
+// there.
 func (p *planner) carryInternalHosts(own options) {
 	hosts := own.get("InternalHosts")
 	list := strings.Split(hosts, ",")

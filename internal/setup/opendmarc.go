@@ -13,7 +13,7 @@ func isOpenDMARC(o *Options, socket string) bool {
 	return sameSocket(parseOptions(o.text(openDMARCConf), "").get("Socket"), socket) || sameSocket(shellVariable(o.text("/etc/default/opendmarc"), "SOCKET"), socket)
 }
 
-// carryOpenDMARC plans what OpenDMARC refuses and whom it leaves alone.
+// carryOpenDMARC carries over what OpenDMARC refuses and which hosts it ignores.
 func carryOpenDMARC(p *planner) {
 	own := parseOptions(p.read(openDMARCConf), "")
 	if own.yes("RejectFailures") {

@@ -1,4 +1,4 @@
-// What is attached to Postfix today, and which of it we replace.
+// The programs that are attached to Postfix today, and which of them we replace.
 
 package setup
 
@@ -11,27 +11,27 @@ import (
 // Peer is a program that Postfix asks.
 type Peer struct {
 	Name     string
-	Socket   string   // as Postfix has it, in our spelling
+	Socket   string   // as Postfix has it, with the spelling normalized
 	Where    []string // the parameters that name it
 	Replaced bool
-	Note     string // what it goes on to do, or why it goes
+	Note     string // what it still does, or why it goes
 
 	kind *kind
 }
 
-// kind is a program that is recognised.
+// kind is a kind of program that setup recognises.
 type kind struct {
 	name   string
 	milter bool
-	by     string // the daemon of ours that does its work; "" when it stays
-	// is reports whether a socket is the program's.
+	by     string // the daemon of ours that replaces it; "" if it stays
+	// is reports whether a socket belongs to the program.
 	is func(o *Options, socket string) bool
-	// carry plans what its settings are with us; nil for nothing.
+	// carry plans settings of ours that do what the program's do; nil for nothing.
 	carry func(*planner)
 	note  string
 }
 
-// kinds are the programs that are recognised, the first that fits decides.
+// kinds returns the programs that are recognised. The first match counts.
 func kinds() []*kind {
 	return []*kind{
 		{name: "postgrey", by: Policyd, is: isPostgrey, carry: carryPostgrey, note: "greylists"},
@@ -47,8 +47,8 @@ func kinds() []*kind {
 	}
 }
 
-// socketIs matches a socket by the whole of an inet one, or a part of the path of a
-// unix one.
+// socketIs returns a function that matches a socket. An inet socket must be equal, the
+// path of a unix socket must contain the name.
 func socketIs(names ...string) func(*Options, string) bool {
 	return func(_ *Options, socket string) bool {
 		return slices.ContainsFunc(names, func(name string) bool {
@@ -57,7 +57,7 @@ func socketIs(names ...string) func(*Options, string) bool {
 	}
 }
 
-// findPeers notes every program that Postfix asks.
+// findPeers adds every program that Postfix asks to the plan.
 func (p *planner) findPeers() {
 	for _, at := range append([]*Service{nil}, p.services...) {
 		for _, name := range restrictionLists {
@@ -81,7 +81,7 @@ func (p *planner) findPeers() {
 	}
 }
 
-// found notes that a parameter names a socket.
+// found adds a parameter that names a socket.
 func (p *planner) found(at *Service, name, element string, isMilter bool) {
 	socket := endpointOf(element)
 	if slices.Contains([]string{normal(p.Policy), normal(p.Verify), normal(p.Sign)}, socket) {
@@ -114,7 +114,8 @@ func (p *planner) peer(name string) *Peer {
 	return nil
 }
 
-// choose decides who signs and who greylists, and which programs are replaced.
+// choose decides which program signs and which one greylists, and which programs are
+// replaced.
 func (p *planner) choose() error {
 	greylists, signs := p.others()
 	var err error
@@ -141,35 +142,35 @@ func (p *planner) choose() error {
 	return nil
 }
 
-// ask notes a question that the administrator has not answered by a flag, if there is a
-// choice.
+// ask adds a question to the plan, unless a flag answers it or there is no choice.
 func (p *planner) ask(answer, flag, text string, others []string) {
 	if answer == "" && len(others) > 0 {
 		p.plan.Asks = append(p.plan.Asks, Question{flag, text, others[0], append([]string{ours}, others...)})
 	}
 }
 
-// retire notes that a program whose work we do may be stopped.
+// retire records that a unit may be stopped because we do its work.
 func (p *planner) retire(unit string) {
 	if !p.plan.Shadow {
 		p.next("when you are content: systemctl disable --now %s", unit)
 	}
 }
 
-// keeps reports whether the administrator wants a program that we could replace.
+// keeps reports whether the administrator wants to keep a program that we could
+// replace.
 func (p *planner) keeps(k *kind) bool {
 	return strings.EqualFold(p.Greylister, k.name) || strings.EqualFold(p.Signer, k.name)
 }
 
-// overlaps reports whether a program does what a daemon that is attached does, and
-// the administrator has not asked to keep it.
+// overlaps reports whether a program does the same work as a daemon that is attached,
+// and the administrator has not asked to keep it.
 func (p *planner) overlaps(peer *Peer) bool {
 	k := peer.kind
 	return k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k)
 }
 
-// replaced are the programs whose settings are carried over: those that we replace,
-// or watch beside.
+// replaced returns the programs whose settings are carried over. We replace them or, in
+// shadow mode, watch beside them.
 func (p *planner) replaced() []*kind {
 	var all []*kind
 	for _, peer := range p.plan.Peers {
@@ -180,8 +181,8 @@ func (p *planner) replaced() []*kind {
 	return all
 }
 
-// pick returns who does a thing: who was asked for, or the first of others that does
-// it and that we do not replace, or we.
+// pick returns the program for a task. This is the one that was asked for; otherwise
+// the first of others, which we do not replace; otherwise Postern.
 func pick(flag, asked string, others []string) (string, error) {
 	known := append([]string{ours}, others...)
 	for _, name := range known {
@@ -195,7 +196,7 @@ func pick(flag, asked string, others []string) (string, error) {
 	return known[min(1, len(others))], nil
 }
 
-// rivals reports whether an element does what we do.
+// rivals reports whether an element does the same work as Postern.
 func (p *planner) rivals(r restriction) bool {
 	if r.is("check_policy_service") {
 		peer := p.bySocket(endpointOf(r.arg))
@@ -204,10 +205,10 @@ func (p *planner) rivals(r restriction) bool {
 	return isList(r) && p.carriesList(r)
 }
 
-// replaces reports whether an element is taken out because we do its work.
+// replaces reports whether an element is removed because we do its work.
 func (p *planner) replaces(r restriction) bool { return !p.plan.Shadow && p.rivals(r) }
 
-// replacesSocket reports whether what listens there is taken out.
+// replacesSocket reports whether the milter at a socket is removed.
 func (p *planner) replacesSocket(socket string) bool {
 	peer := p.bySocket(socket)
 	return peer != nil && peer.Replaced

@@ -22,49 +22,49 @@ const (
 	Milterd = "milterd"
 )
 
-// Daemon is what setup has to know about one of ours.
+// Daemon is what setup needs to know about one of our daemons.
 type Daemon struct {
 	Program config.Program
-	Config  string // the path of its file
+	Config  string // the path of its settings file
 }
 
-// Options are what an administrator may choose.
+// Options are the choices of the administrator.
 type Options struct {
-	ConfigDirectory string // of Postfix; "" for the one that postconf(1) finds
-	Root            string // the files of other programs and of systemd are below it; "" for /
+	ConfigDirectory string // of Postfix; "" for postconf(1)'s own
+	Root            string // folder above the files of other programs and of systemd; "" for /
 	Only            string // Policyd, Milterd or "" for both
-	Shadow          *bool  // nil leaves it as it is in our files
+	Shadow          *bool  // nil keeps the setting in our files
 	Policyd         Daemon
 	Milterd         Daemon
 	Policy          string   // where policyd listens, as Postfix spells it
-	Verify, Sign    string   // where milterd does
-	Internet, Users []string // services of master.cf that are not recognised
-	LoginDomain     string   // of logins that have none; "" to find out
+	Verify, Sign    string   // where milterd listens
+	Internet, Users []string // services of master.cf that setup does not recognise
+	LoginDomain     string   // domain of logins without one; "" to find out
 	Signer          string   // ours, or the name of a peer; "" to find out
 	Greylister      string   // likewise
 	User            string   // of the daemons
 
-	// Import brings the greylist of another program into ours. It is called when the
-	// daemons run.
+	// Import imports the greylist of another program. It is called when the daemons
+	// run.
 	Import func(ctx context.Context, source Import) (string, error)
 	// Hide masks secrets in what is printed.
 	Hide func(string) string
 }
 
-// ours is the word for us in Signer and Greylister.
+// ours is the value of Signer and Greylister for Postern.
 const ours = "postern"
 
-// Change is a parameter of Postfix that gets another value.
+// Change is a new value for a parameter of Postfix.
 type Change struct {
 	Service string `json:"service,omitempty"` // "submission/inet"; "" in main.cf
 	Name    string `json:"name"`
 	Old     string `json:"old"`
 	WasSet  bool   `json:"was_set"`
 	New     string `json:"new"`
-	Unset   bool   `json:"unset,omitempty"` // it is taken out
+	Unset   bool   `json:"unset,omitempty"` // the parameter is removed
 }
 
-// where names the parameter as an administrator would look for it.
+// where names the parameter for the administrator: the file, the service and the name.
 func (c Change) where() string {
 	if c.Service == "" {
 		return "main.cf: " + c.Name
@@ -72,29 +72,29 @@ func (c Change) where() string {
 	return "master.cf, " + c.Service + ": -o " + c.Name
 }
 
-// File is a file of ours that gets another text.
+// File is a file of ours with a new text.
 type File struct {
 	Path  string      `json:"path"`
 	Text  []byte      `json:"text"`
 	Mode  fs.FileMode `json:"mode"`
 	Owner string      `json:"owner,omitempty"` // "" for root
-	// Secret files are named, their text is not printed.
+	// Secret is set if the text must not be printed, only the name.
 	Secret bool `json:"secret,omitempty"`
-	// Settings is the daemon that reads it, "" for another file.
+	// Settings is the daemon that reads the file as its settings, or "".
 	Settings string `json:"settings,omitempty"`
-	// Set are the settings that we put in, if it is a file of settings.
+	// Set are the settings that we add, if it is a file of settings.
 	Set []config.Line `json:"set,omitempty"`
-	// Unset are those that we take out.
+	// Unset are the settings that we remove.
 	Unset []string `json:"unset,omitempty"`
 }
 
-// Import is the memory of another greylist.
+// Import is the data of another greylist.
 type Import struct {
 	Program string // "postgrey"
-	Folder  string // of its database
+	Folder  string // folder of its database
 }
 
-// Plan is what setup has found and what it would do.
+// Plan is what setup has found and what it would change.
 type Plan struct {
 	Postfix  *Postfix
 	Peers    []*Peer
@@ -104,17 +104,17 @@ type Plan struct {
 	Cannot   []string // settings of others that are not carried over
 	Warnings []string
 	Asks     []Question
-	Next     []string // what is left to be done by hand
-	Manual   []string // lines for an appliance that writes main.cf anew
-	Reload   []string // units of other programs that read their settings again
+	Next     []string // what is left to do by hand
+	Manual   []string // lines for an appliance that rewrites main.cf
+	Reload   []string // units of other programs that must reload their settings
 	Shadow   bool
-	Daemons  []string // that are attached
+	Daemons  []string // the daemons that are attached
 
 	Appliance   string // "" for none
-	MilterdUser string // the user of milterd, if it is not the one of both daemons
+	MilterdUser string // the user of milterd, if it differs from policyd's
 }
 
-// Question is something that the administrator may decide, with what is done otherwise.
+// Question is a choice for the administrator, with its default.
 type Question struct {
 	Flag, Text, Otherwise string
 	Choices               []string // nil for any text
@@ -123,7 +123,7 @@ type Question struct {
 // Nothing reports whether there is nothing to do.
 func (p *Plan) Nothing() bool { return len(p.Changes) == 0 && len(p.Files) == 0 }
 
-// planner is a plan in the making.
+// planner makes a plan.
 type planner struct {
 	Options
 	*Postfix
@@ -131,9 +131,9 @@ type planner struct {
 
 	policyd, milterd settings
 	lists            lists    // DNS lists that Postfix asks itself
-	bySession        bool     // milterd finds out from the session whose mail it is
-	owners           bool     // someone asks the ownership check
-	paths, keyPaths  []string // that policyd and milterd must be able to read
+	bySession        bool     // milterd decides by the session whose mail it is
+	owners           bool     // a service asks the ownership check
+	paths, keyPaths  []string // files that policyd and milterd must be able to read
 }
 
 // MakePlan finds out what to change.
@@ -181,8 +181,8 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	return p.plan, p.files()
 }
 
-// shadowed reports whether the daemons are only to watch. What our files have counts
-// unless the administrator says otherwise.
+// shadowed reports whether the daemons only watch. Without a flag the settings in our
+// files decide.
 func (p *planner) shadowed() bool {
 	if p.Shadow != nil {
 		return *p.Shadow
@@ -199,8 +199,8 @@ func (p *planner) shadowed() bool {
 	return false
 }
 
-// shadowsAll reports whether a file has everything watched only. A list of words may be
-// one value, with commas.
+// shadowsAll reports whether a file of settings shadows everything. A list of words may
+// be one value with commas.
 func shadowsAll(f *config.Document) bool {
 	words := strings.Split(strings.Join(f.Values("shadow"), ","), ",")
 	return slices.ContainsFunc(words, func(word string) bool { return strings.TrimSpace(word) == "all" })
@@ -222,21 +222,21 @@ func add(list *[]string, text string) {
 	}
 }
 
-// setMain plans a value of main.cf.
+// setMain plans a value in main.cf.
 func (p *planner) setMain(name, value string) {
 	p.change(Change{Name: name, Old: p.main[name], WasSet: p.isSet(name), New: value})
 	p.main[name], p.explicit[name] = value, true
 	p.meant[name] = p.expand(value, nil)
 }
 
-// setService plans an -o of master.cf.
+// setService plans an -o option in master.cf.
 func (p *planner) setService(s *Service, name, value string) {
 	p.change(Change{Service: s.Key, Name: name, Old: s.overrides[name], WasSet: s.has(name), New: value})
 	s.overrides[name] = value
 }
 
-// dropNames plans that names of ours that nothing refers to any more go: Postfix would
-// complain about each.
+// dropNames plans the removal of our parameters that are no longer used. Postfix would
+// warn about each.
 func (p *planner) dropNames() {
 	var all strings.Builder
 	for name := range p.explicit {
@@ -254,10 +254,10 @@ func (p *planner) dropNames() {
 	}
 }
 
-// ourNames begins every parameter of main.cf that is ours.
+// ourNames is the prefix of all our parameters in main.cf.
 const ourNames = "postern_"
 
-// set plans a value where a parameter of a service is set; nil is main.cf.
+// set plans a value of a parameter for a service; nil is main.cf.
 func (p *planner) set(s *Service, name, value string) {
 	if s == nil {
 		p.setMain(name, value)
@@ -266,7 +266,8 @@ func (p *planner) set(s *Service, name, value string) {
 	}
 }
 
-// change notes a change, once for each parameter.
+// change adds a change to the plan. A later change of the same parameter replaces the
+// earlier one.
 func (p *planner) change(c Change) {
 	if c.WasSet && same(c.Old, c.New) {
 		return
@@ -280,11 +281,11 @@ func (p *planner) change(c Change) {
 	p.plan.Changes = append(p.plan.Changes, c)
 }
 
-// same reports whether two lists are the same to Postfix.
+// same reports whether two lists are equal to Postfix.
 func same(a, b string) bool { return slices.Equal(postconf.Split(a), postconf.Split(b)) }
 
-// places returns where a parameter of services is set: at each service that overrides
-// it, and in main.cf (nil) if one does not.
+// places returns where services have a parameter: each service that overrides it, and
+// main.cf (nil) if one of them does not.
 func (p *planner) places(services []*Service, name string) []*Service {
 	var all []*Service
 	for _, s := range services {
@@ -298,7 +299,7 @@ func (p *planner) places(services []*Service, name string) []*Service {
 	return all
 }
 
-// rawAt returns a parameter as it is written at a place.
+// rawAt returns a parameter as written at a place.
 func (p *planner) rawAt(s *Service, name string) string {
 	if s == nil {
 		return p.main[name]
@@ -306,7 +307,7 @@ func (p *planner) rawAt(s *Service, name string) string {
 	return p.raw(s, name)
 }
 
-// meantAt returns it with its $names in place.
+// meantAt returns a parameter at a place with its $names expanded.
 func (p *planner) meantAt(s *Service, name string) string {
 	if s == nil {
 		return p.value(name)
@@ -314,10 +315,10 @@ func (p *planner) meantAt(s *Service, name string) string {
 	return p.get(s, name)
 }
 
-// path returns where a file of the system is for us.
+// path returns the path of a system file below the root folder.
 func (o *Options) path(name string) string { return filepath.Join(o.Root, name) }
 
-// exists reports whether a file of the system is there.
+// exists reports whether a system file exists.
 func (o *Options) exists(name string) bool {
 	_, err := os.Stat(o.path(name))
 	return err == nil

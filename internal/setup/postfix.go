@@ -1,4 +1,4 @@
-// What Postfix is set to, as postconf(1) says.
+// The settings of Postfix, read with postconf(1).
 
 package setup
 
@@ -14,20 +14,21 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// Postfix is what one instance is set to.
+// Postfix holds the settings of one Postfix instance.
 type Postfix struct {
 	Dir      string            // config_directory
-	main     map[string]string // as they are written
-	meant    map[string]string // with $names and conditions in place
-	explicit map[string]bool   // in main.cf
+	main     map[string]string // as written
+	meant    map[string]string // with $names and conditions expanded
+	explicit map[string]bool   // whether main.cf sets it
 	services []*Service
-	warnings map[string]bool // of postconf itself
+	warnings map[string]bool // printed by postconf
 }
 
-// Version is that of Postfix.
+// Version returns the version of Postfix.
 func (p *Postfix) Version() string { return p.main["mail_version"] }
 
-// ConfigDirectory returns the folder of a Postfix: dir, or what postconf(1) says.
+// ConfigDirectory returns the configuration folder of a Postfix: dir, or postconf(1)'s
+// own if dir is empty.
 func ConfigDirectory(ctx context.Context, dir string) (string, error) {
 	if dir != "" {
 		return filepath.Abs(dir)
@@ -39,7 +40,8 @@ func ConfigDirectory(ctx context.Context, dir string) (string, error) {
 	return "", fmt.Errorf("no Postfix found; name its folder with --config-directory: %w", err)
 }
 
-// ReadPostfix reads the Postfix in a folder; "" is the one that postconf(1) finds.
+// ReadPostfix reads the settings of the Postfix in a folder. "" is the instance that
+// postconf(1) reads by default.
 func ReadPostfix(ctx context.Context, dir string) (*Postfix, error) {
 	dir, err := ConfigDirectory(ctx, dir)
 	if err != nil {
@@ -79,10 +81,10 @@ func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) 
 	return out, err
 }
 
-// isSet reports whether main.cf has a parameter.
+// isSet reports whether main.cf sets a parameter.
 func (p *Postfix) isSet(name string) bool { return p.explicit[name] }
 
-// value returns a parameter of main.cf with what its $names mean.
+// value returns a parameter of main.cf with its $names expanded.
 func (p *Postfix) value(name string) string { return p.meant[name] }
 
 // yes reports whether a parameter is "yes".
@@ -90,13 +92,13 @@ func (p *Postfix) yes(name string) bool { return isYes(p.value(name)) }
 
 func isYes(value string) bool { return strings.EqualFold(strings.TrimSpace(value), "yes") }
 
-// maxExpansion bounds parameters that name each other.
+// maxExpansion bounds the depth of parameters that name each other.
 const maxExpansion = 32
 
-// named matches $name, ${name} and $(name). What is conditional stays as it is.
+// named matches $name, ${name} and $(name). Conditional expressions are not expanded.
 var named = regexp.MustCompile(`\$(?:\{([A-Za-z0-9_]+)\}|\(([A-Za-z0-9_]+)\)|([A-Za-z0-9_]+))`)
 
-// expand replaces $names, first by what a service overrides, then by main.cf.
+// expand replaces $names by the service's overrides, or else by the values of main.cf.
 func (p *Postfix) expand(value string, overrides map[string]string) string {
 	for range maxExpansion {
 		before := value
@@ -105,7 +107,7 @@ func (p *Postfix) expand(value string, overrides map[string]string) string {
 			if own, ok := overrides[name]; ok {
 				return own
 			}
-			return p.main[name] // undefined is empty
+			return p.main[name] // an undefined parameter is empty
 		})
 		if value == before || len(value) > 1<<20 {
 			break
@@ -114,8 +116,8 @@ func (p *Postfix) expand(value string, overrides map[string]string) string {
 	return value
 }
 
-// origin is the domain that Postfix gives to addresses without one. A file may hold
-// it.
+// origin returns the domain that Postfix appends to addresses without one. myorigin may
+// name a file that holds it.
 func (p *Postfix) origin(root string) (string, error) {
 	name := p.value("myorigin")
 	if !strings.HasPrefix(name, "/") {

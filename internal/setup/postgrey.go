@@ -8,7 +8,7 @@ import (
 
 const postgreyDefaults = "/etc/default/postgrey"
 
-// postgreyOptions are the flags that Debian starts postgrey with.
+// postgreyOptions returns the flags with which Debian starts postgrey.
 func (o *Options) postgreyOptions(text string) options {
 	all := make(options)
 	words := strings.Fields(shellVariable(text, "POSTGREY_OPTS") + " " + shellVariable(text, "POSTGREY_DELAY"))
@@ -38,7 +38,7 @@ func isPostgrey(o *Options, socket string) bool {
 	return sameSocket("inet:"+own.get("inet"), socket) || sameSocket("unix:"+own.get("unix"), socket)
 }
 
-// postgrey's own times, where its flags do not say otherwise.
+// postgrey's defaults, for what its flags do not set.
 const (
 	postgreyDelay  = 300 // seconds
 	postgreyAge    = 35  // days
@@ -46,7 +46,7 @@ const (
 	postgreyAWL    = 5
 )
 
-// carryPostgrey plans postgrey's times, lists and memory.
+// carryPostgrey carries over postgrey's times, allow lists and memory.
 func carryPostgrey(p *planner) {
 	if p.Greylister != ours {
 		return
@@ -94,7 +94,8 @@ func carryPostgrey(p *planner) {
 	p.retire("postgrey")
 }
 
-// carryPostgreyLists plans postgrey's allow lists, in the files where they are.
+// carryPostgreyLists carries over postgrey's allow lists. The files stay where they
+// are.
 func (p *planner) carryPostgreyLists(own options) {
 	clients, recipients := strings.Fields(own.get("whitelist-clients")), strings.Fields(own.get("whitelist-recipients"))
 	if len(clients) == 0 {
@@ -121,7 +122,7 @@ func (p *planner) carryPostgreyLists(own options) {
 	}
 }
 
-// text returns the text of a file of the system, "" when it cannot be read.
+// text returns the text of a file of the system, or "" if it cannot be read.
 func (o *Options) text(name string) string {
 	return (&planner{Options: *o, plan: new(Plan)}).read(name)
 }

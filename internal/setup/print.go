@@ -1,4 +1,4 @@
-// How a plan looks: what was found, the changes in two columns, the files of settings.
+// Printing a plan: what was found, the changes in two columns, the files of settings.
 
 package setup
 
@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// columnWidth is the widest that the left column gets.
+// columnWidth is the maximum width of the left column.
 const columnWidth = 72
 
-// Print writes a plan for a person. hide masks secrets.
+// Print writes a plan as text for the administrator. hide masks secrets.
 func (p *Plan) Print(w io.Writer, hide func(string) string) {
 	out := &printer{w, hide}
 	out.printf("Postfix %s, %s\n", p.Postfix.Version(), p.Postfix.Dir)
@@ -71,7 +71,7 @@ func (o *printer) found(p *Plan) {
 	}
 }
 
-// changes prints what Postfix has now beside what it gets, one element a line.
+// changes prints the value that Postfix has now beside the new one, one element a line.
 func (o *printer) changes(all []Change) {
 	for _, c := range all {
 		o.printf("\n%s\n", c.where())
@@ -107,7 +107,7 @@ func (o *printer) columns(rows []pair) {
 	}
 }
 
-// elements are the elements of a list, those with an argument together.
+// elements returns the elements of a list. An element and its argument are one string.
 func elements(list string) []string {
 	var all []string
 	for _, r := range restrictions(list) {
@@ -116,8 +116,8 @@ func elements(list string) []string {
 	return all
 }
 
-// files prints the files that are written: the settings that go in, or all of a file
-// that is ours alone.
+// files prints the files that are written: of a file of settings only the lines that
+// are added, of a file that is ours alone the whole text.
 func (o *printer) files(all []File) {
 	for _, f := range all {
 		switch {
@@ -140,7 +140,7 @@ func (o *printer) files(all []File) {
 	}
 }
 
-// units are those of the daemons that a plan attaches.
+// units returns the units of the daemons that a plan attaches.
 func (p *Plan) units() []string {
 	var all []string
 	if slices.Contains(p.Daemons, Policyd) {

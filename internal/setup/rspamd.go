@@ -18,8 +18,8 @@ func isRspamd(o *Options, socket string) bool {
 	return strings.HasPrefix(socket, "inet:rspamd:") // the name of its container
 }
 
-// others are the programs that greylist and that sign, and that we do not replace
-// unless we are asked to.
+// others returns the programs that greylist and those that sign and that we do not
+// replace unless we are asked to.
 func (p *planner) others() (greylists, signs []string) {
 	if p.peer("rspamd") != nil {
 		if p.rspamdHas("redis", "servers") && !p.rspamdOff("greylist") || p.rspamdHas("greylist", "servers") {
@@ -49,7 +49,7 @@ func (p *planner) others() (greylists, signs []string) {
 	return greylists, signs
 }
 
-// rspamdText is what an administrator has set of one of rspamd's modules.
+// rspamdText returns the administrator's settings of one of rspamd's modules.
 func (p *planner) rspamdText(module string) string {
 	text := ""
 	for _, folder := range []string{"local.d", "override.d"} {
@@ -58,7 +58,7 @@ func (p *planner) rspamdText(module string) string {
 	return text
 }
 
-// rspamdHas reports whether a module is set up with a word; "" for anything.
+// rspamdHas reports whether the settings of a module contain a word; "" matches any.
 func (p *planner) rspamdHas(module, word string) bool {
 	lines := entries(p.rspamdText(module))
 	return len(lines) > 0 && strings.Contains(strings.Join(lines, "\n"), word)
@@ -75,7 +75,7 @@ func (p *planner) rspamdOff(module string) bool {
 	return false
 }
 
-// rspamdKeys are the keys in rspamd's own folder: DOMAIN.SELECTOR.key.
+// rspamdKeys returns the keys in rspamd's own folder: DOMAIN.SELECTOR.key.
 func (p *planner) rspamdKeys() []dkimKey {
 	const folder = "/var/lib/rspamd/dkim"
 	files, _ := filepath.Glob(filepath.Join(p.path(folder), "*.key"))
@@ -89,7 +89,7 @@ func (p *planner) rspamdKeys() []dkimKey {
 	return all
 }
 
-// besideRspamd plans that rspamd leaves to us what we do.
+// besideRspamd plans that rspamd stops doing what we do.
 func (p *planner) besideRspamd() {
 	if p.peer("rspamd") == nil {
 		return
@@ -126,7 +126,7 @@ func (p *planner) besideRspamd() {
 	}
 }
 
-// does is what another program goes on to do.
+// does returns what another program continues to do.
 func (p *planner) does(name string) []string {
 	var all []string
 	if p.Signer == name {

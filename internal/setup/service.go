@@ -1,4 +1,4 @@
-// The services of master.cf that take mail by SMTP: who sends through each?
+// The services of master.cf that take mail by SMTP, and who sends through each.
 
 package setup
 
@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// Role is whose mail a service takes.
+// Role is the kind of senders that use a service.
 type Role string
 
 // The roles.
@@ -20,7 +20,7 @@ const (
 	Internet Role = "mail from the internet"
 	Users    Role = "mail of users who log in"
 	Filter   Role = "mail that a content filter hands back"
-	Closed   Role = "" // no smtpd(8)
+	Closed   Role = "" // not an smtpd(8)
 )
 
 // Service is one smtpd(8) of master.cf.
@@ -60,7 +60,7 @@ func (p *Postfix) readServices(ctx context.Context) error {
 	return nil
 }
 
-// loopbackPort returns the port of a service that only this machine reaches.
+// loopbackPort returns the port of a service that only this machine can reach.
 func (s *Service) loopbackPort() (port string, ok bool) {
 	host, port, err := net.SplitHostPort(s.Name)
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *Service) loopbackPort() (port string, ok bool) {
 	return port, host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// role finds out whose mail a service takes.
+// role returns whose mail a service takes.
 func (p *Postfix) role(s *Service, kind string) Role {
 	port := s.Name[strings.LastIndexByte(s.Name, ':')+1:]
 	_, loopback := s.loopbackPort()
@@ -91,11 +91,11 @@ func (p *Postfix) role(s *Service, kind string) Role {
 	return Internet
 }
 
-// get returns a parameter as the service has it, with its $names in place.
+// get returns the value of a parameter at the service, with its $names expanded.
 func (p *Postfix) get(s *Service, name string) string { return p.expand(p.raw(s, name), s.overrides) }
 
-// raw returns a parameter as the service has it. In master.cf a name may be spelled
-// with an empty value, which is not the same as none.
+// raw returns the value of a parameter at the service, as written. An empty value in
+// master.cf is not the same as none.
 func (p *Postfix) raw(s *Service, name string) string {
 	if own, ok := s.overrides[name]; ok {
 		return own
@@ -106,7 +106,7 @@ func (p *Postfix) raw(s *Service, name string) string {
 // has reports whether the service overrides a parameter.
 func (s *Service) has(name string) bool { _, ok := s.overrides[name]; return ok }
 
-// with returns the services of a role.
+// with returns the services that have a role.
 func (p *Postfix) with(role Role) []*Service {
 	var all []*Service
 	for _, s := range p.services {
@@ -117,7 +117,7 @@ func (p *Postfix) with(role Role) []*Service {
 	return all
 }
 
-// give gives services a role that the administrator has named.
+// give sets the role of services that the administrator has named.
 func (p *Postfix) give(role Role, names []string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(p.services, func(s *Service) bool { return s.Name == name || s.Key == name })

@@ -17,7 +17,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// settings are those of one daemon, in the order in which they were set.
+// settings are the settings of one daemon, in the order in which they were set.
 type settings struct {
 	list  []config.Setting
 	unset []string
@@ -69,8 +69,8 @@ func (p *planner) policydSettings() error {
 	return p.addressSettings()
 }
 
-// someTable plans a table of our own when Postfix has none: each user owns the own
-// address, and what is written there.
+// someTable plans a table of our own if Postfix has none. Each user then owns the
+// address of the login, and whatever the administrator adds to the table.
 func (p *planner) someTable() {
 	if slices.ContainsFunc(p.policyd.list, func(s config.Setting) bool { return strings.HasPrefix(s.Name, "owner") }) {
 		return
@@ -82,7 +82,7 @@ func (p *planner) someTable() {
 	}
 }
 
-// listen plans where a daemon listens, if that is not its default.
+// listen plans the endpoint of a daemon, if it is not the default.
 func (p *planner) listen(s *settings, d Daemon, name, endpoint string) {
 	if !slices.Equal(d.Program.Default(name), []string{endpoint}) {
 		s.set(name, endpoint)
@@ -93,7 +93,8 @@ func (p *planner) listen(s *settings, d Daemon, name, endpoint string) {
 	}
 }
 
-// socketGroup plans that Postfix may open a unix socket that the daemon binds itself.
+// socketGroup plans the group of a unix socket that the daemon binds itself, so that
+// Postfix may open it.
 func (p *planner) socketGroup(s *settings, endpoints ...string) {
 	for _, endpoint := range endpoints {
 		path, isUnix := strings.CutPrefix(endpoint, "unix:")
@@ -107,7 +108,7 @@ func (p *planner) socketGroup(s *settings, endpoints ...string) {
 	}
 }
 
-// watch plans that a daemon has no say, or has one again.
+// watch plans that a daemon only watches, or that it decides again.
 func (p *planner) watch(s *settings) {
 	if p.plan.Shadow {
 		s.set("shadow", "all")
@@ -116,8 +117,8 @@ func (p *planner) watch(s *settings) {
 	}
 }
 
-// loginMaps are the tables of who may use a sender, of main.cf and of the services
-// that users send through.
+// loginMaps returns the tables that map senders to logins, of main.cf and of the
+// services for users.
 func (p *planner) loginMaps() []string {
 	const name = "smtpd_sender_login_maps"
 	all := postconf.Split(p.value(name))
@@ -131,7 +132,7 @@ func (p *planner) loginMaps() []string {
 	return all
 }
 
-// tables plans tables of Postfix as they are.
+// tables plans a setting that names tables of Postfix as they are.
 func (p *planner) tables(setting string, all []string) {
 	for _, table := range all {
 		table = strings.TrimPrefix(table, "proxy:")
@@ -152,7 +153,7 @@ func (p *planner) tables(setting string, all []string) {
 	}
 }
 
-// databaseOf returns the file of a database that a table's file names.
+// databaseOf returns the database files of a table.
 func databaseOf(kind, file string) []string {
 	if kind != "sqlite" {
 		return nil
@@ -167,7 +168,8 @@ func databaseOf(kind, file string) []string {
 	return nil
 }
 
-// addressSettings plans how logins and senders are completed and compared.
+// addressSettings plans the settings by which logins and senders are completed and
+// compared.
 func (p *planner) addressSettings() error {
 	s := &p.policyd
 	origin, err := p.origin(p.Root)
@@ -193,8 +195,8 @@ func (p *planner) addressSettings() error {
 	return nil
 }
 
-// localDomains are the domains of mydestination, without the names of this machine
-// that no one writes to.
+// localDomains returns the domains of mydestination, without the names of this machine
+// that have no mail.
 func (p *planner) localDomains() []string {
 	var all []string
 	for _, name := range postconf.Split(p.value("mydestination")) {
@@ -210,8 +212,7 @@ func (p *planner) localDomains() []string {
 	return all
 }
 
-// loginDomain plans the domain of logins that have none: system users log in as
-// "alice".
+// loginDomain plans the domain for logins without one. System users log in as "alice".
 func (p *planner) loginDomain(origin string, locals []string) {
 	domain := p.LoginDomain
 	for _, candidate := range []string{origin, p.value("mydomain")} {
@@ -246,7 +247,8 @@ func (p *planner) milterdSettings() {
 	}
 	p.watch(s)
 	if p.plan.Shadow {
-		// No signature, and no field that another program may take for its own.
+		// Mail is not signed, and gets no header field that another program may take
+		// for its own.
 		s.set("dkim-keys", "")
 		s.set("authserv-id", shadowID+p.value("myhostname"))
 		return
@@ -259,18 +261,18 @@ func (p *planner) milterdSettings() {
 	}
 }
 
-// shadowID begins the name under which a milter that only watches writes its
-// verdicts.
+// shadowID is the prefix of the authserv-id that a milter in shadow mode writes its
+// verdicts under.
 const shadowID = "postern-shadow."
 
-// Where the daemons listen unless they are told otherwise.
+// The default endpoints of the daemons.
 const (
 	DefaultPolicy = "inet:127.0.0.1:10045"
 	DefaultVerify = "inet:127.0.0.1:10046"
 	DefaultSign   = "inet:127.0.0.1:10047"
 )
 
-// relayNetworks are the networks of mynetworks beside this machine.
+// relayNetworks returns the networks of mynetworks except this machine.
 func (p *planner) relayNetworks() []netip.Prefix {
 	var all []netip.Prefix
 	for _, text := range postconf.Split(p.value("mynetworks")) {
@@ -283,8 +285,8 @@ func (p *planner) relayNetworks() []netip.Prefix {
 	return all
 }
 
-// files plans the files of settings: a new one, or the one that is there with our
-// lines in it.
+// files plans the files of settings: a new file, or the existing one with our lines
+// added.
 func (p *planner) files() error {
 	for _, d := range []struct {
 		name string
@@ -328,7 +330,7 @@ func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset
 	unset = slices.DeleteFunc(slices.Clone(unset), func(name string) bool {
 		return !p.mayUnset(before, name) || slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == name })
 	})
-	// A table that the file names and that is not there keeps the daemon from starting.
+	// The daemon does not start if a table that the file names does not exist.
 	if name == Policyd && brokenTables(before.Values("owners")) && !slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == "owners" }) {
 		unset = append(unset, "owners")
 	}
@@ -342,15 +344,15 @@ func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset
 	return nil
 }
 
-// mayReplace reports whether a line goes into a file. What the administrator has set
-// there stays.
+// mayReplace reports whether a line is written into a file. Settings of the
+// administrator are kept.
 func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line) bool {
 	old := before.Get(line.Name)
 	switch {
 	case old != "" && slices.Equal(before.Values(line.Name), line.Values()):
 		return false
 	case old == "":
-		// No need to spell what is so anyway.
+		// A default value need not be written.
 		usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
 		return err != nil || usual[0].Text != line.Text
 	case line.Name == "shadow" || line.Name == "owners" && brokenTables(before.Values("owners")):
@@ -364,8 +366,8 @@ func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line
 	return false
 }
 
-// mayUnset reports whether a setting is taken out of a file: it is there, and it is
-// what we put there to watch.
+// mayUnset reports whether a setting is removed from a file. It is removed if it has
+// the value that we set for shadow mode.
 func (p *planner) mayUnset(before *config.Document, name string) bool {
 	values := before.Values(name)
 	switch name {
@@ -377,7 +379,7 @@ func (p *planner) mayUnset(before *config.Document, name string) bool {
 	return values != nil
 }
 
-// brokenTables reports whether a list of tables names a file that is not there.
+// brokenTables reports whether a list of tables names a file that does not exist.
 func brokenTables(list []string) bool {
 	for _, table := range list {
 		if _, path, ok := strings.Cut(table, ":/"); ok {
@@ -389,7 +391,7 @@ func brokenTables(list []string) bool {
 	return false
 }
 
-// dropUnchanged takes out of the plan the files that are so already.
+// dropUnchanged removes files from the plan that already have their text.
 func (p *planner) dropUnchanged() {
 	p.plan.Files = slices.DeleteFunc(p.plan.Files, func(f File) bool {
 		data, err := os.ReadFile(f.Path)

@@ -8,7 +8,7 @@ func isPolicydSPF(o *Options, socket string) bool {
 	return socketIs("policyd-spf", "policy-spf", "spfpolicy", "spf-policy")(o, socket)
 }
 
-// carryPolicydSPF plans what policyd-spf refuses and whom it trusts.
+// carryPolicydSPF carries over what policyd-spf refuses and whom it trusts.
 func carryPolicydSPF(p *planner) {
 	var own options
 	for _, conf := range policydSPFConfs {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// trust plans hosts that other programs do not judge as trusted forwarders. Loopback
-// and our own mail need none.
+// trust plans trusted forwarders: the hosts that another program was set to ignore.
+// Loopback and our own mail need no such setting.
 func (p *planner) trust(hosts []string) {
 	var all []string
 	for _, host := range hosts {
@@ -39,7 +39,7 @@ func (p *planner) trust(hosts []string) {
 	}
 }
 
-// isOwnHost reports whether a host of such a list is this machine.
+// isOwnHost reports whether an entry of such a list is this machine.
 func isOwnHost(host string) bool {
 	if host == "localhost" || host == "127.0.0.1" {
 		return true

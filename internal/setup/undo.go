@@ -1,4 +1,4 @@
-// Taking Postern off again.
+// Undo: taking Postern off again.
 
 package setup
 
@@ -19,7 +19,7 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// ErrNothing says that there is nothing to undo.
+// ErrNothing is returned when there is nothing to undo.
 var ErrNothing = errors.New("postern setup has changed nothing here")
 
 // Undo takes back every run of apply, the latest first.
@@ -44,22 +44,22 @@ func (a *Applier) Undo(ctx context.Context) error {
 	return nil
 }
 
-// undone is a file and what it becomes.
+// undone is a file and the content that undo writes.
 type undone struct {
 	*written
 	text content
 	now  content
 }
 
-// takeBack undoes one run. It may have been cut short anywhere, and so may an earlier
-// try to take it back.
+// takeBack undoes one run. That run may have been cut short at any point, and so may an
+// earlier attempt to undo it.
 func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 	files, err := a.workOut(ctx, j)
 	if err != nil {
 		return err
 	}
 	postfix, own := partition(files)
-	before, _ := ReadPostfix(ctx, j.Postfix) // of a file that others have broken nothing can be said
+	before, _ := ReadPostfix(ctx, j.Postfix) // an error is ignored: others may have broken the file
 	for _, f := range slices.Backward(postfix) {
 		a.at("restore " + f.Path)
 		if err := f.put(f.text); err != nil {
@@ -95,7 +95,7 @@ func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 	return nil
 }
 
-// stopAfter stops the daemons that apply has started, and restores their files.
+// stopAfter stops the daemons that apply started, and restores their files.
 func (a *Applier) stopAfter(ctx context.Context, j *journal, own []undone) error {
 	if err := a.stop(ctx, j); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (a *Applier) stopAfter(ctx context.Context, j *journal, own []undone) error
 	return a.reloadOthers(ctx, j.Reload)
 }
 
-// partition returns the files of Postfix, and ours.
+// partition separates the files of Postfix from ours.
 func partition(files []undone) (postfix, own []undone) {
 	for _, f := range files {
 		if isPostfix(f.Kind) {
@@ -126,8 +126,8 @@ func partition(files []undone) (postfix, own []undone) {
 	return postfix, own
 }
 
-// checkUndone has Postfix check its files. What it does not accept is put back as it
-// was found.
+// checkUndone has Postfix check its files. If the check fails, they are put back as
+// they were found.
 func (a *Applier) checkUndone(ctx context.Context, j *journal, before *Postfix, files []undone) error {
 	if before == nil {
 		return nil
@@ -142,7 +142,7 @@ func (a *Applier) checkUndone(ctx context.Context, j *journal, before *Postfix, 
 	return err
 }
 
-// workOut finds out what each file becomes, before any is touched.
+// workOut computes the new content of each file before any file is changed.
 func (a *Applier) workOut(ctx context.Context, j *journal) ([]undone, error) {
 	var all []undone
 	for i := range j.Files {
@@ -171,8 +171,8 @@ func (a *Applier) workOut(ctx context.Context, j *journal) ([]undone, error) {
 	return all, nil
 }
 
-// withoutOurs returns a file of Postfix that others have changed since, without what
-// is ours.
+// withoutOurs returns a file of Postfix that others have changed since, without our
+// changes.
 func (a *Applier) withoutOurs(ctx context.Context, j *journal, w *written, now content) (content, error) {
 	master := w.Kind == "master.cf"
 	text, left := takeOut(string(now.Text), string(w.Before.Text), string(w.After.Text), master)
@@ -208,8 +208,8 @@ func (a *Applier) mentions(text string) (count int) {
 	return count
 }
 
-// mergeLeft has postconf(1) change the entries that others have changed after us, on a
-// copy.
+// mergeLeft has postconf(1) undo our changes in the entries that others have changed
+// after us. It works on a copy.
 func (a *Applier) mergeLeft(ctx context.Context, j *journal, w *written, text string, left []string) (string, error) {
 	dir, err := os.MkdirTemp(a.Journals.folder, "stage-")
 	if err != nil {
@@ -242,7 +242,7 @@ func (a *Applier) mergeLeft(ctx context.Context, j *journal, w *written, text st
 	return string(merged), err
 }
 
-// entryOf is the key of the entry that has a parameter.
+// entryOf returns the key of the entry that holds a parameter.
 func entryOf(c Change) string {
 	if c.Service != "" {
 		return c.Service
@@ -250,7 +250,7 @@ func entryOf(c Change) string {
 	return c.Name
 }
 
-// mergeOne changes one parameter back.
+// mergeOne undoes the change of one parameter.
 func (a *Applier) mergeOne(ctx context.Context, dir string, now *Postfix, c Change) error {
 	value, there := now.main[c.Name], now.isSet(c.Name)
 	set, unset, target := "-e", "-X", c.Name
@@ -282,10 +282,10 @@ func (a *Applier) mergeOne(ctx context.Context, dir string, now *Postfix, c Chan
 }
 
 // withoutSettings returns a file of settings that others have changed since, without
-// those that are as we set them.
+// the settings that still have our values.
 func withoutSettings(w *written, now content) (content, error) {
 	if !now.Exists {
-		return now, nil // someone has removed it
+		return now, nil // someone has removed the file
 	}
 	current, err := config.ParseDocument(w.Path, now.Text)
 	if err != nil {
@@ -320,7 +320,7 @@ func withoutSettings(w *written, now content) (content, error) {
 	return now, nil
 }
 
-// difference shows what two texts do not have in common, as diff(1) does.
+// difference returns the difference of two texts, as diff(1) prints it.
 func difference(before, after []byte) string {
 	dir, err := os.MkdirTemp("", "postern-setup-")
 	if err != nil {
@@ -338,6 +338,6 @@ func difference(before, after []byte) string {
 	var out bytes.Buffer
 	cmd := exec.Command(path, "-u", "--label", "as setup left it", "--label", "now", a, b)
 	cmd.Stdout = &out
-	_ = cmd.Run() // status 1: they differ
+	_ = cmd.Run() // status 1: the texts differ
 	return out.String()
 }

@@ -17,11 +17,11 @@ func systemdRuns() bool {
 	return err == nil && info.IsDir()
 }
 
-// disabled returns those of some units that are installed and not enabled.
+// disabled returns the units that are installed but not enabled.
 func disabled(ctx context.Context, units []string) ([]string, error) {
 	var all []string
 	for _, unit := range units {
-		// is-enabled fails for a unit that is not, and says so.
+		// is-enabled fails for a unit that is not enabled, and prints its state.
 		out, _, _ := postconf.Run(ctx, "systemctl", "is-enabled", unit)
 		if strings.TrimSpace(out) == "disabled" {
 			all = append(all, unit)
@@ -30,8 +30,7 @@ func disabled(ctx context.Context, units []string) ([]string, error) {
 	return all, ctx.Err()
 }
 
-// start has systemd start the daemons, or have those that run read their settings
-// again.
+// start has systemd start the daemons. Those that run already reload their settings.
 func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 	if !a.managed() {
 		return nil
@@ -62,7 +61,7 @@ func writesDropIn(j *journal, unit string) bool {
 	return slices.ContainsFunc(j.Files, func(w written) bool { return strings.Contains(w.Path, "/"+unit+".d/") })
 }
 
-// stop has systemd stop the daemons that apply has started.
+// stop has systemd stop the daemons that apply started.
 func (a *Applier) stop(ctx context.Context, j *journal) error {
 	if !a.managed() || len(j.Units) == 0 {
 		return nil
@@ -71,7 +70,7 @@ func (a *Applier) stop(ctx context.Context, j *journal) error {
 	return err
 }
 
-// reloadOthers has other programs that run read a file of ours.
+// reloadOthers reloads other programs that read a file of ours, if they run.
 func (a *Applier) reloadOthers(ctx context.Context, units []string) error {
 	if !systemdRuns() {
 		return nil
