@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// checkActions looks at what happens while a daemon is away.
+// checkActions looks at what Postfix does while a daemon is away.
 func checkActions(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
 	}
 	var found []Finding
 	shadow := f.Policyd.list("shadow")
-	onlyWatched := slices.Contains(shadow, "all") || slices.Contains(shadow, ownershipWord) // refuses nothing when it is there
+	onlyWatched := slices.Contains(shadow, "all") || slices.Contains(shadow, ownershipWord) // refuses nothing even when it runs
 	for _, h := range f.Hooks {
 		action := strings.ToUpper(first(strings.Fields(h.Default)))
 		opens := slices.Contains([]string{"DUNNO", "OK", "PERMIT", "INFO", "WARN", "PREPEND"}, action)

@@ -11,7 +11,7 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// checkAttached looks at where the hooks and milters lead.
+// checkAttached looks at the targets of the hooks and milters.
 func checkAttached(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
@@ -53,7 +53,7 @@ func (f *Facts) ourMilters() (n int) {
 	return n
 }
 
-// appendNew leaves out what was found for another service already.
+// appendNew appends findings, without those that another service has given already.
 func appendNew(found []Finding, more ...Finding) []Finding {
 	for _, one := range more {
 		if !slices.ContainsFunc(found, func(have Finding) bool { return have.Text == one.Text }) {
@@ -63,8 +63,8 @@ func appendNew(found []Finding, more ...Finding) []Finding {
 	return found
 }
 
-// otherQueue: relative paths of sockets lie below the queue directory, for Postfix and
-// for the daemons.
+// otherQueue looks for a daemon that uses another queue directory than Postfix.
+// Relative paths of sockets are below that directory for both.
 func (f *Facts) otherQueue(d *Daemon) []Finding {
 	theirs, ours := f.Postfix.queueDirectory(), d.text("queue-directory")
 	if filepath.Clean(theirs) == filepath.Clean(ours) {
@@ -84,7 +84,7 @@ func wrongProtocol(h Hook) Finding {
 		"%s: check_policy_service %s leads to postern-milterd, which does not speak the policy protocol: every mail is deferred", h.List, h.Endpoint)
 }
 
-// hookLeads judges where a hook leads.
+// hookLeads judges the target of a hook.
 func (f *Facts) hookLeads(h Hook) []Finding {
 	at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
 	if at.network == "" {
@@ -94,13 +94,13 @@ func (f *Facts) hookLeads(h Hook) []Finding {
 		return []Finding{wrongProtocol(h)}
 	}
 	if f.Policyd.SettingsErr != nil || f.policySocket(h) != nil || f.chrootMiss(h.Endpoint, h.Service, f.policySockets) || isElsewhere(at) {
-		return nil // sockets looks at the second, and the third is on another host
+		return nil // the sockets check covers the second case, and the third is on another host
 	}
 	return []Finding{failf(fmt.Sprintf("write %s there, or add %s to listen in policyd.toml", spellings(f.policySockets), h.Endpoint),
 		"%s: %s asks %s, where postern-policyd does not listen (it listens on %s)", h.List, h.Service, h.Endpoint, spellings(f.policySockets))}
 }
 
-// milterLeads judges where a milter of ours, by its address, leads.
+// milterLeads judges the target of a milter that has an address of ours.
 func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 	if slices.ContainsFunc(f.policySockets, func(l Listener) bool { return l.serves(m.At) }) {
 		return []Finding{failf("name a socket of postern-milterd there (inet:127.0.0.1:10046 verifies, :10047 signs)",
@@ -116,21 +116,21 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 		"%s: milter %s, where postern-milterd does not listen (it listens on %s)", m.where(), m.Endpoint, spellings(f.milterSockets))}
 }
 
-// looksOurs reports whether a milter is meant to be ours, by the ports that ours has by
-// default or by its name.
+// looksOurs reports whether a milter is meant to be ours, because it has a default port
+// of milterd or our name.
 func looksOurs(endpoint string) bool {
 	return strings.HasSuffix(endpoint, ":10046") || strings.HasSuffix(endpoint, ":10047") || hasOurName(endpoint)
 }
 
-// hasOurName reports whether an endpoint has our name. The socket of another program
-// may be in a folder that is called so.
+// hasOurName reports whether the file name of an endpoint has our name. The folder does
+// not count: it may hold sockets of other programs.
 func hasOurName(endpoint string) bool {
 	_, another := peerAt(endpoint)
 	return !another && strings.Contains(endpoint, "postern")
 }
 
-// chrootMiss reports whether an endpoint would lead to a socket of ours if the
-// service had no chroot.
+// chrootMiss reports whether an endpoint misses a socket of ours only because the
+// service has a chroot.
 func (f *Facts) chrootMiss(endpoint string, s *Service, sockets []Listener) bool {
 	if s == nil || !s.Chroot {
 		return false

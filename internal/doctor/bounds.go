@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/config"
 )
 
-// checkBounds compares bounds of both sides.
+// checkBounds compares the limits of Postfix with those of the daemons.
 func checkBounds(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 && !f.usesMilterd() {
 		return nil
@@ -37,7 +37,7 @@ func checkBounds(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "connections and times fit together")
 }
 
-// seconds is a setting of a daemon that is a duration, 0 when it is none.
+// seconds returns a setting of a daemon that is a duration, or 0.
 func (d *Daemon) seconds(name string) float64 {
 	duration, err := config.ParseDuration(d.text(name))
 	if err != nil {
@@ -46,7 +46,7 @@ func (d *Daemon) seconds(name string) float64 {
 	return duration.Seconds()
 }
 
-// seconds parses a time as Postfix spells it, 0 when it is none.
+// seconds parses a time in Postfix's spelling. It returns 0 if there is none.
 func seconds(text string) float64 {
 	units := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 	at := strings.LastIndexAny(text, "0123456789") + 1

@@ -11,21 +11,22 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// bulkBits is the RSA key that large receivers recommend; they take none below 1024.
+// bulkBits is the size of RSA key that large receivers recommend. They accept none
+// below 1024.
 const bulkBits = 2048
 
-// ruleResults says which of the rules of large receivers a domain keeps.
+// ruleResults maps the rules of large receivers to whether a domain follows them.
 type ruleResults map[string]bool
 
-// bulkReceiver is one that has rules for who sends it much mail.
+// bulkReceiver is a receiver with rules for senders of much mail.
 type bulkReceiver struct {
 	name  string
 	rules []string
 }
 
-// bulkReceivers are the rules as published: support.google.com/a/answer/81126,
+// bulkReceivers returns the published rules: support.google.com/a/answer/81126,
 // senders.yahooinc.com/best-practices, and Outlook's policies for high-volume senders
-// of 2025, which ask for a link to unsubscribe and not for the one-click fields.
+// of 2025. Outlook asks for a link to unsubscribe, but not for the one-click fields.
 func bulkReceivers() []bulkReceiver {
 	all := []string{aboutSPF, aboutKey, aboutDMARC, aboutAlignment, aboutHost, aboutFields}
 	return []bulkReceiver{
@@ -35,7 +36,7 @@ func bulkReceivers() []bulkReceiver {
 	}
 }
 
-// ruleText says what a rule asks for.
+// ruleText returns what a rule requires.
 func ruleText(rule string) string {
 	return map[string]string{
 		aboutSPF:       "an SPF record that lets this host send",
@@ -47,7 +48,7 @@ func ruleText(rule string) string {
 	}[rule]
 }
 
-// judge says whether a receiver would take much mail of a domain.
+// judge reports whether a receiver would accept much mail of a domain.
 func (r bulkReceiver) judge(kept ruleResults) Finding {
 	var missing []string
 	for _, rule := range r.rules {
@@ -61,7 +62,7 @@ func (r bulkReceiver) judge(kept ruleResults) Finding {
 	return okf("its rules for bulk senders are kept, as far as DNS and settings show")
 }
 
-// checkHost looks at the address that mail leaves from, and at its name.
+// checkHost checks the address that mail leaves from, and its name.
 func (f *Facts) checkHost(ctx context.Context) *sender {
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.lists)
 	defer cancel()
@@ -76,7 +77,8 @@ func (f *Facts) checkHost(ctx context.Context) *sender {
 	return s
 }
 
-// reverse judges the name of an address: it has to have one, which has the address.
+// reverse judges the name of an address. The address must have a name, and the name
+// must have that address.
 func (f *Facts) reverse(ctx context.Context, addr netip.Addr) Finding {
 	fix := fmt.Sprintf("have who gives you the address set its PTR record to %s", f.hostname())
 	names, err := f.DNS.LookupAddr(ctx, addr.String())
@@ -96,11 +98,11 @@ func (f *Facts) reverse(ctx context.Context, addr netip.Addr) Finding {
 }
 
 // checkFields looks for the fields of one-click unsubscription (RFC 8058), which the
-// signature has to cover.
+// signature must cover.
 func (f *Facts) checkFields() []Finding {
 	headers, err := sign.ParseHeaders(f.Milterd.list("dkim-headers"))
 	if err != nil {
-		return nil // the settings have been checked
+		return nil // the settings have been checked already
 	}
 	var missing []string
 	for _, name := range []string{"List-Unsubscribe", "List-Unsubscribe-Post"} {

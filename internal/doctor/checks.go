@@ -5,15 +5,15 @@ import (
 	"fmt"
 )
 
-// check is one thing that is looked at.
+// check is one of doctor's checks.
 type check struct {
 	name  string
 	about string // for the manual
 	run   func(context.Context, *Facts) []Finding
 }
 
-// allChecks are all of them, in the order in which a mail meets what they look at, and
-// what everything rests on first.
+// allChecks returns all checks. What everything depends on comes first; then the order
+// is that in which a mail passes through Postfix.
 func allChecks() []check {
 	return []check{
 		{"postfix", "postconf can read Postfix's settings; parameters that are misspelt", checkPostfix},
@@ -51,17 +51,17 @@ func okf(format string, args ...any) Finding {
 	return Finding{Level: OK, Text: fmt.Sprintf(format, args...)}
 }
 
-// warnf is for what works and should not stay so.
+// warnf returns a finding for what works but should be changed.
 func warnf(fix, format string, args ...any) Finding {
 	return Finding{Level: Warn, Fix: fix, Text: fmt.Sprintf(format, args...)}
 }
 
-// failf is for what does not work, or not as it is meant.
+// failf returns a finding for what does not work, or does not work as intended.
 func failf(fix, format string, args ...any) Finding {
 	return Finding{Level: Fail, Fix: fix, Text: fmt.Sprintf(format, args...)}
 }
 
-// orOK is one good finding where there is no bad one.
+// orOK returns found, or one good finding if it is empty.
 func orOK(found []Finding, format string, args ...any) []Finding {
 	if len(found) > 0 {
 		return found

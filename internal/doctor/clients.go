@@ -13,7 +13,7 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// How much of Postfix's log is looked at, and how many clients say something.
+// How much of Postfix's log is read, and how many clients are enough to judge.
 const (
 	logTail      = 1 << 20
 	journalLines = "5000"
@@ -22,7 +22,7 @@ const (
 
 var connectLine = regexp.MustCompile(`postfix[^ ]*/(?:smtpd|postscreen)\[\d+\]: (?:connect from [^\[]*|CONNECT from )\[([0-9A-Fa-f:.]+)\]`)
 
-// checkClients looks at which addresses clients came from.
+// checkClients looks at the addresses of the clients in Postfix's log.
 func checkClients(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
@@ -34,7 +34,7 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 	counts, total := clientsOf(f.tailOfLog(ctx))
 	if total >= minClients {
 		for addr, n := range counts {
-			if n*20 < total*19 { // 95 of a hundred come from elsewhere
+			if n*20 < total*19 { // more than 5 percent come from elsewhere
 				continue
 			}
 			fix := "let the proxy speak the PROXY protocol (postconf -e smtpd_upstream_proxy_protocol=haproxy, or postscreen_upstream_proxy_protocol), or hand the port on without NAT (docker: userland-proxy false, or network_mode host)"
@@ -51,8 +51,8 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "the last %d clients came from %d addresses", total, len(counts))
 }
 
-// unprotectedProxy: who speaks the PROXY protocol must not be what the internet
-// reaches.
+// unprotectedProxy judges a service that speaks the PROXY protocol. The internet must
+// not reach it.
 func (f *Facts) unprotectedProxy(s *Service) []Finding {
 	if hosts := postconf.Split(s.Value("smtpd_authorized_xclient_hosts")); slices.ContainsFunc(hosts, isEverywhere) {
 		return []Finding{failf("name the proxy's address alone in smtpd_authorized_xclient_hosts", "%s: any client may claim another address with XCLIENT (%s)", s, strings.Join(hosts, ", "))}
@@ -72,7 +72,7 @@ func isPrivate(addr netip.Addr) bool {
 	return addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast()
 }
 
-// tailOfLog is the end of Postfix's log.
+// tailOfLog returns the end of Postfix's log.
 func (f *Facts) tailOfLog(ctx context.Context) string {
 	names := f.Options.paths.mailLogs
 	if name := f.Postfix.Params["maillog_file"]; name != "" && name != "/dev/stdout" {
@@ -109,7 +109,7 @@ func tail(name string) (string, error) {
 	return string(text), err
 }
 
-// clientsOf counts the clients of a log, except programs of this machine.
+// clientsOf counts the clients in a log, without the programs of this machine.
 func clientsOf(log string) (counts map[netip.Addr]int, total int) {
 	counts = make(map[netip.Addr]int)
 	in := bufio.NewScanner(strings.NewReader(log))

@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// checkContext looks at what the hooks name.
+// checkContext looks at the policy_context of the hooks.
 func checkContext(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 {
 		return nil
@@ -42,7 +42,7 @@ func checkContext(_ context.Context, f *Facts) []Finding {
 	}
 	for _, name := range runs {
 		if name == checks.LimitName && !f.limits() {
-			continue // it has nothing to say
+			continue // it reports nothing
 		}
 		if !f.attached(name) && f.Policyd.SettingsErr == nil {
 			found = append(found, warnf(fmt.Sprintf("name %s in the policy_context of a hook (postern setup shows the line), or take it out of checks in policyd.toml", name),

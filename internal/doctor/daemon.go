@@ -18,31 +18,32 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// Daemon is what is known of one of ours, whether it runs or not.
+// Daemon holds what is known about one of our daemons, whether it runs or not.
 type Daemon struct {
 	Name    string // postern-policyd
 	Running bool
-	AskErr  error // why it could not be asked, when it does not run
-	PID     int   // 0: not known
+	AskErr  error // why a daemon that does not run could not be asked
+	PID     int   // 0 if not known
 
-	Binary  string // "" when it is not installed
-	Version string // of Binary
-	Runs    string // the version of the process
+	Binary  string // path of the program; "" if not installed
+	Version string // version of Binary
+	Runs    string // version of the process
 
-	// Args and Environ are those of the process, of its unit, or those that the
-	// settings below were read with.
+	// Args and Environ are those of the process, or of its unit. If both are unknown,
+	// they are those that the settings below were read with.
 	Args, Environ []string
-	ArgsGuessed   bool             // it runs, and with which arguments cannot be told
-	Identity      *daemon.Identity // who it is or will be; nil when that cannot be told
+	ArgsGuessed   bool             // it runs, but its arguments are not known
+	Identity      *daemon.Identity // user and groups that it has or will have; nil if not known
 	IdentityErr   error
 
-	Settings    map[string][]string // "" lists are empty, a scalar is a list of one
-	SettingsErr error               // its settings are refused
-	Refused     string              // it runs with older settings, and why
+	Settings    map[string][]string // a scalar is a list of one; empty lists are ""
+	SettingsErr error               // why its settings are refused
+	Refused     string              // why it runs with older settings
 	Pending     []api.Setting
 
-	// Problems are the lines of its own check of its settings, made with its
-	// rights: tables, keys, stores, secrets. CheckErr says why there was none.
+	// Problems are the lines that its own check of its settings prints: tables, keys,
+	// stores, secrets. It is made with the daemon's rights. CheckErr is the reason if
+	// there was no check.
 	Problems []string
 	CheckErr error
 
@@ -55,15 +56,15 @@ type Daemon struct {
 	bounds   bounds
 }
 
-// daemonKind is what the two daemons differ in.
+// daemonKind holds what differs between the two daemons.
 type daemonKind struct {
 	name, socket string
 	sockets      []string // units
 	settings     func(args, environ []string) ([]config.Value, error)
-	defaults     []string // arguments with which all settings have their defaults
+	defaults     []string // arguments for which all settings have their defaults
 }
 
-// readDaemon gathers everything about a daemon. It needs nothing of Postfix.
+// readDaemon gathers all facts about a daemon. It does not need Postfix.
 func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions, all Options) *Daemon {
 	d := &Daemon{bounds: all.bounds, Name: kind.name, settings: kind.settings, defaults: kind.defaults, client: admin.Client{Daemon: kind.name, Path: kind.socket}}
 	if o.Admin != "" {
@@ -105,7 +106,7 @@ func (d *Daemon) ask(ctx context.Context) (api.ConfigResult, error) {
 	return answer, err
 }
 
-// take notes what the running daemon is set to.
+// take records the settings of the running daemon.
 func (d *Daemon) take(answer api.ConfigResult) {
 	d.Settings, d.Refused = make(map[string][]string), answer.Refused
 	for _, s := range answer.Settings {
@@ -116,12 +117,12 @@ func (d *Daemon) take(answer api.ConfigResult) {
 	}
 }
 
-// readSettings reads what the daemon would be set to.
+// readSettings reads the settings that the daemon would have.
 func (d *Daemon) readSettings() {
 	values, err := d.settings(d.Args, d.Environ)
 	if err != nil {
 		d.SettingsErr = err
-		// Whatever else is looked at, is looked at with the defaults.
+		// The other checks use the defaults.
 		values, _ = d.settings(d.defaults, nil)
 	}
 	d.Settings = make(map[string][]string)
@@ -156,8 +157,8 @@ func (d *Daemon) findProgram(o DaemonOptions) {
 	}
 }
 
-// findVersions asks the program, and that of the process when the file has been
-// replaced since.
+// findVersions asks the program for its version. If the process runs another file, that
+// one is asked too.
 func (d *Daemon) findVersions(ctx context.Context) {
 	if d.Binary != "" {
 		d.Version = d.version(ctx, d.Binary)
@@ -172,7 +173,7 @@ func (d *Daemon) findVersions(ctx context.Context) {
 	}
 }
 
-// version is the last word of what a program prints for --version.
+// version returns the last word that a program prints for --version.
 func (d *Daemon) version(ctx context.Context, path string) string {
 	ctx, cancel := context.WithTimeout(ctx, d.bounds.ask)
 	defer cancel()
@@ -184,7 +185,7 @@ func (d *Daemon) version(ctx context.Context, path string) string {
 	return words[len(words)-1]
 }
 
-// findArguments: those of the process count most, then those of the unit.
+// findArguments finds the arguments of the process or, if there is none, of the unit.
 func (d *Daemon) findArguments(o DaemonOptions) {
 	d.Environ = os.Environ()
 	switch line := procList(d.PID, "cmdline"); {
@@ -213,8 +214,8 @@ func (d *Daemon) findArguments(o DaemonOptions) {
 	}
 }
 
-// absoluteConfig makes the name of the configuration file in args one from the root:
-// they are used by processes in other folders.
+// absoluteConfig makes the name of the settings file in args absolute, because
+// processes in other folders use it.
 func absoluteConfig(args []string, cwd string) {
 	for i, arg := range args {
 		name, isOne := strings.CutPrefix(arg, "--config=")
@@ -227,8 +228,8 @@ func absoluteConfig(args []string, cwd string) {
 	}
 }
 
-// isOfProcess reports whether a variable is for the process alone: what systemd, or
-// the process before it, told it.
+// isOfProcess reports whether a variable is meant for one process alone, such as those
+// that systemd sets for it.
 func isOfProcess(variable string) bool {
 	for _, prefix := range []string{"NOTIFY_SOCKET=", "LISTEN_", "WATCHDOG_", daemon.HandoverVariable + "="} {
 		if strings.HasPrefix(variable, prefix) {
@@ -238,8 +239,8 @@ func isOfProcess(variable string) bool {
 	return false
 }
 
-// findIdentity: that of the process, of the unit, of --user, or the one that the
-// package makes.
+// findIdentity finds the daemon's user and groups: those of the process, of the unit,
+// of --user, or of the user that the package creates.
 func (d *Daemon) findIdentity() {
 	spec := ""
 	for i, arg := range d.Args {
@@ -272,7 +273,7 @@ func (d *Daemon) findIdentity() {
 	}
 }
 
-// packageUser is the user that systemd-sysusers makes.
+// packageUser is the user that systemd-sysusers creates.
 const packageUser = "postern"
 
 func first(list []string) string {
@@ -282,8 +283,8 @@ func first(list []string) string {
 	return list[0]
 }
 
-// check has the daemon's own program check all settings with the daemon's rights,
-// and ask the servers of its tables.
+// check runs the daemon's own check of all settings, with the daemon's rights. It also
+// asks the servers of its tables.
 func (d *Daemon) check(ctx context.Context) {
 	if d.Binary == "" || d.SettingsErr != nil || d.ArgsGuessed {
 		return
@@ -309,22 +310,22 @@ func (d *Daemon) check(ctx context.Context) {
 	}
 }
 
-// list is a setting that is a list.
+// list returns a setting that is a list.
 func (d *Daemon) list(name string) []string { return d.Settings[name] }
 
-// shadows reports whether a check, or what is judged, is only watched.
+// shadows reports whether a check, or what it judges, is in shadow mode.
 func (d *Daemon) shadows(what string) bool {
 	return slices.Contains(d.list("shadow"), "all") || slices.Contains(d.list("shadow"), what)
 }
 
-// text is a setting that is not.
+// text returns a setting that is not a list.
 func (d *Daemon) text(name string) string { return first(d.Settings[name]) }
 
-// number is a setting that is a number, 0 when it is none.
+// number returns a setting that is a number, or 0.
 func (d *Daemon) number(name string) int {
 	n, _ := strconv.Atoi(d.text(name))
 	return n
 }
 
-// wanted reports whether the daemon is meant to run, whoever asks it.
+// wanted reports whether the daemon is meant to run.
 func (d *Daemon) wanted() bool { return d.Running || d.Unit.enabled() }

@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// inUse are the daemons that Postfix asks or that are meant to run.
+// inUse returns the daemons that Postfix asks or that are meant to run.
 func (f *Facts) inUse() []*Daemon {
 	var used []*Daemon
 	if len(f.Hooks) > 0 || f.Policyd.wanted() {
@@ -25,14 +25,15 @@ func (f *Facts) inUse() []*Daemon {
 	return used
 }
 
-// namesMilterd reports whether Postfix names a milter that is, or should be, ours.
+// namesMilterd reports whether Postfix names a milter that is ours or looks like ours.
 func (f *Facts) namesMilterd() bool {
 	return f.usesMilterd() || slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool {
 		return looksOurs(m.Endpoint)
 	})
 }
 
-// checkDaemons: installed, running, and with what is configured.
+// checkDaemons looks whether the daemons are installed and run, with the settings that
+// are configured.
 func checkDaemons(_ context.Context, f *Facts) []Finding {
 	var found []Finding
 	used := f.inUse()
@@ -55,7 +56,7 @@ func (d *Daemon) findings() []Finding {
 	case d.Binary == "" && !d.Running:
 		return []Finding{failf("install it: make install, or the package; see deploy/README.md", "%s is not installed", d.Name)}
 	case d.SettingsErr != nil:
-		return nil // checkSettings has every line of it
+		return nil // checkSettings reports every problem
 	case errors.Is(d.AskErr, fs.ErrPermission):
 		return []Finding{warnf("run postern doctor as root, or as a member of the socket's group", "%s cannot be asked: %v", d.Name, d.AskErr)}
 	case !d.Running:
@@ -83,7 +84,7 @@ func (d *Daemon) findings() []Finding {
 	return found
 }
 
-// checkSettings shows what the daemons' own checks say.
+// checkSettings reports the results of the daemons' own checks of their settings.
 func checkSettings(_ context.Context, f *Facts) []Finding {
 	var found []Finding
 	for _, d := range f.inUse() {
@@ -118,7 +119,7 @@ func (d *Daemon) problems() []Finding {
 	return found
 }
 
-// problem makes a finding of a line of --check-config.
+// problem returns the finding for a line of --check-config.
 func (d *Daemon) problem(line string) Finding {
 	who := ""
 	if d.Identity != nil && d.Identity.UID != 0 {
@@ -128,7 +129,8 @@ func (d *Daemon) problem(line string) Finding {
 	return failf(fix, "%s%s: %s", d.Name, who, text)
 }
 
-// splitFix takes what to do off an error, which ends with it behind a semicolon.
+// splitFix splits an error at its last semicolon into the problem and the fix. Without
+// one, otherwise is the fix.
 func splitFix(text, otherwise string) (problem, fix string) {
 	if at := strings.LastIndex(text, "; "); at > 0 {
 		return text[:at], text[at+2:]
@@ -140,7 +142,7 @@ func oneLine(text string) string {
 	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), " | ")
 }
 
-// checkUnits looks at systemd's side.
+// checkUnits looks at the systemd units.
 func checkUnits(_ context.Context, f *Facts) []Finding {
 	var found []Finding
 	known := false
@@ -178,15 +180,15 @@ func (d *Daemon) unitFindings() []Finding {
 	return append(found, d.sandbox()...)
 }
 
-// named reports whether the daemon cannot do without a unit.
+// named reports whether the daemon needs a unit.
 func (d *Daemon) named(u Unit) bool {
 	return u.Name == d.Unit.Name || slices.ContainsFunc(d.Args, func(arg string) bool {
 		return u.Descriptor != "" && strings.HasSuffix(arg, "systemd:"+u.Descriptor) || arg == "systemd"
 	})
 }
 
-// sandbox finds paths of the settings that the unit hides or does not let the daemon
-// write.
+// sandbox finds paths in the settings that the unit hides from the daemon, or does not
+// let it write.
 func (d *Daemon) sandbox() []Finding {
 	var found []Finding
 	u := d.Unit
@@ -213,7 +215,8 @@ func (d *Daemon) sandbox() []Finding {
 	return found
 }
 
-// sees reports whether the running daemon has a path in its view of the file system.
+// sees reports whether the running daemon can see a path in its view of the file
+// system.
 func (d *Daemon) sees(path string) bool {
 	if d.PID == 0 {
 		return false
@@ -228,7 +231,7 @@ type settingPath struct {
 	written       bool
 }
 
-// folder is the one that the daemon writes into.
+// folder returns the folder that the daemon writes into.
 func (p settingPath) folder() string {
 	if p.setting == dkimKeys {
 		return p.name
@@ -236,8 +239,8 @@ func (p settingPath) folder() string {
 	return filepath.Dir(p.name)
 }
 
-// dkimKeys is the setting of the folder of keys, which a daemon writes that rotates
-// them.
+// dkimKeys is the setting that names the folder of keys. A daemon that rotates keys
+// writes into it.
 const dkimKeys = "dkim-keys"
 
 // rotatesKeys reports whether the daemon writes into the folder of keys.
@@ -246,7 +249,7 @@ func (d *Daemon) rotatesKeys() bool {
 	return len(age) > 0 && strings.Trim(age[0], "0smhd") != ""
 }
 
-// pathsOfSettings are all absolute paths in the settings.
+// pathsOfSettings returns all absolute paths in the settings.
 func (d *Daemon) pathsOfSettings() []settingPath {
 	written := []string{"greylist-store", "limit-store", "report-store", "log-file", "mark-key-file"}
 	var all []settingPath
@@ -294,7 +297,7 @@ func below(path, folder string) bool {
 	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
 }
 
-// checkVersions compares the command, the programs and the processes.
+// checkVersions compares the versions of the command, the programs and the processes.
 func checkVersions(_ context.Context, f *Facts) []Finding {
 	var found []Finding
 	for _, d := range f.inUse() {

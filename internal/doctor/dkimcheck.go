@@ -13,11 +13,12 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// DKIMReport is whether what is signed verifies, and would be taken.
+// DKIMReport reports whether our signatures verify, and whether receivers would accept
+// the mail.
 type DKIMReport struct {
 	Level   Level        `json:"level"` // the worst of all
 	Domains []DKIMDomain `json:"domains"`
-	// Findings are about no single domain.
+	// Findings are those that are not about a single domain.
 	Findings []Finding `json:"findings"`
 }
 
@@ -29,19 +30,19 @@ type DKIMDomain struct {
 	Findings []Finding `json:"findings"`
 }
 
-// DKIMKey is a key and where its record is.
+// DKIMKey is a key and its DNS record.
 type DKIMKey struct {
 	Selector  string       `json:"selector"`
 	Algorithm string       `json:"algorithm"`
-	Bits      int          `json:"bits,omitempty"` // of RSA
+	Bits      int          `json:"bits,omitempty"` // of an RSA key
 	Path      string       `json:"path"`
 	Level     Level        `json:"level"`
-	Names     []string     `json:"names"`             // of the record: where it is asked for, and where CNAME records lead
-	Strings   int          `json:"strings,omitempty"` // that the record is made of
+	Names     []string     `json:"names"`             // names of the record: the one that is queried, and the targets of CNAME records
+	Strings   int          `json:"strings,omitempty"` // number of strings in the record
 	Servers   []DKIMServer `json:"servers"`
 }
 
-// DKIMServer is what one authoritative server has of a key.
+// DKIMServer is the answer of one authoritative server about a key.
 type DKIMServer struct {
 	Server  string `json:"server"`
 	Address string `json:"address,omitempty"`
@@ -49,10 +50,11 @@ type DKIMServer struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// Status is 0 when everything is well, 1 for warnings, 2 for failures.
+// Status returns the exit status: 0 if everything is well, 1 for warnings, 2 for
+// failures.
 func (r *DKIMReport) Status() int { return r.Level.rank() }
 
-// Names of what is looked at, in findings.
+// The subjects of findings.
 const (
 	aboutKey       = "key"
 	aboutServers   = "servers"
@@ -63,8 +65,8 @@ const (
 	aboutFields    = "unsubscribe"
 )
 
-// CheckDKIM looks at the keys that milterd signs with, their records, and those of
-// their domains. Domains are those to look at, none for all that have a key.
+// CheckDKIM checks the keys that milterd signs with, their records, and the records of
+// their domains. If domains is empty, it checks all domains with a key.
 func CheckDKIM(ctx context.Context, o Options, domains []string) (*DKIMReport, error) {
 	for i, text := range domains {
 		domain, err := mailaddr.ParseDomain(text)
@@ -73,7 +75,7 @@ func CheckDKIM(ctx context.Context, o Options, domains []string) (*DKIMReport, e
 		}
 		domains[i] = domain
 	}
-	o.Only = []string{"dkim"} // no check of doctor's
+	o.Only = []string{"dkim"} // none of doctor's checks
 	f := gather(ctx, o)
 	defer f.close()
 	if f.Milterd.SettingsErr != nil {
@@ -132,7 +134,7 @@ func (d *DKIMDomain) add(about string, found ...Finding) {
 	d.Findings, d.Level = note(d.Findings, d.Level, about, found)
 }
 
-// note appends findings, and returns the worst level with them.
+// note appends findings, and returns the worst level so far.
 func note(all []Finding, level Level, about string, found []Finding) ([]Finding, Level) {
 	for _, one := range found {
 		one.Check, one.Text, one.Fix = cmp.Or(one.Check, about), oneLine(one.Text), oneLine(one.Fix)
@@ -148,7 +150,7 @@ func worse(a, b Level) Level {
 	return a
 }
 
-// worst is the worst level of findings.
+// worst returns the worst level of findings.
 func worst(found []Finding) Level {
 	level := OK
 	for _, one := range found {
@@ -157,14 +159,15 @@ func worst(found []Finding) Level {
 	return level
 }
 
-// sender is what is known of the host that mail leaves from, for all domains.
+// sender holds what is known about the host that mail leaves from. It is the same for
+// all domains.
 type sender struct {
 	outgoing    []netip.Addr
 	findings    []Finding
-	unsubscribe bool // both fields of RFC 8058 are signed
+	unsubscribe bool // both header fields of RFC 8058 are signed
 }
 
-// checkDomain looks at everything about one domain.
+// checkDomain checks one domain.
 func (f *Facts) checkDomain(ctx context.Context, domain string, keys []*sign.Key, host *sender) DKIMDomain {
 	d := DKIMDomain{Domain: domain, Level: OK, Keys: []DKIMKey{}, Findings: []Finding{}}
 	rules := ruleResults{
@@ -211,7 +214,7 @@ func spfText(domain string, outgoing []netip.Addr) string {
 	return domain + " has an SPF record, which lets " + strings.Join(names, ", ") + " send"
 }
 
-// checkAlignment looks for signatures that a strict DMARC policy does not count.
+// checkAlignment finds signatures that a strict DMARC policy does not accept.
 func (f *Facts) checkAlignment(domain string, strict bool) []Finding {
 	if strict && f.Milterd.text("dkim-subdomains") == "true" {
 		return []Finding{warnf("give each subdomain that sends a key of its own, or publish adkim=r",

@@ -12,10 +12,10 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// maxAliases bounds how far CNAME records are followed.
+// maxAliases bounds the number of CNAME records that are followed.
 const maxAliases = 8
 
-// States of a key at a server.
+// The states of a key at a server.
 const (
 	statePublished = "published"
 	stateNone      = "none"
@@ -23,8 +23,8 @@ const (
 	stateError     = "error"
 )
 
-// checkKey looks at a key, at what a resolver has of its record, and at what each
-// server has that is responsible for it.
+// checkKey checks a key, the record that a resolver returns for it, and the record at
+// each authoritative server.
 func (f *Facts) checkKey(ctx context.Context, key *sign.Key) (DKIMKey, []Finding) {
 	one := DKIMKey{Selector: key.Selector, Algorithm: key.Algorithm, Bits: key.Bits, Path: key.Path, Names: []string{key.Name()}, Servers: []DKIMServer{}}
 	found := checkSize(key)
@@ -38,7 +38,7 @@ func (f *Facts) checkKey(ctx context.Context, key *sign.Key) (DKIMKey, []Finding
 	return one, orOK(found, "%s: %s, published%s", key.Name(), kindOf(key), one.where())
 }
 
-// kindOf names the kind and size of a key.
+// kindOf returns the type and size of a key.
 func kindOf(key *sign.Key) string {
 	if key.Bits > 0 {
 		return fmt.Sprintf("%s of %d bit", key.Algorithm, key.Bits)
@@ -46,7 +46,8 @@ func kindOf(key *sign.Key) string {
 	return key.Algorithm
 }
 
-// where says where the record is, as far as it was asked for.
+// where returns the name of the record and the names that it leads to, as far as they
+// were queried.
 func (k *DKIMKey) where() string {
 	text := ""
 	if len(k.Names) > 1 {
@@ -66,7 +67,7 @@ func checkSize(key *sign.Key) []Finding {
 	return nil
 }
 
-// resolved judges what a resolver, and so a receiver, gets for the name of a key.
+// resolved judges the record that a resolver, and so a receiver, gets for a key.
 func (f *Facts) resolved(ctx context.Context, key *sign.Key) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.dns)
 	defer cancel()
@@ -83,7 +84,8 @@ func (f *Facts) resolved(ctx context.Context, key *sign.Key) []Finding {
 	return []Finding{f.misplaced(ctx, key)}
 }
 
-// misplaced looks for the record where a missing dot at its end puts it.
+// misplaced looks for the record at the name that results from a missing dot at the
+// end.
 func (f *Facts) misplaced(ctx context.Context, key *sign.Key) Finding {
 	wrong := key.Name() + "." + key.Domain
 	if records, err := f.txt(ctx, wrong); err == nil && len(records) > 0 && dkim.ComparePublished(records, key.Signer.Public()) != dkim.Unpublished {
@@ -150,8 +152,8 @@ func judgeOther(name, fix string, i dkim.Inspection, misprint string) Finding {
 	}
 }
 
-// checkServers asks each authoritative server, along CNAME records. seen says that a
-// resolver has the right record.
+// checkServers asks each authoritative server and follows CNAME records. seen is set if
+// a resolver has the right record.
 func (f *Facts) checkServers(ctx context.Context, key *sign.Key, one *DKIMKey, seen bool) []Finding {
 	ask := authority.Asker{DNS: f.DNS, Timeout: f.Options.bounds.dns / 4, Port: f.Options.dnsPort}
 	name := key.Name()
@@ -175,7 +177,7 @@ func (f *Facts) checkServers(ctx context.Context, key *sign.Key, one *DKIMKey, s
 	return []Finding{failf("correct the CNAME records", "%s: more than %d CNAME records behind each other, or a circle of them", key.Name(), maxAliases)}
 }
 
-// agreeOnAlias returns where all servers that answer lead to; "" when none has a
+// agreeOnAlias returns the CNAME target of all servers that answer, or "" if none has a
 // CNAME record.
 func agreeOnAlias(name string, replies []authority.Reply) (target string, found []Finding) {
 	first := true
@@ -200,9 +202,9 @@ func aliasText(target string) string {
 	return "a CNAME record to " + strings.TrimSuffix(target, ".")
 }
 
-// agree notes what each server has, and judges whether they agree.
+// agree records the answer of each server, and judges whether they agree.
 func (k *DKIMKey) agree(key *sign.Key, name string, answer authority.Answer, seen bool) (found []Finding) {
-	having := make(map[string][]string) // servers, by state
+	having := make(map[string][]string) // state to servers
 	for i := range answer.Replies {
 		r := &answer.Replies[i]
 		state := DKIMServer{Server: strings.TrimSuffix(r.Server, "."), State: stateOf(key, r)}
@@ -233,7 +235,7 @@ func (k *DKIMKey) agree(key *sign.Key, name string, answer authority.Answer, see
 	return found
 }
 
-// stateOf names what a server has of a key.
+// stateOf returns the state of a key at a server.
 func stateOf(key *sign.Key, r *authority.Reply) string {
 	switch {
 	case r.Err != nil:
@@ -248,7 +250,7 @@ func stateOf(key *sign.Key, r *authority.Reply) string {
 	return stateOther
 }
 
-// stringsOf is how many strings the record of a key is made of.
+// stringsOf returns the number of strings in the record of a key.
 func stringsOf(key *sign.Key, r *authority.Reply) int {
 	for _, parts := range r.Records {
 		if dkim.Inspect(strings.Join(parts, ""), key.Signer.Public()).Same {

@@ -1,14 +1,15 @@
-// Package doctor finds what is wrong with a Postern that is attached to a Postfix:
-// in the settings of both, in what they need, and between them.
+// Package doctor finds what is wrong with a Postern that is attached to a Postfix. It
+// looks at the settings of both, at the services that they need, and at the sockets
+// between them.
 //
-// Facts are gathered once (facts.go): what postconf prints, what the daemons or
-// their settings say, units, DNS, queues. A check (checks.go) is one function in one
-// ordered list: it judges facts and returns findings. A finding is one line: a
-// level, what was looked at, the problem, and what to do.
+// Facts are gathered once (facts.go): the output of postconf, the settings and states
+// of the daemons, units, DNS, queues. A check (checks.go) is a function that judges
+// facts and returns findings. All checks are in one ordered list. A finding is one
+// line: a level, what was looked at, the problem, and what to do.
 //
-// Nothing is changed, and no mail is asked about: no check leaves a trace in the
-// greylist or a record in the log. The daemons may be down; their settings are then
-// read from the files.
+// Doctor changes nothing. It asks the daemons about no mail, so it leaves no trace in
+// the greylist and no record in the log. The daemons may be down; their settings are
+// then read from the files.
 package doctor
 
 import (
@@ -18,7 +19,7 @@ import (
 	"time"
 )
 
-// Level is how good or bad a finding is.
+// Level is the severity of a finding.
 type Level string
 
 // The levels.
@@ -28,50 +29,51 @@ const (
 	Fail Level = "fail"
 )
 
-// rank is the exit status of the command.
+// rank returns the exit status of the command for a level.
 func (l Level) rank() int { return slices.Index([]Level{OK, Warn, Fail}, l) }
 
-// Finding is what one check found of one thing.
+// Finding is one result of a check.
 type Finding struct {
 	Check string `json:"check"`
 	Level Level  `json:"level"`
 	Text  string `json:"text"`
-	Fix   string `json:"fix,omitempty"` // what to do; always there unless Level is ok
+	Fix   string `json:"fix,omitempty"` // what to do; never empty unless Level is ok
 }
 
-// Report is the outcome of all checks.
+// Report is the result of all checks.
 type Report struct {
 	Level    Level     `json:"level"` // the worst of all
 	Findings []Finding `json:"findings"`
 }
 
-// Status is 0 when everything is well, 1 for warnings, 2 for failures.
+// Status returns the exit status: 0 if everything is well, 1 for warnings, 2 for
+// failures.
 func (r Report) Status() int { return r.Level.rank() }
 
-// Options say what to look at.
+// Options select what to look at.
 type Options struct {
-	ConfigDirectory string // of Postfix; "" is what postconf says
+	ConfigDirectory string // of Postfix; "" for postconf's own
 	Policyd         DaemonOptions
 	Milterd         DaemonOptions
-	Root            string   // folder below which the files of other programs are; "" for the whole system
+	Root            string   // folder above the files of other programs; "" for the whole system
 	MailLog         string   // Postfix's log; "" looks where Postfix and the system keep it
-	Only            []string // names of checks; empty for all
-	Skip            []string // names of checks that are left out
-	Version         string   // of the command
+	Only            []string // names of the checks to run; empty for all
+	Skip            []string // names of checks to leave out
+	Version         string   // version of the command
 
-	paths  paths            // where other programs keep their things; set by tests
-	now    func() time.Time // nil: time.Now
-	bounds bounds           // likewise
-	// dnsPort is that of the servers of zones; 0: 53. Set by tests.
+	paths  paths            // files of other programs; set by tests
+	now    func() time.Time // nil for time.Now
+	bounds bounds           // zero values are replaced by defaults
+	// dnsPort is the port of the zones' servers; 0 for 53. Set by tests.
 	dnsPort uint16
 }
 
-// bounds are how long may be waited, and from when on something is slow.
+// bounds are the time limits, and the time from which something counts as slow.
 type bounds struct {
-	ask   time.Duration // a daemon, a socket, a small program
-	check time.Duration // a daemon's check of its settings, a store, a queue
-	dns   time.Duration // one question
-	lists time.Duration // the test of all DNS lists, the records of all domains
+	ask   time.Duration // for a daemon, a socket, a small program
+	check time.Duration // for a daemon's check of its settings, a store, a queue
+	dns   time.Duration // for one question
+	lists time.Duration // for the test of all DNS lists, for the records of all domains
 
 	slowDNS, slowStore time.Duration
 }
@@ -83,14 +85,14 @@ func defaultBounds() bounds {
 	}
 }
 
-// DaemonOptions say where a daemon is found.
+// DaemonOptions are where a daemon is found.
 type DaemonOptions struct {
-	Admin  string // endpoint of the admin socket; "" is the default one
-	Config string // configuration file; "" is that of the running daemon, of its unit, or the default one
-	Binary string // "" looks beside the command and in /usr/sbin
+	Admin  string // endpoint of the admin socket; "" for the default
+	Config string // settings file; "" for that of the running daemon, of its unit, or the default
+	Binary string // path of the program; "" looks beside the command and in /usr/sbin
 }
 
-// Run gathers the facts and makes the checks.
+// Run gathers the facts and runs the checks.
 func Run(ctx context.Context, o Options) Report {
 	f := gather(ctx, o)
 	defer f.close()
@@ -108,12 +110,12 @@ func Run(ctx context.Context, o Options) Report {
 	return report
 }
 
-// wants reports whether a check is to be made.
+// wants reports whether a check is to run.
 func (o *Options) wants(check string) bool {
 	return (len(o.Only) == 0 || slices.Contains(o.Only, check)) && !slices.Contains(o.Skip, check)
 }
 
-// add adds what a check found.
+// add adds the findings of a check.
 func (r *Report) add(check string, found []Finding) {
 	for _, f := range found {
 		f.Check, f.Text, f.Fix = check, oneLine(f.Text), oneLine(f.Fix)
@@ -124,7 +126,7 @@ func (r *Report) add(check string, found []Finding) {
 	}
 }
 
-// Names are the names of all checks, in their order.
+// Names returns the names of all checks, in their order.
 func Names() []string {
 	var names []string
 	for _, c := range allChecks() {

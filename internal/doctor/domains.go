@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// checkDomains looks at SPF and DMARC of the domains that are signed.
+// checkDomains checks the SPF and DMARC records of the domains that are signed.
 func checkDomains(ctx context.Context, f *Facts) []Finding {
 	keys, _ := f.keys()
 	var domains []string
@@ -35,8 +35,8 @@ func checkDomains(ctx context.Context, f *Facts) []Finding {
 	return orOK(slices.Concat(per...), "%d domains have SPF and DMARC records%s", len(domains), withoutReports(domains, asks))
 }
 
-// withoutReports names the domains whose DMARC records ask for no reports. It is no
-// fault: they only learn nothing of who sends in their names.
+// withoutReports names the domains whose DMARC records ask for no reports. This is not
+// an error, but these domains do not learn who sends in their name.
 func withoutReports(domains []string, asks []bool) string {
 	var silent []string
 	for i, domain := range domains {
@@ -54,8 +54,8 @@ func withoutReports(domains []string, asks []bool) string {
 	return fmt.Sprintf("; %s%s ask for no reports: add rua=mailto:ADDRESS, and read what comes with postern dmarc read", strings.Join(silent, ", "), more)
 }
 
-// outgoing are the addresses that mail leaves from, as far as they can be told: those
-// of the name that Postfix gives itself. Behind a relay host they do not matter.
+// outgoing returns the addresses that mail leaves from, as far as they can be known:
+// those of Postfix's own name. Behind a relay host there are none.
 func (f *Facts) outgoing(ctx context.Context) []netip.Addr {
 	if f.Postfix == nil || f.Postfix.Params["relayhost"] != "" {
 		return nil
@@ -79,7 +79,7 @@ func (f *Facts) spfOf(ctx context.Context, domain string, outgoing []netip.Addr)
 	}
 	probe := outgoing
 	if len(probe) == 0 {
-		probe = []netip.Addr{netip.MustParseAddr("192.0.2.1")} // shows whether there is a record that can be used
+		probe = []netip.Addr{netip.MustParseAddr("192.0.2.1")} // any address shows whether there is a valid record
 	}
 	var found []Finding
 	for _, addr := range probe {
@@ -114,8 +114,8 @@ func mechanism(addr netip.Addr) string {
 	return "ip6:" + addr.String()
 }
 
-// dmarcOf judges the DMARC record that holds for a domain: its own, or that of a
-// domain above it. Without findings it is a record that receivers use.
+// dmarcOf judges the DMARC record that applies to a domain: its own, or that of a
+// domain above it. If there are no findings, receivers use the record.
 func (f *Facts) dmarcOf(ctx context.Context, domain string) (dmarc.Record, []Finding) {
 	fix := fmt.Sprintf("publish: _dmarc.%s. TXT \"v=DMARC1; p=none; rua=mailto:postmaster@%s\"", domain, domain)
 	for name := domain; strings.Contains(name, "."); _, name, _ = strings.Cut(name, ".") {

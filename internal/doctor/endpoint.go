@@ -9,11 +9,11 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// place is where an endpoint of Postfix leads to.
+// place is the network and address of an endpoint.
 type place struct{ network, address string }
 
-// place returns where a process of Postfix finds an endpoint: in a chroot, every
-// path lies below the queue directory.
+// place returns where a process of Postfix finds an endpoint. In a chroot, every path
+// is below the queue directory.
 func (p *Postfix) place(endpoint string, chroot bool) place {
 	kind, rest, _ := strings.Cut(endpoint, ":")
 	switch kind {
@@ -23,7 +23,7 @@ func (p *Postfix) place(endpoint string, chroot bool) place {
 		}
 		return place{daemon.NetworkUnix, filepath.Clean(rest)}
 	case "inet", "inet6":
-		if port, host, ok := strings.Cut(rest, "@"); ok { // as libmilter spells it
+		if port, host, ok := strings.Cut(rest, "@"); ok { // libmilter's spelling
 			return place{daemon.NetworkTCP, net.JoinHostPort(strings.Trim(host, "[]"), port)}
 		}
 		if !strings.Contains(rest, ":") {
@@ -44,22 +44,22 @@ func (p place) String() string {
 	return p.address
 }
 
-// Listener is a socket that a daemon serves.
+// Listener is a socket that a daemon listens on.
 type Listener struct {
 	place
 	Role string // of milterd: roleSign, roleVerify, roleSession
-	// Checks are those that the socket is bound to, of policyd; nil for all.
+	// Checks are the checks that a socket of policyd is limited to; nil for all.
 	Checks []string
 }
 
-// What a socket of milterd does.
+// The roles of milterd's sockets.
 const (
 	roleSign    = "sign"
 	roleVerify  = "verify"
 	roleSession = "session" // the session decides
 )
 
-// serves reports whether who connects to p reaches l.
+// serves reports whether a client that connects to p reaches l.
 func (l Listener) serves(p place) bool {
 	if l.network != p.network || p.network != daemon.NetworkTCP {
 		return l.place == p
@@ -78,13 +78,14 @@ func isLocal(host string) bool {
 	return slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, host)
 }
 
-// listeners returns the sockets of a flag. What systemd holds is in its units.
+// listeners returns the sockets of a flag. Sockets that systemd opens are found in its
+// units.
 func (d *Daemon) listeners(flag, role, queueDirectory string) []Listener {
 	var found []Listener
 	for _, spelling := range d.list(flag) {
 		e, err := daemon.ParseEndpoint(spelling, queueDirectory)
 		if err != nil {
-			continue // the settings' own check says so
+			continue // the check of the settings reports this
 		}
 		if e.Network != daemon.NetworkSystemd {
 			found = append(found, Listener{place{e.Network, e.Address}, role, e.Suffix})

@@ -21,21 +21,21 @@ import (
 // Facts are what the checks judge.
 type Facts struct {
 	Options    Options
-	Postfix    *Postfix // nil when it cannot be read
+	Postfix    *Postfix // nil if it cannot be read
 	PostfixErr error
-	Owner      *daemon.Identity // mail_owner: who smtpd and cleanup are
+	Owner      *daemon.Identity // mail_owner, the user of smtpd and cleanup
 
 	Policyd, Milterd *Daemon
 	policySockets    []Listener
 	milterSockets    []Listener
 
-	Hooks   []Hook           // of all services, that lead to policyd
-	Foreign []Hook           // those that do not
+	Hooks   []Hook           // of all services; they lead to policyd
+	Foreign []Hook           // of all services; they lead elsewhere
 	Milters []AttachedMilter // of all services and of local mail
 
-	keys func() ([]*sign.Key, error) // those of files that milterd signs with, read once
+	keys func() ([]*sign.Key, error) // returns the keys in files that milterd signs with; they are read once
 
-	tables      *sign.Tables // nil when no keys are in Postfix tables
+	tables      *sign.Tables // nil if no keys are in Postfix tables
 	closeTables func() error
 	tablesErr   error // why they cannot be opened; tables are empty then
 
@@ -43,15 +43,15 @@ type Facts struct {
 	DNSErr error
 }
 
-// AttachedMilter is a milter that Postfix gives mail to.
+// AttachedMilter is a milter that Postfix sends mail to.
 type AttachedMilter struct {
 	Milter
 	Service *Service  // nil for mail that does not come over SMTP
 	At      place     // where it is
-	Ours    *Listener // the socket of ours that it leads to; nil for none
+	Ours    *Listener // our socket at that address; nil for none
 }
 
-// where names what gives its mail to the milter.
+// where names the service that sends its mail to the milter.
 func (m AttachedMilter) where() string {
 	if m.Service == nil {
 		return "non_smtpd_milters"
@@ -59,13 +59,13 @@ func (m AttachedMilter) where() string {
 	return m.Service.String()
 }
 
-// paths are where other programs keep their things.
+// paths are the files of other programs.
 type paths struct {
 	rspamd   string   // folder
-	mailLogs []string // files, the first that is there is read
+	mailLogs []string // files; the first that exists is read
 }
 
-// setDefaults takes what is below root, "" for the whole system.
+// setDefaults sets the paths below root. "" is the whole system.
 func (p *paths) setDefaults(root string) {
 	if p.rspamd == "" {
 		p.rspamd = filepath.Join("/", root, "etc/rspamd")
@@ -75,14 +75,14 @@ func (p *paths) setDefaults(root string) {
 	}
 }
 
-// kinds are the two daemons.
+// kinds returns what differs between the two daemons.
 func kinds() (policy, milter daemonKind) {
-	// The check for ownership does not do without a table.
+	// The ownership check needs a table.
 	return daemonKind{api.Policyd, api.PolicydSocket, []string{"postern-policyd.socket"}, policyd.Settings, []string{"--config=", "--owners=static:none"}},
 		daemonKind{api.Milterd, api.MilterdSocket, []string{"postern-milterd.socket", "postern-milterd-sign.socket"}, milterd.Settings, []string{"--config="}}
 }
 
-// gather gathers everything that does not depend on what a check finds.
+// gather gathers all facts that do not depend on the findings of a check.
 func gather(ctx context.Context, o Options) *Facts {
 	o.paths.setDefaults(o.Root)
 	if o.now == nil {
@@ -131,7 +131,7 @@ func (f *Facts) findSockets() {
 	}
 }
 
-// attach finds what of Postfix leads to the daemons.
+// attach finds the hooks and milters of Postfix that lead to the daemons.
 func (f *Facts) attach() {
 	for _, s := range f.Postfix.smtpds() {
 		for _, h := range s.hooks() {
@@ -160,18 +160,18 @@ func (f *Facts) addMilter(m Milter, s *Service, chroot bool) {
 	f.Milters = append(f.Milters, a)
 }
 
-// contextWords are the checks of policyd, as policy_context spells them.
+// contextWords returns the names of policyd's checks, as policy_context spells them.
 func contextWords() []string { return policyd.CheckNames() }
 
-// isOurs: a hook is meant for policyd when it leads there, names checks of it, or
-// has the port that it listens on by default.
+// isOurs reports whether a hook is meant for policyd: it leads there, names checks of
+// policyd, or has policyd's default port or our name.
 func (f *Facts) isOurs(h Hook) bool {
 	return f.policySocket(h) != nil ||
 		slices.ContainsFunc(h.Context, func(word string) bool { return slices.Contains(contextWords(), word) }) ||
 		strings.HasSuffix(h.Endpoint, ":10045") || hasOurName(h.Endpoint)
 }
 
-// policySocket is the socket of policyd that a hook leads to, nil for none.
+// policySocket returns the socket of policyd that a hook leads to, or nil.
 func (f *Facts) policySocket(h Hook) *Listener {
 	at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
 	if i := slices.IndexFunc(f.policySockets, func(l Listener) bool { return l.serves(at) }); i >= 0 {
@@ -180,7 +180,7 @@ func (f *Facts) policySocket(h Hook) *Listener {
 	return nil
 }
 
-// asks are the checks that a hook asks.
+// asks returns the checks that a hook asks for.
 func (f *Facts) asks(h Hook) []string {
 	words := h.Context
 	if socket := f.policySocket(h); len(words) == 0 && socket != nil {
@@ -193,17 +193,17 @@ func (f *Facts) asks(h Hook) []string {
 	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !slices.Contains(runs, w) })
 }
 
-// attached reports whether Postfix asks policyd for a check anywhere.
+// attached reports whether any hook of Postfix asks for a check.
 func (f *Facts) attached(check string) bool {
 	return slices.ContainsFunc(f.Hooks, func(h Hook) bool { return slices.Contains(f.asks(h), check) })
 }
 
-// usesMilterd reports whether Postfix gives any mail to milterd.
+// usesMilterd reports whether Postfix sends any mail to milterd.
 func (f *Facts) usesMilterd() bool {
 	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil })
 }
 
-// openDNS makes a resolver with the settings of a daemon.
+// openDNS creates a resolver with the settings of a daemon.
 func (f *Facts) openDNS() {
 	servers := f.Policyd.list("resolver")
 	if len(servers) == 0 {
@@ -214,11 +214,11 @@ func (f *Facts) openDNS() {
 }
 
 func (f *Facts) close() {
-	_ = f.closeTables() // nothing was written
+	_ = f.closeTables() // the tables were only read
 	if f.DNSErr == nil {
 		f.DNS.Close()
 	}
 }
 
-// isRoot reports whether everything can be looked at.
+// isRoot reports whether the command runs as root, who may look at everything.
 func isRoot() bool { return os.Geteuid() == 0 }

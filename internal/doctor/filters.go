@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// checkPostscreen looks at what postscreen does that policyd does too.
+// checkPostscreen finds what both postscreen and policyd do.
 func checkPostscreen(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
@@ -39,7 +39,7 @@ func checkPostscreen(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "postscreen asks and delays nothing that postern-policyd does")
 }
 
-// checkFilters looks at hooks and milters around content filters.
+// checkFilters looks at hooks and milters before and after content filters.
 func checkFilters(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
@@ -58,8 +58,8 @@ func checkFilters(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "no smtpd_proxy_filter is in the way")
 }
 
-// unavailable names the actions that need a queue file, which a service in front of
-// a proxy filter has not.
+// unavailable names the actions that need a queue file. A service in front of a proxy
+// filter has none.
 func (f *Facts) unavailable(s *Service) []Finding {
 	var found []Finding
 	holds := slices.ContainsFunc(f.Policyd.list("limit-action"), func(action string) bool { return action == "hold" || strings.HasSuffix(action, "=hold") })

@@ -7,31 +7,31 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// Hook is one check_policy_service in a restriction list of a service.
+// Hook is a check_policy_service in a restriction list of a service.
 type Hook struct {
 	Service  *Service
 	List     string
 	Endpoint string   // as Postfix spells it
-	Context  []string // words of policy_context
-	Broken   string   // attributes that mean nothing, such as the rest of a list without braces
-	Default  string   // default_action; "" is Postfix's own
-	Before   []string // the restrictions in front of it
+	Context  []string // the words of policy_context
+	Broken   string   // attributes without a meaning, such as the rest of a list without braces
+	Default  string   // default_action; "" for Postfix's default
+	Before   []string // the restrictions before it
 }
 
-// Milter is one entry of a milter list.
+// Milter is an entry of a milter list.
 type Milter struct {
 	Endpoint string
-	Default  string // default_action of its own
+	Default  string // its own default_action
 }
 
-// restrictionLists are those in which Postfix may ask a policy service, in the
+// restrictionLists are the lists in which Postfix may ask a policy service, in the
 // order in which they are evaluated.
 var restrictionLists = []string{
 	"smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions", "smtpd_relay_restrictions",
 	"smtpd_recipient_restrictions", "smtpd_data_restrictions", "smtpd_end_of_data_restrictions", "smtpd_etrn_restrictions",
 }
 
-// hooks returns every policy service that a service asks, in order.
+// hooks returns all hooks of a service, in order.
 func (s *Service) hooks() []Hook {
 	var found []Hook
 	for _, list := range restrictionLists {
@@ -41,8 +41,8 @@ func (s *Service) hooks() []Hook {
 	return found
 }
 
-// throughTables reports whether a list of s asks a table, which may lead to a
-// restriction class with a hook that is wanted.
+// throughTables reports whether a list of s asks a table that may return a restriction
+// class with a wanted hook.
 func (s *Service) throughTables(wanted func(Hook) bool) bool {
 	classes := slices.ContainsFunc(postconf.Split(s.Value("smtpd_restriction_classes")), func(class string) bool {
 		return slices.ContainsFunc(s.walk(nil, class, s.Value(class), new([]string), nil), wanted)
@@ -54,12 +54,12 @@ func (s *Service) throughTables(wanted func(Hook) bool) bool {
 	})
 }
 
-// walk adds the hooks of the text of a list to found. open are the restriction classes
-// that it is in, so that none leads into itself.
+// walk appends the hooks in the text of a list to found. open are the restriction
+// classes around the text, so that a class that contains itself ends the recursion.
 func (s *Service) walk(found []Hook, list, text string, before *[]string, open []string) []Hook {
 	words := postconf.Split(text)
 	for i := 0; i < len(words); i++ {
-		word := strings.ToLower(words[i]) // Postfix does not mind the case either
+		word := strings.ToLower(words[i]) // Postfix ignores the case too
 		switch {
 		case word == "check_policy_service" && i+1 < len(words):
 			i++
@@ -70,7 +70,7 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 			}
 			found = append(found, h)
 		case strings.HasSuffix(word, "_access") && i+1 < len(words) && strings.HasPrefix(words[i+1], "static:"):
-			// A table that gives the same answer to everyone: it may name a class.
+			// A static table: it gives everyone the same answer, which may be a class.
 			i++
 			found = s.walk(found, list, strings.TrimPrefix(words[i], "static:"), before, open)
 		case !slices.Contains(open, words[i]) && slices.Contains(postconf.Split(s.Value("smtpd_restriction_classes")), words[i]):
@@ -82,7 +82,7 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 	return found
 }
 
-// parseHook reads what follows check_policy_service.
+// parseHook parses the arguments of check_policy_service.
 func parseHook(text string) Hook {
 	var h Hook
 	for i, word := range postconf.Split(unbraced(text)) {
@@ -104,7 +104,7 @@ func parseHook(text string) Hook {
 	return h
 }
 
-// milters reads a list of milters.
+// milters parses a list of milters.
 func milters(text, defaultAction string) []Milter {
 	var found []Milter
 	for _, entry := range postconf.Split(text) {
@@ -123,7 +123,7 @@ func milters(text, defaultAction string) []Milter {
 	return found
 }
 
-// milters are those that a service gives mail to.
+// milters returns the milters that a service sends mail to.
 func (s *Service) milters() []Milter {
 	if noMilters(s) {
 		return nil
@@ -135,7 +135,7 @@ func noMilters(s *Service) bool {
 	return slices.Contains(postconf.Split(s.Value("receive_override_options")), "no_milters")
 }
 
-// localMilters are those of mail that does not come over SMTP.
+// localMilters returns the milters for mail that does not come over SMTP.
 func (p *Postfix) localMilters() []Milter {
 	for _, s := range p.Services {
 		if s.Command == "cleanup" && s.overrides("non_smtpd_milters") {
@@ -163,7 +163,7 @@ func isBalanced(text string) bool {
 	return depth == 0
 }
 
-// unbraced takes off one pair of braces, of which the second may be missing.
+// unbraced removes one pair of braces. The closing one may be missing.
 func unbraced(text string) string {
 	inner, opened := strings.CutPrefix(text, "{")
 	if !opened {

@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// checkKeys compares the keys with the DNS.
+// checkKeys compares the keys with their DNS records.
 func checkKeys(ctx context.Context, f *Facts) []Finding {
 	if !f.namesMilterd() && !f.Milterd.wanted() {
 		return nil
@@ -46,7 +46,7 @@ func checkKeys(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "%d keys are in the DNS as they sign", len(keys))
 }
 
-// keyGroup is the group whose members may read keys, -1 for none.
+// keyGroup returns the group whose members may read keys, or -1.
 func (f *Facts) keyGroup() int {
 	if f.Milterd.Identity == nil {
 		return -1
@@ -62,7 +62,7 @@ func (f *Facts) openKeyTables() {
 	}
 }
 
-// keysOf are the keys of Postfix tables that a domain's mail is signed with.
+// keysOf returns the keys in Postfix tables that the mail of a domain is signed with.
 func (f *Facts) keysOf(ctx context.Context, domain string) ([]*sign.Key, error) {
 	if f.tables == nil {
 		return nil, f.tablesErr
@@ -73,7 +73,7 @@ func (f *Facts) keysOf(ctx context.Context, domain string) ([]*sign.Key, error) 
 	return keys, errors.Join(f.tablesErr, err)
 }
 
-// readKeys reads the keys that milterd signs with.
+// readKeys reads the keys in files that milterd signs with.
 func (f *Facts) readKeys() ([]*sign.Key, error) {
 	src := sign.KeySource{Dir: f.Milterd.text("dkim-keys"), KeyTable: f.Milterd.text("dkim-key-table"), SigningTable: f.Milterd.text("dkim-signing-table"), Group: f.keyGroup()}
 	if f.tables != nil {
@@ -92,7 +92,7 @@ func (f *Facts) readKeys() ([]*sign.Key, error) {
 	return keys.All(), err
 }
 
-// published judges what the DNS has of a key.
+// published judges the DNS record of a key.
 func (f *Facts) published(ctx context.Context, key *sign.Key) Finding {
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.dns)
 	defer cancel()

@@ -9,15 +9,15 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// endOfData is the list in which what a mail has is certain.
+// endOfData is the list at the end of a mail, where the number of recipients is final.
 const endOfData = "smtpd_end_of_data_restrictions"
 
-// limits reports whether anything is limited.
+// limits reports whether any limit is set.
 func (f *Facts) limits() bool {
 	return slices.Contains(f.Policyd.list("checks"), checks.LimitName) && len(f.Policyd.list("limit"))+len(f.Policyd.list("limit-overrides")) > 0
 }
 
-// checkLimit looks at where the check for limits is asked.
+// checkLimit looks at where the limit check is asked for.
 func checkLimit(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 {
 		return nil
@@ -41,14 +41,15 @@ func checkLimit(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "limits are asked for where they count")
 }
 
-// asksUnpermitted reports whether a service asks for a check before anything permits.
+// asksUnpermitted reports whether a service asks for a check before anything permits
+// the client.
 func (f *Facts) asksUnpermitted(s *Service, name string) bool {
 	return slices.ContainsFunc(f.Hooks, func(h Hook) bool {
 		return h.Service == s && slices.Contains(f.asks(h), name) && firstOf(h.Before, append(slices.Clone(permits), ends...)) == ""
 	})
 }
 
-// asksIn reports whether a list of a service asks for limits.
+// asksIn reports whether a list of a service asks for the limit check.
 func (f *Facts) asksIn(s *Service, list string) bool {
 	return slices.ContainsFunc(f.Hooks, func(h Hook) bool {
 		return h.Service == s && h.List == list && slices.Contains(f.asks(h), checks.LimitName)

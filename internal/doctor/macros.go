@@ -9,8 +9,8 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// macroLists are the parameters that say which macros a milter gets, and those that
-// milterd needs.
+// macroLists are the parameters that set which macros a milter gets, with the macros
+// that milterd needs.
 var macroLists = []struct {
 	name  string
 	needs []string
@@ -23,10 +23,10 @@ var macroLists = []struct {
 	{"milter_end_of_data_macros", []string{"i"}},
 }
 
-// milterProtocol is the version that Postfix speaks unless it is told not to.
+// milterProtocol is Postfix's default protocol version.
 const milterProtocol = 6
 
-// checkMacros looks at what Postfix sends to milters.
+// checkMacros looks at the macros that Postfix sends to milters.
 func checkMacros(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || !f.usesMilterd() {
 		return nil

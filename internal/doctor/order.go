@@ -9,13 +9,13 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// permits are the restrictions that end a list for those who are permitted.
+// permits are the restrictions that end a list for permitted clients.
 var permits = []string{"permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts", "permit_auth_destination", "permit_mx_backup"}
 
-// ends are the restrictions behind which nothing is asked.
+// ends are the restrictions after which nothing is evaluated.
 var ends = []string{"permit", "reject", "defer"}
 
-// firstOf is the first of words that is among those wanted.
+// firstOf returns the first of words that is in wanted.
 func firstOf(words, wanted []string) string {
 	if i := slices.IndexFunc(words, func(w string) bool { return slices.Contains(wanted, w) }); i >= 0 {
 		return words[i]
@@ -23,7 +23,7 @@ func firstOf(words, wanted []string) string {
 	return ""
 }
 
-// checkOrder looks at the hooks of the internet's mail.
+// checkOrder looks at the position of the hooks for mail from the internet.
 func checkOrder(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 {
 		return nil
@@ -46,22 +46,22 @@ func checkOrder(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "the hooks are where they should be")
 }
 
-// isOfStrangers reports whether a check is for the internet's mail.
+// isOfStrangers reports whether a check is for mail from the internet.
 func isOfStrangers(check string) bool {
 	return check == checks.DNSBLName || check == checks.GreylistName
 }
 
-// tooEarly judges what comes before a hook for the internet's mail.
+// tooEarly judges what comes before a hook for mail from the internet.
 func (f *Facts) tooEarly(h Hook) []Finding {
 	if h.Service.Value("smtpd_delay_reject") == "no" && h.List != "smtpd_recipient_restrictions" {
-		return nil // checkDelay has a word about it
+		return nil // checkDelay reports this
 	}
 	guards := slices.Clone(h.Before)
 	switch h.List {
 	case "smtpd_data_restrictions", "smtpd_end_of_data_restrictions":
 		guards = append(guards, postconf.Split(h.Service.Value("smtpd_recipient_restrictions"))...)
 		fallthrough
-	case "smtpd_recipient_restrictions": // before it or behind it, relaying is refused
+	case "smtpd_recipient_restrictions": // relaying is refused before or after it
 		guards = append(guards, postconf.Split(h.Service.Value("smtpd_relay_restrictions"))...)
 	}
 	if firstOf(guards, []string{"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}) == "" {
@@ -71,14 +71,14 @@ func (f *Facts) tooEarly(h Hook) []Finding {
 	return nil
 }
 
-// askedTwice finds checks that two lists of one service ask for.
+// askedTwice finds checks that two lists of a service ask for.
 func (f *Facts) askedTwice() []Finding {
 	var found []Finding
 	for i, h := range f.Hooks {
 		for _, earlier := range f.Hooks[:i] {
 			for _, name := range f.asks(h) {
 				if name == checks.LimitName && h.List == endOfData {
-					continue // asked at both ends of a mail
+					continue // it is asked for both before and after the data of a mail
 				}
 				if h.Service == earlier.Service && slices.Contains(f.asks(earlier), name) {
 					found = appendNew(found, warnf(fmt.Sprintf("leave %s in one of them (policy_context)", name),
@@ -90,7 +90,8 @@ func (f *Facts) askedTwice() []Finding {
 	return found
 }
 
-// checkDelay: without smtpd_delay_reject a list is evaluated as soon as it can be.
+// checkDelay looks at smtpd_delay_reject. Without it, a list is evaluated before all
+// attributes are known.
 func checkDelay(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 {
 		return nil

@@ -9,10 +9,10 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// ownershipWord is the check whose hook must not be missed.
+// ownershipWord is the check that every user's mail must be asked for.
 const ownershipWord = checks.OwnershipName
 
-// checkOwnership looks for services where users send without being asked.
+// checkOwnership finds services where users send without the ownership check.
 func checkOwnership(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || !slices.Contains(f.Policyd.list("checks"), ownershipWord) || len(f.Hooks) == 0 {
 		return nil
@@ -66,7 +66,7 @@ func (f *Facts) ownershipOf(s *Service) []Finding {
 	return []Finding{failf(fix, "%s: users who log in here send as anyone: %s", s, why)}
 }
 
-// behind is about an ownership hook that comes too late.
+// behind returns the finding for an ownership hook that comes too late.
 func behind(s *Service, h *Hook) Finding {
 	fix := "move check_policy_service to the front of " + h.List
 	permit := firstOf(h.Before, append(slices.Clone(permits), ends...))
@@ -76,8 +76,9 @@ func behind(s *Service, h *Hook) Finding {
 	return failf(fix, "%s: ownership is behind %s in %s: users who have logged in are never asked", s, permit, h.List)
 }
 
-// overridden finds the list of s that keeps it from the ownership hook of main.cf, or
-// the one that the hook should be in; and the undefined parameter that empties it.
+// overridden finds the list of s that replaces the list of main.cf where the ownership
+// hook is, or should be. If an undefined parameter empties that list, it returns its
+// name too.
 func (f *Facts) overridden(s *Service) (list, empty string) {
 	plain := &Service{Overrides: map[string]string{}, postfix: f.Postfix}
 	for _, h := range plain.hooks() {
@@ -92,7 +93,7 @@ func (f *Facts) overridden(s *Service) (list, empty string) {
 	return "", ""
 }
 
-// undefinedIn is the first undefined parameter that a text names, "" for none.
+// undefinedIn returns the first undefined parameter that a text names, or "".
 func (f *Facts) undefinedIn(text string) string {
 	for _, m := range named.FindAllString(text, -1) {
 		if name := strings.Trim(m, "${}()"); slices.Contains(f.Postfix.Undefined, name) {

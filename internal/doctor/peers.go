@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// What a program of others does that one of ours does too.
+// The work of other programs that one of ours does too.
 const (
 	doesSign     = "signs"
 	doesVerify   = "verifies"
@@ -16,15 +16,15 @@ const (
 	doesSPF      = "checks SPF"
 )
 
-// peer is a program that Postern may be beside or replace.
+// peer is a program that Postern may run beside or replace.
 type peer struct {
 	name  string
-	marks []string // parts of an endpoint
+	marks []string // texts in its endpoints
 	does  []string
 }
 
-// peers are known by where they listen by default: here, in Debian, or as their own
-// guides say.
+// peers lists the known programs with their default endpoints: upstream's, Debian's, or
+// those that their own guides give.
 var peers = []peer{
 	{"postgrey", []string{"postgrey", ":10023", ":60000"}, []string{doesGreylist}},
 	{"sqlgrey", []string{"sqlgrey", ":2501"}, []string{doesGreylist}},
@@ -37,7 +37,7 @@ var peers = []peer{
 	{"rspamd", []string{"rspamd", ":11332"}, []string{doesSign, doesVerify, doesGreylist}},
 }
 
-// peerAt names the program behind an endpoint of Postfix.
+// peerAt returns the program behind an endpoint of Postfix.
 func peerAt(endpoint string) (peer, bool) {
 	for _, p := range peers {
 		for _, mark := range p.marks {
@@ -53,8 +53,8 @@ func (p peer) can(what string) bool { return slices.Contains(p.does, what) }
 
 var moduleOff = regexp.MustCompile(`(?m)^\s*enabled\s*=\s*(false|no|off)\s*;?`)
 
-// rspamdModuleOff reports whether a module of rspamd is switched off in the files that
-// administrators write.
+// rspamdModuleOff reports whether a module of rspamd is disabled in the administrator's
+// files.
 func rspamdModuleOff(folder, module string) bool {
 	for _, dir := range []string{"override.d", "local.d"} {
 		text, err := os.ReadFile(filepath.Join(folder, dir, module+".conf"))

@@ -11,15 +11,15 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// Postfix is what postconf says about one instance.
+// Postfix holds what postconf prints about one instance.
 type Postfix struct {
 	Directory string            // config_directory
-	Params    map[string]string // of main.cf and the defaults, expanded
+	Params    map[string]string // main.cf and the defaults, expanded
 	raw       map[string]string // the same, as written
 	Set       map[string]bool   // names that main.cf sets
 	Services  []*Service
-	Undefined []string // names of parameters that are used and not defined
-	Warnings  []string // of postconf, other than about these
+	Undefined []string // names of parameters that are used but not defined
+	Warnings  []string // other warnings of postconf
 }
 
 // Service is a line of master.cf.
@@ -31,7 +31,7 @@ type Service struct {
 	postfix             *Postfix
 }
 
-// readPostfix asks postconf, of the instance in dir ("" for the default one).
+// readPostfix runs postconf for the instance in dir. "" is the default instance.
 func readPostfix(ctx context.Context, dir string) (*Postfix, error) {
 	p := &Postfix{Set: make(map[string]bool)}
 	var base []string
@@ -86,7 +86,7 @@ func (p *Postfix) readServices(ctx context.Context, base []string) error {
 	return nil
 }
 
-// parseService reads a line of master.cf as postconf -M prints it.
+// parseService parses a line of master.cf as postconf -M prints it.
 func (p *Postfix) parseService(line string) *Service {
 	fields := strings.Fields(line)
 	if len(fields) < 8 {
@@ -97,7 +97,7 @@ func (p *Postfix) parseService(line string) *Service {
 		Overrides: make(map[string]string), Raw: make(map[string]string), postfix: p}
 }
 
-// override notes service/type/parameter = value.
+// override records a line service/type/parameter = value.
 func (p *Postfix) override(path, value string, raw bool) {
 	at := strings.LastIndexByte(path, '/')
 	if at < 0 {
@@ -116,7 +116,7 @@ func (p *Postfix) override(path, value string, raw bool) {
 
 var undefinedParameter = regexp.MustCompile(`undefined parameter: (\S+)`)
 
-// postconf runs it. Warnings go to p, and do not fail.
+// postconf runs postconf. Warnings are added to p and are not an error.
 func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) {
 	out, errOut, err := postconf.Run(ctx, "postconf", args...)
 	for line := range strings.Lines(errOut) {
@@ -136,7 +136,7 @@ func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) 
 	return out, err
 }
 
-// Value is what a service has for a parameter.
+// Value returns the value of a parameter at a service.
 func (s *Service) Value(name string) string {
 	if value, ok := s.Overrides[name]; ok {
 		return value
@@ -149,10 +149,11 @@ func (s *Service) Value(name string) string {
 
 var named = regexp.MustCompile(`\$(?:\{(\w+)\}|\((\w+)\)|(\w+))`)
 
-// maxExpansion bounds how deep parameters may name each other.
+// maxExpansion bounds the depth of parameters that name each other.
 const maxExpansion = 16
 
-// changes reports whether a text of main.cf names what the service overrides.
+// changes reports whether a text of main.cf names a parameter that the service
+// overrides.
 func (s *Service) changes(text string) bool {
 	for _, m := range named.FindAllString(text, -1) {
 		if s.overrides(strings.Trim(m, "${}()")) {
@@ -162,8 +163,8 @@ func (s *Service) changes(text string) bool {
 	return false
 }
 
-// expand replaces the names of parameters in a text of main.cf by what the service
-// has for them.
+// expand replaces the names of parameters in a text of main.cf by their values at the
+// service.
 func (s *Service) expand(text string, depth int) string {
 	if depth == maxExpansion {
 		return ""
@@ -182,19 +183,19 @@ func (s *Service) overrides(name string) bool {
 	return ok
 }
 
-// String names a service as people do.
+// String returns the usual name of a service.
 func (s *Service) String() string { return s.Name + "/" + s.Type }
 
 func (p *Postfix) queueDirectory() string { return p.Params["queue_directory"] }
 
-// compatibility is the major number of compatibility_level.
+// compatibility returns the major number of compatibility_level.
 func (p *Postfix) compatibility() int {
 	major, _, _ := strings.Cut(p.Params["compatibility_level"], ".")
 	n, _ := strconv.Atoi(major)
 	return n
 }
 
-// atLeast reports whether Postfix is of a release or a later one.
+// atLeast reports whether Postfix is of this release or a later one.
 func (p *Postfix) atLeast(major, minor int) bool {
 	parts := strings.SplitN(p.Params["mail_version"], ".", 3)
 	if len(parts) < 2 {
@@ -205,7 +206,8 @@ func (p *Postfix) atLeast(major, minor int) bool {
 	return a > major || a == major && b >= minor
 }
 
-// smtpds are the services that speak SMTP to clients, postscreen's smtpd among them.
+// smtpds returns the services that speak SMTP to clients, including the smtpd behind
+// postscreen.
 func (p *Postfix) smtpds() []*Service {
 	var found []*Service
 	for _, s := range p.Services {
@@ -228,11 +230,11 @@ func (p *Postfix) service(command string) *Service {
 // takesLogins reports whether clients can log in.
 func (s *Service) takesLogins() bool { return s.Value("smtpd_sasl_auth_enable") == "yes" }
 
-// submissionNames are the names and ports that users send through.
+// submissionNames are the names and ports of services for users.
 var submissionNames = []string{"submission", "submissions", "smtps", "587", "465"}
 
-// isSubmission reports whether a service is for users only: by its name, or
-// because it refuses whoever has not logged in.
+// isSubmission reports whether a service is for users only: by its name, or because it
+// refuses clients that have not logged in.
 func (s *Service) isSubmission() bool {
 	name := s.Name[strings.LastIndexByte(s.Name, ':')+1:]
 	if slices.Contains(submissionNames, name) {
@@ -251,11 +253,11 @@ func (s *Service) isSubmission() bool {
 	return false
 }
 
-// isLoopback reports whether only programs of this machine reach a service: what a
-// content filter hands mail back to.
+// isLoopback reports whether only programs of this machine reach a service, such as a
+// content filter that hands mail back.
 func (s *Service) isLoopback() bool {
 	return strings.HasPrefix(s.Name, "127.") || strings.HasPrefix(s.Name, "localhost:") || strings.HasPrefix(s.Name, "[::1]:")
 }
 
-// isInbound reports whether the internet's mail comes in here.
+// isInbound reports whether mail from the internet comes in at a service.
 func (s *Service) isInbound() bool { return !s.isSubmission() && !s.isLoopback() }

@@ -12,8 +12,8 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// unusedParameter is a name that Postfix does not know, and that begins like one of
-// those that matter here.
+// unusedParameter matches a name that Postfix does not know and that has the prefix of
+// a parameter that doctor looks at.
 var unusedParameter = regexp.MustCompile(`unused parameter: ((?:non_)?smtpd_\w+|milter_\w+|postscreen_\w+)=`)
 
 func checkPostfix(ctx context.Context, f *Facts) []Finding {
@@ -52,7 +52,7 @@ func checkPostfix(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "Postfix %s in %s", p.Params["mail_version"], p.Directory)
 }
 
-// malformed finds lists with which smtpd does not start, and postconf does not mind.
+// malformed finds lists that keep smtpd from starting, but that postconf accepts.
 func (p *Postfix) malformed() []Finding {
 	var found []Finding
 	for _, s := range p.smtpds() {
@@ -70,13 +70,14 @@ func (p *Postfix) malformed() []Finding {
 	return found
 }
 
-// runs reports whether master(8) runs, as far as can be told: it holds a lock.
+// runs reports whether master(8) runs: it then holds a lock on master.pid. If that file
+// cannot be opened, runs assumes that it does.
 func (p *Postfix) runs() bool {
 	file, err := os.Open(filepath.Join(p.queueDirectory(), p.Params["process_id_directory"], "master.pid"))
 	if err != nil {
-		return true // never started, or not ours to look at
+		return true // Postfix was never started, or we may not look
 	}
-	defer file.Close() // and with it the lock
+	defer file.Close() // this releases the lock too
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 

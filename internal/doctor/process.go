@@ -20,7 +20,7 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// peerPID is the process behind a unix socket, 0 when it cannot be told.
+// peerPID returns the process behind a unix socket, or 0 if it is not known.
 func peerPID(path string) int {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -44,7 +44,7 @@ func procPath(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }
 
-// procList reads a file of texts with a NUL behind each.
+// procList reads a file in /proc of texts that end in NUL.
 func procList(pid int, name string) []string {
 	text, err := os.ReadFile(procPath(pid, name))
 	if err != nil || len(text) == 0 {
@@ -53,7 +53,7 @@ func procList(pid int, name string) []string {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 }
 
-// processIdentity is who a process is.
+// processIdentity returns the user and groups of a process.
 func processIdentity(pid int) (daemon.Identity, error) {
 	status, err := os.ReadFile(procPath(pid, "status"))
 	if err != nil {
@@ -84,7 +84,7 @@ func processIdentity(pid int) (daemon.Identity, error) {
 	return id, nil
 }
 
-// unitIdentity is who a unit's process will be.
+// unitIdentity returns the user and groups that a unit's process gets.
 func unitIdentity(u Unit) (daemon.Identity, error) {
 	spec := u.Properties["User"]
 	if spec == "" {
@@ -109,11 +109,10 @@ func unitIdentity(u Unit) (daemon.Identity, error) {
 	return id, nil
 }
 
-// errNotRoot is what only root can find out.
+// errNotRoot is returned when only root can find something out.
 var errNotRoot = errors.New("only root can try this as another user")
 
-// as calls f with the rights of an identity. f must do its work in the goroutine
-// that it is called in.
+// as calls f with the rights of an identity. f must not use other goroutines.
 func as(id daemon.Identity, f func() error) error {
 	switch {
 	case os.Geteuid() == id.UID:
@@ -123,16 +122,16 @@ func as(id daemon.Identity, f func() error) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and with it the rights
-		// that it has given up.
+		// The thread is never unlocked: it ends with the goroutine, so no other
+		// goroutine gets its reduced rights.
 		runtime.LockOSThread()
 		result <- actAs(id, f)
 	}()
 	return <-result
 }
 
-// actAs changes the rights of this thread alone: the calls of package syscall change
-// those of all threads.
+// actAs changes the rights of this thread only. The functions of package syscall would
+// change those of all threads.
 func actAs(id daemon.Identity, f func() error) error {
 	if err := unix.Setgroups(id.Groups); err != nil {
 		return os.NewSyscallError("setgroups", err)
@@ -147,7 +146,7 @@ func actAs(id daemon.Identity, f func() error) error {
 	return f()
 }
 
-// runAs runs a program with the rights of an identity, if that can be.
+// runAs runs a program with the rights of an identity, if that is possible.
 func runAs(ctx context.Context, id *daemon.Identity, environ []string, path string, args ...string) (errOut string, err error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env, cmd.Dir = environ, "/"
@@ -164,10 +163,10 @@ func runAs(ctx context.Context, id *daemon.Identity, environ []string, path stri
 	return stderr.String(), err
 }
 
-// connects tries a socket with the rights of an identity.
+// connects connects to a socket with the rights of an identity.
 func connects(ctx context.Context, id daemon.Identity, p place) error {
 	return as(id, func() error {
-		// The socket is made and connected in this goroutine.
+		// The socket is created and connected in this goroutine.
 		conn, err := new(net.Dialer).DialContext(ctx, p.network, p.address)
 		if err != nil {
 			return err

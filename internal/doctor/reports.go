@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// checkReports looks at what sending DMARC reports needs.
+// checkReports looks at what is needed to send DMARC reports.
 func checkReports(ctx context.Context, f *Facts) []Finding {
 	store, from := f.Milterd.text("report-store"), f.Milterd.text("report-from")
 	if store == "" {
@@ -21,7 +21,7 @@ func checkReports(ctx context.Context, f *Facts) []Finding {
 	}
 	var found []Finding
 	domain := mailaddr.Parse(from).Domain
-	keys, _ := f.keys() // the check of keys says what is wrong with them
+	keys, _ := f.keys() // the keys check reports an error
 	if !slices.ContainsFunc(keys, func(k *sign.Key) bool { return k.Domain == domain }) {
 		found = append(found, failf(fmt.Sprintf("postern dkim genkey %s, or set report-from to a domain that has a key", domain), "report-from is %s, and there is no DKIM key for %s: no report is sent", from, domain))
 	}
@@ -32,7 +32,7 @@ func checkReports(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "DMARC reports can be sent")
 }
 
-// reportTimer looks whether something starts the command.
+// reportTimer looks whether the command that sends reports is started regularly.
 func reportTimer(ctx context.Context) []Finding {
 	const timer = "postern-report.timer"
 	u := readUnits(ctx, []string{timer})[0]

@@ -14,13 +14,13 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// Bounds of what the DNS is asked.
+// Limits on DNS queries.
 const (
 	maxDomains = 200
-	maxAsked   = 8 // at a time
+	maxAsked   = 8 // at the same time
 )
 
-// checkResolver asks each server for itself.
+// checkResolver asks each server on its own.
 func checkResolver(ctx context.Context, f *Facts) []Finding {
 	if f.DNSErr != nil {
 		return []Finding{failf("name servers in /etc/resolv.conf, or set resolver in policyd.toml and milterd.toml", "%v", f.DNSErr)}
@@ -64,15 +64,16 @@ func (f *Facts) askServer(ctx context.Context, server netip.AddrPort) []Finding 
 	return found
 }
 
-// asksLists reports whether policyd asks DNS lists for any mail.
+// asksLists reports whether policyd asks DNS lists about any mail.
 func (f *Facts) asksLists() bool {
 	return slices.Contains(f.Policyd.list("checks"), checks.DNSBLName) && (f.attached(checks.DNSBLName) || f.Policyd.wanted())
 }
 
-// checkLists has every list tested, by the daemon or as it would.
+// checkLists tests every list. The daemon does the test if it runs; otherwise the
+// command does the same.
 func checkLists(ctx context.Context, f *Facts) []Finding {
 	if f.Policyd.SettingsErr != nil {
-		return nil // checkSettings says why they are not known
+		return nil // checkSettings reports why the settings are not known
 	}
 	if !f.asksLists() {
 		return []Finding{okf("no DNS list is asked")}
@@ -102,7 +103,7 @@ func checkLists(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "%d lists answer their test points, %s", len(result.Zones), key)
 }
 
-// txt are the TXT records of a name; none is no error.
+// txt returns the TXT records of a name. Having none is not an error.
 func (f *Facts) txt(ctx context.Context, name string) ([]string, error) {
 	if f.DNSErr != nil {
 		return nil, f.DNSErr
@@ -114,7 +115,7 @@ func (f *Facts) txt(ctx context.Context, name string) ([]string, error) {
 	return records, err
 }
 
-// each calls f for every number below n, some at a time.
+// each calls f for every number below n, some at the same time.
 func each(n int, f func(int)) {
 	var running sync.WaitGroup
 	places := make(chan struct{}, maxAsked)

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// checkSigning looks at whose mail comes in at which socket.
+// checkSigning looks at which kind of mail comes in at which socket of milterd.
 func checkSigning(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || !f.usesMilterd() {
 		return nil
@@ -37,7 +37,7 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
 }
 
-// hasKeys reports whether milterd would sign anything.
+// hasKeys reports whether milterd has keys to sign with.
 func (f *Facts) hasKeys() bool {
 	keys, _ := f.keys()
 	return len(keys) > 0 || f.tables != nil
@@ -55,8 +55,8 @@ func (f *Facts) signs() bool {
 	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil && m.Ours.Role != roleVerify })
 }
 
-// roleAt is what milterd does with mail of a service, nil for mail that does not
-// come over SMTP; "" is nothing.
+// roleAt returns what milterd does with the mail of a service, or of local mail if s is
+// nil. "" is nothing.
 func (f *Facts) roleAt(s *Service) string {
 	for _, m := range f.Milters {
 		if m.Service == s && m.Ours != nil {
@@ -66,7 +66,7 @@ func (f *Facts) roleAt(s *Service) string {
 	return ""
 }
 
-// signSocket is the socket to name for our own mail.
+// signSocket returns the socket that our own mail should go to.
 func (f *Facts) signSocket() string {
 	for _, m := range f.Milters {
 		if m.Ours != nil && m.Ours.Role == roleSign {
@@ -90,7 +90,7 @@ func (f *Facts) verifySocket() string {
 	return "inet:127.0.0.1:10046"
 }
 
-// wrongSocket judges one socket of milterd where it is named.
+// wrongSocket judges one entry of a milter list that leads to milterd.
 func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	s, role := m.Service, m.Ours.Role
 	switch {
@@ -124,13 +124,13 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	return nil
 }
 
-// localIsOurs reports whether mail of sendmail(1) is ours where the session decides: it
-// comes from 127.0.0.1, and under the name of main.cf.
+// localIsOurs reports whether mail of sendmail(1) counts as ours at a socket where the
+// session decides. Such mail comes from 127.0.0.1, with the daemon name of main.cf.
 func (f *Facts) localIsOurs() bool {
 	return f.trustsLoopback() || slices.Contains(f.Milterd.list("originating"), f.Postfix.Params["milter_macro_daemon_name"])
 }
 
-// trustsLoopback reports whether what comes from this machine is ours for its address.
+// trustsLoopback reports whether mail from loopback addresses counts as ours.
 func (f *Facts) trustsLoopback() bool {
 	loopback := netip.MustParseAddr("127.0.0.1")
 	return slices.ContainsFunc(f.Milterd.list("internal-networks"), func(network string) bool {
@@ -149,7 +149,7 @@ func (f *Facts) filtered() bool {
 	})
 }
 
-// isOriginating reports whether the name of a service makes its mail ours.
+// isOriginating reports whether the daemon name of a service makes its mail ours.
 func (f *Facts) isOriginating(s *Service) bool {
 	return slices.Contains(f.Milterd.list("originating"), s.Value("milter_macro_daemon_name"))
 }

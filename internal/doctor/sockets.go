@@ -15,15 +15,15 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
-// dialled is one place that a process of Postfix connects to.
+// dialled is a place that a process of Postfix connects to.
 type dialled struct {
 	endpoint, what string // as Postfix spells it; the service and its program
 	at             place
-	chroot, missed bool   // missed: it would be there without the chroot
-	daemon         string // whose it is
+	chroot, missed bool   // missed: the socket would be found without the chroot
+	daemon         string // the daemon that it belongs to
 }
 
-// dials are all places of ours that Postfix connects to, each once.
+// dials returns all places of our daemons that Postfix connects to, each once.
 func (f *Facts) dials() []dialled {
 	var all []dialled
 	add := func(d dialled) {
@@ -74,7 +74,8 @@ func checkSockets(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "smtpd and cleanup reach all %d sockets", len(dials))
 }
 
-// connect tries a place as Postfix does, or as whoever runs the command.
+// connect connects to a place with Postfix's rights or, without root, with those of the
+// command's user.
 func (f *Facts) connect(ctx context.Context, at place) error {
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.ask)
 	defer cancel()
@@ -88,7 +89,7 @@ func (f *Facts) connect(ctx context.Context, at place) error {
 	return connects(ctx, *f.Owner, at)
 }
 
-// unreachable says why a socket cannot be connected to.
+// unreachable returns the finding for a socket that cannot be connected to.
 func (f *Facts) unreachable(d dialled, err error) Finding {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
@@ -101,7 +102,7 @@ func (f *Facts) unreachable(d dialled, err error) Finding {
 	return failf("start "+d.daemon+" and look at its log", "%s cannot connect to %s: %v", d.what, d.at, err)
 }
 
-// group is that of Postfix's processes.
+// group returns the group of Postfix's processes.
 func (f *Facts) group() string {
 	if group := f.Postfix.Params["mail_owner"]; group != "" {
 		return group
@@ -109,7 +110,7 @@ func (f *Facts) group() string {
 	return "postfix"
 }
 
-// denial names what denies the way to a socket.
+// denial returns the owner and mode of a socket and of its folder.
 func denial(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {

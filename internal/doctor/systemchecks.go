@@ -16,10 +16,10 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// oldHeld is how long mail may be on hold before it is worth a warning.
+// oldHeld is how long a mail may be on hold before it is reported.
 const oldHeld = 24 * time.Hour
 
-// checkStores opens the stores as the daemon does.
+// checkStores opens the stores in the same way as the daemon.
 func checkStores(ctx context.Context, f *Facts) []Finding {
 	runs := f.Policyd.list("checks")
 	if f.Policyd.SettingsErr != nil || len(runs) == 0 || len(f.Hooks) == 0 && !f.Policyd.wanted() {
@@ -37,7 +37,7 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	}
 	stores, err := policyd.ProbeStores(ctx, f.Policyd.Args, f.Policyd.Environ)
 	if err != nil {
-		return nil // checkSettings says so
+		return nil // checkSettings reports this
 	}
 	var found, good []Finding
 	for _, s := range stores {
@@ -56,7 +56,8 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	return append(found, good...)
 }
 
-// greylistDown is what the running daemon says about its store, "" when all is well.
+// greylistDown returns what the running daemon says about its store, or "" if all is
+// well.
 func (d *Daemon) greylistDown(ctx context.Context) string {
 	var stats api.GreylistStatsResult
 	if !slices.Contains(d.list("checks"), checks.GreylistName) || d.client.Call(ctx, api.GreylistStats, struct{}{}, &stats, nil) != nil {
@@ -65,14 +66,14 @@ func (d *Daemon) greylistDown(ctx context.Context) string {
 	return stats.Down
 }
 
-// held is a message of Postfix's hold queue, as postqueue -j prints it.
+// held is a mail in Postfix's hold queue, as postqueue -j prints it.
 type held struct {
 	Queue   string `json:"queue_name"`
 	ID      string `json:"queue_id"`
 	Arrival int64  `json:"arrival_time"`
 }
 
-// checkQueue counts what is on hold.
+// checkQueue counts the mails on hold.
 func checkQueue(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
@@ -106,7 +107,7 @@ func checkQueue(ctx context.Context, f *Facts) []Finding {
 
 func days(age time.Duration) string { return fmt.Sprintf("%d days", int(age.Hours()/24)) }
 
-// checkClock asks the kernel whether its clock is kept right.
+// checkClock asks the kernel whether the clock is synchronized.
 func checkClock(context.Context, *Facts) []Finding {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)

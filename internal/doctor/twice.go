@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/policy/checks"
 )
 
-// checkTwice finds programs that do once more what ours do.
+// checkTwice finds programs that do the same work as ours.
 func checkTwice(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil {
 		return nil
@@ -36,7 +36,7 @@ func checkTwice(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "no other program signs, greylists or asks the same lists")
 }
 
-// secondMilter judges a milter of others that mail goes through beside ours.
+// secondMilter judges a milter of another program that mail passes beside ours.
 func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
 	var found []Finding
 	list := "smtpd_milters"
@@ -73,7 +73,7 @@ func (f *Facts) greylists() bool {
 	return f.attached(checks.GreylistName) && !f.Policyd.shadows(checks.GreylistName)
 }
 
-// signsBeside reports whether a socket of ours signs what goes through m.
+// signsBeside reports whether a socket of ours signs the mail that passes m.
 func (f *Facts) signsBeside(m AttachedMilter) bool {
 	if f.Milterd.text("dkim-keys") == "" && f.Milterd.text("dkim-key-table") == "" {
 		return false
@@ -94,7 +94,7 @@ func (f *Facts) verifies() bool {
 	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil && m.Ours.Role != roleSign })
 }
 
-// listedTwice finds lists that Postfix asks itself and policyd too.
+// listedTwice finds lists that both Postfix and policyd ask.
 func (f *Facts) listedTwice() []Finding {
 	if !f.attached(checks.DNSBLName) {
 		return nil
@@ -117,7 +117,7 @@ func (f *Facts) listedTwice() []Finding {
 	return found
 }
 
-// zoneName is the name of a list, without a key, a filter and a weight.
+// zoneName returns the zone of a list, without a key, a filter and a weight.
 func zoneName(site string) string {
 	zone := strings.ToLower(strings.FieldsFunc(site+"=", func(r rune) bool { return r == '=' || r == '*' })[0])
 	if key, service, ok := strings.Cut(zone, "."); ok && strings.HasSuffix(service, ".dq.spamhaus.net") && len(key) > 20 {

@@ -10,8 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// Unit is what systemd says about a unit; the zero value is one that it does not
-// know.
+// Unit is what systemd knows about a unit. The zero value is an unknown unit.
 type Unit struct {
 	Name       string
 	Properties map[string]string
@@ -19,7 +18,7 @@ type Unit struct {
 	Listen     []place // of a socket
 }
 
-// unitProperties are those that checks look at.
+// unitProperties are the properties that checks look at.
 var unitProperties = []string{
 	"LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload", "ExecStart", "Environment",
 	"User", "Group", "SupplementaryGroups", "FileDescriptorName", "Listen", "ProtectHome", "ProtectSystem", "PrivateTmp",
@@ -27,7 +26,7 @@ var unitProperties = []string{
 	"BindPaths", "BindReadOnlyPaths", "LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted",
 }
 
-// readUnits asks systemd. Where there is none, nothing is known of the units.
+// readUnits asks systemd about units. Without systemd, all are unknown.
 func readUnits(ctx context.Context, names []string) []Unit {
 	units := make([]Unit, len(names))
 	args := append([]string{"show", "--property=" + strings.Join(unitProperties, ","), "--"}, names...)
@@ -42,11 +41,11 @@ func readUnits(ctx context.Context, names []string) []Unit {
 	return units
 }
 
-// read takes what systemd says about one unit.
+// read parses systemd's text about one unit.
 func (u *Unit) read(text string) {
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		if key == "Listen" { // a line for each
+		if key == "Listen" { // one line for each socket
 			u.listen(value)
 			continue
 		}
@@ -55,7 +54,7 @@ func (u *Unit) read(text string) {
 	u.Descriptor = u.Properties["FileDescriptorName"]
 }
 
-// listen reads a line as "127.0.0.1:10045 (Stream)".
+// listen parses a line such as "127.0.0.1:10045 (Stream)".
 func (u *Unit) listen(value string) {
 	address, kind, _ := strings.Cut(value, " ")
 	if kind != "(Stream)" {
@@ -74,10 +73,10 @@ func (u Unit) known() bool { return u.Properties["LoadState"] == "loaded" }
 
 func (u Unit) active() bool { return u.Properties["ActiveState"] == "active" }
 
-// enabled reports whether it is started with the machine.
+// enabled reports whether the unit starts with the machine.
 func (u Unit) enabled() bool { return strings.HasPrefix(u.Properties["UnitFileState"], "enabled") }
 
-// args are the arguments of ExecStart=, without the program.
+// args returns the arguments in ExecStart=, without the program.
 func (u Unit) args() []string {
 	_, rest, ok := strings.Cut(u.Properties["ExecStart"], "argv[]=")
 	if !ok {
@@ -91,7 +90,7 @@ func (u Unit) args() []string {
 	return words[1:]
 }
 
-// credentials is the folder of the unit's credentials, "" when it has none.
+// credentials returns the folder of the unit's credentials, or "".
 func (u Unit) credentials() string {
 	for _, property := range []string{"LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted"} {
 		if u.Properties[property] != "" {
@@ -101,7 +100,7 @@ func (u Unit) credentials() string {
 	return ""
 }
 
-// binds reports whether the unit has a path that it would hide otherwise.
+// binds reports whether the unit binds a path that it would hide otherwise.
 func (u Unit) binds(path string) bool {
 	for _, spec := range append(u.words("BindPaths"), u.words("BindReadOnlyPaths")...) {
 		parts := strings.Split(strings.TrimLeft(spec, "-"), ":")
@@ -112,5 +111,5 @@ func (u Unit) binds(path string) bool {
 	return false
 }
 
-// words are the parts of a property that is a list.
+// words returns the parts of a property that is a list.
 func (u Unit) words(property string) []string { return strings.Fields(u.Properties[property]) }
