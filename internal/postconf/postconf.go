@@ -1,5 +1,5 @@
-// Package postconf has what everyone needs who reads a Postfix through postconf(1): to
-// run programs of a mail server, and to take apart what they print.
+// Package postconf helps to read the settings of a Postfix with postconf(1). It runs
+// programs of a mail server, and parses their output.
 package postconf
 
 import (
@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// folders are where the programs of a mail server are; root's PATH may lack them.
+// folders are the folders of a mail server's programs. The PATH of root may lack them.
 var folders = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/libexec/postfix"}
 
-// Folders are where the programs of a mail server are, in the order of looking.
+// Folders returns the folders of a mail server's programs, in the order of the search.
 func Folders() []string { return slices.Clone(folders) }
 
 // Program returns the path of a program of the system.
@@ -36,10 +36,10 @@ func Program(name string) (string, error) {
 	return "", fmt.Errorf("%s is not installed here; looked in %s and PATH", name, strings.Join(folders, ", "))
 }
 
-// maxOutput bounds what is kept of what a program prints.
+// maxOutput bounds how much output of a program is kept.
 const maxOutput = 16 << 20
 
-// Run runs a program of the system. Its error holds what the program said.
+// Run runs a program of the system. Its error includes what the program printed.
 func Run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
 	path, err := Program(name)
 	if err != nil {
@@ -55,7 +55,8 @@ func Run(ctx context.Context, name string, args ...string) (stdout, stderr strin
 	return out.String(), complaint.String(), err
 }
 
-// Output keeps the beginning of what is written to it. The zero value is empty.
+// Output keeps the first maxOutput bytes that are written to it. The zero value is
+// empty.
 type Output struct{ text bytes.Buffer }
 
 // Write implements io.Writer. It never fails.
@@ -66,7 +67,7 @@ func (o *Output) Write(text []byte) (int, error) {
 
 func (o *Output) String() string { return o.text.String() }
 
-// Pairs reads lines of "name = value".
+// Pairs parses lines of the form "name = value".
 func Pairs(text string) map[string]string {
 	all := make(map[string]string)
 	for line := range strings.Lines(text) {
@@ -79,8 +80,8 @@ func Pairs(text string) map[string]string {
 
 const separators = ", \t\r\n"
 
-// Split returns the elements of a list: Postfix separates them by commas or white space
-// outside of braces. A brace that is not closed takes the rest.
+// Split returns the elements of a list. Postfix separates them by commas or white space
+// outside of braces. An element with an unclosed brace extends to the end.
 func Split(list string) []string {
 	var all []string
 	for list = strings.TrimLeft(list, separators); list != ""; list = strings.TrimLeft(list, separators) {
