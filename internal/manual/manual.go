@@ -1,6 +1,6 @@
-// Package manual reads the documents of the project for the tests that compare
-// them with the programs: links, and tables of flags, reasons, record keys and
-// metrics. Nothing of it is part of a program.
+// Package manual reads the project's documents for tests. The tests compare them with
+// the programs: links, and the tables of flags, reasons, record keys and metrics. No
+// program uses this package.
 package manual
 
 import (
@@ -13,11 +13,11 @@ import (
 
 // Page is one document.
 type Page struct {
-	Path string // from the top of the tree
+	Path string // relative to the root of the tree
 	Text string
 }
 
-// Pages are the Markdown files of the tree at root.
+// Pages returns the Markdown files of the tree at root.
 func Pages(root string) ([]Page, error) {
 	var all []Page
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -37,18 +37,18 @@ func Pages(root string) ([]Page, error) {
 	return all, err
 }
 
-// Read reads one page of the tree at root.
+// Read returns one page of the tree at root.
 func Read(root, path string) (Page, error) {
 	text, err := os.ReadFile(filepath.Join(root, path))
 	return Page{path, string(text)}, err
 }
 
-// Section returns what is below a heading, up to the next heading of its rank or a
-// higher one.
+// Section returns the text below a heading, up to the next heading of the same or a
+// higher rank.
 func (p Page) Section(heading string) (text string, ok bool) {
 	rank := strings.IndexFunc(heading, func(r rune) bool { return r != '#' })
 	var out strings.Builder
-	inBlock := false // of code, where a # begins no heading
+	inBlock := false // in a block of code, where a # is no heading
 	for line := range strings.Lines(p.Text) {
 		if strings.HasPrefix(line, "```") {
 			inBlock = !inBlock
@@ -70,7 +70,7 @@ func isHeading(line string) bool { return regexp.MustCompile(`^#{1,6} `).MatchSt
 // Row is a row of a table: its first cell, and the rest of the line.
 type Row struct{ First, Rest string }
 
-// Rows are the rows of all tables in text, without their heads.
+// Rows returns the rows of all tables in text, without the table heads.
 func Rows(text string) []Row {
 	var all []Row
 	var before string
@@ -89,7 +89,7 @@ func Rows(text string) []Row {
 	return all
 }
 
-// splitCell cuts at the first bar that is not escaped.
+// splitCell splits a row at the first bar that is not escaped.
 func splitCell(s string) (first, rest string) {
 	for i := range len(s) {
 		if s[i] == '|' && (i == 0 || s[i-1] != '\\') {
@@ -101,7 +101,7 @@ func splitCell(s string) (first, rest string) {
 
 var codeSpan = regexp.MustCompile("`([^`]+)`")
 
-// Code returns the code spans of a cell.
+// Code returns the code spans in a cell.
 func Code(cell string) []string {
 	var all []string
 	for _, m := range codeSpan.FindAllStringSubmatch(cell, -1) {
@@ -110,8 +110,8 @@ func Code(cell string) []string {
 	return all
 }
 
-// Metrics are the metrics that deploy/README.md lists, without their labels, of one
-// daemon. The text of a metric that only one daemon has starts with its name.
+// Metrics returns the metrics of one daemon that deploy/README.md lists, without
+// labels. The text of a metric that only one daemon has starts with the daemon's name.
 func Metrics(root, daemon string) ([]string, error) {
 	page, err := Read(root, "deploy/README.md")
 	if err != nil {
@@ -132,8 +132,8 @@ func Metrics(root, daemon string) ([]string, error) {
 	return all, nil
 }
 
-// MetricLabels are the labels of the metrics that deploy/README.md lists. Histograms
-// are those whose text says so.
+// MetricLabels returns the labels of the metrics that deploy/README.md lists.
+// histograms are the metrics whose text says that they are histograms.
 func MetricLabels(root string) (labels map[string][]string, histograms []string, err error) {
 	page, err := Read(root, "deploy/README.md")
 	if err != nil {
@@ -155,7 +155,7 @@ func MetricLabels(root string) (labels map[string][]string, histograms []string,
 
 var notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}\p{M} _-]`)
 
-// Anchors are the names of a page's headings, as links spell them.
+// Anchors returns the names of a page's headings, in the form that links use.
 func (p Page) Anchors() map[string]bool {
 	all := make(map[string]bool)
 	for line := range strings.Lines(p.withoutCode()) {
@@ -172,10 +172,10 @@ var (
 	link  = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 )
 
-// withoutCode is the page without its blocks of code.
+// withoutCode returns the page without its code blocks.
 func (p Page) withoutCode() string { return fence.ReplaceAllString(p.Text, "") }
 
-// Links are the targets of a page's links.
+// Links returns the targets of a page's links.
 func (p Page) Links() []string {
 	var all []string
 	for _, m := range link.FindAllStringSubmatch(codeSpan.ReplaceAllString(p.withoutCode(), ""), -1) {

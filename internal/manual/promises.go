@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Promise is a row of deploy/FAULTS.md: what happens, what Postern does then, and the
-// tests that show it.
+// Promise is a row of deploy/FAULTS.md: an event, what Postern does then, and the tests
+// that show it.
 type Promise struct {
 	Fault, Text string
 	Tests       []Test
 }
 
-// Test is a test function, and the folder of its package.
+// Test is a test function and the folder of its package.
 type Test struct{ Package, Name string }
 
-// Promises returns those of the tree at root.
+// Promises returns the promises of the tree at root.
 func Promises(root string) ([]Promise, error) {
 	page, err := Read(root, "deploy/FAULTS.md")
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// flag is one flag of a program as its help shows it.
+// flag is a flag in the help text of a program.
 type flag struct{ names, text string }
 
 var (
@@ -16,7 +16,7 @@ var (
 	pathWord    = regexp.MustCompile(`^[a-z][a-z-]*$`)
 )
 
-// parseFlags reads the flags out of a help text, and what follows them.
+// parseFlags parses the flags in a help text. rest is the text after them.
 func parseFlags(help string) (flags []flag, rest string) {
 	var tail []string
 	for line := range strings.Lines(help) {
@@ -36,10 +36,10 @@ func parseFlags(help string) (flags []flag, rest string) {
 	return flags, strings.TrimSpace(strings.Join(tail, " "))
 }
 
-// listed is a command as the help lists it.
+// listed is a command in the help's list of commands.
 type listed struct{ path, args, help string }
 
-// parseCommands reads the list of commands out of a help text.
+// parseCommands parses the list of commands in a help text.
 func parseCommands(program, help string) []listed {
 	var all []listed
 	for line := range strings.Lines(help) {

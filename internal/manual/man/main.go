@@ -1,9 +1,9 @@
-// Man writes the manual pages of the daemons and the command from what these say
-// themselves with --help, so that no flag can be missing:
+// Man writes the manual pages of the daemons and the command. It takes the flags from
+// the output of --help, so that none can be missing:
 //
 //	man FOLDER-OF-PROGRAMS FOLDER-OF-PAGES
 //
-// It is a program of its own so that nothing of it is part of the daemons.
+// It is a separate program, so that it is not part of the daemons.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// write writes all pages below folder/manN.
+// write writes all pages to folder/manN.
 func write(ctx context.Context, programs, folder string) error {
 	for _, p := range pages() {
 		help := func(args ...string) (string, error) {

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// page is one manual page. What is not here comes from the program's own help.
+// page is one manual page. The rest of its text comes from the program's help.
 type page struct {
 	name    string
 	section int
-	brief   string // behind the name
-	about   string // paragraphs of DESCRIPTION, with an empty line between
+	brief   string // after the name
+	about   string // paragraphs of DESCRIPTION, separated by empty lines
 	daemon  bool
 	files   []entry
 	status  []entry
@@ -68,7 +68,7 @@ func pages() []page {
 	}
 }
 
-// signals are those of both daemons.
+// signals returns the signals that both daemons handle.
 func signals() []entry {
 	return []entry{
 		{"SIGHUP", "Load the settings and everything that they name anew. When something is wrong, the old ones stay in force. A log file is opened anew."},
@@ -83,7 +83,7 @@ type helper func(args ...string) (string, error)
 func (p page) render(help helper) (string, error) {
 	var r roff
 	r.line(`.TH %s %d "" Postern "Postern"`, strings.ToUpper(p.name), p.section)
-	r.line(".ad l") // long values cannot be adjusted
+	r.line(".ad l") // long values cannot be justified
 	r.section("NAME")
 	r.text(p.name + " - " + p.brief)
 	r.section("SYNOPSIS")
@@ -116,7 +116,7 @@ func (p page) render(help helper) (string, error) {
 	return r.String(), nil
 }
 
-// flags writes the flags of a daemon, and what its help says behind them.
+// flags writes the flags of a daemon, and the text after them in its help.
 func (p page) flags(r *roff, help helper) error {
 	text, err := help("--help")
 	if err != nil {
@@ -132,7 +132,7 @@ func (p page) flags(r *roff, help helper) error {
 	return nil
 }
 
-// commands writes the commands of the administrator's command with their flags.
+// commands writes the commands of postern with their flags.
 func (p page) commands(r *roff, help helper) error {
 	text, err := help("help")
 	if err != nil {

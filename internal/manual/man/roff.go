@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// roff is a page in the making, in the man macros.
+// roff builds a page with the man macros.
 type roff struct{ strings.Builder }
 
-// line writes a request. What comes from elsewhere must be escaped.
+// line writes a request. Texts from elsewhere must be escaped.
 func (r *roff) line(format string, args ...any) { fmt.Fprintf(r, format+"\n", args...) }
 
 func (r *roff) section(name string) { r.line(".SH %s", name) }
@@ -37,7 +37,7 @@ func (r *roff) flags(all []flag) {
 	}
 }
 
-// escape makes s a line of text that roff takes as it is.
+// escape returns s as a line of text without any meaning to roff.
 func escape(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`, `"`, `\(dq`).Replace(s)
 	if strings.HasPrefix(s, ".") {

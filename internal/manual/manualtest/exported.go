@@ -12,9 +12,10 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
-// Exported fails the test unless every registered metric of Postern has a value, its
-// name, unit and help text follow the conventions of Prometheus, and no label has a
-// value of a stranger's or is missing in deploy/README.md. It returns the number of series.
+// Exported returns the number of series. It fails the test in these cases: a registered
+// metric of Postern has no value; its name, unit or help text does not follow the
+// conventions of Prometheus; a label is not in deploy/README.md; or the value of a
+// label comes from a stranger.
 func Exported(t *testing.T, m *metrics.Metrics) (series int) {
 	t.Helper()
 	problems, err := testutil.GatherAndLint(m.Gatherer())
@@ -61,7 +62,7 @@ func Exported(t *testing.T, m *metrics.Metrics) (series int) {
 	return series
 }
 
-// labelNames are sorted.
+// labelNames returns the names of labels, sorted.
 func labelNames[L interface{ GetName() string }](labels []L) (all []string) {
 	for _, label := range labels {
 		all = append(all, label.GetName())
@@ -69,15 +70,15 @@ func labelNames[L interface{ GetName() string }](labels []L) (all []string) {
 	return all
 }
 
-// What texts, labels and values look like. A value is a word of the program, or one
-// that the administrator chose: a zone, a server, a version.
+// The forms of texts, labels and values. A value is a word of the program, or one that
+// the administrator chose: a zone, a server, a version.
 var (
 	helpText   = regexp.MustCompile(`^[A-Z0-9][^.]*(\.[^ ][^.]*)*\.$`)
 	labelName  = regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
 	labelValue = regexp.MustCompile(`^[A-Za-z0-9_.:+*-]{1,64}$`)
 )
 
-// Hostile are texts as strangers send them.
+// Hostile returns texts such as strangers send.
 func Hostile() []string {
 	return []string{
 		`<script>alert(1)</script>`, "x\x00y", "\u202eevil", strings.Repeat("a", 4096), "\xff\xfe", `a"} 1`, "b\nc", `d\`, "{check=\"x\"}", "é@bücher.example",

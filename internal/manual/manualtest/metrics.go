@@ -1,5 +1,5 @@
-// Package manualtest compares the documents with what only a daemon's own tests can
-// reach.
+// Package manualtest compares the documents with values that only a daemon's own tests
+// can see.
 package manualtest
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 )
 
-// Options are those of a daemon that has every metric.
+// Options returns options with which a daemon has every metric.
 func Options(daemon string) metrics.Options {
 	none := func() uint64 { return 0 }
 	return metrics.Options{
@@ -24,8 +24,8 @@ func Options(daemon string) metrics.Options {
 	}
 }
 
-// Metrics fails the test unless deploy/README.md lists the metrics of a daemon that
-// are registered with m, and no other. The test runs in a folder of internal.
+// Metrics fails the test unless deploy/README.md lists exactly the metrics of a daemon
+// that are registered with m. The test must run in a folder of internal.
 func Metrics(t *testing.T, daemon string, m *metrics.Metrics) {
 	t.Helper()
 	documented, err := manual.Metrics("../..", daemon)
@@ -47,7 +47,7 @@ func Metrics(t *testing.T, daemon string, m *metrics.Metrics) {
 
 var fullName = regexp.MustCompile(`fqName: "([^"]*)"`)
 
-// names are the metrics of Postern itself that m holds.
+// names returns the names of Postern's own metrics in m.
 func names(m *metrics.Metrics) []string {
 	described := make(chan *prometheus.Desc)
 	go func() {
