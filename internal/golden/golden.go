@@ -1,5 +1,5 @@
-// Package golden reads the golden cases of tests: what is given, what is expected
-// and why, in files beside the code. Three layouts suit three kinds of cases:
+// Package golden reads golden cases for tests from files beside the code. A case says
+// what is given, what is expected and why. There are three layouts:
 //
 //   - [List]: a world and many small cases in it, as lines of a key and a value;
 //   - [Files]: a case a file, of such lines, then sections: each begins with a line
@@ -15,26 +15,26 @@ import (
 	"strings"
 )
 
-// TB is what is used of [testing.TB].
+// TB holds the methods of [testing.TB] that this package uses.
 type TB interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }
 
-// Field is one line: a key and a value, which may be quoted, see [Text].
+// Field is one line: a key and a value. The value may be quoted, see [Text].
 type Field struct {
 	Key, Value string
 	At         string // file:line, for messages
 }
 
-// Case is one case.
+// Case is one test case.
 type Case struct {
 	Name     string
 	Fields   []Field
 	Sections map[string]string
 }
 
-// Get returns the value of the last field with a key, "" without one.
+// Get returns the value of the last field with a key, or "".
 func (c *Case) Get(key string) string {
 	value := ""
 	for _, f := range c.Fields {
@@ -45,9 +45,9 @@ func (c *Case) Get(key string) string {
 	return value
 }
 
-// List reads a file of which a line "zone" begins the world, and a line
-// "case NAME" each case; their own lines are indented. Empty lines and those that
-// begin with "#" are left out.
+// List reads a file with several cases. A line "zone" begins the world, and a line
+// "case NAME" begins a case. The lines of each are indented. Empty lines and lines that
+// begin with "#" are ignored.
 func List(t TB, path string) (zone []Field, cases []Case) {
 	t.Helper()
 	inZone := false
@@ -72,7 +72,7 @@ func List(t TB, path string) (zone []Field, cases []Case) {
 	return zone, cases
 }
 
-// Files reads one case from each file of a pattern.
+// Files reads one case from each file that matches a pattern.
 func Files(t TB, pattern string) []Case {
 	t.Helper()
 	var cases []Case
@@ -82,7 +82,7 @@ func Files(t TB, pattern string) []Case {
 	return cases
 }
 
-// message is the last section: whatever follows is its text.
+// message is the name of the last section. The rest of the file is its text.
 const message = "message"
 
 // parseFile reads one case.
@@ -112,8 +112,9 @@ func parseFile(path, text string) Case {
 	return c
 }
 
-// Siblings reads a case from each file of a pattern: it is the section "message",
-// and the file with each of the other extensions the section of that name.
+// Siblings reads one case from each file that matches a pattern. The file is the
+// section "message". The files with the other extensions are the sections of those
+// names.
 func Siblings(t TB, pattern string, extensions ...string) []Case {
 	t.Helper()
 	var cases []Case
@@ -127,8 +128,8 @@ func Siblings(t TB, pattern string, extensions ...string) []Case {
 	return cases
 }
 
-// Text returns a value without its quotes: bare, or with Go's escapes in double
-// quotes or in backquotes, in which a double quote needs none.
+// Text returns a value without its quotes. A value may be bare, in double quotes with
+// Go's escapes, or in backquotes, where a double quote needs no escape.
 func Text(t TB, f Field) string {
 	t.Helper()
 	s := f.Value
@@ -145,7 +146,7 @@ func Text(t TB, f Field) string {
 	return out
 }
 
-// fields cuts lines into keys and values. A key keeps its indentation.
+// fields splits lines into keys and values. A key keeps its indentation.
 func fields(path, text string) []Field {
 	var all []Field
 	for n, line := range strings.Split(text, "\n") {

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// Bounds of a header.
+// Bounds on the size of a header.
 const (
 	maxHeader = 4 << 20 // octets
 	maxFields = 10_000
 )
 
-// ErrTooLarge is what Header returns for a header above its bounds.
+// ErrTooLarge is returned by Header if a header exceeds the bounds.
 var ErrTooLarge = errors.New("header too large")
 
-// Header reads the header of a message, the empty line after it included. What
-// follows in r is the body. Lines may end in CRLF or LF. A message that ends inside
-// the header has no body, which is not an error. A line that is neither a field nor a
-// continuation ends the header with an error.
+// Header reads the header of a message and the empty line after it. The body remains in
+// r. Lines may end in CRLF or LF. A message that ends inside the header has no body,
+// which is not an error. A line that is neither a field nor a continuation line is an
+// error.
 func Header[F ~struct{ Name, Value string }](r *bufio.Reader) ([]F, error) {
 	var fields []struct{ Name, Value string }
 	size := 0
