@@ -107,7 +107,8 @@ var listenVerify = regexp.MustCompile(`--listen-verify (systemd:\S+)`)
 func (p *planner) milterdLines() []string {
 	var lines []string
 	if user := p.plan.MilterdUser; user != "" {
-		// The folders of the unit are the other daemon's, and systemd gives them to User=.
+		// The unit's folders belong to the other daemon's user, and systemd would change
+		// their owner to User=.
 		lines = append(lines, "User="+user, "Group="+user,
 			"RuntimeDirectory=", "RuntimeDirectory=postern-milterd", "StateDirectory=")
 	}
