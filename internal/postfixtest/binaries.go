@@ -10,9 +10,8 @@ import (
 	"sync"
 )
 
-// Binaries builds commands of this module, each one once. The race detector is
-// built in when the caller has it, so that a race in a daemon makes its Stop
-// fail.
+// Binaries builds commands of this module, each one once. If the caller has the race
+// detector, the commands have it too, so that a race in a daemon makes its Stop fail.
 type Binaries struct {
 	dir string
 
@@ -38,8 +37,8 @@ func NewBinaries() (*Binaries, error) {
 // Close removes what was built.
 func (b *Binaries) Close() error { return os.RemoveAll(b.dir) }
 
-// Path returns the path of cmd/name, which it builds when asked first. The
-// caller's working directory must lie in the module.
+// Path returns the path of cmd/name. The first call builds it. The working directory
+// must be in the module.
 func (b *Binaries) Path(ctx context.Context, name string) (string, error) {
 	b.mu.Lock()
 	one := b.built[name]
@@ -70,7 +69,7 @@ func (b *Binaries) build(ctx context.Context, name string) (string, error) {
 	return path, nil
 }
 
-// ModuleRoot returns the directory that holds go.mod.
+// ModuleRoot returns the directory of go.mod.
 func ModuleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

@@ -14,40 +14,40 @@ import (
 	"time"
 )
 
-// Bounds of what a Client reads.
+// Bounds on what a Client reads.
 const (
 	maxReplyLine  = 16 << 10
 	maxReplyLines = 512
 )
 
-// defaultTimeout bounds one command unless Client.Timeout says otherwise.
+// defaultTimeout bounds one command if Client.Timeout is zero.
 const defaultTimeout = time.Minute
 
-// Reply is what a server answers to one command.
+// Reply is the server's answer to one command.
 type Reply struct {
 	Code  int      // three digits
-	Lines []string // without the code, one at least
+	Lines []string // without the code; at least one
 }
 
-// OK says whether the server agreed (2xx or 3xx).
+// OK reports whether the server accepted (2xx or 3xx).
 func (r Reply) OK() bool { return r.Code >= 200 && r.Code < 400 }
 
-// String spells the reply in one line, the code once.
+// String returns the reply in one line with one code.
 func (r Reply) String() string {
 	return strings.TrimSpace(strconv.Itoa(r.Code) + " " + strings.Join(r.Lines, " / "))
 }
 
-// Client is an SMTP client that says exactly what it is told to.
+// Client is an SMTP client that sends exactly what the caller asks for.
 type Client struct {
-	Timeout  time.Duration // for one command and its reply; zero means a minute
+	Timeout  time.Duration // for one command and its reply; zero means one minute
 	Greeting Reply
 
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// Dial connects to addr and reads the greeting. ctx bounds that much only. An
-// answer other than 220 is an error that wraps a *ReplyError.
+// Dial connects to addr and reads the greeting. ctx bounds only this. A greeting other
+// than 220 is an error that wraps a *ReplyError.
 func Dial(ctx context.Context, addr string) (*Client, error) { return dial(ctx, addr, "") }
 
 // dial sends hello before the greeting.
@@ -74,7 +74,7 @@ func dial(ctx context.Context, addr, hello string) (*Client, error) {
 	return c, nil
 }
 
-// ReplyError is a refusal where the caller cannot go on after one.
+// ReplyError is a refusal after which the caller cannot continue.
 type ReplyError struct {
 	Command string
 	Reply   Reply
@@ -91,8 +91,8 @@ func (c *Client) Port() string {
 	return port
 }
 
-// Write sends b as it is: for pipelining and for what no client should send.
-// CRLF is the caller's to add.
+// Write sends b unchanged, for pipelining and for input that no client should send. The
+// caller adds CRLF.
 func (c *Client) Write(b []byte) (int, error) {
 	if err := c.extend(); err != nil {
 		return 0, err
@@ -100,7 +100,7 @@ func (c *Client) Write(b []byte) (int, error) {
 	return c.conn.Write(b)
 }
 
-// Read reads one reply, all its lines.
+// Read reads one reply with all its lines.
 func (c *Client) Read() (Reply, error) {
 	if err := c.extend(); err != nil {
 		return Reply{}, err
@@ -150,7 +150,7 @@ func (c *Client) Cmd(format string, args ...any) (Reply, error) {
 	return c.Read()
 }
 
-// must is Cmd for the steps before a transaction, where a refusal ends the story.
+// must is Cmd for the steps before a transaction, where a refusal is an error.
 func (c *Client) must(command string) error {
 	r, err := c.Cmd("%s", command)
 	if err == nil && !r.OK() {
@@ -179,15 +179,14 @@ func (c *Client) Pipeline(commands ...string) ([]Reply, error) {
 // Hello sends EHLO.
 func (c *Client) Hello(name string) error { return c.must("EHLO " + name) }
 
-// XClient presents another client to Postfix: attributes such as
-// "ADDR=192.0.2.1", "NAME=mx.example", "HELO=mx.example". Values are sent
-// as they are, so that xtext is the caller's business. Postfix starts over after
-// it: say Hello again.
+// XClient presents another client to Postfix with attributes such as "ADDR=192.0.2.1",
+// "NAME=mx.example", "HELO=mx.example". The caller must encode values as xtext. Postfix
+// starts the session anew, so call Hello again.
 func (c *Client) XClient(attributes ...string) error {
 	return c.must("XCLIENT " + strings.Join(attributes, " "))
 }
 
-// StartTLS changes to TLS; say Hello again after it.
+// StartTLS changes to TLS. Call Hello again after it.
 func (c *Client) StartTLS(config *tls.Config) error {
 	if err := c.must("STARTTLS"); err != nil {
 		return err
@@ -201,7 +200,7 @@ func (c *Client) StartTLS(config *tls.Config) error {
 	return nil
 }
 
-// Login logs in with AUTH PLAIN. Its error never holds the password.
+// Login logs in with AUTH PLAIN. An error does not contain the password.
 func (c *Client) Login(user, password string) error {
 	secret := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
 	return c.must("AUTH PLAIN " + secret)
@@ -215,8 +214,8 @@ func (c *Client) Mail(from string, parameters ...string) (Reply, error) {
 // Rcpt sends RCPT TO:<to>.
 func (c *Client) Rcpt(to string) (Reply, error) { return c.Cmd("RCPT TO:<%s>", to) }
 
-// Data sends message, whose lines end in CRLF or LF, and returns the reply to
-// its final dot, or to DATA when that was refused.
+// Data sends message, whose lines end in CRLF or LF. It returns the reply to the final
+// dot, or to DATA if that was refused.
 func (c *Client) Data(message string) (Reply, error) {
 	r, err := c.Cmd("DATA")
 	if err != nil || r.Code != 354 {
@@ -240,7 +239,7 @@ func (c *Client) Data(message string) (Reply, error) {
 // Reset sends RSET.
 func (c *Client) Reset() error { return c.must("RSET") }
 
-// Quit says goodbye and closes the connection.
+// Quit sends QUIT and closes the connection.
 func (c *Client) Quit() error {
 	return errors.Join(c.must("QUIT"), c.Close())
 }

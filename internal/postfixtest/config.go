@@ -10,25 +10,25 @@ import (
 	"strings"
 )
 
-// Names of the two services that every private Postfix has.
+// The names of the two services that every private Postfix has.
 const (
-	MX         = "mx"         // port 25: the internet's mail; XCLIENT presents any client
+	MX         = "mx"         // port 25: mail from the internet; XCLIENT presents any client
 	Submission = "submission" // port 587: users' mail; AUTH through Dovecot
 )
 
-// Config is what a private Postfix should be. The zero value is an MX for
-// home.example that accepts all recipients there and relays nothing, and a
-// submission service with no users.
+// Config describes a private Postfix. The zero value is an MX for home.example that
+// accepts all recipients there and relays nothing, and a submission service without
+// users.
 type Config struct {
 	Hostname  string            // myhostname; "" means mail.home.example
 	Domains   []string          // hosted domains; none means home.example
 	Mailboxes []string          // addresses that exist in Domains; none means all do
 	Users     map[string]string // submission logins and their passwords; no ':' in a login
 	TLS       bool              // offer STARTTLS, with a certificate of our own (see Postfix.TLSConfig)
-	NoXClient bool              // do not take XCLIENT from 127.0.0.1
-	Dir       string            // an existing directory to use, which Stop leaves; "" means one of our own
+	NoXClient bool              // do not accept XCLIENT from 127.0.0.1
+	Dir       string            // an existing directory, which Stop keeps; "" creates one
 
-	Main       []string  // further main.cf lines, "name = value"; they win over ours
+	Main       []string  // further main.cf lines, "name = value"; they replace ours
 	MX         []string  // master.cf options of the MX service, "name=value"
 	Submission []string  // master.cf options of the submission service
 	More       []Service // further smtpd services
@@ -38,16 +38,17 @@ type Config struct {
 type Service struct {
 	Name    string   // for Postfix.Addr and in the log as postfix/NAME/smtpd
 	Login   bool     // offers AUTH; Config.Users must not be empty then
-	Proxied bool     // wants ProxyLine before anything else, and believes it
-	Options []string // master.cf options, "name=value"; they win over ours
+	Proxied bool     // expects ProxyLine first, and trusts it
+	Options []string // master.cf options, "name=value"; they replace ours
 }
 
-// ProxyLine names the client to a Proxied service: IPv4 address and port.
+// ProxyLine returns the PROXY protocol line for a client of a Proxied service: IPv4
+// address and port.
 func ProxyLine(client netip.AddrPort) string {
 	return fmt.Sprintf("PROXY TCP4 %s 127.0.0.1 %d 25\r\n", client.Addr(), client.Port())
 }
 
-// withDefaults fills in what c leaves out.
+// withDefaults returns c with defaults in place of empty fields.
 func (c Config) withDefaults() Config {
 	if c.Hostname == "" {
 		c.Hostname = "mail.home.example"
@@ -58,7 +59,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// services lists every listener of c.
+// services returns all listeners of c.
 func (c Config) services() []Service {
 	all := []Service{
 		{Name: MX, Options: c.MX},
@@ -67,7 +68,7 @@ func (c Config) services() []Service {
 	return append(all, c.More...)
 }
 
-// check refuses what would otherwise fail late or mean something else.
+// check returns an error for mistakes that would show late or mean something else.
 func (c Config) check() error {
 	for login, password := range c.Users {
 		if login == "" || strings.ContainsAny(login, ":\r\n") || strings.ContainsAny(password, ":\r\n") {
@@ -102,7 +103,7 @@ func firstWithBreak(c Config) string {
 	return lines[i]
 }
 
-// layout is where a private Postfix keeps its things, all below dir.
+// layout names the files of a private Postfix, all below dir.
 type layout struct{ dir string }
 
 func (l layout) config() string     { return filepath.Join(l.dir, "etc") }
@@ -116,7 +117,7 @@ func (l layout) mainCF() string     { return filepath.Join(l.config(), "main.cf"
 func (l layout) masterCF() string   { return filepath.Join(l.config(), "master.cf") }
 func (l layout) authSocket() string { return filepath.Join(l.queue(), "private", "auth") }
 
-// maxSocketPath is what fits into a Unix socket address on Linux.
+// maxSocketPath is the maximum length of a Unix socket's path on Linux.
 const maxSocketPath = 107
 
 func (l layout) check() error {
@@ -137,8 +138,8 @@ func (l layout) check() error {
 	}
 }
 
-// mainCF renders main.cf. Where a name is given twice Postfix takes the last, but
-// warns: a line of c.Main therefore replaces ours.
+// mainCF returns the text of main.cf. Postfix warns if a name is set twice, so a line
+// of c.Main replaces ours.
 func mainCF(c Config, l layout, sink string) string {
 	lines := []string{
 		"compatibility_level = 3.6",
@@ -148,9 +149,9 @@ func mainCF(c Config, l layout, sink string) string {
 		"maillog_file_prefixes = " + l.dir,
 		"myhostname = " + c.Hostname,
 		"inet_interfaces = 127.0.0.1",
-		// Without IPv6 here XCLIENT could not present an IPv6 client.
+		// Without IPv6 here, XCLIENT could not present an IPv6 client.
 		"inet_protocols = all",
-		// No one is trusted for their address: every test comes from 127.0.0.1.
+		// No address is trusted: every test comes from 127.0.0.1.
 		"mynetworks =",
 		"mydestination =",
 		"local_recipient_maps =",
@@ -162,9 +163,10 @@ func mainCF(c Config, l layout, sink string) string {
 		"default_transport = lmtp:inet:" + sink,
 		"relay_transport = lmtp:inet:" + sink,
 		"smtp_dns_support_level = disabled",
-		// The tests are one client with many errors.
-		// A message that is begun and given up would cost each later one a second.
+		// Otherwise a message that was begun and aborted would delay each later one by
+		// a second.
 		"in_flow_delay = 0",
+		// The tests are one client with many errors.
 		"smtpd_client_connection_count_limit = 0",
 		"smtpd_error_sleep_time = 0",
 		"smtpd_soft_error_limit = 1000",
@@ -200,8 +202,8 @@ func override(base, extra []string) []string {
 	return append(kept, extra...)
 }
 
-// masterServices are the daemons behind the listeners: none is chrooted, so
-// that a test may place maps and sockets anywhere.
+// masterServices are the daemons behind the listeners. None is chrooted, so tests may
+// put maps and sockets anywhere.
 const masterServices = `pickup    unix  n - n 60    1 pickup
 cleanup   unix  n - n -     0 cleanup
 qmgr      unix  n - n 300   1 qmgr
@@ -228,7 +230,7 @@ scache    unix  - - n -     1 scache
 postlog   unix-dgram n - n - 1 postlogd
 `
 
-// masterCF renders master.cf for the listeners at addrs.
+// masterCF returns the text of master.cf for the listeners at addrs.
 func masterCF(services []Service, addrs map[string]string) string {
 	var b strings.Builder
 	for _, s := range services {
@@ -267,8 +269,8 @@ func writeConfig(c Config, l layout, addrs map[string]string, sink string) error
 	return nil
 }
 
-// makeDirectories makes what "postfix check" would, with the owners that
-// master(8) and its daemons insist on.
+// makeDirectories makes the directories that "postfix check" would make, with the
+// owners that master(8) and its daemons require.
 func makeDirectories(l layout) error {
 	ids, err := lookupIDs()
 	if err != nil {
@@ -296,6 +298,6 @@ func makeOwned(dir string, mode os.FileMode, uid, gid int) error {
 	if err := os.MkdirAll(dir, mode); err != nil {
 		return err
 	}
-	// Past the umask.
+	// The umask does not apply.
 	return errors.Join(os.Chmod(dir, mode), os.Chown(dir, uid, gid))
 }

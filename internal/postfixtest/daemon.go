@@ -16,26 +16,26 @@ import (
 	"syscall"
 )
 
-// DaemonConfig is one of our daemons and how to start it.
+// DaemonConfig is how to start one of our daemons.
 type DaemonConfig struct {
 	Path  string // the binary, from Binaries.Path
 	Args  []string
-	Env   []string   // "NAME=value", beside PATH
-	Files []*os.File // sockets handed over as systemd does (LISTEN_FDS)
-	Copy  io.Writer  // gets every line of the log too; nil for none
+	Env   []string   // "NAME=value", added to PATH
+	Files []*os.File // sockets, passed as systemd does (LISTEN_FDS)
+	Copy  io.Writer  // also gets every line of the log; nil for none
 }
 
 // Daemon is a running daemon whose standard error is read as JSON lines.
 type Daemon struct {
 	process *process
 	lines   *lines
-	reading chan struct{} // closed once standard error has come to its end
-	settled atomic.Bool   // somebody has asked for the end, or about it
+	reading chan struct{} // closed at the end of standard error
+	settled atomic.Bool   // a caller has asked for the end, or waited for it
 }
 
-// StartDaemon starts a daemon and returns when it says READY=1 to its
-// NOTIFY_SOCKET. ctx bounds the start only, which may take a minute. A daemon that ends before that is an
-// *ExitError, inside an error that carries what it printed.
+// StartDaemon starts a daemon and returns when it sends READY=1 to its NOTIFY_SOCKET.
+// ctx bounds the start only, which may take a minute. If the daemon ends earlier, the
+// error wraps an *ExitError and includes the daemon's output.
 func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
 	notify, err := newNotifySocket()
 	if err != nil {
@@ -60,7 +60,7 @@ func StartDaemon(ctx context.Context, c DaemonConfig) (*Daemon, error) {
 	return nil, fmt.Errorf("start %s: %w\n%s", filepath.Base(c.Path), err, d.lines.tail())
 }
 
-// ExitError is a daemon that ended with a code other than asked for.
+// ExitError is the error for an unexpected exit code of a daemon.
 type ExitError struct{ Code int }
 
 func (e *ExitError) Error() string { return "exit status " + strconv.Itoa(e.Code) }
@@ -91,8 +91,8 @@ func copied(r io.Reader, to io.Writer) io.Reader {
 	return io.TeeReader(r, to)
 }
 
-// daemonCommand hands sockets over with a shell in between, because LISTEN_PID
-// must be the pid of the process that will have them.
+// daemonCommand passes sockets with a shell in between, because LISTEN_PID must be the
+// pid of the process that gets them.
 func daemonCommand(c DaemonConfig, notifyPath string) *exec.Cmd {
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NOTIFY_SOCKET=" + notifyPath}, c.Env...)
@@ -105,7 +105,7 @@ func daemonCommand(c DaemonConfig, notifyPath string) *exec.Cmd {
 	return cmd
 }
 
-// LogTail returns the end of what the daemon has printed.
+// LogTail returns the end of the daemon's output.
 func (d *Daemon) LogTail() string { return d.lines.tail() }
 
 // PID returns the process id.
@@ -114,8 +114,8 @@ func (d *Daemon) PID() int { return d.process.pid() }
 // Signal sends sig.
 func (d *Daemon) Signal(sig syscall.Signal) error { return d.process.signal(sig) }
 
-// Stop sends SIGTERM and waits for the end. An end other than exit code 0 is an
-// error with what the daemon printed last.
+// Stop sends SIGTERM and waits for the end. An exit code other than 0 is an error that
+// includes the end of the daemon's output.
 func (d *Daemon) Stop() error {
 	d.settled.Store(true)
 	err := d.process.stop()
@@ -126,8 +126,8 @@ func (d *Daemon) Stop() error {
 	return nil
 }
 
-// StopUnlessEnded is Stop for a clean-up: who has stopped or killed the daemon,
-// or waited for its end, has judged that end already.
+// StopUnlessEnded is Stop for a clean-up. It does nothing if the caller has stopped or
+// killed the daemon, or waited for its end.
 func (d *Daemon) StopUnlessEnded() error {
 	if d.settled.Load() {
 		return nil
@@ -135,15 +135,15 @@ func (d *Daemon) StopUnlessEnded() error {
 	return d.Stop()
 }
 
-// Kill ends the daemon as a crash would.
+// Kill ends the daemon like a crash.
 func (d *Daemon) Kill() {
 	d.settled.Store(true)
 	d.process.kill()
 	<-d.reading
 }
 
-// Wait returns the exit code once the daemon has ended by itself or by a signal
-// (-1), or an error when ctx ends first; it waits a minute at most.
+// Wait returns the exit code when the daemon has ended, or -1 if a signal ended it. It
+// returns an error if ctx ends first, or after a minute.
 func (d *Daemon) Wait(ctx context.Context) (int, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -157,7 +157,7 @@ func (d *Daemon) Wait(ctx context.Context) (int, error) {
 	}
 }
 
-// notifySocket is what sd_notify(3) writes to.
+// notifySocket is the socket that sd_notify(3) writes to.
 type notifySocket struct {
 	dir, path string
 	conn      *net.UnixConn
@@ -174,7 +174,7 @@ func newNotifySocket() (*notifySocket, error) {
 	n := &notifySocket{dir: dir, path: filepath.Join(dir, "s")}
 	n.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: n.path, Net: "unixgram"})
 	if err == nil {
-		// A daemon that has given up root must reach it.
+		// The socket must be accessible to a daemon that has given up root.
 		err = errors.Join(os.Chmod(dir, 0o755), os.Chmod(n.path, 0o777))
 	}
 	if err != nil {
@@ -205,7 +205,7 @@ func (n *notifySocket) wait(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
-// readReady ends at the latest when the socket is closed.
+// readReady returns at the latest when the socket is closed.
 func (n *notifySocket) readReady() error {
 	buf := make([]byte, maxNotify)
 	for {
@@ -221,7 +221,7 @@ func (n *notifySocket) readReady() error {
 	}
 }
 
-// read takes every line of r until its end.
+// read reads all lines of r until its end.
 func (l *lines) read(r io.Reader) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxLine)

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// dovecotConf has an auth service for Postfix and nothing else.
+// dovecotConf configures an auth service for Postfix and nothing else.
 const dovecotConf = `base_dir = %[1]s/run
 state_dir = %[1]s
 log_path = %[1]s/log
@@ -77,7 +77,7 @@ func writeDovecot(conf string, l layout, users map[string]string) error {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return err
 	}
-	// The auth process gives up root for the dovecot user before it reads this;
-	// these are made-up passwords in a temporary directory.
+	// The auth process has changed to the dovecot user before it reads this. The
+	// passwords are made up and in a temporary directory.
 	return os.WriteFile(filepath.Join(l.dovecot(), "users"), []byte(list.String()), 0o644)
 }

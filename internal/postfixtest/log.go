@@ -13,7 +13,7 @@ func (p *Postfix) Log() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// postlogd may be in the middle of a line.
+	// The last line may be incomplete.
 	whole := string(b[:strings.LastIndexByte(string(b), '\n')+1])
 	return strings.Split(strings.TrimSuffix(whole, "\n"), "\n"), nil
 }
@@ -21,9 +21,8 @@ func (p *Postfix) Log() ([]string, error) {
 // LogTail returns the end of the log.
 func (p *Postfix) LogTail() string { return fileTail(p.layout.log()) }
 
-// WaitLog returns the first log line that satisfies match, from the beginning
-// of the log, and waits for it until ctx ends,
-// a minute at most.
+// WaitLog returns the first log line that satisfies match, from the beginning of the
+// log. It waits for it until ctx ends, but at most a minute.
 func (p *Postfix) WaitLog(ctx context.Context, match func(line string) bool) (string, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Mail is one message and who sends it.
+// Mail is one message with its sender.
 type Mail struct {
 	Helo     string // "" means client.example
-	Client   string // IP address that XCLIENT presents; "" means 127.0.0.1 as it is
-	Name     string // client name that goes with Client, unverified names excluded; "" means unknown
+	Client   string // IP address to present with XCLIENT; "" uses 127.0.0.1
+	Name     string // verified name of Client; "" means unknown
 	Login    string // AUTH PLAIN as this user; "" means no login
 	Password string
 	TLS      *tls.Config // STARTTLS first; nil means no TLS
@@ -23,14 +23,14 @@ type Mail struct {
 	Message    string   // header and body; "" means a small valid one
 }
 
-// Result is what the server said to a Mail.
+// Result holds the server's replies to a Mail.
 type Result struct {
 	Mail Reply
 	Rcpt []Reply // one per recipient
-	Data Reply   // to the message; zero when no recipient was accepted
+	Data Reply   // to the message; zero if no recipient was accepted
 }
 
-// Final is the reply that decided: the first refusal, or the last reply.
+// Final returns the reply that decided: the first refusal, or the last reply.
 func (r Result) Final() Reply {
 	if !r.Mail.OK() {
 		return r.Mail
@@ -43,14 +43,14 @@ func (r Result) Final() Reply {
 	return r.Data
 }
 
-// Send opens a session with a service, sends m and leaves. A refusal of MAIL,
-// RCPT or the message is a Result; any earlier one is an error.
+// Send opens a session with a service, sends m and quits. A refusal of MAIL, RCPT or
+// the message is in the Result. An earlier refusal is an error.
 func (p *Postfix) Send(ctx context.Context, service string, m Mail) (Result, error) {
 	c, err := p.Dial(ctx, service)
 	if err != nil {
 		return Result{}, err
 	}
-	// A blocked read ends with ctx.
+	// The end of ctx ends a blocked read.
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	if err := c.Open(m); err != nil {
@@ -63,7 +63,7 @@ func (p *Postfix) Send(ctx context.Context, service string, m Mail) (Result, err
 	return r, c.Quit()
 }
 
-// Open does everything before MAIL: XCLIENT, EHLO, STARTTLS, AUTH.
+// Open does the steps before MAIL: XCLIENT, EHLO, STARTTLS, AUTH.
 func (c *Client) Open(m Mail) error {
 	helo := m.Helo
 	if helo == "" {
@@ -105,7 +105,7 @@ func xclient(m Mail) []string {
 	return []string{"NAME=" + name, "ADDR=" + addr}
 }
 
-// Send does one transaction on an open session.
+// Send performs one transaction in an open session.
 func (c *Client) Send(m Mail) (r Result, err error) {
 	if r.Mail, err = c.Mail(m.From, m.Parameters...); err != nil || !r.Mail.OK() {
 		return r, err
@@ -120,7 +120,7 @@ func (c *Client) Send(m Mail) (r Result, err error) {
 		accepted = accepted || reply.OK()
 	}
 	if !accepted {
-		// So that the session can go on with another mail.
+		// The session can go on with another mail.
 		return r, c.Reset()
 	}
 	r.Data, err = c.Data(message(m))

@@ -11,11 +11,10 @@ import (
 	"strings"
 )
 
-// MilterClient is an SMTP session as a milter sees it: it replaces
-// Postfix where a test or a benchmark needs the filter alone. It keeps to what
-// the filter negotiates, sends a macro before every event as Postfix does, and
-// writes what no one replies to together with what comes next. One goroutine
-// uses it.
+// MilterClient is an SMTP session as a milter sees it. It replaces Postfix in tests and
+// benchmarks that need only the filter. It respects what the filter negotiates, and
+// sends a macro before every event as Postfix does. Events without a reply are written
+// together with the next one. It is not safe for concurrent use.
 type MilterClient struct {
 	conn    net.Conn
 	in      *bufio.Reader
@@ -25,10 +24,10 @@ type MilterClient struct {
 	stop    func() bool
 }
 
-// MilterSession is what a filter is told before any mail.
+// MilterSession is what a filter learns before any mail.
 type MilterSession struct {
 	Client string // IPv4 address
-	Name   string // of the client, "" for the address in brackets
+	Name   string // of the client; "" for the address in brackets
 	Helo   string
 	MTA    string // our name, the macro j
 }
@@ -40,19 +39,18 @@ type MilterMail struct {
 	Message   string // with CRLF
 }
 
-// MilterVerdict is what a filter says of a mail.
+// MilterVerdict is a filter's verdict on a mail.
 type MilterVerdict struct {
-	// Code is the last reply: 'c' or 'a' to go on, 'y' with a text, 'r', 't',
-	// 'd'.
+	// Code is the last reply: 'c' or 'a' to continue, 'y' with a text, 'r', 't', 'd'.
 	Code  byte
 	Reply string // of a Code 'y': "550 5.7.1 …"
-	// Fields are those that were added, "Name: value" with folds of LF, in the
-	// order in which the filter told them.
+	// Fields are the added fields, "Name: value" with LF in folds, in the filter's
+	// order.
 	Fields     []string
-	Quarantine string // the reason to hold the mail, "" not to
+	Quarantine string // the reason to hold the mail; "" for none
 }
 
-// Steps that a filter can do without, and replies that it does not give.
+// Steps that a filter can skip, and replies that it can omit.
 const (
 	noConnect, noHelo, noMail, noRecipient, noBody, noHeader, noEnd = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
 	noData                                                          = 1 << 9
@@ -66,12 +64,12 @@ const (
 	milterVersion = 6
 	allActions    = 0x1ff
 	maxMilterBody = 65535
-	// maxMilterReply bounds what a filter may say at once.
+	// maxMilterReply bounds the size of one reply.
 	maxMilterReply = 1 << 20
 	queueID        = "i\x004XQUEUEID\x00"
 )
 
-// DialMilter negotiates and sends the client. The session ends with ctx or Close.
+// DialMilter negotiates and sends the client. The end of ctx or Close ends the session.
 func DialMilter(ctx context.Context, socket string, s MilterSession) (*MilterClient, error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -90,7 +88,7 @@ func DialMilter(ctx context.Context, socket string, s MilterSession) (*MilterCli
 func (c *MilterClient) Close() {
 	c.stop()
 	c.packet('Q', "")
-	_ = errors.Join(c.out.Flush(), c.conn.Close()) // no one replies to QUIT
+	_ = errors.Join(c.out.Flush(), c.conn.Close()) // QUIT has no reply
 }
 
 func (c *MilterClient) open() error {
@@ -121,7 +119,7 @@ func (c *MilterClient) open() error {
 	return nil
 }
 
-// Send sends a mail up to its end, or to the first reply that ends it.
+// Send sends a mail up to its end, or up to the first reply that ends it.
 func (c *MilterClient) Send(m MilterMail) (v MilterVerdict, err error) {
 	head, body, _ := strings.Cut(m.Message, "\r\n\r\n")
 	events := []milterEvent{
@@ -157,7 +155,7 @@ func (c *MilterClient) Send(m MilterMail) (v MilterVerdict, err error) {
 	return c.end()
 }
 
-// header makes an event of each field.
+// header returns an event for each field.
 func (c *MilterClient) header(head string) []milterEvent {
 	var events []milterEvent
 	for field := range strings.SplitSeq(strings.NewReplacer("\r\n ", "\n ", "\r\n\t", "\n\t").Replace(head), "\r\n") {
@@ -171,7 +169,7 @@ func (c *MilterClient) header(head string) []milterEvent {
 	return events
 }
 
-// end reads what is to be changed, and the last reply.
+// end reads the changes of the mail and the last reply.
 func (c *MilterClient) end() (v MilterVerdict, err error) {
 	for {
 		code, text, err := c.reply()
@@ -180,7 +178,7 @@ func (c *MilterClient) end() (v MilterVerdict, err error) {
 		}
 		switch code {
 		case 'i':
-			text = text[min(4, len(text)):] // where it goes
+			text = text[min(4, len(text)):] // the index
 			fallthrough
 		case 'h':
 			name, value, _ := strings.Cut(strings.TrimSuffix(text, "\x00"), "\x00")
@@ -195,15 +193,15 @@ func (c *MilterClient) end() (v MilterVerdict, err error) {
 	}
 }
 
-// milterEvent is one step, and the flags of filters that do without it or do
-// not reply.
+// milterEvent is one step, with the flags of filters that skip it or do not reply to
+// it.
 type milterEvent struct {
 	code         byte
 	none, quiet  uint32
 	macros, text string
 }
 
-// tell sends an event and gives the reply, 'c' when none is due.
+// tell sends an event and returns the reply, or 'c' if there is none.
 func (c *MilterClient) tell(e milterEvent) (code byte, text string, err error) {
 	if c.flags&e.none != 0 {
 		return 'c', "", nil
@@ -219,7 +217,7 @@ func (c *MilterClient) tell(e milterEvent) (code byte, text string, err error) {
 	return code, strings.TrimSuffix(text, "\x00"), err
 }
 
-// packet writes to the buffer, whose error the next reply tells.
+// packet writes to the buffer. The next reply returns its error.
 func (c *MilterClient) packet(code byte, text string) {
 	head := binary.BigEndian.AppendUint32(nil, uint32(len(text)+1))
 	_, _ = c.out.Write(append(head, code))

@@ -15,43 +15,42 @@ import (
 	"syscall"
 )
 
-// Peer is a mail filter of others, with a private configuration, to compare ours
-// with. It is stopped like any Server.
+// Peer is a mail filter of another project with a private configuration, for
+// comparisons with ours. It is stopped like any Server.
 type Peer struct {
 	*Server
 	Socket string // the Unix socket that it listens on
 }
 
-// PeerConfig is what peers have in common.
+// PeerConfig is the configuration that all peers share.
 type PeerConfig struct {
 	Dir string // for the configuration and the socket; the caller removes it
-	// Nameserver is asked for everything, on port 53, the only one that
-	// resolv.conf(5) knows. See NameserverAddr.
+	// Nameserver answers all queries, on port 53, because resolv.conf(5) has no other.
+	// See NameserverAddr.
 	Nameserver netip.Addr
-	// Keys is a file of DKIM keys by which OpenDKIM verifies instead of asking
-	// DNS; "" to ask. Debian's asks through libunbound, and may crash when
-	// several connections do at once.
+	// Keys is a file of DKIM keys with which OpenDKIM verifies without DNS; "" to query
+	// DNS. Debian's OpenDKIM queries with libunbound, and may crash when several
+	// connections do so at once.
 	Keys string
-	// Suffixes is the Public Suffix List; none means Debian's, which takes rspamd
-	// a quarter of a minute to compile.
+	// Suffixes is the Public Suffix List. If empty, it is Debian's, which rspamd takes
+	// 15 seconds to compile.
 	Suffixes []string
-	// Enforce has OpenDMARC refuse and hold mail as policies ask.
+	// Enforce makes OpenDMARC refuse and hold mail as policies ask.
 	Enforce bool
 }
 
-// PeerHost is the name by which peers call themselves in
-// Authentication-Results.
+// PeerHost is the authserv-id of peers in Authentication-Results.
 const PeerHost = "peer.example"
 
-// NameserverAddr is a loopback address for a name server of one test: others
-// run at the same time, and the port is given.
+// NameserverAddr returns a loopback address for the name server of one test. Tests run
+// at the same time and cannot choose the port.
 func NameserverAddr() netip.AddrPort {
 	part := func() byte { return byte(1 + rand.IntN(250)) }
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, part(), part(), part()}), 53)
 }
 
-// Peers says which of the programs, such as "opendmarc", is missing here, or
-// that they cannot be run: giving them a resolv.conf of their own needs root.
+// Peers returns an error if one of the programs, such as "opendmarc", is missing, or if
+// they cannot run here. Their own resolv.conf needs root.
 func Peers(programs ...string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("a resolv.conf of their own needs root")
@@ -81,8 +80,8 @@ func StartOpenDKIM(ctx context.Context, c PeerConfig) (*Peer, error) {
 	return c.startMilter(ctx, "opendkim", "-x", lines)
 }
 
-// StartOpenDKIMSigner runs OpenDKIM as a signer of the mail that a client at an
-// address sends.
+// StartOpenDKIMSigner runs OpenDKIM as a signer of the mail that a client at an address
+// sends.
 func StartOpenDKIMSigner(ctx context.Context, c PeerConfig, domain, selector, key, client string) (*Peer, error) {
 	return c.startMilter(ctx, "opendkim", "-x", []string{
 		"Syslog no", "Mode s", "Canonicalization relaxed/relaxed", "OversignHeaders From", "RequireSafeKeys no",
@@ -90,10 +89,10 @@ func StartOpenDKIMSigner(ctx context.Context, c PeerConfig, domain, selector, ke
 	})
 }
 
-// publicSuffixes is where Debian keeps the list.
+// publicSuffixes is the path of Debian's list.
 const publicSuffixes = "/usr/share/publicsuffix/public_suffix_list.dat"
 
-// suffixes gives the path of the Public Suffix List.
+// suffixes returns the path of the Public Suffix List.
 func (c PeerConfig) suffixes() (string, error) {
 	if len(c.Suffixes) == 0 {
 		return publicSuffixes, nil
@@ -102,8 +101,8 @@ func (c PeerConfig) suffixes() (string, error) {
 	return path, os.WriteFile(path, []byte(strings.Join(c.Suffixes, "\n")+"\n"), 0o644)
 }
 
-// StartOpenDMARC runs OpenDMARC, which finds out SPF itself and believes DKIM
-// results of PeerHost.
+// StartOpenDMARC runs OpenDMARC. It checks SPF itself and trusts the DKIM results of
+// PeerHost.
 func StartOpenDMARC(ctx context.Context, c PeerConfig) (*Peer, error) {
 	nobody := filepath.Join(c.Dir, "ignorehosts")
 	suffixes, err := c.suffixes()
@@ -131,9 +130,9 @@ func (c PeerConfig) startMilter(ctx context.Context, program, flag string, lines
 	return c.Start(ctx, socket, program, "-f", flag, conf)
 }
 
-// rspamdConf has the modules that judge, each with its own defaults, and no
-// store. %[1]s is the folder, %[2]s the name server, %[3]s the socket, %[4]s the
-// Public Suffix List.
+// rspamdConf enables the modules that judge, each with its defaults, and no store.
+// %[1]s is the folder, %[2]s the name server, %[3]s the socket, %[4]s the Public Suffix
+// List.
 const rspamdConf = `options {
   pidfile = "%[1]s/rspamd.pid"; tempdir = "%[1]s"; cache_file = "%[1]s/symbols.cache"; hs_cache_dir = "%[1]s/";
   url_tld = "%[4]s";
@@ -151,7 +150,7 @@ modules { path = "/usr/share/rspamd/plugins"; }
 worker "normal" { bind_socket = "%[3]s mode=0666"; count = 1; }
 `
 
-// StartRspamd runs rspamd with SPF, DKIM, ARC and DMARC alone; it speaks HTTP.
+// StartRspamd runs rspamd with only SPF, DKIM, ARC and DMARC. It speaks HTTP.
 func StartRspamd(ctx context.Context, c PeerConfig) (*Peer, error) {
 	conf, socket := filepath.Join(c.Dir, "rspamd.conf"), filepath.Join(c.Dir, "rspamd.sock")
 	suffixes, err := c.suffixes()
@@ -165,8 +164,8 @@ func StartRspamd(ctx context.Context, c PeerConfig) (*Peer, error) {
 	return c.Start(ctx, socket, "rspamd", "-f", "-i", "-c", conf)
 }
 
-// StartRspamdMilter runs rspamd with Debian's settings as a milter on its socket.
-// files are those of local.d.
+// StartRspamdMilter runs rspamd with Debian's settings as a milter on its socket. files
+// are written to local.d.
 func StartRspamdMilter(ctx context.Context, c PeerConfig, files map[string]string) (*Peer, error) {
 	socket, local := filepath.Join(c.Dir, "rspamd.sock"), filepath.Join(c.Dir, "local.d")
 	suffixes, err := c.suffixes()
@@ -176,7 +175,7 @@ func StartRspamdMilter(ctx context.Context, c PeerConfig, files map[string]strin
 	all := map[string]string{
 		"options.inc": fmt.Sprintf("url_tld = %q;\ndns { nameserver = \"%s:53\"; }\ncontrol_socket = \"%s/control.sock mode=0600\";\n", suffixes, c.Nameserver, c.Dir),
 		"logging.inc": "level = \"warning\";\n",
-		// The milter asks no worker but judges itself.
+		// The milter scans mail itself and needs no worker.
 		"worker-proxy.inc":      fmt.Sprintf("bind_socket = \"%s mode=0666\";\nupstream \"local\" { default = yes; self_scan = yes; }\n", socket),
 		"worker-normal.inc":     "enabled = false;\n",
 		"worker-controller.inc": "enabled = false;\n",
@@ -197,12 +196,12 @@ func StartRspamdMilter(ctx context.Context, c PeerConfig, files map[string]strin
 	return c.Start(ctx, socket, "rspamd", args...)
 }
 
-// inNamespace gives the program that follows a resolv.conf, which no other
-// process sees: "unshare" has made a mount namespace. The process id stays.
+// inNamespace runs the program with a resolv.conf that no other process sees, in the
+// mount namespace of "unshare". The process id stays the same.
 const inNamespace = `mount --bind "$0" /etc/resolv.conf && exec "$@"`
 
-// Start runs a program, which asks the name server of c, and returns when its socket
-// takes connections.
+// Start runs a program that queries the name server of c. It returns when the program's
+// socket accepts connections.
 func (c PeerConfig) Start(ctx context.Context, socket, program string, args ...string) (*Peer, error) {
 	path, err := systemTool(program)
 	if err != nil {

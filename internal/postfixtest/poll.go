@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// pollEvery is how often a condition outside this process is looked at.
+// pollEvery is how often a condition outside this process is checked.
 const pollEvery = 10 * time.Millisecond
 
-// waitLimit bounds every wait for something that a mail or a signal has caused,
-// however long the caller's context lasts: a test that waits in vain then shows
-// the logs instead of every goroutine's stack.
+// waitLimit bounds every wait for the effect of a mail or a signal, even if the
+// caller's context lasts longer. A test that waits in vain then shows the logs, and not
+// the stacks of all goroutines.
 const waitLimit = time.Minute
 
 var errWaited = fmt.Errorf("waited %s in vain", waitLimit)
@@ -25,8 +25,8 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 
 var errEnded = errors.New("the process ended")
 
-// poll returns nil once ok does, and an error when ctx or the process that
-// closes ended comes to its end first.
+// poll returns nil when ok returns true. It returns an error if ctx or the process of
+// ended ends first.
 func poll(ctx context.Context, ended <-chan struct{}, ok func() bool) error {
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
@@ -42,10 +42,10 @@ func poll(ctx context.Context, ended <-chan struct{}, ok func() bool) error {
 	return nil
 }
 
-// tailLines is how much of a log an error carries.
+// tailLines is the number of log lines in an error.
 const tailLines = 30
 
-// fileTail returns the last lines of a log, or why it cannot be read.
+// fileTail returns the last lines of a log, or the reason why it cannot be read.
 func fileTail(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {

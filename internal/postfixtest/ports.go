@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// Ports are taken from below the range that Linux gives to outgoing
-// connections (32768 and up): none of those can take a port between our look
-// and the bind of whoever will listen there.
+// Ports are taken from below the range that Linux uses for outgoing connections (32768
+// and up). So no connection can take a port between our test of it and the server's
+// bind.
 const (
 	firstPort = 20000
 	lastPort  = 31999
@@ -19,8 +19,8 @@ const (
 
 var errNoPort = errors.New("no free port on 127.0.0.1")
 
-// FreeAddr returns "127.0.0.1:PORT" where nothing listens now. Another test
-// process may take it before the caller does, which is rare: the port is random.
+// FreeAddr returns "127.0.0.1:PORT" where nothing listens now. Another test process may
+// take the port before the caller does. This is rare, because the port is random.
 func FreeAddr() (string, error) {
 	for range portTries {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort+1)))

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// startTries is how often Start looks for other ports when one was taken
-	// from under it.
+	// startTries is how often Start tries again with other ports when another process
+	// has taken one.
 	startTries = 4
-	// startLimit bounds a start whose context has no end: Postfix runs on, and
-	// greets no one, with many a mistake in its configuration.
+	// startLimit bounds a start whose context has no deadline. With many mistakes in
+	// its configuration, Postfix runs but never greets.
 	startLimit = time.Minute
 )
 
@@ -27,8 +27,7 @@ var (
 	errTooSlow = fmt.Errorf("not started within %s", startLimit)
 )
 
-// Postfix is a running private Postfix. Its methods may be called by several
-// goroutines.
+// Postfix is a running private Postfix. Its methods are safe for concurrent use.
 type Postfix struct {
 	layout  layout
 	config  Config
@@ -37,12 +36,12 @@ type Postfix struct {
 	sink    *sink
 	master  *process
 	dovecot *process
-	out     tailBuffer // what master itself prints
+	out     tailBuffer // the output of master itself
 }
 
-// Start starts a private Postfix and returns once each of its services greets,
-// or an error that carries the end of the log. ctx bounds the start only, which
-// may take a minute at most; Stop must be called on what Start returned.
+// Start starts a private Postfix and returns when each of its services greets. An error
+// includes the end of the log. ctx bounds the start only, which takes a minute at most.
+// The caller must call Stop.
 func Start(ctx context.Context, c Config) (*Postfix, error) {
 	if err := Check(); err != nil {
 		return nil, err
@@ -97,9 +96,9 @@ func startOnce(ctx context.Context, c Config) (_ *Postfix, err error) {
 	return p, nil
 }
 
-// complaint returns what Postfix has to say about a failed start. What is wrong
-// with main.cf master(8) tells no one, since there is no log yet; postqueue
-// reads the same file and does tell.
+// complaint returns what Postfix reports about a failed start. master(8) does not
+// report mistakes in main.cf, since there is no log yet. postqueue reads the same file
+// and reports them.
 func (p *Postfix) complaint(ctx context.Context) string {
 	if _, err := os.Stat(p.layout.log()); err == nil {
 		return fileTail(p.layout.log())
@@ -127,7 +126,7 @@ func (p *Postfix) prepare() (err error) {
 	return err
 }
 
-// startMaster runs master(8) itself: postfix(1) would detach it from us.
+// startMaster runs master(8) directly: postfix(1) would detach it from us.
 func (p *Postfix) startMaster(ctx context.Context) error {
 	path, err := masterPath(ctx)
 	if err != nil {
@@ -148,7 +147,7 @@ func (p *Postfix) startMaster(ctx context.Context) error {
 	return nil
 }
 
-// greets says whether an SMTP server answers at addr.
+// greets reports whether an SMTP server answers at addr.
 func greets(ctx context.Context, addr string, proxied bool) bool {
 	hello := ""
 	if proxied {
@@ -162,8 +161,8 @@ func greets(ctx context.Context, addr string, proxied bool) bool {
 	return errors.Join(err, c.Close()) == nil
 }
 
-// MakeDir makes a temporary directory that daemons without root can read; the
-// caller removes it.
+// MakeDir makes a temporary directory that daemons without root can read. The caller
+// removes it.
 func MakeDir() (string, error) {
 	dir, err := os.MkdirTemp("", "postern-")
 	if err != nil {
@@ -175,12 +174,13 @@ func MakeDir() (string, error) {
 	return dir, nil
 }
 
-// Stop ends Postfix, Dovecot and the sink, and removes their directory unless
-// Config.Dir named it. It may be called more than once, by one goroutine.
+// Stop ends Postfix, Dovecot and the sink. It removes their directory unless Config.Dir
+// names it. It may be called more than once, but not concurrently.
 func (p *Postfix) Stop() error {
 	var errs []error
 	if p.master != nil {
-		// master(8) takes a second to end in peace; its queue goes with it.
+		// An orderly end of master(8) takes a second, and is not needed: the queue is
+		// removed.
 		p.master.kill()
 	}
 	if p.dovecot != nil {
@@ -196,8 +196,7 @@ func (p *Postfix) Stop() error {
 	return errors.Join(errs...)
 }
 
-// Addr returns host:port of the service with that name, and panics when there
-// is none: the caller has misspelt it.
+// Addr returns host:port of a service. It panics if there is no service of that name.
 func (p *Postfix) Addr(service string) string {
 	addr, ok := p.addrs[service]
 	if !ok {
@@ -211,20 +210,20 @@ func (p *Postfix) Dial(ctx context.Context, service string) (*Client, error) {
 	return Dial(ctx, p.Addr(service))
 }
 
-// Dir is a directory below which the postfix user may read; Stop
-// removes it unless Config.Dir named it.
+// Dir returns the directory of all files, which the postfix user may read. Stop removes
+// it unless Config.Dir names it.
 func (p *Postfix) Dir() string { return p.layout.dir }
 
-// ConfigDir is the config_directory.
+// ConfigDir returns the config_directory.
 func (p *Postfix) ConfigDir() string { return p.layout.config() }
 
-// QueueDir is the queue_directory, which relative socket paths lie under.
+// QueueDir returns the queue_directory. Relative paths of sockets are below it.
 func (p *Postfix) QueueDir() string { return p.layout.queue() }
 
-// LogPath is the file that Postfix logs to.
+// LogPath returns the path of Postfix's log.
 func (p *Postfix) LogPath() string { return p.layout.log() }
 
-// TLSConfig trusts the certificate that STARTTLS presents.
+// TLSConfig returns a configuration that trusts the server's certificate.
 func (p *Postfix) TLSConfig() *tls.Config {
 	return &tls.Config{RootCAs: p.roots, ServerName: p.config.Hostname, MinVersion: tls.VersionTLS12}
 }

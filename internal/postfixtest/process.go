@@ -14,7 +14,7 @@ import (
 // stopGrace is how long a process may take to end after SIGTERM.
 const stopGrace = 20 * time.Second
 
-// process is a child that leads its own session and ends with us.
+// process is a child with its own session that ends with us.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed once the process has ended and err is set
@@ -46,13 +46,13 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// guardScript waits for a line; when its input ends without one, the process
-// that started it has died, and it ends the process group $0.
+// guardScript waits for a line. If its input ends without one, the process that started
+// it has died, and it ends the process group $0.
 const guardScript = `read -r line || kill -TERM "-$0"`
 
-// startGuard ends the process group of pid with us, however we end. PDEATHSIG
-// would be simpler, but the kernel forgets it when a process changes its
-// credentials, which master(8) does. The function returned sends the guard home.
+// startGuard ends the process group of pid when this process ends in any way. PDEATHSIG
+// would be simpler, but the kernel resets it when a process changes its credentials,
+// which master(8) does. release ends the guard.
 func startGuard(pid int) (release func(), err error) {
 	cmd := exec.Command("/bin/sh", "-c", guardScript, strconv.Itoa(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -64,7 +64,7 @@ func startGuard(pid int) (release func(), err error) {
 		return nil, err
 	}
 	return func() {
-		// Should the guard be gone, there is nothing to send home.
+		// The guard may have ended already.
 		_, _ = in.Write([]byte("home\n"))
 		_ = cmd.Wait()
 	}, nil
@@ -72,8 +72,8 @@ func startGuard(pid int) (release func(), err error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stop sends SIGTERM, after stopGrace SIGKILL, and ends what is left of the
-// process group. It returns how the process ended.
+// stop sends SIGTERM and, after stopGrace, SIGKILL. It ends the rest of the process
+// group. It returns how the process ended.
 func (p *process) stop() error {
 	err := p.signal(syscall.SIGTERM)
 	if err == nil && !p.endsWithin(stopGrace) {
@@ -85,13 +85,13 @@ func (p *process) stop() error {
 
 // kill ends the process and its group at once.
 func (p *process) kill() {
-	// ESRCH, no one left, is what we hope for.
+	// ESRCH is expected: no process is left.
 	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 	<-p.done
 }
 
-// signal sends sig to the process, not to its group. A process that has ended
-// takes no signal, which is no error.
+// signal sends sig to the process, not to its group. It is not an error if the process
+// has ended.
 func (p *process) signal(sig syscall.Signal) error {
 	select {
 	case <-p.done:

@@ -10,7 +10,7 @@ import (
 	"os/exec"
 )
 
-// Queued is a message in the queue, as postqueue -j tells it.
+// Queued is a message in the queue, as postqueue -j prints it.
 type Queued struct {
 	QueueName  string `json:"queue_name"` // incoming, active, deferred, hold, maildrop
 	QueueID    string `json:"queue_id"`
@@ -21,7 +21,7 @@ type Queued struct {
 	} `json:"recipients"`
 }
 
-// Queue lists the messages that are in the queue now.
+// Queue returns the messages that are in the queue now.
 func (p *Postfix) Queue(ctx context.Context) ([]Queued, error) {
 	out, err := p.tool(ctx, nil, "postqueue", "-c", p.layout.config(), "-j")
 	if err != nil {

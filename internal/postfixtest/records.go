@@ -12,10 +12,10 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Bounds of what is kept of a daemon's log.
+// Bounds on what is kept of a daemon's log.
 const (
 	maxLine  = 1 << 20
-	maxLines = 100_000 // the oldest go first
+	maxLines = 100_000 // the oldest are dropped first
 )
 
 // Record is a line of a daemon's log.
@@ -41,7 +41,7 @@ type Record struct {
 	Steps        []Step  `json:"steps"`
 	Error        string  `json:"error"`
 
-	Raw string `json:"-"` // the line itself, for every other key
+	Raw string `json:"-"` // the whole line, for all other keys
 }
 
 // Step is one element of a record's steps.
@@ -54,8 +54,8 @@ type Step struct {
 	Error   string `json:"error"`
 }
 
-// Why is the reason that decided and what it rests on. When no check objected
-// and none passed the request, the last one asked tells most.
+// Why returns the reason that decided and its detail. If no check objected and none
+// passed the request, these are the last check's.
 func (r Record) Why() (reason, detail string) {
 	i := slices.IndexFunc(r.Steps, func(s Step) bool { return s.Check == r.Check })
 	if i < 0 {
@@ -67,7 +67,7 @@ func (r Record) Why() (reason, detail string) {
 	return r.Steps[i].Reason, r.Steps[i].Detail
 }
 
-// lines collects a log and wakes those who wait for a line of it.
+// lines collects a log and wakes the goroutines that wait for a line.
 type lines struct {
 	mu    sync.Mutex
 	all   []line
@@ -84,7 +84,7 @@ func newLines() *lines { return &lines{news: make(chan struct{})} }
 
 func (l *lines) add(text string) {
 	r := Record{}
-	// What is no JSON, such as a panic, stays readable as Raw.
+	// Lines that are not JSON, such as a panic, are only in Raw.
 	_ = json.Unmarshal([]byte(text), &r)
 	r.Raw = text
 	l.mu.Lock()
@@ -152,9 +152,9 @@ func (l *lines) tail() string {
 	return strings.Join(raw, "\n")
 }
 
-// WaitRecord waits for a decision record that satisfies match, and returns it.
-// It waits a minute at most. Each record is returned once, the oldest first, so that two equal waits are
-// two decisions.
+// WaitRecord waits for a decision record that satisfies match, and returns it. It waits
+// a minute at most. Each record is returned once, the oldest first, so two equal waits
+// are two decisions.
 func (d *Daemon) WaitRecord(ctx context.Context, match func(Record) bool) (Record, error) {
 	return d.lines.wait(ctx, func(r Record) bool { return r.Message == record.Message && match(r) })
 }
@@ -164,7 +164,8 @@ func (d *Daemon) WaitLine(ctx context.Context, match func(Record) bool) (Record,
 	return d.lines.wait(ctx, match)
 }
 
-// Records returns the decision records so far, taken ones included.
+// Records returns all decision records so far, including those that WaitRecord
+// returned.
 func (d *Daemon) Records() []Record {
 	d.lines.mu.Lock()
 	defer d.lines.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Server is a server of another kind, such as a database, that a test runs
-// beside Postfix. It ends with the process that started it.
+// Server is another server, such as a database, that a test runs beside Postfix. It
+// ends with the process that started it.
 type Server struct {
 	process *process
 	out     tailBuffer
@@ -24,8 +24,8 @@ type Server struct {
 // serverStart bounds the start of a server.
 const serverStart = 2 * time.Minute
 
-// StartServer runs cmd in the foreground and returns once ready does not fail any
-// more. An error carries what the server printed last.
+// StartServer runs cmd in the foreground and returns when ready returns no error. An
+// error includes the end of the server's output.
 func StartServer(ctx context.Context, cmd *exec.Cmd, ready func(context.Context) error) (*Server, error) {
 	s := new(Server)
 	cmd.Stdout, cmd.Stderr = &s.out, &s.out
@@ -47,15 +47,15 @@ func StartServer(ctx context.Context, cmd *exec.Cmd, ready func(context.Context)
 // PID returns the process id.
 func (s *Server) PID() int { return s.process.pid() }
 
-// Stop sends SIGTERM and waits for the end.
+// Stop sends SIGTERM and waits for the end of the process.
 func (s *Server) Stop() error { return s.process.stop() }
 
-// Kill ends the server as a crash would.
+// Kill ends the server like a crash.
 func (s *Server) Kill() { s.process.kill() }
 
-// Pause stops the server and its children without ending them: connections stay
-// and nothing answers. It returns when all their threads have stopped, which on a busy
-// machine some do after others have answered once more.
+// Pause stops the server and its children without ending them: connections stay open,
+// but nothing answers. It returns when all their threads have stopped. On a busy
+// machine this may take a moment.
 func (s *Server) Pause() error {
 	if err := s.all(syscall.SIGSTOP); err != nil {
 		return err
@@ -70,10 +70,10 @@ func (s *Server) Pause() error {
 
 // runs reports whether a thread of a process is not stopped yet.
 func runs(pid int) bool {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // none: it has ended
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // none: the process has ended
 	for _, file := range files {
 		text, _ := os.ReadFile(file)
-		// proc(5): the state is behind the name, which is in parentheses.
+		// proc(5): the state follows the name, which is in parentheses.
 		at := strings.LastIndex(string(text), ") ")
 		if at >= 0 && !strings.ContainsAny(string(text)[at+2:at+3], "TtZX") {
 			return true
@@ -82,11 +82,11 @@ func runs(pid int) bool {
 	return false
 }
 
-// Resume lets a paused server run on.
+// Resume continues a paused server.
 func (s *Server) Resume() error { return s.all(syscall.SIGCONT) }
 
-// all signals the server and what descends from it: some servers give each
-// connection a process with a group of its own.
+// all signals the server and its descendants. Some servers use a process with its own
+// group for each connection.
 func (s *Server) all(sig syscall.Signal) error {
 	for _, pid := range append([]int{s.process.pid()}, descendants(s.process.pid())...) {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -96,9 +96,9 @@ func (s *Server) all(sig syscall.Signal) error {
 	return nil
 }
 
-// descendants lists the processes below pid, as /proc knows them.
+// descendants returns the processes below pid in /proc.
 func descendants(pid int) []int {
-	// A process whose threads have no such file has ended meanwhile.
+	// A process without such files has ended meanwhile.
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	var all []int
 	for _, file := range files {

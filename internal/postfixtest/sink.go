@@ -15,7 +15,7 @@ import (
 
 // Bounds of the sink.
 const (
-	maxKept           = 10_000    // messages; the oldest go first
+	maxKept           = 10_000    // messages; the oldest are dropped first
 	maxConnectionRead = 256 << 20 // bytes read from one connection
 )
 
@@ -49,7 +49,7 @@ func (d Delivery) Headers(name string) []string {
 	return values
 }
 
-// sink is an LMTP server that takes everything (RFC 2033).
+// sink is an LMTP server that accepts everything (RFC 2033).
 type sink struct {
 	listener net.Listener
 	serving  sync.WaitGroup
@@ -97,7 +97,7 @@ func (s *sink) accept() {
 		}
 		s.serving.Go(func() {
 			defer s.forget(c)
-			// A broken dialogue shows as a deferred message in Postfix's log.
+			// An error shows as a deferred message in Postfix's log.
 			_ = s.serve(c)
 		})
 	}
@@ -165,7 +165,7 @@ func (s *sink) serve(c net.Conn) error {
 	}
 }
 
-// data takes a message and returns one reply line per recipient.
+// data reads a message and returns one reply line per recipient.
 func (s *sink) data(conn *textproto.Conn, envelope Delivery, recipients []string) (string, error) {
 	if len(recipients) == 0 {
 		return "503 5.5.1 No recipients", nil
@@ -198,8 +198,8 @@ func (s *sink) keep(d Delivery) {
 	s.news = make(chan struct{})
 }
 
-// take removes and returns the oldest delivery to recipient; without one it
-// returns a channel that is closed when something arrives.
+// take removes and returns the oldest delivery to recipient. If there is none, it
+// returns a channel that is closed when a delivery arrives.
 func (s *sink) take(recipient string) (d Delivery, ok bool, news <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,16 +218,16 @@ func cutVerb(line string) (verb, rest string) {
 	return strings.ToUpper(verb), rest
 }
 
-// path returns the address of "FROM:<address> PARAMETERS".
+// path returns the address in "FROM:<address> PARAMETERS".
 func path(arguments string) string {
 	_, after, _ := strings.Cut(arguments, "<")
 	address, _, _ := strings.Cut(after, "> ")
 	return strings.TrimSuffix(address, ">")
 }
 
-// Delivered waits until a message to recipient has been delivered, and returns
-// it; a minute at most. Each message is returned once, the oldest first. The recipient is the
-// one after Postfix's rewriting and compared without regard to case.
+// Delivered waits until a message to recipient has been delivered, and returns it. It
+// waits a minute at most. Each message is returned once, the oldest first. The
+// recipient is the one after Postfix's rewriting; case is ignored.
 func (p *Postfix) Delivered(ctx context.Context, recipient string) (Delivery, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -244,7 +244,7 @@ func (p *Postfix) Delivered(ctx context.Context, recipient string) (Delivery, er
 	}
 }
 
-// Deliveries returns what was delivered and not yet taken by Delivered.
+// Deliveries returns the deliveries that Delivered has not returned yet.
 func (p *Postfix) Deliveries() []Delivery {
 	p.sink.mu.Lock()
 	defer p.sink.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// ids are the accounts that the Debian packages made.
+// ids are the accounts that the Debian packages create.
 type ids struct{ postfix, postdrop int }
 
 func lookupIDs() (ids, error) {
@@ -50,7 +50,7 @@ func Check() error {
 	return nil
 }
 
-// systemTool finds a program of the packages, whose /usr/sbin many PATHs leave out.
+// systemTool finds a program of the packages. Many PATHs lack its folder /usr/sbin.
 func systemTool(name string) (string, error) {
 	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/usr/bin"} {
 		if path := filepath.Join(dir, name); isExecutable(path) {
@@ -69,8 +69,8 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// masterPath asks Postfix where it was compiled to keep its daemons; nothing in
-// the system's main.cf is read.
+// masterPath asks Postfix for the compiled-in folder of its daemons. It does not read
+// the system's main.cf.
 func masterPath(ctx context.Context) (string, error) {
 	postconf, err := systemTool("postconf")
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// Require skips the test in short mode (go test -short), and when only root is
-// missing. A server that is not installed is a failure; so is missing root with CI
-// set.
+// Require skips the test in short mode (go test -short), and if only root is missing.
+// It fails the test if a server is not installed. With CI set, it also fails without
+// root.
 func Require(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
@@ -23,8 +23,8 @@ func Require(tb testing.TB) {
 	}
 }
 
-// New is Start for tests: it ends with the test, and shows the log of a test
-// that failed.
+// New is Start for tests. Postfix ends with the test, and the log is shown if the test
+// fails.
 func New(tb testing.TB, c Config) *Postfix {
 	tb.Helper()
 	Require(tb)
@@ -43,8 +43,8 @@ func New(tb testing.TB, c Config) *Postfix {
 	return p
 }
 
-// NewDaemon is StartDaemon for tests: the daemon is stopped with the test, which
-// fails if it does not end with exit code 0 then.
+// NewDaemon is StartDaemon for tests. The daemon is stopped at the end of the test,
+// which fails unless the exit code is 0.
 func NewDaemon(tb testing.TB, c DaemonConfig) *Daemon {
 	tb.Helper()
 	d, err := StartDaemon(tb.Context(), c)

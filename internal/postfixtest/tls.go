@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// writeCertificate writes key and certificate for hostname to path, and returns
-// the pool that trusts it.
+// writeCertificate writes a key and a certificate for hostname to path, and returns a
+// pool that trusts it.
 func writeCertificate(path, hostname string, now time.Time) (*x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,7 +40,7 @@ func writeCertificate(path, hostname string, now time.Time) (*x509.CertPool, err
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	// smtpd_tls_chain_files wants the key before its certificate.
+	// smtpd_tls_chain_files expects the key before its certificate.
 	chain := slices.Concat(
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),

@@ -2,9 +2,9 @@
 // PostgreSQL and slapd, each with its own data folder below one temporary
 // directory, on a port of 127.0.0.1 and a Unix socket.
 //
-// A server can be killed, restarted on the same address with the same data,
-// paused and resumed. It ends with its test. Where a server is not installed the
-// test is skipped with a line that says so; with CI set that is a failure.
+// A server can be killed, restarted on the same address with the same data, paused and
+// resumed. It ends with its test. If a server is not installed, the test is skipped
+// with a message. With CI set, the test fails.
 package backendtest
 
 import (
@@ -25,7 +25,7 @@ import (
 // Server is one running database or directory.
 type Server struct {
 	tb      testing.TB
-	Dir     string // of everything it has
+	Dir     string // of all its files
 	Socket  string // its Unix socket
 	Addr    string // 127.0.0.1:port
 	command func() *exec.Cmd
@@ -33,13 +33,13 @@ type Server struct {
 	process *postfixtest.Server
 }
 
-// Host and Port are the parts of Addr.
+// Host returns the host in Addr.
 func (s *Server) Host() string { host, _, _ := net.SplitHostPort(s.Addr); return host }
 
-// Port is the port of Addr.
+// Port returns the port in Addr.
 func (s *Server) Port() string { _, port, _ := net.SplitHostPort(s.Addr); return port }
 
-// Start starts a server that is not running.
+// Start starts the server, which must not run.
 func (s *Server) Start() {
 	s.tb.Helper()
 	process, err := postfixtest.StartServer(s.tb.Context(), s.command(), s.ready)
@@ -49,7 +49,7 @@ func (s *Server) Start() {
 	s.process = process
 }
 
-// Kill ends the server as a crash would.
+// Kill ends the server like a crash.
 func (s *Server) Kill() {
 	if s.process != nil {
 		s.process.Kill()
@@ -57,7 +57,7 @@ func (s *Server) Kill() {
 	}
 }
 
-// Pause makes the server hang: it keeps its connections and answers nothing.
+// Pause stops the server: it keeps its connections but does not answer.
 func (s *Server) Pause() {
 	s.tb.Helper()
 	if err := s.process.Pause(); err != nil {
@@ -65,7 +65,7 @@ func (s *Server) Pause() {
 	}
 }
 
-// Resume lets it answer again.
+// Resume ends a pause.
 func (s *Server) Resume() {
 	s.tb.Helper()
 	if err := s.process.Resume(); err != nil {
@@ -73,8 +73,8 @@ func (s *Server) Resume() {
 	}
 }
 
-// newServer makes the directory, which the accounts of the servers may enter, and
-// chooses a port.
+// newServer chooses a port and makes the directory, which the servers' accounts may
+// enter.
 func newServer(tb testing.TB, owner string) *Server {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "postern-db-")
@@ -103,7 +103,7 @@ func newServer(tb testing.TB, owner string) *Server {
 	return s
 }
 
-// account gives the ids of a system account.
+// account returns the ids of a system account.
 func account(tb testing.TB, name string) (uid, gid uint32) {
 	tb.Helper()
 	u, err := user.Lookup(name)
@@ -128,8 +128,8 @@ func as(tb testing.TB, name string, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// tool returns the path of a program, or skips the test: in short mode (go test
-// -short), without root, and where the program is not installed.
+// tool returns the path of a program. It skips the test in short mode (go test -short),
+// without root, and if the program is not installed.
 func tool(tb testing.TB, patterns ...string) string {
 	tb.Helper()
 	if testing.Short() {
@@ -159,7 +159,7 @@ func missing(tb testing.TB, what string) {
 	tb.Skip("missing: " + what)
 }
 
-// run runs a command that must succeed.
+// run runs a command, and fails the test if the command fails.
 func run(tb testing.TB, cmd *exec.Cmd) {
 	tb.Helper()
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The files that writeCertificates makes.
+// The files that writeCertificates writes.
 const (
 	authorityFile = "ca.pem"
 	serverCert    = "cert.pem"
@@ -23,8 +23,9 @@ const (
 	clientKey     = "client-key.pem"
 )
 
-// writeCertificates makes a private authority in dir, a certificate of it for
-// localhost, and one for clients. It gives the path of the authority's.
+// writeCertificates creates a private authority in dir, a server certificate for
+// localhost, and a client certificate. It returns the path of the authority's
+// certificate.
 func writeCertificates(tb testing.TB, dir string) string {
 	tb.Helper()
 	caKey := newKey(tb)
@@ -56,13 +57,13 @@ func writeCertificates(tb testing.TB, dir string) string {
 	return path
 }
 
-// ClientCertificate gives the files of a certificate that the server's authority
-// has issued for clients.
+// ClientCertificate returns the files of a client certificate that the server's
+// authority has issued.
 func (s *Server) ClientCertificate() (cert, key string) {
 	return filepath.Join(s.Dir, clientCert), filepath.Join(s.Dir, clientKey)
 }
 
-// OtherAuthority makes an authority that has issued nothing of anybody here.
+// OtherAuthority creates an authority that has issued no certificate.
 func OtherAuthority(tb testing.TB) string {
 	tb.Helper()
 	return writeCertificates(tb, tb.TempDir())

@@ -12,15 +12,15 @@ import (
 )
 
 // MariaDB is a private MariaDB whose root needs no password. It offers TLS with a
-// certificate of Authority for "localhost" and 127.0.0.1.
+// certificate for "localhost" and 127.0.0.1 that Authority has issued.
 type MariaDB struct {
 	*Server
 	Authority string // file of the authority's certificate
 	db        *sql.DB
 }
 
-// NewMariaDB starts one and runs the statements of each script, which are
-// separated by ";" at the end of a line.
+// NewMariaDB starts a server and runs the statements of each script. A statement ends
+// with ";" at the end of a line.
 func NewMariaDB(tb testing.TB, scripts ...string) *MariaDB {
 	tb.Helper()
 	daemon := tool(tb, "/usr/sbin/mariadbd", "/usr/sbin/mysqld")

@@ -11,12 +11,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// PgBouncer is a pooler in transaction mode before a PostgreSQL: each transaction
-// may reach another session of the server, and no prepared statement outlives one.
-// It asks for no password.
+// PgBouncer is a pooler in transaction mode before a PostgreSQL. Each transaction may
+// use another session of the server, so prepared statements do not outlive a
+// transaction. It asks for no password.
 type PgBouncer struct{ *Server }
 
-// NewPgBouncer starts one before p.
+// NewPgBouncer starts a pooler before p.
 func NewPgBouncer(tb testing.TB, p *PostgreSQL) *PgBouncer {
 	tb.Helper()
 	daemon := tool(tb, "/usr/sbin/pgbouncer")

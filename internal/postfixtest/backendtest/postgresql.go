@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// PostgreSQL is a private PostgreSQL whose superuser is postgres. Local
-// connections of it need no password, TCP ones do.
+// PostgreSQL is a private PostgreSQL whose superuser is postgres. Local connections
+// need no password, TCP connections do.
 type PostgreSQL struct {
 	*Server
 	admin string // connection string
 }
 
-// NewPostgreSQL starts one and runs the scripts in the database postgres.
+// NewPostgreSQL starts a server and runs the scripts in the database postgres.
 func NewPostgreSQL(tb testing.TB, scripts ...string) *PostgreSQL {
 	tb.Helper()
 	initdb := tool(tb, "/usr/lib/postgresql/*/bin/initdb")

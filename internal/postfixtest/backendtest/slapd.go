@@ -15,8 +15,8 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// Slapd is a private OpenLDAP server. It offers StartTLS with a certificate of
-// Authority for "localhost" and 127.0.0.1.
+// Slapd is a private OpenLDAP server. It offers StartTLS with a certificate for
+// "localhost" and 127.0.0.1 that Authority has issued.
 type Slapd struct {
 	*Server
 	Authority  string // file of the authority's certificate
@@ -27,19 +27,19 @@ type Slapd struct {
 // RootPassword is the password of cn=admin,SUFFIX.
 const RootPassword = "admin-secret"
 
-// SlapdConfig is what a directory should be.
+// SlapdConfig describes a directory.
 type SlapdConfig struct {
 	Suffix string   // "dc=site,dc=example"
 	Schema []string // further slapd.conf lines, attributetype and objectclass
-	LDIF   string   // the entries, the suffix's own included
-	// RequireTLS makes the server refuse everything but StartTLS in the clear.
+	LDIF   string   // the entries, including that of the suffix
+	// RequireTLS makes the server refuse all operations without TLS except StartTLS.
 	RequireTLS bool
-	// RequireCertificate makes it refuse clients over TLS that have none of its
+	// RequireCertificate makes it refuse TLS clients without a certificate of its
 	// authority.
 	RequireCertificate bool
 }
 
-// NewSlapd starts one.
+// NewSlapd starts a server.
 func NewSlapd(tb testing.TB, c SlapdConfig) *Slapd {
 	tb.Helper()
 	daemon := tool(tb, "/usr/sbin/slapd")
@@ -98,7 +98,7 @@ func (s *Slapd) dial() (*ldap.Conn, error) {
 	return ldap.DialURL("ldapi://" + s.Socket)
 }
 
-// Modify changes the directory as its administrator.
+// Modify calls change with a connection of the directory's administrator.
 func (s *Slapd) Modify(change func(*ldap.Conn) error) {
 	s.tb.Helper()
 	conn, err := s.dial()
