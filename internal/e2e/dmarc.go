@@ -15,8 +15,8 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// bankZone is a site that asks receivers to reject what it did not send, and a
-// mailing list on another one.
+// bankZone holds the records of a bank that asks receivers to reject mail it did not
+// send, and of another site with a mailing list.
 const bankZone = `bank.example. TXT "v=spf1 ip4:192.0.2.40 -all"
 _dmarc.bank.example. TXT "v=DMARC1; p=reject; rua=mailto:dmarc@bank.example"
 mx.bank.example. A 192.0.2.40
@@ -33,26 +33,27 @@ const (
 	spoofer  = "x@spammer.example"
 )
 
-// sealer is the domain whose ARC seals the site trusts; sealServer is what the
-// list's server calls itself in its results.
+// sealer is the domain whose ARC seals the site trusts. sealServer is the authserv-id
+// of the list's server.
 const (
 	sealer     = "list.example"
 	sealServer = "mx.list.example"
 )
 
-// DMARCCase is a mail from outside that "make try" shows and the tests send: add
-// a line here to add one to both.
+// DMARCCase is a mail from outside that "make try" shows and the tests send. A new line
+// in DMARCCases adds one to both.
 type DMARCCase struct {
 	Name  string
-	Flags []string // of postern-milterd, beside those of the site
+	Flags []string // further flags of postern-milterd
 	Mail  postfixtest.Mail
-	// Sealed has the list's server seal the mail with ARC, having seen DMARC pass.
+	// Sealed makes the list's server seal the mail with ARC, after DMARC has passed
+	// there.
 	Sealed bool
 
 	Code        int    // of Postfix's reply
-	Disposition string // of the record
+	Disposition string // in the record
 	Marked      bool   // the mail is delivered with X-Postern-Quarantine
-	Want        string // what our results say
+	Want        string // a text in our results
 }
 
 // DMARCCases returns the mails, in the order in which they are shown.
@@ -73,13 +74,13 @@ func DMARCCases() []DMARCCase {
 	}
 }
 
-// authored makes the bank's employee the author of a mail.
+// authored returns a mail with the bank's employee as its author.
 func authored(m postfixtest.Mail, header string) postfixtest.Mail {
 	m.Message = header + "From: Alice <" + Banker + ">\nTo: <" + m.To[0] + ">\nSubject: your account\nMessage-ID: <1@bank.example>\n\nHello.\n"
 	return m
 }
 
-// DMARCRecord is what the record of a mail says about DMARC.
+// DMARCRecord holds the fields of a mail's record about DMARC.
 type DMARCRecord struct {
 	postfixtest.Record
 	DMARC       string `json:"dmarc"`
@@ -87,15 +88,15 @@ type DMARCRecord struct {
 	Disposition string `json:"disposition"`
 }
 
-// DMARCOutcome is what became of a DMARCCase.
+// DMARCOutcome is the result of a DMARCCase.
 type DMARCOutcome struct {
 	Reply     postfixtest.Reply
 	Record    DMARCRecord
-	Delivered postfixtest.Delivery // zero when the mail was refused
-	Wrong     error                // nil when all was as expected
+	Delivered postfixtest.Delivery // zero if the mail was refused
+	Wrong     error                // nil if all was as expected
 }
 
-// Rule is the row of the table of dispositions that decided.
+// Rule returns the row of the table of dispositions that decided.
 func (o DMARCOutcome) Rule() string {
 	i := slices.IndexFunc(o.Record.Steps, func(s postfixtest.Step) bool { return s.Check == "dmarc" })
 	if i < 0 {
@@ -105,10 +106,10 @@ func (o DMARCOutcome) Rule() string {
 	return strings.TrimPrefix(rule, "rule ")
 }
 
-// quarantineField is the mark.
+// quarantineField is the header field that marks a mail.
 const quarantineField = "X-Postern-Quarantine"
 
-// Run sends the mail and waits for its record and, when it was accepted, for its
+// Run sends the mail, and waits for its record and, if the mail was accepted, for its
 // delivery. An error means that the site itself failed.
 func (c DMARCCase) Run(ctx context.Context, s *Site) (o DMARCOutcome, err error) {
 	defer func() {
@@ -147,7 +148,7 @@ func (c DMARCCase) Run(ctx context.Context, s *Site) (o DMARCOutcome, err error)
 	return o, nil
 }
 
-// check compares what came with what had to come.
+// check compares the outcome with the expected one.
 func (c DMARCCase) check(o DMARCOutcome) error {
 	var errs []error
 	if o.Reply.Code != c.Code || o.Record.Disposition != c.Disposition {
@@ -163,8 +164,8 @@ func (c DMARCCase) check(o DMARCOutcome) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// milterdWith has postern-milterd run with further flags: it is started again
-// unless it does already.
+// milterdWith makes postern-milterd run with further flags. It restarts the daemon
+// unless it has these flags already.
 func (s *Site) milterdWith(ctx context.Context, flags []string) error {
 	flags = append([]string{"--trusted-arc-sealers=" + s.sealersPath()}, flags...)
 	if slices.Equal(flags, s.extra) {
@@ -182,8 +183,8 @@ func (s *Site) milterdWith(ctx context.Context, flags []string) error {
 
 func (s *Site) sealersPath() string { return filepath.Join(s.Dir, "sealers") }
 
-// arcSeal puts a set of ARC fields on top of the mail on its standard input, for
-// the results that the server in its arguments has written there.
+// arcSeal adds a set of ARC fields to the mail on its standard input. They are for the
+// results in the mail that the server in its arguments has written.
 const arcSeal = `
 import sys, dkim
 server, selector, domain, key = (a.encode() for a in sys.argv[1:])
@@ -192,7 +193,7 @@ fields = dkim.arc_sign(mail, selector, domain, open(key, "rb").read(), server)
 sys.stdout.buffer.write((b"".join(fields) + mail).replace(b"\r\n", b"\n"))
 `
 
-// seal has Debian's python3-dkim seal a message as the list's server.
+// seal returns a message that python3-dkim has sealed as the list's server.
 func (s *Site) seal(ctx context.Context, message string) (string, error) {
 	dir := filepath.Join(s.Dir, "sealer")
 	if _, err := os.Stat(dir); err != nil {
@@ -222,7 +223,7 @@ func (s *Site) seal(ctx context.Context, message string) (string, error) {
 	return out.String(), nil
 }
 
-// rsaKey finds the key that python3-dkim can seal with.
+// rsaKey returns a key that python3-dkim can seal with.
 func rsaKey(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -20,8 +20,8 @@ type ReportedRow struct {
 	Reasons     []string `xml:"row>policy_evaluated>reason>type"`
 }
 
-// PreviewReport has mails in the bank's name counted, and returns what is reported to
-// the bank about them, and to which address.
+// PreviewReport sends mails in the bank's name. It returns the rows of the report about
+// them, and the address that the report goes to.
 func (s *Site) PreviewReport(ctx context.Context) (rows []ReportedRow, to string, err error) {
 	flags := []string{"--report-store=sqlite:" + filepath.Join(s.Dir, "reports.db"), "--report-from=reports@" + homeDomain}
 	if err := s.milterdWith(ctx, flags); err != nil {
@@ -32,7 +32,7 @@ func (s *Site) PreviewReport(ctx context.Context) (rows []ReportedRow, to string
 		if _, err := s.Postfix.Send(ctx, postfixtest.MX, m); err != nil {
 			return nil, "", err
 		}
-		if _, err := s.Postfix.Delivered(ctx, m.To[0]); err != nil { // or a later mail would find it
+		if _, err := s.Postfix.Delivered(ctx, m.To[0]); err != nil { // a later mail would find this delivery
 			return nil, "", err
 		}
 	}

@@ -14,15 +14,15 @@ import (
 // fromCheck is the name of the check in records.
 const fromCheck = "from_ownership"
 
-// FromCase is one mail whose From is judged, which "make try" shows and the tests
-// send: add a line here to add one to both.
+// FromCase is a mail whose From is checked, which "make try" shows and the tests send.
+// A new line in FromCases adds one to both.
 type FromCase struct {
 	Name    string
 	Service string // of postfixtest, or Sendmail
 	Mail    postfixtest.Mail
 	Code    int           // of Postfix's reply
-	Reason  record.Reason // of the check; "" when it is not asked
-	Reply   string        // in the reply
+	Reason  record.Reason // of the check; "" if it is not asked
+	Reply   string        // text in the reply
 }
 
 // FromCases returns the mails, in the order in which they are shown.
@@ -46,14 +46,14 @@ func FromCases() []FromCase {
 	}
 }
 
-// withHeader is a mail of a user with certain fields in its header.
+// withHeader returns a mail of a user with these fields in its header.
 func withHeader(login, fields string) postfixtest.Mail {
 	m := As(login, login, Dora)
 	m.Message = fields + "\nTo: <" + Dora + ">\nSubject: a test\n\nHello.\n"
 	return m
 }
 
-// FromFlags are those of postern-milterd in these cases.
+// FromFlags returns the flags of postern-milterd in these cases.
 func (s *Site) FromFlags() []string {
 	return []string{
 		"--from-ownership=enforce", "--from-display=reject",
@@ -61,14 +61,14 @@ func (s *Site) FromFlags() []string {
 	}
 }
 
-// FromOutcome is what became of a FromCase.
+// FromOutcome is the result of a FromCase.
 type FromOutcome struct {
 	Reply  postfixtest.Reply
 	Record postfixtest.Record
-	Wrong  error // nil when all was as expected
+	Wrong  error // nil if all was as expected
 }
 
-// Step is that of the check, zero when it was not asked.
+// Step returns the step of the check, or the zero value if it was not asked.
 func (o FromOutcome) Step() postfixtest.Step {
 	i := slices.IndexFunc(o.Record.Steps, func(s postfixtest.Step) bool { return s.Check == fromCheck })
 	if i < 0 {
@@ -115,7 +115,7 @@ func (c FromCase) send(ctx context.Context, s *Site) (postfixtest.Reply, error) 
 	return r.Final(), err
 }
 
-// check compares what came with what had to come.
+// check compares the outcome with the expected one.
 func (c FromCase) check(o FromOutcome) error {
 	var errs []error
 	step := o.Step()

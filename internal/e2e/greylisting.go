@@ -16,11 +16,11 @@ import (
 	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
-// Greylisting is a second MX service of the site, whose hook asks the greylist.
+// Greylisting is a second MX service of the site, whose hook asks the greylist check.
 const Greylisting = "greylisting"
 
-// WithGreylist gives the site the service Greylisting. store is where the
-// greylist is kept. The delay is a second, for those who watch.
+// WithGreylist adds the service Greylisting to the site. store is the greylist's store.
+// The delay is one second.
 func WithGreylist(c SiteConfig, store string) SiteConfig {
 	c.Policyd = slices.Concat(c.Policyd, []string{"--greylist-delay=1s", "--greylist-store=" + store})
 	before := c.Postfix
@@ -37,11 +37,11 @@ func WithGreylist(c SiteConfig, store string) SiteConfig {
 	return c
 }
 
-// RedisEnv is the variable by which "make try" is told to keep the greylist in
-// a private Redis.
+// RedisEnv is the environment variable that makes "make try" keep the greylist in a
+// private Redis.
 const RedisEnv = "STORE"
 
-// StartRedis starts a Redis of our own and returns its URL. stop ends it.
+// StartRedis starts a private Redis and returns its URL. stop ends it.
 func StartRedis(ctx context.Context, dir string) (url string, stop func(), err error) {
 	addr, err := postfixtest.FreeAddr()
 	if err != nil {
@@ -87,8 +87,7 @@ func pingRedis(ctx context.Context, addr string) error {
 	return fmt.Errorf("redis-server on %s does not answer: %w", addr, context.Cause(ctx))
 }
 
-// GreylistCases are the mails to Greylisting, in the order in which they are
-// shown.
+// GreylistCases returns the mails to Greylisting, in the order in which they are shown.
 func GreylistCases() []Case {
 	return []Case{
 		{"a server that nobody has seen before", Greylisting, client("198.51.100.9", "mx.new.example", "first@new.example", Alice), 450, record.GreylistNew},
@@ -97,14 +96,14 @@ func GreylistCases() []Case {
 	}
 }
 
-// greylistHeader is what a mail that had to wait carries.
+// greylistHeader is the header field of a mail that had to wait.
 const greylistHeader = "X-Greylist"
 
-// comeBackAfter is how long the server of the example waits between its tries.
+// comeBackAfter is how long the server in the example waits before it tries again.
 const comeBackAfter = 300 * time.Millisecond
 
-// RunGreylist sends the mail as Run does. One that must pass because it has
-// waited is sent until it does; it must then carry the header, once.
+// RunGreylist sends the mail as Run does. A mail that must pass after waiting is sent
+// again until it passes. It must then have the header field once.
 func (c Case) RunGreylist(ctx context.Context, s *Site) (o Outcome, header string, err error) {
 	for {
 		o, header, err = c.runOnce(ctx, s)

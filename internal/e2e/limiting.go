@@ -12,14 +12,14 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// Limited is a second submission service of the site, whose hooks ask ownership and
-// limits.
+// Limited is a second submission service of the site. Its hooks ask the ownership and
+// limit checks.
 const Limited = "limited"
 
-// limitShown is how many recipients a login may name in an hour there.
+// limitShown is the number of recipients that a login may have there in an hour.
 const limitShown = 5
 
-// WithLimits gives the site the service Limited.
+// WithLimits adds the service Limited to the site.
 func WithLimits(c SiteConfig) SiteConfig {
 	c.Policyd = slices.Concat(c.Policyd, []string{"--limit", fmt.Sprintf("login.recipients=%d/1h", limitShown), "--limit-store=memory:"})
 	before := c.Postfix
@@ -33,13 +33,13 @@ func WithLimits(c SiteConfig) SiteConfig {
 	return c
 }
 
-// submissionEndpoint is where the submission hook asks.
+// submissionEndpoint returns the endpoint of the submission hook.
 func submissionEndpoint(c *postfixtest.Config) string {
 	return strings.TrimSuffix(strings.Fields(c.Submission[0])[2], ",")
 }
 
-// LimitHooks are the options of a submission service that asks for limits, as
-// policy/LIMITS.md shows them.
+// LimitHooks returns the options of a submission service that asks for limits, as in
+// policy/LIMITS.md.
 func LimitHooks(endpoint string) []string {
 	return []string{
 		"smtpd_sender_restrictions=" + CheckPolicy(endpoint, "{ policy_context = ownership, limit }"),
@@ -47,11 +47,11 @@ func LimitHooks(endpoint string) []string {
 	}
 }
 
-// Shown is one thing that was done, and what came of it.
+// Shown is an action and its result.
 type Shown struct{ Name, Answer, Why string }
 
-// LimitStory has Bob's account send too much, lifts the limit, and blocks him. The
-// second error is what was not as expected.
+// LimitStory makes Bob's account send too much, lifts the limit, and blocks him. wrong
+// is what was not as expected.
 func LimitStory(ctx context.Context, s *Site) (shown []Shown, wrong, err error) {
 	story := limitStory{ctx: ctx, site: s}
 	for i := range limitShown {
@@ -107,7 +107,7 @@ func (l *limitStory) send(name string, code int) {
 	l.add(name, result.Final().String(), strings.TrimSpace(reason+" "+detail), result.Final().Code == code)
 }
 
-// alarm shows the line of the log about the limit.
+// alarm shows the log line about the limit.
 func (l *limitStory) alarm() {
 	if l.err != nil {
 		return

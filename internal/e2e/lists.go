@@ -7,8 +7,8 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// Zones are DNS lists as Spamhaus runs them, small and on this machine: for a
-// DNS server that replaces the whole DNS.
+// Zones are small, local copies of DNS lists in Spamhaus's form, for a DNS server that
+// replaces the whole DNS.
 const Zones = `
 2.0.0.127.zen.spamhaus.org.      IN A   127.0.0.2
 7.2.0.192.zen.spamhaus.org.      IN A   127.0.0.2
@@ -25,8 +25,8 @@ xn--bcher-kva.example.dbl.spamhaus.org. IN A 127.0.1.4
 abused.example.dbl.spamhaus.org. IN A   127.0.1.102
 `
 
-// WithLists makes the site's MX ask DNS lists too, through the DNS server at
-// address resolver.
+// WithLists makes the site's MX ask DNS lists too, with the DNS server at the address
+// resolver.
 func WithLists(c SiteConfig, resolver string) SiteConfig {
 	c.Policyd = slices.Concat(c.Policyd, []string{"--resolver=" + resolver})
 	before := c.Postfix
@@ -39,7 +39,7 @@ func WithLists(c SiteConfig, resolver string) SiteConfig {
 	return c
 }
 
-// contextPattern finds the policy_context of the MX hook.
+// contextPattern matches the policy_context of the MX hook.
 var contextPattern = regexp.MustCompile(`\{ policy_context ?= ?` + ownership + ` \}`)
 
 // askLists adds the lists to the checks of the MX hook.

@@ -8,8 +8,8 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// Case is one mail that "make try" shows and the tests send: add a line here to
-// add one to both.
+// Case is a mail that "make try" shows and the tests send. A new line in Cases adds one
+// to both.
 type Case struct {
 	Name    string
 	Service string // postfixtest.MX or postfixtest.Submission
@@ -32,37 +32,37 @@ func Cases() []Case {
 		{"a stranger writes to alice, no login", postfixtest.MX, fromOutside(Stranger, Alice), 250, record.DNSBLClean},
 		{"a client that Spamhaus lists writes to alice", postfixtest.MX, client("192.0.2.7", "mx.away.example", Stranger, Alice), 550, record.DNSBLClientListed},
 		{"mail from a domain that Spamhaus lists", postfixtest.MX, client("192.0.2.25", "mx.away.example", "offer@spam.example", Alice), 550, record.DNSBLSenderListed},
-		// The last one: it puts its list out of service until a self-test has passed.
+		// This is the last case, because its list is then out of service until a
+		// self-test passes.
 		{"from a client about whom the list gives an error code", postfixtest.MX, client("192.0.2.9", "mx.away.example", Stranger, Alice), 250, record.DNSBLUnavailable},
 	}
 }
 
-// fromOutside is a mail that another site delivers.
+// fromOutside returns a mail that another site sends.
 func fromOutside(from string, to ...string) postfixtest.Mail {
 	return client("192.0.2.25", "mx.away.example", from, to...)
 }
 
-// client is a mail from one address; name is its confirmed name and what it
-// calls itself.
+// client returns a mail from an address. name is its confirmed name and its HELO.
 func client(addr, name, from string, to ...string) postfixtest.Mail {
 	return postfixtest.Mail{Client: addr, Name: name, Helo: name, From: from, To: to}
 }
 
-// Outcome is what became of a Case.
+// Outcome is the result of a Case.
 type Outcome struct {
 	Reply  postfixtest.Reply
 	Record postfixtest.Record
-	Wrong  error // nil when all was as expected
+	Wrong  error // nil if all was as expected
 }
 
-// Run sends the mail, waits for its record and, when it was accepted, for its
+// Run sends the mail, and waits for its record and, if the mail was accepted, for its
 // delivery. An error means that the site itself failed.
 func (c Case) Run(ctx context.Context, s *Site) (Outcome, error) {
 	o, _, err := c.run(ctx, s)
 	return o, err
 }
 
-// run also returns what was delivered.
+// run also returns the delivery.
 func (c Case) run(ctx context.Context, s *Site) (o Outcome, d postfixtest.Delivery, err error) {
 	result, err := s.Postfix.Send(ctx, c.Service, c.Mail)
 	if err != nil {

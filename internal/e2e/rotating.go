@@ -17,20 +17,20 @@ import (
 	"github.com/postern-mail/postern/internal/rotate"
 )
 
-// RotationShown is what a rotation has come to at one time.
+// RotationShown is the state of a rotation at one time.
 type RotationShown struct {
 	When  string // the day, counted from the first, and the phase
-	Mail  string // who signed a mail sent then, and what a verifier says
-	Steps string // since the one before
+	Mail  string // which key signed a mail sent then, and a verifier's result
+	Steps string // the steps since the time before
 }
 
-// rotationDays are the times at which the clock is looked at, in hours: a rotation from
-// first to last has something to do at each.
+// rotationDays are the times, in hours, at which the story looks at the rotation. Each
+// has something to do, from the first step to the last.
 var rotationDays = []int{0, 2, 4, 15 * 24, 30 * 24}
 
-// RotationStory rotates the keys of a site with a real name server of its own, which
-// takes the records by dynamic updates. The clock of the rotation is moved; the mails
-// that are sent in between go through postern-milterd, which finds the keys by itself.
+// RotationStory rotates the keys of a site. The site has a real name server, which
+// receives the records by dynamic updates. The story moves the clock of the rotation.
+// The mails in between go through postern-milterd, which finds the new keys by itself.
 func RotationStory(ctx context.Context, s *Site) (shown []RotationShown, wrong, err error) {
 	dir := filepath.Join(s.Dir, "bind")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -65,7 +65,7 @@ func RotationStory(ctx context.Context, s *Site) (shown []RotationShown, wrong, 
 	return shown, wrong, nil
 }
 
-// rotationStory is a rotation with its clock.
+// rotationStory holds a rotation and its clock.
 type rotationStory struct {
 	site    *Site
 	rotator *rotate.Rotator
@@ -90,7 +90,7 @@ func newRotationStory(s *Site, server *bindtest.Server) (*rotationStory, error) 
 	return t, t.rotator.Start(homeDomain)
 }
 
-// at makes the steps of one time, and sends a mail.
+// at does the steps that are due at one time, and sends a mail.
 func (t *rotationStory) at(ctx context.Context, hours int) (shown RotationShown, wrong, err error) {
 	if _, err := t.rotator.Advance(ctx, homeDomain); err != nil {
 		return shown, nil, err
@@ -104,7 +104,7 @@ func (t *rotationStory) at(ctx context.Context, hours int) (shown RotationShown,
 	if err != nil {
 		return shown, nil, err
 	}
-	// The daemon notices by itself; the reload has the mail wait for that.
+	// The daemon notices by itself. The reload only makes the mail wait for that.
 	if _, err := t.site.Postern(ctx, "reload", "milterd", "--admin", "unix:"+filepath.Join(t.site.Dir, "milterd.sock")); err != nil {
 		return shown, nil, err
 	}

@@ -19,38 +19,38 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// The lines that attach postern-milterd, as README.md shows them. While the
-// daemon is away, mail passes as if it had not been asked.
+// The lines that attach postern-milterd, as in README.md. While the daemon is away,
+// mail passes unchecked.
 
-// verifyMilter is for mail from the internet.
+// verifyMilter returns the milter for mail from the internet.
 func verifyMilter(endpoint string) string {
 	return "smtpd_milters = { " + endpoint + ", default_action=accept }"
 }
 
-// localMilter is for mail from sendmail(1).
+// localMilter returns the milter for mail from sendmail(1).
 func localMilter(endpoint string) string {
 	return "non_smtpd_milters = { " + endpoint + ", default_action=accept }"
 }
 
-// submissionMilter is for the services that users send through.
+// submissionMilter returns the options of the services for users.
 func submissionMilter(endpoint string) []string {
 	return []string{"smtpd_milters=" + endpoint, "milter_macro_daemon_name=ORIGINATING"}
 }
 
-// homeDomain is the domain that signs.
+// homeDomain is the domain that the site signs for.
 const homeDomain = "home.example"
 
-// signer is the part of a site that signs.
+// signer holds the parts of a site that signs.
 type signer struct {
-	// Milterd listens on two addresses: for other people's mail and for our own.
+	// Milterd listens on two addresses: for mail of others and for our own.
 	Milterd             *postfixtest.Daemon
 	verifyAddr, ourAddr string
 
 	KeysDir string
-	DNS     *resolvertest.Server // has the records of the keys
+	DNS     *resolvertest.Server // serves the records of the keys
 
 	milterdMetricsAddr string
-	extra              []string // flags of postern-milterd that a DMARCCase has asked for
+	extra              []string // further flags of postern-milterd, for a DMARCCase
 }
 
 // startSigning makes keys, publishes them and starts postern-milterd.
@@ -62,7 +62,7 @@ func (s *Site) startSigning(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	// So that no /etc/postern of this machine has a say.
+	// The files in /etc/postern of this machine are not read.
 	if err := os.WriteFile(filepath.Join(s.Dir, "milterd.toml"), nil, 0o644); err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func (s *Site) startSigning(ctx context.Context) (err error) {
 	return s.StartMilterd(ctx)
 }
 
-// PublishKeys puts the records of all keys into the DNS, as an administrator
-// pastes what the postern command prints.
+// PublishKeys publishes the DNS records of all keys. It takes them from the output of
+// the postern command, as an administrator does.
 func (s *Site) PublishKeys(ctx context.Context) error {
 	zone, err := s.Postern(ctx, "dkim", "dns", "--dir", s.KeysDir)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *Site) PublishKeys(ctx context.Context) error {
 	return s.DNS.Replace(awayZone + bankZone + Zones + zone)
 }
 
-// Postern runs the administrator's command and gives what it prints.
+// Postern runs the administrator's command and returns its output.
 func (s *Site) Postern(ctx context.Context, args ...string) (string, error) {
 	path, err := s.config.Binaries.Path(ctx, "postern")
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *Site) Postern(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// MilterdConfig is how the site starts postern-milterd.
+// MilterdConfig returns how the site starts postern-milterd.
 func (s *Site) MilterdConfig(ctx context.Context) (postfixtest.DaemonConfig, error) {
 	path, err := s.config.Binaries.Path(ctx, "postern-milterd")
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *Site) MilterdConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 	return postfixtest.DaemonConfig{Path: path, Args: slices.Concat(args, s.config.Milterd, s.extra)}, nil
 }
 
-// StartMilterd starts postern-milterd, again if the one before has ended.
+// StartMilterd starts postern-milterd, or starts it again after it has ended.
 func (s *Site) StartMilterd(ctx context.Context) error {
 	s.config.Progress("building postern-milterd")
 	c, err := s.MilterdConfig(ctx)
@@ -139,14 +139,14 @@ func (s *Site) StartMilterd(ctx context.Context) error {
 	return err
 }
 
-// attachMilters adds the lines to a Postfix that would be started.
+// attachMilters adds the lines to a Postfix to be started.
 func (s *Site) attachMilters(c *postfixtest.Config) {
 	c.Main = append(c.Main, verifyMilter("inet:"+s.verifyAddr), localMilter("inet:"+s.ourAddr))
 	c.Submission = append(c.Submission, submissionMilter("inet:"+s.ourAddr)...)
 }
 
-// stopSigning ends the daemon and the DNS server. The daemon waits for sessions
-// that Postfix holds: Postfix ends first.
+// stopSigning ends the daemon and the DNS server. Postfix must end first, because the
+// daemon waits for the sessions of Postfix.
 func (s *Site) stopSigning() error {
 	var err error
 	if s.Milterd != nil {
@@ -158,7 +158,7 @@ func (s *Site) stopSigning() error {
 	return err
 }
 
-// SignRecord is what the record of a signed mail says beyond other records.
+// SignRecord holds the fields that only the record of a signed mail has.
 type SignRecord struct {
 	postfixtest.Record
 	MessageID string `json:"message_id"`
@@ -183,8 +183,8 @@ func (s *Site) SignRecord(ctx context.Context, sender, recipient string) (SignRe
 	return more, err
 }
 
-// dkimpy verifies every signature of a mail on its standard input, through the
-// DNS server on a port of 127.0.0.1, and prints one True or False for each.
+// dkimpy verifies every signature of a mail on its standard input and prints True or
+// False for each. It asks the DNS server on a port of 127.0.0.1.
 const dkimpy = `
 import sys, dns.resolver, dkim
 r = dns.resolver.Resolver(configure=False)
@@ -200,11 +200,11 @@ for i in range(n):
         print("False", e)
 `
 
-// python is Debian's: another one does not find Debian's modules.
+// python is Debian's Python: another one does not find Debian's modules.
 const python = "/usr/bin/python3"
 
-// VerifyDKIM has Debian's python3-dkim verify all signatures of a mail. good are
-// those that verify.
+// VerifyDKIM verifies all signatures of a mail with Debian's python3-dkim. good is the
+// number of those that verify.
 func VerifyDKIM(ctx context.Context, dns *resolvertest.Server, mail []byte) (good, all int, err error) {
 	_, port, err := net.SplitHostPort(dns.Addr())
 	if err != nil {
@@ -225,18 +225,18 @@ func VerifyDKIM(ctx context.Context, dns *resolvertest.Server, mail []byte) (goo
 	return good, all, nil
 }
 
-// Sendmail is the way of a mail that a program on this machine hands to
+// Sendmail is the service of a mail that a program on this machine passes to
 // sendmail(1).
 const Sendmail = "sendmail"
 
-// SignCase is one mail that "make try" shows and the tests send: add a line here
-// to add one to both.
+// SignCase is a mail that "make try" shows and the tests send. A new line in SignCases
+// adds one to both.
 type SignCase struct {
 	Name    string
 	Service string // of postfixtest, or Sendmail
 	Mail    postfixtest.Mail
 	Reason  record.Reason // of the sign role
-	Good    int           // signatures of the delivered mail, which all verify
+	Good    int           // number of signatures in the delivered mail; all verify
 }
 
 // SignCases returns the mails, in the order in which they are shown.
@@ -249,22 +249,22 @@ func SignCases() []SignCase {
 	}
 }
 
-// withFrom is a mail of Alice's with another From field than her own.
+// withFrom returns a mail of Alice with a From field that is not hers.
 func withFrom(from string) postfixtest.Mail {
 	m := As(Alice, Alice, Dora)
 	m.Message = "From: " + from + "\nTo: <" + Dora + ">\nSubject: a test\n\nHello.\n"
 	return m
 }
 
-// SignOutcome is what became of a SignCase.
+// SignOutcome is the result of a SignCase.
 type SignOutcome struct {
 	Record    SignRecord
 	Delivered postfixtest.Delivery
 	Good, All int   // signatures of the delivered mail
-	Wrong     error // nil when all was as expected
+	Wrong     error // nil if all was as expected
 }
 
-// Why says it in words.
+// Why describes the outcome.
 func (o SignOutcome) Why() string {
 	if o.All == 0 {
 		return o.Record.Reason
@@ -273,8 +273,8 @@ func (o SignOutcome) Why() string {
 		"; python3-dkim verifies " + strconv.Itoa(o.Good) + " of " + strconv.Itoa(o.All)
 }
 
-// Run sends the mail and waits for its record and its delivery. An error means
-// that the site itself failed.
+// Run sends the mail and waits for its record and its delivery. An error means that the
+// site itself failed.
 func (c SignCase) Run(ctx context.Context, s *Site) (o SignOutcome, err error) {
 	defer func() {
 		if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// The people of the site and what they own. Dora's mailbox exists, but she has
-// no login.
+// The people of the site and the addresses that they own. Dora has a mailbox but no
+// login.
 const (
 	Alice    = "alice@home.example"
 	Bob      = "bob@home.example"
@@ -26,7 +26,7 @@ const (
 	password = "correct horse"
 )
 
-// ownersMap and aliasMap are Postfix's own files.
+// ownersMap and aliasMap are maps of Postfix.
 const (
 	ownersMap = `# who may send as whom, as in smtpd_sender_login_maps
 alice@home.example      alice@home.example
@@ -41,18 +41,18 @@ team@home.example       alice@home.example, bob@home.example
 `
 )
 
-// SiteConfig is what differs between sites. The zero value, with Binaries, is a
-// site with postern-policyd alone; "make try" has signing too.
+// SiteConfig holds the differences between sites. With only Binaries set, the site has
+// postern-policyd alone. "make try" also signs.
 type SiteConfig struct {
 	Binaries *postfixtest.Binaries
-	Dir      string                    // as postfixtest.MakeDir makes it; "" means one that Stop removes
-	Progress func(step string)         // told before each step; nil for none
-	Log      io.Writer                 // gets the daemon's log; nil for none
+	Dir      string                    // made by postfixtest.MakeDir; "" means one that Stop removes
+	Progress func(step string)         // called before each step; nil for none
+	Log      io.Writer                 // also gets the daemon's log; nil for none
 	Policyd  []string                  // further flags of postern-policyd
-	Files    []*os.File                // its sockets, which "systemd" means in a --listen of Policyd
-	Signing  bool                      // postern-milterd runs too, and has keys for home.example
-	Milterd  []string                  // its further flags
-	Postfix  func(*postfixtest.Config) // changes the Postfix that would be started; nil leaves it
+	Files    []*os.File                // its sockets, for "systemd" in a --listen of Policyd
+	Signing  bool                      // also run postern-milterd, with keys for home.example
+	Milterd  []string                  // further flags of postern-milterd
+	Postfix  func(*postfixtest.Config) // changes the Postfix to be started; nil for no change
 }
 
 // Site is a running site.
@@ -60,21 +60,21 @@ type Site struct {
 	Postfix *postfixtest.Postfix
 	Policyd *postfixtest.Daemon
 
-	// Dir holds the maps; PolicyAddr is where postern-policyd listens.
+	// Dir holds the maps. PolicyAddr is the address of postern-policyd.
 	Dir, PolicyAddr string
 
 	config SiteConfig
 	*signer
 }
 
-// OwnersPath is the owners map.
+// OwnersPath returns the path of the owners map.
 func (s *Site) OwnersPath() string { return filepath.Join(s.Dir, "owners") }
 
-// AliasesPath is the alias map.
+// AliasesPath returns the path of the alias map.
 func (s *Site) AliasesPath() string { return filepath.Join(s.Dir, "aliases") }
 
-// Start starts a site. ctx bounds the start only; the caller must Stop what it
-// returns.
+// Start starts a site. ctx bounds the start only. The caller must Stop the returned
+// site.
 func Start(ctx context.Context, c SiteConfig) (_ *Site, err error) {
 	if c.Progress == nil {
 		c.Progress = func(string) {}
@@ -99,7 +99,7 @@ func Start(ctx context.Context, c SiteConfig) (_ *Site, err error) {
 	return s, s.startPostfix(ctx)
 }
 
-// prepare writes the maps and chooses the daemon's address.
+// prepare writes the maps and chooses the address of postern-policyd.
 func (s *Site) prepare() (err error) {
 	if s.Dir == "" {
 		if s.Dir, err = postfixtest.MakeDir(); err != nil {
@@ -112,23 +112,23 @@ func (s *Site) prepare() (err error) {
 	return errors.Join(
 		os.WriteFile(s.OwnersPath(), []byte(ownersMap), 0o644),
 		os.WriteFile(s.AliasesPath(), []byte(aliasMap), 0o644),
-		// So that no /etc/postern of this machine has a say.
+		// The files in /etc/postern of this machine are not read.
 		os.WriteFile(filepath.Join(s.Dir, "policyd.toml"), nil, 0o644),
-		// For sockets that lie under the queue directory.
+		// For sockets below the queue directory.
 		os.MkdirAll(filepath.Join(s.queueDir(), "postern"), 0o755),
 	)
 }
 
 func (s *Site) queueDir() string { return filepath.Join(s.Dir, "postfix", "queue") }
 
-// Endpoint is the daemon's address in Postfix's spelling.
+// Endpoint returns the address of postern-policyd in Postfix's spelling.
 func (s *Site) Endpoint() string { return "inet:" + s.PolicyAddr }
 
-// noDNS is where no name server listens: a site without one must not ask that
-// of the machine.
+// noDNS is an address without a name server. A site without a name server must not use
+// that of the machine.
 const noDNS = "127.0.0.1:9"
 
-// PolicydConfig is how the site starts postern-policyd.
+// PolicydConfig returns how the site starts postern-policyd.
 func (s *Site) PolicydConfig(ctx context.Context) (postfixtest.DaemonConfig, error) {
 	path, err := s.config.Binaries.Path(ctx, "postern-policyd")
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *Site) PolicydConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 	}, nil
 }
 
-// StartPolicyd starts postern-policyd, again if the one before has ended.
+// StartPolicyd starts postern-policyd, or starts it again after it has ended.
 func (s *Site) StartPolicyd(ctx context.Context) error {
 	s.config.Progress("building postern-policyd")
 	c, err := s.PolicydConfig(ctx)
@@ -193,8 +193,8 @@ func (s *Site) startPostfix(ctx context.Context) (err error) {
 	return err
 }
 
-// Stop ends everything. The daemon's exit code counts as an error unless it is
-// 0 or the daemon was ended before.
+// Stop ends everything. An exit code of a daemon other than 0 is an error, unless the
+// daemon has ended before.
 func (s *Site) Stop() error {
 	var errs []error
 	if s.Postfix != nil {
@@ -210,12 +210,12 @@ func (s *Site) Stop() error {
 	return errors.Join(errs...)
 }
 
-// As is a mail from a user who logs in.
+// As returns a mail from a user who logs in.
 func As(login, from string, to ...string) postfixtest.Mail {
 	return postfixtest.Mail{Login: login, Password: password, From: from, To: to}
 }
 
-// Record waits for the decision on a mail's sender and first recipient.
+// Record waits for the decision record of a mail's sender and first recipient.
 func (s *Site) Record(ctx context.Context, m postfixtest.Mail) (postfixtest.Record, error) {
 	sender := m.From
 	if sender == "" {

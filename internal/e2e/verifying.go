@@ -10,26 +10,26 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// awayZone is what the other site of the examples publishes. It is there
-// from the start, or resolvers would remember that it is not.
+// awayZone holds the records of the other site. They exist from the start, because
+// resolvers would remember that they do not.
 const awayZone = `away.example. TXT "v=spf1 ip4:192.0.2.25 -all"
 mx.away.example. A 192.0.2.25
 25.2.0.192.in-addr.arpa. PTR mx.away.example.
 `
 
-// forgedResults is a field that claims to be ours, and one that does not.
+// forgedResults are two fields: one that claims to be ours, and one that does not.
 const forgedResults = "Authentication-Results: mail.home.example; dkim=pass header.d=bank.example; spf=pass\n" +
 	"Authentication-Results: mx.other.example; spf=pass smtp.mailfrom=other.example\n"
 
-// VerifyCase is a session with one or more mails from outside that "make try"
-// shows and the tests send: add a line here to add one to both.
+// VerifyCase is a session with mails from outside, which "make try" shows and the tests
+// send. A new line in VerifyCases adds one to both.
 type VerifyCase struct {
 	Name  string
-	Mails []postfixtest.Mail // in one session; its client is that of the first
-	// SignedFirst has the site sign the message before, as for a mail that comes
-	// back over a list.
+	Mails []postfixtest.Mail // in one session; its client is that of the first mail
+	// SignedFirst makes the site sign the message before it is sent, as for a mail that
+	// comes back from a mailing list.
 	SignedFirst bool
-	Want        [][]string // of each mail: what its results say
+	Want        [][]string // of each mail: texts in its results
 }
 
 // VerifyCases returns the sessions, in the order in which they are shown.
@@ -48,7 +48,7 @@ func VerifyCases() []VerifyCase {
 	}
 }
 
-// VerifyRecord is what the record of a verified mail says beyond other records.
+// VerifyRecord holds the fields that only the record of a verified mail has.
 type VerifyRecord struct {
 	postfixtest.Record
 	MessageID string `json:"message_id"`
@@ -71,11 +71,11 @@ func (s *Site) VerifyRecord(ctx context.Context, m postfixtest.Mail) (VerifyReco
 	return more, err
 }
 
-// VerifyOutcome is what became of one mail of a VerifyCase.
+// VerifyOutcome is the result for one mail of a VerifyCase.
 type VerifyOutcome struct {
 	Results string // our Authentication-Results, unfolded
 	Record  VerifyRecord
-	Wrong   error // nil when all was as expected
+	Wrong   error // nil if all was as expected
 }
 
 // Run sends the mails in one session, and waits for their records and their
@@ -113,7 +113,7 @@ func (c VerifyCase) Run(ctx context.Context, s *Site) (all []VerifyOutcome, err 
 	return all, session.Quit()
 }
 
-// signedMessage is a mail as the site signs it.
+// signedMessage returns a mail that the site has signed.
 func (s *Site) signedMessage(ctx context.Context) (string, error) {
 	r, err := s.Postfix.Send(ctx, postfixtest.Submission, As(Alice, Alice, Dora))
 	if err != nil {
@@ -146,7 +146,8 @@ func (s *Site) verified(ctx context.Context, session *postfixtest.Client, m post
 	return o, nil
 }
 
-// ourResults finds the one field of ours, which must be first.
+// ourResults returns our field of results. It must be the only one of ours, and the
+// first field.
 func ourResults(d postfixtest.Delivery, want []string) (string, error) {
 	const ours = "mail.home.example;"
 	fields := d.Headers("Authentication-Results")

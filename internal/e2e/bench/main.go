@@ -1,10 +1,10 @@
-// Bench measures what Postern costs: `make bench`, or with the names of some
-// benchmarks as arguments.
+// Bench measures the cost of Postern. Run it with `make bench`, or with the names of
+// some benchmarks as arguments.
 //
-// Machines differ and are noisy, so nearly every figure is a ratio to a
-// reference that runs in the same minute: both are measured in turn, several
-// times, and the medians are compared. CPU time is that of the measured
-// process alone, as the kernel accounts it.
+// Machines differ and are noisy, so nearly every figure is a ratio to a reference that
+// runs in the same minute. Both are measured in turn, several times, and the medians
+// are compared. CPU time is that of the measured process alone, as the kernel counts
+// it.
 package main
 
 import (
@@ -19,14 +19,14 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// benchmark is one thing measured.
+// benchmark is one benchmark.
 type benchmark struct {
 	name string
 	what string
 	run  func(ctx context.Context, e *env) ([]result, error)
 }
 
-// benchmarks is the list of all of them.
+// benchmarks returns all benchmarks.
 func benchmarks() []benchmark {
 	return []benchmark{
 		{"ownership", "an ownership decision against a Go echo of the same bytes", benchOwnership},
@@ -45,20 +45,20 @@ func benchmarks() []benchmark {
 	}
 }
 
-// env is what benchmarks share.
+// env is the environment that benchmarks share.
 type env struct {
 	binaries *postfixtest.Binaries
-	signers  int    // daemons that were started to sign
+	signers  int    // number of daemons that were started to sign
 	dir      string // for sockets, tables and logs; removed at the end
 }
 
-// result is one figure and what it must reach.
+// result is a figure and its bounds.
 type result struct {
 	what   string
 	value  float64
 	unit   string
-	most   float64 // the value must not be above; 0 for none
-	least  float64 // the value must not be below; 0 for none
+	most   float64 // upper bound of the value; 0 for none
+	least  float64 // lower bound of the value; 0 for none
 	detail string
 }
 

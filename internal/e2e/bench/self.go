@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// servers are what this program is besides a bench: servers in processes of
-// their own, so that CPU time can be told apart. Each prints a line with its
-// address and serves until its input ends.
+// servers returns the servers that this program can also run as. They run as separate
+// processes, so that their CPU time can be measured separately. Each prints a line with
+// its address and serves until its input ends.
 func servers() map[string]func(ready func(addr string), done io.Reader) error {
 	return map[string]func(func(string), io.Reader) error{
 		nullMilterArg: serveNullMilter,
@@ -22,7 +22,7 @@ func servers() map[string]func(ready func(addr string), done io.Reader) error {
 	}
 }
 
-// runServer runs one of servers, if the arguments ask for it.
+// runServer runs one of servers if the arguments ask for it.
 func runServer(args []string) (asked bool, err error) {
 	if len(args) != 1 {
 		return false, nil
@@ -34,7 +34,7 @@ func runServer(args []string) (asked bool, err error) {
 	return true, serve(func(addr string) { fmt.Println(addr) }, os.Stdin)
 }
 
-// startServer starts one of servers with the collector setting of the daemons.
+// startServer starts one of servers with the daemons' garbage collector setting.
 func startServer(ctx context.Context, arg string) (pid int, addr string, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {

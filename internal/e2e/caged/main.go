@@ -1,6 +1,6 @@
-// Command caged tries what a daemon of Postern must not be able to do, and prints a
-// line for each try: its name, and "done" or why it failed. It is run in the place of
-// a daemon, in the sandbox of the daemon's unit.
+// Command caged tries what a daemon of Postern must not be able to do. It prints a line
+// for each try: its name, and "done" or the error. It runs in place of a daemon, in the
+// sandbox of the daemon's unit.
 package main
 
 import (
@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Places of the machine that the test has prepared. Everybody may read the first
-// and write to the second; the third is a program that prints who runs it, and
-// belongs to root with the set-user-ID bit.
+// Paths that the test has prepared. All users may read the first and write to the
+// second. The third is a program that prints its user; it belongs to root and has the
+// set-user-ID bit.
 const (
 	secretFile = "/home/bob/readable"
 	openFolder = "/srv/open"
@@ -68,7 +68,7 @@ func write(path string) error {
 	return err
 }
 
-// open opens a file that is there for writing, and writes nothing.
+// open opens an existing file for writing, but writes nothing.
 func open(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err == nil {
@@ -125,7 +125,7 @@ func makeExecutable() error {
 	return errors.Join(unix.Mprotect(memory, unix.PROT_READ|unix.PROT_EXEC), unix.Munmap(memory))
 }
 
-// realTime asks for the scheduling that other processes have to give way to.
+// realTime requests real-time scheduling, which other processes must give way to.
 func realTime() error {
 	priority := int32(1)
 	const fifo = 1
@@ -135,8 +135,8 @@ func realTime() error {
 	return nil
 }
 
-// runAlarm runs a script as alarm-command is run: it reads standard input, runs
-// programs, writes to the daemon's folder and logs.
+// runAlarm runs a script in the same way as alarm-command. The script reads standard
+// input, runs programs, writes to the daemon's folder and logs.
 func runAlarm() error {
 	const alarm = `{"msg":"alarm"}`
 	script := exec.Command("/bin/sh", "-c", `read -r line && printf '%s' "$line" >`+ownFolder+`/alarm && logger -t caged "$line" && test -S /dev/log`)

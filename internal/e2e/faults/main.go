@@ -1,5 +1,5 @@
-// The program faults runs the tests that deploy/FAULTS.md names, and prints for each of
-// its promises whether it held.
+// The program faults runs the tests that deploy/FAULTS.md names. It prints for each
+// promise there whether its tests passed.
 package main
 
 import (
@@ -64,8 +64,8 @@ func run(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// runTests runs some tests of a package. A test that was skipped, or not found, has not
-// shown anything.
+// runTests runs tests of a package. A test that was skipped or not found counts as not
+// passed.
 func runTests(ctx context.Context, folder string, names []string, results map[manual.Test]string) error {
 	for _, name := range names {
 		results[manual.Test{Package: folder, Name: name}] = "was not run"

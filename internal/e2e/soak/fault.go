@@ -19,7 +19,7 @@ const (
 	stalled = 100 // connections that send half a request and wait
 )
 
-// fault breaks something; heal puts it right again.
+// fault breaks something, and heal repairs it.
 type fault func(context.Context) (heal func() error, err error)
 
 func (s *site) faults() map[string]fault {
@@ -81,7 +81,8 @@ func (s *site) tables(context.Context) (func() error, error) {
 	return nothing, nil
 }
 
-// brokenTable has a line without a value: what was read before stays in force.
+// brokenTable writes a table that has a line without a value. The daemon must keep the
+// old table.
 func (s *site) brokenTable(context.Context) (func() error, error) {
 	return func() error { return s.write("owners", owners) }, s.write("owners", owners+"no-value-here\n")
 }

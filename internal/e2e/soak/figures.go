@@ -14,7 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// figures are what a daemon holds.
+// figures are the resources of a daemon.
 type figures struct {
 	name       string
 	memory     float64 // MiB in RAM
@@ -26,8 +26,8 @@ func (f figures) String() string {
 	return fmt.Sprintf("%.1f MiB, %.0f goroutines, %.0f open files", f.memory, f.goroutines, f.files)
 }
 
-// What may come on top in the course of the faults. Memory is that of buffers and
-// caches, which grow to their bounds: the greylist is in Redis.
+// How much the figures may grow during the faults. The memory is for buffers and
+// caches, which grow to their bounds. The greylist is in Redis.
 const (
 	moreMemory     = 48 // MiB
 	moreGoroutines = 10
@@ -48,7 +48,8 @@ func (s *site) figures(ctx context.Context) (all []figures, err error) {
 	return all, nil
 }
 
-// settled returns the figures once the load has ended: connections close a moment later.
+// settled returns the figures after the load has ended. Connections close a moment
+// later.
 func (s *site) settled(ctx context.Context, first []figures) (last []figures, err error) {
 	for since := time.Now(); ; {
 		if last, err = s.figures(ctx); err != nil {

@@ -23,7 +23,7 @@ const (
 	longest       = 30 * time.Second      // for an answer: the daemons' deadlines, on a busy machine
 )
 
-// load asks all the time, and knows what each answer may be.
+// load asks all the time, and checks each answer against those that are allowed.
 type load struct {
 	site                    *site
 	owned, refused          atomic.Int64
@@ -61,7 +61,7 @@ func (l *load) repeat(ctx context.Context, s *smtpd, name string, one func(conte
 	}
 }
 
-// policy asks who owns a sender, and greylists a new one.
+// policy asks the ownership check about a sender, and greylists a new sender.
 func (l *load) policy(ctx context.Context, s *smtpd, unique string) error {
 	for _, question := range []struct {
 		request string
@@ -80,8 +80,8 @@ func (l *load) policy(ctx context.Context, s *smtpd, unique string) error {
 	return nil
 }
 
-// recovered returns when everything that was lost is back: a new sender is delayed, and
-// a signed mail verified.
+// recovered returns when everything works again: a new sender is delayed, and a signed
+// mail is verified.
 func (l *load) recovered(ctx context.Context) error {
 	greylisted, verified := l.greylisted.Load(), l.verified.Load()
 	for since := time.Now(); l.greylisted.Load() == greylisted || l.verified.Load() == verified; {
@@ -101,15 +101,16 @@ func (l *load) report(w io.Writer) {
 		l.owned.Load(), l.refused.Load(), l.greylisted.Load(), l.unavailable.Load(), l.signed.Load(), l.verified.Load(), l.unverified.Load(), l.deferred.Load())
 }
 
-// smtpd asks as Postfix does: over a connection that it keeps, and dials again when it
-// finds it closed.
+// smtpd asks as Postfix does, over a connection that stays open. It connects again if
+// the connection is closed.
 type smtpd struct {
 	path string
 	conn net.Conn
 	read *bufio.Reader
 }
 
-// ask sends a request and counts its answer, which must begin as one of counts does.
+// ask sends a request and counts its answer, which must begin with one of the keys of
+// counts.
 func (s *smtpd) ask(ctx context.Context, request string, counts map[string]*atomic.Int64) error {
 	answer, err := s.answer(ctx, request)
 	if err != nil {
@@ -199,7 +200,7 @@ func (l *load) filter(ctx context.Context, socket string, m postfixtest.MilterMa
 	return v, err
 }
 
-// letters writes a number without digits, which the greylist would mask.
+// letters returns a number in letters, because the greylist would mask digits.
 func letters(n int) string {
 	b := []byte{'g' + byte(n%20)}
 	for n /= 20; n > 0; n /= 20 {

@@ -1,8 +1,8 @@
-// The program soak runs both daemons under mixed load for a while (-for), and meanwhile
-// does to them what a bad month does: Redis is killed and paused, DNS fails, is
-// silent and slow, settings are reloaded and tables rewritten, clients stall. It
-// fails when an answer is wrong, when a daemon ends, when what was lost does not
-// come back after the faults, or when memory, goroutines or open files grow.
+// The program soak runs both daemons under mixed load for some time (-for). Meanwhile
+// it causes the faults of a bad month: Redis is killed and paused; DNS fails, is
+// silent, and is slow; settings are reloaded and tables rewritten; clients stall. It
+// fails if an answer is wrong, if a daemon ends, if something does not recover after
+// the faults, or if memory, goroutines or open files grow.
 package main
 
 import (

@@ -19,7 +19,7 @@ import (
 	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
-// site is both daemons with the servers that they ask.
+// site holds both daemons and the servers that they ask.
 type site struct {
 	dir              string
 	binaries         *postfixtest.Binaries
@@ -33,7 +33,7 @@ const owners = "press@home.example alice\n" // beside lines that change
 
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
-// start starts everything. What was started is stopped when it fails.
+// start starts everything. If a step fails, it stops what it has started.
 func start(ctx context.Context) (s *site, err error) {
 	s = new(site)
 	defer func() {
@@ -127,13 +127,14 @@ func (s *site) writeKey() (record string, err error) {
 		s.write(filepath.Join(folder, "s1.private"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 }
 
-// write replaces a file at once, as administrators' tools do.
+// write replaces a file atomically, as administrators' tools do.
 func (s *site) write(name, text string) error {
 	beside := s.path(name) + ".new"
 	return errors.Join(os.WriteFile(beside, []byte(text), 0o600), os.Rename(beside, s.path(name)))
 }
 
-// stop ends everything. A daemon that has ended by itself, or does not end well, is an error.
+// stop ends everything. It returns an error if a daemon has ended by itself or does not
+// exit with 0.
 func (s *site) stop() error {
 	var err error
 	for _, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {

@@ -19,7 +19,7 @@ const (
 	sampleEvery = time.Second
 )
 
-// soak runs the load with faults for a span, and reports to w.
+// soak runs the load with faults for a time span, and reports to w.
 func soak(ctx context.Context, span time.Duration, seed uint64, w io.Writer) (err error) {
 	fmt.Fprintf(w, "soak: %v of mixed load with faults, seed %d\n", span, seed)
 	s, err := start(ctx)
@@ -56,8 +56,8 @@ func soak(ctx context.Context, span time.Duration, seed uint64, w io.Writer) (er
 	return err
 }
 
-// trouble does one fault after the other, as the random numbers have it, and each at
-// least once. When it returns everything works again.
+// trouble causes one fault after the other in random order, each at least once. When it
+// returns, everything works again.
 func (s *site) trouble(ctx context.Context, span time.Duration, random *rand.Rand, w io.Writer) (done map[string]int, err error) {
 	all := s.faults()
 	names := slices.Sorted(maps.Keys(all))
@@ -83,7 +83,7 @@ func (s *site) trouble(ctx context.Context, span time.Duration, random *rand.Ran
 	return done, nil
 }
 
-// wait returns after a while, with an error when ctx ends before.
+// wait waits for d. It returns an error if ctx ends first.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

@@ -1,7 +1,7 @@
-// Command try shows Postern at work: it starts a private Postfix that asks
-// postern-policyd and postern-milterd, sends it mails, and prints what Postfix
-// answered, what was signed, and why.
-// It exits with 1 when an answer is not the expected one, and leaves the logs.
+// Command try shows Postern at work. It starts a private Postfix that asks
+// postern-policyd and postern-milterd, and sends mails to it. It prints Postfix's
+// answers, what was signed, and why. If an answer is not the expected one, it exits
+// with 1 and keeps the logs.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// limit bounds the whole run, building included.
+// limit bounds the whole run, including the builds.
 const limit = 5 * time.Minute
 
 func main() {
@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// run shows everything, and keeps the site's directory when something failed.
+// run shows everything. It keeps the site's directory if something failed.
 func run(ctx context.Context, out io.Writer) (err error) {
 	binaries, err := postfixtest.NewBinaries()
 	if err != nil {
@@ -100,11 +100,11 @@ func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.
 	return wrong
 }
 
-// section sends some mails and returns the rows of a table about them, and what
+// section sends some mails. It returns the rows of a table about them; wrong is what
 // was not as expected.
 type section func(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error)
 
-// aRefusal is the record of a mail that was refused.
+// aRefusal returns the record of a mail that was refused.
 func aRefusal(site *e2e.Site) string {
 	for _, r := range site.Policyd.Records() {
 		if r.Verdict == "reject" {
@@ -114,8 +114,8 @@ func aRefusal(site *e2e.Site) string {
 	return "(nothing was refused)"
 }
 
-// greylistStore is the embedded store, or a Redis of our own if STORE=redis says
-// so. stop ends it.
+// greylistStore returns the URL of the embedded store or, with STORE=redis, of a
+// private Redis. stop ends it.
 func greylistStore(ctx context.Context, dir string, progress func(string)) (url string, stop func(), err error) {
 	switch store := os.Getenv(e2e.RedisEnv); store {
 	case "":
@@ -142,7 +142,7 @@ func sendAll(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err e
 	return rows, wrong, nil
 }
 
-// sendGreylisted sends the mails of servers that nobody has seen before.
+// sendGreylisted sends the mails of servers that are new to the greylist.
 func sendGreylisted(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
 	rows = [][]string{{"MAIL OF A NEW SENDER", "POSTFIX ANSWERED", "WHY"}}
 	for i, c := range e2e.GreylistCases() {
@@ -159,7 +159,8 @@ func sendGreylisted(ctx context.Context, site *e2e.Site) (rows [][]string, wrong
 	return rows, wrong, nil
 }
 
-// sendLimited has an account send too much, and shows what the administrator does then.
+// sendLimited makes an account send too much, and shows what the administrator does
+// then.
 func sendLimited(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
 	rows = [][]string{{"AN ACCOUNT THAT SENDS TOO MUCH", "WHAT HAPPENED", "WHY"}}
 	shown, wrong, err := e2e.LimitStory(ctx, site)
@@ -169,8 +170,8 @@ func sendLimited(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, e
 	return rows, wrong, err
 }
 
-// sendSigned sends the mails that are to be signed, or not, and has a verifier
-// of Debian's judge what was delivered.
+// sendSigned sends the mails that must be signed, or must not. Debian's verifier checks
+// what was delivered.
 func sendSigned(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
 	rows = [][]string{{"MAIL OF OUR OWN", "DELIVERED WITH", "WHY"}}
 	for i, c := range e2e.SignCases() {
@@ -188,7 +189,7 @@ func sendSigned(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, er
 	return rows, wrong, nil
 }
 
-// sendVerified sends the mails from outside that are to be verified.
+// sendVerified sends the mails from outside that Postern verifies.
 func sendVerified(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
 	rows = [][]string{{"MAIL FROM OUTSIDE", "RECORD", "WHAT ITS READERS ARE TOLD"}}
 	for i, c := range e2e.VerifyCases() {
@@ -208,7 +209,7 @@ func sendVerified(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, 
 	return rows, wrong, nil
 }
 
-// sendDMARC sends the mails whose author is a bank, or pretends to be.
+// sendDMARC sends the mails whose author is a bank, or claims to be.
 func sendDMARC(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
 	rows = [][]string{{"MAIL FROM: A BANK", "POSTFIX ANSWERED", "DMARC"}}
 	for i, c := range e2e.DMARCCases() {
@@ -249,7 +250,7 @@ func sendReported(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, 
 	return rows, wrong, nil
 }
 
-// sendFrom sends the mails whose From may not be the login's.
+// sendFrom sends the mails whose From may differ from the login's address.
 func sendFrom(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err error) {
 	rows = [][]string{{"FROM OF WHO HAS LOGGED IN", "POSTFIX ANSWERED", "WHY"}}
 	for i, c := range e2e.FromCases() {
@@ -271,7 +272,7 @@ func sendFrom(ctx context.Context, site *e2e.Site) (rows [][]string, wrong, err 
 	return rows, wrong, nil
 }
 
-// why is the record in words, without the directory that would fill the line.
+// why returns the record in words, without the directory, which would fill the line.
 func why(o e2e.Outcome, dir string) string {
 	reason, detail := o.Record.Why()
 	text := strings.TrimSpace(reason + " " + strings.ReplaceAll(detail, dir+"/", ""))

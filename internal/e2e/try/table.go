@@ -7,10 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// widths are the columns' widths, in characters: they fit 120 columns.
+// widths are the widths of the columns in characters: together they fit into 120
+// columns.
 var widths = []int{30, 42, 44}
 
-// printTable prints rows with a rule between them; cells wrap at spaces.
+// printTable prints rows with a line between them. Cells wrap at spaces.
 func printTable(out io.Writer, rows [][]string) {
 	for i, row := range rows {
 		printRow(out, row)
@@ -44,8 +45,8 @@ func printRow(out io.Writer, row []string) {
 	}
 }
 
-// wrap breaks text at spaces into lines of at most width characters; a longer
-// word is alone.
+// wrap breaks text at spaces into lines of at most width characters. A longer word gets
+// its own line.
 func wrap(text string, width int) []string {
 	var lines []string
 	var line string
