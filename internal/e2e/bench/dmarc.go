@@ -21,13 +21,14 @@ const (
 	peerMails   = 800      // a round, of the peers
 	smallBody   = 1 << 20  // octets
 	hugeBody    = 50 << 20 // octets
-	smallMails  = 50       // as many octets as one huge mail
+	smallMails  = 50       // together as many octets as one huge mail
 	hugeMails   = 4        // one after the other
 	dmarcDomain = "signed.example"
 	dmarcClient = "192.0.2.1"
 )
 
-// dmarcZone has all that is asked about a mail of dmarcDomain; %s is its key.
+// dmarcZone holds all records that are queried for a mail of dmarcDomain; %s is its
+// key.
 const dmarcZone = `signed.example. 3600 TXT "v=spf1 ip4:192.0.2.1 -all"
 _dmarc.signed.example. 3600 TXT "v=DMARC1; p=reject; rua=mailto:reports@signed.example"
 s1._domainkey.signed.example. 3600 TXT %s
@@ -36,10 +37,10 @@ s1._domainkey.signed.example. 3600 TXT %s
 mx.signed.example. 3600 A 192.0.2.1
 `
 
-// benchDMARC compares the verdict on a mail with that of the two filters that
-// Postern replaces. All ask the same name server, whose own cost does not count.
-// In favour of the peers, they write no log, OpenDKIM has its key in a file, and
-// they look at neither ARC nor the client's name.
+// benchDMARC compares the verdict on a mail with that of the two filters that Postern
+// replaces. All query the same name server, whose cost is not counted. Some things
+// favour the peers: they write no log, OpenDKIM has its key in a file, and they check
+// neither ARC nor the client's name.
 func benchDMARC(ctx context.Context, e *env) ([]result, error) {
 	at := postfixtest.NameserverAddr()
 	key, record, err := newRSAKey()
@@ -73,7 +74,7 @@ func benchDMARC(ctx context.Context, e *env) ([]result, error) {
 	return append(against, huge...), daemon.Stop()
 }
 
-// dmarcPeers are the two filters, the second of which believes the first.
+// dmarcPeers holds the two filters. The second trusts the results of the first.
 type dmarcPeers struct {
 	dir         string
 	dkim, dmarc *postfixtest.Peer
@@ -113,7 +114,7 @@ func (p *dmarcPeers) stop() {
 	_ = os.RemoveAll(p.dir)
 }
 
-// dmarcMail is a signed mail with a body of that many octets.
+// dmarcMail returns a signed mail with a body of that many octets.
 func dmarcMail(key *rsa.PrivateKey, body int) (string, error) {
 	const line = "a line of the body that is as long as lines are\r\n"
 	var b strings.Builder
@@ -169,8 +170,8 @@ func loadVerify(ctx context.Context, pid int, socket, mail string) (float64, err
 	return float64(spent.Microseconds()) / float64(dmarcMails/milterConns*milterConns), err
 }
 
-// load is loadVerify for the two filters, each mail going through both as from
-// Postfix: the second sees what the first has added.
+// load is loadVerify for the two filters. Each mail passes both, as from Postfix: the
+// second gets the fields that the first has added.
 func (p *dmarcPeers) load(ctx context.Context, mail string) (dkim, dmarc float64, err error) {
 	session := func() error {
 		first, err := openVerify(ctx, p.dkim.Socket, dmarcClient)
@@ -215,13 +216,13 @@ func together(session func() error) error {
 	return errors.Join(errs...)
 }
 
-// passed recognises results in which everything has.
+// passed reports whether all checks in the results have passed.
 func passed(results string) bool {
 	return strings.Contains(results, "dkim=pass") && strings.Contains(results, "spf=pass") && strings.Contains(results, "dmarc=pass")
 }
 
-// benchHuge compares what the daemon keeps of a huge mail with what it keeps of
-// as many octets in small ones.
+// benchHuge compares the memory for a huge mail with that for the same number of octets
+// in small mails.
 func benchHuge(ctx context.Context, pid int, socket string, key *rsa.PrivateKey) ([]result, error) {
 	small, err := dmarcMail(key, smallBody)
 	if err != nil {

@@ -21,8 +21,7 @@ const (
 	deadRequests = 50
 )
 
-// dnsblWorld has lists that pass their self-tests and hold one client and one
-// domain.
+// dnsblWorld holds lists that pass their self-tests and list one client and one domain.
 const dnsblWorld = `
 . 3600 IN SOA ns.invalid. hostmaster.invalid. 1 3600 600 86400 3600
 2.0.0.127.zen.spamhaus.org.      IN A 127.0.0.2
@@ -30,8 +29,8 @@ const dnsblWorld = `
 dbltest.com.dbl.spamhaus.org.    IN A 127.0.1.2
 `
 
-// dnsblRequest is a client with its own address, HELO and sender: three
-// questions that no one has asked before.
+// dnsblRequest returns a request with its own client address, HELO and sender. These
+// are three questions that are not cached.
 func dnsblRequest(round, c, i int) []byte {
 	n := (round*dnsblBurst+c)*dnsblKnown + i
 	addr := net.IPv4(11, byte(n>>16), byte(n>>8), byte(n))
@@ -52,7 +51,7 @@ func benchDNSBL(ctx context.Context, e *env) ([]result, error) {
 	return append(append(slow, cached...), dead...), err
 }
 
-// benchSlowDNS has a server that takes its time, as one far away does.
+// benchSlowDNS uses a name server that answers slowly, like one far away.
 func benchSlowDNS(ctx context.Context, e *env) ([]result, error) {
 	dns, err := resolvertest.Start(dnsblWorld)
 	if err != nil {
@@ -83,8 +82,8 @@ func benchSlowDNS(ctx context.Context, e *env) ([]result, error) {
 	}, daemon.Stop()
 }
 
-// calmest sends requests that no one has sent before, in several rounds, and
-// gives the one with the best p99: what else runs on the machine only adds.
+// calmest sends new requests in several rounds and returns the round with the best p99.
+// Other work on the machine only makes a round slower.
 func calmest(ctx context.Context, socket string) (latencies, error) {
 	var best latencies
 	for round := range rounds {
@@ -101,8 +100,8 @@ func calmest(ctx context.Context, socket string) (latencies, error) {
 	return best, nil
 }
 
-// judged sends the load and fails unless every request was judged: a list
-// that could not tell in time would have deferred it.
+// judged sends the load and fails unless every request was judged. If a list did not
+// answer in time, the request would be deferred.
 func (l load) judged(ctx context.Context, socket string) (latencies, error) {
 	took, actions, err := l.send(ctx, "unix", socket)
 	if err == nil && actions["DUNNO"] != l.requests {
@@ -111,8 +110,8 @@ func (l load) judged(ctx context.Context, socket string) (latencies, error) {
 	return took, err
 }
 
-// benchCachedDNSBL compares what a decision costs when DNS need not be asked
-// with what an ownership decision costs.
+// benchCachedDNSBL compares the cost of a decision from cached DNS answers with that of
+// an ownership decision.
 func benchCachedDNSBL(ctx context.Context, e *env) ([]result, error) {
 	dns, err := resolvertest.Start(dnsblWorld)
 	if err != nil {
@@ -161,8 +160,7 @@ func benchCachedDNSBL(ctx context.Context, e *env) ([]result, error) {
 	}, lists.Stop()
 }
 
-// benchDeadResolver has two resolvers, of which one takes questions and says
-// nothing.
+// benchDeadResolver uses two resolvers, one of which never answers.
 func benchDeadResolver(ctx context.Context, e *env) ([]result, error) {
 	dns, err := resolvertest.Start(dnsblWorld)
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// peerSigned is how many mails each side signs in a round of the comparison.
+// peerSigned is the number of mails that each side signs in a round of the comparison.
 const peerSigned = 800
 
-// benchEngine builds a postern-milterd that is linked with OpenSSL, and compares it
-// with Go's bare signature and with OpenDKIM, which is linked with OpenSSL too.
-// OpenDKIM writes no log.
+// benchEngine builds a postern-milterd that is linked with OpenSSL. It compares it with
+// Go's bare signature and with OpenDKIM, which is linked with OpenSSL too. OpenDKIM
+// writes no log.
 func benchEngine(ctx context.Context, e *env) ([]result, error) {
 	root, err := postfixtest.ModuleRoot(ctx)
 	if err != nil {
@@ -67,7 +67,7 @@ func benchEngine(ctx context.Context, e *env) ([]result, error) {
 	}, errors.Join(daemon.Stop(), peer.Stop())
 }
 
-// startSigningPeer runs OpenDKIM with the key of the daemon.
+// startSigningPeer runs OpenDKIM with the daemon's key.
 func startSigningPeer(ctx context.Context, e *env) (*postfixtest.Peer, error) {
 	if err := postfixtest.Peers("opendkim"); err != nil {
 		return nil, err

@@ -10,7 +10,8 @@ import (
 
 const (
 	fromMails = 800 // a round
-	// fromRounds are many: what is measured is a small difference of two figures.
+	// There are many fromRounds, because the result is a small difference of two
+	// figures.
 	fromRounds = 7 * rounds
 )
 

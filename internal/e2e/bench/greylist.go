@@ -21,24 +21,24 @@ const (
 	postgreyLoad   = 3_200  // likewise, of postgrey
 	manyTriplets   = 1_000_000
 	manyLoad       = 160_000
-	// greylistDelay is past when the next phase begins.
+	// greylistDelay is over when the next phase begins.
 	greylistDelay = time.Second
 )
 
-// greylister is a policy server that is measured.
+// greylister is a policy server to measure.
 type greylister struct {
 	socket   string
 	pid      int
 	requests int // of a phase
 }
 
-// phases are the two kinds of decision: a sender that is new, and one that has
-// passed before.
+// phases holds the figures of the two kinds of decision: a new sender, and a sender
+// that has passed before.
 type phases struct{ newRate, knownRate, newCPU, knownCPU []float64 } // requests a second; µs of CPU a request
 
-// benchGreylist compares the stores with postgrey. Each has the allow lists that it is
-// shipped with, and no client is allowed for good by its first mails, since all of
-// the load comes from few networks.
+// benchGreylist compares the stores with postgrey. Each server has the allow lists of
+// its package. No client is allowed permanently after its first mails, because all load
+// comes from few networks.
 func benchGreylist(ctx context.Context, e *env) ([]result, error) {
 	postgrey, stop, err := startPostgrey(ctx, e)
 	if err != nil {
@@ -99,8 +99,8 @@ func compare(name string, least, most float64, got, reference phases) []result {
 	return results
 }
 
-// ratios compares what was measured within seconds of each other: the machine's
-// own speed may change in a minute.
+// ratios compares values that were measured within seconds of each other, because the
+// speed of the machine may change in a minute.
 func ratios(values, references []float64) []float64 {
 	all := make([]float64, len(values))
 	for i := range values {
@@ -109,7 +109,7 @@ func ratios(values, references []float64) []float64 {
 	return all
 }
 
-// inTurn measures both in the same minute.
+// inTurn measures both servers in the same minute.
 func inTurn(ctx context.Context, series int, ours, postgrey greylister) (got, reference phases, err error) {
 	for round := range greylistRounds {
 		if err := postgrey.measure(ctx, series*greylistRounds+round, &reference); err != nil {
@@ -122,7 +122,8 @@ func inTurn(ctx context.Context, series int, ours, postgrey greylister) (got, re
 	return got, reference, nil
 }
 
-// measure runs a round: new senders, their retry (not measured), and again.
+// measure runs a round: new senders, their retry (not measured), and the same senders
+// again.
 func (g greylister) measure(ctx context.Context, round int, into *phases) error {
 	deferred := map[string]int{"DEFER_IF_PERMIT": g.requests}
 	rate, cpu, err := g.send(ctx, round, deferred)
@@ -165,8 +166,8 @@ func (g greylister) send(ctx context.Context, round int, want map[string]int) (r
 	return float64(g.requests) / wall.Seconds(), float64(used.Nanoseconds()) / 1000 / float64(g.requests), nil
 }
 
-// greylistRequest makes a sender of its own for each request, of letters, as
-// digits would be masked. The clients are in 512 networks.
+// greylistRequest returns a request with a sender of its own. The sender has letters,
+// because the greylist would mask digits. The clients are in 512 networks.
 func greylistRequest(round, c, i int) []byte {
 	sender := letters(round) + "." + letters(c) + "." + letters(i) + "@greylist.example"
 	client := fmt.Sprintf("198.%d.%d.%d", 18+i%2, (i/2)%256, 1+c)
@@ -190,7 +191,8 @@ func startGreylist(ctx context.Context, e *env, name string, flags ...string) (*
 	return daemon, greylister{socket: socket, pid: daemon.PID(), requests: ourLoad}, nil
 }
 
-// startPostgrey runs postgrey with an empty database, and its package's own lists.
+// startPostgrey runs postgrey with an empty database and the allow lists of its
+// package.
 func startPostgrey(ctx context.Context, e *env) (greylister, func(), error) {
 	dir := filepath.Join(e.dir, "postgrey")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -218,7 +220,7 @@ func startRedis(ctx context.Context, e *env) (addr string, stop func(), err erro
 	return addr, stop, err
 }
 
-// startPeer starts a program of others.
+// startPeer starts another project's program.
 func startPeer(ctx context.Context, cmd *exec.Cmd, wait func() error) (stop func(), err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -234,7 +236,7 @@ func startPeer(ctx context.Context, cmd *exec.Cmd, wait func() error) (stop func
 	return stop, ctx.Err()
 }
 
-// benchMany measures the latency while a million triplets are being purged.
+// benchMany measures the latency while a million triplets are purged.
 func benchMany(ctx context.Context, e *env) ([]result, error) {
 	store := "--greylist-store=sqlite:" + filepath.Join(e.dir, "many.db")
 	daemon, g, err := startGreylist(ctx, e, "many", "--greylist-key=network", store)
@@ -246,7 +248,7 @@ func benchMany(ctx context.Context, e *env) ([]result, error) {
 	if err = errors.Join(err, daemon.Stop()); err != nil {
 		return nil, err
 	}
-	// Most of them are older than a minute soon: the purge finds work.
+	// Most of them are soon older than a minute, so the purge has work.
 	daemon, g, err = startGreylist(ctx, e, "many2", "--greylist-key=network", store, "--greylist-retry-window=1m")
 	if err != nil {
 		return nil, err

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendLean runs the load, each request another, against a unix socket, all connections from one thread
-// by epoll(7). It costs a third of send: where client, daemon and a store's
-// server share the machine, the client should not be what is measured. It tells
-// how long the whole took, too.
+// sendLean sends the load to a unix socket, with a new request each time. One thread
+// serves all connections with epoll(7). This costs a third of send, so that the client
+// is not measured when client, daemon and a store's server share the machine. sendLean
+// also returns the total time.
 func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]int, time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -35,7 +35,7 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 		defer unix.Close(c.fd)
 		conns[i] = c
 	}
-	runtime.GC() // the requests are made: nothing of it is left for later
+	runtime.GC() // collects the garbage of making the requests before the clock starts
 	start := time.Now()
 	for _, c := range conns {
 		if err := c.write(); err != nil {
@@ -52,13 +52,14 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 	return run.took, actions, wall, err
 }
 
-// leanRun is what all connections have seen.
+// leanRun holds the results of all connections.
 type leanRun struct {
 	took    latencies
 	actions map[string]*int
 }
 
-// leanConn is one connection: a request, its reply, the next.
+// leanConn is one connection. It sends a request, waits for the reply, and sends the
+// next one.
 type leanConn struct {
 	fd       int
 	requests [][]byte
@@ -86,7 +87,7 @@ func (l load) dialLean(poll int, path string, index int) (*leanConn, error) {
 	return c, nil
 }
 
-// wait serves the connections until all have had their replies.
+// wait serves the connections until all have their replies.
 func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
 	events := make([]unix.EpollEvent, len(conns))
 	for open := len(conns); open > 0; {
@@ -114,8 +115,8 @@ func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
 	return nil
 }
 
-// The calls below do not tell Go's scheduler that they may wait: it would hand
-// this thread's work, of which there is none, to another that looks for some.
+// These calls do not tell Go's scheduler that they may block. Otherwise the scheduler
+// would move this thread's work, which it does not have, to another thread.
 
 func epollWait(poll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(poll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(replyTimeout.Milliseconds()), 0, 0)
@@ -134,7 +135,7 @@ func failure(errno unix.Errno) error {
 	return nil
 }
 
-// serve reads what has come and sends the next request after a whole reply.
+// serve reads the available input and sends the next request after a complete reply.
 func (r *leanRun) serve(c *leanConn) (done bool, err error) {
 	n, err := transfer(unix.SYS_READ, c.fd, c.buffer[:])
 	if err != nil || n == 0 {
@@ -154,7 +155,7 @@ func (r *leanRun) serve(c *leanConn) (done bool, err error) {
 	return false, c.write()
 }
 
-// count makes a string of a word but once.
+// count counts a word, and allocates a string only for a new one.
 func (r *leanRun) count(word []byte) {
 	n, known := r.actions[string(word)]
 	if !known {

@@ -20,7 +20,8 @@ const (
 	ourLimitLoad   = 48_000 // requests a round, of Postern
 	postfwdLoad    = 960    // likewise, of postfwd2
 	rateLimitLoad  = 480    // likewise, of policyd-rate-limit
-	// rateLimitLoadMemory is likewise, of one that does not wait for a disk.
+	// rateLimitLoadMemory is the load of a policyd-rate-limit that does not wait for a
+	// disk.
 	rateLimitLoadMemory = 4_800
 	limitHour           = 100 // recipients of a login in an hour
 	limitDay            = 200
@@ -29,7 +30,7 @@ const (
 	peerStart = 30 * time.Second
 )
 
-// limiter is a policy server with two limits a login, and what was measured of it.
+// limiter is a policy server with two limits for each login, and its measurements.
 type limiter struct {
 	name     string
 	least    float64 // of our rate against this one's; 0 for no bound
@@ -41,12 +42,12 @@ type limiter struct {
 	rates, cpu []float64 // a round: requests a second; µs of CPU a request
 }
 
-// benchLimitPeers compares a request that touches two limits of its login with the
-// same in policyd-rate-limit and in postfwd2. Each server uses its default store:
-// Postern and policyd-rate-limit a file of SQLite, postfwd2 its memory. The files are
-// on a disk, where both are installed to have them. policyd-rate-limit waits for the
-// disk at each request, which is most of what it takes; what is left without that wait
-// is shown by another one with its file in memory, which has no bound.
+// benchLimitPeers compares a request that touches two limits of its login with the same
+// request in policyd-rate-limit and in postfwd2. Each server uses its default store:
+// Postern and policyd-rate-limit use a file of SQLite, postfwd2 its memory. The files
+// are on a disk, as in an installation. policyd-rate-limit waits for the disk at each
+// request, and this takes most of its time. A second policyd-rate-limit with its file
+// in memory shows its speed without that wait. It has no bound.
 func benchLimitPeers(ctx context.Context, e *env) (results []result, err error) {
 	disk, err := os.MkdirTemp("/var/tmp", "postern-bench-") // the directory for temporary files may be in memory
 	if err != nil {
@@ -105,7 +106,7 @@ func (l *limiter) against(peer *limiter) []result {
 	}
 }
 
-// measure runs a round, in which no login reaches a limit.
+// measure runs a round in which no login reaches a limit.
 func (l *limiter) measure(ctx context.Context, round int) error {
 	before, err := l.cpuTime()
 	if err != nil {
@@ -122,7 +123,8 @@ func (l *limiter) measure(ctx context.Context, round int) error {
 	return err
 }
 
-// prove sends more of one login than it may: the server really counts.
+// prove sends more requests of one login than its limit, to show that the server
+// counts.
 func (l *limiter) prove(ctx context.Context) error {
 	load := load{conns: 1, requests: limitProof, request: func(_, i int) []byte {
 		return fmt.Appendf(nil, policyRequest, "192.0.2.7", "client.example", "thief@elsewhere.example",
@@ -142,8 +144,8 @@ func startLimits(ctx context.Context, e *env) (*limiter, error) {
 		cpuTime: func() (time.Duration, error) { return cpuTime(daemon.PID()) }}, nil
 }
 
-// rateLimitConfig is of policyd-rate-limit: as it is installed, but for the limits,
-// the paths, and the debug output, which is off.
+// rateLimitConfig is the configuration of policyd-rate-limit as installed, except for
+// the limits, the paths, and the debug output, which is off.
 const rateLimitConfig = `debug: False
 user: root
 group: root
@@ -161,7 +163,7 @@ success_action: DUNNO
 fail_action: 450 4.7.1 too many mails
 `
 
-// rateLimitIn returns what starts policyd-rate-limit with its files in dir.
+// rateLimitIn returns a function that starts policyd-rate-limit with its files in dir.
 func rateLimitIn(dir string, l limiter) func(context.Context, *env) (*limiter, error) {
 	return func(ctx context.Context, _ *env) (*limiter, error) {
 		dir := filepath.Join(dir, "policyd-rate-limit")
@@ -184,7 +186,7 @@ func rateLimitIn(dir string, l limiter) func(context.Context, *env) (*limiter, e
 	}
 }
 
-// startPostfwd runs postfwd2, which is a group of processes, without its log.
+// startPostfwd runs postfwd2, a group of processes, without its log.
 func startPostfwd(ctx context.Context, e *env) (*limiter, error) {
 	dir := filepath.Join(e.dir, "postfwd2")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -199,7 +201,7 @@ func startPostfwd(ctx context.Context, e *env) (*limiter, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("postfwd2: %w: %s", err, out)
 	}
-	// It runs already, so an interrupt must not keep us from learning its id.
+	// It runs already, so its id must be read even after an interrupt.
 	starting, cancel := context.WithTimeout(context.WithoutCancel(ctx), peerStart)
 	defer cancel()
 	written, err := waitFile(starting, pidFile)
@@ -219,7 +221,7 @@ func startPostfwd(ctx context.Context, e *env) (*limiter, error) {
 	return l, nil
 }
 
-// waitFile returns what is in a file as soon as there is something.
+// waitFile returns the content of a file as soon as it is not empty.
 func waitFile(ctx context.Context, path string) (string, error) {
 	for {
 		content, err := os.ReadFile(path)
@@ -234,7 +236,7 @@ func waitFile(ctx context.Context, path string) (string, error) {
 	}
 }
 
-// groupTime is the CPU time of a process group, with that of children that have
+// groupTime returns the CPU time of a process group, including children that have
 // ended.
 func groupTime(group int) (time.Duration, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -248,7 +250,7 @@ func groupTime(group int) (time.Duration, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		// proc(5): the fields after the name in brackets begin with the third.
+		// proc(5): the first field after the name in parentheses is the third one.
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if fields[5-3] != strconv.Itoa(group) {
 			continue

@@ -12,8 +12,8 @@ const (
 	limitLogins = 20_000
 )
 
-// benchLimits compares a request that also touches two limits of its login, in the
-// embedded store, with an ownership decision alone. Each request is a recipient of
+// benchLimits compares two requests: one that also touches two limits of its login in
+// the embedded store, and an ownership decision alone. Each request is a recipient of
 // another mail.
 func benchLimits(ctx context.Context, e *env) ([]result, error) {
 	table := filepath.Join(e.dir, "owners-limits")
@@ -52,7 +52,7 @@ func benchLimits(ctx context.Context, e *env) ([]result, error) {
 	}}, errors.Join(owners.Stop(), limits.Stop())
 }
 
-// limitRequest makes requests of many logins, each of a mail of its own.
+// limitRequest returns requests of many logins, each for its own mail.
 func limitRequest(round int) func(c, i int) []byte {
 	return func(c, i int) []byte {
 		sender, login := owner((c*7919 + i*104_729) % limitLogins)

@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rounds is how often two sides are measured in turn.
+// rounds is how often each of two sides is measured in turn.
 const rounds = 5
 
-// cpuTime is what a process has used so far, of user and system time.
+// cpuTime returns the user and system time that a process has used so far.
 func cpuTime(pid int) (time.Duration, error) {
-	// clock_getcpuclockid(3): the clock of a process is made of its id.
+	// clock_getcpuclockid(3): the clock of a process is computed from its id.
 	const schedClock = 2
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil {
@@ -30,7 +30,7 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// used runs f and says what it cost the process.
+// used runs f and returns the CPU time that the process used meanwhile.
 func used(pid int, f func() error) (time.Duration, error) {
 	before, err := cpuTime(pid)
 	if err != nil {
@@ -43,8 +43,8 @@ func used(pid int, f func() error) (time.Duration, error) {
 	return after - before, err
 }
 
-// idle waits until a process has nothing left to do, such as to write down what it
-// has answered: until it uses no more than a hundredth of a core.
+// idle waits until a process uses at most a hundredth of a core, because it may have
+// work left, such as writing its records.
 func idle(ctx context.Context, pid int) error {
 	const step = 300 * time.Millisecond
 	for {
@@ -63,19 +63,19 @@ func idle(ctx context.Context, pid int) error {
 	}
 }
 
-// resident is the memory of a process that is in RAM, in MiB.
+// resident returns the memory of a process that is in RAM, in MiB.
 func resident(pid int) (float64, error) { return memory(pid, "VmRSS:") }
 
-// peak is the most that resident has been since the start, or since resetPeak.
+// peak returns the maximum of resident since the start, or since resetPeak.
 func peak(pid int) (float64, error) { return memory(pid, "VmHWM:") }
 
-// resetPeak makes peak begin at what is resident now.
+// resetPeak sets peak to the current value of resident.
 func resetPeak(pid int) error {
 	const peakRSS = "5" // proc(5), clear_refs
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peakRSS), 0)
 }
 
-// memory is one figure of a process, in MiB.
+// memory returns one memory figure of a process, in MiB.
 func memory(pid int, name string) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -97,21 +97,19 @@ func median(values []float64) float64 {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// spread says how far the measurements lie apart.
+// spread returns the range of the measurements as text.
 func spread(values []float64) string {
 	return fmt.Sprintf("%.2f–%.2f", slices.Min(values), slices.Max(values))
 }
 
 const echoArg = "-echo"
 
-// policyEchoSuffix is what the path of the policy echo has behind that of the
-// other one.
+// policyEchoSuffix is the suffix of the policy echo's path.
 const policyEchoSuffix = ".policy"
 
-// echo is the least that a server in Go can do with these bytes, twice: on path
-// it writes back what comes, and on path+policyEchoSuffix it reads lines up to
-// the empty one and answers as a policy server does. It ends with the process
-// that started it.
+// echo is a Go server that does the minimum with the requests. On path it writes back
+// all input. On path+policyEchoSuffix it reads lines up to the empty one and answers
+// like a policy server. It ends with the process that started it.
 func echo(path string) {
 	ended := make(chan error)
 	for at, serve := range map[string]func(net.Conn) error{path: echoBytes, path + policyEchoSuffix: echoPolicy} {
@@ -169,7 +167,7 @@ func echoPolicy(conn net.Conn) error {
 	}
 }
 
-// startEcho runs echo in a process of its own. stop ends it.
+// startEcho runs echo as a separate process. stop ends it.
 func startEcho(ctx context.Context, path string) (pid int, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -192,7 +190,7 @@ func startEcho(ctx context.Context, path string) (pid int, stop func(), err erro
 	return cmd.Process.Pid, stop, nil
 }
 
-// waitSocket returns when somebody accepts connections on path.
+// waitSocket returns when a server accepts connections on path.
 func waitSocket(ctx context.Context, path string) error {
 	for {
 		conn, err := net.Dial("unix", path)

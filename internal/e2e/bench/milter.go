@@ -91,7 +91,7 @@ func benchSigning(ctx context.Context, e *env) ([]result, error) {
 }
 
 // startMilterd runs a postern-milterd on a unix socket with one key of a kind for
-// home.example, its records in a file.
+// home.example. Its records go to a file.
 func startMilterd(ctx context.Context, e *env, program, kind string, more ...string) (*postfixtest.Daemon, string, error) {
 	keys, err := signingKeys(ctx, e, kind)
 	if err != nil {
@@ -113,7 +113,8 @@ func startMilterd(ctx context.Context, e *env, program, kind string, more ...str
 	return daemon, socket, err
 }
 
-// signingKeys makes a folder with one key of a kind for home.example, once.
+// signingKeys makes a folder with one key of a kind for home.example, or returns the
+// existing one.
 func signingKeys(ctx context.Context, e *env, kind string) (string, error) {
 	keys := filepath.Join(e.dir, "dkim-"+kind)
 	if _, err := os.Stat(keys); err == nil {
@@ -129,11 +130,11 @@ func signingKeys(ctx context.Context, e *env, kind string) (string, error) {
 	return keys, nil
 }
 
-// largeSigned is how many large mails are signed in a round.
+// largeSigned is the number of large mails that are signed in a round.
 const largeSigned = 100
 
-// largePasses returns what a mail of 1 MB costs pid beyond rsa microseconds, in passes
-// of SHA-256 over the body.
+// largePasses returns the CPU time of pid for a mail of 1 MB, without the rsa
+// microseconds. The unit is a pass of SHA-256 over the body.
 func largePasses(ctx context.Context, pid int, socket string, rsa float64) (float64, error) {
 	mail := "From: <a@home.example>\r\nTo: <b@away.example>\r\nSubject: a large mail\r\n\r\n" +
 		strings.Repeat("The quick brown fox jumps over the lazy dog, and goes home to sleep.\r\n", bigBody/70)
@@ -151,8 +152,8 @@ func largePasses(ctx context.Context, pid int, socket string, rsa float64) (floa
 	return (float64(spent.Microseconds()) - largeSigned*rsa) / float64(hashed.Microseconds()), err
 }
 
-// signedMails sends a mail over one connection, which must come back with one
-// signature each time.
+// signedMails sends a mail several times over one connection. It must get one signature
+// each time.
 func signedMails(ctx context.Context, socket, mail string, times int) error {
 	s, err := openVerify(ctx, socket, "192.0.2.1")
 	if err != nil {
@@ -168,8 +169,8 @@ func signedMails(ctx context.Context, socket, mail string, times int) error {
 	return nil
 }
 
-// bareRSA is the CPU time of one RSA-2048 signature by Go alone, in
-// microseconds, with as many goroutines as a daemon has processors.
+// bareRSA returns the CPU time of one RSA-2048 signature in Go, in microseconds, with
+// as many goroutines as a daemon has processors.
 func bareRSA() (float64, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -196,8 +197,8 @@ func bareRSA() (float64, error) {
 	return float64(spent.Microseconds()) / float64(bareSigns/workers*workers), err
 }
 
-// loadMilter sends mails and returns the microseconds of CPU that one cost pid.
-// Each must come back with that many signatures.
+// loadMilter sends mails and returns the microseconds of CPU that one cost pid. Each
+// must get that number of signatures.
 func loadMilter(ctx context.Context, pid int, socket string, mails, signatures int) (float64, error) {
 	spent, err := used(pid, func() error {
 		var wg sync.WaitGroup
@@ -211,7 +212,7 @@ func loadMilter(ctx context.Context, pid int, socket string, mails, signatures i
 	return float64(spent.Microseconds()) / float64(mails/milterConns*milterConns), err
 }
 
-// milterSession is one connection.
+// milterSession runs the session of one connection.
 func milterSession(ctx context.Context, socket string, mails, signatures int) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -258,7 +259,7 @@ func milterFrame(command byte, payload string) string {
 	return string(binary.BigEndian.AppendUint32(nil, uint32(len(payload)+1))) + string(command) + payload
 }
 
-// milterReply reads one frame and gives its command.
+// milterReply reads one frame and returns its command.
 func milterReply(r *bufio.Reader) (byte, error) {
 	head, err := r.Peek(5)
 	if err != nil {
@@ -269,8 +270,8 @@ func milterReply(r *bufio.Reader) (byte, error) {
 	return code, err
 }
 
-// milterMail is a mail of 10 KB with 25 header fields as Postfix sends it, macros
-// before every field included, cut where a reply is due.
+// milterMail returns a mail of 10 KB with 25 header fields as Postfix sends it, with
+// macros before every field. It is cut where a reply is expected.
 func milterMail() []string {
 	const id = "i\x004XQUEUEID\x00"
 	var header strings.Builder
@@ -296,8 +297,8 @@ func milterMail() []string {
 	}
 }
 
-// nullHandler inserts one field into every message and looks at nothing: what is
-// left is the cost of the protocol.
+// nullHandler inserts one field into every message and looks at nothing. It shows the
+// cost of the protocol alone.
 type nullHandler struct{}
 
 func (nullHandler) Begin(context.Context, *milter.Session, *milter.Message) (milter.Work, milter.Answer, error) {

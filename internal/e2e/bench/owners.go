@@ -17,9 +17,9 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// benchOwners measures what tables that live in a server cost: a remembered
-// answer against a hash: table, and questions that are all asked at a MariaDB
-// against the bare driver.
+// benchOwners measures the cost of tables in a database server. It compares a cached
+// answer with a hash: table, and questions that are always sent to a MariaDB with the
+// bare driver.
 func benchOwners(ctx context.Context, e *env) ([]result, error) {
 	cached, err := benchCachedOwners(ctx, e)
 	if err != nil {
@@ -29,8 +29,8 @@ func benchOwners(ctx context.Context, e *env) ([]result, error) {
 	return append(cached, asked), err
 }
 
-// benchCachedOwners takes an SQLite table: once an answer is remembered it does
-// not matter which server it came from.
+// benchCachedOwners uses an SQLite table. For a cached answer the kind of server does
+// not matter.
 func benchCachedOwners(ctx context.Context, e *env) ([]result, error) {
 	text := filepath.Join(e.dir, "owners-hash")
 	if err := writeOwners(text); err != nil {
@@ -52,7 +52,7 @@ func benchCachedOwners(ctx context.Context, e *env) ([]result, error) {
 	}
 	defer server.Kill()
 	want := map[string]int{"DUNNO": ownershipLoad * 9 / 10, "553": ownershipLoad / 10}
-	// The first round fills the cache and does not count.
+	// The first round fills the cache and is not counted.
 	if _, err := loadOwnership(ctx, server.PID(), serverSocket, want); err != nil {
 		return nil, err
 	}
@@ -74,8 +74,8 @@ func benchCachedOwners(ctx context.Context, e *env) ([]result, error) {
 	}}, errors.Join(hash.Stop(), server.Stop())
 }
 
-// writeOwnersSQLite puts the entries of a hash: table into a database and gives
-// the table file for it.
+// writeOwnersSQLite writes the entries of a hash: table into a database and returns its
+// table file.
 func writeOwnersSQLite(ctx context.Context, dir, text string) (conf string, err error) {
 	path := filepath.Join(dir, "owners.sqlite")
 	db, err := sql.Open("sqlite", path)
@@ -116,8 +116,7 @@ func copyOwners(ctx context.Context, db *sql.DB, text string) error {
 	return tx.Commit()
 }
 
-// benchAskedOwners runs the Go benchmark that has a MariaDB of its own, and reads
-// its metric.
+// benchAskedOwners runs the Go benchmark that starts a MariaDB, and reads its metric.
 func benchAskedOwners(ctx context.Context) (result, error) {
 	r := result{what: "decisions by uncached MySQL on 16 connections, against the bare driver's prepared query", unit: "of its rate", least: 0.6}
 	root, err := postfixtest.ModuleRoot(ctx)

@@ -22,8 +22,8 @@ const (
 	ownershipParts = 5       // of a round, in turn: other work on the machine comes and goes
 	idleConns      = 500
 
-	// ownershipDistinct requests a connection: together they touch a third of
-	// the table.
+	// ownershipDistinct is the number of different requests on a connection. Together
+	// they use a third of the table.
 	ownershipDistinct = 2000
 )
 
@@ -74,7 +74,7 @@ func benchOwnership(ctx context.Context, e *env) ([]result, error) {
 	}, daemon.Stop()
 }
 
-// startPolicyd runs postern-policyd on a unix socket, its records in a file.
+// startPolicyd runs postern-policyd on a unix socket and writes its records to a file.
 func startPolicyd(ctx context.Context, e *env, name string, args ...string) (*postfixtest.Daemon, string, error) {
 	binary, err := e.binaries.Path(ctx, "postern-policyd")
 	if err != nil {
@@ -108,14 +108,14 @@ func writeOwners(path string) error {
 	return f.Close()
 }
 
-// ownershipReplies are those to so many requests.
+// ownershipReplies returns the expected replies to a number of requests.
 func ownershipReplies(requests int) map[string]int {
 	return map[string]int{"DUNNO": requests * 9 / 10, "553": requests / 10}
 }
 
-// loadOwnership sends a round of few enough requests to be remembered, and
-// returns the microseconds of CPU a request cost pid. want are the replies that
-// must have come, nil for any.
+// loadOwnership sends a round of requests, few enough to be cached. It returns the
+// microseconds of CPU that a request cost pid. want are the expected replies; nil for
+// any.
 func loadOwnership(ctx context.Context, pid int, socket string, want map[string]int) (float64, error) {
 	l := load{conns: ownershipConns, requests: ownershipLoad, request: ownershipRequest, distinct: ownershipDistinct}
 	cpu, actions, err := ownershipRound(ctx, l, pid, socket)
@@ -131,14 +131,15 @@ func expect(actions, want map[string]int) error {
 	return nil
 }
 
-// against is the load for a server that writes requests back, or not.
+// against returns the load for a server that writes requests back (echo), or for one
+// that answers.
 func (l load) against(echo bool) load {
 	l.echoed = echo
 	return l
 }
 
-// ownershipRound sends requests of which a tenth uses a sender that belongs to
-// somebody else.
+// ownershipRound sends requests. A tenth of them use a sender that belongs to another
+// user.
 func ownershipRound(ctx context.Context, l load, pid int, socket string) (cpu float64, actions map[string]int, err error) {
 	took, err := used(pid, func() (err error) {
 		_, actions, err = l.send(ctx, "unix", socket)
@@ -147,10 +148,10 @@ func ownershipRound(ctx context.Context, l load, pid int, socket string) (cpu fl
 	return float64(took.Nanoseconds()) / 1000 / float64(l.requests), actions, err
 }
 
-// drawOwnership makes requests of senders drawn from the whole table, so that
-// hardly two are the same. A request is good until the next of its connection.
+// drawOwnership returns requests with random senders from the whole table, so that few
+// are the same. A request is valid until the next one of its connection.
 func drawOwnership() func(c, i int) []byte {
-	fixed := strings.Split(policyRequest, "%s") // what is between the values
+	fixed := strings.Split(policyRequest, "%s") // the text between the values
 	draws := make([]*rand.Rand, ownershipConns)
 	requests := make([][]byte, ownershipConns)
 	for c := range draws {
@@ -171,7 +172,7 @@ func ownershipRequest(c, i int) []byte {
 	return fmt.Appendf(nil, policyRequest, v[0], v[1], v[2], v[3], v[4], v[5])
 }
 
-// ownershipValues are those of policyRequest, for the i-th request of a
+// ownershipValues returns the values in policyRequest for the i-th request of a
 // connection and the n-th sender.
 func ownershipValues(n, i int) [6]string {
 	sender, login := owner(n)
@@ -181,8 +182,8 @@ func ownershipValues(n, i int) [6]string {
 	return [...]string{"192.0.2.7", "client.example", sender, "rcpt@example.org", "7b." + sender, login}
 }
 
-// residentWith opens connections that have each asked once, and reads the
-// memory of the process.
+// residentWith opens connections and sends a request on each. It returns the memory of
+// the process.
 func residentWith(conns, pid int, socket string) (float64, error) {
 	for c := range conns {
 		conn, err := net.DialTimeout("unix", socket, 10*time.Second)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// policyRequest has the attributes of Postfix 3.7; %s are helo, sender,
-// recipient, client address, instance and login.
+// policyRequest has the attributes of Postfix 3.7. The %s are helo, sender, recipient,
+// client address, instance and login.
 const policyRequest = `request=smtpd_access_policy
 protocol_state=RCPT
 protocol_name=ESMTP
@@ -46,32 +46,32 @@ policy_context=
 
 `
 
-// load is what a policy client sends.
+// load is the requests that a policy client sends.
 type load struct {
 	conns    int
-	requests int // all connections together
-	// request makes the i-th request of connection c. It is called before
-	// the clock starts, for i below distinct; they are sent again and again.
-	// With distinct 0 each request is made when it is sent.
+	requests int // of all connections together
+	// request returns the i-th request of connection c. It is called before the clock
+	// starts for i below distinct, and these requests are sent repeatedly. If distinct
+	// is 0, it is called when each request is sent.
 	request  func(c, i int) []byte
 	distinct int
-	// echoed is set for a server that writes the requests back.
+	// echoed is set if the server writes the requests back.
 	echoed bool
 }
 
-// replyTimeout is what Postfix waits for a reply by default
+// replyTimeout is how long Postfix waits for a reply by default
 // (smtpd_policy_service_timeout).
 const replyTimeout = 100 * time.Second
 
-// latencies are the times from a request to its reply, sorted.
+// latencies are the times between requests and their replies, sorted.
 type latencies []time.Duration
 
 func (l latencies) quantile(q float64) time.Duration {
 	return l[min(len(l)-1, int(q*float64(len(l))))]
 }
 
-// send runs the load against network and address. The reply actions are
-// counted by their first word.
+// send sends the load to network and address. It counts the replies by the first word
+// of the action.
 func (l load) send(ctx context.Context, network, address string) (latencies, map[string]int, error) {
 	var (
 		wg      sync.WaitGroup
@@ -111,7 +111,7 @@ func (l load) send(ctx context.Context, network, address string) (latencies, map
 	return all, actions, errors.Join(errs...)
 }
 
-// one is the load of one connection.
+// one sends the load of one connection.
 func (l load) one(ctx context.Context, network, address string, next func(i int) []byte) (latencies, map[string]int, error) {
 	conn, err := net.Dial(network, address)
 	if err != nil {
@@ -144,7 +144,7 @@ func (l load) one(ctx context.Context, network, address string, next func(i int)
 	return took, actions, nil
 }
 
-// readReply reads one reply and counts its action's first word.
+// readReply reads one reply and counts the first word of its action.
 func readReply(r *bufio.Reader, actions map[string]int) error {
 	action, err := r.ReadSlice('\n')
 	if err != nil {

@@ -37,22 +37,22 @@ const (
 	dunnoArg      = "-dunno"
 )
 
-// The two services of one Postfix.
+// The two services of the Postfix.
 const (
 	bareService    = "bare"
 	guardedService = "guarded"
 )
 
-// rateZone is what DNS says of the clients, and of the lists; %s is the key.
+// rateZone holds the DNS records of the clients and of the lists; %s is the key.
 const rateZone = `signed.example. 3600 TXT "v=spf1 ip4:192.0.2.0/24 -all"
 _dmarc.signed.example. 3600 TXT "v=DMARC1; p=reject"
 s1._domainkey.signed.example. 3600 TXT %s
 *.2.0.192.in-addr.arpa. 3600 PTR mx.signed.example.
 `
 
-// benchRate has one Postfix with two services pass mail on: one asks a milter
-// and a policy server that do nothing, the other asks Postern. The rate is that
-// at which the mails leave Postfix again.
+// benchRate measures how many mails a second pass a Postfix with two services. One asks
+// a milter and a policy server that do nothing, the other asks Postern. A mail counts
+// when it leaves Postfix.
 func benchRate(ctx context.Context, e *env) ([]result, error) {
 	s, err := startRate(ctx, e)
 	if err != nil {
@@ -62,7 +62,7 @@ func benchRate(ctx context.Context, e *env) ([]result, error) {
 	return results, errors.Join(err, s.stop())
 }
 
-// rateSite is everything that runs for benchRate.
+// rateSite holds everything that runs for benchRate.
 type rateSite struct {
 	postfix *postfixtest.Postfix
 	relays  map[string]*proxyRelay
@@ -84,10 +84,11 @@ func (s *rateSite) stop() error {
 
 func (s *rateSite) atEnd(f func() error) { s.ends = append(s.ends, f) }
 
-// quietly is an end that cannot fail.
+// quietly adds a function without an error to those that end the site.
 func (s *rateSite) quietly(f func()) { s.atEnd(func() error { f(); return nil }) }
 
-// startRate starts it all; what it returns must be stopped even with an error.
+// startRate starts everything. The caller must stop what it returns, even with an
+// error.
 func startRate(ctx context.Context, e *env) (*rateSite, error) {
 	s := &rateSite{relays: map[string]*proxyRelay{}, guards: map[string][]int{}, mail: filepath.Join(e.dir, "rate.eml"),
 		records: filepath.Join(e.dir, "verify.log"), greeted: filepath.Join(e.dir, "rate.log")}
@@ -108,7 +109,7 @@ func startRate(ctx context.Context, e *env) (*rateSite, error) {
 		return s, err
 	}
 	s.postfix, err = postfixtest.Start(ctx, postfixtest.Config{
-		// No name server of this machine is asked about the clients.
+		// The clients are not looked up with this machine's name server.
 		Main: []string{"virtual_transport = smtp:" + strings.Replace(sink, "127.0.0.1", "[127.0.0.1]", 1), "smtpd_peername_lookup = no"},
 		More: []postfixtest.Service{
 			{Name: bareService, Proxied: true, Options: idle.options()},
@@ -130,7 +131,7 @@ func startRate(ctx context.Context, e *env) (*rateSite, error) {
 	return s, nil
 }
 
-// guards are the two servers that a service asks, as host:port.
+// guards are the addresses of the two servers that a service asks, as host:port.
 type guards struct{ milter, policy string }
 
 func (g guards) options() []string {
@@ -140,7 +141,7 @@ func (g guards) options() []string {
 	}
 }
 
-// startDNS writes the message, and answers for it.
+// startDNS writes the message, and starts a DNS server with its records.
 func (s *rateSite) startDNS() (addr string, err error) {
 	key, record, err := newRSAKey()
 	if err != nil {
@@ -167,7 +168,7 @@ func (s *rateSite) startDNS() (addr string, err error) {
 
 func rateClient(i int) string { return "192.0.2." + strconv.Itoa(20+i%rateClients) }
 
-// startIdle starts the servers that look at nothing.
+// startIdle starts the servers that do nothing.
 func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
 	for _, server := range []struct {
 		arg  string
@@ -184,8 +185,8 @@ func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
 	return g, nil
 }
 
-// startPostern starts both daemons with all that they do for an MX, and lets
-// the clients pass the greylist.
+// startPostern starts both daemons with everything that they do for an MX, and makes
+// the clients known to the greylist.
 func (s *rateSite) startPostern(ctx context.Context, e *env, dns string) (g guards, err error) {
 	milterAddr, err1 := postfixtest.FreeAddr()
 	policyAddr, err2 := postfixtest.FreeAddr()
@@ -208,7 +209,7 @@ func (s *rateSite) startPostern(ctx context.Context, e *env, dns string) (g guar
 	return guards{milterAddr, policyAddr}, passGreylist(ctx, socket)
 }
 
-// passGreylist has every client ask until its mail is known.
+// passGreylist sends requests of every client until its mail passes.
 func passGreylist(ctx context.Context, socket string) error {
 	l := load{conns: 1, requests: rateClients, distinct: rateClients, request: func(_, i int) []byte {
 		return fmt.Appendf(nil, policyRequest, rateClient(i), rateHelo, rateSender, rateTo, "rate."+strconv.Itoa(i), "")
@@ -229,7 +230,7 @@ func passGreylist(ctx context.Context, socket string) error {
 	return fmt.Errorf("the greylist lets nobody pass: %v", actions)
 }
 
-// startSink starts Postfix's own, which takes every mail and drops it.
+// startSink starts Postfix's own sink, which accepts and drops every mail.
 func (s *rateSite) startSink(ctx context.Context) (addr string, err error) {
 	if addr, err = postfixtest.FreeAddr(); err != nil {
 		return "", err
@@ -249,7 +250,7 @@ func (s *rateSite) startSink(ctx context.Context) (addr string, err error) {
 	return addr, nil
 }
 
-// measure sends to both services in turn.
+// measure sends mails to both services in turn.
 func (s *rateSite) measure(ctx context.Context) ([]result, error) {
 	rates, costs := map[string][]float64{}, map[string][]float64{}
 	var ratios []float64
@@ -291,7 +292,7 @@ func (s *rateSite) measure(ctx context.Context) ([]result, error) {
 			median(costs[guardedService]), median(costs[bareService]), spread(ratios))}}, nil
 }
 
-// usedBy is used for several processes.
+// usedBy is like used, for several processes.
 func usedBy(pids []int, f func() error) (spent time.Duration, err error) {
 	if len(pids) == 0 {
 		return 0, f()
@@ -303,7 +304,7 @@ func usedBy(pids []int, f func() error) (spent time.Duration, err error) {
 	return spent + first, err
 }
 
-// send returns the mails a second, until the last has left.
+// send returns the number of mails a second, until the last mail has left Postfix.
 func (s *rateSite) send(ctx context.Context, service string, mails int) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, rateLimit)
 	defer cancel()
@@ -327,7 +328,7 @@ func (s *rateSite) send(ctx context.Context, service string, mails int) (float64
 	return float64(mails) / time.Since(start).Seconds(), nil
 }
 
-// waitSent reads on in Postfix's log until that many mails have left.
+// waitSent continues to read Postfix's log until that many mails have left.
 func waitSent(ctx context.Context, log io.Reader, mails int) error {
 	lines := bufio.NewReaderSize(log, 64<<10)
 	var line []byte
@@ -356,7 +357,7 @@ func waitSent(ctx context.Context, log io.Reader, mails int) error {
 	return nil
 }
 
-// judged asserts by the records that Postern has looked at everything.
+// judged checks in Postern's records that it has judged every mail.
 func (s *rateSite) judged(mails int) error {
 	for path, want := range map[string][]string{
 		s.records: {`"dmarc":"pass"`, `"dkim":"pass"`, `"spf":"pass"`},
@@ -375,9 +376,9 @@ func (s *rateSite) judged(mails int) error {
 	return nil
 }
 
-// proxyRelay hands connections on with the client's address in front, as
-// HAProxy does: mail from this machine itself
-// would not be checked. What it costs is the same for both sides.
+// proxyRelay relays connections and sends the client's address first, as HAProxy does.
+// Without it, the mail would come from this machine and would not be checked. The cost
+// is the same for both sides.
 type proxyRelay struct {
 	listener net.Listener
 	target   string
@@ -401,7 +402,7 @@ func (r *proxyRelay) stop() {
 	<-r.done
 }
 
-// accept ends with the listener, and once every connection has.
+// accept ends when the listener and all connections are closed.
 func (r *proxyRelay) accept() {
 	defer close(r.done)
 	for i := 0; ; i++ {
@@ -431,8 +432,8 @@ func (r *proxyRelay) relay(client net.Conn, i int) {
 	_, _ = io.Copy(client, server)
 }
 
-// idleMilter looks at nothing and adds one field, as every verifier must: what
-// Postfix spends on that is no fault of the filter.
+// idleMilter looks at nothing and adds one field. Every verifier must add one, so
+// Postfix's work for it is not a cost of the filter.
 type idleMilter struct{ gomilter.NoOpMilter }
 
 // Body ends the message.
@@ -440,15 +441,15 @@ func (idleMilter) Body(m *gomilter.Modifier) (gomilter.Response, error) {
 	return gomilter.RespAccept, m.InsertHeader(0, "X-Idle", "seen")
 }
 
-// Header gives no answer, as idleFlags have it.
+// Header sends no reply, as idleFlags say.
 func (idleMilter) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
 	return nil, nil
 }
 
-// BodyChunk does neither.
+// BodyChunk sends no reply either.
 func (idleMilter) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, error) { return nil, nil }
 
-// idleFlags are those of postern-milterd.
+// idleFlags are the protocol flags of postern-milterd.
 const idleFlags = gomilter.OptNoUnknown | gomilter.OptNoHeaderReply | gomilter.OptNoBodyReply
 
 func serveIdleMilter(ready func(string), done io.Reader) error {
@@ -463,7 +464,7 @@ func serveIdleMilter(ready func(string), done io.Reader) error {
 	return err
 }
 
-// serveDunno is a policy server that has no opinion.
+// serveDunno is a policy server that answers DUNNO.
 func serveDunno(ready func(string), done io.Reader) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

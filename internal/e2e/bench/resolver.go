@@ -81,7 +81,7 @@ func askCached(ctx context.Context, r *resolver.Resolver) error {
 	return nil
 }
 
-// askUncached asks for names that no one has asked for.
+// askUncached asks for names that have not been asked for before.
 func askUncached(ctx context.Context, r *resolver.Resolver, suffix string) error {
 	var wg sync.WaitGroup
 	errs := make([]error, resolverUsers)

@@ -35,8 +35,8 @@ const (
 	verifyDelay    = 20 * time.Millisecond
 )
 
-// benchVerify measures the CPU of a large signed mail, and how long a small one
-// is kept waiting by a slow DNS of which nothing is known yet.
+// benchVerify measures the CPU time of a large signed mail, and the delay of a small
+// one with a slow DNS and an empty cache.
 func benchVerify(ctx context.Context, e *env) ([]result, error) {
 	dns, err := resolvertest.Start("")
 	if err != nil {
@@ -59,7 +59,7 @@ func benchVerify(ctx context.Context, e *env) ([]result, error) {
 	return append(big, late...), daemon.Stop()
 }
 
-// startVerifier runs postern-milterd on a unix socket for other people's mail.
+// startVerifier runs postern-milterd on a unix socket for mail of others.
 func startVerifier(ctx context.Context, e *env, dns string, more ...string) (*postfixtest.Daemon, string, error) {
 	binary, err := e.binaries.Path(ctx, "postern-milterd")
 	if err != nil {
@@ -73,9 +73,9 @@ func startVerifier(ctx context.Context, e *env, dns string, more ...string) (*po
 	return daemon, socket, err
 }
 
-// benchBig compares mails of 1 MB with three signatures with the floor: one hash
-// of the body and three RSA checks. What the protocol costs, and SPF, the same
-// mails without signatures tell.
+// benchBig compares mails of 1 MB with three signatures with the minimum: one hash of
+// the body and three RSA checks. The same mails without signatures show the cost of the
+// protocol and of SPF.
 func benchBig(ctx context.Context, dns *resolvertest.Server, pid int, socket string) ([]result, error) {
 	key, record, err := newRSAKey()
 	if err != nil {
@@ -114,7 +114,7 @@ func benchBig(ctx context.Context, dns *resolvertest.Server, pid int, socket str
 		detail: fmt.Sprintf("%.2f ms with the protocol; one SHA-256 pass and 3 RSA checks %.2f ms; %s", median(costs), median(floors), spread(ratios))}}, nil
 }
 
-// newRSAKey makes a key of 2048 bits and its record.
+// newRSAKey creates a key of 2048 bits and its record.
 func newRSAKey() (key *rsa.PrivateKey, record string, err error) {
 	if key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
 		return nil, "", err
@@ -123,7 +123,7 @@ func newRSAKey() (key *rsa.PrivateKey, record string, err error) {
 	return key, "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(der), err
 }
 
-// splitTXT writes a TXT record of a master file.
+// splitTXT returns the text of a TXT record in the form of a zone file.
 func splitTXT(text string) string {
 	var parts []string
 	for chunk := range slices.Chunk([]byte(text), 200) {
@@ -142,7 +142,7 @@ func signWith(mail, domain, selector string, key crypto.Signer) (string, error) 
 	return out.String(), err
 }
 
-// bareVerification is the floor, in milliseconds of CPU.
+// bareVerification returns the minimum, in milliseconds of CPU.
 func bareVerification(key *rsa.PrivateKey, mail string) (float64, error) {
 	body := []byte(mail)
 	digest := sha256.Sum256([]byte("a header"))
@@ -164,8 +164,8 @@ func bareVerification(key *rsa.PrivateKey, mail string) (float64, error) {
 	return ms(spent) / bareVerifies, err
 }
 
-// loadBig sends one mail again and again, and returns the milliseconds of CPU
-// that it cost pid. The results must say want that many times.
+// loadBig sends one mail repeatedly, and returns the milliseconds of CPU that it cost
+// pid. The results must contain want that many times.
 func loadBig(ctx context.Context, pid int, socket, mail, want string, times int) (float64, error) {
 	spent, err := used(pid, func() error {
 		s, err := openVerify(ctx, socket, "192.0.2.1")
@@ -187,8 +187,8 @@ func loadBig(ctx context.Context, pid int, socket, mail, want string, times int)
 	return ms(spent) / bigMails, err
 }
 
-// lateZone gives every domain below mail.example a policy in two records and a
-// key, and every client a name.
+// lateZone gives every domain below mail.example an SPF record in two parts and a key,
+// and every client a name.
 const lateZone = `*.mail.example. TXT "v=spf1 include:%%{d}.spf.example -all"
 *.mail.example. TXT "v=DKIM1; k=ed25519; p=%s"
 *.spf.example. TXT "v=spf1 mx:%%{d} -all"
@@ -198,7 +198,7 @@ out.example. A 192.0.2.1
 *.in-addr.arpa. PTR out.example.
 `
 
-// benchLate has each mail come from a domain and a client of its own.
+// benchLate sends mails that each have their own domain and client.
 func benchLate(ctx context.Context, dns *resolvertest.Server, socket string) ([]result, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -261,10 +261,10 @@ func openVerify(ctx context.Context, socket, client string) (*postfixtest.Milter
 	return postfixtest.DialMilter(ctx, socket, postfixtest.MilterSession{Client: client, Name: "client.example", Helo: client + ".example", MTA: benchHost})
 }
 
-// benchHost is our name.
+// benchHost is our host name.
 const benchHost = "mail.home.example"
 
-// verified sends a mail, which must pass, and gives the fields that it got.
+// verified sends a mail that must pass, and returns the fields that it got.
 func verified(s *postfixtest.MilterClient, sender, mail string) (fields string, err error) {
 	v, err := s.Send(postfixtest.MilterMail{Sender: sender, Recipient: "b@home.example", Message: mail})
 	if err == nil && v.Code != 'a' && v.Code != 'c' {
