@@ -15,8 +15,8 @@ const (
 	fromRounds = 7 * rounds
 )
 
-// benchFrom measures the CPU that From ownership adds to a mail that is signed, with
-// a hash: table of 100,000 senders, by two daemons that sign the same mails in turn.
+// benchFrom measures the CPU time that From ownership adds to a signed mail, with a
+// hash: table of 100,000 senders. Two daemons sign the same mails in turn.
 func benchFrom(ctx context.Context, e *env) ([]result, error) {
 	table := filepath.Join(e.dir, "from-owners")
 	if err := writeOwners(table); err != nil {
