@@ -18,13 +18,13 @@ const (
 	watchInterval = 5 * time.Second
 )
 
-// Breaker keeps a store that is down from costing every request its time-out:
-// after three failures in a row it answers ErrUnavailable at once and lets one
-// request a second try, until one succeeds. A store that takes nothing new is not
-// down: it answers for who has passed before.
+// Breaker saves requests from waiting for a store that is down. After three
+// failures in a row it returns ErrUnavailable at once, and lets one request a second
+// try, until one succeeds. A store that cannot record anything new is not down: it
+// still answers for senders that have passed before.
 type Breaker struct {
-	// Took takes the time of each request to the store and its error. It is set
-	// before the first request; nil for no one.
+	// Took is called with the duration and the error of each request to the store.
+	// It is set before the first request, and may be nil.
 	Took func(time.Duration, error)
 
 	store    Store
@@ -45,20 +45,20 @@ type Health uint8
 // The states.
 const (
 	Healthy Health = iota
-	Full           // takes nothing new
+	Full           // cannot record anything new
 	Down
 )
 
-// NewBreaker guards store. now is the clock of the pauses. onChange is called
-// once for each change of state, by the request that brought it about; the error
-// is the reason of trouble.
+// NewBreaker returns a breaker for store. now is the clock for the pauses. onChange
+// is called once for each change of state, by the request that caused it. Its error
+// is the cause when the store is not healthy.
 func NewBreaker(store Store, now func() time.Time, onChange func(Health, error)) *Breaker {
 	b := &Breaker{store: store, now: now, onChange: onChange}
 	b.breaker = breaker.New(breaker.Config{
 		First:    breakerPause,
 		Classify: classify,
 		Changed: func(c breaker.Change) {
-			b.full.Store(false) // not known any more
+			b.full.Store(false) // unknown after a change
 			b.down.Store(!c.Up)
 			b.report(c.Err)
 		},
@@ -67,7 +67,7 @@ func NewBreaker(store Store, now func() time.Time, onChange func(Health, error))
 	return b
 }
 
-// Health is what the store can do now.
+// Health returns the current state of the store.
 func (b *Breaker) Health() Health {
 	switch {
 	case b.down.Load():
@@ -87,8 +87,8 @@ func (b *Breaker) report(err error) {
 	}
 }
 
-// classify says what an outcome means for the store. One that is full has
-// answered.
+// classify returns what an error means for the breaker. A full store has answered,
+// so it is not down.
 func classify(err error) breaker.Class {
 	switch {
 	case errors.Is(err, ErrFull):
@@ -111,8 +111,8 @@ func (b *Breaker) Seen(ctx context.Context, key Key, now time.Time, limits Limit
 	return r, err
 }
 
-// writes reports whether a sighting could be answered only because the store has
-// taken something new.
+// writes reports whether the store must have written something new to answer this
+// sighting.
 func (r Record) writes(now time.Time, l Limits) bool {
 	why := Decide(r, now, l).Why
 	return why == New || why == Early || why == Waited
@@ -124,8 +124,8 @@ func (b *Breaker) setFull(full bool, err error) {
 	}
 }
 
-// Watch probes the store until ctx ends, if it can be, so that trouble is noticed
-// before mail comes.
+// Watch probes the store until ctx ends, so that a failure is noticed before mail
+// comes. It does nothing if the store has no probe.
 func (b *Breaker) Watch(ctx context.Context) {
 	if s, ok := b.store.(interface{ Probe(context.Context) error }); ok {
 		b.breaker.Watch(ctx, watchInterval, s.Probe)
@@ -138,11 +138,11 @@ func (b *Breaker) Credit(ctx context.Context, client string, now time.Time) erro
 	return err
 }
 
-// Peek implements Store. It asks even while the store is down: a person waits
-// for the answer.
+// Peek implements Store. It asks the store even while it is down, because a person
+// waits for the answer.
 func (b *Breaker) Peek(ctx context.Context, key Key) (Record, error) { return b.store.Peek(ctx, key) }
 
-// Down returns why the store counts as unavailable, nil if it does not.
+// Down returns why the store counts as down, or nil if it does not.
 func (b *Breaker) Down() error { return b.breaker.Down() }
 
 func guard[T any](b *Breaker, ask func() (T, error)) (T, error) {

@@ -3,31 +3,31 @@ package greylist
 import "time"
 
 const (
-	// CreditInterval is how often a client can earn a credit, and how often
-	// the use of its credit is noted.
+	// CreditInterval is the shortest time between two passes that count as credit,
+	// and between two records of the use of a credit.
 	CreditInterval = time.Hour
-	// FloodWindow is the time in which Limits.NetworkCap counts.
+	// FloodWindow is the period to which Limits.NetworkCap applies.
 	FloodWindow = time.Hour
 )
 
-// Limits are the settings by which facts are judged.
+// Limits are the settings with which Decide decides.
 type Limits struct {
 	Delay       time.Duration // from the first sighting to the first pass
-	RetryWindow time.Duration // what has not passed is forgotten that long after its first sighting
-	PassTTL     time.Duration // what has passed is forgotten that long after its last sighting
-	AllowAfter  int           // passes that allow a client for good; 0: none do
-	AllowTTL    time.Duration // an allowed client is forgotten that long after its credit was last used
-	NetworkCap  int           // new triplets of one network, or of one domain that SPF authorised, in FloodWindow; 0: no bound
-	Full        bool          // no new triplets at all now
+	RetryWindow time.Duration // from the first sighting until a triplet that has not passed is forgotten
+	PassTTL     time.Duration // from the last sighting until a triplet that has passed is forgotten
+	AllowAfter  int           // passes after which a client does not wait any more; 0: it always waits
+	AllowTTL    time.Duration // from the last use of its credit until a client is forgotten
+	NetworkCap  int           // most new triplets of one network, or of one domain that SPF authorised, in FloodWindow; 0: no bound
+	Full        bool          // no new triplets are recorded now
 }
 
-// Why is the ground of an Outcome.
+// Why is the reason for an Outcome.
 type Why uint8
 
-// The grounds. The first four pass.
+// The reasons. With the first four the mail passes.
 const (
 	AllowedByHand Why = iota
-	AutoAllowed       // the client has come back often enough
+	AutoAllowed       // the client has passed often enough
 	Known             // has passed before
 	Waited            // passes for the first time
 	New               // never seen, or forgotten
@@ -36,20 +36,20 @@ const (
 	FloodDaemon       // new, and not recorded: too many in all
 )
 
-// Outcome is the judgement on one sighting.
+// Outcome is the decision on one sighting.
 type Outcome struct {
 	Why Why
-	// Wait is how much longer to wait, when it does not pass: until it is recorded,
-	// if too many of its source were new.
+	// Wait is how much longer the sender must wait, if the mail does not pass. After
+	// FloodNetwork it is the time until the triplet can be recorded.
 	Wait time.Duration
 	// Waited is how long ago the first sighting was.
 	Waited time.Duration
 }
 
-// Pass reports whether the mail may come in.
+// Pass reports whether the mail is accepted.
 func (o Outcome) Pass() bool { return o.Why <= Waited }
 
-// Decide judges a sighting at now by what was known before it.
+// Decide decides on a sighting at now, from what was known before it.
 func Decide(r Record, now time.Time, l Limits) Outcome {
 	at := At(now)
 	if r.At != 0 {
@@ -79,15 +79,15 @@ var refusals = [...]Why{Recorded: New, NetworkFlooded: FloodNetwork, DaemonFlood
 type Change struct {
 	Triplet      Triplet // for all triplet keys, if WriteTriplet
 	WriteTriplet bool
-	IsNew        bool // counts against the cap, if there is one
-	TouchDomain  bool // the domain's client was used: note it, see Client.Touch
+	IsNew        bool // the triplet counts toward the cap, if there is one
+	TouchDomain  bool // the credit of the domain's client was used: record it, see Client.Touched
 	TouchNetwork bool
 	Refused      Refusal
 }
 
-// Advance says what a sighting at now changes. recent is how many new triplets
-// the key's Window has in the running FloodWindow. A clock that is behind moves no
-// Last back: other hosts, or this one later, would take the entry for forgotten.
+// Advance returns what a sighting at now changes. recent is how many new triplets
+// the key's Window has in the current FloodWindow. A clock that is behind does not
+// move Last back, because others would then consider the entry expired too early.
 func (r Record) Advance(now Stamp, recent int, l Limits) Change {
 	if _, ok := r.allowed(now, l); ok {
 		return Change{
@@ -116,7 +116,8 @@ func (l Limits) refuse(recent int) Refusal {
 	return Recorded
 }
 
-// prior is the triplet that counts: the older wait of what is still alive.
+// prior returns the triplet that counts: of those that have not expired, the one
+// whose wait began first.
 func (r Record) prior(now Stamp, l Limits) Triplet {
 	d, n := r.ByDomain.clamp(now), r.ByNetwork.clamp(now)
 	switch {
@@ -137,7 +138,7 @@ func (r Record) allowed(now Stamp, l Limits) (Why, bool) {
 	return AutoAllowed, r.DomainClient.allowed(now, l) || r.NetworkClient.allowed(now, l)
 }
 
-// clamp takes the beginning of a wait in the future for now.
+// clamp replaces a beginning in the future by now.
 func (t Triplet) clamp(now Stamp) Triplet {
 	return Triplet{min(t.First, now), t.Last, min(t.Passed, now)}
 }
@@ -167,7 +168,7 @@ func (t Triplet) merge(o Triplet) Triplet {
 	return Triplet{min(t.First, o.First), max(t.Last, o.Last), passed}
 }
 
-// pass notes the first time that the wait was long enough.
+// pass sets the time of the first pass, if the wait was long enough.
 func (t Triplet) pass(now Stamp, l Limits) Triplet {
 	if t.Passed == 0 && now.Sub(t.First) >= l.Delay {
 		t.Passed = now
@@ -187,13 +188,13 @@ func (c Client) usedAgain(now Stamp, l Limits) bool {
 	return c.allowed(now, l) && now.Sub(c.Last) >= CreditInterval
 }
 
-// due reports whether an hour has gone since the last count. A last count in the
-// future is none: the clock has been set back.
+// due reports whether an hour has passed since the last count. A last count in the
+// future is ignored, because the clock must have been set back.
 func (c Client) due(now Stamp) bool {
 	return c.Last > now || now.Sub(c.Last) >= CreditInterval
 }
 
-// Credited counts a pass; false means that the last one is too fresh.
+// Credited counts a pass. It returns false if the last one is too recent.
 func (c Client) Credited(now Stamp) (Client, bool) {
 	if c.Last != 0 && !c.due(now) {
 		return c, false
@@ -203,11 +204,11 @@ func (c Client) Credited(now Stamp) (Client, bool) {
 	return c, true
 }
 
-// Touched notes the use of a credit.
+// Touched records the use of a credit.
 func (c Client) Touched(now Stamp) Client {
 	c.Last = max(c.Last, now)
 	return c
 }
 
-// MaxPasses bounds a client's count.
+// MaxPasses is the highest count of a client's passes.
 const MaxPasses = 1 << 20

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Flood bounds the new triplets of one daemon: a bucket that holds the cap and
-// is refilled by the cap in FloodWindow, so that a flood slows strangers down
-// but never shuts all of them out for the rest of the hour.
+// Flood bounds the new triplets of one daemon. It is a bucket that holds the cap
+// and is refilled at the rate of one cap in each FloodWindow. So a flood slows
+// new senders down, but never locks all of them out for the rest of the hour.
 type Flood struct {
 	mu    sync.Mutex
 	level float64 // tokens
@@ -15,7 +15,7 @@ type Flood struct {
 	at    time.Time
 }
 
-// NewFlood makes a full bucket; 0 means no bound.
+// NewFlood returns a full bucket; a limit of 0 means no bound.
 func NewFlood(limit int) *Flood { return &Flood{level: float64(limit), cap: float64(limit)} }
 
 // SetCap changes the bound.
@@ -29,7 +29,7 @@ func (f *Flood) SetCap(limit int) {
 	f.level = min(f.level, f.cap)
 }
 
-// Full reports whether no new triplet may be made now.
+// Full reports whether no new triplet may be recorded now.
 func (f *Flood) Full(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -7,41 +7,42 @@ import (
 	"strings"
 )
 
-// maxPart bounds each part of a key, in octets. A longer one keeps its
-// beginning and gets a hash for the rest.
+// maxPart bounds each part of a key, in octets. In a longer part, a hash replaces
+// the end.
 const maxPart = 320
 
-// NullSender is the sender part of the key of a mail from no one (RFC 5321
+// NullSender is the sender part of the key of a mail with the null sender (RFC 5321
 // section 4.5.5).
 const NullSender = "<>"
 
-// Key is where a mail comes from, who sends it and to whom. Make it with NewKey.
+// Key identifies where a mail comes from, who sent it and to whom. Make it with
+// Keyer.Key or NewKey.
 type Key struct {
 	// Domain is the domain that SPF authorised for the client, "" for none.
 	Domain string
 	// Claimed is the domain whose credit at this network counts: Domain, or
-	// the sender's domain as long as SPF does not contradict. It may be "".
+	// the sender's domain unless SPF denies it. It may be "".
 	Claimed string
-	// Pool is the organizational domain of the client's confirmed name, when
-	// the SPF record of Domain admits so many that both together make the
-	// source; "" otherwise.
+	// Pool is the organizational domain of the client's confirmed name. It is set
+	// when the SPF record of Domain admits too many clients: then Domain and Pool
+	// together are the source. Otherwise it is "".
 	Pool string
-	// PoolCredit is whether all servers of the pool share the credit of Claimed.
+	// PoolCredit means that all servers of the pool share the credit of Claimed.
 	PoolCredit bool
 
-	Network   string // of the client, as Network spells it
-	Sender    string // as Sender spells it
+	Network   string // of the client, as the function Network returns it
+	Sender    string // as the function Sender returns it
 	Recipient string
 }
 
-// NewKey brings the parts into the form that stores use: printable, without
-// blanks, bounded, in lower case.
+// NewKey returns a key with its parts in the form that stores use: printable,
+// without blanks, bounded, in lower case.
 func NewKey(domain, claimed, network, sender, recipient string) Key {
 	return Key{Domain: part(domain), Claimed: part(claimed), Network: part(network), Sender: part(sender), Recipient: part(recipient)}
 }
 
-// Network is the client part of a key that has no domain, such as
-// 192.0.2.0/24. Bits beyond the length of an address mean the whole address.
+// Network returns the client part of a key that has no domain, such as
+// 192.0.2.0/24. More bits than an address has mean the whole address.
 func Network(addr netip.Addr, bits4, bits6 int) string {
 	addr = addr.Unmap().WithZone("")
 	bits := bits6
@@ -59,27 +60,28 @@ func Network(addr netip.Addr, bits4, bits6 int) string {
 // Client.
 const DomainMark = "spf:"
 
-// ID names one entry of a store: "client sender recipient" of a triplet, with
-// a network, spf:domain or spf:domain/pool as the client, or the one word of a
-// client that can earn credit: a network, domain@network or domain@pool.
+// ID names one entry of a store. The ID of a triplet is "client sender recipient",
+// where the client is a network, spf:domain or spf:domain/pool. The ID of a client
+// that can earn credit is one word: a network, domain@network or domain@pool.
 type ID string
 
-// IsClient recognises the ID of a client.
+// IsClient reports whether the ID is that of a client.
 func (id ID) IsClient() bool { return strings.IndexByte(string(id), ' ') < 0 }
 
-// Split gives the parts; sender and recipient are "" for a client.
+// Split returns the parts; sender and recipient are "" for a client.
 func (id ID) Split() (client, sender, recipient string) {
 	client, rest, _ := strings.Cut(string(id), " ")
 	sender, recipient, _ = strings.Cut(rest, " ")
 	return client, sender, recipient
 }
 
-// TripletID makes the ID of a triplet from parts as NewKey makes them.
+// TripletID returns the ID of a triplet. The parts must have the form that NewKey
+// gives them.
 func TripletID(client, sender, recipient string) ID {
 	return ID(client + " " + sender + " " + recipient)
 }
 
-// ByDomain is the triplet of the SPF domain, "" when there is none.
+// ByDomain returns the ID of the triplet with the SPF domain, "" without a domain.
 func (k Key) ByDomain() ID {
 	if k.Domain == "" {
 		return ""
@@ -87,10 +89,10 @@ func (k Key) ByDomain() ID {
 	return TripletID(k.Client(), k.Sender, k.Recipient)
 }
 
-// ByNetwork is the triplet of the network.
+// ByNetwork returns the ID of the triplet with the network.
 func (k Key) ByNetwork() ID { return TripletID(k.Network, k.Sender, k.Recipient) }
 
-// DomainClient is the client that earns credit for the domain at this network,
+// DomainClient returns the client that earns credit for the domain at this network,
 // "" when no domain is claimed.
 func (k Key) DomainClient() ID {
 	if k.Claimed == "" {
@@ -99,7 +101,7 @@ func (k Key) DomainClient() ID {
 	return ClientID(k.Claimed, k.creditAt())
 }
 
-// creditAt is where the credit of a domain counts.
+// creditAt returns the network or pool for which the credit of a domain counts.
 func (k Key) creditAt() string {
 	if k.PoolCredit {
 		return k.Pool
@@ -107,10 +109,10 @@ func (k Key) creditAt() string {
 	return k.Network
 }
 
-// NetworkClient is the network as a client.
+// NetworkClient returns the network as a client.
 func (k Key) NetworkClient() ID { return ID(k.Network) }
 
-// ClientID is the client of a domain at a network or pool; the domain may be "".
+// ClientID returns the client of a domain at a network or pool; the domain may be "".
 func ClientID(domain, network string) ID {
 	if domain == "" {
 		return ID(network)
@@ -118,9 +120,9 @@ func ClientID(domain, network string) ID {
 	return ID(domain + "@" + network)
 }
 
-// Creditor is the client that earns the credit of a first pass: the domain at
-// this network or pool if SPF authorised it, otherwise the network. In a pool that
-// anyone may be part of the domain earns nothing.
+// Creditor returns the client that earns the credit for a first pass. It is the
+// domain at this network or pool if SPF authorised it, otherwise the network. In a
+// pool that anyone may join it is the network, too.
 func (k Key) Creditor() string {
 	if k.Domain == "" || k.Pool != "" && !k.PoolCredit {
 		return k.Network
@@ -128,8 +130,8 @@ func (k Key) Creditor() string {
 	return string(ClientID(k.Domain, k.creditAt()))
 }
 
-// Client is the client part by which the key is known: spf:domain,
-// spf:domain/pool or network.
+// Client returns the client part of the key: spf:domain, spf:domain/pool or a
+// network.
 func (k Key) Client() string {
 	switch {
 	case k.Domain == "":
@@ -140,12 +142,12 @@ func (k Key) Client() string {
 	return DomainMark + k.Domain + "/" + k.Pool
 }
 
-// Window names what the new triplets of the key are counted by: the domain that SPF
-// authorised, which has nothing to do with its neighbours at a provider, or the
-// network.
+// Window returns the source whose new triplets are counted together. It is the
+// domain that SPF authorised, so that its neighbours at a provider do not count, or
+// the network.
 func (k Key) Window() string { return k.Client() }
 
-// part makes one word of printable characters out of s.
+// part turns s into one word of printable characters.
 func part(s string) string {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c == 0x7f || 'A' <= c && c <= 'Z' {

@@ -8,15 +8,15 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// Scheme is the version of what keys are made of. Stores keep it with their
-// entries: what was written under an older one is brought to this one by Migrate.
-// Version 1 masked fewer tokens.
+// Scheme is the version of the rules by which keys are made. Stores keep it with
+// their entries, and Migrate converts the entries of an older one. Version 1 masked
+// fewer tokens.
 const Scheme = 2
 
-// Keyer makes every key of a greylist: of a request, of what an administrator
-// asks for, and of what another program has remembered.
+// Keyer makes every key of a greylist: for requests, for the commands of an
+// administrator, and for entries that are imported from another program.
 type Keyer struct {
-	NetworkKey   bool // the client is its network, whatever SPF says
+	NetworkKey   bool // the client is always its network, whatever the SPF result
 	Bits4, Bits6 int  // of a network
 }
 
@@ -27,16 +27,16 @@ type Mail struct {
 	Source            Source
 }
 
-// Source is what is known of a client beside its address.
+// Source is what is known about a client besides its address.
 type Source struct {
-	Domain string // that SPF authorised; "" for none
+	Domain string // the domain that SPF authorised; "" for none
 	// Pool and PoolCredit are as in Key.
 	Pool       string
 	PoolCredit bool
-	Denied     bool // SPF says that the sender's domain does not send from here
+	Denied     bool // by SPF, the sender's domain does not send from this client
 }
 
-// Key makes the key of a mail.
+// Key returns the key of a mail.
 func (k Keyer) Key(m Mail) Key {
 	source := m.Source
 	claimed := m.Sender.Domain
@@ -56,11 +56,11 @@ func (k Keyer) Key(m Mail) Key {
 	return key
 }
 
-// Network is the network of an address.
+// Network returns the network of an address.
 func (k Keyer) Network(addr netip.Addr) string { return Network(addr, k.Bits4, k.Bits6) }
 
-// SenderPart is the sender part of a key. An address that does not parse is
-// taken as it is.
+// SenderPart returns the sender part of a key. An address that does not parse is
+// used unchanged.
 func SenderPart(a mailaddr.Address) string {
 	if a.IsValid() || a.IsNull() {
 		return part(Sender(a.Local, a.Domain))
@@ -68,7 +68,7 @@ func SenderPart(a mailaddr.Address) string {
 	return part(a.Raw)
 }
 
-// RecipientPart is the recipient part of a key, likewise.
+// RecipientPart returns the recipient part of a key, likewise.
 func RecipientPart(a mailaddr.Address) string {
 	if a.IsValid() {
 		return part(a.Key())
@@ -76,9 +76,9 @@ func RecipientPart(a mailaddr.Address) string {
 	return part(a.Raw)
 }
 
-// ClientID reads what a person calls a client: an address or network, of the size
-// that keys have here, or domain@ in front of an address, of a network or of the
-// organizational domain of a pool.
+// ClientID parses a client as a person writes it. That is an address, or a network
+// of the size that keys have here. It may also be domain@ before an address, a
+// network or the organizational domain of a pool.
 func (k Keyer) ClientID(text string) (ID, error) {
 	domain, client := "", text
 	if at := strings.LastIndexByte(text, '@'); at >= 0 {
@@ -103,8 +103,8 @@ func (k Keyer) ClientID(text string) (ID, error) {
 	return ClientID(domain, network), nil
 }
 
-// Migrate brings an entry of an older scheme to this one. A sender of today's
-// form stays as it is.
+// Migrate converts an entry of an older scheme to this one. A sender that has the
+// current form does not change.
 func Migrate(e Entry) Entry {
 	if e.ID.IsClient() {
 		return e

@@ -3,32 +3,32 @@ package greylist
 import "strings"
 
 const (
-	// minDigits is the length from which a run of digits inside a word is
-	// taken for a serial number.
+	// minDigits is the length from which a run of digits inside a word counts as
+	// a serial number.
 	minDigits = 4
-	// minHex is the length from which a word of hexadecimal digits is taken
-	// for an identifier. It needs a decimal digit, so that deadbeef stays.
+	// minHex is the length from which a word of hexadecimal digits counts as an
+	// identifier. It must have a decimal digit, so that deadbeef is not masked.
 	minHex = 8
-	// minOpaque is the length from which a word of letters and digits is taken
-	// for an identifier; it needs two digits, and one before the number at its end.
+	// minOpaque is the length from which a word of letters and digits counts as an
+	// identifier. It must have two digits, one of them before the number at its end.
 	minOpaque = 20
 	// minGroups is the number of hexadecimal words joined by hyphens that make
 	// one identifier, as a UUID has five.
 	minGroups = 4
-	// maxRest is the length up to which letters after a token are its rest.
+	// maxRest is the most letters after a token that belong to the token.
 	maxRest = 3
 )
 
 // mask replaces what changes from mail to mail.
 const mask = "#"
 
-// Sender is the sender part of a key: the address without what its system
-// changes from mail to mail. The recipient that VERP writes into a sender is
-// part of the key anyway.
+// Sender returns the sender part of a key: the address without the parts that the
+// sending system changes from mail to mail. The recipient that VERP writes into a
+// sender is dropped too, because the key has the recipient anyway.
 //
-// The first steps are those of postgrey, so that a sender from its database
-// and the same sender as it arrives give one key. What follows must therefore
-// only look at what those steps leave.
+// The first steps are those of postgrey. So a sender from postgrey's database and
+// the same sender in a mail have the same key. Later steps must therefore only
+// depend on the result of the first steps.
 func Sender(local, domain string) string {
 	if local == "" && domain == "" {
 		return NullSender
@@ -41,7 +41,7 @@ func Sender(local, domain string) string {
 }
 
 func normaliseLocal(local string) string {
-	// The hash of SRS may have + in it, which is no extension then.
+	// The hash of SRS may contain a +, which does not begin an extension.
 	local = maskBase64(withoutSRS(withoutTag(local)))
 	if plus := strings.IndexByte(local, '+'); plus > 0 {
 		local = local[:plus]
@@ -55,14 +55,14 @@ func normaliseLocal(local string) string {
 	return maskTokens(local)
 }
 
-// maskTokens masks what only random words and serial numbers have. It changes
-// nothing that it has made.
+// maskTokens masks random words and serial numbers. Masking its own result changes
+// nothing.
 func maskTokens(local string) string {
 	return withoutRest(joinGroups(replaceWords(local, isAlnum, maskWord)))
 }
 
-// maskBase64 masks a token in base64, which has / in it or = at its end. It may
-// have + in it, which would be taken for the beginning of an extension.
+// maskBase64 masks a token in base64, which contains / or ends with =. It may also
+// contain +, which would otherwise count as the beginning of an extension.
 func maskBase64(local string) string {
 	if !strings.ContainsAny(local, "/=") || isSRS(local) {
 		return local
@@ -77,8 +77,8 @@ func maskBase64(local string) string {
 	})
 }
 
-// withoutRest takes off a few letters that a token has left at the end, as in
-// #_xk.
+// withoutRest removes a few letters that remain at the end after a masked token, as
+// in #_xk.
 func withoutRest(local string) string {
 	at := strings.LastIndexByte(local, '_')
 	if at < 1 || local[at-1] != mask[0] || len(local)-at-1 > maxRest || count(local[at+1:], isAlnum) != len(local)-at-1 {
@@ -87,8 +87,8 @@ func withoutRest(local string) string {
 	return local[:at]
 }
 
-// withoutTag takes off the tag that proves to a bounce's receiver that it sent
-// the mail: BATV (prvs=tag=user, by some prvs=user=tag), btv1==tag==user of
+// withoutTag removes a tag by which the sending system recognises bounces of its own
+// mail: BATV (prvs=tag=user, in some systems prvs=user=tag), btv1==tag==user of
 // Barracuda, msprvs1=tag=user of SparkPost.
 func withoutTag(local string) string {
 	scheme, rest, ok := strings.Cut(local, "=")
@@ -117,13 +117,13 @@ func withoutTag(local string) string {
 	return local
 }
 
-// isTag recognises what looks like BATV's key number, day and hash.
+// isTag reports whether s looks like BATV's key number, day and hash.
 func isTag(s string) bool {
 	const length = 10
 	return len(s) >= length && count(s[:length], isAlnum) == length && count(s[:length], isDigit) > 0
 }
 
-// withoutSRS takes hash and day out of a rewritten sender:
+// withoutSRS removes hash and day from a rewritten sender:
 // srs0=hash=day=domain=user and srs1=hash=forwarder==hash=day=domain=user.
 func withoutSRS(local string) string {
 	switch {
@@ -144,8 +144,8 @@ func withoutSRS(local string) string {
 	return local
 }
 
-// isSRS reports whether a sender was rewritten: srs0= or srs1=, or with - for
-// the first =.
+// isSRS reports whether a sender was rewritten by SRS: it begins with srs0= or
+// srs1=, or has - in the place of the first =.
 func isSRS(local string) bool {
 	return len(local) > 4 && (local[:4] == "srs0" || local[:4] == "srs1") && (local[4] == '=' || local[4] == '-')
 }
@@ -171,8 +171,8 @@ func maskWord(w string) string {
 	})
 }
 
-// joinGroups makes one mask of an identifier in groups (a UUID, the sender of
-// Amazon SES), some of whose groups were too short to be masked.
+// joinGroups makes one mask of an identifier in groups, such as a UUID or the sender
+// of Amazon SES. Some of its groups were too short to be masked alone.
 func joinGroups(local string) string {
 	if strings.Count(local, "-") < minGroups-1 || !strings.Contains(local, mask) {
 		return local
@@ -202,7 +202,7 @@ func groups(words []string) int {
 	return n
 }
 
-// replaceWords replaces each longest run of bytes that in accepts.
+// replaceWords replaces each longest run of bytes for which in returns true.
 func replaceWords(s string, in func(byte) bool, by func(string) string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -239,6 +239,6 @@ func isBase64Sign(c byte) bool { return c == '+' || c == '/' || c == '=' }
 func isBase64Byte(c byte) bool { return isAlnum(c) || isBase64Sign(c) }
 func isJoined(c byte) bool     { return isAlnum(c) || c == '-' || c == mask[0] }
 
-// isWordByte recognises what Perl's \b takes for part of a word; bytes beyond ASCII
-// are not.
+// isWordByte reports whether Perl's \b counts a byte as part of a word. Bytes beyond
+// ASCII do not count.
 func isWordByte(c byte) bool { return isAlnum(c) || c == '_' }

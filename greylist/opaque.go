@@ -3,35 +3,34 @@ package greylist
 import "strings"
 
 // An opaque word is one that no person would choose as a name: a random token of
-// letters, or of letters and digits. It is told from a name by its pairs of
-// neighbours. Each pair of letters has a value: how much more often it occurs in
-// names than in random text, in halves of a power of two. Letters and digits that
-// alternate speak against a name, too. The value of a word is the mean of its
-// pairs.
+// letters, or of letters and digits. Pairs of neighbouring letters distinguish it
+// from a name. Each pair has a value: how much more often it occurs in names than in
+// random text, in halves of a power of two. A letter beside a digit has a low value
+// too. The value of a word is the sum of its pairs' values.
 //
-// A name may begin or end with initials or a number, which look like noise:
-// hjmvdberg, kowalskijr2. So the first or the last three pairs are left out,
-// whichever speak more against a name.
+// A name may begin or end with initials or a number, which look random: hjmvdberg,
+// kowalskijr2. So the first three or the last three pairs are left out, whichever
+// have the lower value.
 //
 // The values come from 55,767 first names, surnames, towns and words of 60
-// languages in the Latin script, more weight given to names in the spelling of
-// Poland, Ireland, China and Korea. Measured on them: of words of nine letters and
-// more 0.1 % count as opaque, of two words or a word with initials put together
-// 0.2 %. Of random tokens of letters 60 % (nine letters), 80 % (twelve) and 96 %
-// (19) do; of letters and digits 80 %, 95 % and all. What is missed costs what
-// every sender costs: a delay.
+// languages in the Latin script. Names in the spelling of Poland, Ireland, China and
+// Korea have more weight. Measured on these words: 0.1 % of the words of at least
+// nine letters count as opaque, and 0.2 % of two words, or a word and initials, put
+// together. Of random tokens of letters, 60 % (nine letters), 80 % (twelve) and 96 %
+// (19) count as opaque; of letters and digits, 80 %, 95 % and all. A token that is
+// missed costs a delay, as any new sender does.
 
 const (
 	// minToken is the length from which a word can be opaque.
 	minToken = 9
-	// opaqueBelow is the value below which a word is opaque: eight to one against a
-	// name.
+	// opaqueBelow is the value below which a word is opaque: it is then more than
+	// eight times as likely in random text as in names.
 	opaqueBelow = -6
 	// trimmed is how many pairs are left out at one end.
 	trimmed = 3
 	// mixedPair is the value of a letter beside a digit.
 	mixedPair = -6
-	// tripled is the value of the last pair of a letter that occurs three times.
+	// tripled is the value of the last pair when a letter occurs three times in a row.
 	tripled = -8
 	// rarest is the value of the digit 0 in pairValues.
 	rarest = -8
@@ -69,7 +68,7 @@ var pairValues = [26]string{
 }
 
 // isOpaque reports whether a word of lower-case letters and digits is opaque. A
-// number at its end says nothing.
+// number at its end is ignored.
 func isOpaque(w string) bool {
 	if len(w) < minToken {
 		return false
@@ -96,7 +95,7 @@ func isOpaque(w string) bool {
 	return all-min(head, tail) < opaqueBelow
 }
 
-// pairValue is the value of the pair that ends at i. Two digits say nothing.
+// pairValue returns the value of the pair that ends at i. Two digits do not count.
 func pairValue(w string, i int) (value int, counts bool) {
 	a, b := w[i-1], w[i]
 	switch {

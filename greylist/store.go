@@ -1,24 +1,23 @@
 // Package greylist answers one question: has this mail waited long enough?
 //
-// Greylisting (RFC 6647) turns a mail from an unknown source away for a few
-// minutes. A mail server comes back, most spam software does not. What came
-// back is known by its key: where the mail came from, its envelope sender and
-// its recipient. Sources that have come back several times are allowed from
-// then on.
+// Greylisting (RFC 6647) rejects a mail from an unknown source for a few
+// minutes. A mail server tries again, most spam software does not. The retry is
+// recognised by its key: where the mail came from, its envelope sender and its
+// recipient. A source that has passed several times does not wait any more.
 //
 // Invariants:
 //
 //   - Stores keep facts: when a key was first and last seen, when it first
-//     passed, how often a client has. Only [Decide] judges them, with the
-//     [Limits] of the moment, so that a changed delay or life time applies to
-//     what is stored already.
-//   - The beginning of a wait in the future, after a clock has jumped, counts as
-//     now: no one is delayed by more than one delay for it. The time of the latest
+//     passed, how often a client has passed. Only [Decide] decides, with the
+//     current [Limits]. So a changed delay or lifetime also applies to entries
+//     that are already stored.
+//   - After a clock has jumped, a wait may begin in the future. It then counts as
+//     beginning now, so it costs one more delay at most. The time of the latest
 //     sighting never goes back.
-//   - All stores make of one sighting what [Record.Advance] makes of it; the
-//     suite in storetest holds them to it.
-//   - Keys are made of bounded, printable strings. This package knows no mail
-//     server, reads no clock, logs nothing.
+//   - Every store handles a sighting as [Record.Advance] does. The suite in
+//     storetest tests this.
+//   - Keys are made of bounded, printable strings. This package does not depend
+//     on a mail server, reads no clock and logs nothing.
 package greylist
 
 import (
@@ -31,7 +30,7 @@ import (
 // in every store.
 type Stamp int64
 
-// At turns a time into a Stamp.
+// At converts a time to a Stamp.
 func At(t time.Time) Stamp {
 	if t.IsZero() {
 		return 0
@@ -39,7 +38,7 @@ func At(t time.Time) Stamp {
 	return Stamp(t.UnixMilli())
 }
 
-// Time is the zero time for never.
+// Time returns the time of a Stamp; never is the zero time.
 func (s Stamp) Time() time.Time {
 	if s == 0 {
 		return time.Time{}
@@ -47,11 +46,11 @@ func (s Stamp) Time() time.Time {
 	return time.UnixMilli(int64(s))
 }
 
-// Sub is the time from o to s.
+// Sub returns the time from o to s.
 func (s Stamp) Sub(o Stamp) time.Duration { return time.Duration(s-o) * time.Millisecond }
 
-// Triplet is what is known of a client, sender and recipient. Its zero value
-// means nothing.
+// Triplet is what is known about one client, sender and recipient. The zero value
+// means that nothing is known.
 type Triplet struct {
 	First  Stamp // start of the wait that counts
 	Last   Stamp // latest sighting
@@ -71,7 +70,7 @@ type Refusal uint8
 // The refusals.
 const (
 	Recorded       Refusal = iota
-	NetworkFlooded         // its Window has Limits.NetworkCap new ones in FloodWindow
+	NetworkFlooded         // its Window already has Limits.NetworkCap new triplets in FloodWindow
 	DaemonFlooded          // Limits.Full
 )
 
@@ -83,33 +82,33 @@ type Record struct {
 	NetworkClient Client
 	Refused       Refusal
 	FloodEnds     Stamp // when new triplets of its Window are recorded again, if NetworkFlooded
-	// At is the time by the store's own clock, which Decide takes; 0: that of
-	// the caller.
+	// At is the time of the store's own clock, which Decide uses; 0: it uses the
+	// caller's time.
 	At Stamp
 }
 
-// Store keeps what has been seen. Implementations are safe for concurrent use;
-// an error means that nothing can be said about the key.
+// Store keeps what has been seen. Implementations are safe for concurrent use.
+// After an error nothing is known about the key.
 type Store interface {
-	// Seen records a sighting, atomically for each key, and returns the state
-	// before it.
+	// Seen records a sighting, atomically for each key, and returns what was
+	// known before it.
 	Seen(ctx context.Context, key Key, now time.Time, limits Limits) (Record, error)
-	// Credit counts the first pass of a client, as Key.Creditor spells it, at
-	// most one in CreditInterval.
+	// Credit counts a first pass for a client, which is named as Key.Creditor
+	// returns it. It counts at most one in CreditInterval.
 	Credit(ctx context.Context, client string, now time.Time) error
-	// Peek reads and records nothing.
+	// Peek returns what is known, and records nothing.
 	Peek(ctx context.Context, key Key) (Record, error)
 }
 
-// Browser is a store that an administrator can look into.
+// Browser is a store whose entries an administrator can list and change.
 type Browser interface {
-	// Walk calls yield for every entry, in no order, until it returns an
-	// error. Entries that change meanwhile may be seen before or after the change.
+	// Walk calls yield for every entry, in any order, and stops when yield returns
+	// an error. An entry that changes meanwhile may be seen before or after the change.
 	Walk(ctx context.Context, yield func(Entry) error) error
-	// Put adds entries: where one exists already, the older first time, the
-	// later last time and the greater credit win.
+	// Put adds entries. Where one exists already, the result has the older first
+	// time, the later last time and the greater credit.
 	Put(ctx context.Context, entries []Entry) error
-	// Delete forgets entries and returns how many there were.
+	// Delete removes entries and returns how many existed.
 	Delete(ctx context.Context, ids []ID) (int, error)
 }
 
@@ -120,7 +119,7 @@ type Entry struct {
 	Client  Client
 }
 
-// Merge joins what two sources say about one entry.
+// Merge combines what two sources know about one entry.
 func (e Entry) Merge(o Entry) Entry {
 	e.Triplet = e.Triplet.merge(o.Triplet)
 	e.Client = Client{
@@ -131,7 +130,7 @@ func (e Entry) Merge(o Entry) Entry {
 	return e
 }
 
-// Expired reports whether no one needs the entry any more.
+// Expired reports whether the entry is not needed any more.
 func (e Entry) Expired(now Stamp, l Limits) bool {
 	if e.ID.IsClient() {
 		return e.Client.Expired(now, l)
@@ -139,20 +138,20 @@ func (e Entry) Expired(now Stamp, l Limits) bool {
 	return e.Triplet.Expired(now, l)
 }
 
-// Expired reports whether no one needs the triplet any more.
+// Expired reports whether the triplet is not needed any more.
 func (t Triplet) Expired(now Stamp, l Limits) bool { return !t.live(now, l) }
 
-// Expired reports whether no one needs the credit any more.
+// Expired reports whether the credit is not needed any more.
 func (c Client) Expired(now Stamp, l Limits) bool { return !c.live(now, l) }
 
-// ErrFull is the error of a store that takes nothing new. It still answers for
-// what has passed before.
+// ErrFull is the error of a store that cannot record anything new. It still
+// answers for senders that have passed before.
 var ErrFull = errors.New("greylist store takes nothing new")
 
-// ErrDenied marks the error of a store that will not answer until a person has
-// set something right, such as its password.
+// ErrDenied marks the error of a store that does not answer until a person fixes
+// something, such as its password.
 var ErrDenied = errors.New("greylist store denies access")
 
-// ErrUnavailable is the error of a store that is known to be down, given
-// without asking it.
+// ErrUnavailable is the error for a store that is known to be down. It is
+// returned without asking the store.
 var ErrUnavailable = errors.New("greylist store is unavailable")
