@@ -71,7 +71,8 @@ func (s *Store) Delete(ctx context.Context, all []greylist.ID) (int, error) {
 	return n, nil
 }
 
-// forget removes an entry; with a backing, once the backing has.
+// forget removes an entry. With a backing, it is removed once the backing has
+// removed it.
 func (s *Store) forget(sh *shard, slot int) {
 	if s.backing == nil {
 		sh.remove(slot)
@@ -81,9 +82,9 @@ func (s *Store) forget(sh *shard, slot int) {
 	s.mark(sh, slot)
 }
 
-// Purge forgets what has expired, one shard after the other, and returns how
-// many entries that were. With a backing only memory is freed, of entries that
-// need no writing: what the backing holds is the backing's to purge.
+// Purge removes expired entries, one shard after the other, and returns how many
+// there were. With a backing it only frees memory, and keeps entries that wait to be
+// written. The owner of the backing purges the backing.
 func (s *Store) Purge(now greylist.Stamp, l greylist.Limits) int {
 	n := 0
 	for i := range s.shards {
@@ -110,8 +111,8 @@ func (s *Store) purgeShard(sh *shard, now greylist.Stamp, l greylist.Limits) int
 	return n
 }
 
-// Discard drops an entry that the backing has deleted because it had expired,
-// unless it has come back to life in memory meanwhile: then it is written again.
+// Discard drops an entry that the backing has deleted because it had expired. If
+// the entry has been used in memory meanwhile, it is written again instead.
 func (s *Store) Discard(id greylist.ID, rowID int64) {
 	hash := s.hash(id)
 	sh := &s.shards[shardOf(hash)]
@@ -131,7 +132,7 @@ func (s *Store) Discard(id greylist.ID, rowID int64) {
 	}
 }
 
-// Len is the number of entries in memory.
+// Len returns the number of entries in memory.
 func (s *Store) Len() int {
 	n := 0
 	for i := range s.shards {

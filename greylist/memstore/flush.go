@@ -1,6 +1,6 @@
 package memstore
 
-// Batch is what changed since it was last written, for a backing to write.
+// Batch is a set of changed entries, for a backing to write.
 type Batch struct {
 	Rows   []Row // write sets RowID of rows that get one
 	places []place
@@ -13,10 +13,10 @@ type place struct {
 	version     uint16
 }
 
-// Take copies the changed entries of the shards from one on, until it has limit
-// of them (more by what one shard has), and returns the shard to go on from, 0
-// after the last. The caller gives the batch to Written or to Failed; there is
-// one batch at a time.
+// Take copies the changed entries, beginning at the shard from, until it has at least
+// limit of them; the last shard is copied whole. next is the shard to continue from,
+// 0 after the last. The caller must pass the batch to Written or to Failed before the
+// next Take.
 func (s *Store) Take(from, limit int) (b *Batch, next int) {
 	b = new(Batch)
 	for next = from; next < shards && len(b.Rows) < limit; next++ {
@@ -36,7 +36,7 @@ func (b *Batch) take(s *Store, shard int) {
 	sh.dirty = sh.dirty[:0]
 }
 
-// Written notes that the backing holds the batch.
+// Written records that the backing has written the batch.
 func (s *Store) Written(b *Batch) {
 	for i, p := range b.places {
 		s.written(p, b.Rows[i].RowID)
@@ -60,7 +60,7 @@ func (s *Store) written(p place, rowID int64) {
 	}
 }
 
-// Failed puts the batch back.
+// Failed puts the batch back, to be taken again.
 func (s *Store) Failed(b *Batch) {
 	for _, p := range b.places {
 		sh := &s.shards[p.shard]
@@ -70,7 +70,7 @@ func (s *Store) Failed(b *Batch) {
 	}
 }
 
-// Pending counts the changes that wait to be written.
+// Pending returns how many changes wait to be written.
 func (s *Store) Pending() int {
 	n := 0
 	for i := range s.shards {
@@ -81,7 +81,7 @@ func (s *Store) Pending() int {
 	return n
 }
 
-// Rewrite marks everything as unknown to the backing, which has started anew.
+// Rewrite marks every entry as missing in the backing, which is new and empty.
 func (s *Store) Rewrite() {
 	for i := range s.shards {
 		sh := &s.shards[i]

@@ -1,18 +1,18 @@
-// Package memstore keeps a greylist in memory: alone, forgotten with the
-// process, or as the authority in front of a slower backing that it reads on a
-// miss and that takes what changed from time to time.
+// Package memstore keeps a greylist in memory. Without a backing, its entries are
+// lost when the process ends. With a slower backing, such as a file, memory is the
+// authority: it reads an entry that it misses from the backing, and what changed is
+// written to the backing from time to time.
 //
 // Invariants:
 //
-//   - Entries are bounded in number. Room is made by dropping an entry of the
-//     same shard that needs no writing, a waiting one before one that passed;
-//     when there is none, the store says greylist.ErrFull.
-//   - The shards that a key touches are locked together, in their order, and
-//     the backing is never asked meanwhile.
+//   - The number of entries is bounded. When a shard is full, it drops an entry that
+//     does not wait to be written, one that has not passed before one that has. If
+//     there is none, the store returns greylist.ErrFull.
+//   - The shards that a key touches are locked together, in their order. The
+//     backing is never read while they are locked.
 //   - An entry that has changed since it was last written stays in memory.
-//   - What memory has given up, or had no room for, is known by the row that the
-//     backing keeps it in: a key that is new is never looked for, and one that
-//     is not needs no index.
+//   - For an entry that is only in the backing, memory keeps the number of its row.
+//     So a new key causes no read, and the backing needs no index.
 package memstore
 
 import (
@@ -28,8 +28,8 @@ import (
 )
 
 const (
-	// DefaultMaxEntries bounds a store that is not told otherwise: about
-	// 150 MB when full, of IDs of 75 octets.
+	// DefaultMaxEntries is the default bound. A store that is full of IDs of 75
+	// octets takes about 150 MB.
 	DefaultMaxEntries = 1 << 20
 
 	shardBits = 8
@@ -37,20 +37,20 @@ const (
 	// minPerShard is room enough for the four entries of one sighting, and more.
 	minPerShard = 16
 	// maxFloodNetworks bounds the networks of a shard whose new triplets are
-	// counted. Beyond it an older count gives way.
+	// counted. Beyond it an older count is dropped.
 	maxFloodNetworks = 1 << 10
-	// evictionLooks is how many entries are looked at for the one to drop.
+	// evictionLooks is how many entries are compared to choose the one to drop.
 	evictionLooks = 8
 )
 
 // Row is an entry as a backing knows it.
 type Row struct {
 	greylist.Entry
-	RowID   int64 // the backing's own name for it, 0 when it has none yet
+	RowID   int64 // the number of the row in the backing; 0 when it has none yet
 	Deleted bool
 }
 
-// Backing is what is behind the memory.
+// Backing is a slower store from which memory reads what it misses.
 type Backing interface {
 	// Load reads the entry of one row; ok is false when there is none.
 	Load(ctx context.Context, rowID int64) (row Row, ok bool, err error)
@@ -76,7 +76,7 @@ type shard struct {
 	away    away
 	dirty   []int32 // slots changed since the last Take, each once
 	flood   map[string]counter
-	evicted uint64 // counts what was dropped: a miss read meanwhile may be stale
+	evicted uint64 // counts dropped entries: a row that was read meanwhile may be stale
 }
 
 // counter counts the new triplets of a greylist.Key's Window.
@@ -85,7 +85,7 @@ type counter struct {
 	count int
 }
 
-// New makes an empty store.
+// New returns an empty store.
 func New(o Options) *Store {
 	if o.MaxEntries == 0 {
 		o.MaxEntries = DefaultMaxEntries
@@ -100,7 +100,8 @@ func New(o Options) *Store {
 
 func (s *Store) hash(id greylist.ID) uint64 { return maphash.String(s.seed, string(id)) }
 
-// shardOf takes the end of a hash that the shard's table does not look at.
+// shardOf returns the shard of a hash. It uses the end of the hash that the shard's
+// table does not use.
 func shardOf(hash uint64) int { return int(hash >> (64 - shardBits)) }
 
 // slots are the places that a sighting touches, in this order.
@@ -146,7 +147,7 @@ func (s *Store) holdOf(all ids) hold {
 	return h
 }
 
-// insert keeps the shards sorted and each once.
+// insert adds a shard, and keeps the shards sorted and without duplicates.
 func (h *hold) insert(shard int) {
 	i := 0
 	for i < h.n && h.order[i] < shard {
@@ -172,11 +173,11 @@ func (h *hold) unlock() {
 	}
 }
 
-// maxLoads bounds the rounds of reading what is missing. Each round but the
-// first means that another request has changed the same shard meanwhile.
+// maxLoads bounds how often missing entries are read again. Another round is needed
+// only when another request has changed the same shard meanwhile.
 const maxLoads = 16
 
-// with runs f under the locks of all, with what is stored in memory.
+// with loads what is missing into memory, and runs f with all its shards locked.
 func (s *Store) with(ctx context.Context, all ids, f func(h *hold) error) error {
 	h := s.holdOf(all)
 	h.lock()
@@ -206,7 +207,7 @@ func (s *Store) with(ctx context.Context, all ids, f func(h *hold) error) error 
 
 var errBusy = errors.New("greylist store: entries come and go too fast")
 
-// missing gives a slot whose ID only the backing knows, or -1.
+// missing returns a slot whose ID is only in the backing, or -1.
 func (s *Store) missing(h *hold, all *ids) int {
 	for i, id := range all {
 		if id == "" {
@@ -220,8 +221,8 @@ func (s *Store) missing(h *hold, all *ids) int {
 	return -1
 }
 
-// loaded puts what was read into memory. A row that has gone, or is another's
-// whose hash is the same, is not looked for again.
+// loaded puts a row that was read into memory. A row that is gone, or that belongs to
+// another ID with the same hash, is not looked up again.
 func (s *Store) loaded(hash uint64, id greylist.ID, row Row, ok bool) error {
 	sh := &s.shards[shardOf(hash)]
 	if !ok || row.ID != id {
@@ -236,16 +237,16 @@ func (s *Store) loaded(hash uint64, id greylist.ID, row Row, ok bool) error {
 	return nil
 }
 
-// put makes an entry of a row that is not in memory.
+// put adds an entry for a row that is not in memory.
 func (sh *shard) put(hash uint64, row Row) {
 	e := &sh.slots[sh.add(hash, row.ID)]
 	e.rowID = row.RowID
 	e.setState(state{row.Triplet, row.Client})
 }
 
-// Fill hears of a row of the backing, before the store is used or after Rewrite.
-// Memory takes it while there is room, and adds it to what it knows of the ID. Of
-// two rows with one ID the first counts.
+// Fill adds a row of the backing, before the store is used or after Rewrite. While
+// there is room the entry is kept in memory, merged with what memory knows about
+// the ID. Of two rows with the same ID the first counts.
 func (s *Store) Fill(row Row) {
 	hash := s.hash(row.ID)
 	sh := &s.shards[shardOf(hash)]
@@ -283,8 +284,8 @@ func (s *Store) Adopt(e greylist.Entry) {
 	s.mark(sh, slot)
 }
 
-// learn adds a row to what is known of its ID, unless there has been another.
-// All that the backing did not have before is still to be written.
+// learn merges a row with what is known about its ID, unless the ID already has a
+// row. What the backing did not have before is then written to it.
 func (sh *shard) learn(slot int, row Row) {
 	e := &sh.slots[slot]
 	if e.rowID != 0 {
@@ -324,7 +325,7 @@ func (s *Store) makeRoom(sh *shard) error {
 	return nil
 }
 
-// drop gives up an entry that needs no writing.
+// drop removes an entry that does not wait to be written from memory.
 func (s *Store) drop(sh *shard, slot int) {
 	if e := &sh.slots[slot]; e.rowID != 0 && !e.is(deleted) {
 		sh.away.add(e.hash, e.rowID)
@@ -333,7 +334,7 @@ func (s *Store) drop(sh *shard, slot int) {
 	sh.evicted++
 }
 
-// peek gives what is known of the ID in a slot; ok is false if nothing is.
+// peek returns what is known about the ID in a slot; ok is false for nothing.
 func (h *hold) peek(all *ids, slot int) (known state, ok bool) {
 	if h.at[slot] < 0 {
 		return state{}, false
@@ -412,8 +413,8 @@ func (h *hold) apply(all *ids, c greylist.Change, now greylist.Stamp) error {
 	return nil
 }
 
-// change gives an entry, which it makes when there is none, another state and
-// marks it for writing.
+// change sets the state of an entry and marks the entry for writing. It adds the
+// entry if there is none.
 func (h *hold) change(all *ids, slot int, next state) error {
 	sh := &h.store.shards[h.at[slot]]
 	i := sh.find(h.hash[slot], all[slot])
@@ -448,7 +449,7 @@ func (sh *shard) recent(network string, now greylist.Stamp) int {
 	return 0
 }
 
-// ends is when the window does.
+// ends returns when the window ends.
 func (w counter) ends() greylist.Stamp {
 	return w.start + greylist.Stamp(greylist.FloodWindow.Milliseconds())
 }

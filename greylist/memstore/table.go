@@ -2,23 +2,22 @@ package memstore
 
 import "github.com/postern-mail/postern/greylist"
 
-// table finds entries by their ID. There is no pointer in an entry: the garbage
-// collector passes over a million of them in no time, which a map of strings
-// would make it visit one by one.
+// table finds entries by their ID. Entries have no pointers, so the garbage
+// collector does not visit them. In a map of strings it would visit each one.
 type table struct {
 	heads []int32 // the first slot of each chain, 1 more than its index; 0 for none
 	slots []entry
 	free  int32 // chain of free slots, likewise
 	live  int
 	text  []byte // the IDs
-	waste int    // octets of text that belong to no one any more
+	waste int    // octets of text that are not used any more
 }
 
 // entry is one slot.
 type entry struct {
 	hash    uint64
 	rowID   int64
-	triplet greylist.Triplet // of a client, Last is its Last, and First its Passes
+	triplet greylist.Triplet // for a client: Last is its Last, First is its Passes
 	next    int32            // slot in the same chain, 1 more than its index; 0 for none
 	text    uint32           // where the ID begins
 	size    uint32           // of the ID
@@ -31,7 +30,7 @@ type flags uint8
 const (
 	used     flags = 1 << iota
 	dirty          // waits to be written
-	deleted        // is not in the backing, or must go from there
+	deleted        // is not in the backing, or must be removed there
 	isClient       // ID.IsClient
 	manual         // Client.Manual
 )
@@ -50,7 +49,7 @@ func (e *entry) client() greylist.Client {
 	return greylist.Client{Passes: int(e.triplet.First), Last: e.triplet.Last, Manual: e.is(manual)}
 }
 
-// state is what the entry says, without its name.
+// state returns the state of the entry, without its ID.
 func (e *entry) state() state {
 	if e.is(isClient) {
 		return state{client: e.client()}
@@ -58,7 +57,7 @@ func (e *entry) state() state {
 	return state{triplet: e.triplet}
 }
 
-// setState keeps the half of a state that the entry is for.
+// setState stores the triplet or the client of a state, by the kind of the entry.
 func (e *entry) setState(s state) {
 	if !e.is(isClient) {
 		e.triplet = s.triplet
@@ -74,7 +73,7 @@ type state struct {
 	client  greylist.Client
 }
 
-// worth orders entries by how much their loss would hurt.
+// worth returns how much the loss of an entry would cost, to compare entries.
 func (e *entry) worth() int64 {
 	switch {
 	case e.is(deleted):
@@ -90,11 +89,11 @@ func (e *entry) worth() int64 {
 const (
 	// minChains is the size of a new table.
 	minChains = 16
-	// minWaste is from when on waste is looked at.
+	// minWaste is the waste below which compacting is not considered.
 	minWaste = 4096
 )
 
-// find gives the slot of an ID, -1 if there is none.
+// find returns the slot of an ID, or -1.
 func (t *table) find(hash uint64, id greylist.ID) int {
 	if len(t.heads) == 0 {
 		return -1
@@ -109,24 +108,24 @@ func (t *table) find(hash uint64, id greylist.ID) int {
 
 func (t *table) head(hash uint64) *int32 { return &t.heads[hash&uint64(len(t.heads)-1)] }
 
-// name is the ID's text, valid until the table changes.
+// name returns the text of the ID, valid until the table changes.
 func (t *table) name(e *entry) []byte { return t.text[e.text : e.text+e.size] }
 
-// id is a copy of the ID in a slot.
+// id returns a copy of the ID in a slot.
 func (t *table) id(slot int) greylist.ID { return greylist.ID(t.name(&t.slots[slot])) }
 
-// entry gives what is in a slot.
+// entry returns the entry in a slot.
 func (t *table) entry(slot int) greylist.Entry {
 	s := t.slots[slot].state()
 	return greylist.Entry{ID: t.id(slot), Triplet: s.triplet, Client: s.client}
 }
 
-// row gives what is in a slot, as the backing knows it.
+// row returns the entry in a slot as a row of the backing.
 func (t *table) row(slot int) Row {
 	return Row{Entry: t.entry(slot), RowID: t.slots[slot].rowID, Deleted: t.slots[slot].is(deleted)}
 }
 
-// add makes an entry for an ID that is not in the table.
+// add adds an entry for an ID that is not in the table.
 func (t *table) add(hash uint64, id greylist.ID) int {
 	if t.live >= len(t.heads) {
 		t.rehash(max(2*len(t.heads), minChains))
@@ -148,7 +147,7 @@ func (t *table) add(hash uint64, id greylist.ID) int {
 	return slot
 }
 
-// rehash makes the chains anew.
+// rehash rebuilds the chains.
 func (t *table) rehash(chains int) {
 	t.heads = make([]int32, chains)
 	for i := range t.slots {
@@ -176,7 +175,7 @@ func (t *table) remove(slot int) {
 	}
 }
 
-// compact leaves out the text that belongs to no one.
+// compact removes the text that is not used any more.
 func (t *table) compact() {
 	text := make([]byte, 0, len(t.text)-t.waste)
 	for i := range t.slots {

@@ -1,13 +1,12 @@
-// Package migrate reads what other greylisting programs have remembered, so
-// that whoever passed there passes here.
+// Package migrate reads the databases of other greylisting programs, so that senders
+// that passed there also pass here.
 //
-// Two sources are read: the text that db_dump writes of postgrey's databases,
-// and a SQL dump of sqlgrey's (of SQLite, MySQL or PostgreSQL) or its SQLite
-// file itself.
+// It reads postgrey's databases as text that db_dump writes. It reads sqlgrey's
+// database as a SQL dump (of SQLite, MySQL or PostgreSQL) or as the SQLite file.
 //
-// Invariants: text is read once, line by line, with bounded lines; what
-// cannot be understood is counted with its line or row and left out, never
-// guessed. No file is changed.
+// Invariants: text is read once, line by line, and the length of a line is bounded. A
+// line or row that cannot be parsed is counted, reported with its number and left
+// out; nothing is guessed. No file is changed.
 package migrate
 
 import (
@@ -23,8 +22,8 @@ import (
 	"github.com/postern-mail/postern/greylist"
 )
 
-// Entry is one thing that was remembered, in no program's spelling: a triplet,
-// or a client when Passes is not 0.
+// Entry is one entry of another program, in a common form: a triplet, or a client
+// when Passes is not 0.
 type Entry struct {
 	Client    string         `json:"client"` // IP address, of a host or of a network
 	Sender    string         `json:"sender,omitempty"`
@@ -36,7 +35,7 @@ type Entry struct {
 	Passes    int            `json:"passes,omitempty"`
 }
 
-// Entry is the entry in our store's form, with the keys of our keyer.
+// Entry returns the entry in the form of our stores, with the keys that k makes.
 func (e Entry) Entry(k greylist.Keyer) (greylist.Entry, error) {
 	addr, err := netip.ParseAddr(e.Client)
 	switch {
@@ -68,11 +67,11 @@ func splitAddress(s string) (local, domain string) {
 	return s[:at], s[at+1:]
 }
 
-// Result is what became of a file.
+// Result counts what was read from a file.
 type Result struct {
-	Read    int      // entries handed on
-	Skipped int      // not understood, or of no use
-	Why     []string // the first of them, with their lines
+	Read    int      // entries passed to yield
+	Skipped int      // could not be parsed, or are not needed
+	Why     []string // the reasons for the first skipped ones, with their lines
 }
 
 // maxWhy bounds Result.Why.
@@ -96,10 +95,10 @@ func scanner(r io.Reader) *bufio.Scanner {
 	return lines
 }
 
-// Postgrey reads the text that `db_dump -p postgrey.db` or db_dump without -p
-// writes, and the same of postgrey_clients.db; both may be in one file.
-// passedAfter is the delay that postgrey ran with: a triplet that was seen over
-// that long a time has passed.
+// Postgrey reads the text that db_dump writes, with or without -p, of postgrey.db
+// or postgrey_clients.db; both may be in one file. passedAfter is the delay that
+// postgrey ran with: a triplet whose first and last sighting are at least that far
+// apart has passed.
 func Postgrey(r io.Reader, passedAfter time.Duration, yield func(Entry) error) (Result, error) {
 	p := postgrey{passedAfter: passedAfter}
 	lines := scanner(r)
@@ -238,8 +237,8 @@ func (p *postgrey) entry(key, value string) (Entry, error) {
 	return Entry{Client: client, Sender: sender, Recipient: recipient, First: fromUnix(a), Last: fromUnix(b), Passed: passed}, nil
 }
 
-// splitTriplet finds the slash between the addresses: the first one behind the
-// sender's domain, since no domain holds one.
+// splitTriplet splits at the slash between the addresses. It is the first slash after
+// the sender's domain, because a domain cannot contain one.
 func splitTriplet(s string) (sender, recipient string, ok bool) {
 	if recipient, ok := strings.CutPrefix(s, "/"); ok {
 		return "", recipient, recipient != ""
@@ -252,7 +251,7 @@ func splitTriplet(s string) (sender, recipient string, ok bool) {
 	return s[:from+slash], s[from+slash+1:], from+slash+1 < len(s)
 }
 
-// maxUnix is a time that no clock shows, in seconds: year 9999.
+// maxUnix is the latest time that is accepted, in seconds: the end of year 9999.
 const maxUnix = 253402300799
 
 func twoNumbers(value string) (a, b int64, err error) {

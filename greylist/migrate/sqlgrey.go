@@ -18,14 +18,14 @@ var columns = map[string][]string{
 	"domain_awl": {"sender_domain", "src", "first_seen", "last_seen"},
 }
 
-// allowedPasses is the credit of what sqlgrey had allowed: enough for any
-// setting.
+// allowedPasses is the credit of a sender that sqlgrey allowed. It is enough for any
+// setting of ours.
 const allowedPasses = 1000
 
 // Sqlgrey reads a SQL dump: INSERT statements as sqlite3 .dump, mysqldump and
-// pg_dump --inserts write them, or COPY as pg_dump does. Times without a zone
-// are in loc. A sender that sqlgrey allows for all recipients becomes credit
-// of its domain at its network.
+// pg_dump --inserts write them, or COPY as pg_dump writes it. Times without a zone
+// are in loc. A sender that sqlgrey allows for all recipients becomes a credit of
+// its domain at its network.
 func Sqlgrey(r io.Reader, loc *time.Location, yield func(Entry) error) (Result, error) {
 	s := sqlgrey{loc: loc, yield: yield}
 	lines := scanner(r)
@@ -146,7 +146,7 @@ func (s *sqlgrey) takeCopied(line string) error {
 	return s.row(s.copy.table, s.copy.names, values)
 }
 
-// row turns one row of a table into an entry.
+// row converts one row of a table to an entry.
 func (s *sqlgrey) row(table string, names, values []string) error {
 	if len(values) != len(names) {
 		s.skip(fmt.Sprintf("%d values for %d columns", len(values), len(names)))
@@ -222,7 +222,7 @@ func (s *sqlgrey) time(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%.40q is no time", text)
 }
 
-// identifier takes a name off the front, without quotes and schema.
+// identifier parses a name at the front, and returns it without quotes and schema.
 func identifier(s string) (name, rest string) {
 	s = strings.TrimSpace(s)
 	end := strings.IndexAny(s, " (")

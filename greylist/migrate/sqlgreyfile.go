@@ -62,8 +62,8 @@ func sqlgreyDatabase(ctx context.Context, path string, loc *time.Location, yield
 	return s.result, nil
 }
 
-// readTable reads all rows. The casts keep the driver from taking times without
-// a zone for UTC.
+// readTable reads all rows. Without the casts, the driver would read times without
+// a zone as UTC.
 func (s *sqlgrey) readTable(ctx context.Context, db *sql.DB, table string) (err error) {
 	names := columns[table]
 	casts := slices.Clone(names)

@@ -13,13 +13,12 @@ import (
 // batch is how many entries go into one round trip.
 const batch = 500
 
-// read fetches entries in one round trip; those that do not exist are left
-// out.
+// read fetches entries in one round trip. The result omits those that do not exist.
 func (s *Store) read(ctx context.Context, ids []greylist.ID) (map[greylist.ID]greylist.Entry, error) {
 	return s.readKeys(ctx, ids, s.keys(ids))
 }
 
-// readKeys is read for keys of any scheme.
+// readKeys does the same for keys of any scheme.
 func (s *Store) readKeys(ctx context.Context, ids []greylist.ID, keys []string) (map[greylist.ID]greylist.Entry, error) {
 	var values []any
 	err := s.client.Do(ctx, func(ctx context.Context) (err error) {

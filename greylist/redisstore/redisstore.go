@@ -1,22 +1,28 @@
 // Package redisstore keeps a greylist in Redis or Valkey, where all hosts that
 // receive mail share it.
 //
-// One sighting is one script (seen.go, seen.lua); internal/store/redisclient
-// brings it to the server. A sighting touches keys of a network, of a domain and
-// of both. A single node takes tens of thousands of sightings a second.
+// Each sighting is one call of a script (seen.go, seen.lua), which
+// internal/store/redisclient sends to the server. A sighting uses keys of a network,
+// of a domain and of both. A single node handles tens of thousands of sightings a
+// second.
 //
-// Keys, each with three numbers as its value: {postern}:t2:<client sender
-// recipient> first, last, passed, with greylist.Scheme after the t (nothing for the
-// first); {postern}:c:<client> passes, last, manual; {postern}:n:<network> start,
-// new triplets, 0. {postern}:scheme is the scheme to which all have been brought.
+// The value of each key is three numbers:
+//
+//   - {postern}:t2:<client sender recipient>: first, last, passed. After the t is
+//     greylist.Scheme (nothing for the first scheme).
+//   - {postern}:c:<client>: passes, last, manual.
+//   - {postern}:n:<network>: start, new triplets, 0.
+//
+// {postern}:scheme is the scheme to which all entries have been converted.
 //
 // Invariants:
 //
 //   - Times are those of the server's clock, which all hosts share.
-//   - The server's expiry only frees memory, half as long again after Limits
-//     would have forgotten an entry.
-//   - What a failing master has acknowledged but not handed on is lost: a
-//     triplet waits once more, or a credit is missing. Nothing else goes wrong.
+//   - The server's expiry only frees memory. The server keeps an entry half as long
+//     again as Limits do.
+//   - When a master fails, the writes are lost that it has acknowledged but not yet
+//     sent to a replica. Then a triplet waits once more, or a credit is missing.
+//     Nothing else goes wrong.
 package redisstore
 
 import (
@@ -45,7 +51,7 @@ const (
 
 var tripletKind = "t" + strconv.Itoa(greylist.Scheme) + ":"
 
-// defaultKeep is how long clients are kept until SetLimits says better.
+// defaultKeep is how long clients are kept before SetLimits was called.
 const defaultKeep = 70 * 24 * time.Hour
 
 //go:embed credit.lua
@@ -58,8 +64,8 @@ var putSource string
 type Options struct {
 	URL      string // see redisclient.CheckURL
 	Password string // "" for none
-	// CallerClock has entries judged by the times that callers give, not by the
-	// server's clock.
+	// CallerClock makes the store use the times that callers pass, not the server's
+	// clock.
 	CallerClock bool
 }
 
@@ -72,8 +78,8 @@ type Store struct {
 	callerClock bool
 }
 
-// Open makes a client. It sends nothing: a server that is down now may be up
-// when it is asked.
+// Open returns a store. It sends nothing, because a server that is down now may be
+// up when the first request comes.
 func Open(o Options) (*Store, error) {
 	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
 	if err != nil {
@@ -82,13 +88,13 @@ func Open(o Options) (*Store, error) {
 	return &Store{client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource), callerClock: o.CallerClock}, nil
 }
 
-// Close ends all connections, after what is under way.
+// Close waits for the requests under way, and closes all connections.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Probe asks whether the server can be used.
+// Probe returns an error if the server cannot be used.
 func (s *Store) Probe(ctx context.Context) error { return failed(s.client.Probe(ctx)) }
 
-// SetLimits says how long entries that are not written by Seen are kept.
+// SetLimits sets how long entries that are not written by Seen are kept.
 func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }
 
 // keep is the expiry of an entry, in milliseconds.
@@ -107,8 +113,8 @@ func (s *Store) keep(isClient, passed bool) int64 {
 	return expiry(ttl)
 }
 
-// expiry is how long the server keeps what Limits forget after a time, in
-// milliseconds: it is for the server's memory only, so it may be generous.
+// expiry returns how long the server keeps an entry that Limits forget after ttl, in
+// milliseconds. It is longer than needed, because it only frees the server's memory.
 func expiry(ttl time.Duration) int64 { return max((ttl + ttl/2).Milliseconds(), 1000) }
 
 func (s *Store) key(id greylist.ID) string {
@@ -120,7 +126,7 @@ func (s *Store) key(id greylist.ID) string {
 
 var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
 
-// three reads a value.
+// three parses a value.
 func three(text string) (numbers [3]int64, ok bool) {
 	for i := range numbers {
 		word, rest, more := strings.Cut(text, " ")
@@ -153,8 +159,8 @@ func (s *Store) Credit(ctx context.Context, client string, now time.Time) error 
 	}))
 }
 
-// failed says greylist.ErrFull of a server that does not write, and ErrDenied of
-// one that wants another password or has no such database.
+// failed wraps greylist.ErrFull when the server does not write, and ErrDenied when it
+// refuses the password or has no such database.
 func failed(err error) error {
 	switch {
 	case errors.Is(err, redisclient.ErrReadOnly):

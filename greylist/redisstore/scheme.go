@@ -11,13 +11,13 @@ import (
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
-// oldKeep is how long triplets of an older scheme stay once they have been copied,
+// oldKeep is how long triplets of an older scheme are kept after they were copied,
 // for hosts that still run an older release.
 const oldKeep = 24 * time.Hour
 
-// Migrate copies triplets of the first scheme to this one, and returns how many
-// there were. Only one host has to do it, but several may at once: copies are
-// merged. It does nothing when it has been done.
+// Migrate copies triplets of the first scheme to this one, and returns how many it
+// copied. One host is enough, but several may run it at once, because copies are
+// merged. It does nothing if it has been done before.
 func (s *Store) Migrate(ctx context.Context) (copied int, err error) {
 	node, err := s.client.Node(ctx)
 	if err != nil {

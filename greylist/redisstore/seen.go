@@ -15,9 +15,9 @@ import (
 //go:embed seen.lua
 var seenSource string
 
-// terms are the script for one set of limits. The limits are part of its text:
-// they change with the settings only. A server keeps the text of former settings,
-// some 5 kB each, until it restarts.
+// terms are the script for one set of limits. The limits are part of its text, so
+// the text changes with the settings only. The server keeps the text of earlier
+// settings, about 5 kB each, until it restarts.
 type terms struct {
 	limits greylist.Limits // without Full
 	script *redisclient.Script
@@ -59,8 +59,8 @@ func (s *Store) Seen(ctx context.Context, k greylist.Key, now time.Time, l greyl
 	return r, err
 }
 
-// now is the time by the server's clock, which is read before it is needed for the
-// first time: a host whose own clock is wrong must not harm the others.
+// now returns the time of the server's clock, so that a host with a wrong clock does
+// not harm the others. If the clock has not been read yet, now reads it first.
 func (s *Store) now(ctx context.Context, caller time.Time) (time.Time, error) {
 	if s.callerClock {
 		return caller, nil
@@ -96,15 +96,15 @@ func (s *Store) question(k greylist.Key, now time.Time, l greylist.Limits) *redi
 	return call
 }
 
-// record reads the script's answer: a number for nothing, the triplet of the
-// network, or four values and the refusal.
+// record parses the answer of the script: a number when nothing is known, the triplet
+// of the network, or four values and the refusal.
 func record(answer any) (r greylist.Record, err error) {
 	if _, nothing := answer.(int64); nothing {
 		return r, nil
 	}
 	var numbers [4][3]int64
 	ok := false
-	text, _ := answer.(string) // what is no text is no triplet either
+	text, _ := answer.(string) // anything but a text fails below
 	if !strings.Contains(text, ";") {
 		numbers[0], ok = three(text)
 	} else if values := strings.Split(text, ";"); len(values) == len(numbers)+1 {

@@ -10,15 +10,15 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// purge is where the search for expired rows is.
+// purge is the position of the search for expired rows.
 type purge struct {
-	after   int64 // rowid of the last row looked at
+	after   int64 // rowid of the last row that was checked
 	started time.Time
 	resting bool
 }
 
-// purgeStep looks at the next rows and removes those that have expired. A
-// failure is left to the next write, which meets the same disk.
+// purgeStep checks the next rows and removes those that have expired. It reports no
+// failure: the next write uses the same disk, and reports it.
 func (s *Store) purgeStep(f *sqlitefile.File) {
 	limits := s.limits.Load()
 	now := s.now()
@@ -43,8 +43,8 @@ func (s *Store) purgeStep(f *sqlitefile.File) {
 	s.memory.Purge(greylist.At(now), *limits)
 }
 
-// expire deletes what has expired by what the file says; what memory knows
-// better is written again.
+// expire deletes rows that have expired by the times in the file. If memory has a
+// newer time, the entry is written again.
 func (s *Store) expire(f *sqlitefile.File, rows []memstore.Row, now greylist.Stamp, l greylist.Limits) error {
 	var expired []memstore.Row
 	for _, r := range rows {

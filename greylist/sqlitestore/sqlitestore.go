@@ -1,17 +1,17 @@
-// Package sqlitestore keeps a greylist in memory and writes it behind to a
-// SQLite file, so that answers cost no disk access and a restart forgets
-// nothing.
+// Package sqlitestore keeps a greylist in memory, and writes changes to a SQLite file
+// in the background. So answers need no disk access, and nothing is lost at a
+// restart.
 //
 // Invariants:
 //
-//   - Memory is the authority; internal/store/sqlitefile keeps the file, and says
-//     what happens when something happens to it.
-//   - Open reads the file into memory, the newest first, until memory is full.
-//     What memory has no room for is read when it is asked for. Memory knows the
-//     row of each, so that no one is looked for in vain, and the file needs no
-//     index: keeping one would cost the writer five times what its rows do.
-//   - When another file of a greylist takes the place of this one, its entries are
-//     added to those in memory.
+//   - Memory is the authority. internal/store/sqlitefile writes the file, and
+//     handles a file that is removed, replaced or damaged.
+//   - Open reads the file into memory, the newest entries first, until memory is
+//     full. Other entries are read when they are needed. Memory keeps the row
+//     number of each, so that only existing rows are read and the file needs no
+//     index. An index would cost the writer five times as much as the rows.
+//   - When another greylist file replaces this one, its entries are added to those
+//     in memory.
 //   - Expired entries are removed in small steps between the writes.
 package sqlitestore
 
@@ -28,14 +28,15 @@ import (
 )
 
 const (
-	// batchRows bounds one transaction, not counting the rest of a shard.
+	// batchRows bounds one transaction, which may exceed it by the rest of a shard.
 	batchRows = 10_000
-	// purgeRows is how many rows are looked at between two writes.
+	// purgeRows is how many rows are checked for expiry between two writes.
 	purgeRows = 500
 	// purgePause is the time from the start of one purge to the next.
 	purgePause = 10 * time.Minute
-	// DefaultMaxEntries bounds the entries in memory, about 300 MB when full of
-	// IDs of 75 octets. A triplet has one, or two when SPF authorised its domain.
+	// DefaultMaxEntries bounds the entries in memory. When full of IDs of 75 octets
+	// they take about 300 MB. A triplet has one entry, or two when SPF authorised its
+	// domain.
 	DefaultMaxEntries = 1 << 21
 )
 
@@ -43,8 +44,8 @@ const (
 type Options struct {
 	Path       string
 	MaxEntries int                    // in memory; 0: DefaultMaxEntries
-	Report     func(sqlitefile.Event) // hears of events, from the store's goroutines and from Open
-	Now        func() time.Time       // clock of purging and of names; nil: time.Now
+	Report     func(sqlitefile.Event) // is called for each event, by the store's goroutines and by Open
+	Now        func() time.Time       // clock for purging and for file names; nil: time.Now
 }
 
 // Store implements greylist.Store and greylist.Browser.
@@ -57,16 +58,16 @@ type Store struct {
 	life   func() context.Context // ends with Close
 	cancel context.CancelFunc
 
-	// What follows changes with the file.
+	// These fields change with the file.
 	lookup  *sql.Stmt
 	nextRow int64
 
-	// What follows belongs to the writer.
+	// These fields are used by the writer only.
 	purge    purge
-	outdated []memstore.Row // of an older scheme; Deleted: written under another ID
+	outdated []memstore.Row // rows of an older scheme; Deleted: their entry now has another ID
 }
 
-// Open opens or makes the file. A corrupt one is set aside and reported.
+// Open opens or creates the file. A corrupt file is renamed and reported.
 func Open(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -87,7 +88,7 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// SetLimits says what counts as expired from now on.
+// SetLimits sets the limits by which entries expire from now on.
 func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }
 
 // Seen implements greylist.Store.
@@ -116,20 +117,20 @@ func (s *Store) Delete(ctx context.Context, ids []greylist.ID) (int, error) {
 	return s.memory.Delete(ctx, ids)
 }
 
-// Sync writes what has changed.
+// Sync writes all changes now.
 func (s *Store) Sync(ctx context.Context) error { return s.keeper.Sync(ctx) }
 
 // Failing reports whether the file cannot be written now.
 func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
 
-// Close writes what has changed and closes the file. It must be called once,
-// after the last use. Its error says how much is lost, if anything is.
+// Close writes all changes and closes the file. It must be called once, after the
+// last use. If something is lost, its error says how much.
 func (s *Store) Close() error {
 	s.cancel()
 	return s.keeper.Close()
 }
 
-// backing lets memory ask the file.
+// backing reads rows of the file for memory.
 type backing struct{ *Store }
 
 // Load implements memstore.Backing.

@@ -63,8 +63,8 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	}, "SELECT "+rowColumns+" FROM entries ORDER BY rowid DESC")
 }
 
-// bringUp takes a row of an older scheme into memory. One that has another ID now
-// is written anew, and the old row removed, by the next turn.
+// bringUp converts a row of an older scheme and adds it to memory. If its ID has
+// changed, the next turn writes a new row and removes the old one.
 func (w writer) bringUp(r memstore.Row) {
 	e := greylist.Migrate(r.Entry)
 	if e.ID == r.ID {
@@ -77,8 +77,8 @@ func (w writer) bringUp(r memstore.Row) {
 	w.outdated = append(w.outdated, r)
 }
 
-// renew marks rows of an older scheme as of this one, and removes those that have
-// been written under another ID.
+// renew marks rows of an older scheme as rows of this one, and removes those whose
+// entries have been written under another ID.
 func (w writer) renew(f *sqlitefile.File) error {
 	if len(w.outdated) == 0 {
 		return nil
@@ -100,8 +100,8 @@ func (w writer) Pending() int { return w.memory.Pending() }
 // Idle implements sqlitefile.Memory.
 func (w writer) Idle(f *sqlitefile.File) { w.purgeStep(f) }
 
-// Turn implements sqlitefile.Memory. It turns round the shards of memory: what
-// had changed when it began is stored when it ends.
+// Turn implements sqlitefile.Memory. It visits all shards of memory once. What had
+// changed when it began is stored when it ends.
 func (w writer) Turn(f *sqlitefile.File) error {
 	if err := turn(w.memory, func(rows []memstore.Row) error { return w.store(f, rows) }); err != nil {
 		return err
@@ -127,28 +127,30 @@ func turn(memory *memstore.Store, store func([]memstore.Row) error) error {
 
 const (
 	columns = 8
-	// rowsAtOnce is how many rows one statement writes: the cost of a
-	// statement outweighs that of a row.
+	// rowsAtOnce is how many rows one statement writes. A statement costs more than
+	// a row.
 	rowsAtOnce = 50
 )
 
-// insert writes new rows. OR FAIL spares SQLite the copies of pages by which it
-// could undo this statement alone; the whole transaction is undone on error.
+// insert returns the statement that writes new rows. With OR FAIL, SQLite does not
+// copy pages to undo this statement alone. After an error the whole transaction is
+// undone.
 func insert(rows int) string {
 	const values = ",(?,?,?,?,?,?,?,?)"
 	return "INSERT OR FAIL INTO entries (" + rowColumns + ") VALUES " +
 		strings.Repeat(values, rows)[1:]
 }
 
-// upsert writes rows that the file has.
+// upsert returns the statement that writes rows that the file already has.
 func upsert(rows int) string {
 	return insert(rows) +
 		" ON CONFLICT (rowid) DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed, passes = excluded.passes, manual = excluded.manual, scheme = excluded.scheme"
 }
 
-// store writes rows in one transaction and names those that are new. On error
-// nothing is written, and the names are void. Requests come first, unless it is
-// late: the scheduler itself would let them wait 10 ms.
+// store writes rows in one transaction, and sets RowID of those that are new. After
+// an error nothing is written, and the new RowIDs are not valid. store lets requests
+// go first unless the file is late; otherwise the scheduler could make them wait for
+// 10 ms.
 func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
 	next := s.nextRow
 	err := f.InTx(func(tx *sql.Tx) (err error) {
@@ -161,7 +163,8 @@ func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
 	return err
 }
 
-// storeIn writes rows, new ones from a rowid on, and returns the one after the last.
+// storeIn writes rows. New ones get rowids beginning at next; it returns the rowid
+// after the last.
 func (s *Store) storeIn(tx *sql.Tx, rows []memstore.Row, next int64) (int64, error) {
 	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
 	for i, row := range byRow(rows) {
@@ -187,8 +190,8 @@ func (s *Store) storeIn(tx *sql.Tx, rows []memstore.Row, next int64) (int64, err
 	return next, errors.Join(fresh.finish(), known.finish())
 }
 
-// byRow puts rows into the order of the file, whose pages are then changed once
-// each.
+// byRow sorts rows by their place in the file, so that each page is changed only
+// once.
 func byRow(rows []memstore.Row) []*memstore.Row {
 	sorted := make([]*memstore.Row, len(rows))
 	for i := range rows {

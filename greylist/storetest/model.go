@@ -6,7 +6,7 @@ import (
 	"github.com/postern-mail/postern/greylist"
 )
 
-// model is a store without anything that could go wrong.
+// model is the simplest store that is correct.
 type model struct {
 	entries map[greylist.ID]greylist.Entry
 	starts  map[string]greylist.Stamp // of the flood window

@@ -1,8 +1,7 @@
-// Package storetest holds every greylist store to the same behaviour.
+// Package storetest tests that all greylist stores behave the same.
 //
-// Invariant: a store makes of any sequence of sightings what
-// greylist.Record.Advance makes of it; model.go is that, with nothing else
-// around it.
+// Invariant: for any sequence of sightings, a store returns and keeps the same as
+// greylist.Record.Advance. The model in model.go does only that.
 package storetest
 
 import (
@@ -23,7 +22,7 @@ type Subject interface {
 	greylist.Browser
 }
 
-// Limits are those that the suite uses.
+// Limits returns the limits that the suite uses.
 func Limits() greylist.Limits {
 	return greylist.Limits{
 		Delay: 3 * time.Minute, RetryWindow: 48 * time.Hour, PassTTL: 35 * 24 * time.Hour,
@@ -31,7 +30,7 @@ func Limits() greylist.Limits {
 	}
 }
 
-// Run tests stores as open makes them. Each must be empty.
+// Run tests the stores that open returns. Each must be empty.
 func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*testing.T, Subject){
 		"delay then pass":           delayThenPass,
@@ -63,7 +62,7 @@ func key(domain, network string) greylist.Key {
 	return greylist.NewKey(domain, domain, network, "alice@example.org", "bob@example.net")
 }
 
-// see records a sighting and judges it.
+// see records a sighting and returns the decision.
 func see(t *testing.T, s greylist.Store, k greylist.Key, at time.Time, l greylist.Limits) greylist.Outcome {
 	t.Helper()
 	r, err := s.Seen(t.Context(), k, at, l)
@@ -111,7 +110,7 @@ func domainFromAnyNetwork(t *testing.T, s Subject) {
 
 func olderOfBoth(t *testing.T, s Subject) {
 	l, at := Limits(), start()
-	// SPF could not tell at first, then at the retry; and the other way round.
+	// SPF had no result at first, but had one at the retry; and the other way round.
 	want(t, see(t, s, key("", "192.0.2.0/24"), at, l), greylist.New)
 	want(t, see(t, s, key("example.org", "192.0.2.0/24"), at.Add(l.Delay), l), greylist.Waited)
 	want(t, see(t, s, key("example.org", "198.51.100.0/24"), at.Add(l.Delay), l), greylist.Known)
@@ -143,8 +142,8 @@ func clockSetBack(t *testing.T, s Subject) {
 	want(t, see(t, s, k, at.Add(l.Delay), l), greylist.Waited)
 }
 
-// clockBehind has a host whose clock has stopped: what it sees does not look older
-// to the others.
+// clockBehind tests a host whose clock has stopped. Its sightings must not make an
+// entry look older to the others.
 func clockBehind(t *testing.T, s Subject) {
 	k, l, at := key("example.org", "192.0.2.0/24"), Limits(), start()
 	want(t, see(t, s, k, at, l), greylist.New)
@@ -165,8 +164,8 @@ func clockBehind(t *testing.T, s Subject) {
 	}
 }
 
-// domainFlood counts a domain that SPF authorised by itself, wherever it comes from,
-// and not with its neighbours.
+// domainFlood tests that a domain that SPF authorised is counted alone, from whatever
+// network it comes, and not together with its neighbours.
 func domainFlood(t *testing.T, s Subject) {
 	l, at := Limits(), start()
 	l.NetworkCap = 3
@@ -364,8 +363,8 @@ func cancelled(t *testing.T, s Subject) {
 	}
 }
 
-// oneFirstAmongMany counts first passes and new triplets of simultaneous
-// sightings: each may happen once.
+// oneFirstAmongMany tests simultaneous sightings: there must be one new triplet and
+// one first pass.
 func oneFirstAmongMany(t *testing.T, s Subject) {
 	l, at := Limits(), start()
 	k := key("example.org", "192.0.2.0/24")
@@ -396,7 +395,7 @@ func oneFirstAmongMany(t *testing.T, s Subject) {
 	}
 }
 
-// asTheModel compares long random histories.
+// asTheModel compares a store with the model over long random histories.
 func asTheModel(t *testing.T, s Subject) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
