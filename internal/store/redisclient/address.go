@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// kind is how servers are found.
+// kind is the way in which servers are found.
 type kind uint8
 
 const (
@@ -31,7 +31,7 @@ const (
 	maxDatabase = 1 << 16
 )
 
-// address is a store's URL, read.
+// address is the parsed URL of a store.
 type address struct {
 	kind     kind
 	tls      bool
@@ -41,7 +41,7 @@ type address struct {
 	database int
 	prefix   string // of keys
 	caFile   string
-	// sentinelAuth says that the Sentinels want the password too.
+	// sentinelAuth means that the Sentinels need the password too.
 	sentinelAuth bool
 }
 
@@ -54,7 +54,7 @@ var schemes = map[string]address{
 	"rediss+cluster":  {kind: cluster, tls: true},
 }
 
-// Schemes lists what ParseURL reads.
+// Schemes returns the schemes that a URL may have.
 func Schemes() []string {
 	var names []string
 	for name := range schemes {
@@ -64,15 +64,15 @@ func Schemes() []string {
 	return names
 }
 
-// CheckURL says what is wrong with a URL, if anything. It sends nothing.
+// CheckURL returns an error if a URL is not valid. It sends nothing.
 func CheckURL(raw string) error {
 	_, err := parseURL(raw)
 	return err
 }
 
-// parseURL reads scheme://[user@]host[:port][,host[:port]…][/path][?settings].
-// The path is a database number; for Sentinel the master's name, and a
-// database after it. net/url does not know lists of hosts.
+// parseURL parses scheme://[user@]host[:port][,host[:port]…][/path][?settings]. The
+// path is a database number. For Sentinel it is the master's name, and a database may
+// follow. net/url does not parse lists of hosts.
 func parseURL(raw string) (address, error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	a, known := schemes[scheme]
@@ -178,7 +178,7 @@ func (a *address) readSettings(query string) error {
 	return nil
 }
 
-// tlsConfig is nil for a connection in the clear.
+// tlsConfig returns nil for a connection without TLS.
 func (a *address) tlsConfig() (*tls.Config, error) {
 	if !a.tls {
 		if a.caFile != "" {

@@ -1,17 +1,17 @@
-// Package redisclient reaches Redis or Valkey for the stores that hosts share: a
-// single server, a master that Sentinel watches, or a Cluster.
+// Package redisclient connects to Redis or Valkey, for stores that several hosts
+// share. It can use a single server, a master that Sentinel watches, or a Cluster.
 //
-// One change of a store is one script (script.go), so that it is atomic. Scripts
-// that are called at the same time share a round trip (together.go). All keys of
-// a store carry one hash tag: in a Cluster they live on one node and its
-// replicas.
+// Each change of a store is one script (script.go), so that it is atomic. Scripts
+// that are called at the same time share a round trip (together.go). All keys of a
+// store have the same hash tag, so in a Cluster they are on one node and its replicas.
 //
 // Invariants:
 //
 //   - Every operation ends within OpTimeout, whatever the servers do.
-//   - A server's error is passed on in its own words, also one that it gives
-//     before the first command: a wrong password, a database that is not there.
-//   - What a failing master has acknowledged but not handed on is lost.
+//   - A server's error is returned with its own text, even if it comes before the
+//     first command: a wrong password, or a database that does not exist.
+//   - When a master fails, the writes are lost that it has acknowledged but not yet
+//     sent to a replica.
 package redisclient
 
 import (
@@ -35,8 +35,8 @@ const (
 	maxRetries  = 1
 	poolSize    = 64
 	idleTime    = 5 * time.Minute
-	// clusterReload is how old the map of a Cluster's slots may be: a node that
-	// has died without a word is found out by it.
+	// clusterReload is the greatest age of the map of a Cluster's slots. A new map
+	// shows that a node has died.
 	clusterReload = time.Second
 )
 
@@ -49,7 +49,7 @@ type Options struct {
 // Client is a connection to the servers of one store.
 type Client struct {
 	Redis redis.UniversalClient
-	// Tag is what all keys of the store begin with.
+	// Tag is the beginning of all keys of the store.
 	Tag string
 
 	calls together
@@ -57,8 +57,8 @@ type Client struct {
 	clock atomic.Pointer[reading]
 }
 
-// Open makes a client. It sends nothing: a server that is down now may be up
-// when it is asked.
+// Open returns a client. It sends nothing, because a server that is down now may be
+// up when the first request comes.
 func Open(o Options) (*Client, error) {
 	a, err := parseURL(o.URL)
 	if err != nil {
@@ -73,8 +73,8 @@ func Open(o Options) (*Client, error) {
 	return c, nil
 }
 
-// connect makes the client for the kind of address. go-redis writes to
-// standard error of its own accord; what matters of it is in the errors.
+// connect returns the client for the kind of address. It turns off go-redis's own
+// output to standard error: the errors contain what matters.
 func (a *address) connect(password string) (redis.UniversalClient, error) {
 	logging.Disable()
 	tlsConfig, err := a.tlsConfig()
@@ -101,20 +101,20 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 	return redis.NewUniversalClient(&o), nil
 }
 
-// Close ends all connections, after what is under way.
+// Close waits for the calls under way, and closes all connections.
 func (c *Client) Close() error {
 	c.calls.close()
 	return c.Redis.Close()
 }
 
-// Do runs an operation, which ends within OpTimeout.
+// Do runs an operation with a context that ends after OpTimeout.
 func (c *Client) Do(ctx context.Context, operation func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, OpTimeout)
 	defer cancel()
 	return Error(operation(ctx))
 }
 
-// Node is the server that holds the keys.
+// Node returns the server that has the keys.
 func (c *Client) Node(ctx context.Context) (redis.Cmdable, error) {
 	cluster, ok := c.Redis.(*redis.ClusterClient)
 	if !ok {
@@ -123,8 +123,8 @@ func (c *Client) Node(ctx context.Context) (redis.Cmdable, error) {
 	return cluster.MasterForKey(ctx, c.Tag)
 }
 
-// Probe asks the server something that needs the password, the database and the
-// right to read the store's keys, and looks at its clock.
+// Probe sends a command that needs the password, the database and the right to read
+// the store's keys. It also reads the server's clock.
 func (c *Client) Probe(ctx context.Context) error {
 	return c.Do(ctx, func(ctx context.Context) error {
 		node, err := c.Node(ctx)
@@ -138,8 +138,8 @@ func (c *Client) Probe(ctx context.Context) error {
 	})
 }
 
-// Error adds what it is about to an error of go-redis, and ErrReadOnly to one of
-// a server that answers but writes nothing.
+// Error adds context to an error of go-redis. It wraps ErrReadOnly if the server
+// answers but does not write.
 func Error(err error) error {
 	switch {
 	case err == nil:

@@ -7,13 +7,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// reading is what the server's clock showed at a moment of ours.
+// reading is a time of the server's clock, and the same moment on our clock.
 type reading struct {
 	server time.Time
 	ours   time.Time // with the monotonic clock
 }
 
-// readClock compares the clocks. The answer is taken to be half the way old.
+// readClock compares the clocks. It assumes that the server read its clock in the
+// middle of the round trip.
 func (c *Client) readClock(ctx context.Context, node redis.Cmdable) error {
 	asked := time.Now()
 	server, err := node.Time(ctx).Result()
@@ -24,9 +25,9 @@ func (c *Client) readClock(ctx context.Context, node redis.Cmdable) error {
 	return nil
 }
 
-// Now is the time by the server's clock, which all hosts share: a host whose own
-// clock is wrong must not spoil what others have written. ok is false until the
-// clock has been read by Probe. Steps of our clock do not matter.
+// Now returns the time of the server's clock, which all hosts share. So a host whose
+// own clock is wrong does not damage what others have written. ok is false until
+// Probe has read the clock. Steps of our own clock do not matter.
 func (c *Client) Now() (now time.Time, ok bool) {
 	r := c.clock.Load()
 	if r == nil {

@@ -7,11 +7,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrReadOnly marks the error of a server that answers what is only read, but
-// does not write: its memory or its disk is full, or it is a replica.
+// ErrReadOnly marks the error of a server that answers reads but does not write: its
+// memory or its disk is full, or it is a replica.
 var ErrReadOnly = errors.New("the server does not write")
 
-// refusals are how errors of a server that does not write begin.
+// refusals are the beginnings of the errors of a server that does not write.
 var refusals = []string{"OOM", "MISCONF", "READONLY", "NOREPLICAS"}
 
 func refusesWrites(err error) bool {
@@ -20,12 +20,12 @@ func refusesWrites(err error) bool {
 			return true
 		}
 	}
-	// Older servers put the error of a command in a script into another.
+	// Older servers wrap the error of a command in a script in another error.
 	return strings.Contains(err.Error(), "-OOM command not allowed")
 }
 
-// denials are how errors begin, after ERR, that a person has to do something
-// about: no further try will help. Redis before version 6 says "invalid password".
+// denials are the beginnings, after ERR, of errors that a person must fix: trying
+// again does not help. Redis before version 6 returns "invalid password".
 var denials = []string{"WRONGPASS", "NOAUTH", "NOPERM", "DB index", "invalid DB index", "invalid password", "Client sent AUTH", "AUTH <password> called"}
 
 // IsDenied reports whether a server has refused the user, the password or the

@@ -7,13 +7,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Script is a script of the server.
+// Script is a script that runs in the server.
 type Script struct {
 	script *redis.Script
 	hash   any // its SHA-1, as an argument
 }
 
-// NewScript makes a script of its text.
+// NewScript returns the script with a text.
 func NewScript(text string) *Script {
 	s := redis.NewScript(text)
 	return &Script{s, s.Hash()}
@@ -22,8 +22,8 @@ func NewScript(text string) *Script {
 // firstKey is the place of the first key in EVALSHA.
 const firstKey = 3
 
-// NewCall begins a call of a script, with room for its keys and arguments. Ask
-// takes it back.
+// NewCall returns a call of a script, to which keys and arguments are added. It may
+// not be used any more after Ask, which keeps it for reuse.
 func (c *Client) NewCall(script *Script) *Call {
 	call, _ := c.idle.Get().(*Call)
 	if call == nil {
@@ -37,12 +37,12 @@ func (c *Client) NewCall(script *Script) *Call {
 // Key adds a key. All keys come before the arguments.
 func (call *Call) Key(name string) { call.args = append(call.args, name) }
 
-// Keys ends the keys.
+// Keys ends the list of keys. Arguments follow.
 func (call *Call) Keys() {
 	call.args[firstKey-1] = small(len(call.args) - firstKey)
 }
 
-// small is a number as an argument. Those that nearly all scripts have cost no
+// small returns a number as an argument. The numbers that most scripts use need no
 // allocation.
 func small(n int) any {
 	switch n {
@@ -57,7 +57,7 @@ func small(n int) any {
 // Arg adds an argument.
 func (call *Call) Arg(text string) { call.args = append(call.args, text) }
 
-// Ask calls the script, together with others that are called at the same time.
+// Ask calls the script, in one round trip with other calls of the same moment.
 func (c *Client) Ask(ctx context.Context, call *Call) (any, error) {
 	value, err := c.calls.ask(ctx, call)
 	if err != nil {
@@ -67,7 +67,8 @@ func (c *Client) Ask(ctx context.Context, call *Call) (any, error) {
 	return value, nil
 }
 
-// send calls scripts, and once more those that the server did not know.
+// send calls scripts. It loads those that the server did not know, and calls them a
+// second time.
 func (c *Client) send(batch []*Call) {
 	ctx, cancel := context.WithTimeout(context.Background(), OpTimeout)
 	defer cancel()
@@ -94,7 +95,7 @@ func (c *Client) send(batch []*Call) {
 	}
 }
 
-// pipeline makes one round trip and returns those whose script is not known.
+// pipeline makes one round trip, and returns the calls whose script is not known.
 func (c *Client) pipeline(ctx context.Context, batch []*Call) (unknown []*Call) {
 	cmds := make([]*redis.Cmd, len(batch))
 	p := c.Redis.Pipeline()
@@ -107,8 +108,8 @@ func (c *Client) pipeline(ctx context.Context, batch []*Call) (unknown []*Call) 
 	for i, one := range batch {
 		err := error(nil)
 		if one.value, err = cmds[i].Result(); err == nil && one.value == nil {
-			// It was not sent: what went wrong with the connection, such as a
-			// wrong password, only Exec says.
+			// It was not sent. Only Exec returns what is wrong with the connection,
+			// such as a wrong password.
 			err = failed
 		}
 		one.err = Error(err)

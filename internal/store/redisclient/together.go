@@ -13,18 +13,19 @@ import (
 const (
 	// maxFlights is how many round trips are under way at a time.
 	maxFlights = 3
-	// company is how many calls go together while another round trip is
-	// under way.
+	// company is how many calls must wait before they are sent while another round
+	// trip is under way.
 	company = 4
 	// maxTogether bounds the calls of one round trip.
 	maxTogether = 128
 )
 
-// together sends what is asked at the same time in one round trip: each costs
-// the server and us a few system calls and a cold start, which is most of a
-// call's price. A lone call leaves at once. While a round trip is under
-// way, the next leaves as soon as company of them are there, or when that one is
-// back; while maxFlights are, when one is back.
+// together sends calls of the same moment in one round trip. Most of the cost of a
+// call is the round trip: system calls and a cold start, for the server and for us.
+//
+// A single call is sent at once. While a round trip is under way, calls wait until
+// there are company of them, or until it ends. While maxFlights are under way, they
+// wait until one ends.
 type together struct {
 	send func([]*Call)
 
@@ -43,7 +44,7 @@ type Call struct {
 	err    error
 	ready  chan struct{} // has room for one
 	timer  *time.Timer
-	gone   atomic.Bool // no one waits for it any more
+	gone   atomic.Bool // its caller does not wait any more
 }
 
 func newCall() *Call {
@@ -53,7 +54,7 @@ func newCall() *Call {
 }
 
 // ask returns when the call has its answer, when its context ends, or after
-// OpTimeout. How many wait is bounded by those who ask: each waits for one.
+// OpTimeout. The queue is bounded by the number of callers, since each has one call.
 func (t *together) ask(ctx context.Context, s *Call) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -61,8 +62,8 @@ func (t *together) ask(ctx context.Context, s *Call) (any, error) {
 	if err := t.add(s); err != nil {
 		return nil, err
 	}
-	// A timer is much cheaper than a context, and a deadline than a channel
-	// that reports that it has come.
+	// A timer is much cheaper than a context, and reading a deadline is cheaper than
+	// waiting on a channel.
 	wait, ended := OpTimeout, (<-chan struct{})(nil)
 	deadline, timed := ctx.Deadline()
 	if timed {
@@ -98,12 +99,12 @@ func (t *together) add(s *Call) error {
 	return nil
 }
 
-// leaves reports whether what waits goes, while others are under way.
+// leaves reports whether the waiting calls are sent while others are under way.
 func (t *together) leaves(others int) bool {
 	return len(t.waiting) >= company || len(t.waiting) > 0 && others == 0
 }
 
-// fly sends until what waits is another's to send.
+// fly sends the waiting calls, until those that are left must wait for others.
 func (t *together) fly() {
 	for {
 		t.mu.Lock()
@@ -130,7 +131,7 @@ func (t *together) fly() {
 	}
 }
 
-// close waits for what is under way.
+// close waits for the calls under way.
 func (t *together) close() {
 	t.mu.Lock()
 	t.closed = true

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Version is what the server calls itself, such as "redis 7.0.15".
+// Version returns the name and version of the server, such as "redis 7.0.15".
 func (c *Client) Version(ctx context.Context) (version string, err error) {
 	err = c.Do(ctx, func(ctx context.Context) error {
 		node, err := c.Node(ctx)
@@ -19,8 +19,8 @@ func (c *Client) Version(ctx context.Context) (version string, err error) {
 	return version, err
 }
 
-// versionOf reads the answer to INFO. Valkey gives the version of Redis that it is
-// compatible with, too.
+// versionOf parses the answer to INFO. The answer of Valkey also has the version of
+// Redis with which it is compatible.
 func versionOf(info string) string {
 	names := map[string]string{"valkey_version": "valkey", "redis_version": "redis"}
 	found := ""

@@ -2,9 +2,8 @@
 // master with a replica and three Sentinels, or a Cluster of six, all on
 // 127.0.0.1 and below one temporary directory.
 //
-// Invariants: every server that was started ends with the test, and with the
-// test's process. Waiting ends with a line in a server's log, with the
-// server's end, or with the test.
+// Invariants: every server ends with its test, and with the test's process. Waiting
+// ends with a line in a server's log, with the server's end, or with the test.
 package redistest
 
 import (
@@ -64,15 +63,14 @@ func requireProgram(tb testing.TB, program string) {
 	}
 }
 
-// Start runs one server with further arguments, as in redis.conf but with --.
+// Start runs one server with further arguments: settings of redis.conf, with --.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	Require(tb)
 	return start(tb, freePort(tb), args...)
 }
 
-// Restart runs a new server at the address of one that has ended, with nothing
-// in it.
+// Restart runs a new, empty server at the address of one that has ended.
 func (s *Server) Restart(args ...string) *Server {
 	s.tb.Helper()
 	_, port, err := net.SplitHostPort(s.Addr)
@@ -91,8 +89,8 @@ func start(tb testing.TB, port string, args ...string) *Server {
 	return s
 }
 
-// StartFile runs redis-server or redis-sentinel with a configuration file that gives
-// it an address. Its log must go to standard output.
+// StartFile runs redis-server or redis-sentinel with a configuration file that sets
+// its address. The log must go to standard output.
 func StartFile(tb testing.TB, program, addr, file string) *Server {
 	tb.Helper()
 	requireProgram(tb, program)
@@ -163,7 +161,7 @@ func (s *Server) await(ctx context.Context, text string) error {
 	}
 }
 
-// Kill ends the server as a crash would, paused or not.
+// Kill ends the server as a crash would, even while it is paused.
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Kill() // it may have ended
 	<-s.done
@@ -182,7 +180,7 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-// Sentinels is a master and a replica that three Sentinels watch.
+// Sentinels are a master and a replica that three Sentinels watch.
 type Sentinels struct {
 	Master, Replica *Server
 	Watchers        []*Server
@@ -190,8 +188,7 @@ type Sentinels struct {
 	tls             *certificates
 }
 
-// StartSentinels runs five servers. The master is taken for dead after a
-// second.
+// StartSentinels runs five servers. The master counts as dead after a second.
 func StartSentinels(tb testing.TB) *Sentinels {
 	tb.Helper()
 	requireProgram(tb, "redis-sentinel")
@@ -265,7 +262,7 @@ type Cluster struct {
 	tls   *certificates
 }
 
-// StartCluster runs six servers. A master is taken for dead after a second.
+// StartCluster runs six servers. A master counts as dead after a second.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	Require(tb)

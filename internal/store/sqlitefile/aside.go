@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// setAside renames an unusable file and what belongs to it, and returns the
-// name.
+// setAside renames an unusable file and the files that belong to it, and returns the
+// new name.
 func setAside(path string, now time.Time, cause error) (string, error) {
 	aside, err := freeName(path, now, cause)
 	if err != nil {
@@ -43,9 +43,9 @@ func freeName(path string, now time.Time, cause error) (string, error) {
 	}
 }
 
-// copyAside copies the file to another name and removes it from its path. The
-// copy is read through the lock: closing any other descriptor of the file would
-// end SQLite's locks.
+// copyAside copies the file to another name and removes it from its path. It reads
+// through the descriptor of the lock, because closing another descriptor of the file
+// would end SQLite's locks.
 func (f *File) copyAside(now time.Time) (aside string, err error) {
 	if aside, err = freeName(f.path, now, ErrForeign); err != nil {
 		return "", err

@@ -20,29 +20,30 @@ import (
 	"github.com/postern-mail/postern/internal/transient"
 )
 
-// Schema is what a file of ours looks like.
+// Schema describes a file of ours.
 type Schema struct {
 	Name    string // of the store, for errors, such as "greylist"
 	ID      uint32 // PRAGMA application_id
 	Version int    // PRAGMA user_version
 	Create  string // makes the tables where they are missing
-	// Migrate brings a file of an older version to this one, before Create.
+	// Migrate has the statements that convert a file of an older version to this
+	// one. They run before Create.
 	Migrate map[int]string
-	// Tables are those of a file from before there was an ID: one that has no
-	// other table, and a version, is ours.
+	// Tables are the tables of a file that was made before there was an ID. A file
+	// that has a version, and no other tables, is ours.
 	Tables []string
-	// Shared is the schema of a file that programs write now and then (Update), and
-	// others read meanwhile without being able to write (Look): it has a rollback
-	// journal, since a write-ahead log must be written to by whoever reads.
+	// Shared means that programs write the file now and then (Update), and that
+	// programs without the right to write read it meanwhile (Look). Such a file has a
+	// rollback journal, because a reader must be able to write to a write-ahead log.
 	Shared bool
 }
 
 const (
-	// Nothing is sorted or put aside on disk but the log.
+	// Nothing is written to disk except the file and its log: sorting uses memory.
 	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=cache_size(-16384)&_pragma=temp_store(MEMORY)"
-	// The write-ahead log is worked into the file when it has 8192 pages of
-	// 4096 octets: pages of the index change again and again, and are written to
-	// their place once. What a burst has made of the log beyond 64 MiB is cut off.
+	// The write-ahead log is moved to the file when it has 8192 pages of 4096
+	// octets. So a page that changes often is written to its place only once. A log
+	// that has grown beyond 64 MiB in a burst is truncated.
 	writerPragmas = "&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
 	sharedPragmas = "&_txlock=immediate&_pragma=journal_mode(DELETE)"
 	readerPragmas = "&_pragma=query_only(1)"
@@ -64,7 +65,7 @@ type File struct {
 // ErrForeign marks the database of another program.
 var ErrForeign = errors.New("it is the database of another program")
 
-// errInUse is said of a file that has another owner.
+// errInUse is the error for a file that has another owner.
 var errInUse = transient.Mark(errors.New("another process uses it, or another store of this one; several hosts or daemons share a store through Redis"))
 
 // errCorrupt marks a file that SQLite cannot read.
@@ -85,7 +86,7 @@ func (f *File) Each(ctx context.Context, row func(*sql.Rows) error, query string
 	return rows.Err()
 }
 
-// InTx runs do in one transaction of the writer. Nothing is written when it fails.
+// InTx runs do in one transaction of the writer. If do fails, nothing is written.
 func (f *File) InTx(do func(*sql.Tx) error) error {
 	tx, err := f.Writer.Begin()
 	if err != nil {
@@ -103,7 +104,7 @@ func (f *File) InTx(do func(*sql.Tx) error) error {
 	return err
 }
 
-// openFile opens, or makes, a database. A corrupt one wraps errCorrupt.
+// openFile opens or creates a database. The error for a corrupt one wraps errCorrupt.
 func openFile(ctx context.Context, schema Schema, path string) (*File, error) {
 	f := &File{path: path, schema: schema}
 	var err error
@@ -116,9 +117,9 @@ func openFile(ctx context.Context, schema Schema, path string) (*File, error) {
 	return f, nil
 }
 
-// lockFile takes the file for this process. The lock ends with the process,
-// so that none is left behind, and its descriptor must be the last of this
-// file to be closed: SQLite's own locks would end with any.
+// lockFile locks the file for this process. The lock ends with the process, so none
+// is left behind. Its descriptor must be the last one of this file to be closed,
+// because closing any descriptor would end SQLite's own locks.
 func (f *File) lockFile() (*os.File, error) {
 	lock, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
@@ -140,7 +141,7 @@ func own(lock *os.File, path string) error {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			// At a restart it may be the predecessor, which is about to end.
+			// At a restart it may be the process before us, which is about to end.
 			return errInUse
 		}
 		return err
@@ -187,8 +188,8 @@ func dsn(path string) (string, error) {
 	return "file://" + (&url.URL{Path: abs}).EscapedPath() + "?", err
 }
 
-// identify looks, without writing, whether the file is ours, and returns its
-// version; 0 means that it is empty.
+// identify checks, without writing, that the file is ours, and returns its version;
+// 0 means that it is empty.
 func (f *File) identify(ctx context.Context, dsn string) (version int, err error) {
 	var head [header]byte
 	switch n, err := f.lock.ReadAt(head[:], 0); {
@@ -245,7 +246,7 @@ func tablesOf(ctx context.Context, db *sql.DB) (tables []string, err error) {
 	return tables, rows.Err()
 }
 
-// prepare checks the file and makes the schema.
+// prepare checks the file and creates the schema.
 func (f *File) prepare(ctx context.Context, version int) error {
 	var verdict string
 	if err := f.Writer.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
@@ -262,16 +263,16 @@ func (f *File) prepare(ctx context.Context, version int) error {
 		statements += f.schema.Migrate[v]
 	}
 	statements += f.schema.Create + "PRAGMA application_id = " + strconv.Itoa(int(f.schema.ID)) + "; PRAGMA user_version = " + strconv.Itoa(f.schema.Version) + ";COMMIT"
-	// In any case, so that a file or a disk that cannot be written is found now.
+	// This runs always, so that a file or disk that cannot be written is found now.
 	if _, err := f.Writer.ExecContext(ctx, statements); err != nil {
 		return err
 	}
-	// The header is in the file itself from now on, where checkHeaders looks.
+	// Now the header is in the file itself, where checkHeaders reads it.
 	_, err := f.Writer.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 	return err
 }
 
-// Prepare makes a statement for the readers, which is closed with the file.
+// Prepare returns a statement for the readers. It is closed with the file.
 func (f *File) Prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	s, err := f.Reader.PrepareContext(ctx, query)
 	if err == nil {
@@ -294,10 +295,10 @@ func (f *File) close() error {
 	return errors.Join(append(errs, f.lock.Close())...)
 }
 
-// forsake closes a file that something has happened to. SQLite would remove the
-// log at its path, which may be another's by now. A log that has stayed behind
-// without its file is removed: SQLite would take it for that of the next. That
-// the file makes trouble is known.
+// forsake closes a file that something has happened to. It does not let SQLite remove
+// the log at the path, which may belong to another file by now. A log whose file is
+// gone is removed, because SQLite would use it for the next file. Errors are ignored:
+// the caller knows that something is wrong with the file.
 func (f *File) forsake(ctx context.Context) {
 	if conn, err := f.Writer.Conn(ctx); err == nil {
 		_ = conn.Raw(func(driver any) error {
@@ -316,7 +317,7 @@ func (f *File) forsake(ctx context.Context) {
 	}
 }
 
-// explain adds what an administrator can do.
+// explain adds the fix to an error.
 func (f *File) explain(err error) error {
 	fix := ""
 	switch code(err) {
@@ -332,7 +333,7 @@ func (f *File) explain(err error) error {
 	return fmt.Errorf("%s store %s: %w%s", f.schema.Name, f.path, err, fix)
 }
 
-// code is SQLite's primary result code, 0 if err is none of its errors.
+// code returns SQLite's primary result code, 0 for an error that is not SQLite's.
 func code(err error) int {
 	if e := (*sqlite.Error)(nil); errors.As(err, &e) {
 		return e.Code() & 0xff
@@ -345,6 +346,5 @@ func isCorrupt(err error) bool {
 	return errors.Is(err, errCorrupt) || c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB
 }
 
-// isUnusable reports whether what is at the path has to make room for a file of
-// ours.
+// isUnusable reports whether the file at the path must be replaced by a new one.
 func isUnusable(err error) bool { return isCorrupt(err) || errors.Is(err, ErrForeign) }

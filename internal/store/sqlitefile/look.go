@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// The signs that a file is not the one that was written last.
+// Reasons why a file is not the one that was written last.
 var (
 	errGone    = errors.New("the file was removed")
 	errOther   = errors.New("another file has taken its place")
 	errChanged = errors.New("another program has written to it")
 )
 
-// glance is what distinguishes one state of a file from another without reading it.
+// glance distinguishes two states of a file without reading it.
 type glance struct {
 	dev, ino uint64
 	size     int64
@@ -27,13 +27,13 @@ type glance struct {
 // sight is a glance at the file and at its write-ahead log.
 type sight struct{ main, log glance }
 
-// The names of what belongs to a file begin with its own.
+// The files that belong to a database have its name and a suffix.
 const (
 	logSuffix   = "-wal"
 	indexSuffix = "-shm"
 )
 
-// look glances at the files at a path; one that is not there is zero.
+// look returns the state of the files at a path. It is zero for one that is missing.
 func look(path string) sight { return sight{lookAt(path), lookAt(path + logSuffix)} }
 
 func lookAt(path string) glance {
@@ -50,8 +50,8 @@ func lookAt(path string) glance {
 
 func (g glance) sameFile(o glance) bool { return g.dev == o.dev && g.ino == o.ino }
 
-// untouched returns what has happened to the file since it was last looked at,
-// nil for nothing. No one but its owner writes to it.
+// untouched returns an error if the file has changed since the owner last wrote to
+// it. Only the owner may write to it.
 func (f *File) untouched() error {
 	now := look(f.path)
 	switch {
@@ -86,7 +86,7 @@ func (f *File) checkHeaders() error {
 	}
 	log, err := os.Open(f.path + logSuffix)
 	if err != nil {
-		return nil // there is none, or look has seen that it is gone
+		return nil // there is none, or look has noticed that it is gone
 	}
 	defer log.Close()
 	var first [4]byte

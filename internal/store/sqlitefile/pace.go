@@ -7,45 +7,45 @@ import (
 )
 
 const (
-	// promise is how much of the past a crash may take.
+	// promise is how much a crash may lose: the changes of this time.
 	promise = time.Second
-	// slackLag is the lag at which requests begin to give way to the writer.
+	// slackLag is the lag from which requests wait for the writer.
 	slackLag = promise / 2
-	// giveWay is how long each of them does. A disk that hangs costs no
-	// more than this.
+	// giveWay is how long each request waits, even when the disk hangs.
 	giveWay = 20 * time.Millisecond
 )
 
-// Pace counts how far the file is behind memory, and slows requests down that
-// come faster than the file takes them.
+// Pace measures how far the file is behind memory, and slows down requests that come
+// faster than the file can be written.
 type Pace struct {
 	// covered is the time before which all changes have been stored, in
 	// nanoseconds since 1970.
 	covered atomic.Int64
-	// failing is whether storing fails, so that waiting for it is of no use.
+	// failing means that writing fails, so that waiting for it does not help.
 	failing atomic.Bool
 }
 
-// NewPace returns a pace that is not behind.
+// NewPace returns a pace without lag.
 func NewPace() *Pace {
 	p := new(Pace)
 	p.stored(time.Now())
 	return p
 }
 
-// stored notes that all that had changed at a time has been stored.
+// stored records that all changes from before began have been stored.
 func (p *Pace) stored(began time.Time) { p.covered.Store(began.UnixNano()) }
 
-// lag is how old the oldest change may be that is not stored yet.
+// lag returns the greatest possible age of a change that is not stored yet.
 func (p *Pace) lag() time.Duration { return time.Duration(time.Now().UnixNano() - p.covered.Load()) }
 
 // Failing reports whether the file cannot be written now.
 func (p *Pace) Failing() bool { return p.failing.Load() }
 
-// Late reports whether the writer needs the machine more than requests do.
+// Late reports whether the file is so far behind that requests must wait for the
+// writer.
 func (p *Pace) Late() bool { return p.lag() > slackLag && !p.failing.Load() }
 
-// Wait holds a request up for a moment when the file lags behind.
+// Wait delays a request for a moment if the file is behind.
 func (p *Pace) Wait(ctx context.Context) {
 	if !p.Late() {
 		return

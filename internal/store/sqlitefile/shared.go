@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// sharedPause is the time between two tries to get a file that another process has.
+// sharedPause is the time between two tries to open a file that another process uses.
 const sharedPause = 50 * time.Millisecond
 
-// sharedWait is how long it may have it.
+// sharedWait is how long Update waits for the other process.
 const sharedWait = 30 * time.Second
 
-// Update opens or makes a file of a Shared schema, calls do, and closes it. It waits
-// for another process that uses the file.
+// Update opens or creates a file of a Shared schema, calls do, and closes the file. It
+// waits while another process uses the file.
 func Update(ctx context.Context, schema Schema, path string, do func(*File) error) error {
 	_, err := os.Lstat(path)
 	isNew := errors.Is(err, fs.ErrNotExist)
@@ -55,7 +55,8 @@ func waitFor(ctx context.Context, schema Schema, path string) (*File, error) {
 	}
 }
 
-// giveToFolder makes a file that root has made readable for whom its folder belongs to.
+// giveToFolder makes a file that root has created readable for the owner of its
+// folder.
 func giveToFolder(path string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -71,9 +72,9 @@ func giveToFolder(path string) error {
 	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 }
 
-// Look opens a file of a Shared schema for reading and calls do. The error of a file
-// that is not there is fs.ErrNotExist. Only SQLite opens the file: closing a descriptor
-// of it would end the locks of everyone in this process who reads it.
+// Look opens a file of a Shared schema for reading and calls do. The error for a
+// missing file is fs.ErrNotExist. Only SQLite may open the file: closing any other
+// descriptor of it would end the locks of all readers in this process.
 func Look(ctx context.Context, schema Schema, path string, do func(*sql.DB) error) (err error) {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%s store: %w", schema.Name, err)

@@ -1,19 +1,19 @@
-// Package sqlitefile keeps what a daemon knows in a SQLite file that follows
-// memory: the daemon answers from memory, one goroutine writes what has changed.
+// Package sqlitefile keeps a copy of a daemon's memory in a SQLite file. The daemon
+// answers from memory, and one goroutine writes what has changed.
 //
 // Invariants:
 //
-//   - Memory is the authority. What changed is written every 200 ms: a crash
-//     loses at most the last second, an orderly Close nothing. Requests that come
-//     faster than the file takes them are slowed down (Pace).
-//   - One Keeper owns a path, over all processes, by a lock on the file.
+//   - Memory is the authority. Changes are written every 200 ms: a crash loses at
+//     most the last second, and Close loses nothing. Requests that come faster than
+//     the file can be written are slowed down (Pace).
+//   - One Keeper owns a path, among all processes, by a lock on the file.
 //   - A file that was removed, replaced, overwritten or damaged is noticed before
-//     the next write. What is found at the path is kept under another name, and
-//     never changed; then memory is written into a new file.
-//   - A file that cannot be opened or written is tried again for ever. It costs
-//     no answer until memory is full of what waits for it.
-//   - Each change between these states is reported once, and a Close that loses
-//     something returns an error that says how much.
+//     the next write. What is found at the path is renamed and not changed. Then
+//     memory is written to a new file.
+//   - A file that cannot be opened or written is tried again without end. Memory
+//     still answers, until it is full of changes that wait to be written.
+//   - Each change between these states is reported once. If Close loses something,
+//     its error says how much.
 //   - The database of another program is never opened for writing.
 package sqlitefile
 
@@ -36,14 +36,14 @@ const (
 	openTimeout = 5 * time.Minute
 )
 
-// EventKind says what an Event is about.
+// EventKind is the kind of an Event.
 type EventKind uint8
 
 // The events.
 const (
-	SetAside     EventKind = iota + 1 // what was at the path is no usable file: it was renamed to Aside, a new one is in use
-	Gone                              // the file was removed, a new one is in use
-	Replaced                          // a sound file of ours is at the path that others have written or put there: what memory knows was added to it
+	SetAside     EventKind = iota + 1 // the file at the path is not usable: it was renamed to Aside, and a new one is in use
+	Gone                              // the file was removed, and a new one is in use
+	Replaced                          // another process wrote or replaced the file, and it is usable: the entries in memory were added to it
 	WriteFailing                      // reported once, until WritingAgain
 	WritingAgain
 )
@@ -56,21 +56,21 @@ type Event struct {
 	Err   error
 }
 
-// Memory is what a file follows. Its methods are called by one goroutine at a
-// time.
+// Memory is the state of which the file keeps a copy. Its methods are called by one
+// goroutine at a time.
 type Memory interface {
-	// Fill reads a file. The first time memory is empty. Later another file has
-	// taken the place of the one before: what memory knows counts, and has to be
-	// written by the next Turn.
+	// Fill reads a file into memory. The first time memory is empty. Later, another
+	// file has replaced the one before: then what memory knows takes precedence, and
+	// the next Turn must write it.
 	Fill(ctx context.Context, f *File) error
-	// Lost hears that the file is gone with all rows that memory knew of. Fill
-	// follows, once there is another.
+	// Lost is called when the file is gone, with all its rows. Fill is called once
+	// there is another file.
 	Lost()
 	// Turn writes what has changed.
 	Turn(f *File) error
 	// Idle is called between two writes, for small work on the file.
 	Idle(f *File)
-	// Pending counts what has not been written.
+	// Pending returns how many changes have not been written.
 	Pending() int
 }
 
@@ -78,18 +78,18 @@ type Memory interface {
 type Options struct {
 	Path   string
 	Schema Schema
-	Report func(Event)      // hears of events, from the Keeper's goroutine and from Open; may be nil
-	Now    func() time.Time // clock of pauses and of names; nil: time.Now
+	Report func(Event)      // is called for each event, by the Keeper's goroutine and by Open; may be nil
+	Now    func() time.Time // clock for pauses and for file names; nil: time.Now
 }
 
-// Keeper writes what memory has into its file.
+// Keeper writes a Memory to its file.
 type Keeper struct {
 	// Pace slows requests down when the file falls behind.
 	Pace    *Pace
 	memory  Memory
 	options Options
 
-	mu   sync.RWMutex // of file: held for reading by those who use it
+	mu   sync.RWMutex // guards file; held for reading while the file is used
 	file *File        // nil while it cannot be opened
 
 	syncs   chan chan error // asks the writer to write now
@@ -97,14 +97,14 @@ type Keeper struct {
 	stop    chan struct{}
 	done    sync.WaitGroup
 
-	// What follows belongs to the writer.
+	// These fields are used by the writer only.
 	failing bool
 	retryAt time.Time
 	pause   time.Duration
 }
 
-// Open opens or makes the file and fills memory from it. A corrupt file is set
-// aside and reported; the file of another program is an error.
+// Open opens or creates the file and fills memory from it. A corrupt file is renamed
+// and reported. The file of another program is an error.
 func Open(o Options, memory Memory) (*Keeper, error) {
 	if o.Report == nil {
 		o.Report = func(Event) {}
@@ -148,7 +148,7 @@ func (k *Keeper) open(ctx context.Context) error {
 	return nil
 }
 
-// replace sets an unusable file aside and makes a new one.
+// replace renames an unusable file and creates a new one.
 func (k *Keeper) replace(ctx context.Context, cause error) error {
 	aside, err := setAside(k.options.Path, k.options.Now(), cause)
 	if err != nil {
@@ -178,7 +178,7 @@ func (k *Keeper) Read(f func(*File) error) error {
 	return err
 }
 
-// Sync writes what has changed.
+// Sync writes all changes now.
 func (k *Keeper) Sync(ctx context.Context) error {
 	answer := make(chan error, 1)
 	select {
@@ -198,8 +198,8 @@ func (k *Keeper) Sync(ctx context.Context) error {
 
 var errClosed = errors.New("the store is closed")
 
-// Close writes what has changed and closes the file. It must be called once,
-// after the last use. Its error says how much is lost, if anything is.
+// Close writes all changes and closes the file. It must be called once, after the
+// last use. If something is lost, its error says how much.
 func (k *Keeper) Close() error {
 	close(k.stop)
 	k.done.Wait()

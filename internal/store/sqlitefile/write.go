@@ -34,8 +34,8 @@ func (k *Keeper) tick() {
 	}
 }
 
-// flush writes all that has changed, into a new file if something has happened
-// to the one before.
+// flush writes all changes. It uses a new file if something has happened to the one
+// before.
 func (k *Keeper) flush() error {
 	err := k.check()
 	if err == nil {
@@ -49,7 +49,7 @@ func (k *Keeper) flush() error {
 	return k.settle(err)
 }
 
-// check looks whether the file is still the one that was written last.
+// check returns an error if the file is not the one that was written last.
 func (k *Keeper) check() error {
 	if k.file == nil {
 		return k.restart(nil)
@@ -63,7 +63,7 @@ func (k *Keeper) check() error {
 func (k *Keeper) turn() error {
 	began := time.Now()
 	err := k.memory.Turn(k.file)
-	k.file.seen = look(k.file.path) // a turn that fails has written too
+	k.file.seen = look(k.file.path) // a turn that failed may have written too
 	if err != nil {
 		return k.file.explain(err)
 	}
@@ -71,8 +71,8 @@ func (k *Keeper) turn() error {
 	return nil
 }
 
-// settle plans the next try, and then reports when writing begins or ceases to fail:
-// who hears of it may count on the plan.
+// settle plans the next try. Then it reports if writing now fails, or works again.
+// The plan is made first, so that it exists when the report is seen.
 func (k *Keeper) settle(err error) error {
 	was := k.failing
 	k.failing = err != nil
@@ -92,8 +92,8 @@ func (k *Keeper) settle(err error) error {
 	return err
 }
 
-// restart gives the file up and opens what is at its path now, or a new file.
-// cause is what was noticed; nil means that the file is not open anyway.
+// restart closes the file and opens what is at its path now, or a new file. cause is
+// what was noticed; nil means that the file was not open.
 func (k *Keeper) restart(cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
@@ -117,9 +117,9 @@ func (k *Keeper) restart(cause error) error {
 	return err
 }
 
-// giveUp closes the file. Closing writes into the file that SQLite has open: if
-// another program's database has been copied over it, a copy of that is set
-// aside before.
+// giveUp closes the file. Closing writes to the file that SQLite has open. So if
+// another program's database was copied over it, that database is first copied to
+// another name.
 func (k *Keeper) giveUp(ctx context.Context) (aside string, err error) {
 	f := k.file
 	if f == nil {

@@ -1,4 +1,5 @@
-// Package tied starts servers of tests that end with the process, whatever ends it.
+// Package tied starts servers for tests. They end when the test's process ends, for
+// whatever reason.
 package tied
 
 import (
@@ -9,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Start starts a command that the kernel kills when this process ends. For the
-// kernel (PR_SET_PDEATHSIG) that is the end of the thread that started it, and a
-// thread ends with a goroutine that has locked it: so this one waits for the command.
+// Start starts a command that the kernel kills when this process ends. The kernel
+// (PR_SET_PDEATHSIG) kills it when the thread that started it ends. A thread ends with
+// the goroutine that has locked it, so that goroutine waits for the command.
 func Start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
