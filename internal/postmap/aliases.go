@@ -10,9 +10,9 @@ import (
 )
 
 // A hash: table may be compiled by postalias(1) from a text of aliases(5), "name:
-// value, value", as Postfix's own alias_maps are. Nothing in the table's name says
-// so, and its text looks like one of postmap(1) with keys that end with a colon. A
-// text is taken for aliases when every line of it looks like one.
+// value, value", as Postfix's own alias_maps are. The table's name does not show this,
+// and the text could also be one of postmap(1) with keys that end with a colon. So a
+// text counts as aliases when every line of it looks like an alias.
 
 // isAliasLine reports whether a line is one of aliases(5): a name, a colon, and a
 // value. In a text of postmap(1) the key would end with the colon, the value would
@@ -65,8 +65,8 @@ func aliasColon(text []byte) int {
 	return -1
 }
 
-// nextAliasValue cuts the first value off a list separated by commas outside of
-// quotes.
+// nextAliasValue returns the first value of a list and the rest. Commas outside of
+// quotes separate the values.
 func nextAliasValue(list string) (value, rest string) {
 	quoted := false
 	for i := 0; i < len(list); i++ {
@@ -82,7 +82,7 @@ func nextAliasValue(list string) (value, rest string) {
 	return strings.Trim(list, mapfile.Space), ""
 }
 
-// plainAlias takes the backslashes off a value that has no quotes, as in \root.
+// plainAlias removes the backslashes from a value without quotes, as in \root.
 func plainAlias(value string) string {
 	if strings.Contains(value, `"`) {
 		return value
@@ -90,7 +90,7 @@ func plainAlias(value string) string {
 	return unquoteAlias(value)
 }
 
-// unquoteAlias takes the quotes and backslashes off a name.
+// unquoteAlias removes the quotes and backslashes from a name.
 func unquoteAlias(name string) string {
 	if !strings.ContainsAny(name, `"\`) {
 		return name

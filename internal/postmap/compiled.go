@@ -10,11 +10,11 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/mapfile"
 )
 
-// compileGrace is how long after an edit postmap(1) is ordinarily run. A compiled
-// file that is newer by more may have been made from something else.
+// compileGrace is the usual time between an edit and the run of postmap(1). A compiled
+// file that is newer by more than that may have been made from another text.
 const compileGrace = time.Minute
 
-// compiledFiles gives the names postmap(1) writes for a table type.
+// compiledFiles returns the names of the files that postmap(1) writes for a table type.
 func compiledFiles(mapType, path string) []string {
 	switch mapType {
 	case "hash", "btree":
@@ -29,7 +29,7 @@ func compiledFiles(mapType, path string) []string {
 	return nil
 }
 
-// explainMissing adds the fix when only the compiled table was left behind.
+// explainMissing adds the fix when the compiled table exists but its text does not.
 func explainMissing(path, mapType string, err error) error {
 	var problem *mapfile.Error
 	if !errors.As(err, &problem) || !errors.Is(err, fs.ErrNotExist) {
@@ -44,8 +44,8 @@ func explainMissing(path, mapType string, err error) error {
 	return err
 }
 
-// warnCompiled says when text and compiled file may differ: Postfix answers from
-// the one, this package from the other.
+// warnCompiled warns when text and compiled file may differ, because Postfix reads the
+// compiled file and this package reads the text.
 func warnCompiled(file *mapfile.File, o textOptions) {
 	if o.Warn == nil {
 		return

@@ -1,8 +1,7 @@
-// inline: and static: which value does this key have in a table that is
-// its own name?
+// inline: and static: tables, whose name is their content.
 //
-// inline:{key=value, {key = several words}} lists its entries; static:value gives
-// one value for every key, also in braces: static:{two words}. Of two inline
+// inline:{key=value, {key = several words}} lists its entries. static:value returns
+// one value for every key; braces are possible: static:{two words}. Of two inline
 // entries with one key the last counts, as in Postfix.
 //
 // Invariants: an open table never changes; its size is bounded by the name's.
@@ -53,7 +52,7 @@ func parseInline(text string) (inlineTable, error) {
 	return table, nil
 }
 
-// Lookup gives the value of a folded key (see [mailaddr.FoldKey]), or none.
+// Lookup returns the value of a folded key (see [mailaddr.FoldKey]), or none.
 func (t inlineTable) Lookup(_ context.Context, key string) ([]string, error) {
 	if value, ok := t[key]; ok {
 		return []string{value}, nil
@@ -64,7 +63,7 @@ func (t inlineTable) Lookup(_ context.Context, key string) ([]string, error) {
 // Len returns the number of entries.
 func (t inlineTable) Len() int { return len(t) }
 
-// Keys gives all keys, sorted.
+// Keys returns all keys, sorted.
 func (t inlineTable) Keys() (iter.Seq[string], bool) {
 	return slices.Values(slices.Sorted(maps.Keys(t))), true
 }
@@ -94,7 +93,7 @@ func inlineEntry(field string) (key, value string, err error) {
 	return key, value, nil
 }
 
-// inlineKeyEnd gives the index of the first white space or "=" outside of quotes.
+// inlineKeyEnd returns the index of the first white space or "=" outside of quotes.
 func inlineKeyEnd(text string) int {
 	quoted := false
 	for i := 0; i < len(text); i++ {
@@ -134,7 +133,7 @@ func parseStatic(text string) (staticTable, error) {
 	return staticTable(text), nil
 }
 
-// Lookup gives the one value.
+// Lookup returns the one value.
 func (s staticTable) Lookup(context.Context, string) ([]string, error) {
 	return []string{string(s)}, nil
 }

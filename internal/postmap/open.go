@@ -1,7 +1,7 @@
-// Opening: which source is behind a table's name?
+// Opening a table by its name.
 //
 // A table is named as in Postfix, "type:name". What the name means depends on the
-// type; "proxy:" before it is Postfix's way through its chroot jail and is dropped.
+// type. "proxy:" before it is only needed in Postfix's chroot jail, and is dropped.
 
 package postmap
 
@@ -17,25 +17,25 @@ import (
 // maxDepth bounds unions within unions.
 const maxDepth = 8
 
-// Options are what opening a table may need besides its name.
+// Options are the settings for opening a table.
 type Options struct {
-	Warn func(string) // hears what is worth a look but no error; nil drops it
+	Warn func(string) // is called with each warning; nil drops them
 
 	// For tables that live in a server:
 	MaxConns int                                 // connections to the servers of one table; 0 means DefaultMaxConns
 	Remote   remote.Config                       // time-outs and caching; its State is not used
-	State    func(table string, c remote.Change) // hears when the servers of a table go and come back; may be nil
+	State    func(table string, c remote.Change) // is called when the servers of a table go down or come back; may be nil
 
 	depth int
 }
 
-// DefaultMaxConns is how many connections one table has at most.
+// DefaultMaxConns is the default bound of the connections of one table.
 const DefaultMaxConns = 8
 
-// opener opens the table that a name without its type means.
+// opener opens a table. name is its name without the type.
 type opener func(mapType, name string, o Options) (Table, error)
 
-// openers is the list of the map types, by the name Postfix gives them.
+// openers returns the map types by their name in Postfix.
 func openers() map[string]opener {
 	return map[string]opener{
 		"btree":     openText,
@@ -57,11 +57,11 @@ func openers() map[string]opener {
 	}
 }
 
-// Known gives the map types that can be opened, sorted.
+// Known returns the map types that can be opened, sorted.
 func Known() []string { return slices.Sorted(maps.Keys(openers())) }
 
-// Open opens the table that spec names. The error says which table, what is wrong
-// with it, with path:line where there is one, and how to fix it.
+// Open opens the table that spec names. The error names the table, what is wrong with
+// it, with path:line if there is one, and the fix.
 func Open(spec string, o Options) (Table, error) {
 	mapType, name, ok := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
 	if !ok || name == "" {

@@ -1,16 +1,15 @@
-// Pattern tables: which rule of a regexp: or pcre: table does this
-// address match, and with what result?
+// Pattern tables: regexp: and pcre:.
 //
-// A table has one rule a line, tried in order: /pattern/flags result, !/pattern/
-// for the opposite, and if /pattern/ … endif around others. Any character that is
-// no letter or digit may delimit a pattern. Patterns ignore case unless flag i
-// turns that off. The result may contain $1, ${1} and $(1), and $$ for a dollar.
+// A table has one rule a line. Rules are tried in order: /pattern/flags result,
+// !/pattern/ for the opposite, and if /pattern/ … endif around other rules. Any
+// character except letters and digits may delimit a pattern. Patterns ignore case;
+// flag i turns that off. The result may contain $1, ${1} and $(1), and $$ for a dollar.
 //
-// Both kinds run on Go's regexp package, in linear time. Its syntax is read
-// strictly: what POSIX or PCRE understands and Go does not, or understands
-// differently, is an error when the table is opened, never a rule that silently
-// means something else. Two differences remain: "." matches one character, not
-// one octet; and case is ignored for letters beyond ASCII too.
+// Both kinds use Go's regexp package, in linear time. A pattern that Go does not
+// support, or to which POSIX or PCRE gives another meaning, is an error when the table
+// is opened. So no rule silently means something else. Two differences remain: "."
+// matches one character, not one octet; and case is ignored for letters beyond ASCII
+// too.
 //
 // Invariants: an open table never changes; rules, nesting and results are
 // bounded; an empty result is an error, as in Postfix.
@@ -51,8 +50,8 @@ type patternTable struct {
 	rules []patternRule
 }
 
-// patternRule matches when all its conditions do. An "if" that does not match continues
-// at skip.
+// patternRule matches when all its conditions match. After an "if" that does not match,
+// the rule at skip is next.
 type patternRule struct {
 	line       int
 	conditions []condition
@@ -91,8 +90,8 @@ func (t *patternTable) Len() int { return len(t.rules) }
 // Close has nothing to do: the table is memory.
 func (t *patternTable) Close() error { return nil }
 
-// Lookup gives the result of the first rule that matches, or none. The key is
-// taken as it is: Postfix does not fold the keys of pattern tables.
+// Lookup returns the result of the first rule that matches, or none. The key is used
+// unchanged, because Postfix does not fold the keys of pattern tables.
 func (t *patternTable) Lookup(_ context.Context, key string) ([]string, error) {
 	r := t.match(key)
 	if r == nil {
@@ -105,7 +104,7 @@ func (t *patternTable) Lookup(_ context.Context, key string) ([]string, error) {
 	return []string{result}, nil
 }
 
-// Locate gives the "path:line" of the rule a key matches, or "".
+// Locate returns the "path:line" of the rule that a key matches, or "".
 func (t *patternTable) Locate(key string) string {
 	if r := t.match(key); r != nil {
 		return mapfile.Where(t.path, r.line)
@@ -158,7 +157,7 @@ func parsePatterns(kind patternKind, path string, lines *mapfile.Scanner) (*patt
 	return &patternTable{path: path, rules: p.rules}, nil
 }
 
-// problem is an error whose place the caller knows.
+// problem is an error to which the caller adds path and line.
 type problem struct{ what, fix string }
 
 func (p *problem) Error() string { return p.what }
@@ -171,7 +170,8 @@ func wrap(path string, line int, err error) error {
 	return e
 }
 
-// patternParser collects rules; open has the positions of the ifs without an endif yet.
+// patternParser collects rules. open has the positions of the ifs that have no endif
+// yet.
 type patternParser struct {
 	kind  patternKind
 	rules []patternRule
@@ -248,7 +248,7 @@ func (p *patternParser) addRule(line int, text string) error {
 	return nil
 }
 
-// condition reads one "!/pattern/flags" and gives the text behind it.
+// condition parses one "!/pattern/flags" and returns the text after it.
 func (p *patternParser) condition(text string) (c condition, rest string, err error) {
 	for text != "" && (text[0] == '!' || mapfile.IsSpace(text[0])) {
 		c.negate = c.negate != (text[0] == '!')
@@ -263,8 +263,8 @@ func (p *patternParser) condition(text string) (c condition, rest string, err er
 	return c, rest[end:], err
 }
 
-// flagsEnd gives where the flags that follow a pattern stop: at white space, and
-// in a regexp: table at the "!" of a second pattern.
+// flagsEnd returns where the flags after a pattern end: at white space, and in a
+// regexp: table at the "!" of a second pattern.
 func (k patternKind) flagsEnd(rest string) int {
 	stop := mapfile.Space
 	if k == posix {
@@ -276,7 +276,7 @@ func (k patternKind) flagsEnd(rest string) int {
 	return len(rest)
 }
 
-// delimited cuts the pattern out of /pattern/ and gives what follows.
+// delimited returns the pattern of /pattern/ and the text after it.
 func delimited(text string) (pattern, rest string, err error) {
 	if text == "" {
 		return "", "", &problem{"no pattern", "write: /pattern/flags result"}
@@ -292,8 +292,8 @@ func delimited(text string) (pattern, rest string, err error) {
 	return "", "", &problem{fmt.Sprintf("no closing %q after the pattern", text[0]), "close the pattern"}
 }
 
-// keyword takes "if" or "endif" off, in any case, unless it is the beginning of a
-// longer word.
+// keyword removes "if" or "endif" from the front, in upper or lower case, unless it is
+// the beginning of a longer word.
 func keyword(text, word string) (rest string, ok bool) {
 	n := len(word)
 	if len(text) < n || !strings.EqualFold(text[:n], word) || len(text) > n && isAlnum(text[n]) {

@@ -9,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/mapfile"
 )
 
-// compilePattern turns one pattern with its flags into Go's form.
+// compilePattern compiles one pattern with its flags.
 func compilePattern(kind patternKind, pattern, flags string) (*regexp.Regexp, error) {
 	if len(pattern) > MaxPattern {
 		return nil, &problem{"pattern is too long", fmt.Sprintf("a pattern may have %d octets", MaxPattern)}
@@ -100,8 +100,8 @@ func buildRegexp(pattern string, mode syntax.Flags) (*regexp.Regexp, error) {
 	}
 }
 
-// dropBlanks does what flag x means: white space and comments outside of classes
-// do not count. A logical line has no line feed, so a comment goes to the end.
+// dropBlanks implements flag x: it removes white space and comments outside of
+// classes. A logical line has no line feed, so a comment extends to the end.
 func dropBlanks(pattern string) string {
 	var b strings.Builder
 	for i := 0; i < len(pattern); i++ {
@@ -122,7 +122,7 @@ func dropBlanks(pattern string) string {
 	return b.String()
 }
 
-// classEnd gives the index after the "]" of the class that begins at start.
+// classEnd returns the index after the "]" of the class that begins at start.
 func classEnd(pattern string, start int) int {
 	i := start + 1
 	if i < len(pattern) && pattern[i] == '^' {

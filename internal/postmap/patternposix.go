@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// translatePOSIX rewrites a POSIX extended expression (with the additions of
-// glibc that Postfix's users know) so that Go's parser understands the same by
-// it. Groups, anchors, alternation and repetition are alike; escapes, bracket
-// expressions and the bound {,n} are not.
+// translatePOSIX translates a POSIX extended expression, with glibc's additions that
+// Postfix's users know, to Go's syntax. Groups, anchors, alternation and repetition
+// are the same in both; escapes, bracket expressions and the bound {,n} are not.
 func translatePOSIX(pattern string) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(pattern); {
@@ -22,7 +21,7 @@ func translatePOSIX(pattern string) (string, error) {
 	return b.String(), nil
 }
 
-// posixPart translates what begins at i and gives where the next part begins.
+// posixPart translates the part that begins at i, and returns where the next begins.
 func posixPart(pattern string, i int) (part string, end int, err error) {
 	switch {
 	case pattern[i] == '\\':
@@ -38,7 +37,7 @@ func posixPart(pattern string, i int) (part string, end int, err error) {
 	return pattern[i : i+1], i + 1, nil
 }
 
-// posixEscape translates a backslash and the octet behind it.
+// posixEscape translates a backslash and the octet after it.
 func posixEscape(text string) (string, error) {
 	if len(text) < 2 {
 		return "", &problem{"trailing backslash", `write \\ for a backslash`}
@@ -92,8 +91,8 @@ func posixBracket(pattern string, start int) (string, int, error) {
 	return "", 0, &problem{`"[" is not closed`, `close the class, or write \[`}
 }
 
-// posixClass translates what begins with "[" inside a bracket expression: a class
-// such as [:alpha:] or the bracket itself. It gives the length read.
+// posixClass translates a part that begins with "[" inside a bracket expression: a
+// class such as [:alpha:], or the bracket itself. It returns the length of the part.
 func posixClass(text string) (class string, length int, err error) {
 	if strings.HasPrefix(text, "[.") || strings.HasPrefix(text, "[=") {
 		return "", 0, &problem{"collating symbols and equivalence classes are not supported", "list the characters"}

@@ -100,8 +100,8 @@ func (t *resultTemplate) fits(c condition) error {
 	return nil
 }
 
-// expand fills the template. A result that comes out empty is an error: it could
-// be taken for "not listed".
+// expand fills the template. An empty result is an error, because it could be
+// understood as "not listed".
 func (t *resultTemplate) expand(re *regexp.Regexp, key string) (string, error) {
 	if len(t.parts) == 1 && t.max == 0 {
 		return t.parts[0].text, nil

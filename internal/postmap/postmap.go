@@ -1,18 +1,17 @@
-// Package postmap answers: which values does this key have in this Postfix
-// table?
+// Package postmap looks up keys in Postfix's lookup tables.
 //
-// A table is named as in Postfix, "type:name", and its file is the one that
-// Postfix reads: indexed texts (hash: and its like, texthash:), patterns (regexp:,
-// pcre:), tables that are their own name (inline:, static:, unionmap:), and tables
-// in a server (sqlite:, mysql:, pgsql:, ldap:, socketmap:). [Open] opens one. The
-// package does not know what a table is used for.
+// A table is named as in Postfix, "type:name", and is read from the file that Postfix
+// uses. There are indexed texts (hash: and similar types, texthash:), patterns
+// (regexp:, pcre:), tables whose name is their content (inline:, static:, unionmap:),
+// and tables in a database or server (sqlite:, mysql:, pgsql:, ldap:, socketmap:).
+// [Open] opens one. The package does not know what a table is used for.
 //
 // Invariants:
-//   - a table answers what postmap -q answers, or fails when it is opened;
+//   - a table returns what postmap -q returns, or cannot be opened;
 //   - a source that fails returns an error, never "not listed";
 //   - tables in files are immutable, and a reload opens new ones;
 //   - size, entries, nesting and connections are bounded;
-//   - the package logs nothing: Options.Warn gets what is worth a look.
+//   - the package logs nothing: warnings are passed to Options.Warn.
 package postmap
 
 import (
@@ -22,35 +21,34 @@ import (
 	"slices"
 )
 
-// Source is one open table. Lookup returns every value of the key, none if it is
-// not listed; an error means that the source could not tell.
+// Source is one open table. Lookup returns every value of the key, none if the key is
+// not listed. An error means that this is not known.
 type Source interface {
 	Lookup(ctx context.Context, key string) ([]string, error)
 	Close() error
 }
 
-// Locator is a [Source] that knows where an entry is written down, as "path:line"
-// or the like; "" if it does not.
+// Locator is a [Source] that can return the place of an entry, such as "path:line";
+// "" if the place is not known.
 type Locator interface {
 	Locate(key string) string
 }
 
-// Enumerator is a [Source] that can list all its keys. The second value is false
-// if it cannot after all, as a union with a server among its members.
+// Enumerator is a [Source] that can list all its keys. The second value is false if
+// it cannot, such as a union with a server among its members.
 type Enumerator interface {
 	Keys() (iter.Seq[string], bool)
 }
 
-// Table is a source with its name and the way it wants to be asked.
+// Table is a source with its name and the kind of keys that it is asked for.
 type Table struct {
 	Spec    string // as configured: "hash:/etc/postfix/owners"
 	Source  Source
-	Pattern bool     // asked with full addresses as they are; others get folded keys and parts of addresses
-	Files   []string // that the source was read from, to be watched for changes
+	Pattern bool     // keys are full addresses, not folded; other tables get folded keys and parts of addresses
+	Files   []string // the files of the source, to be watched for changes
 }
 
-// Locate returns where the entry of a key is written down, "" if the source does
-// not know.
+// Locate returns the place of the entry of a key, "" if it is not known.
 func (t Table) Locate(key string) string {
 	if locator, ok := t.Source.(Locator); ok {
 		return locator.Locate(key)
@@ -58,12 +56,12 @@ func (t Table) Locate(key string) string {
 	return ""
 }
 
-// Prober is a [Source] that can be asked whether it could answer at all.
+// Prober is a [Source] that can be tested: Probe returns an error if it cannot answer.
 type Prober interface {
 	Probe(ctx context.Context) error
 }
 
-// Probe asks the table for a key that no one has, past every cache and domain list.
+// Probe looks up a key that does not exist. It bypasses every cache and domain list.
 func (t Table) Probe(ctx context.Context) error {
 	if prober, ok := t.Source.(Prober); ok {
 		return prober.Probe(ctx)
@@ -71,7 +69,7 @@ func (t Table) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Len returns how many entries or rules the table has, -1 if that is not known.
+// Len returns the number of entries or rules of the table, -1 if it is not known.
 func (t Table) Len() int {
 	if counted, ok := t.Source.(interface{ Len() int }); ok {
 		return counted.Len()

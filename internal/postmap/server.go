@@ -10,7 +10,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/sql"
 )
 
-// ready fills in what every server's table needs.
+// ready sets the options that every table in a server needs.
 func (o Options) ready() Options {
 	if o.MaxConns <= 0 {
 		o.MaxConns = DefaultMaxConns
@@ -47,8 +47,8 @@ func openServer(mapType, path string, o Options) (Source, []string, error) {
 	return sql.Open(mapType, path, sql.Options{MaxConns: o.MaxConns, Warn: o.Warn, Table: o.openDomain, Now: o.Remote.Now})
 }
 
-// openSocketmap opens the type that has all in its name. As in Postfix it is
-// asked like a pattern table.
+// openSocketmap opens a socketmap: table, whose name has all its settings. As in
+// Postfix, its keys are those of a pattern table.
 func openSocketmap(mapType, text string, o Options) (Table, error) {
 	o = o.ready()
 	source, err := remote.OpenSocketmap(text, remote.SocketmapOptions{MaxConns: o.MaxConns, Now: o.Remote.Now})

@@ -1,8 +1,8 @@
-// Names with braces: what is between the braces of a table's name?
+// Names of tables with braces.
 //
-// Tables that have no file carry their contents in their name: inline:{a=b, {c =
-// d e}}, static:{two words}, unionmap:{hash:/x, hash:/y}. Lists are separated by
-// commas or white space outside of braces; braces nest.
+// A table without a file has its content in its name: inline:{a=b, {c = d e}},
+// static:{two words}, unionmap:{hash:/x, hash:/y}. The items of a list are separated
+// by commas or white space outside of braces; braces nest.
 
 package postmap
 
@@ -17,8 +17,8 @@ const MaxSpec = 64 << 10
 
 const specSeparators = ", \t\n\v\f\r"
 
-// specInner gives what is between the braces that enclose text, without the
-// white space at both ends.
+// specInner returns the text between the enclosing braces, without the white space at
+// both ends.
 func specInner(text string) (string, error) {
 	if len(text) > MaxSpec {
 		return "", fmt.Errorf("longer than %d octets; keep the table in a file", MaxSpec)
@@ -73,7 +73,7 @@ func specFieldEnd(list string) (int, error) {
 	return len(list), nil
 }
 
-// balanced gives the index after the brace that closes text's first one, or -1.
+// balanced returns the index after the brace that closes text's first one, or -1.
 func balanced(text string) int {
 	depth := 0
 	for i := range len(text) {

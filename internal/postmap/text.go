@@ -1,12 +1,11 @@
-// Text tables: which value does this key have in the source text of
-// an indexed table?
+// Text tables: the source texts of indexed tables.
 //
-// hash:, btree:, lmdb:, cdb: and dbm: tables are compiled by postmap(1) from a
-// text of "key whitespace value" lines; texthash: is that text itself. All are
-// read from the text, by postmap's rules: the first white space outside of double
-// quotes ends the key, keys are folded, and of two entries with one key the first
-// counts. What postmap skips with a warning is an error here, because an ownership
-// table that is half understood protects half of its addresses.
+// postmap(1) compiles hash:, btree:, lmdb:, cdb: and dbm: tables from a text of "key
+// whitespace value" lines; texthash: is that text itself. This package reads the text,
+// by postmap's rules: the first white space outside of double quotes ends the key,
+// keys are folded, and of two entries with one key the first counts. A line that
+// postmap skips with a warning is an error here, because an ownership table with
+// skipped lines would not protect all of its addresses.
 //
 // Invariants: an open table never changes and needs no lock; its memory is one
 // string, slices of entries without pointers and one index; size, entries and
@@ -38,8 +37,8 @@ const (
 
 // textOptions of [Open].
 type textOptions struct {
-	Type string       // "hash", "texthash", …: decides which compiled files to look for
-	Warn func(string) // hears what is worth a look but no error; may be nil
+	Type string       // "hash", "texthash", …: which compiled files to look for
+	Warn func(string) // is called with each warning; may be nil
 }
 
 // textTable is an indexed table in memory.
@@ -47,13 +46,13 @@ type textTable struct {
 	path    string
 	text    string // folded key and value of every entry, one after the other
 	entries []textEntry
-	lengths []uint16 // of the keys of entries; apart, since 2 octets would take 4 there
+	lengths []uint16 // of the keys of entries; not in textEntry, where 2 octets would take 4
 	index   []uint32 // open addressing: 1 + position in entries, 0 is free; a third is free
 	seed    maphash.Seed
 }
 
-// textEntry has no pointers, so that the collector need not look at 100,000 of them.
-// The value ends where the next entry's key begins.
+// textEntry has no pointers, so the garbage collector does not visit the entries. The
+// value ends where the key of the next entry begins.
 type textEntry struct {
 	offset uint32
 	line   uint32
@@ -90,10 +89,10 @@ func parseText(path string, in io.Reader, warn func(string)) (*textTable, error)
 	return l.finish(), nil
 }
 
-// Len gives the number of entries.
+// Len returns the number of entries.
 func (t *textTable) Len() int { return len(t.entries) }
 
-// Keys gives all keys in the order of the text.
+// Keys returns all keys in the order of the text.
 func (t *textTable) Keys() (iter.Seq[string], bool) {
 	return func(yield func(string) bool) {
 		for i := range t.entries {
@@ -107,7 +106,7 @@ func (t *textTable) Keys() (iter.Seq[string], bool) {
 // Close has nothing to do: the table is memory.
 func (t *textTable) Close() error { return nil }
 
-// Lookup gives the value of a folded key (see [mailaddr.FoldKey]), or none.
+// Lookup returns the value of a folded key (see [mailaddr.FoldKey]), or none.
 func (t *textTable) Lookup(_ context.Context, key string) ([]string, error) {
 	i := t.find(key)
 	if i < 0 {
@@ -116,7 +115,7 @@ func (t *textTable) Lookup(_ context.Context, key string) ([]string, error) {
 	return []string{t.value(i)}, nil
 }
 
-// Locate gives the "path:line" of the entry a key has, or "".
+// Locate returns the "path:line" of the entry of a key, or "".
 func (t *textTable) Locate(key string) string {
 	i := t.find(key)
 	if i < 0 {
@@ -125,7 +124,7 @@ func (t *textTable) Locate(key string) string {
 	return mapfile.Where(t.path, int(t.entries[i].line))
 }
 
-// find gives the position of a key's entry, or -1.
+// find returns the position of a key's entry, or -1.
 func (t *textTable) find(key string) int {
 	if len(t.index) == 0 {
 		return -1
@@ -137,7 +136,7 @@ func (t *textTable) find(key string) int {
 	return int(t.index[slot]) - 1
 }
 
-// slot gives where in the index the key is or would be. The index is never
+// slot returns the place in the index where the key is or would be. The index is never
 // full, so the search ends.
 func (t *textTable) slot(key string) (slot int, taken bool) {
 	// The upper half of the product is below the number of slots.
@@ -183,8 +182,8 @@ func newTextLoader(path string, warn func(string)) *textLoader {
 	return &textLoader{path: path, warn: warn, table: textTable{path: path, seed: maphash.MakeSeed()}}
 }
 
-// reserve sizes text and entries from a first look at the file, so that loading
-// leaves no outgrown copies behind. It is a hint: the file may change meanwhile.
+// reserve reads the file once to size text and entries, so that they need not grow
+// while loading. The size is only a hint, because the file may change meanwhile.
 func (l *textLoader) reserve(file *mapfile.File) error {
 	lines, err := file.Lines()
 	if err != nil {
@@ -213,7 +212,7 @@ func (l *textLoader) reserve(file *mapfile.File) error {
 	return nil
 }
 
-// indexSize returns the number of slots that so many entries fill by two thirds.
+// indexSize returns the number of slots of which entries fill two thirds.
 func indexSize(entries int) int { return max(8, entries*3/2+1) }
 
 func (l *textLoader) load(lines *mapfile.Scanner) error {
@@ -255,7 +254,7 @@ func (l *textLoader) add(line mapfile.Line) error {
 	return nil
 }
 
-// store appends an entry unless its key is taken.
+// store appends an entry, unless there is one with the same key.
 func (l *textLoader) store(key string, value []byte, line int) {
 	t := &l.table
 	if indexSize(len(t.entries)+1) > len(t.index) {
@@ -284,7 +283,7 @@ func (l *textLoader) reindex() {
 	}
 }
 
-// note passes on a warning, the first few only.
+// note passes on a warning, but only the first few.
 func (l *textLoader) note(line int, what string) {
 	l.warnings++
 	if l.warnings <= maxWarnings {
@@ -300,7 +299,7 @@ func (l *textLoader) finish() *textTable {
 	return &table
 }
 
-// splitText separates key and value; the problem has no path and line yet.
+// splitText separates key and value. The caller adds path and line to the problem.
 func splitText(text []byte) (key, value []byte, problem *mapfile.Error) {
 	if !utf8.Valid(text) {
 		return nil, nil, &mapfile.Error{What: "invalid UTF-8", Fix: "save the file as UTF-8"}
@@ -316,7 +315,7 @@ func splitText(text []byte) (key, value []byte, problem *mapfile.Error) {
 	return key, value, nil
 }
 
-// textKeyEnd gives the index of the first white space outside of quotes, or the end,
+// textKeyEnd returns the index of the first white space outside of quotes, or the end,
 // and whether a quote is still open there.
 func textKeyEnd(text []byte) (end int, quoted bool) {
 	for i := 0; i < len(text); i++ {

@@ -1,8 +1,8 @@
-// unionmap: which values does a key have in any of these tables?
+// unionmap: several tables in one.
 //
 // unionmap:{type:name, type:name} concatenates the results of its members. As in
-// Postfix the first member decides whether the union counts as a pattern table,
-// and a member that fails fails the union.
+// Postfix, the union counts as a pattern table if the first member does, and if a
+// member fails, the union fails.
 
 package postmap
 
@@ -23,7 +23,7 @@ const MaxMembers = 100
 // unionTable is an open union.
 type unionTable []Table
 
-// parseUnion reads what follows "unionmap:" and opens the members by open.
+// parseUnion parses what follows "unionmap:" and opens the members with open.
 func parseUnion(text string, open func(spec string) (Table, error)) (unionTable, error) {
 	specs, err := unionMembers(text)
 	if err != nil {
@@ -56,7 +56,7 @@ func unionMembers(text string) ([]string, error) {
 // Pattern reports whether the union is asked like a pattern table.
 func (u unionTable) Pattern() bool { return len(u) > 0 && u[0].Pattern }
 
-// Lookup gives the values of all members in their order.
+// Lookup returns the values of all members, in the order of the members.
 func (u unionTable) Lookup(ctx context.Context, key string) ([]string, error) {
 	var values []string
 	for _, member := range u {
@@ -79,7 +79,7 @@ func (u unionTable) Locate(key string) string {
 	return ""
 }
 
-// Keys gives the keys of all members, each once, if all of them can tell.
+// Keys returns the keys of all members, each once, if all of them can list their keys.
 func (u unionTable) Keys() (iter.Seq[string], bool) {
 	seen := map[string]bool{}
 	for _, member := range u {
