@@ -1,16 +1,15 @@
-// Package conf answers: what does this table file tell about its server?
+// Package conf reads the file that describes a table in a server.
 //
-// The tables that live in a server are described by a small file of
-// "name = value" lines: mysql_table(5), pgsql_table(5), sqlite_table(5) and
-// ldap_table(5) differ in the names only. A line that begins with white space
-// continues the one before; of two lines with one name the last counts; nothing
-// is expanded. This package reads the file ([Open]), the templates in it
-// ([Expander]) and its domain list ([Conf.Domains]).
+// The file has "name = value" lines; mysql_table(5), pgsql_table(5), sqlite_table(5)
+// and ldap_table(5) differ only in the names. A line that begins with white space
+// continues the one before. Of two lines with one name the last counts. Nothing is
+// expanded. This package reads the file ([Open]), the templates in it ([Expander]) and
+// its domain list ([Conf.Domains]).
 //
 // Invariants:
 //   - reading is bounded by package mapfile, values by [MaxValue];
-//   - every parameter is asked for by name: what a map type does not know is
-//     told by [Conf.Finish], so that nothing is skipped in silence;
+//   - every parameter is read by its name, and [Conf.Finish] warns of those that the
+//     map type does not know, so that nothing is skipped silently;
 //   - errors name path:line and the parameter, never a value that may be a
 //     password.
 package conf
@@ -33,7 +32,7 @@ import (
 // MaxValue is the longest value of one parameter, in octets.
 const MaxValue = 64 << 10
 
-// Conf is a table file. Parameters are marked as known when they are asked for.
+// Conf is a table file. Reading a parameter marks it as known.
 type Conf struct {
 	Path   string
 	info   fs.FileInfo // of the file, nil when it was not opened here
@@ -48,9 +47,9 @@ type param struct {
 	known bool
 }
 
-// Open reads the file at path. warn hears what is worth a look but no error and
-// may be nil. Postfix takes a name without "/" or "." in front for parameters in
-// main.cf, which are not read here.
+// Open reads the file at path. warn is called with each warning, and may be nil. For
+// Postfix, a name without "/" or "." at the front means parameters in main.cf, which
+// are not read here.
 func Open(path string, warn func(string)) (*Conf, error) {
 	if path[0] != '/' && path[0] != '.' {
 		return nil, fmt.Errorf("%.80q is no path: parameters in main.cf are not read; move them into a file and write its path", path)
@@ -117,7 +116,7 @@ func (c *Conf) add(line mapfile.Line) error {
 	return nil
 }
 
-// Lookup gives a parameter and whether the file has it.
+// Lookup returns a parameter and whether the file has it.
 func (c *Conf) Lookup(name string) (string, bool) {
 	p := c.params[name]
 	if p == nil {
@@ -127,7 +126,7 @@ func (c *Conf) Lookup(name string) (string, bool) {
 	return p.value, true
 }
 
-// String gives a parameter, or missing if the file does not have it.
+// String returns a parameter, or missing if the file does not have it.
 func (c *Conf) String(name, missing string) string {
 	if value, ok := c.Lookup(name); ok {
 		return value
@@ -135,9 +134,8 @@ func (c *Conf) String(name, missing string) string {
 	return missing
 }
 
-// Secret gives a password, or "" if the file does not have it. A file that
-// everybody can read or replace is no place for one; the error is kept for
-// Finish.
+// Secret returns a password, or "" if the file does not have it. A password in a file
+// that everyone can read or replace is an error, which Finish returns.
 func (c *Conf) Secret(name string) string {
 	value, ok := c.Lookup(name)
 	if ok && value != "" && c.info != nil {
@@ -148,7 +146,8 @@ func (c *Conf) Secret(name string) string {
 	return value
 }
 
-// Int gives a number from low to high, or missing. A bad one is kept for Finish.
+// Int returns a number from low to high, or missing. Finish returns the error for
+// another value.
 func (c *Conf) Int(name string, missing, low, high int) int {
 	value, ok := c.Lookup(name)
 	if !ok {
@@ -162,7 +161,8 @@ func (c *Conf) Int(name string, missing, low, high int) int {
 	return n
 }
 
-// Bool gives "yes" or "no" in any case, or missing. A bad one is kept for Finish.
+// Bool returns whether a parameter is "yes" or "no", in upper or lower case, or
+// missing. Finish returns the error for another value.
 func (c *Conf) Bool(name string, missing bool) bool {
 	value, ok := c.Lookup(name)
 	switch {
@@ -195,7 +195,7 @@ func (c *Conf) List(name, missing string) []string {
 // separators are Postfix's CHARS_COMMA_SP.
 const separators = ", \t\r\n"
 
-// Where spells the place of a parameter, or of the file if it has none.
+// Where returns the place of a parameter, or the file if it has no place.
 func (c *Conf) Where(name string) string {
 	if p := c.params[name]; p != nil {
 		return mapfile.Where(c.Path, p.line)
@@ -203,12 +203,12 @@ func (c *Conf) Where(name string) string {
 	return c.Path
 }
 
-// Fail notes that a parameter cannot be done; Finish returns it.
+// Fail records an error about a parameter; Finish returns it.
 func (c *Conf) Fail(name, what, fix string) {
 	c.errs = append(c.errs, c.Error(name, what, fix))
 }
 
-// Error is an error about a parameter.
+// Error returns an error about a parameter.
 func (c *Conf) Error(name, what, fix string) error {
 	e := &mapfile.Error{Path: c.Path, What: name + ": " + what, Fix: fix}
 	if p := c.params[name]; p != nil {
@@ -217,10 +217,10 @@ func (c *Conf) Error(name, what, fix string) error {
 	return e
 }
 
-// Warn says something about a parameter that is no error.
+// Warn passes on a warning about a parameter.
 func (c *Conf) Warn(name, what string) { c.warn(c.Where(name) + ": " + name + ": " + what) }
 
-// Ignore marks parameters as known that change no answer, and says so.
+// Ignore marks parameters that change no answer as known, and warns of them.
 func (c *Conf) Ignore(why string, names ...string) {
 	for _, name := range names {
 		if _, ok := c.Lookup(name); ok {
@@ -229,8 +229,8 @@ func (c *Conf) Ignore(why string, names ...string) {
 	}
 }
 
-// Refuse makes parameters an error that cannot be done, unless their value is one
-// of those that ask for nothing.
+// Refuse makes parameters that are not supported an error, unless their value is one of
+// harmless.
 func (c *Conf) Refuse(fix string, harmless []string, names ...string) {
 	for _, name := range names {
 		if value, ok := c.Lookup(name); ok && !slices.Contains(harmless, strings.ToLower(value)) {
@@ -239,9 +239,8 @@ func (c *Conf) Refuse(fix string, harmless []string, names ...string) {
 	}
 }
 
-// Finish gives the first thing that is wrong with the file. It warns of names
-// that no one asked for: Postfix skips those without a word, misspelt ones
-// included.
+// Finish returns the first error of the file. It warns of parameters that were not
+// read; Postfix skips those silently, even misspelt ones.
 func (c *Conf) Finish() error {
 	if len(c.errs) > 0 {
 		return c.errs[0]

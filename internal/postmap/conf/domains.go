@@ -17,8 +17,8 @@ const (
 	maxFiles    = 16 // files that name files
 )
 
-// Domains is the list of the domains whose addresses a table may be asked for.
-// The first pattern that matches decides; "!" in front of one excludes.
+// Domains is the list of the domains whose addresses are looked up in a table. The
+// first pattern that matches decides; "!" before a pattern excludes.
 type Domains struct {
 	patterns []domainPattern
 	files    []string
@@ -41,8 +41,8 @@ type domainPattern struct {
 // that it was read from.
 type OpenTable func(spec string) (table Table, files []string, err error)
 
-// Domains reads the parameter "domain": names, files of names, and tables that
-// are opened by open. An empty list is nil and allows every key.
+// Domains parses the parameter "domain": names, files of names, and tables, which open
+// opens. An empty list is nil and allows every key.
 func (c *Conf) Domains(open OpenTable) (*Domains, error) {
 	list := c.List("domain", "")
 	if len(list) == 0 {
@@ -81,7 +81,7 @@ func (d *Domains) add(pattern string, open OpenTable) error {
 	return nil
 }
 
-// addFile adds what a file lists, one or several patterns in a line.
+// addFile adds the patterns of a file, which has one or several in a line.
 func (d *Domains) addFile(path string, exclude bool, open OpenTable) error {
 	if len(d.files) >= maxFiles {
 		return fmt.Errorf("more than %d files", maxFiles)
@@ -153,7 +153,7 @@ func (p domainPattern) matches(ctx context.Context, domain string) (bool, error)
 	return len(values) > 0, nil
 }
 
-// Files gives the files that the list was read from.
+// Files returns the files that the list was read from.
 func (d *Domains) Files() []string {
 	if d == nil {
 		return nil

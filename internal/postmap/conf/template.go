@@ -31,13 +31,13 @@ type needs struct {
 	labels int // of the key's domain
 }
 
-// Expander expands the templates of one table file. What one of them needs
-// suppresses the look-up of a key that lacks it, as in Postfix: "%d" in the query
-// and a key without a domain, "%U" in the result format and a key that begins
-// with "@".
+// Expander expands the templates of one table file. As in Postfix, a key is not looked
+// up if it lacks a part that one of the templates needs. Examples are "%d" in the query
+// and a key without a domain, or "%U" in the result format and a key that begins with
+// "@".
 type Expander struct{ needs needs }
 
-// Query parses a template whose expansions all mean parts of the key.
+// Query parses a template in which all expansions are parts of the key.
 func (e *Expander) Query(text string) (Template, error) {
 	return e.parse(text, func(verb byte) {
 		switch verb {
@@ -49,8 +49,8 @@ func (e *Expander) Query(text string) (Template, error) {
 	})
 }
 
-// Result parses a template whose lower-case expansions mean parts of the
-// value, the others for parts of the key.
+// Result parses a template in which lower-case expansions are parts of the value, and
+// the others are parts of the key.
 func (e *Expander) Result(text string) (Template, error) {
 	return e.parse(text, func(verb byte) {
 		switch verb {
@@ -111,14 +111,14 @@ func (e *Expander) note(verb byte) {
 	}
 }
 
-// Key is a look-up key taken apart for the templates.
+// Key is a look-up key, split into the parts for the templates.
 type Key struct {
 	full, user, domain string
 	labels             []string
 }
 
-// Key takes a key apart; false means that the templates need a part it does not
-// have, and the look-up is suppressed.
+// Key splits a key. It returns false if the templates need a part that the key does not
+// have; then the key must not be looked up.
 func (e *Expander) Key(key string) (Key, bool) {
 	k := Key{full: key, user: key}
 	at := strings.LastIndexByte(key, '@')
@@ -150,7 +150,7 @@ func (e *Expander) hasLabels(labels []string) bool {
 	return true
 }
 
-// part gives the part of the key a verb means.
+// part returns the part of the key for a verb.
 func (k Key) part(verb byte) string {
 	switch verb {
 	case 's', 'S':
@@ -163,8 +163,7 @@ func (k Key) part(verb byte) string {
 	return k.labels[len(k.labels)-int(verb-'0')]
 }
 
-// Expand fills a query template; quote is put around every expansion and may be
-// nil.
+// Expand fills a query template. quote is applied to every expansion, and may be nil.
 func (k Key) Expand(t Template, quote func(string) string) string {
 	if len(t) == 1 && t[0].Verb != 0 && quote == nil {
 		return k.part(t[0].Verb)
@@ -183,8 +182,8 @@ func (k Key) Expand(t Template, quote func(string) string) string {
 	return b.String()
 }
 
-// Format fills a result template for a value that was found; false means that
-// the value is empty or lacks a part that the template needs, and is skipped.
+// Format fills a result template for a value that was found. It returns false if the
+// value is empty or lacks a part that the template needs; then the value is skipped.
 func (e *Expander) Format(t Template, k Key, value string) (string, bool) {
 	if value == "" {
 		return "", false

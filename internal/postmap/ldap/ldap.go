@@ -1,18 +1,18 @@
-// Package ldap answers: which values does this key have in an LDAP directory?
+// Package ldap looks up keys in an LDAP directory.
 //
 // The table file is ldap_table(5)'s. A search below search_base with query_filter
-// gives entries; the values of their result attributes are the answer. Values of
-// special attributes are DNs or LDAP URLs of further entries, which are read in
-// their turn. A terminal attribute makes its entry answer with it alone, leaf
-// attributes count only in entries without special ones.
+// returns entries, and the values of their result attributes are the answer. The values
+// of special attributes are DNs or LDAP URLs of further entries, which are read too. If
+// an entry has a terminal attribute, only that attribute counts. Leaf attributes count
+// only in entries without special ones.
 //
 // What differs from Postfix:
-//   - protocol version 3 is spoken, whatever "version" says (RFC 3494);
+//   - protocol version 3 is always used, whatever "version" is (RFC 3494);
 //   - a group that contains itself is read once, where Postfix fails when
 //     recursion_limit is reached.
 //
-// Refused when the file is read, because they cannot be done: SASL binds other
-// than EXTERNAL, chase_referrals, tls_cipher_suite.
+// Not supported, and an error when the file is read: SASL binds other than EXTERNAL,
+// chase_referrals, tls_cipher_suite.
 //
 // Invariants: the key goes into filter and base escaped; searches, entries and
 // values of one look-up are bounded.
@@ -71,8 +71,8 @@ type limits struct {
 	recursion       int
 }
 
-// Open reads the table file at path and the files it names. No server is asked
-// before the source is.
+// Open reads the table file at path and the files it names. It does not connect; the
+// first Lookup does.
 func Open(path string, o Options) (*Source, []string, error) {
 	c, err := conf.Open(path, o.Warn)
 	if err != nil {
@@ -160,9 +160,9 @@ func sample(t conf.Template) string {
 	return b.String()
 }
 
-// tidy brings a filter from the form that OpenLDAP's library takes to that of RFC
+// tidy converts a filter from the form that OpenLDAP's library accepts to that of RFC
 // 4515: with parentheses around it, and without white space between its parts. A
-// parenthesis in a value is always escaped, so every one that is seen is a part's.
+// parenthesis in a value is always escaped, so any other one belongs to the syntax.
 func tidy(filter string) string {
 	filter = strings.TrimSpace(filter)
 	if !strings.HasPrefix(filter, "(") {

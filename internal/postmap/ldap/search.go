@@ -25,7 +25,7 @@ const (
 // attributes are the result attributes by their kind.
 type attributes struct{ terminal, leaf, ordinary, special []string }
 
-// all gives the names to ask for.
+// all returns the names to ask for.
 func (a attributes) all() []string {
 	return slices.Concat(a.terminal, a.leaf, a.ordinary, a.special)
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// searchURL is an LDAP URL (RFC 4516) as a value of a special attribute. Its host
-// is not asked: the search goes to the server that the URL came from, as in
-// Postfix.
+// searchURL is an LDAP URL (RFC 4516) as a value of a special attribute. Its host is
+// ignored: as in Postfix, the search goes to the server that returned the URL.
 type searchURL struct {
 	dn         string
 	attributes []string // empty means all
@@ -97,8 +96,8 @@ func (u *searchURL) setFilter(text string) error {
 	return err
 }
 
-// wanted gives the attributes that both the URL and the table want; of a name and
-// its option the longer one.
+// wanted returns the attributes that both the URL and the table name; of a name and its
+// option, the longer one.
 func (u searchURL) wanted(table []string) []string {
 	if len(u.attributes) == 0 {
 		return table

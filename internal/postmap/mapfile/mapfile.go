@@ -1,12 +1,12 @@
-// Package mapfile answers: which logical lines does this table file have?
+// Package mapfile reads the logical lines of Postfix's table files.
 //
-// Postfix's table files share one line format: a line that begins with white
-// space continues the one before it; empty lines and lines whose first visible
-// character is "#" are skipped, also inside a continued line.
+// All table files have the same line format. A line that begins with white space
+// continues the one before it. Empty lines, and lines whose first visible character is
+// "#", are skipped, even inside a continued line.
 //
 // Invariants: reading is bounded in file size and in the length of a logical
-// line; a file that is no regular file is never opened, so that a pipe cannot
-// hang a daemon; every error names path:line and how to fix it.
+// line; only regular files are opened, so that a pipe cannot block a daemon; every
+// error names path:line and the fix.
 package mapfile
 
 import (
@@ -27,16 +27,16 @@ const (
 	readBuffer  = 64 << 10
 )
 
-// Error is one thing wrong with a table file. Line 0 means the file as a whole.
+// Error is an error in a table file. Line 0 means the file as a whole.
 type Error struct {
 	Path string
 	Line int
 	What string
-	Fix  string // how the operator puts it right; may be empty
+	Fix  string // how the operator fixes it; may be empty
 	Err  error  // the cause, if there is one below this package
 }
 
-// Error gives "path:line: what; fix".
+// Error returns "path:line: what; fix".
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(Where(e.Path, e.Line))
@@ -49,10 +49,10 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Where spells a place in a file: "path:line", or the path alone for line 0.
+// Where returns the place in a file as "path:line", or the path alone for line 0.
 func Where(path string, line int) string {
 	if line == 0 {
 		return path
@@ -133,8 +133,8 @@ func NewScanner(path string, in io.Reader) *Scanner {
 	return &Scanner{path: path, in: bufio.NewReaderSize(in, readBuffer)}
 }
 
-// Next gives the next logical line, io.EOF after the last, or an [*Error]. A line
-// that continues nothing is an error, and so is a NUL in a text.
+// Next returns the next logical line, io.EOF after the last, or an [*Error]. A
+// continuation without a line before it is an error, and so is a NUL.
 func (s *Scanner) Next() (Line, error) {
 	s.buf = s.buf[:0]
 	first, eof := 0, false
@@ -200,8 +200,8 @@ func (s *Scanner) physical() (eof bool, err error) {
 	}
 }
 
-// continues reports whether the next physical line belongs to this logical one; a
-// comment or an empty line does no harm and is taken along.
+// continues reports whether the next physical line belongs to this logical line. It
+// does for a comment or an empty line, which adds nothing.
 func (s *Scanner) continues() bool {
 	next, err := s.in.Peek(1)
 	return err == nil && (next[0] == '#' || IsSpace(next[0]))
@@ -216,7 +216,7 @@ func isSkipped(line []byte) bool {
 	return true
 }
 
-// IsSpace recognises the white space of Postfix's table formats, which is C's.
+// IsSpace reports whether c is white space in Postfix's table formats, as in C.
 func IsSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 // Space is the same set for the functions of package strings.

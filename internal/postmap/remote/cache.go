@@ -8,11 +8,11 @@ import (
 
 const (
 	shards = 16
-	// sample is how many entries are looked at to find one to drop.
+	// sample is how many entries are compared to find one to drop.
 	sample = 8
 )
 
-// cache keeps answers, the oldest of a sample giving way to a new one.
+// cache keeps answers. When it is full, a new answer replaces the oldest of a sample.
 type cache struct {
 	seed   maphash.Seed
 	max    int // entries of one shard

@@ -1,16 +1,16 @@
-// The pool answers: which connection may ask this question?
+// Pools of connections to the servers of a table.
 //
-// A table in a server is asked by several requests at once, and its file may name
-// several servers that hold the same. A pool keeps a bounded number of
-// connections to them. A question that fails is asked again: on a fresh
-// connection if the failed one was an old one, which a restarted server leaves
-// behind, and then at the next server. A server that failed is asked after the
-// others until its retry interval is over.
+// Several requests may use a table at once, and its file may name several servers with
+// the same content. A pool keeps a bounded number of connections to them. A question
+// that fails is asked again. If the connection was an old one, it may be left from
+// before a restart of the server, so a new connection is tried first. Then the next
+// server is tried. A server that failed comes after the others until its retry interval
+// is over.
 //
 // Invariants:
-//   - no more than Max connections are open, and no one waits for one longer than
-//     its context;
-//   - each server is dialled once at most for one question, and gets its share of
+//   - no more than Max connections are open, and a request waits for one no longer
+//     than its context;
+//   - each server is dialled at most once for one question, and may use its share of
 //     the time that is left;
 //   - a connection whose question failed is closed, never used again.
 
@@ -35,7 +35,7 @@ type Host[C any] struct {
 	Dial  func(ctx context.Context) (C, error)
 }
 
-// PoolConfig says what to pool.
+// PoolConfig has the settings of a pool.
 type PoolConfig[C any] struct {
 	Hosts    []Host[C]
 	InOrder  bool          // ask the hosts in their order; else at random, the first ones before the others
@@ -65,13 +65,14 @@ type pooled[C any] struct {
 	lastUsed time.Time
 }
 
-// NewPool makes a pool; nothing is dialled yet.
+// NewPool returns a pool. It does not dial yet.
 func NewPool[C any](c PoolConfig[C]) *Pool[C] {
 	return &Pool[C]{config: c, slots: make(chan struct{}, c.Max), down: make([]time.Time, len(c.Hosts))}
 }
 
-// Do asks a question by use. An error that final knows is returned at once; any
-// other leads to the next connection or host, and Do gives the last one.
+// Do asks a question by calling use. If final reports true for an error, Do returns it
+// at once. After any other error it tries the next connection or host. It returns the
+// last error.
 func (p *Pool[C]) Do(ctx context.Context, use func(context.Context, C) error, final func(error) bool) error {
 	select {
 	case p.slots <- struct{}{}:
@@ -124,7 +125,7 @@ func (p *Pool[C]) ask(ctx context.Context, c *pooled[C], left int, use func(cont
 	return nil
 }
 
-// share bounds a step by its share of the time that is left.
+// share returns a context that ends after a share of the time that is left.
 func share(ctx context.Context, left int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok || left <= 1 {
@@ -133,7 +134,7 @@ func share(ctx context.Context, left int) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 }
 
-// take gives an idle connection that is good enough, or nil.
+// take returns an idle connection that may be used, or nil.
 func (p *Pool[C]) take() (*pooled[C], error) {
 	p.mu.Lock()
 	stale := p.expire(p.config.Now())
@@ -188,7 +189,7 @@ func (p *Pool[C]) put(c *pooled[C]) {
 	}
 }
 
-// failed puts a host last for a while and gives up its other connections.
+// failed makes a host the last choice for a while, and closes its other connections.
 func (p *Pool[C]) failed(host int) {
 	p.mu.Lock()
 	p.down[host] = p.config.Now().Add(p.config.Retry)
@@ -197,7 +198,7 @@ func (p *Pool[C]) failed(host int) {
 	p.closeAll(old)
 }
 
-// order gives the hosts in the order in which they are tried.
+// order returns the hosts in the order in which they are tried.
 func (p *Pool[C]) order() []int {
 	n := len(p.config.Hosts)
 	order := make([]int, n)
@@ -221,7 +222,7 @@ func (p *Pool[C]) order() []int {
 	return sorted
 }
 
-// Idle gives the number of open connections that no one uses.
+// Idle returns the number of open connections that are not in use.
 func (p *Pool[C]) Idle() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,17 +1,16 @@
-// Package remote answers: what does this server say about a key, now or lately?
+// Package remote puts a cache and a breaker in front of a table in a server.
 //
-// It is in front of a table that lives in a server. Answers are kept for a
-// while, those that a key is not listed too. Many who ask for one key at once are
-// answered by one question. When questions fail one after the other the server
-// counts as down: most requests are then refused at once, and one at a time is
-// let through to see whether it has come back. Meanwhile an answer that is too old
+// Answers are cached, including the answer that a key is not listed. Requests for the
+// same key at the same time share one question to the server. When several questions
+// fail in a row, the server counts as down. Then most requests fail at once, and one at
+// a time is let through to test whether the server is back. Meanwhile an expired answer
 // may be used for a bounded time.
 //
 // Invariants:
-//   - no one waits longer than the time-out, nor than the own context;
+//   - a request waits no longer than the time-out and its own context;
 //   - a failure is an error or the last known answer, never "not listed";
 //   - entries, their size and the questions under way are bounded;
-//   - State hears of each change between up and down once;
+//   - State is called once for each change between up and down;
 //   - every goroutine is a question with a time-out, and Close waits for them.
 package remote
 
@@ -36,8 +35,8 @@ const (
 	maxValues         = 4 << 10 // octets of an answer that is kept
 )
 
-// KeyError is an answer that cannot be given for one key, because it is too large
-// or the like. It says nothing about the server.
+// KeyError is the error for a key that has no usable answer, for example because the
+// answer is too large. It does not mean that the server has failed.
 type KeyError struct{ What string }
 
 func (e *KeyError) Error() string { return e.What }
@@ -48,7 +47,7 @@ func IsKeyError(err error) bool {
 	return errors.As(err, &k)
 }
 
-// Change is what State hears.
+// Change is passed to State.
 type Change = breaker.Change
 
 // A server that is down is tried again after firstPause, then after twice that,
@@ -59,8 +58,8 @@ const (
 	lastPause   = 5 * time.Second
 )
 
-// classify judges an answer. One that cannot be given for one key says nothing
-// against the server.
+// classify returns what an error means for the breaker. A KeyError is not a failure of
+// the server.
 func classify(err error) breaker.Class {
 	if err == nil || IsKeyError(err) {
 		return breaker.Answered
@@ -68,23 +67,23 @@ func classify(err error) breaker.Class {
 	return breaker.Failed
 }
 
-// Source is a table that lives in a server. Lookup returns every value of the key,
-// none if it is not listed; an error means that the server could not tell.
+// Source is a table in a server. Lookup returns every value of the key, none if the key
+// is not listed. An error means that this is not known.
 type Source interface {
 	Lookup(ctx context.Context, key string) ([]string, error)
 	Close() error
 }
 
-// locator is a [Source] that knows where an entry is written down.
+// locator is a [Source] that can return the place of an entry.
 type locator interface {
 	Locate(key string) string
 }
 
-// Config says how a table is asked. The zero value keeps nothing.
+// Config has the settings of a table. The zero value caches nothing.
 type Config struct {
 	Timeout     time.Duration // of one question; 0 means DefaultTimeout
 	TTL         time.Duration // how long an answer is kept
-	NegativeTTL time.Duration // how long it is kept that a key is not listed
+	NegativeTTL time.Duration // how long the answer that a key is not listed is kept
 	StaleFor    time.Duration // how long after that an answer may be used while the server is down
 	MaxEntries  int           // 0 means DefaultMaxEntries
 	State       func(Change)  // may be nil
@@ -108,7 +107,7 @@ type Table struct {
 // flight is one question under way.
 type flight struct{ cancel context.CancelFunc }
 
-// New puts the cache in front of a source, which it owns from now on.
+// New returns a table in front of source, which it owns from now on.
 func New(source Source, c Config) *Table {
 	if c.Timeout <= 0 {
 		c.Timeout = DefaultTimeout
@@ -154,8 +153,8 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 	return values, err
 }
 
-// start begins a question, or joins the one for the same key. A probe is always
-// one of its own: it must report, whoever else asks.
+// start begins a question, or joins the one for the same key. A probe never joins
+// another, because it must report its own result.
 func (t *Table) start(ctx context.Context, key string, q breaker.Question) <-chan singleflight.Result {
 	if !q.Probe() {
 		return t.group.DoChan(key, func() (any, error) { return t.ask(ctx, key, q) })
@@ -185,8 +184,8 @@ func (t *Table) ttl(values []string) time.Duration {
 	return t.config.TTL
 }
 
-// ask is one question to the server. It outlives the request that began it, but
-// not its time-out, because others may be waiting for the same answer.
+// ask asks the server one question. It goes on when the request that began it has
+// ended, because others may wait for the same answer. It ends with its time-out.
 func (t *Table) ask(ctx context.Context, key string, q breaker.Question) (values []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.config.Timeout)
 	defer cancel()
@@ -209,7 +208,8 @@ func (t *Table) ask(ctx context.Context, key string, q breaker.Question) (values
 	return values, nil
 }
 
-// lookup keeps a driver that panics on a server's answer from ending the daemon.
+// lookup asks the source. If a driver panics on an answer, it returns an error, so that
+// the daemon does not end.
 func (t *Table) lookup(ctx context.Context, key string) (values []string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -259,8 +259,8 @@ func (t *Table) isClosed() bool {
 	return t.closed
 }
 
-// Locate returns where an entry is written down. It says so when the answer is the last
-// known one.
+// Locate returns the place of an entry, and notes when the answer is the last known
+// one.
 func (t *Table) Locate(key string) string {
 	l, ok := t.source.(locator)
 	if !ok {
@@ -277,8 +277,8 @@ func (t *Table) Locate(key string) string {
 // ProbeKey is a key that no table has.
 const ProbeKey = "postern-probe@mail.probe.postern.invalid"
 
-// Probe asks the source, past cache and breaker. What concerns this one key only is
-// no error.
+// Probe asks the source and bypasses cache and breaker. A [KeyError] is not an error
+// here.
 func (t *Table) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.config.Timeout)
 	defer cancel()

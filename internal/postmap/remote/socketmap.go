@@ -1,13 +1,12 @@
-// socketmap: which value does a socketmap server give for this
-// key?
+// socketmap: tables, in a socketmap server.
 //
-// socketmap:inet:host:port:name and socketmap:unix:/path:name are asked as
-// socketmap_table(5) says. Request and reply are netstrings: "name key" and
-// "OK data", "NOTFOUND ", or "TEMP", "TIMEOUT" or "PERM" with a reason. The server
-// is asked with full addresses only.
+// socketmap:inet:host:port:name and socketmap:unix:/path:name use the protocol of
+// socketmap_table(5). Request and reply are netstrings: "name key", and "OK data",
+// "NOTFOUND ", or "TEMP", "TIMEOUT" or "PERM" with a reason. Only full addresses are
+// looked up.
 //
-// Invariants: a reply is bounded, and a connection whose reply was no netstring
-// is closed.
+// Invariants: a reply is bounded, and a connection is closed if its reply is not a
+// netstring.
 
 package remote
 
@@ -31,7 +30,7 @@ const (
 	socketIdle     = 10 * time.Second
 	socketLifetime = 100 * time.Second
 
-	maxReason = 200 // octets of a server's reason that are told
+	maxReason = 200 // octets of a server's reason that an error contains
 	maxDigits = 8   // of the length of a netstring
 )
 
@@ -52,8 +51,8 @@ type socketConn struct {
 	in *bufio.Reader
 }
 
-// OpenSocketmap reads what follows "socketmap:". The server is not asked before the source
-// is.
+// OpenSocketmap parses what follows "socketmap:". It does not connect; the first Lookup
+// does.
 func OpenSocketmap(text string, o SocketmapOptions) (*Socketmap, error) {
 	network, address, name, err := parseSocketmap(text)
 	if err != nil {

@@ -1,11 +1,11 @@
-// MySQL: which values does this key have in MySQL or MariaDB?
+// MySQL: tables in MySQL or MariaDB.
 //
 // The table file is mysql_table(5)'s: hosts, user, password, dbname, charset,
 // query or the older select_field, table, where_field and additional_conditions,
 // result_format, domain, expansion_limit, idle_interval, retry_interval,
 // require_result_set, option_file and option_group, and tls_*. Every column of
-// every row is a value. "localhost", which is also the host of a file that names
-// none, means the Unix socket, as it does for MySQL's own client.
+// every row is a value. "localhost" means the Unix socket, as for MySQL's own client.
+// It is also the default host.
 //
 // Parameters of the table file win over the option file. tls_ciphers is refused,
 // because Go chooses the ciphers itself.

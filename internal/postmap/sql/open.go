@@ -1,9 +1,8 @@
-// Package sql answers: which values does this key have in a database?
+// Package sql looks up keys in SQLite, MySQL and PostgreSQL databases.
 //
-// The table files of sqlite_table(5), mysql_table(5) and pgsql_table(5) differ in
-// how the server is reached, and agree in the rest: the query, the format of its
-// results, the domains and the limit. Open reads the common part once, and asks
-// the dialect for the rest.
+// The table files of sqlite_table(5), mysql_table(5) and pgsql_table(5) differ only in
+// how the server is reached. The query, the format of its results, the domains and the
+// limit are the same. Open reads the common part, and the dialect reads the rest.
 //
 // Invariants:
 //   - the server never sees the address as SQL;
@@ -65,8 +64,8 @@ func readers() map[string]reader {
 	}
 }
 
-// Open reads the table file at path and the files it names, which it returns. No
-// server is asked before the source is.
+// Open reads the table file at path and the files it names, and returns the names of
+// these files. It does not connect; the first Lookup does.
 func Open(mapType, path string, o Options) (*Source, []string, error) {
 	r, ok := readers()[mapType]
 	if !ok {

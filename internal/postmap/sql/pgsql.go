@@ -1,11 +1,11 @@
-// PostgreSQL: which values does this key have in PostgreSQL?
+// PostgreSQL: tables in PostgreSQL.
 //
 // The table file is pgsql_table(5)'s: hosts (also as connection URIs), user,
 // password, dbname, encoding, query, select_function or the older select_field,
 // table, where_field and additional_conditions, result_format, domain,
 // expansion_limit, idle_interval and retry_interval. Every column of every row is
-// a value, as text, as libpq hands it out. What the file does not say comes from
-// where libpq takes it: PGSSLMODE and its like, and the password file.
+// a value, in the text form that libpq returns. What the file does not set comes from
+// the same places as in libpq: PGSSLMODE and similar variables, and the password file.
 
 package sql
 

@@ -1,18 +1,17 @@
-// Queries: which parametrised statement says what this query
-// template says?
+// Queries: a query template becomes a statement with parameters.
 //
-// Postfix pastes the address into the text of a query, escaped. Here the server
-// never sees the address as SQL: every string literal with an expansion in it
-// becomes one placeholder, and its value is what the literal would have been.
-// WHERE a = '%s' becomes WHERE a = ? with the key, LIKE '%%@%d' becomes LIKE ?
-// with "%@" and the domain. Literals are read as the server reads them: doubled
-// quotes, and backslashes where the dialect has them.
+// Postfix inserts the escaped address into the text of a query. Here the server never
+// sees the address as SQL. Every string literal with an expansion in it becomes one
+// placeholder, whose value is the text of the literal after expansion. So WHERE a = '%s'
+// becomes WHERE a = ? with the key, and LIKE '%%@%d' becomes LIKE ? with "%@" and the
+// domain. Literals are parsed as the server parses them: with doubled quotes, and with
+// backslashes where the dialect has them.
 //
 // Invariants:
-//   - an expansion where no placeholder can be (outside of quotes, in
-//     an identifier, a comment, behind a type name or next to another literal) is
-//     an error when the template is read, never a pasted text;
-//   - text without an expansion is passed on as it is.
+//   - an expansion where a placeholder is not possible (outside of quotes, in an
+//     identifier, in a comment, after a type name or next to another literal) is an
+//     error when the template is read; it is never inserted as text;
+//   - text without an expansion does not change.
 
 package sql
 
@@ -41,12 +40,12 @@ type Query struct {
 	Text string
 	Args []conf.Template // of the placeholders, in order
 
-	// Wildcards reports that an expansion is behind LIKE, where "%" and "_" in
-	// an address match more than themselves; so they do in Postfix.
+	// Wildcards means that an expansion follows LIKE, where "%" and "_" in an address
+	// match other text too, as they do in Postfix.
 	Wildcards bool
 }
 
-// Values gives what the placeholders mean, for one key.
+// Values returns the values of the placeholders for one key.
 func (q Query) Values(k conf.Key) []string {
 	values := make([]string, len(q.Args))
 	for i, arg := range q.Args {
@@ -55,7 +54,7 @@ func (q Query) Values(k conf.Key) []string {
 	return values
 }
 
-// Translate reads a template of the dialect.
+// Translate translates a template of the dialect.
 func Translate(t conf.Template, d Dialect) (Query, error) {
 	l := lexer{dialect: d, in: units(t)}
 	for l.pos < len(l.in) {

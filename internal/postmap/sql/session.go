@@ -1,9 +1,8 @@
-// Sessions: which rows does this statement give on this
-// connection?
+// Sessions: connections with a prepared statement.
 //
-// It works on the drivers of database/sql without that package's pool, because
-// package pool knows about several servers. A statement is prepared once for each
-// connection; its arguments and values are text.
+// A session uses a driver of database/sql without that package's pool, because our own
+// pool can use several servers. A statement is prepared once for each connection; its
+// arguments and values are text.
 
 package sql
 
@@ -67,8 +66,8 @@ const (
 	maxResult = 1 << 20 // octets of all values
 )
 
-// Query runs the statement and gives every value that is not NULL. After an error
-// the connection must be closed.
+// Query runs the statement and returns every value that is not NULL. After an error the
+// connection must be closed.
 func (c *driverConn) Query(ctx context.Context, args []string, o expected) (found []string, err error) {
 	queryer, ok := c.stmt.(driver.StmtQueryContext)
 	if !ok {
@@ -140,7 +139,7 @@ func noMoreSets(rows driver.Rows) error {
 	return nil
 }
 
-// text spells a value as the server's own client library does.
+// text formats a value as the server's own client library does.
 func text(v driver.Value) string {
 	switch v := v.(type) {
 	case string:

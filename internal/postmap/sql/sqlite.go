@@ -1,18 +1,18 @@
-// SQLite: which values does this key have in an SQLite file?
+// SQLite: tables in an SQLite file.
 //
 // The table file is sqlite_table(5)'s: dbpath, query, result_format, domain and
 // expansion_limit. The first column of every row is a value, as in Postfix.
 //
-// The file is opened read-only and nothing is ever written beside it. A database
-// in WAL mode wants an index file (-shm) even from its readers; where it is not
-// there, because no writer is, the database is opened as immutable instead, which
-// needs no other file. That promise is checked: a connection is used only if the
-// database, its log and its journal are as they were when it was opened, and what
-// was read while they changed is read again.
+// The file is opened read-only, and no file is written beside it. In WAL mode, SQLite
+// needs an index file (-shm) even for reading. If it is missing, because there is no
+// writer, the database is opened as immutable, which needs no other file. Then it must
+// not change, and this is checked: a connection is used only while the database, its
+// log and its journal are as they were when it was opened. If they change during a
+// read, the read is repeated.
 //
 // Invariants:
 //   - no file is created, locked for writing or changed;
-//   - an answer was true at one moment between question and answer.
+//   - an answer is what the database had at one moment between question and answer.
 
 package sql
 
@@ -132,8 +132,8 @@ func (db database) open(ctx context.Context) (*sqliteConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With a log there is a writer, or was one; the index then tells what of
-	// the log counts, and SQLite reads it without the right to write. Without an
+	// With a log there is a writer, or was one. The index then shows which part of
+	// the log is valid, and SQLite reads it without the right to write. Without an
 	// index SQLite would make one.
 	immutable := isWAL && before[1].size == 0
 	if isWAL && !immutable {
@@ -234,7 +234,8 @@ func dsn(path string, immutable bool) string {
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
 }
 
-// sqliteState is what tells a changed database: the file, its log, its journal.
+// sqliteState shows whether a database has changed: the states of the file, its log and
+// its journal.
 type sqliteState [3]fileState
 
 type fileState struct {

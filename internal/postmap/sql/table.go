@@ -9,12 +9,12 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/remote"
 )
 
-// rowsOf runs the query of a table for the values of its placeholders and gives
-// every value of the result, NULL excepted.
+// rowsOf runs the query of a table with the values of its placeholders, and returns
+// every value of the result except NULL.
 type rowsOf func(ctx context.Context, args []string) ([]string, error)
 
-// Template is what the SQL tables have in common: which keys are asked, with
-// which statement, and what becomes of the values.
+// Template is the common part of the SQL tables: which keys are looked up, with which
+// statement, and how the values are formatted.
 type Template struct {
 	Query    Query
 	QueryAt  string // path:line of the query
@@ -50,7 +50,7 @@ func readTemplate(c *conf.Conf, d Dialect, open conf.OpenTable) (*Template, erro
 	return t, err
 }
 
-// queryText gives the query and the parameter it comes from.
+// queryText returns the query and the parameter that it comes from.
 func queryText(c *conf.Conf, d Dialect) (text, name string, err error) {
 	old := make(map[string]string)
 	for _, name := range []string{"select_field", "table", "where_field", "additional_conditions", "select_function"} {
@@ -73,14 +73,14 @@ func queryText(c *conf.Conf, d Dialect) (text, name string, err error) {
 	return fmt.Sprintf("SELECT %s FROM %s WHERE %s='%%s' %s", old["select_field"], old["table"], old["where_field"], old["additional_conditions"]), "table", nil
 }
 
-// Files gives the files of the domain list.
+// Files returns the files of the domain list.
 func (t *Template) Files() []string { return t.domains.Files() }
 
 // Close closes the tables of the domain list.
 func (t *Template) Close() error { return t.domains.Close() }
 
-// Lookup gives the formatted values of a key; rows is only run if no suppression
-// rule forbids it.
+// Lookup returns the formatted values of a key. It does not call rows for a key that
+// must not be looked up.
 func (t *Template) Lookup(ctx context.Context, key string, rows rowsOf) ([]string, error) {
 	allowed, err := t.domains.Allows(ctx, key)
 	if err != nil || !allowed {
