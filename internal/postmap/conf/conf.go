@@ -195,7 +195,8 @@ func (c *Conf) List(name, missing string) []string {
 // separators are Postfix's CHARS_COMMA_SP.
 const separators = ", \t\r\n"
 
-// Where returns the place of a parameter, or the file if it has no place.
+// Where returns the place of a parameter, or the file if it does not have the
+// parameter.
 func (c *Conf) Where(name string) string {
 	if p := c.params[name]; p != nil {
 		return mapfile.Where(c.Path, p.line)

@@ -36,7 +36,7 @@ type TLSFiles struct {
 	Verify         Verify
 }
 
-// List gives the files, to be watched for changes.
+// List returns the files, to be watched for changes.
 func (f TLSFiles) List() []string {
 	var list []string
 	for _, name := range []string{f.CAFile, f.Cert, f.Key} {

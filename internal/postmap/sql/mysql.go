@@ -90,8 +90,8 @@ func readServers(c *conf.Conf) (*servers, error) {
 	return s, s.readTLS(opts)
 }
 
-// readTLS follows MySQL's client: any of the files turns TLS on, an authority is
-// checked if one is given, and the name if tls_verify_cert says so.
+// readTLS follows MySQL's client. Any of the files turns TLS on. The certificate is
+// checked if an authority is set, and its name if tls_verify_cert is set.
 func (s *servers) readTLS(opts *options) error {
 	c := s.conf
 	c.Refuse("take it out: the ciphers are chosen by Go's crypto/tls", []string{""}, "tls_ciphers")

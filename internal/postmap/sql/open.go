@@ -65,7 +65,7 @@ func readers() map[string]reader {
 }
 
 // Open reads the table file at path and the files it names, and returns the names of
-// these files. It does not connect; the first Lookup does.
+// these files. It connects to no server; the first Lookup does.
 func Open(mapType, path string, o Options) (*Source, []string, error) {
 	r, ok := readers()[mapType]
 	if !ok {

@@ -24,7 +24,7 @@ const (
 // defaultFiles are where MySQL's and MariaDB's clients look.
 var defaultFiles = []string{"/etc/my.cnf", "/etc/mysql/my.cnf"}
 
-// options are what option files say, by name with "_" written as "-".
+// options are the settings of option files, by name with "_" written as "-".
 type options struct {
 	values map[string]string
 	groups []string
@@ -126,7 +126,7 @@ func (o *options) include(line string) error {
 	return nil
 }
 
-// unquote takes off quotes, or a comment behind a value without them.
+// unquote removes quotes, or a comment after a value without quotes.
 func unquote(value string) string {
 	if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
 		value = value[1 : n-1]
@@ -136,7 +136,7 @@ func unquote(value string) string {
 	return strings.NewReplacer(`\\`, `\`, `\s`, " ", `\t`, "\t", `\n`, "\n", `\r`, "\r", `\b`, "\b").Replace(value)
 }
 
-// or gives the first value that is not empty: the table file's, then the option's.
+// or returns the first value that is not empty: the table file's, then the option's.
 func (o *options) or(value, name string) string {
 	if value != "" {
 		return value

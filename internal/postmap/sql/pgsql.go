@@ -71,7 +71,7 @@ func pgsqlHosts(c *conf.Conf, query *pgsqlQuery) ([]remote.Host[session], error)
 // login is what every host that is no URI is asked with.
 type login struct{ user, password, dbname, encoding string }
 
-// config reads one of the hosts and gives the name to show, without a password.
+// config parses one of the hosts, and returns the name to show, without a password.
 func (l login) config(name string) (config *pgconn.Config, shown string, err error) {
 	text, shown := name, name
 	if strings.HasPrefix(name, "postgresql://") || strings.HasPrefix(name, "postgres://") {
@@ -146,8 +146,8 @@ func (q *pgsqlQuery) parameterTypes() []uint32 {
 	return slices.Clone(q.types)
 }
 
-// learn declares one more parameter as text, after the server could not find a
-// type with the given ones. False means that it had all it can be told.
+// learn declares one more parameter as text, after the server could not find a type
+// with the given ones. It returns false for any other error, and if all are declared.
 func (q *pgsqlQuery) learn(err error, given []uint32) bool {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "42P18" {
@@ -205,9 +205,9 @@ func (c pgsqlConn) ask(ctx context.Context, args []string) ([]string, error) {
 	}
 }
 
-// keyError makes an error that is about the values of one key (class 22, as a user
-// that is no number where the query casts it) one that says nothing about the
-// server.
+// keyError converts an error about the values of one key to a [remote.KeyError], which
+// does not count as a failure of the server. Such errors have class 22: for example, a
+// user is not a number where the query casts it to one.
 func keyError(err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "22") {

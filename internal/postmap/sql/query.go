@@ -106,7 +106,7 @@ type lexer struct {
 	name   string // it, if it is a word
 }
 
-// at gives the octet n places on, 0 at the end or for an expansion.
+// at returns the octet n places ahead, 0 at the end or for an expansion.
 func (l *lexer) at(n int) byte {
 	if l.pos+n >= len(l.in) {
 		return 0
@@ -182,7 +182,7 @@ func (l *lexer) isPlaceholder(c byte) bool {
 	return c == '?' || (c == ':' || c == '@' || c == '$') && isWord(l.at(1))
 }
 
-// copy passes on n octets.
+// copy copies n octets to the statement.
 func (l *lexer) copy(n int) {
 	for range n {
 		l.out.WriteByte(l.in[l.pos].c)
@@ -203,8 +203,8 @@ func (l *lexer) word() {
 	l.out.WriteString(l.name)
 }
 
-// skipTo passes on everything up to and with a mark, which must not hide an
-// expansion.
+// skipTo copies everything up to and including a mark. An expansion before the mark is
+// an error.
 func (l *lexer) skipTo(mark, where string) error {
 	begin := l.pos
 	for l.pos < len(l.in) {
@@ -228,7 +228,7 @@ func (l *lexer) endsWith(mark string) bool {
 	return true
 }
 
-// identifier passes on a quoted name.
+// identifier copies a quoted name.
 func (l *lexer) identifier(quote byte) error {
 	if quote == '[' {
 		quote = ']'
@@ -248,7 +248,7 @@ func (l *lexer) identifier(quote byte) error {
 	return fmt.Errorf("no closing %q", string(quote))
 }
 
-// dollarTag gives "$tag$" if a dollar-quoted string of PostgreSQL begins here.
+// dollarTag returns "$tag$" if a dollar-quoted string of PostgreSQL begins here.
 func (l *lexer) dollarTag() string {
 	var b strings.Builder
 	b.WriteByte('$')
@@ -281,7 +281,7 @@ func (l *lexer) end() error {
 	return nil
 }
 
-// literal passes on a string, or makes a placeholder of it.
+// literal copies a string, or replaces it by a placeholder.
 func (l *lexer) literal(quote byte) error {
 	start := l.pos
 	escapes, prefix := l.dialect == MySQL, l.prefix()
@@ -317,7 +317,7 @@ func (l *lexer) literal(quote byte) error {
 	return nil
 }
 
-// prefix gives the word that touches the string, as in E'…'.
+// prefix returns the word directly before the string, as in E'…'.
 func (l *lexer) prefix() string {
 	if l.before == word && l.pos > 0 && isWord(l.in[l.pos-1].c) {
 		return l.name
@@ -325,7 +325,8 @@ func (l *lexer) prefix() string {
 	return ""
 }
 
-// checkBefore refuses a string that is more than a string by the word in front.
+// checkBefore returns an error for a string to which the word before it gives another
+// meaning.
 func (l *lexer) checkBefore(before kind, prefix string) error {
 	switch {
 	case prefix != "" && (strings.EqualFold(prefix, "E") && l.dialect == PostgreSQL || strings.EqualFold(prefix, "N") && l.dialect != SQLite):
@@ -379,7 +380,7 @@ func (l *lexer) value(quote byte, escapes bool) (t conf.Template, hasVerb bool, 
 	return nil, false, fmt.Errorf("no closing %q", string(quote))
 }
 
-// unescape gives what a backslash and c mean in MySQL.
+// unescape returns the meaning of a backslash and c in MySQL.
 func unescape(c byte) string {
 	switch c {
 	case '0':
@@ -408,7 +409,7 @@ func isLike(name string) bool {
 	return false
 }
 
-// isKeyword recognises the words that a string may follow.
+// isKeyword reports whether a string may follow the word.
 func isKeyword(name string) bool {
 	switch strings.ToUpper(name) {
 	case "ALL", "AND", "AS", "BETWEEN", "BINARY", "BY", "CASE", "COLLATE", "DISTINCT", "DIV", "ELSE", "ESCAPE", "FOR", "FROM", "GLOB", "HAVING",

@@ -56,8 +56,8 @@ func (c *driverConn) Close() {
 
 // expected is what is expected of the result of a query.
 type expected struct {
-	FirstColumn bool // hand on the first column only
-	NeedResult  bool // it is an error if the statement gives no result set
+	FirstColumn bool // return the first column only
+	NeedResult  bool // it is an error if the statement returns no result set
 }
 
 // Bounds of the result of one query.
@@ -122,7 +122,7 @@ func readSet(rows driver.Rows, columns int, o expected) (found []string, err err
 	}
 }
 
-// noMoreSets refuses a stored procedure with several results.
+// noMoreSets returns an error for a stored procedure with several results.
 func noMoreSets(rows driver.Rows) error {
 	next, ok := rows.(driver.RowsNextResultSet)
 	if !ok || !next.HasNextResultSet() {

@@ -173,7 +173,7 @@ func (db database) compiles() error {
 	return nil
 }
 
-// sqliteError is SQLITE_ERROR, which SQLite gives for a statement that is wrong.
+// sqliteError is SQLITE_ERROR, which SQLite returns for a wrong statement.
 const sqliteError = 1
 
 // maxColumns is the most columns of a query whose values are spelled by SQLite.
