@@ -100,7 +100,9 @@ func (d *domainFolder) prepare() error {
 func (d *domainFolder) close() error {
 	var err error
 	if d.lock != nil {
-		err = d.lock.Close()
+		// A child that this process forks at the moment has the file open until it
+		// executes its program. Only unlocking ends the lock for both.
+		err = errors.Join(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_UN), d.lock.Close())
 	}
 	return errors.Join(err, d.root.Close())
 }

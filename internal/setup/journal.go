@@ -88,7 +88,12 @@ func (j Journals) lock() (unlock func(), err error) {
 	if err := j.sweep(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = f.Close(); j.clean() }, nil
+	return func() {
+		// A child that is being forked has the file open, too, until it executes its program.
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		_ = f.Close()
+		j.clean()
+	}, nil
 }
 
 // makeFolder makes the folder of the journals, which only root may read. The daemons

@@ -292,6 +292,8 @@ func (f *File) close() error {
 	if f.Writer != nil {
 		errs = append(errs, f.Writer.Close())
 	}
+	// A child that is being forked has the file open, too, until it executes its program.
+	errs = append(errs, syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN))
 	return errors.Join(append(errs, f.lock.Close())...)
 }
 
