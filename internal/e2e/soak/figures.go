@@ -29,7 +29,8 @@ func (f figures) String() string {
 // How much the figures may grow during the faults. The memory is for buffers and
 // caches, which grow to their bounds. The greylist is in Redis.
 const (
-	moreMemory     = 48 // MiB
+	moreMemory     = 48  // MiB
+	moreUnderRace  = 250 // MiB, when the daemons have the race detector, whose own memory grows
 	moreGoroutines = 10
 	moreFiles      = 10
 )
@@ -57,7 +58,7 @@ func (s *site) settled(ctx context.Context, first []figures) (last []figures, er
 		}
 		var grown []error
 		for i, f := range last {
-			if f.memory > first[i].memory+moreMemory || f.goroutines > first[i].goroutines+moreGoroutines || f.files > first[i].files+moreFiles {
+			if f.memory > first[i].memory+s.moreMemory || f.goroutines > first[i].goroutines+moreGoroutines || f.files > first[i].files+moreFiles {
 				grown = append(grown, fmt.Errorf("%s has grown: %s; before the faults %s", f.name, f, first[i]))
 			}
 		}

@@ -20,13 +20,15 @@ const (
 )
 
 // soak runs the load with faults for a time span, and reports to w.
-func soak(ctx context.Context, span time.Duration, seed uint64, w io.Writer) (err error) {
+// moreMemory, in MiB, is what a daemon may take beside what it had before the faults.
+func soak(ctx context.Context, span time.Duration, seed uint64, moreMemory float64, w io.Writer) (err error) {
 	fmt.Fprintf(w, "soak: %v of mixed load with faults, seed %d\n", span, seed)
 	s, err := start(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
+	s.moreMemory = moreMemory
 	loaded, end := context.WithCancel(ctx)
 	defer end()
 	load := newLoad(s)
