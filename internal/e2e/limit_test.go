@@ -98,16 +98,17 @@ func TestLimit(t *testing.T) {
 	s := limitSite(t, "--limit-store", "sqlite:"+filepath.Join(t.TempDir(), "limits.db"),
 		"--limit", "login.bytes=40k/1h", "--limit", "sender.messages=3/1h", "--limit-action", "defer", "--limit-action", "sender=hold",
 		"--limit-overrides", "inline:{"+limitUser(8)+"=recipients=3/1h,"+limitUser(9)+"=off}")
-	for name, test := range map[string]func(*testing.T, *Site, string){
-		"one recipient a mail": limitOneByOne, "many recipients": limitManyRecipients, "many mails in a session": limitManyMails,
-		"pipelined": limitPipelined, "parallel sessions": limitParallel, "recipients that are refused": limitRefused,
-		"a mail that is given up": limitGivenUp, "bytes": limitBytes, "overrides": limitOverrides,
+	// The first mail also shows the daemon that Postfix asks at the end of the data: from
+	// then on recipients are reserved, not counted at once.
+	for n, test := range []struct {
+		name string
+		run  func(*testing.T, *Site, string)
+	}{
+		{"one recipient a mail", limitOneByOne}, {"many recipients", limitManyRecipients}, {"many mails in a session", limitManyMails},
+		{"pipelined", limitPipelined}, {"parallel sessions", limitParallel}, {"recipients that are refused", limitRefused},
+		{"a mail that is given up", limitGivenUp}, {"bytes", limitBytes}, {"overrides", limitOverrides},
 	} {
-		n := map[string]int{
-			"one recipient a mail": 0, "many recipients": 1, "many mails in a session": 2, "pipelined": 3, "parallel sessions": 4,
-			"recipients that are refused": 5, "a mail that is given up": 6, "bytes": 7, "overrides": 8,
-		}[name]
-		t.Run(name, func(t *testing.T) { test(t, s, limitUser(n)) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, s, limitUser(n)) })
 	}
 	t.Run("held", func(t *testing.T) { limitHeld(t, s) })
 	t.Run("greylisted", func(t *testing.T) { limitGreylisted(t, s) })
