@@ -141,7 +141,7 @@ func TestAllAtOnce(t *testing.T) {
 	})
 }
 
-func TestCouldNotTell(t *testing.T) {
+func TestNoAnswer(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		fault   resolvertest.Fault

@@ -36,7 +36,7 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 		"passed":                      {[]Field{seal("pass", mark.Delivered, boss)}, true},
 		"passed, a list's From":       {[]Field{seal("pass", mark.Delivered, " x@other.example")}, true},
 		"not proven":                  {[]Field{seal("none", mark.Delivered, boss)}, false},
-		"DNS could not tell":          {[]Field{seal("temperror", mark.Delivered, boss)}, false},
+		"DNS lookup failed":           {[]Field{seal("temperror", mark.Delivered, boss)}, false},
 		"not proven, a list's From":   {[]Field{seal("none", mark.Delivered, " x@other.example")}, true},
 		"not proven, completed":       {[]Field{seal("none", mark.Delivered, " boss")}, false},
 		"completed in brackets":       {[]Field{seal("none", mark.Delivered, " The Boss <boss>")}, false},

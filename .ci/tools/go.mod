@@ -1,5 +1,5 @@
 // The tools that "make check" runs. They are no dependencies of Postern: their
-// versions stand here so that they never reach its go.mod.
+// versions are here so that they never reach its go.mod.
 module github.com/postern-mail/postern/tools
 
 go 1.26.0

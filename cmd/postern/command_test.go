@@ -116,7 +116,7 @@ func TestDaemonsThatCannotBeAsked(t *testing.T) {
 		{"not running", t.TempDir() + "/none.sock", "is postern-policyd running? --admin names its socket when it is not "},
 		{"socket left behind", left, "postern-policyd is not running, it left the socket behind: start it"},
 		{"another daemon", serveCommands(t, "postern-milterd", nil), "owners.check"},
-		{"the daemon cannot tell", failing(errors.New("table hash:/x: gone")), "table hash:/x: gone"},
+		{"the daemon has no answer", failing(errors.New("table hash:/x: gone")), "table hash:/x: gone"},
 		{"the check does not run", failing(&admin.Error{Code: admin.CodeFailed, Message: "the ownership check does not run"}), "the ownership check does not run"},
 	}
 	for _, tt := range tests {

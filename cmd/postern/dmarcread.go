@@ -52,7 +52,7 @@ func bindDMARCRead(fs *pflag.FlagSet) runner {
 	fs.StringVar(&ask.since, "since", "", "only reports about this `day` and later: how long ago (30d) or 2026-11-21")
 	fs.StringVar(&ask.domain, "domain", "", "only reports about this `domain`")
 	fs.IntVar(&ask.top, "top", 25, "how many sources of each domain to list; 0 for all")
-	fs.StringVar(&ask.by, "by", byAddress, "what is one line: the `address` of a source, or all of a sender's, as far as names and SPF tell")
+	fs.StringVar(&ask.by, "by", byAddress, "what is one line: the `address` of a source, or all of a sender's, as far as names and SPF show")
 	fs.BoolVar(&ask.dns, "dns", true, "ask the DNS for the names of the 200 largest sources of each domain, and for the SPF records that cover them")
 	fs.StringSliceVar(&ask.resolvers, "resolver", nil, "`address` of a name server; those of /etc/resolv.conf")
 	ask.dnsAsked = func() bool { return fs.Changed("dns") }
@@ -185,7 +185,7 @@ func (ask *reportsAsked) identify(ctx context.Context, problems io.Writer, sum *
 	}
 	defer dns.Close()
 	if unknown := (reportread.Identity{DNS: dns}).Identify(ctx, sum); unknown > 0 {
-		fmt.Fprintf(problems, "the DNS could not tell everything about %d sources; try again, or name another server with --resolver\n", unknown)
+		fmt.Fprintf(problems, "DNS lookups failed for %d sources; try again, or name another server with --resolver\n", unknown)
 	}
 	return ctx.Err()
 }

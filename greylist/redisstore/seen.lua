@@ -1,4 +1,4 @@
--- One sighting. The settings stand before this text, see newTerms: what is the
+-- One sighting. The settings come before this text, see newTerms: what is the
 -- same for all sightings need not be sent, taken apart and thrown away with each.
 -- KEYS: the network's triplet and client, the domain's client and triplet (the
 -- former alone, or neither), and last the network's window, if cap bounds new
@@ -27,7 +27,7 @@ local function answer(refused)
   return was[1] or 0
 end
 
--- Quickly tells nearly everybody from those allowed: by hand is a 1 at the end.
+-- Separates nearly everyone from those allowed, quickly: by hand is a 1 at the end.
 local function earned(value)
   return value and (string.byte(value, -1) == 49 or allow_after > 0 and (tonumber(string.match(value, '^%d+')) or 0) >= allow_after)
 end

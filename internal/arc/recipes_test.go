@@ -147,7 +147,7 @@ func recipes(t testing.TB) []recipe {
 		}))},
 		{"pass-unknown-tags", "want pass\nwhy unknown tags are ignored", sealed(with(s.a, func(s *sealer) { s.messageX, s.sealX = " xy=1;", " zz=2;" }))},
 		{"pass-two-keys", "want pass\nwhy one of several keys at a name verifies", sealed(with(s.a, func(s *sealer) { s.selector = "two" }))},
-		{"pass-field-order", "want pass\nwhy where the fields stand does not matter", broken(sealed(s.a, s.b), func(m *mail) {
+		{"pass-field-order", "want pass\nwhy where the fields are does not matter", broken(sealed(s.a, s.b), func(m *mail) {
 			m.fields[0], m.fields[5] = m.fields[5], m.fields[0]
 			m.fields[1], m.fields[8] = m.fields[8], m.fields[1]
 		})},
@@ -208,8 +208,8 @@ func recipes(t testing.TB) []recipe {
 		{"fail-wrong-service", "want fail\nreason seal 1: key is not for email\nwhy s= of the key record", sealed(with(s.a, func(s *sealer) { s.selector = "web" }))},
 		{"fail-other-key", "want fail\nreason seal 1: signature did not verify\nwhy the key is somebody else's", sealed(with(s.a, func(s *sealer) { s.selector = "other" }))},
 		{"fail-key-algorithm", "want fail\nreason seal 1: key is for another algorithm\nwhy an Ed25519 key for an RSA signature", sealed(with(s.a, func(s *sealer) { s.selector = "ed" }))},
-		{"fail-servfail", "want fail\ntemporary true\nreason seal 1: the DNS could not tell the key\nwhy nobody knows now", sealed(with(s.a, func(s *sealer) { s.selector = "down" }))},
-		{"fail-old-servfail", "want fail\ntemporary true\nreason seal 1: the DNS could not tell the key\nwhy every seal must verify", sealed(with(s.a, func(s *sealer) { s.selector = "down" }), s.b)},
+		{"fail-servfail", "want fail\ntemporary true\nreason seal 1: the DNS lookup of the key failed\nwhy the answer is unknown now", sealed(with(s.a, func(s *sealer) { s.selector = "down" }))},
+		{"fail-old-servfail", "want fail\ntemporary true\nreason seal 1: the DNS lookup of the key failed\nwhy every seal must verify", sealed(with(s.a, func(s *sealer) { s.selector = "down" }), s.b)},
 		{"fail-domain", "want fail\nreason ARC-Seal: d= is not a domain\nwhy a quote is no part of a name", broken(sealed(s.a), edit(fieldSeal, "a.example", "a.exa'mple"))},
 		{"fail-control", "want fail\nreason ARC-Authentication-Results: control character\nwhy a NUL in the results", sealed(with(s.a, func(s *sealer) { s.results = "mx\x00; dmarc=pass" }))},
 	}

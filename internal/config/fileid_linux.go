@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// fileID identifies a state of a file. The zero value stands for a file that does
+// fileID identifies a state of a file. The zero value means a file that does
 // not exist.
 type fileID struct {
 	device, inode uint64

@@ -35,7 +35,7 @@ const (
 // one, a Kubernetes volume replaces a symbolic link several levels up, and a file
 // may be created later. A change in those directories only makes the Watcher look
 // again. It sends an event when a file to which one of the names leads has
-// changed since it looked last. A directory in the set stands for its entries and
+// changed since it looked last. A directory in the set means its entries and
 // those of its direct sub-directories.
 type Watcher struct {
 	events   chan struct{}

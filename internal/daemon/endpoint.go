@@ -28,7 +28,7 @@ const (
 type Endpoint struct {
 	Network string // NetworkTCP, NetworkUnix or NetworkSystemd
 	// Address is host:port, an absolute path, or the FileDescriptorName of a
-	// systemd socket. An empty systemd name stands for all descriptors that no
+	// systemd socket. An empty systemd name means all descriptors that no
 	// other endpoint names.
 	Address string
 	Suffix  []string // the words after "=", nil when there are none

@@ -113,7 +113,7 @@ func TestForeignVerify(t *testing.T) {
 		{"refused", foreignZone{records: []string{"k=ed25519; s=web; p=" + strings.SplitAfter(record(key), "p=")[1]}}, PermError, "key is not for email"},
 		{"no key", foreignZone{}, PermError, "no key"},
 		{"absent", foreignZone{err: &net.DNSError{IsNotFound: true}}, PermError, "no key"},
-		{"servfail", foreignZone{err: &net.DNSError{IsTemporary: true}}, TempError, "the DNS could not tell the key"},
+		{"servfail", foreignZone{err: &net.DNSError{IsTemporary: true}}, TempError, "the DNS lookup of the key failed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -108,5 +108,5 @@ func refuseDNS(err error) *refusal {
 	default:
 		return permError("the DNS cannot answer for the key")
 	}
-	return &refusal{TempError, "the DNS could not tell the key"}
+	return &refusal{TempError, "the DNS lookup of the key failed"}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarcreport"
 )
 
-// deaf is a store that takes nothing until it is mended.
+// deaf is a store that accepts nothing until it is fixed.
 type deaf struct {
 	dmarcreport.Store
 	mu    sync.Mutex

@@ -205,7 +205,7 @@ func (f *Facts) checkDomain(ctx context.Context, domain string, keys []*sign.Key
 
 func spfText(domain string, outgoing []netip.Addr) string {
 	if len(outgoing) == 0 {
-		return domain + " has an SPF record; from which address its mail leaves, this host cannot tell"
+		return domain + " has an SPF record; this host does not know from which address its mail leaves"
 	}
 	var names []string
 	for _, addr := range outgoing {

@@ -242,7 +242,7 @@ func (b *browser) open(url string) {
 	}
 }
 
-// press presses and lets go of a key.
+// press presses and releases a key.
 func (b *browser) press(key string) {
 	b.t.Helper()
 	params := map[string]any{"type": "keyDown", "key": key}

@@ -148,7 +148,7 @@ func TestEspooferUsers(t *testing.T) {
 	}
 }
 
-// checkHostileMail has what the parsers of the daemon bear come through Postfix,
+// checkHostileMail has what the parsers of the daemon must accept come through Postfix,
 // which changes some of it. Whatever the author is in what is delivered, no one
 // reads the legitimate domain there in a mail without our mark.
 func checkHostileMail(t *testing.T, s *Site) {

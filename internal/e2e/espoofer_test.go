@@ -328,7 +328,7 @@ func hostileMails() []spoof {
 		mail("300 labels", "a@"+strings.Repeat("x.", 298)+legit, "dmarc=permerror (from_unusable dis=quarantine)"),
 		mail("large record", "a@large.example", "dmarc=fail (p=reject dis=quarantine) header.from=large.example"),
 		mail("many records", "a@storm.example", "dmarc=fail (p=reject dis=quarantine) header.from=storm.example"),
-		mail("aliases in a circle", "a@circle.example", "dmarc=temperror (DNS could not tell) header.from=circle.example"),
+		mail("aliases in a circle", "a@circle.example", "dmarc=temperror (DNS lookup failed) header.from=circle.example"),
 		mail("aliases in a circle beside it", "a@circle.example, "+admin, fails),
 		mail("DNS that never answers beside it", "a@dead.example, b@more.dead.example, "+admin, fails),
 	}

@@ -90,7 +90,7 @@ func pingRedis(ctx context.Context, addr string) error {
 // GreylistCases returns the mails to Greylisting, in the order in which they are shown.
 func GreylistCases() []Case {
 	return []Case{
-		{"a server that nobody has seen before", Greylisting, client("198.51.100.9", "mx.new.example", "first@new.example", Alice), 450, record.GreylistNew},
+		{"a server that was never seen before", Greylisting, client("198.51.100.9", "mx.new.example", "first@new.example", Alice), 450, record.GreylistNew},
 		{"it comes back, as mail servers do", Greylisting, client("198.51.100.9", "mx.new.example", "first@new.example", Alice), 250, record.GreylistWaited},
 		{"it writes again", Greylisting, client("198.51.100.9", "mx.new.example", "first@new.example", Alice), 250, record.GreylistKnown},
 	}

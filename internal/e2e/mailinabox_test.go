@@ -397,7 +397,7 @@ func spamRuleFile(t *testing.T) string {
 	return strings.ReplaceAll(readDeploy(t, "examples/"+boxExample+"/postern_spf_dmarc.cf"), "HOST", strings.ReplaceAll(boxName, ".", `\.`))
 }
 
-// spamRules has Perl tell, in alphabetical order, which rules match. SpamAssassin
+// spamRules has Perl print, in alphabetical order, which rules match. SpamAssassin
 // matches them against all fields of that name, unfolded, one a line.
 func spamRules(t *testing.T, fields string) []string {
 	t.Helper()

@@ -122,7 +122,7 @@ func (w *milterScriptWork) Finish(context.Context) (milter.Decision, error) {
 			{Name: "X-Top", Value: "first;\r\n\tfolded"}, {Name: "X-Next", Value: "second"}, {Index: 1, Name: "X-Below", Value: "third"},
 		}
 	case "fail":
-		return d, errors.New("cannot tell")
+		return d, errors.New("no answer")
 	}
 	return d, nil
 }

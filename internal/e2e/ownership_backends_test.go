@@ -36,7 +36,7 @@ type backendSite struct {
 	verdict []verdict
 }
 
-// verdict is what both must say about a sender. Where they differ, why tells.
+// verdict is what both must say about a sender. Where they differ, why is the reason.
 type verdict struct {
 	login, from string
 	postfix     int

@@ -32,7 +32,7 @@ type replyRow struct {
 	ours    postfixtest.Reply
 }
 
-// The recipient's local part tells the servers which row is meant.
+// The recipient's local part shows the servers which row is meant.
 var replyRows = map[string]replyRow{
 	"barecode": {
 		name: "a code without a text is taken for OK", raw: "action=450\n\n", code: 250,
@@ -64,7 +64,7 @@ var replyRows = map[string]replyRow{
 	},
 	"noreply": {
 		name: "a connection closed without a reply is tried again and ends in 451", raw: "", code: 451, text: "4.3.5",
-		// A check that could not tell still gets a reply.
+		// A check without an answer still gets a reply.
 		ours: postfixtest.Reply{Code: 451, Lines: []string{"4.3.0"}},
 	},
 	"slow": {

@@ -160,7 +160,7 @@ func TestRedirectedSpoofIsNotSigned(t *testing.T) {
 	redirect("From: <"+Alice+">\nSubject: x\n\nx\n", record.Signed, 2)
 }
 
-// Vacation notices have the null sender, which cleanup(8) tells as an empty string.
+// Vacation notices have the null sender, which cleanup(8) reports as an empty string.
 func TestVacationIsSigned(t *testing.T) {
 	t.Parallel()
 	for _, action := range []string{"accept", "tempfail"} {

@@ -83,7 +83,7 @@ func (o *dmarcPart) build(n *needs) error {
 	d.Method = dmarc.Method(o.DMARCOrg)
 	d.Shadow = n.options.shadowed(wordDMARC)
 	if d.Enforce == verify.EnforceStrict {
-		n.Log.Warn("dmarc-enforce strict refuses mail for p=reject alone, that of mailing lists and forwarders too, which RFC 9989 section 7.4 tells receivers not to do: evidence asks for more")
+		n.Log.Warn("dmarc-enforce strict refuses mail for p=reject alone, that of mailing lists and forwarders too, which RFC 9989 section 7.4 asks receivers not to do: evidence asks for more")
 	}
 	if n.keys != nil {
 		d.OurDomain = ourDomain(n.keys)

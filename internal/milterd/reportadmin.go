@@ -160,7 +160,7 @@ func (o *reportPart) preview(ctx context.Context, args api.DMARCReportArgs, prog
 		}
 		wanted, err := dmarcreport.Find(ctx, s.Resolver, r.Domain.Name)
 		if err != nil {
-			shown.Refused = append(shown.Refused, "DNS could not tell who wants it: "+err.Error())
+			shown.Refused = append(shown.Refused, "the DNS lookup of who wants it failed: "+err.Error())
 		}
 		for _, refused := range wanted.Refused {
 			shown.Refused = append(shown.Refused, refused.URI+": "+refused.Why)

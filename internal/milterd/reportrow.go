@@ -58,7 +58,7 @@ func reportedReasons(f *verify.Findings) []dmarcreport.Reason {
 	d, v := &f.Disposition, &f.DMARC.Verdict
 	switch {
 	case v.Status == dmarc.TempError:
-		return []dmarcreport.Reason{{Type: string(verify.OverrideOther), Comment: "DNS could not tell what is aligned"}}
+		return []dmarcreport.Reason{{Type: string(verify.OverrideOther), Comment: "the DNS lookups for alignment failed"}}
 	case v.Status != dmarc.Fail || string(d.Done()) == string(v.Published):
 		return nil
 	case d.Override != "" && !d.Shadow:

@@ -186,7 +186,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-func TestCouldNotTell(t *testing.T) {
+func TestNoAnswer(t *testing.T) {
 	down, grants, denies := table("!="), table("a@x.org=jane"), table("a@x.org=joe")
 	for _, c := range []struct {
 		name                string

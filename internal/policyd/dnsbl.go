@@ -55,7 +55,7 @@ func (o *dnsblPart) bind(fs *pflag.FlagSet) {
 	config.Int(fs, &o.DNSBLThreshold, "dnsbl-threshold", 1, 1, maxThreshold, "sum of weights from which on mail is refused")
 	fs.StringArrayVar(&o.DNSBLSelfTest, dnslists.SelfTestFlag, nil, dnslists.SelfTestHelp)
 	fs.StringVar(&o.DQSKeyFile, "dqs-key-file", "", "`file` with the key of the Spamhaus Data Query Service; a bare name is a systemd credential")
-	config.Choice(fs, &o.DNSBLOnError, "dnsbl-on-error", "what happens while the lists cannot tell", wordPass, wordDefer)
+	config.Choice(fs, &o.DNSBLOnError, "dnsbl-on-error", "what happens while the lists do not answer", wordPass, wordDefer)
 	fs.StringVar(&o.DNSBLReply, "dnsbl-reply", checks.DefaultDNSBLReply, "`text` of a refusal; {what} {zone} {meaning} {text} {score} are filled in")
 	fs.StringVar(&o.DNSBLAllowClients, "dnsbl-allow-clients", "", "`file` of addresses, networks and names that are not looked up")
 	fs.StringVar(&o.DNSBLAllowRecipients, "dnsbl-allow-recipients", "", "`file` of recipients that take mail from listed clients, beside postmaster and abuse")

@@ -229,7 +229,7 @@ func TestDNSBLCheckSaysWhatHappens(t *testing.T) {
 		"listed":                {works + listed, "192.0.2.7", nil, api.DNSBLRefused, "", 1},
 		"not listed":            {works + listed, "192.0.2.8", nil, api.DNSBLNotRefused, "", 0},
 		"private":               {works, "10.0.0.1", nil, api.DNSBLNotAsked, "", 0},
-		"out of service":        {listed, "192.0.2.7", nil, api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists cannot tell: zen.spamhaus.org: out of service: lists_nothing", 0},
+		"out of service":        {listed, "192.0.2.7", nil, api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists do not answer: zen.spamhaus.org: out of service: lists_nothing", 0},
 		"out of service, defer": {listed, "192.0.2.7", []string{"--dnsbl-on-error=defer"}, api.DNSBLDeferred, "dnsbl-on-error defer", 0},
 		"allowed":               {works + listed, "192.0.2.7", []string{"--dnsbl-allow-clients=" + clients}, api.DNSBLNotRefused, "dnsbl-allow-clients", 1},
 		"relay":                 {works + listed, "192.0.2.7", []string{"--trusted-relays=192.0.2.0/24"}, api.DNSBLNotRefused, "trusted-relays", 1},

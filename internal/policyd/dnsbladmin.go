@@ -75,9 +75,9 @@ func (o *dnsblPart) decide(out *api.DNSBLCheckResult, outcome dnsbl.Outcome, err
 	case outcome == dnsbl.Clean:
 		out.Verdict = api.DNSBLNotRefused
 	case o.DNSBLOnError == wordDefer:
-		out.Verdict, out.Why = api.DNSBLDeferred, "dnsbl-on-error defer, and the lists cannot tell: "+err.Error()
+		out.Verdict, out.Why = api.DNSBLDeferred, "dnsbl-on-error defer, and the lists do not answer: "+err.Error()
 	default:
-		out.Verdict, out.Why = api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists cannot tell: "+err.Error()
+		out.Verdict, out.Why = api.DNSBLNotRefused, "dnsbl-on-error pass, and the lists do not answer: "+err.Error()
 	}
 	if o.shadowed && out.Verdict != api.DNSBLNotRefused {
 		out.Verdict, out.Why = api.DNSBLNotRefused, "the check is in shadow; it records: "+out.Verdict

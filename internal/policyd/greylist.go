@@ -106,7 +106,7 @@ func (o *greylistPart) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.GreylistAllowClients, "greylist-allow-clients", []string{checks.DefaultAllowList}, "`file` of clients that are not delayed, in postgrey's format, beside our own list; none leaves that out; repeat for several")
 	fs.StringArrayVar(&o.GreylistAllowRecipients, "greylist-allow-recipients", nil, "`file` of recipients whose mail is not delayed, in postgrey's format, beside postmaster and abuse; repeat for several")
 	fs.StringArrayVar(&o.GreylistAllowSenders, "greylist-allow-senders", []string{checks.DefaultAllowList}, "`file` of senders that are not delayed when SPF passes; default is our own list, none is none; repeat for several")
-	config.Choice(fs, &o.GreylistOnError, "greylist-on-error", "what happens while the store cannot tell", wordPass, wordDefer)
+	config.Choice(fs, &o.GreylistOnError, "greylist-on-error", "what happens while the store does not answer", wordPass, wordDefer)
 }
 
 // limits returns the limits by which the facts in the store are judged.

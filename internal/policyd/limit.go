@@ -71,7 +71,7 @@ func (o *limitPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.LimitStore, "limit-store", "sqlite:/var/lib/postern/limits.db", "`where` is counted: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
 	fs.StringVar(&o.LimitPasswordFile, "limit-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
 	config.Choice(fs, &o.LimitCountAt, "limit-count-at", "when a recipient counts: at the end of its mail, when it is accepted, or at the end while Postfix asks there", wordAuto, wordEndOfData, wordRcpt)
-	config.Choice(fs, &o.LimitOnError, "limit-on-error", "what happens while the store cannot tell", wordPass, wordDefer)
+	config.Choice(fs, &o.LimitOnError, "limit-on-error", "what happens while the store does not answer", wordPass, wordDefer)
 	fs.StringArrayVar(&o.LimitTrusted, "limit-trusted-networks", nil, "`network` of clients without login, web mail for instance, whose sender counts as the login; repeat for several")
 	config.Int(fs, &o.LimitIPv4Prefix, "limit-ipv4-prefix", 24, 8, 32, "bits of an IPv4 address that make a network")
 	config.Int(fs, &o.LimitIPv6Prefix, "limit-ipv6-prefix", 64, 16, 128, "bits of an IPv6 address that make a network")

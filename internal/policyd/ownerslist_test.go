@@ -83,7 +83,7 @@ func sameEntries(got, want []api.OwnersListEntry) bool {
 
 // The way from a sender to its entry reads the same whether the tables were
 // gone through or the sender was asked for.
-func TestOwnersListTellsTheSameWayOfCandidates(t *testing.T) {
+func TestOwnersListNamesTheSameWayForCandidates(t *testing.T) {
 	a, _ := inForceWith(t, "--checks=ownership", "--owners=static:root@x.example", "--owner-self=false", "--owner-alias-depth=3",
 		"--owner-aliases=inline:{a@x.example=b@x.example,b@x.example=c@x.example,c@x.example=ann}")
 	got, err := listOwned(t, a, api.OwnersListArgs{Login: "ann", Senders: []string{"a@x.example", "b@x.example", "c@x.example"}})

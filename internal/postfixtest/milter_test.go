@@ -141,7 +141,7 @@ func milterVerdict(t *testing.T, socket, message string) (MilterVerdict, error) 
 	return c.Send(MilterMail{Sender: "a@example.org", Recipient: "b@example.org", Message: message})
 }
 
-func TestDialMilterNobody(t *testing.T) {
+func TestDialMilterWithoutServer(t *testing.T) {
 	if _, err := milterVerdict(t, filepath.Join(t.TempDir(), "none"), ""); err == nil {
 		t.Error("a session with nobody")
 	}

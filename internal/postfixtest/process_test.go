@@ -57,7 +57,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-func TestStopTellsHowItEnded(t *testing.T) {
+func TestStopReportsHowItEnded(t *testing.T) {
 	tests := []struct {
 		name, script string
 		want         string // in the error; "" is none

@@ -188,7 +188,7 @@ func TestPostgreSQLAgainstPostmap(t *testing.T) {
 		"CREATE FUNCTION owner_of(a text) RETURNS SETOF text LANGUAGE sql AS 'SELECT login FROM owners WHERE sender = a'",
 		"CREATE ROLE postfix LOGIN PASSWORD 'it''s \\ secret'; GRANT SELECT ON owners TO postfix")
 	login := "user = postfix\npassword = it's \\ secret\ndbname = postgres\n"
-	// Postfix before 3.8 tells the server that its UTF-8 was LATIN1, and finds no
+	// Postfix before 3.8 declares to the server that its UTF-8 was LATIN1, and finds no
 	// such key; what we find is asserted in TestServerTrouble.
 	keys := slices.DeleteFunc(askedKeys(), func(key string) bool { return strings.ContainsFunc(key, func(r rune) bool { return r > 0x7f }) })
 	compareForms(t, "pgsql", "hosts = inet:"+p.Addr+"\n"+login, keys)

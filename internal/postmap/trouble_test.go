@@ -143,7 +143,7 @@ func TestServerTrouble(t *testing.T) {
 				tr := newTrouble(t, b, b.badPassword, remote.Config{})
 				tr.until("down", fails)
 				if err := tr.changes[0].Err; strings.Contains(err.Error(), "wrong-one") {
-					t.Errorf("the error %v tells the password", err)
+					t.Errorf("the error %v contains the password", err)
 				}
 			})
 			t.Run("table missing", func(t *testing.T) { b.missingTable(t) })

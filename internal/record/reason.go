@@ -171,19 +171,19 @@ func vocabulary() map[string][]use {
 	return map[string][]use{
 		"":               slices.Concat(with(pass, NotApplicable, NoChecks), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
 		"policy_context": {{UnknownHook, []string{pass, deferral}}},
-		"ownership": slices.Concat(couldNotTell(OwnerLookupFailed), with(none, OwnerUnauthenticated),
+		"ownership": slices.Concat(noAnswer(OwnerLookupFailed), with(none, OwnerUnauthenticated),
 			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
 			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear, OwnerUnlisted, OwnerNullSender)),
 		"from_ownership": slices.Concat(with(deferral, OwnerLookupFailed),
 			with(none, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender, FromExempt),
 			with(reject, FromNotOwned, FromRedirected, FromSeveral, FromUnreadable, FromDisplay)),
-		"limit": slices.Concat(couldNotTell(LimitUnavailable), with(none, LimitNone, LimitExempt), with(pass, LimitWithin, LimitWarned),
+		"limit": slices.Concat(noAnswer(LimitUnavailable), with(none, LimitNone, LimitExempt), with(pass, LimitWithin, LimitWarned),
 			ofLimits(LimitRecipients, LimitMessages, LimitBytes, LimitNetworks, LimitRefused), with(reject, LimitBlocked)),
-		"dnsbl": slices.Concat(couldNotTell(DNSBLUnavailable),
+		"dnsbl": slices.Concat(noAnswer(DNSBLUnavailable),
 			with(none, DNSBLAuthenticated, DNSBLTrustedRelay, DNSBLClientExempt, DNSBLRecipientExempt, DNSBLNothingToAsk),
 			with(pass, DNSBLClean, DNSBLBelowThreshold, DNSBLAllowed),
 			with(reject, DNSBLClientListed, DNSBLSenderListed, DNSBLHeloListed, DNSBLNameListed)),
-		"greylist": slices.Concat(couldNotTell(GreylistUnavailable),
+		"greylist": slices.Concat(noAnswer(GreylistUnavailable),
 			with(none, GreylistAuthenticated, GreylistTrustedRelay, GreylistLocalClient, GreylistNoClient,
 				GreylistClientAllowed, GreylistRecipientAllowed, GreylistSenderAllowed),
 			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
@@ -205,9 +205,9 @@ func with(verdict string, reasons ...Reason) (uses []use) {
 	return uses
 }
 
-// couldNotTell returns the reasons of a check that could not decide, so that its
+// noAnswer returns the reasons of a check that could not decide, so that its
 // rule for errors decides.
-func couldNotTell(own Reason) []use {
+func noAnswer(own Reason) []use {
 	var all []use
 	for _, r := range []Reason{own, CheckFailed, DeadlineSpent} {
 		all = append(all, use{r, []string{pass, deferral}})

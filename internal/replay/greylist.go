@@ -96,7 +96,7 @@ func (p *greylistPlayer) play(ctx context.Context, q *Question) error {
 	if j.Reason == "" {
 		p.report.Unknown[unknownPostfix]++
 	}
-	if couldNotTell(j.Reason) {
+	if noAnswer(j.Reason) {
 		p.report.Unknown[unknownStore]++
 		return nil
 	}
@@ -154,7 +154,7 @@ func (p *greylistPlayer) letInWas(m *way, now time.Time) {
 	}
 }
 
-func couldNotTell(r record.Reason) bool {
+func noAnswer(r record.Reason) bool {
 	return slices.Contains([]record.Reason{record.GreylistUnavailable, record.CheckFailed, record.DeadlineSpent}, r)
 }
 

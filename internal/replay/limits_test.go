@@ -31,7 +31,7 @@ func limitOf(t *testing.T, rules ...string) Settings {
 }
 
 // submissions are mails of people who log in, to some recipients each. No one comes
-// back: when, a record cannot tell.
+// back: a record does not show when.
 func submissions(seed uint64) (all []mail) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	for n := range 120 {

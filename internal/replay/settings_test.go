@@ -32,7 +32,7 @@ func written(t *testing.T, text string) string {
 }
 
 // Of every setting: what replay says of the day's log is what the daemon does on the
-// same day with the setting, where the records can tell.
+// same day with the setting, where the records show it.
 func TestEachSettingIsWhatTheDaemonDoes(t *testing.T) {
 	for name, change := range map[string]func(*checks.Greylist){
 		"allowed clients": func(c *checks.Greylist) { c.AllowClients = clients(t, "198.51.7.0/24\n198.51.9.0/24\npool.example\n") },

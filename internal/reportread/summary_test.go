@@ -108,7 +108,7 @@ func TestIdentify(t *testing.T) {
 	tally.Add(numbered(t, 0, feedback(head+rows)))
 	sum := tally.Summary()
 	if unknown := (Identity{DNS: dns}).Identify(t.Context(), sum); unknown != 1 {
-		t.Errorf("the DNS could not tell about %d", unknown)
+		t.Errorf("DNS lookups failed for %d", unknown)
 	}
 	var got []string
 	for _, s := range sum.Domains[0].Sources {

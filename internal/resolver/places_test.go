@@ -41,7 +41,7 @@ func crowd(t *testing.T, r *resolver.Resolver, clients, each int, name func(clie
 
 // Strangers that make us ask about names with silent servers do not block others:
 // not with one zone, not with many zones, and not from one network.
-func TestSilentNamesKeepNobodyOut(t *testing.T) {
+func TestSilentNamesBlockNoOne(t *testing.T) {
 	for name, attack := range map[string]struct {
 		clients, each int
 		name          func(client, n int) string

@@ -401,7 +401,7 @@ type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-func TestCheckLetsGoOfItsState(t *testing.T) {
+func TestCheckReleasesItsState(t *testing.T) {
 	g := newGate()
 	Main(g, Process{Args: []string{"--check-config", "--listen=unix:/run/x"}, Stdout: io.Discard, Stderr: io.Discard})
 	if len(g.ended) != 1 || g.current != nil {
@@ -614,7 +614,7 @@ func TestSettingsCanBeAsked(t *testing.T) {
 
 // A setting of the file that a flag overrides is reported, at start and by
 // --check-config.
-func TestBeatenSettingIsToldOf(t *testing.T) {
+func TestOverriddenSettingIsLogged(t *testing.T) {
 	p := newProcess(t)
 	p.configure(t, "word = \"file\"\nlisten = \"unix:/run/other\"")
 	text := p.path("conf") + ":2: listen has no effect: --listen beats it"
@@ -630,7 +630,7 @@ func TestBeatenSettingIsToldOf(t *testing.T) {
 }
 
 // A file that every user may change is reported, at start and by --check-config.
-func TestExposedFileIsToldOf(t *testing.T) {
+func TestExposedFileIsLogged(t *testing.T) {
 	p := newProcess(t)
 	p.configure(t, "word = \"file\"")
 	if err := os.Chmod(p.path("conf"), 0o666); err != nil {

@@ -525,7 +525,7 @@ func TestUndoAfterChanges(t *testing.T) {
 	}
 }
 
-// What setup cannot tell from its own it refuses to touch, with the difference.
+// What looks like setup's own and is not, it refuses to touch, with the difference.
 func TestUndoRefuses(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -36,7 +36,7 @@ type peerCase struct {
 	name   string
 	policy string   // the record of $D
 	zone   string   // more of the DNS
-	down   []string // names that DNS cannot tell anything about
+	down   []string // names for which DNS lookups fail
 	client string   // 192.0.2.9; the zone lets 192.0.2.1 send for $D and below
 	helo   string   // mx.away.example
 	sender string   // x@away.example
@@ -78,7 +78,7 @@ const (
 	noDefault = "gives up the record for one bad tag (section 4.7: bad syntax is ignored, the default counts)"
 	rua       = "gives up the record (section 4.10.1: with a rua, as p=none)"
 	bad       = " (section 4.10.1: the record is there, and no policy can be had of it)"
-	down      = "takes DNS that cannot tell for an answer (section 5.3.6: neither pass nor fail)"
+	down      = "takes a failed DNS lookup for an answer (section 5.3.6: neither pass nor fail)"
 	several   = "judges no From with several domains (section 5.3.1 allows that; section 11.5: a way around DMARC)"
 	unjudged  = "has no word for a From that cannot be judged (section 11.5: a way around DMARC)"
 	says      = "says nothing (section 5.3.1 ends there; RFC 8601 has \"none\" for it)"
@@ -160,7 +160,7 @@ func peerCases() []peerCase {
 		{name: "p is missing, no rua", policy: "v=DMARC1", want: peerPermError, rspamd: other{peerNone, "says that there is no policy" + bad}},
 		{name: "sp is broken, rua", policy: "v=DMARC1; p=reject; sp=eject; rua=mailto:r@$D", want: peerFailNone, opendmarc: other{peerPermError, rua}, rspamd: other{peerReject, "does not look at sp here" + bad}},
 
-		// DNS that cannot tell.
+		// Failed DNS lookups.
 		{name: "the policy is down", policy: "v=DMARC1; p=reject", down: []string{"_dmarc.$D"}, want: peerTempError, opendmarc: other{peerNone, down}},
 		{name: "the policy is down, aligned", policy: "v=DMARC1; p=reject", down: []string{"_dmarc.$D"}, signer: "$D", want: peerTempError, opendmarc: other{peerNone, down}},
 		{name: "the parent's policy is down", policy: "v=DMARC1; p=reject", down: []string{"_dmarc.$D"}, from: "From: <a@mail.$D>", want: peerTempError, opendmarc: other{peerNone, down}},

@@ -151,7 +151,7 @@ func TestDMARC(t *testing.T) {
 			ActionQuarantine, "policy_quarantine", "", true, "", record.DMARCQuarantined}},
 		{name: "broken record", from: "a@broken.example", want: judged{"permerror (bad_record dis=none) header.from=broken.example", ActionNone, "no_policy", "", false, "", record.Verified}},
 		{name: "no record", from: "a@away.example", want: judged{"none header.from=away.example", ActionNone, "no_policy", "", false, "", record.Verified}},
-		{name: "DNS is down", from: "a@down.example", options: enforce(EnforceStrict), want: judged{"temperror (DNS could not tell) header.from=down.example", ActionNone, "temperror", "", false, "", record.VerifyUnsure}},
+		{name: "DNS is down", from: "a@down.example", options: enforce(EnforceStrict), want: judged{"temperror (DNS lookup failed) header.from=down.example", ActionNone, "temperror", "", false, "", record.VerifyUnsure}},
 		{name: "the strictest of two", from: "a@none.example, b@reject.example", want: marked("reject")},
 		{name: "no From that can be judged", from: "a@b..c", want: judged{"permerror (from_unusable dis=quarantine)", ActionQuarantine, "from_unusable", "", true, "", record.DMARCQuarantined}},
 		{name: "no From that can be judged, refused", from: "a@b..c", options: func(o *DMARCOptions) { o.Quarantine = RejectAll },

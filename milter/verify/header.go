@@ -140,7 +140,7 @@ func brief(s string) string {
 	return s[:briefHead] + gap + s[len(s)-briefTail:]
 }
 
-const dnsComment = "DNS could not tell"
+const dnsComment = "DNS lookup failed"
 
 // matched returns the mechanism that matched, and the domain of its record.
 func matched(r spf.Result) string {

@@ -111,7 +111,7 @@ func Rules() []Rule {
 			func(s *Situation) bool { return s.Verdict.Status == dmarc.Pass }},
 		{"no_policy", "no policy applies: no record, a broken one, or no domain in From", [4]Action{n, n, n, n}, "", "",
 			func(s *Situation) bool { return s.Verdict.Status == dmarc.None || s.Verdict.Reason == dmarc.BadRecord }},
-		{"temperror", "DNS could not tell", [4]Action{n, n, n, n}, "", "",
+		{"temperror", "DNS lookup failed", [4]Action{n, n, n, n}, "", "",
 			func(s *Situation) bool { return s.Verdict.Status == dmarc.TempError }},
 		{"local_allow", "the administrator allows it", [4]Action{n, n, n, n}, OverrideLocalPolicy, "allowed locally",
 			func(s *Situation) bool { return s.LocalAllow }},

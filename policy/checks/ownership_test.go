@@ -132,7 +132,7 @@ func (f failing) Check(context.Context, mailaddr.Address, string) (ownership.Ans
 	return f.answer, f.err
 }
 
-func TestOwnershipCouldNotTell(t *testing.T) {
+func TestOwnershipNoAnswer(t *testing.T) {
 	for _, err := range []error{context.DeadlineExceeded, errors.New("no route to host")} {
 		o := Ownership{&ownership.Judge{Owners: failing{err: err}}}
 		v, _, got := o.Judge(t.Context(), mailaddr.Parse("a@b.example"), "x")

@@ -115,7 +115,7 @@ func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
 	return nil
 }
 
-// These calls do not tell Go's scheduler that they may block. Otherwise the scheduler
+// These calls do not inform Go's scheduler that they may block. Otherwise the scheduler
 // would move this thread's work, which it does not have, to another thread.
 
 func epollWait(poll int, events []unix.EpollEvent) (int, error) {

@@ -199,7 +199,7 @@ func waitSocket(ctx context.Context, path string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("nobody listens on %s: %w", path, err)
+			return fmt.Errorf("nothing listens on %s: %w", path, err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

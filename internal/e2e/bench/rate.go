@@ -227,7 +227,7 @@ func passGreylist(ctx context.Context, socket string) error {
 		case <-time.After(greylistDelay / 2):
 		}
 	}
-	return fmt.Errorf("the greylist lets nobody pass: %v", actions)
+	return fmt.Errorf("the greylist lets no one pass: %v", actions)
 }
 
 // startSink starts Postfix's own sink, which accepts and drops every mail.

@@ -118,7 +118,7 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("asked %d times, heard %+v", s.asked.Load(), changes)
 		}
 		if _, err := table.Lookup(t.Context(), "a"); !errors.Is(err, errDown) {
-			t.Errorf("the error %v does not tell why", err)
+			t.Errorf("the error %v does not say why", err)
 		}
 		// The pauses grow to their bound: far fewer questions than seconds.
 		for range 600 {

@@ -104,7 +104,7 @@ func (s *servers) bind(fs *pflag.FlagSet) {
 	config.Duration(fs, &s.CacheTTL, "owners-cache-ttl", time.Minute, 0, 24*time.Hour, "how long an entry of a server's table is remembered; 0 asks each time")
 	config.Duration(fs, &s.CacheNegativeTTL, "owners-cache-negative-ttl", 10*time.Second, 0, 24*time.Hour, "how long it is remembered that a server's table has no entry")
 	config.Int(fs, &s.CacheSize, "owners-cache-size", remote.DefaultMaxEntries, 16, 1_000_000, "most remembered answers of one table")
-	config.Duration(fs, &s.LastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long a remembered answer that is too old may still stand in while the servers are down; 0 never")
+	config.Duration(fs, &s.LastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long a remembered answer that is too old may still be used while the servers are down; 0 never")
 }
 
 // Validate checks what needs no I/O, and normalises the domains.

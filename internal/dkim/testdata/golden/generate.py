@@ -226,9 +226,9 @@ edit("key-two", "Two keys at one name: either may verify.", WANT, same, zone([re
 edit("key-two-other-kind", "The key of the other algorithm does not disturb.", WANT, same, zone([record("ed25519"), record("rsa2048")]))
 edit("key-many", "Nobody needs seventeen.", results("permerror", "too many key records"), same, zone([record("rsa2048")] * 17))
 edit("key-only-other-records", "Other records are no key.", results("permerror", "key record has no p="), same, zone(["a=b", "c=d"]))
-edit("dns-temporary", "The DNS failing now says nothing about the signature.", results("temperror", "the DNS could not tell the key"), same, zone("!temporary"))
-edit("dns-timeout", "Nor does a time-out.", results("temperror", "the DNS could not tell the key"), same, zone("!timeout"))
-case("dns-mixed", "Each signature has its own result.", results("temperror", "the DNS could not tell the key", s="s2") + "\n" + WANT,
+edit("dns-temporary", "The DNS failing now says nothing about the signature.", results("temperror", "the DNS lookup of the key failed"), same, zone("!temporary"))
+edit("dns-timeout", "Nor does a time-out.", results("temperror", "the DNS lookup of the key failed"), same, zone("!timeout"))
+case("dns-mixed", "Each signature has its own result.", results("temperror", "the DNS lookup of the key failed", s="s2") + "\n" + WANT,
      [signature(PLAIN.replace("s=s1", "s=s2")), signature(PLAIN)], dict(ZONE, **zone("!temporary", "s2._domainkey.example.com")))
 edit("d-ulabel", "An internationalized d= is looked up as A-labels (RFC 8616).", results("pass", d="xn--bcher-kva.example", i="@xn--bcher-kva.example"), sub("d=example.com", "d=b\u00c3\u00bccher.example"), zone(record("rsa2048"), "s1._domainkey.xn--bcher-kva.example"))
 

@@ -134,11 +134,11 @@ case("spf-none-bare", "A sender without a domain has none to ask.", ["spf=none",
 spf("none-single-label", "A name of one label is not fully qualified (section 4.3).", "none", mailfrom="localhost", sender="a@localhost")
 spf("none-loopback", "A content filter hands mail back: its address says nothing.", "none", ip="127.0.0.1", iprev="")
 spf("none-loopback6", "The same for IPv6.", "none", ip="::1", iprev="")
-spf("temperror-servfail", "Section 2.6.6: DNS failed, the domain did not speak.", "temperror (DNS could not tell)", faults={"example.com": "servfail"})
-spf("temperror-refused", "REFUSED is no answer either (section 4.4).", "temperror (DNS could not tell)", faults={"example.com": "refused"})
-spf("temperror-timeout", "Nor is silence.", "temperror (DNS could not tell)", faults={"example.com": "unavailable"})
-spf("temperror-include", "A part that DNS cannot tell leaves the whole open.", "temperror (DNS could not tell)", "TXT v=spf1 include:_spf.pool.example -all", faults={"_spf.pool.example": "servfail"})
-spf("temperror-mx", "The same for mx.", "temperror (DNS could not tell)", ["TXT v=spf1 mx -all", "MX 10 mx1.pool.example."], faults={"mx1.pool.example": "servfail"})
+spf("temperror-servfail", "Section 2.6.6: DNS failed, the domain did not speak.", "temperror (DNS lookup failed)", faults={"example.com": "servfail"})
+spf("temperror-refused", "REFUSED is no answer either (section 4.4).", "temperror (DNS lookup failed)", faults={"example.com": "refused"})
+spf("temperror-timeout", "Nor is silence.", "temperror (DNS lookup failed)", faults={"example.com": "unavailable"})
+spf("temperror-include", "A part that DNS cannot tell leaves the whole open.", "temperror (DNS lookup failed)", "TXT v=spf1 include:_spf.pool.example -all", faults={"_spf.pool.example": "servfail"})
+spf("temperror-mx", "The same for mx.", "temperror (DNS lookup failed)", ["TXT v=spf1 mx -all", "MX 10 mx1.pool.example."], faults={"mx1.pool.example": "servfail"})
 spf("pass-before-failure", "What comes after a match is not asked.", "pass (ip4:192.0.2.10)", "TXT v=spf1 ip4:192.0.2.10 include:_spf.pool.example -all", faults={"_spf.pool.example": "servfail"})
 spf("permerror-syntax", "Section 4.6.", 'permerror (example.com: term "foo": unknown mechanism)', "TXT v=spf1 foo -all")
 spf("permerror-after-match", "Syntax errors anywhere, also behind a match (section 4.6).", 'permerror (example.com: term "ip4:1.2.3": malformed address)', "TXT v=spf1 ip4:192.0.2.10 ip4:1.2.3 -all")
@@ -164,7 +164,7 @@ helo("fail", "A HELO name that fails beside a MAIL FROM that passes.", "fail (-a
 helo("softfail", "Each result of HELO is shown, none excepted.", "softfail (~all)", "TXT v=spf1 ~all")
 helo("neutral", "The same.", "neutral (?all)", "TXT v=spf1 ?all")
 helo("permerror", "The same.", 'permerror (mx.example.com: term "x": unknown mechanism)', "TXT v=spf1 x")
-helo("temperror", "DNS could not tell about HELO: MAIL FROM stands.", "temperror (DNS could not tell)", "TXT v=spf1 include:_spf.pool.example", faults={"_spf.pool.example": "servfail"})
+helo("temperror", "the DNS lookup of HELO failed: MAIL FROM stands.", "temperror (DNS lookup failed)", "TXT v=spf1 include:_spf.pool.example", faults={"_spf.pool.example": "servfail"})
 helo("none", "Without a record nothing is said.", "", "")
 helo("literal", "An address literal has no record.", "", "", helo="[192.0.2.10]")
 helo("single-label", "A HELO name of one label is not fully qualified.", "", "", helo="localhost")
@@ -179,7 +179,7 @@ null("pass", "The null sender is postmaster at the HELO name (section 2.4).", "p
 null("fail", "The same, refused by the record.", "fail (-all)", "TXT v=spf1 -all")
 null("none", "No record.", "none")
 null("literal", "No domain.", "none", shown='"[192.0.2.10]"', helo="[192.0.2.10]")
-case("null-temperror", "DNS could not tell.", ["spf=temperror (DNS could not tell) smtp.helo=helo.example", NODKIM, IPREV], sender="", helo="helo.example", faults={"helo.example": "servfail"})
+case("null-temperror", "DNS lookup failed.", ["spf=temperror (DNS lookup failed) smtp.helo=helo.example", NODKIM, IPREV], sender="", helo="helo.example", faults={"helo.example": "servfail"})
 
 # --- DKIM
 def dk(name, why, result, sigs, zone=KEY, **kw):
@@ -237,10 +237,10 @@ sig = sign(sub("d=example.com;", ""))
 dk("permerror-no-domain", "No d=.", [dkim("permerror", sig, "signature has no d=", d="", i="")], [sig])
 sig = "DKIM-Signature: v=1; v=1; d=example.com; b=QUJDREVGRw==\r\n"
 dk("permerror-syntax", "Not a list of tags.", ["dkim=permerror (signature syntax: a tag occurs twice)"], [sig])
-one("temperror-servfail", "DNS failed: nothing is known of the signature.", "temperror", "the DNS could not tell the key", after={"faults": {"s1._domainkey.example.com": "servfail"}})
-one("temperror-timeout", "The same for silence.", "temperror", "the DNS could not tell the key", after={"faults": {"s1._domainkey.example.com": "unavailable"}})
+one("temperror-servfail", "DNS failed: nothing is known of the signature.", "temperror", "the DNS lookup of the key failed", after={"faults": {"s1._domainkey.example.com": "servfail"}})
+one("temperror-timeout", "The same for silence.", "temperror", "the DNS lookup of the key failed", after={"faults": {"s1._domainkey.example.com": "unavailable"}})
 other = sign(lambda t: t.replace("s=s1", "s=s2"))
-dk("temperror-and-pass", "Each signature stands alone.", [dkim("temperror", other, "the DNS could not tell the key", s="s2"), dkim("pass", rsa)], [other, rsa], faults={"s2._domainkey.example.com": "servfail"})
+dk("temperror-and-pass", "Each signature stands alone.", [dkim("temperror", other, "the DNS lookup of the key failed", s="s2"), dkim("pass", rsa)], [other, rsa], faults={"s2._domainkey.example.com": "servfail"})
 lists = [sign(lambda t: t.replace("d=example.com", "d=list%d.example" % n)) for n in range(6)]
 keys = {"s1._domainkey.list%d.example" % n: "TXT " + record("rsa2048") for n in range(6)}
 dk("capped", "Of seven signatures five are judged, the author's among them.", [dkim("pass", lists[n], d="list%d.example" % n, i="@list%d.example" % n) for n in range(4)] + [dkim("pass", rsa)], lists + [rsa], dict(KEY, **keys))
@@ -260,8 +260,8 @@ iprev("fail", "The name belongs to another address.", "fail (mx.example.com)", d
 iprev("fail-nowhere", "The name does not exist.", "fail (bank.example)", dict(CLIENT, **{PTR: "PTR bank.example."}))
 iprev("fail-eleventh", "Ten names are looked at, no more.", "fail (n0.example.com)", dict(CLIENT, **{PTR: ["PTR n%d.example.com." % n for n in range(10)] + ["PTR mx.example.com."]}))
 iprev("permerror", "The address has no name.", "permerror", {})
-iprev("temperror", "DNS could not tell the name.", "temperror", CLIENT, faults={PTR: "servfail"})
-iprev("temperror-forward", "DNS could not tell its addresses.", "temperror (mx.example.com)", CLIENT, faults={"mx.example.com": "servfail"}, helo="helo.example")
+iprev("temperror", "the DNS lookup of the name failed.", "temperror", CLIENT, faults={PTR: "servfail"})
+iprev("temperror-forward", "the DNS lookup of its addresses failed.", "temperror (mx.example.com)", CLIENT, faults={"mx.example.com": "servfail"}, helo="helo.example")
 
 # --- fields that claim to be ours, and those that do not
 def forged(name, why, fields, remove, **kw):
@@ -333,7 +333,7 @@ refuse("explained-in-vain", "An explanation that DNS cannot tell (section 6.2)."
 refuse("mechanism", "Any mechanism may fail.", "fail (-ip4:192.0.2.10)", "TXT v=spf1 -ip4:192.0.2.10 +all", "550 5.7.23 SPF: 192.0.2.10 may not send mail of example.com (-ip4:192.0.2.10)")
 for status, text, rec in (("softfail", "softfail (~all)", "TXT v=spf1 ~all"), ("neutral", "neutral (?all)", "TXT v=spf1 ?all"), ("none", "none", "TXT x"), ("permerror", 'permerror (example.com: term "x": unknown mechanism)', "TXT v=spf1 x")):
     refuse("not-" + status, "Only a fail is refused (sections 8.1 to 8.7).", text, rec, None)
-refuse("not-temperror", "DNS that cannot tell is no reason to refuse.", "temperror (DNS could not tell)", "TXT v=spf1 -all", None, faults={"example.com": "servfail"})
+refuse("not-temperror", "DNS that cannot tell is no reason to refuse.", "temperror (DNS lookup failed)", "TXT v=spf1 -all", None, faults={"example.com": "servfail"})
 case("refuse-not-local", "A content filter's mail is not refused.", ["spf=none smtp.mailfrom=example.com", NODKIM], {"example.com": "TXT v=spf1 -all"}, options=["spf-reject"], ip="127.0.0.1")
 case("refuse-null", "The null sender is its HELO name.", ["spf=fail (-all) smtp.helo=mx.example.com", NODKIM, IPREV], {"mx.example.com": ["A 192.0.2.10", "TXT v=spf1 -all"]}, options=["spf-reject"], sender="", refuse="550 5.7.23 SPF: 192.0.2.10 may not send mail of mx.example.com (-all)")
 case("refuse-not-helo", "HELO that fails beside MAIL FROM is not refused.", [PASS, "spf=fail (-all) smtp.helo=mx.example.com", NODKIM, IPREV], {"mx.example.com": ["A 192.0.2.10", "TXT v=spf1 -all"]}, options=["spf-reject"])
