@@ -111,14 +111,7 @@ func Parse(field string, header iter.Seq2[string, string]) Author {
 
 // ParseField parses one field that names people.
 func ParseField(value string) Author {
-	a := Author{missing: true, Fields: 1}
-	if len(value) > MaxField {
-		value, a.overflow = value[:MaxField], true
-	}
-	a.readField(value)
-	a.Malformed = a.Malformed || a.overflow
-	a.Defect = a.defect()
-	return a
+	return ParseFrom(func(yield func(name, value string) bool) { yield("From", value) })
 }
 
 // Named reports whether a lenient reader takes a field name for the given one,

@@ -9,14 +9,14 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
-// MaxShown is how many addresses Shown returns at most.
-const MaxShown = 50
+// maxShown is how many addresses Shown returns at most.
+const maxShown = 50
 
 // Shown returns every text in a field that a person or a careless reader could
 // take for an address, each once: the addresses themselves, and those in
 // display names, comments and decoded words. Look-alikes of "@" and ".",
 // invisible characters, and space around an "@" are read as people read them.
-// more reports whether there are others, beyond MaxShown or MaxField.
+// more reports whether there are others, beyond maxShown or MaxField.
 func Shown(value string) (all []string, more bool) {
 	if len(value) > MaxField {
 		value, more = value[:MaxField], true
@@ -30,7 +30,7 @@ func Shown(value string) (all []string, more bool) {
 			address := addressAround(text, i)
 			switch {
 			case address == "" || seen[address]:
-			case len(all) == MaxShown:
+			case len(all) == maxShown:
 				return all, true
 			default:
 				seen[address] = true

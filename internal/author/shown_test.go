@@ -40,10 +40,10 @@ func TestShown(t *testing.T) {
 		t.Error("text beyond MaxField is not reported")
 	}
 	var b strings.Builder
-	for i := range MaxShown + 1 {
+	for i := range maxShown + 1 {
 		b.WriteString(strings.Repeat("x", i+1) + "@example.com, ")
 	}
-	if all, more := Shown(b.String()); !more || len(all) != MaxShown {
+	if all, more := Shown(b.String()); !more || len(all) != maxShown {
 		t.Errorf("%d addresses, more %v", len(all), more)
 	}
 }
