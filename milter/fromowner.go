@@ -131,6 +131,7 @@ type fromQuestion struct {
 
 	asked     []askedOwner
 	display   []string
+	crowded   bool // a display name shows more addresses than are looked up
 	looked    bool // exemption is known
 	exemption Exemption
 }
@@ -162,7 +163,11 @@ func (q *fromQuestion) decide(sender mailaddr.Address, header []Field) (FromRuli
 		}
 	}
 	if len(values[fieldFrom]) == 0 {
-		return q.withoutFrom(sender)
+		r, err := q.withoutFrom(sender)
+		if err != nil || r.Refused {
+			return r, err
+		}
+		first = r
 	}
 	return q.shown(first), nil
 }
@@ -198,14 +203,20 @@ func (q *fromQuestion) withoutFrom(sender mailaddr.Address) (FromRuling, error) 
 
 // shown judges the display names, when everything else is allowed.
 func (q *fromQuestion) shown(r FromRuling) FromRuling {
-	if len(q.display) == 0 || !q.RefuseDisplay {
+	const rejected = "name in From, Sender or Resent-From rejected: "
+	refused := FromRuling{Refused: true, Reason: record.FromDisplay, Field: "From"}
+	switch {
+	case !q.RefuseDisplay:
+		return r
+	case len(q.display) > 0:
+		refused.Address = q.display[0]
+		refused.Text = "<" + refused.Address + ">: " + rejected + "it shows an address not owned by user " + q.login
+	case q.crowded:
+		refused.Text = rejected + "it shows too many addresses"
+	default:
 		return r
 	}
-	address := q.display[0]
-	return FromRuling{
-		Refused: true, Reason: record.FromDisplay, Field: "From", Address: address,
-		Text: "<" + address + ">: name in From, Sender or Resent-From rejected: it shows an address not owned by user " + q.login,
-	}
+	return refused
 }
 
 // fields judges the fields of one name; the ruling is that of the first address, or
@@ -279,7 +290,8 @@ func (q *fromQuestion) careless(name, value string, all, judged []string) (FromR
 
 // look collects the addresses that the display names of a field show.
 func (q *fromQuestion) look(value string) error {
-	addresses, _ := author.Shown(value)
+	addresses, more := author.Shown(value)
+	q.crowded = q.crowded || more
 	for _, address := range addresses {
 		r, err := q.address("", address)
 		if err != nil {

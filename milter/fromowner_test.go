@@ -3,6 +3,7 @@ package milter
 import (
 	"context"
 	"errors"
+	"fmt"
 	stdmail "net/mail"
 	"slices"
 	"strings"
@@ -138,6 +139,28 @@ func TestFromOwners(t *testing.T) {
 				t.Errorf("--from-display reject: refused %v with %q", strict.Refused, strict.Text)
 			}
 		})
+	}
+}
+
+// Text that --from-display reject has to see, and could be kept from.
+func TestFromDisplayIsComplete(t *testing.T) {
+	var own strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&own, "alice+%d@home.example ", i)
+	}
+	for name, text := range map[string]string{
+		"behind many own addresses": "From: (" + own.String() + ") \"ceo@home.example\" <alice@home.example>",
+		"in Sender, without From":   "Sender: \"ceo@home.example\" <alice@home.example>",
+	} {
+		for _, exempt := range []bool{false, true} {
+			f := FromOwners{Judge: testJudge(t), RefuseDisplay: true, Exempt: func(context.Context, string) (Exemption, error) {
+				return Exemption{Display: exempt}, nil
+			}}
+			r, err := f.Decide(t.Context(), ownerOfAll, mailaddr.Parse(ownerOfAll), header(text))
+			if err != nil || r.Refused == exempt || r.Refused && (r.Reason != record.FromDisplay || r.Text == "") {
+				t.Errorf("%s, exempt %v: refused %v, reason %s, %q, %v", name, exempt, r.Refused, r.Reason, r.Text, err)
+			}
+		}
 	}
 }
 
