@@ -74,6 +74,21 @@ func TestExemptionsAreChecked(t *testing.T) {
 	}
 }
 
+// --check-config --online asks the servers of these tables too.
+func TestExemptionsAreProbed(t *testing.T) {
+	away := "socketmap:unix:" + filepath.Join(t.TempDir(), "away") + ":exempt"
+	s, err := configure([]string{"--config=", "--dkim-keys=", "--mark-key-file=", "--from-ownership=enforce", "--owners=static:x", "--from-exempt=" + away, "--check-config", "--online"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	life := service.NewLife()
+	defer life.Discard()
+	_, err = s.Build(life, service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{Daemon: daemonName})))
+	if err == nil || !strings.Contains(err.Error(), "from-exempt") || !strings.Contains(err.Error(), "cannot answer") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // Without a table the check cannot be switched on, and tables without the check do
 // nothing.
 func TestFromOwnershipSettings(t *testing.T) {

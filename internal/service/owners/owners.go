@@ -153,12 +153,9 @@ type Opened struct {
 // Open opens the tables, or takes those in force that have not changed, and makes
 // the judge from them.
 func (f *Flags) Open(d Deps) (*Opened, error) {
-	owners, err := f.OpenTables("owners", f.Owners, d)
-	if err != nil {
-		return nil, err
-	}
-	aliases, err := f.OpenTables("owner-aliases", f.Aliases, d)
-	if err != nil {
+	owners, errOwners := f.OpenTables("owners", f.Owners, d)
+	aliases, errAliases := f.OpenTables("owner-aliases", f.Aliases, d)
+	if err := errors.Join(errOwners, errAliases); err != nil {
 		return nil, err
 	}
 	decider, err := ownership.New(ownership.Config{
@@ -169,11 +166,6 @@ func (f *Flags) Open(d Deps) (*Opened, error) {
 		return nil, err
 	}
 	d.Life.Watch(decider.Files()...)
-	if d.Set.Online() {
-		if err := f.probe(owners, aliases, d.Set); err != nil {
-			return nil, err
-		}
-	}
 	return &Opened{Judge: f.judge(decider), Tables: slices.Concat(owners, aliases)}, nil
 }
 
@@ -188,16 +180,14 @@ func (f *Flags) judge(decider ownership.Asker) *ownership.Judge {
 	}
 }
 
-// probe asks each table once, for --check-config --online.
-func (f *Flags) probe(owners, aliases []postmap.Table, s *config.Set) error {
+// probe asks each table of a flag once, for --check-config --online.
+func (f *Flags) probe(flag string, tables []postmap.Table, s *config.Set) error {
 	ctx, cancel := context.WithTimeout(context.Background(), f.Timeout)
 	defer cancel()
 	var errs []error
-	for flag, tables := range map[string][]postmap.Table{"owners": owners, "owner-aliases": aliases} {
-		for i, table := range tables {
-			if err := table.Probe(ctx); err != nil {
-				errs = append(errs, s.ErrorfAt(flag, i, "table %.80s cannot answer: %w", table.Spec, err))
-			}
+	for i, table := range tables {
+		if err := table.Probe(ctx); err != nil {
+			errs = append(errs, s.ErrorfAt(flag, i, "table %.80s cannot answer: %w", table.Spec, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -225,6 +215,9 @@ func (f *Flags) OpenTables(flag string, specs []string, d Deps) ([]postmap.Table
 			return nil, d.Set.ErrorfAt(flag, i, "%w", err)
 		}
 		tables = append(tables, table)
+	}
+	if d.Set.Online() {
+		return tables, f.probe(flag, tables, d.Set)
 	}
 	return tables, nil
 }
