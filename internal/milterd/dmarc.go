@@ -148,27 +148,15 @@ func (o *dmarcPart) watchHold(d *verify.DMARCOptions, n *needs) error {
 
 type holdKey struct{ queueDirectory string }
 
-// count counts verdicts. The counters are kept over reloads.
+// count counts verdicts.
 func (o *dmarcPart) count(n *needs) error {
-	counters, err := service.Keep(n.life, countersKey{}, func() (service.Opened[*dmarcCounters], error) {
-		c := newDMARCCounters()
-		registry := n.Metrics.Registerer()
-		registry.MustRegister(c.collectors()...)
-		return service.Opened[*dmarcCounters]{Value: c, Close: func() error {
-			for _, one := range c.collectors() {
-				registry.Unregister(one)
-			}
-			return nil
-		}}, nil
-	})
+	counters, err := keepCounters(n, newDMARCCounters)
 	if err != nil {
 		return err
 	}
 	n.verify.Observe = counters.observe
 	return nil
 }
-
-type countersKey struct{}
 
 // ourDomain returns a function that reports whether there is a key for a domain. Mail
 // of such a domain comes from us.

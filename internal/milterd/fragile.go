@@ -3,7 +3,6 @@ package milterd
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -12,8 +11,6 @@ import (
 //	postern_dkim_fragile_total{cause}     whose signature will break on the way
 //	postern_dkim_selfcheck_total{result}  whose signature was verified before it left
 type signedCounters struct{ fragile, selfCheck *prometheus.CounterVec }
-
-type signedKey struct{}
 
 func newSignedCounters() *signedCounters {
 	c := &signedCounters{
@@ -51,20 +48,9 @@ func (c *signedCounters) observe(r *sign.Result) {
 	}
 }
 
-// countSigned returns a function that counts mails that were signed. The counters are
-// kept over reloads.
+// countSigned returns a function that counts mails that were signed.
 func countSigned(n *needs) (func(*sign.Result), error) {
-	c, err := service.Keep(n.life, signedKey{}, func() (service.Opened[*signedCounters], error) {
-		c := newSignedCounters()
-		registry := n.Metrics.Registerer()
-		registry.MustRegister(c.collectors()...)
-		return service.Opened[*signedCounters]{Value: c, Close: func() error {
-			for _, one := range c.collectors() {
-				registry.Unregister(one)
-			}
-			return nil
-		}}, nil
-	})
+	c, err := keepCounters(n, newSignedCounters)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/record"
-	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/owners"
 	"github.com/postern-mail/postern/milter"
 )
@@ -28,8 +27,7 @@ type fromPart struct {
 	Display   string
 	ExemptMap []string
 
-	check  *milter.FromCheck // nil if it is off
-	counts *fromCounts
+	check *milter.FromCheck // nil if it is off
 }
 
 func (o *fromPart) bind(fs *pflag.FlagSet) {
@@ -67,10 +65,8 @@ func (o *fromPart) findIdle(i *idleSettings) {
 const fixFromOff = "no From is asked about; set --from-ownership shadow or enforce, or remove it"
 
 func (o *fromPart) build(n *needs) error {
-	var err error
-	if o.counts, err = service.Keep(n.life, fromCountsKey{}, func() (service.Opened[*fromCounts], error) {
-		return service.Opened[*fromCounts]{Value: newFromCounts()}, nil
-	}); err != nil || o.Mode == wordOff {
+	counts, err := keepCounters(n, newFromCounts)
+	if err != nil || o.Mode == wordOff {
 		return err
 	}
 	deps := owners.Deps{Runtime: n.Runtime, Set: n.set, Life: n.life}
@@ -91,7 +87,7 @@ func (o *fromPart) build(n *needs) error {
 	}
 	o.check = &milter.FromCheck{
 		Owners: &milter.FromOwners{Judge: opened.Judge, Exempt: exempt.lookup, RefuseDisplay: o.Display == wordReject},
-		Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: o.counts.count,
+		Shadow: o.Mode == wordShadow || n.options.shadowed(wordAll), PassOnError: o.OnError == wordPass, Count: counts.count,
 	}
 	n.milter.From = o.check
 	n.life.OnBegin(func() { n.Metrics.Prepare(record.Known(milter.FromOwnership, false)...) })
@@ -103,59 +99,31 @@ func (*fromPart) without() string {
 	return "the tables of owners cannot be read"
 }
 
-// fromCountsKey is the key of the counters, which are kept over reloads.
-type fromCountsKey struct{}
-
 // fromCounts count mail that was judged:
 //
 //	postern_from_ownership_total{verdict,reason,mode}
-type fromCounts struct {
-	*prometheus.CounterVec
-	known map[record.Labels]prometheus.Counter // every possible combination
-}
+type fromCounts struct{ judged *prometheus.CounterVec }
 
+// newFromCounts returns counters with a series for each decision that is possible.
 func newFromCounts() *fromCounts {
-	c := &fromCounts{
-		CounterVec: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "postern_from_ownership_total",
-			Help: "Mails of logins whose From was judged, by verdict, reason and mode.",
-		}, []string{"verdict", "reason", "mode"}),
-		known: make(map[record.Labels]prometheus.Counter),
-	}
+	c := &fromCounts{prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postern_from_ownership_total",
+		Help: "Mails of logins whose From was judged, by verdict, reason and mode.",
+	}, []string{"verdict", "reason", "mode"})}
 	labels := append(record.Known(milter.FromOwnership, false), record.Labels{Verdict: "error", Reason: record.OwnerLookupFailed})
 	for _, reason := range milter.FromPasses() {
 		labels = append(labels, record.Labels{Verdict: "pass", Reason: reason})
 	}
 	for _, l := range labels {
 		for _, mode := range []string{record.ModeEnforce, record.ModeShadow} {
-			c.known[record.Labels{Verdict: l.Verdict, Reason: l.Reason, Mode: mode}] = c.WithLabelValues(l.Verdict, string(l.Reason), mode)
+			c.judged.WithLabelValues(l.Verdict, string(l.Reason), mode)
 		}
 	}
 	return c
 }
 
+func (c *fromCounts) collectors() []prometheus.Collector { return []prometheus.Collector{c.judged} }
+
 func (c *fromCounts) count(verdict string, reason record.Reason, mode string) {
-	if counter := c.known[record.Labels{Verdict: verdict, Reason: reason, Mode: mode}]; counter != nil {
-		counter.Inc()
-	}
-}
-
-// fromCollector shows the counters of the state in force.
-type fromCollector struct{ current *current }
-
-func fromMetrics(c *current) []prometheus.Collector { return []prometheus.Collector{fromCollector{c}} }
-
-// Describe implements prometheus.Collector.
-func (c fromCollector) Describe(out chan<- *prometheus.Desc) { newFromCounts().Describe(out) }
-
-// Collect implements prometheus.Collector.
-func (c fromCollector) Collect(out chan<- prometheus.Metric) {
-	o, release := inForce[*fromPart](c.current)
-	if release == nil {
-		return
-	}
-	defer release()
-	if o.counts != nil {
-		o.counts.Collect(out)
-	}
+	c.judged.WithLabelValues(verdict, string(reason), mode).Inc()
 }

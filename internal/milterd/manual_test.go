@@ -16,6 +16,8 @@ func TestManualHasTheMetrics(t *testing.T) {
 	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats))
 	limited(m)
 	counted(m)
-	m.Registerer().MustRegister(append(newDMARCCounters().collectors(), newSignedCounters().collectors()...)...) // by the first state
+	for _, c := range []counters{newDMARCCounters(), newSignedCounters(), newFromCounts()} {
+		m.Registerer().MustRegister(c.collectors()...) // by the first state
+	}
 	manualtest.Metrics(t, daemonName, m)
 }

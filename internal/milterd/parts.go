@@ -49,7 +49,7 @@ func rooms() []room {
 		{new(verifyPart), nil, nil},
 		{new(dmarcPart), nil, dmarcMetrics},
 		{new(reportPart), reportCommands, reportMetrics},
-		{new(fromPart), fromCommands, fromMetrics},
+		{new(fromPart), fromCommands, nil},
 	}
 }
 
