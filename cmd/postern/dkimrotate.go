@@ -66,11 +66,7 @@ func bindDKIMRotate(fs *pflag.FlagSet) runner {
 
 // rotateArguments returns the given flags as arguments of the daemon.
 func rotateArguments(fs *pflag.FlagSet) []string {
-	args := givenFlags(fs, rotateFlags)
-	if fs.Changed("config") { // the default one need not exist
-		args = append(args, "--config="+fs.Lookup("config").Value.String())
-	}
-	return args
+	return givenFlags(fs, append([]string{"config"}, rotateFlags...))
 }
 
 // rotateCommand is one run of the command.

@@ -92,17 +92,15 @@ func dmarcFlags() []string {
 
 // daemonArguments returns the given flags as arguments of the daemon.
 func daemonArguments(fs *pflag.FlagSet, spfReject bool) []string {
-	var all []string
-	if fs.Changed("config") { // the default one need not exist
-		all = append(all, "--config="+fs.Lookup("config").Value.String())
-	}
+	all := givenFlags(fs, append(dmarcFlags(), "config", "resolver", "dns-timeout", "authserv-id", "received-spf"))
 	if spfReject {
 		all = append(all, "--spf-reject=fail")
 	}
-	return append(all, givenFlags(fs, append(dmarcFlags(), "resolver", "dns-timeout", "authserv-id", "received-spf"))...)
+	return all
 }
 
-// givenFlags returns those of the named flags that were given, as arguments.
+// givenFlags returns those of the named flags that were given, as arguments. The
+// default of "config" is not passed on: that file need not exist.
 func givenFlags(fs *pflag.FlagSet, names []string) (all []string) {
 	for _, name := range names {
 		f := fs.Lookup(name)

@@ -17,15 +17,13 @@ func bindExplainWhose(fs *pflag.FlagSet) runner {
 	fs.StringVar(&args.Login, "login", "", "`name` with which the client has logged in ({auth_authen})")
 	fs.StringVar(&args.Daemon, "daemon-name", "", "milter_macro_daemon_`name` of the service")
 	fs.StringVar(&args.Client, "ip", "", "`address` of the client")
-	config := fs.String("config", api.MilterdConfig, "the daemon's configuration `file`, read when it exists")
+	fs.String("config", api.MilterdConfig, "the daemon's configuration `file`, read when it exists")
 	asJSON := fs.Bool("json", false, "print everything as JSON")
 	return func(_ context.Context, io streams, rest []string) (int, error) {
 		if len(rest) != 0 {
 			return exitFailed, errUsage
 		}
-		if fs.Changed("config") {
-			args.Settings = []string{"--config=" + *config}
-		}
+		args.Settings = givenFlags(fs, []string{"config"})
 		if args.Socket == "" && (args.Login != "" || args.Daemon != "" || args.Client != "") {
 			args.Socket = milterd.SocketAny
 		}

@@ -26,7 +26,7 @@ func (o *fromPart) ownersHeader(ctx context.Context, args api.OwnersHeaderArgs, 
 	}
 	fields := make([]milter.Field, len(args.Fields))
 	for i, f := range args.Fields {
-		fields[i] = milter.Field{Name: f.Name, Value: f.Value}
+		fields[i] = milter.Field(f)
 	}
 	r, err := o.check.Owners.Decide(ctx, args.Login, mailaddr.Parse(args.Sender), fields)
 	if err != nil {
@@ -53,7 +53,7 @@ func NamingFields(message io.Reader) ([]api.ExplainedField, error) {
 	naming := []api.ExplainedField{}
 	for _, f := range fields {
 		if milter.IsFromField(f.Name) {
-			naming = append(naming, api.ExplainedField{Name: f.Name, Value: f.Value})
+			naming = append(naming, api.ExplainedField(f))
 		}
 	}
 	return naming, nil

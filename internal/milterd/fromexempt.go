@@ -1,6 +1,7 @@
 package milterd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,11 +64,7 @@ func parseExemption(table *postmap.Table, key string, values []string) (e milter
 	for _, value := range values {
 		for _, word := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\r' }) {
 			if err := addExemption(&e, word); err != nil {
-				where := table.Spec
-				if at := table.Locate(key); at != "" {
-					where = at
-				}
-				problems = append(problems, fmt.Errorf("%s: exemption of %.80q: %w", where, key, err))
+				problems = append(problems, fmt.Errorf("%s: exemption of %.80q: %w", cmp.Or(table.Locate(key), table.Spec), key, err))
 			}
 		}
 	}
