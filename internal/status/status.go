@@ -138,14 +138,26 @@ func (s *Server) Serve(ln net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		BaseContext:       func(net.Listener) context.Context { return s.life },
 	}
-	s.mu.Lock()
-	s.serving = append(s.serving, server)
-	s.mu.Unlock()
+	if !s.begin(server) {
+		return ln.Close()
+	}
 	err := server.Serve(netutil.LimitListener(ln, maxConnections))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve the status page on %s: %w", ln.Addr(), err)
+}
+
+// begin adds a server to those that Shutdown stops. It returns false after
+// Shutdown.
+func (s *Server) begin(server *http.Server) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.Err() != nil {
+		return false
+	}
+	s.serving = append(s.serving, server)
+	return true
 }
 
 // Shutdown ends the open pages, stops accepting and waits for the running

@@ -310,6 +310,21 @@ func TestNoTokenOutsideLoopback(t *testing.T) {
 	}
 }
 
+// A daemon may end before the goroutine that serves its page has begun.
+func TestServeAfterShutdown(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{})
+	if err := errors.Join(s.Shutdown(context.Background()), s.Serve(ln)); err != nil {
+		t.Error(err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is left open: %v", err)
+	}
+}
+
 func TestParsePeer(t *testing.T) {
 	for text, want := range map[string]string{
 		"http://192.0.2.7:9147": "http://192.0.2.7:9147", "https://mx.example.org/": "https://mx.example.org",
