@@ -95,7 +95,7 @@ func (s *Server) askPeer(ctx context.Context, p Peer, w want) (Part, error) {
 		return Part{}, errors.New("its answer is too long")
 	}
 	var part Part
-	if err := json.Unmarshal(body, &part); err != nil {
+	if err := json.Unmarshal(body, &part); err != nil || part.Status.Daemon == "" {
 		return Part{}, errors.New("its answer is not that of a status page")
 	}
 	return part, nil

@@ -40,6 +40,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/logging"
 )
@@ -102,6 +103,7 @@ type Server struct {
 // New returns a server.
 func New(o Options) *Server {
 	s := &Server{o: o, pages: make(chan struct{}, maxPages), peers: newPeerClient()}
+	s.about.answers.Settings = []api.Setting{} // the page needs a list before the first answers
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }

@@ -10,10 +10,12 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -137,6 +139,28 @@ func TestStatus(t *testing.T) {
 	if len(p.Log.Records) != 2 || !strings.Contains(string(p.Log.Records[1]), "<b>bob") && !strings.Contains(string(p.Log.Records[1]), `\u003cb\u003ebob`) {
 		t.Errorf("%s", p.Log.Records)
 	}
+}
+
+// The page gets a list of settings also while the daemon has not answered yet.
+func TestStatusBeforeFirstAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{
+			Metrics: prometheus.NewRegistry(), Ready: func() (bool, string) { return true, "" }, Chart: NewChart(),
+			Commands: func() map[string]admin.Handler {
+				return map[string]admin.Handler{api.Config: func(ctx context.Context, _ json.RawMessage, _ func(any)) (any, error) {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}}
+			},
+		})
+		shot, err := json.Marshal(s.snapshot(time.Now()))
+		if err != nil || !strings.Contains(string(shot), `"settings":[]`) {
+			t.Errorf("%v %s", err, shot)
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestFilter(t *testing.T) {
@@ -337,6 +361,21 @@ func TestParsePeer(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "u:p") {
 			t.Errorf("the error has the password: %v", err)
 		}
+	}
+}
+
+// What another program answers is not taken for a status.
+func TestPeerIsAnotherProgram(t *testing.T) {
+	for _, answer := range []string{"{}", `{"status":"ok"}`, "[]", "hello"} {
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+		p, err := ParsePeer(other.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if part, err := New(Options{}).askPeer(t.Context(), p, want{}); err == nil {
+			t.Errorf("%s: %+v", answer, part)
+		}
+		other.Close()
 	}
 }
 
