@@ -6,6 +6,7 @@
 package record
 
 import (
+	"iter"
 	"time"
 
 	"go.uber.org/zap"
@@ -124,6 +125,18 @@ func (r *Record) texts() [25]member {
 		{"dmarc", r.DMARC},
 		{"disposition", r.Disposition},
 		{"signed_by", r.SignedBy},
+	}
+}
+
+// Texts yields the key and the text of each member of r that is a text, in their
+// documented order. The text of a member that does not apply is empty.
+func (r *Record) Texts() iter.Seq2[string, string] {
+	return func(yield func(key, text string) bool) {
+		for _, m := range r.texts() {
+			if !yield(m.key, m.text) {
+				return
+			}
+		}
 	}
 }
 

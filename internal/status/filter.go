@@ -92,35 +92,14 @@ func (f *filter) texts(r *record.Record) bool {
 // field is a key of a record with its text.
 type field struct{ key, text string }
 
-// values returns the texts of a record, with those of its steps.
+// values returns the texts of a record, with those of its steps, which have no
+// key of their own.
 func values(r *record.Record) []field {
-	all := []field{
-		{"daemon", r.Daemon},
-		{"check", r.Check},
-		{"verdict", r.Verdict},
-		{"reason", string(r.Reason)},
-		{"action", r.Action},
-		{"mode", r.Mode},
-		{"peer", r.Peer},
-		{"instance", r.Instance},
-		{"queue_id", r.QueueID},
-		{"client_address", r.ClientAddress},
-		{"client_port", r.ClientPort},
-		{"client_name", r.ClientName},
-		{"helo", r.Helo},
-		{"sender", r.Sender},
-		{"recipient", r.Recipient},
-		{"sasl_username", r.SASLUsername},
-		{"message_id", r.MessageID},
-		{"from", r.From},
-		{"spf", r.SPF},
-		{"dkim", r.DKIM},
-		{"arc", r.ARC},
-		{"dmarc", r.DMARC},
-		{"disposition", r.Disposition},
-		{"signed_by", r.SignedBy},
-		{"error", errorText(r.Err)},
+	var all []field
+	for key, text := range r.Texts() {
+		all = append(all, field{key, text})
 	}
+	all = append(all, field{"error", errorText(r.Err)})
 	for i := range r.Steps {
 		s := &r.Steps[i]
 		all = append(all, field{"", s.Check}, field{"", s.Verdict}, field{"", string(s.Reason)}, field{"", s.Detail}, field{"", errorText(s.Err)})

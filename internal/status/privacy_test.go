@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +37,24 @@ func TestHide(t *testing.T) {
 	for _, kept := range []string{"…@x.example", "…@y.example", "198.51.0.0/16", "….isp.example", "not_owned", "4ABC", "zen.example", "10:20:30"} {
 		if !strings.Contains(text, kept) {
 			t.Errorf("%q is gone from %s", kept, text)
+		}
+	}
+}
+
+// A new text of a record is hidden too, unless it is one of the program's own words.
+func TestHideEveryText(t *testing.T) {
+	words := []string{"Daemon", "Check", "Verdict", "Reason", "Mode", "Whose"}
+	r := new(record.Record)
+	v := reflect.ValueOf(r).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.String && !slices.Contains(words, v.Type().Field(i).Name) {
+			f.SetString("ann@x.example 192.0.2.7")
+		}
+	}
+	hide(r)
+	for key, text := range r.Texts() {
+		if strings.Contains(text, "ann") || strings.Contains(text, "192.0.2.7") {
+			t.Errorf("%s is left: %s", key, text)
 		}
 	}
 }
