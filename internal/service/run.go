@@ -41,7 +41,6 @@ type running[S any] struct {
 	overflow  daemon.Overflow
 	recent    *recent
 	page      *status.Server // nil when there is none
-	chart     *status.Chart  // likewise
 	relay     *relay
 	self      atomic.Pointer[daemon.Self] // nil while nothing is accepted
 	restarts  chan chan<- error           // requests from the admin socket
@@ -165,8 +164,8 @@ func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
 	r.Readiness, r.Reload = &d.readiness, d.askReload
 	sinks := record.Sinks{r.Records, d.recent}
-	if d.chart != nil {
-		sinks = append(sinks, d.chart)
+	if d.page != nil {
+		sinks = append(sinks, d.page)
 	}
 	r.Records = sinks
 	return r

@@ -58,9 +58,9 @@ func wide(e daemon.Endpoint) bool {
 	if e.Network != daemon.NetworkTCP {
 		return false
 	}
-	host, _, err := net.SplitHostPort(e.Address)
-	if err != nil || host == "localhost" {
-		return err != nil
+	host, _, _ := net.SplitHostPort(e.Address) // ParseEndpoint has checked it
+	if host == "localhost" {
+		return false
 	}
 	addr, err := netip.ParseAddr(host)
 	return err != nil || !addr.Unmap().IsLoopback()
@@ -80,13 +80,12 @@ func (d *running[S]) openPage(started time.Time, listeners []daemon.Listener) er
 			return d.settings.Set().Errorf(nameStatusListen, "%s: %w", l.Addr(), status.ErrNoToken)
 		}
 	}
-	d.chart = status.NewChart()
 	o.Daemon, o.Version, o.Started = d.app.Daemon(), Version(), started
 	if o.Host, err = os.Hostname(); err != nil {
 		o.Host = "localhost"
 	}
 	o.Metrics, o.Ready = d.metrics.Gatherer(), d.readiness.Ready
-	o.Records, o.Run, o.Chart = d.recent.Recent, d.recent.run, d.chart
+	o.Records, o.Run = d.recent.Recent, d.recent.run
 	o.Commands = d.commands
 	o.Log = zap.NewStdLog(d.log.Logger())
 	d.page = status.New(o)

@@ -134,7 +134,9 @@ func namesLogins(s api.Setting) bool {
 }
 
 // hideAbout removes addresses and logins from what a daemon reports about itself.
+// It copies what it changes.
 func hideAbout(a *About) {
+	a.Settings = slices.Clone(a.Settings)
 	for i := range a.Settings {
 		s := &a.Settings[i]
 		s.Value, s.Pending = hideText(s.Value), hideText(s.Pending)

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -8,7 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// The series of a [Chart]: the last hour in minutes, the last day in quarters of
+// The series of a [chart]: the last hour in minutes, the last day in quarters of
 // an hour.
 const (
 	minute  = time.Minute
@@ -26,20 +27,20 @@ const maxKinds = 512
 // watched is the verdict of decisions that are only recorded, see [record.ModeShadow].
 const watched = "shadow"
 
-// Chart counts decisions by time. It is a [record.Sink].
-type Chart struct {
+// chart counts decisions by time. It is a [record.Sink].
+type chart struct {
 	mu   sync.Mutex
 	hour series
 	day  series
 }
 
-// NewChart returns a chart without decisions.
-func NewChart() *Chart {
-	return &Chart{hour: newSeries(minute, minutes), day: newSeries(quarter, quarters)}
+// newChart returns a chart without decisions.
+func newChart() *chart {
+	return &chart{hour: newSeries(minute, minutes), day: newSeries(quarter, quarters)}
 }
 
 // Record implements [record.Sink].
-func (c *Chart) Record(r *record.Record, at time.Time) {
+func (c *chart) Record(r *record.Record, at time.Time) {
 	kind := r.Labels()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,14 +66,14 @@ type Steps struct {
 }
 
 // Hour returns the decisions of the last hour.
-func (c *Chart) Hour(now time.Time) Steps {
+func (c *chart) Hour(now time.Time) Steps {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hour.steps(now)
 }
 
 // Day returns the decisions of the last day.
-func (c *Chart) Day(now time.Time) Steps {
+func (c *chart) Day(now time.Time) Steps {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.day.steps(now)
@@ -152,22 +153,13 @@ func verdictOf(kind record.Labels) string {
 	return orNone(kind.Verdict)
 }
 
-func orNone(text string) string {
-	if text == "" {
-		return "none"
-	}
-	return text
-}
+func orNone(text string) string { return cmp.Or(text, "none") }
 
 // counts returns the kinds with their counts, the most frequent first.
 func counts(of map[record.Labels]uint64) []Count {
 	all := make([]Count, 0, len(of))
 	for kind, n := range of {
-		mode := kind.Mode
-		if mode == "" {
-			mode = record.ModeEnforce
-		}
-		all = append(all, Count{orNone(kind.Check), orNone(kind.Verdict), orNone(string(kind.Reason)), mode, n})
+		all = append(all, Count{orNone(kind.Check), orNone(kind.Verdict), orNone(string(kind.Reason)), cmp.Or(kind.Mode, record.ModeEnforce), n})
 	}
 	slices.SortFunc(all, moreFrequent)
 	return all

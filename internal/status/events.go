@@ -50,8 +50,6 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open already; close one", maxPages))
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 	out := stream{w: w, control: http.NewResponseController(w)}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
@@ -61,6 +59,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	all := make(chan news)
 	var sources sync.WaitGroup
 	defer sources.Wait()
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	sources.Go(func() { follow(ctx, all, 0, asked, localEvery, s.askSelf) })
 	for i, p := range s.o.Peers {

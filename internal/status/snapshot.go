@@ -45,7 +45,7 @@ func (s *Server) snapshot(now time.Time) Snapshot {
 	numbers, err := gather(s.o.Metrics)
 	s.last = Snapshot{
 		Daemon: s.o.Daemon, Host: s.o.Host, Version: s.o.Version, Started: s.o.Started, Now: now,
-		Hour: s.o.Chart.Hour(now), Day: s.o.Chart.Day(now),
+		Hour: s.chart.Hour(now), Day: s.chart.Day(now),
 		Privacy: s.o.Privacy, Error: errorText(err), Numbers: numbers, About: about,
 	}
 	ready, report := s.o.Ready()
@@ -90,7 +90,6 @@ func (s *Server) part(now time.Time, w want) Part {
 func (s *Server) snapshotFor(now time.Time, privacy bool) Snapshot {
 	shot := s.snapshot(now)
 	if privacy && !s.o.Privacy {
-		shot.Settings = append(shot.Settings[:0:0], shot.Settings...)
 		hideAbout(&shot.About)
 		shot.Privacy = true
 	}

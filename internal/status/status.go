@@ -43,6 +43,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/logging"
+	"github.com/postern-mail/postern/internal/record"
 )
 
 // Bounds of the server.
@@ -70,7 +71,6 @@ type Options struct {
 	Ready   func() (ready bool, report string)
 	Records *logging.Recent
 	Run     string // identifies the process whose records the numbers count
-	Chart   *Chart // must receive the same records as Records
 	// Commands returns the admin commands. It is first called for a request of a
 	// page.
 	Commands func() map[string]admin.Handler
@@ -83,9 +83,11 @@ type Options struct {
 	Log *log.Logger // for problems with clients; nil means the standard logger
 }
 
-// Server answers browsers. Make it with [New].
+// Server answers browsers. Make it with [New]. It is a [record.Sink], which must
+// receive the same records as Options.Records.
 type Server struct {
 	o     Options
+	chart *chart
 	about about
 	peers *http.Client
 
@@ -102,11 +104,14 @@ type Server struct {
 
 // New returns a server.
 func New(o Options) *Server {
-	s := &Server{o: o, pages: make(chan struct{}, maxPages), peers: newPeerClient()}
+	s := &Server{o: o, chart: newChart(), pages: make(chan struct{}, maxPages), peers: newPeerClient()}
 	s.about.answers.Settings = []api.Setting{} // the page needs a list before the first answers
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }
+
+// Record implements [record.Sink].
+func (s *Server) Record(r *record.Record, at time.Time) { s.chart.Record(r, at) }
 
 // handler answers the requests of a listener.
 func (s *Server) handler(local bool) http.Handler {

@@ -47,11 +47,11 @@ func start(t *testing.T, edit func(*Options)) *daemon {
 		wait.Observe(v)
 	}
 	up.WithLabelValues("redis").Set(0)
-	recent, chart := logging.NewRecent(), NewChart()
+	recent := logging.NewRecent()
 	o := Options{
 		Daemon: "policyd", Host: "mx.example.org", Version: "1.2.3", Started: time.Now(),
 		Metrics: registry, Ready: func() (bool, string) { return false, "serving: ok\nstore: failing: no answer: really\n" },
-		Records: recent, Run: "run-1", Chart: chart,
+		Records: recent, Run: "run-1",
 		Commands: func() map[string]admin.Handler {
 			return map[string]admin.Handler{
 				api.Config: admin.Typed(func(context.Context, struct{}, func(any)) (any, error) {
@@ -68,7 +68,8 @@ func start(t *testing.T, edit func(*Options)) *daemon {
 	if edit != nil {
 		edit(&o)
 	}
-	d := &daemon{Server: New(o), sinks: record.Sinks{recent, chart}}
+	page := New(o)
+	d := &daemon{Server: page, sinks: record.Sinks{recent, page}}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +146,7 @@ func TestStatus(t *testing.T) {
 func TestStatusBeforeFirstAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{
-			Metrics: prometheus.NewRegistry(), Ready: func() (bool, string) { return true, "" }, Chart: NewChart(),
+			Metrics: prometheus.NewRegistry(), Ready: func() (bool, string) { return true, "" },
 			Commands: func() map[string]admin.Handler {
 				return map[string]admin.Handler{api.Config: func(ctx context.Context, _ json.RawMessage, _ func(any)) (any, error) {
 					<-ctx.Done()
@@ -405,7 +406,7 @@ func TestPeerIsNotFollowed(t *testing.T) {
 }
 
 func TestChart(t *testing.T) {
-	c := NewChart()
+	c := newChart()
 	now := time.Date(2026, 11, 26, 12, 0, 30, 0, time.UTC)
 	add := func(verdict, mode string, ago time.Duration) {
 		c.Record(&record.Record{Check: "dnsbl", Verdict: verdict, Reason: record.DNSBLClean, Mode: mode}, now.Add(-ago))
@@ -435,7 +436,7 @@ func TestChart(t *testing.T) {
 }
 
 func TestChartIsBounded(t *testing.T) {
-	c := NewChart()
+	c := newChart()
 	now := time.Now()
 	for i := range 2 * maxKinds {
 		c.Record(&record.Record{Check: fmt.Sprint(i), Verdict: "pass"}, now)
