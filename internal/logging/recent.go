@@ -174,19 +174,32 @@ func (r *Recent) After(number uint64, room int) Lines {
 func (r *Recent) after(number uint64, room int) (forms [][]byte, out Lines) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out = Lines{Next: min(number, r.next-1)}
-	if number > 0 && out.Next+1 < r.first {
-		out.Lost = r.first - 1 - out.Next
-	}
+	out = Lines{Next: min(number, r.next-1), Lost: r.lost(number)}
 	for n := max(out.Next+1, r.first); n < r.next; n++ {
-		s := *r.at(n)
-		if room -= int(s.end - s.start); room < 0 && len(forms) > 0 {
+		form := r.form(n)
+		if room -= len(form); room < 0 && len(forms) > 0 {
 			break
 		}
 		out.Next = n
-		forms = append(forms, bytes.Clone(r.space[s.start:s.end]))
+		forms = append(forms, bytes.Clone(form))
 	}
 	return forms, out
+}
+
+// lost returns how many records after a number, 0 for none in particular, are not
+// remembered any more.
+func (r *Recent) lost(number uint64) uint64 {
+	if number == 0 || number >= r.first {
+		return 0
+	}
+	return r.first - 1 - number
+}
+
+// form returns the compact record of a number, which is valid as long as the lock
+// is held.
+func (r *Recent) form(number uint64) []byte {
+	s := r.at(number)
+	return r.space[s.start:s.end]
 }
 
 // matchBatch is how many records are copied at a time during a search.
@@ -197,7 +210,7 @@ const matchBatch = 256
 // octets. pick may change its record; the line shows the changed record. Next is
 // the number of the newest record, accepted or not.
 func (r *Recent) Match(number uint64, most, room int, pick func(*record.Record) bool) Lines {
-	out := r.span(number)
+	out := r.newest(number)
 	for end := out.Next; end > number && len(out.Lines) < most && room > 0; {
 		forms := r.before(number, end)
 		for _, b := range slices.Backward(forms) {
@@ -220,23 +233,19 @@ func (r *Recent) Match(number uint64, most, room int, pick func(*record.Record) 
 	return out
 }
 
-// span returns the number of the newest record, and how many records after a
+// newest returns the number of the newest record, and how many records after a
 // number are lost.
-func (r *Recent) span(number uint64) Lines {
+func (r *Recent) newest(number uint64) Lines {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := Lines{Next: r.next - 1}
-	if number > 0 && number+1 < r.first {
-		out.Lost = r.first - 1 - number
-	}
-	return out
+	return Lines{Next: r.next - 1, Lost: r.lost(number)}
 }
 
 // before copies the last records after one number, up to another one.
 func (r *Recent) before(number, end uint64) (forms [][]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if end < r.first || end <= number {
+	if end < r.first {
 		return nil
 	}
 	start := max(number+1, r.first)
@@ -244,8 +253,7 @@ func (r *Recent) before(number, end uint64) (forms [][]byte) {
 		start = end - matchBatch + 1
 	}
 	for n := start; n <= end; n++ {
-		s := *r.at(n)
-		forms = append(forms, bytes.Clone(r.space[s.start:s.end]))
+		forms = append(forms, bytes.Clone(r.form(n)))
 	}
 	return forms
 }

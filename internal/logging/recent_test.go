@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -119,6 +120,12 @@ func TestRecentInParts(t *testing.T) {
 	}
 	if beyond := r.After(1<<40, 1<<20); len(beyond.Lines) != 0 || beyond.Next != 10 {
 		t.Errorf("of another daemon's number: %+v", beyond)
+	}
+	all := func(*record.Record) bool { return true }
+	for number, lost := range map[uint64]uint64{0: 0, 3: 2, 5: 0, 10: 0, 1 << 40: 0, math.MaxUint64: 0} {
+		if got := r.Match(number, 10, 1<<20, all); got.Lost != lost || got.Next != 10 {
+			t.Errorf("matches after %d: %+v, want %d lost", number, got, lost)
+		}
 	}
 }
 
