@@ -35,6 +35,11 @@ function el(name, attributes, ...children) {
   return node;
 }
 
+// table makes a table from the names of its columns and its rows.
+function table(columns, rows) {
+  return el("table", {}, el("thead", {}, el("tr", {}, ...columns.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
+}
+
 function svg(name, attributes, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
@@ -71,9 +76,10 @@ function clock(date) { return date.toTimeString().slice(0, 8); }
 
 function word(verdict) { return verdictWords[verdict] || verdict; }
 
-function verdictOf(record) {
-  if (record.mode === "shadow") return "shadow";
-  return verdicts.includes(record.verdict) ? record.verdict : "none";
+// verdictOf returns the verdict as which a record, a step or a count is shown.
+function verdictOf(of) {
+  if (of.mode === "shadow") return "shadow";
+  return verdicts.includes(of.verdict) ? of.verdict : "none";
 }
 
 // changed reports whether a part of the page has to be drawn again. Otherwise the focus and
@@ -115,7 +121,7 @@ function drawSources() {
 
 function drawDaemons() {
   const list = state.sources.filter((s, i) => state.chosen < 0 || state.chosen === i);
-  const facts = list.map((s) => [s.name, s.error, s.part && [s.part.status.version, s.part.status.started, s.part.status.ready, s.part.status.conditions, s.part.status.settings, s.part.status.refused, s.part.status.error, s.part.status.trouble]]);
+  const facts = list.map((s) => [s.name, s.error, s.part && [s.part.status.version, s.part.status.started, s.part.status.ready, s.part.status.conditions, s.part.status.settings, s.part.status.refused, s.part.status.error]]);
   if (changed("daemons", facts)) {
     const open = new Set([...document.querySelectorAll("#daemons details[open]")].map((d) => d.dataset.of));
     byId("daemons").replaceChildren(...list.map((s) => daemonCard(s, open)));
@@ -139,7 +145,7 @@ function ago(ms) {
 
 function daemonCard(source, open) {
   const at = state.sources.indexOf(source);
-  const card = el("article", { class: "card daemon", "data-daemon": String(at) });
+  const card = el("article", { class: "card daemon" });
   const s = source.part && source.part.status;
   const well = s && s.ready && !source.error;
   card.append(el("h2", {}, said(label(source)),
@@ -157,9 +163,8 @@ function daemonCard(source, open) {
   if (s.error) card.append(el("p", { class: "note" }, "Some metrics could not be read: ", said(s.error)));
   const details = el("details", { "data-of": String(at), open: open.has(String(at)) },
     el("summary", {}, s.settings.length + (s.settings.length === 1 ? " setting differs" : " settings differ") + " from the default"));
-  details.append(el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Setting"), el("th", { scope: "col" }, "Value"), el("th", { scope: "col" }, "From"))),
-    el("tbody", {}, ...s.settings.map((v) => el("tr", {}, el("th", { scope: "row" }, said(v.name)), el("td", { class: "mono" }, said(v.value),
-      v.pending ? el("p", { class: "bad" }, "configured: ", said(v.pending), v.restart ? " (needs a restart)" : " (needs a reload)") : ""), el("td", {}, said(v.origin)))))));
+  details.append(table(["Setting", "Value", "From"], s.settings.map((v) => el("tr", {}, el("th", { scope: "row" }, said(v.name)), el("td", { class: "mono" }, said(v.value),
+    v.pending ? el("p", { class: "bad" }, "configured: ", said(v.pending), v.restart ? " (needs a restart)" : " (needs a reload)") : ""), el("td", {}, said(v.origin))))));
   card.append(details);
   return card;
 }
@@ -254,7 +259,7 @@ function reasonCounts() {
   for (const s of shown()) {
     const from = state.reasonsSpan === "start" ? s.part.status.decisions : s.part.status[state.reasonsSpan].reasons;
     for (const c of from) {
-      const verdict = c.mode === "shadow" ? "shadow" : verdicts.includes(c.verdict) ? c.verdict : "none";
+      const verdict = verdictOf(c);
       const key = c.reason + " " + verdict;
       const was = sum.get(key) || { reason: c.reason, verdict, count: 0 };
       was.count += c.count;
@@ -276,7 +281,7 @@ function drawReasons() {
       el("span", { class: "line" }, el("span", {}, visible(c.reason), " ", el("span", { class: "quiet" }, word(c.verdict))), el("b", {}, count(c.count))),
       el("span", { class: "bar v-" + c.verdict }, fill));
     b.addEventListener("click", () => { byId("reason").value = c.reason; byId("verdict").value = ""; connect(); byId("log").scrollIntoView({ block: "start" }); });
-    return el("li", { "data-reason": c.reason, "data-key": c.reason + " " + c.verdict, "data-count": String(c.count) }, b);
+    return el("li", { "data-key": c.reason + " " + c.verdict, "data-count": String(c.count) }, b);
   }));
   if (all.length === 0) byId("bars").append(el("li", { class: "quiet" }, "No decision in this time."));
   if (had) [...document.querySelectorAll("#bars li")].find((li) => li.dataset.key === had)?.querySelector("button").focus();
@@ -382,9 +387,7 @@ function drawLimits() {
     of ? el("h3", {}, said(of)) : "",
     limits.down ? el("p", { class: "note" }, "The store does not answer: ", said(limits.down)) : "",
     ...limits.blocks.map((b) => el("p", { class: "note" }, said(b.login), " is blocked", b.until ? " until " + new Date(b.until).toLocaleString() : "")),
-    limits.uses.length === 0 ? el("p", { class: "quiet" }, "No one has used any limit.") : el("table", {},
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Who"), el("th", { scope: "col" }, "Limit"), el("th", { scope: "col" }, "Used"))),
-      el("tbody", {}, ...limits.uses.map(useRow))),
+    limits.uses.length === 0 ? el("p", { class: "quiet" }, "No one has used any limit.") : table(["Who", "Limit", "Used"], limits.uses.map(useRow)),
   ]).filter((n) => n !== ""));
 }
 
@@ -400,14 +403,12 @@ function drawKeys() {
   const all = shown().flatMap((s) => (s.part.status.keys || []).map((key) => ({ key, of: many() ? label(s) : "" })));
   byId("keys").hidden = all.length === 0;
   if (!changed("keys", all)) return;
-  byId("keylist").replaceChildren(el("table", {},
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Key"), el("th", { scope: "col" }, "State"), el("th", { scope: "col" }, "DNS"))),
-    el("tbody", {}, ...all.map(({ key, of }) => key.error
-      ? el("tr", {}, el("td", { colspan: "3", class: "bad" }, said(key.error)))
-      : el("tr", {},
-        el("th", { scope: "row" }, said(key.selector + "._domainkey." + key.domain), el("p", { class: "quiet" }, said(key.algorithm + (key.bits ? " " + key.bits + " bits" : "") + (of ? ", " + of : "")))),
-        el("td", { class: key.signs ? "good" : "bad" }, key.signs ? "signs" : "left out"),
-        el("td", {}, said(key.dns || "not watched")))))));
+  byId("keylist").replaceChildren(table(["Key", "State", "DNS"], all.map(({ key, of }) => key.error
+    ? el("tr", {}, el("td", { colspan: "3", class: "bad" }, said(key.error)))
+    : el("tr", {},
+      el("th", { scope: "row" }, said(key.selector + "._domainkey." + key.domain), el("p", { class: "quiet" }, said(key.algorithm + (key.bits ? " " + key.bits + " bits" : "") + (of ? ", " + of : "")))),
+      el("td", { class: key.signs ? "good" : "bad" }, key.signs ? "signs" : "left out"),
+      el("td", {}, said(key.dns || "not watched"))))));
 }
 
 // ---- the last decisions
@@ -456,12 +457,7 @@ function recordRow(r) {
 function showDetail(r) {
   const record = r.record, verdict = verdictOf(record);
   const body = byId("detail-body");
-  const all = el("dl", { class: "all" });
-  for (const [key, value] of Object.entries(record)) {
-    if (key === "steps") continue;
-    all.append(el("dt", {}, visible(key)), el("dd", {}, said(typeof value === "object" ? JSON.stringify(value) : value)));
-  }
-  const parts = [el("p", { class: "reason v-" + verdict }, el("b", {}, word(verdict)), record.check ? " by " : "", record.check ? said(record.check) : "", ": ", el("b", {}, said(record.reason || "none")), el("br"), said(state.reasons[record.reason] || "")), all];
+  const parts = [el("p", { class: "reason v-" + verdict }, el("b", {}, word(verdict)), record.check ? " by " : "", record.check ? said(record.check) : "", ": ", el("b", {}, said(record.reason || "none")), el("br"), said(state.reasons[record.reason] || "")), members(record, ["steps"])];
   if (Array.isArray(record.steps) && record.steps.length > 0) {
     parts.push(el("h3", { class: "steps" }, "Steps"), el("ol", { class: "steps" }, ...record.steps.map(stepItem)));
   }
@@ -472,15 +468,21 @@ function showDetail(r) {
   dialog.scrollTop = 0;
 }
 
+// members lists the keys and values of a record or a step, except some.
+function members(of, without) {
+  const list = el("dl", { class: "all" });
+  for (const [key, value] of Object.entries(of)) {
+    if (without.includes(key)) continue;
+    list.append(el("dt", {}, visible(key)), el("dd", {}, said(typeof value === "object" ? JSON.stringify(value) : value)));
+  }
+  return list;
+}
+
 function stepItem(step) {
-  const verdict = step.mode === "shadow" ? "shadow" : verdicts.includes(step.verdict) ? step.verdict : "none";
+  const verdict = verdictOf(step);
   const item = el("li", { class: "v-" + verdict }, el("span", { class: "verdict" }, el("span", { class: "swatch" }), el("b", {}, said(step.check || ""))), " ", word(verdict), " ", said(step.reason || ""));
   if (state.reasons[step.reason]) item.append(el("p", { class: "quiet" }, said(state.reasons[step.reason])));
-  const rest = el("dl", { class: "all" });
-  for (const [key, value] of Object.entries(step)) {
-    if (["check", "verdict", "reason"].includes(key)) continue;
-    rest.append(el("dt", {}, visible(key)), el("dd", {}, said(typeof value === "object" ? JSON.stringify(value) : value)));
-  }
+  const rest = members(step, ["check", "verdict", "reason"]);
   if (rest.children.length > 0) item.append(rest);
   return item;
 }
@@ -551,10 +553,9 @@ function connect() {
 }
 
 function fillReasons() {
-  const select = byId("reason"), chosen = select.value;
+  const select = byId("reason");
   if (select.options.length > 1) return;
   for (const name of Object.keys(state.reasons).sort()) select.append(el("option", {}, name));
-  select.value = chosen;
 }
 
 function choose(group, act) {
