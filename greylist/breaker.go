@@ -29,7 +29,6 @@ type Breaker struct {
 
 	store    Store
 	breaker  *breaker.Breaker
-	now      func() time.Time
 	onChange func(Health, error)
 
 	full atomic.Bool
@@ -53,7 +52,7 @@ const (
 // is called once for each change of state, by the request that caused it. Its error
 // is the cause when the store is not healthy.
 func NewBreaker(store Store, now func() time.Time, onChange func(Health, error)) *Breaker {
-	b := &Breaker{store: store, now: now, onChange: onChange}
+	b := &Breaker{store: store, onChange: onChange}
 	b.breaker = breaker.New(breaker.Config{
 		First:    breakerPause,
 		Classify: classify,
@@ -146,15 +145,7 @@ func (b *Breaker) Peek(ctx context.Context, key Key) (Record, error) { return b.
 func (b *Breaker) Down() error { return b.breaker.Down() }
 
 func guard[T any](b *Breaker, ask func() (T, error)) (T, error) {
-	answer, err := breaker.Do(b.breaker, func() (T, error) {
-		if b.Took == nil {
-			return ask()
-		}
-		start := b.now()
-		answer, err := ask()
-		b.Took(b.now().Sub(start), err)
-		return answer, err
-	})
+	answer, err := breaker.DoTimed(b.breaker, b.Took, ask)
 	if errors.Is(err, breaker.ErrDown) {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

@@ -166,6 +166,20 @@ func Do[T any](b *Breaker, ask func() (T, error)) (answer T, err error) {
 	return answer, outcome
 }
 
+// DoTimed is Do. If the question is allowed, took is called with its duration and its
+// error; took may be nil.
+func DoTimed[T any](b *Breaker, took func(time.Duration, error), ask func() (T, error)) (T, error) {
+	if took == nil {
+		return Do(b, ask)
+	}
+	return Do(b, func() (T, error) {
+		start := b.config.Now()
+		answer, err := ask()
+		took(b.config.Now().Sub(start), err)
+		return answer, err
+	})
+}
+
 // Watch calls probe at once and then regularly, more often while it fails, until
 // ctx ends. So Changed is called for a backend that is down even when there are
 // no other questions.

@@ -59,6 +59,25 @@ func (l *lab) wantChanges(t *testing.T, want ...string) {
 	}
 }
 
+// Only questions that are asked are timed.
+func TestDoTimed(t *testing.T) {
+	l := newLab(nil)
+	var timed []string
+	took := func(d time.Duration, err error) { timed = append(timed, fmt.Sprint(d, " ", err)) }
+	for _, outcome := range []error{nil, errDead, errDead, errDead, nil} {
+		_, _ = breaker.DoTimed(l.Breaker, took, func() (int, error) {
+			l.now = l.now.Add(7 * time.Millisecond)
+			return 1, outcome
+		})
+	}
+	if got, err := breaker.DoTimed(newLab(nil).Breaker, nil, func() (int, error) { return 2, nil }); got != 2 || err != nil {
+		t.Errorf("without took: %d, %v", got, err)
+	}
+	if want := "[7ms <nil> 7ms connection refused 7ms connection refused 7ms connection refused]"; fmt.Sprint(timed) != want {
+		t.Errorf("timed %v, want %s", timed, want)
+	}
+}
+
 func TestOpensAndCloses(t *testing.T) {
 	l := newLab(nil)
 	for range 3 {

@@ -25,13 +25,12 @@ type Guard struct {
 	Took func(time.Duration, error)
 
 	breaker *breaker.Breaker
-	now     func() time.Time
 }
 
 // NewGuard guards a store. changed is called once for each change: with an error when
 // the store fails, and with nil when it answers again.
 func NewGuard(store Store, now func() time.Time, changed func(error)) *Guard {
-	return &Guard{Store: store, now: now, breaker: breaker.New(breaker.Config{
+	return &Guard{Store: store, breaker: breaker.New(breaker.Config{
 		First: guardPause, Now: now,
 		Classify: func(err error) breaker.Class {
 			if errors.Is(err, ErrDenied) {
@@ -92,15 +91,7 @@ func (g *Guard) do(request func() error) error {
 
 // ask sends a request to the store, unless the store is down.
 func ask[T any](g *Guard, request func() (T, error)) (T, error) {
-	answer, err := breaker.Do(g.breaker, func() (T, error) {
-		if g.Took == nil {
-			return request()
-		}
-		start := g.now()
-		answer, err := request()
-		g.Took(g.now().Sub(start), err)
-		return answer, err
-	})
+	answer, err := breaker.DoTimed(g.breaker, g.Took, request)
 	return answer, unavailable(err)
 }
 
