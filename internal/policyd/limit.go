@@ -171,10 +171,11 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	check := new(checks.Limit)
 	entry := policy.Entry{Check: check, OnError: onError(o.LimitOnError), ErrorReason: record.LimitUnavailable}
 	if !o.keeps() {
-		o.openFirst, o.reload = func() (limit.Store, error) {
+		o.reload = n.Reload
+		o.openFirst = func() (limit.Store, error) {
 			store, _, err := o.openStore(config.Secret{}, n)
 			return store, err
-		}, n.Reload
+		}
 		return entry, nil
 	}
 	c, err := o.judgeConfig(n)

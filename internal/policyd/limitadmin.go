@@ -176,7 +176,8 @@ func (o *limitPart) valueOf(key, text string) (limit.Key, string, error) {
 	if !slices.Contains(limit.Keys(), k) {
 		return k, "", badLimitArgs("%.40q is no key", key)
 	}
-	value := o.judge.Keyer().Normal(k, text)
+	keyer := o.keyer()
+	value := keyer.Normal(k, text)
 	if value == "" {
 		return k, "", badLimitArgs("%.80q is no %s", text, k)
 	}
@@ -281,19 +282,19 @@ func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs, _ func(
 		}
 		b.Until = b.Since.Add(d)
 	}
-	if o.store == nil {
-		return o.firstBlock(ctx, args.Login, b)
+	var err error
+	if _, b.Login, err = o.valueOf("", args.Login); err != nil {
+		return nil, err
 	}
-	return o.setBlock(ctx, args.Login, b, false)
+	if o.store == nil {
+		return o.firstBlock(ctx, b)
+	}
+	return o.setBlock(ctx, b, false)
 }
 
 // firstBlock sets a block while there is no store, because nothing is limited. It
 // creates the store and starts a reload, which opens it.
-func (o *limitPart) firstBlock(ctx context.Context, login string, b limit.Block) (any, error) {
-	keyer := o.keyer()
-	if b.Login = keyer.Normal(limit.Login, login); b.Login == "" {
-		return nil, badLimitArgs("%.80q is no login", login)
-	}
+func (o *limitPart) firstBlock(ctx context.Context, b limit.Block) (any, error) {
 	store, err := o.openFirst()
 	if err != nil {
 		return nil, &admin.Error{Code: admin.CodeFailed, Message: fmt.Sprintf("no store for the block: %v; set limit-store", err)}
@@ -308,17 +309,16 @@ func (o *limitPart) firstBlock(ctx context.Context, login string, b limit.Block)
 }
 
 func (o *limitPart) unblock(ctx context.Context, args api.LimitsBlockArgs) (any, error) {
-	return o.setBlock(ctx, args.Login, limit.Block{}, true)
-}
-
-func (o *limitPart) setBlock(ctx context.Context, login string, b limit.Block, lift bool) (any, error) {
-	_, value, err := o.valueOf("", login)
+	_, login, err := o.valueOf("", args.Login)
 	if err != nil {
 		return nil, err
 	}
-	b.Login = value
+	return o.setBlock(ctx, limit.Block{Login: login}, true)
+}
+
+func (o *limitPart) setBlock(ctx context.Context, b limit.Block, lift bool) (any, error) {
 	var before api.LimitsShowResult
-	if err := o.showBlock(ctx, value, &before); err != nil {
+	if err := o.showBlock(ctx, b.Login, &before); err != nil {
 		return nil, err
 	}
 	if err := o.store.guard.SetBlock(ctx, b, lift); err != nil {
