@@ -196,11 +196,11 @@ func (s *Store) Remember(ctx context.Context, sum *Summary) error {
 // mail in the name of our domains. It asks no DNS. The error of a file that is not
 // there is [os.ErrNotExist].
 func Stored(ctx context.Context, path string, t *Tally) (*Summary, error) {
-	err := sqlitefile.Look(ctx, schema, path, func(db *sql.DB) error {
-		if err := eachStored(ctx, db, t); err != nil {
+	err := sqlitefile.Look(ctx, schema, path, func(f *sqlitefile.File) error {
+		if err := eachStored(ctx, f, t); err != nil {
 			return err
 		}
-		return recall(ctx, db, t)
+		return recall(ctx, f, t)
 	})
 	if err != nil {
 		return nil, err
@@ -208,13 +208,13 @@ func Stored(ctx context.Context, path string, t *Tally) (*Summary, error) {
 	return t.Summary(), nil
 }
 
-func eachStored(ctx context.Context, db *sql.DB, t *Tally) (err error) {
-	groups, err := db.PrepareContext(ctx, "SELECT source, author, disposition, dkim, spf, why, messages FROM groups WHERE report = ?")
+func eachStored(ctx context.Context, f *sqlitefile.File, t *Tally) (err error) {
+	groups, err := f.Reader.PrepareContext(ctx, "SELECT source, author, disposition, dkim, spf, why, messages FROM groups WHERE report = ?")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	return eachRow(ctx, db, func(rows *sql.Rows) error {
+	return f.Each(ctx, func(rows *sql.Rows) error {
 		var id int64
 		var kind, head string
 		if err := rows.Scan(&id, &kind, &head); err != nil {
@@ -247,12 +247,13 @@ func since(t *Tally) int64 {
 	return t.Since.Unix()
 }
 
-func readGroups(ctx context.Context, groups *sql.Stmt, id int64, r *Report) error {
+func readGroups(ctx context.Context, groups *sql.Stmt, id int64, r *Report) (err error) {
 	rows, err := groups.QueryContext(ctx, id)
 	if err != nil {
 		return err
 	}
-	return errors.Join(scan(rows, func(rows *sql.Rows) error {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
 		var g Group
 		var source string
 		if err := rows.Scan(&source, &g.From, &g.Disposition, &g.DKIM, &g.SPF, &g.Why, &g.Messages); err != nil {
@@ -260,30 +261,13 @@ func readGroups(ctx context.Context, groups *sql.Stmt, id int64, r *Report) erro
 		}
 		g.Source, _ = netip.ParseAddr(source) // "" is not valid, as it was
 		r.Groups = append(r.Groups, g)
-		return nil
-	}), rows.Close())
-}
-
-func eachRow(ctx context.Context, db *sql.DB, row func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	return errors.Join(scan(rows, row), rows.Close())
-}
-
-func scan(rows *sql.Rows, row func(*sql.Rows) error) error {
-	for rows.Next() {
-		if err := row(rows); err != nil {
-			return err
-		}
 	}
 	return rows.Err()
 }
 
 // recall adds the stored DNS results for the sources.
-func recall(ctx context.Context, db *sql.DB, t *Tally) error {
-	return eachRow(ctx, db, func(rows *sql.Rows) error {
+func recall(ctx context.Context, f *sqlitefile.File, t *Tally) error {
+	return f.Each(ctx, func(rows *sql.Rows) error {
 		var domain, address string
 		var one Source
 		if err := rows.Scan(&domain, &address, &one.Name, &one.Confirmed, &one.SPF); err != nil {

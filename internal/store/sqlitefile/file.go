@@ -72,8 +72,12 @@ var errInUse = transient.Mark(errors.New("another process uses it, or another st
 var errCorrupt = errors.New("not a usable database")
 
 // Each calls row for every row of a query.
-func (f *File) Each(ctx context.Context, row func(*sql.Rows) error, query string, args ...any) (err error) {
-	rows, err := f.Reader.QueryContext(ctx, query, args...)
+func (f *File) Each(ctx context.Context, row func(*sql.Rows) error, query string, args ...any) error {
+	return each(ctx, f.Reader, row, query, args...)
+}
+
+func each(ctx context.Context, db *sql.DB, row func(*sql.Rows) error, query string, args ...any) (err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}
@@ -231,19 +235,13 @@ func (s Schema) versionIn(ctx context.Context, db *sql.DB) (version int, err err
 }
 
 func tablesOf(ctx context.Context, db *sql.DB) (tables []string, err error) {
-	rows, err := db.QueryContext(ctx, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name LIMIT 20")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
+	err = each(ctx, db, func(rows *sql.Rows) error {
 		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, err
-		}
+		err := rows.Scan(&name)
 		tables = append(tables, name)
-	}
-	return tables, rows.Err()
+		return err
+	}, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name LIMIT 20")
+	return tables, err
 }
 
 // prepare checks the file and creates the schema.

@@ -72,10 +72,10 @@ func giveToFolder(path string) error {
 	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 }
 
-// Look opens a file of a Shared schema for reading and calls do. The error for a
-// missing file is fs.ErrNotExist. Only SQLite may open the file: closing any other
+// Look opens a file of a Shared schema for reading and calls do with it; it has no
+// Writer. The error for a missing file is fs.ErrNotExist. Only SQLite may open the file: closing any other
 // descriptor of it would end the locks of all readers in this process.
-func Look(ctx context.Context, schema Schema, path string, do func(*sql.DB) error) (err error) {
+func Look(ctx context.Context, schema Schema, path string, do func(*File) error) (err error) {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%s store: %w", schema.Name, err)
 	}
@@ -84,18 +84,17 @@ func Look(ctx context.Context, schema Schema, path string, do func(*sql.DB) erro
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", dsn+"mode=ro&"+pragmas+readerPragmas)
-	if err != nil {
+	if f.Reader, err = sql.Open("sqlite", dsn+"mode=ro&"+pragmas+readerPragmas); err != nil {
 		return f.explain(err)
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	switch version, err := schema.versionIn(ctx, db); {
+	defer func() { err = errors.Join(err, f.Reader.Close()) }()
+	switch version, err := schema.versionIn(ctx, f.Reader); {
 	case err != nil:
 		return f.explain(err)
 	case version != schema.Version:
 		return f.explain(fmt.Errorf("its version is %d, this release reads %d", version, schema.Version))
 	}
-	if err := do(db); err != nil {
+	if err := do(f); err != nil {
 		return f.explain(err)
 	}
 	return nil
