@@ -24,13 +24,10 @@ type dashboard struct {
 		Type    string
 		Title   string
 		GridPos struct{ X, Y, W, H int }
-		Targets []struct{ RefID, Expr, LegendFormat string }
+		Targets []struct{ Expr, LegendFormat string }
 	}
 	Annotations struct {
 		List []struct{ Name, Expr, TextFormat string }
-	}
-	Templating struct {
-		List []struct{ Name string }
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// known are the metrics that deploy/README.md lists, and their labels. The daemons' own
-// tests hold that list to what is registered.
+// knownMetrics returns the metrics that deploy/README.md lists, and their labels. The
+// tests of the daemons compare that list with what is registered.
 func knownMetrics(t *testing.T) map[string][]string {
 	t.Helper()
 	all, histograms, err := MetricLabels(root)
