@@ -136,7 +136,7 @@ func parseSuffix(s string) ([]string, error) {
 	words := strings.Split(s, ",")
 	for i, word := range words {
 		if !validWord(word) {
-			return nil, fmt.Errorf(`after "=" only words of letters and digits, separated by commas, not %q (a path cannot hold "=")`, word)
+			return nil, fmt.Errorf(`after "=" write words of letters and digits, separated by commas, not %q (a path cannot hold "=")`, word)
 		}
 		if slices.Contains(words[:i], word) {
 			return nil, fmt.Errorf("%q is given twice", word)
