@@ -156,7 +156,7 @@ func (s *Source) join(other *Source) {
 		to   *int64
 		more int64
 	}{{&s.Messages, other.Messages}, {&s.Passed, other.Passed}, {&s.DKIM, other.DKIM}, {&s.SPFPassed, other.SPFPassed}, {&s.Quarantined, other.Quarantined}, {&s.Rejected, other.Rejected}} {
-		*one.to += one.more
+		*one.to = plus(*one.to, one.more)
 	}
 	for _, c := range other.From {
 		s.from.add(c.Text, c.Messages)

@@ -241,6 +241,7 @@ func TestRefused(t *testing.T) {
 		{"too many rows", feedback(head + strings.Repeat(row, 11)), "more than 10 rows"},
 		{"no dates", feedback(strings.ReplaceAll(head, "date_range", "x")), "no usable date_range"},
 		{"dates of another kind", feedback(strings.Replace(head, "1700006400", "soon", 1)), `begin "soon"`},
+		{"dates that are no numbers", feedback(strings.NewReplacer("1700006400", "NaN", "1700092799", "NaN").Replace(head)), `begin "NaN"`},
 		{"ends before it begins", feedback(strings.Replace(head, "1700006400", "1700199999", 1)), "no usable date_range"},
 		{"no domain", feedback(strings.Replace(head, "<domain>example.com</domain>", "", 1)), "does not name the domain"},
 		{"unknown charset", strings.Replace(plain(), `"1.0"`, `"1.0" encoding="EBCDIC-XY"`, 1), `"ebcdic-xy", which is unknown; convert it to UTF-8`},
