@@ -29,7 +29,7 @@ func (s *Store) readKeys(ctx context.Context, ids []greylist.ID, keys []string) 
 		return nil, err
 	}
 	if len(values) != len(ids) {
-		return nil, errAnswer
+		return nil, redisclient.ErrAnswer
 	}
 	entries := make(map[greylist.ID]greylist.Entry, len(ids))
 	for i, id := range ids {
@@ -39,7 +39,7 @@ func (s *Store) readKeys(ctx context.Context, ids []greylist.ID, keys []string) 
 		}
 		numbers, ok := three(text)
 		if !ok {
-			return nil, errAnswer
+			return nil, redisclient.ErrAnswer
 		}
 		e := greylist.Entry{ID: id}
 		if id.IsClient() {

@@ -124,8 +124,6 @@ func (s *Store) key(id greylist.ID) string {
 	return s.client.Tag + tripletKind + string(id)
 }
 
-var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
-
 // three parses a value.
 func three(text string) (numbers [3]int64, ok bool) {
 	for i := range numbers {

@@ -119,7 +119,7 @@ func record(answer any) (r greylist.Record, err error) {
 		}
 	}
 	if !ok {
-		return greylist.Record{}, errAnswer
+		return greylist.Record{}, redisclient.ErrAnswer
 	}
 	r.ByNetwork, r.NetworkClient = triplet(numbers[0]), client(numbers[1])
 	r.DomainClient, r.ByDomain = client(numbers[2]), triplet(numbers[3])

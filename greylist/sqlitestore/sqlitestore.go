@@ -59,8 +59,7 @@ type Store struct {
 	cancel context.CancelFunc
 
 	// These fields change with the file.
-	lookup  *sql.Stmt // one row
-	after   *sql.Stmt // a page of rows
+	lookup  *sql.Stmt
 	nextRow int64
 
 	// These fields are used by the writer only.

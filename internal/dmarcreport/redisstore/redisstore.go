@@ -98,12 +98,10 @@ func (s *Store) ask(ctx context.Context, call *redisclient.Call) (int64, error) 
 	}
 	n, ok := value.(int64)
 	if !ok {
-		return 0, errAnswer
+		return 0, redisclient.ErrAnswer
 	}
 	return n, nil
 }
-
-var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
 
 func dayText(d dmarcreport.Day) string { return strconv.Itoa(int(d)) }
 
@@ -128,11 +126,10 @@ func (s *Store) do(ctx context.Context, f func(ctx context.Context, node redis.C
 func (s *Store) Days(ctx context.Context) (days []dmarcreport.Day, err error) {
 	err = s.do(ctx, func(ctx context.Context, node redis.Cmdable) error {
 		texts, err := node.ZRange(ctx, s.client.Tag+"ry", 0, -1).Result()
-		days = nil
 		for _, text := range texts {
 			n, err := strconv.ParseInt(text, 10, 32)
 			if err != nil {
-				return errAnswer
+				return redisclient.ErrAnswer
 			}
 			days = append(days, dmarcreport.Day(n))
 		}
@@ -161,7 +158,7 @@ func (s *Store) Domains(ctx context.Context, day dmarcreport.Day) (list []dmarcr
 	for name, text := range policies {
 		d := dmarcreport.Domain{Name: name, Messages: number("m", name), Plain: number("p", name), Rows: number("r", name)}
 		if json.Unmarshal([]byte(text), &d.Policy) != nil {
-			return nil, errAnswer
+			return nil, redisclient.ErrAnswer
 		}
 		list = append(list, d)
 	}
@@ -194,7 +191,7 @@ func (s *Store) Rows(ctx context.Context, day dmarcreport.Day, domain string, yi
 			text, _ := counts[i].(string)
 			n, err := strconv.ParseInt(text, 10, 64)
 			if err != nil {
-				return errAnswer
+				return redisclient.ErrAnswer
 			}
 			if err := yield(dmarcreport.Counted{Row: row, Count: n}); err != nil {
 				return err

@@ -142,8 +142,6 @@ func (s *Store) Take(ctx context.Context, op *limit.Op) (limit.Answer, error) {
 	return answer(value, op)
 }
 
-var errAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
-
 const (
 	headNumbers = 5
 	useNumbers  = 4
@@ -153,7 +151,7 @@ const (
 func answer(value any, op *limit.Op) (a limit.Answer, err error) {
 	numbers, ok := integers(value)
 	if !ok || len(numbers) != headNumbers+useNumbers*len(op.Items) {
-		return a, errAnswer
+		return a, redisclient.ErrAnswer
 	}
 	a.Refused, a.Repeat = numbers[0] == 1, numbers[1] == 1
 	if numbers[2] == 1 {

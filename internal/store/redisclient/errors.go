@@ -11,6 +11,9 @@ import (
 // memory or its disk is full, or it is a replica.
 var ErrReadOnly = errors.New("the server does not write")
 
+// ErrAnswer is the error of a store for an answer that it does not understand.
+var ErrAnswer = errors.New("redis: an answer has another form: is another release of Postern at work on these keys?")
+
 // refusals are the beginnings of the errors of a server that does not write.
 var refusals = []string{"OOM", "MISCONF", "READONLY", "NOREPLICAS"}
 
