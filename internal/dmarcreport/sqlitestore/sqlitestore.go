@@ -35,21 +35,16 @@ type Store struct {
 	waiting int // rows in pending
 	notes   map[string]note
 	dirty   map[string]bool // names of notes that have to be written
-	purging *purge
-	lost    int64 // messages that had no room and were not reported yet
+	purging dmarcreport.Day // earlier days are to be removed; 0 when they are
+	lost    int64           // messages that had no room and were not reported yet
 
-	// The following fields belong to the writer.
-	days map[dmarcreport.Day]*dayCount
+	// days has the days that were written. It belongs to the writer.
+	days map[dmarcreport.Day]dayCount
 }
 
 type note struct {
 	text  string
 	until int64 // seconds since 1970
-}
-
-// purge is a request to purge.
-type purge struct {
-	before dmarcreport.Day
 }
 
 // dayCount counts the rows and domains of a day.
@@ -81,20 +76,13 @@ CREATE TABLE IF NOT EXISTS notes (
 
 // Open opens or creates the file. A corrupt file is renamed and reported.
 func Open(o Options) (*Store, error) {
-	s := new(Store)
-	s.forget()
+	s := &Store{notes: make(map[string]note), dirty: make(map[string]bool), days: make(map[dmarcreport.Day]dayCount)}
 	var err error
 	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, writer{s})
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
-}
-
-func (s *Store) forget() {
-	s.notes = make(map[string]note)
-	s.dirty = make(map[string]bool)
-	s.days = make(map[dmarcreport.Day]*dayCount)
 }
 
 // Add implements dmarcreport.Store. Only when a batch is written is it known how many
@@ -167,7 +155,7 @@ func (s *Store) each(ctx context.Context, row func(*sql.Rows) error, query strin
 func (s *Store) Purge(_ context.Context, before dmarcreport.Day, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.purging = &purge{before}
+	s.purging = before
 	for name, n := range s.notes {
 		if n.until < now.Unix() {
 			delete(s.notes, name)

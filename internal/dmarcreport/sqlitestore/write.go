@@ -22,7 +22,7 @@ type writer struct{ *Store }
 func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err := f.Each(ctx, func(rows *sql.Rows) error {
+	return f.Each(ctx, func(rows *sql.Rows) error {
 		var name string
 		var n note
 		if err := rows.Scan(&name, &n.text, &n.until); err != nil {
@@ -33,16 +33,6 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 		}
 		return nil
 	}, "SELECT name, text, until FROM notes")
-	if err != nil {
-		return err
-	}
-	return f.Each(ctx, func(rows *sql.Rows) error {
-		var day dmarcreport.Day
-		c := new(dayCount)
-		err := rows.Scan(&day, &c.rows, &c.domains)
-		w.days[day] = c
-		return err
-	}, "SELECT day, COUNT(report), COUNT(DISTINCT id) FROM reports LEFT JOIN rows ON report = id GROUP BY day")
 }
 
 // Lost implements sqlitefile.Memory. The rows of the file are lost. The notes are
@@ -77,10 +67,6 @@ func (w writer) Turn(f *sqlitefile.File) error {
 	}
 	var lost int64
 	before := maps.Clone(w.days)
-	for day, c := range before {
-		copied := *c
-		before[day] = &copied
-	}
 	err := f.InTx(func(tx *sql.Tx) error {
 		for _, b := range batches {
 			n, err := w.count(tx, b)
@@ -132,12 +118,11 @@ func writeNotes(tx *sql.Tx, changed map[string]note) error {
 
 // count adds a batch to the rows and returns how many messages had no room.
 func (w writer) count(tx *sql.Tx, b *dmarcreport.Batch) (lost int64, err error) {
-	day := w.days[b.Day]
-	if day == nil {
-		day = new(dayCount)
-		w.days[b.Day] = day
+	day, err := w.countOf(tx, b.Day)
+	if err != nil {
+		return 0, err
 	}
-	id, err := w.report(tx, b, day)
+	id, err := w.report(tx, b, &day)
 	if err != nil {
 		return 0, err
 	}
@@ -161,7 +146,18 @@ func (w writer) count(tx *sql.Tx, b *dmarcreport.Batch) (lost int64, err error) 
 			day.rows++
 		}
 	}
+	w.days[b.Day] = day
 	return lost, nil
+}
+
+// countOf returns what a day has. It reads the file only the first time.
+func (w writer) countOf(tx *sql.Tx, day dmarcreport.Day) (dayCount, error) {
+	c, known := w.days[day]
+	if known {
+		return c, nil
+	}
+	err := tx.QueryRow("SELECT COUNT(report), COUNT(DISTINCT id) FROM reports LEFT JOIN rows ON report = id WHERE day = ?", day).Scan(&c.rows, &c.domains)
+	return c, err
 }
 
 func changes(r sql.Result, err error) (int64, error) {
@@ -197,22 +193,22 @@ func (w writer) report(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int6
 // because the next write will fail in the same way and report it.
 func (w writer) Idle(f *sqlitefile.File) {
 	w.mu.Lock()
-	p := w.purging
+	before := w.purging
 	w.mu.Unlock()
-	if p == nil {
+	if before == 0 {
 		return
 	}
-	gone, err := changes(f.Writer.Exec("DELETE FROM rows WHERE (report, row) IN (SELECT report, row FROM rows WHERE report IN (SELECT id FROM reports WHERE day < ?) LIMIT ?)", p.before, purgeRows))
+	gone, err := changes(f.Writer.Exec("DELETE FROM rows WHERE (report, row) IN (SELECT report, row FROM rows WHERE report IN (SELECT id FROM reports WHERE day < ?) LIMIT ?)", before, purgeRows))
 	if err != nil || gone == purgeRows {
 		return
 	}
-	if _, err := f.Writer.Exec("DELETE FROM reports WHERE day < ?", p.before); err != nil {
+	if _, err := f.Writer.Exec("DELETE FROM reports WHERE day < ?", before); err != nil {
 		return
 	}
-	maps.DeleteFunc(w.days, func(day dmarcreport.Day, _ *dayCount) bool { return day < p.before })
+	maps.DeleteFunc(w.days, func(day dmarcreport.Day, _ dayCount) bool { return day < before })
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.purging == p {
-		w.purging = nil
+	if w.purging == before {
+		w.purging = 0
 	}
 }
