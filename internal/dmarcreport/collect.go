@@ -119,7 +119,12 @@ func (c *Collector) Flush(ctx context.Context) error {
 
 func (c *Collector) purge(ctx context.Context) {
 	now := c.now()
-	c.settle(c.store.Purge(ctx, DayOf(now.Add(-Retention)), now))
+	err := c.store.Purge(ctx, DayOf(now.Add(-Retention)), now)
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if err != nil || len(c.unsent) == 0 { // else the store does not take batches
+		c.settle(err)
+	}
 }
 
 // write passes batches to the store. Batches that fail are tried again later.

@@ -82,6 +82,25 @@ func TestCollector(t *testing.T) {
 	})
 }
 
+// TestPurgeOfDeafStore shows that a purge that works is no news about a store that takes
+// no batches.
+func TestPurgeOfDeafStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard []error
+		c := dmarcreport.NewCollector(&deaf{}, time.Now, func(err error) { heard = append(heard, err) })
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { c.Run(ctx); close(done) }()
+		c.Record("example.com", dmarcreport.Policy{P: "none"}, &dmarcreport.Row{Source: "192.0.2.1"})
+		time.Sleep(3*time.Hour + time.Minute)
+		cancel()
+		<-done
+		if len(heard) != 1 || heard[0] == nil || c.Up() {
+			t.Error(heard)
+		}
+	})
+}
+
 func TestRowKey(t *testing.T) {
 	d, err := dmarcreport.ParseDay("2026-11-25")
 	if err != nil || d.String() != "2026-11-25" || d.End().Sub(d.Begin()) != 24*time.Hour-time.Second || d.Begin().Location() != time.UTC {

@@ -29,6 +29,9 @@ import (
 // Retention is how long rows are kept.
 const Retention = 14 * 24 * time.Hour
 
+// MaxSignatures is how many signatures of a mail are reported (RFC 9990).
+const MaxSignatures = 100
+
 // Row describes messages that are counted together.
 type Row struct {
 	Source      string      `json:"ip"`
@@ -78,8 +81,8 @@ func (r *Row) key() string {
 	return string(b)
 }
 
-// ParseRow parses a row in the form for stores.
-func ParseRow(key string) (r Row, err error) {
+// parseRow parses a row in the form for stores.
+func parseRow(key string) (r Row, err error) {
 	err = json.Unmarshal([]byte(key), &r)
 	return r, err
 }

@@ -64,8 +64,8 @@ type Selection struct {
 
 // Place is the place of a report in the order of all reports.
 type Place struct {
-	Day    Day    `json:"day"`
-	Domain string `json:"domain"`
+	Day    Day
+	Domain string
 }
 
 func (p Place) before(day Day, domain string) bool {
@@ -180,12 +180,12 @@ func (s *Sender) plan(ctx context.Context, r *Report, h *held) error {
 	}
 	var to []Delivery
 	for _, d := range wanted.Destinations {
-		i := slices.IndexFunc(h.To, func(one Delivery) bool { return one.Address == d.Address })
-		if i < 0 {
-			to = append(to, Delivery{Address: d.Address, State: Waiting})
-			continue
+		one := Delivery{Address: d.Address, State: Waiting}
+		if i := slices.IndexFunc(h.To, func(one Delivery) bool { return one.Address == d.Address }); i >= 0 {
+			one = h.To[i]
 		}
-		to = append(to, h.To[i])
+		one.maxSize = d.MaxSize
+		to = append(to, one)
 	}
 	for _, d := range h.To {
 		sent := d.State == Sent || d.State == Bounced
@@ -218,7 +218,6 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 			_ = errors.Join(file.Close(), os.Remove(file.Name()))
 		}
 	}()
-	limits := s.limits(ctx, r)
 	for i := range h.To {
 		d := &h.To[i]
 		if !d.due(s.Now(), again) {
@@ -231,7 +230,7 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 				return err
 			}
 		}
-		if err := s.deliver(ctx, r, h, d, file, limits[d.Address]); err != nil {
+		if err := s.deliver(ctx, r, h, d, file); err != nil {
 			return err
 		}
 	}
@@ -242,18 +241,6 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 	h.Done = done
 	s.step("done")
 	return s.save(ctx, h)
-}
-
-// limits returns the size limits of addresses. The DNS answers are cached, since plan
-// has just asked.
-func (s *Sender) limits(ctx context.Context, r *Report) map[string]int64 {
-	all := make(map[string]int64)
-	if wanted, err := Find(ctx, s.Resolver, r.Domain.Name); err == nil {
-		for _, d := range wanted.Destinations {
-			all[d.Address] = d.MaxSize
-		}
-	}
-	return all
 }
 
 func (d *Delivery) due(now time.Time, again bool) bool {
@@ -281,7 +268,7 @@ func (s *Sender) spool(ctx context.Context, r *Report) (*os.File, error) {
 
 // deliver passes the report to the server for one address. The state is written before
 // and after. A host that crashes in between sends the same mail again.
-func (s *Sender) deliver(ctx context.Context, r *Report, h *held, d *Delivery, file *os.File, most int64) error {
+func (s *Sender) deliver(ctx context.Context, r *Report, h *held, d *Delivery, file *os.File) error {
 	dead, _, err := s.suppressed(ctx, d.Address)
 	if err != nil {
 		return err
@@ -293,8 +280,8 @@ func (s *Sender) deliver(ctx context.Context, r *Report, h *held, d *Delivery, f
 	switch {
 	case s.Now().Before(dead.Until):
 		d.State, d.Error = Dead, dead.Why
-	case most > 0 && info.Size() > most:
-		d.State, d.Error = TooLarge, fmt.Sprintf("it has %d octets, the address takes %d", info.Size(), most)
+	case d.maxSize > 0 && info.Size() > d.maxSize:
+		d.State, d.Error = TooLarge, fmt.Sprintf("it has %d octets, the address takes %d", info.Size(), d.maxSize)
 	default:
 		if err := s.try(ctx, r, h, d, file, info.Size()); err != nil {
 			return err

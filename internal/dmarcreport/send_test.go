@@ -273,6 +273,20 @@ func TestOpenDay(t *testing.T) {
 	}
 }
 
+// TestTooLarge shows that an address gets no report above its limit.
+func TestTooLarge(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "loop.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, store)
+	s.Resolver = resolvertest.NewZone(t, "_dmarc.loop.example. IN TXT \"v=DMARC1; p=none; rua=mailto:a@loop.example!100,mailto:b@loop.example!1m\"\n")
+	if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 1 || s.mail[0].To != "b@loop.example" {
+		t.Error(len(s.mail), err)
+	}
+	if len(s.said) != 2 || s.said[0].State != dmarcreport.TooLarge {
+		t.Errorf("%+v", s.said)
+	}
+}
+
 // TestBackOff shows how a server that takes nothing is tried again, and when it is
 // given up.
 func TestBackOff(t *testing.T) {

@@ -26,6 +26,8 @@ type Delivery struct {
 	Tries   int       `json:"tries,omitempty"`
 	Next    time.Time `json:"next,omitzero"`
 	Error   string    `json:"error,omitempty"`
+
+	maxSize int64 // see Destination; from the DNS, and not kept
 }
 
 // State is the state of a report.

@@ -13,11 +13,8 @@ import (
 	"strconv"
 )
 
-// Namespace is the XML namespace of RFC 9990.
-const Namespace = "urn:ietf:params:xml:ns:dmarc-2.0"
-
-// maxReported is how many signatures of a row are reported (RFC 9990).
-const maxReported = 100
+// namespace is the XML namespace of RFC 9990.
+const namespace = "urn:ietf:params:xml:ns:dmarc-2.0"
 
 // Reporter describes who sends the reports.
 type Reporter struct {
@@ -59,11 +56,11 @@ func (r *Report) WriteGzip(ctx context.Context, w io.Writer, store Store) error 
 func (r *Report) WriteXML(ctx context.Context, w io.Writer, store Store) error {
 	x := &xmlWriter{w: bufio.NewWriterSize(w, 64<<10)}
 	x.raw(xml.Header)
-	x.raw(`<feedback xmlns="` + Namespace + `">` + "\n")
+	x.raw(`<feedback xmlns="` + namespace + `">` + "\n")
 	x.text("version", "1.0")
 	r.writeHead(x)
 	err := store.Rows(ctx, r.Day, r.Domain.Name, func(c Counted) error {
-		row, err := ParseRow(c.Row)
+		row, err := parseRow(c.Row)
 		if err != nil {
 			return fmt.Errorf("a row of %s on %s cannot be read: %w", r.Domain.Name, r.Day, err)
 		}
@@ -131,7 +128,7 @@ func (r *Row) write(x *xmlWriter, count int64) {
 
 func (r *Row) writeResults(x *xmlWriter) {
 	x.open("auth_results")
-	for _, s := range r.Signatures[:min(len(r.Signatures), maxReported)] {
+	for _, s := range r.Signatures[:min(len(r.Signatures), MaxSignatures)] {
 		x.open("dkim")
 		x.text("domain", s.Domain)
 		x.text("selector", s.Selector)
