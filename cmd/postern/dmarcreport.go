@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -286,6 +287,10 @@ func (o *reportAsked) send(ctx context.Context, std streams, ask api.DMARCReport
 	return code, nil
 }
 
+// exitAgain is EX_TEMPFAIL of sysexits.h: Postfix keeps the mail and tries again.
+// Without it, a bounce would be lost while the daemon restarts.
+const exitAgain = 75
+
 // bindDMARCBounce is run by Postfix's local(8), which names the recipient in the
 // environment.
 func bindDMARCBounce(fs *pflag.FlagSet) runner {
@@ -294,15 +299,9 @@ func bindDMARCBounce(fs *pflag.FlagSet) runner {
 		if len(args) > 1 {
 			return exitFailed, errUsage
 		}
-		recipients := append([]string{}, args...)
-		for _, name := range []string{"ORIGINAL_RECIPIENT", "RECIPIENT"} {
-			recipients = append(recipients, os.Getenv(name))
-		}
 		token := ""
-		for _, recipient := range recipients {
-			if token == "" {
-				token = dmarcreport.TokenOf(recipient)
-			}
+		for _, recipient := range append(args, os.Getenv("ORIGINAL_RECIPIENT"), os.Getenv("RECIPIENT")) {
+			token = cmp.Or(token, dmarcreport.TokenOf(recipient))
 		}
 		if token == "" {
 			return exitFailed, errors.New("the recipient is no envelope sender of a report; name it, as LOCAL+b.TOKEN@DOMAIN")
@@ -311,10 +310,15 @@ func bindDMARCBounce(fs *pflag.FlagSet) runner {
 		if err != nil {
 			return exitFailed, err
 		}
-		var answer api.DMARCReportBounced
-		if err := client.Call(ctx, api.DMARCReportBounce, api.DMARCReportBounceArgs{Token: token, Failed: b.Failed, Why: b.Why}, &answer, nil); err != nil {
+		err = client.Call(ctx, api.DMARCReportBounce, api.DMARCReportBounceArgs{Token: token, Failed: b.Failed, Why: b.Why}, nil, nil)
+		var refused *admin.Error
+		switch {
+		case err == nil:
+			return exitYes, nil
+		case errors.As(err, &refused) && refused.Code == admin.CodeBadArgs:
 			return exitFailed, err
 		}
-		return exitYes, nil
+		fmt.Fprintf(std.err, "postern dmarc bounce: %s\n", printable(err.Error()))
+		return exitAgain, nil
 	}
 }

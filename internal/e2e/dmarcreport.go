@@ -20,6 +20,11 @@ type ReportedRow struct {
 	Reasons     []string `xml:"row>policy_evaluated>reason>type"`
 }
 
+// reportedRows is a DMARC report.
+type reportedRows struct {
+	Rows []ReportedRow `xml:"record"`
+}
+
 // PreviewReport sends mails in the bank's name. It returns the rows of the report about
 // them, and the address that the report goes to.
 func (s *Site) PreviewReport(ctx context.Context) (rows []ReportedRow, to string, err error) {
@@ -41,9 +46,7 @@ func (s *Site) PreviewReport(ctx context.Context) (rows []ReportedRow, to string
 	if err != nil {
 		return nil, "", err
 	}
-	var report struct {
-		Rows []ReportedRow `xml:"record"`
-	}
+	var report reportedRows
 	if err := xml.Unmarshal([]byte(text), &report); err != nil {
 		return nil, "", fmt.Errorf("%w in %s", err, text)
 	}

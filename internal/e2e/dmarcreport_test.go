@@ -9,7 +9,11 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"os"
+	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,7 +71,7 @@ func TestDMARCReports(t *testing.T) {
 			t.Errorf("%s from %s: %s", name, d.Sender, d.Header("Subject"))
 		}
 		files[name] = true
-		for _, r := range report.Records {
+		for _, r := range report.Rows {
 			sums[r.Source+" "+r.Disposition] += r.Count
 		}
 	}
@@ -76,6 +80,82 @@ func TestDMARCReports(t *testing.T) {
 	}
 	if out, err := s.Postern(t.Context(), "dmarc", "report", "list", "--admin", admin); err != nil || strings.Count(out, "bob@home.example sent") != 3 {
 		t.Error(out, err)
+	}
+}
+
+// TestDMARCReportBounce has a report come back. Postfix passes the bounce to the command,
+// as milter/REPORTS.md describes it. While the daemon is away, Postfix keeps a bounce.
+func TestDMARCReportBounce(t *testing.T) {
+	t.Parallel()
+	const gone, from = "gone@home.example", "reports@" + homeDomain
+	s := newSigningSite(t, SiteConfig{Postfix: func(c *postfixtest.Config) {
+		c.Mailboxes = append(c.Mailboxes, gone, from)
+		c.Main = append(c.Main, "alias_maps = hash:"+filepath.Join(c.Dir, "reports"),
+			"transport_maps = inline:{ { "+gone+" = local }, { "+from+" = local } }")
+	}})
+	if err := s.DNS.Replace(strings.Replace(bankZone, "mailto:dmarc@bank.example", "mailto:"+gone, 1) + "bank.example._report._dmarc.home.example. TXT \"v=DMARC1\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	store, admin := filepath.Join(s.Dir, "reports.db"), "unix:"+filepath.Join(s.Dir, "reports.sock")
+	aliasReports(t, s, admin)
+	if err := s.milterdWith(t.Context(), []string{"--report-store=sqlite:" + store, "--report-from=" + from,
+		"--report-smtp=inet:" + s.Postfix.Addr(postfixtest.MX), "--admin=" + admin, "--admin-mode=0666"}); err != nil {
+		t.Fatal(err)
+	}
+	deliver(t, s, postfixtest.MX, DMARCCases()[0].Mail)
+	moveReports(t, s, store, 2)
+	if out, err := s.Postern(t.Context(), "dmarc", "report", "send", "--admin", admin); err != nil {
+		t.Fatal(out, err)
+	}
+	passed := func(status string) (line string) {
+		t.Helper()
+		line, err := s.Postfix.WaitLog(t.Context(), func(line string) bool {
+			return strings.Contains(line, "to=<reports+b.") && strings.Contains(line, "relay=local") && strings.Contains(line, status)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return line
+	}
+	_, to, _ := strings.Cut(passed("status=sent (delivered to command: "), "to=<")
+	to, _, _ = strings.Cut(to, ">")
+	if out, err := s.Postern(t.Context(), "dmarc", "report", "list", "--admin", admin); err != nil || !strings.Contains(out, gone+" bounced (5.3.0 ") || !strings.Contains(out, "no reports to "+gone+" until ") {
+		t.Error(out, err)
+	}
+	if err := s.Milterd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := send(t, s, postfixtest.MX, postfixtest.Mail{To: []string{to}}); got.Code != 250 {
+		t.Fatal(got)
+	}
+	passed("status=deferred (temporary failure. Command output: ")
+}
+
+// aliasReports makes the alias that passes bounces of reports to the command, and an
+// address whose mail comes back.
+func aliasReports(t *testing.T, s *Site, admin string) {
+	t.Helper()
+	command, err := s.config.Binaries.Path(t.Context(), "postern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(s.Postfix.Dir(), "reports")
+	if err := os.WriteFile(path, []byte(`reports: "|`+command+` dmarc bounce --admin `+admin+"\"\ngone: \"|exit 1\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "postalias", "-c", s.Postfix.ConfigDir(), "hash:"+path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	owner, err := user.Lookup(daemonUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, err := strconv.Atoi(owner.Uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path+".db", uid, -1); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -100,16 +180,8 @@ func moveReports(t *testing.T, s *Site, store string, days int) {
 	}
 }
 
-type sentReport struct {
-	Records []struct {
-		Source      string `xml:"row>source_ip"`
-		Count       int    `xml:"row>count"`
-		Disposition string `xml:"row>policy_evaluated>disposition"`
-	} `xml:"record"`
-}
-
 // reportIn reads the report that a mail carries.
-func reportIn(t *testing.T, d postfixtest.Delivery) (name string, report sentReport) {
+func reportIn(t *testing.T, d postfixtest.Delivery) (name string, report reportedRows) {
 	t.Helper()
 	_, body, _ := bytes.Cut(d.Data, []byte("\r\n\r\n"))
 	_, params, err := mime.ParseMediaType(d.Header("Content-Type"))

@@ -262,6 +262,12 @@ func openReportCounts(where string, password config.Secret, r service.Runtime) (
 	return service.Opened[*reportCounts]{Value: c, Work: c.Run, Close: c.store.Close}, nil
 }
 
+// up reports whether the store takes what is counted, and can keep it.
+func (c *reportCounts) up() bool {
+	f, ok := c.store.(interface{ Failing() bool })
+	return c.Up() && (!ok || !f.Failing())
+}
+
 // observe counts one mail.
 func (c *reportCounts) observe(f *verify.Findings, method dmarc.Method) {
 	if domain, policy, row, ok := reported(f, method); ok {
@@ -338,7 +344,7 @@ func (c reportCollector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(counted), "counted")
 	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(dropped), "dropped")
 	up := 0.0
-	if o.counts.Up() {
+	if o.counts.up() {
 		up = 1
 	}
 	o.counts.mails.Collect(out)

@@ -2,10 +2,13 @@ package milterd
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-mail/postern/internal/dkim"
 	"github.com/postern-mail/postern/internal/dmarc"
@@ -141,6 +144,47 @@ func TestReportStore(t *testing.T) {
 	}
 	if sum != 2 || slices.ContainsFunc(all, func(name string) bool { return name != "away.example" }) {
 		t.Error(all, sum)
+	}
+}
+
+// TestReportStoreUp shows that the gauge is 0 while the file cannot be written.
+func TestReportStoreUp(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d, _, _ := start(t, "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(reportMetrics(d.current)...)
+	up := func() (value float64) {
+		t.Helper()
+		families, err := r.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "postern_dmarc_report_store_up" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatal("there is no gauge")
+		return 0
+	}
+	flush := partOf[*reportPart](t, d.now()).counts.Flush
+	if err := flush(t.Context()); err != nil || up() != 1 {
+		t.Error(up(), err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := flush(t.Context()); err == nil || up() != 0 {
+		t.Error(up(), err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := flush(t.Context()); err != nil || up() != 1 {
+		t.Error(up(), err)
 	}
 }
 

@@ -35,12 +35,10 @@ func (o *reportPart) ready(ctx context.Context) (*dmarcreport.Sender, error) {
 		return nil, errNoReportStore
 	}
 	if err := o.counts.Flush(ctx); err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	return o.sender, nil
 }
-
-func failed(err error) error { return &admin.Error{Code: admin.CodeFailed, Message: err.Error()} }
 
 // selection parses which reports are meant.
 func selection(args api.DMARCReportArgs) (sel dmarcreport.Selection, err error) {
@@ -90,7 +88,7 @@ func (o *reportPart) each(ctx context.Context, args api.DMARCReportArgs, f func(
 		return ctx.Err()
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return n, rest, failed(err)
+		return n, rest, err
 	}
 	return n, rest, nil
 }
@@ -207,7 +205,7 @@ func (p *pieces) flush() {
 // send sends the reports that are due.
 func (o *reportPart) send(ctx context.Context, args api.DMARCReportArgs, progress func(any)) (any, error) {
 	if missing := o.missing(); len(missing) > 0 {
-		return nil, failed(errors.New("nothing can be sent: " + missing[0]))
+		return nil, errors.New("nothing can be sent: " + missing[0])
 	}
 	done := api.DMARCReportDone{}
 	_, rest, err := o.each(ctx, args, func(ready *dmarcreport.Sender, r *dmarcreport.Report) error {
@@ -251,8 +249,11 @@ func (o *reportPart) bounce(ctx context.Context, args api.DMARCReportBounceArgs,
 		return nil, errNoReportStore
 	}
 	address, err := o.sender.TakeBounce(ctx, args.Token, dmarcreport.Bounce{Failed: args.Failed, Why: args.Why})
+	if errors.Is(err, dmarcreport.ErrNoToken) {
+		return nil, &admin.Error{Code: admin.CodeBadArgs, Message: err.Error()}
+	}
 	if err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	if args.Failed {
 		o.counts.event(dmarcreport.Event{Day: dmarcreport.DayOf(time.Now()), Domain: "", To: address, State: dmarcreport.Bounced, Error: args.Why})

@@ -10,9 +10,6 @@ import (
 	"github.com/postern-mail/postern/milter/verify"
 )
 
-// maxReported is how many signatures of a mail are reported (RFC 9990).
-const maxReported = 100
-
 // reported returns the row that is reported for a mail. ok is false when the mail is
 // not reported: no domain has a policy for it, or it does not come from another host.
 func reported(f *verify.Findings, method dmarc.Method) (domain string, p dmarcreport.Policy, r *dmarcreport.Row, ok bool) {
@@ -75,7 +72,7 @@ func reportedSignatures(f *verify.Findings) (all []dmarcreport.Signature) {
 	for i := range f.DKIM.Signatures {
 		s := &f.DKIM.Signatures[i]
 		domain := domainOf(s.Domain)
-		if domain == "" || len(all) == maxReported {
+		if domain == "" || len(all) == dmarcreport.MaxSignatures {
 			continue
 		}
 		all = append(all, dmarcreport.Signature{Domain: domain, Selector: selectorOf(s.Selector), Result: string(s.Status)})
