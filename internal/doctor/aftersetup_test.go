@@ -46,6 +46,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 	}
 	s := &site{t: t, postfix: root}
 	postfix, policydFile, milterdFile = s.path("etc/postfix"), s.path("etc/postern/policyd.toml"), s.path("etc/postern/milterd.toml")
+	s.must(postfixtest.Settled(postfix))
 	o := setup.Options{
 		ConfigDirectory: postfix, Root: root, User: "postern", Hide: dnsbl.HideKeys,
 		Policyd: setup.Daemon{Program: policyd.Program(), Config: policydFile},
@@ -64,6 +65,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 			where = []string{"-c", postfix, "-P", change.Service + "/" + change.Name + "=" + change.New}
 		}
 		s.system("postconf", where...)
+		s.must(postfixtest.Settled(postfix))
 	}
 	for _, file := range plan.Files {
 		writeFile(t, file.Path, file.Text)

@@ -3,11 +3,13 @@ package postfixtest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The names of the two services that every private Postfix has.
@@ -263,6 +265,19 @@ func writeConfig(c Config, l layout, addrs map[string]string, sink string) error
 	}
 	for path, text := range files {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return Settled(l.config())
+}
+
+// Settled sets back the times of main.cf and master.cf in a folder. Otherwise each program
+// of Postfix waits until the file that it reads is two seconds old, because it may not be
+// complete.
+func Settled(dir string) error {
+	at := time.Now().Add(-time.Minute)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

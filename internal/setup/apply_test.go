@@ -126,6 +126,9 @@ func newSite(t *testing.T) *site {
 			t.Fatal(err)
 		}
 	}
+	if err := postfixtest.Settled(filepath.Join(dir, "postfix")); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

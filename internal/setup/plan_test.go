@@ -31,6 +31,9 @@ func write(t *testing.T, root string, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
+	if err := postfixtest.Settled(filepath.Join(root, "etc/postfix")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // options are those of a case in a folder.
