@@ -16,6 +16,7 @@ type changes struct {
 	followed      bool
 	dirty         []*counter
 	gone          []string
+	dirtyTxns     []*txn
 	blocksChanged bool
 	rewrite       bool // the file knows nothing
 }
@@ -63,12 +64,22 @@ type Batch struct {
 	Gone   []string
 	Rows   []Row
 	Blocks []limit.Block // nil: as they were
-	More   bool
+	// Transactions have counted into the rows. They are needed until the time Until.
+	Transactions []byte
+	Until        limit.Millis
+	More         bool
 
 	counters []*counter
+	txns     []*txn
 }
 
-// TakeBatch returns the next changes, of at most most counters.
+// Empty reports whether there is nothing to write.
+func (b *Batch) Empty() bool {
+	return !b.Clear && len(b.Gone)+len(b.Rows)+len(b.Transactions) == 0 && b.Blocks == nil
+}
+
+// TakeBatch returns the next changes, of at most most counters and most transactions.
+// A transaction is in the batch of its counters or in a later one.
 func (s *Store) TakeBatch(most int) *Batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +104,10 @@ func (s *Store) TakeBatch(most int) *Batch {
 	if s.dirty = s.dirty[n:]; len(s.dirty) == 0 {
 		s.dirty = nil // with all that were before
 	}
-	b.More = len(s.dirty) > 0
+	if len(s.dirty) == 0 {
+		s.takeTxns(b, most)
+	}
+	b.More = len(s.dirty)+len(s.dirtyTxns) > 0
 	return b
 }
 
@@ -106,6 +120,9 @@ func (s *Store) Failed(b *Batch) {
 	s.gone = append(b.Gone, s.gone...)
 	for _, c := range b.counters {
 		s.changed(c)
+	}
+	for _, t := range b.txns {
+		s.remember(t)
 	}
 	if len(s.gone) > maxGone {
 		s.startOver()
@@ -126,13 +143,18 @@ func (s *Store) startOver() {
 			s.changed(c)
 		}
 	}
+	for _, t := range s.txns.all {
+		if t.written {
+			s.remember(t)
+		}
+	}
 }
 
 // Pending counts the changes that wait to be written.
 func (s *Store) Pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := len(s.dirty) + len(s.gone)
+	n := len(s.dirty) + len(s.dirtyTxns) + len(s.gone)
 	if s.blocksChanged {
 		n++
 	}

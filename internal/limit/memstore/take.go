@@ -96,6 +96,7 @@ func (t *txn) counted(op *limit.Op) bool {
 func (s *Store) note(t *txn, op *limit.Op) {
 	if op.Step == limit.End {
 		t.done = true
+		s.remember(t)
 		return
 	}
 	t.parts.add(op.Part)
@@ -144,6 +145,7 @@ func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limi
 	switch {
 	case it.Missing || it.Direct:
 		c.series.Add(now, c.width(), more)
+		s.remember(t)
 	case op.Step == limit.End:
 		h := t.keep(it, c)
 		c.reserved = max(c.reserved-h.reserved, 0)
@@ -157,6 +159,7 @@ func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limi
 		c.series.Add(now, c.width(), more)
 		h := t.keep(it, c)
 		h.counted, h.at = h.counted+more, now
+		s.remember(t)
 	}
 }
 
@@ -191,6 +194,9 @@ func (s *Store) Undo(_ context.Context, op *limit.Op) error {
 // undo takes back a named recipient. For an End, it takes back what the End has counted;
 // recipients that were counted when they were named stay.
 func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
+	if t.written {
+		s.remember(t)
+	}
 	if op.Step == limit.End {
 		for i := range op.Items {
 			if h := t.hold(&op.Items[i]); h != nil {
@@ -198,6 +204,7 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 			}
 		}
 		s.forget(t)
+		t.undone = true
 		return
 	}
 	t.parts.remove(op.Part)

@@ -1,6 +1,8 @@
 package memstore
 
 import (
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/postern-mail/postern/internal/limit"
@@ -14,7 +16,11 @@ type txn struct {
 	held  []held
 	done  bool
 	gone  bool // forgotten; its place in the queue is not valid
-	ends  limit.Millis
+	// For the file: written means that the file may have it, dirty that it must be
+	// written, and undone that it must be forgotten there.
+	written, dirty, undone bool
+
+	ends limit.Millis
 
 	// These arrays are the first memory of parts and held. They are enough for most
 	// transactions, and the garbage collector then has only one object to look at.
@@ -196,6 +202,14 @@ func (p *parts) has(part string) bool {
 		return ok
 	}
 	return slices.Contains(p.few, part)
+}
+
+// each returns all parts.
+func (p *parts) each() iter.Seq[string] {
+	if p.many != nil {
+		return maps.Keys(p.many)
+	}
+	return slices.Values(p.few)
 }
 
 // add adds a part that is not in the set.

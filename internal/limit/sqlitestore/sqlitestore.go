@@ -1,6 +1,7 @@
 // Package sqlitestore keeps counters in memory and writes them to a SQLite file in the
 // background. Answers need no disk access, and a restart loses at most the last second.
-// Reservations of transactions are not written: their End counts again.
+// Reservations of transactions are not written: their End counts them. What has counted
+// is written with the transaction (recent.go), so that its repetition does not count.
 //
 // Busy senders change their counters with each mail. So changes first go into a journal,
 // with one row for each write. From time to time they are written to the rows of the
@@ -91,6 +92,11 @@ CREATE TABLE IF NOT EXISTS counters (
 CREATE TABLE IF NOT EXISTS journal (
 	seq  INTEGER PRIMARY KEY,
 	data BLOB NOT NULL -- counters that have changed since: see journal.go
+);
+CREATE TABLE IF NOT EXISTS transactions (
+	seq  INTEGER PRIMARY KEY,
+	ends INTEGER NOT NULL, -- milliseconds since 1970; then the row is not needed
+	data BLOB NOT NULL     -- see memstore/recent.go
 );
 CREATE TABLE IF NOT EXISTS blocks (
 	login TEXT PRIMARY KEY,

@@ -157,7 +157,7 @@ func TestResetKilled(t *testing.T) {
 			runtime.Gosched()
 			continue
 		}
-		if used := mailTo(t, again, func(s limit.Store, txn string) int64 { return mail(s, "eve", txn) }); used != 2 {
+		if used := mailTo(t, again, func(s limit.Store, _ string) int64 { return mail(s, "eve", "e") }); used != 2 {
 			t.Errorf("eve used %d", used)
 		}
 		if used := mailTo(t, again, bobs); used != 2 {

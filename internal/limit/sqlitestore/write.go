@@ -41,6 +41,8 @@ type writer struct {
 	entries int
 	settled time.Time
 	row     []byte // of the journal; memory to use again
+
+	recent recent
 }
 
 // Fill implements sqlitefile.Memory. What is in the journal is newer than the rows.
@@ -81,6 +83,9 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	if err != nil {
 		return err
 	}
+	if err := w.fillRecent(ctx, f); err != nil {
+		return err
+	}
 	return w.fillBlocks(ctx, f)
 }
 
@@ -102,7 +107,7 @@ func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
 // Lost implements sqlitefile.Memory.
 func (w *writer) Lost() {
 	w.urgent.Store(true)
-	w.journal, w.entries = nil, 0
+	w.journal, w.entries, w.recent = nil, 0, recent{}
 	w.memory.Rewrite()
 }
 
@@ -134,7 +139,7 @@ func (w *writer) Turn(f *sqlitefile.File) error {
 func (w *writer) turn(f *sqlitefile.File) error {
 	for range (limit.DefaultLogins+limit.DefaultStrangers)/batchRows + 1 {
 		b := w.memory.TakeBatch(batchRows)
-		if !b.Clear && len(b.Gone)+len(b.Rows) == 0 && b.Blocks == nil {
+		if b.Empty() {
 			return nil
 		}
 		if err := f.InTx(func(tx *sql.Tx) error { return w.write(tx, b) }); err != nil {
@@ -152,7 +157,7 @@ func (w *writer) turn(f *sqlitefile.File) error {
 // write adds a batch to the journal.
 func (w *writer) write(tx *sql.Tx, b *memstore.Batch) error {
 	if b.Clear {
-		for _, table := range []string{"counters", "journal"} {
+		for _, table := range []string{"counters", "journal", "transactions"} {
 			if _, err := tx.Exec("DELETE FROM " + table); err != nil {
 				return err
 			}
@@ -163,6 +168,9 @@ func (w *writer) write(tx *sql.Tx, b *memstore.Batch) error {
 		if _, err := tx.Exec("INSERT INTO journal (data) VALUES (?)", w.row); err != nil {
 			return err
 		}
+	}
+	if err := w.recent.write(tx, b); err != nil {
+		return err
 	}
 	return storeBlocks(tx, b.Blocks)
 }
@@ -178,6 +186,7 @@ func (w *writer) note(b *memstore.Batch) {
 	for _, r := range b.Rows {
 		w.journal[r.ID] = r
 	}
+	w.recent.note(b)
 	w.entries += len(b.Gone) + len(b.Rows)
 }
 

@@ -1,0 +1,94 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/memstore"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
+)
+
+// maxRecent bounds the octets of transactions in the file. The oldest are removed first:
+// a mail server repeats a request within seconds.
+const maxRecent = 16 << 20
+
+// recent are the rows of the table of transactions, the oldest first.
+type recent struct {
+	rows   []recentRow
+	octets int
+	latest int64 // the number of the latest row
+}
+
+type recentRow struct {
+	seq    int64
+	octets int
+	ends   limit.Millis
+}
+
+// old returns how many rows are not needed when a batch is written.
+func (r *recent) old(b *memstore.Batch) int {
+	now := b.Until - limit.HoldFor.Milliseconds()
+	octets := r.octets + len(b.Transactions)
+	for i, row := range r.rows {
+		if row.ends > now && octets <= maxRecent {
+			return i
+		}
+		octets -= row.octets
+	}
+	return len(r.rows)
+}
+
+// write adds the transactions of a batch, and removes rows that are not needed.
+func (r *recent) write(tx *sql.Tx, b *memstore.Batch) error {
+	if len(b.Transactions) == 0 {
+		return nil
+	}
+	if n := r.old(b); n > 0 {
+		if _, err := tx.Exec("DELETE FROM transactions WHERE seq <= ?", r.rows[n-1].seq); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec("INSERT INTO transactions (seq, ends, data) VALUES (?,?,?)", r.latest+1, b.Until, b.Transactions)
+	return err
+}
+
+// note remembers what is in the file, after a batch was written.
+func (r *recent) note(b *memstore.Batch) {
+	if b.Clear {
+		r.rows, r.octets = nil, 0
+	}
+	if len(b.Transactions) == 0 {
+		return
+	}
+	n := r.old(b)
+	for _, row := range r.rows[:n] {
+		r.octets -= row.octets
+	}
+	r.latest++
+	r.rows = append(r.rows[n:], recentRow{r.latest, len(b.Transactions), b.Until})
+	r.octets += len(b.Transactions)
+}
+
+// fillRecent adds the transactions of the file to memory.
+func (w *writer) fillRecent(ctx context.Context, f *sqlitefile.File) error {
+	var batches [][]byte
+	w.recent = recent{}
+	err := f.Each(ctx, func(rows *sql.Rows) error {
+		var row recentRow
+		var data []byte
+		if err := rows.Scan(&row.seq, &row.ends, &data); err != nil {
+			return err
+		}
+		row.octets = len(data)
+		w.recent.rows = append(w.recent.rows, row)
+		w.recent.octets += row.octets
+		w.recent.latest = row.seq
+		batches = append(batches, data)
+		return nil
+	}, "SELECT seq, ends, data FROM transactions ORDER BY seq")
+	if err != nil {
+		return err
+	}
+	return w.memory.FillTransactions(batches, w.now())
+}
