@@ -39,11 +39,10 @@ func (l Line) Values() []string {
 // Literals returns the values of a setting whose value is written in TOML. A text
 // that is not valid TOML is itself the value.
 func Literals(text string) []string {
-	var decoded struct{ V any }
-	if err := toml.Unmarshal([]byte("V = "+text), &decoded); err != nil {
-		return []string{text}
+	if values := (Line{"V", "V = " + text}).Values(); values != nil {
+		return values
 	}
-	return literals(decoded.V)
+	return []string{text}
 }
 
 // literals returns the elements of a list, or the one value of a scalar.

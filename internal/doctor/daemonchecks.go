@@ -244,10 +244,7 @@ func (p settingPath) folder() string {
 const dkimKeys = "dkim-keys"
 
 // rotatesKeys reports whether the daemon writes into the folder of keys.
-func (d *Daemon) rotatesKeys() bool {
-	age := d.Settings["dkim-rotate"]
-	return len(age) > 0 && strings.Trim(age[0], "0smhd") != ""
-}
+func (d *Daemon) rotatesKeys() bool { return d.seconds("dkim-rotate") > 0 }
 
 // pathsOfSettings returns all absolute paths in the settings.
 func (d *Daemon) pathsOfSettings() []settingPath {

@@ -98,11 +98,7 @@ type DMARCOutcome struct {
 
 // Rule returns the row of the table of dispositions that decided.
 func (o DMARCOutcome) Rule() string {
-	i := slices.IndexFunc(o.Record.Steps, func(s postfixtest.Step) bool { return s.Check == "dmarc" })
-	if i < 0 {
-		return ""
-	}
-	rule, _, _ := strings.Cut(o.Record.Steps[i].Detail, ";")
+	rule, _, _ := strings.Cut(o.Record.Step("dmarc").Detail, ";")
 	return strings.TrimPrefix(rule, "rule ")
 }
 

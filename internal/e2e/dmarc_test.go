@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -90,16 +88,7 @@ func checkHold(t *testing.T, s *Site) {
 // milterdMetrics are those of the daemon now.
 func (s *Site) milterdMetrics(t *testing.T) string {
 	t.Helper()
-	r, err := http.Get("http://" + s.milterdMetricsAddr + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return scrape(t, s.milterdMetricsAddr)
 }
 
 // checkDMARCShadow asserts that what would have been done is in the record, and
@@ -112,8 +101,7 @@ func checkDMARCShadow(t *testing.T, s *Site) {
 	if err != nil || o.Wrong != nil {
 		t.Fatal(err, o.Wrong)
 	}
-	i := slices.IndexFunc(o.Record.Steps, func(s postfixtest.Step) bool { return s.Check == "dmarc" })
-	if o.Record.Mode != "shadow" || o.Record.Verdict != "reject" || o.Record.Reason != string(record.DMARCRejected) || i < 0 || o.Record.Steps[i].Reason != string(record.DMARCRejected) {
+	if o.Record.Mode != "shadow" || o.Record.Verdict != "reject" || o.Record.Reason != string(record.DMARCRejected) || o.Record.Step("dmarc").Reason != string(record.DMARCRejected) {
 		t.Errorf("record %s", o.Record.Raw)
 	}
 	want := `postern_dmarc_results_total{disposition="none",result="fail",rule="reject_evidence"} 1`

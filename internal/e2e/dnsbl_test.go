@@ -405,14 +405,7 @@ forward-zone:
 func TestDNSBLAgainstPostfix(t *testing.T) {
 	t.Parallel()
 	postfixtest.Require(t)
-	// resolv.conf knows no ports, so the lists have to live at port 53 of an
-	// address of our own.
-	pid := os.Getpid()
-	dns, err := resolvertest.StartAt(fmt.Sprintf("127.53.%d.%d:53", pid>>8&0xff, max(1, pid&0xff)), Zones)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(dns.Close)
+	dns := newResolverAt53(t, Zones) // resolv.conf knows no ports
 	theirs := postfixOn(t, dns.Addr(), "smtpd_recipient_restrictions = reject_unauth_destination, "+
 		"reject_rbl_client zen.spamhaus.org=127.0.0.[2..11], reject_rhsbl_sender dbl.spamhaus.org=127.0.1.[2..99], "+
 		"reject_rhsbl_helo dbl.spamhaus.org=127.0.1.[2..99], reject_rhsbl_client dbl.spamhaus.org=127.0.1.[2..99], reject_rhsbl_reverse_client dbl.spamhaus.org=127.0.1.[2..99]")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
@@ -69,13 +68,7 @@ type FromOutcome struct {
 }
 
 // Step returns the step of the check, or the zero value if it was not asked.
-func (o FromOutcome) Step() postfixtest.Step {
-	i := slices.IndexFunc(o.Record.Steps, func(s postfixtest.Step) bool { return s.Check == fromCheck })
-	if i < 0 {
-		return postfixtest.Step{}
-	}
-	return o.Record.Steps[i]
-}
+func (o FromOutcome) Step() postfixtest.Step { return o.Record.Step(fromCheck) }
 
 // Run sends the mail and waits for its record. An error means that the site itself
 // failed.
@@ -88,7 +81,7 @@ func (c FromCase) Run(ctx context.Context, s *Site) (o FromOutcome, err error) {
 	if err := s.milterdWith(ctx, s.FromFlags()); err != nil {
 		return o, err
 	}
-	if o.Reply, err = c.send(ctx, s); err != nil {
+	if o.Reply, err = s.submit(ctx, c.Service, c.Mail); err != nil {
 		return o, err
 	}
 	o.Record, err = s.Milterd.WaitRecord(ctx, func(r postfixtest.Record) bool {
@@ -104,15 +97,6 @@ func (c FromCase) Run(ctx context.Context, s *Site) (o FromOutcome, err error) {
 	}
 	o.Wrong = c.check(o)
 	return o, nil
-}
-
-func (c FromCase) send(ctx context.Context, s *Site) (postfixtest.Reply, error) {
-	if c.Service == Sendmail {
-		err := s.Postfix.Sendmail(ctx, c.Mail.Message, append([]string{"-f", c.Mail.From, "--"}, c.Mail.To...)...)
-		return postfixtest.Reply{Code: 250, Lines: []string{"(sendmail)"}}, err
-	}
-	r, err := s.Postfix.Send(ctx, c.Service, c.Mail)
-	return r.Final(), err
 }
 
 // check compares the outcome with the expected one.

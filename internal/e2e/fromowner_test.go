@@ -49,7 +49,7 @@ func checkFromTablesAway(t *testing.T, s *Site) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o := (FromOutcome{Record: r}); o.Step().Reason != string(record.OwnerLookupFailed) || r.Level != "warn" || !strings.Contains(r.Error, "socketmap:") {
+		if r.Step(fromCheck).Reason != string(record.OwnerLookupFailed) || r.Level != "warn" || !strings.Contains(r.Error, "socketmap:") {
 			t.Errorf("--owners-on-error=%s: record %s", tt.rule, r.Raw)
 		}
 		// Who has not logged in is not asked about.
@@ -73,7 +73,7 @@ func checkFromShadow(t *testing.T, s *Site) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	step := FromOutcome{Record: r.Record}.Step()
+	step := r.Step(fromCheck)
 	if step.Verdict != "reject" || step.Mode != "shadow" || step.Reason != string(record.FromNotOwned) || r.Reason != string(record.Signed) {
 		t.Errorf("record %s", r.Raw)
 	}

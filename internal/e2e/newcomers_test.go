@@ -23,17 +23,11 @@ _dmarc.home.example. TXT "v=DMARC1; p=none; rua=mailto:postmaster@home.example"
 // nameserver is the DNS of a newcomer. Programs of others ask at port 53.
 func nameserver(t *testing.T, port53 bool) *resolvertest.Server {
 	t.Helper()
-	const zone = awayZone + Zones + homeZone
-	if !port53 {
-		dns := resolvertest.New(t, zone)
-		dns.SetAD(true)
-		return dns
+	start := func(t *testing.T, zone string) *resolvertest.Server { return resolvertest.New(t, zone) }
+	if port53 {
+		start = newResolverAt53
 	}
-	dns, err := resolvertest.StartAt(postfixtest.NameserverAddr().String(), zone)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(dns.Close)
+	dns := start(t, awayZone+Zones+homeZone)
 	dns.SetAD(true)
 	return dns
 }

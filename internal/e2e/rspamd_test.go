@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,24 +112,30 @@ func (e *example) rspamdKey(t *testing.T, keys string) (zone string) {
 	return strings.Replace(string(out), "dkim._domainkey", "dkim._domainkey."+homeDomain+".", 1)
 }
 
+// newResolverAt53 starts a DNS server at port 53 of an address of its own, for programs that
+// cannot choose the port.
+func newResolverAt53(t *testing.T, zone string) *resolvertest.Server {
+	t.Helper()
+	dns, err := resolvertest.StartAt(postfixtest.NameserverAddr().String(), zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dns.Close)
+	return dns
+}
+
 // startRspamd starts rspamd with its default settings and those of the example.
 func (e *example) startRspamd(t *testing.T, zone string) *postfixtest.Peer {
 	t.Helper()
 	zone = awayZone + bankZone + Zones + zone
 	e.dns = resolvertest.New(t, zone)
-	// rspamd asks at port 53.
-	at := postfixtest.NameserverAddr()
-	dns, err := resolvertest.StartAt(at.String(), zone)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(dns.Close)
+	dns := newResolverAt53(t, zone)
 	files := map[string]string{}
 	for _, name := range []string{"greylist.conf", "dkim_signing.conf", "milter_headers.conf"} {
 		files[name] = e.shipped(t, "local.d/"+name)
 	}
 	rspamd, err := postfixtest.StartRspamdMilter(t.Context(), postfixtest.PeerConfig{
-		Dir: e.dir, Nameserver: at.Addr(), Suffixes: []string{"example"},
+		Dir: e.dir, Nameserver: netip.MustParseAddrPort(dns.Addr()).Addr(), Suffixes: []string{"example"},
 	}, files)
 	if err != nil {
 		t.Fatal(err)

@@ -291,7 +291,7 @@ func TestMilterProtocols(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			s := newMarkingSite(t, func(c *postfixtest.Config) { c.Main = append(c.Main, "milter_protocol = "+version) })
 			runSigned(t, s, bySubmission(As(Alice, Alice, Dora), record.Signed, 2))
-			runSigned(t, s, SignCase{"sendmail(1)", Sendmail, postfixtest.Mail{From: Bob, To: []string{Dora}}, record.Signed, 2})
+			runSigned(t, s, SignCase{"sendmail(1)", Sendmail, ofProgram(Bob), record.Signed, 2})
 
 			m := forgery(Banker)
 			m.Message = forgedResults + "X-Postern-Quarantine: not\n" + m.Message

@@ -229,6 +229,16 @@ func VerifyDKIM(ctx context.Context, dns *resolvertest.Server, mail []byte) (goo
 // sendmail(1).
 const Sendmail = "sendmail"
 
+// submit sends a mail through a service, or passes it to sendmail(1).
+func (s *Site) submit(ctx context.Context, service string, m postfixtest.Mail) (postfixtest.Reply, error) {
+	if service == Sendmail {
+		err := s.Postfix.Sendmail(ctx, m.Message, append([]string{"-f", m.From, "--"}, m.To...)...)
+		return postfixtest.Reply{Code: 250, Lines: []string{"(sendmail)"}}, err
+	}
+	r, err := s.Postfix.Send(ctx, service, m)
+	return r.Final(), err
+}
+
 // SignCase is a mail that "make try" shows and the tests send. A new line in SignCases
 // adds one to both.
 type SignCase struct {
@@ -243,10 +253,15 @@ type SignCase struct {
 func SignCases() []SignCase {
 	return []SignCase{
 		{"alice sends through submission", postfixtest.Submission, As(Alice, Alice, Dora), record.Signed, 2},
-		{"a program sends through sendmail(1)", Sendmail, postfixtest.Mail{From: Bob, To: []string{Dora}}, record.Signed, 2},
+		{"a program sends through sendmail(1)", Sendmail, ofProgram(Bob), record.Signed, 2},
 		{"alice writes From: another domain", postfixtest.Submission, withFrom("<alice@away.example>"), record.SignNoKey, 0},
 		{"alice writes two From fields", postfixtest.Submission, withFrom("<" + Alice + ">\nFrom: <" + Bob + ">"), record.SignSeveralFrom, 0},
 	}
+}
+
+// ofProgram returns a mail of a program that runs as a user.
+func ofProgram(from string) postfixtest.Mail {
+	return postfixtest.Mail{From: from, To: []string{Dora}, Message: "From: <" + from + ">\nSubject: a report\n\nAll is well.\n"}
 }
 
 // withFrom returns a mail of Alice with a From field that is not hers.
@@ -281,8 +296,12 @@ func (c SignCase) Run(ctx context.Context, s *Site) (o SignOutcome, err error) {
 			err = fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}()
-	if err := c.send(ctx, s); err != nil {
+	r, err := s.submit(ctx, c.Service, c.Mail)
+	if err != nil {
 		return o, err
+	}
+	if r.Code != 250 {
+		return o, errors.New(r.String())
 	}
 	if o.Record, err = s.SignRecord(ctx, c.Mail.From, c.Mail.To[0]); err != nil {
 		return o, err
@@ -298,16 +317,4 @@ func (c SignCase) Run(ctx context.Context, s *Site) (o SignOutcome, err error) {
 			c.Name, o.Record.Reason, o.Good, o.All, c.Reason, c.Good)
 	}
 	return o, nil
-}
-
-func (c SignCase) send(ctx context.Context, s *Site) error {
-	if c.Service == Sendmail {
-		text := "From: <" + c.Mail.From + ">\nSubject: a report\n\nAll is well.\n"
-		return s.Postfix.Sendmail(ctx, text, append([]string{"-f", c.Mail.From, "--"}, c.Mail.To...)...)
-	}
-	r, err := s.Postfix.Send(ctx, c.Service, c.Mail)
-	if err == nil && r.Final().Code != 250 {
-		err = errors.New(r.Final().String())
-	}
-	return err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -38,7 +37,7 @@ var hostile = []string{
 }
 
 // statusSite is a site whose daemons have status pages: policyd's shows both.
-func statusSite(t *testing.T) (s *Site, page, metrics string) {
+func statusSite(t *testing.T) (s *Site, page, metricsAddr string) {
 	t.Helper()
 	var addrs []string
 	for range 3 {
@@ -56,7 +55,7 @@ func statusSite(t *testing.T) (s *Site, page, metrics string) {
 		},
 		Milterd: []string{"--status-listen", "inet:" + addrs[1]},
 	})
-	return s, "http://" + addrs[0] + "/", "http://" + addrs[2] + "/metrics"
+	return s, "http://" + addrs[0] + "/", addrs[2]
 }
 
 // questioner asks postern-policyd as Postfix does.
@@ -119,19 +118,10 @@ func (s *Site) mixed(t *testing.T) {
 
 // counted are the decisions of /metrics: by reason, and by the verdict that the page
 // shows.
-func counted(t *testing.T, url string) (reasons, verdicts map[string]int, all int) {
+func counted(t *testing.T, addr string) (reasons, verdicts map[string]int, all int) {
 	t.Helper()
-	answer, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
 	reasons, verdicts = map[string]int{}, map[string]int{}
-	for _, m := range regexp.MustCompile(`(?m)^postern_decisions_total\{check="[^"]*",mode="(\w+)",reason="(\w+)",verdict="(\w+)"\} (\d+)`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^postern_decisions_total\{check="[^"]*",mode="(\w+)",reason="(\w+)",verdict="(\w+)"\} (\d+)`).FindAllStringSubmatch(scrape(t, addr), -1) {
 		n, err := strconv.Atoi(m[4])
 		if err != nil {
 			t.Fatal(err)
@@ -161,12 +151,12 @@ func visible(text string) string {
 // say; what attackers send is text; it can be used by keyboard, on a small screen and
 // in the dark, and by people who need help to read it.
 func TestStatusPage(t *testing.T) {
-	s, page, metrics := statusSite(t)
+	s, page, metricsAddr := statusSite(t)
 	b := openBrowser(t)
 	b.show(1280, 900, "light")
 	b.open(page)
 	s.mixed(t)
-	reasons, verdicts, all := counted(t, metrics)
+	reasons, verdicts, all := counted(t, metricsAddr)
 	if all < ringSize+len(hostile) || len(reasons) < 4 {
 		t.Fatalf("%d decisions, %v", all, reasons)
 	}

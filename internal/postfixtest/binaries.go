@@ -58,7 +58,7 @@ func (b *Binaries) build(ctx context.Context, name string) (string, error) {
 	}
 	path := filepath.Join(b.dir, name)
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if RaceEnabled {
 		args = append(args, "-race")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/"+name)...)

@@ -2,4 +2,6 @@
 
 package postfixtest
 
-const raceEnabled = true
+// RaceEnabled is true if this program has the race detector. What Binaries builds then
+// has it too.
+const RaceEnabled = true

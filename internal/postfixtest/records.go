@@ -40,6 +40,7 @@ type Record struct {
 	DurationMS   float64 `json:"duration_ms"`
 	Steps        []Step  `json:"steps"`
 	Error        string  `json:"error"`
+	Whose        string  `json:"whose"`
 
 	Raw string `json:"-"` // the whole line, for all other keys
 }
@@ -65,6 +66,16 @@ func (r Record) Why() (reason, detail string) {
 		return r.Reason, ""
 	}
 	return r.Steps[i].Reason, r.Steps[i].Detail
+}
+
+// Step returns the step of a check, or the zero value if the check was not asked.
+func (r Record) Step(check string) Step {
+	for _, s := range r.Steps {
+		if s.Check == check {
+			return s
+		}
+	}
+	return Step{}
 }
 
 // lines collects a log and wakes the goroutines that wait for a line.

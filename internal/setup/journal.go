@@ -4,6 +4,7 @@ package setup
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -342,15 +343,9 @@ func (w *written) put(c content) error {
 // gets the widest of their modes, because the daemons read their settings beside
 // secrets.
 func (j *journal) makeFolders() error {
-	var open, secret []written
-	for _, w := range j.Files {
-		if w.folderMode() == 0o755 {
-			open = append(open, w)
-		} else {
-			secret = append(secret, w)
-		}
-	}
-	for _, w := range append(open, secret...) {
+	widest := slices.Clone(j.Files)
+	slices.SortStableFunc(widest, func(a, b written) int { return cmp.Compare(b.folderMode(), a.folderMode()) })
+	for _, w := range widest {
 		for _, folder := range w.Folders {
 			if err := makeFolder(folder, w.folderMode(), w.After.UID, w.After.GID); err != nil {
 				return err

@@ -201,13 +201,7 @@ func bareRSA() (float64, error) {
 // must get that number of signatures.
 func loadMilter(ctx context.Context, pid int, socket string, mails, signatures int) (float64, error) {
 	spent, err := used(pid, func() error {
-		var wg sync.WaitGroup
-		errs := make([]error, milterConns)
-		for i := range milterConns {
-			wg.Go(func() { errs[i] = milterSession(ctx, socket, mails/milterConns, signatures) })
-		}
-		wg.Wait()
-		return errors.Join(errs...)
+		return together(func() error { return milterSession(ctx, socket, mails/milterConns, signatures) })
 	})
 	return float64(spent.Microseconds()) / float64(mails/milterConns*milterConns), err
 }

@@ -52,13 +52,17 @@ func (s *site) figures(ctx context.Context) (all []figures, err error) {
 // settled returns the figures after the load has ended. Connections close a moment
 // later.
 func (s *site) settled(ctx context.Context, first []figures) (last []figures, err error) {
+	allowed := float64(moreMemory)
+	if postfixtest.RaceEnabled {
+		allowed = moreUnderRace
+	}
 	for since := time.Now(); ; {
 		if last, err = s.figures(ctx); err != nil {
 			return last, err
 		}
 		var grown []error
 		for i, f := range last {
-			if f.memory > first[i].memory+s.moreMemory || f.goroutines > first[i].goroutines+moreGoroutines || f.files > first[i].files+moreFiles {
+			if f.memory > first[i].memory+allowed || f.goroutines > first[i].goroutines+moreGoroutines || f.files > first[i].files+moreFiles {
 				grown = append(grown, fmt.Errorf("%s has grown: %s; before the faults %s", f.name, f, first[i]))
 			}
 		}

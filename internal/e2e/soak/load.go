@@ -131,18 +131,19 @@ func (s *smtpd) answer(ctx context.Context, request string) (answer string, err 
 		if answer, err = s.try(ctx, request); err == nil {
 			return answer, nil
 		}
-		s.conn = nil
+		s.close()
 	}
 	return "", err
 }
 
 func (s *smtpd) try(ctx context.Context, request string) (answer string, err error) {
 	if s.conn == nil {
-		if s.conn, err = net.Dial("unix", s.path); err != nil {
+		conn, err := net.Dial("unix", s.path)
+		if err != nil {
 			return "", err
 		}
-		s.read = bufio.NewReader(s.conn)
-		context.AfterFunc(ctx, func() { _ = s.conn.Close() })
+		s.conn, s.read = conn, bufio.NewReader(conn)
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
 	}
 	if err := s.conn.SetDeadline(time.Now().Add(longest)); err != nil {
 		return "", err
@@ -155,6 +156,13 @@ func (s *smtpd) try(ctx context.Context, request string) (answer string, err err
 	}
 	_, err = s.read.ReadString('\n')
 	return answer, err
+}
+
+func (s *smtpd) close() {
+	if s.conn != nil {
+		_ = s.conn.Close()
+		s.conn = nil
+	}
 }
 
 // mail signs a mail and verifies it.

@@ -27,7 +27,6 @@ type site struct {
 	redis            *exec.Cmd
 	redisPort        string
 	policyd, milterd *postfixtest.Daemon
-	moreMemory       float64 // that each may take in the course of the faults, in MiB
 }
 
 const owners = "press@home.example alice\n" // beside lines that change

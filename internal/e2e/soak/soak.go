@@ -20,37 +20,21 @@ const (
 )
 
 // soak runs the load with faults for a time span, and reports to w.
-// moreMemory, in MiB, is what a daemon may take beside what it had before the faults.
-func soak(ctx context.Context, span time.Duration, seed uint64, moreMemory float64, w io.Writer) (err error) {
+func soak(ctx context.Context, span time.Duration, seed uint64, w io.Writer) (err error) {
 	fmt.Fprintf(w, "soak: %v of mixed load with faults, seed %d\n", span, seed)
 	s, err := start(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	s.moreMemory = moreMemory
 	loaded, end := context.WithCancel(ctx)
-	defer end()
 	load := newLoad(s)
 	group, loaded := errgroup.WithContext(loaded)
 	load.start(loaded, group)
 
-	if err := wait(loaded, warmUp); err != nil {
-		return errors.Join(err, group.Wait())
-	}
-	first, err := s.figures(loaded)
-	if err != nil {
-		return err
-	}
-	faults, err := s.trouble(loaded, span, rand.New(rand.NewPCG(seed, 0)), w)
-	if err != nil {
-		return errors.Join(err, group.Wait())
-	}
-	if err := load.recovered(loaded); err != nil {
-		return errors.Join(err, group.Wait())
-	}
+	first, faults, err := s.disturb(loaded, load, span, rand.New(rand.NewPCG(seed, 0)))
 	end()
-	if err := group.Wait(); err != nil {
+	if err := errors.Join(err, group.Wait()); err != nil {
 		return err
 	}
 	last, err := s.settled(ctx, first)
@@ -58,9 +42,24 @@ func soak(ctx context.Context, span time.Duration, seed uint64, moreMemory float
 	return err
 }
 
+// disturb causes faults under load for a time span. It returns the figures before the
+// first fault, and how often each fault was caused.
+func (s *site) disturb(ctx context.Context, load *load, span time.Duration, random *rand.Rand) (first []figures, faults map[string]int, err error) {
+	if err := wait(ctx, warmUp); err != nil {
+		return nil, nil, err
+	}
+	if first, err = s.figures(ctx); err != nil {
+		return nil, nil, err
+	}
+	if faults, err = s.trouble(ctx, span, random); err != nil {
+		return nil, nil, err
+	}
+	return first, faults, load.recovered(ctx)
+}
+
 // trouble causes one fault after the other in random order, each at least once. When it
 // returns, everything works again.
-func (s *site) trouble(ctx context.Context, span time.Duration, random *rand.Rand, w io.Writer) (done map[string]int, err error) {
+func (s *site) trouble(ctx context.Context, span time.Duration, random *rand.Rand) (done map[string]int, err error) {
 	all := s.faults()
 	names := slices.Sorted(maps.Keys(all))
 	done = make(map[string]int)
