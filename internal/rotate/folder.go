@@ -266,40 +266,39 @@ func (d *domainFolder) deleteHidden(keys []KeyRef) error {
 	return d.sync(hidden)
 }
 
-// signing returns the keys that sign now, the greatest length of a key, and the time of the
-// youngest key.
-func (d *domainFolder) signing() (keys []KeyRef, bits int, youngest time.Time, err error) {
+// signing returns the keys that sign now, and the greatest length of a key.
+func (d *domainFolder) signing() (keys []KeyRef, bits int, err error) {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
-		return nil, 0, time.Time{}, err
+		return nil, 0, err
 	}
-	for _, entry := range entries {
-		selector, isKey := strings.CutSuffix(entry.Name(), keySuffix)
-		if !isKey || strings.HasPrefix(selector, ".") {
-			continue
-		}
-		key, err := sign.ReadKey(d.domain, strings.ToLower(selector), d.path(entry.Name()), GroupOf(d.dir))
+	for _, name := range keyFiles(entries) {
+		selector := strings.TrimSuffix(name, keySuffix)
+		key, err := sign.ReadKey(d.domain, strings.ToLower(selector), d.path(name), GroupOf(d.dir))
 		if err != nil {
-			return nil, 0, time.Time{}, err
+			return nil, 0, err
 		}
 		ref, err := refOf(key)
 		if err != nil {
-			return nil, 0, time.Time{}, err
+			return nil, 0, err
 		}
 		ref.Selector = selector // as in the name of the file
-		info, err := os.Stat(d.path(entry.Name()))
-		if err != nil {
-			return nil, 0, time.Time{}, err
-		}
-		if at := info.ModTime(); at.After(youngest) {
-			youngest = at
-		}
 		keys, bits = append(keys, ref), max(bits, key.Bits)
 	}
 	if len(keys) == 0 {
-		return nil, 0, time.Time{}, fmt.Errorf("%s has no keys in %s; make them with `postern dkim genkey %s`", d.domain, d.dir, d.domain)
+		return nil, 0, fmt.Errorf("%s has no keys in %s; make them with `postern dkim genkey %s`", d.domain, d.dir, d.domain)
 	}
-	return keys, bits, youngest, nil
+	return keys, bits, nil
+}
+
+// keyFiles returns the names of those entries in the folder of a domain that are keys.
+func keyFiles(entries []fs.DirEntry) (names []string) {
+	for _, entry := range entries {
+		if name := entry.Name(); strings.HasSuffix(name, keySuffix) && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // GroupOf returns the group of a key folder, whose members may read the keys. It is -1 if
@@ -412,25 +411,20 @@ func signingSince(dir, domain string) (time.Time, error) {
 	if state != nil {
 		since = state.Switched
 	}
-	files, err := os.ReadDir(filepath.Join(dir, domain))
-	if err != nil {
+	folder := filepath.Join(dir, domain)
+	entries, err := os.ReadDir(folder)
+	files := keyFiles(entries)
+	if err != nil || len(files) == 0 {
 		return time.Time{}, err
 	}
-	found := false
-	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), keySuffix) || strings.HasPrefix(f.Name(), ".") {
-			continue
-		}
-		info, err := os.Stat(filepath.Join(dir, domain, f.Name()))
+	for _, name := range files {
+		info, err := os.Stat(filepath.Join(folder, name))
 		if err != nil {
 			return time.Time{}, err
 		}
-		if found = true; info.ModTime().After(since) {
+		if info.ModTime().After(since) {
 			since = info.ModTime()
 		}
-	}
-	if !found {
-		return time.Time{}, nil
 	}
 	return since, nil
 }

@@ -81,19 +81,20 @@ func (j *job) settled() error {
 	return j.folder.save(j.state)
 }
 
-// step adds a step to the history, saves the state, and reports the step.
-func (j *job) step(step Step, detail string) error {
+// step adds a step to the history, saves the state, and reports the step with the
+// changes that a person has to make.
+func (j *job) step(step Step, detail string, byHand ...Change) error {
 	j.state.note(j.Now(), step, detail)
 	if err := j.folder.save(j.state); err != nil {
 		return err
 	}
-	j.Report(Event{Domain: j.state.Domain, Step: step, Detail: detail})
+	j.Report(Event{Domain: j.state.Domain, Step: step, Detail: detail, Publish: byHand})
 	return nil
 }
 
 // start makes the state of a new rotation.
 func (j *job) start() error {
-	keys, _, _, err := j.folder.signing()
+	keys, _, err := j.folder.signing()
 	if err != nil {
 		return err
 	}
@@ -166,10 +167,15 @@ func names(keys []KeyRef) string {
 	return strings.Join(all, ", ")
 }
 
+// recordName returns the name of the record of a key.
+func (j *job) recordName(key KeyRef) string {
+	return strings.ToLower(key.Selector) + "._domainkey." + j.state.Domain
+}
+
 // changes returns the changes of an action for the records of keys.
 func (j *job) changes(action Action, keys []KeyRef) (all []Change) {
 	for _, key := range keys {
-		c := Change{Action: action, Domain: j.state.Domain, Name: strings.ToLower(key.Selector) + "._domainkey." + j.state.Domain, TTL: RecordTTL}
+		c := Change{Action: action, Domain: j.state.Domain, Name: j.recordName(key), TTL: RecordTTL}
 		switch action {
 		case DoPublish:
 			c.Value = key.Record
@@ -210,12 +216,7 @@ func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
 	detail := string(action) + " " + names(keys)
 	if j.Publisher == nil {
 		j.state.Handed = now
-		j.state.note(now, ByHand, detail)
-		if err := j.folder.save(j.state); err != nil {
-			return err
-		}
-		j.Report(Event{Domain: j.state.Domain, Step: ByHand, Detail: detail, Publish: changes})
-		return nil
+		return j.step(ByHand, detail, changes...)
 	}
 	for _, c := range changes {
 		if err := j.before(string(action) + " " + c.Name); err != nil {
@@ -241,19 +242,20 @@ type shown struct {
 // look asks all servers for the records of keys.
 func (j *job) look(ctx context.Context, keys []KeyRef) (shown, error) {
 	sum := shown{all: true, none: true, absent: true}
-	for i, c := range j.changes(DoPublish, keys) {
-		public, err := dkim.PublicKeyOf(keys[i].Record)
+	for _, key := range keys {
+		public, err := dkim.PublicKeyOf(key.Record)
 		if err != nil {
-			return shown{}, fmt.Errorf("the record of %s in the state: %w", keys[i].Selector, err)
+			return shown{}, fmt.Errorf("the record of %s in the state: %w", key.Selector, err)
 		}
-		view, err := j.DNS.Look(ctx, c.Name)
+		name := j.recordName(key)
+		view, err := j.DNS.Look(ctx, name)
 		if err != nil {
 			return shown{}, err
 		}
 		if len(view.Servers) == 0 {
-			return shown{}, fmt.Errorf("%s: no name server was asked", c.Name)
+			return shown{}, fmt.Errorf("%s: no name server was asked", name)
 		}
-		sum.add(view, c.Name, public)
+		sum.add(view, name, public)
 	}
 	return sum, nil
 }

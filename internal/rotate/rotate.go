@@ -181,40 +181,40 @@ func (r *Rotator) open(domain string) (*job, error) {
 	return &job{Settings: &r.s, folder: folder, state: state}, nil
 }
 
-// Start begins a rotation, unless one is running, which then continues.
-func (r *Rotator) Start(domain string) (err error) {
+// work locks the folder of a domain while do works on it.
+func (r *Rotator) work(domain string, do func(*job) error) (err error) {
 	j, err := r.open(domain)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.folder.close()) }()
-	if j.state.active() {
-		return nil
-	}
-	return j.start()
+	return do(j)
+}
+
+// Start begins a rotation, unless one is running, which then continues.
+func (r *Rotator) Start(domain string) error {
+	return r.work(domain, func(j *job) error {
+		if j.state.active() {
+			return nil
+		}
+		return j.start()
+	})
 }
 
 // Advance makes the steps of a domain's rotation that can be made now. It returns the
 // time until there may be more to do, or 0 if the rotation is over.
 func (r *Rotator) Advance(ctx context.Context, domain string) (next time.Duration, err error) {
-	j, err := r.open(domain)
-	if err != nil {
-		return look, err
-	}
-	defer func() { err = errors.Join(err, j.folder.close()) }()
-	return j.advance(ctx)
+	next = look
+	err = r.work(domain, func(j *job) (err error) {
+		next, err = j.advance(ctx)
+		return err
+	})
+	return next, err
 }
 
 // Undo reverts a rotation: the old keys sign again. This is possible until they are
 // revoked.
-func (r *Rotator) Undo(domain string) (err error) {
-	j, err := r.open(domain)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, j.folder.close()) }()
-	return j.undo()
-}
+func (r *Rotator) Undo(domain string) error { return r.work(domain, (*job).undo) }
 
 // State returns the state of a domain's rotation, or nil if it never had one. It needs
 // no lock.

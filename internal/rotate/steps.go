@@ -9,7 +9,7 @@ import (
 // makeKeys makes the new keys. RSA keys are as long as the longest old key, and have at
 // least 2048 bits.
 func (j *job) makeKeys(context.Context) (Phase, time.Duration, error) {
-	_, bits, _, err := j.folder.signing()
+	_, bits, err := j.folder.signing()
 	if err != nil {
 		return "", 0, err
 	}
