@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/rotate"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -62,7 +61,7 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 	fs.StringVar(&src.KeyTable, "key-table", "", "OpenDKIM's KeyTable `file`, as in --dkim-key-table")
 	fs.StringVar(&src.SigningTable, "signing-table", "", "OpenDKIM's SigningTable `file`, as in --dkim-signing-table")
 	return func(_ context.Context, io streams, args []string) (int, error) {
-		src.Group = groupOf(src.Dir)
+		src.Group = rotate.GroupOf(src.Dir)
 		keys, err := sign.LoadKeys(src)
 		if keys == nil {
 			return exitFailed, err
@@ -82,19 +81,6 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 		}
 		return code, printZone(io.out, all)
 	}
-}
-
-// groupOf returns the group of a folder: the daemon's group, which may read keys. It
-// returns -1 when the group is unknown.
-func groupOf(dir string) int {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return -1
-	}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int(sys.Gid)
-	}
-	return -1
 }
 
 // printZone prints records that can be pasted into zones, in the form of

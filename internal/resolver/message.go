@@ -291,8 +291,7 @@ func (a *Answer) add(rr dns.RR) bool {
 		addr, ok := netip.AddrFromSlice(r.AAAA)
 		return ok && push(&a.Addrs, addr)
 	case *dns.TXT:
-		text, _ := unescape(strings.Join(r.Txt, ""))
-		return push(&a.TXT, text)
+		return push(&a.TXT, Unescape(strings.Join(r.Txt, "")))
 	case *dns.MX:
 		host, ok := rawName(r.Mx)
 		return ok && push(&a.MX, MX{Host: host, Pref: r.Preference})

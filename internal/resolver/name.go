@@ -72,6 +72,12 @@ func canonicalOf(presented string) (name string, ok bool) {
 	return name, ok
 }
 
+// Unescape returns the octets of a text that miekg/dns has unpacked.
+func Unescape(presented string) string {
+	raw, _ := unescape(presented)
+	return raw
+}
+
 // unescape undoes the escapes of presentation form (RFC 1035 section 5.1) as
 // miekg/dns writes them, and reports whether one of them was an escaped dot.
 func unescape(s string) (raw string, dotted bool) {

@@ -244,21 +244,7 @@ func (r *Reply) take(answer *dns.Msg, name string) {
 func unescaped(parts []string) []string {
 	all := make([]string, len(parts))
 	for i, part := range parts {
-		var b strings.Builder
-		for j := 0; j < len(part); j++ {
-			if part[j] != '\\' || j+1 == len(part) {
-				b.WriteByte(part[j])
-				continue
-			}
-			if n, err := strconv.ParseUint(part[j+1:min(j+4, len(part))], 10, 8); err == nil && j+3 < len(part) {
-				b.WriteByte(byte(n))
-				j += 3
-				continue
-			}
-			j++
-			b.WriteByte(part[j])
-		}
-		all[i] = b.String()
+		all[i] = resolver.Unescape(part)
 	}
 	return all
 }
