@@ -91,8 +91,17 @@ func (d *domainFolder) prepare() error {
 	if err := d.own(name); err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	return take(d.lock)
+}
+
+// take locks a file. The lock ends with the process at the latest.
+func take(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
 		return ErrBusy
+	case err != nil:
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return nil
 }

@@ -3,12 +3,16 @@ package rotate
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/postern-mail/postern/internal/resolver/authority"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -59,6 +63,52 @@ func TestParseUpdate(t *testing.T) {
 	}
 }
 
+// A server may answer an update without the sections of the request (RFC 2136 section 3.8).
+func TestUpdateAnswerWithoutZone(t *testing.T) {
+	key, err := parseTSIGKey(keyText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var updates []string
+	server := &dns.Server{
+		Listener: l, TsigSecret: map[string]string{key.Name: key.Secret.Reveal()},
+		MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept },
+		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+			m := new(dns.Msg).SetReply(q)
+			m.Authoritative = true
+			if q.Opcode == dns.OpcodeUpdate {
+				for _, rr := range q.Ns {
+					updates = append(updates, rr.String())
+				}
+				m.Question = nil
+				m.SetTsig(key.Name, key.Algorithm, tsigFudge, time.Now().Unix())
+			} else {
+				m.Answer = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: example + ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET}, Ns: ".", Mbox: "."}}
+			}
+			if err := w.WriteMsg(m); err != nil {
+				t.Error(err)
+			}
+		}),
+	}
+	ended := make(chan error, 1)
+	ready := make(chan struct{})
+	server.NotifyStartedFunc = func() { close(ready) }
+	go func() { ended <- server.ActivateAndServe() }()
+	<-ready
+	u := &Update{Server: netip.MustParseAddrPort(l.Addr().String()), Key: key}
+	changed := u.Change(t.Context(), Change{Action: DoPublish, Domain: example, Name: "a._domainkey." + example, Value: "v=DKIM1; p=", TTL: time.Hour})
+	if err := errors.Join(server.Shutdown(), <-ended); err != nil {
+		t.Error(err)
+	}
+	if changed != nil || len(updates) != 2 {
+		t.Errorf("updates %q, error %v", updates, changed)
+	}
+}
+
 func TestTSIGKeyOfOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(path, []byte(keyText), 0o644); err != nil {
@@ -94,6 +144,44 @@ func FuzzParseState(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A state without keys would take every key for published, and the old ones away.
+func TestStateWithoutKeys(t *testing.T) {
+	for _, phase := range []Phase{Publish, Withdraw} {
+		for _, keys := range []string{`"incoming":[{"selector":"a"}]`, `"outgoing":[{"selector":"a"}]`} {
+			text := `{"version":1,"domain":"` + example + `","phase":"` + string(phase) + `",` + keys + `}`
+			if _, err := parseState([]byte(text), example); err == nil || !strings.Contains(err.Error(), "no new keys or no old ones") {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+	}
+}
+
+// Only a lock that another process has is ErrBusy, which the daemon does not report.
+func TestLockThatFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	open := func() *os.File {
+		t.Helper()
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	one, other := open(), open()
+	if err := take(one); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(other); !errors.Is(err, ErrBusy) {
+		t.Errorf("error %v", err)
+	}
+	if err := errors.Join(one.Close(), other.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(other); err == nil || errors.Is(err, ErrBusy) {
+		t.Errorf("error %v", err)
+	}
 }
 
 // program writes a shell script.

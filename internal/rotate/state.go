@@ -118,6 +118,8 @@ func parseState(data []byte, domain string) (*State, error) {
 		return nil, fmt.Errorf("the state is that of %q; the folder was copied, remove the state", s.Domain)
 	case !s.known():
 		return nil, fmt.Errorf("the phase %q is not known", s.Phase)
+	case len(s.Incoming) == 0 || len(s.Outgoing) == 0:
+		return nil, errors.New("the state names no new keys or no old ones; restore it from a backup")
 	}
 	for _, key := range append(s.Incoming[:len(s.Incoming):len(s.Incoming)], s.Outgoing...) {
 		if !isSelector(key.Selector) {

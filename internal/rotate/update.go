@@ -89,10 +89,19 @@ func (u *Update) send(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	if err != nil {
 		return in, fmt.Errorf("%s: %w", u.Server, plain(err))
 	}
-	if len(in.Question) != 1 || !strings.EqualFold(in.Question[0].Name, m.Question[0].Name) || in.Question[0].Qtype != m.Question[0].Qtype {
+	if !answers(in, m) {
 		return nil, fmt.Errorf("%s answers another question", u.Server)
 	}
 	return in, nil
+}
+
+// answers reports whether a message answers a question. An answer to an update may omit
+// the zone (RFC 2136 section 3.8); its signature covers the request.
+func answers(in, m *dns.Msg) bool {
+	if len(in.Question) == 0 {
+		return m.Opcode == dns.OpcodeUpdate
+	}
+	return len(in.Question) == 1 && strings.EqualFold(in.Question[0].Name, m.Question[0].Name) && in.Question[0].Qtype == m.Question[0].Qtype
 }
 
 func rcode(code int) string {
