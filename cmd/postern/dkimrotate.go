@@ -37,10 +37,15 @@ func bindDKIMRotate(fs *pflag.FlagSet) runner {
 			return exitFailed, err
 		}
 		defer end()
-		domains := args
+		domains, code := args, exitYes
 		if len(args) == 0 {
-			if domains, err = r.UnderWay(); err != nil {
+			domains, err = r.UnderWay()
+			if err != nil && len(domains) == 0 {
 				return exitFailed, err
+			}
+			if err != nil { // others can be rotated
+				fmt.Fprintln(io.err, err)
+				code = exitNo
 			}
 		}
 		if len(domains) == 0 {
@@ -48,7 +53,6 @@ func bindDKIMRotate(fs *pflag.FlagSet) runner {
 			return exitYes, nil
 		}
 		c := rotateCommand{r, io, *wait, *asJSON}
-		code := exitYes
 		for _, domain := range domains {
 			if !*status {
 				if err := c.work(ctx, domain, *undo, len(args) > 0); err != nil && !errors.Is(err, ctx.Err()) {
@@ -88,14 +92,18 @@ func (c *rotateCommand) work(ctx context.Context, domain string, undo, start boo
 			return err
 		}
 	}
-	for {
+	for shown := ""; ; {
 		next, err := c.rotator.Advance(ctx, domain)
-		if err != nil && !c.wait {
+		if !c.wait || ctx.Err() != nil {
 			return err
 		}
 		state, stateErr := c.rotator.State(domain)
-		if stateErr != nil || !c.wait || !beforeSwitch(state) {
+		if stateErr != nil || !beforeSwitch(state) {
 			return errors.Join(err, stateErr)
+		}
+		if err != nil && err.Error() != shown {
+			shown = err.Error()
+			fmt.Fprintln(c.io.err, shown+"; trying again")
 		}
 		timer := time.NewTimer(next)
 		select {

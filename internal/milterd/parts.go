@@ -95,14 +95,22 @@ type asker interface {
 func inForce[P part](c *current) (found P, release func()) {
 	s, release := c.Acquire()
 	if s != nil {
-		for _, r := range s.settings.rooms {
-			if found, ok := r.part.(P); ok {
-				return found, release
-			}
+		if found, ok := locate[P](s.settings.rooms); ok {
+			return found, release
 		}
 	}
 	release()
 	return found, nil
+}
+
+// locate returns the part of type P.
+func locate[P part](rooms []room) (found P, ok bool) {
+	for _, r := range rooms {
+		if found, ok = r.part.(P); ok {
+			return found, true
+		}
+	}
+	return found, false
 }
 
 // command returns the handler of a command that the part of type P answers.

@@ -2,6 +2,7 @@ package milterd
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -135,34 +136,40 @@ func (u *updater) Change(ctx context.Context, c rotate.Change) error {
 
 // rotateKey is the settings from which a rotation is made.
 type rotateKey struct {
-	dir, lead, passwordFile, servers, update, command string
-	every, expire                                     time.Duration
-	dns                                               any
+	dir, lead, servers, update, command string
+	password                            [sha256.Size]byte
+	every, expire                       time.Duration
+	dns                                 any
 }
 
 // build starts the rotation in the background. It continues over reloads, because each
 // step changes the key folder, which causes a reload.
 func (f *rotateFlags) build(n *needs, o *signPart) error {
-	group := n.options.group()
-	publisher, err := f.publisher(n.set, group)
+	publisher, err := f.publisher(n.set, n.options.group())
 	if err != nil || f.DKIMRotate == 0 || f.DKIMRotateLead == leadNo {
 		return err
 	}
-	lead, err := f.lead(n.set)
-	if err != nil || n.readOnly {
+	password, err := f.password(n.set, n.life.Watch)
+	if err != nil {
+		return err
+	}
+	if n.readOnly {
+		lead, err := f.lead(n.set, password)
 		return errors.Join(err, lead.close())
 	}
-	key := rotateKey{o.folder, f.DKIMRotateLead, f.DKIMRotatePasswordFile, strings.Join(f.DKIMRotateServers, " "), f.DNSUpdate, f.DNSCommand, f.DKIMRotate, o.DKIMExpire, n.dns}
-	opened := false
-	f.running, err = service.Keep(n.life, key, func() (service.Opened[*rotation], error) {
-		opened = true
+	key := rotateKey{
+		o.folder, f.DKIMRotateLead, strings.Join(f.DKIMRotateServers, " "), f.DNSUpdate, f.DNSCommand,
+		sha256.Sum256([]byte(password.Reveal())), f.DKIMRotate, o.DKIMExpire, n.dns,
+	}
+	f.running, err = service.Keep(n.life, key, func() (opened service.Opened[*rotation], err error) {
+		lead, err := f.lead(n.set, password)
+		if err != nil {
+			return opened, err
+		}
 		r := newRotation(f.DKIMRotate, lead, n)
 		r.rotator = rotate.New(f.settings(o, publisher, n.asks, r.report))
 		return service.Opened[*rotation]{Value: r, Work: r.run, Close: lead.close}, nil
 	})
-	if !opened {
-		return errors.Join(err, lead.close())
-	}
 	return err
 }
 
@@ -173,18 +180,26 @@ func (f *rotateFlags) settings(o *signPart, publisher rotate.Publisher, dns auth
 	}
 }
 
+// password reads the password of the Redis. watch gets the path of its file.
+func (f *rotateFlags) password(s *config.Set, watch func(...string)) (config.Secret, error) {
+	name, credentials := f.DKIMRotatePasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
+	if name == "" || hidden(s, name) {
+		return config.Secret{}, nil
+	}
+	if path, err := config.SecretPath(name, credentials); err == nil {
+		watch(path)
+	}
+	secret, err := config.SecretFile(name, credentials)
+	if err != nil {
+		return secret, s.Errorf("dkim-rotate-password-file", "%w", err)
+	}
+	return secret, nil
+}
+
 // lead returns the lease that decides whether this host leads.
-func (f *rotateFlags) lead(s *config.Set) (*lease, error) {
+func (f *rotateFlags) lead(s *config.Set, password config.Secret) (*lease, error) {
 	if f.DKIMRotateLead == leadYes {
 		return nil, nil
-	}
-	name, credentials := f.DKIMRotatePasswordFile, os.Getenv("CREDENTIALS_DIRECTORY")
-	var password config.Secret
-	if name != "" && !s.CredentialHidden(name, credentials) {
-		var err error
-		if password, err = config.SecretFile(name, credentials); err != nil {
-			return nil, s.Errorf("dkim-rotate-password-file", "%w", err)
-		}
 	}
 	l, err := openLease(f.DKIMRotateLead, password)
 	if err != nil {
@@ -249,7 +264,7 @@ func OpenRotator(ctx context.Context, args []string, onlyLook bool, report func(
 	if err != nil {
 		return nil, nil, err
 	}
-	o := s.signing()
+	o, _ := locate[*signPart](s.rooms)
 	if o.DKIMKeys == "" || isCredential(o.DKIMKeys) || o.DKIMKeyTable != "" {
 		return nil, nil, errors.New("only the keys of a folder can be rotated; set dkim-keys to its path, and remove dkim-key-table")
 	}
@@ -267,23 +282,15 @@ func OpenRotator(ctx context.Context, args []string, onlyLook bool, report func(
 	if err != nil {
 		return nil, nil, err
 	}
-	return rotate.New(f.settings(o, publisher, dns, report)), dns.Close, nil
-}
-
-// signing returns the part for signing.
-func (o *Options) signing() *signPart {
-	for _, r := range o.rooms {
-		if p, ok := r.part.(*signPart); ok {
-			return p
-		}
-	}
-	return nil
+	settings := f.settings(o, publisher, dns, report)
+	settings.Lead = func(ctx context.Context) error { return f.mayLead(ctx, s.set) }
+	return rotate.New(settings), dns.Close, nil
 }
 
 // rotates reports whether this daemon rotates keys.
 func (o *Options) rotates() bool {
-	p := o.signing()
-	return p != nil && p.rotation.running != nil
+	p, ok := locate[*signPart](o.rooms)
+	return ok && p.rotation.running != nil
 }
 
 // mayLead returns why this host must not make steps, or nil if it may.
@@ -291,7 +298,11 @@ func (f *rotateFlags) mayLead(ctx context.Context, s *config.Set) (err error) {
 	if f.DKIMRotateLead == leadNo {
 		return errors.New("dkim-rotate-lead says that another host rotates; run this command there")
 	}
-	l, err := f.lead(s)
+	password, err := f.password(s, func(...string) {})
+	if err != nil {
+		return err
+	}
+	l, err := f.lead(s, password)
 	if err != nil {
 		return err
 	}

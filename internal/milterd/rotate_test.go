@@ -1,9 +1,11 @@
 package milterd
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +138,98 @@ func TestLease(t *testing.T) {
 	server.Kill()
 	if leads, _, err := hosts[1].take(t.Context()); leads || err == nil {
 		t.Errorf("leads %v without Redis: %v", leads, err)
+	}
+}
+
+// A lease that cannot be taken is reported again when it could be taken in between.
+func TestLeaseProblemsAreReportedAgain(t *testing.T) {
+	redistest.Require(t)
+	l, err := openLease("redis://"+redistest.Start(t).Addr, config.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	l.host = "mx1"
+	var kept records
+	n := &needs{Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{}))}
+	n.Records = &kept
+	r := newRotation(90*24*time.Hour, l, n)
+	client, key := l.redis.Redis, l.redis.Tag+"dkim-rotate"
+	for range 2 {
+		// Not a lease: the script fails.
+		if err := errors.Join(client.Del(t.Context(), key).Err(), client.LPush(t.Context(), key, "x").Err()); err != nil {
+			t.Fatal(err)
+		}
+		r.round(t.Context())
+		r.round(t.Context())
+		if err := errors.Join(client.Del(t.Context(), key).Err(), client.Set(t.Context(), key, "mx2", 0).Err()); err != nil {
+			t.Fatal(err)
+		}
+		r.round(t.Context())
+	}
+	if len(kept.all) != 2 || kept.all[0].Reason != record.RotateFailed || kept.all[1].Reason != record.RotateFailed {
+		t.Errorf("records %+v", kept.all)
+	}
+}
+
+// A command that waits stops making steps when another host has got the lease.
+func TestCommandWithoutTheLease(t *testing.T) {
+	redistest.Require(t)
+	url := "redis://" + redistest.Start(t).Addr
+	l, err := openLease(url, config.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	dir := t.TempDir()
+	if _, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519}); err != nil {
+		t.Fatal(err)
+	}
+	r, end, err := OpenRotator(t.Context(), []string{"--config=", "--resolver=127.0.0.1", "--dkim-keys=" + dir, "--dkim-rotate-lead=" + url}, false, func(rotate.Event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	if _, err := r.Advance(t.Context(), "example.org"); err != nil {
+		t.Error(err)
+	}
+	if err := l.redis.Redis.Set(t.Context(), l.redis.Tag+"dkim-rotate", "mx2", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Advance(t.Context(), "example.org"); err == nil || !strings.Contains(err.Error(), "mx2 leads the rotation now") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A new password in the file of the Redis is used after the reload that it causes.
+func TestRotationWithANewPassword(t *testing.T) {
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "password")
+	c := newCurrent()
+	defer c.Close()
+	runtime := service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{}))
+	reload := func(password string) *rotation {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := loadInto(c, runtime, "--dkim-keys="+dir, "--dkim-rotate=90d", "--dkim-rotate-lead=redis://127.0.0.1:1/0", "--dkim-rotate-password-file="+file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(l.life.Files(), file) {
+			t.Errorf("%s is not among the files that are watched", file)
+		}
+		c.Apply(l.state, l.life)
+		part, release := inForce[*signPart](c)
+		defer release()
+		return part.rotation.running
+	}
+	first := reload("one")
+	if second := reload("one"); second != first {
+		t.Error("a reload ends a rotation")
+	}
+	if third := reload("two"); third == first {
+		t.Error("the old password is used")
 	}
 }
 

@@ -71,10 +71,8 @@ func (r *rotation) round(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err != nil {
-		r.failed("lead", err)
-	}
 	if !leads {
+		r.failed("lead", err)
 		if err == nil && r.seen.Load().leads {
 			r.log.Info("another host rotates the DKIM keys now", zap.String("host", holder))
 		}

@@ -102,6 +102,9 @@ type Settings struct {
 	// QueueLifetime is Postfix's maximal_queue_lifetime.
 	QueueLifetime func(context.Context) time.Duration
 	Now           func() time.Time
+	// Lead returns why this host must not make steps, or nil if it may. It is asked
+	// before each [Rotator.Advance]; nil if no other host could make them.
+	Lead func(context.Context) error
 	// Report is called for each step when it is on disk. It must not wait.
 	Report func(Event)
 
@@ -150,6 +153,9 @@ func New(s Settings) *Rotator {
 	}
 	if s.before == nil {
 		s.before = func(string) error { return nil }
+	}
+	if s.Lead == nil {
+		s.Lead = func(context.Context) error { return nil }
 	}
 	if s.Report == nil {
 		s.Report = func(Event) {}
@@ -204,6 +210,9 @@ func (r *Rotator) Start(domain string) error {
 // Advance makes the steps of a domain's rotation that can be made now. It returns the
 // time until there may be more to do, or 0 if the rotation is over.
 func (r *Rotator) Advance(ctx context.Context, domain string) (next time.Duration, err error) {
+	if err := r.s.Lead(ctx); err != nil {
+		return look, err
+	}
 	next = look
 	err = r.work(domain, func(j *job) (err error) {
 		next, err = j.advance(ctx)
