@@ -122,7 +122,7 @@ func (k *Keys) add(keys []*Key, a author.Mailbox, subdomains bool) ([]*Key, erro
 	return set.keys[:min(len(set.keys), MaxKeysPerDomain)], set.err()
 }
 
-// hasName reports whether a key for the same record is among keys.
-func hasName(keys []*Key, key *Key) bool {
-	return slices.ContainsFunc(keys, func(k *Key) bool { return k.Selector == key.Selector && k.Domain == key.Domain })
+// indexOf returns the index of a key for the same record among keys, or -1.
+func indexOf(keys []*Key, key *Key) int {
+	return slices.IndexFunc(keys, func(k *Key) bool { return k.Selector == key.Selector && k.Domain == key.Domain })
 }

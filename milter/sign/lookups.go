@@ -31,7 +31,7 @@ type LookupTable struct {
 // Tables are the Postfix tables of keys, senders and options. Each may be nil, but
 // Senders requires Keys.
 type Tables struct {
-	// Keys has the keys of a domain or, with Senders, those of a name. See keyValue for
+	// Keys has the keys of a domain or, with Senders, those of a name. See cutValue for
 	// the form of its values.
 	Keys *LookupTable
 	// Senders names keys by the author's address.
@@ -62,7 +62,8 @@ func (t *Tables) Find(ctx context.Context, domain string, subdomains bool) ([]*K
 	return t.choose(ctx, author.Mailbox{Domain: domain}, subdomains)
 }
 
-// lookupTimeout bounds the time of all lookups for one mail.
+// lookupTimeout bounds the time of the lookups of keys for one mail, and that of the
+// lookups of options.
 const lookupTimeout = 15 * time.Second
 
 // maxTableNames bounds the names in the entry of a sender.
@@ -198,8 +199,9 @@ func (t *LookupTable) first(ctx context.Context, patterns []string) (string, []s
 
 // keySet collects the keys for one mail, and the errors of other keys.
 type keySet struct {
-	keys []*Key
-	errs []error
+	keys      []*Key
+	ambiguous []*Key // keys like them are not added any more
+	errs      []error
 }
 
 func (s *keySet) fail(err error) { s.errs = append(s.errs, err) }
@@ -220,24 +222,26 @@ func (s *keySet) read(t *Tables, values []string, name string, e entry, authors 
 	}
 }
 
-// add adds a key. If there is a different key of the same name already, neither is
-// used, and that is an error.
+// add adds a key. If there are different keys of the same name, none of them is used,
+// and that is an error.
 func (s *keySet) add(table string, key *Key) {
-	i := slices.IndexFunc(s.keys, func(k *Key) bool { return k.Name() == key.Name() })
+	i := indexOf(s.keys, key)
 	switch {
+	case indexOf(s.ambiguous, key) >= 0:
 	case i < 0 && len(s.keys) == MaxKeysPerDomain:
 		s.fail(fmt.Errorf("%s: more than %d keys for one mail", table, MaxKeysPerDomain))
 	case i < 0:
 		s.keys = append(s.keys, key)
 	case !s.keys[i].SameAs(key):
 		s.keys = slices.Delete(s.keys, i, i+1)
+		s.ambiguous = append(s.ambiguous, key)
 		s.fail(fmt.Errorf("%s: ambiguous: two different keys for %s; keep one", table, key.Name()))
 	}
 }
 
 // join adds a key from a file, unless it is there already.
 func (s *keySet) join(key *Key) {
-	i := slices.IndexFunc(s.keys, func(k *Key) bool { return k.Selector == key.Selector && k.Domain == key.Domain })
+	i := indexOf(s.keys, key)
 	switch {
 	case i < 0:
 		s.keys = append(s.keys, key)

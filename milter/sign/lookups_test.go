@@ -94,6 +94,7 @@ func TestTableChoice(t *testing.T) {
 		{"two keys in one value", rows{"example.com": {"s " + path + ", t " + other}}, nil, "u", "example.com", false, "s/example.com t/example.com", ""},
 		{"the same key twice", rows{"example.com": {"s " + path, "s " + path}}, nil, "u", "example.com", false, "s/example.com", ""},
 		{"two keys of one name", rows{"example.com": {"s " + path, "s " + other}}, nil, "u", "example.com", false, "", "ambiguous: two different keys for s._domainkey.example.com"},
+		{"three keys of one name", rows{"example.com": {"s " + path, "s " + other, "s " + path}}, nil, "u", "example.com", false, "", "ambiguous: two different keys for s._domainkey.example.com"},
 		{"a key of another domain", rows{"example.com": {"example.net:s:" + path}}, nil, "u", "example.com", false, "", "does not align with example.com"},
 		{"a key of a parent", rows{"sub.example.com": {"example.com:s:" + path}}, nil, "u", "sub.example.com", false, "s/example.com", ""},
 		{"no selector", rows{"example.com": {path}}, nil, "u", "example.com", false, "", "must end in /SELECTOR.private"},

@@ -63,7 +63,7 @@ func (t *signingTable) choose(a author.Mailbox) []*Key {
 			continue
 		}
 		key := named.key(a.Domain)
-		if key != nil && (e.beside || covers(key.Domain, a.Domain)) && !hasName(keys, key) {
+		if key != nil && (e.beside || covers(key.Domain, a.Domain)) && indexOf(keys, key) < 0 {
 			keys = append(keys, key.as(e.signer, a.Domain))
 		}
 	}
