@@ -41,23 +41,15 @@ func bindDKIMCheck(fs *pflag.FlagSet) runner {
 func printDKIMReport(w io.Writer, r *doctor.DKIMReport) {
 	for _, d := range r.Domains {
 		fmt.Fprintln(w, d.Domain)
-		printFindings(w, d.Findings)
+		printFindings(w, "  ", d.Findings)
 		for _, key := range d.Keys {
 			printServers(w, key)
 		}
 	}
 	if len(r.Findings) > 0 {
 		fmt.Fprintln(w, "all domains")
-		printFindings(w, r.Findings)
+		printFindings(w, "  ", r.Findings)
 	}
-}
-
-func printFindings(w io.Writer, found []doctor.Finding) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, f := range found {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Level, f.Check, findingText(f))
-	}
-	t.Flush()
 }
 
 // printServers prints what each name server answers for a key.

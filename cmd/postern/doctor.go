@@ -66,10 +66,12 @@ func hideKeys(r *doctor.Report) {
 }
 
 // printReport prints one line for each finding.
-func printReport(w io.Writer, r doctor.Report) {
+func printReport(w io.Writer, r doctor.Report) { printFindings(w, "", r.Findings) }
+
+func printFindings(w io.Writer, indent string, found []doctor.Finding) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, f := range r.Findings {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, f.Check, findingText(f))
+	for _, f := range found {
+		fmt.Fprintf(t, "%s%s\t%s\t%s\n", indent, f.Level, f.Check, findingText(f))
 	}
 	t.Flush()
 }

@@ -17,9 +17,7 @@ type Inspection struct {
 	Testing bool // t=y
 	Strict  bool // t=s: the domain of i= must be equal to d=
 	// Unusable is why verifiers refuse signatures of the key, or "".
-	Unusable  string
-	Algorithm string // k=
-	Bits      int    // of an RSA key
+	Unusable string
 }
 
 // Inspect parses one record at the name of a key and compares it with the
@@ -27,12 +25,12 @@ type Inspection struct {
 func Inspect(record string, public crypto.PublicKey) Inspection {
 	k, err := parseKey(strings.TrimSpace(record))
 	if errors.Is(err, errRevoked) {
-		return Inspection{Revoked: true, Algorithm: k.algorithm, Testing: k.testing}
+		return Inspection{Revoked: true}
 	}
 	if err != nil {
 		return Inspection{Err: err}
 	}
-	i := Inspection{Same: k.is(public), Testing: k.testing, Strict: k.strict, Algorithm: k.algorithm, Bits: k.bits}
+	i := Inspection{Same: k.is(public), Testing: k.testing, Strict: k.strict}
 	if refused := k.allows(&parsed{keyAlgorithm: k.algorithm}); refused != nil {
 		i.Unusable = refused.reason
 	}

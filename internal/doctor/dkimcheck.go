@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -102,10 +103,7 @@ func (f *Facts) checkDKIM(ctx context.Context, domains []string) (*DKIMReport, e
 		byDomain[key.Domain] = append(byDomain[key.Domain], key)
 	}
 	if len(domains) == 0 {
-		for domain := range byDomain {
-			domains = append(domains, domain)
-		}
-		slices.Sort(domains)
+		domains = slices.Sorted(maps.Keys(byDomain))
 	}
 	if len(domains) == 0 && f.tables != nil {
 		return nil, fmt.Errorf("keys are in %s, which cannot be listed; name the domains to look at", f.Milterd.text("dkim-key-table"))

@@ -117,13 +117,7 @@ func (o *Options) wants(check string) bool {
 
 // add adds the findings of a check.
 func (r *Report) add(check string, found []Finding) {
-	for _, f := range found {
-		f.Check, f.Text, f.Fix = check, oneLine(f.Text), oneLine(f.Fix)
-		if f.Level.rank() > r.Level.rank() {
-			r.Level = f.Level
-		}
-		r.Findings = append(r.Findings, f)
-	}
+	r.Findings, r.Level = note(r.Findings, r.Level, check, found)
 }
 
 // Names returns the names of all checks, in their order.

@@ -28,8 +28,11 @@ const (
 	leadNo  = "no"
 )
 
-// minRotate catches "90m" where 90 days were meant.
-const minRotate = 7 * 24 * time.Hour
+// Bounds of --dkim-rotate. The least one catches "90m" where 90 days were meant.
+const (
+	minRotate = 7 * 24 * time.Hour
+	maxRotate = 365 * 24 * time.Hour
+)
 
 // rotateFlags are the flags for replacing keys by new ones. They belong to the sign
 // part, which has the keys.
@@ -46,7 +49,7 @@ type rotateFlags struct {
 }
 
 func (f *rotateFlags) bind(fs *pflag.FlagSet) {
-	config.Duration(fs, &f.DKIMRotate, "dkim-rotate", 0, 0, maxExpire, "`age` at which the keys in --dkim-keys are replaced by new ones, as 90d; 0 for never")
+	config.Duration(fs, &f.DKIMRotate, "dkim-rotate", 0, 0, maxRotate, "`age` at which the keys in --dkim-keys are replaced by new ones, as 90d; 0 for never")
 	fs.StringVar(&f.DKIMRotateLead, "dkim-rotate-lead", leadYes, "whether this `host` is the one that rotates: yes, no, or the URL of a Redis in which the hosts agree on one")
 	fs.StringVar(&f.DKIMRotatePasswordFile, "dkim-rotate-password-file", "", "`file` with the password of this Redis; a bare name is a systemd credential")
 	fs.StringArrayVar(&f.DKIMRotateServers, "dkim-rotate-servers", nil, "name `server` that is asked whether a record is published, as 192.0.2.53; repeat for several (default all that are responsible for the name)")

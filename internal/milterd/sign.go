@@ -24,12 +24,6 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// Bounds of --dkim-expire. Mail can wait five days in the queue of a relay.
-const (
-	defaultExpire = 7 * 24 * time.Hour
-	maxExpire     = 365 * 24 * time.Hour
-)
-
 // signPart is the part for the sign role.
 type signPart struct {
 	DKIMKeys         string
@@ -58,7 +52,7 @@ type signPart struct {
 func (o *signPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.DKIMKeys, "dkim-keys", api.DKIMKeysFolder, "`folder` of private keys, <domain>/<selector>.private; a name without a slash is a credential of systemd's, \"\" for none. The default one need not exist")
 	config.Words(fs, &o.DKIMHeaders, "dkim-headers", sign.DefaultHeaders(), "header `fields` to sign; with + also against one that is added later, with ? only if the mail has one")
-	config.Duration(fs, &o.DKIMExpire, "dkim-expire", defaultExpire, 0, maxExpire, "how long signatures are valid (x=); 0 for ever")
+	config.Duration(fs, &o.DKIMExpire, "dkim-expire", sign.DefaultExpire, 0, sign.MaxExpire, "how long signatures are valid (x=); 0 for ever")
 	fs.BoolVar(&o.DKIMSubdomains, "dkim-subdomains", false, "sign mail of a subdomain that has no key with the keys of its nearest parent")
 	fs.BoolVar(&o.DKIMRequireDNS, "dkim-require-dns", false, "watch whether the keys are in the DNS, warn, and leave out one that the DNS contradicts while another key of its domain verifies")
 	fs.BoolVar(&o.DKIMSelfCheck, "dkim-selfcheck", false, "verify every signature before the mail leaves, with the public half of its key; count and log those that do not verify")

@@ -74,7 +74,7 @@ func KeyTables(keys, senders string, group int) (tables *sign.Tables, closeAll f
 // isPostfixTable reports whether spec is the name of a Postfix table. OpenDKIM's own
 // tables are paths, or begin with file:, refile: or csl:.
 func isPostfixTable(spec string) bool {
-	kind, _, ok := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
+	kind, _, ok := postmap.SplitSpec(spec)
 	return ok && slices.Contains(postmap.Known(), kind)
 }
 
@@ -93,12 +93,13 @@ var keyWithin = regexp.MustCompile(`[A-Za-z0-9+/=]{40,}`)
 // but not the name of the table. A part of a key can be in an error, because a line of
 // a key without indentation looks like an entry.
 func hideKey(text, spec string) string {
-	_, name, _ := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
-	parts := strings.Split(text, name)
-	for i := range parts {
-		parts[i] = keyWithin.ReplaceAllString(parts[i], "***")
-	}
-	return strings.Join(parts, name)
+	_, name, _ := postmap.SplitSpec(spec)
+	return keyWithin.ReplaceAllStringFunc(text, func(found string) string {
+		if strings.Contains(name, found) {
+			return found
+		}
+		return "***"
+	})
 }
 
 func (o *signPart) validateTables(s *config.Set) error {
@@ -145,7 +146,7 @@ func (o *signPart) openTables(n *needs) (*sign.Tables, error) {
 
 func lookupTable(t postmap.Table) *sign.LookupTable {
 	table := &sign.LookupTable{Lookup: t.Source, Name: t.Spec, Pattern: t.Pattern, Files: t.Files}
-	switch kind, name, _ := strings.Cut(strings.TrimPrefix(t.Spec, "proxy:"), ":"); kind {
+	switch kind, name, _ := postmap.SplitSpec(t.Spec); kind {
 	case "mysql", "pgsql", "ldap", "unionmap":
 		table.Files = nil // these files describe how to reach the server
 	case "sqlite":

@@ -60,10 +60,15 @@ func openers() map[string]opener {
 // Known returns the map types that can be opened, sorted.
 func Known() []string { return slices.Sorted(maps.Keys(openers())) }
 
+// SplitSpec splits the name of a table, type:name, and drops "proxy:".
+func SplitSpec(spec string) (mapType, name string, ok bool) {
+	return strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
+}
+
 // Open opens the table that spec names. The error names the table, what is wrong with
 // it, with path:line if there is one, and the fix.
 func Open(spec string, o Options) (Table, error) {
-	mapType, name, ok := strings.Cut(strings.TrimPrefix(spec, "proxy:"), ":")
+	mapType, name, ok := SplitSpec(spec)
 	if !ok || name == "" {
 		return Table{}, fmt.Errorf("table %.80q has no type and name; write it as in Postfix, for example hash:/etc/postfix/owners", spec)
 	}

@@ -37,7 +37,8 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// DefaultExpire is how long signatures are valid.
+// DefaultExpire is how long signatures are valid. Mail can wait five days in the queue
+// of a relay.
 const DefaultExpire = 7 * 24 * time.Hour
 
 // Options is what a Signer needs besides keys.

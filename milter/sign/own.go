@@ -21,10 +21,7 @@ const maxOwn = 2 * MaxKeysPerDomain
 // Mail that a content filter or a list hands back was signed the first time. DNS is
 // not asked.
 func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key) *dkim.Verification {
-	own := make(ownKeys, len(keys))
-	for _, key := range keys {
-		own[key.Name()] = key
-	}
+	own := newOwnKeys(keys)
 	verifier := dkim.Verifier{Resolver: own, Now: s.options.Now, Want: own.has, MaxSignatures: maxOwn}
 	return verifier.Start(ctx, fields, keys[0].Domain)
 }
@@ -80,6 +77,14 @@ func (m *Message) holds(expires time.Time) bool {
 
 // ownKeys answers DNS lookups with the public halves of our own keys.
 type ownKeys map[string]*Key
+
+func newOwnKeys(keys []*Key) ownKeys {
+	own := make(ownKeys, len(keys))
+	for _, key := range keys {
+		own[key.Name()] = key
+	}
+	return own
+}
 
 func (o ownKeys) has(domain, selector string) bool {
 	_, ok := o[nameOf(domain, selector)]

@@ -35,11 +35,7 @@ func (m *Message) verifyOwn() {
 
 // verify returns an error that names the signatures that do not verify.
 func (c *selfCheck) verify(m *Message) error {
-	own := make(ownKeys, len(m.keys))
-	for _, key := range m.keys {
-		own[key.Name()] = key
-	}
-	verifier := dkim.Verifier{Resolver: own, Now: m.options.Now, MaxSignatures: MaxKeysPerDomain}
+	verifier := dkim.Verifier{Resolver: newOwnKeys(m.keys), Now: m.options.Now, MaxSignatures: MaxKeysPerDomain}
 	// The keys are known, so this does not wait.
 	report := verifier.Start(context.Background(), slices.Concat(m.result.Fields, c.fields), m.result.Domain).FinishWith(c.body.Sums())
 	var errs []error
