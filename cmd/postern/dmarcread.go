@@ -88,9 +88,13 @@ func (ask *reportsAsked) run(ctx context.Context, io streams, args []string) (in
 		}
 		tally.Since = since.UTC().Truncate(24 * time.Hour)
 	}
-	store := &reportread.Store{Path: strings.TrimPrefix(ask.store, "sqlite:"), Keep: time.Duration(ask.keepDays) * 24 * time.Hour, Now: time.Now}
+	path := strings.TrimPrefix(ask.store, "sqlite:")
 	if len(args) == 0 {
-		return exitYes, ask.stored(ctx, io, store, tally)
+		return exitYes, ask.stored(ctx, io, path, tally)
+	}
+	var store *reportread.Store // nil without --store
+	if ask.store != "" {
+		store = &reportread.Store{Path: path, Keep: time.Duration(ask.keepDays) * 24 * time.Hour, Now: time.Now}
 	}
 	code, err := ask.read(ctx, io, args, store, tally)
 	if err != nil {
@@ -101,8 +105,8 @@ func (ask *reportsAsked) run(ctx context.Context, io streams, args []string) (in
 
 // stored prints what the store contains, with the DNS answers from when the reports
 // were added.
-func (ask *reportsAsked) stored(ctx context.Context, io streams, store *reportread.Store, tally *reportread.Tally) error {
-	sum, err := reportread.Stored(ctx, store.Path, tally)
+func (ask *reportsAsked) stored(ctx context.Context, io streams, path string, tally *reportread.Tally) error {
+	sum, err := reportread.Stored(ctx, path, tally)
 	if err != nil {
 		return err
 	}
@@ -110,7 +114,7 @@ func (ask *reportsAsked) stored(ctx context.Context, io streams, store *reportre
 	return ask.print(ctx, io, nil, sum)
 }
 
-// read reads files into tally, and into the store if there is one.
+// read reads files into tally, and into the store unless it is nil.
 func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, store *reportread.Store, tally *reportread.Tally) (code int, err error) {
 	r := &reportread.Reader{
 		Problem: func(where string, err error) { fmt.Fprintf(io.err, "%s: %s\n", shown(where), shown(err.Error())) },
@@ -119,14 +123,14 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 				fmt.Fprintf(io.err, "report %s of %s: %d rows do not count: %s\n", shown(report.ID), shown(report.Org), report.Unusable, shown(report.UnusableWhy))
 			}
 			tally.Add(report)
-			if ask.store == "" {
+			if store == nil {
 				return nil
 			}
 			return store.Add(ctx, report)
 		},
 		TLS: func(report *reportread.TLSReport) error {
 			tally.AddTLS(report)
-			if ask.store == "" {
+			if store == nil {
 				return nil
 			}
 			return store.AddTLS(ctx, report)
@@ -135,7 +139,7 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 	if err := r.Paths(ctx, args); err != nil {
 		return exitFailed, err
 	}
-	if ask.store != "" {
+	if store != nil {
 		if err := store.Flush(ctx); err != nil {
 			return exitFailed, err
 		}
@@ -160,7 +164,7 @@ func (ask *reportsAsked) print(ctx context.Context, io streams, store *reportrea
 		if err := ask.identify(ctx, io.err, sum); err != nil {
 			return err
 		}
-		if store != nil && ask.store != "" {
+		if store != nil {
 			if err := store.Remember(ctx, sum); err != nil {
 				return err
 			}

@@ -79,7 +79,7 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 	return exitYes
 }
 
-// span formats a number of seconds for people; 0 is "".
+// span formats a number of seconds for people; 0 is "-".
 func span(seconds int) string {
 	if seconds == 0 {
 		return "-"

@@ -2,7 +2,6 @@ package sqlitestore
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
@@ -28,7 +27,7 @@ func (s *Store) purgeStep(f *sqlitefile.File) {
 	if s.purge.after == 0 {
 		s.purge.started, s.purge.resting = now, false
 	}
-	rows, err := page(s.life(), f, s.purge.after, purgeRows)
+	rows, err := page(s.life(), s.after, s.purge.after, purgeRows)
 	if err != nil {
 		return
 	}
@@ -45,12 +44,12 @@ func (s *Store) purgeStep(f *sqlitefile.File) {
 
 // expire deletes rows that have expired by the times in the file. If memory has a
 // newer time, the entry is written again.
-func (s *Store) expire(f *sqlitefile.File, rows []memstore.Row, now greylist.Stamp, l greylist.Limits) error {
+func (s *Store) expire(f *sqlitefile.File, rows []row, now greylist.Stamp, l greylist.Limits) error {
 	var expired []memstore.Row
 	for _, r := range rows {
 		if r.Expired(now, l) {
 			r.Deleted = true
-			expired = append(expired, r)
+			expired = append(expired, r.Row)
 		}
 	}
 	if len(expired) == 0 {
@@ -65,19 +64,6 @@ func (s *Store) expire(f *sqlitefile.File, rows []memstore.Row, now greylist.Sta
 	return nil
 }
 
-// page reads the rows that follow a rowid.
-func page(ctx context.Context, f *sqlitefile.File, after int64, limit int) (page []memstore.Row, err error) {
-	err = f.Each(ctx, func(rows *sql.Rows) error {
-		r, err := scan(rows)
-		page = append(page, r)
-		return err
-	}, "SELECT "+rowColumns+" FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?", after, limit)
-	return page, err
-}
-
-// walkRows is how many rows Walk reads at once.
-const walkRows = 1000
-
 // Walk implements greylist.Browser. It writes first, so that the file is
 // complete.
 func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) error {
@@ -86,9 +72,9 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	}
 	after := int64(0)
 	for {
-		var rows []memstore.Row
-		err := s.keeper.Read(func(f *sqlitefile.File) (err error) {
-			rows, err = page(ctx, f, after, walkRows)
+		var rows []row
+		err := s.keeper.Read(func(*sqlitefile.File) (err error) {
+			rows, err = page(ctx, s.after, after, pageRows)
 			return err
 		})
 		if err != nil {
@@ -99,7 +85,7 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 				return err
 			}
 		}
-		if len(rows) < walkRows {
+		if len(rows) < pageRows {
 			return nil
 		}
 		after = rows[len(rows)-1].RowID

@@ -59,7 +59,8 @@ type Store struct {
 	cancel context.CancelFunc
 
 	// These fields change with the file.
-	lookup  *sql.Stmt
+	lookup  *sql.Stmt // one row
+	after   *sql.Stmt // a page of rows
 	nextRow int64
 
 	// These fields are used by the writer only.

@@ -199,6 +199,44 @@ func TestRestartWithLessMemory(t *testing.T) {
 	}
 }
 
+// TestAnyRowIDs opens a file with gaps between its rows, and with a second row of one
+// ID: the newest row counts.
+func TestAnyRowIDs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	closeStore(t, open(t, sqlitestore.Options{Path: path}))
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 2500 // more than two pages
+	first := at().UnixMilli()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(row, i int, first int64) {
+		if _, err := tx.Exec("INSERT INTO entries VALUES (?, ?, ?, ?, 0, 0, 0, ?)", row, string(key(i).ByNetwork()), first, first, greylist.Scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		put((i-5)*(i+1)*(i+1)*1000, i, first)
+	}
+	put(-7, 9, 1)
+	if err := errors.Join(tx.Commit(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, most := range []int{0, 1} {
+		s := open(t, sqlitestore.Options{Path: path, MaxEntries: most})
+		for i := range n {
+			if r, err := s.Peek(t.Context(), key(i)); err != nil || r.ByNetwork.First != greylist.Stamp(first) {
+				t.Fatalf("%d: %+v, %v", i, r, err)
+			}
+		}
+		closeStore(t, s)
+	}
+}
+
 // TestVersion1 opens a file as the first version of the schema had it.
 func TestVersion1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "greylist.db")

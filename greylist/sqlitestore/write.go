@@ -46,21 +46,24 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if w.lookup, err = f.Prepare(ctx, "SELECT "+rowColumns+" FROM entries WHERE rowid = ?"); err != nil {
 		return err
 	}
+	if w.after, err = f.PreparePacked(ctx, rowColumns, pageAfter); err != nil {
+		return err
+	}
 	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
 		return err
 	}
 	w.purge, w.outdated = purge{}, nil
-	return f.Each(ctx, func(rows *sql.Rows) error {
-		r, scheme, err := scanScheme(rows)
-		switch {
-		case err != nil:
-		case scheme < greylist.Scheme:
-			w.bringUp(r)
-		default:
-			w.memory.Fill(r)
-		}
+	before, err := f.PreparePacked(ctx, rowColumns, pageBefore)
+	if err != nil {
 		return err
-	}, "SELECT "+rowColumns+" FROM entries ORDER BY rowid DESC")
+	}
+	return newestFirst(ctx, before, func(r row) {
+		if r.scheme < greylist.Scheme {
+			w.bringUp(r.Row)
+		} else {
+			w.memory.Fill(r.Row)
+		}
+	})
 }
 
 // bringUp converts a row of an older scheme and adds it to memory. If its ID has
@@ -247,22 +250,4 @@ func (w *rowWriter) finish() error {
 	}
 	_, err := w.tx.Exec(w.statement(len(w.args)/columns), w.args...)
 	return err
-}
-
-// scan reads rowColumns of a row of this scheme.
-func scan(rows *sql.Rows) (memstore.Row, error) {
-	r, _, err := scanScheme(rows)
-	return r, err
-}
-
-// scanScheme reads rowColumns.
-func scanScheme(rows *sql.Rows) (r memstore.Row, scheme int, err error) {
-	var first, last, passed int64
-	err = rows.Scan(&r.RowID, &r.ID, &first, &last, &passed, &r.Client.Passes, &r.Client.Manual, &scheme)
-	if r.ID.IsClient() {
-		r.Client.Last = greylist.Stamp(last)
-	} else {
-		r.Triplet = greylist.Triplet{First: greylist.Stamp(first), Last: greylist.Stamp(last), Passed: greylist.Stamp(passed)}
-	}
-	return r, scheme, err
 }

@@ -278,7 +278,7 @@ func timestamp(text string) (time.Time, error) {
 		if seconds > 1e11 {
 			seconds /= 1000
 		}
-		if seconds < 1 || seconds > 7e9 { // until 2191; the standard's own example is of 1979
+		if math.IsNaN(seconds) || seconds < 1 || seconds > 7e9 { // until 2191; the standard's own example is of 1979
 			return time.Time{}, errDates
 		}
 		return time.Unix(int64(seconds), 0).UTC(), nil

@@ -121,7 +121,7 @@ func (u *unit) open(where string, in *buffered, depth int) error {
 				return err
 			}
 		}
-		return nil
+		return box.failed()
 	}
 	return errNoReport
 }

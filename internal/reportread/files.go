@@ -2,7 +2,6 @@ package reportread
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -32,15 +31,16 @@ func (r *Reader) file(ctx context.Context, name string, named bool) error {
 	return r.stream(ctx, name, in, named)
 }
 
-// folder reads the files below root. It does not follow symbolic links, because another
-// user may control the folder.
+// folder reads the files below root, which may be a symbolic link. It follows no link
+// below it, because another user may control the folder.
 func (r *Reader) folder(ctx context.Context, root string) error {
+	root += string(filepath.Separator) // WalkDir enters no link
 	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			return errors.Join(r.problem(ctx, name, err), skipIfFolder(d))
+			return r.problem(ctx, name, err)
 		}
 		switch {
 		case name == root:
@@ -52,13 +52,6 @@ func (r *Reader) folder(ctx context.Context, root string) error {
 		}
 		return r.file(ctx, name, false)
 	})
-}
-
-func skipIfFolder(d fs.DirEntry) error {
-	if d != nil && d.IsDir() {
-		return fs.SkipDir
-	}
-	return nil
 }
 
 // enter returns fs.SkipDir if the folder is not to be read.

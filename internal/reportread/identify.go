@@ -3,14 +3,14 @@ package reportread
 import (
 	"cmp"
 	"context"
-	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/postern-mail/postern/internal/helo"
+	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -66,27 +66,21 @@ func (i Identity) one(ctx context.Context, domain string, address netip.Addr, s 
 // reverse returns the name of an address. It prefers a name that resolves to the address.
 func (i Identity) reverse(ctx context.Context, address netip.Addr) (name string, confirmed, told bool) {
 	names, err := i.DNS.LookupAddr(ctx, address.String())
-	if err != nil {
-		return "", false, isAbsent(err)
+	if err != nil && !resolver.IsAbsent(err) {
+		return "", false, false
 	}
 	slices.Sort(names) // their order in the DNS is random
 	told = true
 	for _, claim := range names[:min(len(names), spf.MaxNames)] {
 		plain := strings.ToLower(strings.TrimSuffix(claim, "."))
 		name = cmp.Or(name, plain)
-		network := map[bool]string{true: "ip4", false: "ip6"}[address.Is4()]
-		addresses, err := i.DNS.LookupNetIP(ctx, network, claim)
-		told = told && (err == nil || isAbsent(err))
-		if slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Unmap() == address }) {
+		found, err := helo.HasAddress(ctx, i.DNS, claim, address)
+		if found {
 			return plain, true, true
 		}
+		told = told && err == nil
 	}
 	return name, false, told
-}
-
-func isAbsent(err error) bool {
-	var dns *net.DNSError
-	return errors.As(err, &dns) && dns.IsNotFound
 }
 
 // coverage returns which part of a domain's SPF record covers an address.
@@ -156,7 +150,7 @@ func (s *Source) join(other *Source) {
 		to   *int64
 		more int64
 	}{{&s.Messages, other.Messages}, {&s.Passed, other.Passed}, {&s.DKIM, other.DKIM}, {&s.SPFPassed, other.SPFPassed}, {&s.Quarantined, other.Quarantined}, {&s.Rejected, other.Rejected}} {
-		*one.to += one.more
+		*one.to = plus(*one.to, one.more)
 	}
 	for _, c := range other.From {
 		s.from.add(c.Text, c.Messages)

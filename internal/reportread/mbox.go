@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -34,6 +35,14 @@ func (m *mbox) next() bool {
 	}
 	m.ended, m.blank = false, false
 	return true
+}
+
+// failed returns why the mailbox could not be read to its end, or nil.
+func (m *mbox) failed() error {
+	if m.err == nil || errors.Is(m.err, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("mailbox: %w", m.err)
 }
 
 // Read reads the mail that next has moved to.

@@ -94,7 +94,7 @@ func (r *Reader) mailbox(ctx context.Context, name string, in *buffered, limits 
 			return err
 		}
 	}
-	if err := box.err; err != nil && !errors.Is(err, io.EOF) {
+	if err := box.failed(); err != nil {
 		return r.problem(ctx, name, err)
 	}
 	return nil

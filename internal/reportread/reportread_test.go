@@ -241,6 +241,7 @@ func TestRefused(t *testing.T) {
 		{"too many rows", feedback(head + strings.Repeat(row, 11)), "more than 10 rows"},
 		{"no dates", feedback(strings.ReplaceAll(head, "date_range", "x")), "no usable date_range"},
 		{"dates of another kind", feedback(strings.Replace(head, "1700006400", "soon", 1)), `begin "soon"`},
+		{"dates that are no numbers", feedback(strings.NewReplacer("1700006400", "NaN", "1700092799", "NaN").Replace(head)), `begin "NaN"`},
 		{"ends before it begins", feedback(strings.Replace(head, "1700006400", "1700199999", 1)), "no usable date_range"},
 		{"no domain", feedback(strings.Replace(head, "<domain>example.com</domain>", "", 1)), "does not name the domain"},
 		{"unknown charset", strings.Replace(plain(), `"1.0"`, `"1.0" encoding="EBCDIC-XY"`, 1), `"ebcdic-xy", which is unknown; convert it to UTF-8`},
@@ -456,6 +457,15 @@ func TestMailbox(t *testing.T) {
 	}
 }
 
+// A compressed mailbox that is cut off is not read without a word.
+func TestMailboxCutOff(t *testing.T) {
+	box := gzipped(t, "From r\n"+bareMail(zipped(t, plain()))+"\nFrom a\nSubject: no report\n\n"+random(8<<10))
+	got := readText(t, box[:len(box)-2000], Limits{})
+	if len(got.reports) != 1 || len(got.problems) != 1 || got.problems[0] != "in: mailbox: unexpected EOF" {
+		t.Errorf("%d reports, %q", len(got.reports), got.problems)
+	}
+}
+
 // Folders are read with those below them; of a Maildir what was delivered.
 func TestFolders(t *testing.T) {
 	dir := t.TempDir()
@@ -474,7 +484,11 @@ func TestFolders(t *testing.T) {
 	if err := os.Symlink(dir, dir+"/loop"); err != nil {
 		t.Fatal(err)
 	}
-	for root, want := range map[string]string{dir: "c d e a b", dir + "/Maildir": "c d e", dir + "/Maildir/.Reports": "e"} {
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for root, want := range map[string]string{dir: "c d e a b", link: "c d e a b", dir + "/Maildir": "c d e", dir + "/Maildir/.Reports": "e"} {
 		got := newFound(Limits{})
 		if err := got.Path(t.Context(), root); err != nil {
 			t.Fatal(err)
@@ -495,6 +509,23 @@ func TestFolders(t *testing.T) {
 	got := newFound(Limits{})
 	if err := got.Paths(t.Context(), []string{dir + "/missing", dir + "/README", dir + "/a.xml"}); err != nil || len(got.problems) != 2 || len(got.reports) != 1 {
 		t.Errorf("%v, %q, %d reports", err, got.problems, len(got.reports))
+	}
+}
+
+// A folder that cannot be read is a problem, and the others are read.
+func TestFolderUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(root.MkdirAll("a"+strings.Repeat("/"+strings.Repeat("x", 200), 30), 0o700), root.Close()); err != nil { // root can read any but this
+		t.Fatal(err)
+	}
+	write(t, dir+"/b.xml", plain())
+	got := newFound(Limits{})
+	if err := got.Path(t.Context(), dir); err != nil || len(got.reports) != 1 || len(got.problems) != 1 || !strings.HasSuffix(got.problems[0], "file name too long") {
+		t.Errorf("%v, %d reports, %.500q", err, len(got.reports), got.problems)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ const (
 	maxReasons = 20 // of one source: why its mail failed, and the domains in its From fields
 	maxNames   = 200
 	maxDomains = 10_000
+	maxSum     = math.MaxInt64 / 4 // two of them can be added
 )
 
 // Summary is the summary of many reports.
@@ -40,14 +42,18 @@ type Counts struct {
 // Failed returns how many mails did not pass.
 func (c *Counts) Failed() int64 { return c.Messages - c.Passed }
 
+// plus adds two counts. Counts in forged reports can be so large that a sum must have a
+// bound.
+func plus(a, b int64) int64 { return min(a+b, maxSum) }
+
 func (c *Counts) add(g Group) {
-	c.Messages += g.Messages
+	c.Messages = plus(c.Messages, g.Messages)
 	for _, one := range []struct {
 		of *int64
 		is bool
 	}{{&c.Passed, g.Passed()}, {&c.DKIM, g.DKIM}, {&c.SPFPassed, g.SPF}, {&c.Quarantined, g.Disposition == "quarantine"}, {&c.Rejected, g.Disposition == "reject"}} {
 		if one.is {
-			*one.of += g.Messages
+			*one.of = plus(*one.of, g.Messages)
 		}
 	}
 }
@@ -117,7 +123,7 @@ func (c *counted) add(text string, n int64) {
 		c.of = append(c.of, Count{Text: text})
 		at = len(c.of) - 1
 	}
-	c.of[at].Messages += n
+	c.of[at].Messages = plus(c.of[at].Messages, n)
 }
 
 func (c *counted) find(text string) int {

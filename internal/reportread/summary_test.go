@@ -80,6 +80,29 @@ func TestSummaryOfSome(t *testing.T) {
 	}
 }
 
+// The sums of forged reports stay in their bounds, and parts stay parts.
+func TestSummaryOfHugeCounts(t *testing.T) {
+	tally := &Tally{}
+	for n := range 20 {
+		r := numbered(t, n, plain())
+		for i := range r.Groups {
+			r.Groups[i].Messages = 1 << 60
+		}
+		tally.Add(r)
+		tally.AddTLS(&TLSReport{ID: r.ID, Begin: r.Begin, End: r.End, Policies: []TLSPolicy{{Domain: "example.com", Successful: 1 << 60, Failed: 1 << 60}}})
+	}
+	sum := tally.Summary()
+	d := sum.Domains[0]
+	for _, c := range []Counts{d.Counts, d.Sources[0].Counts} {
+		if c.Messages < 1<<60 || c.Passed < 0 || c.Passed > c.Messages {
+			t.Errorf("got %+v", c)
+		}
+	}
+	if of := sum.TLS[0]; of.Successful < 1<<60 || of.Failed < 1<<60 || of.Successful+of.Failed < 1<<60 {
+		t.Errorf("got %+v", of)
+	}
+}
+
 const zone = `
 $ORIGIN example.com.
 @ TXT "v=spf1 ip4:192.0.2.0/28 include:_spf.sender.example -all"

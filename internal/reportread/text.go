@@ -49,7 +49,7 @@ var declaration = regexp.MustCompile(`^\s*<\?xml\s[^>]*?encoding\s*=\s*["']\s*([
 // Invalid UTF-8 becomes U+FFFD.
 func asUTF8(in *buffered) (io.Reader, error) {
 	if marked(in) || wide(in) {
-		return newBuffered(transform.NewReader(in, utf16(in))), nil
+		return transform.NewReader(in, utf16(in)), nil
 	}
 	start, _ := in.Peek(maxPrologue)
 	label := "utf-8"

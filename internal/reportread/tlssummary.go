@@ -97,8 +97,7 @@ func (t *Tally) tlsDomain(name string, r *TLSReport) *TLSDomain {
 }
 
 func (d *TLSDomain) take(p TLSPolicy, r *TLSReport) {
-	d.Successful += p.Successful
-	d.Failed += p.Failed
+	d.Successful, d.Failed = plus(d.Successful, p.Successful), plus(d.Failed, p.Failed)
 	d.reporters.add(r.Org, p.Successful+p.Failed)
 	day := r.Day().Format(time.DateOnly)
 	if d.days[day] == nil && len(d.days) >= maxDays {
@@ -107,14 +106,14 @@ func (d *TLSDomain) take(p TLSPolicy, r *TLSReport) {
 	if d.days[day] == nil {
 		d.days[day] = &TLSDayRow{Day: day}
 	}
-	d.days[day].Successful += p.Successful
-	d.days[day].Failed += p.Failed
+	row := d.days[day]
+	row.Successful, row.Failed = plus(row.Successful, p.Successful), plus(row.Failed, p.Failed)
 	for _, f := range p.Failures {
 		kind := tlsKind{Policy: p.Type, Result: f.Result, Host: f.Host, Sender: f.Sender, Reason: cmp.Or(f.Reason, f.Info)}
 		if _, known := d.failures[kind]; !known && len(d.failures) >= maxFailures {
 			kind = tlsKind{Policy: others}
 		}
-		d.failures[kind] += f.Sessions
+		d.failures[kind] = plus(d.failures[kind], f.Sessions)
 	}
 }
 

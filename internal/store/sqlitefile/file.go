@@ -157,6 +157,9 @@ func own(lock *os.File, path string) error {
 }
 
 func (f *File) open(ctx context.Context) error {
+	if err := registerPack(); err != nil {
+		return err
+	}
 	dsn, err := dsn(f.path)
 	if err != nil {
 		return err
