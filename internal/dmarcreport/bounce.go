@@ -52,14 +52,18 @@ type sentTo struct {
 	Address string `json:"to"`
 }
 
-// noteToken stores which delivery a token identifies.
+// noteToken stores which delivery a token identifies, from now on for keepTokens.
 func (s *Sender) noteToken(ctx context.Context, r *Report, d *Delivery) error {
 	text, err := json.Marshal(sentTo{r.Day, r.Domain.Name, d.Address})
 	if err != nil {
 		return err
 	}
-	now := s.Now()
-	_, err = s.Store.SwapNote(ctx, tokenPrefix+d.Token, "", string(text), now, now.Add(keepNotes))
+	now, name := s.Now(), tokenPrefix+d.Token
+	before, err := s.Store.Note(ctx, name, now)
+	if err != nil {
+		return err
+	}
+	_, err = s.Store.SwapNote(ctx, name, before, string(text), now, now.Add(keepTokens))
 	return err
 }
 
@@ -70,18 +74,24 @@ type Bounce struct {
 }
 
 // ReadBounce parses a bounce: an RFC 3464 notification, or another mail from the null
-// sender.
+// sender that is no automatic answer. A mail that has another sender in its Return-Path
+// was written by a person or a program, and shows that the address exists.
 func ReadBounce(in io.Reader) (b Bounce, err error) {
 	r := bufio.NewReaderSize(&io.LimitedReader{R: in, N: maxBounce}, maxBounceLine)
-	known, answer, header := false, false, true
+	known, answer, returned, header := false, false, false, true
 	var action, status, diagnostic string
 	for {
 		line, err := readBounceLine(r)
 		name, value, ok := strings.Cut(line, ":")
 		value = textproto.TrimString(value)
 		switch strings.ToLower(textproto.TrimString(name)) {
+		case "return-path":
+			if header && !returned {
+				returned = true
+				answer = answer || value != "<>" && !strings.EqualFold(value, "<MAILER-DAEMON>")
+			}
 		case "auto-submitted":
-			answer = answer || header && strings.HasPrefix(strings.ToLower(value), "auto-replied")
+			answer = answer || header && strings.HasPrefix(strings.ToLower(value), "auto-")
 		case "action":
 			if ok && !header && action == "" {
 				action, known = strings.ToLower(value), true
@@ -141,18 +151,25 @@ func (s *Sender) TakeBounce(ctx context.Context, token string, b Bounce) (addres
 	return to.Address, errors.Join(s.markBounced(ctx, to, token, b), s.silence(ctx, to.Address, b))
 }
 
-// markBounced records the bounce in the state of the report.
+// markBounced records the bounce in the state of the report. A sender can be at work on
+// the report at the same time: Postfix may bounce a mail while the sender notes that it
+// was accepted.
 func (s *Sender) markBounced(ctx context.Context, to sentTo, token string, b Bounce) error {
-	h, err := s.load(ctx, &Report{Reporter: s.Reporter, Day: to.Day, Domain: Domain{Name: to.Domain}})
-	if err != nil {
-		return err
+	r := &Report{Reporter: s.Reporter, Day: to.Day, Domain: Domain{Name: to.Domain}}
+	for tries := 1; ; tries++ {
+		h, err := s.load(ctx, r)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(h.To, func(d Delivery) bool { return d.Token == token })
+		if i < 0 {
+			return nil
+		}
+		h.To[i].bounced(b.Why)
+		if err := s.save(ctx, h); !errors.Is(err, errMoved) || tries == maxMoved {
+			return err
+		}
 	}
-	i := slices.IndexFunc(h.To, func(d Delivery) bool { return d.Token == token })
-	if i < 0 {
-		return nil
-	}
-	h.To[i].State, h.To[i].Error = Bounced, b.Why
-	return s.save(ctx, h)
 }
 
 // silence stops reports to an address for a time that doubles with each bounce.
@@ -174,7 +191,7 @@ func (s *Sender) silence(ctx context.Context, address string, b Bounce) error {
 		return err
 	}
 	// The note is kept longer than the pause, so that the next bounce doubles it.
-	if ok, err := s.Store.SwapNote(ctx, deadPrefix+address, before, string(text), now, d.Until.Add(pause+keepNotes)); err != nil || !ok {
+	if ok, err := s.Store.SwapNote(ctx, deadPrefix+address, before, string(text), now, d.Until.Add(pause+keepSilence)); err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("the note about %s was changed by another host", address))
 	}
 	return nil

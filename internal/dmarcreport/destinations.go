@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -77,9 +78,22 @@ func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 		if err != nil {
 			return w, err
 		}
-		w.Destinations = append(w.Destinations, agreed)
+		w.add(agreed)
 	}
 	return w, nil
+}
+
+// add adds a destination. Several addresses can have agreed to the same one, which gets
+// one report, and the smaller limit.
+func (w *Wanted) add(d Destination) {
+	i := slices.IndexFunc(w.Destinations, func(one Destination) bool { return one.Address == d.Address })
+	if i < 0 {
+		w.Destinations = append(w.Destinations, d)
+		return
+	}
+	if size := &w.Destinations[i].MaxSize; *size == 0 || d.MaxSize > 0 && d.MaxSize < *size {
+		*size = d.MaxSize
+	}
 }
 
 func (w *Wanted) refuse(uri string, why error) {

@@ -22,6 +22,8 @@ const (
 	MaxTries  = 8
 	firstWait = time.Hour // until the second try; later waits double
 	lastWait  = 24 * time.Hour
+	// markTimeout bounds the write of the result for one address.
+	markTimeout = 10 * time.Second
 	// maxError is how much of an error is kept.
 	maxError = 300
 )
@@ -81,8 +83,9 @@ func (s *Sender) Each(ctx context.Context, sel Selection, f func(*Report) error)
 	if err != nil {
 		return err
 	}
+	oldest := DayOf(s.Now().Add(-Retention)) // earlier days wait for a purge, and their states have expired
 	for _, day := range days {
-		if sel.Day != 0 && day != sel.Day || day < sel.After.Day {
+		if sel.Day != 0 && day != sel.Day || day < sel.After.Day || day < oldest {
 			continue
 		}
 		domains, err := s.Store.Domains(ctx, day)
@@ -207,7 +210,7 @@ func (s *Sender) plan(ctx context.Context, r *Report, h *held) error {
 func (s *Sender) none(ctx context.Context, r *Report, h *held, why string) error {
 	h.Done, h.Why, h.To = true, why, nil
 	s.event(Event{Day: r.Day, Domain: r.Domain.Name, File: h.File, State: "none", Error: why})
-	return s.save(ctx, h)
+	return s.merge(ctx, r, h)
 }
 
 // deliverAll passes the report to the server for each address that is due.
@@ -215,13 +218,16 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 	var file *os.File
 	defer func() {
 		if file != nil {
-			_ = errors.Join(file.Close(), os.Remove(file.Name()))
+			_ = file.Close()
 		}
 	}()
 	for i := range h.To {
 		d := &h.To[i]
 		if !d.due(s.Now(), again) {
 			continue
+		}
+		if ctx.Err() != nil {
+			return ctx.Err() // this is no failure of the address
 		}
 		if file == nil {
 			var err error
@@ -240,7 +246,7 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 	}
 	h.Done = done
 	s.step("done")
-	return s.save(ctx, h)
+	return s.merge(ctx, r, h)
 }
 
 func (d *Delivery) due(now time.Time, again bool) bool {
@@ -254,14 +260,14 @@ func (d *Delivery) due(now time.Time, again bool) bool {
 }
 
 // spool writes the attachment to a file, because it is read twice: for the signature
-// and for the server.
+// and for the server. The file has no name, so it ends with the process.
 func (s *Sender) spool(ctx context.Context, r *Report) (*os.File, error) {
 	file, err := os.CreateTemp("", "dmarc-report-*.xml.gz")
 	if err != nil {
 		return nil, err
 	}
-	if err := r.WriteGzip(ctx, file, s.Store); err != nil {
-		return nil, errors.Join(err, file.Close(), os.Remove(file.Name()))
+	if err := errors.Join(os.Remove(file.Name()), r.WriteGzip(ctx, file, s.Store)); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
 }
@@ -289,22 +295,26 @@ func (s *Sender) deliver(ctx context.Context, r *Report, h *held, d *Delivery, f
 	}
 	s.event(Event{Day: r.Day, Domain: r.Domain.Name, File: h.File, To: d.Address, State: d.State, Error: d.Error})
 	s.step("mark")
-	return s.save(ctx, h)
+	// The server may have the mail although ctx has ended. Without the mark it would get
+	// it again.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	return s.merge(last, r, h)
 }
 
 // try makes one try. It records the try first.
 func (s *Sender) try(ctx context.Context, r *Report, h *held, d *Delivery, file *os.File, size int64) error {
 	if d.Token == "" {
 		d.Token = strings.ToLower(rand.Text()[:16])
-		if err := s.noteToken(ctx, r, d); err != nil {
-			return err
-		}
+	}
+	if err := s.noteToken(ctx, r, d); err != nil {
+		return err
 	}
 	d.Tries++
 	d.State, d.Error = Waiting, "the try has not ended"
 	d.Next = s.Now().Add(min(firstWait<<min(d.Tries-1, 10), lastWait))
 	s.step("note")
-	if err := s.save(ctx, h); err != nil {
+	if err := s.merge(ctx, r, h); err != nil || d.State == Bounced {
 		return err
 	}
 	s.step("send")

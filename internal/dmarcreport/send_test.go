@@ -312,8 +312,13 @@ func TestBackOff(t *testing.T) {
 	if len(s.mail) != 0 {
 		t.Error("a report is sent that was given up")
 	}
+	s.now = day.End().Add(13 * 24 * time.Hour)
 	if err := s.Send(t.Context(), dmarcreport.Selection{Again: true}); err != nil || len(s.mail) != 1 {
-		t.Error(len(s.mail), err)
+		t.Fatal(len(s.mail), err)
+	}
+	s.now = s.now.Add(6 * 24 * time.Hour)
+	if _, err := s.TakeBounce(t.Context(), dmarcreport.TokenOf(s.mail[0].From), dmarcreport.Bounce{Failed: true}); err != nil {
+		t.Error("a late bounce of a late try:", err)
 	}
 }
 
@@ -357,6 +362,77 @@ func TestBounce(t *testing.T) {
 		return nil
 	}); err != nil || dead != 1 {
 		t.Error(dead, err)
+	}
+}
+
+// TestBounceWhileSending shows that a mail can come back before the sender has noted that
+// it was accepted.
+func TestBounceWhileSending(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "one.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, store)
+	deliver := s.Deliver
+	s.Deliver = func(ctx context.Context, e dmarcreport.Envelope, w func(io.Writer) error) error {
+		if err := deliver(ctx, e, w); err != nil || e.To != "dmarc@one.example" {
+			return err
+		}
+		_, err := s.TakeBounce(ctx, dmarcreport.TokenOf(e.From), dmarcreport.Bounce{Failed: true, Why: "5.1.1"})
+		return err
+	}
+	if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 2 {
+		t.Fatal(len(s.mail), err)
+	}
+	state, err := s.StateOf(t.Context(), &dmarcreport.Report{Reporter: s.Reporter, Day: day, Domain: dmarcreport.Domain{Name: "one.example"}})
+	if err != nil || !state.Done || state.To[0].State != dmarcreport.Bounced || state.To[0].Error != "5.1.1" || state.To[1].State != dmarcreport.Sent {
+		t.Errorf("%+v, %v", state, err)
+	}
+}
+
+// remote is a store that nothing reaches after the end of a context, such as Redis.
+type remote struct{ dmarcreport.Store }
+
+func (r remote) SwapNote(ctx context.Context, name, old, text string, now, until time.Time) (bool, error) {
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	return r.Store.SwapNote(ctx, name, old, text, now, until)
+}
+
+// TestEndedWhileSending shows that what the server has accepted is noted, and that the
+// other addresses lose no try, when the sender is told to end.
+func TestEndedWhileSending(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "one.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, remote{store})
+	ctx, cancel := context.WithCancel(t.Context())
+	deliver := s.Deliver
+	s.Deliver = func(ctx context.Context, e dmarcreport.Envelope, w func(io.Writer) error) error {
+		defer cancel()
+		return deliver(ctx, e, w)
+	}
+	if err := s.Send(ctx, dmarcreport.Selection{}); !errors.Is(err, context.Canceled) || len(s.mail) != 1 {
+		t.Fatal(len(s.mail), err)
+	}
+	if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 2 || s.mail[0].To == s.mail[1].To {
+		t.Fatal(len(s.mail), err)
+	}
+	state, err := s.StateOf(t.Context(), &dmarcreport.Report{Reporter: s.Reporter, Day: day, Domain: dmarcreport.Domain{Name: "one.example"}})
+	if err != nil || !state.Done || state.To[0].Tries != 1 || state.To[1].Tries != 1 {
+		t.Errorf("%+v, %v", state, err)
+	}
+}
+
+// TestOldDays shows that a host that was off for long does not send again what it sent
+// before: the states are gone then, and the rows wait for the purge.
+func TestOldDays(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "loop.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, store)
+	for range 2 {
+		if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 1 {
+			t.Fatal(len(s.mail), err)
+		}
+		s.now = s.now.Add(60 * 24 * time.Hour)
 	}
 }
 
@@ -412,6 +488,9 @@ func TestKilled(t *testing.T) {
 			_ = run("never") // sends nothing more
 		}
 		files, _ := filepath.Glob(filepath.Join(dir, "mail-*"))
+		if left, _ := filepath.Glob(filepath.Join(dir, "dmarc-report-*")); len(left) != 0 {
+			t.Errorf("%s: %s", step, left)
+		}
 		names := make(map[string]bool)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
@@ -481,6 +560,7 @@ func TestFind(t *testing.T) {
 		"another, agreed":       {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test!1k\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1;\"", "x@b.test!1024", 0},
 		"another, for all":      {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\n*._report._dmarc.b.test. IN TXT \"v=DMARC1\"", "x@b.test", 0},
 		"another, moved":        {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@b.test\"", "y@b.test", 0},
+		"others, moved to one":  {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test!4k,mailto:z@b.test!2k,mailto:y@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@b.test!1k\"", "y@b.test!1024", 0},
 		"another, moved away":   {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@victim.test\"", "", 1},
 		"no record":             {"", "", 0},
 		"two records":           {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@a.example\"\n_dmarc.a.example. IN TXT \"v=DMARC1; p=reject; rua=mailto:x@a.example\"", "", 0},
@@ -510,7 +590,14 @@ func TestReadBounce(t *testing.T) {
 		"X: y\n\nReporting-MTA: x\n\nAction: delayed\nStatus: 4.4.1\n": false,
 		"X: y\n\nAction: delivered\n":                                  false,
 		"X: y\n\nAction: Failed\nStatus: 5.0.0\n":                      true,
-		"": true,
+		"":                                 true,
+		"Return-Path: <>\n\nUndelivered\n": true,
+		"From x\nReturn-Path: <MAILER-DAEMON>\n\nUndelivered\n":        true,
+		"Return-Path: <a@b.example>\n\nThank you\n":                    false,
+		"Return-Path: <a@b.example>\n\nAction: failed\n":               true,
+		"Return-Path: <>\nReturn-Path: <a@b.example>\n\nNo such user":  true,
+		"Return-Path: <>\nAuto-Submitted: auto-generated\n\nI am away": false,
+		"Return-Path: <>\nAuto-Submitted: no\n\nUndelivered\n":         true,
 	} {
 		if b, err := dmarcreport.ReadBounce(strings.NewReader(text)); err != nil || b.Failed != want || b.Why == "" {
 			t.Errorf("%q: %+v, %v", text, b, err)

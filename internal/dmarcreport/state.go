@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -56,21 +57,35 @@ const (
 
 func stateName(day Day, domain string) string { return reportPrefix + day.String() + "/" + domain }
 
-// keepNotes is how long the state of a report is kept.
-const keepNotes = Retention + 7*24*time.Hour
+const (
+	// keepStates is how long after its day the state of a report is kept: longer than
+	// the rows, so that no report is sent twice.
+	keepStates = Retention + 3*24*time.Hour
+	// keepTokens is how long a bounce is awaited. Postfix gives up after five days.
+	keepTokens = 10 * 24 * time.Hour
+	// keepSilence is how long after its end a silence is remembered.
+	keepSilence = 21 * 24 * time.Hour
+)
 
 var errMoved = errors.New("another host works on this report")
+
+// maxMoved is how often a state that has moved is tried to be saved.
+const maxMoved = 10
 
 // held is the state of a report while a sender works on it.
 type held struct {
 	State
-	name string
-	text string // the text in the store
+	name  string
+	until time.Time // it is kept
+	text  string    // the text in the store
 }
+
+// bounced records that the mail came back, so nothing more is sent.
+func (d *Delivery) bounced(why string) { d.State, d.Error, d.Next = Bounced, why, time.Time{} }
 
 // load reads the state of a report.
 func (s *Sender) load(ctx context.Context, r *Report) (*held, error) {
-	h := &held{name: stateName(r.Day, r.Domain.Name)}
+	h := &held{name: stateName(r.Day, r.Domain.Name), until: r.Day.End().Add(keepStates)}
 	var err error
 	if h.text, err = s.Store.Note(ctx, h.name, s.Now()); err != nil {
 		return nil, err
@@ -92,7 +107,7 @@ func (s *Sender) save(ctx context.Context, h *held) error {
 		return err
 	}
 	now := s.Now()
-	ok, err := s.Store.SwapNote(ctx, h.name, h.text, string(text), now, now.Add(keepNotes))
+	ok, err := s.Store.SwapNote(ctx, h.name, h.text, string(text), now, h.until)
 	if err != nil {
 		return err
 	}
@@ -101,6 +116,47 @@ func (s *Sender) save(ctx context.Context, h *held) error {
 	}
 	h.text = string(text)
 	return nil
+}
+
+// merge saves the state of a report that a sender works on. Bounces that were recorded
+// meanwhile stay.
+func (s *Sender) merge(ctx context.Context, r *Report, h *held) error {
+	for tries := 1; ; tries++ {
+		err := s.save(ctx, h)
+		if !errors.Is(err, errMoved) || tries == maxMoved {
+			return err
+		}
+		now, loadErr := s.load(ctx, r)
+		if loadErr != nil {
+			return loadErr
+		}
+		if !h.takeBounces(now) {
+			return err
+		}
+	}
+}
+
+// takeBounces takes the bounces of the stored state. It reports whether they are all
+// that has changed in it.
+func (h *held) takeBounces(stored *held) bool {
+	var before State
+	if json.Unmarshal([]byte(h.text), &before) != nil || len(before.To) != len(stored.To) {
+		return false
+	}
+	for i, d := range stored.To {
+		if d.State != Bounced || d.Token == "" {
+			continue
+		}
+		before.To[i] = d
+		if at := slices.IndexFunc(h.To, func(one Delivery) bool { return one.Token == d.Token }); at >= 0 {
+			h.To[at].bounced(d.Error)
+		}
+	}
+	if text, err := json.Marshal(&before); err != nil || string(text) != stored.text {
+		return false
+	}
+	h.text = stored.text
+	return true
 }
 
 // suppressed returns the note about an address that gets no reports.

@@ -107,20 +107,28 @@ func TestDMARCReportBounce(t *testing.T) {
 	if out, err := s.Postern(t.Context(), "dmarc", "report", "send", "--admin", admin); err != nil {
 		t.Fatal(out, err)
 	}
-	passed := func(status string) (line string) {
+	passed := func(id, status string) (line string) {
 		t.Helper()
 		line, err := s.Postfix.WaitLog(t.Context(), func(line string) bool {
-			return strings.Contains(line, "to=<reports+b.") && strings.Contains(line, "relay=local") && strings.Contains(line, status)
+			return strings.Contains(line, id+": to=<reports+b.") && strings.Contains(line, "relay=local") && strings.Contains(line, status)
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return line
 	}
-	_, to, _ := strings.Cut(passed("status=sent (delivered to command: "), "to=<")
+	_, to, _ := strings.Cut(passed("", "status=sent (delivered to command: "), "to=<")
 	to, _, _ = strings.Cut(to, ">")
 	if out, err := s.Postern(t.Context(), "dmarc", "report", "list", "--admin", admin); err != nil || !strings.Contains(out, gone+" bounced (5.3.0 ") || !strings.Contains(out, "no reports to "+gone+" until ") {
 		t.Error(out, err)
+	}
+	got := send(t, s, postfixtest.MX, postfixtest.Mail{From: "person@elsewhere.example", To: []string{to}})
+	if got.Code != 250 {
+		t.Fatal(got)
+	}
+	passed(queued(got), "status=sent (delivered to command: ")
+	if got := s.milterdMetrics(t); !strings.Contains(got, `postern_dmarc_report_mails_total{state="bounced"} 1`+"\n") {
+		t.Error(got)
 	}
 	if err := s.Milterd.Stop(); err != nil {
 		t.Fatal(err)
@@ -128,7 +136,13 @@ func TestDMARCReportBounce(t *testing.T) {
 	if got := send(t, s, postfixtest.MX, postfixtest.Mail{To: []string{to}}); got.Code != 250 {
 		t.Fatal(got)
 	}
-	passed("status=deferred (temporary failure. Command output: ")
+	passed("", "status=deferred (temporary failure. Command output: ")
+}
+
+// queued returns Postfix's name for a mail that it has accepted.
+func queued(r postfixtest.Reply) string {
+	_, id, _ := strings.Cut(r.String(), "queued as ")
+	return id
 }
 
 // aliasReports makes the alias that passes bounces of reports to the command, and an
