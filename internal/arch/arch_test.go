@@ -48,7 +48,7 @@ var rows = []row{
 	// It looks at everything, and nothing looks at it but the command.
 	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/postconf", "internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/spf", "internal/dkim", "internal/dmarc"})},
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/limit/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
-	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "internal/rotate", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine", "internal/dmarcreport/..."})},
+	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "internal/rotate", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine", "internal/dmarcreport/...", "internal/reportread"})},
 
 	{"policy/wire/...", []string{"policy/wire/..."}},
 	{"policy/checks/...", slices.Concat(library, []string{"policy", "policy/checks/...", "greylist", "dnsbl", "internal/limit", "internal/ownership", "internal/spf", "internal/record"})},

@@ -4,15 +4,18 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
@@ -53,9 +56,35 @@ func statusSite(t *testing.T) (s *Site, page, metricsAddr string) {
 			"--checks", "ownership,limit,greylist", "--limit", "login.recipients=50/1h", "--limit-store", "memory:", "--limit-count-at", "rcpt",
 			"--status-listen", "inet:" + addrs[0], "--status-peers", "http://" + addrs[1], "--metrics-listen", "inet:" + addrs[2],
 		},
-		Milterd: []string{"--status-listen", "inet:" + addrs[1]},
+		Milterd: []string{"--status-listen", "inet:" + addrs[1], "--received-reports", receivedReports(t)},
 	})
 	return s, "http://" + addrs[0] + "/", addrs[2]
+}
+
+// receivedReports is a file with DMARC reports about us, by a receiver and by an
+// attacker.
+func receivedReports(t *testing.T) string {
+	t.Helper()
+	postern, err := binaries.Path(t.Context(), "postern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "received.db")
+	for i, r := range []struct{ org, domain, source, result string }{
+		{"receiver.example", "home.example", "192.0.2.25", "pass"}, {hostile[1], hostile[0] + hostile[4], "203.0.113.66", "fail"},
+	} {
+		const form = `<feedback><report_metadata><org_name>%s</org_name><report_id>%d</report_id><date_range><begin>%d</begin><end>%d</end></date_range></report_metadata>
+			<policy_published><domain>%s</domain><p>reject</p></policy_published>
+			<record><row><source_ip>%s</source_ip><count>1310</count><policy_evaluated><disposition>none</disposition><dkim>%[7]s</dkim><spf>%[7]s</spf></policy_evaluated></row>
+			<identifiers><header_from>%[5]s</header_from></identifiers><auth_results><spf><domain>%[5]s</domain><result>%[7]s</result></spf></auth_results></record></feedback>`
+		now := time.Now().Unix()
+		cmd := exec.CommandContext(t.Context(), postern, "dmarc", "read", "--dns=false", "--store", file, "-")
+		cmd.Stdin = strings.NewReader(fmt.Sprintf(form, html.EscapeString(r.org), i, now-86400, now, html.EscapeString(r.domain), r.source, r.result))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	return file
 }
 
 // questioner asks postern-policyd as Postfix does.
@@ -167,6 +196,7 @@ func TestStatusPage(t *testing.T) {
 	lookAtHostile(t, s, b)
 	lookAtDetail(t, s, b)
 	lookAtParts(t, b)
+	lookAtSenders(t, b)
 	b.eval(`document.querySelector("#clear").click()`, nil)
 	lookAtShapes(t, b, page)
 	if all := b.complaints(); len(all) > 0 {
@@ -265,6 +295,30 @@ func lookAtParts(t *testing.T, b *browser) {
 		if b.eval(`document.querySelector("`+selector+`").textContent`, &text); text == "" || !strings.Contains(text, want) {
 			t.Errorf("%s shows %q, want %q in it", selector, text, want)
 		}
+	}
+}
+
+// lookAtSenders reads who sends in our name. The report of an attacker is text.
+func lookAtSenders(t *testing.T, b *browser) {
+	t.Helper()
+	b.until(`document.querySelectorAll("#senderlist details").length === 2`)
+	var shown []struct {
+		Summary, Reporters, Source, Why string
+		Cells                           []string
+	}
+	b.eval(`[...document.querySelectorAll("#senderlist details")].map((d) => ({ Summary: d.querySelector("summary").textContent, Reporters: d.querySelector("p").textContent,
+		Source: d.querySelector("tbody th bdi").textContent, Why: d.querySelector(".why")?.textContent ?? "", Cells: [...d.querySelectorAll("td")].map((td) => td.textContent) }))`, &shown)
+	ours, theirs := shown[0], shown[1]
+	if ours.Summary != "home.example: 1,310 mails, 100\u00a0% pass DMARC" || ours.Reporters != "p=reject; reported by receiver.example" || ours.Source != "192.0.2.25" || !slices.Equal(ours.Cells, []string{"1,310", "100\u00a0%", "100\u00a0%", "0"}) {
+		t.Errorf("our domain: %q", ours)
+	}
+	if !strings.HasPrefix(theirs.Summary, visible(hostile[0]+hostile[4])) || !strings.HasSuffix(theirs.Reporters, visible(hostile[1])) || !strings.Contains(theirs.Why, visible(hostile[4])) || theirs.Cells[3] != "1,310" {
+		t.Errorf("the attacker's domain: %q", theirs)
+	}
+	var made []string
+	b.eval(`[...new Set([...document.querySelectorAll("#senderlist *")].map((e) => e.tagName))].sort()`, &made)
+	if !slices.Equal(made, []string{"BDI", "DETAILS", "P", "SUMMARY", "TABLE", "TBODY", "TD", "TH", "THEAD", "TR"}) {
+		t.Errorf("the list is made of %q", made)
 	}
 }
 

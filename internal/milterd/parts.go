@@ -49,6 +49,7 @@ func rooms() []room {
 		{new(verifyPart), nil, nil},
 		{new(dmarcPart), nil, dmarcMetrics},
 		{new(reportPart), reportCommands, reportMetrics},
+		{new(receivedPart), receivedCommands, nil},
 		{new(fromPart), fromCommands, nil},
 	}
 }

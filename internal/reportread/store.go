@@ -208,36 +208,63 @@ func Stored(ctx context.Context, path string, t *Tally) (*Summary, error) {
 	return t.Summary(), nil
 }
 
+// eachStored adds the reports of a file one by one. Nothing is locked from one report to
+// the next, so that a command that writes the file need not wait for the last one.
 func eachStored(ctx context.Context, f *sqlitefile.File, t *Tally) (err error) {
+	var ids []int64
+	if err := f.Each(ctx, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, "SELECT id FROM reports WHERE end >= ? AND (? = '' OR kind = 'tls' OR domain = ?) ORDER BY id", since(t), t.Of, t.Of); err != nil {
+		return err
+	}
+	heads, err := f.Reader.PrepareContext(ctx, "SELECT kind, head FROM reports WHERE id = ?")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, heads.Close()) }()
 	groups, err := f.Reader.PrepareContext(ctx, "SELECT source, author, disposition, dkim, spf, why, messages FROM groups WHERE report = ?")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, groups.Close()) }()
-	return f.Each(ctx, func(rows *sql.Rows) error {
-		var id int64
+	for _, id := range ids {
 		var kind, head string
-		if err := rows.Scan(&id, &kind, &head); err != nil {
+		err := heads.QueryRowContext(ctx, id).Scan(&kind, &head)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue // it has expired meanwhile
+		}
+		if err == nil {
+			err = addStored(ctx, groups, id, kind, head, t)
+		}
+		if err != nil {
 			return err
 		}
-		if kind == "tls" {
-			r := &TLSReport{}
-			if err := json.Unmarshal([]byte(head), r); err != nil {
-				return err
-			}
-			t.AddTLS(r)
-			return nil
-		}
-		r := &Report{}
+	}
+	return nil
+}
+
+// addStored adds one report.
+func addStored(ctx context.Context, groups *sql.Stmt, id int64, kind, head string, t *Tally) error {
+	if kind == "tls" {
+		r := &TLSReport{}
 		if err := json.Unmarshal([]byte(head), r); err != nil {
 			return err
 		}
-		if err := readGroups(ctx, groups, id, r); err != nil {
-			return err
-		}
-		t.Add(r)
+		t.AddTLS(r)
 		return nil
-	}, "SELECT id, kind, head FROM reports WHERE end >= ? AND (? = '' OR kind = 'tls' OR domain = ?) ORDER BY id", since(t), t.Of, t.Of)
+	}
+	r := &Report{}
+	if err := json.Unmarshal([]byte(head), r); err != nil {
+		return err
+	}
+	if err := readGroups(ctx, groups, id, r); err != nil {
+		return err
+	}
+	t.Add(r)
+	return nil
 }
 
 func since(t *Tally) int64 {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/postern-mail/postern/internal/admin/api"
@@ -35,71 +34,19 @@ type About struct {
 	Trouble  map[string]string     `json:"trouble,omitempty"` // by command: why there is no answer
 }
 
-// about keeps the last answers. Readers do not wait while the daemon is asked.
-type about struct {
-	mu      sync.Mutex
-	answers About
-	at      time.Time
-	asking  chan struct{} // closed when the answers are complete; nil while the daemon is not asked
-	ended   bool          // the daemon must not be asked any more
-	work    sync.WaitGroup
-}
-
-// wait returns when the daemon is not asked any more. It prevents further
-// questions.
-func (a *about) wait() {
-	a.mu.Lock()
-	a.ended = true
-	a.mu.Unlock()
-	a.work.Wait()
-}
-
-// get returns the last answers. When they are old, it starts to ask the daemon
-// again.
-func (a *about) get(ctx context.Context, now time.Time, ask func(context.Context) About) About {
-	a.mu.Lock()
-	if a.asking == nil && now.Sub(a.at) >= aboutEvery && !a.ended {
-		done := make(chan struct{})
-		a.asking = done
-		a.work.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, aboutTimeout)
-			defer cancel()
-			answers := ask(ctx)
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.answers, a.at, a.asking = answers, now, nil
-			close(done)
-		})
-	}
-	asking, first := a.asking, a.at.IsZero()
-	a.mu.Unlock()
-	if asking != nil && first {
-		limit := time.NewTimer(aboutWait)
-		defer limit.Stop()
-		select {
-		case <-asking:
-		case <-limit.C:
-		case <-ctx.Done():
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.answers
-}
-
-// ask asks the daemon.
-func (s *Server) ask(ctx context.Context) About {
+// askAbout asks the daemon.
+func (s *Server) askAbout(ctx context.Context) About {
 	a := About{Settings: []api.Setting{}, Trouble: map[string]string{}}
-	if set, ok := askAs[api.ConfigResult](ctx, s, &a, api.Config, nil); ok {
+	if set, ok := askAs[api.ConfigResult](ctx, s, a.Trouble, api.Config, nil); ok {
 		a.Refused = set.Refused
 		a.Settings = slices.DeleteFunc(slices.Clone(set.Settings), func(v api.Setting) bool {
 			return v.Origin == string(config.Default) && v.Pending == ""
 		})
 	}
-	if limits, ok := askAs[api.LimitsListResult](ctx, s, &a, api.LimitsList, api.LimitsListArgs{Limit: listedLimits}); ok {
+	if limits, ok := askAs[api.LimitsListResult](ctx, s, a.Trouble, api.LimitsList, api.LimitsListArgs{Limit: listedLimits}); ok {
 		a.Limits = &limits
 	}
-	if keys, ok := askAs[[]api.KeyStatus](ctx, s, &a, api.DKIMKeys, nil); ok {
+	if keys, ok := askAs[[]api.KeyStatus](ctx, s, a.Trouble, api.DKIMKeys, nil); ok {
 		a.Keys = keys[:min(len(keys), maxKeys)]
 	}
 	if s.o.Privacy {
@@ -109,7 +56,7 @@ func (s *Server) ask(ctx context.Context) About {
 }
 
 // askAs runs one admin command of the daemon. It notes why there is no answer.
-func askAs[T any](ctx context.Context, s *Server, a *About, command string, args any) (answer T, ok bool) {
+func askAs[T any](ctx context.Context, s *Server, trouble map[string]string, command string, args any) (answer T, ok bool) {
 	handler := s.o.Commands()[command]
 	if handler == nil {
 		return answer, false
@@ -120,7 +67,7 @@ func askAs[T any](ctx context.Context, s *Server, a *About, command string, args
 	}
 	result, err := handler(ctx, raw, func(any) {})
 	if err != nil {
-		a.Trouble[command] = err.Error()
+		trouble[command] = err.Error()
 		return answer, false
 	}
 	answer, ok = result.(T)

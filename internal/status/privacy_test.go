@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/record"
 )
 
@@ -98,4 +99,30 @@ func FuzzHide(f *testing.F) {
 			t.Errorf("%q is left in %q", sender, r.Action)
 		}
 	})
+}
+
+func TestHideSenders(t *testing.T) {
+	const secret = "ann@x.example 192.0.2.7"
+	all := &api.DMARCSendersResult{Error: secret, Domains: []api.DMARCDomain{{
+		Domain: secret, Policy: secret, Reporters: []string{secret},
+		Sources: []api.DMARCSource{
+			{Address: "192.0.2.7", Hosts: 1, Name: "host7.mail.x.example", SPF: "ip4:192.0.2.7", Why: []string{secret}},
+			{Hosts: 9, Name: "x.example"},
+		},
+	}}}
+	before := fmt.Sprintf("%+v", all)
+	shown := hideSenders(all)
+	text, err := json.Marshal(shown)
+	if err != nil || strings.Contains(string(text), "ann") || strings.Contains(string(text), "192.0.2.7") || strings.Contains(string(text), "host7") {
+		t.Errorf("%s %v", text, err)
+	}
+	if s := shown.Domains[0].Sources; s[0].Address != "192.0.0.0/16" || s[0].Name != "….x.example" || s[1].Name != "x.example" || s[1].Address != "" {
+		t.Errorf("%+v", s)
+	}
+	if after := fmt.Sprintf("%+v", all); after != before {
+		t.Errorf("the original has changed: %s", after)
+	}
+	if hideSenders(nil) != nil {
+		t.Error("something was made of nothing")
+	}
 }

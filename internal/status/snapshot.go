@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 // snapshotAge is how long all requests share a snapshot.
@@ -24,6 +26,7 @@ type Snapshot struct {
 	Error      string      `json:"error,omitempty"` // some metrics could not be read
 	Numbers
 	About
+	Senders *api.DMARCSendersResult `json:"senders,omitempty"` // nil for a daemon that does not read reports
 }
 
 // Condition is one condition of readiness.
@@ -35,18 +38,18 @@ type Condition struct {
 
 // snapshot returns the state of the daemon, at most one second old.
 func (s *Server) snapshot(now time.Time) Snapshot {
-	about := s.about.get(s.life, now, s.ask)
+	about, senders := s.about.get(s.life, now, s.askAbout), s.senders.get(s.life, now, s.askSenders)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if age := now.Sub(s.lastAt); age >= 0 && age < snapshotAge {
-		s.last.About = about
+		s.last.About, s.last.Senders = about, senders
 		return s.last
 	}
 	numbers, err := gather(s.o.Metrics)
 	s.last = Snapshot{
 		Daemon: s.o.Daemon, Host: s.o.Host, Version: s.o.Version, Started: s.o.Started, Now: now,
 		Hour: s.chart.Hour(now), Day: s.chart.Day(now),
-		Privacy: s.o.Privacy, Error: errorText(err), Numbers: numbers, About: about,
+		Privacy: s.o.Privacy, Error: errorText(err), Numbers: numbers, About: about, Senders: senders,
 	}
 	ready, report := s.o.Ready()
 	s.last.Ready, s.last.Conditions = ready, conditions(report)
@@ -91,6 +94,7 @@ func (s *Server) snapshotFor(now time.Time, privacy bool) Snapshot {
 	shot := s.snapshot(now)
 	if privacy && !s.o.Privacy {
 		hideAbout(&shot.About)
+		shot.Senders = hideSenders(shot.Senders)
 		shot.Privacy = true
 	}
 	return shot

@@ -86,10 +86,11 @@ type Options struct {
 // Server answers browsers. Make it with [New]. It is a [record.Sink], which must
 // receive the same records as Options.Records.
 type Server struct {
-	o     Options
-	chart *chart
-	about about
-	peers *http.Client
+	o       Options
+	chart   *chart
+	about   cache[About]
+	senders cache[*api.DMARCSendersResult]
+	peers   *http.Client
 
 	// life ends with Shutdown, and with it all work for pages.
 	life  context.Context
@@ -105,7 +106,9 @@ type Server struct {
 // New returns a server.
 func New(o Options) *Server {
 	s := &Server{o: o, chart: newChart(), pages: make(chan struct{}, maxPages), peers: newPeerClient()}
-	s.about.answers.Settings = []api.Setting{} // the page needs a list before the first answers
+	s.about = cache[About]{every: aboutEvery, timeout: aboutTimeout, wait: aboutWait}
+	s.about.answer.Settings = []api.Setting{} // the page needs a list before the first answers
+	s.senders = cache[*api.DMARCSendersResult]{every: sendersEvery, timeout: sendersTimeout}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -180,7 +183,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("stop the status page: %w", err), server.Close())
 		}
 	}
-	s.about.wait()
+	errs = append(errs, s.about.end(ctx), s.senders.end(ctx))
 	s.peers.CloseIdleConnections()
 	return errors.Join(errs...)
 }

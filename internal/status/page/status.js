@@ -411,6 +411,46 @@ function drawKeys() {
       el("td", {}, said(key.dns || "not watched"))))));
 }
 
+// ---- who sends as our domains
+
+function drawSenders() {
+  const all = shown().filter((s) => s.part.status.senders).map((s) => ({ senders: s.part.status.senders, of: many() ? label(s) : "" }));
+  byId("senders").hidden = all.length === 0;
+  if (!changed("senders", all)) return;
+  const shut = new Set([...document.querySelectorAll("#senderlist details:not([open])")].map((d) => d.dataset.of));
+  byId("senderlist").replaceChildren(...all.flatMap(({ senders, of }) => [
+    all.length > 1 ? el("h3", {}, said(of)) : "",
+    senders.error ? el("p", { class: "note" }, "The received reports cannot be read: ", said(senders.error)) : "",
+    senders.domains.length > 0 ? el("p", { class: "quiet" }, "As receivers have reported it in their DMARC reports since " + senders.since + ". The newest were added " + new Date(senders.changed).toLocaleString() + ". Anyone can send a report: trust those whose mail you have verified.")
+      : senders.error ? "" : el("p", { class: "quiet" }, "There are no DMARC reports since " + senders.since + " in ", said(senders.file), ". Run postern dmarc read --store with this file and the mailbox of your reports, once a day."),
+    ...senders.domains.map((d) => senderDomain(d, of, shut)),
+    senders.more ? el("p", { class: "quiet" }, count(senders.more) + " more domains are not shown.") : "",
+  ]).filter((n) => n !== ""));
+}
+
+function senderDomain(d, of, shut) {
+  const key = of + " " + d.domain;
+  const rest = [d.messages - d.passed && count(d.messages - d.passed) + " failed", d.quarantined && count(d.quarantined) + " quarantined", d.rejected && count(d.rejected) + " rejected"].filter(Boolean).join(", ");
+  return el("details", { "data-of": key, "data-domain": d.domain, open: !shut.has(key) },
+    el("summary", {}, said(d.domain), ": " + count(d.messages) + " mails, " + share(d.passed, d.messages) + " pass DMARC" + (rest ? "; " + rest : "")),
+    el("p", { class: "quiet" }, said(d.policy), "; reported by ", ...(d.reporters || []).flatMap((name, i) => [i ? ", " : "", said(name)])),
+    table(["Source", "Mails", "DKIM", "SPF", "Failed"], d.sources.map(senderRow)),
+    d.more ? el("p", { class: "quiet" }, count(d.more) + " smaller sources are not shown.") : "");
+}
+
+function senderRow(s) {
+  const failed = s.messages - s.passed;
+  const facts = [s.hosts > 1 ? count(s.hosts) + " hosts" : s.name ? s.address : "", s.spf_record, "last " + s.last].filter(Boolean).join("; ");
+  return el("tr", {}, el("th", { scope: "row" }, said(s.name || s.address || "other hosts"), el("p", { class: "quiet" }, said(facts)), ...(s.why || []).map((why) => el("p", { class: "quiet why" }, said(why)))),
+    el("td", {}, count(s.messages)), el("td", {}, share(s.dkim, s.messages)), el("td", {}, share(s.spf, s.messages)), el("td", { class: failed ? "bad" : "" }, count(failed)));
+}
+
+// share returns a part in percent. It is 100 % only for the whole.
+function share(part, all) {
+  if (!all) return "0\u00a0%";
+  return part === all ? "100\u00a0%" : Math.min(99.9, Math.round(1000 * part / all) / 10) + "\u00a0%";
+}
+
 // ---- the last decisions
 
 function take(source, log) {
@@ -498,6 +538,7 @@ function draw() {
   drawTimes();
   drawLimits();
   drawKeys();
+  drawSenders();
 }
 
 let events = null;

@@ -73,11 +73,15 @@ func giveToFolder(path string) error {
 }
 
 // Look opens a file of a Shared schema for reading and calls do with it; it has no
-// Writer. The error for a missing file is fs.ErrNotExist. Only SQLite may open the file: closing any other
-// descriptor of it would end the locks of all readers in this process.
+// Writer. The error for a missing file is fs.ErrNotExist. Only SQLite may open the
+// file: closing any other descriptor of it would end the locks of all readers in this
+// process.
 func Look(ctx context.Context, schema Schema, path string, do func(*File) error) (err error) {
-	if _, err := os.Stat(path); err != nil {
+	switch info, err := os.Stat(path); {
+	case err != nil:
 		return fmt.Errorf("%s store: %w", schema.Name, err)
+	case !info.Mode().IsRegular(): // opening a pipe would wait
+		return fmt.Errorf("%s store %s: it is no regular file", schema.Name, path)
 	}
 	f := &File{path: path, schema: schema}
 	dsn, err := dsn(path)
