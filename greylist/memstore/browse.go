@@ -27,7 +27,7 @@ func (sh *shard) appendEntries(to []greylist.Entry) []greylist.Entry {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.all(func(slot int) {
-		if !sh.slots[slot].is(deleted) {
+		if !sh.slot(slot).is(deleted) {
 			to = append(to, sh.entry(slot))
 		}
 	})
@@ -78,7 +78,7 @@ func (s *Store) forget(sh *shard, slot int) {
 		sh.remove(slot)
 		return
 	}
-	sh.slots[slot].set(deleted, true)
+	sh.slot(slot).set(deleted, true)
 	s.mark(sh, slot)
 }
 
@@ -98,7 +98,7 @@ func (s *Store) purgeShard(sh *shard, now greylist.Stamp, l greylist.Limits) int
 	defer sh.mu.Unlock()
 	n := 0
 	sh.all(func(slot int) {
-		if e := &sh.slots[slot]; !e.is(dirty) && e.expired(now, l) {
+		if e := sh.slot(slot); !e.is(dirty) && e.expired(now, l) {
 			s.drop(sh, slot)
 			n++
 		}
@@ -122,10 +122,10 @@ func (s *Store) Discard(id greylist.ID, rowID int64) {
 		sh.away.remove(hash)
 	}
 	slot := sh.find(hash, id)
-	if slot < 0 || sh.slots[slot].rowID != rowID {
+	if slot < 0 || sh.slot(slot).rowID != rowID {
 		return
 	}
-	e := &sh.slots[slot]
+	e := sh.slot(slot)
 	e.rowID = 0
 	if !e.is(dirty) {
 		s.drop(sh, slot)

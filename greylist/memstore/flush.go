@@ -31,7 +31,7 @@ func (b *Batch) take(s *Store, shard int) {
 	defer sh.mu.Unlock()
 	for _, slot := range sh.dirty {
 		b.Rows = append(b.Rows, sh.row(int(slot)))
-		b.places = append(b.places, place{int32(shard), slot, sh.slots[slot].version})
+		b.places = append(b.places, place{int32(shard), slot, sh.slot(int(slot)).version})
 	}
 	sh.dirty = sh.dirty[:0]
 }
@@ -47,7 +47,7 @@ func (s *Store) written(p place, rowID int64) {
 	sh := &s.shards[p.shard]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e := &sh.slots[p.slot]
+	e := sh.slot(int(p.slot))
 	e.rowID = rowID
 	switch {
 	case e.version != p.version: // changed again
@@ -88,8 +88,8 @@ func (s *Store) Rewrite() {
 		sh.mu.Lock()
 		sh.away.clear()
 		sh.all(func(slot int) {
-			sh.slots[slot].rowID = 0
-			if !sh.slots[slot].is(deleted) {
+			sh.slot(slot).rowID = 0
+			if !sh.slot(slot).is(deleted) {
 				s.mark(sh, slot)
 			}
 		})

@@ -5,7 +5,7 @@
 //
 // Invariants:
 //
-//   - The number of entries is bounded. When a shard is full, it drops an entry that
+//   - The memory is bounded. When a shard is full, it drops an entry that
 //     does not wait to be written, one that has not passed before one that has. If
 //     there is none, the store returns greylist.ErrFull.
 //   - The shards that a key touches are locked together, in their order. The
@@ -22,15 +22,16 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/postern-mail/postern/greylist"
 )
 
 const (
-	// DefaultMaxEntries is the default bound. A store that is full of IDs of 75
-	// octets takes about 150 MB.
-	DefaultMaxEntries = 1 << 20
+	// DefaultMemory is the default bound, in octets.
+	DefaultMemory = 320 << 20
 
 	shardBits = 8
 	shards    = 1 << shardBits
@@ -39,6 +40,11 @@ const (
 	// maxFloodNetworks bounds the networks of a shard whose new triplets are
 	// counted. Beyond it an older count is dropped.
 	maxFloodNetworks = 1 << 10
+	// entryText is how much text there is room for, for each entry. Fewer entries fit
+	// when their IDs are longer on average.
+	entryText = 80
+	// minText is room enough for some long IDs.
+	minText = 4 << 10
 	// evictionLooks is how many entries are compared to choose the one to drop.
 	evictionLooks = 8
 )
@@ -58,15 +64,17 @@ type Backing interface {
 
 // Options describe a store.
 type Options struct {
-	MaxEntries int     // 0: DefaultMaxEntries
-	Backing    Backing // nil: none
+	Memory  int64   // octets for entries and their IDs; 0: DefaultMemory
+	Backing Backing // nil: none
 }
 
 // Store implements greylist.Store and greylist.Browser.
 type Store struct {
 	seed    maphash.Seed
 	backing Backing
-	perMap  int
+	perMap  int // entries in a shard
+	text    int // octets of their IDs
+	lost    atomic.Uint64
 	shards  [shards]shard
 }
 
@@ -87,16 +95,26 @@ type counter struct {
 
 // New returns an empty store.
 func New(o Options) *Store {
-	if o.MaxEntries == 0 {
-		o.MaxEntries = DefaultMaxEntries
+	if o.Memory == 0 {
+		o.Memory = DefaultMemory
 	}
-	s := &Store{seed: maphash.MakeSeed(), backing: o.Backing, perMap: max(o.MaxEntries/shards, minPerShard)}
+	perEntry := int64(unsafe.Sizeof(entry{})) + headSize + entryText
+	if o.Backing != nil {
+		perEntry += awayPerEntry * awaySize
+	}
+	perMap := max(int(o.Memory/perEntry/shards), minPerShard)
+	s := &Store{seed: maphash.MakeSeed(), backing: o.Backing, perMap: perMap, text: max(perMap*entryText, minText)}
 	for i := range s.shards {
 		s.shards[i].flood = make(map[string]counter)
 		s.shards[i].away = away{most: awayPerEntry * s.perMap}
 	}
 	return s
 }
+
+// Forgotten returns how many entries of the backing were dropped from memory with the
+// numbers of their rows, because there was no room for those. Their senders wait once
+// more.
+func (s *Store) Forgotten() uint64 { return s.lost.Load() }
 
 func (s *Store) hash(id greylist.ID) uint64 { return maphash.String(s.seed, string(id)) }
 
@@ -239,27 +257,53 @@ func (s *Store) loaded(hash uint64, id greylist.ID, row Row, ok bool) error {
 
 // put adds an entry for a row that is not in memory.
 func (sh *shard) put(hash uint64, row Row) {
-	e := &sh.slots[sh.add(hash, row.ID)]
+	e := sh.slot(sh.add(hash, row.ID))
 	e.rowID = row.RowID
 	e.setState(state{row.Triplet, row.Client})
 }
 
-// Fill adds a row of the backing, before the store is used or after Rewrite. While
-// there is room the entry is kept in memory, merged with what memory knows about
-// the ID. Of two rows with the same ID the first counts.
-func (s *Store) Fill(row Row) {
-	hash := s.hash(row.ID)
-	sh := &s.shards[shardOf(hash)]
+// Fill adds rows of the backing, before the store is used or after Rewrite. While there
+// is room an entry is kept in memory, merged with what memory knows about the ID. Of
+// rows with the same ID the first counts. The rows of a shard are added together,
+// because the processor's cache holds one shard, but not all.
+func (s *Store) Fill(rows []Row) {
+	hashes := make([]uint64, len(rows))
+	var ends [shards + 1]int32 // of the rows of each shard in order; first, how many there are
+	for i := range rows {
+		hashes[i] = s.hash(rows[i].ID)
+		ends[shardOf(hashes[i])+1]++
+	}
+	for i := range shards {
+		ends[i+1] += ends[i]
+	}
+	order := make([]int32, len(rows))
+	for i, hash := range hashes {
+		end := &ends[shardOf(hash)]
+		order[*end] = int32(i)
+		*end++
+	}
+	first := int32(0)
+	for i, end := range ends[:shards] {
+		s.fillShard(&s.shards[i], rows, hashes, order[first:end])
+		first = end
+	}
+}
+
+// fillShard adds the rows with the given indices, which belong to the shard.
+func (s *Store) fillShard(sh *shard, rows []Row, hashes []uint64, which []int32) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	switch {
-	case sh.find(hash, row.ID) >= 0:
-		sh.learn(sh.find(hash, row.ID), row)
-	case sh.away.row(hash) != 0:
-	case sh.live >= s.perMap:
-		sh.away.add(hash, row.RowID)
-	default:
-		sh.put(hash, row)
+	for _, i := range which {
+		hash, row := hashes[i], &rows[i]
+		switch slot := sh.find(hash, row.ID); {
+		case slot >= 0:
+			sh.learn(slot, *row)
+		case sh.away.row(hash) != 0:
+		case s.isFull(sh):
+			s.leave(sh, hash, row.RowID)
+		default:
+			sh.put(hash, *row)
+		}
 	}
 }
 
@@ -274,8 +318,8 @@ func (s *Store) Adopt(e greylist.Entry) {
 	switch {
 	case slot >= 0:
 		known := sh.entry(slot).Merge(e)
-		sh.slots[slot].setState(state{known.Triplet, known.Client})
-	case sh.away.row(hash) != 0 || sh.live >= s.perMap:
+		sh.slot(slot).setState(state{known.Triplet, known.Client})
+	case sh.away.row(hash) != 0 || s.isFull(sh):
 		return
 	default:
 		sh.put(hash, Row{Entry: e})
@@ -287,7 +331,7 @@ func (s *Store) Adopt(e greylist.Entry) {
 // learn merges a row with what is known about its ID, unless the ID already has a
 // row. What the backing did not have before is then written to it.
 func (sh *shard) learn(slot int, row Row) {
-	e := &sh.slots[slot]
+	e := sh.slot(slot)
 	if e.rowID != 0 {
 		return
 	}
@@ -298,40 +342,58 @@ func (sh *shard) learn(slot int, row Row) {
 	}
 }
 
-// makeRoom drops an entry if the shard is full.
+// isFull reports whether a shard has no room for another entry.
+func (s *Store) isFull(sh *shard) bool {
+	return sh.live >= s.perMap || sh.text.live >= s.text
+}
+
+// makeRoom drops entries while the shard is full.
 func (s *Store) makeRoom(sh *shard) error {
-	if sh.live < s.perMap {
-		return nil
+	for s.isFull(sh) {
+		victim := sh.leastWorth()
+		if victim < 0 {
+			return greylist.ErrFull
+		}
+		s.drop(sh, victim)
 	}
+	return nil
+}
+
+// leastWorth returns the slot of the entry whose loss costs least, among some that do
+// not wait to be written; -1 if there is none.
+func (sh *shard) leastWorth() int {
 	victim, looked := -1, 0
-	start := rand.IntN(len(sh.slots))
-	for i := range sh.slots {
-		slot := (start + i) % len(sh.slots)
-		e := &sh.slots[slot]
+	start := rand.IntN(sh.made)
+	for i := range sh.made {
+		slot := (start + i) % sh.made
+		e := sh.slot(slot)
 		if !e.is(used) || e.is(dirty) {
 			continue
 		}
-		if victim < 0 || sh.slots[victim].worth() > e.worth() {
+		if victim < 0 || sh.slot(victim).worth() > e.worth() {
 			victim = slot
 		}
 		if looked++; looked == evictionLooks {
 			break
 		}
 	}
-	if victim < 0 {
-		return greylist.ErrFull
-	}
-	s.drop(sh, victim)
-	return nil
+	return victim
 }
 
 // drop removes an entry that does not wait to be written from memory.
 func (s *Store) drop(sh *shard, slot int) {
-	if e := &sh.slots[slot]; e.rowID != 0 && !e.is(deleted) {
-		sh.away.add(e.hash, e.rowID)
+	if e := sh.slot(slot); e.rowID != 0 && !e.is(deleted) {
+		s.leave(sh, e.hash, e.rowID)
 	}
 	sh.remove(slot)
 	sh.evicted++
+}
+
+// leave keeps the number of a row whose entry is not in memory, while there is room.
+func (s *Store) leave(sh *shard, hash uint64, rowID int64) {
+	if !sh.away.add(hash, rowID) {
+		s.lost.Add(1)
+	}
 }
 
 // peek returns what is known about the ID in a slot; ok is false for nothing.
@@ -341,10 +403,10 @@ func (h *hold) peek(all *ids, slot int) (known state, ok bool) {
 	}
 	sh := &h.store.shards[h.at[slot]]
 	i := sh.find(h.hash[slot], all[slot])
-	if i < 0 || sh.slots[i].is(deleted) {
+	if i < 0 || sh.slot(i).is(deleted) {
 		return state{}, false
 	}
-	return sh.slots[i].state(), true
+	return sh.slot(i).state(), true
 }
 
 func (h *hold) triplet(all *ids, slot int) greylist.Triplet {
@@ -424,17 +486,18 @@ func (h *hold) change(all *ids, slot int, next state) error {
 		}
 		i = sh.add(h.hash[slot], all[slot])
 		// The room for another entry of this operation may have been its own.
-		sh.slots[i].rowID = sh.away.row(h.hash[slot])
+		sh.slot(i).rowID = sh.away.row(h.hash[slot])
 		sh.away.remove(h.hash[slot])
 	}
-	sh.slots[i].set(deleted, false)
-	sh.slots[i].setState(next)
+	e := sh.slot(i)
+	e.set(deleted, false)
+	e.setState(next)
 	h.store.mark(sh, i)
 	return nil
 }
 
 func (s *Store) mark(sh *shard, slot int) {
-	e := &sh.slots[slot]
+	e := sh.slot(slot)
 	e.version++
 	if s.backing != nil && !e.is(dirty) {
 		e.set(dirty, true)

@@ -39,7 +39,7 @@ func see(t testing.TB, s *memstore.Store, k greylist.Key, now time.Time) greylis
 // people have allowed outlives what strangers bring.
 func TestBound(t *testing.T) {
 	const bound = 256 * 16
-	s := memstore.New(memstore.Options{MaxEntries: bound})
+	s := memstore.New(memstore.Options{Memory: 1})
 	byHand := greylist.Entry{ID: "203.0.113.0/24", Client: greylist.Client{Manual: true}}
 	if err := s.Put(t.Context(), []greylist.Entry{byHand}); err != nil {
 		t.Fatal(err)

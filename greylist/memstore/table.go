@@ -4,13 +4,15 @@ import "github.com/postern-mail/postern/greylist"
 
 // table finds entries by their ID. Entries have no pointers, so the garbage
 // collector does not visit them. In a map of strings it would visit each one.
+//
+// Slots and texts are in blocks, so that a table grows without being copied.
 type table struct {
-	heads []int32 // the first slot of each chain, 1 more than its index; 0 for none
-	slots []entry
-	free  int32 // chain of free slots, likewise
-	live  int
-	text  []byte // the IDs
-	waste int    // octets of text that are not used any more
+	heads  []int32 // the first slot of each chain, 1 more than its index; 0 for none
+	blocks [][]entry
+	made   int   // slots, used or free
+	free   int32 // chain of free slots, 1 more than its index
+	live   int
+	text   text
 }
 
 // entry is one slot.
@@ -87,19 +89,25 @@ func (e *entry) worth() int64 {
 }
 
 const (
+	// headSize is the memory for the head of a chain, on average.
+	headSize = 6
 	// minChains is the size of a new table.
 	minChains = 16
-	// minWaste is the waste below which compacting is not considered.
-	minWaste = 4096
+	// blockBits is the binary logarithm of the entries in a block.
+	blockBits  = 8
+	blockSlots = 1 << blockBits
 )
+
+// slot returns the entry in a slot.
+func (t *table) slot(i int) *entry { return &t.blocks[i>>blockBits][i&(blockSlots-1)] }
 
 // find returns the slot of an ID, or -1.
 func (t *table) find(hash uint64, id greylist.ID) int {
 	if len(t.heads) == 0 {
 		return -1
 	}
-	for i := *t.head(hash); i != 0; i = t.slots[i-1].next {
-		if e := &t.slots[i-1]; e.hash == hash && string(t.name(e)) == string(id) {
+	for i := *t.head(hash); i != 0; i = t.slot(int(i) - 1).next {
+		if e := t.slot(int(i) - 1); e.hash == hash && string(t.name(e)) == string(id) {
 			return int(i) - 1
 		}
 	}
@@ -109,20 +117,21 @@ func (t *table) find(hash uint64, id greylist.ID) int {
 func (t *table) head(hash uint64) *int32 { return &t.heads[hash&uint64(len(t.heads)-1)] }
 
 // name returns the text of the ID, valid until the table changes.
-func (t *table) name(e *entry) []byte { return t.text[e.text : e.text+e.size] }
+func (t *table) name(e *entry) []byte { return t.text.at(e.text, e.size) }
 
 // id returns a copy of the ID in a slot.
-func (t *table) id(slot int) greylist.ID { return greylist.ID(t.name(&t.slots[slot])) }
+func (t *table) id(slot int) greylist.ID { return greylist.ID(t.name(t.slot(slot))) }
 
 // entry returns the entry in a slot.
 func (t *table) entry(slot int) greylist.Entry {
-	s := t.slots[slot].state()
+	s := t.slot(slot).state()
 	return greylist.Entry{ID: t.id(slot), Triplet: s.triplet, Client: s.client}
 }
 
 // row returns the entry in a slot as a row of the backing.
 func (t *table) row(slot int) Row {
-	return Row{Entry: t.entry(slot), RowID: t.slots[slot].rowID, Deleted: t.slots[slot].is(deleted)}
+	e := t.slot(slot)
+	return Row{Entry: t.entry(slot), RowID: e.rowID, Deleted: e.is(deleted)}
 }
 
 // add adds an entry for an ID that is not in the table.
@@ -130,68 +139,75 @@ func (t *table) add(hash uint64, id greylist.ID) int {
 	if t.live >= len(t.heads) {
 		t.rehash(max(2*len(t.heads), minChains))
 	}
-	slot := int(t.free) - 1
-	if slot >= 0 {
-		t.free = t.slots[slot].next
-	} else {
-		slot = len(t.slots)
-		t.slots = append(t.slots, entry{})
-	}
+	slot := t.vacant()
 	head := t.head(hash)
-	e := &t.slots[slot]
-	*e = entry{hash: hash, next: *head, text: uint32(len(t.text)), size: uint32(len(id)), flags: used}
+	e := t.slot(slot)
+	*e = entry{hash: hash, next: *head, text: t.text.add(id), size: uint32(len(id)), flags: used}
 	e.set(isClient, id.IsClient())
-	t.text = append(t.text, id...)
 	*head = int32(slot) + 1
 	t.live++
 	return slot
 }
 
+// vacant returns a slot that is not used.
+func (t *table) vacant() int {
+	if slot := int(t.free) - 1; slot >= 0 {
+		t.free = t.slot(slot).next
+		return slot
+	}
+	if t.made == len(t.blocks)<<blockBits {
+		t.blocks = append(t.blocks, nil)
+	}
+	last := &t.blocks[len(t.blocks)-1]
+	if *last == nil && len(t.blocks) > 1 {
+		*last = make([]entry, 0, blockSlots)
+	}
+	*last = append(*last, entry{})
+	t.made++
+	return t.made - 1
+}
+
 // rehash rebuilds the chains.
 func (t *table) rehash(chains int) {
 	t.heads = make([]int32, chains)
-	for i := range t.slots {
-		if e := &t.slots[i]; e.is(used) {
-			head := t.head(e.hash)
-			e.next, *head = *head, int32(i)+1
-		}
-	}
+	t.all(func(i int) {
+		e := t.slot(i)
+		head := t.head(e.hash)
+		e.next, *head = *head, int32(i)+1
+	})
 }
 
 // remove frees a slot.
 func (t *table) remove(slot int) {
-	e := &t.slots[slot]
+	e := t.slot(slot)
 	at := t.head(e.hash)
 	for *at != int32(slot)+1 {
-		at = &t.slots[*at-1].next
+		at = &t.slot(int(*at) - 1).next
 	}
 	*at = e.next
-	t.waste += int(e.size)
+	t.text.remove(e.size)
 	*e = entry{next: t.free}
 	t.free = int32(slot) + 1
 	t.live--
-	if t.waste > minWaste && t.waste > len(t.text)/2 {
+	if t.text.wasteful() {
 		t.compact()
 	}
 }
 
-// compact removes the text that is not used any more.
+// compact removes the texts that are not used any more.
 func (t *table) compact() {
-	text := make([]byte, 0, len(t.text)-t.waste)
-	for i := range t.slots {
-		if e := &t.slots[i]; e.is(used) {
-			name := t.name(e)
-			e.text = uint32(len(text))
-			text = append(text, name...)
-		}
-	}
-	t.text, t.waste = text, 0
+	var compact text
+	t.all(func(slot int) {
+		e := t.slot(slot)
+		e.text = compact.add(greylist.ID(t.name(e)))
+	})
+	t.text = compact
 }
 
 // all calls f for every slot in use. f may remove it.
 func (t *table) all(f func(slot int)) {
-	for i := range t.slots {
-		if t.slots[i].is(used) {
+	for i := range t.made {
+		if t.slot(i).is(used) {
 			f(i)
 		}
 	}

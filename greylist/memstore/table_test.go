@@ -1,9 +1,12 @@
 package memstore
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,46 +34,125 @@ func TestTable(t *testing.T) {
 		switch {
 		case slot < 0:
 			slot = table.add(hash(id), id)
-			table.slots[slot].triplet.Last = greylist.Stamp(step)
+			table.slot(slot).triplet.Last = greylist.Stamp(step)
 			model[id] = greylist.Stamp(step)
-		case table.id(slot) != id || table.slots[slot].triplet.Last != model[id]:
+		case table.id(slot) != id || table.slot(slot).triplet.Last != model[id]:
 			t.Fatalf("seed %d, step %d: %.20s is %+v", seed, step, id, table.entry(slot))
 		default:
 			table.remove(slot)
 			delete(model, id)
 		}
 	}
-	n, text := 0, 0
+	n, octets := 0, 0
 	table.all(func(slot int) {
-		n, text = n+1, text+len(table.name(&table.slots[slot]))
+		n, octets = n+1, octets+len(table.name(table.slot(slot)))
 		if _, known := model[table.id(slot)]; !known {
 			t.Errorf("%.20s should have gone", table.id(slot))
 		}
 	})
-	if n != len(model) || n != table.live || len(table.text) > 2*text+minWaste {
-		t.Errorf("%d entries of %d, %d octets for %d", n, len(model), len(table.text), text)
+	if n != len(model) || n != table.live || table.text.live != octets || table.text.waste > octets/3+textBlock {
+		t.Errorf("%d entries of %d, %+v octets for %d", n, len(model), table.text.live, octets)
 	}
+}
+
+// TestAway compares a long random history with a map, with hashes that collide in their
+// place.
+func TestAway(t *testing.T) {
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	const most = 1000
+	a := away{most: most}
+	model := map[uint64]int64{}
+	for step := range 20_000 {
+		hash := uint64(random.IntN(8))<<(40+random.IntN(12)) | uint64(random.IntN(300))
+		if got := a.row(hash); got != model[hash] {
+			t.Fatalf("seed %d, step %d: row %d, want %d", seed, step, got, model[hash])
+		}
+		if random.IntN(3) == 0 {
+			a.remove(hash)
+			delete(model, hash)
+			continue
+		}
+		_, known := model[hash]
+		if ok := a.add(hash, int64(step+1)); ok != (known || len(model) < most) {
+			t.Fatalf("seed %d, step %d: added: %v, there are %d", seed, step, ok, len(model))
+		} else if ok {
+			model[hash] = int64(step + 1)
+		}
+	}
+	if len(model) != most || len(a.places) > most*2 {
+		t.Errorf("%d rows in %d places", len(model), len(a.places))
+	}
+	for hash := range model {
+		a.remove(hash)
+	}
+	if a.add(7, 0); a.count != 0 || slices.ContainsFunc(a.places, func(p awayRow) bool { return p != awayRow{} }) {
+		t.Errorf("%d rows are left", a.count)
+	}
+}
+
+// TestMemory fills stores far beyond their bound, with short and with long IDs: the
+// heap grows by the bound at most.
+func TestMemory(t *testing.T) {
+	const memory = 16 << 20
+	for _, size := range []int{75, 900} {
+		s := New(Options{Memory: memory, Backing: noBacking{}})
+		used := heapOf(func() {
+			fill(s, memory*2/3/awaySize, func(i int) string { return fmt.Sprintf("%-*d x", size, i) })
+		})
+		if used > memory*11/10 || s.Forgotten() == 0 {
+			t.Errorf("IDs of %d octets: %d octets of memory, %d were forgotten", size, used, s.Forgotten())
+		}
+		t.Logf("IDs of %d octets: %.1f MiB", size, float64(used)/(1<<20))
+		runtime.KeepAlive(s)
+	}
+}
+
+// fill adds n rows.
+func fill(s *Store, n int, id func(i int) string) {
+	rows := make([]Row, 0, 4096)
+	for i := range n {
+		if rows = append(rows, Row{RowID: int64(i + 1), Entry: greylist.Entry{ID: greylist.ID(id(i))}}); len(rows) == cap(rows) {
+			s.Fill(rows)
+			rows = rows[:0]
+		}
+	}
+	s.Fill(rows)
+}
+
+type noBacking struct{}
+
+func (noBacking) Load(context.Context, int64) (Row, bool, error) {
+	return Row{}, false, errors.New("nothing is there to load")
+}
+
+// heapOf returns how much do adds to the heap.
+func heapOf(do func()) int64 {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	return int64(after.HeapAlloc) - int64(before.HeapAlloc)
 }
 
 // BenchmarkMemory says what an entry costs, in memory and away.
 func BenchmarkMemory(b *testing.B) {
 	const n = 1 << 20
-	b.Run("here", func(b *testing.B) { benchMemory(b, n, 2*n) })
-	b.Run("away", func(b *testing.B) { benchMemory(b, n, n/8) })
+	b.Run("here", func(b *testing.B) { benchMemory(b, n, 1<<30) })
+	b.Run("away", func(b *testing.B) { benchMemory(b, n, n*awaySize) })
 }
 
-func benchMemory(b *testing.B, n, room int) {
-	var before, after runtime.MemStats
+func benchMemory(b *testing.B, n int, memory int64) {
 	for b.Loop() {
-		s := New(Options{MaxEntries: room})
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		for i := range n {
-			s.Fill(Row{RowID: 1, Entry: greylist.Entry{ID: greylist.ID(fmt.Sprintf("198.51.100.0/24 sender%025d@example.org recipient@example.net", i))}})
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "octets/entry")
+		s := New(Options{Memory: memory, Backing: noBacking{}})
+		used := heapOf(func() {
+			fill(s, n, func(i int) string {
+				return fmt.Sprintf("198.51.100.0/24 sender%025d@example.org recipient@example.net", i)
+			})
+		})
+		b.ReportMetric(float64(used)/float64(n), "octets/entry")
 		runtime.KeepAlive(s)
 	}
 }

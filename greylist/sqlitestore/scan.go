@@ -74,7 +74,7 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	for {
 		var rows []row
 		err := s.keeper.Read(func(*sqlitefile.File) (err error) {
-			rows, err = page(ctx, s.after, after, pageRows)
+			rows, err = page(ctx, s.after, after, walkRows)
 			return err
 		})
 		if err != nil {
@@ -85,7 +85,7 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 				return err
 			}
 		}
-		if len(rows) < pageRows {
+		if len(rows) < walkRows {
 			return nil
 		}
 		after = rows[len(rows)-1].RowID

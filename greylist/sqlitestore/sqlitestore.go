@@ -34,18 +34,14 @@ const (
 	purgeRows = 500
 	// purgePause is the time from the start of one purge to the next.
 	purgePause = 10 * time.Minute
-	// DefaultMaxEntries bounds the entries in memory. When full of IDs of 75 octets
-	// they take about 300 MB. A triplet has one entry, or two when SPF authorised its
-	// domain.
-	DefaultMaxEntries = 1 << 21
 )
 
 // Options describe a store.
 type Options struct {
-	Path       string
-	MaxEntries int                    // in memory; 0: DefaultMaxEntries
-	Report     func(sqlitefile.Event) // is called for each event, by the store's goroutines and by Open
-	Now        func() time.Time       // clock for purging and for file names; nil: time.Now
+	Path   string
+	Memory int64                  // octets for the entries in memory; 0: memstore.DefaultMemory
+	Report func(sqlitefile.Event) // is called for each event, by the store's goroutines and by Open
+	Now    func() time.Time       // clock for purging and for file names; nil: time.Now
 }
 
 // Store implements greylist.Store and greylist.Browser.
@@ -73,11 +69,8 @@ func Open(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.MaxEntries == 0 {
-		o.MaxEntries = DefaultMaxEntries
-	}
 	s := &Store{now: o.Now}
-	s.memory = memstore.New(memstore.Options{MaxEntries: o.MaxEntries, Backing: backing{s}})
+	s.memory = memstore.New(memstore.Options{Memory: o.Memory, Backing: backing{s}})
 	life, cancel := context.WithCancel(context.Background())
 	s.life, s.cancel = func() context.Context { return life }, cancel
 	var err error
@@ -120,6 +113,10 @@ func (s *Store) Delete(ctx context.Context, ids []greylist.ID) (int, error) {
 
 // Sync writes all changes now.
 func (s *Store) Sync(ctx context.Context) error { return s.keeper.Sync(ctx) }
+
+// Forgotten returns how many entries were dropped from memory and are not read from the
+// file any more, because memory has no room for the numbers of their rows.
+func (s *Store) Forgotten() uint64 { return s.memory.Forgotten() }
 
 // Failing reports whether the file cannot be written now.
 func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }

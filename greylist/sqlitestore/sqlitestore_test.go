@@ -77,7 +77,7 @@ func TestConformance(t *testing.T) {
 // from the file.
 func TestConformanceSmall(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
-		s := open(t, sqlitestore.Options{MaxEntries: 1})
+		s := open(t, sqlitestore.Options{Memory: 1})
 		t.Cleanup(func() { closeStore(t, s) })
 		return s
 	})
@@ -136,7 +136,7 @@ func TestRestartForgetsNothing(t *testing.T) {
 
 // TestEviction has memory for far less than the file holds.
 func TestEviction(t *testing.T) {
-	s := open(t, sqlitestore.Options{MaxEntries: 1})
+	s := open(t, sqlitestore.Options{Memory: 1})
 	defer closeStore(t, s)
 	const n = 20_000
 	for i := range n {
@@ -176,7 +176,7 @@ func TestRestartWithLessMemory(t *testing.T) {
 	}
 	closeStore(t, s)
 	for _, when := range []time.Duration{time.Hour, 2 * time.Hour} {
-		s = open(t, sqlitestore.Options{Path: path, MaxEntries: 1})
+		s = open(t, sqlitestore.Options{Path: path, Memory: 1})
 		for i := range n {
 			if i%1000 == 0 { // nothing can be dropped before it is written
 				if err := s.Sync(t.Context()); err != nil {
@@ -226,8 +226,8 @@ func TestAnyRowIDs(t *testing.T) {
 	if err := errors.Join(tx.Commit(), db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	for _, most := range []int{0, 1} {
-		s := open(t, sqlitestore.Options{Path: path, MaxEntries: most})
+	for _, most := range []int64{0, 1} {
+		s := open(t, sqlitestore.Options{Path: path, Memory: most})
 		for i := range n {
 			if r, err := s.Peek(t.Context(), key(i)); err != nil || r.ByNetwork.First != greylist.Stamp(first) {
 				t.Fatalf("%d: %+v, %v", i, r, err)
@@ -382,7 +382,7 @@ func TestCorruptWhileRunning(t *testing.T) {
 	}
 	closeStore(t, s)
 	var e events
-	s = open(t, sqlitestore.Options{Path: path, Report: e.report, MaxEntries: 1})
+	s = open(t, sqlitestore.Options{Path: path, Report: e.report, Memory: 1})
 	for i := range inMemory { // they pass, and are the last that memory would give up
 		see(t, s, i, at().Add(time.Hour))
 	}

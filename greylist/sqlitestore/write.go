@@ -57,13 +57,22 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err != nil {
 		return err
 	}
-	return newestFirst(ctx, before, func(r row) {
+	return newestFirst(ctx, before, w.fillPage)
+}
+
+// fillPage adds a page of rows to memory, in their order.
+func (w writer) fillPage(page []row) {
+	rows := make([]memstore.Row, 0, len(page))
+	for _, r := range page {
 		if r.scheme < greylist.Scheme {
+			w.memory.Fill(rows)
+			rows = rows[:0]
 			w.bringUp(r.Row)
 		} else {
-			w.memory.Fill(r.Row)
+			rows = append(rows, r.Row)
 		}
-	})
+	}
+	w.memory.Fill(rows)
 }
 
 // bringUp converts a row of an older scheme and adds it to memory. If its ID has
@@ -71,7 +80,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 func (w writer) bringUp(r memstore.Row) {
 	e := greylist.Migrate(r.Entry)
 	if e.ID == r.ID {
-		w.memory.Fill(r)
+		w.memory.Fill([]memstore.Row{r})
 		r.Deleted = false
 	} else {
 		w.memory.Adopt(e)

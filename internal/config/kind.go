@@ -38,6 +38,8 @@ func kindOf(f *pflag.Flag) kind {
 		return kind{scalar: []unstable.Kind{unstable.String, unstable.Integer}, example: `"0660"`}
 	case t == typeDuration:
 		return kind{scalar: text, example: `"` + exampleOf(f, "3m") + `"`}
+	case t == typeSize:
+		return kind{scalar: []unstable.Kind{unstable.String, unstable.Integer}, example: `"` + exampleOf(f, "512M") + `"`}
 	case t == "count" || strings.HasPrefix(t, "int") || strings.HasPrefix(t, "uint"):
 		return kind{scalar: integer, example: exampleOf(f, "1") + ", without quotes"}
 	case strings.HasPrefix(t, "float"):

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ const (
 	typeDuration = "duration"
 	typeWords    = "words"
 	typeMode     = "mode"
+	typeSize     = "size"
 )
 
 const (
@@ -273,6 +275,77 @@ func (v *intValue) String() string {
 }
 
 func (v *intValue) Type() string { return "int" }
+
+// Size registers a flag for an amount of memory from lo to hi octets, in the notation of
+// ParseSize.
+func Size(fs *pflag.FlagSet, p *int64, name string, value, lo, hi int64, usage string) {
+	*p = value
+	fs.Var(&sizeValue{p, lo, hi}, name, usage)
+}
+
+type sizeValue struct {
+	p      *int64
+	lo, hi int64
+}
+
+func (v *sizeValue) Set(s string) error {
+	n, err := ParseSize(s)
+	if err != nil {
+		return err
+	}
+	if n < v.lo || n > v.hi {
+		return fmt.Errorf("%s is out of bounds: %s to %s", s, FormatSize(v.lo), FormatSize(v.hi))
+	}
+	*v.p = n
+	return nil
+}
+
+func (v *sizeValue) String() string {
+	if v.p == nil {
+		return ""
+	}
+	return FormatSize(*v.p)
+}
+
+func (v *sizeValue) Type() string { return typeSize }
+
+// sizeUnits are the units of a size, each 1024 times the one before.
+const sizeUnits = "KMGT"
+
+// ParseSize parses an amount of memory, such as 512M: a whole number of octets, or of
+// K, M, G or T, each 1024 times the one before. A B or iB may follow the unit.
+func ParseSize(s string) (int64, error) {
+	digits := strings.TrimRight(s, "KMGTBikmgtb")
+	number, err := strconv.ParseUint(digits, 10, 63)
+	unit := strings.ToUpper(s[len(digits):])
+	factor := int64(1)
+	if unit != "" && unit != "B" {
+		unit, _ = strings.CutSuffix(unit, "B")
+		unit, _ = strings.CutSuffix(unit, "I")
+		power := strings.Index(sizeUnits, unit)
+		if len(unit) != 1 || power < 0 {
+			return 0, errSize(s)
+		}
+		factor <<= 10 * (power + 1)
+	}
+	if err != nil || number > math.MaxInt64/uint64(factor) {
+		return 0, errSize(s)
+	}
+	return int64(number) * factor, nil
+}
+
+func errSize(s string) error {
+	return fmt.Errorf("%.40q is not an amount of memory; write it as 512M or 2G", s)
+}
+
+// FormatSize returns n in a short form that ParseSize accepts.
+func FormatSize(n int64) string {
+	unit := ""
+	for i := 0; i < len(sizeUnits) && n != 0 && n%1024 == 0; i++ {
+		n, unit = n/1024, sizeUnits[i:i+1]
+	}
+	return strconv.FormatInt(n, 10) + unit
+}
 
 // Mode registers a flag for permission bits, always read as octal: 0660, 660
 // and 0o660 are the same.

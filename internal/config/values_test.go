@@ -71,6 +71,25 @@ func FuzzDuration(f *testing.F) {
 	})
 }
 
+func TestSize(t *testing.T) {
+	for in, want := range map[string]int64{
+		"0": 0, "1": 1, "1000": 1000, "1B": 1, "512M": 512 << 20, "512m": 512 << 20, "2G": 2 << 30, "64KiB": 64 << 10, "3TB": 3 << 40,
+		"8388607T": 8388607 << 40, "9223372036854775807": math.MaxInt64,
+	} {
+		if got, err := ParseSize(in); err != nil || got != want {
+			t.Errorf("%q: got %d, %v, want %d", in, got, err, want)
+		}
+		if back, err := ParseSize(FormatSize(want)); err != nil || back != want {
+			t.Errorf("%d is spelled %q, which is %d, %v", want, FormatSize(want), back, err)
+		}
+	}
+	for _, in := range []string{"", "M", "B", "iB", "-1M", "+1M", "1.5G", "1 M", " 1M", "1P", "1MM", "1iM", "1i", "1BB", "1MBB", "1MiiB", "0x10", "1_000", "8388608T", "9223372036854775808", "١M"} {
+		if got, err := ParseSize(in); err == nil {
+			t.Errorf("%q: got %d, want an error", in, got)
+		}
+	}
+}
+
 func TestWords(t *testing.T) {
 	tests := []struct {
 		args []string

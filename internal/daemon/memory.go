@@ -45,13 +45,29 @@ func planMemory(root fs.FS, getenv func(string) string) Memory {
 	if getenv("GOGC") == "" {
 		m.GCPercent = gcPercent
 	}
-	if getenv("GOMEMLIMIT") == "" {
-		m.Limit = memoryLimit
-		if limit := cgroupLimit(root); limit < math.MaxInt64 {
-			m.Limit = min(m.Limit, int64(float64(limit)*cgroupShare))
-		}
-	}
+	m.Limit = limitFor(root, getenv, 0)
 	return m
+}
+
+// AllowMemory raises the memory limit that TuneMemory has set, for a store that may take
+// this many octets.
+func AllowMemory(store int64) {
+	if limit := limitFor(os.DirFS("/"), os.Getenv, store); limit > 0 {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// limitFor returns the memory limit of a daemon with a store of a size, 0 if it is left
+// to GOMEMLIMIT. Half of memoryLimit is for a store of the usual size.
+func limitFor(root fs.FS, getenv func(string) string, store int64) int64 {
+	if getenv("GOMEMLIMIT") != "" {
+		return 0
+	}
+	limit := memoryLimit + max(store-memoryLimit/2, 0)
+	if group := cgroupLimit(root); group < math.MaxInt64 {
+		limit = min(limit, int64(float64(group)*cgroupShare))
+	}
+	return limit
 }
 
 // cgroupLimit returns the lowest memory limit of the process's cgroup and its

@@ -19,6 +19,7 @@ import (
 	"github.com/postern-mail/postern/greylist/redisstore"
 	"github.com/postern-mail/postern/greylist/sqlitestore"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
@@ -42,6 +43,8 @@ const (
 	maxLife      = 10 * 366 * 24 * time.Hour
 	maxAutoAllow = 1000
 	maxFloodCap  = 100_000_000
+	minMemory    = 16 << 20
+	maxMemory    = 1 << 40
 
 	// migrateRetry is the time between two tries at a store that does not answer.
 	migrateRetry = 10 * time.Second
@@ -66,6 +69,7 @@ func checkURL(s *config.Set, flag, page string) error {
 type greylistPart struct {
 	GreylistStore           string
 	GreylistPasswordFile    string
+	GreylistMemory          int64
 	GreylistDelay           time.Duration
 	GreylistRetryWindow     time.Duration
 	GreylistPassTTL         time.Duration
@@ -90,6 +94,7 @@ type greylistPart struct {
 func (o *greylistPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.GreylistStore, "greylist-store", "sqlite:/var/lib/postern/greylist.db", "`where` the greylist is kept: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
 	fs.StringVar(&o.GreylistPasswordFile, "greylist-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
+	config.Size(fs, &o.GreylistMemory, "greylist-memory", memstore.DefaultMemory, minMemory, maxMemory, "memory for the entries of a store that is not in Redis")
 	config.Duration(fs, &o.GreylistDelay, "greylist-delay", 3*time.Minute, time.Second, maxDelay, "how long a new sender has to wait")
 	config.Duration(fs, &o.GreylistRetryWindow, "greylist-retry-window", 48*time.Hour, time.Minute, maxLife, "how long a sender that has not passed is remembered")
 	config.Duration(fs, &o.GreylistPassTTL, "greylist-pass-ttl", 35*24*time.Hour, time.Minute, maxLife, "how long a sender that has passed is remembered after its last mail")
@@ -257,6 +262,7 @@ func (g *greylistStore) close() error { return closeStore("greylist", g.store) }
 type storeKey struct {
 	store    string
 	password [sha256.Size]byte
+	memory   int64
 }
 
 // open opens the store. It returns the store in force if the settings are the same.
@@ -265,7 +271,7 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := storeKey{o.GreylistStore, digestOf(password)}
+	key := storeKey{o.GreylistStore, digestOf(password), o.GreylistMemory}
 	store, err := service.Keep(n.life, key, func() (service.Opened[*greylistStore], error) {
 		g := &greylistStore{flood: greylist.NewFlood(o.GreylistFlood), waited: newWaited()}
 		var err error
@@ -284,9 +290,13 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 
 func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore, string, error) {
 	return openStore(o.storeSetting(), password, n, openers[browsedStore]{
-		memory: func() browsedStore { return memstore.New(memstore.Options{}) },
+		memory: func() browsedStore {
+			daemon.AllowMemory(o.GreylistMemory)
+			return memstore.New(memstore.Options{Memory: o.GreylistMemory})
+		},
 		sqlite: func(path string) (browsedStore, error) {
-			return sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "greylist")})
+			daemon.AllowMemory(o.GreylistMemory)
+			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.GreylistMemory, Report: reportFile(n.Log, "greylist")})
 		},
 		redis: func(url, password string) (browsedStore, error) {
 			return redisstore.Open(redisstore.Options{URL: url, Password: password})
@@ -361,6 +371,14 @@ func (g *greylistStore) migrate(ctx context.Context, log *zap.Logger) {
 func (g *greylistStore) writes() bool {
 	s, ok := g.store.(interface{ Failing() bool })
 	return g.breaker.Health() == greylist.Healthy && (!ok || !s.Failing())
+}
+
+// forgotten returns how many entries of the file are not read any more.
+func (g *greylistStore) forgotten() uint64 {
+	if s, ok := g.store.(interface{ Forgotten() uint64 }); ok {
+		return s.Forgotten()
+	}
+	return 0
 }
 
 // number returns the value of a gauge for a condition.

@@ -8,15 +8,16 @@ import (
 
 // greylistCollector shows the store of the state in force.
 type greylistCollector struct {
-	current    *current
-	up, writes *prometheus.Desc
-	waited     prometheus.Histogram // for its description only
+	current               *current
+	up, writes, forgotten *prometheus.Desc
+	waited                prometheus.Histogram // for its description only
 }
 
 func greylistMetrics(c *current) []prometheus.Collector {
 	return []prometheus.Collector{greylistCollector{c,
 		prometheus.NewDesc("postern_greylist_store_up", "1 while the greylist store answers, 0 while its breaker is open.", nil, nil),
 		prometheus.NewDesc("postern_greylist_store_writes", "1 while the greylist store keeps what is new, 0 while its memory or disk is full or its file cannot be written.", nil, nil),
+		prometheus.NewDesc("postern_greylist_forgotten_total", "Entries that were forgotten because greylist-memory is too small for all of the file; their senders wait once more.", nil, nil),
 		newWaited(),
 	}}
 }
@@ -35,6 +36,7 @@ func newWaited() prometheus.Histogram {
 func (c greylistCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.up
 	ch <- c.writes
+	ch <- c.forgotten
 	c.waited.Describe(ch)
 }
 
@@ -47,5 +49,6 @@ func (c greylistCollector) Collect(ch chan<- prometheus.Metric) {
 	defer release()
 	ch <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, number(o.store.breaker.Health() != greylist.Down))
 	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.GaugeValue, number(o.store.writes()))
+	ch <- prometheus.MustNewConstMetric(c.forgotten, prometheus.CounterValue, float64(o.store.forgotten()))
 	o.store.waited.Collect(ch)
 }

@@ -23,16 +23,16 @@ var registerPack = sync.OnceValue(func() error {
 		NArgs:        -1,
 		VolatileArgs: true, // they are copied
 		MakeAggregate: func(sqlite.FunctionContext) (sqlite.AggregateFunction, error) {
-			return &packer{make([]byte, 0, packedSize)}, nil
+			return packers.Get().(*packer), nil
 		},
 	})
 })
 
-const (
-	// packedSize is the room for a page before it has to grow.
-	packedSize = 64 << 10
+// packers are used again, because a page is large.
+var packers = sync.Pool{New: func() any { return new(packer) }}
 
-	// The kinds of a packed value.
+// The kinds of a packed value.
+const (
 	packedInt  = 'i' // binary.AppendVarint
 	packedText = 't' // the length by binary.AppendUvarint, and the octets
 )
@@ -67,7 +67,11 @@ func (p *packer) WindowInverse(*sqlite.FunctionContext, []driver.Value) error {
 	return errors.New(packFunction + " is no window function")
 }
 
-func (p *packer) Final(*sqlite.FunctionContext) {}
+// Final implements sqlite.AggregateFunction. By now the driver has copied the data.
+func (p *packer) Final(*sqlite.FunctionContext) {
+	p.data = p.data[:0]
+	packers.Put(p)
+}
 
 // Packed is the rows of a query, with integers and texts only. Its values are read in
 // their order. After an error all further values are zero.
