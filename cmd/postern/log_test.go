@@ -36,7 +36,7 @@ var (
 	)
 	milterdLines = logOf(
 		`"daemon":"milterd"`, // of a connection
-		`"daemon":"milterd","check":"verify","verdict":"pass","reason":"verified","action":"accept","mode":"enforce","queue_id":"Q1",`+ofMail+`,"message_id":"<1@x.example>","spf":"pass","dkim":"none"`,
+		`"daemon":"milterd","check":"verify","verdict":"pass","reason":"verified","action":"accept","mode":"enforce","queue_id":"Q1",`+ofMail+`,"message_id":"<1@x.example>","whose":"none_of_these","spf":"pass","dkim":"none"`,
 	)
 )
 
@@ -66,7 +66,7 @@ func TestLogJoinsMails(t *testing.T) {
   02:00:00.007  policyd greylist defer greylist_new recipient=bob@y.example reply=DEFER_IF_PERMIT 4.2.0 Greylisted 1.2ms
       greylist: defer greylist_new  key=192.0.2.0/24
   02:00:01.007  policyd greylist pass greylist_known recipient=eve\x1b[2J@y.example reply=DUNNO 1.2ms
-  02:00:01.007  milterd verify pass verified spf=pass dkim=none reply=accept 1.2ms
+  02:00:01.007  milterd verify pass verified whose=none_of_these spf=pass dkim=none reply=accept 1.2ms
 2026-11-21 02:00:02  pr@y.example -> eve@z.example
   client=198.51.100.9:1 login=bob
   02:00:02.007  policyd ownership reject not_owned (shadow) recipient=eve@z.example reply=553 5.7.1 not owned 1.2ms

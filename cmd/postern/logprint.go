@@ -189,7 +189,7 @@ func inShadow(mode string) string {
 
 // found returns the fields of a record that are not in the head of its mail.
 func found(e *maillog.Entry) string {
-	return named("from", e.From) + named("spf", e.SPF) + named("dkim", e.DKIM) + named("arc", e.ARC) + named("dmarc", e.DMARC) +
+	return named("whose", e.Whose) + named("from", e.From) + named("spf", e.SPF) + named("dkim", e.DKIM) + named("arc", e.ARC) + named("dmarc", e.DMARC) +
 		named("disposition", e.Disposition) + named("signed", e.SignedBy) + named("reply", e.Action) + named("error", e.Error)
 }
 
