@@ -1,6 +1,7 @@
 package milterd
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/resolver"
@@ -44,8 +46,10 @@ type rotateFlags struct {
 	DNSUpdate              string
 	DNSCommand             string
 
-	servers []netip.AddrPort // DKIMRotateServers
-	running *rotation        // nil if this daemon rotates nothing
+	servers      []netip.AddrPort // DKIMRotateServers
+	updateKey    string           // of DNSUpdate
+	updateServer netip.AddrPort
+	running      *rotation // nil if this daemon rotates nothing
 }
 
 func (f *rotateFlags) bind(fs *pflag.FlagSet) {
@@ -86,7 +90,8 @@ func (f *rotateFlags) validate(s *config.Set, o *signPart) error {
 		errs = append(errs, s.Errorf("dns-command", "there is dns-update already; remove one of them"))
 	}
 	if f.DNSUpdate != "" {
-		if _, _, err := rotate.ParseUpdate(f.DNSUpdate); err != nil {
+		var err error
+		if f.updateKey, f.updateServer, err = rotate.ParseUpdate(f.DNSUpdate); err != nil {
 			errs = append(errs, s.Errorf("dns-update", "%w", err))
 		}
 	}
@@ -96,27 +101,38 @@ func (f *rotateFlags) validate(s *config.Set, o *signPart) error {
 	return errors.Join(errs...)
 }
 
+// publisher is a publisher that a rotation can ask before it begins.
+type publisher interface {
+	rotate.Publisher
+	// Check returns why no record can be published now, or nil.
+	Check() error
+}
+
 // publisher returns the publisher that is set, or nil when a person publishes.
-func (f *rotateFlags) publisher(s *config.Set, group int) (rotate.Publisher, error) {
+func (f *rotateFlags) publisher(group int) publisher {
 	switch {
 	case f.DNSUpdate != "":
-		file, server, err := rotate.ParseUpdate(f.DNSUpdate)
-		if err != nil {
-			return nil, s.Errorf("dns-update", "%w", err)
-		}
-		u := &updater{file, server, group}
-		if _, err := u.open(); err != nil {
-			return nil, s.Errorf("dns-update", "%w", err)
-		}
-		return u, nil
+		return &updater{f.updateKey, f.updateServer, group}
 	case f.DNSCommand != "":
-		c, err := rotate.OpenCommand(f.DNSCommand)
-		if err != nil {
-			return nil, s.Errorf("dns-command", "%w", err)
-		}
-		return c, nil
+		return &rotate.Command{Path: f.DNSCommand}
 	}
-	return nil, nil
+	return nil
+}
+
+// ready returns why p cannot publish now.
+func (f *rotateFlags) ready(s *config.Set, p publisher) error {
+	if p == nil {
+		return nil
+	}
+	err := p.Check()
+	if err == nil {
+		return nil
+	}
+	flag := "dns-command"
+	if f.DNSUpdate != "" {
+		flag = "dns-update"
+	}
+	return s.Errorf(flag, "%w", err)
 }
 
 // updater reads the TSIG key again for each change, so that a new key needs no restart.
@@ -124,6 +140,12 @@ type updater struct {
 	file   string
 	server netip.AddrPort
 	group  int
+}
+
+// Check implements [publisher].
+func (u *updater) Check() error {
+	_, err := u.open()
+	return err
 }
 
 func (u *updater) open() (*rotate.Update, error) { return rotate.OpenUpdate(u.file, u.server, u.group) }
@@ -148,12 +170,13 @@ type rotateKey struct {
 // build starts the rotation in the background. It continues over reloads, because each
 // step changes the key folder, which causes a reload.
 func (f *rotateFlags) build(n *needs, o *signPart) error {
-	publisher, err := f.publisher(n.set, n.options.group())
-	if err != nil || f.DKIMRotate == 0 || f.DKIMRotateLead == leadNo {
+	publisher := f.publisher(n.options.group())
+	ready := func() error { return f.ready(n.set, publisher) }
+	if err := f.without(n, ready()); err != nil || f.DKIMRotate == 0 || f.DKIMRotateLead == leadNo {
 		return err
 	}
-	password, err := f.password(n.set, n.life.Watch)
-	if err != nil {
+	password, unread := f.password(n.set, n.life.Watch)
+	if err := f.without(n, unread); err != nil {
 		return err
 	}
 	if n.readOnly {
@@ -164,16 +187,31 @@ func (f *rotateFlags) build(n *needs, o *signPart) error {
 		o.folder, f.DKIMRotateLead, strings.Join(f.DKIMRotateServers, " "), f.DNSUpdate, f.DNSCommand,
 		sha256.Sum256([]byte(password.Reveal())), f.DKIMRotate, o.DKIMExpire, n.dns,
 	}
+	var err error
 	f.running, err = service.Keep(n.life, key, func() (opened service.Opened[*rotation], err error) {
 		lead, err := f.lead(n.set, password)
 		if err != nil {
 			return opened, err
 		}
+		if unread != nil {
+			lead.unable = unread
+		}
 		r := newRotation(f.DKIMRotate, lead, n)
+		r.ready = ready
 		r.rotator = rotate.New(f.settings(o, publisher, n.asks, r.report))
 		return service.Opened[*rotation]{Value: r, Work: r.run, Close: lead.close}, nil
 	})
 	return err
+}
+
+// without logs why keys cannot be rotated now. Mail is signed without a rotation, so that
+// only --check-config fails for it.
+func (f *rotateFlags) without(n *needs, err error) error {
+	if err == nil || n.set.CheckOnly() {
+		return err
+	}
+	n.Log.Error("DKIM keys cannot be rotated, mail is signed as before; repair this setting", zap.Error(err))
+	return nil
 }
 
 func (f *rotateFlags) settings(o *signPart, publisher rotate.Publisher, dns authority.Lookup, report func(rotate.Event)) rotate.Settings {
@@ -214,7 +252,7 @@ func (f *rotateFlags) lead(s *config.Set, password config.Secret) (*lease, error
 // rotateCollector shows the rotations of the state in force:
 //
 //	postern_dkim_rotations{phase}          active rotations, by their next step
-//	postern_dkim_rotation_problems         rotations whose latest step failed
+//	postern_dkim_rotation_problems         rotations whose latest step failed, and 1 more if none can begin
 //	postern_dkim_rotation_leads            1 when this host rotates
 type rotateCollector struct {
 	current                    *current
@@ -225,7 +263,7 @@ func newRotateCollector(c *current) rotateCollector {
 	return rotateCollector{
 		c,
 		prometheus.NewDesc("postern_dkim_rotations", "Rotations of DKIM keys that are under way, by phase.", []string{"phase"}, nil),
-		prometheus.NewDesc("postern_dkim_rotation_problems", "Rotations whose latest step could not be made.", nil, nil),
+		prometheus.NewDesc("postern_dkim_rotation_problems", "Rotations whose latest step could not be made, and 1 more if none can begin.", nil, nil),
 		prometheus.NewDesc("postern_dkim_rotation_leads", "1 while this host is the one that rotates DKIM keys.", nil, nil),
 	}
 }
@@ -272,14 +310,11 @@ func OpenRotator(ctx context.Context, args []string, onlyLook bool, report func(
 		return nil, nil, errors.New("only the keys of a folder can be rotated; set dkim-keys to its path, and remove dkim-key-table")
 	}
 	f := &o.rotation
+	publisher := f.publisher(rotate.GroupOf(o.folder))
 	if !onlyLook {
-		if err := f.mayLead(ctx, s.set); err != nil {
+		if err := cmp.Or(f.ready(s.set, publisher), f.mayLead(ctx, s.set)); err != nil {
 			return nil, nil, err
 		}
-	}
-	publisher, err := f.publisher(s.set, rotate.GroupOf(o.folder))
-	if err != nil {
-		return nil, nil, err
 	}
 	dns, err := resolver.New(resolver.Config{Servers: s.Resolvers, Timeout: s.DNSTimeout})
 	if err != nil {

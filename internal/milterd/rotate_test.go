@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/metrics"
@@ -34,15 +35,68 @@ func TestRotateSettings(t *testing.T) {
 		"--dkim-rotate-servers=ns.example.org":                          "not the address of a name server",
 		"--dns-update=tsig:/key@1.2.3.4 --dns-command=/bin/true":        "remove one of them",
 		"--dns-update=/key@1.2.3.4":                                     "not tsig:KEYFILE@SERVER",
-		"--dns-update=tsig:/no/such/key@1.2.3.4":                        "/no/such/key: no such file",
+		"--dns-update=tsig:/no/such/key@1.2.3.4 --check-config":         "/no/such/key: no such file",
 		"--dns-command=publish":                                         "is relative",
-		"--dns-command=/etc":                                            "not a program",
-		"--dkim-rotate=90d --dkim-rotate-lead=redis://127.0.0.1/0 --dkim-rotate-password-file=/no/such": "dkim-rotate-password-file",
+		"--dns-command=/etc --check-config":                             "not a program",
+		"--dkim-rotate=90d --dkim-rotate-lead=redis://127.0.0.1/0 --dkim-rotate-password-file=/no/such --check-config": "dkim-rotate-password-file",
 	} {
 		_, err := loadInto(newCurrent(), service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})), strings.Fields(args)...)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", args, err, want)
 		}
+	}
+}
+
+// Mail is signed although records cannot be published or the lease cannot be had. This is
+// logged, recorded once and counted, and no rotation begins. It is over without a restart.
+func TestSigningWithoutRotation(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, args := range [][]string{
+		{"--dns-update=tsig:" + missing + "@192.0.2.1"},
+		{"--dns-command=" + missing},
+		{"--dkim-rotate-lead=redis://127.0.0.1:1/0", "--dkim-rotate-password-file=" + missing},
+	} {
+		dir := t.TempDir()
+		keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := time.Now().Add(-100 * 24 * time.Hour)
+		if err := os.Chtimes(keys[0].Path, old, old); err != nil {
+			t.Fatal(err)
+		}
+		core, logs := observer.New(zap.ErrorLevel)
+		var kept records
+		runtime := service.Runtime{Log: zap.New(core), Metrics: metrics.New(metrics.Options{}), Records: &kept}
+		l, err := loadInto(newCurrent(), runtime, append(args, "--dkim-keys="+dir, "--dkim-rotate=90d")...)
+		if err != nil {
+			t.Fatalf("%q: %v", args, err)
+		}
+		if got := logs.FilterMessageSnippet("mail is signed as before").All(); len(got) != 1 || !strings.Contains(got[0].ContextMap()["error"].(string), missing) {
+			t.Errorf("%q: logged %v", args, logs.All())
+		}
+		part := partOf[*signPart](t, l.state)
+		r := part.rotation.running
+		r.round(t.Context())
+		r.round(t.Context())
+		if len(kept.all) != 1 || kept.all[0].Reason != record.RotateFailed || !strings.Contains(kept.all[0].Err.Error(), missing) || r.seen.Load().problems != 1 {
+			t.Errorf("%q: records %+v, %d problems", args, kept.all, r.seen.Load().problems)
+		}
+		if part.signer == nil || part.keys.Empty() {
+			t.Errorf("%q: no mail is signed", args)
+		}
+		if err := os.WriteFile(missing, []byte("#!/bin/sh\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if part.rotation.DNSCommand != "" {
+			if r.round(t.Context()); len(kept.all) < 2 || kept.all[1].Reason != record.RotateStarted {
+				t.Errorf("records %+v", kept.all)
+			}
+		}
+		if err := os.Remove(missing); err != nil {
+			t.Fatal(err)
+		}
+		l.life.Discard()
 	}
 }
 

@@ -27,8 +27,9 @@ return holder`)
 // lease decides which of several hosts rotates keys. Hosts must have different names.
 // A nil lease is for a single host.
 type lease struct {
-	redis *redisclient.Client
-	host  string
+	redis  *redisclient.Client
+	host   string
+	unable error // why Redis cannot be asked, or nil
 }
 
 func openLease(url string, password config.Secret) (*lease, error) {
@@ -40,13 +41,16 @@ func openLease(url string, password config.Secret) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lease{client, host}, nil
+	return &lease{redis: client, host: host}, nil
 }
 
 // take takes or renews the lease. If another host has it, holder is that host.
 func (l *lease) take(ctx context.Context) (leads bool, holder string, err error) {
 	if l == nil {
 		return true, "", nil
+	}
+	if l.unable != nil {
+		return false, "", l.unable
 	}
 	err = l.redis.Do(ctx, func(ctx context.Context) error {
 		call := l.redis.NewCall(takeLease)

@@ -32,6 +32,7 @@ type rotation struct {
 	log     *zap.Logger
 	records record.Sink
 	now     func() time.Time
+	ready   func() error // returns why no record can be published now
 
 	next    map[string]time.Time // when to look at a domain again
 	problem string               // why the latest round failed
@@ -46,7 +47,7 @@ type rotationsSeen struct {
 }
 
 func newRotation(every time.Duration, lead *lease, n *needs) *rotation {
-	r := &rotation{every: every, lead: lead, log: n.Log, records: n.Records, now: time.Now, next: make(map[string]time.Time)}
+	r := &rotation{every: every, lead: lead, log: n.Log, records: n.Records, now: time.Now, ready: func() error { return nil }, next: make(map[string]time.Time)}
 	r.seen.Store(new(rotationsSeen))
 	return r
 }
@@ -77,11 +78,14 @@ func (r *rotation) round(ctx context.Context) {
 			r.log.Info("another host rotates the DKIM keys now", zap.String("host", holder))
 		}
 		clear(r.next)
-		r.seen.Store(&rotationsSeen{})
+		r.seen.Store(&rotationsSeen{problems: r.problems()})
 		return
 	}
 	began := r.now()
-	problem := r.begin()
+	what, problem := "publish", r.ready()
+	if problem == nil { // else a new rotation would only wait
+		what, problem = "folder", r.begin()
+	}
 	domains, err := r.rotator.UnderWay()
 	if problem == nil {
 		problem = err
@@ -94,8 +98,8 @@ func (r *rotation) round(ctx context.Context) {
 			problem = err
 		}
 	}
+	r.failed(what, problem)
 	r.look(domains)
-	r.failed("folder", problem)
 }
 
 // begin starts the rotations that are due.
@@ -130,7 +134,7 @@ func (r *rotation) advance(ctx context.Context, domain string) error {
 
 // look counts the rotations, and forgets domains that have none any more.
 func (r *rotation) look(domains []string) {
-	seen := &rotationsSeen{leads: true, phases: make(map[rotate.Phase]int)}
+	seen := &rotationsSeen{leads: true, phases: make(map[rotate.Phase]int), problems: r.problems()}
 	next := make(map[string]time.Time, len(domains))
 	for _, domain := range domains {
 		next[domain] = r.next[domain]
@@ -160,6 +164,14 @@ func (r *rotation) failed(what string, err error) {
 	if err != nil {
 		r.report(rotate.Event{Step: rotate.Failed, Detail: what, Err: err})
 	}
+}
+
+// problems returns 1 if the latest round failed, else 0.
+func (r *rotation) problems() int {
+	if r.problem == "" {
+		return 0
+	}
+	return 1
 }
 
 // rotateReasons are the reasons of the records of steps.

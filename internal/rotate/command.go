@@ -36,16 +36,16 @@ type commandInput struct {
 	Strings []string `json:"strings,omitempty"` // the value in parts of at most 255 octets
 }
 
-// OpenCommand checks that the program can be run.
-func OpenCommand(path string) (*Command, error) {
-	info, err := os.Stat(path)
+// Check returns an error if the program cannot be run.
+func (p *Command) Check() error {
+	info, err := os.Stat(p.Path)
 	switch {
 	case err != nil:
-		return nil, err
+		return err
 	case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0:
-		return nil, fmt.Errorf("%s is not a program that can be run; chmod +x it", path)
+		return fmt.Errorf("%s is not a program that can be run; chmod +x it", p.Path)
 	}
-	return &Command{path}, nil
+	return nil
 }
 
 // Change implements [Publisher]. If the program takes too long, it is ended together

@@ -196,8 +196,8 @@ func program(t *testing.T, text string) string {
 
 func TestCommand(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
-	c, err := OpenCommand(program(t, "cat >> "+out+"\n"))
-	if err != nil {
+	c := &Command{program(t, "cat >> "+out+"\n")}
+	if err := c.Check(); err != nil {
 		t.Fatal(err)
 	}
 	change := Change{Action: DoPublish, Domain: example, Name: "a._domainkey." + example, Value: strings.Repeat("x", 300), TTL: time.Hour}
@@ -218,11 +218,11 @@ func TestCommand(t *testing.T) {
 }
 
 func TestCommandFails(t *testing.T) {
-	c, err := OpenCommand(program(t, "echo no such zone >&2; yes | head -c 100000 >&2; exit 3\n"))
-	if err != nil {
+	c := &Command{program(t, "echo no such zone >&2; yes | head -c 100000 >&2; exit 3\n")}
+	if err := c.Check(); err != nil {
 		t.Fatal(err)
 	}
-	err = c.Change(t.Context(), Change{})
+	err := c.Change(t.Context(), Change{})
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such zone") || len(err.Error()) > 2000 {
 		t.Errorf("error %v", err)
 	}
@@ -231,7 +231,7 @@ func TestCommandFails(t *testing.T) {
 	if err := c.Change(ctx, Change{}); err == nil {
 		t.Error("a command that was ended is taken for a success")
 	}
-	if _, err := OpenCommand(t.TempDir()); err == nil || !strings.Contains(err.Error(), "not a program") {
+	if err := (&Command{t.TempDir()}).Check(); err == nil || !strings.Contains(err.Error(), "not a program") {
 		t.Errorf("error %v", err)
 	}
 }
