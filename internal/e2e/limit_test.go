@@ -67,12 +67,18 @@ func (s *Site) postern(t *testing.T, args ...string) (out string, code int) {
 // used is how much a value has used of its first limit.
 func (s *Site) used(t *testing.T, key, value string) api.LimitUse {
 	t.Helper()
+	return s.uses(t, key, value)[0]
+}
+
+// uses is how much a value has used of each of its limits.
+func (s *Site) uses(t *testing.T, key, value string) []api.LimitUse {
+	t.Helper()
 	out, _ := s.postern(t, "limits", "show", value, "--key", key, "--json")
 	var shown api.LimitsShowResult
 	if err := json.Unmarshal([]byte(out), &shown); err != nil || len(shown.Uses) == 0 {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return shown.Uses[0]
+	return shown.Uses
 }
 
 func (s *Site) wantUsed(t *testing.T, login string, used int64) {
