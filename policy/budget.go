@@ -68,13 +68,9 @@ func (b *budget) Err() error {
 	return nil
 }
 
-// shareOf returns a context with a part of the time of ctx. For a budget it is
-// a budget too. It ends before ctx does, and its timer starts when something
-// waits.
-func shareOf(ctx context.Context, share time.Duration) (context.Context, func()) {
-	if _, ok := ctx.(*budget); ok {
-		part := &budget{deadline: time.Now().Add(share)}
-		return part, part.end
-	}
-	return context.WithTimeout(ctx, share)
+// share returns a budget with an even share of the time that is left, for the
+// first of some checks. It ends before b does.
+func (b *budget) share(checks int) *budget {
+	now := time.Now()
+	return &budget{deadline: now.Add(b.deadline.Sub(now) / time.Duration(checks))}
 }

@@ -81,12 +81,14 @@ func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
 
 // ask runs the check within its share of the time.
 func (e *Entry) ask(ctx context.Context, r *Request, prior Signals, left int) (Verdict, error) {
-	if left > 1 {
-		if deadline, ok := ctx.Deadline(); ok {
-			var end func()
-			ctx, end = shareOf(ctx, time.Until(deadline)/time.Duration(left))
-			defer end()
-		}
+	if whole, ok := ctx.(*budget); ok && left > 1 {
+		part := whole.share(left)
+		defer part.end()
+		ctx = part
+	} else if deadline, ok := ctx.Deadline(); ok && left > 1 {
+		var end func()
+		ctx, end = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer end()
 	}
 	v, err := e.Check.Check(ctx, r, prior)
 	if err != nil {

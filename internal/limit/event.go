@@ -1,8 +1,6 @@
 package limit
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"net/netip"
 	"strings"
 	"time"
@@ -15,8 +13,8 @@ type Event struct {
 	Step Step
 	Time time.Time
 	// Transaction is the same for all steps of one mail, and different for other mails.
-	// "" means that the mail server has sent none.
-	Transaction string
+	// The zero Digest means that the mail server has sent none.
+	Transaction Digest
 	Login       string // as the client sent it; "" if there is none
 	Sender      mailaddr.Address
 	Client      netip.Addr // not valid if it is unknown
@@ -42,7 +40,7 @@ func bounded(value string) string {
 	if len(value) <= maxValue {
 		return value
 	}
-	return value[:maxValue-24] + "~" + digest(value)
+	return value[:maxValue-24] + "~" + DigestOf([]byte(value)).String()
 }
 
 // addressOf returns the normalized form of an address.
@@ -51,12 +49,6 @@ func addressOf(a mailaddr.Address) string {
 		return bounded(a.Raw)
 	}
 	return bounded(mailaddr.FoldKey(a.Key()))
-}
-
-// digest returns a short name of a text. It is collision-resistant.
-func digest(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
 // LoginOf returns the normalized login: in lower case, with the domain for logins

@@ -61,10 +61,10 @@ type Judge struct {
 	ops   sync.Pool // of *Op; each is used for one question
 }
 
-// bound is a rule with the prefix of the IDs of its counters.
+// bound is a rule with the texts that are made of it.
 type bound struct {
 	Rule
-	base string
+	id   string // of its counters
 	text string
 }
 
@@ -77,7 +77,7 @@ func NewJudge(c Config) *Judge {
 func bind(rules []Rule) []bound {
 	all := make([]bound, len(rules))
 	for i, r := range rules {
-		all[i] = bound{Rule: r, base: counterBase(&r), text: r.String()}
+		all[i] = bound{Rule: r, id: CounterID(&r, "").Rule, text: r.String()}
 	}
 	return all
 }
@@ -205,7 +205,7 @@ func (j *Judge) Refused(ctx context.Context, e *Event) error {
 			continue
 		}
 		if value := j.c.Keyer.value(r.Key, login, e); value != "" {
-			op.Items = append(op.Items, Item{ID: r.base + value, Rule: &r.Rule, Amount: 1})
+			op.Items = append(op.Items, Item{ID: ID{r.id, value}, Rule: &r.Rule, Amount: 1})
 		}
 	}
 	if len(op.Items) == 0 {
@@ -253,11 +253,11 @@ func (j *Judge) op(e *Event, rules []bound, login string) *Op {
 		op = &Op{Items: make([]Item, 0, len(rules))}
 	}
 	*op = Op{Step: e.Step, Txn: e.Transaction, Reserve: j.reserves(e), Now: e.Time, Block: login, Items: op.Items}
-	if e.Transaction == "" { // no later step can be assigned to this mail
-		op.Txn, op.Reserve = "?"+e.Time.Format(time.RFC3339Nano)+e.Client.String(), false
+	if e.Transaction == (Digest{}) { // no later step can be assigned to this mail
+		op.Txn, op.Reserve = DigestOf([]byte("?"+e.Time.Format(time.RFC3339Nano)+e.Client.String())), false
 	}
 	if e.Step == Name {
-		op.Part = digest(e.Recipient.Key())
+		op.Part = DigestOf([]byte(e.Recipient.Key()))
 	}
 	for i := range rules {
 		r := &rules[i]
@@ -266,7 +266,7 @@ func (j *Judge) op(e *Event, rules []bound, login string) *Op {
 		if value == "" || !j.fill(&it, e) {
 			continue
 		}
-		it.ID, it.Value, it.Text = r.base+value, value, r.text
+		it.ID, it.Text = ID{r.id, value}, r.text
 		op.Items = append(op.Items, it)
 	}
 	return op
@@ -299,7 +299,7 @@ func (j *Judge) fill(it *Item, e *Event) bool {
 		}
 		return true
 	}
-	if e.Step == End && (e.Transaction == "" || j.c.CountAt == AtName) {
+	if e.Step == End && (e.Transaction == (Digest{}) || j.c.CountAt == AtName) {
 		return false // was counted before
 	}
 	it.Amount, it.Once, it.Direct = 1, r.Unit == Messages && r.Key != Recipient, r.Key == Recipient
@@ -335,7 +335,7 @@ func ruling(op *Op, a *Answer) Ruling {
 		found = fullest(op, a)
 	}
 	it := &op.Items[found]
-	r.Value, r.Limit = it.Value, it.Text
+	r.Value, r.Limit = it.ID.Value, it.Text
 	r.Rule, r.Used, r.Wait = it.Rule, a.Uses[found].Used, a.Uses[found].Wait
 	return r
 }
@@ -378,7 +378,7 @@ func (j *Judge) alarms(op *Op, a *Answer, e *Event, login string) []Alarm {
 		}
 		it := &op.Items[i]
 		alarm := Alarm{Time: e.Time, Rule: *it.Rule, Percent: u.Alarm, Used: u.Used, Wait: u.Wait, Watched: it.Lenient}
-		alarm.Value = it.Value
+		alarm.Value = it.ID.Value
 		alarm.Networks, alarm.Domains = j.c.Trail.Of(login)
 		if len(alarm.Networks) == 0 {
 			alarm.Networks, alarm.Domains = list(j.c.Keyer.Network(e.Client)), list(e.Recipient.Domain)

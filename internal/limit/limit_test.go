@@ -152,7 +152,7 @@ func newWorld(t *testing.T, c limit.Config, overrides table) *world {
 // event is a recipient that bob names.
 func (w *world) event() *limit.Event {
 	return &limit.Event{
-		Time: w.now, Transaction: fmt.Sprint(w.mails), Login: "bob", Sender: mailaddr.Parse("bob@x.example"),
+		Time: w.now, Transaction: limit.DigestOf(fmt.Append(nil, w.mails)), Login: "bob", Sender: mailaddr.Parse("bob@x.example"),
 		Client: netip.MustParseAddr("192.0.2.7"), Recipient: mailaddr.Parse("ann@y.example"),
 	}
 }

@@ -1,7 +1,10 @@
 package limit
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"strconv"
 	"strings"
@@ -36,9 +39,9 @@ const (
 // Op is one request to a store.
 type Op struct {
 	Step Step
-	// Txn names the transaction and is never empty. Part names the recipient in it. A
-	// part that was counted is not counted again.
-	Txn, Part string
+	// Txn names the transaction, and Part the recipient in it. A part that was counted is
+	// not counted again.
+	Txn, Part Digest
 	// Reserve makes a Name reserve its amount until the End, which then counts it.
 	Reserve bool
 	// Look judges and changes nothing.
@@ -46,12 +49,25 @@ type Op struct {
 	Items []Item
 	Now   time.Time
 	Block string // the login whose block is looked up; may be ""
+
+	uses [usualItems]Use // the memory of an Answer
+}
+
+// usualItems is how many items most ops have at most.
+const usualItems = 4
+
+// Answer returns an empty answer, with a Use for each item. It is valid as long as op.
+func (op *Op) Answer() Answer {
+	clear(op.uses[:])
+	if len(op.Items) <= len(op.uses) {
+		return Answer{Uses: op.uses[:len(op.Items)]}
+	}
+	return Answer{Uses: make([]Use, len(op.Items))}
 }
 
 // Item is one counter that an Op touches.
 type Item struct {
-	ID     string // of the counter
-	Value  string // of the rule's key
+	ID     ID // of the counter
 	Rule   *Rule
 	Text   string // the rule, for people
 	Amount int64  // what the step adds; of the whole mail at its End
@@ -151,6 +167,49 @@ var (
 	ErrFull        = errors.New("limit store takes nothing new")
 )
 
+// Digest names a transaction or a recipient: it is the start of a SHA-256, which is
+// collision-resistant. The zero Digest is none.
+type Digest [12]byte
+
+// DigestOf returns the digest of a text.
+func DigestOf(text []byte) Digest {
+	sum := sha256.Sum256(text)
+	return Digest(sum[:len(Digest{})])
+}
+
+// String returns the digest as a word; "" for the zero Digest.
+func (d Digest) String() string {
+	if d == (Digest{}) {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(d[:])
+}
+
+// ID is the name of a counter. Its parts are apart, because the counters of one value
+// are together in a store.
+type ID struct {
+	Rule  string // the name of the rule and its window, such as "login.recipients/3600"
+	Value string // of the rule's key
+}
+
+// ParseID is the reverse of ID.String.
+func ParseID(text string) ID {
+	rule, value, _ := strings.Cut(text, valueMark)
+	return ID{rule, value}
+}
+
+func (id ID) String() string { return id.Rule + valueMark + id.Value }
+
+// Append appends the ID to b, in the form of String.
+func (id ID) Append(b []byte) []byte {
+	return append(append(append(b, id.Rule...), valueMark...), id.Value...)
+}
+
+// Compare orders IDs as their texts.
+func (id ID) Compare(o ID) int {
+	return cmp.Or(strings.Compare(id.Rule, o.Rule), strings.Compare(id.Value, o.Value))
+}
+
 // Separators of an ID: "login.recipients/3600 alice@example.org".
 const (
 	windowMark = "/"
@@ -166,12 +225,9 @@ func KeepFor(ofLogins bool, window Millis) Millis {
 	return window
 }
 
-// CounterID names the counter of a rule and a value.
-func CounterID(r *Rule, value string) string { return counterBase(r) + value }
-
-// counterBase returns the prefix of the IDs of all counters of a rule.
-func counterBase(r *Rule) string {
-	return r.Name() + windowMark + strconv.FormatInt(int64(r.Window/time.Second), 10) + valueMark
+// CounterID returns the ID of the counter of a rule and a value.
+func CounterID(r *Rule, value string) ID {
+	return ID{r.Name() + windowMark + strconv.FormatInt(int64(r.Window/time.Second), 10), value}
 }
 
 // WindowOf returns the window in the ID of a counter, at least a second.

@@ -3,6 +3,7 @@ package limit
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -23,7 +24,7 @@ type steps struct {
 }
 
 const (
-	trailLogins = 10_000
+	trailLogins = DefaultLogins / 10
 	trailSteps  = 8
 )
 
@@ -37,8 +38,8 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	if network.IsValid() {
 		s.networks = latest(s.networks, network)
 	}
-	if domain != "" {
-		s.domains = latest(s.domains, domain)
+	if last := len(s.domains) - 1; domain != "" && (last < 0 || s.domains[last] != domain) {
+		s.domains = latest(s.domains, strings.Clone(domain)) // domain is a part of a whole request
 	}
 }
 
@@ -58,8 +59,8 @@ func (t *Trail) add(login string) *steps {
 		clear(s.domains)
 		s.networks, s.domains = s.networks[:0], s.domains[:0]
 	}
-	s.login = login
-	t.all[login] = s
+	s.login = strings.Clone(login)
+	t.all[s.login] = s
 	return s
 }
 

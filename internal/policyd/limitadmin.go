@@ -209,7 +209,7 @@ func (o *limitPart) show(ctx context.Context, args api.LimitsOfArgs) (any, error
 		if r.Key != key {
 			continue
 		}
-		c, err := o.counter(ctx, limit.CounterID(&r, value))
+		c, err := o.counter(ctx, limit.CounterID(&r, value).String())
 		if err != nil {
 			return nil, err
 		}
@@ -343,7 +343,7 @@ func (o *limitPart) suggest(ctx context.Context, args api.LimitsSuggestArgs) (an
 			continue
 		}
 		var peaks []int64
-		err := o.store.guard.Counters(ctx, limit.CounterID(&r, ""), time.Now(), func(c limit.Counter) error {
+		err := o.store.guard.Counters(ctx, limit.CounterID(&r, "").String(), time.Now(), func(c limit.Counter) error {
 			if c.Peak > 0 {
 				peaks = append(peaks, c.Peak)
 			}

@@ -95,7 +95,7 @@ func limitEvent(r *policy.Request) limit.Event {
 	if r.Instance != "" { // unique on one host; the client's address and port distinguish hosts
 		name := make([]byte, 0, 96)
 		name = r.Client.Address.AppendTo(append(append(name, r.Instance...), '/'))
-		e.Transaction = string(append(append(name, '/'), r.Client.Port...))
+		e.Transaction = limit.DigestOf(append(append(name, '/'), r.Client.Port...))
 	}
 	return e
 }

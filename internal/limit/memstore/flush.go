@@ -3,6 +3,7 @@ package memstore
 import (
 	"encoding/binary"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -15,10 +16,18 @@ import (
 type changes struct {
 	followed      bool
 	dirty         []*counter
-	gone          []string
+	gone          []limit.ID
 	dirtyTxns     []*txn
 	blocksChanged bool
 	rewrite       bool // the file knows nothing
+
+	// unsettled are the counters that were in a batch since the last Settled, which
+	// began the round. Only the caller of TakeBatch uses them.
+	unsettled []*counter
+	round     uint64
+
+	rows []Row  // the memory of the rows that are returned
+	data []byte // likewise, of their data
 }
 
 // maxGone bounds the counters that wait to be removed from the file. Beyond it the
@@ -29,7 +38,7 @@ const maxGone = 100_000
 func (s *Store) Follow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.followed = true
+	s.followed, s.round = true, 1
 }
 
 func (s *Store) changed(c *counter) {
@@ -50,7 +59,7 @@ func (s *Store) removed(c *counter) {
 
 // Row is a counter in the form for files.
 type Row struct {
-	ID     string
+	ID     limit.ID
 	Logins bool
 	Window time.Duration
 	Last   limit.Millis
@@ -58,10 +67,10 @@ type Row struct {
 }
 
 // Batch is what has to be written to the file, in this order. If that fails, the caller
-// passes the batch to Failed.
+// passes the batch to Failed. The rows are valid until the next call for rows.
 type Batch struct {
 	Clear  bool // first remove everything
-	Gone   []string
+	Gone   []limit.ID
 	Rows   []Row
 	Blocks []limit.Block // nil: as they were
 	// Transactions have counted into the rows. They are needed until the time Until.
@@ -93,13 +102,11 @@ func (s *Store) TakeBatch(most int) *Batch {
 		s.blocksChanged = false
 	}
 	n := min(most, len(s.dirty))
-	b.Rows, b.counters = make([]Row, 0, n), make([]*counter, 0, n)
-	for _, c := range s.dirty[:n] {
+	b.counters = s.dirty[:n]
+	b.Rows = s.rowsOf(b.counters)
+	for _, c := range b.counters {
 		c.dirty = false
-		if !c.gone {
-			b.Rows = append(b.Rows, c.row())
-			b.counters = append(b.counters, c)
-		}
+		s.unsettle(c)
 	}
 	if s.dirty = s.dirty[n:]; len(s.dirty) == 0 {
 		s.dirty = nil // with all that were before
@@ -111,6 +118,38 @@ func (s *Store) TakeBatch(most int) *Batch {
 	return b
 }
 
+func (s *Store) unsettle(c *counter) {
+	if !c.gone && c.round != s.round {
+		c.round = s.round
+		s.unsettled = append(s.unsettled, c)
+	}
+}
+
+// Unsettled returns the counters that were in a batch since the last Settled, in the
+// order of their IDs, at most most at once. The rows are valid until the next call for
+// rows.
+func (s *Store) Unsettled(most int) iter.Seq[[]Row] {
+	return func(yield func([]Row) bool) {
+		slices.SortFunc(s.unsettled, func(a, b *counter) int { return a.id.Compare(b.id) })
+		for part := range slices.Chunk(s.unsettled, most) {
+			s.mu.Lock()
+			rows := s.rowsOf(part)
+			s.mu.Unlock()
+			if !yield(rows) {
+				return
+			}
+		}
+	}
+}
+
+// Settled notes that all Unsettled rows were written.
+func (s *Store) Settled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsettled = nil
+	s.round++
+}
+
 // Failed notes that a batch was not written.
 func (s *Store) Failed(b *Batch) {
 	s.mu.Lock()
@@ -119,7 +158,9 @@ func (s *Store) Failed(b *Batch) {
 	s.blocksChanged = s.blocksChanged || b.Blocks != nil
 	s.gone = append(b.Gone, s.gone...)
 	for _, c := range b.counters {
-		s.changed(c)
+		if !c.gone {
+			s.changed(c)
+		}
 	}
 	for _, t := range b.txns {
 		s.remember(t)
@@ -139,7 +180,7 @@ func (s *Store) Rewrite() {
 func (s *Store) startOver() {
 	s.rewrite, s.gone, s.blocksChanged = true, nil, true
 	for i := range s.tables {
-		for _, c := range s.tables[i].counters {
+		for c := range s.tables[i].all {
 			s.changed(c)
 		}
 	}
@@ -161,22 +202,34 @@ func (s *Store) Pending() int {
 	return n
 }
 
-// usualRow is the usual size of a counter's data.
-const usualRow = 64
+// rowsOf returns the rows of counters that are not gone.
+func (s *Store) rowsOf(counters []*counter) []Row {
+	s.rows, s.data = s.rows[:0], s.data[:0]
+	for _, c := range counters {
+		if c.gone {
+			continue
+		}
+		start := len(s.data)
+		s.data = c.append(s.data)
+		s.rows = append(s.rows, Row{c.id, c.logins, time.Duration(c.window) * time.Millisecond, c.last, s.data[start:]})
+	}
+	return s.rows
+}
 
-func (c *counter) row() Row {
-	b := binary.AppendVarint(make([]byte, 0, usualRow), c.peak)
+// append appends the data of a row.
+func (c *counter) append(b []byte) []byte {
+	b = binary.AppendVarint(b, c.peak)
 	for _, at := range c.alarms {
 		b = binary.AppendVarint(b, at)
 	}
-	b = c.spread.Append(c.series.Append(b))
-	return Row{ID: c.id, Logins: c.logins, Window: time.Duration(c.window) * time.Millisecond, Last: c.last, Data: b}
+	return c.spread.Append(c.series.Append(b))
 }
 
 var errRow = errors.New("a counter in the file cannot be read")
 
-// Fill adds a row of a file to memory, unless memory has the counter already.
-func (s *Store) Fill(r Row) error {
+// Fill adds a row of a file to memory, unless memory has the counter already. unsettled
+// makes it one of Unsettled.
+func (s *Store) Fill(r Row, unsettled bool) error {
 	c := &counter{id: r.ID, window: r.Window.Milliseconds(), logins: r.Logins, last: r.Last}
 	b := r.Data
 	for _, n := range []*int64{&c.peak, &c.alarms[0], &c.alarms[1]} {
@@ -190,20 +243,23 @@ func (s *Store) Fill(r Row) error {
 	if err == nil {
 		_, err = c.spread.Read(b)
 	}
-	if err != nil || c.window < limit.MinWindow.Milliseconds() {
+	if err != nil || r.ID.Value == "" || c.window < limit.MinWindow.Milliseconds() {
 		return errRow
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tableOf(r.Logins)
 	switch {
-	case t.counters[c.id] != nil:
-	case len(t.counters) >= t.most:
+	case t.find(c.id) != nil:
+	case t.len >= t.most:
 		s.removed(c)
 	default:
-		t.counters[c.id] = c
+		t.insert(c)
 		if s.rewrite { // a new file replaces the one before
 			s.changed(c)
+		}
+		if unsettled {
+			s.unsettle(c)
 		}
 	}
 	return nil
@@ -228,7 +284,7 @@ func (s *Store) Purge(now time.Time, most int) {
 	at := s.millis(now)
 	for i := range s.tables {
 		n := 0
-		for _, c := range s.tables[i].counters {
+		for c := range s.tables[i].all {
 			if n++; n > most {
 				break
 			}

@@ -39,32 +39,28 @@ type Store struct {
 	changes
 }
 
-// The budgets.
+// The budgets. A file has these numbers.
 const (
 	logins = iota
 	strangers
 	budgets
 )
 
-// table has the counters of one budget.
-type table struct {
-	counters map[string]*counter
-	most     int
-}
-
-// counter is what is known about one value of a key.
+// counter is what is known about one value of a key, for one rule.
 type counter struct {
-	id       string
-	window   int64 // milliseconds
-	logins   bool
+	id       limit.ID
+	next     *counter // of the same value
+	window   int64    // milliseconds
+	last     limit.Millis
 	series   limit.Series
-	spread   limit.Spread
 	reserved int64
 	peak     int64
-	last     limit.Millis
 	alarms   [2]limit.Millis // when 80 and 100 percent were reached
-	dirty    bool
-	gone     bool // it was dropped
+	spread   limit.Spread
+	logins   bool
+	gone     bool   // it was dropped
+	dirty    bool   // it is in changes.dirty
+	round    uint64 // it is in changes.unsettled, if this is the present round
 }
 
 // New returns an empty store.
@@ -73,9 +69,9 @@ func New(o Options) *Store {
 		o.Start = time.Now()
 	}
 	s := &Store{start: o.Start, blocks: make(map[string]limit.Block)}
-	s.tables[logins] = table{make(map[string]*counter), cmp.Or(o.Logins, limit.DefaultLogins)}
-	s.tables[strangers] = table{make(map[string]*counter), cmp.Or(o.Strangers, limit.DefaultStrangers)}
-	s.txns.all = make(map[string]*txn)
+	s.tables[logins] = newTable(cmp.Or(o.Logins, limit.DefaultLogins))
+	s.tables[strangers] = newTable(cmp.Or(o.Strangers, limit.DefaultStrangers))
+	s.txns.all = make(map[limit.Digest]*txn)
 	return s
 }
 
@@ -85,57 +81,50 @@ func (s *Store) millis(t time.Time) limit.Millis {
 	return s.start.UnixMilli() + t.Sub(s.start).Milliseconds()
 }
 
-func (s *Store) tableOf(ofLogins bool) *table {
+func budgetOf(ofLogins bool) int {
 	if ofLogins {
-		return &s.tables[logins]
+		return logins
 	}
-	return &s.tables[strangers]
+	return strangers
 }
 
-// find returns the counter of an item, and creates it if it is missing.
-func (s *Store) find(it *limit.Item, now limit.Millis) *counter {
-	t := s.tableOf(it.Rule.OfLogins())
-	c := t.counters[it.ID]
-	if c == nil {
-		c = &counter{id: strings.Clone(it.ID), window: it.Rule.Window.Milliseconds(), logins: it.Rule.OfLogins()}
-		s.insert(t, c)
-	}
-	c.advance(now)
-	c.last = now
-	return c
-}
+func (s *Store) tableOf(ofLogins bool) *table { return &s.tables[budgetOf(ofLogins)] }
 
-// insert adds a counter. It makes room first if the table is full.
-func (s *Store) insert(t *table, c *counter) {
-	for len(t.counters) >= t.most {
-		s.drop(t, t.least())
-	}
-	t.counters[c.id] = c
-}
-
-// looks is how many counters are looked at to choose one to drop.
-const looks = 8
-
-// least looks at a few counters and returns the one that has counted least. The order
-// of Go's maps is random.
-func (t *table) least() *counter {
-	var found *counter
-	n := 0
-	for _, c := range t.counters {
-		if found == nil || c.weight() < found.weight() {
-			found = c
+// find appends the counters of items to found, and creates those that are missing.
+func (s *Store) find(items []limit.Item, now limit.Millis, found []*counter) []*counter {
+	var first *counter // of the values of an item
+	for i := range items {
+		it := &items[i]
+		if first == nil || first.gone || first.id.Value != it.ID.Value || first.logins != it.Rule.OfLogins() {
+			first = s.tableOf(it.Rule.OfLogins()).values[it.ID.Value]
 		}
-		if n++; n == looks {
-			break
+		c := first.of(it.ID.Rule)
+		if c == nil {
+			c = s.create(it)
 		}
+		c.advance(now)
+		c.last = now
+		found = append(found, c)
 	}
 	return found
 }
 
-func (c *counter) weight() int64 { return c.series.Sum() + c.reserved + c.spread.Len() }
+// create adds the counter of an item. It makes room first if the table is full.
+func (s *Store) create(it *limit.Item) *counter {
+	t := s.tableOf(it.Rule.OfLogins())
+	for t.len >= t.most {
+		s.drop(t, t.least())
+	}
+	c := &counter{
+		id:     limit.ID{Rule: it.ID.Rule, Value: strings.Clone(it.ID.Value)},
+		window: it.Rule.Window.Milliseconds(), logins: it.Rule.OfLogins(),
+	}
+	t.insert(c)
+	return c
+}
 
 func (s *Store) drop(t *table, c *counter) {
-	delete(t.counters, c.id)
+	t.remove(c)
 	c.gone = true
 	s.removed(c)
 }
@@ -195,9 +184,10 @@ func (s *Store) Counters(ctx context.Context, prefix string, now time.Time, yiel
 	s.mu.Lock()
 	at := s.millis(now)
 	var found []limit.Counter
+	var id []byte
 	for i := range s.tables {
-		for id, c := range s.tables[i].counters {
-			if strings.HasPrefix(id, prefix) {
+		for c := range s.tables[i].all {
+			if id = c.id.Append(id[:0]); strings.HasPrefix(string(id), prefix) {
 				found = append(found, c.report(at))
 			}
 		}
@@ -217,7 +207,7 @@ func (c *counter) report(now limit.Millis) limit.Counter {
 	if n := c.spread.Len(); n > 0 {
 		used = n
 	}
-	out := limit.Counter{ID: c.id, Used: used, Reserved: c.reserved, Peak: c.peak, Last: time.UnixMilli(c.last), Members: c.spread.Texts()}
+	out := limit.Counter{ID: c.id.String(), Used: used, Reserved: c.reserved, Peak: c.peak, Last: time.UnixMilli(c.last), Members: c.spread.Texts()}
 	if c.series.Sum() > 0 {
 		out.Wait = c.series.Wait(now, c.width(), 1)
 	}
@@ -231,7 +221,7 @@ func (s *Store) Reset(_ context.Context, ids []string) (int, error) {
 	n := 0
 	for _, id := range ids {
 		for i := range s.tables {
-			if c := s.tables[i].counters[id]; c != nil {
+			if c := s.tables[i].find(limit.ParseID(id)); c != nil {
 				s.drop(&s.tables[i], c)
 				n++
 			}

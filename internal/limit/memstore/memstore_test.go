@@ -29,7 +29,7 @@ func TestStrangersPushNoOneOut(t *testing.T) {
 	now := time.Now()
 	login := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 5, Window: time.Hour, Action: limit.Defer}
 	take := func(r *limit.Rule, value string, txn string, amount int64) limit.Answer {
-		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: now, Items: []limit.Item{{ID: limit.CounterID(r, value), Rule: r, Amount: amount}}})
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: limit.DigestOf([]byte(txn)), Now: now, Items: []limit.Item{{ID: limit.CounterID(r, value), Rule: r, Amount: amount}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,14 +65,14 @@ func BenchmarkTake(b *testing.B) {
 	s := memstore.New(memstore.Options{})
 	hour := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 1 << 40, Window: time.Hour}
 	day := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 1 << 41, Window: 24 * time.Hour}
-	ids := [2]string{limit.CounterID(hour, "bob"), limit.CounterID(day, "bob")}
+	ids := [2]limit.ID{limit.CounterID(hour, "bob"), limit.CounterID(day, "bob")}
 	n := 0
+	name := make([]byte, 0, 20)
 	b.ReportAllocs()
 	for b.Loop() {
 		n++
-		txn := fmt.Sprint("t", n)
 		items := []limit.Item{{ID: ids[0], Rule: hour, Amount: 1}, {ID: ids[1], Rule: day, Amount: 1}}
-		if _, err := s.Take(b.Context(), &limit.Op{Txn: txn, Part: "x", Reserve: true, Now: time.Now(), Items: items}); err != nil {
+		if _, err := s.Take(b.Context(), &limit.Op{Txn: limit.DigestOf(fmt.Append(name[:0], n)), Part: limit.Digest{1}, Reserve: true, Now: time.Now(), Items: items}); err != nil {
 			b.Fatal(err)
 		}
 	}

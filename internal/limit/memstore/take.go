@@ -11,11 +11,10 @@ func (s *Store) Take(_ context.Context, op *limit.Op) (limit.Answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.millis(op.Now)
-	var a limit.Answer
+	a := op.Answer()
 	if a.Blocked = s.blocked(op.Block, op.Now); a.Blocked != nil {
 		a.Refused = true
 	}
-	a.Uses = make([]limit.Use, len(op.Items))
 	switch {
 	case a.Refused || len(op.Items) == 0:
 	case op.Look:
@@ -32,10 +31,7 @@ const usual = 8
 func (s *Store) take(op *limit.Op, a *limit.Answer, now limit.Millis) {
 	t := s.transaction(op, now)
 	var room [usual]*counter
-	counters := room[:0]
-	for i := range op.Items {
-		counters = append(counters, s.find(&op.Items[i], now))
-	}
+	counters := s.find(op.Items, now, room[:0])
 	if a.Repeat = t.counted(op); a.Repeat {
 		for i, c := range counters {
 			a.Uses[i].Used = c.used(op.Items[i].Rule)
@@ -72,12 +68,12 @@ func (s *Store) lookOnly(op *limit.Op, a *limit.Answer, now limit.Millis) {
 	a.Repeat = t.counted(op)
 	for i := range op.Items {
 		it := &op.Items[i]
-		if s.tableOf(it.Rule.OfLogins()).counters[it.ID] == nil {
-			fresh := &counter{window: it.Rule.Window.Milliseconds()}
-			a.Uses[i] = fresh.look(t, op, it, now)
-		} else {
-			a.Uses[i] = s.find(it, now).look(t, op, it, now)
+		c := s.counterOf(it)
+		if c == nil {
+			c = &counter{window: it.Rule.Window.Milliseconds()}
 		}
+		c.advance(now)
+		a.Uses[i] = c.look(t, op, it, now)
 		if a.Repeat {
 			a.Uses[i].Over = false
 		}
@@ -200,11 +196,11 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	if op.Step == limit.End {
 		for i := range op.Items {
 			if h := t.hold(&op.Items[i]); h != nil {
-				s.uncount(s.counterOf(h), h.counted, h.at, now)
+				s.uncount(s.heldIn(h), h.counted, h.at, now)
 			}
 		}
-		s.forget(t)
 		t.undone = true
+		s.forget(t)
 		return
 	}
 	t.parts.remove(op.Part)
@@ -230,7 +226,7 @@ func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
 		return
 	}
 	if it.Direct {
-		s.uncount(s.tableOf(it.Rule.OfLogins()).counters[it.ID], it.Amount, now, now)
+		s.uncount(s.counterOf(it), it.Amount, now, now)
 		return
 	}
 	h := t.hold(it)
@@ -239,7 +235,7 @@ func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
 	}
 	reserved := min(h.reserved, it.Amount)
 	counted := min(h.counted, it.Amount-reserved)
-	s.uncount(s.counterOf(h), counted, h.at, now)
+	s.uncount(s.heldIn(h), counted, h.at, now)
 	h.reserved, h.counted = h.reserved-reserved, h.counted-counted
 	s.release(h, reserved)
 }
@@ -249,8 +245,7 @@ func (s *Store) Add(_ context.Context, op *limit.Op) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.millis(op.Now)
-	for i := range op.Items {
-		c := s.find(&op.Items[i], now)
+	for i, c := range s.find(op.Items, now, nil) {
 		c.series.Add(now, c.width(), op.Items[i].Amount)
 		c.peak = max(c.peak, c.used(op.Items[i].Rule))
 		s.changed(c)

@@ -11,27 +11,22 @@ import (
 // txn is one transaction: the recipients that were counted for it, and how much it has
 // of each counter.
 type txn struct {
-	id    string
+	name  limit.Digest
+	done  bool
+	ends  limit.Millis
 	parts parts
 	held  []held
-	done  bool
-	gone  bool // forgotten; its place in the queue is not valid
+	gone  bool // forgotten
 	// For the file: written means that the file may have it, dirty that it must be
 	// written, and undone that it must be forgotten there.
 	written, dirty, undone bool
 
-	ends limit.Millis
+	next, prev *txn // by the time at which they end
 
 	// These arrays are the first memory of parts and held. They are enough for most
-	// transactions, and the garbage collector then has only one object to look at.
-	onePart [1]string
+	// transactions.
+	onePart [1]limit.Digest
 	fewHeld [2]held
-}
-
-func newTxn(id string) *txn {
-	t := &txn{id: id}
-	t.parts.few, t.held = t.onePart[:0], t.fewHeld[:0]
-	return t
 }
 
 // held is the share of a transaction in one counter.
@@ -42,30 +37,82 @@ type held struct {
 	at       limit.Millis
 }
 
-// txns are all transactions, and a queue of the times at which they end. A transaction
-// that continues is appended to the queue again, and its former place becomes invalid.
+// txns are all transactions, in the order in which they end.
 type txns struct {
-	all   map[string]*txn
-	queue []due
-	parts int // of all
+	all            map[limit.Digest]*txn
+	oldest, newest *txn
+	parts          int // of all
+
+	free    *txn // transactions that were forgotten, for their memory
+	freeLen int
 }
 
 // Bounds beyond limit.MaxTransactions.
 const (
 	// maxParts bounds the recipients of all transactions.
 	maxParts = 20 * limit.MaxTransactions
-	// maxQueue is the length at which places that are not valid are removed.
-	maxQueue = 2 * limit.MaxTransactions
+	// maxFree bounds the memory that is kept for new transactions. Usually as many end
+	// as begin.
+	maxFree = 1000
 )
 
-type due struct {
-	txn *txn
-	at  limit.Millis
+// add adds a transaction, without its place in the order.
+func (x *txns) add(name limit.Digest) *txn {
+	t := x.free
+	if t == nil {
+		t = new(txn)
+	} else {
+		x.free = t.next
+		x.freeLen--
+	}
+	t.begin(name)
+	x.all[name] = t
+	return t
 }
 
-// current reports whether the place is still valid: the transaction was not forgotten
-// and has not continued since.
-func (d due) current() bool { return !d.txn.gone && d.txn.ends == d.at }
+// begin makes t a new transaction.
+func (t *txn) begin(name limit.Digest) {
+	*t = txn{name: name}
+	t.parts.few, t.held = t.onePart[:0], t.fewHeld[:0]
+}
+
+// remove removes a transaction, and keeps its memory, unless the file has to know of it.
+func (x *txns) remove(t *txn) {
+	x.unlink(t)
+	x.parts -= t.parts.len()
+	delete(x.all, t.name)
+	t.gone = true
+	if x.freeLen < maxFree && !t.dirty && !t.undone {
+		*t = txn{next: x.free, gone: true}
+		x.free = t
+		x.freeLen++
+	}
+}
+
+// link makes a transaction the last one to end.
+func (x *txns) link(t *txn) {
+	t.prev = x.newest
+	if x.newest == nil {
+		x.oldest = t
+	} else {
+		x.newest.next = t
+	}
+	x.newest = t
+}
+
+func (x *txns) unlink(t *txn) {
+	if t.prev == nil {
+		x.oldest = t.next
+	} else {
+		t.prev.next = t.next
+	}
+	if t.next == nil {
+		x.newest = t.prev
+	} else {
+		t.next.prev = t.prev
+	}
+	t.next, t.prev = nil, nil
+}
 
 // transaction returns the transaction of an op, and creates it if it is missing.
 func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
@@ -73,16 +120,14 @@ func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 	t := s.running(op, now)
 	if t == nil {
 		for len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
-			s.expireFirst()
+			s.forget(s.txns.oldest)
 		}
-		t = newTxn(op.Txn)
-		s.txns.all[op.Txn] = t
+		t = s.txns.add(op.Txn)
+	} else {
+		s.txns.unlink(t)
 	}
-	if ends := now + limit.HoldFor.Milliseconds(); t.ends != ends {
-		t.ends = ends
-		s.txns.queue = append(s.txns.queue, due{t, ends})
-		s.txns.compact()
-	}
+	t.ends = now + limit.HoldFor.Milliseconds()
+	s.txns.link(t)
 	return t
 }
 
@@ -100,44 +145,19 @@ func (s *Store) running(op *limit.Op, now limit.Millis) *txn {
 func (s *Store) expire(now limit.Millis) {
 	const atOnce = 64
 	for range atOnce {
-		if len(s.txns.queue) == 0 || s.txns.queue[0].at > now {
+		if s.txns.oldest == nil || s.txns.oldest.ends > now {
 			return
 		}
-		first := s.txns.queue[0]
-		s.txns.queue = s.txns.queue[1:]
-		if first.current() {
-			s.forget(first.txn)
-		}
+		s.forget(s.txns.oldest)
 	}
 }
 
-// compact removes places from the queue that are not valid.
-func (t *txns) compact() {
-	if len(t.queue) >= maxQueue {
-		t.queue = slices.DeleteFunc(t.queue, func(d due) bool { return !d.current() })
-	}
-}
-
-// expireFirst ends the oldest transaction to make room.
-func (s *Store) expireFirst() {
-	for len(s.txns.queue) > 0 {
-		first := s.txns.queue[0]
-		s.txns.queue = s.txns.queue[1:]
-		if first.current() {
-			s.forget(first.txn)
-			return
-		}
-	}
-}
-
-// forget releases what a transaction has reserved.
+// forget releases what a transaction has reserved, and removes the transaction.
 func (s *Store) forget(t *txn) {
 	for i := range t.held {
 		s.release(&t.held[i], t.held[i].reserved)
 	}
-	s.txns.parts -= t.parts.len()
-	t.gone = true
-	delete(s.txns.all, t.id)
+	s.txns.remove(t)
 }
 
 // release releases n of what a hold has reserved.
@@ -145,18 +165,21 @@ func (s *Store) release(h *held, n int64) {
 	if n == 0 {
 		return
 	}
-	if c := s.counterOf(h); c != nil {
+	if c := s.heldIn(h); c != nil {
 		c.reserved = max(c.reserved-n, 0)
 	}
 }
 
-// counterOf returns the counter of a hold, or nil if it does not exist any more. A
-// counter that was dropped can have been created again.
-func (s *Store) counterOf(h *held) *counter {
+// counterOf returns the counter of an item, or nil.
+func (s *Store) counterOf(it *limit.Item) *counter { return s.tableOf(it.Rule.OfLogins()).find(it.ID) }
+
+// heldIn returns the counter of a hold, or nil if it does not exist any more. A counter
+// that was dropped can have been created again.
+func (s *Store) heldIn(h *held) *counter {
 	if !h.counter.gone {
 		return h.counter
 	}
-	return s.tableOf(h.counter.logins).counters[h.counter.id]
+	return s.tableOf(h.counter.logins).find(h.counter.id)
 }
 
 // hold returns the share of the transaction in an item's counter, or nil.
@@ -188,15 +211,15 @@ func (t *txn) own(it *limit.Item) int64 {
 
 // parts are the recipients of a transaction. Most transactions have few.
 type parts struct {
-	few  []string
-	many map[string]struct{} // all, when there are more than fewParts
+	few  []limit.Digest
+	many map[limit.Digest]struct{} // all, when there are more than fewParts
 }
 
 const fewParts = 8
 
 func (p *parts) len() int { return max(len(p.few), len(p.many)) }
 
-func (p *parts) has(part string) bool {
+func (p *parts) has(part limit.Digest) bool {
 	if p.many != nil {
 		_, ok := p.many[part]
 		return ok
@@ -205,7 +228,7 @@ func (p *parts) has(part string) bool {
 }
 
 // each returns all parts.
-func (p *parts) each() iter.Seq[string] {
+func (p *parts) each() iter.Seq[limit.Digest] {
 	if p.many != nil {
 		return maps.Keys(p.many)
 	}
@@ -213,13 +236,13 @@ func (p *parts) each() iter.Seq[string] {
 }
 
 // add adds a part that is not in the set.
-func (p *parts) add(part string) {
+func (p *parts) add(part limit.Digest) {
 	if p.many == nil && len(p.few) < fewParts {
 		p.few = append(p.few, part)
 		return
 	}
 	if p.many == nil {
-		p.many = make(map[string]struct{}, 2*fewParts)
+		p.many = make(map[limit.Digest]struct{}, 2*fewParts)
 		for _, one := range p.few {
 			p.many[one] = struct{}{}
 		}
@@ -228,7 +251,7 @@ func (p *parts) add(part string) {
 	p.many[part] = struct{}{}
 }
 
-func (p *parts) remove(part string) {
+func (p *parts) remove(part limit.Digest) {
 	delete(p.many, part)
-	p.few = slices.DeleteFunc(p.few, func(one string) bool { return one == part })
+	p.few = slices.DeleteFunc(p.few, func(one limit.Digest) bool { return one == part })
 }

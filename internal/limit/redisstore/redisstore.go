@@ -92,7 +92,7 @@ func (s *Store) ask(ctx context.Context, op *limit.Op, step string) (any, error)
 	if s.o.CallerClock {
 		now = strconv.FormatInt(op.Now.UnixMilli(), 10)
 	}
-	for _, arg := range []string{s.client.Tag, step, now, holdMillis, op.Txn, op.Part, reserveFlag(op), op.Block, s.fixed[0], s.fixed[1]} {
+	for _, arg := range []string{s.client.Tag, step, now, holdMillis, op.Txn.String(), op.Part.String(), reserveFlag(op), op.Block, s.fixed[0], s.fixed[1]} {
 		call.Arg(arg)
 	}
 	for i := range op.Items {
@@ -112,7 +112,7 @@ func reserveFlag(op *limit.Op) string {
 
 func addItem(call *redisclient.Call, it *limit.Item) {
 	window := it.Rule.Window.Milliseconds()
-	call.Arg(it.ID)
+	call.Arg(it.ID.String())
 	for _, n := range []int64{window, it.Rule.Count, it.Amount, it.Need} {
 		call.Arg(strconv.FormatInt(n, 10))
 	}
@@ -149,6 +149,7 @@ const (
 
 // answer reads what the script returns.
 func answer(value any, op *limit.Op) (a limit.Answer, err error) {
+	a = op.Answer()
 	numbers, ok := integers(value)
 	if !ok || len(numbers) != headNumbers+useNumbers*len(op.Items) {
 		return a, redisclient.ErrAnswer
@@ -158,7 +159,6 @@ func answer(value any, op *limit.Op) (a limit.Answer, err error) {
 		blocked := limit.BlockOf(op.Block, numbers[3], numbers[4])
 		a.Blocked = &blocked
 	}
-	a.Uses = make([]limit.Use, len(op.Items))
 	for i := range a.Uses {
 		n := numbers[headNumbers+useNumbers*i:]
 		a.Uses[i] = limit.Use{Used: n[0], Over: n[1] == 1, Wait: time.Duration(n[2]) * time.Millisecond, Alarm: int(n[3])}

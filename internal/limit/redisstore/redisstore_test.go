@@ -78,7 +78,7 @@ func TestBudget(t *testing.T) {
 	take := func(r *limit.Rule, value, txn string, amount int64) bool {
 		t.Helper()
 		at = at.Add(time.Millisecond)
-		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: at, Items: []limit.Item{{ID: limit.CounterID(r, value), Rule: r, Amount: amount}}})
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: limit.DigestOf([]byte(txn)), Now: at, Items: []limit.Item{{ID: limit.CounterID(r, value), Rule: r, Amount: amount}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +116,7 @@ func TestOneCall(t *testing.T) {
 	day := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 2000, Window: 24 * time.Hour}
 	const mails = 20
 	for i := range mails + 1 {
-		if _, err := s.Take(t.Context(), &limit.Op{Txn: strconv.Itoa(i), Part: "x", Reserve: true, Now: time.Now(), Items: []limit.Item{
+		if _, err := s.Take(t.Context(), &limit.Op{Txn: limit.DigestOf([]byte(strconv.Itoa(i))), Part: limit.Digest{1}, Reserve: true, Now: time.Now(), Items: []limit.Item{
 			{ID: limit.CounterID(hour, "bob"), Rule: hour, Amount: 1}, {ID: limit.CounterID(day, "bob"), Rule: day, Amount: 1},
 		}}); err != nil {
 			t.Fatal(err)

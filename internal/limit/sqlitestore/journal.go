@@ -1,25 +1,32 @@
 package sqlitestore
 
 import (
-	"encoding/binary"
 	"errors"
 	"time"
 
+	"github.com/postern-mail/postern/internal/limit"
 	"github.com/postern-mail/postern/internal/limit/memstore"
 )
 
-// A row of the journal is a list of counters: the length of the ID and the ID, a word
-// that is 0 for one that is gone, 1 for one of strangers and 2 for one of logins, and
-// then, unless it is gone, window, last use, and the length of the data and the data.
+// A row of the journal is formatShort and a list of counters. Each is a word (0 for one
+// that is gone, 1 for one of strangers and 2 for one of logins), its ID, and, unless it is
+// gone, the last use and the data.
 const (
 	wordGone = iota
 	wordStranger
 	wordLogin
 )
 
+// formatShort is the first octet of a row. A row of the format that Postern wrote before
+// begins with the length of an ID, which is not 0.
+const formatShort = 0
+
+// appendJournal appends a row with a batch to b.
 func appendJournal(b []byte, batch *memstore.Batch) []byte {
+	e := memstore.Encoder{B: append(b, formatShort)}
 	for _, id := range batch.Gone {
-		b = binary.AppendUvarint(appendText(b, id), wordGone)
+		e.Uvarint(wordGone)
+		e.ID(id)
 	}
 	for i := range batch.Rows {
 		r := &batch.Rows[i]
@@ -27,16 +34,12 @@ func appendJournal(b []byte, batch *memstore.Batch) []byte {
 		if r.Logins {
 			word = wordLogin
 		}
-		b = binary.AppendUvarint(appendText(b, r.ID), word)
-		b = binary.AppendVarint(b, r.Window.Milliseconds())
-		b = binary.AppendVarint(b, r.Last)
-		b = appendText(b, r.Data)
+		e.Uvarint(word)
+		e.ID(r.ID)
+		e.Time(r.Last)
+		e.Data(r.Data)
 	}
-	return b
-}
-
-func appendText[T string | []byte](b []byte, text T) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+	return e.B
 }
 
 var errJournal = errors.New("a row of the journal cannot be read")
@@ -44,13 +47,18 @@ var errJournal = errors.New("a row of the journal cannot be read")
 // readJournal calls yield for each counter, the latest first. A counter that occurs
 // twice was removed and created again. Data is nil for a counter that was removed.
 func readJournal(b []byte, yield func(memstore.Row) error) error {
+	d := memstore.Decoder{B: b}
+	read := readLong
+	if len(b) > 0 && b[0] == formatShort {
+		d.B, read = b[1:], readShort
+	}
 	var rows []memstore.Row
-	for len(b) > 0 {
-		var r memstore.Row
-		var ok bool
-		if r, b, ok = readEntry(b); !ok {
+	for len(d.B) > 0 {
+		r, word := read(&d)
+		if d.Err != nil || word > wordLogin {
 			return errJournal
 		}
+		r.Logins = word == wordLogin
 		rows = append(rows, r)
 	}
 	for i := len(rows) - 1; i >= 0; i-- {
@@ -61,39 +69,23 @@ func readJournal(b []byte, yield func(memstore.Row) error) error {
 	return nil
 }
 
-func readEntry(b []byte) (r memstore.Row, rest []byte, ok bool) {
-	id, b, ok := cutText(b)
-	if !ok {
-		return r, nil, false
+func readShort(d *memstore.Decoder) (r memstore.Row, word uint64) {
+	word = d.Uvarint()
+	r.ID = d.ID()
+	if word != wordGone {
+		r.Window, r.Last, r.Data = limit.WindowOf(r.ID.String()), d.Time(), d.Data()
 	}
-	r.ID = string(id)
-	word, n := binary.Uvarint(b)
-	if n <= 0 || word > wordLogin {
-		return r, nil, false
-	}
-	b = b[n:]
-	if word == wordGone {
-		return r, b, true
-	}
-	r.Logins = word == wordLogin
-	window, n := binary.Varint(b)
-	if n <= 0 {
-		return r, nil, false
-	}
-	b = b[n:]
-	if r.Last, n = binary.Varint(b); n <= 0 {
-		return r, nil, false
-	}
-	r.Window = time.Duration(window) * time.Millisecond
-	data, b, ok := cutText(b[n:])
-	r.Data = append([]byte{}, data...)
-	return r, b, ok
+	return r, word
 }
 
-func cutText(b []byte) (text, rest []byte, ok bool) {
-	length, n := binary.Uvarint(b)
-	if n <= 0 || length > uint64(len(b)-n) {
-		return nil, nil, false
+// readLong reads a counter of the format before: its ID, the word, the window, the last
+// use and the data.
+func readLong(d *memstore.Decoder) (r memstore.Row, word uint64) {
+	r.ID = limit.ParseID(d.Text())
+	word = d.Uvarint()
+	if word != wordGone {
+		r.Window = time.Duration(d.Varint()) * time.Millisecond
+		r.Last, r.Data = d.Varint(), d.Data()
 	}
-	return b[n : n+int(length)], b[n+int(length):], true
+	return r, word
 }

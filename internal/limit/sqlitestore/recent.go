@@ -9,8 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// maxRecent bounds the octets of transactions in the file. The oldest are removed first:
-// a mail server repeats a request within seconds.
+// maxRecent is the default of Options.Recent.
 const maxRecent = 16 << 20
 
 // recent are the rows of the table of transactions, the oldest first.
@@ -18,7 +17,11 @@ type recent struct {
 	rows   []recentRow
 	octets int
 	latest int64 // the number of the latest row
+	most   int   // octets
 }
+
+// forget notes that the file has no rows.
+func (r *recent) forget() { *r = recent{most: r.most} }
 
 type recentRow struct {
 	seq    int64
@@ -31,7 +34,7 @@ func (r *recent) old(b *memstore.Batch) int {
 	now := b.Until - limit.HoldFor.Milliseconds()
 	octets := r.octets + len(b.Transactions)
 	for i, row := range r.rows {
-		if row.ends > now && octets <= maxRecent {
+		if row.ends > now && octets <= r.most {
 			return i
 		}
 		octets -= row.octets
@@ -73,7 +76,7 @@ func (r *recent) note(b *memstore.Batch) {
 // fillRecent adds the transactions of the file to memory.
 func (w *writer) fillRecent(ctx context.Context, f *sqlitefile.File) error {
 	var batches [][]byte
-	w.recent = recent{}
+	w.recent.forget()
 	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var row recentRow
 		var data []byte

@@ -3,11 +3,11 @@ package sqlitestore_test
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/memstore"
 	"github.com/postern-mail/postern/internal/limit/sqlitestore"
 )
 
@@ -17,7 +17,7 @@ var (
 )
 
 func bobs(step limit.Step, txn, part string, amount int64) *limit.Op {
-	return &limit.Op{Step: step, Txn: txn, Part: part, Now: begin(), Items: []limit.Item{
+	return &limit.Op{Step: step, Txn: limit.DigestOf([]byte(txn)), Part: limit.DigestOf([]byte(part)), Now: begin(), Items: []limit.Item{
 		{ID: limit.CounterID(recipients, "bob"), Rule: recipients, Amount: amount},
 		{ID: limit.CounterID(messages, "bob"), Rule: messages, Amount: 1, Once: true},
 	}}
@@ -133,7 +133,7 @@ func TestRepeatedAfterKill(t *testing.T) {
 			test.before(t, s)
 			next := killed(t, s, dir)
 			test.after(t, next)
-			a := take(t, next, &limit.Op{Step: limit.End, Txn: "?", Now: begin(), Look: true, Items: bobs(limit.End, "", "", 0).Items})
+			a := take(t, next, &limit.Op{Step: limit.End, Txn: limit.DigestOf([]byte("?")), Now: begin(), Look: true, Items: bobs(limit.End, "", "", 0).Items})
 			if a.Uses[0].Used != test.used || a.Uses[1].Used != test.messages {
 				t.Errorf("%d recipients and %d messages counted, want %d and %d", a.Uses[0].Used, a.Uses[1].Used, test.used, test.messages)
 			}
@@ -159,25 +159,30 @@ func TestRepeatedMuchLater(t *testing.T) {
 // TestRecentBound shows that the file keeps the latest transactions, and not all.
 func TestRecentBound(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, filepath.Join(dir, "limits.db"))
-	defer func() { _ = s.Close() }()
-	long := strings.Repeat("x", 1<<20)
 	const mails = 20
+	s, err := sqlitestore.Open(sqlitestore.Options{
+		Path: filepath.Join(dir, "limits.db"), Memory: memstore.Options{Start: begin()},
+		Now: begin, Recent: 16 * 20, // a mail has about 20 octets
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
 	for i := range mails {
-		take(t, s, bobs(limit.End, fmt.Sprint(i, long), "", 1))
+		take(t, s, bobs(limit.End, fmt.Sprint(i), "", 1))
 		if err := s.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	next := killed(t, s, dir)
 	for i, repeat := range map[int]bool{0: false, mails - 10: true, mails - 1: true} {
-		if a := take(t, next, bobs(limit.End, fmt.Sprint(i, long), "", 1)); a.Repeat != repeat {
+		if a := take(t, next, bobs(limit.End, fmt.Sprint(i), "", 1)); a.Repeat != repeat {
 			t.Errorf("mail %d: %+v", i, a)
 		}
 	}
 }
 
 func FuzzTransactions(f *testing.F) {
-	f.Add([]byte("\x01a\x00\x01b\x01\x02\x01\x01x\x01\x01c\x02\x02\x01d\x02\x04"))
+	f.Add([]byte("aaaaaaaaaaaa\x01\x02\x01bbbbbbbbbbbb\x01\x00\x00\x01r\x01v\x02\x02cccccccccccc\x02\x02dddddddddddd\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) { _ = sqlitestore.CheckTransactions(b) })
 }

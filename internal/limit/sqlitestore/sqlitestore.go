@@ -9,6 +9,7 @@
 package sqlitestore
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -23,6 +24,9 @@ type Options struct {
 	Memory memstore.Options
 	Report func(sqlitefile.Event)
 	Now    func() time.Time // nil: time.Now
+	// Recent bounds the octets of transactions in the file; 0 means 16 MB. The oldest are
+	// removed first: a mail server repeats a request within seconds.
+	Recent int
 }
 
 // Store implements limit.Store.
@@ -40,7 +44,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{Store: memstore.New(o.Memory)}
 	s.Follow()
 	var err error
-	s.writer = &writer{memory: s.Store, now: o.Now}
+	s.writer = &writer{memory: s.Store, now: o.Now, recent: recent{most: cmp.Or(o.Recent, maxRecent)}}
 	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, s.writer)
 	if err != nil {
 		return nil, err

@@ -3,8 +3,11 @@ package sqlitestore_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,7 +51,7 @@ func TestRestart(t *testing.T) {
 	n := &limit.Rule{Key: limit.Login, Unit: limit.Networks, Count: 1, Window: time.Hour, Action: limit.Defer}
 	mail := func(s limit.Store, txn string, at time.Time, recipients int64) limit.Answer {
 		t.Helper()
-		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: at, Items: []limit.Item{
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: limit.DigestOf([]byte(txn)), Now: at, Items: []limit.Item{
 			{ID: limit.CounterID(r, "bob"), Rule: r, Amount: recipients},
 			{ID: limit.CounterID(n, "bob"), Rule: n, Member: "192.0.2.0/24"},
 		}})
@@ -80,7 +83,7 @@ func TestRestart(t *testing.T) {
 	if all, err := s.Blocks(t.Context()); err != nil || len(all) != 1 || all[0].Login != "eve" || !all[0].Until.IsZero() {
 		t.Errorf("blocks: %+v, %v", all, err)
 	}
-	if n, err := s.Reset(t.Context(), []string{limit.CounterID(r, "bob")}); n != 1 || err != nil {
+	if n, err := s.Reset(t.Context(), []string{limit.CounterID(r, "bob").String()}); n != 1 || err != nil {
 		t.Errorf("%d reset, %v", n, err)
 	}
 	if err := s.Close(); err != nil {
@@ -106,7 +109,7 @@ func TestKilled(t *testing.T) {
 	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 10, Window: time.Hour, Action: limit.Defer}
 	mail := func(s limit.Store, txn string) int64 {
 		t.Helper()
-		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: begin(), Items: []limit.Item{{ID: limit.CounterID(r, "bob"), Rule: r, Amount: 2}}})
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: limit.DigestOf([]byte(txn)), Now: begin(), Items: []limit.Item{{ID: limit.CounterID(r, "bob"), Rule: r, Amount: 2}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +139,7 @@ func TestResetKilled(t *testing.T) {
 	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 10, Window: time.Hour, Action: limit.Defer}
 	mail := func(s limit.Store, login, txn string) int64 {
 		t.Helper()
-		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: txn, Now: begin(), Items: []limit.Item{{ID: limit.CounterID(r, login), Rule: r, Amount: 2}}})
+		a, err := s.Take(t.Context(), &limit.Op{Step: limit.End, Txn: limit.DigestOf([]byte(txn)), Now: begin(), Items: []limit.Item{{ID: limit.CounterID(r, login), Rule: r, Amount: 2}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +149,7 @@ func TestResetKilled(t *testing.T) {
 	if err := s.Sync(t.Context()); err != nil { // settled
 		t.Fatal(err)
 	}
-	if n, err := s.Reset(t.Context(), []string{limit.CounterID(r, "bob")}); n != 1 || err != nil {
+	if n, err := s.Reset(t.Context(), []string{limit.CounterID(r, "bob").String()}); n != 1 || err != nil {
 		t.Fatalf("%d reset, %v", n, err)
 	}
 	bobs := func(s limit.Store, txn string) int64 { return mail(s, "bob", txn) }
@@ -195,7 +198,45 @@ func mailTo(t *testing.T, path string, mail func(limit.Store, string) int64) int
 	return mail(s, "c")
 }
 
+// A row of the journal has each rule once, and a value once for all of its counters.
+func TestJournal(t *testing.T) {
+	row := func(rule, value string, window time.Duration, last limit.Millis, data string) memstore.Row {
+		return memstore.Row{ID: limit.ID{Rule: rule, Value: value}, Logins: rule[0] == 'l', Window: window, Last: last, Data: []byte(data)}
+	}
+	gone := limit.ID{Rule: "login.recipients/3600", Value: "eve"}
+	want := []memstore.Row{
+		row("login.recipients/3600", "bob", time.Hour, 1_000_000, "1"),
+		row("login.recipients/86400", "bob", 24*time.Hour, 1_000_000, ""),
+		row("sender.messages/60", "bob", time.Minute, 999_999, "two"),
+		row("login.recipients/3600", "eve", time.Hour, 1_000_001, "3"),
+	}
+	b := sqlitestore.AppendJournal(nil, &memstore.Batch{Gone: []limit.ID{gone}, Rows: want})
+	for _, text := range []string{"login.recipients/3600", "bob"} {
+		if n := strings.Count(string(b), text); n != 1 {
+			t.Errorf("%q is %d times in %q", text, n, b)
+		}
+	}
+	got, err := sqlitestore.ReadJournal(b)
+	slices.Reverse(got)
+	if want = append([]memstore.Row{{ID: gone}}, want...); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
+// Rows of the former format are read.
+func TestLongJournal(t *testing.T) {
+	got, err := sqlitestore.ReadJournal([]byte("\x0alogin.x/60\x00\x10login.x/60 alice\x02\xc0\xa9\x07\x02\x01x"))
+	want := []memstore.Row{
+		{ID: limit.ID{Rule: "login.x/60", Value: "alice"}, Logins: true, Window: time.Minute, Last: 1, Data: []byte("x")},
+		{ID: limit.ID{Rule: "login.x/60"}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte("\x01a\x00\x01b\x02\x02\x02\x01x"))
-	f.Fuzz(func(t *testing.T, b []byte) { _ = sqlitestore.CheckJournal(b) })
+	f.Add([]byte("\x00\x02\x00\x01a\x01b\x02\x01x\x00\x01\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = sqlitestore.ReadJournal(b) })
 }

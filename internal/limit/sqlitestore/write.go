@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,8 +35,9 @@ type writer struct {
 	urgent atomic.Bool // the next turn must write, and settle
 	wrote  time.Time   // when the latest turn that wrote began
 
-	// The journal: the latest row of each counter in it, and the number of all rows.
-	journal map[string]memstore.Row
+	// The journal: the counters in it that were removed, and the number of all rows.
+	// The memory remembers the others.
+	gone    []limit.ID
 	entries int
 	settled time.Time
 	row     []byte // of the journal; memory to use again
@@ -47,22 +47,24 @@ type writer struct {
 
 // Fill implements sqlitefile.Memory. What is in the journal is newer than the rows.
 func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
-	w.journal, w.entries = make(map[string]memstore.Row), 0
+	w.gone, w.entries = nil, 0
+	inJournal := make(map[limit.ID]bool)
 	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var data []byte
 		if err := rows.Scan(&data); err != nil {
 			return err
 		}
 		return readJournal(data, func(r memstore.Row) error {
-			if _, newer := w.journal[r.ID]; newer {
+			if inJournal[r.ID] { // with a newer row
 				return nil
 			}
-			w.journal[r.ID] = r
+			inJournal[r.ID] = true
 			w.entries++
 			if r.Data == nil { // to be removed when the journal is settled
+				w.gone = append(w.gone, r.ID)
 				return nil
 			}
-			return w.memory.Fill(r)
+			return w.memory.Fill(r, true)
 		})
 	}, "SELECT data FROM journal ORDER BY seq DESC")
 	if err != nil {
@@ -70,15 +72,16 @@ func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	}
 	err = f.Each(ctx, func(rows *sql.Rows) error {
 		var r memstore.Row
+		var id string
 		var window int64
-		if err := rows.Scan(&r.ID, &r.Logins, &window, &r.Last, &r.Data); err != nil {
+		if err := rows.Scan(&id, &r.Logins, &window, &r.Last, &r.Data); err != nil {
 			return err
 		}
-		if _, newer := w.journal[r.ID]; newer {
+		if r.ID = limit.ParseID(id); inJournal[r.ID] {
 			return nil
 		}
 		r.Window = time.Duration(window) * time.Millisecond
-		return w.memory.Fill(r)
+		return w.memory.Fill(r, false)
 	}, "SELECT id, logins, window, last, data FROM counters ORDER BY last DESC")
 	if err != nil {
 		return err
@@ -107,7 +110,8 @@ func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
 // Lost implements sqlitefile.Memory.
 func (w *writer) Lost() {
 	w.urgent.Store(true)
-	w.journal, w.entries, w.recent = nil, 0, recent{}
+	w.gone, w.entries = nil, 0
+	w.recent.forget()
 	w.memory.Rewrite()
 }
 
@@ -177,55 +181,46 @@ func (w *writer) write(tx *sql.Tx, b *memstore.Batch) error {
 
 // note remembers what is in the journal.
 func (w *writer) note(b *memstore.Batch) {
-	if b.Clear || w.journal == nil {
-		w.journal, w.entries = make(map[string]memstore.Row), 0
+	if b.Clear {
+		w.gone, w.entries = nil, 0
 	}
-	for _, id := range b.Gone {
-		w.journal[id] = memstore.Row{ID: id}
-	}
-	for _, r := range b.Rows {
-		w.journal[r.ID] = r
-	}
+	w.gone = append(w.gone, b.Gone...)
 	w.recent.note(b)
 	w.entries += len(b.Gone) + len(b.Rows)
 }
 
 // settle copies the journal to the rows of the counters.
 func (w *writer) settle(f *sqlitefile.File) error {
-	var rows []memstore.Row
-	var gone []string
-	for id, r := range w.journal {
-		if r.Data == nil {
-			gone = append(gone, id)
-		} else {
-			rows = append(rows, r)
-		}
-	}
 	err := f.InTx(func(tx *sql.Tx) error {
-		if err := errors.Join(remove(tx, gone), upsert(tx, rows)); err != nil {
+		if err := remove(tx, w.gone); err != nil {
 			return err
+		}
+		for rows := range w.memory.Unsettled(batchRows) {
+			if err := upsert(tx, rows); err != nil {
+				return err
+			}
 		}
 		_, err := tx.Exec("DELETE FROM journal")
 		return err
 	})
 	if err == nil {
-		clear(w.journal)
-		w.entries, w.settled = 0, time.Now()
+		w.memory.Settled()
+		w.gone, w.entries, w.settled = nil, 0, time.Now()
 	}
 	return err
 }
 
 // remove deletes counters.
-func remove(tx *sql.Tx, ids []string) error {
-	return prepared(tx, len(ids), "DELETE FROM counters WHERE id = ?", func(i int) []any { return []any{ids[i]} })
+func remove(tx *sql.Tx, ids []limit.ID) error {
+	return prepared(tx, len(ids), "DELETE FROM counters WHERE id = ?", func(i int) []any { return []any{ids[i].String()} })
 }
 
 // rowsAtOnce is how many rows one statement writes. A statement costs more than a row.
 const rowsAtOnce = 50
 
-// upsert writes counters in the order of the file, so that each page is changed once.
+// upsert writes counters. They are in the order of the file, so that each page is
+// changed once.
 func upsert(tx *sql.Tx, rows []memstore.Row) error {
-	slices.SortFunc(rows, func(a, b memstore.Row) int { return strings.Compare(a.ID, b.ID) })
 	whole := len(rows) / rowsAtOnce * rowsAtOnce
 	err := prepared(tx, whole/rowsAtOnce, upsertQuery(rowsAtOnce), func(i int) []any {
 		return columns(rows[i*rowsAtOnce : (i+1)*rowsAtOnce])
@@ -245,7 +240,7 @@ func columns(rows []memstore.Row) []any {
 	args := make([]any, 0, 5*len(rows))
 	for i := range rows {
 		r := &rows[i]
-		args = append(args, r.ID, r.Logins, r.Window.Milliseconds(), r.Last, r.Data)
+		args = append(args, r.ID.String(), r.Logins, r.Window.Milliseconds(), r.Last, r.Data)
 	}
 	return args
 }

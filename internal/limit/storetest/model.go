@@ -10,8 +10,8 @@ import (
 
 // model is a naive exact counter: it remembers every single thing that was counted.
 type model struct {
-	events map[string][]event // by counter, in order of time
-	txns   map[string]*modelTxn
+	events map[limit.ID][]event // by counter, in order of time
+	txns   map[limit.Digest]*modelTxn
 }
 
 type event struct {
@@ -20,8 +20,8 @@ type event struct {
 }
 
 type modelTxn struct {
-	parts map[string]bool
-	held  map[string]*modelHeld
+	parts map[limit.Digest]bool
+	held  map[limit.ID]*modelHeld
 	done  bool
 	ends  time.Time
 }
@@ -32,11 +32,11 @@ type modelHeld struct {
 }
 
 func newModel() *model {
-	return &model{make(map[string][]event), make(map[string]*modelTxn)}
+	return &model{make(map[limit.ID][]event), make(map[limit.Digest]*modelTxn)}
 }
 
 // used returns what was counted within a span, and what is reserved.
-func (m *model) used(id string, now time.Time, span time.Duration) int64 {
+func (m *model) used(id limit.ID, now time.Time, span time.Duration) int64 {
 	sum := m.reserved(id)
 	for _, e := range m.events[id] {
 		if now.Sub(e.at) < span {
@@ -46,7 +46,7 @@ func (m *model) used(id string, now time.Time, span time.Duration) int64 {
 	return sum
 }
 
-func (m *model) reserved(id string) (sum int64) {
+func (m *model) reserved(id limit.ID) (sum int64) {
 	for _, t := range m.txns {
 		if h := t.held[id]; h != nil {
 			sum += h.reserved
@@ -67,14 +67,14 @@ func (m *model) expire(now time.Time) {
 func (m *model) txn(op *limit.Op) *modelTxn {
 	t := m.txns[op.Txn]
 	if t == nil {
-		t = &modelTxn{parts: make(map[string]bool), held: make(map[string]*modelHeld)}
+		t = &modelTxn{parts: make(map[limit.Digest]bool), held: make(map[limit.ID]*modelHeld)}
 		m.txns[op.Txn] = t
 	}
 	t.ends = op.Now.Add(limit.HoldFor)
 	return t
 }
 
-func (t *modelTxn) hold(id string) *modelHeld {
+func (t *modelTxn) hold(id limit.ID) *modelHeld {
 	h := t.held[id]
 	if h == nil {
 		h = new(modelHeld)
@@ -141,7 +141,7 @@ func (m *model) count(t *modelTxn, op *limit.Op) {
 	}
 }
 
-func (m *model) add(id string, now time.Time, n int64) {
+func (m *model) add(id limit.ID, now time.Time, n int64) {
 	if n < 0 {
 		m.sub(id, -n)
 		return
@@ -150,7 +150,7 @@ func (m *model) add(id string, now time.Time, n int64) {
 }
 
 // sub takes back the latest counts.
-func (m *model) sub(id string, n int64) {
+func (m *model) sub(id limit.ID, n int64) {
 	for n > 0 && len(m.events[id]) > 0 {
 		last := &m.events[id][len(m.events[id])-1]
 		taken := min(n, last.n)
