@@ -234,6 +234,9 @@ func (u *unit) unzip(where string, in *buffered, depth int) error {
 	if err != nil {
 		return fmt.Errorf("zip: %w", err)
 	}
+	if overlap(archive.File, uint64(len(packed))) {
+		return fmt.Errorf("%w: files of the archive share their octets", errBomb)
+	}
 	for _, file := range archive.File {
 		if file.FileInfo().IsDir() || strings.HasPrefix(file.Name, "__MACOSX/") {
 			continue
@@ -243,6 +246,18 @@ func (u *unit) unzip(where string, in *buffered, depth int) error {
 		}
 	}
 	return nil
+}
+
+// overlap reports whether the files of an archive are longer than the archive. A few
+// octets that many files share would inflate again for each of them.
+func overlap(files []*zip.File, size uint64) bool {
+	for _, file := range files {
+		if file.CompressedSize64 > size {
+			return true
+		}
+		size -= file.CompressedSize64
+	}
+	return false
 }
 
 func (u *unit) zipped(where string, file *zip.File, depth int) error {

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -73,6 +74,18 @@ func zippedAs(t testing.TB, name, text string) string {
 		t.Fatal(err)
 	}
 	return out.String()
+}
+
+// overlapping is an archive whose directory lists its only file many times.
+func overlapping(t testing.TB, times int) string {
+	t.Helper()
+	archive := zipped(t, plain())
+	directory, end := strings.Index(archive, "PK\x01\x02"), strings.LastIndex(archive, "PK\x05\x06")
+	entry, tail := archive[directory:end], []byte(archive[end:])
+	binary.LittleEndian.PutUint16(tail[8:], uint16(times))
+	binary.LittleEndian.PutUint16(tail[10:], uint16(times))
+	binary.LittleEndian.PutUint32(tail[12:], uint32(times*len(entry)))
+	return archive[:directory] + strings.Repeat(entry, times) + string(tail)
 }
 
 func addZipped(t testing.TB, z *zip.Writer, name, text string) {
@@ -228,6 +241,7 @@ func TestRefused(t *testing.T) {
 		{"too much in one file", zipped(t, plain(), feedbackOf(random(7<<18))), "more than 1572864 octets"},
 		{"zip of zips of zips", nested, "an archive in an archive in an archive"},
 		{"too many files", zipped(t, make([]string, 250)...), "more than 200 parts"},
+		{"files that share octets", overlapping(t, 150), "share their octets"},
 		{"large archive", zipped(t, random(3<<20)), "a zip archive larger than 1572864 octets"},
 		{"broken zip", zipped(t, plain())[:300], "zip: "},
 		{"broken gzip", gzipped(t, plain())[:300], "it ends before </feedback>"},
