@@ -7,14 +7,14 @@ FUZZTIME ?= 20s
 INSTALLED  = $(DESTDIR)$(PREFIX)
 MANUALS    = README.md CHANGELOG.md $(wildcard policy/*.md greylist/*.md dnsbl/*.md milter/*.md deploy/*.md)
 # Folders of deploy/ that are read where Postern is installed. The others build or are the installation.
-DOCUMENTS  = $(filter-out %.md deploy/systemd deploy/package deploy/docker,$(wildcard deploy/*))
+DOCUMENTS  = $(filter-out %.md %.json deploy/systemd deploy/package deploy/docker,$(wildcard deploy/*))
 UNITS      = $(notdir $(wildcard deploy/systemd/*.service deploy/systemd/*.socket deploy/systemd/*.timer))
 BASHSCRIPT = $(INSTALLED)/share/bash-completion/completions/postern
 FISHSCRIPT = $(INSTALLED)/share/fish/vendor_completions.d/postern.fish
 ZSHSCRIPT  = $(INSTALLED)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_postern
 
 .DEFAULT_GOAL := all
-.PHONY: all build openssl man try unit test check fuzz bench faults soak install uninstall deb rpm release go setup help
+.PHONY: all build openssl man try unit test check fuzz bench bench-peers faults soak install uninstall deb rpm release go setup help
 .NOTPARALLEL:
 
 all: build man ## the programs and their manual pages
@@ -70,6 +70,13 @@ fuzz: go ## every fuzz target, FUZZTIME (20s) each
 bench: go setup ## measure what Postern costs
 	$(GO) run ./internal/e2e/bench
 
+ROUNDS ?= 3
+SHORT  ?=
+
+bench-peers: go ## Postern beside other programs, in ROUNDS (3) rounds; SHORT=1 for a tenth of the load
+	@.ci/setup peers || echo "make bench-peers: not every program could be installed; its row says so" >&2
+	$(GO) run ./internal/e2e/bench peers --rounds $(ROUNDS) $(if $(SHORT),--short)
+
 faults: go setup ## what happens when something fails: each promise of deploy/FAULTS.md, tried
 	@$(GO) run ./internal/e2e/faults
 
@@ -124,4 +131,4 @@ setup:
 	@.ci/setup
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13

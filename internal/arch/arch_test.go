@@ -114,7 +114,7 @@ var rows = []row{
 	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/record"}},
 	{"internal/e2e/faults", []string{"internal/manual"}},
 	// The cost of the milter protocol alone is measured with a handler of the bench.
-	{"internal/e2e/bench", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "milter"})},
+	{"internal/e2e/bench", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "milter", "internal/manual"})},
 	{"internal/e2e/...", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "internal/rotate"})},
 	{"internal/golden", nil},
 	{"internal/arch", nil},

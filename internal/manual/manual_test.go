@@ -244,8 +244,8 @@ func TestReasons(t *testing.T) {
 	compare(t, "reason", reasons(t), documented)
 }
 
-// update has TestMeanings write what it compares.
-var update = flag.Bool("update", false, "write internal/record/meaning.go from deploy/README.md")
+// update has TestMeanings and TestFigures write what they compare.
+var update = flag.Bool("update", false, "write internal/record/meaning.go from deploy/README.md, and the pages of measured figures from their JSON")
 
 // meanings is the file that explains reasons in the words of their rows.
 func meanings(t *testing.T) string {

@@ -200,13 +200,8 @@ func StartRspamdMilter(ctx context.Context, c PeerConfig, files map[string]strin
 // mount namespace of "unshare". The process id stays the same.
 const inNamespace = `mount --bind "$0" /etc/resolv.conf && exec "$@"`
 
-// Start runs a program that queries the name server of c. It returns when the program's
-// socket accepts connections.
-func (c PeerConfig) Start(ctx context.Context, socket, program string, args ...string) (*Peer, error) {
-	path, err := systemTool(program)
-	if err != nil {
-		return nil, err
-	}
+// Command returns a command whose program queries the name server of c.
+func (c PeerConfig) Command(path string, args ...string) (*exec.Cmd, error) {
 	resolv := filepath.Join(c.Dir, "resolv.conf")
 	if err := os.WriteFile(resolv, []byte("nameserver "+c.Nameserver.String()+"\n"), 0o644); err != nil {
 		return nil, err
@@ -214,6 +209,20 @@ func (c PeerConfig) Start(ctx context.Context, socket, program string, args ...s
 	cmd := exec.Command("/bin/sh", append([]string{"-c", inNamespace, resolv, path}, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	return cmd, nil
+}
+
+// Start runs a program that queries the name server of c. It returns when the program's
+// socket accepts connections.
+func (c PeerConfig) Start(ctx context.Context, socket, program string, args ...string) (*Peer, error) {
+	path, err := systemTool(program)
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := c.Command(path, args...)
+	if err != nil {
+		return nil, err
+	}
 	server, err := StartServer(ctx, cmd, func(context.Context) error {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {

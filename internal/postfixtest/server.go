@@ -60,7 +60,7 @@ func (s *Server) Pause() error {
 	if err := s.all(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	for _, pid := range append([]int{s.process.pid()}, descendants(s.process.pid())...) {
+	for _, pid := range append([]int{s.process.pid()}, Descendants(s.process.pid())...) {
 		for runs(pid) {
 			runtime.Gosched()
 		}
@@ -88,7 +88,7 @@ func (s *Server) Resume() error { return s.all(syscall.SIGCONT) }
 // all signals the server and its descendants. Some servers use a process with its own
 // group for each connection.
 func (s *Server) all(sig syscall.Signal) error {
-	for _, pid := range append([]int{s.process.pid()}, descendants(s.process.pid())...) {
+	for _, pid := range append([]int{s.process.pid()}, Descendants(s.process.pid())...) {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("signal %s: %w", s.process.cmd.Path, err)
 		}
@@ -96,8 +96,8 @@ func (s *Server) all(sig syscall.Signal) error {
 	return nil
 }
 
-// descendants returns the processes below pid in /proc.
-func descendants(pid int) []int {
+// Descendants returns the processes below pid in /proc.
+func Descendants(pid int) []int {
 	// A process without such files has ended meanwhile.
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	var all []int
@@ -105,7 +105,7 @@ func descendants(pid int) []int {
 		text, _ := os.ReadFile(file)
 		for field := range strings.FieldsSeq(string(text)) {
 			if child, err := strconv.Atoi(field); err == nil {
-				all = append(append(all, child), descendants(child)...)
+				all = append(append(all, child), Descendants(child)...)
 			}
 		}
 	}

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
@@ -152,68 +150,20 @@ func benchAgainstPeers(ctx context.Context, pid int, socket string, peers *dmarc
 
 // loadVerify returns the microseconds of CPU that a mail cost pid.
 func loadVerify(ctx context.Context, pid int, socket, mail string) (float64, error) {
-	spent, err := used(pid, func() error {
-		return together(func() error {
-			s, err := openVerify(ctx, socket, dmarcClient)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			for range dmarcMails / milterConns {
-				if got, err := verified(s, "a@"+dmarcDomain, mail); err != nil || !passed(got) {
-					return fmt.Errorf("results %q, %w", got, err)
-				}
-			}
-			return nil
-		})
-	})
-	return float64(spent.Microseconds()) / float64(dmarcMails/milterConns*milterConns), err
+	l := mailLoad{sockets: []string{socket}, mails: dmarcMails, sender: "a@" + dmarcDomain, mail: mail, good: passed}
+	spent, err := used(pid, func() error { return l.deliver(ctx) })
+	return float64(spent.Microseconds()) / float64(dmarcMails), err
 }
 
-// load is loadVerify for the two filters. Each mail passes both, as from Postfix: the
-// second gets the fields that the first has added.
+// load is loadVerify for the two filters.
 func (p *dmarcPeers) load(ctx context.Context, mail string) (dkim, dmarc float64, err error) {
-	session := func() error {
-		first, err := openVerify(ctx, p.dkim.Socket, dmarcClient)
-		if err != nil {
-			return err
-		}
-		defer first.Close()
-		second, err := openVerify(ctx, p.dmarc.Socket, dmarcClient)
-		if err != nil {
-			return err
-		}
-		defer second.Close()
-		for range peerMails / milterConns {
-			added, err := verified(first, "a@"+dmarcDomain, mail)
-			if err != nil {
-				return err
-			}
-			got, err := verified(second, "a@"+dmarcDomain, strings.ReplaceAll(added, "\n", "\r\n")+"\r\n"+mail)
-			if err != nil || !passed(added+got) {
-				return fmt.Errorf("results %q and %q, %w", added, got, err)
-			}
-		}
-		return nil
-	}
+	l := mailLoad{sockets: []string{p.dkim.Socket, p.dmarc.Socket}, mails: peerMails, sender: "a@" + dmarcDomain, mail: mail, good: passed}
 	var dmarcSpent time.Duration
 	dkimSpent, err := used(p.dkim.PID(), func() (err error) {
-		dmarcSpent, err = used(p.dmarc.PID(), func() error { return together(session) })
+		dmarcSpent, err = used(p.dmarc.PID(), func() error { return l.deliver(ctx) })
 		return err
 	})
-	const sent = float64(peerMails / milterConns * milterConns)
-	return float64(dkimSpent.Microseconds()) / sent, float64(dmarcSpent.Microseconds()) / sent, err
-}
-
-// together runs a session on each connection.
-func together(session func() error) error {
-	var wg sync.WaitGroup
-	errs := make([]error, milterConns)
-	for i := range milterConns {
-		wg.Go(func() { errs[i] = session() })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return float64(dkimSpent.Microseconds()) / float64(peerMails), float64(dmarcSpent.Microseconds()) / float64(peerMails), err
 }
 
 // passed reports whether all checks in the results have passed.

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
@@ -21,13 +22,9 @@ const peerSigned = 800
 // Go's bare signature and with OpenDKIM, which is linked with OpenSSL too. OpenDKIM
 // writes no log.
 func benchEngine(ctx context.Context, e *env) ([]result, error) {
-	root, err := postfixtest.ModuleRoot(ctx)
+	program, err := buildOpenSSL(ctx, e)
 	if err != nil {
 		return nil, err
-	}
-	program := filepath.Join(e.dir, "milterd-openssl")
-	if out, err := exec.CommandContext(ctx, filepath.Join(root, ".ci/openssl"), program).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build with OpenSSL: %w\n%s", err, out)
 	}
 	daemon, socket, err := startMilterd(ctx, e, program, "rsa", "--rsa-engine=openssl")
 	if err != nil {
@@ -74,20 +71,47 @@ func benchEngine(ctx context.Context, e *env) ([]result, error) {
 	}, errors.Join(daemon.Stop(), peer.Stop())
 }
 
+// buildOpenSSL builds a postern-milterd that is linked with OpenSSL.
+func buildOpenSSL(ctx context.Context, e *env) (program string, err error) {
+	root, err := postfixtest.ModuleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	program = filepath.Join(e.dir, "milterd-openssl")
+	if out, err := exec.CommandContext(ctx, filepath.Join(root, ".ci/openssl"), program).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build with OpenSSL: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
 // bareOpenSSL returns the microseconds of CPU for a bare RSA-2048 signature by OpenSSL,
-// with as many at once as bareRSA makes.
+// with as many at once as bareRSA makes. openssl's own -multi would count the time on the
+// clock, in which other programs run too.
 func bareOpenSSL(ctx context.Context) (float64, error) {
 	workers := runtime.GOMAXPROCS(0)
-	cmd := exec.CommandContext(ctx, "openssl", "speed", "-mr", "-multi", strconv.Itoa(workers), "-seconds", "1", "rsa2048")
-	out, err := cmd.Output()
+	var wg sync.WaitGroup
+	costs, errs := make([]float64, workers), make([]error, workers)
+	for i := range workers {
+		wg.Go(func() { costs[i], errs[i] = opensslSpeed(ctx) })
+	}
+	wg.Wait()
+	sum := 0.
+	for _, cost := range costs {
+		sum += cost
+	}
+	return sum / float64(workers), errors.Join(errs...)
+}
+
+func opensslSpeed(ctx context.Context) (micros float64, err error) {
+	out, err := exec.CommandContext(ctx, "openssl", "speed", "-mr", "-seconds", "1", "rsa2048").Output()
 	if err != nil {
 		return 0, fmt.Errorf("openssl speed: %w", err)
 	}
 	for line := range strings.Lines(string(out)) {
-		// This line has the sum of signatures a second.
+		// This line has the signatures in a second of CPU time.
 		if fields := strings.Split(strings.TrimSpace(line), ":"); fields[0] == "+F2" && len(fields) == 5 {
 			rate, err := strconv.ParseFloat(fields[3], 64)
-			return float64(workers) * 1e6 / rate, err
+			return 1e6 / rate, err
 		}
 	}
 	return 0, fmt.Errorf("openssl speed printed no rate: %q", out)
@@ -112,12 +136,17 @@ func startSigningPeer(ctx context.Context, e *env) (*postfixtest.Peer, error) {
 
 // loadSigner returns the microseconds of CPU that a mail of 10 KB cost pid.
 func loadSigner(ctx context.Context, pid int, socket string) (float64, error) {
-	mail := "From: Alice <a@home.example>\r\nTo: Bob <b@away.example>\r\nSubject: a subject of quite usual length, not too short\r\n" +
-		"Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <20240101000000.4XQUEUEID@mail.home.example>\r\n" +
-		strings.Repeat("X-Field: a value of quite usual length, not too short\r\n", 20) + "\r\n" +
-		strings.Repeat("a line of the body that is as long as lines are\r\n", 200)
-	spent, err := used(pid, func() error {
-		return together(func() error { return signedMails(ctx, socket, mail, peerSigned/milterConns) })
-	})
-	return float64(spent.Microseconds()) / float64(peerSigned/milterConns*milterConns), err
+	l := signedLoad(socket, peerSigned)
+	spent, err := used(pid, func() error { return l.deliver(ctx) })
+	return float64(spent.Microseconds()) / float64(l.mails), err
+}
+
+// signedLoad returns mails of 10 KB that must get one signature each.
+func signedLoad(socket string, mails int) mailLoad {
+	return mailLoad{sockets: []string{socket}, mails: mails, sender: "a@home.example",
+		good: func(added string) bool { return strings.Count(added, "DKIM-Signature: ") == 1 },
+		mail: "From: Alice <a@home.example>\r\nTo: Bob <b@away.example>\r\nSubject: a subject of quite usual length, not too short\r\n" +
+			"Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <20240101000000.4XQUEUEID@mail.home.example>\r\n" +
+			strings.Repeat("X-Field: a value of quite usual length, not too short\r\n", 20) + "\r\n" +
+			strings.Repeat("a line of the body that is as long as lines are\r\n", 200)}
 }

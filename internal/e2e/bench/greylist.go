@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,10 @@ const (
 type greylister struct {
 	socket   string
 	pid      int
-	requests int // of a phase
+	more     []int // further processes that do its work
+	requests int   // of a phase
+	// The first words of its replies, if they are not those of Postern.
+	defers, passes string
 }
 
 // phases holds the figures of the two kinds of decision: a new sender, and a sender
@@ -45,7 +49,7 @@ func benchGreylist(ctx context.Context, e *env) ([]result, error) {
 		return nil, err
 	}
 	defer stop()
-	redis, stopRedis, err := startRedis(ctx, e)
+	redis, _, stopRedis, err := startRedis(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -122,48 +126,51 @@ func inTurn(ctx context.Context, series int, ours, postgrey greylister) (got, re
 	return got, reference, nil
 }
 
-// measure runs a round: new senders, their retry (not measured), and the same senders
-// again.
+// measure runs a round.
 func (g greylister) measure(ctx context.Context, round int, into *phases) error {
-	deferred := map[string]int{"DEFER_IF_PERMIT": g.requests}
-	rate, cpu, err := g.send(ctx, round, deferred)
+	fresh, known, err := g.round(ctx, round)
 	if err != nil {
 		return err
 	}
-	into.newRate, into.newCPU = append(into.newRate, rate), append(into.newCPU, cpu)
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(greylistDelay + time.Second): // postgrey counts whole seconds
-	}
-	if _, _, err := g.send(ctx, round, nil); err != nil {
-		return err
-	}
-	rate, cpu, err = g.send(ctx, round, map[string]int{"DUNNO": g.requests})
-	into.knownRate, into.knownCPU = append(into.knownRate, rate), append(into.knownCPU, cpu)
-	return err
+	into.newRate, into.newCPU = append(into.newRate, fresh.rate()), append(into.newCPU, fresh.micros())
+	into.knownRate, into.knownCPU = append(into.knownRate, known.rate()), append(into.knownCPU, known.micros())
+	return nil
 }
 
-func (g greylister) send(ctx context.Context, round int, want map[string]int) (rate, cpu float64, err error) {
+// round sends new senders, their retry (not measured), and the same senders again.
+func (g greylister) round(ctx context.Context, round int) (fresh, known sample, err error) {
+	if fresh, err = g.send(ctx, round, g.deferring()); err != nil {
+		return fresh, known, err
+	}
+	select {
+	case <-ctx.Done():
+		return fresh, known, ctx.Err()
+	case <-time.After(greylistDelay + time.Second): // postgrey counts whole seconds
+	}
+	if _, err = g.send(ctx, round, ""); err != nil {
+		return fresh, known, err
+	}
+	known, err = g.send(ctx, round, g.passing())
+	return fresh, known, err
+}
+
+func (g greylister) pids() []int { return append([]int{g.pid}, g.more...) }
+
+// deferring and passing return the first words of the two replies.
+func (g greylister) deferring() string { return cmp.Or(g.defers, "DEFER_IF_PERMIT") }
+func (g greylister) passing() string   { return cmp.Or(g.passes, "DUNNO") }
+
+// send sends the requests of a phase. All replies must begin with want, if it is not "".
+func (g greylister) send(ctx context.Context, round int, want string) (sample, error) {
 	l := load{conns: greylistConns, requests: g.requests,
 		request: func(c, i int) []byte { return greylistRequest(round, c, i) }}
-	var wall time.Duration
-	var actions map[string]int
-	used, err := used(g.pid, func() (err error) {
-		if _, actions, wall, err = l.sendLean(ctx, g.socket); err != nil {
-			return err
+	return take(ctx, g.pids(), func() (int, latencies, time.Duration, error) {
+		took, actions, wall, err := l.sendLean(ctx, g.socket)
+		if err == nil && want != "" {
+			err = expect(actions, map[string]int{want: g.requests})
 		}
-		return idle(ctx, g.pid)
+		return g.requests, took, wall, err
 	})
-	if err != nil {
-		return 0, 0, err
-	}
-	for action, n := range want {
-		if actions[action] != n {
-			return 0, 0, fmt.Errorf("replies %v, want %v", actions, want)
-		}
-	}
-	return float64(g.requests) / wall.Seconds(), float64(used.Nanoseconds()) / 1000 / float64(g.requests), nil
 }
 
 // greylistRequest returns a request with a sender of its own. The sender has letters,
@@ -209,15 +216,18 @@ func startPostgrey(ctx context.Context, e *env) (greylister, func(), error) {
 	return greylister{socket: socket, pid: cmd.Process.Pid, requests: postgreyLoad}, stop, nil
 }
 
-func startRedis(ctx context.Context, e *env) (addr string, stop func(), err error) {
+func startRedis(ctx context.Context, e *env) (addr string, pid int, stop func(), err error) {
 	if addr, err = postfixtest.FreeAddr(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	_, port, _ := strings.Cut(addr, ":")
 	socket := filepath.Join(e.dir, "redis.sock")
 	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--save", "", "--dir", e.dir)
 	stop, err = startPeer(ctx, cmd, func() error { return waitSocket(ctx, socket) })
-	return addr, stop, err
+	if err != nil {
+		return "", 0, nil, err
+	}
+	return addr, cmd.Process.Pid, stop, nil
 }
 
 // startPeer starts another project's program.
@@ -245,7 +255,7 @@ func benchMany(ctx context.Context, e *env) ([]result, error) {
 		return nil, err
 	}
 	g.requests = manyTriplets
-	filled, _, err := g.send(ctx, 1000, nil)
+	filled, err := g.send(ctx, 1000, "")
 	if err = errors.Join(err, daemon.Stop()); err != nil {
 		return nil, err
 	}
@@ -269,7 +279,7 @@ func benchMany(ctx context.Context, e *env) ([]result, error) {
 	}
 	return []result{
 		{what: "embedded, a million triplets, while purging: p99", value: float64(took.quantile(0.99).Microseconds()) / 1000, unit: "ms", most: 5,
-			detail: fmt.Sprintf("p50 %.2f ms, p99.9 %.2f ms; filled at %.0f /s", ms(took.quantile(0.5)), ms(took.quantile(0.999)), filled)},
+			detail: fmt.Sprintf("p50 %.2f ms, p99.9 %.2f ms; filled at %.0f /s", ms(took.quantile(0.5)), ms(took.quantile(0.999)), filled.rate())},
 		{what: "embedded, a million triplets: resident", value: memory, unit: "MiB", most: 250, detail: fmt.Sprintf("%.0f MiB after the start", opened)},
 		{what: "embedded, a million triplets: start of the daemon", value: start.Seconds(), unit: "s", most: 1.5},
 	}, nil

@@ -35,6 +35,7 @@ type limiter struct {
 	name     string
 	least    float64 // of our rate against this one's; 0 for no bound
 	socket   string
+	pid      int
 	requests int // of a round
 	cpuTime  func() (time.Duration, error)
 	stop     func() error
@@ -112,15 +113,21 @@ func (l *limiter) measure(ctx context.Context, round int) error {
 	if err != nil {
 		return err
 	}
-	load := load{conns: limitPeerConns, requests: l.requests, request: limitRequest(round)}
-	_, actions, wall, err := load.sendLean(ctx, l.socket)
-	if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": l.requests})); err != nil {
+	_, wall, err := l.send(ctx, round)
+	if err != nil {
 		return err
 	}
 	after, err := l.cpuTime()
-	l.rates = append(l.rates, float64(l.requests)/wall.Seconds())
-	l.cpu = append(l.cpu, float64((after-before).Nanoseconds())/1000/float64(l.requests))
+	s := sample{sent: l.requests, wall: wall, cpu: after - before}
+	l.rates, l.cpu = append(l.rates, s.rate()), append(l.cpu, s.micros())
 	return err
+}
+
+// send sends the load of a round.
+func (l *limiter) send(ctx context.Context, round int) (latencies, time.Duration, error) {
+	load := load{conns: limitPeerConns, requests: l.requests, request: limitRequest(round)}
+	took, actions, wall, err := load.sendLean(ctx, l.socket)
+	return took, wall, errors.Join(err, expect(actions, map[string]int{"DUNNO": l.requests}))
 }
 
 // prove sends more requests of one login than its limit, to show that the server
@@ -140,7 +147,7 @@ func startLimits(ctx context.Context, e *env) (*limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &limiter{name: "postern-policyd", socket: socket, requests: ourLimitLoad, stop: daemon.Stop,
+	return &limiter{name: "postern-policyd", socket: socket, pid: daemon.PID(), requests: ourLimitLoad, stop: daemon.Stop,
 		cpuTime: func() (time.Duration, error) { return cpuTime(daemon.PID()) }}, nil
 }
 
@@ -180,6 +187,7 @@ func rateLimitIn(dir string, l limiter) func(context.Context, *env) (*limiter, e
 		if err != nil {
 			return nil, fmt.Errorf("policyd-rate-limit: %w", err)
 		}
+		l.pid = cmd.Process.Pid
 		l.stop = func() error { stop(); return nil }
 		l.cpuTime = func() (time.Duration, error) { return cpuTime(cmd.Process.Pid) }
 		return &l, nil
@@ -212,7 +220,7 @@ func startPostfwd(ctx context.Context, e *env) (*limiter, error) {
 	if err != nil || group <= 1 {
 		return nil, fmt.Errorf("postfwd2: its pid file has %q", written)
 	}
-	l := &limiter{name: "postfwd2", least: 10, socket: socket, requests: postfwdLoad,
+	l := &limiter{name: "postfwd2", least: 10, socket: socket, pid: group, requests: postfwdLoad,
 		cpuTime: func() (time.Duration, error) { return groupTime(group) },
 		stop:    func() error { return unix.Kill(-group, unix.SIGKILL) }}
 	if err := waitSocket(starting, socket); err != nil {
@@ -236,6 +244,9 @@ func waitFile(ctx context.Context, path string) (string, error) {
 	}
 }
 
+// tick is the unit of CPU times in /proc (USER_HZ).
+const tick = time.Second / 100
+
 // groupTime returns the CPU time of a process group, including children that have
 // ended.
 func groupTime(group int) (time.Duration, error) {
@@ -243,7 +254,6 @@ func groupTime(group int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	const tick = time.Second / 100 // USER_HZ
 	var sum time.Duration
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)

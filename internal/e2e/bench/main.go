@@ -5,6 +5,9 @@
 // runs in the same minute. Both are measured in turn, several times, and the medians
 // are compared. CPU time is that of the measured process alone, as the kernel counts
 // it.
+//
+// The verb "peers" compares Postern with other programs, and writes the figures to
+// deploy/.
 package main
 
 import (
@@ -94,7 +97,7 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	missed, err := run(ctx, os.Args[1:])
+	missed, err := dispatch(ctx, os.Args[1:])
 	stop()
 	switch {
 	case err != nil:
@@ -104,6 +107,14 @@ func main() {
 		fmt.Fprintf(os.Stderr, "bench: %d figures miss their bound\n", missed)
 		os.Exit(1)
 	}
+}
+
+// dispatch runs a verb that publishes figures, or benchmarks.
+func dispatch(ctx context.Context, args []string) (missed int, err error) {
+	if len(args) > 0 && args[0] == peersArg {
+		return 0, benchPeers(ctx, args[1:])
+	}
+	return run(ctx, args)
 }
 
 func run(ctx context.Context, names []string) (missed int, err error) {

@@ -43,12 +43,12 @@ func used(pid int, f func() error) (time.Duration, error) {
 	return after - before, err
 }
 
-// idle waits until a process uses at most a hundredth of a core, because it may have
-// work left, such as writing its records.
+// idle waits until a process and its children use at most a hundredth of a core, because
+// they may have work left, such as writing records.
 func idle(ctx context.Context, pid int) error {
 	const step = 300 * time.Millisecond
 	for {
-		before, err := cpuTime(pid)
+		before, err := treeTime([]int{pid})
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func idle(ctx context.Context, pid int) error {
 			return ctx.Err()
 		case <-time.After(step):
 		}
-		if after, err := cpuTime(pid); err != nil || after-before < step/100 {
+		if after, err := treeTime([]int{pid}); err != nil || after-before < step/100 {
 			return err
 		}
 	}

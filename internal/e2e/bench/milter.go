@@ -201,7 +201,7 @@ func bareRSA() (float64, error) {
 // must get that number of signatures.
 func loadMilter(ctx context.Context, pid int, socket string, mails, signatures int) (float64, error) {
 	spent, err := used(pid, func() error {
-		return together(func() error { return milterSession(ctx, socket, mails/milterConns, signatures) })
+		return together(milterConns, func(int) error { return milterSession(ctx, socket, mails/milterConns, signatures) })
 	})
 	return float64(spent.Microseconds()) / float64(mails/milterConns*milterConns), err
 }

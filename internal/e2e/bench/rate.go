@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -87,11 +88,15 @@ func (s *rateSite) atEnd(f func() error) { s.ends = append(s.ends, f) }
 // quietly adds a function without an error to those that end the site.
 func (s *rateSite) quietly(f func()) { s.atEnd(func() error { f(); return nil }) }
 
+func newRateSite(e *env) *rateSite {
+	return &rateSite{relays: map[string]*proxyRelay{}, guards: map[string][]int{}, mail: filepath.Join(e.dir, "rate.eml"),
+		records: filepath.Join(e.dir, "verify.log"), greeted: filepath.Join(e.dir, "rate.log")}
+}
+
 // startRate starts everything. The caller must stop what it returns, even with an
 // error.
 func startRate(ctx context.Context, e *env) (*rateSite, error) {
-	s := &rateSite{relays: map[string]*proxyRelay{}, guards: map[string][]int{}, mail: filepath.Join(e.dir, "rate.eml"),
-		records: filepath.Join(e.dir, "verify.log"), greeted: filepath.Join(e.dir, "rate.log")}
+	s := newRateSite(e)
 	dns, err := s.startDNS()
 	if err != nil {
 		return s, err
@@ -104,41 +109,55 @@ func startRate(ctx context.Context, e *env) (*rateSite, error) {
 	if err != nil {
 		return s, err
 	}
+	return s, s.open(ctx, attached{bareService, idle}, attached{guardedService, ours})
+}
+
+// attached is a service of the Postfix, and the servers that it asks.
+type attached struct {
+	service string
+	guards
+}
+
+// open starts the Postfix with services, and what it delivers to.
+func (s *rateSite) open(ctx context.Context, services ...attached) error {
 	sink, err := s.startSink(ctx)
 	if err != nil {
-		return s, err
+		return err
+	}
+	var more []postfixtest.Service
+	for _, a := range services {
+		more = append(more, postfixtest.Service{Name: a.service, Proxied: true, Options: a.options()})
 	}
 	s.postfix, err = postfixtest.Start(ctx, postfixtest.Config{
 		// The clients are not looked up with this machine's name server.
 		Main: []string{"virtual_transport = smtp:" + strings.Replace(sink, "127.0.0.1", "[127.0.0.1]", 1), "smtpd_peername_lookup = no"},
-		More: []postfixtest.Service{
-			{Name: bareService, Proxied: true, Options: idle.options()},
-			{Name: guardedService, Proxied: true, Options: ours.options()},
-		},
+		More: more,
 	})
 	if err != nil {
-		return s, err
+		return err
 	}
 	s.atEnd(s.postfix.Stop)
-	for _, service := range []string{bareService, guardedService} {
-		relay, err := startProxyRelay(s.postfix.Addr(service))
+	for _, a := range services {
+		relay, err := startProxyRelay(s.postfix.Addr(a.service))
 		if err != nil {
-			return s, err
+			return err
 		}
 		s.quietly(relay.stop)
-		s.relays[service] = relay
+		s.relays[a.service] = relay
 	}
-	return s, nil
+	return nil
 }
 
-// guards are the addresses of the two servers that a service asks, as host:port.
-type guards struct{ milter, policy string }
+// guards are the servers that a service asks, as Postfix writes them: inet:HOST:PORT or
+// unix:PATH.
+type guards struct{ milters, policies []string }
 
 func (g guards) options() []string {
-	return []string{
-		"smtpd_milters=inet:" + g.milter,
-		"smtpd_recipient_restrictions=reject_unauth_destination, " + e2e.CheckPolicy("inet:"+g.policy, ""),
+	restrictions := "smtpd_recipient_restrictions=reject_unauth_destination"
+	for _, policy := range g.policies {
+		restrictions += ", " + e2e.CheckPolicy(policy, "")
 	}
+	return []string{"smtpd_milters=" + strings.Join(g.milters, ","), restrictions}
 }
 
 // startDNS writes the message, and starts a DNS server with its records.
@@ -147,11 +166,7 @@ func (s *rateSite) startDNS() (addr string, err error) {
 	if err != nil {
 		return "", err
 	}
-	mail, err := dmarcMail(key, 10_000)
-	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(s.mail, []byte(strings.ReplaceAll(mail, "\r\n", "\n")), 0o600); err != nil {
+	if err := s.writeMail(key); err != nil {
 		return "", err
 	}
 	zone := fmt.Sprintf(rateZone, splitTXT(record)) + dnsblWorld
@@ -166,21 +181,30 @@ func (s *rateSite) startDNS() (addr string, err error) {
 	return dns.Addr(), nil
 }
 
+// writeMail writes the message.
+func (s *rateSite) writeMail(key *rsa.PrivateKey) error {
+	mail, err := dmarcMail(key, 10_000)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.mail, []byte(strings.ReplaceAll(mail, "\r\n", "\n")), 0o600)
+}
+
 func rateClient(i int) string { return "192.0.2." + strconv.Itoa(20+i%rateClients) }
 
 // startIdle starts the servers that do nothing.
 func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
 	for _, server := range []struct {
-		arg  string
-		addr *string
-	}{{idleMilterArg, &g.milter}, {dunnoArg, &g.policy}} {
+		arg string
+		ask *[]string
+	}{{idleMilterArg, &g.milters}, {dunnoArg, &g.policies}} {
 		pid, addr, stop, err := startServer(ctx, server.arg)
 		if err != nil {
 			return g, err
 		}
 		s.guards[bareService] = append(s.guards[bareService], pid)
 		s.quietly(stop)
-		*server.addr = addr
+		*server.ask = append(*server.ask, "inet:"+addr)
 	}
 	return g, nil
 }
@@ -206,7 +230,7 @@ func (s *rateSite) startPostern(ctx context.Context, e *env, dns string) (g guar
 	}
 	s.atEnd(policyd.StopUnlessEnded)
 	s.guards[guardedService] = []int{milterd.PID(), policyd.PID()}
-	return guards{milterAddr, policyAddr}, passGreylist(ctx, socket)
+	return guards{[]string{"inet:" + milterAddr}, []string{"inet:" + policyAddr}}, passGreylist(ctx, socket)
 }
 
 // passGreylist sends requests of every client until its mail passes.

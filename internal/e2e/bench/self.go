@@ -19,6 +19,7 @@ func servers() map[string]func(ready func(addr string), done io.Reader) error {
 		dnsArg:        serveDNS,
 		idleMilterArg: serveIdleMilter,
 		dunnoArg:      serveDunno,
+		spawnArg:      serveSpawned,
 	}
 }
 
@@ -42,6 +43,11 @@ func startServer(ctx context.Context, arg string) (pid int, addr string, stop fu
 	}
 	cmd := exec.CommandContext(ctx, self, arg)
 	cmd.Env = append(os.Environ(), "GOGC="+strconv.Itoa(daemonGC))
+	return startServerCommand(cmd)
+}
+
+// startServerCommand starts one of servers with a prepared command.
+func startServerCommand(cmd *exec.Cmd) (pid int, addr string, stop func(), err error) {
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -62,7 +68,7 @@ func startServer(ctx context.Context, arg string) (pid int, addr string, stop fu
 	n, err := out.Read(line)
 	if err != nil {
 		stop()
-		return 0, "", nil, fmt.Errorf("%s: %w", arg, err)
+		return 0, "", nil, fmt.Errorf("%s: %w", cmd, err)
 	}
 	return cmd.Process.Pid, strings.TrimSpace(string(line[:n])), stop, nil
 }

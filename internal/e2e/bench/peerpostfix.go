@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// postfixes compares what passes a Postfix.
+func (f field) postfixes() contest {
+	return contest{
+		name: "A Postfix end to end", unit: "mail",
+		text: "smtp-source sends mails of 10 KB in 16 sessions; a mail counts when it has left Postfix. The senders have waited in the greylists before. " +
+			"Each row has a Postfix of its own, and the CPU and memory are those of the attached servers alone. The bound of the first row is a share: how much of the rate remains with Postern.",
+		contenders: []contender{
+			{server: "nothing attached", leastRate: 0.9, start: f.through(func(context.Context, *env, *rateSite) (g guards, err error) { return g, nil })},
+			{server: "Postern", note: "ownership, DNS lists, greylisting; SPF, DKIM, ARC, DMARC", ours: true, start: f.through(func(ctx context.Context, e *env, s *rateSite) (guards, error) {
+				return s.startPostern(ctx, e, f.at.String())
+			})},
+			{server: "postgrey, policyd-spf, OpenDKIM and OpenDMARC", note: "greylisting; SPF, DKIM, DMARC", start: f.through(f.attachPeers)},
+			{server: "rspamd", note: "no greylisting, which needs Redis", start: f.through(func(ctx context.Context, e *env, s *rateSite) (g guards, err error) {
+				peer, err := f.startRspamd(ctx, e, "rspamd")
+				if err != nil {
+					return g, err
+				}
+				s.quietly(peer.Kill)
+				s.guards[guardedService] = []int{peer.PID()}
+				return guards{milters: []string{"unix:" + peer.Socket}}, nil
+			})},
+		},
+	}
+}
+
+// through returns a start function for a Postfix with what attach starts.
+func (f field) through(attach func(context.Context, *env, *rateSite) (guards, error)) func(context.Context, *env) (candidate, error) {
+	return func(ctx context.Context, parent *env) (candidate, error) {
+		dir, err := os.MkdirTemp(parent.dir, "rate")
+		if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
+			return candidate{}, err
+		}
+		e := &env{binaries: parent.binaries, dir: dir}
+		s := newRateSite(e)
+		g, err := attach(ctx, e, s)
+		if err == nil {
+			err = errors.Join(s.writeMail(f.key), s.open(ctx, attached{guardedService, g}))
+		}
+		if err == nil {
+			_, err = s.send(ctx, guardedService, f.sized(rateWarm))
+		}
+		c := candidate{pids: s.guards[guardedService], stop: s.stop}
+		c.load = f.mailsThrough(s, c.pids)
+		return c, err
+	}
+}
+
+// mailsThrough sends mails. Those that Postern has judged must have their records.
+func (f field) mailsThrough(s *rateSite, pids []int) func(context.Context, int) ([]loaded, error) {
+	sent := f.sized(rateWarm)
+	send := alone(pids, func(ctx context.Context, _ int) (int, latencies, time.Duration, error) {
+		mails := f.sized(rateMails)
+		rate, err := s.send(ctx, guardedService, mails)
+		sent += mails
+		return mails, nil, time.Duration(float64(mails) / rate * float64(time.Second)), err
+	})
+	return func(ctx context.Context, round int) ([]loaded, error) {
+		got, err := send(ctx, round)
+		if _, missing := os.Stat(s.records); err == nil && missing == nil {
+			err = s.judged(sent)
+		}
+		return got, err
+	}
+}
+
+// attachPeers starts the programs that a Debian administrator would attach.
+func (f field) attachPeers(ctx context.Context, e *env, s *rateSite) (g guards, err error) {
+	postgrey, stop, err := startPostgrey(ctx, e)
+	if err != nil {
+		return g, err
+	}
+	s.quietly(stop)
+	spf, socket, stopSPF, err := f.startPolicydSPF(e)
+	if err != nil {
+		return g, err
+	}
+	s.quietly(stopSPF)
+	peers, err := startDMARCPeers(ctx, f.at, f.record)
+	if err != nil {
+		return g, err
+	}
+	s.quietly(peers.stop)
+	s.guards[guardedService] = []int{postgrey.pid, spf, peers.dkim.PID(), peers.dmarc.PID()}
+	if err := os.Chmod(filepath.Join(e.dir, "postgrey.sock"), 0o666); err != nil {
+		return g, fmt.Errorf("postgrey: %w", err)
+	}
+	return guards{
+		milters:  []string{"unix:" + peers.dkim.Socket, "unix:" + peers.dmarc.Socket},
+		policies: []string{"unix:" + postgrey.socket, "unix:" + socket},
+	}, passGreylist(ctx, postgrey.socket)
+}
