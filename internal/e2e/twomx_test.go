@@ -127,7 +127,7 @@ func startTwoMXStore(t *testing.T) *twoMXStore {
 		t.Fatal(err)
 	}
 	for i, host := range s.hosts[:2] {
-		text := s.file(t, "redis.conf", host, secret) + "dir " + t.TempDir() + "\n" // Debian's own file has one
+		text := s.file(t, "redis.conf", host, secret) + "dir " + t.TempDir() + "\nrepl-diskless-sync-delay 0\n" // Debian's own file has a directory
 		if i == 1 {
 			text += "replicaof " + s.hosts[0] + " 6379\n"
 		}

@@ -83,7 +83,10 @@ func (s *Server) Restart(args ...string) *Server {
 func start(tb testing.TB, port string, args ...string) *Server {
 	tb.Helper()
 	dir := tb.TempDir()
-	all := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no", "--logfile", ""}, args...)
+	// A master waits 5 seconds for more replicas before it sends its data, unless it is
+	// told not to.
+	all := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no", "--logfile", "",
+		"--repl-diskless-sync-delay", "0"}, args...)
 	s := run(tb, "127.0.0.1:"+port, "redis-server", all...)
 	s.Await("Ready to accept connections")
 	return s

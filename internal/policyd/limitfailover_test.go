@@ -1,0 +1,116 @@
+package policyd
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/store/redistest"
+	"github.com/postern-mail/postern/policy"
+)
+
+// TestLimitFailover kills the master of two daemons while both count. limit-on-error
+// decides until the replica is master, and then the limit holds for what was counted
+// before, except for what the master had not sent to the replica.
+func TestLimitFailover(t *testing.T) {
+	t.Parallel()
+	servers := redistest.StartSentinels(t)
+	const most, killAt, workers = 600, 200, 4 // workers of each daemon
+	args := []string{"--checks=limit", "--limit-store=" + servers.URL(), fmt.Sprintf("--limit=login=%d/1h", most), "--limit-on-error=defer"}
+	daemons := []*loggedDaemon{startLogged(t, args...), startLogged(t, args...)}
+	var passed atomic.Int64
+	send := func(phase string, end record.Reason) {
+		var done sync.WaitGroup
+		for n, d := range daemons {
+			for w := range workers {
+				done.Go(func() {
+					for i := 0; ; i++ {
+						v := ask(t, d.current, limitRequest("bob@x.example", fmt.Sprint(phase, n, "-", w, "-", i)))
+						if v.Kind != policy.Pass {
+							if v.Kind != policy.Defer || v.Reason != end {
+								t.Errorf("%s: %+v", phase, v)
+							}
+							return
+						}
+						if passed.Add(1) == killAt {
+							servers.Master.Kill()
+						}
+					}
+				})
+			}
+		}
+		done.Wait()
+	}
+	send("before", record.LimitUnavailable)
+	before := passed.Load()
+	for _, d := range daemons {
+		d.await("does not answer")
+	}
+	servers.Watchers[0].Await("+switch-master")
+	for _, d := range daemons {
+		d.await("works again")
+	}
+	send("after", record.LimitRecipients)
+
+	got := adminAsk[api.LimitsShowResult](t, daemons[0].current, api.LimitsShow, api.LimitsOfArgs{Value: "bob@x.example"})
+	if got.Uses[0].Used != most {
+		t.Errorf("%+v", got)
+	}
+	// A request under way when the master was killed can be counted without an answer,
+	// or answered without being replicated.
+	if lost := passed.Load() - most; lost > 2*workers || lost < -2*workers {
+		t.Errorf("%d passed, %d of them before the master was killed; the limit is %d", passed.Load(), before, most)
+	}
+	if v := ask(t, daemons[1].current, limitRequest("bob@x.example", "before0-0-0")); v.Kind != policy.Pass {
+		t.Errorf("a request from before the failover is repeated: %+v", v)
+	}
+}
+
+// loggedDaemon is a daemon whose errors and news can be awaited.
+type loggedDaemon struct {
+	*current
+	t    *testing.T
+	said chan string
+}
+
+func startLogged(t *testing.T, args ...string) *loggedDaemon {
+	t.Helper()
+	d := &loggedDaemon{current: newCurrent(), t: t, said: make(chan string, 100)}
+	core, _ := observer.New(zap.InfoLevel)
+	log := zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
+		if strings.Contains(e.Message, "the limit store") {
+			d.said <- e.Message
+		}
+		return nil
+	}))
+	s, err := loadInto(d.current, service.NewRuntime(log, metrics.New(metrics.Options{})), append([]string{"--config="}, args...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(d.current)
+	t.Cleanup(d.Close)
+	return d
+}
+
+// await waits for the next line about the store, which must contain text.
+func (d *loggedDaemon) await(text string) {
+	d.t.Helper()
+	select {
+	case message := <-d.said:
+		if !strings.Contains(message, text) {
+			d.t.Errorf("logged %q, want %q", message, text)
+		}
+	case <-d.t.Context().Done():
+		d.t.Fatalf("%q was not logged", text)
+	}
+}
