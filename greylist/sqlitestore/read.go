@@ -58,6 +58,11 @@ func page(ctx context.Context, which *sql.Stmt, rowID int64, limit int) ([]row, 
 	if err != nil {
 		return nil, err
 	}
+	return rowsOf(p, limit)
+}
+
+// rowsOf returns the rows of a page.
+func rowsOf(p *sqlitefile.Packed, limit int) ([]row, error) {
 	rows := make([]row, 0, limit)
 	for p.More() {
 		r := rowOf(p.Int(), p.Text(), p.Int(), p.Int(), p.Int(), p.Int(), p.Int())
@@ -69,26 +74,34 @@ func page(ctx context.Context, which *sql.Stmt, rowID int64, limit int) ([]row, 
 // newestFirst visits all rows, by pages. It reads a page while the one before is visited.
 func newestFirst(ctx context.Context, before *sql.Stmt, visit func([]row)) error {
 	reading, ctx := errgroup.WithContext(ctx)
-	pages := make(chan []row, 1)
+	pages := make(chan *sqlitefile.Packed, 1)
 	reading.Go(func() error {
 		defer close(pages)
 		first := int64(math.MaxInt64)
 		for {
-			rows, err := page(ctx, before, first, fillRows)
-			if err != nil || len(rows) == 0 {
+			p, err := sqlitefile.ReadPacked(ctx, before, first, fillRows)
+			if err != nil || !p.More() {
 				return err
 			}
-			first = rows[0].RowID
-			slices.Reverse(rows)
+			start := *p // the rowid is the first column
+			first = start.Int()
 			select {
-			case pages <- rows:
+			case pages <- p:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 	})
-	for rows := range pages {
-		visit(rows)
-	}
+	reading.Go(func() error {
+		for p := range pages {
+			rows, err := rowsOf(p, fillRows)
+			if err != nil {
+				return err
+			}
+			slices.Reverse(rows)
+			visit(rows)
+		}
+		return nil
+	})
 	return reading.Wait()
 }

@@ -49,6 +49,7 @@ type Store struct {
 	memory *memstore.Store
 	keeper *sqlitefile.Keeper
 	now    func() time.Time
+	size   int64                           // of memory
 	limits atomic.Pointer[greylist.Limits] // of purging; nil: nothing is purged
 
 	life   func() context.Context // ends with Close
@@ -69,8 +70,8 @@ func Open(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{now: o.Now}
-	s.memory = memstore.New(memstore.Options{Memory: o.Memory, Backing: backing{s}})
+	s := &Store{now: o.Now, size: o.Memory}
+	s.memory = s.newMemory()
 	life, cancel := context.WithCancel(context.Background())
 	s.life, s.cancel = func() context.Context { return life }, cancel
 	var err error
@@ -80,6 +81,10 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Store) newMemory() *memstore.Store {
+	return memstore.New(memstore.Options{Memory: s.size, Backing: backing{s}})
 }
 
 // SetLimits sets the limits by which entries expire from now on.

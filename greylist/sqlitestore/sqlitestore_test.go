@@ -371,6 +371,37 @@ func TestCorruptAtStart(t *testing.T) {
 	}
 }
 
+// TestCorruptAfterManyRows damages the oldest rows of a large file. What was read before
+// them is forgotten with the file.
+func TestCorruptAfterManyRows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	const n = 20_000
+	s := open(t, sqlitestore.Options{Path: path})
+	for i := range n {
+		see(t, s, i, at())
+	}
+	closeStore(t, s)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte(strings.Repeat("\xff", 8*4096)), 2*4096)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var e events
+	s = open(t, sqlitestore.Options{Path: path, Report: e.report})
+	defer closeStore(t, s)
+	if kinds := e.kinds(); len(kinds) != 1 || kinds[0] != sqlitefile.SetAside {
+		t.Fatalf("events: %+v", e.all)
+	}
+	for i := range n {
+		if r, err := s.Peek(t.Context(), key(i)); err != nil || r != (greylist.Record{}) {
+			t.Fatalf("%d: %+v, %v", i, r, err)
+		}
+	}
+}
+
 // TestCorruptWhileRunning damages the file under the store: what is in memory
 // goes into a new one. Memory is too small for all.
 func TestCorruptWhileRunning(t *testing.T) {

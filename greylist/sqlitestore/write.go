@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS entries (
 // rowColumns is what insert writes and scan reads.
 const rowColumns = "rowid, id, first, last, passed, passes, manual, scheme"
 
-// writer implements sqlitefile.Memory.
+// writer implements sqlitefile.Forgetter.
 type writer struct{ *Store }
 
 // Fill implements sqlitefile.Memory. It reads the newest rows first.
@@ -102,6 +102,9 @@ func (w writer) renew(f *sqlitefile.File) error {
 	_, err := f.Writer.Exec("UPDATE entries SET scheme = ? WHERE scheme < ?", greylist.Scheme, greylist.Scheme)
 	return err
 }
+
+// Forget implements sqlitefile.Forgetter. The store is not in use yet.
+func (w writer) Forget() { w.memory = w.newMemory() }
 
 // Lost implements sqlitefile.Memory.
 func (w writer) Lost() { w.memory.Rewrite() }

@@ -59,6 +59,7 @@ type File struct {
 	schema     Schema
 	lock       *os.File
 	statements []*sql.Stmt
+	isRead     bool  // memory has been filled from it
 	seen       sight // as it was left by the last write
 }
 
@@ -109,13 +110,14 @@ func (f *File) InTx(do func(*sql.Tx) error) error {
 }
 
 // openFile opens or creates a database. The error for a corrupt one wraps errCorrupt.
-func openFile(ctx context.Context, schema Schema, path string) (*File, error) {
+// read, which may be nil, reads a database of this version while it is checked.
+func openFile(ctx context.Context, schema Schema, path string, read func(context.Context, *File) error) (*File, error) {
 	f := &File{path: path, schema: schema}
 	var err error
 	if f.lock, err = f.lockFile(); err != nil {
 		return nil, err
 	}
-	if err := f.open(ctx); err != nil {
+	if err := f.open(ctx, read); err != nil {
 		return nil, errors.Join(f.explain(err), f.close())
 	}
 	return f, nil
@@ -156,7 +158,7 @@ func own(lock *os.File, path string) error {
 	return nil
 }
 
-func (f *File) open(ctx context.Context) error {
+func (f *File) open(ctx context.Context, read func(context.Context, *File) error) error {
 	if err := registerPack(); err != nil {
 		return err
 	}
@@ -172,15 +174,29 @@ func (f *File) open(ctx context.Context) error {
 		return err
 	}
 	f.Writer.SetMaxOpenConns(1)
-	if err := f.prepare(ctx, version); err != nil {
-		return err
-	}
 	if f.Reader, err = sql.Open("sqlite", dsn+pragmas+readerPragmas); err != nil {
 		return err
 	}
 	f.Reader.SetMaxOpenConns(readers)
 	f.Reader.SetMaxIdleConns(readers)
-	return nil
+	if read == nil || version != f.schema.Version {
+		err = f.check(ctx)
+	} else {
+		err = f.checkAndRead(ctx, read)
+	}
+	if err != nil {
+		return err
+	}
+	return f.prepare(ctx, version)
+}
+
+// checkAndRead checks the file while it is read. Both take long when it is large.
+func (f *File) checkAndRead(ctx context.Context, read func(context.Context, *File) error) error {
+	checked := make(chan error, 1)
+	go func() { checked <- f.check(ctx) }()
+	err := read(ctx, f)
+	f.isRead = true
+	return errors.Join(<-checked, err)
 }
 
 func (s Schema) writerPragmas() string {
@@ -247,8 +263,8 @@ func tablesOf(ctx context.Context, db *sql.DB) (tables []string, err error) {
 	return tables, err
 }
 
-// prepare checks the file and creates the schema.
-func (f *File) prepare(ctx context.Context, version int) error {
+// check checks that SQLite can use the file. It writes nothing.
+func (f *File) check(ctx context.Context) error {
 	var verdict string
 	if err := f.Writer.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
 		return err
@@ -256,6 +272,11 @@ func (f *File) prepare(ctx context.Context, version int) error {
 	if verdict != "ok" {
 		return fmt.Errorf("%w: %s", errCorrupt, verdict)
 	}
+	return nil
+}
+
+// prepare creates the schema, or converts the file to it.
+func (f *File) prepare(ctx context.Context, version int) error {
 	if version > f.schema.Version {
 		return fmt.Errorf("its version is %d, this release knows %d: it was written by a newer release", version, f.schema.Version)
 	}

@@ -74,6 +74,14 @@ type Memory interface {
 	Pending() int
 }
 
+// Forgetter is a Memory that Open fills while the file is checked, which takes less
+// time.
+type Forgetter interface {
+	Memory
+	// Forget empties memory: Fill has read a file that cannot be used.
+	Forget()
+}
+
 // Options describe a Keeper.
 type Options struct {
 	Path   string
@@ -122,7 +130,7 @@ func Open(o Options, memory Memory) (*Keeper, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
-	err := k.open(ctx)
+	err := k.firstOpen(ctx)
 	if isCorrupt(err) {
 		err = k.replace(ctx, err)
 	}
@@ -133,15 +141,30 @@ func Open(o Options, memory Memory) (*Keeper, error) {
 	return k, nil
 }
 
-// open opens the file and fills memory from it.
-func (k *Keeper) open(ctx context.Context) error {
-	f, err := openFile(ctx, k.options.Schema, k.options.Path)
+// firstOpen opens the file and fills memory, which is empty, from it.
+func (k *Keeper) firstOpen(ctx context.Context) error {
+	memory, ok := k.memory.(Forgetter)
+	if !ok {
+		return k.open(ctx, nil)
+	}
+	err := k.open(ctx, memory.Fill)
+	if err != nil {
+		memory.Forget()
+	}
+	return err
+}
+
+// open opens the file and fills memory from it. read is for openFile.
+func (k *Keeper) open(ctx context.Context, read func(context.Context, *File) error) error {
+	f, err := openFile(ctx, k.options.Schema, k.options.Path, read)
 	if err != nil {
 		return err
 	}
-	if err := k.memory.Fill(ctx, f); err != nil {
-		k.memory.Lost()
-		return errors.Join(f.explain(err), f.close())
+	if !f.isRead {
+		if err := k.memory.Fill(ctx, f); err != nil {
+			k.memory.Lost()
+			return errors.Join(f.explain(err), f.close())
+		}
 	}
 	f.seen = look(f.path)
 	k.file = f
@@ -154,7 +177,7 @@ func (k *Keeper) replace(ctx context.Context, cause error) error {
 	if err != nil {
 		return fmt.Errorf("%s store: set an unusable file aside: %w", k.options.Schema.Name, err)
 	}
-	if err := k.open(ctx); err != nil {
+	if err := k.open(ctx, nil); err != nil {
 		return err
 	}
 	k.options.Report(Event{Kind: SetAside, Path: k.options.Path, Aside: aside, Err: cause})

@@ -99,11 +99,15 @@ func (k *Keeper) restart(cause error) error {
 	defer cancel()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	select {
+	case <-k.suspect: // it is about the file that ends now
+	default:
+	}
 	aside, err := k.giveUp(ctx)
 	if err != nil {
 		return errors.Join(err, cause)
 	}
-	err = k.open(ctx)
+	err = k.open(ctx, nil)
 	switch {
 	case aside != "" && err == nil:
 		k.options.Report(Event{Kind: SetAside, Path: k.options.Path, Aside: aside, Err: cause})
