@@ -41,12 +41,14 @@ type Refused struct{ URI, Why string }
 type Wanted struct {
 	Destinations []Destination
 	Refused      []Refused
+	// Undecided is not nil if the DNS did not answer whether some destinations agree.
+	Undecided error
 	// Record is false if the domain has no usable DMARC record now.
 	Record bool
 }
 
 // Find asks the DNS who wants the reports about a domain. An error means that the DNS
-// did not answer.
+// did not answer for the domain itself.
 func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 	record, err := recordOf(ctx, r, "_dmarc."+domain+".")
 	if err != nil || record == "" {
@@ -75,8 +77,9 @@ func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 			w.refuse(uri, err)
 			continue
 		}
-		if err != nil {
-			return w, err
+		if err != nil { // the others need not wait for this
+			w.Undecided = errors.Join(w.Undecided, fmt.Errorf("whether %s agrees: %w", d.Address, err))
+			continue
 		}
 		w.add(agreed)
 	}

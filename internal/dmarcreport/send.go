@@ -164,7 +164,7 @@ func (s *Sender) report(ctx context.Context, r *Report, again bool) error {
 	if err := s.plan(ctx, r, h); err != nil {
 		return err
 	}
-	return s.deliverAll(ctx, r, h, again)
+	return errors.Join(s.deliverAll(ctx, r, h, again), h.undecided)
 }
 
 // unsent reports whether some address has not got the report.
@@ -172,15 +172,20 @@ func (h *held) unsent() bool {
 	return slices.ContainsFunc(h.To, func(d Delivery) bool { return d.State == Failed || d.State == Waiting || d.State == TooLarge })
 }
 
-// plan updates the addresses. Addresses that have got the report stay.
+// plan updates the addresses. Addresses that have got the report stay, and those that
+// were given up while the DNS does not say whether they still agree.
 func (s *Sender) plan(ctx context.Context, r *Report, h *held) error {
 	if r.Domain.Plain == 0 {
 		return s.none(ctx, r, h, "only DMARC reports came from it")
 	}
 	wanted, err := Find(ctx, s.Resolver, r.Domain.Name)
+	if err == nil && len(wanted.Destinations) == 0 {
+		err = wanted.Undecided
+	}
 	if err != nil {
 		return fmt.Errorf("who wants the reports: %w", err)
 	}
+	h.undecided = wanted.Undecided
 	var to []Delivery
 	for _, d := range wanted.Destinations {
 		one := Delivery{Address: d.Address, State: Waiting}
@@ -191,8 +196,8 @@ func (s *Sender) plan(ctx context.Context, r *Report, h *held) error {
 		to = append(to, one)
 	}
 	for _, d := range h.To {
-		sent := d.State == Sent || d.State == Bounced
-		if sent && !slices.ContainsFunc(to, func(one Delivery) bool { return one.Address == d.Address }) {
+		kept := d.State == Sent || d.State == Bounced || d.State == Failed && h.undecided != nil
+		if kept && !slices.ContainsFunc(to, func(one Delivery) bool { return one.Address == d.Address }) {
 			to = append(to, d)
 		}
 	}
@@ -240,7 +245,7 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 			return err
 		}
 	}
-	done := !slices.ContainsFunc(h.To, func(d Delivery) bool { return d.State == Waiting })
+	done := h.undecided == nil && !slices.ContainsFunc(h.To, func(d Delivery) bool { return d.State == Waiting })
 	if done == h.Done {
 		return nil
 	}

@@ -388,6 +388,58 @@ func TestBounceWhileSending(t *testing.T) {
 	}
 }
 
+// deafOther is a resolver that gets no answers from other organizations while it is down.
+type deafOther struct {
+	dmarcreport.Resolver
+	down *bool
+}
+
+func (r deafOther) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	if *r.down && strings.Contains(name, "._report.") {
+		return nil, errors.New("no answer")
+	}
+	return r.Resolver.LookupTXT(ctx, name)
+}
+
+// TestUndecided shows that an address whose DNS does not answer delays no other, and gets
+// the report later.
+func TestUndecided(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "one.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, store)
+	down := true
+	s.Resolver = deafOther{s.Resolver, &down}
+	for range 2 {
+		if err := s.Send(t.Context(), dmarcreport.Selection{}); err == nil || len(s.mail) != 1 || s.mail[0].To != "dmarc@one.example" {
+			t.Fatal(len(s.mail), err)
+		}
+		if last := s.said[len(s.said)-1]; last.State != dmarcreport.Waiting || !strings.Contains(last.Error, "whether reports@other.test agrees: no answer") {
+			t.Errorf("%+v", last)
+		}
+	}
+	down = false
+	for range 2 {
+		if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 2 || s.mail[1].To != "reports@other.test" {
+			t.Fatal(len(s.mail), err)
+		}
+	}
+}
+
+// TestNoRoom shows that a report waits while there is no room for its file.
+func TestNoRoom(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "loop.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, store)
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "none"))
+	if err := s.Send(t.Context(), dmarcreport.Selection{}); err == nil || len(s.mail) != 0 || len(s.said) != 1 || s.said[0].State != dmarcreport.Waiting {
+		t.Fatal(len(s.mail), err, s.said)
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 1 {
+		t.Error(len(s.mail), err)
+	}
+}
+
 // remote is a store that nothing reaches after the end of a context, such as Redis.
 type remote struct{ dmarcreport.Store }
 

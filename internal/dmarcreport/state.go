@@ -78,6 +78,8 @@ type held struct {
 	name  string
 	until time.Time // it is kept
 	text  string    // the text in the store
+	// undecided is not nil if someone else perhaps wants the report, see Wanted.
+	undecided error
 }
 
 // bounced records that the mail came back, so nothing more is sent.

@@ -157,7 +157,7 @@ func (o *reportPart) preview(ctx context.Context, args api.DMARCReportArgs, prog
 			return err
 		}
 		wanted, err := dmarcreport.Find(ctx, s.Resolver, r.Domain.Name)
-		if err != nil {
+		if err = errors.Join(err, wanted.Undecided); err != nil {
 			shown.Refused = append(shown.Refused, "the DNS lookup of who wants it failed: "+err.Error())
 		}
 		for _, refused := range wanted.Refused {
