@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,11 +15,17 @@ type Trail struct {
 	all   map[string]*steps
 	order []*steps // a ring once it is full, whose oldest is at next
 	next  int
+	seed  maphash.Seed
 }
 
 // steps are the latest networks and domains of a login, the latest last.
 type steps struct {
-	login    string
+	login string
+	// The latest network, and a hash of the latest domain: usually both are the same
+	// again.
+	network netip.Prefix
+	domain  uint64
+
 	networks []netip.Prefix
 	domains  []string
 }
@@ -35,10 +42,12 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	if s == nil {
 		s = t.add(login)
 	}
-	if network.IsValid() {
+	if network.IsValid() && network != s.network {
+		s.network = network
 		s.networks = latest(s.networks, network)
 	}
-	if last := len(s.domains) - 1; domain != "" && (last < 0 || s.domains[last] != domain) {
+	if hash := maphash.String(t.seed, domain); domain != "" && hash != s.domain {
+		s.domain = hash
 		s.domains = latest(s.domains, strings.Clone(domain)) // domain is a part of a whole request
 	}
 }
@@ -46,7 +55,7 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 // add adds steps for a login. If there are too many logins, it replaces the oldest.
 func (t *Trail) add(login string) *steps {
 	if t.all == nil {
-		t.all = make(map[string]*steps)
+		t.all, t.seed = make(map[string]*steps), maphash.MakeSeed()
 	}
 	var s *steps
 	if len(t.order) < trailLogins {
@@ -57,7 +66,7 @@ func (t *Trail) add(login string) *steps {
 		t.next = (t.next + 1) % trailLogins
 		delete(t.all, s.login)
 		clear(s.domains)
-		s.networks, s.domains = s.networks[:0], s.domains[:0]
+		*s = steps{networks: s.networks[:0], domains: s.domains[:0]}
 	}
 	s.login = strings.Clone(login)
 	t.all[s.login] = s

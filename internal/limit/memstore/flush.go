@@ -26,8 +26,9 @@ type changes struct {
 	unsettled []*counter
 	round     uint64
 
-	rows []Row  // the memory of the rows that are returned
-	data []byte // likewise, of their data
+	rows    []Row  // the memory of the rows that are returned
+	data    []byte // likewise, of their data
+	txnData []byte // likewise, of transactions
 }
 
 // maxGone bounds the counters that wait to be removed from the file. Beyond it the
@@ -67,7 +68,8 @@ type Row struct {
 }
 
 // Batch is what has to be written to the file, in this order. If that fails, the caller
-// passes the batch to Failed. The rows are valid until the next call for rows.
+// passes the batch to Failed. Rows and Transactions are valid until the next call for
+// rows.
 type Batch struct {
 	Clear  bool // first remove everything
 	Gone   []limit.ID

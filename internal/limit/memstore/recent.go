@@ -39,7 +39,7 @@ func (s *Store) remember(t *txn) {
 // takeTxns moves at most most transactions that have to be written to the batch.
 func (s *Store) takeTxns(b *Batch, most int) {
 	n := min(most, len(s.dirtyTxns))
-	var e Encoder
+	e := Encoder{B: s.txnData[:0]}
 	for _, t := range s.dirtyTxns[:n] {
 		t.dirty = false
 		if t.gone && !(t.undone && t.written) {
@@ -48,9 +48,8 @@ func (s *Store) takeTxns(b *Batch, most int) {
 		t.written = true
 		t.encode(&e)
 		b.Until = max(b.Until, t.ends)
-		b.txns = append(b.txns, t)
 	}
-	b.Transactions = e.B
+	b.txns, b.Transactions, s.txnData = s.dirtyTxns[:n], e.B, e.B
 	if s.dirtyTxns = s.dirtyTxns[n:]; len(s.dirtyTxns) == 0 {
 		s.dirtyTxns = nil // with all that were before
 	}

@@ -19,8 +19,8 @@ const (
 	writeEvery = 600 * time.Millisecond
 	// settleEvery is how often the journal is copied to the rows of the counters. With
 	// maxJournal counters in the journal, it is copied earlier.
-	settleEvery = 30 * time.Second
-	maxJournal  = 500_000
+	settleEvery = time.Minute
+	maxJournal  = 1_000_000
 	// batchRows is how many counters are copied, and written, at once.
 	batchRows = 5000
 	// purgeLooks is how many counters are looked at between two writes.
