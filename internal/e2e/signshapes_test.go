@@ -61,10 +61,11 @@ func shapeBodies() []string {
 }
 
 // Mail of every shape goes through a real Postfix, and what is delivered is verified
-// by three programs of others, each of which gets all of it at once.
+// by three programs of others, each of which gets all of it at once. opendkim also signs
+// it by the same tables, and the signatures are compared.
 func TestShapesVerifyElsewhere(t *testing.T) {
 	t.Parallel()
-	s := newSigningSite(t, SiteConfig{})
+	s, conf := newTableSite(t)
 	dir := t.TempDir()
 	m := As(Alice, Alice, Dora)
 	c, err := s.Postfix.Dial(t.Context(), postfixtest.Submission)
@@ -74,25 +75,43 @@ func TestShapesVerifyElsewhere(t *testing.T) {
 	if err := c.Open(m); err != nil {
 		t.Fatal(err)
 	}
-	count := 0
+	send := func(number, from, rest string) {
+		t.Helper()
+		m.Message = fmt.Sprintf("From: %s\nTo: <%s>\nX-Number: %s\n%s", from, Dora, number, rest)
+		r, err := c.Send(m)
+		if err != nil || r.Final().Code != 250 {
+			t.Fatalf("shape %s: %v, %v", number, r.Final(), err)
+		}
+	}
+	receive := func(dir string) postfixtest.Delivery {
+		t.Helper()
+		d, err := s.Postfix.Delivered(t.Context(), Dora)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, d.Header("X-Number")), d.Data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	count, delivered := 0, make(map[string]postfixtest.Delivery)
 	for i, header := range shapeHeaders() {
 		for j, body := range shapeBodies() {
-			m.Message = fmt.Sprintf("From: Alice <%s>\nTo: <%s>\nX-Number: %d-%d\n%s%s", Alice, Dora, i, j, header, body)
-			r, err := c.Send(m)
-			if err != nil || r.Final().Code != 250 {
-				t.Fatalf("shape %d-%d: %v, %v", i, j, r.Final(), err)
-			}
+			send(fmt.Sprintf("%d-%d", i, j), "Alice <"+Alice+">", header+body)
 			count++
 		}
 		for range shapeBodies() {
-			d, err := s.Postfix.Delivered(t.Context(), Dora)
-			if err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(dir, d.Header("X-Number"))
-			if err := os.WriteFile(path, d.Data, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			d := receive(dir)
+			delivered[d.Header("X-Number")] = d
+		}
+	}
+	authors := t.TempDir()
+	for _, a := range authorCases() {
+		send(a.number, a.from, "Subject: who signs\n\nHello.\n")
+		ours := whoSigned(signedByUs(receive(authors)))
+		theirs := whoSigned(signedByOpenDKIM(t, conf, filepath.Join(authors, a.number)))
+		if ours != a.ours || theirs != a.theirs {
+			t.Errorf("From: %s: we sign as %q, want %q; opendkim as %q, want %q", a.from, ours, a.ours, theirs, a.theirs)
 		}
 	}
 	if err := c.Quit(); err != nil {
@@ -108,6 +127,7 @@ func TestShapesVerifyElsewhere(t *testing.T) {
 	judge(t, dir, count, "dkimpy", "rsa-sha256 pass, ed25519-sha256 pass", python, "-c", dkimpyOfFolder, dir, port)
 	judge(t, dir, count, "Mail::DKIM", "rsa-sha256 pass", "/usr/bin/perl", "-e", mailDKIMOfFolder, dir, port)
 	judgeOpenDKIM(t, s, dir, count)
+	compareWithOpenDKIM(t, conf, dir, delivered)
 }
 
 // judge has a program say for each file of a folder what its signatures are, and
