@@ -30,6 +30,7 @@ func allChecks() []check {
 		{"delay", "smtpd_delay_reject: the checks get what they need", checkDelay},
 		{"twice", "no second greylist, no list asked twice, no second signer", checkTwice},
 		{"signing", "users' mail and that of this machine comes in at a socket that signs, the internet's at none", checkSigning},
+		{"from", "with from-ownership: milterd sees the mail of every service that takes logins, and has policyd's tables of owners", checkFrom},
 		{"actions", "what Postfix does while a daemon is away", checkActions},
 		{"macros", "milter protocol and macros", checkMacros},
 		{"postscreen", "postscreen does not ask the same lists or delay once more", checkPostscreen},

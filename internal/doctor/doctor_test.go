@@ -233,6 +233,11 @@ func troubles() []trouble {
 		{name: "a content filter where loopback is ours", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\"]\n",
 			edit:  func(s *site) { s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024") },
 			check: "signing", level: Fail, text: "from which a content filter hands the internet's mail back", fix: "internal-networks"},
+		{name: "a From that milterd does not see", milterd: "from-ownership = \"enforce\"\nowners = [\"texthash:DIR/sender_logins\"]\n",
+			edit:  func(s *site) { s.postconf("-P", "submission/inet/smtpd_milters=") },
+			check: "from", level: Fail, text: "submission/inet: users who log in here may write any From: smtpd_milters is", fix: "postconf -P 'submission/inet/smtpd_milters=inet:"},
+		{name: "a From that has other owners", milterd: "from-ownership = \"shadow\"\nowners = [\"static:alice\"]\n",
+			check: "from", level: Warn, text: "owners of postern-policyd and postern-milterd differ", fix: "the same value"},
 		{name: "limits that no user meets", policyd: "limit = [\"login.recipients=300/1h\"]\nlimit-store = \"memory:\"\n",
 			check: "limit", level: Fail, text: "submission/inet: limits of logins are not asked for", fix: "policy_context = ownership, limit"},
 		{name: "limits that nothing counts for", policyd: "limit = [\"login.recipients=300/1h\"]\nlimit-store = \"memory:\"\nlimit-count-at = \"end-of-data\"\n", edit: func(s *site) {
