@@ -113,12 +113,12 @@ func ReadBounce(in io.Reader) (b Bounce, err error) {
 			return b, err
 		}
 	}
-	b.Why = strings.TrimSpace(status + " " + diagnostic)
+	why := strings.TrimSpace(strings.ToValidUTF8(status+" "+diagnostic, "?"))
+	b.Why = strings.ToValidUTF8(why[:min(len(why), maxError)], "")
 	b.Failed = known && action == "failed" || !known && !answer
 	if b.Why == "" {
 		b.Why = "mail to it came back"
 	}
-	b.Why = strings.ToValidUTF8(b.Why[:min(len(b.Why), maxError)], "")
 	return b, nil
 }
 
