@@ -111,7 +111,7 @@ var rows = []row{
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
 	{"internal/service/...", infrastructure},
 
-	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/record"}},
+	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/postconf", "internal/record"}},
 	{"internal/e2e/faults", []string{"internal/manual"}},
 	// The cost of the milter protocol alone is measured with a handler of the bench.
 	{"internal/e2e/bench", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "milter", "internal/manual"})},

@@ -5,12 +5,15 @@ package postconf
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // folders are the folders of a mail server's programs. The PATH of root may lack them.
@@ -34,6 +37,19 @@ func Program(name string) (string, error) {
 		return path, nil
 	}
 	return "", fmt.Errorf("%s is not installed here; looked in %s and PATH", name, strings.Join(folders, ", "))
+}
+
+// Settle sets back the times of main.cf and master.cf in a folder that no one else writes
+// to. Otherwise each program of Postfix waits until the file that it reads is two seconds
+// old, because it may not be complete.
+func Settle(dir string) error {
+	at := time.Now().Add(-time.Minute)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxOutput bounds how much output of a program is kept.

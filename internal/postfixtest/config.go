@@ -3,13 +3,13 @@ package postfixtest
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // The names of the two services that every private Postfix has.
@@ -271,18 +271,8 @@ func writeConfig(c Config, l layout, addrs map[string]string, sink string) error
 	return Settled(l.config())
 }
 
-// Settled sets back the times of main.cf and master.cf in a folder. Otherwise each program
-// of Postfix waits until the file that it reads is two seconds old, because it may not be
-// complete.
-func Settled(dir string) error {
-	at := time.Now().Add(-time.Minute)
-	for _, name := range []string{"main.cf", "master.cf"} {
-		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
+// Settled has Postfix read main.cf and master.cf in a folder at once.
+func Settled(dir string) error { return postconf.Settle(dir) }
 
 // makeDirectories makes the directories that "postfix check" would make, with the
 // owners that master(8) and its daemons require.

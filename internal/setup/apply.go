@@ -233,7 +233,7 @@ func (a *Applier) stage(ctx context.Context, p *Plan) ([]written, error) {
 	return slices.DeleteFunc(files, func(w written) bool { return w.After.sameText(w.Before) }), nil
 }
 
-// edit applies changes to the files in a folder.
+// edit applies changes to the files in a folder, which must be ours alone.
 func edit(ctx context.Context, dir string, changes []Change) error {
 	main, master, unset := []string{"-c", dir, "-e"}, []string{"-c", dir, "-P"}, []string{"-c", dir, "-X"}
 	for _, c := range changes {
@@ -249,11 +249,14 @@ func edit(ctx context.Context, dir string, changes []Change) error {
 		if len(args) == 3 {
 			continue
 		}
+		if err := postconf.Settle(dir); err != nil {
+			return err
+		}
 		if _, _, err := postconf.Run(ctx, "postconf", args...); err != nil {
 			return err
 		}
 	}
-	return nil
+	return postconf.Settle(dir)
 }
 
 // asPlanned reads the files in a folder, and returns an error if they are not as

@@ -222,7 +222,7 @@ func (a *Applier) mergeLeft(ctx context.Context, j *journal, w *written, text st
 	}
 	beside, err := os.ReadFile(filepath.Join(j.Postfix, other))
 	if err == nil {
-		err = errors.Join(os.WriteFile(filepath.Join(dir, other), beside, 0o600), os.WriteFile(filepath.Join(dir, w.Kind), []byte(text), 0o600))
+		err = errors.Join(os.WriteFile(filepath.Join(dir, other), beside, 0o600), os.WriteFile(filepath.Join(dir, w.Kind), []byte(text), 0o600), postconf.Settle(dir))
 	}
 	if err != nil {
 		return "", err
