@@ -33,7 +33,7 @@ man: build ## write manual pages and completions below bin/share, from what the 
 	[ "$$($(GO) env GOOS GOARCH)" = "$$($(GO) env GOHOSTOS GOHOSTARCH)" ] || \
 		CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o bin/host/ ./cmd/...
 	programs=bin; [ ! -d bin/host ] || programs=bin/host; \
-		GOOS= GOARCH= $(GO) run ./internal/manual/man $$programs bin/share/man && \
+		CGO_ENABLED=0 GOOS= GOARCH= $(GO) run -trimpath ./internal/manual/man $$programs bin/share/man && \
 		mkdir bin/share/completions && \
 		for shell in bash zsh fish; do $$programs/postern completion $$shell >bin/share/completions/$$shell || exit; done
 	rm -rf bin/host
@@ -47,10 +47,11 @@ unit: go ## the quick loop, without root and servers; make test runs everything
 	@$(GO) test -short $$($(GO) list ./... | grep -v /internal/e2e)
 	@echo "make unit: the tests that need a server were left out; make test runs them"
 
+# The tests that take longest are first.
 test: go setup check ## everything, under the race detector, against a real Postfix
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"
 	@notes=$$(mktemp) && code=0; \
-		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -tags openssl -race -count=1 -timeout 40m ./... || code=$$?; \
+		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -tags openssl -race -count=1 -timeout 40m ./internal/e2e ./... || code=$$?; \
 		sort -u $$notes | sed 's/^/make test: /'; rm -f $$notes; exit $$code
 
 check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities

@@ -48,16 +48,26 @@ func conform(t *testing.T, url string) {
 }
 
 func TestConformanceMiniredis(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
 		return open(t, "redis://"+miniredis.RunT(t).Addr(), "")
 	})
 }
 
-func TestConformanceSingle(t *testing.T) { conform(t, "redis://"+redistest.Start(t).Addr+"/3") }
+func TestConformanceSingle(t *testing.T) {
+	t.Parallel()
+	conform(t, "redis://"+redistest.Start(t).Addr+"/3")
+}
 
-func TestConformanceSentinel(t *testing.T) { conform(t, redistest.StartSentinels(t).URL()) }
+func TestConformanceSentinel(t *testing.T) {
+	t.Parallel()
+	conform(t, redistest.StartSentinels(t).URL())
+}
 
-func TestConformanceCluster(t *testing.T) { conform(t, redistest.StartCluster(t).URL()) }
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+	conform(t, redistest.StartCluster(t).URL())
+}
 
 func limits() greylist.Limits { return storetest.Limits() }
 

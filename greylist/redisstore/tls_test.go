@@ -10,13 +10,20 @@ import (
 )
 
 func TestConformanceTLS(t *testing.T) {
+	t.Parallel()
 	server := redistest.StartTLS(t)
 	conform(t, "rediss://"+server.Addr+"?ca="+server.CA)
 }
 
-func TestConformanceSentinelTLS(t *testing.T) { conform(t, redistest.StartSentinelsTLS(t).URL()) }
+func TestConformanceSentinelTLS(t *testing.T) {
+	t.Parallel()
+	conform(t, redistest.StartSentinelsTLS(t).URL())
+}
 
-func TestConformanceClusterTLS(t *testing.T) { conform(t, redistest.StartClusterTLS(t).URL()) }
+func TestConformanceClusterTLS(t *testing.T) {
+	t.Parallel()
+	conform(t, redistest.StartClusterTLS(t).URL())
+}
 
 // TestTLSRefuses shows that no word is exchanged with a server that cannot
 // prove who it is.

@@ -17,6 +17,7 @@ import (
 // TestTransactions asserts that each transaction of a session is judged anew,
 // over the one connection that smtpd keeps.
 func TestTransactions(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, SiteConfig{})
 	c := open(t, s, Alice)
 	for _, step := range []struct {
@@ -51,6 +52,7 @@ func TestTransactions(t *testing.T) {
 }
 
 func TestTwoRecipients(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, SiteConfig{})
 	for _, test := range []struct {
 		from string

@@ -147,10 +147,11 @@ func bootDebian(t *testing.T, tree string, here fromHere) (*machine, error) {
 	}
 	t.Cleanup(func() { _ = console.Close() })
 	nspawn := exec.Command("systemd-nspawn", "--quiet", "--boot", "--directory="+tree, "--volatile=overlay", "--register=no", "--keep-unit",
-		"--private-network", "--notify-ready=yes", "--machine=postern-test-"+strconv.Itoa(os.Getpid()), "--console=pipe", "--hostname=mail",
+		"--private-network", "--notify-ready=yes", "--machine="+filepath.Base(filepath.Dir(ready.path)), "--console=pipe", "--hostname=mail",
 		"--overlay="+here.repository+":"+upper+":/root/postern",
 		"--bind-ro="+here.goroot+":/usr/local/go", "--bind-ro="+here.modules+":/root/go/pkg/mod", "--bind="+here.cache+":/root/.cache/go-build")
-	nspawn.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path)
+	// The lock is left out, because several machines share the tree and none writes to it.
+	nspawn.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.path, "SYSTEMD_NSPAWN_LOCK=0")
 	nspawn.Stdout, nspawn.Stderr = console, console
 	if err := nspawn.Start(); err != nil {
 		return nil, err
@@ -166,6 +167,7 @@ func bootDebian(t *testing.T, tree string, here fromHere) (*machine, error) {
 		said, _ := os.ReadFile(console.Name())
 		return nil, fmt.Errorf("systemd-nspawn: %w\n%s", err, said)
 	}
+	go ready.drain()
 	return &machine{leader}, nil
 }
 
@@ -242,6 +244,16 @@ func newReadiness(t *testing.T) *readiness {
 }
 
 func (r *readiness) close() { _ = r.conn.Close() }
+
+// drain reads what systemd-nspawn says after that, until close. Otherwise systemd-nspawn
+// blocks once the socket's queue is full, and never ends.
+func (r *readiness) drain() {
+	for buffer := make([]byte, 4096); ; {
+		if _, err := r.conn.Read(buffer); err != nil {
+			return
+		}
+	}
+}
 
 // wait returns the process that is 1 in the machine, once it is up.
 func (r *readiness) wait() (leader int, err error) {

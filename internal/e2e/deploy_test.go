@@ -43,6 +43,7 @@ func TestShippedPostfixLines(t *testing.T) {
 
 // The shipped example runs, once the table that it names exists.
 func TestShippedExample(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	dir, err := postfixtest.MakeDir()
 	if err != nil {

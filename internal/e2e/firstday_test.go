@@ -71,6 +71,7 @@ type firstDay struct {
 // TestFirstDay runs the guide for Debian line by line on a fresh Debian, and sends
 // mails where it says what has changed.
 func TestFirstDay(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	m := startDebian(t, debianTree(t))
 	d := firstDay{m, m.shell(t)}

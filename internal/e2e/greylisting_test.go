@@ -9,6 +9,7 @@ import (
 
 // TestGreylistCases sends what "make try" shows, on each of its stores.
 func TestGreylistCases(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	for _, store := range []string{"memory:", "redis"} {
 		t.Run(store, func(t *testing.T) {

@@ -225,6 +225,7 @@ func (b *box) switchTo(t *testing.T, dir, folder string) {
 
 // TestMailInABoxWhole is a box that has been switched over as its README says.
 func TestMailInABoxWhole(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	t.Run("ownership", b.testOwnership)
 	t.Run("lists", b.testLists)
@@ -363,6 +364,7 @@ func (b *box) testSpamAssassin(t *testing.T) {
 // The rules also read what the box's own milters write, and see through no
 // administrator's exception.
 func TestMailInABoxRules(t *testing.T) {
+	t.Parallel()
 	const field = boxName + "; spf=softfail smtp.mailfrom=a.example; dkim=none; iprev=pass policy.iprev=192.0.2.1; "
 	for text, want := range map[string][]string{
 		boxName + "; dmarc=pass (p=reject dis=none) header.from=a.example\n" + boxName + "; spf=pass smtp.mailfrom=a@a.example": {"DMARC_PASS", "SPF_PASS"},
@@ -442,6 +444,7 @@ func (b *box) testForeignKey(t *testing.T) {
 // TestMailInABoxSwitch goes there and back: what switch.sh leaves is what the folder
 // says, and "box" is what was there before.
 func TestMailInABoxSwitch(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	shippedLines := func(folder, file string) string {
 		return settings(readDeploy(t, "examples/"+boxExample+"/"+folder+"/"+file))

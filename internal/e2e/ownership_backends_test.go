@@ -183,6 +183,7 @@ func (v verdict) check(t *testing.T, p *postfixtest.Postfix) {
 }
 
 func TestMailInABox(t *testing.T) {
+	t.Parallel()
 	dir := openDir(t)
 	db := filepath.Join(dir, "users.sqlite")
 	fill(t, db, readFile(t, exampleFile(t, dir, "mailinabox/users.sql")))
@@ -226,6 +227,7 @@ func fill(t *testing.T, path, script string) {
 }
 
 func TestMySQLSite(t *testing.T) {
+	t.Parallel()
 	checkReadme(t, "mysql")
 	postfixtest.Require(t)
 	dir := openDir(t)
@@ -255,6 +257,7 @@ func TestMySQLSite(t *testing.T) {
 }
 
 func TestGOsaSite(t *testing.T) {
+	t.Parallel()
 	checkReadme(t, "ldap-gosa")
 	postfixtest.Require(t)
 	dir := openDir(t)
@@ -282,6 +285,7 @@ func TestGOsaSite(t *testing.T) {
 }
 
 func TestPostgreSQLSite(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	dir := openDir(t)
 	p := backendtest.NewPostgreSQL(t,
@@ -292,6 +296,7 @@ func TestPostgreSQLSite(t *testing.T) {
 }
 
 func TestSocketmapSite(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

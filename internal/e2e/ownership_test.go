@@ -13,6 +13,7 @@ import (
 )
 
 func TestCases(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, WithLists(SiteConfig{}, resolvertest.New(t, Zones).Addr()))
 	for _, c := range Cases() {
 		o, err := c.Run(t.Context(), s)
@@ -28,6 +29,7 @@ func TestCases(t *testing.T) {
 // TestOwnership asserts what users send, beyond what "make try" shows. The text
 // of a refusal is the one that Postfix's own login checks give.
 func TestOwnership(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, SiteConfig{})
 	eai := As(Alice, "jürgen@bücher.example", Dora)
 	eai.Parameters = []string{"SMTPUTF8"}

@@ -77,11 +77,13 @@ func documented(t *testing.T) []string {
 	return names
 }
 
-// makePackages runs make deb or make rpm and returns the packages that it made.
+// makePackages runs make deb or make rpm where the release has been made, and returns the
+// packages that it made.
 func makePackages(t *testing.T, format string, variables ...string) []string {
 	t.Helper()
+	released(t)
 	dist := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "make", append([]string{"-C", "../..", format, "DIST=" + dist}, variables...)...)
+	cmd := exec.CommandContext(t.Context(), "make", append([]string{"-C", releasedTree(), format, "DIST=" + dist}, variables...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make %s: %v\n%s", format, err, out)
 	}
@@ -95,6 +97,7 @@ func makePackages(t *testing.T, format string, variables ...string) []string {
 // TestPackage reads what is in the packages for Debian, and follows the page on one of
 // them from its installation to its removal, on a fresh Debian.
 func TestPackage(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	made := releasedFiles(t, "postern*.deb")
 	if len(made) != 2 || !strings.HasSuffix(made[0], "_amd64.deb") || !strings.HasSuffix(made[1], "_arm64.deb") {
@@ -211,6 +214,7 @@ func comparePackage(t *testing.T, found, kind []string, documents ...string) {
 // TestRPM has rpm read the packages for Fedora and its kin, which are made from the same
 // description.
 func TestRPM(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	made := releasedFiles(t, "postern*.rpm")
 	if len(made) != 2 || !strings.HasSuffix(made[0], ".aarch64.rpm") || !strings.HasSuffix(made[1], ".x86_64.rpm") {

@@ -11,6 +11,7 @@ import (
 
 // TestPackageVersion asks for the version of small checkouts.
 func TestPackageVersion(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, checkout, want, says string }{
 		{name: "no git", want: "0.3.0~nogit", says: "not a checkout"},
 		{name: "no tag", checkout: "init", want: "0.3.0~git20260102030405.COMMIT"},

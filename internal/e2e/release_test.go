@@ -17,7 +17,8 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// releases makes the release of this tree once for all tests of this package.
+// releases makes the release of this tree once for all tests of this package. It is made
+// in a copy of the tree, because other tests read the tree meanwhile.
 var releases struct {
 	once sync.Once
 	dir  string
@@ -27,19 +28,29 @@ var releases struct {
 // released returns the folder in which the release of this tree is.
 func released(t *testing.T) string {
 	t.Helper()
-	releases.once.Do(func() {
-		if releases.dir, releases.err = os.MkdirTemp("", "postern-release"); releases.err != nil {
-			return
-		}
-		if out, err := exec.Command("make", "-C", "../..", "release", "DIST="+releases.dir).CombinedOutput(); err != nil {
-			releases.err = fmt.Errorf("make release: %w\n%s", err, out)
-		}
-	})
+	releases.once.Do(func() { releases.err = makeRelease() })
 	if releases.err != nil {
 		t.Fatal(releases.err)
 	}
-	return releases.dir
+	return filepath.Join(releases.dir, "dist")
 }
+
+func makeRelease() (err error) {
+	if releases.dir, err = os.MkdirTemp("", "postern-release"); err != nil {
+		return err
+	}
+	if err := copyTree("../..", releasedTree()); err != nil {
+		return err
+	}
+	out, err := exec.Command("make", "-C", releasedTree(), "release", "DIST="+filepath.Join(releases.dir, "dist")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make release: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// releasedTree is the copy of the tree in which the release is made.
+func releasedTree() string { return filepath.Join(releases.dir, "tree") }
 
 // removeRelease is called when all tests have ended.
 func removeRelease() error { return os.RemoveAll(releases.dir) }
@@ -57,11 +68,15 @@ func releasedFiles(t *testing.T, pattern string) []string {
 // TestRelease makes half of the release again from another folder, as someone with other
 // habits, on a machine of another name, and compares every byte.
 func TestRelease(t *testing.T) {
+	t.Parallel()
 	postfixtest.Require(t)
 	dir := released(t)
 	t.Run("reproducible", func(t *testing.T) {
 		again := t.TempDir()
-		there := copyTree(t, filepath.Join(t.TempDir(), "somewhere else", "with a longer name"))
+		there := filepath.Join(t.TempDir(), "somewhere else", "with a longer name")
+		if err := copyTree(releasedTree(), there); err != nil {
+			t.Fatal(err)
+		}
 		const otherHabits = `hostname elsewhere && umask 077 && exec make -C "$1" release "DIST=$2" ARCHS=amd64`
 		cmd := exec.CommandContext(t.Context(), "unshare", "--uts", "bash", "-ec", otherHabits, "make", there, again)
 		cmd.Env = append(os.Environ(), "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-buildvcs=false", "USER=someone", "TAR_OPTIONS=--mode=a+w")
@@ -102,8 +117,7 @@ func TestRelease(t *testing.T) {
 
 // copyTree copies the project as it is, with the files that git does not know yet, and
 // with its own checkout.
-func copyTree(t *testing.T, to string) string {
-	t.Helper()
+func copyTree(from, to string) error {
 	const script = `
 cd "$1"
 if ! git rev-parse -q HEAD >/dev/null 2>&1; then
@@ -116,8 +130,10 @@ git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' 
 	[ ! -e "$name" ] || printf '%s\0' "$name"
 done | tar -c --null --files-from=- | tar -x -C "$2"
 `
-	command(t, "bash", "-ec", script, "copy", thisMachine(t).repository, to)
-	return to
+	if out, err := exec.Command("bash", "-ec", script, "copy", from, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("copying the project: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // folder reads all files of a folder.

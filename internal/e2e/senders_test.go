@@ -59,6 +59,7 @@ func generatedSenders() []string {
 // settings: what Postfix refuses is never let through. What is plain and owned
 // passes both.
 func TestSendersAgainstPostfix(t *testing.T) {
+	t.Parallel()
 	senders := generatedSenders()
 	if len(senders) < 500 {
 		t.Fatalf("%d senders only", len(senders))

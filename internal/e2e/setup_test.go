@@ -63,6 +63,7 @@ func shapes() []shape {
 
 // A newcomer runs setup, sends mail, asks doctor and explain, and goes back.
 func TestNewcomers(t *testing.T) {
+	t.Parallel()
 	for _, s := range shapes() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()

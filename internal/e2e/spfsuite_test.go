@@ -19,6 +19,7 @@ import (
 // TestSPFSuite has the real daemon judge every case of the public test suite of
 // RFC 7208 by what a real DNS server answers.
 func TestSPFSuite(t *testing.T) {
+	t.Parallel()
 	scenarios, err := spftest.Load()
 	if err != nil {
 		t.Fatal(err)

@@ -180,6 +180,7 @@ func visible(text string) string {
 // say; what attackers send is text; it can be used by keyboard, on a small screen and
 // in the dark, and by people who need help to read it.
 func TestStatusPage(t *testing.T) {
+	t.Parallel()
 	s, page, metricsAddr := statusSite(t)
 	b := openBrowser(t)
 	b.show(1280, 900, "light")
