@@ -44,7 +44,6 @@ type FigureRow struct {
 	CPU         float64 `json:"cpu_s,omitempty"` // seconds of all its processes, for 10,000
 	RSS         float64 `json:"rss_mib,omitempty"`
 	PSS         float64 `json:"pss_mib,omitempty"`
-	Goroutines  float64 `json:"goroutines,omitempty"`
 	Descriptors float64 `json:"descriptors,omitempty"`
 
 	// RateRatio is Postern's rate divided by this row's, the median of the rounds.
@@ -201,7 +200,6 @@ func (g FigureGroup) columns() (heads []string, cells []func(FigureRow) float64)
 		{"CPU of 10,000, s", func(r FigureRow) float64 { return r.CPU }},
 		{"RSS, MiB", func(r FigureRow) float64 { return r.RSS }},
 		{"PSS, MiB", func(r FigureRow) float64 { return r.PSS }},
-		{"goroutines", func(r FigureRow) float64 { return r.Goroutines }},
 		{"descriptors", func(r FigureRow) float64 { return r.Descriptors }},
 		{"Postern's rate, times", func(r FigureRow) float64 { return r.RateRatio }},
 		{"its CPU, times Postern's", func(r FigureRow) float64 { return r.CPURatio }},
@@ -217,6 +215,9 @@ func (g FigureGroup) columns() (heads []string, cells []func(FigureRow) float64)
 }
 
 func (g FigureGroup) markdown() string {
+	if len(g.Rows) == 0 {
+		return fmt.Sprintf("### %s\n\n%s\n", g.Name, g.Text)
+	}
 	heads, cells := g.columns()
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n%s\n\n| server | %s | |\n|---|%s---|\n", g.Name, g.Text, strings.Join(heads, " | "), strings.Repeat("--:|", len(heads)))

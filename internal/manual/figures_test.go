@@ -10,7 +10,7 @@ import (
 
 // The pages show the figures of their JSON, and nothing else.
 func TestFigures(t *testing.T) {
-	for page, file := range map[string]string{"deploy/PEERS.md": "deploy/peers.json"} {
+	for page, file := range map[string]string{"deploy/PEERS.md": "deploy/peers.json", "deploy/SCALE.md": "deploy/scale.json"} {
 		f, err := ReadFigures(root, file)
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 // contest is a group of servers that get the same load in turn.
 type contest struct {
 	name, text, unit string
+	files            bool // whether open files are shown
 	contenders       []contender
 }
 
@@ -81,6 +82,11 @@ func (c contest) run(ctx context.Context, e *env, rounds int) (manual.FigureGrou
 		}
 	}
 	g.Rows = rowsOf(all)
+	for i := range g.Rows {
+		if !c.files {
+			g.Rows[i].Descriptors = 0
+		}
+	}
 	return g, nil
 }
 
@@ -169,6 +175,7 @@ func (m *measured) row(load string, reference *measured) manual.FigureRow {
 	r := manual.FigureRow{Server: m.server, Note: m.note, Load: load, Ours: m.ours}
 	r.RSS = of(func(s sample) float64 { return s.rss })
 	r.PSS = of(func(s sample) float64 { return s.pss })
+	r.Descriptors = of(func(s sample) float64 { return s.descriptors })
 	r.Rate, r.CPU = of(sample.rate), of(sample.micros)/100
 	r.P50 = of(func(s sample) float64 { return s.quantile(0.5) })
 	r.P99 = of(func(s sample) float64 { return s.quantile(0.99) })

@@ -32,6 +32,7 @@ type greylister struct {
 	pid      int
 	more     []int // further processes that do its work
 	requests int   // of a phase
+	conns    int   // 0 for greylistConns
 	// The first words of its replies, if they are not those of Postern.
 	defers, passes string
 }
@@ -162,7 +163,7 @@ func (g greylister) passing() string   { return cmp.Or(g.passes, "DUNNO") }
 
 // send sends the requests of a phase. All replies must begin with want, if it is not "".
 func (g greylister) send(ctx context.Context, round int, want string) (sample, error) {
-	l := load{conns: greylistConns, requests: g.requests,
+	l := load{conns: cmp.Or(g.conns, greylistConns), requests: g.requests,
 		request: func(c, i int) []byte { return greylistRequest(round, c, i) }}
 	return take(ctx, g.pids(), func() (int, latencies, time.Duration, error) {
 		took, actions, wall, err := l.sendLean(ctx, g.socket)
@@ -177,7 +178,7 @@ func (g greylister) send(ctx context.Context, round int, want string) (sample, e
 // because the greylist would mask digits. The clients are in 512 networks.
 func greylistRequest(round, c, i int) []byte {
 	sender := letters(round) + "." + letters(c) + "." + letters(i) + "@greylist.example"
-	client := fmt.Sprintf("198.%d.%d.%d", 18+i%2, (i/2)%256, 1+c)
+	client := fmt.Sprintf("198.%d.%d.%d", 18+i%2, (i/2)%256, 1+c%250)
 	return fmt.Appendf(nil, policyRequest, client, "mx.greylist.example", sender, "rcpt@example.org", "7b."+sender, "")
 }
 
@@ -217,12 +218,21 @@ func startPostgrey(ctx context.Context, e *env) (greylister, func(), error) {
 }
 
 func startRedis(ctx context.Context, e *env) (addr string, pid int, stop func(), err error) {
-	if addr, err = postfixtest.FreeAddr(); err != nil {
-		return "", 0, nil, err
+	return startRedisAs(ctx, e, "redis")
+}
+
+// startRedisAs runs a Redis with a name for its files, and further settings.
+func startRedisAs(ctx context.Context, e *env, name string, settings ...string) (addr string, pid int, stop func(), err error) {
+	port := ""
+	for len(port) < 5 || port > "55000" { // the Cluster bus listens 10000 above
+		if addr, err = postfixtest.FreeAddr(); err != nil {
+			return "", 0, nil, err
+		}
+		_, port, _ = strings.Cut(addr, ":")
 	}
-	_, port, _ := strings.Cut(addr, ":")
-	socket := filepath.Join(e.dir, "redis.sock")
-	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--save", "", "--dir", e.dir)
+	socket := filepath.Join(e.dir, name+".sock")
+	cmd := exec.Command("redis-server", append([]string{"--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--save", "", "--dir", e.dir,
+		"--cluster-config-file", name + ".nodes"}, settings...)...)
 	stop, err = startPeer(ctx, cmd, func() error { return waitSocket(ctx, socket) })
 	if err != nil {
 		return "", 0, nil, err

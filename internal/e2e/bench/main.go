@@ -6,8 +6,8 @@
 // are compared. CPU time is that of the measured process alone, as the kernel counts
 // it.
 //
-// The verb "peers" compares Postern with other programs, and writes the figures to
-// deploy/.
+// The verb "peers" compares Postern with other programs, and "scale" measures what large
+// sites have. Both write their figures to deploy/.
 package main
 
 import (
@@ -113,6 +113,9 @@ func main() {
 func dispatch(ctx context.Context, args []string) (missed int, err error) {
 	if len(args) > 0 && args[0] == peersArg {
 		return 0, benchPeers(ctx, args[1:])
+	}
+	if len(args) > 0 && args[0] == scaleArg {
+		return 0, benchScale(ctx, args[1:])
 	}
 	return run(ctx, args)
 }

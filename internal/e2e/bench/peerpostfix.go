@@ -37,11 +37,10 @@ func (f field) postfixes() contest {
 // through returns a start function for a Postfix with what attach starts.
 func (f field) through(attach func(context.Context, *env, *rateSite) (guards, error)) func(context.Context, *env) (candidate, error) {
 	return func(ctx context.Context, parent *env) (candidate, error) {
-		dir, err := os.MkdirTemp(parent.dir, "rate")
-		if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
+		e, err := parent.below("rate")
+		if err != nil {
 			return candidate{}, err
 		}
-		e := &env{binaries: parent.binaries, dir: dir}
 		s := newRateSite(e)
 		g, err := attach(ctx, e, s)
 		if err == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -111,6 +112,15 @@ func newDiskEnv() (e *env, stop func(), err error) {
 		_ = os.RemoveAll(e.dir) // a temporary directory
 		e.binaries.Close()
 	}, nil
+}
+
+// below returns an environment with a directory of its own in that of e.
+func (e *env) below(name string) (*env, error) {
+	dir, err := os.MkdirTemp(e.dir, name)
+	if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
+		return nil, err
+	}
+	return &env{binaries: e.binaries, dir: dir}, nil
 }
 
 // zone returns all records that any contender asks for.
