@@ -185,6 +185,13 @@ install -m 4755 /usr/bin/id /usr/local/bin/set-uid-id
 			t.Errorf("%s with a drop-in for it: %s", name, found[name])
 		}
 	}
+	if result := u.caged(t, "milterd")["write-keys"]; !strings.Contains(result, "read-only") {
+		t.Errorf("milterd: write-keys: %s", result)
+	}
+	found = u.caged(t, "milterd", "ReadWritePaths=/etc/postern/dkim") // for --dkim-rotate
+	if found["write-keys"] != "done" || found["write-settings"] == "done" {
+		t.Errorf("with the drop-in for rotations: keys %s, settings %s", found["write-keys"], found["write-settings"])
+	}
 }
 
 // caged runs the program that tries the sandbox in place of a daemon, with further

@@ -23,6 +23,7 @@ const (
 	openFolder = "/srv/open"
 	setUIDTool = "/usr/local/bin/set-uid-id"
 	ownFolder  = "/var/lib/postern"
+	keyFolder  = "/etc/postern/dkim/example.org"
 )
 
 func main() {
@@ -36,6 +37,7 @@ func main() {
 		{"list-home", listHome},
 		{"write-elsewhere", func() error { return write(openFolder + "/caged") }},
 		{"write-settings", func() error { return write("/etc/postern/caged") }},
+		{"write-keys", func() error { return write(keyFolder + "/caged") }},
 		{"write-program", func() error { return write("/usr/sbin/caged") }},
 		{"raw-socket", func() error { return socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP) }},
 		{"packet-socket", func() error { return socket(unix.AF_PACKET, unix.SOCK_RAW, 0) }},
