@@ -143,7 +143,7 @@ func (u units) score(t *testing.T) {
 // same user without the sandbox, or root.
 var confined = map[string]string{
 	"read-home": "user", "list-home": "user", "write-elsewhere": "user", "run-set-uid-program": "user", "make-set-uid-program": "user",
-	"write-and-execute-memory": "user", "make-memory-executable": "user", "netlink-socket": "user", "see-other-processes": "user",
+	"write-and-execute-memory": "user", "make-memory-executable": "user", "netlink-socket": "user", "see-other-processes": "user", "write-keys": "user",
 	"raw-socket": "root", "packet-socket": "root", "become-root": "root", "write-settings": "root", "write-program": "root",
 	"new-user-namespace": "", "real-time": "", "kernel-setting": "", "kernel-memory": "", "mount": "",
 }
