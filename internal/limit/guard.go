@@ -33,7 +33,10 @@ func NewGuard(store Store, now func() time.Time, changed func(error)) *Guard {
 	return &Guard{Store: store, breaker: breaker.New(breaker.Config{
 		First: guardPause, Now: now,
 		Classify: func(err error) breaker.Class {
-			if errors.Is(err, ErrDenied) {
+			switch {
+			case errors.Is(err, errRead):
+				return breaker.Ignored
+			case errors.Is(err, ErrDenied):
 				return breaker.Hopeless
 			}
 			return breaker.Classify(err)
@@ -59,12 +62,13 @@ func (g *Guard) Add(ctx context.Context, op *Op) error {
 
 // Blocks implements Store.
 func (g *Guard) Blocks(ctx context.Context) ([]Block, error) {
-	return ask(g, func() ([]Block, error) { return g.Store.Blocks(ctx) })
+	return read(g, func() ([]Block, error) { return g.Store.Blocks(ctx) })
 }
 
 // Counters implements Store.
 func (g *Guard) Counters(ctx context.Context, prefix string, now time.Time, yield func(Counter) error) error {
-	return g.do(func() error { return g.Store.Counters(ctx, prefix, now, yield) })
+	_, err := read(g, func() (struct{}, error) { return struct{}{}, g.Store.Counters(ctx, prefix, now, yield) })
+	return err
 }
 
 // Reset implements Store.
@@ -92,6 +96,29 @@ func (g *Guard) do(request func() error) error {
 // ask sends a request to the store, unless the store is down.
 func ask[T any](g *Guard, request func() (T, error)) (T, error) {
 	answer, err := breaker.DoTimed(g.breaker, g.Took, request)
+	return answer, unavailable(err)
+}
+
+// errRead marks a read that was answered.
+var errRead = errors.New("read")
+
+// read is ask for requests that only read. If they are answered, this does not mean that
+// the store is up, because a server that is full answers them, and counts nothing.
+func read[T any](g *Guard, request func() (T, error)) (T, error) {
+	answer, err := breaker.Do(g.breaker, func() (T, error) {
+		start := time.Now()
+		answer, err := request()
+		if g.Took != nil {
+			g.Took(time.Since(start), err)
+		}
+		if err == nil {
+			err = errRead
+		}
+		return answer, err
+	})
+	if errors.Is(err, errRead) {
+		err = nil
+	}
 	return answer, unavailable(err)
 }
 

@@ -1,7 +1,9 @@
 package policyd
 
 import (
+	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/limit/redisstore"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
@@ -73,6 +77,33 @@ func TestLimitFailover(t *testing.T) {
 	}
 	if v := ask(t, daemons[1].current, limitRequest("bob@x.example", "before0-0-0")); v.Kind != policy.Pass {
 		t.Errorf("a request from before the failover is repeated: %+v", v)
+	}
+}
+
+// TestLimitNotWritten has a server that answers reads and refuses to write. It counts as
+// down although it answers, and as up only when it writes again.
+func TestLimitNotWritten(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--min-replicas-to-write", "1")
+	store, err := redisstore.Open(redisstore.Options{URL: "redis://" + server.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	if err := store.Probe(t.Context()); !errors.Is(err, limit.ErrFull) || !strings.Contains(err.Error(), "NOREPLICAS") {
+		t.Errorf("probe: %v", err)
+	}
+	d := startLogged(t, "--checks=limit", "--limit-store=redis://"+server.Addr, "--limit=login=5/1h", "--limit-on-error=defer")
+	d.await("does not answer") // before mail arrives
+	if v := ask(t, d.current, limitRequest("bob@x.example", "a")); v.Kind != policy.Defer || v.Reason != record.LimitUnavailable {
+		t.Errorf("%+v", v)
+	}
+	if out, err := exec.CommandContext(t.Context(), "redis-cli", "-u", "redis://"+server.Addr, "config", "set", "min-replicas-to-write", "0").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	d.await("works again")
+	if n := asks(t, d.current, "bob@x.example", "b", 6); n != 5 {
+		t.Errorf("%d passed", n)
 	}
 }
 

@@ -69,8 +69,19 @@ func Open(o Options) (*Store, error) {
 // Close ends all connections after running requests are done.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Probe asks whether the server can be used.
-func (s *Store) Probe(ctx context.Context) error { return failed(s.client.Probe(ctx)) }
+// probeFor is how long the key of Probe is kept.
+const probeFor = time.Minute
+
+// Probe asks whether the server can be used, and writes: a server that is full, or has
+// too few replicas, answers reads, and counts nothing.
+func (s *Store) Probe(ctx context.Context) error {
+	if err := s.client.Probe(ctx); err != nil {
+		return failed(err)
+	}
+	return failed(s.client.Do(ctx, func(ctx context.Context) error {
+		return s.client.Redis.Set(ctx, s.client.Tag+"probe", "", probeFor).Err()
+	}))
+}
 
 // The steps as the script knows them.
 const (
