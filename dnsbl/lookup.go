@@ -123,7 +123,7 @@ func (l *Lists) Check(ctx context.Context, q Query) (Result, error) {
 	var running sync.WaitGroup
 	for n := range questions {
 		if t.states[n] == pending {
-			running.Go(func() { answers <- l.ask(ctx, n, &questions[n]) })
+			running.Go(func() { answers <- l.askZone(ctx, n, &questions[n]) })
 		}
 	}
 	for !t.settled() {
@@ -150,7 +150,7 @@ func (l *Lists) remember(ctx context.Context, t *tally) {
 		if errors.Is(err, resolver.ErrNotInMemory) {
 			continue
 		}
-		codes, failure := l.judge(q.zone, known.Addrs, err)
+		codes, failure := l.codes(q.zone, known.Addrs, err)
 		if err != nil && failure != nil { // the zone was blamed when it happened
 			failure.Subject = q.subject
 			t.take(answer{n: n, failure: failure})
@@ -203,8 +203,8 @@ func askable(all []Subject) []subject {
 	return out
 }
 
-// ask asks DNS one question and reports the result to the zone's breaker.
-func (l *Lists) ask(ctx context.Context, n int, q *question) answer {
+// askZone asks DNS one question and reports the result to the zone's breaker.
+func (l *Lists) askZone(ctx context.Context, n int, q *question) answer {
 	codes, failure := l.resolve(ctx, q.zone, q.labels)
 	if failure != nil && errors.Is(ctx.Err(), context.Canceled) {
 		failure.Subject = q.subject
@@ -229,12 +229,12 @@ func (l *Lists) learn(n int, q *question, codes []Code, failure *Failure) answer
 // resolve asks DNS.
 func (l *Lists) resolve(ctx context.Context, z *zone, labels string) ([]Code, *Failure) {
 	addrs, err := l.config.DNS.LookupNetIP(resolver.OwnZone(ctx), "ip4", labels+"."+z.asked+".")
-	return l.judge(z, addrs, err)
+	return l.codes(z, addrs, err)
 }
 
-// judge returns the codes of an answer with their meanings. If one of them is a
+// codes returns the codes of an answer with their meanings. If one of them is a
 // refusal, it also returns a failure.
-func (l *Lists) judge(z *zone, addrs []netip.Addr, err error) ([]Code, *Failure) {
+func (l *Lists) codes(z *zone, addrs []netip.Addr, err error) ([]Code, *Failure) {
 	if err != nil {
 		return nil, l.failed(z, err)
 	}

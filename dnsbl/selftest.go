@@ -83,7 +83,7 @@ func (l *Lists) test(ctx context.Context, z *zone) TestResult {
 		})
 	}
 	running.Wait()
-	t.Problem, t.Cause = judge(t.Points)
+	t.Problem, t.Cause = worstProblem(t.Points)
 	return t
 }
 
@@ -134,9 +134,9 @@ func newPoint(subject string, listed, optional bool) Point {
 	return Point{Subject: subject, labels: labels, Listed: listed, Optional: optional}
 }
 
-// judge returns the worst problem that the points show: a refusal, a zone that
+// worstProblem returns the worst problem that the points show: a refusal, a zone that
 // lists what no list may, questions without an answer, or a missing test entry.
-func judge(points []Point) (Problem, string) {
+func worstProblem(points []Point) (Problem, string) {
 	var worst Failure
 	rank, listed := 0, false
 	for i := range points {

@@ -307,7 +307,7 @@ func (q *fromQuestion) look(value string) error {
 // address judges one address.
 func (q *fromQuestion) address(field, address string) (FromRuling, error) {
 	r := FromRuling{Field: field, Address: address}
-	ruling, err := q.ask(address)
+	ruling, err := q.owners(address)
 	r.Ruling, r.Reason = ruling, ruling.Reason
 	if err != nil || ruling.Kind != ownership.Refused {
 		return r, err
@@ -325,8 +325,8 @@ func (q *fromQuestion) address(field, address string) (FromRuling, error) {
 	return r, nil
 }
 
-// ask looks up the owners of an address, once for each address.
-func (q *fromQuestion) ask(address string) (ownership.Ruling, error) {
+// owners looks up the owners of an address, once for each address.
+func (q *fromQuestion) owners(address string) (ownership.Ruling, error) {
 	for i := range q.asked {
 		if q.asked[i].address == address {
 			return q.asked[i].ruling, nil

@@ -141,7 +141,7 @@ func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) 
 		m.Role = m.Whose.Role()
 		work, answer, err := s.begin(m)
 		m.work = work
-		answer = s.judge(answer, err)
+		answer = s.ruleOnError(answer, err)
 		if work == nil && answer.Verdict == Continue {
 			answer.Verdict = Accept
 		}
@@ -157,8 +157,8 @@ func (s *session) begin(m *message) (Work, Answer, error) {
 	return h.Begin(m.ctx, &m.session, &m.Message)
 }
 
-// judge applies the configured rule when a handler has failed.
-func (s *session) judge(a Answer, err error) Answer {
+// ruleOnError applies the configured rule when a handler has failed.
+func (s *session) ruleOnError(a Answer, err error) Answer {
 	if err == nil {
 		return a
 	}
@@ -237,7 +237,7 @@ func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
 		ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
 		defer cancel()
 		a, err := gate.Recipient(ctx, to)
-		return s.answerRecipient(s.judge(a, err), to.Raw, since)
+		return s.answerRecipient(s.ruleOnError(a, err), to.Raw, since)
 	})
 }
 
@@ -301,7 +301,7 @@ func (s *session) endHeader(m *message, since time.Time) library.Response {
 		return s.answer(a, since)
 	}
 	a, err := m.work.Headers(ctx)
-	return s.answer(s.judge(a, err), since)
+	return s.answer(s.ruleOnError(a, err), since)
 }
 
 // missingEnd ends the header if the MTA did not, when the body begins or the message
@@ -374,9 +374,9 @@ func (s *session) Body(e *library.Modifier) (library.Response, error) {
 		}
 		d, err := s.finish()
 		if err != nil {
-			d = Decision{Answer: s.judge(d.Answer, err)}
+			d = Decision{Answer: s.ruleOnError(d.Answer, err)}
 		} else {
-			d.Answer = s.judge(d.Answer, d.Failed)
+			d.Answer = s.ruleOnError(d.Answer, d.Failed)
 		}
 		return s.deliver(e, &d, since)
 	})

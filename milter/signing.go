@@ -113,7 +113,7 @@ func (w *signingWork) end() Decision {
 
 // decide turns the signer's result into a decision. A key that could not sign is an
 // error in the record, but the mail is delivered.
-func decide(r *sign.Result) Decision {
+func decide(r *sign.Outcome) Decision {
 	d := Decision{Answer: Answer{Reason: r.Reason, Err: r.Err}}
 	d.Details.From = r.Domain
 	d.Details.SignedBy = strings.Join(r.SignedBy, ",")

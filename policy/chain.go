@@ -54,7 +54,7 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 		e := &c[i]
 		d.Steps = append(d.Steps, Step{Check: e.Check.Name(), Mode: e.Mode})
 		step := &d.Steps[len(d.Steps)-1]
-		step.Verdict, step.Err = e.ask(ctx, r, signals, len(c)-i)
+		step.Verdict, step.Err = e.runCheck(ctx, r, signals, len(c)-i)
 		signals = merge(signals, step.Verdict.Signals)
 		if e.settles(d, &step.Verdict, step.Err) {
 			break
@@ -79,8 +79,8 @@ func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
 	}
 }
 
-// ask runs the check within its share of the time.
-func (e *Entry) ask(ctx context.Context, r *Request, prior Signals, left int) (Verdict, error) {
+// runCheck runs the check within its share of the time.
+func (e *Entry) runCheck(ctx context.Context, r *Request, prior Signals, left int) (Verdict, error) {
 	if whole, ok := ctx.(*budget); ok && left > 1 {
 		part := whole.share(left)
 		defer part.end()

@@ -45,12 +45,12 @@ func bindGreylistImport(fs *pflag.FlagSet) runner {
 }
 
 // reader reads the file of another greylisting program and yields its entries.
-type reader func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error)
+type reader func(f *os.File, yield func(migrate.Entry) error) (migrate.Summary, error)
 
 // postgreyReader reads the output of db_dump for postgrey's databases. passedAfter is
 // postgrey's delay.
 func postgreyReader(passedAfter time.Duration) reader {
-	return func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
+	return func(f *os.File, yield func(migrate.Entry) error) (migrate.Summary, error) {
 		return migrate.Postgrey(f, passedAfter, yield)
 	}
 }
@@ -58,7 +58,7 @@ func postgreyReader(passedAfter time.Duration) reader {
 // sqlgreyReader reads sqlgrey's SQLite database, or an SQL dump of any of its
 // databases.
 func sqlgreyReader(ctx context.Context) reader {
-	return func(f *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
+	return func(f *os.File, yield func(migrate.Entry) error) (migrate.Summary, error) {
 		return migrate.SqlgreyFile(ctx, f, time.Local, yield)
 	}
 }
@@ -86,7 +86,7 @@ func (i *importer) file(ctx context.Context, path string, read reader) (api.Grey
 		return i.total, err
 	}
 	defer f.Close()
-	result, err := read(f, func(e migrate.Entry) error { return i.add(ctx, e) })
+	result, err := read(f, func(e migrate.Entry) error { return i.importEntry(ctx, e) })
 	i.total.Skipped += result.Skipped
 	i.total.Why = append(result.Why, i.total.Why...)
 	if err == nil && len(i.batch) > 0 {
@@ -98,8 +98,8 @@ func (i *importer) file(ctx context.Context, path string, read reader) (api.Grey
 	return i.total, nil
 }
 
-// add appends e to the batch, and first sends the batch if it is full.
-func (i *importer) add(ctx context.Context, e migrate.Entry) error {
+// importEntry appends e to the batch, and first sends the batch if it is full.
+func (i *importer) importEntry(ctx context.Context, e migrate.Entry) error {
 	i.size += len(e.Sender) + len(e.Recipient) + len(e.Domain) + importOverhead
 	if len(i.batch) > 0 && i.size > maxImportBatch {
 		if err := i.send(ctx); err != nil {

@@ -120,7 +120,7 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	if f.ask(io, applier, plan.Asks) {
+	if f.askPerson(io, applier, plan.Asks) {
 		if plan, err = setup.MakePlan(ctx, applier.Options); err != nil {
 			return exitFailed, err
 		}
@@ -152,9 +152,9 @@ func sayTo(w io.Writer) func(format string, args ...any) {
 	return func(format string, args ...any) { fmt.Fprintln(w, dnsbl.HideKeys(fmt.Sprintf(format, args...))) }
 }
 
-// ask asks questions on a terminal, and reports whether there were any. Without a
+// askPerson asks questions on a terminal, and reports whether there were any. Without a
 // terminal, flags or the defaults answer them.
-func (f *setupFlags) ask(io streams, a *setup.Applier, questions []setup.Question) bool {
+func (f *setupFlags) askPerson(io streams, a *setup.Applier, questions []setup.Question) bool {
 	if f.yes || !isTerminal(os.Stdin) {
 		return false
 	}
@@ -207,7 +207,7 @@ func importPostgrey(ctx context.Context, client *admin.Client, folder string) (s
 			return "", err
 		}
 		i := importer{client: client, progress: func(int) {}}
-		answer, err := i.file(ctx, dump, func(file *os.File, yield func(migrate.Entry) error) (migrate.Result, error) {
+		answer, err := i.file(ctx, dump, func(file *os.File, yield func(migrate.Entry) error) (migrate.Summary, error) {
 			return migrate.Postgrey(file, time.Minute, yield)
 		})
 		if err := errors.Join(err, os.Remove(dump)); err != nil {

@@ -67,8 +67,8 @@ func splitAddress(s string) (local, domain string) {
 	return s[:at], s[at+1:]
 }
 
-// Result counts what was read from a file.
-type Result struct {
+// Summary counts what was read from a file.
+type Summary struct {
 	Read    int      // entries passed to yield
 	Skipped int      // could not be parsed, or are not needed
 	Why     []string // the reasons for the first skipped ones, with their lines
@@ -77,9 +77,9 @@ type Result struct {
 // maxWhy bounds Result.Why.
 const maxWhy = 10
 
-func (r *Result) skip(line int, why string) { r.leaveOut(fmt.Sprintf("line %d: %s", line, why)) }
+func (r *Summary) skip(line int, why string) { r.leaveOut(fmt.Sprintf("line %d: %s", line, why)) }
 
-func (r *Result) leaveOut(why string) {
+func (r *Summary) leaveOut(why string) {
 	r.Skipped++
 	if len(r.Why) < maxWhy {
 		r.Why = append(r.Why, why)
@@ -99,7 +99,7 @@ func scanner(r io.Reader) *bufio.Scanner {
 // or postgrey_clients.db; both may be in one file. passedAfter is the delay that
 // postgrey ran with: a triplet whose first and last sighting are at least that far
 // apart has passed.
-func Postgrey(r io.Reader, passedAfter time.Duration, yield func(Entry) error) (Result, error) {
+func Postgrey(r io.Reader, passedAfter time.Duration, yield func(Entry) error) (Summary, error) {
 	p := postgrey{passedAfter: passedAfter}
 	lines := scanner(r)
 	var key string
@@ -133,7 +133,7 @@ func Postgrey(r io.Reader, passedAfter time.Duration, yield func(Entry) error) (
 }
 
 type postgrey struct {
-	result        Result
+	result        Summary
 	passedAfter   time.Duration
 	line          int
 	inData, began bool

@@ -46,7 +46,7 @@ DATA=END
 
 func at(unix int64) greylist.Stamp { return greylist.Stamp(unix * 1000) }
 
-func collect(t *testing.T, read func(func(migrate.Entry) error) (migrate.Result, error)) ([]greylist.Entry, migrate.Result) {
+func collect(t *testing.T, read func(func(migrate.Entry) error) (migrate.Summary, error)) ([]greylist.Entry, migrate.Summary) {
 	t.Helper()
 	var entries []greylist.Entry
 	result, err := read(func(e migrate.Entry) error {
@@ -78,7 +78,7 @@ func compare(t *testing.T, got, want []greylist.Entry) {
 }
 
 func TestPostgrey(t *testing.T) {
-	got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Result, error) {
+	got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Summary, error) {
 		return migrate.Postgrey(strings.NewReader(postgreyPrint), time.Minute, yield)
 	})
 	passed := greylist.Triplet{First: at(1700000000), Last: at(1700000400), Passed: at(1700000400)}
@@ -156,7 +156,7 @@ func TestSqlgrey(t *testing.T) {
 	waiting := greylist.Triplet{First: last, Last: last}
 	for name, dump := range sqlgreyDumps {
 		t.Run(name, func(t *testing.T) {
-			got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Result, error) {
+			got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Summary, error) {
 				return migrate.Sqlgrey(strings.NewReader(dump), time.UTC, yield)
 			})
 			compare(t, got, []greylist.Entry{

@@ -26,7 +26,7 @@ const allowedPasses = 1000
 // pg_dump --inserts write them, or COPY as pg_dump writes it. Times without a zone
 // are in loc. A sender that sqlgrey allows for all recipients becomes a credit of
 // its domain at its network.
-func Sqlgrey(r io.Reader, loc *time.Location, yield func(Entry) error) (Result, error) {
+func Sqlgrey(r io.Reader, loc *time.Location, yield func(Entry) error) (Summary, error) {
 	s := sqlgrey{loc: loc, yield: yield}
 	lines := scanner(r)
 	for lines.Scan() {
@@ -47,7 +47,7 @@ func Sqlgrey(r io.Reader, loc *time.Location, yield func(Entry) error) (Result, 
 var errNoTables = errors.New("none of sqlgrey's tables (connect, from_awl, domain_awl) is in it")
 
 type sqlgrey struct {
-	result Result
+	result Summary
 	loc    *time.Location
 	yield  func(Entry) error
 	table  string // that line is a row of; "" in a dump

@@ -21,25 +21,25 @@ const magic = "SQLite format 3\x00"
 
 // SqlgreyFile reads a SQL dump as Sqlgrey does, or sqlgrey's SQLite database
 // itself.
-func SqlgreyFile(ctx context.Context, f *os.File, loc *time.Location, yield func(Entry) error) (Result, error) {
+func SqlgreyFile(ctx context.Context, f *os.File, loc *time.Location, yield func(Entry) error) (Summary, error) {
 	start := make([]byte, len(magic))
 	if _, err := io.ReadFull(f, start); err == nil && string(start) == magic {
 		return sqlgreyDatabase(ctx, f.Name(), loc, yield)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return Result{}, err
+		return Summary{}, err
 	}
 	return Sqlgrey(f, loc, yield)
 }
 
-func sqlgreyDatabase(ctx context.Context, path string, loc *time.Location, yield func(Entry) error) (_ Result, err error) {
+func sqlgreyDatabase(ctx context.Context, path string, loc *time.Location, yield func(Entry) error) (_ Summary, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return Result{}, err
+		return Summary{}, err
 	}
 	db, err := sql.Open("sqlite", "file://"+(&url.URL{Path: abs}).EscapedPath()+"?mode=ro&_pragma=query_only(1)&_pragma=busy_timeout(5000)")
 	if err != nil {
-		return Result{}, err
+		return Summary{}, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	s := sqlgrey{loc: loc, yield: yield}

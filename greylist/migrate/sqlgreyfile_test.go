@@ -40,7 +40,7 @@ func database(t *testing.T, statements string) string {
 	return path
 }
 
-func readFile(t *testing.T, path string, yield func(migrate.Entry) error) (migrate.Result, error) {
+func readFile(t *testing.T, path string, yield func(migrate.Entry) error) (migrate.Summary, error) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -64,7 +64,7 @@ INSERT INTO from_awl VALUES('-undef-','-undef-','198.51.100','2023-11-01 00:00:0
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Result, error) { return readFile(t, path, yield) })
+	got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Summary, error) { return readFile(t, path, yield) })
 	last := at(1700000000) // an hour before what a clock in UTC would have meant
 	waiting := greylist.Triplet{First: last, Last: last}
 	compare(t, got, []greylist.Entry{
@@ -108,7 +108,7 @@ func TestSqlgreyFileDump(t *testing.T) {
 	if err := os.WriteFile(path, []byte(sqlgreyDumps["mysql"]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Result, error) { return readFile(t, path, yield) }); len(got) != 4 {
+	if got, result := collect(t, func(yield func(migrate.Entry) error) (migrate.Summary, error) { return readFile(t, path, yield) }); len(got) != 4 {
 		t.Errorf("%d entries, %+v", len(got), result)
 	}
 	if err := os.WriteFile(path, []byte("SQL"), 0o600); err != nil {

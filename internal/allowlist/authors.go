@@ -18,13 +18,13 @@ type Authors struct{ clients map[string]*Clients }
 // every client may. # begins a comment. Errors contain file and line.
 func ReadAuthors(path string) (*Authors, error) {
 	a := &Authors{clients: map[string]*Clients{}}
-	if err := Read(path, a.add); err != nil {
+	if err := Read(path, a.addEntry); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-func (a *Authors) add(entry string) error {
+func (a *Authors) addEntry(entry string) error {
 	if err := never(entry); err != nil {
 		return err
 	}

@@ -17,13 +17,13 @@ type Domains struct{ exact, below map[string]bool }
 // contain file and line.
 func ReadDomains(path string) (*Domains, error) {
 	d := &Domains{exact: map[string]bool{}, below: map[string]bool{}}
-	if err := Read(path, d.add); err != nil {
+	if err := Read(path, d.addEntry); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Domains) add(entry string) error {
+func (d *Domains) addEntry(entry string) error {
 	if err := never(entry); err != nil {
 		return err
 	}

@@ -94,11 +94,11 @@ func splitResults(value string) ([][]string, error) {
 			if text, n = mailaddr.Unquote(value[i:]); n < 0 {
 				return nil, errors.New("quoted string without an end")
 			}
-			w.add(text, false)
+			w.addText(text, false)
 		case b < ' ' || b == 0x7f:
 			return nil, errors.New("control character")
 		default:
-			w.add(value[i:i+1], b == '=' || b == '/')
+			w.addText(value[i:i+1], b == '=' || b == '/')
 		}
 		i += n
 	}
@@ -115,9 +115,9 @@ type words struct {
 	space bool // white space followed it
 }
 
-// add adds text to the current word. It begins a new word if there was space
+// addText adds text to the current word. It begins a new word if there was space
 // in between, unless there is "=" or "/" on one side of the space.
-func (w *words) add(text string, glue bool) {
+func (w *words) addText(text string, glue bool) {
 	if w.space && !w.glued && !glue {
 		w.endWord()
 	}

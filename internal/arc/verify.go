@@ -187,12 +187,12 @@ func (m *Verification) Finish() Result {
 	for _, l := range m.chain {
 		r.Sets = append(r.Sets, l.Set)
 	}
-	m.judge(&r)
+	m.verifyChain(&r)
 	return r
 }
 
-// judge applies steps 4 to 6 of RFC 8617 section 5.2.
-func (m *Verification) judge(r *Result) {
+// verifyChain applies steps 4 to 6 of RFC 8617 section 5.2.
+func (m *Verification) verifyChain(r *Result) {
 	n := len(m.chain)
 	for i, c := range m.seals {
 		if !r.require(c, fmt.Sprintf("seal %d", n-i)) {

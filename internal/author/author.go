@@ -174,7 +174,7 @@ func (a *Author) readElement(e element) {
 	}
 	switch form {
 	case formAddress:
-		a.add(m.Domain)
+		a.addDomain(m.Domain)
 	case formName:
 		// There is no domain here, but a decoded word may contain one.
 		if text, ok := decodeWords(e.raw); ok {
@@ -189,7 +189,7 @@ func (a *Author) readElement(e element) {
 	}
 }
 
-func (a *Author) add(domain string) {
+func (a *Author) addDomain(domain string) {
 	switch {
 	case slices.Contains(a.Domains, domain):
 	case len(a.Domains) == MaxDomains:

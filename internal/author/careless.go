@@ -45,7 +45,7 @@ func (a *Author) guess(text string, found ...string) {
 	}
 	a.unusable = a.unusable || signs && len(found) == 0
 	for _, domain := range found {
-		a.add(domain)
+		a.addDomain(domain)
 	}
 }
 

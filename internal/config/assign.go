@@ -90,7 +90,7 @@ func (s *Set) parseEnviron(environ []string, l *problems) []assignment {
 			out = append(out, assignment{flag: f, values: splitVariable(f, value), origin: origin})
 		case serviceLink.MatchString(suffix):
 		default:
-			l.add(&Error{
+			l.addError(&Error{
 				Origin: Origin{Level: Environment, Name: name},
 				err:    errors.New("unknown variable" + s.suggestVariable(flag)),
 			})

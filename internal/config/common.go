@@ -105,17 +105,17 @@ func (c *Common) Validate(s *Set) error {
 	var l problems
 	c.validateResolvers(s, &l)
 	if c.LogFile != "" && !filepath.IsAbs(c.LogFile) {
-		l.add(s.Errorf("log-file", "%q is relative: write it from the root, a daemon has no directory of its own", c.LogFile))
+		l.addError(s.Errorf("log-file", "%q is relative: write it from the root, a daemon has no directory of its own", c.LogFile))
 	}
 	if !filepath.IsAbs(c.QueueDirectory) {
-		l.add(s.Errorf("queue-directory", "%q is relative: write what postconf -h queue_directory prints", c.QueueDirectory))
+		l.addError(s.Errorf("queue-directory", "%q is relative: write what postconf -h queue_directory prints", c.QueueDirectory))
 	}
 	var err error
 	c.Relays, err = s.Networks(flagRelays, c.TrustedRelays)
-	l.add(err)
+	l.addError(err)
 	for i, network := range c.Relays {
 		if network.IsValid() && network.Addr().Unmap().IsLoopback() {
-			l.add(s.ErrorfAt(flagRelays, i, "%s: everyone on this machine sends from a loopback address; leave it out, mail that a content filter hands back is known by its mark (mark-key-file)", network))
+			l.addError(s.ErrorfAt(flagRelays, i, "%s: everyone on this machine sends from a loopback address; leave it out, mail that a content filter hands back is known by its mark (mark-key-file)", network))
 		}
 	}
 	return l.err()
@@ -125,14 +125,14 @@ const flagRelays = "trusted-relays"
 
 func (c *Common) validateResolvers(s *Set, l *problems) {
 	if len(c.Resolvers) > maxResolvers {
-		l.add(s.Errorf("resolver", "%d resolvers: at most %d are used", len(c.Resolvers), maxResolvers))
+		l.addError(s.Errorf("resolver", "%d resolvers: at most %d are used", len(c.Resolvers), maxResolvers))
 		return
 	}
 	c.Resolvers = slices.Clone(c.Resolvers)
 	for i, r := range c.Resolvers {
 		a, err := parseResolver(r)
 		if err != nil {
-			l.add(s.ErrorfAt("resolver", i, "%w", err))
+			l.addError(s.ErrorfAt("resolver", i, "%w", err))
 			continue
 		}
 		c.Resolvers[i] = a.String()

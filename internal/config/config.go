@@ -98,14 +98,14 @@ func Load(p Program, args, environ []string) (*Set, error) {
 		return s, ErrVersion
 	}
 	var l problems
-	l.add(err)
+	l.addError(err)
 	variables := s.parseEnviron(environ, &l)
 	entries := s.readFile(flags, variables, &l)
 	s.beaten = beaten(entries, slices.Concat(variables, flags))
 	// Lowest first, so that each level replaces what is below it.
 	for _, level := range [][]assignment{entries, variables, flags} {
 		for _, a := range level {
-			l.add(s.assign(a))
+			l.addError(s.assign(a))
 		}
 	}
 	if err := l.err(); err != nil {

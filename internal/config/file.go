@@ -46,7 +46,7 @@ func (s *Set) readFile(flags, variables []assignment, l *problems) []assignment 
 	case origin.Level == Default && errors.Is(err, fs.ErrNotExist):
 		return nil
 	default:
-		l.add(&Error{Flag: flagConfig, Origin: origin, err: err})
+		l.addError(&Error{Flag: flagConfig, Origin: origin, err: err})
 		return nil
 	}
 	return s.parseFile(name, data, l)
@@ -112,7 +112,7 @@ func (s *Set) parseFile(name string, data []byte, l *problems) []assignment {
 	for p.NextExpression() {
 		n := p.Expression()
 		a, err := p.assignment(n)
-		l.add(err)
+		l.addError(err)
 		if err == nil {
 			out = append(out, a)
 		}
@@ -120,7 +120,7 @@ func (s *Set) parseFile(name string, data []byte, l *problems) []assignment {
 			break // what follows belongs to the table, and its errors would only confuse
 		}
 	}
-	l.add(p.syntaxError())
+	l.addError(p.syntaxError())
 	return out
 }
 

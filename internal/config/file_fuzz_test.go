@@ -35,7 +35,7 @@ func FuzzFile(f *testing.F) {
 		s := newSet(c.program(""))
 		var l problems
 		for _, a := range s.parseFile("f.toml", data, &l) {
-			l.add(s.assign(a))
+			l.addError(s.assign(a))
 		}
 		lines := strings.Count(string(data), "\n") + 1
 		for _, err := range l.list {
@@ -59,7 +59,7 @@ func describeAgain(t *testing.T, s *Set) {
 	s2 := newSet(c.program(""))
 	var l problems
 	for _, a := range s2.parseFile("f.toml", []byte(out.String()), &l) {
-		l.add(s2.assign(a))
+		l.addError(s2.assign(a))
 	}
 	if err := l.err(); err != nil {
 		t.Fatalf("%v in\n%s", err, out.String())

@@ -12,7 +12,7 @@ func (s *Set) Networks(flag string, values []string) ([]netip.Prefix, error) {
 	for i, text := range values {
 		network, err := ParseNetwork(text)
 		if err != nil {
-			l.add(s.ErrorfAt(flag, i, "%w", err))
+			l.addError(s.ErrorfAt(flag, i, "%w", err))
 		}
 		networks = append(networks, network)
 	}

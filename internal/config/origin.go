@@ -87,7 +87,7 @@ type problems struct {
 	more int
 }
 
-func (l *problems) add(err error) {
+func (l *problems) addError(err error) {
 	switch {
 	case err == nil:
 	case len(l.list) < maxErrors:

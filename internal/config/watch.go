@@ -257,7 +257,7 @@ func (s *watchState) arrange(want map[string]fileID) error {
 		// Watched directories are added again, because one that was moved away
 		// and back has lost its watch.
 		if err := s.notifier.Add(dir); err != nil {
-			errs.add(fmt.Errorf("%s: %w", dir, err))
+			errs.addError(fmt.Errorf("%s: %w", dir, err))
 			continue
 		}
 		s.dirs[dir] = want[dir]

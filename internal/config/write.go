@@ -67,10 +67,10 @@ func (p Program) Spell(settings []Setting) ([]Line, error) {
 	for _, setting := range settings {
 		f := s.Lookup(setting.Name)
 		if f == nil || !isSetting(setting.Name) {
-			l.add(fmt.Errorf("%s has no setting %q", p.Name, setting.Name))
+			l.addError(fmt.Errorf("%s has no setting %q", p.Name, setting.Name))
 			continue
 		}
-		l.add(s.assign(assignment{flag: f, values: setting.Values, origin: Origin{Level: File, Name: p.DefaultFile}}))
+		l.addError(s.assign(assignment{flag: f, values: setting.Values, origin: Origin{Level: File, Name: p.DefaultFile}}))
 		// Not redacted, because it is for a file.
 		lines = append(lines, Line{setting.Name, setting.Name + " = " + s.spell(f, func(v string) string { return v })})
 	}

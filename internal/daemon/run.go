@@ -160,7 +160,7 @@ func (r *runner) untilStop(ctx context.Context) {
 		case done := <-r.reloaded:
 			r.finishReload(ctx, done)
 		case <-r.tick:
-			r.ask(ctx)
+			r.startAlive(ctx)
 		case err := <-r.alive:
 			r.answered(ctx, err)
 		case <-r.late:
@@ -275,9 +275,9 @@ func (r *runner) finishRestart(err error) {
 // errNoAnswer is the error when Alive does not return in time.
 var errNoAnswer = errors.New("no answer yet")
 
-// ask starts Alive. The service manager gets no watchdog message until Alive has
+// startAlive starts Alive. The service manager gets no watchdog message until Alive has
 // returned nil.
-func (r *runner) ask(ctx context.Context) {
+func (r *runner) startAlive(ctx context.Context) {
 	switch {
 	case r.asking:
 		return

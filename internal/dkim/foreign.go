@@ -130,7 +130,7 @@ func LookupKeys(ctx context.Context, r Resolver, name string) *Keys {
 // PermError. The reason contains only our own text, and is empty for Pass. The
 // error is that of the DNS.
 func (k *Keys) Verify(f *Foreign, digest [sha256.Size]byte) (Status, string, error) {
-	if _, refused := k.lookup.judge(f.parsed, digest, ""); refused != nil {
+	if _, refused := k.lookup.verify(f.parsed, digest, ""); refused != nil {
 		return refused.status, refused.reason, k.lookup.err
 	}
 	return Pass, "", nil

@@ -53,19 +53,19 @@ func (l *lookup) run(ctx context.Context, r Resolver, name string, cache *KeyCac
 	}
 }
 
-// judge tries the keys until one verifies the signature. It returns that key
+// verify tries the keys until one verifies the signature. It returns that key
 // and a nil refusal. Otherwise it returns the refusal that came closest to
 // success, with its key, which is nil if there was none. If spoiled is not
 // empty, it is the reason why the signature fails with every key, because the
 // body does not match.
-func (l *lookup) judge(p *parsed, digest [sha256.Size]byte, spoiled string) (*publicKey, *refusal) {
+func (l *lookup) verify(p *parsed, digest [sha256.Size]byte, spoiled string) (*publicKey, *refusal) {
 	if l.refused != nil {
 		return nil, l.refused
 	}
 	var closest *publicKey
 	var worst *refusal
 	for _, key := range l.keys {
-		refused := key.judge(p, digest, spoiled)
+		refused := key.verifySignature(p, digest, spoiled)
 		if refused == nil {
 			return key, nil
 		}
@@ -76,7 +76,7 @@ func (l *lookup) judge(p *parsed, digest [sha256.Size]byte, spoiled string) (*pu
 	return closest, worst
 }
 
-func (k *publicKey) judge(p *parsed, digest [sha256.Size]byte, spoiled string) *refusal {
+func (k *publicKey) verifySignature(p *parsed, digest [sha256.Size]byte, spoiled string) *refusal {
 	if refused := k.allows(p); refused != nil {
 		return refused
 	}

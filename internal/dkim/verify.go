@@ -65,7 +65,7 @@ func (v *Verifier) Start(ctx context.Context, fields []Field, fromDomain string)
 	if len(live) == 0 {
 		return m
 	}
-	m.ask(ctx, v, live)
+	m.lookUpKeys(ctx, v, live)
 	header := newHeaderHash(fields)
 	for _, c := range live {
 		c.digest = header.sum(c.parsed)
@@ -84,9 +84,9 @@ func (m *Verification) live() []*check {
 	return live
 }
 
-// ask looks up each key once. Keys in the resolver's memory are taken
+// lookUpKeys looks up each key once. Keys in the resolver's memory are taken
 // immediately, the others are looked up in the background.
-func (m *Verification) ask(ctx context.Context, v *Verifier, live []*check) {
+func (m *Verification) lookUpKeys(ctx context.Context, v *Verifier, live []*check) {
 	var unknown []string
 	for _, c := range live {
 		name := c.keyName()
@@ -187,7 +187,7 @@ func (m *Verification) FinishWith(sums Sums) Report {
 	report := Report{Skipped: m.skipped}
 	for _, c := range m.checks {
 		if c.refused == nil {
-			c.refused = c.judge(sums)
+			c.refused = c.verifyWithKeys(sums)
 		}
 		c.settle()
 		report.Signatures = append(report.Signatures, c.Signature)
@@ -210,9 +210,9 @@ func (c *check) settle() {
 	}
 }
 
-// judge returns nil if one of the keys verifies the signature, else the
+// verifyWithKeys returns nil if one of the keys verifies the signature, else the
 // refusal that came closest to success.
-func (c *check) judge(sums Sums) *refusal {
+func (c *check) verifyWithKeys(sums Sums) *refusal {
 	if refused := c.checkLength(sums); refused != nil {
 		return refused
 	}
@@ -220,7 +220,7 @@ func (c *check) judge(sums Sums) *refusal {
 	if !c.matchesBody(sums) {
 		body = "body hash did not verify"
 	}
-	key, refused := c.lookup.judge(c.parsed, c.digest, body)
+	key, refused := c.lookup.verify(c.parsed, c.digest, body)
 	c.Err = c.lookup.err
 	if key != nil {
 		c.KeyBits, c.Testing = key.bits, key.testing

@@ -121,7 +121,7 @@ func (v *Evaluation) Finish(ctx context.Context, m Message) Report {
 	ids := identifiers(m.SPF, m.Signatures)
 	for i, domain := range m.Author.Domains {
 		own, done := turn(ctx, len(m.Author.Domains)-i)
-		r := f.judge(own, v.method, domain, ids, m.Sample)
+		r := f.evaluate(own, v.method, domain, ids, m.Sample)
 		if v.method != MethodPSL {
 			r.PSL = f.compare(own, r, ids)
 		}
@@ -145,8 +145,8 @@ func turn(ctx context.Context, left int) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 }
 
-// judge returns the result for one author domain.
-func (f *finder) judge(ctx context.Context, m Method, author string, ids []Identifier, sample int) Result {
+// evaluate returns the result for one author domain.
+func (f *finder) evaluate(ctx context.Context, m Method, author string, ids []Identifier, sample int) Result {
 	d := f.discover(ctx, m, author)
 	r := Result{
 		Domain: author, Reason: d.reason, Err: d.err, Record: d.record, PolicyDomain: d.domain,
@@ -228,7 +228,7 @@ func (f *finder) compare(ctx context.Context, r Result, ids []Identifier) Compar
 	f.frozen = true
 	defer func() { f.frozen = false }()
 	// The comparison must not depend on pct: a sample of -1 is below any pct.
-	p := f.judge(ctx, MethodPSL, r.Domain, ids, -1)
+	p := f.evaluate(ctx, MethodPSL, r.Domain, ids, -1)
 	c := Comparison{Org: p.Org, Known: p.Status != TempError || r.Status == TempError}
 	c.Differs = r.Org != "" && r.Org != c.Org
 	if c.Known {

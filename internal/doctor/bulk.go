@@ -48,8 +48,8 @@ func ruleText(rule string) string {
 	}[rule]
 }
 
-// judge reports whether a receiver would accept much mail of a domain.
-func (r bulkReceiver) judge(kept ruleResults) Finding {
+// finding reports whether a receiver would accept much mail of a domain.
+func (r bulkReceiver) finding(kept ruleResults) Finding {
 	var missing []string
 	for _, rule := range r.rules {
 		if !kept[rule] {

@@ -74,7 +74,7 @@ func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions, all Optio
 	}
 	units := readUnits(ctx, append([]string{kind.name + ".service"}, kind.sockets...))
 	d.Unit, d.Sockets = units[0], units[1:]
-	answer, err := d.ask(ctx)
+	answer, err := d.fetchConfig(ctx)
 	d.Running = err == nil
 	d.findProgram(o)
 	d.findArguments(o)
@@ -94,8 +94,8 @@ func readDaemon(ctx context.Context, kind daemonKind, o DaemonOptions, all Optio
 	return d
 }
 
-// ask asks the running daemon for its settings, and finds its process.
-func (d *Daemon) ask(ctx context.Context) (api.ConfigResult, error) {
+// fetchConfig asks the running daemon for its settings, and finds its process.
+func (d *Daemon) fetchConfig(ctx context.Context) (api.ConfigResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.bounds.ask)
 	defer cancel()
 	var answer api.ConfigResult

@@ -93,7 +93,7 @@ func (f *Facts) checkDKIM(ctx context.Context, domains []string) (*DKIMReport, e
 	r := &DKIMReport{Level: OK, Domains: []DKIMDomain{}, Findings: []Finding{}}
 	if err != nil {
 		text, fix := splitFix(oneLine(err.Error()), "correct the file")
-		r.add(aboutKey, failf(fix, "%s", text))
+		r.addFindings(aboutKey, failf(fix, "%s", text))
 	}
 	byDomain := make(map[string][]*sign.Key)
 	for _, key := range keys {
@@ -112,9 +112,9 @@ func (f *Facts) checkDKIM(ctx context.Context, domains []string) (*DKIMReport, e
 		return nil, errors.New("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`")
 	}
 	host := f.checkHost(ctx)
-	r.add(aboutHost, host.findings...)
+	r.addFindings(aboutHost, host.findings...)
 	fields := f.checkFields()
-	r.add(aboutFields, fields...)
+	r.addFindings(aboutFields, fields...)
 	host.unsubscribe = len(fields) == 0
 	r.Domains = make([]DKIMDomain, len(domains))
 	each(len(domains), func(i int) { r.Domains[i] = f.checkDomain(ctx, domains[i], byDomain[domains[i]], host) })
@@ -124,11 +124,11 @@ func (f *Facts) checkDKIM(ctx context.Context, domains []string) (*DKIMReport, e
 	return r, nil
 }
 
-func (r *DKIMReport) add(about string, found ...Finding) {
+func (r *DKIMReport) addFindings(about string, found ...Finding) {
 	r.Findings, r.Level = note(r.Findings, r.Level, about, found)
 }
 
-func (d *DKIMDomain) add(about string, found ...Finding) {
+func (d *DKIMDomain) addFindings(about string, found ...Finding) {
 	d.Findings, d.Level = note(d.Findings, d.Level, about, found)
 }
 
@@ -175,28 +175,28 @@ func (f *Facts) checkDomain(ctx context.Context, domain string, keys []*sign.Key
 	more, err := f.keysOf(ctx, domain)
 	if err != nil {
 		text, fix := splitFix(oneLine(err.Error()), "correct the table")
-		d.add(aboutKey, failf(fix, "%s", text))
+		d.addFindings(aboutKey, failf(fix, "%s", text))
 	}
 	if keys = append(slices.Clip(keys), more...); len(keys) == 0 {
-		d.add(aboutKey, failf("postern dkim genkey "+domain, "%s has no key: its mail is not signed", domain))
+		d.addFindings(aboutKey, failf("postern dkim genkey "+domain, "%s has no key: its mail is not signed", domain))
 	}
 	for _, key := range keys {
 		one, found := f.checkKey(ctx, key)
 		d.Keys = append(d.Keys, one)
-		d.add(aboutKey, found...)
+		d.addFindings(aboutKey, found...)
 		rules[aboutKey] = rules[aboutKey] || one.Level == OK && one.Bits >= bulkBits
 	}
 	spf := f.spfOf(ctx, domain, host.outgoing)
-	d.add(aboutSPF, orOK(spf, "%s", spfText(domain, host.outgoing))...)
+	d.addFindings(aboutSPF, orOK(spf, "%s", spfText(domain, host.outgoing))...)
 	rules[aboutSPF] = worst(spf) == OK
 	record, found := f.dmarcOf(ctx, domain)
-	d.add(aboutDMARC, orOK(found, "%s has a DMARC record", domain)...)
+	d.addFindings(aboutDMARC, orOK(found, "%s has a DMARC record", domain)...)
 	rules[aboutDMARC] = worst(found) == OK
 	aligned := f.checkAlignment(domain, record.StrictDKIM)
-	d.add(aboutAlignment, orOK(aligned, "a signature is only made for the domain of From, which aligns under DMARC")...)
+	d.addFindings(aboutAlignment, orOK(aligned, "a signature is only made for the domain of From, which aligns under DMARC")...)
 	rules[aboutAlignment] = worst(aligned) == OK && len(keys) > 0
 	for _, receiver := range bulkReceivers() {
-		d.add(receiver.name, receiver.judge(rules))
+		d.addFindings(receiver.name, receiver.finding(rules))
 	}
 	return d
 }

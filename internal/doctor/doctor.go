@@ -105,7 +105,7 @@ func Run(ctx context.Context, o Options) Report {
 	running.Wait()
 	report := Report{Level: OK, Findings: []Finding{}}
 	for i, c := range all {
-		report.add(c.name, found[i])
+		report.addFindings(c.name, found[i])
 	}
 	return report
 }
@@ -115,8 +115,8 @@ func (o *Options) wants(check string) bool {
 	return (len(o.Only) == 0 || slices.Contains(o.Only, check)) && !slices.Contains(o.Skip, check)
 }
 
-// add adds the findings of a check.
-func (r *Report) add(check string, found []Finding) {
+// addFindings adds the findings of a check.
+func (r *Report) addFindings(check string, found []Finding) {
 	r.Findings, r.Level = note(r.Findings, r.Level, check, found)
 }
 

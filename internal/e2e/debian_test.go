@@ -385,7 +385,7 @@ func (m *machine) transaction(ctx context.Context, addr string, mail postfixtest
 	if err != nil {
 		return "", err
 	}
-	var r postfixtest.Result
+	var r postfixtest.Replies
 	if err = c.Open(mail); err == nil {
 		r, err = c.Send(mail)
 	}

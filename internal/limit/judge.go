@@ -134,13 +134,13 @@ func (j *Judge) Judge(ctx context.Context, e *Event) (Ruling, error) {
 	case j.atEnd && j.c.NoEnds != nil && j.c.Ends.missed(e):
 		j.c.NoEnds()
 	}
-	return j.judge(ctx, e, false)
+	return j.decide(ctx, e, false)
 }
 
 // Look judges a step and changes nothing in the store.
-func (j *Judge) Look(ctx context.Context, e *Event) (Ruling, error) { return j.judge(ctx, e, true) }
+func (j *Judge) Look(ctx context.Context, e *Event) (Ruling, error) { return j.decide(ctx, e, true) }
 
-func (j *Judge) judge(ctx context.Context, e *Event, look bool) (Ruling, error) {
+func (j *Judge) decide(ctx context.Context, e *Event, look bool) (Ruling, error) {
 	login := j.c.Keyer.login(e)
 	if b := j.c.Blocks.Find(login, e.Time); b != nil {
 		return Ruling{Kind: Blocked, Block: b, Value: login}, nil

@@ -40,7 +40,7 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	defer t.mu.Unlock()
 	s := t.all[login]
 	if s == nil {
-		s = t.add(login)
+		s = t.addLogin(login)
 	}
 	if network.IsValid() && network != s.network {
 		s.network = network
@@ -52,8 +52,8 @@ func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	}
 }
 
-// add adds steps for a login. If there are too many logins, it replaces the oldest.
-func (t *Trail) add(login string) *steps {
+// addLogin adds steps for a login. If there are too many logins, it replaces the oldest.
+func (t *Trail) addLogin(login string) *steps {
 	if t.all == nil {
 		t.all, t.seed = make(map[string]*steps), maphash.MakeSeed()
 	}

@@ -77,7 +77,7 @@ func (r *Recent) Record(rec *record.Record, at time.Time) {
 		short := record.Record{Daemon: rec.Daemon, Check: rec.Check, Verdict: rec.Verdict, Reason: rec.Reason, Mode: rec.Mode, Err: errLongRecord}
 		b = short.AppendCompact(stamped)
 	}
-	r.add(b)
+	r.remember(b)
 	if cap(b) <= maxRecent {
 		*form = b
 		r.forms.Put(form)
@@ -95,7 +95,7 @@ func (r *Recent) lineOf(b []byte, rec *record.Record) []byte {
 
 var errLongRecord = errors.New("the record is too long to be remembered; read it in the log")
 
-func (r *Recent) add(b []byte) {
+func (r *Recent) remember(b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	full := r.next-r.first == uint64(len(r.spans))

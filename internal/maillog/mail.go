@@ -47,7 +47,7 @@ func (m *Mail) Text(of func(*Entry) string) string {
 	return ""
 }
 
-func (m *Mail) add(e *Entry) {
+func (m *Mail) addEntry(e *Entry) {
 	if len(m.Entries) < maxOfMail {
 		m.Entries = append(m.Entries, e)
 	}
@@ -97,7 +97,7 @@ func (j *Joiner) Add(e *Entry) *Mail {
 		m = new(Mail)
 		j.open = append(j.open, m)
 	}
-	m.add(e)
+	m.addEntry(e)
 	j.index(m, e)
 	return m
 }

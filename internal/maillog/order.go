@@ -22,7 +22,7 @@ func Merge(sources []*Source) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		var heads heads
 		for _, s := range sources {
-			if err := heads.add(s); err != nil {
+			if err := heads.addSource(s); err != nil {
 				yield(nil, err)
 				return
 			}
@@ -69,7 +69,7 @@ func (h *heads) Pop() any {
 	return last
 }
 
-func (h *heads) add(s *Source) error {
+func (h *heads) addSource(s *Source) error {
 	e, err := s.Next()
 	if errors.Is(err, io.EOF) {
 		return nil

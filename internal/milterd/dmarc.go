@@ -67,11 +67,11 @@ func (o *dmarcPart) validate(s *config.Set) error {
 }
 
 func (o *dmarcPart) findIdle(i *idleSettings) {
-	i.add(!i.verifies, fixVerifies, "dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow", "trusted-forwarders", "trusted-arc-sealers")
-	i.add(o.DMARCEnforce != string(verify.EnforceEvidence), "lists are asked for evidence only; set --dmarc-enforce evidence, or remove it (postern-policyd has lists of its own)",
+	i.addFlags(!i.verifies, fixVerifies, "dmarc-enforce", "dmarc-quarantine", "dmarc-org", "dmarc-allow", "trusted-forwarders", "trusted-arc-sealers")
+	i.addFlags(o.DMARCEnforce != string(verify.EnforceEvidence), "lists are asked for evidence only; set --dmarc-enforce evidence, or remove it (postern-policyd has lists of its own)",
 		"dnsbl", "dnsbl-threshold", dnslists.SelfTestFlag, "dqs-key-file")
 	off := o.DMARCEnforce == string(verify.EnforceOff)
-	i.add(off, "--dmarc-enforce off quarantines nothing; set it to quarantine, or remove this", "dmarc-quarantine")
+	i.addFlags(off, "--dmarc-enforce off quarantines nothing; set it to quarantine, or remove this", "dmarc-quarantine")
 	i.watches = i.watches || i.shadowed(wordDMARC) && !off
 }
 

@@ -53,7 +53,7 @@ func Explain(ctx context.Context, a ExplainArgs) (*api.Explanation, error) {
 		return nil, err
 	}
 	defer dns.Close()
-	l := &listener{resolver: dns}
+	l := &dnsTrace{resolver: dns}
 	life := service.NewLife()
 	defer life.Discard()
 	options, notes, err := settings.explained(l, life)
@@ -90,7 +90,7 @@ func (a *ExplainArgs) judgedAt(fields []dkim.Field) (at time.Time, from string) 
 
 // explained returns the options of a verifier that asks l. The notes say how they
 // differ from the daemon's.
-func (s *settings) explained(l *listener, life *service.Life) (o verify.Options, notes []string, err error) {
+func (s *settings) explained(l *dnsTrace, life *service.Life) (o verify.Options, notes []string, err error) {
 	n := &needs{
 		Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{})),
 		life:    life, set: s.set, options: &s.Options, asks: l, readOnly: true,
@@ -117,8 +117,8 @@ type secretive interface {
 	without() string
 }
 
-// listener passes DNS questions to a resolver, and keeps the questions and answers.
-type listener struct {
+// dnsTrace passes DNS questions to a resolver, and keeps the questions and answers.
+type dnsTrace struct {
 	resolver *resolver.Resolver
 
 	mu        sync.Mutex
@@ -127,7 +127,7 @@ type listener struct {
 }
 
 // ask passes one question to the resolver, and keeps it with its answer.
-func ask[T any](l *listener, qtype, name string, lookup func() ([]T, error)) ([]T, error) {
+func ask[T any](l *dnsTrace, qtype, name string, lookup func() ([]T, error)) ([]T, error) {
 	began := time.Now()
 	answers, err := lookup()
 	q := api.Question{Type: qtype, Name: strings.TrimSuffix(name, "."), Millis: float64(time.Since(began).Microseconds()) / 1000}
@@ -147,12 +147,12 @@ func ask[T any](l *listener, qtype, name string, lookup func() ([]T, error)) ([]
 	return answers, err
 }
 
-func (l *listener) LookupTXT(ctx context.Context, name string) ([]string, error) {
+func (l *dnsTrace) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return ask(l, "TXT", name, func() ([]string, error) { return l.resolver.LookupTXT(ctx, name) })
 }
 
 // Query passes on the question whether a name exists.
-func (l *listener) Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error) {
+func (l *dnsTrace) Query(ctx context.Context, name string, qtype uint16) (resolver.Answer, error) {
 	var answer resolver.Answer
 	_, err := ask(l, "TXT", name, func() (texts []string, err error) {
 		answer, err = l.resolver.Query(ctx, name, qtype)
@@ -164,21 +164,21 @@ func (l *listener) Query(ctx context.Context, name string, qtype uint16) (resolv
 	return answer, err
 }
 
-func (l *listener) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+func (l *dnsTrace) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	qtype := map[string]string{"ip4": "A", "ip6": "AAAA", "ip": "A and AAAA"}[network]
 	return ask(l, qtype, host, func() ([]netip.Addr, error) { return l.resolver.LookupNetIP(ctx, network, host) })
 }
 
-func (l *listener) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+func (l *dnsTrace) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	return ask(l, "MX", name, func() ([]*net.MX, error) { return l.resolver.LookupMX(ctx, name) })
 }
 
-func (l *listener) LookupAddr(ctx context.Context, addr string) ([]string, error) {
+func (l *dnsTrace) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 	return ask(l, "PTR", addr, func() ([]string, error) { return l.resolver.LookupAddr(ctx, addr) })
 }
 
 // spfEvent keeps SPF records and terms. Questions are kept by ask.
-func (l *listener) spfEvent(identity string, e spf.Event) {
+func (l *dnsTrace) spfEvent(identity string, e spf.Event) {
 	text := strings.Repeat("  ", e.Depth)
 	switch e.Kind {
 	case spf.EventRecord:
@@ -197,7 +197,7 @@ func (l *listener) spfEvent(identity string, e spf.Event) {
 }
 
 // explain builds the explanation from the result and what was kept.
-func (l *listener) explain(r verify.Result) *api.Explanation {
+func (l *dnsTrace) explain(r verify.Result) *api.Explanation {
 	x := &api.Explanation{Questions: l.questions, Reason: string(r.Reason), Error: errorText(r.Err), Signatures: []api.ExplainedDKIM{}}
 	for _, p := range r.Remove {
 		x.Removed = append(x.Removed, fmt.Sprintf("%s[%d]", p.Name, p.Index))
@@ -227,7 +227,7 @@ func (l *listener) explain(r verify.Result) *api.Explanation {
 	return x
 }
 
-func (l *listener) explainSPF(identity string, r spf.Result) api.ExplainedSPF {
+func (l *dnsTrace) explainSPF(identity string, r spf.Result) api.ExplainedSPF {
 	x := api.ExplainedSPF{
 		Identity: identity, Domain: r.Domain, Result: string(r.Status), Mechanism: r.Mechanism, Path: r.Path,
 		Explanation: r.Explanation, Lookups: r.Lookups, Voids: r.Voids, Error: errorText(r.Err), Steps: l.steps[identity],

@@ -36,7 +36,7 @@ func (c *signedCounters) collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.fragile, c.selfCheck}
 }
 
-func (c *signedCounters) observe(r *sign.Result) {
+func (c *signedCounters) observe(r *sign.Outcome) {
 	for _, cause := range r.Fragile {
 		c.fragile.WithLabelValues(string(cause)).Inc()
 	}
@@ -49,7 +49,7 @@ func (c *signedCounters) observe(r *sign.Result) {
 }
 
 // countSigned returns a function that counts mails that were signed.
-func countSigned(n *needs) (func(*sign.Result), error) {
+func countSigned(n *needs) (func(*sign.Outcome), error) {
 	c, err := keepCounters(n, newSignedCounters)
 	if err != nil {
 		return nil, err

@@ -53,12 +53,12 @@ func (o *fromPart) findIdle(i *idleSettings) {
 	of.VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
 		case "owners-unauthenticated", "null-sender":
-			i.add(true, "it is about envelope senders, which postern-policyd judges; set it there and remove it here", f.Name)
+			i.addFlags(true, "it is about envelope senders, which postern-policyd judges; set it there and remove it here", f.Name)
 		default:
-			i.add(o.Mode == wordOff, fixFromOff, f.Name)
+			i.addFlags(o.Mode == wordOff, fixFromOff, f.Name)
 		}
 	})
-	i.add(o.Mode == wordOff, fixFromOff, "from-exempt", "from-display")
+	i.addFlags(o.Mode == wordOff, fixFromOff, "from-exempt", "from-display")
 	i.watchesFrom = o.Mode == wordEnforce && i.shadowed(wordAll)
 }
 

@@ -68,7 +68,7 @@ func (q *holdQueue) run(ctx context.Context) {
 func (q *holdQueue) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
 	defer cancel()
-	n, err := q.ask(ctx)
+	n, err := q.listQueues(ctx)
 	switch {
 	case err == nil:
 		q.count.Store(n)
@@ -80,8 +80,8 @@ func (q *holdQueue) look(ctx context.Context) {
 	}
 }
 
-// ask asks showq for the list of all queues.
-func (q *holdQueue) ask(ctx context.Context) (int64, error) {
+// listQueues asks showq for the list of all queues.
+func (q *holdQueue) listQueues(ctx context.Context) (int64, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", q.socket)
 	if err != nil {
 		return 0, err

@@ -22,8 +22,8 @@ const (
 	fixVerifies = "no socket verifies mail; add --listen-verify, or remove it"
 )
 
-// add adds those of the flags that were set, if they have no effect.
-func (i *idleSettings) add(idles bool, fix string, flags ...string) {
+// addFlags adds those of the flags that were set, if they have no effect.
+func (i *idleSettings) addFlags(idles bool, fix string, flags ...string) {
 	for _, flag := range flags {
 		if idles && i.set.Origin(flag).Level != config.Default {
 			i.errs = append(i.errs, i.set.Errorf(flag, "has no effect: %s", fix))
@@ -40,10 +40,10 @@ func (o *Options) findIdle(s *config.Set) []error {
 		set: s, shadowed: o.shadowed,
 		signs: bySession || len(o.ListenSign) > 0, verifies: bySession || len(o.ListenVerify) > 0,
 	}
-	i.add(!bySession, "it decides on sockets of --listen, and there is none; let these clients' mail come in at a --listen-sign socket, or replace --listen-verify by --listen", "internal-networks")
-	i.add(!bySession, "it decides on sockets of --listen, and there is none; have those services use a --listen-sign socket, or replace --listen-verify by --listen", "originating")
-	i.add(!i.verifies, fixVerifies, "trusted-relays")
-	i.add(!i.verifies && o.AuthservID != "", fixVerifies, "authserv-id")
+	i.addFlags(!bySession, "it decides on sockets of --listen, and there is none; let these clients' mail come in at a --listen-sign socket, or replace --listen-verify by --listen", "internal-networks")
+	i.addFlags(!bySession, "it decides on sockets of --listen, and there is none; have those services use a --listen-sign socket, or replace --listen-verify by --listen", "originating")
+	i.addFlags(!i.verifies, fixVerifies, "trusted-relays")
+	i.addFlags(!i.verifies && o.AuthservID != "", fixVerifies, "authserv-id")
 	for _, r := range o.rooms {
 		if p, ok := r.part.(interface{ findIdle(*idleSettings) }); ok {
 			p.findIdle(i)
@@ -53,9 +53,9 @@ func (o *Options) findIdle(s *config.Set) []error {
 	case len(o.Shadow) == 0:
 	case i.watchesFrom:
 	case !i.verifies:
-		i.add(true, fixVerifies, "shadow")
+		i.addFlags(true, fixVerifies, "shadow")
 	default:
-		i.add(!i.watches, "what it names refuses and marks nothing; set --spf-reject fail or --dmarc-enforce quarantine, or remove this", "shadow")
+		i.addFlags(!i.watches, "what it names refuses and marks nothing; set --spf-reject fail or --dmarc-enforce quarantine, or remove this", "shadow")
 	}
 	return i.errs
 }

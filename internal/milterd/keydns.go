@@ -113,20 +113,20 @@ func (w *keyWatch) untilNext() time.Duration {
 
 // round asks for every key and applies the result.
 func (w *keyWatch) round(ctx context.Context) {
-	next := w.ask(ctx)
+	next := w.lookUpKeys(ctx)
 	if ctx.Err() != nil {
 		return // interrupted: the result says nothing about the keys
 	}
 	decide(next)
 	before := *w.states.Swap(&next)
 	for _, key := range w.all.All() {
-		w.tell(key, before[key], next[key])
+		w.logChange(key, before[key], next[key])
 	}
 	w.enforce(next)
 }
 
-// ask asks for all keys, a few at a time.
-func (w *keyWatch) ask(ctx context.Context) map[*sign.Key]keyState {
+// lookUpKeys asks for all keys, a few at a time.
+func (w *keyWatch) lookUpKeys(ctx context.Context) map[*sign.Key]keyState {
 	before := *w.states.Load()
 	next := make(map[*sign.Key]keyState, len(before))
 	var mu sync.Mutex
@@ -186,8 +186,8 @@ func decide(states map[*sign.Key]keyState) {
 	}
 }
 
-// tell logs a change of the state of a key.
-func (w *keyWatch) tell(key *sign.Key, before, now keyState) {
+// logChange logs a change of the state of a key.
+func (w *keyWatch) logChange(key *sign.Key, before, now keyState) {
 	fields := []zap.Field{zap.String("name", key.Name()), zap.String("key", key.Path)}
 	switch {
 	case now.leftOut && !before.leftOut:

@@ -131,8 +131,8 @@ func (o *reportPart) checkStore() error {
 }
 
 func (o *reportPart) findIdle(i *idleSettings) {
-	i.add(!i.verifies, fixVerifies, "report-store")
-	i.add(o.ReportStore == "", "nothing is counted; set --report-store, or remove it", "report-password-file", "report-from", "report-org", "report-contact", "report-smtp")
+	i.addFlags(!i.verifies, fixVerifies, "report-store")
+	i.addFlags(o.ReportStore == "", "nothing is counted; set --report-store, or remove it", "report-password-file", "report-from", "report-org", "report-contact", "report-smtp")
 }
 
 // build starts counting the results of verification.

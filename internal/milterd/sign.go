@@ -100,14 +100,14 @@ func (o *signPart) validate(s *config.Set) error {
 }
 
 func (o *signPart) findIdle(i *idleSettings) {
-	i.add(!i.signs, fixSigns, "dkim-headers", "dkim-expire", "dkim-options-table", "dkim-selfcheck", flagRSAEngine)
-	i.add(!isPostfixTable(o.DKIMKeyTable) && o.DKIMOptionsTable == "", "no table of Postfix's kind is asked; name one, type:name, or remove this", "dkim-table-timeout", "dkim-table-cache-ttl", "dkim-table-cache-size")
+	i.addFlags(!i.signs, fixSigns, "dkim-headers", "dkim-expire", "dkim-options-table", "dkim-selfcheck", flagRSAEngine)
+	i.addFlags(!isPostfixTable(o.DKIMKeyTable) && o.DKIMOptionsTable == "", "no table of Postfix's kind is asked; name one, type:name, or remove this", "dkim-table-timeout", "dkim-table-cache-ttl", "dkim-table-cache-size")
 	switch {
 	case !o.DKIMSubdomains:
 	case !i.signs:
-		i.add(true, fixSigns, "dkim-subdomains")
+		i.addFlags(true, fixSigns, "dkim-subdomains")
 	default:
-		i.add(o.DKIMKeys == "" && !isPostfixTable(o.DKIMKeyTable), "it is about the keys of --dkim-keys, which is not set; set it, or write *@.DOMAIN into the signing table and remove this", "dkim-subdomains")
+		i.addFlags(o.DKIMKeys == "" && !isPostfixTable(o.DKIMKeyTable), "it is about the keys of --dkim-keys, which is not set; set it, or write *@.DOMAIN into the signing table and remove this", "dkim-subdomains")
 	}
 }
 

@@ -31,7 +31,7 @@ func keyText(t *testing.T) string {
 }
 
 // domains are those in whose name a mail was signed.
-func domains(r wiretest.Result) string {
+func domains(r wiretest.EndReply) string {
 	var all []string
 	for _, c := range r.Changes {
 		if _, rest, ok := strings.Cut(c.Value, " d="); c.Kind == 'i' && ok {

@@ -94,7 +94,7 @@ func partOf[P part](t *testing.T, s *state) P {
 }
 
 // sendOver sends one mail to a listener of a flag, as Postfix does.
-func sendOver(t *testing.T, d *running, flag, from string) wiretest.Result {
+func sendOver(t *testing.T, d *running, flag, from string) wiretest.EndReply {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	done := make(chan struct{})
@@ -110,7 +110,7 @@ func sendOver(t *testing.T, d *running, flag, from string) wiretest.Result {
 	return r
 }
 
-func signatures(r wiretest.Result) int {
+func signatures(r wiretest.EndReply) int {
 	n := 0
 	for _, c := range r.Changes {
 		if c.Kind == 'i' && c.Name == "DKIM-Signature" {

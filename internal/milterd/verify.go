@@ -46,7 +46,7 @@ func (o *verifyPart) bind(fs *pflag.FlagSet) {
 func (*verifyPart) validate(*config.Set) error { return nil }
 
 func (o *verifyPart) findIdle(i *idleSettings) {
-	i.add(!i.verifies, fixVerifies, "spf-reject", "received-spf", "verify-deadline", "dkim-skew")
+	i.addFlags(!i.verifies, fixVerifies, "spf-reject", "received-spf", "verify-deadline", "dkim-skew")
 	i.watches = i.watches || i.shadowed(wordSPF) && o.SPFReject == wordFail
 }
 

@@ -47,7 +47,7 @@ func (q *question) first(ctx context.Context, tables []postmap.Table, how How) (
 				return false
 			}
 			if len(values) > 0 {
-				q.judge(table, key, values, how)
+				q.enter(table, key, values, how)
 				found = true
 				return false
 			}

@@ -87,7 +87,7 @@ func (o *Owners) listTable(ctx context.Context, l *Listing, table *postmap.Table
 			return err
 		}
 		q := question{owners: o, sender: mailaddr.ParseInternal(key), account: o.account(login)}
-		if q.judge(table, key, values, how) || how == ByAlias && q.follow(ctx) {
+		if q.enter(table, key, values, how) || how == ByAlias && q.follow(ctx) {
 			l.Entries = append(l.Entries, Listed{How: how, Path: q.answer.reachedFrom(key, table)})
 		} else if q.err != nil {
 			return q.err

@@ -145,7 +145,7 @@ func (o *Owners) Check(ctx context.Context, sender mailaddr.Address, login strin
 	if o.ownsSelf(sender, login, q.account) {
 		return Answer{Owned: true, How: BySelf}, nil
 	}
-	if q.ask(ctx, o.owners, ByMap) || q.ask(ctx, o.aliases, ByAlias) || q.follow(ctx) {
+	if q.search(ctx, o.owners, ByMap) || q.search(ctx, o.aliases, ByAlias) || q.follow(ctx) {
 		return q.answer, nil
 	}
 	return q.answer, q.err
@@ -171,8 +171,8 @@ type question struct {
 	aliases []target // the sender's, to be followed
 }
 
-// ask looks the sender up in tables of one kind until one of them grants it.
-func (q *question) ask(ctx context.Context, tables []postmap.Table, how How) bool {
+// search looks the sender up in tables of one kind until one of them grants it.
+func (q *question) search(ctx context.Context, tables []postmap.Table, how How) bool {
 	for i := range tables {
 		table := &tables[i]
 		key, values, err := q.owners.find(ctx, table, q.sender)
@@ -180,7 +180,7 @@ func (q *question) ask(ctx context.Context, tables []postmap.Table, how How) boo
 			q.fail(table, key, err)
 			continue
 		}
-		if len(values) > 0 && q.judge(table, key, values, how) {
+		if len(values) > 0 && q.enter(table, key, values, how) {
 			return true
 		}
 	}
@@ -204,9 +204,9 @@ func (o *Owners) find(ctx context.Context, table *postmap.Table, address mailadd
 	return "", nil, nil
 }
 
-// judge enters a table entry in the answer and reports whether it grants the
+// enter enters a table entry in the answer and reports whether it grants the
 // sender.
-func (q *question) judge(table *postmap.Table, key string, values []string, how How) bool {
+func (q *question) enter(table *postmap.Table, key string, values []string, how How) bool {
 	path := Path{Table: table.Spec, Key: key, Entry: strings.Join(values, ","), table: table}
 	if q.grants(values, how) {
 		q.answer = Answer{Owned: true, Listed: true, How: how, Path: path}

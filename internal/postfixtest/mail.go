@@ -23,15 +23,15 @@ type Mail struct {
 	Message    string   // header and body; "" means a small valid one
 }
 
-// Result holds the server's replies to a Mail.
-type Result struct {
+// Replies holds the server's replies to a Mail.
+type Replies struct {
 	Mail Reply
 	Rcpt []Reply // one per recipient
 	Data Reply   // to the message; zero if no recipient was accepted
 }
 
 // Final returns the reply that decided: the first refusal, or the last reply.
-func (r Result) Final() Reply {
+func (r Replies) Final() Reply {
 	if !r.Mail.OK() {
 		return r.Mail
 	}
@@ -45,16 +45,16 @@ func (r Result) Final() Reply {
 
 // Send opens a session with a service, sends m and quits. A refusal of MAIL, RCPT or
 // the message is in the Result. An earlier refusal is an error.
-func (p *Postfix) Send(ctx context.Context, service string, m Mail) (Result, error) {
+func (p *Postfix) Send(ctx context.Context, service string, m Mail) (Replies, error) {
 	c, err := p.Dial(ctx, service)
 	if err != nil {
-		return Result{}, err
+		return Replies{}, err
 	}
 	// The end of ctx ends a blocked read.
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	if err := c.Open(m); err != nil {
-		return Result{}, errors.Join(err, c.Close())
+		return Replies{}, errors.Join(err, c.Close())
 	}
 	r, err := c.Send(m)
 	if err != nil {
@@ -106,7 +106,7 @@ func xclient(m Mail) []string {
 }
 
 // Send performs one transaction in an open session.
-func (c *Client) Send(m Mail) (r Result, err error) {
+func (c *Client) Send(m Mail) (r Replies, err error) {
 	if r.Mail, err = c.Mail(m.From, m.Parameters...); err != nil || !r.Mail.OK() {
 		return r, err
 	}

@@ -112,7 +112,7 @@ func (c *MilterClient) open() error {
 		text: name + "\x004\x27\x10" + c.session.Client + "\x00"}
 	helo := milterEvent{code: 'H', none: noHelo, quiet: quietHelo, text: c.session.Helo + "\x00"}
 	for _, e := range []milterEvent{connect, helo} {
-		if code, text, err := c.tell(e); err != nil || code != 'c' {
+		if code, text, err := c.send(e); err != nil || code != 'c' {
 			return errors.Join(fmt.Errorf("%q: reply %q %q", e.code, code, text), err)
 		}
 	}
@@ -139,7 +139,7 @@ func (c *MilterClient) Send(m MilterMail) (v MilterVerdict, err error) {
 		if skip && e.code == 'B' {
 			continue
 		}
-		v.Code, v.Reply, err = c.tell(e)
+		v.Code, v.Reply, err = c.send(e)
 		switch {
 		case err != nil:
 			return v, err
@@ -201,8 +201,8 @@ type milterEvent struct {
 	macros, text string
 }
 
-// tell sends an event and returns the reply, or 'c' if there is none.
-func (c *MilterClient) tell(e milterEvent) (code byte, text string, err error) {
+// send sends an event and returns the reply, or 'c' if there is none.
+func (c *MilterClient) send(e milterEvent) (code byte, text string, err error) {
 	if c.flags&e.none != 0 {
 		return 'c', "", nil
 	}

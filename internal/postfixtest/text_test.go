@@ -29,12 +29,12 @@ func TestResultFinal(t *testing.T) {
 	yes, no := Reply{Code: 250}, Reply{Code: 550, Lines: []string{"5.1.1 no", "really"}}
 	tests := []struct {
 		name string
-		r    Result
+		r    Replies
 		want int
 	}{
-		{"mail refused", Result{Mail: no}, 550},
-		{"second recipient refused", Result{Mail: yes, Rcpt: []Reply{yes, no}, Data: yes}, 550},
-		{"all well", Result{Mail: yes, Rcpt: []Reply{yes}, Data: yes}, 250},
+		{"mail refused", Replies{Mail: no}, 550},
+		{"second recipient refused", Replies{Mail: yes, Rcpt: []Reply{yes, no}, Data: yes}, 550},
+		{"all well", Replies{Mail: yes, Rcpt: []Reply{yes}, Data: yes}, 250},
 	}
 	for _, test := range tests {
 		if got := test.r.Final(); got.Code != test.want {

@@ -147,7 +147,7 @@ func parsePatterns(kind patternKind, path string, lines *mapfile.Scanner) (*patt
 		if err != nil {
 			return nil, err
 		}
-		if err := p.add(line); err != nil {
+		if err := p.parseLine(line); err != nil {
 			return nil, wrap(path, line.Number, err)
 		}
 	}
@@ -178,7 +178,7 @@ type patternParser struct {
 	open  []int
 }
 
-func (p *patternParser) add(line mapfile.Line) error {
+func (p *patternParser) parseLine(line mapfile.Line) error {
 	text := strings.TrimRight(string(line.Text), mapfile.Space)
 	if len(p.rules) >= MaxRules {
 		return &problem{"too many rules", fmt.Sprintf("a table may have %d", MaxRules)}

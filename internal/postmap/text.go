@@ -224,13 +224,13 @@ func (l *textLoader) load(lines *mapfile.Scanner) error {
 		if err != nil {
 			return err
 		}
-		if err := l.add(line); err != nil {
+		if err := l.loadLine(line); err != nil {
 			return err
 		}
 	}
 }
 
-func (l *textLoader) add(line mapfile.Line) error {
+func (l *textLoader) loadLine(line mapfile.Line) error {
 	split := splitText
 	if l.aliases {
 		split = splitAlias

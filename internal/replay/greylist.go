@@ -110,7 +110,7 @@ func (p *greylistPlayer) play(ctx context.Context, q *Question) error {
 		}
 		return nil
 	}
-	o, ok, err := p.judge(ctx, q, key)
+	o, ok, err := p.askOtherSide(ctx, q, key)
 	if err != nil || !ok {
 		return err
 	}
@@ -195,9 +195,9 @@ func (p *greylistPlayer) exempts(q *Question) record.Reason {
 	return ""
 }
 
-// judge asks the other side. ok is false for a mail that would not have returned, because
+// askOtherSide asks the other side. ok is false for a mail that would not have returned, because
 // the other side has let it pass sooner.
-func (p *greylistPlayer) judge(ctx context.Context, q *Question, key greylist.Key) (o greylist.Outcome, ok bool, err error) {
+func (p *greylistPlayer) askOtherSide(ctx context.Context, q *Question, key greylist.Key) (o greylist.Outcome, ok bool, err error) {
 	now := q.Request.Received
 	m := p.ways.at(wayOf(key), now, p.was.check.Limits.RetryWindow)
 	switch {

@@ -102,7 +102,7 @@ func (l *postfixLog) smtpd(s *stamped) {
 // sentAway makes a question from a refusal. m is client, address, code, text, sender and
 // recipient.
 func (l *postfixLog) sentAway(s *stamped, m []string) {
-	l.ask(&queued{at: s.at, name: m[1], address: m[2], sender: m[5]}, m[6], true)
+	l.addQuestion(&queued{at: s.at, name: m[1], address: m[2], sender: m[5]}, m[6], true)
 }
 
 // qmgr reads the sender from a line of qmgr(8).
@@ -126,11 +126,11 @@ func (l *postfixLog) delivery(s *stamped) {
 		return
 	}
 	mail.recipients[to] = true
-	l.ask(mail, to, false)
+	l.addQuestion(mail, to, false)
 }
 
-// ask makes the question for one recipient.
-func (l *postfixLog) ask(mail *queued, recipient string, deferred bool) {
+// addQuestion makes the question for one recipient.
+func (l *postfixLog) addQuestion(mail *queued, recipient string, deferred bool) {
 	r, err := policy.ParseRequest([]policy.Attribute{
 		{Name: "request", Value: "smtpd_access_policy"}, {Name: "protocol_state", Value: "RCPT"},
 		{Name: "client_address", Value: mail.address}, {Name: "client_name", Value: mail.name},

@@ -48,15 +48,15 @@ type Store struct {
 
 // Add adds a report. Flush writes it, if it was not written before.
 func (s *Store) Add(ctx context.Context, r *Report) error {
-	return s.add(ctx, r, r.End, len(r.Groups))
+	return s.insert(ctx, r, r.End, len(r.Groups))
 }
 
 // AddTLS adds a TLS report.
 func (s *Store) AddTLS(ctx context.Context, r *TLSReport) error {
-	return s.add(ctx, r, r.End, len(r.Policies))
+	return s.insert(ctx, r, r.End, len(r.Policies))
 }
 
-func (s *Store) add(ctx context.Context, report any, end time.Time, size int) error {
+func (s *Store) insert(ctx context.Context, report any, end time.Time, size int) error {
 	if s.Keep > 0 && end.Before(s.oldest()) {
 		s.Old++
 		return nil

@@ -46,7 +46,7 @@ func (c *Counts) Failed() int64 { return c.Messages - c.Passed }
 // bound.
 func plus(a, b int64) int64 { return min(a+b, maxSum) }
 
-func (c *Counts) add(g Group) {
+func (c *Counts) addGroup(g Group) {
 	c.Messages = plus(c.Messages, g.Messages)
 	for _, one := range []struct {
 		of *int64
@@ -197,8 +197,8 @@ func (t *Tally) Add(r *Report) {
 	d.reporters.add(r.Org, r.Messages)
 	day := d.day(r.Day())
 	for _, g := range r.Groups {
-		d.Counts.add(g)
-		day.Counts.add(g)
+		d.Counts.addGroup(g)
+		day.Counts.addGroup(g)
 		t.source(d, g.Source).take(g, day.Day)
 	}
 }
@@ -269,7 +269,7 @@ func (t *Tally) source(d *Domain, address netip.Addr) *Source {
 }
 
 func (s *Source) take(g Group, day string) {
-	s.Counts.add(g)
+	s.Counts.addGroup(g)
 	s.from.add(g.From, g.Messages)
 	if g.Why != "" {
 		s.why.add(g.Why, g.Messages)

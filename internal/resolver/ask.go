@@ -24,7 +24,7 @@ const maxChases = 4
 func (r *Resolver) chase(ctx context.Context, q question) (*reply, *failure) {
 	ttl, ad, seen, tries := ^uint32(0), true, []string{q.name}, r.tries
 	for {
-		m, s, fail := r.ask(ctx, q, &tries)
+		m, s, fail := r.askServers(ctx, q, &tries)
 		if fail != nil {
 			return m, fail
 		}
@@ -41,10 +41,10 @@ func (r *Resolver) chase(ctx context.Context, q question) (*reply, *failure) {
 	}
 }
 
-// ask tries the servers in turn until one answers. A server that answered with an
+// askServers tries the servers in turn until one answers. A server that answered with an
 // error is not asked again. A silent one is asked again when its turn comes. Each
 // failed try reduces tries.
-func (r *Resolver) ask(ctx context.Context, q question, tries *int) (*reply, *server, *failure) {
+func (r *Resolver) askServers(ctx context.Context, q question, tries *int) (*reply, *server, *failure) {
 	var said *failure
 	left := r.servers.order()
 	for len(left) > 0 {

@@ -190,7 +190,7 @@ func (m *reply) readAnswers(all records, q question) (rest records, err error) {
 		if r.Rrtype != q.qtype || r.Class != dns.ClassINET || r.owner != m.end {
 			return nil
 		}
-		if rr, ok := r.unpack(); !ok || !m.answer.add(rr) {
+		if rr, ok := r.unpack(); !ok || !m.answer.addRecord(rr) {
 			dropped = true
 			return nil
 		}
@@ -281,8 +281,8 @@ func sanitizeTTL(ttl uint32) uint32 {
 	return ttl
 }
 
-// add takes one record and reports whether it could be read.
-func (a *Answer) add(rr dns.RR) bool {
+// addRecord takes one record and reports whether it could be read.
+func (a *Answer) addRecord(rr dns.RR) bool {
 	switch r := rr.(type) {
 	case *dns.A:
 		addr, ok := netip.AddrFromSlice(r.A)

@@ -255,12 +255,12 @@ func (j *job) look(ctx context.Context, keys []KeyRef) (shown, error) {
 		if len(view.Servers) == 0 {
 			return shown{}, fmt.Errorf("%s: no name server was asked", name)
 		}
-		sum.add(view, name, public)
+		sum.addKey(view, name, public)
 	}
 	return sum, nil
 }
 
-func (s *shown) add(view View, name string, public crypto.PublicKey) {
+func (s *shown) addKey(view View, name string, public crypto.PublicKey) {
 	s.cached = max(s.cached, view.Cached)
 	for _, server := range view.Servers {
 		published := dkim.ComparePublished(server.TXT, public)

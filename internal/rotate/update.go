@@ -42,12 +42,12 @@ func (u *Update) Change(ctx context.Context, c Change) error {
 	}
 	m.SetTsig(u.Key.Name, u.Key.Algorithm, tsigFudge, time.Now().Unix())
 	in, err := u.send(ctx, m)
-	return u.judge(in, err, zone)
+	return u.checkAnswer(in, err, zone)
 }
 
-// judge returns an error unless the server has made the update. A success counts only if
+// checkAnswer returns an error unless the server has made the update. A success counts only if
 // the server has signed it.
-func (u *Update) judge(in *dns.Msg, err error, zone string) error {
+func (u *Update) checkAnswer(in *dns.Msg, err error, zone string) error {
 	switch {
 	case in != nil && in.Rcode != dns.RcodeSuccess:
 		detail := rcode(in.Rcode)

@@ -52,7 +52,7 @@ func Keep[T any](l *Life, key any, open func() (Opened[T], error)) (T, error) {
 			return opened.Value, err
 		}
 		t = &thing{value: opened.Value, close: opened.Close, work: opened.Work, unchanged: opened.Unchanged, users: 1}
-		l.kept.add(key, t)
+		l.kept.keep(key, t)
 	}
 	l.OnEnd(func() error { return l.kept.done(key, t) })
 	if t.work != nil {
@@ -77,8 +77,8 @@ func (k *kept) use(key any) (*thing, error) {
 	return nil, k.done(key, t)
 }
 
-// add keeps a thing under a key. It replaces one that has changed.
-func (k *kept) add(key any, t *thing) {
+// keep keeps a thing under a key. It replaces one that has changed.
+func (k *kept) keep(key any, t *thing) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.things == nil {

@@ -63,10 +63,10 @@ func (p *planner) pathLines(paths []string) []string {
 	for _, path := range paths {
 		within := "/" + strings.TrimPrefix(strings.TrimPrefix(filepath.Clean(path), p.Root), "/")
 		if slices.ContainsFunc(hidden, func(h string) bool { return strings.HasPrefix(within, h) }) {
-			add(&folders, "-"+filepath.Dir(within))
+			addOnce(&folders, "-"+filepath.Dir(within))
 		}
 		if group := groupOf(path); group != "" {
-			add(&groups, group)
+			addOnce(&groups, group)
 		}
 	}
 	var lines []string

@@ -247,7 +247,7 @@ func (one *journal) inherit(from *journal) error {
 		one.Files[i].Before, one.Files[i].Folders = w.Before, w.Folders
 	}
 	for _, unit := range from.Units {
-		add(&one.Units, unit)
+		addOnce(&one.Units, unit)
 	}
 	return one.save()
 }

@@ -42,14 +42,14 @@ func (p *planner) findLists() {
 		for _, place := range p.places(p.with(Internet), name) {
 			for _, r := range restrictions(p.meantAt(place, name)) {
 				if isList(r) && p.carriesList(r) {
-					p.lists.add(r)
+					p.lists.addRestriction(r)
 				}
 			}
 		}
 	}
 }
 
-func (l *lists) add(r restriction) {
+func (l *lists) addRestriction(r restriction) {
 	zone := r.arg
 	if m := keyed.FindStringSubmatch(zone); m != nil {
 		l.key, zone = m[1], m[2]+".spamhaus.org"+m[3]
@@ -62,11 +62,11 @@ func (l *lists) add(r restriction) {
 		zone = "dbl.spamhaus.org=127.0.1.[2..99]*1"
 	}
 	if r.is("reject_rbl_client") {
-		add(&l.clients, zone)
+		addOnce(&l.clients, zone)
 		return
 	}
-	add(&l.domains, zone)
-	add(&l.names, listNames[strings.ToLower(r.name)])
+	addOnce(&l.domains, zone)
+	addOnce(&l.names, listNames[strings.ToLower(r.name)])
 }
 
 // listSettings plans the lists of the dnsbl check.

@@ -104,6 +104,6 @@ func (p *planner) attachSigning(s *Service) {
 	if name := p.get(s, daemonName); !s.has(daemonName) || name == "" {
 		p.setService(s, daemonName, originating)
 	} else if name != originating {
-		p.milterd.add("originating", originating, name)
+		p.milterd.addValues("originating", originating, name)
 	}
 }

@@ -92,7 +92,7 @@ func (p *planner) found(at *Service, name, element string, isMilter bool) {
 		where = at.Key + " " + name
 	}
 	if peer := p.bySocket(socket); peer != nil {
-		add(&peer.Where, where)
+		addOnce(&peer.Where, where)
 		return
 	}
 	peer := &Peer{Name: "another program", Socket: socket, Where: []string{where}, Note: "stays as it is"}
@@ -119,8 +119,8 @@ func (p *planner) peer(name string) *Peer {
 func (p *planner) choose() error {
 	greylists, signs := p.others()
 	var err error
-	p.ask(p.Greylister, "greylister", "Who greylists", greylists)
-	p.ask(p.Signer, "signer", "Who signs", signs)
+	p.askPerson(p.Greylister, "greylister", "Who greylists", greylists)
+	p.askPerson(p.Signer, "signer", "Who signs", signs)
 	if p.Greylister, err = pick("greylister", p.Greylister, greylists); err != nil {
 		return err
 	}
@@ -142,8 +142,8 @@ func (p *planner) choose() error {
 	return nil
 }
 
-// ask adds a question to the plan, unless a flag answers it or there is no choice.
-func (p *planner) ask(answer, flag, text string, others []string) {
+// askPerson adds a question to the plan, unless a flag answers it or there is no choice.
+func (p *planner) askPerson(answer, flag, text string, others []string) {
 	if answer == "" && len(others) > 0 {
 		p.plan.Asks = append(p.plan.Asks, Question{flag, text, others[0], append([]string{ours}, others...)})
 	}

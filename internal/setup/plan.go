@@ -209,14 +209,16 @@ func shadowsAll(f *config.Document) bool {
 func (p *planner) attaches(daemon string) bool { return p.Only == "" || p.Only == daemon }
 
 func (p *planner) warn(format string, args ...any) {
-	add(&p.plan.Warnings, fmt.Sprintf(format, args...))
+	addOnce(&p.plan.Warnings, fmt.Sprintf(format, args...))
 }
 func (p *planner) cannot(format string, args ...any) {
-	add(&p.plan.Cannot, fmt.Sprintf(format, args...))
+	addOnce(&p.plan.Cannot, fmt.Sprintf(format, args...))
 }
-func (p *planner) next(format string, args ...any) { add(&p.plan.Next, fmt.Sprintf(format, args...)) }
+func (p *planner) next(format string, args ...any) {
+	addOnce(&p.plan.Next, fmt.Sprintf(format, args...))
+}
 
-func add(list *[]string, text string) {
+func addOnce(list *[]string, text string) {
 	if !slices.Contains(*list, text) {
 		*list = append(*list, text)
 	}

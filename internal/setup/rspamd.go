@@ -104,7 +104,7 @@ func (p *planner) besideRspamd() {
 			return
 		}
 		p.plan.Files = append(p.plan.Files, File{Path: path, Mode: 0o644, Text: []byte("# Postern does this (postern setup).\nenabled = false;\n")})
-		add(&p.plan.Reload, "rspamd")
+		addOnce(&p.plan.Reload, "rspamd")
 	}
 	if p.attaches(Policyd) && p.Greylister == ours {
 		off("greylist")

@@ -33,8 +33,8 @@ func (s *settings) set(name string, values ...string) {
 	s.list = append(s.list, config.Setting{Name: name, Values: values})
 }
 
-// add adds values to a list.
-func (s *settings) add(name string, values ...string) {
+// addValues adds values to a list.
+func (s *settings) addValues(name string, values ...string) {
 	for i := range s.list {
 		if s.list[i].Name == name {
 			values = append(s.list[i].Values, values...)
@@ -149,7 +149,7 @@ func (p *planner) tables(setting string, all []string) {
 			p.paths = append(p.paths, name)
 			p.paths = append(p.paths, databaseOf(kind, name)...)
 		}
-		p.policyd.add(setting, table)
+		p.policyd.addValues(setting, table)
 	}
 }
 

@@ -72,16 +72,16 @@ func parseRecord(text string) (*record, error) {
 		if term == "" {
 			continue
 		}
-		if err := rec.add(term); err != nil {
+		if err := rec.parseTerm(term); err != nil {
 			return nil, fmt.Errorf("term %.80q: %w", term, err)
 		}
 	}
 	return rec, nil
 }
 
-// add parses one term. Its name is the text before the first of ":", "/" and "=". A
+// parseTerm parses one term. Its name is the text before the first of ":", "/" and "=". A
 // "=" makes it a modifier.
-func (rec *record) add(term string) error {
+func (rec *record) parseTerm(term string) error {
 	if i := strings.IndexAny(term, ":/="); i >= 0 && term[i] == '=' {
 		return rec.addModifier(term[:i], term[i+1:])
 	}

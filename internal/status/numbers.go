@@ -61,14 +61,14 @@ func gather(from prometheus.Gatherer) (Numbers, error) {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			n.add(f, m)
+			n.addMetric(f, m)
 		}
 	}
 	slices.SortFunc(n.Decisions, moreFrequent)
 	return n, err
 }
 
-func (n *Numbers) add(f *dto.MetricFamily, m *dto.Metric) {
+func (n *Numbers) addMetric(f *dto.MetricFamily, m *dto.Metric) {
 	labels := labelsOf(m)
 	value, isNumber := number(m)
 	switch {

@@ -21,8 +21,8 @@ type foldWriter struct {
 	used int // octets of the current line
 }
 
-// add writes pieces as one word: on this line, or on the next if they do not fit.
-func (f *foldWriter) add(pieces ...string) {
+// writeWord writes pieces as one word: on this line, or on the next if they do not fit.
+func (f *foldWriter) writeWord(pieces ...string) {
 	size := 0
 	for _, piece := range pieces {
 		size += len(piece)
@@ -44,20 +44,20 @@ func (f *foldWriter) fold() {
 // tag writes a tag in one piece.
 func (f *foldWriter) tag(name, value string) {
 	if f.used+1+len(name)+1+len(value)+1 <= lineWidth {
-		f.add(" ")
+		f.writeWord(" ")
 	} else {
 		f.fold()
 	}
-	f.add(name, "=", value, ";")
+	f.writeWord(name, "=", value, ";")
 }
 
 // words writes a tag whose value may be folded at its colons.
 func (f *foldWriter) words(name string, words []string) {
-	f.add(" ", name, "=", words[0])
+	f.writeWord(" ", name, "=", words[0])
 	for _, word := range words[1:] {
-		f.add(":", word)
+		f.writeWord(":", word)
 	}
-	f.add(";")
+	f.writeWord(";")
 }
 
 // base64 writes text that may be folded anywhere.
@@ -68,7 +68,7 @@ func (f *foldWriter) base64(text string) {
 			room = lineWidth - 1
 		}
 		n := min(room, len(text))
-		f.add(text[:n])
+		f.writeWord(text[:n])
 		text = text[n:]
 	}
 }
@@ -100,9 +100,9 @@ func (t *template) value() *foldWriter {
 		f.tag("x", strconv.FormatInt(t.expires.Unix(), 10))
 	}
 	f.words("h", t.names)
-	f.add(" bh=")
+	f.writeWord(" bh=")
 	f.base64(t.bodyHash)
-	f.add(";")
-	f.add(" b=")
+	f.writeWord(";")
+	f.writeWord(" b=")
 	return f
 }

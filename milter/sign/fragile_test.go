@@ -36,7 +36,7 @@ func TestFragile(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var seen []Fragile
-			s := New(Options{Observe: func(r *Result) { seen = r.Fragile }}, keys)
+			s := New(Options{Observe: func(r *Outcome) { seen = r.Fragile }}, keys)
 			m := s.Message(t.Context(), fields(test.header))
 			if test.utf8 {
 				m.UTF8()

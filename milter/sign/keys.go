@@ -97,14 +97,14 @@ func (k *Keys) Without(out func(*Key) bool) *Keys {
 // the folder and from the signing table; with subdomains, a domain without keys uses
 // those of its nearest parent that has keys in the folder.
 func (k *Keys) choose(a author.Mailbox, subdomains bool) []*Key {
-	keys, _ := k.add(nil, a, subdomains) // only keys of other tables can conflict
+	keys, _ := k.addKeys(nil, a, subdomains) // only keys of other tables can conflict
 	return keys
 }
 
-// add adds the keys for mail of an author to the keys from another source. The error
+// addKeys adds the keys for mail of an author to the keys from another source. The error
 // names a key that differs between the two; then the one from the other source is
 // used.
-func (k *Keys) add(keys []*Key, a author.Mailbox, subdomains bool) ([]*Key, error) {
+func (k *Keys) addKeys(keys []*Key, a author.Mailbox, subdomains bool) ([]*Key, error) {
 	set := keySet{keys: keys}
 	for _, key := range k.table.choose(a) {
 		set.join(key)

@@ -217,14 +217,14 @@ func (s *keySet) read(t *Tables, values []string, name string, e entry, authors 
 		}
 		if key != nil {
 			t.seen.note(key)
-			s.add(t.Keys.Name, key.as(e.signer, authors))
+			s.addKey(t.Keys.Name, key.as(e.signer, authors))
 		}
 	}
 }
 
-// add adds a key. If there are different keys of the same name, none of them is used,
+// addKey adds a key. If there are different keys of the same name, none of them is used,
 // and that is an error.
-func (s *keySet) add(table string, key *Key) {
+func (s *keySet) addKey(table string, key *Key) {
 	i := indexOf(s.keys, key)
 	switch {
 	case indexOf(s.ambiguous, key) >= 0:

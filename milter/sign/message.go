@@ -56,7 +56,7 @@ type Options struct {
 	// SelfCheck verifies each new signature with the public half of its key.
 	SelfCheck bool
 	// Observe is called for every mail that was signed; may be nil.
-	Observe func(*Result)
+	Observe func(*Outcome)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Rand is the random source for signing; nil means crypto/rand.
@@ -102,8 +102,8 @@ func (s *Signer) Keys() *Keys { return s.keys.Load() }
 // Field is one header field, see dkim.Field.
 type Field = dkim.Field
 
-// Result is what became of a message.
-type Result struct {
+// Outcome is what became of a message.
+type Outcome struct {
 	// Fields are the signatures to insert at the top. Values begin with a space
 	// and are folded with CRLF.
 	Fields []Field
@@ -132,7 +132,7 @@ type Result struct {
 type Message struct {
 	signer  *Signer
 	options Options // of the signer, and of the author's domain
-	result  Result
+	result  Outcome
 
 	keys  []*Key
 	names []string
@@ -174,7 +174,7 @@ func (m *Message) choose(ctx context.Context, a author.Mailbox) {
 	}
 	m.options = own.applied(m.options)
 	keys, err := m.options.Tables.choose(ctx, a, m.options.Subdomains)
-	m.keys, m.result.Err = m.signer.Keys().add(keys, a, m.options.Subdomains)
+	m.keys, m.result.Err = m.signer.Keys().addKeys(keys, a, m.options.Subdomains)
 	m.result.Err = errors.Join(err, m.result.Err, optionsErr)
 	switch {
 	case len(m.keys) > 0:
@@ -261,7 +261,7 @@ func (m *Message) Abort() {
 }
 
 // Close ends the body and signs. It is called once.
-func (m *Message) Close() Result {
+func (m *Message) Close() Outcome {
 	if m.body == nil {
 		return m.result
 	}

@@ -48,7 +48,7 @@ func fields(header string) []dkim.Field {
 
 const plainHeader = "Received: from x|From: Alice <a@example.com>|To: b@example.org|Subject: a  folded\n\tone |Date: today|X-Other: y"
 
-func sign(t testing.TB, s *Signer, header []dkim.Field, body string) Result {
+func sign(t testing.TB, s *Signer, header []dkim.Field, body string) Outcome {
 	t.Helper()
 	m := s.Message(t.Context(), header)
 	// Odd pieces, so that boundaries fall anywhere.
@@ -60,7 +60,7 @@ func sign(t testing.TB, s *Signer, header []dkim.Field, body string) Result {
 	return m.Close()
 }
 
-func signed(t testing.TB, r Result, want int) Result {
+func signed(t testing.TB, r Outcome, want int) Outcome {
 	t.Helper()
 	if r.Reason != record.Signed || len(r.Fields) != want || r.Err != nil {
 		t.Fatalf("got %+v, want %d signatures", r, want)

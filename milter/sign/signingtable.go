@@ -182,7 +182,7 @@ func (l *loader) loadSigningTable(set DataSet, named map[string]*namedKey) {
 		if len(entries) == 0 {
 			continue
 		}
-		if err := t.add(rule{line: line, glob: glob, entries: entries}, pattern); err != nil {
+		if err := t.addRule(rule{line: line, glob: glob, entries: entries}, pattern); err != nil {
 			l.fail(err)
 		}
 	}
@@ -251,9 +251,9 @@ func isIdentity(signer string) bool {
 	return signer == "" || strings.Count(signer, "@") == 1 && strings.Trim(signer, "@%abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_+") == ""
 }
 
-// add adds a line to its pattern. A pattern may have several lines: its mail then
+// addRule adds a line to its pattern. A pattern may have several lines: its mail then
 // gets all the signatures, which have to be of one domain.
-func (t *signingTable) add(r rule, pattern string) error {
+func (t *signingTable) addRule(r rule, pattern string) error {
 	if r.glob != "" {
 		if len(t.globs) == maxGlobs {
 			return r.line.errorf("more than %d patterns other than *@domain, *@*.domain, user@domain and *", maxGlobs)

@@ -140,17 +140,17 @@ func (v *Verifier) signals(ctx context.Context, f *Findings, e *Evidence) {
 	var running sync.WaitGroup
 	name := start(&running, func() found { return v.heloSignal(ctx, f) })
 	listed := start(&running, func() found { return blockListSignal(ctx, o.BlockList, f.Envelope.Client) })
-	e.add(reverseSignal(f.IPRev), nil)
+	e.addSignal(reverseSignal(f.IPRev), nil)
 	for _, work := range []*later[found]{name, listed} {
 		got := work.wait()
 		if work.err != nil {
 			got = found{err: work.err}
 		}
-		e.add(got.signal, got.err)
+		e.addSignal(got.signal, got.err)
 	}
 	for _, domain := range f.Author.Domains {
 		if o.OurDomain(domain) {
-			e.add(Signal{SignalOurDomain, "we sign mail of " + domain}, nil)
+			e.addSignal(Signal{SignalOurDomain, "we sign mail of " + domain}, nil)
 			break
 		}
 	}
@@ -162,7 +162,7 @@ type found struct {
 	err    error // of DNS
 }
 
-func (e *Evidence) add(s Signal, err error) {
+func (e *Evidence) addSignal(s Signal, err error) {
 	if err != nil {
 		e.Unknown = append(e.Unknown, err)
 	}

@@ -54,13 +54,13 @@ func (v *Verifier) Start(ctx context.Context, e Envelope) *Mail {
 	ctx, m.cancel = context.WithCancel(resolver.For(ctx, resolver.NewAsker(e.Client)))
 	m.afterHeader = func(fields []Field) { m.begin(ctx, fields) }
 	if !v.options.Relays.Has(e.Client) {
-		m.ask(ctx)
+		m.startEnvelope(ctx)
 	}
 	return m
 }
 
-// ask starts the checks of the envelope.
-func (m *Mail) ask(ctx context.Context) {
+// startEnvelope starts the checks of the envelope.
+func (m *Mail) startEnvelope(ctx context.Context) {
 	v, e := m.verifier, m.envelope
 	m.spfArgs = v.spfArgs(e, m.authservID)
 	// This is not the deadline of the message, because its header may come late.
@@ -128,7 +128,7 @@ func (m *Mail) Header(fields []Field) *Refusal {
 func (m *Mail) begin(ctx context.Context, fields []Field) {
 	v := m.verifier
 	if m.mailFrom == nil {
-		m.ask(ctx)
+		m.startEnvelope(ctx)
 	}
 	from := ""
 	if len(m.author.Domains) > 0 {

@@ -50,7 +50,7 @@ func (*Greylist) Name() string { return GreylistName }
 
 // Check implements policy.Check.
 func (g *Greylist) Check(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
-	return g.check(ctx, r, prior, g.judge)
+	return g.check(ctx, r, prior, g.askStore)
 }
 
 // judge returns the verdict on a request that is greylisted.
@@ -170,8 +170,8 @@ func (g *Greylist) checkSPF(ctx context.Context, dns spf.Resolver, r *policy.Req
 	return &result.Result
 }
 
-// judge asks the store.
-func (g *Greylist) judge(ctx context.Context, r *policy.Request, s *sight) (policy.Verdict, error) {
+// askStore asks the store.
+func (g *Greylist) askStore(ctx context.Context, r *policy.Request, s *sight) (policy.Verdict, error) {
 	limits := g.Limits
 	limits.Full = g.Flood.Full(r.Received)
 	known, err := g.Store.Seen(ctx, s.key, r.Received, limits)

@@ -40,7 +40,7 @@ func (l *GreylistClients) Len() int {
 // program. Errors contain file and line.
 func ReadGreylistClients(paths []string) (*GreylistClients, error) {
 	l := &GreylistClients{list: allowlist.NewClients()}
-	return l, readLists(paths, defaultGreylistClients, l.add)
+	return l, readLists(paths, defaultGreylistClients, l.addEntry)
 }
 
 func readLists(paths []string, standard string, add func(string) error) error {
@@ -58,8 +58,8 @@ func readLists(paths []string, standard string, add func(string) error) error {
 	return nil
 }
 
-func (l *GreylistClients) add(entry string) error {
-	if ok, err := l.patterns.add(entry); ok {
+func (l *GreylistClients) addEntry(entry string) error {
+	if ok, err := l.patterns.addPattern(entry); ok {
 		return err
 	}
 	if p, ok := partialNetwork(entry); ok {
@@ -131,11 +131,11 @@ func readAddresses(paths []string, standard string) (*GreylistRecipients, error)
 		return nil, nil
 	}
 	l := &GreylistRecipients{list: allowlist.NewRecipients()}
-	return l, readLists(paths, standard, l.add)
+	return l, readLists(paths, standard, l.addEntry)
 }
 
-func (l *GreylistRecipients) add(entry string) error {
-	if ok, err := l.patterns.add(entry); ok {
+func (l *GreylistRecipients) addEntry(entry string) error {
+	if ok, err := l.patterns.addPattern(entry); ok {
 		return err
 	}
 	return l.list.Add(entry)

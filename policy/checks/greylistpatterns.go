@@ -28,8 +28,8 @@ var (
 	errPerl     = errors.New("a regular expression without look-around and back-references is expected")
 )
 
-// add adds an entry if it is a pattern; ok is false if it is not.
-func (p *patterns) add(entry string) (ok bool, err error) {
+// addPattern adds an entry if it is a pattern; ok is false if it is not.
+func (p *patterns) addPattern(entry string) (ok bool, err error) {
 	if len(entry) < 3 || entry[0] != '/' || entry[len(entry)-1] != '/' {
 		return false, nil
 	}

@@ -20,7 +20,7 @@ func TestLongestPart(t *testing.T) {
 		`/.*/`:                                  "",
 	} {
 		var p patterns
-		if ok, err := p.add(expression); !ok || err != nil {
+		if ok, err := p.addPattern(expression); !ok || err != nil {
 			t.Errorf("%s: %v, %v", expression, ok, err)
 			continue
 		}
@@ -42,7 +42,7 @@ func FuzzPatterns(f *testing.F) {
 	f.Add(`(a|b)c{2}`, "bcc")
 	f.Fuzz(func(t *testing.T, expression, subject string) {
 		var p patterns
-		if ok, err := p.add("/" + expression + "/"); !ok || err != nil {
+		if ok, err := p.addPattern("/" + expression + "/"); !ok || err != nil {
 			return
 		}
 		if got, want := p.match(subject), p[0].expression.MatchString(subject); got != want {
@@ -61,7 +61,7 @@ func BenchmarkPatterns(b *testing.B) {
 	defer file.Close()
 	var p patterns
 	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if _, err := p.add(strings.TrimSpace(lines.Text())); err != nil {
+		if _, err := p.addPattern(strings.TrimSpace(lines.Text())); err != nil {
 			b.Fatal(err)
 		}
 	}

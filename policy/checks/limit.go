@@ -34,16 +34,16 @@ func (*Limit) Name() string { return LimitName }
 
 // Check implements policy.Check.
 func (l *Limit) Check(ctx context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
-	return l.ask(ctx, r, false)
+	return l.decide(ctx, r, false)
 }
 
 // Peek implements policy.Peeker.
 func (l *Limit) Peek(ctx context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
-	return l.ask(ctx, r, true)
+	return l.decide(ctx, r, true)
 }
 
-// ask asks the judge, which counts nothing when it only looks.
-func (l *Limit) ask(ctx context.Context, r *policy.Request, look bool) (policy.Verdict, error) {
+// decide asks the judge, which counts nothing when it only looks.
+func (l *Limit) decide(ctx context.Context, r *policy.Request, look bool) (policy.Verdict, error) {
 	if l.Judge == nil {
 		return policy.Verdict{Reason: record.LimitNone}, nil
 	}

@@ -88,10 +88,10 @@ func (s *Store) Add(ctx context.Context, b *dmarcreport.Batch) (int64, error) {
 		call.Arg(strconv.FormatInt(r.Count, 10))
 		call.Arg(map[bool]string{true: "1", false: "0"}[r.Plain])
 	}
-	return s.ask(ctx, call)
+	return s.run(ctx, call)
 }
 
-func (s *Store) ask(ctx context.Context, call *redisclient.Call) (int64, error) {
+func (s *Store) run(ctx context.Context, call *redisclient.Call) (int64, error) {
 	value, err := s.client.Ask(ctx, call)
 	if err != nil {
 		return 0, err
@@ -249,7 +249,7 @@ func (s *Store) SwapNote(ctx context.Context, name, old, text string, now, until
 	for _, arg := range []string{name, old, text, strconv.FormatInt(now.Unix(), 10), strconv.FormatInt(until.Unix(), 10), strconv.Itoa(dmarcreport.MaxNotes)} {
 		call.Arg(arg)
 	}
-	n, err := s.ask(ctx, call)
+	n, err := s.run(ctx, call)
 	return n == 1, err
 }
 

@@ -94,8 +94,8 @@ const (
 
 var holdMillis = strconv.FormatInt(limit.HoldFor.Milliseconds(), 10)
 
-// ask runs the script.
-func (s *Store) ask(ctx context.Context, op *limit.Op, step string) (any, error) {
+// runScript runs the script.
+func (s *Store) runScript(ctx context.Context, op *limit.Op, step string) (any, error) {
 	call := s.client.NewCall(s.script)
 	call.Key(s.client.Tag + "lx")
 	call.Keys()
@@ -146,7 +146,7 @@ func (s *Store) Take(ctx context.Context, op *limit.Op) (limit.Answer, error) {
 	if op.Step == limit.End {
 		step = stepEnd
 	}
-	value, err := s.ask(ctx, op, step)
+	value, err := s.runScript(ctx, op, step)
 	if err != nil {
 		return limit.Answer{}, err
 	}
@@ -199,7 +199,7 @@ func (s *Store) Undo(ctx context.Context, op *limit.Op) error {
 	}
 	quiet := *op
 	quiet.Block = "" // undo also if the login was blocked after it was counted
-	_, err := s.ask(ctx, &quiet, step)
+	_, err := s.runScript(ctx, &quiet, step)
 	return err
 }
 
@@ -207,7 +207,7 @@ func (s *Store) Undo(ctx context.Context, op *limit.Op) error {
 func (s *Store) Add(ctx context.Context, op *limit.Op) error {
 	quiet := *op
 	quiet.Block = ""
-	_, err := s.ask(ctx, &quiet, stepAdd)
+	_, err := s.runScript(ctx, &quiet, stepAdd)
 	return err
 }
 

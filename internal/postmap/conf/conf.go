@@ -88,13 +88,13 @@ func parse(path string, lines *mapfile.Scanner, warn func(string)) (*Conf, error
 		if err != nil {
 			return nil, err
 		}
-		if err := c.add(line); err != nil {
+		if err := c.addLine(line); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (c *Conf) add(line mapfile.Line) error {
+func (c *Conf) addLine(line mapfile.Line) error {
 	name, value, ok := bytes.Cut(line.Text, []byte("="))
 	name, value = bytes.Trim(name, mapfile.Space), bytes.Trim(value, mapfile.Space)
 	problem := &mapfile.Error{Path: c.Path, Line: line.Number}

@@ -50,14 +50,14 @@ func (c *Conf) Domains(open OpenTable) (*Domains, error) {
 	}
 	d := new(Domains)
 	for _, pattern := range list {
-		if err := d.add(pattern, open); err != nil {
+		if err := d.addPattern(pattern, open); err != nil {
 			return nil, errors.Join(c.Error("domain", err.Error(), ""), d.Close())
 		}
 	}
 	return d, nil
 }
 
-func (d *Domains) add(pattern string, open OpenTable) error {
+func (d *Domains) addPattern(pattern string, open OpenTable) error {
 	if len(d.patterns) >= maxPatterns {
 		return fmt.Errorf("more than %d domains; keep them in a table", maxPatterns)
 	}
@@ -108,7 +108,7 @@ func (d *Domains) addFile(path string, exclude bool, open OpenTable) error {
 			if exclude {
 				name = "!" + name
 			}
-			if err := d.add(name, open); err != nil {
+			if err := d.addPattern(name, open); err != nil {
 				return fmt.Errorf("%s: %w", mapfile.Where(path, line.Number), err)
 			}
 		}

@@ -64,7 +64,7 @@ func (s *Source) search(ctx context.Context, conn *ldap.Conn, key conf.Key) ([]s
 }
 
 func (l *lookup) begin(ctx context.Context) error {
-	entries, err := l.ask(ctx, l.request(l.key.Expand(l.base, ldap.EscapeDN), l.scope, l.key.Expand(l.filter, ldap.EscapeFilter), l.attributes.all()))
+	entries, err := l.searchOnce(ctx, l.request(l.key.Expand(l.base, ldap.EscapeDN), l.scope, l.key.Expand(l.filter, ldap.EscapeFilter), l.attributes.all()))
 	if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) && l.base.IsDynamic() {
 		return nil // a base that depends on the key may be missing
 	}
@@ -78,8 +78,8 @@ func (l *lookup) request(base string, scope int, filter string, attributes []str
 	return ldap.NewSearchRequest(base, scope, l.dereference, l.limits.size, 0, false, filter, attributes, nil)
 }
 
-// ask runs one search.
-func (l *lookup) ask(ctx context.Context, r *ldap.SearchRequest) ([]*ldap.Entry, error) {
+// searchOnce runs one search.
+func (l *lookup) searchOnce(ctx context.Context, r *ldap.SearchRequest) ([]*ldap.Entry, error) {
 	if l.searches++; l.searches > maxSearches {
 		return nil, &remote.KeyError{What: fmt.Sprintf("more than %d searches", maxSearches)}
 	}
@@ -113,14 +113,14 @@ func (l *lookup) entry(ctx context.Context, e *ldap.Entry, depth int) error {
 		switch {
 		case isTerminal:
 			if has(l.attributes.terminal, a.Name) {
-				err = l.add(a.Values)
+				err = l.addValues(a.Values)
 			}
 		case has(l.attributes.leaf, a.Name):
 			if isLeaf {
-				err = l.add(a.Values)
+				err = l.addValues(a.Values)
 			}
 		case has(l.attributes.ordinary, a.Name):
-			err = l.add(a.Values)
+			err = l.addValues(a.Values)
 		case has(l.attributes.special, a.Name):
 			err = l.follow(ctx, a.Values, depth)
 		}
@@ -138,7 +138,7 @@ func holds(e *ldap.Entry, list []string) bool {
 	})
 }
 
-func (l *lookup) add(values []string) error {
+func (l *lookup) addValues(values []string) error {
 	for _, value := range values {
 		formatted, ok := l.expander.Format(l.format, l.key, value)
 		if !ok {
@@ -172,7 +172,7 @@ func (l *lookup) follow(ctx context.Context, references []string, depth int) err
 		if request == nil {
 			continue
 		}
-		entries, err := l.ask(ctx, request)
+		entries, err := l.searchOnce(ctx, request)
 		if ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
 			continue // as Postfix: a reference to nothing adds nothing
 		}

@@ -157,10 +157,10 @@ func (s *Scanner) Next() (Line, error) {
 	if len(s.buf) == 0 {
 		return Line{}, io.EOF
 	}
-	return Line{Number: first, Text: s.buf}, s.judge(first)
+	return Line{Number: first, Text: s.buf}, s.checkLine(first)
 }
 
-func (s *Scanner) judge(line int) error {
+func (s *Scanner) checkLine(line int) error {
 	if IsSpace(s.buf[0]) {
 		return &Error{Path: s.path, Line: line, What: "begins with white space but continues no line before it", Fix: "remove the white space"}
 	}

@@ -83,7 +83,7 @@ func (p *Pool[C]) Do(ctx context.Context, use func(context.Context, C) error, fi
 	if old, err := p.take(); err != nil {
 		return err
 	} else if old != nil {
-		err := p.ask(ctx, old, len(p.config.Hosts)+1, use)
+		err := p.useOne(ctx, old, len(p.config.Hosts)+1, use)
 		if err == nil || final(err) || ctx.Err() != nil {
 			return err
 		}
@@ -109,11 +109,11 @@ func (p *Pool[C]) dialAndAsk(ctx context.Context, host, left int, use func(conte
 		return fmt.Errorf("%s: %w", p.config.Hosts[host].Name, err)
 	}
 	now := p.config.Now()
-	return p.ask(ctx, &pooled[C]{c: c, host: host, born: now, lastUsed: now}, left, use)
+	return p.useOne(ctx, &pooled[C]{c: c, host: host, born: now, lastUsed: now}, left, use)
 }
 
-// ask uses one connection and puts it back or closes it.
-func (p *Pool[C]) ask(ctx context.Context, c *pooled[C], left int, use func(context.Context, C) error) error {
+// useOne uses one connection and puts it back or closes it.
+func (p *Pool[C]) useOne(ctx context.Context, c *pooled[C], left int, use func(context.Context, C) error) error {
 	asking, cancel := share(ctx, left)
 	defer cancel()
 	if err := use(asking, c.c); err != nil {

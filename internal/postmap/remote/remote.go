@@ -157,11 +157,11 @@ func (t *Table) Lookup(ctx context.Context, key string) ([]string, error) {
 // another, because it must report its own result.
 func (t *Table) start(ctx context.Context, key string, q breaker.Question) <-chan singleflight.Result {
 	if !q.Probe() {
-		return t.group.DoChan(key, func() (any, error) { return t.ask(ctx, key, q) })
+		return t.group.DoChan(key, func() (any, error) { return t.query(ctx, key, q) })
 	}
 	answer := make(chan singleflight.Result, 1)
 	go func() {
-		values, err := t.ask(ctx, key, q)
+		values, err := t.query(ctx, key, q)
 		answer <- singleflight.Result{Val: values, Err: err}
 	}()
 	return answer
@@ -184,9 +184,9 @@ func (t *Table) ttl(values []string) time.Duration {
 	return t.config.TTL
 }
 
-// ask asks the server one question. It goes on when the request that began it has
+// query asks the server one question. It goes on when the request that began it has
 // ended, because others may wait for the same answer. It ends with its time-out.
-func (t *Table) ask(ctx context.Context, key string, q breaker.Question) (values []string, err error) {
+func (t *Table) query(ctx context.Context, key string, q breaker.Question) (values []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.config.Timeout)
 	defer cancel()
 	f := &flight{cancel: cancel}

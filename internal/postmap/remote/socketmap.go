@@ -103,7 +103,7 @@ func (s *Socketmap) Lookup(ctx context.Context, key string) ([]string, error) {
 	}
 	var reply string
 	err := s.connections.Do(ctx, func(ctx context.Context, c *socketConn) (err error) {
-		reply, err = c.ask(ctx, s.name+" "+key)
+		reply, err = c.roundTrip(ctx, s.name+" "+key)
 		return err
 	}, IsKeyError)
 	if err != nil {
@@ -135,8 +135,8 @@ func (s *Socketmap) Close() error {
 	return nil
 }
 
-// ask sends one request and reads one reply, within the context.
-func (c *socketConn) ask(ctx context.Context, request string) (string, error) {
+// roundTrip sends one request and reads one reply, within the context.
+func (c *socketConn) roundTrip(ctx context.Context, request string) (string, error) {
 	deadline, _ := ctx.Deadline() // the zero time is none
 	if err := c.SetDeadline(deadline); err != nil {
 		return "", err

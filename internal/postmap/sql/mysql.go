@@ -165,7 +165,7 @@ type mysqlConn struct {
 	result expected
 }
 
-func (c mysqlConn) ask(ctx context.Context, args []string) ([]string, error) {
+func (c mysqlConn) lookUp(ctx context.Context, args []string) ([]string, error) {
 	return c.Query(ctx, args, c.result)
 }
 

@@ -38,7 +38,7 @@ type Options struct {
 type session interface {
 	// ask returns every value of the result that is not NULL. After an error that
 	// is no [remote.KeyError] the session is closed.
-	ask(ctx context.Context, args []string) ([]string, error)
+	lookUp(ctx context.Context, args []string) ([]string, error)
 	Close()
 }
 

@@ -186,9 +186,9 @@ func parameterNumber(message string) int {
 	return n
 }
 
-// ask runs the statement with text in and text out. It has no name, so that a
+// lookUp runs the statement with text in and text out. It has no name, so that a
 // pooler may give each question to another connection of its own.
-func (c pgsqlConn) ask(ctx context.Context, args []string) ([]string, error) {
+func (c pgsqlConn) lookUp(ctx context.Context, args []string) ([]string, error) {
 	params := make([][]byte, len(args))
 	for i, arg := range args {
 		if strings.IndexByte(arg, 0) >= 0 {

@@ -276,8 +276,8 @@ type sqliteConn struct {
 	immutable bool
 }
 
-// ask returns the values of one question.
-func (c *sqliteConn) ask(ctx context.Context, args []string) ([]string, error) {
+// lookUp returns the values of one question.
+func (c *sqliteConn) lookUp(ctx context.Context, args []string) ([]string, error) {
 	for range rereads {
 		now, err := c.db.state()
 		if err != nil {

@@ -120,7 +120,7 @@ func (s *Source) Lookup(ctx context.Context, key string) ([]string, error) {
 // rows asks one of the connections.
 func (s *Source) rows(ctx context.Context, args []string) (values []string, err error) {
 	err = s.connections.Do(ctx, func(ctx context.Context, c session) (err error) {
-		values, err = c.ask(ctx, args)
+		values, err = c.lookUp(ctx, args)
 		return err
 	}, remote.IsKeyError)
 	return values, err

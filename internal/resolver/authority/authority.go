@@ -112,7 +112,7 @@ func (a *Asker) TXT(ctx context.Context, name string) (Answer, error) {
 		places <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-places }()
-			a.ask(ctx, &replies[i], name)
+			a.askServer(ctx, &replies[i], name)
 		})
 	}
 	asking.Wait()
@@ -173,8 +173,8 @@ func (a *Asker) addresses(ctx context.Context, hosts []string) []Reply {
 	return replies[:min(len(replies), maxServers)]
 }
 
-// ask asks the server of a reply and fills the reply in.
-func (a *Asker) ask(ctx context.Context, r *Reply, name string) {
+// askServer asks the server of a reply and fills the reply in.
+func (a *Asker) askServer(ctx context.Context, r *Reply, name string) {
 	answer, err := a.question(ctx, r, name, dns.TypeTXT)
 	if err == nil {
 		r.take(answer, name)

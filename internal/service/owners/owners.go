@@ -166,10 +166,10 @@ func (f *Flags) Open(d Deps) (*Opened, error) {
 		return nil, err
 	}
 	d.Life.Watch(decider.Files()...)
-	return &Opened{Judge: f.judge(decider), Tables: slices.Concat(owners, aliases)}, nil
+	return &Opened{Judge: f.newJudge(decider), Tables: slices.Concat(owners, aliases)}, nil
 }
 
-func (f *Flags) judge(decider ownership.Asker) *ownership.Judge {
+func (f *Flags) newJudge(decider ownership.Asker) *ownership.Judge {
 	return &ownership.Judge{
 		Owners:                decider,
 		Rewriting:             f.rewriter(),

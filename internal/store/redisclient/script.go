@@ -59,7 +59,7 @@ func (call *Call) Arg(text string) { call.args = append(call.args, text) }
 
 // Ask calls the script, in one round trip with other calls of the same moment.
 func (c *Client) Ask(ctx context.Context, call *Call) (any, error) {
-	value, err := c.calls.ask(ctx, call)
+	value, err := c.calls.do(ctx, call)
 	if err != nil {
 		return nil, err // it may still be under way
 	}

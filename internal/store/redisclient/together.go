@@ -53,13 +53,13 @@ func newCall() *Call {
 	return s
 }
 
-// ask returns when the call has its answer, when its context ends, or after
+// do returns when the call has its answer, when its context ends, or after
 // OpTimeout. The queue is bounded by the number of callers, since each has one call.
-func (t *together) ask(ctx context.Context, s *Call) (any, error) {
+func (t *together) do(ctx context.Context, s *Call) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := t.add(s); err != nil {
+	if err := t.enqueue(s); err != nil {
 		return nil, err
 	}
 	// A timer is much cheaper than a context, and reading a deadline is cheaper than
@@ -85,7 +85,7 @@ func (t *together) ask(ctx context.Context, s *Call) (any, error) {
 	}
 }
 
-func (t *together) add(s *Call) error {
+func (t *together) enqueue(s *Call) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {

@@ -35,7 +35,7 @@ func TestTogether(t *testing.T) {
 		start := time.Now()
 		for i := range asked {
 			wg.Go(func() {
-				value, err := together.ask(t.Context(), with(newCall(), i))
+				value, err := together.do(t.Context(), with(newCall(), i))
 				if err != nil || value != i {
 					t.Errorf("%d: %v, %v", i, value, err)
 				}
@@ -56,7 +56,7 @@ func TestTogether(t *testing.T) {
 			t.Errorf("%d sent, %d asked", total, asked)
 		}
 		together.close()
-		if _, err := together.ask(t.Context(), newCall()); err == nil {
+		if _, err := together.do(t.Context(), newCall()); err == nil {
 			t.Error("a closed store answered")
 		}
 	})
@@ -77,7 +77,7 @@ func TestTogetherLeaves(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 2 * company {
 			wg.Go(func() {
-				if _, err := together.ask(t.Context(), newCall()); err != nil {
+				if _, err := together.do(t.Context(), newCall()); err != nil {
 					t.Errorf("%d: %v", i, err)
 				}
 			})
@@ -108,7 +108,7 @@ func TestTogetherGivesUp(t *testing.T) {
 		start := time.Now()
 		var wg sync.WaitGroup
 		late := func(ctx context.Context, want time.Duration) {
-			_, err := together.ask(ctx, newCall())
+			_, err := together.do(ctx, newCall())
 			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != want {
 				t.Errorf("no answer: %v after %v, want %v", err, took, want)
 			}
@@ -123,12 +123,12 @@ func TestTogetherGivesUp(t *testing.T) {
 		wg.Wait()
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := together.ask(gone, newCall()); !errors.Is(err, context.Canceled) {
+		if _, err := together.do(gone, newCall()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one that has gone: %v", err)
 		}
 		left, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := together.ask(left, newCall()); !errors.Is(err, context.Canceled) {
+		if _, err := together.do(left, newCall()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one that goes: %v", err)
 		}
 		together.close()

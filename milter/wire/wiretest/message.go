@@ -19,8 +19,8 @@ func (c Change) String() string {
 	return fmt.Sprintf("%c %d %s:%s", c.Kind, c.Index, c.Name, c.Value)
 }
 
-// Result is the milter's answer to the end of a message.
-type Result struct {
+// EndReply is the milter's answer to the end of a message.
+type EndReply struct {
 	Reply
 	Changes    []Change
 	Quarantine string
@@ -28,9 +28,9 @@ type Result struct {
 }
 
 // EndOfMessage ends the message and collects modifications up to the reply.
-func (c *Client) EndOfMessage() Result {
+func (c *Client) EndOfMessage() EndReply {
 	c.Packet('E', "")
-	var r Result
+	var r EndReply
 	for c.err == nil {
 		code, text, err := c.read()
 		if c.fail("read the end of a message", err) {
@@ -44,7 +44,7 @@ func (c *Client) EndOfMessage() Result {
 }
 
 // take reports whether the frame was the final reply.
-func (r *Result) take(code byte, text string) bool {
+func (r *EndReply) take(code byte, text string) bool {
 	text = strings.TrimSuffix(text, "\x00")
 	switch code {
 	case 'p':
@@ -67,7 +67,7 @@ func (r *Result) take(code byte, text string) bool {
 
 // Apply returns the message (CRLF line ends) as Postfix would deliver it after the
 // changes of r.
-func (r Result) Apply(message string) string {
+func (r EndReply) Apply(message string) string {
 	fields, body := split(message)
 	for _, c := range r.Changes {
 		fields = c.apply(fields)
@@ -156,7 +156,7 @@ type Mail struct {
 // Send sends a whole message as Postfix does: with macros before every command,
 // header field and chunk. It stops at the first final reply; a rejected recipient
 // is not final.
-func (c *Client) Send(m Mail) Result {
+func (c *Client) Send(m Mail) EndReply {
 	if m.From == "" {
 		m.From = "<>"
 	}
@@ -165,35 +165,35 @@ func (c *Client) Send(m Mail) Result {
 	}
 	c.Macros('M', m.Macros...)
 	if r := c.Mail(m.From, m.Params...); !r.Continues() {
-		return Result{Reply: r}
+		return EndReply{Reply: r}
 	}
 	for _, to := range m.To {
 		c.Macros('R', "i", m.QueueID)
 		if r := c.Rcpt(to); r.Code == 'a' {
-			return Result{Reply: r}
+			return EndReply{Reply: r}
 		}
 	}
 	return c.content(m)
 }
 
-func (c *Client) content(m Mail) Result {
+func (c *Client) content(m Mail) EndReply {
 	fields, rest := split(m.Message)
 	for _, field := range fields {
 		name, value, _ := strings.Cut(strings.TrimSuffix(field, "\r\n"), ":")
 		c.Macros('L', "i", m.QueueID)
 		if r := c.Header(name, strings.ReplaceAll(value, "\r\n", "\n")); !r.Continues() {
-			return Result{Reply: r}
+			return EndReply{Reply: r}
 		}
 	}
 	c.Macros('N', "i", m.QueueID)
 	if r := c.EndOfHeader(); !r.Continues() {
-		return Result{Reply: r}
+		return EndReply{Reply: r}
 	}
 	for body := strings.TrimPrefix(rest, "\r\n"); body != ""; {
 		n := min(len(body), 65535)
 		c.Macros('B', "i", m.QueueID)
 		if r := c.Body(body[:n]); !r.Continues() {
-			return Result{Reply: r}
+			return EndReply{Reply: r}
 		}
 		body = body[n:]
 	}
