@@ -156,3 +156,12 @@ func benchMemory(b *testing.B, n int, memory int64) {
 		runtime.KeepAlive(s)
 	}
 }
+
+// A file that was edited by hand may have an ID without octets.
+func TestTextWithoutOctets(t *testing.T) {
+	var all text
+	all.add(greylist.ID(strings.Repeat("x", textBlock)))
+	if got := all.at(all.add(""), 0); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}

@@ -25,7 +25,7 @@ func (t *text) at(place, size uint32) []byte {
 // add adds a text and returns its place.
 func (t *text) add(id greylist.ID) uint32 {
 	last := len(t.blocks) - 1
-	if last < 0 || len(t.blocks[last])+len(id) > textBlock {
+	if last < 0 || len(t.blocks[last])+max(len(id), 1) > textBlock { // a place is within its block
 		last++
 		var block []byte
 		if last > 0 { // the first grows as it is needed
