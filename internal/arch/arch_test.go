@@ -91,6 +91,7 @@ var rows = []row{
 	{"internal/author/...", []string{"internal/mailaddr"}},
 	{"internal/helo/...", []string{"internal/mailaddr", "internal/resolver"}},
 	{"internal/mailaddr/...", []string{"internal/mailaddr/..."}},
+	{"internal/resolver/bindtest", []string{"internal/store/redistest/tied"}},
 	{"internal/resolver/...", []string{"internal/resolver/...", "internal/breaker", "internal/transient"}},
 	{"internal/record/...", nil},
 	{"internal/glob", nil},

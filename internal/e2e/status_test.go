@@ -178,9 +178,9 @@ func visible(text string) string {
 
 // The page shows, while mixed traffic comes in, what the metrics count and the records
 // say; what attackers send is text; it can be used by keyboard, on a small screen and
-// in the dark, and by people who need help to read it.
+// in the dark, and by people who need help to read it. It runs alone: Chromium ends when
+// it gets too little of the processor.
 func TestStatusPage(t *testing.T) {
-	t.Parallel()
 	s, page, metricsAddr := statusSite(t)
 	b := openBrowser(t)
 	b.show(1280, 900, "light")

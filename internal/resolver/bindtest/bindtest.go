@@ -15,8 +15,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
 // Program is the server.
@@ -79,7 +80,6 @@ func start(ctx context.Context, dir, zone, records string) (*Server, error) {
 	}
 	_ = os.Remove(filepath.Join(dir, "zone.jnl")) // of an earlier try
 	s.cmd = exec.CommandContext(ctx, Program, "-g", "-n", "1", "-c", filepath.Join(dir, "named.conf"))
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.WaitDelay = time.Second
 	return s, s.run()
 }
@@ -116,7 +116,7 @@ func (s *Server) run() error {
 	if err != nil {
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := tied.Start(s.cmd); err != nil {
 		return err
 	}
 	lines := bufio.NewScanner(log)
