@@ -105,21 +105,25 @@ var errRead = errors.New("read")
 // read is ask for requests that only read. If they are answered, this does not mean that
 // the store is up, because a server that is full answers them, and counts nothing.
 func read[T any](g *Guard, request func() (T, error)) (T, error) {
-	answer, err := breaker.Do(g.breaker, func() (T, error) {
-		start := time.Now()
+	took := g.Took
+	if took != nil {
+		took = func(d time.Duration, err error) { g.Took(d, unmarked(err)) }
+	}
+	answer, err := breaker.DoTimed(g.breaker, took, func() (T, error) {
 		answer, err := request()
-		if g.Took != nil {
-			g.Took(time.Since(start), err)
-		}
 		if err == nil {
 			err = errRead
 		}
 		return answer, err
 	})
+	return answer, unavailable(unmarked(err))
+}
+
+func unmarked(err error) error {
 	if errors.Is(err, errRead) {
-		err = nil
+		return nil
 	}
-	return answer, unavailable(err)
+	return err
 }
 
 func unavailable(err error) error {
