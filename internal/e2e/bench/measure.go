@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -125,6 +126,11 @@ func echoOn(path string, serve func(net.Conn) error) error {
 	if err != nil {
 		return err
 	}
+	return serveAll(listener, serve)
+}
+
+// serveAll serves each connection to a listener, until the listener is closed.
+func serveAll(listener net.Listener, serve func(net.Conn) error) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -135,6 +141,13 @@ func echoOn(path string, serve func(net.Conn) error) error {
 			_ = serve(conn) // the client has gone
 		}()
 	}
+}
+
+// serveUntil serves each connection to a listener until done ends. The process ends then.
+func serveUntil(done io.Reader, listener net.Listener, serve func(net.Conn) error) error {
+	go serveAll(listener, serve)
+	_, err := io.Copy(io.Discard, done)
+	return err
 }
 
 func echoBytes(conn net.Conn) error {

@@ -318,16 +318,9 @@ func serveNullMilter(ready func(string), done io.Reader) error {
 		return err
 	}
 	server := milter.New(milter.Options{}, milter.Settings{Sign: nullHandler{}})
-	go func() { // ends with the process
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go server.ServeConn(context.Background(), conn, milter.SignOnly)
-		}
-	}()
 	ready(path)
-	_, err = io.Copy(io.Discard, done)
-	return err
+	return serveUntil(done, listener, func(conn net.Conn) error {
+		server.ServeConn(context.Background(), conn, milter.SignOnly)
+		return nil
+	})
 }

@@ -231,27 +231,18 @@ func serveSpawned(ready func(string), done io.Reader) error {
 	if err := os.Chmod(path, 0o666); err != nil { // Postfix connects too
 		return err
 	}
-	go func() { // ends with the process
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				if err := spawn(conn.(*net.UnixConn)); err != nil {
-					fmt.Fprintln(os.Stderr, "policyd-spf:", err)
-				}
-			}()
-		}
-	}()
 	ready(path)
-	_, err = io.Copy(io.Discard, done)
-	return err
+	return serveUntil(done, listener, func(conn net.Conn) error {
+		err := spawn(conn.(*net.UnixConn))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "policyd-spf:", err)
+		}
+		return err
+	})
 }
 
 // spawn runs policyd-spf with a connection as its input and output.
 func spawn(conn *net.UnixConn) error {
-	defer conn.Close()
 	file, err := conn.File()
 	if err != nil {
 		return err

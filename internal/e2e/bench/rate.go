@@ -494,19 +494,6 @@ func serveDunno(ready func(string), done io.Reader) error {
 	if err != nil {
 		return err
 	}
-	go func() { // ends with the process
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_ = echoPolicy(conn) // Postfix has gone
-			}()
-		}
-	}()
 	ready(listener.Addr().String())
-	_, err = io.Copy(io.Discard, done)
-	return err
+	return serveUntil(done, listener, echoPolicy)
 }
