@@ -11,6 +11,7 @@ import (
 	"github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/setup"
 )
@@ -46,7 +47,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 	}
 	s := &site{t: t, postfix: root}
 	postfix, policydFile, milterdFile = s.path("etc/postfix"), s.path("etc/postern/policyd.toml"), s.path("etc/postern/milterd.toml")
-	s.must(postfixtest.Settled(postfix))
+	s.must(postconf.Settle(postfix))
 	o := setup.Options{
 		ConfigDirectory: postfix, Root: root, User: "postern", Hide: dnsbl.HideKeys,
 		Policyd: setup.Daemon{Program: policyd.Program(), Config: policydFile},
@@ -65,7 +66,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 			where = []string{"-c", postfix, "-P", change.Service + "/" + change.Name + "=" + change.New}
 		}
 		s.system("postconf", where...)
-		s.must(postfixtest.Settled(postfix))
+		s.must(postconf.Settle(postfix))
 	}
 	for _, file := range plan.Files {
 		writeFile(t, file.Path, file.Text)

@@ -155,7 +155,7 @@ func (s *site) write(name, text string) {
 	s.t.Helper()
 	s.must(os.WriteFile(s.path(name), []byte(text), 0o644))
 	if top, _, _ := strings.Cut(name, "/"); top == "etc" {
-		s.must(postfixtest.Settled(s.path("etc")))
+		s.must(postconf.Settle(s.path("etc")))
 	}
 }
 
@@ -172,7 +172,7 @@ func (s *site) system(name string, args ...string) {
 func (s *site) postconf(args ...string) {
 	s.t.Helper()
 	s.system("postconf", append([]string{"-c", s.path("etc")}, args...)...)
-	s.must(postfixtest.Settled(s.path("etc")))
+	s.must(postconf.Settle(s.path("etc")))
 }
 
 // replace changes a file, in which the old text must be.

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-mail/postern/internal/manual"
+	postconfs "github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -119,11 +119,8 @@ func runPostconf(t *testing.T, conf, command string) {
 // somebody may still be writing.
 func settle(t *testing.T, conf string) {
 	t.Helper()
-	old := time.Now().Add(-time.Hour)
-	for _, file := range []string{"main.cf", "master.cf"} {
-		if err := os.Chtimes(filepath.Join(conf, file), old, old); err != nil {
-			t.Fatal(err)
-		}
+	if err := postconfs.Settle(conf); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -268,11 +268,8 @@ func writeConfig(c Config, l layout, addrs map[string]string, sink string) error
 			return err
 		}
 	}
-	return Settled(l.config())
+	return postconf.Settle(l.config())
 }
-
-// Settled has Postfix read main.cf and master.cf in a folder at once.
-func Settled(dir string) error { return postconf.Settle(dir) }
 
 // makeDirectories makes the directories that "postfix check" would make, with the
 // owners that master(8) and its daemons require.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
@@ -126,7 +127,7 @@ func newSite(t *testing.T) *site {
 			t.Fatal(err)
 		}
 	}
-	if err := postfixtest.Settled(filepath.Join(dir, "postfix")); err != nil {
+	if err := postconf.Settle(filepath.Join(dir, "postfix")); err != nil {
 		t.Fatal(err)
 	}
 	return s

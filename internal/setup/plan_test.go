@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/golden"
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/setup"
 )
@@ -31,7 +32,7 @@ func write(t *testing.T, root string, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	if err := postfixtest.Settled(filepath.Join(root, "etc/postfix")); err != nil {
+	if err := postconf.Settle(filepath.Join(root, "etc/postfix")); err != nil {
 		t.Fatal(err)
 	}
 }
