@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"time"
 
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -123,8 +122,8 @@ func benchCachedDNSBL(ctx context.Context, e *env) ([]result, error) {
 		return nil, err
 	}
 	defer lists.Kill()
-	table := filepath.Join(e.dir, "owners")
-	if err := writeOwners(table); err != nil {
+	table, err := writeOwners(e, "owners")
+	if err != nil {
 		return nil, err
 	}
 	owners, ownersSocket, err := startPolicyd(ctx, e, "reference", "--checks=ownership", "--owners=hash:"+table)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
 const (
@@ -18,8 +17,8 @@ const (
 // benchFrom measures the CPU time that From ownership adds to a signed mail, with a
 // hash: table of 100,000 senders. Two daemons sign the same mails in turn.
 func benchFrom(ctx context.Context, e *env) ([]result, error) {
-	table := filepath.Join(e.dir, "from-owners")
-	if err := writeOwners(table); err != nil {
+	table, err := writeOwners(e, "from-owners")
+	if err != nil {
 		return nil, err
 	}
 	if err := appendFile(table, "alice@home.example\talice@home.example\n"); err != nil {

@@ -16,8 +16,8 @@ const (
 // the embedded store, and an ownership decision alone. Each request is a recipient of
 // another mail.
 func benchLimits(ctx context.Context, e *env) ([]result, error) {
-	table := filepath.Join(e.dir, "owners-limits")
-	if err := writeOwners(table); err != nil {
+	table, err := writeOwners(e, "owners-limits")
+	if err != nil {
 		return nil, err
 	}
 	owners, ownersSocket, err := startPolicyd(ctx, e, "limits-reference", "--checks=ownership", "--owners=hash:"+table)

@@ -32,11 +32,11 @@ func benchOwners(ctx context.Context, e *env) ([]result, error) {
 // benchCachedOwners uses an SQLite table. For a cached answer the kind of server does
 // not matter.
 func benchCachedOwners(ctx context.Context, e *env) ([]result, error) {
-	text := filepath.Join(e.dir, "owners-hash")
-	if err := writeOwners(text); err != nil {
+	text, err := writeOwners(e, "owners-hash")
+	if err != nil {
 		return nil, err
 	}
-	conf, err := writeOwnersSQLite(ctx, e.dir, text)
+	conf, err := writeOwnersSQLite(ctx, text)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,8 @@ func benchCachedOwners(ctx context.Context, e *env) ([]result, error) {
 
 // writeOwnersSQLite writes the entries of a hash: table into a database and returns its
 // table file.
-func writeOwnersSQLite(ctx context.Context, dir, text string) (conf string, err error) {
+func writeOwnersSQLite(ctx context.Context, text string) (conf string, err error) {
+	dir := filepath.Dir(text)
 	path := filepath.Join(dir, "owners.sqlite")
 	db, err := sql.Open("sqlite", path)
 	if err != nil {

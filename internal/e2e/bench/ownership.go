@@ -28,8 +28,8 @@ const (
 )
 
 func benchOwnership(ctx context.Context, e *env) ([]result, error) {
-	table := filepath.Join(e.dir, "owners")
-	if err := writeOwners(table); err != nil {
+	table, err := writeOwners(e, "owners")
+	if err != nil {
 		return nil, err
 	}
 	daemon, socket, err := startPolicyd(ctx, e, "ownership", "--checks", "ownership", "--owners", "hash:"+table)
@@ -92,20 +92,24 @@ func owner(n int) (sender, login string) {
 	return fmt.Sprintf("sender%d@d%d.example", n, n%997), fmt.Sprintf("login%d@d%d.example", n/3, n%997)
 }
 
-func writeOwners(path string) error {
+// writeOwners writes a table of owners and returns its path. Tables have a directory of
+// their own, as in an installation (/etc/postfix). A daemon watches the directories of
+// its tables, so it would also be woken by each write to a log or database in them.
+func writeOwners(e *env, name string) (path string, err error) {
+	path = filepath.Join(e.dir, "tables", name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
 	f, err := os.Create(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	w := bufio.NewWriter(f)
 	for n := range ownedSenders {
 		sender, login := owner(n)
 		fmt.Fprintf(w, "%s\t%s\n", sender, login)
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	return f.Close()
+	return path, errors.Join(w.Flush(), f.Close())
 }
 
 // ownershipReplies returns the expected replies to a number of requests.

@@ -214,8 +214,8 @@ func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
 func (s *rateSite) startPostern(ctx context.Context, e *env, dns string) (g guards, err error) {
 	milterAddr, err1 := postfixtest.FreeAddr()
 	policyAddr, err2 := postfixtest.FreeAddr()
-	table := filepath.Join(e.dir, "rate-owners")
-	if err := errors.Join(err1, err2, writeOwners(table)); err != nil {
+	table, err3 := writeOwners(e, "rate-owners")
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return g, err
 	}
 	milterd, _, err := startVerifier(ctx, e, dns, "--listen-verify=inet:"+milterAddr)
