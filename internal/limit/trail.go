@@ -6,57 +6,80 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Trail remembers the latest networks from which a login has sent, and the domains to
 // which it has sent. The zero value is ready for use.
 type Trail struct {
+	start sync.Once
+	seed  maphash.Seed
+	// repeats has hashes of the latest step of logins, at the place of the login. Usually
+	// a login sends from the same network to the same domain again, and a step that is
+	// here is known.
+	repeats []atomic.Uint64
+
 	mu    sync.Mutex
 	all   map[string]*steps
 	order []*steps // a ring once it is full, whose oldest is at next
 	next  int
-	seed  maphash.Seed
 }
 
 // steps are the latest networks and domains of a login, the latest last.
 type steps struct {
-	login string
-	// The latest network, and a hash of the latest domain: usually both are the same
-	// again.
-	network netip.Prefix
-	domain  uint64
-
+	login    string
 	networks []netip.Prefix
 	domains  []string
 }
 
 const (
-	trailLogins = DefaultLogins / 10
-	trailSteps  = 8
+	trailLogins  = DefaultLogins / 10
+	trailSteps   = 8
+	trailRepeats = 1 << 16
 )
 
+// step is what is noted with each mail.
+type step struct {
+	login, domain string
+	network       netip.Prefix
+}
+
 func (t *Trail) note(login string, network netip.Prefix, domain string) {
+	t.start.Do(func() {
+		t.all, t.seed, t.repeats = make(map[string]*steps), maphash.MakeSeed(), make([]atomic.Uint64, trailRepeats)
+	})
+	hash := maphash.Comparable(t.seed, step{login, domain, network})
+	known := t.repeatsOf(login)
+	if known.Load() == hash {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.add(login, network, domain)
+	known.Store(hash)
+}
+
+// repeatsOf returns the place of a login in repeats. Some logins share one.
+func (t *Trail) repeatsOf(login string) *atomic.Uint64 {
+	return &t.repeats[maphash.String(t.seed, login)%trailRepeats]
+}
+
+func (t *Trail) add(login string, network netip.Prefix, domain string) {
 	s := t.all[login]
 	if s == nil {
 		s = t.addLogin(login)
 	}
-	if network.IsValid() && network != s.network {
-		s.network = network
+	if network.IsValid() {
 		s.networks = latest(s.networks, network)
 	}
-	if hash := maphash.String(t.seed, domain); domain != "" && hash != s.domain {
-		s.domain = hash
-		s.domains = latest(s.domains, strings.Clone(domain)) // domain is a part of a whole request
+	if domain != "" {
+		s.domains = latest(s.domains, domain)
+		s.domains[len(s.domains)-1] = strings.Clone(domain) // domain is a part of a whole request
 	}
 }
 
 // addLogin adds steps for a login. If there are too many logins, it replaces the oldest.
 func (t *Trail) addLogin(login string) *steps {
-	if t.all == nil {
-		t.all, t.seed = make(map[string]*steps), maphash.MakeSeed()
-	}
 	var s *steps
 	if len(t.order) < trailLogins {
 		s = new(steps)
@@ -65,6 +88,7 @@ func (t *Trail) addLogin(login string) *steps {
 		s = t.order[t.next]
 		t.next = (t.next + 1) % trailLogins
 		delete(t.all, s.login)
+		t.repeatsOf(s.login).Store(0)
 		clear(s.domains)
 		*s = steps{networks: s.networks[:0], domains: s.domains[:0]}
 	}
