@@ -37,6 +37,9 @@ import (
 //go:embed take.lua
 var takeSource string
 
+//go:embed block.lua
+var blockSource string
+
 // Options describe a store.
 type Options struct {
 	URL      string // see redisclient.CheckURL
@@ -49,7 +52,8 @@ type Options struct {
 // Store implements limit.Store.
 type Store struct {
 	client *redisclient.Client
-	script *redisclient.Script
+	script *redisclient.Script // take.lua
+	block  *redisclient.Script // block.lua
 	o      Options
 	fixed  [2]string // the budgets as arguments
 }
@@ -61,7 +65,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("limit store: %w", err)
 	}
-	return &Store{client: client, script: redisclient.NewScript(takeSource), o: o, fixed: [2]string{
+	return &Store{client: client, script: redisclient.NewScript(takeSource), block: redisclient.NewScript(blockSource), o: o, fixed: [2]string{
 		strconv.Itoa(cmp.Or(o.Logins, limit.DefaultLogins)), strconv.Itoa(cmp.Or(o.Strangers, limit.DefaultStrangers)),
 	}}, nil
 }
@@ -69,18 +73,15 @@ func Open(o Options) (*Store, error) {
 // Close ends all connections after running requests are done.
 func (s *Store) Close() error { return s.client.Close() }
 
-// probeFor is how long the key of Probe is kept.
-const probeFor = time.Minute
-
-// Probe asks whether the server can be used, and writes: a server that is full, or has
-// too few replicas, answers reads, and counts nothing.
+// Probe asks whether the server can be used, and runs the script, which writes. A server
+// that is full, has too few replicas or is moving the keys to another one answers reads,
+// and counts nothing.
 func (s *Store) Probe(ctx context.Context) error {
 	if err := s.client.Probe(ctx); err != nil {
 		return failed(err)
 	}
-	return failed(s.client.Do(ctx, func(ctx context.Context) error {
-		return s.client.Redis.Set(ctx, s.client.Tag+"probe", "", probeFor).Err()
-	}))
+	_, err := s.runScript(ctx, new(limit.Op), stepProbe)
+	return err
 }
 
 // The steps as the script knows them.
@@ -90,6 +91,7 @@ const (
 	stepUndoName = "u"
 	stepUndoEnd  = "v"
 	stepAdd      = "a"
+	stepProbe    = "p"
 )
 
 var holdMillis = strconv.FormatInt(limit.HoldFor.Milliseconds(), 10)
@@ -98,6 +100,7 @@ var holdMillis = strconv.FormatInt(limit.HoldFor.Milliseconds(), 10)
 func (s *Store) runScript(ctx context.Context, op *limit.Op, step string) (any, error) {
 	call := s.client.NewCall(s.script)
 	call.Key(s.client.Tag + "lx")
+	call.Key(s.client.Tag + "never")
 	call.Keys()
 	now := "0"
 	if s.o.CallerClock {
@@ -150,7 +153,7 @@ func (s *Store) Take(ctx context.Context, op *limit.Op) (limit.Answer, error) {
 	if err != nil {
 		return limit.Answer{}, err
 	}
-	return answer(value, op)
+	return s.answer(value, op)
 }
 
 const (
@@ -159,7 +162,7 @@ const (
 )
 
 // answer reads what the script returns.
-func answer(value any, op *limit.Op) (a limit.Answer, err error) {
+func (s *Store) answer(value any, op *limit.Op) (a limit.Answer, err error) {
 	a = op.Answer()
 	numbers, ok := integers(value)
 	if !ok || len(numbers) != headNumbers+useNumbers*len(op.Items) {
@@ -167,7 +170,7 @@ func answer(value any, op *limit.Op) (a limit.Answer, err error) {
 	}
 	a.Refused, a.Repeat = numbers[0] == 1, numbers[1] == 1
 	if numbers[2] == 1 {
-		blocked := limit.BlockOf(op.Block, numbers[3], numbers[4])
+		blocked := s.blockOf(op.Block, numbers[3], numbers[4])
 		a.Blocked = &blocked
 	}
 	for i := range a.Uses {
@@ -272,7 +275,7 @@ func escape(text string) string {
 }
 
 func (s *Store) serverTime(ctx context.Context, otherwise time.Time) (time.Time, error) {
-	if err := s.client.Probe(ctx); err != nil {
+	if err := s.client.ReadClock(ctx); err != nil {
 		return otherwise, failed(err)
 	}
 	at, _ := s.client.Now()
@@ -357,35 +360,4 @@ func (s *Store) Reset(ctx context.Context, ids []string) (int, error) {
 		return err
 	})
 	return int(n), failed(err)
-}
-
-// SetBlock implements limit.Store.
-func (s *Store) SetBlock(ctx context.Context, b limit.Block, lift bool) error {
-	return failed(s.client.Do(ctx, func(ctx context.Context) error {
-		if lift {
-			return s.client.Redis.HDel(ctx, s.client.Tag+"lb", b.Login).Err()
-		}
-		since, until := b.Stored()
-		return s.client.Redis.HSet(ctx, s.client.Tag+"lb", b.Login, fmt.Sprintf("%d %d", since, until)).Err()
-	}))
-}
-
-// Blocks implements limit.Store.
-func (s *Store) Blocks(ctx context.Context) ([]limit.Block, error) {
-	var all map[string]string
-	err := s.client.Do(ctx, func(ctx context.Context) (err error) {
-		all, err = s.client.Redis.HGetAll(ctx, s.client.Tag+"lb").Result()
-		return err
-	})
-	if err != nil {
-		return nil, failed(err)
-	}
-	var blocks []limit.Block
-	for login, text := range all {
-		var since, until int64
-		if _, err := fmt.Sscanf(text, "%d %d", &since, &until); err == nil && len(blocks) < limit.MaxBlocks {
-			blocks = append(blocks, limit.BlockOf(login, since, until))
-		}
-	}
-	return blocks, nil
 }

@@ -1,6 +1,9 @@
 -- One step of a mail: internal/limit/memstore says what it does, this does the same.
--- KEYS[1]: the transactions by the time when they end. ARGV: the tag of all keys, the
--- step (n a recipient is named, e the end, u and v undo them, a adds without judging),
+-- KEYS[1]: the transactions by the time when they end. KEYS[2]: a key that never exists.
+-- While the slot of all keys moves to another node of a Cluster, some keys are here and
+-- some are there. Because of the second key, no node runs the script meanwhile.
+-- ARGV: the tag of all keys, the step (n a recipient is named, e the end, u and v undo
+-- them, a adds without judging, p probes whether the server writes),
 -- the time in milliseconds or 0 for the server's, how long a transaction is kept, the
 -- transaction, the part, 1 to reserve or l to judge and leave nothing, a login that may be blocked, the most counters
 -- of logins and of strangers; then eight for each counter: id, window, count, amount,
@@ -16,6 +19,10 @@ local call = redis.call
 if now == 0 then
   local t = call('TIME')
   now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end
+if step == 'p' then
+  call('SET', tag .. 'probe', '', 'PX', 60000)
+  return 1
 end
 local txnkey, queue = tag .. 'lt:' .. txn, KEYS[1]
 local function int(n) return string.format('%.0f', n) end
@@ -37,9 +44,11 @@ local function forget(id)
   call('DEL', tag .. 'lt:' .. id)
   call('ZREM', queue, id)
 end
+local settled = false -- all transactions that have ended are forgotten
 if step ~= 'a' then
   local ended = call('ZRANGEBYSCORE', queue, '-inf', int(now), 'LIMIT', 0, 16)
   for _, id in ipairs(ended) do forget(id) end
+  settled = #ended < 16
   if #ended == 16 and txn ~= '' then
     local ends = call('ZSCORE', queue, txn)
     if ends and tonumber(ends) <= now then forget(txn) end
@@ -167,6 +176,10 @@ local function load(c)
   if c.a > now then c.a = 0 end
   if c.b > now then c.b = 0 end
   c.new = not v[8]
+  -- Whatever has reserved in it has used it, and has ended: see goeson. What is still
+  -- reserved was of transactions that the server has dropped, because its clock was set
+  -- forward or because nothing was asked for a day.
+  if c.r > 0 and settled and now - (tonumber(v[8]) or 0) >= hold then c.r, c.dirty = 0, true end
   advance(c)
   if c.set then members(c) end
 end
@@ -302,11 +315,14 @@ local function answer(again)
   return out
 end
 
--- A transaction that goes on is kept.
+-- A transaction that goes on is kept, and uses its counters. It is forgotten by the queue.
+-- The server must not drop it before that, because what it has reserved would stay.
+local DAY = 24 * 3600 * 1000
 local function goeson()
   if call('EXISTS', txnkey) == 1 then
     call('ZADD', queue, int(now + hold), txn)
-    call('PEXPIRE', txnkey, int(2 * hold))
+    call('PEXPIRE', txnkey, int(DAY))
+    for _, c in ipairs(items) do c.dirty = c.dirty or c.r > 0 end
   end
 end
 

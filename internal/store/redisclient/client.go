@@ -146,6 +146,8 @@ func Error(err error) error {
 		return nil
 	case refusesWrites(err):
 		return fmt.Errorf("redis: %w: %w", ErrReadOnly, err)
+	case isMoving(err):
+		return fmt.Errorf("redis: the Cluster is moving the store's keys to another node, wait until it has: %w", err)
 	}
 	return fmt.Errorf("redis: %w", err)
 }

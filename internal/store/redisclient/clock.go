@@ -13,6 +13,17 @@ type reading struct {
 	ours   time.Time // with the monotonic clock
 }
 
+// ReadClock reads the server's clock, for Now.
+func (c *Client) ReadClock(ctx context.Context) error {
+	return c.Do(ctx, func(ctx context.Context) error {
+		node, err := c.Node(ctx)
+		if err != nil {
+			return err
+		}
+		return c.readClock(ctx, node)
+	})
+}
+
 // readClock compares the clocks. It assumes that the server read its clock in the
 // middle of the round trip.
 func (c *Client) readClock(ctx context.Context, node redis.Cmdable) error {

@@ -19,12 +19,18 @@ var refusals = []string{"OOM", "MISCONF", "READONLY", "NOREPLICAS"}
 
 func refusesWrites(err error) bool {
 	for _, prefix := range refusals {
-		if redis.HasErrorPrefix(err, prefix) {
+		// Older servers wrap the error of a command in a script in another error.
+		if redis.HasErrorPrefix(err, prefix) || strings.Contains(err.Error(), ": -"+prefix+" ") {
 			return true
 		}
 	}
-	// Older servers wrap the error of a command in a script in another error.
-	return strings.Contains(err.Error(), "-OOM command not allowed")
+	return false
+}
+
+// isMoving reports whether a node of a Cluster does not answer because it has only some of
+// the keys while their slot moves to another node.
+func isMoving(err error) bool {
+	return redis.HasErrorPrefix(err, "TRYAGAIN") || redis.HasErrorPrefix(err, "ASK") || redis.HasErrorPrefix(err, "MOVED")
 }
 
 // denials are the beginnings, after ERR, of errors that a person must fix: trying
