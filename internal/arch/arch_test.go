@@ -108,6 +108,7 @@ var rows = []row{
 	// The page asks the daemon what the command asks it.
 	{"internal/status/...", []string{"internal/admin/...", "internal/config", "internal/logging", "internal/record"}},
 	{"internal/service/lastgood", infrastructure},
+	{"internal/service/tables", slices.Concat(infrastructure, []string{"internal/postmap/..."})},
 	{"internal/service/owners", slices.Concat(infrastructure, []string{"internal/ownership", "internal/postmap/..."})},
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
 	{"internal/service/...", infrastructure},

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/internal/service/lastgood"
+	"github.com/postern-mail/postern/internal/service/tables"
 	"github.com/postern-mail/postern/milter"
 )
 
@@ -34,7 +35,7 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 // server drains; a reload does not change that.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
-	service.Register(r.Metrics, c, rooms(), dns.NewCollector(c.resolverStats))
+	c.register(r.Metrics)
 	commands := service.Commands(c, rooms())
 	commands[api.Reload] = lastgood.Command(inForce, r)
 	first, release := c.Acquire()
@@ -54,6 +55,11 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		Commands: commands,
 		Sessions: true,
 	}
+}
+
+// register adds the metrics of the state in force.
+func (c *current) register(m *metrics.Metrics) {
+	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats), tables.NewCollector(c.eachTable))
 }
 
 // limited returns a function that counts SMTP sessions of MTAs with an old milter

@@ -1,6 +1,8 @@
 package milterd
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
@@ -78,6 +80,7 @@ func (o *fromPart) build(n *needs) error {
 	if err != nil {
 		return err
 	}
+	n.tables = slices.Concat(n.tables, opened.Tables, tables)
 	exempt := &exemptions{tables: tables, loginDomain: o.LoginDomain}
 	for i := range tables {
 		if err := checkExemptions(&tables[i]); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/daemon"
@@ -33,7 +34,7 @@ func TestMetricsOfHostileMail(t *testing.T) {
 		Runtime: service.NewRuntime(zap.NewNop(), metrics.New(manualtest.Options(daemonName))),
 	}
 	d.reload(t, "--dkim-keys="+filepath.Join(dir, "keys"), "--dkim-require-dns", "--resolver="+zone.Addr(), "--dnsbl=zen.example", "--dmarc-enforce=evidence",
-		"--dmarc-quarantine=hold", "--queue-directory="+dir, "--authserv-id=mx.example", "--shadow=spf", "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
+		"--dmarc-quarantine=hold", "--queue-directory="+dir, "--authserv-id=mx.example", "--shadow=spf", "--dkim-options-table="+manualtest.Table(t), "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
 	d.traffic = app{}.Start(d.Runtime, d.Current)
 	t.Cleanup(d.Close)
 	d.Metrics.StoreRequests("greylist") // policyd's
@@ -102,4 +103,25 @@ func showq(t *testing.T, dir string) {
 			conn.Close()
 		}
 	}()
+}
+
+// Tables of From owners, of exemptions and of keys have a series each.
+func TestTablesHaveAMetric(t *testing.T) {
+	const server = "socketmap:inet:127.0.0.1:7:"
+	c, m := newCurrent(), metrics.New(manualtest.Options(daemonName))
+	defer c.Close()
+	c.register(m)
+	s, err := loadInto(c, service.NewRuntime(zap.NewNop(), m), "--from-ownership=shadow", "--owners="+server+"owners", "--from-exempt="+server+"exempt",
+		"--dkim-keys=", "--dkim-key-table="+server+"keys", "--dkim-signing-table="+server+"senders", "--dkim-options-table="+server+"options")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Apply(s.state, s.life)
+	want := "# HELP postern_table_up 1 while the servers of a table (mysql, pgsql, ldap, sqlite or socketmap) answer, 0 while its breaker is open.\n# TYPE postern_table_up gauge\n"
+	for _, name := range []string{"exempt", "keys", "options", "owners", "senders"} {
+		want += "postern_table_up{table=\"" + server + name + "\"} 1\n"
+	}
+	if err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(want), "postern_table_up"); err != nil {
+		t.Error(err)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/milter"
@@ -58,10 +59,11 @@ func rooms() []room {
 type needs struct {
 	service.Runtime
 	life    *service.Life
-	set     *config.Set // for errors that name the setting
-	options *Options    // of the daemon
-	asks    asker       // the DNS resolver that all parts share
-	dns     dns.Key     // the settings of that resolver
+	set     *config.Set     // for errors that name the setting
+	options *Options        // of the daemon
+	asks    asker           // the DNS resolver that all parts share
+	dns     dns.Key         // the settings of that resolver
+	tables  []postmap.Table // that the parts have opened
 	// readOnly keeps parts from creating files, because no daemon is started.
 	readOnly bool
 

@@ -15,7 +15,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/conf"
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/service/lastgood"
-	"github.com/postern-mail/postern/internal/service/owners"
+	"github.com/postern-mail/postern/internal/service/tables"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -177,7 +177,7 @@ func (o *signPart) openTable(n *needs, spec string) (postmap.Table, error) {
 					Timeout: o.DKIMTableTimeout, TTL: o.DKIMTableCacheTTL, NegativeTTL: min(tableNegativeTTL, o.DKIMTableCacheTTL),
 					StaleFor: tableStale, MaxEntries: o.DKIMTableCacheSize,
 				},
-				State: owners.TableState(n.Log),
+				State: tables.State(n.Log),
 			})
 			if err != nil {
 				err = errors.New(hideKey(err.Error(), spec))
@@ -192,6 +192,7 @@ func (o *signPart) openTable(n *needs, spec string) (postmap.Table, error) {
 		return table, err
 	}
 	n.life.Watch(table.Files...)
+	n.tables = append(n.tables, table)
 	if !n.set.Online() {
 		return table, nil
 	}

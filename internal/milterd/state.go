@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
@@ -19,6 +20,7 @@ type state struct {
 	settings *settings
 	milter   milter.Settings
 	dns      *dns.Resolver
+	tables   []postmap.Table
 }
 
 // current is the state in force.
@@ -54,7 +56,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	for _, idle := range o.idle {
 		r.Log.Error("a setting does nothing", zap.Error(idle))
 	}
-	return &state{settings: o, milter: n.milter, dns: dns}, nil
+	return &state{settings: o, milter: n.milter, dns: dns, tables: n.tables}, nil
 }
 
 // milterSettings returns the settings of the milter that are options as such.
@@ -91,4 +93,16 @@ func (c *current) resolverStats() (resolver.Stats, bool) {
 		return resolver.Stats{}, false
 	}
 	return s.dns.Stats(), true
+}
+
+// eachTable calls visit for each Postfix table of the state in force.
+func (c *current) eachTable(visit func(postmap.Table)) {
+	s, release := c.Acquire()
+	defer release()
+	if s == nil {
+		return
+	}
+	for _, t := range s.tables {
+		visit(t)
+	}
 }

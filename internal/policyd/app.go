@@ -6,9 +6,11 @@ import (
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/internal/service/lastgood"
+	"github.com/postern-mail/postern/internal/service/tables"
 	"github.com/postern-mail/postern/policy"
 )
 
@@ -30,7 +32,7 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 // Start connects requests to the state in force.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
 	c := &current{inForce}
-	service.Register(r.Metrics, c, rooms(), dns.NewCollector(c.resolverStats))
+	c.register(r.Metrics)
 	all := commands(c)
 	all[api.Reload] = lastgood.Command(inForce, r)
 	server := &policy.Server{
@@ -48,6 +50,11 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		},
 		Commands: all,
 	}
+}
+
+// register adds the metrics of the state in force.
+func (c *current) register(m *metrics.Metrics) {
+	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats), tables.NewCollector(c.eachTable))
 }
 
 // commands returns the commands of this daemon's checks for postern.

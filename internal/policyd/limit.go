@@ -23,7 +23,7 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/lastgood"
-	"github.com/postern-mail/postern/internal/service/owners"
+	"github.com/postern-mail/postern/internal/service/tables"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -257,7 +257,7 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 	if len(o.LimitOverrides) == 0 {
 		return nil, nil
 	}
-	tables := &limit.Tables{LoginDomain: o.domain, Duration: config.ParseDuration, Warn: func(key, text string, err error) {
+	overrides := &limit.Tables{LoginDomain: o.domain, Duration: config.ParseDuration, Warn: func(key, text string, err error) {
 		n.Log.Warn("a limit override cannot be used, the general limits are kept; correct its entry", zap.String("key", key), zap.String("entry", text), zap.Error(err))
 	}}
 	for i, spec := range o.LimitOverrides {
@@ -267,7 +267,7 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 				return postmap.Open(spec, postmap.Options{
 					Warn:   func(text string) { n.Log.Warn(text) },
 					Remote: remote.Config{TTL: overrideTTL, NegativeTTL: overrideNegTTL, StaleFor: overrideLastKnown},
-					State:  owners.TableState(n.Log),
+					State:  tables.State(n.Log),
 				})
 			},
 			Files: func(t postmap.Table) []string { return t.Files },
@@ -278,9 +278,10 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 			return nil, n.set.ErrorfAt("limit-overrides", i, "%w", err)
 		}
 		n.life.Watch(table.Files...)
-		tables.Tables = append(tables.Tables, overrideTable{table})
+		n.tables = append(n.tables, table)
+		overrides.Tables = append(overrides.Tables, overrideTable{table})
 	}
-	return tables, nil
+	return overrides, nil
 }
 
 // limitStoreKey is the settings from which a store is made.

@@ -6,13 +6,12 @@ import (
 	"github.com/postern-mail/postern/internal/manual/manualtest"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/service"
-	"github.com/postern-mail/postern/internal/service/dns"
 )
 
 // deploy/README.md lists every metric of this daemon, and no other.
 func TestManualHasTheMetrics(t *testing.T) {
 	m := metrics.New(manualtest.Options(daemonName))
 	c := &current{new(service.Current[*state])}
-	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats))
+	c.register(m)
 	manualtest.Metrics(t, daemonName, m)
 }

@@ -5,15 +5,16 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/manual/manualtest"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
-	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/policy"
 )
 
@@ -24,7 +25,7 @@ func TestMetricsOfHostileRequests(t *testing.T) {
 	m := metrics.New(manualtest.Options(daemonName))
 	c, r := newCurrent(), service.NewRuntime(zap.NewNop(), m)
 	s, err := loadInto(c, r, []string{
-		"--config=", "--checks=ownership,limit,dnsbl,greylist", "--owners=inline:{pr@x.example=ann}", "--resolver=" + zone.Addr(),
+		"--config=", "--checks=ownership,limit,dnsbl,greylist", "--owners=inline:{pr@x.example=ann}", "--owner-aliases=" + manualtest.Table(t), "--resolver=" + zone.Addr(),
 		"--dnsbl=zen.example", "--limit=login=2/1h", "--limit=client=2/1h", "--limit-store=memory:", "--greylist-store=sqlite:" + filepath.Join(t.TempDir(), "greylist.db"), "--shadow=dnsbl",
 	}, nil)
 	if err != nil {
@@ -32,7 +33,7 @@ func TestMetricsOfHostileRequests(t *testing.T) {
 	}
 	s.apply(c)
 	defer c.Close()
-	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats))
+	c.register(m)
 	server := &policy.Server{Hooks: c, Report: policy.Reporter{Records: r.Records, Load: m}}
 	peer, other := net.Pipe()
 	defer func() { _, _ = peer.Close(), other.Close() }()
@@ -83,4 +84,33 @@ func samples(t *testing.T, m *metrics.Metrics, labels map[string]string) (n uint
 		}
 	}
 	return n
+}
+
+// Every table with a server has a series while a state has it, however it is named.
+func TestTablesHaveAMetric(t *testing.T) {
+	m := metrics.New(manualtest.Options(daemonName))
+	c, r := newCurrent(), service.NewRuntime(zap.NewNop(), m)
+	defer c.Close()
+	c.register(m)
+	put := func(args ...string) {
+		t.Helper()
+		s, err := loadInto(c, r, append([]string{"--config=", "--checks=ownership,limit", "--limit-store=memory:", "--owners=inline:{pr@x.example=ann}"}, args...), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.apply(c)
+	}
+	put("--owners=proxy:socketmap:inet:127.0.0.1:7:owners", "--owner-aliases=socketmap:inet:127.0.0.1:7:aliases", "--limit-overrides=unionmap:{static:off,socketmap:inet:127.0.0.1:7:limits}")
+	const help = "# HELP postern_table_up 1 while the servers of a table (mysql, pgsql, ldap, sqlite or socketmap) answer, 0 while its breaker is open.\n# TYPE postern_table_up gauge\n"
+	want := help + `postern_table_up{table="socketmap:inet:127.0.0.1:7:aliases"} 1
+postern_table_up{table="socketmap:inet:127.0.0.1:7:limits"} 1
+postern_table_up{table="socketmap:inet:127.0.0.1:7:owners"} 1
+`
+	if err := testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(want), "postern_table_up"); err != nil {
+		t.Error(err)
+	}
+	put()
+	if n, err := testutil.GatherAndCount(m.Gatherer(), "postern_table_up"); n != 0 || err != nil {
+		t.Error("a reload took the tables away:", n, err)
+	}
 }

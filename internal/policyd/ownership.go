@@ -29,6 +29,7 @@ func (o *ownershipPart) build(n *needs) (policy.Entry, error) {
 		return policy.Entry{}, err
 	}
 	o.opened = opened
+	n.tables = append(n.tables, opened.Tables...)
 	o.shadow = n.options.shadowed(checks.OwnershipName)
 	o.check = &checks.Ownership{Rules: opened.Judge}
 	return policy.Entry{Check: o.check, OnError: onError(o.OnError), ErrorReason: record.OwnerLookupFailed}, nil

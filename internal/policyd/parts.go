@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
@@ -66,7 +67,8 @@ type needs struct {
 	set     *config.Set // for errors that name the setting
 	options *Options    // of the daemon: which checks run, and which are only watched
 
-	dns *dns.Resolver // nil until a part asks for it
+	dns    *dns.Resolver   // nil until a part asks for it
+	tables []postmap.Table // that the parts have opened
 }
 
 // delimiters returns the characters between user and extension (--recipient-delimiter).

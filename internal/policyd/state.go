@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver"
 	"github.com/postern-mail/postern/internal/service"
@@ -21,6 +22,7 @@ type state struct {
 	router   *policy.Router
 	parts    []part        // those that run
 	dns      *dns.Resolver // nil if no check asks the DNS
+	tables   []postmap.Table
 }
 
 // current is the state in force.
@@ -53,7 +55,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	}
 	l.OnBegin(func() { r.Metrics.Prepare(known...) })
 	l.OnBegin(func() { r.Readiness.Remove(contextCondition) })
-	s.router, s.dns = o.newRouter(chain, r), n.dns
+	s.router, s.dns, s.tables = o.newRouter(chain, r), n.dns, n.tables
 	return s, nil
 }
 
@@ -94,6 +96,18 @@ func (c *current) resolverStats() (resolver.Stats, bool) {
 		return resolver.Stats{}, false
 	}
 	return s.dns.Stats(), true
+}
+
+// eachTable calls visit for each Postfix table of the state in force.
+func (c *current) eachTable(visit func(postmap.Table)) {
+	s, release := c.Acquire()
+	defer release()
+	if s == nil {
+		return
+	}
+	for _, t := range s.tables {
+		visit(t)
+	}
 }
 
 func onError(word string) policy.OnError {

@@ -19,6 +19,9 @@ import (
 	"errors"
 	"iter"
 	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/postmap/remote"
 )
 
 // Source is one open table. Lookup returns every value of the key, none if the key is
@@ -67,6 +70,19 @@ func (t Table) Probe(ctx context.Context) error {
 		return prober.Probe(ctx)
 	}
 	return nil
+}
+
+// EachServer calls visit for each table with servers: the table itself, or members of
+// its union. down is the last failure while its breaker is open, else nil.
+func (t Table) EachServer(visit func(table string, down error)) {
+	switch source := t.Source.(type) {
+	case *remote.Table:
+		visit(strings.TrimPrefix(t.Spec, "proxy:"), source.Down())
+	case unionTable:
+		for _, member := range source {
+			member.EachServer(visit)
+		}
+	}
 }
 
 // Len returns the number of entries or rules of the table, -1 if it is not known.

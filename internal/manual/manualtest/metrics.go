@@ -3,6 +3,7 @@
 package manualtest
 
 import (
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,40 @@ import (
 	"github.com/postern-mail/postern/internal/manual"
 	"github.com/postern-mail/postern/internal/metrics"
 )
+
+// Table serves a table without entries and returns its name.
+func Table(t *testing.T) string {
+	t.Helper()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	go func() {
+		for {
+			client, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go answer(client)
+		}
+	}()
+	return "socketmap:inet:" + server.Addr().String() + ":none"
+}
+
+// answer answers each request of socketmap_table(5) that a key is not listed.
+func answer(client net.Conn) {
+	defer func() { _ = client.Close() }()
+	request := make([]byte, 64<<10)
+	for {
+		if _, err := client.Read(request); err != nil {
+			return
+		}
+		if _, err := client.Write([]byte("9:NOTFOUND ,")); err != nil {
+			return
+		}
+	}
+}
 
 // Options returns options with which a daemon has every metric.
 func Options(daemon string) metrics.Options {

@@ -274,6 +274,9 @@ func (t *Table) Locate(key string) string {
 	return where
 }
 
+// Down returns the last failure while the breaker is open, else nil.
+func (t *Table) Down() error { return t.breaker.Down() }
+
 // ProbeKey is a key that no table has.
 const ProbeKey = "postern-probe@mail.probe.postern.invalid"
 

@@ -18,6 +18,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/lastgood"
+	"github.com/postern-mail/postern/internal/service/tables"
 )
 
 // The values of the settings with two choices.
@@ -249,18 +250,6 @@ func (f *Flags) tableOptions(log *zap.Logger) postmap.Options {
 			Timeout: f.Timeout, TTL: f.CacheTTL, NegativeTTL: f.CacheNegativeTTL,
 			StaleFor: f.LastKnown, MaxEntries: f.CacheSize,
 		},
-		State: TableState(log),
-	}
-}
-
-// TableState returns a function that logs, once for each change, that the servers
-// of a table are down or up again.
-func TableState(log *zap.Logger) func(table string, c remote.Change) {
-	return func(table string, c remote.Change) {
-		if c.Up {
-			log.Info("the servers of a table answer again", zap.String("table", table), zap.Duration("down", c.Down))
-			return
-		}
-		log.Error("the servers of a table do not answer", zap.String("table", table), zap.Error(c.Err))
+		State: tables.State(log),
 	}
 }
