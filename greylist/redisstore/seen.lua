@@ -76,7 +76,7 @@ end
 
 local a, first, c, passed, last
 if was[1] then a, first, c, passed, last = live(was[1]) end
-if domain_triplet then
+if domain_triplet and domain_triplet ~= was[1] then
   local oa, ofirst, oc, opassed, olast = live(domain_triplet)
   if not a then
     a, first, c, passed, last = oa, ofirst, oc, opassed, olast

@@ -12,10 +12,10 @@ import (
 
 const (
 	// maxFlights is how many round trips are under way at a time.
-	maxFlights = 3
+	maxFlights = 2
 	// company is how many calls must wait before they are sent while another round
 	// trip is under way.
-	company = 4
+	company = 6
 	// maxTogether bounds the calls of one round trip.
 	maxTogether = 128
 )
