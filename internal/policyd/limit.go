@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -173,7 +174,7 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	if !o.keeps() {
 		o.reload = n.Reload
 		o.openFirst = func() (limit.Store, error) {
-			store, _, err := o.openStore(config.Secret{}, n)
+			store, _, err := o.openStore(config.Secret{}, n, new(atomic.Uint64))
 			return store, err
 		}
 		return entry, nil
@@ -297,11 +298,13 @@ func (o *limitPart) open(n *needs) (*limitStore, error) {
 		return nil, err
 	}
 	store, err := service.Keep(n.life, limitStoreKey{o.LimitStore, digestOf(password)}, func() (service.Opened[*limitStore], error) {
-		store, kind, err := o.openStore(password, n)
+		unreadable := new(atomic.Uint64)
+		store, kind, err := o.openStore(password, n, unreadable)
 		if err != nil {
 			return service.Opened[*limitStore]{}, err
 		}
 		s := newLimitStore(store, kind, n)
+		s.unreadable = unreadable
 		if strings.HasPrefix(o.LimitStore, sqliteScheme) { // so that a block holds for the first mail; startup does not wait for a server
 			if err := s.blocks.Refresh(context.Background()); err != nil {
 				return service.Opened[*limitStore]{}, errors.Join(err, s.close())
@@ -315,11 +318,18 @@ func (o *limitPart) open(n *needs) (*limitStore, error) {
 	return store, nil
 }
 
-func (o *limitPart) openStore(password config.Secret, n *needs) (limit.Store, string, error) {
+// openStore opens the store. unreadable counts rows of its file that cannot be read.
+func (o *limitPart) openStore(password config.Secret, n *needs, unreadable *atomic.Uint64) (limit.Store, string, error) {
 	return openStore(o.storeSetting(), password, n, openers[limit.Store]{
 		memory: func() limit.Store { return memstore.New(memstore.Options{}) },
 		sqlite: func(path string) (limit.Store, error) {
-			return sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(n.Log, "limit")})
+			return sqlitestore.Open(sqlitestore.Options{
+				Path: path, Report: reportFile(n.Log, "limit"), Salvaged: reportSalvaged(n.Log, path),
+				Damaged: func(rows int, first error) {
+					unreadable.Add(uint64(rows))
+					n.Log.Error("rows of the limit file cannot be read, what they have counted is lost; they are kept in its table unreadable, for a report", zap.String("path", path), zap.Int("rows", rows), zap.Error(first))
+				},
+			})
 		},
 		redis: func(url, password string) (limit.Store, error) {
 			return redisstore.Open(redisstore.Options{URL: url, Password: password})

@@ -25,9 +25,10 @@ type limitStore struct {
 	trail  limit.Trail
 	kind   string // sqlite, memory, redis: for people
 
-	losses atomic.Uint64
-	mu     sync.Mutex
-	alarms map[alarmLabels]uint64
+	losses     atomic.Uint64
+	unreadable *atomic.Uint64 // rows of the file
+	mu         sync.Mutex
+	alarms     map[alarmLabels]uint64
 }
 
 // alarmLabels are the labels by which alarms are counted.
@@ -49,6 +50,17 @@ func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
 	s.guard.Took = n.Metrics.StoreRequests(checks.LimitName)
 	s.blocks = limit.NewBlocks(s.guard)
 	return s
+}
+
+// reportSalvaged returns a function that logs whether the blocks of a corrupt file are kept.
+func reportSalvaged(log *zap.Logger, path string) func(int, error) {
+	return func(blocks int, err error) {
+		if err != nil {
+			log.Error("blocks of logins may be lost with the corrupt limit file; block these logins again", zap.String("path", path), zap.Int("kept", blocks), zap.Error(err))
+			return
+		}
+		log.Warn("the limit file is corrupt, its blocks of logins are kept and its counts are not", zap.String("path", path), zap.Int("kept", blocks))
+	}
 }
 
 func (s *limitStore) close() error { return closeStore("limit", s.store) }
@@ -107,8 +119,8 @@ func (s *limitStore) prepare(rules []limit.Rule) {
 
 // limitCollector shows the store of the state in force.
 type limitCollector struct {
-	current                                  *current
-	up, writes, alarms, lost, blocks, missed *prometheus.Desc
+	current                                              *current
+	up, writes, alarms, lost, blocks, missed, unreadable *prometheus.Desc
 }
 
 func limitMetrics(c *current) []prometheus.Collector {
@@ -122,12 +134,13 @@ func limitMetrics(c *current) []prometheus.Collector {
 		desc("postern_limit_uncorrected_total", "Mails that were counted and then refused, and whose count could not be taken back."),
 		desc("postern_limit_blocked_logins", "Logins that are blocked."),
 		desc("postern_limit_alarms_dropped_total", "Alarms that alarm-command or alarm-mail did not get: too many waited, or it failed."),
+		desc("postern_limit_unreadable_rows_total", "Rows of the limit file that could not be read, and whose counts are lost."),
 	}}
 }
 
 // Describe implements prometheus.Collector.
 func (c limitCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.writes, c.alarms, c.lost, c.blocks, c.missed} {
+	for _, d := range []*prometheus.Desc{c.up, c.writes, c.alarms, c.lost, c.blocks, c.missed, c.unreadable} {
 		ch <- d
 	}
 }
@@ -148,6 +161,7 @@ func (c limitCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.lost, prometheus.CounterValue, float64(s.losses.Load()))
 	ch <- prometheus.MustNewConstMetric(c.blocks, prometheus.GaugeValue, float64(s.blocks.Len()))
 	ch <- prometheus.MustNewConstMetric(c.missed, prometheus.CounterValue, float64(o.passed.missed()))
+	ch <- prometheus.MustNewConstMetric(c.unreadable, prometheus.CounterValue, float64(s.unreadable.Load()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for l, n := range s.alarms {

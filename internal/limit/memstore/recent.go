@@ -83,34 +83,35 @@ func (t *txn) encode(e *Encoder) {
 }
 
 // FillTransactions adds the transactions of a file to memory, after its counters. The
-// batches are in the order in which they were written. What memory has is newer.
-func (s *Store) FillTransactions(batches [][]byte, now time.Time) error {
+// batches are in the order in which they were written. What memory has is newer. It
+// returns an error for each batch that cannot be read to its end, else nil.
+func (s *Store) FillTransactions(batches [][]byte, now time.Time) []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := make(map[limit.Digest]*txn)
-	for _, b := range batches {
+	failed := make([]error, len(batches))
+	for i, b := range batches {
 		d := Decoder{B: b}
-		for len(d.B) > 0 {
-			t := s.decodeTxn(&d)
-			if d.Err != nil {
-				return d.Err
+		for len(d.B) > 0 && d.Err == nil {
+			if t := s.decodeTxn(&d); d.Err == nil {
+				found[t.name] = t
 			}
-			found[t.name] = t
 		}
+		failed[i] = d.Err
 	}
 	at := s.millis(now)
 	maps.DeleteFunc(found, func(name limit.Digest, t *txn) bool { return t.undone || t.ends <= at || s.txns.all[name] != nil })
 	latest := slices.SortedFunc(maps.Values(found), func(a, b *txn) int { return cmp.Compare(a.ends, b.ends) })
 	for _, t := range latest[max(len(latest)-limit.MaxTransactions, 0):] {
 		if len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
-			return nil
+			break
 		}
 		t.ends = min(t.ends, at+limit.HoldFor.Milliseconds()) // the clock was set back
 		s.txns.all[t.name] = t
 		s.txns.parts += t.parts.len()
 		s.txns.link(t)
 	}
-	return nil
+	return failed
 }
 
 // decodeTxn reads a transaction. Shares in counters that do not exist any more are left

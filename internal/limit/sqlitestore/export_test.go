@@ -20,5 +20,5 @@ var AppendJournal = appendJournal
 
 // CheckTransactions reads a row of the table of transactions.
 func CheckTransactions(b []byte) error {
-	return memstore.New(memstore.Options{}).FillTransactions([][]byte{b}, time.Time{})
+	return memstore.New(memstore.Options{}).FillTransactions([][]byte{b}, time.Time{})[0]
 }

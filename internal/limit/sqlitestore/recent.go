@@ -73,25 +73,36 @@ func (r *recent) note(b *memstore.Batch) {
 	r.octets += len(b.Transactions)
 }
 
-// fillRecent adds the transactions of the file to memory.
+// fillRecent adds the transactions of the file to memory. The file keeps the rows that
+// can be read.
 func (w *writer) fillRecent(ctx context.Context, f *sqlitefile.File) error {
+	var rows []recentRow
 	var batches [][]byte
 	w.recent.forget()
-	err := f.Each(ctx, func(rows *sql.Rows) error {
+	err := f.Each(ctx, func(r *sql.Rows) error {
 		var row recentRow
 		var data []byte
-		if err := rows.Scan(&row.seq, &row.ends, &data); err != nil {
-			return err
+		err := r.Scan(&row.seq, &row.ends, &data)
+		w.recent.latest = row.seq
+		if err != nil {
+			w.damage.note(inTransactions, row.seq, err)
+			return nil
 		}
 		row.octets = len(data)
-		w.recent.rows = append(w.recent.rows, row)
-		w.recent.octets += row.octets
-		w.recent.latest = row.seq
+		rows = append(rows, row)
 		batches = append(batches, data)
 		return nil
 	}, "SELECT seq, ends, data FROM transactions ORDER BY seq")
 	if err != nil {
 		return err
 	}
-	return w.memory.FillTransactions(batches, w.now())
+	for i, err := range w.memory.FillTransactions(batches, w.now()) {
+		if err != nil {
+			w.damage.note(inTransactions, rows[i].seq, err)
+			continue
+		}
+		w.recent.rows = append(w.recent.rows, rows[i])
+		w.recent.octets += rows[i].octets
+	}
+	return nil
 }

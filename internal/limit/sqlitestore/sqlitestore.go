@@ -24,6 +24,12 @@ type Options struct {
 	Memory memstore.Options
 	Report func(sqlitefile.Event)
 	Now    func() time.Time // nil: time.Now
+	// Damaged is called with the number of rows that cannot be read. They were moved to the
+	// table unreadable. first is the error of one of them. It may be nil.
+	Damaged func(rows int, first error)
+	// Salvaged is called with the number of blocks that were read from a file that cannot
+	// be used. err says why there may have been more. It may be nil.
+	Salvaged func(blocks int, err error)
 	// Recent bounds the octets of transactions in the file; 0 means 16 MB. The oldest are
 	// removed first: a mail server repeats a request within seconds.
 	Recent int
@@ -44,7 +50,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{Store: memstore.New(o.Memory)}
 	s.Follow()
 	var err error
-	s.writer = &writer{memory: s.Store, now: o.Now, recent: recent{most: cmp.Or(o.Recent, maxRecent)}}
+	s.writer = &writer{memory: s.Store, now: o.Now, recent: recent{most: cmp.Or(o.Recent, maxRecent)}, damaged: o.Damaged, salvaged: o.Salvaged}
 	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, s.writer)
 	if err != nil {
 		return nil, err
@@ -107,4 +113,10 @@ CREATE TABLE IF NOT EXISTS blocks (
 	since INTEGER NOT NULL,
 	until INTEGER NOT NULL -- 0 for ever
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unreadable (
+	seq    INTEGER PRIMARY KEY,
+	source TEXT NOT NULL, -- the table of the row
+	name   TEXT,          -- its key
+	data   BLOB
+);
 `}

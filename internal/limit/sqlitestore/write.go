@@ -1,6 +1,7 @@
 package sqlitestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -43,68 +44,100 @@ type writer struct {
 	row     []byte // of the journal; memory to use again
 
 	recent recent
+
+	damage   damage // of the file that was read last
+	damaged  func(rows int, first error)
+	salvaged func(blocks int, err error)
 }
 
 // Fill implements sqlitefile.Memory. What is in the journal is newer than the rows.
 func (w *writer) Fill(ctx context.Context, f *sqlitefile.File) error {
-	w.gone, w.entries = nil, 0
-	inJournal := make(map[limit.ID]bool)
-	err := f.Each(ctx, func(rows *sql.Rows) error {
-		var data []byte
-		if err := rows.Scan(&data); err != nil {
-			return err
-		}
-		return readJournal(data, func(r memstore.Row) error {
-			if inJournal[r.ID] { // with a newer row
-				return nil
-			}
-			inJournal[r.ID] = true
-			w.entries++
-			if r.Data == nil { // to be removed when the journal is settled
-				w.gone = append(w.gone, r.ID)
-				return nil
-			}
-			return w.memory.Fill(r, true)
-		})
-	}, "SELECT data FROM journal ORDER BY seq DESC")
+	w.gone, w.entries, w.damage = nil, 0, damage{}
+	if _, err := w.fillBlocks(ctx, f); err != nil {
+		return err
+	}
+	newer, err := w.fillJournal(ctx, f)
+	if err == nil {
+		err = w.fillCounters(ctx, f, newer)
+	}
+	if err == nil {
+		err = w.fillRecent(ctx, f)
+	}
 	if err != nil {
 		return err
 	}
-	err = f.Each(ctx, func(rows *sql.Rows) error {
+	return w.setAside(f)
+}
+
+// fillJournal adds the counters of the journal to memory, and returns which they are.
+func (w *writer) fillJournal(ctx context.Context, f *sqlitefile.File) (map[limit.ID]bool, error) {
+	found := make(map[limit.ID]bool)
+	err := f.Each(ctx, func(rows *sql.Rows) error {
+		var seq int64
+		var data []byte
+		if err := rows.Scan(&seq, &data); err != nil {
+			return err
+		}
+		var bad error
+		err := readJournal(data, func(r memstore.Row) error {
+			if found[r.ID] { // with a newer row
+				return nil
+			}
+			if r.Data == nil { // to be removed when the journal is settled
+				w.gone = append(w.gone, r.ID)
+			} else if err := w.memory.Fill(r, true); err != nil { // an older row of it counts
+				bad = err
+				return nil
+			}
+			found[r.ID] = true
+			w.entries++
+			return nil
+		})
+		if err = cmp.Or(err, bad); err != nil {
+			w.damage.note(inJournal, seq, err)
+		}
+		return nil
+	}, "SELECT seq, data FROM journal ORDER BY seq DESC")
+	return found, err
+}
+
+// fillCounters adds the rows of the counters to memory, except for those with newer ones.
+func (w *writer) fillCounters(ctx context.Context, f *sqlitefile.File, newer map[limit.ID]bool) error {
+	return f.Each(ctx, func(rows *sql.Rows) error {
 		var r memstore.Row
 		var id string
 		var window int64
-		if err := rows.Scan(&id, &r.Logins, &window, &r.Last, &r.Data); err != nil {
-			return err
-		}
-		if r.ID = limit.ParseID(id); inJournal[r.ID] {
+		err := rows.Scan(&id, &r.Logins, &window, &r.Last, &r.Data)
+		if r.ID = limit.ParseID(id); newer[r.ID] {
 			return nil
 		}
 		r.Window = time.Duration(window) * time.Millisecond
-		return w.memory.Fill(r, false)
+		if err == nil {
+			err = w.memory.Fill(r, false)
+		}
+		if err != nil {
+			w.damage.note(inCounters, id, err)
+		}
+		return nil
 	}, "SELECT id, logins, window, last, data FROM counters ORDER BY last DESC")
-	if err != nil {
-		return err
-	}
-	if err := w.fillRecent(ctx, f); err != nil {
-		return err
-	}
-	return w.fillBlocks(ctx, f)
 }
 
-func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) error {
+// fillBlocks adds the blocks of a file to memory, and returns how many there are. A block
+// whose times cannot be read has no end.
+func (w *writer) fillBlocks(ctx context.Context, f *sqlitefile.File) (int, error) {
 	var blocks []limit.Block
 	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var login string
 		var since, until limit.Millis
 		if err := rows.Scan(&login, &since, &until); err != nil {
-			return err
+			since, until = 0, 0
+			w.damage.note(inBlocks, login, err)
 		}
 		blocks = append(blocks, limit.BlockOf(login, since, until))
 		return nil
 	}, "SELECT login, since, until FROM blocks")
 	w.memory.FillBlocks(blocks)
-	return err
+	return len(blocks), err
 }
 
 // Lost implements sqlitefile.Memory.
@@ -129,7 +162,7 @@ func (w *writer) Turn(f *sqlitefile.File) error {
 	}
 	began := time.Now()
 	err := w.turn(f)
-	if err == nil && w.entries > 0 && (urgent || w.entries > maxJournal || time.Since(w.settled) > settleEvery) {
+	if err == nil && (w.entries > 0 || len(w.damage.rows) > 0) && (urgent || w.entries > maxJournal || time.Since(w.settled) > settleEvery) {
 		err = w.settle(f)
 	}
 	if err != nil {
@@ -205,7 +238,7 @@ func (w *writer) settle(f *sqlitefile.File) error {
 	})
 	if err == nil {
 		w.memory.Settled()
-		w.gone, w.entries, w.settled = nil, 0, time.Now()
+		w.gone, w.entries, w.settled, w.damage = nil, 0, time.Now(), damage{}
 	}
 	return err
 }

@@ -174,11 +174,9 @@ func (f *File) open(ctx context.Context, read func(context.Context, *File) error
 		return err
 	}
 	f.Writer.SetMaxOpenConns(1)
-	if f.Reader, err = sql.Open("sqlite", dsn+pragmas+readerPragmas); err != nil {
+	if err := f.openReader(); err != nil {
 		return err
 	}
-	f.Reader.SetMaxOpenConns(readers)
-	f.Reader.SetMaxIdleConns(readers)
 	if read == nil || version != f.schema.Version {
 		err = f.check(ctx)
 	} else {
@@ -188,6 +186,19 @@ func (f *File) open(ctx context.Context, read func(context.Context, *File) error
 		return err
 	}
 	return f.prepare(ctx, version)
+}
+
+func (f *File) openReader() error {
+	dsn, err := dsn(f.path)
+	if err != nil {
+		return err
+	}
+	if f.Reader, err = sql.Open("sqlite", dsn+pragmas+readerPragmas); err != nil {
+		return err
+	}
+	f.Reader.SetMaxOpenConns(readers)
+	f.Reader.SetMaxIdleConns(readers)
+	return nil
 }
 
 // checkAndRead checks the file while it is read. Both take long when it is large.

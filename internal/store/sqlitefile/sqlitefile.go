@@ -82,6 +82,14 @@ type Forgetter interface {
 	Forget()
 }
 
+// Salvager is a Memory that reads what can be read from a corrupt file, before Open
+// renames it.
+type Salvager interface {
+	Memory
+	// Salvage may only use the Reader of the file.
+	Salvage(ctx context.Context, f *File)
+}
+
 // Options describe a Keeper.
 type Options struct {
 	Path   string
@@ -132,6 +140,7 @@ func Open(o Options, memory Memory) (*Keeper, error) {
 	defer cancel()
 	err := k.firstOpen(ctx)
 	if isCorrupt(err) {
+		k.salvage(ctx)
 		err = k.replace(ctx, err)
 	}
 	if err != nil {
@@ -152,6 +161,19 @@ func (k *Keeper) firstOpen(ctx context.Context) error {
 		memory.Forget()
 	}
 	return err
+}
+
+// salvage lets memory read a corrupt file.
+func (k *Keeper) salvage(ctx context.Context) {
+	memory, ok := k.memory.(Salvager)
+	if !ok {
+		return
+	}
+	f := &File{path: k.options.Path, schema: k.options.Schema}
+	if f.openReader() == nil {
+		memory.Salvage(ctx, f)
+		_ = f.Reader.Close() // nothing was written
+	}
 }
 
 // open opens the file and fills memory from it. read is for openFile.
