@@ -9,9 +9,12 @@ import (
 const (
 	// gcHeadroom is how much a large heap may grow between two collections.
 	// Without it, garbage could grow to four times the size of a store of a
-	// million entries. Collecting more often costs little, because such a store
-	// has few pointers.
+	// million entries.
 	gcHeadroom = 64 << 20
+	// A heap of storeHeap octets has such a store. To collect more often costs
+	// little then, because the store has few pointers.
+	storeHeap     = 128 << 20
+	storeHeadroom = gcHeadroom / 2
 	// minGCPercent is the lowest GC percent, so that a large heap is not
 	// collected too often.
 	minGCPercent = 20
@@ -55,8 +58,11 @@ func (h *headroom) adjust(live uint64) {
 
 // percentFor returns the GC percent for a heap with this many octets in use.
 func percentFor(live uint64) int {
-	if live <= gcHeadroom*100/gcPercent {
+	switch {
+	case live <= gcHeadroom*100/gcPercent:
 		return gcPercent
+	case live >= storeHeap:
+		return max(int(storeHeadroom*100/live), minGCPercent)
 	}
-	return max(int(gcHeadroom*100/live), minGCPercent)
+	return int(gcHeadroom * 100 / live)
 }

@@ -14,7 +14,7 @@ func TestHeadroom(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 400}, {10 * mib, 400}, {16 * mib, 400}, {32 * mib, 200}, {64 * mib, 100}, {160 * mib, 40}, {2000 * mib, 20},
+		{0, 400}, {10 * mib, 400}, {16 * mib, 400}, {32 * mib, 200}, {64 * mib, 100}, {127 * mib, 50}, {160 * mib, 20}, {2000 * mib, 20},
 	} {
 		if got := percentFor(tt.live); got != tt.want {
 			t.Errorf("%d MiB: %d percent, want %d", tt.live/mib, got, tt.want)
@@ -25,7 +25,7 @@ func TestHeadroom(t *testing.T) {
 	for _, live := range []uint64{mib, 17 * mib, 32 * mib, 33 * mib, 160 * mib, 150 * mib, 20 * mib, mib, mib} {
 		h.adjust(live)
 	}
-	if want := []int{200, 40, 320, 400}; !slices.Equal(set, want) {
+	if want := []int{200, 20, 320, 400}; !slices.Equal(set, want) {
 		t.Errorf("set %v, want %v", set, want)
 	}
 }

@@ -60,3 +60,30 @@ func TestTuneMemory(t *testing.T) {
 		t.Errorf("memory limit %d in force, %d told", in, got.Limit)
 	}
 }
+
+// A store of more than the usual size raises the limit by what it takes beyond that, but
+// never above what the cgroup or the operator allows.
+func TestMemoryForAStore(t *testing.T) {
+	const gib = 1 << 30
+	small := fstest.MapFS{
+		"proc/self/cgroup":         {Data: []byte("0::/\n")},
+		"sys/fs/cgroup/memory.max": {Data: []byte("1000000000\n")},
+	}
+	for _, tt := range []struct {
+		name  string
+		root  fstest.MapFS
+		limit string
+		store int64
+		want  int64
+	}{
+		{"usual size", fstest.MapFS{}, "", gib / 2, gib},
+		{"larger", fstest.MapFS{}, "", 3 * gib, gib + 3*gib - gib/2},
+		{"beyond the cgroup", small, "", 3 * gib, 800000000},
+		{"the operator's", fstest.MapFS{}, "1GiB", 3 * gib, 0},
+	} {
+		env := func(name string) string { return map[string]string{"GOMEMLIMIT": tt.limit}[name] }
+		if got := limitFor(tt.root, env, tt.store); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}

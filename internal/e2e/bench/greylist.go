@@ -20,11 +20,12 @@ const (
 	greylistRounds = 5
 	ourLoad        = 48_000 // requests a phase and round, of Postern
 	postgreyLoad   = 3_200  // likewise, of postgrey
-	manyTriplets   = 1_000_000
-	manyLoad       = 160_000
 	// greylistDelay is over when the next phase begins.
 	greylistDelay = time.Second
 )
+
+// greylistZone authorises the clients of greylistRequest.
+const greylistZone = "greylist.example. 3600 IN TXT \"v=spf1 ip4:198.18.0.0/16 ip4:198.19.0.0/16 -all\"\n"
 
 // greylister is a policy server to measure.
 type greylister struct {
@@ -55,7 +56,7 @@ func benchGreylist(ctx context.Context, e *env) ([]result, error) {
 		return nil, err
 	}
 	defer stopRedis()
-	dns, err := resolvertest.Start("greylist.example. 3600 IN TXT \"v=spf1 ip4:198.18.0.0/16 ip4:198.19.0.0/16 -all\"\n")
+	dns, err := resolvertest.Start(greylistZone)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +83,7 @@ func benchGreylist(ctx context.Context, e *env) ([]result, error) {
 		}
 		results = append(results, compare(s.name, s.least, s.most, got, reference)...)
 	}
-	many, err := benchMany(ctx, e)
-	return append(results, many...), err
+	return results, nil
 }
 
 func compare(name string, least, most float64, got, reference phases) []result {
@@ -254,43 +254,4 @@ func startPeer(ctx context.Context, cmd *exec.Cmd, wait func() error) (stop func
 		return nil, err
 	}
 	return stop, ctx.Err()
-}
-
-// benchMany measures how a store of a million triplets starts, and the latency while
-// they are purged.
-func benchMany(ctx context.Context, e *env) ([]result, error) {
-	store := "--greylist-store=sqlite:" + filepath.Join(e.dir, "many.db")
-	daemon, g, err := startGreylist(ctx, e, "many", "--greylist-key=network", store)
-	if err != nil {
-		return nil, err
-	}
-	g.requests = manyTriplets
-	filled, err := g.send(ctx, 1000, "")
-	if err = errors.Join(err, daemon.Stop()); err != nil {
-		return nil, err
-	}
-	// Most of them are soon older than a minute, so the purge has work.
-	began := time.Now()
-	daemon, g, err = startGreylist(ctx, e, "many2", "--greylist-key=network", store, "--greylist-retry-window=1m")
-	if err != nil {
-		return nil, err
-	}
-	start := time.Since(began)
-	opened, err := resident(g.pid)
-	if err != nil {
-		return nil, errors.Join(err, daemon.Stop())
-	}
-	l := load{conns: greylistConns, requests: manyLoad,
-		request: func(c, i int) []byte { return greylistRequest(1000+i%2, c, i*5) }} // half known, half new
-	took, _, _, err := l.sendLean(ctx, g.socket)
-	memory, memoryErr := resident(g.pid)
-	if err := errors.Join(err, memoryErr, daemon.Stop()); err != nil {
-		return nil, err
-	}
-	return []result{
-		{what: "embedded, a million triplets, while purging: p99", value: float64(took.quantile(0.99).Microseconds()) / 1000, unit: "ms", most: 5,
-			detail: fmt.Sprintf("p50 %.2f ms, p99.9 %.2f ms; filled at %.0f /s", ms(took.quantile(0.5)), ms(took.quantile(0.999)), filled.rate())},
-		{what: "embedded, a million triplets: resident", value: memory, unit: "MiB", most: 250, detail: fmt.Sprintf("%.0f MiB after the start", opened)},
-		{what: "embedded, a million triplets: start of the daemon", value: start.Seconds(), unit: "s", most: 1.5},
-	}, nil
 }

@@ -37,6 +37,7 @@ func benchmarks() []benchmark {
 		{"limits", "two limits of a login against an ownership decision", benchLimits},
 		{"limitpeers", "two limits of a login against policyd-rate-limit and postfwd2", benchLimitPeers},
 		{"greylist", "greylisting against postgrey, on each store", benchGreylist},
+		{"triplets", "a greylist of a million triplets: start, memory, and latency while it is purged", benchTriplets},
 		{"signing", "signing against bare RSA, and the milter protocol alone", benchSigning},
 		{"engine", "RSA by OpenSSL, against a bare signature of Go and against OpenDKIM", benchEngine},
 		{"from", "what From ownership adds to a signed mail", benchFrom},

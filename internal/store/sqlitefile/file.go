@@ -40,13 +40,14 @@ type Schema struct {
 
 const (
 	// Nothing is written to disk except the file and its log: sorting uses memory.
-	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=cache_size(-16384)&_pragma=temp_store(MEMORY)"
+	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=temp_store(MEMORY)"
 	// The write-ahead log is moved to the file when it has 8192 pages of 4096
 	// octets. So a page that changes often is written to its place only once. A log
 	// that has grown beyond 64 MiB in a burst is truncated.
-	writerPragmas = "&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
-	sharedPragmas = "&_txlock=immediate&_pragma=journal_mode(DELETE)"
-	readerPragmas = "&_pragma=query_only(1)"
+	writerPragmas = "&_pragma=cache_size(-16384)&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
+	sharedPragmas = "&_pragma=cache_size(-16384)&_txlock=immediate&_pragma=journal_mode(DELETE)"
+	// A reader reads a row, or pages in their order. The kernel has the pages in memory.
+	readerPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
 	readers       = 4
 )
 
