@@ -4,6 +4,8 @@ package rsaengine
 
 /*
 #cgo LDFLAGS: -lcrypto
+#cgo noescape postern_sign
+#cgo nocallback postern_sign
 #include <string.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -47,21 +49,28 @@ static EVP_PKEY *postern_load(const unsigned char *der, long length, char *text,
 	return key;
 }
 
-static int postern_sign(EVP_PKEY *key, const unsigned char *digest, size_t digest_length,
-		unsigned char *signature, size_t *length, char *text, size_t size) {
+// A context is used by one thread at a time.
+static EVP_PKEY_CTX *postern_prepare(EVP_PKEY *key, char *text, size_t size) {
 	EVP_PKEY_CTX *ctx;
-	int ok;
 	ERR_clear_error();
 	ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
-	ok = ctx != NULL
+	if (ctx != NULL
 		&& EVP_PKEY_sign_init(ctx) == 1
 		&& EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) == 1
-		&& EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1
-		&& EVP_PKEY_sign(ctx, signature, length, digest, digest_length) == 1;
-	if (!ok)
-		postern_explain(text, size);
+		&& EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1)
+		return ctx;
+	postern_explain(text, size);
 	EVP_PKEY_CTX_free(ctx);
-	return ok;
+	return NULL;
+}
+
+static int postern_sign(EVP_PKEY_CTX *ctx, const unsigned char *digest, size_t digest_length,
+		unsigned char *signature, size_t *length, char *text, size_t size) {
+	ERR_clear_error();
+	if (EVP_PKEY_sign(ctx, signature, length, digest, digest_length) == 1)
+		return 1;
+	postern_explain(text, size);
+	return 0;
 }
 */
 import "C"
@@ -69,6 +78,7 @@ import "C"
 import (
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 )
@@ -92,7 +102,17 @@ func openLibrary() (library, string, error) {
 }
 
 // evpKey is a key inside libcrypto.
-type evpKey struct{ key *C.EVP_PKEY }
+type evpKey struct{ *handles }
+
+// handles are a key and the contexts that no thread uses now. To prepare a context for
+// each signature would cost several microseconds. There are never more than threads have
+// signed at once.
+type handles struct {
+	key *C.EVP_PKEY
+
+	mu   sync.Mutex
+	idle []*C.EVP_PKEY_CTX
+}
 
 func (l libcrypto) load(pkcs1 []byte) (native, error) {
 	var text [errorSize]C.char
@@ -100,26 +120,66 @@ func (l libcrypto) load(pkcs1 []byte) (native, error) {
 	if key == nil {
 		return nil, opensslError(&text)
 	}
-	k := &evpKey{key}
+	k := &evpKey{&handles{key: key}}
 	l.loaded.Add(1)
-	runtime.AddCleanup(k, func(key *C.EVP_PKEY) {
-		C.EVP_PKEY_free(key)
+	runtime.AddCleanup(k, func(h *handles) {
+		h.free()
 		l.loaded.Add(-1)
-	}, key)
+	}, k.handles)
 	return k, nil
 }
 
+func (h *handles) free() {
+	for _, ctx := range h.idle {
+		C.EVP_PKEY_CTX_free(ctx)
+	}
+	C.EVP_PKEY_free(h.key)
+}
+
+// take returns an idle context or a new one.
+func (h *handles) take() (*C.EVP_PKEY_CTX, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if last := len(h.idle) - 1; last >= 0 {
+		ctx := h.idle[last]
+		h.idle = h.idle[:last]
+		return ctx, nil
+	}
+	var text [errorSize]C.char
+	ctx := C.postern_prepare(h.key, &text[0], errorSize)
+	if ctx == nil {
+		return nil, opensslError(&text)
+	}
+	return ctx, nil
+}
+
+func (h *handles) put(ctx *C.EVP_PKEY_CTX) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.idle = append(h.idle, ctx)
+}
+
 // sign returns the signature over a SHA-256 digest. size is the size of the
-// modulus in octets.
+// modulus in octets. A context that failed is not used again.
 func (k *evpKey) sign(digest []byte, size int) ([]byte, error) {
+	ctx, err := k.take()
+	if err != nil {
+		return nil, err
+	}
 	var text [errorSize]C.char
 	signature := make([]byte, size)
 	length := C.size_t(size)
-	ok := C.postern_sign(k.key, (*C.uchar)(unsafe.SliceData(digest)), C.size_t(len(digest)),
+	ok := C.postern_sign(ctx, (*C.uchar)(unsafe.SliceData(digest)), C.size_t(len(digest)),
 		(*C.uchar)(unsafe.SliceData(signature)), &length, &text[0], errorSize)
-	runtime.KeepAlive(k)
 	if ok != 1 {
-		return nil, opensslError(&text)
+		C.EVP_PKEY_CTX_free(ctx)
+		err = opensslError(&text)
+	} else {
+		k.put(ctx)
+	}
+	runtime.KeepAlive(k)
+	if err != nil {
+		return nil, err
 	}
 	return signature[:length], nil
 }
