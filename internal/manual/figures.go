@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,6 +27,8 @@ type FigureGroup struct {
 	Text string      `json:"text"`
 	Unit string      `json:"unit"` // what is counted: "request", "mail"
 	Rows []FigureRow `json:"rows"`
+	// Command measures this group alone.
+	Command string `json:"command,omitempty"`
 }
 
 // FigureRow is one server under one load. A figure that was not measured is 0.
@@ -45,14 +48,31 @@ type FigureRow struct {
 	RSS         float64 `json:"rss_mib,omitempty"`
 	PSS         float64 `json:"pss_mib,omitempty"`
 	Descriptors float64 `json:"descriptors,omitempty"`
+	Goroutines  float64 `json:"goroutines,omitempty"`
 
 	// RateRatio is Postern's rate divided by this row's, the median of the rounds.
 	// CPURatio is this row's CPU time divided by Postern's. Above 1, Postern is ahead.
 	RateRatio float64 `json:"rate_ratio,omitempty"`
 	CPURatio  float64 `json:"cpu_ratio,omitempty"`
+	// How far the rounds were apart.
+	RateSpread Spread `json:"rate_ratio_spread,omitzero"`
+	CPUSpread  Spread `json:"cpu_ratio_spread,omitzero"`
 	// The bounds of both ratios; 0 for none.
 	LeastRate float64 `json:"least_rate_ratio,omitempty"`
 	LeastCPU  float64 `json:"least_cpu_ratio,omitempty"`
+}
+
+// Spread is the smallest and the greatest of some values.
+type Spread [2]float64
+
+// SpreadOf returns the spread of values.
+func SpreadOf(values []float64) Spread { return Spread{slices.Min(values), slices.Max(values)} }
+
+func (s Spread) String() string {
+	if s[0] == s[1] {
+		return "" // one round, or none
+	}
+	return " (" + Figure(s[0]) + " to " + Figure(s[1]) + ")"
 }
 
 // ReadFigures reads a file of the tree at root.
@@ -134,25 +154,26 @@ func (f Figures) Against() (all []string) {
 			case r.Missing != "":
 				all = append(all, name+": not measured: "+r.Missing)
 			case r.LeastRate > 0 && r.RateRatio < r.LeastRate:
-				all = append(all, fmt.Sprintf("%s: **missed**: Postern's rate is %s times its rate; the bound is %s", name, figure(r.RateRatio), figure(r.LeastRate)))
+				all = append(all, fmt.Sprintf("%s: **missed**: Postern's rate is %s times its rate; the bound is %s", name, Figure(r.RateRatio), Figure(r.LeastRate)))
 			}
 			if r.LeastCPU > 0 && r.CPURatio < r.LeastCPU {
-				all = append(all, fmt.Sprintf("%s: **missed**: it uses %s times Postern's CPU; the bound is %s", name, figure(r.CPURatio), figure(r.LeastCPU)))
+				all = append(all, fmt.Sprintf("%s: **missed**: it uses %s times Postern's CPU; the bound is %s", name, Figure(r.CPURatio), Figure(r.LeastCPU)))
 			}
-			if ahead := g.ahead(r); len(ahead) > 0 && !r.Ours {
-				all = append(all, name+" is ahead: "+strings.Join(ahead, ", "))
+			if r.Ours || r.Missing != "" {
+				continue
+			}
+			for _, ours := range g.ours(r.Load) {
+				if ahead := r.ahead(ours); len(ahead) > 0 {
+					all = append(all, name+" is ahead: "+strings.Join(ahead, ", "))
+				}
 			}
 		}
 	}
 	return all
 }
 
-// ahead returns in what a row is ahead of Postern.
-func (g FigureGroup) ahead(r FigureRow) (all []string) {
-	ours, ok := g.reference(r.Load)
-	if !ok || r.Missing != "" {
-		return nil
-	}
+// ahead returns in what a row is ahead of a row of Postern.
+func (r FigureRow) ahead(ours FigureRow) (all []string) {
 	for _, c := range []struct {
 		what, unit   string
 		theirs, ours float64
@@ -165,20 +186,20 @@ func (g FigureGroup) ahead(r FigureRow) (all []string) {
 		{"PSS", " MiB", r.PSS, ours.PSS, false},
 	} {
 		if c.theirs > 0 && c.ours > 0 && c.theirs != c.ours && (c.theirs > c.ours) == c.more {
-			all = append(all, fmt.Sprintf("%s %s%s, Postern %s%s", c.what, figure(c.theirs), c.unit, figure(c.ours), c.unit))
+			all = append(all, fmt.Sprintf("%s %s%s, %s %s%s", c.what, Figure(c.theirs), c.unit, ours.Server, Figure(c.ours), c.unit))
 		}
 	}
 	return all
 }
 
-// reference returns Postern's row for a load. ok is false if the group has none.
-func (g FigureGroup) reference(load string) (r FigureRow, ok bool) {
+// ours returns Postern's rows for a load.
+func (g FigureGroup) ours(load string) (rows []FigureRow) {
 	for _, r := range g.Rows {
 		if r.Ours && r.Load == load && r.Missing == "" {
-			return r, true
+			rows = append(rows, r)
 		}
 	}
-	return FigureRow{}, false
+	return rows
 }
 
 func (r FigureRow) title() string {
@@ -188,43 +209,58 @@ func (r FigureRow) title() string {
 	return r.Server + ", " + r.Load
 }
 
-// columns returns the head and the cells of each figure that the group has.
-func (g FigureGroup) columns() (heads []string, cells []func(FigureRow) float64) {
-	for _, c := range []struct {
-		head string
-		cell func(FigureRow) float64
-	}{
-		{g.Unit + "s/s", func(r FigureRow) float64 { return r.Rate }},
-		{"p50, ms", func(r FigureRow) float64 { return r.P50 }},
-		{"p99, ms", func(r FigureRow) float64 { return r.P99 }},
-		{"CPU of 10,000, s", func(r FigureRow) float64 { return r.CPU }},
-		{"RSS, MiB", func(r FigureRow) float64 { return r.RSS }},
-		{"PSS, MiB", func(r FigureRow) float64 { return r.PSS }},
-		{"descriptors", func(r FigureRow) float64 { return r.Descriptors }},
-		{"Postern's rate, times", func(r FigureRow) float64 { return r.RateRatio }},
-		{"its CPU, times Postern's", func(r FigureRow) float64 { return r.CPURatio }},
-	} {
-		for _, r := range g.Rows {
-			if c.cell(r) > 0 {
-				heads, cells = append(heads, c.head), append(cells, c.cell)
-				break
-			}
-		}
+// column is a column of a table. A group in which no row has the value has no such column.
+type column struct {
+	head   string
+	value  func(FigureRow) float64
+	spread func(FigureRow) Spread // of the value; nil for none
+}
+
+func (c column) cell(r FigureRow) string {
+	cell := Figure(c.value(r))
+	if c.spread != nil {
+		cell += c.spread(r).String()
 	}
-	return heads, cells
+	return cell
+}
+
+// columns returns those that the group has.
+func (g FigureGroup) columns() []column {
+	return slices.DeleteFunc([]column{
+		{g.Unit + "s/s", func(r FigureRow) float64 { return r.Rate }, nil},
+		{"p50, ms", func(r FigureRow) float64 { return r.P50 }, nil},
+		{"p99, ms", func(r FigureRow) float64 { return r.P99 }, nil},
+		{"CPU of 10,000, s", func(r FigureRow) float64 { return r.CPU }, nil},
+		{"RSS, MiB", func(r FigureRow) float64 { return r.RSS }, nil},
+		{"PSS, MiB", func(r FigureRow) float64 { return r.PSS }, nil},
+		{"descriptors", func(r FigureRow) float64 { return r.Descriptors }, nil},
+		{"goroutines", func(r FigureRow) float64 { return r.Goroutines }, nil},
+		{"Postern's rate, times", func(r FigureRow) float64 { return r.RateRatio }, func(r FigureRow) Spread { return r.RateSpread }},
+		{"its CPU, times Postern's", func(r FigureRow) float64 { return r.CPURatio }, func(r FigureRow) Spread { return r.CPUSpread }},
+	}, func(c column) bool {
+		return !slices.ContainsFunc(g.Rows, func(r FigureRow) bool { return c.value(r) > 0 })
+	})
 }
 
 func (g FigureGroup) markdown() string {
 	if len(g.Rows) == 0 {
 		return fmt.Sprintf("### %s\n\n%s\n", g.Name, g.Text)
 	}
-	heads, cells := g.columns()
+	columns := g.columns()
 	var b strings.Builder
-	fmt.Fprintf(&b, "### %s\n\n%s\n\n| server | %s | |\n|---|%s---|\n", g.Name, g.Text, strings.Join(heads, " | "), strings.Repeat("--:|", len(heads)))
+	fmt.Fprintf(&b, "### %s\n\n%s\n\n", g.Name, g.Text)
+	if g.Command != "" {
+		fmt.Fprintf(&b, "This table alone: `%s`\n\n", g.Command)
+	}
+	b.WriteString("| server |")
+	for _, c := range columns {
+		b.WriteString(" " + c.head + " |")
+	}
+	b.WriteString(" |\n|---|" + strings.Repeat("--:|", len(columns)) + "---|\n")
 	for _, r := range g.Rows {
 		b.WriteString("| " + r.title())
-		for _, cell := range cells {
-			b.WriteString(" | " + figure(cell(r)))
+		for _, c := range columns {
+			b.WriteString(" | " + c.cell(r))
 		}
 		note := r.Note
 		if r.Missing != "" {
@@ -235,9 +271,9 @@ func (g FigureGroup) markdown() string {
 	return b.String()
 }
 
-// figure returns three digits of a value, or all digits before its point. 0 was not
+// Figure returns three digits of a value, or all digits before its point. 0 was not
 // measured.
-func figure(v float64) string {
+func Figure(v float64) string {
 	switch {
 	case v == 0:
 		return "–"

@@ -14,8 +14,9 @@ import (
 
 // contest is a group of servers that get the same load in turn.
 type contest struct {
+	key              string // of --only
 	name, text, unit string
-	files            bool // whether open files are shown
+	open             bool // whether open files and goroutines are shown
 	contenders       []contender
 }
 
@@ -31,9 +32,24 @@ type contender struct {
 
 // candidate is a contender that runs.
 type candidate struct {
-	pids []int // of the servers, whose children count too; none for a floor
+	subject
 	stop func() error
-	load func(ctx context.Context, round int) ([]loaded, error)
+	load func(ctx context.Context, t turn) ([]loaded, error)
+}
+
+// turn is a round of one candidate.
+type turn struct {
+	round int // 0 warms up and is not counted
+	share int // the load is divided by it
+}
+
+// warmUp is the share of the round that warms up.
+const warmUp = 10
+
+// sized returns a load for this turn. It is a multiple of the connections.
+func (t turn) sized(load int) int {
+	const conns = milterConns // policy clients have as many
+	return max(load/t.share/conns, 1) * conns
 }
 
 // loaded is the sample of one kind of load. A floor has no rate if wall is 0.
@@ -51,9 +67,9 @@ type measured struct {
 	samples map[string][]sample
 }
 
-// run measures all contenders. One that cannot be started or measured gets a row that
-// says why.
-func (c contest) run(ctx context.Context, e *env, rounds int) (manual.FigureGroup, error) {
+// run measures all contenders in turn, after a round that warms them up. One that cannot
+// be started or measured gets a row that says why.
+func (c contest) run(ctx context.Context, e *env, rounds, share int) (manual.FigureGroup, error) {
 	g := manual.FigureGroup{Name: c.name, Text: c.text, Unit: c.unit}
 	all := make([]*measured, len(c.contenders))
 	for i, one := range c.contenders {
@@ -65,9 +81,13 @@ func (c contest) run(ctx context.Context, e *env, rounds int) (manual.FigureGrou
 		m.candidate = candidate
 		all[i] = m
 	}
-	for round := range rounds {
+	for round := range rounds + 1 {
+		t := turn{round, share}
+		if round == 0 {
+			t.share = max(share, warmUp)
+		}
 		for _, m := range all {
-			m.measure(ctx, round)
+			m.measure(ctx, t)
 		}
 	}
 	for _, m := range all {
@@ -83,7 +103,7 @@ func (c contest) run(ctx context.Context, e *env, rounds int) (manual.FigureGrou
 	}
 	g.Rows = rowsOf(all)
 	for i := range g.Rows {
-		if !c.files {
+		if !c.open {
 			g.Rows[i].Descriptors = 0
 		}
 	}
@@ -97,13 +117,16 @@ func (m *measured) fail(err error) {
 	m.missing = strings.ReplaceAll(line, "|", "/") // a table's cell
 }
 
-func (m *measured) measure(ctx context.Context, round int) {
+func (m *measured) measure(ctx context.Context, t turn) {
 	if m.missing != "" {
 		return
 	}
-	got, err := m.load(ctx, round)
+	got, err := m.load(ctx, t)
 	if err != nil {
 		m.fail(err)
+		return
+	}
+	if t.round == 0 {
 		return
 	}
 	for _, l := range got {
@@ -176,6 +199,7 @@ func (m *measured) row(load string, reference *measured) manual.FigureRow {
 	r.RSS = of(func(s sample) float64 { return s.rss })
 	r.PSS = of(func(s sample) float64 { return s.pss })
 	r.Descriptors = of(func(s sample) float64 { return s.descriptors })
+	r.Goroutines = of(func(s sample) float64 { return s.goroutines })
 	r.Rate, r.CPU = of(sample.rate), of(sample.micros)/100
 	r.P50 = of(func(s sample) float64 { return s.quantile(0.5) })
 	r.P99 = of(func(s sample) float64 { return s.quantile(0.99) })
@@ -187,9 +211,9 @@ func (m *measured) row(load string, reference *measured) manual.FigureRow {
 		ours := reference.samples[load][i]
 		rates, costs = append(rates, ours.rate()/s.rate()), append(costs, s.micros()/ours.micros())
 	}
-	r.RateRatio, r.LeastRate = median(rates), m.leastRate
+	r.RateRatio, r.RateSpread, r.LeastRate = median(rates), manual.SpreadOf(rates), m.leastRate
 	if r.CPU > 0 { // nothing is attached otherwise
-		r.CPURatio, r.LeastCPU = median(costs), m.leastCPU
+		r.CPURatio, r.CPUSpread, r.LeastCPU = median(costs), manual.SpreadOf(costs), m.leastCPU
 	}
 	return r
 }
@@ -203,9 +227,9 @@ func (s sample) quantile(q float64) float64 {
 }
 
 // alone returns the load of a candidate that has one kind of it.
-func alone(pids []int, send func(ctx context.Context, round int) (int, latencies, time.Duration, error)) func(context.Context, int) ([]loaded, error) {
-	return func(ctx context.Context, round int) ([]loaded, error) {
-		s, err := take(ctx, pids, func() (int, latencies, time.Duration, error) { return send(ctx, round) })
+func (of subject) alone(send func(ctx context.Context, t turn) (int, latencies, time.Duration, error)) func(context.Context, turn) ([]loaded, error) {
+	return func(ctx context.Context, t turn) ([]loaded, error) {
+		s, err := of.take(ctx, func() (int, latencies, time.Duration, error) { return send(ctx, t) })
 		return []loaded{{sample: s}}, err
 	}
 }

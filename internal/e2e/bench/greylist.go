@@ -29,11 +29,10 @@ const greylistZone = "greylist.example. 3600 IN TXT \"v=spf1 ip4:198.18.0.0/16 i
 
 // greylister is a policy server to measure.
 type greylister struct {
-	socket   string
-	pid      int
-	more     []int // further processes that do its work
-	requests int   // of a phase
-	conns    int   // 0 for greylistConns
+	socket string
+	subject
+	requests int // of a phase
+	conns    int // 0 for greylistConns
 	// The first words of its replies, if they are not those of Postern.
 	defers, passes string
 }
@@ -69,7 +68,7 @@ func benchGreylist(ctx context.Context, e *env) ([]result, error) {
 	}{
 		{"embedded", 15, 1. / 8, []string{"--resolver=" + dns.Addr(), "--greylist-store=sqlite:" + filepath.Join(e.dir, "bench.db")}},
 		{"Redis", 10, 0, []string{"--resolver=" + dns.Addr(), "--greylist-store=redis://" + redis}},
-		{"embedded, key of the network", 15, 1. / 8, []string{"--greylist-key=network", "--greylist-store=sqlite:" + filepath.Join(e.dir, "network.db")}},
+		{"embedded, key of the network", 15, 1. / 8, []string{"--resolver=" + dns.Addr(), "--greylist-key=network", "--greylist-store=sqlite:" + filepath.Join(e.dir, "network.db")}},
 	}
 	var results []result
 	for i, s := range subjects {
@@ -155,8 +154,6 @@ func (g greylister) round(ctx context.Context, round int) (fresh, known sample, 
 	return fresh, known, err
 }
 
-func (g greylister) pids() []int { return append([]int{g.pid}, g.more...) }
-
 // deferring and passing return the first words of the two replies.
 func (g greylister) deferring() string { return cmp.Or(g.defers, "DEFER_IF_PERMIT") }
 func (g greylister) passing() string   { return cmp.Or(g.passes, "DUNNO") }
@@ -165,7 +162,7 @@ func (g greylister) passing() string   { return cmp.Or(g.passes, "DUNNO") }
 func (g greylister) send(ctx context.Context, round int, want string) (sample, error) {
 	l := load{conns: cmp.Or(g.conns, greylistConns), requests: g.requests,
 		request: func(c, i int) []byte { return greylistRequest(round, c, i) }}
-	return take(ctx, g.pids(), func() (int, latencies, time.Duration, error) {
+	return g.take(ctx, func() (int, latencies, time.Duration, error) {
 		took, actions, wall, err := l.sendLean(ctx, g.socket)
 		if err == nil && want != "" {
 			err = expect(actions, map[string]int{want: g.requests})
@@ -196,7 +193,7 @@ func startGreylist(ctx context.Context, e *env, name string, flags ...string) (*
 	if err != nil {
 		return nil, greylister{}, err
 	}
-	return daemon, greylister{socket: socket, pid: daemon.PID(), requests: ourLoad}, nil
+	return daemon, greylister{socket: socket, subject: subject{pids: []int{daemon.PID()}}, requests: ourLoad}, nil
 }
 
 // startPostgrey runs postgrey with an empty database and the allow lists of its
@@ -214,7 +211,7 @@ func startPostgrey(ctx context.Context, e *env) (greylister, func(), error) {
 	if err != nil {
 		return greylister{}, nil, fmt.Errorf("postgrey: %w", err)
 	}
-	return greylister{socket: socket, pid: cmd.Process.Pid, requests: postgreyLoad}, stop, nil
+	return greylister{socket: socket, subject: subject{pids: []int{cmd.Process.Pid}}, requests: postgreyLoad}, stop, nil
 }
 
 func startRedis(ctx context.Context, e *env) (addr string, pid int, stop func(), err error) {

@@ -37,7 +37,6 @@ type limiter struct {
 	socket   string
 	pid      int
 	requests int // of a round
-	cpuTime  func() (time.Duration, error)
 	stop     func() error
 
 	rates, cpu []float64 // a round: requests a second; µs of CPU a request
@@ -50,17 +49,11 @@ type limiter struct {
 // request, and this takes most of its time. A second policyd-rate-limit with its file
 // in memory shows its speed without that wait. It has no bound.
 func benchLimitPeers(ctx context.Context, e *env) (results []result, err error) {
-	disk, err := os.MkdirTemp("/var/tmp", "postern-bench-") // the directory for temporary files may be in memory
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(disk)
 	memory, err := os.MkdirTemp("/dev/shm", "postern-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(memory)
-	e = &env{binaries: e.binaries, dir: disk}
 	var limiters []*limiter
 	defer func() {
 		for _, l := range limiters {
@@ -69,7 +62,7 @@ func benchLimitPeers(ctx context.Context, e *env) (results []result, err error) 
 	}()
 	for _, start := range []func(context.Context, *env) (*limiter, error){
 		startLimits,
-		rateLimitIn(disk, limiter{name: "policyd-rate-limit", least: 10, requests: rateLimitLoad}),
+		rateLimitIn(e.dir, limiter{name: "policyd-rate-limit", least: 10, requests: rateLimitLoad}),
 		rateLimitIn(memory, limiter{name: "policyd-rate-limit in memory", requests: rateLimitLoadMemory}),
 		startPostfwd,
 	} {
@@ -109,16 +102,10 @@ func (l *limiter) against(peer *limiter) []result {
 
 // measure runs a round in which no login reaches a limit.
 func (l *limiter) measure(ctx context.Context, round int) error {
-	before, err := l.cpuTime()
-	if err != nil {
-		return err
-	}
-	_, wall, err := l.send(ctx, round)
-	if err != nil {
-		return err
-	}
-	after, err := l.cpuTime()
-	s := sample{sent: l.requests, wall: wall, cpu: after - before}
+	s, err := subject{pids: []int{l.pid}}.take(ctx, func() (int, latencies, time.Duration, error) {
+		took, wall, err := l.send(ctx, round)
+		return l.requests, took, wall, err
+	})
 	l.rates, l.cpu = append(l.rates, s.rate()), append(l.cpu, s.micros())
 	return err
 }
@@ -147,8 +134,7 @@ func startLimits(ctx context.Context, e *env) (*limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &limiter{name: "postern-policyd", socket: socket, pid: daemon.PID(), requests: ourLimitLoad, stop: daemon.Stop,
-		cpuTime: func() (time.Duration, error) { return cpuTime(daemon.PID()) }}, nil
+	return &limiter{name: "postern-policyd", socket: socket, pid: daemon.PID(), requests: ourLimitLoad, stop: daemon.Stop}, nil
 }
 
 // rateLimitConfig is the configuration of policyd-rate-limit as installed, except for
@@ -189,7 +175,6 @@ func rateLimitIn(dir string, l limiter) func(context.Context, *env) (*limiter, e
 		}
 		l.pid = cmd.Process.Pid
 		l.stop = func() error { stop(); return nil }
-		l.cpuTime = func() (time.Duration, error) { return cpuTime(cmd.Process.Pid) }
 		return &l, nil
 	}
 }
@@ -221,8 +206,7 @@ func startPostfwd(ctx context.Context, e *env) (*limiter, error) {
 		return nil, fmt.Errorf("postfwd2: its pid file has %q", written)
 	}
 	l := &limiter{name: "postfwd2", least: 10, socket: socket, pid: group, requests: postfwdLoad,
-		cpuTime: func() (time.Duration, error) { return groupTime(group) },
-		stop:    func() error { return unix.Kill(-group, unix.SIGKILL) }}
+		stop: func() error { return unix.Kill(-group, unix.SIGKILL) }}
 	if err := waitSocket(starting, socket); err != nil {
 		return nil, errors.Join(fmt.Errorf("postfwd2: %w", err), l.stop())
 	}
@@ -242,39 +226,4 @@ func waitFile(ctx context.Context, path string) (string, error) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-}
-
-// tick is the unit of CPU times in /proc (USER_HZ).
-const tick = time.Second / 100
-
-// groupTime returns the CPU time of a process group, including children that have
-// ended.
-func groupTime(group int) (time.Duration, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, err
-	}
-	var sum time.Duration
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		// proc(5): the first field after the name in parentheses is the third one.
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		if fields[5-3] != strconv.Itoa(group) {
-			continue
-		}
-		for _, field := range fields[14-3 : 18-3] { // utime, stime, cutime, cstime
-			ticks, err := strconv.ParseInt(field, 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("%s: %w", path, err)
-			}
-			sum += time.Duration(ticks) * tick
-		}
-	}
-	if sum == 0 {
-		return 0, fmt.Errorf("process group %d has used no CPU; it has ended", group)
-	}
-	return sum, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 )
 
 const (
@@ -36,12 +37,12 @@ func benchLimits(ctx context.Context, e *env) ([]result, error) {
 	for range rounds {
 		mail++
 		l := load{conns: ownershipConns, requests: limitLoad, request: limitRequest(mail)}
-		one, actions, err := ownershipRound(ctx, l, owners.PID(), ownersSocket)
-		if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": limitLoad})); err != nil {
+		one, err := limitRound(ctx, l, owners.PID(), ownersSocket)
+		if err != nil {
 			return nil, err
 		}
-		both, actions, err := ownershipRound(ctx, l, limits.PID(), limitsSocket)
-		if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": limitLoad})); err != nil {
+		both, err := limitRound(ctx, l, limits.PID(), limitsSocket)
+		if err != nil {
 			return nil, err
 		}
 		ratios, ours, reference = append(ratios, both/one), append(ours, both), append(reference, one)
@@ -50,6 +51,16 @@ func benchLimits(ctx context.Context, e *env) ([]result, error) {
 		what: "CPU of a decision with two limits of its login, against ownership alone", value: median(ratios), unit: "times", most: 1.6,
 		detail: fmt.Sprintf("%.1f against %.1f µs, %s", median(ours), median(reference), spread(ratios)),
 	}}, errors.Join(owners.Stop(), limits.Stop())
+}
+
+// limitRound returns the microseconds of CPU that a request cost pid, until everything is
+// in the file.
+func limitRound(ctx context.Context, l load, pid int, socket string) (float64, error) {
+	s, err := subject{pids: []int{pid}}.take(ctx, func() (int, latencies, time.Duration, error) {
+		took, actions, err := l.send(ctx, "unix", socket)
+		return l.requests, took, 0, errors.Join(err, expect(actions, map[string]int{"DUNNO": l.requests}))
+	})
+	return s.micros(), err
 }
 
 // limitRequest returns requests of many logins, each for its own mail.

@@ -18,8 +18,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
 // benchmark is one benchmark.
@@ -47,13 +45,6 @@ func benchmarks() []benchmark {
 		{"resolver", "DNS lookups, cached and not", benchResolver},
 		{"dnsbl", "DNS lists: slow, cached, and with a dead resolver", benchDNSBL},
 	}
-}
-
-// env is the environment that benchmarks share.
-type env struct {
-	binaries *postfixtest.Binaries
-	signers  int    // number of daemons that were started to sign
-	dir      string // for sockets, tables and logs; removed at the end
 }
 
 // result is a figure and its bounds.
@@ -127,15 +118,11 @@ func run(ctx context.Context, names []string) (missed int, err error) {
 			return 0, fmt.Errorf("no benchmark %q; there are %s", name, known())
 		}
 	}
-	e := &env{}
-	if e.binaries, err = postfixtest.NewBinaries(); err != nil {
+	e, stop, err := newDiskEnv()
+	if err != nil {
 		return 0, err
 	}
-	defer e.binaries.Close()
-	if e.dir, err = os.MkdirTemp("", "postern-bench-"); err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(e.dir)
+	defer stop()
 	for _, b := range benchmarks() {
 		if len(names) > 0 && !slices.Contains(names, b.name) {
 			continue

@@ -44,21 +44,20 @@ func used(pid int, f func() error) (time.Duration, error) {
 	return after - before, err
 }
 
-// idle waits until a process and its children use at most a hundredth of a core, because
-// they may have work left, such as writing records.
-func idle(ctx context.Context, pid int) error {
-	const step = 300 * time.Millisecond
+// idle waits until processes and their children use at most a hundredth of a core for
+// some time, because they may have work left, such as writing records.
+func idle(ctx context.Context, pids []int, rest time.Duration) error {
 	for {
-		before, err := treeTime([]int{pid})
+		before, err := treeTime(pids)
 		if err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(step):
+		case <-time.After(rest):
 		}
-		if after, err := treeTime([]int{pid}); err != nil || after-before < step/100 {
+		if after, err := treeTime(pids); err != nil || after-before < rest/100 {
 			return err
 		}
 	}

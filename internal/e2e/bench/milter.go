@@ -107,9 +107,8 @@ func startMilterd(ctx context.Context, e *env, program, kind string, more ...str
 	name := fmt.Sprintf("sign-%s-%s-%d", filepath.Base(program), kind, e.signers)
 	socket := filepath.Join(e.dir, name+".sock")
 	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: append([]string{
-		"--config=", "--listen-sign=unix:" + socket, "--admin=", "--metrics-listen=", "--resolver=127.0.0.1",
-		"--dkim-keys=" + keys, "--log-file=" + filepath.Join(e.dir, name+".log"),
-	}, more...)})
+		"--listen-sign=unix:" + socket, "--resolver=127.0.0.1", "--dkim-keys=" + keys,
+	}, append(e.daemonArgs(name), more...)...)})
 	return daemon, socket, err
 }
 

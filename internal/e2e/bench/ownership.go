@@ -23,8 +23,8 @@ const (
 	idleConns      = 500
 
 	// ownershipDistinct is the number of different requests on a connection. Together
-	// they use a third of the table.
-	ownershipDistinct = 2000
+	// they use a sixth of the table, which fits into the daemons' caches.
+	ownershipDistinct = 1000
 )
 
 func benchOwnership(ctx context.Context, e *env) ([]result, error) {
@@ -82,9 +82,8 @@ func startPolicyd(ctx context.Context, e *env, name string, args ...string) (*po
 	}
 	socket := filepath.Join(e.dir, name+".sock")
 	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: append([]string{
-		"--config=", "--listen=unix:" + socket, "--admin=", "--metrics-listen=",
-		"--log-file=" + filepath.Join(e.dir, name+".log"),
-	}, args...)})
+		"--listen=unix:" + socket,
+	}, append(e.daemonArgs(name), args...)...)})
 	return daemon, socket, err
 }
 
@@ -96,10 +95,7 @@ func owner(n int) (sender, login string) {
 // their own, as in an installation (/etc/postfix). A daemon watches the directories of
 // its tables, so it would also be woken by each write to a log or database in them.
 func writeOwners(e *env, name string) (path string, err error) {
-	path = filepath.Join(e.dir, "tables", name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return "", err
-	}
+	path = e.table(name)
 	f, err := os.Create(path)
 	if err != nil {
 		return "", err

@@ -14,7 +14,7 @@ import (
 // floors measures what no server of these kinds can be below on this machine.
 func (f field) floors() contest {
 	return contest{
-		name: "Floors", unit: "request",
+		key: "floors", name: "Floors", unit: "request",
 		text: "What no server of these kinds can be below on this machine. A signature and a hash have no rate here, only CPU.",
 		contenders: []contender{
 			{server: "policy echo", note: "a Go server that reads a request and answers DUNNO", start: f.policyEcho},
@@ -33,9 +33,9 @@ func (f field) policyEcho(ctx context.Context, e *env) (candidate, error) {
 	if err != nil {
 		return candidate{}, err
 	}
-	l := load{conns: milterConns, requests: f.sized(ourLimitLoad)}
-	return candidate{pids: []int{pid}, stop: quiet(stop), load: alone([]int{pid}, func(ctx context.Context, round int) (int, latencies, time.Duration, error) {
-		l.request = limitRequest(round)
+	s := subject{pids: []int{pid}}
+	return candidate{subject: s, stop: quiet(stop), load: s.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+		l := load{conns: milterConns, requests: t.sized(ourLimitLoad), request: limitRequest(t.round)}
 		took, _, wall, err := l.sendLean(ctx, path+policyEchoSuffix)
 		return l.requests, took, wall, err
 	})}, nil
@@ -50,8 +50,9 @@ func (f field) redisScript(ctx context.Context, e *env) (candidate, error) {
 		return candidate{}, err
 	}
 	client := redis.NewClient(&redis.Options{Addr: addr, PoolSize: milterConns})
-	calls := f.sized(scriptCalls)
-	return candidate{pids: []int{pid}, stop: ender(quiet(stop), client.Close), load: alone([]int{pid}, func(ctx context.Context, _ int) (int, latencies, time.Duration, error) {
+	s := subject{pids: []int{pid}}
+	return candidate{subject: s, stop: ender(quiet(stop), client.Close), load: s.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+		calls := t.sized(scriptCalls)
 		took, wall, err := callScript(ctx, client, calls)
 		return calls, took, wall, err
 	})}, nil
@@ -81,7 +82,7 @@ func callScript(ctx context.Context, client *redis.Client, calls int) (latencies
 // bare returns a candidate without a server. measure returns microseconds of CPU.
 func bare(measure func(context.Context) (float64, error)) func(context.Context, *env) (candidate, error) {
 	return func(context.Context, *env) (candidate, error) {
-		return candidate{load: func(ctx context.Context, _ int) ([]loaded, error) {
+		return candidate{load: func(ctx context.Context, _ turn) ([]loaded, error) {
 			micros, err := measure(ctx)
 			const sent = 10_000
 			return []loaded{{sample: sample{sent: sent, cpu: time.Duration(micros * sent * float64(time.Microsecond))}}}, err

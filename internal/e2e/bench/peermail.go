@@ -22,13 +22,13 @@ const (
 	opendkimMails = 1_600
 	dkimpyMails   = 160
 	rspamdMails   = 320
-	policydSPFs   = 480
+	policydSPFs   = 1_600 // 100 a connection: an smtpd(8) serves as many clients, and ends
 )
 
 // signers compares signing.
 func (f field) signers() contest {
 	return contest{
-		name: "Signing", unit: "mail",
+		key: "signing", name: "Signing", unit: "mail",
 		text: "A mail of 10 KB with 25 fields gets a signature with RSA-2048; 16 connections. OpenDKIM and dkimpy-milter write no log, Postern writes its records. " +
 			"rspamd has Debian's settings, and so it does everything else that it does for outgoing mail too; its list of public suffixes is short, because it takes 15 seconds to read Debian's.",
 		contenders: []contender{
@@ -52,13 +52,14 @@ func (f field) filter(peer *postfixtest.Peer, l mailLoad) candidate {
 		return candidate{}
 	}
 	l.sockets = []string{peer.Socket}
-	return f.mails([]int{peer.PID()}, quiet(peer.Kill), l)
+	return f.mails(subject{pids: []int{peer.PID()}}, quiet(peer.Kill), l)
 }
 
 // mails returns a candidate that gets mails.
-func (f field) mails(pids []int, stop func() error, l mailLoad) candidate {
-	l.mails = f.sized(l.mails)
-	return candidate{pids: pids, stop: stop, load: alone(pids, func(ctx context.Context, _ int) (int, latencies, time.Duration, error) {
+func (f field) mails(s subject, stop func() error, l mailLoad) candidate {
+	return candidate{subject: s, stop: stop, load: s.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+		l := l
+		l.mails = t.sized(l.mails)
 		took, wall, err := l.send(ctx)
 		return l.mails, took, wall, err
 	})}
@@ -77,7 +78,7 @@ func (f field) ourSigner(ctx context.Context, e *env, program string, flags ...s
 	if err != nil {
 		return candidate{}, err
 	}
-	return f.mails([]int{daemon.PID()}, daemon.Stop, signedLoad(socket, rsaMails)), nil
+	return f.mails(subject{pids: []int{daemon.PID()}}, daemon.Stop, signedLoad(socket, rsaMails)), nil
 }
 
 // dkimpy starts dkimpy-milter with further settings and the files of keys.
@@ -163,10 +164,10 @@ func (f field) rspamdSigner(ctx context.Context, e *env) (candidate, error) {
 // verifiers compares verifying.
 func (f field) verifiers() contest {
 	return contest{
-		name: "Verifying", unit: "mail",
+		key: "verifying", name: "Verifying", unit: "mail",
 		text: "A mail of 10 KB with one RSA signature, from a domain with SPF and DMARC; 16 connections; DNS is answered on the same machine and cached as each server does. " +
 			"Postern checks SPF, DKIM, ARC, DMARC and the client's name. The peers write no log; OpenDKIM has its key in a file, because Debian's may crash when it asks DNS. " +
-			"policyd-spf gets a policy request for each mail, and runs once for each connection, as Postfix's spawn(8) does it.",
+			"policyd-spf gets a policy request for each mail, and runs once for each connection, as Postfix's spawn(8) does it. Each connection has 100 requests.",
 		contenders: []contender{
 			{server: "Postern", note: "SPF, DKIM, ARC, DMARC", ours: true, start: func(ctx context.Context, e *env) (candidate, error) {
 				daemon, socket, err := startVerifier(ctx, e, f.at.String())
@@ -175,7 +176,7 @@ func (f field) verifiers() contest {
 				}
 				l, err := f.verifiedLoad(dmarcMails, passed)
 				l.sockets = []string{socket}
-				return f.mails([]int{daemon.PID()}, daemon.Stop, l), err
+				return f.mails(subject{pids: []int{daemon.PID()}}, daemon.Stop, l), err
 			}},
 			{server: "OpenDKIM and OpenDMARC", note: "SPF, DKIM, DMARC", leastCPU: 4, start: func(ctx context.Context, e *env) (candidate, error) {
 				peers, err := startDMARCPeers(ctx, f.at, f.record)
@@ -184,7 +185,7 @@ func (f field) verifiers() contest {
 				}
 				l, err := f.verifiedLoad(peerMails, passed)
 				l.sockets = []string{peers.dkim.Socket, peers.dmarc.Socket}
-				return f.mails([]int{peers.dkim.PID(), peers.dmarc.PID()}, quiet(peers.stop), l), err
+				return f.mails(subject{pids: []int{peers.dkim.PID(), peers.dmarc.PID()}}, quiet(peers.stop), l), err
 			}},
 			{server: "rspamd", note: "SPF, DKIM, ARC, DMARC and much more", start: func(ctx context.Context, e *env) (candidate, error) {
 				l, err := f.verifiedLoad(rspamdMails, passed)
@@ -274,12 +275,11 @@ func (f field) policydSPF(_ context.Context, e *env) (candidate, error) {
 	if err != nil {
 		return candidate{}, err
 	}
-	pids := []int{pid}
-	l := load{conns: milterConns, requests: f.sized(policydSPFs)}
-	return candidate{pids: pids, stop: quiet(stop), load: alone(pids, func(ctx context.Context, round int) (int, latencies, time.Duration, error) {
-		l.request = func(c, i int) []byte {
-			return fmt.Appendf(nil, policyRequest, rateClient(c), rateHelo, rateSender, rateTo, fmt.Sprintf("%x.%x.%x", c, i, round), "")
-		}
+	s := subject{pids: []int{pid}}
+	return candidate{subject: s, stop: quiet(stop), load: s.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+		l := load{conns: milterConns, requests: t.sized(policydSPFs), request: func(c, i int) []byte {
+			return fmt.Appendf(nil, policyRequest, rateClient(c), rateHelo, rateSender, rateTo, fmt.Sprintf("%x.%x.%x", c, i, t.round), "")
+		}}
 		took, actions, wall, err := l.sendLean(ctx, socket)
 		return l.requests, took, wall, errors.Join(err, expect(actions, map[string]int{"prepend": l.requests}))
 	})}, nil

@@ -19,10 +19,11 @@ const (
 func (f field) greylists() contest {
 	resolver := "--resolver=" + f.at.String()
 	return contest{
-		name: "Greylisting", unit: "request",
+		key: "greylisting", name: "Greylisting", unit: "request",
 		text: "A new sender, and a sender that has passed before, of 512 networks; 16 connections. Each server has the allow lists of its package and keeps its data on the disk, " +
 			"Redis in its memory. Different from the defaults: the delay is a second (0 minutes in SQLgrey), and no client is allowed for good after its first mails " +
-			"(`--greylist-awl-after=0`, `--auto-whitelist-clients=0`, `group_domain_level = 0`), since all load comes from few clients. Postern's limits of new senders are off for the same reason.",
+			"(`--greylist-awl-after=0`, `--auto-whitelist-clients=0`, `group_domain_level = 0`), since all load comes from few clients. Postern's limits of new senders are off for the same reason. " +
+			"Postern writes its records, the peers write no log.",
 		contenders: []contender{
 			{server: "Postern", note: "SQLite", ours: true, start: f.ourGreylist("sqlite", ourLoad, func(e *env) string { return "sqlite:" + filepath.Join(e.dir, "peers-greylist.db") }, resolver)},
 			{server: "Postern with Redis", note: "its CPU is that of Postern and Redis", ours: true, start: f.redisGreylist(resolver)},
@@ -37,9 +38,11 @@ func (f field) greylists() contest {
 
 // greylist returns a greylister as a candidate. Further processes count as its own.
 func (f field) greylist(g greylister, load int, stop func() error, more ...int) candidate {
-	g.requests, g.more = f.sized(load), more
-	return candidate{pids: g.pids(), stop: stop, load: func(ctx context.Context, round int) ([]loaded, error) {
-		fresh, known, err := g.round(ctx, round)
+	g.pids = append(g.pids, more...)
+	return candidate{subject: g.subject, stop: stop, load: func(ctx context.Context, t turn) ([]loaded, error) {
+		g := g
+		g.requests = t.sized(load)
+		fresh, known, err := g.round(ctx, t.round)
 		return []loaded{{"new senders", fresh}, {"known senders", known}}, err
 	}}
 }
@@ -96,35 +99,40 @@ func (f field) sqlgrey(ctx context.Context, e *env) (candidate, error) {
 	if err != nil {
 		return candidate{}, fmt.Errorf("sqlgrey: %w", err)
 	}
-	g.pid = cmd.Process.Pid
+	g.pids = []int{cmd.Process.Pid}
 	return f.greylist(g, sqlgreyLoad, quiet(stop)), nil
 }
 
+// limitsRest is longer than the minute after which Postern copies its journal of counters
+// to their rows, so that each round has such a copy.
+const limitsRest = 61 * time.Second
+
 // limits compares limits of logins.
 func (f field) limits() contest {
-	of := func(start func(context.Context, *env) (*limiter, error)) func(context.Context, *env) (candidate, error) {
+	of := func(start func(context.Context, *env) (*limiter, error), rest time.Duration) func(context.Context, *env) (candidate, error) {
 		return func(ctx context.Context, e *env) (candidate, error) {
 			l, err := start(ctx, e)
 			if err != nil {
 				return candidate{}, err
 			}
-			l.requests = f.sized(l.requests)
-			pids := []int{l.pid}
-			return candidate{pids: pids, stop: l.stop, load: alone(pids, func(ctx context.Context, round int) (int, latencies, time.Duration, error) {
-				took, wall, err := l.send(ctx, round)
+			s := subject{pids: []int{l.pid}, rest: rest}
+			load := l.requests
+			return candidate{subject: s, stop: l.stop, load: s.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+				l.requests = t.sized(load)
+				took, wall, err := l.send(ctx, t.round)
 				return l.requests, took, wall, err
 			})}, nil
 		}
 	}
 	return contest{
-		name: "Limits", unit: "request",
+		key: "limits", name: "Limits", unit: "request",
 		text: "Each request counts for two limits of its login, in an hour and in a day; 20,000 logins, none of which reaches its limit; 16 connections. " +
-			"postfwd2 writes no log. policyd-rate-limit has Debian's settings, without its debug output.",
+			"postfwd2 writes no log. policyd-rate-limit has Debian's settings, without its debug output. Postern's CPU is counted for another minute, in which it tidies its file.",
 		contenders: []contender{
-			{server: "Postern", note: "SQLite", ours: true, start: of(startLimits)},
-			{server: "postfwd2", note: "in memory", leastRate: 10, start: of(startPostfwd)},
+			{server: "Postern", note: "SQLite", ours: true, start: of(startLimits, limitsRest)},
+			{server: "postfwd2", note: "in memory", leastRate: 10, start: of(startPostfwd, usualRest)},
 			{server: "policyd-rate-limit", note: "SQLite; it waits for the disk", leastRate: 10, start: func(ctx context.Context, e *env) (candidate, error) {
-				return of(rateLimitIn(e.dir, limiter{requests: rateLimitLoad}))(ctx, e)
+				return of(rateLimitIn(e.dir, limiter{requests: rateLimitLoad}), usualRest)(ctx, e)
 			}},
 		},
 	}

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // postfixes compares what passes a Postfix.
 func (f field) postfixes() contest {
 	return contest{
-		name: "A Postfix end to end", unit: "mail",
+		key: "postfix", name: "A Postfix end to end", unit: "mail",
 		text: "smtp-source sends mails of 10 KB in 16 sessions; a mail counts when it has left Postfix. The senders have waited in the greylists before. " +
 			"Each row has a Postfix of its own, and the CPU and memory are those of the attached servers alone. The bound of the first row is a share: how much of the rate remains with Postern.",
 		contenders: []contender{
@@ -46,30 +45,23 @@ func (f field) through(attach func(context.Context, *env, *rateSite) (guards, er
 		if err == nil {
 			err = errors.Join(s.writeMail(f.key), s.open(ctx, attached{guardedService, g}))
 		}
-		if err == nil {
-			_, err = s.send(ctx, guardedService, f.sized(rateWarm))
-		}
-		c := candidate{pids: s.guards[guardedService], stop: s.stop}
-		c.load = f.mailsThrough(s, c.pids)
+		c := candidate{subject: subject{pids: s.guards[guardedService]}, stop: s.stop}
+		c.load = c.mailsThrough(s)
 		return c, err
 	}
 }
 
 // mailsThrough sends mails. Those that Postern has judged must have their records.
-func (f field) mailsThrough(s *rateSite, pids []int) func(context.Context, int) ([]loaded, error) {
-	sent := f.sized(rateWarm)
-	send := alone(pids, func(ctx context.Context, _ int) (int, latencies, time.Duration, error) {
-		mails := f.sized(rateMails)
-		rate, err := s.send(ctx, guardedService, mails)
+func (of subject) mailsThrough(s *rateSite) func(context.Context, turn) ([]loaded, error) {
+	sent := 0
+	return func(ctx context.Context, t turn) ([]loaded, error) {
+		mails := t.sized(rateMails)
+		got, err := s.sample(ctx, of, guardedService, mails)
 		sent += mails
-		return mails, nil, time.Duration(float64(mails) / rate * float64(time.Second)), err
-	})
-	return func(ctx context.Context, round int) ([]loaded, error) {
-		got, err := send(ctx, round)
 		if _, missing := os.Stat(s.records); err == nil && missing == nil {
 			err = s.judged(sent)
 		}
-		return got, err
+		return []loaded{{sample: got}}, err
 	}
 }
 
@@ -90,7 +82,7 @@ func (f field) attachPeers(ctx context.Context, e *env, s *rateSite) (g guards, 
 		return g, err
 	}
 	s.quietly(peers.stop)
-	s.guards[guardedService] = []int{postgrey.pid, spf, peers.dkim.PID(), peers.dmarc.PID()}
+	s.guards[guardedService] = append(postgrey.pids, spf, peers.dkim.PID(), peers.dmarc.PID())
 	if err := os.Chmod(filepath.Join(e.dir, "postgrey.sock"), 0o666); err != nil {
 		return g, fmt.Errorf("postgrey: %w", err)
 	}

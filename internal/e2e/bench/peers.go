@@ -3,20 +3,14 @@ package main
 import (
 	"context"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"time"
-
-	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/manual"
-	"github.com/postern-mail/postern/internal/postfixtest"
-	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // peersArg is the verb of make bench-peers.
@@ -27,100 +21,26 @@ type field struct {
 	at     netip.AddrPort // of the name server
 	key    *rsa.PrivateKey
 	record string // of the key
-	share  int    // a load is divided by it: 1, or 10 for a short run
-}
-
-// sized returns a load for this run. It is a multiple of the connections.
-func (f field) sized(load int) int {
-	const conns = milterConns // policy clients have as many
-	return max(load/f.share/conns, 1) * conns
 }
 
 // benchPeers measures Postern and the programs that do parts of its work, and publishes
 // the figures in deploy/PEERS.md.
-func benchPeers(ctx context.Context, args []string) (err error) {
-	flags := pflag.NewFlagSet(peersArg, pflag.ContinueOnError)
-	rounds := flags.Int("rounds", 3, "how often each server is measured")
+func benchPeers(ctx context.Context, args []string) error {
+	p, flags := newPublication(peersArg)
 	short := flags.Bool("short", false, "a tenth of the load, for a quick look")
-	publish := flags.Bool("publish", true, "write the figures to deploy/")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *rounds < 1 {
-		return fmt.Errorf("--rounds is %d; at least 1 is needed", *rounds)
-	}
-	if err := postfixtest.Check(); err != nil {
-		return err
-	}
-	e, stop, err := newDiskEnv()
-	if err != nil {
-		return err
-	}
-	defer stop()
-	f := field{at: postfixtest.NameserverAddr(), share: 1}
+	p.command = "make bench-peers"
 	if *short {
-		f.share = 10
+		p.share, p.command = 10, "SHORT=1 "+p.command
 	}
-	if f.key, f.record, err = newRSAKey(); err != nil {
-		return err
+	if p.rounds != usualRounds {
+		p.command = fmt.Sprintf("ROUNDS=%d %s", p.rounds, p.command)
 	}
-	dns, err := resolvertest.StartAt(f.at.String(), f.zone())
-	if err != nil {
-		return err
-	}
-	defer dns.Close()
-	figures := manual.Figures{Measured: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Command: "make bench-peers", Rounds: *rounds, Short: *short}
-	for _, c := range []contest{f.greylists(), f.limits(), f.signers(), f.verifiers(), f.postfixes(), f.floors()} {
-		fmt.Fprintln(os.Stderr, "bench:", c.name)
-		g, err := c.run(ctx, e, *rounds)
-		if err != nil {
-			return err
-		}
-		figures.Groups = append(figures.Groups, g)
-	}
-	return show(ctx, figures, peersArg, *publish)
-}
-
-// show prints figures, and publishes them if that is wanted.
-func show(ctx context.Context, f manual.Figures, base string, publish bool) error {
-	fmt.Print(f.Markdown())
-	if !publish {
-		return nil
-	}
-	root, err := postfixtest.ModuleRoot(ctx)
-	if err != nil {
-		return err
-	}
-	return f.Publish(root, base)
-}
-
-// newDiskEnv returns an environment with a directory that is not in memory and that the
-// users of other programs can enter.
-func newDiskEnv() (e *env, stop func(), err error) {
-	e = &env{}
-	if e.binaries, err = postfixtest.NewBinaries(); err != nil {
-		return nil, nil, err
-	}
-	if e.dir, err = os.MkdirTemp("/var/tmp", "postern-bench-"); err == nil {
-		err = os.Chmod(e.dir, 0o755)
-	}
-	if err != nil {
-		e.binaries.Close()
-		return nil, nil, err
-	}
-	return e, func() {
-		_ = os.RemoveAll(e.dir) // a temporary directory
-		e.binaries.Close()
-	}, nil
-}
-
-// below returns an environment with a directory of its own in that of e.
-func (e *env) below(name string) (*env, error) {
-	dir, err := os.MkdirTemp(e.dir, name)
-	if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
-		return nil, err
-	}
-	return &env{binaries: e.binaries, dir: dir}, nil
+	return p.run(ctx, func(f field) []contest {
+		return []contest{f.greylists(), f.limits(), f.signers(), f.verifiers(), f.postfixes(), f.floors()}
+	}, func([]manual.FigureGroup) []manual.FigureGroup { return nil })
 }
 
 // zone returns all records that any contender asks for.

@@ -90,7 +90,7 @@ func (s *rateSite) quietly(f func()) { s.atEnd(func() error { f(); return nil })
 
 func newRateSite(e *env) *rateSite {
 	return &rateSite{relays: map[string]*proxyRelay{}, guards: map[string][]int{}, mail: filepath.Join(e.dir, "rate.eml"),
-		records: filepath.Join(e.dir, "verify.log"), greeted: filepath.Join(e.dir, "rate.log")}
+		records: filepath.Join(e.dir, verifier+".log"), greeted: filepath.Join(e.dir, "rate.log")}
 }
 
 // startRate starts everything. The caller must stop what it returns, even with an
@@ -288,16 +288,12 @@ func (s *rateSite) measure(ctx context.Context) ([]result, error) {
 		}
 		got := map[string]float64{}
 		for _, service := range order {
-			var rate float64
-			spent, err := usedBy(s.guards[service], func() (err error) {
-				rate, err = s.send(ctx, service, mails)
-				return err
-			})
+			one, err := s.sample(ctx, subject{pids: s.guards[service]}, service, mails)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", service, err)
 			}
-			got[service] = rate
-			costs[service] = append(costs[service], float64(spent.Microseconds())/float64(mails))
+			got[service] = one.rate()
+			costs[service] = append(costs[service], one.micros())
 		}
 		if round == 0 {
 			continue // processes were started, names were asked
@@ -316,20 +312,16 @@ func (s *rateSite) measure(ctx context.Context) ([]result, error) {
 			median(costs[guardedService]), median(costs[bareService]), spread(ratios))}}, nil
 }
 
-// usedBy is like used, for several processes.
-func usedBy(pids []int, f func() error) (spent time.Duration, err error) {
-	if len(pids) == 0 {
-		return 0, f()
-	}
-	first, err := used(pids[0], func() (err error) {
-		spent, err = usedBy(pids[1:], f)
-		return err
+// sample sends mails to a service, and measures the server that it asks.
+func (s *rateSite) sample(ctx context.Context, asked subject, service string, mails int) (sample, error) {
+	return asked.take(ctx, func() (int, latencies, time.Duration, error) {
+		wall, err := s.send(ctx, service, mails)
+		return mails, nil, wall, err
 	})
-	return spent + first, err
 }
 
-// send returns the number of mails a second, until the last mail has left Postfix.
-func (s *rateSite) send(ctx context.Context, service string, mails int) (float64, error) {
+// send returns the time until the last mail has left Postfix.
+func (s *rateSite) send(ctx context.Context, service string, mails int) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, rateLimit)
 	defer cancel()
 	log, err := os.OpenFile(s.postfix.LogPath(), os.O_RDONLY|os.O_CREATE, 0o600) // postlogd(8) may not have made it yet
@@ -349,7 +341,7 @@ func (s *rateSite) send(ctx context.Context, service string, mails int) (float64
 	if err := waitSent(ctx, log, mails); err != nil {
 		return 0, fmt.Errorf("%w\n%s", err, s.postfix.LogTail())
 	}
-	return float64(mails) / time.Since(start).Seconds(), nil
+	return time.Since(start), nil
 }
 
 // waitSent continues to read Postfix's log until that many mails have left.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -21,7 +23,7 @@ type sample struct {
 }
 
 // held is what a server and its children held under the load: the highest values.
-type held struct{ rss, pss, descriptors float64 } // MiB, MiB, open files
+type held struct{ rss, pss, descriptors, goroutines float64 } // MiB, MiB, open files
 
 // rate returns the requests a second, or 0 if their time was not measured.
 func (s sample) rate() float64 {
@@ -34,30 +36,45 @@ func (s sample) rate() float64 {
 // micros returns the microseconds of CPU time of one request.
 func (s sample) micros() float64 { return float64(s.cpu.Nanoseconds()) / 1000 / float64(s.sent) }
 
-// settleLimit bounds the wait for a server that always has something to do.
-const settleLimit = 5 * time.Second
+const (
+	// usualRest is longer than all pauses between the writes of Postern's stores.
+	usualRest = 1200 * time.Millisecond
+	// settleLimit bounds the wait for a server that always has something to do.
+	settleLimit = 5 * time.Second
+)
 
-// take runs a load, and counts the CPU time of processes and their children until they
-// are idle.
-func take(ctx context.Context, pids []int, send func() (sent int, took latencies, wall time.Duration, err error)) (s sample, err error) {
-	before, err := treeTime(pids)
+// subject is a server that is measured.
+type subject struct {
+	pids []int // whose children count too; none for a floor
+	// rest is the longest pause before it continues with work that is left, such as
+	// writing to a database; 0 for usualRest.
+	rest time.Duration
+	// metrics is the socket that tells the number of goroutines; "" if they are not asked
+	// for.
+	metrics string
+}
+
+// take runs a load, and counts the CPU time of the server until it has nothing left to
+// do.
+func (of subject) take(ctx context.Context, send func() (sent int, took latencies, wall time.Duration, err error)) (s sample, err error) {
+	before, err := treeTime(of.pids)
 	if err != nil {
 		return s, err
 	}
-	watched := watch(pids)
+	watched := of.watch(ctx)
 	s.sent, s.took, s.wall, err = send()
-	s.held = watched()
-	if err != nil {
+	most, watchErr := watched()
+	s.held = most
+	if err := errors.Join(err, watchErr); err != nil {
 		return s, err
 	}
-	settle, cancel := context.WithTimeout(ctx, settleLimit)
+	rest := cmp.Or(of.rest, usualRest)
+	settle, cancel := context.WithTimeout(ctx, rest+settleLimit)
 	defer cancel()
-	for _, pid := range pids {
-		if err := idle(settle, pid); err != nil && settle.Err() == nil {
-			return s, err
-		}
+	if err := idle(settle, of.pids, rest); err != nil && settle.Err() == nil {
+		return s, err
 	}
-	after, err := treeTime(pids)
+	after, err := treeTime(of.pids)
 	s.cpu = after - before
 	return s, err
 }
@@ -65,9 +82,10 @@ func take(ctx context.Context, pids []int, send func() (sent int, took latencies
 // watchEvery is seldom, because to look costs time.
 const watchEvery = 500 * time.Millisecond
 
-// watch looks at processes until the returned function is called, and once more then.
-func watch(pids []int) func() held {
+// watch looks at a server until the returned function is called, and once more then.
+func (of subject) watch(ctx context.Context) func() (held, error) {
 	stop, done := make(chan struct{}), make(chan held)
+	var failed error
 	go func() {
 		var most held
 		ticker := time.NewTicker(watchEvery)
@@ -78,12 +96,16 @@ func watch(pids []int) func() held {
 			case <-stop:
 				running = false
 			}
-			now := holds(pids)
-			most = held{max(most.rss, now.rss), max(most.pss, now.pss), max(most.descriptors, now.descriptors)}
+			now := holds(of.pids)
+			if running && of.metrics != "" { // the connections are closed at the end
+				values, err := postfixtest.Scrape(ctx, of.metrics)
+				now.goroutines, failed = values["go_goroutines"], errors.Join(failed, err)
+			}
+			most = held{max(most.rss, now.rss), max(most.pss, now.pss), max(most.descriptors, now.descriptors), max(most.goroutines, now.goroutines)}
 		}
 		done <- most
 	}()
-	return func() held { close(stop); return <-done }
+	return func() (held, error) { close(stop); most := <-done; return most, failed }
 }
 
 // tree returns processes and their descendants.
@@ -93,6 +115,9 @@ func tree(pids []int) (all []int) {
 	}
 	return all
 }
+
+// tick is the unit of CPU times in /proc (USER_HZ).
+const tick = time.Second / 100
 
 // treeTime returns the CPU time of processes and their descendants, including children
 // that have ended.
@@ -106,7 +131,7 @@ func treeTime(pids []int) (sum time.Duration, err error) {
 		if err != nil {
 			continue
 		}
-		// See groupTime for the fields.
+		// proc(5): the first field after the name in parentheses is the third one.
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		for _, field := range fields[16-3 : 18-3] { // cutime, cstime
 			ticks, err := strconv.ParseInt(field, 10, 64)

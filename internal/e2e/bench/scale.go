@@ -4,17 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/spf13/pflag"
-
-	"github.com/postern-mail/postern/internal/manual"
-	"github.com/postern-mail/postern/internal/postfixtest"
-	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // scaleArg is the verb that measures large sites.
@@ -31,56 +24,35 @@ const (
 
 // benchScale measures many connections, many triplets and a Redis Cluster, and
 // publishes the figures in deploy/SCALE.md.
-func benchScale(ctx context.Context, args []string) (err error) {
-	flags := pflag.NewFlagSet(scaleArg, pflag.ContinueOnError)
-	rounds := flags.Int("rounds", 3, "how often each server is measured")
+func benchScale(ctx context.Context, args []string) error {
+	p, flags := newPublication(scaleArg)
 	triplets := flags.Int("triplets", smallGreylist, "how many triplets the largest greylist holds; ten times as many are simulated")
-	publish := flags.Bool("publish", true, "write the figures to deploy/")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *rounds < 1 || *triplets < smallGreylist {
-		return fmt.Errorf("--rounds must be at least 1, and --triplets at least %d", smallGreylist)
+	if *triplets < smallGreylist {
+		return fmt.Errorf("--triplets is %d; at least %d are needed", *triplets, smallGreylist)
 	}
-	e, stop, err := newDiskEnv()
-	if err != nil {
-		return err
+	p.command = fmt.Sprintf("go run ./internal/e2e/bench scale --triplets %d", *triplets)
+	if p.rounds != usualRounds {
+		p.command += fmt.Sprint(" --rounds ", p.rounds)
 	}
-	defer stop()
-	f := field{at: postfixtest.NameserverAddr(), share: 1}
-	if f.key, f.record, err = newRSAKey(); err != nil {
-		return err
-	}
-	dns, err := resolvertest.StartAt(f.at.String(), f.zone())
-	if err != nil {
-		return err
-	}
-	defer dns.Close()
-	figures := manual.Figures{Measured: time.Now().UTC().Format(time.DateOnly), Machine: machine(),
-		Command: fmt.Sprintf("go run ./internal/e2e/bench scale --triplets %d", *triplets), Rounds: *rounds}
-	contests := []contest{f.policyConnections(), f.milterSessions(), f.clusters(), f.triplets(smallGreylist)}
-	if *triplets > smallGreylist {
-		contests = append(contests, f.triplets(*triplets))
-	}
-	for _, c := range append(contests, f.simulated(*triplets)) {
-		fmt.Fprintln(os.Stderr, "bench:", c.name)
-		g, err := c.run(ctx, e, *rounds)
-		if err != nil {
-			return err
+	return p.run(ctx, func(f field) []contest {
+		contests := []contest{f.policyConnections(), f.milterSessions(), f.clusters(), f.triplets(smallGreylist)}
+		if *triplets > smallGreylist {
+			contests = append(contests, f.triplets(*triplets))
 		}
-		figures.Groups = append(figures.Groups, g)
-	}
-	figures.Groups = append(figures.Groups, paper(figures.Groups))
-	return show(ctx, figures, scaleArg, *publish)
+		return append(contests, f.simulated(*triplets))
+	}, derived)
 }
 
 // policyConnections measures a policy server with few and many connections.
 func (f field) policyConnections() contest {
-	return contest{name: "Policy connections", unit: "request", files: true,
+	return contest{key: "connections", name: policyGroup, unit: "request", open: true,
 		text: "Greylisting of new senders with SQLite, over few and many connections. Each connection has one request under way, so the time of a request grows with their number: it waits for those before it.",
 		contenders: []contender{
-			{server: "16 connections", start: f.policyOver(16)},
-			{server: "2,000 connections", start: f.policyOver(manyPolicyConns)},
+			{server: connections(greylistConns), start: f.policyOver(greylistConns)},
+			{server: connections(manyPolicyConns), start: f.policyOver(manyPolicyConns)},
 		}}
 }
 
@@ -91,9 +63,11 @@ func (f field) policyOver(conns int) func(context.Context, *env) (candidate, err
 		if err != nil {
 			return candidate{}, err
 		}
-		g.conns = conns
-		return candidate{pids: g.pids(), stop: daemon.Stop, load: func(ctx context.Context, round int) ([]loaded, error) {
-			s, err := g.send(ctx, round, g.deferring())
+		g.conns, g.metrics = conns, e.metrics(name)
+		return candidate{subject: g.subject, stop: daemon.Stop, load: func(ctx context.Context, t turn) ([]loaded, error) {
+			g := g
+			g.requests = max(ourLoad/t.share/conns, 1) * conns
+			s, err := g.send(ctx, t.round, g.deferring())
 			return []loaded{{sample: s}}, err
 		}}, nil
 	}
@@ -101,11 +75,11 @@ func (f field) policyOver(conns int) func(context.Context, *env) (candidate, err
 
 // milterSessions measures both roles of the milter with few and many sessions.
 func (f field) milterSessions() contest {
-	c := contest{name: "Milter sessions", unit: "mail", files: true,
+	c := contest{key: "sessions", name: milterGroup, unit: "mail", open: true,
 		text: "Mails of 10 KB, signed by OpenSSL with RSA-2048 or verified, over few and many sessions."}
 	for _, conns := range []int{milterConns, manyMilterConns} {
 		c.contenders = append(c.contenders,
-			contender{server: fmt.Sprintf("signing, %d sessions", conns), start: func(ctx context.Context, e *env) (candidate, error) {
+			contender{server: sessions("signing", conns), start: func(ctx context.Context, e *env) (candidate, error) {
 				program, err := buildOpenSSL(ctx, e)
 				if err != nil {
 					return candidate{}, err
@@ -116,9 +90,9 @@ func (f field) milterSessions() contest {
 				}
 				l := signedLoad(socket, manyMails)
 				l.conns = conns
-				return f.mails([]int{daemon.PID()}, daemon.Stop, l), nil
+				return f.sessions(subject{pids: []int{daemon.PID()}, metrics: strings.TrimSuffix(socket, ".sock") + ".metrics"}, daemon.Stop, l), nil
 			}},
-			contender{server: fmt.Sprintf("verifying, %d sessions", conns), start: func(ctx context.Context, e *env) (candidate, error) {
+			contender{server: sessions("verifying", conns), start: func(ctx context.Context, e *env) (candidate, error) {
 				l, err := f.verifiedLoad(manyMails, passed)
 				if err != nil {
 					return candidate{}, err
@@ -131,20 +105,30 @@ func (f field) milterSessions() contest {
 					return candidate{}, err
 				}
 				l.sockets, l.conns = []string{socket}, conns
-				return f.mails([]int{daemon.PID()}, daemon.Stop, l), nil
+				return f.sessions(subject{pids: []int{daemon.PID()}, metrics: strings.TrimSuffix(socket, ".sock") + ".metrics"}, daemon.Stop, l), nil
 			}})
 	}
 	return c
 }
 
+// sessions is mails for any number of sessions.
+func (f field) sessions(s subject, stop func() error, l mailLoad) candidate {
+	return candidate{subject: s, stop: stop, load: s.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+		l := l
+		l.mails = max(l.mails/t.share/l.conns, 1) * l.conns
+		took, wall, err := l.send(ctx)
+		return l.mails, took, wall, err
+	})}
+}
+
 // clusters measures the greylist on one Redis and on Clusters.
 func (f field) clusters() contest {
-	c := contest{name: "Redis Cluster", unit: "request",
+	c := contest{key: "cluster", name: clusterGroup, unit: "request",
 		text: "Greylisting with 16 connections. All servers of the Cluster are masters and run on the same machine, so a Cluster gets no more processors here: the table shows what it costs, not what it gains. " +
 			"The CPU and memory are those of Postern and all Redis servers.",
 		contenders: []contender{{server: "one Redis", start: f.redisGreylist("--resolver=" + f.at.String())}}}
 	for _, masters := range []int{3, 6} {
-		c.contenders = append(c.contenders, contender{server: fmt.Sprintf("%d masters", masters), start: func(ctx context.Context, e *env) (candidate, error) {
+		c.contenders = append(c.contenders, contender{server: masterCount(masters), start: func(ctx context.Context, e *env) (candidate, error) {
 			addrs, pids, stop, err := startCluster(ctx, e, masters)
 			if err != nil {
 				return candidate{}, err
@@ -209,82 +193,91 @@ func waitCluster(ctx context.Context, addr string) error {
 // tripletsText describes both contests of triplets.
 const tripletsText = "The database is filled through the daemon. Then one half of the requests are of triplets that it holds, drawn from all of them, and one half are new."
 
+// redisAlone is the server of the row that shows what triplets cost in Redis.
+const redisAlone = "Redis"
+
 func (f field) triplets(count int) contest {
-	name := fmt.Sprintf("A greylist of %d million triplets", count/1_000_000)
-	return contest{name: name, unit: "request", text: tripletsText,
+	c := contest{key: "triplets", name: tripletsGroup(count), unit: "request", text: tripletsText,
 		contenders: []contender{{server: "Postern", note: "default memory", start: f.filled(count, true)}}}
+	if count == smallGreylist {
+		c.contenders = append(c.contenders, contender{server: redisAlone, note: "CPU and memory of Redis alone", start: f.filledRedis(count)})
+	}
+	return c
 }
 
 func (f field) simulated(count int) contest {
-	return contest{name: fmt.Sprintf("A greylist of %d million triplets, simulated", count/100_000), unit: "request",
+	const memory = "--greylist-memory=32M" // a tenth of the default
+	return contest{key: "simulated", name: tripletsGroup(10*count) + ", simulated", unit: "request",
 		text: fmt.Sprintf("A simulation: the greylist of %d million triplets, with a tenth of the default memory. The share of triplets that are in memory is that of ten times as many "+
 			"with the default memory. The database is ten times smaller than a real one, and the system may keep more of it in its cache.", count/1_000_000),
-		contenders: []contender{{server: "Postern", note: "--greylist-memory=32M", start: f.filled(count, false, "--greylist-memory=32M")}}}
+		contenders: []contender{{server: "Postern", note: memory, start: f.filled(count, false, memory)}}}
 }
 
-// filled returns a greylist that holds count triplets. fill is whether they are still to
-// be written.
+// filled returns a greylist in a file that holds count triplets. fill is whether they are
+// still to be written.
 func (f field) filled(count int, fill bool, flags ...string) func(context.Context, *env) (candidate, error) {
 	return func(ctx context.Context, e *env) (candidate, error) {
-		flags = append(flags, "--resolver="+f.at.String(), fmt.Sprintf("--greylist-store=sqlite:%s/triplets%d.db", e.dir, count))
-		daemon, g, err := startGreylist(ctx, e, fmt.Sprintf("triplets%d-%t", count, fill), flags...)
+		store := fmt.Sprintf("--greylist-store=sqlite:%s/triplets%d.db", e.dir, count)
+		daemon, g, err := startGreylist(ctx, e, fmt.Sprintf("triplets%d-%t", count, fill), append(flags, "--resolver="+f.at.String(), store)...)
 		if err != nil {
 			return candidate{}, err
 		}
-		c := candidate{pids: g.pids(), stop: daemon.Stop}
-		const first = 1_000 // rounds before it are of new senders
-		g.requests = fillAtOnce
-		for chunk := range count / fillAtOnce {
-			if !fill {
-				break
-			}
-			if _, err := g.send(ctx, first+chunk, ""); err != nil {
-				return c, err
-			}
+		c := candidate{subject: g.subject, stop: daemon.Stop, load: g.halfKnown(count, fill)}
+		if fill {
+			err = g.fill(ctx, count)
 		}
-		g.requests = ourLoad
-		c.load = alone(g.pids(), func(ctx context.Context, round int) (int, latencies, time.Duration, error) {
-			l := load{conns: greylistConns, requests: g.requests, request: func(c, i int) []byte {
-				if i%2 == 0 {
-					return greylistRequest(round+map[bool]int{true: 0, false: 500}[fill], c, i)
-				}
-				at := (i*104_729 + round*7_919) % (count / greylistConns) // of the connection
-				const each = fillAtOnce / greylistConns
-				return greylistRequest(first+at/each, c, at%each)
-			}}
-			took, _, wall, err := l.sendLean(ctx, g.socket)
-			return l.requests, took, wall, err
-		})
-		return c, nil
+		return c, err
 	}
 }
 
-// The site of paper.
-const (
-	siteMails = 100_000_000 // a day
-	sitePeak  = 3           // times the mean of a day
-)
-
-// paper calculates what a site needs from the figures.
-func paper(groups []manual.FigureGroup) manual.FigureGroup {
-	cost := func(group, server, load string) float64 {
-		for _, g := range groups {
-			for _, r := range g.Rows {
-				if g.Name == group && r.Server == server && r.Load == load {
-					return r.CPU / 10_000
-				}
-			}
+// filledRedis returns a Redis that holds count triplets. Its daemon is not measured.
+func (f field) filledRedis(count int) func(context.Context, *env) (candidate, error) {
+	return func(ctx context.Context, e *env) (candidate, error) {
+		addr, pid, stop, err := startRedisAs(ctx, e, "triplets")
+		if err != nil {
+			return candidate{}, err
 		}
-		return 0 // the group's row says why
+		daemon, g, err := startGreylist(ctx, e, "triplets-redis", "--resolver="+f.at.String(), "--greylist-store=redis://"+addr)
+		if err != nil {
+			stop()
+			return candidate{}, err
+		}
+		g.subject = subject{pids: []int{pid}}
+		return candidate{subject: g.subject, stop: ender(quiet(stop), daemon.Stop), load: g.halfKnown(count, true)}, g.fill(ctx, count)
 	}
-	const day = 24 * 60 * 60
-	peak := float64(siteMails) * sitePeak / day
-	policy, verify := cost("Redis Cluster", "3 masters", "known senders"), cost("Milter sessions", fmt.Sprintf("verifying, %d sessions", manyMilterConns), "")
-	rows := []string{
-		fmt.Sprintf("- %d mails a day are %.0f a second, and at a peak of %d times the mean %.0f.", siteMails, float64(siteMails)/day, sitePeak, peak),
-		fmt.Sprintf("- Greylisting with a Cluster of 3 masters (known senders): %.0f µs of CPU a mail, Redis included: %.1f processors at the peak.", policy*1e6, policy*peak),
-		fmt.Sprintf("- Verifying (%d sessions): %.0f µs of CPU a mail of 10 KB: %.1f processors at the peak.", manyMilterConns, verify*1e6, verify*peak),
-		fmt.Sprintf("- Together %.1f processors at the peak; with twice that for failures and larger mails, %.0f.", (policy+verify)*peak, 2*(policy+verify)*peak+0.5),
+}
+
+// firstFilled is the first of the rounds whose triplets fill a greylist.
+const firstFilled = 1_000
+
+// fill sends count new triplets.
+func (g greylister) fill(ctx context.Context, count int) error {
+	g.requests = fillAtOnce
+	for chunk := range count / fillAtOnce {
+		if _, err := g.send(ctx, firstFilled+chunk, ""); err != nil {
+			return err
+		}
 	}
-	return manual.FigureGroup{Name: "On paper: 100 million mails a day", Text: "Calculated from the figures above, not measured. One recipient a mail; Postfix itself needs more than Postern and is not counted.\n\n" + strings.Join(rows, "\n")}
+	return nil
+}
+
+// halfKnown returns a load of which one half are triplets that fill has sent. first is
+// false for the second greylist with the same database.
+func (g greylister) halfKnown(count int, first bool) func(context.Context, turn) ([]loaded, error) {
+	fresh := 0 // round of the triplets that are new
+	if !first {
+		fresh = firstFilled / 2
+	}
+	return g.alone(func(ctx context.Context, t turn) (int, latencies, time.Duration, error) {
+		l := load{conns: greylistConns, requests: t.sized(ourLoad), request: func(c, i int) []byte {
+			if i%2 == 0 {
+				return greylistRequest(fresh+t.round, c, i)
+			}
+			at := (i*104_729 + t.round*7_919) % (count / greylistConns) // of the connection
+			const each = fillAtOnce / greylistConns
+			return greylistRequest(firstFilled+at/each, c, at%each)
+		}}
+		took, _, wall, err := l.sendLean(ctx, g.socket)
+		return l.requests, took, wall, err
+	})
 }

@@ -96,7 +96,7 @@ func age(ctx context.Context, store string, by time.Duration) error {
 // loadWhilePurging sends requests, half of them of triplets that the store holds. The
 // store looks for expired rows all the time.
 func (t *triplets) loadWhilePurging(ctx context.Context, g greylister) (err error) {
-	if t.opened, err = resident(g.pid); err != nil {
+	if t.opened, err = resident(g.pids[0]); err != nil {
 		return err
 	}
 	l := load{conns: greylistConns, requests: manyLoad,
@@ -104,6 +104,6 @@ func (t *triplets) loadWhilePurging(ctx context.Context, g greylister) (err erro
 	if t.purged, _, _, err = l.sendLean(ctx, g.socket); err != nil {
 		return err
 	}
-	t.loaded, err = resident(g.pid)
+	t.loaded, err = resident(g.pids[0])
 	return err
 }

@@ -59,17 +59,19 @@ func benchVerify(ctx context.Context, e *env) ([]result, error) {
 	return append(big, late...), daemon.Stop()
 }
 
+// verifier is the name of the daemon that verifies.
+const verifier = "verify"
+
 // startVerifier runs postern-milterd on a unix socket for mail of others.
 func startVerifier(ctx context.Context, e *env, dns string, more ...string) (*postfixtest.Daemon, string, error) {
 	binary, err := e.binaries.Path(ctx, "postern-milterd")
 	if err != nil {
 		return nil, "", err
 	}
-	socket := filepath.Join(e.dir, "verify.sock")
+	socket := filepath.Join(e.dir, verifier+".sock")
 	daemon, err := postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: binary, Args: append([]string{
-		"--config=", "--listen-verify=unix:" + socket, "--admin=", "--metrics-listen=", "--resolver=" + dns,
-		"--dkim-keys=", "--log-file=" + filepath.Join(e.dir, "verify.log"),
-	}, more...)})
+		"--listen-verify=unix:" + socket, "--resolver=" + dns, "--dkim-keys=",
+	}, append(e.daemonArgs(verifier), more...)...)})
 	return daemon, socket, err
 }
 

@@ -1,14 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
@@ -40,7 +35,7 @@ func (s *site) figures(ctx context.Context) (all []figures, err error) {
 		name   string
 		daemon *postfixtest.Daemon
 	}{{"postern-policyd", s.policyd}, {"postern-milterd", s.milterd}} {
-		values, err := scrape(ctx, s.path(d.name+".metrics"))
+		values, err := postfixtest.Scrape(ctx, s.path(d.name+".metrics"))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", d.name, err)
 		}
@@ -73,29 +68,4 @@ func (s *site) settled(ctx context.Context, first []figures) (last []figures, er
 			return last, err
 		}
 	}
-}
-
-// scrape returns the metrics without labels.
-func scrape(ctx context.Context, socket string) (map[string]float64, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://metrics/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	values := make(map[string]float64)
-	lines := bufio.NewScanner(answer.Body)
-	for lines.Scan() {
-		name, text, _ := strings.Cut(lines.Text(), " ")
-		if value, err := strconv.ParseFloat(text, 64); err == nil {
-			values[name] = value
-		}
-	}
-	return values, lines.Err()
 }
