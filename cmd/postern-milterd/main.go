@@ -8,4 +8,7 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 )
 
-func main() { os.Exit(milterd.Main(service.MainProcess())) }
+func main() {
+	milterd.Tune()
+	os.Exit(milterd.Main(service.MainProcess()))
+}

@@ -10,6 +10,10 @@ import (
 
 const flagRSAEngine = "rsa-engine"
 
+// Tune prepares the engine, see rsaengine.Tune. It must be called first in main, because
+// it may replace this process.
+func Tune() { rsaengine.Tune() }
+
 // engineKey is the key of the engine that makes RSA signatures.
 type engineKey struct{ name string }
 

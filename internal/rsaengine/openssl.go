@@ -98,7 +98,7 @@ func openLibrary() (library, string, error) {
 	if C.postern_open(&text[0], errorSize) != 1 {
 		return nil, "", opensslError(&text)
 	}
-	return libcrypto{new(atomic.Int64)}, C.GoString(C.OpenSSL_version(C.OPENSSL_VERSION)), nil
+	return libcrypto{new(atomic.Int64)}, C.GoString(C.OpenSSL_version(C.OPENSSL_VERSION)) + tuned(), nil
 }
 
 // evpKey is a key inside libcrypto.
