@@ -43,6 +43,7 @@ func run(ctx context.Context, w io.Writer) error {
 	}
 	results := make(map[manual.Test]string)
 	for _, folder := range slices.Sorted(maps.Keys(tests)) {
+		fmt.Fprintf(os.Stderr, "faults: %s: %s\n", folder, strings.Join(tests[folder], " ")) // it takes minutes
 		if err := runTests(ctx, folder, tests[folder], results); err != nil {
 			return err
 		}

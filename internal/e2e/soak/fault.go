@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -26,14 +29,18 @@ func (s *site) faults() map[string]fault {
 	return map[string]fault{
 		"Redis is killed":         s.redisKilled,
 		"Redis is paused":         s.redisPaused,
+		"Redis refuses to write":  s.redisUnwritable,
 		"DNS fails":               s.dnsFault(resolvertest.ServFail),
 		"DNS is silent":           s.dnsFault(resolvertest.Silence),
 		"DNS sends garbage":       s.dnsFault(resolvertest.Garbage),
+		"DNS is forged":           s.dnsFault(resolvertest.WrongID),
+		"DNS goes in circles":     s.dnsFault(resolvertest.CNAMELoop),
 		"DNS is slow":             s.dnsSlow,
 		"reloads":                 s.reloads,
 		"a table is rewritten":    s.tables,
 		"a table is broken":       s.brokenTable,
 		"clients stall":           s.stalled,
+		"descriptors are few":     s.fewDescriptors,
 		"clients send other data": s.noise,
 	}
 }
@@ -48,6 +55,46 @@ func (s *site) redisKilled(context.Context) (func() error, error) {
 func (s *site) redisPaused(context.Context) (func() error, error) {
 	resume := func() error { return s.redis.Process.Signal(syscall.SIGCONT) }
 	return resume, s.redis.Process.Signal(syscall.SIGSTOP)
+}
+
+// redisUnwritable has Redis answer reads and refuse writes, as when it is full.
+func (s *site) redisUnwritable(ctx context.Context) (func() error, error) {
+	replicas := func(ctx context.Context, n string) error {
+		out, err := exec.CommandContext(ctx, "redis-cli", "-p", s.redisPort, "config", "set", "min-replicas-to-write", n).CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != "OK" {
+			return fmt.Errorf("redis-cli: %w: %s", err, out)
+		}
+		return nil
+	}
+	return func() error { return replicas(ctx, "0") }, replicas(ctx, "1")
+}
+
+// fewDescriptors leaves the daemons hardly more descriptors than they have open.
+func (s *site) fewDescriptors(ctx context.Context) (func() error, error) {
+	now, err := s.figures(ctx)
+	if err != nil {
+		return nothing, err
+	}
+	var heals []func() error
+	heal := func() (err error) {
+		for _, one := range heals {
+			err = errors.Join(err, one())
+		}
+		return err
+	}
+	const spare = 8
+	for i, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {
+		var before unix.Rlimit
+		if err := unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, nil, &before); err != nil {
+			return heal, errors.Join(err, heal())
+		}
+		heals = append(heals, func() error { return unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &before, nil) })
+		less := unix.Rlimit{Cur: uint64(now[i].files) + spare, Max: before.Max}
+		if err := unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &less, nil); err != nil {
+			return heal, errors.Join(err, heal())
+		}
+	}
+	return heal, nil
 }
 
 func (s *site) dnsFault(how resolvertest.Fault) fault {

@@ -1,6 +1,7 @@
 // The program soak runs both daemons under mixed load for some time (-for). Meanwhile
-// it causes the faults of a bad month: Redis is killed and paused; DNS fails, is
-// silent, and is slow; settings are reloaded and tables rewritten; clients stall. It
+// it causes the faults of a bad month: Redis is killed, is paused, and refuses to write;
+// DNS fails, is silent, lies, and is slow; settings are reloaded and tables rewritten;
+// descriptors are few; clients stall. It
 // fails if an answer is wrong, if a daemon ends, if something does not recover after
 // the faults, or if memory, goroutines or open files grow.
 package main
