@@ -72,7 +72,7 @@ func rowsOf(p *sqlitefile.Packed, limit int) ([]row, error) {
 }
 
 // newestFirst visits all rows, by pages. It reads a page while the one before is visited.
-func newestFirst(ctx context.Context, before *sql.Stmt, visit func([]row)) error {
+func newestFirst(ctx context.Context, f *sqlitefile.File, before *sql.Stmt, visit func([]row)) error {
 	reading, ctx := errgroup.WithContext(ctx)
 	pages := make(chan *sqlitefile.Packed, 1)
 	reading.Go(func() error {
@@ -100,6 +100,7 @@ func newestFirst(ctx context.Context, before *sql.Stmt, visit func([]row)) error
 			}
 			slices.Reverse(rows)
 			visit(rows)
+			f.Filled(len(rows))
 		}
 		return nil
 	})

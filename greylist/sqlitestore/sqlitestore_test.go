@@ -237,6 +237,34 @@ func TestAnyRowIDs(t *testing.T) {
 	}
 }
 
+// A start that takes long reports how many rows it has read.
+func TestLargeFileShowsProgress(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	closeStore(t, open(t, sqlitestore.Options{Path: path}))
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 250_000
+	_, err = db.ExecContext(t.Context(), `WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO entries SELECT i, 'x' || i || ' s r', 1, 1, 0, 0, 0, ? FROM n`, n, greylist.Scheme)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var e events
+	closeStore(t, open(t, sqlitestore.Options{Path: path, Report: e.report}))
+	rows := 0
+	for _, event := range e.all {
+		if event.Kind != sqlitefile.Reading {
+			t.Errorf("event: %+v", event)
+		}
+		rows += event.Rows
+	}
+	if rows < n-100_000 || rows > n {
+		t.Errorf("%d of %d rows were reported", rows, n)
+	}
+}
+
 // TestVersion1 opens a file as the first version of the schema had it.
 func TestVersion1(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "greylist.db")

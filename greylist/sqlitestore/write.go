@@ -57,7 +57,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err != nil {
 		return err
 	}
-	return newestFirst(ctx, before, w.fillPage)
+	return newestFirst(ctx, f, before, w.fillPage)
 }
 
 // fillPage adds a page of rows to memory, in their order.

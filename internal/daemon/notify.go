@@ -33,6 +33,12 @@ func SystemdNotifier() (Notifier, error) {
 	}}, nil
 }
 
+// Starting reports that the start goes on. It extends the service manager's own limit
+// (TimeoutStartSec=): the next message is due within that time.
+func (n Notifier) Starting(status string, within time.Duration) error {
+	return n.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()), status)
+}
+
 // Ready reports that connections are answered, also after Reloading.
 func (n Notifier) Ready(status string) error { return n.send(sd.SdNotifyReady, status) }
 

@@ -32,6 +32,7 @@ func TestSystemdNotifier(t *testing.T) {
 	}{
 		{func() error { return n.Ready("serving") }, `READY=1\nSTATUS=serving`},
 		{func() error { return n.Ready("") }, `READY=1`},
+		{func() error { return n.Starting("reading", time.Minute) }, `EXTEND_TIMEOUT_USEC=60000000\nSTATUS=reading`},
 		{n.Reloading, `RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]*\nSTATUS=reloading`},
 		{func() error { return n.Stopping(90 * time.Second) }, `STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000\nSTATUS=draining`},
 		{func() error { return n.Ready("a\nMAINPID=1") }, `READY=1\nSTATUS=a MAINPID=1`},

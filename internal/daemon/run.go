@@ -40,6 +40,7 @@ func Signals() <-chan os.Signal {
 // RunOptions are the parts that [Run] calls. Only Signals and Serve are required.
 type RunOptions struct {
 	Signals <-chan os.Signal // of Signals, or a test's own
+	Held    []os.Signal      // signals that came before Run: they are handled first
 	Changes <-chan string    // paths of files that changed; the watcher joins bursts
 	// Serve serves until its ctx is done, then drains and returns, as [Serve] does.
 	Serve func(ctx context.Context) error
@@ -131,18 +132,16 @@ type runner struct {
 // untilStop returns when the daemon must stop, or when Serve ended by itself. In
 // the second case untilDrained reads the outcome from served.
 func (r *runner) untilStop(ctx context.Context) {
+	for _, sig := range r.o.Held {
+		if r.signalled(ctx, sig) {
+			return
+		}
+	}
 	changes := r.o.Changes
 	for {
 		select {
 		case sig := <-r.o.Signals:
-			r.o.Report(Event{Kind: SignalReceived, Cause: sig.String()})
-			switch sig {
-			case syscall.SIGHUP:
-				r.reopenLogs()
-				r.reload(ctx, "SIGHUP")
-			case syscall.SIGUSR2:
-				r.restart(ctx, nil)
-			default:
+			if r.signalled(ctx, sig) {
 				return
 			}
 		case asked := <-r.o.Restarts:
@@ -176,6 +175,21 @@ func (r *runner) untilStop(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// signalled handles a signal, and reports whether it asks the daemon to stop.
+func (r *runner) signalled(ctx context.Context, sig os.Signal) (stop bool) {
+	r.o.Report(Event{Kind: SignalReceived, Cause: sig.String()})
+	switch sig {
+	case syscall.SIGHUP:
+		r.reopenLogs()
+		r.reload(ctx, "SIGHUP")
+	case syscall.SIGUSR2:
+		r.restart(ctx, nil)
+	default:
+		return true
+	}
+	return false
 }
 
 // untilDrained waits for Serve and for a reload that draining interrupted.

@@ -245,7 +245,7 @@ type reportCounts struct {
 func openReportCounts(where string, password config.Secret, r service.Runtime) (opened service.Opened[*reportCounts], err error) {
 	c := &reportCounts{log: r.Log, mails: newReportMails()}
 	if path, isFile := strings.CutPrefix(where, sqliteScheme); isFile {
-		c.store, err = sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(r.Log)})
+		c.store, err = sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(r)})
 	} else {
 		c.store, err = redisstore.Open(redisstore.Options{URL: where, Password: password.Reveal()})
 	}
@@ -276,7 +276,8 @@ func (c *reportCounts) observe(f *verify.Findings, method dmarc.Method) {
 }
 
 // reportFile returns a function that logs events of the store's file.
-func reportFile(log *zap.Logger) func(sqlitefile.Event) {
+func reportFile(r service.Runtime) func(sqlitefile.Event) {
+	log := r.Log
 	return func(e sqlitefile.Event) {
 		path := zap.String("path", e.Path)
 		switch e.Kind {
@@ -290,6 +291,10 @@ func reportFile(log *zap.Logger) func(sqlitefile.Event) {
 			log.Error("the file of DMARC reports cannot be written: what is new waits in memory, as far as there is room", path, zap.Error(e.Err))
 		case sqlitefile.WritingAgain:
 			log.Info("the file of DMARC reports is written again", path)
+		case sqlitefile.Reading:
+			if r.Reading != nil {
+				r.Reading("DMARC report", e.Rows)
+			}
 		}
 	}
 }

@@ -296,7 +296,7 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 		},
 		sqlite: func(path string) (browsedStore, error) {
 			daemon.AllowMemory(o.GreylistMemory)
-			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.GreylistMemory, Report: reportFile(n.Log, "greylist")})
+			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.GreylistMemory, Report: reportFile(n.Runtime, "greylist")})
 		},
 		redis: func(url, password string) (browsedStore, error) {
 			return redisstore.Open(redisstore.Options{URL: url, Password: password})

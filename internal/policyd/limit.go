@@ -324,7 +324,7 @@ func (o *limitPart) openStore(password config.Secret, n *needs, unreadable *atom
 		memory: func() limit.Store { return memstore.New(memstore.Options{}) },
 		sqlite: func(path string) (limit.Store, error) {
 			return sqlitestore.Open(sqlitestore.Options{
-				Path: path, Report: reportFile(n.Log, "limit"), Salvaged: reportSalvaged(n.Log, path),
+				Path: path, Report: reportFile(n.Runtime, "limit"), Salvaged: reportSalvaged(n.Log, path),
 				Damaged: func(rows int, first error) {
 					unreadable.Add(uint64(rows))
 					n.Log.Error("rows of the limit file cannot be read, what they have counted is lost; they are kept in its table unreadable, for a report", zap.String("path", path), zap.Int("rows", rows), zap.Error(first))

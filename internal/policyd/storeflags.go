@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
@@ -111,7 +112,8 @@ func digestOf(password config.Secret) [sha256.Size]byte {
 }
 
 // reportFile returns a function that logs events of a store's file.
-func reportFile(log *zap.Logger, store string) func(sqlitefile.Event) {
+func reportFile(r service.Runtime, store string) func(sqlitefile.Event) {
+	log := r.Log
 	return func(e sqlitefile.Event) {
 		path := zap.String("path", e.Path)
 		switch e.Kind {
@@ -125,6 +127,10 @@ func reportFile(log *zap.Logger, store string) func(sqlitefile.Event) {
 			log.Error("the "+store+" file cannot be written: what is new is kept in memory", path, zap.Error(e.Err))
 		case sqlitefile.WritingAgain:
 			log.Info("the "+store+" file is written again", path)
+		case sqlitefile.Reading:
+			if r.Reading != nil {
+				r.Reading(store, e.Rows)
+			}
 		}
 	}
 }

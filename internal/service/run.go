@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -36,6 +37,8 @@ type running[S any] struct {
 	log       *logging.Log
 	metrics   *metrics.Metrics
 	readiness metrics.Readiness
+	reading   reading         // of stores
+	held      []os.Signal     // that came while the daemon started
 	watcher   *config.Watcher // nil when files cannot be watched
 	traffic   Traffic
 	overflow  daemon.Overflow
@@ -90,7 +93,10 @@ func (d *running[S]) run() (status int, err error) {
 			return 0, err
 		}
 	}
-	life, err := d.build(d.settings)
+	life, err := d.start()
+	if errors.Is(err, errStopped) {
+		return daemon.ExitOK, nil
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -119,6 +125,21 @@ func (d *running[S]) run() (status int, err error) {
 	}
 	serves = true
 	return d.serve(listeners)
+}
+
+// start builds the first state.
+func (d *running[S]) start() (*Life, error) {
+	s := starting{signals: d.process.Signals, notifier: d.process.Notifier, reading: &d.reading, log: d.log.Logger(), report: d.report}
+	var built *Life
+	err := s.wait(func() (err error) {
+		built, err = d.build(d.settings)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.held = s.held
+	return built, nil
 }
 
 // giveUp closes the sockets after a failed start. Those of the predecessor stay
@@ -162,7 +183,7 @@ func (d *running[S]) notClosed(err error) {
 
 func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
-	r.Readiness, r.Reload = &d.readiness, d.askReload
+	r.Readiness, r.Reload, r.Reading = &d.readiness, d.askReload, d.reading.read
 	sinks := record.Sinks{r.Records, d.recent}
 	if d.page != nil {
 		sinks = append(sinks, d.page)
@@ -248,6 +269,7 @@ func (d *running[S]) serve(listeners []daemon.Listener) (int, error) {
 	defer cancel()
 	return daemon.Run(ctx, daemon.RunOptions{
 		Signals:      d.process.Signals,
+		Held:         d.held,
 		Changes:      d.changes(ctx),
 		Serve:        func(ctx context.Context) error { return d.serveAll(ctx, listeners, adminServer, metricsServer) },
 		Reload:       d.reload,

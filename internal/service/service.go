@@ -78,6 +78,9 @@ type Runtime struct {
 	// Reload asks for a reload. The log names its cause. It does not wait. It is
 	// nil when there is no daemon that could reload.
 	Reload func(cause string)
+	// Reading takes note that entries of a store have been read from its file. It is
+	// nil when there is no daemon that starts.
+	Reading func(store string, entries int)
 }
 
 // NewRuntime returns a runtime with this log, these metrics and a readiness of

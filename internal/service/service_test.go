@@ -36,6 +36,8 @@ type gate struct {
 	held    chan struct{} // gets a token when a line is held
 	release chan struct{}
 	files   []string // that a state names for the watcher
+	// Build takes two tokens, one when it begins and one when it ends; nil: none.
+	building chan struct{}
 
 	mu    sync.Mutex
 	ended []string // words of the states
@@ -122,6 +124,10 @@ func (s *gateSettings) Sockets() ([]daemon.Socket, error) {
 }
 
 func (s *gateSettings) Build(l *Life, _ Runtime) (*gateState, error) {
+	if s.gate.building != nil {
+		<-s.gate.building
+		<-s.gate.building
+	}
 	if s.broken {
 		return nil, s.set.Errorf("broken", "the gate is broken: fix it")
 	}
@@ -213,17 +219,20 @@ func (p *process) configure(t *testing.T, text string) {
 // start returns when the daemon says that it serves.
 func (p *process) start(t *testing.T) {
 	t.Helper()
-	go func() {
-		p.status <- Main(p.gate, Process{
-			Args: p.args, Stdout: io.Discard, Stderr: p, Signals: p.signals,
-			Notifier: daemon.Notifier{Watchdog: p.watchdog, Send: func(state string) error {
-				first, _, _ := strings.Cut(state, "\n")
-				p.states <- first
-				return nil
-			}},
-		})
-	}()
+	go p.main()
 	p.hears(t, "READY=1")
+}
+
+// main runs the daemon to its end.
+func (p *process) main() {
+	p.status <- Main(p.gate, Process{
+		Args: p.args, Stdout: io.Discard, Stderr: p, Signals: p.signals,
+		Notifier: daemon.Notifier{Watchdog: p.watchdog, Send: func(state string) error {
+			first, _, _ := strings.Cut(state, "\n")
+			p.states <- first
+			return nil
+		}},
+	})
 }
 
 // hears waits for the next word to the service manager.

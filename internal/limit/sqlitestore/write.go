@@ -91,6 +91,7 @@ func (w *writer) fillJournal(ctx context.Context, f *sqlitefile.File) (map[limit
 			}
 			found[r.ID] = true
 			w.entries++
+			f.Filled(1)
 			return nil
 		})
 		if err = cmp.Or(err, bad); err != nil {
@@ -104,6 +105,7 @@ func (w *writer) fillJournal(ctx context.Context, f *sqlitefile.File) (map[limit
 // fillCounters adds the rows of the counters to memory, except for those with newer ones.
 func (w *writer) fillCounters(ctx context.Context, f *sqlitefile.File, newer map[limit.ID]bool) error {
 	return f.Each(ctx, func(rows *sql.Rows) error {
+		f.Filled(1)
 		var r memstore.Row
 		var id string
 		var window int64

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -60,8 +62,10 @@ type File struct {
 	schema     Schema
 	lock       *os.File
 	statements []*sql.Stmt
-	isRead     bool  // memory has been filled from it
-	seen       sight // as it was left by the last write
+	note       func(rows int) // is called for every readingStep rows; may be nil
+	read       int            // rows since then
+	isRead     bool           // memory has been filled from it
+	seen       sight          // as it was left by the last write
 }
 
 // ErrForeign marks the database of another program.
@@ -76,6 +80,15 @@ var errCorrupt = errors.New("not a usable database")
 // Each calls row for every row of a query.
 func (f *File) Each(ctx context.Context, row func(*sql.Rows) error, query string, args ...any) error {
 	return each(ctx, f.Reader, row, query, args...)
+}
+
+// Filled counts rows that Memory.Fill has read. A start that takes long shows in this
+// way that it goes on.
+func (f *File) Filled(rows int) {
+	if f.read += rows; f.read >= readingStep && f.note != nil {
+		f.note(f.read)
+		f.read = 0
+	}
 }
 
 func each(ctx context.Context, db *sql.DB, row func(*sql.Rows) error, query string, args ...any) (err error) {
@@ -112,8 +125,8 @@ func (f *File) InTx(do func(*sql.Tx) error) error {
 
 // openFile opens or creates a database. The error for a corrupt one wraps errCorrupt.
 // read, which may be nil, reads a database of this version while it is checked.
-func openFile(ctx context.Context, schema Schema, path string, read func(context.Context, *File) error) (*File, error) {
-	f := &File{path: path, schema: schema}
+func openFile(ctx context.Context, schema Schema, path string, note func(rows int), read func(context.Context, *File) error) (*File, error) {
+	f := &File{path: path, schema: schema, note: note}
 	var err error
 	if f.lock, err = f.lockFile(); err != nil {
 		return nil, err
@@ -275,8 +288,12 @@ func tablesOf(ctx context.Context, db *sql.DB) (tables []string, err error) {
 	return tables, err
 }
 
+// checkLook is the time between two signs that a check still runs.
+const checkLook = 5 * time.Second
+
 // check checks that SQLite can use the file. It writes nothing.
 func (f *File) check(ctx context.Context) error {
+	defer f.showCheck()()
 	var verdict string
 	if err := f.Writer.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
 		return err
@@ -285,6 +302,31 @@ func (f *File) check(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", errCorrupt, verdict)
 	}
 	return nil
+}
+
+// showCheck shows that the start goes on until the returned function is called.
+func (f *File) showCheck() (done func()) {
+	if f.note == nil {
+		return func() {}
+	}
+	stop := make(chan struct{})
+	var showing sync.WaitGroup
+	showing.Go(func() {
+		look := time.NewTicker(checkLook)
+		defer look.Stop()
+		for {
+			select {
+			case <-look.C:
+				f.note(0)
+			case <-stop:
+				return
+			}
+		}
+	})
+	return func() {
+		close(stop)
+		showing.Wait()
+	}
 }
 
 // prepare creates the schema, or converts the file to it.

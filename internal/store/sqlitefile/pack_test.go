@@ -12,7 +12,7 @@ import (
 // TestPack reads rows of every kind of value through SQLite.
 func TestPack(t *testing.T) {
 	schema := Schema{Name: "test", ID: 1, Version: 1, Create: "CREATE TABLE IF NOT EXISTS t (n INTEGER, s TEXT);"}
-	f, err := openFile(t.Context(), schema, filepath.Join(t.TempDir(), "pack.db"), nil)
+	f, err := openFile(t.Context(), schema, filepath.Join(t.TempDir(), "pack.db"), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func waitFor(ctx context.Context, schema Schema, path string) (*File, error) {
 	waiting, cancel := context.WithTimeout(ctx, sharedWait)
 	defer cancel()
 	for {
-		f, err := openFile(ctx, schema, path, nil)
+		f, err := openFile(ctx, schema, path, nil, nil)
 		if !errors.Is(err, errInUse) {
 			return f, err
 		}

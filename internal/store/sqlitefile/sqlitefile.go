@@ -46,7 +46,11 @@ const (
 	Replaced                          // another process wrote or replaced the file, and it is usable: the entries in memory were added to it
 	WriteFailing                      // reported once, until WritingAgain
 	WritingAgain
+	Reading // Rows more rows have been read from the file, or it is being checked
 )
+
+// readingStep is how many rows an event of reading is about.
+const readingStep = 100_000
 
 // Event is something for the log.
 type Event struct {
@@ -54,6 +58,7 @@ type Event struct {
 	Path  string
 	Aside string
 	Err   error
+	Rows  int
 }
 
 // Memory is the state of which the file keeps a copy. Its methods are called by one
@@ -94,7 +99,7 @@ type Salvager interface {
 type Options struct {
 	Path   string
 	Schema Schema
-	Report func(Event)      // is called for each event, by the Keeper's goroutine and by Open; may be nil
+	Report func(Event)      // is called for each event, by the Keeper's goroutine and by Open, for Reading by two at once; may be nil
 	Now    func() time.Time // clock for pauses and for file names; nil: time.Now
 }
 
@@ -178,7 +183,7 @@ func (k *Keeper) salvage(ctx context.Context) {
 
 // open opens the file and fills memory from it. read is for openFile.
 func (k *Keeper) open(ctx context.Context, read func(context.Context, *File) error) error {
-	f, err := openFile(ctx, k.options.Schema, k.options.Path, read)
+	f, err := openFile(ctx, k.options.Schema, k.options.Path, k.note, read)
 	if err != nil {
 		return err
 	}
@@ -191,6 +196,11 @@ func (k *Keeper) open(ctx context.Context, read func(context.Context, *File) err
 	f.seen = look(f.path)
 	k.file = f
 	return nil
+}
+
+// note reports rows that have been read.
+func (k *Keeper) note(rows int) {
+	k.options.Report(Event{Kind: Reading, Path: k.options.Path, Rows: rows})
 }
 
 // replace renames an unusable file and creates a new one.
