@@ -155,7 +155,10 @@ func (o *reportAsked) preview(ctx context.Context, std streams, ask api.DMARCRep
 		reports += done.Reports
 		return done.After, err
 	})
-	if err = errors.Join(err, out.end()); err != nil {
+	if out.err == nil {
+		out.err = err // the last file may be incomplete
+	}
+	if err = out.end(); err != nil {
 		return exitFailed, err
 	}
 	if reports == 0 {
@@ -174,6 +177,7 @@ type previews struct {
 	pipe *io.PipeWriter // to the code that prints
 	done chan error
 	file *os.File
+	name string // of the file once it is complete
 	err  error
 }
 
@@ -231,12 +235,30 @@ func (p *previews) begin(r *api.DMARCReport) error {
 	return nil
 }
 
-// create creates the file of a report.
+// create creates the file of a report. It has another name until it is complete. Others
+// who may write into the folder know the names of reports, and may have put a link there.
 func (p *previews) create(name string) (err error) {
 	if filepath.Base(name) != name {
 		return fmt.Errorf("%q is no name of a file", name)
 	}
-	p.file, err = os.OpenFile(filepath.Join(p.folder, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	p.name = filepath.Join(p.folder, name)
+	if p.file, err = os.CreateTemp(p.folder, ".dmarc-report-*"); err != nil {
+		return err
+	}
+	return p.file.Chmod(0o640)
+}
+
+// finish gives the file its name if it is complete, and else removes it.
+func (p *previews) finish() error {
+	draft := p.file.Name()
+	err := p.file.Close()
+	p.file = nil
+	if err == nil && p.err == nil {
+		err = os.Rename(draft, p.name)
+	}
+	if err != nil || p.err != nil {
+		err = errors.Join(err, os.Remove(draft))
+	}
 	return err
 }
 
@@ -244,8 +266,7 @@ func (p *previews) create(name string) (err error) {
 func (p *previews) end() error {
 	var err error
 	if p.file != nil {
-		err = p.file.Close()
-		p.file = nil
+		err = p.finish()
 	}
 	if p.pipe != nil {
 		_ = p.pipe.Close()
