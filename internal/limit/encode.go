@@ -12,9 +12,13 @@ const maxText = 64
 
 // Append appends the series to b, in a form that does not depend on the machine.
 func (s *Series) Append(b []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s.cells)))
+	cells := len(s.older)
+	if s.last.n > 0 {
+		cells++
+	}
+	b = binary.AppendUvarint(b, uint64(cells))
 	before := int64(0)
-	for _, c := range s.cells {
+	for c := range s.cells {
 		b = binary.AppendVarint(b, c.at-before)
 		b = binary.AppendVarint(b, c.n)
 		before = c.at
@@ -31,10 +35,11 @@ func (s *Series) Read(b []byte) ([]byte, error) {
 	for range n {
 		at += r.varint()
 		c := cell{at, r.varint()}
-		if c.n <= 0 || len(s.cells) > 0 && s.cells[len(s.cells)-1].at >= at {
+		if c.n <= 0 || s.last.n > 0 && s.last.at >= at {
 			return nil, errCoded
 		}
-		s.cells, s.sum = append(s.cells, c), s.sum+c.n
+		s.sum += c.n
+		s.push(c)
 	}
 	return r.b, r.err
 }

@@ -20,8 +20,13 @@ type cell struct {
 }
 
 // Series counts in a sliding window. The zero value is ready for use.
+//
+// Most mails touch only the latest cell, and nothing leaves the window: so neither needs
+// the list of older cells.
 type Series struct {
-	cells []cell // by time, at most Cells+1
+	older []cell // by time, at most Cells
+	last  cell   // the latest; it counts nothing only if the series is empty
+	first int64  // the number of the oldest part
 	sum   int64
 }
 
@@ -29,53 +34,100 @@ type Series struct {
 // back, are moved to now.
 func (s *Series) Advance(now Millis, width int64) {
 	at := now / width
-	gone := 0
-	for gone < len(s.cells) && s.cells[gone].at < at-Cells {
-		s.sum -= s.cells[gone].n
-		gone++
+	if s.last.n > 0 && s.first < at-Cells {
+		s.forget(at - Cells)
 	}
-	if gone > 0 {
-		s.cells = slices.Delete(s.cells, 0, gone)
+	if s.last.n > 0 && s.last.at > at {
+		s.moveBack(at)
 	}
-	last := len(s.cells)
-	for last > 0 && s.cells[last-1].at > at {
-		last--
-	}
-	if last == len(s.cells) {
+}
+
+// forget removes the cells before a part.
+func (s *Series) forget(part int64) {
+	if s.last.at < part {
+		*s = Series{older: s.older[:0]}
 		return
 	}
-	future := int64(0)
-	for _, c := range s.cells[last:] {
-		future += c.n
+	gone := 0
+	for gone < len(s.older) && s.older[gone].at < part {
+		s.sum -= s.older[gone].n
+		gone++
 	}
-	s.cells, s.sum = s.cells[:last], s.sum-future
-	s.Add(now, width, future)
+	s.older = slices.Delete(s.older, 0, gone)
+	s.oldest()
+}
+
+// moveBack moves the counts of later parts to a part.
+func (s *Series) moveBack(part int64) {
+	n := int64(0)
+	for s.last.n > 0 && s.last.at >= part {
+		n += s.last.n
+		s.pop()
+	}
+	s.push(cell{part, n})
+}
+
+// oldest sets the number of the oldest part.
+func (s *Series) oldest() {
+	s.first = s.last.at
+	if len(s.older) > 0 {
+		s.first = s.older[0].at
+	}
+}
+
+// push adds a cell after all others, without its count in sum.
+func (s *Series) push(c cell) {
+	if s.last.n > 0 {
+		s.older = append(s.older, s.last)
+	}
+	s.last = c
+	s.oldest()
+}
+
+// pop removes the latest cell, without its count in sum.
+func (s *Series) pop() {
+	s.last = cell{}
+	if last := len(s.older) - 1; last >= 0 {
+		s.last, s.older = s.older[last], s.older[:last]
+	}
+	s.oldest()
 }
 
 // Add counts n at now, which must not be earlier than the counts before.
 func (s *Series) Add(now Millis, width, n int64) {
+	n = min(n, math.MaxInt64/4-s.sum)
 	if n <= 0 {
 		return
 	}
-	n = min(n, math.MaxInt64/4-s.sum)
 	at := now / width
 	s.sum += n
-	if last := len(s.cells) - 1; last >= 0 && s.cells[last].at == at {
-		s.cells[last].n += n
+	if s.last.n > 0 && s.last.at == at {
+		s.last.n += n
 		return
 	}
-	s.cells = append(s.cells, cell{at, n})
+	s.push(cell{at, n})
 }
 
 // Sub takes back n, the latest counts first.
 func (s *Series) Sub(n int64) {
-	for n > 0 && len(s.cells) > 0 {
-		last := len(s.cells) - 1
-		taken := min(n, s.cells[last].n)
+	for n > 0 && s.last.n > 0 {
+		taken := min(n, s.last.n)
 		n, s.sum = n-taken, s.sum-taken
-		if s.cells[last].n -= taken; s.cells[last].n == 0 {
-			s.cells = s.cells[:last]
+		if s.last.n -= taken; s.last.n == 0 {
+			s.pop()
 		}
+	}
+}
+
+// cells calls yield for the cells, by time.
+func (s *Series) cells(yield func(cell) bool) {
+	for _, c := range s.older {
+		if !yield(c) {
+			return
+		}
+	}
+	if s.last.n > 0 {
+		yield(s.last)
 	}
 }
 
@@ -85,7 +137,7 @@ func (s *Series) Sum() int64 { return s.sum }
 // Wait returns the time, after Advance, until at least n has left the window. It is the
 // whole window if less than n is in it.
 func (s *Series) Wait(now Millis, width, n int64) time.Duration {
-	for _, c := range s.cells {
+	for c := range s.cells {
 		if n -= c.n; n <= 0 {
 			return time.Duration((c.at+Cells+1)*width-now) * time.Millisecond
 		}

@@ -17,7 +17,8 @@ type changes struct {
 	followed      bool
 	dirty         []*counter
 	gone          []limit.ID
-	dirtyTxns     []*txn
+	dirtyTxns     []slot
+	takenTxns     []slot // those in the latest batch
 	blocksChanged bool
 	rewrite       bool // the file knows nothing
 
@@ -68,7 +69,7 @@ type Row struct {
 }
 
 // Batch is what has to be written to the file, in this order. If that fails, the caller
-// passes the batch to Failed. Rows and Transactions are valid until the next call for
+// passes the batch to Failed before it takes the next one. Rows and Transactions are valid until the next call for
 // rows.
 type Batch struct {
 	Clear  bool // first remove everything
@@ -81,7 +82,6 @@ type Batch struct {
 	More         bool
 
 	counters []*counter
-	txns     []*txn
 }
 
 // Empty reports whether there is nothing to write.
@@ -94,6 +94,7 @@ func (b *Batch) Empty() bool {
 func (s *Store) TakeBatch(most int) *Batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.leaveTxns()
 	b := &Batch{Clear: s.rewrite, Gone: s.gone}
 	s.rewrite, s.gone = false, nil
 	if s.blocksChanged || b.Clear {
@@ -164,8 +165,8 @@ func (s *Store) Failed(b *Batch) {
 			s.changed(c)
 		}
 	}
-	for _, t := range b.txns {
-		s.remember(t)
+	for _, n := range s.takenTxns {
+		s.remember(s.txns.slab.at(n))
 	}
 	if len(s.gone) > maxGone {
 		s.startOver()
@@ -186,7 +187,7 @@ func (s *Store) startOver() {
 			s.changed(c)
 		}
 	}
-	for _, t := range s.txns.all {
+	for t := range s.txns.all {
 		if t.written {
 			s.remember(t)
 		}

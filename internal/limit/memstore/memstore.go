@@ -71,7 +71,6 @@ func New(o Options) *Store {
 	s := &Store{start: o.Start, blocks: make(map[string]limit.Block)}
 	s.tables[logins] = newTable(cmp.Or(o.Logins, limit.DefaultLogins))
 	s.tables[strangers] = newTable(cmp.Or(o.Strangers, limit.DefaultStrangers))
-	s.txns.all = make(map[limit.Digest]*txn)
 	return s
 }
 

@@ -30,18 +30,32 @@ func (s *Store) remember(t *txn) {
 		return
 	}
 	if len(s.dirtyTxns) >= 2*limit.MaxTransactions { // the file cannot be written
-		s.dirtyTxns = slices.DeleteFunc(s.dirtyTxns, func(t *txn) bool { return t.gone })
+		s.dirtyTxns = slices.DeleteFunc(s.dirtyTxns, s.abandon)
 	}
 	t.dirty = true
-	s.dirtyTxns = append(s.dirtyTxns, t)
+	s.dirtyTxns = append(s.dirtyTxns, t.slot)
+}
+
+// abandon reports whether a dirty transaction is gone. Then it is not written.
+func (s *Store) abandon(n slot) bool {
+	t := s.txns.slab.at(n)
+	if t.gone {
+		t.dirty = false
+		s.txns.reuse(t)
+		return true
+	}
+	return false
 }
 
 // takeTxns moves at most most transactions that have to be written to the batch.
 func (s *Store) takeTxns(b *Batch, most int) {
 	n := min(most, len(s.dirtyTxns))
+	s.takenTxns = append(s.takenTxns, s.dirtyTxns[:n]...)
+	s.dirtyTxns = slices.Delete(s.dirtyTxns, 0, n)
 	e := Encoder{B: s.txnData[:0]}
-	for _, t := range s.dirtyTxns[:n] {
-		t.dirty = false
+	for _, n := range s.takenTxns {
+		t := s.txns.slab.at(n)
+		t.dirty, t.taken = false, true
 		if t.gone && !(t.undone && t.written) {
 			continue
 		}
@@ -49,10 +63,17 @@ func (s *Store) takeTxns(b *Batch, most int) {
 		t.encode(&e)
 		b.Until = max(b.Until, t.ends)
 	}
-	b.txns, b.Transactions, s.txnData = s.dirtyTxns[:n], e.B, e.B
-	if s.dirtyTxns = s.dirtyTxns[n:]; len(s.dirtyTxns) == 0 {
-		s.dirtyTxns = nil // with all that were before
+	b.Transactions, s.txnData = e.B, e.B
+}
+
+// leaveTxns ends the batch before: Failed cannot be called for it any more.
+func (s *Store) leaveTxns() {
+	for _, n := range s.takenTxns {
+		t := s.txns.slab.at(n)
+		t.taken = false
+		s.txns.reuse(t)
 	}
+	s.takenTxns = s.takenTxns[:0]
 }
 
 func (t *txn) encode(e *Encoder) {
@@ -69,12 +90,12 @@ func (t *txn) encode(e *Encoder) {
 	e.Uvarint(txnOpen)
 	e.Time(t.ends)
 	e.Uvarint(uint64(t.parts.len()))
-	for part := range t.parts.each() {
+	for part := range t.parts.each {
 		e.B = append(e.B, part[:]...)
 	}
-	e.Uvarint(uint64(len(t.held)))
-	for i := range t.held {
-		h := &t.held[i]
+	e.Uvarint(uint64(t.held.len))
+	for i := range t.held.len {
+		h := t.held.at(i)
 		e.Uvarint(uint64(budgetOf(h.counter.logins)))
 		e.ID(h.counter.id)
 		e.Varint(h.counted)
@@ -100,16 +121,17 @@ func (s *Store) FillTransactions(batches [][]byte, now time.Time) []error {
 		failed[i] = d.Err
 	}
 	at := s.millis(now)
-	maps.DeleteFunc(found, func(name limit.Digest, t *txn) bool { return t.undone || t.ends <= at || s.txns.all[name] != nil })
+	maps.DeleteFunc(found, func(name limit.Digest, t *txn) bool { return t.undone || t.ends <= at || s.txns.find(name) != nil })
 	latest := slices.SortedFunc(maps.Values(found), func(a, b *txn) int { return cmp.Compare(a.ends, b.ends) })
 	for _, t := range latest[max(len(latest)-limit.MaxTransactions, 0):] {
-		if len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
+		if s.txns.full() {
 			break
 		}
-		t.ends = min(t.ends, at+limit.HoldFor.Milliseconds()) // the clock was set back
-		s.txns.all[t.name] = t
+		added := s.txns.add(t.name)
+		t.slot, t.ends = added.slot, min(t.ends, at+limit.HoldFor.Milliseconds()) // the clock was set back
+		*added = *t
 		s.txns.parts += t.parts.len()
-		s.txns.link(t)
+		s.txns.link(added)
 	}
 	return failed
 }
@@ -117,9 +139,7 @@ func (s *Store) FillTransactions(batches [][]byte, now time.Time) []error {
 // decodeTxn reads a transaction. Shares in counters that do not exist any more are left
 // out.
 func (s *Store) decodeTxn(d *Decoder) *txn {
-	t := new(txn)
-	t.begin(decodeDigest(d))
-	t.written = true
+	t := &txn{name: decodeDigest(d), written: true}
 	switch d.Uvarint() {
 	case txnGone:
 		t.undone = true
@@ -140,13 +160,14 @@ func (s *Store) decodeTxn(d *Decoder) *txn {
 	}
 	for n := d.Uvarint(); n > 0 && d.Err == nil; n-- {
 		budget, id := d.Uvarint(), d.ID()
-		h := held{counted: d.Varint(), at: d.Time()}
+		counted, at := d.Varint(), d.Time()
 		if budget >= budgets {
 			d.Err = errCode
 			return t
 		}
-		if h.counter = s.tables[budget].find(id); h.counter != nil {
-			t.held = append(t.held, h)
+		if c := s.tables[budget].find(id); c != nil {
+			h := t.held.add(c)
+			h.counted, h.at = counted, at
 		}
 	}
 	return t

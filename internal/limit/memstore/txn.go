@@ -1,6 +1,7 @@
 package memstore
 
 import (
+	"encoding/binary"
 	"iter"
 	"maps"
 	"slices"
@@ -11,22 +12,18 @@ import (
 // txn is one transaction: the recipients that were counted for it, and how much it has
 // of each counter.
 type txn struct {
-	name  limit.Digest
-	done  bool
-	ends  limit.Millis
-	parts parts
-	held  []held
-	gone  bool // forgotten
+	name       limit.Digest
+	slot       slot
+	next, prev slot // by the time at which they end
+	ends       limit.Millis
+	parts      parts
+	held       shares
+	done       bool
+	gone       bool // forgotten
 	// For the file: written means that the file may have it, dirty that it must be
-	// written, and undone that it must be forgotten there.
-	written, dirty, undone bool
-
-	next, prev *txn // by the time at which they end
-
-	// These arrays are the first memory of parts and held. They are enough for most
-	// transactions.
-	onePart [1]limit.Digest
-	fewHeld [2]held
+	// written, taken that it was in the latest batch, and undone that it must be forgotten
+	// there.
+	written, dirty, taken, undone bool
 }
 
 // held is the share of a transaction in one counter.
@@ -37,81 +34,124 @@ type held struct {
 	at       limit.Millis
 }
 
-// txns are all transactions, in the order in which they end.
-type txns struct {
-	all            map[limit.Digest]*txn
-	oldest, newest *txn
-	parts          int // of all
-
-	free    *txn // transactions that were forgotten, for their memory
-	freeLen int
+// shares are what a transaction has of counters. Most transactions have few.
+type shares struct {
+	few  [2]held
+	many []held // those beyond few
+	len  int
 }
 
-// Bounds beyond limit.MaxTransactions.
-const (
-	// maxParts bounds the recipients of all transactions.
-	maxParts = 20 * limit.MaxTransactions
-	// maxFree bounds the memory that is kept for new transactions. Usually as many end
-	// as begin.
-	maxFree = 1000
-)
+func (h *shares) at(i int) *held {
+	if i < len(h.few) {
+		return &h.few[i]
+	}
+	return &h.many[i-len(h.few)]
+}
+
+// add adds a share in a counter, which is not in the list.
+func (h *shares) add(c *counter) *held {
+	if h.len >= len(h.few) {
+		h.many = append(h.many, held{})
+	}
+	h.len++
+	one := h.at(h.len - 1)
+	one.counter = c
+	return one
+}
+
+// txns are all transactions, in the order in which they end.
+type txns struct {
+	slab           slab[txn]
+	index          index[slot] // by name, which is random
+	oldest, newest slot
+	parts          int // of all
+}
+
+// maxParts bounds the recipients of all transactions.
+const maxParts = 20 * limit.MaxTransactions
+
+func hashOf(name limit.Digest) uint32 { return binary.LittleEndian.Uint32(name[:]) }
+
+// find returns the transaction with a name, or nil.
+func (x *txns) find(name limit.Digest) *txn {
+	n := x.index.find(hashOf(name), func(n slot) bool { return x.slab.at(n).name == name })
+	if n == 0 {
+		return nil
+	}
+	return x.slab.at(n)
+}
+
+// len returns the number of transactions that are not forgotten.
+func (x *txns) len() int { return x.index.len }
+
+// full reports whether a transaction must be forgotten before another one begins.
+func (x *txns) full() bool { return x.len() >= limit.MaxTransactions || x.parts >= maxParts }
 
 // add adds a transaction, without its place in the order.
 func (x *txns) add(name limit.Digest) *txn {
-	t := x.free
-	if t == nil {
-		t = new(txn)
-	} else {
-		x.free = t.next
-		x.freeLen--
-	}
-	t.begin(name)
-	x.all[name] = t
+	n := x.slab.take()
+	t := x.slab.at(n)
+	t.name, t.slot = name, n
+	x.index.add(hashOf(name), n)
 	return t
 }
 
-// begin makes t a new transaction.
-func (t *txn) begin(name limit.Digest) {
-	*t = txn{name: name}
-	t.parts.few, t.held = t.onePart[:0], t.fewHeld[:0]
-}
-
-// remove removes a transaction, and keeps its memory, unless the file has to know of it.
+// remove removes a transaction.
 func (x *txns) remove(t *txn) {
 	x.unlink(t)
 	x.parts -= t.parts.len()
-	delete(x.all, t.name)
+	x.index.remove(hashOf(t.name), t.slot)
 	t.gone = true
-	if x.freeLen < maxFree && !t.dirty && !t.undone {
-		*t = txn{next: x.free, gone: true}
-		x.free = t
-		x.freeLen++
+	x.reuse(t)
+}
+
+// reuse gives the slot of a transaction back, unless it is still needed.
+func (x *txns) reuse(t *txn) {
+	if t.gone && !t.dirty && !t.taken {
+		x.slab.give(t.slot)
 	}
 }
 
 // link makes a transaction the last one to end.
 func (x *txns) link(t *txn) {
 	t.prev = x.newest
-	if x.newest == nil {
-		x.oldest = t
+	if x.newest == 0 {
+		x.oldest = t.slot
 	} else {
-		x.newest.next = t
+		x.slab.at(x.newest).next = t.slot
 	}
-	x.newest = t
+	x.newest = t.slot
 }
 
 func (x *txns) unlink(t *txn) {
-	if t.prev == nil {
+	if t.prev == 0 {
 		x.oldest = t.next
 	} else {
-		t.prev.next = t.next
+		x.slab.at(t.prev).next = t.next
 	}
-	if t.next == nil {
+	if t.next == 0 {
 		x.newest = t.prev
 	} else {
-		t.next.prev = t.prev
+		x.slab.at(t.next).prev = t.prev
 	}
-	t.next, t.prev = nil, nil
+	t.next, t.prev = 0, 0
+}
+
+// first returns the transaction that ends first, or nil.
+func (x *txns) first() *txn {
+	if x.oldest == 0 {
+		return nil
+	}
+	return x.slab.at(x.oldest)
+}
+
+// all calls yield for the transactions until it returns false.
+func (x *txns) all(yield func(*txn) bool) {
+	for n := x.oldest; n != 0; n = x.slab.at(n).next {
+		if !yield(x.slab.at(n)) {
+			return
+		}
+	}
 }
 
 // transaction returns the transaction of an op, and creates it if it is missing.
@@ -119,8 +159,8 @@ func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 	s.expire(now)
 	t := s.running(op, now)
 	if t == nil {
-		for len(s.txns.all) >= limit.MaxTransactions || s.txns.parts >= maxParts {
-			s.forget(s.txns.oldest)
+		for s.txns.full() {
+			s.forget(s.txns.first())
 		}
 		t = s.txns.add(op.Txn)
 	} else {
@@ -133,7 +173,7 @@ func (s *Store) transaction(op *limit.Op, now limit.Millis) *txn {
 
 // running returns the transaction of an op, or nil if there is none or it has ended.
 func (s *Store) running(op *limit.Op, now limit.Millis) *txn {
-	t := s.txns.all[op.Txn]
+	t := s.txns.find(op.Txn)
 	if t != nil && t.ends <= now {
 		s.forget(t)
 		return nil
@@ -145,17 +185,19 @@ func (s *Store) running(op *limit.Op, now limit.Millis) *txn {
 func (s *Store) expire(now limit.Millis) {
 	const atOnce = 64
 	for range atOnce {
-		if s.txns.oldest == nil || s.txns.oldest.ends > now {
+		t := s.txns.first()
+		if t == nil || t.ends > now {
 			return
 		}
-		s.forget(s.txns.oldest)
+		s.forget(t)
 	}
 }
 
 // forget releases what a transaction has reserved, and removes the transaction.
 func (s *Store) forget(t *txn) {
-	for i := range t.held {
-		s.release(&t.held[i], t.held[i].reserved)
+	for i := range t.held.len {
+		h := t.held.at(i)
+		s.release(h, h.reserved)
 	}
 	s.txns.remove(t)
 }
@@ -184,9 +226,9 @@ func (s *Store) heldIn(h *held) *counter {
 
 // hold returns the share of the transaction in an item's counter, or nil.
 func (t *txn) hold(it *limit.Item) *held {
-	for i := range t.held {
-		if t.held[i].counter.id == it.ID {
-			return &t.held[i]
+	for i := range t.held.len {
+		if h := t.held.at(i); h.counter.id == it.ID {
+			return h
 		}
 	}
 	return nil
@@ -197,8 +239,7 @@ func (t *txn) keep(it *limit.Item, c *counter) *held {
 	if h := t.hold(it); h != nil {
 		return h
 	}
-	t.held = append(t.held, held{counter: c})
-	return &t.held[len(t.held)-1]
+	return t.held.add(c)
 }
 
 // own returns the sum of what the transaction has in an item's counter.
@@ -209,49 +250,101 @@ func (t *txn) own(it *limit.Item) int64 {
 	return 0
 }
 
-// parts are the recipients of a transaction. Most transactions have few.
+// parts are the recipients of a transaction. Most transactions have one.
 type parts struct {
-	few  []limit.Digest
-	many map[limit.Digest]struct{} // all, when there are more than fewParts
+	one   limit.Digest
+	alone bool // there is only one
+	more  *digests
 }
 
-const fewParts = 8
-
-func (p *parts) len() int { return max(len(p.few), len(p.many)) }
+func (p *parts) len() int {
+	switch {
+	case p.more != nil:
+		return p.more.len()
+	case p.alone:
+		return 1
+	}
+	return 0
+}
 
 func (p *parts) has(part limit.Digest) bool {
-	if p.many != nil {
-		_, ok := p.many[part]
-		return ok
+	if p.more != nil {
+		return p.more.has(part)
 	}
-	return slices.Contains(p.few, part)
+	return p.alone && p.one == part
 }
 
-// each returns all parts.
-func (p *parts) each() iter.Seq[limit.Digest] {
-	if p.many != nil {
-		return maps.Keys(p.many)
+// each calls yield for all parts, until it returns false.
+func (p *parts) each(yield func(limit.Digest) bool) {
+	if p.alone {
+		yield(p.one)
+	} else if p.more != nil {
+		p.more.each()(yield)
 	}
-	return slices.Values(p.few)
 }
 
 // add adds a part that is not in the set.
 func (p *parts) add(part limit.Digest) {
-	if p.many == nil && len(p.few) < fewParts {
-		p.few = append(p.few, part)
-		return
+	switch {
+	case p.more != nil:
+		p.more.add(part)
+	case p.alone:
+		p.more, p.alone = &digests{few: []limit.Digest{p.one, part}}, false
+	default:
+		p.one, p.alone = part, true
 	}
-	if p.many == nil {
-		p.many = make(map[limit.Digest]struct{}, 2*fewParts)
-		for _, one := range p.few {
-			p.many[one] = struct{}{}
-		}
-		p.few = nil
-	}
-	p.many[part] = struct{}{}
 }
 
 func (p *parts) remove(part limit.Digest) {
-	delete(p.many, part)
-	p.few = slices.DeleteFunc(p.few, func(one limit.Digest) bool { return one == part })
+	if p.more != nil {
+		p.more.remove(part)
+		return
+	}
+	p.alone = p.alone && p.one != part
+}
+
+// digests is a set.
+type digests struct {
+	few  []limit.Digest
+	many map[limit.Digest]struct{} // all, when there are more than fewDigests
+}
+
+const fewDigests = 8
+
+func (d *digests) len() int { return max(len(d.few), len(d.many)) }
+
+func (d *digests) has(one limit.Digest) bool {
+	if d.many != nil {
+		_, ok := d.many[one]
+		return ok
+	}
+	return slices.Contains(d.few, one)
+}
+
+func (d *digests) each() iter.Seq[limit.Digest] {
+	if d.many != nil {
+		return maps.Keys(d.many)
+	}
+	return slices.Values(d.few)
+}
+
+// add adds a digest that is not in the set.
+func (d *digests) add(one limit.Digest) {
+	if d.many == nil && len(d.few) < fewDigests {
+		d.few = append(d.few, one)
+		return
+	}
+	if d.many == nil {
+		d.many = make(map[limit.Digest]struct{}, 2*fewDigests)
+		for _, few := range d.few {
+			d.many[few] = struct{}{}
+		}
+		d.few = nil
+	}
+	d.many[one] = struct{}{}
+}
+
+func (d *digests) remove(one limit.Digest) {
+	delete(d.many, one)
+	d.few = slices.DeleteFunc(d.few, func(few limit.Digest) bool { return few == one })
 }
