@@ -165,9 +165,7 @@ func (s *Store) Failed(b *Batch) {
 			s.changed(c)
 		}
 	}
-	for _, n := range s.takenTxns {
-		s.remember(s.txns.slab.at(n))
-	}
+	s.failedTxns()
 	if len(s.gone) > maxGone {
 		s.startOver()
 	}

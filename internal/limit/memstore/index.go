@@ -75,7 +75,9 @@ func (x *index[P]) place(hash uint32, thing P) uint32 {
 }
 
 // replace puts another thing with the same hash in the place of a thing.
-func (x *index[P]) replace(hash uint32, thing, other P) { x.entries[x.place(hash, thing)].thing = other }
+func (x *index[P]) replace(hash uint32, thing, other P) {
+	x.entries[x.place(hash, thing)].thing = other
+}
 
 // remove removes a thing that the index has.
 func (x *index[P]) remove(hash uint32, thing P) {

@@ -66,6 +66,16 @@ func (s *Store) takeTxns(b *Batch, most int) {
 	b.Transactions, s.txnData = e.B, e.B
 }
 
+// failedTxns has the transactions of the latest batch written again. They are before the
+// others, because one that is undone can have begun again since.
+func (s *Store) failedTxns() {
+	again := slices.DeleteFunc(slices.Clone(s.takenTxns), func(n slot) bool { return s.txns.slab.at(n).dirty })
+	for _, n := range again {
+		s.txns.slab.at(n).dirty = true
+	}
+	s.dirtyTxns = slices.Insert(s.dirtyTxns, 0, again...)
+}
+
 // leaveTxns ends the batch before: Failed cannot be called for it any more.
 func (s *Store) leaveTxns() {
 	for _, n := range s.takenTxns {
