@@ -65,25 +65,14 @@ func (x *index[P]) put(e entry[P]) {
 	x.entries[i] = e
 }
 
-// place returns where a thing is that the index has.
-func (x *index[P]) place(hash uint32, thing P) uint32 {
-	i := hash & x.mask()
-	for x.entries[i].thing != thing {
-		i = (i + 1) & x.mask()
-	}
-	return i
-}
-
-// replace puts another thing with the same hash in the place of a thing.
-func (x *index[P]) replace(hash uint32, thing, other P) {
-	x.entries[x.place(hash, thing)].thing = other
-}
-
 // remove removes a thing that the index has.
 func (x *index[P]) remove(hash uint32, thing P) {
 	x.len--
 	var none entry[P]
-	gap := x.place(hash, thing)
+	gap := hash & x.mask()
+	for x.entries[gap].thing != thing {
+		gap = (gap + 1) & x.mask()
+	}
 	for i := (gap + 1) & x.mask(); x.entries[i].thing != none.thing; i = (i + 1) & x.mask() {
 		// The thing can be in the gap if its home is not between the gap and its place.
 		if e := x.entries[i]; (i-e.hash)&x.mask() >= (i-gap)&x.mask() {
