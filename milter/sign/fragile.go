@@ -63,6 +63,14 @@ func (f *fragility) body(p []byte) {
 // ascii reports whether no octet has its highest bit set.
 func ascii(p []byte) bool {
 	const high = 0x8080808080808080
+	for len(p) >= 32 { // more than twice as fast as word by word
+		first := binary.LittleEndian.Uint64(p) | binary.LittleEndian.Uint64(p[8:])
+		second := binary.LittleEndian.Uint64(p[16:]) | binary.LittleEndian.Uint64(p[24:])
+		if (first|second)&high != 0 {
+			return false
+		}
+		p = p[32:]
+	}
 	for len(p) >= 8 {
 		if binary.LittleEndian.Uint64(p)&high != 0 {
 			return false
