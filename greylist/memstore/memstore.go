@@ -300,10 +300,32 @@ func (s *Store) fillShard(sh *shard, rows []Row, hashes []uint64, which []int32)
 			sh.learn(slot, *row)
 		case sh.away.row(hash) != 0:
 		case s.isFull(sh):
-			s.leave(sh, hash, row.RowID)
+			s.fillFull(sh, hash, row)
 		default:
 			sh.put(hash, *row)
 		}
+	}
+}
+
+// fillFull adds a row to a shard that has no room for another entry. When the number of
+// the row has none either, a row that is worth more takes the place of an entry: otherwise
+// the oldest rows would be forgotten, and with them what was allowed by hand.
+func (s *Store) fillFull(sh *shard, hash uint64, row *Row) {
+	if sh.away.add(hash, row.RowID) {
+		return
+	}
+	s.lost.Add(1) // the row, or the entry
+	var e entry
+	e.set(isClient, row.ID.IsClient())
+	e.setState(state{row.Triplet, row.Client})
+	victim := sh.leastWorth()
+	if victim < 0 || sh.slot(victim).rowID == 0 || sh.slot(victim).worth() >= e.worth() {
+		return
+	}
+	sh.remove(victim)
+	sh.evicted++
+	if !s.isFull(sh) { // its ID may be longer than that of the victim
+		sh.put(hash, *row)
 	}
 }
 

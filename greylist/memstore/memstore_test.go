@@ -1,6 +1,7 @@
 package memstore_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -53,6 +54,33 @@ func TestBound(t *testing.T) {
 	if why := see(t, s, greylist.NewKey("", "", "203.0.113.0/24", "x", "y"), at()); why != greylist.AllowedByHand {
 		t.Errorf("allowed by hand, after the flood: %d", why)
 	}
+}
+
+// TestFillBeyondTheBound fills a small store with far more rows than it has room for. What
+// was allowed by hand is in the oldest row, and is not forgotten.
+func TestFillBeyondTheBound(t *testing.T) {
+	s := memstore.New(memstore.Options{Memory: 1, Backing: missing{}})
+	const n = 100_000
+	rows := make([]memstore.Row, n+1)
+	for i := range n {
+		rows[i] = memstore.Row{RowID: int64(n - i + 1), Entry: greylist.Entry{ID: key(i).ByNetwork(), Triplet: greylist.Triplet{First: greylist.At(at())}}}
+	}
+	rows[n] = memstore.Row{RowID: 1, Entry: greylist.Entry{ID: "203.0.113.0/24", Client: greylist.Client{Manual: true}}}
+	s.Fill(rows)
+	if s.Forgotten() == 0 {
+		t.Fatal("the store had room for all")
+	}
+	r, err := s.Peek(t.Context(), greylist.NewKey("", "", "203.0.113.0/24", "x", "y"))
+	if err != nil || !r.NetworkClient.Manual {
+		t.Errorf("allowed by hand: %+v, %v", r, err)
+	}
+}
+
+// missing is a backing without rows.
+type missing struct{}
+
+func (missing) Load(context.Context, int64) (memstore.Row, bool, error) {
+	return memstore.Row{}, false, nil
 }
 
 func TestPurge(t *testing.T) {

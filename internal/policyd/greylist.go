@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -162,6 +163,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	n.life.OnBegin(func() { o.store.apply(o.limits(), o.GreylistFlood) })
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n.Readiness) })
 	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
+	n.life.Background(func(ctx context.Context) { o.store.warn(ctx, n.Log) })
 	waited := o.store.waited
 	check := &checks.Greylist{
 		Delimiters:     n.delimiters(),
@@ -239,6 +241,7 @@ type greylistStore struct {
 	instances checks.Instances
 	waited    prometheus.Histogram
 	kind      string // sqlite, memory, redis: for people
+	forgot    forgetting
 }
 
 // browsedStore is the interface of every store of the greylist.
@@ -379,6 +382,46 @@ func (g *greylistStore) forgotten() uint64 {
 		return s.Forgotten()
 	}
 	return 0
+}
+
+const (
+	// forgottenLook is the time between two looks at what was forgotten.
+	forgottenLook = time.Minute
+	// forgottenPause is the shortest time between two lines about it.
+	forgottenPause = time.Hour
+)
+
+// forgetting is what was logged about forgotten entries, kept over reloads.
+type forgetting struct {
+	mu     sync.Mutex
+	logged uint64
+	at     time.Time
+}
+
+// warn logs that entries are forgotten, while the check runs.
+func (g *greylistStore) warn(ctx context.Context, log *zap.Logger) {
+	look := time.NewTicker(forgottenLook)
+	defer look.Stop()
+	for {
+		g.forgot.note(g.forgotten(), time.Now(), log)
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// note logs how many entries have been forgotten since the last line, at most once in
+// forgottenPause.
+func (f *forgetting) note(forgotten uint64, now time.Time, log *zap.Logger) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if forgotten == f.logged || f.logged > 0 && now.Sub(f.at) < forgottenPause {
+		return
+	}
+	log.Error("the greylist forgets entries, and their senders wait once more; raise greylist-memory", zap.Uint64("entries", forgotten-f.logged))
+	f.logged, f.at = forgotten, now
 }
 
 // number returns the value of a gauge for a condition.
