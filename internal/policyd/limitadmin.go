@@ -36,8 +36,17 @@ func limitCommand[A any](c *current, answer func(*limitPart, context.Context, A)
 		if o.store == nil {
 			return nil, &admin.Error{Code: admin.CodeFailed, Message: "there are no limits and no blocks: set limit, as login.recipients=300/1h"}
 		}
-		return answer(o, ctx, args)
+		result, err := answer(o, ctx, args)
+		return result, withFix(err)
 	})
+}
+
+// withFix adds the fix to an error of the store or of a table of overrides.
+func withFix(err error) error {
+	if failed := (*admin.Error)(nil); err == nil || errors.As(err, &failed) {
+		return err
+	}
+	return fmt.Errorf("%w; see that limit-store and limit-overrides answer, then repeat the command", err)
 }
 
 func badLimitArgs(format string, args ...any) error {
@@ -289,7 +298,8 @@ func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs, _ func(
 	if o.store == nil {
 		return o.firstBlock(ctx, b)
 	}
-	return o.setBlock(ctx, b, false)
+	result, err := o.setBlock(ctx, b, false)
+	return result, withFix(err)
 }
 
 // firstBlock sets a block while there is no store, because nothing is limited. It
@@ -322,7 +332,7 @@ func (o *limitPart) setBlock(ctx context.Context, b limit.Block, lift bool) (any
 		return nil, err
 	}
 	if err := o.store.guard.SetBlock(ctx, b, lift); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the block of %s has not changed: %w", b.Login, err)
 	}
 	if err := o.store.blocks.Refresh(ctx); err != nil {
 		return nil, err
