@@ -332,7 +332,7 @@ func (o *limitPart) setBlock(ctx context.Context, b limit.Block, lift bool) (any
 		return nil, err
 	}
 	if err := o.store.guard.SetBlock(ctx, b, lift); err != nil {
-		return nil, fmt.Errorf("the block of %s has not changed: %w", b.Login, err)
+		return nil, fmt.Errorf("the change to the block of %s was not stored: %w", b.Login, err)
 	}
 	if err := o.store.blocks.Refresh(ctx); err != nil {
 		return nil, err
