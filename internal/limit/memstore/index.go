@@ -1,83 +1,79 @@
 package memstore
 
-// index finds things by their hash. It needs one access to memory for nearly all lookups,
-// where Go's maps need several: limits are looked up with each mail, and are too many
-// for the caches of the processor.
+// index finds the slots of things by their hash. It needs one access to memory for nearly
+// all lookups, where Go's maps need several: the things are looked up with each mail, and
+// are too many for the caches of the processor.
 //
 // It is a table of at least a third more entries than it has things, with linear probing:
 // a thing is in the first free entry from its home on, and removing one closes the gap. So
-// a lookup ends at a free entry. P is comparable without allocation: a slot or a pointer.
-type index[P comparable] struct {
-	entries []entry[P] // their number is a power of two
+// a lookup ends at a free entry.
+type index struct {
+	entries []entry // their number is a power of two
 	len     int
 }
 
-// entry is free if its thing is the zero value.
-type entry[P comparable] struct {
+// entry is free if its thing is 0.
+type entry struct {
 	hash  uint32
-	thing P
+	thing slot
 }
 
 const leastEntries = 64
 
-func (x *index[P]) mask() uint32 { return uint32(len(x.entries) - 1) }
+func (x *index) mask() uint32 { return uint32(len(x.entries) - 1) }
 
-// find returns the thing with a hash for which is returns true, or the zero value.
-func (x *index[P]) find(hash uint32, is func(P) bool) (thing P) {
+// find returns the thing with a hash for which is returns true, or 0.
+func (x *index) find(hash uint32, is func(slot) bool) slot {
 	if x.len == 0 {
-		return thing
+		return 0
 	}
-	var none P
 	for i := hash & x.mask(); ; i = (i + 1) & x.mask() {
 		e := &x.entries[i]
-		if e.thing == none || e.hash == hash && is(e.thing) {
+		if e.thing == 0 || e.hash == hash && is(e.thing) {
 			return e.thing
 		}
 	}
 }
 
 // add adds a thing that the index does not have.
-func (x *index[P]) add(hash uint32, thing P) {
+func (x *index) add(hash uint32, thing slot) {
 	if x.len >= len(x.entries)/4*3 {
 		x.grow()
 	}
 	x.len++
-	x.put(entry[P]{hash, thing})
+	x.put(entry{hash, thing})
 }
 
-func (x *index[P]) grow() {
+func (x *index) grow() {
 	old := x.entries
-	x.entries = make([]entry[P], max(leastEntries, 2*len(old)))
-	var none P
+	x.entries = make([]entry, max(leastEntries, 2*len(old)))
 	for _, e := range old {
-		if e.thing != none {
+		if e.thing != 0 {
 			x.put(e)
 		}
 	}
 }
 
-func (x *index[P]) put(e entry[P]) {
-	var none P
+func (x *index) put(e entry) {
 	i := e.hash & x.mask()
-	for x.entries[i].thing != none {
+	for x.entries[i].thing != 0 {
 		i = (i + 1) & x.mask()
 	}
 	x.entries[i] = e
 }
 
 // remove removes a thing that the index has.
-func (x *index[P]) remove(hash uint32, thing P) {
+func (x *index) remove(hash uint32, thing slot) {
 	x.len--
-	var none entry[P]
 	gap := hash & x.mask()
 	for x.entries[gap].thing != thing {
 		gap = (gap + 1) & x.mask()
 	}
-	for i := (gap + 1) & x.mask(); x.entries[i].thing != none.thing; i = (i + 1) & x.mask() {
+	for i := (gap + 1) & x.mask(); x.entries[i].thing != 0; i = (i + 1) & x.mask() {
 		// The thing can be in the gap if its home is not between the gap and its place.
 		if e := x.entries[i]; (i-e.hash)&x.mask() >= (i-gap)&x.mask() {
 			x.entries[gap], gap = e, i
 		}
 	}
-	x.entries[gap] = none
+	x.entries[gap] = entry{}
 }

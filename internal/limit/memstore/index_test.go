@@ -18,7 +18,7 @@ func FuzzIndex(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, keys []byte, spread uint32, grow bool) {
 		var things slab[byte]
-		var x index[slot]
+		var x index
 		want := map[byte]slot{}
 		for i, key := range keys {
 			hash := uint32(key) * spread

@@ -62,7 +62,7 @@ func (h *shares) add(c *counter) *held {
 // txns are all transactions, in the order in which they end.
 type txns struct {
 	slab           slab[txn]
-	index          index[slot] // by name, which is random
+	index          index // by name, which is random
 	oldest, newest slot
 	parts          int // of all
 }
