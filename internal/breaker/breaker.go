@@ -116,6 +116,15 @@ func New(c Config) *Breaker {
 	return b
 }
 
+// refusal returns the error of a question that is refused after a failure. A deadline was
+// that of the failed question, so it is not wrapped: the refused one was in time.
+func refusal(last error) error {
+	if errors.Is(last, context.DeadlineExceeded) {
+		return fmt.Errorf("%w; last error: %v", ErrDown, last)
+	}
+	return fmt.Errorf("%w; last error: %w", ErrDown, last)
+}
+
 // Question is a question that was allowed.
 type Question struct {
 	breaker *Breaker
@@ -134,7 +143,7 @@ func (b *Breaker) Allow() (Question, error) {
 		return Question{breaker: b}, nil
 	}
 	if b.probing || b.config.Now().Before(b.until) {
-		return Question{}, fmt.Errorf("%w; last error: %w", ErrDown, b.err)
+		return Question{}, refusal(b.err)
 	}
 	b.probing = true
 	return Question{b, true}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -96,6 +97,21 @@ func TestOpensAndCloses(t *testing.T) {
 		t.Errorf("closed: %v, %v", err, l.Down())
 	}
 	l.wantChanges(t, "up=false err=connection refused down=0s asked=connection refused", "up=true err=<nil> down=1s asked=<nil>")
+}
+
+// A question that is refused after a time-out has not been late itself.
+func TestRefusedInTime(t *testing.T) {
+	l := newLab(nil)
+	late := fmt.Errorf("no answer: %w", context.DeadlineExceeded)
+	for range 3 {
+		if err := l.ask(late); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("before it opens: %v", err)
+		}
+	}
+	err := l.ask(nil)
+	if !errors.Is(err, breaker.ErrDown) || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), late.Error()) {
+		t.Errorf("open: %v", err)
+	}
 }
 
 func TestClasses(t *testing.T) {

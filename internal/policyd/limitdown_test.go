@@ -37,7 +37,7 @@ func TestLimitPaused(t *testing.T) {
 				done.Go(func() {
 					for i := range each {
 						v := ask(t, d.current, limitRequest("bob@x.example", fmt.Sprint("paused", w, "-", i)))
-						if v.Kind != kind { // its reason is deadline_spent
+						if v.Kind != kind {
 							t.Errorf("%+v", v)
 						}
 						if v := ask(t, d.current, limitRequest("eve@x.example", fmt.Sprint("paused", w, "-", i))); v.Reason != record.LimitBlocked {
