@@ -147,6 +147,7 @@ func shouldBeZero() []string {
 	return []string{
 		"postern_config_reload_failed", "postern_log_blocked", "postern_files_held_back",
 		"postern_dkim_key_problems", "postern_dkim_rotation_problems", "postern_hold_queue_messages", "postern_limit_blocked_logins",
+		"postern_greylist_forgotten_total",
 	}
 }
 

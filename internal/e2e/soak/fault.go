@@ -47,9 +47,9 @@ func (s *site) faults() map[string]fault {
 
 func nothing() error { return nil }
 
-func (s *site) redisKilled(context.Context) (func() error, error) {
+func (s *site) redisKilled(ctx context.Context) (func() error, error) {
 	s.killRedis()
-	return s.startRedis, nil
+	return func() error { return s.startRedis(ctx) }, nil
 }
 
 func (s *site) redisPaused(context.Context) (func() error, error) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -65,19 +66,30 @@ func start(ctx context.Context) (s *site, err error) {
 	if _, s.redisPort, err = net.SplitHostPort(addr); err != nil {
 		return s, err
 	}
-	if err := s.startRedis(); err != nil {
+	if err := s.startRedis(ctx); err != nil {
 		return s, err
 	}
 	return s, s.startDaemons(ctx)
 }
 
-func (s *site) startRedis() error {
+// startRedis returns when Redis accepts connections.
+func (s *site) startRedis(ctx context.Context) error {
 	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", s.redisPort, "--dir", s.dir, "--save", "", "--logfile", s.path("redis.log"))
 	if err := tied.Start(cmd); err != nil {
 		return fmt.Errorf("redis-server: %w", err)
 	}
 	s.redis = cmd
-	return nil
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("redis-server accepts no connection"))
+	defer cancel()
+	for {
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", s.redisPort))
+		if err == nil {
+			return conn.Close()
+		}
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 func (s *site) killRedis() {
