@@ -69,8 +69,8 @@ type Row struct {
 }
 
 // Batch is what has to be written to the file, in this order. If that fails, the caller
-// passes the batch to Failed before it takes the next one. Rows and Transactions are valid until the next call for
-// rows.
+// passes the batch to Failed before it takes the next one. Rows and Transactions are
+// valid until the next call for rows.
 type Batch struct {
 	Clear  bool // first remove everything
 	Gone   []limit.ID

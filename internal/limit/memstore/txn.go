@@ -2,9 +2,7 @@ package memstore
 
 import (
 	"encoding/binary"
-	"iter"
 	"maps"
-	"slices"
 
 	"github.com/postern-mail/postern/internal/limit"
 )
@@ -253,98 +251,47 @@ func (t *txn) own(it *limit.Item) int64 {
 // parts are the recipients of a transaction. Most transactions have one.
 type parts struct {
 	one   limit.Digest
-	alone bool // there is only one
-	more  *digests
+	alone bool                      // there is only one
+	more  map[limit.Digest]struct{} // all, once there were two
 }
 
 func (p *parts) len() int {
-	switch {
-	case p.more != nil:
-		return p.more.len()
-	case p.alone:
+	if p.alone {
 		return 1
 	}
-	return 0
+	return len(p.more)
 }
 
 func (p *parts) has(part limit.Digest) bool {
-	if p.more != nil {
-		return p.more.has(part)
+	if p.alone {
+		return p.one == part
 	}
-	return p.alone && p.one == part
+	_, ok := p.more[part]
+	return ok
 }
 
 // each calls yield for all parts, until it returns false.
 func (p *parts) each(yield func(limit.Digest) bool) {
 	if p.alone {
 		yield(p.one)
-	} else if p.more != nil {
-		p.more.each()(yield)
+		return
 	}
+	maps.Keys(p.more)(yield)
 }
 
 // add adds a part that is not in the set.
 func (p *parts) add(part limit.Digest) {
 	switch {
 	case p.more != nil:
-		p.more.add(part)
+		p.more[part] = struct{}{}
 	case p.alone:
-		p.more, p.alone = &digests{few: []limit.Digest{p.one, part}}, false
+		p.more, p.alone = map[limit.Digest]struct{}{p.one: {}, part: {}}, false
 	default:
 		p.one, p.alone = part, true
 	}
 }
 
 func (p *parts) remove(part limit.Digest) {
-	if p.more != nil {
-		p.more.remove(part)
-		return
-	}
 	p.alone = p.alone && p.one != part
-}
-
-// digests is a set.
-type digests struct {
-	few  []limit.Digest
-	many map[limit.Digest]struct{} // all, when there are more than fewDigests
-}
-
-const fewDigests = 8
-
-func (d *digests) len() int { return max(len(d.few), len(d.many)) }
-
-func (d *digests) has(one limit.Digest) bool {
-	if d.many != nil {
-		_, ok := d.many[one]
-		return ok
-	}
-	return slices.Contains(d.few, one)
-}
-
-func (d *digests) each() iter.Seq[limit.Digest] {
-	if d.many != nil {
-		return maps.Keys(d.many)
-	}
-	return slices.Values(d.few)
-}
-
-// add adds a digest that is not in the set.
-func (d *digests) add(one limit.Digest) {
-	if d.many == nil && len(d.few) < fewDigests {
-		d.few = append(d.few, one)
-		return
-	}
-	if d.many == nil {
-		d.many = make(map[limit.Digest]struct{}, 2*fewDigests)
-		for _, few := range d.few {
-			d.many[few] = struct{}{}
-		}
-		d.few = nil
-	}
-	d.many[one] = struct{}{}
-}
-
-func (d *digests) remove(one limit.Digest) {
-	delete(d.many, one)
-	d.few = slices.DeleteFunc(d.few, func(few limit.Digest) bool { return few == one })
+	delete(p.more, part)
 }
