@@ -9,6 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/dns"
 	"github.com/postern-mail/postern/internal/service/lastgood"
@@ -59,7 +60,8 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 
 // register adds the metrics of the state in force.
 func (c *current) register(m *metrics.Metrics) {
-	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats), tables.NewCollector(c.eachTable))
+	each := tables.InForce(c.Current, func(s *state) []postmap.Table { return s.tables })
+	service.Register(m, c, rooms(), dns.NewCollector(c.resolverStats), tables.NewCollector(each))
 }
 
 // limited returns a function that counts SMTP sessions of MTAs with an old milter

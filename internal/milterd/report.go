@@ -292,9 +292,7 @@ func reportFile(r service.Runtime) func(sqlitefile.Event) {
 		case sqlitefile.WritingAgain:
 			log.Info("the file of DMARC reports is written again", path)
 		case sqlitefile.Reading:
-			if r.Reading != nil {
-				r.Reading("DMARC report", e.Rows)
-			}
+			r.ReadRows("DMARC report", e.Rows)
 		}
 	}
 }

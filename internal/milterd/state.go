@@ -94,15 +94,3 @@ func (c *current) resolverStats() (resolver.Stats, bool) {
 	}
 	return s.dns.Stats(), true
 }
-
-// eachTable calls visit for each Postfix table of the state in force.
-func (c *current) eachTable(visit func(postmap.Table)) {
-	s, release := c.Acquire()
-	defer release()
-	if s == nil {
-		return
-	}
-	for _, t := range s.tables {
-		visit(t)
-	}
-}

@@ -98,18 +98,6 @@ func (c *current) resolverStats() (resolver.Stats, bool) {
 	return s.dns.Stats(), true
 }
 
-// eachTable calls visit for each Postfix table of the state in force.
-func (c *current) eachTable(visit func(postmap.Table)) {
-	s, release := c.Acquire()
-	defer release()
-	if s == nil {
-		return
-	}
-	for _, t := range s.tables {
-		visit(t)
-	}
-}
-
 func onError(word string) policy.OnError {
 	if word == wordDefer {
 		return policy.ErrorDefer

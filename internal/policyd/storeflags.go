@@ -128,9 +128,7 @@ func reportFile(r service.Runtime, store string) func(sqlitefile.Event) {
 		case sqlitefile.WritingAgain:
 			log.Info("the "+store+" file is written again", path)
 		case sqlitefile.Reading:
-			if r.Reading != nil {
-				r.Reading(store, e.Rows)
-			}
+			r.ReadRows(store, e.Rows)
 		}
 	}
 }

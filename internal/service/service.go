@@ -83,6 +83,13 @@ type Runtime struct {
 	Reading func(store string, entries int)
 }
 
+// ReadRows calls Reading, if there is one.
+func (r Runtime) ReadRows(store string, rows int) {
+	if r.Reading != nil {
+		r.Reading(store, rows)
+	}
+}
+
 // NewRuntime returns a runtime with this log, these metrics and a readiness of
 // its own.
 func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {

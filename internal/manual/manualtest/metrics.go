@@ -23,16 +23,19 @@ func Table(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	go func() {
-		for {
-			client, err := server.Accept()
-			if err != nil {
-				return
-			}
-			go answer(client)
-		}
-	}()
+	go ServeTable(server)
 	return "socketmap:inet:" + server.Addr().String() + ":none"
+}
+
+// ServeTable serves a table without entries until server is closed.
+func ServeTable(server net.Listener) {
+	for {
+		client, err := server.Accept()
+		if err != nil {
+			return
+		}
+		go answer(client)
+	}
 }
 
 // answer answers each request of socketmap_table(5) that a key is not listed.

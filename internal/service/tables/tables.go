@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
+	"github.com/postern-mail/postern/internal/service"
 )
 
 // State returns a function that logs, once for each change, that the servers of a
@@ -32,6 +33,21 @@ func State(log *zap.Logger) func(table string, c remote.Change) {
 type Collector struct {
 	each func(visit func(postmap.Table))
 	up   *prometheus.Desc
+}
+
+// InForce returns the argument of NewCollector for the state in force. of returns the
+// tables of a state.
+func InForce[T any](current *service.Current[*T], of func(*T) []postmap.Table) func(visit func(postmap.Table)) {
+	return func(visit func(postmap.Table)) {
+		state, release := current.Acquire()
+		defer release()
+		if state == nil {
+			return
+		}
+		for _, t := range of(state) {
+			visit(t)
+		}
+	}
 }
 
 // NewCollector returns a collector. each must call visit for each table in force, and

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/manual/manualtest"
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
 )
@@ -55,7 +56,7 @@ func TestTableUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = server.Close() }()
-	go answer(server)
+	go manualtest.ServeTable(server)
 	now = now.Add(time.Minute)
 	if _, err := table.Source.Lookup(t.Context(), "ann@x.example"); err != nil {
 		t.Fatal(err)
@@ -67,23 +68,5 @@ func TestTableUp(t *testing.T) {
 	}
 	if strings.Join(lines, "\n") != "the servers of a table do not answer\nthe servers of a table answer again" {
 		t.Errorf("%q", lines)
-	}
-}
-
-// answer answers the first client of a socketmap server: no key is listed.
-func answer(server net.Listener) {
-	client, err := server.Accept()
-	if err != nil {
-		return
-	}
-	defer func() { _ = client.Close() }()
-	request := make([]byte, 1<<10)
-	for {
-		if _, err := client.Read(request); err != nil {
-			return
-		}
-		if _, err := client.Write([]byte("9:NOTFOUND ,")); err != nil {
-			return
-		}
 	}
 }
