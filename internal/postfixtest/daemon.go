@@ -105,8 +105,13 @@ func daemonCommand(c DaemonConfig, notifyPath string) *exec.Cmd {
 	return cmd
 }
 
-// LogTail returns the end of the daemon's output.
-func (d *Daemon) LogTail() string { return d.lines.tail() }
+// LogTail returns the end of the daemon's output; "" for a daemon that did not start.
+func (d *Daemon) LogTail() string {
+	if d == nil {
+		return ""
+	}
+	return d.lines.tail()
+}
 
 // PID returns the process id.
 func (d *Daemon) PID() int { return d.process.pid() }
