@@ -44,11 +44,21 @@ type step struct {
 	network       netip.Prefix
 }
 
+// hash returns a hash of a step. maphash.Comparable would allocate memory for a prefix,
+// which has a pointer.
+func (s step) hash(seed maphash.Seed) uint64 {
+	return maphash.Comparable(seed, struct {
+		login, domain string
+		network       [16]byte
+		bits          int
+	}{s.login, s.domain, s.network.Addr().As16(), s.network.Bits()})
+}
+
 func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	t.start.Do(func() {
 		t.all, t.seed, t.repeats = make(map[string]*steps), maphash.MakeSeed(), make([]atomic.Uint64, trailRepeats)
 	})
-	hash := maphash.Comparable(t.seed, step{login, domain, network})
+	hash := step{login, domain, network}.hash(t.seed)
 	known := t.repeatsOf(login)
 	if known.Load() == hash {
 		return

@@ -15,7 +15,7 @@ import (
 // store without a file.
 type changes struct {
 	followed      bool
-	dirty         []*counter
+	dirty         []ref
 	gone          []limit.ID
 	dirtyTxns     []slot
 	takenTxns     []slot // those in the latest batch
@@ -24,8 +24,8 @@ type changes struct {
 
 	// unsettled are the counters that were in a batch since the last Settled, which
 	// began the round. Only the caller of TakeBatch uses them.
-	unsettled []*counter
-	round     uint64
+	unsettled []ref
+	round     uint32
 
 	rows    []Row  // the memory of the rows that are returned
 	data    []byte // likewise, of their data
@@ -46,8 +46,17 @@ func (s *Store) Follow() {
 func (s *Store) changed(c *counter) {
 	if s.followed && !c.dirty {
 		c.dirty = true
-		s.dirty = append(s.dirty, c)
+		s.dirty = s.addRef(s.dirty, c)
 	}
+}
+
+// addRef adds a counter to a list that has each counter once. Counters that were dropped
+// can be in the list too: before they are the most of it, they are removed.
+func (s *Store) addRef(list []ref, c *counter) []ref {
+	if len(list) >= 2*(s.tables[logins].most+s.tables[strangers].most) {
+		list = slices.DeleteFunc(list, func(r ref) bool { return s.at(r) == nil })
+	}
+	return append(list, c.ref)
 }
 
 func (s *Store) removed(c *counter) {
@@ -81,7 +90,7 @@ type Batch struct {
 	Until        limit.Millis
 	More         bool
 
-	counters []*counter
+	counters []ref
 }
 
 // Empty reports whether there is nothing to write.
@@ -107,9 +116,11 @@ func (s *Store) TakeBatch(most int) *Batch {
 	n := min(most, len(s.dirty))
 	b.counters = s.dirty[:n]
 	b.Rows = s.rowsOf(b.counters)
-	for _, c := range b.counters {
-		c.dirty = false
-		s.unsettle(c)
+	for _, r := range b.counters {
+		if c := s.at(r); c != nil {
+			c.dirty = false
+			s.unsettle(c)
+		}
 	}
 	if s.dirty = s.dirty[n:]; len(s.dirty) == 0 {
 		s.dirty = nil // with all that were before
@@ -122,9 +133,9 @@ func (s *Store) TakeBatch(most int) *Batch {
 }
 
 func (s *Store) unsettle(c *counter) {
-	if !c.gone && c.round != s.round {
+	if c.round != s.round {
 		c.round = s.round
-		s.unsettled = append(s.unsettled, c)
+		s.unsettled = s.addRef(s.unsettled, c)
 	}
 }
 
@@ -133,8 +144,7 @@ func (s *Store) unsettle(c *counter) {
 // rows.
 func (s *Store) Unsettled(most int) iter.Seq[[]Row] {
 	return func(yield func([]Row) bool) {
-		slices.SortFunc(s.unsettled, func(a, b *counter) int { return a.id.Compare(b.id) })
-		for part := range slices.Chunk(s.unsettled, most) {
+		for part := range slices.Chunk(s.sortUnsettled(most), most) {
 			s.mu.Lock()
 			rows := s.rowsOf(part)
 			s.mu.Unlock()
@@ -143,6 +153,31 @@ func (s *Store) Unsettled(most int) iter.Seq[[]Row] {
 			}
 		}
 	}
+}
+
+// sortUnsettled returns the unsettled counters in the order of their IDs. It copies the IDs
+// of at most most counters at once, so that no request waits for long.
+func (s *Store) sortUnsettled(most int) []ref {
+	type named struct {
+		ref
+		id limit.ID
+	}
+	all := make([]named, 0, len(s.unsettled))
+	for part := range slices.Chunk(s.unsettled, most) {
+		s.mu.Lock()
+		for _, r := range part {
+			if c := s.at(r); c != nil {
+				all = append(all, named{r, c.id})
+			}
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b named) int { return a.id.Compare(b.id) })
+	sorted := make([]ref, len(all))
+	for i := range all {
+		sorted[i] = all[i].ref
+	}
+	return sorted
 }
 
 // Settled notes that all Unsettled rows were written.
@@ -160,8 +195,8 @@ func (s *Store) Failed(b *Batch) {
 	s.rewrite = s.rewrite || b.Clear
 	s.blocksChanged = s.blocksChanged || b.Blocks != nil
 	s.gone = append(b.Gone, s.gone...)
-	for _, c := range b.counters {
-		if !c.gone {
+	for _, r := range b.counters {
+		if c := s.at(r); c != nil {
 			s.changed(c)
 		}
 	}
@@ -181,7 +216,7 @@ func (s *Store) Rewrite() {
 func (s *Store) startOver() {
 	s.rewrite, s.gone, s.blocksChanged = true, nil, true
 	for i := range s.tables {
-		for c := range s.tables[i].all {
+		for c := range s.tables[i].all() {
 			s.changed(c)
 		}
 	}
@@ -204,10 +239,11 @@ func (s *Store) Pending() int {
 }
 
 // rowsOf returns the rows of counters that are not gone.
-func (s *Store) rowsOf(counters []*counter) []Row {
+func (s *Store) rowsOf(counters []ref) []Row {
 	s.rows, s.data = s.rows[:0], s.data[:0]
-	for _, c := range counters {
-		if c.gone {
+	for _, r := range counters {
+		c := s.at(r)
+		if c == nil {
 			continue
 		}
 		start := len(s.data)
@@ -255,7 +291,7 @@ func (s *Store) Fill(r Row, unsettled bool) error {
 	case t.len >= t.most:
 		s.removed(c)
 	default:
-		t.insert(c)
+		c = s.add(t, c)
 		if s.rewrite { // a new file replaces the one before
 			s.changed(c)
 		}
@@ -277,20 +313,20 @@ func (s *Store) FillBlocks(blocks []limit.Block) {
 	}
 }
 
-// Purge removes blocks that have ended. It also looks at most counters, and removes
-// those that count nothing any more.
+// Purge removes blocks that have ended. It also looks at the counters of the next values,
+// at most most in each table, and removes those that count nothing any more.
 func (s *Store) Purge(now time.Time, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := s.millis(now)
 	for i := range s.tables {
-		n := 0
-		for c := range s.tables[i].all {
-			if n++; n > most {
-				break
-			}
-			if c.reserved == 0 && at-c.last > limit.KeepFor(c.logins, c.window) {
-				s.drop(&s.tables[i], c)
+		t := &s.tables[i]
+		for range min(most, len(t.index.entries)) {
+			t.hand++
+			for c := range t.list(t.hand) {
+				if c.reserved == 0 && at-c.last > limit.KeepFor(c.logins, c.window) {
+					s.drop(t, c)
+				}
 			}
 		}
 	}

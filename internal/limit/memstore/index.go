@@ -62,13 +62,24 @@ func (x *index) put(e entry) {
 	x.entries[i] = e
 }
 
+// place returns where a thing is that the index has.
+func (x *index) place(hash uint32, thing slot) uint32 {
+	i := hash & x.mask()
+	for x.entries[i].thing != thing {
+		i = (i + 1) & x.mask()
+	}
+	return i
+}
+
+// replace puts another thing with the same hash in the place of one that the index has.
+func (x *index) replace(hash uint32, thing, by slot) {
+	x.entries[x.place(hash, thing)].thing = by
+}
+
 // remove removes a thing that the index has.
 func (x *index) remove(hash uint32, thing slot) {
 	x.len--
-	gap := hash & x.mask()
-	for x.entries[gap].thing != thing {
-		gap = (gap + 1) & x.mask()
-	}
+	gap := x.place(hash, thing)
 	for i := (gap + 1) & x.mask(); x.entries[i].thing != 0; i = (i + 1) & x.mask() {
 		// The thing can be in the gap if its home is not between the gap and its place.
 		if e := x.entries[i]; (i-e.hash)&x.mask() >= (i-gap)&x.mask() {

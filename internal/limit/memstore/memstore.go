@@ -32,10 +32,13 @@ type Options struct {
 type Store struct {
 	start time.Time
 
-	mu     sync.Mutex
-	tables [budgets]table
-	txns   txns
-	blocks map[string]limit.Block
+	mu       sync.Mutex
+	counters slab[counter]
+	tables   [budgets]table
+	born     uint32 // of the latest counter
+	op       uint32 // counts the ops that touch counters
+	txns     txns
+	blocks   map[string]limit.Block
 	changes
 }
 
@@ -49,18 +52,19 @@ const (
 // counter is what is known about one value of a key, for one rule.
 type counter struct {
 	id       limit.ID
-	next     *counter // of the same value
-	window   int64    // milliseconds
+	window   int64 // milliseconds
 	last     limit.Millis
 	series   limit.Series
 	reserved int64
 	peak     int64
 	alarms   [2]limit.Millis // when 80 and 100 percent were reached
 	spread   limit.Spread
+	ref             // of itself
+	next     slot   // of the same value
+	op       uint32 // the latest that has touched it
+	round    uint32 // it is in changes.unsettled, if this is the present round
 	logins   bool
-	gone     bool   // it was dropped
-	dirty    bool   // it is in changes.dirty
-	round    uint64 // it is in changes.unsettled, if this is the present round
+	dirty    bool // it is in changes.dirty
 }
 
 // New returns an empty store.
@@ -69,8 +73,8 @@ func New(o Options) *Store {
 		o.Start = time.Now()
 	}
 	s := &Store{start: o.Start, blocks: make(map[string]limit.Block)}
-	s.tables[logins] = newTable(cmp.Or(o.Logins, limit.DefaultLogins))
-	s.tables[strangers] = newTable(cmp.Or(o.Strangers, limit.DefaultStrangers))
+	s.tables[logins] = newTable(&s.counters, cmp.Or(o.Logins, limit.DefaultLogins))
+	s.tables[strangers] = newTable(&s.counters, cmp.Or(o.Strangers, limit.DefaultStrangers))
 	return s
 }
 
@@ -89,18 +93,25 @@ func budgetOf(ofLogins bool) int {
 
 func (s *Store) tableOf(ofLogins bool) *table { return &s.tables[budgetOf(ofLogins)] }
 
-// find appends the counters of items to found, and creates those that are missing.
+// find appends the counters of items to found, and creates those that are missing. They
+// are valid until the next call.
 func (s *Store) find(items []limit.Item, now limit.Millis, found []*counter) []*counter {
-	var first *counter // of the values of an item
+	s.op++
+	var t *table
+	var value string
+	var first *counter // of value in t
 	for i := range items {
 		it := &items[i]
-		if first == nil || first.gone || first.id.Value != it.ID.Value || first.logins != it.Rule.OfLogins() {
-			first = s.tableOf(it.Rule.OfLogins()).values[it.ID.Value]
+		if own := s.tableOf(it.Rule.OfLogins()); own != t || value != it.ID.Value {
+			t, value = own, it.ID.Value
+			first = t.first(value, t.hash(value))
 		}
-		c := first.of(it.ID.Rule)
+		c := t.of(first, it.ID.Rule)
 		if c == nil {
-			c = s.create(it)
+			c = s.create(t, it)
+			first = t.first(value, t.hash(value)) // the one before may have been dropped
 		}
+		c.op = s.op
 		c.advance(now)
 		c.last = now
 		found = append(found, c)
@@ -108,24 +119,39 @@ func (s *Store) find(items []limit.Item, now limit.Millis, found []*counter) []*
 	return found
 }
 
-// create adds the counter of an item. It makes room first if the table is full.
-func (s *Store) create(it *limit.Item) *counter {
-	t := s.tableOf(it.Rule.OfLogins())
+// create adds the counter of an item. If the table is full, it makes room first. It drops
+// no counter of the present op: a table that has only those has more than it may for a
+// moment.
+func (s *Store) create(t *table, it *limit.Item) *counter {
 	for t.len >= t.most {
-		s.drop(t, t.least())
+		least := t.least(s.op)
+		if least == nil {
+			break
+		}
+		s.drop(t, least)
 	}
-	c := &counter{
+	return s.add(t, &counter{
 		id:     limit.ID{Rule: it.ID.Rule, Value: strings.Clone(it.ID.Value)},
 		window: it.Rule.Window.Milliseconds(), logins: it.Rule.OfLogins(),
+	})
+}
+
+// add copies a counter that is missing into a slot.
+func (s *Store) add(t *table, missing *counter) *counter {
+	if s.born++; s.born == 0 { // the number of free slots
+		s.born++
 	}
+	missing.ref = ref{s.counters.take(), s.born}
+	c := s.counters.at(missing.slot)
+	*c = *missing
 	t.insert(c)
 	return c
 }
 
 func (s *Store) drop(t *table, c *counter) {
 	t.remove(c)
-	c.gone = true
 	s.removed(c)
+	s.counters.give(c.slot)
 }
 
 func (c *counter) width() int64 { return c.window / limit.Cells }
@@ -185,7 +211,7 @@ func (s *Store) Counters(ctx context.Context, prefix string, now time.Time, yiel
 	var found []limit.Counter
 	var id []byte
 	for i := range s.tables {
-		for c := range s.tables[i].all {
+		for c := range s.tables[i].all() {
 			if id = c.id.Append(id[:0]); strings.HasPrefix(string(id), prefix) {
 				found = append(found, c.report(at))
 			}

@@ -60,7 +60,7 @@ func (s *Store) takeTxns(b *Batch, most int) {
 			continue
 		}
 		t.written = true
-		t.encode(&e)
+		s.encode(t, &e)
 		b.Until = max(b.Until, t.ends)
 	}
 	b.Transactions, s.txnData = e.B, e.B
@@ -86,7 +86,7 @@ func (s *Store) leaveTxns() {
 	s.takenTxns = s.takenTxns[:0]
 }
 
-func (t *txn) encode(e *Encoder) {
+func (s *Store) encode(t *txn, e *Encoder) {
 	e.B = append(e.B, t.name[:]...)
 	switch {
 	case t.undone:
@@ -103,14 +103,28 @@ func (t *txn) encode(e *Encoder) {
 	for part := range t.parts.each {
 		e.B = append(e.B, part[:]...)
 	}
-	e.Uvarint(uint64(t.held.len))
+	e.Uvarint(s.sharesOf(t))
 	for i := range t.held.len {
 		h := t.held.at(i)
-		e.Uvarint(uint64(budgetOf(h.counter.logins)))
-		e.ID(h.counter.id)
+		c := s.at(h.counter)
+		if c == nil {
+			continue
+		}
+		e.Uvarint(uint64(budgetOf(c.logins)))
+		e.ID(c.id)
 		e.Varint(h.counted)
 		e.Time(h.at)
 	}
+}
+
+// sharesOf counts the shares of a transaction in counters that exist.
+func (s *Store) sharesOf(t *txn) (n uint64) {
+	for i := range t.held.len {
+		if s.at(t.held.at(i).counter) != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // FillTransactions adds the transactions of a file to memory, after its counters. The

@@ -15,13 +15,16 @@ type slab[T any] struct {
 // at returns the thing in a slot.
 func (s *slab[T]) at(n slot) *T { return &s.blocks[(n-1)/blockLen][(n-1)%blockLen] }
 
+// slots returns the number of the last slot.
+func (s *slab[T]) slots() slot { return slot(len(s.blocks) * blockLen) }
+
 // take returns a slot for a new thing, which is the zero value. The slot that was given
 // back last is the next one to be taken.
 func (s *slab[T]) take() slot {
 	if len(s.free) == 0 {
 		s.blocks = append(s.blocks, new([blockLen]T))
 		for i := range slot(blockLen) {
-			s.free = append(s.free, slot(len(s.blocks)*blockLen)-i)
+			s.free = append(s.free, s.slots()-i)
 		}
 	}
 	last := len(s.free) - 1
@@ -33,7 +36,7 @@ func (s *slab[T]) take() slot {
 // give gives a slot back. When there is nothing in the slab, it keeps no memory.
 func (s *slab[T]) give(n slot) {
 	*s.at(n) = *new(T)
-	if s.free = append(s.free, n); len(s.free) == len(s.blocks)*blockLen {
+	if s.free = append(s.free, n); slot(len(s.free)) == s.slots() {
 		*s = slab[T]{}
 	}
 }

@@ -121,7 +121,7 @@ func (c *counter) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) l
 		}
 		return u
 	}
-	more := t.more(op, it, t.own(it))
+	more := t.more(op, it, t.own(c))
 	need := max(more, it.Need)
 	u := limit.Use{Used: c.used(it.Rule)}
 	if u.Over = need > 0 && u.Used+need > it.Rule.Count && !it.Missing; u.Over {
@@ -137,23 +137,23 @@ func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limi
 		c.spread.See(now, it.Member)
 		return
 	}
-	more := t.more(op, it, t.own(it))
+	more := t.more(op, it, t.own(c))
 	switch {
 	case it.Missing || it.Direct:
 		c.series.Add(now, c.width(), more)
 		s.remember(t)
 	case op.Step == limit.End:
-		h := t.keep(it, c)
-		c.reserved = max(c.reserved-h.reserved, 0)
+		h := s.keep(t, c)
+		c.release(h.reserved)
 		c.add(now, it.Amount-h.counted)
 		h.reserved, h.counted, h.at = 0, it.Amount, now
 	case more <= 0:
 	case op.Reserve:
 		c.reserved += more
-		t.keep(it, c).reserved += more
+		s.keep(t, c).reserved += more
 	default:
 		c.series.Add(now, c.width(), more)
-		h := t.keep(it, c)
+		h := s.keep(t, c)
 		h.counted, h.at = h.counted+more, now
 		s.remember(t)
 	}
@@ -195,8 +195,8 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	}
 	if op.Step == limit.End {
 		for i := range op.Items {
-			if h := t.hold(&op.Items[i]); h != nil {
-				s.uncount(s.heldIn(h), h.counted, h.at, now)
+			if c, h := s.share(t, &op.Items[i]); h != nil {
+				s.uncount(c, h.counted, h.at, now)
 			}
 		}
 		t.undone = true
@@ -210,10 +210,9 @@ func (s *Store) undo(t *txn, op *limit.Op, now limit.Millis) {
 	}
 }
 
-// uncount takes back n that was counted at a time, unless it has left the window. c is
-// nil if the counter does not exist any more.
+// uncount takes back n that was counted at a time, unless it has left the window.
 func (s *Store) uncount(c *counter, n int64, at, now limit.Millis) {
-	if c == nil || n == 0 || now-at >= c.window {
+	if n == 0 || now-at >= c.window {
 		return
 	}
 	c.advance(now)
@@ -226,18 +225,20 @@ func (s *Store) undoItem(t *txn, it *limit.Item, now limit.Millis) {
 		return
 	}
 	if it.Direct {
-		s.uncount(s.counterOf(it), it.Amount, now, now)
+		if c := s.counterOf(it); c != nil {
+			s.uncount(c, it.Amount, now, now)
+		}
 		return
 	}
-	h := t.hold(it)
+	c, h := s.share(t, it)
 	if h == nil {
 		return
 	}
 	reserved := min(h.reserved, it.Amount)
 	counted := min(h.counted, it.Amount-reserved)
-	s.uncount(s.heldIn(h), counted, h.at, now)
+	s.uncount(c, counted, h.at, now)
 	h.reserved, h.counted = h.reserved-reserved, h.counted-counted
-	s.release(h, reserved)
+	c.release(reserved)
 }
 
 // Add implements limit.Store.

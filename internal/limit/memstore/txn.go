@@ -24,9 +24,10 @@ type txn struct {
 	written, dirty, taken, undone bool
 }
 
-// held is the share of a transaction in one counter.
+// held is the share of a transaction in one counter. If the counter was dropped, what was
+// counted in it is forgotten, and so is the share.
 type held struct {
-	counter  *counter
+	counter  ref
 	reserved int64 // reserved until the End
 	counted  int64 // counted in the window at the time at
 	at       limit.Millis
@@ -53,7 +54,7 @@ func (h *shares) add(c *counter) *held {
 	}
 	h.len++
 	one := h.at(h.len - 1)
-	one.counter = c
+	one.counter = c.ref
 	return one
 }
 
@@ -194,55 +195,58 @@ func (s *Store) expire(now limit.Millis) {
 // forget releases what a transaction has reserved, and removes the transaction.
 func (s *Store) forget(t *txn) {
 	for i := range t.held.len {
-		h := t.held.at(i)
-		s.release(h, h.reserved)
+		if h := t.held.at(i); h.reserved > 0 {
+			if c := s.at(h.counter); c != nil {
+				c.release(h.reserved)
+			}
+		}
 	}
 	s.txns.remove(t)
 }
 
-// release releases n of what a hold has reserved.
-func (s *Store) release(h *held, n int64) {
-	if n == 0 {
-		return
-	}
-	if c := s.heldIn(h); c != nil {
-		c.reserved = max(c.reserved-n, 0)
-	}
-}
+// release releases n of what is reserved.
+func (c *counter) release(n int64) { c.reserved = max(c.reserved-n, 0) }
 
 // counterOf returns the counter of an item, or nil.
 func (s *Store) counterOf(it *limit.Item) *counter { return s.tableOf(it.Rule.OfLogins()).find(it.ID) }
 
-// heldIn returns the counter of a hold, or nil if it does not exist any more. A counter
-// that was dropped can have been created again.
-func (s *Store) heldIn(h *held) *counter {
-	if !h.counter.gone {
-		return h.counter
+// share returns the counter of an item and the share of the transaction in it. The share
+// is nil if one of them does not exist.
+func (s *Store) share(t *txn, it *limit.Item) (*counter, *held) {
+	c := s.counterOf(it)
+	if c == nil {
+		return nil, nil
 	}
-	return s.tableOf(h.counter.logins).find(h.counter.id)
+	return c, t.hold(c)
 }
 
-// hold returns the share of the transaction in an item's counter, or nil.
-func (t *txn) hold(it *limit.Item) *held {
+// hold returns the share of the transaction in a counter, or nil.
+func (t *txn) hold(c *counter) *held {
 	for i := range t.held.len {
-		if h := t.held.at(i); h.counter.id == it.ID {
+		if h := t.held.at(i); h.counter == c.ref {
 			return h
 		}
 	}
 	return nil
 }
 
-// keep is like hold, but creates the share if it is missing. c is the item's counter.
-func (t *txn) keep(it *limit.Item, c *counter) *held {
-	if h := t.hold(it); h != nil {
+// keep is like hold, but creates the share if it is missing.
+func (s *Store) keep(t *txn, c *counter) *held {
+	if h := t.hold(c); h != nil {
 		return h
+	}
+	for i := range t.held.len {
+		if h := t.held.at(i); s.at(h.counter) == nil { // of no use any more
+			*h = held{counter: c.ref}
+			return h
+		}
 	}
 	return t.held.add(c)
 }
 
-// own returns the sum of what the transaction has in an item's counter.
-func (t *txn) own(it *limit.Item) int64 {
-	if h := t.hold(it); h != nil {
+// own returns the sum of what the transaction has in a counter.
+func (t *txn) own(c *counter) int64 {
+	if h := t.hold(c); h != nil {
 		return h.reserved + h.counted
 	}
 	return 0
