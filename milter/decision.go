@@ -22,7 +22,7 @@ type Handler interface {
 // Body, Finish; any of them may be the last, because MTAs abort messages.
 type Work interface {
 	// Headers is called when [Message.Header] is complete. An answer other than
-	// Continue settles the message, and the MTA does not send its body.
+	// Continue settles the message. Body and Finish are not called then.
 	Headers(ctx context.Context) (Answer, error)
 	// Body gets the next chunk, up to 65,535 octets with CRLF line ends, which
 	// must not be kept. After an error it is not called again, and neither is
@@ -37,7 +37,8 @@ type Work interface {
 	Close()
 }
 
-// Gate is Work that also decides about each recipient.
+// Gate is Work that also decides about each recipient. Listeners of kind SignOnly do not
+// ask it.
 type Gate interface {
 	// Recipient is called for each RCPT. Reject and Defer refuse this recipient only;
 	// Accept means Continue.

@@ -74,10 +74,10 @@ type limitReport struct {
 	once  sync.Once
 }
 
-// check is called when a session begins.
-func (r *limitReport) check(g *wire.Guard) {
+// check is called when a session begins. wanted are the options that we asked for.
+func (r *limitReport) check(g *wire.Guard, wanted library.OptProtocol) {
 	agreed := g.Agreed()
-	if agreed.Actions == uint32(actions) && agreed.Protocol == uint32(protocol) {
+	if agreed.Actions == uint32(actions) && agreed.Protocol == uint32(wanted) {
 		return
 	}
 	if r.count != nil {
@@ -87,6 +87,6 @@ func (r *limitReport) check(g *wire.Guard) {
 		r.log.Warn("the MTA speaks an old milter protocol: fields lose their leading space, and more round trips are needed; remove milter_protocol from Postfix's main.cf, or set it to 6",
 			zap.Uint32("version", g.Version()),
 			zap.Uint32("missing_actions", uint32(actions)&^agreed.Actions),
-			zap.Uint32("missing_options", uint32(protocol)&^agreed.Protocol))
+			zap.Uint32("missing_options", uint32(wanted)&^agreed.Protocol))
 	})
 }

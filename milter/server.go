@@ -149,13 +149,26 @@ func New(o Options, s Source) *Server {
 // reply could only be "continue", because each reply is a round trip. With replies to
 // body chunks, the rest of a body could be skipped. But most bodies are one chunk, so
 // this would cost more than it saves.
+//
+// A listener that only signs replies once a message, at its end. The sign role refuses
+// no recipient, and hardly any mail before its body.
 const (
 	actions = library.OptAddHeader | library.OptChangeHeader | library.OptQuarantine |
 		library.OptSetSymList
 	protocol = library.OptHeaderLeadingSpace | library.OptNoUnknown |
 		library.OptNoConnReply | library.OptNoHeloReply |
 		library.OptNoHeaderReply | library.OptNoBodyReply
+	signProtocol = protocol | library.OptNoData |
+		library.OptNoMailReply | library.OptNoRcptReply | library.OptNoEOHReply
 )
+
+// protocol returns the protocol options for a kind of listener.
+func (l Listen) protocol() library.OptProtocol {
+	if l == SignOnly {
+		return signProtocol
+	}
+	return protocol
+}
 
 // macroList returns the macros that the MTA shall send at each stage. They are
 // requested because an administrator's own list may lack those that the roles depend
@@ -224,7 +237,7 @@ func (s *Server) start(ss *session, newMilter func() library.Milter) {
 	server := &library.Server{
 		NewMilter: newMilter,
 		Actions:   actions,
-		Protocol:  protocol,
+		Protocol:  ss.kind.protocol(),
 		SymList:   s.macros,
 	}
 	_ = server.Serve(&oneShot{conn: ss.guard}) // always io.EOF, from the second Accept

@@ -129,16 +129,22 @@ func FuzzSession(f *testing.F) {
 	seed(w('M', "<a@example.org>\x00"), w('L', "A\x00 b\n c\x00"), w('L', "Subject\x00 \x01\x00"), w('N', ""), w('E', ""), w('Q', ""))
 	seed(w('M', "\x00\x00"), w('D', "Mi"), w('L', "A\x00b\x00c\x00"))
 	f.Fuzz(func(t *testing.T, stream, more string) {
-		conn := &wholeIn{in: strings.NewReader(string(offer) + string(connect) + stream + more)}
-		server := New(Options{Records: panicCounter{t}}, Settings{Verify: mirror{}})
-		server.ServeConn(t.Context(), conn, VerifyOnly)
-		out := conn.out.String()
-		for out != "" {
-			n := int(out[0])<<24 | int(out[1])<<16 | int(out[2])<<8 | int(out[3])
-			if n == 0 || len(out) < 4+n || !strings.ContainsRune("Ocaymiqp", rune(out[4])) {
-				t.Fatalf("sent %q", out)
-			}
-			out = out[4+n:]
+		for _, kind := range []Listen{VerifyOnly, SignOnly} {
+			conn := &wholeIn{in: strings.NewReader(string(offer) + string(connect) + stream + more)}
+			server := New(Options{Records: panicCounter{t}}, Settings{Sign: mirror{}, Verify: mirror{}})
+			server.ServeConn(t.Context(), conn, kind)
+			checkFrames(t, conn.out.String())
 		}
 	})
+}
+
+// checkFrames fails unless out is whole frames of the protocol.
+func checkFrames(t *testing.T, out string) {
+	for out != "" {
+		n := int(out[0])<<24 | int(out[1])<<16 | int(out[2])<<8 | int(out[3])
+		if n == 0 || len(out) < 4+n || !strings.ContainsRune("Ocaymiqp", rune(out[4])) {
+			t.Fatalf("sent %q", out)
+		}
+		out = out[4+n:]
+	}
 }

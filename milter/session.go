@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/textproto"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	library "github.com/emersion/go-milter"
@@ -45,6 +46,7 @@ func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen)
 		Closed:  s.end,
 
 		KeepBodies: true,
+		Header:     s.keepField,
 	})
 	return s
 }
@@ -77,16 +79,30 @@ func (s *session) meet(payload []byte) {
 	peer := newPeer(payload, s.guard.Macros())
 	peer.Helo, peer.TLSVersion = s.peer.Helo, s.peer.TLSVersion // HELO may have come alone
 	s.peer, s.met = peer, true
-	s.server.limits.check(s.guard)
+	s.server.limits.check(s.guard, s.kind.protocol())
 }
 
-// mute returns no reply if the MTA agreed to wait for none, else "continue". MTAs
-// with an old protocol version wait for every reply.
+// muted reports whether the MTA agreed to wait for no reply at a stage. MTAs with an
+// old protocol version wait for every reply.
+func (s *session) muted(option library.OptProtocol) bool {
+	return s.guard.Agreed().Protocol&uint32(option) != 0
+}
+
+// mute returns no reply if the MTA agreed to wait for none, else "continue".
 func (s *session) mute(option library.OptProtocol) library.Response {
-	if s.guard.Agreed().Protocol&uint32(option) != 0 {
+	return s.say(option, reply{code: library.ActContinue})
+}
+
+// say returns r, or no reply if the MTA agreed to wait for none. If r is final, it is
+// then sent at the end of the message, see again.
+func (s *session) say(option library.OptProtocol, r library.Response) library.Response {
+	if s.muted(option) {
 		return nil
 	}
-	return reply{code: library.ActContinue}
+	if s.settled != nil {
+		s.guard.MessageDone()
+	}
+	return r
 }
 
 // growStack makes the stack of a session's goroutine grow at once to the size that
@@ -145,7 +161,7 @@ func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) 
 		if work == nil && answer.Verdict == Continue {
 			answer.Verdict = Accept
 		}
-		return s.answer(answer, m.Received)
+		return s.say(library.OptNoMailReply, s.answer(answer, m.Received))
 	})
 }
 
@@ -189,7 +205,6 @@ func (s *session) answer(a Answer, since time.Time) library.Response {
 func (s *session) settle(r reply) {
 	s.endMessage()
 	s.settled = &r
-	s.guard.MessageDone()
 }
 
 // drop ends the current message, settled or not.
@@ -211,27 +226,31 @@ func (s *session) endMessage() {
 	}
 }
 
+// atEnd is the stage at which every MTA waits for a reply.
+const atEnd library.OptProtocol = 0
+
 // during runs a callback that replies about the current message, unless it is
-// settled. since is when the last octet of its command came.
-func (s *session) during(stage func(m *message, since time.Time) library.Response) (library.Response, error) {
+// settled. since is when the last octet of its command came. option is the protocol
+// option of an MTA that does not wait for the reply.
+func (s *session) during(option library.OptProtocol, stage func(m *message, since time.Time) library.Response) (library.Response, error) {
 	return s.guarded(func() library.Response {
 		if s.msg == nil {
-			return s.again()
+			return s.say(option, s.again())
 		}
 		if id := s.guard.Macros().Get("i"); id != "" {
 			s.msg.QueueID = id
 		}
-		return stage(s.msg, time.Now())
+		return s.say(option, stage(s.msg, time.Now()))
 	})
 }
 
 // RcptTo adds one recipient.
 func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
-	return s.during(func(m *message, since time.Time) library.Response {
+	return s.during(library.OptNoRcptReply, func(m *message, since time.Time) library.Response {
 		to := parseAddress(wire.Args(s.guard.Payload())[0])
 		m.addRecipient(to)
 		gate, ok := m.work.(Gate)
-		if !ok {
+		if !ok || s.muted(library.OptNoRcptReply) {
 			return replyTo(Answer{})
 		}
 		ctx, cancel := context.WithTimeout(m.ctx, m.settings.commandTimeout())
@@ -265,23 +284,35 @@ func (s *session) again() library.Response {
 	return *s.settled
 }
 
-// Header keeps one field.
-func (s *session) Header(name, value string, _ *library.Modifier) (library.Response, error) {
-	if s.msg != nil {
+// Header is never called: the guard passes fields to keepField.
+func (s *session) Header(string, string, *library.Modifier) (library.Response, error) {
+	return nil, nil
+}
+
+// usualFields is the number of header fields for which there is room at once.
+const usualFields = 32
+
+// keepField keeps one field. payload is that of its command.
+func (s *session) keepField(payload []byte) {
+	_, _ = s.guarded(func() library.Response {
+		if s.msg == nil {
+			return nil
+		}
+		if s.msg.Header == nil {
+			s.msg.Header = make([]Field, 0, usualFields)
+		}
+		name, value, _ := strings.Cut(string(payload[:len(payload)-1]), "\x00")
 		s.msg.Header = append(s.msg.Header, Field{name, s.limits().received(crlf(value))})
-	}
-	return s.mute(library.OptNoHeaderReply), nil
+		return nil
+	})
 }
 
 // limits returns what the MTA of this connection allows.
 func (s *session) limits() limits { return limits(s.guard.Agreed()) }
 
-// Headers ends the header. h is the library's own map of it. Headers clears it,
-// because the library does so only at an ABORT, and the map would grow with every
-// message.
-func (s *session) Headers(h textproto.MIMEHeader, _ *library.Modifier) (library.Response, error) {
-	defer clear(h)
-	return s.during(s.endHeader)
+// Headers ends the header. The library's own map of it is empty.
+func (s *session) Headers(textproto.MIMEHeader, *library.Modifier) (library.Response, error) {
+	return s.during(library.OptNoEOHReply, s.endHeader)
 }
 
 func (s *session) endHeader(m *message, since time.Time) library.Response {
@@ -306,9 +337,8 @@ func (s *session) endHeader(m *message, since time.Time) library.Response {
 
 // missingEnd ends the header if the MTA did not, when the body begins or the message
 // ends. An answer that settles the message is then sent at the end of it, see again.
-func (s *session) missingEnd(e *library.Modifier) {
+func (s *session) missingEnd() {
 	if m := s.msg; m != nil && !m.headerEnded {
-		defer clear(e.Headers)
 		s.endHeader(m, time.Now())
 	}
 }
@@ -335,14 +365,14 @@ func headerNoRoom() Answer {
 }
 
 // BodyChunk passes on a chunk. Its octets come from the guard.
-func (s *session) BodyChunk(_ []byte, e *library.Modifier) (library.Response, error) {
+func (s *session) BodyChunk([]byte, *library.Modifier) (library.Response, error) {
 	return s.guarded(func() library.Response {
-		s.missingEnd(e)
+		s.missingEnd()
 		if err := s.passBody(); err != nil {
 			return nil // the guard keeps the reason
 		}
-		if s.msg == nil && s.guard.Agreed().Protocol&uint32(library.OptNoBodyReply) == 0 {
-			return s.again()
+		if s.msg == nil {
+			return s.say(library.OptNoBodyReply, s.again())
 		}
 		return s.mute(library.OptNoBodyReply)
 	})
@@ -363,10 +393,10 @@ func (s *session) passBody() error {
 
 // Body ends the message.
 func (s *session) Body(e *library.Modifier) (library.Response, error) {
-	if _, err := s.guarded(func() library.Response { s.missingEnd(e); return nil }); err != nil {
+	if _, err := s.guarded(func() library.Response { s.missingEnd(); return nil }); err != nil {
 		return nil, err
 	}
-	return s.during(func(_ *message, since time.Time) library.Response {
+	return s.during(atEnd, func(_ *message, since time.Time) library.Response {
 		// Progress packets may be sent only while nothing else is unsent.
 		if err := s.guard.Flush(); err != nil {
 			s.guard.Fail(err)

@@ -130,7 +130,7 @@ func (w *milterScriptWork) Finish(context.Context) (milter.Decision, error) {
 func (w *milterScriptWork) Close() { w.script.news(func() { w.script.closed++ }) }
 
 // serveMilter serves script as the daemon does. stop drains it.
-func serveMilter(t *testing.T, script *milterScript) (addr string, stop func() error) {
+func serveMilter(t *testing.T, script *milterScript, kind milter.Listen) (addr string, stop func() error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -145,7 +145,7 @@ func serveMilter(t *testing.T, script *milterScript) (addr string, stop func() e
 		served <- daemon.Serve(ctx, []daemon.Listener{{Listener: ln}}, daemon.ServeOptions{
 			DrainTimeout: time.Minute,
 			Handler: func(ctx context.Context, conn *daemon.Conn) {
-				server.ServeConn(ctx, conn, milter.BySession)
+				server.ServeConn(ctx, conn, kind)
 			},
 		})
 	}()
@@ -158,9 +158,9 @@ func serveMilter(t *testing.T, script *milterScript) (addr string, stop func() e
 }
 
 // milterPostfix is a Postfix that asks script, and shouts when it cannot.
-func milterPostfix(t *testing.T) (p *postfixtest.Postfix, script *milterScript, addr string, stop func() error) {
+func milterPostfix(t *testing.T, kind milter.Listen) (p *postfixtest.Postfix, script *milterScript, addr string, stop func() error) {
 	script = newMilterScript()
-	addr, stop = serveMilter(t, script)
+	addr, stop = serveMilter(t, script, kind)
 	p = postfixtest.New(t, postfixtest.Config{
 		TLS:        true,
 		Users:      map[string]string{"alice@home.example": "secret"},
@@ -220,7 +220,7 @@ func transaction(t *testing.T, c *postfixtest.Client, from, want string) {
 
 func TestMilterSessions(t *testing.T) {
 	t.Parallel()
-	p, script, addr, stop := milterPostfix(t)
+	p, script, addr, stop := milterPostfix(t, milter.BySession)
 
 	t.Run("several messages", func(t *testing.T) {
 		c := dialMX(t, p)
@@ -306,6 +306,37 @@ func TestMilterSessions(t *testing.T) {
 	})
 	t.Run("disconnects", func(t *testing.T) { checkDisconnects(t, p, script) })
 	t.Run("drain", func(t *testing.T) { checkDrain(t, p, addr, stop) })
+}
+
+// Postfix waits for one reply a message from a listener that only signs, and does with
+// it what it does with replies to each command.
+func TestSignOnlySessions(t *testing.T) {
+	t.Parallel()
+	p, script, addr, stop := milterPostfix(t, milter.SignOnly)
+	c := dialMX(t, p)
+	transaction(t, c, "one@away.example", "250")
+	transaction(t, c, "reject-mail@away.example", "550 5.7.1 no mail")
+	transaction(t, c, "two@away.example", "250")
+	transaction(t, c, "reject-header@away.example", "554 5.6.0 100% no|5.6.0 second line")
+	transaction(t, c, "accept-header@away.example", "250")
+	transaction(t, c, "accept-mail@away.example", "250")
+	transaction(t, c, "defer-end@away.example", "451 4.7.1 later")
+	smtp(t, c, "MAIL FROM:<reset@away.example>", "250")
+	smtp(t, c, "RCPT TO:<refused@home.example>", "250")
+	smtp(t, c, "RSET", "250")
+	smtp(t, c, "MAIL FROM:<reset@away.example>", "250")
+	smtp(t, c, "RCPT TO:<bob@home.example>", "250")
+	smtp(t, c, "RCPT TO:<carol@home.example>", "250")
+	smtpData(t, c, milterMail, "250")
+	if m := lastEnded(t, script, "reset"); m.RecipientCount != 2 || m.QueueID == "" {
+		t.Errorf("message %+v", m)
+	}
+	if err := c.Quit(); err != nil {
+		t.Error(err)
+	}
+	checkMessage(t, p, script)
+	checkModified(t, p)
+	checkDrain(t, p, addr, stop)
 }
 
 // lastEnded gives the latest message that came to its end, of that sender.

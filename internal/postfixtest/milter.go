@@ -36,6 +36,7 @@ type MilterSession struct {
 type MilterMail struct {
 	Sender    string // without brackets
 	Recipient string
+	Login     string // of the client; "" for none
 	Message   string // with CRLF
 }
 
@@ -122,8 +123,12 @@ func (c *MilterClient) open() error {
 // Send sends a mail up to its end, or up to the first reply that ends it.
 func (c *MilterClient) Send(m MilterMail) (v MilterVerdict, err error) {
 	head, body, _ := strings.Cut(m.Message, "\r\n\r\n")
+	login := "{auth_type}\x00\x00"
+	if m.Login != "" {
+		login = "{auth_type}\x00PLAIN\x00{auth_authen}\x00" + m.Login + "\x00"
+	}
 	events := []milterEvent{
-		{code: 'M', none: noMail, quiet: quietMail, macros: "{auth_type}\x00\x00", text: "<" + m.Sender + ">\x00"},
+		{code: 'M', none: noMail, quiet: quietMail, macros: login, text: "<" + m.Sender + ">\x00"},
 		{code: 'R', none: noRecipient, quiet: quietRecipient, macros: queueID, text: "<" + m.Recipient + ">\x00"},
 		{code: 'T', none: noData, quiet: quietData, macros: queueID},
 	}

@@ -85,17 +85,22 @@ func ascii(p []byte) bool {
 func declares8Bit(fields []dkim.Field) bool {
 	mime, announced := false, false
 	for i := range fields {
-		value := strings.ToLower(strings.TrimSpace(fields[i].Value))
 		switch {
 		case fields[i].Is("MIME-Version"):
 			mime = true
 		case fields[i].Is("Content-Transfer-Encoding"):
-			announced = announced || strings.HasPrefix(value, "8bit") || strings.HasPrefix(value, "binary")
+			announced = announced || begins(fields[i].Value, "8bit", "binary")
 		case fields[i].Is("Content-Type"):
-			announced = announced || strings.HasPrefix(value, "multipart/") || strings.HasPrefix(value, "message/")
+			announced = announced || begins(fields[i].Value, "multipart/", "message/")
 		}
 	}
 	return mime && announced
+}
+
+// begins reports whether a value begins with one of some texts in lower case.
+func begins(value string, texts ...string) bool {
+	value = strings.ToLower(strings.TrimSpace(value))
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(value, text) })
 }
 
 // isBare reports whether a field of addresses has a single entry that is neither an

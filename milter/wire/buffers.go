@@ -6,8 +6,16 @@ import (
 )
 
 // readSize is the size of the read buffer of a connection. The header of a common
-// mail fits into it; body chunks are read without it.
+// mail fits into it.
 const readSize = 16 << 10
+
+// A connection that reads a large chunk of a body borrows a buffer of largeSize octets,
+// which takes several chunks at once. At most maxLarge are lent at any time; other
+// connections go on with their own buffer.
+const (
+	largeSize = 128 << 10
+	maxLarge  = 64
+)
 
 // Bounds of the headers of all messages under way. The first freeHeader octets of
 // each message do not count. Beyond them, every octet, and fieldCost for every field,
@@ -22,6 +30,8 @@ const (
 // one server. The zero value is ready; it must not be copied.
 type Buffers struct {
 	pool    sync.Pool
+	large   sync.Pool
+	larges  atomic.Int64 // large buffers that are lent
 	headers atomic.Int64 // octets that are lent
 }
 
@@ -44,3 +54,20 @@ func (b *Buffers) get() *[readSize]byte {
 }
 
 func (b *Buffers) put(buf *[readSize]byte) { b.pool.Put(buf) }
+
+// getLarge returns nil if too many large buffers are lent.
+func (b *Buffers) getLarge() *[largeSize]byte {
+	if b.larges.Add(1) > maxLarge {
+		b.larges.Add(-1)
+		return nil
+	}
+	if buf, ok := b.large.Get().(*[largeSize]byte); ok {
+		return buf
+	}
+	return new([largeSize]byte)
+}
+
+func (b *Buffers) putLarge(buf *[largeSize]byte) {
+	b.large.Put(buf)
+	b.larges.Add(-1)
+}

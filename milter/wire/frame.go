@@ -109,6 +109,7 @@ func (g *Guard) BodyPiece() ([]byte, error) {
 		return nil, nil
 	}
 	if g.r == g.w {
+		g.borrowLarge()
 		if err := g.fill(1); err != nil {
 			return nil, g.fail(err)
 		}
@@ -158,6 +159,12 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 	if c == Header && !large && g.overflows(len(payload)) {
 		return g.swallow(4 + length)
 	}
+	if c == Header && g.cfg.Header != nil {
+		g.cfg.Header(payload)
+		g.consume(4 + length)
+		g.headerDone()
+		return nil
+	}
 	g.payload = payload
 	g.left = 4 + length
 	return nil
@@ -166,7 +173,15 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 // noHeaderReply is SMFIP_NR_HDR: the MTA waits for no reply to a header field.
 const noHeaderReply = 1 << 7
 
-// swallow drops n octets of a header field, and replies if the MTA waits for that.
+// headerDone replies to a header field that the library does not see, if the MTA waits
+// for that.
+func (g *Guard) headerDone() {
+	if g.agreed.Protocol&noHeaderReply == 0 {
+		g.unsent = append(g.unsent, goOn...)
+	}
+}
+
+// swallow drops n octets of a header field.
 func (g *Guard) swallow(n int) error {
 	g.left = n // within a frame, for its deadline
 	for g.left > 0 {
@@ -179,9 +194,7 @@ func (g *Guard) swallow(n int) error {
 		g.consume(part)
 		g.left -= part
 	}
-	if g.agreed.Protocol&noHeaderReply == 0 {
-		g.unsent = append(g.unsent, goOn...)
-	}
+	g.headerDone()
 	return nil
 }
 

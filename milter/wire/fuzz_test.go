@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -38,6 +39,11 @@ func FuzzGuard(f *testing.F) {
 			t.Fatalf("bodies matter: %d octets (%v), %d octets (%v)", len(whole), g.Err(), len(seen), g3.Err())
 		}
 		checkFrames(t, seen)
+		rest, fields, _, g4 := keptHeaders(t, bytes.NewReader(stream))
+		others, all := splitHeaders(whole)
+		if (g.Err() == nil) != (g4.Err() == nil) || rest != others || !slices.Equal(fields, all) {
+			t.Fatalf("headers matter: %d octets and %d fields (%v), %d and %d (%v)", len(others), len(all), g.Err(), len(rest), len(fields), g4.Err())
+		}
 	})
 }
 

@@ -33,6 +33,10 @@ type Config struct {
 	// does not copy each of them into a new buffer. [Guard.BodyPiece] returns the
 	// octets.
 	KeepBodies bool
+	// Header, when set, gets the payload of each header field: name NUL value NUL. The
+	// library does not see these commands then, because it allocates much for each.
+	// The payload must not be kept.
+	Header func(payload []byte)
 	// Closed is called once, by the goroutine that closes the connection, when
 	// nothing uses the guard any more.
 	Closed func()
@@ -45,12 +49,13 @@ type Guard struct {
 	cfg Config
 
 	pooled *[readSize]byte
-	buf    []byte // pooled[:], or a larger one while a large frame is in it
-	r, w   int    // buf[r:w] is read but not consumed
-	left   int    // octets of the current frame that the library may still read
-	body   int    // octets of the current body chunk that BodyPiece may still return
-	timed  bool   // the current frame has its deadline
-	woken  bool   // Stop interrupted a message by mistake, once
+	large  *[largeSize]byte // nil unless it is borrowed
+	buf    []byte           // pooled[:], large[:], or one for a frame that is larger
+	r, w   int              // buf[r:w] is read but not consumed
+	left   int              // octets of the current frame that the library may still read
+	body   int              // octets of the current body chunk that BodyPiece may still return
+	timed  bool             // the current frame has its deadline
+	woken  bool             // Stop interrupted a message by mistake, once
 
 	at       phase
 	payload  []byte // of the current command, until the next Read
@@ -171,6 +176,7 @@ func (g *Guard) Close() error {
 		err = g.Conn.Close()
 		g.giveBack()
 		g.cfg.Buffers.put(g.pooled)
+		g.returnLarge()
 		g.pooled, g.buf, g.payload, g.r, g.w = nil, nil, nil, 0, 0
 		if g.cfg.Closed != nil {
 			g.cfg.Closed()

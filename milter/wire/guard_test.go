@@ -501,6 +501,43 @@ func TestKeptBodies(t *testing.T) {
 	}
 }
 
+// Large buffers are borrowed for large chunks only, as far as there are some, and given
+// back when the chunk is over, and at the end of the connection.
+func TestLargeBuffersAreBorrowed(t *testing.T) {
+	chunk := strings.Repeat("x", MaxBodyChunk)
+	stream := inContent + frame(Body, chunk) + frame(Body, "small") + frame(EndBody, "")
+	for name, test := range map[string]struct {
+		lent  int64
+		large bool
+	}{"free": {0, true}, "all lent": {maxLarge, false}} {
+		b := new(Buffers)
+		b.larges.Store(test.lent)
+		g := New(&scripted{in: iotest.HalfReader(strings.NewReader(stream))}, Config{KeepBodies: true, Buffers: b})
+		if _, err := io.ReadFull(g, make([]byte, len(inContent)+5)); err != nil {
+			t.Fatal(err)
+		}
+		for got := 0; got < len(chunk); {
+			piece, err := g.BodyPiece()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += len(piece)
+		}
+		if test.large != (g.large != nil) {
+			t.Errorf("%s: borrowed %v", name, g.large != nil)
+		}
+		if _, err := io.ReadFull(g, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		if piece, err := g.BodyPiece(); string(piece) != "small" || err != nil || g.large != nil {
+			t.Errorf("%s: piece %q, %v, borrowed %v", name, piece, err, g.large != nil)
+		}
+		if err := g.Close(); err != nil || b.larges.Load() != test.lent {
+			t.Errorf("%s: %d buffers are lent, %v", name, b.larges.Load(), err)
+		}
+	}
+}
+
 func TestWriteDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe() // no one reads from far

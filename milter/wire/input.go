@@ -48,6 +48,24 @@ func (g *Guard) shrink() {
 		g.w = copy(g.pooled[:], g.buf[g.r:g.w])
 		g.r = 0
 		g.buf = g.pooled[:]
+		g.returnLarge()
+	}
+}
+
+// borrowLarge replaces an empty buffer by a large one if much of a body chunk follows.
+func (g *Guard) borrowLarge() {
+	if g.body <= readSize || len(g.buf) > readSize {
+		return
+	}
+	if g.large = g.cfg.Buffers.getLarge(); g.large != nil {
+		g.buf = g.large[:]
+	}
+}
+
+func (g *Guard) returnLarge() {
+	if g.large != nil {
+		g.cfg.Buffers.putLarge(g.large)
+		g.large = nil
 	}
 }
 

@@ -15,7 +15,8 @@
 //   - anything else ends the connection, with the reason in [Guard.Err];
 //   - macro frames are not passed on: [Macros] keeps the latest of each stage, and
 //     drops them when the stage comes again without macros;
-//   - the octets of body chunks may be kept from the library too, see [Config];
+//   - header fields and the octets of body chunks may be kept from the library too,
+//     see [Config];
 //   - every blocking read and write has a deadline;
 //   - written octets are sent in one piece when the guard waits for the peer, so that
 //     modifications and verdict share one packet.

@@ -22,7 +22,7 @@ func benchFrom(ctx context.Context, e *env) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := appendFile(table, "alice@home.example\talice@home.example\n"); err != nil {
+	if err := appendFile(table, "a@home.example\ta@home.example\n"); err != nil {
 		return nil, err
 	}
 	plain, plainSocket, err := startMilterd(ctx, e, "postern-milterd", "ed25519")
@@ -35,13 +35,18 @@ func benchFrom(ctx context.Context, e *env) ([]result, error) {
 		return nil, err
 	}
 	defer owned.Kill()
+	load := func(pid int, socket string) (float64, error) {
+		l := signedLoad(socket, fromMails)
+		l.login = l.sender
+		return l.cost(ctx, pid)
+	}
 	var added, without []float64
 	for range fromRounds {
-		off, err := loadMilter(ctx, plain.PID(), plainSocket, fromMails, 1)
+		off, err := load(plain.PID(), plainSocket)
 		if err != nil {
 			return nil, err
 		}
-		on, err := loadMilter(ctx, owned.PID(), ownedSocket, fromMails, 1)
+		on, err := load(owned.PID(), ownedSocket)
 		if err != nil {
 			return nil, err
 		}

@@ -19,6 +19,7 @@ type mailLoad struct {
 	conns   int // 0 for milterConns
 	mails   int // of all connections together; a multiple of conns
 	sender  string
+	login   string // of the client; "" for none
 	mail    string
 	good    func(added string) bool // whether the added fields are right
 }
@@ -27,6 +28,12 @@ type mailLoad struct {
 func (l mailLoad) deliver(ctx context.Context) error {
 	_, _, err := l.send(ctx)
 	return err
+}
+
+// cost returns the microseconds of CPU that each mail cost pid.
+func (l mailLoad) cost(ctx context.Context, pid int) (float64, error) {
+	spent, err := used(pid, func() error { return l.deliver(ctx) })
+	return float64(spent.Microseconds()) / float64(l.mails), err
 }
 
 // send returns how long each mail took, and all together.
@@ -71,7 +78,7 @@ func (l mailLoad) session(ctx context.Context) (took latencies, err error) {
 	for range l.mails / l.conns {
 		start, mail, all := time.Now(), l.mail, ""
 		for _, f := range filters {
-			added, err := verified(f, l.sender, mail)
+			added, err := delivered(f, postfixtest.MilterMail{Sender: l.sender, Login: l.login, Message: mail})
 			if err != nil {
 				return took, err
 			}

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +53,7 @@ func benchSigning(ctx context.Context, e *env) ([]result, error) {
 		if err != nil {
 			return nil, err
 		}
-		signed, err := loadMilter(ctx, rsaDaemon.PID(), rsaSocket, rsaMails, 1)
+		signed, err := signedLoad(rsaSocket, rsaMails).cost(ctx, rsaDaemon.PID())
 		if err != nil {
 			return nil, err
 		}
@@ -65,11 +63,13 @@ func benchSigning(ctx context.Context, e *env) ([]result, error) {
 		}
 		floor := (before + after) / 2
 		ratios, rsaCost, floors = append(ratios, signed/floor), append(rsaCost, signed), append(floors, before, after)
-		ed, err := loadMilter(ctx, edDaemon.PID(), edSocket, ed25519Mails, 1)
+		ed, err := signedLoad(edSocket, ed25519Mails).cost(ctx, edDaemon.PID())
 		if err != nil {
 			return nil, err
 		}
-		null, err := loadMilter(ctx, nullPID, nullSocket, nullMails, 0)
+		l := signedLoad(nullSocket, nullMails)
+		l.good = func(added string) bool { return strings.HasPrefix(added, "X-Null: ") }
+		null, err := l.cost(ctx, nullPID)
 		if err != nil {
 			return nil, err
 		}
@@ -194,100 +194,6 @@ func bareRSA() (float64, error) {
 		return errors.Join(errs...)
 	})
 	return float64(spent.Microseconds()) / float64(bareSigns/workers*workers), err
-}
-
-// loadMilter sends mails and returns the microseconds of CPU that one cost pid. Each
-// must get that number of signatures.
-func loadMilter(ctx context.Context, pid int, socket string, mails, signatures int) (float64, error) {
-	spent, err := used(pid, func() error {
-		return together(milterConns, func(int) error { return milterSession(ctx, socket, mails/milterConns, signatures) })
-	})
-	return float64(spent.Microseconds()) / float64(mails/milterConns*milterConns), err
-}
-
-// milterSession runs the session of one connection.
-func milterSession(ctx context.Context, socket string, mails, signatures int) error {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	replies := bufio.NewReaderSize(conn, 16<<10)
-	if _, err := io.WriteString(conn, milterFrame('O', "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff")); err != nil {
-		return err
-	}
-	if code, err := milterReply(replies); err != nil || code != 'O' {
-		return fmt.Errorf("negotiation: %q, %w", code, err)
-	}
-	hello := milterFrame('C', "client.example\x004\x27\x10192.0.2.1\x00") + milterFrame('H', "client.example\x00")
-	if _, err := io.WriteString(conn, hello); err != nil {
-		return err
-	}
-	steps := milterMail()
-	for range mails {
-		inserted := 0
-		for i, step := range steps {
-			if _, err := io.WriteString(conn, step); err != nil {
-				return err
-			}
-			code, err := milterReply(replies)
-			for err == nil && code == 'i' {
-				inserted++
-				code, err = milterReply(replies)
-			}
-			if want := map[bool]byte{true: 'a', false: 'c'}[i == len(steps)-1]; err != nil || code != want {
-				return fmt.Errorf("step %d: reply %q, %w", i, code, err)
-			}
-		}
-		if signatures > 0 && inserted != signatures {
-			return fmt.Errorf("%d signatures, want %d", inserted, signatures)
-		}
-	}
-	_, err = io.WriteString(conn, milterFrame('Q', ""))
-	return err
-}
-
-func milterFrame(command byte, payload string) string {
-	return string(binary.BigEndian.AppendUint32(nil, uint32(len(payload)+1))) + string(command) + payload
-}
-
-// milterReply reads one frame and returns its command.
-func milterReply(r *bufio.Reader) (byte, error) {
-	head, err := r.Peek(5)
-	if err != nil {
-		return 0, err
-	}
-	code := head[4]
-	_, err = r.Discard(4 + int(binary.BigEndian.Uint32(head)))
-	return code, err
-}
-
-// milterMail returns a mail of 10 KB with 25 header fields as Postfix sends it, with
-// macros before every field. It is cut where a reply is expected.
-func milterMail() []string {
-	const id = "i\x004XQUEUEID\x00"
-	var header strings.Builder
-	field := func(name, value string) {
-		header.WriteString(milterFrame('D', "L"+id) + milterFrame('L', name+"\x00 "+value+"\x00"))
-	}
-	field("From", "Alice <alice@home.example>")
-	field("To", "Bob <bob@away.example>")
-	field("Subject", "a subject of quite usual length, not too short")
-	field("Date", "Mon, 1 Jan 2024 00:00:00 +0000")
-	field("Message-ID", "<20240101000000.4XQUEUEID@mail.home.example>")
-	field("MIME-Version", "1.0")
-	field("Content-Type", "text/plain; charset=utf-8")
-	for i := range 18 {
-		field(fmt.Sprintf("X-Field-%d", i), "a value of quite usual length, not too short")
-	}
-	body := strings.Repeat("a line of the body that is as long as lines are\r\n", 200)
-	return []string{
-		milterFrame('D', "M{auth_type}\x00PLAIN\x00{auth_authen}\x00alice@home.example\x00") + milterFrame('M', "<alice@home.example>\x00SIZE=10000\x00"),
-		milterFrame('D', "R"+id) + milterFrame('R', "<bob@away.example>\x00"),
-		header.String() + milterFrame('D', "N"+id) + milterFrame('N', ""),
-		milterFrame('D', "B"+id) + milterFrame('B', body) + milterFrame('D', "E"+id) + milterFrame('E', ""),
-	}
 }
 
 // nullHandler inserts one field into every message and looks at nothing. It shows the

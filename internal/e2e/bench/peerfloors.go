@@ -20,7 +20,7 @@ func (f field) floors() contest {
 			{server: "policy echo", note: "a Go server that reads a request and answers DUNNO", start: f.policyEcho},
 			{server: "Redis script call", note: "one key is counted; the CPU is that of Redis", start: f.redisScript},
 			{server: "RSA-2048 signature by Go", start: bare(func(context.Context) (float64, error) { return bareRSA() })},
-			{server: "RSA-2048 signature by OpenSSL", start: bare(bareOpenSSL)},
+			{server: "RSA-2048 signature by OpenSSL", start: bare(func(ctx context.Context) (float64, error) { return bareOpenSSL(ctx, nil) })},
 			{server: "SHA-256 of 10 KB", start: bare(func(context.Context) (float64, error) { return bareHash(10_000) })},
 			{server: "SHA-256 of 1 MB", start: bare(func(context.Context) (float64, error) { return bareHash(1 << 20) })},
 		},
