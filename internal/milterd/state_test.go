@@ -413,11 +413,12 @@ func TestMessagePinsItsState(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		a.traffic.Handler(t.Context(), &daemon.Conn{Conn: theirs, Socket: daemon.Socket{Flag: "--listen-sign"}})
+		a.traffic.Handler(t.Context(), &daemon.Conn{Conn: theirs, Socket: daemon.Socket{Flag: "--listen"}})
 	}()
 	c := wiretest.New(t, ours)
 	c.Open(wiretest.Session{Client: netip.MustParseAddrPort("192.0.2.1:1000"), Helo: "client.example"})
-	c.Mail("<a@home.example>")
+	c.Macros('M', "{auth_authen}", "alice")
+	c.Mail("<a@home.example>") // waits for the reply, as nothing does at a socket that only signs
 	a.reload(t, "--dkim-keys=")
 	if closed {
 		t.Error("the state was closed under a message")
