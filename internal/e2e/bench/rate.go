@@ -101,7 +101,7 @@ func startRate(ctx context.Context, e *env) (*rateSite, error) {
 	if err != nil {
 		return s, err
 	}
-	idle, err := s.startIdle(ctx)
+	idle, err := s.startIdle(ctx, bareService)
 	if err != nil {
 		return s, err
 	}
@@ -192,8 +192,8 @@ func (s *rateSite) writeMail(key *rsa.PrivateKey) error {
 
 func rateClient(i int) string { return "192.0.2." + strconv.Itoa(20+i%rateClients) }
 
-// startIdle starts the servers that do nothing.
-func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
+// startIdle starts the servers that do nothing for a service.
+func (s *rateSite) startIdle(ctx context.Context, service string) (g guards, err error) {
 	for _, server := range []struct {
 		arg string
 		ask *[]string
@@ -202,7 +202,7 @@ func (s *rateSite) startIdle(ctx context.Context) (g guards, err error) {
 		if err != nil {
 			return g, err
 		}
-		s.guards[bareService] = append(s.guards[bareService], pid)
+		s.guards[service] = append(s.guards[service], pid)
 		s.quietly(stop)
 		*server.ask = append(*server.ask, "inet:"+addr)
 	}
