@@ -97,7 +97,7 @@ func (o *reportAsked) list(ctx context.Context, std streams, ask api.DMARCReport
 				fmt.Fprintf(std.out, "%s\n", line)
 				return
 			}
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\n", r.Day, printable(r.Domain), r.Messages, r.Rows, r.State, deliveries(&r))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\n", daysOf(&r), printable(r.Domain), r.Messages, r.Rows, r.State, deliveries(&r))
 		})
 		return result.After, err
 	})
@@ -128,6 +128,14 @@ func eachRest(ask *api.DMARCReportArgs, call func() (*api.DMARCReportPlace, erro
 		}
 		ask.After = after
 	}
+}
+
+// daysOf returns the days that a report covers.
+func daysOf(r *api.DMARCReport) string {
+	if r.Since != "" {
+		return r.Since + ".." + r.Day
+	}
+	return r.Day
 }
 
 func deliveries(r *api.DMARCReport) string {
@@ -209,7 +217,7 @@ func (p *previews) begin(r *api.DMARCReport) error {
 		}
 		return p.create(r.File)
 	}
-	fmt.Fprintf(p.std.err, "%s %s: %d mails, %s\n  file %s\n", r.Day, printable(r.Domain), r.Messages, r.State, printable(r.File))
+	fmt.Fprintf(p.std.err, "%s %s: %d mails, %s\n  file %s\n", daysOf(r), printable(r.Domain), r.Messages, r.State, printable(r.File))
 	if r.Why != "" || len(r.Deliveries) == 0 {
 		fmt.Fprintf(p.std.err, "  to   no one: %s\n", printable(r.Why))
 	}

@@ -3,6 +3,8 @@ package dmarcreport
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,8 +16,10 @@ const (
 	// flushEvery is the time between two writes.
 	flushEvery = time.Second
 	purgeEvery = time.Hour
-	// lastFlush bounds the write at the end of the process.
+	// lastFlush bounds the writes at the end of the process.
 	lastFlush = 5 * time.Second
+	// lastPause is the time between two of them.
+	lastPause = 500 * time.Millisecond
 )
 
 // Collector takes rows while mail is processed, and writes them to a store in the
@@ -34,8 +38,8 @@ type Collector struct {
 	writing sync.Mutex // guards the following fields
 	unsent  []*Batch
 
-	counted, dropped atomic.Int64
-	up               atomic.Bool
+	counted, dropped, late atomic.Int64
+	up                     atomic.Bool
 }
 
 type waitingKey struct {
@@ -85,11 +89,16 @@ func (c *Collector) Record(domain string, policy Policy, row *Row) {
 // there was no room.
 func (c *Collector) Counted() (counted, dropped int64) { return c.counted.Load(), c.dropped.Load() }
 
+// Late returns how many messages came too late for the report of their day, and are
+// part of a later one.
+func (c *Collector) Late() int64 { return c.late.Load() }
+
 // Up reports whether the store can be written.
 func (c *Collector) Up() bool { return c.up.Load() }
 
-// Run writes regularly until ctx ends, and then once more.
-func (c *Collector) Run(ctx context.Context) {
+// Run writes regularly until ctx ends, and then what is left. The error says how much is
+// lost.
+func (c *Collector) Run(ctx context.Context) error {
 	flush, purge := time.NewTicker(flushEvery), time.NewTicker(purgeEvery)
 	defer flush.Stop()
 	defer purge.Stop()
@@ -97,16 +106,51 @@ func (c *Collector) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
-			_ = c.Flush(last)
-			cancel()
-			return
+			return c.finish(context.WithoutCancel(ctx))
 		case <-flush.C:
 			_ = c.write(ctx)
 		case <-purge.C:
 			c.purge(ctx)
 		}
 	}
+}
+
+// finish writes what is left. A store that does not take it is tried again for a short
+// time, because it may be restarting too.
+func (c *Collector) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lastFlush)
+	defer cancel()
+	again := time.NewTicker(lastPause)
+	defer again.Stop()
+	for {
+		err := c.Flush(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return c.lose(err)
+		}
+	}
+}
+
+// lose counts what the store has not taken. What it has taken, it writes when it is
+// closed.
+func (c *Collector) lose(cause error) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.take()
+	lost := int64(0)
+	for _, b := range c.unsent {
+		lost += b.messages()
+	}
+	if lost == 0 {
+		return nil
+	}
+	c.dropped.Add(lost)
+	c.unsent = nil
+	return fmt.Errorf("%d messages could not be written and are lost: %w", lost, cause)
 }
 
 // Flush writes what was counted so far.
@@ -136,7 +180,7 @@ func (c *Collector) write(ctx context.Context) error {
 		return nil
 	}
 	for i, b := range c.unsent {
-		dropped, err := c.store.Add(ctx, b)
+		dropped, err := c.add(ctx, b)
 		if err != nil {
 			c.unsent = c.unsent[i:]
 			c.settle(err)
@@ -150,6 +194,23 @@ func (c *Collector) write(ctx context.Context) error {
 	c.unsent = nil
 	c.settle(nil)
 	return nil
+}
+
+// add passes a batch to the store. If the report of its day was begun before, because
+// another host or the store was away for a while, the batch becomes part of the domain's
+// next report.
+func (c *Collector) add(ctx context.Context, b *Batch) (dropped int64, err error) {
+	for {
+		dropped, err = c.store.Add(ctx, b)
+		if !errors.Is(err, ErrSealed) {
+			return dropped, err
+		}
+		if b.Since == 0 {
+			b.Since = b.Day
+			c.late.Add(b.messages())
+		}
+		b.Day = max(b.Day+1, DayOf(c.now())) // at last a day that is not over on any host
+	}
 }
 
 // take makes batches of the rows that wait.

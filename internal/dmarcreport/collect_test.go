@@ -101,6 +101,43 @@ func TestPurgeOfDeafStore(t *testing.T) {
 	})
 }
 
+// TestLastFlush shows that a store that comes back within a few seconds gets what is left
+// when the process ends, and that the end does not wait longer for one that does not.
+func TestLastFlush(t *testing.T) {
+	for _, back := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &deaf{rows: make(map[string]int64)}
+			c := dmarcreport.NewCollector(store, time.Now, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- c.Run(ctx) }()
+			row := &dmarcreport.Row{Source: "192.0.2.1"}
+			for range 3 {
+				c.Record("example.com", dmarcreport.Policy{P: "none"}, row)
+			}
+			time.Sleep(2 * time.Second) // the rows are in a batch that the store does not take
+			c.Record("example.org", dmarcreport.Policy{P: "none"}, row)
+			cancel()
+			synctest.Wait()
+			time.Sleep(3 * time.Second)
+			store.mu.Lock()
+			store.works = back
+			store.mu.Unlock()
+			began := time.Now()
+			err := <-ended
+			_, dropped := c.Counted()
+			switch {
+			case back:
+				if err != nil || dropped != 0 || len(store.rows) != 2 {
+					t.Error(err, dropped, store.rows)
+				}
+			case err == nil || err.Error() != "4 messages could not be written and are lost: no" || dropped != 4 || time.Since(began) > 2*time.Second:
+				t.Error(err, dropped, time.Since(began))
+			}
+		})
+	}
+}
+
 func TestRowKey(t *testing.T) {
 	d, err := dmarcreport.ParseDay("2026-11-25")
 	if err != nil || d.String() != "2026-11-25" || d.End().Sub(d.Begin()) != 24*time.Hour-time.Second || d.Begin().Location() != time.UTC {

@@ -41,6 +41,14 @@ func (m *mail) header() []Field {
 	}
 }
 
+// days returns the days that the report covers, as a part of a sentence.
+func (r *Report) days() string {
+	if r.Domain.Since != 0 {
+		return fmt.Sprintf("from %s to %s", r.Domain.Since, r.Day)
+	}
+	return "on " + r.Day.String()
+}
+
 func (m *mail) boundary() string { return "report-" + m.report.ID() }
 
 // writeBody writes the body. Lines end in CRLF.
@@ -51,7 +59,7 @@ func (m *mail) writeBody(w io.Writer) error {
 		"--" + m.boundary(),
 		"Content-Type: text/plain; charset=us-ascii", "",
 		fmt.Sprintf("This is a DMARC aggregate report (RFC 9990) of %s about mail of", r.Receiver),
-		fmt.Sprintf("%s on %s (UTC).", r.Domain.Name, r.Day), "",
+		fmt.Sprintf("%s %s (UTC).", r.Domain.Name, r.days()), "",
 		"--" + m.boundary(),
 		"Content-Type: application/gzip; name=\"" + r.FileName() + "\"",
 		"Content-Transfer-Encoding: base64",

@@ -13,9 +13,12 @@
 //   - Counting never waits. Messages for which there is no room are dropped, and the
 //     drops are counted.
 //   - No local part and no subject is kept, and nothing for longer than Retention.
-//   - The name, the ID and the Message-ID of a report depend only on its day and
-//     domain, and its state is written before each step. A host that crashes sends the
-//     same report again, never a different one.
+//   - The ID and the Message-ID of a report depend only on its day and domain, and its
+//     state is written before each step. The first state seals the report: the store
+//     takes no more rows for it. So a host that crashes sends the same report again,
+//     under the same name, never a different one.
+//   - Rows that come too late for their report become part of the domain's next one,
+//     whose period then begins earlier.
 //   - Rows are read once and in a fixed order, so memory does not depend on their
 //     number.
 //   - One host at a time works on a report (a lease in the store).

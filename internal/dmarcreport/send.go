@@ -146,7 +146,7 @@ func (s *Sender) step(name string) {
 
 // report sends one report to all who want it, unless another host is sending it.
 func (s *Sender) report(ctx context.Context, r *Report, again bool) error {
-	lease, owner, now := LeasePrefix+stateName(r.Day, r.Domain.Name), rand.Text(), s.Now()
+	lease, owner, now := LeasePrefix+StateName(r.Day, r.Domain.Name), rand.Text(), s.Now()
 	free, err := s.Store.SwapNote(ctx, lease, "", owner, now, now.Add(leaseFor))
 	if err != nil || !free {
 		return err // another host sends it
@@ -158,6 +158,9 @@ func (s *Sender) report(ctx context.Context, r *Report, again bool) error {
 	defer cancel()
 	h, err := s.load(ctx, r)
 	if err != nil || h.Done && !(again && h.unsent()) {
+		return err
+	}
+	if err := s.seal(ctx, r, h); err != nil {
 		return err
 	}
 	s.step("discover")

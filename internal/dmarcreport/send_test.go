@@ -242,6 +242,74 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestLate shows what becomes of messages that reach the store after the report of their
+// day was sent: they are in the next report of their domain, whose period begins with
+// their day.
+func TestLate(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	s := newSite(t, store)
+	on := func(days int) { s.now = (day + dmarcreport.Day(days)).Begin().Add(time.Hour) }
+	host, away := dmarcreport.NewCollector(store, s.Now, nil), dmarcreport.NewCollector(store, s.Now, nil)
+	count := func(c *dmarcreport.Collector, messages int) {
+		for range messages {
+			c.Record("loop.example", policy, rowOf("192.0.2.1"))
+		}
+	}
+	flush := func(c *dmarcreport.Collector) {
+		t.Helper()
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reported := 0
+	// sent sends what is due: one report of some messages, from a day to another.
+	sent := func(begin, end int, messages int64) {
+		t.Helper()
+		if err := s.Send(t.Context(), dmarcreport.Selection{Again: true}); err != nil || len(s.mail) != reported+1 {
+			t.Fatalf("%d reports, %v, after %d", len(s.mail), err, reported)
+		}
+		text := s.mail[reported].text
+		reported++
+		name, report := attachment(t, text)
+		validate(t, report)
+		f, from, to := read(t, report), day+dmarcreport.Day(begin), day+dmarcreport.Day(end)
+		if f.Begin != from.Begin().Unix() || f.End != to.End().Unix() || len(f.Records) != 1 || f.Records[0].Count != messages {
+			t.Errorf("%+v; want %d messages, days %d to %d", f, messages, begin, end)
+		}
+		if want := fmt.Sprintf("!%d!%d!", f.Begin, f.End); !strings.Contains(name, want) {
+			t.Error(name)
+		}
+		if begin != end && !strings.Contains(text, fmt.Sprintf(" from %s to %s (UTC)", from, to)) {
+			t.Error(text)
+		}
+	}
+	on(0)
+	count(host, 1)
+	count(away, 2)
+	flush(host)
+	on(1)
+	sent(0, 0, 1)
+	count(host, 4)
+	flush(host)
+	flush(away)
+	on(2)
+	sent(0, 1, 6)
+	count(host, 8)
+	count(away, 16)
+	flush(host)
+	on(4) // no one has counted anything since
+	sent(2, 2, 8)
+	flush(away)
+	on(5)
+	sent(2, 4, 16)
+	if err := s.Send(t.Context(), dmarcreport.Selection{Again: true}); err != nil || len(s.mail) != reported {
+		t.Error(len(s.mail), err)
+	}
+	if host.Late() != 0 || away.Late() != 18 {
+		t.Error(host.Late(), away.Late())
+	}
+}
+
 // TestNoLoop shows that reports about reports end: those alone are no reason for one.
 func TestNoLoop(t *testing.T) {
 	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))

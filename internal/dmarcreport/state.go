@@ -55,7 +55,8 @@ const (
 	deadPrefix   = "dead/"
 )
 
-func stateName(day Day, domain string) string { return reportPrefix + day.String() + "/" + domain }
+// StateName returns the name of the note with the state of a report.
+func StateName(day Day, domain string) string { return reportPrefix + day.String() + "/" + domain }
 
 const (
 	// keepStates is how long after its day the state of a report is kept: longer than
@@ -87,7 +88,7 @@ func (d *Delivery) bounced(why string) { d.State, d.Error, d.Next = Bounced, why
 
 // load reads the state of a report.
 func (s *Sender) load(ctx context.Context, r *Report) (*held, error) {
-	h := &held{name: stateName(r.Day, r.Domain.Name), until: r.Day.End().Add(keepStates)}
+	h := &held{name: StateName(r.Day, r.Domain.Name), until: r.Day.End().Add(keepStates)}
 	var err error
 	if h.text, err = s.Store.Note(ctx, h.name, s.Now()); err != nil {
 		return nil, err
@@ -117,6 +118,23 @@ func (s *Sender) save(ctx context.Context, h *held) error {
 		return errMoved
 	}
 	h.text = string(text)
+	return nil
+}
+
+// seal saves the first state of a report. From then on its rows do not change. Then seal
+// reads again what the report covers, because rows may have come since it was listed.
+func (s *Sender) seal(ctx context.Context, r *Report, h *held) error {
+	if h.text == "" {
+		if err := s.merge(ctx, r, h); err != nil {
+			return err
+		}
+	}
+	domain, err := s.Store.Domain(ctx, r.Day, r.Domain.Name)
+	if err != nil {
+		return err
+	}
+	r.Domain = domain
+	h.ID, h.File = r.ID(), r.FileName()
 	return nil
 }
 

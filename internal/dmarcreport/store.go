@@ -26,10 +26,21 @@ type Counted struct {
 // Batch is what was counted for one domain and day.
 type Batch struct {
 	ID     string // of the batch: a batch that is added twice counts once
-	Day    Day
+	Day    Day    // of the report that it belongs to
 	Domain string
 	Policy Policy
 	Rows   []Counted
+	// Since is the day of the messages, if they came too late for its report. 0 means
+	// that they are of Day.
+	Since Day
+}
+
+// messages returns the number of messages.
+func (b *Batch) messages() (n int64) {
+	for i := range b.Rows {
+		n += b.Rows[i].Count
+	}
+	return n
 }
 
 // Domain is one Policy Domain of a day.
@@ -39,14 +50,21 @@ type Domain struct {
 	Messages int64
 	Plain    int64 // messages that are no DMARC reports
 	Rows     int64
+	Since    Day // the first day of late messages; 0 if all are of the day itself
 }
 
 // ErrBusy is the error of a store that accepts no more rows at the moment.
 var ErrBusy = errors.New("too much waits to be written")
 
+// ErrSealed is the error for a batch whose report has been begun. Nothing was counted.
+var ErrSealed = errors.New("the report of this day was begun")
+
 // Store keeps rows, and notes about reports.
 type Store interface {
-	// Add adds a batch and returns how many messages had no room.
+	// Add adds a batch and returns how many messages had no room. The error is
+	// ErrSealed if there is a note StateName(b.Day, b.Domain): after that note is
+	// saved, the rows of the day and domain do not change. A late batch (b.Since) does
+	// not replace the policy.
 	Add(ctx context.Context, b *Batch) (dropped int64, err error)
 	// Flush returns when everything that was added can be read.
 	Flush(ctx context.Context) error
@@ -54,6 +72,8 @@ type Store interface {
 	Days(ctx context.Context) ([]Day, error)
 	// Domains returns the domains of a day, by name.
 	Domains(ctx context.Context, day Day) ([]Domain, error)
+	// Domain returns one domain of a day. It has no messages if nothing was counted.
+	Domain(ctx context.Context, day Day, name string) (Domain, error)
 	// Rows calls yield for each row, once, in an order that stays the same.
 	Rows(ctx context.Context, day Day, domain string, yield func(Counted) error) error
 	// Purge removes days before a day, and expired notes.

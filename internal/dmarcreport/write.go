@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 )
 
 // namespace is the XML namespace of RFC 9990.
@@ -32,6 +33,9 @@ type Report struct {
 	Domain Domain
 }
 
+// Begin returns the first second that the report covers.
+func (r *Report) Begin() time.Time { return cmp.Or(r.Domain.Since, r.Day).Begin() }
+
 // ID returns the ID of the report. It is always the same for a domain and a day.
 func (r *Report) ID() string {
 	sum := sha256.Sum256([]byte(r.Receiver + " " + r.Domain.Name + " " + r.Day.String()))
@@ -40,7 +44,7 @@ func (r *Report) ID() string {
 
 // FileName returns the name of the attachment.
 func (r *Report) FileName() string {
-	return fmt.Sprintf("%s!%s!%d!%d!%s.xml.gz", r.Receiver, r.Domain.Name, r.Day.Begin().Unix(), r.Day.End().Unix(), r.ID())
+	return fmt.Sprintf("%s!%s!%d!%d!%s.xml.gz", r.Receiver, r.Domain.Name, r.Begin().Unix(), r.Day.End().Unix(), r.ID())
 }
 
 // WriteGzip writes the report in the form of the attachment.
@@ -81,7 +85,7 @@ func (r *Report) writeHead(x *xmlWriter) {
 	x.optional("extra_contact_info", r.Contact)
 	x.text("report_id", r.ID())
 	x.open("date_range")
-	x.text("begin", strconv.FormatInt(r.Day.Begin().Unix(), 10))
+	x.text("begin", strconv.FormatInt(r.Begin().Unix(), 10))
 	x.text("end", strconv.FormatInt(r.Day.End().Unix(), 10))
 	x.close("date_range")
 	x.text("generator", r.Generator)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -18,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/store/redistest"
 )
 
 // reportZone asks for reports to a mailbox of another organization, which agrees.
@@ -80,6 +82,77 @@ func TestDMARCReports(t *testing.T) {
 	}
 	if out, err := s.Postern(t.Context(), "dmarc", "report", "list", "--admin", admin); err != nil || strings.Count(out, "bob@home.example sent") != 3 {
 		t.Error(out, err)
+	}
+}
+
+// moveDays moves what was counted in Redis two days into the past, the earliest day first.
+const moveDays = `for _, day in ipairs(redis.call('ZRANGE', '{postern}:ry', 0, -1)) do
+  local past = tostring(day - 2)
+  for _, key in ipairs(redis.call('KEYS', '{postern}:r[dsrc]:' .. day .. '*')) do
+    redis.call('RENAME', key, (string.gsub(key, ':' .. day, ':' .. past, 1)))
+  end
+  redis.call('ZREM', '{postern}:ry', day)
+  redis.call('ZADD', '{postern}:ry', past, past)
+end`
+
+// TestDMARCReportTwoHosts has two hosts count on one Redis, and send at the same time:
+// there is one report, about the mail of both.
+func TestDMARCReportTwoHosts(t *testing.T) {
+	t.Parallel()
+	redistest.Require(t)
+	redis := redistest.Start(t)
+	hosts := []*Site{newSigningSite(t, SiteConfig{}), newSigningSite(t, SiteConfig{})}
+	admin := func(s *Site) string { return "--admin=unix:" + filepath.Join(s.Dir, "reports.sock") }
+	for _, s := range hosts {
+		if err := s.DNS.Replace(strings.Replace(bankZone, "_dmarc.bank.example. TXT \"v=DMARC1; p=reject; rua=mailto:dmarc@bank.example\"\n", reportZone, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.milterdWith(t.Context(), []string{"--report-store=redis://" + redis.Addr, "--report-from=reports@" + homeDomain,
+			"--report-smtp=inet:" + hosts[0].Postfix.Addr(postfixtest.MX), admin(s)}); err != nil {
+			t.Fatal(err)
+		}
+		deliver(t, s, postfixtest.MX, DMARCCases()[0].Mail)
+		if out, err := s.Postern(t.Context(), "dmarc", "report", "list", admin(s)); err != nil { // writes what is counted
+			t.Fatal(out, err)
+		}
+	}
+	host, port, err := net.SplitHostPort(redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "redis-cli", "-e", "-h", host, "-p", port, "EVAL", moveDays, "0").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	said := make(chan string)
+	for range 3 {
+		for _, s := range hosts {
+			go func() {
+				out, err := s.Postern(t.Context(), "dmarc", "report", "send", admin(s))
+				if err != nil {
+					t.Error(out, err)
+				}
+				said <- out
+			}()
+		}
+	}
+	all := ""
+	for range 3 * len(hosts) {
+		all += <-said
+	}
+	if strings.Count(all, " sent "+Bob) != 1 {
+		t.Errorf("the hosts have sent:\n%s", all)
+	}
+	d, err := hosts[0].Postfix.Delivered(t.Context(), Bob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, report := reportIn(t, d); len(report.Rows) != 1 || report.Rows[0].Count != 2 {
+		t.Errorf("%+v", report)
+	}
+	for _, s := range hosts {
+		if out, err := s.Postern(t.Context(), "dmarc", "report", "list", admin(s)); err != nil || strings.Count(out, Bob+" sent") != 1 {
+			t.Error(out, err)
+		}
 	}
 }
 

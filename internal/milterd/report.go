@@ -259,7 +259,14 @@ func openReportCounts(where string, password config.Secret, r service.Runtime) (
 		}
 		r.Log.Info("the store of DMARC reports works again")
 	})
-	return service.Opened[*reportCounts]{Value: c, Work: c.Run, Close: c.store.Close}, nil
+	return service.Opened[*reportCounts]{Value: c, Work: c.work, Close: c.store.Close}, nil
+}
+
+// work writes what is counted until ctx ends.
+func (c *reportCounts) work(ctx context.Context) {
+	if err := c.Run(ctx); err != nil {
+		c.log.Error("the store of DMARC reports did not take what was counted last: reports do not hold it; see why the store does not answer", zap.Error(err))
+	}
 }
 
 // up reports whether the store takes what is counted, and can keep it.
@@ -299,7 +306,7 @@ func reportFile(r service.Runtime) func(sqlitefile.Event) {
 
 // reportCollector shows what is counted for reports:
 //
-//	postern_dmarc_report_messages_total{result}   counted, dropped
+//	postern_dmarc_report_messages_total{result}   counted, dropped, late
 //	postern_dmarc_report_mails_total{state}       tries to send a report, and bounces
 //	postern_dmarc_report_store_up                 absent without a store
 type reportCollector struct {
@@ -310,7 +317,7 @@ type reportCollector struct {
 func reportMetrics(c *current) []prometheus.Collector {
 	return []prometheus.Collector{reportCollector{
 		c,
-		prometheus.NewDesc("postern_dmarc_report_messages_total", "Messages counted for DMARC reports, and those that had no room.", []string{"result"}, nil),
+		prometheus.NewDesc("postern_dmarc_report_messages_total", "Messages counted for DMARC reports, those that are lost, and those counted that came after the report of their day was begun.", []string{"result"}, nil),
 		prometheus.NewDesc("postern_dmarc_report_store_up", "1 while the store of DMARC reports takes what is counted.", nil, nil),
 	}}
 }
@@ -346,6 +353,7 @@ func (c reportCollector) Collect(out chan<- prometheus.Metric) {
 	counted, dropped := o.counts.Counted()
 	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(counted), "counted")
 	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(dropped), "dropped")
+	out <- prometheus.MustNewConstMetric(c.messages, prometheus.CounterValue, float64(o.counts.Late()), "late")
 	up := 0.0
 	if o.counts.up() {
 		up = 1

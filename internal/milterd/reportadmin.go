@@ -129,6 +129,9 @@ func showReport(ctx context.Context, s *dmarcreport.Sender, r *dmarcreport.Repor
 		Day: r.Day.String(), Domain: r.Domain.Name, Messages: r.Domain.Messages, Rows: r.Domain.Rows,
 		File: state.File, State: "due", Why: state.Why, Deliveries: []api.DMARCReportDelivery{},
 	}
+	if r.Domain.Since != 0 {
+		shown.Since = r.Domain.Since.String()
+	}
 	switch {
 	case !s.Closed(r.Day):
 		shown.State = "open"

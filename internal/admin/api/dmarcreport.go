@@ -30,6 +30,7 @@ type DMARCReportPlace struct {
 // "dmarc.report.preview".
 type DMARCReport struct {
 	Day      string `json:"day"`
+	Since    string `json:"since,omitempty"` // the first day, if it holds late messages of earlier days
 	Domain   string `json:"domain"`
 	Messages int64  `json:"messages"`
 	Rows     int64  `json:"rows"`

@@ -2,7 +2,7 @@
 // hosts can share.
 //
 // Keys: {postern}:ry the days, by number; {postern}:rd:<day> a hash of domains with
-// their policies; {postern}:rs:<day> a hash of sums; {postern}:rr:<day>:<domain> a
+// their policies; {postern}:rs:<day> a hash of sums and of first days; {postern}:rr:<day>:<domain> a
 // list of rows, {postern}:rc:<day>:<domain> a hash of their counts by a hash of the
 // row; {postern}:rb:<batch> the batches that have been counted; {postern}:rn a hash
 // of notes.
@@ -79,6 +79,7 @@ func (s *Store) Add(ctx context.Context, b *dmarcreport.Batch) (int64, error) {
 	for _, arg := range []string{
 		s.client.Tag, b.ID, strconv.Itoa(int(keepFor.Seconds())), dayText(b.Day), b.Domain, string(policy),
 		strconv.Itoa(dmarcreport.MaxRows), strconv.Itoa(dmarcreport.MaxDomains),
+		dmarcreport.StateName(b.Day, b.Domain), dayText(b.Since),
 	} {
 		call.Arg(arg)
 	}
@@ -88,7 +89,11 @@ func (s *Store) Add(ctx context.Context, b *dmarcreport.Batch) (int64, error) {
 		call.Arg(strconv.FormatInt(r.Count, 10))
 		call.Arg(map[bool]string{true: "1", false: "0"}[r.Plain])
 	}
-	return s.run(ctx, call)
+	lost, err := s.run(ctx, call)
+	if lost < 0 {
+		return 0, dmarcreport.ErrSealed
+	}
+	return lost, err
 }
 
 func (s *Store) run(ctx context.Context, call *redisclient.Call) (int64, error) {
@@ -151,19 +156,64 @@ func (s *Store) Domains(ctx context.Context, day dmarcreport.Day) (list []dmarcr
 	if err != nil {
 		return nil, err
 	}
-	number := func(what, name string) int64 {
-		n, _ := strconv.ParseInt(sums[what+" "+name], 10, 64) // 0 when nothing was counted
-		return n
-	}
 	for name, text := range policies {
-		d := dmarcreport.Domain{Name: name, Messages: number("m", name), Plain: number("p", name), Rows: number("r", name)}
-		if json.Unmarshal([]byte(text), &d.Policy) != nil {
-			return nil, redisclient.ErrAnswer
+		d, err := parseDomain(name, text, func(sum string) string { return sums[sum+name] })
+		if err != nil {
+			return nil, err
 		}
 		list = append(list, d)
 	}
 	slices.SortFunc(list, func(a, b dmarcreport.Domain) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// The names of the sums of a domain begin with these.
+const (
+	sumMessages = "m "
+	sumPlain    = "p "
+	sumRows     = "r "
+	sumSince    = "s "
+)
+
+// Domain implements dmarcreport.Store.
+func (s *Store) Domain(ctx context.Context, day dmarcreport.Day, name string) (d dmarcreport.Domain, err error) {
+	names := []string{sumMessages, sumPlain, sumRows, sumSince}
+	var policy string
+	var sums []any
+	err = s.do(ctx, func(ctx context.Context, node redis.Cmdable) (err error) {
+		if policy, err = node.HGet(ctx, s.client.Tag+"rd:"+dayText(day), name).Result(); err != nil {
+			return err
+		}
+		fields := make([]string, len(names))
+		for i := range names {
+			fields[i] = names[i] + name
+		}
+		sums, err = node.HMGet(ctx, s.client.Tag+"rs:"+dayText(day), fields...).Result()
+		return err
+	})
+	switch {
+	case errors.Is(err, redis.Nil):
+		return dmarcreport.Domain{Name: name}, nil
+	case err != nil:
+		return d, err
+	}
+	return parseDomain(name, policy, func(sum string) string {
+		text, _ := sums[slices.Index(names, sum)].(string)
+		return text
+	})
+}
+
+// parseDomain parses a domain. sum returns one of its sums, "" if it is 0.
+func parseDomain(name, policy string, sum func(name string) string) (dmarcreport.Domain, error) {
+	number := func(name string) int64 {
+		n, _ := strconv.ParseInt(sum(name), 10, 64)
+		return n
+	}
+	d := dmarcreport.Domain{Name: name, Messages: number(sumMessages), Plain: number(sumPlain), Rows: number(sumRows), Since: dmarcreport.Day(number(sumSince))}
+	if json.Unmarshal([]byte(policy), &d.Policy) != nil {
+		return d, redisclient.ErrAnswer
+	}
+	return d, nil
 }
 
 // Rows implements dmarcreport.Store.

@@ -62,6 +62,90 @@ func TestTwice(t *testing.T) {
 	if list, err := s.Domains(t.Context(), storetest.Day); err != nil || len(list) != 1 || list[0].Messages != 3 {
 		t.Error(list, err)
 	}
+	now := storetest.Day.End()
+	if ok, err := s.SwapNote(t.Context(), dmarcreport.StateName(b.Day, b.Domain), "", "begun", now, now.Add(time.Hour)); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if _, err := s.Add(t.Context(), b); err != nil {
+		t.Error("it was counted before the report was begun:", err)
+	}
+}
+
+// written is a store that sums up what is written into reports.
+type written struct {
+	dmarcreport.Store
+	messages int64
+}
+
+func (w *written) Rows(ctx context.Context, day dmarcreport.Day, domain string, yield func(dmarcreport.Counted) error) error {
+	return w.Store.Rows(ctx, day, domain, func(c dmarcreport.Counted) error {
+		w.messages += c.Count
+		return yield(c)
+	})
+}
+
+// TestLateHosts has hosts count on one Redis while another one sends the reports of days
+// that are over. Some rows come after the report of their day was begun. Each message is
+// in one report.
+func TestLateHosts(t *testing.T) {
+	redistest.Require(t)
+	const hosts, messages = 3, 200
+	url := "redis://" + redistest.Start(t).Addr
+	var now atomic.Int64
+	now.Store(storetest.Day.Begin().Unix())
+	clock := func() time.Time { return time.Unix(now.Add(1), 0) } // each look at it is a second later
+	var counting sync.WaitGroup
+	for host := range hosts {
+		c := dmarcreport.NewCollector(open(t, url), clock, nil)
+		counting.Go(func() {
+			for i := range messages {
+				c.Record("a.example", dmarcreport.Policy{P: "none"}, &dmarcreport.Row{Source: "192.0.2." + strconv.Itoa(host), HeaderFrom: "a.example"})
+				if i%10 == 9 {
+					now.Add(3600)
+					if err := c.Flush(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	counted := make(chan struct{})
+	go func() { counting.Wait(); close(counted) }()
+	s, store := host(t, url, clock), &written{}
+	store.Store, s.Store = s.Store, store
+	for last := false; ; {
+		if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil {
+			t.Fatal(err)
+		}
+		if last {
+			break
+		}
+		select {
+		case <-counted:
+			now.Add(3 * 86400)
+			last = true
+		default:
+		}
+	}
+	if store.messages != hosts*messages {
+		t.Errorf("%d messages were reported, not %d", store.messages, hosts*messages)
+	}
+}
+
+// host returns a sender whose mails go nowhere.
+func host(t *testing.T, url string, now func() time.Time) *dmarcreport.Sender {
+	t.Helper()
+	return &dmarcreport.Sender{
+		Reporter: dmarcreport.Reporter{From: "reports@mx.example", Receiver: "mx.example"},
+		Store:    open(t, url), Now: now,
+		Resolver: resolvertest.NewZone(t, "_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@a.example\"\n"),
+		Sign: func(context.Context, []dmarcreport.Field, func(io.Writer) error) ([]dmarcreport.Field, error) {
+			return nil, nil
+		},
+		Deliver: func(_ context.Context, _ dmarcreport.Envelope, write func(io.Writer) error) error {
+			return write(io.Discard)
+		},
+	}
 }
 
 // TestTwoHosts shows that of two hosts on one Redis, which send at the same time, one
@@ -70,22 +154,15 @@ func TestTwoHosts(t *testing.T) {
 	redistest.Require(t)
 	url := "redis://" + redistest.Start(t).Addr
 	var mails atomic.Int32
-	dns := resolvertest.NewZone(t, "_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@a.example\"\n")
-	host := func() *dmarcreport.Sender {
-		return &dmarcreport.Sender{
-			Reporter: dmarcreport.Reporter{From: "reports@mx.example", Receiver: "mx.example"},
-			Store:    open(t, url), Resolver: dns,
-			Now: func() time.Time { return storetest.Day.End().Add(time.Hour) },
-			Sign: func(context.Context, []dmarcreport.Field, func(io.Writer) error) ([]dmarcreport.Field, error) {
-				return nil, nil
-			},
-			Deliver: func(_ context.Context, _ dmarcreport.Envelope, write func(io.Writer) error) error {
-				mails.Add(1)
-				return write(io.Discard)
-			},
+	sender := func() *dmarcreport.Sender {
+		s := host(t, url, func() time.Time { return storetest.Day.End().Add(time.Hour) })
+		s.Deliver = func(_ context.Context, _ dmarcreport.Envelope, write func(io.Writer) error) error {
+			mails.Add(1)
+			return write(io.Discard)
 		}
+		return s
 	}
-	one, other := host(), host()
+	one, other := sender(), sender()
 	b := &dmarcreport.Batch{ID: "1", Day: storetest.Day, Domain: "a.example", Policy: dmarcreport.Policy{P: "none"},
 		Rows: []dmarcreport.Counted{{Row: `{"ip":"192.0.2.1","do":"none","hf":"a.example"}`, Count: 1, Plain: true}}}
 	if _, err := one.Store.Add(t.Context(), b); err != nil {

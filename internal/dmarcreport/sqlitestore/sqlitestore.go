@@ -67,6 +67,10 @@ CREATE TABLE IF NOT EXISTS rows (
 	plain  INTEGER NOT NULL, -- 0 for DMARC reports
 	PRIMARY KEY (report, row)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS late ( -- reports that have messages of earlier days
+	report INTEGER PRIMARY KEY,
+	since  INTEGER NOT NULL -- the first of these days
+);
 CREATE TABLE IF NOT EXISTS notes (
 	name  TEXT PRIMARY KEY,
 	text  TEXT NOT NULL,
@@ -90,6 +94,9 @@ func Open(o Options) (*Store, error) {
 func (s *Store) Add(_ context.Context, b *dmarcreport.Batch) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, sealed := s.notes[dmarcreport.StateName(b.Day, b.Domain)]; sealed {
+		return 0, dmarcreport.ErrSealed
+	}
 	if s.waiting+len(b.Rows) > maxPending {
 		return 0, dmarcreport.ErrBusy
 	}
@@ -123,16 +130,30 @@ func (s *Store) Days(ctx context.Context) (days []dmarcreport.Day, err error) {
 
 // Domains implements dmarcreport.Store.
 func (s *Store) Domains(ctx context.Context, day dmarcreport.Day) (list []dmarcreport.Domain, err error) {
+	return s.domains(ctx, "day = ?", day)
+}
+
+// Domain implements dmarcreport.Store.
+func (s *Store) Domain(ctx context.Context, day dmarcreport.Day, name string) (dmarcreport.Domain, error) {
+	list, err := s.domains(ctx, "day = ? AND domain = ?", day, name)
+	if err != nil || len(list) == 0 {
+		return dmarcreport.Domain{Name: name}, err
+	}
+	return list[0], nil
+}
+
+func (s *Store) domains(ctx context.Context, where string, args ...any) (list []dmarcreport.Domain, err error) {
 	err = s.each(ctx, func(rows *sql.Rows) error {
 		var d dmarcreport.Domain
 		var policy string
-		if err := rows.Scan(&d.Name, &policy, &d.Messages, &d.Plain, &d.Rows); err != nil {
+		if err := rows.Scan(&d.Name, &policy, &d.Messages, &d.Plain, &d.Rows, &d.Since); err != nil {
 			return err
 		}
 		list = append(list, d)
 		return json.Unmarshal([]byte(policy), &list[len(list)-1].Policy)
-	}, `SELECT domain, policy, COALESCE(SUM(count), 0), COALESCE(SUM(count * plain), 0), COUNT(count)
-		FROM reports LEFT JOIN rows ON report = id WHERE day = ? GROUP BY id ORDER BY domain`, day)
+	}, `SELECT domain, policy, COALESCE(SUM(count), 0), COALESCE(SUM(count * plain), 0), COUNT(count),
+		COALESCE((SELECT since FROM late WHERE late.report = id), 0)
+		FROM reports LEFT JOIN rows ON rows.report = id WHERE `+where+` GROUP BY id ORDER BY domain`, args...)
 	return list, err
 }
 

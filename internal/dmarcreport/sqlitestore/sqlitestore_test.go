@@ -61,6 +61,43 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestPurgedLate shows that nothing is left of the beginning of a report that was purged:
+// its number may be used again.
+func TestPurgedLate(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "reports.db"))
+	defer closed(t, s)
+	add := func(id string, since dmarcreport.Day) dmarcreport.Domain {
+		t.Helper()
+		b := &dmarcreport.Batch{ID: id, Day: storetest.Day, Since: since, Domain: "example.com", Rows: []dmarcreport.Counted{{Row: "a", Count: 3}}}
+		if _, err := s.Add(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.Domain(t.Context(), storetest.Day, "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if d := add("1", storetest.Day-1); d.Since != storetest.Day-1 {
+		t.Errorf("%+v", d)
+	}
+	if err := s.Purge(t.Context(), storetest.Day+1, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for days := []dmarcreport.Day{0}; len(days) > 0; { // it purges in the background
+		var err error
+		if days, err = s.Days(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := add("2", 0); d.Since != 0 || d.Messages != 3 {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestFull shows that a file that is not written takes a bounded number of rows.
 func TestFull(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "reports.db"))

@@ -168,13 +168,23 @@ func changes(r sql.Result, err error) (int64, error) {
 }
 
 // report returns the number of the report of a batch, or 0 if there is no room for
-// another report. It also updates the policy to the latest.
+// another report. It also updates the policy to the latest, and the beginning of the
+// report to the earliest.
 func (w writer) report(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int64, err error) {
+	if id, err = w.current(tx, b, day); err != nil || id == 0 || b.Since == 0 {
+		return id, err
+	}
+	_, err = tx.Exec("INSERT INTO late VALUES (?, ?) ON CONFLICT (report) DO UPDATE SET since = min(since, excluded.since)", id, b.Since)
+	return id, err
+}
+
+func (w writer) current(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int64, err error) {
 	policy, err := json.Marshal(b.Policy)
 	if err != nil {
 		return 0, err
 	}
-	err = tx.QueryRow("UPDATE reports SET policy = ? WHERE day = ? AND domain = ? RETURNING id", string(policy), b.Day, b.Domain).Scan(&id)
+	err = tx.QueryRow("UPDATE reports SET policy = CASE WHEN ? THEN policy ELSE ? END WHERE day = ? AND domain = ? RETURNING id",
+		b.Since != 0, string(policy), b.Day, b.Domain).Scan(&id)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
@@ -202,7 +212,7 @@ func (w writer) Idle(f *sqlitefile.File) {
 	if err != nil || gone == purgeRows {
 		return
 	}
-	if _, err := f.Writer.Exec("DELETE FROM reports WHERE day < ?", before); err != nil {
+	if _, err := f.Writer.Exec("DELETE FROM late WHERE report IN (SELECT id FROM reports WHERE day < ?1); DELETE FROM reports WHERE day < ?1", before); err != nil {
 		return
 	}
 	maps.DeleteFunc(w.days, func(day dmarcreport.Day, _ dayCount) bool { return day < before })

@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,6 +50,7 @@ func rows(t *testing.T, s dmarcreport.Store, domain string) map[string]int64 {
 func Run(t *testing.T, open func(*testing.T) dmarcreport.Store) {
 	t.Run("counts", func(t *testing.T) { counts(t, open(t)) })
 	t.Run("pages", func(t *testing.T) { pages(t, open(t)) })
+	t.Run("sealed", func(t *testing.T) { sealed(t, open(t)) })
 	t.Run("purge", func(t *testing.T) { purge(t, open(t)) })
 	t.Run("notes", func(t *testing.T) { notes(t, open(t)) })
 }
@@ -74,6 +76,53 @@ func counts(t *testing.T, s dmarcreport.Store) {
 	}
 	if got := rows(t, s, "example.net"); len(got) != 0 {
 		t.Error(got)
+	}
+}
+
+// sealed tests that a report that was begun takes no more rows, and what a report knows
+// of the late rows that it holds instead.
+func sealed(t *testing.T, s dmarcreport.Store) {
+	row := dmarcreport.Counted{Row: "a", Count: 2, Plain: true}
+	now := Day.End().Add(time.Hour)
+	add(t, s, batch("1", "example.com", "none", row))
+	swap(t, s, true, dmarcreport.StateName(Day, "example.com"), "", "text", now, now.Add(time.Hour))
+	late := batch("2", "example.com", "none", row)
+	if lost, err := s.Add(t.Context(), late); lost != 0 || !errors.Is(err, dmarcreport.ErrSealed) {
+		t.Error(lost, err)
+	}
+	add(t, s, batch("3", "example.org", "none", row))
+	next := batch("4", "example.com", "reject", row)
+	next.Day++
+	add(t, s, next)
+	for id, since := range map[string]dmarcreport.Day{"2": Day, "5": Day - 1, "6": Day} {
+		b := batch(id, "example.com", "none", row)
+		b.Day, b.Since = Day+1, since
+		add(t, s, b)
+	}
+	first := batch("7", "example.net", "quarantine", row)
+	first.Day, first.Since = Day+1, Day
+	add(t, s, first)
+	for day, want := range map[dmarcreport.Day][]dmarcreport.Domain{
+		Day: {
+			{Name: "example.com", Policy: dmarcreport.Policy{P: "none"}, Messages: 2, Plain: 2, Rows: 1},
+			{Name: "example.org", Policy: dmarcreport.Policy{P: "none"}, Messages: 2, Plain: 2, Rows: 1},
+		},
+		Day + 1: {
+			{Name: "example.com", Policy: dmarcreport.Policy{P: "reject"}, Messages: 8, Plain: 8, Rows: 1, Since: Day - 1},
+			{Name: "example.net", Policy: dmarcreport.Policy{P: "quarantine"}, Messages: 2, Plain: 2, Rows: 1, Since: Day},
+		},
+	} {
+		if list, err := s.Domains(t.Context(), day); err != nil || !slices.Equal(list, want) {
+			t.Errorf("%s: %+v, %v", day, list, err)
+		}
+		for _, d := range want {
+			if one, err := s.Domain(t.Context(), day, d.Name); err != nil || one != d {
+				t.Errorf("%s: %+v, %v", day, one, err)
+			}
+		}
+	}
+	if d, err := s.Domain(t.Context(), Day, "example.net"); err != nil || d != (dmarcreport.Domain{Name: "example.net"}) {
+		t.Errorf("%+v, %v", d, err)
 	}
 }
 
