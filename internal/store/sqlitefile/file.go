@@ -141,7 +141,11 @@ func openFile(ctx context.Context, schema Schema, path string, note func(rows in
 // is left behind. Its descriptor must be the last one of this file to be closed,
 // because closing any descriptor would end SQLite's own locks.
 func (f *File) lockFile() (*os.File, error) {
-	lock, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0o640)
+	path, err := target(f.path)
+	if err != nil {
+		return nil, fmt.Errorf("%s store: %w", f.schema.Name, err)
+	}
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("%s store: %w: the daemon's user must be able to write this file and its directory", f.schema.Name, err)
 	}

@@ -509,3 +509,45 @@ func TestBackOff(t *testing.T) {
 	}
 	wantNotes(t, path, "kept")
 }
+
+// TestLinks shows that another user cannot have the process write elsewhere by a link.
+func TestLinks(t *testing.T) {
+	const otherUser = 65534
+	for name, test := range map[string]struct {
+		link  string // suffix of its path
+		owner int
+		want  string
+	}{
+		"our own":        {"", os.Geteuid(), ""},
+		"another user's": {"", otherUser, "is a symbolic link of another user"},
+		"of the log":     {"-wal", os.Geteuid(), "is a symbolic link, which SQLite does not make"},
+		"of the index":   {"-shm", os.Geteuid(), "is a symbolic link, which SQLite does not make"},
+		"of the journal": {"-journal", os.Geteuid(), "is a symbolic link, which SQLite does not make"},
+	} {
+		if test.owner != os.Geteuid() && os.Geteuid() != 0 {
+			continue // only root can give a link away
+		}
+		dir := t.TempDir()
+		path, elsewhere := filepath.Join(dir, "notes.db"), filepath.Join(dir, "elsewhere")
+		if test.link != "" {
+			k, err := Open(Options{Path: path, Schema: schema}, newNotes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.Symlink(elsewhere, path+test.link), os.Lchown(path+test.link, test.owner, -1)); err != nil {
+			t.Fatal(err)
+		}
+		k, err := Open(Options{Path: path, Schema: schema}, newNotes())
+		if k != nil {
+			err = errors.Join(err, k.Close())
+		}
+		_, found := os.Lstat(elsewhere)
+		if test.want == "" && (err != nil || found != nil) || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || found == nil) {
+			t.Errorf("%s: %v, %v", name, err, found)
+		}
+	}
+}

@@ -29,8 +29,9 @@ type sight struct{ main, log glance }
 
 // The files that belong to a database have its name and a suffix.
 const (
-	logSuffix   = "-wal"
-	indexSuffix = "-shm"
+	logSuffix     = "-wal"
+	indexSuffix   = "-shm"
+	journalSuffix = "-journal" // of a Shared schema
 )
 
 // look returns the state of the files at a path. It is zero for one that is missing.
