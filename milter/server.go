@@ -15,7 +15,7 @@
 //   - the values of CONNECT and HELO apply to every message of the session, those of
 //     MAIL to one message;
 //   - every message that gets a final reply has one record, and so has every
-//     connection that the server ends;
+//     connection that the server ends, other than to make room for another one;
 //   - modifications and the final reply are sent in one write;
 //   - when a handler fails, the configured rule is applied; when it panics, only its
 //     connection ends. Both are recorded;
@@ -191,11 +191,19 @@ func macroList() map[library.Stage][]string {
 // do.
 type drainer interface{ Draining() <-chan struct{} }
 
+// beginner is a connection that its owner may close until it begins. Those of the daemon
+// are.
+type beginner interface {
+	Greet() // after the negotiation
+	Begin() // at the first command
+}
+
 // ServeConn serves one connection until it ends, and closes it. When ctx ends, the
 // connection is closed and the contexts of handlers end. When the channel of a
 // connection with the method Draining() <-chan struct{} is closed, the connection
 // goes on for Options.DrainTimeout, also with new messages, and then ends between two
-// messages.
+// messages. If the connection has the methods Greet() and Begin(), they are called after
+// the negotiation and at the first command.
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn, kind Listen) {
 	ss := newSession(ctx, s, conn, kind)
 	s.start(ss, func() library.Milter { return ss })

@@ -38,7 +38,7 @@ var _ library.Milter = (*session)(nil)
 func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen) *session {
 	s := &session{server: server, kind: kind, done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(ctx)
-	s.guard = wire.New(conn, wire.Config{
+	c := wire.Config{
 		Idle:    server.opts.IdleTimeout,
 		Frame:   server.opts.FrameTimeout,
 		Write:   server.opts.WriteTimeout,
@@ -47,7 +47,11 @@ func newSession(ctx context.Context, server *Server, conn net.Conn, kind Listen)
 
 		KeepBodies: true,
 		Header:     s.keepField,
-	})
+	}
+	if b, ok := conn.(beginner); ok {
+		c.Negotiated, c.Begun = b.Greet, b.Begin
+	}
+	s.guard = wire.New(conn, c)
 	return s
 }
 

@@ -14,7 +14,9 @@ import (
 // before it waits for a request, and Busy at the first byte of one. Draining, or
 // a server that is full, then closes the connection between requests, where the
 // client loses nothing. A handler whose client must not be interrupted (a milter)
-// calls neither: draining waits for it.
+// calls Greet when the client has shown that it speaks the protocol, and Begin at its
+// first command. Draining waits for it, and only before Begin may a server that is full
+// close it.
 type Conn struct {
 	net.Conn
 	Socket   Socket // where it was accepted
@@ -23,28 +25,33 @@ type Conn struct {
 	host     netip.Addr // the peer, if the number of its connections is limited
 
 	state  atomic.Uint32
-	since  atomic.Int64 // when it became idle, in nanoseconds since begun
+	since  atomic.Int64 // when it was made or became idle, in nanoseconds since begun
 	served bool         // Busy was called; used only by the handler's goroutine
 }
 
 // The states of a Conn.
 const (
-	connBusy uint32 = iota
-	connIdle
-	connClosed // by its server, while idle
-	connNew    // nothing was read, and neither Idle nor Busy was called
+	connBusy    uint32 = iota
+	connIdle           // between two requests
+	connClosed         // by its server, while no request or session was in it
+	connNew            // none of the methods was called
+	connUnused         // idle, and no request has come
+	connGreeted        // Greet was called, and Begin was not
+	connStates         // their number
 )
 
 // begun is the zero of the clock of Conn.since.
 var begun = time.Now()
 
-// Read reads, and notes that the client has sent something.
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 && c.state.Load() == connNew {
+// Greet notes that the client speaks the protocol.
+func (c *Conn) Greet() { c.state.CompareAndSwap(connNew, connGreeted) }
+
+// Begin marks the connection as the session of a client: its server does not close it
+// any more to make room. If it has done so just now, the next read fails.
+func (c *Conn) Begin() {
+	if !c.state.CompareAndSwap(connGreeted, connBusy) {
 		c.state.CompareAndSwap(connNew, connBusy)
 	}
-	return n, err
 }
 
 // Draining is closed when the server begins to drain.
@@ -58,10 +65,14 @@ func (c *Conn) Idle() bool {
 		return false
 	}
 	c.since.Store(int64(time.Since(begun)))
+	idle := connUnused
+	if c.served {
+		idle = connIdle
+	}
 	// This comes before the check of draining. Idle connections are closed after
 	// draining began, so either that code sees this one as idle, or the check
 	// below sees that draining began.
-	if !c.state.CompareAndSwap(connBusy, connIdle) && !c.state.CompareAndSwap(connNew, connIdle) && c.state.Load() == connClosed {
+	if !c.state.CompareAndSwap(connBusy, idle) && !c.state.CompareAndSwap(connNew, idle) && c.state.Load() == connClosed {
 		return false
 	}
 	if c.room.isWanted() {
@@ -79,11 +90,25 @@ func (c *Conn) Idle() bool {
 // when draining closed the connection first. The handler then returns.
 func (c *Conn) Busy() bool {
 	c.served = true
-	return c.state.CompareAndSwap(connIdle, connBusy) || c.state.Load() != connClosed
+	return c.state.CompareAndSwap(connIdle, connBusy) || c.state.CompareAndSwap(connUnused, connBusy) || c.state.Load() != connClosed
 }
 
-func (c *Conn) closeIfIdle() bool { return c.closeIf(connIdle) }
+// hasAsked reports whether the client has asked for something.
+func (c *Conn) hasAsked() bool {
+	switch c.state.Load() {
+	case connNew, connUnused, connGreeted:
+		return false
+	}
+	return true
+}
 
+// age is how long the connection has been idle, or has existed if it is unused.
+func (c *Conn) age() time.Duration { return time.Since(begun) - time.Duration(c.since.Load()) }
+
+// closeIfIdle closes the connection if its handler waits for a request.
+func (c *Conn) closeIfIdle() bool { return c.closeIf(connIdle) || c.closeIf(connUnused) }
+
+// closeIf closes the connection if it is in this state.
 func (c *Conn) closeIf(state uint32) bool {
 	if !c.state.CompareAndSwap(state, connClosed) {
 		return false

@@ -37,7 +37,7 @@ const (
 var eventTexts = [eventKindsEnd]string{
 	AcceptFailing:    "cannot accept connections, trying again",
 	AcceptRecovered:  "connections are accepted again",
-	ConnsFull:        "connection limit reached, idle connections are closed or new ones refused; raise --max-connections, or lower Postfix's process limits",
+	ConnsFull:        "connection limit reached, unused and idle connections are closed or new ones refused; raise --max-connections, or lower Postfix's process limits; if most are unused, stop the client that opens them",
 	HostFull:         "connection limit of one host reached; raise --max-connections-per-host if the host is yours",
 	HandlerPanicked:  "panic while serving a connection, it was closed",
 	CloseFailed:      "closing a listener failed",
@@ -80,6 +80,7 @@ type Event struct {
 	Socket Socket   // of Serve's events
 	Remote net.Addr // the client, after a panic
 	Conns  int
+	Unused int    // of ConnsFull and HostFull: connections whose client has asked for nothing
 	Cause  string // of Run's events: the signal or the changed file
 	Err    error
 	Stack  []byte // after a panic

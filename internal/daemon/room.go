@@ -16,23 +16,35 @@ type WhenFull int
 const (
 	// Wait lets the new connection wait until another one ends.
 	Wait WhenFull = iota
-	// CloseIdle closes the connection that has been idle for the longest time,
-	// see [Conn.Idle]. Its client connects again when it has a request. When all
-	// are busy, the next one that becomes idle is closed.
+	// CloseIdle closes a connection whose client has asked for nothing, else the
+	// one that has been idle for the longest time, see [Conn.Idle]. Its client
+	// connects again when it has a request. When all are busy, the next one that
+	// becomes idle is closed.
 	CloseIdle
-	// Refuse closes the new connection. Its client learns at once that it gets no
-	// answer, and no running session is lost.
+	// Refuse closes a connection whose client has asked for nothing, else the new
+	// one. Its client learns at once that it gets no answer, and no running session
+	// is lost.
 	Refuse
 )
 
-// newGrace is how long a new connection may be silent before another one may take
-// its place. In both protocols Postfix sends something at once.
-const newGrace = 5 * time.Second
+const (
+	// newGrace is how long the client of a new connection may ask for nothing before
+	// another one may take its place. In both protocols Postfix sends something at
+	// once.
+	newGrace = 5 * time.Second
+	// greetedGrace is the same after Greet. Postfix greets a milter when an SMTP session
+	// begins, and the first command follows with the first mail. Until then its client may
+	// sleep for 5 minutes before each command.
+	greetedGrace = 15 * time.Minute
+	// There is no such grace when more than one in fewUnused places is taken by unused
+	// connections. Those of Postfix are unused for a moment only, so they are few.
+	fewUnused = 8
+)
 
 // Overflow counts the connections that were closed because of the bounds. It may
 // be read at any time.
 type Overflow struct {
-	Closed  atomic.Uint64 // idle, to make room for another
+	Closed  atomic.Uint64 // unused or idle, to make room for another
 	Refused atomic.Uint64 // new
 }
 
@@ -105,8 +117,8 @@ func (s *server) admit(c *Conn) bool {
 			}
 			return true
 		}
-		made := s.makeRoom(c, hostFull)
 		s.reportFull(c, hostFull)
+		made := s.makeRoom(c, hostFull)
 		if !made && (hostFull || s.o.WhenFull == Refuse) {
 			s.o.Overflow.Refused.Add(1)
 			return false
@@ -122,48 +134,63 @@ func (s *server) admit(c *Conn) bool {
 	}
 }
 
-// makeRoom closes the connection that has been idle for the longest time, if
-// there is one. Its handler ends soon.
+// makeRoom closes the connection whose client loses least, if there is one. Its
+// handler ends soon.
 func (s *server) makeRoom(c *Conn, hostFull bool) bool {
 	if s.o.WhenFull == Wait {
 		return false
 	}
 	for {
-		victim := s.longestIdle(c.host, hostFull)
+		victim, state := s.leastNeeded(c.host, hostFull)
 		if victim == nil {
 			return false
 		}
-		if state := victim.state.Load(); (state == connIdle || state == connNew) && victim.closeIf(state) {
+		if victim.closeIf(state) {
 			s.o.Overflow.Closed.Add(1)
 			return true
 		}
 	}
 }
 
-// longestIdle returns the connection that has been idle, or silent since it was
-// made, for the longest time. With ofHost only connections of that host count.
-func (s *server) longestIdle(host netip.Addr, ofHost bool) *Conn {
-	var found *Conn
-	silent := int64(time.Since(begun) - newGrace)
+// leastNeeded returns the connection whose client has asked for nothing for the longest
+// time, else the one that has been idle for the longest time, and its state. With ofHost
+// only connections of that host count.
+func (s *server) leastNeeded(host netip.Addr, ofHost bool) (victim *Conn, state uint32) {
+	places := s.o.MaxConns
+	if ofHost {
+		places = s.o.MaxHostConns
+	}
+	var oldest [connStates]*Conn
+	unused := 0
 	for c := range s.conns {
 		if ofHost && c.host != host || c.isSelf() {
 			continue
 		}
-		since := c.since.Load()
-		switch c.state.Load() {
-		case connIdle:
-		case connNew:
-			if since > silent {
-				continue
-			}
-		default:
-			continue
+		state := c.state.Load()
+		if state == connNew || state == connUnused {
+			unused++
 		}
-		if found == nil || since < found.since.Load() {
-			found = c
+		oldest[state] = older(oldest[state], c)
+	}
+	many := unused > max(places/fewUnused, 1)
+	for _, choice := range []struct {
+		state uint32
+		grace time.Duration
+	}{{connNew, newGrace}, {connUnused, newGrace}, {connGreeted, greetedGrace}, {connIdle, 0}, {connUnused, 0}} {
+		c := oldest[choice.state]
+		if c != nil && (c.age() >= choice.grace || many && choice.grace == newGrace) {
+			return c, choice.state
 		}
 	}
-	return found
+	return nil, 0
+}
+
+// older returns the connection that has been in its state for longer. a may be nil.
+func older(a, b *Conn) *Conn {
+	if a == nil || b.since.Load() < a.since.Load() {
+		return b
+	}
+	return a
 }
 
 // remove removes a connection whose handler has ended.
@@ -193,7 +220,13 @@ func (s *server) reportFull(c *Conn, hostFull bool) {
 	if hostFull {
 		event, due = Event{Kind: HostFull, Socket: c.Socket, Conns: s.o.MaxHostConns, Remote: c.RemoteAddr()}, &s.hostFull
 	}
-	if due.due(time.Now()) {
-		s.o.Report(event)
+	if !due.due(time.Now()) {
+		return
 	}
+	for other := range s.conns {
+		if !other.hasAsked() && (!hostFull || other.host == c.host) {
+			event.Unused++
+		}
+	}
+	s.o.Report(event)
 }

@@ -104,13 +104,82 @@ func TestServeTakesTheFirstIdle(t *testing.T) {
 	})
 }
 
-// hold is a handler whose connection is a session: it never calls Idle.
+// Connections without a request make room before those that have had one, which Postfix
+// keeps for the next request.
+func TestServeKeepsTheUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeListener()
+		const most, used = 24, 16
+		var heard events
+		stop, served := serving(t.Context(), l.listeners(), ServeOptions{MaxConns: most, WhenFull: CloseIdle, DrainTimeout: time.Hour, Report: heard.report, Handler: echo})
+		ask := func(conn net.Conn) {
+			t.Helper()
+			write(t, conn, "x\n")
+			read(t, conn, "unix x\n")
+			synctest.Wait()
+		}
+		var kept []net.Conn
+		for range used {
+			kept = append(kept, l.dial(t))
+			ask(kept[len(kept)-1])
+		}
+		time.Sleep(time.Hour)
+		for range 3 * most {
+			l.dial(t)
+			synctest.Wait()
+		}
+		next := l.dial(t)
+		ask(next)
+		next.Close()
+		for _, conn := range kept {
+			ask(conn)
+		}
+		if event := heard.list[0]; event.Kind != ConnsFull || event.Unused != most-used {
+			t.Errorf("%+v", event)
+		}
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A connection that was made just now may wait for its first request, if few do.
+func TestServeSparesTheNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeListener()
+		stop, served := serving(t.Context(), l.listeners(), ServeOptions{MaxConns: 2, WhenFull: CloseIdle, DrainTimeout: time.Hour, Handler: echo})
+		ask := func(conn net.Conn) {
+			t.Helper()
+			write(t, conn, "x\n")
+			read(t, conn, "unix x\n")
+			synctest.Wait()
+		}
+		used, fresh := l.dial(t), l.dial(t)
+		ask(used)
+		third := l.dial(t)
+		ask(third)
+		wantClosed(t, used)
+		time.Sleep(newGrace)
+		ask(l.dial(t))
+		wantClosed(t, fresh)
+		ask(third)
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// hold is a handler whose connection is a session from the first octet on: it never
+// calls Idle.
 func hold(_ context.Context, c *Conn) {
 	buf := make([]byte, 1)
 	for {
 		if _, err := c.Read(buf); err != nil {
 			return
 		}
+		c.Begin()
 		if _, err := c.Write(buf); err != nil {
 			return
 		}
@@ -145,6 +214,78 @@ func TestServeRefusesAboveTheBound(t *testing.T) {
 			t.Errorf("%d closed, %d refused", closed, refused)
 		}
 		heard.want(t, ConnsFull, ConnsFull) // an hour apart
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A client that has greeted may be silent for long, because that of Postfix is. When it
+// has been, it makes room.
+func TestServeSessionsThatOnlyGreet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeListener()
+		stop, served := serving(t.Context(), l.listeners(), ServeOptions{MaxConns: 2, WhenFull: Refuse, DrainTimeout: 0, Handler: func(ctx context.Context, c *Conn) {
+			_, _ = c.Read(make([]byte, 1))
+			c.Greet()
+			hold(ctx, c)
+		}})
+		first, second := l.dial(t), l.dial(t)
+		write(t, first, "g")
+		write(t, second, "g")
+		time.Sleep(greetedGrace - time.Second)
+		wantClosed(t, l.dial(t))
+		write(t, first, "x")
+		read(t, first, "x")
+		time.Sleep(time.Second)
+		next := l.dial(t)
+		write(t, next, "gx")
+		read(t, next, "x")
+		wantClosed(t, second)
+		write(t, first, "y")
+		read(t, first, "y")
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Sessions that have not begun make room at once when they are many.
+func TestServeSessionsThatDoNotBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeListener()
+		const most, begun = 16, 8
+		var overflow Overflow
+		stop, served := serving(t.Context(), l.listeners(), ServeOptions{MaxConns: most, WhenFull: Refuse, DrainTimeout: 0, Overflow: &overflow, Handler: hold})
+		alive := func(conn net.Conn) {
+			t.Helper()
+			write(t, conn, "x")
+			read(t, conn, "x")
+		}
+		var sessions []net.Conn
+		for range begun {
+			sessions = append(sessions, l.dial(t))
+			alive(sessions[len(sessions)-1])
+		}
+		for range 10 * most {
+			l.dial(t)
+			synctest.Wait()
+		}
+		for range most {
+			next := l.dial(t)
+			alive(next)
+			next.Close()
+			l.dial(t)
+			synctest.Wait()
+		}
+		for _, conn := range sessions {
+			alive(conn)
+		}
+		if refused := overflow.Refused.Load(); refused != 0 {
+			t.Errorf("%d refused", refused)
+		}
 		stop()
 		if err := <-served; err != nil {
 			t.Error(err)

@@ -20,10 +20,10 @@ import (
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// lone is a policy daemon without a Postfix.
+// lone is a daemon without a Postfix.
 type lone struct {
 	*postfixtest.Daemon
-	socket, log string
+	socket, log, metrics string
 }
 
 func startLone(t *testing.T, args ...string) *lone {
@@ -34,7 +34,13 @@ func startLone(t *testing.T, args ...string) *lone {
 // startLoneBelow starts it by another command, which is given the program.
 func startLoneBelow(t *testing.T, command []string, args ...string) *lone {
 	t.Helper()
-	path, err := binaries.Path(t.Context(), "postern-policyd")
+	return startLoneDaemon(t, command, "postern-policyd", "--listen", append([]string{"--checks=ownership"}, args...)...)
+}
+
+// startLoneDaemon starts a daemon. listen is the flag of its socket.
+func startLoneDaemon(t *testing.T, command []string, name, listen string, args ...string) *lone {
+	t.Helper()
+	path, err := binaries.Path(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +49,8 @@ func startLoneBelow(t *testing.T, command []string, args ...string) *lone {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l := &lone{socket: filepath.Join(dir, "s"), log: filepath.Join(dir, "log")}
-	line := append(slices.Clone(command), path, "--config=", "--checks=ownership", "--listen=unix:"+l.socket, "--admin=", "--metrics-listen=", "--log-file="+l.log)
+	l := &lone{socket: filepath.Join(dir, "s"), log: filepath.Join(dir, "log"), metrics: filepath.Join(dir, "metrics")}
+	line := append(slices.Clone(command), path, "--config=", listen+"=unix:"+l.socket, "--admin=", "--metrics-listen=unix:"+l.metrics, "--log-file="+l.log)
 	line = append(line, args...)
 	l.Daemon, err = postfixtest.StartDaemon(t.Context(), postfixtest.DaemonConfig{Path: line[0], Args: line[1:]})
 	if err != nil {
@@ -274,13 +280,21 @@ func TestManyConnections(t *testing.T) {
 const slowConns = 10_000
 
 // Ten thousand connections with half a request each keep no one out: the ones that have
-// waited longest make room. With few file descriptors it is the same.
+// waited longest make room. Connections that Postfix has used and keeps stay open. With
+// few file descriptors it is the same.
 func TestSlowConnections(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string][]string{"as started": nil, "64 descriptors": {"prlimit", "--nofile=64:64"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := startLoneBelow(t, command, "--owners=inline:{ press@home.example=alice }")
+			var used []net.Conn
+			for range 16 {
+				used = append(used, l.dial(t))
+				if err := ask(used[len(used)-1], loginRequest("press@home.example", "alice"), "DUNNO"); err != nil {
+					t.Fatal(err)
+				}
+			}
 			var all []net.Conn
 			defer func() {
 				for _, conn := range all {
@@ -305,7 +319,79 @@ func TestSlowConnections(t *testing.T) {
 			if err := askAsPostfix(l, loginRequest("press@home.example", "mallory"), "553 5.7.1 not owned by user mallory"); err != nil {
 				t.Fatal(err)
 			}
+			for _, conn := range used {
+				if err := ask(conn, loginRequest("press@home.example", "alice"), "DUNNO"); err != nil {
+					t.Fatalf("a connection that was used before: %v", err)
+				}
+			}
 		})
+	}
+}
+
+// Ten thousand milter sessions that do not end their negotiation keep no one out, and none
+// is lost that Postfix has begun, or in which its client has not named a mail so far.
+func TestSlowSessions(t *testing.T) {
+	t.Parallel()
+	l := startLoneDaemon(t, nil, "postern-milterd", "--listen-verify", "--resolver="+noDNS)
+	session := postfixtest.MilterSession{Client: "192.0.2.7", Name: "mx.away.example", Helo: "mx.away.example", MTA: "mx.home.example"}
+	mail := postfixtest.MilterMail{Sender: Stranger, Recipient: Alice, Message: "From: " + Stranger + "\r\nSubject: x\r\n\r\nHello.\r\n"}
+	open := func() *postfixtest.MilterClient {
+		t.Helper()
+		c, err := postfixtest.DialMilter(t.Context(), l.socket, session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	send := func(c *postfixtest.MilterClient) {
+		t.Helper()
+		if _, err := c.Send(mail); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begun, greeted := open(), open()
+	defer begun.Close()
+	defer greeted.Close()
+	send(begun)
+	var all []net.Conn
+	defer func() {
+		for _, conn := range all {
+			_ = conn.Close()
+		}
+	}()
+	for i := range slowConns {
+		conn, err := net.Dial("unix", l.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, conn)
+		if _, err := io.WriteString(conn, "\x00\x00\x00\x0dO\x00"[:i%7]); err != nil && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+		if i%500 == 0 {
+			c := open()
+			send(c)
+			c.Close()
+		}
+	}
+	send(begun)
+	send(greeted)
+	values, err := postfixtest.Scrape(t.Context(), l.metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if closed, refused := values[`postern_connections_over_limit_total{action="closed"}`], values[`postern_connections_over_limit_total{action="refused"}`]; closed == 0 || refused != 0 {
+		t.Errorf("%v closed, %v refused", closed, refused)
+	}
+	text, err := os.ReadFile(l.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "connection limit reached"); n != 1 || !strings.Contains(string(text), `"unused":19`) {
+		t.Errorf("%d lines about the bound, or without the unused sessions", n)
+	}
+	if got := l.records(t); got["bad_request"] != 0 {
+		t.Errorf("records %v", got)
 	}
 }
 

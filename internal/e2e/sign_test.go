@@ -723,3 +723,43 @@ func TestShippedMilterLines(t *testing.T) {
 		}
 	}
 }
+
+// TestMilterdKilled kills the daemon in the middle of mails. Those of users are deferred,
+// so that none leaves unsigned, also the next one of such a session. Those of the internet
+// pass, as their hook has default_action=accept. After the next start all is as before.
+func TestMilterdKilled(t *testing.T) {
+	t.Parallel()
+	s := newSigningSite(t, SiteConfig{})
+	user := open(t, s, Alice)
+	internet, err := s.Postfix.Dial(t.Context(), postfixtest.MX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer internet.Close()
+	if err := internet.Open(fromOutside(Stranger)); err != nil {
+		t.Fatal(err)
+	}
+	for c, from := range map[*postfixtest.Client]string{user: Alice, internet: Stranger} {
+		if r, err := c.Mail(from); err != nil || !r.OK() {
+			t.Fatalf("%v, %v", r, err)
+		}
+		if r, err := c.Rcpt(Bob); err != nil || !r.OK() {
+			t.Fatalf("%v, %v", r, err)
+		}
+	}
+	s.Milterd.Kill()
+	const text = "From: x@home.example\nSubject: x\n\nHello.\n"
+	if r, err := user.Data(text); err != nil || r.Code != 451 {
+		t.Errorf("the mail of a user: %v, %v", r, err)
+	}
+	if r := transact(t, user, As(Alice, Alice, Dora)); r.Code != 451 {
+		t.Errorf("the next one: %v", r)
+	}
+	if r, err := internet.Data(text); err != nil || r.Code != 250 {
+		t.Errorf("the mail of the internet: %v, %v", r, err)
+	}
+	if err := s.StartMilterd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	runSigned(t, s, bySubmission(As(Alice, Alice, Dora), record.Signed, 2))
+}

@@ -498,6 +498,9 @@ func (d *running[S]) report(e daemon.Event) {
 	if e.Conns > 0 {
 		fields = append(fields, zap.Int("connections", e.Conns))
 	}
+	if e.Unused > 0 {
+		fields = append(fields, zap.Int("unused", e.Unused))
+	}
 	if e.Cause != "" {
 		fields = append(fields, zap.String("cause", e.Cause))
 	}

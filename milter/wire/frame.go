@@ -198,11 +198,25 @@ func (g *Guard) swallow(n int) error {
 	return nil
 }
 
+// begin calls the functions for the begin of a session.
+func (g *Guard) begin(c Command) {
+	call := g.cfg.Negotiated
+	if c != Negotiate {
+		g.begun, call = true, g.cfg.Begun
+	}
+	if call != nil {
+		call()
+	}
+}
+
 // enter moves to the phase after a command. The fields of a header that did not end
 // count for the next message, because the library frees both together.
 func (g *Guard) enter(c Command) {
 	was := g.at
 	g.at = was.after(c)
+	if !g.begun {
+		g.begin(c)
+	}
 	g.macros.enter(c)
 	switch c {
 	case Mail:

@@ -37,6 +37,9 @@ type Config struct {
 	// library does not see these commands then, because it allocates much for each.
 	// The payload must not be kept.
 	Header func(payload []byte)
+	// Negotiated is called after the MTA's part of the negotiation, and Begun once, at
+	// the first command after it. They may be nil.
+	Negotiated, Begun func()
 	// Closed is called once, by the goroutine that closes the connection, when
 	// nothing uses the guard any more.
 	Closed func()
@@ -58,6 +61,7 @@ type Guard struct {
 	woken  bool             // Stop interrupted a message by mistake, once
 
 	at       phase
+	begun    bool   // Config.Begun was called
 	payload  []byte // of the current command, until the next Read
 	macros   Macros
 	headers  int // of the current message

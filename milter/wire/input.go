@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"time"
 )
@@ -114,6 +115,8 @@ func (g *Guard) readProblem(err error, inFrame bool) error {
 	switch {
 	case g.killed.Load():
 		return ErrCut
+	case errors.Is(err, net.ErrClosed): // by its owner, which reports that
+		return io.EOF
 	case errors.Is(err, os.ErrDeadlineExceeded) && g.stopped():
 		return ErrStopped
 	case errors.Is(err, os.ErrDeadlineExceeded) && inFrame:
