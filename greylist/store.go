@@ -23,6 +23,7 @@ package greylist
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -46,8 +47,19 @@ func (s Stamp) Time() time.Time {
 	return time.UnixMilli(int64(s))
 }
 
-// Sub returns the time from o to s.
-func (s Stamp) Sub(o Stamp) time.Duration { return time.Duration(s-o) * time.Millisecond }
+// Sub returns the time from o to s. If it is longer than a Duration can be, the result is
+// the longest.
+func (s Stamp) Sub(o Stamp) time.Duration {
+	const most = Stamp(math.MaxInt64 / time.Millisecond)
+	switch d := s - o; { // which may be too long for a Stamp too
+	case s >= o && (d < 0 || d > most):
+		return math.MaxInt64
+	case s < o && (d > 0 || d < -most):
+		return math.MinInt64
+	default:
+		return time.Duration(d) * time.Millisecond
+	}
+}
 
 // Triplet is what is known about one client, sender and recipient. The zero value
 // means that nothing is known.

@@ -64,6 +64,7 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 	if r.Down != "" {
 		fmt.Fprintf(w, "the %s store does not answer: %s\n", r.Store, printable(r.Down))
 	}
+	printUnsaved(w, r.Unsaved)
 	for _, b := range r.Blocks {
 		printBlock(w, &b)
 	}
@@ -77,6 +78,12 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 		fmt.Fprintf(w, "%d more\n", r.More)
 	}
 	return exitYes
+}
+
+func printUnsaved(w io.Writer, unsaved bool) {
+	if unsaved {
+		fmt.Fprintln(w, "the limit file cannot be written: what is new is in memory, and lost if the daemon ends; make room on the disk or the file writable (the log has the reason)")
+	}
 }
 
 // span formats a number of seconds for people; 0 is "-".
@@ -158,6 +165,7 @@ func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 
 func printLimitsReset(w io.Writer, r *api.LimitsResetResult) int {
 	fmt.Fprintf(w, "%d counts of %s are forgotten\n", r.Reset, printable(r.Value))
+	printUnsaved(w, r.Unsaved)
 	return exitYes
 }
 

@@ -67,6 +67,8 @@ type Options struct {
 	// CallerClock makes the store use the times that callers pass, not the server's
 	// clock.
 	CallerClock bool
+	// ClockStep is called when the server's clock was set, see redisclient.Options.
+	ClockStep func(by time.Duration)
 }
 
 // Store implements greylist.Store and greylist.Browser.
@@ -81,7 +83,7 @@ type Store struct {
 // Open returns a store. It sends nothing, because a server that is down now may be
 // up when the first request comes.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep})
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/sqlitestore"
 	"github.com/postern-mail/postern/greylist/storetest"
+	"github.com/postern-mail/postern/internal/store/disktest"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
@@ -494,7 +495,7 @@ func TestCorruptWhileRunning(t *testing.T) {
 // TestDiskFull fills a small disk: answers go on from memory, and what is
 // there is written when there is room again.
 func TestDiskFull(t *testing.T) {
-	dir := smallDisk(t)
+	dir := disktest.Small(t)
 	path := filepath.Join(dir, "greylist.db")
 	var e events
 	s := open(t, sqlitestore.Options{Path: path, Report: e.report})
@@ -502,10 +503,7 @@ func TestDiskFull(t *testing.T) {
 	if err := s.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 32<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("the disk is not full: %v", err)
-	}
+	free := disktest.Fill(t, dir)
 	const n = 3000
 	for i := range n {
 		if why := see(t, s, i, at().Add(time.Second)); why != greylist.New && i > 0 {
@@ -520,9 +518,7 @@ func TestDiskFull(t *testing.T) {
 			t.Fatalf("on a full disk, %d: %d", i, why)
 		}
 	}
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	free()
 	if err := s.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -540,7 +536,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestReadOnlyDisk(t *testing.T) {
-	dir := smallDisk(t)
+	dir := disktest.Small(t)
 	path := filepath.Join(dir, "greylist.db")
 	s := open(t, sqlitestore.Options{Path: path})
 	see(t, s, 1, at())
@@ -559,24 +555,6 @@ func TestReadOnlyDisk(t *testing.T) {
 	if why := see(t, s, 1, at().Add(time.Hour)); why != greylist.Waited {
 		t.Errorf("after all: %d", why)
 	}
-}
-
-// smallDisk mounts one of 16 MiB, which only root can.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("mount: %v", err)
-		}
-		t.Skipf("mount: %v: run as root", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 // TestPurge lets fake time pass, in short lives: every fifth of a second is a

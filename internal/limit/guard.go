@@ -76,16 +76,17 @@ func (g *Guard) Reset(ctx context.Context, ids []string) (int, error) {
 	return ask(g, func() (int, error) { return g.Store.Reset(ctx, ids) })
 }
 
-// SetBlock implements Store. The error of a full store does not open the breaker.
-func (g *Guard) SetBlock(ctx context.Context, b Block, lift bool) (full error) {
+// SetBlock implements Store. The error of a store that still counts does not open the
+// breaker.
+func (g *Guard) SetBlock(ctx context.Context, b Block, lift bool) (counts error) {
 	err := g.do(func() error {
 		err := g.Store.SetBlock(ctx, b, lift)
-		if errors.Is(err, ErrFull) {
-			full, err = err, nil
+		if errors.Is(err, ErrFull) || errors.Is(err, ErrUnsaved) {
+			counts, err = err, nil
 		}
 		return err
 	})
-	return errors.Join(err, full)
+	return errors.Join(err, counts)
 }
 
 func (g *Guard) do(request func() error) error {

@@ -165,6 +165,9 @@ var (
 	ErrUnavailable = errors.New("limit store is unavailable")
 	ErrDenied      = errors.New("limit store denies access")
 	ErrFull        = errors.New("limit store takes nothing new")
+	// ErrUnsaved is the error for a change that is in effect, and lost if the daemon ends
+	// before it can be written.
+	ErrUnsaved = errors.New("limit store cannot be written")
 )
 
 // Digest names a transaction or a recipient: it is the start of a SHA-256, which is

@@ -73,6 +73,11 @@ func (m *Metrics) DNSQuestions(outcomes ...string) func(outcome string, took tim
 	}
 }
 
+// StoreClockSteps returns a function that counts a step of the clock of a store's server.
+func (m *Metrics) StoreClockSteps(store string) func() {
+	return m.clockSteps.WithLabelValues(store).Inc
+}
+
 // StoreRequests returns a function that takes the time and the error of each
 // request to a store. The name of the store is a constant of the program.
 func (m *Metrics) StoreRequests(store string) func(took time.Duration, err error) {

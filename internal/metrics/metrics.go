@@ -75,6 +75,7 @@ type Metrics struct {
 	durations    *prometheus.HistogramVec
 	questions    *prometheus.HistogramVec
 	stores       *prometheus.HistogramVec
+	clockSteps   *prometheus.CounterVec
 	inFlight     prometheus.Gauge
 	connections  prometheus.Gauge
 	reloadFailed prometheus.Gauge
@@ -103,9 +104,13 @@ func New(o Options) *Metrics {
 			Name: "postern_decisions_total",
 			Help: "Decisions, by the check that made them, verdict, reason and mode.",
 		}, []string{"check", "verdict", "reason", "mode"}),
-		durations:    newDecisionDurations(o.Daemon),
-		questions:    newQuestionDurations(),
-		stores:       newStoreDurations(),
+		durations: newDecisionDurations(o.Daemon),
+		questions: newQuestionDurations(),
+		stores:    newStoreDurations(),
+		clockSteps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_store_clock_steps_total",
+			Help: "How often the clock of a store's Redis server was set forward or back.",
+		}, []string{"store"}),
 		inFlight:     gauge("postern_requests_in_flight", "Requests whose reply is not written yet."),
 		connections:  gauge("postern_connections", "Open connections of Postfix."),
 		reloadFailed: gauge("postern_config_reload_failed", "1 when the last reload was refused and the old settings stay in force."),
@@ -117,7 +122,7 @@ func New(o Options) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(o),
-		m.decisions, m.durations, m.questions, m.stores, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
+		m.decisions, m.durations, m.questions, m.stores, m.clockSteps, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
 	)
 	if o.LogFailures != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{

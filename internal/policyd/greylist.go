@@ -302,7 +302,7 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.GreylistMemory, Report: reportFile(n.Runtime, "greylist")})
 		},
 		redis: func(url, password string) (browsedStore, error) {
-			return redisstore.Open(redisstore.Options{URL: url, Password: password})
+			return redisstore.Open(redisstore.Options{URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.GreylistName)})
 		},
 	})
 }

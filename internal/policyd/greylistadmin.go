@@ -97,7 +97,7 @@ func when(s greylist.Stamp) *time.Time {
 	if s == 0 {
 		return nil
 	}
-	t := s.Time().UTC()
+	t := showable(s.Time())
 	return &t
 }
 

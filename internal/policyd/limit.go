@@ -332,7 +332,7 @@ func (o *limitPart) openStore(password config.Secret, n *needs, unreadable *atom
 			})
 		},
 		redis: func(url, password string) (limit.Store, error) {
-			return redisstore.Open(redisstore.Options{URL: url, Password: password})
+			return redisstore.Open(redisstore.Options{URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.LimitName)})
 		},
 	})
 }

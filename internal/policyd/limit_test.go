@@ -111,11 +111,7 @@ func asks(t *testing.T, c *current, login, instance string, n int) (passed int) 
 // admin asks what the postern command asks.
 func adminAsk[A any](t *testing.T, c *current, command string, args any) (answer A) {
 	t.Helper()
-	raw, err := json.Marshal(args)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := limitCommands(c)[command](t.Context(), raw, func(any) {})
+	got, err := adminTry(t, c, command, args)
 	if err != nil {
 		t.Fatalf("%s: %v", command, err)
 	}
@@ -124,6 +120,16 @@ func adminAsk[A any](t *testing.T, c *current, command string, args any) (answer
 		t.Fatalf("%s: %T", command, got)
 	}
 	return answer
+}
+
+// adminTry runs a command that may fail.
+func adminTry(t *testing.T, c *current, command string, args any) (any, error) {
+	t.Helper()
+	raw, err := json.Marshal(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return limitCommands(c)[command](t.Context(), raw, func(any) {})
 }
 
 func TestLimitReload(t *testing.T) {

@@ -65,7 +65,7 @@ func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, err
 		return nil, badLimitArgs("%.40q is no key", args.Key)
 	}
 	most := cmp.Or(args.Limit, defaultListed)
-	result := api.LimitsListResult{Store: o.store.kind, Uses: []api.LimitUse{}, Blocks: []api.LimitBlock{}}
+	result := api.LimitsListResult{Store: o.store.kind, Uses: []api.LimitUse{}, Blocks: []api.LimitBlock{}, Unsaved: o.store.unsaved()}
 	if err := o.store.guard.Down(); err != nil {
 		result.Down = err.Error()
 	}
@@ -164,16 +164,16 @@ func listedUse(r limit.Rule, value string, c limit.Counter) api.LimitUse {
 		Action: string(r.Action), Peak: c.Peak,
 	}
 	if !c.Last.IsZero() {
-		last := c.Last.UTC()
+		last := showable(c.Last)
 		u.Last = &last
 	}
 	return u
 }
 
 func listedBlock(b limit.Block) api.LimitBlock {
-	out := api.LimitBlock{Login: b.Login, Since: b.Since.UTC()}
+	out := api.LimitBlock{Login: b.Login, Since: showable(b.Since)}
 	if !b.Until.IsZero() {
-		until := b.Until.UTC()
+		until := showable(b.Until)
 		out.Until = &until
 	}
 	return out
@@ -279,7 +279,7 @@ func (o *limitPart) reset(ctx context.Context, args api.LimitsOfArgs) (any, erro
 		return nil, err
 	}
 	n, err := o.store.guard.Reset(ctx, ids)
-	return api.LimitsResetResult{Value: value, Reset: n}, err
+	return api.LimitsResetResult{Value: value, Reset: n, Unsaved: o.store.unsaved()}, err
 }
 
 func (o *limitPart) block(ctx context.Context, args api.LimitsBlockArgs, _ func(any)) (any, error) {
@@ -331,13 +331,22 @@ func (o *limitPart) setBlock(ctx context.Context, b limit.Block, lift bool) (any
 	if err := o.showBlock(ctx, b.Login, &before); err != nil {
 		return nil, err
 	}
-	if err := o.store.guard.SetBlock(ctx, b, lift); err != nil {
-		return nil, fmt.Errorf("the change to the block of %s was not stored: %w", b.Login, err)
+	stored := o.store.guard.SetBlock(ctx, b, lift)
+	if stored != nil && !errors.Is(stored, limit.ErrUnsaved) {
+		return nil, fmt.Errorf("the change to the block of %s was not stored: %w", b.Login, stored)
 	}
-	if err := o.store.blocks.Refresh(ctx); err != nil {
+	if err := errors.Join(o.store.blocks.Refresh(ctx), unsaved(b.Login, stored)); err != nil {
 		return nil, err
 	}
 	return api.LimitsBlockResult{LimitBlock: listedBlock(b), Was: before.Block != nil}, nil
+}
+
+// unsaved returns the error for a block that was changed in memory only.
+func unsaved(login string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &admin.Error{Code: admin.CodeFailed, Message: fmt.Sprintf("the block of %s has changed, but it is lost if the daemon ends now: %v; make room on the disk or the file writable, and the daemon writes it by itself", login, err)}
 }
 
 // maxTouch bounds the argument of limits.suggest.

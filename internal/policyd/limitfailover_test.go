@@ -119,7 +119,7 @@ func startLogged(t *testing.T, args ...string) *loggedDaemon {
 	d := &loggedDaemon{current: newCurrent(), t: t, said: make(chan string, 100)}
 	core, _ := observer.New(zap.InfoLevel)
 	log := zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
-		if strings.Contains(e.Message, "the limit store") {
+		if strings.Contains(e.Message, "the limit store") || strings.Contains(e.Message, "the limit file") {
 			d.said <- e.Message
 		}
 		return nil

@@ -85,9 +85,13 @@ func (s *limitStore) watch(ctx context.Context, n *needs) {
 }
 
 // writes reports whether new counts are kept.
-func (s *limitStore) writes() bool {
+func (s *limitStore) writes() bool { return s.guard.Down() == nil && !s.unsaved() }
+
+// unsaved reports whether new counts are in memory only, because the file cannot be
+// written.
+func (s *limitStore) unsaved() bool {
 	f, ok := s.store.(interface{ Failing() bool })
-	return s.guard.Down() == nil && (!ok || !f.Failing())
+	return ok && f.Failing()
 }
 
 // lost counts the counts that could not be taken back.

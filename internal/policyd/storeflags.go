@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -106,9 +107,33 @@ func closeStore(name string, store any) error {
 	return nil
 }
 
+// showable returns a time in the form for JSON, which has no year after 9999. A file that
+// was edited can have any time.
+func showable(t time.Time) time.Time {
+	first, last := time.Unix(0, 0), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	switch {
+	case t.Before(first):
+		t = first
+	case t.After(last):
+		t = last
+	}
+	return t.UTC()
+}
+
 // digestOf returns the digest of a password, for use in a key.
 func digestOf(password config.Secret) [sha256.Size]byte {
 	return sha256.Sum256([]byte(password.Reveal()))
+}
+
+// reportClock returns a function that logs and counts steps of the clock of a store's
+// Redis server.
+func reportClock(r service.Runtime, store string) func(time.Duration) {
+	count := r.Metrics.StoreClockSteps(store)
+	return func(by time.Duration) {
+		count()
+		r.Log.Error("the clock of the Redis server was set, or another server with another clock has taken over: what the "+store+" store keeps ends as much earlier or later; keep the clocks of all Redis hosts the same",
+			zap.String("store", store), zap.Stringer("by", by))
+	}
 }
 
 // reportFile returns a function that logs events of a store's file.

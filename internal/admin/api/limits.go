@@ -50,6 +50,8 @@ type LimitsListResult struct {
 	Uses   []LimitUse   `json:"uses"`
 	Blocks []LimitBlock `json:"blocks"`
 	More   int          `json:"more"` // counters that are not listed
+	// Unsaved: the file cannot be written, and what is new is in memory only.
+	Unsaved bool `json:"unsaved,omitempty"`
 }
 
 // LimitsOfArgs names a login, or the value of another key ("limits.show", "limits.reset").
@@ -81,8 +83,9 @@ type LimitOverride struct {
 
 // LimitsResetResult has the number of counters that were reset.
 type LimitsResetResult struct {
-	Value string `json:"value"`
-	Reset int    `json:"reset"`
+	Value   string `json:"value"`
+	Reset   int    `json:"reset"`
+	Unsaved bool   `json:"unsaved,omitempty"` // as in LimitsListResult
 }
 
 // LimitsBlockArgs names a login ("limits.block", "limits.unblock").

@@ -47,6 +47,8 @@ type Options struct {
 	// CallerClock makes the store use the times of ops, not the server's clock.
 	CallerClock       bool
 	Logins, Strangers int // counters of each budget; 0 means the default
+	// ClockStep is called when the server's clock was set, see redisclient.Options.
+	ClockStep func(by time.Duration)
 }
 
 // Store implements limit.Store.
@@ -61,7 +63,7 @@ type Store struct {
 // Open makes a client. It sends nothing, because a server that is down now may be up
 // when it is needed.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep})
 	if err != nil {
 		return nil, fmt.Errorf("limit store: %w", err)
 	}

@@ -11,6 +11,7 @@ package sqlitestore
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/postern-mail/postern/internal/limit"
@@ -65,12 +66,15 @@ func (s *Store) Take(ctx context.Context, op *limit.Op) (limit.Answer, error) {
 }
 
 // SetBlock implements limit.Store. It returns when the block is on disk, because a
-// person relies on it.
+// person relies on it. If it cannot be written, the error wraps limit.ErrUnsaved.
 func (s *Store) SetBlock(ctx context.Context, b limit.Block, lift bool) error {
 	if err := s.Store.SetBlock(ctx, b, lift); err != nil {
 		return err
 	}
-	return s.Sync(ctx)
+	if err := s.Sync(ctx); err != nil {
+		return fmt.Errorf("%w: %w", limit.ErrUnsaved, err)
+	}
+	return nil
 }
 
 // Sync writes what has changed.

@@ -44,6 +44,9 @@ const (
 type Options struct {
 	URL      string // see CheckURL
 	Password string // "" for none
+	// ClockStep is called when the server's clock is found to have been set: forward, or
+	// back if by is negative. It may be nil.
+	ClockStep func(by time.Duration)
 }
 
 // Client is a connection to the servers of one store.
@@ -55,6 +58,8 @@ type Client struct {
 	calls together
 	idle  sync.Pool // of *Call
 	clock atomic.Pointer[reading]
+
+	clockStep func(by time.Duration)
 }
 
 // Open returns a client. It sends nothing, because a server that is down now may be
@@ -68,7 +73,7 @@ func Open(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:"}
+	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", clockStep: o.ClockStep}
 	c.calls.send = c.send
 	return c, nil
 }

@@ -13,6 +13,10 @@ type reading struct {
 	ours   time.Time // with the monotonic clock
 }
 
+// minStep is the least difference that counts as a step. It is longer than what a round
+// trip can hide.
+const minStep = 5 * time.Second
+
 // ReadClock reads the server's clock, for Now.
 func (c *Client) ReadClock(ctx context.Context) error {
 	return c.Do(ctx, func(ctx context.Context) error {
@@ -25,14 +29,22 @@ func (c *Client) ReadClock(ctx context.Context) error {
 }
 
 // readClock compares the clocks. It assumes that the server read its clock in the
-// middle of the round trip.
+// middle of the round trip. If the server's clock has moved in another way than ours
+// since it was read last, it was set, or it is that of another server.
 func (c *Client) readClock(ctx context.Context, node redis.Cmdable) error {
 	asked := time.Now()
 	server, err := node.Time(ctx).Result()
 	if err != nil {
 		return err
 	}
-	c.clock.Store(&reading{server, asked.Add(time.Since(asked) / 2)})
+	now := &reading{server, asked.Add(time.Since(asked) / 2)}
+	before := c.clock.Swap(now)
+	if before == nil || c.clockStep == nil {
+		return nil
+	}
+	if by := now.server.Sub(before.server) - now.ours.Sub(before.ours); by.Abs() >= minStep {
+		c.clockStep(by.Round(time.Second))
+	}
 	return nil
 }
 
