@@ -2,6 +2,7 @@ package milter
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"strings"
 
 	library "github.com/emersion/go-milter"
+
+	"github.com/postern-mail/postern/milter/wire"
 )
 
 // Bounds of what is sent.
@@ -141,11 +144,33 @@ func replyRune(r rune) rune {
 	return r
 }
 
-// editor applies modifications; the library's Modifier is one.
+// editor applies modifications.
 type editor interface {
 	ChangeHeader(index int, name, value string) error
 	InsertHeader(index int, name, value string) error
 	Quarantine(reason string) error
+}
+
+// changes is the editor that sends modifications through a guard. The library's Modifier
+// does the same, and needs much memory for each.
+type changes struct{ guard *wire.Guard }
+
+func (c changes) ChangeHeader(index int, name, value string) error {
+	return c.field(library.ActChangeHeader, index, name, value)
+}
+
+func (c changes) InsertHeader(index int, name, value string) error {
+	return c.field(library.ActInsertHeader, index, name, value)
+}
+
+func (c changes) field(code library.ModifyActCode, index int, name, value string) error {
+	var at [4]byte
+	binary.BigEndian.PutUint32(at[:], uint32(index))
+	return c.guard.Send(byte(code), string(at[:]), name, "\x00", value, "\x00")
+}
+
+func (c changes) Quarantine(reason string) error {
+	return c.guard.Send(byte(library.ActQuarantine), reason, "\x00")
 }
 
 // edit sends the modifications of a decision whose message is delivered. The first

@@ -17,9 +17,9 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 	seal := func(dmarc string, done mark.Done, from string) Field {
 		a := author.ParseFrom(func(yield func(string, string) bool) { yield("From", from) })
 		v := mark.Verdict{DMARC: dmarc, Done: done, At: time.Now()}
-		return Field{mark.Field, " " + keys.Seal(v, mark.Content{From: mark.HashOf(from), Locals: mark.HashOfLocals(&a), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
+		return Field{Name: mark.Field, Value: " " + keys.Seal(v, mark.Content{From: mark.HashOf(from), Locals: mark.HashOfLocals(&a), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
 	}
-	forged := Field{mark.Field, " v=1; t=1; x=99999999999; dmarc=fail; dis=mark; f=x; r=x; bh=x; b=QUFB"}
+	forged := Field{Name: mark.Field, Value: " v=1; t=1; x=99999999999; dmarc=fail; dis=mark; f=x; r=x; bh=x; b=QUFB"}
 	fill := make([]Field, mark.MaxMarks)
 	for i := range fill {
 		fill[i] = forged
@@ -49,7 +49,7 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 		"good and bad":                {[]Field{seal("pass", mark.Delivered, boss), seal("fail", mark.Quarantined, boss)}, false},
 		"a bad one among forged ones": {append([]Field{seal("fail", mark.Quarantined, boss)}, fill...), false},
 	} {
-		m := &Message{Role: Sign, Header: append(test.marks, Field{"From", boss})}
+		m := &Message{Role: Sign, Header: append(test.marks, Field{Name: "From", Value: boss})}
 		work, _, err := NewSigning(sign.New(sign.Options{}, signingKeys(t)), keys).Begin(t.Context(), &Session{}, m)
 		if err != nil {
 			t.Fatal(err)

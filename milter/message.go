@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
+	"github.com/postern-mail/postern/milter/sign"
 	"github.com/postern-mail/postern/milter/wire"
 )
 
@@ -92,10 +93,7 @@ func (m *Message) Get(name string) string {
 
 // Field is one header field. Name + ":" + Value + CRLF is the field as the
 // message has it.
-type Field struct {
-	Name  string
-	Value string // with the white space behind the colon; folds are CRLF
-}
+type Field = sign.Field
 
 // crlf turns the line feeds of a folded value into CRLF. MTAs send folds as LF.
 func crlf(value string) string {

@@ -306,7 +306,7 @@ func (s *session) keepField(payload []byte) {
 			s.msg.Header = make([]Field, 0, usualFields)
 		}
 		name, value, _ := strings.Cut(string(payload[:len(payload)-1]), "\x00")
-		s.msg.Header = append(s.msg.Header, Field{name, s.limits().received(crlf(value))})
+		s.msg.Header = append(s.msg.Header, Field{Name: name, Value: s.limits().received(crlf(value))})
 		return nil
 	})
 }
@@ -396,7 +396,7 @@ func (s *session) passBody() error {
 }
 
 // Body ends the message.
-func (s *session) Body(e *library.Modifier) (library.Response, error) {
+func (s *session) Body(*library.Modifier) (library.Response, error) {
 	if _, err := s.guarded(func() library.Response { s.missingEnd(); return nil }); err != nil {
 		return nil, err
 	}
@@ -412,7 +412,7 @@ func (s *session) Body(e *library.Modifier) (library.Response, error) {
 		} else {
 			d.Answer = s.ruleOnError(d.Answer, d.Failed)
 		}
-		return s.deliver(e, &d, since)
+		return s.deliver(&d, since)
 	})
 }
 
@@ -431,7 +431,7 @@ func (s *session) finish() (Decision, error) {
 }
 
 // deliver sends modifications and the final reply; the guard sends them in one piece.
-func (s *session) deliver(e editor, d *Decision, since time.Time) library.Response {
+func (s *session) deliver(d *Decision, since time.Time) library.Response {
 	if s.msg.spare(&d.Answer) {
 		d.Quarantine = ""
 	}
@@ -441,7 +441,7 @@ func (s *session) deliver(e editor, d *Decision, since time.Time) library.Respon
 	r := replyTo(d.Answer)
 	action := r.String()
 	if d.Verdict == Accept {
-		problem, err := edit(e, s.limits(), d)
+		problem, err := edit(changes{s.guard}, s.limits(), d)
 		if err != nil {
 			s.guard.Fail(err)
 			return nil

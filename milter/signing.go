@@ -38,11 +38,7 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 	if v := w.unproven(); v != nil {
 		return Answer{Verdict: Accept, Reason: record.SignMarked, Details: Details{DMARC: v.DMARC}}, nil
 	}
-	fields := make([]sign.Field, len(w.message.Header))
-	for i, f := range w.message.Header {
-		fields[i] = sign.Field(f)
-	}
-	w.mail = w.signer.Message(ctx, fields)
+	w.mail = w.signer.Message(ctx, w.message.Header)
 	if _, ok := w.message.Param("SMTPUTF8"); ok {
 		w.mail.UTF8()
 	}

@@ -37,7 +37,7 @@ func signingKeys(t *testing.T) *sign.Keys {
 
 func beginSigning(t *testing.T, from string) Work {
 	t.Helper()
-	m := &Message{Role: Sign, Header: []Field{{"From", " " + from}, {"Subject", " a\r\n b"}}}
+	m := &Message{Role: Sign, Header: []Field{{Name: "From", Value: " " + from}, {Name: "Subject", Value: " a\r\n b"}}}
 	work, answer, err := NewSigning(sign.New(sign.Options{}, signingKeys(t)), nil).Begin(t.Context(), &Session{}, m)
 	if err != nil || answer.Verdict != Continue || work == nil {
 		t.Fatalf("begin: %+v, %v", answer, err)

@@ -50,11 +50,7 @@ func refusal(r *verify.Refusal) Answer {
 
 // Headers passes the header to the verifier.
 func (w *verifyingWork) Headers(context.Context) (Answer, error) {
-	fields := make([]verify.Field, len(w.message.Header))
-	for i, f := range w.message.Header {
-		fields[i] = verify.Field(f)
-	}
-	if r := w.mail.Header(fields); r != nil {
+	if r := w.mail.Header(w.message.Header); r != nil {
 		return refusal(r), nil
 	}
 	return Answer{}, nil

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"sync"
 )
 
 // BodyHash computes the SHA-256 hash of a body's canonical form (RFC 6376
@@ -23,18 +24,24 @@ type BodyHash struct {
 	content bool  // something other than line breaks was hashed
 	size    int64 // octets that were hashed, without those in pending
 	pending []byte
+	buffer  *[pendingSize]byte // of pending, until Sum
 }
 
 // pendingSize is how many octets are collected before they are hashed. SHA-256
 // is slow with small writes.
 const pendingSize = 4 << 10
 
+// buffers are those of hashes that have ended.
+var buffers = sync.Pool{New: func() any { return new([pendingSize]byte) }}
+
 // NewBodyHash returns the hash of an empty body.
 func NewBodyHash(c Canonicalization) *BodyHash {
+	buffer := buffers.Get().(*[pendingSize]byte)
 	return &BodyHash{
 		hash:    sha256.New(),
 		relaxed: c == Relaxed,
-		pending: make([]byte, 0, pendingSize),
+		pending: buffer[:0],
+		buffer:  buffer,
 	}
 }
 
@@ -163,6 +170,10 @@ func (h *BodyHash) Sum() [sha256.Size]byte {
 		h.add([]byte(crlf))
 	}
 	h.flush()
+	if h.buffer != nil {
+		buffers.Put(h.buffer)
+		h.pending, h.buffer = nil, nil
+	}
 	var sum [sha256.Size]byte
 	h.hash.Sum(sum[:0])
 	return sum

@@ -331,6 +331,25 @@ func TestUnsentIsBounded(t *testing.T) {
 	}
 }
 
+// Frames of Send leave with what Write was given, and not after the end.
+func TestSend(t *testing.T) {
+	conn := &scripted{in: strings.NewReader("")}
+	g := New(conn, Config{})
+	if err := errors.Join(g.Send('i', "one", "\x00", ""), g.Send('a'), g.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(bytes.Join(conn.writes, nil)); got != frame('i', "one\x00")+frame('a', "") {
+		t.Errorf("sent %q", got)
+	}
+	if err := g.Send('i', strings.Repeat("x", maxUnsent)); err != nil || len(conn.writes) != 2 {
+		t.Errorf("%d writes, %v", len(conn.writes), err)
+	}
+	g.Fail(ErrCut)
+	if err := g.Send('a'); err != ErrCut {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 func TestFailDropsUnsent(t *testing.T) {
 	conn := &scripted{in: strings.NewReader(connected)}
 	closed := 0

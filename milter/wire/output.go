@@ -29,6 +29,25 @@ func (g *Guard) Write(p []byte) (int, error) {
 	return len(p), g.Flush()
 }
 
+// Send is Write for one frame, whose payload is several texts.
+func (g *Guard) Send(code byte, payload ...string) error {
+	if g.err != nil {
+		return g.err
+	}
+	length := 1
+	for _, text := range payload {
+		length += len(text)
+	}
+	g.unsent = append(binary.BigEndian.AppendUint32(g.unsent, uint32(length)), code)
+	for _, text := range payload {
+		g.unsent = append(g.unsent, text...)
+	}
+	if len(g.unsent) < maxUnsent {
+		return nil
+	}
+	return g.Flush()
+}
+
 // answerOffer reduces the answer to the negotiation to the offer, once the answer is
 // complete. Nothing is written before it.
 func (g *Guard) answerOffer() {
