@@ -68,9 +68,29 @@ func (b *budget) Err() error {
 	return nil
 }
 
+// wholeBudget is the budget of all checks of a request. Most chains have one or two
+// checks, so it has the memory for the share of the first one.
+type wholeBudget struct {
+	budget
+	all    time.Duration // the deadline, from the last octet of the request
+	first  budget
+	shared bool // first is in use
+}
+
+func newBudget(r *Request, all time.Duration) *wholeBudget {
+	return &wholeBudget{budget: budget{deadline: r.Received.Add(all)}, all: all}
+}
+
 // share returns a budget with an even share of the time that is left, for the
-// first of some checks. It ends before b does.
-func (b *budget) share(checks int) *budget {
+// first of some checks. It ends before b does. The first share is asked for when
+// the request has just been received.
+func (b *wholeBudget) share(checks int) *budget {
+	n := time.Duration(checks)
+	if !b.shared {
+		b.shared = true
+		b.first.deadline = b.deadline.Add(b.all/n - b.all)
+		return &b.first
+	}
 	now := time.Now()
-	return &budget{deadline: now.Add(b.deadline.Sub(now) / time.Duration(checks))}
+	return &budget{deadline: now.Add(b.deadline.Sub(now) / n)}
 }

@@ -81,7 +81,7 @@ func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
 
 // runCheck runs the check within its share of the time.
 func (e *Entry) runCheck(ctx context.Context, r *Request, prior Signals, left int) (Verdict, error) {
-	if whole, ok := ctx.(*budget); ok && left > 1 {
+	if whole, ok := ctx.(*wholeBudget); ok && left > 1 {
 		part := whole.share(left)
 		defer part.end()
 		ctx = part

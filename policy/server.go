@@ -140,7 +140,7 @@ func (s *Server) decide(r *Request, d *Decision, bound []string) {
 		d.Kind, d.Reason = Pass, record.NoChecks
 		return
 	}
-	budget := &budget{deadline: r.Received.Add(hook.Deadline)}
+	budget := newBudget(r, hook.Deadline)
 	defer budget.end()
 	hook.Chain.decide(budget, r, d)
 }

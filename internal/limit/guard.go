@@ -27,8 +27,8 @@ type Guard struct {
 	breaker *breaker.Breaker
 }
 
-// NewGuard guards a store. changed is called once for each change: with an error when
-// the store fails, and with nil when it answers again.
+// NewGuard guards a store. now is the clock; nil means time.Now. changed is called once for
+// each change: with an error when the store fails, and with nil when it answers again.
 func NewGuard(store Store, now func() time.Time, changed func(error)) *Guard {
 	return &Guard{Store: store, breaker: breaker.New(breaker.Config{
 		First: guardPause, Now: now,

@@ -14,16 +14,19 @@ import (
 type Trail struct {
 	start sync.Once
 	seed  maphash.Seed
-	// repeats has hashes of the latest step of logins, at the place of the login. Usually
-	// a login sends from the same network to the same domain again, and a step that is
-	// here is known.
-	repeats []atomic.Uint64
+	// repeats has a hash of the latest step of logins. Usually a login sends from the same
+	// network to the same domain again, and a step that is here is known.
+	repeats []repeatSet
 
 	mu    sync.Mutex
 	all   map[string]*steps
 	order []*steps // a ring once it is full, whose oldest is at next
 	next  int
 }
+
+// repeatSet has the latest steps of a few logins: of each one a part of its hash, and of
+// that of its step. Few sets have more logins than they have room for.
+type repeatSet [4]atomic.Uint64
 
 // steps are the latest networks and domains of a login, the latest last.
 type steps struct {
@@ -35,7 +38,7 @@ type steps struct {
 const (
 	trailLogins  = DefaultLogins / 10
 	trailSteps   = 8
-	trailRepeats = 1 << 16
+	trailRepeats = 1 << 14 // sets
 )
 
 // step is what is noted with each mail.
@@ -56,22 +59,38 @@ func (s step) hash(seed maphash.Seed) uint64 {
 
 func (t *Trail) note(login string, network netip.Prefix, domain string) {
 	t.start.Do(func() {
-		t.all, t.seed, t.repeats = make(map[string]*steps), maphash.MakeSeed(), make([]atomic.Uint64, trailRepeats)
+		t.all, t.seed, t.repeats = make(map[string]*steps), maphash.MakeSeed(), make([]repeatSet, trailRepeats)
 	})
-	hash := step{login, domain, network}.hash(t.seed)
-	known := t.repeatsOf(login)
-	if known.Load() == hash {
+	known, loginPart := t.repeatOf(login)
+	latest := loginPart | step{login, domain, network}.hash(t.seed)&stepPart
+	if known.Load() == latest {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.add(login, network, domain)
-	known.Store(hash)
+	known.Store(latest)
 }
 
-// repeatsOf returns the place of a login in repeats. Some logins share one.
-func (t *Trail) repeatsOf(login string) *atomic.Uint64 {
-	return &t.repeats[maphash.String(t.seed, login)%trailRepeats]
+// stepPart is the part of a repeat that is of the step.
+const stepPart = 1<<32 - 1
+
+// repeatOf returns the place of a login in repeats, and its part there. If its set has no
+// room, the login gets the place of another one.
+func (t *Trail) repeatOf(login string) (place *atomic.Uint64, loginPart uint64) {
+	hash := maphash.String(t.seed, login)
+	set := &t.repeats[hash%trailRepeats]
+	loginPart = hash &^ stepPart
+	place = &set[hash/trailRepeats%uint64(len(set))]
+	for i := range set {
+		switch known := set[i].Load(); {
+		case known&^stepPart == loginPart:
+			return &set[i], loginPart
+		case known == 0:
+			place = &set[i]
+		}
+	}
+	return place, loginPart
 }
 
 func (t *Trail) add(login string, network netip.Prefix, domain string) {
@@ -98,7 +117,9 @@ func (t *Trail) addLogin(login string) *steps {
 		s = t.order[t.next]
 		t.next = (t.next + 1) % trailLogins
 		delete(t.all, s.login)
-		t.repeatsOf(s.login).Store(0)
+		if known, loginPart := t.repeatOf(s.login); known.Load()&^stepPart == loginPart {
+			known.Store(0)
+		}
 		clear(s.domains)
 		*s = steps{networks: s.networks[:0], domains: s.domains[:0]}
 	}

@@ -24,10 +24,10 @@ type cell struct {
 // Most mails touch only the latest cell, and nothing leaves the window: so neither needs
 // the list of older cells.
 type Series struct {
-	older []cell // by time, at most Cells
-	last  cell   // the latest; it counts nothing only if the series is empty
-	first int64  // the number of the oldest part
+	last  cell  // the latest; it counts nothing only if the series is empty
+	first int64 // the number of the oldest part
 	sum   int64
+	older []cell // by time, at most Cells
 }
 
 // Advance forgets what has left the window. Counts in the future, after a clock was set

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -39,7 +38,7 @@ type alarmLabels struct {
 
 func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
 	s := &limitStore{store: store, kind: kind, alarms: make(map[alarmLabels]uint64)}
-	s.guard = limit.NewGuard(store, time.Now, func(err error) {
+	s.guard = limit.NewGuard(store, nil, func(err error) {
 		setLimitCondition(n.Readiness, err)
 		if err != nil {
 			n.Log.Error("the limit store does not answer: limit-on-error decides until it does, blocks that are known hold", zap.Error(err))

@@ -283,6 +283,7 @@ func (s *Store) Fill(r Row, unsettled bool) error {
 	if err != nil || r.ID.Value == "" || c.window < limit.MinWindow.Milliseconds() {
 		return errRow
 	}
+	c.networks = c.spread.Len() > 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tableOf(r.Logins)

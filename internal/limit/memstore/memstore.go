@@ -49,22 +49,28 @@ const (
 	budgets
 )
 
-// counter is what is known about one value of a key, for one rule.
+// counter is what is known about one value of a key, for one rule. What each mail needs is
+// at the beginning, up to the latest counts of series: it is in two lines of the
+// processor's cache, and the rest in a third one.
 type counter struct {
-	id       limit.ID
-	window   int64 // milliseconds
-	last     limit.Millis
-	series   limit.Series
+	id     limit.ID
+	window int64 // milliseconds
+	last   limit.Millis
+	ref           // of itself
+	next   slot   // of the same value
+	op     uint32 // the latest that has touched it
+
 	reserved int64
 	peak     int64
-	alarms   [2]limit.Millis // when 80 and 100 percent were reached
-	spread   limit.Spread
-	ref             // of itself
-	next     slot   // of the same value
-	op       uint32 // the latest that has touched it
 	round    uint32 // it is in changes.unsettled, if this is the present round
 	logins   bool
-	dirty    bool // it is in changes.dirty
+	dirty    bool   // it is in changes.dirty
+	networks bool   // spread is in use
+	_        uint64 // a counter has 192 octets, so that it begins with a line
+	series   limit.Series
+
+	alarms [2]limit.Millis // when 80 and 100 percent were reached
+	spread limit.Spread
 }
 
 // New returns an empty store.
@@ -159,11 +165,8 @@ func (c *counter) width() int64 { return c.window / limit.Cells }
 // advance removes from the counter what has left the window.
 func (c *counter) advance(now limit.Millis) {
 	c.series.Advance(now, c.width())
-	c.spread.Advance(now, c.window)
-	for i := range c.alarms {
-		if c.alarms[i] > now {
-			c.alarms[i] = 0 // the clock was set back
-		}
+	if c.networks {
+		c.spread.Advance(now, c.window)
 	}
 }
 
@@ -195,7 +198,7 @@ func (c *counter) alarm(r *limit.Rule, over bool, now limit.Millis) int {
 	default:
 		return 0
 	}
-	if at := c.alarms[level]; at != 0 && now-at < c.window {
+	if at := c.alarms[level]; at != 0 && at <= now && now-at < c.window { // else the clock was set back
 		return 0
 	}
 	for i := range level + 1 {

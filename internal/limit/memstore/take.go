@@ -135,6 +135,7 @@ func (s *Store) count(t *txn, op *limit.Op, it *limit.Item, c *counter, now limi
 	s.changed(c)
 	if it.Rule.Unit == limit.Networks {
 		c.spread.See(now, it.Member)
+		c.networks = true
 		return
 	}
 	more := t.more(op, it, t.own(c))

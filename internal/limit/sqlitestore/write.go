@@ -18,9 +18,10 @@ const (
 	// writeEvery is the time between two turns that write. Together with the interval
 	// of the keeper, a crash loses less than a second.
 	writeEvery = 600 * time.Millisecond
-	// settleEvery is how often the journal is copied to the rows of the counters. With
-	// maxJournal counters in the journal, it is copied earlier.
-	settleEvery = time.Minute
+	// settleEvery is how often the journal is copied to the rows of the counters, which
+	// costs more than all that was written to the journal. With maxJournal counters in the
+	// journal, it is copied earlier.
+	settleEvery = 5 * time.Minute
 	maxJournal  = 1_000_000
 	// batchRows is how many counters are copied, and written, at once.
 	batchRows = 5000

@@ -18,8 +18,9 @@ const (
 // Pace measures how far the file is behind memory, and slows down requests that come
 // faster than the file can be written.
 type Pace struct {
-	// covered is the time before which all changes have been stored, in
-	// nanoseconds since 1970.
+	start time.Time
+	// covered is the time before which all changes have been stored, in nanoseconds
+	// since start. A step of the machine's clock does not change it.
 	covered atomic.Int64
 	// failing means that writing fails, so that waiting for it does not help.
 	failing atomic.Bool
@@ -27,16 +28,14 @@ type Pace struct {
 
 // NewPace returns a pace without lag.
 func NewPace() *Pace {
-	p := new(Pace)
-	p.stored(time.Now())
-	return p
+	return &Pace{start: time.Now()}
 }
 
 // stored records that all changes from before began have been stored.
-func (p *Pace) stored(began time.Time) { p.covered.Store(began.UnixNano()) }
+func (p *Pace) stored(began time.Time) { p.covered.Store(int64(began.Sub(p.start))) }
 
 // lag returns the greatest possible age of a change that is not stored yet.
-func (p *Pace) lag() time.Duration { return time.Duration(time.Now().UnixNano() - p.covered.Load()) }
+func (p *Pace) lag() time.Duration { return time.Since(p.start) - time.Duration(p.covered.Load()) }
 
 // Failing reports whether the file cannot be written now.
 func (p *Pace) Failing() bool { return p.failing.Load() }
