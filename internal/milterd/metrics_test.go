@@ -38,6 +38,7 @@ func TestMetricsOfHostileMail(t *testing.T) {
 	d.traffic = app{}.Start(d.Runtime, d.Current)
 	t.Cleanup(d.Close)
 	d.Metrics.StoreRequests("greylist") // policyd's
+	d.Metrics.StoreClockSteps("greylist") // likewise
 	partOf[*dmarcPart](t, d.now()).held.look(t.Context())
 	send := func(round int) {
 		for _, text := range manualtest.Hostile() {
