@@ -150,7 +150,7 @@ func TestModificationsAndVerdictLeaveInOneWrite(t *testing.T) {
 	c := open(t, path)
 	passes(t, c)
 	c.Quit()
-	if len(writes) != 5 { // negotiation, MAIL, RCPT, end of header, end
+	if len(writes) != 4 { // negotiation, MAIL, RCPT, end
 		t.Errorf("%d writes", len(writes))
 	}
 	last := writes[len(writes)-1]

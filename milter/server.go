@@ -146,20 +146,22 @@ func New(o Options, s Source) *Server {
 }
 
 // Actions and protocol options that the milter asks for. It sends no reply where the
-// reply could only be "continue", because each reply is a round trip. With replies to
-// body chunks, the rest of a body could be skipped. But most bodies are one chunk, so
-// this would cost more than it saves.
+// MTA can wait for a later one, because each reply is a round trip. So a message that
+// is refused for its header gets this reply at its end: Postfix has the whole message
+// when it sends the header. With replies to body chunks, the rest of a body could be
+// skipped. But most bodies are one chunk, so this would cost more than it saves.
+// The reply to MAIL makes Postfix send the command at once, and so the checks of the
+// envelope begin while the client sends the rest.
 //
 // A listener that only signs replies once a message, at its end. The sign role refuses
 // no recipient, and hardly any mail before its body.
 const (
 	actions = library.OptAddHeader | library.OptChangeHeader | library.OptQuarantine |
 		library.OptSetSymList
-	protocol = library.OptHeaderLeadingSpace | library.OptNoUnknown |
+	protocol = library.OptHeaderLeadingSpace | library.OptNoUnknown | library.OptNoData |
 		library.OptNoConnReply | library.OptNoHeloReply |
-		library.OptNoHeaderReply | library.OptNoBodyReply
-	signProtocol = protocol | library.OptNoData |
-		library.OptNoMailReply | library.OptNoRcptReply | library.OptNoEOHReply
+		library.OptNoHeaderReply | library.OptNoEOHReply | library.OptNoBodyReply
+	signProtocol = protocol | library.OptNoMailReply | library.OptNoRcptReply
 )
 
 // protocol returns the protocol options for a kind of listener.

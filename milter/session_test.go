@@ -16,9 +16,9 @@ import (
 func TestNegotiation(t *testing.T) {
 	path, _ := start(t, new(spy), milter.BySession)
 	n := wiretest.Dial(t, "unix", path).Negotiate()
-	// ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST; no replies to header fields, body
-	// chunks, CONNECT and HELO, no UNKNOWN, and leading space.
-	if n.Version != 2 || n.Actions != 0x131 || n.Protocol != 0x183180 {
+	// ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST; no replies to header fields and their
+	// end, body chunks, CONNECT and HELO, no UNKNOWN, no DATA, and leading space.
+	if n.Version != 2 || n.Actions != 0x131 || n.Protocol != 0x1c3380 {
 		t.Errorf("negotiated %+v", n)
 	}
 	lists := map[uint32]string{
@@ -324,7 +324,7 @@ func TestSettledMessageStaysSettled(t *testing.T) {
 	wantReply(t, "MAIL", c.Mail("<a@example.org>"), "550 5.7.1 no")
 	wantReply(t, "RCPT", c.Rcpt("<b@example.com>"), "550 5.7.1 no")
 	c.Header("From", " x")
-	wantReply(t, "end of header", c.EndOfHeader(), "550 5.7.1 no")
+	wantReply(t, "end of header", c.EndOfHeader(), "none")
 	c.Body("x")
 	wantReply(t, "end", c.EndOfMessage(), "550 5.7.1 no")
 	books.next()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -457,7 +458,20 @@ func (idleMilter) Body(m *gomilter.Modifier) (gomilter.Response, error) {
 	return gomilter.RespAccept, m.InsertHeader(0, "X-Idle", "seen")
 }
 
-// Header sends no reply, as idleFlags say.
+// Connect sends no reply, as idleFlags say.
+func (idleMilter) Connect(string, string, uint16, net.IP, *gomilter.Modifier) (gomilter.Response, error) {
+	return nil, nil
+}
+
+// Helo sends no reply either.
+func (idleMilter) Helo(string, *gomilter.Modifier) (gomilter.Response, error) { return nil, nil }
+
+// Headers sends no reply either.
+func (idleMilter) Headers(textproto.MIMEHeader, *gomilter.Modifier) (gomilter.Response, error) {
+	return nil, nil
+}
+
+// Header sends no reply either.
 func (idleMilter) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
 	return nil, nil
 }
@@ -466,7 +480,8 @@ func (idleMilter) Header(string, string, *gomilter.Modifier) (gomilter.Response,
 func (idleMilter) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, error) { return nil, nil }
 
 // idleFlags are the protocol flags of postern-milterd.
-const idleFlags = gomilter.OptNoUnknown | gomilter.OptNoHeaderReply | gomilter.OptNoBodyReply
+const idleFlags = gomilter.OptNoUnknown | gomilter.OptNoData | gomilter.OptNoConnReply | gomilter.OptNoHeloReply |
+	gomilter.OptNoHeaderReply | gomilter.OptNoEOHReply | gomilter.OptNoBodyReply
 
 func serveIdleMilter(ready func(string), done io.Reader) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
