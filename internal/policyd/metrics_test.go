@@ -48,6 +48,7 @@ func TestMetricsOfHostileRequests(t *testing.T) {
 			}
 		}
 	}
+	m.StoreClockSteps("greylist") // of a store in Redis
 	send(0)
 	before := manualtest.Exported(t, m)
 	for round := range 20 {
