@@ -37,7 +37,7 @@ func TestMetricsOfHostileMail(t *testing.T) {
 		"--dmarc-quarantine=hold", "--queue-directory="+dir, "--authserv-id=mx.example", "--shadow=spf", "--dkim-options-table="+manualtest.Table(t), "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
 	d.traffic = app{}.Start(d.Runtime, d.Current)
 	t.Cleanup(d.Close)
-	d.Metrics.StoreRequests("greylist") // policyd's
+	d.Metrics.StoreRequests("greylist")   // policyd's
 	d.Metrics.StoreClockSteps("greylist") // likewise
 	partOf[*dmarcPart](t, d.now()).held.look(t.Context())
 	send := func(round int) {
