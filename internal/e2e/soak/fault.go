@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -30,6 +31,12 @@ func (s *site) faults() map[string]fault {
 		"Redis is killed":         s.redisKilled,
 		"Redis is paused":         s.redisPaused,
 		"Redis refuses to write":  s.redisUnwritable,
+		"Redis is slow":           s.redisSlow,
+		"a table server hangs":    s.tableHangs,
+		"the disk is full":        s.diskFull,
+		"policyd is killed":       s.killed(s.policyd),
+		"milterd is killed":       s.killed(s.milterd),
+		"the limits are killed":   s.killed(s.limits),
 		"DNS fails":               s.dnsFault(resolvertest.ServFail),
 		"DNS is silent":           s.dnsFault(resolvertest.Silence),
 		"DNS sends garbage":       s.dnsFault(resolvertest.Garbage),
@@ -69,6 +76,35 @@ func (s *site) redisUnwritable(ctx context.Context) (func() error, error) {
 	return func() error { return replicas(ctx, "0") }, replicas(ctx, "1")
 }
 
+func (s *site) redisSlow(context.Context) (func() error, error) {
+	s.network.SetDelay(50*time.Millisecond, 300*time.Millisecond)
+	return func() error { s.network.SetDelay(0, 0); return nil }, nil
+}
+
+func (s *site) tableHangs(context.Context) (func() error, error) {
+	s.table.hangs.Lock()
+	return func() error { s.table.hangs.Unlock(); return nil }, nil
+}
+
+func (s *site) diskFull(context.Context) (func() error, error) {
+	ballast := filepath.Join(s.diskDir(), "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 32<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		return nothing, fmt.Errorf("the disk is not full: %w", err)
+	}
+	return func() error { return os.Remove(ballast) }, nil
+}
+
+// killed kills a daemon in the middle of its work and starts it again.
+func (s *site) killed(d *daemon) fault {
+	return func(ctx context.Context) (_ func() error, err error) {
+		s.kills.Add(1)
+		d.Kill()
+		d.Daemon, err = d.start(ctx)
+		s.kills.Add(1)
+		return nothing, err
+	}
+}
+
 // fewDescriptors leaves the daemons hardly more descriptors than they have open.
 func (s *site) fewDescriptors(ctx context.Context) (func() error, error) {
 	now, err := s.figures(ctx)
@@ -83,7 +119,7 @@ func (s *site) fewDescriptors(ctx context.Context) (func() error, error) {
 		return err
 	}
 	const spare = 8
-	for i, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {
+	for i, d := range s.daemons() {
 		var before unix.Rlimit
 		if err := unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, nil, &before); err != nil {
 			return heal, errors.Join(err, heal())
@@ -112,7 +148,7 @@ func (s *site) dnsSlow(context.Context) (func() error, error) {
 func (s *site) reloads(context.Context) (func() error, error) {
 	var err error
 	for range storm {
-		for _, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {
+		for _, d := range s.daemons() {
 			err = errors.Join(err, d.Signal(syscall.SIGHUP))
 		}
 	}

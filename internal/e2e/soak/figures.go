@@ -31,10 +31,7 @@ const (
 )
 
 func (s *site) figures(ctx context.Context) (all []figures, err error) {
-	for _, d := range []struct {
-		name   string
-		daemon *postfixtest.Daemon
-	}{{"postern-policyd", s.policyd}, {"postern-milterd", s.milterd}} {
+	for _, d := range s.daemons() {
 		values, err := postfixtest.Scrape(ctx, s.path(d.name+".metrics"))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", d.name, err)

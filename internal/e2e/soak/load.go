@@ -28,6 +28,9 @@ type load struct {
 	site                    *site
 	owned, refused          atomic.Int64
 	greylisted, unavailable atomic.Int64 // new senders: delayed, or let in as the store is away
+	undecided               atomic.Int64 // owners: a table did not answer
+	counted                 atomic.Int64 // by the daemon that only limits
+	away                    atomic.Int64 // asked of a daemon that was killed
 	signed                  atomic.Int64
 	verified, unverified    atomic.Int64
 	deferred                atomic.Int64 // mails that DNS could not be asked about
@@ -42,6 +45,7 @@ func (l *load) start(ctx context.Context, group *errgroup.Group) {
 			return l.repeat(ctx, &smtpd{path: l.site.path("policy")}, fmt.Sprint("c", i), l.policy)
 		})
 	}
+	group.Go(func() error { return l.repeat(ctx, &smtpd{path: l.site.path("limits")}, "l", l.limit) })
 	for i := range mailClients {
 		group.Go(func() error { return l.repeat(ctx, nil, fmt.Sprint("m", i), l.mail) })
 	}
@@ -49,10 +53,14 @@ func (l *load) start(ctx context.Context, group *errgroup.Group) {
 
 func (l *load) repeat(ctx context.Context, s *smtpd, name string, one func(context.Context, *smtpd, string) error) error {
 	for n := 0; ; n++ {
-		if err := one(ctx, s, name+"."+letters(n)); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		kills := l.site.kills.Load()
+		switch err := one(ctx, s, name+"."+letters(n)); {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil
+		case kills%2 == 1 || kills != l.site.kills.Load(): // Postfix defers such a mail
+			l.away.Add(1)
+		default:
 			return err
 		}
 		if wait(ctx, between) != nil {
@@ -68,7 +76,8 @@ func (l *load) policy(ctx context.Context, s *smtpd, unique string) error {
 		counts  map[string]*atomic.Int64
 	}{
 		{"policy_context=ownership\nsasl_username=alice\nsender=press@home.example", map[string]*atomic.Int64{"DUNNO": &l.owned}},
-		{"policy_context=ownership\nsasl_username=mallory\nsender=press@home.example", map[string]*atomic.Int64{"553 5.7.1 not owned by user mallory": &l.refused}},
+		{"policy_context=ownership\nsasl_username=mallory\nsender=press@home.example", map[string]*atomic.Int64{"553 5.7.1 not owned by user mallory": &l.refused, "45": &l.undecided}},
+		{"policy_context=ownership\nsasl_username=mallory\nsender=" + unique + "@home.example", map[string]*atomic.Int64{"553 5.7.1 not owned by user mallory": &l.refused, "45": &l.undecided}},
 		{"policy_context=limit\nsasl_username=alice\nsender=press@home.example\ninstance=" + unique, map[string]*atomic.Int64{"DUNNO": &l.owned}},
 		{"policy_context=greylist\nsender=" + unique + "@home.example\ninstance=" + unique,
 			map[string]*atomic.Int64{"DEFER_IF_PERMIT 4.2.0 Greylisted": &l.greylisted, "DUNNO": &l.unavailable}},
@@ -78,6 +87,11 @@ func (l *load) policy(ctx context.Context, s *smtpd, unique string) error {
 		}
 	}
 	return nil
+}
+
+// limit asks the daemon that only limits, which answers from memory whatever its disk does.
+func (l *load) limit(ctx context.Context, s *smtpd, unique string) error {
+	return s.ask(ctx, "policy_context=limit\nsasl_username=alice\nsender=press@home.example\ninstance="+unique, map[string]*atomic.Int64{"DUNNO": &l.counted})
 }
 
 // recovered returns when everything works again: a new sender is delayed, and a signed
@@ -97,8 +111,10 @@ func (l *load) recovered(ctx context.Context) error {
 }
 
 func (l *load) report(w io.Writer) {
-	fmt.Fprintf(w, "  %d owned and %d refused senders, %d new ones delayed and %d not (no store), %d mails signed, %d verified, %d not, %d deferred (no DNS)\n",
-		l.owned.Load(), l.refused.Load(), l.greylisted.Load(), l.unavailable.Load(), l.signed.Load(), l.verified.Load(), l.unverified.Load(), l.deferred.Load())
+	fmt.Fprintf(w, "  %d owned and %d refused senders, %d not decided (no table), %d new ones delayed and %d not (no store), %d counted by the daemon with a file\n",
+		l.owned.Load(), l.refused.Load(), l.undecided.Load(), l.greylisted.Load(), l.unavailable.Load(), l.counted.Load())
+	fmt.Fprintf(w, "  %d mails signed, %d verified, %d not, %d deferred (no DNS); %d not asked (a daemon was killed)\n",
+		l.signed.Load(), l.verified.Load(), l.unverified.Load(), l.deferred.Load(), l.away.Load())
 }
 
 // smtpd asks as Postfix does, over a connection that stays open. It connects again if

@@ -1,9 +1,10 @@
 // The program soak runs both daemons under mixed load for some time (-for). Meanwhile
-// it causes the faults of a bad month: Redis is killed, is paused, and refuses to write;
-// DNS fails, is silent, lies, and is slow; settings are reloaded and tables rewritten;
-// descriptors are few; clients stall. It
-// fails if an answer is wrong, if a daemon ends, if something does not recover after
-// the faults, or if memory, goroutines or open files grow.
+// it causes the faults of a bad month: Redis is killed, is paused, is slow, and refuses to
+// write; DNS fails, is silent, lies, and is slow; a table server hangs; the disk is full; a
+// daemon is killed; settings are reloaded and tables rewritten; descriptors are few;
+// clients stall. It fails if an answer is wrong, if a daemon ends, if something does not
+// recover after the faults, or if memory, goroutines or open files grow. It needs root, for
+// a small disk.
 package main
 
 import (

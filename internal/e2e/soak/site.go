@@ -13,21 +13,47 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/store/redistest/slownet"
 	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
 // site holds both daemons and the servers that they ask.
 type site struct {
-	dir              string
-	binaries         *postfixtest.Binaries
-	dns              *resolvertest.Server
-	redis            *exec.Cmd
-	redisPort        string
-	policyd, milterd *postfixtest.Daemon
+	dir       string
+	binaries  *postfixtest.Binaries
+	dns       *resolvertest.Server
+	redis     *exec.Cmd
+	redisPort string
+	network   *slownet.Proxy // between postern-policyd and Redis
+	table     *table
+	disk      bool // is mounted
+	policyd, milterd,
+	limits *daemon // a postern-policyd that only limits, with a file
+	kills atomic.Int64 // of daemons: odd while one is started again
+}
+
+// daemon is a daemon that can be started again.
+type daemon struct {
+	*postfixtest.Daemon
+	name  string // of its files
+	start func(context.Context) (*postfixtest.Daemon, error)
+}
+
+// daemons returns all daemons that were started.
+func (s *site) daemons() (all []*daemon) {
+	for _, d := range []*daemon{s.policyd, s.milterd, s.limits} {
+		if d != nil {
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 const owners = "press@home.example alice\n" // beside lines that change
@@ -69,6 +95,15 @@ func start(ctx context.Context) (s *site, err error) {
 	if err := s.startRedis(ctx); err != nil {
 		return s, err
 	}
+	if s.network, err = slownet.Start("127.0.0.1:" + s.redisPort); err != nil {
+		return s, err
+	}
+	if s.table, err = startTable(s.path("table")); err != nil {
+		return s, err
+	}
+	if err := s.mountDisk(); err != nil {
+		return s, err
+	}
 	return s, s.startDaemons(ctx)
 }
 
@@ -99,26 +134,48 @@ func (s *site) killRedis() {
 
 func (s *site) startDaemons(ctx context.Context) (err error) {
 	common := []string{"--resolver=" + s.dns.Addr(), "--dns-timeout=500ms"}
-	redis := "redis://127.0.0.1:" + s.redisPort
-	if s.policyd, err = s.startDaemon(ctx, "postern-policyd", append(common,
+	redis := "redis://" + s.network.Addr
+	if s.policyd, err = s.startDaemon(ctx, "policyd", "postern-policyd", append(common,
 		"--checks=ownership,limit,greylist", "--listen=unix:"+s.path("policy"), "--owners=texthash:"+s.path("owners"),
+		"--owners=socketmap:unix:"+s.path("table")+":more", "--owners-timeout=500ms",
 		"--greylist-store="+redis, "--greylist-delay=1s", "--greylist-flood=0", "--greylist-flood-network=0", "--greylist-awl-after=0",
 		"--limit-store="+redis, "--limit=login.recipients=1000000/1h")...); err != nil {
 		return err
 	}
-	s.milterd, err = s.startDaemon(ctx, "postern-milterd", append(common,
+	if s.limits, err = s.startDaemon(ctx, "limits", "postern-policyd",
+		"--checks=limit", "--listen=unix:"+s.path("limits"), "--limit-store=sqlite:"+filepath.Join(s.diskDir(), "limits.db"), "--limit=login.recipients=1000000/1h"); err != nil {
+		return err
+	}
+	s.milterd, err = s.startDaemon(ctx, "milterd", "postern-milterd", append(common,
 		"--listen-sign=unix:"+s.path("sign"), "--listen-verify=unix:"+s.path("verify"), "--dkim-keys="+s.path("keys"), "--authserv-id=mx.home.example")...)
 	return err
 }
 
-func (s *site) startDaemon(ctx context.Context, name string, args ...string) (*postfixtest.Daemon, error) {
-	path, err := s.binaries.Path(ctx, name)
+func (s *site) startDaemon(ctx context.Context, name, program string, args ...string) (*daemon, error) {
+	path, err := s.binaries.Path(ctx, program)
 	if err != nil {
 		return nil, err
 	}
-	return postfixtest.StartDaemon(ctx, postfixtest.DaemonConfig{Path: path, Args: append([]string{
+	config := postfixtest.DaemonConfig{Path: path, Args: append([]string{
 		"--config=", "--admin=", "--metrics-listen=unix:" + s.path(name+".metrics"), "--log-file=" + s.path(name+".log"), "--drain-timeout=5s",
-	}, args...)})
+	}, args...)}
+	d := &daemon{name: name, start: func(ctx context.Context) (*postfixtest.Daemon, error) { return postfixtest.StartDaemon(ctx, config) }}
+	d.Daemon, err = d.start(ctx)
+	return d, err
+}
+
+// diskDir is where the small disk is mounted.
+func (s *site) diskDir() string { return s.path("disk") }
+
+func (s *site) mountDisk() error {
+	if err := os.Mkdir(s.diskDir(), 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", s.diskDir(), "tmpfs", 0, "size=16m"); err != nil {
+		return fmt.Errorf("mount a small disk: %w; run this as root", err)
+	}
+	s.disk = true
+	return nil
 }
 
 // writeKey writes a signing key and returns its record.
@@ -149,13 +206,22 @@ func (s *site) write(name, text string) error {
 // exit with 0.
 func (s *site) stop() error {
 	var err error
-	for _, d := range []*postfixtest.Daemon{s.policyd, s.milterd} {
-		if d == nil {
+	for _, d := range s.daemons() {
+		if d.Daemon == nil {
 			continue
 		}
 		if stopped := d.Stop(); stopped != nil {
 			err = errors.Join(err, fmt.Errorf("%w\n%s", stopped, d.LogTail()))
 		}
+	}
+	if s.disk {
+		err = errors.Join(err, unix.Unmount(s.diskDir(), 0))
+	}
+	if s.table != nil {
+		s.table.close()
+	}
+	if s.network != nil {
+		err = errors.Join(err, s.network.Close())
 	}
 	if s.redis != nil {
 		s.killRedis()
