@@ -104,7 +104,8 @@ func ask[T any](g *Guard, request func() (T, error)) (T, error) {
 var errRead = errors.New("read")
 
 // read is ask for requests that only read. If they are answered, this does not mean that
-// the store is up, because a server that is full answers them, and counts nothing.
+// the store is up, because a server that is full answers them, and counts nothing. So such
+// a server is asked although it counts as down.
 func read[T any](g *Guard, request func() (T, error)) (T, error) {
 	took := g.Took
 	if took != nil {
@@ -117,6 +118,9 @@ func read[T any](g *Guard, request func() (T, error)) (T, error) {
 		}
 		return answer, err
 	})
+	if errors.Is(err, breaker.ErrDown) && errors.Is(err, ErrFull) {
+		return request()
+	}
 	return answer, unavailable(unmarked(err))
 }
 

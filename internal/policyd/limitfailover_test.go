@@ -98,6 +98,9 @@ func TestLimitNotWritten(t *testing.T) {
 	if v := ask(t, d.current, limitRequest("bob@x.example", "a")); v.Kind != policy.Defer || v.Reason != record.LimitUnavailable {
 		t.Errorf("%+v", v)
 	}
+	if list := adminAsk[api.LimitsListResult](t, d.current, api.LimitsList, api.LimitsListArgs{}); !strings.Contains(list.Down, "NOREPLICAS") {
+		t.Errorf("the store can be read: %+v", list)
+	}
 	if out, err := exec.CommandContext(t.Context(), "redis-cli", "-u", "redis://"+server.Addr, "config", "set", "min-replicas-to-write", "0").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -407,7 +407,9 @@ func (f *File) explain(err error) error {
 		fix = ": the daemon's user must be able to write this file and its directory"
 	case sqlite3.SQLITE_FULL:
 		err, fix = transient.Mark(err), ": the disk is full"
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR:
+	case sqlite3.SQLITE_IOERR:
+		err, fix = transient.Mark(err), ": the disk is full, read-only or broken: see df and the kernel's log"
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		err = transient.Mark(err)
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		err = fmt.Errorf("%w: %w", errCorrupt, err)
