@@ -154,6 +154,12 @@ func TestCleanPrefix(t *testing.T) {
 		if got := cleanPrefix(p); got != want {
 			t.Fatalf("%d octets of %q are clean, want %d", got, p, want)
 		}
+		if got := cleanWords(p); got != want {
+			t.Fatalf("%d octets of %q are clean by words, want %d", got, p, want)
+		}
+		if got := cleanBlocks(p); got > want || hasCleanBlocks && got < min(want, len(p)-1)/64*64 {
+			t.Fatalf("%d octets of %q are clean in blocks, want whole blocks of %d", got, p, want)
+		}
 	}
 }
 

@@ -194,6 +194,14 @@ const cleanBlock = 36*cleanStride + 1
 // that is not followed by text. A space at the end of p also ends it, because
 // what follows is unknown.
 func cleanPrefix(p []byte) int {
+	if hasCleanBlocks {
+		return cleanFrom(p, cleanBlocks(p))
+	}
+	return cleanWords(p)
+}
+
+// cleanWords is cleanPrefix without the instructions of a processor.
+func cleanWords(p []byte) int {
 	for done := 0; ; {
 		block := p[done:min(done+cleanBlock, len(p))]
 		n := cleanRun(block)
@@ -231,8 +239,13 @@ func cleanRun(p []byte) int {
 			break
 		}
 	}
+	return cleanFrom(p, i)
+}
+
+// cleanFrom is cleanPrefix if the first i octets are known to be clean.
+func cleanFrom(p []byte, i int) int {
 	for ; i < len(p); i++ {
-		if p[i] == ' ' && (i+1 == len(p) || p[i+1] <= ' ') {
+		if p[i] == '\t' || p[i] == ' ' && (i+1 == len(p) || p[i+1] <= ' ') {
 			break
 		}
 	}
