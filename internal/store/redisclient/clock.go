@@ -38,14 +38,25 @@ func (c *Client) readClock(ctx context.Context, node redis.Cmdable) error {
 		return err
 	}
 	now := &reading{server, asked.Add(time.Since(asked) / 2)}
-	before := c.clock.Swap(now)
+	before := c.clock.Load()
+	for before == nil || before.ours.Before(now.ours) { // else it was read again meanwhile
+		if c.clock.CompareAndSwap(before, now) {
+			c.compare(before, now)
+			return nil
+		}
+		before = c.clock.Load()
+	}
+	return nil
+}
+
+// compare reports a step of the server's clock between two readings. before may be nil.
+func (c *Client) compare(before, now *reading) {
 	if before == nil || c.clockStep == nil {
-		return nil
+		return
 	}
 	if by := now.server.Sub(before.server) - now.ours.Sub(before.ours); by.Abs() >= minStep {
 		c.clockStep(by.Round(time.Second))
 	}
-	return nil
 }
 
 // Now returns the time of the server's clock, which all hosts share. So a host whose
