@@ -130,6 +130,17 @@ func guarded(t *testing.T, n *newcomer) {
 	n.delivered(t, Bob, "DKIM-Signature", "s=old")
 }
 
+// guardedByTables asserts the same, and that Postfix itself asks who owns a sender.
+func guardedByTables(t *testing.T, n *newcomer) {
+	t.Helper()
+	// A smtpd that runs since before the tables were there does not open them.
+	if out, err := exec.CommandContext(t.Context(), "postfix", "-c", n.ConfigDir(), "reload").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	guarded(t, n)
+	n.expect(t, postfixtest.Submission, As(Alice, Bob, Stranger), 553)
+}
+
 // classic is postgrey, OpenDKIM and OpenDMARC as the usual guides have them.
 func classic() shape {
 	return shape{
@@ -156,7 +167,7 @@ func mailInABox() shape {
 	files["/etc/postfix/sender-login-maps.cf"] = tables + "query = SELECT permitted_senders FROM (SELECT permitted_senders, 0 AS priority FROM aliases WHERE source='%s' AND permitted_senders IS NOT NULL UNION SELECT destination AS permitted_senders, 1 AS priority FROM aliases WHERE source='%s' AND permitted_senders IS NULL UNION SELECT email as permitted_senders, 2 AS priority FROM users WHERE email='%s') ORDER BY priority LIMIT 1;\n"
 	files["/etc/postfix/virtual-alias-maps.cf"] = tables + "query = SELECT destination FROM aliases WHERE source='%s'\n"
 	return shape{
-		name: "Mail-in-a-Box", files: files, peers: startBox, box: true,
+		name: "Mail-in-a-Box", files: files, peers: startBox, before: guardedByTables, box: true,
 		main: []string{
 			"smtpd_sender_login_maps = sqlite:PLACE/root/etc/postfix/sender-login-maps.cf", "virtual_alias_maps = sqlite:PLACE/root/etc/postfix/virtual-alias-maps.cf",
 			"smtpd_sasl_auth_enable = no", "smtpd_relay_restrictions = permit_sasl_authenticated,permit_mynetworks,reject_unauth_destination",

@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
@@ -304,6 +306,24 @@ func (n *newcomer) mails(t *testing.T) {
 	n.expect(t, postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{"postmaster@home.example"}, Client: "192.0.2.10"}, 250)
 	n.delivered(t, Bob, "DKIM-Signature", "d=home.example")
 	n.delivered(t, "postmaster@home.example", "Authentication-Results", "mail.home.example;")
+	n.judgesFrom(t)
+}
+
+// judgesFrom asserts that a From that is not the login's is recorded, and not refused.
+func (n *newcomer) judgesFrom(t *testing.T) {
+	t.Helper()
+	m := As(Alice, Alice, Alice)
+	m.Message = "From: <" + Bob + ">\nSubject: test\n\ntest\n"
+	n.expect(t, postfixtest.Submission, m, 250)
+	r, err := n.milterd.WaitRecord(t.Context(), func(r postfixtest.Record) bool { return r.Check == "sign" && r.Sender == Alice && r.Recipient == Alice })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(r.Steps, func(s postfixtest.Step) bool {
+		return s.Reason == string(record.FromNotOwned) && s.Mode == record.ModeShadow
+	}) {
+		t.Errorf("the From of another is not in the record: %s", r.Raw)
+	}
 }
 
 // delivered asserts that a mail that has come in has a header field once.

@@ -82,6 +82,20 @@ func (e *Entry) Step(check string) *Step {
 	return nil
 }
 
+// Watched returns the step of the first check in the shadow that objected, or nil. It is
+// nil if the record itself is about what was only watched.
+func (e *Entry) Watched() *Step {
+	if e.Mode == record.ModeShadow {
+		return nil
+	}
+	for i := range e.Steps {
+		if s := &e.Steps[i]; s.Mode == record.ModeShadow && s.Verdict != "pass" {
+			return s
+		}
+	}
+	return nil
+}
+
 // wrapped is a line of a program that puts the lines of other programs into JSON:
 // journalctl -o json, the log files of containers, or log shippers.
 type wrapped struct {

@@ -88,10 +88,21 @@ func (f *Filter) Entry(e *Entry, m *Mail) bool {
 		login = m.Text(func(e *Entry) string { return e.SASLUsername })
 	}
 	return f.within(e.Time) &&
-		oneOf(f.Verdicts, e.Verdict) && oneOf(f.Reasons, e.Reason) && oneOf(f.Logins, login) && oneOf(f.Modes, e.Mode) && oneOf(f.Queues, cmp.Or(e.QueueID, m.QueueID)) &&
+		f.decision(e) && oneOf(f.Logins, login) && oneOf(f.Queues, cmp.Or(e.QueueID, m.QueueID)) &&
 		addressOf(f.Senders, e.Sender) &&
 		(len(f.Recipients) == 0 || slices.ContainsFunc(recipients, func(r string) bool { return addressOf(f.Recipients, r) })) &&
 		f.client(e)
+}
+
+// decision reports whether the decision of a record matches, or that of a check in the
+// shadow.
+func (f *Filter) decision(e *Entry) bool {
+	s := e.Watched()
+	return f.verdict(e.Verdict, e.Reason, e.Mode) || s != nil && f.verdict(s.Verdict, s.Reason, s.Mode)
+}
+
+func (f *Filter) verdict(verdict, reason, mode string) bool {
+	return oneOf(f.Verdicts, verdict) && oneOf(f.Reasons, reason) && oneOf(f.Modes, mode)
 }
 
 func (f *Filter) within(t time.Time) bool {

@@ -98,3 +98,41 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 }
+
+// What a check in the shadow would have decided is found and counted, beside what was
+// decided.
+func TestWatched(t *testing.T) {
+	e := entryOf(t, "0 milterd check=sign queue=Q1 login=bob verdict=pass reason=signed mode=enforce")
+	e.Steps = []Step{
+		{Check: "a", Verdict: "pass", Reason: "not_listed", Mode: "shadow"}, {Check: "b", Verdict: "reject", Reason: "listed"},
+		{Check: "from_ownership", Verdict: "reject", Reason: "from_not_owned", Mode: "shadow"},
+	}
+	m := NewJoiner().Add(e)
+	for _, tt := range []struct {
+		name   string
+		filter Filter
+		want   bool
+	}{
+		{"what it would refuse", Filter{Modes: []string{"shadow"}, Reasons: []string{"from_*"}, Verdicts: []string{"reject"}}, true},
+		{"what was decided", Filter{Modes: []string{"enforce"}, Reasons: []string{"signed"}}, true},
+		{"a mixture of both", Filter{Modes: []string{"enforce"}, Reasons: []string{"from_*"}}, false},
+		{"what it lets pass", Filter{Reasons: []string{"not_listed"}}, false},
+		{"what is not in the shadow", Filter{Reasons: []string{"listed"}}, false},
+	} {
+		if err := tt.filter.Prepare(); err != nil {
+			t.Fatal(err)
+		}
+		if tt.filter.Mail(m) != tt.want {
+			t.Errorf("%s: %v", tt.name, !tt.want)
+		}
+	}
+	c := NewCounter()
+	c.Add(m)
+	if s := c.Summary(1); s.Records != 1 || len(s.Reasons) != 2 || s.Reasons[0] != (Decision{"from_ownership", "reject", "from_not_owned", "shadow", 1}) {
+		t.Errorf("%+v", s)
+	}
+	e.Mode = "shadow"
+	if e.Watched() != nil {
+		t.Error("the record itself is what was watched")
+	}
+}

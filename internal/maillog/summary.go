@@ -39,7 +39,8 @@ type Summary struct {
 	Durations  map[string]Spread `json:"duration_ms"`
 }
 
-// Decision counts the records of one verdict and reason.
+// Decision counts the records of one verdict and reason. A record in which a check in the
+// shadow objected counts for that check too.
 type Decision struct {
 	Check   string `json:"check"`
 	Verdict string `json:"verdict"`
@@ -119,6 +120,9 @@ func (c *Counter) entry(e *Entry) {
 		c.until = e.Time
 	}
 	c.decisions[Decision{Check: cmp.Or(e.Check, "-"), Verdict: e.Verdict, Reason: e.Reason, Mode: e.Mode}]++
+	if s := e.Watched(); s != nil {
+		c.decisions[Decision{Check: s.Check, Verdict: s.Verdict, Reason: s.Reason, Mode: s.Mode}]++
+	}
 	hour := e.Time.Truncate(time.Hour)
 	if c.hours[hour] == nil && len(c.hours) < maxNames {
 		c.hours[hour] = map[string]int{}

@@ -3,12 +3,10 @@
 package setup
 
 import (
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
@@ -67,11 +65,7 @@ func (p *planner) ownershipHook() restriction {
 
 // limits reports whether the administrator has set limits on how much users may send.
 func (p *planner) limits() bool {
-	data, err := os.ReadFile(p.Policyd.Config)
-	if err != nil {
-		return false
-	}
-	file, err := config.ParseDocument(p.Policyd.Config, data)
+	file, err := p.document(p.Policyd.Config)
 	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0
 }
 

@@ -30,7 +30,7 @@ func (o *Options) unit(name string) string {
 func (p *planner) dropIns() {
 	if p.attaches(Policyd) {
 		p.socketDropIn("postern-policyd.socket", p.Policy)
-		p.serviceDropIn("postern-policyd.service", p.pathLines(p.paths))
+		p.serviceDropIn("postern-policyd.service", p.pathLines(p.paths, "postern", "postfix"))
 	}
 	if p.attaches(Milterd) {
 		p.socketDropIn("postern-milterd.socket", p.Verify)
@@ -56,16 +56,16 @@ func (p *planner) dropIn(unit, text string) {
 // hidden are the folders that the units hide from the daemons.
 var hidden = []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"}
 
-// pathLines returns the lines that let a daemon read files in hidden folders or of
-// another group. The other files of a hidden folder stay hidden.
-func (p *planner) pathLines(paths []string) []string {
+// pathLines returns the lines that let a daemon read files in hidden folders, or of a
+// group that its unit does not have. The other files of a hidden folder stay hidden.
+func (p *planner) pathLines(paths []string, has ...string) []string {
 	var folders, groups []string
 	for _, path := range paths {
 		within := "/" + strings.TrimPrefix(strings.TrimPrefix(filepath.Clean(path), p.Root), "/")
 		if slices.ContainsFunc(hidden, func(h string) bool { return strings.HasPrefix(within, h) }) {
 			addOnce(&folders, "-"+filepath.Dir(within))
 		}
-		if group := groupOf(path); group != "" {
+		if group := groupOf(path); group != "" && !slices.Contains(has, group) {
 			addOnce(&groups, group)
 		}
 	}
@@ -79,8 +79,7 @@ func (p *planner) pathLines(paths []string) []string {
 	return lines
 }
 
-// groupOf returns the group that a daemon needs to read a file, or "" if the groups of
-// the unit are enough.
+// groupOf returns the group that a daemon needs to read a file, or "" if it needs none.
 func groupOf(path string) string {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o004 != 0 || info.Mode().Perm()&0o040 == 0 {
@@ -91,7 +90,7 @@ func groupOf(path string) string {
 		return ""
 	}
 	group, err := user.LookupGroupId(strconv.FormatUint(uint64(stat.Gid), 10))
-	if err != nil || group.Name == "postfix" || group.Name == "postern" {
+	if err != nil {
 		return ""
 	}
 	return group.Name
@@ -112,7 +111,7 @@ func (p *planner) milterdLines() []string {
 		lines = append(lines, "User="+user, "Group="+user,
 			"RuntimeDirectory=", "RuntimeDirectory=postern-milterd", "StateDirectory=")
 	}
-	lines = append(lines, p.pathLines(p.keyPaths)...)
+	lines = append(lines, p.pathLines(p.milterdPaths, "postern")...)
 	if !p.bySession {
 		return lines
 	}

@@ -48,7 +48,7 @@ func (p *planner) carryKeys(own options) {
 		p.milterd.set("dkim-signing-table", "refile:"+p.path(tableOf(own.get("SigningTable"))))
 		for _, line := range entries(p.read(tableOf(own.get("KeyTable")))) {
 			if at := strings.LastIndex(line, ":/"); at >= 0 {
-				p.keyPaths = append(p.keyPaths, p.path(line[at+1:]))
+				p.milterdPaths = append(p.milterdPaths, p.path(line[at+1:]))
 			}
 		}
 		return

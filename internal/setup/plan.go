@@ -130,10 +130,13 @@ type planner struct {
 	plan *Plan
 
 	policyd, milterd settings
-	lists            lists    // DNS lists that Postfix asks itself
-	bySession        bool     // milterd decides by the session whose mail it is
-	owners           bool     // a service asks the ownership check
-	paths, keyPaths  []string // files that policyd and milterd must be able to read
+	lists            lists // DNS lists that Postfix asks itself
+	bySession        bool  // milterd decides by the session whose mail it is
+	owners           bool  // a service asks the ownership check
+	tableMissing     bool  // a table of owners cannot be used
+
+	// Files that the daemons must be able to read. paths are policyd's.
+	paths, milterdPaths []string
 }
 
 // MakePlan finds out what to change.

@@ -140,10 +140,12 @@ func (p *planner) tables(setting string, all []string) {
 		switch {
 		case !slices.Contains(postmap.Known(), kind):
 			p.cannot("table %s: tables of type %s are not read; write its entries into another kind of table and name that in %s", table, kind, setting)
+			p.tableMissing = true
 			continue
 		case strings.HasPrefix(name, "/"):
 			if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 				p.cannot("table %s: there is no %s (the text is read, not the compiled file)", table, name)
+				p.tableMissing = true
 				continue
 			}
 			p.paths = append(p.paths, name)
@@ -288,19 +290,16 @@ func (p *planner) relayNetworks() []netip.Prefix {
 // files plans the files of settings: a new file, or the existing one with our lines
 // added.
 func (p *planner) files() error {
-	for _, d := range []struct {
-		name string
-		Daemon
-		*settings
-	}{{Policyd, p.Policyd, &p.policyd}, {Milterd, p.Milterd, &p.milterd}} {
-		if !p.attaches(d.name) {
-			continue
-		}
-		lines, err := d.Program.Spell(d.list)
-		if err != nil {
+	if p.attaches(Policyd) {
+		if err := p.settingsFile(Policyd, p.Policyd, &p.policyd); err != nil {
 			return err
 		}
-		if err := p.settingsFile(d.name, d.Daemon, lines, d.unset); err != nil {
+	}
+	if p.attaches(Milterd) {
+		if err := p.fromSettings(); err != nil {
+			return err
+		}
+		if err := p.settingsFile(Milterd, p.Milterd, &p.milterd); err != nil {
 			return err
 		}
 	}
@@ -310,7 +309,11 @@ func (p *planner) files() error {
 }
 
 // settingsFile plans one file of settings.
-func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset []string) error {
+func (p *planner) settingsFile(name string, d Daemon, s *settings) error {
+	lines, err := d.Program.Spell(s.list)
+	if err != nil {
+		return err
+	}
 	data, err := os.ReadFile(d.Config)
 	if errors.Is(err, fs.ErrNotExist) {
 		data = fmt.Appendf(nil, "# %s: settings of %s.\n# Every setting: /usr/share/doc/postern/examples/%s\n", d.Config, d.Program.Name, filepath.Base(d.Program.DefaultFile))
@@ -323,11 +326,11 @@ func (p *planner) settingsFile(name string, d Daemon, lines []config.Line, unset
 	}
 	var set []config.Line
 	for _, line := range lines {
-		if slices.Contains(unset, line.Name) && p.mayUnset(before, line.Name) || p.mayReplace(d, before, line) {
+		if slices.Contains(s.unset, line.Name) && p.mayUnset(before, line.Name) || p.mayReplace(d, before, line) {
 			set = append(set, line)
 		}
 	}
-	unset = slices.DeleteFunc(slices.Clone(unset), func(name string) bool {
+	unset := slices.DeleteFunc(slices.Clone(s.unset), func(name string) bool {
 		return !p.mayUnset(before, name) || slices.ContainsFunc(set, func(l config.Line) bool { return l.Name == name })
 	})
 	// The daemon does not start if a table that the file names does not exist.
