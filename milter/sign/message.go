@@ -315,7 +315,7 @@ func (m *Message) signAll() {
 func (t *template) sign(random io.Reader, header []byte) (dkim.Field, error) {
 	value := t.value()
 	unsigned := dkim.Field{Name: dkim.FieldName, Value: value.b.String()}
-	canonical := dkim.AppendField(nil, dkim.Relaxed, unsigned)
+	canonical := dkim.AppendField(make([]byte, 0, fieldSize), dkim.Relaxed, unsigned)
 	hash := sha256.New()
 	hash.Write(header)
 	hash.Write(canonical[:len(canonical)-len("\r\n")])

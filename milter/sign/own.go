@@ -19,8 +19,11 @@ const maxOwn = 2 * MaxKeysPerDomain
 
 // startOwn begins to verify the signatures that claim to be made with one of keys.
 // Mail that a content filter or a list hands back was signed the first time. DNS is
-// not asked.
+// not asked. It returns nil if the mail has no signature at all.
 func (s *Signer) startOwn(ctx context.Context, fields []dkim.Field, keys []*Key) *dkim.Verification {
+	if !slices.ContainsFunc(fields, func(f dkim.Field) bool { return f.Is(dkim.FieldName) }) {
+		return nil
+	}
 	own := newOwnKeys(keys)
 	verifier := dkim.Verifier{Resolver: own, Now: s.options.Now, Want: own.has, MaxSignatures: maxOwn}
 	return verifier.Start(ctx, fields, keys[0].Domain)
