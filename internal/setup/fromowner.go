@@ -56,9 +56,8 @@ func (p *planner) document(path string) (*config.Document, error) {
 // mayJudgeFrom reports whether the milter daemon sees the mail of everyone who logs in,
 // and whether the policy daemon has all tables of the site.
 func (p *planner) mayJudgeFrom(policyd *config.Document) bool {
-	checks := policyd.Values("checks")
 	return !p.tableMissing && len(policyd.Values("owners"))+len(policyd.Values("owner-aliases")) > 0 &&
-		(checks == nil || slices.Contains(checks, "ownership")) && p.seesLogins()
+		(policyd.Get("checks") == "" || hasWord(policyd, "checks", "ownership")) && p.seesLogins()
 }
 
 // seesLogins reports whether users can log in, and Postfix asks the milter daemon

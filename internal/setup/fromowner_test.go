@@ -84,6 +84,10 @@ func TestFromOwnership(t *testing.T) {
 			want:  "from-ownership = \"shadow\"\nowners = [\"static:x\"]\nowner-exempt = [\"boss\"]\n",
 			not:   "unauthenticated",
 		},
+		"checks in one text": {
+			files: map[string]string{"/etc/postern/policyd.toml": "checks = \"dnsbl, ownership\"\n"},
+			want:  "from-ownership = \"shadow\"\n" + tables,
+		},
 		"decided":               {files: map[string]string{"/etc/postern/milterd.toml": "from-ownership = \"off\"\n"}},
 		"enforced":              {files: map[string]string{"/etc/postern/milterd.toml": "from-ownership = \"enforce\"\nowners = [\"static:x\"]\n"}},
 		"no ownership check":    {files: map[string]string{"/etc/postern/policyd.toml": "checks = [\"dnsbl\"]\n"}},
@@ -128,6 +132,36 @@ func TestFromOwnershipTablesAreReadable(t *testing.T) {
 		_ = os.RemoveAll(filepath.Join(root, "etc/systemd"))
 		if lines := strings.Split(planned(t, root, "postern-policyd.service.d/setup.conf"), "\n"); !slices.Contains(lines, "SupplementaryGroups=mail") {
 			t.Errorf("%s: policyd %q", mode, lines)
+		}
+	}
+}
+
+// Without a key nothing is signed: setup says so, and only then.
+func TestMissingKey(t *testing.T) {
+	postfixtest.Require(t)
+	for name, test := range map[string]struct {
+		files   map[string]string
+		missing bool
+	}{
+		"no key":       {missing: true},
+		"a key":        {files: map[string]string{"/etc/postern/dkim/example.org/s1.private": "x"}},
+		"elsewhere":    {files: map[string]string{"/etc/postern/milterd.toml": "dkim-keys = \"ROOT/keys\"\n", "/keys/example.org/s1.private": "x"}},
+		"none there":   {files: map[string]string{"/etc/postern/milterd.toml": "dkim-keys = \"ROOT/keys\"\n"}, missing: true},
+		"a credential": {files: map[string]string{"/etc/postern/milterd.toml": "dkim-keys = \"dkim\"\n"}},
+		"a table":      {files: map[string]string{"/etc/postern/milterd.toml": "dkim-keys = \"\"\ndkim-key-table = \"ROOT/KeyTable\"\n"}},
+		"none wanted":  {files: map[string]string{"/etc/postern/milterd.toml": "dkim-keys = \"\"\n"}},
+	} {
+		root, files := t.TempDir(), fromFiles()
+		for name, text := range test.files {
+			files[name] = text
+		}
+		write(t, root, files)
+		plan, err := setup.MakePlan(t.Context(), options(root, golden.Case{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if missing := slices.ContainsFunc(plan.Next, func(text string) bool { return strings.Contains(text, "no DKIM key") }); missing != test.missing {
+			t.Errorf("%s: %q", name, plan.Next)
 		}
 	}
 }

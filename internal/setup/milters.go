@@ -3,6 +3,9 @@
 package setup
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -60,6 +63,37 @@ func (p *planner) spareOurs() {
 
 // signs reports whether our milter signs. In shadow mode it does not.
 func (p *planner) signs() bool { return p.Signer == ours }
+
+// findKey says what is left to do if the milter daemon is to sign and has no key.
+func (p *planner) findKey() error {
+	if !p.signs() || p.plan.Shadow {
+		return nil
+	}
+	settings, err := p.document(p.Milterd.Config)
+	if err != nil || settings.Values("dkim-key-table") != nil {
+		return err
+	}
+	folders := settings.Values("dkim-keys")
+	if folders == nil {
+		folders = p.Milterd.Program.Default("dkim-keys")
+	}
+	for _, folder := range folders {
+		if !filepath.IsAbs(folder) || p.hasKey(folder) { // a bare name is a credential of systemd
+			return nil
+		}
+	}
+	p.next("there is no DKIM key, so mail is not signed: postern dkim genkey DOMAIN, then publish what it prints")
+	return nil
+}
+
+// hasKey reports whether a folder has a DKIM key, or will have one.
+func (p *planner) hasKey(folder string) bool {
+	if slices.ContainsFunc(p.plan.Files, func(f File) bool { return strings.HasPrefix(f.Path, folder+"/") }) {
+		return true
+	}
+	keys, _ := fs.Glob(os.DirFS(p.path(strings.TrimPrefix(folder, p.Root))), "*/*.private") // the pattern is valid
+	return len(keys) > 0
+}
 
 // milters returns the list of milters at a place.
 func (p *planner) milters(place *Service, name string) []string {

@@ -202,11 +202,14 @@ func (p *planner) shadowed() bool {
 	return false
 }
 
-// shadowsAll reports whether a file of settings shadows everything. A list of words may
+// shadowsAll reports whether a file of settings shadows everything.
+func shadowsAll(f *config.Document) bool { return hasWord(f, "shadow", "all") }
+
+// hasWord reports whether a list of words in a file of settings has a word. The list may
 // be one value with commas.
-func shadowsAll(f *config.Document) bool {
-	words := strings.Split(strings.Join(f.Values("shadow"), ","), ",")
-	return slices.ContainsFunc(words, func(word string) bool { return strings.TrimSpace(word) == "all" })
+func hasWord(f *config.Document, name, word string) bool {
+	words := strings.Split(strings.Join(f.Values(name), ","), ",")
+	return slices.ContainsFunc(words, func(w string) bool { return strings.TrimSpace(w) == word })
 }
 
 func (p *planner) attaches(daemon string) bool { return p.Only == "" || p.Only == daemon }

@@ -302,6 +302,9 @@ func (p *planner) files() error {
 		if err := p.settingsFile(Milterd, p.Milterd, &p.milterd); err != nil {
 			return err
 		}
+		if err := p.findKey(); err != nil {
+			return err
+		}
 	}
 	p.dropIns()
 	p.dropUnchanged()
