@@ -1,5 +1,12 @@
 package memstore
 
+import (
+	"cmp"
+	"iter"
+	"math"
+	"slices"
+)
+
 // Batch is a set of changed entries, for a backing to write.
 type Batch struct {
 	Rows   []Row // write sets RowID of rows that get one
@@ -34,6 +41,34 @@ func (b *Batch) take(s *Store, shard int) {
 		b.places = append(b.places, place{int32(shard), slot, sh.slot(int(slot)).version})
 	}
 	sh.dirty = sh.dirty[:0]
+}
+
+// Parts returns the batch in parts of at most size rows, in the order of the rows in
+// the backing, with new rows at the end. So a page of the backing is changed by one
+// part only, or by two. Each part must be passed to Written or to Failed.
+func (b *Batch) Parts(size int) iter.Seq[*Batch] {
+	order := make([]int, len(b.Rows))
+	for i := range order {
+		order[i] = i
+	}
+	at := func(i int) int64 {
+		if id := b.Rows[i].RowID; id != 0 {
+			return id
+		}
+		return math.MaxInt64
+	}
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(at(i), at(j)) })
+	return func(yield func(*Batch) bool) {
+		for part := range slices.Chunk(order, size) {
+			some := &Batch{make([]Row, 0, len(part)), make([]place, 0, len(part))}
+			for _, i := range part {
+				some.Rows, some.places = append(some.Rows, b.Rows[i]), append(some.places, b.places[i])
+			}
+			if !yield(some) {
+				return
+			}
+		}
+	}
 }
 
 // Written records that the backing has written the batch.

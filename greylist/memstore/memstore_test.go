@@ -95,6 +95,58 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// TestParts writes a batch in parts, half of which fail.
+func TestParts(t *testing.T) {
+	s := memstore.New(memstore.Options{Backing: missing{}})
+	const known, fresh, size = 40, 25, 7
+	var rows []memstore.Row
+	for i := range known {
+		rows = append(rows, memstore.Row{RowID: int64(i + 1), Entry: greylist.Entry{ID: key(i).ByNetwork(), Triplet: greylist.Triplet{First: greylist.At(at()), Last: greylist.At(at())}}})
+	}
+	s.Fill(rows)
+	for i := range known + fresh {
+		see(t, s, key(i), at().Add(time.Minute))
+	}
+	taken, _ := s.Take(0, known+fresh)
+	failed := map[greylist.ID]bool{}
+	seen, last, i := 0, int64(0), 0
+	for part := range taken.Parts(size) {
+		if n := len(part.Rows); n != size && n != (known+fresh)%size {
+			t.Errorf("part %d has %d rows", i, n)
+		}
+		for j := range part.Rows {
+			row := &part.Rows[j]
+			if fits := row.RowID > last || row.RowID == 0 && seen >= known; !fits {
+				t.Errorf("row %d comes after row %d", row.RowID, last)
+			}
+			seen, last = seen+1, row.RowID
+			if i%2 == 0 {
+				failed[row.ID] = true
+			} else if row.RowID == 0 {
+				row.RowID = int64(seen)
+			}
+		}
+		if i%2 == 0 {
+			s.Failed(part)
+		} else {
+			s.Written(part)
+		}
+		i++
+	}
+	if seen != known+fresh || s.Pending() != len(failed) {
+		t.Errorf("%d rows, want %d; %d wait, want %d", seen, known+fresh, s.Pending(), len(failed))
+	}
+	again, _ := s.Take(0, known+fresh)
+	for _, row := range again.Rows {
+		if !failed[row.ID] {
+			t.Errorf("%s is written twice", row.ID)
+		}
+	}
+	if len(again.Rows) != len(failed) {
+		t.Errorf("%d rows are written again, want %d", len(again.Rows), len(failed))
+	}
+}
+
 func BenchmarkSeen(b *testing.B) {
 	s := memstore.New(memstore.Options{})
 	b.RunParallel(func(p *testing.PB) {

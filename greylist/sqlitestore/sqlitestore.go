@@ -28,8 +28,12 @@ import (
 )
 
 const (
-	// batchRows bounds one transaction, which may exceed it by the rest of a shard.
+	// batchRows is how many rows are taken from memory at once, which may exceed it by
+	// the rest of a shard.
 	batchRows = 10_000
+	// txRows bounds one transaction. A commit takes up to 10 µs a row, and requests may
+	// have to wait for it.
+	txRows = 250
 	// purgeRows is how many rows are checked for expiry between two writes.
 	purgeRows = 500
 	// purgePause is the time from the start of one purge to the next.
@@ -56,8 +60,9 @@ type Store struct {
 	cancel context.CancelFunc
 
 	// These fields change with the file.
-	lookup  *sql.Stmt // one row
-	after   *sql.Stmt // a page of rows
+	lookup  *sql.Stmt   // one row
+	after   *sql.Stmt   // a page of rows
+	full    []*sql.Stmt // the writer's statements, see prepare; nil: not prepared yet
 	nextRow int64
 
 	// These fields are used by the writer only.

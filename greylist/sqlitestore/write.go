@@ -1,7 +1,6 @@
 package sqlitestore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -52,7 +51,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
 		return err
 	}
-	w.purge, w.outdated = purge{}, nil
+	w.purge, w.outdated, w.full = purge{}, nil, nil
 	before, err := f.PreparePacked(ctx, rowColumns, pageBefore)
 	if err != nil {
 		return err
@@ -127,25 +126,34 @@ func (w writer) Turn(f *sqlitefile.File) error {
 func turn(memory *memstore.Store, store func([]memstore.Row) error) error {
 	for from := 0; ; {
 		batch, next := memory.Take(from, batchRows)
-		if len(batch.Rows) > 0 {
-			if err := store(batch.Rows); err != nil {
-				memory.Failed(batch)
-				return err
+		var err error
+		for part := range batch.Parts(txRows) {
+			if err == nil {
+				err = store(part.Rows)
 			}
-			memory.Written(batch)
+			if err != nil {
+				memory.Failed(part)
+			} else {
+				memory.Written(part)
+			}
 		}
-		if from = next; from == 0 {
-			return nil
+		if from = next; err != nil || from == 0 {
+			return err
 		}
 	}
 }
 
+// rowsAtOnce is how many rows one statement writes. A statement costs more than a row.
+const rowsAtOnce = 50
+
+// The statements that write rows, by their number.
 const (
-	columns = 8
-	// rowsAtOnce is how many rows one statement writes. A statement costs more than
-	// a row.
-	rowsAtOnce = 50
+	fresh = iota
+	known
+	gone
 )
+
+var statements = []func(rows int) string{fresh: insert, known: upsert, gone: remove}
 
 // insert returns the statement that writes new rows. With OR FAIL, SQLite does not
 // copy pages to undo this statement alone. After an error the whole transaction is
@@ -162,11 +170,31 @@ func upsert(rows int) string {
 		" ON CONFLICT (rowid) DO UPDATE SET first = excluded.first, last = excluded.last, passed = excluded.passed, passes = excluded.passes, manual = excluded.manual, scheme = excluded.scheme"
 }
 
+// remove returns the statement that deletes rows.
+func remove(rows int) string {
+	return "DELETE FROM entries WHERE rowid IN (" + strings.Repeat(",?", rows)[1:] + ")"
+}
+
+// prepare prepares the statements for rowsAtOnce rows, once for each file.
+func (s *Store) prepare(f *sqlitefile.File) error {
+	for len(s.full) < len(statements) {
+		full, err := f.PrepareWrite(statements[len(s.full)](rowsAtOnce))
+		if err != nil {
+			return err
+		}
+		s.full = append(s.full, full)
+	}
+	return nil
+}
+
 // store writes rows in one transaction, and sets RowID of those that are new. After
 // an error nothing is written, and the new RowIDs are not valid. store lets requests
 // go first unless the file is late; otherwise the scheduler could make them wait for
 // 10 ms.
 func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
+	if err := s.prepare(f); err != nil {
+		return err
+	}
 	next := s.nextRow
 	err := f.InTx(func(tx *sql.Tx) (err error) {
 		next, err = s.storeIn(tx, rows, next)
@@ -181,85 +209,69 @@ func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
 // storeIn writes rows. New ones get rowids beginning at next; it returns the rowid
 // after the last.
 func (s *Store) storeIn(tx *sql.Tx, rows []memstore.Row, next int64) (int64, error) {
-	fresh, known := rowWriter{tx: tx, statement: insert}, rowWriter{tx: tx, statement: upsert}
-	for i, row := range byRow(rows) {
+	writers := make([]rowWriter, len(statements))
+	for i := range writers {
+		writers[i] = rowWriter{tx: tx, statement: statements[i], full: s.full[i]}
+	}
+	for i := range rows {
 		if i%rowsAtOnce == 0 && !s.keeper.Pace.Late() {
 			runtime.Gosched()
 		}
-		if row.Deleted {
-			if err := remove(tx, row.RowID); err != nil {
-				return next, err
-			}
+		row, w := &rows[i], &writers[known]
+		switch {
+		case row.Deleted && row.RowID == 0: // it was never written
 			continue
-		}
-		w := &known
-		if row.RowID == 0 {
+		case row.Deleted:
+			w = &writers[gone]
+		case row.RowID == 0:
 			row.RowID = next
 			next++
-			w = &fresh
+			w = &writers[fresh]
 		}
 		if err := w.add(row); err != nil {
 			return next, err
 		}
 	}
-	return next, errors.Join(fresh.finish(), known.finish())
-}
-
-// byRow sorts rows by their place in the file, so that each page is changed only
-// once.
-func byRow(rows []memstore.Row) []*memstore.Row {
-	sorted := make([]*memstore.Row, len(rows))
-	for i := range rows {
-		sorted[i] = &rows[i]
+	var errs []error
+	for i := range writers {
+		errs = append(errs, writers[i].finish())
 	}
-	slices.SortFunc(sorted, func(a, b *memstore.Row) int { return cmp.Compare(a.RowID, b.RowID) })
-	return sorted
+	return next, errors.Join(errs...)
 }
 
 // rowWriter collects rows for one statement.
 type rowWriter struct {
 	tx        *sql.Tx
 	statement func(rows int) string
-	full      *sql.Stmt
+	full      *sql.Stmt // for rowsAtOnce rows
+	rows      int
 	args      []any
 }
 
+// add adds a row. It writes the rows that were added when they are enough for a
+// statement.
 func (w *rowWriter) add(r *memstore.Row) error {
-	last := r.Triplet.Last
-	if r.ID.IsClient() {
-		last = r.Client.Last
+	w.args = append(w.args, r.RowID)
+	if !r.Deleted {
+		last := r.Triplet.Last
+		if r.ID.IsClient() {
+			last = r.Client.Last
+		}
+		w.args = append(w.args, string(r.ID), int64(r.Triplet.First), int64(last),
+			int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual, greylist.Scheme)
 	}
-	w.args = append(w.args, r.RowID, string(r.ID), int64(r.Triplet.First), int64(last),
-		int64(r.Triplet.Passed), r.Client.Passes, r.Client.Manual, greylist.Scheme)
-	if len(w.args) < columns*rowsAtOnce {
+	if w.rows++; w.rows < rowsAtOnce {
 		return nil
 	}
-	if w.full == nil {
-		var err error
-		if w.full, err = w.tx.Prepare(w.statement(rowsAtOnce)); err != nil {
-			return err
-		}
-	}
-	_, err := w.full.Exec(w.args...)
-	w.args = w.args[:0]
-	return err
-}
-
-func remove(tx *sql.Tx, row int64) error {
-	if row == 0 {
-		return nil // it was never written
-	}
-	_, err := tx.Exec("DELETE FROM entries WHERE rowid = ?", row)
+	_, err := w.tx.Stmt(w.full).Exec(w.args...)
+	w.rows, w.args = 0, w.args[:0]
 	return err
 }
 
 func (w *rowWriter) finish() error {
-	if w.full != nil {
-		defer w.full.Close()
-	}
-	if len(w.args) == 0 {
+	if w.rows == 0 {
 		return nil
 	}
-	_, err := w.tx.Exec(w.statement(len(w.args)/columns), w.args...)
+	_, err := w.tx.Exec(w.statement(w.rows), w.args...)
 	return err
 }

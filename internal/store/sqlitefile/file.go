@@ -45,8 +45,9 @@ const (
 	pragmas = "_pragma=busy_timeout(2000)&_pragma=synchronous(NORMAL)&_pragma=temp_store(MEMORY)"
 	// The write-ahead log is moved to the file when it has 8192 pages of 4096
 	// octets. So a page that changes often is written to its place only once. A log
-	// that has grown beyond 64 MiB in a burst is truncated.
-	writerPragmas = "&_pragma=cache_size(-16384)&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
+	// that has grown beyond 64 MiB in a burst is truncated. The cache takes twice its
+	// size in memory: the allocator has no place between 4 and 8 KiB for a page.
+	writerPragmas = "&_pragma=cache_size(-8192)&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(8192)"
 	sharedPragmas = "&_pragma=cache_size(-16384)&_txlock=immediate&_pragma=journal_mode(DELETE)"
 	// A reader reads a row, or pages in their order. The kernel has the pages in memory.
 	readerPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
@@ -355,6 +356,16 @@ func (f *File) prepare(ctx context.Context, version int) error {
 // Prepare returns a statement for the readers. It is closed with the file.
 func (f *File) Prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	s, err := f.Reader.PrepareContext(ctx, query)
+	if err == nil {
+		f.statements = append(f.statements, s)
+	}
+	return s, err
+}
+
+// PrepareWrite returns a statement for the writer. It is closed with the file. It must
+// not be called in InTx, which has the one connection.
+func (f *File) PrepareWrite(query string) (*sql.Stmt, error) {
+	s, err := f.Writer.Prepare(query)
 	if err == nil {
 		f.statements = append(f.statements, s)
 	}
