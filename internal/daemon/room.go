@@ -33,9 +33,10 @@ const (
 	// once.
 	newGrace = 5 * time.Second
 	// greetedGrace is the same after Greet. Postfix greets a milter when an SMTP session
-	// begins, and the first command follows with the first mail. Until then its client may
-	// sleep for 5 minutes before each command.
-	greetedGrace = 15 * time.Minute
+	// begins. It sends the first commands with MAIL, or with DATA if there is a reply to
+	// neither MAIL nor RCPT. Until then its client may sleep for 5 minutes before each
+	// command.
+	greetedGrace = 30 * time.Minute
 	// There is no such grace when more than one in fewUnused places is taken by unused
 	// connections. Those of Postfix are unused for a moment only, so they are few.
 	fewUnused = 8

@@ -27,7 +27,7 @@ func TestLimitClockSet(t *testing.T) {
 		{0, 0, true}, // what was counted in the future counts now
 		{time.Hour + time.Minute, 5, true},
 	} {
-		server.SetTime(time.Now().Add(step.off)) // it stands still until the next step
+		server.SetTime(time.Now().Add(step.off))                                           // it stands still until the next step
 		adminAsk[api.LimitsListResult](t, d.current, api.LimitsList, api.LimitsListArgs{}) // reads the clock
 		if step.logged {
 			d.await("the clock of the Redis server was set")
