@@ -153,15 +153,15 @@ func New(o Options, s Source) *Server {
 // The reply to MAIL makes Postfix send the command at once, and so the checks of the
 // envelope begin while the client sends the rest.
 //
-// A listener that only signs replies once a message, at its end. The sign role refuses
-// no recipient, and hardly any mail before its body.
+// A listener that only signs also sends no reply to recipients: the sign role refuses
+// none.
 const (
 	actions = library.OptAddHeader | library.OptChangeHeader | library.OptQuarantine |
 		library.OptSetSymList
 	protocol = library.OptHeaderLeadingSpace | library.OptNoUnknown | library.OptNoData |
 		library.OptNoConnReply | library.OptNoHeloReply |
 		library.OptNoHeaderReply | library.OptNoEOHReply | library.OptNoBodyReply
-	signProtocol = protocol | library.OptNoMailReply | library.OptNoRcptReply
+	signProtocol = protocol | library.OptNoRcptReply
 )
 
 // protocol returns the protocol options for a kind of listener.

@@ -165,7 +165,7 @@ func (s *session) MailFrom(string, *library.Modifier) (library.Response, error) 
 		if work == nil && answer.Verdict == Continue {
 			answer.Verdict = Accept
 		}
-		return s.say(library.OptNoMailReply, s.answer(answer, m.Received))
+		return s.say(always, s.answer(answer, m.Received))
 	})
 }
 
@@ -230,8 +230,8 @@ func (s *session) endMessage() {
 	}
 }
 
-// atEnd is the stage at which every MTA waits for a reply.
-const atEnd library.OptProtocol = 0
+// always is for the stages at which every MTA waits for a reply.
+const always library.OptProtocol = 0
 
 // during runs a callback that replies about the current message, unless it is
 // settled. since is when the last octet of its command came. option is the protocol
@@ -400,7 +400,7 @@ func (s *session) Body(*library.Modifier) (library.Response, error) {
 	if _, err := s.guarded(func() library.Response { s.missingEnd(); return nil }); err != nil {
 		return nil, err
 	}
-	return s.during(atEnd, func(_ *message, since time.Time) library.Response {
+	return s.during(always, func(_ *message, since time.Time) library.Response {
 		// Progress packets may be sent only while nothing else is unsent.
 		if err := s.guard.Flush(); err != nil {
 			s.guard.Fail(err)

@@ -13,7 +13,7 @@ import (
 )
 
 // signOptions are the protocol options that a listener asks for that only signs.
-const signOptions = 0x1c3380 | 1<<14 | 1<<15 // no replies to MAIL and RCPT
+const signOptions = 0x1c3380 | 1<<15 // no replies to RCPT
 
 func TestSignOnlyNegotiation(t *testing.T) {
 	path, _ := start(t, new(spy), milter.SignOnly)
@@ -28,9 +28,9 @@ func TestSignOnlyNegotiation(t *testing.T) {
 	}
 }
 
-// A listener that only signs replies once a message. An answer that settled the message
-// before its end is that reply.
-func TestSignOnlyRepliesAtTheEnd(t *testing.T) {
+// A listener that only signs replies to MAIL and to the end of a message. An answer that
+// settled the message between them is the reply to its end.
+func TestSignOnlyReplies(t *testing.T) {
 	refuse := milter.Answer{Verdict: milter.Reject, Reply: milter.Reply{Text: "no"}}
 	accept := milter.Answer{Verdict: milter.Accept}
 	early := func(a milter.Answer) *spy {
@@ -40,18 +40,18 @@ func TestSignOnlyRepliesAtTheEnd(t *testing.T) {
 		return &spy{headers: func(context.Context, *milter.Message) (milter.Answer, error) { return a, err }}
 	}
 	tests := []struct {
-		name, reply string
-		h           *spy
-		told        []string
+		name, mail, reply string
+		h                 *spy
+		told              []string
 	}{
-		{"signed", "accept", new(spy), []string{"headers 1", "finish 4XQUEUEID to=1 body=7", "close"}},
-		{"accept at MAIL", "accept", early(accept), []string{"close"}},
-		{"refuse at MAIL", "550 5.7.1 no", early(refuse), []string{"close"}},
-		{"accept after the header", "accept", header(accept, nil), []string{"headers 1", "close"}},
-		{"refuse after the header", "550 5.7.1 no", header(refuse, nil), []string{"headers 1", "close"}},
-		{"fail after the header", "accept", header(milter.Answer{}, errBoom), []string{"headers 1", "close"}},
+		{"signed", "continue", "accept", new(spy), []string{"headers 1", "finish 4XQUEUEID to=1 body=7", "close"}},
+		{"accept at MAIL", "accept", "accept", early(accept), []string{"close"}},
+		{"refuse at MAIL", "550 5.7.1 no", "550 5.7.1 no", early(refuse), []string{"close"}},
+		{"accept after the header", "continue", "accept", header(accept, nil), []string{"headers 1", "close"}},
+		{"refuse after the header", "continue", "550 5.7.1 no", header(refuse, nil), []string{"headers 1", "close"}},
+		{"fail after the header", "continue", "accept", header(milter.Answer{}, errBoom), []string{"headers 1", "close"}},
 		// No one waits for the reply to a recipient, so it is not asked for.
-		{"refuse a recipient", "accept", &spy{recipient: func(string) (milter.Answer, error) { return refuse, errors.New("asked") }},
+		{"refuse a recipient", "continue", "accept", &spy{recipient: func(string) (milter.Answer, error) { return refuse, errors.New("asked") }},
 			[]string{"headers 1", "finish 4XQUEUEID to=1 body=7", "close"}},
 	}
 	for _, tt := range tests {
@@ -59,7 +59,7 @@ func TestSignOnlyRepliesAtTheEnd(t *testing.T) {
 			path, books := start(t, tt.h, milter.SignOnly)
 			c := open(t, path)
 			for range 2 {
-				wantReply(t, "MAIL", c.Mail("<a@example.org>"), "none")
+				wantReply(t, "MAIL", c.Mail("<a@example.org>"), tt.mail)
 				c.Macros('R', "i", "4XQUEUEID")
 				wantReply(t, "RCPT", c.Rcpt("<b@example.com>"), "none")
 				wantReply(t, "header", c.Header("From", " <a@example.org>"), "none")

@@ -33,9 +33,8 @@ const (
 	// once.
 	newGrace = 5 * time.Second
 	// greetedGrace is the same after Greet. Postfix greets a milter when an SMTP session
-	// begins. It sends the first commands with MAIL, or with DATA if there is a reply to
-	// neither MAIL nor RCPT. Until then its client may sleep for 5 minutes before each
-	// command.
+	// begins, and sends the first commands with MAIL. Until then its client may sleep for 5
+	// minutes before each command, and may send commands that milters do not get.
 	greetedGrace = 30 * time.Minute
 	// There is no such grace when more than one in fewUnused places is taken by unused
 	// connections. Those of Postfix are unused for a moment only, so they are few.

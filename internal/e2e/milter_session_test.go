@@ -308,14 +308,14 @@ func TestMilterSessions(t *testing.T) {
 	t.Run("drain", func(t *testing.T) { checkDrain(t, p, addr, stop) })
 }
 
-// Postfix waits for one reply a message from a listener that only signs, and does with
+// Postfix waits for two replies a message from a listener that only signs, and does with
 // it what it does with replies to each command.
 func TestSignOnlySessions(t *testing.T) {
 	t.Parallel()
 	p, script, addr, stop := milterPostfix(t, milter.SignOnly)
 	c := dialMX(t, p)
 	transaction(t, c, "one@away.example", "250")
-	transaction(t, c, "reject-mail@away.example", "550 5.7.1 no mail")
+	smtp(t, c, "MAIL FROM:<reject-mail@away.example>", "550 5.7.1 no mail")
 	transaction(t, c, "two@away.example", "250")
 	transaction(t, c, "reject-header@away.example", "554 5.6.0 100% no|5.6.0 second line")
 	transaction(t, c, "accept-header@away.example", "250")
