@@ -516,20 +516,22 @@ func TestLinks(t *testing.T) {
 	for name, test := range map[string]struct {
 		link  string // suffix of its path
 		owner int
+		made  bool // the database exists
 		want  string
 	}{
-		"our own":        {"", os.Geteuid(), ""},
-		"another user's": {"", otherUser, "is a symbolic link of another user"},
-		"of the log":     {"-wal", os.Geteuid(), "is a symbolic link, which SQLite does not make"},
-		"of the index":   {"-shm", os.Geteuid(), "is a symbolic link, which SQLite does not make"},
-		"of the journal": {"-journal", os.Geteuid(), "is a symbolic link, which SQLite does not make"},
+		"our own":            {"", os.Geteuid(), false, ""},
+		"another user's":     {"", otherUser, false, "is a symbolic link of another user"},
+		"of the log":         {"-wal", os.Geteuid(), true, "is a symbolic link, which SQLite does not make"},
+		"of the index":       {"-shm", os.Geteuid(), true, "is a symbolic link, which SQLite does not make"},
+		"of the journal":     {"-journal", os.Geteuid(), true, "is a symbolic link, which SQLite does not make"},
+		"of the log, before": {"-wal", os.Geteuid(), false, "is a symbolic link, which SQLite does not make"},
 	} {
 		if test.owner != os.Geteuid() && os.Geteuid() != 0 {
 			continue // only root can give a link away
 		}
 		dir := t.TempDir()
 		path, elsewhere := filepath.Join(dir, "notes.db"), filepath.Join(dir, "elsewhere")
-		if test.link != "" {
+		if test.made {
 			k, err := Open(Options{Path: path, Schema: schema}, newNotes())
 			if err != nil {
 				t.Fatal(err)

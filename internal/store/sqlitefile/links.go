@@ -19,13 +19,10 @@ const maxLinks = 40
 func target(path string) (string, error) {
 	for range maxLinks {
 		info, err := os.Lstat(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return path, nil
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		if info.Mode()&fs.ModeSymlink == 0 {
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
 			return path, errors.Join(noLink(path+logSuffix), noLink(path+indexSuffix), noLink(path+journalSuffix))
 		}
 		if s, ok := info.Sys().(*syscall.Stat_t); !ok || s.Uid != 0 && int(s.Uid) != os.Geteuid() {
