@@ -144,39 +144,18 @@ func replyRune(r rune) rune {
 	return r
 }
 
-// editor applies modifications.
-type editor interface {
-	ChangeHeader(index int, name, value string) error
-	InsertHeader(index int, name, value string) error
-	Quarantine(reason string) error
-}
-
-// changes is the editor that sends modifications through a guard. The library's Modifier
-// does the same, and needs much memory for each.
-type changes struct{ guard *wire.Guard }
-
-func (c changes) ChangeHeader(index int, name, value string) error {
-	return c.field(library.ActChangeHeader, index, name, value)
-}
-
-func (c changes) InsertHeader(index int, name, value string) error {
-	return c.field(library.ActInsertHeader, index, name, value)
-}
-
-func (c changes) field(code library.ModifyActCode, index int, name, value string) error {
+// sendField sends the modification of a field. The library's Modifier does the same, and
+// needs much memory for it.
+func sendField(g *wire.Guard, code library.ModifyActCode, index int, name, value string) error {
 	var at [4]byte
 	binary.BigEndian.PutUint32(at[:], uint32(index))
-	return c.guard.Send(byte(code), string(at[:]), name, "\x00", value, "\x00")
-}
-
-func (c changes) Quarantine(reason string) error {
-	return c.guard.Send(byte(library.ActQuarantine), reason, "\x00")
+	return g.Send(byte(code), string(at[:]), name, "\x00", value, "\x00")
 }
 
 // edit sends the modifications of a decision whose message is delivered. The first
 // error means that the connection is lost. Modifications that cannot be encoded, or
 // that the MTA does not allow, are left out and returned as problem.
-func edit(e editor, l limits, d *Decision) (problem, err error) {
+func edit(g *wire.Guard, l limits, d *Decision) (problem, err error) {
 	var problems []error
 	if bad := l.cut(d); bad != nil {
 		problems = append(problems, bad)
@@ -185,14 +164,14 @@ func edit(e editor, l limits, d *Decision) (problem, err error) {
 		value, bad := fieldValue(c.Value)
 		if bad = errors.Join(bad, checkPosition(c.Position)); bad != nil {
 			problems = append(problems, bad)
-		} else if err := e.ChangeHeader(c.Index, c.Name, l.sent(value)); err != nil {
+		} else if err := sendField(g, library.ActChangeHeader, c.Index, c.Name, l.sent(value)); err != nil {
 			return nil, err
 		}
 	}
 	for _, p := range deletions(d.Delete) {
 		if bad := checkPosition(p); bad != nil {
 			problems = append(problems, bad)
-		} else if err := e.ChangeHeader(p.Index, p.Name, ""); err != nil {
+		} else if err := sendField(g, library.ActChangeHeader, p.Index, p.Name, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -201,12 +180,12 @@ func edit(e editor, l limits, d *Decision) (problem, err error) {
 		value, bad := fieldValue(i.Value)
 		if bad = errors.Join(bad, checkInsertion(i)); bad != nil {
 			problems = append(problems, bad)
-		} else if err := e.InsertHeader(i.Index, i.Name, l.sent(value)); err != nil {
+		} else if err := sendField(g, library.ActInsertHeader, i.Index, i.Name, l.sent(value)); err != nil {
 			return nil, err
 		}
 	}
 	if reason := quarantineReason(d.Quarantine); reason != "" {
-		if err := e.Quarantine(reason); err != nil {
+		if err := g.Send(byte(library.ActQuarantine), reason, "\x00"); err != nil {
 			return nil, err
 		}
 	}

@@ -441,7 +441,7 @@ func (s *session) deliver(d *Decision, since time.Time) library.Response {
 	r := replyTo(d.Answer)
 	action := r.String()
 	if d.Verdict == Accept {
-		problem, err := edit(changes{s.guard}, s.limits(), d)
+		problem, err := edit(s.guard, s.limits(), d)
 		if err != nil {
 			s.guard.Fail(err)
 			return nil
