@@ -503,7 +503,7 @@ func TestDiskFull(t *testing.T) {
 	if err := s.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	free := disktest.Fill(t, dir)
+	free := disktest.Filled(t, dir)
 	const n = 3000
 	for i := range n {
 		if why := see(t, s, i, at().Add(time.Second)); why != greylist.New && i > 0 {

@@ -26,7 +26,7 @@ func TestLimitDiskFull(t *testing.T) {
 	asks(t, d.current, "bob@x.example", "before", 2)
 	asks(t, d.current, "ann@x.example", "before", 5)
 	adminAsk[api.LimitsBlockResult](t, d.current, api.LimitsBlock, api.LimitsBlockArgs{Login: "max@x.example"})
-	free := disktest.Fill(t, dir)
+	free := disktest.Filled(t, dir)
 
 	const unsaved = "lost if the daemon ends now"
 	for range 5 { // as often as failures would open a breaker

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/store/disktest"
 )
 
 const (
@@ -87,11 +86,10 @@ func (s *site) tableHangs(context.Context) (func() error, error) {
 }
 
 func (s *site) diskFull(context.Context) (func() error, error) {
-	ballast := filepath.Join(s.diskDir(), "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 32<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
-		return nothing, fmt.Errorf("the disk is not full: %w", err)
+	if err := disktest.Fill(s.diskDir()); err != nil {
+		return nothing, err
 	}
-	return func() error { return os.Remove(ballast) }, nil
+	return func() error { return disktest.Free(s.diskDir()) }, nil
 }
 
 // killed kills a daemon in the middle of its work and starts it again.

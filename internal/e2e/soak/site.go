@@ -16,10 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/internal/store/disktest"
 	"github.com/postern-mail/postern/internal/store/redistest/slownet"
 	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
@@ -171,11 +170,9 @@ func (s *site) mountDisk() error {
 	if err := os.Mkdir(s.diskDir(), 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", s.diskDir(), "tmpfs", 0, "size=16m"); err != nil {
-		return fmt.Errorf("mount a small disk: %w; run this as root", err)
-	}
-	s.disk = true
-	return nil
+	err := disktest.Mount(s.diskDir())
+	s.disk = err == nil
+	return err
 }
 
 // writeKey writes a signing key and returns its record.
@@ -215,7 +212,7 @@ func (s *site) stop() error {
 		}
 	}
 	if s.disk {
-		err = errors.Join(err, unix.Unmount(s.diskDir(), 0))
+		err = errors.Join(err, disktest.Unmount(s.diskDir()))
 	}
 	if s.table != nil {
 		s.table.close()
