@@ -27,11 +27,7 @@ func TestLimitBusy(t *testing.T) {
 	if err := script.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for ping := ""; !strings.HasPrefix(ping, "BUSY"); {
-		out, err := exec.CommandContext(t.Context(), "redis-cli", "-u", "redis://"+server.Addr, "ping").CombinedOutput()
-		if ping = string(out); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+	for !strings.HasPrefix(server.Command("ping"), "BUSY") {
 	}
 	loadLimit(t, d.current, "busy", func(v policy.Verdict) bool { return v.Kind == policy.Defer && v.Reason == record.LimitUnavailable })
 	d.await("does not answer")
@@ -39,9 +35,7 @@ func TestLimitBusy(t *testing.T) {
 		t.Errorf("a block while the server is busy: %+v", v)
 	}
 	commandsFail(t, d.current)
-	if out, err := exec.CommandContext(t.Context(), "redis-cli", "-u", "redis://"+server.Addr, "script", "kill").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	server.Command("script", "kill")
 	_ = script.Wait() // it was ended
 	d.await("works again")
 	if n := asks(t, d.current, "bob@x.example", "after", 20); n != 15 {

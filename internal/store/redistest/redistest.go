@@ -164,6 +164,17 @@ func (s *Server) await(ctx context.Context, text string) error {
 	}
 }
 
+// Command runs redis-cli and returns its output. An error that the server replies with
+// does not end the test, unless the first argument is "-e".
+func (s *Server) Command(args ...string) string {
+	s.tb.Helper()
+	out, err := exec.CommandContext(s.tb.Context(), "redis-cli", append([]string{"-u", "redis://" + s.Addr}, args...)...).CombinedOutput()
+	if err != nil {
+		s.tb.Fatalf("redis-cli: %v: %s", err, out)
+	}
+	return string(out)
+}
+
 // Kill ends the server as a crash would, even while it is paused.
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Kill() // it may have ended
