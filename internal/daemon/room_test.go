@@ -104,6 +104,14 @@ func TestServeTakesTheFirstIdle(t *testing.T) {
 	})
 }
 
+// ask sends a request to echo, and waits until the connection is idle again.
+func ask(t *testing.T, conn net.Conn) {
+	t.Helper()
+	write(t, conn, "x\n")
+	read(t, conn, "unix x\n")
+	synctest.Wait()
+}
+
 // Connections without a request make room before those that have had one, which Postfix
 // keeps for the next request.
 func TestServeKeepsTheUsed(t *testing.T) {
@@ -112,16 +120,10 @@ func TestServeKeepsTheUsed(t *testing.T) {
 		const most, used = 24, 16
 		var heard events
 		stop, served := serving(t.Context(), l.listeners(), ServeOptions{MaxConns: most, WhenFull: CloseIdle, DrainTimeout: time.Hour, Report: heard.report, Handler: echo})
-		ask := func(conn net.Conn) {
-			t.Helper()
-			write(t, conn, "x\n")
-			read(t, conn, "unix x\n")
-			synctest.Wait()
-		}
 		var kept []net.Conn
 		for range used {
 			kept = append(kept, l.dial(t))
-			ask(kept[len(kept)-1])
+			ask(t, kept[len(kept)-1])
 		}
 		time.Sleep(time.Hour)
 		for range 3 * most {
@@ -129,10 +131,10 @@ func TestServeKeepsTheUsed(t *testing.T) {
 			synctest.Wait()
 		}
 		next := l.dial(t)
-		ask(next)
+		ask(t, next)
 		next.Close()
 		for _, conn := range kept {
-			ask(conn)
+			ask(t, conn)
 		}
 		if event := heard.list[0]; event.Kind != ConnsFull || event.Unused != most-used {
 			t.Errorf("%+v", event)
@@ -149,21 +151,15 @@ func TestServeSparesTheNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeListener()
 		stop, served := serving(t.Context(), l.listeners(), ServeOptions{MaxConns: 2, WhenFull: CloseIdle, DrainTimeout: time.Hour, Handler: echo})
-		ask := func(conn net.Conn) {
-			t.Helper()
-			write(t, conn, "x\n")
-			read(t, conn, "unix x\n")
-			synctest.Wait()
-		}
 		used, fresh := l.dial(t), l.dial(t)
-		ask(used)
+		ask(t, used)
 		third := l.dial(t)
-		ask(third)
+		ask(t, third)
 		wantClosed(t, used)
 		time.Sleep(newGrace)
-		ask(l.dial(t))
+		ask(t, l.dial(t))
 		wantClosed(t, fresh)
-		ask(third)
+		ask(t, third)
 		stop()
 		if err := <-served; err != nil {
 			t.Error(err)

@@ -279,6 +279,21 @@ func TestManyConnections(t *testing.T) {
 // slowConns are more than the daemon holds at a time (--max-connections).
 const slowConns = 10_000
 
+// slow makes many connections that send a text and stay open until the test ends. It calls
+// beside again and again on the way.
+func (l *lone) slow(t *testing.T, text func(i int) string, beside func()) {
+	t.Helper()
+	for i := range slowConns {
+		conn := l.dial(t)
+		if _, err := io.WriteString(conn, text(i)); err != nil && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+		if i%500 == 0 {
+			beside()
+		}
+	}
+}
+
 // Ten thousand connections with half a request each keep no one out: the ones that have
 // waited longest make room. Connections that Postfix has used and keeps stay open. With
 // few file descriptors it is the same.
@@ -295,27 +310,12 @@ func TestSlowConnections(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			var all []net.Conn
-			defer func() {
-				for _, conn := range all {
-					_ = conn.Close()
-				}
-			}()
-			for i := range slowConns {
-				conn, err := net.Dial("unix", l.socket)
-				if err != nil {
+			half := func(int) string { return "request=smtpd_access_policy\nsender=" }
+			l.slow(t, half, func() {
+				if err := askAsPostfix(l, loginRequest("press@home.example", "alice"), "DUNNO"); err != nil {
 					t.Fatal(err)
 				}
-				all = append(all, conn)
-				if _, err := io.WriteString(conn, "request=smtpd_access_policy\nsender="); err != nil && !errors.Is(err, syscall.EPIPE) {
-					t.Fatal(err)
-				}
-				if i%500 == 0 {
-					if err := askAsPostfix(l, loginRequest("press@home.example", "alice"), "DUNNO"); err != nil {
-						t.Fatalf("beside %d slow connections: %v", i, err)
-					}
-				}
-			}
+			})
 			if err := askAsPostfix(l, loginRequest("press@home.example", "mallory"), "553 5.7.1 not owned by user mallory"); err != nil {
 				t.Fatal(err)
 			}
@@ -353,27 +353,12 @@ func TestSlowSessions(t *testing.T) {
 	defer begun.Close()
 	defer greeted.Close()
 	send(begun)
-	var all []net.Conn
-	defer func() {
-		for _, conn := range all {
-			_ = conn.Close()
-		}
-	}()
-	for i := range slowConns {
-		conn, err := net.Dial("unix", l.socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, conn)
-		if _, err := io.WriteString(conn, "\x00\x00\x00\x0dO\x00"[:i%7]); err != nil && !errors.Is(err, syscall.EPIPE) {
-			t.Fatal(err)
-		}
-		if i%500 == 0 {
-			c := open()
-			send(c)
-			c.Close()
-		}
-	}
+	part := func(i int) string { return "\x00\x00\x00\x0dO\x00"[:i%7] }
+	l.slow(t, part, func() {
+		c := open()
+		send(c)
+		c.Close()
+	})
 	send(begun)
 	send(greeted)
 	values, err := postfixtest.Scrape(t.Context(), l.metrics)

@@ -218,19 +218,25 @@ func transaction(t *testing.T, c *postfixtest.Client, from, want string) {
 	smtpData(t, c, milterMail, want)
 }
 
+// transactions sends a message for each answer that a milter may give.
+func transactions(t *testing.T, c *postfixtest.Client) {
+	t.Helper()
+	transaction(t, c, "one@away.example", "250")
+	smtp(t, c, "MAIL FROM:<reject-mail@away.example>", "550 5.7.1 no mail")
+	transaction(t, c, "two@away.example", "250")
+	transaction(t, c, "reject-header@away.example", "554 5.6.0 100% no|5.6.0 second line")
+	transaction(t, c, "accept-header@away.example", "250")
+	transaction(t, c, "accept-mail@away.example", "250")
+	transaction(t, c, "defer-end@away.example", "451 4.7.1 later")
+}
+
 func TestMilterSessions(t *testing.T) {
 	t.Parallel()
 	p, script, addr, stop := milterPostfix(t, milter.BySession)
 
 	t.Run("several messages", func(t *testing.T) {
 		c := dialMX(t, p)
-		transaction(t, c, "one@away.example", "250")
-		smtp(t, c, "MAIL FROM:<reject-mail@away.example>", "550 5.7.1 no mail")
-		transaction(t, c, "two@away.example", "250")
-		transaction(t, c, "reject-header@away.example", "554 5.6.0 100% no|5.6.0 second line")
-		transaction(t, c, "accept-header@away.example", "250")
-		transaction(t, c, "accept-mail@away.example", "250")
-		transaction(t, c, "defer-end@away.example", "451 4.7.1 later")
+		transactions(t, c)
 		transaction(t, c, "fail@away.example", "250")
 		transaction(t, c, "three@away.example", "250")
 		if err := c.Quit(); err != nil {
@@ -314,13 +320,7 @@ func TestSignOnlySessions(t *testing.T) {
 	t.Parallel()
 	p, script, addr, stop := milterPostfix(t, milter.SignOnly)
 	c := dialMX(t, p)
-	transaction(t, c, "one@away.example", "250")
-	smtp(t, c, "MAIL FROM:<reject-mail@away.example>", "550 5.7.1 no mail")
-	transaction(t, c, "two@away.example", "250")
-	transaction(t, c, "reject-header@away.example", "554 5.6.0 100% no|5.6.0 second line")
-	transaction(t, c, "accept-header@away.example", "250")
-	transaction(t, c, "accept-mail@away.example", "250")
-	transaction(t, c, "defer-end@away.example", "451 4.7.1 later")
+	transactions(t, c)
 	smtp(t, c, "MAIL FROM:<reset@away.example>", "250")
 	smtp(t, c, "RCPT TO:<refused@home.example>", "250")
 	smtp(t, c, "RSET", "250")
