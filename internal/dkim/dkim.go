@@ -108,7 +108,7 @@ type Signature struct {
 	Index     int    // of the field in the header, counted from the top
 	Domain    string // d=, lower case, A-labels: header.d
 	Identity  string // i=, or "@" and d=: header.i
-	Selector  string // s=: header.s
+	Selector  string // s=, A-labels: header.s
 	Algorithm string // a=: header.a
 	// B is a beginning of b= that differs from those of the other signatures (RFC
 	// 6008): header.b. It is as short as possible, but has at least 8 characters.

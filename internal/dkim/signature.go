@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern-mail/postern/internal/mailaddr"
 )
@@ -112,10 +113,24 @@ func (p *parsed) readDomain(tagList) *refusal {
 		return permError("d= is not a domain")
 	}
 	p.Domain = domain
-	if _, err := mailaddr.ParseDomain(p.keyName()); err != nil {
+	if err := p.readSelector(); err != nil {
 		return permError("s= is not a selector")
 	}
 	return nil
+}
+
+// readSelector converts U-labels to A-labels, because the DNS is asked for
+// A-labels (RFC 8616 section 5).
+func (p *parsed) readSelector() error {
+	if strings.ContainsFunc(p.Selector, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		selector, err := mailaddr.ParseDomain(p.Selector)
+		if err != nil {
+			return err
+		}
+		p.Selector = selector
+	}
+	_, err := mailaddr.ParseDomain(p.keyName())
+	return err
 }
 
 // keyName returns the domain name of the key record (section 3.6.2.1).

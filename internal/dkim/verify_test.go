@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -223,6 +224,31 @@ func golden(t testing.TB, name string) ([]Field, string, *resolvertest.Table) {
 func goldenCases(t testing.TB, pattern string) []reader.Case {
 	t.Helper()
 	return reader.Siblings(t, "testdata/golden/"+pattern+".eml", "zone", "want", "why")
+}
+
+// An internationalized s= is looked up as A-labels (RFC 8616).
+func TestULabelSelector(t *testing.T) {
+	fields, body, original := golden(t, "pass-relaxed")
+	key, err := original.LookupTXT(t.Context(), "s1._domainkey.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(fields, func(f Field) bool { return f.Is(FieldName) })
+	for selector, want := range map[string]string{
+		"bücher.s1": "fail d=example.com i=@example.com s=xn--bcher-kva.s1 a=rsa-sha256 signature did not verify",
+		"مثال":      "fail d=example.com i=@example.com s=xn--mgbh0fb a=rsa-sha256 signature did not verify",
+		"S1":        "fail d=example.com i=@example.com s=S1 a=rsa-sha256 signature did not verify",
+		"bü cher":   "fail d=example.com i=@example.com s=xn--bcher-kva a=rsa-sha256 signature did not verify",
+		"b\xfccher": "permerror d=example.com i=@example.com s=b\xfccher a=rsa-sha256 s= is not a selector",
+	} {
+		header := slices.Clone(fields)
+		header[i].Value = strings.Replace(header[i].Value, "s=s1;", "s="+selector+";", 1)
+		zone := tableOf(map[string][]string{"s1._domainkey.example.com": key, "xn--bcher-kva.s1._domainkey.example.com": key,
+			"xn--bcher-kva._domainkey.example.com": key, "xn--mgbh0fb._domainkey.example.com": key})
+		if got := verify(t, &Verifier{Resolver: zone, Now: fixedNow}, header, body).lines(); got != want {
+			t.Errorf("%q: got  %s\nwant %s", selector, got, want)
+		}
+	}
 }
 
 func TestReportValues(t *testing.T) {
