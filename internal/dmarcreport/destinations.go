@@ -50,13 +50,13 @@ type Wanted struct {
 // Find asks the DNS who wants the reports about a domain. An error means that the DNS
 // did not answer for the domain itself.
 func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
-	record, err := recordOf(ctx, r, "_dmarc."+domain+".")
-	if err != nil || record == "" {
+	records, err := recordsAt(ctx, r, "_dmarc."+domain+".")
+	if err != nil || len(records) != 1 { // several count as none
 		return Wanted{}, err
 	}
 	w := Wanted{Record: true}
 	seen := make(map[string]bool)
-	for i, uri := range ruaOf(record) {
+	for i, uri := range ruaOf(records[0]) {
 		d, err := parseURI(uri)
 		switch {
 		case i >= maxURIs:
@@ -103,27 +103,20 @@ func (w *Wanted) refuse(uri string, why error) {
 	w.Refused = append(w.Refused, Refused{uri[:min(len(uri), maxAddress)], why.Error()})
 }
 
-// recordOf returns the only DMARC record at a name, or "" if there are none or several.
-func recordOf(ctx context.Context, r Resolver, name string) (record string, err error) {
-	texts, err := lookup(ctx, r, name)
-	for _, text := range texts {
-		if _, ok := dmarc.ParseRecord(text); !ok {
-			continue
-		}
-		if record != "" {
-			return "", nil
-		}
-		record = text
-	}
-	return record, err
-}
-
-func lookup(ctx context.Context, r Resolver, name string) ([]string, error) {
+// recordsAt returns the DMARC records at a name, in an order that does not depend on the
+// order of the answer.
+func recordsAt(ctx context.Context, r Resolver, name string) (records []string, err error) {
 	texts, err := r.LookupTXT(ctx, name)
 	if resolver.IsAbsent(err) {
 		return nil, nil
 	}
-	return texts, err
+	for _, text := range texts {
+		if _, ok := dmarc.ParseRecord(text); ok {
+			records = append(records, text)
+		}
+	}
+	slices.Sort(records)
+	return records, err
 }
 
 // ruaOf returns the URIs of the rua tag, or none if the tag occurs twice.
@@ -205,7 +198,9 @@ func parseSize(text string) (int64, error) {
 var errRefused = errors.New("refused")
 
 // agree asks the DNS whether a destination in another organization wants the reports
-// about a domain (RFC 9990). Without this, anyone could direct reports to any address.
+// about a domain (RFC 9990). Without this, anyone could direct reports to any address. One
+// record is enough to agree, and several agree too. Each may name another address at the
+// same host; the first that does is used.
 func agree(ctx context.Context, r Resolver, domain string, d Destination) (Destination, error) {
 	host := hostOf(d.Address)
 	if dmarc.PSLOrg(host) == dmarc.PSLOrg(domain) {
@@ -215,22 +210,29 @@ func agree(ctx context.Context, r Resolver, domain string, d Destination) (Desti
 	if len(name) > mailaddr.MaxDomain {
 		return d, fmt.Errorf("%w: %s cannot be asked, the name is too long", errRefused, host)
 	}
-	record, err := recordOf(ctx, r, name+".")
+	records, err := recordsAt(ctx, r, name+".")
 	if err != nil {
 		return d, err
 	}
-	if record == "" {
+	if len(records) == 0 {
 		return d, fmt.Errorf("%w: %s does not agree, there is no v=DMARC1 at %s", errRefused, host, name)
 	}
-	uris := ruaOf(record)
-	if len(uris) == 0 {
-		return d, nil
+	var moved []Destination
+	for _, record := range records {
+		uris := ruaOf(record)
+		if len(uris) == 0 {
+			continue
+		}
+		other, err := parseURI(uris[0])
+		if err != nil || hostOf(other.Address) != host {
+			return d, fmt.Errorf("%w: %s names %.100q, which is not at %s", errRefused, name, uris[0], host)
+		}
+		moved = append(moved, other)
 	}
-	other, err := parseURI(uris[0])
-	if err != nil || hostOf(other.Address) != host {
-		return d, fmt.Errorf("%w: %s names %.100q, which is not at %s", errRefused, name, uris[0], host)
+	if len(moved) > 0 {
+		return moved[0], nil
 	}
-	return other, nil
+	return d, nil
 }
 
 func hostOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }

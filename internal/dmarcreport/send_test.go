@@ -682,6 +682,9 @@ func TestFind(t *testing.T) {
 		"another, moved":        {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@b.test\"", "y@b.test", 0},
 		"others, moved to one":  {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test!4k,mailto:z@b.test!2k,mailto:y@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@b.test!1k\"", "y@b.test!1024", 0},
 		"another, moved away":   {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@victim.test\"", "", 1},
+		"another, agreed twice": {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; p=none\"\na.example._report._dmarc.b.test. IN TXT \"v=spf1 -all\"", "x@b.test", 0},
+		"another, moved twice":  {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:z@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1\"", "y@b.test", 0},
+		"one of them away":      {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:y@b.test\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1; rua=mailto:z@victim.test\"", "", 1},
 		"no record":             {"", "", 0},
 		"two records":           {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@a.example\"\n_dmarc.a.example. IN TXT \"v=DMARC1; p=reject; rua=mailto:x@a.example\"", "", 0},
 	} {
