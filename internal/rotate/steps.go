@@ -124,6 +124,9 @@ func (j *job) revoke(ctx context.Context) (Phase, time.Duration, error) {
 	if err := j.folder.hideStray(j.state.Outgoing); err != nil {
 		return "", 0, err
 	}
+	if next, wait, err := j.mayRevoke(ctx); err != nil || next != Revoke {
+		return next, wait, err
+	}
 	sees, err := j.change(ctx, DoRevoke, j.state.Outgoing, func(s shown) bool { return s.none })
 	if err != nil {
 		return "", 0, err
@@ -135,6 +138,27 @@ func (j *job) revoke(ctx context.Context) (Phase, time.Duration, error) {
 		return "", 0, err
 	}
 	return Revoked, 0, j.step(RevokedIt, names(j.state.Outgoing))
+}
+
+// mayRevoke returns the revoke phase if the old records may be revoked. The publisher may
+// have refused for days, or a person has not done it yet. If new records were lost in
+// that time, the old keys sign again. When part of the old records is revoked already,
+// they cannot.
+func (j *job) mayRevoke(ctx context.Context) (Phase, time.Duration, error) {
+	old, err := j.look(ctx, j.state.Outgoing)
+	if err != nil || old.none {
+		return Revoke, 0, err
+	}
+	fresh, err := j.look(ctx, j.state.Incoming)
+	switch {
+	case err != nil:
+		return "", 0, err
+	case fresh.all:
+		return Revoke, 0, nil
+	case old.all:
+		return j.lost(fresh)
+	}
+	return "", 0, fmt.Errorf("%s, and part of the old records is revoked: publish the new records again", fresh.lacks)
 }
 
 func (j *job) awaitRemoval(context.Context) (Phase, time.Duration, error) {

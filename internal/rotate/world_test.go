@@ -520,6 +520,46 @@ func TestLostRecord(t *testing.T) {
 	w.want(Retire, "old", fresh)
 }
 
+// A new record that is lost while the old one waits to be revoked keeps the old one.
+func TestLostRecordBeforeRevocation(t *testing.T) {
+	w := newWorld(t)
+	fresh := w.newSelector()
+	w.toKeep()
+	w.now = w.now.Add(MinKeep)
+	w.refuses = true
+	if _, err := w.rotator().Advance(t.Context(), example); err == nil {
+		t.Fatal("the publisher refuses, and there is no error")
+	}
+	w.want(Revoke, fresh)
+	w.refuses = false
+	delete(w.primary, fresh+"._domainkey."+example)
+	w.transfer()
+	w.advance()
+	w.want(Publish, "old", fresh)
+	w.transfer()
+	if !w.everywhere("old", w.signing()["old"]) || !w.everywhere(fresh, w.signing()[fresh]) {
+		t.Errorf("records %v", w.primary)
+	}
+}
+
+// When part of the old records is revoked already, the old keys cannot sign again.
+func TestLostRecordAmidRevocation(t *testing.T) {
+	w := newWorld(t)
+	fresh := w.newSelector()
+	w.toKeep()
+	w.now = w.now.Add(MinKeep)
+	w.advance()
+	w.transferTo(0)
+	delete(w.servers[1], fresh+"._domainkey."+example)
+	if _, err := w.rotator().Advance(t.Context(), example); err == nil || !strings.Contains(err.Error(), "publish the new records again") {
+		t.Errorf("error %v", err)
+	}
+	w.want(Revoke, fresh)
+	w.transfer()
+	w.advance()
+	w.want(Revoked, fresh)
+}
+
 // By hand, the records to publish are shown once a day until they are there.
 func TestByHand(t *testing.T) {
 	w := newWorld(t)
