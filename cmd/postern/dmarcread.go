@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/maillog"
 	"github.com/postern-mail/postern/internal/reportread"
 	"github.com/postern-mail/postern/internal/resolver"
@@ -80,7 +81,14 @@ func (ask *reportsAsked) run(ctx context.Context, io streams, args []string) (in
 	if err := ask.check(args); err != nil {
 		return exitFailed, err
 	}
-	tally := &reportread.Tally{Of: strings.ToLower(strings.TrimSuffix(ask.domain, "."))}
+	tally := &reportread.Tally{}
+	if ask.domain != "" {
+		of, err := mailaddr.ParseDomain(ask.domain)
+		if err != nil {
+			return exitFailed, fmt.Errorf("--domain %s: %w", shown(ask.domain), err)
+		}
+		tally.Of = of
+	}
 	if ask.since != "" {
 		since, err := maillog.ParseTime(ask.since, time.Now())
 		if err != nil {
@@ -146,6 +154,9 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 		fmt.Fprintf(io.err, "%s: %d reports were added, %d were there", shown(store.Path), store.New, store.Known)
 		if store.Old > 0 {
 			fmt.Fprintf(io.err, ", %d are older than --keep-days", store.Old)
+		}
+		if store.Future > 0 {
+			fmt.Fprintf(io.err, ", %d are dated in the future", store.Future)
 		}
 		fmt.Fprintln(io.err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -140,6 +141,14 @@ FAILED  POLICY  RESULT               OUR HOST        SENDER     WHY
 
 func TestDMARCReadRefuses(t *testing.T) {
 	good := reportFile(t, "a")
+	future := filepath.Join(t.TempDir(), "future.xml")
+	text, err := os.ReadFile(good)
+	if err == nil {
+		err = os.WriteFile(future, bytes.ReplaceAll(text, []byte("<end>17"), []byte("<end>57")), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	broken := filepath.Join(t.TempDir(), "broken.xml")
 	if err := os.WriteFile(broken, []byte("<!DOCTYPE x><feedback/>"), 0o600); err != nil {
 		t.Fatal(err)
@@ -154,6 +163,8 @@ func TestDMARCReadRefuses(t *testing.T) {
 		{[]string{"--by", "x", good}, exitFailed, "write address or sender"},
 		{[]string{"--top", "-1", good}, exitFailed, "numbers from 0"},
 		{[]string{"--since", "soon", good}, exitFailed, "--since: "},
+		{[]string{"--domain", "a b", good}, exitFailed, "--domain a b: "},
+		{[]string{"--dns=false", "--store", filepath.Join(t.TempDir(), "future.db"), future}, exitYes, ": 0 reports were added, 0 were there, 1 are dated in the future"},
 		{[]string{"--resolver", "nowhere", good}, exitFailed, "--dns=false"},
 		{[]string{"--store", "/nowhere/x.db"}, exitFailed, "no such file"},
 		{[]string{"--dns=false", "/nowhere/x.xml"}, exitNo, "no such file"},

@@ -30,8 +30,13 @@ CREATE TABLE IF NOT EXISTS sources (
 	PRIMARY KEY (domain, source)) WITHOUT ROWID;`,
 }
 
-// maxPending is the most groups that are written at once.
-const maxPending = 20_000
+const (
+	// maxPending is the most groups that are written at once.
+	maxPending = 20_000
+	// ahead is how far a report may be dated in the future, because clocks differ. Others
+	// are forged: they would never be too old, and would always be the latest.
+	ahead = 48 * time.Hour
+)
 
 // Store keeps reports in a SQLite file. The file is open only during writes, so that
 // several commands can use it.
@@ -40,7 +45,9 @@ type Store struct {
 	Keep time.Duration // older reports are removed; 0 means none
 	Now  func() time.Time
 
-	New, Known, Old int // reports that were written, that were in the file, and that are too old
+	// Counts of reports: those that were written, that were in the file, that are too old,
+	// and that are dated in the future.
+	New, Known, Old, Future int
 
 	pending []any // *Report or *TLSReport
 	size    int
@@ -57,8 +64,12 @@ func (s *Store) AddTLS(ctx context.Context, r *TLSReport) error {
 }
 
 func (s *Store) insert(ctx context.Context, report any, end time.Time, size int) error {
-	if s.Keep > 0 && end.Before(s.oldest()) {
+	switch {
+	case s.Keep > 0 && end.Before(s.oldest()):
 		s.Old++
+		return nil
+	case end.After(s.latest()):
+		s.Future++
 		return nil
 	}
 	s.pending, s.size = append(s.pending, report), s.size+1+size
@@ -96,18 +107,24 @@ func (s *Store) Flush(ctx context.Context) error {
 }
 
 func (s *Store) oldest() time.Time { return s.Now().Add(-s.Keep) }
+func (s *Store) latest() time.Time { return s.Now().Add(ahead) }
 
+// expire removes reports that Add would not accept now.
 func (s *Store) expire(ctx context.Context, tx *sql.Tx) error {
-	if s.Keep <= 0 {
-		return nil
+	before := int64(0)
+	if s.Keep > 0 {
+		before = s.oldest().Unix()
 	}
-	before := s.oldest().Unix()
-	for _, statement := range []string{
-		"DELETE FROM groups WHERE report IN (SELECT id FROM reports WHERE end < ?)",
-		"DELETE FROM reports WHERE end < ?",
-		"DELETE FROM sources WHERE seen < ?",
+	after := s.latest().Unix()
+	for _, one := range []struct {
+		statement string
+		args      []any
+	}{
+		{"DELETE FROM groups WHERE report IN (SELECT id FROM reports WHERE end < ? OR end > ?)", []any{before, after}},
+		{"DELETE FROM reports WHERE end < ? OR end > ?", []any{before, after}},
+		{"DELETE FROM sources WHERE seen < ?", []any{before}},
 	} {
-		if _, err := tx.ExecContext(ctx, statement, before); err != nil {
+		if _, err := tx.ExecContext(ctx, one.statement, one.args...); err != nil {
 			return err
 		}
 	}

@@ -250,6 +250,33 @@ func TestStoreForgets(t *testing.T) {
 	}
 }
 
+// Reports that are dated in the future would stay for ever. They are not stored, and those
+// that were stored are removed.
+func TestStoreWithoutTheFuture(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "reports.db")
+	early := storeAt(t, path)
+	early.Now = func() time.Time { return time.Unix(1700006400, 0).AddDate(1, 0, 0) }
+	if err := errors.Join(early.Add(t.Context(), numbered(t, 200, plain())), early.Flush(t.Context())); err != nil || early.New != 1 {
+		t.Fatalf("%v, %+v", err, early)
+	}
+	for _, keep := range []time.Duration{storeAt(t, path).Keep, 0} {
+		store := storeAt(t, path)
+		store.Keep = keep
+		for _, n := range []int{2, 100} {
+			if err := store.Add(t.Context(), numbered(t, n, plain())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tls := &TLSReport{ID: "1", Begin: store.Now(), End: store.Now().AddDate(150, 0, 0), Policies: []TLSPolicy{{Domain: "example.com"}}}
+		if err := errors.Join(store.AddTLS(t.Context(), tls), store.Flush(t.Context())); err != nil || store.Future != 2 || store.New+store.Known != 1 {
+			t.Fatalf("%v, %+v", err, store)
+		}
+		if got, err := Stored(t.Context(), path, &Tally{}); err != nil || got.Reports != 1 || len(got.TLS) > 0 {
+			t.Errorf("%v, %+v", err, got)
+		}
+	}
+}
+
 // Writers take turns, and whoever reads meanwhile sees what was there before.
 func TestStoreShared(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "reports.db")
