@@ -35,7 +35,7 @@ func (s *Series) Read(b []byte) ([]byte, error) {
 	for range n {
 		at += r.varint()
 		c := cell{at, r.varint()}
-		if c.n <= 0 || s.last.n > 0 && s.last.at >= at {
+		if c.n <= 0 || c.n > maxSum-s.sum || s.last.n > 0 && s.last.at >= at {
 			return nil, errCoded
 		}
 		s.sum += c.n

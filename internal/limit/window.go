@@ -10,6 +10,9 @@ import (
 // part late.
 const Cells = 100
 
+// maxSum bounds the sum of a series, so that sums of it do not overflow.
+const maxSum = math.MaxInt64 / 4
+
 // Millis is a time in milliseconds since 1970.
 type Millis = int64
 
@@ -95,7 +98,7 @@ func (s *Series) pop() {
 
 // Add counts n at now, which must not be earlier than the counts before.
 func (s *Series) Add(now Millis, width, n int64) {
-	n = min(n, math.MaxInt64/4-s.sum)
+	n = min(n, maxSum-s.sum)
 	if n <= 0 {
 		return
 	}

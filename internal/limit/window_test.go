@@ -99,3 +99,17 @@ func compare(t *testing.T, s *Series, want naive) {
 		t.Fatalf("%+v, want %v", s, want)
 	}
 }
+
+// Counts whose sum overflows are refused: a negative sum would be below every limit.
+func TestSeriesOfHugeCounts(t *testing.T) {
+	for cells, ok := range map[uint64]bool{1: true, 2: false, 5: false} {
+		b := binary.AppendUvarint(nil, cells)
+		for range cells {
+			b = binary.AppendVarint(binary.AppendVarint(b, 1), maxSum)
+		}
+		var s Series
+		if _, err := s.Read(b); ok != (err == nil) || ok && s.Sum() != maxSum {
+			t.Errorf("%d cells: sum %d, %v", cells, s.Sum(), err)
+		}
+	}
+}
