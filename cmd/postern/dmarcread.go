@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/maillog"
 	"github.com/postern-mail/postern/internal/reportread"
 	"github.com/postern-mail/postern/internal/resolver"
@@ -83,11 +82,9 @@ func (ask *reportsAsked) run(ctx context.Context, io streams, args []string) (in
 	}
 	tally := &reportread.Tally{}
 	if ask.domain != "" {
-		of, err := mailaddr.ParseDomain(ask.domain)
-		if err != nil {
+		if err := tally.Only(ask.domain); err != nil {
 			return exitFailed, fmt.Errorf("--domain %s: %w", shown(ask.domain), err)
 		}
-		tally.Of = of
 	}
 	if ask.since != "" {
 		since, err := maillog.ParseTime(ask.since, time.Now())

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
 // Bounds of a summary, beside the bound of its sources.
@@ -148,6 +150,12 @@ type Tally struct {
 	domains map[string]*Domain
 	sources int
 	tls     map[string]*TLSDomain
+}
+
+// Only sets the only domain that is counted.
+func (t *Tally) Only(domain string) (err error) {
+	t.Of, err = mailaddr.ParseDomain(domain)
+	return err
 }
 
 // key is equal for copies of a report.
