@@ -212,9 +212,18 @@ func parseRequest(r *Request, attrs []wire.Attr, received time.Time) error {
 		return &wire.ProtocolError{Problem: fmt.Sprintf("unknown request type %q", p.request)}
 	}
 	r.State = parseState(p.state)
-	r.Sender = mailaddr.ParseInternal(p.sender)
+	r.Sender = parseSender(p.sender)
 	r.Recipient = mailaddr.ParseInternal(p.recipient)
 	return nil
+}
+
+// parseSender parses a sender as Postfix sends it. The null sender is empty. "<>" is the
+// local part of MAIL FROM:<"<>">, which Postfix completes like any other.
+func parseSender(text string) mailaddr.Address {
+	if text == "<>" {
+		return mailaddr.Parse(`"<>"`)
+	}
+	return mailaddr.ParseInternal(text)
 }
 
 // once refuses an attribute that is sent twice. Otherwise a request could have

@@ -121,6 +121,16 @@ func TestParseRequestRefuses(t *testing.T) {
 	}
 }
 
+// The null sender is empty. MAIL FROM:<"<>"> is a user's, and must not pass as it.
+func TestNullSender(t *testing.T) {
+	for value, want := range map[string]string{"": "", "<>": `"<>"`, "<a>": `"<a>"`} {
+		r, err := parse(attrs("request=smtpd_access_policy\nprotocol_state=RCPT\nsender="+value+"\n"), time.Now())
+		if err != nil || r.Sender.String() != want || r.Sender.IsNull() != (value == "") || r.Sender.IsBare() == (value == "") {
+			t.Errorf("%q: %+v, %v", value, r.Sender, err)
+		}
+	}
+}
+
 func TestStates(t *testing.T) {
 	for name, sender := range map[string]bool{
 		"CONNECT": false, "EHLO": false, "HELO": false, "MAIL": true, "RCPT": true,

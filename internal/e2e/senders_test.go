@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -37,6 +38,15 @@ func senderShapes(user, near, far string) []string {
 	}
 }
 
+// oddSenders have local parts that no mailbox has, or are looked up as local users.
+var oddSenders = []string{
+	`"<>"`, `"<>"@local.example`, `"<ceo@victim.example>"`, `"<ceo@victim.example>"@local.example`, `"> "`, `"\\"`,
+	"info@my.example", "info+tag@my.example", "INFO@MY.example", "info+tag@[127.0.0.1]", "info@[127.0.0.2]", "info@[IPv6:::1]", `"info"@[127.0.0.1]`,
+	"ceo\x01@local.example", "\x7f@local.example", "info\x02", "info+\x02", "info+\x02@local.example", "info@local.example\x01", `"ceo` + "\t" + `"@local.example`,
+	strings.Repeat("l", 1200) + "@local.example", "info+" + strings.Repeat("l", 1200) + "@local.example", "info+" + strings.Repeat("l", 1200),
+	"x@-dash.example", "x@dash-.example", "x@under_score.example", "x@" + strings.Repeat("l", 70) + ".example", "x@local..example", "x@1.2.3.4", "x@local.example:25",
+}
+
 func generatedSenders() []string {
 	var senders []string
 	for _, near := range []string{"local.example", "owned.example", "host"} {
@@ -54,39 +64,30 @@ func generatedSenders() []string {
 	return slices.Compact(senders)
 }
 
-// TestSendersAgainstPostfix asks Postfix's own reject_sender_login_mismatch and
-// postern-policyd about the same senders, under each set of its rewriting
-// settings: what Postfix refuses is never let through. What is plain and owned
-// passes both.
+// TestSendersAgainstPostfix asks Postfix's own restrictions and postern-policyd about
+// the same senders, under each set of its rewriting settings: what Postfix refuses is
+// never let through, with a login or without. What is plain and owned passes both.
 func TestSendersAgainstPostfix(t *testing.T) {
 	t.Parallel()
-	senders := generatedSenders()
+	senders := append(generatedSenders(), oddSenders...)
 	if len(senders) < 500 {
 		t.Fatalf("%d senders only", len(senders))
 	}
-	for name, settings := range map[string]struct{ main, flags []string }{
-		"defaults":  {nil, nil},
-		"mydomain":  {[]string{"append_dot_mydomain = yes"}, []string{"--append-dot-mydomain", "--mydomain=my.example"}},
-		"no hacks":  {[]string{"allow_percent_hack = no", "swap_bangpath = no"}, []string{"--allow-percent-hack=false", "--swap-bangpath=false"}},
-		"no origin": {[]string{"append_at_myorigin = no"}, []string{"--append-at-myorigin=false"}},
+	for name, settings := range map[string]senderSettings{
+		"defaults":      {},
+		"mydomain":      {main: []string{"append_dot_mydomain = yes"}, flags: []string{"--append-dot-mydomain", "--mydomain=my.example"}},
+		"no hacks":      {main: []string{"allow_percent_hack = no", "swap_bangpath = no"}, flags: []string{"--allow-percent-hack=false", "--swap-bangpath=false"}},
+		"no origin":     {main: []string{"append_at_myorigin = no"}, flags: []string{"--append-at-myorigin=false"}},
+		"known senders": {rule: "reject_known_sender_login_mismatch", main: []string{"myorigin = my.example"}, flags: []string{"--owners-unlisted=pass", "--myorigin=my.example"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSenderSite(t, settings.main, settings.flags)
-			theirs, ours := newAsker(t, s, native), newAsker(t, s, postfixtest.Submission)
-			stricter, refused := 0, 0
-			wants, gots := theirs.ask(t, senders...), ours.ask(t, senders...)
-			for i, sender := range senders {
-				switch want, got := wants[i], gots[i]; {
-				case !want.OK() && got.OK():
-					t.Errorf("<%s>: Postfix says %s, we let it through", sender, want)
-				case want.OK() && !got.OK():
-					stricter++
-				case !want.OK():
-					refused++
-				}
+			s := newSenderSite(t, settings)
+			ours := newAsker(t, s, postfixtest.Submission)
+			compareSenders(t, senders, newAsker(t, s, native), ours)
+			if name == "defaults" || name == "known senders" {
+				compareSenders(t, senders, newStranger(t, s, native), newStranger(t, s, postfixtest.Submission))
 			}
-			t.Logf("%d senders: both refuse %d, only we refuse %d", len(senders), refused, stricter)
 			owned := []string{"alice@home.example", "any@owned.example", "any+tag@owned.example", "x@local.example", "any@owned.example.", "@x.example:any@owned.example"}
 			for i, reply := range ours.ask(t, owned...) {
 				if !reply.OK() {
@@ -97,7 +98,32 @@ func TestSendersAgainstPostfix(t *testing.T) {
 	}
 }
 
-func newSenderSite(t *testing.T, main, flags []string) *Site {
+// compareSenders reports senders that Postfix refuses and we let through.
+func compareSenders(t *testing.T, senders []string, theirs, ours asker) {
+	t.Helper()
+	stricter, refused := 0, 0
+	wants, gots := theirs.ask(t, senders...), ours.ask(t, senders...)
+	for i, sender := range senders {
+		switch want, got := wants[i], gots[i]; {
+		case !want.OK() && got.OK():
+			t.Errorf("<%.80q>: Postfix says %s, we let it through", sender, want)
+		case want.OK() && !got.OK():
+			stricter++
+		case !want.OK():
+			refused++
+		}
+	}
+	t.Logf("%d senders: both refuse %d, only we refuse %d", len(senders), refused, stricter)
+}
+
+// senderSettings are Postfix's restriction (reject_sender_login_mismatch if empty), its
+// settings, and our flags that mean the same.
+type senderSettings struct {
+	rule        string
+	main, flags []string
+}
+
+func newSenderSite(t *testing.T, settings senderSettings) *Site {
 	t.Helper()
 	limits := []string{"smtpd_hard_error_limit=100000", "smtpd_soft_error_limit=100000", "smtpd_error_sleep_time=0", "smtpd_junk_command_limit=100000"}
 	dir, err := postfixtest.MakeDir()
@@ -112,12 +138,15 @@ func newSenderSite(t *testing.T, main, flags []string) *Site {
 	return newSite(t, SiteConfig{
 		Dir: dir,
 		Policyd: append([]string{"--owners=texthash:" + logins, "--owner-self=false", "--owners-unauthenticated=reject",
-			"--local-domains=local.example", "--myorigin=local.example"}, flags...),
+			"--local-domains=local.example", "--myorigin=local.example"}, settings.flags...),
 		Postfix: func(c *postfixtest.Config) {
-			c.Main = append(c.Main, append([]string{"mydestination = local.example", "myorigin = local.example", "mydomain = my.example",
-				"smtpd_sender_login_maps = texthash:" + dir + "/owners, texthash:" + logins}, main...)...)
+			c.Main = append(c.Main, append([]string{"mydestination = local.example", "mydomain = my.example",
+				"smtpd_sender_login_maps = texthash:" + dir + "/owners, texthash:" + logins}, settings.main...)...)
+			if !slices.ContainsFunc(settings.main, func(line string) bool { return strings.HasPrefix(line, "myorigin") }) {
+				c.Main = append(c.Main, "myorigin = local.example")
+			}
 			c.Submission = append(c.Submission, limits...)
-			c.More = append(c.More, postfixtest.Service{Name: native, Login: true, Options: append(limits, "smtpd_sender_restrictions=reject_sender_login_mismatch")})
+			c.More = append(c.More, postfixtest.Service{Name: native, Login: true, Options: append(limits, "smtpd_sender_restrictions="+cmp.Or(settings.rule, "reject_sender_login_mismatch"))})
 		},
 	})
 }
@@ -127,15 +156,22 @@ type asker struct{ *postfixtest.Client }
 
 func newAsker(t *testing.T, s *Site, service string) asker {
 	t.Helper()
+	a := newStranger(t, s, service)
+	if err := a.Login(Alice, password); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// newStranger returns a session without a login.
+func newStranger(t *testing.T, s *Site, service string) asker {
+	t.Helper()
 	c, err := s.Postfix.Dial(t.Context(), service)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	if err := c.Hello("client.example"); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Login(Alice, password); err != nil {
 		t.Fatal(err)
 	}
 	return asker{c}

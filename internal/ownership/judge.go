@@ -107,10 +107,27 @@ func (j *Judge) Decide(ctx context.Context, sender mailaddr.Address, login strin
 		return r.with(Refused, record.OwnerSenderUnclear, "incomplete or ambiguous address; use the form user@domain"), nil
 	}
 	r, err = j.decide(ctx, sender, completed.Queued, login)
-	if err != nil || r.Kind == Refused || completed.Routed.Key() == completed.Queued.Key() {
+	switch {
+	case err != nil || r.Kind == Refused:
 		return r, err
+	case completed.Queued.IsLiteral():
+		return j.decideAsLocal(ctx, sender, completed.Queued.Local, login, r)
+	case completed.Routed.Key() == completed.Queued.Key():
+		return r, nil
 	}
 	return j.decide(ctx, sender, completed.Routed, login)
+}
+
+// decideAsLocal judges the user of an address literal, which may be an address of this
+// host. Postfix then looks up the user without a domain. r is the ruling on the literal;
+// it holds if the user is not listed.
+func (j *Judge) decideAsLocal(ctx context.Context, given mailaddr.Address, user, login string, r Ruling) (Ruling, error) {
+	// A parsed address without a domain would get the domain of logins.
+	local, err := j.decide(ctx, given, mailaddr.Address{Raw: user, Local: user}, login)
+	if err != nil || local.Kind == Refused && local.Answer.Listed {
+		return local, err
+	}
+	return r, nil
 }
 
 func (r Ruling) with(kind Kind, reason record.Reason, text string) Ruling {
@@ -163,6 +180,8 @@ func (j *Judge) rule(r Ruling, login string) Ruling {
 		return r.with(Allowed, ownedReason(a.How), "")
 	case login == "" && a.Listed:
 		return r.with(Refused, record.OwnerNotLoggedIn, "not logged in")
+	case login == "" && !r.Sender.IsValid():
+		return r.with(Refused, record.OwnerSenderNotAddress, "not a valid address")
 	case login == "":
 		return r.with(NotJudged, record.OwnerUnauthenticated, "")
 	case a.Listed:

@@ -12,7 +12,7 @@ import (
 // The sender is judged in the form that Postfix will queue. The address that
 // its local part leads to is judged too.
 func TestJudgeCompletes(t *testing.T) {
-	catchAll := newOwners(t, Config{Owners: one("@example.org=alice", "ceo@victim.example=ceo", "both@victim.example=alice", "ceo@example.org=ceo"), LoginDomain: "example.org", LocalDomains: []string{"example.org"}})
+	catchAll := newOwners(t, Config{Owners: one("@example.org=alice", "ceo@victim.example=ceo", "both@victim.example=alice", "ceo@example.org=ceo", "root=ceo"), LoginDomain: "example.org", LocalDomains: []string{"example.org"}, Delimiters: "+"})
 	judge := Judge{Owners: catchAll, Rewriting: &mailaddr.Rewriting{
 		PercentHack: true, SwapBangpath: true, AppendAtMyorigin: true, Myorigin: "example.org", Local: map[string]bool{"example.org": true},
 	}}
@@ -45,6 +45,13 @@ func TestJudgeCompletes(t *testing.T) {
 		{"literal", judge, "ceo%victim.example@[192.0.2.1]", "alice", Refused, record.OwnerSenderUnclear, "unclear: " + string(mailaddr.ErrRouting)},
 		{"without login", inbound, "ceo%victim.example", "", Refused, record.OwnerNotLoggedIn, "queued=ceo@victim.example map="},
 		{"without login, none of our business", judge, "bob", "", NotJudged, record.OwnerUnauthenticated, ""},
+		{"without login, no address", inbound, "ceo\x01@example.org", "", Refused, record.OwnerSenderNotAddress, ""},
+		{"without login, an address without owner", inbound, "ceo@else.example", "", NotJudged, record.OwnerUnauthenticated, ""},
+		{"without login, a local user at a literal", inbound, "root@[192.0.2.1]", "", Refused, record.OwnerNotLoggedIn, "queued=root map="},
+		{"without login, another user at a literal", inbound, "who@[192.0.2.1]", "", NotJudged, record.OwnerUnauthenticated, ""},
+		{"unlisted may pass, a local user at a literal", unlistedPass, "root+x@[IPv6:2001:db8::1]", "alice", Refused, record.OwnerNotOwned, "queued=root+x map="},
+		{"unlisted may pass, the own user at a literal", unlistedPass, "root@[192.0.2.1]", "ceo", Allowed, record.OwnerUnlisted, ""},
+		{"unlisted may pass, another user at a literal", unlistedPass, "who@[192.0.2.1]", "ceo", Allowed, record.OwnerUnlisted, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := c.judge.Decide(t.Context(), mailaddr.ParseInternal(c.sender), c.login)

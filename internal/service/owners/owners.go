@@ -159,9 +159,13 @@ func (f *Flags) Open(d Deps) (*Opened, error) {
 	if err := errors.Join(errOwners, errAliases); err != nil {
 		return nil, err
 	}
+	local := f.LocalDomains
+	if f.Myorigin != "" { // Postfix looks up its users without the domain too
+		local = append(slices.Clone(local), f.Myorigin)
+	}
 	decider, err := ownership.New(ownership.Config{
 		Owners: owners, Aliases: aliases, FirstMatch: f.FirstMatch, AliasDepth: f.AliasDepth,
-		LocalDomains: f.LocalDomains, LoginDomain: f.LoginDomain, Delimiters: f.Delimiter, SelfOwned: f.Self,
+		LocalDomains: local, LoginDomain: f.LoginDomain, Delimiters: f.Delimiter, SelfOwned: f.Self,
 	})
 	if err != nil {
 		return nil, err
