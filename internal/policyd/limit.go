@@ -278,6 +278,11 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 		if err != nil {
 			return nil, n.set.ErrorfAt("limit-overrides", i, "%w", err)
 		}
+		if n.set.Online() {
+			if err := table.Probe(context.Background()); err != nil { // each server has its own time-out
+				return nil, n.set.ErrorfAt("limit-overrides", i, "table %.80s cannot answer: %w", spec, err)
+			}
+		}
 		n.life.Watch(table.Files...)
 		n.tables = append(n.tables, table)
 		overrides.Tables = append(overrides.Tables, overrideTable{table})

@@ -63,6 +63,21 @@ func TestLimitSettings(t *testing.T) {
 	}
 }
 
+// --check-config --online finds a table that cannot answer, whatever it is for.
+func TestOnlineAsksEveryTable(t *testing.T) {
+	const deaf = "socketmap:inet:127.0.0.1:1:table"
+	for _, flag := range []string{"owners", "owner-aliases", "limit-overrides"} {
+		args := []string{"--config=", "--checks=ownership,limit", "--limit-store=memory:", "--owners=inline:{pr@x.example=ann}", "--" + flag + "=" + deaf}
+		if _, err := loadAll(args, nil); err != nil {
+			t.Errorf("%s: %v", flag, err)
+		}
+		_, err := loadAll(append(args, "--check-config", "--online"), nil)
+		if err == nil || !strings.Contains(err.Error(), flag) || !strings.Contains(err.Error(), "table "+deaf+" cannot answer") {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
+
 // The place of a wrong limit in a file is named.
 func TestLimitSettingsInFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policyd.toml")

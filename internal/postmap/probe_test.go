@@ -21,15 +21,27 @@ func TestTablesThatCannotWork(t *testing.T) {
 		}
 	}
 
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go serveSocketmap(l)
+	const deaf = "socketmap:inet:127.0.0.1:1:owners"
+
 	p := backendtest.NewPostgreSQL(t, "CREATE TABLE owners (sender text, login text, id integer)", "CREATE ROLE postfix LOGIN PASSWORD 'secret'; GRANT SELECT ON owners TO postfix")
+	const plain = "query = SELECT login FROM owners WHERE sender = '%s'\n"
 	server := "hosts = inet:" + p.Addr + "\nuser = postfix\npassword = secret\ndbname = postgres\n"
 	for query, works := range map[string]bool{
-		"query = SELECT login FROM owners WHERE sender = '%s'\ndomain = x.example":  true,
-		"query = SELECT login FROM owners WHERE sender = concat('%u', '@', '%d')":   true,
-		"query = SELECT login FROM owners WHERE id = '%u'":                          true, // an error for this key only
-		"query = SELECT nosuch FROM owners WHERE sender = '%s'":                     false,
-		"query = SELECT nosuch FROM owners WHERE sender = '%s'\ndomain = x.example": false,
-		"query = SELECT login FROM pg_authid WHERE rolname = '%s'":                  false,
+		"query = SELECT login FROM owners WHERE sender = '%s'\ndomain = x.example":    true,
+		"query = SELECT login FROM owners WHERE sender = concat('%u', '@', '%d')":     true,
+		"query = SELECT login FROM owners WHERE id = '%u'":                            true, // an error for this key only
+		"query = SELECT nosuch FROM owners WHERE sender = '%s'":                       false,
+		"query = SELECT nosuch FROM owners WHERE sender = '%s'\ndomain = x.example":   false,
+		"query = SELECT login FROM pg_authid WHERE rolname = '%s'":                    false,
+		plain + "domain = x.example, socketmap:inet:" + l.Addr().String() + ":owners": true,
+		plain + "domain = x.example, " + deaf:                                         false,
+		plain + "domain = unionmap:{static:x, " + deaf + "}":                          false,
 	} {
 		table, err := Open("unionmap:{static:x, pgsql:"+file(t, "owners.cf", server+query+"\n")+"}", Options{})
 		if err != nil {
@@ -43,13 +55,8 @@ func TestTablesThatCannotWork(t *testing.T) {
 		}
 	}
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go serveSocketmap(l)
-	for spec, works := range map[string]bool{"socketmap:inet:" + l.Addr().String() + ":owners": true, "socketmap:inet:127.0.0.1:1:owners": false, "static:x": true} {
+	directory := "ldap:" + file(t, "directory.cf", "server_host = ldap://127.0.0.1:1\nsearch_base = dc=x\ndomain = x.example\n")
+	for spec, works := range map[string]bool{"socketmap:inet:" + l.Addr().String() + ":owners": true, deaf: false, "static:x": true, directory: false} {
 		table, err := Open(spec, Options{})
 		if err != nil {
 			t.Fatal(err)

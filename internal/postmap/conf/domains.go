@@ -153,6 +153,24 @@ func (p domainPattern) matches(ctx context.Context, domain string) (bool, error)
 	return len(values) > 0, nil
 }
 
+// Probe returns an error if a table of the list cannot answer.
+func (d *Domains) Probe(ctx context.Context) error {
+	if d == nil {
+		return nil
+	}
+	var errs []error
+	for _, p := range d.patterns {
+		prober, ok := p.table.(interface{ Probe(context.Context) error })
+		if !ok {
+			continue
+		}
+		if err := prober.Probe(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("domain list: table %s: %w", p.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Files returns the files that the list was read from.
 func (d *Domains) Files() []string {
 	if d == nil {

@@ -203,10 +203,29 @@ func (s *Source) Lookup(ctx context.Context, key string) ([]string, error) {
 	if !ok {
 		return nil, nil
 	}
+	return s.ask(ctx, k)
+}
+
+// Probe searches for a key that no directory has, whatever the domain list says. It
+// also tests the tables of that list.
+func (s *Source) Probe(ctx context.Context) error {
+	if err := s.domains.Probe(ctx); err != nil {
+		return err
+	}
+	k, ok := s.expander.Key(remote.ProbeKey)
+	if !ok {
+		return nil // the filter needs more labels than most domains have
+	}
+	_, err := s.ask(ctx, k)
+	return err
+}
+
+// ask searches on one of the connections.
+func (s *Source) ask(ctx context.Context, k conf.Key) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	var values []string
-	err = s.connections.Do(ctx, func(ctx context.Context, c *ldap.Conn) (err error) {
+	err := s.connections.Do(ctx, func(ctx context.Context, c *ldap.Conn) (err error) {
 		values, err = s.search(ctx, c, k)
 		return err
 	}, remote.IsKeyError)

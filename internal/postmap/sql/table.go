@@ -126,8 +126,12 @@ func (s *Source) rows(ctx context.Context, args []string) (values []string, err 
 	return values, err
 }
 
-// Probe runs the query for a key that no table has, whatever the domain list says.
+// Probe runs the query for a key that no table has, whatever the domain list says. It
+// also tests the tables of that list.
 func (s *Source) Probe(ctx context.Context) error {
+	if err := s.domains.Probe(ctx); err != nil {
+		return err
+	}
 	k, ok := s.expander.Key(remote.ProbeKey)
 	if !ok {
 		return nil // the query needs more labels than most domains have
