@@ -5,6 +5,8 @@
 //	postern_build_info{daemon,version,revision,goversion}    always 1
 //	postern_decisions_total{check,verdict,reason,mode}       one for each record in the log; check is
 //	                                                         "none" when no check decided
+//	postern_check_errors_total{check,reason}                 policyd: checks that could not decide, also when
+//	                                                         another check decided
 //	postern_decision_duration_seconds{daemon,check}          histogram: last byte of the request to the reply
 //	postern_dns_question_duration_seconds{outcome}           histogram: a DNS question with all its tries
 //	postern_store_request_duration_seconds{store,outcome}    histogram: a request to a store and its answer
@@ -72,6 +74,7 @@ type Labels = record.Labels
 type Metrics struct {
 	registry     *prometheus.Registry
 	decisions    *prometheus.CounterVec
+	checkErrors  *prometheus.CounterVec
 	durations    *prometheus.HistogramVec
 	questions    *prometheus.HistogramVec
 	stores       *prometheus.HistogramVec
@@ -104,6 +107,10 @@ func New(o Options) *Metrics {
 			Name: "postern_decisions_total",
 			Help: "Decisions, by the check that made them, verdict, reason and mode.",
 		}, []string{"check", "verdict", "reason", "mode"}),
+		checkErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_check_errors_total",
+			Help: "Checks that could not decide, by check and reason, also when another check decided.",
+		}, []string{"check", "reason"}),
 		durations: newDecisionDurations(o.Daemon),
 		questions: newQuestionDurations(),
 		stores:    newStoreDurations(),
@@ -122,7 +129,7 @@ func New(o Options) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(o),
-		m.decisions, m.durations, m.questions, m.stores, m.clockSteps, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
+		m.decisions, m.checkErrors, m.durations, m.questions, m.stores, m.clockSteps, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
 	)
 	if o.LogFailures != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -174,8 +181,24 @@ func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 // Gatherer returns all metrics, for tests and for the HTTP server.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
 
-// Record implements [record.Sink]: each record is counted.
-func (m *Metrics) Record(r *record.Record, _ time.Time) { m.Decided(r.Labels(), r.Duration) }
+// Record implements [record.Sink]: each record is counted, and each check in it that
+// could not decide.
+func (m *Metrics) Record(r *record.Record, _ time.Time) {
+	m.Decided(r.Labels(), r.Duration)
+	for i := range r.Steps {
+		if s := &r.Steps[i]; s.Failed() {
+			m.checkErrors.WithLabelValues(value(s.Check, "none"), value(string(s.Reason), "none")).Inc()
+		}
+	}
+}
+
+// PrepareErrors adds the errors of a check with the value 0, so that a rate includes
+// the first one.
+func (m *Metrics) PrepareErrors(check string, reasons ...record.Reason) {
+	for _, reason := range reasons {
+		m.checkErrors.WithLabelValues(check, string(reason))
+	}
+}
 
 // Decided counts one decision and how long it took.
 func (m *Metrics) Decided(l Labels, took time.Duration) {

@@ -77,6 +77,10 @@ func TestMetrics(t *testing.T) {
 	m.Decided(owned(), time.Minute)
 	m.Decided(Labels{Verdict: "pass", Reason: record.NotApplicable}, 0)
 	m.Prepare(owned(), Labels{Check: "dnsbl", Verdict: "reject", Reason: record.CheckFailed})
+	m.PrepareErrors("dnsbl", record.DNSBLUnavailable)
+	m.Record(&record.Record{Check: "greylist", Verdict: "pass", Reason: record.GreylistKnown, Steps: []record.Step{
+		{Check: "limit", Verdict: "error", Reason: record.LimitUnavailable}, {Check: "greylist", Verdict: "pass", Reason: record.GreylistKnown},
+	}}, time.Time{})
 	m.RequestStarted()
 	m.RequestStarted()
 	m.RequestDone()
@@ -100,6 +104,9 @@ func TestMetrics(t *testing.T) {
 		`postern_decision_duration_seconds_count{check="ownership",daemon="policyd"} 2` + "\n",
 		`postern_decision_duration_seconds_count{check="none",daemon="policyd"} 1` + "\n",
 		`postern_decision_duration_seconds_count{check="dnsbl",daemon="policyd"} 0` + "\n",
+		`postern_check_errors_total{check="dnsbl",reason="dnsbl_unavailable"} 0` + "\n",
+		`postern_check_errors_total{check="limit",reason="limits_unavailable"} 1` + "\n",
+		`postern_decisions_total{check="greylist",mode="enforce",reason="greylist_known",verdict="pass"} 1` + "\n",
 		"postern_requests_in_flight 1\n",
 		"postern_connections 2\n",
 		"postern_config_reload_failed 1\n",
@@ -130,6 +137,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	body := scrape(t, New(Options{LogFailures: func() uint64 { return 0 }, LogBlocked: func() bool { return false }, ConnsClosed: none, ConnsRefused: none}))
 	m := New(Options{})
 	m.Decided(owned(), 0)
+	m.PrepareErrors("dnsbl", record.DNSBLUnavailable)
 	m.DNSQuestions("answer")
 	m.StoreRequests("greylist")
 	body += scrape(t, m)
@@ -141,7 +149,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for _, match := range regexp.MustCompile(`(?m)^//\t(postern_\w+)`).FindAllStringSubmatch(source, -1) {
 		documented[match[1]] = true
 	}
-	if len(exported) != 13 || fmt.Sprint(exported) != fmt.Sprint(documented) {
+	if len(exported) != 14 || fmt.Sprint(exported) != fmt.Sprint(documented) {
 		t.Errorf("exported %v\ndocumented %v", exported, documented)
 	}
 }

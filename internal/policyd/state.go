@@ -38,6 +38,7 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 	n := &needs{Runtime: r, life: l, set: o.set, options: &o.Options}
 	var chain policy.Chain
 	known := slices.Concat(record.Known("", false), record.Known("policy_context", o.shadowed(checks.OwnershipName)))
+	names := []string{"policy_context"} // of all that can fail
 	for _, room := range o.rooms {
 		if !o.runs(room.name) {
 			continue
@@ -52,8 +53,14 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 		chain = append(chain, entry)
 		s.parts = append(s.parts, room.part)
 		known = append(known, record.Known(room.name, entry.Mode == policy.Shadow)...)
+		names = append(names, room.name)
 	}
-	l.OnBegin(func() { r.Metrics.Prepare(known...) })
+	l.OnBegin(func() {
+		r.Metrics.Prepare(known...)
+		for _, check := range names {
+			r.Metrics.PrepareErrors(check, record.Failures(check)...)
+		}
+	})
 	l.OnBegin(func() { r.Readiness.Remove(contextCondition) })
 	s.router, s.dns, s.tables = o.newRouter(chain, r), n.dns, n.tables
 	return s, nil

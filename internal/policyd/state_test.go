@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -228,6 +229,60 @@ func TestShadowIsCounted(t *testing.T) {
 		if got := records[0].ContextMap()[key]; got != want {
 			t.Errorf("%s is %v, want %s", key, got, want)
 		}
+	}
+}
+
+// A check that could not decide is counted and logged as a warning, also when the next
+// check decides.
+func TestPassedOverErrorsAreCounted(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c, m := newCurrent(), metrics.New(metrics.Options{})
+	r := service.NewRuntime(zap.New(core), m)
+	s, err := loadInto(c, r, []string{
+		"--config=", "--checks=ownership,limit", "--owners=socketmap:inet:127.0.0.1:1:owners", "--owners-on-error=pass", "--limit=login=9/1h", "--limit-store=memory:",
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(c)
+	defer c.Close()
+	series := func(check string, reason record.Reason) string {
+		return fmt.Sprintf("postern_check_errors_total{check=%q,reason=%q}", check, reason)
+	}
+	expect := func(want map[string]float64) {
+		t.Helper()
+		families, err := m.Gatherer().Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]float64)
+		for _, family := range families {
+			if family.GetName() != "postern_check_errors_total" {
+				continue
+			}
+			for _, metric := range family.Metric {
+				got[series(metric.Label[0].GetValue(), record.Reason(metric.Label[1].GetValue()))] = metric.Counter.GetValue()
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	want := map[string]float64{
+		series("policy_context", record.UnknownHook): 0, series("ownership", record.OwnerLookupFailed): 0, series("ownership", record.CheckFailed): 0, series("ownership", record.DeadlineSpent): 0,
+		series("limit", record.LimitUnavailable): 0, series("limit", record.CheckFailed): 0, series("limit", record.DeadlineSpent): 0,
+	}
+	expect(want)
+	conn := &endlessConn{left: 1, requests: [][]byte{[]byte("request=smtpd_access_policy\nprotocol_state=RCPT\nsender=pr@x.example\nsasl_username=bob\n\n")}}
+	(&policy.Server{Hooks: c, Report: policy.Reporter{Records: r.Records, Load: m}}).ServeConn(conn, nil)
+	want[series("ownership", record.OwnerLookupFailed)] = 1
+	expect(want)
+	if n, _ := counted(t, m, record.Labels{Check: "limit", Verdict: "pass", Reason: record.LimitWithin, Mode: "enforce"}); n != 1 {
+		t.Errorf("the decision of the next check is counted %v times", n)
+	}
+	records := logs.FilterMessage(record.Message).All()
+	if len(records) != 1 || records[0].Level != zap.WarnLevel || records[0].ContextMap()["reason"] != "limit_within" {
+		t.Errorf("records %v", records)
 	}
 }
 

@@ -1,5 +1,7 @@
 package record
 
+import "slices"
+
 // Labels are the labels by which decisions are counted. An empty field is counted
 // as "none", and an empty mode as "enforce", as in the record.
 type Labels struct {
@@ -11,6 +13,18 @@ type Labels struct {
 
 // Labels returns the labels of r.
 func (r *Record) Labels() Labels { return Labels{r.Check, r.Verdict, r.Reason, r.Mode} }
+
+// Failures returns the reasons with which a check of policyd can fail, so that their
+// counters can start at 0.
+func Failures(check string) []Reason {
+	var all []Reason
+	for _, u := range vocabulary()[check] {
+		if slices.Equal(u.verdicts, unanswered()) {
+			all = append(all, u.reason)
+		}
+	}
+	return all
+}
 
 // objects reports whether a verdict keeps mail from passing.
 func objects(verdict string) bool { return verdict == held || verdict == deferral || verdict == reject }

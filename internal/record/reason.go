@@ -170,7 +170,7 @@ type use struct {
 func vocabulary() map[string][]use {
 	return map[string][]use{
 		"":               slices.Concat(with(pass, NotApplicable, NoChecks), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
-		"policy_context": {{UnknownHook, []string{pass, deferral}}},
+		"policy_context": {{UnknownHook, unanswered()}},
 		"ownership": slices.Concat(noAnswer(OwnerLookupFailed), with(none, OwnerUnauthenticated),
 			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
 			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear, OwnerUnlisted, OwnerNullSender)),
@@ -210,10 +210,13 @@ func with(verdict string, reasons ...Reason) (uses []use) {
 func noAnswer(own Reason) []use {
 	var all []use
 	for _, r := range []Reason{own, CheckFailed, DeadlineSpent} {
-		all = append(all, use{r, []string{pass, deferral}})
+		all = append(all, use{r, unanswered()})
 	}
 	return all
 }
+
+// unanswered returns the verdicts of a check that could not decide.
+func unanswered() []string { return []string{pass, deferral} }
 
 // ofLimits returns uses of reasons whose verdict depends on the action of the
 // limit.

@@ -65,6 +65,9 @@ type Step struct {
 	Err     error
 }
 
+// Failed reports whether a check of policyd could not decide.
+func (s *Step) Failed() bool { return s.Verdict == failed }
+
 // LineWriter is a zap core that writes records directly. zap's entries and fields
 // would cost more than the line itself.
 type LineWriter interface {
@@ -72,11 +75,16 @@ type LineWriter interface {
 	WriteRecord(level zapcore.Level, at time.Time, r *Record)
 }
 
-// Level returns the level of r's line: info, or warn when r has an error, so that
-// an operator who filters by level sees all problems.
+// Level returns the level of r's line: info, or warn when r has an error or a check
+// could not decide, so that an operator who filters by level sees all problems.
 func (r *Record) Level() zapcore.Level {
 	if r.Err != nil {
 		return zapcore.WarnLevel
+	}
+	for i := range r.Steps {
+		if r.Steps[i].Failed() {
+			return zapcore.WarnLevel
+		}
 	}
 	return zapcore.InfoLevel
 }
