@@ -341,7 +341,10 @@ func (s *Store) Adopt(e greylist.Entry) {
 	case slot >= 0:
 		known := sh.entry(slot).Merge(e)
 		sh.slot(slot).setState(state{known.Triplet, known.Client})
-	case sh.away.row(hash) != 0 || s.isFull(sh):
+	case sh.away.row(hash) != 0:
+		return
+	case s.isFull(sh):
+		s.lost.Add(1)
 		return
 	default:
 		sh.put(hash, Row{Entry: e})

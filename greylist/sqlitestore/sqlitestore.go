@@ -67,7 +67,8 @@ type Store struct {
 
 	// These fields are used by the writer only.
 	purge    purge
-	outdated []memstore.Row // rows of an older scheme; Deleted: their entry now has another ID
+	outdated bool    // there are rows of an older scheme
+	renamed  []int64 // the rows among them whose entry now has another ID
 }
 
 // Open opens or creates the file. A corrupt file is renamed and reported.

@@ -401,8 +401,15 @@ func TestCorruptAtStart(t *testing.T) {
 }
 
 // TestCorruptAfterManyRows damages the oldest rows of a large file. What was read before
-// them is forgotten with the file.
+// them is forgotten with the file. It is noticed even if the time of the file is as its
+// owner left it, so that the file is not checked first.
 func TestCorruptAfterManyRows(t *testing.T) {
+	for _, unnoticed := range []bool{false, true} {
+		t.Run(fmt.Sprint("unnoticed ", unnoticed), func(t *testing.T) { corruptAfterManyRows(t, unnoticed) })
+	}
+}
+
+func corruptAfterManyRows(t *testing.T, unnoticed bool) {
 	path := filepath.Join(t.TempDir(), "greylist.db")
 	const n = 20_000
 	s := open(t, sqlitestore.Options{Path: path})
@@ -410,6 +417,10 @@ func TestCorruptAfterManyRows(t *testing.T) {
 		see(t, s, i, at())
 	}
 	closeStore(t, s)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -417,6 +428,11 @@ func TestCorruptAfterManyRows(t *testing.T) {
 	_, err = f.WriteAt([]byte(strings.Repeat("\xff", 8*4096)), 2*4096)
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
+	}
+	if unnoticed {
+		if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var e events
 	s = open(t, sqlitestore.Options{Path: path, Report: e.report})

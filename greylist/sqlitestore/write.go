@@ -51,7 +51,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
 		return err
 	}
-	w.purge, w.outdated, w.full = purge{}, nil, nil
+	w.purge, w.outdated, w.renamed, w.full = purge{}, false, nil, nil
 	before, err := f.PreparePacked(ctx, rowColumns, pageBefore)
 	if err != nil {
 		return err
@@ -59,47 +59,44 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	return newestFirst(ctx, f, before, w.fillPage)
 }
 
-// fillPage adds a page of rows to memory, in their order.
+// fillPage adds a page of rows to memory. Rows of an older scheme are converted. If the
+// ID of one has changed, the next turn writes a new row and removes the old one.
 func (w writer) fillPage(page []row) {
 	rows := make([]memstore.Row, 0, len(page))
 	for _, r := range page {
 		if r.scheme < greylist.Scheme {
-			w.memory.Fill(rows)
-			rows = rows[:0]
-			w.bringUp(r.Row)
-		} else {
-			rows = append(rows, r.Row)
+			w.outdated = true
+			if e := greylist.Migrate(r.Entry); e.ID != r.ID {
+				w.memory.Adopt(e)
+				w.renamed = append(w.renamed, r.RowID)
+				continue
+			}
 		}
+		rows = append(rows, r.Row)
 	}
 	w.memory.Fill(rows)
-}
-
-// bringUp converts a row of an older scheme and adds it to memory. If its ID has
-// changed, the next turn writes a new row and removes the old one.
-func (w writer) bringUp(r memstore.Row) {
-	e := greylist.Migrate(r.Entry)
-	if e.ID == r.ID {
-		w.memory.Fill([]memstore.Row{r})
-		r.Deleted = false
-	} else {
-		w.memory.Adopt(e)
-		r.Deleted = true
-	}
-	w.outdated = append(w.outdated, r)
 }
 
 // renew marks rows of an older scheme as rows of this one, and removes those whose
 // entries have been written under another ID.
 func (w writer) renew(f *sqlitefile.File) error {
-	if len(w.outdated) == 0 {
+	if !w.outdated {
 		return nil
 	}
-	if err := w.store(f, slices.DeleteFunc(w.outdated, func(r memstore.Row) bool { return !r.Deleted })); err != nil {
+	for some := range slices.Chunk(w.renamed, txRows) {
+		rows := make([]memstore.Row, len(some))
+		for i, rowID := range some {
+			rows[i] = memstore.Row{RowID: rowID, Deleted: true}
+		}
+		if err := w.store(f, rows); err != nil {
+			return err
+		}
+	}
+	if _, err := f.Writer.Exec("UPDATE entries SET scheme = ? WHERE scheme < ?", greylist.Scheme, greylist.Scheme); err != nil {
 		return err
 	}
-	w.outdated = nil
-	_, err := f.Writer.Exec("UPDATE entries SET scheme = ? WHERE scheme < ?", greylist.Scheme, greylist.Scheme)
-	return err
+	w.outdated, w.renamed = false, nil
+	return nil
 }
 
 // Forget implements sqlitefile.Forgetter. The store is not in use yet.

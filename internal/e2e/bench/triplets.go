@@ -22,10 +22,10 @@ const (
 
 // triplets are the figures of a store of a million triplets.
 type triplets struct {
-	start          time.Duration
-	opened, loaded float64 // MiB
-	filled         sample
-	purged         latencies
+	checked, intact time.Duration // the start with a file that another program has changed, and with one that none has
+	opened, loaded  float64       // MiB
+	filled          sample
+	purged, kept    latencies
 }
 
 // benchTriplets measures how a store of a million triplets starts, and the latency while
@@ -44,20 +44,32 @@ func benchTriplets(ctx context.Context, e *env) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []result{
-		network.latency("by network"),
-		{what: "a million triplets, by network: resident", value: max(network.opened, network.loaded), unit: "MiB", most: 250, detail: fmt.Sprintf("%.0f MiB after the start", network.opened)},
-		{what: "a million triplets, by network: start of the daemon", value: network.start.Seconds(), unit: "s", most: 1.5},
-		bySPF.latency("by SPF"),
-		{what: "a million triplets, by SPF: resident", value: max(bySPF.opened, bySPF.loaded), unit: "MiB", detail: fmt.Sprintf("%.0f MiB after the start", bySPF.opened)},
-		{what: "a million triplets, by SPF: start of the daemon", value: bySPF.start.Seconds(), unit: "s"},
-	}, nil
+	return append(network.results("by network", 5, 250, 1.5), bySPF.results("by SPF", 5, 0, 0)...), nil
 }
 
-func (t triplets) latency(key string) result {
-	return result{what: "a million triplets, " + key + ", while purging: p99", value: ms(t.purged.quantile(0.99)), unit: "ms", most: 5,
-		detail: fmt.Sprintf("p50 %.2f ms, p99.9 %.2f ms; filled at %.0f /s", ms(t.purged.quantile(0.5)), ms(t.purged.quantile(0.999)), t.filled.rate())}
+// results returns the figures with their bounds, 0 for none.
+func (t triplets) results(key string, latency, memory, start float64) []result {
+	name := "a million triplets, " + key
+	return []result{
+		{what: name + ", while purging: p99", value: ms(t.purged.quantile(0.99)), unit: "ms", most: latency,
+			detail: fmt.Sprintf("%s; filled at %.0f /s", t.purged.others(), t.filled.rate())},
+		{what: name + ", the same load without purging: p99", value: ms(t.kept.quantile(0.99)), unit: "ms", detail: t.kept.others()},
+		{what: name + ": resident", value: max(t.opened, t.loaded), unit: "MiB", most: memory, detail: fmt.Sprintf("%.0f MiB after the start", t.opened)},
+		{what: name + ": start of the daemon", value: t.intact.Seconds(), unit: "s", most: start},
+		{what: name + ": start with a file that another program has changed", value: t.checked.Seconds(), unit: "s", most: start},
+	}
 }
+
+func (l latencies) others() string {
+	return fmt.Sprintf("p50 %.2f ms, p99.9 %.2f ms", ms(l.quantile(0.5)), ms(l.quantile(0.999)))
+}
+
+// The rounds of greylistRequest.
+const (
+	storedRound = 1000 + iota
+	purgingRound
+	keepingRound
+)
 
 func measureTriplets(ctx context.Context, e *env, name string, flags ...string) (t triplets, err error) {
 	store := filepath.Join(e.dir, name+".db")
@@ -67,7 +79,7 @@ func measureTriplets(ctx context.Context, e *env, name string, flags ...string) 
 		return t, err
 	}
 	g.requests = manyTriplets
-	t.filled, err = g.send(ctx, 1000, "")
+	t.filled, err = g.send(ctx, storedRound, "")
 	if err = errors.Join(err, daemon.Stop()); err != nil {
 		return t, err
 	}
@@ -79,8 +91,17 @@ func measureTriplets(ctx context.Context, e *env, name string, flags ...string) 
 	if err != nil {
 		return t, err
 	}
-	t.start = time.Since(began)
-	return t, errors.Join(t.loadWhilePurging(ctx, g), daemon.Stop())
+	t.checked = time.Since(began)
+	if err := errors.Join(t.loadWhilePurging(ctx, g), daemon.Stop()); err != nil {
+		return t, err
+	}
+	began = time.Now()
+	if daemon, g, err = startGreylist(ctx, e, name+"3", flags...); err != nil {
+		return t, err
+	}
+	t.intact = time.Since(began)
+	t.kept, err = g.halfStored(ctx, keepingRound)
+	return t, errors.Join(err, daemon.Stop())
 }
 
 // age makes all entries of a store older.
@@ -93,17 +114,27 @@ func age(ctx context.Context, store string, by time.Duration) error {
 	return errors.Join(err, db.Close())
 }
 
-// loadWhilePurging sends requests, half of them of triplets that the store holds. The
-// store looks for expired rows all the time.
+// loadWhilePurging measures the load and the memory. The store looks for expired rows
+// all the time.
 func (t *triplets) loadWhilePurging(ctx context.Context, g greylister) (err error) {
 	if t.opened, err = resident(g.pids[0]); err != nil {
 		return err
 	}
-	l := load{conns: greylistConns, requests: manyLoad,
-		request: func(c, i int) []byte { return greylistRequest(1000+i%2, c, i*5) }}
-	if t.purged, _, _, err = l.sendLean(ctx, g.socket); err != nil {
+	if t.purged, err = g.halfStored(ctx, purgingRound); err != nil {
 		return err
 	}
 	t.loaded, err = resident(g.pids[0])
 	return err
+}
+
+// halfStored sends requests, half of them of triplets that the store holds.
+func (g greylister) halfStored(ctx context.Context, fresh int) (latencies, error) {
+	l := load{conns: greylistConns, requests: manyLoad, request: func(c, i int) []byte {
+		if i%2 == 0 {
+			return greylistRequest(storedRound, c, i*5)
+		}
+		return greylistRequest(fresh, c, i*5)
+	}}
+	took, _, _, err := l.sendLean(ctx, g.socket)
+	return took, err
 }

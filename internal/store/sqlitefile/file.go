@@ -65,6 +65,7 @@ type File struct {
 	statements []*sql.Stmt
 	note       func(rows int) // is called for every readingStep rows; may be nil
 	read       int            // rows since then
+	isIntact   bool           // nothing has written to it since the end of its last owner
 	isRead     bool           // memory has been filled from it
 	seen       sight          // as it was left by the last write
 }
@@ -132,6 +133,7 @@ func openFile(ctx context.Context, schema Schema, path string, note func(rows in
 	if f.lock, err = f.lockFile(); err != nil {
 		return nil, err
 	}
+	f.isIntact = f.takeMark()
 	if err := f.open(ctx, read); err != nil {
 		return nil, errors.Join(f.explain(err), f.close())
 	}
@@ -220,12 +222,20 @@ func (f *File) openReader() error {
 	return nil
 }
 
-// checkAndRead checks the file while it is read. Both take long when it is large.
+// checkAndRead checks the file while it is read. Both take long when it is large. An
+// intact file is only checked when it cannot be read.
 func (f *File) checkAndRead(ctx context.Context, read func(context.Context, *File) error) error {
+	f.isRead = true
+	if f.isIntact {
+		err := read(ctx, f)
+		if err != nil {
+			err = errors.Join(f.check(ctx), err)
+		}
+		return err
+	}
 	checked := make(chan error, 1)
 	go func() { checked <- f.check(ctx) }()
 	err := read(ctx, f)
-	f.isRead = true
 	return errors.Join(<-checked, err)
 }
 
@@ -372,7 +382,19 @@ func (f *File) PrepareWrite(query string) (*sql.Stmt, error) {
 	return s, err
 }
 
-func (f *File) close() error {
+// end closes the file after all changes have been written.
+func (f *File) end() error {
+	err := f.closeDatabase()
+	if err == nil {
+		f.leaveMark()
+	}
+	return errors.Join(err, f.unlock())
+}
+
+func (f *File) close() error { return errors.Join(f.closeDatabase(), f.unlock()) }
+
+// closeDatabase ends SQLite's use of the file.
+func (f *File) closeDatabase() error {
 	var errs []error
 	for _, s := range f.statements {
 		errs = append(errs, s.Close())
@@ -383,9 +405,12 @@ func (f *File) close() error {
 	if f.Writer != nil {
 		errs = append(errs, f.Writer.Close())
 	}
+	return errors.Join(errs...)
+}
+
+func (f *File) unlock() error {
 	// A child that is being forked has the file open, too, until it executes its program.
-	errs = append(errs, syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN))
-	return errors.Join(append(errs, f.lock.Close())...)
+	return errors.Join(syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN), f.lock.Close())
 }
 
 // forsake closes a file that something has happened to. It does not let SQLite remove

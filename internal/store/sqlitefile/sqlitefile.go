@@ -31,8 +31,8 @@ const (
 	// with each try that fails, up to lastPause.
 	firstPause = time.Second
 	lastPause  = 8 * time.Second
-	// openTimeout bounds the opening of a file, its check and its reading
-	// included.
+	// openTimeout bounds the opening of a file while requests may have to wait for it,
+	// its check and its reading included.
 	openTimeout = 5 * time.Minute
 )
 
@@ -125,7 +125,8 @@ type Keeper struct {
 }
 
 // Open opens or creates the file and fills memory from it. A corrupt file is renamed
-// and reported. The file of another program is an error.
+// and reported. The file of another program is an error. There is no time limit: a
+// large file takes long, and Reading events show that the start goes on.
 func Open(o Options, memory Memory) (*Keeper, error) {
 	if o.Report == nil {
 		o.Report = func(Event) {}
@@ -141,8 +142,7 @@ func Open(o Options, memory Memory) (*Keeper, error) {
 		suspect: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
-	defer cancel()
+	ctx := context.Background()
 	err := k.firstOpen(ctx)
 	if isCorrupt(err) {
 		k.salvage(ctx)
@@ -261,7 +261,11 @@ func (k *Keeper) Close() error {
 	err := k.flush()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.file != nil {
+	switch {
+	case k.file == nil:
+	case err == nil:
+		err = k.file.end()
+	default:
 		err = errors.Join(err, k.file.close())
 	}
 	if lost := k.memory.Pending(); lost > 0 && err != nil {
