@@ -77,8 +77,8 @@ func run(ctx context.Context, args []string, io streams) int {
 	case args[0] == "help":
 		args = append(slices.Clone(args[1:]), "--help")
 	}
-	if !isKnown(root, args) {
-		fmt.Fprintf(io.err, "postern: no command %q; `postern help` lists them\n", strings.Join(args, " "))
+	if at, ok := isKnown(root, args); !ok {
+		fmt.Fprintf(io.err, "postern: no command %q; %s\n", strings.Join(args, " "), whatThereIs(at))
 		return exitFailed
 	}
 	root.SetArgs(args)
@@ -152,13 +152,14 @@ func (c command) usage() string {
 	return "postern " + c.path + " [flags] " + c.args
 }
 
-// isKnown reports whether args name a command, or ask for help or the release.
-// Flags come after the name of the command.
-func isKnown(root *cobra.Command, args []string) bool {
+// isKnown reports whether args name a command, or ask for help or the release, and
+// returns the last command or group that they name. Flags come after the name of the
+// command.
+func isKnown(root *cobra.Command, args []string) (at *cobra.Command, ok bool) {
 	if args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd {
-		return true
+		return root, true
 	}
-	at := root
+	at = root
 	for len(args) > 0 {
 		below := child(at, args[0])
 		if below == nil {
@@ -167,9 +168,22 @@ func isKnown(root *cobra.Command, args []string) bool {
 		at, args = below, args[1:]
 	}
 	if !at.HasSubCommands() {
-		return true // a command: what follows is its own
+		return at, true // a command: what follows is its own
 	}
-	return len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || at == root && args[0] == "--version")
+	return at, len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || at == root && args[0] == "--version")
+}
+
+// whatThereIs is the advice after a command that does not exist: the words that may
+// follow the name of a group.
+func whatThereIs(at *cobra.Command) string {
+	if !at.HasParent() {
+		return "`postern help` lists them"
+	}
+	var words []string
+	for _, c := range at.Commands() {
+		words = append(words, c.Name())
+	}
+	return fmt.Sprintf("after %s comes one of %s; `postern %[1]s --help` explains them", at.Name(), strings.Join(words, ", "))
 }
 
 func child(of *cobra.Command, name string) *cobra.Command {

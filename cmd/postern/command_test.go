@@ -76,11 +76,21 @@ func TestUsageOfEachCommand(t *testing.T) {
 }
 
 func TestUnknownCommands(t *testing.T) {
-	for _, args := range [][]string{{"owner", "check"}, {"owners"}, {"owners", "chek", "a", "b"}, {""}, {"--admin=x", "owners", "check"}} {
-		code, out, stderr := postern(t, args...)
-		want := "postern: no command \"" + strings.Join(args, " ") + "\"; `postern help` lists them\n"
+	const all, owners = "`postern help` lists them", "after owners comes one of check, list, reload; `postern owners --help` explains them"
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"owner", "check"}, all},
+		{[]string{"owners"}, owners},
+		{[]string{"owners", "chek", "a", "b"}, owners},
+		{[]string{""}, all},
+		{[]string{"--admin=x", "owners", "check"}, all},
+	} {
+		code, out, stderr := postern(t, tt.args...)
+		want := "postern: no command \"" + strings.Join(tt.args, " ") + "\"; " + tt.want + "\n"
 		if code != exitFailed || out != "" || stderr != want {
-			t.Errorf("%q: exit %d, %q, %q", args, code, out, stderr)
+			t.Errorf("%q: exit %d, %q, %q, want %q", tt.args, code, out, stderr, want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -122,7 +123,7 @@ func (ask *reportsAsked) stored(ctx context.Context, io streams, path string, ta
 // read reads files into tally, and into the store unless it is nil.
 func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, store *reportread.Store, tally *reportread.Tally) (code int, err error) {
 	r := &reportread.Reader{
-		Problem: func(where string, err error) { fmt.Fprintf(io.err, "%s: %s\n", shown(where), shown(err.Error())) },
+		Problem: func(where string, err error) { fmt.Fprintln(io.err, shown(problemAt(where, err))) },
 		DMARC: func(report *reportread.Report) error {
 			if report.Unusable > 0 {
 				fmt.Fprintf(io.err, "report %s of %s: %d rows do not count: %s\n", shown(report.ID), shown(report.Org), report.Unusable, shown(report.UnusableWhy))
@@ -164,6 +165,15 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 		return exitNo, nil
 	}
 	return exitYes, nil
+}
+
+// problemAt returns a problem and where it is. The errors of package os name the file
+// already.
+func problemAt(where string, err error) string {
+	if inFile := (*fs.PathError)(nil); errors.As(err, &inFile) {
+		return err.Error()
+	}
+	return where + ": " + err.Error()
 }
 
 // print prints a summary in the form that was asked for.

@@ -83,6 +83,15 @@ func TestDMARCReadAsks(t *testing.T) {
 	}
 }
 
+// The errors of files name the file themselves.
+func TestDMARCReadMissingFile(t *testing.T) {
+	gone := filepath.Join(t.TempDir(), "gone")
+	code, _, stderr := postern(t, "dmarc", "read", "--dns=false", gone)
+	if code != exitNo || stderr != "stat "+gone+": no such file or directory\n" {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
 func TestDMARCReadForms(t *testing.T) {
 	file := reportFile(t, "a")
 	_, out, _ := postern(t, "dmarc", "read", "--dns=false", "--json", file)

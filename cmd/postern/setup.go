@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,8 +98,8 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	}
 	applier.Journals = setup.JournalsOf(f.journal, applier.ConfigDirectory)
 	if f.undo {
-		if !f.agreed(io, "Take Postern off this Postfix?") {
-			return exitNo, nil
+		if agreed, err := f.agreed(ctx, io, "Take Postern off this Postfix?"); !agreed {
+			return exitNo, err
 		}
 		if err := applier.Undo(ctx); err != nil {
 			return exitFailed, err
@@ -120,21 +120,28 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	if f.askPerson(io, applier, plan.Asks) {
+	asked, err := f.askPerson(ctx, io, applier, plan.Asks)
+	if err != nil {
+		return exitFailed, err
+	}
+	if asked {
 		if plan, err = setup.MakePlan(ctx, applier.Options); err != nil {
 			return exitFailed, err
 		}
 	}
 	plan.Print(io.out, f.Hide)
 	if plan.Nothing() {
-		return exitYes, nil
+		if f.apply {
+			err = applier.Listening(ctx, plan)
+		}
+		return exitYes, err
 	}
 	if !f.apply {
 		fmt.Fprintln(io.out, "\nNothing is changed yet; postern setup --apply does it, and --undo takes it back.")
 		return exitYes, nil
 	}
-	if !f.agreed(io, "Make these changes?") {
-		return exitNo, nil
+	if agreed, err := f.agreed(ctx, io, "Make these changes?"); !agreed {
+		return exitNo, err
 	}
 	if err := applier.Apply(ctx, plan); errors.Is(err, setup.ErrNotRunning) {
 		say("\n%v", err)
@@ -154,17 +161,17 @@ func sayTo(w io.Writer) func(format string, args ...any) {
 
 // askPerson asks questions on a terminal, and reports whether there were any. Without a
 // terminal, flags or the defaults answer them.
-func (f *setupFlags) askPerson(io streams, a *setup.Applier, questions []setup.Question) bool {
+func (f *setupFlags) askPerson(ctx context.Context, io streams, a *setup.Applier, questions []setup.Question) (asked bool, err error) {
 	if f.yes || !isTerminal(os.Stdin) {
-		return false
+		return false, nil
 	}
-	in := bufio.NewReader(os.Stdin)
 	for _, q := range questions {
-		fmt.Fprintf(io.out, "%s?%s [%s] ", q.Text, choices(q.Choices), q.Otherwise)
-		answer, _ := in.ReadString('\n')
-		if answer = strings.TrimSpace(answer); answer == "" {
-			answer = q.Otherwise
+		fmt.Fprintf(io.out, "%s?%s%s ", q.Text, choices(q.Choices), otherwise(q.Otherwise))
+		answer, err := readAnswer(ctx, os.Stdin)
+		if err != nil {
+			return false, err
 		}
+		answer = cmp.Or(answer, q.Otherwise)
 		switch q.Flag {
 		case "signer":
 			a.Signer = answer
@@ -174,7 +181,45 @@ func (f *setupFlags) askPerson(io streams, a *setup.Applier, questions []setup.Q
 			a.LoginDomain = answer
 		}
 	}
-	return len(questions) > 0
+	return len(questions) > 0, nil
+}
+
+// errInterrupted is returned when a signal, such as that of Ctrl-C, comes while a person
+// is asked.
+var errInterrupted = errors.New("interrupted; nothing was changed")
+
+// readAnswer reads a line, without the white space around it. The end of the input is an
+// empty answer. It reads octet by octet, so that the next answer is not lost.
+func readAnswer(ctx context.Context, in io.Reader) (string, error) {
+	answered := make(chan string, 1)
+	go func() { // a read from a terminal cannot be cut short: after a signal this ends with the program
+		var line []byte
+		for octet := make([]byte, 1); ; {
+			if n, err := in.Read(octet); n == 0 && err != nil || n == 1 && octet[0] == '\n' {
+				answered <- strings.TrimSpace(string(line))
+				return
+			} else if n == 1 && len(line) < maxAnswer {
+				line = append(line, octet[0])
+			}
+		}
+	}()
+	select {
+	case answer := <-answered:
+		return answer, nil
+	case <-ctx.Done():
+		return "", errInterrupted
+	}
+}
+
+// maxAnswer bounds an answer.
+const maxAnswer = 1000
+
+// otherwise is the text about the answer that an empty line gives.
+func otherwise(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " [" + text + "]"
 }
 
 func choices(all []string) string {
@@ -185,14 +230,14 @@ func choices(all []string) string {
 }
 
 // agreed asks for consent on a terminal. Without one, a flag gives it.
-func (f *setupFlags) agreed(io streams, question string) bool {
+func (f *setupFlags) agreed(ctx context.Context, io streams, question string) (bool, error) {
 	if f.yes || !isTerminal(os.Stdin) {
-		return true
+		return true, nil
 	}
 	fmt.Fprintf(io.out, "\n%s [y/N] ", question)
-	answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	return answer == "y" || answer == "yes"
+	answer, err := readAnswer(ctx, os.Stdin)
+	answer = strings.ToLower(answer)
+	return answer == "y" || answer == "yes", err
 }
 
 // importPostgrey imports postgrey's entries into the running daemon, with db_dump.

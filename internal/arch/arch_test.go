@@ -42,7 +42,7 @@ var rows = []row{
 	// read before they are sent.
 	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/dmarcreport", "internal/rotate", "internal/reportread", "internal/resolver", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
 	// It reads Postfix and writes settings that the daemons describe.
-	{"internal/setup", []string{"internal/config", "internal/postconf", "internal/postmap"}},
+	{"internal/setup", []string{"internal/config", "internal/daemon", "internal/postconf", "internal/postmap"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	// It looks at everything, and nothing looks at it but the command.

@@ -100,6 +100,38 @@ func (id Identity) of(account *user.User) (Identity, error) {
 	return id, nil
 }
 
+// UnitIdentity returns the identity that systemd gives the process of a unit with User=,
+// Group= ("" for none) and SupplementaryGroups=.
+func UnitIdentity(user, group string, supplementary []string) (Identity, error) {
+	spec := user
+	if group != "" {
+		spec += ":" + group
+	}
+	id, err := LookupIdentity(spec)
+	if err != nil {
+		return id, err
+	}
+	for _, name := range supplementary {
+		gid, err := lookupGroup(name)
+		if err != nil {
+			return id, fmt.Errorf("group %q: %w", name, err)
+		}
+		if !slices.Contains(id.Groups, gid) {
+			id.Groups = append(id.Groups, gid)
+		}
+	}
+	return id, nil
+}
+
+// Credential returns the identity as os/exec takes it for a new process.
+func (id Identity) Credential() *syscall.Credential {
+	credential := &syscall.Credential{Uid: uint32(id.UID), Gid: uint32(id.GID)}
+	for _, group := range id.Groups {
+		credential.Groups = append(credential.Groups, uint32(group))
+	}
+	return credential
+}
+
 // parseID reads a user or group number. The highest 32-bit number is refused,
 // because the kernel takes it as "leave unchanged".
 func parseID(s string) (int, error) {

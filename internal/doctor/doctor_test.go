@@ -127,6 +127,10 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:10023,")
 		},
 			check: "twice", level: Fail, text: "postgrey greylists too", fix: "take check_policy_service inet:127.0.0.1:10023 out"},
+		{name: "postgrey in a restriction class", edit: func(s *site) {
+			s.postconf("-e", "smtpd_restriction_classes = slow", "slow = check_policy_service inet:127.0.0.1:10023")
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_recipient_access inline:{slow@home.example=slow},")
+		}, check: "twice", level: Fail, text: "postgrey greylists too", fix: "take check_policy_service inet:127.0.0.1:10023 out of slow"},
 		{name: "opendkim still signs", edit: func(s *site) {
 			s.replace("etc/main.cf", "non_smtpd_milters = ", "non_smtpd_milters = unix:opendkim/opendkim.sock ")
 		},

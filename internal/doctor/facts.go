@@ -30,7 +30,8 @@ type Facts struct {
 	milterSockets    []Listener
 
 	Hooks   []Hook           // of all services; they lead to policyd
-	Foreign []Hook           // of all services; they lead elsewhere
+	ByTable []Hook           // those of restriction classes that tables may return
+	Foreign []Hook           // of all services and such classes; they lead elsewhere
 	Milters []AttachedMilter // of all services and of local mail
 
 	keys func() ([]*sign.Key, error) // returns the keys in files that milterd signs with; they are read once
@@ -141,6 +142,13 @@ func (f *Facts) attach() {
 				f.Foreign = append(f.Foreign, h)
 			}
 		}
+		for _, h := range s.throughTables() {
+			if f.isOurs(h) {
+				f.ByTable = append(f.ByTable, h)
+			} else {
+				f.Foreign = append(f.Foreign, h)
+			}
+		}
 		for _, m := range s.milters() {
 			f.addMilter(m, s, s.Chroot)
 		}
@@ -193,9 +201,10 @@ func (f *Facts) asks(h Hook) []string {
 	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !slices.Contains(runs, w) })
 }
 
-// attached reports whether any hook of Postfix asks for a check.
+// attached reports whether any hook of Postfix asks for a check, if only for mail that a
+// table picks.
 func (f *Facts) attached(check string) bool {
-	return slices.ContainsFunc(f.Hooks, func(h Hook) bool { return slices.Contains(f.asks(h), check) })
+	return slices.ContainsFunc(slices.Concat(f.Hooks, f.ByTable), func(h Hook) bool { return slices.Contains(f.asks(h), check) })
 }
 
 // usesMilterd reports whether Postfix sends any mail to milterd.

@@ -28,6 +28,9 @@ func checkFrom(_ context.Context, f *Facts) []Finding {
 		}
 	}
 	found = append(found, f.otherOwners()...)
+	if logins == 0 {
+		return orOK(found, "no service takes logins, so that there is no From to hold to a login")
+	}
 	if mode == "shadow" || f.Milterd.shadows("all") {
 		return orOK(found, "From of what users send (services: %d) is judged and recorded only: shadow", logins)
 	}

@@ -41,17 +41,21 @@ func (s *Service) hooks() []Hook {
 	return found
 }
 
-// throughTables reports whether a list of s asks a table that may return a restriction
-// class with a wanted hook.
-func (s *Service) throughTables(wanted func(Hook) bool) bool {
-	classes := slices.ContainsFunc(postconf.Split(s.Value("smtpd_restriction_classes")), func(class string) bool {
-		return slices.ContainsFunc(s.walk(nil, class, s.Value(class), new([]string), nil), wanted)
-	})
-	return classes && slices.ContainsFunc(restrictionLists, func(list string) bool {
+// throughTables returns the hooks of the restriction classes that a table may return, if
+// a list of s asks any table.
+func (s *Service) throughTables() []Hook {
+	if !slices.ContainsFunc(restrictionLists, func(list string) bool {
 		return slices.ContainsFunc(postconf.Split(s.Value(list)), func(word string) bool {
 			return strings.HasPrefix(strings.ToLower(word), "check_") && strings.HasSuffix(strings.ToLower(word), "_access")
 		})
-	})
+	}) {
+		return nil
+	}
+	var found []Hook
+	for _, class := range postconf.Split(s.Value("smtpd_restriction_classes")) {
+		found = s.walk(found, class, s.Value(class), new([]string), nil)
+	}
+	return found
 }
 
 // walk appends the hooks in the text of a list to found. open are the restriction

@@ -46,7 +46,7 @@ func (f *Facts) ownershipOf(s *Service) []Finding {
 		late = &h
 	}
 	asksOwnership := func(h Hook) bool { return f.isOurs(h) && slices.Contains(f.asks(h), ownershipWord) }
-	if late == nil && s.throughTables(asksOwnership) {
+	if late == nil && slices.ContainsFunc(s.throughTables(), asksOwnership) {
 		return []Finding{warnf("put the hook itself in front, or check_sasl_access static:CLASS", "%s: whether a table leads to the restriction class that asks for ownership cannot be seen", s)}
 	}
 	if late != nil {

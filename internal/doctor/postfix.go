@@ -243,14 +243,7 @@ func (s *Service) isSubmission() bool {
 	if !s.takesLogins() {
 		return false
 	}
-	for _, list := range []string{"smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"} {
-		words := postconf.Split(s.Value(list))
-		last := len(words) - 1
-		if last > 0 && words[last] == "reject" && slices.Contains(words, "permit_sasl_authenticated") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyLogins(s.Value(list)) })
 }
 
 // isLoopback reports whether only programs of this machine reach a service, such as a

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,27 +85,11 @@ func processIdentity(pid int) (daemon.Identity, error) {
 
 // unitIdentity returns the user and groups that a unit's process gets.
 func unitIdentity(u Unit) (daemon.Identity, error) {
-	spec := u.Properties["User"]
-	if spec == "" {
+	user := u.Properties["User"]
+	if user == "" {
 		return daemon.Identity{}, errors.New("the unit has no User=")
 	}
-	if group := u.Properties["Group"]; group != "" {
-		spec += ":" + group
-	}
-	id, err := daemon.LookupIdentity(spec)
-	if err != nil {
-		return id, err
-	}
-	for _, name := range u.words("SupplementaryGroups") {
-		group, err := daemon.LookupIdentity("root:" + name)
-		if err != nil {
-			return id, err
-		}
-		if !slices.Contains(id.Groups, group.GID) {
-			id.Groups = append(id.Groups, group.GID)
-		}
-	}
-	return id, nil
+	return daemon.UnitIdentity(user, u.Properties["Group"], u.words("SupplementaryGroups"))
 }
 
 // errNotRoot is returned when only root can find something out.
@@ -151,11 +134,7 @@ func runAs(ctx context.Context, id *daemon.Identity, environ []string, path stri
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env, cmd.Dir = environ, "/"
 	if id != nil && os.Geteuid() == 0 && id.UID != 0 {
-		credential := &syscall.Credential{Uid: uint32(id.UID), Gid: uint32(id.GID)}
-		for _, group := range id.Groups {
-			credential.Groups = append(credential.Groups, uint32(group))
-		}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: id.Credential()}
 	}
 	var stderr postconf.Output
 	cmd.Stderr = &stderr

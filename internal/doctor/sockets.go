@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/postern-mail/postern/internal/daemon"
@@ -60,6 +59,9 @@ func checkSockets(ctx context.Context, f *Facts) []Finding {
 	}
 	var found []Finding
 	dials := f.dials()
+	if len(dials) == 0 {
+		return []Finding{okf("Postfix connects to no socket of ours")}
+	}
 	for _, d := range dials {
 		if d.missed {
 			name := filepath.Base(d.at.address)
@@ -96,7 +98,7 @@ func (f *Facts) unreachable(d dialled, err error) Finding {
 		return failf(fmt.Sprintf("set socket-group = %q and socket-mode = \"0660\" (or SocketGroup= and SocketMode= of the unit), and let user %s into the folder", f.group(), f.Postfix.Params["mail_owner"]),
 			"%s may not connect to %s: %s", d.what, d.at, denial(d.at.address))
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		return failf("systemctl start "+strings.TrimPrefix(d.daemon, "")+", or start it by hand; its log says why it is not there",
+		return failf("systemctl start "+d.daemon+", or start it by hand; its log says why it is not there",
 			"%s: no one listens at %s, which is %s's", d.what, d.at, d.daemon)
 	}
 	return failf("start "+d.daemon+" and look at its log", "%s cannot connect to %s: %v", d.what, d.at, err)

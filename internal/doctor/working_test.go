@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
@@ -25,6 +26,11 @@ func TestWorkingSetups(t *testing.T) {
 		{name: "a restriction class, in capitals, over several lines", edit: func(s *site) {
 			s.replace("etc/main.cf", "  check_policy_service {", "  # greylisting\n  strangers\nstrangers =\n  CHECK_POLICY_SERVICE\n    {")
 			s.postconf("-e", "smtpd_restriction_classes = strangers")
+		}},
+		{name: "a greylist for the mail that a table picks", edit: func(s *site) {
+			s.postconf("-e", "smtpd_restriction_classes = slow", "slow = check_policy_service { inet:"+s.policy+", policy_context=greylist, default_action=DUNNO }")
+			s.replace("etc/main.cf", "{ policy_context = dnsbl, greylist }", "policy_context=dnsbl")
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_recipient_access inline:{slow@home.example=slow},")
 		}},
 		{name: "another spelling of the loopback address", edit: func(s *site) {
 			s.replace("etc/main.cf", "{ inet:127.0.0.1:", "{ inet:localhost:")
@@ -90,6 +96,13 @@ func TestWorkingSetups(t *testing.T) {
 				t.Errorf("status %d:\n%s\n%s", r.Status(), show(problems(r)), master)
 			}
 		})
+	}
+}
+
+// What is not there is not counted.
+func TestNothingToCount(t *testing.T) {
+	if got := checkSockets(t.Context(), &Facts{Postfix: &Postfix{}, Policyd: &Daemon{}, Milterd: &Daemon{}}); len(got) != 1 || got[0].Level != OK || strings.Contains(got[0].Text, "0") {
+		t.Errorf("without an attached daemon: %+v", got)
 	}
 }
 

@@ -28,6 +28,14 @@ type packageLife struct {
 	sent         func(t *testing.T) // ends what is sent during an upgrade
 }
 
+// packageTables is a table of Postfix that only its group may read, as those with a
+// password are. The unit of postern-policyd has that group, its user has not.
+const packageTables = `
+printf 'all@example.org alice@example.org, bob@example.org\n' >/etc/postfix/virtual
+chown root:postfix /etc/postfix/virtual && chmod 0640 /etc/postfix/virtual
+postconf -e 'virtual_alias_maps = texthash:/etc/postfix/virtual'
+`
+
 // livePackage follows the page on the package: an older one is installed, mail flows
 // through it, it is upgraded, removed and purged.
 func livePackage(t *testing.T, newer string) {
@@ -43,7 +51,7 @@ func livePackage(t *testing.T, newer string) {
 			t.Logf("the journal ends:\n%s", journal)
 		}
 	})
-	l.all(t, "export DEBIAN_FRONTEND=noninteractive"+firstDayServer+"mkdir /root/download\ncd /root/download")
+	l.all(t, "export DEBIAN_FRONTEND=noninteractive"+firstDayServer+packageTables+"mkdir /root/download\ncd /root/download")
 	_, status, err := l.run("test -d /run/systemd/system")
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -57,6 +58,12 @@ const maxOutput = 16 << 20
 
 // Run runs a program of the system. Its error includes what the program printed.
 func Run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
+	return RunAs(ctx, nil, nil, name, args...)
+}
+
+// RunAs is like Run, with the rights of another user, unless as is nil, and with more
+// variables in the environment.
+func RunAs(ctx context.Context, as *syscall.Credential, variables []string, name string, args ...string) (stdout, stderr string, err error) {
 	path, err := Program(name)
 	if err != nil {
 		return "", "", err
@@ -64,7 +71,10 @@ func Run(ctx context.Context, name string, args ...string) (stdout, stderr strin
 	var out, complaint Output
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdout, cmd.Stderr = &out, &complaint
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = append(append(os.Environ(), "LC_ALL=C"), variables...)
+	if as != nil {
+		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: as}
+	}
 	if err = cmd.Run(); err != nil {
 		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(complaint.String()+out.String()))
 	}
@@ -121,4 +131,26 @@ func elementEnd(list string) int {
 		}
 	}
 	return len(list)
+}
+
+// ownPermits are the restrictions that permit the clients of the site itself.
+var ownPermits = []string{"permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts"}
+
+// IsOwnPermit reports whether a restriction permits only clients of the site itself.
+func IsOwnPermit(name string) bool { return slices.Contains(ownPermits, strings.ToLower(name)) }
+
+// LoginLists are the lists by which a service for users refuses everyone else.
+func LoginLists() []string {
+	return []string{"smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"}
+}
+
+// OnlyLogins reports whether a list of restrictions refuses all clients that have not
+// logged in, apart from the site's own.
+func OnlyLogins(list string) bool {
+	words := Split(strings.ToLower(list))
+	last := len(words) - 1
+	return last > 0 && words[last] == "reject" && slices.Contains(words, "permit_sasl_authenticated") &&
+		!slices.ContainsFunc(words, func(word string) bool {
+			return strings.HasSuffix(word, "_access") || strings.HasPrefix(word, "permit") && !IsOwnPermit(word)
+		})
 }

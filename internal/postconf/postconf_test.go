@@ -42,3 +42,20 @@ func TestRun(t *testing.T) {
 		t.Errorf("%d octets are kept, %v", len(out), err)
 	}
 }
+
+func TestOnlyLogins(t *testing.T) {
+	for list, want := range map[string]bool{
+		"permit_sasl_authenticated, reject":                                                 true,
+		"reject_non_fqdn_recipient Permit_mynetworks permit_SASL_authenticated,reject":      true,
+		"permit_sasl_authenticated, check_recipient_access hash:/etc/postfix/valid, reject": false,
+		"permit_sasl_authenticated, permit_auth_destination, reject":                        false,
+		"permit_sasl_authenticated, reject_unauth_destination":                              false,
+		"permit_mynetworks, reject":                                                         false,
+		"reject":                                                                            false,
+		"":                                                                                  false,
+	} {
+		if got := OnlyLogins(list); got != want {
+			t.Errorf("%q: %t", list, got)
+		}
+	}
+}

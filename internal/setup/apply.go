@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/postern-mail/postern/internal/postconf"
@@ -302,6 +303,11 @@ func (a *Applier) carryOut(ctx context.Context, p *Plan, j *journal) error {
 			}
 		}
 	}
+	if a.managed() { // for the drop-ins
+		if _, _, err := postconf.Run(ctx, "systemctl", "daemon-reload"); err != nil {
+			return err
+		}
+	}
 	for _, daemon := range p.Daemons {
 		a.at("check " + daemon)
 		if err := a.checkSettings(ctx, p, daemon); err != nil {
@@ -379,7 +385,8 @@ func (a *Applier) reload(ctx context.Context, dir string) error {
 	return err
 }
 
-// checkSettings has a daemon check its settings as the daemon's own user.
+// checkSettings has a daemon check its settings with the rights that it will have: those
+// that systemd gives its unit, or else those of the user.
 func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) error {
 	d, user := a.Policyd, a.User
 	if daemon == Milterd {
@@ -390,10 +397,17 @@ func (a *Applier) checkSettings(ctx context.Context, p *Plan, daemon string) err
 		return err
 	}
 	args := []string{"--check-config", "--config", d.Config}
-	if _, _, ok := lookupUser(user); ok && os.Geteuid() == 0 {
+	var as *syscall.Credential
+	var variables []string
+	if a.managed() {
+		if as, variables, err = rightsOf(ctx, d.Program.Name+".service"); err != nil {
+			return err
+		}
+	}
+	if _, _, ok := lookupUser(user); ok && os.Geteuid() == 0 && as == nil {
 		args = append(args, "--user", user)
 	}
-	if _, _, err := postconf.Run(ctx, path, args...); err != nil {
+	if _, _, err := postconf.RunAs(ctx, as, variables, path, args...); err != nil {
 		return fmt.Errorf("the settings of %s are not accepted: %w", d.Program.Name, err)
 	}
 	return nil
@@ -417,26 +431,51 @@ func (a *Applier) binary(name string) (string, error) {
 	return "", fmt.Errorf("%s is not installed; looked in %s", name, strings.Join(dirs, ", "))
 }
 
-// endpoints returns the sockets that Postfix is going to ask.
+// endpoints returns the sockets of the attached daemons that Postfix asks, or is going to.
 func (a *Applier) endpoints(p *Plan) []string {
-	var all []string
-	for _, c := range p.Changes {
-		for _, endpoint := range []string{a.Policy, a.Verify, a.Sign} {
-			if strings.Contains(c.New, endpoint) && !slices.Contains(all, endpoint) {
-				all = append(all, endpoint)
-			}
+	var values strings.Builder
+	for name := range p.Postfix.explicit {
+		values.WriteString(p.Postfix.main[name] + "\n")
+	}
+	for _, s := range p.Postfix.services {
+		for _, value := range s.overrides {
+			values.WriteString(value + "\n")
 		}
 	}
-	return all
+	var all []string
+	if slices.Contains(p.Daemons, Policyd) {
+		all = append(all, a.Policy)
+	}
+	if slices.Contains(p.Daemons, Milterd) {
+		all = append(all, a.Verify, a.Sign)
+	}
+	return slices.DeleteFunc(all, func(endpoint string) bool { return !strings.Contains(values.String(), endpoint) })
 }
 
-// listening returns an error unless the daemons listen. Otherwise Postfix would answer
+// listening returns an error unless the daemons listen that changes lead to. Otherwise Postfix would answer
 // every user with a 451 while a milter that it names is away.
 func (a *Applier) listening(ctx context.Context, p *Plan) error {
+	if len(p.Changes) == 0 {
+		return nil
+	}
+	return a.reach(ctx, p)
+}
+
+// reach connects to each socket that Postfix asks.
+func (a *Applier) reach(ctx context.Context, p *Plan) error {
 	for _, endpoint := range a.endpoints(p) {
 		if err := dial(ctx, endpoint, p.Postfix.value("queue_directory")); err != nil {
 			return fmt.Errorf("no daemon listens at %s: %w", endpoint, err)
 		}
+	}
+	return nil
+}
+
+// Listening returns an error unless the daemons listen where a Postfix asks them to which
+// nothing is to be changed.
+func (a *Applier) Listening(ctx context.Context, p *Plan) error {
+	if err := a.reach(ctx, p); err != nil {
+		return fmt.Errorf("%w; start it, or ask postern doctor what is wrong", err)
 	}
 	return nil
 }

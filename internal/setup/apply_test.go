@@ -55,8 +55,9 @@ func withBinaries(m *testing.M) int {
 // site is a Postfix that does not run, and listeners in place of our daemons.
 type site struct {
 	Applier
-	dir  string
-	said []string
+	dir       string
+	said      []string
+	listeners []net.Listener // in place of our daemons
 }
 
 const siteMain = `# Odd formatting, which undo must give back.
@@ -103,6 +104,7 @@ func newSite(t *testing.T) *site {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = l.Close() })
+		s.listeners = append(s.listeners, l)
 		endpoints = append(endpoints, "inet:"+l.Addr().String())
 	}
 	s.Policy, s.Verify, s.Sign = endpoints[0], endpoints[1], endpoints[2]
@@ -209,8 +211,14 @@ func TestApplyAndUndo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !plan.Nothing() {
-		t.Errorf("once it is attached there is more to do: %+v %+v", plan.Changes, plan.Files)
+	if err := s.Listening(t.Context(), plan); !plan.Nothing() || err != nil {
+		t.Errorf("once it is attached there is more to do: %+v %+v, %v", plan.Changes, plan.Files, err)
+	}
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+	if err := s.Listening(t.Context(), plan); err == nil || !strings.Contains(err.Error(), "no daemon listens at "+s.Policy) {
+		t.Errorf("once the daemons have stopped: %v", err)
 	}
 	if err := s.Undo(t.Context()); err != nil {
 		t.Fatal(err)

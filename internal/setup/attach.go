@@ -27,14 +27,17 @@ var restrictionLists = []string{
 
 const (
 	senderList    = "smtpd_sender_restrictions"
+	relayList     = "smtpd_relay_restrictions"
 	recipientList = "smtpd_recipient_restrictions"
 	endOfData     = "smtpd_end_of_data_restrictions"
 )
 
 // inboundHook returns the hook for mail from the internet. While the daemon is away,
 // mail passes.
-func (p *planner) inboundHook() restriction {
-	checks := strings.Join(p.inboundChecks(), ", ")
+func (p *planner) inboundHook() restriction { return p.strangersHook(p.inboundChecks()...) }
+
+func (p *planner) strangersHook(names ...string) restriction {
+	checks := strings.Join(names, ", ")
 	context := "policy_context=" + checks
 	if strings.Contains(checks, ",") {
 		context = "{ policy_context = " + checks + " }"
@@ -43,7 +46,7 @@ func (p *planner) inboundHook() restriction {
 }
 
 func (p *planner) inboundChecks() []string {
-	if p.Greylister == ours {
+	if p.Greylister == ours && !p.selective {
 		return []string{"dnsbl", "greylist"}
 	}
 	return []string{"dnsbl"}
@@ -97,6 +100,7 @@ func (p *planner) attachPolicy() {
 
 // attachLists plans the changes of the restriction lists for mail from the internet.
 func (p *planner) attachLists() {
+	p.attachClasses()
 	for _, name := range restrictionLists {
 		for _, place := range p.places(p.with(Internet), name) {
 			p.attachList(place, name)
@@ -115,7 +119,7 @@ func (p *planner) attachList(place *Service, name string) {
 	kept := slices.DeleteFunc(slices.Clone(list), p.replaces)
 	switch {
 	case name == recipientList && p.attaches(Policyd):
-		p.set(place, name, p.spell(place, name, p.withInbound(kept, first)))
+		p.set(place, name, p.spell(place, name, p.withInbound(place, kept, first)))
 	case len(kept) < len(list):
 		p.set(place, name, p.spell(place, name, kept))
 	}
@@ -176,9 +180,9 @@ func ends(r restriction) bool {
 	return r.is("permit", "reject", "defer", "permit_auth_destination", "defer_if_permit")
 }
 
-// withInbound inserts our hook into a list of recipient restrictions at a position.
-// With -1 it finds the right position.
-func (p *planner) withInbound(list []restriction, at int) []restriction {
+// withInbound inserts our hook into a list of recipient restrictions. rival is the index
+// of the first element that does the same work, or -1.
+func (p *planner) withInbound(place *Service, list []restriction, rival int) []restriction {
 	hook := p.inboundHook()
 	if i := slices.IndexFunc(list, p.asks); i >= 0 {
 		list[i] = hook
@@ -187,23 +191,71 @@ func (p *planner) withInbound(list []restriction, at int) []restriction {
 	if len(list) == 0 {
 		return append(p.recipientDefaults(), hook)
 	}
-	before := func(i int) []restriction { return p.missing(list[:i]) }
-	if at < 0 || len(before(at)) > 0 {
-		if at = slices.IndexFunc(list, ends); at < 0 {
-			at = len(list)
-		}
-	}
+	at := p.inboundPlace(list, rival)
 	// Unknown recipients are refused before mail to them is greylisted.
 	if i := slices.IndexFunc(list, isUnlisted); i >= at {
 		at = i + 1
 	}
-	added := append(before(at), p.unlisted(list[:at])...)
+	added := append(p.permits(place, list, at), p.unlisted(list[:at])...)
 	return slices.Insert(list, at, append(added, hook)...)
+}
+
+// inboundPlace returns the index for our hook in a list without it.
+func (p *planner) inboundPlace(list []restriction, rival int) int {
+	end := slices.IndexFunc(list, ends)
+	if end < 0 {
+		end = len(list)
+	}
+	refuses := end < len(list) && refuses(list[end])
+	switch {
+	case rival >= 0 && (refuses || len(missing(list[:rival])) == 0):
+		return rival
+	case !refuses:
+		return end
+	}
+	// Only what an earlier element permits gets in. The last of them is the rule of the
+	// site, those before it are its exceptions.
+	for i, r := range slices.Backward(list[:end]) {
+		if isAccess(r) || lets(r) && !postconf.IsOwnPermit(r.name) || slices.Contains(p.classes(), r.name) {
+			return i
+		}
+	}
+	return end
+}
+
+// refuses reports whether an element refuses all mail that gets there.
+func refuses(r restriction) bool { return r.is("reject", "defer") }
+
+// guards reports whether an element keeps strangers from relaying.
+func guards(r restriction) bool {
+	return refuses(r) || r.is("reject_unauth_destination", "defer_unauth_destination")
+}
+
+// permits returns the elements that keep our hook at an index from being asked about our
+// own mail, as far as they permit no mail that is refused today.
+func (p *planner) permits(place *Service, list []restriction, at int) []restriction {
+	lacks := missing(list[:at])
+	guarded := slices.ContainsFunc(list[:at], guards) || slices.ContainsFunc(restrictions(p.effective(place, relayList)), guards)
+	end := slices.IndexFunc(list[at:], ends)
+	switch {
+	case len(lacks) == 0:
+		return nil
+	case end >= 0 && refuses(list[at+end]):
+	case guarded:
+		return lacks
+	case end == 0 && len(list) > at+1 && list[at].is("permit_auth_destination") && refuses(list[at+1]):
+		// What relays is refused today too, two elements later.
+		return append([]restriction{{name: "reject_unauth_destination"}}, lacks...)
+	}
+	if len(p.relayNetworks()) > 0 && slices.ContainsFunc(lacks, func(r restriction) bool { return r.is("permit_mynetworks") }) {
+		p.warn("%s permits no one for being in mynetworks, so that your own hosts are judged like strangers; name those that must not be in trusted-relays (policyd.toml)", recipientList)
+	}
+	return nil
 }
 
 // missing returns the elements that a list lacks to keep our hook from being asked
 // about our own mail.
-func (p *planner) missing(list []restriction) []restriction {
+func missing(list []restriction) []restriction {
 	var all []restriction
 	for _, name := range []string{"permit_mynetworks", "permit_sasl_authenticated"} {
 		if !slices.ContainsFunc(list, func(r restriction) bool { return r.is(name) }) {
@@ -228,7 +280,7 @@ func isUnlisted(r restriction) bool { return r.is("reject_unlisted_recipient") }
 // those who may relay and refuse the relaying of others, so that our hook is asked
 // about neither.
 func (p *planner) recipientDefaults() []restriction {
-	list := restrictions(p.value("smtpd_relay_restrictions"))
+	list := restrictions(p.value(relayList))
 	if !slices.ContainsFunc(list, func(r restriction) bool { return r.is("defer_unauth_destination", "reject_unauth_destination") }) {
 		list = restrictions("permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination")
 	}
@@ -283,9 +335,9 @@ func (p *planner) attachLogins(place *Service) {
 	}
 	list = p.withOwnership(list, restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
 	p.setMain(ownershipName, p.ownershipHook().String())
-	classes := postconf.Split(p.main["smtpd_restriction_classes"])
+	classes := postconf.Split(p.main[restrictionClasses])
 	if !slices.Contains(classes, ownershipName) {
-		p.setMain("smtpd_restriction_classes", strings.Join(append(classes, ownershipName), ", "))
+		p.setMain(restrictionClasses, strings.Join(append(classes, ownershipName), ", "))
 	}
 	p.set(place, senderList, p.spell(place, senderList, list))
 }

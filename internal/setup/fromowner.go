@@ -65,7 +65,7 @@ func (p *planner) mayJudgeFrom(policyd *config.Document) bool {
 func (p *planner) seesLogins() bool {
 	logins := slices.DeleteFunc(slices.Concat(p.with(Users), p.with(Internet)), func(s *Service) bool { return !p.logsIn(s) })
 	return len(logins) > 0 && !slices.ContainsFunc(logins, func(s *Service) bool {
-		return !slices.ContainsFunc(p.milters(s, milterList), p.isOurMilter)
+		return p.noMilters(s) || !slices.ContainsFunc(p.milters(s, milterList), p.isOurMilter)
 	})
 }
 

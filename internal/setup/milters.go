@@ -33,6 +33,11 @@ func (p *planner) attachMilters() {
 		}
 		p.set(place, milterList, p.verifyList(place))
 	}
+	for _, s := range p.services {
+		if s.Role != Filter && s.Role != Closed && p.noMilters(s) {
+			p.warn("%s: receive_override_options has no_milters there: no milter is asked about its mail, ours neither; take it out", s.Key)
+		}
+	}
 	if !p.signs() {
 		p.spareOurs()
 		return
@@ -44,6 +49,11 @@ func (p *planner) attachMilters() {
 	}
 	list := p.keptMilters(p.milters(nil, localMilters), p.Sign)
 	p.setMain(localMilters, strings.Join(append(list, milter(p.Sign)), ", "))
+}
+
+// noMilters reports whether a service asks no milter, whatever its list has.
+func (p *planner) noMilters(s *Service) bool {
+	return slices.Contains(postconf.Split(p.get(s, "receive_override_options")), "no_milters")
 }
 
 // spareOurs keeps the mail of users and of this machine away from the socket that

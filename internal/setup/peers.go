@@ -60,7 +60,7 @@ func socketIs(names ...string) func(*Options, string) bool {
 // findPeers adds every program that Postfix asks to the plan.
 func (p *planner) findPeers() {
 	for _, at := range append([]*Service{nil}, p.services...) {
-		for _, name := range restrictionLists {
+		for _, name := range slices.Concat(restrictionLists, p.classes()) {
 			if at != nil && !at.has(name) {
 				continue
 			}
@@ -88,6 +88,9 @@ func (p *planner) found(at *Service, name, element string, isMilter bool) {
 		return
 	}
 	where := name
+	if slices.Contains(p.classes(), name) {
+		where = "restriction class " + name
+	}
 	if at != nil {
 		where = at.Key + " " + name
 	}
@@ -199,7 +202,7 @@ func pick(flag, asked string, others []string) (string, error) {
 // rivals reports whether an element does the same work as Postern.
 func (p *planner) rivals(r restriction) bool {
 	if r.is("check_policy_service") {
-		peer := p.bySocket(endpointOf(r.arg))
+		peer := p.policyPeer(r)
 		return peer != nil && p.overlaps(peer)
 	}
 	return isList(r) && p.carriesList(r)

@@ -133,6 +133,7 @@ type planner struct {
 	lists            lists // DNS lists that Postfix asks itself
 	bySession        bool  // milterd decides by the session whose mail it is
 	owners           bool  // a service asks the ownership check
+	selective        bool  // a restriction class asks the greylist, and no list does
 	tableMissing     bool  // a table of owners cannot be used
 
 	// Files that the daemons must be able to read. paths are policyd's.

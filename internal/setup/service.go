@@ -79,7 +79,9 @@ func (p *Postfix) role(s *Service, kind string) Role {
 		return Internet // behind postscreen(8)
 	case slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port):
 		return Users
-	case isYes(s.overrides["smtpd_sasl_auth_enable"]) && port != "smtp" && port != "25":
+	case isYes(p.expand(s.overrides["smtpd_sasl_auth_enable"], s.overrides)) && port != "smtp" && port != "25":
+		return Users
+	case p.logsIn(s) && slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyLogins(p.effective(s, list)) }):
 		return Users
 	case port == "smtp" || port == "25":
 		return Internet
@@ -93,6 +95,15 @@ func (p *Postfix) role(s *Service, kind string) Role {
 
 // get returns the value of a parameter at the service, with its $names expanded.
 func (p *Postfix) get(s *Service, name string) string { return p.expand(p.raw(s, name), s.overrides) }
+
+// effective is like get. A parameter that the service does not override has its conditions
+// expanded too.
+func (p *Postfix) effective(s *Service, name string) string {
+	if s != nil && s.has(name) {
+		return p.get(s, name)
+	}
+	return p.value(name)
+}
 
 // raw returns the value of a parameter at the service, as written. An empty value in
 // master.cf is not the same as none.

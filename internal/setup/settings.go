@@ -65,21 +65,30 @@ func (p *planner) policydSettings() error {
 	}
 	p.tables("owners", p.loginMaps())
 	p.tables("owner-aliases", postconf.Split(p.value("virtual_alias_maps")))
-	p.someTable()
+	if err := p.someTable(); err != nil {
+		return err
+	}
 	return p.addressSettings()
 }
 
-// someTable plans a table of our own if Postfix has none. Each user then owns the
-// address of the login, and whatever the administrator adds to the table.
-func (p *planner) someTable() {
-	if slices.ContainsFunc(p.policyd.list, func(s config.Setting) bool { return strings.HasPrefix(s.Name, "owner") }) {
-		return
+// someTable plans a table of our own if neither Postfix nor the file of settings has
+// one. Each user then owns the address of the login, and whatever the administrator adds
+// to the table.
+func (p *planner) someTable() error {
+	own, err := p.document(p.Policyd.Config)
+	if err != nil {
+		return err
+	}
+	tables := own.Values("owners")
+	if len(tables) > 0 && !brokenTables(tables) || slices.ContainsFunc(p.policyd.list, func(s config.Setting) bool { return s.Name == "owners" }) {
+		return nil
 	}
 	file := filepath.Join(filepath.Dir(p.Policyd.Config), "sender_logins")
 	p.policyd.set("owners", "hash:"+file)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		p.plan.Files = append(p.plan.Files, File{Path: file, Mode: 0o644, Text: []byte("# Senders that users may use beside their own address, as in smtpd_sender_login_maps:\n# press@example.org alice bob\n")})
 	}
+	return nil
 }
 
 // listen plans the endpoint of a daemon, if it is not the default.
@@ -150,9 +159,19 @@ func (p *planner) tables(setting string, all []string) {
 			}
 			p.paths = append(p.paths, name)
 			p.paths = append(p.paths, databaseOf(kind, name)...)
+		case !withoutFile(kind, name):
+			p.cannot("table %s: it is not named by the path of a file; write its settings into a file, and name that in Postfix and in %s (%s:/etc/postfix/…)", table, setting, kind)
+			p.tableMissing = true
+			continue
 		}
 		p.policyd.addValues(setting, table)
 	}
+}
+
+// withoutFile reports whether a table that is not named by a path has no file. The
+// settings of others are in main.cf, which Postfix alone reads.
+func withoutFile(kind, name string) bool {
+	return slices.Contains([]string{"inline", "static", "socketmap", "unionmap"}, kind) || strings.HasPrefix(name, "{")
 }
 
 // databaseOf returns the database files of a table.

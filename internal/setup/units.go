@@ -4,16 +4,21 @@ package setup
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // systemdRuns reports whether systemd is the init of this machine.
-func systemdRuns() bool {
-	info, err := os.Stat("/run/systemd/system")
+func systemdRuns() bool { return isFolder("/run/systemd/system") }
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
 }
 
@@ -30,13 +35,32 @@ func disabled(ctx context.Context, units []string) ([]string, error) {
 	return all, ctx.Err()
 }
 
+// rightsOf returns the user and the groups that systemd gives a unit, whose drop-ins may
+// add groups, and the variable with the folder of its credentials. as is nil if the unit
+// names no user.
+func rightsOf(ctx context.Context, unit string) (as *syscall.Credential, variables []string, err error) {
+	out, _, err := postconf.Run(ctx, "systemctl", "show", "--property=User,Group,SupplementaryGroups", unit)
+	if err != nil {
+		return nil, nil, err
+	}
+	if folder := "/run/credentials/" + unit; isFolder(folder) {
+		variables = []string{"CREDENTIALS_DIRECTORY=" + folder}
+	}
+	properties := postconf.Pairs(out)
+	if properties["User"] == "" || os.Geteuid() != 0 {
+		return nil, variables, nil
+	}
+	id, err := daemon.UnitIdentity(properties["User"], properties["Group"], strings.Fields(properties["SupplementaryGroups"]))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", unit, err)
+	}
+	return id.Credential(), variables, nil
+}
+
 // start has systemd start the daemons. Those that run already reload their settings.
 func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 	if !a.managed() {
 		return nil
-	}
-	if _, _, err := postconf.Run(ctx, "systemctl", "daemon-reload"); err != nil {
-		return err
 	}
 	for _, unit := range p.units() {
 		if !slices.Contains(j.Units, unit) && strings.HasSuffix(unit, ".service") {
