@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,15 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
-// peerSigned is the number of mails that OpenDKIM signs in a round of the comparison.
-const peerSigned = 800
+// peerTurn is the number of mails that OpenDKIM signs in a turn.
+const peerTurn = 160
 
 // benchEngine builds a postern-milterd that is linked with OpenSSL. It compares it with
 // Go's bare signature and with OpenDKIM, which is linked with OpenSSL too. OpenDKIM
@@ -37,33 +37,21 @@ func benchEngine(ctx context.Context, e *env) ([]result, error) {
 	}
 	defer peer.Kill()
 
-	var floors, ratios, times, ours, theirs, bare []float64
-	for range rounds {
-		floor, err := bareRSA()
-		if err != nil {
-			return nil, err
-		}
-		least, err := bareOpenSSL(ctx, tuning(daemon.PID()))
-		if err != nil {
-			return nil, err
-		}
-		signed, err := signedLoad(socket, rsaMails).cost(ctx, daemon.PID())
-		if err != nil {
-			return nil, err
-		}
-		other, err := signedLoad(peer.Socket, peerSigned).cost(ctx, peer.PID())
-		if err != nil {
-			return nil, fmt.Errorf("opendkim: %w", err)
-		}
-		floors, ratios, bare = append(floors, floor), append(ratios, signed/floor), append(bare, least/floor)
-		ours, theirs, times = append(ours, signed), append(theirs, other), append(times, other/signed)
+	instructions := tuning(daemon.PID())
+	bareGo := bareSide(func(context.Context) (float64, error) { return bareRSA(bareTurn) })
+	bare := bareSide(func(ctx context.Context) (float64, error) { return bareOpenSSL(ctx, instructions) })
+	ours := serverSide(daemon.PID(), rsaTurn, signedLoad(socket, rsaTurn).turn)
+	theirs := serverSide(peer.PID(), peerTurn, signedLoad(peer.Socket, peerTurn).turn)
+	if err := takeTurns(ctx, bareGo, bare, ours, theirs); err != nil {
+		return nil, err
 	}
+	whole, least, times := ratios(ours.micros, bareGo.micros), ratios(bare.micros, bareGo.micros), ratios(theirs.micros, ours.micros)
 	return []result{
-		{what: "CPU of a 10 KB mail with an RSA-2048 signature by OpenSSL", value: median(ratios), unit: "signs", most: 0.5,
-			detail: fmt.Sprintf("against %.0f µs of a bare signature by Go, %s", median(floors), spread(ratios))},
-		{what: "CPU of a bare RSA-2048 signature by OpenSSL", value: median(bare), unit: "signs", detail: "with the instructions that the daemon has chosen, which is the least that a mail can cost; " + spread(bare)},
+		{what: "CPU of a 10 KB mail with an RSA-2048 signature by OpenSSL", value: median(whole), unit: "signs", most: 0.5,
+			detail: fmt.Sprintf("against %.0f µs of a bare signature by Go, %s", median(bareGo.micros), spread(whole))},
+		{what: "CPU of a bare RSA-2048 signature by OpenSSL", value: median(least), unit: "signs", detail: "with the instructions that the daemon has chosen, which is the least that a mail can cost; " + spread(least)},
 		{what: "signed mails of 10 KB per CPU second, against OpenDKIM", value: median(times), unit: "times", least: 3.5,
-			detail: fmt.Sprintf("%.0f µs a mail against %.0f µs; %s", median(ours), median(theirs), spread(times))},
+			detail: fmt.Sprintf("%.0f µs a mail against %.0f µs; %s", median(ours.micros), median(theirs.micros), spread(times))},
 	}, errors.Join(daemon.Stop(), peer.Stop())
 }
 
@@ -110,21 +98,32 @@ func tuning(pid int) (set []string) {
 	return set
 }
 
+// opensslSpeed returns the microseconds of CPU of a signature. openssl would go on with
+// verifications: it is stopped when it has signed.
 func opensslSpeed(ctx context.Context, tuning []string) (micros float64, err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	speed := exec.CommandContext(ctx, "openssl", "speed", "-mr", "-seconds", "1", "rsa2048")
 	speed.Env = append(os.Environ(), tuning...)
-	out, err := speed.Output()
+	out, err := speed.StderrPipe()
 	if err != nil {
+		return 0, err
+	}
+	if err := speed.Start(); err != nil {
 		return 0, fmt.Errorf("openssl speed: %w", err)
 	}
-	for line := range strings.Lines(string(out)) {
-		// This line has the signatures in a second of CPU time.
-		if fields := strings.Split(strings.TrimSpace(line), ":"); fields[0] == "+F2" && len(fields) == 5 {
-			rate, err := strconv.ParseFloat(fields[3], 64)
-			return 1e6 / rate, err
+	defer func() {
+		stop()
+		_ = speed.Wait() // it was killed
+	}()
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var signatures, bits int
+		var seconds float64 // of CPU
+		if n, _ := fmt.Sscanf(lines.Text(), "+R1:%d:%d:%f", &signatures, &bits, &seconds); n == 3 {
+			return seconds * 1e6 / float64(signatures), nil
 		}
 	}
-	return 0, fmt.Errorf("openssl speed printed no rate: %q", out)
+	return 0, errors.New("openssl speed printed no signatures (+R1)")
 }
 
 // startSigningPeer runs OpenDKIM with the daemon's key.

@@ -6,67 +6,61 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"github.com/postern-mail/postern/internal/postfixtest"
 )
 
 const (
-	limitParts  = 6      // loads of a round, in turn: other work on the machine comes and goes
-	limitLoad   = 16_000 // mails of a part
+	limitLoad   = 16_000 // mails of a turn
 	limitLogins = 20_000
 )
 
-// limitSide is a daemon that is measured.
-type limitSide struct {
-	*postfixtest.Daemon
+// limiting is a daemon that is measured.
+type limiting struct {
 	args     []string
-	socket   string
 	asks     int // the requests of a mail
 	requests func(load int) func(c, i int) []byte
-	micros   []float64 // of CPU for a mail, by round
 }
 
 // benchLimits compares a request that also touches two limits of its login in the embedded
 // store with an ownership decision alone. Each request is a recipient of another mail. It
 // also measures whole mails with the hooks that the manual has: one recipient, and the end
-// of the mail, which counts.
-//
-// The sides have many short turns, because the machine is not the same from one second to
-// the next. A round ends when everything is in the files of the stores.
+// of the mail, which counts. The first round fills the memory of mails.
 func benchLimits(ctx context.Context, e *env) (results []result, err error) {
 	table, err := writeOwners(e, "owners-limits")
 	if err != nil {
 		return nil, err
 	}
 	limits := []string{"--checks=ownership,limit", "--limit=login=1G/1h", "--limit=login=2G/1d"}
-	sides := []*limitSide{
+	var sides []*side
+	var stops []func() error
+	for i, l := range []limiting{
 		{asks: 1, requests: limitRequest, args: []string{"--checks=ownership"}},
 		{asks: 1, requests: limitRequest, args: limits},
 		{asks: 2, requests: limitMail, args: append(limits[:len(limits):len(limits)], "--limit-count-at=end-of-data")},
-	}
-	for i, s := range sides {
+	} {
 		name := fmt.Sprint("limits", i)
-		args := append(s.args, "--owners=hash:"+table, "--limit-store=sqlite:"+filepath.Join(e.dir, name+".db"))
-		if s.Daemon, s.socket, err = startPolicyd(ctx, e, name, args...); err != nil {
+		daemon, socket, err := startPolicyd(ctx, e, name, append(l.args, "--owners=hash:"+table, "--limit-store=sqlite:"+filepath.Join(e.dir, name+".db"))...)
+		if err != nil {
 			return nil, err
 		}
-		defer s.Kill()
+		defer daemon.Kill()
+		sides, stops = append(sides, l.side(daemon.PID(), socket)), append(stops, daemon.Stop)
 	}
-	for round := range 1 + rounds {
-		if err := limitRound(ctx, round, sides); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range sides {
-		s.micros = s.micros[1:] // without the round that filled the memory of mails
-		err = errors.Join(err, s.Stop())
+	if err := takeTurns(ctx, sides...); err != nil {
+		return nil, err
 	}
 	reference, request, mail := sides[0].micros, sides[1].micros, sides[2].micros
 	return []result{
 		against("CPU of a decision with two limits of its login, against ownership alone", request, reference, 1.6),
 		against("CPU of a mail, counted at its end, against an ownership decision", mail, reference, 0),
-	}, err
+	}, ender(stops...)()
+}
+
+func (l limiting) side(pid int, socket string) *side {
+	return serverSide(pid, limitLoad, func(ctx context.Context, turn int) error {
+		load := load{conns: ownershipConns, requests: limitLoad * l.asks, request: l.requests(turn)}
+		_, actions, err := load.send(ctx, "unix", socket)
+		return errors.Join(err, expect(actions, map[string]int{"DUNNO": load.requests}))
+	})
 }
 
 // against compares the CPU of two sides, by round.
@@ -81,41 +75,6 @@ func sum(values []float64) (all float64) {
 		all += v
 	}
 	return all
-}
-
-// limitRound measures all sides.
-func limitRound(ctx context.Context, round int, sides []*limitSide) error {
-	pids := make([]int, len(sides))
-	before := make([]time.Duration, len(sides))
-	for i, s := range sides {
-		var err error
-		pids[i] = s.PID()
-		if before[i], err = cpuTime(pids[i]); err != nil {
-			return err
-		}
-	}
-	for part := range limitParts {
-		for _, s := range sides {
-			l := load{conns: ownershipConns, requests: limitLoad * s.asks, request: s.requests(round*limitParts + part)}
-			_, actions, err := l.send(ctx, "unix", s.socket)
-			if err = errors.Join(err, expect(actions, map[string]int{"DUNNO": l.requests})); err != nil {
-				return err
-			}
-		}
-	}
-	settle, cancel := context.WithTimeout(ctx, usualRest+settleLimit)
-	defer cancel()
-	if err := idle(settle, pids, usualRest); err != nil && settle.Err() == nil {
-		return err
-	}
-	for i, s := range sides {
-		after, err := cpuTime(pids[i])
-		if err != nil {
-			return err
-		}
-		s.micros = append(s.micros, float64((after-before[i]).Nanoseconds())/1000/limitParts/limitLoad)
-	}
-	return ctx.Err()
 }
 
 // limitRequest returns the requests of a load, of many logins and each for its own mail.

@@ -30,6 +30,9 @@ func (l mailLoad) deliver(ctx context.Context) error {
 	return err
 }
 
+// turn sends the load in a turn of a server.
+func (l mailLoad) turn(ctx context.Context, _ int) error { return l.deliver(ctx) }
+
 // cost returns the microseconds of CPU that each mail cost pid.
 func (l mailLoad) cost(ctx context.Context, pid int) (float64, error) {
 	spent, err := used(pid, func() error { return l.deliver(ctx) })

@@ -23,19 +23,33 @@ import (
 
 const (
 	milterConns   = 16
-	rsaMails      = 1_600 // a round
-	ed25519Mails  = 4_800 // a round
-	nullMails     = 4_800 // a round
-	bareSigns     = 800
+	rsaMails      = 1_600 // a round of the peers
+	bareSigns     = 800   // of a floor of the peers
 	nullMilterArg = "-null-milter"
 )
 
+// Mails and signatures of a turn.
+const (
+	rsaTurn     = 320
+	ed25519Turn = 800
+	nullTurn    = 800
+	largeTurn   = 48
+	bareTurn    = 200
+)
+
+// benchSigning signs by Go. Large mails have a daemon of their own, because all CPU time
+// of a daemon counts.
 func benchSigning(ctx context.Context, e *env) ([]result, error) {
 	rsaDaemon, rsaSocket, err := startMilterd(ctx, e, "postern-milterd", "rsa")
 	if err != nil {
 		return nil, err
 	}
 	defer rsaDaemon.Kill()
+	largeDaemon, largeSocket, err := startMilterd(ctx, e, "postern-milterd", "rsa")
+	if err != nil {
+		return nil, err
+	}
+	defer largeDaemon.Kill()
 	edDaemon, edSocket, err := startMilterd(ctx, e, "postern-milterd", "ed25519")
 	if err != nil {
 		return nil, err
@@ -47,47 +61,31 @@ func benchSigning(ctx context.Context, e *env) ([]result, error) {
 	}
 	defer stopNull()
 
-	var ratios, rsaCost, floors, edCost, nullCost, passes []float64
-	for range rounds {
-		before, err := bareRSA()
-		if err != nil {
-			return nil, err
-		}
-		signed, err := signedLoad(rsaSocket, rsaMails).cost(ctx, rsaDaemon.PID())
-		if err != nil {
-			return nil, err
-		}
-		after, err := bareRSA()
-		if err != nil {
-			return nil, err
-		}
-		floor := (before + after) / 2
-		ratios, rsaCost, floors = append(ratios, signed/floor), append(rsaCost, signed), append(floors, before, after)
-		ed, err := signedLoad(edSocket, ed25519Mails).cost(ctx, edDaemon.PID())
-		if err != nil {
-			return nil, err
-		}
-		l := signedLoad(nullSocket, nullMails)
-		l.good = func(added string) bool { return strings.HasPrefix(added, "X-Null: ") }
-		null, err := l.cost(ctx, nullPID)
-		if err != nil {
-			return nil, err
-		}
-		large, err := largePasses(ctx, rsaDaemon.PID(), rsaSocket, floor)
-		if err != nil {
-			return nil, err
-		}
-		passes = append(passes, large)
-		edCost, nullCost = append(edCost, ed*10_000/1e6), append(nullCost, null)
+	nullLoad := signedLoad(nullSocket, nullTurn)
+	nullLoad.good = func(added string) bool { return strings.HasPrefix(added, "X-Null: ") }
+	bare := bareSide(func(context.Context) (float64, error) { return bareRSA(bareTurn) })
+	signed := serverSide(rsaDaemon.PID(), rsaTurn, signedLoad(rsaSocket, rsaTurn).turn)
+	large := serverSide(largeDaemon.PID(), largeTurn, func(ctx context.Context, _ int) error { return signedMails(ctx, largeSocket, largeTurn) })
+	hash := bareSide(func(context.Context) (float64, error) { return bareHash(bigBody, largeTurn) })
+	ed := serverSide(edDaemon.PID(), ed25519Turn, signedLoad(edSocket, ed25519Turn).turn)
+	null := serverSide(nullPID, nullTurn, nullLoad.turn)
+	if err := takeTurns(ctx, bare, signed, large, hash, ed, null); err != nil {
+		return nil, err
+	}
+	whole := ratios(signed.micros, bare.micros)
+	passes, seconds := make([]float64, rounds), make([]float64, rounds)
+	for i := range rounds {
+		passes[i] = (large.micros[i] - bare.micros[i]) / hash.micros[i]
+		seconds[i] = ed.micros[i] * 10_000 / 1e6
 	}
 	return []result{
-		{what: "CPU of a 10 KB mail with an RSA-2048 signature and its record", value: median(ratios), unit: "signs", most: 1.35,
-			detail: fmt.Sprintf("%.0f µs against %.0f µs of a bare signature (%s), %s", median(rsaCost), median(floors), spread(floors), spread(ratios))},
+		{what: "CPU of a 10 KB mail with an RSA-2048 signature and its record", value: median(whole), unit: "signs", most: 1.35,
+			detail: fmt.Sprintf("%.0f µs against %.0f µs of a bare signature (%s), %s", median(signed.micros), median(bare.micros), spread(bare.micros), spread(whole))},
 		{what: "CPU of a 1 MB mail with an RSA-2048 signature, beyond that of RSA", value: median(passes), unit: "hashes", most: 1.5,
-			detail: "a hash is one SHA-256 pass over the body; " + spread(passes)},
-		{what: "CPU of 10,000 mails of 10 KB with an Ed25519 signature", value: median(edCost), unit: "s", most: 2.2, detail: spread(edCost)},
-		{what: "CPU of a 10 KB mail with a handler that does nothing", value: median(nullCost), unit: "µs", detail: spread(nullCost)},
-	}, errors.Join(rsaDaemon.Stop(), edDaemon.Stop())
+			detail: fmt.Sprintf("a hash is one SHA-256 pass over the body, %.0f µs; %s", median(hash.micros), spread(passes))},
+		{what: "CPU of 10,000 mails of 10 KB with an Ed25519 signature", value: median(seconds), unit: "s", most: 2.2, detail: spread(seconds)},
+		{what: "CPU of a 10 KB mail with a handler that does nothing", value: median(null.micros), unit: "µs", detail: spread(null.micros)},
+	}, errors.Join(rsaDaemon.Stop(), largeDaemon.Stop(), edDaemon.Stop())
 }
 
 // startMilterd runs a postern-milterd on a unix socket with one key of a kind for
@@ -129,31 +127,11 @@ func signingKeys(ctx context.Context, e *env, kind string) (string, error) {
 	return keys, nil
 }
 
-// largeSigned is the number of large mails that are signed in a round.
-const largeSigned = 100
-
-// largePasses returns the CPU time of pid for a mail of 1 MB, without the rsa
-// microseconds. The unit is a pass of SHA-256 over the body.
-func largePasses(ctx context.Context, pid int, socket string, rsa float64) (float64, error) {
+// signedMails sends a mail of 1 MB several times over one connection. It must get one
+// signature each time.
+func signedMails(ctx context.Context, socket string, times int) error {
 	mail := "From: <a@home.example>\r\nTo: <b@away.example>\r\nSubject: a large mail\r\n\r\n" +
 		strings.Repeat("The quick brown fox jumps over the lazy dog, and goes home to sleep.\r\n", bigBody/70)
-	body := []byte(mail)
-	hashed, err := used(os.Getpid(), func() error {
-		for range largeSigned {
-			sha256.Sum256(body)
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	spent, err := used(pid, func() error { return signedMails(ctx, socket, mail, largeSigned) })
-	return (float64(spent.Microseconds()) - largeSigned*rsa) / float64(hashed.Microseconds()), err
-}
-
-// signedMails sends a mail several times over one connection. It must get one signature
-// each time.
-func signedMails(ctx context.Context, socket, mail string, times int) error {
 	s, err := openVerify(ctx, socket, "192.0.2.1")
 	if err != nil {
 		return err
@@ -168,32 +146,29 @@ func signedMails(ctx context.Context, socket, mail string, times int) error {
 	return nil
 }
 
-// bareRSA returns the CPU time of one RSA-2048 signature in Go, in microseconds, with
-// as many goroutines as a daemon has processors.
-func bareRSA() (float64, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+// bareKey returns the key of bareRSA.
+var bareKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
+// bareRSA returns the CPU time of one of some RSA-2048 signatures in Go, in
+// microseconds, with as many goroutines as a daemon has processors.
+func bareRSA(signs int) (float64, error) {
+	key, err := bareKey()
 	if err != nil {
 		return 0, err
 	}
 	digest := sha256.Sum256([]byte("a header"))
 	workers := runtime.GOMAXPROCS(0)
 	spent, err := used(os.Getpid(), func() error {
-		var wg sync.WaitGroup
-		errs := make([]error, workers)
-		for i := range workers {
-			wg.Go(func() {
-				for range bareSigns / workers {
-					if _, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:]); err != nil {
-						errs[i] = err
-						return
-					}
+		return together(workers, func(int) error {
+			for range signs / workers {
+				if _, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:]); err != nil {
+					return err
 				}
-			})
-		}
-		wg.Wait()
-		return errors.Join(errs...)
+			}
+			return nil
+		})
 	})
-	return float64(spent.Microseconds()) / float64(bareSigns/workers*workers), err
+	return float64(spent.Microseconds()) / float64(signs/workers*workers), err
 }
 
 // nullHandler inserts one field into every message and looks at nothing. It shows the
