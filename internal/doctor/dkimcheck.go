@@ -191,7 +191,7 @@ func (f *Facts) checkDomain(ctx context.Context, domain string, keys []*sign.Key
 	rules[aboutSPF] = worst(spf) == OK
 	record, found := f.dmarcOf(ctx, domain)
 	d.addFindings(aboutDMARC, orOK(found, "%s has a DMARC record", domain)...)
-	rules[aboutDMARC] = worst(found) == OK
+	rules[aboutDMARC] = record.P != "" && worst(found) != Fail
 	aligned := f.checkAlignment(domain, record.StrictDKIM)
 	d.addFindings(aboutAlignment, orOK(aligned, "a signature is only made for the domain of From, which aligns under DMARC")...)
 	rules[aboutAlignment] = worst(aligned) == OK && len(keys) > 0

@@ -208,6 +208,10 @@ func TestDKIMCheckOfFaults(t *testing.T) {
 		{"no SPF record", func(n *nameServers) { n.put("home.example.", "nothing") }, "spf", Fail, "has no SPF record", "v=spf1", "microsoft"},
 		{"an SPF record without this host", func(n *nameServers) { n.put("home.example.", "v=spf1 -all") }, "spf", Fail, "SPF says fail for 203.0.113.7", "ip4:203.0.113.7", "gmail"},
 		{"no DMARC record", func(n *nameServers) { n.put("_dmarc.home.example.") }, "dmarc", Warn, "has no DMARC record", "v=DMARC1", "yahoo"},
+		{"a DMARC record without a policy", func(n *nameServers) { n.put("_dmarc.home.example.", "v=DMARC1; rua=mailto:a@home.example") }, "dmarc", Fail, "_dmarc.home.example has no policy", "p=none", "gmail"},
+		{"a DMARC policy that is misspelt", func(n *nameServers) { n.put("_dmarc.home.example.", "v=DMARC1; p=quarentine") }, "dmarc", Fail, "_dmarc.home.example has no policy", "p=quarantine", "yahoo"},
+		{"a DMARC policy for subdomains that is misspelt", func(n *nameServers) { n.put("_dmarc.home.example.", "v=DMARC1; p=reject; sp=no") }, "dmarc", Fail, "no valid value for sp", "remove it", "gmail"},
+		{"a report address without its scheme", func(n *nameServers) { n.put("_dmarc.home.example.", "v=DMARC1; p=reject; rua=a@home.example") }, "dmarc", Warn, "no valid value for rua, which", "mailto:", ""},
 		{"strict alignment", func(n *nameServers) {
 			n.put("_dmarc.home.example.", "v=DMARC1; p=none; adkim=s")
 			n.facts.Milterd.Settings["dkim-subdomains"] = []string{"true"}

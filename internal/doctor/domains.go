@@ -30,7 +30,7 @@ func checkDomains(ctx context.Context, f *Facts) []Finding {
 	per, asks := make([][]Finding, len(domains)), make([]bool, len(domains))
 	each(len(domains), func(i int) {
 		record, found := f.dmarcOf(ctx, domains[i])
-		per[i], asks[i] = append(f.spfOf(ctx, domains[i], outgoing), found...), len(record.RUA) > 0
+		per[i], asks[i] = append(f.spfOf(ctx, domains[i], outgoing), found...), len(record.RUA) > 0 || slices.Contains(record.Broken, "rua")
 	})
 	return orOK(slices.Concat(per...), "%d domains have SPF and DMARC records%s", len(domains), withoutReports(domains, asks))
 }
@@ -133,10 +133,29 @@ func (f *Facts) dmarcOf(ctx context.Context, domain string) (dmarc.Record, []Fin
 		case len(records) > 1:
 			return dmarc.Record{}, []Finding{failf("leave one of them", "_dmarc.%s has %d DMARC records: receivers use none", name, len(records))}
 		case len(records) == 1:
-			return records[0], nil
+			return records[0], brokenTags("_dmarc."+name, &records[0], strings.Join(texts, ""))
 		case slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(strings.ToUpper(t), "DMARC1") }):
 			return dmarc.Record{}, []Finding{failf(fix, "_dmarc.%s has a record that is no DMARC record: it must begin with v=DMARC1; and have p=", name)}
 		}
 	}
 	return dmarc.Record{}, []Finding{warnf(fix, "%s has no DMARC record", domain)}
+}
+
+// brokenTags names the tags of a DMARC record that receivers cannot use. text is the
+// record itself.
+func brokenTags(name string, r *dmarc.Record, text string) []Finding {
+	broken := slices.DeleteFunc(slices.Clone(r.Broken), func(tag string) bool {
+		// A size limit (mailto:a@b.example!10m) is of RFC 7489, and many receivers keep it.
+		return (tag == "rua" || tag == "ruf") && strings.Contains(text, "!")
+	})
+	unused := slices.ContainsFunc(broken, func(tag string) bool { return tag == "sp" || tag == "np" })
+	switch {
+	case r.P == "":
+		return []Finding{failf("write p=none, p=quarantine or p=reject behind v=DMARC1;", "%s has no policy: p= is missing, occurs twice, or has another value; receivers ignore the record or take it for p=none", name)}
+	case unused:
+		return []Finding{failf("correct the tag, or remove it", "%s has no valid value for %s: receivers ignore the record or take it for p=none", name, strings.Join(broken, ", "))}
+	case len(broken) > 0:
+		return []Finding{warnf("correct the tag, or remove it; an address in rua and ruf is written as mailto:reports@example.com", "%s has no valid value for %s, which receivers ignore", name, strings.Join(broken, ", "))}
+	}
+	return nil
 }

@@ -14,7 +14,7 @@ func TestDomainWithoutReports(t *testing.T) {
 	for _, test := range []struct {
 		record string
 		named  bool
-	}{{`"v=DMARC1; p=reject"`, true}, {`"v=DMARC1; p=reject; rua=mailto:reports@home.example"`, false}} {
+	}{{`"v=DMARC1; p=reject"`, true}, {`"v=DMARC1; p=reject; rua=mailto:reports@home.example"`, false}, {`"v=DMARC1; p=reject; rua=mailto:reports@home.example!10m"`, false}} {
 		s.dns.Remove("_dmarc.home.example.")
 		s.must(s.dns.Add("_dmarc.home.example. IN TXT " + test.record))
 		o := s.options()
