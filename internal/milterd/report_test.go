@@ -50,6 +50,15 @@ func TestReported(t *testing.T) {
 	}
 }
 
+// An address of the link has no zone in a report: the schema has none.
+func TestReportedZone(t *testing.T) {
+	f := found()
+	f.Envelope.Client = netip.MustParseAddr("fe80::1%eth0")
+	if _, _, r, _ := reported(f, dmarc.MethodTreeWalk); r.Source != "fe80::1" {
+		t.Errorf("source %q", r.Source)
+	}
+}
+
 // TestReportedReasons shows that whatever is less than the policy has a reason.
 func TestReportedReasons(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -14,7 +14,7 @@ import (
 // not reported: no domain has a policy for it, or it does not come from another host.
 func reported(f *verify.Findings, method dmarc.Method) (domain string, p dmarcreport.Policy, r *dmarcreport.Row, ok bool) {
 	v := &f.DMARC.Verdict
-	client := f.Envelope.Client.Unmap()
+	client := f.Envelope.Client.Unmap().WithZone("") // a report has no zones
 	if v.Record == nil || f.Envelope.Authenticated || !client.IsValid() || client.IsLoopback() {
 		return "", p, nil, false
 	}
