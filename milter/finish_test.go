@@ -529,6 +529,38 @@ func TestManyHeadersAndRecipients(t *testing.T) {
 	}
 }
 
+// Few of many long addresses are kept. The place of a refused recipient is free again.
+func TestLongRecipients(t *testing.T) {
+	var kept, count int
+	h := &spy{
+		recipient: func(to string) (milter.Answer, error) {
+			if strings.HasPrefix(to, "no") {
+				return milter.Answer{Verdict: milter.Reject, Reason: record.SPFFailed}, nil
+			}
+			return milter.Answer{}, nil
+		},
+		finish: func(_ context.Context, m *milter.Message) (milter.Decision, error) {
+			kept, count = len(m.Recipients), m.RecipientCount
+			return milter.Decision{}, nil
+		},
+	}
+	path, books := start(t, h, milter.VerifyOnly)
+	c := open(t, path)
+	c.Mail("<a@example.org>")
+	long := strings.Repeat("u", 1000) + "@example.com>"
+	for range 50 {
+		c.Rcpt("<no" + long)
+		books.next()
+		c.Rcpt("<" + long)
+	}
+	c.EndOfHeader()
+	c.EndOfMessage()
+	books.next()
+	if kept != 8 || count != 50 {
+		t.Errorf("%d recipients kept of %d", kept, count)
+	}
+}
+
 // A large mail passes in chunks that no one keeps.
 func TestLargeMailTakesConstantMemory(t *testing.T) {
 	var peak, seen uint64

@@ -12,8 +12,12 @@ import (
 	"github.com/postern-mail/postern/milter/wire"
 )
 
-// MaxRecipients is how many recipients of a message are kept; more are counted.
-const MaxRecipients = 1000
+// MaxRecipients is how many recipients of a message are kept, if their addresses have no
+// more than maxRecipientOctets together. Further ones are counted.
+const (
+	MaxRecipients      = 100
+	maxRecipientOctets = 8 << 10
+)
 
 // Session is the SMTP session of a message, as known at its MAIL command.
 type Session struct {
@@ -54,7 +58,7 @@ type Message struct {
 	Login    string   // {auth_authen}: the login, "" without one
 	AuthType string   // {auth_type}: the SASL mechanism
 
-	Recipients     []mailaddr.Address // the first MaxRecipients that came
+	Recipients     []mailaddr.Address // the first that came, see MaxRecipients
 	RecipientCount int
 
 	Header   []Field
@@ -130,6 +134,8 @@ type message struct {
 	release  func() // of the settings
 	work     Work   // nil once the message is settled
 
+	recipientOctets int // of Recipients
+
 	steps   []record.Step // of the checks before the handler
 	trouble error         // their error, when the message went on
 
@@ -163,16 +169,19 @@ func (m *message) spare(a *Answer) bool {
 }
 
 func (m *message) addRecipient(to mailaddr.Address) {
-	m.RecipientCount++
-	if len(m.Recipients) < MaxRecipients {
+	if len(m.Recipients) == m.RecipientCount && len(m.Recipients) < MaxRecipients && m.recipientOctets+len(to.Raw) <= maxRecipientOctets {
 		m.Recipients = append(m.Recipients, to)
+		m.recipientOctets += len(to.Raw)
 	}
+	m.RecipientCount++
 }
 
 // dropRecipient removes the latest recipient, because it was refused.
 func (m *message) dropRecipient() {
 	if m.RecipientCount == len(m.Recipients) {
-		m.Recipients = m.Recipients[:len(m.Recipients)-1]
+		last := len(m.Recipients) - 1
+		m.recipientOctets -= len(m.Recipients[last].Raw)
+		m.Recipients = m.Recipients[:last]
 	}
 	m.RecipientCount--
 }

@@ -115,6 +115,10 @@ type Options struct {
 	// they end as soon as no message is under way.
 	DrainTimeout time.Duration // 0 is the default
 
+	// HeaderRoom is the memory for large headers of all messages under way, see
+	// [wire.Buffers]; 0 is the default.
+	HeaderRoom int64
+
 	// Deadlines of a connection, see [wire.Config]; 0 is the default.
 	IdleTimeout, FrameTimeout, WriteTimeout time.Duration
 }
@@ -141,6 +145,7 @@ func New(o Options, s Source) *Server {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
 	server := &Server{opts: o, settings: s, report: reporter{o.Records}, macros: macroList()}
+	server.buffers.HeaderRoom = o.HeaderRoom
 	server.limits.log, server.limits.count = o.Log, o.Limited
 	return server
 }

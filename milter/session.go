@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -251,7 +252,8 @@ func (s *session) during(option library.OptProtocol, stage func(m *message, sinc
 // RcptTo adds one recipient.
 func (s *session) RcptTo(string, *library.Modifier) (library.Response, error) {
 	return s.during(library.OptNoRcptReply, func(m *message, since time.Time) library.Response {
-		to := parseAddress(wire.Args(s.guard.Payload())[0])
+		address, _, _ := bytes.Cut(s.guard.Payload(), []byte{0})
+		to := parseAddress(string(address)) // nothing keeps its parameters
 		m.addRecipient(to)
 		gate, ok := m.work.(Gate)
 		if !ok || s.muted(library.OptNoRcptReply) {
@@ -305,8 +307,9 @@ func (s *session) keepField(payload []byte) {
 		if s.msg.Header == nil {
 			s.msg.Header = make([]Field, 0, usualFields)
 		}
-		name, value, _ := strings.Cut(string(payload[:len(payload)-1]), "\x00")
-		s.msg.Header = append(s.msg.Header, Field{Name: name, Value: s.limits().received(crlf(value))})
+		// The name and the value share one string, and nothing else keeps the payload.
+		name, value, _ := strings.Cut(crlf(string(payload[:len(payload)-1])), "\x00")
+		s.msg.Header = append(s.msg.Header, Field{Name: name, Value: s.limits().received(value)})
 		return nil
 	})
 }

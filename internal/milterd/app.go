@@ -2,6 +2,7 @@ package milterd
 
 import (
 	"context"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +16,7 @@ import (
 	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/internal/service/tables"
 	"github.com/postern-mail/postern/milter"
+	"github.com/postern-mail/postern/milter/wire"
 )
 
 const daemonName = "milterd"
@@ -32,6 +34,10 @@ func (app) Configure(args, environ []string) (service.Settings[*state], error) {
 	return configure(args, environ)
 }
 
+// headerShare is the part of the memory limit that large headers may fill. What is made of
+// a header while a mail is judged can have the same size again.
+const headerShare = 8
+
 // Start connects the server to the state in force. The first state sets how long the
 // server drains; a reload does not change that.
 func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Traffic {
@@ -47,6 +53,7 @@ func (app) Start(r service.Runtime, inForce *service.Current[*state]) service.Tr
 		Limited:      limited(r.Metrics),
 		Count:        counted(r.Metrics),
 		DrainTimeout: first.settings.milterDrain(),
+		HeaderRoom:   min(debug.SetMemoryLimit(-1)/headerShare, wire.DefaultHeaderRoom),
 	}, c)
 	return service.Traffic{
 		Ask: askSelf,

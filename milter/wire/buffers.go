@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 )
@@ -19,16 +20,20 @@ const (
 
 // Bounds of the headers of all messages under way. The first freeHeader octets of
 // each message do not count. Beyond them, every octet, and fieldCost for every field,
-// counts against maxHeaders.
+// counts against Buffers.HeaderRoom.
 const (
-	freeHeader = 64 << 10
+	// DefaultHeaderRoom is the default of Buffers.HeaderRoom.
+	DefaultHeaderRoom = 128 << 20
+
+	freeHeader = 16 << 10
 	fieldCost  = 128 // of what is kept beside the octets of a field
-	maxHeaders = 128 << 20
 )
 
 // Buffers lends read buffers, and room for large headers, to the connections of
 // one server. The zero value is ready; it must not be copied.
 type Buffers struct {
+	HeaderRoom int64 // octets for large headers at a time; 0 means DefaultHeaderRoom
+
 	pool    sync.Pool
 	large   sync.Pool
 	larges  atomic.Int64 // large buffers that are lent
@@ -37,7 +42,7 @@ type Buffers struct {
 
 // lend reserves n more octets for headers and reports whether there was room.
 func (b *Buffers) lend(n int) bool {
-	if b.headers.Add(int64(n)) <= maxHeaders {
+	if b.headers.Add(int64(n)) <= cmp.Or(b.HeaderRoom, DefaultHeaderRoom) {
 		return true
 	}
 	b.headers.Add(-int64(n))

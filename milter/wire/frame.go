@@ -138,7 +138,9 @@ func (g *Guard) takeFrame(c Command, r rule, length int) error {
 	}
 	switch c {
 	case Macro:
-		g.macros.set(payload)
+		if err := g.macros.set(payload); err != nil {
+			return err
+		}
 		g.consume(4 + length)
 		return nil
 	case Negotiate:

@@ -232,7 +232,7 @@ func TestHeaderOverflowIsSwallowed(t *testing.T) {
 // are dropped and reported. There is room again when the other messages are done.
 func TestLargeHeadersShareRoom(t *testing.T) {
 	b := new(Buffers)
-	hold := maxHeaders - 100_000
+	hold := DefaultHeaderRoom - 100_000
 	if !b.lend(hold) {
 		t.Fatal("nothing is lent")
 	}
@@ -266,6 +266,24 @@ func TestLargeHeadersShareRoom(t *testing.T) {
 	next := guard(begin + strings.Repeat(field, 3) + frame(Abort, "") + frame(Mail, "<b@x>\x00") + field)
 	if next.HeaderNoRoom() {
 		t.Error("the next message of the session has no room either")
+	}
+}
+
+// The room can be smaller than usual. A header that needs none of it is kept.
+func TestHeaderRoom(t *testing.T) {
+	b := &Buffers{HeaderRoom: 100_000}
+	guard := func(value int) *Guard {
+		g := New(&scripted{in: strings.NewReader(inEnvelope + frame(Header, "X\x00"+strings.Repeat("y", value)+"\x00"))}, Config{Buffers: b})
+		_, _ = io.Copy(io.Discard, g)
+		return g
+	}
+	for _, tt := range []struct {
+		value int
+		kept  bool
+	}{{90_000, true}, {90_000, false}, {15_000, true}} {
+		if g := guard(tt.value); g.HeaderNoRoom() == tt.kept {
+			t.Errorf("a header of %d octets: no room: %v", tt.value, g.HeaderNoRoom())
+		}
 	}
 }
 

@@ -32,11 +32,31 @@ func checkMacros(payload []byte) error {
 	return nil
 }
 
-// set keeps a checked macro frame.
-func (m *Macros) set(payload []byte) {
+// usualMacros is the room, in octets, that a stage keeps when its macros are dropped.
+const usualMacros = 1 << 10
+
+// set keeps a checked macro frame, if those of all stages together are not too long.
+func (m *Macros) set(payload []byte) error {
 	i := strings.IndexByte(stages, payload[0])
-	m.byStage[i] = append(m.byStage[i][:0], payload[1:]...)
+	m.drop(i)
+	kept := len(payload)
+	for _, macros := range m.byStage {
+		kept += len(macros)
+	}
+	if kept > MaxMacros {
+		return protocolError("macros of %d octets are too long (at most %d)", kept, MaxMacros)
+	}
+	m.byStage[i] = append(m.byStage[i], payload[1:]...)
 	m.fresh = Command(payload[0])
+	return nil
+}
+
+// drop drops the macros of a stage.
+func (m *Macros) drop(i int) {
+	if cap(m.byStage[i]) > usualMacros {
+		m.byStage[i] = nil
+	}
+	m.byStage[i] = m.byStage[i][:0]
 }
 
 // enter is called for each command. If no macros came with this command, those of an
@@ -56,7 +76,7 @@ func (m *Macros) enter(c Command) {
 		return
 	}
 	if i := strings.IndexByte(stages, byte(c)); i >= 0 && !fresh {
-		m.byStage[i] = m.byStage[i][:0]
+		m.drop(i)
 	}
 }
 
@@ -66,7 +86,7 @@ func (m *Macros) clearMessage(keepMail bool) {
 		if keepMail && stages[i] == byte(Mail) {
 			continue
 		}
-		m.byStage[i] = m.byStage[i][:0]
+		m.drop(i)
 	}
 }
 

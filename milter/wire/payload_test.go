@@ -75,7 +75,9 @@ func TestMacros(t *testing.T) {
 			if err := checkMacros([]byte(s.set)); err != nil {
 				t.Fatal(err)
 			}
-			m.set([]byte(s.set))
+			if err := m.set([]byte(s.set)); err != nil {
+				t.Fatal(err)
+			}
 			continue
 		}
 		m.enter(s.cmd)
@@ -90,17 +92,45 @@ func TestMacros(t *testing.T) {
 	}
 }
 
+// The macros of all stages are bounded together. Large ones take no memory any more when
+// they are dropped or replaced.
+func TestMacrosAreBounded(t *testing.T) {
+	var m Macros
+	large := "i\x00" + strings.Repeat("1", 12<<10) + "\x00"
+	for i, stage := range stages {
+		if err := m.set([]byte(string(stage) + large)); (err == nil) != (i < 2) {
+			t.Errorf("large macros of stage %d: %v", i, err)
+		}
+	}
+	for round := range 3 {
+		for _, stage := range stages {
+			for _, pairs := range []string{large, "i\x001\x00"} {
+				if err := m.set([]byte(string(stage) + pairs)); err != nil {
+					t.Fatalf("round %d, stage %c: %v", round, stage, err)
+				}
+			}
+		}
+		m.enter(Abort)
+	}
+	room := 0
+	for _, macros := range m.byStage {
+		room += cap(macros)
+	}
+	if room > len(stages)*usualMacros {
+		t.Errorf("small macros keep %d octets", room)
+	}
+}
+
 func FuzzMacros(f *testing.F) {
 	f.Add("Mi\x001\x00{auth_authen}\x00\x00", "i")
 	f.Add("C", "j")
 	f.Add("M\x00\x00\x00\x00", "")
 	f.Add("E{}\x00x\x00{\x00y\x00", "{}")
 	f.Fuzz(func(t *testing.T, payload, name string) {
-		if payload == "" || checkMacros([]byte(payload)) != nil {
+		var m Macros
+		if payload == "" || checkMacros([]byte(payload)) != nil || m.set([]byte(payload)) != nil {
 			return
 		}
-		var m Macros
-		m.set([]byte(payload))
 		value, ok := lookup([]byte(payload[1:]), name)
 		if m.Get(name) != value {
 			t.Fatalf("Get(%q) = %q, want %q", name, m.Get(name), value)

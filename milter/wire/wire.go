@@ -59,8 +59,10 @@ const (
 	// MaxHeaderFrame leaves room for a header_size_limit far above Postfix's default
 	// of 102,400; the library refuses more than a mebibyte.
 	MaxHeaderFrame = 1<<20 - 1
-	// MaxMacroFrame bounds the macros of one stage; they are kept.
+	// MaxMacroFrame bounds the macros of one stage, and MaxMacros those of all stages
+	// of a connection; they are kept.
 	MaxMacroFrame = 16 << 10
+	MaxMacros     = 32 << 10
 	// MaxCommandFrame bounds CONNECT, HELO, MAIL and RCPT. An SMTP command line
 	// that Postfix accepts has 2,048 octets by default.
 	MaxCommandFrame = 8 << 10
