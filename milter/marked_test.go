@@ -19,6 +19,10 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 		v := mark.Verdict{DMARC: dmarc, Done: done, At: time.Now()}
 		return Field{Name: mark.Field, Value: " " + keys.Seal(v, mark.Content{From: mark.HashOf(from), Locals: mark.HashOfLocals(&a), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
 	}
+	early := func(dmarc string, done mark.Done) Field {
+		v := mark.Verdict{DMARC: dmarc, Done: done, At: time.Now().Add(24 * time.Hour)} // the clock was set back since
+		return Field{Name: mark.Field, Value: " " + keys.Seal(v, mark.Content{From: mark.HashOf(boss), Results: mark.HashOf("r"), Body: mark.HashOf("b")})}
+	}
 	forged := Field{Name: mark.Field, Value: " v=1; t=1; x=99999999999; dmarc=fail; dis=mark; f=x; r=x; bh=x; b=QUFB"}
 	fill := make([]Field, mark.MaxMarks)
 	for i := range fill {
@@ -46,6 +50,9 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 		"a host's name, completed":    {[]Field{seal("none", mark.Delivered, " Boss@mail")}, false},
 		"a masqueraded domain":        {[]Field{seal("temperror", mark.Delivered, ` "boss"@mail.example.com`)}, false},
 		"a forged mark":               {[]Field{forged}, true},
+		"failed tomorrow":             {[]Field{early("fail", mark.Delivered)}, false},
+		"held tomorrow":               {[]Field{early("fail", mark.Held)}, false},
+		"passed tomorrow":             {[]Field{early("pass", mark.Delivered)}, true},
 		"good and bad":                {[]Field{seal("pass", mark.Delivered, boss), seal("fail", mark.Quarantined, boss)}, false},
 		"a bad one among forged ones": {append([]Field{seal("fail", mark.Quarantined, boss)}, fill...), false},
 	} {

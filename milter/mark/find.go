@@ -8,6 +8,9 @@ import (
 // Find returns the genuine mark of a mail, and the index of its field among those of
 // its name, from 1. Of several marks it returns the worst. It returns nil if there is
 // none. header calls yield for each field.
+//
+// A clock that was set back must not make a bad verdict invalid. So of the marks that were
+// made in the future, only those of proven mail do not count.
 func (k *Keys) Find(header func(yield func(name, value string) bool), now time.Time) (found *Sealed, index int) {
 	seen := 0
 	header(func(name, value string) bool {
@@ -15,7 +18,9 @@ func (k *Keys) Find(header func(yield func(name, value string) bool), now time.T
 			return true
 		}
 		seen++
-		if s, err := k.Open(value, now); err == nil && (found == nil || s.Forged() && !found.Forged()) {
+		s, err := k.genuine(value, now)
+		counts := err == nil && !(s.early(now) && s.Passed())
+		if counts && (found == nil || s.Forged() && !found.Forged()) {
 			found, index = s, seen
 		}
 		return seen < MaxMarks

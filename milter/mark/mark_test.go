@@ -75,6 +75,20 @@ func TestTime(t *testing.T) {
 	}
 }
 
+// A clock that was set back does not make a bad verdict, or an open one, invalid.
+func TestFindEarly(t *testing.T) {
+	for v, counts := range map[Verdict]bool{
+		failed: true, {"permerror", Held, now}: true, {"temperror", Delivered, now}: true, {"pass", Delivered, now}: false,
+	} {
+		header := func(yield func(name, value string) bool) { yield(Field, keys.Seal(v, content)) }
+		for at, found := range map[time.Duration]bool{-24 * time.Hour: counts, 0: true, Lifetime + time.Second: false} {
+			if s, _ := keys.Find(header, now.Add(at)); (s != nil) != found {
+				t.Errorf("%+v after %s: %+v", v, at, s)
+			}
+		}
+	}
+}
+
 func TestSeveralKeys(t *testing.T) {
 	older := New([]byte("an older key, an older key"))
 	both := New([]byte("the newest key, the newest key"), []byte("an older key, an older key"))
