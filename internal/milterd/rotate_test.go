@@ -160,6 +160,53 @@ func TestRotationInTheDaemon(t *testing.T) {
 	}
 }
 
+// A clock that was set moves the times of a rotation under way. A round that is late does
+// not.
+func TestRotationClockSet(t *testing.T) {
+	dir := t.TempDir()
+	keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-100 * 24 * time.Hour)
+	if err := os.Chtimes(keys[0].Path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	log, logged := observer.New(zap.ErrorLevel)
+	n := &needs{Runtime: service.NewRuntime(zap.New(log), metrics.New(metrics.Options{}))}
+	n.Records = new(records)
+	r := newRotation(90*24*time.Hour, nil, n)
+	now, passed := time.Now(), time.Duration(0)
+	r.now, r.steady = func() time.Time { return now }, func() time.Duration { return passed }
+	r.rotator = rotate.New(rotate.Settings{
+		Dir: dir, QueueLifetime: rotate.QueueLifetime, Now: r.now,
+		// No one listens there.
+		DNS: &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}},
+	})
+	since := func() time.Time {
+		t.Helper()
+		r.round(t.Context())
+		state, err := r.rotator.State("example.org")
+		if err != nil || state == nil {
+			t.Fatal(state, err)
+		}
+		return state.Since
+	}
+	began := since()
+	for _, step := range []time.Duration{0, 24 * time.Hour, 0, -48 * time.Hour, time.Minute} {
+		now, passed = now.Add(step+3*time.Hour), passed+3*time.Hour
+		if step.Abs() >= time.Hour {
+			began = began.Add(step)
+		}
+		if got := since(); !got.Equal(began) {
+			t.Errorf("the clock was set by %s: the phase began at %s, want %s", step, got, began)
+		}
+	}
+	if n := logged.FilterMessageSnippet("the clock was set").Len(); n != 2 {
+		t.Errorf("%d lines", n)
+	}
+}
+
 // Of several hosts one leads, until it has been silent for the time of the lease.
 func TestLease(t *testing.T) {
 	redistest.Require(t)

@@ -22,6 +22,8 @@ const (
 	rotateSpan = 3 * time.Minute
 	// maxStarts bounds the rotations that begin in one round.
 	maxStarts = 4
+	// minClockStep is how much the clock must be set to matter.
+	minClockStep = 5 * time.Minute
 )
 
 // rotation rotates keys in the background.
@@ -32,11 +34,14 @@ type rotation struct {
 	log     *zap.Logger
 	records record.Sink
 	now     func() time.Time
-	ready   func() error // returns why no record can be published now
+	steady  func() time.Duration // a clock that no one sets
+	ready   func() error         // returns why no record can be published now
 
 	next    map[string]time.Time // when to look at a domain again
 	problem string               // why the latest round failed
 	seen    atomic.Pointer[rotationsSeen]
+	wall    time.Time     // of the machine's clock at the latest round
+	passed  time.Duration // of the steady clock
 }
 
 // rotationsSeen is what the latest round found.
@@ -47,7 +52,9 @@ type rotationsSeen struct {
 }
 
 func newRotation(every time.Duration, lead *lease, n *needs) *rotation {
+	began := time.Now()
 	r := &rotation{every: every, lead: lead, log: n.Log, records: n.Records, now: time.Now, ready: func() error { return nil }, next: make(map[string]time.Time)}
+	r.steady = func() time.Duration { return time.Since(began) }
 	r.seen.Store(new(rotationsSeen))
 	return r
 }
@@ -68,6 +75,7 @@ func (r *rotation) run(ctx context.Context) {
 
 // round makes the steps that are due, if this host leads.
 func (r *rotation) round(ctx context.Context) {
+	step := r.clockStep()
 	leads, holder, err := r.lead.take(ctx)
 	if ctx.Err() != nil {
 		return
@@ -80,6 +88,9 @@ func (r *rotation) round(ctx context.Context) {
 		clear(r.next)
 		r.seen.Store(&rotationsSeen{problems: r.problems()})
 		return
+	}
+	if step != 0 {
+		r.clockSet(step)
 	}
 	began := r.now()
 	what, problem := "publish", r.ready()
@@ -100,6 +111,25 @@ func (r *rotation) round(ctx context.Context) {
 	}
 	r.failed(what, problem)
 	r.look(domains)
+}
+
+// clockStep returns by how much the machine's clock was set since the latest round, 0 if
+// it was not.
+func (r *rotation) clockStep() time.Duration {
+	wall, passed := r.now().Round(0), r.steady()
+	by, first := wall.Sub(r.wall)-(passed-r.passed), r.wall.IsZero()
+	r.wall, r.passed = wall, passed
+	if first || by.Abs() < minClockStep {
+		return 0
+	}
+	return by
+}
+
+// clockSet moves the times of the rotations under way, so that no record goes early.
+func (r *rotation) clockSet(by time.Duration) {
+	err := r.rotator.ClockSet(by)
+	r.log.Error("the clock was set, the waits of key rotations under way stay as long as they were; let NTP keep the time",
+		zap.Duration("by", by.Round(time.Second)), zap.Error(err))
 }
 
 // begin starts the rotations that are due.

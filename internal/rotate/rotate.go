@@ -225,6 +225,22 @@ func (r *Rotator) Advance(ctx context.Context, domain string) (next time.Duratio
 // revoked.
 func (r *Rotator) Undo(domain string) error { return r.work(domain, (*job).undo) }
 
+// ClockSet moves the times of all rotations under way along with a clock that was set by
+// some time, negative for back. So no wait becomes shorter or longer.
+func (r *Rotator) ClockSet(by time.Duration) error {
+	underWay, err := r.UnderWay()
+	for _, domain := range underWay {
+		err = errors.Join(err, r.work(domain, func(j *job) error {
+			if !j.state.active() {
+				return nil
+			}
+			j.state.move(by)
+			return j.folder.save(j.state)
+		}))
+	}
+	return err
+}
+
 // State returns the state of a domain's rotation, or nil if it never had one. It needs
 // no lock.
 func (r *Rotator) State(domain string) (*State, error) {

@@ -104,6 +104,15 @@ func (s *State) to(p Phase, now time.Time) {
 	s.Handed, s.Seen = time.Time{}, time.Time{}
 }
 
+// move moves the times from which waits are counted.
+func (s *State) move(by time.Duration) {
+	for _, t := range []*time.Time{&s.Since, &s.Handed, &s.Seen} {
+		if !t.IsZero() {
+			*t = t.Add(by)
+		}
+	}
+}
+
 // parseState parses a state. It refuses an inconsistent state, because a guess could
 // remove the record of a key that signs.
 func parseState(data []byte, domain string) (*State, error) {

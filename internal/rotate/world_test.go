@@ -424,6 +424,49 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// A clock that is set, forward or back, ends no wait early and makes none longer.
+func TestClockSet(t *testing.T) {
+	for _, by := range []time.Duration{24 * time.Hour, -24 * time.Hour, 30 * 24 * time.Hour} {
+		w := newWorld(t)
+		set := func() {
+			t.Helper()
+			w.now = w.now.Add(by)
+			if err := w.rotator().ClockSet(by); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// wait waits for the rest of a phase, in which the clock is set.
+		wait := func(phase Phase, rest time.Duration) {
+			t.Helper()
+			w.now = w.now.Add(rest / 2)
+			set()
+			if got := w.advance(); got != phase {
+				t.Fatalf("the clock is set by %s: phase %s, want %s", by, got, phase)
+			}
+			w.now = w.now.Add(rest - rest/2)
+			if got := w.advance(); got == phase {
+				t.Fatalf("the clock was set by %s: phase %s after all of its time", by, got)
+			}
+		}
+		w.start()
+		w.advance()
+		w.transfer()
+		w.advance()
+		wait(Publish, testTTL)
+		wait(Retire, Overlap)
+		wait(Keep, MinKeep)
+		w.transfer()
+		w.advance()
+		wait(Revoked, RevokedFor)
+		w.transfer()
+		w.advance()
+		if w.phase() != Done {
+			t.Fatalf("phase %s", w.phase())
+		}
+		set()
+	}
+}
+
 func TestOldRecordIsKeptForMailUnderWay(t *testing.T) {
 	for _, tt := range []struct{ expire, lifetime, want time.Duration }{
 		{0, 5 * 24 * time.Hour, MinKeep},
