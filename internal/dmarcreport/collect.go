@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,7 @@ func (c *Collector) Record(domain string, policy Policy, row *Row) {
 	d := c.waiting[at]
 	if d == nil {
 		d = &waitingDomain{rows: make(map[string]*Counted)}
+		at.domain = strings.Clone(domain) // domain may be a part of a long field
 	}
 	one := d.rows[key]
 	if one == nil {

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -228,7 +229,7 @@ func (t *Table) keep(key string, values []string, now time.Time) {
 		size += len(v)
 	}
 	if size <= maxValues {
-		t.cache.put(key, entry{values: values, at: now})
+		t.cache.put(strings.Clone(key), entry{values: values, at: now}) // key may be a part of a whole request
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 var errDown = errors.New("no route to host")
@@ -48,6 +49,24 @@ func want(t *testing.T, table *Table, key, want string) {
 	}
 	if text != want {
 		t.Errorf("%s: got %q, %v, want %q", key, got, err, want)
+	}
+}
+
+// A key that is a part of a request does not keep the request in memory.
+func TestKeptKeyIsACopy(t *testing.T) {
+	table := New(&server{answer: echo}, Config{TTL: time.Minute})
+	request := "sender=alice@x.example\nhelo_name=mx.x.example\n"
+	sender := request[len("sender="):len("sender=alice@x.example")]
+	want(t, table, sender, "alice@x.example")
+	if table.cache.len() != 1 {
+		t.Fatal("nothing is kept")
+	}
+	for i := range table.cache.shards {
+		for key := range table.cache.shards[i].entries {
+			if unsafe.StringData(key) == unsafe.StringData(sender) {
+				t.Error("the whole request is kept")
+			}
+		}
 	}
 }
 
