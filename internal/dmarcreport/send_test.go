@@ -308,6 +308,21 @@ func TestLate(t *testing.T) {
 	if host.Late() != 0 || away.Late() != 18 {
 		t.Error(host.Late(), away.Late())
 	}
+
+	// The clock is set forward, so that a day is reported early, and back again.
+	on(6)
+	count(host, 32)
+	flush(host)
+	on(7)
+	sent(6, 6, 32)
+	on(6)
+	count(host, 64)
+	flush(host)
+	on(8)
+	sent(6, 7, 64)
+	if host.Late() != 64 {
+		t.Error(host.Late())
+	}
 }
 
 // TestNoLoop shows that reports about reports end: those alone are no reason for one.
