@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -25,17 +25,15 @@ const (
 // fault breaks something, and heal repairs it.
 type fault func(context.Context) (heal func() error, err error)
 
+// faults returns the faults that every daemon survives.
 func (s *site) faults() map[string]fault {
-	return map[string]fault{
+	all := map[string]fault{
 		"Redis is killed":         s.redisKilled,
 		"Redis is paused":         s.redisPaused,
 		"Redis refuses to write":  s.redisUnwritable,
 		"Redis is slow":           s.redisSlow,
 		"a table server hangs":    s.tableHangs,
 		"the disk is full":        s.diskFull,
-		"policyd is killed":       s.killed(s.policyd),
-		"milterd is killed":       s.killed(s.milterd),
-		"the limits are killed":   s.killed(s.limits),
 		"DNS fails":               s.dnsFault(resolvertest.ServFail),
 		"DNS is silent":           s.dnsFault(resolvertest.Silence),
 		"DNS sends garbage":       s.dnsFault(resolvertest.Garbage),
@@ -49,6 +47,30 @@ func (s *site) faults() map[string]fault {
 		"descriptors are few":     s.fewDescriptors,
 		"clients send other data": s.noise,
 	}
+	for _, one := range s.servers {
+		all[one.name+" is killed"] = one.isKilled
+		all[one.name+" hangs"] = one.hangs
+	}
+	return all
+}
+
+// kills returns the faults that end a daemon.
+func (s *site) kills() map[string]fault {
+	return map[string]fault{
+		"policyd is killed":     s.killed(s.policyd),
+		"milterd is killed":     s.killed(s.milterd),
+		"the limits are killed": s.killed(s.limits),
+	}
+}
+
+func (t *tableServer) isKilled(context.Context) (func() error, error) {
+	t.server.Kill()
+	return func() error { t.server.Start(); return nil }, nil
+}
+
+func (t *tableServer) hangs(context.Context) (func() error, error) {
+	t.server.Pause()
+	return func() error { t.server.Resume(); return nil }, nil
 }
 
 func nothing() error { return nil }
@@ -95,10 +117,10 @@ func (s *site) diskFull(context.Context) (func() error, error) {
 // killed kills a daemon in the middle of its work and starts it again.
 func (s *site) killed(d *daemon) fault {
 	return func(ctx context.Context) (_ func() error, err error) {
-		s.kills.Add(1)
+		s.killings.Add(1)
 		d.Kill()
 		d.Daemon, err = d.start(ctx)
-		s.kills.Add(1)
+		s.killings.Add(1)
 		return nothing, err
 	}
 }

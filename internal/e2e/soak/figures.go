@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -21,7 +21,7 @@ func (f figures) String() string {
 	return fmt.Sprintf("%.1f MiB, %.0f goroutines, %.0f open files", f.memory, f.goroutines, f.files)
 }
 
-// How much the figures may grow during the faults. The memory is for buffers and
+// How much the figures may grow in the second half. The memory is for buffers and
 // caches, which grow to their bounds. The greylist is in Redis.
 const (
 	moreMemory     = 48  // MiB
@@ -43,7 +43,7 @@ func (s *site) figures(ctx context.Context) (all []figures, err error) {
 
 // settled returns the figures after the load has ended. Connections close a moment
 // later.
-func (s *site) settled(ctx context.Context, first []figures) (last []figures, err error) {
+func (s *site) settled(ctx context.Context, half []figures) (last []figures, err error) {
 	allowed := float64(moreMemory)
 	if postfixtest.RaceEnabled {
 		allowed = moreUnderRace
@@ -54,8 +54,8 @@ func (s *site) settled(ctx context.Context, first []figures) (last []figures, er
 		}
 		var grown []error
 		for i, f := range last {
-			if f.memory > first[i].memory+allowed || f.goroutines > first[i].goroutines+moreGoroutines || f.files > first[i].files+moreFiles {
-				grown = append(grown, fmt.Errorf("%s has grown: %s; before the faults %s", f.name, f, first[i]))
+			if f.memory > half[i].memory+allowed || f.goroutines > half[i].goroutines+moreGoroutines || f.files > half[i].files+moreFiles {
+				grown = append(grown, fmt.Errorf("%s has grown: %s; at half time %s", f.name, f, half[i]))
 			}
 		}
 		if len(grown) == 0 || time.Since(since) > time.Minute {

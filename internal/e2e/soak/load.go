@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"bufio"
@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -53,12 +55,12 @@ func (l *load) start(ctx context.Context, group *errgroup.Group) {
 
 func (l *load) repeat(ctx context.Context, s *smtpd, name string, one func(context.Context, *smtpd, string) error) error {
 	for n := 0; ; n++ {
-		kills := l.site.kills.Load()
+		kills := l.site.killings.Load()
 		switch err := one(ctx, s, name+"."+letters(n)); {
 		case err == nil:
 		case ctx.Err() != nil:
 			return nil
-		case kills%2 == 1 || kills != l.site.kills.Load(): // Postfix defers such a mail
+		case kills%2 == 1 || kills != l.site.killings.Load(): // Postfix defers such a mail
 			l.away.Add(1)
 		default:
 			return err
@@ -71,22 +73,31 @@ func (l *load) repeat(ctx context.Context, s *smtpd, name string, one func(conte
 
 // policy asks the ownership check about a sender, and greylists a new sender.
 func (l *load) policy(ctx context.Context, s *smtpd, unique string) error {
-	for _, question := range []struct {
-		request string
-		counts  map[string]*atomic.Int64
-	}{
+	questions := []question{
 		{"policy_context=ownership\nsasl_username=alice\nsender=press@home.example", map[string]*atomic.Int64{"DUNNO": &l.owned}},
 		{"policy_context=ownership\nsasl_username=mallory\nsender=press@home.example", map[string]*atomic.Int64{"553 5.7.1 not owned by user mallory": &l.refused, "45": &l.undecided}},
 		{"policy_context=ownership\nsasl_username=mallory\nsender=" + unique + "@home.example", map[string]*atomic.Int64{"553 5.7.1 not owned by user mallory": &l.refused, "45": &l.undecided}},
 		{"policy_context=limit\nsasl_username=alice\nsender=press@home.example\ninstance=" + unique, map[string]*atomic.Int64{"DUNNO": &l.owned}},
 		{"policy_context=greylist\nsender=" + unique + "@home.example\ninstance=" + unique,
 			map[string]*atomic.Int64{"DEFER_IF_PERMIT 4.2.0 Greylisted": &l.greylisted, "DUNNO": &l.unavailable}},
-	} {
-		if err := s.ask(ctx, question.request, question.counts); err != nil {
+	}
+	for _, one := range l.site.servers {
+		questions = append(questions,
+			question{"policy_context=ownership\nsasl_username=dave\nsender=" + one.sender(), map[string]*atomic.Int64{"DUNNO": &one.answered, "45": &l.undecided}},
+			question{"policy_context=ownership\nsasl_username=mallory\nsender=" + one.sender(), map[string]*atomic.Int64{"553 5.7.1 not owned by user mallory": &l.refused, "45": &l.undecided}})
+	}
+	for _, one := range questions {
+		if err := s.ask(ctx, one.request, one.counts); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// question is a request, and what counts each of its answers.
+type question struct {
+	request string
+	counts  map[string]*atomic.Int64
 }
 
 // limit asks the daemon that only limits, which answers from memory whatever its disk does.
@@ -94,25 +105,37 @@ func (l *load) limit(ctx context.Context, s *smtpd, unique string) error {
 	return s.ask(ctx, "policy_context=limit\nsasl_username=alice\nsender=press@home.example\ninstance="+unique, map[string]*atomic.Int64{"DUNNO": &l.counted})
 }
 
-// recovered returns when everything works again: a new sender is delayed, and a signed
-// mail is verified.
+// recovered returns when everything works again: a new sender is delayed, a signed mail is
+// verified, and the entry of each table is found.
 func (l *load) recovered(ctx context.Context) error {
-	greylisted, verified := l.greylisted.Load(), l.verified.Load()
-	for since := time.Now(); l.greylisted.Load() == greylisted || l.verified.Load() == verified; {
+	works := map[string]*atomic.Int64{"greylisting": &l.greylisted, "verification": &l.verified}
+	for _, one := range l.site.servers {
+		works["the table of "+one.name] = &one.answered
+	}
+	before := make(map[string]int64)
+	for name, count := range works {
+		before[name] = count.Load()
+	}
+	for since := time.Now(); ; {
+		maps.DeleteFunc(works, func(name string, count *atomic.Int64) bool { return count.Load() != before[name] })
+		switch {
+		case len(works) == 0:
+			return nil
+		case time.Since(since) > time.Minute:
+			return fmt.Errorf("a minute after the last fault, %s is not back", strings.Join(slices.Sorted(maps.Keys(works)), ", "))
+		}
 		if err := wait(ctx, sampleEvery); err != nil {
 			return err
 		}
-		if time.Since(since) > time.Minute {
-			return fmt.Errorf("a minute after the last fault: greylisting is back: %v, verification is back: %v",
-				l.greylisted.Load() != greylisted, l.verified.Load() != verified)
-		}
 	}
-	return nil
 }
 
 func (l *load) report(w io.Writer) {
 	fmt.Fprintf(w, "  %d owned and %d refused senders, %d not decided (no table), %d new ones delayed and %d not (no store), %d counted by the daemon with a file\n",
 		l.owned.Load(), l.refused.Load(), l.undecided.Load(), l.greylisted.Load(), l.unavailable.Load(), l.counted.Load())
+	for _, one := range l.site.servers {
+		fmt.Fprintf(w, "  %d senders found in the table of %s\n", one.answered.Load(), one.name)
+	}
 	fmt.Fprintf(w, "  %d mails signed, %d verified, %d not, %d deferred (no DNS); %d not asked (a daemon was killed)\n",
 		l.signed.Load(), l.verified.Load(), l.unverified.Load(), l.deferred.Load(), l.away.Load())
 }

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -32,11 +32,29 @@ type site struct {
 	redisPort string
 	network   *slownet.Proxy // between postern-policyd and Redis
 	table     *table
+	servers   []*tableServer
 	disk      bool // is mounted
 	policyd, milterd,
 	limits *daemon // a postern-policyd that only limits, with a file
-	kills atomic.Int64 // of daemons: odd while one is started again
+	killings atomic.Int64 // of daemons: odd while one is started again
 }
+
+// tableServer is a database or a directory with a table of owners. Its table lists one
+// sender, of the user dave.
+type tableServer struct {
+	name    string // of the product
+	mapType string // of the table, and the local part of the sender
+	text    string // of the table's file
+	server  interface {
+		Pause()
+		Resume()
+		Kill()
+		Start()
+	}
+	answered atomic.Int64 // how often its entry was found
+}
+
+func (t *tableServer) sender() string { return t.mapType + "@home.example" }
 
 // daemon is a daemon that can be started again.
 type daemon struct {
@@ -60,8 +78,8 @@ const owners = "press@home.example alice\n" // beside lines that change
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
 // start starts everything. If a step fails, it stops what it has started.
-func start(ctx context.Context) (s *site, err error) {
-	s = new(site)
+func start(ctx context.Context, servers []*tableServer) (s *site, err error) {
+	s = &site{servers: servers}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -134,9 +152,12 @@ func (s *site) killRedis() {
 func (s *site) startDaemons(ctx context.Context) (err error) {
 	common := []string{"--resolver=" + s.dns.Addr(), "--dns-timeout=500ms"}
 	redis := "redis://" + s.network.Addr
-	if s.policyd, err = s.startDaemon(ctx, "policyd", "postern-policyd", append(common,
-		"--checks=ownership,limit,greylist", "--listen=unix:"+s.path("policy"), "--owners=texthash:"+s.path("owners"),
-		"--owners=socketmap:unix:"+s.path("table")+":more", "--owners-timeout=500ms",
+	tables, err := s.owners()
+	if err != nil {
+		return err
+	}
+	if s.policyd, err = s.startDaemon(ctx, "policyd", "postern-policyd", append(append(common, tables...),
+		"--checks=ownership,limit,greylist", "--listen=unix:"+s.path("policy"), "--owners-timeout=500ms", "--owners-cache-ttl=0",
 		"--greylist-store="+redis, "--greylist-delay=1s", "--greylist-flood=0", "--greylist-flood-network=0", "--greylist-awl-after=0",
 		"--limit-store="+redis, "--limit=login.recipients=1000000/1h")...); err != nil {
 		return err
@@ -148,6 +169,17 @@ func (s *site) startDaemons(ctx context.Context) (err error) {
 	s.milterd, err = s.startDaemon(ctx, "milterd", "postern-milterd", append(common,
 		"--listen-sign=unix:"+s.path("sign"), "--listen-verify=unix:"+s.path("verify"), "--dkim-keys="+s.path("keys"), "--authserv-id=mx.home.example")...)
 	return err
+}
+
+// owners returns the flags of the tables of owners, and writes their files.
+func (s *site) owners() (flags []string, err error) {
+	flags = []string{"--owners=texthash:" + s.path("owners"), "--owners=socketmap:unix:" + s.path("table") + ":more"}
+	for _, one := range s.servers {
+		name := one.mapType + ".cf"
+		err = errors.Join(err, s.write(name, one.text))
+		flags = append(flags, "--owners="+one.mapType+":"+s.path(name))
+	}
+	return flags, err
 }
 
 func (s *site) startDaemon(ctx context.Context, name, program string, args ...string) (*daemon, error) {
