@@ -101,7 +101,7 @@ func Meanings() map[Reason]string {
 		"verdict_kept":               "passed: came back from a host of ours, the first verdict is kept",
 		"too_many_results":           "refused: over 100 fields that only this server may write",
 		"header_too_large":           "refused: the header is larger than the bound",
-		"header_no_room":             "deferred: other messages with headers above 64 KiB use all of the 128 MiB for them",
+		"header_no_room":             "deferred: other messages with headers above 16 KiB use all of the memory for them: 128 MiB, or an eighth of the memory limit",
 		"connection_lost":            "the MTA stalled, or disconnected inside a command",
 	}
 }
