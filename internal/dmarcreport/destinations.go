@@ -67,7 +67,7 @@ func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 			continue
 		case seen[d.Address]:
 			continue
-		case len(seen) >= MaxDestinations:
+		case len(w.Destinations) >= MaxDestinations:
 			w.refuse(uri, fmt.Errorf("only %d addresses get reports", MaxDestinations))
 			continue
 		}

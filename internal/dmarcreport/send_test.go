@@ -691,6 +691,7 @@ func TestFind(t *testing.T) {
 		"twice":                 {`_dmarc.a.example. IN TXT "v=DMARC1; p=none; rua=mailto:x@a.example,mailto:x@a.example"`, "x@a.example", 0},
 		"two tags":              {`_dmarc.a.example. IN TXT "v=DMARC1; p=none; rua=mailto:x@a.example; rua=mailto:y@a.example"`, "", 0},
 		"many":                  {`_dmarc.a.example. IN TXT "v=DMARC1; p=none; rua=mailto:1@a.example,mailto:2@a.example,mailto:3@a.example,mailto:4@a.example,mailto:5@a.example,mailto:6@a.example"`, "1@a.example 2@a.example 3@a.example 4@a.example 5@a.example", 1},
+		"others first, unasked": {`_dmarc.a.example. IN TXT "v=DMARC1; p=none; rua=mailto:1@b.test,mailto:2@b.test,mailto:3@b.test,mailto:4@b.test,mailto:5@b.test,mailto:x@a.example"`, "x@a.example", 5},
 		"another, unasked":      {`_dmarc.a.example. IN TXT "v=DMARC1; p=none; rua=mailto:victim@b.test"`, "", 1},
 		"another, agreed":       {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test!1k\"\na.example._report._dmarc.b.test. IN TXT \"v=DMARC1;\"", "x@b.test!1024", 0},
 		"another, for all":      {"_dmarc.a.example. IN TXT \"v=DMARC1; p=none; rua=mailto:x@b.test\"\n*._report._dmarc.b.test. IN TXT \"v=DMARC1\"", "x@b.test", 0},
