@@ -268,7 +268,7 @@ func (s *shown) addKey(view View, name string, public crypto.PublicKey) {
 			s.all = false
 			s.lacks = fmt.Sprintf("%s is %s at %s", name, published, server.Server)
 		}
-		s.none = s.none && published != dkim.PublishedSame && published != dkim.PublishedTesting
+		s.none = s.none && !slices.ContainsFunc(server.TXT, func(record string) bool { return dkim.Inspect(record, public).Same })
 		s.absent = s.absent && published == dkim.Unpublished
 	}
 }

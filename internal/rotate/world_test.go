@@ -585,6 +585,19 @@ func TestLostRecordBeforeRevocation(t *testing.T) {
 	}
 }
 
+// A record is revoked although a person has left t=y in it.
+func TestRevokedTest(t *testing.T) {
+	w := newWorld(t)
+	fresh := w.newSelector()
+	w.toKeep()
+	w.now = w.now.Add(MinKeep)
+	w.advance()
+	w.primary["old._domainkey."+example] = "v=DKIM1; t=y; k=ed25519; p="
+	w.transfer()
+	w.advance()
+	w.want(Revoked, fresh)
+}
+
 // When part of the old records is revoked already, the old keys cannot sign again.
 func TestLostRecordAmidRevocation(t *testing.T) {
 	w := newWorld(t)
