@@ -47,6 +47,22 @@ func TestRotateSettings(t *testing.T) {
 	}
 }
 
+// oldKey makes a key of example.org that is old enough to be replaced, and returns the
+// folder of all keys.
+func oldKey(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-100 * 24 * time.Hour)
+	if err := os.Chtimes(keys[0].Path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // Mail is signed although records cannot be published or the lease cannot be had. This is
 // logged, recorded once and counted, and no rotation begins. It is over without a restart.
 func TestSigningWithoutRotation(t *testing.T) {
@@ -56,15 +72,7 @@ func TestSigningWithoutRotation(t *testing.T) {
 		{"--dns-command=" + missing},
 		{"--dkim-rotate-lead=redis://127.0.0.1:1/0", "--dkim-rotate-password-file=" + missing},
 	} {
-		dir := t.TempDir()
-		keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
-		if err != nil {
-			t.Fatal(err)
-		}
-		old := time.Now().Add(-100 * 24 * time.Hour)
-		if err := os.Chtimes(keys[0].Path, old, old); err != nil {
-			t.Fatal(err)
-		}
+		dir := oldKey(t)
 		core, logs := observer.New(zap.ErrorLevel)
 		var kept records
 		runtime := service.Runtime{Log: zap.New(core), Metrics: metrics.New(metrics.Options{}), Records: &kept}
@@ -112,15 +120,7 @@ func (r *records) Record(one *record.Record, _ time.Time) {
 // A daemon begins a rotation of keys that are old enough, writes a record of each step,
 // and says once what it cannot do.
 func TestRotationInTheDaemon(t *testing.T) {
-	dir := t.TempDir()
-	keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := time.Now().Add(-100 * 24 * time.Hour)
-	if err := os.Chtimes(keys[0].Path, old, old); err != nil {
-		t.Fatal(err)
-	}
+	dir := oldKey(t)
 	var kept records
 	n := &needs{Runtime: service.NewRuntime(zap.NewNop(), metrics.New(metrics.Options{}))}
 	n.Records = &kept
@@ -163,15 +163,7 @@ func TestRotationInTheDaemon(t *testing.T) {
 // A clock that was set moves the times of a rotation under way. A round that is late does
 // not.
 func TestRotationClockSet(t *testing.T) {
-	dir := t.TempDir()
-	keys, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "example.org", Type: sign.Ed25519})
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := time.Now().Add(-100 * 24 * time.Hour)
-	if err := os.Chtimes(keys[0].Path, old, old); err != nil {
-		t.Fatal(err)
-	}
+	dir := oldKey(t)
 	log, logged := observer.New(zap.ErrorLevel)
 	n := &needs{Runtime: service.NewRuntime(zap.New(log), metrics.New(metrics.Options{}))}
 	n.Records = new(records)
