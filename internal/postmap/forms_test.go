@@ -99,6 +99,7 @@ var dialectForms = map[string][]string{
 		"SELECT HEX('%u') FROM owners WHERE sender = '%s'", "SELECT GROUP_CONCAT(login ORDER BY login) FROM owners WHERE sender = '%s'", "SELECT CONVERT('%s' USING utf8mb4) FROM owners WHERE sender = '%s'",
 		"SELECT `login` FROM `owners` WHERE `sender` = '%s'", "SELECT login FROM owners WHERE sender = '%s' # comment", "SELECT IFNULL(i, 'none') FROM typed WHERE sender = '%s'",
 		"SELECT LPAD('%u', 6, '*') FROM owners WHERE sender = '%s'", "SELECT DATE_ADD('2026-01-01', INTERVAL LENGTH('%u') DAY) FROM owners WHERE sender = '%s'", "SELECT b'1000001' FROM owners WHERE sender = '%s'",
+		"SELECT CAST(login AS BINARY(40)) FROM owners WHERE sender = '%s'", "SELECT CAST(z AS CHAR) FROM numbers WHERE sender = '%s'",
 	},
 	"pgsql": {
 		"SELECT d FROM typed WHERE sender = '%s'", "SELECT t FROM typed WHERE sender = '%s'", "SELECT day FROM typed WHERE sender = '%s'", "SELECT i > 0 FROM typed WHERE sender = '%s'", "SELECT f * 3 FROM typed WHERE sender = '%s'",
@@ -119,6 +120,7 @@ var dialectForms = map[string][]string{
 		"SELECT group_concat(login) FROM owners WHERE sender = '%s'", "SELECT instr('%s', '@') FROM owners WHERE sender = '%s'", "SELECT typeof('%s') FROM owners WHERE sender = '%s'", "SELECT iif('%u' = 'ann', 'yes', login) FROM owners WHERE sender = '%s'", "VALUES ('%s')",
 		"SELECT [login] FROM \"owners\" WHERE `sender` = '%s'", "SELECT login FROM owners WHERE sender IS '%s'", "SELECT hex('%u') FROM owners WHERE sender = '%s'", "SELECT ifnull(i, 'none') FROM typed WHERE sender = '%s'", "SELECT flag FROM flags WHERE sender = '%s'", "SELECT at FROM flags WHERE sender = '%s'",
 		"SELECT CAST(f AS TEXT) FROM typed WHERE sender = '%s'", "SELECT -f FROM typed WHERE sender = '%s'", "SELECT unicode('%u') FROM owners WHERE sender = '%s'", "SELECT login FROM owners WHERE sender = '%s' ORDER BY login LIMIT 2 OFFSET 0", "SELECT 0.1 + 0.2 FROM owners WHERE sender = '%s'",
+		"SELECT login || char(0) || 'x' FROM owners WHERE sender = '%s'",
 	},
 }
 
@@ -161,7 +163,8 @@ func bars(parts string) string { return "(" + strings.ReplaceAll(parts, ", ", " 
 func TestMySQLFormsAgainstPostmap(t *testing.T) {
 	m := backendtest.NewMariaDB(t,
 		"CREATE DATABASE mail CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\nUSE mail;\nCREATE TABLE owners (sender VARCHAR(255), login VARCHAR(255));\n",
-		"INSERT INTO mail.owners VALUES "+strings.ReplaceAll(values(), `\`, `\\`)+";\nCREATE VIEW mail.senders AS SELECT * FROM mail.owners;\nUSE mail;\n"+typedTable+";\n"+strings.Join(typedRows, ";\n")+";\n",
+		"INSERT INTO mail.owners VALUES "+strings.ReplaceAll(values(), `\`, `\\`)+";\nCREATE VIEW mail.senders AS SELECT * FROM mail.owners;\nUSE mail;\n"+typedTable+";\n"+strings.Join(typedRows, ";\n")+";\n"+
+			"CREATE TABLE numbers (sender VARCHAR(200), z INT(5) ZEROFILL);\nINSERT INTO numbers VALUES ('ann@x.example', 42);\n",
 		"CREATE USER postfix@localhost IDENTIFIED BY 'secret';\nGRANT SELECT, EXECUTE ON mail.* TO postfix@localhost;\n")
 	testForms(t, "mysql", "hosts = unix:"+m.Socket+"\nuser = postfix\npassword = secret\ndbname = mail\n", func(parts string) string { return "concat(" + parts + ")" })
 }

@@ -113,7 +113,9 @@ func readSet(rows driver.Rows, columns int, o expected) (found []string, err err
 			if value == nil || o.FirstColumn && i > 0 {
 				continue
 			}
-			found = append(found, text(value))
+			// A value ends at a NUL, as in Postfix. BINARY columns are filled up with them.
+			visible, _, _ := strings.Cut(text(value), "\x00")
+			found = append(found, visible)
 			size += len(found[len(found)-1])
 		}
 		if len(found) > maxValues || size > maxResult {
