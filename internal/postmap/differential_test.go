@@ -99,9 +99,9 @@ ENDIF
 		"alt@q", "dd@q", "nodomain", "longabcd@q", "longab@q", "longac@q", "opt@q", "optx@q", "br]@q", `br\]@q`, `br\@q`, "brx@q", "slash/@q", "abcc@q", "cc@q", "cccc@q",
 		"me+tag@z.org", "me+t-g@z.org", "$@q", "ü@q", "unlisted@q", "@q",
 	}
-	const posix = both + "/^p1/!/z$/ second\n/^b[\\.]@/ back\n/q{,2}w@/ upto\n/^[[]@/ open\n/^x+?y@/ opt\n/^(w|wi)(i?)/ <$1>\n/^s\\ss$/ space\n"
+	const posix = both + "/^p1/!/z$/ second\n/^b[\\.]@/ back\n/q{,2}w@/ upto\n/^[[]@/ open\n/^x+?y@/ opt\n/^(w|wi)(i?)/ <$1>\n/^s\\ss$/ space\n/^t**z@/ stars\n/(^)*gr@/ group\n/^}@/ brace\n/^h{2}{2}@/ twice\n/^v{,}w@/ any\n/^\\^*r@/ hats\n"
 	const pcre = both + "/^d\\d+@/ digits\n/^ x y # c/x extended\n/n/A anchored\n/^(.*)-(.*)@/U $1|$2\n/^\\Qa.b\\E@/ quoted\n/^(?:g)(h)@/ $1\n/^k$/E end\n/^(?i)LL@/i folded\n"
-	more := []string{"p1x", "p1z", "b.@q", `b\@q`, "qqw@q", "qqqw@q", "[@q", "xxy@q", "y@q", "wii@q", "s s", "d12@q", "d@q", "xy@q", "xn@q", "n@q", "a-b-c@q", "a.b@q", "aXb@q", "gh@q", "k", "ll@q"}
+	more := []string{"p1x", "p1z", "b.@q", `b\@q`, "qqw@q", "qqqw@q", "[@q", "xxy@q", "y@q", "wii@q", "s s", "d12@q", "d@q", "xy@q", "xn@q", "n@q", "a-b-c@q", "a.b@q", "aXb@q", "gh@q", "k", "ll@q", "ttz@q", "z@q", "gr@q", "}@q", "hhhh@q", "hh@q", "vvw@q", "^^r@q", "r@q"}
 	t.Run("regexp", func(t *testing.T) { p.compare(t, "regexp:"+file(t, "rules", posix), append(keys, more...)) })
 	t.Run("pcre", func(t *testing.T) { p.compare(t, "pcre:"+file(t, "rules", pcre), append(keys, more...)) })
 }

@@ -2,15 +2,22 @@ package postmap
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
 // translatePOSIX translates a POSIX extended expression, with glibc's additions that
 // Postfix's users know, to Go's syntax. Groups, anchors, alternation and repetition
-// are the same in both; escapes, bracket expressions and the bound {,n} are not.
+// are the same in both; escapes, bracket expressions and the bound {,n} are not. What
+// glibc refuses is an error, because Postfix skips such a rule.
 func translatePOSIX(pattern string) (string, error) {
 	var b strings.Builder
+	repeatable := false // the part before can be repeated
 	for i := 0; i < len(pattern); {
+		if !repeatable && strings.IndexByte("*+?{", pattern[i]) >= 0 {
+			return "", &problem{fmt.Sprintf("nothing that %q could repeat is before it", pattern[i]), fmt.Sprintf(`write \%c for the character`, pattern[i])}
+		}
+		repeatable = strings.IndexByte("(|^$", pattern[i]) < 0
 		part, end, err := posixPart(pattern, i)
 		if err != nil {
 			return "", err
@@ -21,6 +28,9 @@ func translatePOSIX(pattern string) (string, error) {
 	return b.String(), nil
 }
 
+// posixBound is a bound with its braces. The first number may be missing.
+var posixBound = regexp.MustCompile(`^\{([0-9]+|[0-9]*,[0-9]*)\}`)
+
 // posixPart translates the part that begins at i, and returns where the next begins.
 func posixPart(pattern string, i int) (part string, end int, err error) {
 	switch {
@@ -29,6 +39,8 @@ func posixPart(pattern string, i int) (part string, end int, err error) {
 		return part, i + 2, err
 	case pattern[i] == '[':
 		return posixBracket(pattern, i)
+	case pattern[i] == '{' && !posixBound.MatchString(pattern[i:]):
+		return "", 0, &problem{`"{" begins no bound such as {2} or {1,3}`, `write \{ for a brace`}
 	case strings.HasPrefix(pattern[i:], "{,"):
 		return "{0,", i + 2, nil
 	case strings.HasPrefix(pattern[i:], "(?"):
