@@ -140,6 +140,9 @@ func TestAliasesAgainstPostmap(t *testing.T) {
 			p.compare(t, "hash:"+path, keys)
 		})
 	}
+	t.Run("texthash is no aliases(5) text", func(t *testing.T) {
+		p.compare(t, "texthash:"+file(t, "aliases", "postmaster:    root\nRoot: bob\n"), append(keys, "root:"))
+	})
 }
 
 // TestRefusedLikePostmap holds that no name is opened that Postfix refuses.

@@ -69,6 +69,7 @@ func openTextFile(path string, o textOptions) (*textTable, error) {
 	if err := l.reserve(file); err != nil {
 		return nil, err
 	}
+	l.aliases = l.aliases && compiledFiles(o.Type, path) != nil // postalias(1) makes no texthash:
 	lines, err := file.Lines()
 	if err != nil {
 		return nil, err
