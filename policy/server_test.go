@@ -251,6 +251,24 @@ func TestServeNullSenderRecord(t *testing.T) {
 	}
 }
 
+// A request that no check can judge passes, but its record is a warning.
+func TestServeUnknownState(t *testing.T) {
+	b := newBench(always(Verdict{Reason: record.NotApplicable}, nil))
+	client, ended := b.dial(t)
+	for _, state := range []string{"", "protocol_state=rcpt\n", "protocol_state=FUTURE\n", "protocol_state=CONNECT\n"} {
+		if got := ask(t, client, "request=smtpd_access_policy\n"+state+"sasl_username=bob\n\n"); got != "action=DUNNO" {
+			t.Errorf("%q: %q", state, got)
+		}
+	}
+	client.Close()
+	<-ended
+	for i, want := range []string{"unknown_protocol_state warn", "unknown_protocol_state warn", "unknown_protocol_state warn", "not_applicable info"} {
+		if rec := b.records(t)[i]; fmt.Sprint(rec["reason"], " ", rec["level"]) != want {
+			t.Errorf("%d: %v, want %s", i, rec, want)
+		}
+	}
+}
+
 func TestServeError(t *testing.T) {
 	b := newBench(always(Verdict{}, errors.New("password rejected by db.internal")))
 	client, ended := b.dial(t)

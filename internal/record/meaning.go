@@ -8,6 +8,7 @@ func Meanings() map[Reason]string {
 		"not_applicable":             "the check does not apply in this protocol state",
 		"no_checks":                  "no check applies to this hook",
 		"unknown_policy_context":     "the hook names a check that does not run: the others that it names are asked; if they have no objection, the answer is DUNNO, but deferred when the unknown word is ownership or looks like it. The record is a warning, check is policy_context, one line of the log has the fix, and /readyz fails until the next reload",
+		"unknown_protocol_state":     "the request has no protocol_state, or one that is not known, so no check applies: the answer is DUNNO, and the record is a warning. A newer Postfix asks, or another program",
 		"check_failed":               "a check could not decide, see error; in milterd this is a bug of Postern, and --on-error decides",
 		"deadline_spent":             "a check could not decide in its time",
 		"bad_request":                "the peer broke the protocol: the connection was closed without an answer",

@@ -15,6 +15,7 @@ const (
 	DeadlineSpent Reason = "deadline_spent" // a check could not decide in its time
 	NoChecks      Reason = "no_checks"      // no check applies to this hook
 	UnknownHook   Reason = "unknown_policy_context"
+	UnknownState  Reason = "unknown_protocol_state"
 	BadRequest    Reason = "bad_request" // the request broke the protocol; the connection was closed
 	Panicked      Reason = "panicked"    // a defect of ours; the connection was closed
 )
@@ -169,7 +170,7 @@ type use struct {
 // no check.
 func vocabulary() map[string][]use {
 	return map[string][]use{
-		"":               slices.Concat(with(pass, NotApplicable, NoChecks), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
+		"":               slices.Concat(with(pass, NotApplicable, NoChecks, UnknownState), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
 		"policy_context": {{UnknownHook, unanswered()}},
 		"ownership": slices.Concat(noAnswer(OwnerLookupFailed), with(none, OwnerUnauthenticated),
 			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
