@@ -16,30 +16,34 @@ type purge struct {
 	resting bool
 }
 
-// purgeStep checks the next rows and removes those that have expired. It reports no
-// failure: the next write uses the same disk, and reports it.
-func (s *Store) purgeStep(f *sqlitefile.File) {
+// purgeStep checks the next rows and removes those that have expired.
+func (s *Store) purgeStep(f *sqlitefile.File) error {
 	limits := s.limits.Load()
 	now := s.now()
 	if limits == nil || s.purge.resting && now.Sub(s.purge.started) < purgePause {
-		return
+		return nil
 	}
 	if s.purge.after == 0 {
 		s.purge.started, s.purge.resting = now, false
 	}
+	return s.purgeRows(f, greylist.At(now), *limits)
+}
+
+func (s *Store) purgeRows(f *sqlitefile.File, now greylist.Stamp, l greylist.Limits) error {
 	rows, err := page(s.life(), s.after, s.purge.after, purgeRows)
-	if err != nil {
-		return
+	if err == nil {
+		err = s.expire(f, rows, now, l)
 	}
-	if err := s.expire(f, rows, greylist.At(now), *limits); err != nil {
-		return
-	}
-	if len(rows) == purgeRows {
+	switch {
+	case err != nil:
+		return err
+	case len(rows) == purgeRows:
 		s.purge.after = rows[len(rows)-1].RowID
-		return
+	default:
+		s.purge.after, s.purge.resting = 0, true
+		s.memory.Purge(now, l)
 	}
-	s.purge.after, s.purge.resting = 0, true
-	s.memory.Purge(greylist.At(now), *limits)
+	return nil
 }
 
 // expire deletes rows that have expired by the times in the file. If memory has a

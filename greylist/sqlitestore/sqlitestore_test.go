@@ -623,6 +623,49 @@ func TestPurge(t *testing.T) {
 	})
 }
 
+// TestPurgeFindsDamage damages rows that only the purge reads.
+func TestPurgeFindsDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "greylist.db")
+	synctest.Test(t, func(t *testing.T) {
+		const n = 12_000
+		long := strings.Repeat("long.", 50) // so that SQLite does not keep all pages in memory
+		s := open(t, sqlitestore.Options{Path: path})
+		for i := range n {
+			k := greylist.NewKey("", "", "192.0.2.0/24", fmt.Sprint(long, i, "x@example.org"), "bob@example.net")
+			if _, err := s.Seen(t.Context(), k, time.Now(), limits()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeStore(t, s)
+		var e events
+		s = open(t, sqlitestore.Options{Path: path, Report: e.report})
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() // only now, because it ends SQLite's locks
+		const damaged = 8 * 4096
+		_, err = f.WriteAt([]byte(strings.Repeat("\xff", damaged)), info.Size()-damaged)
+		if err := errors.Join(err, os.Chtimes(path, time.Time{}, info.ModTime())); err != nil {
+			t.Fatal(err)
+		}
+		s.SetLimits(limits())
+		time.Sleep(time.Minute)
+		if kinds := e.kinds(); len(kinds) != 1 || kinds[0] != sqlitefile.SetAside {
+			t.Errorf("events: %+v", e.all)
+		}
+		total := 0
+		if err := s.Walk(t.Context(), func(greylist.Entry) error { total++; return nil }); err != nil || total != n {
+			t.Errorf("%d entries in the new file, want %d: %v", total, n, err)
+		}
+		closeStore(t, s)
+	})
+}
+
 // BenchmarkSeen is one sighting in a store of a million.
 func BenchmarkSeen(b *testing.B) {
 	s := open(b, sqlitestore.Options{})

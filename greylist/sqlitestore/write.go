@@ -109,7 +109,7 @@ func (w writer) Lost() { w.memory.Rewrite() }
 func (w writer) Pending() int { return w.memory.Pending() }
 
 // Idle implements sqlitefile.Memory.
-func (w writer) Idle(f *sqlitefile.File) { w.purgeStep(f) }
+func (w writer) Idle(f *sqlitefile.File) error { return w.purgeStep(f) }
 
 // Turn implements sqlitefile.Memory. It visits all shards of memory once. What had
 // changed when it began is stored when it ends.

@@ -199,21 +199,20 @@ func (w writer) current(tx *sql.Tx, b *dmarcreport.Batch, day *dayCount) (id int
 	return r.LastInsertId()
 }
 
-// Idle implements sqlitefile.Memory. It executes purges in steps. An error is ignored,
-// because the next write will fail in the same way and report it.
-func (w writer) Idle(f *sqlitefile.File) {
+// Idle implements sqlitefile.Memory. It executes purges in steps.
+func (w writer) Idle(f *sqlitefile.File) error {
 	w.mu.Lock()
 	before := w.purging
 	w.mu.Unlock()
 	if before == 0 {
-		return
+		return nil
 	}
 	gone, err := changes(f.Writer.Exec("DELETE FROM rows WHERE (report, row) IN (SELECT report, row FROM rows WHERE report IN (SELECT id FROM reports WHERE day < ?) LIMIT ?)", before, purgeRows))
 	if err != nil || gone == purgeRows {
-		return
+		return err
 	}
 	if _, err := f.Writer.Exec("DELETE FROM late WHERE report IN (SELECT id FROM reports WHERE day < ?1); DELETE FROM reports WHERE day < ?1", before); err != nil {
-		return
+		return err
 	}
 	maps.DeleteFunc(w.days, func(day dmarcreport.Day, _ dayCount) bool { return day < before })
 	w.mu.Lock()
@@ -221,4 +220,5 @@ func (w writer) Idle(f *sqlitefile.File) {
 	if w.purging == before {
 		w.purging = 0
 	}
+	return nil
 }

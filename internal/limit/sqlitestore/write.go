@@ -155,7 +155,10 @@ func (w *writer) Lost() {
 func (w *writer) Pending() int { return w.memory.Pending() }
 
 // Idle implements sqlitefile.Memory.
-func (w *writer) Idle(*sqlitefile.File) { w.memory.Purge(w.now(), purgeLooks) }
+func (w *writer) Idle(*sqlitefile.File) error {
+	w.memory.Purge(w.now(), purgeLooks)
+	return nil
+}
 
 // Turn implements sqlitefile.Memory. It writes what had changed when it began.
 func (w *writer) Turn(f *sqlitefile.File) error {

@@ -96,7 +96,7 @@ func (n *notes) Turn(f *File) error {
 	return nil
 }
 
-func (*notes) Idle(*File) {}
+func (*notes) Idle(*File) error { return nil }
 
 func (n *notes) Pending() int {
 	n.mu.Lock()

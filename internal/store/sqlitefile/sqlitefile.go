@@ -73,8 +73,9 @@ type Memory interface {
 	Lost()
 	// Turn writes what has changed.
 	Turn(f *File) error
-	// Idle is called between two writes, for small work on the file.
-	Idle(f *File)
+	// Idle is called between two writes, for small work on the file. Of its errors only
+	// that of a corrupt file counts, because any other fails the next write, too.
+	Idle(f *File) error
 	// Pending returns how many changes have not been written.
 	Pending() int
 }

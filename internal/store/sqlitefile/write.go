@@ -28,10 +28,14 @@ func (k *Keeper) tick() {
 	if k.failing && k.options.Now().Before(k.retryAt) {
 		return
 	}
-	if k.flush() == nil {
-		k.memory.Idle(k.file)
-		k.file.seen = look(k.file.path)
+	if k.flush() != nil {
+		return
 	}
+	if err := k.memory.Idle(k.file); isCorrupt(err) {
+		_ = k.settle(k.restart(err))
+		return
+	}
+	k.file.seen = look(k.file.path)
 }
 
 // flush writes all changes. It uses a new file if something has happened to the one
