@@ -230,6 +230,17 @@ func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
 	return j.step(Handed, detail)
 }
 
+// stuck returns an error if the servers have not shown an action of the publisher for too
+// long: it may report success and change nothing, or a server may not get the zone. A person
+// is reminded instead.
+func (j *job) stuck(action Action, keys []KeyRef) error {
+	if j.Publisher == nil || j.Now().Sub(j.state.Since) < stuckAfter {
+		return nil
+	}
+	return fmt.Errorf("%s %s: handed over, and not every name server shows it since %s: look at what the publisher does, and at the transfer of the zone",
+		action, names(keys), j.state.Since.UTC().Format(time.DateOnly))
+}
+
 // shown is what all servers together show for keys.
 type shown struct {
 	all    bool          // every server shows the record of every key

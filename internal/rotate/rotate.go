@@ -43,6 +43,9 @@ const (
 	// publisher again. againByHand is how often a person is reminded.
 	again       = time.Hour
 	againByHand = 24 * time.Hour
+	// stuckAfter is how long servers may take to show what the publisher has changed. Then
+	// it is a problem that someone has to look at.
+	stuckAfter = 48 * time.Hour
 
 	// maxOutgoing leaves room for as many new keys in a folder (sign.MaxKeysPerDomain).
 	maxOutgoing = 4

@@ -38,7 +38,7 @@ func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
 			j.state.Seen = time.Time{}
 			return Publish, look, j.folder.save(j.state)
 		}
-		return Publish, look, nil
+		return Publish, look, j.stuck(DoPublish, j.state.Incoming)
 	}
 	if j.state.Seen.IsZero() || now.Before(j.state.Seen) {
 		j.state.Seen = now
@@ -132,7 +132,7 @@ func (j *job) revoke(ctx context.Context) (Phase, time.Duration, error) {
 		return "", 0, err
 	}
 	if !sees.none {
-		return Revoke, look, nil
+		return Revoke, look, j.stuck(DoRevoke, j.state.Outgoing)
 	}
 	if err := j.folder.deleteHidden(j.state.Outgoing); err != nil {
 		return "", 0, err
@@ -175,7 +175,7 @@ func (j *job) removeOld(ctx context.Context) (Phase, time.Duration, error) {
 		return "", 0, err
 	}
 	if !sees.absent {
-		return Remove, look, nil
+		return Remove, look, j.stuck(DoRemove, j.state.Outgoing)
 	}
 	return Done, 0, j.step(Finished, names(j.state.Incoming)+" sign")
 }

@@ -672,6 +672,38 @@ func TestProblemsAreSaidOnce(t *testing.T) {
 	}
 }
 
+// A publisher that reports success and changes nothing becomes a problem, which is over
+// when the servers show the record.
+func TestPublisherWithoutEffect(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.advance()
+	w.now = w.now.Add(stuckAfter - time.Second)
+	w.advance()
+	w.now = w.now.Add(time.Second)
+	for range 2 {
+		if _, err := w.rotator().Advance(t.Context(), example); err == nil || !strings.Contains(err.Error(), "publish "+w.newSelector()[:8]) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if got := strings.Count(w.stepNames(), "failed"); got != 1 {
+		t.Errorf("steps %q", w.stepNames())
+	}
+	w.want(Publish, "old")
+	w.transfer()
+	w.advance()
+	if s, err := w.rotator().State(example); err != nil || s.Problem != "" {
+		t.Errorf("problem %+v, %v", s, err)
+	}
+	w.byHand = true
+	w.transferTo(0)
+	delete(w.servers[1], w.newSelector()+"._domainkey."+example)
+	w.now = w.now.Add(stuckAfter)
+	for range 2 { // a person may take longer
+		w.advance()
+	}
+}
+
 func TestDue(t *testing.T) {
 	w := newWorld(t)
 	every := 90 * 24 * time.Hour
