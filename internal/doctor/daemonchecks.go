@@ -125,7 +125,11 @@ func (d *Daemon) problem(line string) Finding {
 	if d.Identity != nil && d.Identity.UID != 0 {
 		who = " (as user " + d.Identity.Name + ")"
 	}
-	text, fix := splitFix(strings.TrimSpace(line), "correct this setting; "+d.Name+" --check-config looks again")
+	otherwise := "correct this setting; " + d.Name + " --check-config looks again"
+	if strings.Contains(line, " cannot answer: ") {
+		otherwise = "start that server, or correct how the table names it; " + d.Name + " --check-config --online looks again"
+	}
+	text, fix := splitFix(strings.TrimSpace(line), otherwise)
 	return failf(fix, "%s%s: %s", d.Name, who, text)
 }
 

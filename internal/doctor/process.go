@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -80,6 +81,9 @@ func processIdentity(pid int) (daemon.Identity, error) {
 		return id, fmt.Errorf("no user in %s", procPath(pid, "status"))
 	}
 	id.Name = strconv.Itoa(id.UID)
+	if account, err := user.LookupId(id.Name); err == nil {
+		id.Name = account.Username
+	}
 	return id, nil
 }
 

@@ -71,6 +71,11 @@ func (a *Applier) Apply(ctx context.Context, p *Plan) error {
 func (a *Applier) managed() bool { return a.Services && systemdRuns() }
 
 func (a *Applier) apply(ctx context.Context, p *Plan) error {
+	if len(p.Changes) > 0 {
+		if err := runCheck(ctx, p.Postfix.Dir); err != nil {
+			return fmt.Errorf("Postfix finds a mistake in its settings before anything is changed: %w", err)
+		}
+	}
 	j, err := a.prepare(ctx, p)
 	if err != nil {
 		return err
@@ -357,10 +362,19 @@ func (a *Applier) bringIn(ctx context.Context, i Import) {
 	a.Say("%s: %s", i.Program, said)
 }
 
+// runCheck has Postfix check its files. It prints what is wrong on a terminal only.
+func runCheck(ctx context.Context, dir string) error {
+	_, _, err := postconf.Run(ctx, "postfix", "-c", dir, "check")
+	if err != nil {
+		return fmt.Errorf("%w; Postfix's log has the reason, and so has postfix -c %s check on a terminal", err, dir)
+	}
+	return nil
+}
+
 // checkPostfix has Postfix check its files, and returns an error if there are new
 // warnings.
 func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
-	if _, _, err := postconf.Run(ctx, "postfix", "-c", before.Dir, "check"); err != nil {
+	if err := runCheck(ctx, before.Dir); err != nil {
 		return err
 	}
 	now, err := ReadPostfix(ctx, before.Dir)

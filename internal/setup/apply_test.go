@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -395,6 +396,9 @@ func TestRollBack(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "unknown key no-such-key"},
+		{"Postfix has a mistake already", func(t *testing.T, s *site) {
+			s.edit(t, "main.cf", "alias_maps =\n", "alias_maps =\ndaemon_directory = /nonexistent\n")
+		}, "before anything is changed"},
 		{"Postfix does not accept it", func(t *testing.T, s *site) {
 			s.step = func(name string) {
 				if name == "postfix check" { // as if someone had broken the file meanwhile
@@ -534,6 +538,47 @@ func TestUndoAfterChanges(t *testing.T) {
 		if text, err := os.ReadFile(filepath.Join(s.ConfigDirectory, name)); err != nil || strings.Contains(string(text), "postern_") {
 			t.Errorf("%s: %v\n%s", name, err, text)
 		}
+	}
+}
+
+// A mistake that others have made since keeps no one from going back.
+func TestUndoOfBrokenPostfix(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.edit(t, "main.cf", "alias_maps =\n", "alias_maps =\ninet_interfaces = 203.0.113.99\n")
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(s.ConfigDirectory, "main.cf"))
+	if err != nil || strings.Contains(string(text), s.Policy) || !strings.Contains(string(text), "203.0.113.99") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// Options of master.cf may have white space in their values, which postconf does not write.
+func TestUndoRestoresSpacesAfterChanges(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const spaced = "check_sender_access inline:{a@example.org=OK}, check_policy_service { inet:127.0.0.1:10099, timeout=10s }, permit"
+	s.edit(t, "master.cf", "$mua_sender_restrictions", spaced)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.edit(t, "master.cf", "-o smtpd_sasl_auth_enable=yes", "-o smtpd_sasl_auth_enable=yes\n    -o smtpd_tls_auth_only=yes")
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now, err := ReadPostfix(t.Context(), s.ConfigDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	submission := now.services[slices.IndexFunc(now.services, func(s *Service) bool { return s.Name == "submission" })]
+	want := map[string]string{"smtpd_sasl_auth_enable": "yes", "smtpd_tls_auth_only": "yes", "smtpd_sender_restrictions": spaced}
+	if !maps.Equal(submission.overrides, want) {
+		t.Errorf("submission has %q, want %q", submission.overrides, want)
 	}
 }
 

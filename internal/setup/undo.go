@@ -59,14 +59,14 @@ func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 		return err
 	}
 	postfix, own := partition(files)
-	before, _ := ReadPostfix(ctx, j.Postfix) // an error is ignored: others may have broken the file
+	worked := runCheck(ctx, j.Postfix) == nil // if not, others may have broken a file
 	for _, f := range slices.Backward(postfix) {
 		a.at("restore " + f.Path)
 		if err := f.put(f.text); err != nil {
 			return err
 		}
 	}
-	if err := a.checkUndone(ctx, j, before, postfix); err != nil {
+	if err := checkUndone(ctx, j, worked, postfix); err != nil {
 		return err
 	}
 	a.at("reload")
@@ -126,13 +126,13 @@ func partition(files []undone) (postfix, own []undone) {
 	return postfix, own
 }
 
-// checkUndone has Postfix check its files. If the check fails, they are put back as
-// they were found.
-func (a *Applier) checkUndone(ctx context.Context, j *journal, before *Postfix, files []undone) error {
-	if before == nil {
+// checkUndone has Postfix check its files. If the check fails, and did not before, they
+// are put back as they were found.
+func checkUndone(ctx context.Context, j *journal, worked bool, files []undone) error {
+	if !worked {
 		return nil
 	}
-	_, _, err := postconf.Run(ctx, "postfix", "-c", j.Postfix, "check")
+	err := runCheck(ctx, j.Postfix)
 	if err == nil {
 		return nil
 	}
@@ -274,11 +274,33 @@ func (a *Applier) mergeOne(ctx context.Context, dir string, now *Postfix, c Chan
 		_, _, err := postconf.Run(ctx, "postconf", "-c", dir, unset, target)
 		return err
 	}
-	if c.Service != "" {
-		back = strings.Join(postconf.Split(back), ",")
+	if c.Service == "" {
+		_, _, err := postconf.Run(ctx, "postconf", "-c", dir, set, target+"="+back)
+		return err
 	}
-	_, _, err := postconf.Run(ctx, "postconf", "-c", dir, set, target+"="+back)
-	return err
+	if joined := strings.Join(postconf.Split(back), ","); !strings.ContainsAny(joined, " \t{") {
+		_, _, err := postconf.Run(ctx, "postconf", "-c", dir, set, target+"="+joined)
+		return err
+	}
+	return setSpaced(ctx, dir, target, back)
+}
+
+// setSpaced sets a parameter of a service to a value with white space in it, which
+// postconf(1) refuses to write into master.cf. It writes a word in its place, whose
+// option is then spelled with braces.
+func setSpaced(ctx context.Context, dir, target, value string) error {
+	const word = ourNames + "value_to_restore"
+	if _, _, err := postconf.Run(ctx, "postconf", "-c", dir, "-P", target+"="+word); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "master.cf")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	name := target[strings.LastIndexByte(target, '/')+1:]
+	restored := strings.Replace(string(text), name+"="+word, "{ "+name+" = "+value+" }", 1)
+	return errors.Join(os.WriteFile(file, []byte(restored), 0o600), postconf.Settle(dir))
 }
 
 // withoutSettings returns a file of settings that others have changed since, without
