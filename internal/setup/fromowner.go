@@ -37,7 +37,7 @@ func (p *planner) fromSettings() error {
 	case mode == nil:
 		p.planFrom(policyd)
 	}
-	p.milterdPaths = append(p.milterdPaths, p.paths...)
+	p.milterdPaths = slices.Concat(p.milterdPaths, p.paths, ownedFiles(own))
 	return nil
 }
 

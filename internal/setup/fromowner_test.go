@@ -136,6 +136,22 @@ func TestFromOwnershipTablesAreReadable(t *testing.T) {
 	}
 }
 
+// So are those that the administrator has named in policyd's own settings.
+func TestOwnTablesAreReadable(t *testing.T) {
+	postfixtest.Require(t)
+	root, files := t.TempDir(), fromFiles()
+	files["/etc/postern/policyd.toml"] = "owners = [\"hash:ROOT/etc/postfix/own\"]\nowner-aliases = []\n"
+	files["/etc/postfix/own"] = "a@example.org a\n"
+	write(t, root, files)
+	giveTo(t, filepath.Join(root, "etc/postfix/own"), "mail")
+	for _, daemon := range []string{"policyd", "milterd"} {
+		if text := planned(t, root, "postern-"+daemon+".service.d/setup.conf"); !strings.Contains(text, "\nSupplementaryGroups=mail\n") {
+			t.Errorf("%s: %q", daemon, text)
+		}
+		_ = os.RemoveAll(filepath.Join(root, "etc/systemd"))
+	}
+}
+
 // Without a key nothing is signed: setup says so, and only then.
 func TestMissingKey(t *testing.T) {
 	postfixtest.Require(t)

@@ -157,8 +157,6 @@ func (p *planner) tables(setting string, all []string) {
 				p.tableMissing = true
 				continue
 			}
-			p.paths = append(p.paths, name)
-			p.paths = append(p.paths, databaseOf(kind, name)...)
 		case !withoutFile(kind, name):
 			p.cannot("table %s: it is not named by the path of a file; write its settings into a file, and name that in Postfix and in %s (%s:/etc/postfix/…)", table, setting, kind)
 			p.tableMissing = true
@@ -166,6 +164,17 @@ func (p *planner) tables(setting string, all []string) {
 		}
 		p.policyd.addValues(setting, table)
 	}
+}
+
+// ownedFiles returns the files of the tables of owners in a file of settings.
+func ownedFiles(d *config.Document) []string {
+	var all []string
+	for _, table := range slices.Concat(d.Values("owners"), d.Values("owner-aliases")) {
+		if kind, name, _ := postmap.SplitSpec(table); strings.HasPrefix(name, "/") {
+			all = append(append(all, name), databaseOf(kind, name)...)
+		}
+	}
+	return all
 }
 
 // withoutFile reports whether a table that is not named by a path has no file. The
@@ -313,6 +322,11 @@ func (p *planner) files() error {
 		if err := p.settingsFile(Policyd, p.Policyd, &p.policyd); err != nil {
 			return err
 		}
+		policyd, err := p.document(p.Policyd.Config)
+		if err != nil {
+			return err
+		}
+		p.paths = append(p.paths, ownedFiles(policyd)...)
 	}
 	if p.attaches(Milterd) {
 		if err := p.fromSettings(); err != nil {
