@@ -8,8 +8,8 @@
 //
 // What differs from Postfix:
 //   - protocol version 3 is always used, whatever "version" is (RFC 3494);
-//   - a group that contains itself is read once, where Postfix fails when
-//     recursion_limit is reached.
+//   - an entry that is reached twice is read once, so its values are not repeated; for
+//     a group that contains itself, Postfix fails when recursion_limit is reached.
 //
 // Not supported, and an error when the file is read: SASL binds other than EXTERNAL,
 // chase_referrals, tls_cipher_suite.
