@@ -44,6 +44,8 @@ func (f *fake) load([]byte) (native, error) {
 	return fakeKey(f.key), nil
 }
 
+func (f *fake) close() error { return nil }
+
 type fakeKey func(digest []byte, size int) ([]byte, error)
 
 func (k fakeKey) sign(digest []byte, size int) ([]byte, error) { return k(digest, size) }
@@ -195,6 +197,7 @@ func TestNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer e.Close()
 		want := Go
 		if builtIn && name != Go {
 			want = OpenSSL
@@ -222,6 +225,7 @@ func BenchmarkSign(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
+		defer e.Close()
 		s, digest := e.Signer(key), digestOf("x")
 		b.Run(e.Name(), func(b *testing.B) {
 			for b.Loop() {

@@ -23,6 +23,11 @@ func newOpenSSL(t *testing.T) (*Engine, libcrypto) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return e, e.lib.(libcrypto)
 }
 
