@@ -30,8 +30,7 @@ type packageLife struct {
 
 // packageTables is a table of Postfix that only its group may read, as those with a
 // password are. The unit of postern-policyd has that group, its user has not.
-const packageTables = `
-printf 'all@example.org alice@example.org, bob@example.org\n' >/etc/postfix/virtual
+const packageTables = `printf 'all@example.org alice@example.org, bob@example.org\n' >/etc/postfix/virtual
 chown root:postfix /etc/postfix/virtual && chmod 0640 /etc/postfix/virtual
 postconf -e 'virtual_alias_maps = texthash:/etc/postfix/virtual'
 `

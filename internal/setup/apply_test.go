@@ -514,6 +514,13 @@ func TestUndoAfterChanges(t *testing.T) {
 	}
 	s.edit(t, "main.cf", "compatibility_level=3.6\n", "compatibility_level=3.6\n# mine\nmessage_size_limit = 1000000\n")
 	s.edit(t, "main.cf", "smtpd_recipient_restrictions = permit_mynetworks", "smtpd_recipient_restrictions = reject_invalid_helo_hostname, permit_mynetworks")
+	settings, err := os.ReadFile(s.Policyd.Config)
+	if err == nil {
+		err = os.WriteFile(s.Policyd.Config, append(settings, "dns-timeout = \"3s\"\n"...), 0o640)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.edit(t, "master.cf", "cleanup   unix", "relay unix - - y - - smtp\ncleanup   unix")
 	s.edit(t, "master.cf", "-o smtpd_sasl_auth_enable=yes", "-o smtpd_sasl_auth_enable=yes\n    -o smtpd_tls_auth_only=yes")
 	if err := s.Undo(t.Context()); err != nil {
@@ -538,6 +545,9 @@ func TestUndoAfterChanges(t *testing.T) {
 		if text, err := os.ReadFile(filepath.Join(s.ConfigDirectory, name)); err != nil || strings.Contains(string(text), "postern_") {
 			t.Errorf("%s: %v\n%s", name, err, text)
 		}
+	}
+	if text, err := os.ReadFile(s.Policyd.Config); err != nil || strings.Contains(string(text), "postern setup") || !strings.HasSuffix(string(text), "\ndns-timeout = \"3s\"\n") {
+		t.Errorf("%v\n%s", err, text)
 	}
 }
 

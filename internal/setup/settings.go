@@ -377,11 +377,14 @@ func (p *planner) settingsFile(name string, d Daemon, s *settings) error {
 		return nil
 	}
 	p.plan.Files = append(p.plan.Files, File{
-		Path: d.Config, Mode: 0o644, Text: before.Edit(unset, set, "Set by postern setup."),
+		Path: d.Config, Mode: 0o644, Text: before.Edit(unset, set, setComment),
 		Settings: name, Set: set, Unset: unset,
 	})
 	return nil
 }
+
+// setComment is the comment above the settings that are added to a file.
+const setComment = "Set by postern setup."
 
 // mayReplace reports whether a line is written into a file. Settings of the
 // administrator are kept.

@@ -338,7 +338,11 @@ func withoutSettings(w *written, now content) (content, error) {
 			set = append(set, config.Line{Name: name, Text: before.Get(name)})
 		}
 	}
-	now.Text, now.Modified = current.Edit(remove, set, "As it was before postern setup."), time.Time{}
+	text := string(current.Edit(remove, set, "As it was before postern setup."))
+	if above := "\n# " + setComment + "\n"; !strings.Contains(string(w.Before.Text), above) {
+		text = strings.ReplaceAll(text, above, "") // what is still below it is not ours
+	}
+	now.Text, now.Modified = []byte(text), time.Time{}
 	return now, nil
 }
 
