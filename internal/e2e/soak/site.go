@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -231,6 +232,21 @@ func (s *site) write(name, text string) error {
 	return errors.Join(os.WriteFile(beside, []byte(text), 0o600), os.Rename(beside, s.path(name)))
 }
 
+// lastErrors returns the last lines of a daemon's log that are errors.
+func (s *site) lastErrors(name string) string {
+	text, err := os.ReadFile(s.path(name + ".log"))
+	if err != nil {
+		return err.Error()
+	}
+	var last []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, `"level":"error"`) {
+			last = append(last, line)
+		}
+	}
+	return strings.Join(last[max(0, len(last)-10):], "")
+}
+
 // stop ends everything. It returns an error if a daemon has ended by itself or does not
 // exit with 0.
 func (s *site) stop() error {
@@ -240,7 +256,7 @@ func (s *site) stop() error {
 			continue
 		}
 		if stopped := d.Stop(); stopped != nil {
-			err = errors.Join(err, fmt.Errorf("%w\n%s", stopped, d.LogTail()))
+			err = errors.Join(err, fmt.Errorf("%s: %w\n%s%s", d.name, stopped, d.LogTail(), s.lastErrors(d.name)))
 		}
 	}
 	if s.disk {
