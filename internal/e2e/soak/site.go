@@ -158,7 +158,7 @@ func (s *site) startDaemons(ctx context.Context) (err error) {
 		return err
 	}
 	if s.policyd, err = s.startDaemon(ctx, "policyd", "postern-policyd", append(append(common, tables...),
-		"--checks=ownership,limit,greylist", "--listen=unix:"+s.path("policy"), "--owners-timeout=500ms", "--owners-cache-ttl=0",
+		"--checks=ownership,limit,greylist", "--listen=unix:"+s.path("policy"), "--owners-timeout=500ms", "--owners-cache-ttl=0", "--owners-cache-size=1000",
 		"--greylist-store="+redis, "--greylist-delay=1s", "--greylist-flood=0", "--greylist-flood-network=0", "--greylist-awl-after=0",
 		"--limit-store="+redis, "--limit=login.recipients=1000000/1h")...); err != nil {
 		return err
