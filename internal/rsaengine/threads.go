@@ -121,8 +121,7 @@ import (
 
 // threads sign. Each stays inside C and takes jobs from a queue. If goroutines called
 // OpenSSL themselves, the scheduler would give their processor to another thread after
-// 20 µs of each signature and take it back at the end, and look for such calls all the
-// time: this costs an eighth of the CPU time of a signed mail.
+// 20 µs of each signature, and look for such calls all the time.
 type threads struct {
 	queue   *C.postern_queue
 	wake    *os.File // see postern_queue
