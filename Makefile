@@ -83,8 +83,9 @@ faults: go setup ## what happens when something fails: each promise of deploy/FA
 
 SOAK ?= 30m
 
+# With CI set, a test that cannot run fails.
 soak: go setup ## both daemons under load and random faults for SOAK (30m)
-	@$(GO) test -count=1 -v -timeout 0 ./internal/e2e/soak -for $(SOAK) -seed $$(date +%s)
+	@CI=1 $(GO) test -count=1 -v -timeout 0 ./internal/e2e/soak -for $(SOAK) -seed $$(date +%s)
 
 install: ## install what make has built, with units, manual pages and examples, below DESTDIR and PREFIX
 	@[ -d bin/share/man ] || { echo 'make install: nothing is built; run "make" first' >&2; exit 1; }
