@@ -16,6 +16,7 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/manual/manualtest"
 	"github.com/postern-mail/postern/internal/metrics"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/milter/sign"
@@ -37,8 +38,9 @@ func TestMetricsOfHostileMail(t *testing.T) {
 		"--dmarc-quarantine=hold", "--queue-directory="+dir, "--authserv-id=mx.example", "--shadow=spf", "--dkim-options-table="+manualtest.Table(t), "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
 	d.traffic = app{}.Start(d.Runtime, d.Current)
 	t.Cleanup(d.Close)
-	d.Metrics.StoreRequests("greylist")   // policyd's
-	d.Metrics.StoreClockSteps("greylist") // likewise
+	d.Metrics.StoreRequests("greylist")                     // policyd's
+	d.Metrics.StoreClockSteps("greylist")                   // likewise
+	d.Metrics.PrepareErrors("greylist", record.CheckFailed) // likewise
 	partOf[*dmarcPart](t, d.now()).held.look(t.Context())
 	send := func(round int) {
 		for _, text := range manualtest.Hostile() {
