@@ -62,7 +62,7 @@ const (
 	// MaxMacroFrame bounds the macros of one stage, and MaxMacros those of all stages
 	// of a connection; they are kept.
 	MaxMacroFrame = 16 << 10
-	MaxMacros     = 32 << 10
+	MaxMacros     = 48 << 10
 	// MaxCommandFrame bounds CONNECT, HELO, MAIL and RCPT. An SMTP command line
 	// that Postfix accepts has 2,048 octets by default.
 	MaxCommandFrame = 8 << 10
