@@ -30,13 +30,10 @@ func (o *signPart) openEngine(n *needs) error {
 		engine, err := rsaengine.New(name, func(err error) {
 			n.Log.Error("OpenSSL cannot make an RSA signature: Go makes it, which takes about three times the CPU time; look at the installed libcrypto (package libssl3) and its openssl.cnf, then restart, or set rsa-engine to go", zap.Error(err))
 		})
-		if err != nil {
-			return service.Opened[*rsaengine.Engine]{}, err
-		}
-		if engine.Name() != rsaengine.Go {
+		if err == nil && engine.Name() != rsaengine.Go {
 			n.Log.Info("RSA signatures are made by OpenSSL", zap.String("version", engine.Version()))
 		}
-		return service.Opened[*rsaengine.Engine]{Value: engine, Close: engine.Close}, nil
+		return service.Opened[*rsaengine.Engine]{Value: engine}, err
 	})
 	if err != nil {
 		return n.set.Errorf(flagRSAEngine, "%q: %w", name, err)

@@ -12,8 +12,8 @@
 //     signs. PKCS#1 v1.5 signatures have no random part, so both engines
 //     return the same signature.
 //   - The first signature of each key is verified by Go before it is used.
-//   - As many threads make signatures inside libcrypto as GOMAXPROCS was at the
-//     start, and the queue in front of them is bounded.
+//   - The number of threads inside libcrypto is never greater than
+//     GOMAXPROCS.
 //   - libcrypto's copy of a key is made for the key's first signature. It is
 //     freed after the garbage collector has found that the signer is not used
 //     any more.
@@ -45,8 +45,8 @@ var ErrNotBuiltIn = errors.New("this program was built without OpenSSL; use auto
 // Engine makes signers of RSA keys. It may be used by several goroutines.
 type Engine struct {
 	name, version string
-	lib           library       // nil if Go signs
-	slots         chan struct{} // of signatures that library makes at once
+	lib           library // nil if Go signs
+	slots         chan struct{}
 	failed        func(error)
 
 	warned    atomic.Bool
@@ -58,9 +58,6 @@ type library interface {
 	// load makes the library's copy of a key. The copy is freed together with the
 	// returned value.
 	load(pkcs1 []byte) (native, error)
-	// close ends the library. It waits for the signatures that have begun. Later ones
-	// fail.
-	close() error
 }
 
 // native is a key inside a library. sign may be called by several goroutines.
@@ -68,36 +65,23 @@ type native interface {
 	sign(digest []byte, size int) ([]byte, error)
 }
 
-// queued is the number of signatures for each thread that may be under way. While one
-// is made, the others wait for the thread, so that it never waits for Go.
-const queued = 8
-
 // New returns the engine with a name. If there is a problem with OpenSSL,
-// failed is called for the first one only. Close must be called.
+// failed is called for the first one only.
 func New(name string, failed func(error)) (*Engine, error) {
-	threads := runtime.GOMAXPROCS(0)
-	e := &Engine{name: Go, failed: failed, slots: make(chan struct{}, queued*threads)}
+	e := &Engine{name: Go, failed: failed, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if name == OpenSSL && !builtIn {
 		return nil, ErrNotBuiltIn
 	}
 	if name == Go || !builtIn {
 		return e, nil
 	}
-	lib, version, err := openLibrary(threads)
+	lib, version, err := openLibrary()
 	if err != nil {
 		e.fellBack(err)
 		return e, nil
 	}
 	e.name, e.version, e.lib = OpenSSL, version, lib
 	return e, nil
-}
-
-// Close ends the engine. Signatures that come later are made by Go.
-func (e *Engine) Close() error {
-	if e.lib == nil {
-		return nil
-	}
-	return e.lib.close()
 }
 
 // Name returns the name of the engine that signs: Go or OpenSSL.

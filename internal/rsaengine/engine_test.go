@@ -44,8 +44,6 @@ func (f *fake) load([]byte) (native, error) {
 	return fakeKey(f.key), nil
 }
 
-func (f *fake) close() error { return nil }
-
 type fakeKey func(digest []byte, size int) ([]byte, error)
 
 func (k fakeKey) sign(digest []byte, size int) ([]byte, error) { return k(digest, size) }
@@ -197,7 +195,6 @@ func TestNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer e.Close()
 		want := Go
 		if builtIn && name != Go {
 			want = OpenSSL
@@ -225,7 +222,6 @@ func BenchmarkSign(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer e.Close()
 		s, digest := e.Signer(key), digestOf("x")
 		b.Run(e.Name(), func(b *testing.B) {
 			for b.Loop() {

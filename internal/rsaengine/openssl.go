@@ -4,14 +4,28 @@ package rsaengine
 
 /*
 #cgo LDFLAGS: -lcrypto
+#cgo noescape postern_sign
+#cgo nocallback postern_sign
+#include <string.h>
 #include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/opensslv.h>
 #include <openssl/rsa.h>
-#include "job.h"
 
 #if OPENSSL_VERSION_MAJOR < 3
 #error "OpenSSL 3 is needed"
 #endif
+
+// OpenSSL keeps errors for each thread: each function fetches its own before Go
+// may go on in another thread.
+static void postern_explain(char *text, size_t size) {
+	unsigned long code = ERR_peek_last_error();
+	const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
+	strncpy(text, reason == NULL ? "unknown error" : reason, size - 1);
+	text[size - 1] = '\0';
+	ERR_clear_error();
+}
 
 static int postern_open(char *text, size_t size) {
 	if (OPENSSL_version_major() < 3) {
@@ -35,38 +49,35 @@ static EVP_PKEY *postern_load(const unsigned char *der, long length, char *text,
 	return key;
 }
 
-static void postern_free_job(postern_job *j) {
-	EVP_PKEY_CTX_free(j->ctx);
-	free(j->signature);
-	free(j);
+// A context is used by one thread at a time.
+static EVP_PKEY_CTX *postern_prepare(EVP_PKEY *key, char *text, size_t size) {
+	EVP_PKEY_CTX *ctx;
+	ERR_clear_error();
+	ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+	if (ctx != NULL
+		&& EVP_PKEY_sign_init(ctx) == 1
+		&& EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) == 1
+		&& EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1)
+		return ctx;
+	postern_explain(text, size);
+	EVP_PKEY_CTX_free(ctx);
+	return NULL;
 }
 
-static postern_job *postern_new_job(EVP_PKEY *key, size_t room, char *text, size_t size) {
-	postern_job *j = calloc(1, sizeof *j);
-	if (j == NULL) {
-		strncpy(text, "no memory for a context", size - 1);
-		return NULL;
-	}
+static int postern_sign(EVP_PKEY_CTX *ctx, const unsigned char *digest, size_t digest_length,
+		unsigned char *signature, size_t *length, char *text, size_t size) {
 	ERR_clear_error();
-	j->room = room;
-	if ((j->signature = malloc(j->room)) != NULL
-		&& (j->ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL)) != NULL
-		&& EVP_PKEY_sign_init(j->ctx) == 1
-		&& EVP_PKEY_CTX_set_rsa_padding(j->ctx, RSA_PKCS1_PADDING) == 1
-		&& EVP_PKEY_CTX_set_signature_md(j->ctx, EVP_sha256()) == 1)
-		return j;
+	if (EVP_PKEY_sign(ctx, signature, length, digest, digest_length) == 1)
+		return 1;
 	postern_explain(text, size);
-	postern_free_job(j);
-	return NULL;
+	return 0;
 }
 */
 import "C"
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
-	"runtime/cgo"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -75,39 +86,32 @@ import (
 const builtIn = true
 
 // errorSize is the space for one error text of OpenSSL.
-const errorSize = C.postern_error_size
+const errorSize = 256
 
 // libcrypto is the library of OpenSSL.
 type libcrypto struct {
-	threads *threads
-	loaded  *atomic.Int64 // keys that have not been freed
+	loaded *atomic.Int64 // keys that have not been freed
 }
 
-func openLibrary(threads int) (library, string, error) {
+func openLibrary() (library, string, error) {
 	var text [errorSize]C.char
 	if C.postern_open(&text[0], errorSize) != 1 {
 		return nil, "", opensslError(&text)
 	}
-	t, err := startThreads(threads)
-	return libcrypto{t, new(atomic.Int64)}, C.GoString(C.OpenSSL_version(C.OPENSSL_VERSION)) + tuned(), err
+	return libcrypto{new(atomic.Int64)}, C.GoString(C.OpenSSL_version(C.OPENSSL_VERSION)) + tuned(), nil
 }
-
-func (l libcrypto) close() error { return l.threads.close() }
 
 // evpKey is a key inside libcrypto.
-type evpKey struct {
-	*handles
-	threads *threads
-}
+type evpKey struct{ *handles }
 
-// handles are a key and the jobs that are not used now. To prepare a job for each
-// signature would cost several microseconds. There are never more than signatures were
-// made at once.
+// handles are a key and the contexts that no thread uses now. To prepare a context for
+// each signature would cost several microseconds. There are never more than threads have
+// signed at once.
 type handles struct {
 	key *C.EVP_PKEY
 
 	mu   sync.Mutex
-	idle []*job
+	idle []*C.EVP_PKEY_CTX
 }
 
 func (l libcrypto) load(pkcs1 []byte) (native, error) {
@@ -116,7 +120,7 @@ func (l libcrypto) load(pkcs1 []byte) (native, error) {
 	if key == nil {
 		return nil, opensslError(&text)
 	}
-	k := &evpKey{&handles{key: key}, l.threads}
+	k := &evpKey{&handles{key: key}}
 	l.loaded.Add(1)
 	runtime.AddCleanup(k, func(h *handles) {
 		h.free()
@@ -126,62 +130,58 @@ func (l libcrypto) load(pkcs1 []byte) (native, error) {
 }
 
 func (h *handles) free() {
-	for _, j := range h.idle {
-		j.free()
+	for _, ctx := range h.idle {
+		C.EVP_PKEY_CTX_free(ctx)
 	}
 	C.EVP_PKEY_free(h.key)
 }
 
-func (j *job) free() {
-	cgo.Handle(j.c.owner).Delete()
-	C.postern_free_job(j.c)
-}
-
-// take returns an idle job or a new one.
-func (h *handles) take(size int) (*job, error) {
+// take returns an idle context or a new one.
+func (h *handles) take() (*C.EVP_PKEY_CTX, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if last := len(h.idle) - 1; last >= 0 {
-		j := h.idle[last]
+		ctx := h.idle[last]
 		h.idle = h.idle[:last]
-		return j, nil
+		return ctx, nil
 	}
 	var text [errorSize]C.char
-	inner := C.postern_new_job(h.key, C.size_t(size), &text[0], errorSize)
-	if inner == nil {
+	ctx := C.postern_prepare(h.key, &text[0], errorSize)
+	if ctx == nil {
 		return nil, opensslError(&text)
 	}
-	j := &job{inner, make(chan struct{}, 1)}
-	inner.owner = C.uintptr_t(cgo.NewHandle(j))
-	return j, nil
+	return ctx, nil
 }
 
-func (h *handles) put(j *job) {
+func (h *handles) put(ctx *C.EVP_PKEY_CTX) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.idle = append(h.idle, j)
+	h.idle = append(h.idle, ctx)
 }
 
-// sign returns the signature over a SHA-256 digest. size is the size of the modulus in
-// octets. A job that failed is not used again.
+// sign returns the signature over a SHA-256 digest. size is the size of the
+// modulus in octets. A context that failed is not used again.
 func (k *evpKey) sign(digest []byte, size int) ([]byte, error) {
-	defer runtime.KeepAlive(k)
-	j, err := k.take(size)
+	ctx, err := k.take()
 	if err != nil {
 		return nil, err
 	}
-	if len(digest) != len(j.c.digest) {
-		k.put(j)
-		return nil, fmt.Errorf("OpenSSL: a digest of %d octets", len(digest))
+	var text [errorSize]C.char
+	signature := make([]byte, size)
+	length := C.size_t(size)
+	ok := C.postern_sign(ctx, (*C.uchar)(unsafe.SliceData(digest)), C.size_t(len(digest)),
+		(*C.uchar)(unsafe.SliceData(signature)), &length, &text[0], errorSize)
+	if ok != 1 {
+		C.EVP_PKEY_CTX_free(ctx)
+		err = opensslError(&text)
+	} else {
+		k.put(ctx)
 	}
-	copy(unsafe.Slice((*byte)(&j.c.digest[0]), len(j.c.digest)), digest)
-	if err := k.threads.sign(j); err != nil {
-		j.free()
+	runtime.KeepAlive(k)
+	if err != nil {
 		return nil, err
 	}
-	signature := C.GoBytes(unsafe.Pointer(j.c.signature), C.int(j.c.length))
-	k.put(j)
-	return signature, nil
+	return signature[:length], nil
 }
 
 func opensslError(text *[errorSize]C.char) error {

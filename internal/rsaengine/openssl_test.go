@@ -23,11 +23,6 @@ func newOpenSSL(t *testing.T) (*Engine, libcrypto) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return e, e.lib.(libcrypto)
 }
 

@@ -4,7 +4,7 @@ package rsaengine
 
 const builtIn = false
 
-func openLibrary(int) (library, string, error) { return nil, "", ErrNotBuiltIn }
+func openLibrary() (library, string, error) { return nil, "", ErrNotBuiltIn }
 
 // Tune does nothing: Go chooses the instructions itself.
 func Tune() {}
