@@ -196,6 +196,10 @@ func (s *site) startDaemon(ctx context.Context, name, program string, args ...st
 	return d, err
 }
 
+// diskSize, in MiB, is more than the daemon that only limits writes in half an hour: the
+// file keeps up to 16 MB of the latest transactions beside its counters and its log.
+const diskSize = 64
+
 // diskDir is where the small disk is mounted.
 func (s *site) diskDir() string { return s.path("disk") }
 
@@ -203,7 +207,7 @@ func (s *site) mountDisk() error {
 	if err := os.Mkdir(s.diskDir(), 0o700); err != nil {
 		return err
 	}
-	err := disktest.Mount(s.diskDir())
+	err := disktest.Mount(s.diskDir(), diskSize)
 	s.disk = err == nil
 	return err
 }

@@ -10,9 +10,11 @@ import (
 	"testing"
 )
 
-// Mount mounts a disk of 16 MiB on a folder, which only root can.
-func Mount(dir string) error {
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
+const mebibytes = 16 // of the disk of a test
+
+// Mount mounts a disk of a size in MiB on a folder, which only root can.
+func Mount(dir string, size int) error {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", size)); err != nil {
 		return fmt.Errorf("mount a small disk: %w: run as root", err)
 	}
 	return nil
@@ -23,7 +25,12 @@ func Unmount(dir string) error { return syscall.Unmount(dir, 0) }
 
 // Fill fills a small disk.
 func Fill(dir string) error {
-	if err := os.WriteFile(ballast(dir), make([]byte, 32<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return err
+	}
+	whole := make([]byte, int64(disk.Blocks)*disk.Bsize+1)
+	if err := os.WriteFile(ballast(dir), whole, 0o600); !errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("the disk is not full: %w", err)
 	}
 	return nil
@@ -38,7 +45,7 @@ func ballast(dir string) string { return filepath.Join(dir, "ballast") }
 func Small(tb testing.TB) (dir string) {
 	tb.Helper()
 	dir = tb.TempDir()
-	if err := Mount(dir); err != nil {
+	if err := Mount(dir, mebibytes); err != nil {
 		if os.Getenv("CI") != "" {
 			tb.Fatal(err)
 		}
