@@ -40,7 +40,12 @@ func startLoneBelow(t *testing.T, command []string, args ...string) *lone {
 // startLoneDaemon starts a daemon. listen is the flag of its socket.
 func startLoneDaemon(t *testing.T, command []string, name, listen string, args ...string) *lone {
 	t.Helper()
-	path, err := binaries.Path(t.Context(), name)
+	return startLoneOf(t, binaries, command, name, listen, args...)
+}
+
+func startLoneOf(t *testing.T, programs *postfixtest.Binaries, command []string, name, listen string, args ...string) *lone {
+	t.Helper()
+	path, err := programs.Path(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,21 @@ func (g memoryGroup) killed(t *testing.T) int {
 	return n
 }
 
+// shipped returns the programs as they are in a release.
+func shipped(t *testing.T) *postfixtest.Binaries {
+	t.Helper()
+	b, err := postfixtest.NewShipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // Clients of postern-milterd send as much as it keeps for a message, and do not end it.
 // With the memory limit of a small machine it stays alive, and goes on with large mails.
 func TestMilterdMemoryLimit(t *testing.T) {
@@ -78,7 +93,7 @@ func TestMilterdMemoryLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dns.Close()
-	l := startLoneDaemon(t, group.command(), "postern-milterd", "--listen-verify", "--resolver="+dns.Addr())
+	l := startLoneOf(t, shipped(t), group.command(), "postern-milterd", "--listen-verify", "--resolver="+dns.Addr())
 
 	flood := milterFlood()
 	var floods errgroup.Group
@@ -156,7 +171,7 @@ func TestPolicydMemoryLimit(t *testing.T) {
 	t.Parallel()
 	const conns = 1900
 	group := newMemoryGroup(t, 320<<20)
-	l := startLoneBelow(t, group.command(), "--owners=inline:{ press@home.example=alice }")
+	l := startLoneOf(t, shipped(t), group.command(), "postern-policyd", "--listen", "--checks=ownership", "--owners=inline:{ press@home.example=alice }")
 	request := strings.TrimSuffix(loginRequest("press@home.example", "alice"), "\n")
 	for i := range 4 {
 		request += fmt.Sprintf("more%d=%s\n", i, strings.Repeat("x", 15<<10))

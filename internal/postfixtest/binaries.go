@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -14,6 +15,8 @@ import (
 // detector, the commands have it too, so that a race in a daemon makes its Stop fail.
 type Binaries struct {
 	dir string
+	how []string // flags of go build
+	env []string
 
 	mu    sync.Mutex
 	built map[string]*build
@@ -31,7 +34,21 @@ func NewBinaries() (*Binaries, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Binaries{dir: dir, built: map[string]*build{}}, nil
+	b := &Binaries{dir: dir, env: os.Environ(), built: map[string]*build{}}
+	if RaceEnabled {
+		b.how = []string{"-race"}
+	}
+	return b, nil
+}
+
+// NewShipped is NewBinaries of commands as in a release: the race detector needs several
+// times their memory.
+func NewShipped() (*Binaries, error) {
+	b, err := NewBinaries()
+	if err == nil {
+		b.how, b.env = []string{"-trimpath"}, append(b.env, "CGO_ENABLED=0")
+	}
+	return b, err
 }
 
 // Close removes what was built.
@@ -57,12 +74,9 @@ func (b *Binaries) build(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(b.dir, name)
-	args := []string{"build", "-o", path}
-	if RaceEnabled {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/"+name)...)
-	cmd.Dir = root
+	args := slices.Concat([]string{"build", "-o", path}, b.how, []string{"./cmd/" + name})
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = root, b.env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
