@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -21,12 +20,6 @@ import (
 func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]int, time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if l.precedes {
-		if err := setNice(foremost); err != nil {
-			return nil, nil, 0, err
-		}
-		defer func() { _ = setNice(0) }() // back to what is always allowed
-	}
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("epoll_create1: %w", err)
@@ -57,14 +50,6 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 		actions[word] = *n
 	}
 	return run.took, actions, wall, err
-}
-
-// foremost is the nice value of clients that precede other programs.
-const foremost = -15
-
-// setNice sets the nice value of this thread.
-func setNice(value int) error {
-	return os.NewSyscallError("setpriority", unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), value))
 }
 
 // leanRun holds the results of all connections.

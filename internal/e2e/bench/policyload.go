@@ -57,9 +57,6 @@ type load struct {
 	distinct int
 	// echoed is set if the server writes the requests back.
 	echoed bool
-	// precedes is set if the client gets a processor before all other programs. Otherwise
-	// its own wait for one counts as the server's.
-	precedes bool
 }
 
 // replyTimeout is how long Postfix waits for a reply by default

@@ -129,7 +129,7 @@ func (t *triplets) loadWhilePurging(ctx context.Context, g greylister) (err erro
 
 // halfStored sends requests, half of them of triplets that the store holds.
 func (g greylister) halfStored(ctx context.Context, fresh int) (latencies, error) {
-	l := load{conns: greylistConns, requests: manyLoad, precedes: true, request: func(c, i int) []byte {
+	l := load{conns: greylistConns, requests: manyLoad, request: func(c, i int) []byte {
 		if i%2 == 0 {
 			return greylistRequest(storedRound, c, i*5)
 		}
