@@ -261,6 +261,7 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 	overrides := &limit.Tables{LoginDomain: o.domain, Duration: config.ParseDuration, Warn: func(key, text string, err error) {
 		n.Log.Warn("a limit override cannot be used, the general limits are kept; correct its entry", zap.String("key", key), zap.String("entry", text), zap.Error(err))
 	}}
+	var opened []postmap.Table
 	for i, spec := range o.LimitOverrides {
 		table, err := lastgood.Keep(n.life, n.Runtime, overrideKey{spec}, lastgood.Reader[postmap.Table]{
 			Name: spec,
@@ -278,16 +279,15 @@ func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {
 		if err != nil {
 			return nil, n.set.ErrorfAt("limit-overrides", i, "%w", err)
 		}
-		if n.set.Online() {
-			if err := table.Probe(context.Background()); err != nil { // each server has its own time-out
-				return nil, n.set.ErrorfAt("limit-overrides", i, "table %.80s cannot answer: %w", spec, err)
-			}
-		}
 		n.life.Watch(table.Files...)
-		n.tables = append(n.tables, table)
+		opened = append(opened, table)
 		overrides.Tables = append(overrides.Tables, overrideTable{table})
 	}
-	return overrides, nil
+	n.tables = append(n.tables, opened...)
+	if !n.set.Online() {
+		return overrides, nil
+	}
+	return overrides, tables.Probe(context.Background(), n.set, "limit-overrides", opened) // each server has its own time-out
 }
 
 // limitStoreKey is the settings from which a store is made.

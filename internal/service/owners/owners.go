@@ -185,19 +185,6 @@ func (f *Flags) newJudge(decider ownership.Asker) *ownership.Judge {
 	}
 }
 
-// probe asks each table of a flag once, for --check-config --online.
-func (f *Flags) probe(flag string, tables []postmap.Table, s *config.Set) error {
-	ctx, cancel := context.WithTimeout(context.Background(), f.Timeout)
-	defer cancel()
-	var errs []error
-	for i, table := range tables {
-		if err := table.Probe(ctx); err != nil {
-			errs = append(errs, s.ErrorfAt(flag, i, "table %.80s cannot answer: %w", table.Spec, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func (f *Flags) rewriter() *mailaddr.Rewriting {
 	r := &mailaddr.Rewriting{
 		PercentHack: f.AllowPercentHack, SwapBangpath: f.SwapBangpath,
@@ -213,18 +200,20 @@ func (f *Flags) rewriter() *mailaddr.Rewriting {
 // OpenTables opens the tables of one flag. The error names the origin of the
 // setting with the table that failed.
 func (f *Flags) OpenTables(flag string, specs []string, d Deps) ([]postmap.Table, error) {
-	var tables []postmap.Table
+	var opened []postmap.Table
 	for i, spec := range specs {
 		table, err := f.openTable(spec, d)
 		if err != nil {
 			return nil, d.Set.ErrorfAt(flag, i, "%w", err)
 		}
-		tables = append(tables, table)
+		opened = append(opened, table)
 	}
-	if d.Set.Online() {
-		return tables, f.probe(flag, tables, d.Set)
+	if !d.Set.Online() {
+		return opened, nil
 	}
-	return tables, nil
+	ctx, cancel := context.WithTimeout(context.Background(), f.Timeout)
+	defer cancel()
+	return opened, tables.Probe(ctx, d.Set, flag, opened)
 }
 
 // tableKey identifies a table by its settings. Its files are checked apart.

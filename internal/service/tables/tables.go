@@ -1,8 +1,10 @@
-// Package tables shows whether the servers of Postfix tables answer: in the log, and
-// as the metric postern_table_up.
+// Package tables shows whether the servers of Postfix tables answer: in the log, as the
+// metric postern_table_up, and with --check-config --online.
 package tables
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/service"
@@ -25,6 +28,17 @@ func State(log *zap.Logger) func(table string, c remote.Change) {
 		}
 		log.Error("the servers of a table do not answer", zap.String("table", table), zap.Error(c.Err))
 	}
+}
+
+// Probe asks each table of a flag once, for --check-config --online.
+func Probe(ctx context.Context, s *config.Set, flag string, all []postmap.Table) error {
+	var errs []error
+	for i, table := range all {
+		if err := table.Probe(ctx); err != nil {
+			errs = append(errs, s.ErrorfAt(flag, i, "table %.80s cannot answer: %w", table.Spec, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Collector shows the tables in force that have servers:
