@@ -356,16 +356,26 @@ func TestCannotOpen(t *testing.T) {
 	}
 }
 
+// overwrite damages a part of a file. The file stays open until the test ends, because
+// closing it would end SQLite's locks.
+func overwrite(t *testing.T, path string, at int64, octets int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if _, err := f.WriteAt([]byte(strings.Repeat("\xff", octets)), at); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCorruptAtStart(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
 		"no database": func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("garbage ", 1000)), 0o600) },
 		"broken page": func(path string) error {
-			f, err := os.OpenFile(path, os.O_RDWR, 0)
-			if err != nil {
-				return err
-			}
-			_, err = f.WriteAt([]byte(strings.Repeat("\xff", 6000)), 4096)
-			return errors.Join(err, f.Close())
+			overwrite(t, path, 4096, 6000)
+			return nil
 		},
 		"cut off": func(path string) error { return os.Truncate(path, 9000) },
 	} {
@@ -421,14 +431,7 @@ func corruptAfterManyRows(t *testing.T, unnoticed bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.WriteAt([]byte(strings.Repeat("\xff", 8*4096)), 2*4096)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	overwrite(t, path, 2*4096, 8*4096)
 	if unnoticed {
 		if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
 			t.Fatal(err)
@@ -466,14 +469,7 @@ func TestCorruptWhileRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Closing it here would end SQLite's locks, which no one else tests.
-	if _, err := f.WriteAt([]byte(strings.Repeat("\xff", int(info.Size())-4096)), 4096); err != nil {
-		t.Fatal(err)
-	}
+	overwrite(t, path, 4096, int(info.Size())-4096)
 	// It is noticed by the next write at the latest, or when a read fails.
 	for i := inMemory; len(e.kinds()) == 0 && t.Context().Err() == nil; i = i%(n-1) + 1 {
 		_, _ = s.Peek(t.Context(), key(i))
@@ -496,9 +492,6 @@ func TestCorruptWhileRunning(t *testing.T) {
 		t.Errorf("%d of %d have gone with the file", gone, n)
 	}
 	closeStore(t, s)
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
 	s = open(t, sqlitestore.Options{Path: path})
 	defer closeStore(t, s)
 	for i := range inMemory {
@@ -643,14 +636,9 @@ func TestPurgeFindsDamage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close() // only now, because it ends SQLite's locks
 		const damaged = 8 * 4096
-		_, err = f.WriteAt([]byte(strings.Repeat("\xff", damaged)), info.Size()-damaged)
-		if err := errors.Join(err, os.Chtimes(path, time.Time{}, info.ModTime())); err != nil {
+		overwrite(t, path, info.Size()-damaged, damaged)
+		if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
 			t.Fatal(err)
 		}
 		s.SetLimits(limits())
