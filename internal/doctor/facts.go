@@ -135,20 +135,8 @@ func (f *Facts) findSockets() {
 // attach finds the hooks and milters of Postfix that lead to the daemons.
 func (f *Facts) attach() {
 	for _, s := range f.Postfix.smtpds() {
-		for _, h := range s.hooks() {
-			if f.isOurs(h) {
-				f.Hooks = append(f.Hooks, h)
-			} else {
-				f.Foreign = append(f.Foreign, h)
-			}
-		}
-		for _, h := range s.throughTables() {
-			if f.isOurs(h) {
-				f.ByTable = append(f.ByTable, h)
-			} else {
-				f.Foreign = append(f.Foreign, h)
-			}
-		}
+		f.addHooks(&f.Hooks, s.hooks())
+		f.addHooks(&f.ByTable, s.throughTables())
 		for _, m := range s.milters() {
 			f.addMilter(m, s, s.Chroot)
 		}
@@ -156,6 +144,17 @@ func (f *Facts) attach() {
 	cleanup := f.Postfix.service("cleanup")
 	for _, m := range f.Postfix.localMilters() {
 		f.addMilter(m, nil, cleanup != nil && cleanup.Chroot)
+	}
+}
+
+// addHooks adds the hooks that lead to policyd to ours, and the others to Foreign.
+func (f *Facts) addHooks(ours *[]Hook, hooks []Hook) {
+	for _, h := range hooks {
+		if f.isOurs(h) {
+			*ours = append(*ours, h)
+		} else {
+			f.Foreign = append(f.Foreign, h)
+		}
 	}
 }
 

@@ -89,11 +89,11 @@ func processIdentity(pid int) (daemon.Identity, error) {
 
 // unitIdentity returns the user and groups that a unit's process gets.
 func unitIdentity(u Unit) (daemon.Identity, error) {
-	user := u.Properties["User"]
-	if user == "" {
+	name := u.Properties["User"]
+	if name == "" {
 		return daemon.Identity{}, errors.New("the unit has no User=")
 	}
-	return daemon.UnitIdentity(user, u.Properties["Group"], u.words("SupplementaryGroups"))
+	return daemon.UnitIdentity(name, u.Properties["Group"], u.words("SupplementaryGroups"))
 }
 
 // errNotRoot is returned when only root can find something out.

@@ -466,8 +466,8 @@ func (a *Applier) endpoints(p *Plan) []string {
 	return slices.DeleteFunc(all, func(endpoint string) bool { return !strings.Contains(values.String(), endpoint) })
 }
 
-// listening returns an error unless the daemons listen that changes lead to. Otherwise Postfix would answer
-// every user with a 451 while a milter that it names is away.
+// listening returns an error unless the daemons listen that changes lead to. Otherwise
+// Postfix would answer every user with a 451 while a milter that it names is away.
 func (a *Applier) listening(ctx context.Context, p *Plan) error {
 	if len(p.Changes) == 0 {
 		return nil
