@@ -12,13 +12,6 @@ import (
 	"github.com/postern-mail/postern/milter/wire"
 )
 
-// MaxRecipients is how many recipients of a message are kept, if their addresses have no
-// more than maxRecipientOctets together. Further ones are counted.
-const (
-	MaxRecipients      = 100
-	maxRecipientOctets = 8 << 10
-)
-
 // Session is the SMTP session of a message, as known at its MAIL command.
 type Session struct {
 	MTA        string // the MTA's name: {j}
@@ -58,8 +51,8 @@ type Message struct {
 	Login    string   // {auth_authen}: the login, "" without one
 	AuthType string   // {auth_type}: the SASL mechanism
 
-	Recipients     []mailaddr.Address // the first that came, see MaxRecipients
-	RecipientCount int
+	Recipient      mailaddr.Address // the first that was not refused
+	RecipientCount int              // that were not refused
 
 	Header   []Field
 	Received time.Time // when MAIL came
@@ -134,8 +127,6 @@ type message struct {
 	release  func() // of the settings
 	work     Work   // nil once the message is settled
 
-	recipientOctets int // of Recipients
-
 	steps   []record.Step // of the checks before the handler
 	trouble error         // their error, when the message went on
 
@@ -169,19 +160,16 @@ func (m *message) spare(a *Answer) bool {
 }
 
 func (m *message) addRecipient(to mailaddr.Address) {
-	if len(m.Recipients) == m.RecipientCount && len(m.Recipients) < MaxRecipients && m.recipientOctets+len(to.Raw) <= maxRecipientOctets {
-		m.Recipients = append(m.Recipients, to)
-		m.recipientOctets += len(to.Raw)
+	if m.RecipientCount == 0 {
+		m.Recipient = to
 	}
 	m.RecipientCount++
 }
 
 // dropRecipient removes the latest recipient, because it was refused.
 func (m *message) dropRecipient() {
-	if m.RecipientCount == len(m.Recipients) {
-		last := len(m.Recipients) - 1
-		m.recipientOctets -= len(m.Recipients[last].Raw)
-		m.Recipients = m.Recipients[:last]
-	}
 	m.RecipientCount--
+	if m.RecipientCount == 0 {
+		m.Recipient = mailaddr.Address{}
+	}
 }

@@ -28,9 +28,7 @@ func (p reporter) write(r *record.Record) { p.records.Record(r, time.Now()) }
 func (p reporter) message(m *message, a *Answer, action string, since time.Time) {
 	r := m.record(since)
 	r.describe(m, a, action)
-	if len(m.Recipients) > 0 {
-		r.Recipient = m.Recipients[0].Raw
-	}
+	r.Recipient = m.Recipient.Raw
 	p.write(&r.Record)
 }
 

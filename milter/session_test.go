@@ -177,8 +177,8 @@ func TestMessageValues(t *testing.T) {
 	if got.Role != milter.Sign || got.Login != "alice" || got.AuthType != "PLAIN" || !got.Authenticated() {
 		t.Errorf("login %+v", got)
 	}
-	if len(got.Recipients) != 2 || got.RecipientCount != 2 || got.Recipients[1].Raw != "two@example.com" {
-		t.Errorf("recipients %+v", got.Recipients)
+	if got.Recipient.Raw != "one@example.com" {
+		t.Errorf("recipient %+v", got.Recipient)
 	}
 	var header strings.Builder
 	for _, f := range got.Header {

@@ -254,8 +254,8 @@ func TestMilterSessions(t *testing.T) {
 			smtp(t, c, "RCPT TO:<refused2@home.example>", "550 5.7.1 not this one")
 			smtpData(t, c, milterMail, "250")
 			m := lastEnded(t, script, "rcpt")
-			if m.RecipientCount != 1 || m.Recipients[0].Raw != "carol@home.example" {
-				t.Errorf("recipients %+v", m.Recipients)
+			if m.RecipientCount != 1 || m.Recipient.Raw != "carol@home.example" {
+				t.Errorf("recipients %+v", m.Recipient)
 			}
 		}
 	})
@@ -291,7 +291,7 @@ func TestMilterSessions(t *testing.T) {
 			smtp(t, c, "RSET", "250")
 			transaction(t, c, "reset@away.example", "250")
 			if m := lastEnded(t, script, "reset"); m.RecipientCount != 1 {
-				t.Errorf("recipients %+v", m.Recipients)
+				t.Errorf("recipients %+v", m.Recipient)
 			}
 		}
 	})
