@@ -262,6 +262,9 @@ func (s *Store) Reset(_ context.Context, ids []string) (int, error) {
 func (s *Store) SetBlock(_ context.Context, b limit.Block, lift bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.blocks) >= limit.MaxBlocks { // those that have ended make room
+		maps.DeleteFunc(s.blocks, func(_ string, old limit.Block) bool { return !old.Active(b.Since) })
+	}
 	switch {
 	case lift:
 		delete(s.blocks, b.Login)

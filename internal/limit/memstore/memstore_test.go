@@ -1,6 +1,7 @@
 package memstore_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -58,6 +59,28 @@ func TestStrangersPushNoOneOut(t *testing.T) {
 	runtime.ReadMemStats(&m)
 	if m.HeapAlloc > 60<<20 {
 		t.Errorf("%d MB in use", m.HeapAlloc>>20)
+	}
+}
+
+// Blocks that have ended make room for new ones.
+func TestEndedBlocksMakeRoom(t *testing.T) {
+	s, at := memstore.New(memstore.Options{}), time.Now()
+	block := func(login string, since, until time.Time) error {
+		return s.SetBlock(t.Context(), limit.Block{Login: login, Since: since, Until: until}, false)
+	}
+	for i := range limit.MaxBlocks {
+		if err := block(strconv.Itoa(i), at, at.Add(time.Duration(1+i%2)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := block("eve", at, time.Time{}); !errors.Is(err, limit.ErrFull) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := block("eve", at.Add(time.Hour), time.Time{}); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.Blocks(t.Context()); err != nil || len(all) != limit.MaxBlocks/2+1 {
+		t.Errorf("%d blocks, %v", len(all), err)
 	}
 }
 

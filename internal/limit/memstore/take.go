@@ -34,7 +34,7 @@ func (s *Store) take(op *limit.Op, a *limit.Answer, now limit.Millis) {
 	counters := s.find(op.Items, now, room[:0])
 	if a.Repeat = t.counted(op); a.Repeat {
 		for i, c := range counters {
-			a.Uses[i].Used = c.used(op.Items[i].Rule)
+			a.Uses[i] = again(&op.Items[i], c.used(op.Items[i].Rule))
 		}
 		return
 	}
@@ -59,6 +59,12 @@ func (s *Store) take(op *limit.Op, a *limit.Answer, now limit.Millis) {
 	s.alarms(op, a, counters, now)
 }
 
+// again returns the use of an item that was counted before. Only a lenient one can be
+// beyond its count. The answer to the first request may not have arrived.
+func again(it *limit.Item, used int64) limit.Use {
+	return limit.Use{Used: used, Over: it.Lenient && !it.Missing && used+it.Need > it.Rule.Count}
+}
+
 // lookOnly judges and counts nothing.
 func (s *Store) lookOnly(op *limit.Op, a *limit.Answer, now limit.Millis) {
 	t := s.running(op, now)
@@ -75,7 +81,7 @@ func (s *Store) lookOnly(op *limit.Op, a *limit.Answer, now limit.Millis) {
 		c.advance(now)
 		a.Uses[i] = c.look(t, op, it, now)
 		if a.Repeat {
-			a.Uses[i].Over = false
+			a.Uses[i] = again(it, a.Uses[i].Used)
 		}
 		a.Refused = a.Refused || a.Uses[i].Over && !it.Lenient
 	}
@@ -116,7 +122,7 @@ func (t *txn) more(op *limit.Op, it *limit.Item, own int64) int64 {
 func (c *counter) look(t *txn, op *limit.Op, it *limit.Item, now limit.Millis) limit.Use {
 	if it.Rule.Unit == limit.Networks {
 		u := limit.Use{Used: c.spread.Len()}
-		if u.Over = !c.spread.Has(it.Member) && u.Used+1 > it.Rule.Count && op.Step == limit.Name; u.Over {
+		if u.Over = !c.spread.Has(it.Member) && u.Used+1 > it.Rule.Count; u.Over {
 			u.Wait = c.wait(it.Rule, 1, now)
 		}
 		return u

@@ -308,7 +308,8 @@ local function answer(again)
   for i, c in ipairs(items) do
     local u = uses[i]
     out[#out + 1] = u and u.used or used(c)
-    out[#out + 1] = u and u.over or 0
+    -- Only a lenient counter can be beyond its count when a request is repeated.
+    out[#out + 1] = u and u.over or c.lenient and not c.missing and used(c) + c.need > c.count and 1 or 0
     out[#out + 1] = u and u.wait or 0
     out[#out + 1] = u and u.alarm or 0
   end
@@ -344,7 +345,7 @@ for i, c in ipairs(items) do
   local u = {over = 0, wait = 0, alarm = 0, used = used(c)}
   if c.set then
     c.known = redis.call('HEXISTS', c.key, 'm' .. c.member) == 1
-    if not c.known and u.used + 1 > c.count and step == 'n' then u.over, u.wait = 1, wait(c, 1) end
+    if not c.known and u.used + 1 > c.count then u.over, u.wait = 1, wait(c, 1) end
   else
     if not c.direct and not c.missing then c.hr, c.hc, c.ht = held(c) else c.hr, c.hc, c.ht = 0, 0, 0 end
     c.more = more(c, c.hr + c.hc)

@@ -287,6 +287,17 @@ func lenient(t *testing.T, s limit.Store) {
 			t.Errorf("mail %d: over %v", i, a.Uses[0].Over)
 		}
 	}
+	look := name(at, "a4", "x", it)
+	look.Look = true
+	for _, op := range []*limit.Op{name(at, "a4", "x", it), look} {
+		if a := want(t, s, op, false, 5); !a.Repeat || !a.Uses[0].Over || a.Uses[0].Alarm != 0 {
+			t.Errorf("the same answer is not given again: %+v", a)
+		}
+	}
+	it.Lenient = false
+	if a := want(t, s, name(at, "a4", "x", it), false, 5); !a.Repeat || a.Uses[0].Over {
+		t.Errorf("what was counted is refused: %+v", a)
+	}
 }
 
 func networks(t *testing.T, s limit.Store) {
@@ -301,6 +312,10 @@ func networks(t *testing.T, s limit.Store) {
 		t.Errorf("to wait %s", a.Uses[0].Wait)
 	}
 	want(t, s, name(at.Add(77*time.Minute+30*time.Second), "c", "x", from(8)), false, 3)
+	// The end of a mail whose recipients were not asked about.
+	want(t, s, end(at.Add(77*time.Minute+40*time.Second), "d", 1, from(8)), false, 3)
+	want(t, s, end(at.Add(77*time.Minute+40*time.Second), "e", 1, from(9)), true, 3)
+	want(t, s, end(at.Add(77*time.Minute+40*time.Second), "f", 1, from(8)), false, 3)
 }
 
 func refusals(t *testing.T, s limit.Store) {
