@@ -49,6 +49,9 @@ func (c Chain) Decide(ctx context.Context, r *Request) Decision {
 // decide is Decide, with the result in d, which must have been reset.
 func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 	d.Kind, d.Reason = Pass, record.NotApplicable
+	if len(c) == 0 {
+		d.Reason = record.NoChecks
+	}
 	var signals Signals
 	for i := range c {
 		e := &c[i]
@@ -61,8 +64,15 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 		}
 	}
 	d.applyHold()
+	if r.State == StateOther && d.Check == "" && len(c) > 0 {
+		d.Reason, d.Err = record.UnknownState, errUnknownState
+	}
 	c.settle(ctx, r, d)
 }
+
+// errUnknownState is the error of a request that no check can judge. It passes, because a
+// later Postfix may ask in more states, but not silently.
+var errUnknownState = errors.New("protocol_state is missing, or not a state of Postfix that is known here, so no check applies")
 
 // settle reports the decision to the checks that count.
 func (c Chain) settle(ctx context.Context, r *Request, d *Decision) {
@@ -156,7 +166,7 @@ func (d *Decision) pass(e *Entry, v *Verdict) {
 	if v.Header != "" && e.Mode == Enforce {
 		header = v.Header
 	}
-	d.Verdict, d.Check, d.Err = *v, e.Check.Name(), nil
+	d.Verdict, d.Check, d.Err = *v, e.Check.Name(), v.Unknown
 	d.Header, d.Text = header, ""
 }
 

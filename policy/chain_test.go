@@ -51,7 +51,10 @@ func TestDecide(t *testing.T) {
 		asked  []int
 		err    bool
 	}{
-		{name: "nothing runs", kind: Pass, reason: record.NotApplicable},
+		{name: "nothing runs", kind: Pass, reason: record.NoChecks},
+		{name: "passes without an answer", chain: Chain{entry("a", Verdict{Kind: Pass, Reason: "unsure", Unknown: errBackend}, nil), entry("b", Verdict{}, nil)}, kind: Pass, reason: "unsure", check: "a", asked: []int{1, 1}, err: true},
+		{name: "a later check passes with one", chain: Chain{entry("a", Verdict{Kind: Pass, Reason: "unsure", Unknown: errBackend}, nil), entry("b", passing, nil)}, kind: Pass, reason: "ok", check: "b", asked: []int{1, 1}},
+		{name: "rejects without an answer", chain: Chain{entry("a", Verdict{Kind: Reject, Reason: "bad", Unknown: errBackend}, nil)}, kind: Reject, reason: "bad", check: "a", asked: []int{1}},
 		{name: "no check applies", chain: Chain{entry("a", Verdict{Reason: record.NotApplicable}, nil)}, kind: Pass, reason: record.NotApplicable, asked: []int{1}},
 		{name: "the last pass has the reason", chain: Chain{entry("a", passing, nil), entry("b", Verdict{Kind: Pass, Reason: "fine"}, nil)}, kind: Pass, reason: "fine", check: "b", asked: []int{1, 1}},
 		{name: "silence does not hide a pass", chain: Chain{entry("a", passing, nil), entry("b", Verdict{}, nil)}, kind: Pass, reason: "ok", check: "a", asked: []int{1, 1}},

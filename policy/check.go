@@ -44,6 +44,9 @@ type Verdict struct {
 	Signals Signals
 	// Detail is the basis of the verdict, for the record only.
 	Detail string
+	// Unknown is what the check could not get to know, if it has a verdict without that. If
+	// the verdict lets the mail pass, the step counts as one that could not decide.
+	Unknown error
 }
 
 // Check answers one question about a request.

@@ -24,6 +24,20 @@ type Step struct {
 	Err     error // why the check could not decide
 }
 
+// Unanswered returns what the check could not get to know, or nil.
+func (s *Step) Unanswered() error {
+	if s.Err != nil {
+		return s.Err
+	}
+	return s.Verdict.Unknown
+}
+
+// Failed reports whether the check could not decide, or let the mail pass without an
+// answer that could speak against it.
+func (s *Step) Failed() bool {
+	return s.Err != nil || s.Verdict.Unknown != nil && s.Verdict.Kind <= Pass
+}
+
 // Decision is the decision of a chain.
 type Decision struct {
 	Verdict
@@ -63,9 +77,9 @@ func (d *Decision) recordSteps(steps []record.Step) []record.Step {
 			Verdict: s.Verdict.Kind.String(),
 			Reason:  s.Verdict.Reason,
 			Detail:  s.Verdict.Detail,
-			Err:     s.Err,
+			Err:     s.Unanswered(),
 		}
-		if s.Err != nil {
+		if s.Failed() {
 			step.Verdict = "error"
 		}
 		if s.Mode != Enforce {

@@ -94,6 +94,7 @@ type Request struct {
 	RecipientCount int    // DATA and END-OF-MESSAGE only
 	Size           int64  // octets, as announced; the real size at END-OF-MESSAGE
 	Login          string // who logged in, "" for no one
+	ServerPort     string // of Postfix (Postfix 3.2)
 
 	// As sent, for the record.
 	rawClientAddress string
@@ -272,6 +273,8 @@ func (p *requestParser) take(r *Request, a attribute, value string) {
 		r.Size = p.number(a, value)
 	case attrSASLUsername:
 		r.Login = value
+	case attrServerPort:
+		r.ServerPort = value
 	}
 }
 

@@ -74,7 +74,7 @@ func TestParseRequest(t *testing.T) {
 		Instance: "123.456.7", Helo: "mx.example.net",
 		Client: Client{Address: netip.MustParseAddr("2001:db8::25"), Port: "1234", Name: "mx.example.net", ReverseName: "mx.example.net"},
 		Sender: mailaddr.ParseInternal("Jürgen+news@bücher.example"), Recipient: mailaddr.ParseInternal("bar@Example.ORG"),
-		Size: 12345, Login: "you", rawClientAddress: "2001:db8::25",
+		Size: 12345, Login: "you", ServerPort: "587", rawClientAddress: "2001:db8::25",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -136,21 +136,10 @@ func (s *Server) decide(r *Request, d *Decision, bound []string) {
 		return
 	}
 	defer hook.Release()
-	if len(hook.Chain) == 0 {
-		d.Kind, d.Reason = Pass, record.NoChecks
-		return
-	}
 	budget := newBudget(r, hook.Deadline)
 	defer budget.end()
 	hook.Chain.decide(budget, r, d)
-	if r.State == StateOther && d.Check == "" {
-		d.Reason, d.Err = record.UnknownState, errUnknownState
-	}
 }
-
-// errUnknownState is the error of a request that no check can judge. It passes, because a
-// later Postfix may ask in more states, but not silently.
-var errUnknownState = errors.New("protocol_state is missing, or not a state of Postfix that is known here, so no check applies")
 
 // recover turns a panic into the end of one connection, never of the daemon.
 func (c *connection) recover() {

@@ -278,6 +278,9 @@ func printPolicy(w io.Writer, q policyQuestion, x *api.PolicyExplanation) error 
 		b.WriteString(" (shadow: recorded, not done)")
 	}
 	b.WriteByte('\n')
+	if x.Check == "" && x.Error != "" {
+		fmt.Fprintf(&b, "          %s\n", shown(x.Error))
+	}
 	if len(x.Advice) > 0 {
 		b.WriteString("\nwhat would change it\n")
 	}
@@ -302,6 +305,10 @@ func printPolicyStep(b *strings.Builder, s *api.PolicyStep) {
 		fmt.Fprintf(b, "             %s\n", shown(s.Detail))
 	}
 	if s.Error != "" {
-		fmt.Fprintf(b, "             %s; on error: %s\n", shown(s.Error), shown(s.OnError))
+		fmt.Fprintf(b, "             %s", shown(s.Error))
+		if s.OnError != "" {
+			fmt.Fprintf(b, "; on error: %s", shown(s.OnError))
+		}
+		b.WriteByte('\n')
 	}
 }

@@ -67,11 +67,11 @@ func (s *state) explain(ctx context.Context, r *policy.Request) api.PolicyExplan
 func explainStep(step *policy.Step, rule policy.OnError, took time.Duration) api.PolicyStep {
 	out := api.PolicyStep{
 		Check: step.Check, Verdict: step.Verdict.Kind.String(), Reason: string(step.Verdict.Reason), Mode: step.Mode.String(),
-		Detail: step.Verdict.Detail, Error: errorText(step.Err), Millis: millis(took),
+		Detail: step.Verdict.Detail, Error: errorText(step.Unanswered()), Millis: millis(took),
 	}
-	if step.Err != nil {
+	if step.Failed() {
 		out.Verdict, out.OnError = "error", wordPass
-		if rule == policy.ErrorDefer {
+		if step.Err != nil && rule == policy.ErrorDefer {
 			out.OnError = wordDefer
 		}
 	}

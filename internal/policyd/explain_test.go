@@ -170,3 +170,17 @@ func TestExplainMistakes(t *testing.T) {
 		}
 	}
 }
+
+// A state that no check knows is explained as it is recorded.
+func TestExplainUnknownState(t *testing.T) {
+	c, _ := inForceWith(t, "--checks=greylist", "--greylist-store=memory:")
+	for state, want := range map[string]string{"": "unknown_protocol_state", "TURN": "unknown_protocol_state", "MAIL": "not_applicable"} {
+		answer, err := c.explain(t.Context(), api.PolicyExplainArgs{Attributes: []api.Attribute{{Name: "request", Value: "smtpd_access_policy"}, {Name: "protocol_state", Value: state}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x := answer.(api.PolicyExplanation); x.Reason != want || strings.Contains(x.Error, "protocol_state is missing") != (want != "not_applicable") {
+			t.Errorf("%q: %+v", state, x)
+		}
+	}
+}

@@ -14,12 +14,12 @@ type Labels struct {
 // Labels returns the labels of r.
 func (r *Record) Labels() Labels { return Labels{r.Check, r.Verdict, r.Reason, r.Mode} }
 
-// Failures returns the reasons with which a check of policyd can fail, so that their
-// counters can start at 0.
+// Failures returns the reasons with which a check of policyd can fail, or pass a mail
+// without an answer, so that their counters can start at 0.
 func Failures(check string) []Reason {
 	var all []Reason
 	for _, u := range vocabulary()[check] {
-		if slices.Equal(u.verdicts, unanswered()) {
+		if slices.Equal(u.verdicts, unanswered()) || u.reason == GreylistUnsure {
 			all = append(all, u.reason)
 		}
 	}

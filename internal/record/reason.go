@@ -97,6 +97,7 @@ const (
 	GreylistRecipientAllowed Reason = "greylist_recipient_allowed" // listed, or postmaster or abuse
 	GreylistSenderAllowed    Reason = "greylist_sender_allowed"    // listed, and SPF passed
 	GreylistNotSuspicious    Reason = "greylist_not_suspicious"
+	GreylistUnsure           Reason = "greylist_unsure"      // not suspicious, but DNS did not answer a question (see error)
 	GreylistUnavailable      Reason = "greylist_unavailable" // the store could not answer (see error)
 )
 
@@ -187,7 +188,7 @@ func vocabulary() map[string][]use {
 		"greylist": slices.Concat(noAnswer(GreylistUnavailable),
 			with(none, GreylistAuthenticated, GreylistTrustedRelay, GreylistLocalClient, GreylistNoClient,
 				GreylistClientAllowed, GreylistRecipientAllowed, GreylistSenderAllowed),
-			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
+			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious, GreylistUnsure),
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood)),
 		"sign": slices.Concat(ofSessions(),
 			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignOff, SignMarked)),

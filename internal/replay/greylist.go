@@ -187,7 +187,7 @@ func (p *greylistPlayer) exempts(q *Question) record.Reason {
 		return record.GreylistSenderAllowed
 	case !p.would.check.OnlySuspicious:
 		return ""
-	case j.Reason == record.GreylistNotSuspicious:
+	case j.Reason == record.GreylistNotSuspicious || j.Reason == record.GreylistUnsure:
 		return j.Reason
 	case !j.Detail.Suspicious:
 		p.report.Unknown[unknownSuspicion]++

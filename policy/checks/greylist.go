@@ -66,8 +66,13 @@ func (g *Greylist) check(ctx context.Context, r *policy.Request, prior policy.Si
 		return policy.Verdict{Reason: record.GreylistSenderAllowed, Detail: sight.detail()}, nil
 	}
 	if g.OnlySuspicious {
-		sight.suspicions = suspicions(ctx, g.Resolver, r, prior, sight.spf)
-		if len(sight.suspicions) == 0 {
+		var unknown error
+		sight.suspicions, unknown = suspicions(ctx, g.Resolver, r, prior, sight.spf)
+		switch {
+		case len(sight.suspicions) > 0:
+		case unknown != nil:
+			return policy.Verdict{Kind: policy.Pass, Reason: record.GreylistUnsure, Detail: sight.detail(), Unknown: unknown}, nil
+		default:
 			return policy.Verdict{Kind: policy.Pass, Reason: record.GreylistNotSuspicious, Detail: sight.detail()}, nil
 		}
 	}

@@ -402,6 +402,7 @@ func TestSuspicions(t *testing.T) {
 			r.Client.Address = addr("203.0.113.7")
 			r.Helo = "[203.0.113.7]"
 		}, nil, "spf_fail"},
+		{"HELO look-up fails, another ground", func(r *policy.Request) { r.Helo = "down.example" }, policy.Signals{policy.ZRDFresh: 2}, "zrd_fresh"},
 		{"SPF softfail", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@soft.example") }, nil, "spf_softfail"},
 		{"SPF none", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@none.example") }, nil, "spf_none"},
 		{"SPF look-up fails", func(r *policy.Request) { r.Sender = mailaddr.ParseInternal("x@down.example") }, nil, ""},
@@ -416,11 +417,14 @@ func TestSuspicions(t *testing.T) {
 		}
 		_, got, _ := strings.Cut(v.Detail, " suspicious=")
 		reason := record.GreylistNew
-		if test.want == "" {
+		switch failed := strings.Contains(test.name, "look-up fails"); {
+		case failed && test.want == "":
+			reason = record.GreylistUnsure
+		case test.want == "":
 			reason = record.GreylistNotSuspicious
 		}
-		if got != test.want || v.Reason != reason {
-			t.Errorf("%s: %q (%s), want %q", test.name, got, v.Reason, test.want)
+		if got != test.want || v.Reason != reason || (v.Unknown != nil) != (reason == record.GreylistUnsure) {
+			t.Errorf("%s: %q (%s, %v), want %q", test.name, got, v.Reason, v.Unknown, test.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package checks
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -24,9 +25,8 @@ const (
 )
 
 // suspicions returns the grounds of suspicion in a request. A DNS failure is
-// not a ground.
-func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, prior policy.Signals, result *spf.Result) []string {
-	var found []string
+// not a ground. It is returned as the error.
+func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, prior policy.Signals, result *spf.Result) (found []string, unknown error) {
 	add := func(name string, is bool) {
 		if is {
 			found = append(found, name)
@@ -42,11 +42,19 @@ func suspicions(ctx context.Context, resolver spf.Resolver, r *policy.Request, p
 		switch result.Status {
 		case spf.Fail, spf.SoftFail, spf.None:
 			found = append(found, suspectSPF+string(result.Status))
+		case spf.TempError:
+			unknown = fmt.Errorf("SPF: %w", result.Err)
 		}
 	}
-	verdict, _ := helo.Judge(ctx, resolver, r.Helo, helo.Client{Addr: r.Client.Address, Name: r.Client.Name}) // a failure is not a ground
+	verdict, err := helo.Judge(ctx, resolver, r.Helo, helo.Client{Addr: r.Client.Address, Name: r.Client.Name})
 	add(suspectHelo, verdict == helo.Misleads)
-	return found
+	switch {
+	case unknown == nil:
+		unknown = err
+	case err != nil:
+		unknown = fmt.Errorf("%w; %w", unknown, err)
+	}
+	return found, unknown
 }
 
 // dynamicWords are words in the names that providers give to lines of
