@@ -65,6 +65,7 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 		fmt.Fprintf(w, "the %s store does not answer: %s\n", r.Store, printable(r.Down))
 	}
 	printUnsaved(w, r.Unsaved)
+	printOverridesUnknown(w, r.Unknown)
 	for _, b := range r.Blocks {
 		printBlock(w, &b)
 	}
@@ -83,6 +84,12 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 func printUnsaved(w io.Writer, unsaved bool) {
 	if unsaved {
 		fmt.Fprintln(w, "the limit file cannot be written: what is new is in memory, and lost if the daemon ends; make room on the disk or the file writable (the log has the reason)")
+	}
+}
+
+func printOverridesUnknown(w io.Writer, unknown string) {
+	if unknown != "" {
+		fmt.Fprintf(w, "  overrides cannot be looked up, these are the general limits: %s; see that limit-overrides answers\n", printable(unknown))
 	}
 }
 
@@ -132,6 +139,7 @@ func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 		printBlock(w, r.Block)
 		code = exitNo
 	}
+	printOverridesUnknown(w, r.Unknown)
 	t := tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
 	for _, u := range r.Uses {
 		note := ""

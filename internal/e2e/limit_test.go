@@ -23,9 +23,12 @@ import (
 func limitUser(n int) string { return fmt.Sprintf("user%d@home.example", n) }
 
 const (
-	limitUsers = 12
+	limitUsers = 13
 	limitMost  = 10 // recipients of a login in an hour
 )
+
+// noEnd is a submission service that does not ask at the end of mails, by mistake.
+const noEnd = "noend"
 
 // limitSite is a site whose users may send to so many recipients.
 func limitSite(t *testing.T, flags ...string) *Site {
@@ -41,6 +44,7 @@ func limitSite(t *testing.T, flags ...string) *Site {
 			}
 			endpoint := submissionEndpoint(c)
 			c.Submission = LimitHooks(endpoint)
+			c.More = append(c.More, postfixtest.Service{Name: noEnd, Login: true, Options: LimitHooks(endpoint)[:1]})
 			c.MX = []string{recipientRestrictions(endpoint, "limit, greylist")}
 		},
 	})
@@ -118,6 +122,7 @@ func TestLimit(t *testing.T) {
 	}
 	t.Run("held", func(t *testing.T) { limitHeld(t, s) })
 	t.Run("greylisted", func(t *testing.T) { limitGreylisted(t, s) })
+	t.Run("a service without the hook at the end", func(t *testing.T) { limitNoEnd(t, s, limitUser(12)) })
 }
 
 func limitOneByOne(t *testing.T, s *Site, login string) {
@@ -159,6 +164,15 @@ func limitOneByOne(t *testing.T, s *Site, login string) {
 	}
 	s.postern(t, "limits", "unblock", login)
 	expect(t, s, postfixtest.Submission, m, 250)
+}
+
+// limitNoEnd sends on a service whose hook at the end is missing, while another has it.
+func limitNoEnd(t *testing.T, s *Site, login string) {
+	for range limitMost {
+		expect(t, s, noEnd, As(login, "", Dora), 250)
+	}
+	s.wantUsed(t, login, limitMost)
+	expect(t, s, noEnd, As(login, "", Dora), 450)
 }
 
 func limitManyRecipients(t *testing.T, s *Site, login string) {

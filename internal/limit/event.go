@@ -15,6 +15,7 @@ type Event struct {
 	// Transaction is the same for all steps of one mail, and different for other mails.
 	// The zero Digest means that the mail server has sent none.
 	Transaction Digest
+	Service     string // of the mail server, such as its port; "" if it is unknown
 	Login       string // as the client sent it; "" if there is none
 	Sender      mailaddr.Address
 	Client      netip.Addr // not valid if it is unknown
@@ -67,7 +68,7 @@ func (k *Keyer) login(e *Event) string {
 	case e.Login != "":
 		return k.LoginOf(e.Login)
 	case k.Trusted != nil && e.Client.IsValid() && !e.Sender.IsNull() && k.Trusted(e.Client):
-		return addressOf(e.Sender)
+		return k.LoginOf(addressOf(e.Sender))
 	}
 	return ""
 }

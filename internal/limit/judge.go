@@ -13,8 +13,8 @@ type CountAt uint8
 
 // The moments.
 const (
-	// AtEndIfAsked is AtEnd while the mail server also asks at the end of mails, and
-	// else AtName.
+	// AtEndIfAsked is AtEnd while the mail server also asks at the end of mails of the same
+	// service, and else AtName.
 	AtEndIfAsked CountAt = iota
 	AtEnd                // a named recipient is reserved, and counted at the end of the mail
 	AtName               // a named recipient is counted at once
@@ -30,6 +30,10 @@ type Config struct {
 	Rules     []Rule // each with its action
 	Keyer     Keyer
 	Overrides Overrides // may be nil
+	// PassUnknown is what happens to a login whose override cannot be looked up. If set, its
+	// mail is counted by the general limits, and those of logins only warn, because an
+	// override could allow any amount. Else Judge returns the error, and counts nothing.
+	PassUnknown bool
 	// Action returns the action of limits in overrides, by unit; nil means Defer.
 	Action  func(Unit) Action
 	Store   Store
@@ -38,8 +42,8 @@ type Config struct {
 	Ends    *Ends  // needed by AtEndIfAsked
 	Trail   *Trail // may be nil
 	// NoEnds is called at most once an hour, when the mail server does not ask at the
-	// end of mails although some rule counts only there. It may be nil.
-	NoEnds func()
+	// end of mails of a service although some rule counts only there. It may be nil.
+	NoEnds func(service string)
 	// Watch lets everything pass and counts it. Rulings say what would have happened.
 	Watch bool
 }
@@ -55,6 +59,7 @@ func (c *Config) action(u Unit) Action {
 type Judge struct {
 	c     Config
 	rules []bound
+	mild  []bound  // rules, with those of logins only warning
 	atEnd bool     // some rule counts only at the end of mails
 	known sync.Map // override text → []bound, bounded by knownLen
 	nKnow atomic.Int32
@@ -71,7 +76,18 @@ type bound struct {
 // NewJudge returns a judge.
 func NewJudge(c Config) *Judge {
 	atEnd := c.CountAt == AtEnd || slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.Unit == Bytes })
-	return &Judge{c: c, rules: bind(c.Rules), atEnd: atEnd}
+	return &Judge{c: c, rules: bind(c.Rules), mild: bind(mild(c.Rules)), atEnd: atEnd}
+}
+
+// mild returns the rules with the action Warn for those that an override may replace.
+func mild(rules []Rule) []Rule {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		if rules[i].Key == Login {
+			rules[i].Action = Warn
+		}
+	}
+	return rules
 }
 
 func bind(rules []Rule) []bound {
@@ -110,6 +126,7 @@ type Ruling struct {
 	Repeat   bool // the step was counted before
 	Alarms   []Alarm
 	Override *Override // the override that applied; its Err is why it did not
+	Unknown  error     // why the override could not be looked up, see Config.PassUnknown
 }
 
 // Alarm reports a limit that was reached. There is at most one in each window.
@@ -132,7 +149,7 @@ func (j *Judge) Judge(ctx context.Context, e *Event) (Ruling, error) {
 	case e.Step == End:
 		j.c.Ends.seen(e)
 	case j.atEnd && j.c.NoEnds != nil && j.c.Ends.missed(e):
-		j.c.NoEnds()
+		j.c.NoEnds(e.Service)
 	}
 	return j.decide(ctx, e, false)
 }
@@ -145,14 +162,14 @@ func (j *Judge) decide(ctx context.Context, e *Event, look bool) (Ruling, error)
 	if b := j.c.Blocks.Find(login, e.Time); b != nil {
 		return Ruling{Kind: Blocked, Block: b, Value: login}, nil
 	}
-	rules, override, err := j.rulesFor(ctx, login)
-	if err != nil {
-		return Ruling{}, err
+	rules, override, unknown := j.rulesFor(ctx, login)
+	if unknown != nil && !j.c.PassUnknown {
+		return Ruling{}, unknown
 	}
 	op := j.op(e, rules, login)
 	defer j.done(op)
 	if len(op.Items) == 0 {
-		return Ruling{Override: override}, nil
+		return Ruling{Override: override, Unknown: unknown}, nil
 	}
 	op.Look = look
 	a, err := j.c.Store.Take(ctx, op)
@@ -166,7 +183,7 @@ func (j *Judge) decide(ctx context.Context, e *Event, look bool) (Ruling, error)
 		j.c.Trail.note(login, j.c.Keyer.prefix(e.Client), e.Recipient.Domain)
 	}
 	r := ruling(op, &a)
-	r.Override = override
+	r.Override, r.Unknown = override, unknown
 	r.Alarms = j.alarms(op, &a, e, login)
 	return r, nil
 }
@@ -180,7 +197,7 @@ func (j *Judge) Blocked(e *Event) *Block {
 func (j *Judge) Undo(ctx context.Context, e *Event) error {
 	login := j.c.Keyer.login(e)
 	rules, _, err := j.rulesFor(ctx, login)
-	if err != nil {
+	if err != nil && !j.c.PassUnknown {
 		return err
 	}
 	op := j.op(e, rules, login)
@@ -195,7 +212,7 @@ func (j *Judge) Undo(ctx context.Context, e *Event) error {
 func (j *Judge) Refused(ctx context.Context, e *Event) error {
 	login := j.c.Keyer.login(e)
 	rules, _, err := j.rulesFor(ctx, login)
-	if err != nil {
+	if err != nil && !j.c.PassUnknown {
 		return err
 	}
 	op := &Op{Now: e.Time}
@@ -217,14 +234,18 @@ func (j *Judge) Refused(ctx context.Context, e *Event) error {
 // maxKnown bounds the overrides that are cached as rules.
 const maxKnown = 1000
 
-// rulesFor returns the rules for a login, and the override from which they come.
+// rulesFor returns the rules for a login, and the override from which they come. If that
+// cannot be looked up, it returns the mild rules and the error.
 func (j *Judge) rulesFor(ctx context.Context, login string) ([]bound, *Override, error) {
 	if login == "" || j.c.Overrides == nil {
 		return j.rules, nil, nil
 	}
 	o, err := j.c.Overrides.Find(ctx, login)
-	if err != nil || o == nil || o.Err != nil {
-		return j.rules, o, err
+	switch {
+	case err != nil:
+		return j.mild, nil, err
+	case o == nil || o.Err != nil:
+		return j.rules, o, nil
 	}
 	if rules, ok := j.known.Load(o.Text); ok {
 		return rules.([]bound), o, nil
@@ -236,9 +257,13 @@ func (j *Judge) rulesFor(ctx context.Context, login string) ([]bound, *Override,
 	return rules, o, nil
 }
 
-// Rules returns the rules for a login, and the override from which they come.
+// Rules returns the rules for a login, and the override from which they come. If that
+// cannot be looked up, it returns the general rules and the error.
 func (j *Judge) Rules(ctx context.Context, login string) ([]Rule, *Override, error) {
 	bound, o, err := j.rulesFor(ctx, login)
+	if err != nil {
+		return slices.Clone(j.c.Rules), nil, err
+	}
 	rules := make([]Rule, len(bound))
 	for i, b := range bound {
 		rules[i] = b.Rule
@@ -393,46 +418,4 @@ func list(text string) []string {
 		return nil
 	}
 	return []string{text}
-}
-
-// Ends remembers whether the mail server asks at the end of mails.
-type Ends struct {
-	last  [2]atomic.Int64
-	named [2]atomic.Int64 // recipients since
-	told  atomic.Int64
-}
-
-// patience is how many recipients are named without an end before NoEnds is called.
-const patience = 100
-
-// endsFor is how long after an end the mail server is assumed to ask at ends. After
-// that, named recipients count at once until the next end is seen.
-const endsFor = time.Hour
-
-// side returns a different index for mail with and without login, because different
-// hooks ask about them.
-func side(e *Event) int {
-	if e.Login != "" {
-		return 0
-	}
-	return 1
-}
-
-func (n *Ends) seen(e *Event) {
-	n.last[side(e)].Store(e.Time.UnixNano())
-	n.named[side(e)].Store(0)
-}
-
-// missed counts a recipient, and reports whether NoEnds has to be called.
-func (n *Ends) missed(e *Event) bool {
-	if n.named[side(e)].Add(1) < patience || n.asked(e) {
-		return false
-	}
-	told := n.told.Load()
-	return (told == 0 || e.Time.Sub(time.Unix(0, told)) >= endsFor) && n.told.CompareAndSwap(told, e.Time.UnixNano())
-}
-
-func (n *Ends) asked(e *Event) bool {
-	at := n.last[side(e)].Load()
-	return at != 0 && e.Time.Sub(time.Unix(0, at)).Abs() < endsFor
 }

@@ -354,6 +354,9 @@ func TestOverrides(t *testing.T) {
 	if _, err := w.judge.Judge(t.Context(), e); err == nil {
 		t.Error("a table that is gone was passed over")
 	}
+	if all, o, err := w.judge.Rules(t.Context(), "gone@x.example"); err == nil || o != nil || len(all) != 2 || all[0].Action != limit.Defer {
+		t.Errorf("%v, %+v, %v", all, o, err)
+	}
 	if all, o, err := w.judge.Rules(t.Context(), "zoe@y.example"); err != nil || len(all) != 2 || o.Found != "@y.example" || o.Table != "hash:x" || o.Where() != "x:@y.example" {
 		t.Errorf("%v, %+v, %v", all, o, err)
 	}
@@ -401,7 +404,7 @@ func TestNoEnds(t *testing.T) {
 		{"login=1k/1h", limit.AtName, false, 0},
 	} {
 		told := 0
-		w := newWorld(t, limit.Config{Rules: rules(t, tt.rule), CountAt: tt.at, NoEnds: func() { told++ }}, nil)
+		w := newWorld(t, limit.Config{Rules: rules(t, tt.rule), CountAt: tt.at, NoEnds: func(string) { told++ }}, nil)
 		for range 300 {
 			w.now = w.now.Add(30 * time.Second)
 			if tt.ends {
@@ -414,5 +417,73 @@ func TestNoEnds(t *testing.T) {
 		if told != tt.told {
 			t.Errorf("%+v: told %d times", tt, told)
 		}
+	}
+}
+
+// While the override of a login is unknown, its mail is counted, and only limits that no
+// override can lift refuse it. When the table is back, the counts are right.
+func TestUnknownOverride(t *testing.T) {
+	overrides := table{"bob": "broken", "eve": "broken"}
+	w := newWorld(t, limit.Config{Rules: rules(t, "login=2/1h", "login.messages=9/1h reject", "network=6/1h"), CountAt: limit.AtName, PassUnknown: true}, overrides)
+	bob := func(e *limit.Event) { e.Login = "bob" }
+	for i := range 4 {
+		w.mails++
+		r := w.judged(bob)
+		want := limit.Within
+		if i >= 2 {
+			want = limit.Over
+		}
+		if r.Kind != want || r.Unknown == nil || want == limit.Over && (r.Rule.Action != limit.Warn || r.Used != int64(i+1)) {
+			t.Errorf("mail %d: %+v", i, r)
+		}
+	}
+	undone := w.event()
+	bob(undone)
+	if err := w.judge.Undo(t.Context(), undone); err != nil {
+		t.Error(err)
+	}
+	if n := w.mail(9, bob); n != 3 {
+		t.Errorf("%d passed, want those for which the network has room", n)
+	}
+	w.mails++
+	if r := w.judged(bob); r.Kind != limit.Over || r.Rule.Key != limit.Network || r.Rule.Action != limit.Defer || r.Unknown == nil {
+		t.Errorf("beyond the limit of the network: %+v", r)
+	}
+	delete(overrides, "bob")
+	w.mails++
+	if r := w.judged(func(e *limit.Event) { bob(e); e.Client = netip.MustParseAddr("198.51.100.1") }); r.Kind != limit.Over || r.Used != 6 || r.Rule.Key != limit.Login || r.Unknown != nil {
+		t.Errorf("when the table is back: %+v", r)
+	}
+	overrides["bob"] = "off"
+	if r := w.judged(func(e *limit.Event) { bob(e); e.Client = netip.MustParseAddr("198.51.100.1") }); r.Kind != limit.Within || r.Unknown != nil {
+		t.Errorf("with its override: %+v", r)
+	}
+}
+
+// A service without a hook at the end counts recipients when they are named, whatever the
+// other services do. Services beyond the bound share one.
+func TestEndsOfServices(t *testing.T) {
+	w := newWorld(t, limit.Config{Rules: rules(t, "login=5/1h")}, nil)
+	on := func(service string) func(*limit.Event) { return func(e *limit.Event) { e.Service = service } }
+	if n := w.mail(2, on("587")); n != 2 {
+		t.Errorf("%d mails passed", n)
+	}
+	for i := range 3 {
+		w.mails++
+		if r := w.judged(on("465")); r.Used != int64(3+i) {
+			t.Errorf("%+v", r)
+		}
+	}
+	w.now = w.now.Add(2 * limit.HoldFor)
+	w.mails++
+	if r := w.judged(on("465")); r.Kind != limit.Over {
+		t.Errorf("what has no end is forgotten: %+v", r)
+	}
+	for i := range 200 {
+		w.mail(1, func(e *limit.Event) { on(fmt.Sprint("s", i))(e); e.Login = fmt.Sprint("u", i) })
+	}
+	w.mails++
+	if r := w.judged(func(e *limit.Event) { on("s199")(e); e.Login = "zoe" }); r.Kind != limit.Within || r.Used != 1 {
+		t.Errorf("%+v", r)
 	}
 }

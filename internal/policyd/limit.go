@@ -72,7 +72,7 @@ func (o *limitPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.LimitStore, "limit-store", "sqlite:/var/lib/postern/limits.db", "`where` is counted: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
 	fs.StringVar(&o.LimitPasswordFile, "limit-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
 	config.Choice(fs, &o.LimitCountAt, "limit-count-at", "when a recipient counts: at the end of its mail, when it is accepted, or at the end while Postfix asks there", wordAuto, wordEndOfData, wordRcpt)
-	config.Choice(fs, &o.LimitOnError, "limit-on-error", "what happens while the store does not answer", wordPass, wordDefer)
+	config.Choice(fs, &o.LimitOnError, "limit-on-error", "what happens while the store does not answer, or the overrides of a login are not known", wordPass, wordDefer)
 	fs.StringArrayVar(&o.LimitTrusted, "limit-trusted-networks", nil, "`network` of clients without login, web mail for instance, whose sender counts as the login; repeat for several")
 	config.Int(fs, &o.LimitIPv4Prefix, "limit-ipv4-prefix", 24, 8, 32, "bits of an IPv4 address that make a network")
 	config.Int(fs, &o.LimitIPv6Prefix, "limit-ipv6-prefix", 64, 16, 128, "bits of an IPv6 address that make a network")
@@ -189,9 +189,9 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n) })
 	o.shadow = n.options.shadowed(checks.LimitName)
 	c.Store, c.Blocks, c.Ends, c.Trail = o.store.guard, o.store.blocks, &o.store.ends, &o.store.trail
-	c.CountAt, c.Watch = countAt(o.LimitCountAt), o.shadow
-	c.NoEnds = func() {
-		n.Log.Error("no mail is asked about at its end, where limits count; add limit to smtpd_end_of_data_restrictions of the service, or set limit-count-at to rcpt and remove limits of bytes")
+	c.CountAt, c.Watch, c.PassUnknown = countAt(o.LimitCountAt), o.shadow, o.LimitOnError == wordPass
+	c.NoEnds = func(port string) {
+		n.Log.Error("no mail is asked about at its end, where limits count; add limit to smtpd_end_of_data_restrictions of the service, or set limit-count-at to rcpt and remove limits of bytes", zap.String("server_port", port))
 	}
 	o.judge = limit.NewJudge(c)
 	alarms, err := o.alarmFlags.open(n)
@@ -247,11 +247,12 @@ func (t overrideTable) Name() string { return t.Spec }
 // overrideKey is the settings from which a table of overrides is made, beside its files.
 type overrideKey struct{ spec string }
 
-// Bounds of the cache for a table in a server.
+// Bounds of the cache for a table in a server. The last known answer is used longer than
+// that of an owner table, because an old one grants no right to anyone.
 const (
 	overrideTTL       = time.Minute
 	overrideNegTTL    = 10 * time.Second
-	overrideLastKnown = 15 * time.Minute
+	overrideLastKnown = 24 * time.Hour
 )
 
 func (o *limitPart) openOverrides(n *needs) (limit.Overrides, error) {

@@ -74,9 +74,9 @@ func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, err
 		return nil, err
 	}
 	for _, c := range found.counters {
-		use, ok, err := o.use(ctx, c)
-		if err != nil {
-			return nil, err
+		use, ok, unknown := o.use(ctx, c)
+		if unknown != nil {
+			result.Unknown = unknown.Error()
 		}
 		if ok && use.Used > 0 {
 			result.Uses = append(result.Uses, use)
@@ -138,23 +138,21 @@ func (f *full) keep(most int, share func(limit.Counter) float64) {
 }
 
 // use returns a counter with the limit that applies to it, or false if no limit does
-// any more.
+// any more. If the override cannot be looked up, that is a general limit, and the error
+// says why.
 func (o *limitPart) use(ctx context.Context, c limit.Counter) (api.LimitUse, bool, error) {
 	name, window, value := limit.SplitID(c.ID)
 	login := ""
 	if strings.HasPrefix(name, string(limit.Login)+".") {
 		login = value
 	}
-	rules, _, err := o.judge.Rules(ctx, login)
-	if err != nil {
-		return api.LimitUse{}, false, err
-	}
+	rules, _, unknown := o.judge.Rules(ctx, login)
 	for _, r := range rules {
 		if r.Name() == name && r.Window == window {
-			return listedUse(r, value, c), true, nil
+			return listedUse(r, value, c), true, unknown
 		}
 	}
-	return api.LimitUse{}, false, nil
+	return api.LimitUse{}, false, unknown
 }
 
 func listedUse(r limit.Rule, value string, c limit.Counter) api.LimitUse {
@@ -206,9 +204,9 @@ func (o *limitPart) show(ctx context.Context, args api.LimitsOfArgs) (any, error
 			return nil, err
 		}
 	}
-	rules, override, err := o.judge.Rules(ctx, login)
-	if err != nil {
-		return nil, err
+	rules, override, unknown := o.judge.Rules(ctx, login)
+	if unknown != nil {
+		result.Unknown = unknown.Error()
 	}
 	result.Override = listedOverride(override)
 	if networks, domains := o.store.trail.Of(login); len(networks) > 0 {

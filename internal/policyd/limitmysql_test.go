@@ -1,6 +1,7 @@
 package policyd
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,14 +47,45 @@ INSERT INTO user (username, password, send_limit) VALUES ('more', 'x', 'recipien
 	if show.Override == nil || show.Override.Entry != "recipients=5/1h" || show.Override.Table != "mysql:"+maps {
 		t.Errorf("show: %+v", show.Override)
 	}
+	pass, _ := inForceWith(t, "--checks=limit", "--limit-store=memory:", "--limit=login=3/1h", "--limit=network=11/1h", "--login-domain=cacert.example", "--limit-overrides=mysql:"+maps)
+	if n := asks(t, pass, "less", "less", 2); n != 1 {
+		t.Errorf("%d passed", n)
+	}
 	m.Kill()
 	if d := ask(t, c, limitRequest("new@cacert.example", "a")); d.Kind != policy.Defer || d.Reason != record.LimitUnavailable {
 		t.Errorf("without the server: %+v", d)
+	}
+	// With pass, its own limit holds where it is known. Else the mail is counted, and only the
+	// limit of the network refuses it.
+	if n := asks(t, pass, "less", "later", 2); n != 0 {
+		t.Errorf("%d passed beyond the last known limit", n)
+	}
+	for i := range 10 {
+		d := ask(t, pass, limitRequest("new@cacert.example", fmt.Sprint("pass", i)))
+		if d.Kind != policy.Pass || d.Reason != record.LimitUnavailable || d.Err == nil || !strings.Contains(d.Steps[0].Verdict.Detail, "used=") {
+			t.Errorf("mail %d without the server: %+v", i, d)
+		}
+	}
+	if d := ask(t, pass, limitRequest("new@cacert.example", "beyond")); d.Kind != policy.Defer || d.Reason != record.LimitRecipients {
+		t.Errorf("beyond the limit of the network: %+v", d)
+	}
+	if list := adminAsk[api.LimitsListResult](t, pass, api.LimitsList, api.LimitsListArgs{}); list.Unknown == "" || len(list.Uses) != 3 {
+		t.Errorf("list: %+v", list)
+	}
+	if show := adminAsk[api.LimitsShowResult](t, pass, api.LimitsShow, api.LimitsOfArgs{Value: "new"}); show.Unknown == "" || len(show.Uses) != 1 || show.Uses[0].Used != 10 || show.Uses[0].Action != "defer" {
+		t.Errorf("show: %+v", show)
 	}
 	m.Start()
 	for d := ask(t, c, limitRequest("later@cacert.example", "a")); d.Kind != policy.Pass; d = ask(t, c, limitRequest("later@cacert.example", "a")) {
 		if d.Reason != record.LimitUnavailable {
 			t.Fatalf("until the server is back: %+v", d)
+		}
+	}
+	for d := ask(t, pass, limitRequest("new@cacert.example", "back")); ; d = ask(t, pass, limitRequest("new@cacert.example", "back")) {
+		if d.Kind == policy.Defer && strings.Contains(d.Steps[0].Verdict.Detail, "limit=login") && d.Steps[0].Unanswered() == nil {
+			break // what was counted meanwhile counts
+		} else if d.Steps[0].Unanswered() == nil {
+			t.Fatalf("when the server is back: %+v", d)
 		}
 	}
 }

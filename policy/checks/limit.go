@@ -86,7 +86,7 @@ func (l *Limit) exempt(r *policy.Request) bool {
 // limitEvent returns a request as the judge needs it.
 func limitEvent(r *policy.Request) limit.Event {
 	e := limit.Event{
-		Step: limit.Name, Time: r.Received, Login: r.Login, Sender: r.Sender,
+		Step: limit.Name, Time: r.Received, Service: r.ServerPort, Login: r.Login, Sender: r.Sender,
 		Client: r.Client.Address, Recipient: r.Recipient, Recipients: r.RecipientCount, Size: r.Size,
 	}
 	if r.State == policy.StateEndOfMessage {
@@ -104,11 +104,18 @@ func limitEvent(r *policy.Request) limit.Event {
 func (l *Limit) verdict(r *policy.Request, ruling *limit.Ruling) policy.Verdict {
 	switch ruling.Kind {
 	case limit.None:
+		if ruling.Unknown != nil { // an override may have limits
+			return policy.Verdict{Kind: policy.Pass, Reason: record.LimitUnavailable, Unknown: ruling.Unknown}
+		}
 		return policy.Verdict{Reason: record.LimitNone}
 	case limit.Blocked:
 		return blockedVerdict(ruling.Block, r.Received)
 	}
-	v := policy.Verdict{Kind: policy.Pass, Reason: record.LimitWithin, Detail: limitDetail(ruling)}
+	v := policy.Verdict{Kind: policy.Pass, Reason: record.LimitWithin, Detail: limitDetail(ruling), Unknown: ruling.Unknown}
+	if ruling.Unknown != nil && (ruling.Kind == limit.Within || ruling.Rule.Action == limit.Warn) {
+		v.Reason = record.LimitUnavailable
+		return v
+	}
 	if ruling.Kind == limit.Within {
 		return v
 	}

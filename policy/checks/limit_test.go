@@ -179,11 +179,12 @@ func TestLimitShadow(t *testing.T) {
 
 func TestLimitStates(t *testing.T) {
 	l := newLimited(t, policy.Enforce, rule(limit.Recipients, 2, limit.Defer), rule(limit.Bytes, 1000, limit.Defer))
-	for _, state := range []policy.State{policy.StateConnect, policy.StateEHLO, policy.StateMail, policy.StateData, policy.StateVRFY, policy.StateETRN, policy.StateOther} {
+	for _, state := range []policy.State{policy.StateConnect, policy.StateEHLO, policy.StateMail, policy.StateData, policy.StateVRFY, policy.StateETRN} {
 		for range 5 {
 			l.want(l.ask(state, nil), policy.Pass, record.NotApplicable)
 		}
 	}
+	l.want(l.ask(policy.StateOther, nil), policy.Pass, record.UnknownState)
 	// An announced size is not counted.
 	huge := func(r *policy.Request) { r.Size = 1 << 40 }
 	l.want(l.ask(policy.StateRcpt, huge), policy.Pass, record.LimitWithin)
@@ -274,4 +275,44 @@ func TestNoLimits(t *testing.T) {
 		t.Errorf("%+v, %v", v, err)
 	}
 	new(Limit).Settle(t.Context(), &policy.Request{State: policy.StateRcpt}, nil, &policy.Decision{Verdict: policy.Verdict{Kind: policy.Reject}})
+}
+
+// gone is a table of overrides whose server is away.
+type gone struct{}
+
+func (gone) Find(context.Context, string) (*limit.Override, error) {
+	return nil, errors.New("no server")
+}
+
+// While overrides are unknown, mail that limit-on-error lets pass is counted, and the
+// record shows it. What a later check refuses is taken back.
+func TestLimitOverridesUnknown(t *testing.T) {
+	network := limit.Rule{Key: limit.Network, Unit: limit.Recipients, Count: 4, Window: time.Hour, Action: limit.Reject}
+	for _, tt := range []struct {
+		rules []limit.Rule
+		want  policy.Kind // at last
+	}{
+		{[]limit.Rule{rule(limit.Recipients, 2, limit.Reject), network}, policy.Reject},
+		{[]limit.Rule{rule(limit.Recipients, 2, limit.Hold)}, policy.Pass},
+		{nil, policy.Pass},
+	} {
+		l := newLimited(t, policy.Enforce)
+		l.check.Judge = limit.NewJudge(limit.Config{
+			Rules: tt.rules, Keyer: limit.Keyer{Bits4: 24, Bits6: 64}, Store: l.store, Ends: new(limit.Ends), Overrides: gone{}, PassUnknown: true,
+		})
+		l.later = policy.Verdict{Kind: policy.Defer, Reason: record.GreylistNew}
+		l.want(l.name(), policy.Defer, record.GreylistNew)
+		l.later = policy.Verdict{}
+		for range 4 {
+			d := l.name()
+			l.want(d, policy.Pass, record.LimitUnavailable)
+			if s := &d.Steps[0]; d.Err == nil || !s.Failed() || s.Unanswered() == nil || d.Check != LimitName {
+				t.Errorf("%+v", d)
+			}
+		}
+		d := l.name()
+		if d.Kind != tt.want || d.Steps[0].Unanswered() == nil || d.Steps[0].Failed() != (tt.want == policy.Pass) || tt.want == policy.Reject && (d.Reason != record.LimitRecipients || d.Err != nil) {
+			t.Errorf("%v: %+v", tt.rules, d)
+		}
+	}
 }

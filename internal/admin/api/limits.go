@@ -52,6 +52,8 @@ type LimitsListResult struct {
 	More   int          `json:"more"` // counters that are not listed
 	// Unsaved: the file cannot be written, and what is new is in memory only.
 	Unsaved bool `json:"unsaved,omitempty"`
+	// Unknown is why an override could not be looked up. The general limits are listed then.
+	Unknown string `json:"overrides_unknown,omitempty"`
 }
 
 // LimitsOfArgs names a login, or the value of another key ("limits.show", "limits.reset").
@@ -69,7 +71,8 @@ type LimitsShowResult struct {
 	Override *LimitOverride `json:"override,omitempty"`
 	Networks []string       `json:"networks"` // of its clients, the latest last
 	Domains  []string       `json:"recipient_domains"`
-	Shadow   bool           `json:"shadow,omitempty"` // the check is only watched
+	Shadow   bool           `json:"shadow,omitempty"`            // the check is only watched
+	Unknown  string         `json:"overrides_unknown,omitempty"` // as in LimitsListResult
 }
 
 // LimitOverride is the entry of a table for a login.
