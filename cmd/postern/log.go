@@ -160,13 +160,26 @@ func (o *logOptions) readAll(ctx context.Context, io streams, files []string, p 
 			return nil
 		}
 	}
+	failed := o.join(ctx, sources, p, take)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	complain(io.err, sources)
+	if o.summary {
+		err = p.summary(counter.Summary(o.top))
+	}
+	return errors.Join(failed, err)
+}
+
+// join passes the mails of all sources to take. Of a source that fails, what was read
+// before counts.
+func (o *logOptions) join(ctx context.Context, sources []*maillog.Source, p *logPrinter, take func(*maillog.Mail) error) error {
 	joiner := maillog.NewJoiner()
+	var failed error
 	for e, err := range maillog.Merge(sources) {
-		if err == nil {
-			err = ctx.Err()
-		}
 		if err != nil {
-			return err
+			failed = err // the last
+			break
 		}
 		m := joiner.Add(e)
 		if o.flat && !o.summary {
@@ -175,20 +188,16 @@ func (o *logOptions) readAll(ctx context.Context, io streams, files []string, p 
 		for m := range joiner.Ended(e.Time) {
 			err = errors.Join(err, take(m))
 		}
-		if err != nil {
+		if err = errors.Join(err, context.Cause(ctx)); err != nil {
 			return err
 		}
 	}
 	for m := range joiner.Rest() {
 		if err := take(m); err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 	}
-	complain(io.err, sources)
-	if o.summary {
-		return p.summary(counter.Summary(o.top))
-	}
-	return nil
+	return failed
 }
 
 // complain warns about sources that contain lines but no record.

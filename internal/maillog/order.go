@@ -16,36 +16,33 @@ const (
 	maxDisorder = 50_000
 )
 
-// Merge yields the records of several sources in the order of time. It ends with the
-// first error.
+// Merge yields the records of several sources in the order of time. A source that fails
+// ends there, and the others go on; the last that is yielded is then the error.
 func Merge(sources []*Source) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		var heads heads
+		var failed error
 		for _, s := range sources {
-			if err := heads.addSource(s); err != nil {
-				yield(nil, err)
-				return
-			}
+			failed = errors.Join(failed, heads.addSource(s))
 		}
 		var o Order
 		for len(heads) > 0 {
 			h := heads[0]
 			o.Add(h.entry)
-			err := heads.next()
+			failed = errors.Join(failed, heads.next())
 			for e := range o.Ready(h.entry.Time.Add(-disorder)) {
 				if !yield(e, nil) {
 					return
 				}
-			}
-			if err != nil {
-				yield(nil, err)
-				return
 			}
 		}
 		for e := range o.Rest() {
 			if !yield(e, nil) {
 				return
 			}
+		}
+		if failed != nil {
+			yield(nil, failed)
 		}
 	}
 }

@@ -49,14 +49,59 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// What a source that fails had before, and what the others have, is not lost.
 func TestMergeEndsWithAnError(t *testing.T) {
 	broken := NewSource("broken", io.MultiReader(strings.NewReader(lineAt(0, "a")), errReader{}), nil)
+	empty := NewSource("empty", errReader{}, nil)
 	var got error
-	for _, err := range Merge([]*Source{broken}) {
-		got = err
+	var found []string
+	for e, err := range Merge([]*Source{empty, broken, source(lineAt(1, "b") + lineAt(9, "c"))}) {
+		if got = err; err == nil {
+			found = append(found, e.QueueID)
+		}
 	}
-	if !errors.Is(got, errBroken) || !strings.Contains(got.Error(), "broken: ") {
+	if !errors.Is(got, errBroken) || !strings.Contains(got.Error(), "broken: ") || !strings.Contains(got.Error(), "empty: ") {
 		t.Errorf("got %v", got)
+	}
+	if strings.Join(found, " ") != "a b c" {
+		t.Errorf("found %s", found)
+	}
+}
+
+func TestCutShort(t *testing.T) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	io.WriteString(z, lineAt(0, "a"))
+	if err := errors.Join(z.Flush(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "log.1.gz")
+	if err := os.WriteFile(path, b.Bytes()[:b.Len()-9], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if e, err := s.Next(); err != nil || e.QueueID != "a" {
+		t.Errorf("before the end: %v, %v", e, err)
+	}
+	if _, err := s.Next(); err == nil || !strings.Contains(err.Error(), path+": the compressed file is cut short") {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+// What does not grow cannot be followed.
+func TestTailRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.1.gz")
+	if err := os.WriteFile(path, []byte("\x1f\x8b\x08"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{path: path + " is compressed", filepath.Dir(path): " is a folder"} {
+		if _, err := OpenTail(t.Context(), name, false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -170,6 +215,13 @@ func TestTail(t *testing.T) {
 		time.Sleep(2 * lookInterval) // of the bubble: it has seen the short file
 		write(path, lineAt(4, "d"), os.O_APPEND)
 		expect("d")
+		cut := lineAt(5, "cut")
+		write(path, cut[:len(cut)/2], os.O_APPEND)
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+		write(path, lineAt(6, "e"), 0)
+		expect("e")
 		cancel()
 		if _, open := <-found; open {
 			t.Error("something more was found")

@@ -13,6 +13,9 @@ import (
 // maxLine bounds a line of a log. A longer line is no record.
 const maxLine = 1 << 20
 
+// zipped is the beginning of a file that gzip has compressed (RFC 1952 section 2.3.1).
+const zipped = "\x1f\x8b"
+
 // Source reads the records of one log.
 type Source struct {
 	Name    string
@@ -28,17 +31,14 @@ func NewSource(name string, r io.Reader, close func() error) *Source {
 	return &Source{Name: name, lines: bufio.NewReaderSize(r, 64<<10), close: close}
 }
 
-// Open opens a file, which may be compressed with gzip. "-" is standard input.
+// Open opens a file, which may be compressed with gzip.
 func Open(name string) (*Source, error) {
-	if name == "-" {
-		return NewSource("standard input", os.Stdin, nil), nil
-	}
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	s := NewSource(name, file, file.Close)
-	if magic, _ := s.lines.Peek(2); !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+	if magic, _ := s.lines.Peek(len(zipped)); !bytes.Equal(magic, []byte(zipped)) {
 		return s, nil
 	}
 	unzipped, err := gzip.NewReader(s.lines)
@@ -91,9 +91,16 @@ func (s *Source) Line() ([]byte, error) {
 		err = nil
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%s: %w", s.Name, err)
+		err = s.failed(err)
 	}
 	return bytes.TrimRight(line, "\r\n"), err
+}
+
+func (s *Source) failed(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%s: the compressed file is cut short: %w", s.Name, err)
+	}
+	return fmt.Errorf("%s: %w", s.Name, err)
 }
 
 // longLine reads the rest of a line that is longer than the buffer.
@@ -110,7 +117,7 @@ func (s *Source) longLine(line []byte) ([]byte, error) {
 		case err == nil || errors.Is(err, io.EOF):
 			return bytes.TrimRight(line, "\r\n"), nil
 		case !errors.Is(err, bufio.ErrBufferFull):
-			return nil, fmt.Errorf("%s: %w", s.Name, err)
+			return nil, s.failed(err)
 		}
 	}
 }

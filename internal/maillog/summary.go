@@ -12,8 +12,15 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 )
 
-// maxNames bounds the names of one kind that are counted.
-const maxNames = 100_000
+const (
+	// maxNames bounds the names of one kind that are counted.
+	maxNames = 100_000
+	// maxWords bounds the words of one kind, such as reasons. The daemons have far fewer,
+	// but a line of another program can look like a record.
+	maxWords = 1000
+	// otherWord is counted for words beyond maxWords.
+	otherWord = "(other)"
+)
 
 // Summary has counts for a whole log. Senders, recipients, clients and logins are counted
 // once for each mail.
@@ -119,21 +126,22 @@ func (c *Counter) entry(e *Entry) {
 	if e.Time.After(c.until) {
 		c.until = e.Time
 	}
-	c.decisions[Decision{Check: cmp.Or(e.Check, "-"), Verdict: e.Verdict, Reason: e.Reason, Mode: e.Mode}]++
+	c.decision(Decision{Check: cmp.Or(e.Check, "-"), Verdict: e.Verdict, Reason: e.Reason, Mode: e.Mode})
 	if s := e.Watched(); s != nil {
-		c.decisions[Decision{Check: s.Check, Verdict: s.Verdict, Reason: s.Reason, Mode: s.Mode}]++
+		c.decision(Decision{Check: s.Check, Verdict: s.Verdict, Reason: s.Reason, Mode: s.Mode})
 	}
 	hour := e.Time.Truncate(time.Hour)
 	if c.hours[hour] == nil && len(c.hours) < maxNames {
 		c.hours[hour] = map[string]int{}
 	}
 	if counts := c.hours[hour]; counts != nil {
-		counts[e.Verdict]++
+		counts[wordIn(counts, e.Verdict, otherWord)]++
 	}
-	if c.durations[e.Daemon] == nil {
-		c.durations[e.Daemon] = new(Values)
+	daemon := wordIn(c.durations, e.Daemon, otherWord)
+	if c.durations[daemon] == nil {
+		c.durations[daemon] = new(Values)
 	}
-	c.durations[e.Daemon].Add(e.Millis)
+	c.durations[daemon].Add(e.Millis)
 	if s := e.Step("greylist"); s != nil && s.Reason == string(record.GreylistWaited) {
 		if waited, ok := Detail(s.Detail, "waited"); ok {
 			if seconds, err := strconv.Atoi(strings.TrimSuffix(waited, "s")); err == nil {
@@ -141,6 +149,18 @@ func (c *Counter) entry(e *Entry) {
 			}
 		}
 	}
+}
+
+func (c *Counter) decision(d Decision) {
+	c.decisions[wordIn(c.decisions, d, Decision{Check: otherWord})]++
+}
+
+// wordIn returns the key under which a word is counted.
+func wordIn[K comparable, V any](counts map[K]V, word, other K) K {
+	if _, known := counts[word]; known || len(counts) < maxWords {
+		return word
+	}
+	return other
 }
 
 // Detail returns the value of a name=value word of a step's detail.

@@ -44,6 +44,24 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// Lines of other programs that look like records do not make a summary large.
+func TestWordsAreBounded(t *testing.T) {
+	c := NewCounter()
+	for i := range 2 * maxWords {
+		word := fmt.Sprint("forged", i)
+		c.Add(&Mail{Entries: []*Entry{{Time: start, Daemon: word, Check: word, Verdict: word, Steps: []Step{{Check: word, Mode: "shadow"}}}}})
+	}
+	s := c.Summary(1)
+	for name, n := range map[string]int{"reasons": len(s.Reasons), "durations": len(s.Durations), "verdicts": len(s.Hours[0].Verdicts)} {
+		if n != maxWords+1 {
+			t.Errorf("%d %s", n, name)
+		}
+	}
+	if s.Durations[otherWord].Count != maxWords {
+		t.Errorf("%d others", s.Durations[otherWord].Count)
+	}
+}
+
 // Of more names than are counted, the frequent ones stay.
 func TestNamesAreBounded(t *testing.T) {
 	var n names

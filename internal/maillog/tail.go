@@ -3,6 +3,7 @@ package maillog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -12,11 +13,13 @@ import (
 const lookInterval = 250 * time.Millisecond
 
 // Tail reads a file that grows. When a log rotation replaces the file by a new one, or
-// truncates it, Tail reads the new file from its start.
+// truncates it, Tail reads the new file from its start. A line that the old file has only
+// the beginning of ends there.
 type Tail struct {
-	ctx  context.Context
-	path string
-	file *os.File
+	ctx    context.Context
+	path   string
+	file   *os.File
+	inLine bool // the last octet that was read is not a line end
 }
 
 // OpenTail opens a file for reading from its start or from its end. At the end of the
@@ -26,12 +29,30 @@ func OpenTail(ctx context.Context, path string, atEnd bool) (*Tail, error) {
 	if err != nil {
 		return nil, err
 	}
-	if atEnd {
-		if _, err := file.Seek(0, io.SeekEnd); err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
+	err = canGrow(file)
+	if err == nil && atEnd {
+		_, err = file.Seek(0, io.SeekEnd)
 	}
-	return &Tail{ctx, path, file}, nil
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &Tail{ctx: ctx, path: path, file: file}, nil
+}
+
+// canGrow returns an error for a folder and for a compressed file.
+func canGrow(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	var start [len(zipped)]byte
+	switch n, _ := file.ReadAt(start[:], 0); {
+	case info.IsDir():
+		return fmt.Errorf("%s is a folder; name a file in it", file.Name())
+	case string(start[:n]) == zipped:
+		return fmt.Errorf("%s is compressed, so nothing is added to it; name the file that is written now", file.Name())
+	}
+	return nil
 }
 
 // Read implements io.Reader.
@@ -43,11 +64,16 @@ func (t *Tail) Read(p []byte) (int, error) {
 			if next != nil {
 				_ = next.Close()
 			}
+			t.inLine = n > 0 && p[n-1] != '\n'
 			return n, err
 		}
 		if next != nil {
 			_ = t.file.Close()
 			t.file = next
+			if t.inLine && len(p) > 0 {
+				t.inLine = false
+				return copy(p, "\n"), nil
+			}
 			continue
 		}
 		select {
