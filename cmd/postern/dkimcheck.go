@@ -25,7 +25,7 @@ func bindDKIMCheck(fs *pflag.FlagSet) runner {
 		if err != nil {
 			return exitFailed, err
 		}
-		if err := ctx.Err(); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return exitFailed, err
 		}
 		if *asJSON {

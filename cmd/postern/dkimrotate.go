@@ -54,8 +54,11 @@ func bindDKIMRotate(fs *pflag.FlagSet) runner {
 		}
 		c := rotateCommand{r, io, *wait, *asJSON}
 		for _, domain := range domains {
-			if !*status {
-				if err := c.work(ctx, domain, *undo, len(args) > 0); err != nil && !errors.Is(err, ctx.Err()) {
+			if !*status && ctx.Err() == nil {
+				if err := c.work(ctx, domain, *undo, len(args) > 0); ctx.Err() != nil {
+					fmt.Fprintf(io.err, "%v; the rotation stays as it is: postern-milterd goes on with it if it rotates keys (dkim-rotate), and so does this command\n", context.Cause(ctx))
+					code = exitNo
+				} else if err != nil {
 					fmt.Fprintln(io.err, err)
 					code = exitNo
 				}

@@ -123,6 +123,7 @@ func (ask *reportsAsked) stored(ctx context.Context, io streams, path string, ta
 // read reads files into tally, and into the store unless it is nil.
 func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, store *reportread.Store, tally *reportread.Tally) (code int, err error) {
 	r := &reportread.Reader{
+		Stdin:   stdin(ctx),
 		Problem: func(where string, err error) { fmt.Fprintln(io.err, shown(problemAt(where, err))) },
 		DMARC: func(report *reportread.Report) error {
 			if report.Unusable > 0 {
@@ -143,6 +144,9 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 		},
 	}
 	if err := r.Paths(ctx, args); err != nil {
+		if ctx.Err() != nil && store != nil {
+			err = fmt.Errorf("%w; what the store has stays in it: run the command again, which adds the rest", err)
+		}
 		return exitFailed, err
 	}
 	if store != nil {
@@ -209,5 +213,5 @@ func (ask *reportsAsked) identify(ctx context.Context, problems io.Writer, sum *
 	if unknown := (reportread.Identity{DNS: dns}).Identify(ctx, sum); unknown > 0 {
 		fmt.Fprintf(problems, "DNS lookups failed for %d sources; try again, or name another server with --resolver\n", unknown)
 	}
-	return ctx.Err()
+	return context.Cause(ctx)
 }

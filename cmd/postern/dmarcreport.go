@@ -306,6 +306,9 @@ func (o *reportAsked) send(ctx context.Context, std streams, ask api.DMARCReport
 		failed += done.Failed
 		return done.After, err
 	})
+	if ctx.Err() != nil && err != nil {
+		err = fmt.Errorf("%w; what was sent is not sent again, and the next run sends the rest", err)
+	}
 	if err != nil {
 		return exitFailed, err
 	}
@@ -335,7 +338,7 @@ func bindDMARCBounce(fs *pflag.FlagSet) runner {
 		if token == "" {
 			return exitFailed, errors.New("the recipient is no envelope sender of a report; name it, as LOCAL+b.TOKEN@DOMAIN")
 		}
-		b, err := dmarcreport.ReadBounce(os.Stdin)
+		b, err := dmarcreport.ReadBounce(stdin(ctx))
 		if err != nil {
 			return exitFailed, err
 		}

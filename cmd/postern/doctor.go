@@ -46,7 +46,7 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 		}
 		report := doctor.Run(ctx, o)
 		hideKeys(&report)
-		if err := ctx.Err(); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return exitFailed, err
 		}
 		if *asJSON {

@@ -61,7 +61,7 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 		if args.At, err = parseTime(*at); err != nil {
 			return exitFailed, err
 		}
-		file, err := openMessage(rest[0])
+		file, err := openMessage(ctx, rest[0])
 		if err != nil {
 			return exitFailed, err
 		}
@@ -135,9 +135,9 @@ func parseTime(s string) (time.Time, error) {
 }
 
 // openMessage opens a file, or standard input for "-".
-func openMessage(name string) (io.ReadCloser, error) {
+func openMessage(ctx context.Context, name string) (io.ReadCloser, error) {
 	if name == "-" {
-		return io.NopCloser(os.Stdin), nil
+		return io.NopCloser(stdin(ctx)), nil
 	}
 	return os.Open(name)
 }

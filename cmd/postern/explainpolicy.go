@@ -52,7 +52,7 @@ func bindExplainPolicy(fs *pflag.FlagSet) runner {
 	file := fs.String("record", "", "`file` with records to ask about again, - for standard input")
 	asJSON := fs.Bool("json", false, "print the answers as JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
-		asked, err := policyQuestions(fs, *more, *file, args)
+		asked, err := policyQuestions(ctx, fs, *more, *file, args)
 		if err != nil {
 			return exitFailed, err
 		}
@@ -90,7 +90,7 @@ type policyQuestion struct {
 }
 
 // policyQuestions reads the requests from the flags, a file, or standard input.
-func policyQuestions(fs *pflag.FlagSet, more []string, file string, args []string) ([]policyQuestion, error) {
+func policyQuestions(ctx context.Context, fs *pflag.FlagSet, more []string, file string, args []string) ([]policyQuestion, error) {
 	given, err := givenAttributes(fs, more)
 	if err != nil {
 		return nil, err
@@ -102,11 +102,11 @@ func policyQuestions(fs *pflag.FlagSet, more []string, file string, args []strin
 	case file != "" && fromStdin:
 		return nil, errors.New("--record and - are two requests; leave out one of them")
 	case file != "":
-		return recordQuestions(file, given)
+		return recordQuestions(ctx, file, given)
 	case !fromStdin && len(given) == 0 && isTerminal(os.Stdin):
 		return nil, errors.New("no request; give --client, --sender and --recipient, --record FILE, or name=value lines on standard input")
 	case fromStdin || len(given) == 0:
-		attributes, err := readAttributes(os.Stdin)
+		attributes, err := readAttributes(stdin(ctx))
 		if err != nil {
 			return nil, fmt.Errorf("standard input: %w", err)
 		}
@@ -200,8 +200,8 @@ func readAttributes(r io.Reader) ([]api.Attribute, error) {
 
 // recordQuestions makes requests from the records in a file. Attributes from flags
 // replace those from records.
-func recordQuestions(file string, given []api.Attribute) ([]policyQuestion, error) {
-	source, err := maillog.Open(file)
+func recordQuestions(ctx context.Context, file string, given []api.Attribute) ([]policyQuestion, error) {
+	source, err := openRecords(ctx)(file)
 	if err != nil {
 		return nil, err
 	}

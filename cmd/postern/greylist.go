@@ -186,15 +186,19 @@ func bindGreylistDelete(fs *pflag.FlagSet) runner {
 		}
 		var answer api.GreylistDeleteResult
 		ask := api.GreylistDeleteArgs{GreylistFilter: *filter, All: *all}
+		var soFar api.GreylistDeleteResult
+		p := progress{io}
 		show := func(line json.RawMessage) {
-			var so api.GreylistDeleteResult
-			if json.Unmarshal(line, &so) == nil {
-				fmt.Fprintf(io.err, "\r%d deleted", so.Deleted)
+			if json.Unmarshal(line, &soFar) == nil {
+				p.at("%d deleted", soFar.Deleted)
 			}
 		}
 		err := client.Call(ctx, api.GreylistDelete, ask, &answer, show)
-		if answer.Deleted > 0 {
-			fmt.Fprintln(io.err)
+		if soFar.Deleted > 0 {
+			p.end()
+		}
+		if err != nil && soFar.Deleted > 0 {
+			err = fmt.Errorf("%w; at least %d entries are deleted", err, soFar.Deleted)
 		}
 		if err != nil {
 			return exitFailed, err

@@ -27,11 +27,12 @@ func bindGreylistImport(fs *pflag.FlagSet) runner {
 		if path == "" {
 			path, read = *sqlgrey, sqlgreyReader(ctx)
 		}
-		i := importer{client: client, progress: func(n int) { fmt.Fprintf(io.err, "\r%d imported", n) }}
+		p := progress{io}
+		i := importer{client: client, progress: func(n int) { p.at("%d imported", n) }}
 		answer, err := i.file(ctx, path, read)
-		fmt.Fprintln(io.err)
+		p.end()
 		if err != nil {
-			return exitFailed, err
+			return exitFailed, fmt.Errorf("%w; %d entries were imported and stay: run the command again, which takes them once", err, answer.Imported)
 		}
 		if *asJSON {
 			return exitYes, printJSON(io.out, answer)

@@ -84,7 +84,7 @@ func (o *logOptions) openFollowed(ctx context.Context, io streams, files []strin
 
 func (o *logOptions) openTail(ctx context.Context, name string) (*maillog.Source, error) {
 	if name == "-" {
-		return maillog.Open(name)
+		return openRecords(ctx)(name)
 	}
 	tail, err := maillog.OpenTail(ctx, name, o.since == "")
 	if err != nil {

@@ -45,7 +45,7 @@ func (o *logOptions) open(ctx context.Context, io streams, files []string) ([]*m
 		return []*maillog.Source{s}, err
 	}
 	if len(files) > 0 {
-		return openFiles(files, maillog.Open)
+		return openFiles(files, openRecords(ctx))
 	}
 	return o.openMemories(ctx, io)
 }

@@ -27,6 +27,14 @@ func main() {
 		os.Exit(milterd.Main(service.MainProcess()))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		if len(os.Args) > 1 && os.Args[1] == "setup" {
+			// It takes back what it has begun, by programs that get a second signal too.
+			signal.Ignore(os.Interrupt)
+			return
+		}
+		stop() // a second signal ends the program, whatever it waits for
+	})
 	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)

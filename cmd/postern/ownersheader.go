@@ -39,7 +39,7 @@ func (h *headerFlags) check(ctx context.Context, io streams, client *admin.Clien
 	if h.flags.Changed("sender") {
 		ask.Sender = h.sender
 	}
-	file, err := openMessage(h.file)
+	file, err := openMessage(ctx, h.file)
 	if err != nil {
 		return exitFailed, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -13,6 +14,19 @@ func printJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
+
+// progress prints how far a command is, over what it has printed before. Without a
+// terminal it prints nothing.
+type progress struct{ streams }
+
+func (p progress) at(format string, args ...any) {
+	if isTerminal(p.err) {
+		fmt.Fprintf(p.err, "\r"+format, args...)
+	}
+}
+
+// end begins a new line for what follows.
+func (p progress) end() { p.at("\n") }
 
 // shown escapes what is not printable, for output on a terminal.
 func shown(s string) string {

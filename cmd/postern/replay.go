@@ -67,7 +67,7 @@ func bindReplay(fs *pflag.FlagSet) runner {
 		if fs.Changed("config") { // the default one need not exist
 			ask.Config = []string{"--config=" + *config}
 		}
-		sources, err := openFiles(args, maillog.Open)
+		sources, err := openFiles(args, openRecords(ctx))
 		if err != nil {
 			return exitFailed, err
 		}

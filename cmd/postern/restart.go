@@ -26,6 +26,9 @@ func bindRestart(find func(*pflag.FlagSet) *admin.Client) func(*pflag.FlagSet) r
 			}
 			var done bool
 			if err := client.Call(ctx, api.Restart, nil, &done, nil); err != nil {
+				if ctx.Err() != nil {
+					err = fmt.Errorf("%w; the restart goes on, and the daemon's log has its outcome", err)
+				}
 				return exitFailed, err
 			}
 			fmt.Fprintf(io.out, "%s: a new process serves\n", client.Daemon)

@@ -40,7 +40,7 @@ func Replay(ctx context.Context, a ReplayArgs) (*replay.Report, error) {
 	early := !a.Since.IsZero()
 	for q, err := range a.Questions {
 		if err == nil {
-			err = ctx.Err()
+			err = context.Cause(ctx)
 		}
 		if err != nil {
 			return nil, err

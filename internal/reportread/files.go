@@ -37,7 +37,7 @@ func (r *Reader) folder(ctx context.Context, root string) error {
 	root += string(filepath.Separator) // WalkDir enters no link
 	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		if err != nil {
 			return r.problem(ctx, name, err)
@@ -81,7 +81,7 @@ func (r *Reader) Paths(ctx context.Context, names []string) error {
 	for _, name := range names {
 		read := r.Path
 		if name == "-" {
-			read = func(ctx context.Context, _ string) error { return r.Stream(ctx, "standard input", os.Stdin) }
+			read = func(ctx context.Context, _ string) error { return r.Stream(ctx, "standard input", r.Stdin) }
 		}
 		if err := read(ctx, name); err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -58,6 +58,7 @@ type Reader struct {
 	TLS    func(*TLSReport) error // called for each TLS report; an error ends the reading
 	// Problem is called for what could not be read. Reading continues after it.
 	Problem func(where string, err error)
+	Stdin   io.Reader // what "-" is; needed for Paths only
 
 	Files  int // files and mails that were looked at
 	Others int // files and mails that had no report and did not look like one
@@ -125,7 +126,7 @@ func (r *Reader) problem(ctx context.Context, where string, err error) error {
 		return stop.error
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	r.Failed++
 	if r.Problem != nil {
