@@ -8,6 +8,8 @@ const (
 	CreditInterval = time.Hour
 	// FloodWindow is the period to which Limits.NetworkCap applies.
 	FloodWindow = time.Hour
+	// longestNote bounds Limits.NoteInterval.
+	longestNote = time.Minute
 )
 
 // Limits are the settings with which Decide decides.
@@ -20,6 +22,11 @@ type Limits struct {
 	NetworkCap  int           // most new triplets of one network, or of one domain that SPF authorised, in FloodWindow; 0: no bound
 	Full        bool          // no new triplets are recorded now
 }
+
+// NoteInterval is the shortest time between two writes of the latest sighting of a
+// triplet that has passed. So a sender of much mail costs a store few writes, and its
+// triplet is forgotten at most one part in a hundred too early.
+func (l Limits) NoteInterval() time.Duration { return min(longestNote, l.PassTTL/100) }
 
 // Why is the reason for an Outcome.
 type Why uint8
@@ -85,10 +92,10 @@ type Change struct {
 	Refused      Refusal
 }
 
-// Advance returns what a sighting at now changes. recent is how many new triplets
+// Advance returns what a sighting of k at now changes. recent is how many new triplets
 // the key's Window has in the current FloodWindow. A clock that is behind does not
 // move Last back, because others would then consider the entry expired too early.
-func (r Record) Advance(now Stamp, recent int, l Limits) Change {
+func (r Record) Advance(k Key, now Stamp, recent int, l Limits) Change {
 	if _, ok := r.allowed(now, l); ok {
 		return Change{
 			TouchDomain:  r.DomainClient.usedAgain(now, l),
@@ -101,6 +108,9 @@ func (r Record) Advance(now Stamp, recent int, l Limits) Change {
 			return Change{Refused: refused}
 		}
 		return Change{Triplet: Triplet{First: now, Last: now}.pass(now, l), WriteTriplet: true, IsNew: true}
+	}
+	if t.Passed != 0 && now.Sub(t.Last) < l.NoteInterval() && r.ByNetwork == t && (k.Domain == "" || r.ByDomain == t) {
+		return Change{}
 	}
 	t.Last = max(t.Last, now)
 	return Change{Triplet: t.pass(now, l), WriteTriplet: true}

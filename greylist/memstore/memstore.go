@@ -464,7 +464,7 @@ func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limit
 		if key.Domain != "" {
 			flood = &s.shards[h.at[window]]
 		}
-		change := r.Advance(at, flood.recent(source, at), limits)
+		change := r.Advance(key, at, flood.recent(source, at), limits)
 		if r.Refused = change.Refused; r.Refused == greylist.NetworkFlooded {
 			r.FloodEnds = flood.flood[source].ends()
 		}

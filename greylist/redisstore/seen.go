@@ -26,7 +26,8 @@ type terms struct {
 func newTerms(l greylist.Limits) *terms {
 	text := fmt.Sprintf("local delay, retry_window, pass_ttl, cap, allow_after, allow_ttl = %d, %d, %d, %d, %d, %d\n",
 		l.Delay.Milliseconds(), l.RetryWindow.Milliseconds(), l.PassTTL.Milliseconds(), max(l.NetworkCap, 0), max(l.AllowAfter, 0), l.AllowTTL.Milliseconds())
-	fixed := fmt.Sprintf("local flood_window, credit_interval = %d, %d\n", greylist.FloodWindow.Milliseconds(), greylist.CreditInterval.Milliseconds())
+	fixed := fmt.Sprintf("local flood_window, credit_interval, note_interval = %d, %d, %d\n",
+		greylist.FloodWindow.Milliseconds(), greylist.CreditInterval.Milliseconds(), l.NoteInterval().Milliseconds())
 	keep := fmt.Sprintf("local keep_waiting, keep_passed, keep_client, keep_window = '%d', '%d', '%d', '%d'\n",
 		expiry(l.RetryWindow), expiry(l.PassTTL), expiry(l.AllowTTL), expiry(greylist.FloodWindow))
 	return &terms{l, redisclient.NewScript(text + fixed + keep + seenSource)}

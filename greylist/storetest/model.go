@@ -31,7 +31,7 @@ func (m *model) seen(k greylist.Key, now time.Time, l greylist.Limits) greylist.
 	if runs {
 		recent = m.made[k.Window()]
 	}
-	c := r.Advance(at, recent, l)
+	c := r.Advance(k, at, recent, l)
 	r.Refused = c.Refused
 	if c.Refused == greylist.NetworkFlooded {
 		r.FloodEnds = m.starts[k.Window()] + greylist.Stamp(greylist.FloodWindow.Milliseconds())

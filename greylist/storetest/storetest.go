@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"changed limits":            changedLimits,
 		"clock set back":            clockSetBack,
 		"clock behind":              clockBehind,
+		"a sender of much mail":     muchMail,
 		"credit":                    credit,
 		"network flood":             networkFlood,
 		"domain flood":              domainFlood,
@@ -162,6 +163,37 @@ func clockBehind(t *testing.T, s Subject) {
 	if r, err = s.Peek(t.Context(), k); err != nil || r.DomainClient.Last != greylist.At(at) {
 		t.Errorf("the latest credit went back: %+v, %v", r.DomainClient, err)
 	}
+}
+
+// muchMail tests that the sightings of a triplet that has passed are written at most
+// once in an interval, and that a domain that SPF authorises later is written at once.
+func muchMail(t *testing.T, s Subject) {
+	k, l, at := key("", "192.0.2.0/24"), Limits(), start()
+	last := func(id greylist.ID, want time.Time) {
+		t.Helper()
+		if got := entries(t, s)[id].Triplet.Last; got != greylist.At(want) {
+			t.Errorf("%s: latest sighting %v, want %v", id, got.Time(), want)
+		}
+	}
+	want(t, see(t, s, k, at, l), greylist.New)
+	want(t, see(t, s, k, at.Add(time.Second), l), greylist.Early)
+	last(k.ByNetwork(), at.Add(time.Second)) // it has not passed: every sighting is written
+	passed := at.Add(l.Delay)
+	want(t, see(t, s, k, passed, l), greylist.Waited)
+	want(t, see(t, s, k, passed.Add(l.NoteInterval()-time.Millisecond), l), greylist.Known)
+	last(k.ByNetwork(), passed)
+	want(t, see(t, s, k, passed.Add(l.NoteInterval()), l), greylist.Known)
+	last(k.ByNetwork(), passed.Add(l.NoteInterval()))
+	k = key("example.org", "192.0.2.0/24")
+	authorised := passed.Add(l.NoteInterval() + time.Second)
+	want(t, see(t, s, k, authorised, l), greylist.Known)
+	last(k.ByDomain(), authorised)
+	last(k.ByNetwork(), authorised)
+	want(t, see(t, s, k, authorised.Add(time.Second), l), greylist.Known)
+	last(k.ByDomain(), authorised)
+	l.PassTTL = time.Second // the interval is a part of it
+	want(t, see(t, s, k, authorised.Add(time.Second/2), l), greylist.Known)
+	last(k.ByDomain(), authorised.Add(time.Second/2))
 }
 
 // domainFlood tests that a domain that SPF authorised is counted alone, from whatever
