@@ -25,7 +25,7 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 		return nil, nil, 0, fmt.Errorf("epoll_create1: %w", err)
 	}
 	defer unix.Close(poll)
-	run := leanRun{took: make(latencies, 0, l.requests), actions: map[string]*int{}}
+	run := leanRun{took: make(latencies, 0, l.requests), actions: map[string]*int{}, every: l.every}
 	conns := make([]*leanConn, l.conns)
 	for i := range conns {
 		c, err := l.dialLean(poll, path, i)
@@ -35,12 +35,18 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 		defer unix.Close(c.fd)
 		conns[i] = c
 	}
-	runtime.GC() // collects the garbage of making the requests before the clock starts
-	start := time.Now()
-	for _, c := range conns {
-		if err := c.write(); err != nil {
+	if l.every > 0 {
+		clock, err := clockOf(poll, l.every)
+		if err != nil {
 			return nil, nil, 0, err
 		}
+		defer unix.Close(clock)
+	}
+	runtime.GC() // collects the garbage of making the requests before the clock starts
+	start := time.Now()
+	run.due, run.idle = start, slices.Clone(conns)
+	if err := run.sendDue(); err != nil {
+		return nil, nil, 0, err
 	}
 	err = run.wait(ctx, poll, conns)
 	wall := time.Since(start)
@@ -56,10 +62,12 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 type leanRun struct {
 	took    latencies
 	actions map[string]*int
+	every   time.Duration // see load
+	due     time.Time     // when the next request is due, if every is set
+	idle    []*leanConn   // have no request under way, but one to send
 }
 
-// leanConn is one connection. It sends a request, waits for the reply, and sends the
-// next one.
+// leanConn is one connection. It has one request under way at a time.
 type leanConn struct {
 	fd       int
 	requests [][]byte
@@ -89,7 +97,7 @@ func (l load) dialLean(poll int, path string, index int) (*leanConn, error) {
 
 // wait serves the connections until all have their replies.
 func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
-	events := make([]unix.EpollEvent, len(conns))
+	events := make([]unix.EpollEvent, len(conns)+1)
 	for open := len(conns); open > 0; {
 		n, err := epollWait(poll, events)
 		switch {
@@ -103,6 +111,9 @@ func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
 			return fmt.Errorf("no reply within %s", replyTimeout)
 		}
 		for _, e := range events[:n] {
+			if e.Fd == clockEvent {
+				continue
+			}
 			done, err := r.serve(conns[e.Fd])
 			if err != nil {
 				return err
@@ -111,8 +122,49 @@ func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
 				open--
 			}
 		}
+		if err := r.sendDue(); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// sendDue sends a request on each idle connection, as far as requests are due. The time of
+// a request that is late counts from when it was due.
+func (r *leanRun) sendDue() error {
+	now := time.Now()
+	for len(r.idle) > 0 && (r.every == 0 || !r.due.After(now)) {
+		c := r.idle[len(r.idle)-1]
+		r.idle = r.idle[:len(r.idle)-1]
+		c.sent = now
+		if r.every > 0 {
+			c.sent, r.due = r.due, r.due.Add(r.every)
+		}
+		if err := c.write(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clockEvent stands for clockOf in events.
+const clockEvent = -1
+
+// clockOf adds a clock to poll that ticks at an interval. Its ticks are never read: poll
+// reports each one once.
+func clockOf(poll int, every time.Duration) (int, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("timerfd_create: %w", err)
+	}
+	tick := unix.NsecToTimespec(every.Nanoseconds())
+	err = errors.Join(
+		unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: tick, Value: tick}, nil),
+		unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: clockEvent}))
+	if err != nil {
+		return -1, errors.Join(fmt.Errorf("timerfd: %w", err), unix.Close(fd))
+	}
+	return fd, nil
 }
 
 // These calls do not inform Go's scheduler that they may block. Otherwise the scheduler
@@ -152,7 +204,8 @@ func (r *leanRun) serve(c *leanConn) (done bool, err error) {
 	if c.next == len(c.requests) {
 		return true, nil
 	}
-	return false, c.write()
+	r.idle = append(r.idle, c)
+	return false, nil
 }
 
 // count counts a word, and allocates a string only for a new one.
@@ -168,7 +221,6 @@ func (r *leanRun) count(word []byte) {
 func (c *leanConn) write() error {
 	request := c.requests[c.next]
 	c.next++
-	c.sent = time.Now()
 	n, err := transfer(unix.SYS_WRITE, c.fd, request)
 	if err == nil && n < len(request) {
 		err = errors.New("the socket took a part only")

@@ -55,6 +55,9 @@ type load struct {
 	// is 0, it is called when each request is sent.
 	request  func(c, i int) []byte
 	distinct int
+	// every is the time from one request to the next, on whichever connection is free; 0
+	// if each connection sends as soon as it has its reply. For sendLean.
+	every time.Duration
 	// echoed is set if the server writes the requests back.
 	echoed bool
 }

@@ -18,6 +18,9 @@ const (
 	manyLoad     = 160_000
 	// triplets are older than this before they are purged.
 	shortWindow = time.Minute
+	// pacedRate is more requests a second than any site has (SCALE.md), and less than the
+	// machine can do.
+	pacedRate = 10_000
 )
 
 // triplets are the figures of a store of a million triplets.
@@ -26,6 +29,7 @@ type triplets struct {
 	opened, loaded  float64       // MiB
 	filled          sample
 	purged, kept    latencies
+	paced           latencies // while purging, at pacedRate
 }
 
 // benchTriplets measures how a store of a million triplets starts, and the latency while
@@ -53,6 +57,8 @@ func (t triplets) results(key string, latency, memory, start float64) []result {
 	return []result{
 		{what: name + ", while purging: p99", value: ms(t.purged.quantile(0.99)), unit: "ms", most: latency,
 			detail: fmt.Sprintf("%s; filled at %.0f /s", t.purged.others(), t.filled.rate())},
+		{what: fmt.Sprintf("%s, while purging, at %d requests a second: p99", name, pacedRate), value: ms(t.paced.quantile(0.99)), unit: "ms", most: latency,
+			detail: t.paced.others()},
 		{what: name + ", the same load without purging: p99", value: ms(t.kept.quantile(0.99)), unit: "ms", detail: t.kept.others()},
 		{what: name + ": resident", value: max(t.opened, t.loaded), unit: "MiB", most: memory, detail: fmt.Sprintf("%.0f MiB after the start", t.opened)},
 		{what: name + ": start of the daemon", value: t.intact.Seconds(), unit: "s", most: start},
@@ -68,6 +74,7 @@ func (l latencies) others() string {
 const (
 	storedRound = 1000 + iota
 	purgingRound
+	pacedRound
 	keepingRound
 )
 
@@ -100,7 +107,7 @@ func measureTriplets(ctx context.Context, e *env, name string, flags ...string) 
 		return t, err
 	}
 	t.intact = time.Since(began)
-	t.kept, err = g.halfStored(ctx, keepingRound)
+	t.kept, err = g.halfStored(ctx, keepingRound, 0)
 	return t, errors.Join(err, daemon.Stop())
 }
 
@@ -120,16 +127,20 @@ func (t *triplets) loadWhilePurging(ctx context.Context, g greylister) (err erro
 	if t.opened, err = resident(g.pids[0]); err != nil {
 		return err
 	}
-	if t.purged, err = g.halfStored(ctx, purgingRound); err != nil {
+	if t.paced, err = g.halfStored(ctx, pacedRound, time.Second/pacedRate); err != nil {
+		return err
+	}
+	if t.purged, err = g.halfStored(ctx, purgingRound, 0); err != nil {
 		return err
 	}
 	t.loaded, err = resident(g.pids[0])
 	return err
 }
 
-// halfStored sends requests, half of them of triplets that the store holds.
-func (g greylister) halfStored(ctx context.Context, fresh int) (latencies, error) {
-	l := load{conns: greylistConns, requests: manyLoad, request: func(c, i int) []byte {
+// halfStored sends requests, half of them of triplets that the store holds. For every see
+// load.
+func (g greylister) halfStored(ctx context.Context, fresh int, every time.Duration) (latencies, error) {
+	l := load{conns: greylistConns, requests: manyLoad, every: every, request: func(c, i int) []byte {
 		if i%2 == 0 {
 			return greylistRequest(storedRound, c, i*5)
 		}
