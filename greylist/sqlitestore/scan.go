@@ -77,7 +77,7 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 	after := int64(0)
 	for {
 		var rows []row
-		err := s.keeper.Read(func(*sqlitefile.File) (err error) {
+		err := s.keeper.Read(ctx, func(*sqlitefile.File) (err error) {
 			rows, err = page(ctx, s.after, after, walkRows)
 			return err
 		})

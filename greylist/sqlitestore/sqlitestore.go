@@ -69,6 +69,7 @@ type Store struct {
 	purge    purge
 	outdated bool    // there are rows of an older scheme
 	renamed  []int64 // the rows among them whose entry now has another ID
+	marked   int64   // rows up to this one are of this scheme
 }
 
 // Open opens or creates the file. A corrupt file is renamed and reported.
@@ -144,7 +145,7 @@ type backing struct{ *Store }
 
 // Load implements memstore.Backing.
 func (b backing) Load(ctx context.Context, rowID int64) (found memstore.Row, ok bool, err error) {
-	err = b.keeper.Read(func(*sqlitefile.File) (err error) {
+	err = b.keeper.Read(ctx, func(*sqlitefile.File) (err error) {
 		rows, err := b.lookup.QueryContext(ctx, rowID)
 		if err != nil {
 			return err

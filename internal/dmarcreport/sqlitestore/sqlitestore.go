@@ -169,7 +169,7 @@ func (s *Store) Rows(ctx context.Context, day dmarcreport.Day, domain string, yi
 }
 
 func (s *Store) each(ctx context.Context, row func(*sql.Rows) error, query string, args ...any) error {
-	return s.keeper.Read(func(f *sqlitefile.File) error { return f.Each(ctx, row, query, args...) })
+	return s.keeper.Read(ctx, func(f *sqlitefile.File) error { return f.Each(ctx, row, query, args...) })
 }
 
 // Purge implements dmarcreport.Store. Rows are removed in steps, between writes.

@@ -330,7 +330,7 @@ func TestTriedAgain(t *testing.T) {
 		t.Errorf("reported %v", e.Err)
 	}
 	l.notes.set("meanwhile", "text of meanwhile")
-	if err := l.Read(func(*File) error { return nil }); err == nil {
+	if err := l.Read(t.Context(), func(*File) error { return nil }); err == nil {
 		t.Error("a file that is not there was read")
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -346,19 +346,64 @@ func TestTriedAgain(t *testing.T) {
 func TestSuspicion(t *testing.T) {
 	l := start(t, filepath.Join(t.TempDir(), "notes.db"))
 	l.note(t, "before")
-	err := l.Read(func(f *File) error {
+	err := l.Read(t.Context(), func(f *File) error {
 		_, err := f.Reader.Exec("DELETE FROM notes")
 		return err
 	})
 	if err == nil {
 		t.Error("a reader may write")
 	}
-	if err := l.Read(func(*File) error { return fmt.Errorf("read a page: %w", errCorrupt) }); !errors.Is(err, errCorrupt) {
+	if err := l.Read(t.Context(), func(*File) error { return fmt.Errorf("read a page: %w", errCorrupt) }); !errors.Is(err, errCorrupt) {
 		t.Errorf("the reader gets %v", err)
 	}
 	l.heard(t, Replaced)
 	l.stop(t)
 	wantNotes(t, l.path, "before")
+}
+
+// heldNotes are notes whose Fill waits, except the first time.
+type heldNotes struct {
+	*notes
+	filled  bool
+	filling chan struct{}
+	goOn    chan struct{}
+}
+
+func (n *heldNotes) Fill(ctx context.Context, f *File) error {
+	if n.filled {
+		n.filling <- struct{}{}
+		<-n.goOn
+	}
+	n.filled = true
+	return n.notes.Fill(ctx, f)
+}
+
+// A reader does not wait longer than it may for a file that is opened again, which can
+// take minutes.
+func TestReadWhileItIsOpenedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes.db")
+	notes := &heldNotes{notes: newNotes(), filling: make(chan struct{}), goOn: make(chan struct{})}
+	k, err := Open(Options{Path: path, Schema: schema}, notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	<-notes.filling
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, ctx := range []context.Context{ctx, t.Context()} {
+		if ctx.Err() == nil {
+			close(notes.goOn)
+		}
+		if err := k.Read(ctx, func(*File) error { return nil }); !errors.Is(err, ctx.Err()) {
+			t.Errorf("got %v, want %v", err, ctx.Err())
+		}
+	}
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Close says how much it could not write.

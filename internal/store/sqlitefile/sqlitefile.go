@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -48,6 +50,9 @@ const (
 	WritingAgain
 	Reading // Rows more rows have been read from the file, or it is being checked
 )
+
+// maxReads is how many calls of Read can be at work at once.
+const maxReads = 1 << 30
 
 // readingStep is how many rows an event of reading is about.
 const readingStep = 100_000
@@ -111,8 +116,8 @@ type Keeper struct {
 	memory  Memory
 	options Options
 
-	mu   sync.RWMutex // guards file; held for reading while the file is used
-	file *File        // nil while it cannot be opened
+	use  *semaphore.Weighted // guards file: a reader holds one of maxReads, a restart all
+	file *File               // nil while it cannot be opened
 
 	syncs   chan chan error // asks the writer to write now
 	suspect chan struct{}   // a reader found the file corrupt
@@ -139,6 +144,7 @@ func Open(o Options, memory Memory) (*Keeper, error) {
 		Pace:    NewPace(),
 		memory:  memory,
 		options: o,
+		use:     semaphore.NewWeighted(maxReads),
 		syncs:   make(chan chan error),
 		suspect: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
@@ -217,10 +223,13 @@ func (k *Keeper) replace(ctx context.Context, cause error) error {
 	return nil
 }
 
-// Read calls f with the file, which does not change meanwhile.
-func (k *Keeper) Read(f func(*File) error) error {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
+// Read calls f with the file, which does not change meanwhile. While the file is opened
+// again, Read waits until ctx ends.
+func (k *Keeper) Read(ctx context.Context, f func(*File) error) error {
+	if err := k.use.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("%s store %s: the file is being opened again: %w", k.options.Schema.Name, k.options.Path, err)
+	}
+	defer k.use.Release(1)
 	if k.file == nil {
 		return fmt.Errorf("%s store %s: the file is not open", k.options.Schema.Name, k.options.Path)
 	}
@@ -260,8 +269,8 @@ func (k *Keeper) Close() error {
 	close(k.stop)
 	k.done.Wait()
 	err := k.flush()
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	_ = k.use.Acquire(context.Background(), maxReads) // cannot fail
+	defer k.use.Release(maxReads)
 	switch {
 	case k.file == nil:
 	case err == nil:

@@ -3,6 +3,7 @@ package sqlitefile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -101,8 +102,10 @@ func (k *Keeper) settle(err error) error {
 func (k *Keeper) restart(cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.use.Acquire(ctx, maxReads); err != nil {
+		return errors.Join(fmt.Errorf("%s store %s: it is read all the time: %w", k.options.Schema.Name, k.options.Path, err), cause)
+	}
+	defer k.use.Release(maxReads)
 	select {
 	case <-k.suspect: // it is about the file that ends now
 	default:
