@@ -51,7 +51,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
 		return err
 	}
-	w.purge, w.outdated, w.renamed, w.full = purge{}, false, nil, nil
+	w.purge, w.outdated, w.renamed, w.marked, w.full = purge{}, false, nil, 0, nil
 	before, err := f.PreparePacked(ctx, rowColumns, pageBefore)
 	if err != nil {
 		return err
@@ -77,8 +77,14 @@ func (w writer) fillPage(page []row) {
 	w.memory.Fill(rows)
 }
 
-// renew marks rows of an older scheme as rows of this one, and removes those whose
-// entries have been written under another ID.
+// renewRows is how many rows of the file one turn looks at, to mark them as rows of this
+// scheme. It is some milliseconds of work.
+const renewRows = 2000
+
+// renew removes rows of an older scheme whose entries have been written under another
+// ID, and marks some of the others as rows of this scheme. The rest is marked in later
+// turns, so that no turn takes long. An unmarked row is only read as an older one once
+// more.
 func (w writer) renew(f *sqlitefile.File) error {
 	if !w.outdated {
 		return nil
@@ -92,11 +98,20 @@ func (w writer) renew(f *sqlitefile.File) error {
 			return err
 		}
 	}
-	if _, err := f.Writer.Exec("UPDATE entries SET scheme = ? WHERE scheme < ?", greylist.Scheme, greylist.Scheme); err != nil {
+	w.renamed = nil
+	var last sql.NullInt64
+	if err := f.Writer.QueryRow("SELECT MAX(rowid) FROM (SELECT rowid FROM entries WHERE rowid > ? ORDER BY rowid LIMIT ?)", w.marked, renewRows).Scan(&last); err != nil {
 		return err
 	}
-	w.outdated, w.renamed = false, nil
-	return nil
+	if !last.Valid {
+		w.outdated = false
+		return nil
+	}
+	_, err := f.Writer.Exec("UPDATE entries SET scheme = ? WHERE rowid > ? AND rowid <= ? AND scheme < ?", greylist.Scheme, w.marked, last.Int64, greylist.Scheme)
+	if err == nil {
+		w.marked = last.Int64
+	}
+	return err
 }
 
 // Forget implements sqlitefile.Forgetter. The store is not in use yet.
