@@ -253,8 +253,16 @@ func (s *Store) Rows(ctx context.Context, day dmarcreport.Day, domain string, yi
 	}
 }
 
-// Purge implements dmarcreport.Store. The keys of a day expire without it.
+// Purge implements dmarcreport.Store. The keys of a day expire without it. If our clock is
+// ahead of the server's, the server's counts: one host with a wrong clock must not remove
+// what all hosts have counted.
 func (s *Store) Purge(ctx context.Context, before dmarcreport.Day, now time.Time) error {
+	if err := s.client.ReadClock(ctx); err != nil {
+		return err
+	}
+	if server, ok := s.client.Now(); ok && server.Before(now) {
+		before, now = min(before, dmarcreport.DayOf(server.Add(-dmarcreport.Retention))), server
+	}
 	err := s.do(ctx, func(ctx context.Context, node redis.Cmdable) error {
 		return node.ZRemRangeByScore(ctx, s.client.Tag+"ry", "-inf", "("+dayText(before)).Err()
 	})

@@ -71,6 +71,30 @@ func TestTwice(t *testing.T) {
 	}
 }
 
+// TestPurgeByAWrongClock shows that a host whose clock is far ahead removes nothing that
+// others need.
+func TestPurgeByAWrongClock(t *testing.T) {
+	redistest.Require(t)
+	s, now := open(t, "redis://"+redistest.Start(t).Addr), time.Now()
+	day := dmarcreport.DayOf(now) - 1
+	b := &dmarcreport.Batch{ID: "1", Day: day, Domain: "example.com", Rows: []dmarcreport.Counted{{Row: "a", Count: 3, Plain: true}}}
+	if _, err := s.Add(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := s.SwapNote(t.Context(), "note", "", "text", now, now.Add(time.Hour)); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	ahead := now.AddDate(1, 0, 0)
+	if err := s.Purge(t.Context(), dmarcreport.DayOf(ahead.Add(-dmarcreport.Retention)), ahead); err != nil {
+		t.Fatal(err)
+	}
+	days, err := s.Days(t.Context())
+	note, noteErr := s.Note(t.Context(), "note", now)
+	if err != nil || noteErr != nil || len(days) != 1 || days[0] != day || note != "text" {
+		t.Errorf("days %v, %v, note %q, %v", days, err, note, noteErr)
+	}
+}
+
 // written is a store that sums up what is written into reports.
 type written struct {
 	dmarcreport.Store
