@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/mailaddr"
@@ -35,7 +36,11 @@ type Destination struct {
 }
 
 // Refused is a URI to which no report is sent.
-type Refused struct{ URI, Why string }
+type Refused struct {
+	URI, Why string
+	// Name is where the destination does not agree; "" if the reason is another one.
+	Name string
+}
 
 // Wanted is the result of Find: who wants the reports about a domain.
 type Wanted struct {
@@ -55,35 +60,59 @@ func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 		return Wanted{}, err
 	}
 	w := Wanted{Record: true}
+	uris := ruaOf(records[0])
+	if len(uris) > maxURIs {
+		w.refuse(uris[maxURIs], fmt.Errorf("only the first %d are looked at", maxURIs))
+		uris = uris[:maxURIs]
+	}
+	var asked []*answer
 	seen := make(map[string]bool)
-	for i, uri := range ruaOf(records[0]) {
+	for _, uri := range uris {
 		d, err := parseURI(uri)
 		switch {
-		case i >= maxURIs:
-			w.refuse(uri, fmt.Errorf("only the first %d are looked at", maxURIs))
-			return w, nil
 		case err != nil:
 			w.refuse(uri, err)
-			continue
-		case seen[d.Address]:
-			continue
-		case len(w.Destinations) >= MaxDestinations:
-			w.refuse(uri, fmt.Errorf("only %d addresses get reports", MaxDestinations))
-			continue
+		case !seen[d.Address]:
+			seen[d.Address] = true
+			asked = append(asked, &answer{uri: uri, to: d})
 		}
-		seen[d.Address] = true
-		agreed, err := agree(ctx, r, domain, d)
-		if errors.Is(err, errRefused) {
-			w.refuse(uri, err)
-			continue
-		}
-		if err != nil { // the others need not wait for this
-			w.Undecided = errors.Join(w.Undecided, fmt.Errorf("whether %s agrees: %w", d.Address, err))
-			continue
-		}
-		w.add(agreed)
+	}
+	askAll(ctx, r, domain, asked)
+	for _, a := range asked {
+		w.take(a)
 	}
 	return w, nil
+}
+
+// answer is what the DNS says about one destination.
+type answer struct {
+	uri string
+	to  Destination
+	err error
+}
+
+// askAll asks about all destinations at once, so that none delays the others.
+func askAll(ctx context.Context, r Resolver, domain string, all []*answer) {
+	var asking sync.WaitGroup
+	for _, a := range all {
+		asking.Go(func() { a.to, a.err = agree(ctx, r, domain, a.to) })
+	}
+	asking.Wait()
+}
+
+// take adds what was asked to the result.
+func (w *Wanted) take(a *answer) {
+	no := (*disagreement)(nil)
+	switch {
+	case errors.As(a.err, &no):
+		w.refuse(a.uri, no)
+	case a.err != nil: // the others need not wait for this
+		w.Undecided = errors.Join(w.Undecided, fmt.Errorf("whether %s agrees: %w", a.to.Address, a.err))
+	case len(w.Destinations) >= MaxDestinations && !slices.ContainsFunc(w.Destinations, func(d Destination) bool { return d.Address == a.to.Address }):
+		w.refuse(a.uri, fmt.Errorf("only %d addresses get reports", MaxDestinations))
+	default:
+		w.add(a.to)
+	}
 }
 
 // add adds a destination. Several addresses can have agreed to the same one, which gets
@@ -100,7 +129,11 @@ func (w *Wanted) add(d Destination) {
 }
 
 func (w *Wanted) refuse(uri string, why error) {
-	w.Refused = append(w.Refused, Refused{uri[:min(len(uri), maxAddress)], why.Error()})
+	one := Refused{URI: uri[:min(len(uri), maxAddress)], Why: why.Error()}
+	if d := (*disagreement)(nil); errors.As(why, &d) {
+		one.Name = d.name
+	}
+	w.Refused = append(w.Refused, one)
 }
 
 // recordsAt returns the DMARC records at a name, in an order that does not depend on the
@@ -195,7 +228,10 @@ func parseSize(text string) (int64, error) {
 	return int64(n) << shift, nil
 }
 
-var errRefused = errors.New("refused")
+// disagreement is why a destination does not get the reports that it would have to agree to.
+type disagreement struct{ name, why string }
+
+func (d *disagreement) Error() string { return d.why }
 
 // agree asks the DNS whether a destination in another organization wants the reports
 // about a domain (RFC 9990). Without this, anyone could direct reports to any address. One
@@ -208,14 +244,14 @@ func agree(ctx context.Context, r Resolver, domain string, d Destination) (Desti
 	}
 	name := domain + "._report._dmarc." + host
 	if len(name) > mailaddr.MaxDomain {
-		return d, fmt.Errorf("%w: %s cannot be asked, the name is too long", errRefused, host)
+		return d, &disagreement{name, host + " cannot be asked, the name is too long"}
 	}
 	records, err := recordsAt(ctx, r, name+".")
 	if err != nil {
 		return d, err
 	}
 	if len(records) == 0 {
-		return d, fmt.Errorf("%w: %s does not agree, there is no v=DMARC1 at %s", errRefused, host, name)
+		return d, &disagreement{name, fmt.Sprintf("%s does not agree, there is no v=DMARC1 at %s", host, name)}
 	}
 	var moved []Destination
 	for _, record := range records {
@@ -225,7 +261,7 @@ func agree(ctx context.Context, r Resolver, domain string, d Destination) (Desti
 		}
 		other, err := parseURI(uris[0])
 		if err != nil || hostOf(other.Address) != host {
-			return d, fmt.Errorf("%w: %s names %.100q, which is not at %s", errRefused, name, uris[0], host)
+			return d, &disagreement{name, fmt.Sprintf("%s names %.100q, which is not at %s", name, uris[0], host)}
 		}
 		moved = append(moved, other)
 	}

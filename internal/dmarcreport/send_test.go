@@ -21,6 +21,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/internal/dmarcreport"
@@ -750,6 +751,29 @@ func FuzzReadBounce(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if b, err := dmarcreport.ReadBounce(bytes.NewReader(text)); err == nil && (b.Why == "" || len(b.Why) > 300) {
 			t.Errorf("%+v", b)
+		}
+	})
+}
+
+// Addresses whose DNS does not answer delay the others by the time of one question.
+func TestFindAsksAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		uris := ""
+		for i := range 14 {
+			uris += fmt.Sprintf("mailto:a@slow%d.test,", i)
+		}
+		dns, err := resolvertest.StartZone("_dmarc.a.example. TXT \"v=DMARC1; p=none; rua=" + uris + "mailto:b@good.test\"\na.example._report._dmarc.good.test. TXT \"v=DMARC1\"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dns.Close()
+		for i := range 14 {
+			dns.SetDelay(fmt.Sprintf("a.example._report._dmarc.slow%d.test", i), time.Hour)
+		}
+		began := time.Now()
+		w, err := dmarcreport.Find(t.Context(), dns, "a.example")
+		if took := time.Since(began); err != nil || len(w.Destinations) != 1 || w.Undecided == nil || took > 15*time.Second {
+			t.Errorf("%+v, %v, after %v", w, err, took)
 		}
 	})
 }

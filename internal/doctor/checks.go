@@ -41,7 +41,7 @@ func allChecks() []check {
 		{"lists", "the DNS lists answer their test points; the key of the Data Query Service", checkLists},
 		{"stores", "the greylist's store: reachable, version, latency", checkStores},
 		{"keys", "the signing keys are in the DNS", checkKeys},
-		{"domains", "SPF and DMARC of the domains that are signed, and which of them ask for no reports", checkDomains},
+		{"domains", "SPF and DMARC of the domains that are signed, which of them ask for no reports, and whether other organizations in their rua agree to get them", checkDomains},
 		{"reports", "what is missing to send DMARC reports, when they are counted", checkReports},
 		{"queue", "what lies in Postfix's hold queue, and how long", checkQueue},
 		{"clock", "the clock is kept right", checkClock},

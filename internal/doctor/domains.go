@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-mail/postern/internal/dmarc"
+	"github.com/postern-mail/postern/internal/dmarcreport"
 	"github.com/postern-mail/postern/internal/spf"
 )
 
@@ -133,12 +135,27 @@ func (f *Facts) dmarcOf(ctx context.Context, domain string) (dmarc.Record, []Fin
 		case len(records) > 1:
 			return dmarc.Record{}, []Finding{failf("leave one of them", "_dmarc.%s has %d DMARC records: receivers use none", name, len(records))}
 		case len(records) == 1:
-			return records[0], brokenTags("_dmarc."+name, &records[0], strings.Join(texts, ""))
+			return records[0], append(brokenTags("_dmarc."+name, &records[0], strings.Join(texts, "")), f.reportedTo(ctx, name)...)
 		case slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(strings.ToUpper(t), "DMARC1") }):
 			return dmarc.Record{}, []Finding{failf(fix, "_dmarc.%s has a record that is no DMARC record: it must begin with v=DMARC1; and have p=", name)}
 		}
 	}
 	return dmarc.Record{}, []Finding{warnf(fix, "%s has no DMARC record", domain)}
+}
+
+// reportedTo names the addresses in the rua tag of a domain's record whose hosts have not
+// agreed to get its reports: receivers send none there.
+func (f *Facts) reportedTo(ctx context.Context, domain string) (found []Finding) {
+	wanted, err := dmarcreport.Find(ctx, f.DNS, domain)
+	if err := errors.Join(err, wanted.Undecided); err != nil {
+		found = append(found, warnf("look at the name servers of the hosts in its rua", "_dmarc.%s: %v", domain, err))
+	}
+	for _, refused := range wanted.Refused {
+		if refused.Name != "" {
+			found = append(found, warnf(fmt.Sprintf("publish, or have its owner publish: %s. TXT \"v=DMARC1\"", refused.Name), "_dmarc.%s asks for reports to %s, and receivers send none there: %s", domain, refused.URI, refused.Why))
+		}
+	}
+	return found
 }
 
 // brokenTags names the tags of a DMARC record that receivers cannot use. text is the
