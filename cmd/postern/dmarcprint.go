@@ -101,7 +101,15 @@ func who(s *reportread.Source) string {
 	if s.SPF != "" {
 		parts = append(parts, shown(s.SPF))
 	}
-	return cmp.Or(strings.Join(parts, "; "), "-")
+	switch {
+	case len(parts) > 0:
+		return strings.Join(parts, "; ")
+	case s.Lookup == reportread.LookupFailed:
+		return "DNS does not answer"
+	case s.Lookup == reportread.LookupNone:
+		return "not looked up"
+	}
+	return "-"
 }
 
 func someOf(all []reportread.Count, most int) string {

@@ -54,7 +54,7 @@ func bindDMARCRead(fs *pflag.FlagSet) runner {
 	fs.StringVar(&ask.domain, "domain", "", "only reports about this `domain`")
 	fs.IntVar(&ask.top, "top", 25, "how many sources of each domain to list; 0 for all")
 	fs.StringVar(&ask.by, "by", byAddress, "what is one line: the `address` of a source, or all of a sender's, as far as names and SPF show")
-	fs.BoolVar(&ask.dns, "dns", true, "ask the DNS for the names of the 200 largest sources of each domain, and for the SPF records that cover them")
+	fs.BoolVar(&ask.dns, "dns", true, "ask the DNS for the names of 200 sources of each domain, those with the most mails and those in the most reports, and for the SPF records that cover them")
 	fs.StringSliceVar(&ask.resolvers, "resolver", nil, "`address` of a name server; those of /etc/resolv.conf")
 	ask.dnsAsked = func() bool { return fs.Changed("dns") }
 	return func(ctx context.Context, io streams, args []string) (int, error) {
@@ -161,6 +161,10 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 			fmt.Fprintf(io.err, ", %d are dated in the future", store.Future)
 		}
 		fmt.Fprintln(io.err)
+		if store.Removed > 0 {
+			fmt.Fprintf(io.err, "%s: the %d oldest reports, until %s, were removed, because the file may have at most %d MiB; forged reports may fill it: set --keep-days lower, or store only mail that passed DMARC\n",
+				shown(store.Path), store.Removed, store.RemovedUntil.Format(time.DateOnly), reportread.MaxOctets>>20)
+		}
 	}
 	if r.Others > 0 {
 		fmt.Fprintf(io.err, "%d of %d files and mails have no report\n", r.Others, r.Files)
@@ -210,8 +214,12 @@ func (ask *reportsAsked) identify(ctx context.Context, problems io.Writer, sum *
 		return fmt.Errorf("%w; or ask no DNS with --dns=false", err)
 	}
 	defer dns.Close()
-	if unknown := (reportread.Identity{DNS: dns}).Identify(ctx, sum); unknown > 0 {
-		fmt.Fprintf(problems, "DNS lookups failed for %d sources; try again, or name another server with --resolver\n", unknown)
+	failed, late := (reportread.Identity{DNS: dns}).Identify(ctx, sum)
+	if failed > 0 {
+		fmt.Fprintf(problems, "DNS lookups failed for %d sources; try again, or name another server with --resolver\n", failed)
+	}
+	if late > 0 {
+		fmt.Fprintf(problems, "%d sources were not looked up, because the time for DNS lookups was over; try again, or choose a --domain\n", late)
 	}
 	return context.Cause(ctx)
 }

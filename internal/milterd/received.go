@@ -66,6 +66,7 @@ func (o *receivedPart) senders(ctx context.Context, _ struct{}, _ func(any)) (an
 const (
 	receivedDays    = 30
 	receivedSources = 20_000 // in memory while the file is read
+	receivedTexts   = 8 << 20
 	shownDomains    = 10
 	shownSources    = 8 // of a domain
 	shownReporters  = 5
@@ -131,7 +132,7 @@ func (r *receivedReader) none(since time.Time) api.DMARCSendersResult {
 // again reads the file. What it had before is kept if that fails.
 func (r *receivedReader) again(ctx context.Context, info fs.FileInfo, since time.Time) {
 	began := r.now()
-	sum, err := reportread.Stored(ctx, r.path, &reportread.Tally{Since: since, Limits: reportread.Limits{Groups: receivedSources}})
+	sum, err := reportread.Stored(ctx, r.path, &reportread.Tally{Since: since, NoTLS: true, Limits: reportread.Limits{Groups: receivedSources, Texts: receivedTexts}})
 	ended := r.now()
 	r.next = ended.Add(receivedShare * ended.Sub(began))
 	switch {

@@ -54,6 +54,7 @@ type aggregate struct {
 	row        row
 	one        result // the one that is being read
 	groups     map[Group]int64
+	texts      int64 // octets of the texts of groups
 }
 
 // parseAggregate parses a DMARC aggregate report of any version. RFC 7489, RFC 9990 and
@@ -103,6 +104,9 @@ func (a *aggregate) broken(err error) error {
 func (a *aggregate) take(token xml.Token) (done bool, err error) {
 	switch token := token.(type) {
 	case xml.Directive:
+		if text := strings.ToLower(string(token[:min(len(token), 12)])); !a.inside && text == "doctype html" {
+			return false, errNoFeedback // a web page
+		}
 		return false, errDoctype
 	case xml.StartElement:
 		return false, a.start(strings.ToLower(token.Name.Local))
@@ -234,8 +238,10 @@ func (a *aggregate) count() error {
 		return nil
 	}
 	g := a.group(source.Unmap().WithZone(""))
-	if _, known := a.groups[g]; !known && len(a.groups) >= a.limits.Groups {
-		g = Group{From: others, Disposition: g.Disposition, DKIM: g.DKIM, SPF: g.SPF}
+	if _, known := a.groups[g]; !known {
+		if a.texts += int64(len(g.From) + len(g.Why)); a.texts > a.limits.Texts || len(a.groups) >= a.limits.Groups {
+			g = Group{From: others, Disposition: g.Disposition, DKIM: g.DKIM, SPF: g.SPF}
+		}
 	}
 	a.groups[g] += n
 	r.Messages += n

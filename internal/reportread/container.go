@@ -33,6 +33,12 @@ var (
 	errEmpty    = errors.New("it is empty")
 )
 
+// isOther reports whether an error says that something is no report at all. It is no
+// fault of a mail that it has a web page attached.
+func isOther(err error) bool {
+	return errors.Is(err, errNoReport) || errors.Is(err, errNoFeedback) || errors.Is(err, errNoPolicies)
+}
+
 // form is the form of a stream, from its first octets. File names and content types are
 // not used for this, because the sender can choose any.
 type form int
@@ -132,7 +138,7 @@ func (u *unit) part(where string, in *buffered, depth int) error {
 		return errParts
 	}
 	err := u.open(where, in, depth+1)
-	if err == nil || errors.Is(err, errNoReport) {
+	if err == nil || isOther(err) {
 		return nil
 	}
 	if stop := (errStop{}); errors.As(err, &stop) || u.left <= 0 {

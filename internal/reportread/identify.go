@@ -14,52 +14,111 @@ import (
 	"github.com/postern-mail/postern/internal/spf"
 )
 
-// Identity asks the DNS who the sources of a summary are.
+// Identity asks the DNS who the sources of a summary are. Anyone can send reports, with
+// any sources and counts, and can have name servers that do not answer. So half of the
+// questions are about the sources with the most mails, and half about those that the most
+// reports name: one forged report cannot use up the time.
 type Identity struct {
 	DNS     spf.Resolver
-	Most    int // sources to ask for, the largest of each domain first; 0 means 200
-	AtOnce  int // 0 means 8
-	Timeout time.Duration
+	Most    int           // sources of each domain to ask for; 0 means 200
+	AtOnce  int           // 0 means 8
+	Timeout time.Duration // for all sources; 0 means 30 seconds
+	Each    time.Duration // for one source; 0 means 5 seconds
 }
 
+// The values of Source.Lookup.
+const (
+	LookupFailed = "failed" // the DNS did not answer some question
+	LookupNone   = "none"   // the DNS was not asked: there were too many sources, or the time was over
+)
+
 // Identify adds to each source its reverse name, and the part of the domain's SPF record
-// that covers it. It returns the number of sources for which some DNS questions failed.
-func (i Identity) Identify(ctx context.Context, s *Summary) (unknown int) {
+// that covers it. It returns the number of sources for which some DNS questions failed,
+// and the number of those that were left out when the time was over.
+func (i Identity) Identify(ctx context.Context, s *Summary) (failed, late int) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(i.Timeout, 30*time.Second))
 	defer cancel()
 	var running sync.WaitGroup
 	var mu sync.Mutex
 	places := make(chan struct{}, cmp.Or(i.AtOnce, 8))
-	for _, d := range s.Domains {
-		for _, source := range d.Sources[:min(len(d.Sources), cmp.Or(i.Most, 200))] {
-			address, err := netip.ParseAddr(source.Address)
-			if err != nil {
-				continue
-			}
-			places <- struct{}{}
-			running.Go(func() {
-				defer func() { <-places }()
-				if !i.one(ctx, d.Domain, address, source) {
-					mu.Lock()
-					unknown++
-					mu.Unlock()
-				}
-			})
+	for _, c := range i.candidates(s) {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
 		}
+		if ctx.Err() != nil {
+			late++
+			continue
+		}
+		running.Go(func() {
+			defer func() { <-places }()
+			if i.one(ctx, c) {
+				return
+			}
+			c.source.Lookup = LookupFailed
+			mu.Lock()
+			failed++
+			mu.Unlock()
+		})
 	}
 	running.Wait()
-	return unknown
+	return failed, late
+}
+
+// candidate is a source that may be asked about.
+type candidate struct {
+	domain  string
+	address netip.Addr
+	source  *Source
+}
+
+// candidates returns the sources in the order in which they are asked about.
+func (i Identity) candidates(s *Summary) (all []candidate) {
+	for _, d := range s.Domains {
+		var of []candidate
+		for _, source := range d.Sources {
+			address, err := netip.ParseAddr(source.Address)
+			if err != nil {
+				continue // several together
+			}
+			source.Lookup = LookupNone
+			of = append(of, candidate{d.Domain, address, source})
+		}
+		of = mixed(of)
+		all = append(all, of[:min(len(of), cmp.Or(i.Most, 200))]...)
+	}
+	return mixed(all)
+}
+
+// mixed returns the candidates by turns from two orders: by mails, and by reports that
+// name them.
+func mixed(all []candidate) (order []candidate) {
+	byMails := slices.SortedStableFunc(slices.Values(all), func(a, b candidate) int { return compareSources(a.source, b.source) })
+	byReports := slices.SortedStableFunc(slices.Values(byMails), func(a, b candidate) int { return cmp.Compare(b.source.reports, a.source.reports) })
+	taken := make(map[*Source]bool, len(all))
+	for n := range all {
+		for _, c := range []candidate{byMails[n], byReports[n]} {
+			if !taken[c.source] {
+				taken[c.source] = true
+				order = append(order, c)
+			}
+		}
+	}
+	return order
 }
 
 // one asks for one source. It reports whether the DNS has answered.
-func (i Identity) one(ctx context.Context, domain string, address netip.Addr, s *Source) bool {
+func (i Identity) one(ctx context.Context, c candidate) bool {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(i.Each, 5*time.Second))
+	defer cancel()
 	var told bool
-	s.Name, s.Confirmed, told = i.reverse(ctx, address)
+	s := c.source
+	s.Name, s.Confirmed, told = i.reverse(ctx, c.address)
 	covered := spf.CheckMailFrom(ctx, i.DNS, spf.Args{
-		IP: address, Helo: cmp.Or(s.Name, "unknown.invalid"), Sender: spf.Sender{Local: "postmaster", Domain: domain},
+		IP: c.address, Helo: cmp.Or(s.Name, "unknown.invalid"), Sender: spf.Sender{Local: "postmaster", Domain: c.domain},
 		Now: time.Now(), MaxVoids: spf.MaxLookups, NoExplanation: true,
 	})
-	s.SPF = coverage(domain, covered.Result)
+	s.SPF, s.Lookup = coverage(c.domain, covered.Result), ""
 	return told && covered.Status != spf.TempError
 }
 

@@ -33,6 +33,7 @@ type Limits struct {
 	Ratio    int64 // how many times its size a compressed part may inflate to, beyond the first MiB; 200
 	Rows     int   // rows of a DMARC report; 1,000,000
 	Groups   int   // different sources and outcomes of one report, and sources of a summary; 100,000
+	Texts    int64 // octets of the texts of these outcomes, and of those of a summary; 32 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -42,6 +43,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Ratio, 200)
 	setDefault(&l.Rows, 1_000_000)
 	setDefault(&l.Groups, 100_000)
+	setDefault(&l.Texts, 32<<20)
 	return l
 }
 
@@ -107,7 +109,7 @@ func (r *Reader) unit(ctx context.Context, where string, in *buffered, limits Li
 	u := &unit{reader: r, limits: limits, left: limits.Inflated}
 	err := u.open(where, in, 0)
 	switch {
-	case errors.Is(err, errNoReport) && !named:
+	case isOther(err) && !named:
 		r.Others++
 		return nil
 	case err != nil:

@@ -1,6 +1,7 @@
 package reportread
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -36,6 +37,14 @@ const (
 	// ahead is how far a report may be dated in the future, because clocks differ. Others
 	// are forged: they would never be too old, and would always be the latest.
 	ahead = 48 * time.Hour
+	// MaxOctets bounds the file, because anyone can send reports. Beyond it, the oldest
+	// reports are removed.
+	MaxOctets = 2 << 30
+	// maxSources bounds the stored DNS results.
+	maxSources = 100_000
+	// trimReports and trimGroups bound what is removed in one transaction.
+	trimReports = 10
+	trimGroups  = 1000
 )
 
 // Store keeps reports in a SQLite file. The file is open only during writes, so that
@@ -43,11 +52,16 @@ const (
 type Store struct {
 	Path string
 	Keep time.Duration // older reports are removed; 0 means none
+	Most int64         // octets of the file; 0 means MaxOctets
 	Now  func() time.Time
 
 	// Counts of reports: those that were written, that were in the file, that are too old,
 	// and that are dated in the future.
 	New, Known, Old, Future int
+	// Removed is the number of reports that were removed because the file had too many
+	// octets, and RemovedUntil the end of the latest of them.
+	Removed      int
+	RemovedUntil time.Time
 
 	pending []any // *Report or *TLSReport
 	size    int
@@ -60,7 +74,11 @@ func (s *Store) Add(ctx context.Context, r *Report) error {
 
 // AddTLS adds a TLS report.
 func (s *Store) AddTLS(ctx context.Context, r *TLSReport) error {
-	return s.insert(ctx, r, r.End, len(r.Policies))
+	size := len(r.Policies)
+	for i := range r.Policies {
+		size += len(r.Policies[i].Failures)
+	}
+	return s.insert(ctx, r, r.End, size)
 }
 
 func (s *Store) insert(ctx context.Context, report any, end time.Time, size int) error {
@@ -83,7 +101,7 @@ func (s *Store) insert(ctx context.Context, report any, end time.Time, size int)
 func (s *Store) Flush(ctx context.Context) error {
 	added, known := 0, 0
 	err := sqlitefile.Update(ctx, schema, s.Path, func(f *sqlitefile.File) error {
-		return f.InTx(func(tx *sql.Tx) error {
+		err := f.InTx(func(tx *sql.Tx) error {
 			for _, report := range s.pending {
 				isNew, err := insert(ctx, tx, report)
 				if err != nil {
@@ -97,6 +115,10 @@ func (s *Store) Flush(ctx context.Context) error {
 			}
 			return s.expire(ctx, tx)
 		})
+		if err != nil {
+			return err
+		}
+		return s.trim(ctx, f)
 	})
 	if err != nil {
 		return err
@@ -129,6 +151,63 @@ func (s *Store) expire(ctx context.Context, tx *sql.Tx) error {
 		}
 	}
 	return nil
+}
+
+// trim removes the oldest reports while the file has too many octets. The file itself
+// does not become smaller, but its free pages are used again.
+func (s *Store) trim(ctx context.Context, f *sqlitefile.File) error {
+	for {
+		octets, err := octetsOf(ctx, f)
+		if err != nil || octets <= cmp.Or(s.Most, MaxOctets) {
+			return err
+		}
+		removed := 0
+		if err := f.InTx(func(tx *sql.Tx) (err error) {
+			removed, err = s.removeOldest(ctx, tx)
+			return err
+		}); err != nil || removed == 0 {
+			return err
+		}
+		s.Removed += removed
+	}
+}
+
+// octetsOf returns how many octets of a file are in use.
+func octetsOf(ctx context.Context, f *sqlitefile.File) (int64, error) {
+	var pages, free, size int64
+	err := f.Writer.QueryRowContext(ctx, "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &free, &size)
+	return (pages - free) * size, err
+}
+
+// removeOldest removes some of the oldest reports, at least one if there is one, and
+// returns their number.
+func (s *Store) removeOldest(ctx context.Context, tx *sql.Tx) (removed int, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT id, end, (SELECT COUNT(*) FROM groups WHERE report = id) FROM reports ORDER BY end, id LIMIT ?", trimReports)
+	if err != nil {
+		return 0, err
+	}
+	var id, end, groups int64
+	var oldest []int64
+	for total := int64(0); rows.Next() && total < trimGroups; total += groups {
+		if err := rows.Scan(&id, &end, &groups); err != nil {
+			return 0, errors.Join(err, rows.Close())
+		}
+		oldest = append(oldest, id)
+		if at := time.Unix(end, 0).UTC(); at.After(s.RemovedUntil) {
+			s.RemovedUntil = at
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return 0, err
+	}
+	for _, id := range oldest {
+		for _, statement := range []string{"DELETE FROM groups WHERE report = ?", "DELETE FROM reports WHERE id = ?"} {
+			if _, err := tx.ExecContext(ctx, statement, id); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return len(oldest), nil
 }
 
 // insert writes a report. It reports whether the report is new in the file.
@@ -204,7 +283,8 @@ func (s *Store) Remember(ctx context.Context, sum *Summary) error {
 					}
 				}
 			}
-			return nil
+			_, err := tx.ExecContext(ctx, "DELETE FROM sources WHERE (domain, source) IN (SELECT domain, source FROM sources ORDER BY seen DESC LIMIT -1 OFFSET ?)", maxSources)
+			return err
 		})
 	})
 }
@@ -234,7 +314,7 @@ func eachStored(ctx context.Context, f *sqlitefile.File, t *Tally) (err error) {
 		err := rows.Scan(&id)
 		ids = append(ids, id)
 		return err
-	}, "SELECT id FROM reports WHERE end >= ? AND (? = '' OR kind = 'tls' OR domain = ?) ORDER BY id", since(t), t.Of, t.Of); err != nil {
+	}, "SELECT id FROM reports WHERE end >= ? AND (? = '' OR kind = 'tls' OR domain = ?) AND (kind <> 'tls' OR NOT ?) ORDER BY id", since(t), t.Of, t.Of, t.NoTLS); err != nil {
 		return err
 	}
 	heads, err := f.Reader.PrepareContext(ctx, "SELECT kind, head FROM reports WHERE id = ?")

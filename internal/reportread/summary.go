@@ -98,6 +98,8 @@ type Source struct {
 	// claims.
 	Confirmed bool   `json:"confirmed,omitempty"`
 	SPF       string `json:"spf,omitempty"` // the part of the domain's SPF record that covers it
+	// Lookup is why the DNS has not told all of this, see [LookupFailed].
+	Lookup string `json:"lookup,omitempty"`
 	Counts
 	From  []Count `json:"from"` // domains of the From field
 	Why   []Count `json:"why"`  // what failed and why
@@ -105,6 +107,8 @@ type Source struct {
 	Last  string  `json:"last"`
 
 	from, why counted
+	reports   int // that name it
+	latest    int // of them, by its number
 }
 
 // counted counts texts. Texts beyond the bound are counted together.
@@ -144,12 +148,18 @@ type Tally struct {
 	// Of, if set, is the only domain that is counted, and Since the first day.
 	Of    string
 	Since time.Time
+	// NoTLS leaves out the TLS reports of a store.
+	NoTLS bool
 
 	summary Summary
 	seen    map[key]bool
 	domains map[string]*Domain
 	sources int
-	tls     map[string]*TLSDomain
+	texts   int // octets of the texts that are kept
+	// The current report may add so many sources, and so many octets of texts.
+	room, textRoom int
+
+	tls map[string]*TLSDomain
 }
 
 // Only sets the only domain that is counted.
@@ -204,11 +214,46 @@ func (t *Tally) Add(r *Report) {
 	d.Reports++
 	d.reporters.add(r.Org, r.Messages)
 	day := d.day(r.Day())
+	t.makeRoom()
 	for _, g := range r.Groups {
 		d.Counts.addGroup(g)
 		day.Counts.addGroup(g)
-		t.source(d, g.Source).take(g, day.Day)
+		s := t.source(d, g.Source)
+		s.Counts.addGroup(g)
+		t.addText(&s.from, g.From, g.Messages)
+		if g.Why != "" {
+			t.addText(&s.why, g.Why, g.Messages)
+		}
+		s.spans(day.Day, day.Day)
+		if s.latest != t.summary.Reports {
+			s.reports, s.latest = s.reports+1, t.summary.Reports
+		}
 	}
+}
+
+// makeRoom sets what the next report may use of the room for sources and texts: a quarter
+// of what is free. Anyone can send reports, and one forged report must not use up all.
+func (t *Tally) makeRoom() {
+	share := func(free, least int) int { return max(free/4, min(free, least)) }
+	t.room = share(t.Limits.Groups-t.sources, 100)
+	t.textRoom = share(int(t.Limits.Texts)-t.texts, 64<<10)
+}
+
+// addText counts a text. One for which there is no room counts with others.
+func (t *Tally) addText(c *counted, text string, n int64) {
+	if c.find(text) < 0 && (len(c.of) >= c.most || !t.fits(len(text))) {
+		text = others
+	}
+	c.add(text, n)
+}
+
+// fits takes room for a text. It reports whether there was room.
+func (t *Tally) fits(octets int) bool {
+	if octets > t.textRoom {
+		return false
+	}
+	t.textRoom, t.texts = t.textRoom-octets, t.texts+octets
+	return true
 }
 
 func (t *Tally) domain(r *Report) *Domain {
@@ -261,7 +306,7 @@ func (d *Domain) day(at time.Time) *Day {
 
 func (t *Tally) source(d *Domain, address netip.Addr) *Source {
 	s := d.sources[address]
-	if s == nil && address.IsValid() && t.sources >= t.Limits.Groups {
+	if s == nil && address.IsValid() && t.room == 0 {
 		address = netip.Addr{}
 		s = d.sources[address]
 	}
@@ -270,19 +315,11 @@ func (t *Tally) source(d *Domain, address netip.Addr) *Source {
 		if address.IsValid() {
 			s.Address = address.String()
 			t.sources++
+			t.room--
 		}
 		d.sources[address] = s
 	}
 	return s
-}
-
-func (s *Source) take(g Group, day string) {
-	s.Counts.addGroup(g)
-	s.from.add(g.From, g.Messages)
-	if g.Why != "" {
-		s.why.add(g.Why, g.Messages)
-	}
-	s.spans(day, day)
 }
 
 func (s *Source) spans(first, last string) {

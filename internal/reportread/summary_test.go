@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
@@ -130,8 +132,8 @@ func TestIdentify(t *testing.T) {
 	tally := &Tally{}
 	tally.Add(numbered(t, 0, feedback(head+rows)))
 	sum := tally.Summary()
-	if unknown := (Identity{DNS: dns}).Identify(t.Context(), sum); unknown != 1 {
-		t.Errorf("DNS lookups failed for %d", unknown)
+	if failed, late := (Identity{DNS: dns}).Identify(t.Context(), sum); failed != 1 || late != 0 {
+		t.Errorf("DNS lookups failed for %d, %d were late", failed, late)
 	}
 	var got []string
 	for _, s := range sum.Domains[0].Sources {
@@ -165,11 +167,86 @@ func TestIdentifyWithoutDNS(t *testing.T) {
 	tally := &Tally{}
 	tally.Add(numbered(t, 0, plain()))
 	sum := tally.Summary()
-	if unknown := (Identity{DNS: dns, Most: 2}).Identify(t.Context(), sum); unknown != 2 {
-		t.Errorf("unknown: %d", unknown)
+	if failed, late := (Identity{DNS: dns, Most: 2}).Identify(t.Context(), sum); failed != 2 || late != 0 {
+		t.Errorf("DNS lookups failed for %d, %d were late", failed, late)
 	}
-	if s := sum.Domains[0].Sources[0]; s.Name != "" || s.SPF != "" {
+	if s := sum.Domains[0].Sources; s[0].Name != "" || s[0].SPF != "" || s[0].Lookup != LookupFailed || s[2].Lookup != LookupNone {
 		t.Errorf("got %+v", s)
+	}
+}
+
+// forged is a report that a stranger has made: it names many sources with huge counts,
+// whose name servers are slow.
+func forged(t *testing.T, n, sources int) *Report {
+	t.Helper()
+	r := numbered(t, n, plain())
+	r.Groups = nil
+	for i := range sources {
+		r.Groups = append(r.Groups, Group{Source: netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), From: "example.com", Messages: 1 << 40})
+	}
+	return r
+}
+
+// One forged report cannot use up the time for the DNS, nor the places for sources.
+func TestIdentifyDespiteForgedReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dns, err := resolvertest.StartZone("example.com. TXT \"v=spf1 ip4:192.0.2.0/28 -all\"\n1.2.0.192.in-addr.arpa. PTR mail.example.com.\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dns.Close()
+		dns.SetDelay("*.0.203.in-addr.arpa", time.Hour)
+		tally := &Tally{Limits: Limits{Groups: 2000}}
+		tally.Add(forged(t, 0, 3000))
+		for n := range 2 {
+			tally.Add(numbered(t, 1+n, plain()))
+		}
+		sum := tally.Summary()
+		began := time.Now()
+		failed, late := (Identity{DNS: dns}).Identify(t.Context(), sum)
+		if took := time.Since(began); failed == 0 || late == 0 || took > 35*time.Second {
+			t.Errorf("%d failed, %d late, after %v", failed, late, took)
+		}
+		seen := 0
+		for _, s := range sum.Domains[0].Sources {
+			switch s.Address {
+			case "192.0.2.1", "198.51.100.9", "2001:db8::1":
+				seen++
+				if s.SPF == "" || s.Lookup != "" {
+					t.Errorf("%+v", s)
+				}
+			}
+		}
+		if seen != 3 {
+			t.Errorf("%d of the sources of others are left", seen)
+		}
+	})
+}
+
+// The texts of forged reports take bounded memory, and leave room for those of others.
+func TestSummaryOfLongTexts(t *testing.T) {
+	const most = 1 << 20
+	tally := &Tally{Limits: Limits{Texts: most}}
+	for n := range 6 {
+		r := forged(t, n, 1000)
+		tls := &TLSReport{ID: r.ID, Begin: r.Begin, End: r.End, Policies: []TLSPolicy{{Domain: "example.com"}}}
+		for i := range r.Groups {
+			text := fmt.Sprint(n, i, strings.Repeat("x", 500))
+			r.Groups[i].From, r.Groups[i].Why = text, "DKIM: "+text
+			tls.Policies[0].Failures = append(tls.Policies[0].Failures, TLSFailure{Result: text, Reason: text, Sessions: 1})
+		}
+		tally.Add(r)
+		tally.AddTLS(tls)
+	}
+	tally.Add(numbered(t, 7, plain()))
+	sum := tally.Summary()
+	if text := asJSON(t, []any{sum.Domains[0].Sources, sum.TLS[0].Failures}); len(text) > 3*most {
+		t.Errorf("the summary has %d octets", len(text))
+	}
+	for _, s := range sum.Domains[0].Sources {
+		if s.Address == "198.51.100.9" && !strings.HasPrefix(s.Why[0].Text, "DKIM: fail for example.com") {
+			t.Errorf("%+v", s)
+		}
 	}
 }
 
@@ -247,6 +324,41 @@ func TestStoreForgets(t *testing.T) {
 	got, err := Stored(t.Context(), path, &Tally{})
 	if err != nil || got.Reports != 1 || got.Domains[0].Messages != 12 {
 		t.Errorf("%v, %+v", err, got)
+	}
+}
+
+// The file has a bound: forged reports push out the oldest, and the caller learns it.
+func TestStoreIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "reports.db")
+	const most, reports = 128 << 10, 40
+	store := storeAt(t, path)
+	store.Most, store.Keep, store.Now = most, 0, func() time.Time { return time.Unix(1700092799, 0).AddDate(1, 0, 0) }
+	for n := range reports {
+		if err := store.Add(t.Context(), forged(t, n, 100)); err != nil {
+			t.Fatal(err)
+		}
+		if n%5 < 4 {
+			continue
+		}
+		if err := store.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Size() > 2*most {
+			t.Fatalf("%v, %d octets after %d reports", err, info.Size(), n)
+		}
+	}
+	got, err := Stored(t.Context(), path, &Tally{})
+	if err != nil || store.New != reports || store.Removed == 0 || got.Reports != reports-store.Removed || got.Reports < 5 {
+		t.Fatalf("%v, %d reports, %d removed", err, got.Reports, store.Removed)
+	}
+	oldest := numbered(t, store.Removed, plain()).Day()
+	if d := got.Domains[0]; d.Days[0].Day != oldest.Format(time.DateOnly) || store.RemovedUntil.After(oldest) {
+		t.Errorf("the oldest is of %s, removed until %s", d.Days[0].Day, store.RemovedUntil)
+	}
+	one := storeAt(t, filepath.Join(t.TempDir(), "one.db"))
+	one.Most = 1
+	if err := errors.Join(one.Add(t.Context(), forged(t, 0, 100)), one.Flush(t.Context())); err != nil || one.Removed != 1 {
+		t.Errorf("%v, %+v", err, one)
 	}
 }
 

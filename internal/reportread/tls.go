@@ -18,7 +18,7 @@ import (
 // Bounds of a TLS report.
 const (
 	maxPolicies = 1000
-	maxFailures = 10_000 // of one policy
+	maxFailures = 10_000 // of all policies together
 	maxStrings  = 100
 )
 
@@ -95,21 +95,28 @@ type (
 )
 
 func (l *policies) UnmarshalJSON(raw []byte) (err error) {
-	*l, err = list[tlsPolicy](raw, maxPolicies)
+	all := 0
+	*l, err = list(raw, maxPolicies, func(p *tlsPolicy) error {
+		if all += len(p.Failures); all > maxFailures {
+			return fmt.Errorf("more than %d failures", maxFailures)
+		}
+		return nil
+	})
 	return err
 }
 
 func (l *failures) UnmarshalJSON(raw []byte) (err error) {
-	*l, err = list[tlsFailure](raw, maxFailures)
+	*l, err = list(raw, maxFailures, func(*tlsFailure) error { return nil })
 	return err
 }
 
 func (l *strung) UnmarshalJSON(raw []byte) (err error) {
-	*l, err = list[string](raw, maxStrings)
+	*l, err = list(raw, maxStrings, func(*string) error { return nil })
 	return err
 }
 
-func list[T any](raw []byte, most int) ([]T, error) {
+// list reads a list. check looks at each element when it is read.
+func list[T any](raw []byte, most int, check func(*T) error) ([]T, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if raw[0] != '[' {
 		var one T
@@ -117,6 +124,9 @@ func list[T any](raw []byte, most int) ([]T, error) {
 			return nil, nil
 		}
 		err := d.Decode(&one)
+		if err == nil {
+			err = check(&one)
+		}
 		return []T{one}, err
 	}
 	if _, err := d.Token(); err != nil {
@@ -129,6 +139,9 @@ func list[T any](raw []byte, most int) ([]T, error) {
 		}
 		var one T
 		if err := d.Decode(&one); err != nil {
+			return nil, err
+		}
+		if err := check(&one); err != nil {
 			return nil, err
 		}
 		all = append(all, one)

@@ -41,6 +41,7 @@ func TestTLSRefused(t *testing.T) {
 		"no dates":       {strings.Replace(tlsJSON, "2026-11-25T00:00:00Z", "", 1), "no usable date-range"},
 		"many policies":  {`{"policies":[` + strings.Repeat("{},", 1001) + `{}]}`, "more than 1000 elements"},
 		"many failures":  {`{"policies":[{"failure-details":[` + strings.Repeat("{},", 10_001) + `{}]}]}`, "more than 10000 elements"},
+		"many in all":    {`{"policies":[` + strings.Repeat(`{"failure-details":[`+strings.Repeat("{},", 4999)+`{}]},`, 2) + `{"failure-details":[{}]}]}`, "more than 10000 failures"},
 		"many hosts":     {`{"policies":[{"policy":{"mx-host":[` + strings.Repeat(`"",`, 101) + `""]}}]}`, "more than 100 elements"},
 		"deep":           {`{"policies":` + strings.Repeat("[", 20_000), "JSON: "},
 		"of other types": {`{"policies":[1]}`, "JSON: "},

@@ -38,6 +38,10 @@ type tlsKind struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+func (k *tlsKind) octets() int {
+	return len(k.Policy) + len(k.Result) + len(k.Host) + len(k.Sender) + len(k.Reason)
+}
+
 // TLSDayRow is one UTC day.
 type TLSDayRow struct {
 	Day        string `json:"day"`
@@ -61,6 +65,7 @@ func (t *Tally) AddTLS(r *TLSReport) {
 	if !t.isNew(r.key()) {
 		return
 	}
+	t.makeRoom()
 	counted := make(map[*TLSDomain]bool)
 	for _, p := range r.Policies {
 		if !t.wants(p.Domain, r.Day()) {
@@ -71,7 +76,7 @@ func (t *Tally) AddTLS(r *TLSReport) {
 			d.Reports++
 			counted[d] = true
 		}
-		d.take(p, r)
+		t.takeTLS(d, p, r)
 	}
 	if len(counted) > 0 {
 		t.summary.Reports++
@@ -96,7 +101,7 @@ func (t *Tally) tlsDomain(name string, r *TLSReport) *TLSDomain {
 	return d
 }
 
-func (d *TLSDomain) take(p TLSPolicy, r *TLSReport) {
+func (t *Tally) takeTLS(d *TLSDomain, p TLSPolicy, r *TLSReport) {
 	d.Successful, d.Failed = plus(d.Successful, p.Successful), plus(d.Failed, p.Failed)
 	d.reporters.add(r.Org, p.Successful+p.Failed)
 	day := r.Day().Format(time.DateOnly)
@@ -110,7 +115,7 @@ func (d *TLSDomain) take(p TLSPolicy, r *TLSReport) {
 	row.Successful, row.Failed = plus(row.Successful, p.Successful), plus(row.Failed, p.Failed)
 	for _, f := range p.Failures {
 		kind := tlsKind{Policy: p.Type, Result: f.Result, Host: f.Host, Sender: f.Sender, Reason: cmp.Or(f.Reason, f.Info)}
-		if _, known := d.failures[kind]; !known && len(d.failures) >= maxFailures {
+		if _, known := d.failures[kind]; !known && (len(d.failures) >= maxFailures || !t.fits(kind.octets())) {
 			kind = tlsKind{Policy: others}
 		}
 		d.failures[kind] = plus(d.failures[kind], f.Sessions)
