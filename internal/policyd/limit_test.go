@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/limit"
+	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
@@ -178,6 +180,30 @@ func TestLimitReload(t *testing.T) {
 	s := adminAsk[api.LimitsSuggestResult](t, c, api.LimitsSuggest, api.LimitsSuggestArgs{})
 	if len(s.Suggestions) != 1 || s.Suggestions[0].Limit != "login.recipients=7/1h" || s.Suggestions[0].Most != 7 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A service that asks at the end of mails only: limits apply there, and nothing in the
+// answer about the login is null.
+func TestLimitAtEndOnly(t *testing.T) {
+	c, _ := inForceWith(t, "--checks=limit", "--limit-store=memory:", "--limit=login=5/1h", "--limit=login.networks=1/1h")
+	end := func(instance, client string, recipients int) policy.Decision {
+		r := limitRequest("bob@x.example", instance)
+		r.State, r.RecipientCount, r.Recipient = policy.StateEndOfMessage, recipients, mailaddr.Address{}
+		r.Client.Address = netip.MustParseAddr(client)
+		return ask(t, c, r)
+	}
+	for i, want := range []policy.Kind{policy.Pass, policy.Defer} {
+		if d := end(fmt.Sprint(i), "192.0.2.7", 3); d.Kind != want {
+			t.Errorf("mail %d: %+v", i, d)
+		}
+	}
+	if d := end("other", "198.51.100.7", 1); d.Kind != policy.Defer || d.Reason != record.LimitNetworks {
+		t.Errorf("from another network: %+v", d)
+	}
+	text, err := json.Marshal(adminAsk[api.LimitsShowResult](t, c, api.LimitsShow, api.LimitsOfArgs{Value: "bob@x.example"}))
+	if err != nil || strings.Contains(string(text), "null") {
+		t.Errorf("%s, %v", text, err)
 	}
 }
 

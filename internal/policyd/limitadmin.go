@@ -209,9 +209,9 @@ func (o *limitPart) show(ctx context.Context, args api.LimitsOfArgs) (any, error
 		result.Unknown = unknown.Error()
 	}
 	result.Override = listedOverride(override)
-	if networks, domains := o.store.trail.Of(login); len(networks) > 0 {
-		result.Networks, result.Domains = networks, domains
-	}
+	networks, domains := o.store.trail.Of(login)
+	result.Networks = append(result.Networks, networks...)
+	result.Domains = append(result.Domains, domains...)
 	for _, r := range rules {
 		if r.Key != key {
 			continue
