@@ -71,6 +71,9 @@ type Config struct {
 	// Signals asks for Abused, FreshHours and scores below the threshold too.
 	// Without it, Check returns as soon as the request cannot become listed.
 	Signals bool
+	// Await makes the first requests wait for the self-tests before a listing counts:
+	// a list that was shut down may list everything. It is for a caller of Run.
+	Await bool
 	// Report is called for every change of the state of a zone, only from the
 	// goroutine of Run. It may be nil.
 	Report func(Change)

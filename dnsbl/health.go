@@ -22,6 +22,13 @@ const (
 	trustTime = time.Hour
 	// testTimeout limits the time of one self-test.
 	testTimeout = 20 * time.Second
+	// firstTestWait is the longest wait of a request for the first self-test of a zone.
+	firstTestWait = 2 * time.Second
+	// A zone that holds firstRow subjects in a row may list everything: it is tested.
+	// When it passes, it takes twice as many until the next test, up to lastRow.
+	// Where most clients are listed, long rows are usual.
+	firstRow = 10
+	lastRow  = 640
 )
 
 // health is the state of a breaker. It is replaced, never changed.
@@ -79,6 +86,21 @@ func (l *Lists) blame(z *zone, f *Failure) {
 	l.wakeUp()
 }
 
+// countRow counts the listings of a zone in a row. A list that begins to list everything
+// must not refuse all mail until the next self-test.
+func (l *Lists) countRow(z *zone, listed bool) {
+	if !listed {
+		if z.inRow.Load() != 0 {
+			z.inRow.Store(0)
+		}
+		return
+	}
+	if z.inRow.Add(1) == z.longRow.Load() {
+		z.suspect.Store(true)
+		l.wakeUp()
+	}
+}
+
 func (l *Lists) wakeUp() {
 	select {
 	case l.wake <- struct{}{}:
@@ -90,12 +112,17 @@ func (l *Lists) wakeUp() {
 func (l *Lists) apply(z *zone, t TestResult) {
 	h := z.state.Load()
 	z.suspect.Store(false)
+	row := z.inRow.Swap(0)
 	if t.Problem == Healthy {
 		z.failures.Store(0)
+		if long := z.longRow.Load(); row >= long {
+			z.longRow.Store(min(2*long, lastRow))
+		}
 	}
 	if h.problem != t.Problem {
 		z.state.CompareAndSwap(h, &health{t.Problem, t.Cause, l.config.Now()})
 	}
+	z.closeOnce.Do(func() { close(z.tested) })
 }
 
 // patient holds what Run remembers about a zone.

@@ -381,3 +381,93 @@ func TestParseSelfTest(t *testing.T) {
 		}
 	}
 }
+
+// A listing counts only after the first self-test: a list that was shut down while the
+// daemon did not run may list everything.
+func TestListingsAwaitTheFirstTest(t *testing.T) {
+	for name, c := range map[string]struct {
+		zone, sites string
+		run         bool
+		want        Outcome
+		wait        time.Duration
+	}{
+		"works":               {"2.0.0.127.bl.example. IN A 127.0.0.2\n1.2.0.192.bl.example. IN A 127.0.0.2\n", "bl.example", true, Listed, time.Second},
+		"lists everything":    {"*.bl.example. IN A 127.0.0.2\n", "bl.example", true, Undecided, time.Second},
+		"allows everyone":     {"*.bl.example. IN A 127.0.0.2\n2.0.0.127.good.example. IN A 127.0.0.2\n1.2.0.192.good.example. IN A 127.0.0.2\n", "good.example bl.example*-1", true, Listed, time.Second},
+		"not listed":          {"", "bl.example", false, Clean, 0},
+		"no test comes along": {"*.bl.example. IN A 127.0.0.2\n", "bl.example", false, Listed, firstTestWait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLists(t, resolvertest.NewZone(t, c.zone), c.sites, "", Config{Await: true, Signals: true})
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if c.run {
+					time.AfterFunc(time.Second, func() { l.Run(ctx) })
+				}
+				started := time.Now()
+				for range 2 {
+					if r, _ := l.Check(t.Context(), Query{Address: addr("192.0.2.1")}); r.Outcome != c.want {
+						t.Errorf("%+v", r)
+					}
+					if took := time.Since(started); took != c.wait {
+						t.Errorf("took %v", took)
+					}
+					if !c.run {
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// A list that begins to list everything is tested as soon as it lists many in a row.
+func TestManyListingsInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := resolvertest.NewZone(t, world)
+		w := watch(t, z, zen, "", Config{})
+		z.Replace("*.zen.spamhaus.org. IN A 127.0.0.2")
+		time.Sleep(retryFirst)
+		refused := 0
+		for range 100 {
+			if w.check(Query{Address: addr("192.0.2.1")}).Outcome == Listed {
+				refused++
+			}
+			synctest.Wait()
+		}
+		w.expect("zen.spamhaus.org healthy→lists_everything 127.0.0.1 is listed (127.0.0.2)")
+		if refused != firstRow {
+			t.Errorf("%d mails refused before it was noticed", refused)
+		}
+	})
+}
+
+// Where most clients are listed, a list that works is seldom tested out of turn.
+func TestManyListedClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := resolvertest.NewZone(t, world)
+		w := watch(t, z, zen, "", Config{})
+		for range 40 * firstRow {
+			w.check(Query{Address: addr("192.0.2.7")})
+			time.Sleep(time.Second)
+		}
+		// Rows of 10, 20, 40, 80 and 160 are tested, and none after that.
+		if tests := z.Count("1.0.0.127.zen.spamhaus.org", ""); tests != 6 {
+			t.Errorf("%d self-tests", tests)
+		}
+		w.expect()
+		// One client that is not listed ends a row.
+		z.ResetLog()
+		for i := range 100 * firstRow {
+			w.check(Query{Address: addr("192.0.2.7")})
+			if i%100 == 0 {
+				w.check(Query{Address: addr("192.0.2.1")})
+			}
+		}
+		synctest.Wait()
+		if tests := z.Count("1.0.0.127.zen.spamhaus.org", ""); tests != 0 {
+			t.Errorf("%d self-tests", tests)
+		}
+	})
+}

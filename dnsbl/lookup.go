@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/postern-mail/postern/internal/resolver"
 )
@@ -156,6 +157,9 @@ func (l *Lists) remember(ctx context.Context, t *tally) {
 			t.take(answer{n: n, failure: failure})
 			continue
 		}
+		if len(codes) > 0 && l.untested(q.zone) {
+			continue // askZone waits for the test
+		}
 		t.take(l.learn(n, q, codes, failure))
 		if t.settled() {
 			return
@@ -210,7 +214,39 @@ func (l *Lists) askZone(ctx context.Context, n int, q *question) answer {
 		failure.Subject = q.subject
 		return answer{n: n, failure: failure} // we stopped it: the zone is not to blame
 	}
-	return l.learn(n, q, codes, failure)
+	a := l.learn(n, q, codes, failure)
+	if a.failure == nil && len(codes) > 0 && l.untested(q.zone) {
+		if p := l.awaitTest(ctx, q.zone); p != Healthy {
+			return answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}}
+		}
+	}
+	return a
+}
+
+// untested reports whether a zone has not been tested since the start, but will be.
+func (l *Lists) untested(z *zone) bool {
+	if !l.config.Await {
+		return false
+	}
+	select {
+	case <-z.tested:
+		return false
+	default:
+		return true
+	}
+}
+
+// awaitTest waits for the first self-test of a zone, and returns the problem that it
+// found. A test that takes long is not waited for.
+func (l *Lists) awaitTest(ctx context.Context, z *zone) Problem {
+	limit := time.NewTimer(firstTestWait)
+	defer limit.Stop()
+	select {
+	case <-z.tested:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return z.state.Load().problem
 }
 
 // learn reports to the zone how its question ended.
@@ -219,6 +255,7 @@ func (l *Lists) learn(n int, q *question, codes []Code, failure *Failure) answer
 		if q.zone.failures.Load() != 0 {
 			q.zone.failures.Store(0)
 		}
+		l.countRow(q.zone, len(codes) > 0)
 		return answer{n: n, codes: codes}
 	}
 	failure.Subject = q.subject

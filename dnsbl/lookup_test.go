@@ -464,6 +464,33 @@ func TestRememberedAnswers(t *testing.T) {
 	}
 }
 
+// A remembered listing awaits the first self-test too.
+func TestRememberedListingsAwaitTheFirstTest(t *testing.T) {
+	z := resolvertest.NewZone(t, "*.zen.spamhaus.org. IN A 127.0.0.2")
+	r, err := resolver.New(resolver.Config{Servers: []string{"127.0.0.1"}, Exchange: z.Exchange})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	q := Query{Address: addr("192.0.2.1")}
+	before := newLists(t, r, zen, "", Config{})
+	if result, err := before.Check(t.Context(), q); result.Outcome != Listed {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	l := newLists(t, r, zen, "", Config{Await: true})
+	checked := make(chan Result, 1)
+	go func() {
+		result, _ := l.Check(t.Context(), q)
+		checked <- result
+	}()
+	if _, err := l.SelfTest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if result := <-checked; result.Outcome != Undecided {
+		t.Errorf("%+v", result)
+	}
+}
+
 func TestConcurrentChecks(t *testing.T) {
 	z := resolvertest.NewZone(t, world)
 	l := newLists(t, z, zen+" list.dnswl.org*-1", dbl, Config{Signals: true})

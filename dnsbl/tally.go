@@ -49,24 +49,22 @@ func newTally(l *Lists, questions []question) *tally {
 // skip leaves out a zone whose breaker is open.
 func (t *tally) skip(n int, p Problem) {
 	q := &t.questions[n]
-	t.waiting--
-	t.answers[n].failure = &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}
-	t.states[n] = unanswered
-	if q.zone.high == 0 {
-		t.low -= q.zone.low
-		t.states[n] = skipped
-	}
+	t.take(answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}})
 }
 
 func (t *tally) take(a answer) {
 	t.waiting--
 	t.answers[a.n] = a
+	z := t.questions[a.n].zone
 	if a.failure != nil {
 		t.states[a.n] = unanswered
+		if a.failure.Broken && z.high == 0 {
+			t.low -= z.low
+			t.states[a.n] = skipped
+		}
 		return
 	}
 	t.states[a.n] = answered
-	z := t.questions[a.n].zone
 	score, _ := z.score(a.codes)
 	t.score += score
 	t.low -= z.low

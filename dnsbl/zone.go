@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -35,7 +36,12 @@ type zone struct {
 
 	state    atomic.Pointer[health]
 	failures atomic.Int32 // questions without an answer since the last answer
-	suspect  atomic.Bool  // it refused shortly after it began to work again
+	suspect  atomic.Bool  // it is to be tested soon: it refused shortly after it began to work again, or lists one subject after the other
+
+	tested    chan struct{} // closed when its first self-test has ended
+	closeOnce sync.Once
+	inRow     atomic.Int32 // listings since it last answered that a subject is not listed
+	longRow   atomic.Int32 // the length of a row from which the zone is suspect
 }
 
 // newZones groups sites by zone, in their order.
@@ -62,7 +68,8 @@ func newZones(sites []Site, kind Kind, key Key) ([]*zone, error) {
 }
 
 func newZone(public string, kind Kind, key Key) *zone {
-	z := &zone{public: public, asked: public, kind: kind, table: tableOf(public)}
+	z := &zone{public: public, asked: public, kind: kind, table: tableOf(public), tested: make(chan struct{})}
+	z.longRow.Store(firstRow)
 	z.tests = SelfTest{Listed: z.table.tests}
 	if key != nil && isKeyable(public) {
 		z.asked, z.keyed = strings.ToLower(key.Reveal())+"."+serviceName(public), true

@@ -103,7 +103,7 @@ type key struct {
 func (o Settings) Open(l *service.Life, set *config.Set, log *zap.Logger) (*dnsbl.Lists, error) {
 	c := dnsbl.Config{
 		DNS: o.DNS, Addresses: o.Addresses, Names: o.Names, Threshold: o.Threshold,
-		Signals: o.Signals, SelfTests: o.SelfTests, Report: report(log),
+		Signals: o.Signals, SelfTests: o.SelfTests, Await: true, Report: report(log),
 	}
 	k := key{
 		addresses: fmt.Sprint(o.Addresses), names: fmt.Sprint(o.Names),
@@ -156,15 +156,16 @@ func readKey(name string, l *service.Life) (config.Secret, error) {
 func report(log *zap.Logger) func(dnsbl.Change) {
 	logs := map[string]*logging.StateLog{} // used only by the goroutine of Run
 	return func(c dnsbl.Change) {
-		subject := "DNS list " + c.Zone
-		if logs[subject] == nil {
-			logs[subject] = logging.NewStateLog(log, subject, Word(c.Before))
+		kind := zap.String("kind", c.Kind.String())
+		name := c.Zone + " " + c.Kind.String() // one zone may be a list of both kinds
+		if logs[name] == nil {
+			logs[name] = logging.NewStateLog(log, "DNS list "+c.Zone, Word(c.Before))
 		}
 		if c.Problem == dnsbl.Healthy {
-			logs[subject].Report(zapcore.InfoLevel, Word(c.Problem))
+			logs[name].Report(zapcore.InfoLevel, Word(c.Problem), kind)
 			return
 		}
-		logs[subject].Report(zapcore.ErrorLevel, Word(c.Problem), zap.String("error", c.Cause), zap.String("fix", c.Problem.Fix()))
+		logs[name].Report(zapcore.ErrorLevel, Word(c.Problem), kind, zap.String("error", c.Cause), zap.String("fix", c.Problem.Fix()))
 	}
 }
 
