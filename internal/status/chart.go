@@ -87,7 +87,7 @@ type series struct {
 
 // slot counts the decisions of one step.
 type slot struct {
-	number int64 // of the step since 1970; the counts of an older step are dropped
+	number int64 // of the step since 1970; the counts of another step are dropped
 	kinds  map[record.Labels]uint64
 }
 
@@ -105,10 +105,7 @@ func (s *series) slot(number int64) *slot {
 func (s *series) add(kind record.Labels, at time.Time) {
 	number := s.number(at)
 	slot := s.slot(number)
-	switch {
-	case slot.number > number:
-		return // the clock was set back by more than the whole ring
-	case slot.number < number || slot.kinds == nil:
+	if slot.number != number || slot.kinds == nil { // of an earlier round, or a later one when the clock was set back
 		slot.number = number
 		clear(slot.kinds)
 		if slot.kinds == nil {

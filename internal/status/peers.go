@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
+	"slices"
 	"time"
 )
 
@@ -95,8 +97,56 @@ func (s *Server) askPeer(ctx context.Context, p Peer, w want) (Part, error) {
 		return Part{}, errors.New("its answer is too long")
 	}
 	var part Part
-	if err := json.Unmarshal(body, &part); err != nil || part.Status.Daemon == "" {
+	if err := json.Unmarshal(body, &part); err != nil || !part.complete() {
 		return Part{}, errors.New("its answer is not that of a status page")
 	}
+	if part.Log.Run == s.o.Run {
+		return Part{}, errors.New("it is this daemon itself, which would be counted twice; take it out of status-peers")
+	}
 	return part, nil
+}
+
+// complete fills in the lists that the answer of a peer does not have, because the page
+// relies on them: another release may leave some out. It reports whether the rest has
+// the form that the page can show.
+func (p *Part) complete() bool {
+	fillLists(reflect.ValueOf(p).Elem())
+	isRecord := func(line json.RawMessage) bool { return len(line) > 0 && line[0] == '{' }
+	return p.Status.Daemon != "" && p.Status.Hour.fit(minute, minutes) && p.Status.Day.fit(quarter, quarters) &&
+		len(p.Log.Records) <= maxRecords && !slices.ContainsFunc(p.Log.Records, func(line json.RawMessage) bool { return !isRecord(line) })
+}
+
+// fit reports whether the steps are n of this length.
+func (s *Steps) fit(step time.Duration, n int) bool {
+	return s.Step == int(step/time.Second) && len(s.Verdicts) == n
+}
+
+// fillLists makes an empty list of each list or map that is null, in all that v holds.
+func fillLists(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			fillLists(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				fillLists(v.Field(i))
+			}
+		}
+	case reflect.Map:
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return // JSON that was not read
+		}
+		if v.IsNil() {
+			v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+		}
+		for i := range v.Len() {
+			fillLists(v.Index(i))
+		}
+	}
 }

@@ -31,7 +31,7 @@ var openChecks = []string{"dnsbl", "greylist", "spf", "dkim", "arc", "dmarc", "v
 // Patterns of addresses in a text. Of a mail address the part before the @ is
 // hidden, of an IP address everything.
 var (
-	mailLike    = regexp.MustCompile(`("[^"]*"|[^\s<>()\[\],;:="'|]+)@`)
+	mailLike    = regexp.MustCompile(`("[^"]*"|[^\s<>()\[\],;:"]+)@`)
 	ip4Like     = regexp.MustCompile(`\b\d{1,3}[.-]\d{1,3}[.-]\d{1,3}[.-]\d{1,3}\b`)
 	ip6Like     = regexp.MustCompile(`(?i)[0-9a-f]{0,4}(:[0-9a-f]{0,4}){2,7}(:\d{1,3}(\.\d{1,3}){3})?(%\w+)?`)
 	nibblesLike = regexp.MustCompile(`(?i)\b([0-9a-f]\.){15,31}[0-9a-f]\b`)
@@ -106,9 +106,15 @@ func hideHost(name string) string {
 
 func isLetter(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
 
+// labelLike is a word of our own before an address, as in sender=ann@x.example. The
+// address itself may contain = too: VERP writes the recipient into it.
+var labelLike = regexp.MustCompile(`^(sender|recipient|login|address|queued|i|smtp\.mailfrom|header\.(from|i))=`)
+
 // hideText hides everything in a text that looks like an address.
 func hideText(text string) string {
-	text = mailLike.ReplaceAllString(text, hidden+"@")
+	text = mailLike.ReplaceAllStringFunc(text, func(found string) string {
+		return labelLike.FindString(found) + hidden + "@"
+	})
 	text = nibblesLike.ReplaceAllString(text, hidden)
 	text = ip4Like.ReplaceAllString(text, hidden)
 	return ip6Like.ReplaceAllStringFunc(text, func(found string) string {

@@ -77,6 +77,9 @@ func TestHideParts(t *testing.T) {
 		{hideHost, "[192.0.2.1]", "…"},
 		{hideHost, "mail.example.org", "….example.org"},
 		{hideHost, "example.org", "…"},
+		// VERP has the recipient in the sender.
+		{hideText, "key=spf:x.example sender=list-#-bob=y.example@x.example spf=pass", "key=spf:x.example sender=…@x.example spf=pass"},
+		{hideText, "no owner of o'neill|x@x.example", "no owner of …@x.example"},
 		{hideText, "fe80::1%eth0 and ::1", "… and …"},
 		{hideText, "at 12:30:45 of 7", "at 12:30:45 of 7"},
 	} {

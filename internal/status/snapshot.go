@@ -2,6 +2,7 @@ package status
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,9 @@ func (s *Server) snapshot(now time.Time) Snapshot {
 		Privacy: s.o.Privacy, Error: errorText(err), Numbers: numbers, About: about, Senders: senders,
 	}
 	ready, report := s.o.Ready()
+	if s.o.Privacy {
+		report = hideText(report)
+	}
 	s.last.Ready, s.last.Conditions = ready, conditions(report)
 	s.lastAt = now
 	return s.last
@@ -94,6 +98,10 @@ func (s *Server) snapshotFor(now time.Time, privacy bool) Snapshot {
 	shot := s.snapshot(now)
 	if privacy && !s.o.Privacy {
 		hideAbout(&shot.About)
+		shot.Conditions = slices.Clone(shot.Conditions)
+		for i := range shot.Conditions {
+			shot.Conditions[i].Detail = hideText(shot.Conditions[i].Detail)
+		}
 		shot.Senders = hideSenders(shot.Senders)
 		shot.Privacy = true
 	}

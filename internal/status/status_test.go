@@ -189,7 +189,10 @@ func TestFilter(t *testing.T) {
 func TestPrivacy(t *testing.T) {
 	for name, query := range map[string]string{"of the settings": "", "of a peer": "privacy=1&"} {
 		t.Run(name, func(t *testing.T) {
-			d := start(t, func(o *Options) { o.Privacy = query == "" })
+			d := start(t, func(o *Options) {
+				o.Privacy = query == ""
+				o.Ready = func() (bool, string) { return false, "files: failing: ann@x.example and 192.0.2.7 are in no table\n" }
+			})
 			d.record("ann@x.example")
 			_, body := get(t, d.url+"/api/status?"+query)
 			if strings.Contains(body, "ann") || strings.Contains(body, "2.7") || !strings.Contains(body, "…@x.example") || !strings.Contains(body, "192.0.0.0/16") {
@@ -247,7 +250,7 @@ func (e events) next(name string, v any) {
 // A page gets each record once, also those of peers, and a message when a peer
 // does not answer.
 func TestEvents(t *testing.T) {
-	peer := start(t, func(o *Options) { o.Daemon = "milterd" })
+	peer := start(t, func(o *Options) { o.Daemon, o.Run = "milterd", "run-2" })
 	peer.record("there@x.example")
 	of := func(text string) Peer {
 		p, err := ParsePeer(text)
@@ -367,22 +370,57 @@ func TestParsePeer(t *testing.T) {
 
 // What another program answers is not taken for a status.
 func TestPeerIsAnotherProgram(t *testing.T) {
-	for _, answer := range []string{"{}", `{"status":"ok"}`, "[]", "hello"} {
-		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
-		p, err := ParsePeer(other.URL)
-		if err != nil {
-			t.Fatal(err)
+	for _, answer := range []string{
+		"{}", `{"status":"ok"}`, "[]", "hello", `{"status":{"daemon":"x"}}`,
+		sparsePeer(`"records":["text"]`), sparsePeer(`"records":[null]`), sparsePeer(`"records":[` + strings.Repeat("{},", maxRecords) + "{}]"),
+		strings.Replace(sparsePeer(`"run":"r"`), `"step_s":60`, `"step_s":0`, 1),
+	} {
+		if part, err := askAnswer(t, answer); err == nil {
+			t.Errorf("%.200s: %+v", answer, part)
 		}
-		if part, err := New(Options{}).askPeer(t.Context(), p, want{}); err == nil {
-			t.Errorf("%s: %+v", answer, part)
-		}
-		other.Close()
+	}
+}
+
+// sparsePeer is an answer that leaves out what it can.
+func sparsePeer(log string) string {
+	return `{"status":{"daemon":"milterd","hour":{"step_s":60,"verdicts":[` + strings.Repeat("null,", minutes-1) + `null]},"day":{"step_s":900,"verdicts":[` +
+		strings.Repeat("null,", quarters-1) + `null]},"limits":{},"senders":{"domains":[{}]},"histograms":[{}]},"log":{` + log + `}}`
+}
+
+func askAnswer(t *testing.T, answer string) (Part, error) {
+	t.Helper()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+	defer other.Close()
+	p, err := ParsePeer(other.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(Options{Run: "run-1"}).askPeer(t.Context(), p, want{})
+}
+
+// The page shows a peer of another release, which leaves out what this one knows. A list
+// that is null would stop the page for all daemons.
+func TestPeerOfAnotherRelease(t *testing.T) {
+	part, err := askAnswer(t, sparsePeer(`"run":"run-2"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(part)
+	if err != nil || strings.Contains(string(text), "null") {
+		t.Errorf("%s %v", text, err)
+	}
+}
+
+// A daemon that is its own peer would be counted twice.
+func TestPeerIsItself(t *testing.T) {
+	if _, err := askAnswer(t, sparsePeer(`"run":"run-1"`)); err == nil || !strings.Contains(err.Error(), "status-peers") {
+		t.Error(err)
 	}
 }
 
 // A peer gets the token, and it is not sent to another server.
 func TestPeerIsNotFollowed(t *testing.T) {
-	elsewhere := start(t, func(o *Options) { o.Token = config.NewSecret(testToken) })
+	elsewhere := start(t, func(o *Options) { o.Token, o.Run = config.NewSecret(testToken), "run-2" })
 	var got string
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -411,12 +449,12 @@ func TestChart(t *testing.T) {
 	add := func(verdict, mode string, ago time.Duration) {
 		c.Record(&record.Record{Check: "dnsbl", Verdict: verdict, Reason: record.DNSBLClean, Mode: mode}, now.Add(-ago))
 	}
-	add("pass", "", 0)
+	add("pass", "", 25*time.Hour)   // forgotten by the day too
+	add("pass", "", 61*time.Minute) // by the hour
+	add("pass", "", 59*time.Minute)
 	add("pass", "enforce", time.Minute)
 	add("reject", "shadow", time.Minute)
-	add("pass", "", 59*time.Minute)
-	add("pass", "", 61*time.Minute) // forgotten by the hour
-	add("pass", "", 25*time.Hour)   // by the day too
+	add("pass", "", 0)
 	hour, day := c.Hour(now), c.Day(now)
 	n := len(hour.Verdicts)
 	if n != minutes || hour.Verdicts[n-1]["pass"] != 1 || hour.Verdicts[n-2]["pass"] != 1 || hour.Verdicts[n-2][watched] != 1 || hour.Verdicts[0]["pass"] != 1 {
@@ -432,6 +470,19 @@ func TestChart(t *testing.T) {
 	later := c.Hour(now.Add(2 * time.Hour))
 	if len(later.Reasons) != 0 {
 		t.Errorf("%v", later.Reasons)
+	}
+}
+
+// After the clock was set back, decisions are counted at the new time at once.
+func TestChartAfterTheClockWasSetBack(t *testing.T) {
+	c := newChart()
+	now := time.Date(2026, 11, 26, 12, 0, 30, 0, time.UTC)
+	for _, back := range []time.Duration{0, 2 * time.Hour, 48 * time.Hour} {
+		c.Record(&record.Record{Check: "dnsbl", Verdict: "pass"}, now.Add(-back))
+		hour, day := c.Hour(now.Add(-back)), c.Day(now.Add(-back))
+		if hour.Verdicts[minutes-1]["pass"] != 1 || day.Verdicts[quarters-1]["pass"] != 1 {
+			t.Errorf("set back by %v: %v %v", back, hour.Verdicts, day.Verdicts)
+		}
 	}
 }
 

@@ -499,7 +499,7 @@ function showDetail(r) {
   const body = byId("detail-body");
   const parts = [el("p", { class: "reason v-" + verdict }, el("b", {}, word(verdict)), record.check ? " by " : "", record.check ? said(record.check) : "", ": ", el("b", {}, said(record.reason || "none")), el("br"), said(state.reasons[record.reason] || "")), members(record, ["steps"])];
   if (Array.isArray(record.steps) && record.steps.length > 0) {
-    parts.push(el("h3", { class: "steps" }, "Steps"), el("ol", { class: "steps" }, ...record.steps.map(stepItem)));
+    parts.push(el("h3", { class: "steps" }, "Steps"), el("ol", { class: "steps" }, ...record.steps.filter((step) => step && typeof step === "object").map(stepItem)));
   }
   if (state.sources.length > 1) parts.push(el("p", { class: "quiet" }, "From ", said(label(state.sources[r.source]))));
   body.replaceChildren(...parts);
