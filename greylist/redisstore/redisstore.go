@@ -60,6 +60,12 @@ var creditSource string
 //go:embed put.lua
 var putSource string
 
+//go:embed probe.lua
+var probeSource string
+
+// probeKeep is how long the server keeps what a probe has written, in milliseconds.
+const probeKeep = "60000"
+
 // Options describe a store.
 type Options struct {
 	URL      string // see redisclient.CheckURL
@@ -75,6 +81,7 @@ type Options struct {
 type Store struct {
 	client      *redisclient.Client
 	credit, put *redis.Script
+	probe       *redisclient.Script
 	terms       atomic.Pointer[terms] // of the latest sighting
 	limits      atomic.Pointer[greylist.Limits]
 	callerClock bool
@@ -87,14 +94,31 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}
-	return &Store{client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource), callerClock: o.CallerClock}, nil
+	return &Store{
+		client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource),
+		probe: redisclient.NewScript(probeSource), callerClock: o.CallerClock,
+	}, nil
 }
 
 // Close waits for the requests under way, and closes all connections.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Probe returns an error if the server cannot be used.
-func (s *Store) Probe(ctx context.Context) error { return failed(s.client.Probe(ctx)) }
+// Probe returns an error if the server cannot be used. It runs a script that writes,
+// because a user may have the right to read and not to do this. A server that is full
+// can be used: Seen reports that.
+func (s *Store) Probe(ctx context.Context) error {
+	if err := s.client.Probe(ctx); err != nil {
+		return failed(err)
+	}
+	call := s.client.NewCall(s.probe)
+	call.Key(s.client.Tag + "probe")
+	call.Keys()
+	call.Arg(probeKeep)
+	if _, err := s.client.Ask(ctx, call); err != nil && !errors.Is(err, redisclient.ErrReadOnly) {
+		return failed(err)
+	}
+	return nil
+}
 
 // SetLimits sets how long entries that are not written by Seen are kept.
 func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }

@@ -288,6 +288,49 @@ func TestServersOwnWords(t *testing.T) {
 	}
 }
 
+// TestRights gives users few rights. What denies a sighting denies the probe too:
+// otherwise the store would count as up between two mails.
+func TestRights(t *testing.T) {
+	server := redistest.Start(t)
+	admin := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer admin.Close()
+	for name, c := range map[string]struct {
+		rights string
+		denied bool
+	}{
+		"manual":    {"~{postern}:* +@read +@write +@scripting +@connection +time", false},
+		"nowrite":   {"~{postern}:* +@read +@scripting +@connection +time", true},
+		"noscript":  {"~{postern}:* +@read +@write +@connection +time", true},
+		"noload":    {"~{postern}:* +@all -script", true},
+		"notime":    {"~{postern}:* +@all -time", true},
+		"otherkeys": {"~{other}:* +@all", true},
+	} {
+		args := []any{"acl", "setuser", name, "on", ">secret"}
+		for right := range strings.FieldsSeq(c.rights) {
+			args = append(args, right)
+		}
+		if err := admin.Do(t.Context(), args...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := admin.ScriptFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := redisstore.Open(redisstore.Options{URL: "redis://" + name + "@" + server.Addr, Password: "secret"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, seen := s.Seen(t.Context(), key(1), at(), limits())
+		for what, err := range map[string]error{"Seen": seen, "Probe": s.Probe(t.Context())} {
+			if errors.Is(err, greylist.ErrDenied) != c.denied || (err != nil) != c.denied {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestReplica asks a server that does not write: who has passed gets an answer.
 func TestReplica(t *testing.T) {
 	server := redistest.Start(t)

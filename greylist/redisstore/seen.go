@@ -69,8 +69,8 @@ func (s *Store) now(ctx context.Context, caller time.Time) (time.Time, error) {
 	if at, ok := s.client.Now(); ok {
 		return at, nil
 	}
-	if err := s.Probe(ctx); err != nil {
-		return time.Time{}, err
+	if err := s.client.Probe(ctx); err != nil {
+		return time.Time{}, failed(err)
 	}
 	at, _ := s.client.Now()
 	return at, nil

@@ -151,6 +151,8 @@ func Error(err error) error {
 		return nil
 	case refusesWrites(err):
 		return fmt.Errorf("redis: %w: %w", ErrReadOnly, err)
+	case deniesScript(err):
+		return fmt.Errorf("redis: the user has too few rights; give it ~PREFIX:* +@read +@write +@scripting +@connection +time: %w", err)
 	case isMoving(err):
 		return fmt.Errorf("redis: the Cluster is moving the store's keys to another node, wait until it has: %w", err)
 	}

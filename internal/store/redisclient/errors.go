@@ -2,6 +2,7 @@ package redisclient
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -27,6 +28,15 @@ func refusesWrites(err error) bool {
 	return false
 }
 
+// scriptDenials are the words of the errors for a script whose user may not call a command
+// or use a key: those of Redis up to version 7.0, and later ones.
+var scriptDenials = []string{"The user executing the script can't", "ACL failure in script"}
+
+// deniesScript reports whether a user has too few rights for what a script does.
+func deniesScript(err error) bool {
+	return slices.ContainsFunc(scriptDenials, func(words string) bool { return strings.Contains(err.Error(), words) })
+}
+
 // isMoving reports whether a node of a Cluster does not answer because it has only some of
 // the keys while their slot moves to another node.
 func isMoving(err error) bool {
@@ -38,8 +48,14 @@ func isMoving(err error) bool {
 var denials = []string{"WRONGPASS", "NOAUTH", "NOPERM", "DB index", "invalid DB index", "invalid password", "Client sent AUTH", "AUTH <password> called"}
 
 // IsDenied reports whether a server has refused the user, the password or the
-// database.
+// database, or the user has too few rights.
 func IsDenied(err error) bool {
+	if err == nil {
+		return false
+	}
+	if deniesScript(err) {
+		return true
+	}
 	for _, prefix := range denials {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
