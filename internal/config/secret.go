@@ -60,15 +60,19 @@ func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`),
 // white space around it. A bare name (no slash) is looked up in credentials, the
 // directory that systemd's LoadCredential= names in $CREDENTIALS_DIRECTORY. A
 // file that others can read or replace is refused; systemd protects credentials
-// itself. Errors name the file, and never have its content.
+// itself. Errors name the file, and never have its content. They do not name a
+// credential that is missing, because it may be the secret, written into the setting.
 func SecretFile(name, credentials string) (Secret, error) {
 	path, err := SecretPath(name, credentials)
 	if err != nil {
 		return Secret{}, err
 	}
 	data, err := readBounded(path, maxSecretSize)
-	if err == nil && strings.Contains(name, "/") {
+	switch isFile := strings.Contains(name, "/"); {
+	case err == nil && isFile:
 		err = checkPrivate(path)
+	case err != nil && !isFile && errors.Is(err, fs.ErrNotExist):
+		err = &unreadable{noCredential, err}
 	}
 	if err != nil {
 		return Secret{}, err
@@ -96,6 +100,11 @@ func checkPrivate(path string) error {
 	return private.Check(path, info, os.Getegid(), "the secret")
 }
 
+const (
+	noCredentials = "a name without a slash is a credential, but $CREDENTIALS_DIRECTORY is not set: use LoadCredential= of systemd, or an absolute path; if this is the secret itself, put it into a file"
+	noCredential  = "there is no credential of this name: add it to the unit with LoadCredential=, or use an absolute path; if this is the secret itself, put it into a file"
+)
+
 // SecretPath returns the file that SecretFile reads, for a watcher.
 func SecretPath(name, credentials string) (string, error) {
 	switch {
@@ -104,7 +113,7 @@ func SecretPath(name, credentials string) (string, error) {
 	case strings.Contains(name, "/"):
 		return name, nil
 	case credentials == "":
-		return "", fmt.Errorf("%s is a bare name, but $CREDENTIALS_DIRECTORY is not set: use LoadCredential= of systemd, or an absolute path", name)
+		return "", errors.New(noCredentials)
 	case name == "." || name == "..":
 		return "", fmt.Errorf("%s is not a file name", name)
 	}

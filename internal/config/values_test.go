@@ -178,7 +178,9 @@ func TestSecretFile(t *testing.T) {
 		{file("plain", "hunter2"), "", "hunter2", ""},
 		{dir + "/redis", "", "hunter2", ""},
 		{"redis", dir, "hunter2", ""},
-		{"redis", "", "", "redis is a bare name, but $CREDENTIALS_DIRECTORY is not set: use LoadCredential= of systemd, or an absolute path"},
+		// The secret itself instead of a file's name.
+		{"hunter2", "", "", noCredentials},
+		{"hunter2", dir, "", noCredential},
 		{"", dir, "", "no file is named"},
 		{"..", dir, "", ".. is not a file name"},
 		{file("empty", ""), "", "", dir + "/empty: the first line is empty: put the secret there"},
