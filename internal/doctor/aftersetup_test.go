@@ -55,6 +55,11 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 		Policy:  setup.DefaultPolicy, Verify: setup.DefaultVerify, Sign: setup.DefaultSign,
 		Only: c.Get("only"), Signer: c.Get("signer"), Greylister: c.Get("greylister"),
 	}
+	for field, endpoint := range map[string]*string{"policy": &o.Policy, "verify": &o.Verify, "sign": &o.Sign} {
+		if value := c.Get(field); strings.HasPrefix(value, "inet:") {
+			*endpoint = value
+		}
+	}
 	if shadow, err := strconv.ParseBool(c.Get("shadow")); err == nil {
 		o.Shadow = &shadow
 	}
@@ -71,7 +76,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 	for _, file := range plan.Files {
 		writeFile(t, file.Path, file.Text)
 	}
-	return postfix, policydFile, milterdFile, paths{rspamd: s.path("etc/rspamd"), mailLogs: []string{}}
+	return postfix, policydFile, milterdFile, paths{rspamd: s.path("etc/rspamd"), keys: s.path("var/lib/rspamd/dkim"), mailLogs: []string{}}
 }
 
 func writeFile(t *testing.T, path string, text []byte) {

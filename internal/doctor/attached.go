@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/daemon"
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // checkAttached looks at the targets of the hooks and milters.
@@ -22,6 +23,7 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 	var found []Finding
 	for _, h := range f.Hooks {
 		found = appendNew(found, f.hookLeads(h)...)
+		found = appendNew(found, f.otherFamily(h.List, h.Endpoint, f.Postfix.place(h.Endpoint, h.Service.Chroot))...)
 	}
 	for _, h := range f.Foreign {
 		at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
@@ -31,6 +33,9 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 	}
 	for _, m := range f.Milters {
 		found = appendNew(found, f.milterLeads(m)...)
+		if m.Ours != nil {
+			found = appendNew(found, f.otherFamily(m.where(), m.Endpoint, m.At)...)
+		}
 	}
 	for _, d := range f.inUse() {
 		found = append(found, f.otherQueue(d)...)
@@ -84,6 +89,22 @@ func wrongProtocol(h Hook) Finding {
 		"%s: check_policy_service %s leads to postern-milterd, which does not speak the policy protocol: every mail is deferred", h.List, h.Endpoint)
 }
 
+// otherFamily looks for an address to which Postfix does not connect, because
+// inet_protocols leaves out its family.
+func (f *Facts) otherFamily(where, endpoint string, at place) []Finding {
+	protocols := f.Postfix.Params["inet_protocols"]
+	host, port, err := net.SplitHostPort(at.address)
+	if at.network != daemon.NetworkTCP || err != nil || postconf.Speaks(protocols, host) {
+		return nil
+	}
+	other := "[::1]:" + port
+	if strings.Contains(host, ":") {
+		other = "127.0.0.1:" + port
+	}
+	return []Finding{failf(fmt.Sprintf("have the daemon listen at %s (ListenStream= of its socket unit, or listen in its settings) and write inet:%s there; or postconf -e 'inet_protocols = all', and restart Postfix", other, other),
+		"%s: Postfix does not connect to %s, because inet_protocols is %s", where, endpoint, protocols)}
+}
+
 // hookLeads judges the target of a hook.
 func (f *Facts) hookLeads(h Hook) []Finding {
 	at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
@@ -96,8 +117,8 @@ func (f *Facts) hookLeads(h Hook) []Finding {
 	if f.Policyd.SettingsErr != nil || f.policySocket(h) != nil || f.chrootMiss(h.Endpoint, h.Service, f.policySockets) || isElsewhere(at) {
 		return nil // the sockets check covers the second case, and the third is on another host
 	}
-	return []Finding{failf(fmt.Sprintf("write %s there, or add %s to listen in policyd.toml", spellings(f.policySockets), h.Endpoint),
-		"%s: %s asks %s, where postern-policyd does not listen (it listens on %s)", h.List, h.Service, h.Endpoint, spellings(f.policySockets))}
+	return []Finding{failf(fmt.Sprintf("write %s there, or %s", f.spellings(f.policySockets), f.Policyd.listenAlso(at, h.Endpoint, "listen in policyd.toml")),
+		"%s: %s asks %s, where postern-policyd does not listen (it listens on %s)", h.List, h.Service, h.Endpoint, f.spellings(f.policySockets))}
 }
 
 // milterLeads judges the target of a milter that has an address of ours.
@@ -109,11 +130,11 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 	if m.At.network == "" && looksOurs(m.Endpoint) {
 		return []Finding{failf("write inet:HOST:PORT or unix:PATH", "%s: milter %s is no socket as Postfix spells them", m.where(), m.Endpoint)}
 	}
-	if f.Milterd.SettingsErr != nil || m.Ours != nil || !looksOurs(m.Endpoint) || isElsewhere(m.At) || m.Service != nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets) || m.Service == nil && f.chrootMiss(m.Endpoint, f.Postfix.service("cleanup"), f.milterSockets) {
+	if f.Milterd.SettingsErr != nil || m.Ours != nil || !looksOurs(m.Endpoint) || isElsewhere(m.At) || m.Service != nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets) || m.Service == nil && f.chrootMiss(m.Endpoint, f.Postfix.localCleanup(), f.milterSockets) {
 		return nil
 	}
-	return []Finding{failf(fmt.Sprintf("write %s there, or add %s to listen-verify or listen-sign in milterd.toml", spellings(f.milterSockets), m.Endpoint),
-		"%s: milter %s, where postern-milterd does not listen (it listens on %s)", m.where(), m.Endpoint, spellings(f.milterSockets))}
+	return []Finding{failf(fmt.Sprintf("write %s there, or %s", f.spellings(f.milterSockets), f.Milterd.listenAlso(m.At, m.Endpoint, "listen-verify or listen-sign in milterd.toml")),
+		"%s: milter %s, where postern-milterd does not listen (it listens on %s)", m.where(), m.Endpoint, f.spellings(f.milterSockets))}
 }
 
 // looksOurs reports whether a milter is meant to be ours, because it has a default port
@@ -148,10 +169,27 @@ func isElsewhere(p place) bool {
 	return p.network == daemon.NetworkTCP && err == nil && !isLocal(host) && !isAny(host)
 }
 
-func spellings(sockets []Listener) string {
+// listenAlso returns how to have a daemon listen at one more place. The arguments of our
+// units name the sockets of systemd, and settings in files do not count then.
+func (d *Daemon) listenAlso(at place, endpoint, setting string) string {
+	if !slices.ContainsFunc(d.Args, func(arg string) bool {
+		return strings.Contains(arg, daemon.NetworkSystemd+":") || arg == daemon.NetworkSystemd
+	}) {
+		return fmt.Sprintf("add %s to %s", endpoint, setting)
+	}
+	var names []string
+	for _, u := range d.Sockets {
+		if d.named(u) {
+			names = append(names, u.Name)
+		}
+	}
+	return fmt.Sprintf("systemctl edit %s, add [Socket] ListenStream=%s, and systemctl restart %s %s", strings.Join(names, " or "), at.address, strings.Join(names, " "), d.Unit.Name)
+}
+
+func (f *Facts) spellings(sockets []Listener) string {
 	var all []string
 	for _, l := range sockets {
-		all = append(all, l.String())
+		all = append(all, f.Postfix.spell(l.place))
 	}
 	if len(all) == 0 {
 		return "nothing"

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -172,7 +170,7 @@ func (d *Daemon) unitFindings() []Finding {
 		case u.Properties["ActiveState"] == "failed":
 			found = append(found, failf(fmt.Sprintf("journalctl -u %s -n 20 says why; then systemctl reset-failed %s && systemctl start %s", u.Name, u.Name, u.Name),
 				"%s has failed (%s, status %s)", u.Name, u.Properties["Result"], u.Properties["ExecMainStatus"]))
-		case !u.enabled() && d.named(u):
+		case !u.enabled() && d.named(u) && !d.pulledIn(u):
 			found = append(found, warnf("systemctl enable "+u.Name, "%s is not enabled: it is gone after the next boot", u.Name))
 		case !u.active() && d.named(u):
 			found = append(found, failf("systemctl start "+u.Name, "%s is enabled and not active", u.Name))
@@ -191,111 +189,13 @@ func (d *Daemon) named(u Unit) bool {
 	})
 }
 
-// sandbox finds paths in the settings that the unit hides from the daemon, or does not
-// let it write.
-func (d *Daemon) sandbox() []Finding {
-	var found []Finding
-	u := d.Unit
-	for _, path := range d.pathsOfSettings() {
-		hides := ""
-		switch {
-		case u.binds(path.name) || d.sees(path.name):
-		case u.Properties["PrivateTmp"] == "yes" && (below(path.name, "/tmp") || below(path.name, "/var/tmp")):
-			hides = "PrivateTmp="
-		case slices.Contains([]string{"yes", "tmpfs"}, u.Properties["ProtectHome"]) && (below(path.name, "/home") || below(path.name, "/root") || below(path.name, "/run/user")):
-			hides = "ProtectHome="
-		case slices.ContainsFunc(u.words("InaccessiblePaths"), func(p string) bool { return below(path.name, strings.TrimLeft(p, "-+")) }):
-			hides = "InaccessiblePaths="
-		}
-		switch {
-		case hides != "":
-			found = append(found, failf("move it to /etc/postern or /var/lib/postern, or loosen "+hides+" with systemctl edit "+u.Name,
-				"%s: %s of the unit hides %s (%s)", u.Name, hides, path.name, path.setting))
-		case path.written && u.Properties["ProtectSystem"] == "strict" && !u.writes(path.name):
-			found = append(found, failf(fmt.Sprintf("systemctl edit %s, and add [Service] ReadWritePaths=%s", u.Name, path.folder()),
-				"%s: the unit does not let the daemon write %s (%s)", u.Name, path.name, path.setting))
-		}
+// pulledIn reports whether a unit that is not enabled starts all the same: the service
+// requires its sockets, and a connection to a socket starts the service.
+func (d *Daemon) pulledIn(u Unit) bool {
+	if u.Name != d.Unit.Name {
+		return d.Unit.enabled()
 	}
-	return found
-}
-
-// sees reports whether the running daemon can see a path in its view of the file
-// system.
-func (d *Daemon) sees(path string) bool {
-	if d.PID == 0 {
-		return false
-	}
-	_, err := os.Stat(procPath(d.PID, "root") + path)
-	return err == nil
-}
-
-// settingPath is a file or folder that a setting names.
-type settingPath struct {
-	name, setting string
-	written       bool
-}
-
-// folder returns the folder that the daemon writes into.
-func (p settingPath) folder() string {
-	if p.setting == dkimKeys {
-		return p.name
-	}
-	return filepath.Dir(p.name)
-}
-
-// dkimKeys is the setting that names the folder of keys. A daemon that rotates keys
-// writes into it.
-const dkimKeys = "dkim-keys"
-
-// rotatesKeys reports whether the daemon writes into the folder of keys.
-func (d *Daemon) rotatesKeys() bool { return d.seconds("dkim-rotate") > 0 }
-
-// pathsOfSettings returns all absolute paths in the settings.
-func (d *Daemon) pathsOfSettings() []settingPath {
-	written := []string{"greylist-store", "limit-store", "report-store", "log-file", "mark-key-file"}
-	var all []settingPath
-	for name, values := range d.Settings {
-		for _, value := range values {
-			at := strings.IndexByte(value, '/')
-			scheme := value[:max(0, at)]
-			if at < 0 || strings.HasPrefix(value[at:], "//") || scheme != "" && !strings.HasSuffix(scheme, ":") {
-				continue
-			}
-			path := value[at:]
-			if name == "dns-update" { // tsig:FILE@SERVER
-				path = path[:max(strings.LastIndexByte(path, '@'), 0)]
-			}
-			all = append(all, settingPath{path, name, slices.Contains(written, name) || name == dkimKeys && d.rotatesKeys()})
-		}
-	}
-	slices.SortFunc(all, func(a, b settingPath) int {
-		return cmp.Or(cmp.Compare(a.setting, b.setting), cmp.Compare(a.name, b.name))
-	})
-	return all
-}
-
-// writes reports whether a unit under ProtectSystem=strict may write a path.
-func (u Unit) writes(path string) bool {
-	for property, root := range map[string]string{"StateDirectory": "/var/lib", "RuntimeDirectory": "/run", "LogsDirectory": "/var/log"} {
-		for _, name := range u.words(property) {
-			if below(path, filepath.Join(root, name)) {
-				return true
-			}
-		}
-	}
-	for _, spec := range u.words("BindPaths") {
-		parts := strings.Split(strings.TrimLeft(spec, "-"), ":")
-		if below(path, parts[min(1, len(parts)-1)]) {
-			return true
-		}
-	}
-	free := append(u.words("ReadWritePaths"), "/dev", "/proc", "/sys")
-	return slices.ContainsFunc(free, func(p string) bool { return below(path, strings.TrimLeft(p, "-+")) })
-}
-
-func below(path, folder string) bool {
-	path, folder = filepath.Clean(path), filepath.Clean(folder)
-	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
+	return slices.ContainsFunc(d.Sockets, func(socket Unit) bool { return socket.enabled() && d.named(socket) })
 }
 
 // checkVersions compares the versions of the command, the programs and the processes.

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -106,9 +107,27 @@ func troubles() []trouble {
 		{name: "logins at port 25", edit: func(s *site) { s.postconf("-e", "smtpd_sasl_auth_enable = yes") },
 			check: "ownership", level: Fail, text: "smtp/inet: users who log in here send as anyone", fix: "smtp/inet/smtpd_sasl_auth_enable=no"},
 
+		{name: "a value in capitals", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_restrictions = $postern_ownership")
+			s.postconf("-P", "submission/inet/smtpd_sasl_auth_enable=YES", "submission/inet/smtpd_sender_restrictions=reject_unknown_sender_domain,permit_mynetworks")
+		}, check: "ownership", level: Fail, text: "submission/inet: users who log in here send as anyone",
+			fix: "smtpd_sender_restrictions=$postern_ownership,reject_unknown_sender_domain,permit_mynetworks'"},
+		{name: "a condition that a service meets", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_restrictions = ${users?{permit_sasl_authenticated}:{$postern_ownership}}", "users =")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")
+			s.postconf("-P", "submission/inet/users=yes")
+		}, check: "ownership", level: Fail, text: "users who log in here send as anyone", fix: "submission/inet/smtpd_sender_restrictions="},
+		{name: "ownership behind the addresses of this machine", edit: func(s *site) {
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=permit_inet_interfaces,$postern_ownership")
+		}, check: "ownership", level: Warn, text: "behind permit_inet_interfaces", fix: "to the front"},
+
 		// Order.
 		{name: "a hook behind permit", edit: func(s *site) { s.replace("etc/main.cf", "reject_unlisted_recipient,", "permit,") },
 			check: "order", level: Fail, text: "behind permit", fix: "in front of it"},
+		{name: "a hook behind what permits all mail for our domains", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "Permit_Auth_Destination,")
+		},
+			check: "order", level: Fail, text: "behind permit_auth_destination", fix: "in front of it"},
 		{name: "a hook before what Postfix decides", edit: func(s *site) {
 			s.replace("etc/main.cf", "reject_unauth_destination, reject_unlisted_recipient,", "")
 			s.postconf("-e", "smtpd_relay_restrictions = permit_mynetworks")
@@ -137,8 +156,15 @@ func troubles() []trouble {
 			check: "twice", level: Fail, text: "OpenDKIM signs too", fix: "take unix:opendkim/opendkim.sock out of non_smtpd_milters"},
 		{name: "rspamd greylists beside us", edit: func(s *site) {
 			s.replace("etc/main.cf", "\nsmtpd_milters = ", "\nsmtpd_milters = inet:localhost:11332 ")
+			s.write("rspamd/local.d/redis.conf", "servers = \"127.0.0.1\";\n")
 		},
 			check: "twice", level: Warn, text: "rspamd greylists too", fix: "local.d/greylist.conf"},
+		{name: "rspamd has keys to sign with", edit: func(s *site) {
+			s.replace("etc/main.cf", "non_smtpd_milters = ", "non_smtpd_milters = inet:localhost:11332 ")
+			s.must(os.MkdirAll(s.path("rspamd/dkim"), 0o755))
+			s.write("rspamd/dkim/home.example.mail.key", "")
+		},
+			check: "twice", level: Fail, text: "rspamd signs too", fix: "local.d/dkim_signing.conf"},
 		{name: "Postfix asks the same list", edit: func(s *site) {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
 		},
@@ -195,6 +221,22 @@ func troubles() []trouble {
 			check: "clients", level: Fail, text: "mynetworks holds the whole internet", fix: "your own networks"},
 		{name: "Postfix does not wait as long as we may take", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_timeout = 5s") },
 			check: "bounds", level: Fail, text: "Postfix waits 5s", fix: "postconf -X smtpd_policy_service_timeout"},
+		{name: "a hook does not wait as long as we may take", edit: func(s *site) {
+			s.replace("etc/main.cf", ", default_action=DUNNO", ", timeout=5s, default_action=DUNNO")
+		},
+			check: "bounds", level: Fail, text: "Postfix waits 5s for an answer (timeout of the hook in smtpd_recipient_restrictions)", fix: "take timeout out"},
+		{name: "a service does not wait as long as we may take", edit: func(s *site) { s.postconf("-P", "smtp/inet/smtpd_policy_service_timeout=5s") },
+			check: "bounds", level: Fail, text: "Postfix waits 5s", fix: "postconf -PX 'smtp/inet/smtpd_policy_service_timeout'"},
+		{name: "an entry of milters does not wait for a verdict", edit: func(s *site) {
+			s.replace("etc/main.cf", "smtpd_milters = { inet:"+s.verify+",", "smtpd_milters = { inet:"+s.verify+", { content_timeout = 3s },")
+		}, check: "bounds", level: Fail, text: "Postfix waits 3s for a milter (content_timeout of inet:", fix: "take content_timeout out"},
+		{name: "a service with more processes than connections", edit: func(s *site) {
+			s.replace("etc/master.cf", "smtp       inet n - y - - smtpd", "smtp       inet n - y - 3000 smtpd")
+		}, check: "bounds", level: Warn, text: "Postfix may have 3100 smtpd processes that ask postern-policyd", fix: "max-connections = 6200"},
+		{name: "Postfix speaks IPv6 alone", edit: func(s *site) { s.postconf("-e", "inet_protocols = ipv6") },
+			check: "attached", level: Fail, text: "Postfix does not connect to inet:127.0.0.1:", fix: "write inet:[::1]:"},
+		{name: "the other loopback address", edit: func(s *site) { s.replace("etc/main.cf", "{ inet:127.0.0.1:", "{ inet:[::1]:") },
+			check: "sockets", level: Fail, text: "and postern-policyd runs", fix: "write the address where it listens: inet:127.0.0.1:"},
 		{name: "a parameter is misspelt", edit: func(s *site) { s.postconf("-e", "smtpd_milter = inet:"+s.verify) },
 			check: "postfix", level: Warn, text: "smtpd_milter", fix: "correct the name"},
 
@@ -351,6 +393,26 @@ func show(findings []Finding) string {
 	return b.String()
 }
 
+// command matches a call of postconf in a fix.
+var command = regexp.MustCompile(`postconf (-[ePX]+) ('[^']*'|[\w=]+)`)
+
+// follow does what a fix says, up to the first alternative, and reports whether it is
+// something for postconf.
+func (s *site) follow(fix string) bool {
+	fix, _, _ = strings.Cut(fix, ", or ")
+	all := command.FindAllStringSubmatch(fix, -1)
+	if len(all) == 0 || !strings.HasPrefix(fix, "postconf ") {
+		return false
+	}
+	if strings.Contains(fix, " after ") {
+		slices.Reverse(all)
+	}
+	for _, m := range all {
+		s.postconf(m[1], strings.Trim(m[2], "'"))
+	}
+	return true
+}
+
 // A site that works has nothing to say about, and every check says something.
 func TestAllIsWell(t *testing.T) {
 	s := newSite(t)
@@ -403,6 +465,12 @@ func TestBrokenSetups(t *testing.T) {
 				}
 				if f.Fix == "" || strings.ContainsAny(f.Text+f.Fix, "\n\r") {
 					t.Errorf("not one line with what to do: %q, %q", f.Text, f.Fix)
+				}
+			}
+			if s.follow(found[at].Fix) {
+				o.Only = []string{test.check}
+				if left := problems(Run(t.Context(), o)); slices.ContainsFunc(left, func(f Finding) bool { return f.Text == found[at].Text }) {
+					t.Errorf("found after %s:\n%s", found[at].Fix, show(left))
 				}
 			}
 			if want := test.level.rank(); r.Status() < want {
@@ -484,7 +552,7 @@ func TestSandbox(t *testing.T) {
 		"admin":          {"unix:/run/postern/policyd.sock"},
 	}, Unit: Unit{Name: "postern-policyd.service", Properties: map[string]string{
 		"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled",
-		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern", "BindReadOnlyPaths": "/srv/users:/home/user-data:rbind",
+		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern", "RuntimeDirectory": "postern", "BindReadOnlyPaths": "/srv/users:/home/user-data:rbind",
 	}}}
 	got := show(d.unitFindings())
 	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "ReadWritePaths=/srv/postern"} {

@@ -34,6 +34,17 @@ func (p *Postfix) place(endpoint string, chroot bool) place {
 	return place{"", endpoint}
 }
 
+// spell returns a place as Postfix has it. A path below the queue directory is relative, so
+// that processes in a chroot find it too.
+func (p *Postfix) spell(at place) string {
+	if at.network == daemon.NetworkUnix && below(at.address, p.queueDirectory()) {
+		if rest, err := filepath.Rel(p.queueDirectory(), at.address); err == nil {
+			at.address = rest
+		}
+	}
+	return at.String()
+}
+
 func (p place) String() string {
 	switch p.network {
 	case daemon.NetworkTCP:

@@ -63,6 +63,7 @@ func (m AttachedMilter) where() string {
 // paths are the files of other programs.
 type paths struct {
 	rspamd   string   // folder
+	keys     string   // folder of rspamd's DKIM keys
 	mailLogs []string // files; the first that exists is read
 }
 
@@ -70,6 +71,9 @@ type paths struct {
 func (p *paths) setDefaults(root string) {
 	if p.rspamd == "" {
 		p.rspamd = filepath.Join("/", root, "etc/rspamd")
+	}
+	if p.keys == "" {
+		p.keys = filepath.Join("/", root, "var/lib/rspamd/dkim")
 	}
 	if p.mailLogs == nil {
 		p.mailLogs = []string{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail"}
@@ -141,7 +145,7 @@ func (f *Facts) attach() {
 			f.addMilter(m, s, s.Chroot)
 		}
 	}
-	cleanup := f.Postfix.service("cleanup")
+	cleanup := f.Postfix.localCleanup()
 	for _, m := range f.Postfix.localMilters() {
 		f.addMilter(m, nil, cleanup != nil && cleanup.Chroot)
 	}

@@ -30,7 +30,7 @@ func checkPostscreen(_ context.Context, f *Facts) []Finding {
 	}
 	if f.greylists() {
 		for _, name := range []string{"postscreen_pipelining_enable", "postscreen_non_smtp_command_enable", "postscreen_bare_newline_enable"} {
-			if screen.Value(name) == "yes" {
+			if screen.yes(name) {
 				found = append(found, warnf("postconf -e "+name+"=no, or take greylist out of checks in policyd.toml",
 					"%s: postscreen's tests after the 220 greeting turn every new client away once, and the greylist does so again", name))
 			}

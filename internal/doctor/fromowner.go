@@ -23,8 +23,7 @@ func checkFrom(_ context.Context, f *Facts) []Finding {
 			continue
 		}
 		if logins++; f.roleAt(s) == "" {
-			found = append(found, failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
-				"%s: users who log in here may write any From: %s", s, whyNoMilter(s)))
+			found = append(found, failf(f.giveToSigner(s), "%s: users who log in here may write any From: %s", s, whyNoMilter(s)))
 		}
 	}
 	found = append(found, f.otherOwners()...)

@@ -15,6 +15,7 @@ type Hook struct {
 	Context  []string // the words of policy_context
 	Broken   string   // attributes without a meaning, such as the rest of a list without braces
 	Default  string   // default_action; "" for Postfix's default
+	Timeout  string   // of its own; "" for the service's
 	Before   []string // the restrictions before it
 }
 
@@ -22,6 +23,8 @@ type Hook struct {
 type Milter struct {
 	Endpoint string
 	Default  string // its own default_action
+	// Timeouts are its own: command_timeout, content_timeout.
+	Timeouts map[string]string
 }
 
 // restrictionLists are the lists in which Postfix may ask a policy service, in the
@@ -103,6 +106,8 @@ func parseHook(text string) Hook {
 			h.Context = strings.FieldsFunc(strings.ToLower(value), isSeparator)
 		case name == "default_action":
 			h.Default = value
+		case name == "timeout":
+			h.Timeout = value
 		}
 	}
 	return h
@@ -112,14 +117,17 @@ func parseHook(text string) Hook {
 func milters(text, defaultAction string) []Milter {
 	var found []Milter
 	for _, entry := range postconf.Split(text) {
-		m := Milter{Default: defaultAction}
+		m := Milter{Default: defaultAction, Timeouts: make(map[string]string)}
 		for i, word := range postconf.Split(unbraced(entry)) {
 			name, value, _ := strings.Cut(unbraced(word), "=")
+			name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 			switch {
 			case i == 0:
 				m.Endpoint = word
-			case strings.TrimSpace(name) == "default_action":
-				m.Default = strings.TrimSpace(value)
+			case name == "default_action":
+				m.Default = value
+			case strings.HasSuffix(name, "_timeout"):
+				m.Timeouts[name] = value
 			}
 		}
 		found = append(found, m)
@@ -141,10 +149,8 @@ func noMilters(s *Service) bool {
 
 // localMilters returns the milters for mail that does not come over SMTP.
 func (p *Postfix) localMilters() []Milter {
-	for _, s := range p.Services {
-		if s.Command == "cleanup" && s.overrides("non_smtpd_milters") {
-			return milters(s.Value("non_smtpd_milters"), s.Value("milter_default_action"))
-		}
+	if s := p.localCleanup(); s != nil {
+		return milters(s.Value("non_smtpd_milters"), s.Value("milter_default_action"))
 	}
 	return milters(p.Params["non_smtpd_milters"], p.Params["milter_default_action"])
 }

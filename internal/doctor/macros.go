@@ -44,7 +44,7 @@ func checkMacros(_ context.Context, f *Facts) []Finding {
 		}
 		found = appendNew(found, macroFindings(s, old, role)...)
 		if role == roleSession && s.isInbound() && f.isOriginating(s) {
-			found = appendNew(found, failf("postconf -X milter_macro_daemon_name, and set it in master.cf for submission only",
+			found = appendNew(found, failf(s.unset("milter_macro_daemon_name")+", and set it in master.cf for submission only",
 				"%s: milter_macro_daemon_name is %s: mail from the internet counts as ours and is signed", s, s.Value("milter_macro_daemon_name")))
 		}
 	}
@@ -65,8 +65,9 @@ func macroFindings(s *Service, old bool, role string) []Finding {
 			}
 		}
 		missing := slices.DeleteFunc(slices.Clone(list.needs), func(m string) bool { return slices.Contains(has, m) })
-		switch fix := "postconf -X " + list.name + " (or take it out of master.cf)"; {
+		switch fix := s.unset(list.name); {
 		case len(missing) == 0:
+		case !old && slices.Equal(missing, []string{"{auth_type}"}): // milterd asks for it, and rspamd's own guide leaves it out
 		case old && role == roleSession:
 			found = append(found, failf(fix, "%s leaves out %s, by which postern-milterd knows whose mail it is: users' mail is not signed", list.name, strings.Join(missing, ", ")))
 		default:

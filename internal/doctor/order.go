@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
 // permits are the restrictions that end a list for permitted clients.
-var permits = []string{"permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts", "permit_auth_destination", "permit_mx_backup"}
+var permits = []string{
+	"permit", "permit_mynetworks", "permit_inet_interfaces", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts",
+	"permit_auth_destination", "permit_mx_backup", "permit_dnswl_client", "permit_rhswl_client",
+}
 
 // ends are the restrictions after which nothing is evaluated.
 var ends = []string{"permit", "reject", "defer"}
@@ -40,6 +44,10 @@ func checkOrder(_ context.Context, f *Facts) []Finding {
 		if !h.Service.isInbound() || !slices.ContainsFunc(f.asks(h), isOfStrangers) {
 			continue
 		}
+		if slices.Contains(h.Before, "permit_auth_destination") {
+			found = appendNew(found, failf("move check_policy_service in front of it", "%s of %s: the hook is behind permit_auth_destination: mail for your own domains passes without it", h.List, h.Service))
+			continue
+		}
 		found = appendNew(found, f.tooEarly(h)...)
 	}
 	found = append(found, f.askedTwice()...)
@@ -53,16 +61,16 @@ func isOfStrangers(check string) bool {
 
 // tooEarly judges what comes before a hook for mail from the internet.
 func (f *Facts) tooEarly(h Hook) []Finding {
-	if h.Service.Value("smtpd_delay_reject") == "no" && h.List != "smtpd_recipient_restrictions" {
+	if isNo(h.Service.Value("smtpd_delay_reject")) && h.List != "smtpd_recipient_restrictions" {
 		return nil // checkDelay reports this
 	}
 	guards := slices.Clone(h.Before)
 	switch h.List {
 	case "smtpd_data_restrictions", "smtpd_end_of_data_restrictions":
-		guards = append(guards, postconf.Split(h.Service.Value("smtpd_recipient_restrictions"))...)
+		guards = append(guards, postconf.Split(strings.ToLower(h.Service.Value("smtpd_recipient_restrictions")))...)
 		fallthrough
 	case "smtpd_recipient_restrictions": // relaying is refused before or after it
-		guards = append(guards, postconf.Split(h.Service.Value("smtpd_relay_restrictions"))...)
+		guards = append(guards, postconf.Split(strings.ToLower(h.Service.Value("smtpd_relay_restrictions")))...)
 	}
 	if firstOf(guards, []string{"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}) == "" {
 		return []Finding{warnf("put reject_unauth_destination in front of check_policy_service, in smtpd_recipient_restrictions",
@@ -90,6 +98,9 @@ func (f *Facts) askedTwice() []Finding {
 	return found
 }
 
+// isNo reports whether a parameter is no. Postfix ignores the case.
+func isNo(value string) bool { return strings.EqualFold(value, "no") }
+
 // checkDelay looks at smtpd_delay_reject. Without it, a list is evaluated before all
 // attributes are known.
 func checkDelay(_ context.Context, f *Facts) []Finding {
@@ -98,7 +109,7 @@ func checkDelay(_ context.Context, f *Facts) []Finding {
 	}
 	var found []Finding
 	for _, h := range f.Hooks {
-		if h.Service.Value("smtpd_delay_reject") != "no" {
+		if !isNo(h.Service.Value("smtpd_delay_reject")) {
 			continue
 		}
 		lacks := map[string]string{"smtpd_client_restrictions": "the client's address is known and no more", "smtpd_helo_restrictions": "neither sender nor recipient is known",
@@ -107,7 +118,7 @@ func checkDelay(_ context.Context, f *Facts) []Finding {
 			if lacks == "" || name == ownershipWord && h.List == "smtpd_sender_restrictions" {
 				continue
 			}
-			found = appendNew(found, failf("postconf -X smtpd_delay_reject (yes is the default), or move the hook to smtpd_recipient_restrictions",
+			found = appendNew(found, failf(h.Service.unset("smtpd_delay_reject")+" (yes is the default), or move the hook to smtpd_recipient_restrictions",
 				"%s of %s asks for %s while %s, because smtpd_delay_reject is no", h.List, h.Service, name, lacks))
 		}
 	}

@@ -3,9 +3,11 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -34,7 +36,7 @@ func checkOwnership(_ context.Context, f *Facts) []Finding {
 // ownershipOf judges one service that takes logins.
 func (f *Facts) ownershipOf(s *Service) []Finding {
 	list, empty := f.overridden(s)
-	fix := fmt.Sprintf("postconf -P '%s/smtpd_sender_restrictions=$postern_ownership' after postconf -e 'postern_ownership = check_policy_service { inet:127.0.0.1:10045, policy_context=ownership }'", s)
+	fix := f.askOwnership(s)
 	var late *Hook
 	for _, h := range f.Hooks {
 		if h.Service != s || !slices.Contains(f.asks(h), ownershipWord) {
@@ -66,12 +68,44 @@ func (f *Facts) ownershipOf(s *Service) []Finding {
 	return []Finding{failf(fix, "%s: users who log in here send as anyone: %s", s, why)}
 }
 
+// askOwnership returns how to have a service ask for ownership, in front of what its list
+// of sender restrictions has. master.cf has no white space in values.
+func (f *Facts) askOwnership(s *Service) string {
+	const sender = "smtpd_sender_restrictions"
+	list, rest := f.Postfix.raw[sender], ""
+	if s.overrides(sender) {
+		list = s.Raw[sender]
+	}
+	words, more := "$postern_ownership", strings.Join(postconf.Split(list), ",")
+	switch {
+	case more == "" || f.undefinedIn(list) != "":
+	case strings.ContainsAny(more, " \t{"):
+		rest = ", and behind it what the list has today, as a parameter of main.cf,"
+	default:
+		words += "," + more
+	}
+	return fmt.Sprintf("postconf -P '%s/%s=%s'%s after postconf -e 'postern_ownership = check_policy_service { %s, policy_context=ownership }'", s, sender, words, rest, f.askAt(ownershipWord))
+}
+
+// askAt returns the endpoint at which a check can be asked, as Postfix spells it.
+func (f *Facts) askAt(check string) string {
+	for _, l := range f.policySockets {
+		if len(l.Checks) == 0 || slices.Contains(l.Checks, check) {
+			return f.Postfix.spell(l.place)
+		}
+	}
+	return "inet:127.0.0.1:10045"
+}
+
 // behind returns the finding for an ownership hook that comes too late.
 func behind(s *Service, h *Hook) Finding {
 	fix := "move check_policy_service to the front of " + h.List
 	permit := firstOf(h.Before, append(slices.Clone(permits), ends...))
-	if permit == "permit_mynetworks" {
+	switch permit {
+	case "permit_mynetworks":
 		return warnf(fix, "%s: ownership is behind permit_mynetworks in %s: users in mynetworks (%s) are not asked", s, h.List, s.Value("mynetworks"))
+	case "permit_inet_interfaces":
+		return warnf(fix, "%s: ownership is behind permit_inet_interfaces in %s: users on this machine, such as those of a webmail, are not asked", s, h.List)
 	}
 	return failf(fix, "%s: ownership is behind %s in %s: users who have logged in are never asked", s, permit, h.List)
 }
@@ -80,7 +114,7 @@ func behind(s *Service, h *Hook) Finding {
 // hook is, or should be. If an undefined parameter empties that list, it returns its
 // name too.
 func (f *Facts) overridden(s *Service) (list, empty string) {
-	plain := &Service{Overrides: map[string]string{}, postfix: f.Postfix}
+	plain := &Service{postfix: f.Postfix}
 	for _, h := range plain.hooks() {
 		if s.overrides(h.List) && f.isOurs(h) && slices.Contains(f.asks(h), ownershipWord) {
 			return h.List, f.undefinedIn(s.Raw[h.List])
@@ -92,6 +126,9 @@ func (f *Facts) overridden(s *Service) (list, empty string) {
 	}
 	return "", ""
 }
+
+// named matches $name, ${name} and $(name).
+var named = regexp.MustCompile(`\$(?:\{(\w+)\}|\((\w+)\)|(\w+))`)
 
 // undefinedIn returns the first undefined parameter that a text names, or "".
 func (f *Facts) undefinedIn(text string) string {

@@ -51,16 +51,41 @@ func peerAt(endpoint string) (peer, bool) {
 
 func (p peer) can(what string) bool { return slices.Contains(p.does, what) }
 
-var moduleOff = regexp.MustCompile(`(?m)^\s*enabled\s*=\s*(false|no|off)\s*;?`)
+var (
+	moduleOff   = regexp.MustCompile(`(?m)^\s*enabled\s*=\s*(false|no|off)\s*;?`)
+	moduleSet   = regexp.MustCompile(`(?m)^\s*[^#\s]`)
+	redisServer = regexp.MustCompile(`(?m)^\s*(write_)?servers\s*=`)
+)
 
-// rspamdModuleOff reports whether a module of rspamd is disabled in the administrator's
-// files.
-func rspamdModuleOff(folder, module string) bool {
-	for _, dir := range []string{"override.d", "local.d"} {
-		text, err := os.ReadFile(filepath.Join(folder, dir, module+".conf"))
-		if err == nil && moduleOff.Match(text) {
-			return true
-		}
+// rspamd says which work rspamd does, by the administrator's files and its keys.
+type rspamd struct{ paths }
+
+// text returns the administrator's settings of a module.
+func (r rspamd) text(module string) (text []byte) {
+	for _, dir := range []string{"local.d", "override.d"} {
+		part, _ := os.ReadFile(filepath.Join(r.rspamd, dir, module+".conf"))
+		text = append(append(text, part...), '\n')
 	}
-	return false
+	return text
+}
+
+// isElsewhere reports whether rspamd's files are not on this machine.
+func (r rspamd) isElsewhere() bool {
+	_, err := os.Stat(r.rspamd)
+	return err != nil
+}
+
+// signs reports whether rspamd may sign: without keys and settings of the administrator,
+// its module has nothing to sign with.
+func (r rspamd) signs() bool {
+	text := r.text("dkim_signing")
+	keys, _ := filepath.Glob(filepath.Join(r.keys, "*.key"))
+	return !moduleOff.Match(text) && (r.isElsewhere() || moduleSet.Match(text) || len(keys) > 0)
+}
+
+// greylists reports whether rspamd may greylist: without a server of Redis, its module is
+// off.
+func (r rspamd) greylists() bool {
+	text := r.text("greylist")
+	return !moduleOff.Match(text) && (r.isElsewhere() || redisServer.Match(text) || redisServer.Match(r.text("redis")))
 }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -26,8 +27,9 @@ type Postfix struct {
 type Service struct {
 	Name, Type, Command string
 	Chroot              bool
-	Overrides           map[string]string // -o, expanded
+	Processes           int               // most at the same time; 0 for no limit
 	Raw                 map[string]string // -o, as written
+	params              map[string]string // all parameters, expanded with these; nil for those of main.cf
 	postfix             *Postfix
 }
 
@@ -70,20 +72,38 @@ func (p *Postfix) readServices(ctx context.Context, base []string) error {
 		return err
 	}
 	for line := range strings.Lines(lines) {
-		if s := p.parseService(line); s != nil {
+		if s := p.parseService(line); s != nil && !postconf.IsDisabled(p.Params["master_service_disable"], s.Name, s.Type) {
 			p.Services = append(p.Services, s)
 		}
 	}
-	for _, flags := range []string{"-P", "-Px"} {
-		overrides, err := p.postconf(ctx, append(base, flags)...)
-		if err != nil {
+	overrides, err := p.postconf(ctx, append(base, "-P")...)
+	if err != nil {
+		return err
+	}
+	for path, value := range postconf.Pairs(overrides) {
+		p.override(path, value)
+	}
+	for _, s := range p.Services {
+		if err := s.readParams(ctx, base); err != nil {
 			return err
-		}
-		for path, value := range postconf.Pairs(overrides) {
-			p.override(path, value, flags == "-P")
 		}
 	}
 	return nil
+}
+
+// readParams has postconf expand all parameters with the overrides of a service that we
+// look at: a condition in main.cf may ask for one of them.
+func (s *Service) readParams(ctx context.Context, base []string) error {
+	if len(s.Raw) == 0 || !slices.Contains([]string{"smtpd", "postscreen", "pickup", "cleanup"}, s.Command) {
+		return nil
+	}
+	args := append(slices.Clone(base), "-x")
+	for name, value := range s.Raw {
+		args = append(args, "-o", name+"="+value)
+	}
+	out, _, err := postconf.Run(ctx, "postconf", args...) // its warnings are those of master.cf, which we have
+	s.params = postconf.Pairs(out)
+	return err
 }
 
 // parseService parses a line of master.cf as postconf -M prints it.
@@ -93,23 +113,23 @@ func (p *Postfix) parseService(line string) *Service {
 		return nil
 	}
 	chroot := fields[4] == "y" || fields[4] == "-" && p.compatibility() < 1
-	return &Service{Name: fields[0], Type: fields[1], Command: fields[7], Chroot: chroot,
-		Overrides: make(map[string]string), Raw: make(map[string]string), postfix: p}
+	processes, err := strconv.Atoi(fields[6])
+	if err != nil {
+		processes, _ = strconv.Atoi(p.Params["default_process_limit"])
+	}
+	return &Service{Name: fields[0], Type: fields[1], Command: fields[7], Chroot: chroot, Processes: processes,
+		Raw: make(map[string]string), postfix: p}
 }
 
 // override records a line service/type/parameter = value.
-func (p *Postfix) override(path, value string, raw bool) {
+func (p *Postfix) override(path, value string) {
 	at := strings.LastIndexByte(path, '/')
 	if at < 0 {
 		return
 	}
 	for _, s := range p.Services {
-		switch {
-		case s.Name+"/"+s.Type != path[:at]:
-		case raw:
+		if s.String() == path[:at] {
 			s.Raw[path[at+1:]] = value
-		default:
-			s.Overrides[path[at+1:]] = value
 		}
 	}
 }
@@ -138,48 +158,14 @@ func (p *Postfix) postconf(ctx context.Context, args ...string) (string, error) 
 
 // Value returns the value of a parameter at a service.
 func (s *Service) Value(name string) string {
-	if value, ok := s.Overrides[name]; ok {
-		return value
-	}
-	if raw := s.postfix.raw[name]; s.changes(raw) {
-		return s.expand(raw, 0)
+	if s.params != nil {
+		return s.params[name]
 	}
 	return s.postfix.Params[name]
 }
 
-var named = regexp.MustCompile(`\$(?:\{(\w+)\}|\((\w+)\)|(\w+))`)
-
-// maxExpansion bounds the depth of parameters that name each other.
-const maxExpansion = 16
-
-// changes reports whether a text of main.cf names a parameter that the service
-// overrides.
-func (s *Service) changes(text string) bool {
-	for _, m := range named.FindAllString(text, -1) {
-		if s.overrides(strings.Trim(m, "${}()")) {
-			return true
-		}
-	}
-	return false
-}
-
-// expand replaces the names of parameters in a text of main.cf by their values at the
-// service.
-func (s *Service) expand(text string, depth int) string {
-	if depth == maxExpansion {
-		return ""
-	}
-	return named.ReplaceAllStringFunc(text, func(m string) string {
-		name := strings.Trim(m, "${}()")
-		if own, ok := s.Overrides[name]; ok {
-			return own
-		}
-		return s.expand(s.postfix.raw[name], depth+1)
-	})
-}
-
 func (s *Service) overrides(name string) bool {
-	_, ok := s.Overrides[name]
+	_, ok := s.Raw[name]
 	return ok
 }
 
@@ -227,30 +213,65 @@ func (p *Postfix) service(command string) *Service {
 	return p.Services[i]
 }
 
-// takesLogins reports whether clients can log in.
-func (s *Service) takesLogins() bool { return s.Value("smtpd_sasl_auth_enable") == "yes" }
+// localCleanup returns the service that mail of sendmail(1) passes, or nil.
+func (p *Postfix) localCleanup() *Service {
+	name := p.Params["cleanup_service_name"]
+	if pickup := p.service("pickup"); pickup != nil {
+		name = pickup.Value("cleanup_service_name")
+	}
+	i := slices.IndexFunc(p.Services, func(s *Service) bool { return s.Command == "cleanup" && s.Name == name })
+	if i < 0 {
+		return p.service("cleanup")
+	}
+	return p.Services[i]
+}
+
+// yes reports whether a parameter is yes at a service.
+func (s *Service) yes(name string) bool { return postconf.IsYes(s.Value(name)) }
+
+// unset returns the command that takes a parameter of a service back to its default.
+func (s *Service) unset(name string) string {
+	if s.overrides(name) {
+		return fmt.Sprintf("postconf -PX '%s/%s'", s, name)
+	}
+	return "postconf -X " + name
+}
+
+// takesLogins reports whether users log in. Where only the site's own clients get in, who
+// need no login, the setting of main.cf means other services.
+func (s *Service) takesLogins() bool {
+	return s.yes("smtpd_sasl_auth_enable") && (s.overrides("smtpd_sasl_auth_enable") || s.isNamedSubmission() || !s.isOwn())
+}
 
 // submissionNames are the names and ports of services for users.
 var submissionNames = []string{"submission", "submissions", "smtps", "587", "465"}
 
+func (s *Service) isNamedSubmission() bool {
+	return slices.Contains(submissionNames, s.Name[strings.LastIndexByte(s.Name, ':')+1:])
+}
+
 // isSubmission reports whether a service is for users only: by its name, or because it
 // refuses clients that have not logged in.
 func (s *Service) isSubmission() bool {
-	name := s.Name[strings.LastIndexByte(s.Name, ':')+1:]
-	if slices.Contains(submissionNames, name) {
-		return true
-	}
-	if !s.takesLogins() {
-		return false
-	}
-	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyLogins(s.Value(list)) })
+	return s.isNamedSubmission() || s.takesLogins() && s.lets(postconf.OnlyLogins)
+}
+
+// lets reports whether one of the lists that refuse everyone else lets only some in.
+func (s *Service) lets(only func(list string) bool) bool {
+	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return only(s.Value(list)) })
 }
 
 // isLoopback reports whether only programs of this machine reach a service, such as a
 // content filter that hands mail back.
 func (s *Service) isLoopback() bool {
-	return strings.HasPrefix(s.Name, "127.") || strings.HasPrefix(s.Name, "localhost:") || strings.HasPrefix(s.Name, "[::1]:")
+	return s.Type == "inet" && postconf.OnlyLoopback(s.Name, s.postfix.Params["inet_interfaces"])
+}
+
+// isOwn reports whether a service takes mail of this machine or of the site's own networks
+// only, without a login.
+func (s *Service) isOwn() bool {
+	return !s.lets(postconf.OnlyLogins) && (s.isLoopback() || s.lets(postconf.OnlyOwn))
 }
 
 // isInbound reports whether mail from the internet comes in at a service.
-func (s *Service) isInbound() bool { return !s.isSubmission() && !s.isLoopback() }
+func (s *Service) isInbound() bool { return !s.isSubmission() && !s.isOwn() }

@@ -39,7 +39,7 @@ func checkPostfix(ctx context.Context, f *Facts) []Finding {
 			"Postfix %s has no policy_context (3.1 and later have)", p.Params["mail_version"]))
 	}
 	found = append(found, p.malformed()...)
-	if p.Params["soft_bounce"] == "yes" {
+	if postconf.IsYes(p.Params["soft_bounce"]) {
 		found = append(found, warnf("postconf -X soft_bounce", "soft_bounce is yes: every refusal becomes a deferral, ours too"))
 	}
 	if !p.runs() {

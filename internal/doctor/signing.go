@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // checkSigning looks at which kind of mail comes in at which socket of milterd.
@@ -26,12 +27,11 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 	}
 	for _, s := range f.Postfix.smtpds() {
 		if s.isSubmission() && f.roleAt(s) == "" {
-			found = append(found, failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
-				"%s: users' mail is not signed: %s", s, whyNoMilter(s)))
+			found = append(found, failf(f.giveToSigner(s), "%s: users' mail is not signed: %s", s, whyNoMilter(s)))
 		}
 	}
 	if f.roleAt(nil) == "" {
-		found = append(found, warnf(fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket()),
+		found = append(found, warnf(f.giveToSigner(nil),
 			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q", f.Postfix.Params["non_smtpd_milters"]))
 	}
 	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
@@ -41,6 +41,29 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 func (f *Facts) hasKeys() bool {
 	keys, _ := f.keys()
 	return len(keys) > 0 || f.tables != nil
+}
+
+// giveToSigner returns how to have the mail of a service, or local mail if s is nil, go to
+// the socket that signs. Other milters of the list stay.
+func (f *Facts) giveToSigner(s *Service) string {
+	var others []string
+	for _, m := range f.Milters {
+		if m.Service == s && m.Ours == nil {
+			others = append(others, m.Endpoint)
+		}
+	}
+	switch beside := strings.Join(others, ", "); {
+	case s != nil && noMilters(s):
+		return fmt.Sprintf("take no_milters out of receive_override_options of %s, and name %s in its smtpd_milters", s, f.signSocket())
+	case s == nil && beside == "":
+		return fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket())
+	case s == nil:
+		return fmt.Sprintf("name { %s, default_action=accept } in non_smtpd_milters, beside %s", f.signSocket(), beside)
+	case beside == "":
+		return fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket())
+	default:
+		return fmt.Sprintf("give %s a smtpd_milters of its own (postconf -P) with %s, beside %s", s, f.signSocket(), beside)
+	}
 }
 
 func whyNoMilter(s *Service) string {
@@ -75,7 +98,7 @@ func (f *Facts) signSocket() string {
 	}
 	for _, l := range f.milterSockets {
 		if l.Role != roleVerify {
-			return l.String()
+			return f.Postfix.spell(l.place)
 		}
 	}
 	return "inet:127.0.0.1:10047"
@@ -84,7 +107,7 @@ func (f *Facts) signSocket() string {
 func (f *Facts) verifySocket() string {
 	for _, l := range f.milterSockets {
 		if l.Role == roleVerify {
-			return l.String()
+			return f.Postfix.spell(l.place)
 		}
 	}
 	return "inet:127.0.0.1:10046"
@@ -95,7 +118,7 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	s, role := m.Service, m.Ours.Role
 	switch {
 	case s == nil && role == roleVerify:
-		return []Finding{failf(fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket()),
+		return []Finding{failf(f.giveToSigner(nil),
 			"non_smtpd_milters names %s, which verifies: mail of this machine is judged like a stranger's, and not signed", m.Endpoint)}
 	case s == nil && role == roleSession && !f.localIsOurs():
 		return []Finding{failf("add listen-sign to milterd.toml, and name that socket in non_smtpd_milters",
@@ -115,8 +138,7 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 		return []Finding{failf(fmt.Sprintf("give it the other milters alone: postconf -P '%s/smtpd_milters=…'", s),
 			"%s: users' mail comes in at %s, which judges it like a stranger's", s, m.Endpoint)}
 	case role == roleVerify && s.isSubmission():
-		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=%s'", s, f.signSocket()),
-			"%s: users' mail comes in at %s, which verifies and never signs", s, m.Endpoint)}
+		return []Finding{failf(f.giveToSigner(s), "%s: users' mail comes in at %s, which verifies and never signs", s, m.Endpoint)}
 	case role == roleSession && s.isSubmission() && !s.takesLogins() && !f.isOriginating(s) && !f.trustsLoopback():
 		return []Finding{failf(fmt.Sprintf("postconf -P '%s/milter_macro_daemon_name=ORIGINATING'", s),
 			"%s: no one logs in here, and milter_macro_daemon_name is %s: mail is judged like a stranger's", s, s.Value("milter_macro_daemon_name"))}

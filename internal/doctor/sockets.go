@@ -40,7 +40,7 @@ func (f *Facts) dials() []dialled {
 	for _, m := range f.Milters {
 		s, what := m.Service, ""
 		if s == nil {
-			s, what = f.Postfix.service("cleanup"), "cleanup"
+			s, what = f.Postfix.localCleanup(), "cleanup"
 		} else {
 			what = "smtpd of " + s.String()
 		}
@@ -97,11 +97,26 @@ func (f *Facts) unreachable(d dialled, err error) Finding {
 	case errors.Is(err, fs.ErrPermission):
 		return failf(fmt.Sprintf("set socket-group = %q and socket-mode = \"0660\" (or SocketGroup= and SocketMode= of the unit), and let user %s into the folder", f.group(), f.Postfix.Params["mail_owner"]),
 			"%s may not connect to %s: %s", d.what, d.at, denial(d.at.address))
+	case errors.Is(err, syscall.ECONNREFUSED) && d.at.network == daemon.NetworkTCP && f.runs(d.daemon):
+		return failf(fmt.Sprintf("write the address where it listens: %s", f.listensAt(d.daemon)), "%s: no one listens at %s, and %s runs", d.what, d.at, d.daemon)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return failf("systemctl start "+d.daemon+", or start it by hand; its log says why it is not there",
 			"%s: no one listens at %s, which is %s's", d.what, d.at, d.daemon)
 	}
 	return failf("start "+d.daemon+" and look at its log", "%s cannot connect to %s: %v", d.what, d.at, err)
+}
+
+// runs reports whether a daemon runs.
+func (f *Facts) runs(name string) bool {
+	return name == f.Policyd.Name && f.Policyd.Running || name == f.Milterd.Name && f.Milterd.Running
+}
+
+// listensAt returns the sockets of a daemon.
+func (f *Facts) listensAt(name string) string {
+	if name == f.Policyd.Name {
+		return f.spellings(f.policySockets)
+	}
+	return f.spellings(f.milterSockets)
 }
 
 // group returns the group of Postfix's processes.

@@ -43,24 +43,24 @@ func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
 	if m.Service == nil {
 		list = "non_smtpd_milters"
 	}
-	rspamd := p.name == "rspamd"
+	isRspamd, theirs := p.name == "rspamd", rspamd{f.Options.paths}
 	folder := f.Options.paths.rspamd
-	if p.can(doesSign) && f.signsBeside(m) && !(rspamd && rspamdModuleOff(folder, "dkim_signing")) {
+	if p.can(doesSign) && f.signsBeside(m) && (!isRspamd || theirs.signs()) {
 		fix := fmt.Sprintf("take %s out of %s", m.Endpoint, list)
-		if rspamd {
+		if isRspamd {
 			fix = fmt.Sprintf("write enabled = false; into %s/local.d/dkim_signing.conf, or let rspamd sign and leave postern-milterd's sign socket out", folder)
 		}
 		found = append(found, failf(fix, "%s signs too: mail of %s is signed twice", p.name, list))
 	}
-	if p.can(doesVerify) && !rspamd && f.verifiesBeside(m) && !p.can(doesSign) {
+	if p.can(doesVerify) && !isRspamd && f.verifiesBeside(m) && !p.can(doesSign) {
 		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
 	}
-	if p.can(doesVerify) && p.can(doesSign) && !rspamd && f.verifiesBeside(m) && !f.signsBeside(m) {
+	if p.can(doesVerify) && p.can(doesSign) && !isRspamd && f.verifiesBeside(m) && !f.signsBeside(m) {
 		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
 	}
-	if p.can(doesGreylist) && f.greylists() && !(rspamd && rspamdModuleOff(folder, "greylist")) {
+	if p.can(doesGreylist) && f.greylists() && (!isRspamd || theirs.greylists()) {
 		fix := fmt.Sprintf("take %s out of %s", m.Endpoint, list)
-		if rspamd {
+		if isRspamd {
 			fix = fmt.Sprintf("write enabled = false; into %s/local.d/greylist.conf, or take greylist out of checks in policyd.toml", folder)
 		}
 		found = append(found, warnf(fix, "%s greylists too: each new sender may wait twice", p.name))

@@ -44,6 +44,42 @@ func TestWorkingSetups(t *testing.T) {
 			s.write("rspamd/local.d/greylist.conf", "enabled = false;\n")
 			s.write("rspamd/local.d/dkim_signing.conf", "# postern signs\nenabled=false;\n")
 		}},
+		{name: "macros of rspamd's guide", edit: func(s *site) {
+			s.postconf("-e", "milter_mail_macros = i {mail_addr} {client_addr} {client_name} {auth_authen}")
+		}},
+		{name: "beside rspamd as its package leaves it, without keys and Redis", edit: func(s *site) {
+			s.replace("etc/main.cf", "milters = ", "milters = inet:localhost:11332 ")
+		}},
+		{name: "a content filter that hands back at addresses of loopback, and logins set in main.cf", edit: func(s *site) {
+			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024", "smtpd_sasl_auth_enable = yes", "smtpd_sender_restrictions = $postern_ownership")
+			for _, name := range []string{"127.0.0.1:10025", "[127.0.0.1]:10026", "[::1]:10025"} {
+				s.postconf("-M", name+"/inet="+name+" inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")
+			}
+		}},
+		{name: "a port for the own network, beside logins set in main.cf", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sasl_auth_enable = yes", "smtpd_sender_restrictions = $postern_ownership")
+			s.postconf("-M", "590/inet=590 inet n - y - - smtpd -o smtpd_client_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions= -o smtpd_milters=inet:"+s.sign)
+		}},
+		{name: "a null client whose mail is signed at port 25 of loopback", edit: func(s *site) {
+			s.postconf("-e", "inet_interfaces = loopback-only", "smtpd_milters = inet:"+s.sign)
+		}},
+		{name: "a relay for the own networks alone, which signs", edit: func(s *site) {
+			s.postconf("-e", "smtpd_client_restrictions = permit_mynetworks, reject")
+			s.postconf("-P", "smtp/inet/smtpd_milters=inet:"+s.sign)
+		}},
+		{name: "a service that master_service_disable takes away", edit: func(s *site) {
+			s.postconf("-e", "master_service_disable = 465/inet")
+			s.postconf("-M", "465/inet=465 inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_milters=")
+		}},
+		{name: "a hook that waits longer than the others", edit: func(s *site) {
+			s.postconf("-e", "smtpd_policy_service_timeout = 3s")
+			s.replace("etc/main.cf", ", default_action=DUNNO", ", timeout=50s, default_action=DUNNO")
+			s.replace("etc/main.cf", "policy_context=ownership", "timeout=50s, policy_context=ownership")
+		}},
+		{name: "a cleanup of its own for users' mail", edit: func(s *site) {
+			s.postconf("-M", "users/unix=users unix n - y - 0 cleanup -o non_smtpd_milters=")
+			s.postconf("-P", "submission/inet/cleanup_service_name=users")
+		}},
 		{name: "postscreen with a list of its own", edit: func(s *site) {
 			s.postscreen()
 			s.postconf("-e", "postscreen_dnsbl_sites = bl.other.example", "postscreen_greet_action = enforce")

@@ -132,25 +132,3 @@ func elementEnd(list string) int {
 	}
 	return len(list)
 }
-
-// ownPermits are the restrictions that permit the clients of the site itself.
-var ownPermits = []string{"permit_mynetworks", "permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts"}
-
-// IsOwnPermit reports whether a restriction permits only clients of the site itself.
-func IsOwnPermit(name string) bool { return slices.Contains(ownPermits, strings.ToLower(name)) }
-
-// LoginLists are the lists by which a service for users refuses everyone else.
-func LoginLists() []string {
-	return []string{"smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"}
-}
-
-// OnlyLogins reports whether a list of restrictions refuses all clients that have not
-// logged in, apart from the site's own.
-func OnlyLogins(list string) bool {
-	words := Split(strings.ToLower(list))
-	last := len(words) - 1
-	return last > 0 && words[last] == "reject" && slices.Contains(words, "permit_sasl_authenticated") &&
-		!slices.ContainsFunc(words, func(word string) bool {
-			return strings.HasSuffix(word, "_access") || strings.HasPrefix(word, "permit") && !IsOwnPermit(word)
-		})
-}

@@ -59,3 +59,77 @@ func TestOnlyLogins(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyOwn(t *testing.T) {
+	for list, want := range map[string]bool{
+		"permit_mynetworks, reject":                                   true,
+		"Permit_Mynetworks permit_sasl_authenticated REJECT":          true,
+		"permit_mynetworks, permit_dnswl_client list.example, reject": false,
+		"permit_mynetworks, reject_unauth_destination":                false,
+		"reject": false,
+	} {
+		if got := OnlyOwn(list); got != want {
+			t.Errorf("%q: %t", list, got)
+		}
+	}
+}
+
+func TestOnlyLoopback(t *testing.T) {
+	for _, test := range []struct {
+		service, interfaces string
+		want                bool
+	}{
+		{"127.0.0.1:10025", "all", true},
+		{"[127.0.0.1]:10025", "all", true}, // as Zimbra has it
+		{"[::1]:10025", "all", true},
+		{"localhost:10025", "all", true},
+		{"192.0.2.1:25", "loopback-only", false},
+		{"smtp", "all", false},
+		{"smtp", "", false},
+		{"smtp", "loopback-only", true},
+		{"10025", "127.0.0.1, [::1]", true},
+		{"smtp", "127.0.0.1, mail.example.org", false},
+		{":smtp", "Loopback-Only", true},
+	} {
+		if got := OnlyLoopback(test.service, test.interfaces); got != test.want {
+			t.Errorf("%s with inet_interfaces = %s: %t", test.service, test.interfaces, got)
+		}
+	}
+}
+
+func TestIsDisabled(t *testing.T) {
+	for patterns, want := range map[string]bool{
+		"":                      false,
+		"inet":                  true,
+		"unix fifo":             false,
+		"INET":                  true,
+		"smtp/inet":             true,
+		"smtp.inet":             true,
+		"!smtp/inet, inet":      false,
+		"!!smtp/inet":           true,
+		"submission/inet":       false,
+		"10.0.0.1:smtp/inet":    false,
+		"!submission/inet inet": true,
+	} {
+		if got := IsDisabled(patterns, "smtp", "inet"); got != want {
+			t.Errorf("master_service_disable = %s: %t", patterns, got)
+		}
+	}
+	if !IsDisabled("127.0.0.1:10025/inet", "127.0.0.1:10025", "inet") {
+		t.Error("a service with an address is not found")
+	}
+}
+
+func TestSpeaks(t *testing.T) {
+	for _, test := range []struct {
+		protocols, host string
+		want            bool
+	}{
+		{"all", "127.0.0.1", true}, {"", "::1", true}, {"ipv4", "127.0.0.1", true}, {"ipv6, ipv4", "[::1]", true},
+		{"ipv6", "127.0.0.1", false}, {"IPv4", "::1", false}, {"ipv6", "localhost", true},
+	} {
+		if got := Speaks(test.protocols, test.host); got != test.want {
+			t.Errorf("%s with inet_protocols = %s: %t", test.host, test.protocols, got)
+		}
+	}
+}
