@@ -3,6 +3,7 @@
 package setup
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -84,14 +85,18 @@ func (a *Applier) apply(ctx context.Context, p *Plan) error {
 	if err := a.Journals.begin(j); err != nil {
 		return err
 	}
-	if err := a.carryOut(ctx, p, j); err != nil {
+	err = a.carryOut(ctx, p, j)
+	if err == nil {
+		j.Done = true
+		a.at("end the journal")
+		err = j.save()
+	}
+	if err != nil {
 		a.Say("taking everything back")
 		// The caller's context may be done. What was begun is undone all the same.
 		return errors.Join(err, a.takeBack(context.WithoutCancel(ctx), j))
 	}
-	j.Done = true
-	a.at("end the journal")
-	return j.save()
+	return nil
 }
 
 func (a *Applier) at(name string) {
@@ -159,6 +164,9 @@ func (a *Applier) written(f File) (written, error) {
 	if w.Before, err = look(path); err != nil {
 		return w, err
 	}
+	if !w.Before.sameText(f.before) {
+		return w, changedSince(path)
+	}
 	w.After = content{Exists: true, Text: f.Text, Mode: f.Mode, UID: os.Geteuid(), GID: os.Getegid()}
 	if w.Before.Exists {
 		w.After.Mode, w.After.UID, w.After.GID = w.Before.Mode, w.Before.UID, w.Before.GID
@@ -176,6 +184,12 @@ func (a *Applier) written(f File) (written, error) {
 		w.Folders = slices.Insert(w.Folders, 0, folder)
 	}
 	return w, nil
+}
+
+// changedSince is the error about a file that someone has changed since the plan was made
+// from it. What they have written would be lost.
+func changedSince(path string) error {
+	return fmt.Errorf("%s has been changed since the plan was made; run this command again", path)
 }
 
 func lookupUser(name string) (uid, gid int, ok bool) {
@@ -216,6 +230,9 @@ func (a *Applier) stage(ctx context.Context, p *Plan) ([]written, error) {
 		}
 		if w.Before, err = look(w.Path); err != nil {
 			return nil, err
+		}
+		if !bytes.Equal(w.Before.Text, p.Postfix.texts[name]) {
+			return nil, changedSince(w.Path)
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), w.Before.Text, 0o600); err != nil {
 			return nil, err

@@ -145,14 +145,16 @@ func (p *planner) elements(place *Service, name string) []restriction {
 	if place != nil {
 		overrides = place.overrides
 	}
-	if strings.Contains(raw, "${") {
+	if condition.MatchString(raw) {
 		return restrictions(p.meantAt(place, name))
 	}
 	var all []restriction
 	for _, r := range restrictions(raw) {
 		inside := []restriction{r}
 		if strings.HasPrefix(r.name, "$") && r.name != "$"+ownershipName {
-			if meant := restrictions(p.expand(r.name, overrides)); len(meant) == 0 || slices.ContainsFunc(meant, p.matters) {
+			if meant := restrictions(p.expand(r.name, overrides)); slices.ContainsFunc(meant, func(r restriction) bool { return condition.MatchString(r.name) }) {
+				return restrictions(p.meantAt(place, name))
+			} else if len(meant) == 0 || slices.ContainsFunc(meant, p.matters) {
 				inside = meant
 			}
 		}
@@ -235,7 +237,7 @@ func guards(r restriction) bool {
 // own mail, as far as they permit no mail that is refused today.
 func (p *planner) permits(place *Service, list []restriction, at int) []restriction {
 	lacks := missing(list[:at])
-	guarded := slices.ContainsFunc(list[:at], guards) || slices.ContainsFunc(restrictions(p.effective(place, relayList)), guards)
+	guarded := slices.ContainsFunc(list[:at], guards) || slices.ContainsFunc(restrictions(p.meantAt(place, relayList)), guards)
 	end := slices.IndexFunc(list[at:], ends)
 	switch {
 	case len(lacks) == 0:

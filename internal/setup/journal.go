@@ -12,11 +12,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultJournal is the folder of the journals. It belongs to root, because undo writes
@@ -277,6 +280,21 @@ func (c content) sameText(other content) bool {
 	return c.Exists == other.Exists && bytes.Equal(c.Text, other.Text)
 }
 
+// same reports whether a file has a content, with its mode, owner and, if they are known,
+// times.
+func (c content) same(want content) bool {
+	return c.sameText(want) && c.Mode == want.Mode && c.UID == want.UID && c.GID == want.GID &&
+		(want.Modified.IsZero() || c.Modified.Equal(want.Modified))
+}
+
+// remove removes a file, if it is there. Without one it needs no rights.
+func remove(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
 // temporary is the suffix of a new file until it is renamed.
 const temporary = ".postern-new"
 
@@ -284,7 +302,7 @@ const temporary = ".postern-new"
 // one step. Its folder may belong to the daemons' user, so an existing file or link is
 // never written through.
 func replace(path string, c content) (err error) {
-	if err := os.Remove(path + temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := remove(path + temporary); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(path+temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -300,7 +318,7 @@ func replace(path string, c content) (err error) {
 	if os.Geteuid() == 0 {
 		err = errors.Join(err, f.Chown(c.UID, c.GID))
 	}
-	if err = errors.Join(err, f.Chmod(c.Mode), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(c.Mode), keepAttributes(path, f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if !c.Modified.IsZero() {
@@ -308,11 +326,44 @@ func replace(path string, c content) (err error) {
 			return err
 		}
 	}
-	if err = os.Rename(path+temporary, path); err != nil {
+	if err = os.Rename(path+temporary, path); errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("%w: the file is a mount of its own, as a volume of a container can be; mount its folder instead", err)
+	} else if err != nil {
 		return err
 	}
 	return syncFolder(filepath.Dir(path))
 }
+
+// kept matches the extended attributes that a file keeps: its access control list, its
+// label of SELinux, and those of users.
+var kept = regexp.MustCompile(`^(?:system\.posix_acl_access|security\.selinux|user\..*)$`)
+
+// keepAttributes gives a new file the extended attributes of the file at path, which it
+// is going to replace, if there is one.
+func keepAttributes(path string, f *os.File) error {
+	names := make([]byte, maxAttributes)
+	n, err := unix.Listxattr(path, names)
+	if err != nil { // there is no file, or no attributes in its file system
+		return nil
+	}
+	for name := range strings.SplitSeq(string(names[:n]), "\x00") {
+		if !kept.MatchString(name) {
+			continue
+		}
+		value := make([]byte, maxAttributes)
+		size, err := unix.Getxattr(path, name, value)
+		if err == nil {
+			err = unix.Fsetxattr(int(f.Fd()), name, value[:size], 0)
+		}
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+			return fmt.Errorf("%s: extended attribute %s: %w", path, name, err)
+		}
+	}
+	return nil
+}
+
+// maxAttributes is the kernel's bound of the names, and of a value.
+const maxAttributes = 64 << 10
 
 func syncFolder(path string) error {
 	d, err := os.Open(path)
@@ -323,14 +374,19 @@ func syncFolder(path string) error {
 }
 
 // put writes, or removes, a file so that it has a content.
+// A file that has the content already is not touched: its folder may be one that nothing
+// can be written into.
 func (w *written) put(c content) error {
-	if err := os.Remove(w.Path + temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := remove(w.Path + temporary); err != nil {
 		return err
+	}
+	if now, err := look(w.Path); err == nil && c.Exists && now.same(c) {
+		return nil
 	}
 	if c.Exists {
 		return replace(w.Path, c)
 	}
-	if err := os.Remove(w.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := remove(w.Path); err != nil {
 		return err
 	}
 	for _, folder := range slices.Backward(w.Folders) {

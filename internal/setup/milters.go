@@ -17,6 +17,7 @@ const (
 	localMilters = "non_smtpd_milters"
 	daemonName   = "milter_macro_daemon_name"
 	originating  = "ORIGINATING"
+	proxyFilter  = "smtpd_proxy_filter"
 )
 
 // milter formats a socket of the milter daemon for a list. While the daemon is away,
@@ -26,15 +27,15 @@ func milter(endpoint string) string { return "{ " + endpoint + ", default_action
 // attachMilters plans the sockets of the milter daemon.
 func (p *planner) attachMilters() {
 	internet := p.with(Internet)
-	p.bySession = p.signs() && slices.ContainsFunc(internet, p.logsIn)
-	for _, place := range p.places(internet, milterList) {
+	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn))
+	for _, place := range p.places(p.unproxied(internet), milterList) {
 		if p.emptied(place, milterList) {
 			continue
 		}
 		p.set(place, milterList, p.verifyList(place))
 	}
 	for _, s := range p.services {
-		if s.Role != Filter && s.Role != Closed && p.noMilters(s) {
+		if s.Role != Filter && s.Role != Hosts && s.Role != Closed && p.noMilters(s) {
 			p.warn("%s: receive_override_options has no_milters there: no milter is asked about its mail, ours neither; take it out", s.Key)
 		}
 	}
@@ -49,6 +50,25 @@ func (p *planner) attachMilters() {
 	}
 	list := p.keptMilters(p.milters(nil, localMilters), p.Sign)
 	p.setMain(localMilters, strings.Join(append(list, milter(p.Sign)), ", "))
+}
+
+// unproxied returns the services without a filter in front of the queue. A milter at the
+// others sees no header and no body, so they get none of ours.
+func (p *planner) unproxied(all []*Service) []*Service {
+	behind := func(s *Service) bool { return p.get(s, proxyFilter) != "" }
+	rest := slices.DeleteFunc(slices.Clone(all), behind)
+	inherits := slices.Contains(p.places(rest, milterList), nil)
+	for _, s := range all {
+		if !behind(s) {
+			continue
+		}
+		p.warn("%s: smtpd_proxy_filter is set: a milter there sees no header and no body, so that its mail is not verified; with a content_filter in its place it would be", s.Key)
+		list := p.milters(s, milterList)
+		if kept := p.keptMilters(list, p.Verify, p.Sign); !s.has(milterList) && inherits || len(kept) < len(list) {
+			p.setService(s, milterList, p.spellService(s, milterList, kept, strings.Join(kept, ", ")))
+		}
+	}
+	return rest
 }
 
 // noMilters reports whether a service asks no milter, whatever its list has.

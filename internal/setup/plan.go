@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -86,6 +87,8 @@ type File struct {
 	Set []config.Line `json:"set,omitempty"`
 	// Unset are the settings that we remove.
 	Unset []string `json:"unset,omitempty"`
+
+	before content // when the plan was made
 }
 
 // Import is the data of another greylist.
@@ -153,6 +156,9 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &planner{Options: o, Postfix: postfix, plan: &Plan{Postfix: postfix}}
+	if err := p.speaks(); err != nil {
+		return nil, err
+	}
 	p.plan.Shadow = p.shadowed()
 	p.findPeers()
 	if err := p.choose(); err != nil {
@@ -183,6 +189,23 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	p.dropNames()
 	p.appliances()
 	return p.plan, p.files()
+}
+
+// speaks returns an error if Postfix would not connect to a daemon, because
+// inet_protocols leaves out the family of its address.
+func (p *planner) speaks() error {
+	for _, at := range []struct{ daemon, flag, endpoint string }{{Policyd, "policy", p.Policy}, {Milterd, "verify", p.Verify}, {Milterd, "sign", p.Sign}} {
+		host, port, err := net.SplitHostPort(strings.TrimPrefix(at.endpoint, "inet:"))
+		if err != nil || !p.attaches(at.daemon) || postconf.Speaks(p.value("inet_protocols"), host) {
+			continue
+		}
+		other := "[::1]"
+		if strings.Contains(host, ":") {
+			other = "127.0.0.1"
+		}
+		return fmt.Errorf("Postfix does not connect to %s, because inet_protocols is %s; give each daemon another address: --%s inet:%s:%s, or a unix socket", at.endpoint, p.value("inet_protocols"), at.flag, other, port)
+	}
+	return nil
 }
 
 // shadowed reports whether the daemons only watch. Without a flag the settings in our
@@ -268,6 +291,9 @@ const ourNames = "postern_"
 
 // set plans a value of a parameter for a service; nil is main.cf.
 func (p *planner) set(s *Service, name, value string) {
+	if condition.MatchString(p.rawAt(s, name)) {
+		p.warn("%s has conditions (${…}); setup writes what they amount to now", name)
+	}
 	if s == nil {
 		p.setMain(name, value)
 	} else {

@@ -21,7 +21,8 @@ type Postfix struct {
 	meant    map[string]string // with $names and conditions expanded
 	explicit map[string]bool   // whether main.cf sets it
 	services []*Service
-	warnings map[string]bool // printed by postconf
+	warnings map[string]bool   // printed by postconf
+	texts    map[string][]byte // of main.cf and master.cf, before they were read
 }
 
 // Version returns the version of Postfix.
@@ -47,12 +48,12 @@ func ReadPostfix(ctx context.Context, dir string) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := &Postfix{Dir: dir, warnings: make(map[string]bool), explicit: make(map[string]bool), texts: make(map[string][]byte)}
 	for _, name := range []string{"main.cf", "master.cf"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+		if p.texts[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
 			return nil, fmt.Errorf("%w; name the folder of Postfix's configuration with --config-directory", err)
 		}
 	}
-	p := &Postfix{Dir: dir, warnings: make(map[string]bool), explicit: make(map[string]bool)}
 	all, err := p.postconf(ctx)
 	if err != nil {
 		return nil, err
@@ -88,9 +89,7 @@ func (p *Postfix) isSet(name string) bool { return p.explicit[name] }
 func (p *Postfix) value(name string) string { return p.meant[name] }
 
 // yes reports whether a parameter is "yes".
-func (p *Postfix) yes(name string) bool { return isYes(p.value(name)) }
-
-func isYes(value string) bool { return strings.EqualFold(strings.TrimSpace(value), "yes") }
+func (p *Postfix) yes(name string) bool { return postconf.IsYes(p.value(name)) }
 
 // maxExpansion bounds the depth of parameters that name each other.
 const maxExpansion = 32

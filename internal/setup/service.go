@@ -5,7 +5,7 @@ package setup
 import (
 	"context"
 	"fmt"
-	"net"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -20,6 +20,7 @@ const (
 	Internet Role = "mail from the internet"
 	Users    Role = "mail of users who log in"
 	Filter   Role = "mail that a content filter hands back"
+	Hosts    Role = "mail of own hosts, which need no login; it stays as it is"
 	Closed   Role = "" // not an smtpd(8)
 )
 
@@ -30,6 +31,7 @@ type Service struct {
 	Role Role
 
 	overrides map[string]string
+	meant     map[string]string // all parameters as they were read, with $names and conditions expanded
 }
 
 // readServices reads master.cf.
@@ -45,7 +47,7 @@ func (p *Postfix) readServices(ctx context.Context) error {
 	all := postconf.Pairs(overrides)
 	for line := range strings.Lines(entries) {
 		fields := strings.Fields(line)
-		if len(fields) < 8 || fields[7] != "smtpd" {
+		if len(fields) < 8 || fields[7] != "smtpd" || postconf.IsDisabled(p.value("master_service_disable"), fields[0], fields[1]) {
 			continue
 		}
 		s := &Service{Key: fields[0] + "/" + fields[1], Name: fields[0], overrides: make(map[string]string)}
@@ -54,56 +56,73 @@ func (p *Postfix) readServices(ctx context.Context) error {
 				s.overrides[parameter] = value
 			}
 		}
+		if err := p.readMeant(ctx, s); err != nil {
+			return err
+		}
 		s.Role = p.role(s, fields[1])
 		p.services = append(p.services, s)
 	}
 	return nil
 }
 
-// loopbackPort returns the port of a service that only this machine can reach.
-func (s *Service) loopbackPort() (port string, ok bool) {
-	host, port, err := net.SplitHostPort(s.Name)
-	if err != nil {
-		return "", false
+// readMeant has postconf expand all parameters with the overrides of a service.
+func (p *Postfix) readMeant(ctx context.Context, s *Service) error {
+	if len(s.overrides) == 0 {
+		s.meant = p.meant
+		return nil
 	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return port, host == "localhost" || ip != nil && ip.IsLoopback()
+	args := []string{"-c", p.Dir, "-x"}
+	for name, value := range s.overrides {
+		args = append(args, "-o", name+"="+value)
+	}
+	out, _, err := postconf.Run(ctx, "postconf", args...) // its warnings are those of master.cf, which we have
+	s.meant = postconf.Pairs(out)
+	return err
 }
 
 // role returns whose mail a service takes.
 func (p *Postfix) role(s *Service, kind string) Role {
 	port := s.Name[strings.LastIndexByte(s.Name, ':')+1:]
-	_, loopback := s.loopbackPort()
 	switch {
 	case kind == "pass":
 		return Internet // behind postscreen(8)
 	case slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port):
 		return Users
-	case isYes(p.expand(s.overrides["smtpd_sasl_auth_enable"], s.overrides)) && port != "smtp" && port != "25":
+	case postconf.IsYes(p.expand(s.overrides["smtpd_sasl_auth_enable"], s.overrides)) && port != "smtp" && port != "25":
 		return Users
-	case p.logsIn(s) && slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyLogins(p.effective(s, list)) }):
+	case p.logsIn(s) && slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyLogins(p.get(s, list)) }):
 		return Users
 	case port == "smtp" || port == "25":
 		return Internet
-	case loopback:
+	case postconf.OnlyLoopback(s.Name, ""):
 		return Filter
 	case kind != "inet":
 		return Closed
+	case p.takesOwn(s):
+		return Hosts
 	}
 	return Internet
 }
 
-// get returns the value of a parameter at the service, with its $names expanded.
-func (p *Postfix) get(s *Service, name string) string { return p.expand(p.raw(s, name), s.overrides) }
-
-// effective is like get. A parameter that the service does not override has its conditions
-// expanded too.
-func (p *Postfix) effective(s *Service, name string) string {
-	if s != nil && s.has(name) {
-		return p.get(s, name)
-	}
-	return p.value(name)
+// takesOwn reports whether a service takes mail of this machine or of the site's own
+// networks only.
+func (p *Postfix) takesOwn(s *Service) bool {
+	return postconf.OnlyLoopback(s.Name, p.value("inet_interfaces")) ||
+		slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyOwn(p.get(s, list)) })
 }
+
+// get returns the value of a parameter at the service, with its $names and conditions
+// expanded. One with conditions is the one that was read, whatever is planned.
+func (p *Postfix) get(s *Service, name string) string {
+	value := p.expand(p.raw(s, name), s.overrides)
+	if condition.MatchString(value) {
+		return s.meant[name]
+	}
+	return value
+}
+
+// condition matches the beginning of ${name?value} and ${name:value}, and of a comparison.
+var condition = regexp.MustCompile(`\$[{(](?:\w+[?:]|\{)`)
 
 // raw returns the value of a parameter at the service, as written. An empty value in
 // master.cf is not the same as none.
@@ -145,4 +164,4 @@ func (p *Postfix) give(role Role, names []string) error {
 }
 
 // logsIn reports whether users may log in at a service.
-func (p *Postfix) logsIn(s *Service) bool { return isYes(p.get(s, "smtpd_sasl_auth_enable")) }
+func (p *Postfix) logsIn(s *Service) bool { return postconf.IsYes(p.get(s, "smtpd_sasl_auth_enable")) }

@@ -3,6 +3,7 @@
 package setup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,6 +61,9 @@ func (p *planner) policydSettings() error {
 	p.listen(s, p.Policyd, "listen", p.Policy)
 	p.watch(s)
 	p.listSettings()
+	if slices.ContainsFunc(p.with(Internet), func(s *Service) bool { return p.get(s, proxyFilter) != "" }) {
+		s.set("greylist-header", "false") // there is no queue file that it could go into
+	}
 	if !p.owners {
 		return nil
 	}
@@ -286,8 +290,13 @@ func (p *planner) milterdSettings() {
 	if p.Shadow != nil {
 		p.milterd.unset = append(p.milterd.unset, "dkim-keys", "authserv-id")
 	}
-	if p.signs() && p.bySession && len(p.relayNetworks()) > 0 {
+	if !p.signs() || !p.bySession {
+		return
+	}
+	if len(p.relayNetworks()) > 0 {
 		p.warn("hosts in mynetworks that send through port 25 without a login are not signed; name those whose mail is yours in internal-networks (milterd.toml)")
+	} else if slices.ContainsFunc(p.with(Internet), p.takesOwn) {
+		p.warn("what programs of this machine send through port 25 is not signed; if all of it is your own mail, set internal-networks = [\"127.0.0.0/8\", \"::1\"] in milterd.toml")
 	}
 }
 
@@ -340,8 +349,7 @@ func (p *planner) files() error {
 		}
 	}
 	p.dropIns()
-	p.dropUnchanged()
-	return nil
+	return p.dropUnchanged()
 }
 
 // settingsFile plans one file of settings.
@@ -434,11 +442,16 @@ func brokenTables(list []string) bool {
 }
 
 // dropUnchanged removes files from the plan that already have their text.
-func (p *planner) dropUnchanged() {
-	p.plan.Files = slices.DeleteFunc(p.plan.Files, func(f File) bool {
-		data, err := os.ReadFile(f.Path)
-		return err == nil && string(data) == string(f.Text)
-	})
+func (p *planner) dropUnchanged() error {
+	for i := range p.plan.Files {
+		f := &p.plan.Files[i]
+		var err error
+		if f.before, err = look(f.Path); err != nil {
+			return err
+		}
+	}
+	p.plan.Files = slices.DeleteFunc(p.plan.Files, func(f File) bool { return f.before.Exists && bytes.Equal(f.before.Text, f.Text) })
+	return nil
 }
 
 func (s *settings) drop(name string) {
