@@ -19,8 +19,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"go.uber.org/zap"
 
@@ -183,8 +185,8 @@ func refuse(name string, p Process, err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(p.Stderr, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
 	}
-	if hidden(p.Environ, err) {
-		fmt.Fprintf(p.Stderr, "%s: the unit hides /home, /root and /run/user from the daemon (ProtectHome=); name the folder in a drop-in: BindReadOnlyPaths=FOLDER\n", name)
+	if hint := sandboxHint(name, p.Environ, err); hint != "" {
+		fmt.Fprintf(p.Stderr, "%s: %s\n", name, hint)
 	}
 	if p.Predecessor != nil {
 		p.Predecessor.Fail(err.Error())
@@ -195,14 +197,31 @@ func refuse(name string, p Process, err error) int {
 	return config.ExitConfig
 }
 
-// hidden reports whether this is a process of a unit and the error names a path
-// that the sandbox of our units hides.
-func hidden(environ []string, err error) bool {
-	ofUnit := slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "INVOCATION_ID=") })
-	return ofUnit && slices.ContainsFunc([]string{"/home/", "/root/", "/run/user/"}, func(folder string) bool {
-		return strings.Contains(err.Error(), folder)
-	})
+// sandboxHint returns what an administrator can do about the sandbox of our units, if
+// this is a process of a unit and the error may come from it.
+func sandboxHint(name string, environ []string, err error) string {
+	if !slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "INVOCATION_ID=") }) {
+		return ""
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return "the unit lets the daemon write below /var/lib/postern and /run/postern only (ProtectSystem=); " +
+			"name the folder in a drop-in (systemctl edit " + name + "): ReadWritePaths=FOLDER, or LogsDirectory=NAME for /var/log/NAME, which systemd makes"
+	}
+	const bind = "name the folder in a drop-in: BindReadOnlyPaths=FOLDER"
+	switch text := err.Error(); {
+	case belowHome.MatchString(text):
+		return "the unit hides /home, /root and /run/user from the daemon (ProtectHome=); " + bind
+	case belowTmp.MatchString(text):
+		return "the unit gives the daemon a /tmp and /var/tmp of its own (PrivateTmp=); " + bind
+	}
+	return ""
 }
+
+// belowHome and belowTmp match a path that the sandbox of our units hides.
+var (
+	belowHome = regexp.MustCompile(`(?:^|[^\w/.-])/(?:home|root|run/user)/`)
+	belowTmp  = regexp.MustCompile(`(?:^|[^\w/.-])/(?:var/)?tmp/`)
+)
 
 // check runs --check-config. It opens everything that can be opened while a
 // daemon runs, and binds nothing.
