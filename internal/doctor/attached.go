@@ -30,6 +30,9 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 		if slices.ContainsFunc(f.milterSockets, func(l Listener) bool { return l.serves(at) }) {
 			found = appendNew(found, wrongProtocol(h))
 		}
+		if at.network == "" {
+			found = appendNew(found, noSocket(h))
+		}
 	}
 	for _, m := range f.Milters {
 		found = appendNew(found, f.milterLeads(m)...)
@@ -105,11 +108,15 @@ func (f *Facts) otherFamily(where, endpoint string, at place) []Finding {
 		"%s: Postfix does not connect to %s, because inet_protocols is %s", where, endpoint, protocols)}
 }
 
+func noSocket(h Hook) Finding {
+	return failf("write inet:HOST:PORT or unix:PATH", "%s: %s is no socket as Postfix spells them: smtpd does not start", h.List, h.Endpoint)
+}
+
 // hookLeads judges the target of a hook.
 func (f *Facts) hookLeads(h Hook) []Finding {
 	at := f.Postfix.place(h.Endpoint, h.Service.Chroot)
 	if at.network == "" {
-		return []Finding{failf("write inet:HOST:PORT or unix:PATH", "%s: %s is no socket as Postfix spells them: smtpd does not start", h.List, h.Endpoint)}
+		return []Finding{noSocket(h)}
 	}
 	if slices.ContainsFunc(f.milterSockets, func(l Listener) bool { return l.serves(at) }) {
 		return []Finding{wrongProtocol(h)}
@@ -127,8 +134,8 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 		return []Finding{failf("name a socket of postern-milterd there (inet:127.0.0.1:10046 verifies, :10047 signs)",
 			"%s: milter %s leads to postern-policyd, which does not speak the milter protocol: smtpd greets no client until it gives up", m.where(), m.Endpoint)}
 	}
-	if m.At.network == "" && looksOurs(m.Endpoint) {
-		return []Finding{failf("write inet:HOST:PORT or unix:PATH", "%s: milter %s is no socket as Postfix spells them", m.where(), m.Endpoint)}
+	if m.At.network == "" {
+		return []Finding{failf("write inet:HOST:PORT or unix:PATH", "%s: milter %s is no socket as Postfix spells them: smtpd does not start, or asks no milter", m.where(), m.Endpoint)}
 	}
 	if f.Milterd.SettingsErr != nil || m.Ours != nil || !looksOurs(m.Endpoint) || isElsewhere(m.At) || m.Service != nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets) || m.Service == nil && f.chrootMiss(m.Endpoint, f.Postfix.localCleanup(), f.milterSockets) {
 		return nil

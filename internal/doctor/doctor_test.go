@@ -49,6 +49,14 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "check_policy_service { inet:"+s.policy+", {", "check_policy_service { 127.0.0.1:10045, {")
 		},
 			check: "attached", level: Fail, text: "127.0.0.1:10045 is no socket as Postfix spells them", fix: "write inet:HOST:PORT"},
+		{name: "a milter as libmilter spells it", edit: func(s *site) {
+			s.replace("etc/main.cf", "\nsmtpd_milters = ", "\nsmtpd_milters = inet:8899@127.0.0.1 ")
+		},
+			check: "attached", level: Fail, text: "milter inet:8899@127.0.0.1 is no socket as Postfix spells them", fix: "write inet:HOST:PORT"},
+		{name: "another program's hook in capitals", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service INET:127.0.0.1:12340,")
+		},
+			check: "attached", level: Fail, text: "INET:127.0.0.1:12340 is no socket as Postfix spells them: smtpd does not start", fix: "write inet:HOST:PORT"},
 		{name: "a brace that is not closed", edit: func(s *site) { s.replace("etc/main.cf", "default_action=DUNNO }", "default_action=DUNNO") },
 			check: "postfix", level: Fail, text: "smtpd_recipient_restrictions: a brace is not closed", fix: "close every brace"},
 		{name: "a line that is none", edit: func(s *site) { s.replace("etc/main.cf", "mynetworks =", "mynetworks") },
@@ -555,7 +563,7 @@ func TestSandbox(t *testing.T) {
 		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern", "RuntimeDirectory": "postern", "BindReadOnlyPaths": "/srv/users:/home/user-data:rbind",
 	}}}
 	got := show(d.unitFindings())
-	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "ReadWritePaths=/srv/postern"} {
+	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "install -d -o postern FOLDER"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -22,9 +22,9 @@ func (p *Postfix) place(endpoint string, chroot bool) place {
 			rest = filepath.Join(p.queueDirectory(), rest)
 		}
 		return place{daemon.NetworkUnix, filepath.Clean(rest)}
-	case "inet", "inet6":
-		if port, host, ok := strings.Cut(rest, "@"); ok { // libmilter's spelling
-			return place{daemon.NetworkTCP, net.JoinHostPort(strings.Trim(host, "[]"), port)}
+	case "inet":
+		if strings.Contains(rest, "@") { // libmilter's spelling, with which smtpd ends
+			return place{"", endpoint}
 		}
 		if !strings.Contains(rest, ":") {
 			rest = "localhost:" + rest

@@ -55,7 +55,7 @@ func (d *Daemon) letSee(path settingPath, hides string) string {
 func (d *Daemon) letWrite(path settingPath) string {
 	user := packageUser
 	if d.Identity != nil {
-		user = d.Identity.Name
+		user, _, _ = strings.Cut(d.Identity.Name, ":")
 	}
 	switch edit := "systemctl edit " + d.Unit.Name; path.setting {
 	case "log-file":
@@ -63,7 +63,7 @@ func (d *Daemon) letWrite(path settingPath) string {
 	case dkimKeys:
 		return fmt.Sprintf("%s, and add [Service] ReadWritePaths=%s", edit, path.folder())
 	default:
-		return fmt.Sprintf("move it to /var/lib/postern (a socket: /run/postern); or install -d -o %s %s, then %s, and add [Service] ReadWritePaths=%s", user, path.folder(), edit, path.folder())
+		return fmt.Sprintf("move it to /var/lib/postern (a socket: /run/postern); or make a folder for it (install -d -o %s FOLDER), then %s, and add [Service] ReadWritePaths=FOLDER", user, edit)
 	}
 }
 
