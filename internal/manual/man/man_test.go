@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/internal/service"
@@ -105,6 +109,40 @@ func TestPages(t *testing.T) {
 		cmd.Stdin = strings.NewReader(text)
 		if said, err := cmd.CombinedOutput(); err != nil || len(said) > 0 {
 			t.Errorf("%s: groff: %v\n%s", p.name, err, said)
+		}
+	}
+}
+
+// The page of a daemon has every exit status, and every file that is a default.
+func TestStatusAndFiles(t *testing.T) {
+	for _, p := range pages() {
+		if !p.daemon {
+			continue
+		}
+		var status, files []string
+		for _, e := range p.status {
+			status = append(status, e.term)
+		}
+		for _, e := range p.files {
+			files = append(files, e.term)
+		}
+		for _, code := range []int{daemon.ExitOK, daemon.ExitFailed, daemon.ExitTransient, config.ExitConfig} {
+			if !slices.Contains(status, strconv.Itoa(code)) {
+				t.Errorf("%s: the page does not have the exit status %d", p.name, code)
+			}
+		}
+		help, err := programs(p.name)("--help")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defaults := regexp.MustCompile(`/(?:etc|run|var/lib)/postern/[\w./-]*\w`).FindAllString(help, -1)
+		if len(defaults) < 3 {
+			t.Fatalf("%s: default files %q", p.name, defaults)
+		}
+		for _, file := range defaults {
+			if !strings.Contains(strings.Join(files, "\n"), file) {
+				t.Errorf("%s: the page does not have the file %s", p.name, file)
+			}
 		}
 	}
 }

@@ -23,32 +23,36 @@ func pages() []page {
 	daemonStatus := []entry{
 		{"0", "The daemon was stopped."},
 		{"1", "The daemon ended because of an error, which it has logged."},
+		{"75", "The daemon cannot start now, because of something that may pass: a full disk, or a port that is still in use. Its unit tries again."},
 		{"78", "A setting is wrong. One line on standard error names it."},
 	}
 	return []page{
 		{
 			name: "postern", section: 1, brief: "the administrator's command of the Postern daemons",
-			about: "postern asks postern-policyd(8) and postern-milterd(8) over their admin sockets, and makes and prints DKIM keys. " +
-				"Flags follow the words that name a command.",
+			about: "postern attaches postern-policyd(8) and postern-milterd(8) to Postfix, asks them over their admin sockets, shows what they decided and why, " +
+				"finds what is wrong, and makes and replaces DKIM keys. Flags follow the words that name a command.",
 			status: []entry{
 				{"0", "The answer is yes, or the command did what was asked."},
-				{"1", "The answer is no."},
-				{"2", "The command failed. One line on standard error has the cause."},
+				{"1", "The answer is no, nothing matches, or there is a warning."},
+				{"2", "The command failed, or what it looked at does. Standard error has the cause."},
 			},
 			files: []entry{
 				{"/run/postern/policyd.sock, /run/postern/milterd.sock", "The admin sockets of the daemons."},
+				{"/etc/postern/policyd.toml, /etc/postern/milterd.toml", "The settings of the daemons."},
+				{"/etc/postern/setup", "What postern setup has changed."},
 				{"/etc/postern/dkim", "The private keys of postern-milterd."},
 			},
 			see: "postern-policyd(8), postern-milterd(8), postconf(5)",
 		},
 		{
-			name: "postern-policyd", section: 8, daemon: true, brief: "Postfix policy daemon: sender ownership, DNS lists, greylisting",
+			name: "postern-policyd", section: 8, daemon: true, brief: "Postfix policy daemon: sender ownership, limits, DNS lists, greylisting",
 			about: "postern-policyd answers the questions of Postfix's check_policy_service. It decides who may use which envelope sender, " +
-				"asks DNS lists about clients and domains, and greylists mail of unknown senders. It writes one line for each decision.",
+				"limits how much may be sent, asks DNS lists about clients and domains, and greylists mail of unknown senders. It writes one line for each decision.",
 			status: daemonStatus,
 			files: []entry{
 				{"/etc/postern/policyd.toml", "The settings, read when it exists."},
 				{"/var/lib/postern/greylist.db", "The greylist."},
+				{"/var/lib/postern/limits.db", "What the limits have counted, and blocked logins."},
 				{"/run/postern/policyd.sock", "The admin socket."},
 			},
 			see: "postern(1), postern-milterd(8), postconf(5), access(5)",
@@ -61,6 +65,8 @@ func pages() []page {
 			files: []entry{
 				{"/etc/postern/milterd.toml", "The settings, read when it exists."},
 				{"/etc/postern/dkim/DOMAIN/SELECTOR.private", "The private keys."},
+				{"/var/lib/postern/mark.key", "The key of marks, by which mail that comes back is recognised."},
+				{"/var/lib/postern/received.db", "Received DMARC reports, for the status page; postern dmarc read writes it."},
 				{"/run/postern/milterd.sock", "The admin socket."},
 			},
 			see: "postern(1), postern-policyd(8), postconf(5)",
@@ -72,7 +78,8 @@ func pages() []page {
 func signals() []entry {
 	return []entry{
 		{"SIGHUP", "Load the settings and everything that they name anew. When something is wrong, the old ones stay in force. A log file is opened anew."},
-		{"SIGTERM", "Finish what is in progress, no longer than --drain-timeout, and end."},
+		{"SIGUSR2", "Start a new process that takes over the sockets, and end when it serves, as postern restart does."},
+		{"SIGTERM, SIGINT", "Finish what is in progress, no longer than --drain-timeout, and end."},
 	}
 }
 
@@ -92,7 +99,7 @@ func (p page) render(help helper) (string, error) {
 		r.text("[flags]")
 	} else {
 		r.line(`.B %s`, escape(p.name))
-		r.text("GROUP COMMAND [flags] [arguments]")
+		r.text("COMMAND [flags] [arguments]")
 	}
 	r.section("DESCRIPTION")
 	r.text(p.about)
