@@ -18,7 +18,7 @@ func dkimGroup() group {
 	return group{"dkim", "Make, print and watch signing keys.", []command{
 		{path: "dkim genkey", args: "DOMAIN", help: "make signing keys and their DNS records", bind: bindDKIMGenkey, words: map[string][]string{"type": {"rsa", "ed25519", "both"}}},
 		{path: "dkim dns", args: "[DOMAIN ...]", help: "the DNS records of all signing keys, to paste into a zone", bind: bindDKIMDNS},
-		{path: "dkim check", args: "[DOMAIN ...]", help: "whether what is signed verifies and would be taken: keys at every name server, SPF, DMARC, the rules for bulk senders", bind: bindDKIMCheck},
+		{path: "dkim check", args: "[DOMAIN ...]", help: "whether signatures verify and receivers would accept them: keys at every name server, SPF, DMARC, the rules for bulk senders", bind: bindDKIMCheck},
 		{path: "dkim keys", help: "which keys the running daemon signs with", bind: bindDKIMKeys},
 		{path: "dkim rotate", args: "[DOMAIN]", help: "replace the signing keys of a domain, step by step, and its DNS records", bind: bindDKIMRotate},
 	}}

@@ -17,7 +17,7 @@ import (
 
 func doctorCommand() command {
 	return command{
-		path: "doctor", help: "look for what is wrong between Postfix, the daemons and what they need, and say what to do",
+		path: "doctor", help: "check Postfix, the daemons and what they need, and print what is wrong and how to fix it",
 		bind: bindDoctor, words: map[string][]string{"check": doctor.Names(), "skip": doctor.Names()},
 	}
 }
@@ -27,9 +27,9 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 	o := doctor.Options{Version: service.Version()}
 	fs.StringVar(&o.ConfigDirectory, "config-directory", "", "`folder` of Postfix's main.cf (default what postconf says)")
 	fs.StringVar(&o.Policyd.Config, "policyd-config", "", "configuration `file` of postern-policyd, for when it does not run (default that of its unit)")
-	fs.StringVar(&o.Milterd.Config, "milterd-config", "", "configuration `file` of postern-milterd, likewise")
+	fs.StringVar(&o.Milterd.Config, "milterd-config", "", "configuration `file` of postern-milterd, for when it does not run (default that of its unit)")
 	fs.StringVar(&o.Policyd.Admin, "policyd-admin", "", "`endpoint` of postern-policyd's admin socket, as its --admin has it")
-	fs.StringVar(&o.Milterd.Admin, "milterd-admin", "", "`endpoint` of postern-milterd's admin socket, likewise")
+	fs.StringVar(&o.Milterd.Admin, "milterd-admin", "", "`endpoint` of postern-milterd's admin socket, as its --admin has it")
 	fs.StringVar(&o.Root, "root", "", "`folder` below which the files of other programs are, as for postern setup")
 	fs.StringVar(&o.MailLog, "mail-log", "", "Postfix's log `file`, for the clients' addresses (default where Postfix or the system keeps it)")
 	fs.StringSliceVar(&o.Only, "check", nil, "`names` of the checks to make; repeat, or put commas between them (default all)")

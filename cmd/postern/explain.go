@@ -24,11 +24,11 @@ func explainGroup() group {
 		},
 		{
 			path: "explain policy", args: "[-]", bind: bindExplainPolicy,
-			help: "what the running policy daemon would answer to Postfix, why, and what would change it; nothing is left behind",
+			help: "what the running policy daemon would answer to Postfix, why, and what would change it; it changes nothing",
 		},
 		{
 			path: "explain whose", bind: bindExplainWhose, words: map[string][]string{"socket": {milterd.SocketSign, milterd.SocketVerify, milterd.SocketAny}},
-			help: "whose mail the milter takes a mail for: the table by which it is signed or verified, and the row that applies",
+			help: "whether the milter signs or verifies a mail: the table that decides, and the row that applies",
 		},
 	}}
 }

@@ -20,7 +20,7 @@ func greylistGroup() group {
 	kinds := map[string][]string{"kind": {api.GreylistTriplets, api.GreylistClients}}
 	return group{"greylist", "Look into the greylist, change it, and take over another one.", []command{
 		{path: "greylist list", help: "what the greylist holds", bind: bindGreylistList, words: kinds},
-		{path: "greylist show", args: "CLIENT SENDER RECIPIENT", help: "what would become of a mail, and by which entries", bind: bindGreylistShow},
+		{path: "greylist show", args: "CLIENT SENDER RECIPIENT", help: "what would happen to a mail, and by which entries", bind: bindGreylistShow},
 		{path: "greylist allow", args: "[DOMAIN@]CLIENT", help: "never delay a client", bind: bindGreylistAllow},
 		{path: "greylist delete", help: "forget entries", bind: bindGreylistDelete, words: kinds},
 		{path: "greylist stats", help: "count entries by their state", bind: bindGreylistStats},
@@ -40,7 +40,7 @@ func greylistFilter(fs *pflag.FlagSet) *api.GreylistFilter {
 
 func bindGreylistList(fs *pflag.FlagSet) runner {
 	client, filter := policydClient(fs), greylistFilter(fs)
-	limit := fs.Int("limit", 0, "end after so many entries (0: all)")
+	limit := fs.Int("limit", 0, "list at most so many entries (0: all)")
 	asJSON := fs.Bool("json", false, "print each entry as one line of JSON")
 	return func(ctx context.Context, io streams, args []string) (int, error) {
 		if len(args) != 0 {

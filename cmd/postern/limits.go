@@ -24,7 +24,7 @@ func limitsGroup() group {
 		{path: "limits reset", args: "LOGIN", help: "forget what was counted for a login", bind: bindLimitsOf(api.LimitsReset, printLimitsReset), words: keys},
 		{path: "limits block", args: "LOGIN [DURATION]", help: "refuse all mail of a login at once, on every host", bind: bindLimitsBlock},
 		{path: "limits unblock", args: "LOGIN", help: "lift a block", bind: bindLimitsUnblock},
-		{path: "limits suggest", help: "limits that would have touched few logins, from what was counted", bind: bindLimitsSuggest},
+		{path: "limits suggest", help: "limits that would have affected few logins, from what was counted", bind: bindLimitsSuggest},
 	}}
 }
 
@@ -47,7 +47,7 @@ func asked[A any](std streams, call func(any) error, asJSON bool, print func(io.
 func bindLimitsList(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
 	key := limitKey(fs, "only limits of this `key`, as login")
-	most := fs.Int("limit", 0, "list so many (0: 20)")
+	most := fs.Int("limit", 0, "list at most so many (0: 20)")
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, std streams, args []string) (int, error) {
 		if len(args) != 0 {
@@ -221,7 +221,7 @@ func bindLimitsUnblock(fs *pflag.FlagSet) runner {
 
 func bindLimitsSuggest(fs *pflag.FlagSet) runner {
 	client := policydClient(fs)
-	touch := fs.Int("touch", 0, "how many logins the limits may have touched")
+	touch := fs.Int("touch", 0, "how many logins the limits may have affected")
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, std streams, args []string) (int, error) {
 		if len(args) != 0 {
@@ -244,7 +244,7 @@ func printLimitsSuggest(w io.Writer, r *api.LimitsSuggestResult) int {
 			fmt.Fprintf(w, "# nothing was counted for %s yet\n", s.Now)
 			continue
 		}
-		fmt.Fprintf(w, "--limit %s  # would have touched %d of %d logins; the most was %d; now %s\n", s.Limit, s.Touched, s.Logins, s.Most, s.Now)
+		fmt.Fprintf(w, "--limit %s  # would have affected %d of %d logins; the most was %d; now %s\n", s.Limit, s.Touched, s.Logins, s.Most, s.Now)
 	}
 	return exitYes
 }

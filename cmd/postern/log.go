@@ -61,7 +61,7 @@ func bindLog(fs *pflag.FlagSet) runner {
 	fs.StringVar(&o.since, "since", "", "only records after this `time`: how long ago (2h, 1d), 14:30 or 2026-11-21T02:00:00Z")
 	fs.StringVar(&o.until, "until", "", "only records before this `time`")
 	fs.BoolVar(&o.journal, "journal", false, "read systemd's journal of both units")
-	fs.BoolVarP(&o.follow, "follow", "f", false, "print records as they come, those of now and later unless --since says otherwise")
+	fs.BoolVarP(&o.follow, "follow", "f", false, "print records as they arrive, from now on or from --since on")
 	fs.BoolVar(&o.flat, "flat", false, "one line for each record that matches, not joined into mails")
 	fs.BoolVar(&o.asJSON, "json", false, "print JSON, a mail (with --flat a record) on each line")
 	fs.BoolVar(&o.summary, "summary", false, "count: reasons, senders, clients, delays")

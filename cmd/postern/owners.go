@@ -13,7 +13,7 @@ import (
 func ownersGroup() group {
 	return group{"owners", "Ask who may use which sender and From.", []command{
 		{path: "owners check", args: "SENDER LOGIN", help: "may LOGIN use the envelope sender SENDER, and by which entry; with --header FILE in SENDER's place, may LOGIN send that message with its From", bind: bindOwnersCheck},
-		{path: "owners list", args: "LOGIN [SENDER ...]", help: "which senders LOGIN owns, as far as the tables can be read backwards", bind: bindOwnersList},
+		{path: "owners list", args: "LOGIN [SENDER ...]", help: "which senders LOGIN owns, as far as the tables can be listed", bind: bindOwnersList},
 		{path: "owners reload", help: "read the tables and allow lists again", bind: bindOwnersReload},
 	}}
 }

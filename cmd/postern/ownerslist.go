@@ -52,7 +52,7 @@ func printOwnersList(io streams, a api.OwnersListResult) error {
 		fmt.Fprintln(io.out, "(there are more)")
 	}
 	for _, table := range a.Unread {
-		fmt.Fprintf(io.out, "%s cannot be read backwards: it says who owns a sender, not what a login owns; name senders behind LOGIN to ask for them\n", table)
+		fmt.Fprintf(io.out, "%s cannot be listed: it says who owns a sender, not what a login owns; name senders after LOGIN to ask for them\n", table)
 	}
 	return nil
 }

@@ -32,12 +32,12 @@ func TestOwnersList(t *testing.T) {
 				"all@x.example  alias  inline:{...} via info@x.example, pr@x.example\n",
 		},
 		{
-			name:   "nothing, in tables that cannot be read backwards",
+			name:   "nothing, in tables that cannot be listed",
 			args:   []string{"eve", "pr@x.example", "@x.example"},
 			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{}, Unread: []string{"mysql:/etc/postfix/owners.cf"}},
 			code:   exitNo,
-			want: "mysql:/etc/postfix/owners.cf cannot be read backwards: it says who owns a sender, not what a login owns; " +
-				"name senders behind LOGIN to ask for them\n",
+			want: "mysql:/etc/postfix/owners.cf cannot be listed: it says who owns a sender, not what a login owns; " +
+				"name senders after LOGIN to ask for them\n",
 		},
 		{
 			name:   "too many",

@@ -13,7 +13,7 @@ import (
 func restartGroup() group {
 	return group{"restart", "Have a daemon replace itself, without a connection refused.", []command{
 		{path: "restart policyd", help: "start the policy daemon anew, and end the old one when the new one serves", bind: bindRestart(policydClient)},
-		{path: "restart milterd", help: "likewise the milter daemon; open sessions come to their end in the old one", bind: bindRestart(milterdClient)},
+		{path: "restart milterd", help: "start the milter daemon anew; open sessions go on in the old one", bind: bindRestart(milterdClient)},
 	}}
 }
 

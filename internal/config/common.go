@@ -95,8 +95,8 @@ func (c *Common) Bind(fs *pflag.FlagSet, d CommonDefaults) {
 	Mode(fs, &c.AdminMode, "admin-mode", 0o660, "permissions of the admin socket")
 	fs.StringVar(&c.AdminGroup, "admin-group", "", "`group` of the admin socket, whose members may change what the daemon knows (default that of the process)")
 	c.Status.bind(fs)
-	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, under which relative unix: paths lie")
-	fs.StringArrayVar(&c.TrustedRelays, flagRelays, nil, "`network` of your own relays, a backup MX for instance, as 192.0.2.0/24: looked through to their client, and neither greylisted nor looked up in lists; repeat for several")
+	fs.StringVar(&c.QueueDirectory, "queue-directory", "/var/spool/postfix", "Postfix's queue_`directory`, below which relative unix: paths are")
+	fs.StringArrayVar(&c.TrustedRelays, flagRelays, nil, "`network` of your own relays, a backup MX for instance, as 192.0.2.0/24: neither greylisted nor looked up in lists, and their client is verified in their place; repeat for several")
 }
 
 // Validate checks what needs no I/O, and brings the resolvers into the form

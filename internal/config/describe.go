@@ -105,9 +105,9 @@ func quoteTOML(v string) string {
 func (s *Set) WriteUsage(w io.Writer) error {
 	p := s.program
 	_, err := fmt.Fprintf(w, "Usage: %s [flags]\n\n%s\n"+
-		"Every flag but the last three is also a key of the configuration file, and an\n"+
-		"environment variable as in %s. A flag beats the environment, the\n"+
-		"environment beats the file.\n",
+		"Every flag but the last four is also a key of the configuration file. These flags\n"+
+		"and --config are also environment variables, as in %s.\n"+
+		"A flag overrides the environment, the environment overrides the file.\n",
 		p.Name, s.FlagUsagesWrapped(usageWidth), s.variable(s.firstSetting()))
 	return err
 }

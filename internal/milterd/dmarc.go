@@ -50,11 +50,11 @@ func (o *dmarcPart) bind(fs *pflag.FlagSet) {
 		string(verify.Mark), string(verify.Hold), string(verify.RejectAll))
 	config.Choice(fs, &o.DMARCOrg, "dmarc-org", "how the domains of one organization are found: the tree walk of RFC 9989, or the Public Suffix List of RFC 7489",
 		string(dmarc.MethodTreeWalk), string(dmarc.MethodPSL))
-	fs.StringVar(&o.DMARCAllow, "dmarc-allow", "", "`file` of author domains whose mail passes though it fails, each with the clients that may send it")
+	fs.StringVar(&o.DMARCAllow, "dmarc-allow", "", "`file` of author domains whose mail passes although it fails, each with the clients that may send it")
 	fs.StringVar(&o.TrustedARCSealers, "trusted-arc-sealers", "", "`file` of domains whose ARC seals may override a DMARC failure")
-	fs.StringVar(&o.TrustedForwarders, "trusted-forwarders", "", "`file` of addresses, networks and host names that forward mail to us, which DMARC failures do not hurt")
+	fs.StringVar(&o.TrustedForwarders, "trusted-forwarders", "", "`file` of addresses, networks and host names that forward mail to us, and whose mail is not refused for SPF or DMARC")
 	fs.StringArrayVar(&o.EvidenceLists, "dnsbl", []string{defaultEvidenceList}, "`list` of addresses that is asked for evidence under dmarc-enforce evidence, as in postscreen_dnsbl_sites; repeat for several")
-	config.Int(fs, &o.EvidenceThreshold, "dnsbl-threshold", 1, 1, maxEvidenceThreshold, "sum of weights from which on a client counts as listed")
+	config.Int(fs, &o.EvidenceThreshold, "dnsbl-threshold", 1, 1, maxEvidenceThreshold, "sum of weights at which a client counts as listed")
 	fs.StringArrayVar(&o.EvidenceSelfTest, dnslists.SelfTestFlag, nil, dnslists.SelfTestHelp)
 	fs.StringVar(&o.DQSKeyFile, "dqs-key-file", "", "`file` with the key of the Spamhaus Data Query Service; a bare name is a systemd credential")
 }

@@ -26,7 +26,7 @@ type markPart struct {
 }
 
 func (o *markPart) bind(fs *pflag.FlagSet) {
-	fs.StringVar(&o.MarkKeyFile, "mark-key-file", defaultMarkKey, "`file` with the key of the "+mark.Field+" field, by which mail is known that comes back; made when it is missing, and to be shared by all hosts that hand mail to each other; a name without a slash is a credential of systemd's; \"\" for no marks")
+	fs.StringVar(&o.MarkKeyFile, "mark-key-file", defaultMarkKey, "`file` with the key of the "+mark.Field+" field, by which mail that comes back is recognised; made when it is missing; all hosts that hand mail to each other need the same; a name without a slash is a credential of systemd's; \"\" for no marks")
 }
 
 func (o *markPart) validate(s *config.Set) (err error) {

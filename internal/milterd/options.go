@@ -224,7 +224,7 @@ func (o *Options) warnings() []string {
 	}
 	for _, endpoint := range slices.Concat(o.Listen, o.ListenSign) {
 		if wide(endpoint) {
-			all = append(all, endpoint+": whoever reaches this address gets mail signed; use a loopback address or a unix socket")
+			all = append(all, endpoint+": every program that reaches this address gets mail signed; use a loopback address or a unix socket")
 		}
 	}
 	return all

@@ -53,9 +53,9 @@ const defaultReportSMTP = "inet:127.0.0.1:25"
 const sqliteScheme = "sqlite:"
 
 func (o *reportPart) bind(fs *pflag.FlagSet) {
-	fs.StringVar(&o.ReportStore, "report-store", "", "`store` in which is counted what DMARC found, for reports to the domains that ask for them: sqlite:PATH, or a URL of Redis that several hosts share; \"\" counts nothing")
+	fs.StringVar(&o.ReportStore, "report-store", "", "`store` in which the results of DMARC are counted, for reports to the domains that ask for them: sqlite:PATH, or a URL of Redis that several hosts share; \"\" counts nothing")
 	fs.StringVar(&o.ReportPasswordFile, "report-password-file", "", "`file` with the password of the Redis server of report-store; a bare name is a systemd credential")
-	fs.StringVar(&o.ReportFrom, "report-from", "", "`address` that reports are sent from; there must be a DKIM key for its domain, and bounces come to it with +b. and more behind its local part")
+	fs.StringVar(&o.ReportFrom, "report-from", "", "`address` that reports are sent from; there must be a DKIM key for its domain, and bounces come to LOCAL+b.TOKEN@DOMAIN")
 	fs.StringVar(&o.ReportOrg, "report-org", "", "`name` of the organization that reports (default the domain of report-from)")
 	fs.StringVar(&o.ReportContact, "report-contact", "", "how to reach it, a `text` such as an address or a URL (extra_contact_info)")
 	fs.StringVar(&o.ReportSMTP, "report-smtp", defaultReportSMTP, "`endpoint` of the SMTP server that takes the reports")

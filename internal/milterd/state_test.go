@@ -308,7 +308,7 @@ func TestWarnings(t *testing.T) {
 	}{
 		{[]string{"--resolver=1.1.1.1"}, "public DNS resolver"},
 		{[]string{"--listen=unix:/run/x", "--internal-networks=127.0.0.0/8"}, "loopback"},
-		{[]string{"--listen-sign=inet:0.0.0.0:10047"}, "whoever reaches"},
+		{[]string{"--listen-sign=inet:0.0.0.0:10047"}, "every program that reaches"},
 	}
 	for _, test := range tests {
 		log, logs := observed()

@@ -50,9 +50,9 @@ type dnsblPart struct {
 
 func (o *dnsblPart) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.DNSBL, "dnsbl", []string{defaultDNSBL}, "`list` of addresses, for the client, as in postscreen_dnsbl_sites: domain=filter*weight; repeat for several")
-	fs.StringArrayVar(&o.DBL, "dbl", []string{defaultDBL}, "`list` of domains, for the names of dbl-names; spelled like dnsbl")
+	fs.StringArrayVar(&o.DBL, "dbl", []string{defaultDBL}, "`list` of domains, for the names of dbl-names, written as those of dnsbl")
 	config.Words(fs, &o.DBLNames, "dbl-names", checks.DNSBLNames(), "the names that lists of domains are asked about", checks.DNSBLNames()...)
-	config.Int(fs, &o.DNSBLThreshold, "dnsbl-threshold", 1, 1, maxThreshold, "sum of weights from which on mail is refused")
+	config.Int(fs, &o.DNSBLThreshold, "dnsbl-threshold", 1, 1, maxThreshold, "mail is refused when the sum of weights reaches this")
 	fs.StringArrayVar(&o.DNSBLSelfTest, dnslists.SelfTestFlag, nil, dnslists.SelfTestHelp)
 	fs.StringVar(&o.DQSKeyFile, "dqs-key-file", "", "`file` with the key of the Spamhaus Data Query Service; a bare name is a systemd credential")
 	config.Choice(fs, &o.DNSBLOnError, "dnsbl-on-error", "what happens while the lists do not answer", wordPass, wordDefer)

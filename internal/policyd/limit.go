@@ -69,7 +69,7 @@ func (o *limitPart) bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.Limits, "limit", nil, "`KEY.UNIT=COUNT/WINDOW` that may be sent, as login.recipients=300/1h; repeat for several")
 	fs.StringArrayVar(&o.LimitActions, "limit-action", []string{string(limit.Defer)}, "`action` when a limit is reached: defer, reject, hold or warn; with KEY= or KEY.UNIT= before it for these limits only; repeat for several")
 	fs.StringArrayVar(&o.LimitOverrides, "limit-overrides", nil, "`type:table` of logins, or @domains, with limits of their own, as \"recipients=5000/1d messages=off\"; repeat for several")
-	fs.StringVar(&o.LimitStore, "limit-store", "sqlite:/var/lib/postern/limits.db", "`where` is counted: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
+	fs.StringVar(&o.LimitStore, "limit-store", "sqlite:/var/lib/postern/limits.db", "`where` the counts are kept: sqlite:PATH, memory:, or redis://, rediss://, redis+sentinel://, redis+cluster:// to share it")
 	fs.StringVar(&o.LimitPasswordFile, "limit-password-file", "", "`file` with the password of Redis; a bare name is a systemd credential")
 	config.Choice(fs, &o.LimitCountAt, "limit-count-at", "when a recipient counts: at the end of its mail, when it is accepted, or at the end while Postfix asks there", wordAuto, wordEndOfData, wordRcpt)
 	config.Choice(fs, &o.LimitOnError, "limit-on-error", "what happens while the store does not answer, or the overrides of a login are not known", wordPass, wordDefer)

@@ -207,7 +207,7 @@ func (d *running[S]) lookAgain(after time.Duration) {
 		d.again = nil
 	}
 	if after > 0 {
-		d.again = time.AfterFunc(after, func() { d.askReload("a file may be whole now") })
+		d.again = time.AfterFunc(after, func() { d.askReload("a file may be complete now") })
 	}
 }
 

@@ -52,7 +52,7 @@ func ParseSites(s *config.Set, flag string, specs []string, kind dnsbl.Kind, key
 // have it.
 const (
 	SelfTestFlag = "dnsbl-selftest"
-	SelfTestHelp = "`ZONE=ENTRY,ENTRY` names entries that a list holds which does not follow RFC 5782, ZONE=off tests it not at all; repeat for several"
+	SelfTestHelp = "`ZONE=ENTRY,ENTRY` names entries that a list always holds, if the list does not follow RFC 5782; ZONE=off does not test it; repeat for several"
 )
 
 // ParseSelfTests parses the values of SelfTestFlag for the lists of sites.

@@ -71,8 +71,8 @@ type servers struct {
 // Bind adds the flags.
 func (f *Flags) Bind(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.Owners, "owners", nil, "`type:table` of the logins that own a sender, as in smtpd_sender_login_maps; repeat for several")
-	fs.StringArrayVar(&f.Aliases, "owner-aliases", nil, "`type:table` of aliases, as in virtual_alias_maps: a login owns the aliases that lead straight to it")
-	config.Int(fs, &f.AliasDepth, "owner-alias-depth", 1, 1, ownership.MaxAliasDepth, "how many aliases may lie behind each other between sender and login; 1 is the direct recipients of an alias")
+	fs.StringArrayVar(&f.Aliases, "owner-aliases", nil, "`type:table` of aliases, as in virtual_alias_maps: a login owns the aliases that lead directly to it")
+	config.Int(fs, &f.AliasDepth, "owner-alias-depth", 1, 1, ownership.MaxAliasDepth, "how many aliases may follow one another between sender and login; 1 means the direct recipients of an alias")
 	fs.BoolVar(&f.FirstMatch, "owners-first-match", false, "the first table that lists a sender decides, as in Postfix, and not a union of all (default true when owners names several tables)")
 	f.servers.bind(fs)
 	config.Choice(fs, &f.OnError, "owners-on-error", "what happens while the tables cannot be read", wordDefer, wordPass)
@@ -105,7 +105,7 @@ func (s *servers) bind(fs *pflag.FlagSet) {
 	config.Duration(fs, &s.CacheTTL, "owners-cache-ttl", time.Minute, 0, 24*time.Hour, "how long an entry of a server's table is remembered; 0 asks each time")
 	config.Duration(fs, &s.CacheNegativeTTL, "owners-cache-negative-ttl", 10*time.Second, 0, 24*time.Hour, "how long it is remembered that a server's table has no entry")
 	config.Int(fs, &s.CacheSize, "owners-cache-size", remote.DefaultMaxEntries, 16, 1_000_000, "most remembered answers of one table")
-	config.Duration(fs, &s.LastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long a remembered answer that is too old may still be used while the servers are down; 0 never")
+	config.Duration(fs, &s.LastKnown, "owners-last-known", 15*time.Minute, 0, 24*time.Hour, "how long an expired answer is used while the servers are down; 0 never")
 }
 
 // Validate checks what needs no I/O, and normalises the domains.
