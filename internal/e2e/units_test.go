@@ -47,7 +47,7 @@ type units struct {
 
 // TestUnits tries what the units promise on a Debian with systemd: what the daemons
 // cannot do, and that mail goes on while they are restarted, replaced and killed.
-// POSTERN_TEST_RESTARTS sets how often they are restarted, twenty for the table in
+// POSTERN_TEST_RESTARTS sets how often they are restarted, twenty for the figures in
 // deploy/README.md.
 func TestUnits(t *testing.T) {
 	t.Parallel()

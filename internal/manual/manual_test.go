@@ -31,7 +31,7 @@ import (
 const root = "../.."
 
 // manuals are the pages that an administrator reads.
-var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/DKIM-ROTATION.md", "milter/REPORTS.md", "milter/CONFORMANCE.md", "deploy/README.md", "deploy/STATUS.md"}
+var manuals = []string{"README.md", "policy/README.md", "policy/LIMITS.md", "dnsbl/README.md", "greylist/README.md", "milter/README.md", "milter/SIGNING.md", "milter/FROM.md", "milter/DMARC.md", "milter/DKIM-ROTATION.md", "milter/REPORTS.md", "milter/CONFORMANCE.md", "deploy/README.md", "deploy/STATUS.md"}
 
 // commandPages are about the postern command, whose flags are in the tables too.
 var commandPages = []string{"deploy/LOG.md", "milter/READING-REPORTS.md"}

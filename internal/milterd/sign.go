@@ -59,7 +59,7 @@ func (o *signPart) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&o.DKIMKeyTable, "dkim-key-table", "", "OpenDKIM's KeyTable `file`, or a Postfix table of keys, type:name")
 	fs.StringVar(&o.DKIMSigningTable, "dkim-signing-table", "", "OpenDKIM's SigningTable `file`, with refile: in front, if it holds patterns; or a Postfix table that names keys for a sender, type:name")
 	o.dkimTables.bind(fs)
-	config.Choice(fs, &o.RSAEngine, flagRSAEngine, "what makes RSA signatures; auto is OpenSSL's libcrypto in a program that is built with it, which takes a third of the CPU time", rsaengine.Auto, rsaengine.Go, rsaengine.OpenSSL)
+	config.Choice(fs, &o.RSAEngine, flagRSAEngine, "what makes RSA signatures; auto is OpenSSL's libcrypto in a program that is built with it, which takes a third to a half of the CPU time", rsaengine.Auto, rsaengine.Go, rsaengine.OpenSSL)
 	o.rotation.bind(fs)
 }
 
@@ -129,7 +129,7 @@ func (o *signPart) build(n *needs) error {
 		n.Log.Warn("no DKIM key: no mail is signed; make one with `postern dkim genkey DOMAIN`", zap.String("dkim_keys", o.DKIMKeys))
 	}
 	if o.openDKIM(o.DKIMKeyTable) != "" && !n.options.signsLoopback() {
-		n.Log.Warn("opendkim signs mail from 127.0.0.1 by default, postern-milterd does not: programs that speak SMTP to this host have to log in or need a service of their own; see \"Local applications\" in milter/README.md")
+		n.Log.Warn("opendkim signs mail from 127.0.0.1 by default, postern-milterd does not: programs that speak SMTP to this host have to log in or need a service of their own; see \"Local applications\" in milter/SIGNING.md")
 	}
 	expire := o.DKIMExpire
 	if expire == 0 {

@@ -32,7 +32,7 @@ func carryOpenDKIM(p *planner) {
 	}
 	for _, name := range []string{"SenderHeaders", "DontSignMailTo", "BodyLengthDB", "ResignMailTo", "OmitHeaders", "SignHeaders", "OversignHeaders", "SignatureTTL", "LDAPBindUser", "Selector-Select"} {
 		if value := own.get(name); value != "" && !(name == "OversignHeaders" && strings.EqualFold(value, "From")) {
-			p.cannot("OpenDKIM: %s %s (milter/README.md, Coming from OpenDKIM)", name, value)
+			p.cannot("OpenDKIM: %s %s (milter/SIGNING.md, Coming from OpenDKIM)", name, value)
 		}
 	}
 	p.carryInternalHosts(own)

@@ -18,7 +18,7 @@ func carryOpenDMARC(p *planner) {
 	own := parseOptions(p.read(openDMARCConf), "")
 	if own.yes("RejectFailures") {
 		p.milterd.set("dmarc-enforce", "strict")
-		p.warn("OpenDMARC refuses whatever fails under p=reject, mail of lists and forwarders too, and so will Postern; dmarc-enforce = \"evidence\" refuses what is forged (milter/README.md)")
+		p.warn("OpenDMARC refuses whatever fails under p=reject, mail of lists and forwarders too, and so will Postern; dmarc-enforce = \"evidence\" refuses what is forged (milter/DMARC.md)")
 	}
 	if id := own.get("AuthservID"); id != "" && !strings.EqualFold(id, "HOSTNAME") {
 		p.milterd.set("authserv-id", id)

@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// milter/README.md has exactly the table that decides.
+// milter/DMARC.md has exactly the table that decides.
 func TestManualHasTheTable(t *testing.T) {
-	text, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile("../DMARC.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(text), Table()) {
-		t.Errorf("milter/README.md has another table than\n%s", Table())
+		t.Errorf("milter/DMARC.md has another table than\n%s", Table())
 	}
 }

@@ -131,7 +131,7 @@ func Rules() []Rule {
 		{"reject_evidence", "fails, the policy is reject, and two signals say forged",
 			[4]Action{n, q, r, r}, OverrideLocalPolicy, "rejection not enforced",
 			func(s *Situation) bool { return rejected(s) && s.evidence() >= NeededSignals }},
-		{"reject", "fails, the policy is reject, for want of evidence", [4]Action{n, q, q, r}, OverrideLocalPolicy, "no rejection for the policy alone",
+		{"reject", "fails, the policy is reject, and no row above applies", [4]Action{n, q, q, r}, OverrideLocalPolicy, "no rejection for the policy alone",
 			rejected},
 	}
 }
