@@ -449,7 +449,7 @@ func TestServerErrors(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	var heard []string
 	o := Options{Warn: func(text string) { heard = append(heard, text) }}
-	path := file(t, "owners.cf", "search_base = dc=x\nversion = 2\ncache = yes\ntls_random_file = /dev/random\nqery_filter = x\n")
+	path := file(t, "owners.cf", "search_base = dc=x\nversion = 2\ncache = yes\ntls_random_file = /dev/random\nqery_filter = x\ndomain = x.example\n")
 	table, err := Open("ldap:"+path, o)
 	if err != nil {
 		t.Fatal(err)
@@ -462,5 +462,8 @@ func TestWarnings(t *testing.T) {
 		if !strings.Contains(all, want) {
 			t.Errorf("no warning %q in %s", want, all)
 		}
+	}
+	if strings.Contains(all, "domain") {
+		t.Errorf("a warning of a parameter that counts: %s", all)
 	}
 }

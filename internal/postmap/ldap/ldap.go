@@ -80,16 +80,15 @@ func Open(path string, o Options) (*Source, []string, error) {
 	}
 	s := &Source{}
 	d := readDirectory(c)
-	err = s.read(c)
+	if err = s.read(c); err == nil {
+		s.domains, err = c.Domains(o.Table)
+	}
 	if err = errors.Join(err, c.Finish()); err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, s.domains.Close())
 	}
 	hosts, err := d.hosts()
 	if err != nil {
-		return nil, nil, err
-	}
-	if s.domains, err = c.Domains(o.Table); err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, s.domains.Close())
 	}
 	s.connections = remote.NewPool(remote.PoolConfig[*ldap.Conn]{
 		Hosts: hosts, InOrder: true, Max: o.MaxConns, Idle: idle, Lifetime: lifetime, Retry: retry,
