@@ -177,6 +177,10 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
 		},
 			check: "twice", level: Warn, text: "asks zen.spamhaus.org itself", fix: "take reject_rbl_client zen.spamhaus.org"},
+		{name: "Postfix asks a list that we only watch", policyd: "shadow = [\"all\"]\n", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
+		},
+			check: "twice", level: OK},
 
 		// Whose mail comes in where.
 		{name: "the internet's mail is signed", edit: func(s *site) { s.postconf("-e", "smtpd_milters = { inet:"+s.sign+", default_action=accept }") },
@@ -461,6 +465,12 @@ func TestBrokenSetups(t *testing.T) {
 			}
 			r := Run(t.Context(), o)
 			found := problems(r)
+			if test.level == OK {
+				if len(found) > 0 {
+					t.Errorf("found\n%s", show(found))
+				}
+				return
+			}
 			at := slices.IndexFunc(found, func(f Finding) bool {
 				return f.Check == test.check && f.Level == test.level && strings.Contains(f.Text, test.text) && strings.Contains(f.Fix, test.fix)
 			})

@@ -94,9 +94,10 @@ func (f *Facts) verifies() bool {
 	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil && m.Ours.Role != roleSign })
 }
 
-// listedTwice finds lists that both Postfix and policyd ask.
+// listedTwice finds lists that both Postfix and policyd ask. While policyd only watches,
+// those of Postfix are the ones that decide.
 func (f *Facts) listedTwice() []Finding {
-	if !f.attached(checks.DNSBLName) {
+	if !f.attached(checks.DNSBLName) || f.Policyd.shadows(checks.DNSBLName) {
 		return nil
 	}
 	var found []Finding
