@@ -76,6 +76,9 @@ func RunAs(ctx context.Context, as *syscall.Credential, variables []string, name
 		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: as}
 	}
 	if err = cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // and not that the program was killed
+		}
 		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(complaint.String()+out.String()))
 	}
 	return out.String(), complaint.String(), err

@@ -1,10 +1,13 @@
 package postconf
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSplit(t *testing.T) {
@@ -41,7 +44,14 @@ func TestRun(t *testing.T) {
 	if err != nil || len(out) != maxOutput {
 		t.Errorf("%d octets are kept, %v", len(out), err)
 	}
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	time.AfterFunc(0, func() { interrupt(errSignal) })
+	if _, _, err = Run(ctx, "sleep", "1000"); !errors.Is(err, errSignal) {
+		t.Errorf("interrupted: %v", err)
+	}
 }
+
+var errSignal = errors.New("interrupt signal received")
 
 func TestOnlyLogins(t *testing.T) {
 	for list, want := range map[string]bool{

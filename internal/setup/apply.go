@@ -73,7 +73,9 @@ func (a *Applier) managed() bool { return a.Services && systemdRuns() }
 
 func (a *Applier) apply(ctx context.Context, p *Plan) error {
 	if len(p.Changes) > 0 {
-		if err := runCheck(ctx, p.Postfix.Dir); err != nil {
+		if err := runCheck(ctx, p.Postfix.Dir); ctx.Err() != nil {
+			return fmt.Errorf("%w; nothing was changed", context.Cause(ctx))
+		} else if err != nil {
 			return fmt.Errorf("Postfix finds a mistake in its settings before anything is changed: %w", err)
 		}
 	}
@@ -408,7 +410,9 @@ func (a *Applier) checkPostfix(ctx context.Context, before *Postfix) error {
 
 // reload has Postfix reload its files, if it runs.
 func (a *Applier) reload(ctx context.Context, dir string) error {
-	if _, _, err := postconf.Run(ctx, "postfix", "-c", dir, "status"); err != nil {
+	if _, _, err := postconf.Run(ctx, "postfix", "-c", dir, "status"); ctx.Err() != nil {
+		return err // it may run
+	} else if err != nil {
 		a.Say("this Postfix is not running; it has the new settings when it is started")
 		return nil
 	}

@@ -384,6 +384,35 @@ func TestUndoKilledAtEveryStep(t *testing.T) {
 	sameTree(t, before, s.tree(t))
 }
 
+// An undo that is interrupted says so. It does not take a Postfix that it could not ask
+// for one that is not running.
+func TestUndoInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.tree(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	signal := errors.New("interrupt signal received")
+	var said strings.Builder
+	copied := *s
+	copied.Say = func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) }
+	copied.step = func(name string) {
+		if name == "reload" {
+			interrupt(signal)
+		}
+	}
+	err := copied.Undo(ctx)
+	if !errors.Is(err, signal) || !strings.Contains(err.Error(), "run postern setup --undo again") || strings.Contains(said.String(), "not running") {
+		t.Errorf("%v\n%s", err, &said)
+	}
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, s.tree(t))
+}
+
 // What fails is taken back at once.
 func TestRollBack(t *testing.T) {
 	tests := []struct {

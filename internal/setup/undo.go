@@ -37,7 +37,9 @@ func (a *Applier) Undo(ctx context.Context) error {
 		return fmt.Errorf("%w: no journal in %s", ErrNothing, a.Journals.folder)
 	}
 	for _, j := range slices.Backward(all) {
-		if err := a.takeBack(ctx, j); err != nil {
+		if err := a.takeBack(ctx, j); ctx.Err() != nil && err != nil {
+			return fmt.Errorf("%w; the rest is not taken off yet: run postern setup --undo again", err)
+		} else if err != nil {
 			return err
 		}
 	}
