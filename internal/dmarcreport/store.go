@@ -59,6 +59,9 @@ var ErrBusy = errors.New("too much waits to be written")
 // ErrSealed is the error for a batch whose report has been begun. Nothing was counted.
 var ErrSealed = errors.New("the report of this day was begun")
 
+// ErrNotYet is the error of a store whose file the process that this one replaces still has.
+var ErrNotYet = errors.New("the process that this one replaces has the file until its sessions end")
+
 // Store keeps rows, and notes about reports.
 type Store interface {
 	// Add adds a batch and returns how many messages had no room. The error is

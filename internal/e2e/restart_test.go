@@ -352,6 +352,36 @@ func TestMilterdRestarts(t *testing.T) {
 	d.ended(t)
 }
 
+// milterd restarts although it keeps the results of DMARC in a file, which the old process
+// needs until its sessions end.
+func TestMilterdRestartsWithReports(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(openDir(t), "verify")
+	store := filepath.Join(openDir(t), "reports.db")
+	d := startRestartable(t, "postern-milterd", "", "--listen-verify", "unix:"+path, "--report-store", "sqlite:"+store)
+	session := openSession(t, path)
+	old := d.pid(t)
+	if err := d.restart(t); err != nil {
+		t.Fatal(err)
+	}
+	if pid := d.pid(t); pid == old {
+		t.Errorf("process %d still answers", pid)
+	}
+	if err := mailFrom(session); err != nil {
+		t.Error("the old session: ", err)
+	}
+	line := func(text string) {
+		t.Helper()
+		if _, err := d.WaitLine(t.Context(), func(r postfixtest.Record) bool { return strings.HasPrefix(r.Message, text) }); err != nil {
+			t.Fatal(text, err)
+		}
+	}
+	line("the process that this one replaces has the file of DMARC reports")
+	session.Close()
+	line("the file of DMARC reports is written again")
+	d.ended(t)
+}
+
 // A second daemon beside one that runs gets nothing from it.
 func TestRunningDaemonGivesNothingUp(t *testing.T) {
 	t.Parallel()

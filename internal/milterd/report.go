@@ -245,7 +245,7 @@ type reportCounts struct {
 func openReportCounts(where string, password config.Secret, r service.Runtime) (opened service.Opened[*reportCounts], err error) {
 	c := &reportCounts{log: r.Log, mails: newReportMails()}
 	if path, isFile := strings.CutPrefix(where, sqliteScheme); isFile {
-		c.store, err = sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(r)})
+		c.store, err = sqlitestore.Open(sqlitestore.Options{Path: path, Report: reportFile(r), Succeeds: r.Succeeds})
 	} else {
 		c.store, err = redisstore.Open(redisstore.Options{URL: where, Password: password.Reveal()})
 	}
@@ -253,7 +253,10 @@ func openReportCounts(where string, password config.Secret, r service.Runtime) (
 		return opened, err
 	}
 	c.Collector = dmarcreport.NewCollector(c.store, time.Now, func(err error) {
-		if err != nil {
+		switch {
+		case errors.Is(err, dmarcreport.ErrNotYet): // reportFile has logged that
+			return
+		case err != nil:
 			r.Log.Error("the store of DMARC reports does not answer: what is new waits in memory, as far as there is room; no mail waits for it", zap.Error(err))
 			return
 		}
@@ -298,6 +301,8 @@ func reportFile(r service.Runtime) func(sqlitefile.Event) {
 			log.Error("the file of DMARC reports cannot be written: what is new waits in memory, as far as there is room", path, zap.Error(e.Err))
 		case sqlitefile.WritingAgain:
 			log.Info("the file of DMARC reports is written again", path)
+		case sqlitefile.Waiting:
+			log.Info("the process that this one replaces has the file of DMARC reports until its sessions end: what is new waits in memory, as far as there is room", path)
 		case sqlitefile.Reading:
 			r.ReadRows("DMARC report", e.Rows)
 		}

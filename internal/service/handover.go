@@ -216,8 +216,8 @@ func (d *running[S]) handOver(ctx context.Context, conn *net.UnixConn, pid int) 
 }
 
 // release closes what only one process can hold: the file of a store. A daemon
-// with sessions keeps its state, because they need it to their end, and it has no
-// such file.
+// with sessions keeps its state, because they need it to their end: its successor waits
+// for such files, see Runtime.Succeeds.
 func (d *running[S]) release(ctx context.Context) error {
 	if d.traffic.Sessions {
 		return nil

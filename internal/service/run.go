@@ -184,6 +184,7 @@ func (d *running[S]) notClosed(err error) {
 func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
 	r.Readiness, r.Reload, r.Reading = &d.readiness, d.askReload, d.reading.read
+	r.Succeeds = d.process.Predecessor != nil
 	sinks := record.Sinks{r.Records, d.recent}
 	if d.page != nil {
 		sinks = append(sinks, d.page)

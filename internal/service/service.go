@@ -80,6 +80,9 @@ type Runtime struct {
 	// Reload asks for a reload. The log names its cause. It does not wait. It is
 	// nil when there is no daemon that could reload.
 	Reload func(cause string)
+	// Succeeds is true if this process was started as the successor of another one. What
+	// only one process can have may be the other's until its sessions end.
+	Succeeds bool
 	// Reading takes note that entries of a store have been read from its file. It is
 	// nil when there is no daemon that starts.
 	Reading func(store string, entries int)

@@ -24,6 +24,9 @@ type Options struct {
 	Path   string
 	Report func(sqlitefile.Event) // may be nil
 	Now    func() time.Time       // nil: time.Now
+	// Succeeds is sqlitefile's. Until the file is free, methods return an error, of Add and
+	// the notes dmarcreport.ErrNotYet.
+	Succeeds bool
 }
 
 // Store implements dmarcreport.Store.
@@ -31,6 +34,7 @@ type Store struct {
 	keeper *sqlitefile.Keeper
 
 	mu      sync.Mutex
+	filled  bool // the file has been read
 	pending []*dmarcreport.Batch
 	waiting int // rows in pending
 	notes   map[string]note
@@ -82,7 +86,7 @@ CREATE TABLE IF NOT EXISTS notes (
 func Open(o Options) (*Store, error) {
 	s := &Store{notes: make(map[string]note), dirty: make(map[string]bool), days: make(map[dmarcreport.Day]dayCount)}
 	var err error
-	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now}, writer{s})
+	s.keeper, err = sqlitefile.Open(sqlitefile.Options{Path: o.Path, Schema: schema, Report: o.Report, Now: o.Now, Succeeds: o.Succeeds}, writer{s})
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +98,9 @@ func Open(o Options) (*Store, error) {
 func (s *Store) Add(_ context.Context, b *dmarcreport.Batch) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.filled {
+		return 0, dmarcreport.ErrNotYet
+	}
 	if _, sealed := s.notes[dmarcreport.StateName(b.Day, b.Domain)]; sealed {
 		return 0, dmarcreport.ErrSealed
 	}
@@ -190,6 +197,9 @@ func (s *Store) Purge(_ context.Context, before dmarcreport.Day, now time.Time) 
 func (s *Store) Note(_ context.Context, name string, now time.Time) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.filled {
+		return "", dmarcreport.ErrNotYet
+	}
 	return s.note(name, now), nil
 }
 
@@ -205,6 +215,10 @@ var errFull = errors.New("too many notes about reports")
 // SwapNote implements dmarcreport.Notes.
 func (s *Store) SwapNote(ctx context.Context, name, old, text string, now, until time.Time) (bool, error) {
 	s.mu.Lock()
+	if !s.filled {
+		s.mu.Unlock()
+		return false, dmarcreport.ErrNotYet
+	}
 	if s.note(name, now) != old {
 		s.mu.Unlock()
 		return false, nil
@@ -231,6 +245,10 @@ func (s *Store) SwapNote(ctx context.Context, name, old, text string, now, until
 func (s *Store) EachNote(_ context.Context, prefix string, now time.Time, yield func(name, text string) error) error {
 	found := make(map[string]string)
 	s.mu.Lock()
+	if !s.filled {
+		s.mu.Unlock()
+		return dmarcreport.ErrNotYet
+	}
 	for name, n := range s.notes {
 		if strings.HasPrefix(name, prefix) && n.until >= now.Unix() {
 			found[name] = n.text

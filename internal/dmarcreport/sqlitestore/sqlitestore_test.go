@@ -1,6 +1,7 @@
 package sqlitestore_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarcreport"
 	"github.com/postern-mail/postern/internal/dmarcreport/sqlitestore"
 	"github.com/postern-mail/postern/internal/dmarcreport/storetest"
+	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
 func open(t *testing.T, path string) *sqlitestore.Store {
@@ -58,6 +60,48 @@ func TestRestart(t *testing.T) {
 	}
 	if text, _ := s.Note(t.Context(), dmarcreport.LeasePrefix+"x", now); text != "" {
 		t.Error("a lease outlives the only process that can have it")
+	}
+}
+
+// TestSuccessor shows that a store whose file the predecessor still has takes nothing that
+// depends on what is in the file: which reports were begun, and who sends them.
+func TestSuccessor(t *testing.T) {
+	path, now := filepath.Join(t.TempDir(), "reports.db"), time.Unix(1_800_000_000, 0)
+	before := open(t, path)
+	if ok, err := before.SwapNote(t.Context(), dmarcreport.StateName(storetest.Day, "example.com"), "", "begun", now, now.Add(time.Hour)); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	free := make(chan struct{})
+	after, err := sqlitestore.Open(sqlitestore.Options{Path: path, Succeeds: true, Report: func(e sqlitefile.Event) {
+		if e.Kind == sqlitefile.WritingAgain {
+			close(free)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, after)
+	b := &dmarcreport.Batch{ID: "1", Day: storetest.Day, Domain: "example.com", Rows: []dmarcreport.Counted{{Row: "a", Count: 3, Plain: true}}}
+	_, addErr := after.Add(t.Context(), b)
+	_, noteErr := after.Note(t.Context(), "note", now)
+	_, swapErr := after.SwapNote(t.Context(), dmarcreport.LeasePrefix+"x", "", "text", now, now.Add(time.Hour))
+	eachErr := after.EachNote(t.Context(), "", now, func(string, string) error { return nil })
+	for _, err := range []error{addErr, noteErr, swapErr, eachErr} {
+		if !errors.Is(err, dmarcreport.ErrNotYet) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := after.Days(t.Context()); err == nil {
+		t.Error("days of a file that is not open")
+	}
+	closed(t, before)
+	<-free
+	if _, err := after.Add(t.Context(), b); !errors.Is(err, dmarcreport.ErrSealed) {
+		t.Errorf("the report was begun by the predecessor: %v", err)
+	}
+	b.Day++
+	if _, err := after.Add(t.Context(), b); err != nil {
+		t.Error(err)
 	}
 }
 

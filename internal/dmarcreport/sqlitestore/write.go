@@ -22,7 +22,7 @@ type writer struct{ *Store }
 func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return f.Each(ctx, func(rows *sql.Rows) error {
+	err := f.Each(ctx, func(rows *sql.Rows) error {
 		var name string
 		var n note
 		if err := rows.Scan(&name, &n.text, &n.until); err != nil {
@@ -33,6 +33,8 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) error {
 		}
 		return nil
 	}, "SELECT name, text, until FROM notes")
+	w.filled = w.filled || err == nil
+	return err
 }
 
 // Lost implements sqlitefile.Memory. The rows of the file are lost. The notes are

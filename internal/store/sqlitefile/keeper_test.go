@@ -114,9 +114,15 @@ type lab struct {
 
 func start(t *testing.T, path string) *lab {
 	t.Helper()
-	l := &lab{notes: newNotes(), path: path, events: make(chan Event, 100)}
+	return startWith(t, Options{Path: path})
+}
+
+func startWith(t *testing.T, o Options) *lab {
+	t.Helper()
+	l := &lab{notes: newNotes(), path: o.Path, events: make(chan Event, 100)}
+	o.Schema, o.Report = schema, func(e Event) { l.events <- e }
 	var err error
-	l.Keeper, err = Open(Options{Path: path, Schema: schema, Report: func(e Event) { l.events <- e }}, l.notes)
+	l.Keeper, err = Open(o, l.notes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -455,6 +461,30 @@ func TestOneOwner(t *testing.T) {
 	}
 	l.heard(t, WritingAgain)
 	l.stop(t)
+}
+
+// A successor starts while its predecessor has the file, and gets it with all that the
+// predecessor has written.
+func TestSuccessorWaitsForTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes.db")
+	before := start(t, path)
+	before.note(t, "of the predecessor")
+	after := startWith(t, Options{Path: path, Succeeds: true})
+	if e := after.heard(t, Waiting); !errors.Is(e.Err, errInUse) {
+		t.Errorf("reported %v", e.Err)
+	}
+	if err := after.Read(t.Context(), func(*File) error { return nil }); err == nil || !after.Pace.Failing() {
+		t.Errorf("the file can be used: %v", err)
+	}
+	after.notes.set("of the successor", "text")
+	before.stop(t)
+	after.heard(t, WritingAgain)
+	after.stop(t)
+	last := start(t, path)
+	if all := last.notes.copy(); len(all) != 2 {
+		t.Errorf("the file has %v", all)
+	}
+	last.stop(t)
 }
 
 // What is not ours is left alone.

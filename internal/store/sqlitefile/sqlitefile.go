@@ -49,6 +49,7 @@ const (
 	WriteFailing                      // reported once, until WritingAgain
 	WritingAgain
 	Reading // Rows more rows have been read from the file, or it is being checked
+	Waiting // the process that this one replaces still has the file, see Options.Succeeds; until WritingAgain
 )
 
 // maxReads is how many calls of Read can be at work at once.
@@ -107,6 +108,10 @@ type Options struct {
 	Schema Schema
 	Report func(Event)      // is called for each event, by the Keeper's goroutine and by Open, for Reading by two at once; may be nil
 	Now    func() time.Time // clock for pauses and for file names; nil: time.Now
+	// Succeeds is set if this process replaces another one, which may have the file until
+	// its sessions end. Then Open does not wait for it: the file is opened, and memory
+	// filled, when it is free.
+	Succeeds bool
 }
 
 // Keeper writes a Memory to its file.
@@ -154,6 +159,11 @@ func Open(o Options, memory Memory) (*Keeper, error) {
 	if isCorrupt(err) {
 		k.salvage(ctx)
 		err = k.replace(ctx, err)
+	}
+	if o.Succeeds && errors.Is(err, errInUse) {
+		k.plan(true)
+		o.Report(Event{Kind: Waiting, Path: o.Path, Err: err})
+		err = nil
 	}
 	if err != nil {
 		return nil, err

@@ -80,14 +80,7 @@ func (k *Keeper) turn() error {
 // The plan is made first, so that it exists when the report is seen.
 func (k *Keeper) settle(err error) error {
 	was := k.failing
-	k.failing = err != nil
-	k.Pace.failing.Store(k.failing)
-	if k.failing && was {
-		k.pause = min(2*k.pause, lastPause)
-	} else {
-		k.pause = firstPause
-	}
-	k.retryAt = k.options.Now().Add(k.pause)
+	k.plan(err != nil)
 	switch {
 	case err == nil && was:
 		k.options.Report(Event{Kind: WritingAgain, Path: k.options.Path})
@@ -95,6 +88,17 @@ func (k *Keeper) settle(err error) error {
 		k.options.Report(Event{Kind: WriteFailing, Path: k.options.Path, Err: err})
 	}
 	return err
+}
+
+func (k *Keeper) plan(failing bool) {
+	if k.failing && failing {
+		k.pause = min(2*k.pause, lastPause)
+	} else {
+		k.pause = firstPause
+	}
+	k.failing = failing
+	k.Pace.failing.Store(failing)
+	k.retryAt = k.options.Now().Add(k.pause)
 }
 
 // restart closes the file and opens what is at its path now, or a new file. cause is
