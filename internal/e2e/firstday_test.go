@@ -216,7 +216,9 @@ func (d firstDay) signing(t *testing.T) {
 	d.must(t, "postern log --journal --reason signed | grep -q ' signed=example.org/postern'")
 	// There is no DNS here, and no one to keep a clock.
 	d.must(t, "postern doctor --skip resolver,lists,keys,domains,clock")
-	d.must(t, "systemctl disable -q postern-policyd.socket && postern doctor --check units | grep 'postern-policyd.socket is not enabled.*systemctl enable postern-policyd.socket' && systemctl enable -q postern-policyd.socket")
+	// The service requires its socket.
+	d.must(t, "systemctl disable -q postern-policyd.socket && postern doctor --check units")
+	d.must(t, "systemctl disable -q postern-policyd.service && postern doctor --check units | grep 'postern-policyd.service is not enabled.*systemctl enable postern-policyd.service' && systemctl enable -q postern-policyd.socket postern-policyd.service")
 	// While it is down, its settings are read as its unit would have it read them.
 	d.must(t, "systemctl stop postern-policyd.socket postern-policyd.service && postern doctor --check settings,stores,attached,context,ownership")
 	d.must(t, "postern doctor --check daemons,units | grep 'postern-policyd.socket is enabled and not active.*systemctl start postern-policyd.socket'")
