@@ -36,11 +36,10 @@ func (l load) sendLean(ctx context.Context, path string) (latencies, map[string]
 		conns[i] = c
 	}
 	if l.every > 0 {
-		clock, err := clockOf(poll, l.every)
-		if err != nil {
+		if run.clock, err = clockOf(poll, l.every); err != nil {
 			return nil, nil, 0, err
 		}
-		defer unix.Close(clock)
+		defer unix.Close(run.clock)
 	}
 	runtime.GC() // collects the garbage of making the requests before the clock starts
 	start := time.Now()
@@ -63,6 +62,7 @@ type leanRun struct {
 	took    latencies
 	actions map[string]*int
 	every   time.Duration // see load
+	clock   int           // see clockOf, if every is set
 	due     time.Time     // when the next request is due, if every is set
 	idle    []*leanConn   // have no request under way, but one to send
 }
@@ -112,6 +112,10 @@ func (r *leanRun) wait(ctx context.Context, poll int, conns []*leanConn) error {
 		}
 		for _, e := range events[:n] {
 			if e.Fd == clockEvent {
+				var ticks [8]byte
+				if _, err := transfer(unix.SYS_READ, r.clock, ticks[:]); err != nil { // it goes on when it was read
+					return fmt.Errorf("timerfd: %w", err)
+				}
 				continue
 			}
 			done, err := r.serve(conns[e.Fd])
@@ -150,8 +154,7 @@ func (r *leanRun) sendDue() error {
 // clockEvent stands for clockOf in events.
 const clockEvent = -1
 
-// clockOf adds a clock to poll that ticks at an interval. Its ticks are never read: poll
-// reports each one once.
+// clockOf adds a clock to poll that ticks at an interval.
 func clockOf(poll int, every time.Duration) (int, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
 	if err != nil {
@@ -160,7 +163,7 @@ func clockOf(poll int, every time.Duration) (int, error) {
 	tick := unix.NsecToTimespec(every.Nanoseconds())
 	err = errors.Join(
 		unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: tick, Value: tick}, nil),
-		unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: clockEvent}))
+		unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: clockEvent}))
 	if err != nil {
 		return -1, errors.Join(fmt.Errorf("timerfd: %w", err), unix.Close(fd))
 	}
