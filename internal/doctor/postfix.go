@@ -91,18 +91,12 @@ func (p *Postfix) readServices(ctx context.Context, base []string) error {
 	return nil
 }
 
-// readParams has postconf expand all parameters with the overrides of a service that we
-// look at: a condition in main.cf may ask for one of them.
-func (s *Service) readParams(ctx context.Context, base []string) error {
+// readParams reads the parameters of a service that we look at.
+func (s *Service) readParams(ctx context.Context, base []string) (err error) {
 	if len(s.Raw) == 0 || !slices.Contains([]string{"smtpd", "postscreen", "pickup", "cleanup"}, s.Command) {
 		return nil
 	}
-	args := append(slices.Clone(base), "-x")
-	for name, value := range s.Raw {
-		args = append(args, "-o", name+"="+value)
-	}
-	out, _, err := postconf.Run(ctx, "postconf", args...) // its warnings are those of master.cf, which we have
-	s.params = postconf.Pairs(out)
+	s.params, err = postconf.ServiceParams(ctx, base, s.Raw)
 	return err
 }
 
@@ -240,20 +234,13 @@ func (s *Service) unset(name string) string {
 // takesLogins reports whether users log in. Where only the site's own clients get in, who
 // need no login, the setting of main.cf means other services.
 func (s *Service) takesLogins() bool {
-	return s.yes("smtpd_sasl_auth_enable") && (s.overrides("smtpd_sasl_auth_enable") || s.isNamedSubmission() || !s.isOwn())
-}
-
-// submissionNames are the names and ports of services for users.
-var submissionNames = []string{"submission", "submissions", "smtps", "587", "465"}
-
-func (s *Service) isNamedSubmission() bool {
-	return slices.Contains(submissionNames, s.Name[strings.LastIndexByte(s.Name, ':')+1:])
+	return s.yes("smtpd_sasl_auth_enable") && (s.overrides("smtpd_sasl_auth_enable") || postconf.IsSubmission(s.Name) || !s.isOwn())
 }
 
 // isSubmission reports whether a service is for users only: by its name, or because it
 // refuses clients that have not logged in.
 func (s *Service) isSubmission() bool {
-	return s.isNamedSubmission() || s.takesLogins() && s.lets(postconf.OnlyLogins)
+	return postconf.IsSubmission(s.Name) || s.takesLogins() && s.lets(postconf.OnlyLogins)
 }
 
 // lets reports whether one of the lists that refuse everyone else lets only some in.

@@ -3,6 +3,7 @@
 package postconf
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,6 +12,23 @@ import (
 
 // IsYes reports whether a parameter that is yes or no is yes. Postfix ignores the case.
 func IsYes(value string) bool { return strings.EqualFold(strings.TrimSpace(value), "yes") }
+
+// ServiceParams has postconf expand all parameters with the options of a service: a
+// condition in main.cf may ask for one of them. args name the configuration. The warnings
+// are left out, because they are those of master.cf itself.
+func ServiceParams(ctx context.Context, args []string, options map[string]string) (map[string]string, error) {
+	args = append(slices.Clone(args), "-x")
+	for name, value := range options {
+		args = append(args, "-o", name+"="+value)
+	}
+	out, _, err := Run(ctx, "postconf", args...)
+	return Pairs(out), err
+}
+
+// IsSubmission reports whether the name of a service is one for users.
+func IsSubmission(name string) bool {
+	return slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, name[strings.LastIndexByte(name, ':')+1:])
+}
 
 // IsLoopback reports whether a host, as services and inet_interfaces spell it, is reached
 // by programs of this machine only.

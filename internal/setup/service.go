@@ -65,18 +65,13 @@ func (p *Postfix) readServices(ctx context.Context) error {
 	return nil
 }
 
-// readMeant has postconf expand all parameters with the overrides of a service.
-func (p *Postfix) readMeant(ctx context.Context, s *Service) error {
+// readMeant reads the parameters of a service.
+func (p *Postfix) readMeant(ctx context.Context, s *Service) (err error) {
 	if len(s.overrides) == 0 {
 		s.meant = p.meant
 		return nil
 	}
-	args := []string{"-c", p.Dir, "-x"}
-	for name, value := range s.overrides {
-		args = append(args, "-o", name+"="+value)
-	}
-	out, _, err := postconf.Run(ctx, "postconf", args...) // its warnings are those of master.cf, which we have
-	s.meant = postconf.Pairs(out)
+	s.meant, err = postconf.ServiceParams(ctx, []string{"-c", p.Dir}, s.overrides)
 	return err
 }
 
@@ -86,7 +81,7 @@ func (p *Postfix) role(s *Service, kind string) Role {
 	switch {
 	case kind == "pass":
 		return Internet // behind postscreen(8)
-	case slices.Contains([]string{"submission", "submissions", "smtps", "587", "465"}, port):
+	case postconf.IsSubmission(s.Name):
 		return Users
 	case postconf.IsYes(p.expand(s.overrides["smtpd_sasl_auth_enable"], s.overrides)) && port != "smtp" && port != "25":
 		return Users
