@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,9 +48,7 @@ func (o *logOptions) followAll(ctx context.Context, io streams, files []string, 
 	var followers sync.WaitGroup
 	defer func() {
 		cancel()
-		if !slices.Contains(files, "-") { // a read of standard input cannot be ended
-			followers.Wait()
-		}
+		followers.Wait()
 	}()
 	sources, err := o.openFollowed(ctx, io, files)
 	if err != nil {
