@@ -327,22 +327,30 @@ func TestMilterdIsTakenOver(t *testing.T) {
 	}
 }
 
-// milterd restarts while sessions go on: the old process serves them to their
-// end, the new one the others.
-func TestMilterdRestarts(t *testing.T) {
-	t.Parallel()
-	d, path := startVerifying(t)
+// restartedUnder restarts a milterd while a session is open, which the old process still
+// serves.
+func (r *restartable) restartedUnder(t *testing.T, path string) net.Conn {
+	t.Helper()
 	session := openSession(t, path)
-	old := d.pid(t)
-	if err := d.restart(t); err != nil {
+	old := r.pid(t)
+	if err := r.restart(t); err != nil {
 		t.Fatal(err)
 	}
-	if pid := d.pid(t); pid == old {
+	if pid := r.pid(t); pid == old {
 		t.Errorf("process %d still answers", pid)
 	}
 	if err := mailFrom(session); err != nil {
 		t.Error("the old session: ", err)
 	}
+	return session
+}
+
+// milterd restarts while sessions go on: the old process serves them to their
+// end, the new one the others.
+func TestMilterdRestarts(t *testing.T) {
+	t.Parallel()
+	d, path := startVerifying(t)
+	session := d.restartedUnder(t, path)
 	fresh := openSession(t, path)
 	if err := mailFrom(fresh); err != nil {
 		t.Error("a new session: ", err)
@@ -359,17 +367,7 @@ func TestMilterdRestartsWithReports(t *testing.T) {
 	path := filepath.Join(openDir(t), "verify")
 	store := filepath.Join(openDir(t), "reports.db")
 	d := startRestartable(t, "postern-milterd", "", "--listen-verify", "unix:"+path, "--report-store", "sqlite:"+store)
-	session := openSession(t, path)
-	old := d.pid(t)
-	if err := d.restart(t); err != nil {
-		t.Fatal(err)
-	}
-	if pid := d.pid(t); pid == old {
-		t.Errorf("process %d still answers", pid)
-	}
-	if err := mailFrom(session); err != nil {
-		t.Error("the old session: ", err)
-	}
+	session := d.restartedUnder(t, path)
 	line := func(text string) {
 		t.Helper()
 		if _, err := d.WaitLine(t.Context(), func(r postfixtest.Record) bool { return strings.HasPrefix(r.Message, text) }); err != nil {
