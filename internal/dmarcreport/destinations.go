@@ -62,7 +62,7 @@ func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 	w := Wanted{Record: true}
 	uris := ruaOf(records[0])
 	if len(uris) > maxURIs {
-		w.refuse(uris[maxURIs], fmt.Errorf("only the first %d are looked at", maxURIs))
+		w.refuse(uris[maxURIs], fmt.Sprintf("only the first %d are looked at", maxURIs), "")
 		uris = uris[:maxURIs]
 	}
 	var asked []*answer
@@ -71,7 +71,7 @@ func Find(ctx context.Context, r Resolver, domain string) (Wanted, error) {
 		d, err := parseURI(uri)
 		switch {
 		case err != nil:
-			w.refuse(uri, err)
+			w.refuse(uri, err.Error(), "")
 		case !seen[d.Address]:
 			seen[d.Address] = true
 			asked = append(asked, &answer{uri: uri, to: d})
@@ -105,11 +105,11 @@ func (w *Wanted) take(a *answer) {
 	no := (*disagreement)(nil)
 	switch {
 	case errors.As(a.err, &no):
-		w.refuse(a.uri, no)
+		w.refuse(a.uri, no.why, no.name)
 	case a.err != nil: // the others need not wait for this
 		w.Undecided = errors.Join(w.Undecided, fmt.Errorf("whether %s agrees: %w", a.to.Address, a.err))
 	case len(w.Destinations) >= MaxDestinations && !slices.ContainsFunc(w.Destinations, func(d Destination) bool { return d.Address == a.to.Address }):
-		w.refuse(a.uri, fmt.Errorf("only %d addresses get reports", MaxDestinations))
+		w.refuse(a.uri, fmt.Sprintf("only %d addresses get reports", MaxDestinations), "")
 	default:
 		w.add(a.to)
 	}
@@ -128,12 +128,8 @@ func (w *Wanted) add(d Destination) {
 	}
 }
 
-func (w *Wanted) refuse(uri string, why error) {
-	one := Refused{URI: uri[:min(len(uri), maxAddress)], Why: why.Error()}
-	if d := (*disagreement)(nil); errors.As(why, &d) {
-		one.Name = d.name
-	}
-	w.Refused = append(w.Refused, one)
+func (w *Wanted) refuse(uri, why, name string) {
+	w.Refused = append(w.Refused, Refused{URI: uri[:min(len(uri), maxAddress)], Why: why, Name: name})
 }
 
 // recordsAt returns the DMARC records at a name, in an order that does not depend on the
