@@ -100,9 +100,7 @@ func (d *Daemon) rotatesKeys() bool { return d.seconds("dkim-rotate") > 0 }
 
 // pathsOfSettings returns all absolute paths in the settings.
 func (d *Daemon) pathsOfSettings() []settingPath {
-	written := []string{
-		"greylist-store", "limit-store", "report-store", "log-file", "mark-key-file",
-	}
+	written := []string{"greylist-store", "limit-store", "report-store", "log-file", "mark-key-file"}
 	sockets := []string{"listen", "listen-verify", "listen-sign", "admin", "metrics-listen", "status-listen"}
 	var all []settingPath
 	for name, values := range d.Settings {

@@ -52,10 +52,7 @@ func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
 		}
 		found = append(found, failf(fix, "%s signs too: mail of %s is signed twice", p.name, list))
 	}
-	if p.can(doesVerify) && !isRspamd && f.verifiesBeside(m) && !p.can(doesSign) {
-		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
-	}
-	if p.can(doesVerify) && p.can(doesSign) && !isRspamd && f.verifiesBeside(m) && !f.signsBeside(m) {
+	if p.can(doesVerify) && !isRspamd && f.verifiesBeside(m) && !(p.can(doesSign) && f.signsBeside(m)) {
 		found = append(found, warnf(fmt.Sprintf("take %s out of %s", m.Endpoint, list), "%s verifies too: mail gets two verdicts", p.name))
 	}
 	if p.can(doesGreylist) && f.greylists() && (!isRspamd || theirs.greylists()) {

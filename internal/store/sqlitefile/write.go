@@ -90,6 +90,7 @@ func (k *Keeper) settle(err error) error {
 	return err
 }
 
+// plan notes whether the file can be written, and when the next try is if not.
 func (k *Keeper) plan(failing bool) {
 	if k.failing && failing {
 		k.pause = min(2*k.pause, lastPause)
