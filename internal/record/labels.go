@@ -1,7 +1,5 @@
 package record
 
-import "slices"
-
 // Labels are the labels by which decisions are counted. An empty field is counted
 // as "none", and an empty mode as "enforce", as in the record.
 type Labels struct {
@@ -19,7 +17,7 @@ func (r *Record) Labels() Labels { return Labels{r.Check, r.Verdict, r.Reason, r
 func Failures(check string) []Reason {
 	var all []Reason
 	for _, u := range vocabulary()[check] {
-		if slices.Equal(u.verdicts, unanswered()) || u.reason == GreylistUnsure {
+		if u.unanswered {
 			all = append(all, u.reason)
 		}
 	}

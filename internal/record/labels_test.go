@@ -21,3 +21,16 @@ func TestKnownInTheShadow(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestFailures(t *testing.T) {
+	for check, want := range map[string][]Reason{
+		"greylist":       {GreylistUnavailable, CheckFailed, DeadlineSpent, GreylistUnsure},
+		"dnsbl":          {DNSBLUnavailable, CheckFailed, DeadlineSpent},
+		"policy_context": {UnknownHook},
+		"no such check":  nil,
+	} {
+		if got := Failures(check); !slices.Equal(got, want) {
+			t.Errorf("%s: %v", check, got)
+		}
+	}
+}

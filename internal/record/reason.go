@@ -163,8 +163,9 @@ const (
 
 // use is a reason with the verdicts that it can have.
 type use struct {
-	reason   Reason
-	verdicts []string
+	reason     Reason
+	verdicts   []string
+	unanswered bool // the check had no answer to what it asked, see Failures
 }
 
 // vocabulary returns all reasons by the check that uses them, "" for decisions of
@@ -172,7 +173,7 @@ type use struct {
 func vocabulary() map[string][]use {
 	return map[string][]use{
 		"":               slices.Concat(with(pass, NotApplicable, NoChecks, UnknownState), with(deferral, CheckFailed), with(failed, BadRequest, Panicked, ConnectionLost)),
-		"policy_context": {{UnknownHook, unanswered()}},
+		"policy_context": ofErrors(UnknownHook),
 		"ownership": slices.Concat(noAnswer(OwnerLookupFailed), with(none, OwnerUnauthenticated),
 			with(pass, OwnerOwned, OwnerOwnedByAlias, OwnerSelf, OwnerExempt, OwnerUnlisted, OwnerNullSender),
 			with(reject, OwnerNotOwned, OwnerNotLoggedIn, OwnerSenderNotAddress, OwnerSenderUnclear, OwnerUnlisted, OwnerNullSender)),
@@ -188,7 +189,8 @@ func vocabulary() map[string][]use {
 		"greylist": slices.Concat(noAnswer(GreylistUnavailable),
 			with(none, GreylistAuthenticated, GreylistTrustedRelay, GreylistLocalClient, GreylistNoClient,
 				GreylistClientAllowed, GreylistRecipientAllowed, GreylistSenderAllowed),
-			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious, GreylistUnsure),
+			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
+			[]use{{GreylistUnsure, []string{pass}, true}},
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood)),
 		"sign": slices.Concat(ofSessions(),
 			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignOff, SignMarked)),
@@ -202,29 +204,27 @@ func vocabulary() map[string][]use {
 
 func with(verdict string, reasons ...Reason) (uses []use) {
 	for _, r := range reasons {
-		uses = append(uses, use{r, []string{verdict}})
+		uses = append(uses, use{reason: r, verdicts: []string{verdict}})
 	}
 	return uses
 }
 
-// noAnswer returns the reasons of a check that could not decide, so that its
-// rule for errors decides.
-func noAnswer(own Reason) []use {
-	var all []use
-	for _, r := range []Reason{own, CheckFailed, DeadlineSpent} {
-		all = append(all, use{r, unanswered()})
-	}
-	return all
-}
+// noAnswer returns the reasons of a check that could not decide.
+func noAnswer(own Reason) []use { return ofErrors(own, CheckFailed, DeadlineSpent) }
 
-// unanswered returns the verdicts of a check that could not decide.
-func unanswered() []string { return []string{pass, deferral} }
+// ofErrors returns uses of reasons whose verdict depends on the check's rule for errors.
+func ofErrors(reasons ...Reason) (uses []use) {
+	for _, r := range reasons {
+		uses = append(uses, use{r, []string{pass, deferral}, true})
+	}
+	return uses
+}
 
 // ofLimits returns uses of reasons whose verdict depends on the action of the
 // limit.
 func ofLimits(reasons ...Reason) (uses []use) {
 	for _, r := range reasons {
-		uses = append(uses, use{r, []string{held, deferral, reject}})
+		uses = append(uses, use{reason: r, verdicts: []string{held, deferral, reject}})
 	}
 	return uses
 }
