@@ -99,14 +99,15 @@ var rows = []row{
 	{"internal/maillog/...", []string{"internal/record", "internal/config", "internal/glob"}},
 	{"internal/config/...", []string{"internal/config/...", "internal/mailaddr", "internal/private"}},
 	{"internal/logging/...", []string{"internal/logging/...", "internal/record"}},
-	{"internal/metrics/...", []string{"internal/metrics/...", "internal/record"}},
+	{"internal/httplimit", nil},
+	{"internal/metrics/...", []string{"internal/httplimit", "internal/metrics/...", "internal/record"}},
 	{"internal/daemon/...", []string{"internal/daemon/...", "internal/config", "internal/transient"}},
 	{"internal/admin/api", nil},
 	{"internal/admin/...", infrastructure},
 	// The life of a state knows nothing of what is kept in it.
 	{"internal/service", []string{"internal/admin/...", "internal/config", "internal/daemon/...", "internal/logging/...", "internal/metrics", "internal/record", "internal/status", "internal/transient"}},
 	// The page asks the daemon what the command asks it.
-	{"internal/status/...", []string{"internal/admin/...", "internal/config", "internal/logging", "internal/record"}},
+	{"internal/status/...", []string{"internal/admin/...", "internal/config", "internal/httplimit", "internal/logging", "internal/record"}},
 	{"internal/service/lastgood", infrastructure},
 	{"internal/service/tables", slices.Concat(infrastructure, []string{"internal/postmap/..."})},
 	{"internal/service/owners", slices.Concat(infrastructure, []string{"internal/ownership", "internal/postmap/..."})},

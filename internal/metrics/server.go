@@ -10,8 +10,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/postern-mail/postern/internal/httplimit"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 )
 
 // Bounds of the HTTP server, so that no client can block it. It has no
@@ -83,7 +83,7 @@ func respond(w http.ResponseWriter, status int, text string) {
 // Serve answers on ln, which it owns from now on, until Shutdown; it then
 // returns nil.
 func (s *Server) Serve(ln net.Listener) error {
-	err := s.http.Serve(netutil.LimitListener(ln, maxHTTPConnections))
+	err := httplimit.Serve(&s.http, ln, maxHTTPConnections)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -59,7 +59,10 @@ func (g guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// refuse answers a request with an error, and ends its connection: a client without the
+// token must not keep a place by asking again.
 func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Connection", "close")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text + "\n")) // the client may be gone; nothing to do then

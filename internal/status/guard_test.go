@@ -70,6 +70,9 @@ func TestGuard(t *testing.T) {
 			if w.Code != 200 && strings.Contains(w.Body.String(), "page\n") {
 				t.Errorf("%s", w.Body)
 			}
+			if closes := w.Header().Get("Connection") == "close"; closes != (w.Code != 200) {
+				t.Errorf("status %d, and the connection closes: %v", w.Code, closes)
+			}
 			if got := w.Header().Get("Content-Security-Policy"); got != policy || strings.Contains(got, "unsafe") {
 				t.Errorf("Content-Security-Policy: %s", got)
 			}

@@ -20,8 +20,9 @@
 //     page only sets text, and its Content-Security-Policy forbids all scripts
 //     and styles except its own two files.
 //   - Outside loopback nothing is served without the token.
-//   - Clients, answers, filters and the answers of peers are bounded. While no
-//     page is open, nothing is read for pages.
+//   - Clients, answers, filters and the answers of peers are bounded. A client without
+//     the token cannot keep others out, see [httplimit]. While no page is open, nothing
+//     is read for pages.
 package status
 
 import (
@@ -37,11 +38,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/httplimit"
 	"github.com/postern-mail/postern/internal/logging"
 	"github.com/postern-mail/postern/internal/record"
 )
@@ -151,7 +152,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	if !s.begin(server) {
 		return ln.Close()
 	}
-	err := server.Serve(netutil.LimitListener(ln, maxConnections))
+	err := httplimit.Serve(server, ln, maxConnections)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
