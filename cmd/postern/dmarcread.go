@@ -76,7 +76,7 @@ func (ask *reportsAsked) check(args []string) error {
 	return nil
 }
 
-// run answers exitNo when something could not be read.
+// run answers exitNo when something could not be read that is, or may be, a report.
 func (ask *reportsAsked) run(ctx context.Context, io streams, args []string) (int, error) {
 	if err := ask.check(args); err != nil {
 		return exitFailed, err
@@ -168,6 +168,10 @@ func (ask *reportsAsked) read(ctx context.Context, io streams, args []string, st
 	}
 	if r.Others > 0 {
 		fmt.Fprintf(io.err, "%d of %d files and mails have no report\n", r.Others, r.Files)
+	}
+	if r.Odd > 0 {
+		fmt.Fprintf(io.err, "%d of %d files and mails could not be read, and do not look like reports; the first is %s\n",
+			r.Odd, r.Files, shown(problemAt(r.OddWhere, r.OddWhy)))
 	}
 	if r.Failed > 0 {
 		return exitNo, nil

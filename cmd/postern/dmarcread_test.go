@@ -92,6 +92,28 @@ func TestDMARCReadMissingFile(t *testing.T) {
 	}
 }
 
+// A broken mail of a stranger is counted, and a broken report is a problem.
+func TestDMARCReadOddMails(t *testing.T) {
+	folder := t.TempDir()
+	const mail = "Subject: invoice\nContent-Type: application/zip; name=%q\nContent-Transfer-Encoding: base64\n\nUEsDBAo=\n"
+	odd, broken := filepath.Join(folder, "1\x1b"), filepath.Join(folder, "2")
+	if err := os.WriteFile(odd, fmt.Appendf(nil, mail, "x.zip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := postern(t, "dmarc", "read", "--dns=false", folder, reportFile(t, "a"))
+	want := "1 of 2 files and mails have no report\n1 of 2 files and mails could not be read, and do not look like reports; the first is " +
+		folder + "/1\\x1b: \"x.zip\": zip: zip: not a valid zip file\n"
+	if code != exitYes || stderr != want {
+		t.Errorf("exit %d, got\n%s\nwant\n%s", code, stderr, want)
+	}
+	if err := os.WriteFile(broken, fmt.Appendf(nil, mail, "r.example!example.com!1!2.zip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr = postern(t, "dmarc", "read", "--dns=false", folder); code != exitNo || !strings.HasPrefix(stderr, broken+": ") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
 func TestDMARCReadForms(t *testing.T) {
 	file := reportFile(t, "a")
 	_, out, _ := postern(t, "dmarc", "read", "--dns=false", "--json", file)

@@ -57,6 +57,11 @@ type aggregate struct {
 	texts      int64 // octets of the texts of groups
 }
 
+// damaged is what is wrong with a document that has a <feedback> element.
+type damaged struct{ error }
+
+func (d damaged) Unwrap() error { return d.error }
+
 // parseAggregate parses a DMARC aggregate report of any version. RFC 7489, RFC 9990 and
 // the drafts before them differ in namespaces and in added elements. The order of
 // elements does not matter.
@@ -70,20 +75,26 @@ func parseAggregate(in *buffered, limits Limits) (*Report, error) {
 	d.Strict = false // accepts "&" in names; elements that are not closed are found below
 	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	a := &aggregate{limits: limits, report: &Report{}, groups: make(map[Group]int64)}
-	for {
+	for done := false; !done; {
 		bounded.allow(maxPiece)
 		token, err := d.Token()
 		if err != nil {
-			return nil, a.broken(err)
+			return nil, a.fault(a.broken(err))
 		}
-		done, err := a.take(token)
-		if err != nil {
-			return nil, err
-		}
-		if done {
-			return a.finish()
+		if done, err = a.take(token); err != nil {
+			return nil, a.fault(err)
 		}
 	}
+	report, err := a.finish()
+	return report, a.fault(err)
+}
+
+// fault marks an error of a document that is a report.
+func (a *aggregate) fault(err error) error {
+	if err != nil && a.inside {
+		return damaged{err}
+	}
+	return err
 }
 
 // broken returns the error that explains why there is no further token.

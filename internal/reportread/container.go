@@ -99,6 +99,10 @@ type unit struct {
 	compressions int // archives around what is being read
 	found        int // reports
 	failed       int // parts that could not be read
+
+	strange bool // it is a mail that was not named as an argument: anyone may have sent it
+	report  bool // something shows that it is to be a report, see signs.go
+	odd     bool // something could not be read, and is no problem
 }
 
 // open reads a stream according to its form. An error is about the whole stream.
@@ -144,6 +148,10 @@ func (u *unit) part(where string, in *buffered, depth int) error {
 	if stop := (errStop{}); errors.As(err, &stop) || u.left <= 0 {
 		return err
 	}
+	if u.isOdd(err) {
+		u.noteOdd(where, err)
+		return nil
+	}
 	u.failed++
 	u.reader.Failed++
 	if u.reader.Problem != nil {
@@ -156,6 +164,7 @@ func (u *unit) dmarc(in *buffered) error {
 	document := newBuffered(&pieces{in: in, left: u.limits.Inflated, err: errLong})
 	report, err := parseAggregate(document, u.limits)
 	if err != nil {
+		u.report = u.report || errors.As(err, &damaged{})
 		return err
 	}
 	u.found++

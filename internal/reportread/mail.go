@@ -1,6 +1,7 @@
 package reportread
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/base64"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"mime"
 	"mime/multipart"
 	"mime/quotedprintable"
-	"net/mail"
 	"net/textproto"
 	"path"
 	"strings"
@@ -22,12 +22,32 @@ var errHeader = fmt.Errorf("the header of the mail is longer than %d octets", ma
 // mail reads the reports that a mail carries.
 func (u *unit) mail(where string, in *buffered, depth int) error {
 	bounded := &pieces{in: in, left: maxHeader, err: errHeader}
-	m, err := mail.ReadMessage(bounded)
+	text := textproto.NewReader(bufio.NewReader(bounded))
+	header, err := readHeader(text)
 	if err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
 	bounded.unbound()
-	return u.entity(where, textproto.MIMEHeader(m.Header), m.Body, depth)
+	u.report = u.report || reportSubject(header.Get("Subject"))
+	return u.entity(where, header, text.R, depth)
+}
+
+// readHeader reads the header of a mail. Like mail programs, it skips lines that are no
+// fields: one bad line of a relay must not hide a report.
+func readHeader(text *textproto.Reader) (textproto.MIMEHeader, error) {
+	header := make(textproto.MIMEHeader)
+	for {
+		line, err := text.ReadContinuedLine()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if line == "" {
+			return header, nil
+		}
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			header.Add(strings.TrimRight(name, " \t"), strings.TrimSpace(value))
+		}
+	}
 }
 
 // entity reads a mail or a part of one.
@@ -44,6 +64,7 @@ func (u *unit) entity(where string, header textproto.MIMEHeader, body io.Reader,
 		return u.multipart(where, multipart.NewReader(body, params["boundary"]), depth)
 	}
 	name := fileName(header, params)
+	u.report = u.report || reportPart(kind, name)
 	if !mayHoldReport(kind, name) {
 		return nil
 	}

@@ -58,13 +58,19 @@ type Reader struct {
 	Limits Limits
 	DMARC  func(*Report) error    // called for each DMARC report; an error ends the reading
 	TLS    func(*TLSReport) error // called for each TLS report; an error ends the reading
-	// Problem is called for what could not be read. Reading continues after it.
+	// Problem is called for what could not be read. Reading continues after it. Mails of
+	// a mailbox or a folder are a problem only if something shows that they are reports,
+	// because anyone can send broken mails: the others are counted in Odd.
 	Problem func(where string, err error)
 	Stdin   io.Reader // what "-" is; needed for Paths only
 
 	Files  int // files and mails that were looked at
 	Others int // files and mails that had no report and did not look like one
+	Odd    int // mails that could not be read and that did not look like reports
 	Failed int // problems
+
+	OddWhere string // the first of Odd, and what is wrong with it
+	OddWhy   error
 }
 
 // errStop wraps an error of the caller's functions, which ends the reading.
@@ -106,8 +112,15 @@ func (r *Reader) mailbox(ctx context.Context, name string, in *buffered, limits 
 // unit reads one file or one mail.
 func (r *Reader) unit(ctx context.Context, where string, in *buffered, limits Limits, named bool) error {
 	r.Files++
-	u := &unit{reader: r, limits: limits, left: limits.Inflated}
+	u := &unit{reader: r, limits: limits, left: limits.Inflated, strange: !named && sniff(in) == formMail}
 	err := u.open(where, in, 0)
+	if u.isOdd(err) {
+		u.noteOdd(where, err)
+		err = nil
+	}
+	if u.odd {
+		r.Odd++
+	}
 	switch {
 	case isOther(err) && !named:
 		r.Others++
