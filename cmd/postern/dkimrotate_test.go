@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
 // rotating makes a key of a domain and returns the arguments of `dkim rotate` for its
@@ -21,7 +23,9 @@ func rotating(t *testing.T, domain string) (dir string, args []string) {
 	if err := os.WriteFile(program, []byte("#!/bin/sh\necho no such zone; exit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return dir, []string{"dkim", "rotate", "--config=", "--resolver=127.0.0.1", "--dkim-keys=" + dir, "--dns-command=" + program}
+	dns := resolvertest.New(t, domain+". IN SOA ns."+domain+". hostmaster."+domain+". 1 2 3 4 600\n")
+	dns.SetAuthoritative()
+	return dir, []string{"dkim", "rotate", "--config=", "--dkim-rotate-servers=" + dns.Addr(), "--dkim-keys=" + dir, "--dns-command=" + program}
 }
 
 // until calls found when a text has been written to it.

@@ -119,7 +119,7 @@ func TestUpdateIsRefused(t *testing.T) {
 		want   string
 	}{
 		"key that may not": {server.OtherKey, change, "REFUSED; let the key other. update it"},
-		"wrong secret":     {wrong, change, "NOTAUTH, BADSIG; let the key postern."},
+		"wrong secret":     {wrong, change, "NOTAUTH, BADSIG; give the server and this host the same key postern."},
 		"no such zone":     {server.Key, elsewhere, "has no zone for a._domainkey.example.net (REFUSED); name the primary"},
 	} {
 		u, err := OpenUpdate(tt.key, server.Addr, -1)
@@ -132,6 +132,85 @@ func TestUpdateIsRefused(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "c3Vm") {
 			t.Errorf("%s: the error holds the secret", name)
+		}
+	}
+}
+
+// The zone has a wildcard that revokes every other selector, which caches may hold for a day,
+// and a key of another host with today's selector. Its record stays, the new key waits for a
+// day, and the wildcard is not taken for a record that is still to be removed.
+func TestRotationBesideWildcardAndOtherKey(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	now := time.Now()
+	today := "postern-" + now.UTC().Format("20060102")
+	old, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: example, Selector: "old", Type: sign.Ed25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := sign.Generate(sign.NewKeys{Dir: other, Domain: example, Selector: today + "-ed25519", Type: sign.Ed25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := startBIND(t, old[0].ZoneEntry+theirs[0].ZoneEntry+"*._domainkey 86400 IN TXT \"v=DKIM1; p=\"\n")
+	update, err := OpenUpdate(server.Key, server.Addr, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns := &Authorities{authority.Asker{Servers: []netip.AddrPort{server.Addr}}}
+	var steps []string
+	r := New(Settings{
+		Dir: dir, Publisher: update, DNS: dns, Now: func() time.Time { return now }, Report: func(e Event) { steps = append(steps, string(e.Step)) },
+		QueueLifetime: func(context.Context) time.Duration { return lifetime },
+	})
+	if err := r.Start(example); err != nil {
+		t.Fatal(err)
+	}
+	began := now
+	for range 120 {
+		if _, err := r.Advance(t.Context(), example); err != nil {
+			t.Fatal(err)
+		}
+		s, err := r.State(example)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Phase == Done {
+			break
+		}
+		if s.Phase == Retire && now.Sub(began) < 24*time.Hour {
+			t.Fatalf("signs after %s, while caches hold the wildcard", now.Sub(began))
+		}
+		now = now.Add(12 * time.Hour)
+	}
+	if got := strings.Join(steps, " "); got != "started started handed seen signs retired handed revoked handed finished" {
+		t.Errorf("steps %q", got)
+	}
+	view, err := dns.Look(t.Context(), today+"-ed25519._domainkey."+example)
+	record, recordErr := theirs[0].Record()
+	if err != nil || recordErr != nil || len(view.Servers[0].TXT) != 1 || view.Servers[0].TXT[0] != record {
+		t.Errorf("the key of the other host: %+v, %v, %v", view, err, recordErr)
+	}
+}
+
+// A server ignores a TXT record for a name with a CNAME record, and reports success.
+func TestUpdateOfAlias(t *testing.T) {
+	server := startBIND(t, `
+in._domainkey  IN CNAME a.keys
+out._domainkey IN CNAME a.keys.example.net.
+*._domainkey   IN CNAME any.example.net.
+`)
+	update, err := OpenUpdate(server.Key, server.Addr, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for selector, want := range map[string]string{
+		"in":  "in._domainkey.example.org has a CNAME record to a.keys.example.org, so that",
+		"out": "out._domainkey.example.org has a CNAME record to a.keys.example.net, so that",
+		"new": "", // the wildcard ends where there is a record
+	} {
+		err := update.Change(t.Context(), Change{Action: DoPublish, Domain: example, Name: selector + "._domainkey." + example, Value: "v=DKIM1; p=", TTL: time.Hour})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", selector, err, want)
 		}
 	}
 }

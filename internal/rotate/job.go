@@ -106,15 +106,16 @@ func (j *job) start() error {
 	if j.state != nil {
 		next.History, next.Switched = j.state.History, j.state.Switched
 	}
-	if next.Incoming, err = j.newSelectors(keys, now); err != nil {
+	if next.Incoming, err = j.newSelectors(keys, now, ""); err != nil {
 		return err
 	}
 	j.state = next
 	return j.step(Started, "from "+names(next.Outgoing)+" to "+names(next.Incoming))
 }
 
-// newSelectors returns a name for one new key of each kind of key that signs.
-func (j *job) newSelectors(old []KeyRef, now time.Time) ([]KeyRef, error) {
+// newSelectors returns a name for one new key of each kind of key that signs. after is
+// the selector of a name that was tried, "" for none.
+func (j *job) newSelectors(old []KeyRef, now time.Time, after string) ([]KeyRef, error) {
 	day := "postern-" + now.UTC().Format("20060102")
 	for letter := range 26 {
 		base := day
@@ -122,6 +123,12 @@ func (j *job) newSelectors(old []KeyRef, now time.Time) ([]KeyRef, error) {
 			base += string(rune('a' + letter))
 		}
 		refs := refsFor(base, old)
+		if after != "" {
+			if refs[0].Selector == after {
+				after = ""
+			}
+			continue
+		}
 		if !slices.ContainsFunc(refs, func(k KeyRef) bool { return !j.folder.free(k.Selector) }) && !j.wasUsed(refs) {
 			return refs, nil
 		}
@@ -139,6 +146,65 @@ func (j *job) wasUsed(refs []KeyRef) bool {
 		same := func(other KeyRef) bool { return other.Selector == k.Selector }
 		return slices.ContainsFunc(j.state.Incoming, same) || slices.ContainsFunc(j.state.Outgoing, same)
 	})
+}
+
+// passOverTaken gives the new keys other selectors while the DNS has records at theirs.
+// Those are of a host that rotates the same domain on its own, or of keys that were
+// replaced by a backup: to overwrite them would take the record of a key that may sign.
+func (j *job) passOverTaken(ctx context.Context) error {
+	refs := j.state.Incoming
+	for {
+		taken, err := j.taken(ctx, refs)
+		if err != nil && j.Publisher != nil {
+			return err
+		}
+		if !taken {
+			break // or unknown: a person sees what is there before publishing
+		}
+		if refs, err = j.newSelectors(j.state.Outgoing, j.state.Started, refs[0].Selector); err != nil {
+			return err
+		}
+	}
+	if refs[0].Selector == j.state.Incoming[0].Selector {
+		return nil
+	}
+	detail := fmt.Sprintf("from %s to %s; %s is in use in the DNS", names(j.state.Outgoing), names(refs), names(j.state.Incoming))
+	j.state.Incoming = refs
+	return j.step(Started, detail)
+}
+
+// taken reports whether some server has records at the names of keys.
+func (j *job) taken(ctx context.Context, keys []KeyRef) (bool, error) {
+	wildcard, err := j.wildcard(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, key := range keys {
+		view, err := j.DNS.Look(ctx, j.recordName(key))
+		if err != nil {
+			return false, err
+		}
+		for _, s := range view.Servers {
+			if len(s.TXT) > 0 && !sameRecords(s.TXT, wildcard.at(s.Server)) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// noSelector is a selector that no key has.
+const noSelector = "postern-no-key"
+
+// wildcard returns what servers show at the name of a key that does not exist: nothing, or
+// the records of a wildcard. They also have this at a name that is published next, or after its
+// removal, and caches may hold it.
+func (j *job) wildcard(ctx context.Context) (View, error) {
+	return j.DNS.Look(ctx, j.recordName(KeyRef{Selector: noSelector}))
+}
+
+func sameRecords(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 func refsFor(base string, old []KeyRef) (refs []KeyRef) {
@@ -245,14 +311,18 @@ func (j *job) stuck(action Action, keys []KeyRef) error {
 type shown struct {
 	all    bool          // every server shows the record of every key
 	none   bool          // no server shows any of the keys
-	absent bool          // no server has a key record at any of the names
+	absent bool          // no server has a key record at any of the names, but that of a wildcard
 	cached time.Duration // the longest time for which an answer may be cached
 	lacks  string        // what is missing where, as text
 }
 
 // look asks all servers for the records of keys.
 func (j *job) look(ctx context.Context, keys []KeyRef) (shown, error) {
-	sum := shown{all: true, none: true, absent: true}
+	wildcard, err := j.wildcard(ctx)
+	if err != nil {
+		return shown{}, err
+	}
+	sum := shown{all: true, none: true, absent: true, cached: wildcard.Cached}
 	for _, key := range keys {
 		public, err := dkim.PublicKeyOf(key.Record)
 		if err != nil {
@@ -266,12 +336,12 @@ func (j *job) look(ctx context.Context, keys []KeyRef) (shown, error) {
 		if len(view.Servers) == 0 {
 			return shown{}, fmt.Errorf("%s: no name server was asked", name)
 		}
-		sum.addKey(view, name, public)
+		sum.addKey(view, wildcard, name, public)
 	}
 	return sum, nil
 }
 
-func (s *shown) addKey(view View, name string, public crypto.PublicKey) {
+func (s *shown) addKey(view, wildcard View, name string, public crypto.PublicKey) {
 	s.cached = max(s.cached, view.Cached)
 	for _, server := range view.Servers {
 		published := dkim.ComparePublished(server.TXT, public)
@@ -280,6 +350,6 @@ func (s *shown) addKey(view View, name string, public crypto.PublicKey) {
 			s.lacks = fmt.Sprintf("%s is %s at %s", name, published, server.Server)
 		}
 		s.none = s.none && !slices.ContainsFunc(server.TXT, func(record string) bool { return dkim.Inspect(record, public).Same })
-		s.absent = s.absent && published == dkim.Unpublished
+		s.absent = s.absent && (published == dkim.Unpublished || sameRecords(server.TXT, wildcard.at(server.Server)))
 	}
 }

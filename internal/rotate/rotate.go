@@ -90,6 +90,16 @@ type View struct {
 	Cached time.Duration
 }
 
+// at returns the records that a server has.
+func (v View) at(server string) []string {
+	for _, s := range v.Servers {
+		if s.Server == server {
+			return s.TXT
+		}
+	}
+	return nil
+}
+
 // ServerView is the answer of one server.
 type ServerView struct {
 	Server string

@@ -26,16 +26,18 @@ type Authorities struct{ Asker authority.Asker }
 func (a *Authorities) Look(ctx context.Context, name string) (View, error) {
 	asker := a.Asker
 	asker.Negative = true
+	var cached time.Duration // of the CNAME records on the way
 	for range maxAliases {
 		answer, err := asker.TXT(ctx, name)
 		if err != nil {
 			return View{}, plain(err)
 		}
 		view, alias, err := viewOf(name, answer.Replies)
+		view.Cached = max(view.Cached, cached)
 		if err != nil || alias == "" {
 			return view, err
 		}
-		name = alias
+		name, cached = alias, view.Cached
 	}
 	return View{}, fmt.Errorf("%s: more than %d CNAME records", name, maxAliases)
 }

@@ -8,9 +8,12 @@ import (
 
 // makeKeys makes the new keys. RSA keys are as long as the longest old key, and have at
 // least 2048 bits.
-func (j *job) makeKeys(context.Context) (Phase, time.Duration, error) {
+func (j *job) makeKeys(ctx context.Context) (Phase, time.Duration, error) {
 	_, bits, err := j.folder.signing()
 	if err != nil {
+		return "", 0, err
+	}
+	if err := j.passOverTaken(ctx); err != nil {
 		return "", 0, err
 	}
 	made, err := j.folder.generate(j.state.Incoming, max(bits, minBits))

@@ -42,7 +42,28 @@ func (u *Update) Change(ctx context.Context, c Change) error {
 	}
 	m.SetTsig(u.Key.Name, u.Key.Algorithm, tsigFudge, time.Now().Unix())
 	in, err := u.send(ctx, m)
-	return u.checkAnswer(in, err, zone)
+	if err := u.checkAnswer(in, err, zone); err != nil || c.Value == "" {
+		return err
+	}
+	return u.checkAlias(ctx, name)
+}
+
+// checkAlias returns an error if the name has a CNAME record: the server has then ignored
+// the update, and reported success (RFC 2136 section 3.4.2.2).
+func (u *Update) checkAlias(ctx context.Context, name string) error {
+	q := new(dns.Msg)
+	q.SetQuestion(name, dns.TypeCNAME)
+	q.RecursionDesired = false
+	in, err := u.send(ctx, q)
+	if err != nil {
+		return err
+	}
+	for _, rr := range in.Answer {
+		if rr, ok := rr.(*dns.CNAME); ok && strings.EqualFold(rr.Hdr.Name, name) {
+			return fmt.Errorf("%s has a CNAME record to %s, so that %s ignores an update of it; change the record there by hand, or remove the CNAME record", strings.TrimSuffix(name, "."), strings.TrimSuffix(rr.Target, "."), u.Server)
+		}
+	}
+	return nil
 }
 
 // checkAnswer returns an error unless the server has made the update. A success counts only if
@@ -50,11 +71,11 @@ func (u *Update) Change(ctx context.Context, c Change) error {
 func (u *Update) checkAnswer(in *dns.Msg, err error, zone string) error {
 	switch {
 	case in != nil && in.Rcode != dns.RcodeSuccess:
-		detail := rcode(in.Rcode)
+		detail, code := rcode(in.Rcode), in.Rcode
 		if t := in.IsTsig(); t != nil && t.Error != 0 {
-			detail += ", " + rcode(int(t.Error))
+			detail, code = detail+", "+rcode(int(t.Error)), int(t.Error)
 		}
-		return fmt.Errorf("%s refuses an update of %s: %s; let the key %s update it (update-policy or allow-update in named.conf)", u.Server, zone, detail, u.Key.Name)
+		return fmt.Errorf("%s refuses an update of %s: %s; %s", u.Server, zone, detail, u.fix(code))
 	case err != nil:
 		return err
 	case in.IsTsig() == nil:
@@ -63,21 +84,53 @@ func (u *Update) checkAnswer(in *dns.Msg, err error, zone string) error {
 	return nil
 }
 
-// zoneOf asks the server for the zone of a name.
-func (u *Update) zoneOf(ctx context.Context, name string) (string, error) {
+// fix says what to do after a refusal.
+func (u *Update) fix(code int) string {
+	switch code {
+	case dns.RcodeBadTime:
+		return "set the clocks of this host and of the server"
+	case dns.RcodeBadSig, dns.RcodeBadKey:
+		return "give the server and this host the same key " + u.Key.Name
+	case dns.RcodeServerFailure:
+		return "look at the log of the server: it may be unable to write the zone or its journal"
+	case dns.RcodeNotAuth:
+		return "name the primary server of the zone in dns-update"
+	}
+	return "let the key " + u.Key.Name + " update it (update-policy or allow-update in named.conf), and thaw the zone if it is frozen"
+}
+
+// zoneOf asks the server for the zone of a name. A wildcard, or the name itself, may be a
+// CNAME record that leads out of the server's zones; then a name above it is asked for.
+func (u *Update) zoneOf(ctx context.Context, name string) (zone string, err error) {
+	for _, start := range dns.Split(dns.Fqdn(name)) {
+		var alias bool
+		if zone, alias, err = u.zoneAt(ctx, dns.Fqdn(name)[start:]); !alias {
+			break
+		}
+	}
+	return zone, err
+}
+
+// zoneAt asks the server for the zone of a name. alias means that it has a CNAME record.
+func (u *Update) zoneAt(ctx context.Context, name string) (zone string, alias bool, err error) {
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(name), dns.TypeSOA)
 	q.RecursionDesired = false
 	in, err := u.send(ctx, q)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	for _, rr := range slices.Concat(in.Answer, in.Ns) {
-		if rr, ok := rr.(*dns.SOA); ok && in.Authoritative && dns.IsSubDomain(rr.Hdr.Name, dns.Fqdn(name)) {
-			return strings.ToLower(rr.Hdr.Name), nil
+		switch rr := rr.(type) {
+		case *dns.SOA:
+			if in.Authoritative && dns.IsSubDomain(rr.Hdr.Name, q.Question[0].Name) {
+				return strings.ToLower(rr.Hdr.Name), false, nil
+			}
+		case *dns.CNAME:
+			alias = true
 		}
 	}
-	return "", fmt.Errorf("%s has no zone for %s (%s); name the primary server of the zone in dns-update", u.Server, name, rcode(in.Rcode))
+	return "", alias, fmt.Errorf("%s has no zone for %s (%s); name the primary server of the zone in dns-update", u.Server, strings.TrimSuffix(name, "."), rcode(in.Rcode))
 }
 
 // send sends one message over TCP, and returns the answer.

@@ -66,7 +66,7 @@ type Reply struct {
 	Addr   netip.Addr // not valid when the name has none
 	// Records are the TXT records, each as its list of strings.
 	Records [][]string
-	TTL     time.Duration // of Records, the shortest
+	TTL     time.Duration // of Records, the shortest, or of the CNAME record
 	Alias   string        // target of a CNAME record at the name, "" for none
 	Absent  bool          // the name does not exist
 	Err     error         // why there is no usable answer
@@ -233,7 +233,7 @@ func (r *Reply) take(answer *dns.Msg, name string) {
 			}
 			r.Records = append(r.Records, unescaped(rr.Txt))
 		case *dns.CNAME:
-			r.Alias = strings.ToLower(rr.Target)
+			r.Alias, r.TTL = strings.ToLower(rr.Target), ttl
 		}
 	}
 	r.Absent = answer.Rcode == dns.RcodeNameError && r.Alias == ""
