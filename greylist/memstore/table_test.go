@@ -63,7 +63,7 @@ func TestAway(t *testing.T) {
 	const most = 1000
 	a := away{most: most}
 	model := map[uint64]int64{}
-	for step := range 20_000 {
+	for step := range 8_000 {
 		hash := uint64(random.IntN(8))<<(40+random.IntN(12)) | uint64(random.IntN(300))
 		if got := a.row(hash); got != model[hash] {
 			t.Fatalf("seed %d, step %d: row %d, want %d", seed, step, got, model[hash])
