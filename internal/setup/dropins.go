@@ -3,6 +3,7 @@
 package setup
 
 import (
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -35,7 +36,7 @@ func (p *planner) dropIns() {
 	if p.attaches(Milterd) {
 		p.socketDropIn("postern-milterd.socket", p.Verify)
 		p.socketDropIn("postern-milterd-sign.socket", p.Sign)
-		p.serviceDropIn("postern-milterd.service", p.milterdLines())
+		p.serviceDropIn(milterdUnit, p.milterdLines())
 	}
 }
 
@@ -115,15 +116,99 @@ func (p *planner) milterdLines() []string {
 	if !p.bySession {
 		return lines
 	}
+	if p.unit(milterdUnit) != "" {
+		lines = append(lines, p.sessionLines()...)
+	}
+	return lines
+}
+
+const milterdUnit = "postern-milterd.service"
+
+// sessionLines returns the unit's commands with the flag by which the session decides. They
+// take the place of those of the unit, and of drop-ins that systemd reads before ours.
+func (p *planner) sessionLines() (lines []string) {
+	before, after := p.dropInsOf(milterdUnit)
+	lines = append(lines, "# The commands of the unit and of the drop-ins before this one, with --listen for --listen-verify.",
+		"# If you change those, run postern setup again.")
 	for _, key := range []string{"ExecStart", "ExecReload"} {
-		lines = append(lines, key+"=")
-		for line := range strings.Lines(p.unit("postern-milterd.service")) {
-			if strings.HasPrefix(line, key+"=") {
-				lines = append(lines, strings.TrimSpace(listenVerify.ReplaceAllString(line, "--listen $1")))
+		for _, own := range after {
+			if listenVerify.MatchString(strings.Join(commands(key, own.Text), " ")) {
+				p.warn("%s is read after setup.conf, and its %s= has --listen-verify: write --listen in its place, or mail of users who log in at port 25 is not signed", own.Path, key)
 			}
+		}
+		texts := [][]byte{[]byte(p.unit(milterdUnit))}
+		for _, own := range before {
+			texts = append(texts, own.Text)
+		}
+		lines = append(lines, key+"=")
+		all := commands(key, texts...)
+		for _, command := range all {
+			lines = append(lines, key+"="+listenVerify.ReplaceAllString(command, "--listen $1"))
+		}
+		if text := strings.Join(lines, " "); key == "ExecStart" && !strings.Contains(text, "--listen systemd:") {
+			p.warn("ExecStart= of %s has no --listen-verify systemd:verify: let it have --listen systemd:verify, or mail of users who log in at port 25 is not signed", milterdUnit)
 		}
 	}
 	return lines
+}
+
+// dropInsOf returns the drop-ins of a unit, but for our own, in the order in which systemd
+// reads them: by name, in whatever folder. before are those that ours overrides. Of several
+// with the same name only the first counts.
+func (o *Options) dropInsOf(unit string) (before, after []File) {
+	const own = "setup.conf"
+	found := make(map[string]File)
+	for _, folder := range slices.Insert(slices.Clone(unitFolders), 1, "/run/systemd/system") {
+		folder = o.path(filepath.Join(folder, unit+".d"))
+		names, _ := filepath.Glob(filepath.Join(folder, "*.conf"))
+		for _, path := range names {
+			name := filepath.Base(path)
+			if _, masked := found[name]; masked || name == own {
+				continue
+			}
+			text, _ := os.ReadFile(path) // systemd does not read it either
+			found[name] = File{Path: path, Text: text}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if name < own {
+			before = append(before, found[name])
+		} else {
+			after = append(after, found[name])
+		}
+	}
+	return before, after
+}
+
+// commands returns the commands of a key in texts of a unit: a later one is added, and an
+// empty one removes those before it.
+func commands(key string, texts ...[]byte) (all []string) {
+	for _, text := range texts {
+		section, rest := "", ""
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
+				continue // also between the lines of one command
+			}
+			if head, goesOn := strings.CutSuffix(line, `\`); goesOn {
+				rest += head + " "
+				continue
+			}
+			line, rest = strings.TrimSpace(rest+line), ""
+			if strings.HasPrefix(line, "[") {
+				section = line
+			}
+			name, command, ok := strings.Cut(line, "=")
+			switch command = strings.TrimSpace(command); {
+			case !ok || section != "[Service]" || strings.TrimSpace(name) != key:
+			case command == "":
+				all = nil
+			default:
+				all = append(all, command)
+			}
+		}
+	}
+	return all
 }
 
 // socketDropIn plans a drop-in for where systemd listens, if the unit's own address is
