@@ -201,6 +201,10 @@ func troubles() []trouble {
 			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
 			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o smtpd_milters=inet:"+s.sign+" -o smtpd_recipient_restrictions=permit_mynetworks,reject")
 		}, check: "signing", level: Fail, text: "what a content filter hands back", fix: "127.0.0.1:10025/inet/smtpd_milters="},
+		{name: "users log in at loopback beside a content filter", edit: func(s *site) {
+			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
+			s.postconf("-M", "127.0.0.1:10587/inet=127.0.0.1:10587 inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_sender_restrictions=$postern_ownership -o smtpd_milters=inet:"+s.sign)
+		}, check: "signing", level: OK},
 
 		// While a daemon is away, and other settings of Postfix.
 		{name: "ownership fails open", edit: func(s *site) {
