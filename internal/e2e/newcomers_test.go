@@ -122,6 +122,14 @@ func startDebianPeers(t *testing.T, n *newcomer) {
 	n.peer(t, "opendmarc.sock", "opendmarc", "-f", "-c", "PLACE/root/etc/opendmarc.conf")
 }
 
+// reload has Postfix read files that were changed behind its back.
+func (n *newcomer) reload(t *testing.T) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "postfix", "-c", n.ConfigDir(), "reload").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 // guarded asserts that postgrey delays, and that OpenDKIM signs.
 func guarded(t *testing.T, n *newcomer) {
 	t.Helper()
@@ -134,9 +142,7 @@ func guarded(t *testing.T, n *newcomer) {
 func guardedByTables(t *testing.T, n *newcomer) {
 	t.Helper()
 	// A smtpd that runs since before the tables were there does not open them.
-	if out, err := exec.CommandContext(t.Context(), "postfix", "-c", n.ConfigDir(), "reload").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	n.reload(t)
 	guarded(t, n)
 	n.expect(t, postfixtest.Submission, As(Alice, Bob, Stranger), 553)
 }
@@ -221,6 +227,61 @@ func startRspamd(t *testing.T, n *newcomer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
+}
+
+// behindFilter is a site whose content filter hands mail back at ports of loopback: the
+// internet's where main.cf's milters are asked, users' where OpenDKIM signs. Own hosts
+// have a port that asks postgrey. Services that no longer ask what is to be stopped, and
+// those that never asked ours, have to pass mail.
+func behindFilter() shape {
+	files := debianPeers()
+	files["/etc/opendkim.conf"] = strings.Replace(files["/etc/opendkim.conf"], "127.0.0.8", "127.0.0.1", 1)
+	const stays = "receive_override_options=no_unknown_recipient_checks,no_header_body_checks"
+	return shape{
+		name: "behind a content filter", files: files,
+		more: []postfixtest.Service{
+			{Name: "back", Options: []string{"content_filter=", stays}},
+			{Name: "signed", Options: []string{"content_filter=", stays, "smtpd_milters=unix:PLACE/opendkim.sock"}},
+			{Name: "hosts", Options: []string{"smtpd_client_restrictions=permit_mynetworks,reject", "smtpd_helo_restrictions=check_policy_service unix:PLACE/postgrey.sock"}},
+		},
+		main: []string{"smtpd_milters = unix:PLACE/opendmarc.sock"},
+		rework: func(main, master string) (string, string) {
+			master = strings.Replace(master, "  -o { syslog_name = postfix/submission }\n", "  -o { syslog_name = postfix/submission }\n  -o content_filter=filter:[127.0.0.1]:PORT(signed)\n", 1)
+			return main + "content_filter = filter:[127.0.0.1]:PORT(back)\n", strings.Replace(master, "ADDR(hosts) inet", "PORT(hosts) inet", 1) + "filter unix - - n - 2 smtp\n"
+		},
+		peers: startDebianPeers,
+		before: func(t *testing.T, n *newcomer) {
+			n.reload(t)
+			n.expect(t, postfixtest.Submission, As(Alice, Alice, Bob), 250)
+			n.delivered(t, Bob, "DKIM-Signature", "s=old")
+		},
+		after: passesAlone,
+	}
+}
+
+// passesAlone asserts that mail passes when the programs that were replaced are away, and
+// that what is not the internet's is not judged.
+func passesAlone(t *testing.T, n *newcomer) {
+	t.Helper()
+	away := func(from, to string) {
+		for _, name := range []string{"postgrey", "opendkim", "opendmarc"} {
+			if err := os.Rename(filepath.Join(n.dir, name+from), filepath.Join(n.dir, name+to)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	away(".sock", ".away")
+	defer away(".away", ".sock")
+	n.expect(t, postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{"postmaster@home.example"}, Client: "192.0.2.10"}, 250)
+	n.delivered(t, "postmaster@home.example", "Authentication-Results", "spf=fail")
+	n.expect(t, postfixtest.Submission, As(Alice, Alice, Bob), 250)
+	n.expect(t, "hosts", postfixtest.Mail{From: Bob, To: []string{"postmaster@home.example"}, Client: "127.0.0.8"}, 250)
+	for _, to := range []string{Bob, "postmaster@home.example"} {
+		d, err := n.Delivered(t.Context(), to)
+		if err != nil || len(d.Headers("Authentication-Results")) != 0 {
+			t.Errorf("mail of our own was judged: %v\n%s", err, d.Data)
+		}
+	}
 }
 
 // instance starts another instance of Postfix, which the first one knows of as

@@ -35,10 +35,12 @@ type shape struct {
 	submit []string
 	files  map[string]string // below --root
 	flags  []string
+	more   []postfixtest.Service                      // rework has their addresses as ADDR(name) and PORT(name)
 	rework func(main, master string) (string, string) // of the files, as people format them
 	memory int                                        // how many senders postgrey remembers when it goes
 	peers  func(*testing.T, *newcomer)                // starts what Postfix asks; nil for nothing
 	before func(*testing.T, *newcomer)                // asserts how mail goes without Postern; nil when nothing is said of it
+	after  func(*testing.T, *newcomer)                // asserts what else is true with Postern; nil for nothing
 	box    bool                                       // the daemons' settings are those of Mail-in-a-Box
 	other  bool                                       // there is another instance of Postfix, which has to stay as it is
 }
@@ -49,6 +51,7 @@ func shapes() []shape {
 		classic(),
 		mailInABox(),
 		besideRspamd(),
+		behindFilter(),
 		{name: "several instances", before: unguarded, other: true},
 		{
 			name:   "odd formatting and overrides",
@@ -83,6 +86,9 @@ func TestNewcomers(t *testing.T) {
 				n.expect(t, postfixtest.MX, postfixtest.Mail{From: remembered, To: []string{Alice}, Client: "192.0.2.99"}, 250)
 			}
 			n.mails(t)
+			if s.after != nil {
+				s.after(t, n)
+			}
 			if n.other != nil {
 				n.untouched(t)
 			}
@@ -110,10 +116,13 @@ func newNewcomer(t *testing.T, s shape) *newcomer {
 	postfixtest.Require(t)
 	dir := openDir(t)
 	n := &newcomer{dir: dir, dns: nameserver(t, s.peers != nil)}
+	for i := range s.more {
+		s.more[i].Options = n.places(s.more[i].Options...)
+	}
 	var err error
 	n.Postfix, err = postfixtest.Start(t.Context(), postfixtest.Config{
 		Dir: mkdir(t, dir, "postfix"), Users: map[string]string{Alice: password, Bob: password},
-		Mailboxes: []string{Alice, Bob, "postmaster@home.example"}, Main: append(n.places(s.main...), "mynetworks = 127.0.0.8"), MX: n.places(s.mx...), Submission: n.places(s.submit...),
+		Mailboxes: []string{Alice, Bob, "postmaster@home.example"}, Main: append(n.places(s.main...), "mynetworks = 127.0.0.8"), MX: n.places(s.mx...), Submission: n.places(s.submit...), More: s.more,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -150,9 +159,13 @@ func mkdir(t *testing.T, dir, name string) string {
 func (n *newcomer) write(t *testing.T, s shape) {
 	t.Helper()
 	if s.rework != nil {
-		main, master := s.rework(readText(t, n.cf("main.cf")), readText(t, n.cf("master.cf")))
-		replaceFile(t, n.cf("main.cf"), main)
-		replaceFile(t, n.cf("master.cf"), master)
+		master := readText(t, n.cf("master.cf"))
+		for _, service := range s.more {
+			master = strings.Replace(master, n.Addr(service.Name)+" inet", "ADDR("+service.Name+") inet", 1)
+		}
+		main, master := s.rework(readText(t, n.cf("main.cf")), master)
+		replaceFile(t, n.cf("main.cf"), n.addresses(s, main))
+		replaceFile(t, n.cf("master.cf"), n.addresses(s, master))
 	}
 	var addrs []string
 	for range 3 {
@@ -198,6 +211,17 @@ func (n *newcomer) write(t *testing.T, s shape) {
 		"--policyd-config", n.file("policyd.toml"), "--milterd-config", n.file("milterd.toml"), "--policy", addrs[0], "--verify", addrs[1], "--sign", addrs[2],
 		"--admin", "unix:" + n.file("policyd.sock"), "--internet", n.Addr(postfixtest.MX), "--submission", n.Addr(postfixtest.Submission), "--user", daemonUser,
 	}, s.flags...)
+}
+
+// addresses puts the addresses of further services where a text has ADDR(name) or
+// PORT(name).
+func (n *newcomer) addresses(s shape, text string) string {
+	for _, service := range s.more {
+		addr := n.Addr(service.Name)
+		_, port, _ := strings.Cut(addr, ":")
+		text = strings.NewReplacer("ADDR("+service.Name+")", addr, "PORT("+service.Name+")", port).Replace(text)
+	}
+	return text
 }
 
 func (n *newcomer) cf(name string) string   { return filepath.Join(n.ConfigDir(), name) }

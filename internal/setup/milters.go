@@ -26,7 +26,7 @@ func milter(endpoint string) string { return "{ " + endpoint + ", default_action
 
 // attachMilters plans the sockets of the milter daemon.
 func (p *planner) attachMilters() {
-	internet := p.with(Internet)
+	internet, spared := p.with(Internet), p.spared()
 	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn))
 	for _, place := range p.places(p.unproxied(internet), milterList) {
 		if p.emptied(place, milterList) {
@@ -34,6 +34,8 @@ func (p *planner) attachMilters() {
 		}
 		p.set(place, milterList, p.verifyList(place))
 	}
+	p.attachHosts()
+	p.spare(spared)
 	for _, s := range p.services {
 		if s.Role != Filter && s.Role != Hosts && s.Role != Closed && p.noMilters(s) {
 			p.warn("%s: receive_override_options has no_milters there: no milter is asked about its mail, ours neither; take it out", s.Key)
@@ -65,7 +67,7 @@ func (p *planner) unproxied(all []*Service) []*Service {
 		p.warn("%s: smtpd_proxy_filter is set: a milter there sees no header and no body, so that its mail is not verified; with a content_filter in its place it would be", s.Key)
 		list := p.milters(s, milterList)
 		if kept := p.keptMilters(list, p.Verify, p.Sign); !s.has(milterList) && inherits || len(kept) < len(list) {
-			p.setService(s, milterList, p.spellService(s, milterList, kept, strings.Join(kept, ", ")))
+			p.setMilters(s, milterList, kept)
 		}
 	}
 	return rest
@@ -83,7 +85,7 @@ func (p *planner) spareOurs() {
 	for _, s := range p.with(Users) {
 		if !s.has(milterList) || strings.Contains(p.raw(s, milterList), "$"+milterList) {
 			kept := p.keptMilters(p.milters(s, milterList), p.Verify)
-			p.setService(s, milterList, p.spellService(s, milterList, kept, strings.Join(kept, ", ")))
+			p.setMilters(s, milterList, kept)
 		}
 	}
 	if strings.Contains(p.main[localMilters], "$"+milterList) {
@@ -149,10 +151,21 @@ func (p *planner) verifyList(place *Service) string {
 		at = len(kept)
 	}
 	kept = slices.Insert(kept, at, milter(p.Verify))
+	return p.spellMilters(place, milterList, kept)
+}
+
+// spellMilters formats a list of milters for a place.
+func (p *planner) spellMilters(place *Service, name string, list []string) string {
+	text := strings.Join(list, ", ")
 	if place == nil {
-		return strings.Join(kept, ", ")
+		return text
 	}
-	return p.spellService(place, milterList, kept, strings.Join(kept, ", "))
+	return p.spellService(place, name, list, text)
+}
+
+// setMilters plans a list of milters at a place.
+func (p *planner) setMilters(place *Service, name string, list []string) {
+	p.set(place, name, p.spellMilters(place, name, list))
 }
 
 // attachSigning plans the socket that signs at a service. It comes last, so that it
@@ -164,7 +177,7 @@ func (p *planner) attachSigning(s *Service) {
 		own = milter(p.Sign)
 	}
 	kept = append(kept, own)
-	p.setService(s, milterList, p.spellService(s, milterList, kept, strings.Join(kept, ", ")))
+	p.setMilters(s, milterList, kept)
 	if name := p.get(s, daemonName); !s.has(daemonName) || name == "" {
 		p.setService(s, daemonName, originating)
 	} else if name != originating {

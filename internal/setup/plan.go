@@ -181,6 +181,8 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		p.attachMilters()
 		p.milterdSettings()
 	}
+	p.leavePolicy()
+	p.leaveMilters()
 	for _, k := range p.replaced() {
 		if k.carry != nil {
 			k.carry(p)
