@@ -299,12 +299,12 @@ func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
 // stuck returns an error if the servers have not shown an action of the publisher for too
 // long: it may report success and change nothing, or a server may not get the zone. A person
 // is reminded instead.
-func (j *job) stuck(action Action, keys []KeyRef) error {
+func (j *job) stuck(action Action, keys []KeyRef, where string) error {
 	if j.Publisher == nil || j.Now().Sub(j.state.Since) < stuckAfter {
 		return nil
 	}
-	return fmt.Errorf("%s %s: handed over, and not every name server shows it since %s: look at what the publisher does, and at the transfer of the zone",
-		action, names(keys), j.state.Since.UTC().Format(time.DateOnly))
+	return fmt.Errorf("%s %s: handed over, and not every name server shows it since %s (%s): look at what the publisher does, and at the transfer of the zone",
+		action, names(keys), j.state.Since.UTC().Format(time.DateOnly), where)
 }
 
 // shown is what all servers together show for keys.
@@ -313,7 +313,10 @@ type shown struct {
 	none   bool          // no server shows any of the keys
 	absent bool          // no server has a key record at any of the names, but that of a wildcard
 	cached time.Duration // the longest time for which an answer may be cached
-	lacks  string        // what is missing where, as text
+
+	// As text, for people: what is missing at some server, which key some server shows, and
+	// which record some server has.
+	lacks, shows, has string
 }
 
 // look asks all servers for the records of keys.
@@ -349,7 +352,13 @@ func (s *shown) addKey(view, wildcard View, name string, public crypto.PublicKey
 			s.all = false
 			s.lacks = fmt.Sprintf("%s is %s at %s", name, published, server.Server)
 		}
-		s.none = s.none && !slices.ContainsFunc(server.TXT, func(record string) bool { return dkim.Inspect(record, public).Same })
-		s.absent = s.absent && (published == dkim.Unpublished || sameRecords(server.TXT, wildcard.at(server.Server)))
+		if slices.ContainsFunc(server.TXT, func(record string) bool { return dkim.Inspect(record, public).Same }) {
+			s.none = false
+			s.shows = fmt.Sprintf("%s is not revoked at %s", name, server.Server)
+		}
+		if published != dkim.Unpublished && !sameRecords(server.TXT, wildcard.at(server.Server)) {
+			s.absent = false
+			s.has = fmt.Sprintf("%s is not removed at %s", name, server.Server)
+		}
 	}
 }

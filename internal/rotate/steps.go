@@ -41,7 +41,7 @@ func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
 			j.state.Seen = time.Time{}
 			return Publish, look, j.folder.save(j.state)
 		}
-		return Publish, look, j.stuck(DoPublish, j.state.Incoming)
+		return Publish, look, j.stuck(DoPublish, j.state.Incoming, sees.lacks)
 	}
 	if j.state.Seen.IsZero() || now.Before(j.state.Seen) {
 		j.state.Seen = now
@@ -135,7 +135,7 @@ func (j *job) revoke(ctx context.Context) (Phase, time.Duration, error) {
 		return "", 0, err
 	}
 	if !sees.none {
-		return Revoke, look, j.stuck(DoRevoke, j.state.Outgoing)
+		return Revoke, look, j.stuck(DoRevoke, j.state.Outgoing, sees.shows)
 	}
 	if err := j.folder.deleteHidden(j.state.Outgoing); err != nil {
 		return "", 0, err
@@ -178,7 +178,7 @@ func (j *job) removeOld(ctx context.Context) (Phase, time.Duration, error) {
 		return "", 0, err
 	}
 	if !sees.absent {
-		return Remove, look, j.stuck(DoRemove, j.state.Outgoing)
+		return Remove, look, j.stuck(DoRemove, j.state.Outgoing, sees.has)
 	}
 	return Done, 0, j.step(Finished, names(j.state.Incoming)+" sign")
 }

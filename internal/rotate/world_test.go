@@ -704,6 +704,32 @@ func TestPublisherWithoutEffect(t *testing.T) {
 	}
 }
 
+// The problem names a server that does not get the zone.
+func TestStuckNamesTheServer(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	stuck := func(want string) {
+		t.Helper()
+		w.advance()
+		w.transferTo(0)
+		w.now = w.now.Add(stuckAfter)
+		if _, err := w.rotator().Advance(t.Context(), example); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+		w.transfer()
+	}
+	stuck("._domainkey.example.org is not published at ns1")
+	for w.phase() != Keep {
+		w.advance()
+		w.now = w.now.Add(Overlap)
+	}
+	w.now = w.now.Add(MinKeep)
+	stuck("old._domainkey.example.org is not revoked at ns1")
+	w.advance()
+	w.now = w.now.Add(RevokedFor)
+	stuck("old._domainkey.example.org is not removed at ns1")
+}
+
 func TestDue(t *testing.T) {
 	w := newWorld(t)
 	every := 90 * 24 * time.Hour
