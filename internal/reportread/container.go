@@ -94,7 +94,8 @@ func sniff(in *buffered) form {
 type unit struct {
 	reader       *Reader
 	limits       Limits
-	left         int64 // octets that may still be inflated
+	ended        func() error // why the reading is to end, nil while it is not
+	left         int64        // octets that may still be inflated
 	parts        int
 	compressions int // archives around what is being read
 	found        int // reports
@@ -142,6 +143,9 @@ func (u *unit) part(where string, in *buffered, depth int) error {
 		return errParts
 	}
 	err := u.open(where, in, depth+1)
+	if ended := u.ended(); ended != nil {
+		return errStop{ended} // the rest of a part that is not read looks damaged, or empty
+	}
 	if err == nil || isOther(err) {
 		return nil
 	}

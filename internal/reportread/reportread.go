@@ -112,7 +112,7 @@ func (r *Reader) mailbox(ctx context.Context, name string, in *buffered, limits 
 // unit reads one file or one mail.
 func (r *Reader) unit(ctx context.Context, where string, in *buffered, limits Limits, named bool) error {
 	r.Files++
-	u := &unit{reader: r, limits: limits, left: limits.Inflated, strange: !named && sniff(in) == formMail}
+	u := &unit{reader: r, limits: limits, left: limits.Inflated, strange: !named && sniff(in) == formMail, ended: func() error { return context.Cause(ctx) }}
 	err := u.open(where, in, 0)
 	if u.isOdd(err) {
 		u.noteOdd(where, err)

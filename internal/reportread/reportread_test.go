@@ -469,6 +469,34 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// What is not read any more is no damaged report, wherever the reading ends.
+func TestCancelledInAPart(t *testing.T) {
+	text := "From a\n" + mailOf("application/gzip", "a.gz", gzipped(t, plain())) + "\n"
+	for end := range len(text) / 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		got := newFound(Limits{})
+		in := &ending{in: strings.NewReader(text), left: end * 100, end: cancel}
+		if err := got.Stream(ctx, "in", in); !errors.Is(err, context.Canceled) || len(got.problems) > 0 || got.Failed+got.Odd > 0 {
+			t.Fatalf("ended after %d octets: %v, %q, failed %d, odd %d", end*100, err, got.problems, got.Failed, got.Odd)
+		}
+	}
+}
+
+// ending calls end when some octets were read.
+type ending struct {
+	in   io.Reader
+	left int
+	end  func()
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.in.Read(p[:min(len(p), 100)])
+	if e.left -= n; e.left < 0 {
+		e.end()
+	}
+	return n, err
+}
+
 // A mailbox is read mail by mail: what is wrong with one stays there.
 func TestMailbox(t *testing.T) {
 	long := strings.Repeat("y", 10_000)
