@@ -138,4 +138,8 @@ func TestFail2banJails(t *testing.T) {
 			t.Errorf("%s is not started:\n%.2000s", jail, out)
 		}
 	}
+	// Debian 12 has Postfix in an instance, later Debians in the unit itself.
+	if match := "['set', 'postfix-sasl', 'addjournalmatch', '_SYSTEMD_UNIT=postfix@-.service', '+', '_SYSTEMD_UNIT=postfix.service']"; !strings.Contains(string(out), match) {
+		t.Errorf("no %s:\n%.2000s", match, out)
+	}
 }
