@@ -113,15 +113,20 @@ func (errReader) Read([]byte) (int, error) { return 0, errBroken }
 
 func TestLongLines(t *testing.T) {
 	long := strings.Repeat("x", 100<<10)
-	for _, tt := range []struct{ name, text, want string }{
-		{"of a record", lineAt(0, long) + lineAt(1, "b"), long + " b"},
-		{"too long", strings.Repeat("y", maxLine) + lineAt(0, "a") + lineAt(1, "b"), "b"},
-		{"far too long", strings.Repeat("y", 3*maxLine/2) + lineAt(0, "a") + lineAt(1, "b"), "b"},
-		{"at the end", lineAt(0, "a") + strings.Repeat("y", 2*maxLine), "a"},
-		{"without an end", strings.TrimSuffix(lineAt(0, "a"), "\n"), "a"},
+	for _, tt := range []struct {
+		name, text, want string
+		others           int
+	}{
+		{"of a record", lineAt(0, long) + lineAt(1, "b"), long + " b", 0},
+		{"too long", strings.Repeat("y", maxLine) + lineAt(0, "a") + lineAt(1, "b"), "b", 1},
+		{"far too long", strings.Repeat("y", 3*maxLine/2) + lineAt(0, "a") + lineAt(1, "b"), "b", 1},
+		{"at the end", lineAt(0, "a") + strings.Repeat("y", 2*maxLine), "a", 1},
+		{"only that", strings.Repeat("y", 2*maxLine), "", 1},
+		{"without an end", strings.TrimSuffix(lineAt(0, "a"), "\n"), "a", 0},
 	} {
-		if got := ids(t, source(tt.text)); got != tt.want {
-			t.Errorf("%s: %.50s, %d octets", tt.name, got, len(got))
+		s := source(tt.text)
+		if got := ids(t, s); got != tt.want || s.Others != tt.others {
+			t.Errorf("%s: %.50s, %d octets, %d others", tt.name, got, len(got), s.Others)
 		}
 	}
 }

@@ -80,8 +80,8 @@ func (s *Source) Next() (*Entry, error) {
 	}
 }
 
-// Line returns the next line without its line end, or an empty line for one that is too
-// long. It is valid until the next call.
+// Line returns the next line without its line end. For one that is too long it returns an
+// empty line, and counts it in Others. The line is valid until the next call.
 func (s *Source) Line() ([]byte, error) {
 	line, err := s.lines.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -115,6 +115,9 @@ func (s *Source) longLine(line []byte) ([]byte, error) {
 		}
 		switch {
 		case err == nil || errors.Is(err, io.EOF):
+			if tooLong {
+				s.Others++
+			}
 			return bytes.TrimRight(line, "\r\n"), nil
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, s.failed(err)
