@@ -76,7 +76,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 	for _, file := range plan.Files {
 		writeFile(t, file.Path, file.Text)
 	}
-	return postfix, policydFile, milterdFile, paths{rspamd: s.path("etc/rspamd"), keys: s.path("var/lib/rspamd/dkim"), mailLogs: []string{}}
+	return postfix, policydFile, milterdFile, paths{rspamd: s.path("etc/rspamd"), iredapd: s.path("opt/iredapd/settings.py"), keys: s.path("var/lib/rspamd/dkim"), mailLogs: []string{}}
 }
 
 func writeFile(t *testing.T, path string, text []byte) {

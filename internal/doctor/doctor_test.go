@@ -158,6 +158,23 @@ func troubles() []trouble {
 			s.postconf("-e", "smtpd_restriction_classes = slow", "slow = check_policy_service inet:127.0.0.1:10023")
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_recipient_access inline:{slow@home.example=slow},")
 		}, check: "twice", level: Fail, text: "postgrey greylists too", fix: "take check_policy_service inet:127.0.0.1:10023 out of slow"},
+		{name: "iRedAPD greylists beside us", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
+			s.write("iredapd.py", "plugins = ['throttle',\n    # 'x]',\n    \"greylisting\",\n]\n")
+		},
+			check: "twice", level: Warn, text: "iRedAPD greylists too, at inet:127.0.0.1:7777", fix: "take greylisting out of plugins in"},
+		{name: "iRedAPD whose settings are not here", edit: func(s *site) {
+			s.must(os.RemoveAll(s.path("iredapd.py"))) // of another case
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
+		},
+			check: "twice", level: Warn, text: "each new sender may wait twice", fix: "iredapd.py, and restart iRedAPD"},
+		{name: "iRedAPD does other things", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
+			s.write("iredapd.py", "plugins = ['greylisting']\nplugins = ['throttle'] # 'greylisting'\nplugins += ['amavisd_wblist']\n")
+		}, check: "twice", level: OK},
+		{name: "iRedAPD at the end of the mail", edit: func(s *site) {
+			s.postconf("-e", "smtpd_end_of_data_restrictions = check_policy_service inet:127.0.0.1:7777")
+		}, check: "twice", level: OK},
 		{name: "opendkim still signs", edit: func(s *site) {
 			s.replace("etc/main.cf", "non_smtpd_milters = ", "non_smtpd_milters = unix:opendkim/opendkim.sock ")
 		},

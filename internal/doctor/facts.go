@@ -63,12 +63,16 @@ func (m AttachedMilter) where() string {
 // paths are the files of other programs.
 type paths struct {
 	rspamd   string   // folder
+	iredapd  string   // file of settings
 	keys     string   // folder of rspamd's DKIM keys
 	mailLogs []string // files; the first that exists is read
 }
 
 // setDefaults sets the paths below root. "" is the whole system.
 func (p *paths) setDefaults(root string) {
+	if p.iredapd == "" {
+		p.iredapd = filepath.Join("/", root, "opt/iredapd/settings.py")
+	}
 	if p.rspamd == "" {
 		p.rspamd = filepath.Join("/", root, "etc/rspamd")
 	}

@@ -16,6 +16,9 @@ const (
 	doesSPF      = "checks SPF"
 )
 
+// iRedAPD does what its settings say, see [iredapd].
+const iRedAPD = "iRedAPD"
+
 // peer is a program that Postern may run beside or replace.
 type peer struct {
 	name  string
@@ -28,6 +31,7 @@ type peer struct {
 var peers = []peer{
 	{"postgrey", []string{"postgrey", ":10023", ":60000"}, []string{doesGreylist}},
 	{"sqlgrey", []string{"sqlgrey", ":2501"}, []string{doesGreylist}},
+	{iRedAPD, []string{"iredapd", ":7777"}, []string{doesGreylist}},
 	{"milter-greylist", []string{"milter-greylist"}, []string{doesGreylist}},
 	{"policyd-spf", []string{"policyd-spf", "policy-spf", "pyspf", "spfcheck"}, []string{doesSPF}},
 	{"OpenDKIM", []string{"opendkim", ":8891", ":12301"}, []string{doesSign, doesVerify}},
@@ -88,4 +92,29 @@ func (r rspamd) signs() bool {
 func (r rspamd) greylists() bool {
 	text := r.text("greylist")
 	return !moduleOff.Match(text) && (r.isElsewhere() || redisServer.Match(text) || redisServer.Match(r.text("redis")))
+}
+
+// iredapd says which work iRedAPD does, by the file of its settings. Whether it greylists a
+// domain is in its database too, so it is never certain that it does.
+type iredapd struct{ paths }
+
+var (
+	iredapdPlugins = regexp.MustCompile(`(?ms)^plugins[ \t]*(\+?)=[ \t]*[\[(](.*?)[\])]`)
+	pythonComment  = regexp.MustCompile(`(?m)#.*$`)
+	iredapdGrey    = regexp.MustCompile(`["']greylisting["']`)
+)
+
+// greylists reports whether iRedAPD may greylist: its plugin is on, or the settings cannot
+// be read.
+func (i iredapd) greylists() bool {
+	text, err := os.ReadFile(i.iredapd)
+	if err != nil {
+		return true
+	}
+	on := false
+	for _, list := range iredapdPlugins.FindAllSubmatch(pythonComment.ReplaceAll(text, nil), -1) {
+		more := len(list[1]) > 0 // += adds to the list, = is a new one
+		on = on && more || iredapdGrey.Match(list[2])
+	}
+	return on
 }

@@ -273,6 +273,6 @@ func (s *site) options() Options {
 		Milterd:         DaemonOptions{Admin: "unix:" + s.path("run/milterd.sock"), Config: s.path("milterd.toml"), Binary: s.binary("postern-milterd")},
 		Skip:            []string{"clock"},
 		bounds:          patient,
-		paths:           paths{rspamd: s.path("rspamd"), keys: s.path("rspamd/dkim"), mailLogs: []string{}},
+		paths:           paths{rspamd: s.path("rspamd"), iredapd: s.path("iredapd.py"), keys: s.path("rspamd/dkim"), mailLogs: []string{}},
 	}
 }

@@ -19,6 +19,8 @@ func checkTwice(_ context.Context, f *Facts) []Finding {
 	for _, h := range f.Foreign {
 		p, ok := peerAt(h.Endpoint)
 		switch {
+		case ok && p.name == iRedAPD:
+			found = appendNew(found, f.besideIRedAPD(h)...)
 		case ok && p.can(doesGreylist) && f.greylists():
 			found = appendNew(found, failf(fmt.Sprintf("take check_policy_service %s out of %s; its entries can be kept: postern greylist import", h.Endpoint, h.List),
 				"%s greylists too: each new sender waits twice", p.name))
@@ -34,6 +36,17 @@ func checkTwice(_ context.Context, f *Facts) []Finding {
 	}
 	found = append(found, f.listedTwice()...)
 	return orOK(found, "no other program signs, greylists or asks the same lists")
+}
+
+// besideIRedAPD judges a hook that leads to iRedAPD. It does other work too, and
+// greylists at RCPT only.
+func (f *Facts) besideIRedAPD(h Hook) []Finding {
+	theirs := iredapd{f.Options.paths}
+	if !f.greylists() || h.List == "smtpd_end_of_data_restrictions" || !theirs.greylists() {
+		return nil
+	}
+	return []Finding{warnf(fmt.Sprintf("take greylisting out of plugins in %s, and restart iRedAPD", theirs.iredapd),
+		"%s greylists too, at %s: each new sender may wait twice", iRedAPD, h.Endpoint)}
 }
 
 // secondMilter judges a milter of another program that mail passes beside ours.
