@@ -70,6 +70,8 @@ var errUsage = errors.New("wrong number of arguments")
 // run is the whole command: it runs args and returns the exit status.
 func run(ctx context.Context, args []string, io streams) int {
 	code := exitYes
+	out := &checkedOut{Writer: io.out}
+	io.out = out
 	root := newRoot(io, &code)
 	switch {
 	case len(args) == 0:
@@ -87,7 +89,26 @@ func run(ctx context.Context, args []string, io streams) int {
 		fmt.Fprintf(io.err, "%s: %v\n", ran.CommandPath(), err)
 		return exitFailed
 	}
+	if out.err != nil { // the answer, or a part of it, was lost
+		fmt.Fprintf(io.err, "%s: %v\n", ran.CommandPath(), out.err)
+		return exitFailed
+	}
 	return code
+}
+
+// checkedOut is standard output. It keeps the first error, because a command that prints
+// does not look at each: a script must not take half an answer for a whole one.
+type checkedOut struct {
+	io.Writer
+	err error
+}
+
+func (c *checkedOut) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	if c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 // newRoot builds the tree of all commands. The command that runs writes its exit

@@ -138,3 +138,21 @@ func TestDaemonsThatCannotBeAsked(t *testing.T) {
 		})
 	}
 }
+
+// fullDisk takes nothing.
+type fullDisk struct{}
+
+var errFull = errors.New("no space left on device")
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errFull }
+
+// An answer that is lost on its way is no answer.
+func TestLostOutput(t *testing.T) {
+	for _, args := range [][]string{{"--version"}, {"help", "log"}, {"dmarc", "read", "--dns=false", reportFile(t, "a")}} {
+		var stderr strings.Builder
+		code := run(t.Context(), args, streams{fullDisk{}, &stderr})
+		if code != exitFailed || !strings.Contains(stderr.String(), errFull.Error()) || strings.Count(stderr.String(), "\n") != 1 {
+			t.Errorf("%s: exit %d, %q", args, code, stderr.String())
+		}
+	}
+}

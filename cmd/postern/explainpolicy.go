@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -118,6 +119,11 @@ func policyQuestions(ctx context.Context, fs *pflag.FlagSet, more []string, file
 // givenAttributes returns the attributes that the flags set.
 func givenAttributes(fs *pflag.FlagSet, more []string) ([]api.Attribute, error) {
 	var all []api.Attribute
+	if client := fs.Lookup("client").Value.String(); client != "" && client != "unknown" { // Postfix's word for none
+		if _, err := netip.ParseAddr(client); err != nil {
+			return nil, fmt.Errorf("--client %.60q is no IP address; names are for --client-name", client)
+		}
+	}
 	for _, f := range policyAttributes() {
 		if fs.Changed(f.flag) {
 			all = append(all, api.Attribute{Name: f.attribute, Value: fs.Lookup(f.flag).Value.String()})

@@ -146,6 +146,7 @@ func TestExplainPolicyMistakes(t *testing.T) {
 		{"", []string{"--record", "-", "-"}, "two requests"},
 		{"x", []string{"--record", "-"}, "standard input: no record of postern-policyd about a request in 1 lines"},
 		{"", []string{"--record", "/nonexistent"}, "open /nonexistent"},
+		{"", []string{"--client", "mx.example.org"}, "is no IP address; names are for --client-name"},
 		{"", []string{"--client", "192.0.2.7", "--admin", serveCommands(t, api.Policyd, nil)}, "does not know this command; restart it (postern restart policyd)"},
 	} {
 		onStdin(t, tt.stdin)

@@ -131,6 +131,9 @@ func (o *logOptions) printer(io streams) *logPrinter {
 }
 
 func isTerminal(w io.Writer) bool {
+	if checked, ok := w.(*checkedOut); ok {
+		w = checked.Writer
+	}
 	file, ok := w.(*os.File)
 	if !ok {
 		return false
