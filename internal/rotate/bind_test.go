@@ -214,3 +214,42 @@ out._domainkey IN CNAME a.keys.example.net.
 		}
 	}
 }
+
+// A wildcard CNAME record that leads to servers that do not answer stops no rotation, and
+// caches may hold it.
+func TestRotationBesideWildcardAlias(t *testing.T) {
+	dir := t.TempDir()
+	old, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: example, Selector: "old", Type: sign.Ed25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := startBIND(t, old[0].ZoneEntry+"*._domainkey 7200 IN CNAME any.example.net.\n")
+	update, err := OpenUpdate(server.Key, server.Addr, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	r := New(Settings{
+		Dir: dir, Publisher: update, Now: func() time.Time { return now },
+		DNS:           &Authorities{authority.Asker{Servers: []netip.AddrPort{server.Addr}}},
+		QueueLifetime: func(context.Context) time.Duration { return lifetime },
+	})
+	if err := r.Start(example); err != nil {
+		t.Fatal(err)
+	}
+	var phases []string
+	for range 4 {
+		if _, err := r.Advance(t.Context(), example); err != nil {
+			t.Fatal(err)
+		}
+		s, err := r.State(example)
+		if err != nil {
+			t.Fatal(err)
+		}
+		phases = append(phases, string(s.Phase))
+		now = now.Add(Overlap)
+	}
+	if got := strings.Join(phases, " "); got != "publish publish retire keep" {
+		t.Errorf("phases %s", got)
+	}
+}

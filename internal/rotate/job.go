@@ -180,7 +180,7 @@ func (j *job) taken(ctx context.Context, keys []KeyRef) (bool, error) {
 		return false, err
 	}
 	for _, key := range keys {
-		view, err := j.DNS.Look(ctx, j.recordName(key))
+		view, err := j.lookPast(ctx, key)
 		if err != nil {
 			return false, err
 		}
@@ -200,7 +200,17 @@ const noSelector = "postern-no-key"
 // the records of a wildcard. They also have this at a name that is published next, or after its
 // removal, and caches may hold it.
 func (j *job) wildcard(ctx context.Context) (View, error) {
-	return j.DNS.Look(ctx, j.recordName(KeyRef{Selector: noSelector}))
+	return j.lookPast(ctx, KeyRef{Selector: noSelector})
+}
+
+// lookPast looks at a name that has no record of its own yet. A wildcard CNAME record may
+// lead to servers that do not answer, which says nothing about the name.
+func (j *job) lookPast(ctx context.Context, key KeyRef) (View, error) {
+	view, err := j.DNS.Look(ctx, j.recordName(key))
+	if away := (*aliasError)(nil); errors.As(err, &away) {
+		return View{Cached: view.Cached}, nil
+	}
+	return view, err
 }
 
 func sameRecords(a, b []string) bool {

@@ -27,13 +27,16 @@ func (a *Authorities) Look(ctx context.Context, name string) (View, error) {
 	asker := a.Asker
 	asker.Negative = true
 	var cached time.Duration // of the CNAME records on the way
-	for range maxAliases {
+	for hop := range maxAliases {
 		answer, err := asker.TXT(ctx, name)
-		if err != nil {
-			return View{}, plain(err)
+		view, alias := View{}, ""
+		if err == nil {
+			view, alias, err = viewOf(name, answer.Replies)
 		}
-		view, alias, err := viewOf(name, answer.Replies)
 		view.Cached = max(view.Cached, cached)
+		if err = plain(err); err != nil && hop > 0 {
+			err = &aliasError{err}
+		}
 		if err != nil || alias == "" {
 			return view, err
 		}
@@ -41,6 +44,12 @@ func (a *Authorities) Look(ctx context.Context, name string) (View, error) {
 	}
 	return View{}, fmt.Errorf("%s: more than %d CNAME records", name, maxAliases)
 }
+
+// aliasError means that the servers of the name have answered with a CNAME record, and
+// those of its target have not answered.
+type aliasError struct{ error }
+
+func (e *aliasError) Unwrap() error { return e.error }
 
 // viewOf puts replies together. alias is where all of them say that the name leads.
 func viewOf(name string, replies []authority.Reply) (view View, alias string, err error) {
@@ -70,6 +79,8 @@ func viewOf(name string, replies []authority.Reply) (view View, alias string, er
 func plain(err error) error {
 	var op *net.OpError
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &op) && op.Timeout():
 		return errors.New("no answer in time")
 	case errors.As(err, &op):
