@@ -164,7 +164,6 @@ func troubles() []trouble {
 		},
 			check: "twice", level: Warn, text: "iRedAPD greylists too, at inet:127.0.0.1:7777", fix: "take greylisting out of plugins in"},
 		{name: "iRedAPD whose settings are not here", edit: func(s *site) {
-			s.must(os.RemoveAll(s.path("iredapd.py"))) // of another case
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
 		},
 			check: "twice", level: Warn, text: "each new sender may wait twice", fix: "iredapd.py, and restart iRedAPD"},

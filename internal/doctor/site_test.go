@@ -138,7 +138,7 @@ func (s *site) writePostfix() {
 }
 
 func (s *site) path(name string) string {
-	if top, _, _ := strings.Cut(name, "/"); top == "etc" || top == "rspamd" || top == "mail.log" {
+	if top, _, _ := strings.Cut(name, "/"); top == "etc" || top == "rspamd" || top == "iredapd.py" || top == "mail.log" {
 		return filepath.Join(s.postfix, name)
 	}
 	return filepath.Join(s.dir, name)
