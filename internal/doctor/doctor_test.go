@@ -54,7 +54,7 @@ func troubles() []trouble {
 		},
 			check: "attached", level: Fail, text: "milter inet:8899@127.0.0.1 is no socket as Postfix spells them", fix: "write inet:HOST:PORT"},
 		{name: "another program's hook in capitals", edit: func(s *site) {
-			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service INET:127.0.0.1:12340,")
+			s.alsoAsks("INET:127.0.0.1:12340")
 		},
 			check: "attached", level: Fail, text: "INET:127.0.0.1:12340 is no socket as Postfix spells them: smtpd does not start", fix: "write inet:HOST:PORT"},
 		{name: "a brace that is not closed", edit: func(s *site) { s.replace("etc/main.cf", "default_action=DUNNO }", "default_action=DUNNO") },
@@ -151,7 +151,7 @@ func troubles() []trouble {
 
 		// Twice.
 		{name: "postgrey is still asked", edit: func(s *site) {
-			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:10023,")
+			s.alsoAsks("inet:127.0.0.1:10023")
 		},
 			check: "twice", level: Fail, text: "postgrey greylists too", fix: "take check_policy_service inet:127.0.0.1:10023 out"},
 		{name: "postgrey in a restriction class", edit: func(s *site) {
@@ -159,16 +159,16 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_recipient_access inline:{slow@home.example=slow},")
 		}, check: "twice", level: Fail, text: "postgrey greylists too", fix: "take check_policy_service inet:127.0.0.1:10023 out of slow"},
 		{name: "iRedAPD greylists beside us", edit: func(s *site) {
-			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
+			s.alsoAsks("inet:127.0.0.1:7777")
 			s.write("iredapd.py", "plugins = ['throttle',\n    # 'x]',\n    \"greylisting\",\n]\n")
 		},
 			check: "twice", level: Warn, text: "iRedAPD greylists too, at inet:127.0.0.1:7777", fix: "take greylisting out of plugins in"},
 		{name: "iRedAPD whose settings are not here", edit: func(s *site) {
-			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
+			s.alsoAsks("inet:127.0.0.1:7777")
 		},
 			check: "twice", level: Warn, text: "each new sender may wait twice", fix: "iredapd.py, and restart iRedAPD"},
 		{name: "iRedAPD does other things", edit: func(s *site) {
-			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service inet:127.0.0.1:7777,")
+			s.alsoAsks("inet:127.0.0.1:7777")
 			s.write("iredapd.py", "plugins = ['greylisting']\nplugins = ['throttle'] # 'greylisting'\nplugins += ['amavisd_wblist']\n")
 		}, check: "twice", level: OK},
 		{name: "iRedAPD at the end of the mail", edit: func(s *site) {

@@ -186,6 +186,12 @@ func (s *site) replace(name, old, text string) {
 	s.write(name, strings.ReplaceAll(string(before), old, text))
 }
 
+// alsoAsks has Postfix ask another policy service, before ours.
+func (s *site) alsoAsks(endpoint string) {
+	s.t.Helper()
+	s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_policy_service "+endpoint+",")
+}
+
 func (s *site) makeKeys() {
 	s.t.Helper()
 	var err error

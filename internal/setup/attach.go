@@ -388,22 +388,22 @@ func ownershipPlace(list []restriction) int {
 // spell formats a list for a place. master.cf has no white space, so a list that needs
 // it becomes a parameter of main.cf.
 func (p *planner) spell(place *Service, name string, list []restriction) string {
-	if place == nil {
-		return join(list)
-	}
 	var words []string
 	for _, r := range list {
 		words = append(words, postconf.Split(r.String())...)
 	}
-	return p.spellService(place, name, words, join(list))
+	return p.spellWords(place, name, words, join(list))
 }
 
 // notInName matches characters that a parameter's name cannot have.
 var notInName = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// spellService formats words for master.cf. If that is not possible, it sets a
-// parameter of main.cf to text and returns a reference to it.
-func (p *planner) spellService(s *Service, name string, words []string, text string) string {
+// spellWords formats words for master.cf. If that is not possible, it sets a parameter of
+// main.cf to text and returns a reference to it. In main.cf (nil) itself they are text.
+func (p *planner) spellWords(s *Service, name string, words []string, text string) string {
+	if s == nil {
+		return text
+	}
 	value := strings.Join(words, ",")
 	if !strings.ContainsAny(value, " \t{") {
 		return value

@@ -15,7 +15,7 @@ import (
 )
 
 // unitFolders are the folders of units, in the order in which systemd searches them.
-var unitFolders = []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+var unitFolders = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
 // unit returns the text of an installed unit, or "" if there is none.
 func (o *Options) unit(name string) string {
@@ -47,9 +47,12 @@ func (p *planner) serviceDropIn(unit string, lines []string) {
 	p.dropIn(unit, "[Service]\n"+strings.Join(lines, "\n")+"\n")
 }
 
+// ownDropIn is the name of our drop-ins.
+const ownDropIn = "setup.conf"
+
 func (p *planner) dropIn(unit, text string) {
 	p.plan.Files = append(p.plan.Files, File{
-		Path: p.path("/etc/systemd/system/" + unit + ".d/setup.conf"), Mode: 0o644,
+		Path: p.path("/etc/systemd/system/" + unit + ".d/" + ownDropIn), Mode: 0o644,
 		Text: []byte("# Written by postern setup for this site.\n" + text),
 	})
 }
@@ -130,19 +133,18 @@ func (p *planner) sessionLines() (lines []string) {
 	before, after := p.dropInsOf(milterdUnit)
 	lines = append(lines, "# The commands of the unit and of the drop-ins before this one, with --listen for --listen-verify.",
 		"# If you change those, run postern setup again.")
+	texts := [][]byte{[]byte(p.unit(milterdUnit))}
+	for _, own := range before {
+		texts = append(texts, own.Text)
+	}
 	for _, key := range []string{"ExecStart", "ExecReload"} {
 		for _, own := range after {
 			if listenVerify.MatchString(strings.Join(commands(key, own.Text), " ")) {
-				p.warn("%s is read after setup.conf, and its %s= has --listen-verify: write --listen in its place, or mail of users who log in at port 25 is not signed", own.Path, key)
+				p.warn("%s is read after %s, and its %s= has --listen-verify: write --listen in its place, or mail of users who log in at port 25 is not signed", own.Path, ownDropIn, key)
 			}
 		}
-		texts := [][]byte{[]byte(p.unit(milterdUnit))}
-		for _, own := range before {
-			texts = append(texts, own.Text)
-		}
 		lines = append(lines, key+"=")
-		all := commands(key, texts...)
-		for _, command := range all {
+		for _, command := range commands(key, texts...) {
 			lines = append(lines, key+"="+listenVerify.ReplaceAllString(command, "--listen $1"))
 		}
 		if text := strings.Join(lines, " "); key == "ExecStart" && !strings.Contains(text, "--listen systemd:") {
@@ -156,14 +158,13 @@ func (p *planner) sessionLines() (lines []string) {
 // reads them: by name, in whatever folder. before are those that ours overrides. Of several
 // with the same name only the first counts.
 func (o *Options) dropInsOf(unit string) (before, after []File) {
-	const own = "setup.conf"
 	found := make(map[string]File)
-	for _, folder := range slices.Insert(slices.Clone(unitFolders), 1, "/run/systemd/system") {
+	for _, folder := range unitFolders {
 		folder = o.path(filepath.Join(folder, unit+".d"))
 		names, _ := filepath.Glob(filepath.Join(folder, "*.conf"))
 		for _, path := range names {
 			name := filepath.Base(path)
-			if _, masked := found[name]; masked || name == own {
+			if _, masked := found[name]; masked || name == ownDropIn {
 				continue
 			}
 			text, _ := os.ReadFile(path) // systemd does not read it either
@@ -171,7 +172,7 @@ func (o *Options) dropInsOf(unit string) (before, after []File) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if name < own {
+		if name < ownDropIn {
 			before = append(before, found[name])
 		} else {
 			after = append(after, found[name])

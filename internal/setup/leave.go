@@ -3,43 +3,46 @@
 
 package setup
 
-import "slices"
+import (
+	"iter"
+	"slices"
+)
 
-// everywhere returns every place that may have a list: main.cf (nil) and each service.
-func (p *planner) everywhere() []*Service { return append([]*Service{nil}, p.services...) }
+// written visits these lists in main.cf (nil), and in each service that has its own.
+func (p *planner) written(names ...string) iter.Seq2[*Service, string] {
+	return func(yield func(*Service, string) bool) {
+		for _, place := range append([]*Service{nil}, p.services...) {
+			for _, name := range names {
+				if (place == nil || place.has(name)) && !yield(place, name) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // leavePolicy removes the policy services that are replaced from the lists that get no
 // hook. Once these programs are stopped, Postfix would defer all mail there.
 func (p *planner) leavePolicy() {
-	for _, place := range p.everywhere() {
-		for _, name := range restrictionLists {
-			if place != nil && !place.has(name) {
-				continue
-			}
-			list := p.elements(place, name)
-			if kept := slices.DeleteFunc(slices.Clone(list), p.asksReplaced); len(kept) < len(list) {
-				p.set(place, name, p.spell(place, name, kept))
-			}
+	for place, name := range p.written(restrictionLists...) {
+		list := p.elements(place, name)
+		if kept := slices.DeleteFunc(slices.Clone(list), p.asksReplaced); len(kept) < len(list) {
+			p.set(place, name, p.spell(place, name, kept))
 		}
 	}
 }
 
 // leaveMilters does the same for milters.
 func (p *planner) leaveMilters() {
-	for _, place := range p.everywhere() {
-		for _, name := range []string{milterList, localMilters} {
-			if place != nil && !place.has(name) {
-				continue
-			}
-			list := p.milters(place, name)
-			kept := p.keptMilters(list)
-			if len(kept) == len(list) {
-				continue
-			}
-			p.setMilters(place, name, kept)
-			if place != nil && place.Role == Filter && slices.ContainsFunc(list, p.isOldSigner) {
-				p.warn("%s: OpenDKIM signed there, behind the content filter; Postern signs before the filter, and a filter that changes bodies breaks the signatures", place.Key)
-			}
+	for place, name := range p.written(milterList, localMilters) {
+		list := p.milters(place, name)
+		kept := p.keptMilters(list)
+		if len(kept) == len(list) {
+			continue
+		}
+		p.setMilters(place, name, kept)
+		if place != nil && place.Role == Filter && slices.ContainsFunc(list, p.isOldSigner) {
+			p.warn("%s: OpenDKIM signed there, behind the content filter; Postern signs before the filter, and a filter that changes bodies breaks the signatures", place.Key)
 		}
 	}
 }

@@ -156,11 +156,7 @@ func (p *planner) verifyList(place *Service) string {
 
 // spellMilters formats a list of milters for a place.
 func (p *planner) spellMilters(place *Service, name string, list []string) string {
-	text := strings.Join(list, ", ")
-	if place == nil {
-		return text
-	}
-	return p.spellService(place, name, list, text)
+	return p.spellWords(place, name, list, strings.Join(list, ", "))
 }
 
 // setMilters plans a list of milters at a place.
