@@ -83,7 +83,7 @@ func (p *planner) noMilters(s *Service) bool {
 // in.
 func (p *planner) spareOurs() {
 	for _, s := range p.with(Users) {
-		if !s.has(milterList) || strings.Contains(p.raw(s, milterList), "$"+milterList) {
+		if !s.has(milterList) {
 			kept := p.keptMilters(p.milters(s, milterList), p.Verify)
 			p.setMilters(s, milterList, kept)
 		}
