@@ -82,12 +82,7 @@ func (p *planner) noMilters(s *Service) bool {
 // verifies. There its senders would be judged like strangers, because no one has logged
 // in.
 func (p *planner) spareOurs() {
-	for _, s := range p.with(Users) {
-		if !s.has(milterList) {
-			kept := p.keptMilters(p.milters(s, milterList), p.Verify)
-			p.setMilters(s, milterList, kept)
-		}
-	}
+	p.spare(slices.DeleteFunc(p.with(Users), func(s *Service) bool { return s.has(milterList) }))
 	if strings.Contains(p.main[localMilters], "$"+milterList) {
 		p.setMain(localMilters, strings.Join(p.keptMilters(p.milters(nil, localMilters), p.Verify), ", "))
 	}
