@@ -11,7 +11,10 @@ const (
 	promise = time.Second
 	// slackLag is the lag from which requests wait for the writer.
 	slackLag = promise / 2
-	// giveWay is how long each request waits, even when the disk hangs.
+	// giveWay is how long each request waits at a lag of promise or more, even when the
+	// disk hangs. Before, it waits for the part of it that the lag has of the way from
+	// slackLag to promise: so a few connections are not held for longer than the file
+	// needs.
 	giveWay = 20 * time.Millisecond
 )
 
@@ -44,12 +47,13 @@ func (p *Pace) Failing() bool { return p.failing.Load() }
 // writer.
 func (p *Pace) Late() bool { return p.lag() > slackLag && !p.failing.Load() }
 
-// Wait delays a request for a moment if the file is behind.
+// Wait delays a request if the file is behind, for longer the more it is behind.
 func (p *Pace) Wait(ctx context.Context) {
 	if !p.Late() {
 		return
 	}
-	pause := time.NewTimer(giveWay)
+	over := min(p.lag(), promise) - slackLag
+	pause := time.NewTimer(giveWay * over / (promise - slackLag))
 	defer pause.Stop()
 	select {
 	case <-pause.C:

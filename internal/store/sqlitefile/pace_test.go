@@ -155,6 +155,27 @@ func keepsPromise(t *testing.T, d *disk, pause time.Duration) {
 	}
 }
 
+// TestWaitGrowsWithLag has a file that is behind, more and more.
+func TestWaitGrowsWithLag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewPace()
+		for lag, want := range map[time.Duration]time.Duration{
+			slackLag:                         0,
+			slackLag + (promise-slackLag)/10: giveWay / 10,
+			slackLag + (promise-slackLag)/2:  giveWay / 2,
+			promise:                          giveWay,
+			time.Minute:                      giveWay,
+		} {
+			before := time.Now()
+			b.stored(before.Add(-lag))
+			b.Wait(t.Context())
+			if waited := time.Since(before); waited != want {
+				t.Errorf("%v behind: waited %v, want %v", lag, waited, want)
+			}
+		}
+	})
+}
+
 // TestFailingDiskCostsNoAnswer has a disk that takes nothing: requests do not
 // wait for it.
 func TestFailingDiskCostsNoAnswer(t *testing.T) {
