@@ -1,4 +1,4 @@
-// Package redisstore keeps counters in Redis or Valkey (5 or later), where all hosts
+// Package redisstore keeps counters in Redis or Valkey, where all hosts
 // that send mail share one limit.
 //
 // One step of a mail is one run of a script (take.lua), whatever it touches.

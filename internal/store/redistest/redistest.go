@@ -213,7 +213,7 @@ func startSentinels(tb testing.TB, tls *certificates) *Sentinels {
 	tb.Helper()
 	s := &Sentinels{Name: "greylist", Master: tls.start(tb), tls: tls}
 	_, port, _ := net.SplitHostPort(s.Master.Addr)
-	s.Replica = tls.start(tb, "--replicaof", "127.0.0.1 "+port)
+	s.Replica = tls.start(tb, "--replicaof", "127.0.0.1", port)
 	s.Replica.Await("Finished with success")
 	for range 3 {
 		s.Watchers = append(s.Watchers, s.watcher(tb, port))
