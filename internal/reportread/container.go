@@ -142,7 +142,12 @@ func (u *unit) part(where string, in *buffered, depth int) error {
 	if u.parts++; u.parts > maxParts {
 		return errParts
 	}
-	err := u.open(where, in, depth+1)
+	return u.survive(where, u.open(where, in, depth+1))
+}
+
+// survive notes why one part of a container was not read, and returns the error if the
+// others cannot be read either.
+func (u *unit) survive(where string, err error) error {
 	if ended := u.ended(); ended != nil {
 		return errStop{ended} // the rest of a part that is not read looks damaged, or empty
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"mime/multipart"
 	"mime/quotedprintable"
 	"net/textproto"
 	"path"
@@ -21,18 +20,24 @@ var errHeader = fmt.Errorf("the header of the mail is longer than %d octets", ma
 
 // mail reads the reports that a mail carries.
 func (u *unit) mail(where string, in *buffered, depth int) error {
-	bounded := &pieces{in: in, left: maxHeader, err: errHeader}
-	text := textproto.NewReader(bufio.NewReader(bounded))
-	header, err := readHeader(text)
+	header, body, err := split(in)
 	if err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
-	bounded.unbound()
 	u.report = u.report || reportSubject(header.Get("Subject"))
-	return u.entity(where, header, text.R, depth)
+	return u.entity(where, header, body, depth)
 }
 
-// readHeader reads the header of a mail. Like mail programs, it skips lines that are no
+// split separates the header of a mail, or of a part of one, from its body.
+func split(in io.Reader) (textproto.MIMEHeader, io.Reader, error) {
+	bounded := &pieces{in: in, left: maxHeader, err: errHeader}
+	text := textproto.NewReader(bufio.NewReader(bounded))
+	header, err := readHeader(text)
+	bounded.unbound()
+	return header, text.R, err
+}
+
+// readHeader reads the header of a mail or of a part. Like mail programs, it skips lines that are no
 // fields: one bad line of a relay must not hide a report.
 func readHeader(text *textproto.Reader) (textproto.MIMEHeader, error) {
 	header := make(textproto.MIMEHeader)
@@ -61,7 +66,7 @@ func (u *unit) entity(where string, header textproto.MIMEHeader, body io.Reader,
 		kind = strings.TrimSpace(kind)
 	}
 	if strings.HasPrefix(kind, "multipart/") && params["boundary"] != "" {
-		return u.multipart(where, multipart.NewReader(body, params["boundary"]), depth)
+		return u.multipart(where, newMultipart(body, params["boundary"]), depth)
 	}
 	name := fileName(header, params)
 	u.report = u.report || reportPart(kind, name)
@@ -74,23 +79,29 @@ func (u *unit) entity(where string, header textproto.MIMEHeader, body io.Reader,
 	return u.part(where, newBuffered(decoded(header.Get("Content-Transfer-Encoding"), body)), depth)
 }
 
-func (u *unit) multipart(where string, parts *multipart.Reader, depth int) error {
-	for n := 0; ; n++ {
-		part, err := parts.NextRawPart()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case errors.Is(err, io.ErrUnexpectedEOF) && u.found > 0:
-			return nil // the last boundary is missing, but the report was complete
-		case err != nil:
-			return fmt.Errorf("mail: %w", err)
-		case n == maxParts:
+// multipart reads the parts of a mail. If one is faulty, the others are still read.
+func (u *unit) multipart(where string, parts *multipart, depth int) error {
+	for n := 0; parts.next(); n++ {
+		if n == maxParts {
 			return errParts
 		}
-		if err := u.entity(where, part.Header, part, depth+1); err != nil {
+		header, body, err := split(parts)
+		switch {
+		case err == nil:
+			err = u.entity(where, header, body, depth+1)
+		case errors.Is(err, io.ErrUnexpectedEOF) && u.found > 0:
+			return nil // the mail ends in a header, but the report was complete
+		default:
+			err = fmt.Errorf("mail: %w", err)
+		}
+		if errors.Is(err, errParts) {
+			return err
+		}
+		if err := u.survive(where, err); err != nil {
 			return err
 		}
 	}
+	return parts.failed()
 }
 
 // fileName returns the file name in the header of a part.

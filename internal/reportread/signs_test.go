@@ -25,7 +25,7 @@ func TestOddMails(t *testing.T) {
 		spamOf(t, "application/gzip", "invoice.gz", "\x1f\x8bno gzip"),
 		spamOf(t, "application/xml", "invoice.xml", "<?xml version=\"1.0\" encoding=\"EBCDIC-XY\"?><invoice>"),
 		spamOf(t, "application/octet-stream", "x", "<invoice>\x01</invoice>"),
-		"Subject: hello\nContent-Type: multipart/mixed; boundary=b\n\n--b\nthis is no field\n\nhello\n--b--\n",
+		"Subject: hello\nContent-Type: multipart/mixed; boundary=b\n\n--b\nX: " + strings.Repeat("x", 300<<10) + "\n\nhello\n--b--\n",
 		"Subject: " + strings.Repeat("x", 300<<10) + "\n\nhello\n",
 		spamOf(t, "application/zip", "many.zip", zipped(t, make([]string, 250)...)),
 	}
@@ -61,7 +61,7 @@ func TestBrokenReports(t *testing.T) {
 		spamOf(t, "application/octet-stream", "a", plain()[:400]),
 		spamOf(t, "application/octet-stream", "a", feedback("")),
 		"Content-Type: message/rfc822\n\n" + spamOf(t, "application/zip", name, short),
-		"Subject: report domain: example.com\nContent-Type: multipart/mixed; boundary=b\n\n--b\nthis is no field\n\n--b--\n",
+		"Subject: report domain: example.com\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text",
 	} {
 		folder := t.TempDir()
 		write(t, filepath.Join(folder, "mail"), text)
