@@ -4,11 +4,16 @@
 // When all places are taken, a new connection takes the place of one that is not being
 // answered: it has sent nothing, an incomplete request, or waits for its next request.
 // The client with the most of these connections loses the one that has been so for the
-// longest time. So a client that fills all places only displaces itself, and no answer is
-// cut off. When all connections are being answered, the new one is closed.
+// longest time. So a client that fills all places only displaces itself.
+//
+// When all connections are being answered, a client that has at least two more of them
+// than the new one's client loses the longest of its answers: it may be one that does not
+// read. If there is no such client, the new connection is closed. Clients on this machine
+// cannot be distinguished: one of them that does not read can keep the others out, until
+// the server's WriteTimeout.
 //
 // A handler should therefore end the connection of a request that it refuses
-// ("Connection: close"): clients that do not read could otherwise stay in an answer.
+// ("Connection: close"), so that it is soon answered.
 package httplimit
 
 import (
@@ -110,7 +115,9 @@ func (l *listener) admit(c *conn) (admitted bool, victim *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.conns) >= l.limit {
-		victim = l.leastNeeded()
+		if victim = l.leastNeeded(); victim == nil {
+			victim = l.unfair(c.client)
+		}
 		if l.report(c, victim); victim == nil {
 			return false, nil
 		}
@@ -140,6 +147,24 @@ func (l *listener) leastNeeded() (victim *conn) {
 	return victim
 }
 
+// unfair returns the longest answer of the client that has the most connections, if it has
+// at least two more than another client; otherwise nil. All are being answered.
+func (l *listener) unfair(other netip.Addr) (victim *conn) {
+	has := make(map[netip.Addr]int)
+	for c := range l.conns {
+		has[c.client]++
+	}
+	for c := range l.conns {
+		if has[c.client] < has[other]+2 {
+			continue
+		}
+		if victim == nil || has[c.client] > has[victim.client] || has[c.client] == has[victim.client] && c.since.Before(victim.since) {
+			victim = c
+		}
+	}
+	return victim
+}
+
 // report logs at most once a minute that the limit was reached.
 func (l *listener) report(c, victim *conn) {
 	now := time.Now()
@@ -147,11 +172,14 @@ func (l *listener) report(c, victim *conn) {
 		return
 	}
 	l.reported = now
-	if victim == nil {
+	switch {
+	case victim == nil:
 		l.log.Printf("%s: all %d connections are being answered: closed a new one from %s", l.Addr(), l.limit, c.RemoteAddr())
-		return
+	case victim.answered:
+		l.log.Printf("%s: all %d connections are being answered: closed the longest answer of %s, which has the most", l.Addr(), l.limit, victim.RemoteAddr())
+	default:
+		l.log.Printf("%s: all %d connections are in use: closed one from %s that was not being answered", l.Addr(), l.limit, victim.RemoteAddr())
 	}
-	l.log.Printf("%s: all %d connections are in use: closed one from %s that was not being answered", l.Addr(), l.limit, victim.RemoteAddr())
 }
 
 func (l *listener) answering(c *conn, yes bool) {

@@ -151,18 +151,24 @@ func TestOneClientDisplacesItself(t *testing.T) {
 	}
 }
 
-func TestAnswersAreNotCutOff(t *testing.T) {
-	s, stop := start(t)
-	var slow []*client
-	for range places {
-		c := s.connect("192.0.2.1:1", "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+// slowly returns connections of a client, each of which waits for the end of an answer.
+func (s *site) slowly(address string, n int) (slow []*client) {
+	s.t.Helper()
+	for range n {
+		c := s.connect(address, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
 		if _, err := c.in.Peek(1); err != nil { // the answer has begun
-			t.Fatal(err)
+			s.t.Fatal(err)
 		}
 		slow = append(slow, c)
 	}
+	return slow
+}
+
+func TestAnswersAreNotCutOff(t *testing.T) {
+	s, stop := start(t)
+	slow := append(s.slowly("192.0.2.1:1", places/2), s.slowly("192.0.2.2:1", places/2)...)
 	for range places {
-		if _, err := s.connect("203.0.113.7:9", "").ask(); err == nil {
+		if _, err := s.connect("192.0.2.1:9", "").ask(); err == nil {
 			t.Error("a connection beyond the limit has an answer")
 		}
 	}
@@ -176,7 +182,31 @@ func TestAnswersAreNotCutOff(t *testing.T) {
 		t.Errorf("after the answers: %q %v", body, err)
 	}
 	stop()
-	if text := s.log.String(); strings.Count(text, "closed a new one from 203.0.113.7") != 1 {
+	if text := s.log.String(); strings.Count(text, "closed a new one from 192.0.2.1") != 1 {
+		t.Errorf("%q", text)
+	}
+}
+
+// A client that fills all places with answers that it does not read loses its share, and
+// no more.
+func TestSlowReaderLosesItsShare(t *testing.T) {
+	s, stop := start(t)
+	flood := s.slowly("203.0.113.7:9", places)
+	friends := s.slowly("192.0.2.1:1", places/2)
+	if _, err := s.connect("192.0.2.1:1", "").ask(); err == nil {
+		t.Error("a third of four connections displaces one of two")
+	}
+	if _, err := s.connect("203.0.113.7:9", "").ask(); err == nil {
+		t.Error("the flood displaces others")
+	}
+	close(s.release)
+	for i, c := range append(flood, friends...) {
+		if body, err := c.answer(); (body == "late" && err == nil) != (i >= places/2) {
+			t.Errorf("answer %d: %q %v", i, body, err)
+		}
+	}
+	stop()
+	if text := s.log.String(); strings.Count(text, "closed the longest answer of 203.0.113.7:9, which has the most") != 1 {
 		t.Errorf("%q", text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -290,6 +291,40 @@ func TestConditionsAreBounded(t *testing.T) {
 	if n := strings.Count(report, "\n"); n != maxConditions+2 || len(report) > n*(maxDetail+20) || !strings.Contains(report, "000: failing") {
 		t.Errorf("%d lines, %d bytes", n, len(report))
 	}
+}
+
+// unread is the answer to a client that does not read.
+type unread struct {
+	http.ResponseWriter
+	writes  chan<- struct{}
+	release <-chan struct{}
+}
+
+func (u unread) Write(text []byte) (int, error) {
+	select {
+	case u.writes <- struct{}{}:
+	default: // it is known that this client's answer has begun
+	}
+	<-u.release
+	return len(text), nil
+}
+
+// Clients that do not read keep no other client from the metrics.
+func TestSlowReadersHoldNoScrape(t *testing.T) {
+	s := NewServer(New(Options{}), new(Readiness), nil)
+	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	writes, release := make(chan struct{}, maxScrapes), make(chan struct{})
+	var slow sync.WaitGroup
+	for range maxScrapes {
+		slow.Go(func() { s.http.Handler.ServeHTTP(unread{httptest.NewRecorder(), writes, release}, request) })
+		<-writes
+	}
+	w := httptest.NewRecorder()
+	if s.http.Handler.ServeHTTP(w, request); w.Code != http.StatusOK {
+		t.Errorf("beside clients that do not read: %d %s", w.Code, w.Body)
+	}
+	close(release)
+	slow.Wait()
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 // authentication, and listens on loopback by default.
 const (
 	maxHTTPConnections = 32
-	maxScrapes         = 4
+	maxScrapes         = 4 // that are gathered at a time; the text is then written from memory, so that a slow reader holds none
 	maxHeaderBytes     = 16 << 10
 	headerTimeout      = 5 * time.Second
 	readTimeout        = 10 * time.Second
