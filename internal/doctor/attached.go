@@ -144,6 +144,12 @@ func (f *Facts) milterLeads(m AttachedMilter) []Finding {
 		"%s: milter %s, where postern-milterd does not listen (it listens on %s)", m.where(), m.Endpoint, f.spellings(f.milterSockets))}
 }
 
+// missesMilterd reports whether an entry of a milter list is meant to lead to milterd, and
+// does not.
+func (f *Facts) missesMilterd(m AttachedMilter) bool {
+	return len(f.milterLeads(m)) > 0 || m.Ours == nil && f.chrootMiss(m.Endpoint, m.Service, f.milterSockets)
+}
+
 // looksOurs reports whether a milter is meant to be ours, because it has a default port
 // of milterd or our name.
 func looksOurs(endpoint string) bool {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/postern-mail/postern/internal/setup"
 )
 
 // inUse returns the daemons that Postfix asks or that are meant to run.
@@ -152,10 +154,27 @@ func checkUnits(_ context.Context, f *Facts) []Finding {
 		known = known || d.Unit.known()
 		found = append(found, d.unitFindings()...)
 	}
+	if f.Milterd.Unit.known() {
+		found = append(found, f.dropIn()...)
+	}
 	if !known && len(found) == 0 {
 		return []Finding{okf("no unit of systemd: the daemons are started by other means")}
 	}
 	return orOK(found, "units are enabled and active, and their sandbox hides nothing that the settings name")
+}
+
+// dropIn judges the commands that postern setup has copied into a drop-in, so that the
+// session decides whose mail it is.
+func (f *Facts) dropIn() []Finding {
+	var found []Finding
+	stale, after := setup.DropInTrouble(f.Options.Root)
+	if stale != "" {
+		found = append(found, warnf("run postern setup --apply", "%s has a copy of the commands of the unit and of other drop-ins (ExecStart=, ExecReload=), which were changed since: systemd runs the copy", stale))
+	}
+	if after != "" {
+		found = append(found, failf("write --listen in place of --listen-verify there", "%s undoes what postern setup has set: mail of users who log in at port 25 is verified, and not signed", after))
+	}
+	return found
 }
 
 func (d *Daemon) unitFindings() []Finding {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -21,5 +22,33 @@ func TestUnitsThatStartEachOther(t *testing.T) {
 		if got := show(d.unitFindings()); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("service %s, socket %s: %q, want %q", test.service, test.socket, got, test.want)
 		}
+	}
+}
+
+// systemd runs the commands that postern setup has copied, whatever becomes of the drop-in
+// that it has copied them from.
+func TestDropInThatSetupHasCopied(t *testing.T) {
+	root := t.TempDir()
+	f := &Facts{Options: Options{Root: root}}
+	const dropIns = "etc/systemd/system/postern-milterd.service.d/"
+	write := func(name, text string) { writeFile(t, filepath.Join(root, name), []byte(text)) }
+	write("usr/lib/systemd/system/postern-milterd.service", "[Service]\nExecStart=/a --listen-verify systemd:verify\n")
+	write(dropIns+"override.conf", "[Service]\nExecStart=\nExecStart=/b --listen-verify systemd:verify\n")
+	write(dropIns+"setup.conf", "[Service]\nSupplementaryGroups=x\n")
+	if found := f.dropIn(); len(found) > 0 {
+		t.Errorf("without commands in it: %s", show(found))
+	}
+	write(dropIns+"setup.conf", "[Service]\nExecStart=\nExecStart=/b --listen systemd:verify\n")
+	if found := f.dropIn(); len(found) > 0 {
+		t.Errorf("as setup has written it: %s", show(found))
+	}
+	write(dropIns+"override.conf", "[Service]\nExecStart=\nExecStart=/b --listen-verify systemd:verify --workers 8\n")
+	if found := f.dropIn(); len(found) != 1 || found[0].Level != Warn || !strings.Contains(found[0].Text, filepath.Join(root, dropIns, "setup.conf")) {
+		t.Errorf("after a change: %s", show(found))
+	}
+	write(dropIns+"override.conf", "[Service]\nExecStart=\nExecStart=/b --listen-verify systemd:verify\n")
+	write(dropIns+"zz.conf", "[Service]\nExecStart=\nExecStart=/b --listen-verify systemd:verify\n")
+	if found := f.dropIn(); len(found) != 1 || found[0].Level != Fail || !strings.Contains(found[0].Text, filepath.Join(root, dropIns, "zz.conf")) {
+		t.Errorf("with one after it: %s", show(found))
 	}
 }

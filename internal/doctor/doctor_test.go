@@ -213,6 +213,10 @@ func troubles() []trouble {
 			check: "signing", level: Warn, text: "mail of sendmail(1) and cron is not signed", fix: "non_smtpd_milters = {"},
 		{name: "cron's mail is verified", edit: func(s *site) { s.postconf("-e", "non_smtpd_milters = { inet:"+s.verify+", default_action=accept }") },
 			check: "signing", level: Fail, text: "non_smtpd_milters names inet:", fix: "non_smtpd_milters = { inet:"},
+		{name: "cron's mail meets milters of its own", edit: func(s *site) { s.postconf("-P", "cleanup/unix/non_smtpd_milters=inet:127.0.0.1:11332") },
+			check: "signing", level: Warn, text: `non_smtpd_milters is "inet:127.0.0.1:11332" at cleanup/unix`, fix: "postconf -PX 'cleanup/unix/non_smtpd_milters'"},
+		{name: "the internet's mail is not verified", edit: func(s *site) { s.postconf("-X", "smtpd_milters") },
+			check: "signing", level: Warn, text: "mail from the internet is not verified: smtpd_milters of smtp/inet", fix: "run postern setup"},
 		{name: "a content filter's mail is signed", edit: func(s *site) {
 			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
 			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o smtpd_milters=inet:"+s.sign+" -o smtpd_recipient_restrictions=permit_mynetworks,reject")

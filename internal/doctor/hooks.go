@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -149,10 +150,24 @@ func noMilters(s *Service) bool {
 
 // localMilters returns the milters for mail that does not come over SMTP.
 func (p *Postfix) localMilters() []Milter {
+	return milters(p.localValue("non_smtpd_milters"), p.localValue("milter_default_action"))
+}
+
+// localValue returns the value of a parameter for mail that does not come over SMTP.
+func (p *Postfix) localValue(name string) string {
 	if s := p.localCleanup(); s != nil {
-		return milters(s.Value("non_smtpd_milters"), s.Value("milter_default_action"))
+		return s.Value(name)
 	}
-	return milters(p.Params["non_smtpd_milters"], p.Params["milter_default_action"])
+	return p.Params[name]
+}
+
+// ofLocalCleanup returns " at" and the service that gives such mail milters of its own, or
+// "" if main.cf does.
+func (p *Postfix) ofLocalCleanup() string {
+	if s := p.localCleanup(); s != nil && s.overrides("non_smtpd_milters") {
+		return fmt.Sprintf(" at %s", s)
+	}
+	return ""
 }
 
 func isSeparator(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' }

@@ -22,6 +22,7 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 	if !f.signs() && f.hasKeys() && len(found) == 0 {
 		return []Finding{failf(fmt.Sprintf("name %s for submission (-o smtpd_milters) and in non_smtpd_milters", f.signSocket()), "there are keys, and no socket that signs is named in Postfix: no mail is signed")}
 	}
+	found = append(found, f.unverified()...)
 	if !f.signs() {
 		return orOK(found, "no mail is signed: no socket that signs is named in Postfix")
 	}
@@ -32,9 +33,33 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 	}
 	if f.roleAt(nil) == "" {
 		found = append(found, warnf(f.giveToSigner(nil),
-			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q", f.Postfix.Params["non_smtpd_milters"]))
+			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q%s", f.Postfix.localValue("non_smtpd_milters"), f.Postfix.ofLocalCleanup()))
 	}
 	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
+}
+
+// unverified finds out that no service for mail from the internet asks milterd, although it
+// listens to verify. A service whose own list is empty, or that has a proxy filter, asks none
+// on purpose. Where a list names a socket that looks like ours, other checks report it.
+func (f *Facts) unverified() []Finding {
+	var lacks []string
+	for _, s := range f.Postfix.smtpds() {
+		switch {
+		case !s.isInbound() || s.overrides("smtpd_milters") && len(s.milters()) == 0 || s.Value("smtpd_proxy_filter") != "" || noMilters(s):
+		case slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Service == s && f.missesMilterd(m) }):
+			return nil
+		case f.roleAt(s) != "":
+			return nil
+		default:
+			lacks = append(lacks, s.String())
+		}
+	}
+	listens := slices.ContainsFunc(f.milterSockets, func(l Listener) bool { return l.Role != roleSign })
+	if len(lacks) == 0 || !listens {
+		return nil
+	}
+	return []Finding{warnf(fmt.Sprintf("run postern setup, or name { %s, default_action=accept } in smtpd_milters of main.cf", f.verifySocket()),
+		"mail from the internet is not verified: smtpd_milters of %s does not name postern-milterd, which listens for it", strings.Join(lacks, ", "))}
 }
 
 // hasKeys reports whether milterd has keys to sign with.
@@ -55,6 +80,8 @@ func (f *Facts) giveToSigner(s *Service) string {
 	switch beside := strings.Join(others, ", "); {
 	case s != nil && noMilters(s):
 		return fmt.Sprintf("take no_milters out of receive_override_options of %s, and name %s in its smtpd_milters", s, f.signSocket())
+	case s == nil && f.Postfix.ofLocalCleanup() != "":
+		return fmt.Sprintf("name %s in non_smtpd_milters of %s: run postern setup, or postconf -PX '%[2]s/non_smtpd_milters'", f.signSocket(), f.Postfix.localCleanup())
 	case s == nil && beside == "":
 		return fmt.Sprintf("postconf -e 'non_smtpd_milters = { %s, default_action=accept }'", f.signSocket())
 	case s == nil:

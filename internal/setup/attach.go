@@ -305,7 +305,7 @@ func (p *planner) attachUsers() {
 	}
 	for _, s := range p.with(Users) {
 		if !p.logsIn(s) {
-			p.warn("%s: no one can log in there (smtpd_sasl_auth_enable); it is left as it is", s.Key)
+			p.warn("%s: no one can log in there (smtpd_sasl_auth_enable); it gets no hook and no milter for users", s.Key)
 			continue
 		}
 		p.owners = true

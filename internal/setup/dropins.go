@@ -130,28 +130,72 @@ const milterdUnit = "postern-milterd.service"
 // sessionLines returns the unit's commands with the flag by which the session decides. They
 // take the place of those of the unit, and of drop-ins that systemd reads before ours.
 func (p *planner) sessionLines() (lines []string) {
-	before, after := p.dropInsOf(milterdUnit)
+	_, after := p.dropInsOf(milterdUnit)
 	lines = append(lines, "# The commands of the unit and of the drop-ins before this one, with --listen for --listen-verify.",
 		"# If you change those, run postern setup again.")
-	texts := [][]byte{[]byte(p.unit(milterdUnit))}
-	for _, own := range before {
-		texts = append(texts, own.Text)
-	}
-	for _, key := range []string{"ExecStart", "ExecReload"} {
+	for _, key := range commandKeys {
 		for _, own := range after {
-			if listenVerify.MatchString(strings.Join(commands(key, own.Text), " ")) {
+			if verifiesAll(key, own) {
 				p.warn("%s is read after %s, and its %s= has --listen-verify: write --listen in its place, or mail of users who log in at port 25 is not signed", own.Path, ownDropIn, key)
 			}
 		}
 		lines = append(lines, key+"=")
-		for _, command := range commands(key, texts...) {
-			lines = append(lines, key+"="+listenVerify.ReplaceAllString(command, "--listen $1"))
+		for _, command := range p.sessionCommands(key) {
+			lines = append(lines, key+"="+command)
 		}
 		if text := strings.Join(lines, " "); key == "ExecStart" && !strings.Contains(text, "--listen systemd:") {
 			p.warn("ExecStart= of %s has no --listen-verify systemd:verify: let it have --listen systemd:verify, or mail of users who log in at port 25 is not signed", milterdUnit)
 		}
 	}
 	return lines
+}
+
+// commandKeys are the keys of a unit whose commands have the flag.
+var commandKeys = []string{"ExecStart", "ExecReload"}
+
+// sessionCommands returns the commands of the milter daemon's unit, and of the drop-ins
+// before ours, with the flag by which the session decides.
+func (o *Options) sessionCommands(key string) []string {
+	texts := [][]byte{[]byte(o.unit(milterdUnit))}
+	before, _ := o.dropInsOf(milterdUnit)
+	for _, own := range before {
+		texts = append(texts, own.Text)
+	}
+	all := commands(key, texts...)
+	for i, command := range all {
+		all[i] = listenVerify.ReplaceAllString(command, "--listen $1")
+	}
+	return all
+}
+
+// DropInTrouble looks at the commands in setup's drop-in for the milter daemon, if it has
+// any. stale is the path of that drop-in if the commands are no longer those of the unit and
+// of the drop-ins before it: systemd takes no notice of what was changed there. after is the
+// path of a drop-in after it that has --listen-verify again. root is as in [Options].
+func DropInTrouble(root string) (stale, after string) {
+	o := &Options{Root: root}
+	path := o.path("/etc/systemd/system/" + milterdUnit + ".d/" + ownDropIn)
+	text, err := os.ReadFile(path)
+	if err != nil || o.unit(milterdUnit) == "" || len(commands("ExecStart", text)) == 0 {
+		return "", "" // there is none, it has no effect, or it has no commands
+	}
+	for _, key := range commandKeys {
+		if !slices.Equal(commands(key, text), o.sessionCommands(key)) {
+			stale = path
+		}
+	}
+	_, later := o.dropInsOf(milterdUnit)
+	for _, own := range later {
+		if verifiesAll("ExecStart", own) {
+			after = own.Path
+		}
+	}
+	return stale, after
+}
+
+// verifiesAll reports whether the commands of a drop-in have the flag that setup replaces.
+func verifiesAll(key string, own File) bool {
+	return listenVerify.MatchString(strings.Join(commands(key, own.Text), " "))
 }
 
 // dropInsOf returns the drop-ins of a unit, but for our own, in the order in which systemd

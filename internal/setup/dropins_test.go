@@ -62,6 +62,15 @@ func TestOwnDropInsAreKept(t *testing.T) {
 			}
 			_, text, _ := strings.Cut(string(plan.Files[i].Text), "\nExecStart=\n")
 			text, _, _ = strings.Cut(text, "ExecReload=")
+			own := plan.Files[i].Path
+			write(t, root, map[string]string{strings.TrimPrefix(own, root): string(plan.Files[i].Text)})
+			if stale, after := setup.DropInTrouble(root); stale != "" || (after != "") != (name == "after ours") {
+				t.Errorf("when it was just written: %q is stale, and %q after it", stale, after)
+			}
+			write(t, root, map[string]string{etc + "15-new.conf": "[Service]\nExecReload=/bin/true\n"})
+			if stale, _ := setup.DropInTrouble(root); stale != own {
+				t.Errorf("after a change the stale file is %q", stale)
+			}
 			if want := "ExecStart=" + strings.Join(test.want, "\nExecStart=") + "\n"; text != want {
 				t.Errorf("got\n%s\nwant\n%s", text, want)
 			}

@@ -37,7 +37,7 @@ func (p *planner) attachMilters() {
 	p.attachHosts()
 	p.spare(spared)
 	for _, s := range p.services {
-		if s.Role != Filter && s.Role != Hosts && s.Role != Closed && p.noMilters(s) {
+		if s.Role != Filter && s.Role != Hosts && s.Role != Local && s.Role != Closed && p.noMilters(s) {
 			p.warn("%s: receive_override_options has no_milters there: no milter is asked about its mail, ours neither; take it out", s.Key)
 		}
 	}
@@ -50,9 +50,15 @@ func (p *planner) attachMilters() {
 			p.attachSigning(s)
 		}
 	}
-	list := p.keptMilters(p.milters(nil, localMilters), p.Sign)
-	p.setMain(localMilters, strings.Join(append(list, milter(p.Sign)), ", "))
+	for _, place := range p.locals() {
+		kept := p.keptMilters(p.milters(place, localMilters), p.Verify, p.Sign)
+		p.setMilters(place, localMilters, append(kept, milter(p.Sign)))
+	}
 }
+
+// locals returns where mail of this machine has its milters: main.cf (nil), and each
+// cleanup(8) with a list of its own.
+func (p *planner) locals() []*Service { return append([]*Service{nil}, p.with(Local)...) }
 
 // unproxied returns the services without a filter in front of the queue. A milter at the
 // others sees no header and no body, so they get none of ours.
@@ -83,8 +89,10 @@ func (p *planner) noMilters(s *Service) bool {
 // in.
 func (p *planner) spareOurs() {
 	p.spare(slices.DeleteFunc(p.with(Users), func(s *Service) bool { return s.has(milterList) }))
-	if strings.Contains(p.main[localMilters], "$"+milterList) {
-		p.setMain(localMilters, strings.Join(p.keptMilters(p.milters(nil, localMilters), p.Verify), ", "))
+	for _, place := range p.locals() {
+		if strings.Contains(p.rawAt(place, localMilters), "$"+milterList) {
+			p.setMilters(place, localMilters, p.keptMilters(p.milters(place, localMilters), p.Verify))
+		}
 	}
 }
 

@@ -1,4 +1,5 @@
-// The services of master.cf that take mail by SMTP, and who sends through each.
+// The services of master.cf that take mail by SMTP, and who sends through each; and the
+// cleanup services that ask milters of their own.
 
 package setup
 
@@ -20,11 +21,12 @@ const (
 	Internet Role = "mail from the internet"
 	Users    Role = "mail of users who log in"
 	Filter   Role = "mail that a content filter hands back"
-	Hosts    Role = "mail of own hosts, which need no login; it stays as it is"
-	Closed   Role = "" // not an smtpd(8)
+	Hosts    Role = "mail of own hosts, which need no login"
+	Local    Role = "mail of programs of this machine" // a cleanup(8) with non_smtpd_milters of its own
+	Closed   Role = ""                                 // an smtpd(8) that takes no connections
 )
 
-// Service is one smtpd(8) of master.cf.
+// Service is one smtpd(8) of master.cf, or a cleanup(8) with the role Local.
 type Service struct {
 	Key  string // "submission/inet", as postconf -P takes it
 	Name string // "submission", "127.0.0.1:10025"
@@ -47,7 +49,7 @@ func (p *Postfix) readServices(ctx context.Context) error {
 	all := postconf.Pairs(overrides)
 	for line := range strings.Lines(entries) {
 		fields := strings.Fields(line)
-		if len(fields) < 8 || fields[7] != "smtpd" || postconf.IsDisabled(p.value("master_service_disable"), fields[0], fields[1]) {
+		if len(fields) < 8 || fields[7] != "smtpd" && fields[7] != "cleanup" || postconf.IsDisabled(p.value("master_service_disable"), fields[0], fields[1]) {
 			continue
 		}
 		s := &Service{Key: fields[0] + "/" + fields[1], Name: fields[0], overrides: make(map[string]string)}
@@ -56,10 +58,16 @@ func (p *Postfix) readServices(ctx context.Context) error {
 				s.overrides[parameter] = value
 			}
 		}
+		isCleanup := fields[7] == "cleanup"
+		if isCleanup && s.overrides[localMilters] == "" {
+			continue // it has the list of main.cf, or none on purpose
+		}
 		if err := p.readMeant(ctx, s); err != nil {
 			return err
 		}
-		s.Role = p.role(s, fields[1])
+		if s.Role = Local; !isCleanup {
+			s.Role = p.role(s, fields[1])
+		}
 		p.services = append(p.services, s)
 	}
 	return nil
@@ -145,11 +153,13 @@ func (p *Postfix) with(role Role) []*Service {
 // give sets the role of services that the administrator has named.
 func (p *Postfix) give(role Role, names []string) error {
 	for _, name := range names {
-		i := slices.IndexFunc(p.services, func(s *Service) bool { return s.Name == name || s.Key == name })
+		i := slices.IndexFunc(p.services, func(s *Service) bool { return s.Role != Local && (s.Name == name || s.Key == name) })
 		if i < 0 {
 			var all []string
 			for _, s := range p.services {
-				all = append(all, s.Name)
+				if s.Role != Local {
+					all = append(all, s.Name)
+				}
 			}
 			return fmt.Errorf("master.cf has no smtpd service %q; it has %s", name, strings.Join(all, ", "))
 		}
