@@ -170,7 +170,7 @@ func (c command) usageError(err error) error {
 }
 
 func (c command) usage() string {
-	return "postern " + c.path + " [flags] " + c.args
+	return strings.TrimSpace("postern " + c.path + " [flags] " + c.args)
 }
 
 // isKnown reports whether args name a command, or ask for help or the release, and

@@ -65,7 +65,7 @@ func TestUsageOfEachCommand(t *testing.T) {
 	for _, c := range commands() {
 		words := strings.Fields(c.path)
 		code, out, stderr := postern(t, append(words, "--help")...)
-		if code != exitYes || stderr != "" || !strings.HasPrefix(out, c.help+"\n") || !strings.Contains(out, "Usage: postern "+c.path+" [flags] ") {
+		if code != exitYes || stderr != "" || !strings.HasPrefix(out, c.help+"\n") || !strings.Contains(out, "Usage: postern "+c.path+" [flags]") {
 			t.Errorf("%s --help: exit %d, %q, %q", c.path, code, out, stderr)
 		}
 		code, out, stderr = postern(t, append(words, "--no-such-flag")...)

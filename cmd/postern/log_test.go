@@ -155,7 +155,8 @@ func TestLogMistakes(t *testing.T) {
 		"--top is how many":                      {"--top", "-1"},
 		"open /nonexistent: no such file":        {"/nonexistent"},
 		"name the files of the log":              {"--policyd", "/nonexistent/p.sock"},
-		"is postern-milterd running?":            {"--policyd", "/nonexistent/p.sock", "--milterd", "/nonexistent/m.sock"},
+		"milterd running? --milterd names its":   {"--policyd", "/nonexistent/p.sock", "--milterd", "/nonexistent/m.sock"},
+		"policyd running? --policyd names its":   {"--policyd", "/nonexistent/p.sock"},
 	} {
 		code, out, stderr := postern(t, append([]string{"log"}, args...)...)
 		if code != exitFailed || out != "" || !strings.Contains(stderr, want) {

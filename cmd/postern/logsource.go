@@ -20,8 +20,8 @@ import (
 
 // bothClients binds the flags that find both daemons.
 func bothClients(fs *pflag.FlagSet) (policyd, milterd *admin.Client) {
-	policyd = &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
-	milterd = &admin.Client{Daemon: api.Milterd, Path: api.MilterdSocket}
+	policyd = &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket, Flag: "--policyd"}
+	milterd = &admin.Client{Daemon: api.Milterd, Path: api.MilterdSocket, Flag: "--milterd"}
 	fs.Var(adminFlag{policyd}, "policyd", "`endpoint` of postern-policyd's admin socket; with one of --policyd and --milterd only that daemon is asked")
 	fs.Var(adminFlag{milterd}, "milterd", "`endpoint` of postern-milterd's admin socket")
 	return policyd, milterd

@@ -26,6 +26,7 @@ type Client struct {
 	Path    string // of the daemon's admin socket; host:port on other networks
 	Network string // "" is unix
 	Daemon  string // the daemon's name, for messages, such as "postern-policyd"
+	Flag    string // the flag that sets Path, for messages; "" is --admin
 }
 
 // Call runs a command. args and result are encoded and decoded as JSON. With nil
@@ -145,7 +146,7 @@ func (c Client) explain(err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: is %s running? --admin names its socket when it is not %s", err, name, c.Path)
+		return fmt.Errorf("%w: is %s running? %s names its socket when it is not %s", err, name, cmp.Or(c.Flag, "--admin"), c.Path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: %s is not running, it left the socket behind: start it", err, name)
 	case errors.Is(err, fs.ErrPermission):
