@@ -232,10 +232,12 @@ func TestMySQLSite(t *testing.T) {
 	postfixtest.Require(t)
 	dir := openDir(t)
 	m := backendtest.NewMariaDB(t, readFile(t, exampleFile(t, dir, "mysql/tables.sql")))
+	m.Exec("INSERT INTO cacertusers.user (username, password) VALUES ('eve', 'x')")
+	m.Exec("INSERT INTO cacertusers.aliases VALUES ('eve@cacert.example', 'ann', 1)")
 	owners := exampleFile(t, dir, "mysql/mysql-owners.cf", "/run/mysqld/mysqld.sock", m.Socket)
 	users := exampleFile(t, dir, "mysql/mysql-users.cf", "/run/mysqld/mysqld.sock", m.Socket)
 	backendSite{
-		dir: dir, maps: []string{"mysql:" + owners, "mysql:" + users}, logins: []string{"ann", "bob"},
+		dir: dir, maps: []string{"mysql:" + owners, "mysql:" + users}, logins: []string{"ann", "bob", "eve"},
 		config: exampleFile(t, dir, "mysql/policyd.toml", "/etc/postfix/mysql-owners.cf", owners, "/etc/postfix/mysql-users.cf", users),
 		verdict: []verdict{
 			{"ann", "ann@cacert.example", 250, 0, ""},
@@ -252,6 +254,8 @@ func TestMySQLSite(t *testing.T) {
 			{"ann", `"'; drop table user; --"@x`, 553, 0, ""},
 			{"ann", `"\\' or 1=1 -- "@cacert.example`, 553, 0, ""},
 			{"ann", "ANN@CACERT.example", 250, 0, ""},
+			{"ann", "eve@cacert.example", 250, 0, ""},
+			{"eve", "eve@cacert.example", 553, 0, "the first table that lists the sender decides"},
 		},
 	}.run(t)
 }
