@@ -20,11 +20,13 @@ func checkPostscreen(_ context.Context, f *Facts) []Finding {
 		return []Finding{okf("postscreen is not used")}
 	}
 	var found []Finding
-	if f.attached(checks.DNSBLName) && screen.Value("postscreen_dnsbl_action") != "ignore" {
+	// Which clients it refuses is a matter of weights and a threshold. While policyd only
+	// watches, it is postscreen that decides.
+	if f.attached(checks.DNSBLName) && !f.Policyd.shadows(checks.DNSBLName) && !strings.EqualFold(screen.Value("postscreen_dnsbl_action"), "ignore") {
 		for _, site := range postconf.Split(screen.Value("postscreen_dnsbl_sites")) {
 			if zone := zoneName(site); f.asksZone(zone) {
-				found = append(found, warnf(fmt.Sprintf("take %s out of postscreen_dnsbl_sites, or out of dnsbl in policyd.toml (keep dbl, which postscreen cannot ask)", zone),
-					"postscreen asks %s already: what it lists never reaches postern-policyd, and the rest is asked twice", zone))
+				found = appendNew(found, warnf(fmt.Sprintf("take %s out of postscreen_dnsbl_sites, or out of dnsbl in policyd.toml (keep dbl, which postscreen cannot ask)", zone),
+					"postscreen asks %s already: clients that it refuses never reach postern-policyd, which asks about the others once more", zone))
 			}
 		}
 	}

@@ -84,6 +84,10 @@ func TestWorkingSetups(t *testing.T) {
 			s.postscreen()
 			s.postconf("-e", "postscreen_dnsbl_sites = bl.other.example", "postscreen_greet_action = enforce")
 		}},
+		{name: "postscreen that only logs what lists say", edit: func(s *site) {
+			s.postscreen()
+			s.postconf("-e", "postscreen_dnsbl_sites = zen.spamhaus.org*2", "postscreen_dnsbl_action = Ignore")
+		}},
 		{name: "a content filter that mail comes back from", edit: func(s *site) {
 			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
 			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")

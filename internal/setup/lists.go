@@ -85,7 +85,15 @@ func (p *planner) listSettings() {
 		p.policyd.set("dqs-key-file", file)
 		p.plan.Files = append(p.plan.Files, File{Path: file, Text: []byte(l.key + "\n"), Mode: 0o600, Owner: p.User, Secret: true})
 	}
-	if strings.Contains(p.value("postscreen_dnsbl_sites"), ".") && len(p.with(Internet)) > 0 {
+	if p.screenRefuses() {
 		p.warn("postscreen asks DNS lists too (postscreen_dnsbl_sites): what it refuses never gets here")
 	}
+}
+
+// screenRefuses reports whether postscreen(8) is in front of smtpd and refuses clients by
+// DNS lists. Its default is to log them only.
+func (p *planner) screenRefuses() bool {
+	behind := func(s *Service) bool { return strings.HasSuffix(s.Key, "/pass") }
+	return slices.ContainsFunc(p.with(Internet), behind) && strings.Contains(p.value("postscreen_dnsbl_sites"), ".") &&
+		!strings.EqualFold(p.value("postscreen_dnsbl_action"), "ignore")
 }
