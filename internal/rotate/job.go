@@ -319,10 +319,12 @@ func (j *job) stuck(action Action, keys []KeyRef, where string) error {
 
 // shown is what all servers together show for keys.
 type shown struct {
-	all    bool          // every server shows the record of every key
-	none   bool          // no server shows any of the keys
-	absent bool          // no server has a key record at any of the names, but that of a wildcard
-	cached time.Duration // the longest time for which an answer may be cached
+	all    bool // every server shows the record of every key
+	none   bool // no server shows any of the keys
+	absent bool // no server has a key record at any of the names, but that of a wildcard
+	// foreign: some server has another key at one of the names, which is not that of a wildcard.
+	foreign bool
+	cached  time.Duration // the longest time for which an answer may be cached
 
 	// As text, for people: what is missing at some server, which key some server shows, and
 	// which record some server has.
@@ -362,6 +364,9 @@ func (s *shown) addKey(view, wildcard View, name string, public crypto.PublicKey
 			s.all = false
 			s.lacks = fmt.Sprintf("%s is %s at %s", name, published, server.Server)
 		}
+		if published == dkim.PublishedOther && !sameRecords(server.TXT, wildcard.at(server.Server)) {
+			s.foreign = s.foreign || slices.ContainsFunc(server.TXT, func(record string) bool { return isAnother(record, public) })
+		}
 		if slices.ContainsFunc(server.TXT, func(record string) bool { return dkim.Inspect(record, public).Same }) {
 			s.none = false
 			s.shows = fmt.Sprintf("%s is not revoked at %s", name, server.Server)
@@ -371,4 +376,10 @@ func (s *shown) addKey(view, wildcard View, name string, public crypto.PublicKey
 			s.has = fmt.Sprintf("%s is not removed at %s", name, server.Server)
 		}
 	}
+}
+
+// isAnother reports whether a record is that of another key.
+func isAnother(record string, public crypto.PublicKey) bool {
+	found := dkim.Inspect(record, public)
+	return found.Err == nil && !found.Revoked && !found.Same
 }

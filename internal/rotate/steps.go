@@ -13,6 +13,10 @@ func (j *job) makeKeys(ctx context.Context) (Phase, time.Duration, error) {
 	if err != nil {
 		return "", 0, err
 	}
+	// Those of an attempt that was cut short, or that gave way to another host.
+	if err := j.folder.deleteHidden(j.state.Incoming); err != nil {
+		return "", 0, err
+	}
 	if err := j.passOverTaken(ctx); err != nil {
 		return "", 0, err
 	}
@@ -31,9 +35,12 @@ const minBits = 2048
 // shows something else, the time starts again. If a server does not answer, the time
 // continues, but the next phase needs its answer.
 func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
-	sees, err := j.change(ctx, DoPublish, j.state.Incoming, func(s shown) bool { return s.all })
+	sees, err := j.change(ctx, DoPublish, j.state.Incoming, func(s shown) bool { return s.all || j.givesWay(s) })
 	if err != nil {
 		return "", 0, err
+	}
+	if j.givesWay(sees) {
+		return Make, 0, nil
 	}
 	now := j.Now()
 	if !sees.all {
@@ -54,6 +61,12 @@ func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
 	}
 	return Sign, 0, nil
 }
+
+// givesWay reports whether the new keys need other names: a host that rotates the same
+// domain on its own has published its keys at these in the same moment, so that neither
+// saw them taken. The one whose record is gone goes back. Its keys have not signed, and the
+// other's record stays.
+func (j *job) givesWay(s shown) bool { return s.foreign && !j.state.Signed && j.Publisher != nil }
 
 // sign moves the new keys beside the old ones, if their records are still published.
 func (j *job) sign(ctx context.Context) (Phase, time.Duration, error) {

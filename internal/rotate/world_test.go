@@ -563,6 +563,45 @@ func TestLostRecord(t *testing.T) {
 	w.want(Retire, "old", fresh)
 }
 
+// Two hosts that rotate a domain on their own publish at the same name in the same moment:
+// the one whose record is gone takes another name, and leaves the record of the other.
+func TestTwoHostsMeet(t *testing.T) {
+	for _, everywhere := range []bool{true, false} {
+		w := newWorld(t)
+		other := newWorld(t)
+		record := other.primary["old._domainkey."+example]
+		first := w.newSelector()
+		second := strings.Replace(first, "-ed25519", "b-ed25519", 1)
+		w.start()
+		w.advance()
+		w.transfer()
+		name := first + "._domainkey." + example
+		w.primary[name], w.servers[1][name] = record, record
+		if everywhere {
+			w.transfer()
+		}
+		w.now = w.now.Add(again) // when it would publish again what is not shown
+		w.advance()
+		w.want(Publish, "old")
+		if w.primary[name] != record || w.primary[second+"._domainkey."+example] == "" {
+			t.Errorf("everywhere %v: %q is published", everywhere, w.primary)
+		}
+		w.transfer()
+		w.advance()
+		w.now = w.now.Add(testTTL)
+		w.advance()
+		w.want(Retire, "old", second)
+		if names, _ := filepath.Glob(filepath.Join(w.dir, example, hidden, first+"*")); names != nil {
+			t.Errorf("files of the keys that gave way: %q", names)
+		}
+		// A key that signs does not give way.
+		w.servers[1][second+"._domainkey."+example] = record
+		w.now = w.now.Add(Overlap)
+		w.advance()
+		w.want(Publish, "old", second)
+	}
+}
+
 // A new record that is lost while the old one waits to be revoked keeps the old one.
 func TestLostRecordBeforeRevocation(t *testing.T) {
 	w := newWorld(t)
