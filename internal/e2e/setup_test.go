@@ -60,7 +60,13 @@ func shapes() []shape {
 			submit: []string{"smtpd_sender_restrictions=$mua_sender_restrictions"},
 			rework: func(main, master string) (string, string) {
 				return "# of old times\n\n" + strings.ReplaceAll(main, "recipient_delimiter = +", "recipient_delimiter=\n# why\n\t+"),
-					strings.ReplaceAll(master, "  -o { smtpd_client", "\n# in between\n\t-o { smtpd_client")
+					strings.NewReplacer("  -o { smtpd_client", "\n# in between\n\t-o { smtpd_client", " 0 cleanup\n", " 0 cleanup\n  -o non_smtpd_milters=$smtpd_milters\n").Replace(master)
+			},
+			after: func(t *testing.T, n *newcomer) {
+				if err := n.Sendmail(t.Context(), "From: <"+Alice+">\nSubject: of cron\n\ntest\n", "-f", Alice, Bob); err != nil {
+					t.Fatal(err)
+				}
+				n.delivered(t, Bob, "DKIM-Signature", "d=home.example")
 			},
 		},
 	}
