@@ -45,11 +45,12 @@ func (p *planner) strangersHook(names ...string) restriction {
 	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + context + ", default_action=DUNNO }"}
 }
 
+// inboundChecks returns the checks of the hook for mail from the internet. The hook names
+// none that does not run; without any there is no hook.
 func (p *planner) inboundChecks() []string {
-	if p.Greylister == ours && !p.selective {
-		return []string{"dnsbl", "greylist"}
-	}
-	return []string{"dnsbl"}
+	return slices.DeleteFunc([]string{"dnsbl", "greylist"}, func(name string) bool {
+		return name == "greylist" && (p.Greylister != ours || p.selective) || !p.runs(name)
+	})
 }
 
 // ownershipHook returns the hook of the ownership check. While the daemon is away,
@@ -69,7 +70,7 @@ func (p *planner) ownershipHook() restriction {
 // limits reports whether the administrator has set limits on how much users may send.
 func (p *planner) limits() bool {
 	file, err := p.document(p.Policyd.Config)
-	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0
+	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0 && p.runs("limit")
 }
 
 // attachLimits plans the second hook of the limit check. It is at the end of a mail,
@@ -118,7 +119,7 @@ func (p *planner) attachList(place *Service, name string) {
 	first := slices.IndexFunc(list, p.rivals) // kept rivals count too
 	kept := slices.DeleteFunc(slices.Clone(list), p.replaces)
 	switch {
-	case name == recipientList && p.attaches(Policyd):
+	case name == recipientList && p.attaches(Policyd) && len(p.inboundChecks()) > 0:
 		p.set(place, name, p.spell(place, name, p.withInbound(place, kept, first)))
 	case len(kept) < len(list):
 		p.set(place, name, p.spell(place, name, kept))
@@ -299,6 +300,14 @@ var loginChecks = []string{"reject_sender_login_mismatch", "reject_authenticated
 
 // attachUsers plans the ownership hook at every service where users log in.
 func (p *planner) attachUsers() {
+	if !p.runs("ownership") {
+		if !slices.ContainsFunc(p.services, p.logsIn) {
+			return
+		}
+		// A hook that names a check that does not run has users' mail deferred.
+		p.warn("%s: checks has no ownership: no one is asked whether users may use their senders", p.Policyd.Config)
+		return
+	}
 	internet := slices.DeleteFunc(p.with(Internet), func(s *Service) bool { return !p.logsIn(s) })
 	for _, place := range p.places(internet, senderList) {
 		p.attachLogins(place)

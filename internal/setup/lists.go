@@ -30,7 +30,7 @@ func isList(r restriction) bool {
 
 // carriesList reports whether the dnsbl check can ask a list in place of Postfix.
 func (p *planner) carriesList(r restriction) bool {
-	return p.attaches(Policyd) && r.arg != "" && !strings.ContainsAny(r.arg, "${}")
+	return p.attaches(Policyd) && p.runs("dnsbl") && r.arg != "" && !strings.ContainsAny(r.arg, "${}")
 }
 
 // keyed matches a zone of the Data Query Service, which begins with the key.

@@ -169,7 +169,7 @@ func (p *planner) keeps(k *kind) bool {
 // and the administrator has not asked to keep it.
 func (p *planner) overlaps(peer *Peer) bool {
 	k := peer.kind
-	return k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k)
+	return k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k) && (k.by != Policyd || p.runs("greylist"))
 }
 
 // replaced returns the programs whose settings are carried over. We replace them or, in

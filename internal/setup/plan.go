@@ -138,6 +138,7 @@ type planner struct {
 	owners           bool  // a service asks the ownership check
 	selective        bool  // a restriction class asks the greylist, and no list does
 	tableMissing     bool  // a table of owners cannot be used
+	wantsGreylist    bool  // the administrator has asked for our greylist
 
 	// Files that the daemons must be able to read. paths are policyd's.
 	paths, milterdPaths []string
@@ -155,7 +156,7 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{Options: o, Postfix: postfix, plan: &Plan{Postfix: postfix}}
+	p := &planner{Options: o, Postfix: postfix, plan: &Plan{Postfix: postfix}, wantsGreylist: strings.EqualFold(o.Greylister, ours)}
 	if err := p.speaks(); err != nil {
 		return nil, err
 	}
@@ -234,8 +235,12 @@ func shadowsAll(f *config.Document) bool { return hasWord(f, "shadow", "all") }
 // hasWord reports whether a list of words in a file of settings has a word. The list may
 // be one value with commas.
 func hasWord(f *config.Document, name, word string) bool {
-	words := strings.Split(strings.Join(f.Values(name), ","), ",")
-	return slices.ContainsFunc(words, func(w string) bool { return strings.TrimSpace(w) == word })
+	return slices.Contains(splitWords(f.Values(name)), word)
+}
+
+// splitWords returns the words of a list whose values may have commas.
+func splitWords(values []string) []string {
+	return strings.FieldsFunc(strings.Join(values, ","), func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 func (p *planner) attaches(daemon string) bool { return p.Only == "" || p.Only == daemon }

@@ -106,7 +106,7 @@ func (p *planner) besideRspamd() {
 		p.plan.Files = append(p.plan.Files, File{Path: path, Mode: 0o644, Text: []byte("# Postern does this (postern setup).\nenabled = false;\n")})
 		addOnce(&p.plan.Reload, "rspamd")
 	}
-	if p.attaches(Policyd) && p.Greylister == ours {
+	if p.attaches(Policyd) && p.Greylister == ours && p.runs("greylist") {
 		off("greylist")
 	}
 	if p.attaches(Milterd) && p.signs() {

@@ -57,6 +57,9 @@ func (p *planner) policydSettings() error {
 	checks := slices.DeleteFunc(slices.Clone(usual), func(name string) bool {
 		return name == "ownership" && !p.owners || name == "greylist" && p.Greylister != ours
 	})
+	if own := p.ownChecks(); p.wantsGreylist && own != nil && !slices.Contains(own, "greylist") {
+		checks = append(own, "greylist")
+	}
 	s.set("checks", checks...)
 	p.listen(s, p.Policyd, "listen", p.Policy)
 	p.watch(s)
@@ -73,6 +76,26 @@ func (p *planner) policydSettings() error {
 		return err
 	}
 	return p.addressSettings()
+}
+
+// ownChecks returns the checks that the file of settings names, if it names others than
+// the default ones. They stay, so the hooks follow them.
+func (p *planner) ownChecks() []string {
+	file, err := p.document(p.Policyd.Config)
+	if err != nil {
+		return nil // the file is an error later on
+	}
+	own := splitWords(file.Values("checks"))
+	if len(own) == 0 || slices.Equal(own, p.Policyd.Program.Default("checks")) {
+		return nil
+	}
+	return own
+}
+
+// runs reports whether the policy daemon runs a check once the plan is carried out.
+func (p *planner) runs(check string) bool {
+	own := p.ownChecks()
+	return own == nil || slices.Contains(own, check) || check == "greylist" && p.wantsGreylist
 }
 
 // someTable plans a table of our own if neither Postfix nor the file of settings has
@@ -405,7 +428,7 @@ func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line
 		// A default value need not be written.
 		usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
 		return err != nil || usual[0].Text != line.Text
-	case line.Name == "shadow" || line.Name == "owners" && brokenTables(before.Values("owners")):
+	case line.Name == "shadow" || line.Name == "checks" && p.wantsGreylist && !hasWord(before, "checks", "greylist") || line.Name == "owners" && brokenTables(before.Values("owners")):
 		return true
 	}
 	usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
