@@ -133,12 +133,13 @@ type planner struct {
 	plan *Plan
 
 	policyd, milterd settings
-	lists            lists // DNS lists that Postfix asks itself
-	bySession        bool  // milterd decides by the session whose mail it is
-	owners           bool  // a service asks the ownership check
-	selective        bool  // a restriction class asks the greylist, and no list does
-	tableMissing     bool  // a table of owners cannot be used
-	wantsGreylist    bool  // the administrator has asked for our greylist
+	lists            lists    // DNS lists that Postfix asks itself
+	bySession        bool     // milterd decides by the session whose mail it is
+	owners           bool     // a service asks the ownership check
+	selective        bool     // a restriction class asks the greylist, and no list does
+	tableMissing     bool     // a table of owners cannot be used
+	wantsGreylist    bool     // the administrator has asked for our greylist
+	checks           []string // what the administrator has set in policyd's file; nil for the default
 
 	// Files that the daemons must be able to read. paths are policyd's.
 	paths, milterdPaths []string
@@ -157,7 +158,7 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &planner{Options: o, Postfix: postfix, plan: &Plan{Postfix: postfix}, wantsGreylist: strings.EqualFold(o.Greylister, ours)}
-	if err := p.speaks(); err != nil {
+	if err := errors.Join(p.speaks(), p.readChecks()); err != nil {
 		return nil, err
 	}
 	p.plan.Shadow = p.shadowed()
@@ -235,12 +236,12 @@ func shadowsAll(f *config.Document) bool { return hasWord(f, "shadow", "all") }
 // hasWord reports whether a list of words in a file of settings has a word. The list may
 // be one value with commas.
 func hasWord(f *config.Document, name, word string) bool {
-	return slices.Contains(splitWords(f.Values(name)), word)
+	return slices.Contains(listed(f, name), word)
 }
 
-// splitWords returns the words of a list whose values may have commas.
-func splitWords(values []string) []string {
-	return strings.FieldsFunc(strings.Join(values, ","), func(r rune) bool { return r == ',' || r == ' ' })
+// listed returns the words of a list in a file of settings.
+func listed(f *config.Document, name string) []string {
+	return postconf.Split(strings.Join(f.Values(name), ","))
 }
 
 func (p *planner) attaches(daemon string) bool { return p.Only == "" || p.Only == daemon }

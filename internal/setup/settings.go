@@ -57,8 +57,8 @@ func (p *planner) policydSettings() error {
 	checks := slices.DeleteFunc(slices.Clone(usual), func(name string) bool {
 		return name == "ownership" && !p.owners || name == "greylist" && p.Greylister != ours
 	})
-	if own := p.ownChecks(); p.wantsGreylist && own != nil && !slices.Contains(own, "greylist") {
-		checks = append(own, "greylist")
+	if p.checks != nil && p.wantsGreylist && !slices.Contains(p.checks, "greylist") {
+		checks = append(slices.Clone(p.checks), "greylist")
 	}
 	s.set("checks", checks...)
 	p.listen(s, p.Policyd, "listen", p.Policy)
@@ -78,24 +78,22 @@ func (p *planner) policydSettings() error {
 	return p.addressSettings()
 }
 
-// ownChecks returns the checks that the file of settings names, if it names others than
-// the default ones. They stay, so the hooks follow them.
-func (p *planner) ownChecks() []string {
+// readChecks reads the checks that policyd's file names, if they are others than the
+// default ones. They stay, so the hooks follow them.
+func (p *planner) readChecks() error {
 	file, err := p.document(p.Policyd.Config)
 	if err != nil {
-		return nil // the file is an error later on
+		return err
 	}
-	own := splitWords(file.Values("checks"))
-	if len(own) == 0 || slices.Equal(own, p.Policyd.Program.Default("checks")) {
-		return nil
+	if all := listed(file, "checks"); len(all) > 0 && !slices.Equal(all, p.Policyd.Program.Default("checks")) {
+		p.checks = all
 	}
-	return own
+	return nil
 }
 
 // runs reports whether the policy daemon runs a check once the plan is carried out.
 func (p *planner) runs(check string) bool {
-	own := p.ownChecks()
-	return own == nil || slices.Contains(own, check) || check == "greylist" && p.wantsGreylist
+	return p.checks == nil || slices.Contains(p.checks, check) || check == "greylist" && p.wantsGreylist
 }
 
 // someTable plans a table of our own if neither Postfix nor the file of settings has
