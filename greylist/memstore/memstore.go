@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -293,6 +294,7 @@ func (s *Store) Fill(rows []Row) {
 func (s *Store) fillShard(sh *shard, rows []Row, hashes []uint64, which []int32) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	runtime.KeepAlive(sh.warm(hashes, which))
 	for _, i := range which {
 		hash, row := hashes[i], &rows[i]
 		switch slot := sh.find(hash, row.ID); {

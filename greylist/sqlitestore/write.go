@@ -52,11 +52,15 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 		return err
 	}
 	w.purge, w.outdated, w.renamed, w.marked, w.full = purge{}, false, nil, 0, nil
-	before, err := f.PreparePacked(ctx, rowColumns, pageBefore)
+	start, err := f.Prepare(ctx, spanStart)
 	if err != nil {
 		return err
 	}
-	return newestFirst(ctx, f, before, w.fillPage)
+	rows, err := f.PreparePacked(ctx, rowColumns, spanRows)
+	if err != nil {
+		return err
+	}
+	return newestFirst(ctx, f, start, rows, w.fillPage)
 }
 
 // fillPage adds a page of rows to memory. Rows of an older scheme are converted. If the
