@@ -51,7 +51,7 @@ const (
 	writerPragmas = "&_pragma=cache_size(-8192)&_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=wal_autocheckpoint(1000)"
 	sharedPragmas = "&_pragma=cache_size(-16384)&_txlock=immediate&_pragma=journal_mode(DELETE)"
 	// A reader reads a row, or pages in their order. The kernel has the pages in memory.
-	readerPragmas = "&_pragma=cache_size(-2048)&_pragma=query_only(1)"
+	readerPragmas = "&_pragma=cache_size(-512)&_pragma=query_only(1)"
 	readers       = 4
 )
 
