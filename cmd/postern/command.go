@@ -147,6 +147,7 @@ func (c command) build(io streams, code *int) *cobra.Command {
 	built.Flags().BoolP("help", "h", false, "print this help and exit")
 	built.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return c.usageError(err) })
 	built.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		findSockets(cmd.Flags(), settingsOf)
 		if *code, err = run(cmd.Context(), io, args); errors.Is(err, errUsage) {
 			return c.usageError(err)
 		}

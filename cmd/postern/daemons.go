@@ -40,11 +40,40 @@ func (f adminFlag) String() string {
 	return f.client.Endpoint()
 }
 
+// settingsOf returns the file of settings of a daemon.
+func settingsOf(daemon string) string {
+	if daemon == api.Milterd {
+		return api.MilterdConfig
+	}
+	return api.PolicydConfig
+}
+
+// configuredClient returns a client for the socket that a daemon's file of settings names,
+// or for the default one.
+func configuredClient(daemon, settings string) *admin.Client {
+	c := &admin.Client{Daemon: daemon, Path: api.PolicydSocket}
+	if daemon == api.Milterd {
+		c.Path = api.MilterdSocket
+	}
+	c.UseSettings(settings)
+	return c
+}
+
+// findSockets has the clients of flags that were not given use the sockets that the
+// settings of the daemons name.
+func findSockets(fs *pflag.FlagSet, settingsOf func(daemon string) string) {
+	fs.VisitAll(func(f *pflag.Flag) {
+		if at, ok := f.Value.(adminFlag); ok && !f.Changed {
+			at.client.UseSettings(settingsOf(at.client.Daemon))
+		}
+	})
+}
+
 // namedDaemons returns the daemons to ask: the one that args name, or both.
 func namedDaemons(args []string, at string) ([]*admin.Client, error) {
 	both := map[string]*admin.Client{
-		"policyd": {Daemon: api.Policyd, Path: api.PolicydSocket},
-		"milterd": {Daemon: api.Milterd, Path: api.MilterdSocket},
+		"policyd": configuredClient(api.Policyd, api.PolicydConfig),
+		"milterd": configuredClient(api.Milterd, api.MilterdConfig),
 	}
 	if len(args) == 0 && at == "" {
 		return []*admin.Client{both["policyd"], both["milterd"]}, nil

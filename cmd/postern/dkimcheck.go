@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/doctor"
 	"github.com/postern-mail/postern/internal/service"
 )
@@ -21,6 +22,7 @@ func bindDKIMCheck(fs *pflag.FlagSet) runner {
 	fs.StringVar(&o.Milterd.Admin, "milterd-admin", "", "`endpoint` of postern-milterd's admin socket, as its --admin has it")
 	asJSON := fs.Bool("json", false, "print the answer as JSON")
 	return func(ctx context.Context, io streams, domains []string) (int, error) {
+		findAdmin(&o.Milterd, api.Milterd)
 		report, err := doctor.CheckDKIM(ctx, o, domains)
 		if err != nil {
 			return exitFailed, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/doctor"
 	"github.com/postern-mail/postern/internal/service"
 )
@@ -44,6 +46,8 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 				return exitFailed, fmt.Errorf("no check %.40q; the checks are %s", name, strings.Join(doctor.Names(), ", "))
 			}
 		}
+		findAdmin(&o.Policyd, api.Policyd)
+		findAdmin(&o.Milterd, api.Milterd)
 		report := doctor.Run(ctx, o)
 		hideKeys(&report)
 		if err := context.Cause(ctx); err != nil {
@@ -54,6 +58,13 @@ func bindDoctor(fs *pflag.FlagSet) runner {
 		}
 		printReport(io.out, report)
 		return report.Status(), nil
+	}
+}
+
+// findAdmin fills in the admin socket that the settings of a daemon name.
+func findAdmin(o *doctor.DaemonOptions, daemon string) {
+	if o.Admin == "" {
+		o.Admin = configuredClient(daemon, cmp.Or(o.Config, settingsOf(daemon))).Endpoint()
 	}
 }
 

@@ -33,7 +33,7 @@ func (h *headerFlags) check(ctx context.Context, io streams, client *admin.Clien
 	}
 	client.Daemon = api.Milterd
 	if !h.flags.Changed("admin") {
-		client.Path = api.MilterdSocket
+		client = configuredClient(api.Milterd, api.MilterdConfig)
 	}
 	ask := api.OwnersHeaderArgs{Login: args[0], Sender: args[0]}
 	if h.flags.Changed("sender") {

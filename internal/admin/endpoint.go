@@ -2,8 +2,11 @@ package admin
 
 import (
 	"errors"
+	"io"
+	"os"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/daemon"
 )
 
@@ -31,6 +34,31 @@ func (c *Client) SetEndpoint(spelling string) error {
 	}
 	c.Network, c.Path = e.Network, e.Address
 	return nil
+}
+
+// maxSettings bounds a file of settings, in octets.
+const maxSettings = 1 << 20
+
+// UseSettings sets where c connects to what "admin" is in a daemon's file of settings.
+// It changes nothing if the file has no such setting or cannot be read: the daemon then
+// has its default, or reports the mistake itself.
+func (c *Client) UseSettings(name string) {
+	file, err := os.Open(name)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxSettings))
+	if err != nil {
+		return
+	}
+	settings, err := config.ParseDocument(name, data)
+	if err != nil {
+		return
+	}
+	if at := settings.Values("admin"); len(at) == 1 {
+		_ = c.SetEndpoint(at[0]) // "" is none
+	}
 }
 
 // isEndpoint reports whether s has the notation of an endpoint of the daemons. A

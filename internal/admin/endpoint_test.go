@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -35,5 +37,32 @@ func TestSetEndpoint(t *testing.T) {
 		if err != nil || c.Network != tt.network || c.Path != tt.path {
 			t.Errorf("%q: %+v, %v", tt.spelling, c, err)
 		}
+	}
+}
+
+func TestUseSettings(t *testing.T) {
+	const usual = "unix:/run/postern/milterd.sock"
+	for text, want := range map[string]string{
+		"":                        usual,
+		"# admin = \"unix:/x\"\n": usual,
+		"listen = [\"inet:127.0.0.1:1\"]\nadmin = \"unix:/run/box/milterd.sock\" # ours\n": "unix:/run/box/milterd.sock",
+		"admin = 'inet:127.0.0.1:10050'\n":                                                 "inet:127.0.0.1:10050",
+		"admin = \"\"\n":                                                                   usual,
+		"admin = \"systemd:admin\"\n":                                                      usual,
+		"admin = [\"unix:/x\"\n":                                                           usual,
+		"[milterd]\nadmin = \"unix:/x\"\n":                                                 usual,
+	} {
+		file := filepath.Join(t.TempDir(), "milterd.toml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := Client{Path: "/run/postern/milterd.sock"}
+		if c.UseSettings(file); c.Endpoint() != want {
+			t.Errorf("%q: %s, want %s", text, c.Endpoint(), want)
+		}
+	}
+	c := Client{Path: "/run/postern/milterd.sock"}
+	if c.UseSettings(t.TempDir() + "/missing.toml"); c.Endpoint() != usual {
+		t.Errorf("without a file: %s", c.Endpoint())
 	}
 }

@@ -37,7 +37,7 @@ func pages() []page {
 				{"2", "The command failed, or what it looked at does. Standard error has the cause."},
 			},
 			files: []entry{
-				{"/run/postern/policyd.sock, /run/postern/milterd.sock", "The admin sockets of the daemons."},
+				{"/run/postern/policyd.sock, /run/postern/milterd.sock", "The admin sockets of the daemons. Where admin in their settings names another one, that is used."},
 				{"/etc/postern/policyd.toml, /etc/postern/milterd.toml", "The settings of the daemons."},
 				{"/etc/postern/setup", "What postern setup has changed."},
 				{"/etc/postern/dkim", "The private keys of postern-milterd."},
