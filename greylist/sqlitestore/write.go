@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/memstore"
@@ -205,13 +206,14 @@ func (s *Store) prepare(f *sqlitefile.File) error {
 
 // store writes rows in one transaction, and sets RowID of those that are new. After
 // an error nothing is written, and the new RowIDs are not valid. store lets requests
-// go first unless the file is late; otherwise the scheduler could make them wait for
-// 10 ms.
+// go first, and rests, unless the file is late; otherwise the scheduler could make
+// requests wait for 10 ms.
 func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
 	if err := s.prepare(f); err != nil {
 		return err
 	}
 	next := s.nextRow
+	began := time.Now()
 	err := f.InTx(func(tx *sql.Tx) (err error) {
 		next, err = s.storeIn(tx, rows, next)
 		return err
@@ -219,6 +221,7 @@ func (s *Store) store(f *sqlitefile.File, rows []memstore.Row) error {
 	if err == nil {
 		s.nextRow = next
 	}
+	s.keeper.Pace.Rest(s.life(), time.Since(began))
 	return err
 }
 

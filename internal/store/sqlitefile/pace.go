@@ -16,6 +16,8 @@ const (
 	// slackLag to promise: so a few connections are not held for longer than the file
 	// needs.
 	giveWay = 20 * time.Millisecond
+	// longestRest is a few slices of the scheduler.
+	longestRest = 10 * time.Millisecond
 )
 
 // Pace measures how far the file is behind memory, and slows down requests that come
@@ -53,10 +55,23 @@ func (p *Pace) Wait(ctx context.Context) {
 		return
 	}
 	over := min(p.lag(), promise) - slackLag
-	pause := time.NewTimer(giveWay * over / (promise - slackLag))
-	defer pause.Stop()
+	pause(ctx, giveWay*over/(promise-slackLag))
+}
+
+// Rest delays the writer for as long as it has worked, at most longestRest, unless the
+// file is behind. Requests have the processor meanwhile: they wait longer beside a thread
+// that computes without a rest.
+func (p *Pace) Rest(ctx context.Context, worked time.Duration) {
+	if !p.Late() {
+		pause(ctx, min(worked, longestRest))
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	over := time.NewTimer(d)
+	defer over.Stop()
 	select {
-	case <-pause.C:
+	case <-over.C:
 	case <-ctx.Done():
 	}
 }

@@ -203,3 +203,33 @@ func TestFailingDiskCostsNoAnswer(t *testing.T) {
 		}
 	})
 }
+
+func TestRest(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		lag, worked, want time.Duration
+		closed            bool
+	}{
+		{name: "as long as the work", worked: 3 * time.Millisecond, want: 3 * time.Millisecond},
+		{name: "after a slow disk", worked: time.Second, want: longestRest},
+		{name: "the file is behind", lag: promise, worked: 3 * time.Millisecond},
+		{name: "the store is being closed", worked: 3 * time.Millisecond, closed: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := NewPace()
+				time.Sleep(c.lag)
+				ctx, end := context.WithCancel(t.Context())
+				defer end()
+				if c.closed {
+					end()
+				}
+				began := time.Now()
+				p.Rest(ctx, c.worked)
+				if rested := time.Since(began); rested != c.want {
+					t.Errorf("%v, want %v", rested, c.want)
+				}
+			})
+		})
+	}
+}
