@@ -111,7 +111,7 @@ func TestPackage(t *testing.T) {
 			t.Errorf("lintian: %v\n%s", err, out)
 		}
 	})
-	t.Run("life", func(t *testing.T) { livePackage(t, made[0]) })
+	t.Run("life", func(t *testing.T) { livePackage(t, made[0], made[1]) })
 }
 
 // checkPackage compares what is in a package for Debian with what should be.

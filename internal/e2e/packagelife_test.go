@@ -22,6 +22,7 @@ const packageUnits = "postern-policyd.socket postern-policyd.service postern-mil
 type packageLife struct {
 	firstDay
 	older, newer string
+	foreign      string // lies beside them, as make deb makes it, and is for other machines
 	booted       bool
 	settings     string             // checksums of what was edited
 	pids         []string           // of policyd and milterd
@@ -37,13 +38,13 @@ postconf -e 'virtual_alias_maps = texthash:/etc/postfix/virtual'
 
 // livePackage follows the page on the package: an older one is installed, mail flows
 // through it, it is upgraded, removed and purged.
-func livePackage(t *testing.T, newer string) {
+func livePackage(t *testing.T, newer, foreign string) {
 	older := makePackages(t, "deb", "VERSION=0.0.9", "ARCHS=amd64", "RSA_ENGINE=go")
 	if len(older) != 1 {
 		t.Fatalf("make deb ARCHS=amd64 made %q", older)
 	}
 	m := startDebian(t, debianTree(t))
-	l := &packageLife{firstDay: firstDay{m, m.shell(t)}, older: older[0], newer: newer}
+	l := &packageLife{firstDay: firstDay{m, m.shell(t)}, older: older[0], newer: newer, foreign: foreign}
 	t.Cleanup(func() {
 		if t.Failed() {
 			journal, _, _ := m.shell(t).run("journalctl -n 60 --no-pager")
@@ -104,16 +105,18 @@ func noteFirstMail(t *testing.T, took time.Duration) {
 	note(t, fmt.Sprintf("from apt install to the first mail judged: %.1f s", took.Seconds()))
 }
 
-// download puts a package where the page has it.
+// download puts the packages where the page has them.
 func (l *packageLife) download(t *testing.T, file string) {
 	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	l.must(t, "rm -f postern_*")
-	if err := os.WriteFile(l.path("/root/download/"+filepath.Base(file)), data, 0o644); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{file, l.foreign} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(l.path("/root/download/"+filepath.Base(file)), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	l.must(t, "sha256sum postern_* >SHA256SUMS")
 }
@@ -234,7 +237,7 @@ func (l *packageLife) keepsOldWithBadSettings(t *testing.T) {
 	t.Helper()
 	before := l.running(t)
 	l.must(t, "cp -a /etc/postern/policyd.toml /root/policyd.toml && echo 'no-such-setting = 1' >>/etc/postern/policyd.toml")
-	said := l.must(t, "apt-get -qq --reinstall install ./postern_*.deb 2>&1")
+	said := l.must(t, "apt-get -qq --reinstall install ./postern_*_amd64.deb 2>&1")
 	for _, want := range []string{"no-such-setting", "postern-policyd still runs the old version", "postern-milterd: a new process serves"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q in what apt shows:\n%s", want, said)
@@ -254,7 +257,7 @@ func (l *packageLife) keepsOldWithBadSettings(t *testing.T) {
 func (l *packageLife) keepsOldWithBadPrograms(t *testing.T) {
 	t.Helper()
 	l.all(t, `
-dpkg-deb --raw-extract postern_*.deb /root/bad
+dpkg-deb --raw-extract postern_*_amd64.deb /root/bad
 sed -i 's/^Version: .*/&.bad/' /root/bad/DEBIAN/control
 printf '#!/bin/sh\necho this version is broken >&2\nexit 1\n' >/root/bad/usr/sbin/postern-policyd
 truncate --size=4096 /root/bad/usr/sbin/postern-milterd
@@ -275,7 +278,7 @@ dpkg-deb --build --root-owner-group -Znone /root/bad /root/bad.deb
 	l.must(t, "! systemctl is-active "+packageUnits+" | grep -v '^active'")
 	l.guarded(t, "frank")
 	l.must(t, "grep 'other defaults' /etc/postern/milterd.toml && ! grep 'other defaults' /etc/postern/policyd.toml")
-	t.Log(l.must(t, keepEdited+"--allow-downgrades ./postern_*.deb"))
+	t.Log(l.must(t, keepEdited+"--allow-downgrades ./postern_*_amd64.deb"))
 	l.replaced(t)
 	l.guarded(t, "greta")
 }
