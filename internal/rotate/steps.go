@@ -218,10 +218,24 @@ func (j *job) undo() error {
 	return j.step(UndoneIt, names(s.Incoming)+" instead of "+names(s.Outgoing))
 }
 
-// withdraw removes the records of keys that have never signed, and the keys.
+// withdraw removes the records of keys that have never signed, and the keys. Records that
+// another host has published at their names stay, see givesWay.
 func (j *job) withdraw(ctx context.Context) (Phase, time.Duration, error) {
-	if j.state.Incoming[0].Record != "" {
-		if err := j.hand(ctx, DoRemove, j.state.Incoming); err != nil {
+	var published []KeyRef
+	for _, key := range j.state.Incoming {
+		if key.Record == "" {
+			continue // it was not made
+		}
+		sees, err := j.look(ctx, []KeyRef{key})
+		if err != nil {
+			return "", 0, err
+		}
+		if !sees.foreign {
+			published = append(published, key)
+		}
+	}
+	if len(published) > 0 {
+		if err := j.hand(ctx, DoRemove, published); err != nil {
 			return "", 0, err
 		}
 	}

@@ -602,6 +602,25 @@ func TestTwoHostsMeet(t *testing.T) {
 	}
 }
 
+// An undone rotation leaves the record that another host has published at its name.
+func TestWithdrawBesideAnotherHost(t *testing.T) {
+	w := newWorld(t)
+	record := newWorld(t).primary["old._domainkey."+example]
+	name := w.newSelector() + "._domainkey." + example
+	w.start()
+	w.advance()
+	w.primary[name] = record
+	w.transfer()
+	if err := w.rotator().Undo(example); err != nil {
+		t.Fatal(err)
+	}
+	w.advance()
+	w.want(Done, "old")
+	if w.primary[name] != record {
+		t.Errorf("%q is published", w.primary)
+	}
+}
+
 // A new record that is lost while the old one waits to be revoked keeps the old one.
 func TestLostRecordBeforeRevocation(t *testing.T) {
 	w := newWorld(t)
