@@ -184,6 +184,9 @@ func (j *job) taken(ctx context.Context, keys []KeyRef) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		if view.away != wildcard.away {
+			return true, nil
+		}
 		for _, s := range view.Servers {
 			if len(s.TXT) > 0 && !sameRecords(s.TXT, wildcard.at(s.Server)) {
 				return true, nil
@@ -208,7 +211,7 @@ func (j *job) wildcard(ctx context.Context) (View, error) {
 func (j *job) lookPast(ctx context.Context, key KeyRef) (View, error) {
 	view, err := j.DNS.Look(ctx, j.recordName(key))
 	if away := (*aliasError)(nil); errors.As(err, &away) {
-		return View{Cached: view.Cached}, nil
+		return View{Cached: view.Cached, away: away.target}, nil
 	}
 	return view, err
 }
@@ -345,6 +348,11 @@ func (j *job) look(ctx context.Context, keys []KeyRef) (shown, error) {
 		}
 		name := j.recordName(key)
 		view, err := j.DNS.Look(ctx, name)
+		if away := (*aliasError)(nil); errors.As(err, &away) && away.target == wildcard.away {
+			sum.all = false
+			sum.lacks = fmt.Sprintf("%s is not published, a wildcard CNAME record leads to %s", name, away.target)
+			continue
+		}
 		if err != nil {
 			return shown{}, err
 		}

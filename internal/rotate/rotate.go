@@ -88,6 +88,8 @@ type View struct {
 	// Cached is how long a cache may hold an answer that differs: the TTL of
 	// records, or that of the answer that there are none.
 	Cached time.Duration
+	// away is where a CNAME record leads whose servers do not answer, "" if there is none.
+	away string
 }
 
 // at returns the records that a server has.

@@ -35,7 +35,7 @@ func (a *Authorities) Look(ctx context.Context, name string) (View, error) {
 		}
 		view.Cached = max(view.Cached, cached)
 		if err = plain(err); err != nil && hop > 0 {
-			err = &aliasError{err}
+			err = &aliasError{err, name}
 		}
 		if err != nil || alias == "" {
 			return view, err
@@ -47,7 +47,10 @@ func (a *Authorities) Look(ctx context.Context, name string) (View, error) {
 
 // aliasError means that the servers of the name have answered with a CNAME record, and
 // those of its target have not answered.
-type aliasError struct{ error }
+type aliasError struct {
+	error
+	target string
+}
 
 func (e *aliasError) Unwrap() error { return e.error }
 
