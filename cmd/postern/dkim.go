@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/rotate"
 	"github.com/postern-mail/postern/milter/sign"
 )
@@ -72,15 +73,38 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 			code = exitNo
 		}
 		all := keys.All()
-		if len(args) > 0 {
-			all = slices.DeleteFunc(all, func(k *sign.Key) bool { return !slices.Contains(args, k.Domain) })
-		}
-		if len(all) == 0 {
+		if len(args) == 0 && len(all) == 0 {
 			fmt.Fprintln(io.err, "no key; make one with `postern dkim genkey DOMAIN`")
 			return exitNo, nil
 		}
+		if len(args) > 0 {
+			var none []string
+			if all, none, err = keysOf(all, args); err != nil {
+				return exitFailed, err
+			}
+			for _, domain := range none {
+				fmt.Fprintf(io.err, "%s has no key; make one with `postern dkim genkey %[1]s`\n", domain)
+				code = exitNo
+			}
+		}
 		return code, printZone(io.out, all)
 	}
+}
+
+// keysOf returns the keys of domains, and the domains that have none.
+func keysOf(all []*sign.Key, domains []string) (keys []*sign.Key, none []string, err error) {
+	for _, text := range domains {
+		domain, err := mailaddr.ParseDomain(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("domain %q: %w", text, err)
+		}
+		none = append(none, domain)
+	}
+	keys = slices.DeleteFunc(slices.Clone(all), func(k *sign.Key) bool { return !slices.Contains(none, k.Domain) })
+	none = slices.DeleteFunc(none, func(domain string) bool {
+		return slices.ContainsFunc(keys, func(k *sign.Key) bool { return k.Domain == domain })
+	})
+	return keys, none, nil
 }
 
 // printZone prints records that can be pasted into zones, in the form of

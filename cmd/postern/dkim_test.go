@@ -114,6 +114,13 @@ func TestDKIMDNS(t *testing.T) {
 	if _, out, _ := postern(t, "dkim", "dns", "--dir", dir, "home.example"); !sameLines(out, printed[1]) {
 		t.Errorf("for one domain %q, want %q", out, printed[1])
 	}
+	code, out, stderr = postern(t, "dkim", "dns", "--dir", dir, "nokey.example", "Home.Example.")
+	if code != exitNo || !sameLines(out, printed[1]) || stderr != "nokey.example has no key; make one with `postern dkim genkey nokey.example`\n" {
+		t.Errorf("for a domain without a key, and one in capitals: exit %d, %q, %q", code, out, stderr)
+	}
+	if code, _, stderr := postern(t, "dkim", "dns", "--dir", dir, "a b"); code != exitFailed || !strings.Contains(stderr, `domain "a b"`) {
+		t.Errorf("for no domain: exit %d, %q", code, stderr)
+	}
 	// What the daemon's group may read is printed too.
 	if err := os.Chmod(filepath.Join(dir, "home.example", "postern.private"), 0o640); err != nil {
 		t.Fatal(err)
