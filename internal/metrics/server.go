@@ -10,8 +10,9 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/postern-mail/postern/internal/httplimit"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/postern-mail/postern/internal/httplimit"
 )
 
 // Bounds of the HTTP server, so that no client can block it. It has no
