@@ -1,7 +1,6 @@
 package reportread
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"errors"
@@ -12,17 +11,15 @@ import (
 // mbox reads the mails of a mailbox: next moves to a mail, and Read reads it. A mail ends
 // before a line that begins with "From " and follows an empty line.
 type mbox struct {
-	in     *buffered
-	err    error
-	line   []byte // the rest of the piece that was read last
-	middle bool   // the stream is in the middle of a line
-	blank  bool   // the last line was empty
-	ended  bool   // the line that begins the next mail was read
+	lines
+	line  []byte // the rest of the piece that was read last
+	blank bool   // the last line was empty
+	ended bool   // the line that begins the next mail was read
 }
 
 var separator = []byte("From ")
 
-func newMbox(in *buffered) *mbox { return &mbox{in: in, blank: true} }
+func newMbox(in *buffered) *mbox { return &mbox{lines: lines{in: in}, blank: true} }
 
 // next skips the rest of the mail and reports whether there is another one.
 func (m *mbox) next() bool {
@@ -72,15 +69,4 @@ func (m *mbox) advance() bool {
 	m.blank = begins && len(bytes.TrimRight(piece, "\r\n")) == 0
 	m.line = piece
 	return len(piece) > 0
-}
-
-// piece reads a line, or as much of it as fits.
-func (m *mbox) piece() (piece []byte, begins bool) {
-	begins = !m.middle
-	piece, err := m.in.ReadSlice('\n')
-	m.middle = errors.Is(err, bufio.ErrBufferFull)
-	if err != nil && !m.middle {
-		m.err = err
-	}
-	return piece, begins
 }

@@ -3,7 +3,6 @@ package reportread
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,19 +13,18 @@ import (
 // section 5.1). Unlike mime/multipart it does not look at the headers of parts, so that a
 // faulty one does not hide the parts after it.
 type multipart struct {
-	in       *bufio.Reader
+	lines
 	mark     []byte // "--" and the boundary
-	err      error  // why there are no more lines
 	text     []byte // the last line, or the last piece of a long one
 	line     []byte // the rest of it
 	newline  string // the end of the last line. Before a boundary it is not part of the text
-	middle   bool   // the stream is in the middle of a line
 	boundary bool   // the line that begins the next part was read
+	closed   bool   // the line that ends the last part was read
 }
 
 func newMultipart(in io.Reader, boundary string) *multipart {
 	mark := "--" + strings.TrimRight(boundary, " \t")
-	return &multipart{in: bufio.NewReaderSize(in, 4096+len(mark)), mark: []byte(mark)}
+	return &multipart{lines: lines{in: bufio.NewReaderSize(in, 4096+len(mark))}, mark: []byte(mark)}
 }
 
 // next skips the rest of the part, or what is before the first one, and reports whether
@@ -45,7 +43,7 @@ func (m *multipart) next() bool {
 // failed returns why the parts could not be read to the end of the mail, or nil. A mail
 // may end without its last boundary.
 func (m *multipart) failed() error {
-	if errors.Is(m.err, io.EOF) || errors.Is(m.err, io.ErrUnexpectedEOF) {
+	if m.closed || errors.Is(m.err, io.EOF) || errors.Is(m.err, io.ErrUnexpectedEOF) {
 		return nil
 	}
 	return fmt.Errorf("mail: %w", m.err)
@@ -55,7 +53,7 @@ func (m *multipart) failed() error {
 func (m *multipart) Read(p []byte) (int, error) {
 	for len(m.line) == 0 {
 		if !m.advance() {
-			return 0, cmp.Or(m.err, io.EOF)
+			return 0, m.ended()
 		}
 	}
 	n := copy(p, m.line)
@@ -63,34 +61,40 @@ func (m *multipart) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// ended returns why there is no more of a part.
+func (m *multipart) ended() error {
+	switch {
+	case m.boundary || m.closed:
+		return io.EOF
+	case errors.Is(m.err, io.EOF):
+		return io.ErrUnexpectedEOF // before the last boundary
+	}
+	return m.err
+}
+
 // advance reads the next line of the part, or a piece of a long one. It reports whether
 // there is one.
 func (m *multipart) advance() bool {
 	m.line = nil
-	if m.err != nil || m.boundary {
+	if m.err != nil || m.boundary || m.closed {
 		return false
 	}
-	piece, err := m.in.ReadSlice('\n')
-	begins := !m.middle
-	m.middle = errors.Is(err, bufio.ErrBufferFull)
+	piece, begins := m.piece()
 	if begins && !m.middle {
 		switch rest, isMark := bytes.CutPrefix(bytes.TrimRight(piece, " \t\r\n"), m.mark); {
 		case isMark && len(rest) == 0:
 			m.boundary = true
 			return false
 		case isMark && string(rest) == "--":
-			m.err = io.EOF
+			m.closed = true
 			return false
 		}
 	}
 	text := bytes.TrimSuffix(bytes.TrimSuffix(piece, []byte("\n")), []byte("\r"))
 	m.text = append(append(m.text[:0], m.newline...), text...)
 	m.newline = string(piece[len(text):])
-	if err != nil && !m.middle {
+	if m.err != nil { // no boundary follows
 		m.text, m.newline = append(m.text, m.newline...), ""
-		if m.err = err; errors.Is(err, io.EOF) {
-			m.err = io.ErrUnexpectedEOF // before the last boundary
-		}
 	}
 	m.line = m.text
 	return len(m.line) > 0 || m.err == nil

@@ -38,6 +38,19 @@ func TestFaultyParts(t *testing.T) {
 	}
 }
 
+// A mail may end without its last boundary.
+func TestNoLastBoundary(t *testing.T) {
+	for kind, content := range map[string]string{"application/zip": zipped(t, plain()), "application/gzip": gzipped(t, plain()), "text/xml": plain(), "application/json": tlsJSON} {
+		text := strings.TrimSuffix(mailOf(kind, "a", content), "--==b==--\r\n")
+		if got := readText(t, text, Limits{}); len(got.reports)+len(got.tls) != 1 || got.problems != nil {
+			t.Errorf("%s: %d reports, %q", kind, len(got.reports)+len(got.tls), got.problems)
+		}
+		if got := readText(t, text[:len(text)-100], Limits{}); len(got.problems) != 1 {
+			t.Errorf("%s, cut off: %d reports, %q", kind, len(got.reports)+len(got.tls), got.problems)
+		}
+	}
+}
+
 // Each part has the octets between two boundaries; the line end before one is not its own.
 func TestMultipart(t *testing.T) {
 	long := strings.Repeat("0123456789", 2000)
@@ -59,7 +72,7 @@ func TestMultipart(t *testing.T) {
 			}
 			got += string(part) + "|"
 		}
-		if got += parts.err.Error(); got != want {
+		if got += parts.ended().Error(); got != want {
 			t.Errorf("%.60q: %.100q, want %.100q", text, got, want)
 		}
 	}
