@@ -29,7 +29,7 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 		}
 	}
 	for _, m := range f.Milters {
-		if m.Ours == nil || m.Default == "accept" || m.Service != nil && !m.Service.isInbound() {
+		if m.Ours == nil || strings.EqualFold(m.Default, "accept") || m.Service != nil && !m.Service.isInbound() {
 			continue
 		}
 		found = appendNew(found, warnf("write { "+m.Endpoint+", default_action=accept }",

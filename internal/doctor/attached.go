@@ -18,7 +18,11 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 		return nil
 	}
 	if len(f.Hooks) == 0 && !f.usesMilterd() {
-		return []Finding{failf("run postern setup, or add the lines of deploy/postfix to main.cf and master.cf", "Postfix asks neither daemon")}
+		fix := "run postern setup, or add the lines of deploy/postfix to main.cf and master.cf"
+		if others := otherInstances(f.Postfix); len(others) > 0 {
+			fix = fmt.Sprintf("if another instance asks them, look at that one (--config-directory %s); if none does, %s", strings.Join(others, " or "), fix)
+		}
+		return []Finding{failf(fix, "Postfix in %s asks neither daemon", f.Postfix.Directory)}
 	}
 	var found []Finding
 	for _, h := range f.Hooks {

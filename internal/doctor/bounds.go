@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -64,14 +65,14 @@ func (f *Facts) answersInTime(h Hook) []Finding {
 func (f *Facts) verdictInTime(m AttachedMilter) (found []Finding) {
 	s := m.Service
 	if s == nil {
-		s = &Service{postfix: f.Postfix}
+		s = cmp.Or(f.Postfix.localCleanup(), &Service{postfix: f.Postfix})
 	}
 	verdict := f.Milterd.seconds("verify-deadline")
 	for _, short := range []string{"command_timeout", "content_timeout"} {
 		name := "milter_" + short
 		wait, fix, by := s.Value(name), s.unset(name), name
 		if own := m.Timeouts[short]; own != "" {
-			wait, fix, by = own, "take "+short+" out of this entry of smtpd_milters", short+" of "+m.Endpoint
+			wait, fix, by = own, "take "+short+" out of this entry of "+m.list(), short+" of "+m.Endpoint
 		}
 		if seconds(wait) > 0 && verdict > 0 && seconds(wait) <= verdict {
 			found = append(found, failf(fix+", or set a shorter verify-deadline in milterd.toml",

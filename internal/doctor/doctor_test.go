@@ -43,6 +43,11 @@ func troubles() []trouble {
 			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
 			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions", "submission/inet/smtpd_milters")
 		}, check: "attached", level: Fail, text: "asks neither daemon", fix: "postern setup"},
+		{name: "nothing attached to one of several instances", edit: func(s *site) {
+			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
+			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination", "multi_instance_directories = /etc/postfix-in")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions", "submission/inet/smtpd_milters")
+		}, check: "attached", level: Fail, text: "asks neither daemon", fix: "look at that one (--config-directory /etc/postfix-in)"},
 		{name: "a port that no one listens on", edit: func(s *site) { s.replace("etc/main.cf", "inet:"+s.policy, "inet:127.0.0.1:10045") },
 			check: "attached", level: Fail, text: "asks inet:127.0.0.1:10045, where postern-policyd does not listen", fix: "write inet:127.0.0.1:"},
 		{name: "no kind of socket", edit: func(s *site) {
@@ -109,6 +114,10 @@ func troubles() []trouble {
 			s.postconf("-e", "smtpd_sender_restrictions = $postern_ownership")
 			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=reject_unknown_sender_domain")
 		}, check: "ownership", level: Fail, text: "of its own, without the hook", fix: "postconf -P 'submission/inet/"},
+		{name: "a list of its own with a key", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_restrictions = $postern_ownership")
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=reject_rhsbl_sender,"+strings.Repeat("a", 26)+".zrd.dq.spamhaus.net")
+		}, check: "ownership", level: Fail, text: "of its own, without the hook", fix: "smtpd_sender_restrictions=$postern_ownership', and behind it what the list has today"},
 		{name: "ownership behind permit_sasl_authenticated", edit: func(s *site) {
 			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=permit_sasl_authenticated,$postern_ownership")
 		}, check: "ownership", level: Fail, text: "behind permit_sasl_authenticated", fix: "to the front"},
@@ -193,6 +202,11 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
 		},
 			check: "twice", level: Warn, text: "asks zen.spamhaus.org itself", fix: "take reject_rbl_client zen.spamhaus.org"},
+		{name: "Postfix asks the same list in a restriction class, in capitals and with a key", edit: func(s *site) {
+			s.postconf("-e", "smtpd_restriction_classes = lists", "lists = REJECT_RBL_CLIENT "+strings.Repeat("a", 26)+".zen.dq.spamhaus.net")
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, lists,")
+		},
+			check: "twice", level: Warn, text: "asks zen.spamhaus.org itself", fix: "take reject_rbl_client KEY.zen.dq.spamhaus.net out of"},
 		{name: "Postfix asks a list that we only watch", policyd: "shadow = [\"all\"]\n", edit: func(s *site) {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
 		},
@@ -315,6 +329,12 @@ func troubles() []trouble {
 		{name: "a content filter where loopback is ours", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\"]\n",
 			edit:  func(s *site) { s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024") },
 			check: "signing", level: Fail, text: "from which a content filter hands the internet's mail back", fix: "internal-networks"},
+		{name: "the cleanup of this machine's mail does not wait for a verdict", up: true, milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\"]\n",
+			edit: func(s *site) {
+				s.postconf("-e", "non_smtpd_milters = { inet:"+s.verify+", default_action=accept }")
+				s.postconf("-P", "cleanup/unix/milter_content_timeout=3s")
+			},
+			check: "bounds", level: Fail, text: "Postfix waits 3s for a milter (milter_content_timeout)", fix: "postconf -PX 'cleanup/unix/milter_content_timeout'"},
 		{name: "a From that milterd does not see", milterd: "from-ownership = \"enforce\"\nowners = [\"texthash:DIR/sender_logins\"]\n",
 			edit:  func(s *site) { s.postconf("-P", "submission/inet/smtpd_milters=") },
 			check: "from", level: Fail, text: "submission/inet: users who log in here may write any From: smtpd_milters is", fix: "postconf -P 'submission/inet/smtpd_milters=inet:"},

@@ -60,6 +60,14 @@ func (m AttachedMilter) where() string {
 	return m.Service.String()
 }
 
+// list names the parameter in which the milter is.
+func (m AttachedMilter) list() string {
+	if m.Service == nil {
+		return "non_smtpd_milters"
+	}
+	return "smtpd_milters"
+}
+
 // paths are the files of other programs.
 type paths struct {
 	rspamd   string   // folder

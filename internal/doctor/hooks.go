@@ -62,6 +62,13 @@ func (s *Service) throughTables() []Hook {
 	return found
 }
 
+// restrictions returns the restrictions of a list in small letters, those of restriction
+// classes too. Most arguments are left out.
+func (s *Service) restrictions(list string) (words []string) {
+	s.walk(nil, list, s.Value(list), &words, nil)
+	return words
+}
+
 // walk appends the hooks in the text of a list to found. open are the restriction
 // classes around the text, so that a class that contains itself ends the recursion.
 func (s *Service) walk(found []Hook, list, text string, before *[]string, open []string) []Hook {
@@ -80,7 +87,7 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 		case strings.HasSuffix(word, "_access") && i+1 < len(words) && strings.HasPrefix(words[i+1], "static:"):
 			// A static table: it gives everyone the same answer, which may be a class.
 			i++
-			found = s.walk(found, list, strings.TrimPrefix(words[i], "static:"), before, open)
+			found = s.walk(found, list, unbraced(strings.TrimPrefix(words[i], "static:")), before, open)
 		case !slices.Contains(open, words[i]) && slices.Contains(postconf.Split(s.Value("smtpd_restriction_classes")), words[i]):
 			found = s.walk(found, list, s.Value(words[i]), before, append(slices.Clone(open), words[i]))
 			continue

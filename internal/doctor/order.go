@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -67,10 +66,10 @@ func (f *Facts) tooEarly(h Hook) []Finding {
 	guards := slices.Clone(h.Before)
 	switch h.List {
 	case "smtpd_data_restrictions", "smtpd_end_of_data_restrictions":
-		guards = append(guards, postconf.Split(strings.ToLower(h.Service.Value("smtpd_recipient_restrictions")))...)
+		guards = append(guards, h.Service.restrictions("smtpd_recipient_restrictions")...)
 		fallthrough
 	case "smtpd_recipient_restrictions": // relaying is refused before or after it
-		guards = append(guards, postconf.Split(strings.ToLower(h.Service.Value("smtpd_relay_restrictions")))...)
+		guards = append(guards, h.Service.restrictions("smtpd_relay_restrictions")...)
 	}
 	if firstOf(guards, []string{"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}) == "" {
 		return []Finding{warnf("put reject_unauth_destination in front of check_policy_service, in smtpd_recipient_restrictions",

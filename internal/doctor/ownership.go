@@ -79,7 +79,7 @@ func (f *Facts) askOwnership(s *Service) string {
 	words, more := "$postern_ownership", strings.Join(postconf.Split(list), ",")
 	switch {
 	case more == "" || f.undefinedIn(list) != "":
-	case strings.ContainsAny(more, " \t{"):
+	case strings.ContainsAny(more, " \t{") || more != withoutKey(more): // a key is not printed
 		rest = ", and behind it what the list has today, as a parameter of main.cf,"
 	default:
 		words += "," + more

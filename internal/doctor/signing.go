@@ -40,7 +40,8 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 
 // unverified finds out that no service for mail from the internet asks milterd, although it
 // listens to verify. A service whose own list is empty, or that has a proxy filter, asks none
-// on purpose. Where a list names a socket that looks like ours, other checks report it.
+// on purpose; at another one a program may verify that Postern runs beside. Where a list
+// names a socket that looks like ours, other checks report it.
 func (f *Facts) unverified() []Finding {
 	var lacks []string
 	for _, s := range f.Postfix.smtpds() {
@@ -50,6 +51,7 @@ func (f *Facts) unverified() []Finding {
 			return nil
 		case f.roleAt(s) != "":
 			return nil
+		case f.verifiedByAnother(s):
 		default:
 			lacks = append(lacks, s.String())
 		}
@@ -58,8 +60,17 @@ func (f *Facts) unverified() []Finding {
 	if len(lacks) == 0 || !listens {
 		return nil
 	}
-	return []Finding{warnf(fmt.Sprintf("run postern setup, or name { %s, default_action=accept } in smtpd_milters of main.cf", f.verifySocket()),
+	return []Finding{warnf(fmt.Sprintf("run postern setup, or name { %s, default_action=accept } in smtpd_milters of main.cf; if no one is to verify it, postconf -P '%s/smtpd_milters='", f.verifySocket(), lacks[0]),
 		"mail from the internet is not verified: smtpd_milters of %s does not name postern-milterd, which listens for it", strings.Join(lacks, ", "))}
+}
+
+// verifiedByAnother reports whether a service sends its mail to another program that may
+// verify it.
+func (f *Facts) verifiedByAnother(s *Service) bool {
+	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool {
+		p, known := peerAt(m.Endpoint)
+		return m.Service == s && m.Ours == nil && known && p.can(doesVerify)
+	})
 }
 
 // hasKeys reports whether milterd has keys to sign with.
@@ -131,10 +142,13 @@ func (f *Facts) signSocket() string {
 	return "inet:127.0.0.1:10047"
 }
 
+// verifySocket returns the socket that mail from the internet should go to.
 func (f *Facts) verifySocket() string {
-	for _, l := range f.milterSockets {
-		if l.Role == roleVerify {
-			return f.Postfix.spell(l.place)
+	for _, role := range []string{roleVerify, roleSession} {
+		for _, l := range f.milterSockets {
+			if l.Role == role {
+				return f.Postfix.spell(l.place)
+			}
 		}
 	}
 	return "inet:127.0.0.1:10046"
@@ -174,9 +188,9 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 }
 
 // localIsOurs reports whether mail of sendmail(1) counts as ours at a socket where the
-// session decides. Such mail comes from 127.0.0.1, with the daemon name of main.cf.
+// session decides. Such mail comes from 127.0.0.1, with the daemon name of its cleanup service.
 func (f *Facts) localIsOurs() bool {
-	return f.trustsLoopback() || slices.Contains(f.Milterd.list("originating"), f.Postfix.Params["milter_macro_daemon_name"])
+	return f.trustsLoopback() || slices.Contains(f.Milterd.list("originating"), f.Postfix.localValue("milter_macro_daemon_name"))
 }
 
 // trustsLoopback reports whether mail from loopback addresses counts as ours.

@@ -3,10 +3,10 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -52,10 +52,7 @@ func (f *Facts) besideIRedAPD(h Hook) []Finding {
 // secondMilter judges a milter of another program that mail passes beside ours.
 func (f *Facts) secondMilter(m AttachedMilter, p peer) []Finding {
 	var found []Finding
-	list := "smtpd_milters"
-	if m.Service == nil {
-		list = "non_smtpd_milters"
-	}
+	list := m.list()
 	isRspamd, theirs := p.name == "rspamd", rspamd{f.Options.paths}
 	folder := f.Options.paths.rspamd
 	if p.can(doesSign) && f.signsBeside(m) && (!isRspamd || theirs.signs()) {
@@ -104,8 +101,8 @@ func (f *Facts) verifies() bool {
 	return slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool { return m.Ours != nil && m.Ours.Role != roleSign })
 }
 
-// listedTwice finds lists that both Postfix and policyd ask. While policyd only watches,
-// those of Postfix are the ones that decide.
+// listedTwice finds lists that both Postfix and policyd ask, unless one of them only
+// watches: it is the other that decides.
 func (f *Facts) listedTwice() []Finding {
 	if !f.attached(checks.DNSBLName) || f.Policyd.shadows(checks.DNSBLName) {
 		return nil
@@ -113,13 +110,14 @@ func (f *Facts) listedTwice() []Finding {
 	var found []Finding
 	for _, s := range f.Postfix.smtpds() {
 		for _, list := range restrictionLists {
-			words := postconf.Split(s.Value(list))
+			words := s.restrictions(list)
 			for i, word := range words[:max(0, len(words)-1)] {
-				if !strings.HasPrefix(word, "reject_rbl_") && !strings.HasPrefix(word, "reject_rhsbl_") {
+				onlyLogs := i > 0 && words[i-1] == "warn_if_reject"
+				if onlyLogs || !strings.HasPrefix(word, "reject_rbl_") && !strings.HasPrefix(word, "reject_rhsbl_") {
 					continue
 				}
 				if zone := zoneName(words[i+1]); f.asksZone(zone) {
-					found = appendNew(found, warnf(fmt.Sprintf("take %s %s out of %s, or the list out of dnsbl and dbl in policyd.toml", word, words[i+1], list),
+					found = appendNew(found, warnf(fmt.Sprintf("take %s %s out of %s, or the list out of dnsbl and dbl in policyd.toml", word, withoutKey(words[i+1]), list),
 						"%s asks %s itself: postern-policyd asks it too", list, zone))
 				}
 			}
@@ -127,6 +125,12 @@ func (f *Facts) listedTwice() []Finding {
 	}
 	return found
 }
+
+// dqsKey matches a key of the Data Query Service in the zone of a list.
+var dqsKey = regexp.MustCompile(`(?i)\b[a-z0-9]{21,}(\.[a-z]+\.dq\.spamhaus\.net)`)
+
+// withoutKey returns Postfix's text with KEY for each key of the Data Query Service.
+func withoutKey(text string) string { return dqsKey.ReplaceAllString(text, "KEY$1") }
 
 // zoneName returns the zone of a list, without a key, a filter and a weight.
 func zoneName(site string) string {

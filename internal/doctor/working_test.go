@@ -32,6 +32,20 @@ func TestWorkingSetups(t *testing.T) {
 			s.replace("etc/main.cf", "{ policy_context = dnsbl, greylist }", "policy_context=dnsbl")
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_recipient_access inline:{slow@home.example=slow},")
 		}},
+		{name: "ownership in a class that a table in braces returns", edit: func(s *site) {
+			s.postconf("-e", "smtpd_restriction_classes = owned", "owned = $postern_ownership")
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=check_sasl_access,static:{owned}")
+		}},
+		{name: "relaying is refused in a restriction class", edit: func(s *site) {
+			s.postconf("-e", "smtpd_restriction_classes = relay", "relay = permit_mynetworks, reject_unauth_destination", "smtpd_relay_restrictions = relay")
+			s.replace("etc/main.cf", "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, reject_unlisted_recipient,", "reject_unlisted_recipient,")
+		}},
+		{name: "Postfix only logs what a list says", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, Warn_If_Reject reject_rbl_client zen.spamhaus.org,")
+		}},
+		{name: "an action in capitals", edit: func(s *site) {
+			s.replace("etc/main.cf", "default_action=accept", "default_action=ACCEPT")
+		}},
 		{name: "another spelling of the loopback address", edit: func(s *site) {
 			s.replace("etc/main.cf", "{ inet:127.0.0.1:", "{ inet:localhost:")
 		}},
@@ -43,6 +57,9 @@ func TestWorkingSetups(t *testing.T) {
 			s.replace("etc/main.cf", "milters = ", "milters = inet:localhost:11332 ")
 			s.write("rspamd/local.d/greylist.conf", "enabled = false;\n")
 			s.write("rspamd/local.d/dkim_signing.conf", "# postern signs\nenabled=false;\n")
+		}},
+		{name: "rspamd verifies, and Postern signs", edit: func(s *site) {
+			s.postconf("-e", "smtpd_milters = inet:localhost:11332")
 		}},
 		{name: "macros of rspamd's guide", edit: func(s *site) {
 			s.postconf("-e", "milter_mail_macros = i {mail_addr} {client_addr} {client_name} {auth_authen}")
@@ -96,6 +113,12 @@ func TestWorkingSetups(t *testing.T) {
 			milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\", \"::1\"]\n",
 			edit: func(s *site) {
 				s.postconf("-e", "milter_default_action = accept", "smtpd_milters = inet:"+s.verify, "non_smtpd_milters = $smtpd_milters")
+			}},
+		{name: "the session decides, and the cleanup of this machine's mail has a daemon name of its own", up: true,
+			milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\n",
+			edit: func(s *site) {
+				s.postconf("-e", "milter_default_action = accept", "smtpd_milters = inet:"+s.verify, "non_smtpd_milters = $smtpd_milters")
+				s.postconf("-P", "cleanup/unix/milter_macro_daemon_name=ORIGINATING")
 			}},
 		{name: "only the policy daemon", edit: func(s *site) {
 			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
