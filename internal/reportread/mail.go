@@ -88,7 +88,7 @@ func (u *unit) multipart(where string, parts *multipart, depth int) error {
 		header, body, err := split(parts)
 		switch {
 		case err == nil:
-			err = u.entity(where, header, body, depth+1)
+			err = u.entity(where, header, openEnd{body}, depth+1)
 		case errors.Is(err, io.ErrUnexpectedEOF) && u.found > 0:
 			return nil // the mail ends in a header, but the report was complete
 		default:
@@ -102,6 +102,18 @@ func (u *unit) multipart(where string, parts *multipart, depth int) error {
 		}
 	}
 	return parts.failed()
+}
+
+// openEnd reads a part whose mail may end without its last boundary. Whether a report is
+// complete, its own end shows.
+type openEnd struct{ in io.Reader }
+
+func (o openEnd) Read(p []byte) (int, error) {
+	n, err := o.in.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // fileName returns the file name in the header of a part.
