@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin/api"
-	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/rotate"
 	"github.com/postern-mail/postern/milter/sign"
 )
@@ -79,7 +78,7 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 		}
 		if len(args) > 0 {
 			var none []string
-			if all, none, err = keysOf(all, args); err != nil {
+			if all, none, err = keys.Of(args); err != nil {
 				return exitFailed, err
 			}
 			for _, domain := range none {
@@ -89,22 +88,6 @@ func bindDKIMDNS(fs *pflag.FlagSet) runner {
 		}
 		return code, printZone(io.out, all)
 	}
-}
-
-// keysOf returns the keys of domains, and the domains that have none.
-func keysOf(all []*sign.Key, domains []string) (keys []*sign.Key, none []string, err error) {
-	for _, text := range domains {
-		domain, err := mailaddr.ParseDomain(text)
-		if err != nil {
-			return nil, nil, fmt.Errorf("domain %q: %w", text, err)
-		}
-		none = append(none, domain)
-	}
-	keys = slices.DeleteFunc(slices.Clone(all), func(k *sign.Key) bool { return !slices.Contains(none, k.Domain) })
-	none = slices.DeleteFunc(none, func(domain string) bool {
-		return slices.ContainsFunc(keys, func(k *sign.Key) bool { return k.Domain == domain })
-	})
-	return keys, none, nil
 }
 
 // printZone prints records that can be pasted into zones, in the form of

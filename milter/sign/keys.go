@@ -3,11 +3,13 @@ package sign
 import (
 	"crypto"
 	"crypto/rsa"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/internal/author"
+	"github.com/postern-mail/postern/internal/mailaddr"
 )
 
 // Bounds of a key store.
@@ -66,6 +68,23 @@ func (k *Keys) Domains() []string {
 		domains[key.Domain] = true
 	}
 	return slices.Sorted(maps.Keys(domains))
+}
+
+// Of returns the keys of domains, and the domains that have none in their canonical form.
+// The error is about a text that is no domain.
+func (k *Keys) Of(domains []string) (keys []*Key, none []string, err error) {
+	for _, text := range domains {
+		domain, err := mailaddr.ParseDomain(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("domain %q: %w", text, err)
+		}
+		none = append(none, domain)
+	}
+	keys = slices.DeleteFunc(k.All(), func(key *Key) bool { return !slices.Contains(none, key.Domain) })
+	none = slices.DeleteFunc(none, func(domain string) bool {
+		return slices.ContainsFunc(keys, func(key *Key) bool { return key.Domain == domain })
+	})
+	return keys, none, nil
 }
 
 // Empty reports whether nothing can be signed.
