@@ -206,7 +206,7 @@ func troubles() []trouble {
 			s.postconf("-e", "smtpd_restriction_classes = lists", "lists = REJECT_RBL_CLIENT "+strings.Repeat("a", 26)+".zen.dq.spamhaus.net")
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, lists,")
 		},
-			check: "twice", level: Warn, text: "asks zen.spamhaus.org itself", fix: "take reject_rbl_client KEY.zen.dq.spamhaus.net out of"},
+			check: "twice", level: Warn, text: "asks zen.spamhaus.org itself", fix: ".zen.dq.spamhaus.net out of smtpd_recipient_restrictions"},
 		{name: "Postfix asks a list that we only watch", policyd: "shadow = [\"all\"]\n", edit: func(s *site) {
 			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, reject_rbl_client zen.spamhaus.org=127.0.0.[2..11],")
 		},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/postconf"
 	"github.com/postern-mail/postern/policy/checks"
 )
@@ -79,7 +80,7 @@ func (f *Facts) askOwnership(s *Service) string {
 	words, more := "$postern_ownership", strings.Join(postconf.Split(list), ",")
 	switch {
 	case more == "" || f.undefinedIn(list) != "":
-	case strings.ContainsAny(more, " \t{") || more != withoutKey(more): // a key is not printed
+	case strings.ContainsAny(more, " \t{") || more != dnsbl.HideKeys(more): // a command without the key is of no use
 		rest = ", and behind it what the list has today, as a parameter of main.cf,"
 	default:
 		words += "," + more

@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -117,7 +116,7 @@ func (f *Facts) listedTwice() []Finding {
 					continue
 				}
 				if zone := zoneName(words[i+1]); f.asksZone(zone) {
-					found = appendNew(found, warnf(fmt.Sprintf("take %s %s out of %s, or the list out of dnsbl and dbl in policyd.toml", word, withoutKey(words[i+1]), list),
+					found = appendNew(found, warnf(fmt.Sprintf("take %s %s out of %s, or the list out of dnsbl and dbl in policyd.toml", word, words[i+1], list),
 						"%s asks %s itself: postern-policyd asks it too", list, zone))
 				}
 			}
@@ -125,12 +124,6 @@ func (f *Facts) listedTwice() []Finding {
 	}
 	return found
 }
-
-// dqsKey matches a key of the Data Query Service in the zone of a list.
-var dqsKey = regexp.MustCompile(`(?i)\b[a-z0-9]{21,}(\.[a-z]+\.dq\.spamhaus\.net)`)
-
-// withoutKey returns Postfix's text with KEY for each key of the Data Query Service.
-func withoutKey(text string) string { return dqsKey.ReplaceAllString(text, "KEY$1") }
 
 // zoneName returns the zone of a list, without a key, a filter and a weight.
 func zoneName(site string) string {
