@@ -29,6 +29,10 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 		}
 	}
 	for _, m := range f.Milters {
+		if m.Ours != nil && m.Ignored != "" {
+			found = appendNew(found, warnf("correct it; the attributes are "+strings.Join(milterAttributes, ", "),
+				"%s: Postfix ignores %q of %s in %s: it is no attribute", m.where(), m.Ignored, m.Endpoint, m.list()))
+		}
 		if m.Ours == nil || strings.EqualFold(m.Default, "accept") || m.Service != nil && !m.Service.isInbound() {
 			continue
 		}

@@ -21,6 +21,10 @@ func checkContext(_ context.Context, f *Facts) []Finding {
 			found = appendNew(found, failf("write { policy_context = dnsbl, greylist } with braces of its own inside the others",
 				"%s: check_policy_service %s: %q is no attribute: a comma ends policy_context, and smtpd does not start", h.List, h.Endpoint, h.Broken))
 		}
+		if h.Ignored != "" {
+			found = appendNew(found, warnf("correct it; the attributes are "+strings.Join(policyAttributes, ", "),
+				"%s of %s: Postfix ignores %q of check_policy_service %s: it is no attribute", h.List, h.Service, h.Ignored, h.Endpoint))
+		}
 		for _, word := range h.Context {
 			switch {
 			case !slices.Contains(contextWords(), word):

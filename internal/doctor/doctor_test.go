@@ -138,6 +138,14 @@ func troubles() []trouble {
 			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=permit_inet_interfaces,$postern_ownership")
 		}, check: "ownership", level: Warn, text: "behind permit_inet_interfaces", fix: "to the front"},
 
+		{name: "an attribute that is none", edit: func(s *site) {
+			s.replace("etc/main.cf", "default_action=DUNNO }", "default_action=DUNNO, policy_contxt=x }")
+		},
+			check: "context", level: Warn, text: `Postfix ignores "policy_contxt"`, fix: "policy_context"},
+		{name: "an attribute of a milter that is none", edit: func(s *site) {
+			s.replace("etc/main.cf", "default_action=accept }", "default_action=accept, comand_timeout=10s }")
+		}, check: "actions", level: Warn, text: `Postfix ignores "comand_timeout"`, fix: "command_timeout"},
+
 		// Order.
 		{name: "a hook behind permit", edit: func(s *site) { s.replace("etc/main.cf", "reject_unlisted_recipient,", "permit,") },
 			check: "order", level: Fail, text: "behind permit", fix: "in front of it"},

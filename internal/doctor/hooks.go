@@ -15,6 +15,7 @@ type Hook struct {
 	Endpoint string   // as Postfix spells it
 	Context  []string // the words of policy_context
 	Broken   string   // attributes without a meaning, such as the rest of a list without braces
+	Ignored  string   // an attribute that Postfix does not know
 	Default  string   // default_action; "" for Postfix's default
 	Timeout  string   // of its own; "" for the service's
 	Before   []string // the restrictions before it
@@ -26,7 +27,15 @@ type Milter struct {
 	Default  string // its own default_action
 	// Timeouts are its own: command_timeout, content_timeout.
 	Timeouts map[string]string
+	Ignored  string // an attribute that Postfix does not know
 }
+
+// The attributes that Postfix knows (SMTPD_POLICY_README, MILTER_README). It ignores others
+// with a warning in its log.
+var (
+	policyAttributes = []string{"default_action", "max_idle", "max_ttl", "policy_context", "request_limit", "retry_delay", "timeout", "try_limit"}
+	milterAttributes = []string{"command_timeout", "connect_timeout", "content_timeout", "default_action", "protocol"}
+)
 
 // restrictionLists are the lists in which Postfix may ask a policy service, in the
 // order in which they are evaluated.
@@ -87,7 +96,11 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 		case strings.HasSuffix(word, "_access") && i+1 < len(words) && strings.HasPrefix(words[i+1], "static:"):
 			// A static table: it gives everyone the same answer, which may be a class.
 			i++
-			found = s.walk(found, list, unbraced(strings.TrimPrefix(words[i], "static:")), before, open)
+			reached := before
+			if word == "check_sasl_access" || word == "check_ccert_access" { // or only who logs in
+				reached = new(slices.Clone(*before))
+			}
+			found = s.walk(found, list, unbraced(strings.TrimPrefix(words[i], "static:")), reached, open)
 		case !slices.Contains(open, words[i]) && slices.Contains(postconf.Split(s.Value("smtpd_restriction_classes")), words[i]):
 			found = s.walk(found, list, s.Value(words[i]), before, append(slices.Clone(open), words[i]))
 			continue
@@ -110,6 +123,8 @@ func parseHook(text string) Hook {
 		switch {
 		case !ok:
 			h.Broken = word
+		case !slices.Contains(policyAttributes, name):
+			h.Ignored = name
 		case name == "policy_context":
 			h.Context = strings.FieldsFunc(strings.ToLower(value), isSeparator)
 		case name == "default_action":
@@ -132,6 +147,8 @@ func milters(text, defaultAction string) []Milter {
 			switch {
 			case i == 0:
 				m.Endpoint = word
+			case !slices.Contains(milterAttributes, name):
+				m.Ignored = name
 			case name == "default_action":
 				m.Default = value
 			case strings.HasSuffix(name, "_timeout"):

@@ -36,6 +36,9 @@ func TestWorkingSetups(t *testing.T) {
 			s.postconf("-e", "smtpd_restriction_classes = owned", "owned = $postern_ownership")
 			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=check_sasl_access,static:{owned}")
 		}},
+		{name: "users are let through by a table of logins", edit: func(s *site) {
+			s.replace("etc/main.cf", "reject_unlisted_recipient,", "reject_unlisted_recipient, check_sasl_access static:permit,")
+		}},
 		{name: "relaying is refused in a restriction class", edit: func(s *site) {
 			s.postconf("-e", "smtpd_restriction_classes = relay", "relay = permit_mynetworks, reject_unauth_destination", "smtpd_relay_restrictions = relay")
 			s.replace("etc/main.cf", "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination, reject_unlisted_recipient,", "reject_unlisted_recipient,")
