@@ -2,8 +2,6 @@ package admin
 
 import (
 	"errors"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/postern-mail/postern/internal/config"
@@ -36,23 +34,11 @@ func (c *Client) SetEndpoint(spelling string) error {
 	return nil
 }
 
-// maxSettings bounds a file of settings, in octets.
-const maxSettings = 1 << 20
-
 // UseSettings sets where c connects to what "admin" is in a daemon's file of settings.
 // It changes nothing if the file has no such setting or cannot be read: the daemon then
 // has its default, or reports the mistake itself.
 func (c *Client) UseSettings(name string) {
-	file, err := os.Open(name)
-	if err != nil {
-		return
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxSettings))
-	if err != nil {
-		return
-	}
-	settings, err := config.ParseDocument(name, data)
+	settings, err := config.ReadDocument(name)
 	if err != nil {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -64,5 +65,12 @@ func TestUseSettings(t *testing.T) {
 	c := Client{Path: "/run/postern/milterd.sock"}
 	if c.UseSettings(t.TempDir() + "/missing.toml"); c.Endpoint() != usual {
 		t.Errorf("without a file: %s", c.Endpoint())
+	}
+	pipe := filepath.Join(t.TempDir(), "milterd.toml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c.UseSettings(pipe); c.Endpoint() != usual { // it does not wait for a writer
+		t.Errorf("a pipe: %s", c.Endpoint())
 	}
 }

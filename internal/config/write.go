@@ -98,6 +98,16 @@ type Document struct {
 	order []string
 }
 
+// ReadDocument reads a file of settings for editing. The errors are those of the daemon's
+// own reading, and of ParseDocument.
+func ReadDocument(name string) (*Document, error) {
+	data, err := readBounded(name, maxFileSize)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDocument(name, data)
+}
+
 // ParseDocument parses a file for editing. Invalid TOML is an error; an unknown
 // key is not.
 func ParseDocument(name string, data []byte) (*Document, error) {

@@ -219,11 +219,7 @@ func (p *planner) shadowed() bool {
 		return *p.Shadow
 	}
 	for _, d := range []Daemon{p.Policyd, p.Milterd} {
-		data, err := os.ReadFile(d.Config)
-		if err != nil {
-			continue
-		}
-		if f, err := config.ParseDocument(d.Config, data); err == nil && shadowsAll(f) {
+		if f, err := config.ReadDocument(d.Config); err == nil && shadowsAll(f) {
 			return true
 		}
 	}
