@@ -245,7 +245,7 @@ func (s *Service) isSubmission() bool {
 
 // lets reports whether one of the lists that refuse everyone else lets only some in.
 func (s *Service) lets(only func(list string) bool) bool {
-	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return only(s.Value(list)) })
+	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return only(postconf.Inline(s.Value(list), s.Value)) })
 }
 
 // isLoopback reports whether only programs of this machine reach a service, such as a

@@ -80,6 +80,10 @@ func TestWorkingSetups(t *testing.T) {
 			s.postconf("-e", "smtpd_sasl_auth_enable = yes", "smtpd_sender_restrictions = $postern_ownership")
 			s.postconf("-M", "590/inet=590 inet n - y - - smtpd -o smtpd_client_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions= -o smtpd_milters=inet:"+s.sign)
 		}},
+		{name: "a port that a restriction class closes for everyone but users", edit: func(s *site) {
+			s.postconf("-e", "smtpd_sasl_auth_enable = yes", "smtpd_sender_restrictions = $postern_ownership", "smtpd_restriction_classes = users", "users = permit_sasl_authenticated, reject")
+			s.postconf("-M", "590/inet=590 inet n - y - - smtpd -o smtpd_client_restrictions=users -o smtpd_milters=inet:"+s.sign+" -o milter_macro_daemon_name=ORIGINATING")
+		}},
 		{name: "a null client whose mail is signed at port 25 of loopback", edit: func(s *site) {
 			s.postconf("-e", "inet_interfaces = loopback-only", "smtpd_milters = inet:"+s.sign)
 		}},

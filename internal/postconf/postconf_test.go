@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,36 @@ func TestRun(t *testing.T) {
 }
 
 var errSignal = errors.New("interrupt signal received")
+
+func TestInline(t *testing.T) {
+	params := map[string]string{
+		"smtpd_restriction_classes": "users, Users loop outer",
+		"users":                     "permit_sasl_authenticated reject",
+		"loop":                      "warn_if_reject, loop",
+		"outer":                     "check_policy_service { inet:127.0.0.1:1, timeout=1s } users",
+	}
+	for list, want := range map[string]string{
+		"users":                    "permit_sasl_authenticated, reject",
+		"permit_mynetworks, users": "permit_mynetworks, permit_sasl_authenticated, reject",
+		"USERS":                    "USERS", // Postfix heeds the case of these names
+		"outer":                    "check_policy_service, { inet:127.0.0.1:1, timeout=1s }, permit_sasl_authenticated, reject",
+		"loop":                     "warn_if_reject, loop",
+		"Users, reject":            "reject",
+		"":                         "",
+	} {
+		if got := Inline(list, func(name string) string { return params[name] }); got != want {
+			t.Errorf("%q: %q", list, got)
+		}
+	}
+	names := make([]string, 40)
+	for i := range names {
+		names[i] = "c" + strconv.Itoa(i)
+	}
+	all := strings.Join(names, " ") // each names all others
+	if got := Inline(all, func(string) string { return all }); len(got) > 100_000 {
+		t.Errorf("%d octets", len(got))
+	}
+}
 
 func TestOnlyLogins(t *testing.T) {
 	for list, want := range map[string]bool{

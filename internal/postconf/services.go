@@ -93,6 +93,37 @@ func LoginLists() []string {
 	return []string{"smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"}
 }
 
+// restrictionClasses is the parameter that names the restriction classes.
+const restrictionClasses = "smtpd_restriction_classes"
+
+// Inline returns a list of restrictions with those of restriction classes in place of
+// the classes' names. value returns the value of a parameter. A class that contains itself
+// stays a name there.
+func Inline(list string, value func(name string) string) string {
+	classes := Split(value(restrictionClasses))
+	if len(classes) == 0 {
+		return list
+	}
+	return strings.Join(inline(nil, list, classes, value), ", ")
+}
+
+// maxInlined bounds the words of a list: classes can name each other in many ways.
+const maxInlined = 1000
+
+// inline appends the elements of a list to words. classes are those that are not around
+// the list.
+func inline(words []string, list string, classes []string, value func(name string) string) []string {
+	for _, word := range Split(list) {
+		if !slices.Contains(classes, word) || len(words) > maxInlined {
+			words = append(words, word)
+			continue
+		}
+		others := slices.DeleteFunc(slices.Clone(classes), func(class string) bool { return class == word })
+		words = inline(words, value(word), others, value)
+	}
+	return words
+}
+
 // OnlyLogins reports whether a list of restrictions refuses all clients that have not
 // logged in, apart from the site's own.
 func OnlyLogins(list string) bool {

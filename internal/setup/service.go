@@ -93,7 +93,7 @@ func (p *Postfix) role(s *Service, kind string) Role {
 		return Users
 	case postconf.IsYes(p.expand(s.overrides["smtpd_sasl_auth_enable"], s.overrides)) && port != "smtp" && port != "25":
 		return Users
-	case p.logsIn(s) && slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyLogins(p.get(s, list)) }):
+	case p.logsIn(s) && p.lets(s, postconf.OnlyLogins):
 		return Users
 	case port == "smtp" || port == "25":
 		return Internet
@@ -110,8 +110,13 @@ func (p *Postfix) role(s *Service, kind string) Role {
 // takesOwn reports whether a service takes mail of this machine or of the site's own
 // networks only.
 func (p *Postfix) takesOwn(s *Service) bool {
-	return postconf.OnlyLoopback(s.Name, p.value("inet_interfaces")) ||
-		slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return postconf.OnlyOwn(p.get(s, list)) })
+	return postconf.OnlyLoopback(s.Name, p.value("inet_interfaces")) || p.lets(s, postconf.OnlyOwn)
+}
+
+// lets reports whether one of the lists that refuse everyone else lets only some in.
+func (p *Postfix) lets(s *Service, only func(list string) bool) bool {
+	value := func(name string) string { return p.get(s, name) }
+	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return only(postconf.Inline(value(list), value)) })
 }
 
 // get returns the value of a parameter at the service, with its $names and conditions
