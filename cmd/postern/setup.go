@@ -35,10 +35,11 @@ type setupFlags struct {
 	setup.Options
 	apply, undo, yes, shadow, services bool
 	journal, binaries                  string
+	client                             *admin.Client // of --admin
 }
 
-func bindSetup(fs *pflag.FlagSet) runner {
-	f := &setupFlags{}
+// bind binds the flags to f.
+func (f *setupFlags) bind(fs *pflag.FlagSet) {
 	f.Policyd = setup.Daemon{Program: policyd.Program()}
 	f.Milterd = setup.Daemon{Program: milterd.Program()}
 	fs.BoolVar(&f.apply, "apply", false, "make the changes; asks first on a terminal")
@@ -62,8 +63,13 @@ func bindSetup(fs *pflag.FlagSet) runner {
 	fs.StringVar(&f.journal, "journal", setup.DefaultJournal, "`folder` that keeps what was there before")
 	fs.StringVar(&f.binaries, "daemons", "", "`folder` of the daemons (default beside this program, and the usual ones)")
 	fs.BoolVar(&f.services, "services", true, "have systemd start and stop the daemons, where it runs")
-	client := &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
-	fs.Var(adminFlag{client}, "admin", "`endpoint` of postern-policyd's admin socket, for the import of a greylist")
+	f.client = &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
+	fs.Var(adminFlag{f.client}, "admin", "`endpoint` of postern-policyd's admin socket, for the import of a greylist")
+}
+
+func bindSetup(fs *pflag.FlagSet) runner {
+	f := &setupFlags{}
+	f.bind(fs)
 	return func(ctx context.Context, io streams, args []string) (int, error) {
 		if len(args) != 0 {
 			return exitFailed, errUsage
@@ -79,7 +85,7 @@ func bindSetup(fs *pflag.FlagSet) runner {
 		}
 		f.Hide = dnsbl.HideKeys
 		f.Import = func(ctx context.Context, i setup.Import) (string, error) {
-			return importPostgrey(ctx, client, i.Folder)
+			return importPostgrey(ctx, f.policydClient(fs), i.Folder)
 		}
 		code, err := f.run(ctx, io)
 		if err != nil { // it may contain lines of Postfix's files
@@ -87,6 +93,15 @@ func bindSetup(fs *pflag.FlagSet) runner {
 		}
 		return code, err
 	}
+}
+
+// policydClient returns a client for postern-policyd: of --admin, or else of the socket
+// that its settings name, which setup may have written just now.
+func (f *setupFlags) policydClient(fs *pflag.FlagSet) *admin.Client {
+	if fs.Changed("admin") {
+		return f.client
+	}
+	return configuredClient(api.Policyd, f.Policyd.Config)
 }
 
 func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {

@@ -4,8 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/postern-mail/postern/internal/admin/api"
 )
 
 // Two answers on one input, the second without a newline, and then its end.
@@ -26,5 +32,28 @@ func TestReadAnswerInterrupted(t *testing.T) {
 	interrupt()
 	if got, err := readAnswer(ctx, in); got != "" || !errors.Is(err, errInterrupted) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// The greylist is imported at the socket of --admin, or else of --policyd-config, which
+// may be written after the flags are parsed.
+func TestSetupImportsAt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policyd.toml")
+	for _, tt := range []struct{ args, want string }{
+		{"--policyd-config=" + file, "unix:/run/own/policyd.sock"},
+		{"--policyd-config=" + file + " --admin=/x", "unix:/x"},
+		{"--policyd-config=" + file + ".none", "unix:" + api.PolicydSocket},
+	} {
+		fs, f := pflag.NewFlagSet("setup", pflag.ContinueOnError), &setupFlags{}
+		f.bind(fs)
+		if err := fs.Parse(strings.Fields(tt.args)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("admin = \"unix:/run/own/policyd.sock\"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.policydClient(fs).Endpoint(); got != tt.want {
+			t.Errorf("%s: %s", tt.args, got)
+		}
 	}
 }

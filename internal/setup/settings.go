@@ -311,7 +311,7 @@ func (p *planner) milterdSettings() {
 	if p.Shadow != nil {
 		p.milterd.unset = append(p.milterd.unset, "dkim-keys", "authserv-id")
 	}
-	if !p.signs() || !p.bySession {
+	if !p.signs() || !p.bySession || p.namesInternal() {
 		return
 	}
 	if len(p.relayNetworks()) > 0 {
@@ -319,6 +319,13 @@ func (p *planner) milterdSettings() {
 	} else if slices.ContainsFunc(p.with(Internet), p.takesOwn) {
 		p.warn("what programs of this machine send through port 25 is not signed; if all of it is your own mail, set internal-networks = [\"127.0.0.0/8\", \"::1\"] in milterd.toml")
 	}
+}
+
+// namesInternal reports whether the administrator has named the networks whose mail is
+// signed without a login.
+func (p *planner) namesInternal() bool {
+	file, err := p.document(p.Milterd.Config)
+	return err == nil && len(file.Values("internal-networks")) > 0
 }
 
 // shadowID is the prefix of the authserv-id that a milter in shadow mode writes its
