@@ -25,6 +25,7 @@ import (
 type backend struct {
 	*backendtest.Server
 	mapType, text, badPassword string
+	refused                    []string // queries, with each of which the server answers strangeKey with an error
 	dropTable, restoreTable    func()
 	widen                      func() // changes the type of a column under prepared statements
 }
@@ -36,6 +37,11 @@ func mariadb(t *testing.T) backend {
 	return backend{
 		Server: m.Server, mapType: "mysql", text: text, badPassword: strings.Replace(text, "= secret", "= wrong-one", 1),
 		dropTable: func() { m.Exec("RENAME TABLE mail.owners TO mail.gone;\n") }, restoreTable: func() { m.Exec("RENAME TABLE mail.gone TO mail.owners;\n") },
+		refused: []string{
+			"SELECT login FROM owners WHERE CONVERT(sender USING latin1) = '%s'",
+			"SELECT login FROM owners WHERE CONCAT(CONVERT(sender USING latin1), '%s') = 'x'",
+			"SELECT login FROM owners WHERE sender REGEXP '%s'",
+		},
 		widen: func() { m.Exec("ALTER TABLE mail.owners MODIFY login TEXT, ADD COLUMN more INT FIRST;\n") },
 	}
 }
@@ -47,6 +53,11 @@ func postgresql(t *testing.T) backend {
 	return backend{
 		Server: p.Server, mapType: "pgsql", text: text, badPassword: strings.Replace(text, "= secret", "= wrong-one", 1),
 		dropTable: func() { p.Exec("ALTER TABLE owners RENAME TO gone") }, restoreTable: func() { p.Exec("ALTER TABLE gone RENAME TO owners") },
+		refused: []string{
+			"SELECT login FROM owners WHERE length(login) = '%s'",
+			"SELECT login FROM owners WHERE sender ~ '%s'",
+			"SELECT login FROM owners WHERE convert_to('%s', 'LATIN1') IS NULL",
+		},
 		widen: func() { p.Exec("ALTER TABLE owners ALTER login TYPE text, ADD COLUMN more int") },
 	}
 }
@@ -158,8 +169,29 @@ func TestServerTrouble(t *testing.T) {
 			t.Run("killed under load", func(t *testing.T) { b.killedUnderLoad(t) })
 			t.Run("hung", func(t *testing.T) { b.hung(t) })
 			t.Run("last known", func(t *testing.T) { b.lastKnown(t) })
+			t.Run("keys that the server refuses", func(t *testing.T) { b.refusedKeys(t) })
 			t.Run("no leak", func(t *testing.T) { b.noLeak(t) })
 		})
+	}
+}
+
+// strangeKey has a character that few charsets have, and is no number and no expression.
+const strangeKey = "(用户@x.example"
+
+// refusedKeys asks for a key that is an error to the server, as any user may send one. The
+// server does not count as down, and its connections to others are not closed.
+func (b backend) refusedKeys(t *testing.T) {
+	for _, query := range b.refused {
+		before, _, _ := strings.Cut(b.text, "\nquery = ")
+		tr := newTrouble(t, b, before+"\nquery = "+query+"\n", remote.Config{})
+		for range 5 {
+			if got, err := tr.table.Source.Lookup(t.Context(), strangeKey); !remote.IsKeyError(err) {
+				t.Errorf("%s: got %q, %v", query, got, err)
+			}
+		}
+		if got, err := tr.table.Source.Lookup(t.Context(), "1"); err != nil || tr.heard() != "" {
+			t.Errorf("%s: the next key: got %q, %v, heard %q", query, got, err, tr.heard())
+		}
 	}
 }
 

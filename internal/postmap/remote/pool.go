@@ -83,7 +83,7 @@ func (p *Pool[C]) Do(ctx context.Context, use func(context.Context, C) error, fi
 	if old, err := p.take(); err != nil {
 		return err
 	} else if old != nil {
-		err := p.useOne(ctx, old, len(p.config.Hosts)+1, use)
+		err := p.useOne(ctx, old, len(p.config.Hosts)+1, use, final)
 		if err == nil || final(err) || ctx.Err() != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (p *Pool[C]) Do(ctx context.Context, use func(context.Context, C) error, fi
 	order := p.order()
 	var failed error
 	for i, host := range order {
-		err := p.dialAndAsk(ctx, host, len(order)-i, use)
+		err := p.dialAndAsk(ctx, host, len(order)-i, use, final)
 		if err == nil || final(err) || ctx.Err() != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (p *Pool[C]) Do(ctx context.Context, use func(context.Context, C) error, fi
 	return failed
 }
 
-func (p *Pool[C]) dialAndAsk(ctx context.Context, host, left int, use func(context.Context, C) error) error {
+func (p *Pool[C]) dialAndAsk(ctx context.Context, host, left int, use func(context.Context, C) error, final func(error) bool) error {
 	dialling, cancel := share(ctx, left)
 	defer cancel()
 	c, err := p.config.Hosts[host].Dial(dialling)
@@ -109,16 +109,19 @@ func (p *Pool[C]) dialAndAsk(ctx context.Context, host, left int, use func(conte
 		return fmt.Errorf("%s: %w", p.config.Hosts[host].Name, err)
 	}
 	now := p.config.Now()
-	return p.useOne(ctx, &pooled[C]{c: c, host: host, born: now, lastUsed: now}, left, use)
+	return p.useOne(ctx, &pooled[C]{c: c, host: host, born: now, lastUsed: now}, left, use, final)
 }
 
-// useOne uses one connection and puts it back or closes it.
-func (p *Pool[C]) useOne(ctx context.Context, c *pooled[C], left int, use func(context.Context, C) error) error {
+// useOne uses one connection and puts it back or closes it. A final error says nothing
+// about the host.
+func (p *Pool[C]) useOne(ctx context.Context, c *pooled[C], left int, use func(context.Context, C) error, final func(error) bool) error {
 	asking, cancel := share(ctx, left)
 	defer cancel()
 	if err := use(asking, c.c); err != nil {
 		p.config.Close(c.c)
-		p.failed(c.host)
+		if !final(err) {
+			p.failed(c.host)
+		}
 		return fmt.Errorf("%s: %w", p.config.Hosts[c.host].Name, err)
 	}
 	p.put(c)

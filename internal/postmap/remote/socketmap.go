@@ -123,7 +123,9 @@ func readReply(reply string) ([]string, error) {
 		return []string{data}, nil
 	case "NOTFOUND":
 		return nil, nil
-	case "TEMP", "TIMEOUT", "PERM":
+	case "PERM": // about this key: the next one may be answered
+		return nil, &KeyError{What: fmt.Sprintf("the socketmap server says PERM: %.*q", maxReason, strings.TrimSpace(data))}
+	case "TEMP", "TIMEOUT":
 		return nil, fmt.Errorf("the socketmap server says %s: %.*q", status, maxReason, strings.TrimSpace(data))
 	}
 	return nil, fmt.Errorf("the socketmap server gives an unknown reply: %.*q", maxReason, reply)

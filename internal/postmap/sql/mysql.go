@@ -166,7 +166,26 @@ type mysqlConn struct {
 }
 
 func (c mysqlConn) lookUp(ctx context.Context, args []string) ([]string, error) {
-	return c.Query(ctx, args, c.result)
+	found, err := c.Query(ctx, args, c.result)
+	return found, mysqlKeyError(err)
+}
+
+// mysqlKeyError converts an error about the values of one key to a [remote.KeyError], as
+// keyError does for PostgreSQL. MySQL has one state, HY000, for most errors, so that they
+// are known by their numbers.
+func mysqlKeyError(err error) error {
+	var refused *mysql.MySQLError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	n := refused.Number
+	switch {
+	case strings.HasPrefix(string(refused.SQLState[:]), "22"),
+		n == 1267, n == 1270, n == 1271, n == 3988, // characters that the charset of a column does not have
+		n == 1139, n >= 3685 && n <= 3699: // no regular expression
+		return &remote.KeyError{What: "query: " + refused.Error()}
+	}
+	return err
 }
 
 // address reads one of the hosts.
