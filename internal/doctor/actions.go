@@ -28,16 +28,31 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 				"%s of %s: default_action is %q: while postern-policyd is away, all mail from the internet is deferred", h.List, h.Service, h.Default))
 		}
 	}
+	unsigned := false // users' mail leaves while milterd is away
 	for _, m := range f.Milters {
 		if m.Ours != nil && m.Ignored != "" {
 			found = appendNew(found, warnf("correct it; the attributes are "+strings.Join(milterAttributes, ", "),
 				"%s: Postfix ignores %q of %s in %s: it is no attribute", m.where(), m.Ignored, m.Endpoint, m.list()))
 		}
-		if m.Ours == nil || strings.EqualFold(m.Default, "accept") || m.Service != nil && !m.Service.isInbound() {
-			continue
+		accepts := strings.EqualFold(m.Default, "accept")
+		switch {
+		case m.Ours == nil:
+		case m.Service != nil && !m.Service.isInbound():
+			if !accepts || !m.Service.takesLogins() {
+				continue
+			}
+			unsigned = true
+			if f.Milterd.text("from-ownership") == "enforce" && !f.Milterd.shadows("all") {
+				found = appendNew(found, warnf("write { "+m.Endpoint+", default_action=tempfail }, so that Postfix defers (451)",
+					"%s: the default action of %s is %s: while postern-milterd is away, users may write any From", m.where(), m.Endpoint, m.Default))
+			}
+		case !accepts:
+			found = appendNew(found, warnf("write { "+m.Endpoint+", default_action=accept }",
+				"%s: the default action of %s is %s: while postern-milterd is away, this mail is not taken", m.where(), m.Endpoint, m.Default))
 		}
-		found = appendNew(found, warnf("write { "+m.Endpoint+", default_action=accept }",
-			"%s: the default action of %s is %s: while postern-milterd is away, this mail is not taken", m.where(), m.Endpoint, m.Default))
+	}
+	if unsigned {
+		return orOK(found, "all mail passes while postern-milterd is away, that of users without a signature (default_action, milter_default_action); while postern-policyd is, users' mail waits")
 	}
 	return orOK(found, "users' mail waits and the internet's passes while a daemon is away")
 }

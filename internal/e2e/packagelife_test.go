@@ -229,6 +229,22 @@ func (l *packageLife) upgraded(t *testing.T) {
 	l.replaced(t)
 	l.keepsOldWithBadSettings(t)
 	l.keepsOldWithBadPrograms(t)
+	l.runsAfterFailedSetup(t)
+}
+
+// runsAfterFailedSetup has the milter fail to start once, in a run of setup that restarts
+// it. The run is taken back, and the daemon runs with what it had before.
+func (l *packageLife) runsAfterFailedSetup(t *testing.T) {
+	t.Helper()
+	const once = "/etc/systemd/system/postern-milterd.service.d/once.conf"
+	l.must(t, `touch /run/once && mkdir -p "$(dirname `+once+`)"
+printf '[Service]\nExecStartPre=+/bin/sh -c "! rm /run/once"\n' >`+once+" && systemctl daemon-reload")
+	if out, status, err := l.run("postern setup --apply --yes"); status != 2 || err != nil || !strings.Contains(out, "taking everything back") {
+		t.Errorf("setup with a milter that does not start: status %d, %v\n%s", status, err, out)
+	}
+	l.must(t, "systemctl is-active postern-milterd.service && ! test -e /run/once && ! grep '^from-ownership' /etc/postern/milterd.toml")
+	l.guarded(t, "erin")
+	l.must(t, `rm -r "$(dirname `+once+`)" && systemctl daemon-reload`)
 }
 
 // keepsOldWithBadSettings installs the package while the settings have a mistake, with

@@ -34,6 +34,8 @@ type Applier struct {
 	// searches beside this program and in the usual folders.
 	Binaries string
 
+	restarted bool // the daemons that ran before have been reloaded or restarted
+
 	step func(name string) // called before each step, for tests; may be nil
 }
 
@@ -96,7 +98,12 @@ func (a *Applier) apply(ctx context.Context, p *Plan) error {
 	if err != nil {
 		a.Say("taking everything back")
 		// The caller's context may be done. What was begun is undone all the same.
-		return errors.Join(err, a.takeBack(context.WithoutCancel(ctx), j))
+		ctx = context.WithoutCancel(ctx)
+		err = errors.Join(err, a.takeBack(ctx, j))
+		if a.restarted { // with what is taken back now
+			err = errors.Join(err, a.reloadRunning(ctx, p, j))
+		}
+		return err
 	}
 	return nil
 }

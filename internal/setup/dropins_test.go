@@ -81,3 +81,17 @@ func TestOwnDropInsAreKept(t *testing.T) {
 		})
 	}
 }
+
+// A later run keeps the flag, also when the networks of OpenDKIM, for which an earlier one
+// wrote it, are not in Postfix's lists any more.
+func TestSessionCommandsStay(t *testing.T) {
+	postfixtest.Require(t)
+	root, files := t.TempDir(), fromFiles()
+	files["/etc/postern/milterd.toml"] = "internal-networks = [\"192.0.2.10\"]\nlisten = [\"" + setup.DefaultVerify + "\"]\n"
+	write(t, root, files)
+	giveTo(t, filepath.Join(root, "etc/postfix/logins"), "postfix") // a reason for a drop-in
+	const want = "\nExecStart=/usr/sbin/postern-milterd --listen systemd:verify --listen-sign systemd:sign\n"
+	if text := planned(t, root, "postern-milterd.service.d/setup.conf"); !strings.Contains(text, want) || !strings.Contains(text, "SupplementaryGroups=postfix") {
+		t.Errorf("planned:\n%s", text)
+	}
+}

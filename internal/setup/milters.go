@@ -9,15 +9,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
 const (
-	milterList   = "smtpd_milters"
-	localMilters = "non_smtpd_milters"
-	daemonName   = "milter_macro_daemon_name"
-	originating  = "ORIGINATING"
-	proxyFilter  = "smtpd_proxy_filter"
+	milterList    = "smtpd_milters"
+	localMilters  = "non_smtpd_milters"
+	daemonName    = "milter_macro_daemon_name"
+	originating   = "ORIGINATING"
+	proxyFilter   = "smtpd_proxy_filter"
+	defaultAction = "milter_default_action"
 )
 
 // milter formats a socket of the milter daemon for a list. While the daemon is away,
@@ -27,7 +29,7 @@ func milter(endpoint string) string { return "{ " + endpoint + ", default_action
 // attachMilters plans the sockets of the milter daemon.
 func (p *planner) attachMilters() {
 	internet, spared := p.with(Internet), p.spared()
-	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn))
+	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn) || p.wasBySession())
 	for _, place := range p.places(p.unproxied(internet), milterList) {
 		if p.emptied(place, milterList) {
 			continue
@@ -54,6 +56,13 @@ func (p *planner) attachMilters() {
 		kept := p.keptMilters(p.milters(place, localMilters), p.Verify, p.Sign)
 		p.setMilters(place, localMilters, append(kept, milter(p.Sign)))
 	}
+}
+
+// wasBySession reports whether the settings have the session decide already. An earlier
+// run may have had a reason that is gone, such as the networks of OpenDKIM, which it took out.
+func (p *planner) wasBySession() bool {
+	own, err := config.ReadDocument(p.Milterd.Config)
+	return err == nil && slices.Contains(listed(own, "listen"), p.Verify)
 }
 
 // locals returns where mail of this machine has its milters: main.cf (nil), and each
@@ -174,6 +183,8 @@ func (p *planner) attachSigning(s *Service) {
 	own := p.Sign
 	if p.plan.Shadow {
 		own = milter(p.Sign)
+	} else if strings.EqualFold(p.get(s, defaultAction), "accept") {
+		p.warn("%s = accept: while postern-milterd is away, users' mail leaves unsigned and its From is not checked; without it, users are told to try again (451)", defaultAction)
 	}
 	kept = append(kept, own)
 	p.setMilters(s, milterList, kept)

@@ -4,6 +4,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -62,16 +63,9 @@ func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 	if !a.managed() {
 		return nil
 	}
-	for _, unit := range p.units() {
-		if !slices.Contains(j.Units, unit) && strings.HasSuffix(unit, ".service") {
-			verb := "reload-or-restart"
-			if writesDropIn(j, unit) {
-				verb = "restart"
-			}
-			if _, _, err := postconf.Run(ctx, "systemctl", verb, unit); err != nil {
-				return err
-			}
-		}
+	a.restarted = true
+	if err := a.reloadRunning(ctx, p, j); err != nil {
+		return err
 	}
 	if len(j.Units) == 0 {
 		return nil
@@ -79,6 +73,23 @@ func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 	a.Say("starting %s", strings.Join(j.Units, " "))
 	_, _, err := postconf.Run(ctx, "systemctl", append([]string{"enable", "--now"}, j.Units...)...)
 	return err
+}
+
+// reloadRunning has systemd reload the daemons that were there before this run, or start
+// them again, when their commands or groups may have changed or they do not run any more.
+func (a *Applier) reloadRunning(ctx context.Context, p *Plan, j *journal) (all error) {
+	for _, unit := range p.units() {
+		if slices.Contains(j.Units, unit) || !strings.HasSuffix(unit, ".service") {
+			continue
+		}
+		verb := "reload-or-restart"
+		if writesDropIn(j, unit) {
+			verb = "restart"
+		}
+		_, _, err := postconf.Run(ctx, "systemctl", verb, unit)
+		all = errors.Join(all, err)
+	}
+	return all
 }
 
 func writesDropIn(j *journal, unit string) bool {
