@@ -182,6 +182,9 @@ var rotateSteps = map[rotate.Step]string{
 
 func printRotation(w io.Writer, s *rotate.State, keep time.Duration) {
 	fmt.Fprintf(w, "%s: %s since %s; %s\n", s.Domain, s.Phase, s.Since.Local().Format(time.DateTime), rotatePhase(s, keep))
+	if s.Missing != "" {
+		fmt.Fprintln(w, "  when last looked:", s.Missing)
+	}
 	for _, key := range s.Incoming {
 		fmt.Fprintf(w, "  new  %s  %s\n", key.Selector, key.Algorithm)
 	}

@@ -309,10 +309,16 @@ func (j *job) hand(ctx context.Context, action Action, keys []KeyRef) error {
 	return j.step(Handed, detail)
 }
 
-// stuck returns an error if the servers have not shown an action of the publisher for too
-// long: it may report success and change nothing, or a server may not get the zone. A person
-// is reminded instead.
+// stuck notes what is missing where. It returns an error if the servers have not shown an
+// action of the publisher for too long: it may report success and change nothing, or a
+// server may not get the zone. A person is reminded instead.
 func (j *job) stuck(action Action, keys []KeyRef, where string) error {
+	if j.state.Missing != where {
+		j.state.Missing = where
+		if err := j.folder.save(j.state); err != nil {
+			return err
+		}
+	}
 	if j.Publisher == nil || j.Now().Sub(j.state.Since) < stuckAfter {
 		return nil
 	}

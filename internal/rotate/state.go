@@ -65,6 +65,8 @@ type State struct {
 	Seen time.Time `json:"seen,omitzero"`
 	// Switched is when the keys that sign now took over; [Due] counts from it.
 	Switched time.Time `json:"switched,omitzero"`
+	// Missing is what some name server does not show yet, of what the phase waits for.
+	Missing string `json:"missing,omitempty"`
 	// Problem is why the latest step failed.
 	Problem string `json:"problem,omitempty"`
 	// History are the latest steps, the oldest first.
@@ -100,7 +102,7 @@ func (s *State) active() bool { return s != nil && s.Phase != Done }
 
 // to starts a phase.
 func (s *State) to(p Phase, now time.Time) {
-	s.Phase, s.Since, s.Problem = p, now, ""
+	s.Phase, s.Since, s.Missing, s.Problem = p, now, "", ""
 	s.Handed, s.Seen = time.Time{}, time.Time{}
 }
 

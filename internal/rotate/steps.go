@@ -45,13 +45,13 @@ func (j *job) publish(ctx context.Context) (Phase, time.Duration, error) {
 	now := j.Now()
 	if !sees.all {
 		if !j.state.Seen.IsZero() {
-			j.state.Seen = time.Time{}
+			j.state.Seen, j.state.Missing = time.Time{}, sees.lacks
 			return Publish, look, j.folder.save(j.state)
 		}
 		return Publish, look, j.stuck(DoPublish, j.state.Incoming, sees.lacks)
 	}
 	if j.state.Seen.IsZero() || now.Before(j.state.Seen) {
-		j.state.Seen = now
+		j.state.Seen, j.state.Missing = now, ""
 		if err := j.step(Seen, fmt.Sprintf("%s; signing begins in %s", names(j.state.Incoming), sees.cached)); err != nil {
 			return "", 0, err
 		}
@@ -114,7 +114,7 @@ func (j *job) lost(sees shown) (Phase, time.Duration, error) {
 	if err := j.folder.moveIn(j.state.Outgoing); err != nil {
 		return "", 0, err
 	}
-	if err := j.step(Lost, sees.lacks+"; "+names(j.state.Outgoing)+" sign"); err != nil {
+	if err := j.step(Lost, sees.lacks+"; "+"signing with "+names(j.state.Outgoing)); err != nil {
 		return "", 0, err
 	}
 	return Publish, 0, nil
@@ -193,7 +193,7 @@ func (j *job) removeOld(ctx context.Context) (Phase, time.Duration, error) {
 	if !sees.absent {
 		return Remove, look, j.stuck(DoRemove, j.state.Outgoing, sees.has)
 	}
-	return Done, 0, j.step(Finished, names(j.state.Incoming)+" sign")
+	return Done, 0, j.step(Finished, "signing with "+names(j.state.Incoming))
 }
 
 // undo makes the old keys sign again. New keys that have signed are then treated like old

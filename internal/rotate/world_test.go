@@ -219,6 +219,16 @@ func (w *world) phase() Phase {
 	return s.Phase
 }
 
+// missing returns what some server did not show when it was last looked at.
+func (w *world) missing() string {
+	w.t.Helper()
+	s, err := w.rotator().State(example)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s.Missing
+}
+
 func (w *world) start() {
 	w.t.Helper()
 	if err := w.rotator().Start(example); err != nil {
@@ -770,11 +780,19 @@ func TestStuckNamesTheServer(t *testing.T) {
 		t.Helper()
 		w.advance()
 		w.transferTo(0)
+		w.advance()
+		if got := w.missing(); !strings.Contains(got, want) { // at once, before it is a problem
+			t.Errorf("missing: %q, want %q", got, want)
+		}
 		w.now = w.now.Add(stuckAfter)
 		if _, err := w.rotator().Advance(t.Context(), example); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 		w.transfer()
+		w.advance()
+		if got := w.missing(); got != "" {
+			t.Errorf("after the transfer %q is missing", got)
+		}
 	}
 	stuck("._domainkey.example.org is not published at ns1")
 	for w.phase() != Keep {
