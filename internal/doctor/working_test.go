@@ -136,6 +136,11 @@ func TestWorkingSetups(t *testing.T) {
 			s.postconf("-e", "postern_limit = check_policy_service { inet:"+s.policy+", policy_context=limit }")
 			s.postconf("-P", "submission/inet/smtpd_end_of_data_restrictions=$postern_limit")
 		}},
+		{name: "limits without ownership", up: true, policyd: "checks = [\"limit\", \"dnsbl\", \"greylist\"]\nlimit = [\"login.recipients=300/1h\"]\nlimit-store = \"sqlite:DIR/run/limits.db\"\n", edit: func(s *site) {
+			s.replace("etc/main.cf", "policy_context=ownership", "policy_context=limit")
+			s.postconf("-e", "postern_limit = check_policy_service { inet:"+s.policy+", policy_context=limit }")
+			s.postconf("-P", "submission/inet/smtpd_end_of_data_restrictions=$postern_limit")
+		}},
 		{name: "only watching", up: true, policyd: "shadow = [\"all\"]\n"},
 		{name: "no ownership", up: true, policyd: "checks = [\"dnsbl\", \"greylist\"]\n", edit: func(s *site) {
 			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions")

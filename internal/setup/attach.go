@@ -10,14 +10,6 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// ownershipName is the parameter of main.cf that holds the ownership hook. master.cf
-// refers to it by name, because its values have no white space.
-const ownershipName = ourNames + "ownership"
-
-// limitName is the parameter that holds the hook of the limit check at the end of a
-// mail.
-const limitName = ourNames + "limit"
-
 // restrictionLists are the parameters that may ask a policy service, in the order in
 // which smtpd(8) evaluates them.
 var restrictionLists = []string{
@@ -37,12 +29,15 @@ const (
 func (p *planner) inboundHook() restriction { return p.strangersHook(p.inboundChecks()...) }
 
 func (p *planner) strangersHook(names ...string) restriction {
-	checks := strings.Join(names, ", ")
-	context := "policy_context=" + checks
-	if strings.Contains(checks, ",") {
-		context = "{ policy_context = " + checks + " }"
+	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + policyContext(names) + ", default_action=DUNNO }"}
+}
+
+// policyContext returns the attribute that names checks.
+func policyContext(names []string) string {
+	if len(names) == 1 {
+		return "policy_context=" + names[0]
 	}
-	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + context + ", default_action=DUNNO }"}
+	return "{ policy_context = " + strings.Join(names, ", ") + " }"
 }
 
 // inboundChecks returns the checks of the hook for mail from the internet. The hook names
@@ -53,42 +48,14 @@ func (p *planner) inboundChecks() []string {
 	})
 }
 
-// ownershipHook returns the hook of the ownership check. While the daemon is away,
-// users are asked to try again. In shadow mode, mail passes.
-func (p *planner) ownershipHook() restriction {
-	action := ""
-	if p.plan.Shadow {
-		action = ", default_action=DUNNO"
-	}
-	context := "policy_context=ownership"
-	if p.limits() {
-		context = "{ policy_context = ownership, limit }"
-	}
-	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + context + action + " }"}
-}
-
-// limits reports whether the administrator has set limits on how much users may send.
-func (p *planner) limits() bool {
-	file, err := p.document(p.Policyd.Config)
-	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0 && p.runs("limit")
-}
-
-// attachLimits plans the second hook of the limit check. It is at the end of a mail,
-// when the number of recipients is final.
-func (p *planner) attachLimits(s *Service) {
-	list := p.elements(s, endOfData)
-	if !p.limits() || slices.ContainsFunc(list, func(r restriction) bool { return p.asks(r) || r.is("$"+limitName) }) {
-		return
-	}
-	hook := p.ownershipHook()
-	hook.arg = strings.Replace(hook.arg, "{ policy_context = ownership, limit }", "policy_context=limit", 1)
-	p.setMain(limitName, hook.String())
-	p.setService(s, endOfData, p.spell(s, endOfData, append(list, restriction{name: "$" + limitName})))
-}
-
 // asks reports whether an element asks our policy daemon.
 func (p *planner) asks(r restriction) bool {
 	return r.is("check_policy_service") && endpointOf(r.arg) == normal(p.Policy)
+}
+
+// asksAboutStrangers reports whether an element is a hook for mail from the internet.
+func (p *planner) asksAboutStrangers(r restriction) bool {
+	return p.asks(r) && (strings.Contains(r.arg, "dnsbl") || strings.Contains(r.arg, "greylist"))
 }
 
 // attachPolicy plans the hooks of the policy daemon.
@@ -110,7 +77,7 @@ func (p *planner) attachLists() {
 }
 
 // attachList removes the replaced elements from a list for mail from the internet. The
-// list for recipients also gets our hook.
+// list for recipients also gets our hook, or loses it if none of its checks runs any more.
 func (p *planner) attachList(place *Service, name string) {
 	if p.emptied(place, name) {
 		return
@@ -118,8 +85,12 @@ func (p *planner) attachList(place *Service, name string) {
 	list := p.elements(place, name)
 	first := slices.IndexFunc(list, p.rivals) // kept rivals count too
 	kept := slices.DeleteFunc(slices.Clone(list), p.replaces)
+	ours := name == recipientList && p.attaches(Policyd)
+	if ours && len(p.inboundChecks()) == 0 {
+		kept = slices.DeleteFunc(kept, p.asksAboutStrangers)
+	}
 	switch {
-	case name == recipientList && p.attaches(Policyd) && len(p.inboundChecks()) > 0:
+	case ours && len(p.inboundChecks()) > 0:
 		p.set(place, name, p.spell(place, name, p.withInbound(place, kept, first)))
 	case len(kept) < len(list):
 		p.set(place, name, p.spell(place, name, kept))
@@ -152,7 +123,7 @@ func (p *planner) elements(place *Service, name string) []restriction {
 	var all []restriction
 	for _, r := range restrictions(raw) {
 		inside := []restriction{r}
-		if strings.HasPrefix(r.name, "$") && r.name != "$"+ownershipName {
+		if strings.HasPrefix(r.name, "$") && !isOwnership(r) && !isLimit(r) {
 			if meant := restrictions(p.expand(r.name, overrides)); slices.ContainsFunc(meant, func(r restriction) bool { return condition.MatchString(r.name) }) {
 				return restrictions(p.meantAt(place, name))
 			} else if len(meant) == 0 || slices.ContainsFunc(meant, p.matters) {
@@ -297,102 +268,6 @@ func (p *planner) recipientDefaults() []restriction {
 
 // loginChecks are Postfix's own checks of who may use a sender address.
 var loginChecks = []string{"reject_sender_login_mismatch", "reject_authenticated_sender_login_mismatch", "reject_known_sender_login_mismatch"}
-
-// attachUsers plans the ownership hook at every service where users log in.
-func (p *planner) attachUsers() {
-	if !p.runs("ownership") {
-		if !slices.ContainsFunc(p.services, p.logsIn) {
-			return
-		}
-		// A hook that names a check that does not run has users' mail deferred.
-		p.warn("%s: checks has no ownership: no one is asked whether users may use their senders", p.Policyd.Config)
-		return
-	}
-	internet := slices.DeleteFunc(p.with(Internet), func(s *Service) bool { return !p.logsIn(s) })
-	for _, place := range p.places(internet, senderList) {
-		p.attachLogins(place)
-	}
-	for _, s := range p.with(Users) {
-		if !p.logsIn(s) {
-			p.warn("%s: no one can log in there (smtpd_sasl_auth_enable); it gets no hook and no milter for users", s.Key)
-			continue
-		}
-		p.owners = true
-		p.attachLimits(s)
-		if !s.has(senderList) && p.asksLogins(p.elements(nil, senderList)) {
-			continue // the list of main.cf has the hook
-		}
-		list := p.withOwnership(p.elements(s, senderList), restriction{name: "$" + ownershipName})
-		p.setMain(ownershipName, p.ownershipHook().String())
-		p.setService(s, senderList, p.spell(s, senderList, list))
-	}
-	if len(internet) > 0 {
-		p.warn("users may log in at port 25 too; take smtpd_sasl_auth_enable out of main.cf and set it for submission and submissions only, if no one does")
-	}
-}
-
-// attachLogins plans the hook at a service that takes both logins and mail from the
-// internet. It is asked only about users who have logged in, so only they have to wait
-// while the daemon is away.
-func (p *planner) attachLogins(place *Service) {
-	p.owners = true
-	list := p.elements(place, senderList)
-	if p.asksLogins(list) {
-		return
-	}
-	// Postfix goes on to check what does not depend on logins.
-	if i := slices.IndexFunc(list, func(r restriction) bool { return r.is("reject_sender_login_mismatch") }); i >= 0 && !p.plan.Shadow {
-		list = slices.Insert(list, i+1, restriction{name: "reject_unauthenticated_sender_login_mismatch"})
-	}
-	list = p.withOwnership(list, restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
-	p.setMain(ownershipName, p.ownershipHook().String())
-	classes := postconf.Split(p.main[restrictionClasses])
-	if !slices.Contains(classes, ownershipName) {
-		p.setMain(restrictionClasses, strings.Join(append(classes, ownershipName), ", "))
-	}
-	p.set(place, senderList, p.spell(place, senderList, list))
-}
-
-// asksLogins reports whether a list asks the ownership check about users.
-func (p *planner) asksLogins(list []restriction) bool {
-	return slices.ContainsFunc(list, func(r restriction) bool {
-		return r.is("check_sasl_access") && r.arg == "static:"+ownershipName || r.is("$"+ownershipName) ||
-			p.asks(r) && strings.Contains(r.arg, "ownership")
-	})
-}
-
-// withOwnership returns a list of sender restrictions with the hook. The hook replaces
-// Postfix's own checks, or comes before the first element that might permit a sender.
-func (p *planner) withOwnership(list []restriction, hook restriction) []restriction {
-	at := slices.IndexFunc(list, func(r restriction) bool {
-		return p.asks(r) && strings.Contains(r.arg, "ownership") || r.is("$"+ownershipName)
-	})
-	if at >= 0 {
-		list[at] = hook
-	} else {
-		list = slices.Insert(list, ownershipPlace(list), hook)
-	}
-	if p.plan.Shadow {
-		return list
-	}
-	return slices.DeleteFunc(list, func(r restriction) bool { return r.is(loginChecks...) })
-}
-
-// ownershipPlace returns the index for the ownership hook in a list without it.
-func ownershipPlace(list []restriction) int {
-	native := slices.IndexFunc(list, func(r restriction) bool { return r.is(loginChecks...) })
-	open := slices.IndexFunc(list, func(r restriction) bool { return lets(r) || ends(r) })
-	if open < 0 {
-		open = len(list)
-	}
-	if native >= 0 && native < open {
-		return native
-	}
-	if access := slices.IndexFunc(list, isAccess); access >= 0 && access < open {
-		return access
-	}
-	return open
-}
 
 // spell formats a list for a place. master.cf has no white space, so a list that needs
 // it becomes a parameter of main.cf.

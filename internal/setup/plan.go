@@ -135,7 +135,7 @@ type planner struct {
 	policyd, milterd settings
 	lists            lists    // DNS lists that Postfix asks itself
 	bySession        bool     // milterd decides by the session whose mail it is
-	owners           bool     // a service asks the ownership check
+	userHooks        bool     // a service asks about users
 	selective        bool     // a restriction class asks the greylist, and no list does
 	tableMissing     bool     // a table of owners cannot be used
 	wantsGreylist    bool     // the administrator has asked for our greylist

@@ -55,7 +55,7 @@ func (p *planner) policydSettings() error {
 	s := &p.policyd
 	usual := p.Policyd.Program.Default("checks")
 	checks := slices.DeleteFunc(slices.Clone(usual), func(name string) bool {
-		return name == "ownership" && !p.owners || name == "greylist" && p.Greylister != ours
+		return name == "ownership" && !p.userHooks || name == "greylist" && p.Greylister != ours
 	})
 	if p.checks != nil && p.wantsGreylist && !slices.Contains(p.checks, "greylist") {
 		checks = append(slices.Clone(p.checks), "greylist")
@@ -67,13 +67,15 @@ func (p *planner) policydSettings() error {
 	if slices.ContainsFunc(p.with(Internet), func(s *Service) bool { return p.get(s, proxyFilter) != "" }) {
 		s.set("greylist-header", "false") // there is no queue file that it could go into
 	}
-	if !p.owners {
+	if !p.userHooks {
 		return nil
 	}
-	p.tables("owners", p.loginMaps())
-	p.tables("owner-aliases", postconf.Split(p.value("virtual_alias_maps")))
-	if err := p.someTable(); err != nil {
-		return err
+	if p.runs("ownership") {
+		p.tables("owners", p.loginMaps())
+		p.tables("owner-aliases", postconf.Split(p.value("virtual_alias_maps")))
+		if err := p.someTable(); err != nil {
+			return err
+		}
 	}
 	return p.addressSettings()
 }

@@ -1,0 +1,196 @@
+// The hooks of the policy daemon for mail of users: whether they own the sender, and how
+// much they may send.
+
+package setup
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
+)
+
+// ownershipName is the parameter of main.cf that holds the hook for mail of users.
+// master.cf refers to it by name, because its values have no white space.
+const ownershipName = ourNames + "ownership"
+
+// limitName is the parameter that holds the hook of the limit check at the end of a
+// mail.
+const limitName = ourNames + "limit"
+
+// userChecks returns the checks of the hook for mail of users. The hook names none that
+// does not run, because it would have the mail deferred; without any there is no hook.
+func (p *planner) userChecks() []string {
+	return slices.DeleteFunc([]string{"ownership", "limit"}, func(name string) bool {
+		return name == "limit" && !p.limits() || !p.runs(name)
+	})
+}
+
+// usersHook returns the hook for some checks. While the daemon is away, users are asked
+// to try again. In shadow mode, mail passes.
+func (p *planner) usersHook(names ...string) string {
+	action := ""
+	if p.plan.Shadow {
+		action = ", default_action=DUNNO"
+	}
+	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + policyContext(names) + action + " }"}.String()
+}
+
+// limits reports whether the administrator has set limits on how much users may send.
+func (p *planner) limits() bool {
+	file, err := p.document(p.Policyd.Config)
+	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0 && p.runs("limit")
+}
+
+// attachLimits plans the second hook of the limit check. It is at the end of a mail,
+// when the number of recipients is final.
+func (p *planner) attachLimits(s *Service) {
+	list := p.elements(s, endOfData)
+	has := slices.ContainsFunc(list, isLimit)
+	if !p.limits() || !has && slices.ContainsFunc(list, p.asks) {
+		return
+	}
+	p.setMain(limitName, p.usersHook("limit"))
+	if !has {
+		p.setService(s, endOfData, p.spell(s, endOfData, append(list, restriction{name: "$" + limitName})))
+	}
+}
+
+func isLimit(r restriction) bool { return r.is("$" + limitName) }
+
+// attachUsers plans the hooks at every service where users log in.
+func (p *planner) attachUsers() {
+	p.detachUsers()
+	if !p.runs("ownership") && slices.ContainsFunc(p.services, p.logsIn) {
+		p.warn("%s: checks has no ownership: no one is asked whether users may use their senders", p.Policyd.Config)
+	}
+	if len(p.userChecks()) == 0 {
+		return
+	}
+	internet := slices.DeleteFunc(p.with(Internet), func(s *Service) bool { return !p.logsIn(s) })
+	for _, place := range p.places(internet, senderList) {
+		p.attachLogins(place)
+	}
+	for _, s := range p.with(Users) {
+		if !p.logsIn(s) {
+			p.warn("%s: no one can log in there (smtpd_sasl_auth_enable); it gets no hook and no milter for users", s.Key)
+			continue
+		}
+		p.userHooks = true
+		p.attachLimits(s)
+		if main := p.elements(nil, senderList); !s.has(senderList) && p.asksLogins(main) {
+			p.renew(main)
+			continue // the list of main.cf has the hook
+		}
+		list := p.withOwnership(p.elements(s, senderList), restriction{name: "$" + ownershipName})
+		p.setMain(ownershipName, p.usersHook(p.userChecks()...))
+		p.setService(s, senderList, p.spell(s, senderList, list))
+	}
+	if len(internet) > 0 {
+		p.warn("users may log in at port 25 too; take smtpd_sasl_auth_enable out of main.cf and set it for submission and submissions only, if no one does")
+	}
+}
+
+// detachUsers takes our hooks out of the lists if none of their checks runs any more.
+func (p *planner) detachUsers() {
+	if !p.limits() {
+		p.detach(endOfData, isLimit)
+	}
+	if len(p.userChecks()) > 0 {
+		return
+	}
+	p.detach(senderList, isOwnership)
+	if classes := postconf.Split(p.main[restrictionClasses]); slices.Contains(classes, ownershipName) {
+		p.setMain(restrictionClasses, strings.Join(slices.DeleteFunc(classes, func(name string) bool { return name == ownershipName }), ", "))
+	}
+}
+
+// detach plans the removal of elements from a list, wherever it is set.
+func (p *planner) detach(name string, ours func(restriction) bool) {
+	for _, place := range p.places(p.services, name) {
+		list := p.elements(place, name)
+		if slices.ContainsFunc(list, ours) {
+			p.set(place, name, p.spell(place, name, slices.DeleteFunc(list, ours)))
+		}
+	}
+}
+
+// attachLogins plans the hook at a service that takes both logins and mail from the
+// internet. It is asked only about users who have logged in, so only they have to wait
+// while the daemon is away.
+func (p *planner) attachLogins(place *Service) {
+	p.userHooks = true
+	list := p.elements(place, senderList)
+	if p.asksLogins(list) {
+		p.renew(list)
+		return
+	}
+	// Postfix goes on to check what does not depend on logins.
+	if i := slices.IndexFunc(list, func(r restriction) bool { return r.is("reject_sender_login_mismatch") }); i >= 0 && p.replacesLoginChecks() {
+		list = slices.Insert(list, i+1, restriction{name: "reject_unauthenticated_sender_login_mismatch"})
+	}
+	list = p.withOwnership(list, restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
+	p.setMain(ownershipName, p.usersHook(p.userChecks()...))
+	classes := postconf.Split(p.main[restrictionClasses])
+	if !slices.Contains(classes, ownershipName) {
+		p.setMain(restrictionClasses, strings.Join(append(classes, ownershipName), ", "))
+	}
+	p.set(place, senderList, p.spell(place, senderList, list))
+}
+
+// isOwnership reports whether an element is our hook for mail of users, by its name.
+func isOwnership(r restriction) bool {
+	return r.is("$"+ownershipName) || r.is("check_sasl_access") && r.arg == "static:"+ownershipName
+}
+
+// asksAboutUsers reports whether an element is a hook for mail of users.
+func (p *planner) asksAboutUsers(r restriction) bool {
+	return isOwnership(r) || p.asks(r) && slices.ContainsFunc(p.userChecks(), func(name string) bool { return strings.Contains(r.arg, name) })
+}
+
+// asksLogins reports whether a list asks about users.
+func (p *planner) asksLogins(list []restriction) bool {
+	return slices.ContainsFunc(list, p.asksAboutUsers)
+}
+
+// renew plans the hook that a list names already, as it has to be now.
+func (p *planner) renew(list []restriction) {
+	if slices.ContainsFunc(list, isOwnership) {
+		p.setMain(ownershipName, p.usersHook(p.userChecks()...))
+	}
+}
+
+// replacesLoginChecks reports whether our hook takes the place of Postfix's own checks of
+// logins.
+func (p *planner) replacesLoginChecks() bool { return p.runs("ownership") && !p.plan.Shadow }
+
+// withOwnership returns a list of sender restrictions with the hook. The hook replaces
+// Postfix's own checks of logins, or comes before the first element that might permit a sender.
+func (p *planner) withOwnership(list []restriction, hook restriction) []restriction {
+	at := slices.IndexFunc(list, p.asksAboutUsers)
+	if at >= 0 {
+		list[at] = hook
+	} else {
+		list = slices.Insert(list, ownershipPlace(list), hook)
+	}
+	if !p.replacesLoginChecks() {
+		return list
+	}
+	return slices.DeleteFunc(list, func(r restriction) bool { return r.is(loginChecks...) })
+}
+
+// ownershipPlace returns the index for the ownership hook in a list without it.
+func ownershipPlace(list []restriction) int {
+	native := slices.IndexFunc(list, func(r restriction) bool { return r.is(loginChecks...) })
+	open := slices.IndexFunc(list, func(r restriction) bool { return lets(r) || ends(r) })
+	if open < 0 {
+		open = len(list)
+	}
+	if native >= 0 && native < open {
+		return native
+	}
+	if access := slices.IndexFunc(list, isAccess); access >= 0 && access < open {
+		return access
+	}
+	return open
+}
