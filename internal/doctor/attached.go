@@ -160,8 +160,8 @@ func looksOurs(endpoint string) bool {
 	return strings.HasSuffix(endpoint, ":10046") || strings.HasSuffix(endpoint, ":10047") || hasOurName(endpoint)
 }
 
-// hasOurName reports whether the file name of an endpoint has our name. The folder does
-// not count: it may hold sockets of other programs.
+// hasOurName reports whether an endpoint has our name, and not that of another program: a
+// folder of ours may hold sockets of others.
 func hasOurName(endpoint string) bool {
 	_, another := peerAt(endpoint)
 	return !another && strings.Contains(endpoint, "postern")

@@ -29,7 +29,7 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 	}
 	var found []Finding
 	for _, s := range f.Postfix.smtpds() {
-		found = append(found, f.unprotectedProxy(s)...)
+		found = append(found, trustsEveryone(s)...)
 	}
 	counts, total := clientsOf(f.tailOfLog(ctx))
 	if total >= minClients {
@@ -51,9 +51,9 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "the last %d clients came from %d addresses", total, len(counts))
 }
 
-// unprotectedProxy judges a service that speaks the PROXY protocol. The internet must
-// not reach it.
-func (f *Facts) unprotectedProxy(s *Service) []Finding {
+// trustsEveryone judges a service that takes any client for a proxy or for one of the
+// site's own.
+func trustsEveryone(s *Service) []Finding {
 	if hosts := postconf.Split(s.Value("smtpd_authorized_xclient_hosts")); slices.ContainsFunc(hosts, isEverywhere) {
 		return []Finding{failf("name the proxy's address alone in smtpd_authorized_xclient_hosts", "%s: any client may claim another address with XCLIENT (%s)", s, strings.Join(hosts, ", "))}
 	}

@@ -64,6 +64,10 @@ func troubles() []trouble {
 			check: "attached", level: Fail, text: "INET:127.0.0.1:12340 is no socket as Postfix spells them: smtpd does not start", fix: "write inet:HOST:PORT"},
 		{name: "a brace that is not closed", edit: func(s *site) { s.replace("etc/main.cf", "default_action=DUNNO }", "default_action=DUNNO") },
 			check: "postfix", level: Fail, text: "smtpd_recipient_restrictions: a brace is not closed", fix: "close every brace"},
+		{name: "a brace that is not closed where cleanup reads it", edit: func(s *site) {
+			s.replace("etc/main.cf", "{ inet:"+s.sign+", default_action=accept }", "{ inet:"+s.sign+", default_action=accept")
+		},
+			check: "postfix", level: Fail, text: "non_smtpd_milters: a brace is not closed: cleanup does not start", fix: "close every brace in non_smtpd_milters"},
 		{name: "a line that is none", edit: func(s *site) { s.replace("etc/main.cf", "mynetworks =", "mynetworks") },
 			check: "postfix", level: Fail, text: "missing '='", fix: "correct the file"},
 		{name: "a milter's port that no one listens on", edit: func(s *site) { s.postconf("-e", "smtpd_milters = { inet:localhost:10046, default_action=accept }") },

@@ -52,18 +52,23 @@ func checkPostfix(ctx context.Context, f *Facts) []Finding {
 	return orOK(found, "Postfix %s in %s", p.Params["mail_version"], p.Directory)
 }
 
-// malformed finds lists that keep smtpd from starting, but that postconf accepts.
+// malformed finds lists that keep smtpd or cleanup from starting, but that postconf
+// accepts. Without cleanup no mail gets in at all.
 func (p *Postfix) malformed() []Finding {
+	lists := map[string][]string{"smtpd": append([]string{"smtpd_milters"}, restrictionLists...), "cleanup": {"non_smtpd_milters"}}
 	var found []Finding
-	for _, s := range p.smtpds() {
-		for _, list := range append([]string{"smtpd_milters", "non_smtpd_milters"}, restrictionLists...) {
-			text := s.Value(list)
+	for _, s := range p.Services {
+		for _, list := range lists[s.Command] {
+			text, at := s.Value(list), list
+			if s.overrides(list) {
+				at += " at " + s.String()
+			}
 			words := postconf.Split(text)
 			switch {
 			case !isBalanced(text):
-				found = appendNew(found, failf("close every brace in "+list, "%s: a brace is not closed: smtpd does not start", list))
+				found = appendNew(found, failf("close every brace in "+at, "%s: a brace is not closed: %s does not start", at, s.Command))
 			case len(words) > 0 && strings.EqualFold(words[len(words)-1], "check_policy_service"):
-				found = appendNew(found, failf("name a socket behind it: inet:HOST:PORT or unix:PATH", "%s: nothing follows check_policy_service: smtpd does not start", list))
+				found = appendNew(found, failf("name a socket behind it: inet:HOST:PORT or unix:PATH", "%s: nothing follows check_policy_service: %s does not start", at, s.Command))
 			}
 		}
 	}
