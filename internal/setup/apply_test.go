@@ -276,6 +276,37 @@ func TestShadowAndBack(t *testing.T) {
 	sameTree(t, before, s.tree(t))
 }
 
+// After watching, the services for users ask what they would ask without it: the lists that
+// main.cf no longer names go, those that a service had of its own stay.
+func TestWatchedListsGo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const list = "reject_rhsbl_sender dbl.spamhaus.org=127.0.1.[2..99]"
+	s.edit(t, "main.cf", "alias_maps =", "alias_maps =\nsmtpd_sender_restrictions = reject_non_fqdn_sender,reject_authenticated_sender_login_mismatch,"+list)
+	s.edit(t, "master.cf", "#end\n", "smtps inet n - y - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n"+
+		"own inet n - y - - smtpd\n  -o smtpd_sasl_auth_enable=yes\n  -o { smtpd_sender_restrictions = "+list+" }\n")
+	s.Users = []string{"own/inet"}
+	shadow := true
+	s.Shadow = &shadow
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shadow = false
+	plan, err := MakePlan(t.Context(), s.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{"smtps/inet": "not changed", "own/inet": "not changed"}
+	for _, c := range plan.Changes {
+		if c.Name == senderList && c.Service != "" {
+			got[c.Service] = c.New
+		}
+	}
+	if want := map[string]string{"smtps/inet": "reject_non_fqdn_sender,$" + ownershipName, "own/inet": "not changed"}; !maps.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // steps are the names of the steps of a run.
 func steps(t *testing.T, do func(*site) error) []string {
 	t.Helper()

@@ -68,6 +68,7 @@ func (p *planner) attachPolicy() {
 
 // attachLists plans the changes of the restriction lists for mail from the internet.
 func (p *planner) attachLists() {
+	p.findCopies()
 	p.attachClasses()
 	for _, name := range restrictionLists {
 		for _, place := range p.places(p.with(Internet), name) {

@@ -82,7 +82,7 @@ func (p *planner) attachUsers() {
 			p.renew(main)
 			continue // the list of main.cf has the hook
 		}
-		list := p.withOwnership(p.elements(s, senderList), restriction{name: "$" + ownershipName})
+		list := p.withOwnership(p.senderListOf(s), restriction{name: "$" + ownershipName})
 		p.setMain(ownershipName, p.usersHook(p.userChecks()...))
 		p.setService(s, senderList, p.spell(s, senderList, list))
 	}
@@ -151,6 +151,28 @@ func (p *planner) asksAboutUsers(r restriction) bool {
 // asksLogins reports whether a list asks about users.
 func (p *planner) asksLogins(list []restriction) bool {
 	return slices.ContainsFunc(list, p.asksAboutUsers)
+}
+
+// findCopies notes the services for users whose list of sender restrictions is a copy of
+// that in main.cf: an earlier run has put our hook into it, and nothing else is different.
+// What is taken out of main.cf has to go there too.
+func (p *planner) findCopies() {
+	p.copies = make(map[*Service]bool)
+	rest := func(place *Service) []restriction {
+		return slices.DeleteFunc(p.elements(place, senderList), func(r restriction) bool { return r.is(loginChecks...) || isOwnership(r) })
+	}
+	for _, s := range p.with(Users) {
+		p.copies[s] = s.has(senderList) && slices.ContainsFunc(p.elements(s, senderList), isOwnership) && slices.Equal(rest(s), rest(nil))
+	}
+}
+
+// senderListOf returns the list of sender restrictions of a service, or that which it is a
+// copy of.
+func (p *planner) senderListOf(s *Service) []restriction {
+	if p.copies[s] {
+		s = nil
+	}
+	return p.elements(s, senderList)
 }
 
 // renew plans the hook that a list names already, as it has to be now.

@@ -133,13 +133,14 @@ type planner struct {
 	plan *Plan
 
 	policyd, milterd settings
-	lists            lists    // DNS lists that Postfix asks itself
-	bySession        bool     // milterd decides by the session whose mail it is
-	userHooks        bool     // a service asks about users
-	selective        bool     // a restriction class asks the greylist, and no list does
-	tableMissing     bool     // a table of owners cannot be used
-	wantsGreylist    bool     // the administrator has asked for our greylist
-	checks           []string // what the administrator has set in policyd's file; nil for the default
+	lists            lists             // DNS lists that Postfix asks itself
+	bySession        bool              // milterd decides by the session whose mail it is
+	userHooks        bool              // a service asks about users
+	selective        bool              // a restriction class asks the greylist, and no list does
+	tableMissing     bool              // a table of owners cannot be used
+	wantsGreylist    bool              // the administrator has asked for our greylist
+	copies           map[*Service]bool // services whose sender restrictions are a copy of main.cf's
+	checks           []string          // what the administrator has set in policyd's file; nil for the default
 
 	// Files that the daemons must be able to read. paths are policyd's.
 	paths, milterdPaths []string
