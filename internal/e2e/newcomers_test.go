@@ -173,7 +173,7 @@ func mailInABox() shape {
 	files["/etc/postfix/sender-login-maps.cf"] = tables + "query = SELECT permitted_senders FROM (SELECT permitted_senders, 0 AS priority FROM aliases WHERE source='%s' AND permitted_senders IS NOT NULL UNION SELECT destination AS permitted_senders, 1 AS priority FROM aliases WHERE source='%s' AND permitted_senders IS NULL UNION SELECT email as permitted_senders, 2 AS priority FROM users WHERE email='%s') ORDER BY priority LIMIT 1;\n"
 	files["/etc/postfix/virtual-alias-maps.cf"] = tables + "query = SELECT destination FROM aliases WHERE source='%s'\n"
 	return shape{
-		name: "Mail-in-a-Box", files: files, peers: startBox, before: guardedByTables, box: true,
+		name: "Mail-in-a-Box", files: files, peers: startBox, before: guardedByTables, after: permitted, box: true,
 		main: []string{
 			"smtpd_sender_login_maps = sqlite:PLACE/root/etc/postfix/sender-login-maps.cf", "virtual_alias_maps = sqlite:PLACE/root/etc/postfix/virtual-alias-maps.cf",
 			"smtpd_sasl_auth_enable = no", "smtpd_relay_restrictions = permit_sasl_authenticated,permit_mynetworks,reject_unauth_destination",
@@ -186,10 +186,19 @@ func mailInABox() shape {
 	}
 }
 
+// permitted asserts that an alias with permitted senders is theirs alone, also when its
+// mail goes to others.
+func permitted(t *testing.T, n *newcomer) {
+	t.Helper()
+	n.expect(t, postfixtest.Submission, As(Alice, "boss@home.example", Stranger), 553)
+	n.expect(t, postfixtest.Submission, As(Bob, "boss@home.example", Stranger), 250)
+}
+
 func startBox(t *testing.T, n *newcomer) {
 	t.Helper()
 	fill(t, filepath.Join(mkdir(t, n.dir, "user-data/mail"), "users.sqlite"), strings.ReplaceAll(readDeploy(t, "examples/mailinabox/users.sql"), "@box.example", "@home.example")+
-		"INSERT INTO users (email, password) VALUES ('alice@home.example', 'x'), ('postmaster@home.example', 'x');\n")
+		"INSERT INTO users (email, password) VALUES ('alice@home.example', 'x'), ('postmaster@home.example', 'x');\n"+
+		"INSERT INTO aliases (source, destination, permitted_senders) VALUES ('boss@home.example', 'alice@home.example', 'bob@home.example');\n")
 	n.peer(t, "postgrey.sock", "postgrey", "--unix=PLACE/postgrey.sock", "--delay=120", "--user=root", "--group=root",
 		"--dbdir="+mkdir(t, n.dir, "user-data/mail/postgrey/db"), "--whitelist-clients=PLACE/root/etc/postgrey/whitelist_clients")
 	n.chmod(t, 0o666, filepath.Join(n.dir, "postgrey.sock"))

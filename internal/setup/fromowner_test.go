@@ -19,7 +19,7 @@ import (
 func fromFiles() map[string]string {
 	return map[string]string{
 		"main.cf": "compatibility_level = 3.6\nmyhostname = mail.example.org\nmydestination = $myhostname\nmyorigin = example.org\nalias_maps =\n" +
-			"smtpd_sender_login_maps = hash:ROOT/etc/postfix/logins\nvirtual_alias_maps = hash:ROOT/etc/postfix/virtual\n",
+			"smtpd_sender_login_maps = hash:ROOT/etc/postfix/logins, hash:ROOT/etc/postfix/virtual\nvirtual_alias_maps = hash:ROOT/etc/postfix/virtual\n",
 		"master.cf": "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes\n",
 		"logins":    "press@example.org alice\n",
 		"virtual":   "sales@example.org alice\n",
@@ -72,13 +72,17 @@ func planned(t *testing.T, root, name string) string {
 // without the tables, or without the mail of everyone, nothing is planned.
 func TestFromOwnership(t *testing.T) {
 	postfixtest.Require(t)
-	const tables = "owners = [\"hash:ROOT/etc/postfix/logins\"]\nowner-aliases = [\"hash:ROOT/etc/postfix/virtual\"]\n"
+	const tables = "owners = [\"hash:ROOT/etc/postfix/logins\", \"hash:ROOT/etc/postfix/virtual\"]\n"
 	for name, test := range map[string]struct {
 		files map[string]string
 		want  string // in milterd.toml; "" if nothing is planned
 		not   string
 	}{
-		"Postfix's tables": {want: "from-ownership = \"shadow\"\n" + tables},
+		"Postfix's tables": {want: "from-ownership = \"shadow\"\n" + tables, not: "owner-aliases"},
+		"no table of logins": {
+			files: map[string]string{"main.cf": fromFiles()["main.cf"] + "smtpd_sender_login_maps =\n"},
+			want:  "owner-aliases = [\"hash:ROOT/etc/postfix/virtual\"]\n",
+		},
 		"policyd's own": {
 			files: map[string]string{"/etc/postern/policyd.toml": "owners = [\"static:x\"]\nowner-exempt = [\"boss\"]\nowners-unauthenticated = \"reject\"\n"},
 			want:  "from-ownership = \"shadow\"\nowners = [\"static:x\"]\nowner-exempt = [\"boss\"]\n",

@@ -71,8 +71,12 @@ func (p *planner) policydSettings() error {
 		return nil
 	}
 	if p.runs("ownership") {
-		p.tables("owners", p.loginMaps())
-		p.tables("owner-aliases", postconf.Split(p.value("virtual_alias_maps")))
+		logins := p.loginMaps()
+		p.tables("owners", logins)
+		if len(logins) == 0 {
+			// Where Postfix knows the owners, who gets the mail of an alias owns it only if those tables say so.
+			p.tables("owner-aliases", postconf.Split(p.value("virtual_alias_maps")))
+		}
 		if err := p.someTable(); err != nil {
 			return err
 		}
