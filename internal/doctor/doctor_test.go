@@ -2,13 +2,16 @@ package doctor
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
@@ -630,16 +633,61 @@ func TestSandbox(t *testing.T) {
 		"admin":          {"unix:/run/postern/policyd.sock"},
 	}, Unit: Unit{Name: "postern-policyd.service", Properties: map[string]string{
 		"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled",
-		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "LogsDirectory": "postern", "RuntimeDirectory": "postern", "BindReadOnlyPaths": "/srv/users:/home/user-data:rbind",
+		"ProtectHome": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "StateDirectory": "postern", "LogsDirectory": "postern", "RuntimeDirectory": "postern", "BindReadOnlyPaths": "/srv/users:/home/user-data:rbind",
 	}}}
 	got := show(d.unitFindings())
-	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "install -d -o postern FOLDER"} {
+	for _, want := range []string{"hides /home/box/owners (owners)", "hides /tmp/key (dqs-key-file)", "does not let the daemon write /srv/postern/greylist.db", "move it to /var/lib/postern (a socket: /run/postern); or make a folder for it (install -d -o postern FOLDER)"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
 	if n := strings.Count(got, "\n"); n != 3 {
 		t.Errorf("%d findings:\n%s", n, got)
+	}
+}
+
+// A daemon that runs as another user has a folder of its own, under the usual name or not.
+func TestSandboxOfAnotherUser(t *testing.T) {
+	d := &Daemon{Name: "postern-milterd", Settings: map[string][]string{"mark-key-file": {"/var/lib/postern/mark.key"}}, Unit: Unit{Name: "postern-milterd.service", Properties: map[string]string{
+		"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "ProtectSystem": "strict",
+		"StateDirectory": "postern-milterd", "BindPaths": "/var/lib/postern-milterd:/var/lib/postern:rbind",
+	}}}
+	if got := show(d.unitFindings()); got != "" {
+		t.Error(got)
+	}
+	delete(d.Unit.Properties, "BindPaths")
+	if got := show(d.unitFindings()); !strings.Contains(got, "move it to /var/lib/postern-milterd; or make") {
+		t.Error(got)
+	}
+	delete(d.Unit.Properties, "StateDirectory")
+	if got := show(d.unitFindings()); !strings.Contains(got, "fix: make a folder for it") || strings.Contains(got, "move it") {
+		t.Error(got)
+	}
+}
+
+// The command that sends reports runs as a user who may ask the daemon.
+func TestReportUser(t *testing.T) {
+	if !isRoot() {
+		t.Skip("only root can try this as another user")
+	}
+	path := filepath.Join(t.TempDir(), "milterd.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{Name: "postern-milterd", Running: true, Identity: &daemon.Identity{Name: "opendkim:mail"}, bounds: patient}
+	d.client.Path, d.client.Network = path, daemon.NetworkUnix
+	service := Unit{Properties: map[string]string{"LoadState": "loaded", "User": "nobody"}}
+	if got := show(mayAsk(t.Context(), service, d)); !strings.Contains(got, "as user nobody, may not ask postern-milterd: ") || !strings.Contains(got, "add [Service] User=opendkim and Group=mail") {
+		t.Error(got)
+	}
+	service.Properties["User"] = "root"
+	if got := show(mayAsk(t.Context(), service, d)); got != "" {
+		t.Error(got)
 	}
 }
 

@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/milter/sign"
 )
@@ -28,16 +30,45 @@ func checkReports(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix != nil && !strings.Contains(f.Postfix.Params["recipient_delimiter"], "+") {
 		found = append(found, warnf("postconf -e 'recipient_delimiter = +'", "recipient_delimiter is %q: reports that come back do not reach %s", f.Postfix.Params["recipient_delimiter"], from))
 	}
-	found = append(found, reportTimer(ctx)...)
+	units := readUnits(ctx, []string{reportTimer, reportService})
+	found = append(found, sendsReports(units[0])...)
+	found = append(found, mayAsk(ctx, units[1], f.Milterd)...)
 	return orOK(found, "DMARC reports can be sent")
 }
 
-// reportTimer looks whether the command that sends reports is started regularly.
-func reportTimer(ctx context.Context) []Finding {
-	const timer = "postern-report.timer"
-	u := readUnits(ctx, []string{timer})[0]
-	if u.Properties["LoadState"] != "loaded" || u.Properties["ActiveState"] == "active" {
+// The units that send reports.
+const (
+	reportTimer   = "postern-report.timer"
+	reportService = "postern-report.service"
+)
+
+// sendsReports looks whether the command that sends reports is started regularly.
+func sendsReports(timer Unit) []Finding {
+	if !timer.known() || timer.active() {
 		return nil // without systemd, something else starts the command
 	}
-	return []Finding{warnf("systemctl enable --now "+timer, "nothing sends the DMARC reports that are counted: %s is not active", timer)}
+	return []Finding{warnf("systemctl enable --now "+reportTimer, "nothing sends the DMARC reports that are counted: %s is not active", reportTimer)}
+}
+
+// mayAsk connects to the daemon's admin socket with the rights that systemd gives the
+// command that sends reports.
+func mayAsk(ctx context.Context, service Unit, d *Daemon) []Finding {
+	if !service.known() || !d.Running || d.Identity == nil || d.client.Network == daemon.NetworkTCP || !isRoot() {
+		return nil
+	}
+	id, err := unitIdentity(service)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, d.bounds.ask)
+		defer cancel()
+		err = connects(ctx, id, place{daemon.NetworkUnix, d.client.Path})
+	}
+	if err == nil {
+		return nil
+	}
+	user, group, _ := strings.Cut(d.Identity.Name, ":")
+	if d.Unit.known() {
+		user, group = d.Unit.Properties["User"], d.Unit.Properties["Group"]
+	}
+	return []Finding{failf(fmt.Sprintf("systemctl edit %s, and add [Service] User=%s and Group=%s", reportService, user, cmp.Or(group, user)),
+		"%s, as user %s, may not ask %s: %v: no report is sent", reportService, service.Properties["User"], d.Name, err)}
 }

@@ -63,7 +63,14 @@ func (d *Daemon) letWrite(path settingPath) string {
 	case dkimKeys:
 		return fmt.Sprintf("%s, and add [Service] ReadWritePaths=%s", edit, path.folder())
 	default:
-		return fmt.Sprintf("move it to /var/lib/postern (a socket: /run/postern); or make a folder for it (install -d -o %s FOLDER), then %s, and add [Service] ReadWritePaths=FOLDER", user, edit)
+		own := fmt.Sprintf("make a folder for it (install -d -o %s FOLDER), then %s, and add [Service] ReadWritePaths=FOLDER", user, edit)
+		if d.Unit.writes("/var/lib/postern") {
+			return "move it to /var/lib/postern (a socket: /run/postern); or " + own
+		}
+		if folders := d.Unit.words("StateDirectory"); len(folders) > 0 {
+			return fmt.Sprintf("move it to /var/lib/%s; or %s", folders[0], own)
+		}
+		return own
 	}
 }
 

@@ -317,10 +317,11 @@ func (l *packageLife) removed(t *testing.T) {
 		t.Errorf("left behind by remove:\n%s", left)
 	}
 	l.open(t)
+	l.must(t, "mkdir /var/lib/postern-milterd /run/postern-milterd") // where postern-milterd runs as another user
 }
 
 func (l *packageLife) purged(t *testing.T) {
-	l.must(t, "! ls -d /etc/postern /var/lib/postern /run/postern 2>&1 | grep -v 'No such file' && ! dpkg-query -W postern")
+	l.must(t, "! ls -d /etc/postern /var/lib/postern /var/lib/postern-milterd /run/postern /run/postern-milterd 2>&1 | grep -v 'No such file' && ! dpkg-query -W postern")
 	l.open(t)
 }
 

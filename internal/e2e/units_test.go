@@ -98,6 +98,7 @@ func (u units) underSystemd(t *testing.T) bool {
 		{"a new version that does not start", u.brokenVersion},
 		{"a mistake in the settings", u.mistake},
 		{"credentials", u.credentials},
+		{"another user", u.anotherUser},
 		{"killed and silent daemons", u.killed},
 	} {
 		if !t.Run(part.name, part.run) {
@@ -421,6 +422,31 @@ mv /root/secrets/dkim /etc/postern/ && chown -R postern:postern /etc/postern/dki
 cp -a /root/milterd.toml /root/policyd.toml /etc/postern/
 rm -r /run/systemd/system/postern-milterd.service.d /run/systemd/system/postern-policyd.service.d
 systemctl daemon-reload && systemctl restart postern-policyd postern-milterd
+`)
+}
+
+// anotherUser has milterd run as the owner of the keys, as on a Mail-in-a-Box: it keeps
+// its files in a folder of its own, and sends DMARC reports when that user asks.
+func (u units) anotherUser(t *testing.T) {
+	const box = "deploy/examples/mailinabox/"
+	u.all(t, `
+useradd --system --user-group opendkim && cp -a /etc/postern/milterd.toml /root/ && chown -R opendkim:opendkim /etc/postern/dkim
+postconf -e 'recipient_delimiter = +'
+install -D -m 644 `+box+`milterd.conf /run/systemd/system/postern-milterd.service.d/mailinabox.conf
+printf '%s\n' 'report-store = "sqlite:/var/lib/postern/reports.db"' 'report-from = "reports@example.org"' 'admin = "unix:/run/postern-milterd/milterd.sock"' >>/etc/postern/milterd.toml
+systemctl daemon-reload && systemctl restart postern-milterd
+! systemctl start postern-report
+postern doctor --check units,reports | grep 'postern-report.service, as user postern, may not ask postern-milterd.*fix: systemctl edit postern-report.service, and add .Service. User=opendkim and Group=opendkim'
+install -D -m 644 `+box+`report.conf /run/systemd/system/postern-report.service.d/mailinabox.conf
+systemctl daemon-reload && systemctl start postern-report
+! postern doctor --check units,reports | grep -E '^fail|^warn +reports'
+test -s /var/lib/postern-milterd/reports.db && test -s /var/lib/postern-milterd/mark.key && ! test -e /var/lib/postern/reports.db
+`)
+	u.underLoad(t, "", func() {})
+	u.all(t, `
+cp -a /root/milterd.toml /etc/postern/ && chown -R postern:postern /etc/postern/dkim
+rm -r /run/systemd/system/postern-milterd.service.d /run/systemd/system/postern-report.service.d
+systemctl daemon-reload && systemctl restart postern-milterd
 `)
 }
 

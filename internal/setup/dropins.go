@@ -37,6 +37,9 @@ func (p *planner) dropIns() {
 		p.socketDropIn("postern-milterd.socket", p.Verify)
 		p.socketDropIn("postern-milterd-sign.socket", p.Sign)
 		p.serviceDropIn(milterdUnit, p.milterdLines())
+		if user := p.plan.MilterdUser; user != "" { // only that user may ask the daemon
+			p.serviceDropIn("postern-report.service", []string{"User=" + user, "Group=" + user})
+		}
 	}
 }
 
@@ -111,9 +114,10 @@ func (p *planner) milterdLines() []string {
 	var lines []string
 	if user := p.plan.MilterdUser; user != "" {
 		// The unit's folders belong to the other daemon's user, and systemd would change
-		// their owner to User=.
+		// their owner to User=. So the daemon gets its own, which it sees at the usual path.
 		lines = append(lines, "User="+user, "Group="+user,
-			"RuntimeDirectory=", "RuntimeDirectory=postern-milterd", "StateDirectory=")
+			"RuntimeDirectory=", "RuntimeDirectory=postern-milterd",
+			"StateDirectory=", "StateDirectory=postern-milterd", "BindPaths=/var/lib/postern-milterd:/var/lib/postern")
 	}
 	lines = append(lines, p.pathLines(p.milterdPaths, "postern")...)
 	if !p.bySession {
