@@ -100,6 +100,7 @@ func (u units) underSystemd(t *testing.T) bool {
 		{"credentials", u.credentials},
 		{"another user", u.anotherUser},
 		{"killed and silent daemons", u.killed},
+		{"every line is in the journal", u.floodsJournal},
 	} {
 		if !t.Run(part.name, part.run) {
 			return false
@@ -494,4 +495,23 @@ systemctl daemon-reload && systemctl restart postern-policyd
 	u.must(t, "[ $(journalctl -u postern-policyd -o cat | grep -c '^goroutine ') -ge 2 ]") // what it was doing
 	u.renewed(t, before)
 	u.must(t, "rm -r /run/systemd/system/postern-policyd.service.d && systemctl daemon-reload && systemctl restart postern-policyd")
+}
+
+// floodsJournal has policyd log more than journald takes of other units.
+func (u units) floodsJournal(t *testing.T) {
+	u.must(t, `
+mkdir -p /run/systemd/journald.conf.d && printf '%s\n' '[Journal]' RateLimitIntervalSec=1h RateLimitBurst=10 >/run/systemd/journald.conf.d/few.conf
+systemctl restart systemd-journald postern-policyd
+(
+	exec 3<>/dev/tcp/127.0.0.1/10045
+	for n in {1..300}; do
+		printf '%s\n' request=smtpd_access_policy protocol_state=RCPT client_address=198.51.100.9 sender=flood@away.example recipient=bob@example.org instance=flood.$n '' >&3
+		read -r action <&3 && read -r end <&3 || exit
+	done
+)`)
+	records := strings.TrimSpace(u.must(t, `journalctl --sync && journalctl -u postern-policyd -o cat | grep -c '"instance":"flood[.]'`))
+	if records != "300" {
+		t.Errorf("%s of 300 records are in the journal", records)
+	}
+	u.must(t, "rm /run/systemd/journald.conf.d/few.conf && systemctl restart systemd-journald")
 }
