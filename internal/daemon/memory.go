@@ -11,9 +11,13 @@ import (
 )
 
 const (
-	gcPercent      = 400     // collects a quarter as often; the heap of a daemon is small
-	memoryLimit    = 1 << 30 // bytes
-	cgroupShare    = 0.8     // the rest is for what the Go heap does not count
+	gcPercent      = 400       // collects a quarter as often; the heap of a daemon is small
+	memoryLimit    = 1 << 30   // bytes
+	cgroupShare    = 0.8       // the rest is for what the Go heap does not count
+	outsideHeap    = 80 << 20  // bytes, which have to be left at least: the records that are remembered, and SQLite's caches
+	wholeStores    = 512 << 20 // bytes of a memory limit from which on stores have all their entries
+	leastMemory    = 192 << 20 // bytes of a cgroup
+	besideStore    = 128 << 20 // bytes of the heap for everything but a store
 	cgroupMount    = "sys/fs/cgroup"
 	unlimitedBytes = 1 << 62 // cgroup v1 spells "no limit" as a number near 2^63
 )
@@ -24,8 +28,13 @@ type Memory struct {
 	Limit     int64 // bytes, 0: left to GOMEMLIMIT
 }
 
+// Small reports whether the cgroup has less than 192 MiB, which is not enough for a daemon
+// with its stores in files and under load.
+func (m Memory) Small() bool { return m.Limit > 0 && m.Limit < leastMemory-outsideHeap }
+
 // TuneMemory sets the GC percent to 400, or less for a large heap. It sets a soft
-// memory limit of 1 GiB, or 80 % of the process's cgroup limit if that is less.
+// memory limit of 1 GiB, or what the process's cgroup leaves beside what is outside the
+// heap if that is less: 80 % of its limit, below 400 MiB all but 80 MiB, at least half.
 // So there are few collections in normal times, and under a flood there are many
 // instead of the OOM killer. What the operator set with GOGC or GOMEMLIMIT stays.
 func TuneMemory() Memory {
@@ -50,11 +59,26 @@ func planMemory(root fs.FS, getenv func(string) string) Memory {
 }
 
 // AllowMemory raises the memory limit that TuneMemory has set, for a store that may take
-// this many octets.
-func AllowMemory(store int64) {
+// this many octets. It returns how many the store can have under the limit in force.
+func AllowMemory(store int64) (room int64) {
 	if limit := limitFor(os.DirFS("/"), os.Getenv, store); limit > 0 {
 		debug.SetMemoryLimit(limit)
 	}
+	return roomFor(store, debug.SetMemoryLimit(-1))
+}
+
+// roomFor returns what a store that wants this many octets can have of a limit: all but
+// besideStore, at least half.
+func roomFor(store, limit int64) int64 {
+	return min(store, max(limit/2, limit-besideStore))
+}
+
+// Share returns how many of the most entries of a store there may be under the memory limit
+// in force: all of them from 512 MiB on, and fewer in proportion below.
+func Share(most int) int { return shareOf(most, debug.SetMemoryLimit(-1)) }
+
+func shareOf(most int, limit int64) int {
+	return int(int64(most) * min(limit, wholeStores) / wholeStores)
 }
 
 // limitFor returns the memory limit of a daemon with a store of a size, 0 if it is left
@@ -65,7 +89,7 @@ func limitFor(root fs.FS, getenv func(string) string, store int64) int64 {
 	}
 	limit := memoryLimit + max(store-memoryLimit/2, 0)
 	if group := cgroupLimit(root); group < math.MaxInt64 {
-		limit = min(limit, int64(float64(group)*cgroupShare))
+		limit = min(limit, int64(float64(group)*cgroupShare), max(group-outsideHeap, group/2))
 	}
 	return limit
 }

@@ -135,7 +135,7 @@ func compare(t *testing.T, what string, known, documented []string) {
 }
 
 // foreign are flags of other programs that the manuals mention.
-var foreign = []string{"delete-after", "privacy", "user", "now", "system", "no-create-home", "shell", "create", "strip-components", "ignore-missing", "print-architecture"}
+var foreign = []string{"delete-after", "privacy", "user", "now", "system", "no-create-home", "shell", "create", "strip-components", "ignore-missing", "print-architecture", "kill-who"}
 
 // Flags are mentioned in the text too: each is one of the daemons, of the command,
 // or of another program.

@@ -294,17 +294,26 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore, string, error) {
 	return openStore(o.storeSetting(), password, n, openers[browsedStore]{
 		memory: func() browsedStore {
-			daemon.AllowMemory(o.GreylistMemory)
-			return memstore.New(memstore.Options{Memory: o.GreylistMemory})
+			return memstore.New(memstore.Options{Memory: o.memory(n.Log)})
 		},
 		sqlite: func(path string) (browsedStore, error) {
-			daemon.AllowMemory(o.GreylistMemory)
-			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.GreylistMemory, Report: reportFile(n.Runtime, "greylist")})
+			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.memory(n.Log), Report: reportFile(n.Runtime, "greylist")})
 		},
 		redis: func(url, password string) (browsedStore, error) {
 			return redisstore.Open(redisstore.Options{URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.GreylistName)})
 		},
 	})
+}
+
+// memory returns what the entries may take: greylist-memory, or less where the memory of
+// the daemon is limited, so that new senders do not have the kernel end it.
+func (o *greylistPart) memory(log *zap.Logger) int64 {
+	room := daemon.AllowMemory(o.GreylistMemory)
+	if room < o.GreylistMemory {
+		log.Warn("the entries of the greylist have less memory than greylist-memory, because that of the daemon is limited; raise MemoryMax= of its unit, or the limit of the container",
+			zap.Int64("greylist_memory", o.GreylistMemory), zap.Int64("entries_have", room))
+	}
+	return room
 }
 
 // reportStore returns a function that logs each change of the store's health once.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/allowlist"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/limit"
 	"github.com/postern-mail/postern/internal/limit/memstore"
 	"github.com/postern-mail/postern/internal/limit/redisstore"
@@ -326,11 +327,13 @@ func (o *limitPart) open(n *needs) (*limitStore, error) {
 
 // openStore opens the store. unreadable counts rows of its file that cannot be read.
 func (o *limitPart) openStore(password config.Secret, n *needs, unreadable *atomic.Uint64) (limit.Store, string, error) {
+	counters := memstore.Options{Logins: daemon.Share(limit.DefaultLogins), Strangers: daemon.Share(limit.DefaultStrangers)}
 	return openStore(o.storeSetting(), password, n, openers[limit.Store]{
-		memory: func() limit.Store { return memstore.New(memstore.Options{}) },
+		memory: func() limit.Store { return memstore.New(counters) },
 		sqlite: func(path string) (limit.Store, error) {
 			return sqlitestore.Open(sqlitestore.Options{
-				Path: path, Report: reportFile(n.Runtime, "limit"), Salvaged: reportSalvaged(n.Log, path),
+				Memory: counters,
+				Path:   path, Report: reportFile(n.Runtime, "limit"), Salvaged: reportSalvaged(n.Log, path),
 				Damaged: func(rows int, first error) {
 					unreadable.Add(uint64(rows))
 					n.Log.Error("rows of the limit file cannot be read, what they have counted is lost; they are kept in its table unreadable, for a report", zap.String("path", path), zap.Int("rows", rows), zap.Error(first))

@@ -118,6 +118,9 @@ func (d *running[S]) run() (status int, err error) {
 		zap.Stringers("listen", addresses(listeners)),
 		zap.Int("gc_percent", memory.GCPercent),
 		zap.Int64("memory_limit", memory.Limit))
+	if memory.Small() {
+		d.log.Logger().Warn("the memory limit is less than the daemon may need, and the kernel may end it; set MemoryMax= of its unit, or the limit of the container, to 192M or more")
+	}
 	if d.process.Predecessor != nil {
 		if err := d.process.Predecessor.Serving(); err != nil {
 			d.log.Logger().Warn("the predecessor did not say that it has left; it may still be there", zap.Error(err))
