@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/rotate"
 	"github.com/postern-mail/postern/milter/sign"
 )
@@ -57,10 +58,16 @@ func newKeys(made []sign.NewKey) []*sign.Key {
 
 func bindDKIMDNS(fs *pflag.FlagSet) runner {
 	src := sign.KeySource{}
+	settings := fs.String("config", api.MilterdConfig, "the daemon's configuration `file`, read when it exists and no other flag names keys")
 	fs.StringVar(&src.Dir, "dir", api.DKIMKeysFolder, "`folder` of all keys, as in --dkim-keys of "+api.Milterd)
 	fs.StringVar(&src.KeyTable, "key-table", "", "OpenDKIM's KeyTable `file`, as in --dkim-key-table")
 	fs.StringVar(&src.SigningTable, "signing-table", "", "OpenDKIM's SigningTable `file`, as in --dkim-signing-table")
 	return func(_ context.Context, io streams, args []string) (int, error) {
+		if !fs.Changed("dir") && !fs.Changed("key-table") && !fs.Changed("signing-table") {
+			if err := milterd.FindKeys(&src, *settings); err != nil {
+				return exitFailed, err
+			}
+		}
 		src.Group = rotate.GroupOf(src.Dir)
 		keys, err := sign.LoadKeys(src)
 		if keys == nil {

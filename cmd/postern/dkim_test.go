@@ -140,6 +140,34 @@ func TestDKIMDNS(t *testing.T) {
 	}
 }
 
+// Without a flag that names keys, the records are those of what the daemon signs with.
+func TestDKIMDNSOfSettings(t *testing.T) {
+	dir := t.TempDir()
+	_, want, _ := postern(t, "dkim", "genkey", "home.example", "--dir", dir, "--bits", "1024", "--type", "rsa", "--selector", "mail")
+	files := map[string]string{
+		"key": "k home.example:mail:" + filepath.Join(dir, "home.example/mail.private") + "\n", "signing": "*@home.example k\n",
+		"tables.toml":  "dkim-keys = \"\"\ndkim-key-table = \"" + dir + "/key\"\ndkim-signing-table = \"refile:" + dir + "/signing\"\n",
+		"folder.toml":  "dkim-keys = \"" + dir + "\"\n",
+		"postfix.toml": "dkim-key-table = \"texthash:" + dir + "/key\"\n",
+		"wrong.toml":   "dkim-keys\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"tables.toml", "folder.toml"} {
+		if code, out, stderr := postern(t, "dkim", "dns", "--config", filepath.Join(dir, name), "home.example"); code != exitYes || !sameLines(out, want) {
+			t.Errorf("%s: exit %d, %s%q, want %q", name, code, stderr, out, want)
+		}
+	}
+	for name, want := range map[string]string{"postfix.toml": "postern dkim check DOMAIN", "wrong.toml": "wrong.toml:1"} {
+		if code, _, stderr := postern(t, "dkim", "dns", "--config", filepath.Join(dir, name)); code != exitFailed || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit %d, %s", name, code, stderr)
+		}
+	}
+}
+
 // sameLines compares but for the order in which the keys of a domain are.
 func sameLines(a, b string) bool {
 	lines := func(s string) []string { return slices.Sorted(strings.Lines(s)) }

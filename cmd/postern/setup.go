@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -258,11 +259,20 @@ func (f *setupFlags) agreed(ctx context.Context, io streams, question string) (b
 // importPostgrey imports postgrey's entries into the running daemon, with db_dump.
 func importPostgrey(ctx context.Context, client *admin.Client, folder string) (string, error) {
 	var said []string
-	for _, name := range []string{"postgrey.db", "postgrey_clients.db"} {
-		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
-			continue
-		}
-		dump, err := dumpDatabase(ctx, folder, name)
+	names := slices.DeleteFunc([]string{"postgrey", "postgrey_clients"}, func(name string) bool {
+		_, err := os.Stat(filepath.Join(folder, name+".db"))
+		return err != nil
+	})
+	tool, err := exec.LookPath("db_dump")
+	if err != nil {
+		tool, err = exec.LookPath("db5.3_dump")
+	}
+	if err != nil {
+		return "", fmt.Errorf("db_dump is not installed; apt-get install db-util, and then: for db in %s; do db_dump -h %s -p $db.db >/root/$db.txt && postern greylist import --postgrey /root/$db.txt; done", strings.Join(names, " "), folder)
+	}
+	for _, name := range names {
+		name += ".db"
+		dump, err := dumpDatabase(ctx, tool, folder, name)
 		if err != nil {
 			return "", err
 		}
@@ -279,14 +289,7 @@ func importPostgrey(ctx context.Context, client *admin.Client, folder string) (s
 }
 
 // dumpDatabase writes the text of a database of Berkeley DB into a file.
-func dumpDatabase(ctx context.Context, folder, name string) (path string, err error) {
-	tool, err := exec.LookPath("db_dump")
-	if err != nil {
-		tool, err = exec.LookPath("db5.3_dump")
-	}
-	if err != nil {
-		return "", fmt.Errorf("db_dump is not installed; apt-get install db-util, and then: db_dump -h %s -p %s >/root/%s.txt && postern greylist import --postgrey /root/%s.txt", folder, name, name, name)
-	}
+func dumpDatabase(ctx context.Context, tool, folder, name string) (path string, err error) {
 	f, err := os.CreateTemp("", "postern-postgrey-")
 	if err != nil {
 		return "", err

@@ -91,7 +91,7 @@ func (f *Facts) misplaced(ctx context.Context, key *sign.Key) Finding {
 	if records, err := f.txt(ctx, wrong); err == nil && len(records) > 0 && dkim.ComparePublished(records, key.Signer.Public()) != dkim.Unpublished {
 		return failf("name the record "+key.Selector+"._domainkey, or end its name with a dot", "%s has no record; it is at %s", key.Name(), wrong)
 	}
-	return failf("publish what postern dkim dns "+key.Domain+" prints, or remove "+key.Path, "%s has no record: receivers cannot verify what the key signs", key.Name())
+	return failf("publish what postern dkim dns "+key.Domain+" prints, or "+f.withoutKey(key), "%s has no record: receivers cannot verify what the key signs", key.Name())
 }
 
 // judgeRecords judges the TXT records at the name of a key.

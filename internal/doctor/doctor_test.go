@@ -14,6 +14,7 @@ import (
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
+	"github.com/postern-mail/postern/milter/sign"
 )
 
 // trouble is a Postern with something wrong: one change to a site that works.
@@ -688,6 +689,19 @@ func TestReportUser(t *testing.T) {
 	service.Properties["User"] = "root"
 	if got := show(mayAsk(t.Context(), service, d)); got != "" {
 		t.Error(got)
+	}
+}
+
+// The key of a table may be that of other domains too: it is not to be removed.
+func TestWithoutKey(t *testing.T) {
+	f := &Facts{Milterd: &Daemon{Settings: map[string][]string{"dkim-keys": {"/etc/postern/dkim"}, "dkim-signing-table": {"refile:/etc/opendkim/SigningTable"}}}}
+	for path, want := range map[string]string{
+		"/etc/postern/dkim/home.example/a.private": "remove /etc/postern/dkim/home.example/a.private",
+		"/home/user-data/mail/dkim/mail.private":   "take home.example out of refile:/etc/opendkim/SigningTable",
+	} {
+		if got := f.withoutKey(&sign.Key{Domain: "home.example", Path: path}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -107,6 +107,16 @@ func (f *Facts) published(ctx context.Context, key *sign.Key) Finding {
 	case dkim.PublishedTesting:
 		return warnf("take t=y out of the record when it works", "%s is published as a test (t=y): receivers treat its mail as unsigned", key.Name())
 	default:
-		return failf(fix+", or remove "+key.Path, "%s is %s: receivers cannot verify what it signs", key.Name(), state)
+		return failf(fix+", or "+f.withoutKey(key), "%s is %s: receivers cannot verify what it signs", key.Name(), state)
 	}
+}
+
+// withoutKey returns how to have a domain's mail not signed with a key. A key that a table
+// names may be that of other domains too.
+func (f *Facts) withoutKey(key *sign.Key) string {
+	folder, table := f.Milterd.text("dkim-keys"), f.Milterd.text("dkim-signing-table")
+	if table != "" && f.tables == nil && (folder == "" || !below(key.Path, folder)) {
+		return "take " + key.Domain + " out of " + table
+	}
+	return "remove " + key.Path
 }

@@ -3,6 +3,8 @@ package milterd
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -69,6 +71,34 @@ func KeyTables(keys, senders string, group int) (tables *sign.Tables, closeAll f
 		*one.to = lookupTable(table)
 	}
 	return tables, closeAll, nil
+}
+
+// FindKeys has src name the keys that the daemon's file of settings names. The name of a
+// credential of systemd's, which only the daemon can read, is left out.
+func FindKeys(src *sign.KeySource, settings string) error {
+	file, err := config.ReadDocument(settings)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	folder := src.Dir
+	for name, to := range map[string]*string{"dkim-keys": &src.Dir, "dkim-key-table": &src.KeyTable, "dkim-signing-table": &src.SigningTable} {
+		if values := file.Values(name); len(values) == 1 && (values[0] == "" || strings.Contains(values[0], "/")) {
+			*to = values[0]
+		}
+	}
+	if src.Dir == "" && src.KeyTable == "" {
+		src.Dir = folder // a daemon that only watches signs nothing, and has its keys
+	}
+	if isPostfixTable(src.KeyTable) {
+		return fmt.Errorf("%s: the keys are in a table of Postfix (dkim-key-table); `postern dkim check DOMAIN` looks at those of a domain", settings)
+	}
+	if _, err := os.Lstat(src.Dir); src.KeyTable != "" && errors.Is(err, os.ErrNotExist) && file.Get("dkim-keys") == "" {
+		src.Dir = ""
+	}
+	return nil
 }
 
 // isPostfixTable reports whether spec is the name of a Postfix table. OpenDKIM's own

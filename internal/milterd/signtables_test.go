@@ -239,3 +239,15 @@ postern_dkim_selfcheck_total{result="pass"} 1
 		t.Error(err)
 	}
 }
+
+// While the daemon only watches, its keys are those of the default folder.
+func TestFindKeysWhileWatching(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "milterd.toml")
+	if err := os.WriteFile(file, []byte("shadow = [\"all\"]\ndkim-keys = \"\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src := sign.KeySource{Dir: "/keys"}
+	if err := FindKeys(&src, file); err != nil || src.Dir != "/keys" || src.KeyTable != "" {
+		t.Errorf("%v, %+v", err, src)
+	}
+}
