@@ -231,6 +231,9 @@ func bindGreylistStats(fs *pflag.FlagSet) runner {
 		if answer.Down != "" {
 			fmt.Fprintf(t, "down\t%s\n", printable(answer.Down))
 		}
+		if answer.Unsaved {
+			fmt.Fprintf(t, "full\tnothing new is kept; make room in the memory or on the disk of the store, or its file writable (the log has the reason)\n")
+		}
 		for _, of := range []struct {
 			name   string
 			counts map[string]int

@@ -3,13 +3,16 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/internal/postconf"
@@ -27,13 +30,15 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
 	defer cancel()
-	if f.Policyd.Running {
-		if down := f.Policyd.greylistDown(ctx); down != "" {
-			return []Finding{failf("start the server, or correct greylist-store; until then greylist-on-error decides", "%s says that the greylist's store is out of service: %s", f.Policyd.Name, oneLine(down))}
-		}
+	down, troubles := f.Policyd.storesSay(ctx)
+	if down != "" {
+		return []Finding{failf("start the server, or correct greylist-store; until then greylist-on-error decides", "%s says that the greylist's store is out of service: %s", f.Policyd.Name, oneLine(down))}
 	}
 	if f.Policyd.ArgsGuessed {
-		return []Finding{okf("the greylist's store answers the daemon")}
+		if len(troubles) == 0 {
+			return []Finding{okf("the greylist's store answers the daemon")}
+		}
+		return slices.Collect(maps.Values(troubles))
 	}
 	stores, err := policyd.ProbeStores(ctx, f.Policyd.Args, f.Policyd.Environ)
 	if err != nil {
@@ -41,10 +46,13 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	}
 	var found, good []Finding
 	for _, s := range stores {
+		trouble, inTrouble := troubles[s.Setting]
 		switch {
 		case s.Err != nil:
 			text, fix := splitFix(oneLine(s.Err.Error()), "start the server, or correct "+s.Setting+"; until then "+strings.TrimSuffix(s.Setting, "-store")+"-on-error decides")
 			found = append(found, failf(fix, "%s = %s: %s", s.Setting, s.Store, text))
+		case inTrouble:
+			found = append(found, trouble)
 		case s.Latency > f.Options.bounds.slowStore:
 			found = append(found, warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", s.Setting, s.Store, s.Version, s.Latency.Round(time.Millisecond)))
 		case s.Latency == 0:
@@ -56,14 +64,38 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	return append(found, good...)
 }
 
-// greylistDown returns what the running daemon says about its store, or "" if all is
-// well.
-func (d *Daemon) greylistDown(ctx context.Context) string {
-	var stats api.GreylistStatsResult
-	if !slices.Contains(d.list("checks"), checks.GreylistName) || d.client.Call(ctx, api.GreylistStats, struct{}{}, &stats, nil) != nil {
-		return ""
+// storesSay returns what the running daemon says about its stores: why the greylist's is
+// out of service, and findings about those that answer, by their settings.
+func (d *Daemon) storesSay(ctx context.Context) (down string, troubles map[string]Finding) {
+	troubles = make(map[string]Finding)
+	if !d.Running {
+		return "", troubles
 	}
-	return stats.Down
+	if slices.Contains(d.list("checks"), checks.GreylistName) {
+		var stats api.GreylistStatsResult
+		err := d.client.Call(ctx, api.GreylistStats, struct{}{}, &stats, nil)
+		down = stats.Down
+		d.trouble(troubles, "greylist-store", stats.Unsaved, err)
+	}
+	if slices.Contains(d.list("checks"), checks.LimitName) {
+		var list api.LimitsListResult
+		err := d.client.Call(ctx, api.LimitsList, api.LimitsListArgs{Limit: 1}, &list, nil)
+		d.trouble(troubles, "limit-store", list.Unsaved, err)
+	}
+	return down, troubles
+}
+
+// trouble adds a finding about a store that keeps nothing new, or that the daemon cannot
+// list: a file has to be written before. What the daemon did not say is no finding.
+func (d *Daemon) trouble(troubles map[string]Finding, setting string, unsaved bool, err error) {
+	const fix = "make room in the memory or on the disk of the store, or its file writable; the daemon then goes on by itself"
+	var said *admin.Error
+	switch {
+	case errors.As(err, &said) && said.Code == admin.CodeFailed:
+		troubles[setting] = failf(fix, "%s cannot list its %s: %s", d.Name, setting, oneLine(said.Message))
+	case unsaved:
+		troubles[setting] = failf(fix, "the %s of %s is full or cannot be written, and nothing new is kept; the log has the reason", setting, d.Name)
+	}
 }
 
 // held is a mail in Postfix's hold queue, as postqueue -j prints it.

@@ -227,6 +227,8 @@ func (o *greylistPart) stats(ctx context.Context, _ struct{}, progress func(any)
 	result := api.GreylistStatsResult{Store: g.kind, Triplets: map[string]int{}, Clients: map[string]int{}}
 	if err := g.breaker.Down(); err != nil {
 		result.Down = err.Error()
+	} else {
+		result.Unsaved = !g.writes()
 	}
 	now, limits, n := time.Now(), o.limits(), 0
 	err := g.store.Walk(ctx, func(e greylist.Entry) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -146,7 +147,9 @@ func adminTry(t *testing.T, c *current, command string, args any) (any, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return limitCommands(c)[command](t.Context(), raw, func(any) {})
+	commands := limitCommands(c)
+	maps.Copy(commands, greylistCommands(c))
+	return commands[command](t.Context(), raw, func(any) {})
 }
 
 func TestLimitReload(t *testing.T) {

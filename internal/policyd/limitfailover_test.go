@@ -3,6 +3,7 @@ package policyd
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -119,7 +120,7 @@ func startLogged(t *testing.T, args ...string) *loggedDaemon {
 	d := &loggedDaemon{current: newCurrent(), t: t, said: make(chan string, 100)}
 	core, _ := observer.New(zap.InfoLevel)
 	log := zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
-		if strings.Contains(e.Message, "the limit store") || strings.Contains(e.Message, "the limit file") {
+		if slices.ContainsFunc([]string{"the limit store", "the limit file", "the greylist file"}, func(s string) bool { return strings.Contains(e.Message, s) }) {
 			d.said <- e.Message
 		}
 		return nil

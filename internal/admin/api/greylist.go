@@ -95,8 +95,9 @@ type GreylistDeleteResult struct {
 type GreylistStatsResult struct {
 	Store    string         `json:"store"` // its kind
 	Down     string         `json:"down,omitempty"`
-	Triplets map[string]int `json:"triplets"` // waiting, passed, expired
-	Clients  map[string]int `json:"clients"`  // earning, allowed, allowed by hand, expired
+	Unsaved  bool           `json:"unsaved,omitempty"` // it answers, and keeps nothing new: it is full, or its file cannot be written
+	Triplets map[string]int `json:"triplets"`          // waiting, passed, expired
+	Clients  map[string]int `json:"clients"`           // earning, allowed, allowed by hand, expired
 }
 
 // GreylistImportArgs has entries of another program ("greylist.import").
