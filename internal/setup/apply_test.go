@@ -236,6 +236,24 @@ func TestApplyAndUndo(t *testing.T) {
 }
 
 // Watching first and then deciding are two runs, and undo takes back both.
+// A rotation has deleted a key that another program signs with after the undo.
+func TestUndoAfterRotation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	plan, err := MakePlan(t.Context(), s.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(s.dir, "postern/dkim/example.org/old.private")
+	plan.Files = append(plan.Files, File{Path: key, Mode: 0o600, Text: []byte("key")})
+	if err := errors.Join(s.Apply(t.Context(), plan), os.Remove(key), s.Undo(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if said := strings.Join(s.said, "\n"); !strings.Contains(said, key+" is not there any more") {
+		t.Errorf("undo said:\n%s", said)
+	}
+}
+
 func TestShadowAndBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -121,11 +121,12 @@ func (p *planner) detach(name string, ours func(restriction) bool) {
 func (p *planner) attachLogins(place *Service) {
 	p.userHooks = true
 	list := p.elements(place, senderList)
-	if p.asksLogins(list) {
+	if p.asksLogins(list) && !slices.ContainsFunc(list, isLoginClass) {
 		p.renew(list)
 		return
 	}
-	// Postfix goes on to check what does not depend on logins.
+	// The class is there if an earlier run only watched: then Postfix's own check is still
+	// beside it. Postfix goes on to check what does not depend on logins.
 	if i := slices.IndexFunc(list, func(r restriction) bool { return r.is("reject_sender_login_mismatch") }); i >= 0 && p.replacesLoginChecks() {
 		list = slices.Insert(list, i+1, restriction{name: "reject_unauthenticated_sender_login_mismatch"})
 	}
@@ -139,8 +140,11 @@ func (p *planner) attachLogins(place *Service) {
 }
 
 // isOwnership reports whether an element is our hook for mail of users, by its name.
-func isOwnership(r restriction) bool {
-	return r.is("$"+ownershipName) || r.is("check_sasl_access") && r.arg == "static:"+ownershipName
+func isOwnership(r restriction) bool { return r.is("$"+ownershipName) || isLoginClass(r) }
+
+// isLoginClass reports whether an element asks our hook about users who have logged in.
+func isLoginClass(r restriction) bool {
+	return r.is("check_sasl_access") && r.arg == "static:"+ownershipName
 }
 
 // asksAboutUsers reports whether an element is a hook for mail of users.

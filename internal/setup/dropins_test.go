@@ -1,6 +1,7 @@
 package setup_test
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -86,12 +87,18 @@ func TestOwnDropInsAreKept(t *testing.T) {
 // wrote it, are not in Postfix's lists any more.
 func TestSessionCommandsStay(t *testing.T) {
 	postfixtest.Require(t)
-	root, files := t.TempDir(), fromFiles()
-	files["/etc/postern/milterd.toml"] = "internal-networks = [\"192.0.2.10\"]\nlisten = [\"" + setup.DefaultVerify + "\"]\n"
-	write(t, root, files)
-	giveTo(t, filepath.Join(root, "etc/postfix/logins"), "postfix") // a reason for a drop-in
-	const want = "\nExecStart=/usr/sbin/postern-milterd --listen systemd:verify --listen-sign systemd:sign\n"
-	if text := planned(t, root, "postern-milterd.service.d/setup.conf"); !strings.Contains(text, want) || !strings.Contains(text, "SupplementaryGroups=postfix") {
-		t.Errorf("planned:\n%s", text)
+	const command = "\nExecStart=/usr/sbin/postern-milterd --listen systemd:verify --listen-sign systemd:sign\n"
+	const networks, dropIn = "internal-networks = [\"192.0.2.10\"]\n", "/etc/systemd/system/postern-milterd.service.d/setup.conf"
+	for name, kept := range map[string]map[string]string{
+		"the setting": {"/etc/postern/milterd.toml": networks + "listen = [\"" + setup.DefaultVerify + "\"]\n"},
+		"the drop-in": {"/etc/postern/milterd.toml": networks, dropIn: "[Service]\nExecStart=" + command}, // the log says that listen has no effect
+	} {
+		root, files := t.TempDir(), fromFiles()
+		maps.Copy(files, kept)
+		write(t, root, files)
+		giveTo(t, filepath.Join(root, "etc/postfix/logins"), "postfix") // a reason for a drop-in
+		if text := planned(t, root, dropIn); !strings.Contains(text, command) || !strings.Contains(text, "SupplementaryGroups=postfix") {
+			t.Errorf("%s: planned:\n%s", name, text)
+		}
 	}
 }

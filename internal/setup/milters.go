@@ -58,9 +58,14 @@ func (p *planner) attachMilters() {
 	}
 }
 
-// wasBySession reports whether the settings have the session decide already. An earlier
-// run may have had a reason that is gone, such as the networks of OpenDKIM, which it took out.
+// wasBySession reports whether the settings or our drop-in have the session decide already.
+// An earlier run may have had a reason that is gone, such as the networks of OpenDKIM, which
+// it took out.
 func (p *planner) wasBySession() bool {
+	dropIn, _ := os.ReadFile(p.path("/etc/systemd/system/" + milterdUnit + ".d/" + ownDropIn))
+	if slices.ContainsFunc(commands("ExecStart", dropIn), func(c string) bool { return strings.Contains(c, "--listen systemd:") }) {
+		return true
+	}
 	own, err := config.ReadDocument(p.Milterd.Config)
 	return err == nil && slices.Contains(listed(own, "listen"), p.Verify)
 }
@@ -184,7 +189,7 @@ func (p *planner) attachSigning(s *Service) {
 	if p.plan.Shadow {
 		own = milter(p.Sign)
 	} else if strings.EqualFold(p.get(s, defaultAction), "accept") {
-		p.warn("%s = accept: while postern-milterd is away, users' mail leaves unsigned and its From is not checked; without it, users are told to try again (451)", defaultAction)
+		p.warn("%s = accept: while postern-milterd is away, users' mail leaves unsigned and its From is not checked; postconf -P SERVICE/%[1]s=tempfail has it wait (451)", defaultAction)
 	}
 	kept = append(kept, own)
 	p.setMilters(s, milterList, kept)

@@ -100,3 +100,37 @@ func update(t *testing.T, path, message string) {
 		t.Fatal(err)
 	}
 }
+
+// What the hooks do while the daemon is away changes with the shadow, also where a class has
+// them, at port 25, and at the end of a mail. So do the checks that they ask for.
+func TestHooksAfterTheShadow(t *testing.T) {
+	postfixtest.Require(t)
+	const limits = "limit = [\"login.recipients=300/1h\"]\n"
+	root, files := t.TempDir(), fromFiles()
+	files["main.cf"] += `smtpd_sasl_auth_enable = yes
+smtpd_restriction_classes = postern_ownership
+postern_ownership = check_policy_service { inet:127.0.0.1:10045, policy_context=ownership, default_action=DUNNO }
+postern_limit = check_policy_service { inet:127.0.0.1:10045, policy_context=limit, default_action=DUNNO }
+smtpd_sender_restrictions = check_sasl_access static:postern_ownership, reject_sender_login_mismatch, permit_mynetworks
+`
+	files["master.cf"] = strings.Replace(files["master.cf"], "submission inet n - y - - smtpd", "submission inet n - y - - smtpd -o smtpd_end_of_data_restrictions=$postern_limit", 1)
+	files["/etc/postern/policyd.toml"] = limits
+	write(t, root, files)
+	plan, err := setup.MakePlan(t.Context(), options(root, golden.Case{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, c := range plan.Changes {
+		got[c.Service+"/"+c.Name] = c.New
+	}
+	for name, want := range map[string]string{
+		"/postern_ownership":         "check_policy_service { inet:127.0.0.1:10045, { policy_context = ownership, limit } }",
+		"/postern_limit":             "check_policy_service { inet:127.0.0.1:10045, policy_context=limit }",
+		"/smtpd_sender_restrictions": "check_sasl_access static:postern_ownership, reject_unauthenticated_sender_login_mismatch, permit_mynetworks",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %q", name, got[name], want)
+		}
+	}
+}

@@ -154,6 +154,9 @@ func (a *Applier) workOut(ctx context.Context, j *journal) ([]undone, error) {
 			return nil, err
 		}
 		u := undone{written: w, now: now}
+		if w.After.Exists && !now.Exists && strings.HasSuffix(w.Path, ".private") {
+			a.Say("%s is not there any more: if a rotation has replaced it, its record is revoked or removed, and a program that signs with it again needs the key that is beside it now", w.Path)
+		}
 		switch {
 		case now.sameText(w.Before) || now.sameText(w.After):
 			u.text = w.Before
