@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -51,8 +52,8 @@ func printOwnersList(io streams, a api.OwnersListResult) error {
 	if a.Truncated {
 		fmt.Fprintln(io.out, "(there are more)")
 	}
-	for _, table := range a.Unread {
-		fmt.Fprintf(io.out, "%s cannot be listed: it says who owns a sender, not what a login owns; name senders after LOGIN to ask for them\n", table)
+	if tables := slices.Compact(slices.Sorted(slices.Values(a.Unread))); len(tables) > 0 {
+		fmt.Fprintf(io.out, "%s cannot be listed: such a table says who owns a sender, not what a login owns; name senders after LOGIN to ask for them\n", strings.Join(tables, ", "))
 	}
 	return nil
 }

@@ -34,9 +34,9 @@ func TestOwnersList(t *testing.T) {
 		{
 			name:   "nothing, in tables that cannot be listed",
 			args:   []string{"eve", "pr@x.example", "@x.example"},
-			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{}, Unread: []string{"mysql:/etc/postfix/owners.cf"}},
+			answer: api.OwnersListResult{Entries: []api.OwnersListEntry{}, Unread: []string{"mysql:/etc/postfix/owners.cf", "ldap:/etc/postfix/a.cf", "mysql:/etc/postfix/owners.cf"}},
 			code:   exitNo,
-			want: "mysql:/etc/postfix/owners.cf cannot be listed: it says who owns a sender, not what a login owns; " +
+			want: "ldap:/etc/postfix/a.cf, mysql:/etc/postfix/owners.cf cannot be listed: such a table says who owns a sender, not what a login owns; " +
 				"name senders after LOGIN to ask for them\n",
 		},
 		{

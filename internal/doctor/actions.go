@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -43,7 +44,7 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 			}
 			unsigned = true
 			if f.Milterd.text("from-ownership") == "enforce" && !f.Milterd.shadows("all") {
-				found = appendNew(found, warnf("write { "+m.Endpoint+", default_action=tempfail }, so that Postfix defers (451)",
+				found = appendNew(found, warnf(tempfailFix(m),
 					"%s: the default action of %s is %s: while postern-milterd is away, users may write any From", m.where(), m.Endpoint, m.Default))
 			}
 		case !accepts:
@@ -55,4 +56,12 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 		return orOK(found, "all mail passes while postern-milterd is away, that of users without a signature (default_action, milter_default_action); while postern-policyd is, users' mail waits")
 	}
 	return orOK(found, "users' mail waits and the internet's passes while a daemon is away")
+}
+
+// tempfailFix says how a milter gets to be waited for.
+func tempfailFix(m AttachedMilter) string {
+	if strings.EqualFold(m.Service.Value("milter_default_action"), "accept") {
+		return fmt.Sprintf("postconf -P '%s/milter_default_action=tempfail' && postfix reload, so that Postfix defers (451)", m.Service)
+	}
+	return "take its default_action out of smtpd_milters, so that Postfix defers (451)"
 }

@@ -270,7 +270,7 @@ func troubles() []trouble {
 		{name: "users' mail leaves without us", edit: func(s *site) { s.postconf("-e", "milter_default_action = accept") },
 			check: "actions", level: OK},
 		{name: "any From without us", milterd: "from-ownership = \"enforce\"\nowners = [\"texthash:DIR/sender_logins\"]\n", edit: func(s *site) { s.postconf("-e", "milter_default_action = accept") },
-			check: "actions", level: Warn, text: "users may write any From", fix: "default_action=tempfail"},
+			check: "actions", level: Warn, text: "users may write any From", fix: "postconf -P 'submission/inet/milter_default_action=tempfail' && postfix reload"},
 		{name: "an old milter protocol", edit: func(s *site) { s.postconf("-e", "milter_protocol = 2") },
 			check: "macros", level: Warn, text: "milter_protocol is 2", fix: "postconf -X milter_protocol"},
 		{name: "macros of an older guide", edit: func(s *site) { s.postconf("-e", "milter_mail_macros = i {mail_addr} {client_addr}") },
