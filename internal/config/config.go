@@ -79,7 +79,7 @@ type Set struct {
 	online  bool
 	version bool
 	origins map[string][]Origin
-	beaten  []string
+	beaten  []Beaten
 }
 
 // Load reads args (without the program's name), environ (as os.Environ returns
@@ -153,9 +153,16 @@ func (s *Set) originAt(flag string, index int) Origin {
 	}
 }
 
-// Beaten returns a text for each setting of the file that has no effect, because
-// a flag or a variable sets another value.
-func (s *Set) Beaten() []string { return s.beaten }
+// Beaten is a setting of the file that has no effect, because a flag or a variable sets
+// another value.
+type Beaten struct {
+	Name   string
+	Values []string // in the file
+	Text   string   // for people, with what to do
+}
+
+// Beaten returns the settings of the file that have no effect.
+func (s *Set) Beaten() []Beaten { return s.beaten }
 
 // Exposed returns the problem and its fix when every user may write to the file
 // or replace it; otherwise "". A user who can change the file can choose the
@@ -172,20 +179,19 @@ func (s *Set) Exposed() string {
 	return ""
 }
 
-func beaten(entries, above []assignment) []string {
-	var texts []string
+func beaten(entries, above []assignment) (all []Beaten) {
 	for _, e := range entries {
 		for _, a := range slices.Backward(above) {
 			if a.flag != e.flag {
 				continue
 			}
 			if !slices.Equal(a.values, e.values) {
-				texts = append(texts, oneLine(fmt.Sprintf("%s: %s has no effect: %s beats it; take it out here, or change it there", e.at(0), e.flag.Name, a.origin)))
+				all = append(all, Beaten{e.flag.Name, e.values, oneLine(fmt.Sprintf("%s: %s has no effect: %s beats it; take it out here, or change it there", e.at(0), e.flag.Name, a.origin))})
 			}
 			break
 		}
 	}
-	return texts
+	return all
 }
 
 // Errorf returns the error of a validator, with the origin of the flag's value in

@@ -34,6 +34,7 @@ type running[S any] struct {
 	settings Settings[S] // with which the daemon was started; they count for what is fixed
 	latest   Settings[S] // from which the state in force was built
 
+	listeners []daemon.Listener
 	log       *logging.Log
 	metrics   *metrics.Metrics
 	readiness metrics.Readiness
@@ -62,6 +63,7 @@ func (d *running[S]) run() (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	d.listeners = listeners
 	d.relay = newRelay(listeners)
 	serves := false
 	defer func() {

@@ -245,7 +245,7 @@ func check[S any](app App[S], p Process, settings Settings[S]) int {
 	}
 	life := NewLife()
 	defer life.Discard()
-	warnOf(settings.Set(), log.Logger())
+	warnOf(settings.Set(), log.Logger(), nil)
 	if _, err := settings.Build(life, NewRuntime(log.Logger(), metrics.New(metrics.Options{Daemon: app.Daemon()}))); err != nil {
 		return refuse(app.Name(), p, err)
 	}

@@ -3,12 +3,14 @@ package service
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/daemon"
 )
 
 // fixed returns the names of the settings that need a restart.
@@ -51,20 +53,40 @@ func (d *running[S]) showReadiness(context.Context, struct{}, func(any)) (any, e
 	return api.ReadyResult{Ready: ready, Report: report}, nil
 }
 
-// warnOf logs what an operator should know about the settings.
-func warnOf(s *config.Set, log *zap.Logger) {
-	for _, text := range s.Beaten() {
-		log.Warn("a setting of the file is not in force", zap.String("setting", text))
+// warnOf logs what an operator should know about the settings. listeners are those that
+// are open.
+func warnOf(s *config.Set, log *zap.Logger, listeners []daemon.Listener) {
+	for _, b := range s.Beaten() {
+		if !listensAt(listeners, b) {
+			log.Warn("a setting of the file is not in force", zap.String("setting", b.Text))
+		}
 	}
 	if text := s.Exposed(); text != "" {
 		log.Warn("every user can change the settings", zap.String("file", text))
 	}
 }
 
+// listensAt reports whether a setting of the file names the sockets that are open: the flag
+// that beats it names those of systemd, which are at the same addresses.
+func listensAt(listeners []daemon.Listener, b config.Beaten) bool {
+	var open []string
+	for _, l := range listeners {
+		if l.Socket.Flag == b.Name {
+			open = append(open, l.Addr().String())
+		}
+	}
+	named := make([]string, 0, len(b.Values))
+	for _, value := range b.Values {
+		_, address, _ := strings.Cut(value, ":")
+		named = append(named, address)
+	}
+	return len(open) > 0 && slices.Equal(slices.Sorted(slices.Values(open)), slices.Sorted(slices.Values(named)))
+}
+
 // settled stores which settings are in force, and logs what has changed.
 func (d *running[S]) settled(next *config.Set) {
 	before := d.inForce.Swap(next)
-	warnOf(next, d.log.Logger())
+	warnOf(next, d.log.Logger(), d.listeners)
 	if before == nil {
 		return
 	}
