@@ -105,6 +105,9 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s: %s is not in the page", p.name, f.names)
 			}
 		}
+		if i := strings.Index(text, "\n.PP\n"); i >= 0 && strings.HasPrefix(text[strings.LastIndex(text[:i], "\n")+1:], ".S") {
+			t.Errorf("%s: a paragraph begins twice: %q", p.name, text[i:min(i+60, len(text))]) // mandoc warns
+		}
 		cmd := exec.CommandContext(t.Context(), "groff", "-man", "-ww", "-Tutf8", "-z")
 		cmd.Stdin = strings.NewReader(text)
 		if said, err := cmd.CombinedOutput(); err != nil || len(said) > 0 {

@@ -157,7 +157,7 @@ func (p page) commands(r *roff, help helper) error {
 		}
 		flags, _ := parseFlags(text)
 		r.line(".SS %s", escape(strings.TrimSpace(p.name+" "+c.path+" "+c.args)))
-		r.paragraph(sentence(c.help))
+		r.text(sentence(c.help))
 		r.flags(flags)
 	}
 	return nil
