@@ -445,6 +445,12 @@ test -s /var/lib/postern-milterd/reports.db && test -s /var/lib/postern-milterd/
 `)
 	u.underLoad(t, "", func() {})
 	u.all(t, `
+sed -i 's|/var/lib/postern/reports.db|/srv/reports.db|' /etc/postern/milterd.toml
+! systemctl reload postern-milterd
+journalctl -u postern-milterd -o cat | grep -F 'milterd.toml:2: report-store: /srv: read-only file system; a unit of systemd may write below its StateDirectory='
+cp -a /etc/postern/policyd.toml /root/policyd.before && echo 'greylist-store = "sqlite:/srv/greylist.db"' >>/etc/postern/policyd.toml
+! systemctl reload postern-policyd
+cp -a /root/policyd.before /etc/postern/policyd.toml
 cp -a /root/milterd.toml /etc/postern/ && chown -R postern:postern /etc/postern/dkim
 rm -r /run/systemd/system/postern-milterd.service.d /run/systemd/system/postern-report.service.d
 systemctl daemon-reload && systemctl restart postern-milterd

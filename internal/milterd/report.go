@@ -148,6 +148,11 @@ func (o *reportPart) build(n *needs) error {
 		return n.set.Errorf("report-store", "folder %s does not exist; create it for the daemon's user: install -d -o postern -m 700 %s", filepath.Dir(path), filepath.Dir(path))
 	}
 	if n.readOnly {
+		if path, isFile := strings.CutPrefix(o.ReportStore, sqliteScheme); isFile && n.set.CheckOnly() {
+			if err := sqlitefile.CheckFolder(path); err != nil {
+				return n.set.Errorf("report-store", "%w", err)
+			}
+		}
 		return nil
 	}
 	o.counts, err = service.Keep(n.life, reportStoreKey{o.ReportStore, sha256.Sum256([]byte(password.Reveal()))}, func() (service.Opened[*reportCounts], error) {

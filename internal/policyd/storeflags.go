@@ -87,7 +87,7 @@ func openStore[S any](s storeSetting, password config.Secret, n *needs, open ope
 		}
 		// The daemon that runs owns the file. It is enough to look at the folder.
 		if n.set.CheckOnly() {
-			return open.memory(), "sqlite", nil
+			return open.memory(), "sqlite", sqlitefile.CheckFolder(path)
 		}
 		store, err = open.sqlite(path)
 		return store, "sqlite", err
