@@ -71,7 +71,7 @@ func warnOf(s *config.Set, log *zap.Logger, listeners []daemon.Listener) {
 func listensAt(listeners []daemon.Listener, b config.Beaten) bool {
 	var open []string
 	for _, l := range listeners {
-		if l.Socket.Flag == b.Name {
+		if l.Socket.Flag == "--"+b.Name {
 			open = append(open, l.Addr().String())
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // A unit has systemd:verify where the file has the address. That is no mistake, unless the
 // socket is somewhere else.
 func TestListensAt(t *testing.T) {
-	const flag = "listen"
+	const name = "listen"
 	var listeners []daemon.Listener
 	unix := filepath.Join(t.TempDir(), "s")
 	for _, at := range [][2]string{{"tcp", "127.0.0.1:0"}, {"unix", unix}} {
@@ -21,7 +21,7 @@ func TestListensAt(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		listeners = append(listeners, daemon.Listener{Listener: l, Socket: daemon.Socket{Flag: flag}})
+		listeners = append(listeners, daemon.Listener{Listener: l, Socket: daemon.Socket{Flag: "--" + name}})
 	}
 	tcp := "inet:" + listeners[0].Addr().String()
 	for _, test := range []struct {
@@ -29,9 +29,9 @@ func TestListensAt(t *testing.T) {
 		values []string
 		want   bool
 	}{
-		{flag, []string{"unix:" + unix, tcp}, true},
-		{flag, []string{tcp}, false},
-		{flag, []string{tcp, "inet:127.0.0.1:1"}, false},
+		{name, []string{"unix:" + unix, tcp}, true},
+		{name, []string{tcp}, false},
+		{name, []string{tcp, "inet:127.0.0.1:1"}, false},
 		{"listen-sign", []string{tcp}, false},
 		{"listen-sign", nil, false},
 		{"greylist-delay", []string{"5m"}, false},
