@@ -107,10 +107,11 @@ func (c *Counter) Add(m *Mail) {
 	}
 }
 
-// Client returns a client in the form of Postfix: name[address].
+// Client returns a client in the form of Postfix: name[address]. To a milter, Postfix
+// names a client without a name by its address in brackets.
 func Client(name, address string) string {
 	switch {
-	case name == "" || name == address:
+	case name == "" || name == address || name == "["+address+"]":
 		return address
 	case address == "":
 		return name

@@ -94,3 +94,18 @@ func TestSpread(t *testing.T) {
 		t.Errorf("of nothing: %+v", got)
 	}
 }
+
+func TestClient(t *testing.T) {
+	for _, tt := range [][3]string{
+		{"mx.example.com", "192.0.2.1", "mx.example.com[192.0.2.1]"},
+		{"", "192.0.2.1", "192.0.2.1"},
+		{"192.0.2.1", "192.0.2.1", "192.0.2.1"},
+		{"[192.0.2.1]", "192.0.2.1", "192.0.2.1"},
+		{"[2001:db8::1]", "2001:db8::1", "2001:db8::1"},
+		{"mx.example.com", "", "mx.example.com"},
+	} {
+		if got := Client(tt[0], tt[1]); got != tt[2] {
+			t.Errorf("%q, %q: %q, want %q", tt[0], tt[1], got, tt[2])
+		}
+	}
+}
