@@ -31,7 +31,7 @@ func (p *planner) fromSettings() error {
 	switch {
 	case slices.Equal(mode, []string{"off"}), mode == nil && !p.mayJudgeFrom(policyd):
 		return nil
-	case mode == nil && (p.Shadow != nil || p.plan.Shadow):
+	case mode == nil && (p.plan.Shadow || p.watches()):
 		p.next("after --shadow=false: run postern setup once more; postern-milterd then records who writes a From that is not theirs (from-ownership)")
 		return nil
 	case mode == nil:

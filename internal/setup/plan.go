@@ -219,6 +219,11 @@ func (p *planner) shadowed() bool {
 	if p.Shadow != nil {
 		return *p.Shadow
 	}
+	return p.watches()
+}
+
+// watches reports whether a file of settings, as it is now, shadows everything.
+func (p *planner) watches() bool {
 	for _, d := range []Daemon{p.Policyd, p.Milterd} {
 		if f, err := config.ReadDocument(d.Config); err == nil && shadowsAll(f) {
 			return true
