@@ -38,7 +38,7 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 		if len(troubles) == 0 {
 			return []Finding{okf("the greylist's store answers the daemon")}
 		}
-		return slices.Collect(maps.Values(troubles))
+		return inOrder(troubles)
 	}
 	stores, err := policyd.ProbeStores(ctx, f.Policyd.Args, f.Policyd.Environ)
 	if err != nil {
@@ -62,6 +62,15 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 		}
 	}
 	return append(found, good...)
+}
+
+// inOrder returns findings by the names of the settings.
+func inOrder(bySetting map[string]Finding) []Finding {
+	var found []Finding
+	for _, setting := range slices.Sorted(maps.Keys(bySetting)) {
+		found = append(found, bySetting[setting])
+	}
+	return found
 }
 
 // storesSay returns what the running daemon says about its stores: why the greylist's is
