@@ -114,7 +114,7 @@ func (j *job) lost(sees shown) (Phase, time.Duration, error) {
 	if err := j.folder.moveIn(j.state.Outgoing); err != nil {
 		return "", 0, err
 	}
-	if err := j.step(Lost, sees.lacks+"; "+"signing with "+names(j.state.Outgoing)); err != nil {
+	if err := j.step(Lost, sees.lacks+"; signing with "+names(j.state.Outgoing)); err != nil {
 		return "", 0, err
 	}
 	return Publish, 0, nil

@@ -22,7 +22,7 @@ const limitName = ourNames + "limit"
 // does not run, because it would have the mail deferred; without any there is no hook.
 func (p *planner) userChecks() []string {
 	return slices.DeleteFunc([]string{"ownership", "limit"}, func(name string) bool {
-		return name == "limit" && !p.limits() || !p.runs(name)
+		return !p.runs(name) || name == "limit" && !p.limited
 	})
 }
 
@@ -36,11 +36,12 @@ func (p *planner) usersHook(names ...string) string {
 	return restriction{name: "check_policy_service", arg: "{ " + p.Policy + ", " + policyContext(names) + action + " }"}.String()
 }
 
-// limits reports whether the administrator has set limits on how much users may send.
-func (p *planner) limits() bool {
-	file, err := p.document(p.Policyd.Config)
-	return err == nil && len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0 && p.runs("limit")
-}
+// limits reports whether the limit check runs, and the administrator has set limits on how
+// much users may send.
+func (p *planner) limits() bool { return p.limited && p.runs("limit") }
+
+// setOwnership plans the hook for mail of users, where lists find it by its name.
+func (p *planner) setOwnership() { p.setMain(ownershipName, p.usersHook(p.userChecks()...)) }
 
 // attachLimits plans the second hook of the limit check. It is at the end of a mail,
 // when the number of recipients is final.
@@ -83,7 +84,7 @@ func (p *planner) attachUsers() {
 			continue // the list of main.cf has the hook
 		}
 		list := p.withOwnership(p.senderListOf(s), restriction{name: "$" + ownershipName})
-		p.setMain(ownershipName, p.usersHook(p.userChecks()...))
+		p.setOwnership()
 		p.setService(s, senderList, p.spell(s, senderList, list))
 	}
 	if len(internet) > 0 {
@@ -131,7 +132,7 @@ func (p *planner) attachLogins(place *Service) {
 		list = slices.Insert(list, i+1, restriction{name: "reject_unauthenticated_sender_login_mismatch"})
 	}
 	list = p.withOwnership(list, restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
-	p.setMain(ownershipName, p.usersHook(p.userChecks()...))
+	p.setOwnership()
 	classes := postconf.Split(p.main[restrictionClasses])
 	if !slices.Contains(classes, ownershipName) {
 		p.setMain(restrictionClasses, strings.Join(append(classes, ownershipName), ", "))
@@ -182,7 +183,7 @@ func (p *planner) senderListOf(s *Service) []restriction {
 // renew plans the hook that a list names already, as it has to be now.
 func (p *planner) renew(list []restriction) {
 	if slices.ContainsFunc(list, isOwnership) {
-		p.setMain(ownershipName, p.usersHook(p.userChecks()...))
+		p.setOwnership()
 	}
 }
 

@@ -138,6 +138,7 @@ type planner struct {
 	userHooks        bool              // a service asks about users
 	selective        bool              // a restriction class asks the greylist, and no list does
 	tableMissing     bool              // a table of owners cannot be used
+	limited          bool              // the administrator has set limits in policyd's file
 	wantsGreylist    bool              // the administrator has asked for our greylist
 	copies           map[*Service]bool // services whose sender restrictions are a copy of main.cf's
 	checks           []string          // what the administrator has set in policyd's file; nil for the default

@@ -85,7 +85,7 @@ func (p *planner) policydSettings() error {
 }
 
 // readChecks reads the checks that policyd's file names, if they are others than the
-// default ones. They stay, so the hooks follow them.
+// default ones, and whether it has limits. They stay, so the hooks follow them.
 func (p *planner) readChecks() error {
 	file, err := p.document(p.Policyd.Config)
 	if err != nil {
@@ -94,6 +94,7 @@ func (p *planner) readChecks() error {
 	if all := listed(file, "checks"); len(all) > 0 && !slices.Equal(all, p.Policyd.Program.Default("checks")) {
 		p.checks = all
 	}
+	p.limited = len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0
 	return nil
 }
 
