@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/postern-mail/postern/internal/private"
 )
@@ -56,6 +57,16 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(mask), nil }
 // MarshalJSON returns "***".
 func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), nil }
 
+// Credentials returns the folder of systemd's credentials in an environment, or "".
+func Credentials(environ []string) string {
+	for _, v := range environ {
+		if folder, ok := strings.CutPrefix(v, "CREDENTIALS_DIRECTORY="); ok {
+			return folder
+		}
+	}
+	return ""
+}
+
 // SecretFile reads a secret: the first line of a file of at most 64 KiB, without
 // white space around it. A bare name (no slash) is looked up in credentials, the
 // directory that systemd's LoadCredential= names in $CREDENTIALS_DIRECTORY. A
@@ -97,7 +108,13 @@ func checkPrivate(path string) error {
 	if err != nil {
 		return err
 	}
-	return private.Check(path, info, os.Getegid(), "the secret")
+	group := os.Getegid()
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		// A command of root reads the secret of a daemon, whose group may read it. The
+		// daemon's own check knows this group.
+		group = int(sys.Gid)
+	}
+	return private.Check(path, info, group, "the secret")
 }
 
 const (

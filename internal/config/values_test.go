@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -254,6 +255,25 @@ func TestMissingFolderCanPass(t *testing.T) {
 		}
 		if _, err := Load(Program{Name: "x", Bind: func(*pflag.FlagSet) {}}, []string{"--config=" + path}, nil); err == nil || transient.Is(err) != want {
 			t.Errorf("--config=%s: %v can pass: %t", path, err, !want)
+		}
+	}
+}
+
+// A command that root runs reads what the daemon's group may read, and no more.
+func TestSecretFileOfADaemon(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := errors.Join(os.WriteFile(path, []byte("secret\n"), 0o600), os.Chown(path, 0, 12345)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, good := range map[os.FileMode]bool{0o640: true, 0o660: false, 0o644: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := SecretFile(path, ""); (err == nil) != good {
+			t.Errorf("mode %04o: %v", mode, err)
 		}
 	}
 }
