@@ -75,6 +75,8 @@ type Options struct {
 	CallerClock bool
 	// ClockStep is called when the server's clock was set, see redisclient.Options.
 	ClockStep func(by time.Duration)
+	// Lost is called when the server has lost what it kept, see redisclient.Options.
+	Lost func()
 }
 
 // Store implements greylist.Store and greylist.Browser.
@@ -90,7 +92,7 @@ type Store struct {
 // Open returns a store. It sends nothing, because a server that is down now may be
 // up when the first request comes.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep, Lost: o.Lost})
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}
@@ -112,11 +114,22 @@ func (s *Store) Probe(ctx context.Context) error {
 	}
 	call := s.client.NewCall(s.probe)
 	call.Key(s.client.Tag + "probe")
+	call.Key(s.client.GenerationKey())
 	call.Keys()
 	call.Arg(probeKeep)
-	if _, err := s.client.Ask(ctx, call); err != nil && !errors.Is(err, redisclient.ErrReadOnly) {
+	call.Arg(redisclient.NewGeneration())
+	answer, err := s.client.Ask(ctx, call)
+	if errors.Is(err, redisclient.ErrReadOnly) {
+		return nil
+	}
+	if err != nil {
 		return failed(err)
 	}
+	generation, ok := answer.(string)
+	if !ok {
+		return redisclient.ErrAnswer
+	}
+	s.client.SawGeneration(generation)
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/postern-mail/postern/greylist"
 	"github.com/postern-mail/postern/greylist/redisstore"
 	"github.com/postern-mail/postern/greylist/storetest"
+	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/internal/store/redistest"
 )
 
@@ -298,7 +299,7 @@ func TestRights(t *testing.T) {
 		rights string
 		denied bool
 	}{
-		"manual":    {"~{postern}:* +@read +@write +@scripting +@connection +time", false},
+		"manual":    {"~{postern}:* " + redisclient.Rights, false},
 		"nowrite":   {"~{postern}:* +@read +@scripting +@connection +time", true},
 		"noscript":  {"~{postern}:* +@read +@write +@connection +time", true},
 		"noload":    {"~{postern}:* +@all -script", true},
@@ -328,6 +329,31 @@ func TestRights(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestLost empties a server: the next probe of each host reports it, once.
+func TestLost(t *testing.T) {
+	server, losses := redistest.Start(t), [2]int{}
+	var hosts [2]*redisstore.Store
+	for i := range hosts {
+		s, err := redisstore.Open(redisstore.Options{URL: "redis://" + server.Addr, Lost: func() { losses[i]++ }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		hosts[i] = s
+	}
+	for _, command := range []string{"ping", "flushall", "ping", "ping"} {
+		for _, s := range hosts {
+			if err := s.Probe(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		server.Command(command)
+	}
+	if losses != [2]int{1, 1} {
+		t.Errorf("losses %v", losses)
 	}
 }
 
@@ -480,12 +506,19 @@ func waitForReplica(t *testing.T, master string) {
 	}
 }
 
+// TestClusterNodeLoss kills a node of a Cluster whose user has no more rights than it needs.
 func TestClusterNodeLoss(t *testing.T) {
 	servers := redistest.StartCluster(t)
-	s := open(t, servers.URL(), "")
+	for _, node := range servers.Nodes {
+		node.Command(append([]string{"acl", "setuser", "postern", "on", ">secret"}, strings.Fields("~{postern}:* "+redisclient.Rights)...)...)
+	}
+	s := open(t, strings.Replace(servers.URL(), "://", "://postern@", 1), "secret")
 	l := limits()
 	see(t, s, key(1), at())
 	see(t, s, key(1), at().Add(l.Delay))
+	if err := s.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	node := owner(t, servers)
 	waitForReplica(t, node.Addr)
 	node.Kill()

@@ -14,16 +14,59 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/internal/postconf"
+	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
 // oldHeld is how long a mail may be on hold before it is reported.
 const oldHeld = 24 * time.Hour
 
-// checkStores opens the stores in the same way as the daemon.
+// checkStores opens the stores in the same way as the daemons.
 func checkStores(ctx context.Context, f *Facts) []Finding {
+	return append(policydStores(ctx, f), milterdStores(ctx, f)...)
+}
+
+// milterdStores looks at the Redis servers that postern-milterd shares with other hosts.
+func milterdStores(ctx context.Context, f *Facts) (found []Finding) {
+	if f.Milterd.SettingsErr != nil || f.Milterd.ArgsGuessed {
+		return nil // checkSettings reports an error
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
+	defer cancel()
+	stores, err := milterd.ProbeRedis(ctx, f.Milterd.Args, f.Milterd.Environ)
+	if err != nil {
+		return nil // likewise
+	}
+	meanwhile := map[string]string{"report-store": "what is counted waits in memory, as far as there is room", "dkim-rotate-lead": "no key is rotated"}
+	for _, s := range stores {
+		found = append(found, f.storeFinding(s.Setting, s.URL, s.ServerState, s.Err, meanwhile[s.Setting]))
+	}
+	return found
+}
+
+// storeFinding is about a store that was asked. meanwhile is what happens while it does not
+// answer.
+func (f *Facts) storeFinding(setting, where string, s redisclient.ServerState, err error, meanwhile string) Finding {
+	switch {
+	case err != nil:
+		text, fix := splitFix(oneLine(err.Error()), "start the server, or correct "+setting+"; until then "+meanwhile)
+		return failf(fix, "%s = %s: %s", setting, where, text)
+	case s.Evicts != "":
+		return warnf("set maxmemory-policy noeviction in the server's configuration, and now: CONFIG SET maxmemory-policy noeviction",
+			"%s = %s: %s removes keys when its memory is full (%s), and what it then forgets passes without a sign", setting, where, s.Version, s.Evicts)
+	case s.Latency > f.Options.bounds.slowStore:
+		return warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", setting, where, s.Version, s.Latency.Round(time.Millisecond))
+	case s.Latency == 0:
+		return okf("%s = %s: %s", setting, where, s.Version)
+	}
+	return okf("%s = %s: %s, answers in %s", setting, where, s.Version, s.Latency.Round(10*time.Microsecond))
+}
+
+// policydStores looks at the stores of the greylist and of limits.
+func policydStores(ctx context.Context, f *Facts) []Finding {
 	runs := f.Policyd.list("checks")
 	if f.Policyd.SettingsErr != nil || len(runs) == 0 || len(f.Hooks) == 0 && !f.Policyd.wanted() {
 		return nil
@@ -46,19 +89,14 @@ func checkStores(ctx context.Context, f *Facts) []Finding {
 	}
 	var found, good []Finding
 	for _, s := range stores {
-		trouble, inTrouble := troubles[s.Setting]
-		switch {
-		case s.Err != nil:
-			text, fix := splitFix(oneLine(s.Err.Error()), "start the server, or correct "+s.Setting+"; until then "+strings.TrimSuffix(s.Setting, "-store")+"-on-error decides")
-			found = append(found, failf(fix, "%s = %s: %s", s.Setting, s.Store, text))
-		case inTrouble:
-			found = append(found, trouble)
-		case s.Latency > f.Options.bounds.slowStore:
-			found = append(found, warnf("move the store nearer, or look at what keeps it busy", "%s = %s: %s, needs %s for one question", s.Setting, s.Store, s.Version, s.Latency.Round(time.Millisecond)))
-		case s.Latency == 0:
-			good = append(good, okf("%s = %s: %s", s.Setting, s.Store, s.Version))
-		default:
-			good = append(good, okf("%s = %s: %s, answers in %s", s.Setting, s.Store, s.Version, s.Latency.Round(10*time.Microsecond)))
+		finding := f.storeFinding(s.Setting, s.Store, s.ServerState, s.Err, strings.TrimSuffix(s.Setting, "-store")+"-on-error decides")
+		if trouble, inTrouble := troubles[s.Setting]; inTrouble && s.Err == nil {
+			finding = trouble
+		}
+		if finding.Level == OK {
+			good = append(good, finding)
+		} else {
+			found = append(found, finding)
 		}
 	}
 	return append(found, good...)

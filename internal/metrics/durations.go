@@ -78,6 +78,11 @@ func (m *Metrics) StoreClockSteps(store string) func() {
 	return m.clockSteps.WithLabelValues(store).Inc
 }
 
+// StoreLosses returns a function that counts a loss of all that a store's server kept.
+func (m *Metrics) StoreLosses(store string) func() {
+	return m.losses.WithLabelValues(store).Inc
+}
+
 // StoreRequests returns a function that takes the time and the error of each
 // request to a store. The name of the store is a constant of the program.
 func (m *Metrics) StoreRequests(store string) func(took time.Duration, err error) {

@@ -79,6 +79,7 @@ type Metrics struct {
 	questions    *prometheus.HistogramVec
 	stores       *prometheus.HistogramVec
 	clockSteps   *prometheus.CounterVec
+	losses       *prometheus.CounterVec
 	inFlight     prometheus.Gauge
 	connections  prometheus.Gauge
 	reloadFailed prometheus.Gauge
@@ -118,6 +119,10 @@ func New(o Options) *Metrics {
 			Name: "postern_store_clock_steps_total",
 			Help: "How often the clock of a store's Redis server was set forward or back.",
 		}, []string{"store"}),
+		losses: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_store_losses_total",
+			Help: "How often a store's Redis server had lost what it kept.",
+		}, []string{"store"}),
 		inFlight:     gauge("postern_requests_in_flight", "Requests whose reply is not written yet."),
 		connections:  gauge("postern_connections", "Open connections of Postfix."),
 		reloadFailed: gauge("postern_config_reload_failed", "1 when the last reload was refused and the old settings stay in force."),
@@ -129,7 +134,7 @@ func New(o Options) *Metrics {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(o),
-		m.decisions, m.checkErrors, m.durations, m.questions, m.stores, m.clockSteps, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
+		m.decisions, m.checkErrors, m.durations, m.questions, m.stores, m.clockSteps, m.losses, m.inFlight, m.connections, m.reloadFailed, m.lastReload, m.heldBack,
 	)
 	if o.LogFailures != nil {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{

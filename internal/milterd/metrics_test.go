@@ -40,6 +40,7 @@ func TestMetricsOfHostileMail(t *testing.T) {
 	t.Cleanup(d.Close)
 	d.Metrics.StoreRequests("greylist")                     // policyd's
 	d.Metrics.StoreClockSteps("greylist")                   // likewise
+	d.Metrics.StoreLosses("greylist")                       // likewise
 	d.Metrics.PrepareErrors("greylist", record.CheckFailed) // likewise
 	partOf[*dmarcPart](t, d.now()).held.look(t.Context())
 	send := func(round int) {

@@ -112,6 +112,11 @@ func (o *reportPart) missing() (all []string) {
 	return all
 }
 
+// redis implements redisUser.
+func (o *reportPart) redis() redisSetting {
+	return redisSetting{"report-store", o.ReportStore, o.ReportPasswordFile}
+}
+
 // checkStore checks the settings of the store, without I/O.
 func (o *reportPart) checkStore() error {
 	path, isFile := strings.CutPrefix(o.ReportStore, sqliteScheme)

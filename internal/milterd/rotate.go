@@ -237,6 +237,14 @@ func (f *rotateFlags) password(s *config.Set, watch func(...string)) (config.Sec
 	return secret, nil
 }
 
+// redis implements redisUser.
+func (o *signPart) redis() redisSetting {
+	if o.rotation.DKIMRotate == 0 {
+		return redisSetting{}
+	}
+	return redisSetting{"dkim-rotate-lead", o.rotation.DKIMRotateLead, o.rotation.DKIMRotatePasswordFile}
+}
+
 // lead returns the lease that decides whether this host leads.
 func (f *rotateFlags) lead(s *config.Set, password config.Secret) (*lease, error) {
 	if f.DKIMRotateLead == leadYes {

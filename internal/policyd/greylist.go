@@ -300,7 +300,10 @@ func (o *greylistPart) openStore(password config.Secret, n *needs) (browsedStore
 			return sqlitestore.Open(sqlitestore.Options{Path: path, Memory: o.memory(n.Log), Report: reportFile(n.Runtime, "greylist")})
 		},
 		redis: func(url, password string) (browsedStore, error) {
-			return redisstore.Open(redisstore.Options{URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.GreylistName)})
+			return redisstore.Open(redisstore.Options{
+				URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.GreylistName),
+				Lost: reportLoss(n.Runtime, checks.GreylistName, "all senders wait once more", ""),
+			})
 		},
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/store/redisclient"
@@ -32,9 +31,8 @@ func CheckNames() []string { return checkNames() }
 type StoreState struct {
 	Setting string // the name of its flag
 	Store   string // its value, without secrets
-	Version string
-	Latency time.Duration // of one question
-	Err     error
+	redisclient.ServerState
+	Err error
 }
 
 // storer is a part that may keep something in a store.
@@ -60,29 +58,20 @@ func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, err
 		if !used {
 			continue
 		}
-		state := probeStore(ctx, setting, credentials(environ))
+		state := probeStore(ctx, setting, config.Credentials(environ))
 		state.Setting, state.Store = setting.flag, strings.Trim(s.set.Value(setting.flag).Text, `"`)
 		all = append(all, state)
 	}
 	return all, nil
 }
 
-// credentials returns the folder of systemd's credentials, or "".
-func credentials(environ []string) string {
-	i := slices.IndexFunc(environ, func(v string) bool { return strings.HasPrefix(v, "CREDENTIALS_DIRECTORY=") })
-	if i < 0 {
-		return ""
-	}
-	return strings.TrimPrefix(environ[i], "CREDENTIALS_DIRECTORY=")
-}
-
 func probeStore(ctx context.Context, setting storeSetting, credentials string) StoreState {
 	path, isFile := strings.CutPrefix(setting.where, sqliteScheme)
 	switch {
 	case setting.where == memoryStore:
-		return StoreState{Version: "memory of the daemon, lost when it ends"}
+		return StoreState{ServerState: redisclient.ServerState{Version: "memory of the daemon, lost when it ends"}}
 	case isFile:
-		return StoreState{Version: "a file, answered from memory", Err: lookAtFile(path)}
+		return StoreState{ServerState: redisclient.ServerState{Version: "a file, answered from memory"}, Err: lookAtFile(path)}
 	}
 	var password config.Secret
 	if setting.passwordFile != "" {
@@ -91,18 +80,8 @@ func probeStore(ctx context.Context, setting storeSetting, credentials string) S
 			return StoreState{Err: err}
 		}
 	}
-	c, err := redisclient.Open(redisclient.Options{URL: setting.where, Password: password.Reveal()})
-	if err != nil {
-		return StoreState{Err: err}
-	}
-	defer c.Close()
-	version, err := c.Version(ctx)
-	if err != nil {
-		return StoreState{Err: err}
-	}
-	began := time.Now() // over a connection that is open
-	err = c.Probe(ctx)
-	return StoreState{Version: version, Latency: time.Since(began), Err: err}
+	state, err := redisclient.Look(ctx, redisclient.Options{URL: setting.where, Password: password.Reveal()})
+	return StoreState{ServerState: state, Err: err}
 }
 
 // sqliteMagic is the beginning of every SQLite file.

@@ -341,7 +341,10 @@ func (o *limitPart) openStore(password config.Secret, n *needs, unreadable *atom
 			})
 		},
 		redis: func(url, password string) (limit.Store, error) {
-			return redisstore.Open(redisstore.Options{URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.LimitName)})
+			return redisstore.Open(redisstore.Options{
+				URL: url, Password: password, ClockStep: reportClock(n.Runtime, checks.LimitName),
+				Lost: reportLoss(n.Runtime, checks.LimitName, "counts begin at 0 and no login is blocked any more", "block those logins again, and "),
+			})
 		},
 	})
 }

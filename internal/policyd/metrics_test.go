@@ -49,6 +49,7 @@ func TestMetricsOfHostileRequests(t *testing.T) {
 		}
 	}
 	m.StoreClockSteps("greylist") // of a store in Redis
+	m.StoreLosses("greylist")     // likewise
 	send(0)
 	before := manualtest.Exported(t, m)
 	for round := range 20 {

@@ -136,6 +136,17 @@ func reportClock(r service.Runtime, store string) func(time.Duration) {
 	}
 }
 
+// reportLoss returns a function that logs and counts that a store's server has lost what
+// it kept. follows is what follows from it, fix is what to do, beside what Redis needs.
+func reportLoss(r service.Runtime, store, follows, fix string) func() {
+	count := r.Metrics.StoreLosses(store)
+	return func() {
+		count()
+		r.Log.Error("the Redis server has lost what the "+store+" store kept, "+follows+": it was restarted without its data or emptied, or it evicts keys; "+fix+"set appendonly yes and maxmemory-policy noeviction in Redis",
+			zap.String("store", store))
+	}
+}
+
 // reportFile returns a function that logs events of a store's file.
 func reportFile(r service.Runtime, store string) func(sqlitefile.Event) {
 	log := r.Log

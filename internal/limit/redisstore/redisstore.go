@@ -49,6 +49,8 @@ type Options struct {
 	Logins, Strangers int // counters of each budget; 0 means the default
 	// ClockStep is called when the server's clock was set, see redisclient.Options.
 	ClockStep func(by time.Duration)
+	// Lost is called when the server has lost what it kept, see redisclient.Options.
+	Lost func()
 }
 
 // Store implements limit.Store.
@@ -63,7 +65,7 @@ type Store struct {
 // Open makes a client. It sends nothing, because a server that is down now may be up
 // when it is needed.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep, Lost: o.Lost})
 	if err != nil {
 		return nil, fmt.Errorf("limit store: %w", err)
 	}
@@ -82,8 +84,17 @@ func (s *Store) Probe(ctx context.Context) error {
 	if err := s.client.Probe(ctx); err != nil {
 		return failed(err)
 	}
-	_, err := s.runScript(ctx, new(limit.Op), stepProbe)
-	return err
+	// The step has no login: the generation has its place.
+	answer, err := s.runScript(ctx, &limit.Op{Block: redisclient.NewGeneration()}, stepProbe)
+	if err != nil {
+		return err
+	}
+	generation, ok := answer.(string)
+	if !ok {
+		return redisclient.ErrAnswer
+	}
+	s.client.SawGeneration(generation)
+	return nil
 }
 
 // The steps as the script knows them.

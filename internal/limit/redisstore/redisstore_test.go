@@ -51,6 +51,22 @@ func TestCluster(t *testing.T) {
 	conform(t, redistest.StartCluster(t).URL())
 }
 
+// TestLost empties a server: the next probe reports it, once.
+func TestLost(t *testing.T) {
+	redistest.Require(t)
+	server, losses := redistest.Start(t), 0
+	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, Lost: func() { losses++ }})
+	for _, command := range []string{"ping", "flushall", "ping", "ping"} {
+		if err := s.Probe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		server.Command(command)
+	}
+	if losses != 1 {
+		t.Errorf("%d losses", losses)
+	}
+}
+
 // Two daemons on one server hold one limit.
 func TestTwoDaemons(t *testing.T) {
 	redistest.Require(t)

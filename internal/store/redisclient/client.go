@@ -47,6 +47,9 @@ type Options struct {
 	// ClockStep is called when the server's clock is found to have been set: forward, or
 	// back if by is negative. It may be nil.
 	ClockStep func(by time.Duration)
+	// Lost is called when the server has lost what it kept, see [Client.SawGeneration]. It
+	// may be nil.
+	Lost func()
 }
 
 // Client is a connection to the servers of one store.
@@ -59,7 +62,10 @@ type Client struct {
 	idle  sync.Pool // of *Call
 	clock atomic.Pointer[reading]
 
+	generation atomic.Pointer[string] // see SawGeneration
+
 	clockStep func(by time.Duration)
+	lost      func()
 }
 
 // Open returns a client. It sends nothing, because a server that is down now may be
@@ -73,7 +79,7 @@ func Open(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", clockStep: o.ClockStep}
+	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", clockStep: o.ClockStep, lost: o.Lost}
 	c.calls.send = c.send
 	return c, nil
 }
@@ -143,6 +149,10 @@ func (c *Client) Probe(ctx context.Context) error {
 	})
 }
 
+// Rights are what a user of its own needs, beside the store's keys. Cluster clients ask
+// where the keys are.
+const Rights = "+@read +@write +@scripting +@connection +time +cluster|slots"
+
 // Error adds context to an error of go-redis. It wraps ErrReadOnly if the server
 // answers but does not write.
 func Error(err error) error {
@@ -151,8 +161,8 @@ func Error(err error) error {
 		return nil
 	case refusesWrites(err):
 		return fmt.Errorf("redis: %w: %w", ErrReadOnly, err)
-	case deniesScript(err):
-		return fmt.Errorf("redis: the user has too few rights; give it ~PREFIX:* +@read +@write +@scripting +@connection +time: %w", err)
+	case deniesScript(err), redis.HasErrorPrefix(err, "NOPERM"):
+		return fmt.Errorf("redis: the user has too few rights; give it ~{PREFIX}:* %s: %w", Rights, err)
 	case isMoving(err):
 		return fmt.Errorf("redis: the Cluster is moving the store's keys to another node, wait until it has: %w", err)
 	}

@@ -3,32 +3,83 @@ package redisclient
 import (
 	"context"
 	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
-// Version returns the name and version of the server, such as "redis 7.0.15".
-func (c *Client) Version(ctx context.Context) (version string, err error) {
+// ServerState is what Look has found out about a server.
+type ServerState struct {
+	Version string // for people: its name and version, such as "redis 7.0.15"
+	// Evicts is the maxmemory-policy by which the server removes keys when its memory is
+	// full, "" if it removes none, or if that is not known.
+	Evicts  string
+	Latency time.Duration // of one question
+}
+
+// versionDenied is the version of a server that our user may not ask for it.
+const versionDenied = "a server whose version its user may not ask for (+info)"
+
+// Look asks the server of a URL. It changes nothing.
+func Look(ctx context.Context, o Options) (s ServerState, err error) {
+	c, err := Open(o)
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = c.Close() }()
+	if s, err = c.state(ctx); err != nil {
+		return s, err
+	}
+	began := time.Now() // over a connection that is open
+	err = c.Probe(ctx)
+	s.Latency = time.Since(began)
+	return s, err
+}
+
+func (c *Client) state(ctx context.Context) (s ServerState, err error) {
 	err = c.Do(ctx, func(ctx context.Context) error {
 		node, err := c.Node(ctx)
 		if err != nil {
 			return err
 		}
-		info, err := node.Info(ctx, "server").Result()
-		version = versionOf(info)
+		info, err := node.Info(ctx).Result()
+		if redis.HasErrorPrefix(err, "NOPERM") {
+			s.Version = versionDenied
+			return nil
+		}
+		s.Version, s.Evicts = versionOf(info), evictsOf(info)
 		return err
 	})
-	return version, err
+	return s, err
 }
 
 // versionOf parses the answer to INFO. The answer of Valkey also has the version of
 // Redis with which it is compatible.
 func versionOf(info string) string {
-	names := map[string]string{"valkey_version": "valkey", "redis_version": "redis"}
-	found := ""
+	if version := fieldOf(info, "valkey_version"); version != "" {
+		return "valkey " + version
+	}
+	if version := fieldOf(info, "redis_version"); version != "" {
+		return "redis " + version
+	}
+	return ""
+}
+
+// evictsOf returns by which policy a server removes keys, or "".
+func evictsOf(info string) string {
+	policy := fieldOf(info, "maxmemory_policy")
+	if policy == "noeviction" || fieldOf(info, "maxmemory") == "0" {
+		return ""
+	}
+	return policy
+}
+
+// fieldOf returns a field of an answer to INFO, or "".
+func fieldOf(info, name string) string {
 	for line := range strings.Lines(info) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if name := names[key]; name != "" && (found == "" || name == "valkey") {
-			found = name + " " + value
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && key == name {
+			return value
 		}
 	}
-	return found
+	return ""
 }
