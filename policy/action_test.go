@@ -8,8 +8,8 @@ import (
 )
 
 // safe matches the lines that Postfix reads as they are meant: DUNNO, a
-// deferral or a rejection with a text, or a header.
-var safe = regexp.MustCompile(`\A(DUNNO|DEFER_IF_PERMIT \S[^\x00-\x1f\x7f]*|(451 4\.3\.0|550 5\.7\.1|553 5\.7\.1) \S[^\x00-\x1f\x7f]*|PREPEND [!-9;-~]+:[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)\z`)
+// deferral, a rejection or HOLD with a text, or a header.
+var safe = regexp.MustCompile(`\A(DUNNO|(DEFER_IF_PERMIT|HOLD|450 4\.7\.1|451 4\.3\.0|550 5\.7\.1|553 5\.7\.1|554 5\.7\.1) \S[^\x00-\x1f\x7f]*|PREPEND [!-9;-~]+:[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)\z`)
 
 // hostile are texts that got into replies of other servers.
 var hostile = []string{
@@ -18,11 +18,16 @@ var hostile = []string{
 	"X-Header: value", "X-Header:", ": value", "X Header: v", "X-Greylist: a\r\nBcc: x@y", "DUNNO", "450", "%s %d",
 }
 
+// kinds and codes are all that a verdict can have.
+var (
+	kinds = []Kind{None, Pass, Defer, Hold, Reject}
+	codes = []Code{{}, CodePolicy, CodeSenderPolicy, CodeTemporary, CodeTooMuch, CodeRefused}
+)
+
 func TestActionsAreSafe(t *testing.T) {
-	codes := []Code{{}, CodePolicy, CodeSenderPolicy, CodeTemporary}
 	states := []State{StateOther, StateRcpt, StateData, StateEndOfMessage}
 	for _, text := range hostile {
-		for _, kind := range []Kind{None, Pass, Defer, Reject} {
+		for _, kind := range kinds {
 			for _, code := range codes {
 				for _, state := range states {
 					d := Decision{Verdict: Verdict{Kind: kind, Code: code, Text: text, Header: text}}
@@ -42,10 +47,12 @@ func checkSafe(t *testing.T, line string) {
 
 func FuzzAction(f *testing.F) {
 	for _, text := range hostile {
-		f.Add(text, uint8(Reject), uint8(StateRcpt))
+		for i := range codes {
+			f.Add(text, uint8(i), uint8(i), uint8(StateRcpt))
+		}
 	}
-	f.Fuzz(func(t *testing.T, text string, kind, state uint8) {
-		d := Decision{Verdict: Verdict{Kind: Kind(kind % 4), Text: text, Header: text}}
+	f.Fuzz(func(t *testing.T, text string, kind, code, state uint8) {
+		d := Decision{Verdict: Verdict{Kind: kinds[int(kind)%len(kinds)], Code: codes[int(code)%len(codes)], Text: text, Header: text}}
 		checkSafe(t, action(&Request{State: State(state % 10)}, &d).line)
 	})
 }
@@ -65,6 +72,10 @@ func TestAction(t *testing.T) {
 		{"defer", StateRcpt, Verdict{Kind: Defer, Text: "Greylisted, try again in 180 seconds"}, "DEFER_IF_PERMIT Greylisted, try again in 180 seconds"},
 		{"defer without a text", StateRcpt, Verdict{Kind: Defer}, "DEFER_IF_PERMIT Temporarily deferred by policy, please try again later"},
 		{"defer with a code", StateRcpt, Verdict{Kind: Defer, Code: CodeTemporary}, "451 4.3.0 Temporarily deferred by policy, please try again later"},
+		{"a limit is reached", StateRcpt, Verdict{Kind: Defer, Code: CodeTooMuch, Text: "too much"}, "450 4.7.1 too much"},
+		{"a login is blocked", StateRcpt, Verdict{Kind: Reject, Code: CodeRefused, Text: "blocked"}, "554 5.7.1 blocked"},
+		{"hold", StateRcpt, Verdict{Kind: Hold, Text: "too much"}, "HOLD too much"},
+		{"hold without a text", StateRcpt, Verdict{Kind: Hold}, "HOLD Held by policy"},
 		{"header", StateRcpt, Verdict{Kind: Pass, Header: "X-Greylist: delayed 200 seconds"}, "PREPEND X-Greylist: delayed 200 seconds"},
 		{"header where it is invalid", StateEndOfMessage, Verdict{Kind: Pass, Header: "X-Greylist: delayed"}, "DUNNO"},
 		{"header that is none", StateRcpt, Verdict{Kind: Pass, Header: "delayed"}, "DUNNO"},
