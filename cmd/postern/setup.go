@@ -35,7 +35,7 @@ func setupCommand() command {
 type setupFlags struct {
 	setup.Options
 	apply, undo, yes, shadow, services bool
-	journal, binaries                  string
+	binaries                           string
 	client                             *admin.Client // of --admin
 }
 
@@ -61,7 +61,7 @@ func (f *setupFlags) bind(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Greylister, "greylister", "", "`program` that greylists: postern, or one that is attached (default: rspamd or iRedAPD if it does today)")
 	fs.StringVar(&f.User, "user", "postern", "`user` of the daemons, who gets the keys")
 	fs.StringVar(&f.Root, "root", "", "`folder` below which the files of other programs and of systemd are")
-	fs.StringVar(&f.journal, "journal", setup.DefaultJournal, "`folder` that keeps what was there before")
+	fs.StringVar(&f.Journal, "journal", setup.DefaultJournal, "`folder` that keeps what was there before")
 	fs.StringVar(&f.binaries, "daemons", "", "`folder` of the daemons (default beside this program, and the usual ones)")
 	fs.BoolVar(&f.services, "services", true, "have systemd start and stop the daemons, where it runs")
 	f.client = &admin.Client{Daemon: api.Policyd, Path: api.PolicydSocket}
@@ -112,7 +112,7 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	if applier.ConfigDirectory, err = setup.ConfigDirectory(ctx, f.ConfigDirectory); err != nil {
 		return exitFailed, err
 	}
-	applier.Journals = setup.JournalsOf(f.journal, applier.ConfigDirectory)
+	applier.Journals = setup.JournalsOf(f.Journal, applier.ConfigDirectory)
 	if f.undo {
 		if agreed, err := f.agreed(ctx, io, "Take Postern off this Postfix?"); !agreed {
 			return exitNo, err

@@ -40,7 +40,7 @@ func (o *Options) findIdle(s *config.Set) []error {
 		set: s, shadowed: o.shadowed,
 		signs: bySession || len(o.ListenSign) > 0, verifies: bySession || len(o.ListenVerify) > 0,
 	}
-	i.addFlags(!bySession, "it decides on sockets of --listen, and there is none; let these clients' mail come in at a --listen-sign socket, or replace --listen-verify by --listen", "internal-networks")
+	i.addFlags(!bySession, "it decides on sockets of --listen, and there is none; run postern setup --apply, replace --listen-verify by --listen, or have the mail of these clients come in at a --listen-sign socket", "internal-networks")
 	i.addFlags(!bySession, "it decides on sockets of --listen, and there is none; have those services use a --listen-sign socket, or replace --listen-verify by --listen", "originating")
 	i.addFlags(!i.verifies, fixVerifies, "trusted-relays")
 	i.addFlags(!i.verifies && o.AuthservID != "", fixVerifies, "authserv-id")

@@ -15,6 +15,8 @@ func (o *Options) isDockerMailserver() bool {
 // appliances plans what is different on an appliance.
 func (p *planner) appliances() {
 	p.besideRspamd()
+	p.besideAmavis()
+	p.besideIRedAPD()
 	switch {
 	case p.isMailInABox():
 		p.plan.Appliance = "Mail-in-a-Box"

@@ -143,7 +143,8 @@ func siteIn(dir string) *site {
 		Policyd: Daemon{policyd.Program(), filepath.Join(dir, "postern/policyd.toml")},
 		Milterd: Daemon{milterd.Program(), filepath.Join(dir, "postern/milterd.toml")},
 	}
-	s.Journals = JournalsOf(filepath.Join(dir, "journal"), s.ConfigDirectory)
+	s.Journal = filepath.Join(dir, "journal")
+	s.Journals = JournalsOf(s.Journal, s.ConfigDirectory)
 	s.Say = func(format string, args ...any) { s.said = append(s.said, fmt.Sprintf(format, args...)) }
 	return s
 }
@@ -565,6 +566,70 @@ func TestTwoInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameTree(t, before, first.tree(t))
+}
+
+// noUsers takes the service for users away.
+const noUsers = "master_service_disable = submission/inet\n"
+
+// plannedText returns one of our files as a plan leaves it.
+func (s *site) plannedText(t *testing.T, path string) string {
+	t.Helper()
+	plan, err := MakePlan(t.Context(), s.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if i := slices.IndexFunc(plan.Files, func(f File) bool { return f.Path == path }); i >= 0 {
+		text = plan.Files[i].Text
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Users come later to a server that took the internet's mail alone: what setup has written
+// then is no decision of the administrator, and their hook asks for a check that runs.
+func TestUsersComeLater(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.edit(t, "main.cf", "myhostname ", noUsers+"myhostname ")
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if text := s.plannedText(t, s.Policyd.Config); slices.Contains(valuesIn([]byte(text), "checks"), "ownership") || !strings.Contains(text, "checks = ") {
+		t.Fatalf("without users:\n%s", text)
+	}
+	s.edit(t, "main.cf", noUsers, "")
+	if text := s.plannedText(t, s.Policyd.Config); !slices.Contains(valuesIn([]byte(text), "checks"), "ownership") || !strings.Contains(text, "owners = ") {
+		t.Errorf("with users:\n%s", text)
+	}
+}
+
+// An instance for the internet's mail shares the daemons with one for users, which goes on
+// to ask for ownership, and whose sockets stay below its own queue.
+func TestInstanceWithoutUsers(t *testing.T) {
+	t.Parallel()
+	users := newSite(t)
+	if err := users.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	internet := siteIn(users.dir)
+	internet.ConfigDirectory = filepath.Join(users.dir, "other")
+	if err := os.CopyFS(internet.ConfigDirectory, os.DirFS(users.ConfigDirectory)); err != nil {
+		t.Fatal(err)
+	}
+	internet.edit(t, "main.cf", "myhostname ", noUsers+"myhostname ")
+	internet.edit(t, "main.cf", "/queue\n", "/otherqueue\n")
+	internet.Policy, internet.Verify, internet.Sign = users.Policy, users.Verify, users.Sign
+	for _, path := range []string{users.Policyd.Config, users.Milterd.Config} {
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := internet.plannedText(t, path); text != string(before) {
+			t.Errorf("%s was\n%s\nand would be\n%s", path, before, text)
+		}
+	}
 }
 
 // edit changes a text in a file of Postfix.

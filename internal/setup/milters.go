@@ -29,8 +29,8 @@ func milter(endpoint string) string { return "{ " + endpoint + ", default_action
 // attachMilters plans the sockets of the milter daemon.
 func (p *planner) attachMilters() {
 	internet, spared := p.with(Internet), p.spared()
-	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn) || p.wasBySession())
-	for _, place := range p.places(p.unproxied(internet), milterList) {
+	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn) || p.namesInternal() || p.wasBySession())
+	for _, place := range p.places(p.unproxied(internet, "verified"), milterList) {
 		if p.emptied(place, milterList) {
 			continue
 		}
@@ -47,10 +47,8 @@ func (p *planner) attachMilters() {
 		p.spareOurs()
 		return
 	}
-	for _, s := range p.with(Users) {
-		if p.logsIn(s) {
-			p.attachSigning(s)
-		}
+	for _, s := range p.unproxied(slices.DeleteFunc(p.with(Users), func(s *Service) bool { return !p.logsIn(s) }), "signed") {
+		p.attachSigning(s)
 	}
 	for _, place := range p.locals() {
 		kept := p.keptMilters(p.milters(place, localMilters), p.Verify, p.Sign)
@@ -75,8 +73,8 @@ func (p *planner) wasBySession() bool {
 func (p *planner) locals() []*Service { return append([]*Service{nil}, p.with(Local)...) }
 
 // unproxied returns the services without a filter in front of the queue. A milter at the
-// others sees no header and no body, so they get none of ours.
-func (p *planner) unproxied(all []*Service) []*Service {
+// others sees no header and no body, so they get none of ours. done is what their mail lacks.
+func (p *planner) unproxied(all []*Service, done string) []*Service {
 	behind := func(s *Service) bool { return p.get(s, proxyFilter) != "" }
 	rest := slices.DeleteFunc(slices.Clone(all), behind)
 	inherits := slices.Contains(p.places(rest, milterList), nil)
@@ -84,7 +82,7 @@ func (p *planner) unproxied(all []*Service) []*Service {
 		if !behind(s) {
 			continue
 		}
-		p.warn("%s: smtpd_proxy_filter is set: a milter there sees no header and no body, so that its mail is not verified; with a content_filter in its place it would be", s.Key)
+		p.warn("%s: smtpd_proxy_filter is set: a milter there sees no header and no body, so that its mail is not %s; with a content_filter in its place it would be", s.Key, done)
 		list := p.milters(s, milterList)
 		if kept := p.keptMilters(list, p.Verify, p.Sign); !s.has(milterList) && inherits || len(kept) < len(list) {
 			p.setMilters(s, milterList, kept)

@@ -17,6 +17,8 @@ type Peer struct {
 	Note     string // what it still does, or why it goes
 
 	kind *kind
+	// judgesHosts is set if Postfix asks the policy service about mail of mynetworks too.
+	judgesHosts bool
 }
 
 // kind is a kind of program that setup recognises.
@@ -64,9 +66,14 @@ func (p *planner) findPeers() {
 			if at != nil && !at.has(name) {
 				continue
 			}
+			permitted := false
 			for _, r := range restrictions(p.meantAt(at, name)) {
-				if r.name == "check_policy_service" {
+				permitted = permitted || r.is("permit_mynetworks")
+				if strings.EqualFold(r.name, "check_policy_service") {
 					p.found(at, name, r.arg, false)
+				}
+				if peer := p.policyPeer(r); peer != nil && !permitted {
+					peer.judgesHosts = true
 				}
 			}
 		}

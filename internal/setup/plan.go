@@ -34,6 +34,7 @@ type Options struct {
 	ConfigDirectory string // of Postfix; "" for postconf(1)'s own
 	Root            string // folder above the files of other programs and of systemd; "" for /
 	Only            string // Policyd, Milterd or "" for both
+	Journal         string // folder of the journals of all Postfixes; "" for none
 	Shadow          *bool  // nil keeps the setting in our files
 	Policyd         Daemon
 	Milterd         Daemon
@@ -142,6 +143,8 @@ type planner struct {
 	wantsGreylist    bool              // the administrator has asked for our greylist
 	copies           map[*Service]bool // services whose sender restrictions are a copy of main.cf's
 	checks           []string          // what the administrator has set in policyd's file; nil for the default
+	ownChecks        bool              // an earlier run has set them
+	shared           bool              // another Postfix asks the daemons too
 
 	// Files that the daemons must be able to read. paths are policyd's.
 	paths, milterdPaths []string
@@ -194,6 +197,7 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 	}
 	p.dropNames()
 	p.appliances()
+	p.warnHosts()
 	return p.plan, p.files()
 }
 

@@ -7,7 +7,6 @@ import (
 
 const (
 	rspamd  = "rspamd"
-	amavis  = "amavis"
 	iredAPD = "iRedAPD"
 )
 
@@ -29,16 +28,11 @@ func (p *planner) others() (greylists, signs []string) {
 			signs = append(signs, rspamd)
 		}
 	}
-	if p.peer(iredAPD) != nil && strings.Contains(p.read("/opt/iredapd/settings.py"), "greylisting") {
+	if p.iredapdGreylists() {
 		greylists = append(greylists, iredAPD)
 	}
-	if strings.Contains(p.value("content_filter"), amavis) || p.peer("amavisd-milter") != nil {
-		for _, conf := range []string{"/etc/amavis/conf.d/50-user", "/etc/amavisd/amavisd.conf"} {
-			if signing := parseOptions(p.read(conf), "="); strings.TrimSuffix(signing.get("$enable_dkim_signing"), ";") == "1" {
-				signs = append(signs, amavis)
-				break
-			}
-		}
+	if p.amavisSigns() {
+		signs = append(signs, amavis)
 	}
 	if p.peer("postgrey") != nil && p.Greylister != "" {
 		greylists = append(greylists, "postgrey")

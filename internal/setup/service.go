@@ -97,7 +97,7 @@ func (p *Postfix) role(s *Service, kind string) Role {
 		return Users
 	case port == "smtp" || port == "25":
 		return Internet
-	case postconf.OnlyLoopback(s.Name, ""):
+	case p.onlyLoopback(s, ""):
 		return Filter
 	case kind != "inet":
 		return Closed
@@ -110,7 +110,13 @@ func (p *Postfix) role(s *Service, kind string) Role {
 // takesOwn reports whether a service takes mail of this machine or of the site's own
 // networks only.
 func (p *Postfix) takesOwn(s *Service) bool {
-	return postconf.OnlyLoopback(s.Name, p.value("inet_interfaces")) || p.lets(s, postconf.OnlyOwn)
+	return p.onlyLoopback(s, p.value("inet_interfaces")) || p.lets(s, postconf.OnlyOwn)
+}
+
+// onlyLoopback reports whether programs of this machine alone send through a service. A
+// proxy that names the client's own address brings mail from elsewhere.
+func (p *Postfix) onlyLoopback(s *Service, interfaces string) bool {
+	return postconf.OnlyLoopback(s.Name, interfaces) && p.get(s, "smtpd_upstream_proxy_protocol") == ""
 }
 
 // lets reports whether one of the lists that refuse everyone else lets only some in.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,10 +52,10 @@ func (s *settings) addValues(name string, values ...string) {
 // policydSettings plans the file of the policy daemon.
 func (p *planner) policydSettings() error {
 	s := &p.policyd
-	usual := p.Policyd.Program.Default("checks")
-	checks := slices.DeleteFunc(slices.Clone(usual), func(name string) bool {
-		return name == "ownership" && !p.userHooks || name == "greylist" && p.Greylister != ours
-	})
+	checks, err := p.usualChecks()
+	if err != nil {
+		return err
+	}
 	if p.checks != nil && p.wantsGreylist && !slices.Contains(p.checks, "greylist") {
 		checks = append(slices.Clone(p.checks), "greylist")
 	}
@@ -84,14 +83,45 @@ func (p *planner) policydSettings() error {
 	return p.addressSettings()
 }
 
-// readChecks reads the checks that policyd's file names, if they are others than the
-// default ones, and whether it has limits. They stay, so the hooks follow them.
+// usualChecks returns the default checks without those that have nothing to do here. Where
+// another Postfix asks the daemon too, what runs goes on to run.
+func (p *planner) usualChecks() ([]string, error) {
+	usual, needed := p.Policyd.Program.Default("checks"), []string(nil)
+	if p.shared {
+		file, err := p.document(p.Policyd.Config)
+		if err != nil {
+			return nil, err
+		}
+		if needed = listed(file, "checks"); len(needed) == 0 {
+			needed = usual
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(usual), func(name string) bool {
+		return !slices.Contains(needed, name) && (name == "ownership" && !p.userHooks || name == "greylist" && p.Greylister != ours)
+	}), nil
+}
+
+// readChecks reads the checks that the administrator has written into policyd's file, and
+// whether it has limits. They stay, so the hooks follow them. What an earlier run has
+// written follows from Postfix again.
 func (p *planner) readChecks() error {
 	file, err := p.document(p.Policyd.Config)
 	if err != nil {
 		return err
 	}
-	if all := listed(file, "checks"); len(all) > 0 && !slices.Equal(all, p.Policyd.Program.Default("checks")) {
+	all := listed(file, "checks")
+	if p.Journal != "" {
+		journals := JournalsOf(p.Journal, p.Dir)
+		other, err := journals.other()
+		if err != nil {
+			return err
+		}
+		if p.ownChecks, err = journals.wrote(p.Policyd.Config, "checks", all); err != nil {
+			return err
+		}
+		p.shared = other != nil
+	}
+	if len(all) > 0 && !p.ownChecks && !slices.Equal(all, p.Policyd.Program.Default("checks")) {
 		p.checks = all
 	}
 	p.limited = len(file.Values("limit"))+len(file.Values("limit-overrides")) > 0
@@ -129,8 +159,22 @@ func (p *planner) listen(s *settings, d Daemon, name, endpoint string) {
 		s.set(name, endpoint)
 	}
 	p.socketGroup(s, endpoint)
-	if queue := p.value("queue_directory"); !slices.Equal(d.Program.Default("queue-directory"), []string{queue}) {
-		s.set("queue-directory", queue)
+	p.queueDirectory(s, d, endpoint)
+}
+
+// queueDirectory plans the folder below which relative paths of sockets are. Of several
+// Postfixes, that of the first one stays.
+func (p *planner) queueDirectory(s *settings, d Daemon, endpoints ...string) {
+	if !p.shared {
+		if queue := p.value("queue_directory"); !slices.Equal(d.Program.Default("queue-directory"), []string{queue}) {
+			s.set("queue-directory", queue)
+		}
+		return
+	}
+	for _, endpoint := range endpoints {
+		if path, isUnix := strings.CutPrefix(endpoint, "unix:"); isUnix && !filepath.IsAbs(path) {
+			p.warn("%s is below the queue directory of each Postfix, and %s listens below that of one; give the daemons inet sockets", endpoint, d.Program.Name)
+		}
 	}
 }
 
@@ -304,9 +348,7 @@ func (p *planner) milterdSettings() {
 		s.set("listen-sign", p.Sign)
 	}
 	p.socketGroup(s, p.Verify, p.Sign)
-	if queue := p.value("queue_directory"); !slices.Equal(p.Milterd.Program.Default("queue-directory"), []string{queue}) {
-		s.set("queue-directory", queue)
-	}
+	p.queueDirectory(s, p.Milterd, p.Verify, p.Sign)
 	p.watch(s)
 	if p.plan.Shadow {
 		// Mail is not signed, and gets no header field that another program may take
@@ -318,21 +360,6 @@ func (p *planner) milterdSettings() {
 	if p.Shadow != nil {
 		p.milterd.unset = append(p.milterd.unset, "dkim-keys", "authserv-id")
 	}
-	if !p.signs() || !p.bySession || p.namesInternal() {
-		return
-	}
-	if len(p.relayNetworks()) > 0 {
-		p.warn("hosts in mynetworks that send through port 25 without a login are not signed; name those whose mail is yours in internal-networks (milterd.toml)")
-	} else if slices.ContainsFunc(p.with(Internet), p.takesOwn) {
-		p.warn("what programs of this machine send through port 25 is not signed; if all of it is your own mail, set internal-networks = [\"127.0.0.0/8\", \"::1\"] in milterd.toml")
-	}
-}
-
-// namesInternal reports whether the administrator has named the networks whose mail is
-// signed without a login.
-func (p *planner) namesInternal() bool {
-	file, err := p.document(p.Milterd.Config)
-	return err == nil && len(file.Values("internal-networks")) > 0
 }
 
 // shadowID is the prefix of the authserv-id that a milter in shadow mode writes its
@@ -345,19 +372,6 @@ const (
 	DefaultVerify = "inet:127.0.0.1:10046"
 	DefaultSign   = "inet:127.0.0.1:10047"
 )
-
-// relayNetworks returns the networks of mynetworks except this machine.
-func (p *planner) relayNetworks() []netip.Prefix {
-	var all []netip.Prefix
-	for _, text := range postconf.Split(p.value("mynetworks")) {
-		address, bits, _ := strings.Cut(strings.NewReplacer("[", "", "]", "").Replace(text), "/")
-		prefix, err := netip.ParsePrefix(address + "/" + bits)
-		if err == nil && !prefix.Addr().Unmap().IsLoopback() {
-			all = append(all, prefix)
-		}
-	}
-	return all
-}
 
 // files plans the files of settings: a new file, or the existing one with our lines
 // added.
@@ -440,7 +454,7 @@ func (p *planner) mayReplace(d Daemon, before *config.Document, line config.Line
 		// A default value need not be written.
 		usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})
 		return err != nil || usual[0].Text != line.Text
-	case line.Name == "shadow" || line.Name == "checks" && p.wantsGreylist && !hasWord(before, "checks", "greylist") || line.Name == "owners" && brokenTables(before.Values("owners")):
+	case line.Name == "shadow" || line.Name == "checks" && (p.ownChecks || p.wantsGreylist && !hasWord(before, "checks", "greylist")) || line.Name == "owners" && brokenTables(before.Values("owners")):
 		return true
 	}
 	usual, err := d.Program.Spell([]config.Setting{{Name: line.Name, Values: d.Program.Default(line.Name)}})

@@ -20,6 +20,9 @@ func carryPolicydSPF(p *planner) {
 	refuses := strings.ToLower(own.get("Mail_From_reject"))
 	if (refuses == "" || refuses == "fail" || refuses == "softfail") && !testOnly {
 		p.milterd.set("spf-reject", "fail")
+		if peer := p.peer("policyd-spf"); !peer.judgesHosts { // the milter sees what permit_mynetworks permits
+			p.trust(p.strangeHosts())
+		}
 	}
 	if refuses == "softfail" || refuses == "spf_not_pass" {
 		p.cannot("policyd-spf: Mail_From_reject = %s; mail is refused on SPF fail only", own.get("Mail_From_reject"))
