@@ -3,6 +3,7 @@ package doctor
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,7 +20,8 @@ import (
 // afterSetup are the checks of what postern setup writes into Postfix.
 var afterSetup = []string{"postfix", "attached", "context", "ownership", "order", "delay", "twice", "signing", "actions", "macros", "postscreen", "proxy-filter", "limit", "bounds"}
 
-// Of what postern setup would write there is nothing to say, whatever Postfix was set to.
+// Of what postern setup would write there is nothing to say, whatever Postfix was set to. A
+// case may name what setup cannot change.
 func TestAfterSetup(t *testing.T) {
 	postfixtest.Require(t)
 	for _, c := range golden.Files(t, "../setup/testdata/plans/*.txt") {
@@ -27,7 +29,9 @@ func TestAfterSetup(t *testing.T) {
 			t.Parallel()
 			o := Options{Only: afterSetup, bounds: patient}
 			o.ConfigDirectory, o.Policyd.Config, o.Milterd.Config, o.paths = planned(t, c)
-			if r := Run(t.Context(), o); r.Status() != 0 {
+			r, known := Run(t.Context(), o), c.Get("doctor")
+			left := slices.DeleteFunc(problems(r), func(f Finding) bool { return known != "" && strings.Contains(f.Text, known) })
+			if len(left) > 0 || (known != "") != (r.Status() != 0) {
 				t.Errorf("status %d:\n%s", r.Status(), show(problems(r)))
 			}
 		})
@@ -76,7 +80,7 @@ func planned(t *testing.T, c golden.Case) (postfix, policydFile, milterdFile str
 	for _, file := range plan.Files {
 		writeFile(t, file.Path, file.Text)
 	}
-	return postfix, policydFile, milterdFile, paths{rspamd: s.path("etc/rspamd"), iredapd: s.path("opt/iredapd/settings.py"), keys: s.path("var/lib/rspamd/dkim"), mailLogs: []string{}}
+	return postfix, policydFile, milterdFile, paths{amavis: s.path(""), rspamd: s.path("etc/rspamd"), iredapd: s.path("opt/iredapd/settings.py"), keys: s.path("var/lib/rspamd/dkim"), mailLogs: []string{}}
 }
 
 func writeFile(t *testing.T, path string, text []byte) {

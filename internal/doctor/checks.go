@@ -35,7 +35,7 @@ func allChecks() []check {
 		{"macros", "milter protocol and macros", checkMacros},
 		{"postscreen", "postscreen does not ask the same lists or delay once more", checkPostscreen},
 		{"proxy-filter", "what does not work in front of smtpd_proxy_filter and behind content_filter", checkFilters},
-		{"clients", "Postfix sees the clients' addresses, not those of a proxy or of NAT", checkClients},
+		{"clients", "Postfix sees the clients' addresses, not those of a proxy or of NAT; own hosts and backup MX hosts are not taken for strangers", checkClients},
 		{"bounds", "Postfix opens no more connections, and waits no less, than the daemons allow for", checkBounds},
 		{"resolver", "the DNS servers answer, are not shared with strangers, and validate DNSSEC", checkResolver},
 		{"lists", "the DNS lists answer their test points; the key of the Data Query Service", checkLists},

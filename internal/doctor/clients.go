@@ -31,10 +31,13 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 	for _, s := range f.Postfix.smtpds() {
 		found = append(found, trustsEveryone(s)...)
 	}
-	counts, total := clientsOf(f.tailOfLog(ctx))
+	log := f.tailOfLog(ctx)
+	found = append(found, f.ownHosts(log)...)
+	found = append(found, f.backups(ctx, log)...)
+	counts, total := clientsOf(log)
 	if total >= minClients {
 		for addr, n := range counts {
-			if n*20 < total*19 { // more than 5 percent come from elsewhere
+			if n*20 < total*19 || within(addr, f.knownHosts()) { // more than 5 percent come from elsewhere
 				continue
 			}
 			fix := "let the proxy speak the PROXY protocol (postconf -e smtpd_upstream_proxy_protocol=haproxy, or postscreen_upstream_proxy_protocol), or hand the port on without NAT (docker: userland-proxy false, or network_mode host)"

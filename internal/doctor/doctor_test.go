@@ -203,6 +203,17 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "non_smtpd_milters = ", "non_smtpd_milters = unix:opendkim/opendkim.sock ")
 		},
 			check: "twice", level: Fail, text: "OpenDKIM signs too", fix: "take unix:opendkim/opendkim.sock out of non_smtpd_milters"},
+		{name: "amavis signs what we have signed", edit: func(s *site) {
+			s.postconf("-P", "submission/inet/content_filter=scan:[127.0.0.1]:10026")
+			s.must(os.MkdirAll(s.path("amavis/etc/amavis/conf.d"), 0o755))
+			s.write("amavis/etc/amavis/conf.d/20-debian_defaults", "$enable_dkim_signing = 0;\n")
+			s.write("amavis/etc/amavis/conf.d/50-user", "$enable_dkim_signing = 1;  # see below\ndkim_key('home.example', 'a1', '/var/lib/amavis/a1.pem');\n")
+		}, check: "twice", level: Fail, text: "amavis signs too", fix: "$enable_dkim_signing = 0;"},
+		{name: "amavis has no key to sign with", edit: func(s *site) {
+			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
+			s.must(os.MkdirAll(s.path("amavis/etc/amavis/conf.d"), 0o755))
+			s.write("amavis/etc/amavis/conf.d/50-user", "$enable_dkim_signing = 1;\n# dkim_key('home.example', 'a1', '/var/lib/amavis/a1.pem');\n")
+		}, check: "twice", level: OK},
 		{name: "rspamd greylists beside us", edit: func(s *site) {
 			s.replace("etc/main.cf", "\nsmtpd_milters = ", "\nsmtpd_milters = inet:localhost:11332 ")
 			s.write("rspamd/local.d/redis.conf", "servers = \"127.0.0.1\";\n")
@@ -287,6 +298,18 @@ func troubles() []trouble {
 			check: "proxy-filter", level: Fail, text: "a milter in front of it sees no header and no body", fix: "smtp/inet/smtpd_milters="},
 		{name: "all clients are one", edit: func(s *site) { s.write("mail.log", s.log(func(int) string { return "172.17.0.1" })) },
 			check: "clients", level: Fail, text: "40 of the last 40 clients came from 172.17.0.1", fix: "smtpd_upstream_proxy_protocol"},
+		{name: "own hosts are taken for strangers", edit: func(s *site) {
+			s.postconf("-e", "mynetworks = 127.0.0.0/8 10.0.0.0/24")
+			s.write("mail.log", s.log(func(i int) string { return fmt.Sprintf("10.0.0.%d", i) })+
+				s.took("10.0.0.5", "")+s.took("10.0.0.6", ", sasl_method=PLAIN, sasl_username=alice")+s.took("192.0.2.7", ""))
+		}, check: "clients", level: Warn, text: "send without a login (10.0.0.5): their mail is judged like a stranger's, and is not signed", fix: `internal-networks = ["10.0.0.5"]`},
+		{name: "a backup MX hands on mail", edit: func(s *site) {
+			s.postconf("-e", "relay_domains = backed.example")
+			s.write("mail.log", s.took("203.0.113.91", "")+s.took("203.0.113.92", ""))
+		}, check: "clients", level: Warn, text: "the backup MX mx2.backed.example (203.0.113.92) hands on mail", fix: `trusted-relays = ["203.0.113.92"]`},
+		{name: "a proxy brings the internet's mail to a port of loopback that signs", edit: func(s *site) {
+			s.postconf("-M", "127.0.0.1:2525/inet=127.0.0.1:2525 inet n - y - - smtpd -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_milters=inet:"+s.sign)
+		}, check: "signing", level: Fail, text: "127.0.0.1:2525/inet: mail from the internet comes in at", fix: "for submission"},
 		{name: "mynetworks is the internet", edit: func(s *site) { s.postconf("-e", "mynetworks = 0.0.0.0/0") },
 			check: "clients", level: Fail, text: "mynetworks holds the whole internet", fix: "your own networks"},
 		{name: "Postfix does not wait as long as we may take", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_timeout = 5s") },
@@ -458,6 +481,11 @@ func (s *site) log(client func(int) string) string {
 		fmt.Fprintf(&b, "Nov 26 10:00:%02d mail postfix/smtpd[%d]: connect from unknown[%s]\n", i, 1000+i, client(i))
 	}
 	return b.String()
+}
+
+// took is the line of a mail that Postfix has taken from a client.
+func (s *site) took(client, login string) string {
+	return fmt.Sprintf("Nov 26 10:00:59 mail postfix/smtpd[1001]: 4Wx1Yz2: client=unknown[%s]%s\n", client, login)
 }
 
 // problems are the findings that are not ok.

@@ -72,6 +72,7 @@ func (m AttachedMilter) list() string {
 type paths struct {
 	rspamd   string   // folder
 	iredapd  string   // file of settings
+	amavis   string   // folder above its files
 	keys     string   // folder of rspamd's DKIM keys
 	mailLogs []string // files; the first that exists is read
 }
@@ -80,6 +81,9 @@ type paths struct {
 func (p *paths) setDefaults(root string) {
 	if p.iredapd == "" {
 		p.iredapd = filepath.Join("/", root, "opt/iredapd/settings.py")
+	}
+	if p.amavis == "" {
+		p.amavis = filepath.Join("/", root)
 	}
 	if p.rspamd == "" {
 		p.rspamd = filepath.Join("/", root, "etc/rspamd")

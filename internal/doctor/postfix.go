@@ -248,10 +248,11 @@ func (s *Service) lets(only func(list string) bool) bool {
 	return slices.ContainsFunc(postconf.LoginLists(), func(list string) bool { return only(postconf.Inline(s.Value(list), s.Value)) })
 }
 
-// isLoopback reports whether only programs of this machine reach a service, such as a
-// content filter that hands mail back.
+// isLoopback reports whether only programs of this machine send through a service, such as a
+// content filter that hands mail back. A proxy that names the client's own address brings
+// mail from elsewhere.
 func (s *Service) isLoopback() bool {
-	return s.Type == "inet" && postconf.OnlyLoopback(s.Name, s.postfix.Params["inet_interfaces"])
+	return s.Type == "inet" && postconf.OnlyLoopback(s.Name, s.postfix.Params["inet_interfaces"]) && s.Value("smtpd_upstream_proxy_protocol") == ""
 }
 
 // isOwn reports whether a service takes mail of this machine or of the site's own networks

@@ -27,7 +27,12 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 		return orOK(found, "no mail is signed: no socket that signs is named in Postfix")
 	}
 	for _, s := range f.Postfix.smtpds() {
-		if s.isSubmission() && f.roleAt(s) == "" {
+		switch {
+		case !s.isSubmission() || f.roleAt(s) != "":
+		case s.Value("smtpd_proxy_filter") != "":
+			found = append(found, warnf(fmt.Sprintf("use a content_filter in its place, or none there: postconf -P '%s/smtpd_proxy_filter='", s),
+				"%s: users' mail is not signed: smtpd_proxy_filter is set, and a milter in front of it sees no header and no body", s))
+		default:
 			found = append(found, failf(f.giveToSigner(s), "%s: users' mail is not signed: %s", s, whyNoMilter(s)))
 		}
 	}

@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 // daemonUser is who the daemons of the tests are.
 const daemonUser = "nobody"
 
-// zone is the DNS of the tests: the root, lists that answer their test points, and
-// a domain with everything.
+// zone is the DNS of the tests: the root, lists that answer their test points, a domain
+// with everything, and one that has an MX before and behind its own.
 const zone = `
 .                                IN NS  ns.invalid.
 2.0.0.127.zen.spamhaus.org.      IN A   127.0.0.2
@@ -45,6 +45,11 @@ test.dbl.spamhaus.org.           IN A   127.0.1.2
 mail.home.example.               IN A   203.0.113.7
 home.example.                    IN TXT "v=spf1 ip4:203.0.113.7 -all"
 _dmarc.home.example.             IN TXT "v=DMARC1; p=none; rua=mailto:postmaster@home.example"
+backed.example.                  IN MX  10 mx1.backed.example.
+backed.example.                  IN MX  20 mail.home.example.
+backed.example.                  IN MX  30 mx2.backed.example.
+mx1.backed.example.              IN A   203.0.113.91
+mx2.backed.example.              IN A   203.0.113.92
 `
 
 // site is a Postern that works: a Postfix folder, settings, keys, DNS, and both
@@ -138,7 +143,7 @@ func (s *site) writePostfix() {
 }
 
 func (s *site) path(name string) string {
-	if top, _, _ := strings.Cut(name, "/"); top == "etc" || top == "rspamd" || top == "iredapd.py" || top == "mail.log" {
+	if top, _, _ := strings.Cut(name, "/"); top == "etc" || top == "rspamd" || top == "amavis" || top == "iredapd.py" || top == "mail.log" {
 		return filepath.Join(s.postfix, name)
 	}
 	return filepath.Join(s.dir, name)
@@ -279,6 +284,6 @@ func (s *site) options() Options {
 		Milterd:         DaemonOptions{Admin: "unix:" + s.path("run/milterd.sock"), Config: s.path("milterd.toml"), Binary: s.binary("postern-milterd")},
 		Skip:            []string{"clock"},
 		bounds:          patient,
-		paths:           paths{rspamd: s.path("rspamd"), iredapd: s.path("iredapd.py"), keys: s.path("rspamd/dkim"), mailLogs: []string{}},
+		paths:           paths{rspamd: s.path("rspamd"), iredapd: s.path("iredapd.py"), amavis: s.path("amavis"), keys: s.path("rspamd/dkim"), mailLogs: []string{}},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-mail/postern/internal/setup"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -33,6 +34,7 @@ func checkTwice(_ context.Context, f *Facts) []Finding {
 			found = appendNew(found, f.secondMilter(m, p)...)
 		}
 	}
+	found = append(found, f.besideAmavis()...)
 	found = append(found, f.listedTwice()...)
 	return orOK(found, "no other program signs, greylists or asks the same lists")
 }
@@ -46,6 +48,30 @@ func (f *Facts) besideIRedAPD(h Hook) []Finding {
 	}
 	return []Finding{warnf(fmt.Sprintf("take greylisting out of plugins in %s, and restart iRedAPD", theirs.iredapd),
 		"%s greylists too, at %s: each new sender may wait twice", iRedAPD, h.Endpoint)}
+}
+
+// besideAmavis finds out that amavisd signs what a socket of ours has signed before.
+func (f *Facts) besideAmavis() []Finding {
+	twice := slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool {
+		return m.Ours != nil && m.Ours.Role != roleVerify && (setup.IsAmavis(f.valueAt(m.Service, "content_filter")) || setup.IsAmavis(f.valueAt(m.Service, "smtpd_proxy_filter")))
+	})
+	if !twice || f.Milterd.text("dkim-keys") == "" && f.Milterd.text("dkim-key-table") == "" || !f.hasKeys() || !setup.AmavisSigns(f.Options.paths.amavis) {
+		return nil
+	}
+	return []Finding{failf("write $enable_dkim_signing = 0; into /etc/amavis/conf.d/50-user, and restart amavis, or run postern setup --apply --signer amavis",
+		"amavis signs too: mail that postern-milterd has signed is signed twice")}
+}
+
+// valueAt returns a parameter for the mail of a service, or for that of sendmail(1) if s is
+// nil.
+func (f *Facts) valueAt(s *Service, name string) string {
+	if s == nil {
+		s = f.Postfix.service("pickup")
+	}
+	if s == nil {
+		return f.Postfix.Params[name]
+	}
+	return s.Value(name)
 }
 
 // secondMilter judges a milter of another program that mail passes beside ours.

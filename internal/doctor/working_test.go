@@ -127,6 +127,12 @@ func TestWorkingSetups(t *testing.T) {
 				s.postconf("-e", "milter_default_action = accept", "smtpd_milters = inet:"+s.verify, "non_smtpd_milters = $smtpd_milters")
 				s.postconf("-P", "cleanup/unix/milter_macro_daemon_name=ORIGINATING")
 			}},
+		{name: "an own host that sends nearly all mail, and a backup MX, both named", up: true,
+			milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"10.0.0.5\"]\ntrusted-relays = [\"10.0.0.9\"]\n",
+			edit: func(s *site) {
+				s.postconf("-e", "mynetworks = 127.0.0.0/8 10.0.0.0/24")
+				s.write("mail.log", s.log(func(int) string { return "10.0.0.5" })+s.took("10.0.0.5", "")+s.took("10.0.0.9", ""))
+			}},
 		{name: "only the policy daemon", edit: func(s *site) {
 			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
 			s.postconf("-PX", "submission/inet/smtpd_milters")
