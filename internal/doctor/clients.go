@@ -32,8 +32,8 @@ func checkClients(ctx context.Context, f *Facts) []Finding {
 		found = append(found, trustsEveryone(s)...)
 	}
 	log := f.tailOfLog(ctx)
-	found = append(found, f.ownHosts(log)...)
-	found = append(found, f.backups(ctx, log)...)
+	backups, others := f.backups(ctx, sendersOf(log))
+	found = slices.Concat(found, backups, f.ownHosts(others))
 	counts, total := clientsOf(log)
 	if total >= minClients {
 		for addr, n := range counts {

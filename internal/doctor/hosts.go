@@ -55,8 +55,9 @@ func (f *Facts) knownHosts() []netip.Prefix {
 	return networks(slices.Concat(f.Milterd.list("trusted-relays"), f.Milterd.list("internal-networks")))
 }
 
-// ownHosts judges hosts in mynetworks whose mail milterd takes for that of strangers.
-func (f *Facts) ownHosts(log string) []Finding {
+// ownHosts judges hosts in mynetworks whose mail milterd takes for that of strangers, apart
+// from the backup MX hosts, which have findings of their own.
+func (f *Facts) ownHosts(senders []netip.Addr) []Finding {
 	if !f.signs() {
 		return nil
 	}
@@ -71,7 +72,7 @@ func (f *Facts) ownHosts(log string) []Finding {
 		}
 		own := networks(postconf.Split(s.Value("mynetworks")))
 		var judged []string
-		for _, addr := range sendersOf(log) {
+		for _, addr := range senders {
 			if within(addr, own) && !within(addr, known) {
 				judged = append(judged, addr.String())
 			}
@@ -87,15 +88,14 @@ func (f *Facts) ownHosts(log string) []Finding {
 }
 
 // backups judges hosts that take mail for the site's domains when this one is away, and
-// hand it on: what they bring looks as if they had sent it.
-func (f *Facts) backups(ctx context.Context, log string) []Finding {
-	senders, relays := sendersOf(log), networks(f.Milterd.list("trusted-relays"))
+// hand it on: what they bring looks as if they had sent it. rest are the other senders.
+func (f *Facts) backups(ctx context.Context, senders []netip.Addr) (found []Finding, rest []netip.Addr) {
+	relays := networks(f.Milterd.list("trusted-relays"))
 	if len(senders) == 0 || f.DNSErr != nil || !f.verifies() {
-		return nil
+		return nil, senders
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.lists)
 	defer cancel()
-	var found []Finding
 	for _, host := range f.behindUs(ctx) {
 		addrs, err := f.DNS.LookupNetIP(ctx, "ip", host)
 		if err != nil {
@@ -105,10 +105,11 @@ func (f *Facts) backups(ctx context.Context, log string) []Finding {
 			if addr = addr.Unmap(); slices.Contains(senders, addr) && !within(addr, relays) {
 				found = appendNew(found, warnf(fmt.Sprintf("set trusted-relays = [\"%s\"] in policyd.toml and milterd.toml, so that the client of the backup MX is judged", addr),
 					"the backup MX %s (%s) hands on mail: it is judged as if that host had sent it, and fails SPF", host, addr))
+				senders = slices.DeleteFunc(slices.Clone(senders), func(a netip.Addr) bool { return a == addr })
 			}
 		}
 	}
-	return found
+	return found, senders
 }
 
 // behindUs returns the MX hosts of the site's domains that others use only when this one

@@ -174,7 +174,7 @@ func (f *Facts) wrongSocket(m AttachedMilter) []Finding {
 	case role == roleSign && s.isInbound():
 		return []Finding{failf(fmt.Sprintf("name %s there; the socket that signs is for submission (-o smtpd_milters) and non_smtpd_milters", f.verifySocket()),
 			"%s: mail from the internet comes in at %s, which signs all of it", s, m.Endpoint)}
-	case role == roleSign && s.isLoopback() && !s.takesLogins() && f.filtered():
+	case role == roleSign && s.isLoopback() && !s.takesLogins() && f.filtered() && s.Value("content_filter") == "": // with one, mail goes to the filter from there
 		return []Finding{failf(fmt.Sprintf("postconf -P '%s/smtpd_milters=' (mail has been through milters before the filter)", s),
 			"%s: what a content filter hands back comes in at %s, which signs it, the internet's mail too", s, m.Endpoint)}
 	case role == roleSession && f.filtered() && f.trustsLoopback():

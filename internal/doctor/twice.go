@@ -50,7 +50,8 @@ func (f *Facts) besideIRedAPD(h Hook) []Finding {
 		"%s greylists too, at %s: each new sender may wait twice", iRedAPD, h.Endpoint)}
 }
 
-// besideAmavis finds out that amavisd signs what a socket of ours has signed before.
+// besideAmavis finds out that amavisd may sign what a socket of ours has signed before: it
+// does so for mail that its policy banks call originating.
 func (f *Facts) besideAmavis() []Finding {
 	twice := slices.ContainsFunc(f.Milters, func(m AttachedMilter) bool {
 		return m.Ours != nil && m.Ours.Role != roleVerify && (setup.IsAmavis(f.valueAt(m.Service, "content_filter")) || setup.IsAmavis(f.valueAt(m.Service, "smtpd_proxy_filter")))
@@ -58,8 +59,8 @@ func (f *Facts) besideAmavis() []Finding {
 	if !twice || f.Milterd.text("dkim-keys") == "" && f.Milterd.text("dkim-key-table") == "" || !f.hasKeys() || !setup.AmavisSigns(f.Options.paths.amavis) {
 		return nil
 	}
-	return []Finding{failf("write $enable_dkim_signing = 0; into /etc/amavis/conf.d/50-user, and restart amavis, or run postern setup --apply --signer amavis",
-		"amavis signs too: mail that postern-milterd has signed is signed twice")}
+	return []Finding{warnf("write $enable_dkim_signing = 0; into /etc/amavis/conf.d/50-user, and restart amavis, or run postern setup --apply --signer amavis",
+		"amavis has a key and may sign too: mail that postern-milterd has signed is then signed twice")}
 }
 
 // valueAt returns a parameter for the mail of a service, or for that of sendmail(1) if s is

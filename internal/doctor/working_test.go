@@ -116,6 +116,11 @@ func TestWorkingSetups(t *testing.T) {
 			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
 			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")
 		}},
+		{name: "a service for Mailman that signs, before the content filter", edit: func(s *site) {
+			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
+			s.postconf("-M", "127.0.0.1:10587/inet=127.0.0.1:10587 inet n - y - - smtpd -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_milters=inet:"+s.sign,
+				"127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_milters=")
+		}},
 		{name: "the session decides, and this machine's mail is ours", up: true,
 			milterd: "listen-verify = []\nlisten-sign = [\"inet:SIGN\"]\nlisten = [\"inet:VERIFY\"]\ninternal-networks = [\"127.0.0.0/8\", \"::1\"]\n",
 			edit: func(s *site) {

@@ -99,6 +99,9 @@ func (p *planner) warnHosts() {
 	if more := len(networks) - maxNamed; more > 0 {
 		hosts += fmt.Sprintf(" and %d more", more)
 	}
+	if len(judged) > 0 && p.signs() && p.hasMailman() {
+		p.next("Mailman sends to port 25 of this machine, where its mail is not signed: give it a service of its own (milter/SIGNING.md, Local applications)")
+	}
 	switch {
 	case len(judged) == 0:
 	case hosts != "" && p.signs():
@@ -115,5 +118,12 @@ func (p *planner) letsNetworks(s *Service) bool {
 	return slices.ContainsFunc([]string{relayList, recipientList}, func(name string) bool {
 		list := restrictions(postconf.Inline(p.get(s, name), func(name string) string { return p.get(s, name) }))
 		return slices.ContainsFunc(list, func(r restriction) bool { return r.is("permit_mynetworks") })
+	})
+}
+
+// hasMailman reports whether Postfix hands mail to Mailman.
+func (p *planner) hasMailman() bool {
+	return slices.ContainsFunc([]string{"transport_maps", "local_recipient_maps", "relay_domains", "alias_maps", "virtual_alias_maps"}, func(name string) bool {
+		return strings.Contains(p.value(name), "mailman")
 	})
 }

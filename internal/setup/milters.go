@@ -98,12 +98,20 @@ func (p *planner) noMilters(s *Service) bool {
 
 // spareOurs keeps the mail of users and of this machine away from the socket that
 // verifies. There its senders would be judged like strangers, because no one has logged
-// in.
+// in. The socket that signs, of an earlier run, goes too: another program signs.
 func (p *planner) spareOurs() {
 	p.spare(slices.DeleteFunc(p.with(Users), func(s *Service) bool { return s.has(milterList) }))
+	for _, s := range p.with(Users) {
+		if list := p.milters(s, milterList); s.has(milterList) {
+			if kept := p.keptMilters(list, p.Sign); len(kept) < len(list) {
+				p.setMilters(s, milterList, kept)
+			}
+		}
+	}
 	for _, place := range p.locals() {
-		if strings.Contains(p.rawAt(place, localMilters), "$"+milterList) {
-			p.setMilters(place, localMilters, p.keptMilters(p.milters(place, localMilters), p.Verify))
+		list := p.milters(place, localMilters)
+		if kept := p.keptMilters(list, p.Verify, p.Sign); strings.Contains(p.rawAt(place, localMilters), "$"+milterList) || len(kept) < len(p.keptMilters(list)) {
+			p.setMilters(place, localMilters, kept)
 		}
 	}
 }

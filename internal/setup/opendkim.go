@@ -179,8 +179,12 @@ func (p *planner) carryInternalHosts(own options) {
 		list = entries(p.read(file))
 	}
 	var networks []string
+	signsLoopback := hosts == "" // its default is 127.0.0.1
 	for _, host := range list {
 		host = strings.TrimSpace(host)
+		if isOwnHost(host) {
+			signsLoopback = true
+		}
 		if host == "" || isOwnHost(host) {
 			continue
 		}
@@ -190,6 +194,9 @@ func (p *planner) carryInternalHosts(own options) {
 			continue
 		}
 		networks = append(networks, host)
+	}
+	if signsLoopback && p.signs() && !p.isMailInABox() {
+		p.cannot("OpenDKIM: it signs what programs of this machine send to 127.0.0.1:25; Postern signs what they send by sendmail(1), or through a service of their own (milter/SIGNING.md, Local applications)")
 	}
 	if len(networks) == 0 || !p.signs() || p.plan.Shadow {
 		return

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -24,14 +25,14 @@ func (p *planner) others() (greylists, signs []string) {
 		if p.rspamdHas("redis", "servers") && !p.rspamdOff("greylist") || p.rspamdHas("greylist", "servers") {
 			greylists = append(greylists, rspamd)
 		}
-		if len(p.rspamdKeys()) > 0 || p.rspamdHas("dkim_signing", "") && !p.rspamdOff("dkim_signing") {
+		if (len(p.rspamdKeys()) > 0 || p.rspamdHas("dkim_signing", "")) && !p.rspamdOff("dkim_signing") {
 			signs = append(signs, rspamd)
 		}
 	}
 	if p.iredapdGreylists() {
 		greylists = append(greylists, iredAPD)
 	}
-	if p.amavisSigns() {
+	if p.amavisSigns() && (p.Signer != "" || !p.signsAlready()) {
 		signs = append(signs, amavis)
 	}
 	if p.peer("postgrey") != nil && p.Greylister != "" {
@@ -41,6 +42,15 @@ func (p *planner) others() (greylists, signs []string) {
 		signs = append(signs, "OpenDKIM")
 	}
 	return greylists, signs
+}
+
+// signsAlready reports whether an earlier run has attached the socket that signs: who has
+// decided then that Postern signs need not say so again.
+func (p *planner) signsAlready() bool {
+	names := func(place *Service, list string) bool {
+		return slices.ContainsFunc(p.milters(place, list), func(element string) bool { return endpointOf(element) == normal(p.Sign) })
+	}
+	return names(nil, localMilters) || slices.ContainsFunc(p.with(Users), func(s *Service) bool { return names(s, milterList) })
 }
 
 // rspamdText returns the administrator's settings of one of rspamd's modules.
