@@ -532,40 +532,50 @@ func TestDaemonsToBeStarted(t *testing.T) {
 }
 
 // Two instances of Postfix share the daemons: whoever is undone last gives back their
-// settings.
+// settings, which the second one has changed too.
 func TestTwoInstances(t *testing.T) {
 	t.Parallel()
-	first := newSite(t)
-	other := filepath.Join(first.dir, "other")
-	if err := os.CopyFS(other, os.DirFS(first.ConfigDirectory)); err != nil {
-		t.Fatal(err)
+	for name, isFirst := range map[string]bool{"first undone first": true, "second undone first": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := newSite(t)
+			second := siteIn(first.dir)
+			second.ConfigDirectory = filepath.Join(first.dir, "other")
+			if err := os.CopyFS(second.ConfigDirectory, os.DirFS(first.ConfigDirectory)); err != nil {
+				t.Fatal(err)
+			}
+			first.edit(t, "main.cf", "myhostname ", noUsers+"myhostname ")
+			second.Journals = JournalsOf(first.Journal, second.ConfigDirectory)
+			second.Policy, second.Verify, second.Sign, second.Binaries = first.Policy, first.Verify, first.Sign, first.Binaries
+			before := first.tree(t)
+			for _, s := range []*site{first, second} {
+				if err := s.apply(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			attached := first.tree(t)
+			gone, stays := first, second
+			if !isFirst {
+				gone, stays = second, first
+			}
+			if err := gone.Undo(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			now := first.tree(t)
+			for _, path := range []string{first.Policyd.Config, first.Milterd.Config, filepath.Join(stays.ConfigDirectory, "main.cf")} {
+				if now[path] != attached[path] {
+					t.Errorf("%s has changed", path)
+				}
+			}
+			if path := filepath.Join(gone.ConfigDirectory, "main.cf"); now[path] != before[path] {
+				t.Errorf("%s is not as it was", path)
+			}
+			if err := stays.Undo(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sameTree(t, before, first.tree(t))
+		})
 	}
-	second := siteIn(first.dir)
-	second.ConfigDirectory, second.Journals = other, JournalsOf(filepath.Join(first.dir, "journal"), other)
-	second.Policy, second.Verify, second.Sign, second.Binaries = first.Policy, first.Verify, first.Sign, first.Binaries
-	before := first.tree(t)
-	for _, s := range []*site{first, second} {
-		if err := s.apply(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	attached := first.tree(t)
-	if err := first.Undo(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	now := first.tree(t)
-	for _, path := range []string{first.Policyd.Config, first.Milterd.Config, filepath.Join(other, "main.cf")} {
-		if now[path] != attached[path] {
-			t.Errorf("%s has changed", path)
-		}
-	}
-	if path := filepath.Join(first.ConfigDirectory, "main.cf"); now[path] != before[path] {
-		t.Errorf("%s is not as it was", path)
-	}
-	if err := second.Undo(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	sameTree(t, before, first.tree(t))
 }
 
 // noUsers takes the service for users away.

@@ -214,9 +214,9 @@ func (one *journal) save() error {
 	return replace(one.path, content{Text: data, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid()})
 }
 
-// other returns the oldest journal of another Postfix on this machine that uses our
-// daemons, or nil.
-func (j Journals) other() (*journal, error) {
+// heir returns the journal of another Postfix on this machine that uses our daemons, or nil:
+// the latest one before a time, else the oldest one.
+func (j Journals) heir(before time.Time) (*journal, error) {
 	folders, err := filepath.Glob(filepath.Join(escapeGlob(j.root), "*"))
 	if err != nil {
 		return nil, err
@@ -229,8 +229,10 @@ func (j Journals) other() (*journal, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(all) > 0 {
-			return all[0], nil
+		for i, one := range slices.Backward(all) {
+			if i == 0 || one.Time.Before(before) {
+				return one, nil
+			}
 		}
 	}
 	return nil, nil
@@ -274,10 +276,11 @@ func valuesIn(text []byte, setting string) []string {
 	return listed(file, setting)
 }
 
-// inherit takes over what the journal of another Postfix says about the files that both
-// share. So the last undo restores the daemons' files as they were before the first
-// apply.
+// inherit takes over what the journal of another Postfix, which is undone, says about the
+// files that both share. So the last undo restores the daemons' files as they were before
+// the first apply.
 func (one *journal) inherit(from *journal) error {
+	later := from.Time.After(one.Time)
 	for _, w := range from.Files {
 		if isPostfix(w.Kind) {
 			continue
@@ -285,6 +288,11 @@ func (one *journal) inherit(from *journal) error {
 		i := slices.IndexFunc(one.Files, func(have written) bool { return have.Path == w.Path })
 		if i < 0 {
 			one.Files = append(one.Files, w)
+			continue
+		}
+		if later { // it found what this one had written
+			one.Files[i].After = w.After
+			one.Files[i].Folders = append(one.Files[i].Folders, w.Folders...)
 			continue
 		}
 		one.Files[i].Before, one.Files[i].Folders = w.Before, w.Folders

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/postconf"
@@ -112,7 +113,7 @@ func (p *planner) readChecks() error {
 	all := listed(file, "checks")
 	if p.Journal != "" {
 		journals := JournalsOf(p.Journal, p.Dir)
-		other, err := journals.other()
+		other, err := journals.heir(time.Now())
 		if err != nil {
 			return err
 		}

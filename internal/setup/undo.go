@@ -75,7 +75,7 @@ func (a *Applier) takeBack(ctx context.Context, j *journal) error {
 	if err := a.reload(ctx, j.Postfix); err != nil {
 		return err
 	}
-	other, err := a.Journals.other()
+	other, err := a.Journals.heir(j.Time)
 	switch {
 	case err != nil:
 		return err
