@@ -165,8 +165,16 @@ func (f *setupFlags) run(ctx context.Context, io streams) (int, error) {
 	} else if err != nil {
 		return exitFailed, err
 	}
-	say("Postern is attached to %s; postern setup --undo takes it off again", applier.ConfigDirectory)
+	say("Postern is attached to %s; %s takes it off again", applier.ConfigDirectory, f.undoCommand())
 	return exitYes, nil
+}
+
+// undoCommand returns the command that takes this run back.
+func (f *setupFlags) undoCommand() string {
+	if f.ConfigDirectory != "" {
+		return "postern setup --undo --config-directory " + f.ConfigDirectory
+	}
+	return "postern setup --undo"
 }
 
 // sayTo returns a function that prints lines without secrets, because parameters of

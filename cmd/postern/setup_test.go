@@ -57,3 +57,14 @@ func TestSetupImportsAt(t *testing.T) {
 		}
 	}
 }
+
+// Undo is for the Postfix that was attached, which need not be the usual one.
+func TestUndoCommand(t *testing.T) {
+	for args, want := range map[string]string{"": "postern setup --undo", "--config-directory=/etc/postfix-out": "postern setup --undo --config-directory /etc/postfix-out"} {
+		fs, f := pflag.NewFlagSet("setup", pflag.ContinueOnError), &setupFlags{}
+		f.bind(fs)
+		if err := fs.Parse(strings.Fields(args)); err != nil || f.undoCommand() != want {
+			t.Errorf("%q: %q, %v", args, f.undoCommand(), err)
+		}
+	}
+}

@@ -47,10 +47,11 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 	for _, d := range f.inUse() {
 		found = append(found, f.otherQueue(d)...)
 	}
-	if len(f.Hooks) == 0 && f.Policyd.wanted() {
+	alone := len(otherInstances(f.Postfix)) == 0 // else another one may ask
+	if len(f.Hooks) == 0 && f.Policyd.wanted() && alone {
 		found = append(found, warnf("run postern setup --only policyd, or stop the daemon", "%s runs, and Postfix does not ask it", f.Policyd.Name))
 	}
-	if !f.usesMilterd() && f.Milterd.wanted() {
+	if !f.usesMilterd() && f.Milterd.wanted() && alone {
 		found = append(found, warnf("run postern setup --only milterd, or stop the daemon", "%s runs, and Postfix gives it no mail", f.Milterd.Name))
 	}
 	return orOK(found, "hooks that lead to %s: %d; milters that lead to %s: %d", f.Policyd.Name, len(f.Hooks), f.Milterd.Name, f.ourMilters())

@@ -48,7 +48,8 @@ func checkContext(_ context.Context, f *Facts) []Finding {
 		if name == checks.LimitName && !f.limits() {
 			continue // it reports nothing
 		}
-		if !f.attached(name) && f.Policyd.SettingsErr == nil {
+		// The hooks of other instances are not seen.
+		if !f.attached(name) && f.Policyd.SettingsErr == nil && len(otherInstances(f.Postfix)) == 0 {
 			found = append(found, warnf(fmt.Sprintf("name %s in the policy_context of a hook (postern setup shows the line), or take it out of checks in policyd.toml", name),
 				"the check %s runs, and no hook of Postfix asks for it", name))
 		}

@@ -21,6 +21,7 @@ type Postfix struct {
 	Services  []*Service
 	Undefined []string // names of parameters that are used but not defined
 	Warnings  []string // other warnings of postconf
+	primary   []string // folders of the primary instance, and of those that it names, if this is one of them
 }
 
 // Service is a line of master.cf.
@@ -63,7 +64,22 @@ func readPostfix(ctx context.Context, dir string) (*Postfix, error) {
 		p.Set[name] = true
 	}
 	p.Directory = p.Params["config_directory"]
+	if dir != "" {
+		p.primary = instancesWith(ctx, p.Directory)
+	}
 	return p, p.readServices(ctx, base)
+}
+
+// instancesWith returns the folders of the primary instance of Postfix and of all others, if
+// it names this one; only main.cf of the primary one has the list.
+func instancesWith(ctx context.Context, dir string) []string {
+	out, _, err := postconf.Run(ctx, "postconf", "config_directory", "multi_instance_directories")
+	params := postconf.Pairs(out)
+	others := postconf.Split(params["multi_instance_directories"])
+	if err != nil || !slices.ContainsFunc(others, func(other string) bool { return filepath.Clean(other) == filepath.Clean(dir) }) {
+		return nil
+	}
+	return append([]string{params["config_directory"]}, others...)
 }
 
 func (p *Postfix) readServices(ctx context.Context, base []string) error {

@@ -86,6 +86,9 @@ func (p *Postfix) runs() bool {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 
+// otherInstances returns the folders of the other instances of Postfix on this machine.
 func otherInstances(p *Postfix) []string {
-	return slices.DeleteFunc(postconf.Split(p.Params["multi_instance_directories"]), func(dir string) bool { return filepath.Clean(dir) == filepath.Clean(p.Directory) })
+	return slices.DeleteFunc(append(slices.Clone(p.primary), postconf.Split(p.Params["multi_instance_directories"])...), func(dir string) bool {
+		return filepath.Clean(dir) == filepath.Clean(p.Directory)
+	})
 }

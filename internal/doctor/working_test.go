@@ -138,6 +138,9 @@ func TestWorkingSetups(t *testing.T) {
 				s.postconf("-e", "mynetworks = 127.0.0.0/8 10.0.0.0/24")
 				s.write("mail.log", s.log(func(int) string { return "10.0.0.5" })+s.took("10.0.0.5", "")+s.took("10.0.0.9", ""))
 			}},
+		{name: "one of several instances, and another asks for lists and the greylist", edit: func(s *site) {
+			s.postconf("-e", "multi_instance_directories = /etc/postfix-in", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
+		}},
 		{name: "only the policy daemon", edit: func(s *site) {
 			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
 			s.postconf("-PX", "submission/inet/smtpd_milters")
