@@ -490,6 +490,29 @@ func TestSentinelFailover(t *testing.T) {
 	}
 }
 
+// TestSentinelHostLost loses a host as by a power cut: neither the master nor the Sentinel
+// that the client asks answers any more, and no connection is closed.
+func TestSentinelHostLost(t *testing.T) {
+	t.Parallel()
+	servers := redistest.StartSentinels(t)
+	// The client begins with this one, and learns of the others.
+	s := open(t, "redis+sentinel://"+servers.Watchers[0].Addr+"/"+servers.Name, "")
+	l := limits()
+	see(t, s, key(1), at())
+	see(t, s, key(1), at().Add(l.Delay))
+	waitForReplica(t, servers.Master.Addr)
+	servers.Watchers[0].Pause()
+	servers.Master.Pause()
+	servers.Watchers[1].Await("+switch-master")
+	eventually(t, func() error {
+		_, err := s.Peek(t.Context(), key(1))
+		return err
+	})
+	if o := see(t, s, key(1), at().Add(time.Hour)); o.Why != greylist.Known {
+		t.Errorf("after the failover: %+v", o)
+	}
+}
+
 // waitForReplica waits until a replica has all that was written. WAIT waits for what its
 // own connection has written, so that it writes something first.
 func waitForReplica(t *testing.T, master string) {

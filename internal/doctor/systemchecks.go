@@ -54,6 +54,8 @@ func (f *Facts) storeFinding(setting, where string, s redisclient.ServerState, e
 	case err != nil:
 		text, fix := splitFix(oneLine(err.Error()), "start the server, or correct "+setting+"; until then "+meanwhile)
 		return failf(fix, "%s = %s: %s", setting, where, text)
+	case s.Full:
+		return failf("raise maxmemory of the server", "%s = %s: the memory of %s is full, and nothing new is kept", setting, where, s.Version)
 	case s.Evicts != "":
 		return warnf("set maxmemory-policy noeviction in the server's configuration, and now: CONFIG SET maxmemory-policy noeviction",
 			"%s = %s: %s removes keys when its memory is full (%s), and what it then forgets passes without a sign", setting, where, s.Version, s.Evicts)
@@ -122,24 +124,26 @@ func (d *Daemon) storesSay(ctx context.Context) (down string, troubles map[strin
 		var stats api.GreylistStatsResult
 		err := d.client.Call(ctx, api.GreylistStats, struct{}{}, &stats, nil)
 		down = stats.Down
-		d.trouble(troubles, "greylist-store", stats.Unsaved, err)
+		d.trouble(troubles, "greylist-store", "", stats.Unsaved, err) // down is the only finding then
 	}
 	if slices.Contains(d.list("checks"), checks.LimitName) {
 		var list api.LimitsListResult
 		err := d.client.Call(ctx, api.LimitsList, api.LimitsListArgs{Limit: 1}, &list, nil)
-		d.trouble(troubles, "limit-store", list.Unsaved, err)
+		d.trouble(troubles, "limit-store", list.Down, list.Unsaved, err)
 	}
 	return down, troubles
 }
 
-// trouble adds a finding about a store that keeps nothing new, or that the daemon cannot
-// list: a file has to be written before. What the daemon did not say is no finding.
-func (d *Daemon) trouble(troubles map[string]Finding, setting string, unsaved bool, err error) {
+// trouble adds a finding about a store that is down or keeps nothing new, or that the daemon
+// cannot list: a file has to be written before. What the daemon did not say is no finding.
+func (d *Daemon) trouble(troubles map[string]Finding, setting, down string, unsaved bool, err error) {
 	const fix = "make room in the memory or on the disk of the store, or its file writable; the daemon then goes on by itself"
 	var said *admin.Error
 	switch {
 	case errors.As(err, &said) && said.Code == admin.CodeFailed:
 		troubles[setting] = failf(fix, "%s cannot list its %s: %s", d.Name, setting, oneLine(said.Message))
+	case down != "":
+		troubles[setting] = failf("start the server, make room in its memory or on its disk, or correct "+setting, "%s says that its %s is out of service: %s", d.Name, setting, oneLine(down))
 	case unsaved:
 		troubles[setting] = failf(fix, "the %s of %s is full or cannot be written, and nothing new is kept; the log has the reason", setting, d.Name)
 	}

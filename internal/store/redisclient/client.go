@@ -16,8 +16,10 @@ package redisclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +33,11 @@ const (
 	// OpTimeout bounds one operation, retries included.
 	OpTimeout   = 1500 * time.Millisecond
 	dialTimeout = 500 * time.Millisecond
+	// findTimeout bounds a connection to a master together with the question to a Sentinel
+	// where it is, which is asked twice. go-redis keeps to a Sentinel that has not failed
+	// when this time is over, so it must be long enough for both tries: a host that has died
+	// with its Sentinel would otherwise be asked for ever, and the others never.
+	findTimeout = OpTimeout - 200*time.Millisecond
 	ioTimeout   = 500 * time.Millisecond
 	maxRetries  = 1
 	poolSize    = 64
@@ -109,7 +116,21 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 		c.ClusterStateReloadInterval = clusterReload
 		return redis.NewClusterClient(c), nil
 	}
+	if a.kind == sentinel {
+		f := o.Failover()
+		f.DialTimeout, f.Dialer = findTimeout, dialer(tlsConfig)
+		return redis.NewFailoverClient(f), nil
+	}
 	return redis.NewUniversalClient(&o), nil
+}
+
+// dialer returns a function that connects within dialTimeout.
+func dialer(tlsConfig *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	plain := &net.Dialer{Timeout: dialTimeout}
+	if tlsConfig == nil {
+		return plain.DialContext
+	}
+	return (&tls.Dialer{NetDialer: plain, Config: tlsConfig}).DialContext
 }
 
 // Close waits for the calls under way, and closes all connections.

@@ -2,6 +2,7 @@ package redisclient
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ type ServerState struct {
 	// Evicts is the maxmemory-policy by which the server removes keys when its memory is
 	// full, "" if it removes none, or if that is not known.
 	Evicts  string
+	Full    bool          // its memory is full, and it removes nothing
 	Latency time.Duration // of one question
 }
 
@@ -48,6 +50,7 @@ func (c *Client) state(ctx context.Context) (s ServerState, err error) {
 			return nil
 		}
 		s.Version, s.Evicts = versionOf(info), evictsOf(info)
+		s.Full = s.Evicts == "" && isFull(info)
 		return err
 	})
 	return s, err
@@ -72,6 +75,13 @@ func evictsOf(info string) string {
 		return ""
 	}
 	return policy
+}
+
+// isFull reports whether a server uses all the memory that it may.
+func isFull(info string) bool {
+	most, _ := strconv.ParseInt(fieldOf(info, "maxmemory"), 10, 64)
+	used, _ := strconv.ParseInt(fieldOf(info, "used_memory"), 10, 64)
+	return most > 0 && used >= most
 }
 
 // fieldOf returns a field of an answer to INFO, or "".

@@ -27,7 +27,10 @@ func TestLook(t *testing.T) {
 		}
 	}
 	server.Command("config", "set", "maxmemory-policy", "noeviction")
-	if s, err := redisclient.Look(t.Context(), redisclient.Options{URL: "redis://" + server.Addr}); err != nil || s.Evicts != "" {
-		t.Errorf("%+v, %v", s, err)
+	for _, full := range []bool{false, true} {
+		if s, err := redisclient.Look(t.Context(), redisclient.Options{URL: "redis://" + server.Addr}); err != nil || s.Evicts != "" || s.Full != full {
+			t.Errorf("%+v, %v", s, err)
+		}
+		server.Command("config", "set", "maxmemory", "1")
 	}
 }
