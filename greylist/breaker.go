@@ -124,10 +124,17 @@ func (b *Breaker) setFull(full bool, err error) {
 }
 
 // Watch probes the store until ctx ends, so that a failure is noticed before mail
-// comes. It does nothing if the store has no probe.
+// comes, and that a store which was full records again. It does nothing if the store has
+// no probe.
 func (b *Breaker) Watch(ctx context.Context) {
 	if s, ok := b.store.(interface{ Probe(context.Context) error }); ok {
-		b.breaker.Watch(ctx, watchInterval, s.Probe)
+		b.breaker.Watch(ctx, watchInterval, func(ctx context.Context) error {
+			err := s.Probe(ctx)
+			if full := errors.Is(err, ErrFull); full || err == nil {
+				b.setFull(full, err)
+			}
+			return err
+		})
 	}
 }
 

@@ -106,8 +106,7 @@ func Open(o Options) (*Store, error) {
 func (s *Store) Close() error { return s.client.Close() }
 
 // Probe returns an error if the server cannot be used. It runs a script that writes,
-// because a user may have the right to read and not to do this. A server that is full
-// can be used: Seen reports that.
+// because a user may have the right to read and not to do this, and a server may be full.
 func (s *Store) Probe(ctx context.Context) error {
 	if err := s.client.Probe(ctx); err != nil {
 		return failed(err)
@@ -119,9 +118,6 @@ func (s *Store) Probe(ctx context.Context) error {
 	call.Arg(probeKeep)
 	call.Arg(redisclient.NewGeneration())
 	answer, err := s.client.Ask(ctx, call)
-	if errors.Is(err, redisclient.ErrReadOnly) {
-		return nil
-	}
 	if err != nil {
 		return failed(err)
 	}

@@ -465,6 +465,25 @@ func TestFull(t *testing.T) {
 	if r, err := s.Seen(t.Context(), waiting, at().Add(l.Delay), l); err == nil {
 		t.Errorf("waiting, while full: %+v", r)
 	}
+	// Without any mail, the probes notice that it is full, and that it is not any more.
+	changes := make(chan greylist.Health, 10)
+	b := greylist.NewBreaker(s, time.Now, func(h greylist.Health, _ error) { changes <- h })
+	for _, want := range []greylist.Health{greylist.Full, greylist.Healthy} {
+		ctx, stop := context.WithCancel(t.Context())
+		watched := make(chan struct{})
+		go func() { b.Watch(ctx); close(watched) }()
+		select {
+		case h := <-changes:
+			if h != want {
+				t.Errorf("health %v, want %v", h, want)
+			}
+		case <-t.Context().Done():
+			t.Errorf("health %v was not noticed", want)
+		}
+		stop()
+		<-watched
+		server.Command("config", "set", "maxmemory", "0")
+	}
 }
 
 func TestSentinelFailover(t *testing.T) {

@@ -52,23 +52,20 @@ func (l *lease) take(ctx context.Context) (leads bool, holder string, err error)
 	if l.unable != nil {
 		return false, "", l.unable
 	}
-	err = l.redis.Do(ctx, func(ctx context.Context) error {
-		call := l.redis.NewCall(takeLease)
-		call.Key(l.redis.Tag + "dkim-rotate")
-		call.Keys()
-		call.Arg(l.host)
-		call.Arg(fmt.Sprint(leaseTime.Milliseconds()))
-		value, err := l.redis.Ask(ctx, call)
-		if err != nil {
-			return err
-		}
-		var ok bool
-		if holder, ok = value.(string); !ok {
-			return fmt.Errorf("the lease is a %T", value)
-		}
-		return nil
-	})
-	return err == nil && holder == l.host, holder, err
+	call := l.redis.NewCall(takeLease)
+	call.Key(l.redis.Tag + "dkim-rotate")
+	call.Keys()
+	call.Arg(l.host)
+	call.Arg(fmt.Sprint(leaseTime.Milliseconds()))
+	value, err := l.redis.Ask(ctx, call)
+	if err != nil {
+		return false, "", err
+	}
+	holder, ok := value.(string)
+	if !ok {
+		return false, "", redisclient.ErrAnswer
+	}
+	return holder == l.host, holder, nil
 }
 
 func (l *lease) close() error {
