@@ -121,9 +121,10 @@ func (p *planner) letsNetworks(s *Service) bool {
 	})
 }
 
-// hasMailman reports whether Postfix hands mail to Mailman.
+// hasMailman reports whether Postfix hands mail to Mailman, and no service of loopback signs
+// what comes back from it.
 func (p *planner) hasMailman() bool {
-	return slices.ContainsFunc([]string{"transport_maps", "local_recipient_maps", "relay_domains", "alias_maps", "virtual_alias_maps"}, func(name string) bool {
+	return !slices.ContainsFunc(p.with(Filter), p.signsAt) && slices.ContainsFunc([]string{"transport_maps", "local_recipient_maps", "relay_domains", "alias_maps", "virtual_alias_maps"}, func(name string) bool {
 		return strings.Contains(p.value(name), "mailman")
 	})
 }

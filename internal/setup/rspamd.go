@@ -47,10 +47,14 @@ func (p *planner) others() (greylists, signs []string) {
 // signsAlready reports whether an earlier run has attached the socket that signs: who has
 // decided then that Postern signs need not say so again.
 func (p *planner) signsAlready() bool {
-	names := func(place *Service, list string) bool {
-		return slices.ContainsFunc(p.milters(place, list), func(element string) bool { return endpointOf(element) == normal(p.Sign) })
-	}
-	return names(nil, localMilters) || slices.ContainsFunc(p.with(Users), func(s *Service) bool { return names(s, milterList) })
+	return p.namesSigner(nil, localMilters) || slices.ContainsFunc(p.with(Users), p.signsAt)
+}
+
+// signsAt reports whether a service gives its mail to the socket that signs.
+func (p *planner) signsAt(s *Service) bool { return p.namesSigner(s, milterList) }
+
+func (p *planner) namesSigner(place *Service, list string) bool {
+	return slices.ContainsFunc(p.milters(place, list), func(element string) bool { return endpointOf(element) == normal(p.Sign) })
 }
 
 // rspamdText returns the administrator's settings of one of rspamd's modules.
