@@ -17,6 +17,7 @@ type job struct {
 	*Settings
 	folder *domainFolder
 	state  *State
+	none   *View // see wildcard; nil until this step has asked
 }
 
 // phases has a function for each phase. It returns the next phase, or the same phase with
@@ -40,6 +41,7 @@ func (j *job) advance(ctx context.Context) (time.Duration, error) {
 			return 0, nil
 		}
 		phase := j.state.Phase
+		j.none = nil
 		next, wait, err := phases[phase](j, ctx)
 		if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 			return 0, err // interrupted: the error says nothing about the step
@@ -201,9 +203,16 @@ const noSelector = "postern-no-key"
 
 // wildcard returns what servers show at the name of a key that does not exist: nothing, or
 // the records of a wildcard. They also have this at a name that is published next, or after its
-// removal, and caches may hold it.
+// removal, and caches may hold it. The servers are asked once for each step.
 func (j *job) wildcard(ctx context.Context) (View, error) {
-	return j.lookPast(ctx, KeyRef{Selector: noSelector})
+	if j.none == nil {
+		view, err := j.lookPast(ctx, KeyRef{Selector: noSelector})
+		if err != nil {
+			return view, err
+		}
+		j.none = &view
+	}
+	return *j.none, nil
 }
 
 // lookPast looks at a name that has no record of its own yet. A wildcard CNAME record may

@@ -36,7 +36,8 @@ type world struct {
 	noDNS   bool // servers do not answer
 	refuses bool // the publisher fails
 	events  []Event
-	pending []Change // that wait for a person
+	pending []Change       // that wait for a person
+	asked   map[string]int // how often servers were asked for a name
 
 	records  map[string]string // of keys that have signed, by selector
 	steps    int               // effects so far
@@ -48,7 +49,7 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{
 		t: t, dir: memoryDir(t), now: time.Now().Truncate(time.Second),
-		servers: []map[string]string{{}, {}}, primary: map[string]string{}, records: map[string]string{},
+		servers: []map[string]string{{}, {}}, primary: map[string]string{}, records: map[string]string{}, asked: map[string]int{},
 	}
 	// Ed25519 alone: RSA keys take long to make.
 	keys, err := sign.Generate(sign.NewKeys{Dir: w.dir, Domain: example, Selector: "old", Type: sign.Ed25519})
@@ -111,6 +112,7 @@ func (w *world) apply(c Change) {
 }
 
 func (w *world) Look(_ context.Context, name string) (View, error) {
+	w.asked[name]++
 	if w.noDNS {
 		return View{}, errors.New("no answer in time")
 	}
@@ -628,6 +630,33 @@ func TestWithdrawBesideAnotherHost(t *testing.T) {
 	w.want(Done, "old")
 	if w.primary[name] != record {
 		t.Errorf("%q is published", w.primary)
+	}
+}
+
+// A step asks once for what a wildcard shows, however many keys it looks at.
+func TestWildcardIsAskedOnce(t *testing.T) {
+	w := newWorld(t)
+	if _, err := sign.Generate(sign.NewKeys{Dir: w.dir, Domain: example, Selector: "oldrsa", Type: sign.RSA, Bits: 1024}); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.advance()
+	if err := w.rotator().Undo(example); err != nil {
+		t.Fatal(err)
+	}
+	clear(w.asked)
+	w.advance()
+	w.want(Done, "old", "oldrsa")
+	if n := w.asked[noSelector+"._domainkey."+example]; n != 1 || len(w.asked) != 3 {
+		t.Errorf("asked %v to withdraw two keys", w.asked)
+	}
+	w = newWorld(t)
+	w.toKeep()
+	w.now = w.now.Add(MinKeep)
+	clear(w.asked)
+	w.advance()
+	if n := w.asked[noSelector+"._domainkey."+example]; n != 2 { // of the phases keep and revoke
+		t.Errorf("asked %d times to revoke a key", n)
 	}
 }
 
