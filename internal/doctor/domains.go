@@ -49,11 +49,7 @@ func withoutReports(domains []string, asks []bool) string {
 	if len(silent) == 0 {
 		return ""
 	}
-	more := ""
-	if len(silent) > 3 {
-		more, silent = fmt.Sprintf(" and %d more", len(silent)-3), silent[:3]
-	}
-	return fmt.Sprintf("; %s%s ask for no reports: add rua=mailto:ADDRESS, and read what comes with postern dmarc read", strings.Join(silent, ", "), more)
+	return fmt.Sprintf("; %s ask for no reports: add rua=mailto:ADDRESS, and read what comes with postern dmarc read", few(silent))
 }
 
 // outgoing returns the addresses that mail leaves from, as far as they can be known:

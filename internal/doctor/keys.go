@@ -12,11 +12,16 @@ import (
 	"github.com/postern-mail/postern/milter/sign"
 )
 
-// checkKeys compares the keys with their DNS records.
+// checkKeys compares the keys with their DNS records, and looks at their rotation.
 func checkKeys(ctx context.Context, f *Facts) []Finding {
 	if !f.namesMilterd() && !f.Milterd.wanted() {
 		return nil
 	}
+	return append(f.checkRecords(ctx), f.rotations()...)
+}
+
+// checkRecords compares the keys with their DNS records.
+func (f *Facts) checkRecords(ctx context.Context) []Finding {
 	keys, err := f.keys()
 	var found []Finding
 	if err != nil && f.Milterd.CheckErr == nil && len(f.Milterd.Problems) == 0 {
