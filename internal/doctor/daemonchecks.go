@@ -87,8 +87,12 @@ func (d *Daemon) findings() []Finding {
 // checkSettings reports the results of the daemons' own checks of their settings.
 func checkSettings(_ context.Context, f *Facts) []Finding {
 	var found []Finding
+	var silent []*outage
 	for _, d := range f.inUse() {
-		found = append(found, d.problems()...)
+		found = append(found, d.problems(&silent)...)
+	}
+	for _, o := range silent {
+		found = append(found, o.finding())
 	}
 	if !isRoot() {
 		found = append(found, warnf("run postern doctor as root", "only root can look with the daemons' and Postfix's rights"))
@@ -96,7 +100,9 @@ func checkSettings(_ context.Context, f *Facts) []Finding {
 	return orOK(found, "each daemon accepts its settings, and reads its tables, keys and secrets")
 }
 
-func (d *Daemon) problems() []Finding {
+// problems returns what is wrong with the settings of a daemon. Tables that cannot answer are
+// added to silent.
+func (d *Daemon) problems(silent *[]*outage) []Finding {
 	var found []Finding
 	if d.SettingsErr != nil {
 		for line := range strings.Lines(d.SettingsErr.Error()) {
@@ -105,7 +111,9 @@ func (d *Daemon) problems() []Finding {
 		return found
 	}
 	for _, line := range d.Problems {
-		found = append(found, d.problem(line))
+		if outageOf(silent, d, line) == nil {
+			found = append(found, d.problem(line))
+		}
 	}
 	if d.CheckErr != nil {
 		found = append(found, warnf("run it by hand: "+d.Name+" --check-config --online", "%v", d.CheckErr))
@@ -126,7 +134,7 @@ func (d *Daemon) problem(line string) Finding {
 		who = " (as user " + d.Identity.Name + ")"
 	}
 	otherwise := "correct this setting; " + d.Name + " --check-config looks again"
-	if strings.Contains(line, " cannot answer: ") {
+	if strings.Contains(line, cannotAnswer) {
 		otherwise = "start that server, or correct how the table names it; " + d.Name + " --check-config --online looks again"
 	}
 	text, fix := splitFix(strings.TrimSpace(line), otherwise)
