@@ -78,10 +78,10 @@ func (s *Service) restrictions(list string) (words []string) {
 	return words
 }
 
-// walk appends the hooks in the text of a list to found. open are the restriction
-// classes around the text, so that a class that contains itself ends the recursion.
+// walk appends the hooks in the text of a list to found. open are the answers of static
+// tables around the text, so that a class that its own table returns ends the recursion.
 func (s *Service) walk(found []Hook, list, text string, before *[]string, open []string) []Hook {
-	words := postconf.Split(text)
+	words := postconf.Split(postconf.Inline(text, s.Value))
 	for i := 0; i < len(words); i++ {
 		word := strings.ToLower(words[i]) // Postfix ignores the case too
 		switch {
@@ -100,10 +100,9 @@ func (s *Service) walk(found []Hook, list, text string, before *[]string, open [
 			if word == "check_sasl_access" || word == "check_ccert_access" { // or only who logs in
 				reached = new(slices.Clone(*before))
 			}
-			found = s.walk(found, list, unbraced(strings.TrimPrefix(words[i], "static:")), reached, open)
-		case !slices.Contains(open, words[i]) && slices.Contains(postconf.Split(s.Value("smtpd_restriction_classes")), words[i]):
-			found = s.walk(found, list, s.Value(words[i]), before, append(slices.Clone(open), words[i]))
-			continue
+			if answer := unbraced(strings.TrimPrefix(words[i], "static:")); !slices.Contains(open, answer) {
+				found = s.walk(found, list, answer, reached, append(slices.Clone(open), answer))
+			}
 		}
 		*before = append(*before, word)
 	}
