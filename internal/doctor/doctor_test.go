@@ -131,6 +131,17 @@ func troubles() []trouble {
 		}, check: "ownership", level: Fail, text: "behind permit_sasl_authenticated", fix: "to the front"},
 		{name: "logins at port 25", edit: func(s *site) { s.postconf("-e", "smtpd_sasl_auth_enable = yes") },
 			check: "ownership", level: Fail, text: "smtp/inet: users who log in here send as anyone", fix: "smtp/inet/smtpd_sasl_auth_enable=no"},
+		{name: "aliases that an earlier setup has made owners", up: true, policyd: aliasesAsOwners, dns: func(s *site) { s.write("aliases", "boss@home.example alice\n") }, edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_login_maps = texthash:"+s.path("sender_logins"))
+			s.setupWrote(strings.ReplaceAll(aliasesAsOwners, "DIR", s.dir))
+		}, check: "ownership", level: Warn, text: "an earlier postern setup has set owner-aliases", fix: "take owner-aliases out of /"},
+		{name: "aliases as owners on a Postfix without tables of owners", up: true, policyd: aliasesAsOwners, dns: func(s *site) { s.write("aliases", "boss@home.example alice\n") },
+			edit:  func(s *site) { s.setupWrote(strings.ReplaceAll(aliasesAsOwners, "DIR", s.dir)) },
+			check: "ownership", level: OK},
+		{name: "aliases as owners by the administrator", up: true, policyd: aliasesAsOwners, dns: func(s *site) { s.write("aliases", "boss@home.example alice\n") }, edit: func(s *site) {
+			s.postconf("-e", "smtpd_sender_login_maps = texthash:"+s.path("sender_logins"))
+			s.setupWrote("owner-aliases = [\"hash:/etc/aliases\"]\n")
+		}, check: "ownership", level: OK},
 
 		{name: "a value in capitals", edit: func(s *site) {
 			s.postconf("-e", "smtpd_sender_restrictions = $postern_ownership")
@@ -406,6 +417,8 @@ func troubles() []trouble {
 			s.dns.Remove(s.keys[0].Name())
 			s.must(s.dns.Add(s.keys[0].Name() + `. IN TXT "v=DKIM1; p="`))
 		}, check: "keys", level: Fail, text: "published with another key, or revoked", fix: "postern dkim dns home.example"},
+		{name: "a rotation that fails", own: true, edit: func(s *site) { rotating(s.t, s.path("dkim"), "home.example", refusing) },
+			check: "keys", level: Warn, text: "the rotation of the DKIM keys of home.example does not go on (phase publish, since ", fix: "postern dkim rotate --status home.example"},
 		{name: "no SPF record", dns: func(s *site) { s.dns.Remove("home.example.") },
 			check: "domains", level: Fail, text: "home.example has no SPF record", fix: `TXT "v=spf1 mx -all"`},
 		{name: "SPF without this host", dns: func(s *site) {
@@ -442,6 +455,15 @@ func troubles() []trouble {
 			s.system("chown", daemonUser+":", s.path("run/owners.cf"))
 		}, policyd: "owners = [\"mysql:DIR/run/owners.cf\"]\n",
 			check: "settings", level: Fail, text: "connection refused", fix: ""},
+		{name: "a server of several tables is down", edit: func(s *site) {
+			for _, name := range []string{"run/owners.cf", "run/aliases.cf"} {
+				s.write(name, "hosts = 127.0.0.1:1\nuser = u\npassword = p\ndbname = d\nquery = SELECT '%s'\n")
+				s.must(os.Chmod(s.path(name), 0o640))
+				s.system("chown", daemonUser+":", s.path(name))
+			}
+		}, policyd: "owners = [\"mysql:DIR/run/owners.cf\"]\nowner-aliases = [\"mysql:DIR/run/aliases.cf\"]\n",
+			milterd: "from-ownership = \"enforce\"\nowners = [\"mysql:DIR/run/owners.cf\"]\nowner-aliases = [\"mysql:DIR/run/aliases.cf\"]\n",
+			check:   "settings", level: Fail, text: "postern-policyd and postern-milterd: mysql:", fix: "start that server, or correct how the tables name it"},
 		{name: "a key that others can read", edit: func(s *site) { s.must(os.Chmod(s.keys[0].Path, 0o644)) }, down: true,
 			check: "settings", level: Fail, text: s0, fix: "chmod"},
 		{name: "Redis is down", policyd: "greylist-store = \"redis://127.0.0.1:1/0\"\n",
@@ -464,6 +486,9 @@ func troubles() []trouble {
 			check: "bounds", level: Warn, text: "takes 50 connections", fix: "max-connections ="},
 	}
 }
+
+// aliasesAsOwners is what setup wrote from virtual_alias_maps.
+const aliasesAsOwners = "owner-aliases = [\"texthash:DIR/aliases\"]\n"
 
 // s0 is what every error about a key file names.
 const s0 = "postern.private"

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/internal/resolver"
+	"github.com/postern-mail/postern/internal/setup"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -74,6 +75,7 @@ type paths struct {
 	iredapd  string   // file of settings
 	amavis   string   // folder above its files
 	keys     string   // folder of rspamd's DKIM keys
+	journals string   // folder of postern setup's
 	mailLogs []string // files; the first that exists is read
 }
 
@@ -90,6 +92,9 @@ func (p *paths) setDefaults(root string) {
 	}
 	if p.keys == "" {
 		p.keys = filepath.Join("/", root, "var/lib/rspamd/dkim")
+	}
+	if p.journals == "" {
+		p.journals = setup.DefaultJournal
 	}
 	if p.mailLogs == nil {
 		p.mailLogs = []string{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail"}

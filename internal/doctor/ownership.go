@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/dnsbl"
+	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/postconf"
+	"github.com/postern-mail/postern/internal/setup"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -31,7 +33,31 @@ func checkOwnership(_ context.Context, f *Facts) []Finding {
 	if logins == 0 {
 		return []Finding{okf("no service takes logins, so that there is no one to ask for ownership")}
 	}
+	found = append(found, f.leftAliases()...)
 	return orOK(found, "every service that takes logins (%d) asks for ownership", logins)
+}
+
+// leftAliases finds owner-aliases that an earlier postern setup has taken from
+// virtual_alias_maps although Postfix has tables of owners: whoever gets the mail of an
+// alias then owns it, also where those tables give it to others.
+func (f *Facts) leftAliases() []Finding {
+	const aliases = "owner-aliases"
+	hasOwners := slices.ContainsFunc(f.Postfix.smtpds(), func(s *Service) bool { return s.takesLogins() && s.Value("smtpd_sender_login_maps") != "" })
+	if !hasOwners || len(f.Policyd.list("owners")) == 0 {
+		return nil
+	}
+	wrote, _ := setup.JournalsOf(f.Options.paths.journals, f.Postfix.Directory).Wrote(aliases) // others than root cannot see it
+	var files []string
+	for _, w := range wrote {
+		if now, err := config.ReadDocument(w.Path); err == nil && slices.Equal(now.Values(aliases), w.Values) {
+			files = append(files, w.Path)
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return []Finding{warnf(fmt.Sprintf("take %s out of %s", aliases, strings.Join(files, " and ")),
+		"an earlier postern setup has set %s from virtual_alias_maps: whoever gets the mail of an alias may send as it, also where smtpd_sender_login_maps gives it to others", aliases)}
 }
 
 // ownershipOf judges one service that takes logins.

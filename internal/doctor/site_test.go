@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -275,6 +277,17 @@ func (s *site) save() {
 // patient are the bounds of tests: how fast the machine is says nothing about a site.
 var patient = bounds{ask: time.Hour, check: time.Hour, dns: 2 * time.Minute, lists: time.Hour, slowDNS: time.Hour, slowStore: time.Hour}
 
+// setupWrote makes the journal of a postern setup that has written lines into policyd's file.
+func (s *site) setupWrote(lines string) {
+	s.t.Helper()
+	file := map[string]any{"path": s.path("policyd.toml"), "kind": "policyd", "after": map[string]any{"exists": true, "text": []byte(lines)}}
+	text, err := json.Marshal(map[string]any{"postfix": s.path("etc"), "files": []any{file}, "done": true})
+	s.must(err)
+	name := filepath.Join("setup", url.PathEscape(s.path("etc")), "1.json")
+	s.must(os.MkdirAll(filepath.Dir(s.path(name)), 0o700))
+	s.write(name, string(text))
+}
+
 // options are those with which the site is looked at. Whether this machine's clock is
 // kept right says nothing about the site.
 func (s *site) options() Options {
@@ -284,6 +297,6 @@ func (s *site) options() Options {
 		Milterd:         DaemonOptions{Admin: "unix:" + s.path("run/milterd.sock"), Config: s.path("milterd.toml"), Binary: s.binary("postern-milterd")},
 		Skip:            []string{"clock"},
 		bounds:          patient,
-		paths:           paths{rspamd: s.path("rspamd"), iredapd: s.path("iredapd.py"), amavis: s.path("amavis"), keys: s.path("rspamd/dkim"), mailLogs: []string{}},
+		paths:           paths{rspamd: s.path("rspamd"), iredapd: s.path("iredapd.py"), amavis: s.path("amavis"), keys: s.path("rspamd/dkim"), mailLogs: []string{}, journals: s.path("setup")},
 	}
 }
