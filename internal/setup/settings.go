@@ -142,8 +142,7 @@ func (p *planner) someTable() error {
 	if err != nil {
 		return err
 	}
-	tables := own.Values("owners")
-	if len(tables) > 0 && !brokenTables(tables) || slices.ContainsFunc(p.policyd.list, func(s config.Setting) bool { return s.Name == "owners" }) {
+	if len(p.ownerTables(own)) > 0 {
 		return nil
 	}
 	file := filepath.Join(filepath.Dir(p.Policyd.Config), "sender_logins")
@@ -298,8 +297,7 @@ func (p *planner) addressSettings() error {
 	if value := p.value("recipient_delimiter"); !slices.Equal(p.Policyd.Program.Default("recipient-delimiter"), []string{value}) {
 		s.set("recipient-delimiter", value)
 	}
-	p.loginDomain(origin, locals)
-	return nil
+	return p.loginDomain(origin, locals)
 }
 
 // localDomains returns the domains of mydestination, without the names of this machine
@@ -317,22 +315,6 @@ func (p *planner) localDomains() []string {
 		}
 	}
 	return all
-}
-
-// loginDomain plans the domain for logins without one. System users log in as "alice".
-func (p *planner) loginDomain(origin string, locals []string) {
-	domain := p.LoginDomain
-	for _, candidate := range []string{origin, p.value("mydomain")} {
-		if domain == "" && slices.Contains(locals, strings.ToLower(candidate)) {
-			domain = candidate
-		}
-	}
-	if domain != "" {
-		p.policyd.set("login-domain", domain)
-	} else if len(locals) > 0 {
-		p.plan.Asks = append(p.plan.Asks, Question{Flag: "login-domain", Text: "The domain of users who log in without one (empty if none do)"})
-		p.warn("if users log in without a domain, name it with --login-domain, or each of them is refused")
-	}
 }
 
 // milterdSettings plans the file of the milter daemon.
