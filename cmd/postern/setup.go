@@ -88,6 +88,10 @@ func bindSetup(fs *pflag.FlagSet) runner {
 		f.Import = func(ctx context.Context, i setup.Import) (string, error) {
 			return importPostgrey(ctx, f.policydClient(fs), i.Folder)
 		}
+		f.CanImport = func() error {
+			_, err := dumpTool()
+			return err
+		}
 		code, err := f.run(ctx, io)
 		if err != nil { // it may contain lines of Postfix's files
 			err = errors.New(dnsbl.HideKeys(err.Error()))
@@ -271,12 +275,9 @@ func importPostgrey(ctx context.Context, client *admin.Client, folder string) (s
 		_, err := os.Stat(filepath.Join(folder, name+".db"))
 		return err != nil
 	})
-	tool, err := exec.LookPath("db_dump")
+	tool, err := dumpTool()
 	if err != nil {
-		tool, err = exec.LookPath("db5.3_dump")
-	}
-	if err != nil {
-		return "", fmt.Errorf("db_dump is not installed; apt-get install db-util, and then: for db in %s; do db_dump -h %s -p $db.db >/root/$db.txt && postern greylist import --postgrey /root/$db.txt; done", strings.Join(names, " "), folder)
+		return "", fmt.Errorf("%w, and then: for db in %s; do db_dump -h %s -p $db.db >/root/$db.txt && postern greylist import --postgrey /root/$db.txt; done", err, strings.Join(names, " "), folder)
 	}
 	for _, name := range names {
 		name += ".db"
@@ -294,6 +295,16 @@ func importPostgrey(ctx context.Context, client *admin.Client, folder string) (s
 		said = append(said, fmt.Sprintf("%d entries of %s imported, %d skipped", answer.Imported, name, answer.Skipped))
 	}
 	return strings.Join(said, "; "), nil
+}
+
+// dumpTool returns the path of db_dump.
+func dumpTool() (string, error) {
+	for _, name := range []string{"db_dump", "db5.3_dump"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("db_dump is not installed; apt-get install db-util")
 }
 
 // dumpDatabase writes the text of a database of Berkeley DB into a file.

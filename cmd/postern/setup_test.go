@@ -24,6 +24,22 @@ func TestReadAnswer(t *testing.T) {
 	}
 }
 
+// Whether postgrey's memory can be read is known before anything is changed.
+func TestDumpTool(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if path, err := dumpTool(); err == nil || !strings.HasSuffix(err.Error(), "; apt-get install db-util") {
+		t.Errorf("%q, %v", path, err)
+	}
+	tool := filepath.Join(dir, "db5.3_dump")
+	if err := os.WriteFile(tool, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := dumpTool(); path != tool || err != nil {
+		t.Errorf("%q, %v", path, err)
+	}
+}
+
 // Ctrl-C ends the command while it waits for an answer.
 func TestReadAnswerInterrupted(t *testing.T) {
 	in, typed := io.Pipe()

@@ -49,6 +49,8 @@ type Options struct {
 	// Import imports the greylist of another program. It is called when the daemons
 	// run.
 	Import func(ctx context.Context, source Import) (string, error)
+	// CanImport returns what an import lacks on this machine; nil, or without it, nothing.
+	CanImport func() error
 	// Hide masks secrets in what is printed.
 	Hide func(string) string
 }
@@ -96,6 +98,7 @@ type File struct {
 type Import struct {
 	Program string // "postgrey"
 	Folder  string // folder of its database
+	Lacks   string // why it cannot be read now, and the fix; "" if it can
 }
 
 // Plan is what setup has found and what it would change.

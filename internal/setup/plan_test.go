@@ -2,6 +2,7 @@ package setup_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -86,6 +87,29 @@ func TestPlans(t *testing.T) {
 			}
 			t.Errorf("got:\n%s\nwant:\n%s", got, want)
 		})
+	}
+}
+
+// The plan says what the import of another greylist lacks, and does not promise it.
+func TestPlanWithoutDump(t *testing.T) {
+	postfixtest.Require(t)
+	root := t.TempDir()
+	var c golden.Case
+	for _, one := range golden.Files(t, "testdata/plans/classic.txt") {
+		c = one
+	}
+	delete(c.Sections, "message")
+	write(t, root, c.Sections)
+	o := options(root, c)
+	o.CanImport = func() error { return errors.New("db_dump is not installed; apt-get install db-util") }
+	plan, err := setup.MakePlan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	plan.Print(&out, dnsbl.HideKeys)
+	if !strings.Contains(out.String(), "/postgrey is not imported: db_dump is not installed; apt-get install db-util, before you run postern setup --apply.\n") || strings.Contains(out.String(), "is imported once") {
+		t.Error(&out)
 	}
 }
 

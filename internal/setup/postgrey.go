@@ -89,9 +89,19 @@ func carryPostgrey(p *planner) {
 		folder = "/var/lib/postgrey"
 	}
 	if p.exists(filepath.Join(folder, "postgrey.db")) {
-		p.plan.Imports = append(p.plan.Imports, Import{Program: "postgrey", Folder: p.path(folder)})
+		p.plan.Imports = append(p.plan.Imports, Import{Program: "postgrey", Folder: p.path(folder), Lacks: p.lacksForImport()})
 	}
 	p.retire("postgrey")
+}
+
+func (p *planner) lacksForImport() string {
+	if p.CanImport == nil {
+		return ""
+	}
+	if err := p.CanImport(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // carryPostgreyLists carries over postgrey's allow lists. The files stay where they

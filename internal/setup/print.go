@@ -25,6 +25,10 @@ func (p *Plan) Print(w io.Writer, hide func(string) string) {
 		out.files(p.Files)
 	}
 	for _, i := range p.Imports {
+		if i.Lacks != "" {
+			out.printf("\nThe memory of %s in %s is not imported: %s, before you run postern setup --apply.\n", i.Program, i.Folder, i.Lacks)
+			continue
+		}
 		out.printf("\nThe memory of %s in %s is imported once the daemons run.\n", i.Program, i.Folder)
 	}
 	out.list("\nNot carried over:\n", p.Cannot)
