@@ -230,6 +230,7 @@ func (l *packageLife) upgraded(t *testing.T) {
 	l.keepsOldWithBadSettings(t)
 	l.keepsOldWithBadPrograms(t)
 	l.runsAfterFailedSetup(t)
+	l.must(t, "systemctl enable --now postern-report.timer") // undo stops it with the milter
 }
 
 // runsAfterFailedSetup has the milter fail to start once, in a run of setup that restarts
@@ -304,6 +305,9 @@ dpkg-deb --build --root-owner-group -Znone /root/bad /root/bad.deb
 func (l *packageLife) back(t *testing.T) {
 	l.open(t)
 	l.must(t, "diff -r /etc/postfix /root/postfix.before-postern")
+	if l.booted {
+		l.must(t, "! systemctl is-enabled postern-report.timer && ! systemctl is-active postern-report.timer")
+	}
 	l.must(t, "postern setup --apply")
 	if !l.booted {
 		l.must(t, "systemctl stop "+packageUnits)

@@ -236,7 +236,6 @@ func TestApplyAndUndo(t *testing.T) {
 	sameTree(t, before, s.tree(t))
 }
 
-// Watching first and then deciding are two runs, and undo takes back both.
 // A rotation has deleted a key that another program signs with after the undo.
 func TestUndoAfterRotation(t *testing.T) {
 	t.Parallel()
@@ -255,6 +254,7 @@ func TestUndoAfterRotation(t *testing.T) {
 	}
 }
 
+// Watching first and then deciding are two runs, and undo takes back both.
 func TestShadowAndBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -702,6 +702,9 @@ func TestUndoAfterChanges(t *testing.T) {
 	if text, err := os.ReadFile(s.Policyd.Config); err != nil || strings.Contains(string(text), "postern setup") || !strings.HasSuffix(string(text), "\ndns-timeout = \"3s\"\n") {
 		t.Errorf("%v\n%s", err, text)
 	}
+	if said := strings.Join(s.said, "\n"); !strings.Contains(said, s.Policyd.Config+" was changed since: what setup has written is taken out, and what others have set stays: dns-timeout\n") {
+		t.Errorf("undo said:\n%s", said)
+	}
 }
 
 // A mistake that others have made since keeps no one from going back.
@@ -828,6 +831,35 @@ func TestNewFolders(t *testing.T) {
 	defer unlock()
 	folderOf(t, folder, 0o755, owner)
 	folderOf(t, journals.root, 0o700, owner)
+}
+
+// A setting that apply has written is known as such, until it is taken back.
+func TestWrote(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	main := filepath.Join(s.ConfigDirectory, "main.cf")
+	if err := os.WriteFile(main, []byte(fmt.Sprintf(siteMain, s.dir)+"\nvirtual_alias_maps = inline:{sales@example.org=alice}\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := postconf.Settle(s.ConfigDirectory); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	found, err := s.Journals.Wrote("owner-aliases")
+	if err != nil || len(found) == 0 || found[0].Path != s.Policyd.Config || !slices.Equal(found[0].Values, []string{"inline:{sales@example.org=alice}"}) {
+		t.Errorf("found %v, %v", found, err)
+	}
+	if found, err := s.Journals.Wrote("greylist-store"); err != nil || len(found) > 0 { // the package's
+		t.Errorf("found %v, %v", found, err)
+	}
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.Journals.Wrote("owner-aliases"); err != nil || len(found) > 0 {
+		t.Errorf("found %v, %v", found, err)
+	}
 }
 
 // A folder that is there keeps its owner and mode, whatever files are put in.

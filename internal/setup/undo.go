@@ -163,7 +163,7 @@ func (a *Applier) workOut(ctx context.Context, j *journal) ([]undone, error) {
 		case isPostfix(w.Kind):
 			u.text, err = a.withoutOurs(ctx, j, w, now)
 		case w.Kind != "":
-			u.text, err = withoutSettings(w, now)
+			u.text, err = a.withoutSettings(w, now)
 		default:
 			a.Say("%s was changed since, and stays", w.Path)
 			u.text = now
@@ -310,7 +310,7 @@ func setSpaced(ctx context.Context, dir, target, value string) error {
 
 // withoutSettings returns a file of settings that others have changed since, without
 // the settings that still have our values.
-func withoutSettings(w *written, now content) (content, error) {
+func (a *Applier) withoutSettings(w *written, now content) (content, error) {
 	if !now.Exists {
 		return now, nil // someone has removed the file
 	}
@@ -326,8 +326,16 @@ func withoutSettings(w *written, now content) (content, error) {
 	if err != nil {
 		return now, err
 	}
-	var remove []string
+	var remove, stay []string
 	var set []config.Line
+	for _, name := range current.Keys() {
+		if current.Get(name) != ours.Get(name) && current.Get(name) != before.Get(name) {
+			stay = append(stay, name)
+		}
+	}
+	if len(stay) > 0 {
+		a.Say("%s was changed since: what setup has written is taken out, and what others have set stays: %s", w.Path, strings.Join(stay, ", "))
+	}
 	for _, name := range ours.Keys() {
 		was := before.Get(name)
 		switch {

@@ -102,6 +102,24 @@ func (a *Applier) stop(ctx context.Context, j *journal) error {
 		return nil
 	}
 	_, _, err := postconf.Run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...)
+	if slices.Contains(j.Units, "postern-milterd.service") {
+		err = errors.Join(err, a.stopReports(ctx))
+	}
+	return err
+}
+
+// reportTimer starts the command that has the milter daemon send reports.
+const reportTimer = "postern-report.timer"
+
+// stopReports stops the timer of reports, if the administrator has enabled it: without the
+// milter daemon its command can only fail.
+func (a *Applier) stopReports(ctx context.Context) error {
+	// is-enabled fails for a unit that is not enabled, and prints its state.
+	if out, _, _ := postconf.Run(ctx, "systemctl", "is-enabled", reportTimer); strings.TrimSpace(out) != "enabled" {
+		return ctx.Err()
+	}
+	a.Say("%s is stopped too: without postern-milterd no DMARC report is sent, nor what is counted already; after the next postern setup --apply: systemctl enable --now %[1]s", reportTimer)
+	_, _, err := postconf.Run(ctx, "systemctl", "disable", "--now", reportTimer)
 	return err
 }
 
