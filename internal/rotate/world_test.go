@@ -37,7 +37,7 @@ type world struct {
 	refuses bool // the publisher fails
 	events  []Event
 	pending []Change       // that wait for a person
-	asked   map[string]int // how often servers were asked for a name
+	asked   map[string]int // how often servers were asked for a name; nil if no one wants to know
 
 	records  map[string]string // of keys that have signed, by selector
 	steps    int               // effects so far
@@ -49,7 +49,7 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{
 		t: t, dir: memoryDir(t), now: time.Now().Truncate(time.Second),
-		servers: []map[string]string{{}, {}}, primary: map[string]string{}, records: map[string]string{}, asked: map[string]int{},
+		servers: []map[string]string{{}, {}}, primary: map[string]string{}, records: map[string]string{},
 	}
 	// Ed25519 alone: RSA keys take long to make.
 	keys, err := sign.Generate(sign.NewKeys{Dir: w.dir, Domain: example, Selector: "old", Type: sign.Ed25519})
@@ -112,7 +112,9 @@ func (w *world) apply(c Change) {
 }
 
 func (w *world) Look(_ context.Context, name string) (View, error) {
-	w.asked[name]++
+	if w.asked != nil {
+		w.asked[name]++
+	}
 	if w.noDNS {
 		return View{}, errors.New("no answer in time")
 	}
@@ -644,7 +646,7 @@ func TestWildcardIsAskedOnce(t *testing.T) {
 	if err := w.rotator().Undo(example); err != nil {
 		t.Fatal(err)
 	}
-	clear(w.asked)
+	w.asked = make(map[string]int)
 	w.advance()
 	w.want(Done, "old", "oldrsa")
 	if n := w.asked[noSelector+"._domainkey."+example]; n != 1 || len(w.asked) != 3 {
@@ -653,7 +655,7 @@ func TestWildcardIsAskedOnce(t *testing.T) {
 	w = newWorld(t)
 	w.toKeep()
 	w.now = w.now.Add(MinKeep)
-	clear(w.asked)
+	w.asked = make(map[string]int)
 	w.advance()
 	if n := w.asked[noSelector+"._domainkey."+example]; n != 2 { // of the phases keep and revoke
 		t.Errorf("asked %d times to revoke a key", n)
