@@ -196,8 +196,12 @@ func bindUnix(fd int, p *place, s Socket, gid int) error {
 		err = bindAs(fd, s.Address, mode, gid)
 	}
 	switch {
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EROFS), errors.Is(err, unix.EPERM):
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("bind: %w: the daemon's user may not write in %s", err, filepath.Dir(s.Address))
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("bind: %w; name another folder, or mount that of %s so that it can be written", err, s.Address)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("bind: %w; make room in the file system of %s (df, df -i)", err, filepath.Dir(s.Address))
 	case err != nil:
 		return os.NewSyscallError("bind", err)
 	}

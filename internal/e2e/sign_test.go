@@ -758,6 +758,16 @@ func TestMilterdKilled(t *testing.T) {
 	if r, err := internet.Data(text); err != nil || r.Code != 250 {
 		t.Errorf("the mail of the internet: %v, %v", r, err)
 	}
+	late, err := s.Postfix.Dial(t.Context(), postfixtest.Submission)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	for _, c := range []struct{ command, want string }{{"EHLO client.example", "250"}, {"STARTTLS", "454 4.3.0"}, {"AUTH PLAIN AGFsaWNlAHg=", "454 4.3.0"}} {
+		if r, err := late.Cmd("%s", c.command); err != nil || !strings.HasPrefix(r.String(), c.want) {
+			t.Errorf("%s in a session that begins now: %v, %v", c.command, r, err)
+		}
+	}
 	if err := s.StartMilterd(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ import (
 	"syscall"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/config"
@@ -191,6 +193,9 @@ func refuse(name string, p Process, err error) int {
 	if hint := sandboxHint(name, p.Environ, err); hint != "" {
 		fmt.Fprintf(p.Stderr, "%s: %s\n", name, hint)
 	}
+	if hint := limitHint(err, openFiles()); hint != "" {
+		fmt.Fprintf(p.Stderr, "%s: %s\n", name, hint)
+	}
 	if p.Predecessor != nil {
 		p.Predecessor.Fail(err.Error())
 	}
@@ -216,6 +221,35 @@ func sandboxHint(name string, environ []string, err error) string {
 		return "the unit hides /home, /root and /run/user from the daemon (ProtectHome=); " + bind
 	case belowTmp.MatchString(text):
 		return "the unit gives the daemon a /tmp and /var/tmp of its own (PrivateTmp=); " + bind
+	}
+	return ""
+}
+
+// fewFiles is a limit of open files with which a start may fail, whatever the error says:
+// libraries hide the cause.
+const fewFiles = 64
+
+// openFiles returns how many files the process may have open.
+func openFiles() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxUint64
+	}
+	return limit.Cur
+}
+
+// limitHint returns which limit of the system an administrator has to raise, if the error
+// comes from one, or may come from one.
+func limitHint(err error, files uint64) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return fmt.Sprintf("the process may have no more than %d files open; raise LimitNOFILE= of its unit, or ulimit -n", files)
+	case errors.Is(err, syscall.ENFILE):
+		return "the machine has no room for another open file; raise fs.file-max (sysctl)"
+	case errors.Is(err, syscall.ENOMEM):
+		return "there is no memory left for the process; raise MemoryMax= or LimitAS= of its unit, or ulimit -v"
+	case files < fewFiles:
+		return fmt.Sprintf("the process may have no more than %d files open, which may be the cause; raise LimitNOFILE= of its unit, or ulimit -n", files)
 	}
 	return ""
 }
