@@ -54,7 +54,7 @@ func TestShippedExample(t *testing.T) {
 	if err := os.WriteFile(owners, []byte(ownersMap), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	example := strings.ReplaceAll(readDeploy(t, "examples/policyd.toml"), "/etc/postfix/sender_logins", owners)
+	example := strings.Replace(readDeploy(t, "examples/policyd.toml"), "#owners = []", `owners = ["hash:`+owners+`"]`, 1)
 	file := filepath.Join(dir, "policyd.toml")
 	if err := os.WriteFile(file, []byte(example), 0o644); err != nil {
 		t.Fatal(err)

@@ -112,7 +112,7 @@ func (s *servers) bind(fs *pflag.FlagSet) {
 func (f *Flags) Validate(s *config.Set) error {
 	var errs []error
 	if len(f.Owners)+len(f.Aliases) == 0 {
-		errs = append(errs, s.Errorf("owners", "the ownership check has no table: set owners or owner-aliases, or take ownership out of checks"))
+		errs = append(errs, s.Errorf("owners", "the ownership check has no table; run postern setup, set owners or owner-aliases, or take ownership out of checks"))
 	}
 	if len(f.Owners) > 1 && s.Origin("owners-first-match").Level == config.Default {
 		f.FirstMatch = true
