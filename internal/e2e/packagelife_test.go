@@ -227,6 +227,8 @@ func (l *packageLife) upgraded(t *testing.T) {
 	}
 	l.must(t, "! systemctl is-active "+packageUnits+" | grep -v '^active'")
 	l.replaced(t)
+	l.must(t, "for daemon in policyd milterd; do /etc/needrestart/restart.d/postern-$daemon.service || exit; done")
+	l.replaced(t)
 	l.keepsOldWithBadSettings(t)
 	l.keepsOldWithBadPrograms(t)
 	l.runsAfterFailedSetup(t)
