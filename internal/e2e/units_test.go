@@ -131,11 +131,11 @@ func (u units) build(t *testing.T) {
 	}
 }
 
-// score asserts how much the sandbox of the units leaves open, in tenths of the points
-// of systemd-analyze.
+// score asserts that the sandbox of the units leaves no more open than deploy/README.md
+// says, in tenths of the points of systemd-analyze.
 func (u units) score(t *testing.T) {
 	for _, daemon := range []string{"policyd", "milterd"} {
-		said := u.must(t, "systemd-analyze security --no-pager --offline=true --threshold=19 /usr/lib/systemd/system/postern-"+daemon+".service")
+		said := u.must(t, "systemd-analyze security --no-pager --offline=true --threshold=13 /usr/lib/systemd/system/postern-"+daemon+".service")
 		lines := strings.Split(strings.TrimSpace(said), "\n")
 		t.Log(lines[len(lines)-1])
 	}
