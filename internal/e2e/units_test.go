@@ -442,9 +442,8 @@ install -D -m 644 `+box+`report.conf /run/systemd/system/postern-report.service.
 systemctl daemon-reload && systemctl start postern-report
 ! postern doctor --check units,reports | grep -E '^fail|^warn +reports'
 test -s /var/lib/postern-milterd/reports.db && test -s /var/lib/postern-milterd/mark.key && ! test -e /var/lib/postern/reports.db
-`)
-	u.underLoad(t, "", func() {})
-	u.all(t, `
+postsuper -d ALL hold; smtp-source `+loadIn+` && smtp-source `+loadOut+`
+grep -q -r -F 'Authentication-Results: mail.example.org;' /var/spool/postfix/hold && grep -q -r -F 'DKIM-Signature: ' /var/spool/postfix/hold
 sed -i 's|/var/lib/postern/reports.db|/srv/reports.db|' /etc/postern/milterd.toml
 ! systemctl reload postern-milterd
 journalctl -u postern-milterd -o cat | grep -F 'milterd.toml:2: report-store: /srv: read-only file system; a unit of systemd may write below its StateDirectory='
