@@ -260,7 +260,8 @@ func (s *Sender) deliverAll(ctx context.Context, r *Report, h *held, again bool)
 func (d *Delivery) due(now time.Time, again bool) bool {
 	switch d.State {
 	case Waiting:
-		return again || !now.Before(d.Next)
+		// A time that is further away than any wait was set while the clock was ahead.
+		return again || !now.Before(d.Next) || d.Next.Sub(now) > lastWait
 	case Failed, TooLarge:
 		return again
 	}

@@ -406,6 +406,20 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// TestClockSetBack shows that a try while the clock was ahead delays no report.
+func TestClockSetBack(t *testing.T) {
+	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
+	fill(t, store, "loop.example", 1, rowOf("192.0.2.1"))
+	s := newSite(t, store)
+	right := s.now
+	s.now, s.fail = right.Add(24*time.Hour), errors.New("451 not now")
+	_ = s.Send(t.Context(), dmarcreport.Selection{})
+	s.now, s.fail = right.Add(10*time.Minute), nil
+	if err := s.Send(t.Context(), dmarcreport.Selection{}); err != nil || len(s.mail) != 1 {
+		t.Fatal(len(s.mail), err)
+	}
+}
+
 // TestBounce shows that mail that comes back silences its address, and no other.
 func TestBounce(t *testing.T) {
 	store := openStore(t, filepath.Join(t.TempDir(), "reports.db"))
