@@ -118,7 +118,7 @@ func (a *Applier) stopReports(ctx context.Context) error {
 	if out, _, _ := postconf.Run(ctx, "systemctl", "is-enabled", reportTimer); strings.TrimSpace(out) != "enabled" {
 		return ctx.Err()
 	}
-	a.Say("%s is stopped too: without postern-milterd no DMARC report is sent, nor what is counted already; after the next postern setup --apply: systemctl enable --now %[1]s", reportTimer)
+	a.Say("%s is stopped too: without postern-milterd no DMARC report is sent; the report-… settings stay, and after the next postern setup --apply: systemctl enable --now %[1]s", reportTimer)
 	_, _, err := postconf.Run(ctx, "systemctl", "disable", "--now", reportTimer)
 	return err
 }
