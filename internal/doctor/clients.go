@@ -67,8 +67,8 @@ func trustsEveryone(s *Service) []Finding {
 }
 
 func isEverywhere(network string) bool {
-	p, err := netip.ParsePrefix(strings.NewReplacer("[", "", "]", "").Replace(network))
-	return err == nil && p.Bits() == 0
+	p, ok := postconf.Network(network)
+	return ok && p.Bits() == 0
 }
 
 func isPrivate(addr netip.Addr) bool {

@@ -36,11 +36,8 @@ func sendersOf(log string) []netip.Addr {
 func networks(texts []string) []netip.Prefix {
 	var all []netip.Prefix
 	for _, text := range texts {
-		text = strings.NewReplacer("[", "", "]", "").Replace(text)
-		if addr, err := netip.ParseAddr(text); err == nil {
-			all = append(all, netip.PrefixFrom(addr, addr.BitLen()))
-		} else if prefix, err := netip.ParsePrefix(text); err == nil {
-			all = append(all, prefix)
+		if network, ok := postconf.Network(text); ok {
+			all = append(all, network)
 		}
 	}
 	return all

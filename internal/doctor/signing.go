@@ -200,14 +200,7 @@ func (f *Facts) localIsOurs() bool {
 
 // trustsLoopback reports whether mail from loopback addresses counts as ours.
 func (f *Facts) trustsLoopback() bool {
-	loopback := netip.MustParseAddr("127.0.0.1")
-	return slices.ContainsFunc(f.Milterd.list("internal-networks"), func(network string) bool {
-		if p, err := netip.ParsePrefix(network); err == nil {
-			return p.Contains(loopback)
-		}
-		addr, err := netip.ParseAddr(network)
-		return err == nil && addr == loopback
-	})
+	return within(netip.MustParseAddr("127.0.0.1"), networks(f.Milterd.list("internal-networks")))
 }
 
 // filtered reports whether mail goes through a content filter.

@@ -16,22 +16,12 @@ import (
 func (p *planner) relayNetworks() []netip.Prefix {
 	var all []netip.Prefix
 	for _, text := range postconf.Split(p.value("mynetworks")) {
-		prefix, ok := network(text)
+		prefix, ok := postconf.Network(text)
 		if ok && !prefix.Addr().Unmap().IsLoopback() && !isThisMachine(prefix) {
 			all = append(all, prefix)
 		}
 	}
 	return all
-}
-
-// network parses a network as Postfix or our settings spell it.
-func network(text string) (netip.Prefix, bool) {
-	text = strings.NewReplacer("[", "", "]", "").Replace(text)
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return netip.PrefixFrom(addr, addr.BitLen()), true
-	}
-	prefix, err := netip.ParsePrefix(text)
-	return prefix, err == nil
 }
 
 // isThisMachine reports whether a network is one address of this machine: without
@@ -62,7 +52,7 @@ func (p *planner) namedNetworks(setting string) []netip.Prefix {
 	}
 	var all []netip.Prefix
 	for _, text := range values {
-		if prefix, ok := network(text); ok {
+		if prefix, ok := postconf.Network(text); ok {
 			all = append(all, prefix)
 		}
 	}

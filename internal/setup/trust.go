@@ -1,10 +1,11 @@
 package setup
 
 import (
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 // trust plans trusted forwarders: the hosts that another program was set to ignore.
@@ -41,12 +42,6 @@ func (p *planner) trust(hosts []string) {
 
 // isOwnHost reports whether an entry of such a list is this machine.
 func isOwnHost(host string) bool {
-	if host == "localhost" || host == "127.0.0.1" {
-		return true
-	}
-	if prefix, err := netip.ParsePrefix(host); err == nil {
-		return prefix.Addr().Unmap().IsLoopback()
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	network, ok := postconf.Network(host)
+	return host == "localhost" || ok && network.Addr().Unmap().IsLoopback()
 }
