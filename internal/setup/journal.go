@@ -20,8 +20,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/postern-mail/postern/internal/config"
 )
 
 // DefaultJournal is the folder of the journals. It belongs to root, because undo writes
@@ -236,44 +234,6 @@ func (j Journals) heir(before time.Time) (*journal, error) {
 		}
 	}
 	return nil, nil
-}
-
-// wrote reports whether a run of apply, for this Postfix or another, has given a setting of
-// one of our files the values that it has now.
-func (j Journals) wrote(path, setting string, values []string) (bool, error) {
-	if resolved, err := behindLinks(path); err == nil {
-		path = resolved
-	}
-	folders, err := filepath.Glob(filepath.Join(escapeGlob(j.root), "*"))
-	if err != nil {
-		return false, err
-	}
-	wrote := false
-	for _, folder := range folders {
-		all, err := Journals{j.root, folder}.all()
-		if err != nil {
-			return false, err
-		}
-		for _, one := range all {
-			for _, w := range one.Files {
-				if w.Path != path {
-					continue
-				}
-				before, after := valuesIn(w.Before.Text, setting), valuesIn(w.After.Text, setting)
-				wrote = wrote || slices.Equal(after, values) && !slices.Equal(before, values)
-			}
-		}
-	}
-	return wrote, nil
-}
-
-// valuesIn returns the values of a setting in the text of a file of ours.
-func valuesIn(text []byte, setting string) []string {
-	file, err := config.ParseDocument("", text)
-	if err != nil {
-		return nil
-	}
-	return listed(file, setting)
 }
 
 // inherit takes over what the journal of another Postfix, which is undone, says about the

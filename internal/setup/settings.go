@@ -117,7 +117,7 @@ func (p *planner) readChecks() error {
 		if err != nil {
 			return err
 		}
-		if p.ownChecks, err = journals.wrote(p.Policyd.Config, "checks", all); err != nil {
+		if p.ownChecks, err = journals.hasWritten(p.Policyd.Config, "checks", all); err != nil {
 			return err
 		}
 		p.shared = other != nil

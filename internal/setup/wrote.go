@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"path/filepath"
 	"slices"
 
 	"github.com/postern-mail/postern/internal/config"
@@ -43,4 +44,26 @@ func (j Journals) Wrote(name string) ([]Wrote, error) {
 		}
 	}
 	return found, nil
+}
+
+// hasWritten reports whether the values that a setting has in a file now are those that the
+// latest run of apply has given it, for this Postfix or another.
+func (j Journals) hasWritten(path, setting string, values []string) (bool, error) {
+	if resolved, err := behindLinks(path); err == nil {
+		path = resolved
+	}
+	folders, err := filepath.Glob(filepath.Join(escapeGlob(j.root), "*"))
+	if err != nil {
+		return false, err
+	}
+	for _, folder := range folders {
+		all, err := Journals{j.root, folder}.Wrote(setting)
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(all, func(w Wrote) bool { return w.Path == path && slices.Equal(w.Values, values) }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
