@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/internal/store/redistest"
@@ -43,24 +45,49 @@ func TestTLSRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for url, want := range map[string]any{
-		"rediss://" + server.Addr:                         new(x509.UnknownAuthorityError),
-		"rediss://" + server.Addr + "?ca=" + otherCA:      new(x509.UnknownAuthorityError),
-		"rediss://localhost:" + port + "?ca=" + server.CA: new(x509.HostnameError),
+	const otherAuthority, otherName = "; name the file of its CA", "; give the server a certificate for this name"
+	for url, want := range map[string]struct {
+		err any
+		fix string
+	}{
+		"rediss://" + server.Addr:                         {new(x509.UnknownAuthorityError), otherAuthority},
+		"rediss://" + server.Addr + "?ca=" + otherCA:      {new(x509.UnknownAuthorityError), otherAuthority},
+		"rediss://localhost:" + port + "?ca=" + server.CA: {new(x509.HostnameError), otherName},
 	} {
 		s := open(t, url, "")
 		_, err := s.Seen(t.Context(), key(1), at(), limits())
 		for range 20 { // on a busy machine the handshake may outlast its time
-			if errors.As(err, want) {
+			if errors.As(err, want.err) {
 				break
 			}
 			_, err = s.Seen(t.Context(), key(1), at(), limits())
 		}
-		if !errors.As(err, want) {
-			t.Errorf("%s: %v, want %T", url, err, want)
+		if !errors.As(err, want.err) || !strings.Contains(err.Error(), want.fix) {
+			t.Errorf("%s: %v, want %T with the fix %q", url, err, want.err, want.fix)
 		}
 	}
 	if _, err := open(t, "redis://"+server.Addr, "").Seen(t.Context(), key(1), at(), limits()); err == nil {
 		t.Error("a server with TLS answered in the clear")
 	}
+}
+
+// TestAuthorityIsReplaced writes another authority into the file that an open store was
+// given: its next connection trusts it, because authorities are replaced before they expire.
+func TestAuthorityIsReplaced(t *testing.T) {
+	server := redistest.StartTLS(t)
+	ca, err := redistest.WriteCertificates(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, "rediss://"+server.Addr+"?ca="+ca, "")
+	if _, err := s.Seen(t.Context(), key(1), at(), limits()); err == nil {
+		t.Fatal("a server of another authority is trusted")
+	}
+	if err := os.Rename(server.CA, ca); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := s.Seen(t.Context(), key(1), at(), limits())
+		return err
+	})
 }

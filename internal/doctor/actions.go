@@ -15,11 +15,13 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 	var found []Finding
 	shadow := f.Policyd.list("shadow")
 	onlyWatched := slices.Contains(shadow, "all") || slices.Contains(shadow, ownershipWord) // refuses nothing even when it runs
+	passes := false                                                                         // what users send, while policyd is away
 	for _, h := range f.Hooks {
 		action := strings.ToUpper(first(strings.Fields(h.Default)))
 		opens := slices.Contains([]string{"DUNNO", "OK", "PERMIT", "INFO", "WARN", "PREPEND"}, action)
 		asks := f.asks(h)
 		owned := slices.Contains(asks, ownershipWord) && h.Service.takesLogins() && !f.Policyd.shadows(ownershipWord)
+		passes = passes || opens && slices.Contains(asks, ownershipWord) && h.Service.takesLogins()
 		switch {
 		case owned && opens && !onlyWatched:
 			found = appendNew(found, failf("take default_action out of this hook (and smtpd_policy_service_default_action out of main.cf), so that Postfix defers (451)",
@@ -52,8 +54,13 @@ func checkActions(_ context.Context, f *Facts) []Finding {
 				"%s: the default action of %s is %s: while postern-milterd is away, this mail is not taken", m.where(), m.Endpoint, m.Default))
 		}
 	}
-	if unsigned {
+	switch {
+	case unsigned && passes:
+		return orOK(found, "all mail passes while a daemon is away (default_action, milter_default_action)")
+	case unsigned:
 		return orOK(found, "all mail passes while postern-milterd is away, that of users without a signature (default_action, milter_default_action); while postern-policyd is, users' mail waits")
+	case passes:
+		return orOK(found, "users' mail waits while postern-milterd is away; all other mail passes, and all while postern-policyd is")
 	}
 	return orOK(found, "users' mail waits and the internet's passes while a daemon is away")
 }

@@ -283,6 +283,11 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "policy_context=ownership }", "policy_context=ownership, default_action=DUNNO }")
 		},
 			check: "actions", level: Fail, text: "users send as anyone", fix: "take default_action out"},
+		{name: "ownership only watches", policyd: "shadow = [\"all\"]\n", edit: func(s *site) {
+			s.replace("etc/main.cf", "policy_context=ownership }", "policy_context=ownership, default_action=DUNNO }")
+			s.postconf("-e", "milter_default_action = accept")
+		},
+			check: "actions", level: OK, text: "all mail passes while a daemon is away"},
 		{name: "a global default action opens ownership", edit: func(s *site) { s.postconf("-e", "smtpd_policy_service_default_action = DUNNO") },
 			check: "actions", level: Fail, text: "users send as anyone", fix: "smtpd_policy_service_default_action"},
 		{name: "the internet's mail waits for us", edit: func(s *site) { s.replace("etc/main.cf", ", default_action=DUNNO", "") },

@@ -77,7 +77,8 @@ func policydStores(ctx context.Context, f *Facts) []Finding {
 	defer cancel()
 	down, troubles := f.Policyd.storesSay(ctx)
 	if down != "" {
-		return []Finding{failf("start the server, or correct greylist-store; until then greylist-on-error decides", "%s says that the greylist's store is out of service: %s", f.Policyd.Name, oneLine(down))}
+		text, fix := splitFix(oneLine(down), "start the server, or correct greylist-store; until then greylist-on-error decides")
+		return []Finding{failf(fix, "%s says that the greylist's store is out of service: %s", f.Policyd.Name, text)}
 	}
 	if f.Policyd.ArgsGuessed {
 		if len(troubles) == 0 {
@@ -143,7 +144,8 @@ func (d *Daemon) trouble(troubles map[string]Finding, setting, down string, unsa
 	case errors.As(err, &said) && said.Code == admin.CodeFailed:
 		troubles[setting] = failf(fix, "%s cannot list its %s: %s", d.Name, setting, oneLine(said.Message))
 	case down != "":
-		troubles[setting] = failf("start the server, make room in its memory or on its disk, or correct "+setting, "%s says that its %s is out of service: %s", d.Name, setting, oneLine(down))
+		text, fix := splitFix(oneLine(down), "start the server, make room in its memory or on its disk, or correct "+setting)
+		troubles[setting] = failf(fix, "%s says that its %s is out of service: %s", d.Name, setting, text)
 	case unsaved:
 		troubles[setting] = failf(fix, "the %s of %s is full or cannot be written, and nothing new is kept; the log has the reason", setting, d.Name)
 	}

@@ -27,6 +27,7 @@ type Readiness struct {
 type condition struct {
 	ok     bool
 	detail string
+	down   func() error // asked in place of both; nil if there is none
 }
 
 // Serving notes that all listeners accept connections.
@@ -47,13 +48,24 @@ func (r *Readiness) Draining() {
 // who asks over HTTP, so it must not have a secret or an address of a mail.
 // Conditions beyond 64 are ignored.
 func (r *Readiness) Set(name string, ok bool, detail string) {
+	r.set(name, condition{ok: ok, detail: detail})
+}
+
+// Follow adds a condition that is true while down returns nil. It is called for each report,
+// so that the report has the error of now and not that of the first failure. It must not
+// wait, and its errors are shown as the details of Set are.
+func (r *Readiness) Follow(name string, down func() error) {
+	r.set(name, condition{down: down})
+}
+
+func (r *Readiness) set(name string, c condition) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conditions == nil {
 		r.conditions = make(map[string]condition)
 	}
 	if _, known := r.conditions[name]; known || len(r.conditions) < maxConditions {
-		r.conditions[name] = condition{ok, detail}
+		r.conditions[name] = c
 	}
 }
 
@@ -86,6 +98,12 @@ func (r *Readiness) Ready() (ready bool, report string) {
 	line("not draining", !r.draining, "")
 	for _, name := range slices.Sorted(maps.Keys(r.conditions)) {
 		c := r.conditions[name]
+		if c.down != nil {
+			c.ok, c.detail = true, ""
+			if err := c.down(); err != nil {
+				c.ok, c.detail = false, err.Error()
+			}
+		}
 		line(oneLine(name), c.ok, oneLine(c.detail))
 	}
 	return ready, b.String()

@@ -281,7 +281,7 @@ func (o *greylistPart) open(n *needs) (*greylistStore, error) {
 		if g.store, g.kind, err = o.openStore(password, n); err != nil {
 			return service.Opened[*greylistStore]{}, err
 		}
-		g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(n.Log, n.Readiness))
+		g.breaker = greylist.NewBreaker(g.store, time.Now, reportStore(n.Log))
 		g.breaker.Took = n.Metrics.StoreRequests(checks.GreylistName)
 		return service.Opened[*greylistStore]{Value: g, Close: g.close}, nil
 	})
@@ -320,12 +320,10 @@ func (o *greylistPart) memory(log *zap.Logger) int64 {
 }
 
 // reportStore returns a function that logs each change of the store's health once.
-func reportStore(log *zap.Logger, ready *metrics.Readiness) func(greylist.Health, error) {
+func reportStore(log *zap.Logger) func(greylist.Health, error) {
 	return func(h greylist.Health, err error) {
-		setCondition(ready, nil)
 		switch h {
 		case greylist.Down:
-			setCondition(ready, err)
 			log.Error("the greylist store does not answer: greylist-on-error decides until it does", zap.Error(err))
 		case greylist.Full:
 			log.Error("the greylist store takes nothing new: greylist-on-error decides about senders that have not passed", zap.Error(err))
@@ -340,19 +338,10 @@ const storeCondition = "greylist store"
 
 // watch looks after the store while the check runs.
 func (g *greylistStore) watch(ctx context.Context, ready *metrics.Readiness) {
-	down := g.breaker.Down()
-	setCondition(ready, down)
+	ready.Follow(storeCondition, g.breaker.Down)
 	defer ready.Remove(storeCondition)
 	g.breaker.Watch(ctx)
 	<-ctx.Done()
-}
-
-func setCondition(ready *metrics.Readiness, down error) {
-	detail := ""
-	if down != nil {
-		detail = down.Error()
-	}
-	ready.Set(storeCondition, down == nil, detail)
 }
 
 // migrate converts a shared store to the keys of this release, as soon as the store

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,13 @@ func TestStoreTroubleIsNoticed(t *testing.T) {
 	store := partOf[*greylistPart](t, s.state).store
 	if ready, report := r.Readiness.Ready(); ready || !strings.Contains(report, "WRONGPASS") || store.breaker.Health() != greylist.Down {
 		t.Errorf("ready %t: %s", ready, report)
+	}
+	server.Kill()
+	for t.Context().Err() == nil { // what fails now, and not what failed first
+		if _, report := r.Readiness.Ready(); strings.Contains(report, "connection refused") {
+			break
+		}
+		runtime.Gosched()
 	}
 	c.Close()
 	if ready, report := r.Readiness.Ready(); !ready {

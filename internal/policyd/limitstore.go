@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postern-mail/postern/internal/limit"
-	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/policy/checks"
 )
 
@@ -39,7 +38,6 @@ type alarmLabels struct {
 func newLimitStore(store limit.Store, kind string, n *needs) *limitStore {
 	s := &limitStore{store: store, kind: kind, alarms: make(map[alarmLabels]uint64)}
 	s.guard = limit.NewGuard(store, nil, func(err error) {
-		setLimitCondition(n.Readiness, err)
 		if err != nil {
 			n.Log.Error("the limit store does not answer: limit-on-error decides until it does, blocks that are known hold", zap.Error(err))
 			return
@@ -67,17 +65,9 @@ func (s *limitStore) close() error { return closeStore("limit", s.store) }
 // limitCondition is the name of the readiness condition for the store.
 const limitCondition = "limit store"
 
-func setLimitCondition(ready *metrics.Readiness, down error) {
-	detail := ""
-	if down != nil {
-		detail = down.Error()
-	}
-	ready.Set(limitCondition, down == nil, detail)
-}
-
 // watch looks after the store while the check runs.
 func (s *limitStore) watch(ctx context.Context, n *needs) {
-	setLimitCondition(n.Readiness, s.guard.Down())
+	n.Readiness.Follow(limitCondition, s.guard.Down)
 	defer n.Readiness.Remove(limitCondition)
 	s.guard.Watch(ctx)
 	<-ctx.Done()

@@ -178,7 +178,7 @@ func (a *address) readSettings(query string) error {
 	return nil
 }
 
-// tlsConfig returns nil for a connection without TLS.
+// tlsConfig returns nil for a connection without TLS. It reads the file of the authority.
 func (a *address) tlsConfig() (*tls.Config, error) {
 	if !a.tls {
 		if a.caFile != "" {

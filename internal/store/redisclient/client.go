@@ -95,12 +95,11 @@ func Open(o Options) (*Client, error) {
 // output to standard error: the errors contain what matters.
 func (a *address) connect(password string) (redis.UniversalClient, error) {
 	logging.Disable()
-	tlsConfig, err := a.tlsConfig()
-	if err != nil {
+	if _, err := a.tlsConfig(); err != nil {
 		return nil, err
 	}
 	o := redis.UniversalOptions{
-		Addrs: a.servers, DB: a.database, Username: a.user, Password: password, TLSConfig: tlsConfig,
+		Addrs: a.servers, DB: a.database, Username: a.user, Password: password, Dialer: a.dial,
 		MasterName: a.master, IsClusterMode: a.kind == cluster, Protocol: 2,
 		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: ioTimeout,
 		DialerRetries: 1, ContextTimeoutEnabled: true, MaxRetries: maxRetries,
@@ -118,19 +117,24 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 	}
 	if a.kind == sentinel {
 		f := o.Failover()
-		f.DialTimeout, f.Dialer = findTimeout, dialer(tlsConfig)
+		f.DialTimeout = findTimeout
 		return redis.NewFailoverClient(f), nil
 	}
 	return redis.NewUniversalClient(&o), nil
 }
 
-// dialer returns a function that connects within dialTimeout.
-func dialer(tlsConfig *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+// dial connects within dialTimeout. It reads the file of the authority anew, because the
+// certificates of an authority are replaced before they expire.
+func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	plain := &net.Dialer{Timeout: dialTimeout}
-	if tlsConfig == nil {
-		return plain.DialContext
+	config, err := a.tlsConfig()
+	if err != nil {
+		return nil, err
 	}
-	return (&tls.Dialer{NetDialer: plain, Config: tlsConfig}).DialContext
+	if config == nil {
+		return plain.DialContext(ctx, network, addr)
+	}
+	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext(ctx, network, addr)
 }
 
 // Close waits for the calls under way, and closes all connections.
@@ -186,6 +190,9 @@ func Error(err error) error {
 		return fmt.Errorf("redis: the user has too few rights; give it ~{PREFIX}:* %s: %w", Rights, err)
 	case isMoving(err):
 		return fmt.Errorf("redis: the Cluster is moving the store's keys to another node, wait until it has: %w", err)
+	}
+	if fix := advice(err); fix != "" {
+		return fmt.Errorf("redis: %w; %s", err, fix)
 	}
 	return fmt.Errorf("redis: %w", err)
 }

@@ -1,6 +1,8 @@
 package redisclient
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"slices"
 	"strings"
@@ -62,4 +64,33 @@ func IsDenied(err error) bool {
 		}
 	}
 	return false
+}
+
+// advice returns what to do about an error that trying again does not help against: TLS
+// that does not come about, or a password that the server does not take. It returns "" for
+// other errors.
+func advice(err error) string {
+	var (
+		invalid x509.CertificateInvalidError
+		name    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		noTLS   tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "give the server a certificate that is valid now"
+	case errors.As(err, &name):
+		return "give the server a certificate for this name, or write another name of it into the URL"
+	case errors.As(err, &unknown):
+		return "name the file of its CA at the end of the URL: ?ca=FILE"
+	case errors.As(err, &noTLS):
+		return "the server has no TLS at this port: write its tls-port into the URL"
+	case strings.Contains(err.Error(), "tls: certificate required"):
+		return "set tls-auth-clients no in the server's configuration, because no client certificate is sent"
+	case redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "invalid password"):
+		return "correct the password file, or the user in the URL"
+	case redis.HasErrorPrefix(err, "NOAUTH"):
+		return "set the password file"
+	}
+	return ""
 }
