@@ -595,6 +595,9 @@ func TestBrokenSetups(t *testing.T) {
 				if len(found) > 0 {
 					t.Errorf("found\n%s", show(found))
 				}
+				if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Check == test.check && strings.Contains(f.Text, test.text) }) {
+					t.Errorf("no finding of %s has %q in\n%s", test.check, test.text, show(r.Findings))
+				}
 				return
 			}
 			at := slices.IndexFunc(found, func(f Finding) bool {
