@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/postconf"
+	"github.com/postern-mail/postern/internal/setup"
 )
 
 // checkAttached looks at the targets of the hooks and milters.
@@ -19,6 +20,9 @@ func checkAttached(_ context.Context, f *Facts) []Finding {
 	}
 	if len(f.Hooks) == 0 && !f.usesMilterd() {
 		fix := "run postern setup, or add the lines of deploy/postfix to main.cf and master.cf"
+		if setup.JournalsOf(f.Options.paths.journals, f.Postfix.Directory).Attached() {
+			return []Finding{failf("run postern setup --apply again", "Postfix in %s asks neither daemon any more: since postern setup attached them, another program has written its files, as an upgrade of an appliance does", f.Postfix.Directory)}
+		}
 		if others := otherInstances(f.Postfix); len(others) > 0 {
 			fix = fmt.Sprintf("if another instance asks them, look at that one (--config-directory %s); if none does, %s", strings.Join(others, " or "), fix)
 		}

@@ -47,6 +47,12 @@ func troubles() []trouble {
 			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
 			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions", "submission/inet/smtpd_milters")
 		}, check: "attached", level: Fail, text: "asks neither daemon", fix: "postern setup"},
+		{name: "attached until an upgrade", edit: func(s *site) {
+			s.setupWrote("")
+			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
+			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
+			s.postconf("-PX", "submission/inet/smtpd_sender_restrictions", "submission/inet/smtpd_milters")
+		}, check: "attached", level: Fail, text: "asks neither daemon any more", fix: "postern setup --apply again"},
 		{name: "nothing attached to one of several instances", edit: func(s *site) {
 			s.postconf("-X", "smtpd_milters", "non_smtpd_milters")
 			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination", "multi_instance_directories = /etc/postfix-in")

@@ -67,3 +67,10 @@ func (j Journals) hasWritten(path, setting string, values []string) (bool, error
 	}
 	return false, nil
 }
+
+// Attached reports whether setup has attached the daemons to this Postfix and not taken
+// them off again, as far as the caller may read the journals.
+func (j Journals) Attached() bool {
+	all, err := j.all()
+	return err == nil && slices.ContainsFunc(all, func(one *journal) bool { return one.Done })
+}
