@@ -1,6 +1,7 @@
 package greylist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,9 +58,9 @@ func NewBreaker(store Store, now func() time.Time, onChange func(Health, error))
 		First:    breakerPause,
 		Classify: classify,
 		Changed: func(c breaker.Change) {
-			b.full.Store(false) // unknown after a change
+			b.full.Store(errors.Is(c.Answer, ErrFull)) // what was known before is not true any more
 			b.down.Store(!c.Up)
-			b.report(c.Err)
+			b.report(cmp.Or(c.Err, c.Answer))
 		},
 		Now: now,
 	})

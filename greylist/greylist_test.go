@@ -245,6 +245,44 @@ func TestBreakerFull(t *testing.T) {
 	}
 }
 
+// probed is a store that is probed, with the error of the probe.
+type probed struct {
+	fake
+	probe error
+}
+
+func (p *probed) Probe(context.Context) error { return p.probe }
+
+// A store that is full when it comes back has not worked again in between, whoever finds
+// it so: the probe or a request.
+func TestBreakerBackFull(t *testing.T) {
+	down := errors.New("connection refused")
+	for name, back := range map[string]func(context.Context, *greylist.Breaker){
+		"probe": func(ctx context.Context, b *greylist.Breaker) { b.Watch(ctx) },
+		"request": func(ctx context.Context, b *greylist.Breaker) {
+			_, _ = b.Seen(ctx, greylist.Key{}, time.Now(), greylist.Limits{})
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &probed{probe: down}
+			var changes []string
+			b := greylist.NewBreaker(store, time.Now, func(h greylist.Health, err error) { changes = append(changes, fmt.Sprint(h, " ", err)) })
+			ctx, end := context.WithTimeout(t.Context(), 4*time.Second) // of the fake clock
+			b.Watch(ctx)
+			end()
+			store.err, store.probe = greylist.ErrFull, greylist.ErrFull
+			time.Sleep(time.Second)
+			ctx, end = context.WithTimeout(t.Context(), time.Second)
+			defer end()
+			back(ctx, b)
+			want := fmt.Sprintf("[%d %v %d %v]", greylist.Down, down, greylist.Full, greylist.ErrFull)
+			if fmt.Sprint(changes) != want {
+				t.Errorf("%s: changes %v, want %s", name, changes, want)
+			}
+		})
+	}
+}
+
 // A store that denies access is down at once.
 func TestBreakerDenied(t *testing.T) {
 	store := &fake{err: fmt.Errorf("%w: WRONGPASS", greylist.ErrDenied)}

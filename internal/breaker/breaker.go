@@ -54,9 +54,10 @@ type Config struct {
 
 // Change is the argument of Config.Changed.
 type Change struct {
-	Up   bool
-	Err  error         // the last failure, if down
-	Down time.Duration // how long the backend was down, if up
+	Up     bool
+	Err    error         // the last failure, if down
+	Answer error         // if up: the error with which the backend has answered, nil for none
+	Down   time.Duration // how long the backend was down, if up
 }
 
 // Classify is the default of Config.Classify. No error means Answered, a
@@ -241,7 +242,7 @@ func (b *Breaker) note(probe bool, class Class, err error) (change Change, chang
 	b.probing = b.probing && !probe
 	switch class {
 	case Answered:
-		change, changed = Change{Up: true, Down: b.config.Now().Sub(b.since)}, b.down
+		change, changed = Change{Up: true, Answer: err, Down: b.config.Now().Sub(b.since)}, b.down
 		b.failures, b.down, b.err = 0, false, nil
 	case Failed, Hopeless:
 		b.failures, b.err = b.failures+1, err
