@@ -21,11 +21,20 @@ func (p *planner) loginDomain(origin string, locals []string) error {
 	switch {
 	case domain != "":
 		p.policyd.set("login-domain", domain)
-	case len(locals) > 0:
+	case len(locals) > 0 || !p.hasVirtual():
 		p.plan.Asks = append(p.plan.Asks, Question{Flag: "login-domain", Text: "The domain of users who log in without one (empty if none do)"})
 		return p.warnOfLogins()
 	}
 	return nil
+}
+
+// hasVirtual reports whether this Postfix has virtual domains: their users log in with
+// their address. An instance that only sends has neither them nor local domains, and its
+// users may log in in either way.
+func (p *planner) hasVirtual() bool {
+	return slices.ContainsFunc([]string{"virtual_mailbox_domains", "virtual_alias_domains"}, func(name string) bool {
+		return len(postconf.Split(p.value(name))) > 0
+	})
 }
 
 // warnOfLogins warns that users who log in without a domain need one, unless the tables of

@@ -1,6 +1,7 @@
 package setup_test
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ func TestLoginsWithoutADomain(t *testing.T) {
 	const refused = "if users log in without a domain, name it with --login-domain, or each of them is refused"
 	for name, test := range map[string]struct {
 		maps, table, policyd string
+		domains              string // the lines of main.cf with the domains; "" for one local domain
 		want                 string // "" for no warning
 	}{
 		"no table":                      {want: refused},
@@ -24,11 +26,16 @@ func TestLoginsWithoutADomain(t *testing.T) {
 		"a table that cannot be listed": {maps: "mysql:ROOT/etc/postfix/logins", table: "hosts = 127.0.0.1:1\nuser = u\npassword = p\ndbname = d\nquery = SELECT '%s'\n", want: refused + ", unless the tables of owners name them without one"},
 		"a table of the administrator":  {policyd: "owners = [\"inline:{press@example.org=alice}\"]\n"},
 		"no check of ownership":         {policyd: "checks = [\"dnsbl\"]\n"},
+		"an instance that only sends":   {domains: "mydestination =\n", want: refused},
+		"localhost is no domain":        {domains: "mydestination = localhost\n", want: refused},
+		"virtual mailboxes":             {domains: "mydestination = localhost\nvirtual_mailbox_domains = example.org\n"},
+		"virtual aliases":               {domains: "mydestination =\nvirtual_alias_domains = example.org\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			root, files := t.TempDir(), fromFiles()
-			files["main.cf"] = "compatibility_level = 3.6\nmyhostname = mail.example.org\nmydestination = lists.example.org\nmyorigin = example.org\nalias_maps =\nsmtpd_sender_login_maps = " + test.maps + "\n"
+			domains := cmp.Or(test.domains, "mydestination = lists.example.org\n")
+			files["main.cf"] = "compatibility_level = 3.6\nmyhostname = mail.example.org\n" + domains + "myorigin = example.org\nalias_maps =\nsmtpd_sender_login_maps = " + test.maps + "\n"
 			files["logins"] = test.table
 			if test.policyd != "" {
 				files["/etc/postern/policyd.toml"] = test.policyd
