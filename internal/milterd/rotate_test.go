@@ -2,6 +2,7 @@ package milterd
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -199,6 +200,49 @@ func TestRotationClockSet(t *testing.T) {
 	}
 }
 
+// A daemon that starts with a clock far ahead does not end a wait, and says so. When NTP has
+// set the clock back, the wait has its length again.
+func TestRotationStartsWithAWrongClock(t *testing.T) {
+	dir := oldKey(t)
+	log, logged := observer.New(zap.ErrorLevel)
+	now, passed := time.Now(), time.Duration(0)
+	start := func() *rotation {
+		n := &needs{Runtime: service.NewRuntime(zap.New(log), metrics.New(metrics.Options{}))}
+		n.Records = new(records)
+		r := newRotation(90*24*time.Hour, nil, n)
+		r.now, r.steady = func() time.Time { return now }, func() time.Duration { return passed }
+		r.rotator = rotate.New(rotate.Settings{
+			Dir: dir, QueueLifetime: rotate.QueueLifetime, Now: r.now,
+			// No one listens there.
+			DNS: &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}},
+		})
+		return r
+	}
+	since := func(r *rotation) time.Time {
+		t.Helper()
+		r.round(t.Context())
+		state, err := r.rotator.State("example.org")
+		if err != nil || state == nil {
+			t.Fatal(state, err)
+		}
+		return state.Since
+	}
+	began := since(start())
+	const year = 365 * 24 * time.Hour
+	now = now.Add(year)
+	r := start()
+	if got := since(r); !got.Equal(began.Add(year)) {
+		t.Errorf("the phase began at %s, want %s", got, began.Add(year))
+	}
+	if logged.FilterMessageSnippet("that time does not count").Len() != 1 {
+		t.Errorf("logged %v", logged.All())
+	}
+	now, passed = now.Add(time.Minute-year), passed+time.Minute
+	if got := since(r); !got.Equal(began) {
+		t.Errorf("after the clock was set: the phase began at %s, want %s", got, began)
+	}
+}
+
 // Of several hosts one leads, until it has been silent for the time of the lease.
 func TestLease(t *testing.T) {
 	redistest.Require(t)
@@ -231,6 +275,56 @@ func TestLease(t *testing.T) {
 	server.Kill()
 	if leads, _, err := hosts[1].take(t.Context()); leads || err == nil {
 		t.Errorf("leads %v without Redis: %v", leads, err)
+	}
+}
+
+// Each change of the host that leads is one line of the log: that this host begins, that it
+// ceases, and again when Redis was away in between.
+func TestLeaderIsLogged(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	l, err := openLease("redis://"+server.Addr, config.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	l.host = "mx1"
+	log, logged := observer.New(zap.InfoLevel)
+	n := &needs{Runtime: service.NewRuntime(zap.New(log), metrics.New(metrics.Options{}))}
+	n.Records = new(records)
+	r := newRotation(90*24*time.Hour, l, n)
+	r.rotator = rotate.New(rotate.Settings{Dir: t.TempDir(), QueueLifetime: rotate.QueueLifetime})
+	key := l.redis.Tag + "dkim-rotate"
+	for _, step := range []struct{ holder, want string }{
+		{"", "this host rotates the DKIM keys now mx1"},
+		{"mx2", "another host rotates the DKIM keys now mx2"},
+		{"mx3", "another host rotates the DKIM keys now mx3"},
+		{"", "this host rotates the DKIM keys now mx1"},
+		{"broken", ""},
+		{"", "this host rotates the DKIM keys now mx1"},
+	} {
+		if err := l.redis.Redis.Del(t.Context(), key).Err(); err != nil {
+			t.Fatal(err)
+		}
+		switch step.holder {
+		case "":
+		case "broken": // not a lease: the script fails
+			err = l.redis.Redis.LPush(t.Context(), key, "x").Err()
+		default:
+			err = l.redis.Redis.Set(t.Context(), key, step.holder, 0).Err()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.round(t.Context())
+		r.round(t.Context())
+		var got []string
+		for _, line := range logged.TakeAll() {
+			got = append(got, fmt.Sprint(line.Message, " ", line.ContextMap()["host"]))
+		}
+		if strings.Join(got, "\n") != step.want {
+			t.Errorf("holder %q: logged %q, want %q", step.holder, got, step.want)
+		}
 	}
 }
 

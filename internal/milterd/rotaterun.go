@@ -39,6 +39,7 @@ type rotation struct {
 
 	next    map[string]time.Time // when to look at a domain again
 	problem string               // why the latest round failed
+	leader  string               // the host that led in the latest round, "" if that is not known
 	seen    atomic.Pointer[rotationsSeen]
 	wall    time.Time     // of the machine's clock at the latest round
 	passed  time.Duration // of the steady clock
@@ -82,15 +83,17 @@ func (r *rotation) round(ctx context.Context) {
 	}
 	if !leads {
 		r.failed("lead", err)
-		if err == nil && r.seen.Load().leads {
-			r.log.Info("another host rotates the DKIM keys now", zap.String("host", holder))
-		}
+		r.led(holder)
 		clear(r.next)
 		r.seen.Store(&rotationsSeen{problems: r.problems()})
 		return
 	}
+	r.led(holder)
 	if step != 0 {
 		r.clockSet(step)
+	}
+	if !r.seen.Load().leads {
+		r.resume()
 	}
 	began := r.now()
 	what, problem := "publish", r.ready()
@@ -113,6 +116,22 @@ func (r *rotation) round(ctx context.Context) {
 	r.look(domains)
 }
 
+// led says once that a host leads, this or another one. Without an answer of Redis holder
+// is "", and who leads then is said again.
+func (r *rotation) led(holder string) {
+	if r.lead == nil || holder == r.leader {
+		return
+	}
+	r.leader = holder
+	switch holder {
+	case "":
+	case r.lead.host:
+		r.log.Info("this host rotates the DKIM keys now", zap.String("host", holder))
+	default:
+		r.log.Info("another host rotates the DKIM keys now", zap.String("host", holder))
+	}
+}
+
 // clockStep returns by how much the machine's clock was set since the latest round, 0 if
 // it was not.
 func (r *rotation) clockStep() time.Duration {
@@ -130,6 +149,17 @@ func (r *rotation) clockSet(by time.Duration) {
 	err := r.rotator.ClockSet(by)
 	r.log.Error("the clock was set, the waits of key rotations under way stay as long as they were; let NTP keep the time",
 		zap.Duration("by", by.Round(time.Second)), zap.Error(err))
+}
+
+// resume has the waits go on from where they were when a host last looked.
+func (r *rotation) resume() {
+	rested, err := r.rotator.Resume()
+	if rested == 0 && err == nil {
+		return
+	}
+	r.log.Error("key rotations under way were not looked at for long, or the clock of this host or of the one that led before is wrong: "+
+		"that time does not count, and the waits go on from where they were; let NTP keep the time",
+		zap.Duration("by", rested.Round(time.Second)), zap.Error(err))
 }
 
 // begin starts the rotations that are due.

@@ -481,6 +481,81 @@ func TestClockSet(t *testing.T) {
 	}
 }
 
+// A host that boots with a wrong clock, and one that was off for long, ends no wait early.
+// When the clock is right again, set while the daemon runs or before the next boot, all waits
+// are as long as they were.
+func TestResume(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	resume := func(w *world, want time.Duration) {
+		t.Helper()
+		if rested, err := w.rotator().Resume(); err != nil || rested != want {
+			t.Fatalf("rested %s, want %s: %v", rested, want, err)
+		}
+	}
+	for _, by := range []time.Duration{year, -year, 3 * time.Hour} {
+		for _, running := range []bool{true, false} {
+			w := newWorld(t)
+			w.toKeep()
+			w.now = w.now.Add(MinKeep / 2)
+			w.advance()
+			resume(w, 0)
+			w.now = w.now.Add(time.Hour) // a restart of the machine
+			resume(w, 0)
+			w.now = w.now.Add(by)
+			resume(w, by+time.Hour)
+			if got := w.advance(); got != Keep {
+				t.Fatalf("the clock is %s off: phase %s", by, got)
+			}
+			w.now = w.now.Add(-by)
+			if running {
+				if err := w.rotator().ClockSet(-by); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				resume(w, -by)
+			}
+			w.now = w.now.Add(MinKeep/2 - time.Minute)
+			if got := w.advance(); got != Keep {
+				t.Fatalf("the clock was %s off: phase %s", by, got)
+			}
+			w.now = w.now.Add(time.Minute)
+			if got := w.advance(); got == Keep {
+				t.Fatalf("the clock was %s off: phase %s after all of its time", by, got)
+			}
+		}
+	}
+}
+
+// Looks that follow each other in time are not a rest, and not each of them is written.
+func TestLooksAreNoted(t *testing.T) {
+	w := newWorld(t)
+	w.toKeep()
+	noted := make(map[time.Time]bool)
+	note := func() {
+		w.advance()
+		state, err := w.rotator().State(example)
+		if err != nil {
+			t.Fatal(err)
+		}
+		noted[state.Looked] = true
+	}
+	for range 6 * 24 {
+		w.now = w.now.Add(lookKept)
+		note()
+		for range 5 {
+			w.now = w.now.Add(time.Minute)
+			note()
+		}
+		w.now = w.now.Add(lookKept - 5*time.Minute)
+		if rested, err := w.rotator().Resume(); rested != 0 || err != nil {
+			t.Fatal(rested, err)
+		}
+	}
+	if len(noted) > 6*24 {
+		t.Errorf("%d notes", len(noted))
+	}
+}
+
 func TestOldRecordIsKeptForMailUnderWay(t *testing.T) {
 	for _, tt := range []struct{ expire, lifetime, want time.Duration }{
 		{0, 5 * 24 * time.Hour, MinKeep},
