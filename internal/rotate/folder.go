@@ -128,6 +128,32 @@ func (d *domainFolder) own(name string) error {
 	return d.root.Lchown(name, d.owner.uid, d.owner.gid)
 }
 
+// look notes that a host looks at the rotation now. Only the one that has the lock may.
+func (d *domainFolder) look(now time.Time) error {
+	const name = hidden + "/" + lookedFile
+	err := d.root.Chtimes(name, now, now)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), d.own(name), d.root.Chtimes(name, now, now))
+}
+
+// looked returns when a host has last looked, zero if that is not known.
+func (d *domainFolder) looked() (time.Time, error) {
+	info, err := d.root.Lstat(hidden + "/" + lookedFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
 func (d *domainFolder) readFile(name string, most int64) ([]byte, error) {
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -36,7 +36,10 @@ var phases = map[Phase]func(*job, context.Context) (Phase, time.Duration, error)
 
 // advance makes the steps that can be made now.
 func (j *job) advance(ctx context.Context) (time.Duration, error) {
-	if err := j.looked(); err != nil {
+	if !j.state.active() {
+		return 0, nil
+	}
+	if err := j.folder.look(j.Now()); err != nil {
 		return look, err
 	}
 	for range maxPhases {
@@ -61,16 +64,6 @@ func (j *job) advance(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	return look, nil // the DNS gives a different answer each time
-}
-
-// looked notes the time of a look.
-func (j *job) looked() error {
-	now := j.Now()
-	if !j.state.active() || now.Sub(j.state.Looked).Abs() < lookedEvery {
-		return nil
-	}
-	j.state.Looked = now
-	return j.folder.save(j.state)
 }
 
 // maxPhases bounds what one advance does; a rotation has fewer.

@@ -39,10 +39,8 @@ const (
 	// is how often they are asked while an old record is kept.
 	look     = time.Minute
 	lookKept = time.Hour
-	// lookedEvery is how often it is noted that someone has looked. restMost is the longest
-	// time without a look that counts: more than lookKept and lookedEvery together.
-	lookedEvery = 30 * time.Minute
-	restMost    = 2 * time.Hour
+	// restMost is the longest time without a look that counts.
+	restMost = 2 * lookKept
 	// again is the time after which a change that no server shows is passed to the
 	// publisher again. againByHand is how often a person is reminded.
 	again       = time.Hour
@@ -247,7 +245,7 @@ func (r *Rotator) Undo(domain string) error { return r.work(domain, (*job).undo)
 // ClockSet moves the times of all rotations under way along with a clock that was set by
 // some time, negative for back. So no wait becomes shorter or longer.
 func (r *Rotator) ClockSet(by time.Duration) error {
-	return r.move(func(*State) time.Duration { return by })
+	return r.move(func(time.Time) time.Duration { return by })
 }
 
 // Resume is called by a host that begins to make steps. No wait goes on while no host
@@ -256,9 +254,9 @@ func (r *Rotator) ClockSet(by time.Duration) error {
 // time that did not count, negative if the clock has gone back.
 func (r *Rotator) Resume() (rested time.Duration, err error) {
 	now := r.s.Now()
-	err = r.move(func(s *State) time.Duration {
-		gap := now.Sub(s.Looked)
-		if s.Looked.IsZero() || gap.Abs() <= restMost {
+	err = r.move(func(looked time.Time) time.Duration {
+		gap := now.Sub(looked)
+		if looked.IsZero() || gap.Abs() <= restMost {
 			return 0
 		}
 		if gap.Abs() > rested.Abs() {
@@ -269,20 +267,22 @@ func (r *Rotator) Resume() (rested time.Duration, err error) {
 	return rested, err
 }
 
-// move moves the times of each rotation under way.
-func (r *Rotator) move(by func(*State) time.Duration) error {
+// move moves the times of each rotation under way. by gets when a host last looked at it,
+// zero if that is not known.
+func (r *Rotator) move(by func(looked time.Time) time.Duration) error {
 	underWay, err := r.UnderWay()
 	for _, domain := range underWay {
 		err = errors.Join(err, r.work(domain, func(j *job) error {
-			if !j.state.active() {
-				return nil
+			looked, err := j.folder.looked()
+			if err != nil || !j.state.active() {
+				return err
 			}
-			step := by(j.state)
+			step := by(looked)
 			if step == 0 {
 				return nil
 			}
 			j.state.move(step)
-			return j.folder.save(j.state)
+			return errors.Join(j.folder.save(j.state), j.folder.look(j.Now()))
 		}))
 	}
 	return err

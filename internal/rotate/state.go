@@ -63,9 +63,6 @@ type State struct {
 	Handed time.Time `json:"handed,omitzero"`
 	// Seen is since when every server has shown the records of the incoming keys.
 	Seen time.Time `json:"seen,omitzero"`
-	// Looked is when a host last looked whether there is a step to make, to within
-	// lookedEvery; see [Rotator.Resume].
-	Looked time.Time `json:"looked,omitzero"`
 	// Switched is when the keys that sign now took over; [Due] counts from it.
 	Switched time.Time `json:"switched,omitzero"`
 	// Missing is what some name server does not show yet, of what the phase waits for.
@@ -90,6 +87,9 @@ const (
 
 	stateFile = "state.json"
 	lockFile  = "lock"
+	// lookedFile is empty. Its time is when a host last looked whether there is a step to
+	// make, see [Rotator.Resume].
+	lookedFile = "looked"
 )
 
 // note adds an entry to the history.
@@ -111,7 +111,7 @@ func (s *State) to(p Phase, now time.Time) {
 
 // move moves the times from which waits are counted.
 func (s *State) move(by time.Duration) {
-	for _, t := range []*time.Time{&s.Since, &s.Handed, &s.Seen, &s.Looked} {
+	for _, t := range []*time.Time{&s.Since, &s.Handed, &s.Seen} {
 		if !t.IsZero() {
 			*t = t.Add(by)
 		}
