@@ -3,7 +3,9 @@ package postmap
 import (
 	"bufio"
 	"database/sql"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -437,6 +439,10 @@ func TestServerErrors(t *testing.T) {
 		_, err := Open(c.mapType+":"+file(t, "owners.cf", c.text), Options{})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s %q: %v, want %q", c.mapType, c.text, err, c.want)
+		}
+		// Whether a start is tried again depends on the cause.
+		if strings.Contains(c.text, "/nowhere/") && c.want != "belong together" && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s %q: %v has lost its cause", c.mapType, c.text, err)
 		}
 	}
 	for _, spec := range []string{"mysql:named", "socketmap:inet:h:1", "socketmap:unix:relative:n", "socketmap:tcp:h:1:n", "socketmap:inet::1:n"} {

@@ -218,6 +218,16 @@ func (c *Conf) Error(name, what, fix string) error {
 	return e
 }
 
+// Wrap is Error with the cause below it, such as a file that cannot be read: whether a start
+// is tried again depends on it.
+func (c *Conf) Wrap(name string, cause error, fix string) error {
+	err := c.Error(name, cause.Error(), fix)
+	if e := (*mapfile.Error)(nil); errors.As(err, &e) {
+		e.Err = cause
+	}
+	return err
+}
+
 // Warn passes on a warning about a parameter.
 func (c *Conf) Warn(name, what string) { c.warn(c.Where(name) + ": " + name + ": " + what) }
 

@@ -51,7 +51,7 @@ func (c *Conf) Domains(open OpenTable) (*Domains, error) {
 	d := new(Domains)
 	for _, pattern := range list {
 		if err := d.addPattern(pattern, open); err != nil {
-			return nil, errors.Join(c.Error("domain", err.Error(), ""), d.Close())
+			return nil, errors.Join(c.Wrap("domain", err, ""), d.Close())
 		}
 	}
 	return d, nil

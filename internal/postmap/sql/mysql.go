@@ -67,7 +67,7 @@ func readServers(c *conf.Conf) (*servers, error) {
 	group := c.String("option_group", "client")
 	opts, err := readOptions(file, group)
 	if err != nil {
-		return nil, c.Error("option_file", err.Error(), "")
+		return nil, c.Wrap("option_file", err, "")
 	}
 	s := &servers{conf: c, files: opts.files, config: mysql.NewConfig()}
 	s.config.User = opts.or(c.String("user", ""), "user")

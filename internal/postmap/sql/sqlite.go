@@ -83,7 +83,7 @@ func (db database) check(c *conf.Conf) error {
 		_, err = readHeader(db.path)
 	}
 	if err != nil {
-		return c.Error("dbpath", err.Error(), "let the daemon's user or one of its groups read the file and pass through every folder above it")
+		return c.Wrap("dbpath", err, "let the daemon's user or one of its groups read the file and pass through every folder above it")
 	}
 	return nil
 }

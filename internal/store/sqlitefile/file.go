@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -440,18 +442,56 @@ func (f *File) forsake(ctx context.Context) {
 func (f *File) explain(err error) error {
 	fix := ""
 	switch code(err) {
-	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+	case sqlite3.SQLITE_CANTOPEN:
+		return f.explainOpen(err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
 		fix = ": the daemon's user must be able to write this file and its directory"
 	case sqlite3.SQLITE_FULL:
 		err, fix = transient.Mark(err), ": the disk is full"
 	case sqlite3.SQLITE_IOERR:
 		err, fix = transient.Mark(err), ": the disk is full, read-only or broken: see df and the kernel's log"
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM:
 		err = transient.Mark(err)
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		err = fmt.Errorf("%w: %w", errCorrupt, err)
 	}
 	return fmt.Errorf("%s store %s: %w%s", f.schema.Name, f.path, err, fix)
+}
+
+// explainOpen adds why SQLite could not open a file, which it does not say: what a person
+// must correct, such as the rights to the file, its log, its index or its folder. If nothing
+// is wrong with them, the cause has passed or will pass, such as too few descriptors. None of
+// them is opened: to close one would end the locks of SQLite's own connections.
+func (f *File) explainOpen(err error) error {
+	cause := usable(filepath.Dir(f.path), unix.W_OK|unix.X_OK)
+	for _, suffix := range []string{"", logSuffix, indexSuffix} {
+		if cause == nil {
+			cause = ignoreMissing(usable(f.path+suffix, unix.R_OK|unix.W_OK))
+		}
+	}
+	fix := ": the daemon's user must be able to write this file and its directory"
+	if cause == nil || transient.Is(cause) {
+		err, fix = transient.Mark(err), ""
+	}
+	if cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return fmt.Errorf("%s store %s: %w%s", f.schema.Name, f.path, err, fix)
+}
+
+// usable returns why a file, or a folder that must be passed through, cannot be used.
+func usable(path string, how uint32) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if how&unix.X_OK == 0 && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file", path)
+	}
+	if err := unix.Access(path, how); err != nil {
+		return &fs.PathError{Op: "access", Path: path, Err: err}
+	}
+	return nil
 }
 
 // code returns SQLite's primary result code, 0 for an error that is not SQLite's.
