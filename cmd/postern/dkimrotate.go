@@ -181,7 +181,7 @@ var rotateSteps = map[rotate.Step]string{
 }
 
 func printRotation(w io.Writer, s *rotate.State, keep time.Duration) {
-	fmt.Fprintf(w, "%s: %s since %s; %s\n", s.Domain, s.Phase, s.Since.Local().Format(time.DateTime), rotatePhase(s, keep))
+	fmt.Fprintf(w, "%s: %s since %s; %s\n", s.Domain, s.Phase, local(s.Since), rotatePhase(s, keep))
 	if s.Missing != "" {
 		fmt.Fprintln(w, "  when last looked:", s.Missing)
 	}
@@ -192,7 +192,7 @@ func printRotation(w io.Writer, s *rotate.State, keep time.Duration) {
 		fmt.Fprintf(w, "  old  %s  %s\n", key.Selector, key.Algorithm)
 	}
 	for _, e := range s.History {
-		fmt.Fprintf(w, "  %s  %s: %s\n", e.Time.Local().Format(time.DateTime), rotateSteps[e.Step], e.Detail)
+		fmt.Fprintf(w, "  %s  %s: %s\n", local(e.Time), rotateSteps[e.Step], e.Detail)
 	}
 	if s.Problem != "" {
 		fmt.Fprintln(w, "  problem:", s.Problem)
@@ -212,13 +212,13 @@ func rotatePhase(s *rotate.State, keep time.Duration) string {
 	case rotate.Sign:
 		return "the new keys sign next"
 	case rotate.Retire:
-		return "old and new keys sign; the old ones stop after " + s.Since.Add(rotate.Overlap).Local().Format(time.DateTime)
+		return "old and new keys sign; the old ones stop after " + local(s.Since.Add(rotate.Overlap))
 	case rotate.Keep:
-		return "the new keys sign; the old records stay until " + s.Since.Add(keep).Local().Format(time.DateTime)
+		return "the new keys sign; the old records stay until " + local(s.Since.Add(keep))
 	case rotate.Revoke:
 		return "waits until every name server shows the old records revoked"
 	case rotate.Revoked:
-		return "the old records are revoked, and removed after " + s.Since.Add(rotate.RevokedFor).Local().Format(time.DateTime)
+		return "the old records are revoked, and removed after " + local(s.Since.Add(rotate.RevokedFor))
 	case rotate.Remove:
 		return "waits until no name server shows the old records"
 	case rotate.Withdraw:

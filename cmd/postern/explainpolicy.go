@@ -269,7 +269,7 @@ func recordQuestion(e *maillog.Entry) policyQuestion {
 func printPolicy(w io.Writer, q policyQuestion, x *api.PolicyExplanation) error {
 	var b strings.Builder
 	if e := q.was; e != nil {
-		fmt.Fprintf(&b, "recorded at %s: %s %s %s for %s -> %s\n", e.Time.Local().Format(dayAndTime), shown(cmp.Or(e.Check, "-")), shown(e.Verdict), shown(e.Reason), shown(cmp.Or(e.Sender, "-")), shown(cmp.Or(e.Recipient, "-")))
+		fmt.Fprintf(&b, "recorded at %s: %s %s %s for %s -> %s\n", local(e.Time), shown(cmp.Or(e.Check, "-")), shown(e.Verdict), shown(e.Reason), shown(cmp.Or(e.Sender, "-")), shown(cmp.Or(e.Recipient, "-")))
 	}
 	fmt.Fprintf(&b, "checks (%s)\n", shown(cmp.Or(x.Context, "all that run")))
 	for i := range x.Steps {

@@ -121,7 +121,7 @@ note: a note
 		t.Errorf("exit %d, %v in %s", code, err, out)
 	}
 	_, out, _ = postern(t, "explain", "policy", "--admin", path, "--record", logFile(t, "log", policydLines[:1]))
-	if !strings.HasPrefix(out, "recorded at 2026-11-21 02:00:00: greylist defer greylist_new for ann@x.example -> bob@y.example\n") {
+	if !strings.HasPrefix(out, "recorded at 2026-11-21 02:00:00Z: greylist defer greylist_new for ann@x.example -> bob@y.example\n") {
 		t.Errorf("got %s", out)
 	}
 	x.Mode = "shadow"

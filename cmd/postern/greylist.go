@@ -116,7 +116,7 @@ func clock(t *time.Time) string {
 	if t == nil {
 		return "-"
 	}
-	return t.Local().Format(time.DateTime)
+	return local(*t)
 }
 
 // bindGreylistShow answers exitNo for a mail that would be deferred.

@@ -61,13 +61,13 @@ func TestLogJoinsMails(t *testing.T) {
 	utc(t)
 	policyd, milterd := logFile(t, "policyd", policydLines), logFile(t, "milterd", milterdLines[1:])
 	code, out, stderr := postern(t, "log", policyd, milterd)
-	want := `2026-11-21 02:00:00  ann@x.example -> bob@y.example, eve\x1b[2J@y.example
+	want := `2026-11-21 02:00:00Z  ann@x.example -> bob@y.example, eve\x1b[2J@y.example
   client=mx.x.example[192.0.2.7]:4711 helo=mx.x.example queue=Q1 message-id=<1@x.example>
   02:00:00.007  policyd greylist defer greylist_new recipient=bob@y.example reply=DEFER_IF_PERMIT 4.2.0 Greylisted 1.2ms
       greylist: defer greylist_new  key=192.0.2.0/24
   02:00:01.007  policyd greylist pass greylist_known recipient=eve\x1b[2J@y.example reply=DUNNO 1.2ms
   02:00:01.007  milterd verify pass verified whose=none_of_these spf=pass dkim=none reply=accept 1.2ms
-2026-11-21 02:00:02  pr@y.example -> eve@z.example
+2026-11-21 02:00:02Z  pr@y.example -> eve@z.example
   client=198.51.100.9:1 login=bob
   02:00:02.007  policyd ownership reject not_owned (shadow) recipient=eve@z.example reply=553 5.7.1 not owned 1.2ms
 `
@@ -108,7 +108,7 @@ func TestLogForms(t *testing.T) {
 	})
 	t.Run("flat", func(t *testing.T) {
 		_, out, _ := postern(t, "log", "--flat", "--verdict", "reject", file)
-		if out != "2026-11-21 02:00:02 ownership reject not_owned (shadow) client=198.51.100.9 login=bob sender=pr@y.example recipient=eve@z.example reply=553 5.7.1 not owned\n" {
+		if out != "2026-11-21 02:00:02Z ownership reject not_owned (shadow) client=198.51.100.9 login=bob sender=pr@y.example recipient=eve@z.example reply=553 5.7.1 not owned\n" {
 			t.Errorf("got %s", out)
 		}
 	})
@@ -188,10 +188,10 @@ func TestLogOfMemories(t *testing.T) {
 	if code != exitYes || !strings.Contains(stderr, "is postern-milterd running?") || strings.Contains(out, "milterd") {
 		t.Errorf("with one of them down: exit %d, %s, %s", code, stderr, out)
 	}
-	if code, out, stderr = postern(t, "log", "--policyd", policyd, "--recipient", "no@y.example"); code != exitNo || out != "" || stderr != "postern-policyd remembers what it has decided since 2026-11-21 02:00:00; for older records name the files of the log, or use --journal\n" {
+	if code, out, stderr = postern(t, "log", "--policyd", policyd, "--recipient", "no@y.example"); code != exitNo || out != "" || stderr != "postern-policyd remembers what it has decided since 2026-11-21 02:00:00Z; for older records name the files of the log, or use --journal\n" {
 		t.Errorf("nothing: exit %d, %s, %s", code, stderr, out)
 	}
-	if code, _, stderr = postern(t, "log", "--policyd", policyd, "--since", "2026-11-20"); code != exitYes || !strings.Contains(stderr, "since 2026-11-21 02:00:00; for older") {
+	if code, _, stderr = postern(t, "log", "--policyd", policyd, "--since", "2026-11-20"); code != exitYes || !strings.Contains(stderr, "since 2026-11-21 02:00:00Z; for older") {
 		t.Errorf("before the first record: exit %d, %s", code, stderr)
 	}
 	if code, _, stderr = postern(t, "log", "--policyd", remembering(t, api.Policyd, nil)); code != exitNo || stderr != "postern-policyd has decided nothing since it was started\n" {

@@ -24,11 +24,8 @@ type logPrinter struct {
 	last    *maillog.Mail // whose head was printed last
 }
 
-// The formats of times. Times are in the local zone, as in Postfix's log.
-const (
-	dayAndTime = "2006-01-02 15:04:05"
-	timeOnly   = "15:04:05.000"
-)
+// timeOnly is the format of times below one with its zone.
+const timeOnly = "15:04:05.000"
 
 // jsonMail is a mail in the output of --json.
 type jsonMail struct {
@@ -104,7 +101,7 @@ func (p *logPrinter) record(e *maillog.Entry, m *maillog.Mail) error {
 		_, err = fmt.Fprintf(p.out, "%s\n", e.Line)
 		return err
 	case p.flat:
-		_, err = fmt.Fprintf(p.out, "%s %s %s\n", e.Time.Local().Format(dayAndTime), p.decided(e), whoAndWhat(e))
+		_, err = fmt.Fprintf(p.out, "%s %s %s\n", local(e.Time), p.decided(e), whoAndWhat(e))
 		return err
 	case p.last != m:
 		err = p.head(m)
@@ -117,7 +114,7 @@ func (p *logPrinter) head(m *maillog.Mail) error {
 	p.last = m
 	first := m.First()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s", first.Time.Local().Format(dayAndTime), shown(cmp.Or(senderOf(m), "-")))
+	fmt.Fprintf(&b, "%s  %s", local(first.Time), shown(cmp.Or(senderOf(m), "-")))
 	for i, r := range m.Recipients {
 		if i == 0 {
 			b.WriteString(" ->")

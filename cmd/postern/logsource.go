@@ -141,7 +141,7 @@ func (o *logOptions) noteMemories(w io.Writer, found bool) {
 		case m.since.IsZero() && !found:
 			fmt.Fprintf(w, "%s has decided nothing since it was started\n", m.daemon)
 		case !m.since.IsZero() && (!found || o.since != "" && o.filter.Since.Before(m.since)):
-			fmt.Fprintf(w, "%s remembers what it has decided since %s; for older records name the files of the log, or use --journal\n", m.daemon, m.since.Local().Format(dayAndTime))
+			fmt.Fprintf(w, "%s remembers what it has decided since %s; for older records name the files of the log, or use --journal\n", m.daemon, local(m.since))
 		}
 	}
 }

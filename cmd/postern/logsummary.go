@@ -21,7 +21,7 @@ func (p *logPrinter) summary(s maillog.Summary) error {
 		_, err := fmt.Fprintln(p.out, "no records")
 		return err
 	}
-	fmt.Fprintf(p.out, "%s to %s: %d mails, %d records\n\nreasons\n", s.Since.Local().Format(dayAndTime), s.Until.Local().Format(dayAndTime), s.Mails, s.Records)
+	fmt.Fprintf(p.out, "%s to %s: %d mails, %d records\n\nreasons\n", local(s.Since), local(s.Until), s.Mails, s.Records)
 	t := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, d := range s.Reasons {
 		fmt.Fprintf(t, "%d\t  %s %s %s%s\n", d.Count, shown(d.Check), p.colored(d.Verdict), shown(d.Reason), inShadow(d.Mode))
@@ -67,7 +67,7 @@ func printHours(w io.Writer, hours []maillog.Hour) error {
 	fmt.Fprintln(t, "\tpass\thold\tdefer\treject\tnone\terror\t")
 	for _, h := range hours {
 		v := h.Verdicts
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", h.Hour.Local().Format("2006-01-02 15:04"), v["pass"], v["hold"], v["defer"], v["reject"], v["none"], v["error"])
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", h.Hour.Local().Format("2006-01-02 15:04Z07:00"), v["pass"], v["hold"], v["defer"], v["reject"], v["none"], v["error"])
 	}
 	return t.Flush()
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func printJSON(w io.Writer, v any) error {
@@ -27,6 +28,10 @@ func (p progress) at(format string, args ...any) {
 
 // end begins a new line for what follows.
 func (p progress) end() { p.at("\n") }
+
+// local returns a time as people read it: that of this host, as in Postfix's log, with the
+// distance to UTC, because who reads it may also read that of a host in another zone.
+func local(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05Z07:00") }
 
 // shown escapes what is not printable, for output on a terminal.
 func shown(s string) string {

@@ -125,7 +125,7 @@ func printReplay(w io.Writer, r *replay.Report, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, r)
 	}
-	fmt.Fprintf(w, "%s to %s: %d requests\n", r.Since.Local().Format(dayAndTime), r.Until.Local().Format(dayAndTime), r.Questions)
+	fmt.Fprintf(w, "%s to %s: %d requests\n", local(r.Since), local(r.Until), r.Questions)
 	if g := r.Greylist; g != nil && g.Asked > 0 {
 		if err := printGreylisted(w, g); err != nil {
 			return err
@@ -185,7 +185,7 @@ func printLimited(w io.Writer, l *replay.Limited) error {
 	fmt.Fprintf(w, "\nlimits, asked about %d recipients: refused %d; would refuse %d, of %d mails\n", l.Asked, l.Was, l.Would, l.Mails)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range l.Over {
-		fmt.Fprintf(t, "  %s\t%s\t%d recipients\tfrom %s on\n", shown(r.Limit), shown(r.Value), r.Refused, r.First.Local().Format(dayAndTime))
+		fmt.Fprintf(t, "  %s\t%s\t%d recipients\tfrom %s on\n", shown(r.Limit), shown(r.Value), r.Refused, local(r.First))
 	}
 	return t.Flush()
 }
@@ -209,7 +209,7 @@ func printDifferences(w io.Writer, r *replay.Report) error {
 		if d.Login != "" {
 			wait += " login=" + shown(d.Login)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s -> %s\t%s -> %s%s\n", d.Time.Local().Format(dayAndTime), shown(d.Client), shown(d.Sender), shown(d.Recipient), shown(d.Was), shown(d.Would), wait)
+		fmt.Fprintf(t, "%s\t%s\t%s -> %s\t%s -> %s%s\n", local(d.Time), shown(d.Client), shown(d.Sender), shown(d.Recipient), shown(d.Was), shown(d.Would), wait)
 	}
 	return t.Flush()
 }

@@ -35,7 +35,7 @@ func TestReplay(t *testing.T) {
 	utc(t)
 	file := greylistLog(t)
 	code, out, stderr := postern(t, "replay", "--config=", "--greylist-delay", "120s", file)
-	want := `2026-11-21 01:59:59 to 2026-11-21 02:04:59: 4 requests
+	want := `2026-11-21 01:59:59Z to 2026-11-21 02:04:59Z: 4 requests
 
 greylist, asked about 4
                               WAS   WOULD BE
@@ -48,7 +48,7 @@ mails delayed                 1     1
 mails that did not come back  1     1
 
 answers that would have been different: 1
-2026-11-21 02:02:29  198.51.100.7  ann@x.example -> bob@y.example  greylist_early -> greylist_waited
+2026-11-21 02:02:29Z  198.51.100.7  ann@x.example -> bob@y.example  greylist_early -> greylist_waited
 `
 	if code != exitYes || stderr != "" || out != want {
 		t.Errorf("exit %d, %s, got\n%s\nwant\n%s", code, stderr, out, want)
@@ -90,7 +90,7 @@ func TestReplayOfLimits(t *testing.T) {
 	file := logFile(t, "records", lines)
 	code, out, stderr := postern(t, "replay", "--config=", "--limit", "login.recipients=2/1h", file)
 	for _, want := range []string{
-		"\nlimits, asked about 3 recipients: refused 0; would refuse 1, of 1 mails\n  login.recipients=2/1h  bob  1 recipients  from 2026-11-21 02:00:02 on\n",
+		"\nlimits, asked about 3 recipients: refused 0; would refuse 1, of 1 mails\n  login.recipients=2/1h  bob  1 recipients  from 2026-11-21 02:00:02Z on\n",
 		"bob@y.example -> c@x.example  owned -> limit_recipients login=bob\n", "what had been sent before the first record is not known",
 	} {
 		if code != exitYes || stderr != "" || !strings.Contains(out, want) {

@@ -140,7 +140,7 @@ func addressOf(patterns []string, address string) bool {
 
 // layouts are the forms in which people write a time. A time without a zone is local, and
 // a time without a date is today.
-var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", time.DateTime, "2006-01-02 15:04", time.DateOnly, time.TimeOnly, "15:04"}
+var layouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04Z07:00", time.DateTime, "2006-01-02 15:04", time.DateOnly, time.TimeOnly, "15:04"}
 
 // ParseTime parses a time, or how long ago it was, such as 2h or 1d.
 func ParseTime(text string, now time.Time) (time.Time, error) {
