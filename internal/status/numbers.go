@@ -82,7 +82,7 @@ func (n *Numbers) addMetric(f *dto.MetricFamily, m *dto.Metric) {
 		}
 	case !isNumber || math.IsNaN(value) || math.IsInf(value, 0):
 	default:
-		if good, is := lamp(f.GetName(), value); is && len(n.Lamps) < maxLamps {
+		if good, is := lamp(f.GetName(), labels, value); is && len(n.Lamps) < maxLamps {
 			n.Lamps = append(n.Lamps, Lamp{f.GetName(), f.GetHelp(), labels, value, good})
 		}
 		if len(labels) == 0 {
@@ -132,22 +132,39 @@ func histogram(f *dto.MetricFamily, m *dto.Metric, labels map[string]string) His
 
 // lamp reports whether a metric is a condition, and whether the condition is
 // good. The names of conditions that should be 1 end in up or writes.
-func lamp(name string, value float64) (good, is bool) {
-	switch {
-	case strings.HasSuffix(name, "_up"), strings.HasSuffix(name, "_writes"):
+func lamp(name string, labels map[string]string, value float64) (good, is bool) {
+	if strings.HasSuffix(name, "_up") || strings.HasSuffix(name, "_writes") {
 		return value != 0, true
-	case slices.Contains(shouldBeZero(), name):
-		return value == 0, true
+	}
+	for _, z := range shouldBeZero() {
+		if z.name == name && (z.label == "" || slices.Contains(z.values, labels[z.label])) {
+			return value == 0, true
+		}
 	}
 	return false, false
 }
 
-// shouldBeZero returns the metrics that are 0 while there is no problem.
-func shouldBeZero() []string {
-	return []string{
-		"postern_config_reload_failed", "postern_log_blocked", "postern_files_held_back",
-		"postern_dkim_key_problems", "postern_dkim_rotation_problems", "postern_hold_queue_messages", "postern_limit_blocked_logins",
-		"postern_greylist_forgotten_total",
+// zero is a metric that is 0 while there is no problem. With a label only those with one of
+// its values are meant.
+type zero struct {
+	name   string
+	label  string
+	values []string
+}
+
+// shouldBeZero returns what is 0 while there is no problem. A counter of what was lost since
+// the start is not 0 again before the next one.
+func shouldBeZero() []zero {
+	return []zero{
+		{name: "postern_config_reload_failed"}, {name: "postern_files_held_back"},
+		{name: "postern_log_blocked"}, {name: "postern_log_write_failures_total"},
+		{"postern_connections_over_limit_total", "action", []string{"refused"}},
+		{name: "postern_store_losses_total"}, {name: "postern_store_clock_steps_total"}, {name: "postern_greylist_forgotten_total"},
+		{name: "postern_limit_unreadable_rows_total"}, {name: "postern_limit_alarms_dropped_total"}, {name: "postern_limit_blocked_logins"},
+		{name: "postern_hold_queue_messages"},
+		{"postern_dmarc_report_messages_total", "result", []string{"dropped"}},
+		{name: "postern_dkim_key_problems"}, {name: "postern_dkim_rotation_problems"},
+		{"postern_dkim_keys_published", "dns", []string{"missing", "other"}},
 	}
 }
 

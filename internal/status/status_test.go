@@ -503,9 +503,9 @@ func TestConditionsAreMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(shouldBeZero(), decisions) {
-		if !strings.Contains(string(manual), "| `"+name) {
-			t.Errorf("deploy/README.md does not know %s", name)
+	for _, z := range append(shouldBeZero(), zero{name: decisions}) {
+		if !strings.Contains(string(manual), "| `"+z.name) {
+			t.Errorf("deploy/README.md does not know %s", z.name)
 		}
 	}
 }
