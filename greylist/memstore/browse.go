@@ -127,7 +127,10 @@ func (s *Store) Discard(id greylist.ID, rowID int64) {
 	}
 	e := sh.slot(slot)
 	e.rowID = 0
-	if !e.is(dirty) {
+	switch {
+	case e.is(behind):
+		s.mark(sh, slot)
+	case !e.is(dirty):
 		s.drop(sh, slot)
 	}
 }

@@ -10,7 +10,10 @@
 //     there is none, the store returns greylist.ErrFull.
 //   - The shards that a key touches are locked together, in their order. The
 //     backing is never read while they are locked.
-//   - An entry that has changed since it was last written stays in memory.
+//   - An entry that has changed since it was last written stays in memory. If only the
+//     time of its latest sighting has changed, it may be written much later, see Review.
+//   - An entry that had expired is written to a new row, because a file is written faster
+//     at its end. Of rows with the same ID the newest counts, and Review finds the others.
 //   - For an entry that is only in the backing, memory keeps the number of its row.
 //     So a new key causes no read, and the backing needs no index.
 package memstore
@@ -84,6 +87,7 @@ type shard struct {
 	table
 	away    away
 	dirty   []int32 // slots changed since the last Take, each once
+	behind  int     // how many entries are behind
 	flood   map[string]counter
 	evicted uint64 // counts dropped entries: a row that was read meanwhile may be stale
 }
@@ -379,6 +383,7 @@ func (s *Store) makeRoom(sh *shard) error {
 	for s.isFull(sh) {
 		victim := sh.leastWorth()
 		if victim < 0 {
+			s.hasten(sh)
 			return greylist.ErrFull
 		}
 		s.drop(sh, victim)
@@ -386,15 +391,15 @@ func (s *Store) makeRoom(sh *shard) error {
 	return nil
 }
 
-// leastWorth returns the slot of the entry whose loss costs least, among some that do
-// not wait to be written; -1 if there is none.
+// leastWorth returns the slot of the entry whose loss costs least, among some that are
+// as in the backing; -1 if there is none.
 func (sh *shard) leastWorth() int {
 	victim, looked := -1, 0
 	start := rand.IntN(sh.made)
 	for i := range sh.made {
 		slot := (start + i) % sh.made
 		e := sh.slot(slot)
-		if !e.is(used) || e.is(dirty) {
+		if !e.is(used) || e.is(dirty|behind) {
 			continue
 		}
 		if victim < 0 || sh.slot(victim).worth() > e.worth() {
@@ -412,6 +417,7 @@ func (s *Store) drop(sh *shard, slot int) {
 	if e := sh.slot(slot); e.rowID != 0 && !e.is(deleted) {
 		s.leave(sh, e.hash, e.rowID)
 	}
+	sh.setBehind(sh.slot(slot), false)
 	sh.remove(slot)
 	sh.evicted++
 }
@@ -470,7 +476,7 @@ func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limit
 		if r.Refused = change.Refused; r.Refused == greylist.NetworkFlooded {
 			r.FloodEnds = flood.flood[source].ends()
 		}
-		if err := h.apply(&all, change, at); err != nil {
+		if err := h.apply(&all, change, at, limits); err != nil {
 			return err
 		}
 		if change.IsNew && limits.NetworkCap > 0 {
@@ -481,7 +487,7 @@ func (s *Store) Seen(ctx context.Context, key greylist.Key, now time.Time, limit
 	return r, err
 }
 
-func (h *hold) apply(all *ids, c greylist.Change, now greylist.Stamp) error {
+func (h *hold) apply(all *ids, c greylist.Change, now greylist.Stamp, l greylist.Limits) error {
 	for slot, changes := range [slots]bool{
 		byDomain:      c.WriteTriplet,
 		byNetwork:     c.WriteTriplet,
@@ -494,6 +500,12 @@ func (h *hold) apply(all *ids, c greylist.Change, now greylist.Stamp) error {
 		next := state{triplet: c.Triplet}
 		if slot == domainClient || slot == networkClient {
 			next = state{client: h.client(all, slot).Touched(now)}
+		}
+		if h.renewal(all, slot, next, l) {
+			continue
+		}
+		if c.IsNew {
+			h.newRow(all, slot)
 		}
 		if err := h.change(all, slot, next); err != nil {
 			return err
@@ -526,6 +538,7 @@ func (h *hold) change(all *ids, slot int, next state) error {
 func (s *Store) mark(sh *shard, slot int) {
 	e := sh.slot(slot)
 	e.version++
+	sh.setBehind(e, false)
 	if s.backing != nil && !e.is(dirty) {
 		e.set(dirty, true)
 		sh.dirty = append(sh.dirty, int32(slot))

@@ -2,6 +2,7 @@ package memstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func TestParts(t *testing.T) {
 	}
 	s.Fill(rows)
 	for i := range known + fresh {
-		see(t, s, key(i), at().Add(time.Minute))
+		see(t, s, key(i), at().Add(limits().Delay)) // the known ones pass
 	}
 	taken, _ := s.Take(0, known+fresh)
 	failed := map[greylist.ID]bool{}
@@ -144,6 +145,90 @@ func TestParts(t *testing.T) {
 	}
 	if len(again.Rows) != len(failed) {
 		t.Errorf("%d rows are written again, want %d", len(again.Rows), len(failed))
+	}
+}
+
+// TestLateSightings: a sighting that changes nothing but its time does not wait to be
+// written, but Review and Hasten find it, and it is not lost with its row.
+func TestLateSightings(t *testing.T) {
+	l := limits()
+	passed := greylist.Triplet{First: greylist.At(at()), Last: greylist.At(at()), Passed: greylist.At(at())}
+	row := memstore.Row{RowID: 7, Entry: greylist.Entry{ID: key(1).ByNetwork(), Triplet: passed}}
+	older := row
+	older.RowID = 3
+	for name, write := range map[string]func(*memstore.Store) int{
+		"review":  func(s *memstore.Store) int { b, _ := s.Review([]memstore.Row{older, row}); return len(b.Rows) },
+		"hasten":  func(s *memstore.Store) int { s.Hasten(); return s.Pending() },
+		"discard": func(s *memstore.Store) int { s.Discard(row.ID, row.RowID); return s.Pending() },
+	} {
+		s := memstore.New(memstore.Options{Backing: missing{}})
+		s.Fill([]memstore.Row{row})
+		see(t, s, key(1), at().Add(l.PassTTL/2))
+		if n := s.Pending(); n != 0 {
+			t.Errorf("%s: %d wait", name, n)
+		}
+		if n := write(s); n != 1 {
+			t.Errorf("%s: %d are written", name, n)
+		}
+		if _, ok := s.Current(older); ok && name != "discard" {
+			t.Errorf("%s: an older row counts", name)
+		}
+		if e, ok := s.Current(row); !ok || e.Triplet.Last != greylist.At(at().Add(l.PassTTL/2)) {
+			t.Errorf("%s: %+v, %v", name, e, ok)
+		}
+	}
+}
+
+// TestLateSightingsMakeRoom: entries that cannot be dropped are written when a shard has no
+// room.
+func TestLateSightingsMakeRoom(t *testing.T) {
+	s := memstore.New(memstore.Options{Memory: 1, Backing: missing{}})
+	const known = 600
+	for i := range known {
+		row := memstore.Row{RowID: int64(i + 1), Entry: greylist.Entry{ID: key(i).ByNetwork(), Triplet: greylist.Triplet{First: greylist.At(at()), Last: greylist.At(at())}}}
+		s.Fill([]memstore.Row{row})
+		see(t, s, key(i), at().Add(time.Second))
+	}
+	if n := s.Pending(); n > known/10 {
+		t.Fatalf("%d wait", n)
+	}
+	fresh, full := 0, 0
+	for i := known; full < 200; i++ {
+		switch _, err := s.Seen(t.Context(), key(i), at(), limits()); {
+		case err == nil:
+			fresh++
+		case errors.Is(err, greylist.ErrFull):
+			full++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if n := s.Pending(); n < fresh+full/4 {
+		t.Errorf("%d wait, %d are new: the others in full shards stay", n, fresh)
+	}
+}
+
+// TestNewRows: an entry that has expired gets a new row. One that was deleted does not: the
+// row in the backing is not one that expires.
+func TestNewRows(t *testing.T) {
+	for name, isDeleted := range map[string]bool{"expired": false, "deleted": true} {
+		s := memstore.New(memstore.Options{Backing: missing{}})
+		row := memstore.Row{RowID: 7, Entry: greylist.Entry{ID: key(1).ByNetwork(), Triplet: greylist.Triplet{First: greylist.At(at()), Last: greylist.At(at())}}}
+		s.Fill([]memstore.Row{row})
+		when, want := at().Add(limits().RetryWindow+time.Second), int64(0)
+		if isDeleted {
+			when, want = at(), row.RowID
+			if n, err := s.Delete(t.Context(), []greylist.ID{row.ID}); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if why := see(t, s, key(1), when); why != greylist.New {
+			t.Errorf("%s: %d", name, why)
+		}
+		b, _ := s.Take(0, 10)
+		if len(b.Rows) != 1 || b.Rows[0].RowID != want || b.Rows[0].Deleted {
+			t.Errorf("%s: %+v, want row %d", name, b.Rows, want)
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ type flags uint8
 const (
 	used     flags = 1 << iota
 	dirty          // waits to be written
+	behind         // the backing has an older Last, and need not be written at once, see Review
 	deleted        // is not in the backing, or must be removed there
 	isClient       // ID.IsClient
 	manual         // Client.Manual

@@ -2,6 +2,7 @@ package sqlitestore
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/postern-mail/postern/greylist"
@@ -9,67 +10,84 @@ import (
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 )
 
-// purge is the position of the search for expired rows.
-type purge struct {
+// review is the position of the search for rows that have expired, that memory has a
+// newer row for, or whose latest sighting is not written yet.
+type review struct {
 	after   int64 // rowid of the last row that was checked
 	started time.Time
 	resting bool
 }
 
-// purgeStep checks the next rows and removes those that have expired.
-func (s *Store) purgeStep(f *sqlitefile.File) error {
-	limits := s.limits.Load()
+// reviewStep checks the next rows.
+func (s *Store) reviewStep(f *sqlitefile.File) error {
 	now := s.now()
-	if limits == nil || s.purge.resting && now.Sub(s.purge.started) < purgePause {
+	if s.review.resting && now.Sub(s.review.started) < reviewPause {
 		return nil
 	}
-	if s.purge.after == 0 {
-		s.purge.started, s.purge.resting = now, false
+	if s.review.after == 0 {
+		s.review.started, s.review.resting = now, false
 	}
-	return s.purgeRows(f, greylist.At(now), *limits)
-}
-
-func (s *Store) purgeRows(f *sqlitefile.File, now greylist.Stamp, l greylist.Limits) error {
-	rows, err := page(s.life(), s.after, s.purge.after, purgeRows)
+	rows, err := page(s.life(), s.after, s.review.after, reviewRows)
 	if err == nil {
-		err = s.expire(f, rows, now, l)
+		err = s.reviewPage(f, rows, greylist.At(now))
 	}
-	switch {
+	switch limits := s.limits.Load(); {
 	case err != nil:
 		return err
-	case len(rows) == purgeRows:
-		s.purge.after = rows[len(rows)-1].RowID
+	case len(rows) == reviewRows:
+		s.review.after = rows[len(rows)-1].RowID
 	default:
-		s.purge.after, s.purge.resting = 0, true
-		s.memory.Purge(now, l)
-	}
-	return nil
-}
-
-// expire deletes rows that have expired by the times in the file. If memory has a
-// newer time, the entry is written again.
-func (s *Store) expire(f *sqlitefile.File, rows []row, now greylist.Stamp, l greylist.Limits) error {
-	var expired []memstore.Row
-	for _, r := range rows {
-		if r.Expired(now, l) {
-			r.Deleted = true
-			expired = append(expired, r.Row)
+		s.review.after, s.review.resting = 0, true
+		if limits != nil {
+			s.memory.Purge(greylist.At(now), *limits)
 		}
 	}
-	if len(expired) == 0 {
-		return nil
+	return nil
+}
+
+// reviewPage writes the latest sightings that memory has for some rows, and deletes those
+// that have expired or are not needed.
+func (s *Store) reviewPage(f *sqlitefile.File, rows []row, now greylist.Stamp) error {
+	known := make([]memstore.Row, len(rows))
+	for i := range rows {
+		known[i] = rows[i].Row
 	}
-	if err := s.store(f, expired); err != nil {
+	renewed, gone := s.memory.Review(known)
+	if err := s.flush(f, renewed); err != nil {
 		return err
 	}
-	for _, r := range expired {
-		s.memory.Discard(r.ID, r.RowID)
+	if limits := s.limits.Load(); limits != nil {
+		gone = append(gone, expired(known, gone, renewed.Rows, now, *limits)...)
+	}
+	for some := range slices.Chunk(gone, txRows) {
+		if err := s.store(f, some); err != nil {
+			return err
+		}
+		for _, r := range some {
+			s.memory.Discard(r.ID, r.RowID)
+		}
 	}
 	return nil
 }
 
-// Walk implements greylist.Browser. It writes first, so that the file is
-// complete.
+// expired returns the rows that have expired by the times in the file, to be deleted, but
+// none that was written since or is to be deleted anyway. These are in the order of rows.
+func expired(rows, gone, renewed []memstore.Row, now greylist.Stamp, l greylist.Limits) (expired []memstore.Row) {
+	for _, r := range rows {
+		switch {
+		case len(gone) > 0 && gone[0].RowID == r.RowID:
+			gone = gone[1:]
+		case len(renewed) > 0 && renewed[0].RowID == r.RowID:
+			renewed = renewed[1:]
+		case r.Expired(now, l):
+			r.Deleted = true
+			expired = append(expired, r)
+		}
+	}
+	return expired
+}
+
+// Walk implements greylist.Browser. It writes first, so that the file has all entries.
 func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) error {
 	if err := s.Sync(ctx); err != nil {
 		return err
@@ -85,7 +103,11 @@ func (s *Store) Walk(ctx context.Context, yield func(greylist.Entry) error) erro
 			return err
 		}
 		for _, r := range rows {
-			if err := yield(r.Entry); err != nil {
+			entry, ok := s.memory.Current(r.Row)
+			if !ok {
+				continue
+			}
+			if err := yield(entry); err != nil {
 				return err
 			}
 		}

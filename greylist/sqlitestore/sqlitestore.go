@@ -12,7 +12,10 @@
 //     index. An index would cost the writer five times as much as the rows.
 //   - When another greylist file replaces this one, its entries are added to those
 //     in memory.
-//   - Expired entries are removed in small steps between the writes.
+//   - New entries and those that have changed are written at the end of the file or where
+//     they are, within a second. In small steps between these writes all rows are visited
+//     in their order: expired entries are removed, and the times of latest sightings
+//     are written, which may wait. One by one these cost a page of the file each.
 package sqlitestore
 
 import (
@@ -34,10 +37,10 @@ const (
 	// txRows bounds one transaction. A commit takes up to 10 µs a row, and requests may
 	// have to wait for it.
 	txRows = 250
-	// purgeRows is how many rows are checked for expiry between two writes.
-	purgeRows = 500
-	// purgePause is the time from the start of one purge to the next.
-	purgePause = 10 * time.Minute
+	// reviewRows is how many rows are checked between two writes.
+	reviewRows = 500
+	// reviewPause is the time from the start of one review of all rows to the next.
+	reviewPause = 10 * time.Minute
 )
 
 // Options describe a store.
@@ -66,7 +69,7 @@ type Store struct {
 	nextRow int64
 
 	// These fields are used by the writer only.
-	purge    purge
+	review   review
 	outdated bool    // there are rows of an older scheme
 	renamed  []int64 // the rows among them whose entry now has another ID
 	marked   int64   // rows up to this one are of this scheme
@@ -136,6 +139,7 @@ func (s *Store) Failing() bool { return s.keeper.Pace.Failing() }
 // Close writes all changes and closes the file. It must be called once, after the
 // last use. If something is lost, its error says how much.
 func (s *Store) Close() error {
+	s.memory.Hasten()
 	s.cancel()
 	return s.keeper.Close()
 }

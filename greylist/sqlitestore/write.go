@@ -52,7 +52,7 @@ func (w writer) Fill(ctx context.Context, f *sqlitefile.File) (err error) {
 	if err := f.Reader.QueryRowContext(ctx, "SELECT COALESCE(MAX(rowid), 0) + 1 FROM entries").Scan(&w.nextRow); err != nil {
 		return err
 	}
-	w.purge, w.outdated, w.renamed, w.marked, w.full = purge{}, false, nil, 0, nil
+	w.review, w.outdated, w.renamed, w.marked, w.full = review{}, false, nil, 0, nil
 	start, err := f.Prepare(ctx, spanStart)
 	if err != nil {
 		return err
@@ -129,35 +129,35 @@ func (w writer) Lost() { w.memory.Rewrite() }
 func (w writer) Pending() int { return w.memory.Pending() }
 
 // Idle implements sqlitefile.Memory.
-func (w writer) Idle(f *sqlitefile.File) error { return w.purgeStep(f) }
+func (w writer) Idle(f *sqlitefile.File) error { return w.reviewStep(f) }
 
 // Turn implements sqlitefile.Memory. It visits all shards of memory once. What had
 // changed when it began is stored when it ends.
 func (w writer) Turn(f *sqlitefile.File) error {
-	if err := turn(w.memory, func(rows []memstore.Row) error { return w.store(f, rows) }); err != nil {
-		return err
-	}
-	return w.renew(f)
-}
-
-func turn(memory *memstore.Store, store func([]memstore.Row) error) error {
 	for from := 0; ; {
-		batch, next := memory.Take(from, batchRows)
-		var err error
-		for part := range batch.Parts(txRows) {
-			if err == nil {
-				err = store(part.Rows)
-			}
-			if err != nil {
-				memory.Failed(part)
-			} else {
-				memory.Written(part)
-			}
-		}
-		if from = next; err != nil || from == 0 {
+		batch, next := w.memory.Take(from, batchRows)
+		if err := w.flush(f, batch); err != nil {
 			return err
 		}
+		if from = next; from == 0 {
+			return w.renew(f)
+		}
 	}
+}
+
+// flush writes what was taken from memory, and tells memory what was written.
+func (s *Store) flush(f *sqlitefile.File, batch *memstore.Batch) (err error) {
+	for part := range batch.Parts(txRows) {
+		if err == nil {
+			err = s.store(f, part.Rows)
+		}
+		if err != nil {
+			s.memory.Failed(part)
+		} else {
+			s.memory.Written(part)
+		}
+	}
+	return err
 }
 
 // rowsAtOnce is how many rows one statement writes. A statement costs more than a row.
