@@ -197,6 +197,9 @@ func (d *Daemon) unitFindings() []Finding {
 		case u.Properties["ActiveState"] == "failed":
 			found = append(found, failf(fmt.Sprintf("journalctl -u %s -n 20 says why; then systemctl reset-failed %s && systemctl start %s", u.Name, u.Name, u.Name),
 				"%s has failed (%s, status %s)", u.Name, u.Properties["Result"], u.Properties["ExecMainStatus"]))
+		case strings.HasPrefix(u.Properties["SubState"], "auto-restart"):
+			found = append(found, failf(fmt.Sprintf("journalctl -u %s -n 20 says why; systemd tries again by itself", u.Name),
+				"%s does not start (%s, status %s)", u.Name, u.Properties["Result"], u.Properties["ExecMainStatus"]))
 		case !u.enabled() && d.named(u) && !d.pulledIn(u):
 			found = append(found, warnf("systemctl enable "+u.Name, "%s is not enabled: it is gone after the next boot", u.Name))
 		case !u.active() && d.named(u):

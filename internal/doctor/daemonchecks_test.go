@@ -25,6 +25,19 @@ func TestUnitsThatStartEachOther(t *testing.T) {
 	}
 }
 
+// A daemon that ends at each start is not one that someone has stopped.
+func TestUnitThatDoesNotStart(t *testing.T) {
+	for _, state := range []string{"auto-restart", "auto-restart-queued"} {
+		d := &Daemon{Name: "postern-policyd", Unit: Unit{Name: "postern-policyd.service", Properties: map[string]string{
+			"LoadState": "loaded", "ActiveState": "activating", "SubState": state, "UnitFileState": "enabled", "Result": "exit-code", "ExecMainStatus": "75",
+		}}}
+		const want = "postern-policyd.service does not start (exit-code, status 75)"
+		if got := show(d.unitFindings()); !strings.Contains(got, want) || !strings.Contains(got, "journalctl -u postern-policyd.service") || strings.Count(got, "\n") != 1 {
+			t.Errorf("%s: %q, want one finding %q", state, got, want)
+		}
+	}
+}
+
 // systemd runs the commands that postern setup has copied, whatever becomes of the drop-in
 // that it has copied them from.
 func TestDropInThatSetupHasCopied(t *testing.T) {
