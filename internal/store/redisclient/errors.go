@@ -78,7 +78,7 @@ func advice(err error) string {
 	)
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "give the server a certificate that is valid now"
+		return "renew the certificate of the server"
 	case errors.As(err, &name):
 		return "give the server a certificate for this name, or write another name of it into the URL"
 	case errors.As(err, &unknown):
