@@ -310,10 +310,31 @@ func (l *packageLife) back(t *testing.T) {
 	if l.booted {
 		l.must(t, "! systemctl is-enabled postern-report.timer && ! systemctl is-active postern-report.timer")
 	}
+	if l.booted {
+		l.staysAsItWas(t)
+	}
 	l.must(t, "postern setup --apply")
 	if !l.booted {
 		l.must(t, "systemctl stop "+packageUnits)
 	}
+}
+
+// staysAsItWas has a first run of setup fail where the milter and the timer of reports run
+// already, and the milter is not enabled. All of them are then as they were.
+func (l *packageLife) staysAsItWas(t *testing.T) {
+	t.Helper()
+	const how = "for unit in " + packageUnits + " postern-report.timer; do echo $unit $(systemctl is-enabled $unit) $(systemctl is-active $unit); done"
+	l.must(t, "systemctl start postern-milterd.socket postern-milterd-sign.socket postern-milterd.service && systemctl enable --now postern-report.timer")
+	before := l.must(t, how)
+	const broken = "/run/systemd/system/postern-policyd.service.d"
+	l.must(t, "mkdir -p "+broken+" && printf '[Service]\\nExecStartPre=/bin/false\\n' >"+broken+"/broken.conf && systemctl daemon-reload")
+	if out, status, err := l.run("postern setup --apply --yes"); status != 2 || err != nil || !strings.Contains(out, "taking everything back") {
+		t.Errorf("setup with a daemon that does not start: status %d, %v\n%s", status, err, out)
+	}
+	if after := l.must(t, how); after != before {
+		t.Errorf("before the run that failed:\n%safter it:\n%s", before, after)
+	}
+	l.must(t, "rm -r "+broken+" && systemctl daemon-reload && systemctl reset-failed && systemctl disable --now postern-report.timer postern-milterd.socket postern-milterd-sign.socket postern-milterd.service")
 }
 
 func (l *packageLife) removed(t *testing.T) {

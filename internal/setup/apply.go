@@ -158,7 +158,7 @@ func (a *Applier) prepare(ctx context.Context, p *Plan) (*journal, error) {
 	}
 	j.Files = append(j.Files, files...)
 	if a.managed() {
-		j.Units, err = disabled(ctx, p.units())
+		j.Units, j.Ran, err = disabled(ctx, p.units())
 	}
 	return j, err
 }

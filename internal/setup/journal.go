@@ -56,6 +56,7 @@ type journal struct {
 	Changes []Change  `json:"changes"`
 	Files   []written `json:"files"`
 	Units   []string  `json:"units,omitempty"`  // units that apply enables
+	Ran     []string  `json:"ran,omitempty"`    // those of them that ran before
 	Reload  []string  `json:"reload,omitempty"` // units of other programs that read a file of ours
 	Done    bool      `json:"done"`
 
@@ -259,6 +260,9 @@ func (one *journal) inherit(from *journal) error {
 	}
 	for _, unit := range from.Units {
 		addOnce(&one.Units, unit)
+	}
+	for _, unit := range from.Ran {
+		addOnce(&one.Ran, unit)
 	}
 	return one.save()
 }

@@ -23,17 +23,20 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// disabled returns the units that are installed but not enabled.
-func disabled(ctx context.Context, units []string) ([]string, error) {
-	var all []string
+// disabled returns the units that are installed but not enabled, and those of them that
+// run all the same.
+func disabled(ctx context.Context, units []string) (all, run []string, err error) {
 	for _, unit := range units {
-		// is-enabled fails for a unit that is not enabled, and prints its state.
-		out, _, _ := postconf.Run(ctx, "systemctl", "is-enabled", unit)
-		if strings.TrimSpace(out) == "disabled" {
-			all = append(all, unit)
+		// Both fail for a unit that is not as asked, and print its state.
+		if out, _, _ := postconf.Run(ctx, "systemctl", "is-enabled", unit); strings.TrimSpace(out) != "disabled" {
+			continue
+		}
+		all = append(all, unit)
+		if out, _, _ := postconf.Run(ctx, "systemctl", "is-active", unit); strings.TrimSpace(out) == "active" {
+			run = append(run, unit)
 		}
 	}
-	return all, ctx.Err()
+	return all, run, ctx.Err()
 }
 
 // rightsOf returns the user and the groups that systemd gives a unit, whose drop-ins may
@@ -79,7 +82,7 @@ func (a *Applier) start(ctx context.Context, p *Plan, j *journal) error {
 // them again, when their commands or groups may have changed or they do not run any more.
 func (a *Applier) reloadRunning(ctx context.Context, p *Plan, j *journal) (all error) {
 	for _, unit := range p.units() {
-		if slices.Contains(j.Units, unit) || !strings.HasSuffix(unit, ".service") {
+		if j.starts(unit) || !strings.HasSuffix(unit, ".service") {
 			continue
 		}
 		verb := "reload-or-restart"
@@ -96,13 +99,26 @@ func writesDropIn(j *journal, unit string) bool {
 	return slices.ContainsFunc(j.Files, func(w written) bool { return strings.Contains(w.Path, "/"+unit+".d/") })
 }
 
-// stop has systemd stop the daemons that apply started.
-func (a *Applier) stop(ctx context.Context, j *journal) error {
+// starts reports whether apply starts a unit that did not run before.
+func (j *journal) starts(unit string) bool {
+	return slices.Contains(j.Units, unit) && !slices.Contains(j.Ran, unit)
+}
+
+// stop has systemd stop the daemons that apply started. Those that ran before go on, and are
+// as little enabled as they were.
+func (a *Applier) stop(ctx context.Context, j *journal) (err error) {
 	if !a.managed() || len(j.Units) == 0 {
 		return nil
 	}
-	_, _, err := postconf.Run(ctx, "systemctl", append([]string{"disable", "--now"}, j.Units...)...)
-	if slices.Contains(j.Units, "postern-milterd.service") {
+	if started := slices.DeleteFunc(slices.Clone(j.Units), func(unit string) bool { return !j.starts(unit) }); len(started) > 0 {
+		_, _, err = postconf.Run(ctx, "systemctl", append([]string{"disable", "--now"}, started...)...)
+	}
+	if len(j.Ran) > 0 {
+		_, _, disableErr := postconf.Run(ctx, "systemctl", append([]string{"disable"}, j.Ran...)...)
+		err = errors.Join(err, disableErr)
+	}
+	// During a run that was not ended no one enables the timer: it was before.
+	if j.Done && j.starts("postern-milterd.service") {
 		err = errors.Join(err, a.stopReports(ctx))
 	}
 	return err
