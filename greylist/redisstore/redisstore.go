@@ -60,12 +60,6 @@ var creditSource string
 //go:embed put.lua
 var putSource string
 
-//go:embed probe.lua
-var probeSource string
-
-// probeKeep is how long the server keeps what a probe has written, in milliseconds.
-const probeKeep = "60000"
-
 // Options describe a store.
 type Options struct {
 	URL      string // see redisclient.CheckURL
@@ -76,7 +70,7 @@ type Options struct {
 	// ClockStep is called when the server's clock was set, see redisclient.Options.
 	ClockStep func(by time.Duration)
 	// Lost is called when the server has lost what it kept, see redisclient.Options.
-	Lost func()
+	Lost func(span time.Duration)
 }
 
 // Store implements greylist.Store and greylist.Browser.
@@ -98,36 +92,15 @@ func Open(o Options) (*Store, error) {
 	}
 	return &Store{
 		client: client, credit: redis.NewScript(creditSource), put: redis.NewScript(putSource),
-		probe: redisclient.NewScript(probeSource), callerClock: o.CallerClock,
+		callerClock: o.CallerClock,
 	}, nil
 }
 
 // Close waits for the requests under way, and closes all connections.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Probe returns an error if the server cannot be used. It runs a script that writes,
-// because a user may have the right to read and not to do this, and a server may be full.
-func (s *Store) Probe(ctx context.Context) error {
-	if err := s.client.Probe(ctx); err != nil {
-		return failed(err)
-	}
-	call := s.client.NewCall(s.probe)
-	call.Key(s.client.Tag + "probe")
-	call.Key(s.client.GenerationKey())
-	call.Keys()
-	call.Arg(probeKeep)
-	call.Arg(redisclient.NewGeneration())
-	answer, err := s.client.Ask(ctx, call)
-	if err != nil {
-		return failed(err)
-	}
-	generation, ok := answer.(string)
-	if !ok {
-		return redisclient.ErrAnswer
-	}
-	s.client.SawGeneration(generation)
-	return nil
-}
+// Probe returns an error if the server cannot be used, or does not write.
+func (s *Store) Probe(ctx context.Context) error { return failed(s.client.ProbeWrites(ctx)) }
 
 // SetLimits sets how long entries that are not written by Seen are kept.
 func (s *Store) SetLimits(l greylist.Limits) { s.limits.Store(&l) }

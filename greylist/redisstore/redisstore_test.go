@@ -337,7 +337,7 @@ func TestLost(t *testing.T) {
 	server, losses := redistest.Start(t), [2]int{}
 	var hosts [2]*redisstore.Store
 	for i := range hosts {
-		s, err := redisstore.Open(redisstore.Options{URL: "redis://" + server.Addr, Lost: func() { losses[i]++ }})
+		s, err := redisstore.Open(redisstore.Options{URL: "redis://" + server.Addr, Lost: func(time.Duration) { losses[i]++ }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,6 +354,51 @@ func TestLost(t *testing.T) {
 	}
 	if losses != [2]int{1, 1} {
 		t.Errorf("losses %v", losses)
+	}
+}
+
+// TestOlderData restarts a server with the data of an hour ago: the next probe of each host
+// reports it, once, and how much is lost.
+func TestOlderData(t *testing.T) {
+	dir := t.TempDir()
+	server, lost := redistest.Start(t, "--dir", dir, "--save", "3600 1"), [2][]time.Duration{}
+	var hosts [2]*redisstore.Store
+	for i := range hosts {
+		s, err := redisstore.Open(redisstore.Options{URL: "redis://" + server.Addr, Lost: func(span time.Duration) { lost[i] = append(lost[i], span) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		hosts[i] = s
+	}
+	probe := func() {
+		t.Helper()
+		for _, s := range hosts {
+			if err := s.Probe(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	probe()
+	server.Command("save")
+	probe()
+	server.Kill()
+	server = server.Restart("--dir", dir)
+	probe()
+	if fmt.Sprint(lost) != "[[] []]" {
+		t.Errorf("the data of a moment ago: lost %v", lost)
+	}
+	// What a snapshot of an hour ago has: each host has not probed since.
+	server.Command("eval", "for _, key in ipairs(redis.call('KEYS', '{postern}:stamp:*')) do redis.call('DECRBY', key, 3600) end", "0")
+	server.Command("save")
+	server.Kill()
+	server.Restart("--dir", dir)
+	probe()
+	probe()
+	for _, host := range lost {
+		if len(host) != 1 || (host[0]-time.Hour).Abs() > time.Minute {
+			t.Errorf("the data of an hour ago: lost %v", lost)
+		}
 	}
 }
 

@@ -78,7 +78,7 @@ func (m *Metrics) StoreClockSteps(store string) func() {
 	return m.clockSteps.WithLabelValues(store).Inc
 }
 
-// StoreLosses returns a function that counts a loss of all that a store's server kept.
+// StoreLosses returns a function that counts a loss of what a store's server kept, all or the latest.
 func (m *Metrics) StoreLosses(store string) func() {
 	return m.losses.WithLabelValues(store).Inc
 }

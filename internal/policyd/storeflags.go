@@ -138,10 +138,15 @@ func reportClock(r service.Runtime, store string) func(time.Duration) {
 
 // reportLoss returns a function that logs and counts that a store's server has lost what
 // it kept. follows is what follows from it, fix is what to do, beside what Redis needs.
-func reportLoss(r service.Runtime, store, follows, fix string) func() {
+func reportLoss(r service.Runtime, store, follows, fix string) func(time.Duration) {
 	count := r.Metrics.StoreLosses(store)
-	return func() {
+	return func(span time.Duration) {
 		count()
+		if span > 0 {
+			r.Log.Error("the Redis server has older data than before, and what the "+store+" store kept in the time since is lost: a snapshot was restored, or a replica that was far behind has taken over; "+fix+"set appendonly yes in Redis",
+				zap.String("store", store), zap.Duration("at_least", span))
+			return
+		}
 		r.Log.Error("the Redis server has lost what the "+store+" store kept, "+follows+": it was restarted without its data or emptied, or it evicts keys; "+fix+"set appendonly yes and maxmemory-policy noeviction in Redis",
 			zap.String("store", store))
 	}

@@ -50,7 +50,7 @@ type Options struct {
 	// ClockStep is called when the server's clock was set, see redisclient.Options.
 	ClockStep func(by time.Duration)
 	// Lost is called when the server has lost what it kept, see redisclient.Options.
-	Lost func()
+	Lost func(span time.Duration)
 }
 
 // Store implements limit.Store.
@@ -77,25 +77,8 @@ func Open(o Options) (*Store, error) {
 // Close ends all connections after running requests are done.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Probe asks whether the server can be used, and runs the script, which writes. A server
-// that is full, has too few replicas or is moving the keys to another one answers reads,
-// and counts nothing.
-func (s *Store) Probe(ctx context.Context) error {
-	if err := s.client.Probe(ctx); err != nil {
-		return failed(err)
-	}
-	// The step has no login: the generation has its place.
-	answer, err := s.runScript(ctx, &limit.Op{Block: redisclient.NewGeneration()}, stepProbe)
-	if err != nil {
-		return err
-	}
-	generation, ok := answer.(string)
-	if !ok {
-		return redisclient.ErrAnswer
-	}
-	s.client.SawGeneration(generation)
-	return nil
-}
+// Probe returns an error if the server cannot be used, or counts nothing.
+func (s *Store) Probe(ctx context.Context) error { return failed(s.client.ProbeWrites(ctx)) }
 
 // The steps as the script knows them.
 const (
@@ -104,7 +87,6 @@ const (
 	stepUndoName = "u"
 	stepUndoEnd  = "v"
 	stepAdd      = "a"
-	stepProbe    = "p"
 )
 
 var holdMillis = strconv.FormatInt(limit.HoldFor.Milliseconds(), 10)

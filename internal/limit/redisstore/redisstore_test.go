@@ -55,7 +55,7 @@ func TestCluster(t *testing.T) {
 func TestLost(t *testing.T) {
 	redistest.Require(t)
 	server, losses := redistest.Start(t), 0
-	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, Lost: func() { losses++ }})
+	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, Lost: func(time.Duration) { losses++ }})
 	for _, command := range []string{"ping", "flushall", "ping", "ping"} {
 		if err := s.Probe(t.Context()); err != nil {
 			t.Fatal(err)

@@ -3,8 +3,7 @@
 -- While the slot of all keys moves to another node of a Cluster, some keys are here and
 -- some are there. Because of the second key, no node runs the script meanwhile.
 -- ARGV: the tag of all keys, the step (n a recipient is named, e the end, u and v undo
--- them, a adds without judging, p probes whether the server writes, and returns the
--- generation, see redisclient; a new one is in the place of the login),
+-- them, a adds without judging),
 -- the time in milliseconds or 0 for the server's, how long a transaction is kept, the
 -- transaction, the part, 1 to reserve or l to judge and leave nothing, a login that may be blocked, the most counters
 -- of logins and of strangers; then eight for each counter: id, window, count, amount,
@@ -20,15 +19,6 @@ local call = redis.call
 if now == 0 then
   local t = call('TIME')
   now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-end
-if step == 'p' then
-  call('SET', tag .. 'probe', '', 'PX', 60000)
-  local generation = call('GET', tag .. 'generation')
-  if not generation then
-    generation = ARGV[8]
-    call('SET', tag .. 'generation', generation)
-  end
-  return generation
 end
 local txnkey, queue = tag .. 'lt:' .. txn, KEYS[1]
 local function int(n) return string.format('%.0f', n) end

@@ -16,6 +16,7 @@ package redisclient
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -54,9 +55,9 @@ type Options struct {
 	// ClockStep is called when the server's clock is found to have been set: forward, or
 	// back if by is negative. It may be nil.
 	ClockStep func(by time.Duration)
-	// Lost is called when the server has lost what it kept, see [Client.SawGeneration]. It
-	// may be nil.
-	Lost func()
+	// Lost is called when the server has lost what it kept: what it was told in the latest
+	// span of time at least, or with 0 everything. It may be nil.
+	Lost func(span time.Duration)
 }
 
 // Client is a connection to the servers of one store.
@@ -69,10 +70,11 @@ type Client struct {
 	idle  sync.Pool // of *Call
 	clock atomic.Pointer[reading]
 
-	generation atomic.Pointer[string] // see SawGeneration
+	id     string // of this client, for its stamp
+	probed atomic.Pointer[probed]
 
 	clockStep func(by time.Duration)
-	lost      func()
+	lost      func(span time.Duration)
 }
 
 // Open returns a client. It sends nothing, because a server that is down now may be
@@ -86,7 +88,7 @@ func Open(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", clockStep: o.ClockStep, lost: o.Lost}
+	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", id: rand.Text(), clockStep: o.ClockStep, lost: o.Lost}
 	c.calls.send = c.send
 	return c, nil
 }
