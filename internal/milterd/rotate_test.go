@@ -118,6 +118,11 @@ func (r *records) Record(one *record.Record, _ time.Time) {
 	r.all = append(r.all, kept)
 }
 
+// noServers asks a name server that does not answer.
+func noServers() rotate.DNS {
+	return &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}}
+}
+
 // A daemon begins a rotation of keys that are old enough, writes a record of each step,
 // and says once what it cannot do.
 func TestRotationInTheDaemon(t *testing.T) {
@@ -130,8 +135,7 @@ func TestRotationInTheDaemon(t *testing.T) {
 	r.now = func() time.Time { return now }
 	r.rotator = rotate.New(rotate.Settings{
 		Dir: dir, Report: r.report, QueueLifetime: rotate.QueueLifetime,
-		// No one listens there.
-		DNS: &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}},
+		DNS: noServers(),
 	})
 	for range 3 {
 		r.round(t.Context())
@@ -173,8 +177,7 @@ func TestRotationClockSet(t *testing.T) {
 	r.now, r.steady = func() time.Time { return now }, func() time.Duration { return passed }
 	r.rotator = rotate.New(rotate.Settings{
 		Dir: dir, QueueLifetime: rotate.QueueLifetime, Now: r.now,
-		// No one listens there.
-		DNS: &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}},
+		DNS: noServers(),
 	})
 	since := func() time.Time {
 		t.Helper()
@@ -213,8 +216,7 @@ func TestRotationStartsWithAWrongClock(t *testing.T) {
 		r.now, r.steady = func() time.Time { return now }, func() time.Duration { return passed }
 		r.rotator = rotate.New(rotate.Settings{
 			Dir: dir, QueueLifetime: rotate.QueueLifetime, Now: r.now,
-			// No one listens there.
-			DNS: &rotate.Authorities{Asker: authority.Asker{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}},
+			DNS: noServers(),
 		})
 		return r
 	}
