@@ -290,10 +290,14 @@ func TestShadowAndBack(t *testing.T) {
 			t.Errorf("%v\n%s", err, text)
 		}
 	}
+	s.said = nil
 	if err := s.Undo(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	sameTree(t, before, s.tree(t))
+	if slices.Sort(s.said); len(s.said) == 0 || len(slices.Compact(slices.Clone(s.said))) < len(s.said) { // that Postfix does not run, for one
+		t.Errorf("undo of two runs said:\n%s", strings.Join(s.said, "\n"))
+	}
 }
 
 // After watching, the services for users ask what they would ask without it: the lists that

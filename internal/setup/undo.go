@@ -36,6 +36,7 @@ func (a *Applier) Undo(ctx context.Context) error {
 	if len(all) == 0 {
 		return fmt.Errorf("%w: no journal in %s", ErrNothing, a.Journals.folder)
 	}
+	defer a.sayOnce()()
 	for _, j := range slices.Backward(all) {
 		if err := a.takeBack(ctx, j); ctx.Err() != nil && err != nil {
 			return fmt.Errorf("%w; the rest is not taken off yet: run postern setup --undo again", err)
@@ -44,6 +45,19 @@ func (a *Applier) Undo(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// sayOnce has each message said once, because several runs have written the same files. It
+// returns a function that ends this.
+func (a *Applier) sayOnce() (end func()) {
+	say, said := a.Say, make(map[string]bool)
+	a.Say = func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !said[text] {
+			said[text] = true
+			say("%s", text)
+		}
+	}
+	return func() { a.Say = say }
 }
 
 // undone is a file and the content that undo writes.
