@@ -122,7 +122,7 @@ func (s *Store) Current(row Row) (e greylist.Entry, ok bool) {
 	return row.Entry, true
 }
 
-// Hasten makes all changes wait to be written.
+// Hasten has Take return all entries that have changed, also those that may be written late.
 func (s *Store) Hasten() {
 	for i := range s.shards {
 		s.shards[i].mu.Lock()

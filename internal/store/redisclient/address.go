@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -191,7 +192,10 @@ func (a *address) tlsConfig() (*tls.Config, error) {
 		return c, nil
 	}
 	pem, err := os.ReadFile(a.caFile)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w; let the daemon's user or one of its groups read it, and pass through every folder above it", err)
+	case err != nil:
 		return nil, err
 	}
 	c.RootCAs = x509.NewCertPool()

@@ -5,8 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // serverError is an error that a server has sent.
@@ -38,5 +44,23 @@ func TestErrorsHaveAFix(t *testing.T) {
 		if text := got.Error(); !strings.Contains(text, test.want) || strings.Contains(text, "; ") != (test.want != "") {
 			t.Errorf("%v: %s, want %q", test.err, text, test.want)
 		}
+	}
+}
+
+// A file of the authority that the user may not read says so, with the fix.
+func TestAuthorityThatMayNotBeRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // whose user for files is another one
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setfsuid(0) }() // its error would only say that it was another one
+	_, err := (&address{tls: true, caFile: file}).tlsConfig()
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "; let the daemon's user") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func (c *Client) ProbeWrites(ctx context.Context) error {
 // probed is what a probe has left.
 type probed struct {
 	generation   string
-	first, stamp int64 // the stamps of the first probe and of the latest one
+	first, stamp int64 // the stamps of the first probe that found this generation, and of the latest one
 }
 
 // sawProbe compares the answer of the script with that of the probe before.
@@ -74,7 +74,7 @@ func (c *Client) sawProbe(answer any) error {
 	}
 	now := &probed{generation, written, written}
 	before := c.probed.Load()
-	if before != nil {
+	if before != nil && before.generation == generation {
 		now.first = before.first
 	}
 	c.probed.Store(now)

@@ -31,8 +31,9 @@ func TestLost(t *testing.T) {
 		{"b", 2005, 2010, "[]"},
 		{"b", 1410, 2015, "[10m0s]"},
 		{"b", 2015, 2020, "[]"},
-		{"b", 0, 2025, "[17m0s]"}, // since the first probe at least
-		{"a", 1010, 2030, "[0s]"},
+		{"b", 2020, 2605, "[]"},
+		{"b", 0, 2610, "[10m0s]"}, // all since the first probe of this generation
+		{"a", 1010, 2615, "[0s]"},
 	} {
 		lost = nil
 		if err := c.sawProbe([]any{step.generation, step.found, step.written}); err != nil {
