@@ -77,7 +77,6 @@ type Options struct {
 type Store struct {
 	client      *redisclient.Client
 	credit, put *redis.Script
-	probe       *redisclient.Script
 	terms       atomic.Pointer[terms] // of the latest sighting
 	limits      atomic.Pointer[greylist.Limits]
 	callerClock bool
