@@ -37,11 +37,11 @@ func (sh *shard) appendEntries(to []greylist.Entry) []greylist.Entry {
 // Put implements greylist.Browser.
 func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
 	for _, e := range entries {
-		all := ids{networkClient: e.ID}
-		err := s.with(ctx, all, func(h *hold) error {
-			known, _ := h.peek(&all, networkClient)
+		err := s.with(ctx, ids{networkClient: e.ID}, func(h *hold) error {
+			p := h.spot(networkClient)
+			known, _ := p.known()
 			merged := greylist.Entry{Triplet: known.triplet, Client: known.client}.Merge(e)
-			return h.change(&all, networkClient, state{merged.Triplet, merged.Client})
+			return s.change(p, state{merged.Triplet, merged.Client})
 		})
 		if err != nil {
 			return err
@@ -54,14 +54,12 @@ func (s *Store) Put(ctx context.Context, entries []greylist.Entry) error {
 func (s *Store) Delete(ctx context.Context, all []greylist.ID) (int, error) {
 	n := 0
 	for _, id := range all {
-		one := ids{networkClient: id}
-		err := s.with(ctx, one, func(h *hold) error {
-			if _, ok := h.peek(&one, networkClient); !ok {
-				return nil
+		err := s.with(ctx, ids{networkClient: id}, func(h *hold) error {
+			p := h.spot(networkClient)
+			if _, ok := p.known(); ok {
+				n++
+				s.forget(p.shard, p.slot)
 			}
-			n++
-			sh := &s.shards[h.at[networkClient]]
-			s.forget(sh, sh.find(h.hash[networkClient], id))
 			return nil
 		})
 		if err != nil {

@@ -15,18 +15,16 @@ const shortLife = 24 * time.Hour
 // Review. It returns false if the entry must be written at once: it is not in the backing
 // as it was, it does not live for long, or there are too many such entries, which cannot
 // be dropped.
-func (h *hold) renewal(all *ids, slot int, next state, l greylist.Limits) bool {
-	sh := &h.store.shards[h.at[slot]]
-	i := sh.find(h.hash[slot], all[slot])
-	if i < 0 {
+func (s *Store) renewal(p spot, next state, l greylist.Limits) bool {
+	if p.slot < 0 {
 		return false
 	}
-	e := sh.slot(i)
-	if e.rowID == 0 || e.is(dirty|deleted) || !e.isRenewed(next, l) || !h.store.canWait(sh) {
+	e := p.shard.slot(p.slot)
+	if e.rowID == 0 || e.is(dirty|deleted) || !e.isRenewed(next, l) || !s.canWait(p.shard) {
 		return false
 	}
 	e.setState(next)
-	sh.setBehind(e, true)
+	p.shard.setBehind(e, true)
 	return true
 }
 
@@ -62,11 +60,9 @@ func (s *Store) canWait(sh *shard) bool {
 
 // newRow makes an entry that had expired, and begins anew, get a new row. The old row
 // expires in the backing too, or Review finds it.
-func (h *hold) newRow(all *ids, slot int) {
-	sh := &h.store.shards[h.at[slot]]
-	i := sh.find(h.hash[slot], all[slot])
-	if i >= 0 && !sh.slot(i).is(deleted) {
-		sh.slot(i).rowID = 0
+func (p spot) newRow() {
+	if p.slot >= 0 && !p.shard.slot(p.slot).is(deleted) {
+		p.shard.slot(p.slot).rowID = 0
 	}
 }
 
