@@ -107,7 +107,7 @@ func measureTriplets(ctx context.Context, e *env, name string, flags ...string) 
 		return t, err
 	}
 	t.intact = time.Since(began)
-	t.kept, err = g.halfStored(ctx, keepingRound, 0)
+	t.kept, err = g.knownAndNew(ctx, purgingRound, keepingRound, 0)
 	return t, errors.Join(err, daemon.Stop())
 }
 
@@ -127,24 +127,26 @@ func (t *triplets) loadWhilePurging(ctx context.Context, g greylister) (err erro
 	if t.opened, err = resident(g.pids[0]); err != nil {
 		return err
 	}
-	if t.paced, err = g.halfStored(ctx, pacedRound, time.Second/pacedRate); err != nil {
+	if t.paced, err = g.knownAndNew(ctx, storedRound, pacedRound, time.Second/pacedRate); err != nil {
 		return err
 	}
-	if t.purged, err = g.halfStored(ctx, purgingRound, 0); err != nil {
+	if t.purged, err = g.knownAndNew(ctx, pacedRound, purgingRound, 0); err != nil {
 		return err
 	}
 	t.loaded, err = resident(g.pids[0])
 	return err
 }
 
-// halfStored sends requests, half of them of triplets that the store holds. For every see
-// load.
-func (g greylister) halfStored(ctx context.Context, fresh int, every time.Duration) (latencies, error) {
+// knownAndNew sends requests, half of them of triplets of an earlier round. Those of
+// storedRound have expired and begin anew; the others pass for the first time. For every
+// see load.
+func (g greylister) knownAndNew(ctx context.Context, known, fresh int, every time.Duration) (latencies, error) {
 	l := load{conns: greylistConns, requests: manyLoad, every: every, request: func(c, i int) []byte {
+		at := i / 2 * 11 // among all that storedRound has
 		if i%2 == 0 {
-			return greylistRequest(storedRound, c, i*5)
+			return greylistRequest(known, c, at)
 		}
-		return greylistRequest(fresh, c, i*5)
+		return greylistRequest(fresh, c, at)
 	}}
 	took, _, _, err := l.sendLean(ctx, g.socket)
 	return took, err
