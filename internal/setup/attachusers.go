@@ -68,6 +68,7 @@ func (p *planner) attachUsers() {
 	if len(p.userChecks()) == 0 {
 		return
 	}
+	unchecked := p.replacesLoginChecks() && !p.checksLogins()
 	internet := slices.DeleteFunc(p.with(Internet), func(s *Service) bool { return !p.logsIn(s) })
 	for _, place := range p.places(internet, senderList) {
 		p.attachLogins(place)
@@ -87,9 +88,24 @@ func (p *planner) attachUsers() {
 		p.setOwnership()
 		p.setService(s, senderList, p.spell(s, senderList, list))
 	}
+	if unchecked && p.userHooks {
+		p.warn("Postfix does not check today which envelope sender a user writes; from now on it is the address of the login, or what the tables of owners give it, and everything else is refused (553). To see first what would be, run setup with --shadow")
+	}
 	if len(internet) > 0 {
 		p.warn("users may log in at port 25 too; take smtpd_sasl_auth_enable out of main.cf and set it for submission and submissions only, if no one does")
 	}
+}
+
+// checksLogins reports whether anything, ours or Postfix's own, checks today which senders
+// users write.
+func (p *planner) checksLogins() bool {
+	return slices.ContainsFunc(append([]*Service{nil}, p.services...), func(at *Service) bool {
+		return slices.ContainsFunc(restrictionLists, func(name string) bool {
+			return slices.ContainsFunc(restrictions(p.meantAt(at, name)), func(r restriction) bool {
+				return r.is(loginChecks...) || p.asksAboutUsers(r)
+			})
+		})
+	})
 }
 
 // detachUsers takes our hooks out of the lists if none of their checks runs any more.

@@ -85,6 +85,13 @@ func (p *planner) listSettings() {
 		p.policyd.set("dqs-key-file", file)
 		p.plan.Files = append(p.plan.Files, File{Path: file, Text: []byte(l.key + "\n"), Mode: 0o600, Owner: p.User, Secret: true})
 	}
+	if len(l.clients)+len(l.domains) > 0 {
+		for _, name := range []string{"default_rbl_reply", "rbl_reply_maps", "maps_rbl_reject_code"} {
+			if p.isSet(name) {
+				p.cannot("%s = %s: the dnsbl check refuses with 550 and a text of its own (dnsbl-reply)", name, p.main[name])
+			}
+		}
+	}
 	if p.screenRefuses() {
 		p.warn("postscreen asks DNS lists too (postscreen_dnsbl_sites): what it refuses never gets here")
 	}

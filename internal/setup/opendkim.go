@@ -3,6 +3,7 @@ package setup
 import (
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -21,7 +22,9 @@ type dkimKey struct{ domain, selector, path string }
 // carryOpenDKIM carries over OpenDKIM's keys and tables.
 func carryOpenDKIM(p *planner) {
 	own := parseOptions(p.read(openDKIMConf), "")
-	if !p.plan.Shadow && p.signs() {
+	mode := own.get("Mode")
+	signed := mode == "" || strings.ContainsAny(mode, "sS") // the default is sv
+	if signed && !p.plan.Shadow && p.signs() {
 		p.carryKeys(own)
 	}
 	if own.yes("SubDomains") {
@@ -30,13 +33,64 @@ func carryOpenDKIM(p *planner) {
 	if id := own.get("AuthservID"); id != "" && !strings.EqualFold(id, "HOSTNAME") {
 		p.milterd.set("authserv-id", id)
 	}
-	for _, name := range []string{"SenderHeaders", "DontSignMailTo", "BodyLengthDB", "ResignMailTo", "OmitHeaders", "SignHeaders", "OversignHeaders", "SignatureTTL", "LDAPBindUser", "Selector-Select"} {
-		if value := own.get(name); value != "" && !(name == "OversignHeaders" && strings.EqualFold(value, "From")) {
-			p.cannot("OpenDKIM: %s %s (milter/SIGNING.md, Coming from OpenDKIM)", name, value)
+	if strings.EqualFold(own.get("OversignHeaders"), "From") { // Debian's; the default here has it and more
+		delete(own, "oversignheaders")
+	}
+	for name, value := range own {
+		if strings.HasPrefix(name, "on-") && (value == "" || strings.ContainsAny(value[:1], "aA")) {
+			delete(own, name) // accept
 		}
 	}
-	p.carryInternalHosts(own)
+	p.cannotAll("OpenDKIM", own, openDKIMLeft)
+	if signed {
+		p.carryInternalHosts(own)
+	}
 	p.retire("opendkim")
+}
+
+// openDKIMLeft are the settings of OpenDKIM that decide about mail and are not carried
+// over. milter/SIGNING.md says of the others why none is needed.
+var openDKIMLeft = []left{
+	{"Include", "its settings are not read; write them into " + openDKIMConf + " before the next run"},
+	{"SignHeaders", "dkim-headers names the fields that are signed"},
+	{"OmitHeaders", "dkim-headers names the fields that are signed"},
+	{"OversignHeaders", "dkim-headers names the fields that are oversigned, with a + in front"},
+	{"SignatureTTL", "dkim-expire is how long a signature is valid"},
+	{"SenderHeaders", "only the From field decides who signs"},
+	{"DontSignMailTo", "all recipients get the same mail"},
+	{"ResignMailTo", "all recipients get the same mail"},
+	{"BodyLengthDB", "signatures cover the whole body"},
+	{"MaximumSignedBytes", "signatures cover the whole body"},
+	{"RemoveOldSignatures", "signatures of others stay"},
+	{"MustBeSigned", "mail is never refused for a signature alone; dmarc-enforce refuses by the domain's own policy"},
+	{"Quarantine", "mail is never held for a signature alone; dmarc-quarantine is about DMARC"},
+	{"On-BadSignature", noRefusal}, {"On-Default", noRefusal}, {"On-DNSError", noRefusal}, {"On-InternalError", noRefusal},
+	{"On-KeyNotFound", noRefusal}, {"On-NoSignature", noRefusal}, {"On-PolicyError", noRefusal}, {"On-Security", noRefusal}, {"On-SignatureError", noRefusal},
+	{"SendReports", "failures of DKIM are not reported"},
+	{"RedirectFailuresTo", "no mail is redirected"},
+	{"ReplaceRules", "no field is rewritten; Postfix's header_checks can"},
+	{"SetupPolicyScript", "no scripts are run"}, {"ScreenPolicyScript", "no scripts are run"}, {"StatsPolicyScript", "no scripts are run"}, {"FinalPolicyScript", "no scripts are run"},
+	{"MTA", "who signs is decided by the service of Postfix"},
+	{"MacroList", "who signs is decided by the service of Postfix"},
+	{"LDAPBindUser", "write keys into files, or name a Postfix table of type ldap in dkim-key-table"},
+	{"Nameservers", "resolver names DNS servers"},
+}
+
+const noRefusal = "mail is never refused for a signature alone; dmarc-enforce refuses by the domain's own policy"
+
+// left is a setting of another program that is not carried over.
+type left struct{ name, instead string }
+
+// cannotAll adds the settings of a program that are set to the plan, with what there is
+// instead.
+func (p *planner) cannotAll(program string, own options, all []left) {
+	for _, l := range all {
+		switch value := own.get(l.name); strings.ToLower(value) {
+		case "", "no", "false", "n", "f", "0":
+		default:
+			p.cannot("%s: %s %s: %s", program, l.name, value, l.instead)
+		}
+	}
 }
 
 // carryKeys carries over the keys. They are copied, because OpenDKIM's files belong to
@@ -58,7 +112,11 @@ func (p *planner) carryKeys(own options) {
 		return
 	}
 	if file := own.get("KeyFile"); file != "" {
-		for _, domain := range strings.Split(own.get("Domain"), ",") {
+		domains := strings.Split(own.get("Domain"), ",")
+		if list := tableOf(own.get("Domain")); list != "" {
+			domains = entries(p.read(list))
+		}
+		for _, domain := range domains {
 			p.copyKey(dkimKey{strings.TrimSpace(domain), own.get("Selector"), file})
 		}
 		p.useKeyFolder()
@@ -82,8 +140,8 @@ func (p *planner) copyKey(k dkimKey) (path string, ok bool) {
 		return "", false
 	}
 	path = filepath.Join(p.keyFolder(), strings.ToLower(k.domain), k.selector+".private")
-	if !filepath.IsLocal(strings.ToLower(k.domain)) || !filepath.IsLocal(k.selector) || strings.ContainsAny(k.domain+k.selector, "/") {
-		p.cannot("key %s: its domain or selector is no name", k.path)
+	if !filepath.IsLocal(strings.ToLower(k.domain)) || !filepath.IsLocal(k.selector) || strings.ContainsAny(k.domain+k.selector, "/*%") {
+		p.cannot("key %s: its domain %q or selector %q is no name; copy it to %s/DOMAIN/SELECTOR.private for each domain", k.path, k.domain, k.selector, p.keyFolder())
 		return "", false
 	}
 	for _, f := range p.plan.Files {
@@ -95,13 +153,18 @@ func (p *planner) copyKey(k dkimKey) (path string, ok bool) {
 	return path, true
 }
 
+// passwordIn matches the password of a data source ("dsn:mysql://user:password@host/…").
+var passwordIn = regexp.MustCompile(`(://[^:/@]*:)[^/]*@`)
+
+func hidePassword(source string) string { return passwordIn.ReplaceAllString(source, "${1}…@") }
+
 // carryTables carries over a key table and a signing table. They are not needed if
-// every sender is signed with a key of its own domain: our folder of keys does the
-// same.
+// every sender is signed with a key of its own domain, and every key signs: our folder
+// of keys does the same.
 func (p *planner) carryTables(own options) {
 	keys, senders := tableOf(own.get("KeyTable")), tableOf(own.get("SigningTable"))
 	if keys == "" || senders == "" {
-		p.cannot("OpenDKIM: KeyTable %s, SigningTable %s; write them into files", own.get("KeyTable"), own.get("SigningTable"))
+		p.cannot("OpenDKIM: KeyTable %s, SigningTable %s: none of their keys signs here; write the tables into files before you attach Postern, or keep OpenDKIM: --signer OpenDKIM", hidePassword(own.get("KeyTable")), hidePassword(own.get("SigningTable")))
 		return
 	}
 	byName := make(map[string]dkimKey)
@@ -153,8 +216,10 @@ func tableOf(text string) string {
 }
 
 // simpleSenders reports whether every line of a signing table maps a domain, or all of
-// its addresses, to a key of that domain.
+// its addresses, to a key of that domain, and every key has a line. One without a line,
+// as the last or the next of a rotation, must not sign: its record may not be published.
 func (p *planner) simpleSenders(file string, keys map[string]dkimKey) bool {
+	sign := make(map[string]bool)
 	for _, line := range entries(p.read(file)) {
 		fields := strings.Fields(line)
 		if len(fields) != 2 {
@@ -165,8 +230,9 @@ func (p *planner) simpleSenders(file string, keys map[string]dkimKey) bool {
 		if !ok || !strings.EqualFold(domain, key.domain) {
 			return false
 		}
+		sign[fields[1]] = true
 	}
-	return true
+	return len(sign) == len(keys)
 }
 
 // carryInternalHosts carries over the networks whose mail OpenDKIM signs at port 25.

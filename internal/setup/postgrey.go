@@ -79,16 +79,23 @@ func carryPostgrey(p *planner) {
 		s.set("greylist-ipv6-prefix", strconv.Itoa(number("ipv6cidr", 64)))
 	}
 	p.carryPostgreyLists(own)
-	for _, name := range []string{"greylist-text", "greylist-action", "hostname", "user", "group", "exim", "syslog-facility"} {
+	for _, name := range []string{"greylist-text", "greylist-action", "x-greylist-header", "hostname", "user", "group", "exim", "syslog-facility"} {
 		if value := own.get(name); value != "" {
 			p.cannot("postgrey: --%s=%s", name, value)
 		}
+	}
+	if text := shellVariable(p.read(postgreyDefaults), "POSTGREY_TEXT"); text != "" {
+		p.cannot("postgrey: POSTGREY_TEXT %q; greylist-url names a page in the reply", text)
+	}
+	_, hashed := own["privacy"]
+	if hashed {
+		p.cannot("postgrey: --privacy: its memory has hashed keys and cannot be imported, so known senders wait once more")
 	}
 	folder := own.get("dbdir")
 	if folder == "" {
 		folder = "/var/lib/postgrey"
 	}
-	if p.exists(filepath.Join(folder, "postgrey.db")) {
+	if !hashed && p.exists(filepath.Join(folder, "postgrey.db")) {
 		p.plan.Imports = append(p.plan.Imports, Import{Program: "postgrey", Folder: p.path(folder), Lacks: p.lacksForImport()})
 	}
 	p.retire("postgrey")

@@ -38,8 +38,8 @@ func carryPolicydSPF(p *planner) {
 			p.cannot("policyd-spf: %s = %s", name, own.get(name))
 		}
 	}
-	for _, name := range []string{"Domain_Whitelist", "Domain_Whitelist_PTR", "HELO_Whitelist", "Reject_Not_Pass_Domains"} {
-		if value := own.get(name); value != "" {
+	for _, name := range []string{"Domain_Whitelist", "Domain_Whitelist_PTR", "HELO_Whitelist", "Reject_Not_Pass_Domains", "HELO_pass_restriction", "Mail_From_pass_restriction", "No_Mail", "Authserv_Id", "Reason_Message"} {
+		if value := own.get(name); value != "" && !strings.EqualFold(value, "false") {
 			p.cannot("policyd-spf: %s = %s", name, value)
 		}
 	}
