@@ -158,6 +158,7 @@ func (s *Set) originAt(flag string, index int) Origin {
 type Beaten struct {
 	Name   string
 	Values []string // in the file
+	By     []string // what is in force
 	Text   string   // for people, with what to do
 }
 
@@ -186,7 +187,7 @@ func beaten(entries, above []assignment) (all []Beaten) {
 				continue
 			}
 			if !slices.Equal(a.values, e.values) {
-				all = append(all, Beaten{e.flag.Name, e.values, oneLine(fmt.Sprintf("%s: %s has no effect: %s beats it; take it out here, or change it there", e.at(0), e.flag.Name, a.origin))})
+				all = append(all, Beaten{e.flag.Name, e.values, a.values, oneLine(fmt.Sprintf("%s: %s has no effect: %s beats it; take it out here, or change it there", e.at(0), e.flag.Name, a.origin))})
 			}
 			break
 		}

@@ -636,6 +636,11 @@ func TestOverriddenSettingIsLogged(t *testing.T) {
 	if status := Main(p.gate, Process{Args: append(p.args, "--check-config"), Stdout: io.Discard, Stderr: &stderr}); status != daemon.ExitOK || !strings.Contains(stderr.String(), text) {
 		t.Errorf("exit status %d: %s", status, &stderr)
 	}
+	p.args[1] = "--listen=systemd:gate" // as a unit has it: where that is, only the daemon knows
+	stderr.Reset()
+	if status := Main(p.gate, Process{Args: append(p.args, "--check-config"), Stdout: io.Discard, Stderr: &stderr}); status != daemon.ExitOK || strings.Contains(stderr.String(), "has no effect") {
+		t.Errorf("exit status %d: %s", status, &stderr)
+	}
 }
 
 // A file that every user may change is reported, at start and by --check-config.

@@ -54,10 +54,10 @@ func (d *running[S]) showReadiness(context.Context, struct{}, func(any)) (any, e
 }
 
 // warnOf logs what an operator should know about the settings. listeners are those that
-// are open.
+// are open; none where settings are only checked.
 func warnOf(s *config.Set, log *zap.Logger, listeners []daemon.Listener) {
 	for _, b := range s.Beaten() {
-		if !listensAt(listeners, b) {
+		if !listensAt(listeners, b) && !(len(listeners) == 0 && ofSystemd(b.By)) {
 			log.Warn("a setting of the file is not in force", zap.String("setting", b.Text))
 		}
 	}
@@ -81,6 +81,13 @@ func listensAt(listeners []daemon.Listener, b config.Beaten) bool {
 		named = append(named, address)
 	}
 	return len(open) > 0 && slices.Equal(slices.Sorted(slices.Values(open)), slices.Sorted(slices.Values(named)))
+}
+
+// ofSystemd reports whether endpoints are sockets that systemd hands on. At which addresses
+// is known only once the daemon has them, so a check cannot say that a setting of the file
+// names others: postern setup writes both, and each reload runs a check first.
+func ofSystemd(endpoints []string) bool {
+	return len(endpoints) > 0 && !slices.ContainsFunc(endpoints, func(e string) bool { return e != "systemd" && !strings.HasPrefix(e, "systemd:") })
 }
 
 // settled stores which settings are in force, and logs what has changed.
