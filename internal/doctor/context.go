@@ -50,7 +50,7 @@ func checkContext(_ context.Context, f *Facts) []Finding {
 		}
 		// The hooks of other instances are not seen.
 		if !f.attached(name) && f.Policyd.SettingsErr == nil && len(otherInstances(f.Postfix)) == 0 {
-			found = append(found, warnf(fmt.Sprintf("name %s in the policy_context of a hook (postern setup shows the line), or take it out of checks in policyd.toml", name),
+			found = append(found, warnf(fmt.Sprintf("%s, or take it out of checks in policyd.toml", f.toAsk(name)),
 				"the check %s runs, and no hook of Postfix asks for it", name))
 		}
 	}
@@ -58,4 +58,13 @@ func checkContext(_ context.Context, f *Facts) []Finding {
 		return []Finding{okf("every hook names checks that run; %s only watch (shadow)", strings.Join(shadow, ", "))}
 	}
 	return orOK(found, "every hook names checks that run")
+}
+
+// toAsk returns how to have Postfix ask for a check. Setup writes no hook for limits where no
+// one logs in, because it cannot know whom they are about.
+func (f *Facts) toAsk(name string) string {
+	if name == checks.LimitName && !slices.ContainsFunc(f.Postfix.smtpds(), (*Service).takesLogins) {
+		return "no one logs in here; name limit in the policy_context of the hook in smtpd_recipient_restrictions, for limits of clients"
+	}
+	return fmt.Sprintf("name %s in the policy_context of a hook (postern setup shows the line)", name)
 }

@@ -118,6 +118,8 @@ func troubles() []trouble {
 			s.replace("etc/main.cf", "{ policy_context = dnsbl, greylist }", "policy_context=greylist")
 		},
 			check: "context", level: Warn, text: "the check dnsbl runs, and no hook", fix: "policy_context"},
+		{name: "limits where no one logs in", policyd: "limit = [\"client.recipients=300/1h\"]\nlimit-store = \"memory:\"\n", edit: func(s *site) { s.postconf("-MX", "submission/inet") },
+			check: "context", level: Warn, text: "the check limit runs, and no hook", fix: "no one logs in here; name limit in the policy_context of the hook in smtpd_recipient_restrictions"},
 
 		// Who is asked for ownership.
 		{name: "Debian's undefined parameter", edit: func(s *site) {
