@@ -25,7 +25,7 @@ func TestLoginsWithoutADomain(t *testing.T) {
 		"a table names them otherwise":  {maps: "hash:ROOT/etc/postfix/logins", table: "press@example.org alice@example.org\n", want: refused},
 		"a table that cannot be listed": {maps: "mysql:ROOT/etc/postfix/logins", table: "hosts = 127.0.0.1:1\nuser = u\npassword = p\ndbname = d\nquery = SELECT '%s'\n", want: refused + ", unless the tables of owners name them without one"},
 		"a table of the administrator":  {policyd: "owners = [\"inline:{press@example.org=alice}\"]\n"},
-		"no check of ownership":         {policyd: "checks = [\"dnsbl\"]\n"},
+		"no check of ownership":         {policyd: "checks = [\"limit\"]\nlimit = [\"login.recipients=300/1h\"]\n"},
 		"an instance that only sends":   {domains: "mydestination =\n", want: refused},
 		"localhost is no domain":        {domains: "mydestination = localhost\n", want: refused},
 		"virtual mailboxes":             {domains: "mydestination = localhost\nvirtual_mailbox_domains = example.org\n"},
