@@ -17,6 +17,9 @@ const (
 	// flushEvery is the time between two writes.
 	flushEvery = time.Second
 	purgeEvery = time.Hour
+	// probeEvery is the time between two looks whether a store would take rows, while there
+	// are none to write.
+	probeEvery = 10 * time.Second
 	// lastFlush bounds the writes at the end of the process.
 	lastFlush = 5 * time.Second
 	// lastPause is the time between two of them.
@@ -101,16 +104,20 @@ func (c *Collector) Up() bool { return c.up.Load() }
 // Run writes regularly until ctx ends, and then what is left. The error says how much is
 // lost.
 func (c *Collector) Run(ctx context.Context) error {
-	flush, purge := time.NewTicker(flushEvery), time.NewTicker(purgeEvery)
+	flush, purge, probe := time.NewTicker(flushEvery), time.NewTicker(purgeEvery), time.NewTicker(probeEvery)
 	defer flush.Stop()
 	defer purge.Stop()
+	defer probe.Stop()
 	c.purge(ctx)
+	c.probe(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return c.finish(context.WithoutCancel(ctx))
 		case <-flush.C:
 			_ = c.write(ctx)
+		case <-probe.C:
+			c.probe(ctx)
 		case <-purge.C:
 			c.purge(ctx)
 		}
@@ -163,12 +170,37 @@ func (c *Collector) Flush(ctx context.Context) error {
 	return c.store.Flush(ctx)
 }
 
+// prober is a store on a server, which may be full or away while there is nothing to write.
+type prober interface {
+	// Probe returns an error if the store would take no rows.
+	Probe(ctx context.Context) error
+}
+
+// probe asks a store on a server whether it would take rows.
+func (c *Collector) probe(ctx context.Context) {
+	if s, ok := c.store.(prober); ok {
+		c.look(ctx, s.Probe)
+	}
+}
+
 func (c *Collector) purge(ctx context.Context) {
-	now := c.now()
-	err := c.store.Purge(ctx, DayOf(now.Add(-Retention)), now)
+	c.look(ctx, func(ctx context.Context) error {
+		now := c.now()
+		err := c.store.Purge(ctx, DayOf(now.Add(-Retention)), now)
+		if s, ok := c.store.(prober); ok && err == nil {
+			err = s.Probe(ctx) // to remove rows needs no room
+		}
+		return err
+	})
+}
+
+// look notes whether a use of the store has failed. That one has worked is no news while
+// batches wait that the store does not take.
+func (c *Collector) look(ctx context.Context, use func(context.Context) error) {
+	err := use(ctx)
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if err != nil || len(c.unsent) == 0 { // else the store does not take batches
+	if err != nil || len(c.unsent) == 0 {
 		c.settle(err)
 	}
 }

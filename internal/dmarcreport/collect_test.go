@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +99,46 @@ func TestPurgeOfDeafStore(t *testing.T) {
 		if len(heard) != 1 || heard[0] == nil || c.Up() {
 			t.Error(heard)
 		}
+	})
+}
+
+// full is a store on a server that removes rows and takes none.
+type full struct {
+	deaf
+	room atomic.Bool
+}
+
+func (f *full) Probe(context.Context) error {
+	if f.room.Load() {
+		return nil
+	}
+	return errors.New("full")
+}
+
+// A store that takes no rows is noticed before there is one, and stays down over a purge
+// that works.
+func TestFullStoreIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard []error
+		store := new(full)
+		c := dmarcreport.NewCollector(store, time.Now, func(err error) { heard = append(heard, err) })
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { c.Run(ctx); close(done) }()
+		after := func(wait time.Duration, up bool, heardOf int) {
+			t.Helper()
+			time.Sleep(wait)
+			synctest.Wait()
+			if c.Up() != up || len(heard) != heardOf || (heard[heardOf-1] == nil) != up {
+				t.Errorf("after %s: up %t, heard %v", wait, c.Up(), heard)
+			}
+		}
+		after(0, false, 1)
+		after(3*time.Hour, false, 1)
+		store.room.Store(true)
+		after(time.Minute, true, 2)
+		cancel()
+		<-done
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 	"github.com/postern-mail/postern/internal/spf"
+	"github.com/postern-mail/postern/internal/store/redistest"
 	"github.com/postern-mail/postern/milter/verify"
 )
 
@@ -156,6 +158,35 @@ func TestReportStore(t *testing.T) {
 	}
 }
 
+// storeUp returns the gauge of the store.
+func storeUp(t *testing.T, d *running) float64 {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(reportMetrics(d.current)...)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "postern_dmarc_report_store_up" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("there is no gauge")
+	return 0
+}
+
+// A Redis that is full is noticed before the first row.
+func TestReportStoreFull(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	server.Command("config", "set", "maxmemory", "1")
+	d, _, _ := start(t, "--report-store=redis://"+server.Addr)
+	for t.Context().Err() == nil && storeUp(t, d) != 0 {
+		runtime.Gosched()
+	}
+}
+
 // TestReportStoreUp shows that the gauge is 0 while the file cannot be written.
 func TestReportStoreUp(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
@@ -163,22 +194,7 @@ func TestReportStoreUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, _, _ := start(t, "--report-store=sqlite:"+filepath.Join(dir, "reports.db"))
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(reportMetrics(d.current)...)
-	up := func() (value float64) {
-		t.Helper()
-		families, err := r.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range families {
-			if f.GetName() == "postern_dmarc_report_store_up" {
-				return f.GetMetric()[0].GetGauge().GetValue()
-			}
-		}
-		t.Fatal("there is no gauge")
-		return 0
-	}
+	up := func() float64 { t.Helper(); return storeUp(t, d) }
 	flush := partOf[*reportPart](t, d.now()).counts.Flush
 	if err := flush(t.Context()); err != nil || up() != 1 {
 		t.Error(up(), err)

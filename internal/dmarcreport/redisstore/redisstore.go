@@ -67,6 +67,9 @@ func (s *Store) Close() error { return s.client.Close() }
 // Flush implements dmarcreport.Store.
 func (s *Store) Flush(context.Context) error { return nil }
 
+// Probe returns an error if the server cannot be used, or does not write.
+func (s *Store) Probe(ctx context.Context) error { return s.client.ProbeWrites(ctx) }
+
 // Add implements dmarcreport.Store.
 func (s *Store) Add(ctx context.Context, b *dmarcreport.Batch) (int64, error) {
 	policy, err := json.Marshal(b.Policy)
