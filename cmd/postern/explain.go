@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/maillog"
 	"github.com/postern-mail/postern/internal/milterd"
 )
 
@@ -58,7 +59,7 @@ func bindExplainMessage(fs *pflag.FlagSet) runner {
 			return exitFailed, errors.New("--ip and --from are needed: SPF is about them (--from \"\" for the null sender)")
 		}
 		var err error
-		if args.At, err = parseTime(*at); err != nil {
+		if args.At, err = parseTime(*at, time.Now()); err != nil {
 			return exitFailed, err
 		}
 		file, err := openMessage(ctx, rest[0])
@@ -117,21 +118,19 @@ func givenFlags(fs *pflag.FlagSet, names []string) (all []string) {
 	return all
 }
 
-// parseTime parses a time as a log, a Received field or a person writes it. "" is no
-// time. A time without a zone is local.
-func parseTime(s string) (time.Time, error) {
-	if s == "" {
+// parseTime parses a time as a Received field, a log or a person writes it. "" is no time.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	if text == "" {
 		return time.Time{}, nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return at, nil
-		}
-	}
-	if at, err := mail.ParseDate(s); err == nil {
+	if at, err := mail.ParseDate(text); err == nil {
 		return at, nil
 	}
-	return time.Time{}, fmt.Errorf("--at %q is no time; write 2026-11-21T02:00:00Z, or the date of a Received field", s)
+	at, err := maillog.ParseTime(text, now)
+	if err != nil {
+		return at, fmt.Errorf("--at %w, or the date of a Received field", err)
+	}
+	return at, nil
 }
 
 // openMessage opens a file, or standard input for "-".

@@ -28,7 +28,7 @@ func TestTimesHaveTheirZone(t *testing.T) {
 		if back, err := maillog.ParseTime(got, time.Now()); err != nil || !back.Equal(at) {
 			t.Errorf("--since %s: %v, %v", got, back, err)
 		}
-		if back, err := parseTime(got); err != nil || !back.Equal(at) {
+		if back, err := parseTime(got, time.Now()); err != nil || !back.Equal(at) {
 			t.Errorf("--at %s: %v, %v", got, back, err)
 		}
 	}
