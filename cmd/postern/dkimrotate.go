@@ -86,6 +86,9 @@ type rotateCommand struct {
 
 // work starts or continues a rotation, and makes the steps that can be made now.
 func (c *rotateCommand) work(ctx context.Context, domain string, undo, start bool) error {
+	if err := c.resume(ctx, domain); err != nil {
+		return err
+	}
 	begin := c.rotator.Start
 	if undo {
 		begin = c.rotator.Undo
@@ -116,6 +119,16 @@ func (c *rotateCommand) work(ctx context.Context, domain string, undo, start boo
 			return ctx.Err()
 		}
 	}
+}
+
+// resume has the waits go on from where they were when the clock of this host may be wrong.
+func (c *rotateCommand) resume(ctx context.Context, domain string) error {
+	rested, err := c.rotator.ResumeByHand(ctx, domain)
+	if rested != 0 && err == nil {
+		fmt.Fprintf(c.io.err, "%s: no one has looked at this rotation for %s, or the clock is wrong: that time does not count, and the wait goes on from where it was; let NTP keep the time\n",
+			domain, rested.Abs().Round(time.Hour))
+	}
+	return err
 }
 
 // beforeSwitch reports whether the old keys still sign.

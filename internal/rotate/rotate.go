@@ -41,6 +41,9 @@ const (
 	lookKept = time.Hour
 	// restMost is the longest time without a look that counts.
 	restMost = 2 * lookKept
+	// byHandWait is the wait after which a person who rotates by hand comes back at the
+	// latest.
+	byHandWait = 30 * 24 * time.Hour
 	// again is the time after which a change that no server shows is passed to the
 	// publisher again. againByHand is how often a person is reminded.
 	again       = time.Hour
@@ -253,12 +256,8 @@ func (r *Rotator) ClockSet(by time.Duration) error {
 // boot, and a record would be revoked that mail on its way needs. Resume returns the longest
 // time that did not count, negative if the clock has gone back.
 func (r *Rotator) Resume() (rested time.Duration, err error) {
-	now := r.s.Now()
 	err = r.move(func(looked time.Time) time.Duration {
-		gap := now.Sub(looked)
-		if looked.IsZero() || gap.Abs() <= restMost {
-			return 0
-		}
+		gap := r.rest(looked, restMost)
 		if gap.Abs() > rested.Abs() {
 			rested = gap
 		}
@@ -267,25 +266,52 @@ func (r *Rotator) Resume() (rested time.Duration, err error) {
 	return rested, err
 }
 
+// ResumeByHand is Resume for one domain and a command, which a timer or a person starts: much
+// more time without a look counts, up to twice the longest wait. After even more the clock of
+// this host may be wrong, and to wait once more does no harm. A clock cannot go back, so that
+// time before the latest look never counts.
+func (r *Rotator) ResumeByHand(ctx context.Context, domain string) (rested time.Duration, err error) {
+	most := 2 * max(r.KeepTime(ctx), byHandWait)
+	err = r.moveOne(domain, func(looked time.Time) time.Duration {
+		rested = r.rest(looked, most)
+		return rested
+	})
+	return rested, err
+}
+
+// rest returns the time since a look that does not count: none, or if it is over most, all.
+// It is negative if the look is later than now, by more than restMost.
+func (r *Rotator) rest(looked time.Time, most time.Duration) time.Duration {
+	gap := r.s.Now().Sub(looked)
+	if looked.IsZero() || gap <= most && gap >= -restMost {
+		return 0
+	}
+	return gap
+}
+
 // move moves the times of each rotation under way. by gets when a host last looked at it,
 // zero if that is not known.
 func (r *Rotator) move(by func(looked time.Time) time.Duration) error {
 	underWay, err := r.UnderWay()
 	for _, domain := range underWay {
-		err = errors.Join(err, r.work(domain, func(j *job) error {
-			looked, err := j.folder.looked()
-			if err != nil || !j.state.active() {
-				return err
-			}
-			step := by(looked)
-			if step == 0 {
-				return nil
-			}
-			j.state.move(step)
-			return errors.Join(j.folder.save(j.state), j.folder.look(j.Now()))
-		}))
+		err = errors.Join(err, r.moveOne(domain, by))
 	}
 	return err
+}
+
+func (r *Rotator) moveOne(domain string, by func(looked time.Time) time.Duration) error {
+	return r.work(domain, func(j *job) error {
+		looked, err := j.folder.looked()
+		if err != nil || !j.state.active() {
+			return err
+		}
+		step := by(looked)
+		if step == 0 {
+			return nil
+		}
+		j.state.move(step)
+		return errors.Join(j.folder.save(j.state), j.folder.look(j.Now()))
+	})
 }
 
 // State returns the state of a domain's rotation, or nil if it never had one. It needs

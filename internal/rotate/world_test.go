@@ -526,6 +526,50 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// For the command, which a timer or a person starts, time without a look counts, but not that
+// of a clock that is far ahead, and not that of one that was ahead.
+func TestResumeByHand(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, test := range []struct {
+		by, rested time.Duration
+		over       bool
+	}{
+		{day, 0, false},
+		{MinKeep, 0, true},
+		{59 * day, 0, true},
+		{365 * day, 365 * day, false},
+		{-365 * day, -365 * day, false},
+		{-time.Hour, 0, false},
+	} {
+		w := newWorld(t)
+		w.toKeep()
+		w.now = w.now.Add(test.by)
+		rested, err := w.rotator().ResumeByHand(t.Context(), example)
+		if err != nil || rested != test.rested {
+			t.Errorf("after %s: rested %s, want %s: %v", test.by, rested, test.rested, err)
+		}
+		if over := w.advance() != Keep; over != test.over {
+			t.Errorf("after %s: the wait is over %t, want %t", test.by, over, test.over)
+		}
+		if rested == 0 {
+			continue
+		}
+		w.now = w.now.Add(MinKeep - time.Minute)
+		if got := w.advance(); got != Keep {
+			t.Errorf("after %s: phase %s before all of its time", test.by, got)
+		}
+		w.now = w.now.Add(time.Minute)
+		if got := w.advance(); got == Keep {
+			t.Errorf("after %s: phase %s after all of its time", test.by, got)
+		}
+	}
+	// One that begins after a long time without a rotation has no time without a look.
+	w := newWorld(t)
+	if rested, err := w.rotator().ResumeByHand(t.Context(), example); rested != 0 || err != nil {
+		t.Errorf("without a rotation: %s, %v", rested, err)
+	}
+}
+
 // A rotation of a release that noted no looks goes on.
 func TestResumeWithoutALook(t *testing.T) {
 	w := newWorld(t)
