@@ -134,7 +134,11 @@ func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, err
 		return nil, err
 	}
 	if config == nil {
-		return plain.DialContext(ctx, network, addr)
+		conn, err := plain.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return newPlainConn(conn), nil
 	}
 	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext(ctx, network, addr)
 }

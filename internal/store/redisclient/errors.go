@@ -85,6 +85,8 @@ func advice(err error) string {
 		return "name the file of its CA at the end of the URL: ?ca=FILE"
 	case errors.As(err, &noTLS):
 		return "the server has no TLS at this port: write its tls-port into the URL"
+	case errors.Is(err, errNoAnswer):
+		return "perhaps it expects TLS at this port: then begin the URL with rediss"
 	case strings.Contains(err.Error(), "tls: certificate required"):
 		return "set tls-auth-clients no in the server's configuration, because no client certificate is sent"
 	case redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "invalid password"):
