@@ -115,7 +115,7 @@ func assertField(t *testing.T, id string, given []Result, field string) {
 	if got := split(field); !slices.Equal(got, want) {
 		t.Fatalf("a reader that splits at \";\" finds %q, want %q in %q", got, want, field)
 	}
-	search := strings.NewReplacer("policy.dmarc=", "", "smtp.auth=", "", "policy.iprev=", "").Replace(unfold(field))
+	search := strings.NewReplacer("policy.dmarc=", "property:", "smtp.auth=", "property:", "policy.iprev=", "property:").Replace(unfold(field))
 	if got := resultText.FindAllString(search, -1); len(got) != len(given) {
 		t.Fatalf("a reader that searches finds %q in %q", got, field)
 	}
