@@ -80,7 +80,8 @@ func TestFollow(t *testing.T) {
 		"two relays":          {[]string{relay, stranger, forged}, "203.0.113.9", 1},
 		"a content filter":    {[]string{back, filter, "X-Virus-Scanned: x", stranger, forged}, "203.0.113.9", 3},
 		"begun on the relay":  {[]string{local, forged}, "", 0},
-		"nothing of a relay":  {[]string{"Authentication-Results: x", "From: x"}, "", 2},
+		"nothing of a relay":  {[]string{"Authentication-Results: x", "From: x"}, "", 0},
+		"only our hosts":      {[]string{"Authentication-Results: x", back, filter, "Authentication-Results: x"}, "", 2},
 		"an unknown form":     {[]string{"X: y", "Received: somehow", stranger}, "", 1},
 		"a loop of our hosts": {append(strings.Split(strings.Repeat(relay+"|", maxHops), "|")[:maxHops], relay, stranger), "198.51.100.8", maxHops},
 	} {

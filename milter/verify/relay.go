@@ -14,15 +14,17 @@ type trail struct {
 // follow reads the Received fields of a mail from one of our relays. It skips fields
 // that a relay wrote about another of our hosts, or about itself (a content filter on
 // loopback). The first other field is the border of our network: anyone may have
-// written the fields below it.
+// written the fields below it. Without such a field, anyone may have written what is below the
+// last Received field of our hosts: a relay may remove its own.
 func (o *Options) follow(fields []Field) trail {
-	hops := 0
+	hops, last := 0, 0
 	for i, f := range fields {
 		if !f.Is("Received") {
 			continue
 		}
 		h, ok := parseReceived(f.Value)
 		if hops++; ok && hops <= maxHops && (h.Client.IsLoopback() || o.Relays.Has(h.Client)) {
+			last = i
 			continue
 		}
 		if !ok {
@@ -30,7 +32,7 @@ func (o *Options) follow(fields []Field) trail {
 		}
 		return trail{h, i}
 	}
-	return trail{inside: len(fields)}
+	return trail{inside: last}
 }
 
 // from returns the envelope as it was when the mail came to our hosts. Without an

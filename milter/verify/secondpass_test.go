@@ -360,3 +360,16 @@ func TestReplayedMarkEndsAtARelay(t *testing.T) {
 		}
 	}
 }
+
+// A relay that removes Received fields passes on what a stranger wrote in our name.
+func TestRelayWithoutReceived(t *testing.T) {
+	p := newPasses(t, "<ceo@reject.example>")
+	p.header = append(p.header,
+		Field{Name: resultsField, Value: " " + goldenHost + "; dmarc=pass (p=reject dis=none) header.from=reject.example"},
+		Field{Name: QuarantineField, Value: " dmarc"})
+	p.pass(relay)
+	results := slices.DeleteFunc(slices.Clone(p.header), func(f Field) bool { return !f.Is(resultsField) })
+	if len(results) != 1 || strings.Contains(results[0].Value, "dmarc=pass") || p.count(QuarantineField) != 0 {
+		t.Errorf("header %q", p.header)
+	}
+}
