@@ -14,6 +14,8 @@ import (
 
 	"github.com/postern-mail/postern/dnsbl"
 	"github.com/postern-mail/postern/internal/allowlist"
+	"github.com/postern-mail/postern/internal/arc"
+	"github.com/postern-mail/postern/internal/author"
 	"github.com/postern-mail/postern/internal/dmarc"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/record"
@@ -197,6 +199,34 @@ func lists(t *testing.T, more func(*DMARCOptions), forwarders, allow, sealers st
 	return func(o *DMARCOptions) {
 		more(o)
 		o.Forwarders, o.Allow, o.Sealers = clients, authors, domains
+	}
+}
+
+// A trusted sealer vouches for the one author that it has seen, and for no From field that
+// may have been added since.
+func TestVouching(t *testing.T) {
+	var o DMARCOptions
+	lists(t, func(*DMARCOptions) {}, "", "", "lists.example")(&o)
+	saw := arc.MethodResult{Method: "dmarc", Value: "pass", Props: map[string]string{"header.from": "reject.example"}}
+	chain := &arc.Result{Status: arc.Pass, Sets: []arc.Set{{Instance: 1, Sealer: "lists.example", Results: []arc.MethodResult{saw}}}}
+	for name, test := range map[string]struct {
+		fields  int
+		domains []string
+		want    string
+	}{
+		"its author":           {1, []string{"reject.example"}, "lists.example"},
+		"another author":       {1, []string{"away.example"}, ""},
+		"both":                 {1, []string{"reject.example", "away.example"}, ""},
+		"another From field":   {2, []string{"reject.example"}, ""},
+		"none that has failed": {1, nil, ""},
+	} {
+		report := &dmarc.Report{Author: author.Author{Fields: test.fields}}
+		for _, domain := range test.domains {
+			report.Results = append(report.Results, dmarc.Result{Domain: domain, Status: dmarc.Fail})
+		}
+		if got := vouching(&o, chain, report); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
 	}
 }
 

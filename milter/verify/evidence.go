@@ -114,8 +114,12 @@ func (o *Options) forwarder(client netip.Addr, r IPRev) bool {
 }
 
 // vouching returns the trusted sealer that saw DMARC pass for every domain that fails
-// here.
+// here. No one vouches for several From fields: a signature of the sealer covers only the
+// last one, so that another may have been added to mail that it has sealed.
 func vouching(o *DMARCOptions, chain *arc.Result, report *dmarc.Report) (sealer string) {
+	if report.Author.Fields > 1 {
+		return ""
+	}
 	for _, r := range report.Results {
 		if r.Status != dmarc.Fail {
 			continue
