@@ -95,6 +95,9 @@ func Open(o Options) (*Store, error) {
 	}, nil
 }
 
+// Client returns the connection to the servers.
+func (s *Store) Client() *redisclient.Client { return s.client }
+
 // Close waits for the requests under way, and closes all connections.
 func (s *Store) Close() error { return s.client.Close() }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarcreport/sqlitestore"
 	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/hosts"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 	"github.com/postern-mail/postern/internal/store/sqlitefile"
 	"github.com/postern-mail/postern/milter/sign"
@@ -114,7 +115,7 @@ func (o *reportPart) missing() (all []string) {
 
 // redis implements redisUser.
 func (o *reportPart) redis() redisSetting {
-	return redisSetting{"report-store", o.ReportStore, o.ReportPasswordFile}
+	return redisSetting{flag: "report-store", where: o.ReportStore, passwordFile: o.ReportPasswordFile}
 }
 
 // checkStore checks the settings of the store, without I/O.
@@ -169,12 +170,22 @@ func (o *reportPart) build(n *needs) error {
 	if o.sender, err = o.newSender(n); err != nil {
 		return err
 	}
+	if err := hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "report-store", Store: o.counts.store, Settings: o.common(n.set)}); err != nil {
+		return err
+	}
 	observed, method := n.verify.Observe, n.verify.DMARC.Method
 	n.verify.Observe = func(f *verify.Findings) {
 		observed(f)
 		o.counts.observe(f, method)
 	}
 	return nil
+}
+
+// common returns the settings that hosts which share the store must have in common, because
+// any of them may send a report: who it is from, and by which method the domains are found
+// under which all count. report-smtp is not compared, it is a server near the host.
+func (*reportPart) common(set *config.Set) map[string]string {
+	return hosts.Texts(set, "report-from", "report-org", "report-contact", "dmarc-org")
 }
 
 // newSender returns the sender of reports. It signs them as our own mail.

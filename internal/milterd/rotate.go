@@ -21,6 +21,7 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/authority"
 	"github.com/postern-mail/postern/internal/rotate"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/hosts"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
@@ -172,8 +173,11 @@ type rotateKey struct {
 func (f *rotateFlags) build(n *needs, o *signPart) error {
 	publisher := f.publisher(n.options.group())
 	ready := func() error { return f.ready(n.set, publisher) }
-	if err := f.without(n, ready()); err != nil || f.DKIMRotate == 0 || f.DKIMRotateLead == leadNo {
+	if err := f.without(n, ready()); err != nil || f.DKIMRotateLead == leadNo {
 		return err
+	}
+	if f.DKIMRotate == 0 {
+		return f.onlyAnnounce(n)
 	}
 	password, unread := f.password(n.set, n.life.Watch)
 	if err := f.without(n, unread); err != nil {
@@ -201,7 +205,47 @@ func (f *rotateFlags) build(n *needs, o *signPart) error {
 		r.rotator = rotate.New(f.settings(o, publisher, n.asks, r.report))
 		return service.Opened[*rotation]{Value: r, Work: r.run, Close: lead.close}, nil
 	})
-	return err
+	if err != nil || f.running.lead == nil {
+		return err
+	}
+	return f.announce(n, f.running.lead)
+}
+
+// leadKey is the settings from which a lease is made.
+type leadKey struct {
+	lead     string
+	password [sha256.Size]byte
+}
+
+// onlyAnnounce has a host that rotates no keys say so in the Redis that it names for rotations.
+func (f *rotateFlags) onlyAnnounce(n *needs) error {
+	password, err := f.password(n.set, n.life.Watch)
+	if f.DKIMRotateLead == leadYes || n.readOnly || err != nil {
+		return nil // nothing else needs the password
+	}
+	lead, err := service.Keep(n.life, leadKey{f.DKIMRotateLead, sha256.Sum256([]byte(password.Reveal()))}, func() (opened service.Opened[*lease], err error) {
+		lead, err := f.lead(n.set, password)
+		return service.Opened[*lease]{Value: lead, Close: lead.close}, err
+	})
+	if err != nil {
+		return err
+	}
+	return f.announce(n, lead)
+}
+
+// announce has the settings written that hosts which agree on one must have in common, because
+// any of them may be the one. Of dns-update and dns-command it is how records are published;
+// their files, and the servers of dkim-rotate-servers, are those of the host.
+func (f *rotateFlags) announce(n *needs, lead *lease) error {
+	common := hosts.Texts(n.set, "dkim-rotate", "dkim-expire")
+	common["dns-update"], common["dns-command"] = "", ""
+	if f.DNSUpdate != "" {
+		common["dns-update"] = f.updateServer.String()
+	}
+	if f.DNSCommand != "" {
+		common["dns-command"] = "a program"
+	}
+	return hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "dkim-rotate-lead", Store: lead, Settings: common})
 }
 
 // without logs why keys cannot be rotated now. Mail is signed without a rotation, so that
@@ -239,10 +283,7 @@ func (f *rotateFlags) password(s *config.Set, watch func(...string)) (config.Sec
 
 // redis implements redisUser.
 func (o *signPart) redis() redisSetting {
-	if o.rotation.DKIMRotate == 0 {
-		return redisSetting{}
-	}
-	return redisSetting{"dkim-rotate-lead", o.rotation.DKIMRotateLead, o.rotation.DKIMRotatePasswordFile}
+	return redisSetting{flag: "dkim-rotate-lead", where: o.rotation.DKIMRotateLead, passwordFile: o.rotation.DKIMRotatePasswordFile, idle: o.rotation.DKIMRotate == 0}
 }
 
 // lead returns the lease that decides whether this host leads.

@@ -44,6 +44,9 @@ func openLease(url string, password config.Secret) (*lease, error) {
 	return &lease{redis: client, host: host}, nil
 }
 
+// Client returns the connection to the servers.
+func (l *lease) Client() *redisclient.Client { return l.redis }
+
 // take takes or renews the lease. If another host has it, holder is that host.
 func (l *lease) take(ctx context.Context) (leads bool, holder string, err error) {
 	if l == nil {

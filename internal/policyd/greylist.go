@@ -24,6 +24,7 @@ import (
 	"github.com/postern-mail/postern/internal/metrics"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/hosts"
 	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/policy"
 	"github.com/postern-mail/postern/policy/checks"
@@ -164,6 +165,9 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n.Readiness) })
 	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
 	n.life.Background(func(ctx context.Context) { o.store.warn(ctx, n.Log) })
+	if err := hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "greylist-store", Store: o.store.store, Settings: o.common(n.set)}); err != nil {
+		return policy.Entry{}, err
+	}
 	waited := o.store.waited
 	check := &checks.Greylist{
 		Delimiters:     n.delimiters(),
@@ -186,6 +190,17 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 		return policy.Entry{}, err
 	}
 	return policy.Entry{Check: check, OnError: onError(o.GreylistOnError), ErrorReason: record.GreylistUnavailable}, nil
+}
+
+// common returns the settings that hosts which share the store must have in common: those
+// that make the keys, and those by which each of them judges what all have written. Others are
+// not compared. Allow lists, greylist-on-error, trusted-relays and shadow decide whether a host
+// asks the store, greylist-flood and greylist-memory are of its own memory, and
+// greylist-header and greylist-url are texts.
+func (*greylistPart) common(set *config.Set) map[string]string {
+	return hosts.Texts(set, "greylist-key", "greylist-ipv4-prefix", "greylist-ipv6-prefix", "recipient-delimiter",
+		"greylist-delay", "greylist-retry-window", "greylist-pass-ttl", "greylist-awl-after", "greylist-awl-ttl",
+		"greylist-flood-network", "greylist-when")
 }
 
 // readLists reads the allow lists.

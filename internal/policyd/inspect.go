@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/postern-mail/postern/internal/config"
+	"github.com/postern-mail/postern/internal/service/hosts"
 	"github.com/postern-mail/postern/internal/store/redisclient"
 )
 
@@ -73,15 +74,48 @@ func probeStore(ctx context.Context, setting storeSetting, credentials string) S
 	case isFile:
 		return StoreState{ServerState: redisclient.ServerState{Version: "a file, answered from memory"}, Err: lookAtFile(path)}
 	}
-	var password config.Secret
-	if setting.passwordFile != "" {
-		var err error
-		if password, err = config.SecretFile(setting.passwordFile, credentials); err != nil {
-			return StoreState{Err: err}
-		}
+	password, err := setting.secret(credentials)
+	if err != nil {
+		return StoreState{Err: err}
 	}
 	state, err := redisclient.Look(ctx, redisclient.Options{URL: setting.where, Password: password.Reveal()})
 	return StoreState{ServerState: state, Err: err}
+}
+
+// SharedStores returns which hosts share the stores in Redis that a daemon with these
+// arguments and environment has, and what they have written there. It changes nothing. An
+// error is about the settings.
+func SharedStores(ctx context.Context, args, environ []string) ([]hosts.Shared, error) {
+	s, err := configure(args, environ)
+	if err != nil {
+		return nil, err
+	}
+	var all []hosts.Shared
+	for _, room := range slices.Backward(s.rooms) {
+		part, ok := room.part.(storer)
+		if !ok || !s.runs(room.name) {
+			continue
+		}
+		setting, used := part.stored()
+		if !used || !strings.Contains(setting.where, "://") {
+			continue
+		}
+		password, err := setting.secret(config.Credentials(environ))
+		if err != nil {
+			all = append(all, hosts.Shared{Setting: setting.flag, Err: fmt.Errorf("%w: %w", hosts.ErrAway, err)})
+			continue
+		}
+		all = append(all, hosts.Read(ctx, setting.flag, redisclient.Options{URL: setting.where, Password: password.Reveal()}))
+	}
+	return all, nil
+}
+
+// secret reads the password for someone who only looks.
+func (s storeSetting) secret(credentials string) (config.Secret, error) {
+	if s.passwordFile == "" {
+		return config.Secret{}, nil
+	}
+	return config.SecretFile(s.passwordFile, credentials)
 }
 
 // sqliteMagic is the beginning of every SQLite file.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/postern-mail/postern/internal/postmap/remote"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
+	"github.com/postern-mail/postern/internal/service/hosts"
 	"github.com/postern-mail/postern/internal/service/lastgood"
 	"github.com/postern-mail/postern/internal/service/tables"
 	"github.com/postern-mail/postern/policy"
@@ -188,6 +190,9 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 		return entry, err
 	}
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n) })
+	if err := hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "limit-store", Store: o.store.store, Settings: o.common(n.set)}); err != nil {
+		return entry, err
+	}
 	o.shadow = n.options.shadowed(checks.LimitName)
 	c.Store, c.Blocks, c.Ends, c.Trail = o.store.guard, o.store.blocks, &o.store.ends, &o.store.trail
 	c.CountAt, c.Watch, c.PassUnknown = countAt(o.LimitCountAt), o.shadow, o.LimitOnError == wordPass
@@ -203,6 +208,22 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	n.life.OnBegin(func() { o.store.prepare(o.rules) })
 	check.Alarm, check.Lost = o.store.alarm(n.Log, alarms), o.store.lost
 	return entry, nil
+}
+
+// common returns the settings that hosts which share the store must have in common: those
+// that make the counters, and those by which each of them judges what all have counted. Others
+// are not compared. limit-count-at is about the Postfix of a host, limit-trusted-networks about
+// the clients near it, limit-on-error and shadow decide what it does by itself.
+func (o *limitPart) common(set *config.Set) map[string]string {
+	all := hosts.Texts(set, "limit-overrides", "limit-ipv4-prefix", "limit-ipv6-prefix", "login-domain")
+	var rules []string
+	for _, r := range o.rules {
+		rules = append(rules, r.String())
+	}
+	slices.Sort(rules) // their order does not matter
+	all["limit"] = strings.Join(rules, " ")
+	all["limit-action"] = strings.Join(slices.Sorted(slices.Values(o.LimitActions)), " ")
+	return all
 }
 
 func (o *limitPart) keyer() limit.Keyer {

@@ -61,6 +61,9 @@ func Open(o Options) (*Store, error) {
 	return &Store{client, redisclient.NewScript(addSource), redisclient.NewScript(swapSource)}, nil
 }
 
+// Client returns the connection to the servers.
+func (s *Store) Client() *redisclient.Client { return s.client }
+
 // Close ends all connections after running requests are done.
 func (s *Store) Close() error { return s.client.Close() }
 

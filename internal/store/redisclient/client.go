@@ -143,6 +143,9 @@ func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext(ctx, network, addr)
 }
 
+// ID returns a text that no other client has. It stays the same until the client is closed.
+func (c *Client) ID() string { return c.id }
+
 // Close waits for the calls under way, and closes all connections.
 func (c *Client) Close() error {
 	c.calls.close()
@@ -192,7 +195,7 @@ func Error(err error) error {
 		return nil
 	case refusesWrites(err):
 		return fmt.Errorf("redis: %w: %w", ErrReadOnly, err)
-	case deniesScript(err), redis.HasErrorPrefix(err, "NOPERM"):
+	case LacksRights(err):
 		return fmt.Errorf("redis: the user has too few rights; give it ~{PREFIX}:* %s: %w", Rights, err)
 	case isMoving(err):
 		return fmt.Errorf("redis: the Cluster is moving the store's keys to another node, wait until it has: %w", err)

@@ -39,6 +39,12 @@ func deniesScript(err error) bool {
 	return slices.ContainsFunc(scriptDenials, func(words string) bool { return strings.Contains(err.Error(), words) })
 }
 
+// LacksRights reports whether the user may not send a command or use a key. The server has
+// taken its password.
+func LacksRights(err error) bool {
+	return err != nil && (deniesScript(err) || redis.HasErrorPrefix(err, "NOPERM"))
+}
+
 // isMoving reports whether a node of a Cluster does not answer because it has only some of
 // the keys while their slot moves to another node.
 func isMoving(err error) bool {
