@@ -40,6 +40,7 @@ func allChecks() []check {
 		{"resolver", "the DNS servers answer, are not shared with strangers, and validate DNSSEC", checkResolver},
 		{"lists", "the DNS lists answer their test points; the key of the Data Query Service", checkLists},
 		{"stores", "the stores of the greylist, of limits and of DMARC reports, and the Redis of rotations: reachable, version, latency, and whether they keep what is new and evict nothing", checkStores},
+		{"hosts", "the hosts that share a Redis have the same settings and release, names of their own, and clocks that agree", checkHosts},
 		{"keys", "the signing keys are in the DNS, and their rotation goes on", checkKeys},
 		{"domains", "SPF and DMARC of the domains that are signed, which of them ask for no reports, and whether other organizations in their rua agree to get them", checkDomains},
 		{"reports", "what is missing to send DMARC reports, when they are counted", checkReports},

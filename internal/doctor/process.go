@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,27 @@ func procList(pid int, name string) []string {
 		return nil
 	}
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+}
+
+// startOf returns when a process was started, the zero time if that is not known. /proc has it
+// in ticks of the machine's uptime, of which all machines show 100 in a second.
+func startOf(pid int) time.Time {
+	text, err := os.ReadFile(procPath(pid, "stat"))
+	end := strings.LastIndex(string(text), ") ") // of the name, which may have spaces
+	var up unix.Timespec
+	if err != nil || end < 0 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
+		return time.Time{}
+	}
+	const startTime = 19 // proc(5): field 22, of which the name is the second
+	fields := strings.Fields(string(text)[end+2:])
+	if len(fields) <= startTime {
+		return time.Time{}
+	}
+	ticks, err := strconv.ParseInt(fields[startTime], 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(ticks)*(time.Second/100) - time.Duration(up.Nano()))
 }
 
 // processIdentity returns the user and groups of a process.
