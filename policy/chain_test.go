@@ -307,3 +307,24 @@ func TestRouterRemembersWithinBounds(t *testing.T) {
 		t.Errorf("%d chains remembered", len(r.routes))
 	}
 }
+
+// In the record, a step that passes because an answer is missing is an error, which is
+// counted. One that objects all the same is not.
+func TestStepsWithoutAnAnswer(t *testing.T) {
+	for _, tt := range []struct {
+		v    Verdict
+		err  error
+		want string
+	}{
+		{Verdict{Kind: Pass, Unknown: errBackend}, nil, "error"},
+		{Verdict{Unknown: errBackend}, nil, "error"},
+		{Verdict{Kind: Reject, Reason: "bad", Unknown: errBackend}, nil, Reject.String()},
+		{Verdict{}, errBackend, "error"},
+		{Verdict{Kind: Pass}, nil, Pass.String()},
+	} {
+		d := Chain{entry("a", tt.v, tt.err)}.Decide(t.Context(), &Request{State: StateRcpt})
+		if steps := d.recordSteps(nil); len(steps) != 1 || steps[0].Verdict != tt.want || (steps[0].Err != nil) != (tt.v.Unknown != nil || tt.err != nil) {
+			t.Errorf("%+v, %v: %+v, want %s", tt.v, tt.err, steps, tt.want)
+		}
+	}
+}
