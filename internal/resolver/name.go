@@ -44,10 +44,11 @@ func canonical(name string) (string, error) {
 }
 
 // present returns a canonical name in the form that miekg/dns expects: absolute,
-// and with each backslash escaped.
+// and with each backslash escaped, by its number: of two backslashes at the end, behind an
+// octet beyond ASCII, that package takes the second one for the escape of the last dot.
 func present(name string) string {
 	if strings.IndexByte(name, '\\') >= 0 {
-		name = strings.ReplaceAll(name, `\`, `\\`)
+		name = strings.ReplaceAll(name, `\`, `\092`)
 	}
 	return name + "."
 }
