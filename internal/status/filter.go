@@ -34,7 +34,11 @@ func parseFilter(q url.Values) (filter, error) {
 		}
 	}
 	f := filter{check: q.Get("check"), verdict: q.Get("verdict"), reason: q.Get("reason")}
-	words := strings.Fields(strings.ToLower(q.Get("q")))
+	text := strings.ToLower(q.Get("q"))
+	if len(text) > maxFilter { // it has grown, and a peer would refuse it
+		return filter{}, fmt.Errorf("q is longer than %d octets in lower case", maxFilter)
+	}
+	words := strings.Fields(text)
 	if len(words) > maxTerms {
 		return filter{}, fmt.Errorf("q has more than %d words", maxTerms)
 	}
