@@ -89,8 +89,10 @@ func (p *planner) warnHosts() {
 	if more := len(networks) - maxNamed; more > 0 {
 		hosts += fmt.Sprintf(" and %d more", more)
 	}
-	if len(judged) > 0 && p.signs() && p.hasMailman() {
-		p.next("Mailman sends to port 25 of this machine, where its mail is not signed: give it a service of its own (milter/SIGNING.md, Local applications)")
+	if len(judged) > 0 && p.signs() {
+		for _, name := range p.listManagers() {
+			p.next("%s sends to port 25 of this machine, where its mail is not signed: give it a service of its own (milter/SIGNING.md, Local applications)", name)
+		}
 	}
 	switch {
 	case len(judged) == 0:
@@ -111,10 +113,15 @@ func (p *planner) letsNetworks(s *Service) bool {
 	})
 }
 
-// hasMailman reports whether Postfix hands mail to Mailman, and no service of loopback signs
-// what comes back from it.
-func (p *planner) hasMailman() bool {
-	return !slices.ContainsFunc(p.with(Filter), p.signsAt) && slices.ContainsFunc([]string{"transport_maps", "local_recipient_maps", "relay_domains", "alias_maps", "virtual_alias_maps"}, func(name string) bool {
-		return strings.Contains(p.value(name), "mailman")
+// listManagers returns the list managers that Postfix hands mail to and that send by SMTP,
+// unless a service of loopback signs what comes back from them. (Sympa uses sendmail(1).)
+func (p *planner) listManagers() []string {
+	if slices.ContainsFunc(p.with(Filter), p.signsAt) {
+		return nil
+	}
+	return slices.DeleteFunc([]string{"Mailman", "mlmmj"}, func(manager string) bool {
+		return !slices.ContainsFunc([]string{"transport_maps", "local_recipient_maps", "relay_domains", "alias_maps", "virtual_alias_maps"}, func(name string) bool {
+			return strings.Contains(p.value(name), strings.ToLower(manager))
+		})
 	})
 }
