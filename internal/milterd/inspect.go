@@ -51,8 +51,9 @@ func ProbeRedis(ctx context.Context, args, environ []string) ([]RedisState, erro
 	return all, nil
 }
 
-// SharedRedis returns which hosts share these Redis servers, and what they have written there.
-// It changes nothing. An error is about the settings.
+// SharedRedis returns which hosts share the Redis servers that a daemon with these arguments
+// and environment has, and what they have written there. It changes nothing. An error is about
+// the settings.
 func SharedRedis(ctx context.Context, args, environ []string) ([]hosts.Shared, error) {
 	s, err := configure(args, environ)
 	if err != nil {

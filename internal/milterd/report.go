@@ -170,9 +170,7 @@ func (o *reportPart) build(n *needs) error {
 	if o.sender, err = o.newSender(n); err != nil {
 		return err
 	}
-	if err := hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "report-store", Store: o.counts.store, Settings: o.common(n.set)}); err != nil {
-		return err
-	}
+	hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "report-store", Store: o.counts.store, Settings: o.common(n.set)})
 	observed, method := n.verify.Observe, n.verify.DMARC.Method
 	n.verify.Observe = func(f *verify.Findings) {
 		observed(f)

@@ -205,10 +205,10 @@ func (f *rotateFlags) build(n *needs, o *signPart) error {
 		r.rotator = rotate.New(f.settings(o, publisher, n.asks, r.report))
 		return service.Opened[*rotation]{Value: r, Work: r.run, Close: lead.close}, nil
 	})
-	if err != nil || f.running.lead == nil {
-		return err
+	if err == nil && f.running.lead != nil {
+		f.announce(n, f.running.lead)
 	}
-	return f.announce(n, f.running.lead)
+	return err
 }
 
 // leadKey is the settings from which a lease is made.
@@ -223,20 +223,20 @@ func (f *rotateFlags) onlyAnnounce(n *needs) error {
 	if f.DKIMRotateLead == leadYes || n.readOnly || err != nil {
 		return nil // nothing else needs the password
 	}
-	lead, err := service.Keep(n.life, leadKey{f.DKIMRotateLead, sha256.Sum256([]byte(password.Reveal()))}, func() (opened service.Opened[*lease], err error) {
+	lead, err := service.Keep(n.life, leadKey{f.DKIMRotateLead, sha256.Sum256([]byte(password.Reveal()))}, func() (service.Opened[*lease], error) {
 		lead, err := f.lead(n.set, password)
 		return service.Opened[*lease]{Value: lead, Close: lead.close}, err
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		f.announce(n, lead)
 	}
-	return f.announce(n, lead)
+	return err
 }
 
 // announce has the settings written that hosts which agree on one must have in common, because
 // any of them may be the one. Of dns-update and dns-command it is how records are published;
 // their files, and the servers of dkim-rotate-servers, are those of the host.
-func (f *rotateFlags) announce(n *needs, lead *lease) error {
+func (f *rotateFlags) announce(n *needs, lead *lease) {
 	common := hosts.Texts(n.set, "dkim-rotate", "dkim-expire")
 	common["dns-update"], common["dns-command"] = "", ""
 	if f.DNSUpdate != "" {
@@ -245,7 +245,7 @@ func (f *rotateFlags) announce(n *needs, lead *lease) error {
 	if f.DNSCommand != "" {
 		common["dns-command"] = "a program"
 	}
-	return hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "dkim-rotate-lead", Store: lead, Settings: common})
+	hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "dkim-rotate-lead", Store: lead, Settings: common})
 }
 
 // without logs why keys cannot be rotated now. Mail is signed without a rotation, so that

@@ -165,9 +165,7 @@ func (o *greylistPart) build(n *needs) (policy.Entry, error) {
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n.Readiness) })
 	n.life.Background(func(ctx context.Context) { o.store.migrate(ctx, n.Log) })
 	n.life.Background(func(ctx context.Context) { o.store.warn(ctx, n.Log) })
-	if err := hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "greylist-store", Store: o.store.store, Settings: o.common(n.set)}); err != nil {
-		return policy.Entry{}, err
-	}
+	hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "greylist-store", Store: o.store.store, Settings: o.common(n.set)})
 	waited := o.store.waited
 	check := &checks.Greylist{
 		Delimiters:     n.delimiters(),

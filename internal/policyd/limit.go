@@ -190,9 +190,7 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 		return entry, err
 	}
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n) })
-	if err := hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "limit-store", Store: o.store.store, Settings: o.common(n.set)}); err != nil {
-		return entry, err
-	}
+	hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "limit-store", Store: o.store.store, Settings: o.common(n.set)})
 	o.shadow = n.options.shadowed(checks.LimitName)
 	c.Store, c.Blocks, c.Ends, c.Trail = o.store.guard, o.store.blocks, &o.store.ends, &o.store.trail
 	c.CountAt, c.Watch, c.PassUnknown = countAt(o.LimitCountAt), o.shadow, o.LimitOnError == wordPass

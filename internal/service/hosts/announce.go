@@ -35,15 +35,16 @@ type Self struct {
 
 // Announce has the record of this host written while the state is in force. No request waits
 // for it. That Redis does not answer is no error here, because the probe of the store reports
-// it. A user without the right to write a record is logged once.
-func Announce(l *service.Life, r service.Runtime, s Self) error {
+// it. What else prevents a record is logged once.
+func Announce(l *service.Life, r service.Runtime, s Self) {
 	store, ok := s.Store.(interface{ Client() *redisclient.Client })
 	if !ok {
-		return nil
+		return
 	}
 	host, err := os.Hostname()
 	if err != nil {
-		return fmt.Errorf("the name of this host: %w", err)
+		r.Log.Error(notCompared+"; give it a name", zap.String("setting", s.Setting), zap.Error(err))
+		return
 	}
 	self := record{Host: clip(host), Release: clip(service.Version()), Successor: r.Succeeds, Settings: make(map[string]string)}
 	for name, text := range s.Settings {
@@ -51,8 +52,9 @@ func Announce(l *service.Life, r service.Runtime, s Self) error {
 	}
 	a := &announcer{client: store.Client(), script: redisclient.NewScript(announceSource), setting: s.Setting, self: self, log: r.Log}
 	l.Background(a.run)
-	return nil
 }
+
+const notCompared = "the settings of this host cannot be compared with those of the others that share its Redis"
 
 // Texts returns settings as texts for people, without secrets.
 func Texts(set *config.Set, names ...string) map[string]string {
@@ -93,8 +95,7 @@ func (a *announcer) try(ctx context.Context) {
 		return
 	}
 	a.told = true
-	a.log.Error("the settings of this host cannot be compared with those of the others that share its Redis; correct the rights of the user",
-		zap.String("setting", a.setting), zap.Error(err))
+	a.log.Error(notCompared+"; correct the rights of the user", zap.String("setting", a.setting), zap.Error(err))
 }
 
 // write writes the record now.
