@@ -203,7 +203,7 @@ func (a *Applier) withoutOurs(ctx context.Context, j *journal, w *written, now c
 		text = merged
 	}
 	if ours := a.mentions(text) - a.mentions(string(w.Before.Text)); ours > 0 {
-		return now, fmt.Errorf("%s was changed since, and %d lines of it name Postern that setup has not written; take them out and run postern setup --undo again. What was changed (-: as setup left it, +: now):\n%s",
+		return now, fmt.Errorf("%s was changed since, and %d of its lines name Postern and were not written by setup; take them out and run postern setup --undo again. What was changed (-: as setup left it, +: now):\n%s",
 			w.Path, ours, difference(w.After.Text, now.Text))
 	}
 	a.Say("%s was changed since: only the lines of Postern are taken out", w.Path)
