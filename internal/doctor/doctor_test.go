@@ -1,6 +1,9 @@
 package doctor
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -775,6 +778,34 @@ func TestWithoutKey(t *testing.T) {
 		if got := f.withoutKey(&sign.Key{Domain: "home.example", Path: path}); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// The record of a key that no line of the signing table names may be missing.
+func TestIdleKeysAreNotChecked(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := write("key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	keys := write("KeyTable", "old home.example:s2025:"+file+"\nnew home.example:s2026:"+file+"\n")
+	f := &Facts{Milterd: &Daemon{Settings: map[string][]string{"dkim-key-table": {keys}, "dkim-signing-table": {"refile:" + write("SigningTable", "*@home.example new\n")}}}}
+	got, err := f.readKeys()
+	if err != nil || len(got) != 1 || got[0].Selector != "s2026" {
+		t.Errorf("%d keys, %v", len(got), err)
 	}
 }
 

@@ -94,7 +94,7 @@ func (f *Facts) readKeys() ([]*sign.Key, error) {
 	if keys == nil {
 		return nil, err
 	}
-	return keys.All(), err
+	return keys.Signing(), err
 }
 
 // published judges the DNS record of a key.

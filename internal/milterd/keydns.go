@@ -66,7 +66,7 @@ func newKeyWatch(signer *sign.Signer, dns txtQuerier, log *zap.Logger, before *k
 		for key := range states {
 			old[key.Name()] = key
 		}
-		for _, key := range w.all.All() {
+		for _, key := range w.all.Signing() {
 			if was := old[key.Name()]; was != nil && was.SameAs(key) {
 				known[key] = states[was]
 			}
@@ -84,7 +84,7 @@ func (w *keyWatch) enforce(states map[*sign.Key]keyState) {
 
 // run watches until ctx ends.
 func (w *keyWatch) run(ctx context.Context) {
-	if len(w.all.All()) == 0 {
+	if len(w.all.Signing()) == 0 {
 		return
 	}
 	for {
@@ -119,7 +119,7 @@ func (w *keyWatch) round(ctx context.Context) {
 	}
 	decide(next)
 	before := *w.states.Swap(&next)
-	for _, key := range w.all.All() {
+	for _, key := range w.all.Signing() {
 		w.logChange(key, before[key], next[key])
 	}
 	w.enforce(next)
@@ -132,7 +132,7 @@ func (w *keyWatch) lookUpKeys(ctx context.Context) map[*sign.Key]keyState {
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	slots := make(chan struct{}, maxKeyQuestions)
-	for _, key := range w.all.All() {
+	for _, key := range w.all.Signing() {
 		slots <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-slots }()

@@ -47,7 +47,7 @@ func (w *keyWatch) published() map[string]int {
 		n[word] = 0
 	}
 	states := *w.states.Load()
-	for _, key := range w.all.All() {
+	for _, key := range w.all.Signing() {
 		if s := states[key]; s.asked {
 			n[words[s.published]]++
 		} else {

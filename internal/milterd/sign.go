@@ -351,7 +351,7 @@ func (c keyCollector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	defer release()
-	all, signing := len(o.keys.All()), len(o.signer.Keys().All())
+	all, signing := len(o.keys.Signing()), len(o.signer.Keys().Signing())
 	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(signing), "signing")
 	out <- prometheus.MustNewConstMetric(c.keys, prometheus.GaugeValue, float64(all-signing), "left_out")
 	out <- prometheus.MustNewConstMetric(c.problems, prometheus.GaugeValue, float64(o.keys.Problems()))

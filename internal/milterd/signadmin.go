@@ -17,11 +17,11 @@ func signCommands(c *current) map[string]admin.Handler {
 // tables that have signed.
 func (o *signPart) list(context.Context, struct{}, func(any)) (any, error) {
 	signs := make(map[string]bool)
-	for _, key := range o.signer.Keys().All() {
+	for _, key := range o.signer.Keys().Signing() {
 		signs[key.Name()] = true
 	}
 	list := []api.KeyStatus{}
-	for _, key := range o.keys.All() {
+	for _, key := range o.keys.Signing() {
 		list = append(list, api.KeyStatus{
 			Domain: key.Domain, Selector: key.Selector, Algorithm: key.Algorithm, Bits: key.Bits, Path: key.Path,
 			Signs: signs[key.Name()], DNS: o.watch.status(key),

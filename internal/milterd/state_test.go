@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -399,6 +401,33 @@ func TestDKIMKeysCommand(t *testing.T) {
 	want := []api.KeyStatus{{Domain: "home.example", Selector: "postern", Algorithm: "ed25519-sha256", Path: key.Path, Signs: true}}
 	if !slices.Equal(got.([]api.KeyStatus), want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// A key that no line of the signing table names is neither listed nor counted: it signs
+// nothing, and its record may be missing.
+func TestIdleKeyOfATable(t *testing.T) {
+	dir := t.TempDir()
+	genkey(t, dir, "home.example", sign.Ed25519)
+	old := genkey(t, t.TempDir(), "home.example", sign.RSA)[0]
+	table := filepath.Join(dir, "KeyTable")
+	writeAt(t, table, "old home.example:s2025:"+old.Path+"\n", time.Hour)
+	signing := filepath.Join(dir, "SigningTable")
+	writeAt(t, signing, "", time.Hour)
+	a, _, _ := start(t, "--dkim-keys="+dir, "--dkim-key-table="+table, "--dkim-signing-table="+signing)
+	got, err := commands(a.current)["dkim.keys"](t.Context(), nil, nil)
+	if list := got.([]api.KeyStatus); err != nil || len(list) != 1 || list[0].Selector != "postern" {
+		t.Errorf("listed %+v, %v", got, err)
+	}
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(signMetrics(a.current)...)
+	if err := testutil.GatherAndCompare(r, strings.NewReader(`
+# HELP postern_dkim_keys Private keys, by what is done with them.
+# TYPE postern_dkim_keys gauge
+postern_dkim_keys{state="left_out"} 0
+postern_dkim_keys{state="signing"} 1
+`), "postern_dkim_keys"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -48,6 +48,7 @@ type Keys struct {
 	byDomain map[string][]*Key // of the folder
 	table    signingTable
 	all      []*Key
+	idle     map[*Key]bool // of all: no line of the signing table names them
 	dirs     []string
 	warnings []string
 	problems int
@@ -60,6 +61,12 @@ type Keys struct {
 // All returns the keys by domain and selector. A key of a table that signs for any
 // domain occurs once for each domain that the signing table names.
 func (k *Keys) All() []*Key { return slices.Clone(k.all) }
+
+// Signing returns those of All that sign some mail. The others are keys of a key table that
+// no line of the signing table names, such as the last or the next one of a rotation.
+func (k *Keys) Signing() []*Key {
+	return slices.DeleteFunc(k.All(), func(key *Key) bool { return k.idle[key] })
+}
 
 // Domains returns the domains that have a key, sorted.
 func (k *Keys) Domains() []string {

@@ -38,6 +38,15 @@ func (n *namedKey) key(domain string) *Key {
 	return &key
 }
 
+// keys returns the keys of the row that have a domain.
+func (n *namedKey) keys() []*Key {
+	all := slices.Collect(maps.Values(n.byDomain))
+	if n.fixed != nil {
+		all = append(all, n.fixed)
+	}
+	return all
+}
+
 func (n *namedKey) without(out func(*Key) bool) *namedKey {
 	rest := &namedKey{domain: n.domain, any: n.any, byDomain: maps.Clone(n.byDomain)}
 	if n.fixed != nil && !out(n.fixed) {

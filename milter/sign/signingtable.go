@@ -191,6 +191,43 @@ func (l *loader) loadSigningTable(set DataSet, named map[string]*namedKey) {
 	}
 	l.settle(&t)
 	l.keys.table = t
+	l.keys.idle = l.idle(&t)
+}
+
+// idle returns the keys of the key table that no line of the signing table names, and that
+// the folder has not.
+func (l *loader) idle(t *signingTable) map[*Key]bool {
+	signs := make(map[*Key]bool)
+	for _, key := range slices.Concat(slices.Collect(maps.Values(l.keys.byDomain))...) {
+		signs[key] = true
+	}
+	names := t.names()
+	for name, row := range t.named {
+		// "%" can be any row that is called as a domain.
+		if _, err := mailaddr.ParseDomain(name); names[name] || names["%"] && err == nil {
+			for _, key := range row.keys() {
+				signs[key] = true
+			}
+		}
+	}
+	idle := make(map[*Key]bool)
+	for _, key := range l.keys.all {
+		if !signs[key] {
+			idle[key] = true
+		}
+	}
+	return idle
+}
+
+// names returns the names of rows of the key table that the lines have.
+func (t *signingTable) names() map[string]bool {
+	names := make(map[string]bool)
+	for _, r := range slices.Concat(t.globs, slices.Collect(maps.Values(t.rules))) {
+		for _, e := range r.entries {
+			names[e.name] = true
+		}
+	}
+	return names
 }
 
 // parseEntries reads the value of a line: names of keys, separated by commas, each

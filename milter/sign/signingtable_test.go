@@ -111,6 +111,37 @@ func TestTableAndFolder(t *testing.T) {
 	}
 }
 
+// A key that no line of the signing table names does not sign, so that its record may be
+// missing.
+func TestIdleKeys(t *testing.T) {
+	for _, tt := range []struct{ keys, signing, want string }{
+		{someKeys, "example.com a\n", "a/example.com"},
+		{someKeys, "example.com a2\nsub.example.com b,a\n", "a/example.com a2/example.com b/sub.example.com"},
+		{someKeys, "", ""},
+		{someKeys, "example.org zz\nexample.org c:u@example.org\n", "c/example.org"},
+		{"example.com example.com:a:DIR/a\nother/1 example.org:b:DIR/b\n", "example.com %\n", "a/example.com"},
+		{"old example.com:a:DIR/a\nnew example.com:a:DIR/a\n", "example.com new\n", "a/example.com"},
+		{"any %:s:DIR/a\nold %:t:DIR/a\n", "example.com any\n", "s/example.com"},
+	} {
+		keys, _ := tables(t, tt.keys, tt.signing, "")
+		if got := names(keys.Signing()); got != tt.want {
+			t.Errorf("of %q, %q signs, want %q", tt.signing, got, tt.want)
+		}
+		rest := keys.Without(func(key *Key) bool { return key.Selector == "a" })
+		if got, want := len(rest.Signing()), len(strings.Fields(strings.ReplaceAll(" "+tt.want, " a/example.com", ""))); got != want {
+			t.Errorf("of %q, %d sign without a, want %d", tt.signing, got, want)
+		}
+	}
+	// One that is in the folder too signs.
+	ed := pkcs8(t, testEd25519())
+	dir := tree(t, map[string][]byte{"example.com/a.private": ed})
+	conf := tree(t, map[string][]byte{"keys": []byte("k example.com:a:" + dir + "/example.com/a.private\n"), "signing": nil})
+	src := KeySource{Dir: dir, KeyTable: conf + "/keys", SigningTable: conf + "/signing", Group: -1}
+	if got := names(load(t, src).Signing()); got != "a/example.com" {
+		t.Errorf("of the folder: %q signs", got)
+	}
+}
+
 // Lines that never decide are reported, and do no harm.
 func TestShadowedLines(t *testing.T) {
 	for _, tt := range []struct{ table, local, domain, want string }{
