@@ -51,11 +51,13 @@ unit: go ## the quick loop, without root and servers; make test runs everything
 # race detector, which finds no race of ours there. internal/postfixtest has the same.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc/...=-race=false
 
-# The tests that take longest are first.
+# The tests of internal/e2e take longest. They are first, and more of them run at once than
+# there are processors, because they mostly wait for servers and for guests that boot.
+PARALLEL = $$(( 2 * $$(nproc) ))
 test: go setup check ## everything, under the race detector, against a real Postfix
 	@[ "$$(id -u)" -eq 0 ] || echo "make test: not root: the tests against a real Postfix are skipped"
 	@notes=$$(mktemp) && code=0; \
-		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -tags openssl $(RACE) -count=1 -timeout 40m ./internal/e2e ./... || code=$$?; \
+		CGO_ENABLED=1 POSTERN_TEST_NOTES=$$notes $(GO) test -tags openssl $(RACE) -count=1 -parallel $(PARALLEL) -timeout 40m ./internal/e2e ./... || code=$$?; \
 		sort -u $$notes | sed 's/^/make test: /'; rm -f $$notes; exit $$code
 
 check: go ## formatting, vet, staticcheck, import directions, known vulnerabilities
