@@ -30,6 +30,9 @@ const (
 	longest = 16 << 10
 	// maxText bounds the text of a setting and the name of a host, in octets.
 	maxText = 256
+	// maxTime bounds times, in milliseconds since 1970: until 2248. The difference of two of
+	// them is a time.Duration.
+	maxTime = 1 << 43
 )
 
 // Host is what one daemon has written.
@@ -79,6 +82,11 @@ func parse(value string) (h Host, err error) {
 	var r record
 	if err := json.Unmarshal([]byte(text), &r); err != nil || !plain(r.Host) || !plain(r.Release) || r.Host == "" {
 		return h, errForm
+	}
+	for _, t := range []int64{since, seen, r.Clock, r.Up} {
+		if t < 0 || t > maxTime {
+			return h, errForm
+		}
 	}
 	for name, text := range r.Settings {
 		if name == "" || !plain(name) || !plain(text) {
