@@ -50,20 +50,27 @@ func ProbeStores(ctx context.Context, args, environ []string) ([]StoreState, err
 		return nil, err
 	}
 	var all []StoreState
-	for _, room := range slices.Backward(s.rooms) {
-		part, ok := room.part.(storer)
-		if !ok || !s.runs(room.name) {
-			continue
-		}
-		setting, used := part.stored()
-		if !used {
-			continue
-		}
+	for _, setting := range s.stores() {
 		state := probeStore(ctx, setting, config.Credentials(environ))
 		state.Setting, state.Store = setting.flag, strings.Trim(s.set.Value(setting.flag).Text, `"`)
 		all = append(all, state)
 	}
 	return all, nil
+}
+
+// stores returns the settings of the stores that are used, that of the greylist before that
+// of limits.
+func (o *Options) stores() (all []storeSetting) {
+	for _, room := range slices.Backward(o.rooms) {
+		part, ok := room.part.(storer)
+		if !ok || !o.runs(room.name) {
+			continue
+		}
+		if setting, used := part.stored(); used {
+			all = append(all, setting)
+		}
+	}
+	return all
 }
 
 func probeStore(ctx context.Context, setting storeSetting, credentials string) StoreState {
@@ -91,13 +98,8 @@ func SharedStores(ctx context.Context, args, environ []string) ([]hosts.Shared, 
 		return nil, err
 	}
 	var all []hosts.Shared
-	for _, room := range slices.Backward(s.rooms) {
-		part, ok := room.part.(storer)
-		if !ok || !s.runs(room.name) {
-			continue
-		}
-		setting, used := part.stored()
-		if !used || !strings.Contains(setting.where, "://") {
+	for _, setting := range s.stores() {
+		if !strings.Contains(setting.where, "://") {
 			continue
 		}
 		password, err := setting.secret(config.Credentials(environ))
