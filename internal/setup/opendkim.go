@@ -62,7 +62,7 @@ var openDKIMLeft = []left{
 	{"BodyLengthDB", "signatures cover the whole body"},
 	{"MaximumSignedBytes", "signatures cover the whole body"},
 	{"RemoveOldSignatures", "signatures of others stay"},
-	{"MustBeSigned", "mail is never refused for a signature alone; dmarc-enforce refuses by the domain's own policy"},
+	{"MustBeSigned", noRefusal},
 	{"Quarantine", "mail is never held for a signature alone; dmarc-quarantine is about DMARC"},
 	{"On-BadSignature", noRefusal}, {"On-Default", noRefusal}, {"On-DNSError", noRefusal}, {"On-InternalError", noRefusal},
 	{"On-KeyNotFound", noRefusal}, {"On-NoSignature", noRefusal}, {"On-PolicyError", noRefusal}, {"On-Security", noRefusal}, {"On-SignatureError", noRefusal},
