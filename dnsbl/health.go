@@ -63,6 +63,9 @@ func (l *Lists) Status() []Status {
 	return out
 }
 
+// problem returns why the zone is out of service.
+func (z *zone) problem() Problem { return z.state.Load().problem }
+
 func (z *zone) status() Status {
 	h := z.state.Load()
 	return Status{Zone: z.public, Kind: z.kind, Sites: z.sites, Problem: h.problem, Cause: h.cause, Since: h.since}
@@ -211,7 +214,7 @@ func (p *patient) hurry(now time.Time) {
 		p.rest(now)
 		return
 	}
-	broke := p.state.Load().problem != Healthy && p.strikes == 0
+	broke := p.problem() != Healthy && p.strikes == 0
 	if !broke && !p.suspect.Load() {
 		return
 	}
@@ -227,7 +230,7 @@ func (p *patient) hurry(now time.Time) {
 // rest takes a broken zone without self-tests out of service for some time. The
 // time grows each time, until the zone has worked for trustTime.
 func (p *patient) rest(now time.Time) {
-	if p.resting || p.state.Load().problem == Healthy {
+	if p.resting || p.problem() == Healthy {
 		return
 	}
 	if now.Sub(p.lastTest) > trustTime {

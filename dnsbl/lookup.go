@@ -157,8 +157,8 @@ func (l *Lists) remember(ctx context.Context, t *tally) {
 			t.take(answer{n: n, failure: failure})
 			continue
 		}
-		if len(codes) > 0 && l.untested(q.zone) {
-			continue // askZone waits for the test
+		if len(codes) > 0 && (l.untested(q.zone) || q.zone.problem() != Healthy) {
+			continue // for askZone, which waits for the test
 		}
 		t.take(l.learn(n, q, codes, failure))
 		if t.settled() {
@@ -215,10 +215,15 @@ func (l *Lists) askZone(ctx context.Context, n int, q *question) answer {
 		return answer{n: n, failure: failure} // we stopped it: the zone is not to blame
 	}
 	a := l.learn(n, q, codes, failure)
-	if a.failure == nil && len(codes) > 0 && l.untested(q.zone) {
-		if p := l.awaitTest(ctx, q.zone); p != Healthy {
-			return answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}}
-		}
+	if a.failure != nil || len(codes) == 0 {
+		return a
+	}
+	if l.untested(q.zone) {
+		l.awaitTest(ctx, q.zone)
+	}
+	// The zone may have been put out of service since the request began.
+	if p := q.zone.problem(); p != Healthy {
+		return answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}}
 	}
 	return a
 }
@@ -236,9 +241,8 @@ func (l *Lists) untested(z *zone) bool {
 	}
 }
 
-// awaitTest waits for the first self-test of a zone, and returns the problem that it
-// found. A test that takes long is not waited for.
-func (l *Lists) awaitTest(ctx context.Context, z *zone) Problem {
+// awaitTest waits for the first self-test of a zone, but not for one that takes long.
+func (l *Lists) awaitTest(ctx context.Context, z *zone) {
 	limit := time.NewTimer(firstTestWait)
 	defer limit.Stop()
 	select {
@@ -246,7 +250,6 @@ func (l *Lists) awaitTest(ctx context.Context, z *zone) Problem {
 	case <-limit.C:
 	case <-ctx.Done():
 	}
-	return z.state.Load().problem
 }
 
 // learn reports to the zone how its question ended.

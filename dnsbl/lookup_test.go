@@ -491,6 +491,53 @@ func TestRememberedListingsAwaitTheFirstTest(t *testing.T) {
 	}
 }
 
+// testedMeanwhile ends the first self-test after the request has seen that its zone is
+// in service, and before it has its answer.
+type testedMeanwhile struct {
+	*resolver.Resolver
+	lists *Lists
+	once  sync.Once
+}
+
+func (m *testedMeanwhile) Memory() *resolver.Memory {
+	m.once.Do(func() { m.lists.SelfTest(context.Background()) })
+	return m.Resolver.Memory()
+}
+
+func (m *testedMeanwhile) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if strings.HasPrefix(host, "1.2.0.192.") {
+		m.once.Do(func() { m.lists.SelfTest(context.Background()) })
+	}
+	return m.Resolver.LookupNetIP(ctx, network, host)
+}
+
+// A listing does not count if its zone was put out of service while it was asked.
+func TestZoneThatFailsMeanwhile(t *testing.T) {
+	for _, await := range []bool{true, false} {
+		for _, remembered := range []bool{true, false} {
+			z := resolvertest.NewZone(t, "*.zen.spamhaus.org. IN A 127.0.0.2")
+			r, err := resolver.New(resolver.Config{Servers: []string{"127.0.0.1"}, Exchange: z.Exchange})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			q := Query{Address: addr("192.0.2.1")}
+			var dns DNS
+			m := &testedMeanwhile{Resolver: r}
+			if dns = m; remembered {
+				newLists(t, r, zen, "", Config{}).Check(t.Context(), q)
+			} else {
+				dns = struct{ DNS }{m} // without its memory
+			}
+			m.lists = newLists(t, dns, zen, "", Config{Await: await})
+			result, err := m.lists.Check(t.Context(), q)
+			if result.Outcome != Undecided || err == nil || result.Failures[0].Problem != ListsEverything || !result.Failures[0].Broken {
+				t.Errorf("await %t, remembered %t: %+v, %v", await, remembered, result, err)
+			}
+		}
+	}
+}
+
 func TestConcurrentChecks(t *testing.T) {
 	z := resolvertest.NewZone(t, world)
 	l := newLists(t, z, zen+" list.dnswl.org*-1", dbl, Config{Signals: true})

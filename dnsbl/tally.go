@@ -39,8 +39,8 @@ func newTally(l *Lists, questions []question) *tally {
 		t.waiting++
 		t.low += z.low
 		t.high += z.high
-		if h := z.state.Load(); h.problem != Healthy {
-			t.skip(n, h.problem)
+		if p := z.problem(); p != Healthy {
+			t.skip(n, p)
 		}
 	}
 	return t
