@@ -117,7 +117,13 @@ func (f *Facts) checkDKIM(ctx context.Context, domains []string) (*DKIMReport, e
 	r.addFindings(aboutFields, fields...)
 	host.unsubscribe = len(fields) == 0
 	r.Domains = make([]DKIMDomain, len(domains))
-	each(len(domains), func(i int) { r.Domains[i] = f.checkDomain(ctx, domains[i], byDomain[domains[i]], host) })
+	each(len(domains), func(i int) {
+		own := byDomain[domains[i]]
+		if loaded, _ := f.loaded(); len(own) == 0 {
+			own = loaded.For(domains[i], f.signsSubdomains())
+		}
+		r.Domains[i] = f.checkDomain(ctx, domains[i], own, host)
+	})
 	for i := range r.Domains {
 		r.Level = worse(r.Level, r.Domains[i].Level)
 	}
@@ -214,7 +220,7 @@ func spfText(domain string, outgoing []netip.Addr) string {
 
 // checkAlignment finds signatures that a strict DMARC policy does not accept.
 func (f *Facts) checkAlignment(domain string, strict bool) []Finding {
-	if strict && f.Milterd.text("dkim-subdomains") == "true" {
+	if strict && f.signsSubdomains() {
 		return []Finding{warnf("give each subdomain that sends a key of its own, or publish adkim=r",
 			"adkim=s in the DMARC record of %s: what dkim-subdomains signs for its subdomains does not align", domain)}
 	}

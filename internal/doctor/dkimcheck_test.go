@@ -74,6 +74,7 @@ func newNameServers(t *testing.T) *nameServers {
 		Options: Options{bounds: patient, dnsPort: port},
 		Postfix: &Postfix{Params: map[string]string{"myhostname": "mail.home.example"}},
 		Milterd: &Daemon{Settings: map[string][]string{"dkim-headers": sign.DefaultHeaders()}},
+		loaded:  func() (*sign.Keys, error) { return new(sign.Keys), nil },
 		keys:    func() ([]*sign.Key, error) { return n.keys, nil },
 		DNS:     n.resolver.Resolver(t),
 	}

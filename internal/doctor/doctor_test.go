@@ -419,6 +419,10 @@ func troubles() []trouble {
 			check: "reports", level: Warn, text: "report-from is not set", fix: "report-from ="},
 		{name: "reports that are not signed", milterd: "report-store = \"sqlite:DIR/run/reports.db\"\nreport-from = \"reports@nokey.example\"\n",
 			check: "reports", level: Fail, text: "no DKIM key for nokey.example", fix: "postern dkim genkey nokey.example"},
+		{name: "reports that the key of a parent signs", up: true, milterd: "report-store = \"sqlite:DIR/run/reports.db\"\nreport-from = \"reports@reports.home.example\"\ndkim-subdomains = true\n",
+			check: "reports", level: OK, text: "DMARC reports can be sent"},
+		{name: "reports from another domain than that of the key", milterd: "report-store = \"sqlite:DIR/run/reports.db\"\nreport-from = \"reports@reports.home.example\"\n",
+			check: "reports", level: Fail, text: "no DKIM key for reports.home.example", fix: "postern dkim genkey reports.home.example"},
 		{name: "a DQS key that is refused", up: true, policyd: "dqs-key-file = \"DIR/run/dqs.key\"\n", dns: func(s *site) {
 			s.write("run/dqs.key", strings.Repeat("a", 26)+"\n")
 			s.must(os.Chmod(s.path("run/dqs.key"), 0o600))
@@ -803,7 +807,8 @@ func TestIdleKeysAreNotChecked(t *testing.T) {
 	file := write("key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	keys := write("KeyTable", "old home.example:s2025:"+file+"\nnew home.example:s2026:"+file+"\n")
 	f := &Facts{Milterd: &Daemon{Settings: map[string][]string{"dkim-key-table": {keys}, "dkim-signing-table": {"refile:" + write("SigningTable", "*@home.example new\n")}}}}
-	got, err := f.readKeys()
+	all, err := f.readKeys()
+	got := all.Signing()
 	if err != nil || len(got) != 1 || got[0].Selector != "s2026" {
 		t.Errorf("%d keys, %v", len(got), err)
 	}

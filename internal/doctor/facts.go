@@ -35,7 +35,8 @@ type Facts struct {
 	Foreign []Hook           // of all services and such classes; they lead elsewhere
 	Milters []AttachedMilter // of all services and of local mail
 
-	keys func() ([]*sign.Key, error) // returns the keys in files that milterd signs with; they are read once
+	loaded func() (*sign.Keys, error)  // returns the keys in files; they are read once
+	keys   func() ([]*sign.Key, error) // returns those that milterd signs with
 
 	tables      *sign.Tables // nil if no keys are in Postfix tables
 	closeTables func() error
@@ -128,7 +129,11 @@ func gather(ctx context.Context, o Options) *Facts {
 		f.Postfix = nil
 	}
 	f.openKeyTables()
-	f.keys = sync.OnceValues(f.readKeys)
+	f.loaded = sync.OnceValues(f.readKeys)
+	f.keys = func() ([]*sign.Key, error) {
+		keys, err := f.loaded()
+		return keys.Signing(), err
+	}
 	f.findSockets()
 	if f.Postfix != nil {
 		f.attach()

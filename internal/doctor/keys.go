@@ -74,12 +74,12 @@ func (f *Facts) keysOf(ctx context.Context, domain string) ([]*sign.Key, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
 	defer cancel()
-	keys, err := f.tables.Find(ctx, domain, f.Milterd.text("dkim-subdomains") == "true")
+	keys, err := f.tables.Find(ctx, domain, f.signsSubdomains())
 	return keys, errors.Join(f.tablesErr, err)
 }
 
-// readKeys reads the keys in files that milterd signs with.
-func (f *Facts) readKeys() ([]*sign.Key, error) {
+// readKeys reads the keys in files.
+func (f *Facts) readKeys() (*sign.Keys, error) {
 	src := sign.KeySource{Dir: f.Milterd.text("dkim-keys"), KeyTable: f.Milterd.text("dkim-key-table"), SigningTable: f.Milterd.text("dkim-signing-table"), Group: f.keyGroup()}
 	if f.tables != nil {
 		src.KeyTable, src.SigningTable = "", ""
@@ -88,14 +88,17 @@ func (f *Facts) readKeys() ([]*sign.Key, error) {
 		src.Dir = ""
 	}
 	if src.Dir == "" && src.KeyTable == "" {
-		return nil, nil
+		return new(sign.Keys), nil
 	}
 	keys, err := sign.LoadKeys(src)
 	if keys == nil {
-		return nil, err
+		keys = new(sign.Keys)
 	}
-	return keys.Signing(), err
+	return keys, err
 }
+
+// signsSubdomains reports whether keys sign the mail of subdomains too.
+func (f *Facts) signsSubdomains() bool { return f.Milterd.text("dkim-subdomains") == "true" }
 
 // published judges the DNS record of a key.
 func (f *Facts) published(ctx context.Context, key *sign.Key) Finding {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/postern-mail/postern/internal/daemon"
@@ -22,9 +21,14 @@ func checkReports(ctx context.Context, f *Facts) []Finding {
 		return []Finding{warnf(`set report-from = "dmarc-reports@DOMAIN" in milterd.toml, with a domain that has a DKIM key`, "DMARC results are counted, and no report can be sent: report-from is not set")}
 	}
 	var found []Finding
-	domain := mailaddr.Parse(from).Domain
-	keys, _ := f.keys() // the keys check reports an error
-	if !slices.ContainsFunc(keys, func(k *sign.Key) bool { return k.Domain == domain }) {
+	keys, _ := f.loaded() // the keys check reports an error
+	signer := sign.New(sign.Options{Tables: f.tables, Subdomains: f.signsSubdomains()}, keys)
+	switch reason, err := signer.Refusal(ctx, from); {
+	case f.tablesErr != nil: // so does the keys check
+	case err != nil:
+		found = append(found, warnf("look at dkim-key-table and dkim-signing-table", "it is not known whether reports from %s can be signed: %v", from, err))
+	case reason != "":
+		domain := mailaddr.Parse(from).Domain
 		found = append(found, failf(fmt.Sprintf("postern dkim genkey %s, or set report-from to a domain that has a key", domain), "report-from is %s, and there is no DKIM key for %s: no report is sent", from, domain))
 	}
 	if f.Postfix != nil && !strings.Contains(f.Postfix.Params["recipient_delimiter"], "+") {

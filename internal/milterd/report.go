@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -26,6 +25,7 @@ import (
 	"github.com/postern-mail/postern/internal/dmarcreport/redisstore"
 	"github.com/postern-mail/postern/internal/dmarcreport/sqlitestore"
 	"github.com/postern-mail/postern/internal/mailaddr"
+	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/hosts"
 	"github.com/postern-mail/postern/internal/store/redisclient"
@@ -46,7 +46,7 @@ type reportPart struct {
 	passwordPath string
 	counts       *reportCounts // nil while nothing is counted
 	sender       *dmarcreport.Sender
-	keys         *sign.Keys
+	signer       *sign.Signer
 }
 
 const defaultReportSMTP = "inet:127.0.0.1:25"
@@ -99,18 +99,26 @@ func (o *reportPart) server() (string, error) {
 }
 
 // missing returns what has to be set before reports can be sent.
-func (o *reportPart) missing() (all []string) {
+func (o *reportPart) missing(ctx context.Context) []string {
 	if o.ReportStore == "" {
 		return []string{"report-store is not set; name where it is counted what DMARC found"}
 	}
 	if o.ReportFrom == "" {
 		return []string{"report-from is not set; name the address that reports are sent from"}
 	}
-	domain := mailaddr.Parse(o.ReportFrom).Domain
-	if o.keys == nil || !slices.Contains(o.keys.Domains(), domain) {
-		all = append(all, "there is no DKIM key for "+domain+", so that reports are not signed; make one with `postern dkim genkey "+domain+"`, or set report-from to a domain that has one")
+	switch reason, err := o.signer.Refusal(ctx, o.ReportFrom); reason {
+	case "":
+		return nil
+	case record.SignNoKey:
+		domain := mailaddr.Parse(o.ReportFrom).Domain
+		return []string{"there is no DKIM key for " + domain + ", so that reports are not signed; make one with `postern dkim genkey " + domain + "`, or set report-from to a domain that has one"}
+	default:
+		text := fmt.Sprintf("mail from %s is not signed (%s)", o.ReportFrom, reason)
+		if err != nil {
+			text += ": " + err.Error()
+		}
+		return []string{text}
 	}
-	return all
 }
 
 // redis implements redisUser.
@@ -188,13 +196,12 @@ func (*reportPart) common(set *config.Set) map[string]string {
 
 // newSender returns the sender of reports. It signs them as our own mail.
 func (o *reportPart) newSender(n *needs) (*dmarcreport.Sender, error) {
-	o.keys = n.keys
+	o.signer = n.signer
 	server, err := o.server()
 	if err != nil {
 		return nil, n.set.Errorf("report-smtp", "%w", err)
 	}
 	domain := mailaddr.Parse(o.ReportFrom).Domain
-	signer := n.signer
 	return &dmarcreport.Sender{
 		Reporter: dmarcreport.Reporter{
 			From: o.ReportFrom, Receiver: domain, Org: cmp.Or(o.ReportOrg, domain), Contact: o.ReportContact,
@@ -205,7 +212,7 @@ func (o *reportPart) newSender(n *needs) (*dmarcreport.Sender, error) {
 		Now:      time.Now,
 		Deliver:  dmarcreport.SMTP{Server: server, Hello: cmp.Or(domain, "localhost")}.Deliver,
 		Sign: func(ctx context.Context, header []dmarcreport.Field, body func(io.Writer) error) ([]dmarcreport.Field, error) {
-			return signReport(ctx, signer, header, body)
+			return signReport(ctx, n.signer, header, body)
 		},
 	}, nil
 }

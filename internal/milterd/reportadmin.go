@@ -95,7 +95,7 @@ func (o *reportPart) each(ctx context.Context, args api.DMARCReportArgs, f func(
 
 // list shows what is known about each report.
 func (o *reportPart) list(ctx context.Context, args api.DMARCReportArgs, progress func(any)) (any, error) {
-	result := api.DMARCReportListResult{Missing: o.missing(), Dead: []api.DMARCReportDead{}}
+	result := api.DMARCReportListResult{Missing: o.missing(ctx), Dead: []api.DMARCReportDead{}}
 	var err error
 	result.Reports, result.DMARCReportRest, err = o.each(ctx, args, func(s *dmarcreport.Sender, r *dmarcreport.Report) error {
 		shown, err := showReport(ctx, s, r)
@@ -207,7 +207,7 @@ func (p *pieces) flush() {
 
 // send sends the reports that are due.
 func (o *reportPart) send(ctx context.Context, args api.DMARCReportArgs, progress func(any)) (any, error) {
-	if missing := o.missing(); len(missing) > 0 {
+	if missing := o.missing(ctx); len(missing) > 0 {
 		return nil, errors.New("nothing can be sent: " + missing[0])
 	}
 	done := api.DMARCReportDone{}

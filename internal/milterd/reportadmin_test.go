@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +105,52 @@ func TestReportCommandsRefuse(t *testing.T) {
 	}
 	if _, err := askReports(t, d, api.DMARCReportList, api.DMARCReportArgs{Day: "yesterday"}, nil); err == nil || !strings.Contains(err.Error(), "2026-11-25") {
 		t.Error(err)
+	}
+}
+
+// Whether a report can be signed is judged as for the mail that it is: by the tables that are
+// asked for each mail, and by the keys of parent domains.
+func TestReportKeys(t *testing.T) {
+	dir := t.TempDir()
+	path := genkey(t, filepath.Join(dir, "keys"), "home.example", sign.RSA)[0].Key.Path
+	write := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	folder := []string{"--dkim-keys=" + filepath.Join(dir, "keys")}
+	lookup := []string{"--dkim-key-table=texthash:" + write("lookup", "home.example home.example:postern:"+path+"\n")}
+	openDKIM := func(line string) []string {
+		return []string{"--dkim-key-table=" + write("KeyTable", "k home.example:postern:"+path+"\n"), "--dkim-signing-table=refile:" + write("SigningTable", line)}
+	}
+	for _, c := range []struct {
+		name  string
+		flags []string
+		from  string
+		want  string // in the reason why nothing is sent
+	}{
+		{"a folder", folder, "reports@home.example", ""},
+		{"a parent", folder, "reports@sub.home.example", "no DKIM key for sub.home.example"},
+		{"a parent that signs", append(folder, "--dkim-subdomains"), "reports@sub.home.example", ""},
+		{"a lookup table", lookup, "reports@home.example", ""},
+		{"another domain in it", lookup, "reports@away.example", "no DKIM key for away.example"},
+		{"a signing table", openDKIM("*@home.example k\n"), "reports@home.example", ""},
+		{"a line for another sender", openDKIM("news@home.example k\n"), "reports@home.example", "no DKIM key for home.example"},
+		{"a key that no line names", openDKIM("# none\n"), "reports@home.example", "no DKIM key for home.example"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, _, _ := start(t, append(slices.Clip(c.flags), "--report-store=sqlite:"+filepath.Join(t.TempDir(), "reports.db"), "--report-from="+c.from)...)
+			list, err := askReports(t, d, api.DMARCReportList, api.DMARCReportArgs{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			missing := strings.Join(list.(api.DMARCReportListResult).Missing, "; ")
+			if c.want == "" && missing != "" || !strings.Contains(missing, c.want) {
+				t.Errorf("missing: %q, want %q", missing, c.want)
+			}
+		})
 	}
 }
 

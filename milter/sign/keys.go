@@ -77,6 +77,12 @@ func (k *Keys) Domains() []string {
 	return slices.Sorted(maps.Keys(domains))
 }
 
+// For returns the keys that sign mail of a domain, except those for single senders of it.
+// With subdomains, a parent's keys sign the mail of a domain without keys.
+func (k *Keys) For(domain string, subdomains bool) []*Key {
+	return k.choose(author.Mailbox{Domain: domain}, subdomains)
+}
+
 // Of returns the keys of domains, and the domains that have none in their canonical form.
 // The error is about a text that is no domain.
 func (k *Keys) Of(domains []string) (keys []*Key, none []string, err error) {

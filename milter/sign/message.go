@@ -231,6 +231,14 @@ func refuse(seen *author.Author, named int) record.Reason {
 	return ""
 }
 
+// Refusal returns the reason why mail from an address would not be signed, or "" if it
+// would be. The error says more about it.
+func (s *Signer) Refusal(ctx context.Context, address string) (record.Reason, error) {
+	m := s.Message(ctx, []Field{{Name: "From", Value: " " + address}})
+	defer m.Abort()
+	return m.result.Reason, m.result.Err
+}
+
 // UTF8 marks the mail as sent with SMTPUTF8: its header may have any octets.
 func (m *Message) UTF8() { m.fragile.header = "" }
 
