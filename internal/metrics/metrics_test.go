@@ -266,11 +266,12 @@ func TestReadiness(t *testing.T) {
 		{"store recovers", func(r *Readiness) { r.Set("store", true, "redis") }, true, "serving: ok\nnot draining: ok\nowners: ok\nstore: ok: redis\n"},
 		{
 			"store is asked", func(r *Readiness) {
-				r.Follow("store", func() error { asked++; return fmt.Errorf("try %d\nrefused", asked) })
+				r.Follow("store", func() (bool, string) { asked++; return asked > 2, fmt.Sprintf("try %d\nrefused", asked) })
 			}, false,
 			"serving: ok\nnot draining: ok\nowners: ok\nstore: failing: try 1 refused\n",
 		},
 		{"store is asked again", func(*Readiness) {}, false, "serving: ok\nnot draining: ok\nowners: ok\nstore: failing: try 2 refused\n"},
+		{"store works, with a remark", func(*Readiness) {}, true, "serving: ok\nnot draining: ok\nowners: ok\nstore: ok: try 3 refused\n"},
 		{"removed", func(r *Readiness) { r.Remove("store"); r.Remove("owners") }, true, "serving: ok\nnot draining: ok\n"},
 		{"draining", (*Readiness).Draining, false, "serving: ok\nnot draining: failing\n"},
 		{"no way back", (*Readiness).Serving, false, "serving: ok\nnot draining: failing\n"},

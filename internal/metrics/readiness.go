@@ -27,7 +27,7 @@ type Readiness struct {
 type condition struct {
 	ok     bool
 	detail string
-	down   func() error // asked in place of both; nil if there is none
+	look   func() (ok bool, detail string) // asked in place of both; nil if there is none
 }
 
 // Serving notes that all listeners accept connections.
@@ -51,11 +51,11 @@ func (r *Readiness) Set(name string, ok bool, detail string) {
 	r.set(name, condition{ok: ok, detail: detail})
 }
 
-// Follow adds a condition that is true while down returns nil. It is called for each report,
-// so that the report has the error of now and not that of the first failure. It must not
-// wait, and its errors are shown as the details of Set are.
-func (r *Readiness) Follow(name string, down func() error) {
-	r.set(name, condition{down: down})
+// Follow adds a condition that look finds. It is called for each report, so that the report
+// has the error of now and not that of the first failure. It must not wait, and its detail
+// is shown as that of Set is.
+func (r *Readiness) Follow(name string, look func() (ok bool, detail string)) {
+	r.set(name, condition{look: look})
 }
 
 func (r *Readiness) set(name string, c condition) {
@@ -98,11 +98,8 @@ func (r *Readiness) Ready() (ready bool, report string) {
 	line("not draining", !r.draining, "")
 	for _, name := range slices.Sorted(maps.Keys(r.conditions)) {
 		c := r.conditions[name]
-		if c.down != nil {
-			c.ok, c.detail = true, ""
-			if err := c.down(); err != nil {
-				c.ok, c.detail = false, err.Error()
-			}
+		if c.look != nil {
+			c.ok, c.detail = c.look()
 		}
 		line(oneLine(name), c.ok, oneLine(c.detail))
 	}

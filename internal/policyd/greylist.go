@@ -351,7 +351,7 @@ const storeCondition = "greylist store"
 
 // watch looks after the store while the check runs.
 func (g *greylistStore) watch(ctx context.Context, ready *metrics.Readiness) {
-	ready.Follow(storeCondition, g.breaker.Down)
+	ready.Follow(storeCondition, func() (bool, string) { return storeState(g.breaker.Down(), g.writes()) })
 	defer ready.Remove(storeCondition)
 	g.breaker.Watch(ctx)
 	<-ctx.Done()

@@ -2,6 +2,7 @@ package policyd
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/postern-mail/postern/internal/admin/api"
@@ -18,7 +19,11 @@ func TestGreylistDiskFull(t *testing.T) {
 	kept := func() bool { // as postern doctor asks
 		t.Helper()
 		stats, err := adminTry(t, d.current, api.GreylistStats, struct{}{})
-		return err == nil && !stats.(api.GreylistStatsResult).Unsaved
+		unsaved := stats.(api.GreylistStatsResult).Unsaved
+		if said := d.condition("greylist store"); said != "ok" && !unsaved || !strings.HasPrefix(said, "ok: what is new is not stored") && unsaved {
+			t.Errorf("unsaved %t: %s", unsaved, said)
+		}
+		return err == nil && !unsaved
 	}
 	seen := func(sender string) {
 		t.Helper()

@@ -35,6 +35,9 @@ func TestLimitDiskFull(t *testing.T) {
 		}
 	}
 	d.await("cannot be written")
+	if said := d.condition("limit store"); !strings.HasPrefix(said, "ok: what is new is not stored") {
+		t.Error(said)
+	}
 	if _, err := adminTry(t, d.current, api.LimitsUnblock, api.LimitsBlockArgs{Login: "max@x.example"}); err == nil || !strings.Contains(err.Error(), unsaved) {
 		t.Errorf("unblock: %v", err)
 	}
@@ -60,6 +63,9 @@ func TestLimitDiskFull(t *testing.T) {
 	free()
 	adminAsk[api.LimitsBlockResult](t, d.current, api.LimitsBlock, api.LimitsBlockArgs{Login: "ivy@x.example"}) // writes at once
 	d.await("written again")
+	if said := d.condition("limit store"); said != "ok" {
+		t.Error(said)
+	}
 	d.Close()
 	d = startLogged(t, args...)
 	if used("bob@x.example") != 5 || used("ann@x.example") != 0 {

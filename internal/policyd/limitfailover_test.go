@@ -3,6 +3,7 @@ package policyd
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -111,8 +112,9 @@ func TestLimitNotWritten(t *testing.T) {
 // loggedDaemon is a daemon whose errors and news can be awaited.
 type loggedDaemon struct {
 	*current
-	t    *testing.T
-	said chan string
+	t     *testing.T
+	said  chan string
+	ready *metrics.Readiness
 }
 
 func startLogged(t *testing.T, args ...string) *loggedDaemon {
@@ -125,13 +127,30 @@ func startLogged(t *testing.T, args ...string) *loggedDaemon {
 		}
 		return nil
 	}))
-	s, err := loadInto(d.current, service.NewRuntime(log, metrics.New(metrics.Options{})), append([]string{"--config="}, args...), nil)
+	r := service.NewRuntime(log, metrics.New(metrics.Options{}))
+	r.Readiness.Serving()
+	d.ready = r.Readiness
+	s, err := loadInto(d.current, r, append([]string{"--config="}, args...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.apply(d.current)
 	t.Cleanup(d.Close)
 	return d
+}
+
+// condition returns what /readyz says of a condition, once it is watched.
+func (d *loggedDaemon) condition(name string) string {
+	d.t.Helper()
+	for d.t.Context().Err() == nil {
+		_, report := d.ready.Ready()
+		if _, said, ok := strings.Cut(report, name+": "); ok {
+			said, _, _ = strings.Cut(said, "\n")
+			return said
+		}
+		runtime.Gosched()
+	}
+	return ""
 }
 
 // await waits for the next line about the store, which must contain text.

@@ -67,7 +67,7 @@ const limitCondition = "limit store"
 
 // watch looks after the store while the check runs.
 func (s *limitStore) watch(ctx context.Context, n *needs) {
-	n.Readiness.Follow(limitCondition, s.guard.Down)
+	n.Readiness.Follow(limitCondition, func() (bool, string) { return storeState(s.guard.Down(), s.writes()) })
 	defer n.Readiness.Remove(limitCondition)
 	s.guard.Watch(ctx)
 	<-ctx.Done()

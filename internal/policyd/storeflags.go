@@ -136,6 +136,18 @@ func reportClock(r service.Runtime, store string) func(time.Duration) {
 	}
 }
 
+// storeState is what /readyz says of a store: it works while it answers, also if it can keep
+// nothing new.
+func storeState(down error, writes bool) (ok bool, detail string) {
+	switch {
+	case down != nil:
+		return false, down.Error()
+	case !writes:
+		return true, "what is new is not stored; the log and postern doctor say why"
+	}
+	return true, ""
+}
+
 // reportLoss returns a function that logs and counts that a store's server has lost what
 // it kept. follows is what follows from it, fix is what to do, beside what Redis needs.
 func reportLoss(r service.Runtime, store, follows, fix string) func(time.Duration) {
