@@ -323,3 +323,21 @@ func TestDKIMCheckOfTable(t *testing.T) {
 		t.Errorf("without a domain: %v", err)
 	}
 }
+
+// The keys of a parent sign for a subdomain only where the daemon does so.
+func TestDKIMCheckOfSubdomain(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := sign.Generate(sign.NewKeys{Dir: dir, Domain: "home.example", Type: sign.Ed25519}); err != nil {
+		t.Fatal(err)
+	}
+	for _, subdomains := range []string{"true", "false"} {
+		n := newNameServers(t)
+		n.facts.loaded = func() (*sign.Keys, error) { return sign.LoadKeys(sign.KeySource{Dir: dir, Group: -1}) }
+		n.facts.Milterd.Settings["dkim-subdomains"] = []string{subdomains}
+		d := n.check("news.home.example").Domains[0]
+		none := slices.ContainsFunc(d.Findings, func(f Finding) bool { return strings.Contains(f.Text, "news.home.example has no key") })
+		if none == (subdomains == "true") || len(d.Keys) != 1 != none {
+			t.Errorf("dkim-subdomains = %s: %d keys, %+v", subdomains, len(d.Keys), d.Findings)
+		}
+	}
+}
