@@ -27,6 +27,9 @@ type Entry struct {
 	// ErrorReason is the reason of a decision made by OnError; "" means
 	// record.CheckFailed.
 	ErrorReason record.Reason
+	// quiet leaves no step when the check does not apply, and takes no share of the time.
+	// Quiet entries are the last of a chain.
+	quiet bool
 }
 
 // Chain asks its checks in order and makes one decision of their verdicts. It
@@ -49,7 +52,8 @@ func (c Chain) Decide(ctx context.Context, r *Request) Decision {
 // decide is Decide, with the result in d, which must have been reset.
 func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 	d.Kind, d.Reason = Pass, record.NotApplicable
-	if len(c) == 0 {
+	asked := len(c.Asked())
+	if asked == 0 {
 		d.Reason = record.NoChecks
 	}
 	var signals Signals
@@ -57,17 +61,30 @@ func (c Chain) decide(ctx context.Context, r *Request, d *Decision) {
 		e := &c[i]
 		d.Steps = append(d.Steps, Step{Check: e.Check.Name(), Mode: e.Mode})
 		step := &d.Steps[len(d.Steps)-1]
-		step.Verdict, step.Err = e.runCheck(ctx, r, signals, len(c)-i)
+		step.Verdict, step.Err = e.runCheck(ctx, r, signals, asked-i)
+		if e.quiet && step.Verdict.Kind == None && step.Err == nil {
+			d.Steps = d.Steps[:len(d.Steps)-1]
+			continue
+		}
 		signals = merge(signals, step.Verdict.Signals)
 		if e.settles(d, &step.Verdict, step.Err) {
 			break
 		}
 	}
 	d.applyHold()
-	if r.State == StateOther && d.Check == "" && len(c) > 0 {
+	if r.State == StateOther && d.Check == "" && asked > 0 {
 		d.Reason, d.Err = record.UnknownState, errUnknownState
 	}
 	c.settle(ctx, r, d)
+}
+
+// Asked returns the checks that the hook names, without those that are asked in every
+// hook (RouterOptions.Always).
+func (c Chain) Asked() Chain {
+	for len(c) > 0 && c[len(c)-1].quiet {
+		c = c[:len(c)-1]
+	}
+	return c
 }
 
 // errUnknownState is the error of a request that no check can judge. It passes, because a

@@ -240,6 +240,39 @@ func TestRouter(t *testing.T) {
 	}
 }
 
+// A check of RouterOptions.Always decides in hooks that do not name it, leaves no step if
+// it does not apply, and takes no time from the others.
+func TestAlways(t *testing.T) {
+	objects := &scripted{name: "b", v: Verdict{Kind: Reject, Reason: "bad"}}
+	silent := &scripted{name: "c"}
+	all := Chain{entry("a", Verdict{Kind: Pass, Reason: "ok"}, nil), entry("b", Verdict{Kind: Pass, Reason: "fine"}, nil)}
+	r := NewRouter(all, RouterOptions{Always: Chain{{Check: objects}, {Check: silent}}})
+	for context, want := range map[string]string{"": "fine a b", "a": "bad a b", "b": "fine b", "a,b": "fine a b", "x": "bad policy_context b", ",": "bad b"} {
+		chain := r.Chain(context, nil)
+		d := chain.Decide(t.Context(), &Request{State: StateRcpt})
+		got := string(d.Reason)
+		for _, s := range d.Steps {
+			got += " " + s.Check
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", context, got, want)
+		}
+	}
+	if silent.asked == 0 {
+		t.Error("the silent check was not asked")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		slow := &scripted{name: "a", wait: true}
+		chain := NewRouter(Chain{{Check: slow}}, RouterOptions{Always: Chain{{Check: &scripted{name: "c"}}}}).Chain("a", nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+		defer cancel()
+		begun := time.Now()
+		if chain.Decide(ctx, &Request{}); time.Since(begun) != 8*time.Second {
+			t.Errorf("the check of the hook had %s", time.Since(begun))
+		}
+	})
+}
+
 // An unknown word does not keep the other checks from being asked. It opens the
 // hook only when it cannot replace a check that must not be left out.
 func TestUnknownWords(t *testing.T) {

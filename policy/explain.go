@@ -71,7 +71,7 @@ func ParseRequest(attributes []Attribute, received time.Time) (*Request, error) 
 // remember them. The error names the words that are not checks that run.
 func (r *Router) Look(context string) (Chain, error) {
 	if context == "" {
-		return r.all, nil
+		return r.whole, nil
 	}
 	return r.pick(contextWords(context))
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,6 +23,9 @@ type RouterOptions struct {
 	Closed []string
 	// Mode is the mode of this failure.
 	Mode Mode
+	// Always are the checks that every hook asks, after its own, unless it names a check of
+	// the same name. They leave a step only if they apply.
+	Always Chain
 	// Unknown is called for each hook with unknown words: once, as long as the
 	// Router remembers the hook. It may be nil.
 	Unknown func(error)
@@ -29,8 +33,9 @@ type RouterOptions struct {
 
 // Router picks the checks of a hook. It is safe for concurrent use.
 type Router struct {
-	all Chain
-	o   RouterOptions
+	all   Chain
+	whole Chain // all, and what every hook asks
+	o     RouterOptions
 
 	mu     sync.RWMutex
 	routes map[string]Chain
@@ -38,7 +43,9 @@ type Router struct {
 
 // NewRouter returns a Router of all checks that run, in their order.
 func NewRouter(all Chain, o RouterOptions) *Router {
-	return &Router{all: all, o: o, routes: make(map[string]Chain)}
+	r := &Router{all: all, o: o, routes: make(map[string]Chain)}
+	r.whole = append(slices.Clone(all), r.always(all)...)
+	return r
 }
 
 // Chain returns the checks that a policy_context names, in the router's order.
@@ -51,7 +58,7 @@ func NewRouter(all Chain, o RouterOptions) *Router {
 func (r *Router) Chain(context string, bound []string) Chain {
 	if context == "" {
 		if len(bound) == 0 {
-			return r.all
+			return r.whole
 		}
 		context = bound[0]
 		if len(bound) > 1 {
@@ -94,6 +101,7 @@ func (r *Router) pick(words []string) (Chain, error) {
 			delete(wanted, name)
 		}
 	}
+	always := r.always(chain)
 	var unknown []string
 	closed := false
 	for _, w := range words {
@@ -104,14 +112,26 @@ func (r *Router) pick(words []string) (Chain, error) {
 		}
 	}
 	if len(unknown) == 0 {
-		return chain, nil
+		return append(chain, always...), nil
 	}
 	err := fmt.Errorf("%.200s is none of the checks that run (%s)", strings.Join(unknown, ", "), r.names())
 	entry := Entry{Check: misnamed{err}, ErrorReason: record.UnknownHook}
 	if closed {
 		entry.OnError, entry.Mode = ErrorDefer, r.o.Mode
 	}
-	return append(chain, entry), err
+	return append(append(chain, entry), always...), err
+}
+
+// always returns the entries of Always that a chain does not have.
+func (r *Router) always(chain Chain) Chain {
+	var missing Chain
+	for _, e := range r.o.Always {
+		if !slices.ContainsFunc(chain, func(own Entry) bool { return own.Check.Name() == e.Check.Name() }) {
+			e.quiet = true
+			missing = append(missing, e)
+		}
+	}
+	return missing
 }
 
 // closes reports whether an unknown word may be meant as a check in Closed.

@@ -22,7 +22,7 @@ func limitsGroup() group {
 		{path: "limits list", help: "who has used most of a limit, and who is blocked", bind: bindLimitsList, words: keys},
 		{path: "limits show", args: "LOGIN", help: "everything about a login: its limits, networks and overrides", bind: bindLimitsOf(api.LimitsShow, printLimitsShow), words: keys},
 		{path: "limits reset", args: "LOGIN", help: "forget what was counted for a login", bind: bindLimitsOf(api.LimitsReset, printLimitsReset), words: keys},
-		{path: "limits block", args: "LOGIN [DURATION]", help: "refuse all mail of a login at once, on every host", bind: bindLimitsBlock},
+		{path: "limits block", args: "LOGIN [DURATION]", help: "refuse all mail of a login at once, on every host with this store", bind: bindLimitsBlock},
 		{path: "limits unblock", args: "LOGIN", help: "lift a block", bind: bindLimitsUnblock},
 		{path: "limits suggest", help: "limits that would have affected few logins, from what was counted", bind: bindLimitsSuggest},
 	}}
@@ -65,6 +65,9 @@ func printLimitsList(w io.Writer, r *api.LimitsListResult) int {
 		fmt.Fprintf(w, "the %s store does not answer: %s\n", r.Store, printable(r.Down))
 	}
 	printUnsaved(w, r.Unsaved)
+	if r.Unasked {
+		fmt.Fprintln(w, "Postfix asks about mail of users and not for their limits, so nothing is counted; run postern setup --apply, or name limit in the policy_context of the hook for users")
+	}
 	printOverridesUnknown(w, r.Unknown)
 	for _, b := range r.Blocks {
 		printBlock(w, &b)
@@ -101,6 +104,12 @@ func span(seconds int) string {
 	return (time.Duration(seconds) * time.Second).String()
 }
 
+func printLimitShadow(w io.Writer, shadow bool) {
+	if shadow {
+		fmt.Fprintln(w, "  the limit check is only watched: nothing is refused")
+	}
+}
+
 func printBlock(w io.Writer, b *api.LimitBlock) {
 	until := "until it is lifted"
 	if b.Until != nil {
@@ -127,17 +136,21 @@ func bindLimitsOf[A any](command string, print func(io.Writer, *A) int) func(*pf
 	}
 }
 
-// printLimitsShow returns exitNo for a login that cannot send mail now.
+// printLimitsShow returns exitNo for a login that cannot send mail now: it is blocked or
+// has reached a limit, and the check is not only watched. From the networks that are
+// counted, a login may send when it has reached a limit of networks.
 func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 	code := exitYes
-	fmt.Fprintf(w, "%s %s\n", r.Key, printable(r.Value))
+	refuses := exitNo
 	if r.Shadow {
-		fmt.Fprintln(w, "  the limit check is only watched: nothing is refused")
+		refuses = exitYes
 	}
+	fmt.Fprintf(w, "%s %s\n", r.Key, printable(r.Value))
+	printLimitShadow(w, r.Shadow)
 	if r.Block != nil {
 		fmt.Fprint(w, "  ")
 		printBlock(w, r.Block)
-		code = exitNo
+		code = refuses
 	}
 	printOverridesUnknown(w, r.Unknown)
 	t := tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
@@ -145,8 +158,12 @@ func printLimitsShow(w io.Writer, r *api.LimitsShowResult) int {
 		note := ""
 		if u.Used >= u.Count {
 			note = "reached: " + u.Action
-			if u.Action == "defer" || u.Action == "reject" {
-				code = exitNo
+			switch {
+			case u.Action != "defer" && u.Action != "reject":
+			case u.Unit == "networks":
+				note += " from other networks"
+			default:
+				code = refuses
 			}
 		}
 		fmt.Fprintf(t, "  %s\tused %d\t(%d%%)\troom in %s\tmost %d\t%s\n", u.Limit, u.Used, u.Percent, span(u.Wait), u.Peak, note)
@@ -191,6 +208,7 @@ func bindLimitsBlock(fs *pflag.FlagSet) runner {
 		call := func(answer any) error { return client.Call(ctx, api.LimitsBlock, ask, answer, nil) }
 		return asked(std, call, *asJSON, func(w io.Writer, r *api.LimitsBlockResult) int {
 			printBlock(w, &r.LimitBlock)
+			printLimitShadow(w, r.Shadow)
 			fmt.Fprintf(w, "`postern limits unblock %s` lifts it\n", printable(r.Login))
 			return exitYes
 		})

@@ -125,6 +125,25 @@ func TestLimit(t *testing.T) {
 	t.Run("a service without the hook at the end", func(t *testing.T) { limitNoEnd(t, s, limitUser(12)) })
 }
 
+// A login is blocked where Postfix asks for ownership only, as setup attaches it where
+// there are no limits. The session that is open is stopped too.
+func TestBlockWithoutLimits(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, SiteConfig{Policyd: []string{"--limit-store", "memory:"}})
+	m := As(Alice, Alice, Dora)
+	expect(t, s, postfixtest.Submission, m, 250)
+	session := open(t, s, Alice)
+	s.postern(t, "limits", "block", Alice)
+	expect(t, s, postfixtest.Submission, m, 554)
+	expect(t, s, postfixtest.Submission, As(Bob, Bob, Dora), 250)
+	replies, err := session.Pipeline("MAIL FROM:<"+Alice+">", "RCPT TO:<"+Dora+">")
+	if err != nil || replies[1].Code != 554 || !strings.Contains(replies[1].Lines[0], "This account may not send mail at the moment") {
+		t.Errorf("%v, %v", replies, err)
+	}
+	s.postern(t, "limits", "unblock", Alice)
+	expect(t, s, postfixtest.Submission, m, 250)
+}
+
 func limitOneByOne(t *testing.T, s *Site, login string) {
 	m := As(login, "", Dora)
 	for range limitMost {

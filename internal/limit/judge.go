@@ -193,6 +193,9 @@ func (j *Judge) Blocked(e *Event) *Block {
 	return j.c.Blocks.Find(j.c.Keyer.login(e), e.Time)
 }
 
+// Blocks reports whether any login may be blocked.
+func (j *Judge) Blocks() bool { return j.c.Blocks != nil && j.c.Blocks.Len() > 0 }
+
 // Undo takes back what Judge has counted for an event that was refused later.
 func (j *Judge) Undo(ctx context.Context, e *Event) error {
 	login := j.c.Keyer.login(e)

@@ -58,7 +58,7 @@ func (s *state) explain(ctx context.Context, r *policy.Request) api.PolicyExplan
 			out.Advice = append(out.Advice, api.PolicyAdvice{Check: step.Check, Text: text})
 		}
 	}
-	for _, e := range chain[len(x.Steps):] {
+	for _, e := range chain.Asked()[min(len(x.Steps), len(chain.Asked())):] {
 		out.Unasked = append(out.Unasked, e.Check.Name())
 	}
 	return out

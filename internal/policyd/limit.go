@@ -171,9 +171,15 @@ func (o *limitPart) action(k limit.Key, u limit.Unit) limit.Action {
 	return o.actions[""]
 }
 
+// limitsLogins reports whether anything is limited for those who have logged in.
+func (o *limitPart) limitsLogins() bool {
+	return len(o.LimitOverrides) > 0 || slices.ContainsFunc(o.rules, func(r limit.Rule) bool { return r.Key == limit.Login || r.Key == limit.LoginDomain })
+}
+
 func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	check := new(checks.Limit)
 	entry := policy.Entry{Check: check, OnError: onError(o.LimitOnError), ErrorReason: record.LimitUnavailable}
+	o.shadow = n.options.shadowed(checks.LimitName)
 	if !o.keeps() {
 		o.reload = n.Reload
 		o.openFirst = func() (limit.Store, error) {
@@ -191,7 +197,6 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 	}
 	n.life.Background(func(ctx context.Context) { o.store.watch(ctx, n) })
 	hosts.Announce(n.life, n.Runtime, hosts.Self{Setting: "limit-store", Store: o.store.store, Settings: o.common(n.set)})
-	o.shadow = n.options.shadowed(checks.LimitName)
 	c.Store, c.Blocks, c.Ends, c.Trail = o.store.guard, o.store.blocks, &o.store.ends, &o.store.trail
 	c.CountAt, c.Watch, c.PassUnknown = countAt(o.LimitCountAt), o.shadow, o.LimitOnError == wordPass
 	c.NoEnds = func(port string) {
@@ -203,6 +208,11 @@ func (o *limitPart) build(n *needs) (policy.Entry, error) {
 		return entry, err
 	}
 	check.Judge, check.URL, check.Exempt = o.judge, o.LimitURL, o.alarmFlags.exempt()
+	if o.limitsLogins() {
+		check.Attached, check.Unattached = &o.store.attached, func() {
+			n.Log.Error("users send mail and Postfix does not ask for their limits, so nothing is counted; run postern setup --apply, or name limit in the policy_context of the hook for users")
+		}
+	}
 	n.life.OnBegin(func() { o.store.prepare(o.rules) })
 	check.Alarm, check.Lost = o.store.alarm(n.Log, alarms), o.store.lost
 	return entry, nil

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,7 @@ import (
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/store/redistest"
 	"github.com/postern-mail/postern/policy"
+	"github.com/postern-mail/postern/policy/checks"
 )
 
 func TestLimitSettings(t *testing.T) {
@@ -232,6 +234,87 @@ func TestBlockWithoutLimits(t *testing.T) {
 	}
 	if d := ask(t, c, limitRequest("eve@x.example", "c")); d.Kind != policy.Pass {
 		t.Errorf("unblocked: %+v", d)
+	}
+}
+
+// Where logins have limits and Postfix does not ask for them, the log and the command say
+// so; and no longer once it asks.
+func TestLimitsAreNotAskedFor(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	c := newCurrent()
+	s, err := loadInto(c, service.NewRuntime(zap.New(core), metrics.New(metrics.Options{})),
+		[]string{"--config=", "--checks=limit,greylist", "--greylist-store=memory:", "--resolver=127.0.0.1:9", "--limit-store=memory:", "--limit=login=5000/1h"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(c)
+	t.Cleanup(c.Close)
+	const line = "users send mail and Postfix does not ask for their limits"
+	named := func(login string) {
+		hook, err := c.Hook("greylist", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hook.Release()
+		hook.Chain.Decide(t.Context(), limitRequest(login, "a"))
+	}
+	unasked := func() bool {
+		return adminAsk[api.LimitsListResult](t, c, api.LimitsList, api.LimitsListArgs{}).Unasked
+	}
+	for range 2000 {
+		named("") // strangers
+	}
+	if unasked() || logs.FilterMessageSnippet(line).Len() != 0 {
+		t.Error("strangers count")
+	}
+	for range 2000 {
+		named("bob@x.example")
+	}
+	if !unasked() || logs.FilterMessageSnippet(line).Len() != 1 {
+		t.Errorf("%v, %d lines", unasked(), logs.FilterMessageSnippet(line).Len())
+	}
+	ask(t, c, limitRequest("bob@x.example", "b"))
+	named("bob@x.example")
+	if unasked() {
+		t.Error("the hook asks")
+	}
+}
+
+// A blocked login is refused in a hook that does not ask for limits, as setup attaches
+// ownership where there are none. The hook leaves no step about anyone else, and watches
+// where the check is only watched.
+func TestBlockInEveryHook(t *testing.T) {
+	owners := filepath.Join(t.TempDir(), "owners")
+	if err := os.WriteFile(owners, []byte("eve@x.example eve@x.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--checks=ownership,limit,greylist", "--greylist-store=memory:", "--resolver=127.0.0.1:9", "--limit-store=memory:", "--owners=texthash:" + owners}
+	for _, shadow := range []bool{false, true} {
+		if shadow {
+			args = append(args, "--shadow=limit")
+		}
+		c, _ := inForceWith(t, args...)
+		if got := adminAsk[api.LimitsBlockResult](t, c, api.LimitsBlock, api.LimitsBlockArgs{Login: "eve@x.example"}); got.Shadow != shadow {
+			t.Errorf("%+v", got)
+		}
+		for _, context := range []string{"ownership", "greylist", "ownership,limit", "nonsense"} {
+			for _, login := range []string{"eve@x.example", "bob@x.example"} {
+				hook, err := c.Hook(context, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d := hook.Chain.Decide(t.Context(), limitRequest(login, "a"))
+				hook.Release()
+				blocked, watched := d.Check == checks.LimitName && d.Reason == record.LimitBlocked && d.Kind == policy.Reject, d.Would.Reason == record.LimitBlocked
+				if login == "eve@x.example" && (blocked == shadow || watched != shadow) || login == "bob@x.example" && (blocked || watched) {
+					t.Errorf("%s in %q, shadow %v: %+v", login, context, shadow, d)
+				}
+				steps := slices.ContainsFunc(d.Steps, func(s policy.Step) bool { return s.Check == checks.LimitName })
+				if !strings.Contains(context, "limit") && steps != (login == "eve@x.example") {
+					t.Errorf("%s in %q: %+v", login, context, d.Steps)
+				}
+			}
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ func (o *limitPart) list(ctx context.Context, args api.LimitsListArgs) (any, err
 	}
 	most := cmp.Or(args.Limit, defaultListed)
 	result := api.LimitsListResult{Store: o.store.kind, Uses: []api.LimitUse{}, Blocks: []api.LimitBlock{}, Unsaved: o.store.unsaved()}
+	result.Unasked = o.limitsLogins() && o.store.attached.Missing(time.Now())
 	if err := o.store.guard.Down(); err != nil {
 		result.Down = err.Error()
 	}
@@ -313,7 +314,7 @@ func (o *limitPart) firstBlock(ctx context.Context, b limit.Block) (any, error) 
 	if o.reload != nil {
 		o.reload("the first login is blocked")
 	}
-	return api.LimitsBlockResult{LimitBlock: listedBlock(b)}, nil
+	return api.LimitsBlockResult{LimitBlock: listedBlock(b), Shadow: o.shadow}, nil
 }
 
 func (o *limitPart) unblock(ctx context.Context, args api.LimitsBlockArgs) (any, error) {
@@ -336,7 +337,7 @@ func (o *limitPart) setBlock(ctx context.Context, b limit.Block, lift bool) (any
 	if err := errors.Join(o.store.blocks.Refresh(ctx), unsaved(b.Login, stored)); err != nil {
 		return nil, err
 	}
-	return api.LimitsBlockResult{LimitBlock: listedBlock(b), Was: before.Block != nil}, nil
+	return api.LimitsBlockResult{LimitBlock: listedBlock(b), Was: before.Block != nil, Shadow: o.shadow}, nil
 }
 
 // unsaved returns the error for a block that was changed in memory only.

@@ -23,6 +23,8 @@ type limitStore struct {
 	trail  limit.Trail
 	kind   string // sqlite, memory, redis: for people
 
+	attached checks.Attached
+
 	losses     atomic.Uint64
 	unreadable *atomic.Uint64 // rows of the file
 	mu         sync.Mutex

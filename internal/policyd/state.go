@@ -71,7 +71,8 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 const contextCondition = "policy_context"
 
 // newRouter returns a router that reports hooks which name a check that does not run.
-// Ownership must not be left out because of a typing error.
+// Ownership must not be left out because of a typing error. Every hook refuses blocked
+// logins.
 func (o *Options) newRouter(chain policy.Chain, r service.Runtime) *policy.Router {
 	options := policy.RouterOptions{Closed: []string{checks.OwnershipName}, Unknown: func(err error) {
 		r.Log.Error("a hook of Postfix names what does not run; correct policy_context in main.cf or master.cf, or add the check to checks", zap.Error(err))
@@ -79,6 +80,11 @@ func (o *Options) newRouter(chain policy.Chain, r service.Runtime) *policy.Route
 	}}
 	if o.shadowed(checks.OwnershipName) {
 		options.Mode = policy.Shadow
+	}
+	for _, e := range chain {
+		if l, ok := e.Check.(*checks.Limit); ok { // a stolen login is stopped wherever Postfix asks about it
+			options.Always = policy.Chain{{Check: checks.Blocks{Limit: l}, Mode: e.Mode}}
+		}
 	}
 	return policy.NewRouter(chain, options)
 }

@@ -27,6 +27,10 @@ type Limit struct {
 	Alarm func(limit.Alarm)
 	// Lost is called when a count could not be corrected; it may be nil.
 	Lost func(error)
+	// Attached notices that Postfix does not ask for the limits of logins; nil if there are
+	// none. Unattached is then called, at most once an hour.
+	Attached   *Attached
+	Unattached func()
 }
 
 // Name implements policy.Check.
@@ -56,6 +60,9 @@ func (l *Limit) decide(ctx context.Context, r *policy.Request, look bool) (polic
 	}
 	if l.exempt(r) {
 		return policy.Verdict{Reason: record.LimitExempt}, nil
+	}
+	if !look {
+		l.Attached.asked(r)
 	}
 	var ruling limit.Ruling
 	var err error
@@ -131,6 +138,34 @@ func (l *Limit) verdict(r *policy.Request, ruling *limit.Ruling) policy.Verdict 
 		v.Reason, v.Text = record.LimitWarned, ""
 	}
 	return v
+}
+
+// Blocks refuses the mail of blocked logins in a hook that does not ask for limits. It
+// counts nothing.
+type Blocks struct{ Limit *Limit }
+
+// Name implements policy.Check.
+func (Blocks) Name() string { return LimitName }
+
+// Check implements policy.Check.
+func (b Blocks) Check(ctx context.Context, r *policy.Request, prior policy.Signals) (policy.Verdict, error) {
+	if b.Limit.Attached.missed(r) {
+		b.Limit.Unattached()
+	}
+	return b.Peek(ctx, r, prior)
+}
+
+// Peek implements policy.Peeker.
+func (b Blocks) Peek(_ context.Context, r *policy.Request, _ policy.Signals) (policy.Verdict, error) {
+	judge := b.Limit.Judge
+	if judge == nil || !judge.Blocks() || !r.State.HasSender() {
+		return policy.Verdict{Reason: record.NotApplicable}, nil
+	}
+	block := judge.Blocked(&limit.Event{Time: r.Received, Login: r.Login, Sender: r.Sender, Client: r.Client.Address})
+	if block == nil {
+		return policy.Verdict{Reason: record.NotApplicable}, nil
+	}
+	return blockedVerdict(block, r.Received), nil
 }
 
 func blockedVerdict(b *limit.Block, now time.Time) policy.Verdict {

@@ -54,6 +54,8 @@ type LimitsListResult struct {
 	Unsaved bool `json:"unsaved,omitempty"`
 	// Unknown is why an override could not be looked up. The general limits are listed then.
 	Unknown string `json:"overrides_unknown,omitempty"`
+	// Unasked: Postfix asks about mail of users, and not for their limits.
+	Unasked bool `json:"unasked,omitempty"`
 }
 
 // LimitsOfArgs names a login, or the value of another key ("limits.show", "limits.reset").
@@ -100,7 +102,8 @@ type LimitsBlockArgs struct {
 // LimitsBlockResult is the block that was made or lifted.
 type LimitsBlockResult struct {
 	LimitBlock
-	Was bool `json:"was"` // it was blocked before
+	Was    bool `json:"was"`    // it was blocked before
+	Shadow bool `json:"shadow"` // the limit check is only watched: nothing is refused
 }
 
 // LimitsSuggestArgs asks for limits that would have affected few logins
