@@ -19,7 +19,9 @@ import (
 // values, and look like ours.
 var elsewhere = strings.Fields(`db_dump default_action dkim_signing json_build_object master_service_disable
 	milter_default_action min-replicas-to-write non_smtpd_milters not_applicable permit_mynetworks policy_context
-	postern-milterd smtpd_proxy_filter smtpd_sender_login_maps smtpd_upstream_proxy_protocol`)
+	postern-milterd reject_known_sender_login_mismatch reject_sender_login_mismatch
+	reject_unauthenticated_sender_login_mismatch smtpd_proxy_filter smtpd_sender_login_maps smtpd_sender_restrictions
+	smtpd_upstream_proxy_protocol`)
 
 // names are what the changelog may name.
 type names struct {

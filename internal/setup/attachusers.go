@@ -61,6 +61,7 @@ func isLimit(r restriction) bool { return r.is("$" + limitName) }
 
 // attachUsers plans the hooks at every service where users log in.
 func (p *planner) attachUsers() {
+	p.readLoginChecks()
 	p.detachUsers()
 	if !p.runs("ownership") && slices.ContainsFunc(p.services, p.logsIn) {
 		p.warn("%s: checks has no ownership: no one is asked whether users may use their senders", p.Policyd.Config)
@@ -84,7 +85,11 @@ func (p *planner) attachUsers() {
 			p.renew(main)
 			continue // the list of main.cf has the hook
 		}
-		list := p.withOwnership(p.senderListOf(s), restriction{name: "$" + ownershipName})
+		list := p.senderListOf(s)
+		if !p.lets(s, onlyLoggedIn) {
+			list = p.keepStrangers(list)
+		}
+		list = p.withOwnership(list, restriction{name: "$" + ownershipName})
 		p.setOwnership()
 		p.setService(s, senderList, p.spell(s, senderList, list))
 	}
@@ -143,17 +148,54 @@ func (p *planner) attachLogins(place *Service) {
 		return
 	}
 	// The class is there if an earlier run only watched: then Postfix's own check is still
-	// beside it. Postfix goes on to check what does not depend on logins.
-	if i := slices.IndexFunc(list, func(r restriction) bool { return r.is("reject_sender_login_mismatch") }); i >= 0 && p.replacesLoginChecks() {
-		list = slices.Insert(list, i+1, restriction{name: "reject_unauthenticated_sender_login_mismatch"})
-	}
-	list = p.withOwnership(list, restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
+	// beside it.
+	list = p.withOwnership(p.keepStrangers(list), restriction{name: "check_sasl_access", arg: "static:" + ownershipName})
 	p.setOwnership()
 	classes := postconf.Split(p.main[restrictionClasses])
 	if !slices.Contains(classes, ownershipName) {
 		p.setMain(restrictionClasses, strings.Join(append(classes, ownershipName), ", "))
 	}
 	p.set(place, senderList, p.spell(place, senderList, list))
+}
+
+// keepStrangers adds to a list what Postfix goes on to check when our hook takes the place
+// of its own check of logins: listed senders that are used without a login.
+func (p *planner) keepStrangers(list []restriction) []restriction {
+	const strangers = "reject_unauthenticated_sender_login_mismatch"
+	at := slices.IndexFunc(list, func(r restriction) bool {
+		return r.is("reject_sender_login_mismatch", "reject_known_sender_login_mismatch")
+	})
+	if at < 0 || !p.replacesLoginChecks() || slices.ContainsFunc(list, func(r restriction) bool { return r.is(strangers) }) {
+		return list
+	}
+	return slices.Insert(list, at+1, restriction{name: strangers})
+}
+
+// onlyLoggedIn reports whether a list of restrictions refuses everyone who has not logged
+// in, hosts of the site too.
+func onlyLoggedIn(list string) bool {
+	return postconf.OnlyLogins(list) && !slices.ContainsFunc(postconf.Split(list), func(word string) bool {
+		return postconf.IsOwnPermit(word) && !strings.EqualFold(word, "permit_sasl_authenticated")
+	})
+}
+
+// readLoginChecks notes what Postfix does today with senders that no table lists, where
+// users log in. It must be asked before the lists change.
+func (p *planner) readLoginChecks() {
+	const known = "reject_known_sender_login_mismatch"
+	var lax, strict bool
+	for _, s := range p.loginServices() {
+		list := restrictions(p.get(s, senderList))
+		has := func(names ...string) bool {
+			return slices.ContainsFunc(list, func(r restriction) bool { return r.is(names...) })
+		}
+		strict = strict || has(slices.DeleteFunc(slices.Clone(loginChecks), func(name string) bool { return name == known })...)
+		lax = lax || has(known)
+	}
+	p.unlistedPass = lax && !strict
+	if lax && strict && p.runs("ownership") {
+		p.warn("of senders that no table lists, some services let users send them (%s), and some refuse them; postern-policyd has one rule for all, and refuses them: owners-unlisted = \"pass\" in %s lets users send them", known, p.Policyd.Config)
+	}
 }
 
 // isOwnership reports whether an element is our hook for mail of users, by its name.

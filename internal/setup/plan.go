@@ -140,6 +140,7 @@ type planner struct {
 	lists            lists             // DNS lists that Postfix asks itself
 	bySession        bool              // milterd decides by the session whose mail it is
 	userHooks        bool              // a service asks about users
+	unlistedPass     bool              // Postfix lets users send what no table of owners lists
 	selective        bool              // a restriction class asks the greylist, and no list does
 	tableMissing     bool              // a table of owners cannot be used
 	limited          bool              // the administrator has set limits in policyd's file

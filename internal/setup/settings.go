@@ -80,6 +80,9 @@ func (p *planner) policydSettings() error {
 		if err := p.someTable(); err != nil {
 			return err
 		}
+		if p.unlistedPass {
+			s.set("owners-unlisted", "pass")
+		}
 	}
 	return p.addressSettings()
 }
@@ -202,19 +205,32 @@ func (p *planner) watch(s *settings) {
 	}
 }
 
-// loginMaps returns the tables that map senders to logins, of main.cf and of the
-// services for users.
+// loginMaps returns the tables that map senders to logins, of the services where users log
+// in. Those of main.cf count if one of these services has them.
 func (p *planner) loginMaps() []string {
 	const name = "smtpd_sender_login_maps"
-	all := postconf.Split(p.value(name))
-	for _, s := range p.with(Users) {
-		for _, table := range postconf.Split(p.get(s, name)) {
+	var all, first []string
+	for i, s := range p.loginServices() {
+		tables := postconf.Split(p.get(s, name))
+		if i == 0 {
+			first = tables
+		} else if !slices.Equal(tables, first) {
+			p.warn("%s differs between the services where users log in; postern-policyd has one list for all, and the first table that has a sender decides: look at owners in %s", name, p.Policyd.Config)
+		}
+		for _, table := range tables {
 			if !slices.Contains(all, table) {
 				all = append(all, table)
 			}
 		}
 	}
 	return all
+}
+
+// loginServices returns the services where users log in.
+func (p *planner) loginServices() []*Service {
+	return slices.DeleteFunc(slices.Clone(p.services), func(s *Service) bool {
+		return s.Role != Users && s.Role != Internet || !p.logsIn(s)
+	})
 }
 
 // tables plans a setting that names tables of Postfix as they are.
