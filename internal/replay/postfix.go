@@ -45,7 +45,7 @@ var (
 	rejectLine  = regexp.MustCompile(`^NOQUEUE: reject: RCPT from (\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?: (4\d\d) (.*); from=<(.*?)> to=<(.*?)> proto=`)
 	milterLine  = regexp.MustCompile(`^[0-9A-Za-z]{6,}: milter-reject: \S+ from (\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?: (4\S+) (.*); from=<(.*?)> to=<(.*?)> proto=`)
 	clientLine  = regexp.MustCompile(`^([0-9A-Za-z]{6,}): client=(\S+)\[([0-9a-fA-F.:]+)\](?::\d+)?(.*)$`)
-	loginWord   = regexp.MustCompile(`, sasl_username=(\S+)`)
+	loginWord   = regexp.MustCompile(`, sasl_username=(.+?)(?:, (?:sasl_sender|orig_queue_id|orig_client)=|$)`)
 	fromLine    = regexp.MustCompile(`^([0-9A-Za-z]{6,}): from=<(.*?)>, `)
 	toLine      = regexp.MustCompile(`^([0-9A-Za-z]{6,}): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=`)
 	greylisted  = regexp.MustCompile(`(?i)gr[ea]ylist`)

@@ -45,6 +45,19 @@ func asked(t *testing.T, latest time.Time, logs ...string) (all []string) {
 	return all
 }
 
+// A login may have a space, and other words may follow it: those of AUTH= and XFORWARD.
+func TestPostfixLogin(t *testing.T) {
+	for words, want := range map[string]string{
+		"bob": "bob", "bob, sasl_sender=eve@y.example": "bob", "John Doe, orig_queue_id=4TzXy, orig_client=unknown[192.0.2.1]": "John Doe", "bob@x.example, orig_client=a[192.0.2.1]": "bob@x.example",
+	} {
+		log := strings.ReplaceAll(rfcLog, "sasl_username=bob", "sasl_username="+words)
+		logins := asked(t, time.Time{}, log)
+		if !slices.ContainsFunc(logins, func(q string) bool { return strings.Contains(q, " x@y.example "+want+" ") }) {
+			t.Errorf("%s: %q", words, logins)
+		}
+	}
+}
+
 func TestPostfix(t *testing.T) {
 	want := []string{
 		"11-21T01:00:01 mx.x.example[192.0.2.7] ann@x.example bob@home.example  true",
