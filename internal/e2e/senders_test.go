@@ -98,6 +98,38 @@ func TestSendersAgainstPostfix(t *testing.T) {
 	}
 }
 
+// loginRules tell upper case from lower case: their flag i turns "ignore case" off.
+const loginRules = `/^ceo@victim\.example$/i bob@home.example
+/^Ceo@capital\.example$/i bob@home.example
+/^(.*)@Owned\.example$/ alice@home.example
+/^([a-z]+)@mine\.example$/i $1@home.example
+`
+
+// TestSenderPatternsAgainstPostfix holds that the rules of regexp: and pcre: tables match
+// what they match in smtpd_sender_login_maps, whatever the case of a sender.
+func TestSenderPatternsAgainstPostfix(t *testing.T) {
+	t.Parallel()
+	var senders []string
+	for _, sender := range []string{"ceo@victim.example", "ceo@capital.example", "any+Tag@owned.example", "alice@mine.example", "bob@mine.example", "ceo%victim.example", "none@none.example"} {
+		user, domain, _ := strings.Cut(sender, "@")
+		senders = append(senders, sender, strings.ToUpper(sender), strings.ToUpper(user[:1])+user[1:]+strings.TrimSuffix("@"+domain, "@"), user+strings.ToUpper(strings.TrimSuffix("@"+domain, "@")))
+	}
+	for _, kind := range []string{"regexp", "pcre"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := newSenderSite(t, senderSettings{rule: "reject_known_sender_login_mismatch", table: kind, flags: []string{"--owners-unlisted=pass"}})
+			for who, ask := range map[string]func(*testing.T, *Site, string) asker{"alice": newAsker, "a stranger": newStranger} {
+				wants, gots := ask(t, s, native).ask(t, senders...), ask(t, s, postfixtest.Submission).ask(t, senders...)
+				for i, sender := range senders {
+					if wants[i].OK() != gots[i].OK() {
+						t.Errorf("%s as <%s>: Postfix says %s, we say %s", who, sender, wants[i], gots[i])
+					}
+				}
+			}
+		})
+	}
+}
+
 // compareSenders reports senders that Postfix refuses and we let through.
 func compareSenders(t *testing.T, senders []string, theirs, ours asker) {
 	t.Helper()
@@ -120,6 +152,7 @@ func compareSenders(t *testing.T, senders []string, theirs, ours asker) {
 // settings, and our flags that mean the same.
 type senderSettings struct {
 	rule        string
+	table       string // the type of a table with loginRules; "" is a text with loginMap
 	main, flags []string
 }
 
@@ -132,16 +165,20 @@ func newSenderSite(t *testing.T, settings senderSettings) *Site {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	logins := dir + "/logins"
-	if err := os.WriteFile(logins, []byte(loginMap), 0o644); err != nil {
+	text, table := loginMap, "texthash:"+logins
+	if settings.table != "" {
+		text, table = loginRules, settings.table+":"+logins
+	}
+	if err := os.WriteFile(logins, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return newSite(t, SiteConfig{
 		Dir: dir,
-		Policyd: append([]string{"--owners=texthash:" + logins, "--owner-self=false", "--owners-unauthenticated=reject",
+		Policyd: append([]string{"--owners=" + table, "--owner-self=false", "--owners-unauthenticated=reject",
 			"--local-domains=local.example", "--myorigin=local.example"}, settings.flags...),
 		Postfix: func(c *postfixtest.Config) {
 			c.Main = append(c.Main, append([]string{"mydestination = local.example", "mydomain = my.example",
-				"smtpd_sender_login_maps = texthash:" + dir + "/owners, texthash:" + logins}, settings.main...)...)
+				"smtpd_sender_login_maps = texthash:" + dir + "/owners, " + table}, settings.main...)...)
 			if !slices.ContainsFunc(settings.main, func(line string) bool { return strings.HasPrefix(line, "myorigin") }) {
 				c.Main = append(c.Main, "myorigin = local.example")
 			}

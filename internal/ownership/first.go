@@ -3,7 +3,6 @@ package ownership
 import (
 	"context"
 
-	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
@@ -37,10 +36,7 @@ func (q *question) first(ctx context.Context, tables []postmap.Table, how How) (
 			if table.Pattern && !full {
 				continue
 			}
-			key := form
-			if !table.Pattern {
-				key = mailaddr.Fold(form)
-			}
+			key := keyFor(table, how, form)
 			values, err := table.Source.Lookup(ctx, key)
 			if err != nil {
 				q.fail(table, key, err)

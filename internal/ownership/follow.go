@@ -74,7 +74,7 @@ func (q *question) follow(ctx context.Context) bool {
 func (q *question) lookBehind(ctx context.Context, t target) (granted bool, next []target) {
 	for i := range q.owners.aliases {
 		table := &q.owners.aliases[i]
-		key, values, err := q.owners.find(ctx, table, t.address)
+		key, values, err := q.owners.find(ctx, table, ByAlias, t.address)
 		if err != nil {
 			q.fail(table, key, err)
 			continue

@@ -7,19 +7,29 @@ import (
 	"github.com/postern-mail/postern/internal/postmap"
 )
 
-// keys yields the keys to look up in a table, in order. They are made one by
+// keys yields the keys to look up in a table of one kind, in order. They are made one by
 // one, because the first is nearly always found.
-func (o *Owners) keys(sender mailaddr.Address, table *postmap.Table) iter.Seq[string] {
+func (o *Owners) keys(sender mailaddr.Address, table *postmap.Table, how How) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch {
 		case table.Pattern:
-			patternKeys(sender, yield)
+			patternKeys(sender, func(key string) bool { return yield(keyFor(table, how, key)) })
 		case sender.IsValid():
 			o.fixedKeys(sender, yield)
 		default:
 			yield(mailaddr.FoldKey(sender.Raw))
 		}
 	}
+}
+
+// keyFor returns the key for a form of an address. Tables of patterns get it as it is,
+// except those of owners: smtpd(8) folds a sender before it asks smtpd_sender_login_maps,
+// and cleanup(8) does not before it asks virtual_alias_maps.
+func keyFor(table *postmap.Table, how How, form string) string {
+	if table.Pattern && how != ByMap {
+		return form
+	}
+	return mailaddr.Fold(form)
 }
 
 // patternKeys yields the spellings of the full address, not folded.

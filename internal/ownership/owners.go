@@ -175,7 +175,7 @@ type question struct {
 func (q *question) search(ctx context.Context, tables []postmap.Table, how How) bool {
 	for i := range tables {
 		table := &tables[i]
-		key, values, err := q.owners.find(ctx, table, q.sender)
+		key, values, err := q.owners.find(ctx, table, how, q.sender)
 		if err != nil {
 			q.fail(table, key, err)
 			continue
@@ -194,9 +194,9 @@ func (q *question) fail(table *postmap.Table, key string, err error) {
 	}
 }
 
-// find returns the first key of an address that the table has, with its values.
-func (o *Owners) find(ctx context.Context, table *postmap.Table, address mailaddr.Address) (key string, values []string, err error) {
-	for key := range o.keys(address, table) {
+// find returns the first key of an address that a table of one kind has, with its values.
+func (o *Owners) find(ctx context.Context, table *postmap.Table, how How, address mailaddr.Address) (key string, values []string, err error) {
+	for key := range o.keys(address, table, how) {
 		if values, err = table.Source.Lookup(ctx, key); err != nil || len(values) > 0 {
 			return key, values, err
 		}
