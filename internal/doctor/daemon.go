@@ -101,9 +101,26 @@ func (d *Daemon) fetchConfig(ctx context.Context) (api.ConfigResult, error) {
 	var answer api.ConfigResult
 	err := d.client.Call(ctx, api.Config, struct{}{}, &answer, nil)
 	if err == nil && d.client.Network != daemon.NetworkTCP {
-		d.PID = peerPID(d.client.Path)
+		d.PID = d.process(ctx)
 	}
 	return answer, err
+}
+
+// process returns the process that answers, or 0 if it is not known. The kernel names the one
+// that opened the socket, and after a restart its successor has the socket. So the daemon is
+// asked. In a container its answer is a number of the container's own, and no process of this
+// name has it here.
+func (d *Daemon) process(ctx context.Context) int {
+	var answer admin.Info
+	if err := d.client.Call(ctx, "version", struct{}{}, &answer, nil); err != nil {
+		answer.PID = 0
+	}
+	for _, pid := range []int{answer.PID, peerPID(d.client.Path)} {
+		if line := procList(pid, "cmdline"); len(line) > 0 && filepath.Base(line[0]) == d.Name {
+			return pid
+		}
+	}
+	return 0
 }
 
 // take records the settings of the running daemon.

@@ -21,7 +21,7 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
-// peerPID returns the process behind a unix socket, or 0 if it is not known.
+// peerPID returns the process that opened a unix socket, or 0 if it is not known.
 func peerPID(path string) int {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
