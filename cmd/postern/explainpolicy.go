@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/maillog"
+	"github.com/postern-mail/postern/internal/policyd"
 )
 
 // Bounds of one run of the command.
@@ -126,7 +127,11 @@ func givenAttributes(fs *pflag.FlagSet, more []string) ([]api.Attribute, error) 
 	}
 	for _, f := range policyAttributes() {
 		if fs.Changed(f.flag) {
-			all = append(all, api.Attribute{Name: f.attribute, Value: fs.Lookup(f.flag).Value.String()})
+			value := fs.Lookup(f.flag).Value.String()
+			if f.flag == "sender" || f.flag == "recipient" {
+				value = policyd.Unquoted(value)
+			}
+			all = append(all, api.Attribute{Name: f.attribute, Value: value})
 		}
 	}
 	for _, text := range more {

@@ -54,6 +54,8 @@ func TestExplainPolicyQuestions(t *testing.T) {
 		{"flags", "", []string{"--client", "192.0.2.7", "--sender", "<ann@x.example>", "--recipient", "bob@y.example", "--context", "greylist", "--attribute", "size=7"},
 			[]string{"client_address=192.0.2.7 sender=ann@x.example recipient=bob@y.example policy_context=greylist size=7 request=smtpd_access_policy protocol_state=RCPT"}},
 		{"the null sender", "", []string{"--client", "192.0.2.7", "--sender", ""}, []string{"client_address=192.0.2.7 sender= request=smtpd_access_policy protocol_state=RCPT"}},
+		{"quotes, as in SMTP", "", []string{"--sender", `<"a b"@x.example>`, "--recipient", `"c\"d"@y.example`}, []string{`sender=a b@x.example recipient=c"d@y.example request=smtpd_access_policy protocol_state=RCPT`}},
+		{"quotes on standard input", `sender="a b"@x.example`, nil, []string{`sender="a b"@x.example request=smtpd_access_policy protocol_state=RCPT`}},
 		{"as Postfix sends it", "request=smtpd_access_policy\nprotocol_state=DATA\nsender=a=b@x.example\n\nignored", nil,
 			[]string{"request=smtpd_access_policy protocol_state=DATA sender=a=b@x.example"}},
 		{"flags replace what comes in", "sender=a@x.example\r\nsize=1", []string{"-", "--sender", "b@x.example"},

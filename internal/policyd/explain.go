@@ -4,12 +4,23 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/mailaddr"
 	"github.com/postern-mail/postern/policy"
 )
+
+// Unquoted returns an address that is written with quotes, as in SMTP and in Postfix's log,
+// in the form in which Postfix asks about it.
+func Unquoted(text string) string {
+	if a := mailaddr.Parse(text); a.IsValid() && strings.Contains(text, `"`) {
+		return a.Key()
+	}
+	return text
+}
 
 // adviser is a part that can say what would let a request pass that its check refused,
 // or could not judge.
