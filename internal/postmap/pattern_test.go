@@ -159,6 +159,7 @@ func TestBadRules(t *testing.T) {
 		{either, "/a/ b\x00", "f:1: contains a NUL"},
 		{either, "/a{2000}/ b", "f:1: pattern not supported: invalid repeat count"},
 		{either, "/\xff/ b", "f:1: pattern not supported: invalid UTF-8"},
+		{pcre, "/(?<n>a)(?<n>b)/ c", `f:1: two groups have the name "n"`},
 		{posix, "/a/x b", "f:1: flag x asks for basic regular expressions"},
 		{posix, "/a/!/b", "f:1: no closing"},
 		{posix, `/(a)\1/ b`, `f:1: \1 is not POSIX`},

@@ -79,7 +79,18 @@ func compilePCRE(pattern, flags string) (*regexp.Regexp, error) {
 	if anchored {
 		pattern = `\A(?:` + pattern + `)`
 	}
-	return buildRegexp(pattern, mode)
+	re, err := buildRegexp(pattern, mode)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]bool)
+	for _, name := range re.SubexpNames() {
+		if name != "" && names[name] {
+			return nil, &problem{fmt.Sprintf("two groups have the name %.40q", name), "give them different names; Postfix skips such a rule"}
+		}
+		names[name] = true
+	}
+	return re, nil
 }
 
 func unknownFlag(flag rune, known string) error {
