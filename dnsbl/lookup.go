@@ -214,9 +214,8 @@ func (l *Lists) askZone(ctx context.Context, n int, q *question) answer {
 		failure.Subject = q.subject
 		return answer{n: n, failure: failure} // we stopped it: the zone is not to blame
 	}
-	a := l.learn(n, q, codes, failure)
-	if a.failure != nil || len(codes) == 0 {
-		return a
+	if failure != nil || len(codes) == 0 {
+		return l.learn(n, q, codes, failure)
 	}
 	if l.untested(q.zone) {
 		l.awaitTest(ctx, q.zone)
@@ -225,7 +224,7 @@ func (l *Lists) askZone(ctx context.Context, n int, q *question) answer {
 	if p := q.zone.problem(); p != Healthy {
 		return answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}}
 	}
-	return a
+	return l.learn(n, q, codes, nil)
 }
 
 // untested reports whether a zone has not been tested since the start, but will be.
