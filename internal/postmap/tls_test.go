@@ -92,3 +92,23 @@ func TestMySQLOverTLS(t *testing.T) {
 		})
 	}
 }
+
+// TestMySQLAccounts has accounts that prove their password in another way than the usual one.
+func TestMySQLAccounts(t *testing.T) {
+	m := backendtest.NewMariaDB(t, "INSTALL SONAME 'auth_ed25519';\nINSTALL SONAME 'auth_pam';\nCREATE DATABASE mail CHARACTER SET utf8mb4;\n"+
+		"CREATE TABLE mail.owners (sender VARCHAR(255), login VARCHAR(255));\n"+
+		"INSERT INTO mail.owners VALUES ('ann@x.example', 'ann');\n"+
+		"CREATE USER 'signs'@'%' IDENTIFIED VIA ed25519 USING PASSWORD('secret');\nGRANT SELECT ON mail.* TO 'signs'@'%';\n"+
+		"CREATE USER 'local'@'localhost' IDENTIFIED VIA unix_socket OR ed25519 USING PASSWORD('secret');\nGRANT SELECT ON mail.* TO 'local'@'localhost';\n"+
+		"CREATE USER 'pam'@'%' IDENTIFIED VIA pam USING 'other';\nGRANT SELECT ON mail.* TO 'pam'@'%';\n")
+	base := "password = secret\ndbname = mail\nquery = SELECT login FROM owners WHERE sender = '%s'\n"
+	p := newPostmap(t)
+	for name, text := range map[string]string{
+		"ed25519":        "user = signs\nhosts = " + m.Addr + "\n",
+		"ed25519 in TLS": "user = signs\nhosts = " + m.Addr + "\ntls_CAfile = " + m.Authority + "\n",
+		"a socket":       "user = local\nhosts = unix:" + m.Socket + "\n",
+	} {
+		t.Run(name, func(t *testing.T) { p.compareAsked(t, "mysql:"+file(t, "owners.cf", base+text), tlsKeys) })
+	}
+	refused(t, "mysql:"+file(t, "owners.cf", base+"user = pam\nhosts = "+m.Addr+"\n"), "have the account use ed25519")
+}

@@ -148,6 +148,9 @@ func (s *servers) hosts(statement string) ([]remote.Host[session], error) {
 func mysqlDialler(connector driver.Connector, statement string, r expected) func(context.Context) (session, error) {
 	return func(ctx context.Context) (session, error) {
 		conn, err := connector.Connect(ctx)
+		if errors.Is(err, mysql.ErrUnknownPlugin) {
+			return nil, fmt.Errorf("connect: %w; have the account use ed25519, mysql_native_password or caching_sha2_password", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("connect: %w", err)
 		}
