@@ -185,7 +185,11 @@ func (p *planner) readLoginChecks() {
 	const known = "reject_known_sender_login_mismatch"
 	var lax, strict bool
 	for _, s := range p.loginServices() {
-		list := restrictions(p.get(s, senderList))
+		var list []restriction
+		for _, name := range restrictionLists {
+			value := func(name string) string { return p.get(s, name) }
+			list = append(list, restrictions(postconf.Inline(value(name), value))...)
+		}
 		has := func(names ...string) bool {
 			return slices.ContainsFunc(list, func(r restriction) bool { return r.is(names...) })
 		}
