@@ -281,7 +281,7 @@ func edit(ctx context.Context, dir string, changes []Change) error {
 		if len(args) == 3 {
 			continue
 		}
-		if err := postconf.Settle(dir); err != nil {
+		if err := errors.Join(endLines(dir), postconf.Settle(dir)); err != nil {
 			return err
 		}
 		if _, _, err := postconf.Run(ctx, "postconf", args...); err != nil {
@@ -289,6 +289,25 @@ func edit(ctx context.Context, dir string, changes []Change) error {
 		}
 	}
 	return postconf.Settle(dir)
+}
+
+// endLines ends the last line of both files. postconf(1) writes a new parameter right
+// behind the last character of main.cf, into the value or the comment that is there.
+func endLines(dir string) error {
+	for _, name := range []string{"main.cf", "master.cf"} {
+		path := filepath.Join(dir, name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if len(text) == 0 || text[len(text)-1] == '\n' {
+			continue
+		}
+		if err := os.WriteFile(path, append(text, '\n'), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // asPlanned reads the files in a folder, and returns an error if they are not as
