@@ -222,14 +222,19 @@ func (p *planner) asksLogins(list []restriction) bool {
 
 // findCopies notes the services for users whose list of sender restrictions is a copy of
 // that in main.cf: an earlier run has put our hook into it, and nothing else is different.
-// What is taken out of main.cf has to go there too.
+// What is taken out of main.cf has to go there too. A list with a check of logins that
+// main.cf lacks is the service's own, so that the check stays while we do not replace it.
 func (p *planner) findCopies() {
 	p.copies = make(map[*Service]bool)
-	rest := func(place *Service) []restriction {
-		return slices.DeleteFunc(p.elements(place, senderList), func(r restriction) bool { return r.is(loginChecks...) || isOwnership(r) })
+	isLoginCheck := func(r restriction) bool { return r.is(loginChecks...) }
+	main := p.elements(nil, senderList)
+	rest := func(list []restriction) []restriction {
+		return slices.DeleteFunc(slices.Clone(list), func(r restriction) bool { return isLoginCheck(r) || isOwnership(r) })
 	}
 	for _, s := range p.with(Users) {
-		p.copies[s] = s.has(senderList) && slices.ContainsFunc(p.elements(s, senderList), isOwnership) && slices.Equal(rest(s), rest(nil))
+		own := p.elements(s, senderList)
+		p.copies[s] = s.has(senderList) && slices.ContainsFunc(own, isOwnership) && slices.Equal(rest(own), rest(main)) &&
+			!slices.ContainsFunc(own, func(r restriction) bool { return isLoginCheck(r) && !slices.Contains(main, r) })
 	}
 }
 

@@ -59,12 +59,17 @@ func (p *planner) signedHosts(s *Service) bool {
 	return s.Role == Hosts && slices.ContainsFunc(p.milters(s, milterList), p.isOldSigner)
 }
 
-// attachHosts plans our milter in those lists of their own.
-func (p *planner) attachHosts() {
-	for _, s := range p.with(Hosts) {
-		if s.has(milterList) && p.signedHosts(s) {
-			p.set(s, milterList, p.verifyList(s))
-		}
+// hostsSigned returns the services of which that is so.
+func (p *planner) hostsSigned() []*Service {
+	return slices.DeleteFunc(p.with(Hosts), func(s *Service) bool { return !p.signedHosts(s) })
+}
+
+// attachHosts plans our milter there. It is written into master.cf even where the list of
+// main.cf has it: a later run finds no OpenDKIM any more, and keeps our milter out of
+// services that merely inherit it.
+func (p *planner) attachHosts(all []*Service) {
+	for _, s := range all {
+		p.set(s, milterList, p.verifyList(s))
 	}
 }
 

@@ -28,7 +28,7 @@ func milter(endpoint string) string { return "{ " + endpoint + ", default_action
 
 // attachMilters plans the sockets of the milter daemon.
 func (p *planner) attachMilters() {
-	internet, spared := p.with(Internet), p.spared()
+	internet, spared, hosts := p.with(Internet), p.spared(), p.hostsSigned()
 	p.bySession = p.signs() && (slices.ContainsFunc(internet, p.logsIn) || slices.ContainsFunc(internet, p.takesOwn) || p.namesInternal() || p.wasBySession())
 	for _, place := range p.places(p.unproxied(internet, "verified"), milterList) {
 		if p.emptied(place, milterList) {
@@ -36,7 +36,7 @@ func (p *planner) attachMilters() {
 		}
 		p.set(place, milterList, p.verifyList(place))
 	}
-	p.attachHosts()
+	p.attachHosts(hosts)
 	p.spare(spared)
 	for _, s := range p.services {
 		if s.Role != Filter && s.Role != Hosts && s.Role != Local && s.Role != Closed && p.noMilters(s) {

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -93,6 +94,35 @@ func (p *planner) cannotAll(program string, own options, all []left) {
 	}
 }
 
+// keyFiles returns the keys that the table of the milter daemon names, whether this plan sets
+// it or an earlier one has: the daemon must be able to read them.
+func (p *planner) keyFiles() ([]string, error) {
+	const name = "dkim-key-table"
+	own, err := p.document(p.Milterd.Config)
+	if err != nil {
+		return nil, err
+	}
+	tables := own.Values(name)
+	for _, s := range p.milterd.list {
+		if s.Name == name && tables == nil {
+			tables = s.Values
+		}
+	}
+	var all []string
+	for _, table := range tables {
+		text, err := os.ReadFile(table)
+		if err != nil {
+			continue // a table of Postfix, or the daemon will say why
+		}
+		for _, line := range entries(string(text)) {
+			if at := strings.LastIndex(line, ":/"); at >= 0 {
+				all = append(all, p.path(line[at+1:]))
+			}
+		}
+	}
+	return all, nil
+}
+
 // carryKeys carries over the keys. They are copied, because OpenDKIM's files belong to
 // its user.
 func (p *planner) carryKeys(own options) {
@@ -100,11 +130,6 @@ func (p *planner) carryKeys(own options) {
 		p.milterd.set("dkim-keys", "")
 		p.milterd.set("dkim-key-table", p.path(tableOf(own.get("KeyTable"))))
 		p.milterd.set("dkim-signing-table", "refile:"+p.path(tableOf(own.get("SigningTable"))))
-		for _, line := range entries(p.read(tableOf(own.get("KeyTable")))) {
-			if at := strings.LastIndex(line, ":/"); at >= 0 {
-				p.milterdPaths = append(p.milterdPaths, p.path(line[at+1:]))
-			}
-		}
 		return
 	}
 	if own.get("KeyTable") != "" {

@@ -386,6 +386,11 @@ func (p *planner) files() error {
 		p.paths = append(p.paths, ownedFiles(policyd)...)
 	}
 	if p.attaches(Milterd) {
+		keys, err := p.keyFiles()
+		if err != nil {
+			return err
+		}
+		p.milterdPaths = append(p.milterdPaths, keys...)
 		if err := p.fromSettings(); err != nil {
 			return err
 		}
@@ -477,16 +482,17 @@ func (p *planner) mayUnset(before *config.Document, name string) bool {
 	return values != nil
 }
 
-// brokenTables reports whether a list of tables names a file that does not exist.
+// brokenTables reports whether a list of tables names a file that does not exist. What is
+// not named by a path alone, such as a unionmap or the address of a socketmap, is none.
 func brokenTables(list []string) bool {
-	for _, table := range list {
-		if _, path, ok := strings.Cut(table, ":/"); ok {
-			if _, err := os.Stat("/" + path); errors.Is(err, fs.ErrNotExist) {
-				return true
-			}
+	return slices.ContainsFunc(list, func(table string) bool {
+		_, path, _ := postmap.SplitSpec(table)
+		if !strings.HasPrefix(path, "/") {
+			return false
 		}
-	}
-	return false
+		_, err := os.Stat(path)
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 // dropUnchanged removes files from the plan that already have their text.
