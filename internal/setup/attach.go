@@ -94,7 +94,20 @@ func (p *planner) attachList(place *Service, name string) {
 	case ours && len(p.inboundChecks()) > 0:
 		p.set(place, name, p.spell(place, name, p.withInbound(place, kept, first)))
 	case len(kept) < len(list):
+		p.warnExempt(place, name, list)
 		p.set(place, name, p.spell(place, name, kept))
+	}
+}
+
+// warnExempt warns of the mail that an earlier element of a list lets pass before Postfix asks
+// DNS lists there: our hook is in the list for recipients, where that element is not.
+func (p *planner) warnExempt(place *Service, name string, list []restriction) {
+	asked := slices.IndexFunc(list, func(r restriction) bool { return isList(r) && p.replaces(r) })
+	there := p.elements(place, recipientList)
+	for _, r := range list[:max(asked, 0)] {
+		if (isAccess(r) || lets(r) && !postconf.IsOwnPermit(r.name)) && !isOwnership(r) && !slices.Contains(there, r) {
+			p.warn("%s: DNS lists were not asked about what %s accepts there, and our hook in %s asks about it too: add it there, after reject_unauth_destination and before the hook, or name these clients in dnsbl-allow-clients (%s)", name, r, recipientList, p.Policyd.Config)
+		}
 	}
 }
 
