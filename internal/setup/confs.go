@@ -50,32 +50,88 @@ func (o options) yes(name string) bool {
 func parseOptions(text, separator string) options {
 	all := make(options)
 	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' || line[0] == ';' {
+		line = strings.TrimSpace(withoutComment(line, separator))
+		if line == "" || line[0] == ';' {
 			continue
 		}
 		name, value := line, ""
 		if at := strings.IndexAny(line, separator+" \t"); at >= 0 {
 			name, value = line[:at], strings.TrimSpace(strings.TrimLeft(line[at:], separator+" \t"))
 		}
-		if at := strings.Index(value, " #"); at >= 0 {
-			value = strings.TrimSpace(value[:at])
-		}
 		all[strings.ToLower(name)] = value
 	}
 	return all
 }
 
-// shellVariable returns the value of a variable in a file for the shell, such as those
-// in /etc/default.
-func shellVariable(text, name string) string {
-	value := ""
-	for line := range strings.Lines(text) {
-		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
-			value = strings.Trim(strings.TrimSpace(rest), `"'`)
+// withoutComment cuts off the comment of a line. OpenDKIM and OpenDMARC, which have no
+// separator, begin one at any "#", others at one behind white space.
+func withoutComment(line, separator string) string {
+	for i := range len(line) {
+		if line[i] == '#' && (separator == "" || i == 0 || line[i-1] == ' ' || line[i-1] == '\t') {
+			return line[:i]
 		}
 	}
-	return value
+	return line
+}
+
+// shellVariable returns the value of a variable in a file for the shell, such as those
+// in /etc/default, as the shell reads it: quotes, comments, lines that go on, and other
+// variables. Without quotes, a value may have white space, which systemd allows.
+func shellVariable(text, name string) string {
+	all := make(map[string]string)
+	for text = strings.ReplaceAll(text, "\\\n", ""); text != ""; {
+		text = strings.TrimPrefix(strings.TrimLeft(text, " \t\r\n"), "export ")
+		word := strings.IndexFunc(text, func(r rune) bool { return !inName(r) })
+		if word <= 0 || text[word] != '=' {
+			_, text, _ = strings.Cut(text, "\n")
+			continue
+		}
+		set := text[:word]
+		all[set], text = shellValue(text[word+1:], all)
+	}
+	return all[name]
+}
+
+func inName(r rune) bool {
+	return r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+}
+
+// shellValue parses what stands behind the "=", and returns the rest of the text too. A
+// variable that is not set stays as it is written.
+func shellValue(text string, all map[string]string) (value, rest string) {
+	var b strings.Builder
+	quote := byte(0)
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quote == 0 && c == '\n', quote == 0 && c == '#' && i > 0 && strings.IndexByte(" \t", text[i-1]) >= 0:
+			return strings.TrimSpace(b.String()), text[i:]
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote != '\'' && c == '\\' && i+1 < len(text):
+			i++
+			b.WriteByte(text[i])
+		case quote != '\'' && c == '$':
+			name := text[i+1:]
+			name = strings.TrimPrefix(name, "{")
+			if end := strings.IndexFunc(name, func(r rune) bool { return !inName(r) }); end >= 0 {
+				name = name[:end]
+			}
+			known, ok := all[name]
+			if !ok {
+				b.WriteByte(c)
+				continue
+			}
+			b.WriteString(known)
+			if i += len(name); strings.HasPrefix(text[i-len(name)+1:], "{") {
+				i += len("{}")
+			}
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return strings.TrimSpace(b.String()), ""
 }
 
 // entries returns the lines of a file with one entry a line.

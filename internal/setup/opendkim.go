@@ -1,11 +1,13 @@
 package setup
 
 import (
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 const openDKIMConf = "/etc/opendkim.conf"
@@ -137,15 +139,25 @@ func (p *planner) carryKeys(own options) {
 		return
 	}
 	if file := own.get("KeyFile"); file != "" {
-		domains := strings.Split(own.get("Domain"), ",")
-		if list := tableOf(own.get("Domain")); list != "" {
-			domains = entries(p.read(list))
-		}
-		for _, domain := range domains {
-			p.copyKey(dkimKey{strings.TrimSpace(domain), own.get("Selector"), file})
+		for _, domain := range p.dataSet(own.get("Domain")) {
+			p.copyKey(dkimKey{domain, own.get("Selector"), file})
 		}
 		p.useKeyFolder()
 	}
+}
+
+// dataSet returns the entries of a data set of OpenDKIM: of a file, or of a list.
+func (p *planner) dataSet(text string) []string {
+	if file := tableOf(text); file != "" {
+		return entries(p.read(file))
+	}
+	var all []string
+	for entry := range strings.SplitSeq(strings.TrimPrefix(text, "csl:"), ",") {
+		if entry = strings.TrimSpace(entry); entry != "" {
+			all = append(all, entry)
+		}
+	}
+	return all
 }
 
 // keyFolder returns the folder of our keys.
@@ -164,18 +176,60 @@ func (p *planner) copyKey(k dkimKey) (path string, ok bool) {
 		p.cannot("key %s of %s: it cannot be read", k.path, k.domain)
 		return "", false
 	}
-	path = filepath.Join(p.keyFolder(), strings.ToLower(k.domain), k.selector+".private")
-	if !filepath.IsLocal(strings.ToLower(k.domain)) || !filepath.IsLocal(k.selector) || strings.ContainsAny(k.domain+k.selector, "/*%") {
-		p.cannot("key %s: its domain %q or selector %q is no name; copy it to %s/DOMAIN/SELECTOR.private for each domain", k.path, k.domain, k.selector, p.keyFolder())
+	if !filepath.IsLocal(strings.ToLower(k.domain)) || !filepath.IsLocal(k.selector) || strings.ContainsAny(k.domain+k.selector, "/*%:") {
+		p.cannot("key %s: its domain %q or selector %q is no name; copy it to %s/DOMAIN/SELECTOR.private for each domain", k.path, hidePassword(k.domain), k.selector, p.keyFolder())
 		return "", false
 	}
-	for _, f := range p.plan.Files {
-		if f.Path == path {
-			return path, true
-		}
+	path = filepath.Join(p.keyFolder(), strings.ToLower(k.domain), k.selector+".private")
+	p.addKey(path, text)
+	return path, true
+}
+
+func (p *planner) addKey(path, text string) {
+	if slices.ContainsFunc(p.plan.Files, func(f File) bool { return f.Path == path }) {
+		return
 	}
 	p.plan.Files = append(p.plan.Files, File{Path: path, Text: []byte(text), Mode: 0o600, Owner: p.User, Secret: true})
-	return path, true
+}
+
+// copyKeysOfAny plans copies of the keys of a row whose domain is "%", the author's: one
+// for each domain that has a key now, or one for all. It returns the path for the row.
+func (p *planner) copyKeysOfAny(selector, path string) (string, bool) {
+	before, after, each := strings.Cut(path, "%")
+	if !each {
+		text := p.read(path)
+		if text == "" || !filepath.IsLocal(selector) || strings.Contains(selector, "/") {
+			p.cannot("key %s of any domain: it cannot be read, or its selector %q is no name", path, selector)
+			return "", false
+		}
+		copied := filepath.Join(p.keyFolder(), selector+".private")
+		for _, f := range p.plan.Files {
+			if f.Path == copied && string(f.Text) != text {
+				p.cannot("key %s of any domain: another one has the selector %s", path, selector)
+				return "", false
+			}
+		}
+		p.addKey(copied, text)
+		return copied, true
+	}
+	root := p.path("/")
+	files, _ := filepath.Glob(p.path(strings.ReplaceAll(path, "%", "*")))
+	found := false
+	for _, file := range files {
+		file = "/" + strings.TrimPrefix(strings.TrimPrefix(file, root), "/")
+		domain, _, _ := strings.Cut(strings.TrimPrefix(file, before), "/")
+		if rest, _, _ := strings.Cut(after, "/"); !strings.Contains(rest, "%") {
+			domain = strings.TrimSuffix(domain, rest)
+		}
+		if strings.ReplaceAll(path, "%", domain) == file {
+			_, ok := p.copyKey(dkimKey{domain, selector, file})
+			found = found || ok
+		}
+	}
+	if !found {
+		p.cannot("key %s of any domain: no domain has such a file", path)
+	}
+	return filepath.Join(p.keyFolder(), "%", selector+".private"), found
 }
 
 // passwordIn matches the password of a data source ("dsn:mysql://user:password@host/…").
@@ -198,12 +252,19 @@ func (p *planner) carryTables(own options) {
 	for _, line := range entries(p.read(keys)) {
 		name, value, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
 		parts := strings.SplitN(strings.TrimSpace(value), ":", 3)
-		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") || strings.Contains(value, "%") {
-			p.cannot("OpenDKIM: line %q of %s", line, keys)
+		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") { // what follows may be the key itself
+			p.cannot("OpenDKIM: key %s of %s is not named by the path of a file; write it into one", name, keys)
 			continue
 		}
 		key := dkimKey{parts[0], parts[1], parts[2]}
-		path, ok := p.copyKey(key)
+		var path string
+		var ok bool
+		if key.domain == "%" {
+			path, ok = p.copyKeysOfAny(key.selector, key.path)
+		} else {
+			key.path = strings.ReplaceAll(key.path, "%", key.domain)
+			path, ok = p.copyKey(key)
+		}
 		if !ok {
 			continue
 		}
@@ -219,13 +280,44 @@ func (p *planner) carryTables(own options) {
 	if strings.HasPrefix(own.get("SigningTable"), "refile:") {
 		kind = "refile:"
 	}
-	copied := "# " + senders + "\n" + strings.Join(entries(p.read(senders)), "\n") + "\n"
+	if len(byName) == 0 {
+		return // nothing signs, and the daemon refuses tables without a key
+	}
+	copied := "# " + senders + "\n" + strings.Join(p.sendersWith(senders, byName), "\n") + "\n"
 	for name, text := range map[string]string{"KeyTable": table.String(), "SigningTable": copied} {
 		p.plan.Files = append(p.plan.Files, File{Path: filepath.Join(folder, name), Text: []byte(text), Mode: 0o644})
 	}
 	p.milterd.set("dkim-keys", "")
 	p.milterd.set("dkim-key-table", filepath.Join(folder, "KeyTable"))
 	p.milterd.set("dkim-signing-table", kind+filepath.Join(folder, "SigningTable"))
+}
+
+// sendersWith returns the lines of a signing table without the names of keys that are not
+// carried over: with one, the daemon would not start.
+func (p *planner) sendersWith(file string, keys map[string]dkimKey) []string {
+	var all []string
+	for _, line := range entries(p.read(file)) {
+		at := strings.IndexAny(line, " \t")
+		if at < 0 {
+			p.cannot("OpenDKIM: line %q of %s: it names no key", line, file)
+			continue
+		}
+		names := strings.Split(line[at:], ",")
+		there := slices.DeleteFunc(slices.Clone(names), func(entry string) bool {
+			name, _, _ := strings.Cut(strings.TrimSpace(entry), ":")
+			_, ok := keys[name]
+			return !ok && name != "%"
+		})
+		switch {
+		case len(there) == len(names):
+			all = append(all, line)
+			continue
+		case len(there) > 0:
+			all = append(all, line[:at]+" "+strings.TrimSpace(strings.Join(there, ",")))
+		}
+		p.cannot("OpenDKIM: line %q of %s: a key that it names is not carried over, and does not sign", line, file)
+	}
+	return all
 }
 
 // tableOf returns the file of one of OpenDKIM's tables, or "" if the table is not a
@@ -265,26 +357,25 @@ func (p *planner) simpleSenders(file string, keys map[string]dkimKey) bool {
 // there.
 func (p *planner) carryInternalHosts(own options) {
 	hosts := own.get("InternalHosts")
-	list := strings.Split(hosts, ",")
-	if file := tableOf(hosts); file != "" {
-		list = entries(p.read(file))
-	}
 	var networks []string
 	signsLoopback := hosts == "" // its default is 127.0.0.1
-	for _, host := range list {
-		host = strings.TrimSpace(host)
-		if isOwnHost(host) {
+	for _, host := range p.dataSet(hosts) {
+		network, ok := postconf.Network(host)
+		switch {
+		case isOwnHost(host):
 			signsLoopback = true
+		case strings.HasPrefix(host, "!"):
+			p.cannot("OpenDKIM: InternalHosts leaves out %s; internal-networks has no exceptions, so name what is around it instead", host)
+		case !ok:
+			p.cannot("OpenDKIM: InternalHosts names %s; write its address into internal-networks", hidePassword(host))
+		case network.Bits() == 0:
+			p.cannot("OpenDKIM: InternalHosts names %s, so it signs whatever comes in and verifies nothing; write the networks whose mail is yours into internal-networks", host)
+			signsLoopback = true
+		case network.IsSingleIP():
+			networks = append(networks, network.Addr().String())
+		default:
+			networks = append(networks, network.Masked().String())
 		}
-		if host == "" || isOwnHost(host) {
-			continue
-		}
-		_, networkErr := netip.ParsePrefix(host)
-		if _, err := netip.ParseAddr(host); err != nil && networkErr != nil {
-			p.cannot("OpenDKIM: InternalHosts names %s; write its address into internal-networks", host)
-			continue
-		}
-		networks = append(networks, host)
 	}
 	if signsLoopback && p.signs() && !p.isMailInABox() {
 		p.cannot("OpenDKIM: it signs what programs of this machine send to 127.0.0.1:25; Postern signs what they send by sendmail(1), or through a service of their own (milter/SIGNING.md, Local applications)")

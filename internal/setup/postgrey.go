@@ -53,8 +53,12 @@ func carryPostgrey(p *planner) {
 	}
 	own := p.postgreyOptions(p.read(postgreyDefaults))
 	number := func(name string, otherwise int) int {
-		if n, err := strconv.Atoi(own.get(name)); err == nil && n >= 0 {
+		n, err := strconv.Atoi(own.get(name))
+		if err == nil && n >= 0 {
 			return n
+		}
+		if own.get(name) != "" {
+			p.cannot("postgrey: --%s=%s", name, own.get(name))
 		}
 		return otherwise
 	}

@@ -18,7 +18,7 @@ func carryPolicydSPF(p *planner) {
 	}
 	testOnly := own.get("TestOnly", "defaultSeedOnly") == "0"
 	refuses := strings.ToLower(own.get("Mail_From_reject"))
-	if (refuses == "" || refuses == "fail" || refuses == "softfail") && !testOnly {
+	if (refuses == "" || refuses == "fail" || refuses == "softfail" || refuses == "spf_not_pass") && !testOnly {
 		p.milterd.set("spf-reject", "fail")
 		if peer := p.peer("policyd-spf"); !peer.judgesHosts { // the milter sees what permit_mynetworks permits
 			p.trust(p.strangeHosts())

@@ -13,13 +13,16 @@ import (
 func (p *planner) trust(hosts []string) {
 	var all []string
 	for _, host := range hosts {
-		host = strings.Trim(strings.TrimSpace(host), "[]")
+		host = strings.Replace(strings.Trim(strings.TrimSpace(host), "[]"), "//", "/", 1) // "::1//128": policyd-spf once had it so
 		if host == "" || isOwnHost(host) {
 			continue
 		}
-		if strings.HasPrefix(host, "!") || strings.HasPrefix(host, ".") {
+		if strings.HasPrefix(host, "!") || strings.HasPrefix(host, ".") || strings.Contains(host, "*") {
 			p.cannot("the exception %q of the hosts that are not judged", host)
 			continue
+		}
+		if network, ok := postconf.Network(host); ok && !network.IsSingleIP() {
+			host = network.Masked().String()
 		}
 		all = append(all, host)
 	}
