@@ -80,7 +80,10 @@ func (p *planner) policydSettings() error {
 		if err := p.someTable(); err != nil {
 			return err
 		}
-		if p.unlistedPass {
+		switch {
+		case p.unlistedPass && p.tableMissing:
+			p.warn("Postfix lets users send what no table lists; postern-policyd does not, because a table is not read, and its senders would be anyone's. Once all tables are read, set owners-unlisted = \"pass\" in %s", p.Policyd.Config)
+		case p.unlistedPass:
 			s.set("owners-unlisted", "pass")
 		}
 	}

@@ -5,7 +5,7 @@ import "strings"
 var policydSPFConfs = []string{"/etc/postfix-policyd-spf-python/policyd-spf.conf", "/etc/python-policyd-spf/policyd-spf.conf"}
 
 func isPolicydSPF(o *Options, socket string) bool {
-	return socketIs("policyd-spf", "policy-spf", "spfpolicy", "spf-policy")(o, socket)
+	return socket == "unix:private/spf" || socketIs("policyd-spf", "policy-spf", "spfpolicy", "spf-policy")(o, socket)
 }
 
 // carryPolicydSPF carries over what policyd-spf refuses and whom it trusts.
