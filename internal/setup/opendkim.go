@@ -253,7 +253,7 @@ func (p *planner) carryTables(own options) {
 		name, value, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
 		parts := strings.SplitN(strings.TrimSpace(value), ":", 3)
 		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") { // what follows may be the key itself
-			p.cannot("OpenDKIM: key %s of %s is not named by the path of a file; write it into one", name, keys)
+			p.cannot("OpenDKIM: key %s of %s is not named by an absolute path; write it into a file", name, keys)
 			continue
 		}
 		key := dkimKey{parts[0], parts[1], parts[2]}

@@ -83,15 +83,68 @@ func (p *planner) rspamdOff(module string) bool {
 	return false
 }
 
-// rspamdKeys returns the keys in rspamd's own folder: DOMAIN.SELECTOR.key.
+// rspamdValue returns the value of a setting of one of rspamd's modules.
+func (p *planner) rspamdValue(module, name string) string {
+	value := ""
+	for _, line := range entries(p.rspamdText(module)) {
+		if key, text, ok := strings.Cut(line, "="); ok && strings.TrimSpace(key) == name {
+			value = strings.Trim(strings.TrimSpace(text), "\"'; ")
+		}
+	}
+	return value
+}
+
+// rspamdMaps returns the settings by which rspamd chooses keys for one domain or another.
+func (p *planner) rspamdMaps() []string {
+	var all []string
+	for _, name := range []string{"path_map", "selector_map", "domain", "signing_table", "key_table", "sign_condition"} {
+		for _, line := range entries(p.rspamdText("dkim_signing")) {
+			if rest, ok := strings.CutPrefix(line, name); ok && strings.IndexAny(rest, " \t={") == 0 {
+				addOnce(&all, name)
+			}
+		}
+	}
+	return all
+}
+
+// rspamdKeys returns the keys in rspamd's own folder, DOMAIN.SELECTOR.key, or those that its
+// path names for each domain.
 func (p *planner) rspamdKeys() []dkimKey {
 	const folder = "/var/lib/rspamd/dkim"
+	if path := p.rspamdValue("dkim_signing", "path"); path != "" && filepath.Clean(path) != folder+"/$domain.$selector.key" && len(p.rspamdMaps()) == 0 {
+		return p.rspamdKeysAt(path)
+	}
 	files, _ := filepath.Glob(filepath.Join(p.path(folder), "*.key"))
 	var all []dkimKey
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".key")
 		if at := strings.LastIndexByte(name, '.'); at > 0 {
 			all = append(all, dkimKey{name[:at], name[at+1:], filepath.Join(folder, filepath.Base(file))})
+		}
+	}
+	return all
+}
+
+// rspamdKeysAt returns the keys at a path that has the domain in it.
+func (p *planner) rspamdKeysAt(path string) []dkimKey {
+	selector := p.rspamdValue("dkim_signing", "selector")
+	if selector == "" {
+		selector = "dkim" // its default
+	}
+	before, after, each := strings.Cut(strings.ReplaceAll(path, "$selector", selector), "$domain")
+	if !each {
+		return nil // it is one key for all domains
+	}
+	files, _ := filepath.Glob(p.path(before + "*" + strings.ReplaceAll(after, "$domain", "*")))
+	var all []dkimKey
+	for _, file := range files {
+		file = "/" + strings.TrimPrefix(strings.TrimPrefix(file, p.path("/")), "/")
+		domain := strings.TrimSuffix(strings.TrimPrefix(file, before), after)
+		if first, _, again := strings.Cut(after, "$domain"); again {
+			domain, _, _ = strings.Cut(domain, first)
+		}
+		if strings.ReplaceAll(before+"$domain"+after, "$domain", domain) == file {
+			all = append(all, dkimKey{domain, selector, file})
 		}
 	}
 	return all
@@ -119,6 +172,13 @@ func (p *planner) besideRspamd() {
 	}
 	if p.attaches(Milterd) && p.signs() {
 		keys := p.rspamdKeys()
+		maps := p.rspamdMaps()
+		if path := p.rspamdValue("dkim_signing", "path"); path != "" && !strings.Contains(path, "$domain") && len(maps) == 0 && !p.plan.Shadow {
+			p.cannot("rspamd: dkim_signing has path %s, one key for all domains; copy it to %s/DOMAIN/SELECTOR.private for each domain", path, p.keyFolder())
+		}
+		if len(maps) > 0 && !p.plan.Shadow {
+			p.cannot("rspamd: dkim_signing has %s; copy the keys that it names to %s/DOMAIN/SELECTOR.private", strings.Join(maps, ", "), p.keyFolder())
+		}
 		for _, key := range keys {
 			if !p.plan.Shadow {
 				p.copyKey(key)
