@@ -30,9 +30,6 @@ func carryOpenDKIM(p *planner) {
 	if signed && !p.plan.Shadow && p.signs() {
 		p.carryKeys(own)
 	}
-	if own.yes("SubDomains") {
-		p.milterd.set("dkim-subdomains", "true")
-	}
 	if id := own.get("AuthservID"); id != "" && !strings.EqualFold(id, "HOSTNAME") {
 		p.milterd.set("authserv-id", id)
 	}
@@ -141,6 +138,9 @@ func (p *planner) carryKeys(own options) {
 	if file := own.get("KeyFile"); file != "" {
 		for _, domain := range p.dataSet(own.get("Domain")) {
 			p.copyKey(dkimKey{domain, own.get("Selector"), file})
+		}
+		if own.yes("SubDomains") { // it is about Domain; tables name the domains below themselves
+			p.milterd.set("dkim-subdomains", "true")
 		}
 		p.useKeyFolder()
 	}
