@@ -284,9 +284,9 @@ func (p *planner) carryTables(own options) {
 		return // nothing signs, and the daemon refuses tables without a key
 	}
 	copied := "# " + senders + "\n" + strings.Join(p.sendersWith(senders, byName), "\n") + "\n"
-	for name, text := range map[string]string{"KeyTable": table.String(), "SigningTable": copied} {
-		p.plan.Files = append(p.plan.Files, File{Path: filepath.Join(folder, name), Text: []byte(text), Mode: 0o644})
-	}
+	p.plan.Files = append(p.plan.Files,
+		File{Path: filepath.Join(folder, "KeyTable"), Text: []byte(table.String()), Mode: 0o644},
+		File{Path: filepath.Join(folder, "SigningTable"), Text: []byte(copied), Mode: 0o644})
 	p.milterd.set("dkim-keys", "")
 	p.milterd.set("dkim-key-table", filepath.Join(folder, "KeyTable"))
 	p.milterd.set("dkim-signing-table", kind+filepath.Join(folder, "SigningTable"))
