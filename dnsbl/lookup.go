@@ -107,6 +107,11 @@ type answer struct {
 	failure *Failure
 }
 
+// skipped is the answer where the zone is out of service.
+func (q *question) skipped(n int, p Problem) answer {
+	return answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}}
+}
+
 // Check asks all lists about q at once. It returns as soon as the missing answers
 // cannot change the outcome, or when ctx ends. An error means that Outcome is
 // Undecided; the rest of the result holds what is known. A zone that only allows
@@ -222,7 +227,7 @@ func (l *Lists) askZone(ctx context.Context, n int, q *question) answer {
 	}
 	// The zone may have been put out of service since the request began.
 	if p := q.zone.problem(); p != Healthy {
-		return answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}}
+		return q.skipped(n, p)
 	}
 	return l.learn(n, q, codes, nil)
 }

@@ -48,8 +48,7 @@ func newTally(l *Lists, questions []question) *tally {
 
 // skip leaves out a zone whose breaker is open.
 func (t *tally) skip(n int, p Problem) {
-	q := &t.questions[n]
-	t.take(answer{n: n, failure: &Failure{Zone: q.zone.public, Subject: q.subject, Problem: p, Broken: true}})
+	t.take(t.questions[n].skipped(n, p))
 }
 
 func (t *tally) take(a answer) {

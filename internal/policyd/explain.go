@@ -69,7 +69,8 @@ func (s *state) explain(ctx context.Context, r *policy.Request) api.PolicyExplan
 			out.Advice = append(out.Advice, api.PolicyAdvice{Check: step.Check, Text: text})
 		}
 	}
-	for _, e := range chain.Asked()[min(len(x.Steps), len(chain.Asked())):] {
+	asked := chain.Asked()
+	for _, e := range asked[min(len(x.Steps), len(asked)):] {
 		out.Unasked = append(out.Unasked, e.Check.Name())
 	}
 	return out
