@@ -195,8 +195,7 @@ func (p *planner) addKey(path, text string) {
 // copyKeysOfAny plans copies of the keys of a row whose domain is "%", the author's: one
 // for each domain that has a key now, or one for all. It returns the path for the row.
 func (p *planner) copyKeysOfAny(selector, path string) (string, bool) {
-	before, after, each := strings.Cut(path, "%")
-	if !each {
+	if !strings.Contains(path, "%") {
 		text := p.read(path)
 		if text == "" || !filepath.IsLocal(selector) || strings.Contains(selector, "/") {
 			p.cannot("key %s of any domain: it cannot be read, or its selector %q is no name", path, selector)
@@ -212,24 +211,34 @@ func (p *planner) copyKeysOfAny(selector, path string) (string, bool) {
 		p.addKey(copied, text)
 		return copied, true
 	}
-	root := p.path("/")
-	files, _ := filepath.Glob(p.path(strings.ReplaceAll(path, "%", "*")))
 	found := false
-	for _, file := range files {
-		file = "/" + strings.TrimPrefix(strings.TrimPrefix(file, root), "/")
-		domain, _, _ := strings.Cut(strings.TrimPrefix(file, before), "/")
-		if rest, _, _ := strings.Cut(after, "/"); !strings.Contains(rest, "%") {
-			domain = strings.TrimSuffix(domain, rest)
-		}
-		if strings.ReplaceAll(path, "%", domain) == file {
-			_, ok := p.copyKey(dkimKey{domain, selector, file})
-			found = found || ok
-		}
+	for _, key := range p.keysAt(path, "%", selector) {
+		_, ok := p.copyKey(key)
+		found = found || ok
 	}
 	if !found {
 		p.cannot("key %s of any domain: no domain has such a file", path)
 	}
 	return filepath.Join(p.keyFolder(), "%", selector+".private"), found
+}
+
+// keysAt returns the keys with a selector at a path in which mark stands for the domain, once
+// or more often.
+func (p *planner) keysAt(path, mark, selector string) []dkimKey {
+	files, _ := filepath.Glob(p.path(strings.ReplaceAll(path, mark, "*")))
+	var all []dkimKey
+	for _, file := range files {
+		file = "/" + strings.TrimPrefix(strings.TrimPrefix(file, p.path("/")), "/")
+		marks := strings.Count(path, mark)
+		at, octets := strings.Index(path, mark), (len(file)-len(path))/marks+len(mark)
+		if octets <= 0 || at+octets > len(file) {
+			continue
+		}
+		if domain := file[at : at+octets]; strings.ReplaceAll(path, mark, domain) == file {
+			all = append(all, dkimKey{domain, selector, file})
+		}
+	}
+	return all
 }
 
 // passwordIn matches the password of a data source ("dsn:mysql://user:password@host/…").

@@ -131,23 +131,10 @@ func (p *planner) rspamdKeysAt(path string) []dkimKey {
 	if selector == "" {
 		selector = "dkim" // its default
 	}
-	before, after, each := strings.Cut(strings.ReplaceAll(path, "$selector", selector), "$domain")
-	if !each {
+	if !strings.Contains(path, "$domain") {
 		return nil // it is one key for all domains
 	}
-	files, _ := filepath.Glob(p.path(before + "*" + strings.ReplaceAll(after, "$domain", "*")))
-	var all []dkimKey
-	for _, file := range files {
-		file = "/" + strings.TrimPrefix(strings.TrimPrefix(file, p.path("/")), "/")
-		domain := strings.TrimSuffix(strings.TrimPrefix(file, before), after)
-		if first, _, again := strings.Cut(after, "$domain"); again {
-			domain, _, _ = strings.Cut(domain, first)
-		}
-		if strings.ReplaceAll(before+"$domain"+after, "$domain", domain) == file {
-			all = append(all, dkimKey{domain, selector, file})
-		}
-	}
-	return all
+	return p.keysAt(strings.ReplaceAll(path, "$selector", selector), "$domain", selector)
 }
 
 // besideRspamd plans that rspamd stops doing what we do.
