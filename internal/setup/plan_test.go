@@ -90,6 +90,38 @@ func TestPlans(t *testing.T) {
 	}
 }
 
+// After each plan of testdata/plans is carried out, a second run with the same flags has
+// nothing to do.
+func TestPlansAgain(t *testing.T) {
+	postfixtest.Require(t)
+	for _, c := range golden.Files(t, "testdata/plans/*.txt") {
+		if c.Name == "watched" { // the run after --shadow=false writes from-ownership: SETUP.md
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			delete(c.Sections, "message")
+			write(t, root, c.Sections)
+			plan, err := setup.MakePlan(t.Context(), options(root, c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			setup.CarryOut(t, plan)
+			again, err := setup.MakePlan(t.Context(), options(root, c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again.Nothing() {
+				return
+			}
+			var out bytes.Buffer
+			again.Print(&out, dnsbl.HideKeys)
+			t.Errorf("a second run would change more:\n%s", &out)
+		})
+	}
+}
+
 // The plan says what the import of another greylist lacks, and does not promise it.
 func TestPlanWithoutDump(t *testing.T) {
 	postfixtest.Require(t)
