@@ -7,9 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	control "github.com/postern-mail/postern/internal/admin"
+	"github.com/postern-mail/postern/internal/admin/api"
 	"github.com/postern-mail/postern/internal/postfixtest"
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/internal/resolver/authority"
@@ -90,6 +93,29 @@ func newRotationStory(s *Site, server *bindtest.Server) (*rotationStory, error) 
 	return t, t.rotator.Start(homeDomain)
 }
 
+// signsWith waits until the daemon has noticed by itself which keys are in its folder.
+func (t *rotationStory) signsWith(ctx context.Context, paths []string) error {
+	client := control.Client{Path: filepath.Join(t.site.Dir, "milterd.sock"), Daemon: api.Milterd}
+	for {
+		var keys []api.KeyStatus
+		if err := client.Call(ctx, api.DKIMKeys, struct{}{}, &keys, nil); err != nil {
+			return err
+		}
+		var sign []string
+		for _, key := range keys {
+			sign = append(sign, key.Path)
+		}
+		if slices.Sort(sign); slices.Equal(sign, slices.Sorted(slices.Values(paths))) {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the keys of postern-milterd are %q, expected %q: %w", sign, paths, ctx.Err())
+		}
+	}
+}
+
 // at does the steps that are due at one time, and sends a mail.
 func (t *rotationStory) at(ctx context.Context, hours int) (shown RotationShown, wrong, err error) {
 	if _, err := t.rotator.Advance(ctx, homeDomain); err != nil {
@@ -104,8 +130,7 @@ func (t *rotationStory) at(ctx context.Context, hours int) (shown RotationShown,
 	if err != nil {
 		return shown, nil, err
 	}
-	// The daemon notices by itself. The reload only makes the mail wait for that.
-	if _, err := t.site.Postern(ctx, "reload", "milterd", "--admin", "unix:"+filepath.Join(t.site.Dir, "milterd.sock")); err != nil {
+	if err := t.signsWith(ctx, keys); err != nil {
 		return shown, nil, err
 	}
 	if err := t.site.PublishKeys(ctx); err != nil {
