@@ -8,9 +8,15 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
-const mebibytes = 16 // of the disk of a test
+const (
+	mebibytes = 16 // of the disk of a test
+
+	unmountTries = 1000
+	unmountPause = 10 * time.Millisecond
+)
 
 // Mount mounts a disk of a size in MiB on a folder, which only root can.
 func Mount(dir string, size int) error {
@@ -20,8 +26,19 @@ func Mount(dir string, size int) error {
 	return nil
 }
 
-// Unmount unmounts a disk.
-func Unmount(dir string) error { return syscall.Unmount(dir, 0) }
+// Unmount unmounts a disk on which no file is open. A program that is just being started
+// has copies of all files of this process for a moment, so a disk that is in use is tried
+// again.
+func Unmount(dir string) error {
+	var err error
+	for range unmountTries {
+		if err = syscall.Unmount(dir, 0); !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+		time.Sleep(unmountPause)
+	}
+	return fmt.Errorf("unmount %s: a file is open there: %w", dir, err)
+}
 
 // Fill fills a small disk.
 func Fill(dir string) error {

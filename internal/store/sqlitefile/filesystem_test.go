@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-mail/postern/internal/store/disktest"
 )
 
 // newExt4 makes a small file system and returns the file that it is in. Without root or
@@ -87,7 +89,7 @@ func TestFileSystemError(t *testing.T) {
 	}
 	mount(t, image, dir, "")
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+		if err := disktest.Unmount(dir); err != nil {
 			t.Error(err)
 		}
 	})
