@@ -184,3 +184,20 @@ func TestNetworks(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// Errors are in the same order each time, so that a run can be compared with the one before.
+func TestErrorOrder(t *testing.T) {
+	args := []string{
+		"--config=", "--dkim-key-table=keys", "--dkim-signing-table=senders",
+		"--report-org=a\tb", "--report-contact=c\td",
+	}
+	_, first := configure(args, nil)
+	if first == nil || strings.Count(first.Error(), "is relative") != 2 || strings.Count(first.Error(), "control characters") != 2 {
+		t.Fatalf("%v", first)
+	}
+	for range 20 {
+		if _, err := configure(args, nil); err == nil || err.Error() != first.Error() {
+			t.Fatalf("%v\nand before:\n%v", err, first)
+		}
+	}
+}

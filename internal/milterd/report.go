@@ -78,9 +78,9 @@ func (o *reportPart) validate(s *config.Set) error {
 			o.ReportFrom = a.Local + "@" + a.Domain
 		}
 	}
-	for flag, text := range map[string]string{"report-org": o.ReportOrg, "report-contact": o.ReportContact} {
-		if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
-			errs = append(errs, s.Errorf(flag, "it holds control characters; remove them"))
+	for _, one := range []struct{ flag, text string }{{"report-org", o.ReportOrg}, {"report-contact", o.ReportContact}} {
+		if !utf8.ValidString(one.text) || strings.ContainsFunc(one.text, unicode.IsControl) {
+			errs = append(errs, s.Errorf(one.flag, "it holds control characters; remove them"))
 		}
 	}
 	if _, err := o.server(); err != nil {

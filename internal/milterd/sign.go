@@ -3,10 +3,8 @@ package milterd
 import (
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -73,17 +71,13 @@ func (o *signPart) validate(s *config.Set) error {
 		o.folder = filepath.Dir(folder)
 	}
 	errs = append(errs, o.validateTables(s))
-	paths := make(map[string]string)
-	for flag, value := range map[string]string{"dkim-key-table": o.openDKIM(o.DKIMKeyTable), "dkim-signing-table": o.openDKIM(o.DKIMSigningTable)} {
-		set, err := sign.ParseDataSet(value)
+	for _, table := range o.keyTables() {
+		set, err := sign.ParseDataSet(o.openDKIM(table.spec))
 		if err != nil {
-			errs = append(errs, s.Errorf(flag, "%w", err))
+			errs = append(errs, s.Errorf(table.flag, "%w", err))
 		}
-		paths[flag] = set.Path
-	}
-	for _, flag := range slices.Sorted(maps.Keys(paths)) {
-		if path := paths[flag]; path != "" && !filepath.IsAbs(path) {
-			errs = append(errs, s.Errorf(flag, "%q is relative: write it from the root, a daemon has no directory of its own", path))
+		if set.Path != "" && !filepath.IsAbs(set.Path) {
+			errs = append(errs, s.Errorf(table.flag, "%q is relative: write it from the root, a daemon has no directory of its own", set.Path))
 		}
 	}
 	if o.DKIMKeyTable == "" && o.DKIMSigningTable != "" {

@@ -132,6 +132,14 @@ func hideKey(text, spec string) string {
 	})
 }
 
+// tableSetting is a setting that names a table.
+type tableSetting struct{ flag, spec string }
+
+// keyTables returns the settings of the two tables that both OpenDKIM and Postfix have.
+func (o *signPart) keyTables() []tableSetting {
+	return []tableSetting{{"dkim-key-table", o.DKIMKeyTable}, {"dkim-signing-table", o.DKIMSigningTable}}
+}
+
 func (o *signPart) validateTables(s *config.Set) error {
 	var errs []error
 	if isPostfixTable(o.DKIMSigningTable) != isPostfixTable(o.DKIMKeyTable) && o.DKIMSigningTable != "" && o.DKIMKeyTable != "" {
@@ -140,9 +148,9 @@ func (o *signPart) validateTables(s *config.Set) error {
 	if o.DKIMOptionsTable != "" && !isPostfixTable(o.DKIMOptionsTable) {
 		errs = append(errs, s.Errorf("dkim-options-table", "no table of Postfix's, type:name; known types: %s", strings.Join(postmap.Known(), " ")))
 	}
-	for flag, spec := range map[string]string{"dkim-key-table": o.DKIMKeyTable, "dkim-signing-table": o.DKIMSigningTable} {
-		if isPostfixTable(spec) && strings.Contains(spec, "{") && (strings.Contains(spec, "PRIVATE") || keyWithin.MatchString(spec)) {
-			errs = append(errs, s.Errorf(flag, "the setting holds a private key, where everyone sees it; write the path of its file"))
+	for _, table := range o.keyTables() {
+		if spec := table.spec; isPostfixTable(spec) && strings.Contains(spec, "{") && (strings.Contains(spec, "PRIVATE") || keyWithin.MatchString(spec)) {
+			errs = append(errs, s.Errorf(table.flag, "the setting holds a private key, where everyone sees it; write the path of its file"))
 		}
 	}
 	return errors.Join(errs...)

@@ -113,3 +113,17 @@ func TestRefusedSettings(t *testing.T) {
 		})
 	}
 }
+
+// Errors are in the same order each time, so that a run can be compared with the one before.
+func TestErrorOrder(t *testing.T) {
+	args := []string{"--config=", "--checks=ownership", "--owners=static:x", "--login-domain=a..b", "--myorigin=c..d", "--mydomain=e..f"}
+	_, first := configure(args, nil)
+	if first == nil || strings.Count(first.Error(), "label") != 3 {
+		t.Fatalf("%v", first)
+	}
+	for range 20 {
+		if _, err := configure(args, nil); err == nil || err.Error() != first.Error() {
+			t.Fatalf("%v\nand before:\n%v", err, first)
+		}
+	}
+}

@@ -118,12 +118,15 @@ func (f *Flags) Validate(s *config.Set) error {
 		f.FirstMatch = true
 	}
 	var err error
-	for name, domain := range map[string]*string{"login-domain": &f.LoginDomain, "myorigin": &f.Myorigin, "mydomain": &f.Mydomain} {
-		if *domain == "" {
+	for _, one := range []struct {
+		flag   string
+		domain *string
+	}{{"login-domain", &f.LoginDomain}, {"myorigin", &f.Myorigin}, {"mydomain", &f.Mydomain}} {
+		if *one.domain == "" {
 			continue
 		}
-		if *domain, err = mailaddr.ParseDomain(*domain); err != nil {
-			errs = append(errs, s.Errorf(name, "%w", err))
+		if *one.domain, err = mailaddr.ParseDomain(*one.domain); err != nil {
+			errs = append(errs, s.Errorf(one.flag, "%w", err))
 		}
 	}
 	f.LocalDomains = slices.Clone(f.LocalDomains)
