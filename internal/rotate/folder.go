@@ -51,7 +51,7 @@ var ErrBusy = errors.New("another process works on the rotation of this domain; 
 // openFolder opens the folder of a domain and locks it until close is called.
 func openFolder(s *Settings, domain string) (*domainFolder, error) {
 	dir := s.Dir
-	root, err := os.OpenRoot(filepath.Join(dir, domain))
+	root, err := sign.OpenDomainFolder(dir, domain)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s has no keys in %s; make them with `postern dkim genkey %s`", domain, dir, domain)
 	}
@@ -423,7 +423,7 @@ func domains(dir string) ([]string, error) {
 
 // readState reads the state of a domain without a lock. It returns nil if there is none.
 func readState(dir, domain string) (*State, error) {
-	root, err := os.OpenRoot(filepath.Join(dir, domain))
+	root, err := sign.OpenDomainFolder(dir, domain)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

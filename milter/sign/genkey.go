@@ -142,17 +142,19 @@ func (req *NewKeys) generate(kind KeyType) (NewKey, error) {
 		return NewKey{}, fmt.Errorf("generate key: %w", err)
 	}
 	defer clear(der)
-	owner, err := makeFolders(req.Dir, folder)
+	root, owner, err := req.makeFolders()
 	if err != nil {
 		return NewKey{}, fmt.Errorf("generate key: %w", err)
 	}
+	defer root.Close()
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	defer clear(text)
-	if err := writeNew(key.Path, text, 0o600, owner); err != nil {
-		return NewKey{}, fmt.Errorf("generate key: %w", err)
+	below := filepath.Join(req.Below, req.selector(kind))
+	if err := owner.writeNew(root, below+keySuffix, text, 0o600); err != nil {
+		return NewKey{}, fmt.Errorf("generate key: %s: %w", key.Path, cause(err))
 	}
-	if err := writeNew(base+".txt", []byte(entry), 0o644, owner); err != nil {
-		return NewKey{}, errors.Join(fmt.Errorf("generate key: %w", err), os.Remove(key.Path))
+	if err := owner.writeNew(root, below+".txt", []byte(entry), 0o644); err != nil {
+		return NewKey{}, errors.Join(fmt.Errorf("generate key: %s: %w", base+".txt", cause(err)), root.Remove(below+keySuffix))
 	}
 	return NewKey{Key: key, RecordPath: base + ".txt", ZoneEntry: entry}, nil
 }
@@ -171,38 +173,59 @@ type owner struct {
 	uid, gid int
 }
 
-// makeFolders creates missing folders and returns the owner of the first.
-func makeFolders(dir, folder string) (owner, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return owner{}, err
+// makeFolders creates missing folders, and returns the folder of the domain and the owner
+// of that of all domains.
+func (req *NewKeys) makeFolders() (*os.Root, owner, error) {
+	if err := os.MkdirAll(req.Dir, 0o700); err != nil {
+		return nil, owner{}, err
 	}
-	info, err := os.Stat(dir)
+	all, err := os.OpenRoot(req.Dir)
 	if err != nil {
-		return owner{}, err
+		return nil, owner{}, err
+	}
+	defer all.Close()
+	info, err := all.Stat(".")
+	if err != nil {
+		return nil, owner{}, err
 	}
 	var o owner
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
 		o = owner{true, int(sys.Uid), int(sys.Gid)}
 	}
-	if err := os.Mkdir(folder, 0o700); err != nil {
-		if errors.Is(err, os.ErrExist) {
-			return o, nil
-		}
-		return o, err
+	if err := o.makeFolder(all, req.Domain); err != nil {
+		return nil, owner{}, fmt.Errorf("%s: %w", filepath.Join(req.Dir, req.Domain), cause(err))
 	}
-	return o, o.chown(folder)
+	root, err := OpenDomainFolder(req.Dir, req.Domain)
+	if err != nil || req.Below == "" {
+		return root, o, err
+	}
+	if err := o.makeFolder(root, req.Below); err != nil {
+		return nil, owner{}, errors.Join(fmt.Errorf("%s: %w", filepath.Join(req.Dir, req.Domain, req.Below), cause(err)), root.Close())
+	}
+	return root, o, nil
 }
 
-func (o owner) chown(path string) error {
+// makeFolder creates a folder, if it is missing.
+func (o owner) makeFolder(in *os.Root, name string) error {
+	switch err := in.Mkdir(name, 0o700); {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return o.chown(in, name)
+}
+
+func (o owner) chown(in *os.Root, name string) error {
 	if !o.set {
 		return nil
 	}
-	return os.Lchown(path, o.uid, o.gid)
+	return in.Lchown(name, o.uid, o.gid)
 }
 
 // writeNew creates a file, and removes it if it cannot be completed.
-func writeNew(path string, data []byte, mode os.FileMode, o owner) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
+func (o owner) writeNew(in *os.Root, name string, data []byte, mode os.FileMode) error {
+	f, err := in.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
 	if err != nil {
 		return err
 	}
@@ -214,7 +237,7 @@ func writeNew(path string, data []byte, mode os.FileMode, o owner) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+		return errors.Join(err, in.Remove(name))
 	}
 	return nil
 }

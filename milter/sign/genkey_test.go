@@ -1,9 +1,12 @@
 package sign
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -136,4 +139,84 @@ func zoneStrings(entry string) []string {
 		}
 	}
 	return list
+}
+
+// The folder of all keys may belong to the daemon's user. Its links must not direct what
+// root writes; root's own links may.
+func TestGenerateThroughLinks(t *testing.T) {
+	const otherUser = 12345
+	me := os.Geteuid()
+	for name, test := range map[string]struct {
+		link  string // in the folder of all keys
+		to    string // in a folder beside it, or absolute in the folder of all keys
+		owner int
+		want  string // part of the error, "" for none
+	}{
+		"our own link":            {"example.com", "../elsewhere", me, ""},
+		"our own, to a domain":    {"example.com", "example.net", me, ""},
+		"another user's":          {"example.com", "../elsewhere", otherUser, "is a symbolic link of another user to ../elsewhere"},
+		"another's, to a domain":  {"example.com", "example.net", otherUser, ""},
+		"below, which never does": {"example.com/.hidden", "../../elsewhere", me, "path escapes from parent"},
+	} {
+		if test.owner != me && me != 0 {
+			continue // only root can give a link away
+		}
+		top := t.TempDir()
+		dir, elsewhere := filepath.Join(top, "keys"), filepath.Join(top, "elsewhere")
+		link := filepath.Join(dir, test.link)
+		err := errors.Join(os.MkdirAll(filepath.Join(dir, "example.net"), 0o700), os.Mkdir(elsewhere, 0o700),
+			os.MkdirAll(filepath.Dir(link), 0o700), os.Symlink(test.to, link), os.Lchown(link, test.owner, -1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := NewKeys{Dir: dir, Domain: "example.com", Selector: "s", Type: Ed25519}
+		if strings.Contains(test.link, "/") {
+			req.Below = ".hidden"
+		}
+		_, err = Generate(req)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+		into := elsewhere
+		if !strings.HasPrefix(test.to, "..") {
+			into = filepath.Join(dir, test.to)
+		}
+		files, err := os.ReadDir(into)
+		if err != nil || (len(files) == 2) != (test.want == "") {
+			t.Errorf("%s: %v in %s, %v", name, files, into, err)
+		}
+	}
+}
+
+// A chain of links that root made ends at one that another user made, or nowhere.
+func TestOpenDomainFolderChains(t *testing.T) {
+	dir := t.TempDir()
+	for link, to := range map[string]string{"a.example": "b.example", "b.example": filepath.Join(dir, "c.example"), "loop.example": "loop.example", "gone.example": "nowhere"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "c.example"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root, err := OpenDomainFolder(dir, "a.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for domain, want := range map[string]error{"loop.example": syscall.ELOOP, "gone.example": fs.ErrNotExist, "none.example": fs.ErrNotExist} {
+		if _, err := OpenDomainFolder(dir, domain); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", domain, err, want)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // only root can give a link away
+	}
+	last := filepath.Join(dir, "b.example")
+	if err := errors.Join(os.Remove(last), os.Symlink("/", last), os.Lchown(last, 12345, -1)); err != nil {
+		t.Fatal(err)
+	}
+	if root, err := OpenDomainFolder(dir, "a.example"); err == nil {
+		t.Errorf("opened %s through a link of another user", root.Name())
+	}
 }

@@ -206,14 +206,14 @@ func TestDomainOptions(t *testing.T) {
 		tag     string // in the signature
 		err     string
 	}{
-		{"none", rows{"example.net": {"sign=no"}}, record.Signed, "x=" + unix(now.Add(DefaultExpire)) + ";", ""},
+		{"none", rows{"example.net": {"sign=no"}}, record.Signed, "x=" + epoch(now.Add(DefaultExpire)) + ";", ""},
 		{"no signing", rows{"example.com": {"sign=no"}}, record.SignOff, "", ""},
 		{"signing", rows{"example.com": {"sign=yes"}, "*": {"sign=no"}}, record.Signed, "d=example.com;", ""},
 		{"all others", rows{"*": {"sign=no"}}, record.SignOff, "", ""},
-		{"expire", rows{"example.com": {"expire=14d"}}, record.Signed, "x=" + unix(now.Add(14*24*time.Hour)) + ";", ""},
-		{"hours", rows{"example.com": {"expire=36h"}}, record.Signed, "x=" + unix(now.Add(36*time.Hour)) + ";", ""},
+		{"expire", rows{"example.com": {"expire=14d"}}, record.Signed, "x=" + epoch(now.Add(14*24*time.Hour)) + ";", ""},
+		{"hours", rows{"example.com": {"expire=36h"}}, record.Signed, "x=" + epoch(now.Add(36*time.Hour)) + ";", ""},
 		{"headers", rows{"example.com": {"headers=From:+Subject expire=1d"}}, record.Signed, "h=From:From:Subject:Subject;", ""},
-		{"a life that is none", rows{"example.com": {"expire=long"}}, record.Signed, "x=" + unix(now.Add(DefaultExpire)) + ";", "write for example 14d"},
+		{"a life that is none", rows{"example.com": {"expire=long"}}, record.Signed, "x=" + epoch(now.Add(DefaultExpire)) + ";", "write for example 14d"},
 		{"too long a life", rows{"example.com": {"expire=9999999999d"}}, record.Signed, "d=example.com;", "365d"},
 		{"a field that cannot be signed", rows{"example.com": {"headers=Received"}}, record.Signed, "d=example.com;", "cannot be signed"},
 		{"an unknown option", rows{"example.com": {"canon=simple"}}, record.Signed, "d=example.com;", "no option has this name"},
@@ -239,7 +239,7 @@ func TestDomainOptions(t *testing.T) {
 	}
 }
 
-func unix(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
+func epoch(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
 
 // A table that cannot be asked is reported differently from a missing key.
 func TestTableUnavailable(t *testing.T) {
