@@ -99,8 +99,20 @@ func MakeFolder(e Endpoint, becomes *Identity) {
 		return
 	}
 	if becomes != nil {
-		_ = os.Chown(folder, becomes.UID, becomes.GID)
+		giveFolder(folder, *becomes)
 	}
+}
+
+// giveFolder gives a folder that root has just made to another user. The folder above it
+// may belong to a less privileged user, who can put a link in its place: no link is
+// followed.
+func giveFolder(folder string, to Identity) {
+	f, err := os.OpenFile(folder, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return
+	}
+	_ = f.Chown(to.UID, to.GID)
+	_ = f.Close()
 }
 
 func (p *place) close() error { return p.dir.Close() }
