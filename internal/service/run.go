@@ -190,9 +190,10 @@ func (d *running[S]) runtime() Runtime {
 	r := NewRuntime(d.log.Logger(), d.metrics)
 	r.Readiness, r.Reload, r.Reading = &d.readiness, d.askReload, d.reading.read
 	r.Succeeds = d.process.Predecessor != nil
-	sinks := record.Sinks{r.Records, d.recent}
+	// What shows a record comes after what counts it, and the log is last.
+	sinks := record.Sinks{d.recent, r.Records}
 	if d.page != nil {
-		sinks = append(sinks, d.page)
+		sinks = append(record.Sinks{d.page}, sinks...)
 	}
 	r.Records = sinks
 	return r

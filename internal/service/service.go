@@ -98,9 +98,10 @@ func (r Runtime) ReadRows(store string, rows int) {
 }
 
 // NewRuntime returns a runtime with this log, these metrics and a readiness of
-// its own.
+// its own. A decision is counted before its record is logged, so that who has read
+// the record finds it counted.
 func NewRuntime(log *zap.Logger, m *metrics.Metrics) Runtime {
-	return Runtime{Log: log, Metrics: m, Readiness: new(metrics.Readiness), Records: record.Sinks{record.Log{Logger: log}, m}}
+	return Runtime{Log: log, Metrics: m, Readiness: new(metrics.Readiness), Records: record.Sinks{m, record.Log{Logger: log}}}
 }
 
 // Traffic is how a daemon answers.
