@@ -21,6 +21,9 @@ func TestLog(t *testing.T) {
 		if got := transact(t, c, As(Alice, Press, to)); !got.OK() {
 			t.Fatal(got)
 		}
+		if _, err := s.Record(t.Context(), As(Alice, Press, to)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	sockets := []string{"--policyd", "unix:" + filepath.Join(s.Dir, "policyd.sock"), "--milterd", "unix:" + filepath.Join(s.Dir, "milterd.sock")}
 	out, err := s.Postern(t.Context(), append([]string{"log", "--json", "--login", Alice}, sockets...)...)
@@ -50,7 +53,11 @@ func TestLog(t *testing.T) {
 	for range 2 {
 		explained(t, s, record.GreylistNew, ask...) // the first question is not remembered
 	}
-	expect(t, s, postfixtest.MX, client("192.0.2.7", "", "new@away.example", Alice), 450)
+	deferred := client("192.0.2.7", "", "new@away.example", Alice)
+	expect(t, s, postfixtest.MX, deferred, 450)
+	if _, err := s.Record(t.Context(), deferred); err != nil {
+		t.Fatal(err)
+	}
 	explained(t, s, record.GreylistEarly, ask...)
 	// The record of the deferral asks the same.
 	line, err := s.Postern(t.Context(), append([]string{"log", "--json", "--flat", "--reason", "greylist_new"}, sockets[:2]...)...)
@@ -66,6 +73,10 @@ func replayed(t *testing.T, s *Site) {
 	var lines strings.Builder
 	for _, r := range s.Policyd.Records() {
 		lines.WriteString(r.Raw + "\n")
+	}
+	// Postfix's log is written by a process of its own.
+	if _, err := s.Postfix.WaitLog(t.Context(), func(line string) bool { return strings.Contains(line, "Greylisted") }); err != nil {
+		t.Fatal(err)
 	}
 	records, maillog := filepath.Join(s.Dir, "records"), filepath.Join(s.Dir, "maillog")
 	ofPostfix, err := s.Postfix.Log()

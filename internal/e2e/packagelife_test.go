@@ -81,6 +81,7 @@ func livePackage(t *testing.T, newer, foreign string) {
 			l.logged(t, "postern-policyd", `"mode":"shadow"`)
 			noteFirstMail(t, time.Since(before)-looked)
 			replied(t, "alice as bob", l.submit(t, "alice", "wonder", "bob@example.org", "alice@example.org"), "250 ")
+			l.logged(t, "postern-policyd", `"sender":"bob@example.org"`) // the guide looks for it now
 			looked += time.Since(start)
 		},
 		"judged": func(t *testing.T) {

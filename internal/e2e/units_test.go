@@ -497,7 +497,7 @@ systemctl daemon-reload && systemctl restart postern-policyd
 	replied(t, "a new session, in", u.send(t, "192.0.2.1:25", in), "250 ")
 	replied(t, "a new session, out", u.send(t, "127.0.0.1:10025", out), "250 ")
 	u.must(t, "timeout 60 grep -q -m 1 'Watchdog timeout' < <(journalctl -u postern-policyd -o cat -n all -f)")
-	u.must(t, "[ $(journalctl -u postern-policyd -o cat | grep -c '^goroutine ') -ge 2 ]") // what it was doing
+	u.must(t, "journalctl --sync && [ $(journalctl -u postern-policyd -o cat | grep -c '^goroutine ') -ge 2 ]") // what it was doing
 	u.renewed(t, before)
 	u.must(t, "rm -r /run/systemd/system/postern-policyd.service.d && systemctl daemon-reload && systemctl restart postern-policyd")
 }
