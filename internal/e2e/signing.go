@@ -124,12 +124,11 @@ func (s *Site) MilterdConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 		"--metrics-listen", "inet:" + metrics,
 	}
 	s.milterdMetricsAddr = metrics
-	return postfixtest.DaemonConfig{Path: path, Args: slices.Concat(args, s.config.Milterd, s.extra)}, nil
+	return postfixtest.DaemonConfig{Path: path, Args: slices.Concat(args, s.config.Milterd, s.extra), Copy: s.config.SignLog}, nil
 }
 
 // StartMilterd starts postern-milterd, or starts it again after it has ended.
 func (s *Site) StartMilterd(ctx context.Context) error {
-	s.config.Progress("building postern-milterd")
 	c, err := s.MilterdConfig(ctx)
 	if err != nil {
 		return err

@@ -47,7 +47,8 @@ type SiteConfig struct {
 	Binaries *postfixtest.Binaries
 	Dir      string                    // made by postfixtest.MakeDir; "" means one that Stop removes
 	Progress func(step string)         // called before each step; nil for none
-	Log      io.Writer                 // also gets the daemon's log; nil for none
+	Log      io.Writer                 // also gets the log of postern-policyd; nil for none
+	SignLog  io.Writer                 // also gets the log of postern-milterd; nil for none
 	Policyd  []string                  // further flags of postern-policyd
 	Files    []*os.File                // its sockets, for "systemd" in a --listen of Policyd
 	Signing  bool                      // also run postern-milterd, with keys for home.example
@@ -163,7 +164,6 @@ func (s *Site) PolicydConfig(ctx context.Context) (postfixtest.DaemonConfig, err
 
 // StartPolicyd starts postern-policyd, or starts it again after it has ended.
 func (s *Site) StartPolicyd(ctx context.Context) error {
-	s.config.Progress("building postern-policyd")
 	c, err := s.PolicydConfig(ctx)
 	if err != nil {
 		return err

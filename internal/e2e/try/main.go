@@ -21,14 +21,12 @@ import (
 	"github.com/postern-mail/postern/internal/resolver/resolvertest"
 )
 
-// limit bounds the whole run, including the builds.
+// limit bounds the run. The builds before it may take longer on a small machine.
 const limit = 5 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	err := run(ctx, os.Stdout)
-	cancel()
+	err := run(ctx, os.Stdout, limit)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "try:", err)
@@ -36,8 +34,9 @@ func main() {
 	}
 }
 
-// run shows everything. It keeps the site's directory if something failed.
-func run(ctx context.Context, out io.Writer) (err error) {
+// run builds the programs, and then shows everything within limit. It keeps the site's
+// directory if something failed.
+func run(ctx context.Context, out io.Writer, limit time.Duration) (err error) {
 	binaries, err := postfixtest.NewBinaries()
 	if err != nil {
 		return err
@@ -50,40 +49,69 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		if err == nil {
 			err = os.RemoveAll(dir)
 		} else {
-			err = fmt.Errorf("%w\nThe logs are left in %s and %s", err, logPath(dir), filepath.Join(dir, "postfix", "mail.log"))
+			err = fmt.Errorf("%w\nThe logs are left in %s, %s and %s", err, filepath.Join(dir, policydLog), filepath.Join(dir, milterdLog), filepath.Join(dir, "postfix", "mail.log"))
 		}
 		err = errors.Join(err, binaries.Close())
 	}()
-	return show(ctx, out, dir, binaries)
-}
-
-func logPath(dir string) string { return filepath.Join(dir, "policyd.log") }
-
-func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.Binaries) (err error) {
-	log, err := os.Create(logPath(dir))
-	if err != nil {
-		return err
-	}
 	began := time.Now()
 	progress := func(step string) {
 		fmt.Fprintf(out, "%5.1fs  %s\n", time.Since(began).Seconds(), step)
 	}
+	for _, name := range []string{"postern", "postern-policyd", "postern-milterd"} {
+		progress("building " + name)
+		if _, err := binaries.Path(ctx, name); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done %s after the builds", limit))
+	defer cancel()
+	if err := show(ctx, out, dir, binaries, progress); err != nil {
+		return because(ctx, err)
+	}
+	return nil
+}
+
+// because adds to an error why ctx has ended, unless the error says so.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
+// The logs of the daemons in the site's directory.
+const (
+	policydLog = "policyd.log"
+	milterdLog = "milterd.log"
+)
+
+func show(ctx context.Context, out io.Writer, dir string, binaries *postfixtest.Binaries, progress func(string)) (err error) {
+	log, err := os.Create(filepath.Join(dir, policydLog))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	signLog, err := os.Create(filepath.Join(dir, milterdLog))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, signLog.Close()) }()
 	dns, err := resolvertest.Start(e2e.Zones)
 	if err != nil {
-		return errors.Join(err, log.Close())
+		return err
 	}
 	defer dns.Close()
 	store, stopStore, err := greylistStore(ctx, dir, progress)
 	if err != nil {
-		return errors.Join(err, log.Close())
+		return err
 	}
 	defer stopStore()
-	config := e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log, Signing: true}
+	config := e2e.SiteConfig{Binaries: binaries, Dir: dir, Progress: progress, Log: log, SignLog: signLog, Signing: true}
 	site, err := e2e.Start(ctx, e2e.WithLimits(e2e.WithGreylist(e2e.WithLists(config, dns.Addr()), store)))
 	if err != nil {
-		return errors.Join(err, log.Close())
+		return err
 	}
-	defer func() { err = errors.Join(err, site.Stop(), log.Close()) }()
+	defer func() { err = errors.Join(err, site.Stop()) }()
 	progress(fmt.Sprintf("sending mails to %s (MX) and %s (submission)",
 		site.Postfix.Addr(postfixtest.MX), site.Postfix.Addr(postfixtest.Submission)))
 	var wrong error
