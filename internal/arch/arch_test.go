@@ -84,6 +84,8 @@ var rows = []row{
 	{"internal/breaker", nil},
 	{"internal/rsaengine", nil},
 	{"internal/postconf", nil},
+	{"internal/freeport", nil},
+	{"internal/store/redistest/...", []string{"internal/store/...", "internal/freeport"}},
 	{"internal/store/...", []string{"internal/store/...", "internal/transient"}},
 	{"internal/transient", nil},
 	{"internal/private", nil},
@@ -114,7 +116,7 @@ var rows = []row{
 	{"internal/service/dnslists", slices.Concat(infrastructure, []string{"dnsbl"})},
 	{"internal/service/...", infrastructure},
 
-	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/postconf", "internal/record"}},
+	{"internal/postfixtest/...", []string{"internal/postfixtest/...", "internal/freeport", "internal/postconf", "internal/record"}},
 	{"internal/e2e/faults", []string{"internal/manual"}},
 	// The cost of the milter protocol alone is measured with a handler of the bench.
 	{"internal/e2e/bench", slices.Concat(infrastructure, []string{"internal/e2e/...", "internal/postfixtest", "milter", "internal/manual"})},

@@ -145,6 +145,9 @@ func TestSendmail(t *testing.T) {
 // its reason, and leaves neither processes nor files.
 func TestStartFails(t *testing.T) {
 	Require(t)
+	if _, err := FreeAddr(); err != nil { // its file stays
+		t.Fatal(err)
+	}
 	tmp, err := os.MkdirTemp("", "pt-")
 	if err != nil {
 		t.Fatal(err)

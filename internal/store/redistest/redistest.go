@@ -9,20 +9,18 @@ package redistest
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/postern-mail/postern/internal/freeport"
 	"github.com/postern-mail/postern/internal/store/redistest/tied"
 )
 
@@ -330,21 +328,12 @@ func addrs(servers []*Server) []string {
 	return all
 }
 
-// freePort looks below the range of outgoing connections, and leaves room for
-// the Cluster bus, which listens 10000 above.
+// freePort returns a port that no other server of a test gets.
 func freePort(tb testing.TB) string {
 	tb.Helper()
-	for range 200 {
-		port := 12000 + rand.IntN(8000)
-		if free(port) && free(port+10000) {
-			return strconv.Itoa(port)
-		}
+	port, err := freeport.RedisPort()
+	if err != nil {
+		tb.Fatal(err)
 	}
-	tb.Fatal(errors.New("no free port on 127.0.0.1"))
-	return ""
-}
-
-func free(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	return err == nil && l.Close() == nil
+	return port
 }

@@ -1,7 +1,8 @@
-package postfixtest
+package freeport
 
 import (
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -28,10 +29,10 @@ func TestPortsAreReserved(t *testing.T) {
 	}
 }
 
-func TestFreeAddr(t *testing.T) {
+func TestAddr(t *testing.T) {
 	seen := make(map[string]bool)
 	for range 500 { // without a memory of ports, some would come twice
-		addr, err := FreeAddr()
+		addr, err := Addr()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,5 +40,28 @@ func TestFreeAddr(t *testing.T) {
 			t.Fatalf("%s came twice", addr)
 		}
 		seen[addr] = true
+	}
+}
+
+// The ports of the Cluster bus are reserved with those of the servers.
+func TestRedisPort(t *testing.T) {
+	taken := make(map[int]bool)
+	for range 200 {
+		text, err := RedisPort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range []int{port, port + busOffset} {
+			if taken[one] {
+				t.Fatalf("%d came twice", one)
+			}
+			if taken[one] = true; one > lastPort || reserved.reserve(one) {
+				t.Errorf("%d is not reserved", one)
+			}
+		}
 	}
 }
