@@ -196,7 +196,7 @@ func (n *notifySocket) close() {
 	_ = os.RemoveAll(n.dir)
 }
 
-// wait returns nil when READY=1 arrives.
+// wait returns nil when READY=1 arrives, even if the daemon has ended since it sent this.
 func (n *notifySocket) wait(ctx context.Context, ended <-chan struct{}) error {
 	ready := make(chan error, 1)
 	go func() { ready <- n.readReady() }()
@@ -204,10 +204,25 @@ func (n *notifySocket) wait(ctx context.Context, ended <-chan struct{}) error {
 	case err := <-ready:
 		return err
 	case <-ended:
-		return errEnded
+		if err := n.end(); err != nil {
+			return errors.Join(errEnded, err)
+		}
+		return <-ready
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// endMark is what we send when the daemon has ended. It is read after all that the daemon has sent.
+const endMark = "X-ENDED=1"
+
+func (n *notifySocket) end() error {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(endMark))
+	return errors.Join(err, conn.Close())
 }
 
 // readReady returns at the latest when the socket is closed.
@@ -219,8 +234,11 @@ func (n *notifySocket) readReady() error {
 			return fmt.Errorf("notify socket: %w", err)
 		}
 		for line := range strings.Lines(string(buf[:size])) {
-			if strings.TrimSpace(line) == "READY=1" {
+			switch strings.TrimSpace(line) {
+			case "READY=1":
 				return nil
+			case endMark:
+				return errEnded
 			}
 		}
 	}
