@@ -37,29 +37,43 @@ type site struct {
 func newSite(t *testing.T) *site {
 	core, logs := observer.New(zap.InfoLevel)
 	s := &site{t: t, path: filepath.Join(t.TempDir(), "list"), logs: logs}
-	s.now = time.Now().Add(time.Second) // what is written here was not written just now
+	s.now = time.Now()
 	s.runtime = service.Runtime{Log: zap.New(core), Metrics: metrics.New(metrics.Options{})}
 	t.Cleanup(s.current.Close)
 	return s
 }
 
+// change changes files, about a second before now: what is changed just now counts as being
+// written. It does so again if the machine was busy for this second.
+func (s *site) change(do func() error) {
+	s.t.Helper()
+	for done := false; !done; done = time.Until(s.now) > time.Second/2 {
+		if begin := time.Now().Add(time.Second); begin.After(s.now) {
+			s.now = begin
+		}
+		if err := do(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // write writes the text in place at a time before now.
 func (s *site) write(ago time.Duration, entries ...string) {
 	s.t.Helper()
-	at := s.now.Add(-ago)
-	if err := errors.Join(os.WriteFile(s.path, []byte(strings.Join(entries, "\n")), 0o600), os.Chtimes(s.path, at, at)); err != nil {
-		s.t.Fatal(err)
-	}
+	s.change(func() error {
+		at := s.now.Add(-ago)
+		return errors.Join(os.WriteFile(s.path, []byte(strings.Join(entries, "\n")), 0o600), os.Chtimes(s.path, at, at))
+	})
 }
 
 // rename moves a text into place that was written less than settle ago.
 func (s *site) rename(entries ...string) {
 	s.t.Helper()
 	fresh := s.path + ".new"
-	at := time.Now().Add(-settle / 4)
-	if err := errors.Join(os.WriteFile(fresh, []byte(strings.Join(entries, "\n")), 0o600), os.Chtimes(fresh, at, at), os.Rename(fresh, s.path)); err != nil {
-		s.t.Fatal(err)
-	}
+	s.change(func() error {
+		at := time.Now().Add(-settle / 4)
+		return errors.Join(os.WriteFile(fresh, []byte(strings.Join(entries, "\n")), 0o600), os.Chtimes(fresh, at, at), os.Rename(fresh, s.path))
+	})
 }
 
 // reload puts a new state in force and returns the text it has, and after which time
