@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -223,7 +224,8 @@ func noise(n int64) []byte {
 
 // TestTrouble does to the file what people and programs do while it is in use.
 // No one asks for anything: the writer has to notice, and memory has to be in
-// the file when the daemon has stopped.
+// the file when the daemon has stopped. In a bubble the writer looks only while the test
+// waits for it, so each change is one to it, however many files it is made of.
 func TestTrouble(t *testing.T) {
 	size := func(t *testing.T, path string) int64 {
 		info, err := os.Stat(path)
@@ -274,22 +276,24 @@ func TestTrouble(t *testing.T) {
 		}, SetAside},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "notes.db")
-			l := start(t, path)
-			l.note(t, "before")
-			test.do(t, path)
-			e := <-l.events
-			if test.want != 0 && e.Kind != test.want {
-				t.Errorf("heard %+v, want kind %d", e, test.want)
-			}
-			if theirs, err := os.ReadFile(path + ".theirs"); err == nil {
-				if aside := read(t, e.Aside); !bytes.Equal(theirs, aside) || !strings.Contains(e.Aside, ".foreign-") {
-					t.Errorf("%s is not what the other program wrote", e.Aside)
+			synctest.Test(t, func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "notes.db")
+				l := start(t, path)
+				l.note(t, "before")
+				test.do(t, path)
+				e := <-l.events
+				if test.want != 0 && e.Kind != test.want {
+					t.Errorf("heard %+v, want kind %d", e, test.want)
 				}
-			}
-			l.note(t, "after")
-			l.stop(t)
-			wantNotes(t, path, "before", "after")
+				if theirs, err := os.ReadFile(path + ".theirs"); err == nil {
+					if aside := read(t, e.Aside); !bytes.Equal(theirs, aside) || !strings.Contains(e.Aside, ".foreign-") {
+						t.Errorf("%s is not what the other program wrote", e.Aside)
+					}
+				}
+				l.note(t, "after")
+				l.stop(t)
+				wantNotes(t, path, "before", "after")
+			})
 		})
 	}
 }
@@ -306,65 +310,71 @@ func replace(t *testing.T, path string, content []byte) {
 
 // An older copy of ours is taken up, and what memory knows is added to it.
 func TestReplacedByOurs(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notes.db")
-	old := start(t, path+".backup")
-	old.note(t, "in the backup")
-	old.stop(t)
-	l := start(t, path)
-	l.note(t, "in memory")
-	if err := os.Rename(path+".backup", path); err != nil {
-		t.Fatal(err)
-	}
-	l.heard(t, Replaced)
-	l.stop(t)
-	wantNotes(t, path, "in the backup", "in memory")
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "notes.db")
+		old := start(t, path+".backup")
+		old.note(t, "in the backup")
+		old.stop(t)
+		l := start(t, path)
+		l.note(t, "in memory")
+		if err := os.Rename(path+".backup", path); err != nil {
+			t.Fatal(err)
+		}
+		l.heard(t, Replaced)
+		l.stop(t)
+		wantNotes(t, path, "in the backup", "in memory")
+	})
 }
 
 // A path that cannot be opened is tried until it can.
 func TestTriedAgain(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "store")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "notes.db")
-	l := start(t, path)
-	l.note(t, "before")
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	if e := l.heard(t, WriteFailing); !errors.Is(e.Err, os.ErrNotExist) {
-		t.Errorf("reported %v", e.Err)
-	}
-	l.notes.set("meanwhile", "text of meanwhile")
-	if err := l.Read(t.Context(), func(*File) error { return nil }); err == nil {
-		t.Error("a file that is not there was read")
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	l.heard(t, WritingAgain)
-	l.stop(t)
-	wantNotes(t, path, "before", "meanwhile")
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "store")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "notes.db")
+		l := start(t, path)
+		l.note(t, "before")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if e := l.heard(t, WriteFailing); !errors.Is(e.Err, os.ErrNotExist) {
+			t.Errorf("reported %v", e.Err)
+		}
+		l.notes.set("meanwhile", "text of meanwhile")
+		if err := l.Read(t.Context(), func(*File) error { return nil }); err == nil {
+			t.Error("a file that is not there was read")
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		l.heard(t, WritingAgain)
+		l.stop(t)
+		wantNotes(t, path, "before", "meanwhile")
+	})
 }
 
 // A reader that meets a corrupt page has the file looked at, even when nothing
 // else shows it.
 func TestSuspicion(t *testing.T) {
-	l := start(t, filepath.Join(t.TempDir(), "notes.db"))
-	l.note(t, "before")
-	err := l.Read(t.Context(), func(f *File) error {
-		_, err := f.Reader.Exec("DELETE FROM notes")
-		return err
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, filepath.Join(t.TempDir(), "notes.db"))
+		l.note(t, "before")
+		err := l.Read(t.Context(), func(f *File) error {
+			_, err := f.Reader.Exec("DELETE FROM notes")
+			return err
+		})
+		if err == nil {
+			t.Error("a reader may write")
+		}
+		if err := l.Read(t.Context(), func(*File) error { return fmt.Errorf("read a page: %w", errCorrupt) }); !errors.Is(err, errCorrupt) {
+			t.Errorf("the reader gets %v", err)
+		}
+		l.heard(t, Replaced)
+		l.stop(t)
+		wantNotes(t, l.path, "before")
 	})
-	if err == nil {
-		t.Error("a reader may write")
-	}
-	if err := l.Read(t.Context(), func(*File) error { return fmt.Errorf("read a page: %w", errCorrupt) }); !errors.Is(err, errCorrupt) {
-		t.Errorf("the reader gets %v", err)
-	}
-	l.heard(t, Replaced)
-	l.stop(t)
-	wantNotes(t, l.path, "before")
 }
 
 // heldNotes are notes whose Fill waits, except the first time.
@@ -387,104 +397,112 @@ func (n *heldNotes) Fill(ctx context.Context, f *File) error {
 // A reader does not wait longer than it may for a file that is opened again, which can
 // take minutes.
 func TestReadWhileItIsOpenedAgain(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notes.db")
-	notes := &heldNotes{notes: newNotes(), filling: make(chan struct{}), goOn: make(chan struct{})}
-	k, err := Open(Options{Path: path, Schema: schema}, notes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	<-notes.filling
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, ctx := range []context.Context{ctx, t.Context()} {
-		if ctx.Err() == nil {
-			close(notes.goOn)
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "notes.db")
+		notes := &heldNotes{notes: newNotes(), filling: make(chan struct{}), goOn: make(chan struct{})}
+		k, err := Open(Options{Path: path, Schema: schema}, notes)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err := k.Read(ctx, func(*File) error { return nil }); !errors.Is(err, ctx.Err()) {
-			t.Errorf("got %v, want %v", err, ctx.Err())
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err := k.Close(); err != nil {
-		t.Error(err)
-	}
+		<-notes.filling
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, ctx := range []context.Context{ctx, t.Context()} {
+			if ctx.Err() == nil {
+				close(notes.goOn)
+			}
+			if err := k.Read(ctx, func(*File) error { return nil }); !errors.Is(err, ctx.Err()) {
+				t.Errorf("got %v, want %v", err, ctx.Err())
+			}
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Close says how much it could not write.
 func TestCloseSaysWhatIsLost(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "notes.db")
-	l := start(t, path)
-	l.note(t, "before")
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	l.heard(t, WriteFailing)
-	l.notes.set("lost", "")
-	if err := l.Close(); err == nil || !strings.Contains(err.Error(), "2 entries could not be written and are lost") {
-		t.Errorf("closed with %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "notes.db")
+		l := start(t, path)
+		l.note(t, "before")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		l.heard(t, WriteFailing)
+		l.notes.set("lost", "")
+		if err := l.Close(); err == nil || !strings.Contains(err.Error(), "2 entries could not be written and are lost") {
+			t.Errorf("closed with %v", err)
+		}
+	})
 }
 
 func TestOneOwner(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "notes.db")
-	l := start(t, path)
-	l.note(t, "before")
-	link, symlink := filepath.Join(dir, "link.db"), filepath.Join(dir, "symlink.db")
-	if err := errors.Join(os.Link(path, link), os.Symlink(path, symlink)); err != nil {
-		t.Fatal(err)
-	}
-	for _, other := range []string{path, link, symlink} {
-		if _, err := Open(Options{Path: other, Schema: schema}, newNotes()); err == nil || !strings.Contains(err.Error(), "another process uses it") {
-			t.Errorf("%s opened twice: %v", other, err)
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "notes.db")
+		l := start(t, path)
+		l.note(t, "before")
+		link, symlink := filepath.Join(dir, "link.db"), filepath.Join(dir, "symlink.db")
+		if err := errors.Join(os.Link(path, link), os.Symlink(path, symlink)); err != nil {
+			t.Fatal(err)
 		}
-	}
-	// Who comes after the file was removed is its owner: the former has to wait.
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	other, err := Open(Options{Path: path, Schema: schema}, newNotes())
-	if err != nil {
-		e := l.heard(t, Gone) // it was faster
-		t.Logf("%v, %v", e, err)
+		for _, other := range []string{path, link, symlink} {
+			if _, err := Open(Options{Path: other, Schema: schema}, newNotes()); err == nil || !strings.Contains(err.Error(), "another process uses it") {
+				t.Errorf("%s opened twice: %v", other, err)
+			}
+		}
+		// Who comes after the file was removed is its owner: the former has to wait.
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		other, err := Open(Options{Path: path, Schema: schema}, newNotes())
+		if err != nil {
+			e := l.heard(t, Gone) // it was faster
+			t.Logf("%v, %v", e, err)
+			l.stop(t)
+			return
+		}
+		if e := l.heard(t, WriteFailing); !strings.Contains(fmt.Sprint(e.Err), "another process uses it") {
+			t.Errorf("reported %v", e.Err)
+		}
+		if err := other.Close(); err != nil {
+			t.Error(err)
+		}
+		l.heard(t, WritingAgain)
 		l.stop(t)
-		return
-	}
-	if e := l.heard(t, WriteFailing); !strings.Contains(fmt.Sprint(e.Err), "another process uses it") {
-		t.Errorf("reported %v", e.Err)
-	}
-	if err := other.Close(); err != nil {
-		t.Error(err)
-	}
-	l.heard(t, WritingAgain)
-	l.stop(t)
+	})
 }
 
 // A successor starts while its predecessor has the file, and gets it with all that the
 // predecessor has written.
 func TestSuccessorWaitsForTheFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notes.db")
-	before := start(t, path)
-	before.note(t, "of the predecessor")
-	after := startWith(t, Options{Path: path, Succeeds: true})
-	if e := after.heard(t, Waiting); !errors.Is(e.Err, errInUse) {
-		t.Errorf("reported %v", e.Err)
-	}
-	if err := after.Read(t.Context(), func(*File) error { return nil }); err == nil || !after.Pace.Failing() {
-		t.Errorf("the file can be used: %v", err)
-	}
-	after.notes.set("of the successor", "text")
-	before.stop(t)
-	after.heard(t, WritingAgain)
-	after.stop(t)
-	last := start(t, path)
-	if all := last.notes.copy(); len(all) != 2 {
-		t.Errorf("the file has %v", all)
-	}
-	last.stop(t)
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "notes.db")
+		before := start(t, path)
+		before.note(t, "of the predecessor")
+		after := startWith(t, Options{Path: path, Succeeds: true})
+		if e := after.heard(t, Waiting); !errors.Is(e.Err, errInUse) {
+			t.Errorf("reported %v", e.Err)
+		}
+		if err := after.Read(t.Context(), func(*File) error { return nil }); err == nil || !after.Pace.Failing() {
+			t.Errorf("the file can be used: %v", err)
+		}
+		after.notes.set("of the successor", "text")
+		before.stop(t)
+		after.heard(t, WritingAgain)
+		after.stop(t)
+		last := start(t, path)
+		if all := last.notes.copy(); len(all) != 2 {
+			t.Errorf("the file has %v", all)
+		}
+		last.stop(t)
+	})
 }
 
 // What is not ours is left alone.
@@ -553,36 +571,38 @@ func TestVersions(t *testing.T) {
 
 // TestBackOff counts the tries at a path that stays away.
 func TestBackOff(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "notes.db")
-	var mu sync.Mutex
-	now := time.Now()
-	notes, events := newNotes(), make(chan Event, 10)
-	k, err := Open(Options{Path: path, Schema: schema, Report: func(e Event) { events <- e },
-		Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }}, notes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	if e := <-events; e.Kind != WriteFailing {
-		t.Fatalf("heard %+v", e)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	notes.set("kept", "text of kept")
-	mu.Lock()
-	now = now.Add(time.Second)
-	mu.Unlock()
-	if e := <-events; e.Kind != WritingAgain {
-		t.Fatalf("heard %+v", e)
-	}
-	if err := k.Close(); err != nil {
-		t.Error(err)
-	}
-	wantNotes(t, path, "kept")
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "notes.db")
+		var mu sync.Mutex
+		now := time.Now()
+		notes, events := newNotes(), make(chan Event, 10)
+		k, err := Open(Options{Path: path, Schema: schema, Report: func(e Event) { events <- e },
+			Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }}, notes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if e := <-events; e.Kind != WriteFailing {
+			t.Fatalf("heard %+v", e)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		notes.set("kept", "text of kept")
+		mu.Lock()
+		now = now.Add(time.Second)
+		mu.Unlock()
+		if e := <-events; e.Kind != WritingAgain {
+			t.Fatalf("heard %+v", e)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+		wantNotes(t, path, "kept")
+	})
 }
 
 // TestLinks shows that another user cannot have the process write elsewhere by a link.
