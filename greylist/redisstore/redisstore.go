@@ -62,8 +62,9 @@ var putSource string
 
 // Options describe a store.
 type Options struct {
-	URL      string // see redisclient.CheckURL
-	Password string // "" for none
+	URL      string        // see redisclient.CheckURL
+	Password string        // "" for none
+	Timeout  time.Duration // of an operation, see redisclient.Options
 	// CallerClock makes the store use the times that callers pass, not the server's
 	// clock.
 	CallerClock bool
@@ -85,7 +86,7 @@ type Store struct {
 // Open returns a store. It sends nothing, because a server that is down now may be
 // up when the first request comes.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep, Lost: o.Lost})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, Timeout: o.Timeout, ClockStep: o.ClockStep, Lost: o.Lost})
 	if err != nil {
 		return nil, fmt.Errorf("greylist store: %w", err)
 	}

@@ -21,9 +21,24 @@ import (
 	"github.com/postern-mail/postern/internal/store/redistest"
 )
 
+// open opens a store that waits for its server however busy the machine is: all packages of
+// tests run at the same time.
 func open(t testing.TB, url, password string) *redisstore.Store {
 	t.Helper()
-	s, err := redisstore.Open(redisstore.Options{URL: url, Password: password, CallerClock: true})
+	return openWith(t, redisstore.Options{URL: url, Password: password, Timeout: time.Minute})
+}
+
+// openHasty opens a store that gives up as soon as it does in a daemon, for a server that
+// will not answer.
+func openHasty(t testing.TB, url, password string) *redisstore.Store {
+	t.Helper()
+	return openWith(t, redisstore.Options{URL: url, Password: password})
+}
+
+func openWith(t testing.TB, o redisstore.Options) *redisstore.Store {
+	t.Helper()
+	o.CallerClock = true
+	s, err := redisstore.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +450,7 @@ func within(t *testing.T, f func(ctx context.Context)) {
 
 func TestPaused(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, "redis://"+server.Addr, "")
+	s := openHasty(t, "redis://"+server.Addr, "")
 	see(t, s, key(1), at())
 	server.Pause()
 	within(t, func(ctx context.Context) {
@@ -468,7 +483,7 @@ func eventually(t *testing.T, f func() error) {
 
 func TestKilled(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, "redis://"+server.Addr, "")
+	s := openHasty(t, "redis://"+server.Addr, "")
 	see(t, s, key(1), at())
 	server.Kill()
 	within(t, func(ctx context.Context) {
@@ -533,7 +548,7 @@ func TestFull(t *testing.T) {
 
 func TestSentinelFailover(t *testing.T) {
 	servers := redistest.StartSentinels(t)
-	s := open(t, servers.URL(), "")
+	s := openHasty(t, servers.URL(), "")
 	l := limits()
 	see(t, s, key(1), at())
 	see(t, s, key(1), at().Add(l.Delay))
@@ -560,7 +575,7 @@ func TestSentinelHostLost(t *testing.T) {
 	t.Parallel()
 	servers := redistest.StartSentinels(t)
 	// The client begins with this one, and learns of the others.
-	s := open(t, "redis+sentinel://"+servers.Watchers[0].Addr+"/"+servers.Name, "")
+	s := openHasty(t, "redis+sentinel://"+servers.Watchers[0].Addr+"/"+servers.Name, "")
 	l := limits()
 	see(t, s, key(1), at())
 	see(t, s, key(1), at().Add(l.Delay))
@@ -599,7 +614,7 @@ func TestClusterNodeLoss(t *testing.T) {
 	for _, node := range servers.Nodes {
 		node.Command(append([]string{"acl", "setuser", "postern", "on", ">secret"}, strings.Fields("~{postern}:* "+redisclient.Rights)...)...)
 	}
-	s := open(t, strings.Replace(servers.URL(), "://", "://postern@", 1), "secret")
+	s := openHasty(t, strings.Replace(servers.URL(), "://", "://postern@", 1), "secret")
 	l := limits()
 	see(t, s, key(1), at())
 	see(t, s, key(1), at().Add(l.Delay))
@@ -648,7 +663,7 @@ func TestBreakerReturns(t *testing.T) {
 	server := redistest.Start(t)
 	var mu sync.Mutex
 	var changes []bool
-	b := greylist.NewBreaker(open(t, "redis://"+server.Addr, ""), time.Now, func(h greylist.Health, _ error) {
+	b := greylist.NewBreaker(openHasty(t, "redis://"+server.Addr, ""), time.Now, func(h greylist.Health, _ error) {
 		mu.Lock()
 		defer mu.Unlock()
 		changes = append(changes, h == greylist.Down)

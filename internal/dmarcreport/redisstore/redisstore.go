@@ -49,12 +49,13 @@ type Store struct {
 type Options struct {
 	URL      string // see redisclient.CheckURL
 	Password string
+	Timeout  time.Duration // of an operation, see redisclient.Options
 }
 
 // Open makes a client. It sends nothing, because a server that is down now may be up
 // when it is needed.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, Timeout: o.Timeout})
 	if err != nil {
 		return nil, fmt.Errorf("DMARC report store: %w", err)
 	}

@@ -18,7 +18,9 @@ import (
 
 func open(t *testing.T, url string) *redisstore.Store {
 	t.Helper()
-	s, err := redisstore.Open(redisstore.Options{URL: url})
+	// All packages of tests run at the same time: the machine may be busy for longer than a
+	// daemon waits for its server.
+	s, err := redisstore.Open(redisstore.Options{URL: url, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestReservationsOfDroppedMails(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	client := direct(t, server.Addr)
-	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, CallerClock: true})
+	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, CallerClock: true, Timeout: patience})
 	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 5, Window: time.Hour}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	name := func(at time.Time, txn string, amount int64) limit.Answer {
@@ -62,14 +62,14 @@ func TestBlockOfAHostWithAWrongClock(t *testing.T) {
 	server := redistest.Start(t)
 	url := "redis://" + server.Addr
 	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 5, Window: time.Hour}
-	wrong := open(t, redisstore.Options{URL: url})
+	wrong := open(t, redisstore.Options{URL: url, Timeout: patience})
 	for login, off := range map[string]time.Duration{"behind": -24 * time.Hour, "ahead": 24 * time.Hour} {
 		since := time.Now().Add(off)
 		if err := wrong.SetBlock(t.Context(), limit.Block{Login: login, Since: since, Until: since.Add(time.Hour)}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	right := open(t, redisstore.Options{URL: url})
+	right := open(t, redisstore.Options{URL: url, Timeout: patience})
 	all, err := right.Blocks(t.Context())
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%v, %v", all, err)
@@ -93,7 +93,7 @@ func TestBlocksAreBounded(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	client := direct(t, server.Addr)
-	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, CallerClock: true})
+	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, CallerClock: true, Timeout: patience})
 	at := time.Now()
 	pairs := make([]any, 0, 2*limit.MaxBlocks)
 	for i := range limit.MaxBlocks {

@@ -105,7 +105,8 @@ func TestSlotMoves(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
 	const most, mails, workers = 400, 320, 4
-	stores := []*redisstore.Store{open(t, redisstore.Options{URL: cluster.URL()}), open(t, redisstore.Options{URL: cluster.URL()})}
+	o := redisstore.Options{URL: cluster.URL(), Timeout: patience}
+	stores := []*redisstore.Store{open(t, o), open(t, o)}
 	r := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: most, Window: time.Hour}
 	day := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 2 * most, Window: 24 * time.Hour}
 	take := func(s *redisstore.Store, txn string, step limit.Step) (limit.Answer, error) {

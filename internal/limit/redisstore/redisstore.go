@@ -44,6 +44,7 @@ var blockSource string
 type Options struct {
 	URL      string // see redisclient.CheckURL
 	Password string
+	Timeout  time.Duration // of an operation, see redisclient.Options
 	// CallerClock makes the store use the times of ops, not the server's clock.
 	CallerClock       bool
 	Logins, Strangers int // counters of each budget; 0 means the default
@@ -65,7 +66,7 @@ type Store struct {
 // Open makes a client. It sends nothing, because a server that is down now may be up
 // when it is needed.
 func Open(o Options) (*Store, error) {
-	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, ClockStep: o.ClockStep, Lost: o.Lost})
+	client, err := redisclient.Open(redisclient.Options{URL: o.URL, Password: o.Password, Timeout: o.Timeout, ClockStep: o.ClockStep, Lost: o.Lost})
 	if err != nil {
 		return nil, fmt.Errorf("limit store: %w", err)
 	}

@@ -14,6 +14,10 @@ import (
 	"github.com/postern-mail/postern/internal/store/redistest"
 )
 
+// patience is how long a store waits for its server where the server answers: all packages
+// of tests run at the same time, and a machine may be busy for longer than a daemon waits.
+const patience = time.Minute
+
 func open(t testing.TB, o redisstore.Options) *redisstore.Store {
 	t.Helper()
 	s, err := redisstore.Open(o)
@@ -37,7 +41,7 @@ func conform(t *testing.T, url string) {
 		if strings.Contains(url, "?") {
 			mark = "&"
 		}
-		return open(t, redisstore.Options{URL: url + mark + "prefix=test" + strconv.Itoa(n), CallerClock: true})
+		return open(t, redisstore.Options{URL: url + mark + "prefix=test" + strconv.Itoa(n), CallerClock: true, Timeout: patience})
 	})
 }
 
@@ -55,7 +59,7 @@ func TestCluster(t *testing.T) {
 func TestLost(t *testing.T) {
 	redistest.Require(t)
 	server, losses := redistest.Start(t), 0
-	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, Lost: func(time.Duration) { losses++ }})
+	s := open(t, redisstore.Options{URL: "redis://" + server.Addr, Timeout: patience, Lost: func(time.Duration) { losses++ }})
 	for _, command := range []string{"ping", "flushall", "ping", "ping"} {
 		if err := s.Probe(t.Context()); err != nil {
 			t.Fatal(err)
@@ -72,7 +76,7 @@ func TestTwoDaemons(t *testing.T) {
 	redistest.Require(t)
 	url := "redis://" + redistest.Start(t).Addr
 	for _, reserve := range []bool{true, false} {
-		o := redisstore.Options{URL: url + "?prefix=r" + strconv.FormatBool(reserve), CallerClock: true}
+		o := redisstore.Options{URL: url + "?prefix=r" + strconv.FormatBool(reserve), CallerClock: true, Timeout: patience}
 		storetest.Crowd(t, []limit.Store{open(t, o), open(t, o)}, reserve)
 	}
 }
@@ -87,7 +91,7 @@ func TestSentinel(t *testing.T) {
 func TestBudget(t *testing.T) {
 	redistest.Require(t)
 	const most, senders = 50, 400
-	s := open(t, redisstore.Options{URL: "redis://" + redistest.Start(t).Addr, CallerClock: true, Strangers: most})
+	s := open(t, redisstore.Options{URL: "redis://" + redistest.Start(t).Addr, CallerClock: true, Timeout: patience, Strangers: most})
 	login := &limit.Rule{Key: limit.Login, Unit: limit.Recipients, Count: 5, Window: time.Hour}
 	sender := &limit.Rule{Key: limit.Sender, Unit: limit.Recipients, Count: 100, Window: time.Hour}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -121,7 +125,7 @@ func TestBudget(t *testing.T) {
 func TestOneCall(t *testing.T) {
 	redistest.Require(t)
 	url := "redis://" + redistest.Start(t).Addr
-	s := open(t, redisstore.Options{URL: url})
+	s := open(t, redisstore.Options{URL: url, Timeout: patience})
 	options, err := redis.ParseURL(url)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // kind is the way in which servers are found.
@@ -44,6 +45,7 @@ type address struct {
 	caFile   string
 	// sentinelAuth means that the Sentinels need the password too.
 	sentinelAuth bool
+	timeout      time.Duration // of one operation, not of the text
 }
 
 var schemes = map[string]address{

@@ -7,7 +7,7 @@
 //
 // Invariants:
 //
-//   - Every operation ends within OpTimeout, whatever the servers do.
+//   - Every operation ends within OpTimeout (or Options.Timeout), whatever the servers do.
 //   - A server's error is returned with its own text, even if it comes before the
 //     first command: a wrong password, or a database that does not exist.
 //   - When a master fails, the writes are lost that it has acknowledged but not yet
@@ -15,6 +15,7 @@
 package redisclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -31,15 +32,16 @@ import (
 )
 
 const (
-	// OpTimeout bounds one operation, retries included.
-	OpTimeout   = 1500 * time.Millisecond
-	dialTimeout = 500 * time.Millisecond
-	// findTimeout bounds a connection to a master together with the question to a Sentinel
-	// where it is, which is asked twice. go-redis keeps to a Sentinel that has not failed
-	// when this time is over, so it must be long enough for both tries: a host that has died
-	// with its Sentinel would otherwise be asked for ever, and the others never.
-	findTimeout = OpTimeout - 200*time.Millisecond
-	ioTimeout   = 500 * time.Millisecond
+	// OpTimeout bounds one operation, retries included, unless Options have another bound.
+	OpTimeout = 1500 * time.Millisecond
+	// tries is the part of an operation that a connection may take, or a round trip.
+	tries = 3
+	// findReserve is what is left of an operation after a connection to a master and the
+	// question to a Sentinel where it is, which is asked twice. go-redis keeps to a Sentinel
+	// that has not failed when the time for this is over, so it must be long enough for both
+	// tries: a host that has died with its Sentinel would otherwise be asked for ever, and
+	// the others never.
+	findReserve = 200 * time.Millisecond
 	maxRetries  = 1
 	poolSize    = 64
 	idleTime    = 5 * time.Minute
@@ -52,6 +54,9 @@ const (
 type Options struct {
 	URL      string // see CheckURL
 	Password string // "" for none
+	// Timeout bounds one operation, retries included; 0 means OpTimeout. Tests need more when
+	// the machine is busy.
+	Timeout time.Duration
 	// ClockStep is called when the server's clock is found to have been set: forward, or
 	// back if by is negative. It may be nil.
 	ClockStep func(by time.Duration)
@@ -65,6 +70,8 @@ type Client struct {
 	Redis redis.UniversalClient
 	// Tag is the beginning of all keys of the store.
 	Tag string
+
+	timeout time.Duration // of one operation
 
 	calls together
 	idle  sync.Pool // of *Call
@@ -84,12 +91,13 @@ func Open(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.timeout = cmp.Or(o.Timeout, OpTimeout)
 	connected, err := a.connect(o.Password)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", id: rand.Text(), clockStep: o.ClockStep, lost: o.Lost}
-	c.calls.send = c.send
+	c := &Client{Redis: connected, Tag: "{" + a.prefix + "}:", timeout: a.timeout, id: rand.Text(), clockStep: o.ClockStep, lost: o.Lost}
+	c.calls.send, c.calls.timeout = c.send, c.timeout
 	return c, nil
 }
 
@@ -100,10 +108,11 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 	if _, err := a.tlsConfig(); err != nil {
 		return nil, err
 	}
+	once := a.timeout / tries
 	o := redis.UniversalOptions{
 		Addrs: a.servers, DB: a.database, Username: a.user, Password: password, Dialer: a.dial,
 		MasterName: a.master, IsClusterMode: a.kind == cluster, Protocol: 2,
-		DialTimeout: dialTimeout, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout, PoolTimeout: ioTimeout,
+		DialTimeout: once, ReadTimeout: once, WriteTimeout: once, PoolTimeout: once,
 		DialerRetries: 1, ContextTimeoutEnabled: true, MaxRetries: maxRetries,
 		MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 50 * time.Millisecond,
 		PoolSize: poolSize, ConnMaxIdleTime: idleTime, DisableIdentity: true,
@@ -119,16 +128,16 @@ func (a *address) connect(password string) (redis.UniversalClient, error) {
 	}
 	if a.kind == sentinel {
 		f := o.Failover()
-		f.DialTimeout = findTimeout
+		f.DialTimeout = a.timeout - findReserve
 		return redis.NewFailoverClient(f), nil
 	}
 	return redis.NewUniversalClient(&o), nil
 }
 
-// dial connects within dialTimeout. It reads the file of the authority anew, because the
+// dial connects to a server. It reads the file of the authority anew, because the
 // certificates of an authority are replaced before they expire.
 func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	plain := &net.Dialer{Timeout: dialTimeout}
+	plain := &net.Dialer{Timeout: a.timeout / tries}
 	config, err := a.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -152,9 +161,9 @@ func (c *Client) Close() error {
 	return c.Redis.Close()
 }
 
-// Do runs an operation with a context that ends after OpTimeout.
+// Do runs an operation with a context that ends after the time for one.
 func (c *Client) Do(ctx context.Context, operation func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, OpTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	return Error(operation(ctx))
 }

@@ -70,7 +70,7 @@ func (c *Client) Ask(ctx context.Context, call *Call) (any, error) {
 // send calls scripts. It loads those that the server did not know, and calls them a
 // second time.
 func (c *Client) send(batch []*Call) {
-	ctx, cancel := context.WithTimeout(context.Background(), OpTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	unknown := c.pipeline(ctx, batch)
 	if len(unknown) == 0 {

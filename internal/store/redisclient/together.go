@@ -1,6 +1,7 @@
 package redisclient
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -27,7 +28,8 @@ const (
 // there are company of them, or until it ends. While maxFlights are under way, they
 // wait until one ends.
 type together struct {
-	send func([]*Call)
+	send    func([]*Call)
+	timeout time.Duration // of a call; 0 means OpTimeout
 
 	mu      sync.Mutex
 	waiting []*Call
@@ -54,7 +56,7 @@ func newCall() *Call {
 }
 
 // do returns when the call has its answer, when its context ends, or after
-// OpTimeout. The queue is bounded by the number of callers, since each has one call.
+// the time for one. The queue is bounded by the number of callers, since each has one call.
 func (t *together) do(ctx context.Context, s *Call) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -64,7 +66,7 @@ func (t *together) do(ctx context.Context, s *Call) (any, error) {
 	}
 	// A timer is much cheaper than a context, and reading a deadline is cheaper than
 	// waiting on a channel.
-	wait, ended := OpTimeout, (<-chan struct{})(nil)
+	wait, ended := cmp.Or(t.timeout, OpTimeout), (<-chan struct{})(nil)
 	deadline, timed := ctx.Deadline()
 	if timed {
 		wait = min(wait, time.Until(deadline))
