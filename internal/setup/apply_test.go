@@ -890,3 +890,32 @@ func TestFolderThatIsThere(t *testing.T) {
 	folderOf(t, folder, 0o750, uint32(os.Geteuid()))
 	folderOf(t, filepath.Join(folder, "new"), 0o700, 65534)
 }
+
+// A parameter that only what is replaced has named is taken out, or the new warning of
+// Postfix would end the run. It comes back, also when someone has changed main.cf since.
+func TestUnusedNamesComeBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.edit(t, "main.cf", "smtpd_milters = inet:127.0.0.1:8891", "signer = inet:127.0.0.1:8891\nsmtpd_milters = $signer")
+	before := s.tree(t)
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := ReadPostfix(t.Context(), s.ConfigDirectory); err != nil || now.isSet("signer") {
+		t.Errorf("signer is still set, %v", err)
+	}
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, before, s.tree(t))
+	if err := s.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.edit(t, "main.cf", "alias_maps =", "alias_maps =\nbiff = no")
+	if err := s.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := ReadPostfix(t.Context(), s.ConfigDirectory); err != nil || now.value("smtpd_milters") != "inet:127.0.0.1:8891" || now.main["smtpd_milters"] != "$signer" {
+		t.Errorf("smtpd_milters is %q, %v", now.main["smtpd_milters"], err)
+	}
+}

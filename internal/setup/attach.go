@@ -286,6 +286,7 @@ var loginChecks = []string{"reject_sender_login_mismatch", "reject_authenticated
 // spell formats a list for a place. master.cf has no white space, so a list that needs
 // it becomes a parameter of main.cf.
 func (p *planner) spell(place *Service, name string, list []restriction) string {
+	list = p.fold(place, name, list)
 	var words []string
 	for _, r := range list {
 		words = append(words, postconf.Split(r.String())...)

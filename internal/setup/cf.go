@@ -4,6 +4,8 @@
 package setup
 
 import (
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -86,9 +88,13 @@ func takeOut(now, before, after string, master bool) (text string, left []string
 		}
 		seen[e.key] = true
 	}
-	// Entries that we had removed. Today there are none: an entry is only changed.
-	for key, text := range was {
+	// Entries that we had removed.
+	for _, key := range slices.Sorted(maps.Keys(was)) {
+		text := was[key]
 		if !seen[key] && ours[key] == "" && changed(key) {
+			if written := b.String(); written != "" && !strings.HasSuffix(written, "\n") {
+				b.WriteString("\n")
+			}
 			b.WriteString(text)
 		}
 	}

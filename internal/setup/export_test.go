@@ -8,7 +8,7 @@ import (
 )
 
 // CarryOut carries a plan out as an Applier does, without the daemons: our files, and both files
-// of Postfix.
+// of Postfix. Postfix must not warn of them.
 func CarryOut(t *testing.T, p *Plan) {
 	t.Helper()
 	for _, f := range p.Files {
@@ -21,5 +21,14 @@ func CarryOut(t *testing.T, p *Plan) {
 	}
 	if err := asPlanned(t.Context(), p.Postfix.Dir, p.Changes); err != nil {
 		t.Fatal(err)
+	}
+	now, err := ReadPostfix(t.Context(), p.Postfix.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for warning := range now.warnings {
+		if !p.Postfix.warnings[warning] && p.Manual == nil { // else apply is not for it
+			t.Errorf("apply would take it back, because Postfix warns: %s", warning)
+		}
 	}
 }

@@ -200,6 +200,9 @@ func MakePlan(ctx context.Context, o Options) (*Plan, error) {
 		}
 	}
 	p.dropNames()
+	if err := p.dropUnused(ctx); err != nil {
+		return nil, err
+	}
 	p.appliances()
 	p.warnHosts()
 	return p.plan, p.files()

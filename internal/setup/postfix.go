@@ -21,6 +21,7 @@ type Postfix struct {
 	meant    map[string]string // with $names and conditions expanded
 	explicit map[string]bool   // whether main.cf sets it
 	services []*Service
+	rest     string            // what postconf prints of master.cf's other services
 	warnings map[string]bool   // printed by postconf
 	texts    map[string][]byte // of main.cf and master.cf, before they were read
 }

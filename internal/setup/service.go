@@ -50,6 +50,7 @@ func (p *Postfix) readServices(ctx context.Context) error {
 	for line := range strings.Lines(entries) {
 		fields := strings.Fields(line)
 		if len(fields) < 8 || fields[7] != "smtpd" && fields[7] != "cleanup" || postconf.IsDisabled(p.value("master_service_disable"), fields[0], fields[1]) {
+			p.rest += line
 			continue
 		}
 		s := &Service{Key: fields[0] + "/" + fields[1], Name: fields[0], overrides: make(map[string]string)}
@@ -60,6 +61,7 @@ func (p *Postfix) readServices(ctx context.Context) error {
 		}
 		isCleanup := fields[7] == "cleanup"
 		if isCleanup && s.overrides[localMilters] == "" {
+			p.rest += line
 			continue // it has the list of main.cf, or none on purpose
 		}
 		if err := p.readMeant(ctx, s); err != nil {
