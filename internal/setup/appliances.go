@@ -17,6 +17,7 @@ func (p *planner) appliances() {
 	p.besideRspamd()
 	p.besideAmavis()
 	p.besideIRedAPD()
+	p.besideOthers()
 	switch {
 	case p.isMailInABox():
 		p.plan.Appliance = "Mail-in-a-Box"

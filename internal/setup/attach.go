@@ -84,15 +84,20 @@ func (p *planner) attachList(place *Service, name string) {
 		return
 	}
 	list := p.elements(place, name)
-	first := slices.IndexFunc(list, p.rivals) // kept rivals count too
 	kept := slices.DeleteFunc(slices.Clone(list), p.replaces)
+	first := p.rivalPlace(list)
+	if first > 0 {
+		first = len(slices.DeleteFunc(slices.Clone(list[:first]), p.replaces))
+	}
 	ours := name == recipientList && p.attaches(Policyd)
 	if ours && len(p.inboundChecks()) == 0 {
 		kept = slices.DeleteFunc(kept, p.asksAboutStrangers)
 	}
 	switch {
 	case ours && len(p.inboundChecks()) > 0:
-		p.set(place, name, p.spell(place, name, p.withInbound(place, kept, first)))
+		with := p.withInbound(place, kept, first)
+		p.warnBehind(list, with)
+		p.set(place, name, p.spell(place, name, with))
 	case len(kept) < len(list):
 		p.warnExempt(place, name, list)
 		p.set(place, name, p.spell(place, name, kept))
@@ -102,11 +107,52 @@ func (p *planner) attachList(place *Service, name string) {
 // warnExempt warns of the mail that an earlier element of a list lets pass before Postfix asks
 // DNS lists there: our hook is in the list for recipients, where that element is not.
 func (p *planner) warnExempt(place *Service, name string, list []restriction) {
-	asked := slices.IndexFunc(list, func(r restriction) bool { return isList(r) && p.replaces(r) })
+	asked := slices.IndexFunc(list, p.replacesList)
 	there := p.elements(place, recipientList)
 	for _, r := range list[:max(asked, 0)] {
-		if (isAccess(r) || lets(r) && !postconf.IsOwnPermit(r.name)) && !isOwnership(r) && !slices.Contains(there, r) {
+		if excepts(r) && !slices.Contains(there, r) {
 			p.warn("%s: DNS lists were not asked about what %s accepts there, and our hook in %s asks about it too: add it there, after reject_unauth_destination and before the hook, or name these clients in dnsbl-allow-clients (%s)", name, r, recipientList, p.Policyd.Config)
+		}
+	}
+}
+
+// excepts reports whether an element may let in mail of others before what is behind it is asked.
+func excepts(r restriction) bool {
+	return (isAccess(r) || lets(r) && !postconf.IsOwnPermit(r.name)) && !isOwnership(r)
+}
+
+// replacesList reports whether an element is a DNS list that our hook asks in its place.
+func (p *planner) replacesList(r restriction) bool { return isList(r) && p.replaces(r) }
+
+// rivalPlace returns the index of the first element whose place in a list our hook takes, or
+// -1. Where it is in front of exceptions to a greylist or to DNS lists, it is the first of
+// these: what is accepted stays so.
+func (p *planner) rivalPlace(list []restriction) int {
+	at := slices.IndexFunc(list, p.rivals)
+	for _, is := range []func(restriction) bool{
+		func(r restriction) bool { return p.asksPostgrey(r) || isList(r) && p.rivals(r) },
+		func(r restriction) bool { return isList(r) && p.rivals(r) },
+	} {
+		if next := slices.IndexFunc(list, is); next > at && slices.ContainsFunc(list[at:next], excepts) {
+			at = next
+		}
+	}
+	return at
+}
+
+// warnBehind warns of what an element lets pass between DNS lists that our hook asks in their
+// place: it asks about this mail too, because the element is behind it.
+func (p *planner) warnBehind(list, with []restriction) {
+	lists := 0
+	for i, r := range list {
+		if p.replacesList(r) {
+			lists = i
+		}
+	}
+	behind := with[slices.IndexFunc(with, p.asks):]
+	for _, r := range list[:lists] {
+		if excepts(r) && slices.Contains(behind, r) {
+			p.warn("%s: not all DNS lists were asked about what %s accepts there, and our hook asks them all: put it before the hook, or name these clients in dnsbl-allow-clients (%s)", recipientList, r, p.Policyd.Config)
 		}
 	}
 }

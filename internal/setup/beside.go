@@ -1,4 +1,4 @@
-// Beside amavisd and iRedAPD, which setup does not take out of Postfix.
+// Beside programs that setup does not take out of Postfix unless it is asked to.
 
 package setup
 
@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/postern-mail/postern/internal/postconf"
 )
 
 const amavis = "amavis"
@@ -79,5 +81,59 @@ func (p *planner) besideIRedAPD() {
 		p.next("iRedAPD goes on to greylist; to have Postern do it, run setup again with --greylister postern")
 	case p.Greylister == ours && p.runs("greylist") && !p.plan.Shadow:
 		p.next("take greylisting out of plugins in %s, and then: systemctl restart iredapd, or each new sender waits twice", p.path(iredapdFile))
+	}
+}
+
+// remoteOpenDKIM is an OpenDKIM of another host, or of a container of its own. Its keys are there.
+const remoteOpenDKIM = "remote OpenDKIM"
+
+// isRemoteOpenDKIM reports whether a socket at another host looks like OpenDKIM's, by its port
+// or by the name of the host.
+func isRemoteOpenDKIM(_ *Options, socket string) bool {
+	at, isInet := strings.CutPrefix(socket, "inet:")
+	i := strings.LastIndexByte(at, ':')
+	return isInet && i > 0 && !postconf.IsLoopback(at[:i]) && (at[i:] == ":8891" || strings.Contains(at[:i], "opendkim"))
+}
+
+// carrySigner says what is left to do in place of a signer whose keys are not carried over.
+func carrySigner(name string) func(*planner) {
+	return func(p *planner) {
+		if p.plan.Shadow || !p.signs() {
+			return
+		}
+		p.cannot("the keys of %s; copy each to %s/DOMAIN/SELECTOR.private, or publish new ones", name, p.keyFolder())
+		if name != remoteOpenDKIM {
+			p.retire(name)
+		}
+	}
+}
+
+// carryGreylister does the same for a greylist.
+func carryGreylister(name string) func(*planner) {
+	return func(p *planner) {
+		if !p.plan.Shadow {
+			p.cannot("the settings of %s; those of the greylist are in %s (greylist/README.md)", name, p.Policyd.Config)
+			p.retire(name)
+		}
+	}
+}
+
+func carrySqlgrey(p *planner) {
+	carryGreylister("sqlgrey")(p)
+	if !p.plan.Shadow {
+		p.next("the memory of sqlgrey can be kept: postern greylist import --sqlgrey FILE")
+	}
+}
+
+// besideOthers says that such programs go on.
+func (p *planner) besideOthers() {
+	for _, peer := range p.plan.Peers {
+		switch k := peer.kind; {
+		case k == nil || !k.asked || !p.attaches(k.by):
+		case k.signs && p.Signer == k.name:
+			p.next("%s goes on to sign; to have Postern do it, run setup again with --signer postern", k.name)
+		case !k.signs && p.Greylister == k.name:
+			p.next("%s goes on to greylist; to have Postern do it, run setup again with --greylister postern", k.name)
+		}
 	}
 }

@@ -72,10 +72,10 @@ func (p *planner) asksGreylist(r restriction) bool {
 	return p.asks(r) && strings.Contains(r.arg, "greylist")
 }
 
-// asksPostgrey reports whether an element asks a postgrey that we replace.
+// asksPostgrey reports whether an element asks postgrey, or its like, that we replace.
 func (p *planner) asksPostgrey(r restriction) bool {
 	peer := p.policyPeer(r)
-	return peer != nil && peer.Name == "postgrey" && p.overlaps(peer)
+	return peer != nil && peer.kind != nil && peer.kind.by == Policyd && p.overlaps(peer)
 }
 
 // policyPeer returns the other program that an element asks, or nil.

@@ -47,10 +47,10 @@ func (p *planner) leaveMilters() {
 	}
 }
 
-// isOldSigner reports whether a milter is the OpenDKIM that is replaced.
+// isOldSigner reports whether a milter is a signer, such as OpenDKIM, that is replaced.
 func (p *planner) isOldSigner(element string) bool {
 	peer := p.bySocket(endpointOf(element))
-	return peer != nil && peer.Replaced && peer.Name == "OpenDKIM"
+	return peer != nil && peer.Replaced && peer.kind.signs
 }
 
 // signedHosts reports whether a service is for own hosts, whose mail the OpenDKIM that is

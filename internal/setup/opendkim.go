@@ -10,13 +10,40 @@ import (
 	"github.com/postern-mail/postern/internal/postconf"
 )
 
+// openDKIMConf is where Debian and Fedora have OpenDKIM's settings; Arch has them in a folder.
 const openDKIMConf = "/etc/opendkim.conf"
+
+// openDKIMStarts are the files that say how OpenDKIM is started.
+var openDKIMStarts = []string{
+	"/etc/systemd/system/opendkim.service.d/*.conf", "/etc/systemd/system/opendkim.service", "/etc/default/opendkim", "/etc/sysconfig/opendkim",
+	"/usr/lib/systemd/system/opendkim.service", "/lib/systemd/system/opendkim.service",
+}
+
+// namesConf matches the option of OpenDKIM that names its settings, on a line that counts.
+var namesConf = regexp.MustCompile(`(?m)^[^#;\n]*[ \t"'=]-x[ \t]*(/[^ \t\n"']+)`)
+
+// openDKIMConfOf returns the path of OpenDKIM's settings.
+func (o *Options) openDKIMConfOf() string {
+	for _, pattern := range openDKIMStarts {
+		files, _ := filepath.Glob(o.path(pattern)) // the pattern is valid, and the names are sorted
+		for _, file := range slices.Backward(files) {
+			text, _ := os.ReadFile(file)
+			if m := namesConf.FindSubmatch(text); m != nil && o.exists(string(m[1])) {
+				return string(m[1])
+			}
+		}
+	}
+	if folder := "/etc/opendkim/opendkim.conf"; !o.exists(openDKIMConf) && o.exists(folder) {
+		return folder
+	}
+	return openDKIMConf
+}
 
 func isOpenDKIM(o *Options, socket string) bool {
 	if socketIs("inet:127.0.0.1:8891", "opendkim")(o, socket) {
 		return true
 	}
-	return sameSocket(parseOptions(o.text(openDKIMConf), "").get("Socket"), socket) || sameSocket(shellVariable(o.text("/etc/default/opendkim"), "SOCKET"), socket)
+	return sameSocket(parseOptions(o.text(o.openDKIMConfOf()), "").get("Socket"), socket) || sameSocket(shellVariable(o.text("/etc/default/opendkim"), "SOCKET"), socket)
 }
 
 // dkimKey is a key file of another program.
@@ -24,7 +51,11 @@ type dkimKey struct{ domain, selector, path string }
 
 // carryOpenDKIM carries over OpenDKIM's keys and tables.
 func carryOpenDKIM(p *planner) {
-	own := parseOptions(p.read(openDKIMConf), "")
+	conf := p.openDKIMConfOf()
+	own := parseOptions(p.read(conf), "")
+	if !p.exists(conf) && p.signs() {
+		p.cannot("OpenDKIM: there is no %s, so none of its keys is carried over and nothing is signed with them; put it there before you attach Postern, or keep OpenDKIM: --signer OpenDKIM", conf)
+	}
 	mode := own.get("Mode")
 	signed := mode == "" || strings.ContainsAny(mode, "sS") // the default is sv
 	if signed && !p.plan.Shadow && p.signs() {
@@ -51,7 +82,7 @@ func carryOpenDKIM(p *planner) {
 // openDKIMLeft are the settings of OpenDKIM that decide about mail and are not carried
 // over. milter/SIGNING.md says of the others why none is needed.
 var openDKIMLeft = []left{
-	{"Include", "its settings are not read; write them into " + openDKIMConf + " before the next run"},
+	{"Include", "its settings are not read; write them into the file that includes them before the next run"},
 	{"SignHeaders", "dkim-headers names the fields that are signed"},
 	{"OmitHeaders", "dkim-headers names the fields that are signed"},
 	{"OversignHeaders", "dkim-headers names the fields that are oversigned, with a + in front"},

@@ -26,6 +26,8 @@ type kind struct {
 	name   string
 	milter bool
 	by     string // the daemon of ours that replaces it; "" if it stays
+	signs  bool
+	asked  bool // it is replaced only if --signer or --greylister names Postern
 	// is reports whether a socket belongs to the program.
 	is func(o *Options, socket string) bool
 	// carry plans settings of ours that do what the program's do; nil for nothing.
@@ -38,9 +40,14 @@ func kinds() []*kind {
 	return []*kind{
 		{name: "postgrey", by: Policyd, is: isPostgrey, carry: carryPostgrey, note: "greylists"},
 		{name: "policyd-spf", by: Milterd, is: isPolicydSPF, carry: carryPolicydSPF, note: "verifies SPF"},
+		{name: "sqlgrey", by: Policyd, asked: true, is: socketIs("inet:127.0.0.1:2501", "sqlgrey"), carry: carrySqlgrey, note: "greylists"},
+		{name: "gld", by: Policyd, asked: true, is: socketIs("inet:127.0.0.1:2525"), carry: carryGreylister("gld"), note: "greylists"},
+		{name: "milter-greylist", milter: true, by: Policyd, asked: true, is: socketIs("milter-greylist"), carry: carryGreylister("milter-greylist"), note: "greylists"},
 		{name: "iRedAPD", is: socketIs("inet:127.0.0.1:7777"), note: "policies of iRedMail"},
 		{name: "Dovecot quota", is: socketIs("inet:127.0.0.1:12340", "quota-status"), note: "refuses mail for full mailboxes"},
-		{name: "OpenDKIM", milter: true, by: Milterd, is: isOpenDKIM, carry: carryOpenDKIM, note: "signs and verifies DKIM"},
+		{name: "OpenDKIM", milter: true, by: Milterd, signs: true, is: isOpenDKIM, carry: carryOpenDKIM, note: "signs and verifies DKIM"},
+		{name: remoteOpenDKIM, milter: true, by: Milterd, signs: true, asked: true, is: isRemoteOpenDKIM, carry: carrySigner(remoteOpenDKIM), note: "signs and verifies DKIM"},
+		{name: "dkimpy-milter", milter: true, by: Milterd, signs: true, asked: true, is: socketIs("inet:127.0.0.1:8892", "dkimpy"), carry: carrySigner("dkimpy-milter"), note: "signs and verifies DKIM"},
 		{name: "OpenDMARC", milter: true, by: Milterd, is: isOpenDMARC, carry: carryOpenDMARC, note: "verifies DMARC"},
 		{name: "rspamd", milter: true, is: isRspamd, note: "filters spam"},
 		{name: "spamass-milter", milter: true, is: socketIs("spamass"), note: "filters spam"},
@@ -176,7 +183,13 @@ func (p *planner) keeps(k *kind) bool {
 // and the administrator has not asked to keep it.
 func (p *planner) overlaps(peer *Peer) bool {
 	k := peer.kind
-	return k != nil && k.by != "" && p.attaches(k.by) && !p.keeps(k) && (k.by != Policyd || p.runs("greylist"))
+	switch {
+	case k == nil || k.by == "" || !p.attaches(k.by) || p.keeps(k):
+		return false
+	case k.by == Policyd:
+		return p.runs("greylist") && (!k.asked || p.Greylister == ours)
+	}
+	return !k.asked || p.signs()
 }
 
 // replaced returns the programs whose settings are carried over. We replace them or, in

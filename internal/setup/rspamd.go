@@ -29,6 +29,15 @@ func (p *planner) others() (greylists, signs []string) {
 			signs = append(signs, rspamd)
 		}
 	}
+	for _, peer := range p.plan.Peers {
+		switch k := peer.kind; {
+		case k == nil || !k.asked:
+		case k.signs:
+			signs = append(signs, k.name)
+		default:
+			greylists = append(greylists, k.name)
+		}
+	}
 	if p.iredapdGreylists() {
 		greylists = append(greylists, iredAPD)
 	}
