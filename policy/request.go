@@ -18,8 +18,10 @@ const requestType = "smtpd_access_policy"
 // restrictions are asked at RCPT too.
 type State uint8
 
-// The states of SMTPD_POLICY_README; BDAT arrives as DATA. StateOther is a
-// state that this version does not know. No check applies to it.
+// The states of SMTPD_POLICY_README; BDAT arrives as DATA. After XCLIENT, as from
+// a mail proxy, Postfix asks about the client anew and calls that state XCLIENT
+// (smtpd_delay_reject = no). StateOther is a state that this version does not
+// know. No check applies to it.
 const (
 	StateOther State = iota
 	StateConnect
@@ -36,7 +38,7 @@ const (
 // parseState parses a state as Postfix spells it.
 func parseState(name string) State {
 	switch name {
-	case "CONNECT":
+	case "CONNECT", "XCLIENT":
 		return StateConnect
 	case "EHLO":
 		return StateEHLO

@@ -133,7 +133,7 @@ func TestNullSender(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	for name, sender := range map[string]bool{
-		"CONNECT": false, "EHLO": false, "HELO": false, "MAIL": true, "RCPT": true,
+		"CONNECT": false, "XCLIENT": false, "EHLO": false, "HELO": false, "MAIL": true, "RCPT": true,
 		"DATA": true, "END-OF-MESSAGE": true, "VRFY": false, "ETRN": false, "FUTURE": false,
 	} {
 		r, err := parse(attrs("request=smtpd_access_policy\nprotocol_state="+name+"\n"), time.Now())
