@@ -27,7 +27,7 @@ func allChecks() []check {
 		{"ownership", "every service that takes logins asks for ownership, and before anything permits", checkOwnership},
 		{"limit", "limits of logins are asked for where users log in, and at the end of the mail", checkLimit},
 		{"order", "the hooks of the internet's mail come after what Postfix decides by itself, and are reached", checkOrder},
-		{"delay", "smtpd_delay_reject: the checks get what they need", checkDelay},
+		{"delay", "the checks are asked neither before they have what they need (smtpd_delay_reject) nor too late", checkDelay},
 		{"twice", "no second greylist, no list asked twice, no second signer", checkTwice},
 		{"signing", "users' mail and that of this machine comes in at a socket that signs, the internet's at none", checkSigning},
 		{"from", "with from-ownership: milterd sees the mail of every service that takes logins, and has policyd's tables of owners", checkFrom},

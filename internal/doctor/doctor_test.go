@@ -195,6 +195,18 @@ func troubles() []trouble {
 			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
 			s.postconf("-e", "smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination")
 		}, check: "delay", level: Fail, text: "asks for greylist while the client's address is known and no more", fix: "postconf -X smtpd_delay_reject"},
+		{name: "the greylist at the end of the mail", edit: func(s *site) {
+			s.postconf("-e", "smtpd_end_of_data_restrictions = check_policy_service { inet:"+s.policy+", { policy_context = dnsbl, greylist }, default_action=DUNNO }")
+			s.postconf("-e", "smtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination")
+		}, check: "delay", level: Fail, text: "asks for greylist, and nowhere else: all recipients are accepted by then", fix: "move greylist to the hook in smtpd_recipient_restrictions"},
+		{name: "lists at DATA", edit: func(s *site) {
+			s.postconf("-e", "smtpd_data_restrictions = check_policy_service { inet:"+s.policy+", policy_context=dnsbl, default_action=DUNNO }")
+			s.replace("etc/main.cf", "{ policy_context = dnsbl, greylist }", "policy_context=greylist")
+		}, check: "delay", level: Fail, text: "no recipient there when a mail has several", fix: "smtpd_recipient_restrictions"},
+		{name: "ownership at ETRN", edit: func(s *site) {
+			s.postconf("-P", "submission/inet/smtpd_sender_restrictions=")
+			s.postconf("-P", "submission/inet/smtpd_etrn_restrictions=$postern_ownership")
+		}, check: "ownership", level: Fail, text: "users who log in here send as anyone", fix: "$postern_ownership"},
 
 		// Twice.
 		{name: "postgrey is still asked", edit: func(s *site) {

@@ -45,7 +45,7 @@ func checkLimit(_ context.Context, f *Facts) []Finding {
 // the client.
 func (f *Facts) asksUnpermitted(s *Service, name string) bool {
 	return slices.ContainsFunc(f.Hooks, func(h Hook) bool {
-		return h.Service == s && slices.Contains(f.asks(h), name) && firstOf(h.Before, append(slices.Clone(permits), ends...)) == ""
+		return h.Service == s && slices.Contains(f.asks(h), name) && tooLate(h.List, name) == "" && firstOf(h.Before, append(slices.Clone(permits), ends...)) == ""
 	})
 }
 

@@ -100,26 +100,66 @@ func (f *Facts) askedTwice() []Finding {
 // isNo reports whether a parameter is no. Postfix ignores the case.
 func isNo(value string) bool { return strings.EqualFold(value, "no") }
 
-// checkDelay looks at smtpd_delay_reject. Without it, a list is evaluated before all
-// attributes are known.
+// checkDelay looks at whether the checks are asked when they have what they need. With
+// smtpd_delay_reject = no, a list is evaluated before all attributes are known; some lists
+// come after all that a check could decide.
 func checkDelay(_ context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || len(f.Hooks) == 0 {
 		return nil
 	}
 	var found []Finding
 	for _, h := range f.Hooks {
-		if !isNo(h.Service.Value("smtpd_delay_reject")) {
-			continue
-		}
-		lacks := map[string]string{"smtpd_client_restrictions": "the client's address is known and no more", "smtpd_helo_restrictions": "neither sender nor recipient is known",
-			"smtpd_sender_restrictions": "no recipient is known"}[h.List]
 		for _, name := range f.asks(h) {
-			if lacks == "" || name == ownershipWord && h.List == "smtpd_sender_restrictions" {
+			if lacks := tooSoon(h, name); lacks != "" {
+				found = appendNew(found, failf(h.Service.unset("smtpd_delay_reject")+" (yes is the default), or move the hook to smtpd_recipient_restrictions",
+					"%s of %s asks for %s while %s, because smtpd_delay_reject is no", h.List, h.Service, name, lacks))
 				continue
 			}
-			found = appendNew(found, failf(h.Service.unset("smtpd_delay_reject")+" (yes is the default), or move the hook to smtpd_recipient_restrictions",
-				"%s of %s asks for %s while %s, because smtpd_delay_reject is no", h.List, h.Service, name, lacks))
+			late := tooLate(h.List, name)
+			if late == "" || name == ownershipWord || name == checks.LimitName && !f.limits() || f.asksInTime(h.Service, name) {
+				continue // checkOwnership reports its own
+			}
+			found = appendNew(found, failf(fmt.Sprintf("move %s to the hook in %s", name, placeOf(name)), "%s of %s asks for %s, and nowhere else: %s", h.List, h.Service, name, late))
 		}
 	}
 	return orOK(found, "every check is asked when it has what it needs")
+}
+
+// tooSoon returns what a check lacks at a hook whose list is evaluated early, or "".
+func tooSoon(h Hook, name string) string {
+	if !isNo(h.Service.Value("smtpd_delay_reject")) || name == ownershipWord && h.List == "smtpd_sender_restrictions" {
+		return ""
+	}
+	return map[string]string{"smtpd_client_restrictions": "the client's address is known and no more", "smtpd_helo_restrictions": "neither sender nor recipient is known",
+		"smtpd_sender_restrictions": "no recipient is known"}[h.List]
+}
+
+// tooLate returns why a check cannot decide in a list about a mail, or "" if it can.
+func tooLate(list, name string) string {
+	switch {
+	case list == "smtpd_etrn_restrictions":
+		return "ETRN brings no mail, and the check never decides"
+	case name == checks.GreylistName && (list == "smtpd_data_restrictions" || list == endOfData):
+		return "all recipients are accepted by then, and nothing is greylisted"
+	case name == checks.DNSBLName && (list == "smtpd_data_restrictions" || list == endOfData):
+		return "Postfix names no recipient there when a mail has several, and such mail passes"
+	case name == checks.LimitName && list == "smtpd_data_restrictions":
+		return "recipients count when they are named, or at the end of the mail, and none counts"
+	}
+	return ""
+}
+
+// asksInTime reports whether a service asks for a check in a list where it can decide.
+func (f *Facts) asksInTime(s *Service, name string) bool {
+	return slices.ContainsFunc(f.Hooks, func(h Hook) bool {
+		return h.Service == s && slices.Contains(f.asks(h), name) && tooSoon(h, name) == "" && tooLate(h.List, name) == ""
+	})
+}
+
+// placeOf returns the list in which a check is usually asked for.
+func placeOf(name string) string {
+	if isOfStrangers(name) {
+		return "smtpd_recipient_restrictions"
+	}
+	return "smtpd_sender_restrictions"
 }

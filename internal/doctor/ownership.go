@@ -66,7 +66,7 @@ func (f *Facts) ownershipOf(s *Service) []Finding {
 	fix := f.askOwnership(s)
 	var late *Hook
 	for _, h := range f.Hooks {
-		if h.Service != s || !slices.Contains(f.asks(h), ownershipWord) {
+		if h.Service != s || !slices.Contains(f.asks(h), ownershipWord) || tooLate(h.List, ownershipWord) != "" {
 			continue
 		}
 		if permit := firstOf(h.Before, permits); permit == "" && firstOf(h.Before, ends) == "" {

@@ -20,7 +20,8 @@ import (
 var elsewhere = strings.Fields(`db_dump default_action dkim_signing json_build_object master_service_disable
 	milter_default_action min-replicas-to-write non_smtpd_milters not_applicable permit_mynetworks policy_context
 	postern-milterd reject_known_sender_login_mismatch reject_sender_login_mismatch
-	reject_unauthenticated_sender_login_mismatch smtpd_proxy_filter smtpd_sender_login_maps smtpd_sender_restrictions
+	reject_unauthenticated_sender_login_mismatch smtp_generic_maps smtp_header_checks smtpd_delay_reject
+	smtpd_etrn_restrictions smtpd_proxy_filter smtpd_sender_login_maps smtpd_sender_restrictions
 	smtpd_upstream_proxy_protocol`)
 
 // names are what the changelog may name.
