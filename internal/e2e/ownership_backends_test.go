@@ -378,7 +378,7 @@ func TestOwnersServerGone(t *testing.T) {
 	log := filepath.Join(dir, "policyd.log")
 	s := newSite(t, SiteConfig{Policyd: []string{
 		"--owners", "mysql:" + maps, "--login-domain", "home.example", "--log-file", log,
-		"--owners-timeout", "1s", "--owners-cache-ttl", "0s", "--owners-cache-negative-ttl", "0s", "--owners-last-known", "0s",
+		"--owners-cache-ttl", "0s", "--owners-cache-negative-ttl", "0s", "--owners-last-known", "0s",
 	}})
 	m.Exec("INSERT INTO cacertusers.aliases VALUES ('gone@home.example', 'alice', 1);\n")
 	mail := As(Alice, "gone@home.example", Dora)

@@ -30,6 +30,7 @@ type replyRow struct {
 	// reads instead; a zero ours is a row that no verdict comes near
 	verdict policy.Verdict
 	ours    postfixtest.Reply
+	stalls  bool // Postfix waits for more
 }
 
 // The recipient's local part shows the servers which row is meant.
@@ -47,7 +48,7 @@ var replyRows = map[string]replyRow{
 		verdict: policy.Verdict{Kind: policy.Reject, Text: "  "}, ours: postfixtest.Reply{Code: 550, Lines: []string{"Rejected by policy"}},
 	},
 	"crlf": {
-		name: "CR before LF stalls and ends in 451", raw: "action=DUNNO\r\n\r\n", code: 451, text: "4.3.5",
+		name: "CR before LF stalls and ends in 451", raw: "action=DUNNO\r\n\r\n", code: 451, text: "4.3.5", stalls: true,
 		verdict: policy.Verdict{Kind: policy.Defer, Text: "later\r\n\r\n"}, ours: postfixtest.Reply{Code: 450, Lines: []string{"later"}},
 	},
 	"utf8": {
@@ -68,7 +69,7 @@ var replyRows = map[string]replyRow{
 		ours: postfixtest.Reply{Code: 451, Lines: []string{"4.3.0"}},
 	},
 	"slow": {
-		name: "a reply behind smtpd_policy_service_timeout ends in 451", raw: "never", code: 451, text: "4.3.5",
+		name: "a reply behind smtpd_policy_service_timeout ends in 451", raw: "never", code: 451, text: "4.3.5", stalls: true,
 		// A check that hangs is cut off at the deadline.
 		ours: postfixtest.Reply{Code: 451, Lines: []string{"4.3.0"}},
 	},
@@ -78,13 +79,22 @@ var replyRows = map[string]replyRow{
 	},
 }
 
-const policyTimeout = time.Second
+// impatient is a service that waits for a reply for a second only. The MX waits as long as
+// Postfix does by default, so that no reply is late on a busy machine.
+const impatient = "impatient"
+
+// policyDeadline is when our server gives up a check that hangs.
+const policyDeadline = 250 * time.Millisecond
 
 // repliesPostfix is a Postfix whose MX asks address.
 func repliesPostfix(t *testing.T, address string) *postfixtest.Postfix {
-	return postfixtest.New(t, postfixtest.Config{Main: []string{
-		"smtpd_recipient_restrictions = " + CheckPolicy("inet:"+address, "timeout="+policyTimeout.String()),
-	}})
+	ask := func(attributes string) string {
+		return "smtpd_recipient_restrictions=" + CheckPolicy("inet:"+address, attributes)
+	}
+	return postfixtest.New(t, postfixtest.Config{
+		MX:   []string{ask("")},
+		More: []postfixtest.Service{{Name: impatient, Options: []string{ask("timeout=1s")}}},
+	})
 }
 
 // TestRepliesThatPostfixMisreads sends each of them to a real Postfix, from a
@@ -93,7 +103,11 @@ func TestRepliesThatPostfixMisreads(t *testing.T) {
 	p := repliesPostfix(t, serveScript(t, new(atomic.Int64)))
 	for to, row := range replyRows {
 		t.Run(row.name, func(t *testing.T) {
-			got := mailTo(t, p, to)
+			service := postfixtest.MX
+			if row.stalls {
+				service = impatient
+			}
+			got := mailTo(t, p, service, to)
 			if got.Code != row.code || !strings.Contains(got.String(), row.text) {
 				t.Errorf("Postfix answers %s, want %d %s", got, row.code, row.text)
 			}
@@ -107,7 +121,7 @@ func TestRepliesOfOurs(t *testing.T) {
 	p := repliesPostfix(t, servePolicy(t, new(atomic.Int64)))
 	for to, row := range replyRows {
 		t.Run(row.name, func(t *testing.T) {
-			got := mailTo(t, p, to)
+			got := mailTo(t, p, postfixtest.MX, to)
 			if got.Code != row.ours.Code || !strings.Contains(got.String(), row.ours.Lines[0]) {
 				t.Errorf("Postfix answers %s, want %d %s", got, row.ours.Code, row.ours.Lines[0])
 			}
@@ -184,9 +198,9 @@ func TestRepliesForTwoRecipients(t *testing.T) {
 	}
 }
 
-func mailTo(t *testing.T, p *postfixtest.Postfix, local string) postfixtest.Reply {
+func mailTo(t *testing.T, p *postfixtest.Postfix, service, local string) postfixtest.Reply {
 	t.Helper()
-	r, err := p.Send(t.Context(), postfixtest.MX, postfixtest.Mail{From: Stranger, To: []string{local + "@home.example"}})
+	r, err := p.Send(t.Context(), service, postfixtest.Mail{From: Stranger, To: []string{local + "@home.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +316,7 @@ type rowHooks struct{}
 func (rowHooks) Hook(string, []string) (policy.Hook, error) {
 	return policy.Hook{
 		Chain:    policy.Chain{{Check: rowCheck{}, OnError: policy.ErrorDefer}},
-		Deadline: policyTimeout / 4,
+		Deadline: policyDeadline,
 		Release:  func() {},
 	}, nil
 }

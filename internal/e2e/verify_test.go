@@ -119,7 +119,7 @@ broken.example. TXT "v=spf1 ) dkim=pass header.d=bank.example ("
 // TestVerifySlowDNS has the DNS answer late, and not at all.
 func TestVerifySlowDNS(t *testing.T) {
 	t.Parallel()
-	s := newSigningSite(t, SiteConfig{Milterd: []string{"--verify-deadline", "1s", "--dns-timeout", "10s"}})
+	s := newSigningSite(t, SiteConfig{Milterd: []string{"--verify-deadline", "20s", "--dns-timeout", "10s"}})
 	late := VerifyCases()[0]
 	s.DNS.SetDelay("*", 200*time.Millisecond)
 	if all, err := late.Run(t.Context(), s); err != nil || all[0].Wrong != nil {
@@ -127,6 +127,9 @@ func TestVerifySlowDNS(t *testing.T) {
 	}
 	s.DNS.SetDelay("*", 0)
 	s.DNS.Fail("*", resolvertest.Silence)
+	if err := s.milterdWith(t.Context(), []string{"--verify-deadline=1s"}); err != nil {
+		t.Fatal(err)
+	}
 	m := fromOutside("a@dead.example", Bob)
 	m.Message = "DKIM-Signature: v=1; a=rsa-sha256; d=dead.example; s=s1; h=from;\n bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=QUJD\n" +
 		"From: <a@dead.example>\nSubject: a test\n\nHello.\n"
