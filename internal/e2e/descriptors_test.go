@@ -66,9 +66,9 @@ func TestPolicydWithoutDescriptors(t *testing.T) {
 	if err := ask(conn, owned, "DUNNO"); err != nil {
 		t.Fatal(err)
 	}
-	redis.Kill() // and with it the connections to it
+	restore := l.noDescriptors(t) // first: the daemon connects again by itself
+	redis.Kill()                  // and with it the connections to it
 	redis.Restart()
-	restore := l.noDescriptors(t)
 	for what, request := range map[string]string{"a table": owned, "the store": unknown(0)} {
 		if err := ask(conn, request, "451"); err == nil || !strings.Contains(err.Error(), `"action=451 4.3.`) {
 			t.Errorf("%s cannot be asked: %v", what, err)
