@@ -34,6 +34,7 @@ func TestLimitFailover(t *testing.T) {
 	args := []string{"--checks=limit", "--limit-store=" + servers.URL(), fmt.Sprintf("--limit=login=%d/1h", most), "--limit-on-error=defer"}
 	daemons := []*loggedDaemon{startLogged(t, args...), startLogged(t, args...)}
 	var passed atomic.Int64
+	killed := make(chan struct{})
 	send := func(phase string, end record.Reason) {
 		var done sync.WaitGroup
 		for n, d := range daemons {
@@ -47,8 +48,12 @@ func TestLimitFailover(t *testing.T) {
 							}
 							return
 						}
-						if passed.Add(1) == killAt {
+						switch n := passed.Add(1); {
+						case n == killAt:
 							servers.Master.Kill()
+							close(killed)
+						case n > killAt:
+							<-killed // the limit is not reached before
 						}
 					}
 				})
