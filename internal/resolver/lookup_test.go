@@ -274,7 +274,7 @@ func open(t testing.TB, c resolver.Config) *resolver.Resolver {
 
 // checkLeaks runs after the cleanups of a test, when it is registered first, and
 // reports goroutines of the package. A goroutine that is about to end may need a
-// moment.
+// moment. It is not for a test with others beside it, whose goroutines it would find.
 func checkLeaks(t *testing.T) {
 	buf := make([]byte, 1<<20)
 	t.Cleanup(func() {
