@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/postern-mail/postern/internal/freeport"
 	"github.com/postern-mail/postern/internal/manual/manualtest"
 	"github.com/postern-mail/postern/internal/postmap"
 	"github.com/postern-mail/postern/internal/postmap/remote"
@@ -18,12 +19,10 @@ import (
 // A table is down once its server has failed several times, and up when it answers
 // again. The log has one line for each change.
 func TestTableUp(t *testing.T) {
-	server, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Addr() // nothing answers there
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := server.Addr().String()
-	_ = server.Close() // nothing answers there
 	core, logged := observer.New(zap.InfoLevel)
 	now := time.Unix(1_800_000_000, 0)
 	table, err := postmap.Open("unionmap:{inline:{a=b}, proxy:socketmap:inet:"+address+":owners}", postmap.Options{
@@ -52,7 +51,8 @@ func TestTableUp(t *testing.T) {
 		}
 	}
 	expect("0")
-	if server, err = net.Listen("tcp", address); err != nil {
+	server, err := net.Listen("tcp", address)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = server.Close() }()
