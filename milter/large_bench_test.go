@@ -51,7 +51,7 @@ func benchLarge(b *testing.B, body string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	benchLargeWith(b, milter.NewSigning(sign.New(sign.Options{}, keys), mark.Random()), body)
+	benchLargeWith(b, milter.NewSigning(sign.New(sign.Options{}, keys), mark.Random(), nil), body)
 }
 
 func benchLargeWith(b *testing.B, h milter.Handler, body string) {

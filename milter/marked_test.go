@@ -57,7 +57,7 @@ func TestMarkedMailIsNotSigned(t *testing.T) {
 		"a bad one among forged ones": {append([]Field{seal("fail", mark.Quarantined, boss)}, fill...), false},
 	} {
 		m := &Message{Role: Sign, Header: append(test.marks, Field{Name: "From", Value: boss})}
-		work, _, err := NewSigning(sign.New(sign.Options{}, signingKeys(t)), keys).Begin(t.Context(), &Session{}, m)
+		work, _, err := NewSigning(sign.New(sign.Options{}, signingKeys(t)), keys, nil).Begin(t.Context(), &Session{}, m)
 		if err != nil {
 			t.Fatal(err)
 		}

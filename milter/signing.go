@@ -9,34 +9,49 @@ import (
 	"github.com/postern-mail/postern/internal/record"
 	"github.com/postern-mail/postern/milter/mark"
 	"github.com/postern-mail/postern/milter/sign"
+	"github.com/postern-mail/postern/milter/verify"
 )
 
 // NewSigning returns the handler of the sign role. It lets every message pass and
 // puts the signatures of s at the top. Mail with a mark of one of the keys came from
-// outside. It is signed only if its author was proven.
-func NewSigning(s *sign.Signer, marks *mark.Keys) Handler { return signing{s, marks} }
+// outside. It is signed only if its author was proven. v, which may be nil, finds the
+// results in our name that a login has written itself: they are removed.
+func NewSigning(s *sign.Signer, marks *mark.Keys, v *verify.Verifier) Handler {
+	return signing{s, marks, v}
+}
 
 type signing struct {
-	signer *sign.Signer
-	marks  *mark.Keys
+	signer   *sign.Signer
+	marks    *mark.Keys
+	verifier *verify.Verifier
 }
 
 // Begin starts nothing: the header has to say who the author is.
-func (s signing) Begin(_ context.Context, _ *Session, m *Message) (Work, Answer, error) {
-	return &signingWork{signing: s, message: m}, Answer{}, nil
+func (s signing) Begin(_ context.Context, peer *Session, m *Message) (Work, Answer, error) {
+	return &signingWork{signing: s, mta: peer.MTA, message: m}, Answer{}, nil
 }
 
 // signingWork is one message being signed.
 type signingWork struct {
 	signing
+	mta     string
 	message *Message
-	mail    *sign.Message // nil before the header and after the end
+	mail    *sign.Message // nil before the header and after the end, and if it is not signed
+	claims  []verify.Position
+	// unsigned is the answer at the end to a message that is not signed. failed is why, if
+	// a table could not be asked.
+	unsigned Answer
+	failed   error
 }
 
-// Headers settles a message that will not be signed: its body is not needed.
+// Headers settles a message that will not be signed: its body is not needed. If results
+// in our name have to be removed, it is settled at its end.
 func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
+	if refused := w.findClaims(); refused != nil {
+		return *refused, nil
+	}
 	if v := w.unproven(); v != nil {
-		return Answer{Verdict: Accept, Reason: record.SignMarked, Details: Details{DMARC: v.DMARC}}, nil
+		return w.leave(Answer{Reason: record.SignMarked, Details: Details{DMARC: v.DMARC}}), nil
 	}
 	w.mail = w.signer.Message(ctx, w.message.Header)
 	if _, ok := w.message.Param("SMTPUTF8"); ok {
@@ -48,11 +63,38 @@ func (w *signingWork) Headers(ctx context.Context) (Answer, error) {
 	r := w.mail.Close()
 	w.mail = nil
 	answer := decide(&r)
-	if r.Unavailable {
+	if r.Unavailable && len(w.claims) == 0 {
 		return answer.Answer, r.Err
 	}
-	answer.Verdict = Accept
-	return answer.Answer, nil
+	if r.Unavailable {
+		w.failed = r.Err
+	}
+	return w.leave(answer.Answer), nil
+}
+
+// findClaims finds the results in our name in mail of a login. Other mail may have passed
+// our milters before, and has our own.
+func (w *signingWork) findClaims() *Answer {
+	if w.verifier == nil || !w.message.Authenticated() {
+		return nil
+	}
+	claims, tooMany := w.verifier.Claims(w.message.Header, w.mta)
+	if tooMany != nil {
+		a := refusal(tooMany)
+		return &a
+	}
+	w.claims = claims
+	return nil
+}
+
+// leave lets a message pass unsigned.
+func (w *signingWork) leave(a Answer) Answer {
+	if len(w.claims) == 0 {
+		a.Verdict = Accept
+		return a
+	}
+	w.unsigned = a
+	return Answer{}
 }
 
 // unproven returns the mark of a mail that came from outside and must not get our
@@ -84,14 +126,30 @@ func (w *signingWork) unproven() *mark.Sealed {
 
 // Body hashes a chunk.
 func (w *signingWork) Body(chunk []byte) error {
+	if w.mail == nil {
+		return nil
+	}
 	_, err := w.mail.Write(chunk)
 	return err
 }
 
-// Finish signs.
+// Finish signs, and removes results in our name.
 func (w *signingWork) Finish(context.Context) (Decision, error) {
-	return w.end(), nil
+	d := Decision{Answer: w.unsigned, Failed: w.failed}
+	if w.mail != nil {
+		d = w.end()
+	}
+	for _, p := range w.claims {
+		d.Delete = append(d.Delete, Position(p))
+	}
+	if len(w.claims) > 0 {
+		d.Details.Steps = append(d.Details.Steps, record.Step{Check: "sign", Verdict: "none", Detail: claimsRemoved})
+	}
+	return d, nil
 }
+
+// claimsRemoved is the note in the record.
+const claimsRemoved = "the login's own Authentication-Results in our name were removed"
 
 // Close aborts a message that did not come to its end.
 func (w *signingWork) Close() {

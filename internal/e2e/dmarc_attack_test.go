@@ -134,6 +134,9 @@ func TestEspooferUsers(t *testing.T) {
 			if signed := o.Record.SignedBy != ""; signed != (c.reason == record.Signed) {
 				t.Errorf("record %s", o.Record.Raw)
 			}
+			if forged := o.Delivered.Headers("Authentication-Results"); len(forged) != 1 || !strings.Contains(forged[0], "mx.other.example") {
+				t.Errorf("results in our name of mail that a user wrote: %q", forged)
+			}
 			fields := o.Delivered.Headers("DKIM-Signature")
 			from := strings.Join(o.Delivered.Headers("From"), "\n")
 			if len(fields) > 0 && strings.Contains(from, legit) {

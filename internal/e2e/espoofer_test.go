@@ -366,8 +366,14 @@ func userSpoofs() []userSpoof {
 	}
 }
 
+// forgedByUser are results that a user writes into its own mail. Those in our name must
+// not reach a reader who trusts them.
+const forgedByUser = "Authentication-Results: mail.home.example; dmarc=pass header.from=" + legit + "\n" +
+	"authentication-results : (x) \"MAIL.home.example\" 1;\n dmarc=pass header.from=" + legit + "\n" +
+	"Authentication-Results: mx.other.example; none\n"
+
 func (c userSpoof) mail() postfixtest.Mail {
 	m := As(Alice, cmp.Or(c.sender, Alice), Dora)
-	m.Message = c.from + "To: <" + Dora + ">\nSubject: about your invoice\n\n" + spoofBody
+	m.Message = forgedByUser + c.from + "To: <" + Dora + ">\nSubject: about your invoice\n\n" + spoofBody
 	return m
 }

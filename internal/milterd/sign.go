@@ -18,7 +18,6 @@ import (
 	"github.com/postern-mail/postern/internal/rsaengine"
 	"github.com/postern-mail/postern/internal/service"
 	"github.com/postern-mail/postern/internal/service/lastgood"
-	"github.com/postern-mail/postern/milter"
 	"github.com/postern-mail/postern/milter/sign"
 )
 
@@ -142,7 +141,6 @@ func (o *signPart) build(n *needs) error {
 		Tables:     tables,
 	}, o.keys)
 	n.signer = o.signer
-	n.milter.Sign = milter.NewSigning(o.signer, n.marks)
 	if err := o.rotation.build(n, o); err != nil {
 		return err
 	}

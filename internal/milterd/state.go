@@ -46,7 +46,11 @@ func build(o *settings, l *service.Life, r service.Runtime) (*state, error) {
 		}
 	}
 	l.OnBegin(func() { r.Metrics.Prepare(o.known()...) })
-	n.milter.Verify = milter.NewVerifying(verify.New(n.verify))
+	verifier := verify.New(n.verify)
+	n.milter.Verify = milter.NewVerifying(verifier)
+	if n.signer != nil {
+		n.milter.Sign = milter.NewSigning(n.signer, n.marks, verifier)
+	}
 	for _, warn := range n.warnings {
 		warn()
 	}

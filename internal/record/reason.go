@@ -192,7 +192,7 @@ func vocabulary() map[string][]use {
 			with(pass, GreylistWaited, GreylistKnown, GreylistAutoAllowed, GreylistAllowedByHand, GreylistNotSuspicious),
 			[]use{{GreylistUnsure, []string{pass}, true}},
 			with(deferral, GreylistNew, GreylistEarly, GreylistFloodNetwork, GreylistFlood)),
-		"sign": slices.Concat(ofSessions(),
+		"sign": slices.Concat(ofSessions(), with(reject, TooManyResults),
 			with(pass, Signed, SignNoFrom, SignSeveralFrom, SignBadFrom, SignSeveralDomains, SignNoKey, SignAlreadySigned, SignFailed, SignOff, SignMarked)),
 		"verify": slices.Concat(ofSessions(), with(reject, SPFFailed, DMARCRejected, TooManyResults),
 			with(pass, Verified, VerifyUnsure, DMARCQuarantined, VerdictKept)),

@@ -144,10 +144,37 @@ func (b *before) tooMany() *Refusal {
 	if len(b.fields) <= MaxRemoved {
 		return nil
 	}
+	return tooMany()
+}
+
+func tooMany() *Refusal {
 	return &Refusal{
 		Code: 552, Status: "5.3.4", Reason: record.TooManyResults,
 		Text: "Message has too many header fields that only this server may write (Authentication-Results)",
 	}
+}
+
+// Claims returns the fields of a mail that claim to be results of ours, in the order in
+// which they are removed, or the refusal of a mail that has too many. mta is the name of
+// the MTA. It is for mail that cannot have passed here before: that of a login (RFC 8601
+// section 5).
+func (v *Verifier) Claims(fields []Field, mta string) ([]Position, *Refusal) {
+	var found []Position
+	seen, name := 0, v.options.authservID(mta)
+	for _, f := range fields {
+		if !f.Is(resultsField) {
+			continue
+		}
+		seen++
+		if authres.Claims(f.Value, name) {
+			found = append(found, Position{resultsField, seen})
+		}
+	}
+	if len(found) > MaxRemoved {
+		return nil, tooMany()
+	}
+	slices.Reverse(found)
+	return found, nil
 }
 
 // seal adds a mark to the result of the first pass. Mail of our own users, and mail
