@@ -46,7 +46,7 @@ var rows = []row{
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},
 
 	// It looks at everything, and nothing looks at it but the command.
-	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/postconf", "internal/setup", "internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/rotate", "internal/spf", "internal/dkim", "internal/dmarc", "internal/dmarcreport", "dnsbl"})},
+	{"internal/doctor", slices.Concat(infrastructure, []string{"internal/postconf", "internal/postmap", "internal/setup", "internal/policyd", "internal/milterd", "policy/checks", "milter/sign", "internal/rotate", "internal/spf", "internal/dkim", "internal/dmarc", "internal/dmarcreport", "dnsbl"})},
 	{"internal/policyd/...", slices.Concat(infrastructure, []string{"internal/policyd/...", "policy/...", "greylist/...", "dnsbl/...", "internal/limit/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/replay"})},
 	{"internal/milterd/...", slices.Concat(infrastructure, []string{"internal/milterd/...", "internal/rotate", "milter/...", "dnsbl/...", "internal/ownership", "internal/postmap/...", "internal/spf", "internal/dkim", "internal/dmarc", "internal/arc", "internal/rsaengine", "internal/dmarcreport/...", "internal/reportread"})},
 

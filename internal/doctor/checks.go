@@ -29,7 +29,7 @@ func allChecks() []check {
 		{"order", "the hooks of the internet's mail come after what Postfix decides by itself, and are reached", checkOrder},
 		{"delay", "the checks are asked neither before they have what they need (smtpd_delay_reject) nor too late", checkDelay},
 		{"twice", "no second greylist, no list asked twice, no second signer", checkTwice},
-		{"signing", "users' mail and that of this machine comes in at a socket that signs, the internet's at none", checkSigning},
+		{"signing", "users' mail and that of this machine comes in at a socket that signs, the internet's at none; Postfix does not change what was signed", checkSigning},
 		{"from", "with from-ownership: milterd sees the mail of every service that takes logins, and has policyd's tables of owners", checkFrom},
 		{"actions", "what Postfix does while a daemon is away", checkActions},
 		{"macros", "milter protocol and macros", checkMacros},

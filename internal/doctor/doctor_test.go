@@ -300,6 +300,23 @@ func troubles() []trouble {
 			s.postconf("-e", "content_filter = smtp-amavis:[127.0.0.1]:10024")
 			s.postconf("-M", "127.0.0.1:10587/inet=127.0.0.1:10587 inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_sender_restrictions=$postern_ownership -o smtpd_milters=inet:"+s.sign)
 		}, check: "signing", level: OK},
+		{name: "addresses are rewritten on the way out", edit: func(s *site) {
+			s.write("etc/generic", "root@localhost.localdomain alice@home.example\nAlice@home.example alice@isp.example\n")
+			s.postconf("-e", "smtp_generic_maps = texthash:"+s.path("etc/generic"))
+		}, check: "signing", level: Warn, text: "rewrites alice@home.example in the header of mail that was signed", fix: "canonical_maps"},
+		{name: "patterns rewrite addresses on the way out, over one transport", edit: func(s *site) {
+			s.write("etc/generic", "/^(.*)@home\\.example$/ $1@isp.example\n")
+			s.postconf("-P", "smtp/unix/smtp_generic_maps=regexp:"+s.path("etc/generic"))
+		}, check: "signing", level: Warn, text: "smtp_generic_maps of smtp/unix (regexp:", fix: "canonical_maps"},
+		{name: "header fields are changed on the way out", edit: func(s *site) {
+			s.write("etc/hide", "/^Received:/ IGNORE\n/^\\s*Mime-Version: 1.0.*/ REPLACE Mime-Version: 1.0\n")
+			s.postconf("-e", "smtp_header_checks = pcre:"+s.path("etc/hide"))
+		}, check: "signing", level: Warn, text: "changes MIME-Version of mail that was signed (REPLACE)", fix: "header_checks"},
+		{name: "addresses are rewritten behind a content filter", edit: func(s *site) {
+			s.write("etc/canonical", "alice@home.example Alice.Doe@home.example\n")
+			s.postconf("-e", "sender_canonical_maps = texthash:"+s.path("etc/canonical"), "content_filter = smtp-amavis:[127.0.0.1]:10024")
+			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")
+		}, check: "signing", level: Warn, text: "rewrites alice@home.example in the header of users' mail that the content filter hands back", fix: "local_header_rewrite_clients="},
 
 		// While a daemon is away, and other settings of Postfix.
 		{name: "ownership fails open", edit: func(s *site) {
@@ -321,6 +338,16 @@ func troubles() []trouble {
 			check: "actions", level: OK},
 		{name: "any From without us", milterd: "from-ownership = \"enforce\"\nowners = [\"texthash:DIR/sender_logins\"]\n", edit: func(s *site) { s.postconf("-e", "milter_default_action = accept") },
 			check: "actions", level: Warn, text: "users may write any From", fix: "postconf -P 'submission/inet/milter_default_action=tempfail' && postfix reload"},
+		{name: "the internet's mail is thrown away without us", edit: func(s *site) { s.replace("etc/main.cf", ", default_action=DUNNO", ", default_action=DISCARD") },
+			check: "actions", level: Warn, text: "all mail from the internet is thrown away", fix: "default_action=DUNNO"},
+		{name: "ownership refuses without us", edit: func(s *site) {
+			s.replace("etc/main.cf", "policy_context=ownership }", "policy_context=ownership, { default_action = 550 5.7.1 No check } }")
+		}, check: "actions", level: Warn, text: "users' mail is refused for good", fix: "take default_action out of this hook"},
+		{name: "users' mail is held without us", edit: func(s *site) { s.postconf("-e", "milter_default_action = quarantine") },
+			check: "actions", level: Warn, text: "users' mail is taken as it is, without a signature", fix: "postconf -P 'submission/inet/milter_default_action=tempfail' && postfix reload"},
+		{name: "users' mail is refused without us", edit: func(s *site) {
+			s.postconf("-P", "submission/inet/smtpd_milters={inet:"+s.sign+",default_action=reject}")
+		}, check: "actions", level: Warn, text: "users' mail is refused for good", fix: "take its default_action out"},
 		{name: "an old milter protocol", edit: func(s *site) { s.postconf("-e", "milter_protocol = 2") },
 			check: "macros", level: Warn, text: "milter_protocol is 2", fix: "postconf -X milter_protocol"},
 		{name: "macros of an older guide", edit: func(s *site) { s.postconf("-e", "milter_mail_macros = i {mail_addr} {client_addr}") },

@@ -109,7 +109,7 @@ func (p *Postfix) readServices(ctx context.Context, base []string) error {
 
 // readParams reads the parameters of a service that we look at.
 func (s *Service) readParams(ctx context.Context, base []string) (err error) {
-	if len(s.Raw) == 0 || !slices.Contains([]string{"smtpd", "postscreen", "pickup", "cleanup"}, s.Command) {
+	if len(s.Raw) == 0 || !slices.Contains([]string{"smtpd", "postscreen", "pickup", "cleanup", "smtp"}, s.Command) {
 		return nil
 	}
 	s.params, err = postconf.ServiceParams(ctx, base, s.Raw)

@@ -9,7 +9,7 @@ import (
 )
 
 // checkSigning looks at which kind of mail comes in at which socket of milterd.
-func checkSigning(_ context.Context, f *Facts) []Finding {
+func checkSigning(ctx context.Context, f *Facts) []Finding {
 	if f.Postfix == nil || !f.usesMilterd() {
 		return nil
 	}
@@ -40,6 +40,7 @@ func checkSigning(_ context.Context, f *Facts) []Finding {
 		found = append(found, warnf(f.giveToSigner(nil),
 			"mail of sendmail(1) and cron is not signed: non_smtpd_milters is %q%s", f.Postfix.localValue("non_smtpd_milters"), f.Postfix.ofLocalCleanup()))
 	}
+	found = append(found, f.changedLater(ctx)...)
 	return orOK(found, "what users and this machine send is signed, what the internet sends is not")
 }
 

@@ -236,6 +236,8 @@ submission inet n - y - - smtpd
 pickup     unix n - y 60 1 pickup
 cleanup    unix n - y - 0 cleanup
 qmgr       unix n - n 300 1 qmgr
+smtp       unix - - y - - smtp
+relay      unix - - y - - smtp
 showq      unix n - y - - showq
 `, s.sign)
 }

@@ -104,6 +104,16 @@ func TestWorkingSetups(t *testing.T) {
 			s.postconf("-M", "users/unix=users unix n - y - 0 cleanup -o non_smtpd_milters=")
 			s.postconf("-P", "submission/inet/cleanup_service_name=users")
 		}},
+		{name: "other domains are rewritten on the way out, and fields removed that are not signed", edit: func(s *site) {
+			s.write("etc/generic", "root@localhost.localdomain alice@home.example\n@lan.example alice@home.example\n")
+			s.write("etc/hide", "/^(Received|User-Agent|X-Originating-IP):/ IGNORE\n/^MIME-Version: (.*)$/ REPLACE MIME-Version: ${1}\n")
+			s.postconf("-e", "smtp_generic_maps = texthash:"+s.path("etc/generic"), "smtp_header_checks = regexp:"+s.path("etc/hide"))
+		}},
+		{name: "addresses are rewritten before a content filter, and not behind it", edit: func(s *site) {
+			s.write("etc/canonical", "alice@home.example Alice.Doe@home.example\n")
+			s.postconf("-e", "sender_canonical_maps = texthash:"+s.path("etc/canonical"), "content_filter = smtp-amavis:[127.0.0.1]:10024", "local_header_rewrite_clients = permit_inet_interfaces, permit_sasl_authenticated")
+			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o receive_override_options=no_milters -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")
+		}},
 		{name: "postscreen with a list of its own", edit: func(s *site) {
 			s.postscreen()
 			s.postconf("-e", "postscreen_dnsbl_sites = bl.other.example", "postscreen_greet_action = enforce")
