@@ -205,8 +205,10 @@ func lets(r restriction) bool {
 	return !r.safe && strings.HasPrefix(strings.ToLower(r.name), "permit")
 }
 
+// isAccess reports whether an element asks an access table. A table alone (hash:/etc/postfix/…)
+// is one.
 func isAccess(r restriction) bool {
-	return !r.safe && strings.HasSuffix(strings.ToLower(r.name), "_access")
+	return !r.safe && (strings.HasSuffix(strings.ToLower(r.name), "_access") || strings.Contains(r.name, ":"))
 }
 
 // ends reports whether no element after this one is asked about mail from the internet.

@@ -212,8 +212,17 @@ func (p *planner) copyKey(k dkimKey) (path string, ok bool) {
 		return "", false
 	}
 	path = filepath.Join(p.keyFolder(), strings.ToLower(k.domain), k.selector+".private")
+	if p.otherKey(path, text) {
+		p.cannot("key %s of %s: another one has the selector %s", k.path, k.domain, k.selector)
+		return "", false
+	}
 	p.addKey(path, text)
 	return path, true
+}
+
+// otherKey reports whether the plan has another key at a path.
+func (p *planner) otherKey(path, text string) bool {
+	return slices.ContainsFunc(p.plan.Files, func(f File) bool { return f.Path == path && string(f.Text) != text })
 }
 
 func (p *planner) addKey(path, text string) {
@@ -233,11 +242,9 @@ func (p *planner) copyKeysOfAny(selector, path string) (string, bool) {
 			return "", false
 		}
 		copied := filepath.Join(p.keyFolder(), selector+".private")
-		for _, f := range p.plan.Files {
-			if f.Path == copied && string(f.Text) != text {
-				p.cannot("key %s of any domain: another one has the selector %s", path, selector)
-				return "", false
-			}
+		if p.otherKey(copied, text) {
+			p.cannot("key %s of any domain: another one has the selector %s", path, selector)
+			return "", false
 		}
 		p.addKey(copied, text)
 		return copied, true

@@ -187,7 +187,7 @@ func (p *planner) overlaps(peer *Peer) bool {
 	case k == nil || k.by == "" || !p.attaches(k.by) || p.keeps(k):
 		return false
 	case k.by == Policyd:
-		return p.runs("greylist") && (!k.asked || p.Greylister == ours)
+		return p.runs("greylist") && p.Greylister == ours
 	}
 	return !k.asked || p.signs()
 }

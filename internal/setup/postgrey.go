@@ -2,16 +2,29 @@ package setup
 
 import (
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-const postgreyDefaults = "/etc/default/postgrey"
+// postgreyFiles are where Debian, Fedora and Arch have the flags with which they start postgrey.
+var postgreyFiles = []string{"/etc/default/postgrey", "/etc/sysconfig/postgrey", "/etc/conf.d/postgrey"}
 
-// postgreyOptions returns the flags with which Debian starts postgrey.
+// postgreyDefaults returns the first of these files that is there.
+func (o *Options) postgreyDefaults() string {
+	if i := slices.IndexFunc(postgreyFiles, o.exists); i > 0 {
+		return postgreyFiles[i]
+	}
+	return postgreyFiles[0]
+}
+
+// postgreyOptions returns the flags with which the system starts postgrey.
 func (o *Options) postgreyOptions(text string) options {
 	all := make(options)
-	words := strings.Fields(shellVariable(text, "POSTGREY_OPTS") + " " + shellVariable(text, "POSTGREY_DELAY"))
+	var words []string
+	for _, name := range []string{"POSTGREY_TYPE", "POSTGREY_OPTS", "POSTGREY_DELAY"} {
+		words = append(words, strings.Fields(shellVariable(text, name))...)
+	}
 	for i := 0; i < len(words); i++ {
 		name, ok := strings.CutPrefix(words[i], "--")
 		if !ok {
@@ -34,7 +47,7 @@ func isPostgrey(o *Options, socket string) bool {
 	if socketIs("inet:127.0.0.1:10023", "postgrey")(o, socket) {
 		return true
 	}
-	own := o.postgreyOptions(o.text(postgreyDefaults))
+	own := o.postgreyOptions(o.text(o.postgreyDefaults()))
 	return sameSocket("inet:"+own.get("inet"), socket) || sameSocket("unix:"+own.get("unix"), socket)
 }
 
@@ -51,7 +64,7 @@ func carryPostgrey(p *planner) {
 	if p.Greylister != ours {
 		return
 	}
-	own := p.postgreyOptions(p.read(postgreyDefaults))
+	own := p.postgreyOptions(p.read(p.postgreyDefaults()))
 	number := func(name string, otherwise int) int {
 		n, err := strconv.Atoi(own.get(name))
 		if err == nil && n >= 0 {
@@ -88,7 +101,7 @@ func carryPostgrey(p *planner) {
 			p.cannot("postgrey: --%s=%s", name, value)
 		}
 	}
-	if text := shellVariable(p.read(postgreyDefaults), "POSTGREY_TEXT"); text != "" {
+	if text := shellVariable(p.read(p.postgreyDefaults()), "POSTGREY_TEXT"); text != "" {
 		p.cannot("postgrey: POSTGREY_TEXT %q; greylist-url names a page in the reply", text)
 	}
 	_, hashed := own["privacy"]
@@ -98,6 +111,9 @@ func carryPostgrey(p *planner) {
 	folder := own.get("dbdir")
 	if folder == "" {
 		folder = "/var/lib/postgrey"
+		if upstream := "/var/spool/postfix/postgrey"; !p.exists(folder+"/postgrey.db") && p.exists(upstream+"/postgrey.db") {
+			folder = upstream
+		}
 	}
 	if !hashed && p.exists(filepath.Join(folder, "postgrey.db")) {
 		p.plan.Imports = append(p.plan.Imports, Import{Program: "postgrey", Folder: p.path(folder), Lacks: p.lacksForImport()})
@@ -120,10 +136,10 @@ func (p *planner) lacksForImport() string {
 func (p *planner) carryPostgreyLists(own options) {
 	clients, recipients := strings.Fields(own.get("whitelist-clients")), strings.Fields(own.get("whitelist-recipients"))
 	if len(clients) == 0 {
-		clients = []string{"/etc/postgrey/whitelist_clients", "/etc/postgrey/whitelist_clients.local"}
+		clients = postgreyLists("clients")
 	}
 	if len(recipients) == 0 {
-		recipients = []string{"/etc/postgrey/whitelist_recipients", "/etc/postgrey/whitelist_recipients.local"}
+		recipients = postgreyLists("recipients")
 	}
 	for _, list := range []struct {
 		setting string
@@ -141,6 +157,14 @@ func (p *planner) carryPostgreyLists(own options) {
 			p.paths = append(p.paths, there...)
 		}
 	}
+}
+
+// postgreyLists returns the files with an allow list of postgrey that Debian and upstream have.
+func postgreyLists(of string) (all []string) {
+	for _, name := range []string{"/etc/postgrey/whitelist_", "/etc/postfix/postgrey_whitelist_"} {
+		all = append(all, name+of, name+of+".local")
+	}
+	return all
 }
 
 // text returns the text of a file of the system, or "" if it cannot be read.

@@ -1,6 +1,9 @@
 package setup
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 var policydSPFConfs = []string{"/etc/postfix-policyd-spf-python/policyd-spf.conf", "/etc/python-policyd-spf/policyd-spf.conf"}
 
@@ -27,8 +30,9 @@ func carryPolicydSPF(p *planner) {
 	if refuses == "softfail" || refuses == "spf_not_pass" {
 		p.cannot("policyd-spf: Mail_From_reject = %s; mail is refused on SPF fail only", own.get("Mail_From_reject"))
 	}
-	if helo := strings.ToLower(own.get("HELO_reject")); helo != "" && helo != "false" && helo != "null" && !testOnly {
-		p.cannot("policyd-spf: HELO_reject = %s; what HELO says is judged for the null sender only", own.get("HELO_reject"))
+	helo := cmp.Or(own.get("HELO_reject"), "Fail") // its default
+	if !strings.EqualFold(helo, "false") && !strings.EqualFold(helo, "null") && !testOnly {
+		p.cannot("policyd-spf: HELO_reject = %s; what HELO says is judged for the null sender only", helo)
 	}
 	if kind := strings.ToUpper(own.get("Header_Type")); (kind == "" || kind == "SPF") && !p.plan.Shadow {
 		p.milterd.set("received-spf", "true")
