@@ -69,6 +69,7 @@ func start(t *testing.T, edit func(*Options)) *daemon {
 		edit(&o)
 	}
 	page := New(o)
+	page.about.wait = time.Minute // a busy machine may not answer in the time that a page has
 	d := &daemon{Server: page, sinks: record.Sinks{recent, page}}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
