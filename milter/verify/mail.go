@@ -176,7 +176,7 @@ func (m *Mail) Finish(ctx context.Context) Result {
 	if m.broken != nil {
 		return m.unverified(m.broken)
 	}
-	if m.fromUs && m.before.whole() {
+	if m.fromUs && m.before.whole() && !m.brought() {
 		return m.kept()
 	}
 	r := m.result(f)

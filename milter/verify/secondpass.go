@@ -97,6 +97,18 @@ func (b *before) whole() bool {
 	})
 }
 
+// inside reports whether one of our relays put the genuine mark there.
+func (b *before) inside() bool {
+	return slices.ContainsFunc(b.fields, func(f ownField) bool { return f.Name == mark.Field && f.Index == b.at && f.inside })
+}
+
+// brought reports whether a stranger brought the genuine mark: a relay of ours says that it
+// got the mail from outside, and the mark was in it then. The stranger may have got the mail
+// from us, and may have changed all that the mark does not cover, such as the Subject.
+func (m *Mail) brought() bool {
+	return m.envelope.Relayed && m.envelope.Client.IsValid() && !m.before.inside()
+}
+
 // quarantined reports whether an earlier pass marked the mail as one to quarantine.
 func (b *before) quarantined() bool { return b.sealed != nil && b.sealed.Done == mark.Quarantined }
 

@@ -361,6 +361,27 @@ func TestReplayedMarkEndsAtARelay(t *testing.T) {
 	}
 }
 
+// A good mark that a stranger brings by way of a relay proves nothing, also on the mail that
+// it was made for: the Subject and more may be new. One that the relay made is kept.
+func TestReplayedMailByARelay(t *testing.T) {
+	received := Field{Name: "Received", Value: " from helo.example (unknown [" + forger + "]) by mx2 (Postfix) with ESMTP id 1; date"}
+	for name, brought := range map[string]bool{"in the mail": true, "made by the relay": false} {
+		p := newPasses(t, "a@reject.example")
+		p.pass(owner)
+		p.header[len(p.header)-1].Value = " pay at once"
+		if brought {
+			p.header = slices.Insert(p.header, 0, received)
+		} else {
+			p.header = slices.Insert(p.header, p.count(resultsField)+p.count(mark.Field), received)
+		}
+		p.filter() // of the relay
+		if r := p.pass(relay); (r.Kept == nil) != brought {
+			t.Errorf("%s: kept %+v, header %q", name, r.Kept, p.header)
+		}
+		p.want(name, map[bool]string{true: "fail", false: "pass"}[brought], brought)
+	}
+}
+
 // A relay that removes Received fields passes on what a stranger wrote in our name.
 func TestRelayWithoutReceived(t *testing.T) {
 	p := newPasses(t, "<ceo@reject.example>")
