@@ -106,12 +106,14 @@ func (d firstDay) follow(t *testing.T, text string, looks map[string]func(*testi
 	for _, s := range guideSteps(text) {
 		if s.look == "" {
 			t.Logf("# %s", s.command)
+			before := d.must(t, "pgrep -x smtpd || true")
 			if out := d.must(t, s.command); out != "" {
 				t.Log(strings.TrimSpace(out))
 			}
 			if reloadsPostfix(s.command) { // and returns before master(8) has done it
 				reloads++
 				d.journal(t, reloads, "reload -- version", "-t postfix/master")
+				d.ended(t, before)
 			}
 			continue
 		}
@@ -140,6 +142,15 @@ func (d firstDay) journal(t *testing.T, n int, text, of string) {
 	t.Helper()
 	const wait = `[ "$(timeout 60 grep -c -m %[1]d -F '%[2]s' < <(journalctl %[3]s -o cat -n all -f))" = %[1]d ]`
 	d.must(t, fmt.Sprintf(wait, n, text, of))
+}
+
+// ended waits until processes of Postfix have ended. Those of before a reload take mail by
+// the settings of before until master(8), which logs first, has told them.
+func (d firstDay) ended(t *testing.T, pids string) {
+	t.Helper()
+	for _, pid := range strings.Fields(pids) {
+		d.must(t, "timeout 60 bash -c 'while [ -d /proc/"+pid+" ]; do :; done'")
+	}
 }
 
 // submission is a mail that a user hands in.
