@@ -360,6 +360,10 @@ func troubles() []trouble {
 			s.postscreen()
 			s.postconf("-e", "postscreen_pipelining_enable = yes")
 		}, check: "postscreen", level: Warn, text: "postscreen_pipelining_enable", fix: "postscreen_pipelining_enable=no"},
+		{name: "a milter behind a proxy filter", edit: func(s *site) {
+			s.postconf("-P", "smtp/inet/smtpd_proxy_filter=127.0.0.1:10024", "smtp/inet/smtpd_milters=")
+			s.postconf("-M", "127.0.0.1:10025/inet=127.0.0.1:10025 inet n - y - - smtpd -o smtpd_authorized_xforward_hosts=127.0.0.0/8 -o smtpd_recipient_restrictions=permit_mynetworks,reject -o smtpd_sender_restrictions=")
+		}, check: "proxy-filter", level: Warn, text: "127.0.0.1:10025/inet: every client of what smtpd_proxy_filter hands back is this machine", fix: "use content_filter in place of smtpd_proxy_filter"},
 		{name: "a milter in front of a proxy filter", edit: func(s *site) { s.postconf("-P", "smtp/inet/smtpd_proxy_filter=127.0.0.1:10024") },
 			check: "proxy-filter", level: Fail, text: "a milter in front of it sees no header and no body", fix: "smtp/inet/smtpd_milters="},
 		{name: "all clients are one", edit: func(s *site) { s.write("mail.log", s.log(func(int) string { return "172.17.0.1" })) },

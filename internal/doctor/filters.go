@@ -52,12 +52,32 @@ func checkFilters(_ context.Context, f *Facts) []Finding {
 			continue
 		}
 		if role := f.roleAt(s); role != "" {
-			found = append(found, failf(fmt.Sprintf("name the milter at the service that the filter hands mail back to, or use content_filter; postconf -P '%s/smtpd_milters='", s),
+			instead := "name the milter at the service that the filter hands mail back to, or use content_filter"
+			if s.isInbound() {
+				instead = "use content_filter in its place; behind smtpd_proxy_filter every client is this machine, and SPF and DMARC cannot be checked"
+			}
+			found = append(found, failf(fmt.Sprintf("%s; postconf -P '%s/smtpd_milters='", instead, s),
 				"%s: smtpd_proxy_filter is set: a milter in front of it sees no header and no body, so that nothing is verified, signed or held", s))
 		}
 		found = append(found, f.unavailable(s)...)
+		if s.isInbound() {
+			found = appendNew(found, f.blind()...)
+		}
 	}
 	return orOK(found, "no smtpd_proxy_filter is in the way")
+}
+
+// blind finds services where the internet's mail comes back from a proxy filter and is
+// verified: the client is this machine there, and the Received field of the real one could be
+// written by any program here.
+func (f *Facts) blind() (found []Finding) {
+	for _, s := range f.Postfix.smtpds() {
+		if role := f.roleAt(s); s.isLoopback() && !s.takesLogins() && s.Value("smtpd_authorized_xforward_hosts") != "" && (role == roleVerify || role == roleSession) {
+			found = append(found, warnf("use content_filter in place of smtpd_proxy_filter, with the milter at the service in front",
+				"%s: every client of what smtpd_proxy_filter hands back is this machine: SPF fails to see the real one, DMARC fails for mail without DKIM, and a forged mail is not marked", s))
+		}
+	}
+	return found
 }
 
 // unavailable names the actions that need a queue file. A service in front of a proxy

@@ -118,22 +118,28 @@ func asHost(t *testing.T, service, client string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	forward(t, l, service, postfixtest.ProxyLine(netip.AddrPortFrom(netip.MustParseAddr(client), 40000)))
+	return l.Addr().String()
+}
+
+// forward joins each connection of a listener with one to a server, after a text to the
+// latter.
+func forward(t *testing.T, l net.Listener, server, hello string) {
+	t.Helper()
 	var running sync.WaitGroup
-	hello := postfixtest.ProxyLine(netip.AddrPortFrom(netip.MustParseAddr(client), 40000))
 	running.Go(func() {
 		for {
 			in, err := l.Accept()
 			if err != nil {
 				return // the test has ended
 			}
-			running.Go(func() { passThrough(in, service, hello) })
+			running.Go(func() { passThrough(in, server, hello) })
 		}
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
 		running.Wait()
 	})
-	return l.Addr().String()
 }
 
 // passThrough joins a connection with one to a server, after a text to the latter.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -87,7 +88,15 @@ const (
 // 127.0.0.1 to a service that has main.cf's milters too.
 func TestContentFilterHandsBack(t *testing.T) {
 	t.Parallel()
-	s := newMarkingSite(t, func(c *postfixtest.Config) { c.More = append(c.More, postfixtest.Service{Name: "back"}) })
+	filter, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newMarkingSite(t, func(c *postfixtest.Config) {
+		front := postfixtest.Service{Name: "front", Options: []string{"smtpd_milters=", "smtpd_proxy_filter=" + inBrackets(filter.Addr().String())}}
+		c.More = append(c.More, postfixtest.Service{Name: "back"}, front)
+	})
+	forward(t, filter, s.Postfix.Addr("back"), "")
 	own := authored(client("192.0.2.40", "mx.bank.example", Banker, Dora), "")
 	for _, c := range []struct {
 		mail postfixtest.Mail
@@ -109,6 +118,13 @@ func TestContentFilterHandsBack(t *testing.T) {
 		d = passOn(t, s, "back", postfixtest.Mail{From: c.mail.From, To: []string{Dora}, Message: text})
 		if got := markings(d); (c.want == spoofed) != (len(d.Headers("X-Postern-Quarantine")) == 1) || strings.Contains(got, "pass") {
 			t.Errorf("with another body: %s", got)
+		}
+	}
+	// Behind a filter before the queue, every client is this machine, and its Received field
+	// proves nothing: neither mail is marked, and DMARC by SPF fails.
+	for _, m := range []postfixtest.Mail{forgery(Banker), own} {
+		if got := markings(passOn(t, s, "front", m)); got != "fail, 0 marked, 0 sealed" {
+			t.Errorf("behind smtpd_proxy_filter: %s", got)
 		}
 	}
 	// Who has no mark cannot talk their way in from 127.0.0.1.

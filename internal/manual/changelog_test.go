@@ -17,7 +17,7 @@ import (
 
 // elsewhere are names in the changelog that are of Postfix, systemd, Redis and others, or of
 // values, and look like ours.
-var elsewhere = strings.Fields(`db_dump default_action dkim_signing json_build_object master_service_disable
+var elsewhere = strings.Fields(`content_filter db_dump default_action dkim_signing json_build_object master_service_disable
 	milter_default_action min-replicas-to-write non_smtpd_milters not_applicable permit_mynetworks policy_context
 	postern-milterd reject_known_sender_login_mismatch reject_sender_login_mismatch
 	reject_unauthenticated_sender_login_mismatch smtp_generic_maps smtp_header_checks smtpd_delay_reject
