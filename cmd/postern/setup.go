@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -307,7 +308,9 @@ func dumpTool() (string, error) {
 	return "", errors.New("db_dump is not installed; apt-get install db-util")
 }
 
-// dumpDatabase writes the text of a database of Berkeley DB into a file.
+// dumpDatabase writes the text of a database of Berkeley DB into a file. Root has that done
+// by the owner of the folder: Berkeley DB does what the files there say (DB_CONFIG, shared
+// memory).
 func dumpDatabase(ctx context.Context, tool, folder, name string) (path string, err error) {
 	f, err := os.CreateTemp("", "postern-postgrey-")
 	if err != nil {
@@ -315,9 +318,24 @@ func dumpDatabase(ctx context.Context, tool, folder, name string) (path string, 
 	}
 	var complaint strings.Builder
 	cmd := exec.CommandContext(ctx, tool, "-p", "-h", folder, name)
+	cmd.SysProcAttr = asOwner(folder)
 	cmd.Stdout, cmd.Stderr = f, io.Writer(&complaint)
 	if err := errors.Join(cmd.Run(), f.Close()); err != nil {
 		return "", errors.Join(fmt.Errorf("db_dump: %w: %s", err, strings.TrimSpace(complaint.String())), os.Remove(f.Name()))
 	}
 	return f.Name(), nil
+}
+
+// asOwner returns the attributes of a process with the rights of a folder's owner, nil if
+// this process has no others or cannot give them up.
+func asOwner(folder string) *syscall.SysProcAttr {
+	info, err := os.Stat(folder)
+	if err != nil || os.Geteuid() != 0 {
+		return nil
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 }

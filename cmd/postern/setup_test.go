@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -82,5 +83,37 @@ func TestUndoCommand(t *testing.T) {
 		if err := fs.Parse(strings.Fields(args)); err != nil || f.undoCommand() != want {
 			t.Errorf("%q: %q, %v", args, f.undoCommand(), err)
 		}
+	}
+}
+
+// Root does not read the files of postgrey's user itself: that user could direct Berkeley DB.
+func TestDumpDatabaseAsItsOwner(t *testing.T) {
+	want := os.Geteuid()
+	top, err := os.MkdirTemp("", "postgrey-") // that of the test is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(top)
+	tool, folder := filepath.Join(top, "db_dump"), filepath.Join(top, "postgrey")
+	err = errors.Join(os.Chmod(top, 0o755), os.Mkdir(folder, 0o700), os.WriteFile(tool, []byte("#!/bin/sh\nid -u; id -G; echo \"$3\" \"$4\"\n"), 0o755))
+	if err == nil && want == 0 {
+		want = 12345
+		err = os.Chown(folder, want, want)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := dumpDatabase(t.Context(), tool, folder, "postgrey.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(path)
+	text, err := os.ReadFile(path)
+	lines := strings.Split(string(text), "\n")
+	if err != nil || len(lines) < 3 || lines[0] != strconv.Itoa(want) || lines[2] != folder+" postgrey.db" {
+		t.Errorf("%q, %v, want user %d", text, err, want)
+	}
+	if want == 12345 && lines[1] != "12345" {
+		t.Errorf("groups %s", lines[1])
 	}
 }
