@@ -190,3 +190,28 @@ smtpd_sender_restrictions = check_sasl_access static:postern_ownership, reject_s
 		}
 	}
 }
+
+// Whose work Postern does by a flag, it goes on to do without the flag: what cannot be seen of
+// another program, whose files are elsewhere, does not change that.
+func TestFlagsAreRemembered(t *testing.T) {
+	postfixtest.Require(t)
+	for _, c := range golden.Files(t, "testdata/plans/rspamd-elsewhere.txt") {
+		root := t.TempDir()
+		delete(c.Sections, "message")
+		write(t, root, c.Sections)
+		plan, err := setup.MakePlan(t.Context(), options(root, c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		setup.CarryOut(t, plan)
+		again, err := setup.MakePlan(t.Context(), options(root, golden.Case{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !again.Nothing() {
+			var out bytes.Buffer
+			again.Print(&out, dnsbl.HideKeys)
+			t.Errorf("a run without the flags would change:\n%s", &out)
+		}
+	}
+}

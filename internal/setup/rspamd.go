@@ -15,13 +15,25 @@ func isRspamd(o *Options, socket string) bool {
 	if socketIs("inet:127.0.0.1:11332", "rspamd")(o, socket) {
 		return true
 	}
-	return strings.HasPrefix(socket, "inet:rspamd:") // the name of its container
+	return strings.HasPrefix(socket, "inet:rspamd:") || strings.HasPrefix(socket, "inet:") && strings.HasSuffix(socket, ":11332") // its container
 }
+
+// rspamdElsewhere reports whether rspamd is in a container of its own, or on another host: its
+// settings cannot be read, and may have it sign and greylist.
+func (p *planner) rspamdElsewhere() bool { return p.peer(rspamd) != nil && !p.exists("/etc/rspamd") }
 
 // others returns the programs that greylist and those that sign and that we do not
 // replace unless we are asked to.
 func (p *planner) others() (greylists, signs []string) {
-	if p.peer("rspamd") != nil {
+	switch {
+	case p.rspamdElsewhere():
+		if p.Greylister != "" || !p.greylistsAlready() {
+			greylists = append(greylists, rspamd)
+		}
+		if p.Signer != "" || !p.signsAlready() {
+			signs = append(signs, rspamd)
+		}
+	case p.peer(rspamd) != nil:
 		if p.rspamdHas("redis", "servers") && !p.rspamdOff("greylist") || p.rspamdHas("greylist", "servers") {
 			greylists = append(greylists, rspamd)
 		}
@@ -57,6 +69,15 @@ func (p *planner) others() (greylists, signs []string) {
 // decided then that Postern signs need not say so again.
 func (p *planner) signsAlready() bool {
 	return p.namesSigner(nil, localMilters) || slices.ContainsFunc(p.with(Users), p.signsAt)
+}
+
+// greylistsAlready reports the same of a hook that asks for our greylist.
+func (p *planner) greylistsAlready() bool {
+	return slices.ContainsFunc(append([]*Service{nil}, p.services...), func(at *Service) bool {
+		return slices.ContainsFunc(slices.Concat(restrictionLists, p.classes()), func(name string) bool {
+			return slices.ContainsFunc(restrictions(p.meantAt(at, name)), p.asksGreylist)
+		})
+	})
 }
 
 // signsAt reports whether a service gives its mail to the socket that signs.
@@ -151,8 +172,13 @@ func (p *planner) besideRspamd() {
 	if p.peer("rspamd") == nil {
 		return
 	}
+	elsewhere := p.rspamdElsewhere()
 	off := func(module string) {
 		if p.plan.Shadow || p.rspamdOff(module) {
+			return
+		}
+		if elsewhere {
+			p.next("rspamd is not on this machine: write enabled = false; into override.d/%s.conf where it is, and restart it", module)
 			return
 		}
 		path := p.path("/etc/rspamd/override.d/" + module + ".conf")
@@ -181,11 +207,15 @@ func (p *planner) besideRspamd() {
 				p.useKeyFolder()
 			}
 		}
-		if len(keys) > 0 || p.rspamdHas("dkim_signing", "") {
+		if len(keys) > 0 || p.rspamdHas("dkim_signing", "") || elsewhere {
 			off("dkim_signing")
 		}
 	}
-	if p.Signer == rspamd || p.Greylister == rspamd {
+	switch {
+	case p.Signer != rspamd && p.Greylister != rspamd:
+	case elsewhere:
+		p.next("rspamd goes on to %s, if it does: its settings are not on this machine; to have Postern do it, run setup again with --signer postern or --greylister postern", strings.Join(p.does(rspamd), " and to "))
+	default:
 		p.next("rspamd goes on to %s; to have Postern do it, run setup again with --signer postern or --greylister postern", strings.Join(p.does(rspamd), " and to "))
 	}
 }

@@ -91,6 +91,8 @@ func (p *Postfix) role(s *Service, kind string) Role {
 	switch {
 	case kind == "pass":
 		return Internet // behind postscreen(8)
+	case postconf.IsSubmission(s.Name) && !p.logsIn(s) && p.takesOwn(s):
+		return Hosts
 	case postconf.IsSubmission(s.Name):
 		return Users
 	case postconf.IsYes(p.expand(s.overrides["smtpd_sasl_auth_enable"], s.overrides)) && port != "smtp" && port != "25":
