@@ -253,10 +253,10 @@ func (s *Service) takesLogins() bool {
 	return s.yes("smtpd_sasl_auth_enable") && (s.overrides("smtpd_sasl_auth_enable") || postconf.IsSubmission(s.Name) || !s.isOwn())
 }
 
-// isSubmission reports whether a service is for users only: by its name, or because it
-// refuses clients that have not logged in.
+// isSubmission reports whether a service is for users only: by its name, unless no one logs in
+// and only own hosts get in, or because it refuses clients that have not logged in.
 func (s *Service) isSubmission() bool {
-	return postconf.IsSubmission(s.Name) || s.takesLogins() && s.lets(postconf.OnlyLogins)
+	return postconf.IsSubmission(s.Name) && (s.takesLogins() || !s.isOwn()) || s.takesLogins() && s.lets(postconf.OnlyLogins)
 }
 
 // lets reports whether one of the lists that refuse everyone else lets only some in.
