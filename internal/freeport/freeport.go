@@ -23,7 +23,7 @@ import (
 // and up). So no connection can take a port between our test of it and the server's
 // bind.
 const (
-	firstPort = 12000
+	firstPort = 12400 // iRedMail has 12340
 	lastPort  = 31999
 	portTries = 200
 
