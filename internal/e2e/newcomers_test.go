@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -125,8 +126,14 @@ func startDebianPeers(t *testing.T, n *newcomer) {
 // reload has Postfix read files that were changed behind its back.
 func (n *newcomer) reload(t *testing.T) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "postfix", "-c", n.ConfigDir(), "reload").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := n.Reload(t.Context(), func() error {
+		out, err := exec.CommandContext(t.Context(), "postfix", "-c", n.ConfigDir(), "reload").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -305,8 +305,14 @@ func (n *newcomer) attach(t *testing.T, s shape) {
 
 func (n *newcomer) undo(t *testing.T) {
 	t.Helper()
-	if out, code := n.postern(t, append([]string{"setup", "--undo"}, n.flags...)...); code != 0 {
-		t.Fatalf("undo: exit %d\n%s", code, out)
+	if err := n.Reload(t.Context(), func() error {
+		out, code := n.postern(t, append([]string{"setup", "--undo"}, n.flags...)...)
+		if code != 0 {
+			return fmt.Errorf("undo: exit %d\n%s", code, out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
