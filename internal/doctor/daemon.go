@@ -194,8 +194,8 @@ func (d *Daemon) findVersions(ctx context.Context) {
 func (d *Daemon) version(ctx context.Context, path string) string {
 	ctx, cancel := context.WithTimeout(ctx, d.bounds.ask)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
-	words := strings.Fields(string(out))
+	out, err := outputOf(ctx, path, "--version")
+	words := strings.Fields(out)
 	if err != nil || len(words) == 0 {
 		return ""
 	}

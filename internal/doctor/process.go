@@ -168,6 +168,35 @@ func runAs(ctx context.Context, id *daemon.Identity, environ []string, path stri
 	return stderr.String(), err
 }
 
+// outputOf returns what a program prints. Root runs it with the rights of the owner of its
+// file: the program is what a process runs that answers at the daemon's socket, and the
+// daemon's user could have put any there.
+func outputOf(ctx context.Context, path string, args ...string) (string, error) {
+	file, err := os.OpenFile(path, unix.O_PATH, 0)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		if mode := info.Mode().Perm(); owner.Uid == 0 && (mode&0o002 != 0 || mode&0o020 != 0 && owner.Gid != 0) {
+			return "", fmt.Errorf("%s: mode %04o lets others replace it; chmod go-w %s", path, mode, path)
+		}
+		if owner.Uid != 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+		}
+		// What is at the path may change; the open file does not.
+		cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{file}
+	}
+	cmd.Dir = "/"
+	out, err := cmd.Output()
+	return string(out), err
+}
+
 // connects connects to a socket with the rights of an identity.
 func connects(ctx context.Context, id daemon.Identity, p place) error {
 	return as(id, func() error {
