@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/postern-mail/postern/internal/config"
 	"github.com/postern-mail/postern/internal/milterd"
@@ -217,9 +218,7 @@ func TestApplyAndUndo(t *testing.T) {
 	if err := s.Listening(t.Context(), plan); !plan.Nothing() || err != nil {
 		t.Errorf("once it is attached there is more to do: %+v %+v, %v", plan.Changes, plan.Files, err)
 	}
-	for _, l := range s.listeners {
-		_ = l.Close()
-	}
+	s.stopDaemons(t)
 	if err := s.Listening(t.Context(), plan); err == nil || !strings.Contains(err.Error(), "no daemon listens at "+s.Policy) {
 		t.Errorf("once the daemons have stopped: %v", err)
 	}
@@ -235,6 +234,30 @@ func TestApplyAndUndo(t *testing.T) {
 		t.Errorf("a second undo: %v", err)
 	}
 	sameTree(t, before, s.tree(t))
+}
+
+// stopDaemons closes the listeners in place of our daemons, and waits until nothing listens
+// there: a program that a parallel test starts has copies of them for a moment.
+func (s *site) stopDaemons(t *testing.T) {
+	t.Helper()
+	for _, l := range s.listeners {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for tries := 0; ; tries++ {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				break
+			}
+			if err == nil {
+				_ = c.Close()
+			}
+			if tries == 1000 {
+				t.Fatalf("%s still listens: %v", l.Addr(), err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 }
 
 // A rotation has deleted a key that another program signs with after the undo.
