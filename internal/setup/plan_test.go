@@ -100,14 +100,7 @@ func TestPlansAgain(t *testing.T) {
 		}
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
-			delete(c.Sections, "message")
-			write(t, root, c.Sections)
-			plan, err := setup.MakePlan(t.Context(), options(root, c))
-			if err != nil {
-				t.Fatal(err)
-			}
-			setup.CarryOut(t, plan)
+			root, _ := carriedOut(t, c)
 			again, err := setup.MakePlan(t.Context(), options(root, c))
 			if err != nil {
 				t.Fatal(err)
@@ -191,19 +184,26 @@ smtpd_sender_restrictions = check_sasl_access static:postern_ownership, reject_s
 	}
 }
 
+// carriedOut makes the plan of a case and carries it out.
+func carriedOut(t *testing.T, c golden.Case) (root string, plan *setup.Plan) {
+	t.Helper()
+	root = t.TempDir()
+	delete(c.Sections, "message")
+	write(t, root, c.Sections)
+	plan, err := setup.MakePlan(t.Context(), options(root, c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	setup.CarryOut(t, plan)
+	return root, plan
+}
+
 // Whose work Postern does by a flag, it goes on to do without the flag: what cannot be seen of
 // another program, whose files are elsewhere, does not change that.
 func TestFlagsAreRemembered(t *testing.T) {
 	postfixtest.Require(t)
 	for _, c := range golden.Files(t, "testdata/plans/rspamd-elsewhere.txt") {
-		root := t.TempDir()
-		delete(c.Sections, "message")
-		write(t, root, c.Sections)
-		plan, err := setup.MakePlan(t.Context(), options(root, c))
-		if err != nil {
-			t.Fatal(err)
-		}
-		setup.CarryOut(t, plan)
+		root, _ := carriedOut(t, c)
 		again, err := setup.MakePlan(t.Context(), options(root, golden.Case{}))
 		if err != nil {
 			t.Fatal(err)
