@@ -86,7 +86,7 @@ var rows = []row{
 	{"internal/postconf", nil},
 	{"internal/freeport", nil},
 	{"internal/store/redistest/...", []string{"internal/store/...", "internal/freeport"}},
-	{"internal/store/...", []string{"internal/store/...", "internal/transient"}},
+	{"internal/store/...", []string{"internal/store/...", "internal/transient", "internal/private"}},
 	{"internal/transient", nil},
 	{"internal/private", nil},
 	{"internal/allowlist/...", []string{"internal/mailaddr"}},

@@ -1,5 +1,5 @@
 // Package private checks that other users cannot read or replace a file with a
-// secret.
+// secret, nor lead by a link to another one.
 package private
 
 import (

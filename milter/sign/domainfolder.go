@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/postern-mail/postern/internal/private"
 )
 
 // maxFolderLinks bounds a chain of symbolic links in place of the folder of a domain.
@@ -23,17 +23,17 @@ const maxFolderLinks = 8
 func OpenDomainFolder(dir, domain string) (*os.Root, error) {
 	for range maxFolderLinks {
 		path := filepath.Join(dir, domain)
-		link, err := readLink(path)
+		link, err := private.ReadLink(path)
 		if err != nil {
 			return nil, err
 		}
-		if link.to == "" || !link.trusted {
+		if link.To == "" || !link.Trusted {
 			return openInside(dir, domain, link)
 		}
-		if !filepath.IsAbs(link.to) {
-			link.to = filepath.Join(dir, link.to)
+		if !filepath.IsAbs(link.To) {
+			link.To = filepath.Join(dir, link.To)
 		}
-		dir, domain = filepath.Split(filepath.Clean(link.to))
+		dir, domain = filepath.Split(filepath.Clean(link.To))
 		if domain == "" {
 			return os.OpenRoot(dir)
 		}
@@ -42,7 +42,7 @@ func OpenDomainFolder(dir, domain string) (*os.Root, error) {
 }
 
 // openInside opens a folder in dir and does not leave dir.
-func openInside(dir, name string, link folderLink) (*os.Root, error) {
+func openInside(dir, name string, link private.Link) (*os.Root, error) {
 	parent, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -51,41 +51,12 @@ func openInside(dir, name string, link folderLink) (*os.Root, error) {
 	root, err := parent.OpenRoot(name)
 	path := filepath.Join(dir, name)
 	switch {
-	case err != nil && link.to != "":
-		return nil, fmt.Errorf("%s is a symbolic link of another user to %s; if it is meant so, give it to root: chown -h root %s", path, link.to, path)
+	case err != nil && link.To != "":
+		return nil, fmt.Errorf("%s is a symbolic link of another user to %s; if it is meant so, give it to root: chown -h root %s", path, link.To, path)
 	case err != nil:
 		return nil, &fs.PathError{Op: "open", Path: path, Err: cause(err)}
 	}
 	return root, nil
-}
-
-// folderLink is what a symbolic link says; the zero value is that of another file.
-type folderLink struct {
-	to      string
-	trusted bool // it belongs to root or to the user of this process
-}
-
-// readLink reads what is at a path. Owner and target are those of the same link, also
-// when it is replaced meanwhile.
-func readLink(path string) (folderLink, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return folderLink{}, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		return folderLink{}, &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return folderLink{}, nil
-	}
-	to := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(fd, "", to)
-	if err != nil {
-		return folderLink{}, &fs.PathError{Op: "readlink", Path: path, Err: err}
-	}
-	return folderLink{string(to[:n]), stat.Uid == 0 || int(stat.Uid) == os.Geteuid()}, nil
 }
 
 // cause returns an error without the path that a root gives it, which is not the whole one.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/postern-mail/postern/internal/private"
 )
 
 // maxLinks is how many symbolic links may lead to a file, as in Linux.
@@ -18,24 +20,20 @@ const maxLinks = 40
 // must not choose what is written.
 func target(path string) (string, error) {
 	for range maxLinks {
-		info, err := os.Lstat(path)
+		link, err := private.ReadLink(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		if link.To == "" {
 			return path, errors.Join(noLink(path+logSuffix), noLink(path+indexSuffix), noLink(path+journalSuffix))
 		}
-		if s, ok := info.Sys().(*syscall.Stat_t); !ok || s.Uid != 0 && int(s.Uid) != os.Geteuid() {
+		if !link.Trusted {
 			return "", fmt.Errorf("%s is a symbolic link of another user: name the file itself, or remove the link", path)
 		}
-		to, err := os.Readlink(path)
-		if err != nil {
-			return "", err
+		if !filepath.IsAbs(link.To) {
+			link.To = filepath.Join(filepath.Dir(path), link.To)
 		}
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(filepath.Dir(path), to)
-		}
-		path = to
+		path = link.To
 	}
 	return "", fmt.Errorf("%s: %w", path, syscall.ELOOP)
 }
