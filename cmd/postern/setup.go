@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -20,6 +19,7 @@ import (
 	"github.com/postern-mail/postern/greylist/migrate"
 	"github.com/postern-mail/postern/internal/admin"
 	"github.com/postern-mail/postern/internal/admin/api"
+	"github.com/postern-mail/postern/internal/daemon"
 	"github.com/postern-mail/postern/internal/milterd"
 	"github.com/postern-mail/postern/internal/policyd"
 	"github.com/postern-mail/postern/internal/setup"
@@ -312,30 +312,20 @@ func dumpTool() (string, error) {
 // by the owner of the folder: Berkeley DB does what the files there say (DB_CONFIG, shared
 // memory).
 func dumpDatabase(ctx context.Context, tool, folder, name string) (path string, err error) {
+	info, err := os.Stat(folder)
+	if err != nil {
+		return "", fmt.Errorf("db_dump: %w", err)
+	}
 	f, err := os.CreateTemp("", "postern-postgrey-")
 	if err != nil {
 		return "", err
 	}
 	var complaint strings.Builder
 	cmd := exec.CommandContext(ctx, tool, "-p", "-h", folder, name)
-	cmd.SysProcAttr = asOwner(folder)
+	cmd.SysProcAttr = daemon.AsOwner(info)
 	cmd.Stdout, cmd.Stderr = f, io.Writer(&complaint)
 	if err := errors.Join(cmd.Run(), f.Close()); err != nil {
 		return "", errors.Join(fmt.Errorf("db_dump: %w: %s", err, strings.TrimSpace(complaint.String())), os.Remove(f.Name()))
 	}
 	return f.Name(), nil
-}
-
-// asOwner returns the attributes of a process with the rights of a folder's owner, nil if
-// this process has no others or cannot give them up.
-func asOwner(folder string) *syscall.SysProcAttr {
-	info, err := os.Stat(folder)
-	if err != nil || os.Geteuid() != 0 {
-		return nil
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid == 0 {
-		return nil
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 }

@@ -40,7 +40,7 @@ var rows = []row{
 	// Keys are made and printed without any daemon.
 	// A mail is explained, and lists are asked, by the daemons' own code; entries of other programs are
 	// read before they are sent.
-	{"cmd/postern", []string{"internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/dmarcreport", "internal/rotate", "internal/reportread", "internal/resolver", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
+	{"cmd/postern", []string{"internal/daemon", "internal/doctor", "internal/policyd", "internal/milterd", "internal/admin/...", "internal/service", "internal/maillog", "internal/replay", "internal/dmarcreport", "internal/rotate", "internal/reportread", "internal/resolver", "internal/setup", "milter/sign", "greylist/migrate", "dnsbl"}},
 	// It reads Postfix and writes settings that the daemons describe.
 	{"internal/setup", []string{"internal/config", "internal/daemon", "internal/postconf", "internal/postmap"}},
 	{"cmd/...", []string{"internal/policyd/...", "internal/milterd/...", "internal/admin/...", "internal/service"}},

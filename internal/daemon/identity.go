@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"slices"
@@ -121,6 +122,16 @@ func UnitIdentity(user, group string, supplementary []string) (Identity, error) 
 		}
 	}
 	return id, nil
+}
+
+// AsOwner returns the attributes of a new process that has the rights of the owner of a file
+// or folder and no more, nil if this process is not root's or the owner is root.
+func AsOwner(info fs.FileInfo) *syscall.SysProcAttr {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 }
 
 // Credential returns the identity as os/exec takes it for a new process.

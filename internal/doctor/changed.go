@@ -21,11 +21,18 @@ func (f *Facts) changedLater(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, f.Options.bounds.check)
 	defer cancel()
 	var found []Finding
+	asked := make(map[string]bool) // settings whose tables were asked
 	for _, s := range f.Postfix.Services {
 		switch {
 		case s.Command == "smtp":
-			found = appendNew(found, f.rewrittenBy(s, domains)...)
-			found = appendNew(found, f.editedBy(ctx, s, domains[0])...)
+			if specs := "generic " + s.Value("smtp_generic_maps"); !asked[specs] {
+				asked[specs] = true
+				found = append(found, f.rewrittenBy(s, domains)...)
+			}
+			if specs := "checks " + s.Value("smtp_header_checks"); !asked[specs] {
+				asked[specs] = true
+				found = append(found, f.editedBy(ctx, s, domains[0])...)
+			}
 		case s.Command == "smtpd" && f.handsBack(s):
 			found = appendNew(found, f.rewrittenAgain(s, domains)...)
 		}

@@ -47,10 +47,12 @@ func checkFilters(_ context.Context, f *Facts) []Finding {
 		return nil
 	}
 	var found []Finding
+	inFront := false // a filter is in front of the internet's mail
 	for _, s := range f.Postfix.smtpds() {
 		if s.Value("smtpd_proxy_filter") == "" {
 			continue
 		}
+		inFront = inFront || s.isInbound()
 		if role := f.roleAt(s); role != "" {
 			instead := "name the milter at the service that the filter hands mail back to, or use content_filter"
 			if s.isInbound() {
@@ -60,9 +62,9 @@ func checkFilters(_ context.Context, f *Facts) []Finding {
 				"%s: smtpd_proxy_filter is set: a milter in front of it sees no header and no body, so that nothing is verified, signed or held", s))
 		}
 		found = append(found, f.unavailable(s)...)
-		if s.isInbound() {
-			found = appendNew(found, f.blind()...)
-		}
+	}
+	if inFront {
+		found = append(found, f.blind()...)
 	}
 	return orOK(found, "no smtpd_proxy_filter is in the way")
 }

@@ -168,7 +168,7 @@ func (s *Service) milters() []Milter {
 }
 
 func noMilters(s *Service) bool {
-	return slices.Contains(postconf.Split(s.Value("receive_override_options")), "no_milters")
+	return hasWord(s, "receive_override_options", "no_milters")
 }
 
 // localMilters returns the milters for mail that does not come over SMTP.

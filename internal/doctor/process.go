@@ -186,15 +186,14 @@ func outputOf(ctx context.Context, path string, args ...string) (string, error) 
 		if mode := info.Mode().Perm(); owner.Uid == 0 && (mode&0o002 != 0 || mode&0o020 != 0 && owner.Gid != 0) {
 			return "", fmt.Errorf("%s: mode %04o lets others replace it; chmod go-w %s", path, mode, path)
 		}
-		if owner.Uid != 0 {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
-		}
+		cmd.SysProcAttr = daemon.AsOwner(info)
 		// What is at the path may change; the open file does not.
 		cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{file}
 	}
-	cmd.Dir = "/"
-	out, err := cmd.Output()
-	return string(out), err
+	var out postconf.Output
+	cmd.Dir, cmd.Stdout = "/", &out
+	err = cmd.Run()
+	return out.String(), err
 }
 
 // connects connects to a socket with the rights of an identity.
